@@ -1,0 +1,181 @@
+//! Puts the parts together, and runs them until told to stop.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use prometheus_client::registry::Registry;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    api::{Apis, TableError},
+    check::{Checker, GrpcEdge},
+    clock::Clock,
+    config::{Config, KeyRingFileError, read_keyring},
+    feed,
+    resolve::{self, Freshness, Resolver, Tiers, postgres::Postgres, redis::Redis},
+    response::HeaderNames,
+    schema,
+    server::{self, BindError, Lifetimes, Listeners},
+    telemetry::{self, Metrics},
+    token::Tokens,
+};
+
+/// Everything that `patgate serve` runs, connected and listening, not yet serving.
+pub struct App {
+    listeners: Listeners,
+    edge: GrpcEdge,
+    postgres: Postgres,
+    registry: Registry,
+    lifetimes: Lifetimes,
+}
+
+/// Why patgate does not start or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The key ring.
+    #[error(transparent)]
+    KeyRing(#[from] KeyRingFileError),
+    /// None was named.
+    #[error("keyring_file: expected the path of a key ring; `patgate keyring new` makes a key")]
+    NoKeyRing,
+    /// A table of an API.
+    #[error("API table: {0}")]
+    Table(#[from] TableError),
+    /// A listener.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The database cannot be reached, or its schema is not ours.
+    #[error(transparent)]
+    Schema(#[from] schema::SchemaError),
+    /// Not an address of a Redis.
+    #[error("redis.url: {0}")]
+    Redis(String),
+    /// The operating system gives no signals.
+    #[error("signals: {0}")]
+    Signal(#[from] std::io::Error),
+    /// The server failed.
+    #[error("serving gRPC: {0}")]
+    Serve(#[from] tonic::transport::Error),
+}
+
+impl App {
+    /// Reads the key ring, binds the sockets, connects to Postgres and checks its schema. Redis
+    /// is optional at every moment, this one included.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that keeps patgate from starting.
+    pub async fn build(config: &Config) -> Result<Self, Error> {
+        let ring = read_keyring(config.keyring_file.as_deref().ok_or(Error::NoKeyRing)?)?;
+        let apis = Apis::embedded()?;
+        let listeners = Listeners::bind(&config.listen).await?;
+        let mut registry = Registry::default();
+        let metrics = Metrics::new(&mut registry);
+        let clock = Arc::new(Clock::default());
+
+        let pool = schema::connect(&config.postgres).await?;
+        schema::check(&pool).await?;
+        let postgres = Postgres::new(pool, &config.postgres, Arc::clone(&clock), metrics.clone());
+        let redis = match &config.redis {
+            None => None,
+            Some(redis) => Some(
+                Redis::spawn(redis, ring.clone(), metrics.clone())
+                    .map_err(|error| Error::Redis(error.to_string()))?,
+            ),
+        };
+
+        let freshness =
+            Freshness { max_staleness: config.max_staleness, negative_ttl: config.negative_ttl };
+        let negatives = config.memory.negatives;
+        let resolver = Resolver {
+            principals: Tiers::new(
+                resolve::Memory::new(config.memory.principals, negatives, freshness),
+                redis.clone(),
+                postgres.principals(),
+                Arc::clone(&clock),
+                freshness,
+                metrics.clone(),
+            ),
+            domains: Tiers::new(
+                resolve::Memory::new(config.memory.domains, negatives, freshness),
+                redis,
+                postgres.domains(),
+                Arc::clone(&clock),
+                freshness,
+                metrics.clone(),
+            ),
+        };
+        let checker = Checker {
+            apis,
+            tokens: Tokens::new(config.token_prefixes.clone(), ring),
+            resolver,
+            clock,
+            names: HeaderNames::new(&config.headers_prefix),
+            deadline: config.deadline,
+            metrics,
+        };
+        Ok(Self {
+            listeners,
+            edge: GrpcEdge(Arc::new(checker)),
+            postgres,
+            registry,
+            lifetimes: Lifetimes {
+                max_connection_age: config.max_connection_age,
+                drain_delay: config.drain.delay,
+                drain_grace: config.drain.grace,
+            },
+        })
+    }
+
+    /// Where gRPC is served over TCP, port 0 resolved.
+    pub fn grpc_address(&self) -> Option<SocketAddr> {
+        self.listeners.grpc_address()
+    }
+
+    /// Where health and metrics are served, port 0 resolved.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.listeners.http_address()
+    }
+
+    /// Serves until `shutdown`, then drains.
+    ///
+    /// # Errors
+    ///
+    /// When a listener fails.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
+        let stop = CancellationToken::new();
+        // Until the last check is answered, not just until the signal.
+        let _stop_feed = stop.clone().drop_guard();
+        tokio::spawn(feed::run(self.postgres, stop));
+        server::run(self.listeners, self.edge, self.registry, self.lifetimes, shutdown).await?;
+        Ok(())
+    }
+}
+
+/// `patgate serve`: until SIGTERM or SIGINT.
+///
+/// # Errors
+///
+/// What keeps it from starting, or a listener that fails.
+pub async fn serve(config: Config) -> Result<(), Error> {
+    telemetry::init(&config.log);
+    let shutdown = CancellationToken::new();
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = shutdown.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.cancel();
+    });
+    let app = App::build(&config).await?;
+    tracing::info!(
+        grpc = app.grpc_address().map(tracing::field::display),
+        uds = config.listen.uds.as_deref().map(|path| tracing::field::display(path.display())),
+        http = app.http_address().map(tracing::field::display),
+        "listening",
+    );
+    app.run(shutdown).await
+}

@@ -1,0 +1,116 @@
+//! The Authorization service: parse → resolve → decide → respond.
+
+use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use futures_util::FutureExt;
+use tokio::time::timeout;
+use tonic::{Request, Response, Status, async_trait};
+
+use crate::{
+    api::{Apis, ErrorStyle},
+    clock::{Clock, Tick},
+    decide,
+    decision::{Decision, Denial, Malformed, Refusal},
+    proto::{CheckRequest, service::authorization_server::Authorization},
+    request::{self, AuthRequest, Parts},
+    resolve::{Resolver, Unavailable},
+    response::{Addressee, Answer, HeaderNames},
+    telemetry::Metrics,
+    token::Tokens,
+};
+
+/// Everything a check needs.
+pub(crate) struct Checker {
+    pub(crate) apis: Apis,
+    pub(crate) tokens: Tokens,
+    pub(crate) resolver: Resolver,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) names: HeaderNames,
+    /// For resolving; past it the answer is 503.
+    pub(crate) deadline: Duration,
+    pub(crate) metrics: Metrics,
+}
+
+impl Checker {
+    /// Decides about a request, whichever edge it came by.
+    pub(crate) async fn check<'a, H>(&self, parts: &Parts<'a, H>) -> (Decision, ErrorStyle)
+    where
+        H: Fn(&str) -> Option<&'a str>,
+    {
+        let request = match request::parse(parts, &self.apis, &self.tokens) {
+            Ok(request) => request,
+            Err(rejected) => return (Decision::Deny(rejected.refusal.into()), rejected.errors),
+        };
+        let errors = request.action.as_ref().map_or_else(ErrorStyle::default, |a| a.errors);
+        let decided = timeout(self.deadline, self.decide(&request)).await;
+        let denial = match decided {
+            Ok(Ok(permit)) => return (permit, errors),
+            Ok(Err(denial)) => denial,
+            Err(_) => Refusal::Unavailable.into(),
+        };
+        (Decision::Deny(denial), errors)
+    }
+
+    /// A stage that cannot be decided ends the check: nothing after it is asked.
+    async fn decide(&self, request: &AuthRequest<'_>) -> Result<Decision, Denial> {
+        let action = request.action.as_ref();
+        let principal = self.resolver.principals.get(&request.token.id).await?;
+        let now = self.clock.now(Tick::now()).ok_or(Unavailable)?;
+        let principal = decide::authenticate(&request.token, principal.as_deref(), now)?;
+        let (action, reference) = decide::domain_of(principal, action)?;
+        let domain = self.resolver.domains.get(&reference).await?;
+        decide::authorize(principal, action, domain.as_ref()).map(Decision::Allow)
+    }
+
+    /// A bug must neither open the gate nor take the process down.
+    async fn guard<T>(
+        &self,
+        check: impl Future<Output = (Decision, T)>,
+        otherwise: T,
+    ) -> (Decision, T) {
+        AssertUnwindSafe(check).catch_unwind().await.unwrap_or_else(|_| {
+            self.metrics.panicked();
+            (Decision::Deny(Refusal::Unavailable.into()), otherwise)
+        })
+    }
+}
+
+impl From<Unavailable> for Denial {
+    fn from(Unavailable: Unavailable) -> Self {
+        Refusal::Unavailable.into()
+    }
+}
+
+/// The gRPC edge: knows protobuf, decides nothing.
+#[derive(Clone)]
+pub(crate) struct GrpcEdge(pub(crate) Arc<Checker>);
+
+#[async_trait]
+impl Authorization for GrpcEdge {
+    async fn check(&self, request: Request<CheckRequest>) -> Result<Response<Answer>, Status> {
+        let (checker, started) = (&*self.0, Tick::now());
+        let http =
+            request.get_ref().attributes.as_ref().and_then(|a| a.request.as_ref()?.http.as_ref());
+        let header = |name: &str| http?.headers.get(name).map(String::as_str);
+        let (decision, errors) = match http {
+            Some(http) => {
+                let parts = Parts { method: &http.method, target: &http.path, header };
+                checker.guard(checker.check(&parts), ErrorStyle::default()).await
+            }
+            None => {
+                let refusal = Refusal::BadRequest(Malformed::Message);
+                (Decision::Deny(refusal.into()), ErrorStyle::default())
+            }
+        };
+        let request_id = header("x-request-id").filter(|id| is_request_id(id)).unwrap_or_default();
+        let answer = Answer::new(&decision, &checker.names, &Addressee { request_id, errors });
+        checker.metrics.decided(decision.outcome(), decision.code(), Tick::now().since(started));
+        Ok(Response::new(answer))
+    }
+}
+
+/// Envoy makes one for each request. What else a client might have sent is not repeated to it.
+fn is_request_id(id: &str) -> bool {
+    id.len() <= 128
+        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/=+".contains(&byte))
+}

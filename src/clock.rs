@@ -1,0 +1,167 @@
+//! Time, in two clocks, and the only code that reads one.
+//!
+//! A [`Tick`] is this machine's monotonic clock, suspended time included: ages and deadlines are
+//! measured in it. A [`Moment`] is a point in Postgres's clock: expiry and the moment of
+//! verification, which travels between replicas, are written in it. Nothing is ever compared with
+//! this machine's wall clock, so neither skew between machines nor a step of a clock stretches a
+//! bound.
+//!
+//! Only a request-reply pair relates the two. A statement sent at tick `s` and answered with `p`,
+//! Postgres's time while it ran, proves that Postgres's time was at most `p` at `s`, hence is at
+//! most `p + (t - s)` at tick `t`.
+
+use std::{
+    sync::atomic::{AtomicI64, Ordering::Relaxed},
+    time::Duration,
+};
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// Microseconds of this machine's monotonic clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tick(i64);
+
+impl Tick {
+    /// This instant.
+    pub fn now() -> Self {
+        // A laptop or a virtual machine that slept must not take old knowledge for fresh.
+        #[cfg(target_os = "linux")]
+        const CLOCK: ClockId = ClockId::Boottime;
+        // Elsewhere (macOS) the monotonic clock counts sleep already.
+        #[cfg(not(target_os = "linux"))]
+        const CLOCK: ClockId = ClockId::Monotonic;
+        let time = clock_gettime(CLOCK);
+        Self(time.tv_sec * 1_000_000 + time.tv_nsec / 1_000)
+    }
+
+    /// The time from `earlier` to here; zero when `earlier` is later.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(u64::try_from(self.0 - earlier.0).unwrap_or(0))
+    }
+
+    /// This long before here.
+    pub fn before(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(micros(duration)))
+    }
+
+    /// This long after here.
+    pub fn after(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(micros(duration)))
+    }
+
+    /// For storage in an atomic.
+    pub(crate) fn as_micros(self) -> i64 {
+        self.0
+    }
+
+    pub(crate) fn from_micros(micros: i64) -> Self {
+        Self(micros)
+    }
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// Microseconds since the Unix epoch in Postgres's clock.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
+pub struct Moment(pub i64);
+
+/// What is known of Postgres's clock.
+#[derive(Debug)]
+pub struct Clock {
+    /// `p - s` of the latest trip.
+    offset: AtomicI64,
+    /// When that trip was sent.
+    sent: AtomicI64,
+    /// The latest moment that [`Clock::now`] gave out.
+    high_water: AtomicI64,
+}
+
+const UNKNOWN: i64 = i64::MIN;
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self {
+            offset: AtomicI64::new(UNKNOWN),
+            sent: AtomicI64::new(UNKNOWN),
+            high_water: AtomicI64::new(UNKNOWN),
+        }
+    }
+}
+
+impl Clock {
+    /// Takes note of a trip: `answered` is Postgres's time at some point after `sent`.
+    pub fn observe(&self, sent: Tick, answered: Moment) {
+        // The latest trip wins, so that a slow one and the drift between the clocks wear off. Two
+        // trips that race here may swap their sends; both are true, so either offset is a bound.
+        if self.sent.fetch_max(sent.0, Relaxed) <= sent.0 {
+            self.offset.store(answered.0 - sent.0, Relaxed);
+        }
+    }
+
+    /// The latest that Postgres's clock can show at `tick`. Never runs backward within a process,
+    /// so what has expired stays expired. `None` before the first trip.
+    pub fn now(&self, tick: Tick) -> Option<Moment> {
+        let bound = self.offset()?.saturating_add(tick.0);
+        Some(Moment(self.high_water.fetch_max(bound, Relaxed).max(bound)))
+    }
+
+    /// The tick at which Postgres's clock showed `moment`, or an earlier one.
+    ///
+    /// `None` before the first trip, and for a moment after `tick`: Postgres's clock stepped back
+    /// since, and an age measured across the step would be too small.
+    pub fn tick_of(&self, moment: Moment, tick: Tick) -> Option<Tick> {
+        let then = Tick(moment.0.checked_sub(self.offset()?)?);
+        (then <= tick).then_some(then)
+    }
+
+    fn offset(&self) -> Option<i64> {
+        match self.offset.load(Relaxed) {
+            UNKNOWN => None,
+            offset => Some(offset),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_known_before_the_first_trip() {
+        let clock = Clock::default();
+        assert_eq!(clock.now(Tick(1)), None);
+        assert_eq!(clock.tick_of(Moment(1), Tick(1)), None);
+    }
+
+    #[test]
+    fn an_upper_bound_on_postgres_time() {
+        let clock = Clock::default();
+        clock.observe(Tick(100), Moment(1_000));
+        assert_eq!(clock.now(Tick(150)), Some(Moment(1_050)));
+        assert_eq!(clock.tick_of(Moment(1_000), Tick(150)), Some(Tick(100)));
+    }
+
+    #[test]
+    fn a_step_back_revives_nothing() {
+        let clock = Clock::default();
+        clock.observe(Tick(100), Moment(1_000));
+        assert_eq!(clock.now(Tick(200)), Some(Moment(1_100)));
+        clock.observe(Tick(210), Moment(500));
+        assert_eq!(clock.now(Tick(220)), Some(Moment(1_100)));
+        assert_eq!(clock.tick_of(Moment(1_100), Tick(220)), None);
+        assert_eq!(clock.tick_of(Moment(505), Tick(220)), Some(Tick(215)));
+    }
+
+    #[test]
+    fn a_late_reply_does_not_replace_a_newer_trip() {
+        let clock = Clock::default();
+        clock.observe(Tick(200), Moment(1_200));
+        clock.observe(Tick(100), Moment(1_150));
+        assert_eq!(clock.now(Tick(300)), Some(Moment(1_300)));
+    }
+}

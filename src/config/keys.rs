@@ -1,0 +1,162 @@
+//! The one table of keys. Everything that reads, checks or documents the configuration starts here.
+
+use std::fmt::Write as _;
+
+/// One setting.
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    /// As one would write it. Empty where there is none, or where empty means off.
+    pub(super) default: &'static str,
+    /// Never shown, never taken from a flag, and readable from a file.
+    pub(super) secret: bool,
+    pub(super) help: &'static str,
+}
+
+const fn key(name: &'static str, default: &'static str, help: &'static str) -> Key {
+    Key { name, default, secret: false, help }
+}
+
+const fn secret(name: &'static str, help: &'static str) -> Key {
+    Key { name, default: "", secret: true, help }
+}
+
+pub(super) const KEYS: &[Key] = &[
+    key("listen.grpc", "127.0.0.1:9191", "Address and port for Envoy's gRPC checks; empty = off."),
+    key("listen.uds", "", "Path of a Unix socket for Envoy's gRPC checks; empty = off."),
+    key("listen.uds_mode", "0660", "Permissions of that socket, octal."),
+    key("listen.http", "127.0.0.1:9192", "Address and port for health and metrics; empty = off."),
+    secret(
+        "postgres.url",
+        "Where the truth is: `postgres://user:password@host:port/database`. Required.",
+    ),
+    key("postgres.max_connections", "8", "Connections held at most."),
+    key("postgres.query_timeout", "1s", "How long one statement may run."),
+    secret("redis.url", "`redis://…`, or `rediss://…` for TLS; empty = no Redis."),
+    key("redis.timeout", "20ms", "How long one round trip to Redis may take."),
+    key("redis.connections", "4", "Connections held at most."),
+    key(
+        "keyring_file",
+        "",
+        "The key ring: lines `<key id>:<base64 of 32 bytes>`. Required to serve and to mint tokens.",
+    ),
+    key(
+        "token.prefixes",
+        "pat",
+        "What tokens may begin with, separated by commas; the first one is minted.",
+    ),
+    key("max_staleness", "30s", "No answer rests on knowledge older than this."),
+    key(
+        "negative_ttl",
+        "5s",
+        "How long an unknown token id stays unknown; at most `max_staleness`.",
+    ),
+    key(
+        "deadline",
+        "100ms",
+        "How long resolving one request may take; keep it below Envoy's own timeout.",
+    ),
+    key("memory.principals", "64MiB", "Memory for what tokens resolve to."),
+    key("memory.domains", "16MiB", "Memory for domains."),
+    key("memory.negatives", "65536", "How many unknown token ids are remembered."),
+    key("headers.prefix", "x-", "What the names of the headers added for the upstream begin with."),
+    key(
+        "drain.delay",
+        "5s",
+        "How long to keep accepting after SIGTERM, while reporting not ready.",
+    ),
+    key("drain.grace", "30s", "How long requests in flight may then take."),
+    key(
+        "grpc.max_connection_age",
+        "10m",
+        "When a connection is closed, so that new replicas receive load.",
+    ),
+    key("log.format", "json", "`json` or `text`."),
+    key(
+        "log.filter",
+        "info",
+        "What is logged: a level, or `target=level` pairs separated by commas.",
+    ),
+];
+
+pub(super) fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// Whether keys of the form `group.…` exist.
+pub(super) fn is_group(group: &str) -> bool {
+    KEYS.iter().any(|key| key.name.strip_prefix(group).is_some_and(|rest| rest.starts_with('.')))
+}
+
+impl Key {
+    /// `postgres.url` is `PATGATE_POSTGRES_URL`.
+    pub(super) fn variable(&self) -> String {
+        format!("{PREFIX}{}", self.name.replace('.', "_").to_ascii_uppercase())
+    }
+}
+
+/// What the names of our environment variables begin with.
+pub(super) const PREFIX: &str = "PATGATE_";
+
+/// The known name closest to `name`, when one is close enough to have been meant.
+pub(super) fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<String> {
+    known
+        .map(|candidate| (strsim::damerau_levenshtein(name, &candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= candidate.len() / 3)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// All keys as a Markdown table.
+pub fn reference() -> String {
+    let mut table =
+        String::from("| Key | Environment | Default | Meaning |\n| --- | --- | --- | --- |\n");
+    for key in KEYS {
+        let file = if key.secret { format!(", `{}_FILE`", key.variable()) } else { String::new() };
+        let default =
+            if key.default.is_empty() { String::new() } else { format!("`{}`", key.default) };
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            table,
+            "| `{}` | `{}`{file} | {default} | {} |",
+            key.name,
+            key.variable(),
+            key.help
+        );
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suggests_what_was_meant_and_nothing_else() {
+        let names = || KEYS.iter().map(|key| key.name.to_owned());
+        for (typed, meant) in [
+            ("postgres.ulr", Some("postgres.url")),
+            ("listen.gprc", Some("listen.grpc")),
+            ("max_stalenes", Some("max_staleness")),
+            ("memory.negative", Some("memory.negatives")),
+            ("colour", None),
+        ] {
+            assert_eq!(nearest(typed, names()).as_deref(), meant, "{typed}");
+        }
+    }
+
+    #[test]
+    fn names_are_unique_and_no_key_is_a_group() {
+        for key in KEYS {
+            assert_eq!(KEYS.iter().filter(|other| other.name == key.name).count(), 1);
+            assert!(!is_group(key.name), "{}", key.name);
+            assert!(key.help.ends_with('.') && !key.help.contains('|'), "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn the_reference_has_a_row_for_every_key() {
+        let reference = reference();
+        assert_eq!(reference.lines().count(), KEYS.len() + 2);
+        assert!(reference.contains("| `PATGATE_POSTGRES_URL`, `PATGATE_POSTGRES_URL_FILE` |"));
+    }
+}

@@ -1,0 +1,166 @@
+//! What the sources yield together.
+
+use std::{collections::BTreeMap, io, path::Path};
+
+use secrecy::ExposeSecret;
+
+use super::*;
+
+fn sources(env: &[(&str, &str)], flags: &[&str]) -> Sources {
+    let env: BTreeMap<String, String> =
+        env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+    Sources { file: None, env, flags, read: |_| Err(io::ErrorKind::NotFound.into()) }
+}
+
+fn file(read: fn(&Path) -> io::Result<String>) -> Sources {
+    Sources { file: Some("p.yaml".into()), read, ..sources(&[], &[]) }
+}
+
+const URL: (&str, &str) = ("PATGATE_POSTGRES_URL", "postgres://u:hunter2@h/db");
+
+fn check_mistakes(sources: &Sources, expected: &[&str]) {
+    let mistakes = Config::load(sources, Purpose::Serve).unwrap_err().to_string();
+    let lines: Vec<_> = mistakes.lines().collect();
+    assert_eq!(lines.len(), expected.len(), "{mistakes}");
+    for beginning in expected {
+        assert!(lines.iter().any(|line| line.starts_with(beginning)), "{beginning}\n{mistakes}");
+    }
+    assert!(!mistakes.contains("hunter2"), "{mistakes}");
+}
+
+#[test]
+fn defaults() {
+    let config = Config::load(&sources(&[URL], &[]), Purpose::Admin).unwrap();
+    assert_eq!(config.listen.grpc, Some("127.0.0.1:9191".parse().unwrap()));
+    assert_eq!((config.listen.uds, config.listen.uds_mode), (None, 0o660));
+    assert!(config.redis.is_none() && config.keyring_file.is_none());
+    assert_eq!(config.max_staleness, Duration::from_secs(30));
+    assert_eq!(config.deadline, Duration::from_millis(100));
+    assert_eq!(config.memory.principals, 64 << 20);
+    assert_eq!(config.headers_prefix, "x-");
+    assert_eq!(config.log.format, LogFormat::Json);
+}
+
+#[test]
+fn later_sources_win() {
+    let mut sources = file(|_| Ok("{max_staleness: 1m, deadline: 1s, log: {format: text}}".into()));
+    sources.env = [URL, ("PATGATE_MAX_STALENESS", "2m"), ("PATGATE_DEADLINE", "2s")]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+    sources.flags = vec!["deadline=3s".to_owned()];
+    let config = Config::load(&sources, Purpose::Admin).unwrap();
+    assert_eq!(config.log.format, LogFormat::Text);
+    assert_eq!(config.max_staleness, Duration::from_secs(120));
+    assert_eq!(config.deadline, Duration::from_secs(3));
+    let effective = Config::effective(&sources);
+    let source = |key| &effective.iter().find(|entry| entry.key == key).unwrap().source;
+    assert_eq!(source("log.format"), "p.yaml");
+    assert_eq!(source("max_staleness"), "PATGATE_MAX_STALENESS");
+    assert_eq!(source("deadline"), "--set");
+    assert_eq!(source("negative_ttl"), "default");
+}
+
+#[test]
+fn yaml_keeps_the_text_of_values() {
+    let sources = file(|_| {
+        Ok("postgres.url: postgres://h/db\n\
+            listen: {uds: /run/p.sock, uds_mode: 0600, http: }\n\
+            token: {prefixes: [acme, pat]}\n\
+            memory: {negatives: 10}\n\
+            redis:\n"
+            .into())
+    });
+    let config = Config::load(&sources, Purpose::Admin).unwrap();
+    assert_eq!((config.listen.uds_mode, config.listen.http), (0o600, None));
+    assert_eq!(format!("{:?}", config.token_prefixes), r#"Prefixes(["acme", "pat"])"#);
+    assert_eq!(config.memory.negatives, 10);
+}
+
+#[test]
+fn every_mistake_at_once() {
+    let mut sources = file(|_| {
+        Ok("postgres: {ulr: 'postgres://u:hunter2@h'}\n\
+            listen: {uds_mode: 0o660, grpc: '', http: [1, 2]}\n\
+            redis: here\n\
+            max_staleness: 1s\n\
+            colour: red\n"
+            .into())
+    });
+    sources.env = [
+        ("PATGATE_REDIS_URL", "hunter2"),
+        ("PATGATE_LOG_FROMAT", "text"),
+        ("PATGATE_POSTGRES_URL_FILE", "p.yaml"),
+        ("PATGATE_PORT", "tcp://10.0.0.1:9191"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into();
+    sources.flags = ["postgres.url=hunter2", "hunter2", "deadline=soon", "log.fliter=info"]
+        .map(str::to_owned)
+        .into();
+    check_mistakes(
+        &sources,
+        &[
+            "postgres.ulr (p.yaml): expected a key that exists; did you mean `postgres.url`?",
+            "listen.uds_mode (p.yaml): expected permissions as four octal digits, such as `0660`; found `432`",
+            "listen.http (p.yaml): expected a single value",
+            "redis (p.yaml): expected a map of keys",
+            "colour (p.yaml): expected a key that exists; `patgate",
+            "redis.url (PATGATE_REDIS_URL): expected a URL",
+            "PATGATE_LOG_FROMAT (environment): expected a variable that exists; did you mean PATGATE_LOG_FORMAT?",
+            "postgres.url (PATGATE_POSTGRES_URL_FILE): expected a URL",
+            "postgres.url (--set): expected a secret from PATGATE_POSTGRES_URL",
+            "--set (flag): expected `key=value`",
+            "deadline (--set): expected a duration such as `20ms`, `30s` or `10m`; found `soon`",
+            "log.fliter (--set): expected a key that exists; did you mean `log.filter`?",
+            "negative_ttl (default): expected a duration of at most max_staleness",
+            "keyring_file (not set): expected the path of a key ring",
+            "listen.grpc (p.yaml): expected an address here",
+        ],
+    );
+}
+
+#[test]
+fn keys_stand_once() {
+    for text in ["deadline: 1s\ndeadline: 1s\n", "log.format: json\nlog: {format: json}\n"] {
+        let read: fn(&Path) -> io::Result<String> = match text.starts_with('d') {
+            true => |_| Ok("deadline: 1s\ndeadline: 1s\n".into()),
+            false => |_| Ok("log.format: json\nlog: {format: json}\n".into()),
+        };
+        let mistakes = Config::load(&file(read), Purpose::Admin).unwrap_err().to_string();
+        assert!(mistakes.contains("expected each key once"), "{mistakes}");
+    }
+}
+
+#[test]
+fn what_is_not_yaml_is_said_without_quoting_it() {
+    let sources = file(|_| Ok("postgres: {url: hunter2\n".into()));
+    check_mistakes(
+        &sources,
+        &[
+            "--config (p.yaml): expected well-formed YAML (line 1, column 11)",
+            "postgres.url (not set)",
+            "keyring_file (not set)",
+        ],
+    );
+}
+
+#[test]
+fn secrets_by_file() {
+    let mut sources = sources(&[("PATGATE_POSTGRES_URL_FILE", "/run/url")], &[]);
+    sources.read = |_| Ok("postgres://u:hunter2@h/db\n".into());
+    let config = Config::load(&sources, Purpose::Admin).unwrap();
+    assert_eq!(config.postgres.url.expose_secret(), "postgres://u:hunter2@h/db");
+    assert!(!format!("{config:?}{sources:?}").contains("hunter2"));
+    let shown = serde_json::to_string(&Config::effective(&sources)).unwrap();
+    assert!(shown.contains("(set)") && !shown.contains("hunter2"), "{shown}");
+    sources.env.insert(URL.0.to_owned(), URL.1.to_owned());
+    check_mistakes(
+        &sources,
+        &[
+            "postgres.url (PATGATE_POSTGRES_URL_FILE): expected only one of",
+            "postgres.url (not set)",
+            "keyring_file (not set)",
+        ],
+    );
+}

@@ -1,0 +1,209 @@
+//! One parser for each kind of value. An error says what was expected; the caller adds the key, the
+//! source, and the text when it is no secret.
+
+use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use secrecy::SecretString;
+use sqlx::postgres::PgConnectOptions;
+use tracing_subscriber::EnvFilter;
+
+use super::LogFormat;
+use crate::token::Prefixes;
+
+/// What was expected instead.
+pub(super) type Expected = String;
+
+/// The longest path that a socket address holds on Linux, without its closing zero.
+const MAX_SOCKET_PATH: usize = 107;
+
+pub(super) fn address(text: &str) -> Result<Option<SocketAddr>, Expected> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| {
+        "an address and port such as `127.0.0.1:9191` or `[::]:9191`, or nothing to turn it off"
+            .into()
+    })
+}
+
+pub(super) fn path(text: &str) -> Result<Option<PathBuf>, Expected> {
+    Ok(if text.is_empty() { None } else { Some(text.into()) })
+}
+
+pub(super) fn socket_path(text: &str) -> Result<Option<PathBuf>, Expected> {
+    if text.len() > MAX_SOCKET_PATH {
+        return Err(format!("a path of at most {MAX_SOCKET_PATH} bytes"));
+    }
+    path(text)
+}
+
+/// Insists on the leading zero: YAML reads `0o660` as 432, which must not become mode 0432.
+pub(super) fn mode(text: &str) -> Result<u32, Expected> {
+    text.strip_prefix('0')
+        .filter(|digits| digits.len() == 3 && digits.bytes().all(|b| b.is_ascii_digit()))
+        .and_then(|digits| u32::from_str_radix(digits, 8).ok())
+        .ok_or_else(|| "permissions as four octal digits, such as `0660`".into())
+}
+
+pub(super) fn duration(text: &str) -> Result<Duration, Expected> {
+    humantime::parse_duration(text).map_err(|_| "a duration such as `20ms`, `30s` or `10m`".into())
+}
+
+pub(super) fn some_time(text: &str) -> Result<Duration, Expected> {
+    match duration(text)? {
+        Duration::ZERO => Err("a duration longer than zero".into()),
+        duration => Ok(duration),
+    }
+}
+
+pub(super) fn count<N: FromStr + PartialOrd + From<u16>>(text: &str) -> Result<N, Expected> {
+    text.parse()
+        .ok()
+        .filter(|number| *number >= N::from(1))
+        .ok_or_else(|| "a whole number of at least 1".into())
+}
+
+/// Bytes, with a suffix so that nobody has to guess the unit.
+pub(super) fn size(text: &str) -> Result<u64, Expected> {
+    let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1u64 << 30)];
+    units
+        .into_iter()
+        .find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?.trim_end(), unit)))
+        .and_then(|(number, unit)| number.parse::<u64>().ok()?.checked_mul(unit))
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(|| "a size such as `512KiB`, `64MiB` or `1GiB`".into())
+}
+
+pub(super) fn prefixes(text: &str) -> Result<Prefixes, Expected> {
+    Prefixes::new(text.split(',').map(str::trim)).map_err(|error| error.to_string())
+}
+
+pub(super) fn headers_prefix(text: &str) -> Result<String, Expected> {
+    let well_formed = (2..=64).contains(&text.len())
+        && text.starts_with(|first: char| first.is_ascii_lowercase())
+        && text.ends_with('-')
+        && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
+    if !well_formed {
+        return Err("the beginning of a header's name: a-z, 0-9 and -, ending with -".into());
+    }
+    if text.starts_with("x-envoy-") {
+        return Err("another prefix: Envoy acts on x-envoy- headers, and strips some".into());
+    }
+    Ok(text.to_owned())
+}
+
+pub(super) fn log_format(text: &str) -> Result<LogFormat, Expected> {
+    match text {
+        "json" => Ok(LogFormat::Json),
+        "text" => Ok(LogFormat::Text),
+        _ => Err("`json` or `text`".into()),
+    }
+}
+
+pub(super) fn log_filter(text: &str) -> Result<String, Expected> {
+    match EnvFilter::try_new(text) {
+        Ok(_) if !text.is_empty() => Ok(text.to_owned()),
+        _ => {
+            Err("a level (`error`, `warn`, `info`, `debug`, `trace`) or `target=level` pairs"
+                .into())
+        }
+    }
+}
+
+pub(super) fn postgres_url(text: &str) -> Result<SecretString, Expected> {
+    let known_scheme = text.starts_with("postgres://") || text.starts_with("postgresql://");
+    if known_scheme && PgConnectOptions::from_str(text).is_ok() {
+        Ok(text.into())
+    } else {
+        Err("a URL such as `postgres://user:password@host:5432/database`, with special \
+             characters of the password percent-encoded"
+            .into())
+    }
+}
+
+pub(super) fn redis_url(text: &str) -> Result<Option<SecretString>, Expected> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match redis::IntoConnectionInfo::into_connection_info(text) {
+        Ok(_) => Ok(Some(text.into())),
+        Err(_) => Err("a URL such as `redis://user:password@host:6379/0`, `rediss://…` or \
+                       `unix:///path`, or nothing to do without Redis"
+            .into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check<T: PartialEq + std::fmt::Debug>(
+        parse: fn(&str) -> Result<T, Expected>,
+        good: &[(&str, T)],
+        bad: &[&str],
+    ) {
+        for (text, value) in good {
+            assert_eq!(parse(text).as_ref(), Ok(value), "{text}");
+        }
+        for text in bad {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers() {
+        check(
+            size,
+            &[("1KiB", 1024), ("64MiB", 64 << 20), ("2 GiB", 2 << 30)],
+            &["", "64", "0MiB", "-1MiB", "64MB", "64mib", "1.5GiB", "99999999999GiB"],
+        );
+        check(
+            mode,
+            &[("0660", 0o660), ("0777", 0o777)],
+            &["", "660", "432", "0o660", "0888", "00660", "1777", "0+66"],
+        );
+        check(count::<u32>, &[("1", 1), ("8", 8)], &["", "0", "-1", "1.0", "many", "4294967296"]);
+        check(some_time, &[("20ms", Duration::from_millis(20))], &["", "0s", "20", "-1s", "soon"]);
+    }
+
+    #[test]
+    fn texts() {
+        check(
+            headers_prefix,
+            &[("x-", "x-".into()), ("acme-id-", "acme-id-".into())],
+            &["", "-", "x", "X-", "x_", "1-", "x-envoy-", ":x-"],
+        );
+        check(
+            log_filter,
+            &[("info", "info".into()), ("warn,patgate=debug", "warn,patgate=debug".into())],
+            &["", "patgate=loud"],
+        );
+        check(
+            address,
+            &[("", None), ("[::1]:1", "[::1]:1".parse().ok())],
+            &["9191", "localhost:9191", "127.0.0.1"],
+        );
+        let long = "x".repeat(108);
+        check(
+            socket_path,
+            &[("", None), ("/run/patgate.sock", Some("/run/patgate.sock".into()))],
+            &[&long],
+        );
+    }
+
+    #[test]
+    fn urls() {
+        for good in ["postgres://u:p@h/db", "postgresql://h", "postgres://u@%2Frun%2Fpg/db"] {
+            assert!(postgres_url(good).is_ok(), "{good}");
+        }
+        for bad in ["", "h", "mysql://h/db", "postgres://u:p#x@h/db"] {
+            let expected = postgres_url(bad).unwrap_err();
+            assert!(!expected.contains("p#x"), "{bad}");
+        }
+        assert!(redis_url("").unwrap().is_none());
+        assert!(redis_url("redis://:secret@h:6379/1").unwrap().is_some());
+        for bad in ["h", "h:6379", "http://h"] {
+            assert!(redis_url(bad).is_err(), "{bad}");
+        }
+    }
+}

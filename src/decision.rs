@@ -1,0 +1,114 @@
+//! The outcome of a check: plain data that the stages share.
+
+use std::sync::Arc;
+
+use crate::{domain::Domain, operation::Operation, principal::UserId, token::TokenId};
+
+/// May the request pass, and as what?
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    /// Everything was checked.
+    Allow(Permit),
+    /// Something was not.
+    Deny(Denial),
+}
+
+/// What an allowed request passes as. Made by `decide::authorize` alone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Permit {
+    /// The token that was shown.
+    pub token: TokenId,
+    /// Whose it is.
+    pub owner: UserId,
+    /// Where the request goes.
+    pub domain: Arc<Domain>,
+    /// What it does.
+    pub operation: Operation,
+    /// The model it is about, when that is known.
+    pub model: Option<Box<str>>,
+    /// The cluster that serves it.
+    pub upstream: Box<str>,
+}
+
+/// Why a request may not pass, and what is known of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Denial {
+    /// The reason.
+    pub refusal: Refusal,
+    /// The token and its owner, once possession of the token was proven.
+    pub subject: Option<(TokenId, UserId)>,
+    /// What the request would have done.
+    pub operation: Option<Operation>,
+}
+
+/// The reasons, in the order in which the stages give them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Not a request that has one meaning.
+    BadRequest(Malformed),
+    /// No credential.
+    MissingCredential,
+    /// A credential that proves nothing. One answer for all of them.
+    InvalidToken,
+    /// The token's time is over.
+    TokenExpired,
+    /// The token was revoked.
+    TokenRevoked,
+    /// The token's owner was disabled.
+    OwnerDisabled,
+    /// Scope or permission is missing, or the domain is not there for this caller.
+    PermissionDenied,
+    /// It cannot be known in time.
+    Unavailable,
+}
+
+/// How a request can fail to have one meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// The path has another spelling.
+    Path,
+    /// `Authorization` has more than one value.
+    Authorization,
+    /// The message lacks the HTTP request.
+    Message,
+}
+
+impl Decision {
+    /// `allow` or `deny`.
+    pub fn outcome(&self) -> &'static str {
+        match self {
+            Self::Allow(_) => "allow",
+            Self::Deny(_) => "deny",
+        }
+    }
+
+    /// `ok`, or the code of the refusal.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Allow(_) => "ok",
+            Self::Deny(denial) => denial.refusal.code(),
+        }
+    }
+}
+
+impl Refusal {
+    /// The word for it in bodies, metrics, logs and metadata.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::BadRequest(_) => "bad_request",
+            Self::MissingCredential => "missing_credential",
+            Self::InvalidToken => "invalid_token",
+            Self::TokenExpired => "token_expired",
+            Self::TokenRevoked => "token_revoked",
+            Self::OwnerDisabled => "owner_disabled",
+            Self::PermissionDenied => "permission_denied",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+impl From<Refusal> for Denial {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, subject: None, operation: None }
+    }
+}

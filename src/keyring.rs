@@ -1,0 +1,211 @@
+//! The key ring: up to four keys of 32 bytes, each of which yields one key a purpose.
+//!
+//! A file holds one `<key id>:<base64>` a line. The first key mints and seals, all of them verify.
+//! To rotate: add the new key as the second line on every replica, then move it to the top; drop
+//! the old line when no live token needs it.
+
+use std::{fmt, str::FromStr};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use hkdf::Hkdf;
+use hmac::{Hmac, KeyInit};
+use sha2::Sha256;
+use zeroize::{Zeroize, Zeroizing};
+
+pub(crate) type HmacSha256 = Hmac<Sha256>;
+
+/// How many keys a ring may hold: each is tried on a token, so their number bounds the work that
+/// a forged token can cause.
+pub const MAX_KEYS: usize = 4;
+
+/// The name of a key: `[a-z0-9][a-z0-9-]{0,31}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyId(String);
+
+impl KeyId {
+    /// The name itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for KeyId {
+    type Err = KeyRingError;
+
+    fn from_str(text: &str) -> Result<Self, KeyRingError> {
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        match text.as_bytes() {
+            [first, rest @ ..]
+                if plain(*first)
+                    && rest.len() < 32
+                    && rest.iter().all(|byte| plain(*byte) || *byte == b'-') =>
+            {
+                Ok(Self(text.to_owned()))
+            }
+            _ => Err(KeyRingError::Id),
+        }
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// What is wrong with a key ring. Never shows key material.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum KeyRingError {
+    #[error("a key id is 1 to 32 characters of a-z, 0-9 and -, and does not begin with -")]
+    Id,
+    #[error("line {0}: expected `<key id>:<base64 of 32 bytes>`; `patgate keyring new` prints one")]
+    Line(usize),
+    #[error("line {0}: this key id occurs twice")]
+    Repeated(usize),
+    #[error("no key; `patgate keyring new` prints a line to put in")]
+    Empty,
+    #[error("more than {MAX_KEYS} keys; drop the ones that no live token needs")]
+    TooMany,
+}
+
+/// The keys of one deployment, current one first.
+#[derive(Clone)]
+pub struct KeyRing {
+    keys: Vec<Key>,
+}
+
+/// One key, by what is derived from it.
+#[derive(Clone)]
+pub(crate) struct Key {
+    pub(crate) id: KeyId,
+    /// Signs tokens.
+    pub(crate) tokens: HmacSha256,
+    /// Seals what is kept in Redis.
+    pub(crate) entries: HmacSha256,
+}
+
+impl KeyRing {
+    /// Reads the text of a key-ring file. Empty lines and `#` comments are skipped.
+    ///
+    /// # Errors
+    ///
+    /// The first line that is not a key, by its number.
+    pub fn parse(text: &str) -> Result<Self, KeyRingError> {
+        let mut keys: Vec<Key> = Vec::new();
+        for (index, line) in text.lines().map(str::trim).enumerate() {
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let key = Key::parse(line).ok_or(KeyRingError::Line(index + 1))?;
+            if keys.iter().any(|other| other.id == key.id) {
+                return Err(KeyRingError::Repeated(index + 1));
+            }
+            keys.push(key);
+        }
+        match keys.len() {
+            0 => Err(KeyRingError::Empty),
+            1..=MAX_KEYS => Ok(Self { keys }),
+            _ => Err(KeyRingError::TooMany),
+        }
+    }
+
+    /// The ids of the keys, current one first.
+    pub fn ids(&self) -> impl Iterator<Item = &KeyId> {
+        self.keys.iter().map(|key| &key.id)
+    }
+
+    pub(crate) fn current(&self) -> &Key {
+        &self.keys[0]
+    }
+
+    pub(crate) fn keys(&self) -> &[Key] {
+        &self.keys
+    }
+}
+
+impl fmt::Debug for KeyRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.ids()).finish()
+    }
+}
+
+impl Key {
+    fn parse(line: &str) -> Option<Self> {
+        let (id, encoded) = line.split_once(':')?;
+        let id = id.parse().ok()?;
+        let mut secret = Zeroizing::new([0; 32]);
+        let mut decoded = Zeroizing::new(BASE64_STANDARD.decode(encoded).ok()?);
+        if decoded.len() != secret.len() {
+            return None;
+        }
+        secret.copy_from_slice(&decoded);
+        decoded.zeroize();
+        Some(Self {
+            id,
+            tokens: derive(&secret, "patgate v1 tokens"),
+            entries: derive(&secret, "patgate v1 redis entries"),
+        })
+    }
+}
+
+/// HKDF-SHA-256 (RFC 5869) without salt; `label` is the info.
+fn derive(secret: &[u8; 32], label: &str) -> HmacSha256 {
+    let mut key = Zeroizing::new([0; 32]);
+    #[expect(clippy::expect_used, reason = "fails for more than 255 * 32 bytes only")]
+    Hkdf::<Sha256>::new(None, secret).expand(label.as_bytes(), key.as_mut()).expect("32 bytes");
+    #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
+    HmacSha256::new_from_slice(key.as_ref()).expect("any length")
+}
+
+/// A new line for a key-ring file, from the operating system's random numbers.
+///
+/// # Errors
+///
+/// When the operating system has no randomness to give.
+pub fn new_line(id: &KeyId) -> Result<Zeroizing<String>, getrandom::Error> {
+    let mut secret = Zeroizing::new([0; 32]);
+    getrandom::fill(secret.as_mut())?;
+    let encoded = Zeroizing::new(BASE64_STANDARD.encode(secret.as_ref()));
+    Ok(Zeroizing::new(format!("{id}:{}", encoded.as_str())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: &str = "a:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    const B: &str = "b:HwECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+    #[test]
+    fn reads_lines_and_names_the_bad_one() {
+        let ring = KeyRing::parse(&format!("# current\n{A}\n\n  {B}  \n")).unwrap();
+        assert_eq!(ring.ids().map(KeyId::as_str).collect::<Vec<_>>(), ["a", "b"]);
+        for (text, error) in [
+            ("", KeyRingError::Empty),
+            (&format!("{A}\nnonsense"), KeyRingError::Line(2)),
+            (&format!("{A}\n{A}"), KeyRingError::Repeated(2)),
+            ("a:AAEC", KeyRingError::Line(1)),
+            ("A:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", KeyRingError::Line(1)),
+            (
+                &"abcde".chars().map(|id| format!("{id}{A}\n")).collect::<String>(),
+                KeyRingError::TooMany,
+            ),
+        ] {
+            assert_eq!(KeyRing::parse(text).unwrap_err(), error, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_new_line_is_a_key_and_no_two_are_alike() {
+        let id: KeyId = "k1".parse().unwrap();
+        let (one, two) = (new_line(&id).unwrap(), new_line(&id).unwrap());
+        assert!(KeyRing::parse(&one).is_ok());
+        assert_ne!(one, two);
+    }
+
+    #[test]
+    fn debug_shows_ids_only() {
+        assert_eq!(format!("{:?}", KeyRing::parse(A).unwrap()), r#"[KeyId("a")]"#);
+    }
+}

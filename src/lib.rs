@@ -1,0 +1,59 @@
+//! patgate answers Envoy's question about each request: may it pass, and as whom?
+//!
+//! ```text
+//! client ─HTTPS─▶ Envoy: ext_authz ──────────────▶ router ─▶ upstream cluster of the domain
+//!                   │  Check (gRPC over TCP or a Unix socket)
+//!                   ▼
+//!   check     parse ───▶ resolve ──────────────────────────▶ decide ──▶ respond
+//!             request    resolve: memory ▸ redis ▸ postgres  decide     response
+//!             token      one flight a key, one clock rule    pure       the only
+//!             api                                                       constructor
+//! ```
+//!
+//! # Invariants
+//!
+//! - Nothing is allowed unless everything was checked. A [`decision::Permit`] is made in one
+//!   place, `decide::authorize`; an answer in one place, `response.rs`, which alone may name
+//!   Envoy's `CheckResponse`, because its default is an ALLOW.
+//! - "Not found" is a value, "cannot know" is an error, and an outage never looks like a denial.
+//! - No answer rests on knowledge older than `max_staleness`; ages are measured in one clock,
+//!   moments written in another, and [`clock`] is the only code that reads either.
+//! - A malformed or forged token causes no I/O. An answer from memory causes none, either.
+//! - A stage does not import another; they share the plain types of the second group below.
+//! - Protobuf stops at the edge: `check`, `codec`, `response` and `proto`.
+//!
+//! # Modules, in reading order
+//!
+//! The way of a request: `check`, [`request`], [`api`], `resolve`, [`decide`], `response`.
+//!
+//! What it is about: [`token`], [`keyring`], [`principal`], [`domain`], [`operation`],
+//! [`decision`].
+//!
+//! Around it: [`app`] wires, `server` listens and drains, `feed` keeps in touch with Postgres,
+//! [`telemetry`] names every metric, [`config`] reads settings, [`schema`] migrates,
+//! [`store`] is the administrator's side and [`cli`] its commands.
+
+pub mod api;
+pub mod app;
+mod base62;
+mod check;
+pub mod cli;
+pub mod clock;
+mod codec;
+pub mod config;
+pub mod decide;
+pub mod decision;
+pub mod domain;
+mod feed;
+pub mod keyring;
+pub mod operation;
+pub mod principal;
+mod proto;
+pub mod request;
+mod resolve;
+mod response;
+pub mod schema;
+mod server;
+pub mod store;
+pub mod telemetry;
+pub mod token;

@@ -1,0 +1,201 @@
+//! The closed vocabulary: what can be done (operations) and to what (entity types).
+//!
+//! The same words stand in the database (`patgate.entity_operations`), in the API tables and in
+//! the CLI. Words are matched exactly; a word outside the vocabulary is an error where it is
+//! written and grants nothing where it is read.
+
+use std::{fmt, str::FromStr};
+
+/// A word that the vocabulary does not know.
+#[derive(Debug, thiserror::Error)]
+#[error("unknown {what} `{word}`; expected one of: {expected}")]
+pub struct UnknownWord {
+    what: &'static str,
+    word: String,
+    expected: String,
+}
+
+macro_rules! vocabulary {
+    ($(#[$doc:meta])* $name:ident, $what:literal { $($variant:ident = $word:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+        pub enum $name {
+            $(#[doc = concat!("`", $word, "`")] #[serde(rename = $word)] $variant,)+
+        }
+
+        impl $name {
+            /// Every word, in the order of declaration.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// The word itself.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = UnknownWord;
+
+            fn from_str(word: &str) -> Result<Self, UnknownWord> {
+                match word {
+                    $($word => Ok(Self::$variant),)+
+                    _ => Err(UnknownWord {
+                        what: $what,
+                        word: word.to_owned(),
+                        expected: [$($word),+].join(" "),
+                    }),
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+    };
+}
+
+vocabulary! {
+    /// What a request does.
+    Operation, "operation" {
+        Read = "read",
+        Update = "update",
+        Delete = "delete",
+        Enable = "enable",
+        Disable = "disable",
+        ManageRole = "manage_role",
+        AddRoleUsers = "add_role_users",
+        RemoveRoleUsers = "remove_role_users",
+        ViewRoleUsers = "view_role_users",
+        LlmCreate = "llm_create",
+        LlmUpdate = "llm_update",
+        LlmRead = "llm_read",
+        LlmDelete = "llm_delete",
+        LlmChatCompletions = "llm_chat_completions",
+        LlmCompletions = "llm_completions",
+        LlmEmbeddings = "llm_embeddings",
+        LlmTranscription = "llm_transcription",
+        LlmTranslation = "llm_translation",
+        LlmUtility = "llm_utility",
+        LlmPooling = "llm_pooling",
+        LlmClassification = "llm_classification",
+        LlmScoring = "llm_scoring",
+        LlmRerank = "llm_rerank",
+        AuditLogRead = "audit_log_read",
+        AuditLogExport = "audit_log_export",
+        Create = "create",
+        Execute = "execute",
+    }
+}
+
+vocabulary! {
+    /// What a request does it to.
+    EntityType, "entity type" {
+        Domains = "domains",
+        Models = "models",
+        Datasets = "datasets",
+        Services = "services",
+        Deployments = "deployments",
+        Reports = "reports",
+        Workbooks = "workbooks",
+        Scim = "scim",
+    }
+}
+
+impl EntityType {
+    /// The operations that mean something on this type.
+    ///
+    /// A domain holds everything, so a scope on a domain may carry every operation.
+    pub fn operations(self) -> OperationSet {
+        use Operation as O;
+        let own: &[O] = match self {
+            Self::Domains => O::ALL,
+            Self::Models => &[
+                O::LlmCreate,
+                O::LlmUpdate,
+                O::LlmRead,
+                O::LlmDelete,
+                O::LlmChatCompletions,
+                O::LlmCompletions,
+                O::LlmEmbeddings,
+                O::LlmTranscription,
+                O::LlmTranslation,
+                O::LlmUtility,
+                O::LlmPooling,
+                O::LlmClassification,
+                O::LlmScoring,
+                O::LlmRerank,
+            ],
+            Self::Services | Self::Deployments => {
+                &[O::Read, O::Create, O::Update, O::Delete, O::Enable, O::Disable, O::Execute]
+            }
+            Self::Datasets | Self::Scim => &[O::Read, O::Create, O::Update, O::Delete],
+            Self::Reports | Self::Workbooks => {
+                &[O::Read, O::Create, O::Update, O::Delete, O::Execute]
+            }
+        };
+        own.iter().copied().collect()
+    }
+}
+
+/// A set of operations in one machine word.
+#[derive(Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct OperationSet(u64);
+
+const _: () = assert!(Operation::ALL.len() <= u64::BITS as usize);
+
+impl OperationSet {
+    /// Whether the set holds `operation`.
+    pub const fn contains(self, operation: Operation) -> bool {
+        self.0 & (1 << operation as u64) != 0
+    }
+
+    /// What either set holds.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// The members, in the order of the vocabulary.
+    pub fn iter(self) -> impl Iterator<Item = Operation> {
+        Operation::ALL.iter().copied().filter(move |operation| self.contains(*operation))
+    }
+}
+
+impl FromIterator<Operation> for OperationSet {
+    fn from_iter<I: IntoIterator<Item = Operation>>(operations: I) -> Self {
+        Self(operations.into_iter().fold(0, |set, operation| set | 1 << operation as u64))
+    }
+}
+
+impl fmt::Debug for OperationSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_spelling() {
+        for word in ["", "READ", "read ", "*", "llm", "llm_chat", "any"] {
+            assert!(word.parse::<Operation>().is_err(), "{word:?}");
+        }
+        for operation in Operation::ALL {
+            assert_eq!(operation.as_str().parse::<Operation>().unwrap(), *operation);
+        }
+    }
+
+    #[test]
+    fn sets_hold_what_was_put_in() {
+        for operation in Operation::ALL {
+            let set: OperationSet = [*operation].into_iter().collect();
+            assert_eq!(set.iter().collect::<Vec<_>>(), [*operation]);
+        }
+        assert!(!EntityType::Models.operations().contains(Operation::Read));
+        assert_eq!(EntityType::Domains.operations().iter().count(), Operation::ALL.len());
+    }
+}

@@ -1,0 +1,204 @@
+//! What a token resolves to: its owner, its life, and what it may do where.
+
+use std::fmt;
+
+use uuid::Uuid;
+
+use crate::{
+    clock::Moment,
+    domain::{DomainId, DomainRef, Slug},
+    operation::{EntityType, Operation, OperationSet},
+    token::{TokenDigest, TokenId},
+};
+
+/// Identifies a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct UserId(pub Uuid);
+
+impl fmt::Display for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A token with its owner, as of one moment.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Principal {
+    /// The token.
+    pub token: TokenId,
+    /// What the secret must hash to.
+    pub digest: TokenDigest,
+    /// First moment at which the token is no longer valid.
+    pub expires_at: Moment,
+    /// Whether the token was revoked.
+    pub revoked: bool,
+    /// Whose token it is.
+    pub owner: UserId,
+    /// Whether the owner may do anything at all.
+    pub owner_enabled: bool,
+    /// One entry a domain that a scope of the token names, in the order of their ids.
+    grants: Vec<DomainGrants>,
+}
+
+impl Principal {
+    /// Puts a principal together; `grants` may come in any order, one a domain.
+    pub fn new(
+        token: TokenId,
+        digest: TokenDigest,
+        expires_at: Moment,
+        revoked: bool,
+        owner: UserId,
+        owner_enabled: bool,
+        mut grants: Vec<DomainGrants>,
+    ) -> Self {
+        grants.sort_unstable_by_key(|grant| grant.domain);
+        Self { token, digest, expires_at, revoked, owner, owner_enabled, grants }
+    }
+
+    /// What the token's scopes and its owner's roles say about a domain; nothing when no scope
+    /// names it.
+    pub fn grants_in(&self, domain: DomainId) -> Option<&DomainGrants> {
+        let at = self.grants.binary_search_by_key(&domain, |grant| grant.domain).ok()?;
+        Some(&self.grants[at])
+    }
+
+    /// Whether some scope names the domain that `reference` means.
+    pub fn names(&self, reference: &DomainRef) -> bool {
+        match reference {
+            DomainRef::Id(id) => self.grants_in(*id).is_some(),
+            DomainRef::Slug(slug) => self.grants.iter().any(|grant| grant.slug == *slug),
+        }
+    }
+
+    /// Bytes this principal occupies, for the bound of the memory tier.
+    pub(crate) fn size(&self) -> usize {
+        size_of::<Self>() + self.grants.iter().map(DomainGrants::size).sum::<usize>()
+    }
+}
+
+/// What one token may do in one domain.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct DomainGrants {
+    domain: DomainId,
+    slug: Slug,
+    /// The union over the owner's roles in the domain; everything for a platform admin.
+    permitted: OperationSet,
+    /// Operations that a scope gives on every entity of a type, by type.
+    every: [OperationSet; EntityType::ALL.len()],
+    /// Operations that a scope gives on one entity, in order.
+    one: Vec<(EntityType, Box<str>, OperationSet)>,
+}
+
+impl DomainGrants {
+    /// A domain that a scope names, and what its owner's roles permit there.
+    pub fn new(domain: DomainId, slug: Slug, permitted: OperationSet) -> Self {
+        Self { domain, slug, permitted, every: Default::default(), one: Vec::new() }
+    }
+
+    /// Adds a scope. What makes no sense grants nothing: an operation that the entity type does
+    /// not have, an empty entity, a domain other than this one.
+    pub fn add_scope(&mut self, entity_type: EntityType, entity: &str, operation: Operation) {
+        if entity.is_empty() || !entity_type.operations().contains(operation) {
+            return;
+        }
+        let operations = OperationSet::from_iter([operation]);
+        let whole_domain =
+            entity_type == EntityType::Domains && entity == self.domain.to_string().as_str();
+        if entity == "*" || whole_domain {
+            let every = &mut self.every[entity_type as usize];
+            *every = every.union(operations);
+        } else if entity_type != EntityType::Domains {
+            match self.find(entity_type, entity) {
+                Ok(at) => self.one[at].2 = self.one[at].2.union(operations),
+                Err(at) => self.one.insert(at, (entity_type, entity.into(), operations)),
+            }
+        }
+    }
+
+    /// The owner's roles include the operation.
+    pub fn permits(&self, operation: Operation) -> bool {
+        self.permitted.contains(operation)
+    }
+
+    /// A scope names this operation on the whole domain, on every entity of the type, or on
+    /// exactly this entity. Without an entity, only the first two count.
+    pub fn scoped(&self, operation: Operation, on: EntityType, entity: Option<&str>) -> bool {
+        self.every[EntityType::Domains as usize].contains(operation)
+            || self.every[on as usize].contains(operation)
+            || entity.is_some_and(|entity| {
+                self.find(on, entity).is_ok_and(|at| self.one[at].2.contains(operation))
+            })
+    }
+
+    fn find(&self, on: EntityType, entity: &str) -> Result<usize, usize> {
+        self.one.binary_search_by(|(of, id, _)| (*of, &**id).cmp(&(on, entity)))
+    }
+
+    fn size(&self) -> usize {
+        let names = self.one.iter().map(|(_, id, _)| size_of_val(&self.one[0]) + id.len());
+        size_of::<Self>() + self.slug.as_str().len() + names.sum::<usize>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOMAIN: DomainId = DomainId(Uuid::from_u128(1));
+
+    fn grants(scopes: &[(EntityType, &str, Operation)]) -> DomainGrants {
+        let all = Operation::ALL.iter().copied().collect();
+        let mut grants = DomainGrants::new(DOMAIN, "acme".parse().unwrap(), all);
+        for (entity_type, entity, operation) in scopes {
+            grants.add_scope(*entity_type, entity, *operation);
+        }
+        grants
+    }
+
+    #[test]
+    fn a_scope_on_one_entity_covers_that_entity_alone() {
+        use {EntityType::Models, Operation::LlmRead};
+        let grants = grants(&[(Models, "m/1", LlmRead), (Models, "a", LlmRead)]);
+        assert!(grants.scoped(LlmRead, Models, Some("m/1")));
+        assert!(grants.scoped(LlmRead, Models, Some("a")));
+        for entity in [None, Some(""), Some("*"), Some("m"), Some("m/1 "), Some("M/1")] {
+            assert!(!grants.scoped(LlmRead, Models, entity), "{entity:?}");
+        }
+        assert!(!grants.scoped(Operation::LlmDelete, Models, Some("m/1")));
+        assert!(!grants.scoped(LlmRead, EntityType::Datasets, Some("m/1")));
+    }
+
+    #[test]
+    fn a_scope_on_the_domain_covers_what_it_holds() {
+        use {
+            EntityType::{Domains, Models},
+            Operation::LlmRead,
+        };
+        for entity in ["*", &DOMAIN.to_string()] {
+            let grants = grants(&[(Domains, entity, LlmRead)]);
+            assert!(grants.scoped(LlmRead, Models, None));
+            assert!(grants.scoped(LlmRead, Models, Some("m")));
+            assert!(!grants.scoped(Operation::LlmDelete, Models, None));
+        }
+        let other = DomainId(Uuid::from_u128(2)).to_string();
+        assert!(!grants(&[(Domains, &other, LlmRead)]).scoped(LlmRead, Models, None));
+    }
+
+    #[test]
+    fn nonsense_grants_nothing() {
+        let nonsense = [
+            (EntityType::Models, "", Operation::LlmRead),
+            (EntityType::Models, "*", Operation::Read),
+            (EntityType::Domains, "", Operation::Read),
+        ];
+        let grants = grants(&nonsense);
+        for operation in Operation::ALL {
+            for entity_type in EntityType::ALL {
+                for entity in [None, Some(""), Some("*")] {
+                    assert!(!grants.scoped(*operation, *entity_type, entity));
+                }
+            }
+        }
+    }
+}

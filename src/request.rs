@@ -1,0 +1,151 @@
+//! Reads a request, from borrowed parts, into types that have one meaning.
+//!
+//! Nothing here does I/O. What a client sends besides method, path and `Authorization` is never
+//! identity: not `x-domain-id`, not the query, not the context extensions of the edge.
+
+use crate::{
+    api::{Action, Apis, ErrorStyle},
+    decision::{Malformed, Refusal},
+    token::{Tokens, VerifiedToken},
+};
+
+/// A path longer than this names nothing that we protect.
+const MAX_PATH_LEN: usize = 4096;
+
+/// The parts of an HTTP request that an edge lends us.
+pub struct Parts<'a, H> {
+    /// The method, as sent.
+    pub method: &'a str,
+    /// Path and query, as the proxy will route them.
+    pub target: &'a str,
+    /// Looks a header up by its lower-case name.
+    pub header: H,
+}
+
+/// A request that is well-formed and carries a token of ours.
+#[derive(Debug)]
+pub struct AuthRequest<'a> {
+    /// The token; its tag verified.
+    pub token: VerifiedToken,
+    /// What the request does; nothing when no rule names it.
+    pub action: Option<Action<'a>>,
+}
+
+/// A request that was refused before any look-up.
+#[derive(Debug, PartialEq)]
+pub struct Rejected {
+    /// Why.
+    pub refusal: Refusal,
+    /// How the API in question words it.
+    pub errors: ErrorStyle,
+}
+
+/// Reads a request. Malformed comes before unauthenticated.
+///
+/// # Errors
+///
+/// `BadRequest`, `MissingCredential` or `InvalidToken`.
+pub fn parse<'a, H>(
+    parts: &Parts<'a, H>,
+    apis: &Apis,
+    tokens: &Tokens,
+) -> Result<AuthRequest<'a>, Rejected>
+where
+    H: Fn(&str) -> Option<&'a str>,
+{
+    let reject = |errors| move |refusal| Rejected { refusal, errors };
+    let path = canonical_path(parts.target).map_err(reject(ErrorStyle::default()))?;
+    let action = apis.find(parts.method, path);
+    let errors = action.as_ref().map_or_else(ErrorStyle::default, |action| action.errors);
+    let token = credential((parts.header)("authorization"), tokens).map_err(reject(errors))?;
+    Ok(AuthRequest { token, action })
+}
+
+/// The path without its query, if it is the only spelling of itself.
+///
+/// Whatever a server behind the proxy might read differently is refused: empty and dot segments,
+/// backslashes, path parameters, percent-encoding, bytes outside visible ASCII.
+fn canonical_path(target: &str) -> Result<&str, Refusal> {
+    let malformed = Refusal::BadRequest(Malformed::Path);
+    if !target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
+        return Err(malformed);
+    }
+    let path = target.split_once('?').map_or(target, |(path, _)| path);
+    let segments = path.strip_prefix('/').ok_or(malformed)?;
+    if path.len() > MAX_PATH_LEN || path.bytes().any(|byte| matches!(byte, b'%' | b';' | b'\\')) {
+        return Err(malformed);
+    }
+    let named = |segment: &str| !matches!(segment, "" | "." | "..");
+    // The root alone has no segments.
+    if segments.is_empty() || segments.split('/').all(named) { Ok(path) } else { Err(malformed) }
+}
+
+/// `Bearer`, exactly one space, a token. Envoy joins the values of a repeated header with a
+/// comma, so a comma means that there were two.
+fn credential(authorization: Option<&str>, tokens: &Tokens) -> Result<VerifiedToken, Refusal> {
+    let value = authorization.ok_or(Refusal::MissingCredential)?;
+    if value.contains(',') {
+        return Err(Refusal::BadRequest(Malformed::Authorization));
+    }
+    let (scheme, token) = value.split_once(' ').ok_or(Refusal::InvalidToken)?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(Refusal::InvalidToken);
+    }
+    tokens.verify(token).ok_or(Refusal::InvalidToken)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn one_spelling_of_a_path() {
+        for path in ["/", "/a", "/a/b", "/a.b/..c/c..", "/a:b@c!$&'()*+=~_-", "/a?b=%2F//..;"] {
+            let expected = path.split('?').next().unwrap();
+            assert_eq!(canonical_path(path), Ok(expected), "{path}");
+        }
+        let long = format!("/{}", "a".repeat(MAX_PATH_LEN));
+        for path in [
+            "",
+            "a",
+            "*",
+            "//",
+            "/a/",
+            "/a//b",
+            "//a",
+            "/.",
+            "/a/.",
+            "/./a",
+            "/..",
+            "/a/../b",
+            "/%61",
+            "/a%2Fb",
+            "/a;b",
+            "/a\\b",
+            "/a#b",
+            "/a?b#c",
+            "/a b",
+            "/a\tb",
+            "/a\0b",
+            "/ä",
+            "/a\u{7f}",
+            "http://x/a",
+            &long,
+        ] {
+            assert_eq!(canonical_path(path), Err(Refusal::BadRequest(Malformed::Path)), "{path:?}");
+        }
+    }
+
+    proptest! {
+        /// What passes means the same to a server that collapses, decodes or strips.
+        #[test]
+        fn a_canonical_path_survives_normalisation(target in "/[a-c./%;\\\\2eEfF?# ]{0,12}") {
+            if let Ok(path) = canonical_path(&target) {
+                prop_assert!(!path.contains("//") && !path.contains(['%', ';', '\\', '?', '#']));
+                prop_assert!(path.split('/').skip(1).all(|s| s != "." && s != ".."));
+            }
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Single flight: concurrent look-ups of one key share one.
+//!
+//! The look-up runs in a task of its own, so that it survives a caller who goes away.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    hash::Hash,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
+
+use super::Unavailable;
+
+/// Look-ups under way at once. More would be an overload: the next caller is told to come back.
+const MAX_FLIGHTS: usize = 8192;
+
+/// Waits for a look-up.
+pub(super) type Waiter<T> = Shared<BoxFuture<'static, Result<T, Unavailable>>>;
+
+type Board<K, T> = Arc<Mutex<HashMap<K, Waiter<T>>>>;
+
+/// The look-ups under way, by key.
+pub(super) struct Flights<K, T>(Board<K, T>);
+
+impl<K, T> Default for Flights<K, T> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<K, T> Flights<K, T>
+where
+    K: Clone + Eq + Hash + Send + 'static,
+    T: Clone + Send + Sync + 'static,
+{
+    /// Joins the look-up of `key` or, when there is none, starts it.
+    pub(super) fn join<F>(
+        &self,
+        key: &K,
+        start: impl FnOnce(K) -> F,
+    ) -> Result<Waiter<T>, Unavailable>
+    where
+        F: Future<Output = Result<T, Unavailable>> + Send + 'static,
+    {
+        let mut board = lock(&self.0);
+        if let Some(waiter) = board.get(key) {
+            return Ok(waiter.clone());
+        }
+        if board.len() >= MAX_FLIGHTS {
+            return Err(Unavailable);
+        }
+        let landing = Landing { board: Arc::clone(&self.0), key: key.clone() };
+        let look_up = start(key.clone());
+        let task = tokio::spawn(async move {
+            // Leaves the board before anybody is told, also when the look-up panics: a caller who
+            // comes after the result starts afresh.
+            let _landing = landing;
+            look_up.await
+        });
+        let waiter = task.map(|ended| ended.unwrap_or(Err(Unavailable))).boxed().shared();
+        board.insert(key.clone(), waiter.clone());
+        Ok(waiter)
+    }
+}
+
+struct Landing<K: Eq + Hash, T> {
+    board: Board<K, T>,
+    key: K,
+}
+
+impl<K: Eq + Hash, T> Drop for Landing<K, T> {
+    fn drop(&mut self) {
+        lock(&self.board).remove(&self.key);
+    }
+}
+
+/// No code that can panic runs under this lock, so a poisoned one is as good as any.
+fn lock<K, T>(board: &Board<K, T>) -> MutexGuard<'_, HashMap<K, Waiter<T>>> {
+    board.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn callers_share_one_look_up_that_survives_them() {
+        let flights: Flights<u8, usize> = Flights::default();
+        let (started, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+        let join = || {
+            let (started, gate) = (Arc::clone(&started), Arc::clone(&gate));
+            flights.join(&1, |_| async move {
+                gate.notified().await;
+                Ok(started.fetch_add(1, SeqCst) + 1)
+            })
+        };
+        drop(join().unwrap());
+        let waiters: Vec<_> = (0..100).map(|_| join().unwrap()).collect();
+        gate.notify_one();
+        for waiter in waiters {
+            assert_eq!(waiter.await, Ok(1));
+        }
+        gate.notify_one();
+        assert_eq!(join().unwrap().await, Ok(2), "a later caller starts afresh");
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_unavailable_and_leaves_no_trace() {
+        let flights: Flights<u8, ()> = Flights::default();
+        let waiter = flights.join(&1, |_| async { panic!("on purpose") }).unwrap();
+        assert_eq!(waiter.await, Err(Unavailable));
+        assert_eq!(flights.join(&1, |_| async { Ok(()) }).unwrap().await, Ok(()));
+    }
+}

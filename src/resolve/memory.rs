@@ -1,0 +1,97 @@
+//! The memory tier: bounded by bytes, negatives in a space of their own.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use moka::sync::Cache;
+
+use super::{Found, Freshness, Kind};
+use crate::clock::Tick;
+
+/// What an entry costs besides its key and value: the cache's own book-keeping.
+const OVERHEAD: usize = 256;
+/// How soon after an attempt to refresh an entry the next one may follow.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Entries of one kind.
+pub(crate) struct Memory<K: Kind> {
+    known: Cache<K::Key, Hit<K::Value>>,
+    /// "There is no such thing". Apart, so that a flood of unknown keys evicts nothing real.
+    unknown: Cache<K::Key, Hit<K::Value>>,
+}
+
+/// An entry in use.
+#[derive(Debug)]
+pub(super) struct Hit<V> {
+    pub(super) found: Found<V>,
+    /// The tick from which a use renews the entry behind its answer.
+    refresh_at: Arc<AtomicI64>,
+}
+
+impl<V> Clone for Hit<V> {
+    fn clone(&self) -> Self {
+        Self { found: self.found.clone(), refresh_at: Arc::clone(&self.refresh_at) }
+    }
+}
+
+impl<V> Hit<V> {
+    /// Whether this use should start a refresh; true for one use at a time.
+    pub(super) fn wants_refresh(&self, now: Tick) -> bool {
+        let due = self.refresh_at.load(Relaxed);
+        now >= Tick::from_micros(due)
+            && self
+                .refresh_at
+                .compare_exchange(due, now.after(RETRY_AFTER).as_micros(), Relaxed, Relaxed)
+                .is_ok()
+    }
+}
+
+impl<K: Kind> Memory<K> {
+    /// Up to `bytes` of entries, and up to `negatives` keys that lead nowhere. Entries past their
+    /// bound are dropped when room is needed or some time after.
+    pub(crate) fn new(bytes: u64, negatives: u64, freshness: Freshness) -> Self {
+        let known = Cache::builder()
+            .max_capacity(bytes)
+            .weigher(|_, hit: &Hit<K::Value>| {
+                let value = hit.found.value.as_deref().map_or(0, K::size);
+                u32::try_from(OVERHEAD + size_of::<K::Key>() + value).unwrap_or(u32::MAX)
+            })
+            .time_to_live(freshness.max_staleness)
+            .build();
+        let unknown =
+            Cache::builder().max_capacity(negatives).time_to_live(freshness.negative_ttl).build();
+        Self { known, unknown }
+    }
+
+    pub(super) fn get(&self, key: &K::Key) -> Option<Hit<K::Value>> {
+        self.known.get(key).or_else(|| self.unknown.get(key))
+    }
+
+    pub(super) fn insert(&self, key: K::Key, found: Found<K::Value>, freshness: &Freshness) {
+        if self.get(&key).is_some_and(|held| held.found.as_of > found.as_of) {
+            return;
+        }
+        let (to, from) = match found.value {
+            Some(_) => (&self.known, &self.unknown),
+            None => (&self.unknown, &self.known),
+        };
+        from.invalidate(&key);
+        let refresh_at = Arc::new(AtomicI64::new(refresh_at(&found, freshness).as_micros()));
+        to.insert(key, Hit { found, refresh_at });
+    }
+}
+
+/// At half of the bound, spread over a quarter of it, so that what was filled together is not
+/// renewed together. Negatives are left to run out.
+fn refresh_at<V>(found: &Found<V>, freshness: &Freshness) -> Tick {
+    if found.value.is_none() {
+        return found.as_of.after(freshness.max_staleness);
+    }
+    let spread = u32::from(found.as_of.as_micros() as u8);
+    found.as_of.after(freshness.max_staleness / 2 + freshness.max_staleness / 1024 * spread)
+}

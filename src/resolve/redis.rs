@@ -1,0 +1,254 @@
+//! The Redis tier: a shared cache that may vanish, stall or lie without doing harm.
+//!
+//! A look-up waits for Redis no longer than its box (20 ms unless configured); after some failures
+//! in a row it is not asked at all but for a probe a second. A connection whose command failed or
+//! timed out is closed and never used again, so a late reply has nobody to reach. Entries are
+//! sealed (`seal.rs`) and live for a time that counts from their writing.
+
+use std::{fmt::Display, future::Future, sync::Arc, time::Duration};
+
+use deadpool::managed::{self, Object, Pool};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, FromRedisValue, Pipeline, RedisError,
+    aio::MultiplexedConnection,
+};
+use secrecy::ExposeSecret;
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::timeout,
+};
+
+use super::{Found, Kind, Unavailable, batch::Batcher, breaker::Breaker, seal};
+use crate::{
+    clock::{Moment, Tick},
+    config,
+    keyring::KeyRing,
+    store::Touched,
+    telemetry::Metrics,
+};
+
+/// For a new connection, its TLS and authentication; look-ups do not wait that long for it.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Entries that may wait to be written; further ones are dropped and counted.
+const MAX_WRITES: usize = 4096;
+const MAX_WRITE_BATCH: usize = 256;
+/// For an administrator's command, who would rather wait than leave a stale entry behind.
+const FORGET_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The tier. Its tasks end when it is dropped.
+pub(crate) struct Redis {
+    reads: Batcher<String, Option<Vec<u8>>>,
+    writes: mpsc::Sender<Write>,
+    link: Arc<Link>,
+    ring: KeyRing,
+    metrics: Metrics,
+}
+
+struct Write {
+    key: String,
+    sealed: Vec<u8>,
+    ttl: Duration,
+}
+
+impl Redis {
+    /// Connects when first asked, so that a dead Redis keeps nobody from starting.
+    pub(crate) fn spawn(
+        config: &config::Redis,
+        ring: KeyRing,
+        metrics: Metrics,
+    ) -> Result<Arc<Self>, RedisError> {
+        let link = Arc::new(Link::new(config, metrics.clone())?);
+        let limit = Arc::new(Semaphore::new(config.connections));
+        let reader = Arc::clone(&link);
+        let reads = Batcher::spawn(limit, move |keys: Vec<String>| {
+            let link = Arc::clone(&reader);
+            async move { link.run(redis::cmd("MGET").arg(&keys)).await }
+        });
+        let (writes, waiting) = mpsc::channel(MAX_WRITES);
+        tokio::spawn(write_behind(Arc::clone(&link), waiting));
+        Ok(Arc::new(Self { reads, writes, link, ring, metrics }))
+    }
+
+    /// The entry under `key`, or a word for why there is none: `miss`, `open` (circuit),
+    /// `unavailable`, `refused` (not sealed by us for this key).
+    pub(super) async fn get<K: Kind>(
+        &self,
+        key: &K::Key,
+    ) -> Result<(Moment, Option<K::Value>), &'static str> {
+        if !self.link.breaker.admits(Tick::now()) {
+            return Err("open");
+        }
+        let redis_key = redis_key::<K>(key);
+        let sealed = match timeout(self.link.timeout, self.reads.get(redis_key.clone())).await {
+            Ok(Ok(reply)) => reply.ok_or("miss")?,
+            Ok(Err(Unavailable)) => return Err("unavailable"),
+            Err(_) => {
+                self.link.breaker.failed(Tick::now());
+                return Err("unavailable");
+            }
+        };
+        seal::open(&self.ring, &redis_key, &sealed).ok_or("refused")
+    }
+
+    /// Writes an entry some time soon, or not at all. Nobody waits for it.
+    pub(super) fn put<K: Kind>(&self, key: &K::Key, found: &Found<K::Value>, ttl: Duration) {
+        let redis_key = redis_key::<K>(key);
+        let write = seal::seal(&self.ring, &redis_key, found.verified, found.value.as_deref())
+            .ok()
+            .map(|sealed| Write { key: redis_key, sealed, ttl });
+        if write.is_none_or(|write| self.writes.try_send(write).is_err()) {
+            self.metrics.dropped_write();
+        }
+    }
+}
+
+fn redis_key<K: Kind>(key: &K::Key) -> String {
+    key_named(K::NAME, key)
+}
+
+fn key_named(kind: &str, key: &impl Display) -> String {
+    format!("patgate:{}:{kind}:{key}", seal::VERSION)
+}
+
+async fn write_behind(link: Arc<Link>, mut waiting: mpsc::Receiver<Write>) {
+    let mut writes = Vec::new();
+    while waiting.recv_many(&mut writes, MAX_WRITE_BATCH).await > 0 {
+        let mut pipeline = Pipeline::with_capacity(writes.len());
+        for Write { key, sealed, ttl } in writes.drain(..) {
+            let milliseconds = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1);
+            pipeline.pset_ex(key, sealed, milliseconds).ignore();
+        }
+        let count = pipeline.cmd_iter().count();
+        let written = link.breaker.admits(Tick::now()) && link.run(&pipeline).await == Ok(());
+        if !written {
+            (0..count).for_each(|_| link.metrics.dropped_write());
+        }
+    }
+}
+
+/// What can be sent over a connection and answered with a `T`.
+trait Request<T> {
+    fn send(
+        &self,
+        connection: &mut MultiplexedConnection,
+    ) -> impl Future<Output = Result<T, RedisError>> + Send;
+}
+
+impl<T: FromRedisValue> Request<T> for Cmd {
+    async fn send(&self, connection: &mut MultiplexedConnection) -> Result<T, RedisError> {
+        self.query_async(connection).await
+    }
+}
+
+impl<T: FromRedisValue> Request<T> for Pipeline {
+    async fn send(&self, connection: &mut MultiplexedConnection) -> Result<T, RedisError> {
+        self.query_async(connection).await
+    }
+}
+
+/// Connections to one server, and what we think of its health.
+struct Link {
+    pool: Pool<Connector>,
+    timeout: Duration,
+    breaker: Breaker,
+    metrics: Metrics,
+}
+
+impl Link {
+    fn new(config: &config::Redis, metrics: Metrics) -> Result<Self, RedisError> {
+        let connector = Connector { client: Client::open(config.url.expose_secret())? };
+        let pool = Pool::builder(connector).max_size(config.connections.max(1) + 1).build();
+        let pool = pool.map_err(|error| {
+            RedisError::from((redis::ErrorKind::InvalidClientConfig, "pool", error.to_string()))
+        })?;
+        Ok(Self { pool, timeout: config.timeout, breaker: Breaker::default(), metrics })
+    }
+
+    /// One round trip. A connection that fails, or does not answer in time, is closed.
+    async fn run<T>(&self, request: &impl Request<T>) -> Result<T, Unavailable> {
+        let outcome = async {
+            let mut connection = self.pool.get().await.ok()?;
+            self.metrics.command("redis");
+            match timeout(self.timeout, request.send(&mut connection)).await {
+                Ok(Ok(reply)) => Some(reply),
+                Ok(Err(_)) | Err(_) => {
+                    drop(Object::take(connection));
+                    None
+                }
+            }
+        };
+        match outcome.await {
+            Some(reply) => {
+                self.breaker.succeeded();
+                Ok(reply)
+            }
+            None => {
+                self.metrics.failure("redis");
+                self.breaker.failed(Tick::now());
+                Err(Unavailable)
+            }
+        }
+    }
+}
+
+/// Makes connections. Unlike deadpool-redis it does not ping one before each use: that would be
+/// a second round trip a look-up, and a connection that ever failed is gone already.
+struct Connector {
+    client: Client,
+}
+
+impl managed::Manager for Connector {
+    type Type = MultiplexedConnection;
+    type Error = RedisError;
+
+    async fn create(&self) -> Result<MultiplexedConnection, RedisError> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(None);
+        self.client.get_multiplexed_async_connection_with_config(&config).await
+    }
+
+    async fn recycle(
+        &self,
+        _: &mut MultiplexedConnection,
+        _: &managed::Metrics,
+    ) -> managed::RecycleResult<RedisError> {
+        Ok(())
+    }
+}
+
+/// Why entries may still be there.
+#[derive(Debug, thiserror::Error)]
+pub enum ForgetError {
+    /// Redis said no, or could not be reached.
+    #[error("Redis: {0}")]
+    Redis(#[from] RedisError),
+    /// Redis did not answer.
+    #[error("Redis did not answer within {FORGET_TIMEOUT:?}")]
+    Timeout,
+}
+
+/// Deletes the entries that a change has outdated; returns how many there were.
+///
+/// # Errors
+///
+/// When Redis cannot be reached: entries may then be used until they are too old.
+pub async fn forget(config: &config::Redis, touched: &Touched) -> Result<usize, ForgetError> {
+    let keys = touched.tokens.iter().map(|token| key_named("principal", token));
+    let keys = keys.chain(touched.domains.iter().map(|domain| key_named("domain", domain)));
+    let keys: Vec<String> = keys.collect();
+    let forget = async {
+        let client = Client::open(config.url.expose_secret())?;
+        let mut connection = client.get_multiplexed_async_connection().await?;
+        let mut forgotten = 0;
+        for keys in keys.chunks(1000) {
+            let deleted: usize = redis::cmd("DEL").arg(keys).query_async(&mut connection).await?;
+            forgotten += deleted;
+        }
+        Ok(forgotten)
+    };
+    if keys.is_empty() {
+        return Ok(0);
+    }
+    timeout(FORGET_TIMEOUT, forget).await.unwrap_or(Err(ForgetError::Timeout))
+}

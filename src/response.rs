@@ -1,0 +1,261 @@
+//! Turns a decision into what Envoy understands. Nothing else builds a `CheckResponse`.
+//!
+//! Envoy takes an empty `CheckResponse`, and a denial whose `status.code` is 0, for an ALLOW. So
+//! the message is wrapped in [`Answer`], which has no default and one constructor, and every
+//! denial carries a non-OK status.
+
+use bytes::BufMut;
+use prost::{EncodeError, Message};
+use prost_types::{Struct, Value, value::Kind};
+use serde_json::json;
+
+#[expect(clippy::disallowed_types, reason = "the one place that builds it")]
+use crate::proto::envoy::service::auth::v3::CheckResponse;
+use crate::{
+    api::ErrorStyle,
+    decision::{Decision, Denial, Malformed, Permit, Refusal},
+    proto::{
+        envoy::{
+            config::core::v3::{
+                HeaderValue, HeaderValueOption, header_value_option::HeaderAppendAction,
+            },
+            service::auth::v3::{DeniedHttpResponse, OkHttpResponse, check_response::HttpResponse},
+            r#type::v3::{HttpStatus, StatusCode},
+        },
+        google::rpc::Status,
+    },
+};
+
+/// Seconds after which a client may ask again when we could not decide.
+const RETRY_AFTER: &str = "1";
+
+/// An encodable answer to a check: never empty, and an allow only for a [`Permit`].
+#[derive(Debug)]
+#[expect(clippy::disallowed_types, reason = "wraps it")]
+pub(crate) struct Answer(CheckResponse);
+
+/// What an answer is addressed to.
+#[derive(Debug)]
+pub(crate) struct Addressee<'a> {
+    /// Echoed to the client, so that it can be found in the logs.
+    pub(crate) request_id: &'a str,
+    /// How the API in question words its errors.
+    pub(crate) errors: ErrorStyle,
+}
+
+/// The names of the identity headers, under the operator's prefix.
+#[derive(Clone, Debug)]
+pub(crate) struct HeaderNames {
+    domain_id: String,
+    domain_slug: String,
+    user_id: String,
+    pat_id: String,
+    operation: String,
+    model: String,
+    upstream: String,
+}
+
+impl HeaderNames {
+    pub(crate) fn new(prefix: &str) -> Self {
+        let name = |rest: &str| format!("{prefix}{rest}");
+        Self {
+            domain_id: name("domain-id"),
+            domain_slug: name("domain-slug"),
+            user_id: name("user-id"),
+            pat_id: name("pat-id"),
+            operation: name("auth-operation"),
+            model: name("auth-model"),
+            upstream: name("upstream-cluster"),
+        }
+    }
+}
+
+impl Answer {
+    /// The answer that carries out `decision`.
+    #[expect(clippy::disallowed_types, reason = "the one constructor")]
+    pub(crate) fn new(decision: &Decision, names: &HeaderNames, to: &Addressee<'_>) -> Self {
+        let dynamic_metadata = Some(metadata(decision));
+        Self(match decision {
+            Decision::Allow(permit) => CheckResponse {
+                status: Some(Status { code: tonic::Code::Ok as i32, message: String::new() }),
+                http_response: Some(HttpResponse::OkResponse(allow(permit, names))),
+                dynamic_metadata,
+            },
+            Decision::Deny(denial) => CheckResponse {
+                status: Some(Status {
+                    code: grpc_code(denial.refusal) as i32,
+                    message: denial.refusal.code().to_owned(),
+                }),
+                http_response: Some(HttpResponse::DeniedResponse(deny(denial, to))),
+                dynamic_metadata,
+            },
+        })
+    }
+
+    pub(crate) fn encode(&self, buffer: &mut impl BufMut) -> Result<(), EncodeError> {
+        self.0.encode(buffer)
+    }
+}
+
+/// Every name is either set, with overwrite stated, or removed: a client's copy never survives.
+fn allow(permit: &Permit, names: &HeaderNames) -> OkHttpResponse {
+    let mut headers = vec![
+        header(&names.domain_id, permit.domain.id.to_string()),
+        header(&names.domain_slug, permit.domain.slug.to_string()),
+        header(&names.user_id, permit.owner.to_string()),
+        header(&names.pat_id, permit.token.to_string()),
+        header(&names.operation, permit.operation.to_string()),
+        header(&names.upstream, permit.upstream.to_string()),
+    ];
+    let mut headers_to_remove = vec!["authorization".to_owned()];
+    match &permit.model {
+        Some(model) => headers.push(header(&names.model, model.to_string())),
+        None => headers_to_remove.push(names.model.clone()),
+    }
+    OkHttpResponse { headers, headers_to_remove }
+}
+
+fn deny(denial: &Denial, to: &Addressee<'_>) -> DeniedHttpResponse {
+    let message = message(denial);
+    let mut headers = vec![
+        header("content-type", "application/json".to_owned()),
+        header("cache-control", "no-store".to_owned()),
+        header("x-request-id", to.request_id.to_owned()),
+    ];
+    if let Some(challenge) = challenge(denial, &message) {
+        headers.push(header("www-authenticate", challenge));
+    }
+    if denial.refusal == Refusal::Unavailable {
+        headers.push(header("retry-after", RETRY_AFTER.to_owned()));
+    }
+    DeniedHttpResponse {
+        status: Some(HttpStatus { code: http_status(denial.refusal) as i32 }),
+        headers,
+        body: match to.errors {
+            ErrorStyle::Openai => openai_body(denial.refusal, &message),
+        },
+    }
+}
+
+fn http_status(refusal: Refusal) -> StatusCode {
+    match refusal {
+        Refusal::BadRequest(_) => StatusCode::BadRequest,
+        Refusal::MissingCredential
+        | Refusal::InvalidToken
+        | Refusal::TokenExpired
+        | Refusal::TokenRevoked
+        | Refusal::OwnerDisabled => StatusCode::Unauthorized,
+        Refusal::PermissionDenied => StatusCode::Forbidden,
+        Refusal::Unavailable => StatusCode::ServiceUnavailable,
+    }
+}
+
+fn grpc_code(refusal: Refusal) -> tonic::Code {
+    match http_status(refusal) {
+        StatusCode::BadRequest => tonic::Code::InvalidArgument,
+        StatusCode::Unauthorized => tonic::Code::Unauthenticated,
+        StatusCode::ServiceUnavailable => tonic::Code::Unavailable,
+        StatusCode::Forbidden | StatusCode::Empty => tonic::Code::PermissionDenied,
+    }
+}
+
+/// For the person who reads the client's error: what happened and what to do.
+fn message(denial: &Denial) -> String {
+    match (denial.refusal, denial.operation) {
+        (Refusal::BadRequest(Malformed::Path), _) => {
+            "The request path is not in canonical form: send it without empty, `.` or `..` \
+             segments, percent-encoding, `;`, `\\` or a trailing slash."
+        }
+        (Refusal::BadRequest(Malformed::Authorization), _) => {
+            "The Authorization header has more than one value. Send exactly one."
+        }
+        (Refusal::BadRequest(Malformed::Message), _) => "The request could not be read.",
+        (Refusal::MissingCredential, _) => {
+            "No access token was sent. Send it as `Authorization: Bearer <token>`."
+        }
+        (Refusal::InvalidToken, _) => {
+            "The access token is not valid. Check that it was copied completely and still exists."
+        }
+        (Refusal::TokenExpired, _) => "The access token has expired. Create a new one.",
+        (Refusal::TokenRevoked, _) => "The access token was revoked. Create a new one.",
+        (Refusal::OwnerDisabled, _) => {
+            "The owner of the access token is disabled. Ask an administrator."
+        }
+        (Refusal::PermissionDenied, Some(operation)) => {
+            return format!(
+                "The access token does not permit `{operation}` here: it needs a scope for it in \
+                 this domain, and its owner a role with it."
+            );
+        }
+        (Refusal::PermissionDenied, None) => {
+            "The access token does not permit this: no rule covers this method and path."
+        }
+        (Refusal::Unavailable, _) => {
+            "Authorization is temporarily unavailable. Nothing is wrong with the request: retry."
+        }
+    }
+    .to_owned()
+}
+
+/// RFC 6750, section 3: no error parameter when no credential was sent.
+fn challenge(denial: &Denial, message: &str) -> Option<String> {
+    const REALM: &str = r#"Bearer realm="patgate""#;
+    match (denial.refusal, denial.operation) {
+        (Refusal::MissingCredential, _) => Some(REALM.to_owned()),
+        (Refusal::PermissionDenied, Some(operation)) => {
+            Some(format!(r#"{REALM}, error="insufficient_scope", scope="{operation}""#))
+        }
+        (Refusal::BadRequest(_) | Refusal::PermissionDenied | Refusal::Unavailable, _) => None,
+        _ => Some(format!(r#"{REALM}, error="invalid_token", error_description="{message}""#)),
+    }
+}
+
+fn openai_body(refusal: Refusal, message: &str) -> String {
+    let kind = match http_status(refusal) {
+        StatusCode::BadRequest => "invalid_request_error",
+        StatusCode::Unauthorized => "authentication_error",
+        StatusCode::ServiceUnavailable => "service_unavailable_error",
+        StatusCode::Forbidden | StatusCode::Empty => "permission_error",
+    };
+    json!({
+        "error": { "message": message, "type": kind, "param": null, "code": refusal.code() }
+    })
+    .to_string()
+}
+
+fn header(name: &str, value: String) -> HeaderValueOption {
+    HeaderValueOption {
+        header: Some(HeaderValue { key: name.to_owned(), value }),
+        // Always stated: what Envoy does when it is unset has changed between releases.
+        append_action: HeaderAppendAction::OverwriteIfExistsOrAdd as i32,
+    }
+}
+
+/// For Envoy's access log and rate limits: the same facts as the headers, and what was refused.
+fn metadata(decision: &Decision) -> Struct {
+    let (permit, denial) = match decision {
+        Decision::Allow(permit) => (Some(permit), None),
+        Decision::Deny(denial) => (None, Some(denial)),
+    };
+    let subject = permit
+        .map(|permit| (permit.token, permit.owner))
+        .or_else(|| denial.and_then(|denial| denial.subject));
+    let operation = permit
+        .map(|permit| permit.operation)
+        .or_else(|| denial.and_then(|denial| denial.operation));
+    let domain = permit.map(|permit| &permit.domain);
+    let fields = [
+        ("outcome", Some(decision.outcome().to_owned())),
+        ("code", Some(decision.code().to_owned())),
+        ("domain_id", domain.map(|domain| domain.id.to_string())),
+        ("domain_slug", domain.map(|domain| domain.slug.to_string())),
+        ("user_id", subject.map(|(_, owner)| owner.to_string())),
+        ("pat_id", subject.map(|(token, _)| token.to_string())),
+        ("operation", operation.map(|operation| operation.to_string())),
+        ("model", permit.and_then(|permit| permit.model.as_deref().map(str::to_owned))),
+    ];
+    let known = fields.into_iter().filter_map(|(name, value)| {
+        Some((name.to_owned(), Value { kind: Some(Kind::StringValue(value?)) }))
+    });
+    Struct { fields: known.collect() }
+}

@@ -1,0 +1,196 @@
+//! The database schema: connecting, migrating, and knowing whether it is ours.
+
+use std::str::FromStr as _;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use sqlx::{
+    Connection as _, Executor as _, PgConnection, PgPool,
+    migrate::{MigrateError, Migrator},
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+use crate::config;
+
+/// The version of the schema that this release is made for. It also runs on the next one, so that
+/// a rollout can migrate first and a rollback need not migrate back.
+pub const SCHEMA: i32 = 1;
+
+/// What every name of ours is qualified with: nothing relies on a search path.
+const MIGRATIONS_TABLE: &str = "patgate.migrations";
+const BOOTSTRAP: &str = include_str!("../deploy/bootstrap.sql");
+static MIGRATIONS: Migrator = sqlx::migrate!("deploy/migrations");
+
+/// Postgres's code for a table that does not exist.
+const UNDEFINED_TABLE: &str = "42P01";
+/// Postgres's code for a lack of privileges.
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
+
+/// Why the database cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum SchemaError {
+    #[error("postgres.url: {0}")]
+    Unreachable(#[source] sqlx::Error),
+    #[error("the database has no patgate schema; `patgate migrate` creates it")]
+    Absent,
+    #[error(
+        "the database has schema version {0}, this release needs {SCHEMA}; run `patgate migrate`"
+    )]
+    Older(i32),
+    #[error(
+        "the database has schema version {0}, this release knows {SCHEMA} and bears with the one \
+         after; upgrade patgate"
+    )]
+    Newer(i32),
+    #[error(
+        "the login may not read the schema ({0}); as an administrator of the database, grant it \
+         patgate_serve, or patgate_admin for administration"
+    )]
+    Denied(#[source] sqlx::Error),
+    #[error(
+        "the login may not migrate ({0}); it needs CREATEROLE, and CREATE on the database. Or an \
+         administrator of the cluster runs deploy/bootstrap.sql once and grants patgate_migrate \
+         to it"
+    )]
+    MayNotMigrate(#[source] sqlx::Error),
+    #[error("{0}")]
+    Migrate(#[source] MigrateError),
+}
+
+/// A pool that works through a connection pooler in transaction mode, too.
+///
+/// No start-up parameter that PgBouncer does not know, no prepared statement and no other state of
+/// a session. Beware: without a cache, sqlx still names the statement of a query that is
+/// `persistent`, which is the default, and never closes it.
+///
+/// # Errors
+///
+/// When Postgres cannot be reached with these settings.
+pub async fn connect(settings: &config::Postgres) -> Result<PgPool, SchemaError> {
+    PgPoolOptions::new()
+        .max_connections(settings.max_connections)
+        // A round trip before each use; a dead connection is found by using it.
+        .test_before_acquire(false)
+        .connect_with(options(&settings.url)?)
+        .await
+        .map_err(SchemaError::Unreachable)
+}
+
+fn options(url: &SecretString) -> Result<PgConnectOptions, SchemaError> {
+    Ok(PgConnectOptions::from_str(url.expose_secret())
+        .map_err(SchemaError::Unreachable)?
+        .application_name("patgate")
+        .extra_float_digits(None)
+        .statement_cache_capacity(0))
+}
+
+/// Accepts the schema version of this release and the one after.
+///
+/// # Errors
+///
+/// Any other version, by the command that mends it.
+pub async fn check(pool: &PgPool) -> Result<(), SchemaError> {
+    let version = sqlx::query_scalar("SELECT version FROM patgate.schema_version")
+        .persistent(false)
+        .fetch_optional(pool)
+        .await
+        .map_err(|error| match code(&error).as_deref() {
+            Some(UNDEFINED_TABLE) => SchemaError::Absent,
+            Some(INSUFFICIENT_PRIVILEGE) => SchemaError::Denied(error),
+            _ => SchemaError::Unreachable(error),
+        })?;
+    accept(version)
+}
+
+fn accept(version: Option<i32>) -> Result<(), SchemaError> {
+    match version {
+        None => Err(SchemaError::Absent),
+        Some(version) if version < SCHEMA => Err(SchemaError::Older(version)),
+        Some(version) if version > SCHEMA + 1 => Err(SchemaError::Newer(version)),
+        Some(_) => Ok(()),
+    }
+}
+
+/// What [`migrate`] did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Migrated {
+    /// The migrations that were applied: number and description.
+    pub applied: Vec<(i64, String)>,
+    /// The schema's version afterwards.
+    pub version: i32,
+}
+
+/// Brings the schema to this release's version; does nothing when it is there, or past it.
+///
+/// Everything happens in one transaction, so a migration that fails leaves nothing behind.
+///
+/// # Errors
+///
+/// When the login may not, when the schema is too new, or when a statement fails.
+pub async fn migrate(url: &SecretString) -> Result<Migrated, SchemaError> {
+    migrate_with(&MIGRATIONS, url).await
+}
+
+async fn migrate_with(migrations: &Migrator, url: &SecretString) -> Result<Migrated, SchemaError> {
+    // Not a session's state but a transaction's: through a pooler, a role or a lock set for the
+    // session would be left to whoever gets the connection next. The migrator itself does name
+    // its prepared statements, so a direct connection is needed all the same.
+    const BEGIN: &str = "BEGIN;
+        SET LOCAL search_path = pg_catalog, pg_temp;
+        SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('patgate migrate', 0));
+        SET LOCAL lock_timeout = '10s'";
+    let migrations = Migrator {
+        migrations: migrations.migrations.clone(),
+        table_name: MIGRATIONS_TABLE.into(),
+        // An older release, started again during a rollback, finds what it does not know.
+        ignore_missing: true,
+        // By the transaction's own lock.
+        locking: false,
+        ..Migrator::DEFAULT
+    };
+    let failed = |error: sqlx::Error| match code(&error).as_deref() {
+        Some(INSUFFICIENT_PRIVILEGE) => SchemaError::MayNotMigrate(error),
+        _ => SchemaError::Unreachable(error),
+    };
+    let mut connection =
+        PgConnection::connect_with(&options(url)?).await.map_err(SchemaError::Unreachable)?;
+    let mut transaction = connection.begin_with(BEGIN).await.map_err(failed)?;
+    transaction.execute(sqlx::raw_sql(BOOTSTRAP)).await.map_err(failed)?;
+    transaction.execute(sqlx::raw_sql("SET LOCAL ROLE patgate_migrate")).await.map_err(failed)?;
+
+    let before = applied(&mut transaction).await.map_err(failed)?;
+    migrations.run(&mut *transaction).await.map_err(SchemaError::Migrate)?;
+    let version = sqlx::query_scalar("SELECT version FROM patgate.schema_version")
+        .persistent(false)
+        .fetch_optional(&mut *transaction)
+        .await
+        .map_err(failed)?;
+    accept(version)?;
+    transaction.commit().await.map_err(failed)?;
+    let applied = migrations
+        .iter()
+        .filter(|migration| !before.contains(&migration.version))
+        .map(|migration| (migration.version, migration.description.to_string()))
+        .collect();
+    Ok(Migrated { applied, version: version.unwrap_or(SCHEMA) })
+}
+
+async fn applied(connection: &mut PgConnection) -> Result<Vec<i64>, sqlx::Error> {
+    let exists: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
+        .bind(MIGRATIONS_TABLE)
+        .persistent(false)
+        .fetch_one(&mut *connection)
+        .await?;
+    if !exists {
+        return Ok(Vec::new());
+    }
+    sqlx::query_scalar("SELECT version FROM patgate.migrations")
+        .persistent(false)
+        .fetch_all(connection)
+        .await
+}
+
+/// The SQLSTATE of an error that Postgres reported.
+fn code(error: &sqlx::Error) -> Option<String> {
+    Some(error.as_database_error()?.code()?.into_owned())
+}

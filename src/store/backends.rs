@@ -1,0 +1,148 @@
+//! Backends: where domains are served from.
+
+use serde_json::json;
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use super::{BackendKind, BackendName, BackendUrl, Changed, Error, Store, sql, sql_as, sql_scalar};
+use crate::domain::{DomainId, Slug};
+
+/// A backend.
+#[derive(Clone, Debug, FromRow, serde::Serialize)]
+pub struct Backend {
+    /// The name of its Envoy cluster.
+    pub name: String,
+    /// Where it answers.
+    pub url: String,
+    /// What it speaks.
+    pub kind: String,
+    /// Slugs of the domains that use it, in order.
+    pub domains: Vec<String>,
+}
+
+/// What to change about a backend; the rest stays.
+#[derive(Clone, Debug, Default)]
+pub struct BackendChanges {
+    /// Where it answers.
+    pub url: Option<BackendUrl>,
+    /// What it speaks.
+    pub kind: Option<BackendKind>,
+}
+
+/// The domains that use a backend, by default or for a model.
+macro_rules! users_of {
+    ($backend:literal) => {
+        concat!(
+            "SELECT d.id, d.slug FROM patgate.domains d WHERE d.upstream = ",
+            $backend,
+            " UNION SELECT d.id, d.slug FROM patgate.domain_models m
+              JOIN patgate.domains d ON d.id = m.domain_id WHERE m.upstream = ",
+            $backend
+        )
+    };
+}
+
+impl Store {
+    /// Creates a backend.
+    ///
+    /// # Errors
+    ///
+    /// When the name is taken.
+    pub async fn create_backend(
+        &self,
+        name: &BackendName,
+        url: &BackendUrl,
+        kind: BackendKind,
+    ) -> Result<Changed<()>, Error> {
+        let mut change = self.change().await?;
+        sql("INSERT INTO patgate.backends (name, url, kind) VALUES ($1, $2, $3)")
+            .bind(name.as_str())
+            .bind(url.as_str())
+            .bind(kind.as_str())
+            .execute(&mut *change.tx)
+            .await
+            .map_err(|error| Error::exists(error, "backend", name))?;
+        let details = json!({ "url": url.as_str(), "kind": kind.as_str() });
+        change.finish("backend.create", name, details, ()).await
+    }
+
+    /// All backends, by name.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer.
+    pub async fn backends(&self) -> Result<Vec<Backend>, Error> {
+        let mut tx = self.read().await?;
+        let backends = sql_as(concat!(
+            "SELECT b.name, b.url, b.kind, ARRAY(SELECT slug FROM (",
+            users_of!("b.name"),
+            ") u ORDER BY slug) AS domains FROM patgate.backends b ORDER BY b.name"
+        ));
+        Ok(backends.fetch_all(&mut *tx).await?)
+    }
+
+    /// Changes a backend in place.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such backend.
+    pub async fn update_backend(
+        &self,
+        name: &BackendName,
+        changes: &BackendChanges,
+    ) -> Result<Changed<()>, Error> {
+        let (url, kind) = (changes.url.as_ref().map(BackendUrl::as_str), changes.kind);
+        let mut change = self.change().await?;
+        let updated = sql("UPDATE patgate.backends
+             SET url = coalesce($2, url), kind = coalesce($3, kind) WHERE name = $1")
+        .bind(name.as_str())
+        .bind(url)
+        .bind(kind.map(BackendKind::as_str))
+        .execute(&mut *change.tx)
+        .await?;
+        if updated.rows_affected() == 0 {
+            return Err(Error::not_found("backend", name));
+        }
+        let users: Vec<(Uuid, String)> =
+            sql_as(users_of!("$1")).bind(name.as_str()).fetch_all(&mut *change.tx).await?;
+        for (id, slug) in users {
+            if let Ok(slug) = Slug::try_from(slug) {
+                change.touch_domain(DomainId(id), &slug).await?;
+            }
+        }
+        let details = json!({ "url": url, "kind": kind.map(BackendKind::as_str) });
+        change.finish("backend.update", name, details, ()).await
+    }
+
+    /// Deletes a backend that nobody uses.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such backend, or a domain still uses it.
+    pub async fn delete_backend(&self, name: &BackendName) -> Result<Changed<()>, Error> {
+        let mut change = self.change().await?;
+        // Keeps a domain from taking it up between the question and the deletion.
+        sql_scalar::<String>("SELECT name FROM patgate.backends WHERE name = $1 FOR UPDATE")
+            .bind(name.as_str())
+            .fetch_optional(&mut *change.tx)
+            .await?
+            .ok_or_else(|| Error::not_found("backend", name))?;
+        let users: Vec<String> =
+            sql_scalar(concat!("SELECT slug FROM (", users_of!("$1"), ") u ORDER BY slug"))
+                .bind(name.as_str())
+                .fetch_all(&mut *change.tx)
+                .await?;
+        if !users.is_empty() {
+            return Err(Error::Refused(format!(
+                "backend `{name}` is still used by {}; give them another one first with \
+                 `patgate domain set-upstream` or `patgate domain model set`",
+                users.iter().map(|slug| format!("`{slug}`")).collect::<Vec<_>>().join(", ")
+            )));
+        }
+        sql("DELETE FROM patgate.backends WHERE name = $1")
+            .bind(name.as_str())
+            .execute(&mut *change.tx)
+            .await?;
+        change.finish("backend.delete", name, json!({}), ()).await
+    }
+}

@@ -1,0 +1,298 @@
+//! Domains, their models included.
+
+use serde_json::json;
+use sqlx::{FromRow, Postgres, Transaction};
+use uuid::Uuid;
+
+use super::{
+    BackendName, Change, Changed, Error, Model, Name, Role, Store, new_id, roles, sql, sql_as, utc,
+};
+use crate::{
+    domain::{DomainId, DomainRef, Slug},
+    operation::Operation,
+};
+
+/// A domain.
+#[derive(Clone, Debug, FromRow, serde::Serialize)]
+#[expect(missing_docs, reason = "the columns of patgate.domains")]
+pub struct Domain {
+    pub id: Uuid,
+    pub slug: String,
+    pub name: String,
+    pub enabled: bool,
+    pub upstream: String,
+    pub created_at: String,
+}
+
+/// A domain and what is in it.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct DomainDetails {
+    /// The domain.
+    #[serde(flatten)]
+    pub domain: Domain,
+    /// The models it may see. None: it may see all.
+    pub models: Vec<DomainModel>,
+    /// By name.
+    pub roles: Vec<Role>,
+}
+
+/// A model that a domain may see.
+#[derive(Clone, Debug, FromRow, serde::Serialize)]
+pub struct DomainModel {
+    /// As requests name it.
+    pub model: String,
+    /// The backend that serves it.
+    pub upstream: String,
+}
+
+/// The name of the role that every domain begins with.
+const ADMIN_ROLE: &str = "admin";
+
+impl Store {
+    /// Creates a domain, enabled, with an `admin` role that holds every operation.
+    ///
+    /// # Errors
+    ///
+    /// When the slug is taken or the backend does not exist.
+    pub async fn create_domain(
+        &self,
+        slug: &Slug,
+        name: &Name,
+        upstream: &BackendName,
+    ) -> Result<Changed<Domain>, Error> {
+        let mut change = self.change().await?;
+        let id = DomainId(new_id());
+        sql("INSERT INTO patgate.domains (id, slug, name, upstream) VALUES ($1, $2, $3, $4)")
+            .bind(id.0)
+            .bind(slug.as_str())
+            .bind(name.as_str())
+            .bind(upstream.as_str())
+            .execute(&mut *change.tx)
+            .await
+            .map_err(|error| match error.as_database_error() {
+                Some(refusal) if refusal.is_foreign_key_violation() => {
+                    Error::not_found("backend", upstream)
+                }
+                _ => Error::exists(error, "domain", slug),
+            })?;
+        roles::insert(&mut change.tx, id, ADMIN_ROLE, Operation::ALL).await?;
+        // A replica may remember that there was no such domain.
+        change.touch_domain(id, slug).await?;
+        let domain = find(&mut change.tx, &DomainRef::Id(id)).await?;
+        let details = json!({
+            "slug": slug.as_str(), "name": name.as_str(), "upstream": upstream.as_str(),
+        });
+        change.finish("domain.create", id, details, domain).await
+    }
+
+    /// All domains, by slug.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer.
+    pub async fn domains(&self) -> Result<Vec<Domain>, Error> {
+        let mut tx = self.read().await?;
+        let domains = sql_as(concat!(
+            "SELECT id, slug, name, enabled, upstream, ",
+            utc!("created_at"),
+            " AS created_at FROM patgate.domains ORDER BY slug"
+        ));
+        Ok(domains.fetch_all(&mut *tx).await?)
+    }
+
+    /// One domain.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such domain.
+    pub async fn domain(&self, reference: &DomainRef) -> Result<DomainDetails, Error> {
+        let mut tx = self.read().await?;
+        let domain = find(&mut tx, reference).await?;
+        let models = sql_as(
+            "SELECT model, upstream FROM patgate.domain_models WHERE domain_id = $1 ORDER BY model",
+        )
+        .bind(domain.id)
+        .fetch_all(&mut *tx)
+        .await?;
+        let roles = roles::list(&mut tx, DomainId(domain.id)).await?;
+        Ok(DomainDetails { domain, models, roles })
+    }
+
+    /// Says whether anybody may use a domain.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such domain.
+    pub async fn set_domain_enabled(
+        &self,
+        reference: &DomainRef,
+        enabled: bool,
+    ) -> Result<Changed<()>, Error> {
+        let (mut change, domain) = self.changing(reference).await?;
+        sql("UPDATE patgate.domains SET enabled = $2 WHERE id = $1")
+            .bind(domain.id)
+            .bind(enabled)
+            .execute(&mut *change.tx)
+            .await?;
+        let action = if enabled { "domain.enable" } else { "domain.disable" };
+        change.finish(action, domain.id, json!({ "slug": domain.slug }), ()).await
+    }
+
+    /// Names the backend that serves a domain unless a model has its own.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such domain or backend.
+    pub async fn set_domain_upstream(
+        &self,
+        reference: &DomainRef,
+        upstream: &BackendName,
+    ) -> Result<Changed<()>, Error> {
+        let (mut change, domain) = self.changing(reference).await?;
+        sql("UPDATE patgate.domains SET upstream = $2 WHERE id = $1")
+            .bind(domain.id)
+            .bind(upstream.as_str())
+            .execute(&mut *change.tx)
+            .await
+            .map_err(|error| Error::dangling(error, "backend", upstream))?;
+        let details = json!({
+            "slug": domain.slug, "upstream": upstream.as_str(), "upstream_before": domain.upstream,
+        });
+        change.finish("domain.set_upstream", domain.id, details, ()).await
+    }
+
+    /// Gives a domain another slug. The old one stops working at once.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such domain, or the new slug is taken.
+    pub async fn rename_domain(
+        &self,
+        reference: &DomainRef,
+        slug: &Slug,
+    ) -> Result<Changed<()>, Error> {
+        let (mut change, domain) = self.changing(reference).await?;
+        sql("UPDATE patgate.domains SET slug = $2 WHERE id = $1")
+            .bind(domain.id)
+            .bind(slug.as_str())
+            .execute(&mut *change.tx)
+            .await
+            .map_err(|error| Error::exists(error, "domain", slug))?;
+        change.touched.domains.push(DomainRef::Slug(slug.clone()));
+        let details = json!({ "slug": slug.as_str(), "slug_before": domain.slug });
+        change.finish("domain.rename", domain.id, details, ()).await
+    }
+
+    /// Deletes a domain with its models, roles and the scopes in it.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such domain.
+    pub async fn delete_domain(&self, reference: &DomainRef) -> Result<Changed<()>, Error> {
+        let (mut change, domain) = self.changing(reference).await?;
+        sql("DELETE FROM patgate.domains WHERE id = $1")
+            .bind(domain.id)
+            .execute(&mut *change.tx)
+            .await?;
+        let details = json!({ "slug": domain.slug, "tokens": change.touched.tokens.len() });
+        change.finish("domain.delete", domain.id, details, ()).await
+    }
+
+    /// Lets a domain see a model, served by a backend. From its first model on, a domain sees the
+    /// models that it lists and no others.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such domain or backend.
+    pub async fn set_domain_model(
+        &self,
+        reference: &DomainRef,
+        model: &Model,
+        upstream: &BackendName,
+    ) -> Result<Changed<()>, Error> {
+        let (mut change, domain) = self.changing(reference).await?;
+        sql("INSERT INTO patgate.domain_models (domain_id, model, upstream) VALUES ($1, $2, $3)
+             ON CONFLICT (domain_id, model) DO UPDATE SET upstream = excluded.upstream")
+        .bind(domain.id)
+        .bind(model.as_str())
+        .bind(upstream.as_str())
+        .execute(&mut *change.tx)
+        .await
+        .map_err(|error| Error::dangling(error, "backend", upstream))?;
+        let details = json!({
+            "slug": domain.slug, "model": model.as_str(), "upstream": upstream.as_str(),
+        });
+        change.finish("domain.set_model", domain.id, details, ()).await
+    }
+
+    /// Takes a model off a domain's list. Without its last one, the domain sees all models again.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such domain, or it does not list the model.
+    pub async fn unset_domain_model(
+        &self,
+        reference: &DomainRef,
+        model: &Model,
+    ) -> Result<Changed<()>, Error> {
+        let (mut change, domain) = self.changing(reference).await?;
+        let deleted = sql("DELETE FROM patgate.domain_models WHERE domain_id = $1 AND model = $2")
+            .bind(domain.id)
+            .bind(model.as_str())
+            .execute(&mut *change.tx)
+            .await?;
+        if deleted.rows_affected() == 0 {
+            return Err(Error::not_found("model", model));
+        }
+        let details = json!({ "slug": domain.slug, "model": model.as_str() });
+        change.finish("domain.unset_model", domain.id, details, ()).await
+    }
+
+    /// Begins a change of a domain, which outdates it under the references it has now.
+    async fn changing(&self, reference: &DomainRef) -> Result<(Change<'_>, Domain), Error> {
+        let mut change = self.change().await?;
+        let domain = lock(&mut change.tx, reference).await?;
+        if let Ok(slug) = domain.slug.parse() {
+            change.touch_domain(DomainId(domain.id), &slug).await?;
+        }
+        Ok((change, domain))
+    }
+}
+
+/// Finds a domain, and keeps other changes and new scopes in it away until the end of this one.
+pub(super) async fn lock(
+    tx: &mut Transaction<'static, Postgres>,
+    reference: &DomainRef,
+) -> Result<Domain, Error> {
+    let (id, slug) = columns(reference);
+    sql("SELECT FROM patgate.domains WHERE id = $1 OR slug = $2 FOR UPDATE")
+        .bind(id)
+        .bind(slug)
+        .execute(&mut **tx)
+        .await?;
+    find(tx, reference).await
+}
+
+pub(super) async fn find(
+    tx: &mut Transaction<'static, Postgres>,
+    reference: &DomainRef,
+) -> Result<Domain, Error> {
+    let (id, slug) = columns(reference);
+    sql_as(concat!(
+        "SELECT id, slug, name, enabled, upstream, ",
+        utc!("created_at"),
+        " AS created_at FROM patgate.domains WHERE id = $1 OR slug = $2"
+    ))
+    .bind(id)
+    .bind(slug)
+    .fetch_optional(&mut **tx)
+    .await?
+    .ok_or_else(|| Error::not_found("domain", reference))
+}
+
+fn columns(reference: &DomainRef) -> (Option<Uuid>, Option<&str>) {
+    match reference {
+        DomainRef::Id(id) => (Some(id.0), None),
+        DomainRef::Slug(slug) => (None, Some(slug.as_str())),
+    }
+}

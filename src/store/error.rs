@@ -1,0 +1,61 @@
+//! Why the administrator's side refuses, in words that say what to do.
+
+use sqlx::error::ErrorKind;
+
+/// A read or a change that did not happen.
+///
+/// Holds text only: a database error carries the row that it refused, digest included, and would
+/// show it in `Debug`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum Error {
+    #[error("{what} `{name}` does not exist")]
+    NotFound { what: &'static str, name: String },
+    #[error("{what} `{name}` exists already")]
+    Exists { what: &'static str, name: String },
+    #[error("{0}")]
+    Refused(String),
+    #[error("the database login may not do this ({0}); grant it patgate_admin")]
+    Denied(String),
+    #[error("Postgres: {0}")]
+    Database(String),
+}
+
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
+const DATETIME_OVERFLOW: &str = "22008";
+
+impl Error {
+    pub(super) fn not_found(what: &'static str, name: impl ToString) -> Self {
+        Self::NotFound { what, name: name.to_string() }
+    }
+
+    /// `what` exists already, if that is what `error` says.
+    pub(super) fn exists(error: sqlx::Error, what: &'static str, name: impl ToString) -> Self {
+        match error.as_database_error().map(|error| error.kind()) {
+            Some(ErrorKind::UniqueViolation) => Self::Exists { what, name: name.to_string() },
+            _ => error.into(),
+        }
+    }
+
+    /// What a row refers to, `what`, does not exist, if that is what `error` says.
+    pub(super) fn dangling(error: sqlx::Error, what: &'static str, name: impl ToString) -> Self {
+        match error.as_database_error().map(|error| error.kind()) {
+            Some(ErrorKind::ForeignKeyViolation) => Self::not_found(what, name),
+            _ => error.into(),
+        }
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        let Some(refusal) = error.as_database_error() else {
+            return Self::Database(error.to_string());
+        };
+        let message = refusal.message().to_owned();
+        match refusal.code().as_deref() {
+            Some(INSUFFICIENT_PRIVILEGE) => Self::Denied(message),
+            Some(DATETIME_OVERFLOW) => Self::Refused("the time is out of range".to_owned()),
+            _ => Self::Database(message),
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! Texts that administrators give, as types that cannot hold a wrong one. The database checks the
+//! same; here the message says what was expected.
+
+use std::{fmt, str::FromStr};
+
+use uuid::Uuid;
+
+use crate::principal::UserId;
+
+/// A text that is not what its type wants.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected {0}")]
+pub struct Malformed(&'static str);
+
+macro_rules! text {
+    ($(#[$doc:meta])* $name:ident, $expected:literal, $parse:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub struct $name(Box<str>);
+
+        impl $name {
+            /// The text itself.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = Malformed;
+
+            fn from_str(text: &str) -> Result<Self, Malformed> {
+                let parse: fn(&str) -> Option<Box<str>> = $parse;
+                parse(text).map(Self).ok_or(Malformed($expected))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+    };
+}
+
+/// `text` when it has `least` to `most` characters, none of which controls a terminal.
+fn line(text: &str, least: usize, most: usize) -> Option<Box<str>> {
+    let fits = (least..=most).contains(&text.chars().count());
+    (fits && !text.contains(char::is_control)).then(|| text.into())
+}
+
+/// `text` when it is an ASCII word of at most `most` bytes.
+fn word(text: &str, most: usize, first: fn(u8) -> bool, rest: fn(u8) -> bool) -> Option<Box<str>> {
+    let (head, tail) = text.as_bytes().split_first()?;
+    (text.len() <= most && first(*head) && tail.iter().all(|byte| rest(*byte))).then(|| text.into())
+}
+
+text! {
+    /// Who made a change.
+    Actor, "an actor's name of 1 to 200 characters", |text| line(text, 1, 200)
+}
+
+text! {
+    /// A user's address, in lower case: it names the user.
+    Email, "an e-mail address of at most 254 characters, such as `ada@example.com`", |text| {
+        let (local, host) = text.split_once('@')?;
+        let whole = line(text, 3, 254)?;
+        let odd = |c: char| c == '@' || c.is_whitespace();
+        let fits = !local.is_empty() && !host.is_empty() && !local.contains(odd) && !host.contains(odd);
+        fits.then(|| whole.to_lowercase().into())
+    }
+}
+
+text! {
+    /// What people call a user or a domain.
+    Name, "a name of 1 to 200 characters, without control characters", |text| line(text, 1, 200)
+}
+
+text! {
+    /// What its owner calls a token.
+    TokenName, "a token's name of 1 to 200 characters, without control characters",
+    |text| line(text, 1, 200)
+}
+
+text! {
+    /// What a token is for.
+    Description, "a description of at most 2000 characters, without control characters",
+    |text| line(text, 0, 2000)
+}
+
+text! {
+    /// A backend, by the name of its Envoy cluster.
+    BackendName, "a backend's name: 1 to 63 characters of a-z, 0-9, ., _ and -, beginning with a letter or digit",
+    |text| word(
+        text,
+        63,
+        |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9'),
+        |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'),
+    )
+}
+
+text! {
+    /// Where a backend answers. It is shown in lists, so it holds no credentials.
+    BackendUrl, "a URL such as `http://10.0.0.7:8000`, without spaces and without credentials",
+    |text| {
+        let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"))?;
+        let authority = rest.split(['/', '?', '#']).next()?;
+        let odd = |c: char| c.is_whitespace() || c.is_control();
+        (!authority.is_empty() && !authority.contains('@') && !rest.contains(odd)).then(|| text.into())
+    }
+}
+
+text! {
+    /// A role of a domain.
+    RoleName, "a role's name: 1 to 63 characters of a-z, 0-9, _ and -, beginning with a letter",
+    |text| word(
+        text,
+        63,
+        |byte| byte.is_ascii_lowercase(),
+        |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'),
+    )
+}
+
+text! {
+    /// A model, as requests name it.
+    Model, "a model's name of 1 to 256 characters, without control characters",
+    |text| line(text, 1, 256)
+}
+
+text! {
+    /// `*`, or one entity, literally.
+    EntityId, "`*` or an entity's id of 1 to 256 characters, without control characters",
+    |text| line(text, 1, 256)
+}
+
+/// What a backend speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendKind {
+    /// vLLM.
+    Vllm,
+    /// Ollama.
+    Ollama,
+    /// Anything else with OpenAI's API.
+    Openai,
+}
+
+impl BackendKind {
+    /// The word itself.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Vllm => "vllm",
+            Self::Ollama => "ollama",
+            Self::Openai => "openai",
+        }
+    }
+}
+
+impl FromStr for BackendKind {
+    type Err = Malformed;
+
+    fn from_str(word: &str) -> Result<Self, Malformed> {
+        [Self::Vllm, Self::Ollama, Self::Openai]
+            .into_iter()
+            .find(|kind| kind.as_str() == word)
+            .ok_or(Malformed("`vllm`, `ollama` or `openai`"))
+    }
+}
+
+/// How a command names a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UserRef {
+    /// By what never changes.
+    Id(UserId),
+    /// By address.
+    Email(Email),
+}
+
+impl UserRef {
+    pub(super) fn id(&self) -> Option<Uuid> {
+        match self {
+            Self::Id(id) => Some(id.0),
+            Self::Email(_) => None,
+        }
+    }
+
+    pub(super) fn email(&self) -> Option<&str> {
+        match self {
+            Self::Id(_) => None,
+            Self::Email(email) => Some(email.as_str()),
+        }
+    }
+}
+
+impl FromStr for UserRef {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        match text.parse() {
+            Ok(email) => Ok(Self::Email(email)),
+            Err(_) => Uuid::try_parse(text)
+                .map(|id| Self::Id(UserId(id)))
+                .map_err(|_| Malformed("a user's e-mail address or id")),
+        }
+    }
+}
+
+impl fmt::Display for UserRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id(id) => id.fmt(f),
+            Self::Email(email) => email.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check<T: FromStr<Err = Malformed> + fmt::Display>(good: &[&str], bad: &[&str]) {
+        for text in good {
+            assert_eq!(
+                text.parse::<T>().map_or_else(|error| error.to_string(), |t| t.to_string()),
+                *text
+            );
+        }
+        for text in bad {
+            assert!(text.parse::<T>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn texts() {
+        let (long, longer) = ("n".repeat(200), "n".repeat(201));
+        check::<Name>(
+            &["Ada", "Ångström & Söhne", &long],
+            &["", "a\nb", "a\x1b[2J", "a\0", &longer],
+        );
+        check::<Email>(
+            &["ada@example.com", "a@b"],
+            &["", "ada", "@b", "a@", "a@b@c", "a b@c", "a@b\n"],
+        );
+        check::<RoleName>(&["admin", "a-1_b"], &["", "1a", "_a", "Admin", "a b", &"a".repeat(64)]);
+        check::<BackendName>(
+            &["vllm", "0.a_b-c", &"a".repeat(63)],
+            &["", "-a", "A", "a/b", &"a".repeat(64)],
+        );
+        check::<BackendUrl>(
+            &["http://h", "https://h:8000/v1?x=@"],
+            &[
+                "",
+                "h:8000",
+                "ftp://h",
+                "http://",
+                "http:///x",
+                "http://u:p@h",
+                "http://h x",
+                "http://h\n",
+            ],
+        );
+        check::<Model>(&["qwen2.5:7b", "org/model"], &["", "a\tb"]);
+    }
+
+    #[test]
+    fn an_address_has_one_spelling() {
+        assert_eq!("Ada@Example.COM".parse::<Email>().unwrap().as_str(), "ada@example.com");
+    }
+
+    #[test]
+    fn users_by_id_or_address() {
+        assert!(matches!("a@b".parse(), Ok(UserRef::Email(_))));
+        assert!(matches!("aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee".parse(), Ok(UserRef::Id(_))));
+        assert!("ada".parse::<UserRef>().is_err());
+    }
+}

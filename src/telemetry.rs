@@ -1,0 +1,140 @@
+//! Logs, and every metric by name.
+//!
+//! Label values come from closed sets: never a token, a user, a path or a model.
+
+use std::time::Duration;
+
+use axum::{http::header::CONTENT_TYPE, response::IntoResponse};
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{self, LogFormat};
+
+/// Seconds; from 10 µs to 1 s.
+const BUCKETS: [f64; 16] = [
+    10e-6, 20e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 20e-3, 50e-3, 0.1, 0.2,
+    0.5, 1.0,
+];
+
+/// An outcome and its code, as in the dynamic metadata.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct DecisionLabels {
+    outcome: &'static str,
+    code: &'static str,
+}
+
+/// What a tier said to a look-up.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TierLabels {
+    kind: &'static str,
+    tier: &'static str,
+    result: &'static str,
+}
+
+/// One thing that was counted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StoreLabels {
+    store: &'static str,
+}
+
+/// All metrics of the process. Clones count into the same place.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    decisions: Family<DecisionLabels, Counter>,
+    check_duration: Histogram,
+    panics: Counter,
+    lookups: Family<TierLabels, Counter>,
+    commands: Family<StoreLabels, Counter>,
+    failures: Family<StoreLabels, Counter>,
+    dropped_writes: Counter,
+}
+
+impl Metrics {
+    /// Makes the metrics and registers them under `patgate_`.
+    pub fn new(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            decisions: Family::default(),
+            check_duration: Histogram::new(BUCKETS),
+            panics: Counter::default(),
+            lookups: Family::default(),
+            commands: Family::default(),
+            failures: Family::default(),
+            dropped_writes: Counter::default(),
+        };
+        let registry = registry.sub_registry_with_prefix("patgate");
+        registry.register("decisions", "Checks by outcome and code", metrics.decisions.clone());
+        registry.register_with_unit(
+            "check_duration",
+            "From the decoded request to the answer",
+            Unit::Seconds,
+            metrics.check_duration.clone(),
+        );
+        registry.register("panics", "Checks that panicked and were denied", metrics.panics.clone());
+        registry.register("lookups", "Look-ups by kind, tier and result", metrics.lookups.clone());
+        registry.register(
+            "store_commands",
+            "Round trips to a store: each a Redis command or a Postgres query",
+            metrics.commands.clone(),
+        );
+        registry.register(
+            "store_failures",
+            "Round trips to a store that failed or timed out",
+            metrics.failures.clone(),
+        );
+        registry.register(
+            "redis_dropped_writes",
+            "Entries not written to Redis because the queue was full or Redis failed",
+            metrics.dropped_writes.clone(),
+        );
+        metrics
+    }
+
+    pub(crate) fn decided(&self, outcome: &'static str, code: &'static str, took: Duration) {
+        self.decisions.get_or_create(&DecisionLabels { outcome, code }).inc();
+        self.check_duration.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn panicked(&self) {
+        self.panics.inc();
+    }
+
+    pub(crate) fn looked_up(&self, kind: &'static str, tier: &'static str, result: &'static str) {
+        self.lookups.get_or_create(&TierLabels { kind, tier, result }).inc();
+    }
+
+    pub(crate) fn command(&self, store: &'static str) {
+        self.commands.get_or_create(&StoreLabels { store }).inc();
+    }
+
+    pub(crate) fn failure(&self, store: &'static str) {
+        self.failures.get_or_create(&StoreLabels { store }).inc();
+    }
+
+    pub(crate) fn dropped_write(&self) {
+        self.dropped_writes.inc();
+    }
+}
+
+/// The registry in the OpenMetrics text format, as a page.
+pub(crate) fn metrics_page(registry: &Registry) -> impl IntoResponse + use<> {
+    let mut page = String::new();
+    // Writing to a string does not fail.
+    let _ = text::encode(&mut page, registry);
+    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], page)
+}
+
+/// Logs to standard error from here on.
+pub fn init(config: &config::Log) {
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(&config.filter))
+        .with_writer(std::io::stderr);
+    // A second call, as in a test that starts two, changes nothing.
+    let _ = match config.format {
+        LogFormat::Json => logs.json().flatten_event(true).try_init(),
+        LogFormat::Text => logs.try_init(),
+    };
+}

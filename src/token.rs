@@ -1,0 +1,341 @@
+//! Personal Access Tokens: `pat_<22: token id><43: secret><7: tag>`, with `_` after the id.
+//!
+//! All three parts are base62. With `D = HMAC-SHA-256(token key, everything before the tag)`, the
+//! tag is the first 40 bits of D, and SHA-256(D) is what a store holds. So a mistyped or forged
+//! token is refused without a look-up, and a stolen store yields no working token.
+
+use std::fmt;
+
+use hmac::Mac;
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use crate::{
+    base62,
+    keyring::{HmacSha256, Key, KeyId, KeyRing},
+};
+
+const ID_LEN: usize = 22;
+const SECRET_LEN: usize = 43;
+const TAG_LEN: usize = 7;
+const TAG_BITS: usize = 40;
+/// Everything behind the prefix, its underscore included.
+const REST_LEN: usize = 1 + ID_LEN + 1 + SECRET_LEN + TAG_LEN;
+const MAX_PREFIX_LEN: usize = 16;
+const MAX_LEN: usize = MAX_PREFIX_LEN + REST_LEN;
+
+/// 2^256 - 1, the last secret there is; a higher text would be a second spelling.
+const MAX_SECRET: &[u8; SECRET_LEN] = b"yhjskwdA6OZ1AL1YmHWZWm8LLG7HjnuCA2j5rOw8Xp1";
+
+/// Identifies a token. Public: it stands in logs and headers.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
+pub struct TokenId(pub Uuid);
+
+impl fmt::Display for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// SHA-256(D): what is stored of a token. Compared in constant time.
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct TokenDigest([u8; 32]);
+
+impl TokenDigest {
+    /// As read from a store.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// As written to a store.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    fn of(signature: &Signature) -> Self {
+        Self(Sha256::digest(signature.as_ref()).into())
+    }
+}
+
+impl PartialEq for TokenDigest {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl fmt::Debug for TokenDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenDigest(..)")
+    }
+}
+
+/// The prefixes that tokens may begin with; the first one is minted.
+#[derive(Clone, Debug)]
+pub struct Prefixes(Vec<String>);
+
+/// A prefix that cannot begin a token.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "a token prefix is 1 to {MAX_PREFIX_LEN} characters of a-z, 0-9 and _, begins with a letter and does not end with _"
+)]
+pub struct PrefixError;
+
+impl Prefixes {
+    /// One prefix at least, each `[a-z][a-z0-9_]{0,15}` and not ending with `_`.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or one of them is not of that form.
+    pub fn new<'a>(prefixes: impl IntoIterator<Item = &'a str>) -> Result<Self, PrefixError> {
+        let prefixes: Vec<_> = prefixes.into_iter().map(str::to_owned).collect();
+        let well_formed = |prefix: &String| {
+            prefix.len() <= MAX_PREFIX_LEN
+                && prefix.starts_with(|c: char| c.is_ascii_lowercase())
+                && !prefix.ends_with('_')
+                && prefix.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_'))
+        };
+        if prefixes.is_empty() || !prefixes.iter().all(well_formed) {
+            return Err(PrefixError);
+        }
+        Ok(Self(prefixes))
+    }
+}
+
+impl Default for Prefixes {
+    fn default() -> Self {
+        Self(vec!["pat".to_owned()])
+    }
+}
+
+/// A token in plain text: shown once, where it is minted, and never stored.
+pub struct PlainToken(SecretString);
+
+impl PlainToken {
+    /// The text to hand to the owner.
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+impl fmt::Debug for PlainToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PlainToken(..)")
+    }
+}
+
+/// A new token and what is stored of it.
+#[derive(Debug)]
+pub struct Minted {
+    /// For the owner's eyes.
+    pub plain: PlainToken,
+    /// Its id.
+    pub id: TokenId,
+    /// What a store holds.
+    pub digest: TokenDigest,
+    /// The key that signed it.
+    pub key_id: KeyId,
+}
+
+/// A token whose tag verified: whoever sent it holds a text that a key of ours signed. Whether it
+/// is a live one is for the stores to say.
+#[derive(Clone, Debug)]
+pub struct VerifiedToken {
+    /// The id it carries.
+    pub id: TokenId,
+    /// To be compared with the stored one.
+    pub digest: TokenDigest,
+}
+
+/// Mints and verifies tokens.
+#[derive(Clone, Debug)]
+pub struct Tokens {
+    prefixes: Prefixes,
+    ring: KeyRing,
+}
+
+impl Tokens {
+    /// Mints with the first prefix and the first key, verifies with all.
+    pub fn new(prefixes: Prefixes, ring: KeyRing) -> Self {
+        Self { prefixes, ring }
+    }
+
+    /// Makes a token for `id` with a fresh secret.
+    ///
+    /// # Errors
+    ///
+    /// When the operating system has no randomness to give.
+    pub fn mint(&self, id: TokenId) -> Result<Minted, getrandom::Error> {
+        let mut secret = Zeroizing::new([0; 32]);
+        getrandom::fill(secret.as_mut())?;
+        Ok(self.assemble(id, &secret))
+    }
+
+    fn assemble(&self, id: TokenId, secret: &[u8; 32]) -> Minted {
+        let key = self.ring.current();
+        let prefix = &self.prefixes.0[0];
+        let mut text = Zeroizing::new([0u8; MAX_LEN]);
+        let signed_len = prefix.len() + REST_LEN - TAG_LEN;
+        text[..prefix.len()].copy_from_slice(prefix.as_bytes());
+        let rest = &mut text[prefix.len()..];
+        rest[0] = b'_';
+        base62::encode(id.0.into_bytes(), &mut rest[1..=ID_LEN]);
+        rest[1 + ID_LEN] = b'_';
+        base62::encode(*secret, &mut rest[2 + ID_LEN..][..SECRET_LEN]);
+        let signature = sign(key, &text[..signed_len]);
+        let tag = tag(&signature);
+        text[signed_len..][..TAG_LEN].copy_from_slice(&tag);
+        let text = String::from_utf8_lossy(&text[..signed_len + TAG_LEN]).into_owned();
+        Minted {
+            plain: PlainToken(text.into()),
+            id,
+            digest: TokenDigest::of(&signature),
+            key_id: key.id.clone(),
+        }
+    }
+
+    /// Reads a token and verifies its tag, without any look-up.
+    ///
+    /// Nothing says why a text was refused: a caller learns whether the tag verified, no more.
+    pub fn verify(&self, text: &str) -> Option<VerifiedToken> {
+        if text.len() > MAX_LEN {
+            return None;
+        }
+        let bytes = text.as_bytes();
+        let prefix_len = bytes.len().checked_sub(REST_LEN)?;
+        let (prefix, rest) = bytes.split_at(prefix_len);
+        if !self.prefixes.0.iter().any(|known| known.as_bytes() == prefix) {
+            return None;
+        }
+        let (id, secret) = (&rest[1..=ID_LEN], &rest[2 + ID_LEN..][..SECRET_LEN]);
+        if rest[0] != b'_'
+            || rest[1 + ID_LEN] != b'_'
+            || !base62::is_base62(secret)
+            || secret > MAX_SECRET.as_slice()
+        {
+            return None;
+        }
+        let id = TokenId(Uuid::from_u128(base62::decode_u128(id)?));
+        let (signed, claimed) = bytes.split_at(bytes.len() - TAG_LEN);
+        self.ring.keys().iter().find_map(|key| {
+            let signature = sign(key, signed);
+            let matches: bool = tag(&signature).ct_eq(claimed).into();
+            matches.then(|| VerifiedToken { id, digest: TokenDigest::of(&signature) })
+        })
+    }
+}
+
+/// D.
+type Signature = Zeroizing<[u8; 32]>;
+
+fn sign(key: &Key, signed: &[u8]) -> Signature {
+    let mac: HmacSha256 = key.tokens.clone();
+    Zeroizing::new(mac.chain_update(signed).finalize().into_bytes().into())
+}
+
+fn tag(signature: &Signature) -> [u8; TAG_LEN] {
+    let mut first = [0; TAG_BITS / 8];
+    first.copy_from_slice(&signature[..TAG_BITS / 8]);
+    let mut text = [0; TAG_LEN];
+    base62::encode(first, &mut text);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const RING: &str = "a:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    const OTHER: &str = "b:HwECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+    fn tokens(ring: &str) -> Tokens {
+        Tokens::new(Prefixes::default(), KeyRing::parse(ring).unwrap())
+    }
+
+    /// For a second implementation to check itself against; docs/token.md holds the same values.
+    #[test]
+    fn known_answer() {
+        let id = TokenId(Uuid::from_u128(0x0190_5c2b_8b1e_7c3d_9e4f_a5b6_c7d8_e9f0));
+        let secret: [u8; 32] = std::array::from_fn(|i| 0xe0 + i as u8);
+        let minted = tokens(RING).assemble(id, &secret);
+        insta::assert_snapshot!(minted.plain.expose(), @"pat_02wxpeI44b04ZkwANxcuvY_rKFCcw823OrBm12M1O8e6ZQf99v6mMY5fuWb9v97FWB5nVcYks");
+        let digest: String =
+            minted.digest.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        insta::assert_snapshot!(digest, @"a2ff15ba70232db9c0bd988f7cf5c96bb311cdec71a42dbb92505933c0d9ae01");
+    }
+
+    #[test]
+    fn the_last_secret_is_the_highest_text() {
+        let mut text = [0; SECRET_LEN];
+        base62::encode([0xff; 32], &mut text);
+        assert_eq!(std::str::from_utf8(&text), std::str::from_utf8(MAX_SECRET));
+    }
+
+    #[test]
+    fn rotation() {
+        let (old, new) = (tokens(RING), tokens(&format!("{OTHER}\n{RING}")));
+        let minted = old.mint(TokenId(Uuid::from_u128(7))).unwrap();
+        let verified = new.verify(minted.plain.expose()).unwrap();
+        assert_eq!((verified.id, &verified.digest), (minted.id, &minted.digest));
+        let minted = new.mint(TokenId(Uuid::from_u128(8))).unwrap();
+        assert_eq!(minted.key_id.as_str(), "b");
+        assert!(old.verify(minted.plain.expose()).is_none());
+    }
+
+    #[test]
+    fn prefixes_of_ones_own() {
+        let ring = KeyRing::parse(RING).unwrap();
+        let many = Tokens::new(Prefixes::new(["acme_prod", "pat"]).unwrap(), ring.clone());
+        let minted = many.mint(TokenId(Uuid::from_u128(7))).unwrap();
+        assert!(minted.plain.expose().starts_with("acme_prod_"));
+        assert!(many.verify(minted.plain.expose()).is_some());
+        assert!(tokens(RING).verify(minted.plain.expose()).is_none());
+        for bad in ["", "Pat", "1a", "a-b", "a_", "abcdefghijklmnopq"] {
+            assert!(Prefixes::new([bad]).is_err(), "{bad}");
+        }
+        assert!(Prefixes::new([]).is_err());
+    }
+
+    #[test]
+    fn nothing_shows_the_secret() {
+        let minted = tokens(RING).mint(TokenId(Uuid::from_u128(7))).unwrap();
+        let shown = format!("{minted:?}");
+        assert!(!shown.contains(minted.plain.expose()), "{shown}");
+        assert!(shown.contains("PlainToken(..)") && shown.contains("TokenDigest(..)"), "{shown}");
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_minted_verifies(id: u128, secret: [u8; 32]) {
+            let tokens = tokens(RING);
+            let minted = tokens.assemble(TokenId(Uuid::from_u128(id)), &secret);
+            prop_assert_eq!(minted.plain.expose().len(), "pat".len() + REST_LEN);
+            let verified = tokens.verify(minted.plain.expose()).unwrap();
+            prop_assert_eq!(verified.id, minted.id);
+            prop_assert_eq!(verified.digest, minted.digest);
+        }
+
+        #[test]
+        fn one_changed_character_is_refused(id: u128, secret: [u8; 32], at in 0usize..77, to: char) {
+            let tokens = tokens(RING);
+            let minted = tokens.assemble(TokenId(Uuid::from_u128(id)), &secret);
+            let mut text: Vec<char> = minted.plain.expose().chars().collect();
+            prop_assume!(text[at] != to);
+            text[at] = to;
+            prop_assert!(tokens.verify(&text.into_iter().collect::<String>()).is_none());
+        }
+
+        #[test]
+        fn any_text_is_read_without_panic(text in ".{0,100}") {
+            prop_assert!(tokens(RING).verify(&text).is_none());
+        }
+    }
+}

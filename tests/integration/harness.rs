@@ -1,0 +1,403 @@
+//! What every test stands on: the servers, and a world of users, domains and tokens in a database
+//! of its own.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    future::Future,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+};
+
+use envoy_types::pb::envoy::service::auth::v3::{
+    AttributeContext, CheckRequest, CheckResponse,
+    attribute_context::{HttpRequest, Request},
+    authorization_client::AuthorizationClient,
+    check_response::HttpResponse,
+};
+use patgate::{
+    app::App,
+    config::{Config, Purpose, Sources},
+    keyring::{self, KeyRing},
+    schema,
+    token::{Prefixes, TokenId, Tokens},
+};
+use serde_json::json;
+use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::transport::Channel;
+use uuid::Uuid;
+
+use crate::stack::{Server, Stack};
+
+const TEMPLATE: &str = "patgate_template";
+/// Redis databases; each world takes one.
+const REDIS_DATABASES: u32 = 2000;
+
+pub struct Suite {
+    runtime: Runtime,
+    pub stack: Stack,
+    pub postgres: Server,
+    pub valkey: Server,
+    /// Model backends, each under the name of its cluster.
+    pub backends: HashMap<&'static str, Server>,
+    worlds: AtomicU32,
+    /// Every token ever made, to be looked for where it must not be.
+    pub minted: Mutex<Vec<String>>,
+    /// Key rings, and what in-process replicas log.
+    pub dir: TempDir,
+}
+
+impl Suite {
+    pub fn launch() -> Self {
+        let dir = TempDir::new().unwrap();
+        let log = fs::File::create(dir.path().join("patgate.log")).unwrap();
+        tracing_subscriber::fmt()
+            .with_env_filter("info,patgate=trace,sqlx=trace,redis=trace")
+            .with_writer(Mutex::new(log))
+            .init();
+        let stack = Stack::launch();
+        let logged = json!({ "log_statement": "all", "log_line_prefix": "%d|%p|" });
+        let postgres = stack.start("postgres", json!({ "settings": logged }));
+        let databases = REDIS_DATABASES.to_string();
+        let valkey = stack.start("valkey", json!({ "args": ["--databases", databases] }));
+        let backends = ["model-acme", "model-beta"]
+            .map(|name| (name, stack.start("backend", json!({ "name": name }))));
+        let suite = Self {
+            runtime: Runtime::new().unwrap(),
+            stack,
+            postgres,
+            valkey,
+            backends: backends.into(),
+            worlds: AtomicU32::new(0),
+            minted: Mutex::default(),
+            dir,
+        };
+        suite.runtime.block_on(suite.prepare_template());
+        suite
+    }
+
+    pub fn run(&self, test: impl Future<Output = ()>) {
+        self.runtime.block_on(test);
+    }
+
+    /// A migrated database to copy, and a login for each of the roles that patgate defines.
+    async fn prepare_template(&self) {
+        let root = connect(&self.postgres_url("postgres", "postgres")).await;
+        execute(&root, &format!("CREATE DATABASE {TEMPLATE}")).await;
+        schema::migrate(&self.postgres_url("postgres", TEMPLATE).into()).await.unwrap();
+        execute(
+            &root,
+            "CREATE ROLE server LOGIN IN ROLE patgate_serve;
+             CREATE ROLE administrator LOGIN IN ROLE patgate_admin;",
+        )
+        .await;
+        root.close().await;
+    }
+
+    pub fn postgres_url(&self, user: &str, database: &str) -> String {
+        format!("postgres://{user}@127.0.0.1:{}/{database}", self.postgres.port)
+    }
+
+    /// A database with two domains, their backends and some users, and nothing else.
+    pub async fn world(&self) -> World<'_> {
+        let number = self.worlds.fetch_add(1, Relaxed);
+        assert!(number < REDIS_DATABASES);
+        let database = format!("world_{number}");
+        let root = connect(&self.postgres_url("postgres", "postgres")).await;
+        execute(&root, &format!("CREATE DATABASE {database} TEMPLATE {TEMPLATE}")).await;
+        root.close().await;
+        let postgres = connect(&self.postgres_url("postgres", &database)).await;
+
+        let keyring_file = self.dir.path().join(format!("{database}.keys"));
+        let line = keyring::new_line(&"k1".parse().unwrap()).unwrap();
+        fs::write(&keyring_file, line.as_bytes()).unwrap();
+        let tokens = Tokens::new(Prefixes::default(), KeyRing::parse(&line).unwrap());
+        let redis_url = format!("redis://127.0.0.1:{}/{number}", self.valkey.port);
+        let mut world = World {
+            suite: self,
+            database,
+            postgres,
+            redis_url,
+            keyring_file,
+            tokens,
+            ids: HashMap::new(),
+        };
+        world.populate().await;
+        world
+    }
+}
+
+async fn connect(url: &str) -> PgPool {
+    PgPoolOptions::new().max_connections(4).connect(url).await.unwrap()
+}
+
+async fn execute(pool: &PgPool, sql: &str) {
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(pool).await.unwrap_or_else(|e| panic!("{e}: {sql}"));
+}
+
+/// One installation: a database, a Redis database, a key ring.
+pub struct World<'s> {
+    pub suite: &'s Suite,
+    pub database: String,
+    /// As the superuser, to whom everything is possible, the wrong things included.
+    pub postgres: PgPool,
+    pub redis_url: String,
+    pub keyring_file: PathBuf,
+    pub tokens: Tokens,
+    ids: HashMap<&'static str, Uuid>,
+}
+
+/// A token as its owner has it.
+#[derive(Clone, Debug)]
+pub struct Token {
+    pub id: TokenId,
+    pub text: String,
+}
+
+impl Token {
+    pub fn bearer(&self) -> String {
+        format!("Bearer {}", self.text)
+    }
+}
+
+/// Domain (by slug or id), entity type, entity id, operation.
+pub type Scope<'a> = (&'a str, &'a str, &'a str, &'a str);
+
+impl World<'_> {
+    /// `acme` and `beta` are in use, `closed` is disabled, `picky` lists its models. `ann` has the
+    /// role `admin` in all but `beta`; `bob` has it in `beta`; `reader` may only read models in
+    /// `acme`; `gone` is a disabled `ann`; `root` is a platform admin without a role.
+    async fn populate(&mut self) {
+        let names = ["acme", "beta", "closed", "picky", "ann", "bob", "reader", "gone", "root"];
+        for name in names {
+            self.ids.insert(name, Uuid::now_v7());
+        }
+        self.sql(
+            "INSERT INTO patgate.backends (name, url, kind) VALUES
+                 ('model-acme', 'http://127.0.0.1:8001', 'vllm'),
+                 ('model-beta', 'http://127.0.0.1:8002', 'ollama')",
+        )
+        .await;
+        for (slug, enabled, upstream) in [
+            ("acme", true, "model-acme"),
+            ("beta", true, "model-beta"),
+            ("closed", false, "model-acme"),
+            ("picky", true, "model-acme"),
+        ] {
+            let id = self.id(slug);
+            self.sql(&format!(
+                "INSERT INTO patgate.domains (id, slug, name, enabled, upstream)
+                     VALUES ('{id}', '{slug}', '{slug}', {enabled}, '{upstream}');
+                 INSERT INTO patgate.roles (id, domain_id, name) VALUES ('{id}', '{id}', 'admin');
+                 INSERT INTO patgate.role_operations
+                     SELECT '{id}', operation FROM patgate.operations"
+            ))
+            .await;
+        }
+        for name in ["ann", "bob", "reader", "gone", "root"] {
+            self.sql(&format!(
+                "INSERT INTO patgate.users (id, email, name, platform_admin, enabled)
+                 VALUES ('{}', '{name}@example.com', '{name}', {}, {})",
+                self.id(name),
+                name == "root",
+                name != "gone",
+            ))
+            .await;
+        }
+        for (user, domain) in [
+            ("ann", "acme"),
+            ("ann", "closed"),
+            ("ann", "picky"),
+            ("gone", "acme"),
+            ("bob", "beta"),
+        ] {
+            let (role, user) = (self.id(domain), self.id(user));
+            self.sql(&format!("INSERT INTO patgate.role_members VALUES ('{role}', '{user}')"))
+                .await;
+        }
+        let (role, acme, picky) = (Uuid::now_v7(), self.id("acme"), self.id("picky"));
+        self.sql(&format!(
+            "INSERT INTO patgate.roles (id, domain_id, name) VALUES ('{role}', '{acme}', 'reader');
+             INSERT INTO patgate.role_operations VALUES ('{role}', 'llm_read');
+             INSERT INTO patgate.role_members VALUES ('{role}', '{}');
+             INSERT INTO patgate.domain_models VALUES
+                 ('{picky}', 'org/listed', 'model-beta'), ('{picky}', 'other', 'model-acme')",
+            self.id("reader")
+        ))
+        .await;
+    }
+
+    /// The id of a domain or user by its name.
+    pub fn id(&self, name: &str) -> Uuid {
+        self.ids[name]
+    }
+
+    pub async fn sql(&self, sql: &str) {
+        execute(&self.postgres, sql).await;
+    }
+
+    /// A token that lives for `life`, a Postgres interval; a negative one has expired already.
+    pub async fn token_for(&self, owner: &str, life: &str, scopes: &[Scope<'_>]) -> Token {
+        let minted = self.tokens.mint(TokenId(Uuid::now_v7())).unwrap();
+        let digest: String =
+            minted.digest.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let (id, user, key) = (minted.id, self.id(owner), &minted.key_id);
+        let mut sql = format!(
+            "INSERT INTO patgate.pats
+                 (id, user_id, name, digest, key_id, issued_at, expires_at)
+             VALUES ('{id}', '{user}', '{id}', '\\x{digest}', '{key}',
+                     now() - interval '1 year', now() + interval '{life}');"
+        );
+        for (domain, entity_type, entity, operation) in scopes {
+            let domain = self.ids.get(domain).map_or((*domain).to_owned(), Uuid::to_string);
+            sql.push_str(&format!(
+                "INSERT INTO patgate.pat_scopes VALUES ('{}', '{id}', '{domain}',
+                     '{entity_type}', '{entity}', '{operation}');",
+                Uuid::now_v7()
+            ));
+        }
+        self.sql(&sql).await;
+        let text = minted.plain.expose().to_owned();
+        self.suite.minted.lock().unwrap().push(text.clone());
+        Token { id, text }
+    }
+
+    /// A token of Ann's that lives long enough.
+    pub async fn token(&self, scopes: &[Scope<'_>]) -> Token {
+        self.token_for("ann", "1 hour", scopes).await
+    }
+
+    /// A configuration for this world; `settings` are `key=value`, later ones win.
+    pub fn config(&self, settings: &[&str]) -> Config {
+        let defaults = [
+            &format!("postgres.url={}", self.suite.postgres_url("server", &self.database)),
+            &format!("redis.url={}", self.redis_url),
+            &format!("keyring_file={}", self.keyring_file.display()),
+            "listen.grpc=127.0.0.1:0",
+            "listen.http=127.0.0.1:0",
+            "drain.delay=0s",
+            // A loaded test machine is no reason for a 503.
+            "deadline=5s",
+        ];
+        let variable = |setting: &str| {
+            let (key, value) = setting.split_once('=').unwrap();
+            let name = format!("PATGATE_{}", key.replace('.', "_").to_uppercase());
+            (name, value.to_owned())
+        };
+        let sources = Sources {
+            file: None,
+            env: defaults.into_iter().chain(settings.iter().copied()).map(variable).collect(),
+            flags: Vec::new(),
+            read: |path: &Path| fs::read_to_string(path),
+        };
+        Config::load(&sources, Purpose::Serve).unwrap_or_else(|mistakes| panic!("{mistakes}"))
+    }
+
+    /// A replica of patgate in this process, stopped when it is dropped.
+    pub async fn serve(&self, settings: &[&str]) -> Replica {
+        let app =
+            App::build(&self.config(settings)).await.unwrap_or_else(|error| panic!("{error}"));
+        let (grpc, http) = (app.grpc_address().unwrap(), app.http_address().unwrap());
+        let stop = CancellationToken::new();
+        tokio::spawn(app.run(stop.clone()));
+        let channel = Channel::from_shared(format!("http://{grpc}")).unwrap().connect_lazy();
+        Replica { grpc, http, client: AuthorizationClient::new(channel), _stop: stop.drop_guard() }
+    }
+
+    /// How often a text stands in the statements that this world's database was sent.
+    pub fn statements_with(&self, text: &str) -> usize {
+        let log = fs::read_to_string(&self.suite.postgres.log).unwrap();
+        // A statement continues on lines without a prefix of their own.
+        let mut ours = false;
+        let mut count = 0;
+        for line in log.lines() {
+            if let Some((database, rest)) = line.split_once('|')
+                && rest.contains("|LOG:")
+            {
+                ours = database == self.database;
+            }
+            if ours {
+                count += line.matches(text).count();
+            }
+        }
+        count
+    }
+}
+
+pub struct Replica {
+    pub grpc: SocketAddr,
+    pub http: SocketAddr,
+    client: AuthorizationClient<Channel>,
+    _stop: DropGuard,
+}
+
+impl Replica {
+    /// What is answered to a request, as Envoy would read it.
+    pub async fn check(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> CheckResponse {
+        // Envoy joins the values of a repeated header.
+        let mut joined: HashMap<String, String> = HashMap::new();
+        for (name, value) in headers {
+            joined
+                .entry(name.to_ascii_lowercase())
+                .and_modify(|known| known.push_str(&format!(",{value}")))
+                .or_insert_with(|| (*value).to_owned());
+        }
+        let http = HttpRequest {
+            method: method.to_owned(),
+            path: path.to_owned(),
+            headers: joined,
+            ..Default::default()
+        };
+        let request = Request { http: Some(http), ..Default::default() };
+        let attributes = AttributeContext { request: Some(request), ..Default::default() };
+        self.raw(CheckRequest { attributes: Some(attributes) }).await
+    }
+
+    pub async fn raw(&self, request: CheckRequest) -> CheckResponse {
+        self.client.clone().check(request).await.unwrap().into_inner()
+    }
+
+    /// The value of one line of the metrics page, 0 when it is not there.
+    pub async fn metric(&self, line: &str) -> u64 {
+        let page = crate::http::send(self.http.port(), "GET", "/metrics", &[], "").await.body;
+        let value = page.lines().find_map(|known| known.strip_prefix(line)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().unwrap())
+    }
+
+    /// Envoy as shipped, in front of this replica and the model backends.
+    pub fn envoy(&self, suite: &Suite) -> Server {
+        let clusters: BTreeMap<_, _> = suite
+            .backends
+            .iter()
+            .map(|(name, backend)| (*name, format!("127.0.0.1:{}", backend.port)))
+            .collect();
+        suite.stack.envoy(json!({ "authz": self.grpc.to_string(), "clusters": clusters }))
+    }
+}
+
+/// The HTTP status and code that an answer stands for: `(200, "ok")` for an allow.
+pub fn outcome(response: &CheckResponse) -> (u16, String) {
+    let code = response.status.as_ref().map_or(0, |status| status.code);
+    match response.http_response.as_ref().expect("an answer that says allow or deny") {
+        HttpResponse::OkResponse(_) => {
+            assert_eq!(code, 0, "an allow with a non-OK status");
+            (200, "ok".to_owned())
+        }
+        HttpResponse::DeniedResponse(denied) => {
+            assert_ne!(code, 0, "Envoy takes a denial with an OK status for an ALLOW");
+            let body: serde_json::Value = serde_json::from_str(&denied.body).unwrap();
+            let status = denied.status.as_ref().unwrap().code;
+            (u16::try_from(status).unwrap(), body["error"]["code"].as_str().unwrap().to_owned())
+        }
+        HttpResponse::ErrorResponse(_) => {
+            panic!("an error response is an ALLOW under failure_mode_allow")
+        }
+    }
+}

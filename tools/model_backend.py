@@ -1,0 +1,144 @@
+"""A model backend that speaks enough of the OpenAI API for its official client, and tells each
+caller what arrived: in `x-backend`, and in the member `seen` of the answer (of the first chunk in
+a stream), with the headers as a raw list, so that a duplicate does not hide.
+"""
+
+import argparse
+import json
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+WORDS = ["Hello", ",", " this", " is", " a", " streamed", " answer", "."]
+# Long enough that a proxy which buffers the stream is told from one which does not.
+PAUSE = 0.05
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    # Headers and body are written apart; Nagle's algorithm would hold the second back for 40 ms.
+    disable_nagle_algorithm = True
+
+    def handle_any(self):
+        body = self.read_body()
+        path = self.path.partition("?")[0]
+        seen = {
+            "backend": self.server.backend,
+            "method": self.command,
+            "path": self.path,
+            "headers": self.headers.items(),
+        }
+        try:
+            request = json.loads(body) if body else {}
+        except ValueError:
+            request = {}
+        if not isinstance(request, dict):
+            request = {}
+        model = request.get("model", "unknown")
+        route = (self.command, path)
+
+        if route == ("POST", "/v1/chat/completions"):
+            if request.get("stream"):
+                self.stream(model, seen)
+            else:
+                message = {"role": "assistant", "content": "".join(WORDS)}
+                choice = {"index": 0, "message": message, "finish_reason": "stop"}
+                self.answer({**completion("chat.completion", model, [choice]), "seen": seen})
+        elif route == ("POST", "/v1/completions"):
+            choice = {"index": 0, "text": "".join(WORDS), "finish_reason": "stop"}
+            self.answer({**completion("text_completion", model, [choice]), "seen": seen})
+        elif route == ("POST", "/v1/embeddings"):
+            data = [{"object": "embedding", "index": 0, "embedding": [0.25, -0.5, 0.125]}]
+            usage = {"prompt_tokens": 1, "total_tokens": 1}
+            self.answer(
+                {"object": "list", "model": model, "data": data, "usage": usage, "seen": seen}
+            )
+        elif route == ("GET", "/v1/models"):
+            data = [describe_model(f"{self.server.backend}-small")]
+            self.answer({"object": "list", "data": data, "seen": seen})
+        elif self.command == "GET" and path.startswith("/v1/models/"):
+            name = path.removeprefix("/v1/models/")
+            self.answer({**describe_model(name), "seen": seen})
+        else:
+            self.answer({"body": body.decode(errors="replace"), "seen": seen})
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = handle_any
+
+    def stream(self, model, seen):
+        self.start_answer("text/event-stream")
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        for index, word in enumerate(WORDS):
+            if index:
+                time.sleep(PAUSE)
+            delta = {"content": word} if index else {"role": "assistant", "content": word}
+            choice = {"index": 0, "delta": delta, "finish_reason": None}
+            extra = {} if index else {"seen": seen}
+            self.send_event({**completion("chat.completion.chunk", model, [choice]), **extra})
+        last = {"index": 0, "delta": {}, "finish_reason": "stop"}
+        self.send_event(completion("chat.completion.chunk", model, [last]))
+        self.send_chunk(b"data: [DONE]\n\n")
+        self.send_chunk(b"")
+
+    def send_event(self, event):
+        self.send_chunk(b"data: " + json.dumps(event).encode() + b"\n\n")
+
+    def send_chunk(self, data):
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+
+    def answer(self, body):
+        encoded = json.dumps(body).encode()
+        self.start_answer("application/json")
+        self.send_header("content-length", str(len(encoded)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(encoded)
+
+    def start_answer(self, content_type):
+        self.send_response(200)
+        self.send_header("content-type", content_type)
+        self.send_header("x-backend", self.server.backend)
+
+    def read_body(self):
+        if self.headers.get("transfer-encoding", "").lower() == "chunked":
+            return b"".join(iter(self.read_chunk, b""))
+        return self.rfile.read(int(self.headers.get("content-length", 0)))
+
+    def read_chunk(self):
+        size = int(self.rfile.readline().partition(b";")[0], 16)
+        data = self.rfile.read(size)
+        self.rfile.readline()
+        return data
+
+    def log_message(self, *args):
+        """Nothing: the access log that counts is Envoy's."""
+
+
+class Backend(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 1024
+
+    def __init__(self, address, name):
+        self.backend = name
+        super().__init__(address, Handler)
+
+
+def completion(kind, model, choices):
+    return {
+        "id": "cmpl-1",
+        "object": kind,
+        "created": int(time.time()),
+        "model": model,
+        "choices": choices,
+    }
+
+
+def describe_model(name):
+    return {"id": name, "object": "model", "created": 0, "owned_by": "patgate"}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--name", required=True, help="what the backend calls itself")
+    parser.add_argument("--port", type=int, required=True, help="port on 127.0.0.1")
+    arguments = parser.parse_args()
+    Backend(("127.0.0.1", arguments.port), arguments.name).serve_forever()

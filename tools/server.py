@@ -1,0 +1,201 @@
+"""One supervised server process, and the conditions by which to tell that it is up."""
+
+import contextlib
+import ctypes
+import http.client
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+START_TIMEOUT = 30.0
+STOP_TIMEOUT = 10.0
+POLL = 0.01
+
+
+class ServerError(Exception):
+    """Says what a server did wrong, with the end of its log."""
+
+
+class Server:
+    """One supervised process, which can be stopped and started again on the same port and data."""
+
+    def __init__(
+        self,
+        id,
+        argv,
+        log,
+        *,
+        ready=None,
+        env=None,
+        user=None,
+        cwd=None,
+        stop_signal=signal.SIGTERM,
+        **facts,
+    ):
+        self.id = id
+        self.log = Path(log)
+        # What there is to know of this kind of server, such as its port: members here, and part
+        # of the supervisor's answer.
+        self.facts = facts
+        vars(self).update(facts)
+        self._argv = [str(arg) for arg in argv]
+        self._ready = ready
+        self._env = env
+        self._user = user
+        self._cwd = cwd
+        self._stop_signal = stop_signal
+        self._process = None
+
+    @property
+    def pid(self):
+        return self._process.pid
+
+    def status(self):
+        code = self._process.poll()
+        return {"running": code is None, "exit": code}
+
+    def start(self):
+        with self.log.open("ab") as log:
+            # A session of its own keeps a terminal's Ctrl-C away: servers end when we say so.
+            self._process = subprocess.Popen(
+                self._argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._env,
+                cwd=self._cwd,
+                start_new_session=True,
+                preexec_fn=die_with_parent(),
+                **identity(self._user),
+            )
+        deadline = time.monotonic() + START_TIMEOUT
+        while self._ready:
+            # Asked first, because another process may answer on a port that ours failed to get.
+            if self._process.poll() is not None:
+                raise ServerError(
+                    f"{self.id} ended with {self._process.returncode} at start, "
+                    f"its log ends:\n{self.log_tail()}"
+                )
+            if self._ready(self):
+                break
+            if time.monotonic() > deadline:
+                self.kill()
+                raise ServerError(
+                    f"{self.id} was not ready within {START_TIMEOUT:.0f} s, "
+                    f"its log ends:\n{self.log_tail()}"
+                )
+            time.sleep(POLL)
+        return self
+
+    def stop(self):
+        if self._process.poll() is None:
+            # A frozen process would never see the polite signal.
+            self.signal(signal.SIGCONT)
+            self._process.send_signal(self._stop_signal)
+            try:
+                self._process.wait(STOP_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        return self.status()
+
+    def kill(self):
+        self.signal(signal.SIGKILL)
+
+    def restart(self):
+        self.stop()
+        return self.start()
+
+    def wait(self, timeout):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout)
+        return self.status()
+
+    def signal(self, number):
+        """Freezing, thawing and killing concern the whole tree: a Postgres whose first process
+        is frozen still answers on the connections that it has. Returns from a kill once it is
+        dead."""
+        if self._process.poll() is not None:
+            return
+        if number not in (signal.SIGSTOP, signal.SIGCONT, signal.SIGKILL):
+            self._process.send_signal(number)
+            return
+        root = psutil.Process(self.pid)
+        if number == signal.SIGKILL:
+            # Frozen, it starts no children while they are counted.
+            root.suspend()
+        for process in (root, *root.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+        if number == signal.SIGKILL:
+            self._process.wait()
+
+    def log_tail(self, lines=20):
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def free_port():
+    """A port below the range that the kernel gives to outgoing connections: a server that is down
+    for a moment would otherwise find its port taken by somebody's connection, or a client
+    reconnecting to it would connect to itself."""
+    while True:
+        port = random.randrange(15000, 32000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
+
+
+def accepts(port):
+    return answers(f"127.0.0.1:{port}")
+
+
+def answers(target):
+    """Whether a TCP address or Unix socket accepts connections, or a URL answers with 200."""
+    try:
+        if target.startswith("http://"):
+            host, _, path = target.removeprefix("http://").partition("/")
+            connection = http.client.HTTPConnection(host, timeout=1)
+            try:
+                connection.request("GET", "/" + path)
+                return connection.getresponse().status == 200
+            finally:
+                connection.close()
+        if target.startswith("unix:"):
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(target.removeprefix("unix:"))
+                return True
+        host, _, port = target.rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=1):
+            return True
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+def identity(user):
+    if user is None:
+        return {}
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+
+
+def die_with_parent():
+    """Linux ends our children even when we are killed outright. Elsewhere only a kill of the
+    supervisor itself leaves them running."""
+    if sys.platform != "linux":
+        return None
+    prctl, us, PR_SET_PDEATHSIG = ctypes.CDLL(None).prctl, os.getpid(), 1
+
+    def child():
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != us:
+            os._exit(1)
+
+    return child

@@ -61,18 +61,18 @@ impl Checker {
         let domain = self.resolver.domains.get(&reference).await?;
         decide::authorize(principal, action, domain.as_ref()).map(Decision::Allow)
     }
+}
 
-    /// A bug must neither open the gate nor take the process down.
-    async fn guard<T>(
-        &self,
-        check: impl Future<Output = (Decision, T)>,
-        otherwise: T,
-    ) -> (Decision, T) {
-        AssertUnwindSafe(check).catch_unwind().await.unwrap_or_else(|_| {
-            self.metrics.panicked();
-            (Decision::Deny(Refusal::Unavailable.into()), otherwise)
-        })
-    }
+/// A bug must neither open the gate nor take the process down.
+async fn guard<T>(
+    metrics: &Metrics,
+    check: impl Future<Output = (Decision, T)>,
+    otherwise: T,
+) -> (Decision, T) {
+    AssertUnwindSafe(check).catch_unwind().await.unwrap_or_else(|_| {
+        metrics.panicked();
+        (Decision::Deny(Refusal::Unavailable.into()), otherwise)
+    })
 }
 
 impl From<Unavailable> for Denial {
@@ -95,7 +95,7 @@ impl Authorization for GrpcEdge {
         let (decision, errors) = match http {
             Some(http) => {
                 let parts = Parts { method: &http.method, target: &http.path, header };
-                checker.guard(checker.check(&parts), ErrorStyle::default()).await
+                guard(&checker.metrics, checker.check(&parts), ErrorStyle::default()).await
             }
             None => {
                 let refusal = Refusal::BadRequest(Malformed::Message);
@@ -113,4 +113,22 @@ impl Authorization for GrpcEdge {
 fn is_request_id(id: &str) -> bool {
     id.len() <= 128
         && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/=+".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_denied_and_counted() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::new(&mut registry);
+        let (decision, ()) = guard(&metrics, async { panic!("on purpose") }, ()).await;
+        assert_eq!(decision, Decision::Deny(Refusal::Unavailable.into()));
+        let mut page = String::new();
+        prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
+        assert!(page.contains("patgate_panics_total 1"), "{page}");
+    }
 }

@@ -1,1 +1,217 @@
-//! The administrator's commands.
+//! The command line: `patgate serve` and the administrator's commands.
+//!
+//! A secret never arrives as an argument, which every user of a machine can read. Results go to
+//! standard output, everything else to standard error.
+
+mod audit;
+mod backend;
+mod domain;
+mod keyring;
+mod output;
+mod role;
+mod session;
+mod settings;
+mod token;
+mod user;
+
+use std::{
+    io::{self, IsTerminal as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use self::{output::Format, session::Session};
+use crate::{
+    app,
+    config::{Config, Mistakes, Purpose},
+    domain::DomainRef,
+    schema,
+    store::{self, Actor},
+};
+
+/// Envoy external authorization for Personal Access Tokens.
+#[derive(Parser)]
+#[command(
+    name = "patgate",
+    version,
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 not found, 4 denied."
+)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Args)]
+struct Global {
+    /// YAML file to read settings from [env: PATGATE_CONFIG]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Overrides a setting, such as `--set log.format=text`; not for secrets
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// How results are written
+    #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
+    output: Format,
+    /// Who the audit log says it was [default: cli:<user of the operating system>]
+    #[arg(long, global = true)]
+    actor: Option<Actor>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Answers Envoy's checks until SIGTERM
+    Serve,
+    /// Creates or upgrades the database schema; does nothing when it is up to date
+    ///
+    /// Needs a direct connection, not one through a connection pooler. The login needs CREATEROLE
+    /// and CREATE on the database the first time; afterwards, membership in patgate_migrate.
+    Migrate,
+    /// Keys that sign tokens and seal cached entries
+    #[command(subcommand)]
+    Keyring(keyring::Command),
+    /// Users
+    #[command(subcommand)]
+    User(user::Command),
+    /// Domains: the tenants
+    #[command(subcommand)]
+    Domain(domain::Command),
+    /// Backends: where domains are served from
+    #[command(subcommand)]
+    Backend(backend::Command),
+    /// Roles: what users may do in a domain
+    #[command(subcommand)]
+    Role(role::Command),
+    /// Personal Access Tokens
+    #[command(subcommand)]
+    Token(token::Command),
+    /// The record of every administrative change
+    #[command(subcommand)]
+    Audit(audit::Command),
+    /// The configuration
+    #[command(subcommand)]
+    Config(settings::Command),
+    /// Prints a completion script
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Wrong usage that only shows once the command runs.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+/// Runs the command that the arguments of this process name.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::complain(&format!("{error:#}"));
+            exit_code(&error)
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<()> {
+    let session = Session::new(cli.global)?;
+    let runtime = |threads: &mut tokio::runtime::Builder| threads.enable_all().build();
+    if let Command::Serve = cli.command {
+        let config = session.config(Purpose::Serve)?;
+        let runtime = runtime(&mut tokio::runtime::Builder::new_multi_thread())?;
+        return Ok(runtime.block_on(app::serve(config))?);
+    }
+    // The server has its own way of logging; here warnings are for the person in front of it.
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .without_time()
+        .init();
+    let runtime = runtime(&mut tokio::runtime::Builder::new_current_thread())?;
+    runtime.block_on(async {
+        let outcome = administer(&session, cli.command).await;
+        session.close().await;
+        outcome
+    })
+}
+
+async fn administer(session: &Session, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Serve => Ok(()),
+        Command::Migrate => migrate(session).await,
+        Command::Keyring(command) => keyring::run(session, command).await,
+        Command::User(command) => user::run(session, command).await,
+        Command::Domain(command) => domain::run(session, command).await,
+        Command::Backend(command) => backend::run(session, command).await,
+        Command::Role(command) => role::run(session, command).await,
+        Command::Token(command) => token::run(session, command).await,
+        Command::Audit(command) => audit::run(session, command).await,
+        Command::Config(command) => settings::run(session, command),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "patgate", &mut script);
+            output::write(&String::from_utf8_lossy(&script))
+        }
+    }
+}
+
+async fn migrate(session: &Session) -> anyhow::Result<()> {
+    let config: Config = session.config(Purpose::Admin)?;
+    let migrated = schema::migrate(&config.postgres.url).await?;
+    if session.out.is_json() {
+        return session.out.json(&migrated);
+    }
+    let mut lines: Vec<String> = migrated
+        .applied
+        .iter()
+        .map(|(number, description)| format!("applied {number:04} {description}"))
+        .collect();
+    if lines.is_empty() {
+        lines.push("nothing to do".to_owned());
+    }
+    lines.push(format!("schema version {}", migrated.version));
+    output::write(&format!("{}\n", lines.join("\n")))
+}
+
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    const FAILED: u8 = 1;
+    const USAGE: u8 = 2;
+    const NOT_FOUND: u8 = 3;
+    const DENIED: u8 = 4;
+    let code = if error.is::<Mistakes>() || error.is::<Usage>() {
+        USAGE
+    } else {
+        match (error.downcast_ref(), error.downcast_ref()) {
+            (Some(store::Error::NotFound { .. }), _) => NOT_FOUND,
+            (Some(store::Error::Denied(_)), _) => DENIED,
+            (_, Some(schema::SchemaError::Denied(_) | schema::SchemaError::MayNotMigrate(_))) => {
+                DENIED
+            }
+            _ => FAILED,
+        }
+    };
+    ExitCode::from(code)
+}
+
+/// For arguments that name a domain.
+fn domain_ref(text: &str) -> Result<DomainRef, String> {
+    DomainRef::parse(text)
+        .ok_or_else(|| "expected a domain's slug, or its id in lower case with hyphens".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

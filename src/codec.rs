@@ -45,3 +45,41 @@ impl Decoder for CheckCodec {
         Ok(Some(CheckRequest::decode(buffer).unwrap_or_default()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use envoy_types::pb::envoy::service::auth::v3 as envoy;
+
+    use super::*;
+
+    /// What Envoy's own definitions encode, ours read, and skip what they do not name.
+    #[test]
+    fn reads_what_envoy_writes() {
+        let http = envoy::attribute_context::HttpRequest {
+            id: "1".into(),
+            method: "POST".into(),
+            headers: [("authorization".to_owned(), "Bearer x".to_owned())].into(),
+            path: "/a?b".into(),
+            host: "h".into(),
+            scheme: "https".into(),
+            size: 7,
+            protocol: "HTTP/2".into(),
+            ..Default::default()
+        };
+        let request = envoy::attribute_context::Request { http: Some(http), ..Default::default() };
+        let attributes = envoy::AttributeContext {
+            source: Some(envoy::attribute_context::Peer::default()),
+            request: Some(request),
+            context_extensions: [("a".to_owned(), "b".to_owned())].into(),
+            ..Default::default()
+        };
+        let bytes = envoy::CheckRequest { attributes: Some(attributes) }.encode_to_vec();
+        let read = CheckRequest::decode(&*bytes).unwrap();
+        let http = read.attributes.unwrap().request.unwrap().http.unwrap();
+        assert_eq!(
+            (&*http.method, &*http.path, &*http.host, &*http.id),
+            ("POST", "/a?b", "h", "1")
+        );
+        assert_eq!(http.headers["authorization"], "Bearer x");
+    }
+}

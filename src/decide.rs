@@ -98,3 +98,63 @@ fn denied(principal: &Principal, action: Option<&Action<'_>>) -> Denial {
         operation: action.map(|action| action.operation),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        keyring::KeyRing,
+        principal::UserId,
+        token::{Prefixes, TokenDigest, TokenId, Tokens},
+    };
+
+    const ID: TokenId = TokenId(Uuid::from_u128(7));
+
+    fn token() -> VerifiedToken {
+        let ring = KeyRing::parse("a:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap();
+        let tokens = Tokens::new(Prefixes::default(), ring);
+        tokens.verify(tokens.mint(ID).unwrap().plain.expose()).unwrap()
+    }
+
+    fn check(change: impl FnOnce(&mut Principal), now: i64, expected: Option<Refusal>) {
+        let token = token();
+        let (owner, expires_at) = (UserId(Uuid::from_u128(8)), Moment(1000));
+        let mut principal =
+            Principal::new(ID, token.digest.clone(), expires_at, false, owner, true, Vec::new());
+        change(&mut principal);
+        let outcome = authenticate(&token, Some(&principal), Moment(now));
+        assert_eq!(outcome.err().map(|denial| denial.refusal), expected);
+    }
+
+    #[test]
+    fn a_token_is_good_until_its_last_microsecond() {
+        check(|_| {}, 999, None);
+        check(|_| {}, 1000, Some(Refusal::TokenExpired));
+        check(|_| {}, 1001, Some(Refusal::TokenExpired));
+    }
+
+    #[test]
+    fn the_secret_comes_first() {
+        let other = |p: &mut Principal| p.digest = TokenDigest::from_bytes([0; 32]);
+        check(other, 999, Some(Refusal::InvalidToken));
+        check(
+            |p| {
+                other(p);
+                p.revoked = true
+            },
+            2000,
+            Some(Refusal::InvalidToken),
+        );
+        check(|p| p.token = TokenId(Uuid::from_u128(9)), 999, Some(Refusal::InvalidToken));
+        assert_eq!(authenticate(&token(), None, Moment(0)), Err(Refusal::InvalidToken.into()));
+    }
+
+    #[test]
+    fn one_reason_at_a_time() {
+        check(|p| p.revoked = true, 2000, Some(Refusal::TokenRevoked));
+        check(|p| p.owner_enabled = false, 2000, Some(Refusal::TokenExpired));
+        check(|p| p.owner_enabled = false, 999, Some(Refusal::OwnerDisabled));
+    }
+}

@@ -176,7 +176,7 @@ impl<K: Kind> Tiers<K> {
     }
 
     async fn fill(&self, key: K::Key, oldest: Tick) -> Result<Found<K::Value>, Unavailable> {
-        if let Some(found) = self.from_redis(&key, oldest).await {
+        if let Some(found) = self.ask_redis(&key, oldest).await {
             self.memory.insert(key, found.clone(), &self.freshness);
             return Ok(found);
         }
@@ -192,7 +192,7 @@ impl<K: Kind> Tiers<K> {
     }
 
     /// Whatever is wrong with Redis or with what it holds, Postgres is asked next.
-    async fn from_redis(&self, key: &K::Key, oldest: Tick) -> Option<Found<K::Value>> {
+    async fn ask_redis(&self, key: &K::Key, oldest: Tick) -> Option<Found<K::Value>> {
         let redis = self.redis.as_ref()?;
         let outcome = redis.get::<K>(key).await;
         let usable = outcome.and_then(|(verified, value)| {

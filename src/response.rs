@@ -72,7 +72,6 @@ impl HeaderNames {
 
 impl Answer {
     /// The answer that carries out `decision`.
-    #[expect(clippy::disallowed_types, reason = "the one constructor")]
     pub(crate) fn new(decision: &Decision, names: &HeaderNames, to: &Addressee<'_>) -> Self {
         let dynamic_metadata = Some(metadata(decision));
         Self(match decision {
@@ -258,4 +257,132 @@ fn metadata(decision: &Decision) -> Struct {
         Some((name.to_owned(), Value { kind: Some(Kind::StringValue(value?)) }))
     });
     Struct { fields: known.collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fmt::Write, sync::Arc};
+
+    use envoy_types::pb::envoy::service::auth::v3 as envoy;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        domain::{Domain, DomainId},
+        operation::Operation,
+        principal::UserId,
+        token::TokenId,
+    };
+
+    const TOKEN: TokenId = TokenId(Uuid::from_u128(1));
+    const OWNER: UserId = UserId(Uuid::from_u128(2));
+
+    /// The answer as Envoy's own definitions read it.
+    fn answer(decision: &Decision) -> envoy::CheckResponse {
+        let to = Addressee { request_id: "r-1", errors: ErrorStyle::Openai };
+        let mut bytes = Vec::new();
+        Answer::new(decision, &HeaderNames::new("x-"), &to).encode(&mut bytes).unwrap();
+        assert!(!bytes.is_empty(), "an empty message is an ALLOW");
+        envoy::CheckResponse::decode(&*bytes).unwrap()
+    }
+
+    fn permit(model: Option<&str>) -> Decision {
+        let (id, slug) = (DomainId(Uuid::from_u128(3)), "acme".parse().unwrap());
+        let domain = Domain::new(id, slug, true, "model-acme".into(), Vec::new());
+        Decision::Allow(Permit {
+            token: TOKEN,
+            owner: OWNER,
+            domain: Arc::new(domain),
+            operation: Operation::LlmRead,
+            model: model.map(Box::from),
+            upstream: "model-acme".into(),
+        })
+    }
+
+    fn denials() -> Vec<Denial> {
+        let early = [
+            Refusal::BadRequest(Malformed::Path),
+            Refusal::BadRequest(Malformed::Authorization),
+            Refusal::BadRequest(Malformed::Message),
+            Refusal::MissingCredential,
+            Refusal::InvalidToken,
+            Refusal::Unavailable,
+        ];
+        let late = [
+            Refusal::TokenExpired,
+            Refusal::TokenRevoked,
+            Refusal::OwnerDisabled,
+            Refusal::PermissionDenied,
+        ];
+        let subject = Some((TOKEN, OWNER));
+        let late = late.map(|refusal| Denial { subject, ..refusal.into() });
+        let named = Denial {
+            refusal: Refusal::PermissionDenied,
+            subject,
+            operation: Some(Operation::LlmChatCompletions),
+        };
+        early.map(Denial::from).into_iter().chain(late).chain([named]).collect()
+    }
+
+    #[test]
+    fn every_denial_is_a_denial_for_envoy() {
+        let mut seen = String::new();
+        for denial in denials() {
+            let response = answer(&Decision::Deny(denial));
+            let status = response.status.unwrap();
+            assert_ne!(status.code, 0, "{denial:?}");
+            let Some(envoy::check_response::HttpResponse::DeniedResponse(denied)) =
+                response.http_response
+            else {
+                panic!("{denial:?} is not denied");
+            };
+            let http = denied.status.unwrap().code;
+            writeln!(seen, "{http} {} grpc {}", status.message, status.code).unwrap();
+            for option in denied.headers {
+                assert_eq!(option.append_action, 2, "overwrite, stated");
+                let header = option.header.unwrap();
+                writeln!(seen, "  {}: {}", header.key, header.value).unwrap();
+            }
+            let metadata = response.dynamic_metadata.unwrap();
+            let mut metadata: Vec<_> = metadata.fields.keys().map(String::as_str).collect();
+            metadata.sort_unstable();
+            writeln!(seen, "  {}\n  metadata: {}\n", denied.body, metadata.join(" ")).unwrap();
+        }
+        insta::assert_snapshot!(seen);
+    }
+
+    #[test]
+    fn every_identity_header_is_set_or_removed() {
+        for model in [None, Some("org/m-7b")] {
+            let response = answer(&permit(model));
+            assert_eq!(response.status.unwrap().code, 0);
+            let Some(envoy::check_response::HttpResponse::OkResponse(ok)) = response.http_response
+            else {
+                panic!("not allowed");
+            };
+            let overwrite =
+                |option: &envoy_types::pb::envoy::config::core::v3::HeaderValueOption| {
+                    option.append_action == 2
+                };
+            assert!(ok.headers.iter().all(overwrite), "overwrite, stated");
+            let set = ok.headers.iter().map(|option| option.header.clone().unwrap().key);
+            let mut names: Vec<_> = set.chain(ok.headers_to_remove).collect();
+            names.sort();
+            assert_eq!(
+                names,
+                [
+                    "authorization",
+                    "x-auth-model",
+                    "x-auth-operation",
+                    "x-domain-id",
+                    "x-domain-slug",
+                    "x-pat-id",
+                    "x-upstream-cluster",
+                    "x-user-id"
+                ]
+            );
+            let metadata = response.dynamic_metadata.unwrap();
+            assert_eq!(metadata.fields.contains_key("model"), model.is_some());
+        }
+    }
 }

@@ -1,13 +1,14 @@
 //! The database schema: connecting, migrating, and knowing whether it is ours.
 
-use std::str::FromStr as _;
+use std::{str::FromStr as _, time::Duration};
 
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::{
-    Connection as _, Executor as _, PgConnection, PgPool,
-    migrate::{MigrateError, Migrator},
+    Connection as _, Executor as _, PgConnection, PgPool, Row as _,
+    migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+use tokio::time::timeout;
 
 use crate::config;
 
@@ -20,6 +21,8 @@ const MIGRATIONS_TABLE: &str = "patgate.migrations";
 const BOOTSTRAP: &str = include_str!("../deploy/bootstrap.sql");
 static MIGRATIONS: Migrator = sqlx::migrate!("deploy/migrations");
 
+/// For a new connection, its TLS and authentication.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Postgres's code for a table that does not exist.
 const UNDEFINED_TABLE: &str = "42P01";
 /// Postgres's code for a lack of privileges.
@@ -29,8 +32,8 @@ const INSUFFICIENT_PRIVILEGE: &str = "42501";
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum SchemaError {
-    #[error("postgres.url: {0}")]
-    Unreachable(#[source] sqlx::Error),
+    #[error("Postgres (postgres.url): {0}")]
+    Unreachable(String),
     #[error("the database has no patgate schema; `patgate migrate` creates it")]
     Absent,
     #[error(
@@ -46,15 +49,15 @@ pub enum SchemaError {
         "the login may not read the schema ({0}); as an administrator of the database, grant it \
          patgate_serve, or patgate_admin for administration"
     )]
-    Denied(#[source] sqlx::Error),
+    Denied(String),
     #[error(
         "the login may not migrate ({0}); it needs CREATEROLE, and CREATE on the database. Or an \
          administrator of the cluster runs deploy/bootstrap.sql once and grants patgate_migrate \
          to it"
     )]
-    MayNotMigrate(#[source] sqlx::Error),
-    #[error("{0}")]
-    Migrate(#[source] MigrateError),
+    MayNotMigrate(String),
+    #[error("migrating: {0}")]
+    Migrate(String),
 }
 
 /// A pool that works through a connection pooler in transaction mode, too.
@@ -67,18 +70,27 @@ pub enum SchemaError {
 ///
 /// When Postgres cannot be reached with these settings.
 pub async fn connect(settings: &config::Postgres) -> Result<PgPool, SchemaError> {
-    PgPoolOptions::new()
+    let options = options(&settings.url)?;
+    // The pool would try again and again, and in the end not say why.
+    connect_once(&options).await?.close().await.map_err(unreachable)?;
+    Ok(PgPoolOptions::new()
         .max_connections(settings.max_connections)
+        .acquire_timeout(CONNECT_TIMEOUT)
         // A round trip before each use; a dead connection is found by using it.
         .test_before_acquire(false)
-        .connect_with(options(&settings.url)?)
+        .connect_lazy_with(options))
+}
+
+async fn connect_once(options: &PgConnectOptions) -> Result<PgConnection, SchemaError> {
+    timeout(CONNECT_TIMEOUT, PgConnection::connect_with(options))
         .await
-        .map_err(SchemaError::Unreachable)
+        .map_err(|_| SchemaError::Unreachable("no answer".to_owned()))?
+        .map_err(unreachable)
 }
 
 fn options(url: &SecretString) -> Result<PgConnectOptions, SchemaError> {
     Ok(PgConnectOptions::from_str(url.expose_secret())
-        .map_err(SchemaError::Unreachable)?
+        .map_err(unreachable)?
         .application_name("patgate")
         .extra_float_digits(None)
         .statement_cache_capacity(0))
@@ -90,15 +102,16 @@ fn options(url: &SecretString) -> Result<PgConnectOptions, SchemaError> {
 ///
 /// Any other version, by the command that mends it.
 pub async fn check(pool: &PgPool) -> Result<(), SchemaError> {
-    let version = sqlx::query_scalar("SELECT version FROM patgate.schema_version")
-        .persistent(false)
+    // In one message: between two, a pooler may change the connection behind this one.
+    let row = sqlx::raw_sql("SELECT version FROM patgate.schema_version")
         .fetch_optional(pool)
         .await
         .map_err(|error| match code(&error).as_deref() {
             Some(UNDEFINED_TABLE) => SchemaError::Absent,
-            Some(INSUFFICIENT_PRIVILEGE) => SchemaError::Denied(error),
-            _ => SchemaError::Unreachable(error),
+            Some(INSUFFICIENT_PRIVILEGE) => SchemaError::Denied(message(&error)),
+            _ => unreachable(error),
         })?;
+    let version = row.map(|row| row.try_get("version")).transpose().map_err(unreachable)?;
     accept(version)
 }
 
@@ -112,7 +125,7 @@ fn accept(version: Option<i32>) -> Result<(), SchemaError> {
 }
 
 /// What [`migrate`] did.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Migrated {
     /// The migrations that were applied: number and description.
     pub applied: Vec<(i64, String)>,
@@ -149,17 +162,19 @@ async fn migrate_with(migrations: &Migrator, url: &SecretString) -> Result<Migra
         ..Migrator::DEFAULT
     };
     let failed = |error: sqlx::Error| match code(&error).as_deref() {
-        Some(INSUFFICIENT_PRIVILEGE) => SchemaError::MayNotMigrate(error),
-        _ => SchemaError::Unreachable(error),
+        Some(INSUFFICIENT_PRIVILEGE) => SchemaError::MayNotMigrate(message(&error)),
+        _ => SchemaError::Migrate(message(&error)),
     };
-    let mut connection =
-        PgConnection::connect_with(&options(url)?).await.map_err(SchemaError::Unreachable)?;
+    let mut connection = connect_once(&options(url)?).await?;
     let mut transaction = connection.begin_with(BEGIN).await.map_err(failed)?;
     transaction.execute(sqlx::raw_sql(BOOTSTRAP)).await.map_err(failed)?;
     transaction.execute(sqlx::raw_sql("SET LOCAL ROLE patgate_migrate")).await.map_err(failed)?;
 
     let before = applied(&mut transaction).await.map_err(failed)?;
-    migrations.run(&mut *transaction).await.map_err(SchemaError::Migrate)?;
+    migrations
+        .run(&mut *transaction)
+        .await
+        .map_err(|error| SchemaError::Migrate(error.to_string()))?;
     let version = sqlx::query_scalar("SELECT version FROM patgate.schema_version")
         .persistent(false)
         .fetch_optional(&mut *transaction)
@@ -193,4 +208,29 @@ async fn applied(connection: &mut PgConnection) -> Result<Vec<i64>, sqlx::Error>
 /// The SQLSTATE of an error that Postgres reported.
 fn code(error: &sqlx::Error) -> Option<String> {
     Some(error.as_database_error()?.code()?.into_owned())
+}
+
+/// What Postgres said, or what kept us from hearing it.
+fn message(error: &sqlx::Error) -> String {
+    match error.as_database_error() {
+        Some(refusal) => refusal.message().to_owned(),
+        None => error.to_string(),
+    }
+}
+
+fn unreachable(error: sqlx::Error) -> SchemaError {
+    SchemaError::Unreachable(message(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepts_this_version_and_the_next() {
+        assert!(matches!(accept(None), Err(SchemaError::Absent)));
+        assert!(matches!(accept(Some(SCHEMA - 1)), Err(SchemaError::Older(_))));
+        assert!(accept(Some(SCHEMA)).is_ok() && accept(Some(SCHEMA + 1)).is_ok());
+        assert!(matches!(accept(Some(SCHEMA + 2)), Err(SchemaError::Newer(_))));
+    }
 }

@@ -1,12 +1,216 @@
-//! The administrator's side of the database.
+//! The administrator's side of the database: users, domains, backends, roles, tokens, audit.
+//!
+//! Every change is one transaction that also writes its line of the audit log, and reports what it
+//! outdates in caches. Nothing here needs state of a session, so a connection pooler may sit in
+//! between; that is why each statement goes through [`sql`] or [`sql_as`].
 
-use crate::{domain::DomainRef, token::TokenId};
+mod audit;
+mod backends;
+mod domains;
+mod error;
+mod names;
+mod revocation;
+mod roles;
+mod rotation;
+mod scopes;
+mod tokens;
+mod users;
 
-/// What a change has outdated in the caches.
-#[derive(Clone, Debug, Default, PartialEq)]
+use serde_json::Value;
+use sqlx::{
+    FromRow, PgPool, Postgres, Transaction,
+    postgres::{PgArguments, PgRow},
+    query::{Query, QueryAs, QueryScalar},
+};
+use uuid::Uuid;
+
+pub use self::{
+    audit::{AuditEntry, AuditFilter},
+    backends::{Backend, BackendChanges},
+    domains::{Domain, DomainDetails, DomainModel},
+    error::Error,
+    names::{
+        Actor, BackendKind, BackendName, BackendUrl, Description, Email, EntityId, Malformed,
+        Model, Name, RoleName, TokenName, UserRef,
+    },
+    revocation::Revoked,
+    roles::Role,
+    rotation::Rotation,
+    scopes::{NewScope, Scope, ScopeError},
+    tokens::{Expiry, KeyUse, NewToken, Shown, Token, TokenDetails, TokenFilter},
+    users::{NewUser, User, UserDetails, UserRole},
+};
+use crate::{
+    domain::{DomainId, DomainRef, Slug},
+    principal::UserId,
+    token::TokenId,
+};
+
+/// A moment as RFC 3339 text in UTC, to the second.
+macro_rules! utc {
+    ($moment:literal) => {
+        concat!("to_char(", $moment, " AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')")
+    };
+}
+use utc;
+
+/// Everything whose cached copies a change outdates.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Touched {
-    /// Tokens whose principals were read before it.
+    /// Tokens that resolve to something else now.
     pub tokens: Vec<TokenId>,
-    /// Domains, by every reference that leads or led to them.
+    /// Domains by every reference that they had or have.
     pub domains: Vec<DomainRef>,
+}
+
+/// A change that is committed.
+#[derive(Debug)]
+pub struct Changed<T> {
+    /// What came of it.
+    pub value: T,
+    /// What it outdates.
+    pub touched: Touched,
+}
+
+/// Reads and changes, in the name of one administrator.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: PgPool,
+    actor: Actor,
+}
+
+impl Store {
+    /// Changes are recorded as `actor`'s.
+    pub fn new(pool: PgPool, actor: Actor) -> Self {
+        Self { pool, actor }
+    }
+
+    /// A view of one moment. It is to be committed: a connection given back amid a transaction costs
+    /// a round trip here, and a pooler its connection to the server.
+    async fn read(&self) -> Result<Transaction<'static, Postgres>, Error> {
+        const BEGIN: &str = "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY;
+            SET LOCAL statement_timeout = '30s'";
+        Ok(self.pool.begin_with(BEGIN).await?)
+    }
+
+    async fn change(&self) -> Result<Change<'_>, Error> {
+        const BEGIN: &str = "BEGIN;
+            SET LOCAL statement_timeout = '30s';
+            SET LOCAL lock_timeout = '10s'";
+        let tx = self.pool.begin_with(BEGIN).await?;
+        Ok(Change { tx, actor: &self.actor, touched: Touched::default() })
+    }
+}
+
+/// A change on its way. Dropped unfinished, it never happened.
+struct Change<'a> {
+    tx: Transaction<'static, Postgres>,
+    actor: &'a Actor,
+    touched: Touched,
+}
+
+/// A line of the audit log. `details` holds no secret and no digest.
+struct Entry {
+    action: &'static str,
+    object: String,
+    details: Value,
+}
+
+impl Change<'_> {
+    /// Records and commits.
+    async fn finish<T>(
+        self,
+        action: &'static str,
+        object: impl ToString,
+        details: Value,
+        value: T,
+    ) -> Result<Changed<T>, Error> {
+        self.finish_all([Entry { action, object: object.to_string(), details }], value).await
+    }
+
+    /// Records several lines and commits.
+    async fn finish_all<T>(
+        mut self,
+        entries: impl IntoIterator<Item = Entry>,
+        value: T,
+    ) -> Result<Changed<T>, Error> {
+        let (mut actions, mut objects, mut details) = (Vec::new(), Vec::new(), Vec::new());
+        for entry in entries {
+            actions.push(entry.action);
+            objects.push(entry.object);
+            details.push(entry.details);
+        }
+        sql("INSERT INTO patgate.audit_log (actor, action, object, details)
+             SELECT $1, * FROM unnest($2::text[], $3::text[], $4::jsonb[])")
+        .bind(self.actor.as_str())
+        .bind(actions)
+        .bind(objects)
+        .bind(details)
+        .execute(&mut *self.tx)
+        .await?;
+        self.tx.commit().await?;
+        Ok(Changed { value, touched: self.touched })
+    }
+
+    /// All tokens of a user.
+    async fn touch_user(&mut self, user: UserId) -> Result<(), Error> {
+        self.touch_tokens(sql_scalar("SELECT id FROM patgate.pats WHERE user_id = $1").bind(user.0))
+            .await
+    }
+
+    /// All tokens of the members of a role.
+    async fn touch_role(&mut self, role: Uuid) -> Result<(), Error> {
+        self.touch_tokens(
+            sql_scalar(
+                "SELECT p.id FROM patgate.pats p
+                 JOIN patgate.role_members m ON m.user_id = p.user_id WHERE m.role_id = $1",
+            )
+            .bind(role),
+        )
+        .await
+    }
+
+    /// A domain under its references, and the tokens with a scope in it.
+    async fn touch_domain(&mut self, id: DomainId, slug: &Slug) -> Result<(), Error> {
+        self.touched.domains.extend([DomainRef::Id(id), DomainRef::Slug(slug.clone())]);
+        self.touch_tokens(
+            sql_scalar("SELECT DISTINCT pat_id FROM patgate.pat_scopes WHERE domain_id = $1")
+                .bind(id.0),
+        )
+        .await
+    }
+
+    async fn touch_tokens(
+        &mut self,
+        ids: QueryScalar<'static, Postgres, Uuid, PgArguments>,
+    ) -> Result<(), Error> {
+        let ids = ids.fetch_all(&mut *self.tx).await?;
+        self.touched.tokens.extend(ids.into_iter().map(TokenId));
+        Ok(())
+    }
+}
+
+/// A statement without a name. See [`crate::schema::connect`].
+fn sql(text: &'static str) -> Query<'static, Postgres, PgArguments> {
+    sqlx::query(text).persistent(false)
+}
+
+/// A statement without a name whose rows are `T`s.
+fn sql_as<T: for<'r> FromRow<'r, PgRow>>(
+    text: &'static str,
+) -> QueryAs<'static, Postgres, T, PgArguments> {
+    sqlx::query_as(text).persistent(false)
+}
+
+/// A statement without a name whose rows hold one value.
+fn sql_scalar<T>(text: &'static str) -> QueryScalar<'static, Postgres, T, PgArguments>
+where
+    (T,): for<'r> FromRow<'r, PgRow>,
+{
+    sqlx::query_scalar(text).persistent(false)
+}
+
+/// An id whose order is that of creation, which keeps indexes compact.
+fn new_id() -> Uuid {
+    Uuid::now_v7()
 }

@@ -292,7 +292,7 @@ fn domain(row: &PgRow) -> Result<Option<Domain>, sqlx::Error> {
     let Some(id) = row.try_get::<Option<Uuid>, _>("id")? else { return Ok(None) };
     // A row that our constraints would not let in is no domain.
     let Ok(slug) = row.try_get::<String, _>("slug")?.parse() else { return Ok(None) };
-    let models: Option<Json<Vec<(Box<str>, Box<str>)>>> = row.try_get("models")?;
+    let models = row.try_get::<Option<Json<_>>, _>("models")?;
     let models = models.map_or_else(Vec::new, |Json(models)| models);
     let upstream: String = row.try_get("upstream")?;
     Ok(Some(Domain::new(DomainId(id), slug, row.try_get("enabled")?, upstream.into(), models)))

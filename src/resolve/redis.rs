@@ -219,7 +219,7 @@ impl managed::Manager for Connector {
 
 /// Why entries may still be there.
 #[derive(Debug, thiserror::Error)]
-pub enum ForgetError {
+pub(crate) enum ForgetError {
     /// Redis said no, or could not be reached.
     #[error("Redis: {0}")]
     Redis(#[from] RedisError),
@@ -233,7 +233,10 @@ pub enum ForgetError {
 /// # Errors
 ///
 /// When Redis cannot be reached: entries may then be used until they are too old.
-pub async fn forget(config: &config::Redis, touched: &Touched) -> Result<usize, ForgetError> {
+pub(crate) async fn forget(
+    config: &config::Redis,
+    touched: &Touched,
+) -> Result<usize, ForgetError> {
     let keys = touched.tokens.iter().map(|token| key_named("principal", token));
     let keys = keys.chain(touched.domains.iter().map(|domain| key_named("domain", domain)));
     let keys: Vec<String> = keys.collect();

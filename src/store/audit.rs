@@ -56,6 +56,8 @@ impl Store {
         .bind(filter.action.clone())
         .bind(filter.object.clone())
         .bind(filter.limit);
-        Ok(entries.fetch_all(&mut *tx).await?)
+        let entries = entries.fetch_all(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(entries)
     }
 }

@@ -78,7 +78,9 @@ impl Store {
             users_of!("b.name"),
             ") u ORDER BY slug) AS domains FROM patgate.backends b ORDER BY b.name"
         ));
-        Ok(backends.fetch_all(&mut *tx).await?)
+        let backends = backends.fetch_all(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(backends)
     }
 
     /// Changes a backend in place.

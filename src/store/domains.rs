@@ -97,7 +97,9 @@ impl Store {
             utc!("created_at"),
             " AS created_at FROM patgate.domains ORDER BY slug"
         ));
-        Ok(domains.fetch_all(&mut *tx).await?)
+        let domains = domains.fetch_all(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(domains)
     }
 
     /// One domain.
@@ -115,6 +117,7 @@ impl Store {
         .fetch_all(&mut *tx)
         .await?;
         let roles = roles::list(&mut tx, DomainId(domain.id)).await?;
+        tx.commit().await?;
         Ok(DomainDetails { domain, models, roles })
     }
 

@@ -60,7 +60,7 @@ impl Store {
             .bind(presented.id.0)
             .fetch_optional(&mut *tx)
             .await?;
-        drop(tx);
+        tx.commit().await?;
         let stored = stored.and_then(|digest| digest.try_into().ok()).map(TokenDigest::from_bytes);
         if stored.as_ref() != Some(&presented.digest) {
             return Err(Error::not_found("token", presented.id));

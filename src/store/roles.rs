@@ -53,7 +53,9 @@ impl Store {
     pub async fn roles(&self, domain: &DomainRef) -> Result<Vec<Role>, Error> {
         let mut tx = self.read().await?;
         let domain = domains::find(&mut tx, domain).await?;
-        list(&mut tx, DomainId(domain.id)).await
+        let roles = list(&mut tx, DomainId(domain.id)).await?;
+        tx.commit().await?;
+        Ok(roles)
     }
 
     /// Deletes a role; its members lose what only it permitted.

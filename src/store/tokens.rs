@@ -192,7 +192,9 @@ impl Store {
         .bind(owner)
         .bind(domain)
         .bind(filter.live);
-        Ok(tokens.fetch_all(&mut *tx).await?)
+        let tokens = tokens.fetch_all(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(tokens)
     }
 
     /// One token with its scopes.
@@ -201,7 +203,10 @@ impl Store {
     ///
     /// When there is no such token.
     pub async fn token(&self, id: TokenId) -> Result<TokenDetails, Error> {
-        details(&mut self.read().await?, id).await
+        let mut tx = self.read().await?;
+        let token = details(&mut tx, id).await?;
+        tx.commit().await?;
+        Ok(token)
     }
 
     /// Deletes a token with its scopes. Its trace in the audit log stays.
@@ -230,7 +235,9 @@ impl Store {
             "SELECT key_id, count(*) AS live_tokens FROM patgate.pats
              WHERE revoked_at IS NULL AND expires_at > now() GROUP BY key_id ORDER BY key_id",
         );
-        Ok(uses.fetch_all(&mut *tx).await?)
+        let uses = uses.fetch_all(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(uses)
     }
 }
 

@@ -90,7 +90,9 @@ impl Store {
             utc!("created_at"),
             " AS created_at FROM patgate.users ORDER BY email"
         ));
-        Ok(users.fetch_all(&mut *tx).await?)
+        let users = users.fetch_all(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(users)
     }
 
     /// One user.
@@ -116,6 +118,7 @@ impl Store {
         .bind(user.id)
         .fetch_one(&mut *tx)
         .await?;
+        tx.commit().await?;
         Ok(UserDetails { user, roles, live_tokens })
     }
 

@@ -542,7 +542,7 @@ fn conclude(wrong: &[String], count: usize) {
     assert!(wrong.is_empty(), "{} of {count} cases:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-pub async fn over_grpc(suite: Arc<Suite>) {
+pub(crate) async fn over_grpc(suite: Arc<Suite>) {
     let world = suite.world().await;
     let replica = world.serve(&[]).await;
     let (cases, mut wrong) = (cases(&world).await, Vec::new());
@@ -553,7 +553,7 @@ pub async fn over_grpc(suite: Arc<Suite>) {
     conclude(&wrong, cases.len());
 }
 
-pub async fn through_envoy(suite: Arc<Suite>) {
+pub(crate) async fn through_envoy(suite: Arc<Suite>) {
     let world = suite.world().await;
     let replica = world.serve(&[]).await;
     let envoy = replica.envoy(&suite);
@@ -576,7 +576,7 @@ pub async fn through_envoy(suite: Arc<Suite>) {
     conclude(&wrong, count);
 }
 
-pub async fn every_mutation_of_a_token_is_refused(suite: Arc<Suite>) {
+pub(crate) async fn every_mutation_of_a_token_is_refused(suite: Arc<Suite>) {
     let world = suite.world().await;
     let replica = world.serve(&[]).await;
     let token = world.token(&everything("acme")).await;

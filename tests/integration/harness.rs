@@ -40,22 +40,22 @@ const TEMPLATE: &str = "patgate_template";
 /// Redis databases; each world takes one.
 const REDIS_DATABASES: u32 = 2000;
 
-pub struct Suite {
+pub(crate) struct Suite {
     runtime: Runtime,
-    pub stack: Stack,
-    pub postgres: Server,
-    pub valkey: Server,
+    pub(crate) stack: Stack,
+    pub(crate) postgres: Server,
+    pub(crate) valkey: Server,
     /// Model backends, each under the name of its cluster.
-    pub backends: HashMap<&'static str, Server>,
+    pub(crate) backends: HashMap<&'static str, Server>,
     worlds: AtomicU32,
     /// Every token ever made, to be looked for where it must not be.
-    pub minted: Mutex<Vec<String>>,
+    pub(crate) minted: Mutex<Vec<String>>,
     /// Key rings, and what in-process replicas log.
-    pub dir: TempDir,
+    pub(crate) dir: TempDir,
 }
 
 impl Suite {
-    pub fn launch() -> Self {
+    pub(crate) fn launch() -> Self {
         let dir = TempDir::new().unwrap();
         let log = fs::File::create(dir.path().join("patgate.log")).unwrap();
         tracing_subscriber::fmt()
@@ -83,7 +83,7 @@ impl Suite {
         suite
     }
 
-    pub fn run(&self, test: impl Future<Output = ()>) {
+    pub(crate) fn run(&self, test: impl Future<Output = ()>) {
         self.runtime.block_on(test);
     }
 
@@ -101,12 +101,12 @@ impl Suite {
         root.close().await;
     }
 
-    pub fn postgres_url(&self, user: &str, database: &str) -> String {
+    pub(crate) fn postgres_url(&self, user: &str, database: &str) -> String {
         format!("postgres://{user}@127.0.0.1:{}/{database}", self.postgres.port)
     }
 
     /// A database with two domains, their backends and some users, and nothing else.
-    pub async fn world(&self) -> World<'_> {
+    pub(crate) async fn world(&self) -> World<'_> {
         let number = self.worlds.fetch_add(1, Relaxed);
         assert!(number < REDIS_DATABASES);
         let database = format!("world_{number}");
@@ -143,32 +143,32 @@ async fn execute(pool: &PgPool, sql: &str) {
 }
 
 /// One installation: a database, a Redis database, a key ring.
-pub struct World<'s> {
-    pub suite: &'s Suite,
-    pub database: String,
+pub(crate) struct World<'s> {
+    pub(crate) suite: &'s Suite,
+    pub(crate) database: String,
     /// As the superuser, to whom everything is possible, the wrong things included.
-    pub postgres: PgPool,
-    pub redis_url: String,
-    pub keyring_file: PathBuf,
-    pub tokens: Tokens,
+    pub(crate) postgres: PgPool,
+    pub(crate) redis_url: String,
+    pub(crate) keyring_file: PathBuf,
+    pub(crate) tokens: Tokens,
     ids: HashMap<&'static str, Uuid>,
 }
 
 /// A token as its owner has it.
 #[derive(Clone, Debug)]
-pub struct Token {
-    pub id: TokenId,
-    pub text: String,
+pub(crate) struct Token {
+    pub(crate) id: TokenId,
+    pub(crate) text: String,
 }
 
 impl Token {
-    pub fn bearer(&self) -> String {
+    pub(crate) fn bearer(&self) -> String {
         format!("Bearer {}", self.text)
     }
 }
 
 /// Domain (by slug or id), entity type, entity id, operation.
-pub type Scope<'a> = (&'a str, &'a str, &'a str, &'a str);
+pub(crate) type Scope<'a> = (&'a str, &'a str, &'a str, &'a str);
 
 impl World<'_> {
     /// `acme` and `beta` are in use, `closed` is disabled, `picky` lists its models. `ann` has the
@@ -235,16 +235,16 @@ impl World<'_> {
     }
 
     /// The id of a domain or user by its name.
-    pub fn id(&self, name: &str) -> Uuid {
+    pub(crate) fn id(&self, name: &str) -> Uuid {
         self.ids[name]
     }
 
-    pub async fn sql(&self, sql: &str) {
+    pub(crate) async fn sql(&self, sql: &str) {
         execute(&self.postgres, sql).await;
     }
 
     /// A token that lives for `life`, a Postgres interval; a negative one has expired already.
-    pub async fn token_for(&self, owner: &str, life: &str, scopes: &[Scope<'_>]) -> Token {
+    pub(crate) async fn token_for(&self, owner: &str, life: &str, scopes: &[Scope<'_>]) -> Token {
         let minted = self.tokens.mint(TokenId(Uuid::now_v7())).unwrap();
         let digest: String =
             minted.digest.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -270,12 +270,12 @@ impl World<'_> {
     }
 
     /// A token of Ann's that lives long enough.
-    pub async fn token(&self, scopes: &[Scope<'_>]) -> Token {
+    pub(crate) async fn token(&self, scopes: &[Scope<'_>]) -> Token {
         self.token_for("ann", "1 hour", scopes).await
     }
 
     /// A configuration for this world; `settings` are `key=value`, later ones win.
-    pub fn config(&self, settings: &[&str]) -> Config {
+    pub(crate) fn config(&self, settings: &[&str]) -> Config {
         let defaults = [
             &format!("postgres.url={}", self.suite.postgres_url("server", &self.database)),
             &format!("redis.url={}", self.redis_url),
@@ -284,7 +284,7 @@ impl World<'_> {
             "listen.http=127.0.0.1:0",
             "drain.delay=0s",
             // A loaded test machine is no reason for a 503.
-            "deadline=5s",
+            "deadline=2s",
         ];
         let variable = |setting: &str| {
             let (key, value) = setting.split_once('=').unwrap();
@@ -301,7 +301,7 @@ impl World<'_> {
     }
 
     /// A replica of patgate in this process, stopped when it is dropped.
-    pub async fn serve(&self, settings: &[&str]) -> Replica {
+    pub(crate) async fn serve(&self, settings: &[&str]) -> Replica {
         let app =
             App::build(&self.config(settings)).await.unwrap_or_else(|error| panic!("{error}"));
         let (grpc, http) = (app.grpc_address().unwrap(), app.http_address().unwrap());
@@ -312,7 +312,7 @@ impl World<'_> {
     }
 
     /// How often a text stands in the statements that this world's database was sent.
-    pub fn statements_with(&self, text: &str) -> usize {
+    pub(crate) fn statements_with(&self, text: &str) -> usize {
         let log = fs::read_to_string(&self.suite.postgres.log).unwrap();
         // A statement continues on lines without a prefix of their own.
         let mut ours = false;
@@ -331,16 +331,21 @@ impl World<'_> {
     }
 }
 
-pub struct Replica {
-    pub grpc: SocketAddr,
-    pub http: SocketAddr,
+pub(crate) struct Replica {
+    pub(crate) grpc: SocketAddr,
+    pub(crate) http: SocketAddr,
     client: AuthorizationClient<Channel>,
     _stop: DropGuard,
 }
 
 impl Replica {
     /// What is answered to a request, as Envoy would read it.
-    pub async fn check(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> CheckResponse {
+    pub(crate) async fn check(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> CheckResponse {
         // Envoy joins the values of a repeated header.
         let mut joined: HashMap<String, String> = HashMap::new();
         for (name, value) in headers {
@@ -360,19 +365,19 @@ impl Replica {
         self.raw(CheckRequest { attributes: Some(attributes) }).await
     }
 
-    pub async fn raw(&self, request: CheckRequest) -> CheckResponse {
+    pub(crate) async fn raw(&self, request: CheckRequest) -> CheckResponse {
         self.client.clone().check(request).await.unwrap().into_inner()
     }
 
     /// The value of one line of the metrics page, 0 when it is not there.
-    pub async fn metric(&self, line: &str) -> u64 {
+    pub(crate) async fn metric(&self, line: &str) -> u64 {
         let page = crate::http::send(self.http.port(), "GET", "/metrics", &[], "").await.body;
         let value = page.lines().find_map(|known| known.strip_prefix(line)?.strip_prefix(' '));
         value.map_or(0, |value| value.parse().unwrap())
     }
 
     /// Envoy as shipped, in front of this replica and the model backends.
-    pub fn envoy(&self, suite: &Suite) -> Server {
+    pub(crate) fn envoy(&self, suite: &Suite) -> Server {
         let clusters: BTreeMap<_, _> = suite
             .backends
             .iter()
@@ -383,7 +388,7 @@ impl Replica {
 }
 
 /// The HTTP status and code that an answer stands for: `(200, "ok")` for an allow.
-pub fn outcome(response: &CheckResponse) -> (u16, String) {
+pub(crate) fn outcome(response: &CheckResponse) -> (u16, String) {
     let code = response.status.as_ref().map_or(0, |status| status.code);
     match response.http_response.as_ref().expect("an answer that says allow or deny") {
         HttpResponse::OkResponse(_) => {

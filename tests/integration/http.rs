@@ -10,29 +10,29 @@ use tokio::{
 };
 
 #[derive(Debug)]
-pub struct Reply {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
-    pub body: String,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: String,
 }
 
 impl Reply {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
     }
 
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or(Value::Null)
     }
 
     /// The code of our error body, or that of the catch-all route, or nothing.
-    pub fn code(&self) -> String {
+    pub(crate) fn code(&self) -> String {
         self.json()["error"]["code"].as_str().unwrap_or_default().to_owned()
     }
 
     /// The headers that a model backend saw, by lower-case name.
-    pub fn seen(&self, name: &str) -> Vec<String> {
+    pub(crate) fn seen(&self, name: &str) -> Vec<String> {
         let seen = self.json()["seen"]["headers"].clone();
         let headers: Vec<(String, String)> = serde_json::from_value(seen).unwrap_or_default();
         headers.into_iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v).collect()
@@ -40,7 +40,7 @@ impl Reply {
 }
 
 /// Sends a request line and headers exactly as given, plus what ends the exchange.
-pub async fn send(
+pub(crate) async fn send(
     port: u16,
     method: &str,
     target: &str,

@@ -1,13 +1,25 @@
 //! Tests over the wire: real Envoy, real Postgres, real Redis-compatible server.
 //!
 //! The servers are started once; each test has a database and a Redis database of its own. Tests
-//! are plain async functions, registered below; the names are those of the functions.
+//! are plain async functions, registered below. When all have run, every token that they made is
+//! looked for in the logs and in what the stores hold.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test without libtest's harness, for which clippy makes its exceptions"
+)]
 
 mod harness;
 mod http;
+mod leaks;
 mod stack;
 
 mod cases;
+mod proxy;
+mod tiers;
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -36,7 +48,21 @@ fn main() -> ExitCode {
         cases::over_grpc,
         cases::through_envoy,
         cases::every_mutation_of_a_token_is_refused,
+        tiers::each_tier_spares_the_next,
+        tiers::a_forged_token_reaches_no_store,
+        tiers::a_thousand_first_uses_are_one_query,
+        tiers::unknown_tokens_are_remembered_apart,
+        tiers::redis_may_fail_in_any_way,
+        tiers::a_late_reply_has_no_reader,
+        tiers::what_redis_holds_is_sealed,
+        tiers::postgres_may_be_away,
+        tiers::nothing_is_older_than_max_staleness,
+        tiers::entries_in_use_are_refreshed_ahead,
     ];
     let conclusion = libtest_mimic::run(&arguments, trials);
-    conclusion.exit_code()
+    let leaks = Arc::into_inner(suite).map(leaks::search).unwrap_or_default();
+    for leak in &leaks {
+        println!("a plaintext token was found in {leak}");
+    }
+    if leaks.is_empty() { conclusion.exit_code() } else { ExitCode::FAILURE }
 }

@@ -13,34 +13,34 @@ use std::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-pub struct Stack {
+pub(crate) struct Stack {
     pipes: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
     child: Mutex<Child>,
 }
 
 /// A server that the supervisor started. Which members mean something depends on its kind.
 #[derive(Debug, Deserialize)]
-pub struct Server {
-    pub id: String,
+pub(crate) struct Server {
+    pub(crate) id: String,
     #[serde(default)]
-    pub port: u16,
+    pub(crate) port: u16,
     #[serde(default)]
-    pub admin_port: u16,
+    pub(crate) admin_port: u16,
     #[serde(default)]
-    pub url: String,
+    pub(crate) url: String,
     #[serde(default)]
-    pub bin: String,
+    pub(crate) bin: String,
     #[serde(default)]
-    pub access_log: String,
-    pub log: String,
+    pub(crate) access_log: String,
+    pub(crate) log: String,
 }
 
-pub fn project(path: &str) -> String {
+pub(crate) fn project(path: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path).display().to_string()
 }
 
 impl Stack {
-    pub fn launch() -> Self {
+    pub(crate) fn launch() -> Self {
         let python = project(".venv/bin/python");
         let mut child = Command::new(&python)
             .arg(project("tools/stack.py"))
@@ -52,31 +52,31 @@ impl Stack {
         Self { pipes: Mutex::new(pipes), child: Mutex::new(child) }
     }
 
-    pub fn start(&self, kind: &str, arguments: Value) -> Server {
+    pub(crate) fn start(&self, kind: &str, arguments: Value) -> Server {
         let mut request = json!({ "do": "start", "kind": kind });
         request.as_object_mut().unwrap().extend(arguments.as_object().unwrap().clone());
         serde_json::from_value(self.ask(request).unwrap()).unwrap()
     }
 
     /// Envoy with the shipped configuration, pointed at `authz`, its clusters at `clusters`.
-    pub fn envoy(&self, patch: Value) -> Server {
+    pub(crate) fn envoy(&self, patch: Value) -> Server {
         self.start("envoy", json!({ "config": project("envoy/envoy.yaml"), "patch": patch }))
     }
 
-    pub fn stop(&self, server: &Server) {
+    pub(crate) fn stop(&self, server: &Server) {
         self.ask(json!({ "do": "stop", "id": server.id })).unwrap();
     }
 
-    pub fn restart(&self, server: &Server) {
+    pub(crate) fn restart(&self, server: &Server) {
         self.ask(json!({ "do": "restart", "id": server.id })).unwrap();
     }
 
-    pub fn signal(&self, server: &Server, signal: &str) {
+    pub(crate) fn signal(&self, server: &Server, signal: &str) {
         self.ask(json!({ "do": "signal", "id": server.id, "signal": signal })).unwrap();
     }
 
     /// One request, one answer; the error is the supervisor's.
-    pub fn ask(&self, request: Value) -> Result<Value, String> {
+    pub(crate) fn ask(&self, request: Value) -> Result<Value, String> {
         let mut pipes = self.pipes.lock().unwrap();
         writeln!(pipes.0, "{request}").unwrap();
         pipes.0.flush().unwrap();
@@ -90,7 +90,7 @@ impl Stack {
     }
 
     /// Ends everything and waits for it.
-    pub fn shut_down(self) {
+    pub(crate) fn shut_down(self) {
         drop(self.pipes);
         self.child.into_inner().unwrap().wait().unwrap();
     }

@@ -1,0 +1,39 @@
+//! `patgate audit …`
+
+use super::session::Session;
+use crate::store::AuditFilter;
+
+#[derive(clap::Subcommand)]
+pub(super) enum Command {
+    /// Lists changes, latest first
+    List {
+        /// Made by exactly this actor
+        #[arg(long = "by", value_name = "ACTOR")]
+        by: Option<String>,
+        /// Of this kind: `token`, or `token.revoke`
+        #[arg(long)]
+        action: Option<String>,
+        /// Of the token, user or domain with this id, or of this backend
+        #[arg(long, value_name = "ID")]
+        object: Option<String>,
+        /// At most this many
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..))]
+        limit: i64,
+    },
+}
+
+pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
+    let admin = session.admin().await?;
+    let Command::List { by, action, object, limit } = command;
+    let filter = AuditFilter { actor: by, action, object, limit };
+    session.out.list(
+        &admin.store.audit(&filter).await?,
+        &[
+            ("AT", |entry| entry.at.clone()),
+            ("ACTOR", |entry| entry.actor.clone()),
+            ("ACTION", |entry| entry.action.clone()),
+            ("OBJECT", |entry| entry.object.clone()),
+            ("DETAILS", |entry| entry.details.to_string()),
+        ],
+    )
+}

@@ -1,0 +1,123 @@
+//! Writing results: aligned columns for people, JSON for programs.
+
+use std::io::{self, Write as _};
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Format {
+    /// Aligned columns
+    Table,
+    /// One JSON document
+    Json,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Output(pub(super) Format);
+
+/// A column: its heading, and what stands under it.
+pub(super) type Column<T> = (&'static str, fn(&T) -> String);
+
+impl Output {
+    /// Several things of a kind.
+    pub(super) fn list<T: Serialize>(
+        self,
+        rows: &[T],
+        columns: &[Column<T>],
+    ) -> anyhow::Result<()> {
+        if self.is_json() {
+            return self.json(&rows);
+        }
+        let heading = columns.iter().map(|(heading, _)| (*heading).to_owned()).collect();
+        let cells = rows.iter().map(|row| columns.iter().map(|(_, cell)| cell(row)).collect());
+        write(&aligned(std::iter::once(heading).chain(cells).collect()))
+    }
+
+    /// One thing, a property a line.
+    pub(super) fn one<T: Serialize>(
+        self,
+        value: &T,
+        properties: Vec<(&'static str, String)>,
+    ) -> anyhow::Result<()> {
+        if self.is_json() {
+            return self.json(value);
+        }
+        let lines = properties.into_iter().map(|(name, text)| vec![format!("{name}:"), text]);
+        write(&aligned(lines.collect()))
+    }
+
+    /// What was done, where there is nothing else to show.
+    pub(super) fn message(self, text: &str) -> anyhow::Result<()> {
+        if self.is_json() {
+            return self.json(&serde_json::json!({ "message": text }));
+        }
+        write(&format!("{text}\n"))
+    }
+
+    pub(super) fn json<T: Serialize>(self, value: &T) -> anyhow::Result<()> {
+        write(&format!("{}\n", serde_json::to_string_pretty(value)?))
+    }
+
+    pub(super) fn is_json(self) -> bool {
+        self.0 == Format::Json
+    }
+}
+
+/// Writes to standard output. A reader who has seen enough (`| head`) is no failure.
+pub(super) fn write(text: &str) -> anyhow::Result<()> {
+    match write_all(text) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome.context("standard output"),
+    }
+}
+
+/// Writes to standard output what must not get lost on the way.
+pub(super) fn write_all(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}
+
+/// Says something to the person in front, aside from the result.
+pub(super) fn complain(text: &str) {
+    // With standard error gone, there is nobody left to tell.
+    let _ = writeln!(io::stderr(), "patgate: {text}");
+}
+
+fn aligned(rows: Vec<Vec<String>>) -> String {
+    let rows: Vec<Vec<String>> =
+        rows.into_iter().map(|row| row.iter().map(|cell| printable(cell)).collect()).collect();
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
+    };
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// What came from a database shall not steer the terminal.
+fn printable(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| if c.is_control() { c.escape_debug().collect() } else { vec![c] })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_align_and_nothing_steers_the_terminal() {
+        let rows = [["NAME", "NOTE"], ["ä", ""], ["longer", "a\x1b[2J\nb"]];
+        let rows = rows.map(|row| row.map(str::to_owned).to_vec()).to_vec();
+        assert_eq!(aligned(rows), "NAME    NOTE\nä\nlonger  a\\u{1b}[2J\\nb\n");
+    }
+}

@@ -1,0 +1,139 @@
+//! `patgate role …`
+
+use super::{domain_ref, session::Session};
+use crate::{
+    domain::DomainRef,
+    operation::Operation,
+    store::{Role, RoleName, UserRef},
+};
+
+#[derive(clap::Subcommand)]
+pub(super) enum Command {
+    /// Creates a role
+    Create {
+        /// Slug or id
+        #[arg(value_parser = domain_ref)]
+        domain: DomainRef,
+        /// Its name
+        role: RoleName,
+        /// What it permits, such as `llm_read,llm_chat_completions`
+        #[arg(long = "operation", value_name = "OPERATION", value_delimiter = ',')]
+        operations: Vec<Operation>,
+    },
+    /// Lists the roles of a domain
+    List {
+        /// Slug or id
+        #[arg(value_parser = domain_ref)]
+        domain: DomainRef,
+    },
+    /// Deletes a role; its members lose what only it permitted
+    Delete {
+        /// Slug or id
+        #[arg(value_parser = domain_ref)]
+        domain: DomainRef,
+        /// Its name
+        role: RoleName,
+    },
+    /// Adds operations to a role
+    Grant {
+        /// Slug or id
+        #[arg(value_parser = domain_ref)]
+        domain: DomainRef,
+        /// Its name
+        role: RoleName,
+        /// What it shall permit
+        #[arg(required = true, value_name = "OPERATION", value_delimiter = ',')]
+        operations: Vec<Operation>,
+    },
+    /// Takes operations from a role
+    Revoke {
+        /// Slug or id
+        #[arg(value_parser = domain_ref)]
+        domain: DomainRef,
+        /// Its name
+        role: RoleName,
+        /// What it shall no longer permit
+        #[arg(required = true, value_name = "OPERATION", value_delimiter = ',')]
+        operations: Vec<Operation>,
+    },
+    /// Who has a role
+    #[command(subcommand)]
+    Member(MemberCommand),
+}
+
+#[derive(clap::Subcommand)]
+pub(super) enum MemberCommand {
+    /// Gives a role to a user
+    Add {
+        /// Slug or id
+        #[arg(value_parser = domain_ref)]
+        domain: DomainRef,
+        /// The role's name
+        role: RoleName,
+        /// E-mail address or id
+        user: UserRef,
+    },
+    /// Takes a role from a user
+    Remove {
+        /// Slug or id
+        #[arg(value_parser = domain_ref)]
+        domain: DomainRef,
+        /// The role's name
+        role: RoleName,
+        /// E-mail address or id
+        user: UserRef,
+    },
+}
+
+pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
+    let admin = session.admin().await?;
+    let (store, out) = (&admin.store, session.out);
+    match command {
+        Command::Create { domain, role, operations } => {
+            admin.settle(store.create_role(&domain, &role, &operations).await?).await;
+            out.message(&format!("created role {role} in domain {domain}"))
+        }
+        Command::List { domain } => out.list(
+            &store.roles(&domain).await?,
+            &[
+                ("ROLE", |role| role.name.clone()),
+                ("OPERATIONS", summary),
+                ("MEMBERS", |role| role.members.join(" ")),
+            ],
+        ),
+        Command::Delete { domain, role } => {
+            admin.settle(store.delete_role(&domain, &role).await?).await;
+            out.message(&format!("deleted role {role} of domain {domain}"))
+        }
+        Command::Grant { domain, role, operations } => {
+            admin.settle(store.grant(&domain, &role, &operations).await?).await;
+            out.message(&format!("role {role} of domain {domain} permits {}", words(&operations)))
+        }
+        Command::Revoke { domain, role, operations } => {
+            admin.settle(store.revoke(&domain, &role, &operations).await?).await;
+            let words = words(&operations);
+            out.message(&format!("role {role} of domain {domain} no longer permits {words}"))
+        }
+        Command::Member(MemberCommand::Add { domain, role, user }) => {
+            admin.settle(store.add_member(&domain, &role, &user).await?).await;
+            out.message(&format!("user {user} has role {role} in domain {domain}"))
+        }
+        Command::Member(MemberCommand::Remove { domain, role, user }) => {
+            admin.settle(store.remove_member(&domain, &role, &user).await?).await;
+            out.message(&format!("user {user} no longer has role {role} in domain {domain}"))
+        }
+    }
+}
+
+/// What a role permits, in few words.
+pub(super) fn summary(role: &Role) -> String {
+    match role.operations.len() {
+        0 => "none".to_owned(),
+        all if all == Operation::ALL.len() => "all".to_owned(),
+        _ => role.operations.join(" "),
+    }
+}
+
+fn words(operations: &[Operation]) -> String {
+    operations.iter().map(|operation| operation.as_str()).collect::<Vec<_>>().join(" ")
+}

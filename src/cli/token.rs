@@ -1,0 +1,315 @@
+//! `patgate token …`
+
+use std::{
+    io::{self, Read as _},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use serde_json::json;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::{
+    Usage, domain_ref,
+    output::{Output, complain, write_all},
+    session::{Admin, Session},
+};
+use crate::{
+    domain::DomainRef,
+    store::{
+        Description, Expiry, NewScope, NewToken, Revoked, Rotation, Scope, Shown, Token,
+        TokenDetails, TokenFilter, TokenName, UserRef,
+    },
+    token::TokenId,
+};
+
+/// More than any token; what is longer was not meant to be one.
+const MAX_INPUT: u64 = 4096;
+
+#[derive(clap::Subcommand)]
+pub(super) enum Command {
+    /// Mints a token and prints it, this once, alone on standard output
+    #[command(group = clap::ArgGroup::new("expiry").required(true))]
+    Create {
+        /// What its owner calls it
+        name: TokenName,
+        /// The owner: e-mail address or id
+        #[arg(long)]
+        user: UserRef,
+        /// How long it works, such as `90d` or `12h`
+        #[arg(long, group = "expiry", value_name = "DURATION", value_parser = humantime::parse_duration)]
+        expires_in: Option<Duration>,
+        /// Until when it works, such as `2030-01-31T00:00:00Z`
+        #[arg(long, group = "expiry", value_name = "TIME")]
+        expires_at: Option<Timestamp>,
+        /// What it may be used for: `DOMAIN:ENTITY_TYPE:ENTITY_ID:OPERATION[,…]`; repeatable
+        #[arg(long = "scope", value_name = "SCOPE")]
+        scopes: Vec<NewScope>,
+        /// What it is for
+        #[arg(long, default_value = "")]
+        description: Description,
+    },
+    /// Lists tokens
+    List {
+        /// Of this user only
+        #[arg(long)]
+        user: Option<UserRef>,
+        /// With a scope in this domain only
+        #[arg(long, value_parser = domain_ref)]
+        domain: Option<DomainRef>,
+        /// Neither expired nor revoked only
+        #[arg(long)]
+        live: bool,
+    },
+    /// Shows a token with its scopes
+    Show {
+        /// The token's id
+        #[arg(value_name = "TOKEN_ID")]
+        id: Uuid,
+    },
+    /// What a token may be used for
+    #[command(subcommand)]
+    Scope(ScopeCommand),
+    /// Revokes tokens for good
+    #[command(group = clap::ArgGroup::new("which").required(true))]
+    Revoke {
+        /// The token's id
+        #[arg(value_name = "TOKEN_ID", group = "which")]
+        id: Option<Uuid>,
+        /// The token whose plaintext is on standard input
+        #[arg(long, group = "which")]
+        stdin: bool,
+        /// All live tokens of a user
+        #[arg(long, group = "which")]
+        user: Option<UserRef>,
+        /// All live tokens with a scope in a domain, whatever other scopes they have
+        #[arg(long, group = "which", value_parser = domain_ref)]
+        domain: Option<DomainRef>,
+        /// Confirms it, for --user and --domain
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Replaces a token by a new one with the same owner, name, description and scopes
+    ///
+    /// The new token has an id of its own and is printed, this once, alone on standard output. The
+    /// old one is renamed after its id; it is revoked at once, or expires after --grace.
+    Rotate {
+        /// The old token's id
+        #[arg(value_name = "TOKEN_ID")]
+        id: Uuid,
+        /// How long the old token still works, such as `24h`
+        #[arg(long, default_value = "0s", value_name = "DURATION", value_parser = humantime::parse_duration)]
+        grace: Duration,
+        /// How long the new one works [default: as long as the old one was made to]
+        #[arg(long, value_name = "DURATION", conflicts_with = "expires_at", value_parser = humantime::parse_duration)]
+        expires_in: Option<Duration>,
+        /// Until when the new one works
+        #[arg(long, value_name = "TIME")]
+        expires_at: Option<Timestamp>,
+    },
+    /// Deletes a token; better revoke it, so that its id still says whose it was
+    Delete {
+        /// The token's id
+        #[arg(value_name = "TOKEN_ID")]
+        id: Uuid,
+    },
+}
+
+#[derive(clap::Subcommand)]
+pub(super) enum ScopeCommand {
+    /// Gives a token further scopes
+    Add {
+        /// The token's id
+        #[arg(value_name = "TOKEN_ID")]
+        id: Uuid,
+        /// `DOMAIN:ENTITY_TYPE:ENTITY_ID:OPERATION[,…]`
+        #[arg(required = true, value_name = "SCOPE")]
+        scopes: Vec<NewScope>,
+    },
+    /// Takes scopes from a token
+    Remove {
+        /// The token's id
+        #[arg(value_name = "TOKEN_ID")]
+        id: Uuid,
+        /// `DOMAIN:ENTITY_TYPE:ENTITY_ID:OPERATION[,…]`
+        #[arg(required = true, value_name = "SCOPE")]
+        scopes: Vec<NewScope>,
+    },
+}
+
+pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
+    let admin = session.admin().await?;
+    let (store, out) = (&admin.store, session.out);
+    match command {
+        Command::Create { name, user, expires_in, expires_at, scopes, description } => {
+            let expiry = expiry(expires_in, expires_at)
+                .ok_or_else(|| Usage("--expires-in or --expires-at is needed".to_owned()))?;
+            let new = NewToken { name, owner: user, description, expiry, scopes };
+            let created = store.create_token(&admin.tokens()?, &new).await?;
+            hand_over(out, admin.settle(created).await)
+        }
+        Command::List { user, domain, live } => {
+            list(out, &store.tokens(&TokenFilter { owner: user, domain, live }).await?)
+        }
+        Command::Show { id } => show(out, &store.token(TokenId(id)).await?),
+        Command::Scope(ScopeCommand::Add { id, scopes }) => {
+            let now = admin.settle(store.add_scopes(TokenId(id), &scopes).await?).await;
+            list_scopes(out, &now)
+        }
+        Command::Scope(ScopeCommand::Remove { id, scopes }) => {
+            let now = admin.settle(store.remove_scopes(TokenId(id), &scopes).await?).await;
+            list_scopes(out, &now)
+        }
+        Command::Revoke { id, stdin, user, domain, yes } => {
+            let revoked = match (id, user, domain) {
+                (Some(id), _, _) => {
+                    vec![admin.settle(store.revoke_token(TokenId(id)).await?).await]
+                }
+                (_, Some(user), _) => {
+                    let filter = TokenFilter { owner: Some(user.clone()), ..live_tokens() };
+                    confirm(&admin, &filter, yes).await?;
+                    admin.settle(store.revoke_tokens_of_user(&user).await?).await
+                }
+                (_, _, Some(domain)) => {
+                    let filter = TokenFilter { domain: Some(domain.clone()), ..live_tokens() };
+                    confirm(&admin, &filter, yes).await?;
+                    admin.settle(store.revoke_tokens_of_domain(&domain).await?).await
+                }
+                _ if stdin => {
+                    let plain = plain_from_standard_input()?;
+                    let revoked = store.revoke_plain(&admin.tokens()?, &plain).await?;
+                    vec![admin.settle(revoked).await]
+                }
+                _ => Vec::new(),
+            };
+            list_revoked(out, &revoked)
+        }
+        Command::Rotate { id, grace, expires_in, expires_at } => {
+            let rotation = Rotation { expiry: expiry(expires_in, expires_at), grace };
+            let rotated = store.rotate_token(&admin.tokens()?, TokenId(id), &rotation).await?;
+            hand_over(out, admin.settle(rotated).await)
+        }
+        Command::Delete { id } => {
+            admin.settle(store.delete_token(TokenId(id)).await?).await;
+            out.message(&format!("deleted token {id}"))
+        }
+    }
+}
+
+fn expiry(after: Option<Duration>, at: Option<Timestamp>) -> Option<Expiry> {
+    after.map(Expiry::In).or(at.map(Expiry::At))
+}
+
+fn live_tokens() -> TokenFilter {
+    TokenFilter { live: true, ..TokenFilter::default() }
+}
+
+/// Says how many tokens would be revoked, unless that is confirmed.
+async fn confirm(admin: &Admin, filter: &TokenFilter, yes: bool) -> anyhow::Result<()> {
+    if yes {
+        return Ok(());
+    }
+    let count = admin.store.tokens(filter).await?.len();
+    Err(Usage(format!("this revokes {count} live tokens for good; add --yes")).into())
+}
+
+fn plain_from_standard_input() -> anyhow::Result<Zeroizing<String>> {
+    let mut text = Zeroizing::new(String::new());
+    io::stdin().lock().take(MAX_INPUT).read_to_string(&mut text).context("standard input")?;
+    Ok(Zeroizing::new(text.trim().to_owned()))
+}
+
+/// Prints the plaintext, the one time that it is seen, and says about it what matters now.
+fn hand_over(out: Output, shown: Shown) -> anyhow::Result<()> {
+    let TokenDetails { token, scopes } = &shown.token;
+    for scope in scopes.iter().filter(|scope| !scope.permitted) {
+        complain(&format!(
+            "warning: scope {scope} grants nothing until a role of {} permits {}",
+            token.owner, scope.operation
+        ));
+    }
+    if scopes.is_empty() {
+        complain("warning: without a scope, this token can do nothing");
+    }
+    let text = if out.is_json() {
+        let mut object = json!(shown.token);
+        object["token"] = json!(shown.plain.expose());
+        Zeroizing::new(format!("{object:#}\n"))
+    } else {
+        complain(&format!(
+            "created token {} of {}, expires {}",
+            token.id, token.owner, token.expires_at
+        ));
+        Zeroizing::new(format!("{}\n", shown.plain.expose()))
+    };
+    write_all(&text).with_context(|| {
+        format!(
+            "standard output; the token exists but nobody has seen it: revoke it with \
+             `patgate token revoke {}`",
+            token.id
+        )
+    })
+}
+
+fn list(out: Output, tokens: &[Token]) -> anyhow::Result<()> {
+    out.list(
+        tokens,
+        &[
+            ("ID", |token| token.id.to_string()),
+            ("OWNER", |token| token.owner.clone()),
+            ("NAME", |token| token.name.clone()),
+            ("STATUS", |token| token.status.clone()),
+            ("EXPIRES AT", |token| token.expires_at.clone()),
+            ("LAST USED AT", |token| or_dash(&token.last_used_at)),
+        ],
+    )
+}
+
+fn show(out: Output, shown: &TokenDetails) -> anyhow::Result<()> {
+    let token = &shown.token;
+    let mut properties = vec![
+        ("id", token.id.to_string()),
+        ("name", token.name.clone()),
+        ("description", token.description.clone()),
+        ("owner", token.owner.clone()),
+        ("status", token.status.clone()),
+        ("key", token.key_id.clone()),
+        ("issued at", token.issued_at.clone()),
+        ("expires at", token.expires_at.clone()),
+        ("revoked at", or_dash(&token.revoked_at)),
+        ("last used at", or_dash(&token.last_used_at)),
+    ];
+    properties.extend(shown.scopes.iter().map(|scope| {
+        let note = if scope.permitted { "" } else { "  (not permitted to the owner)" };
+        ("scope", format!("{scope}{note}"))
+    }));
+    out.one(shown, properties)
+}
+
+fn list_scopes(out: Output, scopes: &[Scope]) -> anyhow::Result<()> {
+    out.list(
+        scopes,
+        &[
+            ("SCOPE", ToString::to_string),
+            ("PERMITTED TO OWNER", |scope| scope.permitted.to_string()),
+        ],
+    )
+}
+
+fn list_revoked(out: Output, revoked: &[Revoked]) -> anyhow::Result<()> {
+    out.list(
+        revoked,
+        &[
+            ("ID", |token| token.id.to_string()),
+            ("OWNER", |token| token.owner.clone()),
+            ("NAME", |token| token.name.clone()),
+            ("REVOKED AT", |token| token.revoked_at.clone()),
+        ],
+    )
+}
+
+fn or_dash(text: &Option<String>) -> String {
+    text.clone().unwrap_or_else(|| "-".to_owned())
+}

@@ -1,0 +1,352 @@
+//! The tiers: what is asked of which store, and what happens when one fails.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+
+use crate::{
+    harness::{Replica, Suite, Token, World, outcome},
+    proxy::{Mode, Proxy},
+};
+
+const MODELS: &str = "/proxy/acme/v1/models";
+const REDIS: &str = "patgate_store_commands_total{store=\"redis\"}";
+const POSTGRES: &str = "patgate_store_commands_total{store=\"postgres\"}";
+
+async fn reader(world: &World<'_>) -> Token {
+    world.token(&[("acme", "models", "*", "llm_read")]).await
+}
+
+async fn status(replica: &Replica, token: &Token) -> u16 {
+    let headers = [("authorization", token.bearer())];
+    let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
+    outcome(&replica.check("GET", MODELS, &headers).await).0
+}
+
+async fn lookups(replica: &Replica, kind: &str, tier: &str, result: &str) -> u64 {
+    let labels = format!("kind=\"{kind}\",tier=\"{tier}\",result=\"{result}\"");
+    replica.metric(&format!("patgate_lookups_total{{{labels}}}")).await
+}
+
+/// Waits for what happens behind an answer.
+async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
+    let wait = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), wait).await.unwrap_or_else(|_| panic!("{what}"));
+}
+
+async fn entries_written(world: &World<'_>, at_least: usize) {
+    let client = redis::Client::open(world.redis_url.as_str()).unwrap();
+    let connection = client.get_multiplexed_async_connection().await.unwrap();
+    eventually("entries in Redis", async || {
+        let size = redis::cmd("DBSIZE").query_async(&mut connection.clone()).await;
+        size.is_ok_and(|size: usize| size >= at_least)
+    })
+    .await;
+}
+
+/// Memory, then Redis (by way of another replica), then Postgres.
+pub(crate) async fn each_tier_spares_the_next(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let token = reader(&world).await;
+    let (first, second) = (world.serve(&[]).await, world.serve(&[]).await);
+    let created = world.statements_with(&token.id.to_string());
+
+    assert_eq!(status(&first, &token).await, 200);
+    assert_eq!(lookups(&first, "principal", "postgres", "hit").await, 1);
+    assert_eq!(lookups(&first, "domain", "postgres", "hit").await, 1);
+    for _ in 0..10 {
+        assert_eq!(status(&first, &token).await, 200);
+    }
+    assert_eq!(lookups(&first, "principal", "memory", "hit").await, 10);
+    assert_eq!(lookups(&first, "principal", "postgres", "hit").await, 1);
+
+    entries_written(&world, 2).await;
+    assert_eq!(status(&second, &token).await, 200);
+    assert_eq!(lookups(&second, "principal", "redis", "hit").await, 1);
+    assert_eq!(lookups(&second, "domain", "redis", "hit").await, 1);
+    assert_eq!(lookups(&second, "principal", "postgres", "hit").await, 0);
+    assert_eq!(world.statements_with(&token.id.to_string()) - created, 1);
+}
+
+/// Refused before any look-up: by its form, or by its tag.
+pub(crate) async fn a_forged_token_reaches_no_store(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let postgres = Proxy::to(suite.postgres.port).await;
+    let redis = Proxy::to(suite.valkey.port).await;
+    let replica = world
+        .serve(&[
+            &through(
+                &suite.postgres_url("server", &world.database),
+                suite.postgres.port,
+                &postgres,
+            ),
+            &redis_through(&world, &suite, &redis),
+        ])
+        .await;
+    // A real one first, so that the connections stand.
+    assert_eq!(status(&replica, &reader(&world).await).await, 200);
+    entries_written(&world, 2).await;
+    let before = (replica.metric(REDIS).await, redis.bytes_upward());
+    let statements = world.statements_with("patgate.pats p");
+
+    let stranger = suite.world().await;
+    for _ in 0..100 {
+        let forged = reader(&stranger).await;
+        for value in [
+            forged.bearer(),
+            forged.bearer().replacen("pat_", "pat_0", 1),
+            "Bearer pat_".to_owned(),
+            format!("{0},{0}", forged.bearer()),
+        ] {
+            let response = replica.check("GET", MODELS, &[("authorization", &value)]).await;
+            assert!([400, 401].contains(&outcome(&response).0), "{value}");
+        }
+    }
+    assert_eq!((replica.metric(REDIS).await, redis.bytes_upward()), before, "Redis was asked");
+    assert_eq!(world.statements_with("patgate.pats p"), statements, "Postgres was asked");
+    assert_eq!(lookups(&replica, "principal", "postgres", "negative").await, 0);
+}
+
+fn through(url: &str, port: u16, proxy: &Proxy) -> String {
+    format!("postgres.url={}", url.replace(&port.to_string(), &proxy.port.to_string()))
+}
+
+fn redis_through(world: &World<'_>, suite: &Suite, proxy: &Proxy) -> String {
+    let port = suite.valkey.port.to_string();
+    format!("redis.url={}", world.redis_url.replace(&port, &proxy.port.to_string()))
+}
+
+pub(crate) async fn a_thousand_first_uses_are_one_query(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let (token, replica) = (reader(&world).await, world.serve(&[]).await);
+    let created = world.statements_with(&token.id.to_string());
+    let statuses = join_all((0..1000).map(|_| status(&replica, &token))).await;
+    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+    assert_eq!(world.statements_with(&token.id.to_string()) - created, 1);
+}
+
+/// Somebody who guesses secrets for an id, or replays a deleted token, asks Postgres once a while.
+pub(crate) async fn unknown_tokens_are_remembered_apart(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let replica = world.serve(&["memory.negatives=100"]).await;
+    let good = reader(&world).await;
+    assert_eq!(status(&replica, &good).await, 200);
+    let gone = reader(&world).await;
+    world.sql(&format!("DELETE FROM patgate.pats WHERE id = '{}'", gone.id)).await;
+    for _ in 0..50 {
+        assert_eq!(status(&replica, &gone).await, 401);
+    }
+    assert_eq!(lookups(&replica, "principal", "postgres", "negative").await, 1);
+    assert_eq!(lookups(&replica, "principal", "memory", "negative").await, 49);
+
+    let unknown = (0..1000).map(|_| {
+        let minted = world.tokens.mint(patgate::token::TokenId(uuid::Uuid::now_v7())).unwrap();
+        Token { id: minted.id, text: minted.plain.expose().to_owned() }
+    });
+    for token in unknown {
+        assert_eq!(status(&replica, &token).await, 401);
+    }
+    assert_eq!(status(&replica, &good).await, 200);
+    assert_eq!(lookups(&replica, "principal", "postgres", "hit").await, 1, "it was not evicted");
+}
+
+pub(crate) async fn redis_may_fail_in_any_way(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let proxy = Proxy::to(suite.valkey.port).await;
+    let replica = world.serve(&[&redis_through(&world, &suite, &proxy)]).await;
+    let modes = [
+        Mode::Refuse,
+        Mode::Pass,
+        Mode::BlackHole,
+        Mode::Pass,
+        Mode::Delay(Duration::from_millis(500)),
+        Mode::Pass,
+    ];
+    for mode in modes {
+        proxy.set(mode);
+        for _ in 0..20 {
+            let (hot, cold) = (reader(&world).await, reader(&world).await);
+            assert_eq!(status(&replica, &hot).await, 200, "{mode:?}");
+            assert_eq!(status(&replica, &hot).await, 200, "{mode:?}");
+            assert_eq!(status(&replica, &cold).await, 200, "{mode:?}");
+        }
+        if mode == Mode::Pass {
+            // It is used again: the breaker lets a probe through each second.
+            eventually("Redis to be used again", async || {
+                let before = lookups(&replica, "principal", "redis", "miss").await;
+                assert_eq!(status(&replica, &reader(&world).await).await, 200);
+                lookups(&replica, "principal", "redis", "miss").await > before
+            })
+            .await;
+        } else {
+            assert!(lookups(&replica, "principal", "redis", "open").await > 0, "{mode:?}");
+        }
+    }
+}
+
+/// One reply comes late. Whoever asks next must get the answer to their own question.
+pub(crate) async fn a_late_reply_has_no_reader(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let (alive, revoked) = (reader(&world).await, reader(&world).await);
+    world
+        .sql(&format!("UPDATE patgate.pats SET revoked_at = now() WHERE id = '{}'", revoked.id))
+        .await;
+    // Both in Redis, by way of another replica.
+    let warm = world.serve(&[]).await;
+    assert_eq!((status(&warm, &alive).await, status(&warm, &revoked).await), (200, 401));
+    entries_written(&world, 3).await;
+
+    let proxy = Proxy::to(suite.valkey.port).await;
+    let redis = redis_through(&world, &suite, &proxy);
+    for _ in 0..10 {
+        let replica = world.serve(&[&redis, "redis.connections=1"]).await;
+        let other = reader(&world).await;
+        assert_eq!(status(&replica, &other).await, 200);
+        let timeouts = lookups(&replica, "principal", "redis", "unavailable").await;
+        proxy.set(Mode::Delay(Duration::from_millis(60)));
+        // Times out on Redis: its reply, "alive", is still on its way.
+        assert_eq!(status(&replica, &alive).await, 200);
+        assert_eq!(lookups(&replica, "principal", "redis", "unavailable").await, timeouts + 1);
+        proxy.set(Mode::Pass);
+        assert_eq!(status(&replica, &revoked).await, 401);
+        tokio::time::sleep(Duration::from_millis(80)).await;
+        let next = reader(&world).await;
+        assert_eq!(status(&replica, &next).await, 200);
+        assert_eq!(lookups(&replica, "principal", "redis", "refused").await, 0, "a foreign reply");
+    }
+}
+
+/// Whoever can write to Redis can deny service, and no more.
+pub(crate) async fn what_redis_holds_is_sealed(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let (good, bad) = (reader(&world).await, world.token(&[]).await);
+    let writer = world.serve(&[]).await;
+    assert_eq!((status(&writer, &good).await, status(&writer, &bad).await), (200, 403));
+    entries_written(&world, 3).await;
+
+    let client = redis::Client::open(world.redis_url.as_str()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let key = |token: &Token| format!("patgate:1:principal:{}", token.id);
+    let genuine: Vec<u8> =
+        redis::cmd("GET").arg(key(&good)).query_async(&mut connection).await.unwrap();
+    let mut newer = genuine.clone();
+    newer[0] += 1;
+    let mut changed = genuine.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    for planted in [genuine.clone(), newer, changed, b"garbage".to_vec(), Vec::new()] {
+        let _: () = redis::cmd("SET")
+            .arg(key(&bad))
+            .arg(planted)
+            .query_async(&mut connection)
+            .await
+            .unwrap();
+        let replica = world.serve(&[]).await;
+        assert_eq!(status(&replica, &bad).await, 403);
+        assert_eq!(lookups(&replica, "principal", "redis", "refused").await, 1);
+        eventually("the entry to be repaired", async || {
+            let held: Vec<u8> = redis::cmd("GET")
+                .arg(key(&bad))
+                .query_async(&mut connection.clone())
+                .await
+                .unwrap_or_default();
+            held != genuine && held.first() == genuine.first() && held.len() > 40
+        })
+        .await;
+    }
+}
+
+/// Postgres down: what is known is served until it is too old, the rest is 503, and nothing is
+/// ever a 401 or 403 that was not one before.
+pub(crate) async fn postgres_may_be_away(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let (hot, refused) = (reader(&world).await, world.token(&[]).await);
+    for mode in [Mode::Refuse, Mode::BlackHole] {
+        let proxy = Proxy::to(suite.postgres.port).await;
+        let url = suite.postgres_url("server", &world.database);
+        let postgres = through(&url, suite.postgres.port, &proxy);
+        let replica = world
+            .serve(&[
+                &postgres,
+                "redis.url=",
+                "deadline=200ms",
+                "max_staleness=3s",
+                "negative_ttl=1s",
+            ])
+            .await;
+        assert_eq!((status(&replica, &hot).await, status(&replica, &refused).await), (200, 403));
+        let filled = std::time::Instant::now();
+        proxy.set(mode);
+        let cold = reader(&world).await;
+        assert_eq!(status(&replica, &cold).await, 503, "{mode:?}");
+        let mut served = 0;
+        loop {
+            let asked = filled.elapsed();
+            match status(&replica, &hot).await {
+                200 => served += 1,
+                503 => break,
+                other => panic!("{other} while Postgres is away ({mode:?})"),
+            }
+            assert!(asked <= Duration::from_secs(3), "served after max_staleness ({mode:?})");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(served > 0, "hot tokens are served for a while ({mode:?})");
+        assert_eq!(status(&replica, &refused).await, 503, "{mode:?}");
+        proxy.set(Mode::Pass);
+        let healed = std::time::Instant::now();
+        eventually("Postgres to be used again", async || status(&replica, &cold).await == 200)
+            .await;
+        assert!(healed.elapsed() < Duration::from_secs(5), "healed after {:?}", healed.elapsed());
+        assert_eq!((status(&replica, &hot).await, status(&replica, &refused).await), (200, 403));
+    }
+}
+
+/// A revocation takes effect within the bound on every replica, whatever Redis holds.
+pub(crate) async fn nothing_is_older_than_max_staleness(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let token = reader(&world).await;
+    let settings = ["max_staleness=2s", "negative_ttl=1s"];
+    let replicas = [world.serve(&settings).await, world.serve(&settings).await];
+    for replica in &replicas {
+        assert_eq!(status(replica, &token).await, 200);
+    }
+    let revoke = format!("UPDATE patgate.pats SET revoked_at = now() WHERE id = '{}'", token.id);
+    world.sql(&revoke).await;
+    let committed = std::time::Instant::now();
+    let mut refused = [false; 2];
+    while refused != [true; 2] {
+        for (replica, refused) in replicas.iter().zip(&mut refused) {
+            let asked = committed.elapsed();
+            match status(replica, &token).await {
+                200 => {
+                    assert!(asked <= Duration::from_secs(2), "allowed {asked:?} after the commit");
+                    assert!(!*refused, "allowed again");
+                }
+                401 => *refused = true,
+                other => panic!("{other}"),
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Entries in use are renewed behind the answers: no caller waits for a store twice.
+pub(crate) async fn entries_in_use_are_refreshed_ahead(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let token = reader(&world).await;
+    let replica = world.serve(&["max_staleness=2s", "negative_ttl=1s", "redis.url="]).await;
+    let started = std::time::Instant::now();
+    let mut asked = 0;
+    while started.elapsed() < Duration::from_secs(5) {
+        assert_eq!(status(&replica, &token).await, 200);
+        asked += 1;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let from_memory = lookups(&replica, "principal", "memory", "hit").await;
+    assert_eq!(from_memory, asked - 1, "only the first use was not answered from memory");
+    assert!(lookups(&replica, "principal", "postgres", "hit").await >= 2, "it was renewed");
+    assert!(replica.metric(POSTGRES).await < 40, "and not at each use");
+}

@@ -1,0 +1,43 @@
+# Everything is built and kept in this folder; `make clean` leaves no trace.
+
+VENV := .venv/bin
+PYTHON_FILES := demo tools
+# Hidden folders hold what was installed or built, except for .ci.
+SHELL_FILES = .ci/run $(shell find . -name '*.sh' -not -path './.*' -not -path './target/*')
+
+.PHONY: help tools build test lint demo clean
+
+help:
+	@echo 'make demo     a tour of patgate behind a real Envoy (ONCE=1: check the tour and end)'
+	@echo 'make build    the release binary, target/release/patgate'
+	@echo 'make test     all tests, against real Postgres, Valkey and Envoy'
+	@echo 'make lint     formatting, lints, docs, licences, shell, protobuf and Python'
+	@echo 'make tools    what tests and demo need beside Rust, into .venv'
+	@echo 'make clean    remove everything made here'
+
+tools:
+	@tools/install.sh
+
+build:
+	cargo build --release --locked
+
+test: tools
+	cargo test --locked
+
+lint:
+	@tools/install.sh lint
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+	PATH="$(CURDIR)/$(VENV):$$PATH" cargo deny --locked check bans licenses sources
+	$(VENV)/shellcheck $(SHELL_FILES)
+	$(VENV)/buf lint
+	$(VENV)/ruff check $(PYTHON_FILES)
+	$(VENV)/ruff format --check $(PYTHON_FILES)
+
+demo: tools build
+	@ONCE=$(ONCE) $(VENV)/python demo/demo.py
+
+clean:
+	rm -rf .ruff_cache .venv target
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,283 @@
+"""The tour: patgate behind a real Envoy, with two domains, their model backends, and failures.
+
+make demo          ends with commands to try, and stays up until Ctrl-C
+make demo ONCE=1   checks every answer and ends; non-zero when one differs
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+from openai import AuthenticationError, OpenAI  # noqa: E402
+
+from server import ServerError, free_port  # noqa: E402
+from stack import Stack  # noqa: E402
+from tour import Tour, bold, curl, dim, short  # noqa: E402
+
+PATGATE = Path(os.environ.get("PATGATE_BIN", ROOT / "target" / "release" / "patgate"))
+# Far below the default of 30 s, so that the bound can be watched.
+MAX_STALENESS = 5
+# What the design promises after any outage.
+HEALED_WITHIN = 5
+CHAT = {"model": "demo", "messages": [{"role": "user", "content": "Hello?"}]}
+STREAM = {**CHAT, "stream": True}
+
+
+class Gateway:
+    """The running servers, and the command line of patgate against them."""
+
+    def __init__(self, stack):
+        progress("Postgres")
+        self.postgres = stack.postgres()
+        progress("Valkey")
+        self.redis = stack.valkey()
+        progress("model backends")
+        backends = {name: stack.backend(name) for name in ("model-acme", "model-beta")}
+
+        progress("patgate")
+        keyring = stack.dir / "keyring"
+        grpc, http = (f"127.0.0.1:{free_port()}" for _ in range(2))
+        self.env = {
+            "PATGATE_POSTGRES_URL": self.postgres.url,
+            "PATGATE_REDIS_URL": self.redis.url,
+            "PATGATE_KEYRING_FILE": str(keyring),
+            "PATGATE_LISTEN_GRPC": grpc,
+            "PATGATE_LISTEN_HTTP": http,
+            "PATGATE_MAX_STALENESS": f"{MAX_STALENESS}s",
+        }
+        keyring.touch(mode=0o600)
+        keyring.write_text(self.patgate("keyring", "new"))
+        self.patgate("migrate")
+        for name, backend in backends.items():
+            self.patgate("backend", "create", name, "--url", backend.url, "--kind", "vllm")
+        for slug, email in (("acme", "alice@example.com"), ("beta", "bob@example.com")):
+            name = slug.capitalize()
+            self.patgate("domain", "create", slug, "--name", name, "--upstream", f"model-{slug}")
+            self.patgate("user", "create", email, "--name", email.partition("@")[0])
+            self.patgate("role", "member", "add", slug, "admin", email)
+        stack.process(
+            [PATGATE, "serve"], env=self.env, name="patgate", ready=f"http://{http}/readyz"
+        )
+
+        progress("Envoy")
+        addresses = {name: f"127.0.0.1:{backend.port}" for name, backend in backends.items()}
+        self.envoy = stack.envoy(
+            config=ROOT / "envoy" / "envoy.yaml", patch={"authz": grpc, "clusters": addresses}
+        )
+
+    def patgate(self, *arguments):
+        run = subprocess.run(
+            [PATGATE, *arguments],
+            env={**os.environ, **self.env},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        if run.returncode:
+            raise ServerError(f"patgate {' '.join(arguments)} failed:\n{run.stderr.strip()}")
+        return run.stdout
+
+    def token(self, name, email="alice@example.com", domain="acme", expires_in="90d"):
+        """Creates a token that may chat and list models, everywhere in one domain."""
+        scopes = []
+        for operation in ("llm_chat_completions", "llm_read"):
+            scopes += ["--scope", f"{domain}:domains:*:{operation}"]
+        options = ["--user", email, "--expires-in", expires_in, "--output", "json"]
+        return json.loads(self.patgate("token", "create", name, *options, *scopes))
+
+
+def tour_requests(tour, gateway, alice, bob):
+    chat = "/proxy/acme/v1/chat/completions"
+
+    tour.step(
+        "A chat completion is allowed",
+        "The backend sees who called. It sees neither the token, nor the x-domain-id that the "
+        "client made up.",
+    )
+    answer = tour.show("POST", chat, alice, CHAT, [("x-domain-id", "made-up")])
+    tour.expect(answer, 200)
+    seen = answer.json.get("seen", {}).get("headers", [])
+    for name, value in seen:
+        if name.startswith(("x-domain", "x-user", "x-pat", "x-auth", "x-upstream")):
+            print(f"   {dim(f'backend saw {name}: {value}')}")
+    values = [value for name, value in seen if name == "x-domain-id"]
+    tour.check("one x-domain-id", len(values) == 1 and values != ["made-up"], values)
+    tour.check("no Authorization upstream", "authorization" not in dict(seen), dict(seen))
+
+    tour.step("The same, streamed", "The words arrive one after another: nothing holds them back.")
+    status, arrivals = tour.stream(chat, alice, STREAM)
+    tour.check("answer 200", status == 200, status)
+    spread = arrivals[-1] - arrivals[0] if arrivals else 0
+    tour.check("chunks apart in time", spread > 0.1, f"{len(arrivals)} within {spread:.3f} s")
+
+    tour.step("Each domain has its own backend", "Bob's token, in beta: x-backend is model-beta.")
+    answer = tour.show("POST", "/proxy/beta/v1/chat/completions", bob, CHAT)
+    tour.expect(answer, 200)
+    backend = answer.headers["x-backend"]
+    tour.check("x-backend model-beta", backend == "model-beta", backend)
+
+    tour.step(
+        "Another domain is refused",
+        "Alice's token has no scope in beta. A domain that does not exist is answered the same.",
+    )
+    answer = tour.show("POST", "/proxy/beta/v1/chat/completions", alice, CHAT)
+    tour.expect(answer, 403, "permission_denied")
+    answer = tour.show("POST", "/proxy/nowhere/v1/chat/completions", alice, CHAT)
+    tour.expect(answer, 403, "permission_denied")
+
+    tour.step("A missing scope is refused", "This token may chat and list models, but not embed.")
+    answer = tour.show("POST", "/proxy/acme/v1/embeddings", alice, {"model": "m", "input": "x"})
+    tour.expect(answer, 403, "permission_denied")
+
+    tour.step(
+        "No token, and a mistyped one",
+        "The token carries a checksum under patgate's key: a typo costs no look-up.",
+    )
+    answer = tour.show("GET", "/proxy/acme/v1/models")
+    tour.expect(answer, 401, "missing_credential")
+    mistyped = alice[:-1] + ("0" if alice[-1] != "0" else "1")
+    answer = tour.show("GET", "/proxy/acme/v1/models", mistyped)
+    tour.expect(answer, 401, "invalid_token")
+
+    tour.step("The official OpenAI client", "What it raises on a denial is patgate's own message.")
+    url = f"{gateway.envoy.url}/proxy/acme/v1"
+    print(f"   OpenAI(base_url={url!r}, api_key={short(alice)!r}).chat.completions.create(…)")
+    content = OpenAI(base_url=url, api_key=alice).chat.completions.create(**CHAT)
+    print(f"   {content.choices[0].message.content}")
+    try:
+        OpenAI(base_url=url, api_key=mistyped).models.list()
+        tour.check("AuthenticationError", False, "no error")
+    except AuthenticationError as error:
+        print(f"   AuthenticationError: {error.body['message']}")
+        tour.check("code invalid_token", error.code == "invalid_token", error.code)
+
+
+def tour_lifetimes(tour, gateway):
+    def ask(token):
+        return lambda: tour.send("GET", "/proxy/acme/v1/models", token)
+
+    tour.step("A token expires", "Expiry is checked on every use, by Postgres's clock.")
+    token = gateway.token("short-lived", expires_in="2s")["token"]
+    tour.expect(tour.show("GET", "/proxy/acme/v1/models", token), 200)
+    answer, _ = tour.until("expired", ask(token), lambda a: a.status != 200, within=4)
+    tour.expect(answer, 401, "token_expired")
+
+    tour.step(
+        "A token is revoked",
+        f"Nothing is answered from knowledge older than max_staleness, {MAX_STALENESS} s here.",
+    )
+    created = gateway.token("to-be-revoked")
+    tour.expect(tour.show("GET", "/proxy/acme/v1/models", created["token"]), 200)
+    print(f"   $ patgate token revoke {created['id']}")
+    gateway.patgate("token", "revoke", created["id"])
+    answer, _ = tour.until(
+        "revoked", ask(created["token"]), lambda a: a.status != 200, within=MAX_STALENESS
+    )
+    tour.expect(answer, 401, "token_revoked")
+
+
+def tour_outages(tour, gateway, hot):
+    models = "/proxy/acme/v1/models"
+    cold = [gateway.token(f"cold-{number}")["token"] for number in range(2)]
+
+    tour.step(
+        "Redis stops",
+        "Nobody notices. A token that this replica has never seen comes from Postgres.",
+    )
+    gateway.redis.stop()
+    tour.expect(tour.show("GET", models, hot), 200)
+    tour.expect(tour.show("GET", models, cold[0]), 200)
+    gateway.redis.restart()
+
+    tour.step(
+        "Postgres stops",
+        "A hot token is served from memory. About a cold one nothing is known: that is a 503 with "
+        "Retry-After, never a 401 or 403.",
+    )
+    tour.expect(tour.send("GET", models, hot), 200)
+    gateway.postgres.stop()
+    tour.expect(tour.show("GET", models, hot), 200)
+    answer = tour.show("GET", models, cold[1])
+    tour.expect(answer, 503, "unavailable")
+    retry_after = answer.headers["retry-after"]
+    print(f"   {dim(f'retry-after: {retry_after}')}")
+    tour.check("Retry-After", bool(retry_after), retry_after)
+
+    tour.step(
+        "Postgres stays away",
+        "No answer ever rests on knowledge older than max_staleness: the token might be revoked.",
+    )
+    answer, _ = tour.until(
+        "hot token no longer served",
+        lambda: tour.send("GET", models, hot),
+        lambda a: a.status != 200,
+        within=MAX_STALENESS + 1,
+    )
+    tour.expect(answer, 503, "unavailable")
+
+    tour.step("Postgres is back", "Everything heals by itself, without a restart.")
+    gateway.postgres.restart()
+    for token, which in ((cold[1], "cold token served"), (hot, "hot token served")):
+        tour.until(
+            which,
+            lambda token=token: tour.send("GET", models, token),
+            lambda a: a.status == 200,
+            within=HEALED_WITHIN,
+        )
+
+
+def invite(gateway, token):
+    url = gateway.envoy.url + "/proxy/acme/v1"
+    print(f"\n{bold('Try it yourself')} (alice, domain acme)\n")
+    print(curl(gateway.envoy.port, "GET", "/proxy/acme/v1/models", token))
+    print(curl(gateway.envoy.port, "POST", "/proxy/acme/v1/chat/completions", token, CHAT))
+    print(
+        f"\nfrom openai import OpenAI  # .venv/bin/python has it\n"
+        f"client = OpenAI(base_url={url!r}, api_key={token!r})\n"
+        f"for chunk in client.chat.completions.create(**{STREAM!r}):\n"
+        f"    print(chunk.choices[0].delta.content or '', end='')\n"
+    )
+    print("Ctrl-C ends the demo and removes everything it started.", flush=True)
+    signal.pause()
+
+
+def progress(what):
+    print(f"{dim(f'{time.monotonic() - STARTED:5.1f} s')}  starting {what}", flush=True)
+
+
+def main():
+    if not PATGATE.exists():
+        sys.exit(f"{PATGATE} is missing: run make build")
+    with Stack() as stack:
+        gateway = Gateway(stack)
+        alice = gateway.token("alice-laptop")["token"]
+        bob = gateway.token("bob-laptop", email="bob@example.com", domain="beta")["token"]
+        print(f"{dim(f'{time.monotonic() - STARTED:5.1f} s')}  ready")
+
+        tour = Tour(gateway.envoy.port)
+        tour_requests(tour, gateway, alice, bob)
+        tour_lifetimes(tour, gateway)
+        tour_outages(tour, gateway, alice)
+        tour.summary()
+        if os.environ.get("ONCE") in (None, "", "0"):
+            invite(gateway, alice)
+        return 1 if tour.failures else 0
+
+
+if __name__ == "__main__":
+    STARTED = time.monotonic()
+    # Leaving the `with` of the stack is what stops the servers.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print()
+    except ServerError as error:
+        sys.exit(f"demo: {error}")

@@ -118,8 +118,20 @@ fn is_request_id(id: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use prometheus_client::registry::Registry;
+    use sqlx::postgres::PgPoolOptions;
+    use uuid::Uuid;
 
     use super::*;
+    use crate::{
+        clock::Moment,
+        config,
+        domain::{Domain, DomainId, DomainRef},
+        keyring::KeyRing,
+        operation::{EntityType, Operation},
+        principal::{DomainGrants, Principal, UserId},
+        resolve::{Found, Freshness, Memory, Tiers, postgres::Postgres},
+        token::{Prefixes, TokenId, VerifiedToken},
+    };
 
     #[tokio::test]
     async fn a_panic_is_denied_and_counted() {
@@ -130,5 +142,95 @@ mod tests {
         let mut page = String::new();
         prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
         assert!(page.contains("patgate_panics_total 1"), "{page}");
+    }
+
+    /// A checker whose memory knows one token of one domain, and whose Postgres is not there.
+    fn checker(token: &VerifiedToken, tokens: Tokens) -> Checker {
+        let metrics = Metrics::new(&mut Registry::default());
+        let clock = Arc::new(Clock::default());
+        let (now, moment) = (Tick::now(), Moment(1_000_000));
+        clock.observe(now, moment);
+        let hour = Duration::from_secs(3600);
+        let freshness = Freshness { max_staleness: hour, negative_ttl: hour };
+
+        let domain = DomainId(Uuid::from_u128(1));
+        let operations = Operation::ALL.iter().copied().collect();
+        let mut grants = DomainGrants::new(domain, "acme".parse().unwrap(), operations);
+        grants.add_scope(EntityType::Models, "*", Operation::LlmRead);
+        let principal = Principal::new(
+            token.id,
+            token.digest.clone(),
+            Moment(moment.0 * 2),
+            false,
+            UserId(Uuid::from_u128(2)),
+            true,
+            vec![grants],
+        );
+        let domain =
+            Domain::new(domain, "acme".parse().unwrap(), true, "model-acme".into(), Vec::new());
+        let principals = Memory::new(1 << 20, 10, freshness);
+        let found = Found { value: Some(Arc::new(principal)), as_of: now, verified: moment };
+        principals.insert(token.id, found, &freshness);
+        let domains = Memory::new(1 << 20, 10, freshness);
+        let reference = DomainRef::Slug(domain.slug.clone());
+        let found = Found { value: Some(Arc::new(domain)), as_of: now, verified: moment };
+        domains.insert(reference, found, &freshness);
+
+        let nowhere = PgPoolOptions::new().connect_lazy("postgres://127.0.0.1:1/none").unwrap();
+        let settings =
+            config::Postgres { url: String::new().into(), max_connections: 1, query_timeout: hour };
+        let postgres = Postgres::new(nowhere, &settings, Arc::clone(&clock), metrics.clone());
+        let tier = (Arc::clone(&clock), freshness, metrics.clone());
+        let (clock, freshness, metrics) = tier.clone();
+        let principals =
+            Tiers::new(principals, None, postgres.principals(), clock, freshness, metrics);
+        let (clock, freshness, metrics) = tier;
+        let domains = Tiers::new(
+            domains,
+            None,
+            postgres.domains(),
+            Arc::clone(&clock),
+            freshness,
+            metrics.clone(),
+        );
+        Checker {
+            apis: Apis::embedded().unwrap(),
+            tokens,
+            resolver: Resolver { principals, domains },
+            clock,
+            names: HeaderNames::new("x-"),
+            deadline: hour,
+            metrics,
+        }
+    }
+
+    fn decide_at_once(
+        checker: &Checker,
+        token: &str,
+        path: &str,
+    ) -> Option<(&'static str, &'static str)> {
+        let bearer = format!("Bearer {token}");
+        let header = |name: &str| (name == "authorization").then_some(bearer.as_str());
+        let parts = Parts { method: "GET", target: path, header };
+        // Polled once: whoever had to wait for anything would not be ready.
+        let (decision, _) = checker.check(&parts).now_or_never()?;
+        Some((decision.outcome(), decision.code()))
+    }
+
+    #[tokio::test]
+    async fn an_answer_from_memory_waits_for_nothing() {
+        let ring = KeyRing::parse("a:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap();
+        let tokens = Tokens::new(Prefixes::default(), ring);
+        let plain = tokens.mint(TokenId(Uuid::from_u128(7))).unwrap().plain;
+        let checker = checker(&tokens.verify(plain.expose()).unwrap(), tokens.clone());
+        let check = |path| decide_at_once(&checker, plain.expose(), path);
+        assert_eq!(check("/proxy/acme/v1/models"), Some(("allow", "ok")));
+        assert_eq!(check("/proxy/beta/v1/models"), Some(("deny", "permission_denied")));
+        assert_eq!(check("/proxy/acme/v1/models/"), Some(("deny", "bad_request")));
+        let forged = decide_at_once(&checker, "pat_forged", "/proxy/acme/v1/models");
+        assert_eq!(forged, Some(("deny", "invalid_token")));
+        // One that memory does not know has to wait.
+        let unknown = tokens.mint(TokenId(Uuid::from_u128(8))).unwrap().plain;
+        assert_eq!(decide_at_once(&checker, unknown.expose(), "/proxy/acme/v1/models"), None);
     }
 }

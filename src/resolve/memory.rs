@@ -72,7 +72,7 @@ impl<K: Kind> Memory<K> {
         self.known.get(key).or_else(|| self.unknown.get(key))
     }
 
-    pub(super) fn insert(&self, key: K::Key, found: Found<K::Value>, freshness: &Freshness) {
+    pub(crate) fn insert(&self, key: K::Key, found: Found<K::Value>, freshness: &Freshness) {
         if self.get(&key).is_some_and(|held| held.found.as_of > found.as_of) {
             return;
         }

@@ -58,6 +58,7 @@ fn main() -> ExitCode {
         tiers::postgres_may_be_away,
         tiers::nothing_is_older_than_max_staleness,
         tiers::entries_in_use_are_refreshed_ahead,
+        tiers::an_outage_is_told_in_our_words,
     ];
     let conclusion = libtest_mimic::run(&arguments, trials);
     let leaks = Arc::into_inner(suite).map(leaks::search).unwrap_or_default();

@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 
 use crate::{
     harness::{Replica, Suite, Token, World, outcome},
+    http,
     proxy::{Mode, Proxy},
 };
 
@@ -355,4 +356,19 @@ pub(crate) async fn entries_in_use_are_refreshed_ahead(suite: Arc<Suite>) {
     assert_eq!(from_memory, asked - 1, "only the first use was not answered from memory");
     assert!(lookups(&replica, "principal", "postgres", "hit").await >= 2, "it was renewed");
     assert!(replica.metric(POSTGRES).await < 40, "and not at each use");
+}
+
+/// With the deadline and the configuration of Envoy as shipped: our 503, not one of Envoy's own.
+pub(crate) async fn an_outage_is_told_in_our_words(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let proxy = Proxy::to(suite.postgres.port).await;
+    let url = suite.postgres_url("server", &world.database);
+    let postgres = through(&url, suite.postgres.port, &proxy);
+    let replica = world.serve(&[&postgres, "redis.url=", "deadline=100ms"]).await;
+    let envoy = replica.envoy(&suite);
+    proxy.set(Mode::BlackHole);
+    let bearer = reader(&world).await.bearer();
+    let reply = http::send(envoy.port, "GET", MODELS, &[("authorization", &bearer)], "").await;
+    assert_eq!((reply.status, reply.code().as_str()), (503, "unavailable"));
+    assert_eq!(reply.header("retry-after"), Some("1"));
 }

@@ -4,18 +4,20 @@ use std::{net::SocketAddr, sync::Arc};
 
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::{Apis, TableError},
     check::{Checker, GrpcEdge},
     clock::Clock,
-    config::{Config, KeyRingFileError, read_keyring},
-    feed,
-    resolve::{self, Freshness, Resolver, Tiers, postgres::Postgres, redis::Redis},
+    config::{self, Config, KeyRingFileError, read_keyring},
+    feed::{self, Feed},
+    postgres::Postgres,
+    resolve::{Freshness, Memory, Resolver, Shared, Tiers, postgres::lookups, redis::Redis},
     response::HeaderNames,
     schema,
-    server::{self, BindError, Lifetimes, Listeners},
+    server::{self, BindError, Lifetimes, Listeners, ServeError},
     telemetry::{self, Metrics},
     token::Tokens,
 };
@@ -24,7 +26,7 @@ use crate::{
 pub struct App {
     listeners: Listeners,
     edge: GrpcEdge,
-    postgres: Postgres,
+    reader: feed::Reader,
     registry: Registry,
     lifetimes: Lifetimes,
 }
@@ -54,8 +56,8 @@ pub enum Error {
     #[error("signals: {0}")]
     Signal(#[from] std::io::Error),
     /// The server failed.
-    #[error("serving gRPC: {0}")]
-    Serve(#[from] tonic::transport::Error),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
 }
 
 impl App {
@@ -73,9 +75,30 @@ impl App {
         let metrics = Metrics::new(&mut registry);
         let clock = Arc::new(Clock::default());
 
+        let feed = Arc::new(Feed::default());
         let pool = schema::connect(&config.postgres).await?;
         schema::check(&pool).await?;
-        let postgres = Postgres::new(pool, &config.postgres, Arc::clone(&clock), metrics.clone());
+        let asker = |pool| {
+            let timeout = config.postgres.query_timeout;
+            Postgres::new(pool, timeout, Arc::clone(&clock), Arc::clone(&feed), metrics.clone())
+        };
+        // One to poll with and one to listen on.
+        let feed_settings = config::Postgres {
+            url: config.feed_url.clone().unwrap_or_else(|| config.postgres.url.clone()),
+            max_connections: 2,
+            ..config.postgres.clone()
+        };
+        let feed_pool = schema::connect(&feed_settings).await?;
+        let reader = feed::Reader {
+            feed: Arc::clone(&feed),
+            postgres: asker(feed_pool.clone()),
+            pool: feed_pool,
+            metrics: metrics.clone(),
+        };
+        // So that what other replicas have left in Redis can be judged from the first check on.
+        if let Err(error) = reader.poll().await {
+            tracing::warn!(%error, "the feed of changes cannot be read yet");
+        }
         let redis = match &config.redis {
             None => None,
             Some(redis) => Some(
@@ -86,24 +109,24 @@ impl App {
 
         let freshness =
             Freshness { max_staleness: config.max_staleness, negative_ttl: config.negative_ttl };
-        let negatives = config.memory.negatives;
+        let shared = Shared {
+            redis,
+            clock: Arc::clone(&clock),
+            feed: Arc::clone(&feed),
+            freshness,
+            metrics: metrics.clone(),
+        };
+        let limit = Arc::new(Semaphore::new(config.postgres.max_connections as usize));
+        let (principals, domains) = lookups(&asker(pool), &limit);
+        let config::Memory { principals: principals_size, domains: domains_size, negatives } =
+            config.memory;
         let resolver = Resolver {
             principals: Tiers::new(
-                resolve::Memory::new(config.memory.principals, negatives, freshness),
-                redis.clone(),
-                postgres.principals(),
-                Arc::clone(&clock),
-                freshness,
-                metrics.clone(),
+                Memory::new(principals_size, negatives, freshness),
+                principals,
+                shared.clone(),
             ),
-            domains: Tiers::new(
-                resolve::Memory::new(config.memory.domains, negatives, freshness),
-                redis,
-                postgres.domains(),
-                Arc::clone(&clock),
-                freshness,
-                metrics.clone(),
-            ),
+            domains: Tiers::new(Memory::new(domains_size, negatives, freshness), domains, shared),
         };
         let checker = Checker {
             apis,
@@ -117,7 +140,7 @@ impl App {
         Ok(Self {
             listeners,
             edge: GrpcEdge(Arc::new(checker)),
-            postgres,
+            reader,
             registry,
             lifetimes: Lifetimes {
                 max_connection_age: config.max_connection_age,
@@ -146,7 +169,7 @@ impl App {
         let stop = CancellationToken::new();
         // Until the last check is answered, not just until the signal.
         let _stop_feed = stop.clone().drop_guard();
-        tokio::spawn(feed::run(self.postgres, stop));
+        tokio::spawn(self.reader.run(stop));
         server::run(self.listeners, self.edge, self.registry, self.lifetimes, shutdown).await?;
         Ok(())
     }

@@ -1,10 +1,11 @@
 //! The Authorization service: parse → resolve → decide → respond.
 
-use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{borrow::Cow, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, async_trait};
+use uuid::Uuid;
 
 use crate::{
     api::{Apis, ErrorStyle},
@@ -102,8 +103,10 @@ impl Authorization for GrpcEdge {
                 (Decision::Deny(refusal.into()), ErrorStyle::default())
             }
         };
-        let request_id = header("x-request-id").filter(|id| is_request_id(id)).unwrap_or_default();
-        let answer = Answer::new(&decision, &checker.names, &Addressee { request_id, errors });
+        let request_id = header("x-request-id").filter(|id| is_request_id(id));
+        let request_id = request_id.map_or_else(|| Uuid::new_v4().to_string().into(), Cow::from);
+        let to = Addressee { request_id: &request_id, errors };
+        let answer = Answer::new(&decision, &checker.names, &to);
         checker.metrics.decided(decision.outcome(), decision.code(), Tick::now().since(started));
         Ok(Response::new(answer))
     }
@@ -119,17 +122,19 @@ fn is_request_id(id: &str) -> bool {
 mod tests {
     use prometheus_client::registry::Registry;
     use sqlx::postgres::PgPoolOptions;
+    use tokio::sync::Semaphore;
     use uuid::Uuid;
 
     use super::*;
     use crate::{
         clock::Moment,
-        config,
         domain::{Domain, DomainId, DomainRef},
+        feed::{Checked, Feed, Server, Stamp},
         keyring::KeyRing,
         operation::{EntityType, Operation},
+        postgres::Postgres,
         principal::{DomainGrants, Principal, UserId},
-        resolve::{Found, Freshness, Memory, Tiers, postgres::Postgres},
+        resolve::{Found, Freshness, Memory, Shared, Tiers, postgres::lookups},
         token::{Prefixes, TokenId, VerifiedToken},
     };
 
@@ -142,6 +147,11 @@ mod tests {
         let mut page = String::new();
         prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
         assert!(page.contains("patgate_panics_total 1"), "{page}");
+    }
+
+    fn found<V>(value: V, as_of: Tick, verified: Moment, stamp: &Arc<Stamp>) -> Found<V> {
+        let (value, stamp) = (Some(Arc::new(value)), Arc::clone(stamp));
+        Found { value, as_of, verified, stamp, checked: Checked::default() }
     }
 
     /// A checker whose memory knows one token of one domain, and whose Postgres is not there.
@@ -168,31 +178,29 @@ mod tests {
         );
         let domain =
             Domain::new(domain, "acme".parse().unwrap(), true, "model-acme".into(), Vec::new());
+        let feed = Arc::new(Feed::default());
+        let server = Server { system: 1, timeline: 1 };
+        let stamp = Arc::new(Stamp { server, snapshot: "10:10:".parse().unwrap() });
+        feed.meet(&stamp).unwrap();
         let principals = Memory::new(1 << 20, 10, freshness);
-        let found = Found { value: Some(Arc::new(principal)), as_of: now, verified: moment };
-        principals.insert(token.id, found, &freshness);
+        principals.insert(token.id, found(principal, now, moment, &stamp), &freshness);
         let domains = Memory::new(1 << 20, 10, freshness);
         let reference = DomainRef::Slug(domain.slug.clone());
-        let found = Found { value: Some(Arc::new(domain)), as_of: now, verified: moment };
-        domains.insert(reference, found, &freshness);
+        domains.insert(reference, found(domain, now, moment, &stamp), &freshness);
 
         let nowhere = PgPoolOptions::new().connect_lazy("postgres://127.0.0.1:1/none").unwrap();
-        let settings =
-            config::Postgres { url: String::new().into(), max_connections: 1, query_timeout: hour };
-        let postgres = Postgres::new(nowhere, &settings, Arc::clone(&clock), metrics.clone());
-        let tier = (Arc::clone(&clock), freshness, metrics.clone());
-        let (clock, freshness, metrics) = tier.clone();
-        let principals =
-            Tiers::new(principals, None, postgres.principals(), clock, freshness, metrics);
-        let (clock, freshness, metrics) = tier;
-        let domains = Tiers::new(
-            domains,
-            None,
-            postgres.domains(),
-            Arc::clone(&clock),
+        let postgres =
+            Postgres::new(nowhere, hour, Arc::clone(&clock), Arc::clone(&feed), metrics.clone());
+        let shared = Shared {
+            redis: None,
+            clock: Arc::clone(&clock),
+            feed,
             freshness,
-            metrics.clone(),
-        );
+            metrics: metrics.clone(),
+        };
+        let (principal_lookup, domain_lookup) = lookups(&postgres, &Arc::new(Semaphore::new(1)));
+        let principals = Tiers::new(principals, principal_lookup, shared.clone());
+        let domains = Tiers::new(domains, domain_lookup, shared);
         Checker {
             apis: Apis::embedded().unwrap(),
             tokens,

@@ -21,8 +21,8 @@ use self::{
     keys::KEYS,
     sources::Settings,
     values::{
-        Expected, address, count, duration, headers_prefix, log_filter, log_format, mode, path,
-        postgres_url, prefixes, redis_url, size, socket_path, some_time,
+        Expected, address, count, duration, feed_url, headers_prefix, log_filter, log_format, mode,
+        path, postgres_url, prefixes, redis_url, size, socket_path, some_time,
     },
 };
 use crate::{keyring::KeyRing, token::Prefixes};
@@ -34,6 +34,8 @@ pub struct Config {
     pub listen: Listen,
     /// The truth.
     pub postgres: Postgres,
+    /// Where changes are read, if not where everything else is.
+    pub feed_url: Option<SecretString>,
     /// The second tier, if there is one.
     pub redis: Option<Redis>,
     /// Where the key ring is; present when loaded for serving.
@@ -191,6 +193,7 @@ impl Config {
         let postgres_url = reader.get("postgres.url", postgres_url);
         let max_connections = reader.get("postgres.max_connections", count);
         let query_timeout = reader.get("postgres.query_timeout", some_time);
+        let feed_url = reader.get("feed.url", feed_url);
         let redis_url = reader.get("redis.url", redis_url);
         let redis_timeout = reader.get("redis.timeout", some_time);
         let redis_connections = reader.get("redis.connections", count);
@@ -243,6 +246,7 @@ impl Config {
                     max_connections: max_connections?,
                     query_timeout: query_timeout?,
                 },
+                feed_url: feed_url?,
                 redis: match redis_url? {
                     Some(url) => Some(Redis {
                         url,

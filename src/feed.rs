@@ -1,34 +1,168 @@
-//! Keeps in touch with Postgres in the background.
+//! What this replica knows of changes, and how fresh that makes an entry.
 //!
-//! A trip a second relates Postgres's clock to ours, also while every look-up is answered from
-//! memory or Redis.
+//! An entry rests on subjects: the token, its owner, each domain, each (owner, domain) membership.
+//! It carries the snapshot of the statement that read it, and the server and timeline of that
+//! snapshot. It may be used only if
+//!
+//! - (a) its snapshot sees every change of its subjects that is known here, it is of the current
+//!   server and timeline, and its snapshot is not older than the floor of the record; **and**
+//! - (b) `now - max(as of, watermark) <= max_staleness`.
+//!
+//! # Why this is enough
+//!
+//! Let an entry be used at tick `t`, and let `c` be a change of one of its subjects that its
+//! snapshot `S` does not see. Claim: `c` committed no earlier than `max_staleness` before `t`.
+//!
+//! `S` was taken after the tick `as of`, and sees all that committed before it was taken; so `c`
+//! committed after `as of`. If (b) holds by `as of`, that is the claim. Otherwise (b) holds by the
+//! watermark, the tick at which the latest poll that is recorded was sent. Its snapshot `P` sees
+//! all that committed before that tick. Suppose `c` is among that. The record holds every change
+//! that `P` sees and the floor `F` does not: it began with all that the table retained, which is
+//! all that the horizon does not see, and each poll added what the previous one's snapshot did not
+//! see; where that would leave a gap, the record begins anew. By (a) `S` includes `F`, and `S` does
+//! not see `c`, so `F` does not see it either; hence `c` is recorded, and (a) refuses the entry.
+//! So `c` committed after the watermark, which again is the claim.
+//!
+//! Three things this leans on. Snapshots of one server and timeline are ordered, because what is
+//! visible only grows; so server and timeline are compared first. The watermark is read before
+//! the record is, and published after it; a reader who sees a watermark sees its changes. And a
+//! change carries the id of its own top-level transaction, so it becomes visible together with
+//! what it describes, however late that commits.
 
-use std::time::Duration;
+mod reader;
+mod record;
 
-use tokio_util::sync::CancellationToken;
+use std::{
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{
+            AtomicI64, AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
+        },
+    },
+    time::Duration,
+};
 
-use crate::resolve::postgres::Postgres;
+use self::record::Record;
+pub(crate) use self::{
+    reader::Reader,
+    record::{Change, Poll, Server, Stamp, Subject},
+};
+use crate::{clock::Tick, snapshot::Snapshot};
 
-const EVERY: Duration = Duration::from_secs(1);
+/// A finding that was never compared with the record.
+const UNCHECKED: u64 = u64::MAX;
 
-/// Makes trips until `shutdown`. Logs when contact is lost and when it is back.
-pub(crate) async fn run(postgres: Postgres, shutdown: CancellationToken) {
-    let mut connected = true;
-    loop {
-        let trip = postgres.trip().await;
-        match &trip {
-            Ok(()) if !connected => tracing::info!("Postgres is back"),
-            Err(error) if connected => tracing::warn!(
-                %error,
-                "Postgres cannot be reached; tokens in use are served until what is known of them \
-                 is older than max_staleness",
-            ),
-            _ => {}
-        }
-        connected = trip.is_ok();
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(EVERY) => {}
+/// Up to which version of the record a finding is known to hold. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Checked(Arc<AtomicU64>);
+
+impl Default for Checked {
+    fn default() -> Self {
+        Self(Arc::new(AtomicU64::new(UNCHECKED)))
+    }
+}
+
+/// The knowledge of one replica.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    record: RwLock<Record>,
+    /// That of the record; read without its lock while nothing changes.
+    version: AtomicU64,
+    /// The tick at which the latest recorded poll was sent.
+    watermark: AtomicI64,
+}
+
+impl Default for Feed {
+    fn default() -> Self {
+        Self {
+            record: RwLock::default(),
+            version: AtomicU64::new(0),
+            watermark: AtomicI64::new(i64::MIN),
         }
     }
 }
+
+impl Feed {
+    /// The tick as of which a finding still holds, as far as is known here; nothing when a change
+    /// has outdated it, or when what would tell is not known.
+    pub(crate) fn holds_as_of(
+        &self,
+        stamp: &Stamp,
+        checked: &Checked,
+        as_of: Tick,
+        subjects: impl FnOnce(&mut dyn FnMut(Subject)),
+    ) -> Option<Tick> {
+        // Before the record, see above.
+        let watermark = Tick::from_micros(self.watermark.load(Acquire));
+        let known = checked.0.load(Relaxed);
+        if known == UNCHECKED || known != self.version.load(Acquire) {
+            let since = (known != UNCHECKED).then_some(known);
+            let version = self.read().judge(stamp, since, subjects)?;
+            checked.0.store(version, Relaxed);
+        }
+        Some(as_of.max(watermark))
+    }
+
+    /// Takes note of where a statement was answered.
+    ///
+    /// # Errors
+    ///
+    /// When it is a place that the server has left behind: an earlier timeline.
+    pub(crate) fn meet(&self, stamp: &Stamp) -> Result<(), Superseded> {
+        if self.read().server() == Some(stamp.server) {
+            return Ok(());
+        }
+        let mut record = self.write();
+        record.meet(stamp)?;
+        self.publish(&record);
+        // What was known of another server says nothing about this one.
+        self.watermark.store(i64::MIN, Release);
+        Ok(())
+    }
+
+    /// The snapshot from which the next poll has to go on; nothing before the first.
+    pub(crate) fn polled_to(&self) -> Option<Snapshot> {
+        self.read().polled_to()
+    }
+
+    /// Records a poll. False when it does not join on to what is recorded: the next one has to
+    /// ask for everything that is retained.
+    pub(crate) fn apply(&self, poll: Poll) -> bool {
+        let sent = poll.sent;
+        let mut record = self.write();
+        let joined = record.apply(poll);
+        self.publish(&record);
+        if joined {
+            // After the changes, see above. Polls are applied in the order of their sending.
+            self.watermark.store(sent.as_micros(), Release);
+        }
+        joined
+    }
+
+    /// The age of the watermark; nothing before the first poll.
+    pub(crate) fn watermark_age(&self, now: Tick) -> Option<Duration> {
+        match self.watermark.load(Acquire) {
+            i64::MIN => None,
+            watermark => Some(now.since(Tick::from_micros(watermark))),
+        }
+    }
+
+    fn publish(&self, record: &Record) {
+        self.version.store(record.version(), Release);
+    }
+
+    // No code that can panic runs under these locks.
+    fn read(&self) -> RwLockReadGuard<'_, Record> {
+        self.record.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Record> {
+        self.record.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A server that is no longer the primary, whatever it believes.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the server is on timeline {0}, which has been superseded")]
+pub(crate) struct Superseded(u32);

@@ -29,7 +29,9 @@
 //! What it is about: [`token`], [`keyring`], [`principal`], [`domain`], [`operation`],
 //! [`decision`].
 //!
-//! Around it: [`app`] wires, `server` listens and drains, `feed` keeps in touch with Postgres,
+//! How fresh it is: [`clock`], `feed` (the rule, and why it is enough), `snapshot`, `postgres`.
+//!
+//! Around it: [`app`] wires, `server` listens and drains,
 //! [`telemetry`] names every metric, [`config`] reads settings, [`schema`] migrates,
 //! [`store`] is the administrator's side and [`cli`] its commands.
 
@@ -47,6 +49,7 @@ pub mod domain;
 mod feed;
 pub mod keyring;
 pub mod operation;
+mod postgres;
 pub mod principal;
 mod proto;
 pub mod request;
@@ -54,6 +57,7 @@ mod resolve;
 mod response;
 pub mod schema;
 mod server;
+mod snapshot;
 pub mod store;
 pub mod telemetry;
 pub mod token;

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Identifies a user.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct UserId(pub Uuid);
 
@@ -69,6 +69,11 @@ impl Principal {
             DomainRef::Id(id) => self.grants_in(*id).is_some(),
             DomainRef::Slug(slug) => self.grants.iter().any(|grant| grant.slug == *slug),
         }
+    }
+
+    /// The domains that the token's scopes name.
+    pub fn domains(&self) -> impl Iterator<Item = DomainId> {
+        self.grants.iter().map(|grant| grant.domain)
     }
 
     /// Bytes this principal occupies, for the bound of the memory tier.

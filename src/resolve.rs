@@ -8,9 +8,8 @@
 //! ```
 //!
 //! "Not found" is a value, `Ok(None)`; "cannot know" is an error, [`Unavailable`], and is never
-//! kept. An entry may be used while its age, measured from before the statement that read it was
-//! sent, is at most `max_staleness`; whoever waited for somebody else's look-up applies the rule
-//! to its result again.
+//! kept. Whether an entry may be used, wherever it comes from, is for the rule in `feed.rs` to say;
+//! whoever waited for somebody else's look-up applies it to the result again.
 
 mod batch;
 mod breaker;
@@ -29,6 +28,7 @@ use self::{flight::Flights, postgres::Lookup, redis::Redis};
 use crate::{
     clock::{Clock, Moment, Tick},
     domain::{Domain, DomainRef},
+    feed::{Checked, Feed, Stamp, Subject},
     principal::Principal,
     telemetry::Metrics,
     token::TokenId,
@@ -44,6 +44,9 @@ pub(crate) trait Kind: 'static {
 
     /// Bytes a value occupies in memory.
     fn size(value: &Self::Value) -> usize;
+
+    /// What a finding under `key` rests on: a change to any of it may have made it wrong.
+    fn rests_on(key: &Self::Key, value: Option<&Self::Value>, visit: &mut dyn FnMut(Subject));
 }
 
 pub(crate) enum Principals {}
@@ -57,6 +60,16 @@ impl Kind for Principals {
     fn size(value: &Principal) -> usize {
         value.size()
     }
+
+    fn rests_on(key: &TokenId, value: Option<&Principal>, visit: &mut dyn FnMut(Subject)) {
+        visit(Subject::Token(*key));
+        let Some(principal) = value else { return };
+        visit(Subject::User(principal.owner));
+        for domain in principal.domains() {
+            visit(Subject::Domain(domain));
+            visit(Subject::Membership(principal.owner, domain));
+        }
+    }
 }
 
 impl Kind for Domains {
@@ -67,6 +80,16 @@ impl Kind for Domains {
     fn size(value: &Domain) -> usize {
         value.size()
     }
+
+    fn rests_on(key: &DomainRef, value: Option<&Domain>, visit: &mut dyn FnMut(Subject)) {
+        match key {
+            DomainRef::Id(id) => visit(Subject::Domain(*id)),
+            DomainRef::Slug(slug) => visit(Subject::Slug(slug.clone())),
+        }
+        if let Some(domain) = value {
+            visit(Subject::Domain(domain.id));
+        }
+    }
 }
 
 /// It could not be known in time whether there is such a thing.
@@ -74,7 +97,7 @@ impl Kind for Domains {
 #[error("no store could answer in time")]
 pub struct Unavailable;
 
-/// What a look-up found, and when.
+/// What a look-up found, when, and where.
 #[derive(Debug)]
 pub(crate) struct Found<V> {
     /// Nothing: there is no such thing.
@@ -83,11 +106,21 @@ pub(crate) struct Found<V> {
     pub(crate) as_of: Tick,
     /// The same in Postgres's clock, which other replicas can read.
     pub(crate) verified: Moment,
+    /// What the statement that read it saw.
+    pub(crate) stamp: Arc<Stamp>,
+    /// How far it was compared with the record of changes.
+    pub(crate) checked: Checked,
 }
 
 impl<V> Clone for Found<V> {
     fn clone(&self) -> Self {
-        Self { value: self.value.clone(), as_of: self.as_of, verified: self.verified }
+        Self {
+            value: self.value.clone(),
+            as_of: self.as_of,
+            verified: self.verified,
+            stamp: Arc::clone(&self.stamp),
+            checked: self.checked.clone(),
+        }
     }
 }
 
@@ -95,20 +128,15 @@ impl<V> Clone for Found<V> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Freshness {
     pub(crate) max_staleness: Duration,
-    /// The same for "there is no such thing", which nobody misses if it is asked again.
+    /// The same for "there is no such thing".
     pub(crate) negative_ttl: Duration,
 }
 
-impl Freshness {
-    /// The longest that a finding may be used.
-    fn bound<V>(&self, found: &Found<V>) -> Duration {
-        if found.value.is_some() { self.max_staleness } else { self.negative_ttl }
-    }
-
-    fn allows<V>(&self, found: &Found<V>, now: Tick) -> bool {
-        now.since(found.as_of) <= self.bound(found)
-    }
-}
+/// How long an entry lives in Redis: less than changes are kept on record.
+const REDIS_TTL: Duration = Duration::from_secs(5 * 60);
+/// A result that a change has overtaken is asked for again this often. More would mean that the
+/// record and the database are not of one history.
+const ATTEMPTS: usize = 3;
 
 /// The three tiers, for both kinds.
 pub(crate) struct Resolver {
@@ -120,24 +148,23 @@ pub(crate) struct Resolver {
 pub(crate) struct Tiers<K: Kind> {
     memory: Memory<K>,
     flights: Flights<K::Key, Found<K::Value>>,
-    redis: Option<Arc<Redis>>,
     postgres: Lookup<K>,
-    clock: Arc<Clock>,
-    freshness: Freshness,
-    metrics: Metrics,
+    shared: Shared,
+}
+
+/// What the tiers of both kinds have in common.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) redis: Option<Arc<Redis>>,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) feed: Arc<Feed>,
+    pub(crate) freshness: Freshness,
+    pub(crate) metrics: Metrics,
 }
 
 impl<K: Kind> Tiers<K> {
-    pub(crate) fn new(
-        memory: Memory<K>,
-        redis: Option<Arc<Redis>>,
-        postgres: Lookup<K>,
-        clock: Arc<Clock>,
-        freshness: Freshness,
-        metrics: Metrics,
-    ) -> Arc<Self> {
-        let flights = Flights::default();
-        Arc::new(Self { memory, flights, redis, postgres, clock, freshness, metrics })
+    pub(crate) fn new(memory: Memory<K>, postgres: Lookup<K>, shared: Shared) -> Arc<Self> {
+        Arc::new(Self { memory, flights: Flights::default(), postgres, shared })
     }
 
     /// What is under `key`. Answered from memory, the future is ready at its first poll.
@@ -146,22 +173,50 @@ impl<K: Kind> Tiers<K> {
         key: &K::Key,
     ) -> Result<Option<Arc<K::Value>>, Unavailable> {
         let now = Tick::now();
-        if let Some(hit) = self.memory.get(key).filter(|hit| self.freshness.allows(&hit.found, now))
+        if let Some(hit) = self.memory.get(key)
+            && let Some(known) = self.usable(key, &hit.found, now)
         {
-            self.metrics.looked_up(K::NAME, "memory", hit.found.result());
-            if hit.wants_refresh(now) {
+            self.count("memory", hit.found.result());
+            if hit.wants_refresh(now, known) {
                 // Nobody waits for it; when it fails, the next use after a while tries again.
-                drop(self.look_up(key, now.before(self.freshness.max_staleness / 4)));
+                drop(self.look_up(key, now.before(self.shared.freshness.max_staleness / 4)));
             }
             return Ok(hit.found.value);
         }
-        loop {
-            let oldest = Tick::now().before(self.freshness.max_staleness);
+        for _ in 0..ATTEMPTS {
+            let oldest = Tick::now().before(self.shared.freshness.max_staleness);
             let found = self.look_up(key, oldest)?.await?;
-            if self.freshness.allows(&found, Tick::now()) {
+            // What was true after we were asked is an answer, however short the bounds.
+            let bound = |known| known >= now || self.within_bound(&found, known, Tick::now());
+            if self.holds_as_of(key, &found).is_some_and(bound) {
                 return Ok(found.value);
             }
         }
+        Err(Unavailable)
+    }
+
+    /// The tick as of which a finding is true, as far as is known here.
+    fn holds_as_of(&self, key: &K::Key, found: &Found<K::Value>) -> Option<Tick> {
+        let value = found.value.as_deref();
+        let rests_on = |visit: &mut dyn FnMut(Subject)| K::rests_on(key, value, visit);
+        let known =
+            self.shared.feed.holds_as_of(&found.stamp, &found.checked, found.as_of, rests_on)?;
+        // The feed does not prolong a negative: nobody misses it if it is asked for again.
+        Some(if value.is_some() { known } else { found.as_of })
+    }
+
+    fn within_bound(&self, found: &Found<K::Value>, known: Tick, now: Tick) -> bool {
+        let Freshness { max_staleness, negative_ttl } = self.shared.freshness;
+        now.since(known) <= if found.value.is_some() { max_staleness } else { negative_ttl }
+    }
+
+    /// The same tick, for a finding that is fresh enough to be used.
+    fn usable(&self, key: &K::Key, found: &Found<K::Value>, now: Tick) -> Option<Tick> {
+        self.holds_as_of(key, found).filter(|known| self.within_bound(found, *known, now))
+    }
+
+    fn count(&self, tier: &'static str, result: &'static str) {
+        self.shared.metrics.looked_up(K::NAME, tier, result);
     }
 
     /// Joins the look-up of `key` that is under way, or starts one. It takes nothing from Redis
@@ -176,34 +231,41 @@ impl<K: Kind> Tiers<K> {
     }
 
     async fn fill(&self, key: K::Key, oldest: Tick) -> Result<Found<K::Value>, Unavailable> {
+        let Shared { redis, freshness, .. } = &self.shared;
         if let Some(found) = self.ask_redis(&key, oldest).await {
-            self.memory.insert(key, found.clone(), &self.freshness);
+            self.memory.insert(key, found.clone(), freshness);
             return Ok(found);
         }
         let found = self.postgres.get(key.clone()).await.inspect_err(|Unavailable| {
-            self.metrics.looked_up(K::NAME, "postgres", "unavailable");
+            self.count("postgres", "unavailable");
         })?;
-        self.metrics.looked_up(K::NAME, "postgres", found.result());
-        self.memory.insert(key.clone(), found.clone(), &self.freshness);
-        if let Some(redis) = &self.redis {
-            redis.put::<K>(&key, &found, self.freshness.bound(&found));
+        self.count("postgres", found.result());
+        self.memory.insert(key.clone(), found.clone(), freshness);
+        if let Some(redis) = redis {
+            let ttl = if found.value.is_some() { REDIS_TTL } else { freshness.negative_ttl };
+            redis.put::<K>(&key, &found, ttl);
         }
         Ok(found)
     }
 
     /// Whatever is wrong with Redis or with what it holds, Postgres is asked next.
     async fn ask_redis(&self, key: &K::Key, oldest: Tick) -> Option<Found<K::Value>> {
-        let redis = self.redis.as_ref()?;
-        let outcome = redis.get::<K>(key).await;
-        let usable = outcome.and_then(|(verified, value)| {
+        let outcome = self.shared.redis.as_ref()?.get::<K>(key).await;
+        let usable = outcome.and_then(|entry| {
             let now = Tick::now();
-            let as_of = self.clock.tick_of(verified, now).ok_or("stale")?;
-            let found = Found { value: value.map(Arc::new), as_of, verified };
-            let fresh = as_of >= oldest && self.freshness.allows(&found, now);
-            if fresh { Ok(found) } else { Err("stale") }
+            let as_of = self.shared.clock.tick_of(entry.verified, now).ok_or("stale")?;
+            let found = Found {
+                value: entry.value.map(Arc::new),
+                as_of,
+                verified: entry.verified,
+                stamp: Arc::new(entry.stamp),
+                checked: Checked::default(),
+            };
+            let known = self.usable(key, &found, now).filter(|known| *known >= oldest);
+            known.map(|_| found).ok_or("stale")
         });
         let result = usable.as_ref().map_or_else(|miss| *miss, Found::result);
-        self.metrics.looked_up(K::NAME, "redis", result);
+        self.count("redis", result);
         usable.ok()
     }
 }

@@ -15,7 +15,10 @@ use std::{
 
 use axum::{Router, http::StatusCode, routing::get};
 use prometheus_client::registry::Registry;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    task::{JoinError, JoinSet},
+};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{
@@ -127,6 +130,17 @@ pub(crate) struct Lifetimes {
     pub(crate) drain_grace: Duration,
 }
 
+/// A server that ended on its own.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// By an error of the listener.
+    #[error("serving gRPC: {0}")]
+    Transport(#[from] tonic::transport::Error),
+    /// By a panic.
+    #[error("serving gRPC: {0}")]
+    Panic(#[from] JoinError),
+}
+
 /// Serves until `shutdown`, then drains: not ready, keep serving for a while so that everybody
 /// notices, GOAWAY, finish what is under way, give up after the grace period.
 pub(crate) async fn run(
@@ -135,7 +149,7 @@ pub(crate) async fn run(
     registry: Registry,
     lifetimes: Lifetimes,
     shutdown: CancellationToken,
-) -> Result<(), tonic::transport::Error> {
+) -> Result<(), ServeError> {
     let (readiness, closing) = (Readiness::default(), CancellationToken::new());
     let (reporter, health) = tonic_health::server::health_reporter();
     report(&reporter, ServingStatus::Serving).await;
@@ -151,7 +165,7 @@ pub(crate) async fn run(
             .add_service(authorization)
             .add_service(health.clone())
     };
-    let mut servers = tokio::task::JoinSet::new();
+    let mut servers = JoinSet::new();
     if let Some(listener) = listeners.grpc {
         // Without it an answer waits for the acknowledgement of the one before, up to 40 ms.
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
@@ -176,15 +190,21 @@ pub(crate) async fn run(
     readiness.set(true);
     tracing::info!("ready");
 
-    shutdown.cancelled().await;
+    let failed = tokio::select! {
+        () = shutdown.cancelled() => None,
+        ended = servers.join_next() => Some(ended),
+    };
     readiness.set(false);
+    if let Some(ended) = failed {
+        return ended.map_or(Ok(()), outcome);
+    }
     report(&reporter, ServingStatus::NotServing).await;
     tracing::info!(delay = ?lifetimes.drain_delay, "draining");
     tokio::time::sleep(lifetimes.drain_delay).await;
     closing.cancel();
     let finished = async {
         while let Some(ended) = servers.join_next().await {
-            ended.unwrap_or(Ok(()))?;
+            outcome(ended)?;
         }
         Ok(())
     };
@@ -196,6 +216,13 @@ pub(crate) async fn run(
         tracing::warn!("some checks had not ended within drain.grace");
         Ok(())
     })
+}
+
+/// A server that panicked is taken down with the process.
+fn outcome(
+    ended: Result<Result<(), tonic::transport::Error>, JoinError>,
+) -> Result<(), ServeError> {
+    Ok(ended??)
 }
 
 async fn report(reporter: &HealthReporter, status: ServingStatus) {

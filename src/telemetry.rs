@@ -2,12 +2,12 @@
 //!
 //! Label values come from closed sets: never a token, a user, a path or a model.
 
-use std::time::Duration;
+use std::{sync::atomic::AtomicU64, time::Duration};
 
 use axum::{http::header::CONTENT_TYPE, response::IntoResponse};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
-    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
 use tracing_subscriber::EnvFilter;
@@ -41,6 +41,12 @@ pub struct StoreLabels {
     store: &'static str,
 }
 
+/// How a poll ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PollLabels {
+    result: &'static str,
+}
+
 /// All metrics of the process. Clones count into the same place.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -51,6 +57,10 @@ pub struct Metrics {
     commands: Family<StoreLabels, Counter>,
     failures: Family<StoreLabels, Counter>,
     dropped_writes: Counter,
+    polls: Family<PollLabels, Counter>,
+    changes: Counter,
+    restarts: Counter,
+    watermark_age: Gauge<f64, AtomicU64>,
 }
 
 impl Metrics {
@@ -64,6 +74,10 @@ impl Metrics {
             commands: Family::default(),
             failures: Family::default(),
             dropped_writes: Counter::default(),
+            polls: Family::default(),
+            changes: Counter::default(),
+            restarts: Counter::default(),
+            watermark_age: Gauge::default(),
         };
         let registry = registry.sub_registry_with_prefix("patgate");
         registry.register("decisions", "Checks by outcome and code", metrics.decisions.clone());
@@ -89,6 +103,19 @@ impl Metrics {
             "redis_dropped_writes",
             "Entries not written to Redis because the queue was full or Redis failed",
             metrics.dropped_writes.clone(),
+        );
+        registry.register("feed_polls", "Polls of the change feed", metrics.polls.clone());
+        registry.register("feed_changes", "Changes read from the feed", metrics.changes.clone());
+        registry.register(
+            "feed_restarts",
+            "Times that the record of changes began anew: at start, after a gap, on a new server",
+            metrics.restarts.clone(),
+        );
+        registry.register_with_unit(
+            "feed_watermark_age",
+            "How old the knowledge of changes was at the end of the latest poll",
+            Unit::Seconds,
+            metrics.watermark_age.clone(),
         );
         metrics
     }
@@ -116,6 +143,21 @@ impl Metrics {
 
     pub(crate) fn dropped_write(&self) {
         self.dropped_writes.inc();
+    }
+
+    /// `age` is nothing while there never was a poll.
+    pub(crate) fn polled(&self, succeeded: bool, age: Option<Duration>) {
+        let result = if succeeded { "ok" } else { "failed" };
+        self.polls.get_or_create(&PollLabels { result }).inc();
+        self.watermark_age.set(age.map_or(f64::INFINITY, |age| age.as_secs_f64()));
+    }
+
+    pub(crate) fn changes_read(&self, count: usize) {
+        self.changes.inc_by(count as u64);
+    }
+
+    pub(crate) fn feed_restarted(&self) {
+        self.restarts.inc();
     }
 }
 

@@ -31,6 +31,11 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key("postgres.max_connections", "8", "Connections held at most."),
     key("postgres.query_timeout", "1s", "How long one statement may run."),
+    secret(
+        "feed.url",
+        "Where changes are read: a direct connection or a pooler in session mode; empty = \
+         `postgres.url`.",
+    ),
     secret("redis.url", "`redis://…`, or `rediss://…` for TLS; empty = no Redis."),
     key("redis.timeout", "20ms", "How long one round trip to Redis may take."),
     key("redis.connections", "4", "Connections held at most."),

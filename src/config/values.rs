@@ -121,6 +121,10 @@ pub(super) fn postgres_url(text: &str) -> Result<SecretString, Expected> {
     }
 }
 
+pub(super) fn feed_url(text: &str) -> Result<Option<SecretString>, Expected> {
+    if text.is_empty() { Ok(None) } else { postgres_url(text).map(Some) }
+}
+
 pub(super) fn redis_url(text: &str) -> Result<Option<SecretString>, Expected> {
     if text.is_empty() {
         return Ok(None);

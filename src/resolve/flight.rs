@@ -13,6 +13,7 @@ use futures_util::{
     FutureExt,
     future::{BoxFuture, Shared},
 };
+use tokio::sync::oneshot;
 
 use super::Unavailable;
 
@@ -47,23 +48,31 @@ where
     where
         F: Future<Output = Result<T, Unavailable>> + Send + 'static,
     {
-        let mut board = lock(&self.0);
-        if let Some(waiter) = board.get(key) {
-            return Ok(waiter.clone());
-        }
-        if board.len() >= MAX_FLIGHTS {
-            return Err(Unavailable);
-        }
+        let (answer, answered) = oneshot::channel();
+        let waiter = {
+            let mut board = lock(&self.0);
+            if let Some(waiter) = board.get(key) {
+                return Ok(waiter.clone());
+            }
+            if board.len() >= MAX_FLIGHTS {
+                return Err(Unavailable);
+            }
+            // No answer: the look-up panicked, or the process is ending.
+            let waiter = answered.map(|answer| answer.unwrap_or(Err(Unavailable)));
+            let waiter = waiter.boxed().shared();
+            board.insert(key.clone(), waiter.clone());
+            waiter
+        };
+        // Not under the lock: a runtime that is ending drops the task right here.
         let landing = Landing { board: Arc::clone(&self.0), key: key.clone() };
         let look_up = start(key.clone());
-        let task = tokio::spawn(async move {
-            // Leaves the board before anybody is told, also when the look-up panics: a caller who
-            // comes after the result starts afresh.
-            let _landing = landing;
-            look_up.await
+        tokio::spawn(async move {
+            let found = look_up.await;
+            // Leaves the board before anybody is told: a caller who comes after the result starts
+            // afresh. When the look-up panics, it leaves as well.
+            drop(landing);
+            let _ = answer.send(found);
         });
-        let waiter = task.map(|ended| ended.unwrap_or(Err(Unavailable))).boxed().shared();
-        board.insert(key.clone(), waiter.clone());
         Ok(waiter)
     }
 }

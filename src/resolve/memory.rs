@@ -15,6 +15,8 @@ use crate::clock::Tick;
 
 /// What an entry costs besides its key and value: the cache's own book-keeping.
 const OVERHEAD: usize = 256;
+/// Entries that nobody asks for give their room back.
+const IDLE: Duration = Duration::from_secs(15 * 60);
 /// How soon after an attempt to refresh an entry the next one may follow.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -29,31 +31,37 @@ pub(crate) struct Memory<K: Kind> {
 #[derive(Debug)]
 pub(super) struct Hit<V> {
     pub(super) found: Found<V>,
-    /// The tick from which a use renews the entry behind its answer.
-    refresh_at: Arc<AtomicI64>,
+    /// How old its knowledge may grow before a use renews it behind the answer.
+    patience: Duration,
+    /// The tick before which it is not renewed, whatever its age.
+    not_before: Arc<AtomicI64>,
 }
 
 impl<V> Clone for Hit<V> {
     fn clone(&self) -> Self {
-        Self { found: self.found.clone(), refresh_at: Arc::clone(&self.refresh_at) }
+        Self { found: self.found.clone(), not_before: Arc::clone(&self.not_before), ..*self }
     }
 }
 
 impl<V> Hit<V> {
-    /// Whether this use should start a refresh; true for one use at a time.
-    pub(super) fn wants_refresh(&self, now: Tick) -> bool {
-        let due = self.refresh_at.load(Relaxed);
+    /// Whether this use should start a refresh; true for one use at a time. `known` is the tick
+    /// as of which the entry is known to hold: while the feed runs, that is never long ago.
+    pub(super) fn wants_refresh(&self, now: Tick, known: Tick) -> bool {
+        if now.since(known) < self.patience || self.found.value.is_none() {
+            return false;
+        }
+        let due = self.not_before.load(Relaxed);
         now >= Tick::from_micros(due)
             && self
-                .refresh_at
+                .not_before
                 .compare_exchange(due, now.after(RETRY_AFTER).as_micros(), Relaxed, Relaxed)
                 .is_ok()
     }
 }
 
 impl<K: Kind> Memory<K> {
-    /// Up to `bytes` of entries, and up to `negatives` keys that lead nowhere. Entries past their
-    /// bound are dropped when room is needed or some time after.
+    /// Up to `bytes` of entries, and up to `negatives` keys that lead nowhere. Entries that
+    /// nobody uses are dropped after a while, or when room is needed.
     pub(crate) fn new(bytes: u64, negatives: u64, freshness: Freshness) -> Self {
         let known = Cache::builder()
             .max_capacity(bytes)
@@ -61,7 +69,7 @@ impl<K: Kind> Memory<K> {
                 let value = hit.found.value.as_deref().map_or(0, K::size);
                 u32::try_from(OVERHEAD + size_of::<K::Key>() + value).unwrap_or(u32::MAX)
             })
-            .time_to_live(freshness.max_staleness)
+            .time_to_idle(IDLE)
             .build();
         let unknown =
             Cache::builder().max_capacity(negatives).time_to_live(freshness.negative_ttl).build();
@@ -81,17 +89,15 @@ impl<K: Kind> Memory<K> {
             None => (&self.unknown, &self.known),
         };
         from.invalidate(&key);
-        let refresh_at = Arc::new(AtomicI64::new(refresh_at(&found, freshness).as_micros()));
-        to.insert(key, Hit { found, refresh_at });
+        let patience = patience(found.as_of, freshness);
+        let not_before = Arc::new(AtomicI64::new(i64::MIN));
+        to.insert(key, Hit { found, patience, not_before });
     }
 }
 
-/// At half of the bound, spread over a quarter of it, so that what was filled together is not
-/// renewed together. Negatives are left to run out.
-fn refresh_at<V>(found: &Found<V>, freshness: &Freshness) -> Tick {
-    if found.value.is_none() {
-        return found.as_of.after(freshness.max_staleness);
-    }
-    let spread = u32::from(found.as_of.as_micros() as u8);
-    found.as_of.after(freshness.max_staleness / 2 + freshness.max_staleness / 1024 * spread)
+/// Half of the bound and up to a quarter more, so that what was filled together is not renewed
+/// together.
+fn patience(filled: Tick, freshness: &Freshness) -> Duration {
+    let spread = u32::from(filled.as_micros() as u8);
+    freshness.max_staleness / 2 + freshness.max_staleness / 1024 * spread
 }

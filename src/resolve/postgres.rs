@@ -1,30 +1,22 @@
 //! The truth: one query for principals, one for domains, each for a batch of keys.
-//!
-//! Both are sent by the simple query protocol, with their keys as literals: one round trip and no
-//! state on the connection, so a pooler in transaction mode may sit in between. The keys are
-//! uuids and slugs by type, whose alphabets hold no quote.
-//!
-//! A statement on its own is its own transaction, whose `now()` was taken before its snapshot and
-//! after we sent it. So `now()` is a moment at which the answer was true, and it bounds
-//! Postgres's clock (`clock.rs`).
 
-use std::{collections::HashMap, fmt::Display, future::Future, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt::Display, future::Future, sync::Arc};
 
 use sqlx::{
-    AssertSqlSafe, Executor, PgPool, Row,
+    Row,
     postgres::PgRow,
     types::{Json, Uuid},
 };
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::sync::Semaphore;
 
 use super::{Domains, Found, Kind, Principals, Unavailable, batch::Batcher};
 use crate::{
-    clock::{Clock, Moment, Tick},
-    config,
+    clock::Moment,
     domain::{Domain, DomainId, DomainRef},
+    feed::Checked,
     operation::{Operation, OperationSet},
+    postgres::{AskError, Postgres, Reply, select},
     principal::{DomainGrants, Principal, UserId},
-    telemetry::Metrics,
     token::{TokenDigest, TokenId},
 };
 
@@ -37,52 +29,16 @@ impl<K: Kind> Lookup<K> {
     pub(super) async fn get(&self, key: K::Key) -> Result<Found<K::Value>, Unavailable> {
         self.batches.get(key).await
     }
-}
 
-/// A pool, how long a query may take, and how many may run.
-#[derive(Clone)]
-pub(crate) struct Postgres {
-    pool: PgPool,
-    query_timeout: Duration,
-    limit: Arc<Semaphore>,
-    clock: Arc<Clock>,
-    metrics: Metrics,
-}
-
-/// The answer to one statement.
-struct Reply {
-    rows: Vec<PgRow>,
-    as_of: Tick,
-    verified: Moment,
-}
-
-impl Postgres {
-    /// As many look-ups run at once as there are connections, but for one that is left to the
-    /// trips that keep the clock.
-    pub(crate) fn new(
-        pool: PgPool,
-        config: &config::Postgres,
-        clock: Arc<Clock>,
-        metrics: Metrics,
-    ) -> Self {
-        let at_once = config.max_connections.saturating_sub(1).max(1);
-        let limit = Arc::new(Semaphore::new(at_once as usize));
-        Self { pool, query_timeout: config.query_timeout, limit, clock, metrics }
-    }
-
-    pub(crate) fn principals(&self) -> Lookup<Principals> {
-        self.lookup(|postgres, ids| async move { postgres.read_principals(&ids).await })
-    }
-
-    pub(crate) fn domains(&self) -> Lookup<Domains> {
-        self.lookup(|postgres, references| async move { postgres.read_domains(&references).await })
-    }
-
-    fn lookup<K: Kind, R>(&self, read: fn(Self, Vec<K::Key>) -> R) -> Lookup<K>
+    fn new<R>(
+        postgres: &Postgres,
+        limit: &Arc<Semaphore>,
+        read: fn(Postgres, Vec<K::Key>) -> R,
+    ) -> Self
     where
-        R: Future<Output = Result<Vec<Found<K::Value>>, sqlx::Error>> + Send + 'static,
+        R: Future<Output = Result<Vec<Found<K::Value>>, AskError>> + Send + 'static,
     {
-        let postgres = self.clone();
+        let postgres = postgres.clone();
         let run = move |keys| {
             let reading = read(postgres.clone(), keys);
             async move {
@@ -92,104 +48,60 @@ impl Postgres {
                 })
             }
         };
-        Lookup { batches: Batcher::spawn(Arc::clone(&self.limit), run) }
+        Self { batches: Batcher::spawn(Arc::clone(limit), run) }
     }
+}
 
-    /// A round trip that tells Postgres's time.
-    pub(crate) async fn trip(&self) -> Result<(), sqlx::Error> {
-        self.ask(format!("SELECT {HEAD}")).await.map(drop)
-    }
+/// Both kinds, with `limit` queries at once.
+pub(crate) fn lookups(
+    postgres: &Postgres,
+    limit: &Arc<Semaphore>,
+) -> (Lookup<Principals>, Lookup<Domains>) {
+    (Lookup::new(postgres, limit, read_principals), Lookup::new(postgres, limit, read_domains))
+}
 
-    /// Sends one statement that selects [`HEAD`] first, and waits a bounded time for its answer.
-    ///
-    /// A connection that failed is closed. After a restart of Postgres every pooled connection
-    /// is dead, so an error of the connection, not of the statement, is tried on the next one.
-    async fn ask(&self, sql: String) -> Result<Reply, sqlx::Error> {
-        let attempts = async {
-            for _ in 0..self.pool.size() {
-                match self.attempt(sql.clone()).await {
-                    Err(sqlx::Error::Io(_) | sqlx::Error::Protocol(_)) => {}
-                    outcome => return outcome,
-                }
-            }
-            self.attempt(sql).await
-        };
-        let outcome = timeout(self.query_timeout, attempts).await;
-        outcome.unwrap_or(Err(sqlx::Error::PoolTimedOut)).inspect_err(|_| {
-            self.metrics.failure("postgres");
-        })
-    }
-
-    async fn attempt(&self, sql: String) -> Result<Reply, sqlx::Error> {
-        let mut connection = Lease(Some(self.pool.acquire().await?));
-        let Some(link) = &mut connection.0 else { return Err(sqlx::Error::WorkerCrashed) };
-        self.metrics.command("postgres");
-        let sent = Tick::now();
-        let rows = link.fetch_all(sqlx::raw_sql(AssertSqlSafe(sql))).await?;
-        let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-        let verified = Moment(first.try_get("now")?);
-        let standby: bool = first.try_get("standby")?;
-        connection.keep();
-        if standby {
-            // It may lag behind by any time, whatever its clock says.
-            return Err(sqlx::Error::Configuration("the server is a standby".into()));
+async fn read_principals(
+    postgres: Postgres,
+    ids: Vec<TokenId>,
+) -> Result<Vec<Found<Principal>>, AskError> {
+    let reply = postgres.ask(format!("{PRINCIPALS} p.id = ANY ({})", array(&ids, "uuid"))).await?;
+    let mut found = HashMap::new();
+    for row in &reply.rows {
+        if let Some(principal) = principal(row)? {
+            found.insert(principal.token, Arc::new(principal));
         }
-        self.clock.observe(sent, verified);
-        Ok(Reply { rows, as_of: sent, verified })
     }
+    Ok(ids.iter().map(|id| reply.found(found.get(id))).collect())
+}
 
-    async fn read_principals(self, ids: &[TokenId]) -> Result<Vec<Found<Principal>>, sqlx::Error> {
-        let reply = self.ask(format!("{PRINCIPALS} p.id = ANY ({})", array(ids, "uuid"))).await?;
-        let mut found = HashMap::new();
-        for row in &reply.rows {
-            if let Some(principal) = principal(row)? {
-                found.insert(principal.token, Arc::new(principal));
-            }
+async fn read_domains(
+    postgres: Postgres,
+    references: Vec<DomainRef>,
+) -> Result<Vec<Found<Domain>>, AskError> {
+    let (ids, slugs): (Vec<_>, Vec<_>) =
+        references.iter().partition(|reference| matches!(reference, DomainRef::Id(_)));
+    let (ids, slugs) = (array(&ids, "uuid"), array(&slugs, "text"));
+    let sql = format!("{DOMAINS} d.id = ANY ({ids}) OR d.slug = ANY ({slugs})");
+    let reply = postgres.ask(sql).await?;
+    let mut found = HashMap::new();
+    for row in &reply.rows {
+        if let Some(domain) = domain(row)? {
+            let domain = Arc::new(domain);
+            found.insert(DomainRef::Slug(domain.slug.clone()), Arc::clone(&domain));
+            found.insert(DomainRef::Id(domain.id), domain);
         }
-        Ok(ids.iter().map(|id| reply.found(found.get(id))).collect())
     }
-
-    async fn read_domains(
-        self,
-        references: &[DomainRef],
-    ) -> Result<Vec<Found<Domain>>, sqlx::Error> {
-        let (ids, slugs): (Vec<_>, Vec<_>) =
-            references.iter().partition(|reference| matches!(reference, DomainRef::Id(_)));
-        let (ids, slugs) = (array(&ids, "uuid"), array(&slugs, "text"));
-        let sql = format!("{DOMAINS} d.id = ANY ({ids}) OR d.slug = ANY ({slugs})");
-        let reply = self.ask(sql).await?;
-        let mut found = HashMap::new();
-        for row in &reply.rows {
-            if let Some(domain) = domain(row)? {
-                let domain = Arc::new(domain);
-                found.insert(DomainRef::Slug(domain.slug.clone()), Arc::clone(&domain));
-                found.insert(DomainRef::Id(domain.id), domain);
-            }
-        }
-        Ok(references.iter().map(|reference| reply.found(found.get(reference))).collect())
-    }
+    Ok(references.iter().map(|reference| reply.found(found.get(reference))).collect())
 }
 
 impl Reply {
     fn found<V>(&self, value: Option<&Arc<V>>) -> Found<V> {
-        Found { value: value.cloned(), as_of: self.as_of, verified: self.verified }
-    }
-}
-
-/// A connection that goes back to the pool only when told so: one whose statement was cut short,
-/// by an error or because nobody waits any longer, may still deliver the rest of an old answer.
-struct Lease(Option<sqlx::pool::PoolConnection<sqlx::Postgres>>);
-
-impl Lease {
-    fn keep(&mut self) {
-        drop(self.0.take());
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if let Some(connection) = self.0.take() {
-            drop(connection.detach());
+        Found {
+            value: value.cloned(),
+            as_of: self.as_of,
+            verified: self.verified,
+            stamp: Arc::clone(&self.stamp),
+            checked: Checked::default(),
         }
     }
 }
@@ -200,17 +112,12 @@ fn array(keys: &[impl Display], of: &str) -> String {
     format!("'{{{}}}'::{of}[]", keys.join(","))
 }
 
-/// What every statement tells besides its result: Postgres's time in microseconds, and whether
-/// the server is a standby.
-const HEAD: &str = "(extract(epoch FROM now()) * 1000000)::int8 AS now, \
-                    pg_is_in_recovery() AS standby";
-
 /// At least one row, so that the head always arrives. The owner's operations are read for the
 /// domains that the token's scopes name, and for no other.
-const PRINCIPALS: &str = "
-SELECT (extract(epoch FROM now()) * 1000000)::int8 AS now, pg_is_in_recovery() AS standby,
+const PRINCIPALS: &str = select!(
+    "
        p.id, p.digest, p.user_id,
-       (extract(epoch FROM p.expires_at) * 1000000)::int8 AS expires_at,
+       (least(extract(epoch FROM p.expires_at), 9e12) * 1000000)::int8 AS expires_at,
        p.revoked_at IS NOT NULL AS revoked,
        coalesce(u.enabled, false) AS owner_enabled,
        coalesce(u.platform_admin, false) AS platform_admin,
@@ -231,15 +138,17 @@ LEFT JOIN (patgate.pats p LEFT JOIN patgate.users u ON u.id = p.user_id
               FROM patgate.pat_scopes WHERE pat_id = p.id GROUP BY domain_id) s
         JOIN patgate.domains d ON d.id = s.domain_id
     ) g ON true
-) ON";
+) ON"
+);
 
-const DOMAINS: &str = "
-SELECT (extract(epoch FROM now()) * 1000000)::int8 AS now, pg_is_in_recovery() AS standby,
+const DOMAINS: &str = select!(
+    "
        d.id, d.slug, d.enabled, d.upstream,
        (SELECT json_agg(json_build_array(m.model, m.upstream))
         FROM patgate.domain_models m WHERE m.domain_id = d.id) AS models
 FROM (SELECT) AS always
-LEFT JOIN patgate.domains d ON";
+LEFT JOIN patgate.domains d ON"
+);
 
 /// The scopes of a token in one domain, as the query builds them. Words are read leniently: what
 /// the vocabulary of this release does not know grants nothing.

@@ -19,13 +19,7 @@ use tokio::{
 };
 
 use super::{Found, Kind, Unavailable, batch::Batcher, breaker::Breaker, seal};
-use crate::{
-    clock::{Moment, Tick},
-    config,
-    keyring::KeyRing,
-    store::Touched,
-    telemetry::Metrics,
-};
+use crate::{clock::Tick, config, keyring::KeyRing, store::Touched, telemetry::Metrics};
 
 /// For a new connection, its TLS and authentication; look-ups do not wait that long for it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -74,7 +68,7 @@ impl Redis {
     pub(super) async fn get<K: Kind>(
         &self,
         key: &K::Key,
-    ) -> Result<(Moment, Option<K::Value>), &'static str> {
+    ) -> Result<seal::Entry<K::Value>, &'static str> {
         if !self.link.breaker.admits(Tick::now()) {
             return Err("open");
         }
@@ -93,9 +87,13 @@ impl Redis {
     /// Writes an entry some time soon, or not at all. Nobody waits for it.
     pub(super) fn put<K: Kind>(&self, key: &K::Key, found: &Found<K::Value>, ttl: Duration) {
         let redis_key = redis_key::<K>(key);
-        let write = seal::seal(&self.ring, &redis_key, found.verified, found.value.as_deref())
-            .ok()
-            .map(|sealed| Write { key: redis_key, sealed, ttl });
+        let value = found.value.as_deref();
+        let entry = seal::Entry { verified: found.verified, stamp: &*found.stamp, value };
+        let write = seal::seal(&self.ring, &redis_key, &entry).ok().map(|sealed| Write {
+            key: redis_key,
+            sealed,
+            ttl,
+        });
         if write.is_none_or(|write| self.writes.try_send(write).is_err()) {
             self.metrics.dropped_write();
         }

@@ -57,7 +57,7 @@ fn main() -> ExitCode {
         tiers::what_redis_holds_is_sealed,
         tiers::postgres_may_be_away,
         tiers::nothing_is_older_than_max_staleness,
-        tiers::entries_in_use_are_refreshed_ahead,
+        tiers::without_the_feed_entries_are_refreshed_ahead,
         tiers::an_outage_is_told_in_our_words,
     ];
     let conclusion = libtest_mimic::run(&arguments, trials);

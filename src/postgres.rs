@@ -1,0 +1,168 @@
+//! Asks Postgres one statement at a time.
+//!
+//! Statements are sent by the simple query protocol, with their parameters as literals: one round
+//! trip and no state on the connection, so a pooler in transaction mode may sit in between. What
+//! becomes a literal is by type a uuid, a slug or a snapshot, whose alphabets hold no quote.
+//!
+//! A statement on its own is its own transaction, whose `now()` was taken before its snapshot and
+//! after we sent it. So `now()` is a moment at which the answer was true, and it bounds
+//! Postgres's clock (`clock.rs`).
+
+use std::{sync::Arc, time::Duration};
+
+use sqlx::{AssertSqlSafe, Executor, PgPool, Row, pool::PoolConnection, postgres::PgRow};
+use tokio::time::timeout;
+
+use crate::{
+    clock::{Clock, Moment, Tick},
+    feed::{Feed, Server, Stamp},
+    telemetry::Metrics,
+};
+
+/// What every statement selects first: Postgres's time in microseconds, whether the server is a
+/// standby, which server and timeline it is, and what the statement sees. A standby has no current
+/// position to name a timeline by.
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "SELECT (extract(epoch FROM now()) * 1000000)::int8 AS now,
+                    pg_is_in_recovery() AS standby,
+                    (SELECT system_identifier FROM pg_control_system()) AS system,
+                    CASE WHEN pg_is_in_recovery() THEN 0 ELSE
+                        ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))
+                            ::bit(32)::int8 END AS timeline,
+                    pg_current_snapshot()::text AS snapshot, ",
+            $rest
+        )
+    };
+}
+pub(crate) use select;
+
+/// A pool, and how long a statement may take.
+#[derive(Clone)]
+pub(crate) struct Postgres {
+    pool: PgPool,
+    query_timeout: Duration,
+    clock: Arc<Clock>,
+    feed: Arc<Feed>,
+    metrics: Metrics,
+}
+
+/// The answer to one statement.
+pub(crate) struct Reply {
+    /// At least one.
+    pub(crate) rows: Vec<PgRow>,
+    /// It was true at a moment not before this tick.
+    pub(crate) as_of: Tick,
+    /// The same in Postgres's clock.
+    pub(crate) verified: Moment,
+    pub(crate) stamp: Arc<Stamp>,
+}
+
+/// Why there is no answer that can be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AskError {
+    #[error(transparent)]
+    Sqlx(#[from] sqlx::Error),
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    /// It may lag behind by any time, whatever its clock says.
+    #[error("the server is a standby")]
+    Standby,
+    #[error(transparent)]
+    Superseded(#[from] crate::feed::Superseded),
+}
+
+impl Postgres {
+    pub(crate) fn new(
+        pool: PgPool,
+        query_timeout: Duration,
+        clock: Arc<Clock>,
+        feed: Arc<Feed>,
+        metrics: Metrics,
+    ) -> Self {
+        Self { pool, query_timeout, clock, feed, metrics }
+    }
+
+    /// Sends a statement made with [`select`], and waits a bounded time for its answer.
+    ///
+    /// After a restart of Postgres every pooled connection is dead, so an error of the connection,
+    /// not of the statement, is tried on the next one.
+    pub(crate) async fn ask(&self, sql: String) -> Result<Reply, AskError> {
+        let attempts = async {
+            for _ in 0..self.pool.size() {
+                match self.attempt(sql.clone()).await {
+                    Err(AskError::Sqlx(error)) if of_the_connection(&error) => {}
+                    outcome => return outcome,
+                }
+            }
+            self.attempt(sql).await
+        };
+        let outcome = timeout(self.query_timeout, attempts).await;
+        outcome.unwrap_or(Err(AskError::Timeout(self.query_timeout))).inspect_err(|_| {
+            self.metrics.failure("postgres");
+        })
+    }
+
+    async fn attempt(&self, sql: String) -> Result<Reply, AskError> {
+        let mut lease = Lease(Some(self.pool.acquire().await?));
+        let Some(connection) = &mut lease.0 else { return Err(sqlx::Error::WorkerCrashed.into()) };
+        self.metrics.command("postgres");
+        let sent = Tick::now();
+        let rows = connection.fetch_all(sqlx::raw_sql(AssertSqlSafe(sql))).await?;
+        lease.keep();
+        let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        if first.try_get("standby")? {
+            return Err(AskError::Standby);
+        }
+        let decode = |error| sqlx::Error::Decode(Box::new(error));
+        let verified = Moment(first.try_get("now")?);
+        let timeline: i64 = first.try_get("timeline")?;
+        let stamp = Stamp {
+            server: Server { system: first.try_get("system")?, timeline: timeline as u32 },
+            snapshot: first.try_get::<&str, _>("snapshot")?.parse().map_err(decode)?,
+        };
+        self.feed.meet(&stamp)?;
+        self.clock.observe(sent, verified);
+        Ok(Reply { rows, as_of: sent, verified, stamp: Arc::new(stamp) })
+    }
+
+    /// Lets the database forget changes that nobody needs any more. That it fails on a read-only
+    /// server does no harm.
+    pub(crate) async fn prune_changes(&self) {
+        let prune = sqlx::raw_sql("SELECT patgate.prune_changes()").execute(&self.pool);
+        match timeout(self.query_timeout, prune).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "pruning the feed of changes"),
+            Err(_) => tracing::debug!("pruning the feed of changes took too long"),
+        }
+    }
+}
+
+/// Whether another connection may do better.
+fn of_the_connection(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) => true,
+        // Operator intervention: the server was stopped, has crashed, or is starting.
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),
+        _ => false,
+    }
+}
+
+/// A connection that goes back to the pool only when told so: one whose statement was cut short,
+/// by an error or because nobody waits any longer, may still deliver the rest of an old answer.
+struct Lease(Option<PoolConnection<sqlx::Postgres>>);
+
+impl Lease {
+    fn keep(&mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            drop(connection.detach());
+        }
+    }
+}

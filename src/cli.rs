@@ -188,7 +188,11 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     let code = if error.is::<Mistakes>() || error.is::<Usage>() {
         USAGE
     } else {
-        match (error.downcast_ref(), error.downcast_ref()) {
+        let schema = match error.downcast_ref() {
+            Some(app::Error::Schema(error)) => Some(error),
+            _ => error.downcast_ref(),
+        };
+        match (error.downcast_ref(), schema) {
             (Some(store::Error::NotFound { .. }), _) => NOT_FOUND,
             (Some(store::Error::Denied(_)), _) => DENIED,
             (_, Some(schema::SchemaError::Denied(_) | schema::SchemaError::MayNotMigrate(_))) => {

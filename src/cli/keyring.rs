@@ -115,10 +115,14 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
         }
         Command::Add { file, id, stdin } => {
             let line = if stdin { line_from_standard_input()? } else { new_key(id)? };
-            let id = KeyRingFile::open_or_begin(&path(file)?)?.add(&line)?;
-            complain(&format!(
-                "once every replica has key {id}, let it mint: `patgate keyring promote {id}`"
-            ));
+            let path = path(file)?;
+            let id = KeyRingFile::open_or_begin(&path)?.add(&line)?;
+            // The only key of a new file mints already.
+            if KeyRingFile::open(&path)?.ids().count() > 1 {
+                complain(&format!(
+                    "once every replica has key {id}, let it mint: `patgate keyring promote {id}`"
+                ));
+            }
             session.out.message(&format!("added key {id}"))
         }
         Command::Promote { id, file } => {

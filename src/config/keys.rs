@@ -53,7 +53,7 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "negative_ttl",
         "5s",
-        "How long an unknown token id stays unknown; at most `max_staleness`.",
+        "How long it is remembered that a token or domain is unknown; at most `max_staleness`.",
     ),
     key(
         "deadline",
@@ -156,6 +156,13 @@ mod tests {
             assert!(!is_group(key.name), "{}", key.name);
             assert!(key.help.ends_with('.') && !key.help.contains('|'), "{}", key.name);
         }
+    }
+
+    #[test]
+    fn the_readme_holds_the_reference() {
+        let readme = include_str!("../../README.md");
+        let held = readme.split("<!-- configuration:").nth(1).unwrap();
+        assert_eq!(held.split_once("-->").unwrap().1.trim(), reference().trim());
     }
 
     #[test]

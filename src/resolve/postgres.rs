@@ -1,6 +1,15 @@
 //! The truth: one query for principals, one for domains, each for a batch of keys.
 
-use std::{collections::HashMap, fmt::Display, future::Future, sync::Arc};
+use std::{
+    collections::HashMap,
+    fmt::Display,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use sqlx::{
     Row,
@@ -11,8 +20,8 @@ use tokio::sync::Semaphore;
 
 use super::{Domains, Found, Kind, Principals, Unavailable, batch::Batcher};
 use crate::{
-    clock::Moment,
-    domain::{Domain, DomainId, DomainRef},
+    clock::{Moment, Tick},
+    domain::{Domain, DomainId, DomainRef, SlugError},
     feed::Checked,
     operation::{Operation, OperationSet},
     postgres::{AskError, Postgres, Reply, select},
@@ -22,12 +31,18 @@ use crate::{
 
 /// Look-ups of one kind.
 pub(crate) struct Lookup<K: Kind> {
-    batches: Batcher<K::Key, Found<K::Value>>,
+    batches: Batcher<K::Key, Option<Found<K::Value>>>,
 }
+
+/// One for each key; nothing where it cannot be known.
+type Answers<K> = Vec<Option<Found<<K as Kind>::Value>>>;
+
+/// How often an outage is logged.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(1);
 
 impl<K: Kind> Lookup<K> {
     pub(super) async fn get(&self, key: K::Key) -> Result<Found<K::Value>, Unavailable> {
-        self.batches.get(key).await
+        self.batches.get(key).await?.ok_or(Unavailable)
     }
 
     fn new<R>(
@@ -36,14 +51,19 @@ impl<K: Kind> Lookup<K> {
         read: fn(Postgres, Vec<K::Key>) -> R,
     ) -> Self
     where
-        R: Future<Output = Result<Vec<Found<K::Value>>, AskError>> + Send + 'static,
+        R: Future<Output = Result<Answers<K>, AskError>> + Send + 'static,
     {
-        let postgres = postgres.clone();
+        let (postgres, quiet_until) = (postgres.clone(), Arc::new(AtomicI64::new(i64::MIN)));
         let run = move |keys| {
-            let reading = read(postgres.clone(), keys);
+            let (reading, quiet_until) = (read(postgres.clone(), keys), Arc::clone(&quiet_until));
             async move {
                 reading.await.map_err(|error| {
-                    tracing::warn!(kind = K::NAME, %error, "Postgres did not answer a look-up");
+                    // An outage fails as often as it is asked; it is told once a while.
+                    let now = Tick::now();
+                    if quiet_until.load(Relaxed) <= now.as_micros() {
+                        quiet_until.store(now.after(COMPLAIN_EVERY).as_micros(), Relaxed);
+                        tracing::warn!(kind = K::NAME, %error, "Postgres did not answer a look-up");
+                    }
                     Unavailable
                 })
             }
@@ -63,21 +83,25 @@ pub(crate) fn lookups(
 async fn read_principals(
     postgres: Postgres,
     ids: Vec<TokenId>,
-) -> Result<Vec<Found<Principal>>, AskError> {
+) -> Result<Answers<Principals>, AskError> {
     let reply = postgres.ask(format!("{PRINCIPALS} p.id = ANY ({})", array(&ids, "uuid"))).await?;
     let mut found = HashMap::new();
     for row in &reply.rows {
-        if let Some(principal) = principal(row)? {
-            found.insert(principal.token, Arc::new(principal));
+        if let Some(id) = row.try_get("id")? {
+            let principal = principal(id, row).map(Arc::new);
+            found.insert(
+                TokenId(id),
+                principal.inspect_err(|error| unreadable("token", id, error)).ok(),
+            );
         }
     }
-    Ok(ids.iter().map(|id| reply.found(found.get(id))).collect())
+    Ok(ids.iter().map(|id| reply.answer(found.get(id))).collect())
 }
 
 async fn read_domains(
     postgres: Postgres,
     references: Vec<DomainRef>,
-) -> Result<Vec<Found<Domain>>, AskError> {
+) -> Result<Answers<Domains>, AskError> {
     let (ids, slugs): (Vec<_>, Vec<_>) =
         references.iter().partition(|reference| matches!(reference, DomainRef::Id(_)));
     let (ids, slugs) = (array(&ids, "uuid"), array(&slugs, "text"));
@@ -85,24 +109,38 @@ async fn read_domains(
     let reply = postgres.ask(sql).await?;
     let mut found = HashMap::new();
     for row in &reply.rows {
-        if let Some(domain) = domain(row)? {
-            let domain = Arc::new(domain);
-            found.insert(DomainRef::Slug(domain.slug.clone()), Arc::clone(&domain));
-            found.insert(DomainRef::Id(domain.id), domain);
+        if let Some(id) = row.try_get("id")? {
+            let domain = domain(id, row).map(Arc::new);
+            let domain = domain.inspect_err(|error| unreadable("domain", id, error)).ok();
+            if let Some(domain) = &domain {
+                found.insert(DomainRef::Slug(domain.slug.clone()), Some(Arc::clone(domain)));
+            }
+            found.insert(DomainRef::Id(DomainId(id)), domain);
         }
     }
-    Ok(references.iter().map(|reference| reply.found(found.get(reference))).collect())
+    Ok(references.iter().map(|reference| reply.answer(found.get(reference))).collect())
+}
+
+/// A row that our constraints would not have let in. It must not spoil its whole batch.
+fn unreadable(kind: &str, id: Uuid, error: &sqlx::Error) {
+    tracing::error!(kind, %id, %error, "a row cannot be read; its look-ups are answered with 503");
 }
 
 impl Reply {
-    fn found<V>(&self, value: Option<&Arc<V>>) -> Found<V> {
-        Found {
-            value: value.cloned(),
+    /// `row` is what was read under a key: no row, one that cannot be read, or a value.
+    fn answer<V>(&self, row: Option<&Option<Arc<V>>>) -> Option<Found<V>> {
+        let value = match row {
+            None => None,
+            Some(None) => return None,
+            Some(Some(value)) => Some(Arc::clone(value)),
+        };
+        Some(Found {
+            value,
             as_of: self.as_of,
             verified: self.verified,
             stamp: Arc::clone(&self.stamp),
             checked: Checked::default(),
-        }
+        })
     }
 }
 
@@ -160,13 +198,12 @@ struct GrantsRow {
     scopes: Vec<(Option<String>, Option<String>, Option<String>)>,
 }
 
-fn principal(row: &PgRow) -> Result<Option<Principal>, sqlx::Error> {
-    let Some(id) = row.try_get::<Option<Uuid>, _>("id")? else { return Ok(None) };
+fn principal(id: Uuid, row: &PgRow) -> Result<Principal, sqlx::Error> {
     let platform_admin: bool = row.try_get("platform_admin")?;
     let grants: Option<Json<Vec<GrantsRow>>> = row.try_get("grants")?;
     let grants = grants.map_or_else(Vec::new, |Json(grants)| grants);
     let grants = grants.into_iter().filter_map(|row| row.grants(platform_admin)).collect();
-    Ok(Some(Principal::new(
+    Ok(Principal::new(
         TokenId(id),
         TokenDigest::from_bytes(row.try_get::<[u8; 32], _>("digest")?),
         Moment(row.try_get("expires_at")?),
@@ -174,7 +211,7 @@ fn principal(row: &PgRow) -> Result<Option<Principal>, sqlx::Error> {
         UserId(row.try_get("user_id")?),
         row.try_get("owner_enabled")?,
         grants,
-    )))
+    ))
 }
 
 impl GrantsRow {
@@ -197,12 +234,11 @@ impl GrantsRow {
     }
 }
 
-fn domain(row: &PgRow) -> Result<Option<Domain>, sqlx::Error> {
-    let Some(id) = row.try_get::<Option<Uuid>, _>("id")? else { return Ok(None) };
-    // A row that our constraints would not let in is no domain.
-    let Ok(slug) = row.try_get::<String, _>("slug")?.parse() else { return Ok(None) };
+fn domain(id: Uuid, row: &PgRow) -> Result<Domain, sqlx::Error> {
+    let slug = row.try_get::<&str, _>("slug")?.parse();
+    let slug = slug.map_err(|error: SlugError| sqlx::Error::Decode(Box::new(error)))?;
     let models = row.try_get::<Option<Json<_>>, _>("models")?;
     let models = models.map_or_else(Vec::new, |Json(models)| models);
     let upstream: String = row.try_get("upstream")?;
-    Ok(Some(Domain::new(DomainId(id), slug, row.try_get("enabled")?, upstream.into(), models)))
+    Ok(Domain::new(DomainId(id), slug, row.try_get("enabled")?, upstream.into(), models))
 }

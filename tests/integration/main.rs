@@ -59,6 +59,7 @@ fn main() -> ExitCode {
         tiers::nothing_is_older_than_max_staleness,
         tiers::without_the_feed_entries_are_refreshed_ahead,
         tiers::an_outage_is_told_in_our_words,
+        tiers::one_bad_row_spoils_no_other,
     ];
     let conclusion = libtest_mimic::run(&arguments, trials);
     let leaks = Arc::into_inner(suite).map(leaks::search).unwrap_or_default();

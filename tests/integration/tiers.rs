@@ -378,6 +378,24 @@ pub(crate) async fn revoke(world: &World<'_>, token: &Token) {
     world.sql(&revoke).await;
 }
 
+/// What cannot be read is no reason to refuse anybody else, nor to say that it is not there.
+pub(crate) async fn one_bad_row_spoils_no_other(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let (good, bad) = (reader(&world).await, reader(&world).await);
+    world
+        .sql(&format!(
+            "ALTER TABLE patgate.pats DROP CONSTRAINT pats_digest_check;
+             UPDATE patgate.pats SET digest = 'short' WHERE id = '{}'",
+            bad.id
+        ))
+        .await;
+    let replica = world.serve(&["postgres.max_connections=1"]).await;
+    let both = (0..20).map(|at| status(&replica, if at % 2 == 0 { &good } else { &bad }));
+    for (at, status) in join_all(both).await.into_iter().enumerate() {
+        assert_eq!(status, if at % 2 == 0 { 200 } else { 503 });
+    }
+}
+
 /// With the deadline and the configuration of Envoy as shipped: our 503, not one of Envoy's own.
 pub(crate) async fn an_outage_is_told_in_our_words(suite: Arc<Suite>) {
     let world = suite.world().await;

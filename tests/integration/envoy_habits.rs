@@ -1,0 +1,11 @@
+//! What Envoy does, where our safety rests on it: against a real Envoy and an authorization server
+//! that answers as each test says. Another release of Envoy that behaves otherwise turns these
+//! red, and so does a shipped configuration that has lost a setting.
+
+mod answers;
+mod gate;
+mod headers;
+mod requests;
+mod routing;
+
+pub(crate) use self::{answers::*, headers::*, requests::*, routing::*};

@@ -1,0 +1,292 @@
+//! One Envoy with the shipped listener and variations of it, one authorization server that answers
+//! each request as the test that sent it says, and the model backends.
+
+use std::{
+    collections::HashMap,
+    fs,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+};
+
+use envoy_types::pb::envoy::service::auth::v3::{
+    CheckRequest, CheckResponse,
+    attribute_context::HttpRequest,
+    authorization_server::{Authorization, AuthorizationServer},
+};
+use serde_json::{Value, json};
+use tokio::{
+    net::TcpListener,
+    sync::{
+        OnceCell,
+        mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    },
+    time::timeout,
+};
+use tonic::{
+    Code, Request, Response, Status, async_trait,
+    transport::{Server as Grpc, server::TcpIncoming},
+};
+
+use crate::{
+    harness::Suite,
+    http::{self, Reply},
+    stack::{Server, project},
+    wire::PATIENCE,
+};
+
+/// As it is shipped.
+pub(super) const SHIPPED: &str = "gateway";
+/// As shipped, but without the last route, which matches everything.
+pub(super) const WITHOUT_LAST_ROUTE: &str = "without-last-route";
+/// The client's copies of our headers are not removed first, so that a request with
+/// [`TO_ACME`] is on its way to a backend before anybody has answered. All that follow are this
+/// one with one thing changed.
+pub(super) const CREDULOUS: &str = "credulous";
+/// The route is not chosen again.
+pub(super) const STUCK: &str = "stuck";
+/// Dynamic metadata chooses the backend: beta if `backend` is in it and says so, else acme.
+pub(super) const BY_METADATA: &str = "by-metadata";
+/// A failure is an allow.
+pub(super) const OPEN: &str = "open";
+/// A check may take long.
+pub(super) const PATIENT: &str = "patient";
+/// Nobody listens where the authorization server should be.
+pub(super) const ALONE: &str = "alone";
+/// Nobody listens, and a failure is an allow.
+pub(super) const ALONE_AND_OPEN: &str = "alone-and-open";
+
+pub(super) const MODELS: &str = "/proxy/acme/v1/models";
+pub(super) const TO_ACME: (&str, &str) = ("x-upstream-cluster", "model-acme");
+pub(super) const TO_BETA: (&str, &str) = ("x-upstream-cluster", "model-beta");
+
+const EXT_AUTHZ: &str = "envoy.filters.http.ext_authz";
+
+/// By it the authorization server knows whose request it is asked about.
+const CASE: &str = "x-case";
+
+#[expect(clippy::large_enum_variant, reason = "one exists for each case, and most are this one")]
+pub(super) enum Answer {
+    Says(CheckResponse),
+    Fails(Code),
+    Silence,
+}
+
+type Cases = Arc<Mutex<HashMap<String, (Answer, UnboundedSender<HttpRequest>)>>>;
+
+pub(super) struct Gate {
+    cases: Cases,
+    count: AtomicU32,
+    ports: HashMap<String, u16>,
+    pub(super) envoy: Server,
+    /// Behind the cluster `model-stream`: whoever takes a connection is the backend.
+    pub(super) stream: TcpListener,
+}
+
+/// One gate for all tests: an Envoy takes longer to start than any of them to run.
+static GATE: OnceCell<Gate> = OnceCell::const_new();
+
+pub(super) async fn gate(suite: &Suite) -> &'static Gate {
+    GATE.get_or_init(|| Gate::build(suite)).await
+}
+
+impl Gate {
+    async fn build(suite: &Suite) -> Self {
+        let cases = Cases::default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let authz = listener.local_addr().unwrap().to_string();
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let service = AuthorizationServer::new(Script(Arc::clone(&cases)));
+        tokio::spawn(Grpc::builder().add_service(service).serve_with_incoming(incoming));
+
+        let stream = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut clusters = json!({
+            "patgate": authz,
+            "nobody": format!("unix:{}", suite.dir.path().join("nobody.sock").display()),
+            "model-stream": stream.local_addr().unwrap().to_string(),
+        });
+        for (name, backend) in &suite.backends {
+            clusters[name] = json!(format!("127.0.0.1:{}", backend.port));
+        }
+        let start = json!({
+            "do": "start", "kind": "envoy",
+            "config_yaml": configuration().to_string(), "patch": { "clusters": clusters },
+        });
+        let started = suite.stack.ask(start).unwrap();
+        let ports = serde_json::from_value(started["ports"].clone()).unwrap();
+        let envoy = serde_json::from_value(started).unwrap();
+        Self { cases, count: AtomicU32::new(0), ports, envoy, stream }
+    }
+
+    pub(super) fn port(&self, listener: &str) -> u16 {
+        self.ports[listener]
+    }
+
+    /// Something to send requests for, all of which get the same answer.
+    pub(super) fn case(&self, answer: Answer) -> Case<'_> {
+        let key = self.count.fetch_add(1, Relaxed).to_string();
+        let (report, checks) = unbounded_channel();
+        self.cases.lock().unwrap().insert(key.clone(), (answer, report));
+        Case { gate: self, key, checks }
+    }
+
+    /// What comes of a request that would reach a backend if it were allowed.
+    pub(super) async fn ask(&self, listener: &str, answer: Answer) -> Reply {
+        self.case(answer).get(listener, MODELS, &[TO_ACME]).await
+    }
+}
+
+pub(super) struct Case<'g> {
+    gate: &'g Gate,
+    key: String,
+    checks: UnboundedReceiver<HttpRequest>,
+}
+
+impl Case<'_> {
+    pub(super) async fn get(&self, on: &str, target: &str, headers: &[(&str, &str)]) -> Reply {
+        self.send(on, "GET", target, headers).await
+    }
+
+    pub(super) async fn send(
+        &self,
+        listener: &str,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+    ) -> Reply {
+        let headers = [headers, &[(CASE, &self.key)]].concat();
+        http::send(self.gate.port(listener), method, target, &headers, "").await
+    }
+
+    /// The header that makes a request written by hand one of this case.
+    pub(super) fn header(&self) -> String {
+        format!("{CASE}: {}\r\n", self.key)
+    }
+
+    /// The checks made so far. Whoever has an answer from Envoy has all that led to it.
+    pub(super) fn checks(&mut self) -> Vec<HttpRequest> {
+        std::iter::from_fn(|| self.checks.try_recv().ok()).collect()
+    }
+
+    pub(super) async fn next_check(&mut self) -> HttpRequest {
+        timeout(PATIENCE, self.checks.recv()).await.expect("a check").unwrap()
+    }
+}
+
+struct Script(Cases);
+
+#[async_trait]
+impl Authorization for Script {
+    async fn check(
+        &self,
+        request: Request<CheckRequest>,
+    ) -> Result<Response<CheckResponse>, Status> {
+        let attributes = request.into_inner().attributes.unwrap();
+        let http = attributes.request.unwrap().http.unwrap();
+        let key = http.headers.get(CASE).cloned().unwrap_or_default();
+        {
+            let cases = self.0.lock().unwrap();
+            let (answer, report) = cases.get(&key).ok_or_else(|| Status::not_found(key))?;
+            // A test that has ended no longer reads them.
+            let _ = report.send(http);
+            match answer {
+                Answer::Says(response) => return Ok(Response::new(response.clone())),
+                Answer::Fails(code) => return Err(Status::new(*code, "as the test says")),
+                Answer::Silence => {}
+            }
+        }
+        std::future::pending().await
+    }
+}
+
+/// The configuration as it is shipped.
+pub(super) fn shipped() -> Value {
+    let text = fs::read_to_string(project("envoy/envoy.yaml")).unwrap();
+    serde_saphyr::from_str(&text).unwrap()
+}
+
+/// The settings of the shipped listener for asking patgate.
+pub(super) fn authz_service(config: &mut Value) -> &mut Value {
+    ext_authz(manager(&mut config["static_resources"]["listeners"][0]))
+}
+
+fn configuration() -> Value {
+    let mut config = shipped();
+    let resources = &mut config["static_resources"];
+    let mut nobody = find(&mut resources["clusters"], "patgate").clone();
+    nobody["name"] = json!("nobody");
+    resources["clusters"].as_array_mut().unwrap().push(nobody);
+
+    let listeners = resources["listeners"].as_array_mut().unwrap();
+    let shipped = listeners[0].clone();
+    let mut vary = |name: &str, change: &dyn Fn(&mut Value)| {
+        let mut listener = shipped.clone();
+        listener["name"] = json!(name);
+        change(manager(&mut listener));
+        listeners.push(listener);
+    };
+    let credulous = |manager: &mut Value| {
+        let settings = manager.as_object_mut().unwrap();
+        settings.remove("early_header_mutation_extensions").unwrap();
+    };
+    let open = |manager: &mut Value| ext_authz(manager)["failure_mode_allow"] = json!(true);
+    let alone = |manager: &mut Value| {
+        ext_authz(manager)["grpc_service"]["envoy_grpc"]["cluster_name"] = json!("nobody");
+    };
+    vary(CREDULOUS, &credulous);
+    vary(STUCK, &|manager| {
+        credulous(manager);
+        ext_authz(manager)["clear_route_cache"] = json!(false);
+    });
+    vary(BY_METADATA, &|manager| {
+        credulous(manager);
+        let beta = json!({
+            "filter": EXT_AUTHZ,
+            "path": [{ "key": "backend" }],
+            "value": { "string_match": { "exact": "beta" } },
+        });
+        manager["route_config"]["virtual_hosts"][0]["routes"] = json!([
+            {
+                "match": { "prefix": "/", "dynamic_metadata": [beta] },
+                "route": { "cluster": "model-beta" },
+            },
+            { "match": { "prefix": "/" }, "route": { "cluster": "model-acme" } },
+        ]);
+    });
+    vary(PATIENT, &|manager| {
+        credulous(manager);
+        ext_authz(manager)["grpc_service"]["timeout"] = json!("15s");
+    });
+    vary(OPEN, &|manager| {
+        credulous(manager);
+        open(manager);
+    });
+    vary(ALONE, &|manager| {
+        credulous(manager);
+        alone(manager);
+    });
+    vary(ALONE_AND_OPEN, &|manager| {
+        credulous(manager);
+        open(manager);
+        alone(manager);
+    });
+    vary(WITHOUT_LAST_ROUTE, &|manager| {
+        let host = &mut manager["route_config"]["virtual_hosts"][0];
+        host["routes"].as_array_mut().unwrap().pop().unwrap();
+    });
+    config
+}
+
+fn manager(listener: &mut Value) -> &mut Value {
+    &mut listener["filter_chains"][0]["filters"][0]["typed_config"]
+}
+
+fn ext_authz(manager: &mut Value) -> &mut Value {
+    &mut find(&mut manager["http_filters"], EXT_AUTHZ)["typed_config"]
+}
+
+fn find<'v>(list: &'v mut Value, name: &str) -> &'v mut Value {
+    let items = list.as_array_mut().unwrap();
+    items.iter_mut().find(|item| item["name"] == name).unwrap()
+}

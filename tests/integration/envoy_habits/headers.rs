@@ -1,0 +1,143 @@
+//! What becomes of request headers: the client's, and those that the answer sets and removes.
+
+use std::sync::Arc;
+
+use envoy_types::pb::{
+    envoy::{config::core::v3::HeaderValueOption, service::auth::v3::check_response::HttpResponse},
+    google::protobuf::BoolValue,
+};
+use tonic::Code;
+
+use super::{
+    answers::{allow, denied, overwrite},
+    gate::{Answer::Says, BY_METADATA, CREDULOUS, MODELS, OPEN, SHIPPED, TO_ACME, gate},
+    routing::metadata,
+};
+use crate::{access_log, harness::Suite};
+
+const OURS: [&str; 7] = [
+    "x-domain-id",
+    "x-domain-slug",
+    "x-user-id",
+    "x-pat-id",
+    "x-auth-operation",
+    "x-auth-model",
+    "x-upstream-cluster",
+];
+
+/// Twice, in two spellings.
+const SPOOFED: [(&str, &str); 2] = [("x-domain-id", "evil"), ("X-Domain-Id", "worse")];
+
+pub(crate) async fn as_shipped_no_check_sees_the_clients_copies(suite: Arc<Suite>) {
+    let gate = gate(&suite).await;
+    for name in OURS {
+        let mut case = gate.case(Says(denied(Code::Unauthenticated)));
+        let headers = [(name, "evil"), (&name.to_uppercase(), "worse"), ("x-else", "kept")];
+        case.get(SHIPPED, MODELS, &headers).await;
+        let seen = &case.checks()[0].headers;
+        assert_eq!((seen.get(name), seen["x-else"].as_str()), (None, "kept"));
+    }
+}
+
+pub(crate) async fn a_header_of_the_answer_replaces_every_copy(suite: Arc<Suite>) {
+    let case = gate(&suite).await.case(Says(allow(&[TO_ACME, ("x-domain-id", "ours")], &[])));
+    let reply = case.get(CREDULOUS, MODELS, &SPOOFED).await;
+    assert_eq!(reply.seen("x-domain-id"), ["ours"]);
+}
+
+/// What an answer with one header of unstated semantics leaves of the client's copies.
+async fn seen_after(suite: &Suite, option: HeaderValueOption) -> Vec<String> {
+    let mut answer = allow(&[TO_ACME], &[]);
+    if let Some(HttpResponse::OkResponse(ok)) = &mut answer.http_response {
+        ok.headers.push(option);
+    }
+    let case = gate(suite).await.case(Says(answer));
+    case.get(CREDULOUS, MODELS, &SPOOFED).await.seen("x-domain-id")
+}
+
+/// Not what the name of the default, APPEND_IF_EXISTS_OR_ADD, says, and Envoy has changed it
+/// before: the reason why we always state it.
+pub(crate) async fn an_unset_append_action_overwrites(suite: Arc<Suite>) {
+    let unset = HeaderValueOption { append_action: 0, ..overwrite("x-domain-id", "ours") };
+    assert_eq!(seen_after(&suite, unset).await, ["ours"]);
+}
+
+#[expect(deprecated, reason = "what the deprecated field does is the question")]
+pub(crate) async fn the_old_append_keeps_the_clients_copies(suite: Arc<Suite>) {
+    let append = Some(BoolValue { value: true });
+    let option = HeaderValueOption { append, append_action: 0, ..overwrite("x-domain-id", "ours") };
+    assert_eq!(seen_after(&suite, option).await, ["evil,ours", "worse"]);
+}
+
+pub(crate) async fn a_removal_takes_every_copy(suite: Arc<Suite>) {
+    let case = gate(&suite).await.case(Says(allow(&[TO_ACME], &["x-domain-id"])));
+    let reply = case.get(CREDULOUS, MODELS, &SPOOFED).await;
+    assert_eq!((reply.status, reply.seen("x-domain-id").len()), (200, 0));
+}
+
+pub(crate) async fn the_answer_may_set_and_remove_our_headers(suite: Arc<Suite>) {
+    let gate = gate(&suite).await;
+    let set = OURS.map(|name| (name, if name == TO_ACME.0 { TO_ACME.1 } else { "ours" }));
+    let case = gate.case(Says(allow(&set, &["authorization"])));
+    let reply = case.get(SHIPPED, MODELS, &[("authorization", "Bearer secret")]).await;
+    assert_eq!((reply.status, reply.seen("authorization").len()), (200, 0));
+    for (name, value) in set {
+        assert_eq!(reply.seen(name), [value], "{name}");
+    }
+
+    let case = gate.case(Says(allow(&[], &[&OURS[..], &["authorization"]].concat())));
+    let client = OURS.map(|name| (name, "evil"));
+    let headers = [&client[..], &[("authorization", "Bearer secret")]].concat();
+    let reply = case.get(BY_METADATA, MODELS, &headers).await;
+    assert_eq!(reply.header("x-backend"), Some("model-acme"), "{reply:?}");
+    for name in OURS.into_iter().chain(["authorization"]) {
+        assert_eq!(reply.seen(name).len(), 0, "{name}");
+    }
+}
+
+/// Neither is it carried out in part, nor is it a failure that `failure_mode_allow` would allow.
+pub(crate) async fn an_answer_that_touches_anything_else_is_an_error(suite: Arc<Suite>) {
+    let gate = gate(&suite).await;
+    let set = |name, value| allow(&[TO_ACME, (name, value)], &[]);
+    for (what, answer) in [
+        (":path", set(":path", "/proxy/beta/v1/models")),
+        (":method", set(":method", "DELETE")),
+        (":authority", set(":authority", "elsewhere")),
+        (":scheme", set(":scheme", "https")),
+        ("host", set("host", "elsewhere")),
+        ("a header of no list", set("x-forwarded-for", "127.0.0.1")),
+        ("a longer name", set("x-domain-id-too", "1")),
+        ("a shorter name", set("x-domain", "1")),
+        ("a removal of no list", allow(&[TO_ACME], &["cookie"])),
+        ("an invalid value", set("x-domain-id", "a\r\nb")),
+        ("an invalid name", set("x-domain id", "a")),
+    ] {
+        for listener in [SHIPPED, OPEN] {
+            let case = gate.case(Says(answer.clone()));
+            let reply = case.get(listener, MODELS, &[TO_ACME, ("cookie", "c=1")]).await;
+            assert_eq!((reply.status, reply.header("x-backend")), (500, None), "{what} {listener}");
+        }
+    }
+}
+
+pub(crate) async fn a_clients_traceparent_reaches_the_backend(suite: Arc<Suite>) {
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let mut case = gate(&suite).await.case(Says(allow(&[TO_ACME], &[])));
+    let reply = case.get(SHIPPED, MODELS, &[("traceparent", trace)]).await;
+    assert_eq!(reply.seen("traceparent"), [trace]);
+    assert_eq!(case.checks()[0].headers["traceparent"], trace);
+}
+
+pub(crate) async fn dynamic_metadata_reaches_the_access_log(suite: Arc<Suite>) {
+    let gate = gate(&suite).await;
+    for (mut answer, status) in
+        [(allow(&[TO_ACME], &[]), 200), (denied(Code::PermissionDenied), 418)]
+    {
+        answer.dynamic_metadata = metadata(&[("domain_id", "d1"), ("outcome", "so"), ("x", "y")]);
+        let reply = gate.case(Says(answer)).get(SHIPPED, MODELS, &[]).await;
+        let line = access_log::line(&gate.envoy, &reply).await;
+        assert_eq!(line["response_code"], status);
+        assert_eq!((&line["domain_id"], &line["outcome"]), (&"d1".into(), &"so".into()));
+        assert_eq!(line["user_id"], serde_json::Value::Null);
+    }
+}

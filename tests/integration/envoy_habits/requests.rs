@@ -1,0 +1,115 @@
+//! What the check is told about a request, and which requests never come to one.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use tonic::Code;
+
+use super::{
+    answers::{allow, denied},
+    gate::{Answer::Says, MODELS, SHIPPED, TO_ACME, gate},
+};
+use crate::{harness::Suite, wire::Wire};
+
+pub(crate) async fn repeated_authorization_arrives_joined_with_a_comma(suite: Arc<Suite>) {
+    let gate = gate(&suite).await;
+    for (sent, seen) in [
+        (&["Bearer a"][..], "Bearer a"),
+        (&["Bearer a", "Bearer b"], "Bearer a,Bearer b"),
+        (&["Bearer a", "Bearer a"], "Bearer a,Bearer a"),
+        (&["Bearer a", "Basic b", "c"], "Bearer a,Basic b,c"),
+        // An empty value is dropped, so one that is good stays good.
+        (&["Bearer a", ""], "Bearer a"),
+        (&["", "Bearer a"], "Bearer a"),
+        (&["", "Bearer a", "", "Bearer b"], "Bearer a,Bearer b"),
+        (&["", ""], ""),
+        (&[""], ""),
+    ] {
+        let mut case = gate.case(Says(denied(Code::Unauthenticated)));
+        // The second one in capitals: names are compared without case.
+        let names = ["authorization", "AUTHORIZATION"].into_iter().cycle();
+        let headers: Vec<_> = names.zip(sent.iter().copied()).collect();
+        case.get(SHIPPED, MODELS, &headers).await;
+        let checks = case.checks();
+        let known = checks[0].headers.get("authorization").map(String::as_str);
+        assert_eq!(known, Some(seen), "{sent:?}");
+    }
+}
+
+pub(crate) async fn the_check_sees_the_path_normalized(suite: Arc<Suite>) {
+    let gate = gate(&suite).await;
+    for (sent, seen) in [
+        ("/proxy/acme/v1/models", "/proxy/acme/v1/models"),
+        ("/proxy/acme/../beta/v1/models", "/proxy/beta/v1/models"),
+        ("/proxy/acme/%2e%2e/beta/v1/models", "/proxy/beta/v1/models"),
+        ("/proxy/acme/%2E%2e/beta/v1/models", "/proxy/beta/v1/models"),
+        ("/proxy/acme/.%2e/beta/v1/models", "/proxy/beta/v1/models"),
+        ("/proxy/acme/..;/beta/v1/models", "/proxy/beta/v1/models"),
+        ("/../../proxy/acme/v1/models", "/proxy/acme/v1/models"),
+        ("/proxy/./acme//v1///models", "/proxy/acme/v1/models"),
+        ("//proxy/acme/v1/models", "/proxy/acme/v1/models"),
+        ("/proxy\\acme\\v1\\models", "/proxy/acme/v1/models"),
+        ("/proxy/%61cme/v1/models", "/proxy/acme/v1/models"),
+        ("http://elsewhere/proxy/acme/v1/models", "/proxy/acme/v1/models"),
+        // What is left to us to refuse.
+        ("/proxy/acme/%252e%252e/beta", "/proxy/acme/%252e%252e/beta"),
+        ("/proxy/acme;x/v1/models", "/proxy/acme;x/v1/models"),
+        ("/proxy/ACME/v1/models", "/proxy/ACME/v1/models"),
+        ("/proxy/acme/v1/models?a=/../%2F//x", "/proxy/acme/v1/models?a=/../%2F//x"),
+    ] {
+        let mut case = gate.case(Says(allow(&[TO_ACME], &[])));
+        let reply = case.get(SHIPPED, sent, &[]).await;
+        let paths: Vec<_> = case.checks().into_iter().map(|check| check.path).collect();
+        assert_eq!(paths, [seen], "{sent}");
+        // And the backend is sent what was checked.
+        assert_eq!(reply.status, 200, "{sent}");
+        let rest = seen.splitn(4, '/').nth(3).unwrap();
+        assert_eq!(reply.json()["seen"]["path"], format!("/{rest}"), "{sent}");
+    }
+}
+
+pub(crate) async fn an_escaped_slash_is_refused_unchecked(suite: Arc<Suite>) {
+    let gate = gate(&suite).await;
+    // At once, because Envoy closes a connection with a bad request only after a while.
+    let refused = [
+        "/proxy/acme%2Fv1/models",
+        "/proxy/acme%2fv1/models",
+        "/proxy/acme%5Cv1/models",
+        "/proxy/acme%5cv1/models",
+        "/proxy/acme/..%2Fbeta/v1/models",
+        "/proxy/acme/v1/models%00",
+        "/proxy/acme/v1/models#x",
+        "/proxy/acme/v1/modéls",
+    ]
+    .map(async |path| {
+        let mut case = gate.case(Says(allow(&[TO_ACME], &[])));
+        let reply = case.get(SHIPPED, path, &[]).await;
+        assert_eq!((reply.status, case.checks().len()), (400, 0), "{path}");
+    });
+    join_all(refused).await;
+}
+
+pub(crate) async fn a_header_with_an_underscore_is_refused_unchecked(suite: Arc<Suite>) {
+    let gate = gate(&suite).await;
+    let refused = ["x_domain_id", "X_Domain_Id", "x-domain_id", "other_header"].map(async |name| {
+        let mut case = gate.case(Says(allow(&[TO_ACME], &[])));
+        let reply = case.get(SHIPPED, MODELS, &[(name, "evil")]).await;
+        assert_eq!((reply.status, case.checks().len()), (400, 0), "{name}");
+    });
+    join_all(refused).await;
+}
+
+/// The check is made when the head has arrived, and is told nothing of the body.
+pub(crate) async fn the_body_is_neither_sent_to_the_check_nor_waited_for(suite: Arc<Suite>) {
+    let gate = gate(&suite).await;
+    let mut case = gate.case(Says(allow(&[TO_ACME], &[])));
+    let mut client = Wire::connect(gate.port(SHIPPED)).await;
+    let target = "POST /proxy/acme/v1/echo HTTP/1.1";
+    let head = format!("host: gateway\r\ncontent-length: 9\r\n{}", case.header());
+    client.write(&format!("{target}\r\n{head}\r\nbody")).await;
+    let check = case.next_check().await;
+    assert_eq!((check.body.as_str(), check.raw_body.len()), ("", 0));
+    client.write("-tail").await;
+    client.read_until("body-tail").await;
+    assert!(client.text.starts_with("HTTP/1.1 200"), "{}", client.text);
+}

@@ -1,0 +1,49 @@
+//! One connection, held open: for what is about the order of events.
+
+use std::time::Duration;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+/// How long anything may take before a test gives up; never what a test measures.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) struct Wire {
+    stream: TcpStream,
+    /// All that has arrived.
+    pub(crate) text: String,
+}
+
+impl Wire {
+    pub(crate) async fn connect(port: u16) -> Self {
+        Self::new(TcpStream::connect(("127.0.0.1", port)).await.unwrap())
+    }
+
+    pub(crate) fn new(stream: TcpStream) -> Self {
+        Self { stream, text: String::new() }
+    }
+
+    pub(crate) async fn write(&mut self, text: &str) {
+        self.stream.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    /// A piece of a chunked body; an empty one ends it.
+    pub(crate) async fn write_chunk(&mut self, data: &str) {
+        self.write(&format!("{:x}\r\n{data}\r\n", data.len())).await;
+    }
+
+    /// Reads on until `expected` has arrived.
+    pub(crate) async fn read_until(&mut self, expected: &str) {
+        while !self.text.contains(expected) {
+            let mut buffer = [0; 4096];
+            let read = timeout(PATIENCE, self.stream.read(&mut buffer)).await;
+            let count = read.unwrap_or_else(|_| panic!("no {expected:?} after {:?}", self.text));
+            let count = count.unwrap();
+            assert_ne!(count, 0, "closed without {expected:?}, after {:?}", self.text);
+            self.text.push_str(&String::from_utf8_lossy(&buffer[..count]));
+        }
+    }
+}

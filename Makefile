@@ -1,7 +1,7 @@
 # Everything is built and kept in this folder; `make clean` leaves no trace.
 
 VENV := .venv/bin
-PYTHON_FILES := demo tools
+PYTHON_FILES := demo tests tools
 # Hidden folders hold what was installed or built, except for .ci.
 SHELL_FILES = .ci/run $(shell find . -name '*.sh' -not -path './.*' -not -path './target/*')
 

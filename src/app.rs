@@ -12,7 +12,7 @@ use crate::{
     check::{Checker, GrpcEdge},
     clock::Clock,
     config::{self, Config, KeyRingFileError, read_keyring},
-    feed::{self, Feed},
+    feed::{self, Feed, Lease},
     postgres::Postgres,
     resolve::{Freshness, Memory, Resolver, Shared, Tiers, postgres::lookups, redis::Redis},
     response::HeaderNames,
@@ -93,6 +93,7 @@ impl App {
             feed: Arc::clone(&feed),
             postgres: asker(feed_pool.clone()),
             pool: feed_pool,
+            lease: Lease::new(config.max_staleness),
             metrics: metrics.clone(),
         };
         // So that what other replicas have left in Redis can be judged from the first check on.

@@ -29,6 +29,7 @@
 //! change carries the id of its own top-level transaction, so it becomes visible together with
 //! what it describes, however late that commits.
 
+mod lease;
 mod reader;
 mod record;
 
@@ -45,6 +46,7 @@ use std::{
 
 use self::record::Record;
 pub(crate) use self::{
+    lease::Lease,
     reader::Reader,
     record::{Change, Poll, Server, Stamp, Subject},
 };

@@ -5,7 +5,7 @@ use std::{
     io,
     net::SocketAddr,
     os::unix::fs::{FileTypeExt, PermissionsExt},
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -44,7 +44,8 @@ const MAX_RESET_STREAMS: usize = 20_000;
 #[derive(Debug)]
 pub(crate) struct Listeners {
     grpc: Option<TcpListener>,
-    uds: Option<(UnixListener, PathBuf)>,
+    /// Its file stays when we end: it may be a successor's by then, who replaces it anyway.
+    uds: Option<UnixListener>,
     http: Option<TcpListener>,
 }
 
@@ -66,7 +67,7 @@ impl Listeners {
             };
         Ok(Self {
             grpc: tcp(config.grpc, "listen.grpc").await?,
-            uds: uds.zip(config.uds.clone()),
+            uds,
             http: tcp(config.http, "listen.http").await?,
         })
     }
@@ -172,14 +173,12 @@ pub(crate) async fn run(
         let closed = closing.clone().cancelled_owned();
         servers.spawn(services(lifetimes).serve_with_incoming_shutdown(incoming, closed));
     }
-    let mut socket = None;
-    if let Some((listener, path)) = listeners.uds {
+    if let Some(listener) = listeners.uds {
         let closed = closing.clone().cancelled_owned();
         servers.spawn(
             services(lifetimes)
                 .serve_with_incoming_shutdown(UnixListenerStream::new(listener), closed),
         );
-        socket = Some(path);
     }
     if let Some(listener) = listeners.http {
         let served = axum::serve(listener, operations(readiness.clone(), registry));
@@ -209,9 +208,6 @@ pub(crate) async fn run(
         Ok(())
     };
     let ended = tokio::time::timeout(lifetimes.drain_grace, finished).await;
-    if let Some(path) = socket {
-        let _ = std::fs::remove_file(path);
-    }
     ended.unwrap_or_else(|_| {
         tracing::warn!("some checks had not ended within drain.grace");
         Ok(())

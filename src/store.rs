@@ -9,6 +9,7 @@ mod backends;
 mod domains;
 mod error;
 mod names;
+mod replicas;
 mod revocation;
 mod roles;
 mod rotation;
@@ -33,6 +34,7 @@ pub use self::{
         Actor, BackendKind, BackendName, BackendUrl, Description, Email, EntityId, Malformed,
         Model, Name, RoleName, TokenName, UserRef,
     },
+    replicas::Replica,
     revocation::Revoked,
     roles::Role,
     rotation::Rotation,
@@ -70,6 +72,16 @@ pub struct Changed<T> {
     pub value: T,
     /// What it outdates.
     pub touched: Touched,
+    /// The id of the transaction that made it, by which replicas can be asked whether they have
+    /// read it; nothing where nothing was changed.
+    pub xid: Option<String>,
+}
+
+impl<T> Changed<T> {
+    /// The same change, of which something else came.
+    pub fn map<U>(self, with: impl FnOnce(T) -> U) -> Changed<U> {
+        Changed { value: with(self.value), touched: self.touched, xid: self.xid }
+    }
 }
 
 /// Reads and changes, in the name of one administrator.
@@ -140,16 +152,19 @@ impl Change<'_> {
             objects.push(entry.object);
             details.push(entry.details);
         }
-        sql("INSERT INTO patgate.audit_log (actor, action, object, details)
-             SELECT $1, * FROM unnest($2::text[], $3::text[], $4::jsonb[])")
+        let xid: Option<String> = sql_scalar(
+            "INSERT INTO patgate.audit_log (actor, action, object, details)
+             SELECT $1, * FROM unnest($2::text[], $3::text[], $4::jsonb[])
+             RETURNING pg_current_xact_id()::text",
+        )
         .bind(self.actor.as_str())
         .bind(actions)
         .bind(objects)
         .bind(details)
-        .execute(&mut *self.tx)
+        .fetch_optional(&mut *self.tx)
         .await?;
         self.tx.commit().await?;
-        Ok(Changed { value, touched: self.touched })
+        Ok(Changed { value, touched: self.touched, xid })
     }
 
     /// All tokens of a user.

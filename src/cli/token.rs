@@ -17,9 +17,10 @@ use super::{
     session::{Admin, Session},
 };
 use crate::{
+    clock::Tick,
     domain::DomainRef,
     store::{
-        Description, Expiry, NewScope, NewToken, Revoked, Rotation, Scope, Shown, Token,
+        Changed, Description, Expiry, NewScope, NewToken, Revoked, Rotation, Scope, Shown, Token,
         TokenDetails, TokenFilter, TokenName, UserRef,
     },
     token::TokenId,
@@ -90,6 +91,9 @@ pub(super) enum Command {
         /// Confirms it, for --user and --domain
         #[arg(long)]
         yes: bool,
+        /// Returns once every replica has applied it, and says how many and how fast
+        #[arg(long)]
+        wait: bool,
     },
     /// Replaces a token by a new one with the same owner, name, description and scopes
     ///
@@ -162,29 +166,29 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
             let now = admin.settle(store.remove_scopes(TokenId(id), &scopes).await?).await;
             list_scopes(out, &now)
         }
-        Command::Revoke { id, stdin, user, domain, yes } => {
-            let revoked = match (id, user, domain) {
-                (Some(id), _, _) => {
-                    vec![admin.settle(store.revoke_token(TokenId(id)).await?).await]
-                }
+        Command::Revoke { id, stdin: _, user, domain, yes, wait } => {
+            let one = |changed: Changed<Revoked>| changed.map(|revoked| vec![revoked]);
+            let changed = match (id, user, domain) {
+                (Some(id), _, _) => one(store.revoke_token(TokenId(id)).await?),
                 (_, Some(user), _) => {
                     let filter = TokenFilter { owner: Some(user.clone()), ..live_tokens() };
                     confirm(&admin, &filter, yes).await?;
-                    admin.settle(store.revoke_tokens_of_user(&user).await?).await
+                    store.revoke_tokens_of_user(&user).await?
                 }
                 (_, _, Some(domain)) => {
                     let filter = TokenFilter { domain: Some(domain.clone()), ..live_tokens() };
                     confirm(&admin, &filter, yes).await?;
-                    admin.settle(store.revoke_tokens_of_domain(&domain).await?).await
+                    store.revoke_tokens_of_domain(&domain).await?
                 }
-                _ if stdin => {
+                _ => {
                     let plain = plain_from_standard_input()?;
-                    let revoked = store.revoke_plain(&admin.tokens()?, &plain).await?;
-                    vec![admin.settle(revoked).await]
+                    one(store.revoke_plain(&admin.tokens()?, &plain).await?)
                 }
-                _ => Vec::new(),
             };
-            list_revoked(out, &revoked)
+            let (committed, xid) = (Tick::now(), changed.xid.clone());
+            let revoked = admin.settle(changed).await;
+            list_revoked(out, &revoked)?;
+            if wait { wait_for_replicas(&admin, committed, xid.as_deref()).await } else { Ok(()) }
         }
         Command::Rotate { id, grace, expires_in, expires_at } => {
             let rotation = Rotation { expiry: expiry(expires_in, expires_at), grace };
@@ -204,6 +208,35 @@ fn expiry(after: Option<Duration>, at: Option<Timestamp>) -> Option<Expiry> {
 
 fn live_tokens() -> TokenFilter {
     TokenFilter { live: true, ..TokenFilter::default() }
+}
+
+/// Waits until each replica has read the change, or its knowledge must have expired.
+async fn wait_for_replicas(
+    admin: &Admin,
+    committed: Tick,
+    xid: Option<&str>,
+) -> anyhow::Result<()> {
+    let mut told = false;
+    loop {
+        let replicas = admin.store.replicas(xid).await?;
+        let waited = Tick::now().since(committed);
+        let behind: Vec<_> = replicas.iter().filter(|replica| !replica.applied).collect();
+        if behind.is_empty() {
+            complain(&format!("applied by {} replicas after {waited:.1?}", replicas.len()));
+            return Ok(());
+        }
+        // By now a replica that reads the feed would have.
+        if !told && waited > Duration::from_secs(2) {
+            told = true;
+            for replica in behind {
+                complain(&format!(
+                    "waiting for {}, which has read the feed up to {}; what it knows expires at {}",
+                    replica.name, replica.watermark, replica.expires_at
+                ));
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Says how many tokens would be revoked, unless that is confirmed.

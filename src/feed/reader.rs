@@ -13,9 +13,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Change, Feed, Poll, Stamp, Subject};
+use super::{Change, Feed, Lease, Poll, Stamp, Subject, lease::RENEW_EVERY};
 use crate::{
-    clock::Tick,
+    clock::{Moment, Tick},
     domain::DomainId,
     postgres::{AskError, Postgres, select},
     principal::UserId,
@@ -33,12 +33,20 @@ const LISTEN_AGAIN_AFTER: Duration = Duration::from_secs(2);
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 const CHANNEL: &str = "patgate_changes";
 
+/// How far a poll has read.
+pub(crate) struct Polled {
+    snapshot: Snapshot,
+    verified: Moment,
+    changes: usize,
+}
+
 /// What it takes to read the feed.
 pub(crate) struct Reader {
     pub(crate) feed: Arc<Feed>,
     /// In session mode: notifications do not pass a pooler in transaction mode.
     pub(crate) pool: PgPool,
     pub(crate) postgres: Postgres,
+    pub(crate) lease: Lease,
     pub(crate) metrics: Metrics,
 }
 
@@ -49,10 +57,11 @@ impl Reader {
         let listener = tokio::spawn(listen(self.pool.clone(), Arc::clone(&wake)));
         let _listener = tokio_util::task::AbortOnDropHandle::new(listener);
         let (mut connected, mut pruned) = (true, Tick::now());
+        let mut renewed = None;
         while !stop.is_cancelled() {
             let polled = self.poll().await;
             match &polled {
-                Ok(()) if !connected => tracing::info!("the feed of changes is back"),
+                Ok(_) if !connected => tracing::info!("the feed of changes is back"),
                 Err(error) if connected => tracing::warn!(
                     %error,
                     "the feed of changes is lost; until it is back, what is known of a token is \
@@ -63,6 +72,13 @@ impl Reader {
             connected = polled.is_ok();
             let now = Tick::now();
             self.metrics.polled(connected, self.feed.watermark_age(now));
+            if let Ok(polled) = &polled
+                && (polled.changes > 0
+                    || renewed.is_none_or(|renewed| now.since(renewed) >= RENEW_EVERY))
+            {
+                renewed = Some(now);
+                self.lease.renew(&self.pool, &polled.snapshot, polled.verified).await;
+            }
             if connected && now.since(pruned) > PRUNE_EVERY {
                 pruned = now;
                 self.postgres.prune_changes().await;
@@ -76,21 +92,25 @@ impl Reader {
             };
             let _ = stop.run_until_cancelled(wait).await;
         }
+        self.lease.release(&self.pool).await;
     }
 
     /// Brings the record up to date.
-    pub(crate) async fn poll(&self) -> Result<(), AskError> {
+    pub(crate) async fn poll(&self) -> Result<Polled, AskError> {
         // At first nothing is known, and everything that is retained is asked for.
         let after = self.feed.polled_to();
-        if !self.feed.apply(self.ask(after).await?) {
-            // There is a gap, or another server.
-            self.metrics.feed_restarted();
-            self.feed.apply(self.ask(None).await?);
+        let (poll, polled) = self.ask(after).await?;
+        if self.feed.apply(poll) {
+            return Ok(polled);
         }
-        Ok(())
+        // There is a gap, or another server.
+        self.metrics.feed_restarted();
+        let (poll, polled) = self.ask(None).await?;
+        self.feed.apply(poll);
+        Ok(polled)
     }
 
-    async fn ask(&self, after: Option<Snapshot>) -> Result<Poll, AskError> {
+    async fn ask(&self, after: Option<Snapshot>) -> Result<(Poll, Polled), AskError> {
         let unseen = match &after {
             None => "true".to_owned(),
             Some(after) => format!(
@@ -108,7 +128,9 @@ impl Reader {
             .collect::<Result<_, _>>()?;
         self.metrics.changes_read(changes.len());
         let (sent, stamp) = (reply.as_of, Stamp::clone(&reply.stamp));
-        Ok(Poll { sent, stamp, horizon, after, changes })
+        let (snapshot, verified) = (stamp.snapshot.clone(), reply.verified);
+        let polled = Polled { snapshot, verified, changes: changes.len() };
+        Ok((Poll { sent, stamp, horizon, after, changes }, polled))
     }
 }
 

@@ -36,6 +36,15 @@ pub(crate) struct Stamp {
     pub(crate) snapshot: Snapshot,
 }
 
+impl Stamp {
+    /// Whether this one saw all that `other` saw, and more.
+    pub(crate) fn outdates(&self, other: &Self) -> bool {
+        self.server == other.server
+            && self.snapshot.includes(&other.snapshot)
+            && !other.snapshot.includes(&self.snapshot)
+    }
+}
+
 /// What an entry may rest on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Subject {

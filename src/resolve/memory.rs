@@ -81,7 +81,8 @@ impl<K: Kind> Memory<K> {
     }
 
     pub(crate) fn insert(&self, key: K::Key, found: Found<K::Value>, freshness: &Freshness) {
-        if self.get(&key).is_some_and(|held| held.found.as_of > found.as_of) {
+        // Two look-ups may end out of order. What saw less does not replace what saw more.
+        if self.get(&key).is_some_and(|held| held.found.stamp.outdates(&found.stamp)) {
             return;
         }
         let (to, from) = match found.value {

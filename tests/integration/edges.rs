@@ -8,7 +8,7 @@ use crate::{
     access_log,
     harness::{Replica, Suite, Token, World},
     http,
-    stack::project,
+    stack::{Server, project},
 };
 
 const CHAT: &str = "/proxy/acme/v1/chat/completions";
@@ -40,10 +40,7 @@ pub(crate) async fn a_unix_socket_serves_and_has_the_mode_that_was_set(suite: Ar
         let replica = world.serve(&[&path, &format!("listen.uds_mode={mode:04o}")]).await;
         assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o7777, mode);
 
-        let backend = format!("127.0.0.1:{}", suite.backends["model-acme"].port);
-        let authz = format!("unix:{}", socket.display());
-        let envoy =
-            suite.stack.envoy(json!({ "authz": authz, "clusters": { "model-acme": backend } }));
+        let envoy = suite.stack.envoy(patch(&suite, &format!("unix:{}", socket.display())));
         let headers = [("authorization", bearer.as_str())];
         let reply = http::send(envoy.port, "GET", MODELS, &headers, "").await;
         assert_eq!((reply.status, reply.header("x-backend")), (200, Some("model-acme")));
@@ -52,6 +49,25 @@ pub(crate) async fn a_unix_socket_serves_and_has_the_mode_that_was_set(suite: Ar
         assert_eq!(decisions(&replica).await, 2);
         suite.stack.stop(&envoy);
     }
+}
+
+/// What makes of a shipped configuration one that works here.
+fn patch(suite: &Suite, authz: &str) -> Value {
+    let backend = |name| format!("127.0.0.1:{}", suite.backends[name].port);
+    let clusters = ["model-acme", "model-beta"].map(|name| (name.to_owned(), backend(name).into()));
+    json!({ "authz": authz, "clusters": serde_json::Map::from_iter(clusters) })
+}
+
+/// Envoy as shipped, and one that forgets to remove the client's copies of our headers, so that
+/// it is on patgate alone that none survives.
+fn strict_and_forgetful(suite: &Suite, replica: &Replica) -> [Server; 2] {
+    let text = fs::read_to_string(project("envoy/envoy.yaml")).unwrap();
+    let forgetful = text.replace("- remove: x-", "- remove: another-");
+    assert_ne!(forgetful, text);
+    [text, forgetful].map(|text| {
+        let patch = patch(suite, &replica.grpc.to_string());
+        suite.stack.start("envoy", json!({ "config_yaml": text, "patch": patch }))
+    })
 }
 
 /// The headers that an allow sets, but for the model's.
@@ -70,7 +86,6 @@ pub(crate) async fn the_backend_sees_our_identity_headers_and_no_others(suite: A
     let world = suite.world().await;
     let token = world.token(&[READ, TALK]).await;
     let replica = world.serve(&[]).await;
-    let envoy = replica.envoy(&suite);
     let (bearer, stranger) = (token.bearer(), world.id("root").to_string());
     let mut headers = vec![("Authorization", bearer.as_str())];
     for name in [
@@ -91,16 +106,18 @@ pub(crate) async fn the_backend_sees_our_identity_headers_and_no_others(suite: A
         headers.push((name, "model-beta"));
         headers.push((name, &stranger));
     }
-    for (method, path, body, operation) in
-        [("GET", MODELS, "", "llm_read"), ("POST", CHAT, "{}", "llm_chat_completions")]
-    {
-        let reply = http::send(envoy.port, method, path, &headers, body).await;
-        assert_eq!((reply.status, reply.header("x-backend")), (200, Some("model-acme")));
-        for (name, value) in identity(&world, &token, operation) {
-            assert_eq!(reply.seen(name), [value], "{method} {name}");
+    for envoy in strict_and_forgetful(&suite, &replica) {
+        for (method, path, body, operation) in
+            [("GET", MODELS, "", "llm_read"), ("POST", CHAT, "{}", "llm_chat_completions")]
+        {
+            let reply = http::send(envoy.port, method, path, &headers, body).await;
+            assert_eq!((reply.status, reply.header("x-backend")), (200, Some("model-acme")));
+            for (name, value) in identity(&world, &token, operation) {
+                assert_eq!(reply.seen(name), [value], "{method} {name}");
+            }
+            assert_eq!(reply.seen("authorization").len(), 0, "{method}");
+            assert!(!reply.body.contains(&token.text), "{method}");
         }
-        assert_eq!(reply.seen("authorization").len(), 0, "{method}");
-        assert!(!reply.body.contains(&token.text), "{method}");
     }
 }
 
@@ -108,13 +125,14 @@ pub(crate) async fn the_clients_model_header_is_replaced_or_removed(suite: Arc<S
     let world = suite.world().await;
     let bearer = world.token(&[READ]).await.bearer();
     let replica = world.serve(&[]).await;
-    let envoy = replica.envoy(&suite);
     let headers =
         [("authorization", bearer.as_str()), ("x-auth-model", "evil"), ("X-Auth-Model", "worse")];
-    for (path, model) in [(MODELS, &[][..]), (MODEL, &["org/m-7b"])] {
-        let reply = http::send(envoy.port, "GET", path, &headers, "").await;
-        assert_eq!((reply.status, reply.header("x-backend")), (200, Some("model-acme")));
-        assert_eq!(reply.seen("x-auth-model"), model, "{path}");
+    for envoy in strict_and_forgetful(&suite, &replica) {
+        for (path, model) in [(MODELS, &[][..]), (MODEL, &["org/m-7b"])] {
+            let reply = http::send(envoy.port, "GET", path, &headers, "").await;
+            assert_eq!((reply.status, reply.header("x-backend")), (200, Some("model-acme")));
+            assert_eq!(reply.seen("x-auth-model"), model, "{path}");
+        }
     }
 }
 

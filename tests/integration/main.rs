@@ -12,14 +12,20 @@
     reason = "a test without libtest's harness, for which clippy makes its exceptions"
 )]
 
+mod access_log;
 mod harness;
 mod http;
 mod leaks;
+mod proxy;
 mod stack;
+mod wire;
 
 mod cases;
-mod proxy;
+mod clients;
+mod edges;
+mod envoy_habits;
 mod tiers;
+mod waiting;
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -60,6 +66,54 @@ fn main() -> ExitCode {
         tiers::without_the_feed_entries_are_refreshed_ahead,
         tiers::an_outage_is_told_in_our_words,
         tiers::one_bad_row_spoils_no_other,
+        waiting::returns_when_all_replicas_refuse,
+        waiting::names_a_replica_that_lags,
+        envoy_habits::an_empty_answer_is_an_allow,
+        envoy_habits::a_denial_without_a_code_is_an_allow,
+        envoy_habits::an_error_without_a_code_is_an_allow,
+        envoy_habits::as_shipped_an_allow_that_names_no_backend_reaches_none,
+        envoy_habits::a_denial_is_sent_on_whatever_failures_do,
+        envoy_habits::an_error_is_sent_on_unless_failures_are_allowed,
+        envoy_habits::a_bare_refusal_is_403_without_a_body,
+        envoy_habits::an_allow_with_a_code_is_403_without_a_body,
+        envoy_habits::a_grpc_error_is_503_unless_failures_are_allowed,
+        envoy_habits::silence_is_503_unless_failures_are_allowed,
+        envoy_habits::the_longest_pause_between_tries_ends_a_try,
+        envoy_habits::nobody_there_is_503_unless_failures_are_allowed,
+        envoy_habits::a_denied_grpc_client_sees_200_and_a_grpc_status,
+        envoy_habits::where_no_route_matches_nobody_is_asked,
+        envoy_habits::as_shipped_every_path_is_checked,
+        envoy_habits::the_answer_chooses_the_backend_whatever_the_client_sent,
+        envoy_habits::without_clear_route_cache_the_client_chooses_the_backend,
+        envoy_habits::only_a_header_set_or_removed_clears_the_route_cache,
+        envoy_habits::a_removed_header_takes_its_route_with_it,
+        envoy_habits::an_unknown_backend_is_503,
+        envoy_habits::what_has_no_path_gets_nowhere,
+        envoy_habits::a_stream_passes_unbuffered,
+        envoy_habits::repeated_authorization_arrives_joined_with_a_comma,
+        envoy_habits::the_check_sees_the_path_normalized,
+        envoy_habits::an_escaped_slash_is_refused_unchecked,
+        envoy_habits::a_header_with_an_underscore_is_refused_unchecked,
+        envoy_habits::the_body_is_neither_sent_to_the_check_nor_waited_for,
+        envoy_habits::as_shipped_no_check_sees_the_clients_copies,
+        envoy_habits::a_header_of_the_answer_replaces_every_copy,
+        envoy_habits::every_append_action_overwrites,
+        envoy_habits::the_old_append_keeps_the_clients_copies,
+        envoy_habits::a_removal_takes_every_copy,
+        envoy_habits::the_answer_may_set_and_remove_our_headers,
+        envoy_habits::an_answer_that_touches_anything_else_is_an_error,
+        envoy_habits::a_clients_traceparent_reaches_the_backend,
+        envoy_habits::dynamic_metadata_reaches_the_access_log,
+        clients::openai_reads_models_and_chats,
+        clients::openai_tells_refusals_apart,
+        edges::envoy_validates_the_shipped_configuration,
+        edges::a_unix_socket_serves_and_has_the_mode_that_was_set,
+        edges::the_backend_sees_our_identity_headers_and_no_others,
+        edges::the_clients_model_header_is_replaced_or_removed,
+        edges::a_chat_is_streamed,
+        edges::the_access_log_names_the_subject_and_no_token,
+        edges::a_browsers_preflight_is_answered_unchecked,
+        edges::a_denial_carries_the_request_id_of_the_logs,
     ];
     let conclusion = libtest_mimic::run(&arguments, trials);
     let leaks = Arc::into_inner(suite).map(leaks::search).unwrap_or_default();

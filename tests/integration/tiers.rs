@@ -13,11 +13,11 @@ use crate::{
 const MODELS: &str = "/proxy/acme/v1/models";
 const REDIS: &str = "patgate_store_commands_total{store=\"redis\"}";
 
-async fn reader(world: &World<'_>) -> Token {
+pub(crate) async fn reader(world: &World<'_>) -> Token {
     world.token(&[("acme", "models", "*", "llm_read")]).await
 }
 
-async fn status(replica: &Replica, token: &Token) -> u16 {
+pub(crate) async fn status(replica: &Replica, token: &Token) -> u16 {
     let headers = [("authorization", token.bearer())];
     let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
     outcome(&replica.check("GET", MODELS, &headers).await).0
@@ -368,7 +368,7 @@ pub(crate) async fn without_the_feed_entries_are_refreshed_ahead(suite: Arc<Suit
     assert!((2..20).contains(&renewed), "{renewed} times");
 }
 
-fn feed_through(world: &World<'_>, suite: &Suite, proxy: &Proxy) -> String {
+pub(crate) fn feed_through(world: &World<'_>, suite: &Suite, proxy: &Proxy) -> String {
     let url = suite.postgres_url("server", &world.database);
     through(&url, suite.postgres.port, proxy).replace("postgres.url", "feed.url")
 }

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use envoy_types::pb::{
-    envoy::{config::core::v3::HeaderValueOption, service::auth::v3::check_response::HttpResponse},
+    envoy::{
+        config::core::v3::{HeaderValueOption, header_value_option::HeaderAppendAction},
+        service::auth::v3::check_response::HttpResponse,
+    },
     google::protobuf::BoolValue,
 };
 use tonic::Code;
@@ -45,7 +48,7 @@ pub(crate) async fn a_header_of_the_answer_replaces_every_copy(suite: Arc<Suite>
     assert_eq!(reply.seen("x-domain-id"), ["ours"]);
 }
 
-/// What an answer with one header of unstated semantics leaves of the client's copies.
+/// What an answer with this header as well leaves of the client's copies of it.
 async fn seen_after(suite: &Suite, option: HeaderValueOption) -> Vec<String> {
     let mut answer = allow(&[TO_ACME], &[]);
     if let Some(HttpResponse::OkResponse(ok)) = &mut answer.http_response {
@@ -55,11 +58,18 @@ async fn seen_after(suite: &Suite, option: HeaderValueOption) -> Vec<String> {
     case.get(CREDULOUS, MODELS, &SPOOFED).await.seen("x-domain-id")
 }
 
-/// Not what the name of the default, APPEND_IF_EXISTS_OR_ADD, says, and Envoy has changed it
-/// before: the reason why we always state it.
-pub(crate) async fn an_unset_append_action_overwrites(suite: Arc<Suite>) {
-    let unset = HeaderValueOption { append_action: 0, ..overwrite("x-domain-id", "ours") };
-    assert_eq!(seen_after(&suite, unset).await, ["ours"]);
+/// Not what their names say, and for the default Envoy has changed it before: the reason why we
+/// always state the one that we mean.
+pub(crate) async fn every_append_action_overwrites(suite: Arc<Suite>) {
+    use HeaderAppendAction::{
+        AddIfAbsent, AppendIfExistsOrAdd, OverwriteIfExists, OverwriteIfExistsOrAdd,
+    };
+    // The first one is the value of a field that is not set.
+    for action in [AppendIfExistsOrAdd, AddIfAbsent, OverwriteIfExists, OverwriteIfExistsOrAdd] {
+        let append_action = action as i32;
+        let option = HeaderValueOption { append_action, ..overwrite("x-domain-id", "ours") };
+        assert_eq!(seen_after(&suite, option).await, ["ours"], "{action:?}");
+    }
 }
 
 #[expect(deprecated, reason = "what the deprecated field does is the question")]

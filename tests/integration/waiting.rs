@@ -1,0 +1,64 @@
+//! `token revoke --wait`: when it returns, nobody is served any more.
+
+use std::{process::Output, sync::Arc, time::Duration};
+
+use tokio::process::Command;
+
+use crate::{
+    harness::{Suite, Token, World},
+    proxy::{Mode, Proxy},
+    tiers::{feed_through, reader, status},
+};
+
+async fn revoke_and_wait(world: &World<'_>, token: &Token) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_patgate"))
+        .args(["token", "revoke", "--wait", &token.id.to_string()])
+        .env("PATGATE_POSTGRES_URL", world.suite.postgres_url("administrator", &world.database))
+        .output()
+        .await
+        .unwrap()
+}
+
+pub(crate) async fn returns_when_all_replicas_refuse(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let settings = ["max_staleness=60s"];
+    let replicas =
+        [world.serve(&settings).await, world.serve(&settings).await, world.serve(&settings).await];
+    for _ in 0..20 {
+        let token = reader(&world).await;
+        for replica in &replicas {
+            assert_eq!(status(replica, &token).await, 200);
+        }
+        let output = revoke_and_wait(&world, &token).await;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains("applied by 3 replicas after "), "{said}");
+        for replica in &replicas {
+            assert_eq!(status(replica, &token).await, 401);
+        }
+    }
+}
+
+pub(crate) async fn names_a_replica_that_lags(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let token = reader(&world).await;
+    let proxy = Proxy::to(suite.postgres.port).await;
+    let feed = feed_through(&world, &suite, &proxy);
+    let healthy = world.serve(&[]).await;
+    let lagging = world.serve(&[&feed, "max_staleness=6s"]).await;
+    for replica in [&healthy, &lagging] {
+        assert_eq!(status(replica, &token).await, 200);
+    }
+    let leases = "SELECT count(*) FROM patgate.replicas WHERE watermark > now() - interval '2 s'";
+    while sqlx::query_scalar::<_, i64>(leases).fetch_one(&world.postgres).await.unwrap() < 2 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    proxy.set(Mode::BlackHole);
+    let output = revoke_and_wait(&world, &token).await;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("waiting for ") && said.contains("expires at "), "{said}");
+    assert!(said.contains("applied by 1 replicas after "), "{said}");
+    for replica in [&healthy, &lagging] {
+        assert_eq!(status(replica, &token).await, 401);
+    }
+}

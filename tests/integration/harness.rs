@@ -307,8 +307,7 @@ impl World<'_> {
         let (grpc, http) = (app.grpc_address().unwrap(), app.http_address().unwrap());
         let stop = CancellationToken::new();
         tokio::spawn(app.run(stop.clone()));
-        let channel = Channel::from_shared(format!("http://{grpc}")).unwrap().connect_lazy();
-        Replica { grpc, http, client: AuthorizationClient::new(channel), _stop: stop.drop_guard() }
+        Replica { _stop: Some(stop.drop_guard()), ..Replica::at(grpc, http) }
     }
 
     /// How often a text stands in the statements that this world's database was sent.
@@ -335,10 +334,16 @@ pub(crate) struct Replica {
     pub(crate) grpc: SocketAddr,
     pub(crate) http: SocketAddr,
     client: AuthorizationClient<Channel>,
-    _stop: DropGuard,
+    _stop: Option<DropGuard>,
 }
 
 impl Replica {
+    /// One that runs elsewhere.
+    pub(crate) fn at(grpc: SocketAddr, http: SocketAddr) -> Self {
+        let channel = Channel::from_shared(format!("http://{grpc}")).unwrap().connect_lazy();
+        Self { grpc, http, client: AuthorizationClient::new(channel), _stop: None }
+    }
+
     /// What is answered to a request, as Envoy would read it.
     pub(crate) async fn check(
         &self,

@@ -24,6 +24,7 @@ mod cases;
 mod clients;
 mod edges;
 mod envoy_habits;
+mod serving;
 mod tiers;
 mod waiting;
 
@@ -66,6 +67,9 @@ fn main() -> ExitCode {
         tiers::without_the_feed_entries_are_refreshed_ahead,
         tiers::an_outage_is_told_in_our_words,
         tiers::one_bad_row_spoils_no_other,
+        serving::drains_before_it_ends,
+        serving::an_empty_request_is_denied,
+        serving::does_not_start_without_postgres,
         waiting::returns_when_all_replicas_refuse,
         waiting::names_a_replica_that_lags,
         envoy_habits::an_empty_answer_is_an_allow,

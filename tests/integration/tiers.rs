@@ -29,7 +29,7 @@ async fn lookups(replica: &Replica, kind: &str, tier: &str, result: &str) -> u64
 }
 
 /// Waits for what happens behind an answer.
-async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
+pub(crate) async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
     let wait = async {
         while !condition().await {
             tokio::time::sleep(Duration::from_millis(5)).await;

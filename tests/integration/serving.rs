@@ -1,0 +1,90 @@
+//! The process: start, health, drain, and messages on the wire that no Envoy would send.
+
+use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
+
+use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
+use serde_json::{Value, json};
+use tonic::transport::Channel;
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+use crate::{
+    harness::{Replica, Suite, outcome},
+    http,
+    tiers::{eventually, reader, status},
+};
+
+async fn health(at: SocketAddr) -> i32 {
+    let channel = Channel::from_shared(format!("http://{at}")).unwrap();
+    let service = "envoy.service.auth.v3.Authorization".to_owned();
+    let mut client = HealthClient::new(channel.connect_lazy());
+    client.check(HealthCheckRequest { service }).await.unwrap().into_inner().status
+}
+
+/// On SIGTERM a replica says that it is leaving, goes on answering for a while, and ends with 0.
+pub(crate) async fn drains_before_it_ends(suite: Arc<Suite>) {
+    const SERVING: i32 = 1;
+    const NOT_SERVING: i32 = 2;
+    let world = suite.world().await;
+    let process = suite.stack.start(
+        "process",
+        json!({
+            "argv": [env!("CARGO_BIN_EXE_patgate"), "serve"],
+            "name": "patgate",
+            "env": {
+                "PATGATE_POSTGRES_URL": suite.postgres_url("server", &world.database),
+                "PATGATE_REDIS_URL": world.redis_url,
+                "PATGATE_KEYRING_FILE": world.keyring_file,
+                "PATGATE_LISTEN_GRPC": "127.0.0.1:0",
+                "PATGATE_LISTEN_HTTP": "127.0.0.1:0",
+                "PATGATE_DRAIN_DELAY": "2s",
+            },
+        }),
+    );
+    let listening = || -> Option<(SocketAddr, SocketAddr)> {
+        let log = fs::read_to_string(&process.log).ok()?;
+        let line = log.lines().find(|line| line.contains("\"listening\""))?;
+        let line: Value = serde_json::from_str(line).ok()?;
+        let address = |of: &str| line[of].as_str()?.parse().ok();
+        Some((address("grpc")?, address("http")?))
+    };
+    eventually("patgate to listen", async || listening().is_some()).await;
+    let (grpc, http) = listening().unwrap();
+    let replica = Replica::at(grpc, http);
+    let ready = async || http::send(http.port(), "GET", "/readyz", &[], "").await.status;
+    eventually("patgate to be ready", async || ready().await == 200).await;
+    assert_eq!(http::send(http.port(), "GET", "/livez", &[], "").await.status, 200);
+    assert_eq!(health(grpc).await, SERVING);
+    let token = reader(&world).await;
+    assert_eq!(status(&replica, &token).await, 200);
+
+    suite.stack.signal(&process, "TERM");
+    eventually("patgate to say that it leaves", async || ready().await == 503).await;
+    assert_eq!(health(grpc).await, NOT_SERVING);
+    assert_eq!(status(&replica, &token).await, 200, "still answered while it drains");
+    let ended = suite.stack.ask(json!({ "do": "wait", "id": process.id, "timeout": 20 })).unwrap();
+    assert_eq!(ended["exit"], 0, "{ended}");
+}
+
+/// What is no request is denied, never an error of gRPC, which could be an ALLOW.
+pub(crate) async fn an_empty_request_is_denied(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let replica = world.serve(&[]).await;
+    let response = replica.raw(CheckRequest::default()).await;
+    assert_eq!(outcome(&response), (400, "bad_request".to_owned()));
+}
+
+/// Postgres may be away when a replica starts: it says so and ends, with the setting's name.
+pub(crate) async fn does_not_start_without_postgres(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_patgate"))
+        .arg("serve")
+        .env("PATGATE_POSTGRES_URL", "postgres://nobody@127.0.0.1:1/none")
+        .env("PATGATE_KEYRING_FILE", &world.keyring_file)
+        .env("PATGATE_LISTEN_GRPC", "127.0.0.1:0")
+        .env("PATGATE_LISTEN_HTTP", "")
+        .output();
+    let output = tokio::time::timeout(Duration::from_secs(20), output).await.unwrap().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("postgres.url"), "{said}");
+}

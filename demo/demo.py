@@ -46,6 +46,8 @@ class Gateway:
         grpc, http = (f"127.0.0.1:{free_port()}" for _ in range(2))
         self.env = {
             "PATGATE_POSTGRES_URL": self.postgres.url,
+            # The same, said once more: then changes are listened for, not just polled for.
+            "PATGATE_FEED_URL": self.postgres.url,
             "PATGATE_REDIS_URL": self.redis.url,
             "PATGATE_KEYRING_FILE": str(keyring),
             "PATGATE_LISTEN_GRPC": grpc,

@@ -93,6 +93,7 @@ impl App {
             feed: Arc::clone(&feed),
             postgres: asker(feed_pool.clone()),
             pool: feed_pool,
+            listens: config.feed_url.is_some(),
             lease: Lease::new(config.max_staleness),
             metrics: metrics.clone(),
         };

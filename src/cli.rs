@@ -25,7 +25,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use self::{output::Format, session::Session};
 use crate::{
     app,
-    config::{Config, Mistakes, Purpose},
+    config::{Config, KeyRingFileError, Mistakes, Purpose},
     domain::DomainRef,
     schema,
     store::{self, Actor},
@@ -185,7 +185,10 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     const USAGE: u8 = 2;
     const NOT_FOUND: u8 = 3;
     const DENIED: u8 = 4;
-    let code = if error.is::<Mistakes>() || error.is::<Usage>() {
+    let wrong_configuration = error.is::<Mistakes>()
+        || error.is::<KeyRingFileError>()
+        || matches!(error.downcast_ref(), Some(app::Error::KeyRing(_)));
+    let code = if wrong_configuration || error.is::<Usage>() {
         USAGE
     } else {
         let schema = match error.downcast_ref() {

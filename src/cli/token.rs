@@ -1,11 +1,13 @@
 //! `patgate token …`
 
 use std::{
+    ffi::OsStr,
     io::{self, Read as _},
     time::Duration,
 };
 
 use anyhow::Context as _;
+use clap::{builder::TypedValueParser, error::ErrorKind};
 use jiff::Timestamp;
 use serde_json::json;
 use uuid::Uuid;
@@ -67,7 +69,7 @@ pub(super) enum Command {
     /// Shows a token with its scopes
     Show {
         /// The token's id
-        #[arg(value_name = "TOKEN_ID")]
+        #[arg(value_name = "TOKEN_ID", value_parser = TokenIdParser)]
         id: Uuid,
     },
     /// What a token may be used for
@@ -77,7 +79,7 @@ pub(super) enum Command {
     #[command(group = clap::ArgGroup::new("which").required(true))]
     Revoke {
         /// The token's id
-        #[arg(value_name = "TOKEN_ID", group = "which")]
+        #[arg(value_name = "TOKEN_ID", group = "which", value_parser = TokenIdParser)]
         id: Option<Uuid>,
         /// The token whose plaintext is on standard input
         #[arg(long, group = "which")]
@@ -101,7 +103,7 @@ pub(super) enum Command {
     /// old one is renamed after its id; it is revoked at once, or expires after --grace.
     Rotate {
         /// The old token's id
-        #[arg(value_name = "TOKEN_ID")]
+        #[arg(value_name = "TOKEN_ID", value_parser = TokenIdParser)]
         id: Uuid,
         /// How long the old token still works, such as `24h`
         #[arg(long, default_value = "0s", value_name = "DURATION", value_parser = humantime::parse_duration)]
@@ -116,7 +118,7 @@ pub(super) enum Command {
     /// Deletes a token; better revoke it, so that its id still says whose it was
     Delete {
         /// The token's id
-        #[arg(value_name = "TOKEN_ID")]
+        #[arg(value_name = "TOKEN_ID", value_parser = TokenIdParser)]
         id: Uuid,
     },
 }
@@ -126,7 +128,7 @@ pub(super) enum ScopeCommand {
     /// Gives a token further scopes
     Add {
         /// The token's id
-        #[arg(value_name = "TOKEN_ID")]
+        #[arg(value_name = "TOKEN_ID", value_parser = TokenIdParser)]
         id: Uuid,
         /// `DOMAIN:ENTITY_TYPE:ENTITY_ID:OPERATION[,…]`
         #[arg(required = true, value_name = "SCOPE")]
@@ -135,7 +137,7 @@ pub(super) enum ScopeCommand {
     /// Takes scopes from a token
     Remove {
         /// The token's id
-        #[arg(value_name = "TOKEN_ID")]
+        #[arg(value_name = "TOKEN_ID", value_parser = TokenIdParser)]
         id: Uuid,
         /// `DOMAIN:ENTITY_TYPE:ENTITY_ID:OPERATION[,…]`
         #[arg(required = true, value_name = "SCOPE")]
@@ -199,6 +201,29 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
             admin.settle(store.delete_token(TokenId(id)).await?).await;
             out.message(&format!("deleted token {id}"))
         }
+    }
+}
+
+/// Reads a token's id. Unlike clap's own, its error does not repeat what was given: that may be a
+/// token, put where its id belongs, and standard error is often kept.
+#[derive(Clone)]
+struct TokenIdParser;
+
+impl TypedValueParser for TokenIdParser {
+    type Value = Uuid;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        _: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<Uuid, clap::Error> {
+        const EXPECTED: &str = "expected a token's id; a token itself goes to standard input, as \
+                                in `patgate token revoke --stdin`\n";
+        value
+            .to_str()
+            .and_then(|text| Uuid::try_parse(text).ok())
+            .ok_or_else(|| clap::Error::raw(ErrorKind::ValueValidation, EXPECTED).with_cmd(command))
     }
 }
 

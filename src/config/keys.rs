@@ -33,8 +33,8 @@ pub(super) const KEYS: &[Key] = &[
     key("postgres.query_timeout", "1s", "How long one statement may run."),
     secret(
         "feed.url",
-        "Where changes are read: a direct connection or a pooler in session mode; empty = \
-         `postgres.url`.",
+        "Where changes are read and listened for: a direct connection or a pooler in session \
+         mode; empty = `postgres.url`, polled twice a second.",
     ),
     secret("redis.url", "`redis://…`, or `rediss://…` for TLS; empty = no Redis."),
     key("redis.timeout", "20ms", "How long one round trip to Redis may take."),

@@ -43,8 +43,11 @@ pub(crate) struct Polled {
 /// What it takes to read the feed.
 pub(crate) struct Reader {
     pub(crate) feed: Arc<Feed>,
-    /// In session mode: notifications do not pass a pooler in transaction mode.
     pub(crate) pool: PgPool,
+    /// Whether a connection of that pool is nobody else's, so that it may listen. A pooler in
+    /// transaction mode hands the connection that listens to others, whose statements would be
+    /// interrupted by notifications, those that they cause themselves included.
+    pub(crate) listens: bool,
     pub(crate) postgres: Postgres,
     pub(crate) lease: Lease,
     pub(crate) metrics: Metrics,
@@ -54,8 +57,9 @@ impl Reader {
     /// Polls until `stop`. Logs when contact is lost and when it is back.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let wake = Arc::new(Notify::new());
-        let listener = tokio::spawn(listen(self.pool.clone(), Arc::clone(&wake)));
-        let _listener = tokio_util::task::AbortOnDropHandle::new(listener);
+        let listener =
+            self.listens.then(|| tokio::spawn(listen(self.pool.clone(), Arc::clone(&wake))));
+        let _listener = listener.map(tokio_util::task::AbortOnDropHandle::new);
         let (mut connected, mut pruned) = (true, Tick::now());
         let mut renewed = None;
         while !stop.is_cancelled() {

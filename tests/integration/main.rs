@@ -21,9 +21,11 @@ mod stack;
 mod wire;
 
 mod cases;
+mod cli;
 mod clients;
 mod edges;
 mod envoy_habits;
+mod schema;
 mod serving;
 mod tiers;
 mod waiting;
@@ -34,11 +36,11 @@ use harness::Suite;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 macro_rules! tests {
-    ($suite:expr, $($module:ident :: $name:ident),+ $(,)?) => {
+    ($suite:expr, $($test:path),+ $(,)?) => {
         vec![$({
             let suite = Arc::clone($suite);
-            Trial::test(concat!(stringify!($module), "::", stringify!($name)), move || {
-                suite.clone().run($module::$name(suite));
+            Trial::test(stringify!($test), move || {
+                suite.clone().run($test(suite));
                 Ok::<(), Failed>(())
             })
         }),+]
@@ -72,6 +74,40 @@ fn main() -> ExitCode {
         serving::does_not_start_without_postgres,
         waiting::returns_when_all_replicas_refuse,
         waiting::names_a_replica_that_lags,
+        cli::audit::each_change_is_recorded_once,
+        cli::audit::the_record_can_be_searched,
+        cli::caches::a_change_is_obeyed_by_who_starts_next,
+        cli::caches::a_running_replica_follows_within_the_bound,
+        cli::caches::a_slug_is_free_at_once,
+        cli::caches::without_redis_a_change_is_made_all_the_same,
+        cli::demo::the_demo,
+        cli::errors::every_refusal_has_its_exit_code,
+        cli::errors::what_a_login_may_not_is_denied,
+        cli::keyring::keys_rotate,
+        cli::keyring::a_key_in_use_is_not_dropped,
+        cli::keyring::a_ring_that_others_may_write_is_not_used,
+        cli::revocation::a_leaked_token_is_revoked_by_its_text,
+        cli::revocation::tokens_are_revoked_in_bulk,
+        cli::settings::every_mistake_at_once,
+        cli::settings::secrets_come_by_file_or_environment,
+        cli::settings::completions_parse,
+        cli::shapes::json_has_its_members,
+        cli::shapes::tables_are_for_people,
+        cli::tokens::scopes_hold_colons_and_slashes,
+        cli::tokens::tokens_rotate_at_once_or_after_a_grace,
+        cli::tokens::deletion_takes_along_what_hangs_on_it,
+        schema::constraints::the_vocabulary_is_the_programs,
+        schema::constraints::rows_that_mean_nothing_are_refused,
+        schema::constraints::deletion_cascades,
+        schema::majors::other_versions_of_postgres,
+        schema::migrating::whoever_may_migrates,
+        schema::pooler::everything_works_behind_a_pooler,
+        schema::privileges::a_replica_may_read_and_note_the_last_use,
+        schema::privileges::an_administrator_may_not_rewrite_history,
+        schema::privileges::a_stranger_may_nothing,
+        schema::privileges::nobody_edits_the_audit_log,
+        schema::privileges::everything_belongs_to_the_migrating_role,
+        schema::versions::this_version_and_the_next_are_served,
         envoy_habits::an_empty_answer_is_an_allow,
         envoy_habits::a_denial_without_a_code_is_an_allow,
         envoy_habits::an_error_without_a_code_is_an_allow,

@@ -25,8 +25,6 @@ pub(crate) struct Server {
     #[serde(default)]
     pub(crate) port: u16,
     #[serde(default)]
-    pub(crate) admin_port: u16,
-    #[serde(default)]
     pub(crate) url: String,
     #[serde(default)]
     pub(crate) bin: String,
@@ -65,10 +63,6 @@ impl Stack {
 
     pub(crate) fn stop(&self, server: &Server) {
         self.ask(json!({ "do": "stop", "id": server.id })).unwrap();
-    }
-
-    pub(crate) fn restart(&self, server: &Server) {
-        self.ask(json!({ "do": "restart", "id": server.id })).unwrap();
     }
 
     pub(crate) fn signal(&self, server: &Server, signal: &str) {

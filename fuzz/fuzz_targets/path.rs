@@ -1,0 +1,112 @@
+//! Requests: no method, target or credential makes the parser panic, and a target that is accepted
+//! means the same to whoever decodes, collapses or strips a path before reading it.
+//!
+//! The input is `method NUL target NUL authorization`. Without an authorization, a genuine token
+//! is sent along, so that what happens to the target can be seen.
+
+#![no_main]
+
+use std::sync::LazyLock;
+
+use libfuzzer_sys::fuzz_target;
+use patgate::{
+    api::{Apis, Entity},
+    decision::{Malformed, Refusal},
+    keyring::KeyRing,
+    request::{AuthRequest, Parts, Rejected, parse},
+    token::{Prefixes, Tokens},
+};
+
+const RING: &str = "a:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+const BEARER: &str =
+    "Bearer pat_02wxpeI44b04ZkwANxcuvY_rKFCcw823OrBm12M1O8e6ZQf99v6mMY5fuWb9v97FWB5nVcYks";
+
+static APIS: LazyLock<Apis> = LazyLock::new(|| Apis::embedded().expect("the shipped table"));
+static TOKENS: LazyLock<Tokens> =
+    LazyLock::new(|| Tokens::new(Prefixes::default(), KeyRing::parse(RING).expect("a ring")));
+
+fuzz_target!(|data: &[u8]| {
+    let mut parts = data.splitn(3, |byte| *byte == 0).map(std::str::from_utf8);
+    let (Some(Ok(method)), Some(Ok(target))) = (parts.next(), parts.next()) else { return };
+    match parts.next() {
+        Some(Ok(authorization)) => check_credential(method, target, authorization),
+        Some(Err(_)) => {}
+        None => check_target(method, target),
+    }
+});
+
+fn read<'a>(
+    method: &'a str,
+    target: &'a str,
+    authorization: &'a str,
+) -> Result<AuthRequest<'a>, Rejected> {
+    let header = |name: &str| (name == "authorization").then_some(authorization);
+    parse(&Parts { method, target, header }, &APIS, &TOKENS)
+}
+
+/// The one good credential, under any spelling of its scheme, is let in; no other is.
+fn check_credential(method: &str, target: &str, authorization: &str) {
+    let genuine = authorization.len() == BEARER.len()
+        && authorization.is_char_boundary("Bearer".len())
+        && authorization["Bearer".len()..] == BEARER["Bearer".len()..]
+        && authorization[.."Bearer".len()].eq_ignore_ascii_case("Bearer");
+    assert!(genuine || read(method, target, authorization).is_err(), "{authorization:?}");
+}
+
+fn check_target(method: &str, target: &str) {
+    let request = match read(method, target, BEARER) {
+        Ok(request) => request,
+        Err(rejected) => {
+            assert_eq!(rejected.refusal, Refusal::BadRequest(Malformed::Path), "{target:?}");
+            return;
+        }
+    };
+    let path = target.split('?').next().unwrap_or_default();
+    assert_eq!(normalised(path), path);
+    // The query takes no part.
+    let alone = read(method, path, BEARER).expect("an accepted path is accepted again");
+    assert_eq!(alone.action, request.action);
+
+    let Some(action) = request.action else { return };
+    assert_eq!(path.split('/').nth(2), Some(action.domain), "{path:?}");
+    if let Entity::Named(name) = action.entity {
+        assert!(!name.is_empty() && path.ends_with(&format!("/{name}")), "{path:?}");
+    }
+}
+
+/// What the most obliging of servers would make of a path.
+fn normalised(path: &str) -> String {
+    let mut decoded = Vec::new();
+    let mut rest = path.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let hex = |digit: u8| char::from(digit).to_digit(16);
+        match rest {
+            [b'%', high, low, tail @ ..]
+                if let (Some(high), Some(low)) = (hex(*high), hex(*low)) =>
+            {
+                decoded.push((high * 16 + low) as u8);
+                rest = tail;
+            }
+            [b'\\', ..] => {
+                decoded.push(b'/');
+                rest = tail;
+            }
+            _ => {
+                decoded.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    let decoded = String::from_utf8_lossy(&decoded);
+    let decoded = decoded.split(['?', '#']).next().unwrap_or_default();
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in decoded.split('/') {
+        // Path parameters.
+        match segment.split(';').next().unwrap_or_default().trim() {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            segment => segments.push(segment),
+        }
+    }
+    format!("/{}", segments.join("/"))
+}

@@ -1,0 +1,185 @@
+//! The administrator's commands: the real binary, against real stores.
+
+pub(crate) mod audit;
+pub(crate) mod caches;
+pub(crate) mod demo;
+pub(crate) mod errors;
+pub(crate) mod keyring;
+pub(crate) mod revocation;
+pub(crate) mod settings;
+pub(crate) mod shapes;
+pub(crate) mod tokens;
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    path::PathBuf,
+    process::{Child, Command, Output, Stdio},
+    time::Duration,
+};
+
+use serde_json::Value;
+use sqlx::{Decode, Postgres, Type};
+
+use crate::harness::{Replica, Suite, Token, World, outcome};
+
+/// No command takes this long, on any machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a token is with the prefix `pat`.
+const TOKEN_LEN: usize = 77;
+
+/// Ways to call the binary: in the name of somebody, with settings of its own.
+#[derive(Clone)]
+pub(crate) struct Cli<'s> {
+    suite: &'s Suite,
+    env: BTreeMap<String, String>,
+}
+
+/// What a command came to.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl<'s> Cli<'s> {
+    /// As an administrator of a world.
+    pub(crate) fn of(world: &World<'s>) -> Self {
+        let bare = Self { suite: world.suite, env: BTreeMap::new() };
+        bare.with("postgres.url", &world.suite.postgres_url("administrator", &world.database))
+            .with("redis.url", &world.redis_url)
+            .with("keyring_file", &world.keyring_file.display().to_string())
+    }
+
+    /// With another value for a setting; an empty one takes it away.
+    pub(crate) fn with(&self, key: &str, value: &str) -> Self {
+        let mut changed = self.clone();
+        let variable = format!("PATGATE_{}", key.replace('.', "_").to_uppercase());
+        match value {
+            "" => drop(changed.env.remove(&variable)),
+            _ => drop(changed.env.insert(variable, value.to_owned())),
+        }
+        changed
+    }
+
+    /// With another login for Postgres.
+    pub(crate) fn login(&self, world: &World<'_>, user: &str) -> Self {
+        self.with("postgres.url", &world.suite.postgres_url(user, &world.database))
+    }
+
+    pub(crate) fn run(&self, command: &str) -> Ran {
+        self.feed(command, "")
+    }
+
+    /// Runs a command with something on its standard input. The words of `command` are separated
+    /// by spaces.
+    pub(crate) fn feed(&self, command: &str, stdin: &str) -> Ran {
+        let mut process = assert_cmd::Command::from_std(self.process(command));
+        let output = process.write_stdin(stdin).timeout(PATIENCE).output().unwrap();
+        self.finish(command, output)
+    }
+
+    /// Starts a command; [`Self::finish`] is for what comes of it.
+    pub(crate) fn spawn(&self, command: &str) -> Child {
+        let mut process = self.process(command);
+        let process = process.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        process.spawn().unwrap()
+    }
+
+    pub(crate) fn finish(&self, command: &str, output: Output) -> Ran {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        let code = output.status.code().unwrap_or_else(|| panic!("killed: {command}"));
+        let ran = Ran { code, stdout: text(output.stdout), stderr: text(output.stderr) };
+        self.keep_secrets(command, &ran);
+        ran
+    }
+
+    fn process(&self, command: &str) -> Command {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_patgate"));
+        for (name, _) in env::vars_os() {
+            if name.to_string_lossy().starts_with("PATGATE_") {
+                process.env_remove(name);
+            }
+        }
+        process.envs(&self.env).args(command.split_whitespace());
+        process
+    }
+
+    /// Every token goes to the search for leaks, and none to standard error. A key is shown by
+    /// the command that makes one, and by no other.
+    fn keep_secrets(&self, command: &str, ran: &Ran) {
+        assert_eq!(tokens_in(&ran.stderr).next(), None, "a token on standard error: {command}");
+        let shown = tokens_in(&ran.stdout).map(str::to_owned);
+        self.suite.minted.lock().unwrap().extend(shown);
+        let ring = self.keyring_file().and_then(|path| fs::read_to_string(path).ok());
+        for secret in ring.iter().flat_map(|ring| ring.lines()).filter_map(|l| l.split(':').nth(1))
+        {
+            let outputs = [&ran.stdout, &ran.stderr];
+            assert!(outputs.iter().all(|text| !text.contains(secret)), "a key shown: {command}");
+        }
+    }
+
+    fn keyring_file(&self) -> Option<PathBuf> {
+        self.env.get("PATGATE_KEYRING_FILE").map(PathBuf::from)
+    }
+
+    /// Standard output of a command that succeeds.
+    pub(crate) fn ok(&self, command: &str) -> String {
+        let ran = self.run(command);
+        assert_eq!(ran.code, 0, "{command}: {ran:#?}");
+        ran.stdout
+    }
+
+    pub(crate) fn json(&self, command: &str) -> Value {
+        let text = self.ok(&format!("{command} --output json"));
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{command}: {error}: {text}"))
+    }
+
+    /// A command that makes a token.
+    pub(crate) fn mint(&self, command: &str) -> Token {
+        let made = self.json(command);
+        let text = made["token"].as_str().unwrap().to_owned();
+        assert_eq!(tokens_in(&text).collect::<Vec<_>>(), [&text]);
+        Token { id: serde_json::from_value(made["id"].clone()).unwrap(), text }
+    }
+
+    /// A command that fails in a certain way, and says something about it.
+    pub(crate) fn refused(&self, command: &str, code: i32, reason: &str) {
+        let ran = self.run(command);
+        assert_eq!(ran.code, code, "{command}: {ran:#?}");
+        assert!(ran.stderr.contains(reason), "{command}: no `{reason}` in {ran:#?}");
+        assert_eq!(ran.stdout, "", "{command}");
+    }
+}
+
+/// What looks like a token in a text.
+fn tokens_in(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| c != '_' && !c.is_ascii_alphanumeric())
+        .filter(|word| word.len() == TOKEN_LEN && word.starts_with("pat_"))
+}
+
+/// What a request for a domain's models is answered.
+pub(crate) async fn ask(replica: &Replica, token: &Token, domain: &str) -> (u16, String) {
+    get(replica, token, &format!("/proxy/{domain}/v1/models")).await
+}
+
+pub(crate) async fn get(replica: &Replica, token: &Token, path: &str) -> (u16, String) {
+    let bearer = token.bearer();
+    outcome(&replica.check("GET", path, &[("authorization", &bearer)]).await)
+}
+
+pub(crate) fn answer(status: u16, code: &str) -> (u16, String) {
+    (status, code.to_owned())
+}
+
+/// One value that the database holds, read as the superuser.
+pub(crate) async fn value<T>(world: &World<'_>, sql: &str) -> T
+where
+    T: for<'r> Decode<'r, Postgres> + Type<Postgres> + Send + Unpin,
+{
+    sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
+        .fetch_one(&world.postgres)
+        .await
+        .unwrap_or_else(|error| panic!("{error}: {sql}"))
+}

@@ -1,0 +1,156 @@
+//! Every change leaves its line in the audit log, and only the changes do.
+
+use std::sync::Arc;
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use serde_json::{Value, json};
+
+use super::{Cli, value};
+use crate::harness::{Suite, Token, World};
+
+/// Every command that changes something, with the actions that it leaves. `{0}` and so on are
+/// tokens of Ann's that are alive.
+const CHANGES: &[(&str, &[&str])] = &[
+    ("backend create vllm --url http://127.0.0.1:1 --kind vllm", &["backend.create"]),
+    ("backend update vllm --kind openai", &["backend.update"]),
+    ("domain create shop --name Shop --upstream vllm", &["domain.create"]),
+    ("domain disable shop", &["domain.disable"]),
+    ("domain enable shop", &["domain.enable"]),
+    ("domain set-upstream shop model-acme", &["domain.set_upstream"]),
+    ("domain model set shop org/m:7b --upstream model-beta", &["domain.set_model"]),
+    ("domain model unset shop org/m:7b", &["domain.unset_model"]),
+    ("domain rename shop store", &["domain.rename"]),
+    ("backend delete vllm", &["backend.delete"]),
+    ("user create ada@example.com --name Ada", &["user.create"]),
+    ("user disable ada@example.com", &["user.disable"]),
+    ("user enable ada@example.com", &["user.enable"]),
+    ("user set-platform-admin ada@example.com true", &["user.set_platform_admin"]),
+    ("role create store helper --operation read", &["role.create"]),
+    ("role grant store helper update,delete", &["role.grant"]),
+    ("role revoke store helper delete", &["role.revoke"]),
+    ("role member add store helper ada@example.com", &["role.add_member"]),
+    ("role member remove store helper ada@example.com", &["role.remove_member"]),
+    ("role delete store helper", &["role.delete"]),
+    (
+        "token create t --user ada@example.com --expires-in 1h --scope store:domains:*:read",
+        &["token.create"],
+    ),
+    ("token scope add {0} store:domains:*:read", &["token.add_scope"]),
+    ("token scope remove {0} store:domains:*:read", &["token.remove_scope"]),
+    ("token revoke {0}", &["token.revoke"]),
+    ("token rotate {1}", &["token.rotate", "token.create"]),
+    ("token delete {2}", &["token.delete"]),
+    // One line for each token that is still alive: the third, and the one that replaced {1}.
+    ("token revoke --user ann@example.com --yes", &["token.revoke", "token.revoke"]),
+    ("token revoke --domain acme --yes", &["token.revoke"]),
+    ("domain delete store --yes", &["domain.delete"]),
+    ("user delete ada@example.com --yes", &["user.delete"]),
+];
+
+/// Commands that only look.
+const LOOKS: &[&str] = &[
+    "user list",
+    "user show ann@example.com",
+    "domain list",
+    "domain show acme",
+    "backend list",
+    "role list acme",
+    "token list --live",
+    "token show {0}",
+    "audit list",
+    "keyring list --count",
+];
+
+async fn lines(world: &World<'_>) -> i64 {
+    value(world, "SELECT count(*) FROM patgate.audit_log").await
+}
+
+pub(crate) async fn each_change_is_recorded_once(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let cli = Cli::of(&world);
+    everything_is_recorded(&world, &cli, &cli.login(&world, "server")).await;
+}
+
+/// Makes every change: first by a login that is denied all of them, then by an administrator.
+pub(crate) async fn everything_is_recorded(world: &World<'_>, cli: &Cli<'_>, server: &Cli<'_>) {
+    let mut tokens: Vec<Token> = Vec::new();
+    for owner in ["ann", "ann", "ann", "ann", "bob"] {
+        tokens.push(world.token_for(owner, "1 hour", &[("acme", "models", "*", "llm_read")]).await);
+    }
+    let fill = |command: &str| {
+        tokens.iter().enumerate().fold(command.to_owned(), |command, (at, token)| {
+            command.replace(&format!("{{{at}}}"), &token.id.to_string())
+        })
+    };
+    for (command, actions) in CHANGES {
+        let (command, before) = (fill(command), lines(world).await);
+        server.refused(&command, 4, "grant it patgate_admin");
+        assert_eq!(lines(world).await, before, "denied, and yet recorded: {command}");
+
+        cli.ok(&format!("{command} --actor chief"));
+        let count = lines(world).await - before;
+        let written = cli.json(&format!("audit list --limit {}", count.max(1)));
+        let written: Vec<&Value> = written.as_array().unwrap().iter().rev().collect();
+        let recorded: Vec<&str> = written.iter().map(|l| l["action"].as_str().unwrap()).collect();
+        assert_eq!((count, recorded.as_slice()), (actions.len() as i64, *actions), "{command}");
+        for line in written {
+            assert_eq!(line["actor"], "chief", "{command}");
+            assert_ne!(line["object"], "", "{command}");
+        }
+        holds_no_secret(world).await;
+    }
+    let before = lines(world).await;
+    for command in LOOKS {
+        cli.ok(&fill(command));
+    }
+    assert_eq!(lines(world).await, before, "looking is no change");
+}
+
+/// Neither a token's text, nor what is stored of it.
+async fn holds_no_secret(world: &World<'_>) {
+    let log: String =
+        value(world, "SELECT coalesce(string_agg(a::text, ' '), '') FROM patgate.audit_log a")
+            .await;
+    let digests: Vec<Vec<u8>> =
+        value(world, "SELECT coalesce(array_agg(digest), '{}') FROM patgate.pats").await;
+    for digest in digests {
+        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert!(!log.contains(&hex) && !log.contains(&BASE64_STANDARD.encode(&digest)), "{log}");
+    }
+    for token in world.suite.minted.lock().unwrap().iter() {
+        assert!(!log.contains(&token[token.len() - 50..]), "{log}");
+    }
+}
+
+pub(crate) async fn the_record_can_be_searched(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let cli = Cli::of(&world);
+    let token = world.token(&[]).await;
+    cli.ok("user disable bob@example.com");
+    cli.ok(&format!("token revoke {} --actor alice", token.id));
+    cli.ok(&format!("token delete {} --actor alice", token.id));
+    let bob = world.id("bob").to_string();
+    let id = token.id.to_string();
+    for (filter, expected) in [
+        (String::new(), vec!["token.delete", "token.revoke", "user.disable"]),
+        ("--limit 1".to_owned(), vec!["token.delete"]),
+        ("--by alice".to_owned(), vec!["token.delete", "token.revoke"]),
+        ("--by ali".to_owned(), vec![]),
+        ("--action token".to_owned(), vec!["token.delete", "token.revoke"]),
+        ("--action token.revoke".to_owned(), vec!["token.revoke"]),
+        ("--action tok".to_owned(), vec![]),
+        (format!("--object {id}"), vec!["token.delete", "token.revoke"]),
+        (format!("--object {bob} --action user"), vec!["user.disable"]),
+        (format!("--object {bob} --by alice"), vec![]),
+    ] {
+        let found = cli.json(&format!("audit list {filter}"));
+        let found: Vec<&str> =
+            found.as_array().unwrap().iter().map(|line| line["action"].as_str().unwrap()).collect();
+        assert_eq!(found, expected, "{filter}");
+    }
+    let disabled = &cli.json("audit list --action user")[0];
+    let actor = disabled["actor"].as_str().unwrap();
+    assert!(actor.strip_prefix("cli:").is_some_and(|user| !user.is_empty()), "{actor}");
+    assert_eq!(disabled["details"], json!({ "email": "bob@example.com" }));
+    assert_eq!(disabled["object"], json!(bob));
+}

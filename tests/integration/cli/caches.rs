@@ -1,0 +1,233 @@
+//! What a change outdates is forgotten: by Redis at once, by a running replica within its bound.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Cli, answer, ask, get, value};
+use crate::{
+    harness::{Scope, Suite, Token, World},
+    proxy::{Mode, Proxy},
+    tiers::eventually,
+};
+
+const READ: &str = "llm_read";
+/// A loaded test machine is no reason to leave Redis out.
+const PATIENT: &[&str] = &["redis.timeout=1s"];
+
+/// The keys under which Redis holds something, in every format that there ever was.
+async fn cached(world: &World<'_>, kind: &str, name: &str) -> usize {
+    let client = redis::Client::open(world.redis_url.as_str()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let keys: Vec<String> = redis::cmd("KEYS")
+        .arg(format!("patgate:*:{kind}:{name}"))
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    keys.len()
+}
+
+/// A change, who is affected, and what they are answered before and after.
+struct Change {
+    command: &'static str,
+    owner: &'static str,
+    scopes: &'static [Scope<'static>],
+    /// A slug, and what follows it in the path.
+    path: (&'static str, &'static str),
+    before: (u16, &'static str),
+    after: (u16, &'static str),
+}
+
+const OK: (u16, &str) = (200, "ok");
+const DENIED: (u16, &str) = (403, "permission_denied");
+
+/// Takes something from Ann's token for `acme`.
+const fn taking(command: &'static str, after: (u16, &'static str)) -> Change {
+    Change {
+        command,
+        owner: "ann",
+        scopes: &[("acme", "models", "*", READ)],
+        path: ("acme", "/v1/models"),
+        before: OK,
+        after,
+    }
+}
+
+const CHANGES: &[Change] = &[
+    taking("token revoke {token}", (401, "token_revoked")),
+    taking("token rotate {token}", (401, "token_revoked")),
+    taking("token delete {token}", (401, "invalid_token")),
+    taking("token revoke --user ann@example.com --yes", (401, "token_revoked")),
+    taking("token revoke --domain acme --yes", (401, "token_revoked")),
+    taking("token scope remove {token} acme:models:*:llm_read", DENIED),
+    taking("role member remove acme admin ann@example.com", DENIED),
+    taking("role revoke acme admin llm_read", DENIED),
+    taking("role delete acme admin", DENIED),
+    taking("user disable ann@example.com", (401, "owner_disabled")),
+    taking("user delete ann@example.com --yes", (401, "invalid_token")),
+    taking("domain disable acme", DENIED),
+    taking("domain rename acme apex", DENIED),
+    taking("domain delete acme --yes", DENIED),
+    Change {
+        path: ("acme", "/v1/models/unlisted"),
+        ..taking("domain model set acme listed --upstream model-beta", DENIED)
+    },
+    Change {
+        path: ("picky", "/v1/models/org/listed"),
+        scopes: &[("picky", "models", "*", READ)],
+        ..taking("domain model unset picky org/listed", DENIED)
+    },
+    // And what gives.
+    Change {
+        scopes: &[],
+        before: DENIED,
+        ..taking("token scope add {token} acme:models:*:llm_read", OK)
+    },
+    Change { owner: "bob", before: DENIED, ..taking("role member add acme admin {owner}", OK) },
+    Change { owner: "bob", before: DENIED, ..taking("user set-platform-admin {owner} true", OK) },
+    Change {
+        owner: "reader",
+        scopes: &[("acme", "domains", "*", "audit_log_read")],
+        path: ("acme", "/audit/logs"),
+        before: DENIED,
+        ..taking("role grant acme reader audit_log_read", OK)
+    },
+    Change {
+        owner: "gone",
+        before: (401, "owner_disabled"),
+        ..taking("user enable gone@example.com", OK)
+    },
+    Change {
+        scopes: &[("closed", "models", "*", READ)],
+        path: ("closed", "/v1/models"),
+        before: DENIED,
+        ..taking("domain enable closed", OK)
+    },
+];
+
+/// A replica fills Redis; the change is made; another replica, which knows nothing but what Redis
+/// and Postgres hold, answers by what is true now.
+pub(crate) async fn a_change_is_obeyed_by_who_starts_next(suite: Arc<Suite>) {
+    for change in CHANGES {
+        let world = suite.world().await;
+        let token = world.token_for(change.owner, "1 hour", change.scopes).await;
+        let (slug, rest) = change.path;
+        let path = format!("/proxy/{slug}{rest}");
+        let first = world.serve(PATIENT).await;
+        let by_id = format!("/proxy/{}{rest}", world.id(slug));
+        for path in [&path, &by_id] {
+            let (status, code) = change.before;
+            assert_eq!(get(&first, &token, path).await, answer(status, code), "{}", change.command);
+        }
+        filled(&world, change, &token).await;
+        // Nothing of it is written any more once it is gone.
+        drop(first);
+
+        let owner = format!("{}@example.com", change.owner);
+        let id = token.id.to_string();
+        let command = change.command.replace("{token}", &id).replace("{owner}", &owner);
+        Cli::of(&world).ok(&command);
+        assert_eq!(cached(&world, "principal", &id).await, 0, "{command}");
+        if command.starts_with("domain") {
+            for name in references(&world, slug) {
+                assert_eq!(cached(&world, "domain", &name).await, 0, "{command}: {name}");
+            }
+        }
+        let (status, code) = change.after;
+        let next = world.serve(PATIENT).await;
+        assert_eq!(get(&next, &token, &path).await, answer(status, code), "{command}");
+    }
+}
+
+/// Waits for the entries that the change is going to outdate.
+async fn filled(world: &World<'_>, change: &Change, token: &Token) {
+    let mut expected = vec![("principal", token.id.to_string())];
+    if change.command.starts_with("domain") {
+        expected.extend(references(world, change.path.0).map(|name| ("domain", name)));
+    }
+    for (kind, name) in expected {
+        eventually("entries in Redis", async || cached(world, kind, &name).await == 1).await;
+    }
+}
+
+fn references(world: &World<'_>, slug: &str) -> [String; 2] {
+    [slug.to_owned(), world.id(slug).to_string()]
+}
+
+/// A replica that has the old state in its memory.
+pub(crate) async fn a_running_replica_follows_within_the_bound(suite: Arc<Suite>) {
+    const BOUND: Duration = Duration::from_secs(1);
+    let world = suite.world().await;
+    let cli = Cli::of(&world);
+    let token = cli.mint(
+        "token create t --user ann@example.com --expires-in 1h --scope acme:models:*:llm_read",
+    );
+    let replica = world.serve(&["max_staleness=1s", "negative_ttl=1s", "deadline=1s"]).await;
+    let scope = "acme:domains:*:audit_log_read";
+    for (verb, before, after) in [("add", DENIED, OK), ("remove", OK, DENIED)] {
+        let path = "/proxy/acme/audit/logs";
+        assert_eq!(get(&replica, &token, path).await, answer(before.0, before.1));
+        cli.ok(&format!("token scope {verb} {} {scope}", token.id));
+        let committed = std::time::Instant::now();
+        eventually("the change", async || {
+            let asked = committed.elapsed();
+            let now = get(&replica, &token, path).await;
+            assert!(now.0 == after.0 || asked <= BOUND, "{verb}: {now:?} {asked:?} later");
+            now.0 == after.0
+        })
+        .await;
+        // The rest of the token is as it was.
+        assert_eq!(ask(&replica, &token, "acme").await, answer(200, "ok"));
+    }
+}
+
+/// A renamed domain leaves its slug to whoever wants it, with nothing attached.
+pub(crate) async fn a_slug_is_free_at_once(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let cli = Cli::of(&world);
+    let token = cli.mint(
+        "token create t --user ann@example.com --expires-in 1h --scope acme:models:*:llm_read",
+    );
+    let first = world.serve(PATIENT).await;
+    assert_eq!(ask(&first, &token, "acme").await, answer(200, "ok"));
+    let id = world.id("acme").to_string();
+    eventually("entries in Redis", async || {
+        cached(&world, "principal", &token.id.to_string()).await == 1
+            && cached(&world, "domain", "acme").await == 1
+    })
+    .await;
+    drop(first);
+
+    cli.ok("domain rename acme apex");
+    let second = world.serve(PATIENT).await;
+    assert_eq!(ask(&second, &token, "acme").await, answer(403, "permission_denied"));
+    assert_eq!(ask(&second, &token, "apex").await, answer(200, "ok"));
+    assert_eq!(ask(&second, &token, &id).await, answer(200, "ok"));
+
+    // Somebody else's now: the token's scope is in the domain that it was given in.
+    cli.ok("domain create acme --name Another --upstream model-beta");
+    cli.ok("role member add acme admin ann@example.com");
+    let third = world.serve(PATIENT).await;
+    assert_eq!(ask(&third, &token, "acme").await, answer(403, "permission_denied"));
+    assert_eq!(ask(&third, &token, "apex").await, answer(200, "ok"));
+}
+
+pub(crate) async fn without_redis_a_change_is_made_all_the_same(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let proxy = Proxy::to(suite.valkey.port).await;
+    let url = world.redis_url.replace(&suite.valkey.port.to_string(), &proxy.port.to_string());
+    let cli = Cli::of(&world).with("redis.url", &url);
+    for mode in [Mode::Refuse, Mode::BlackHole] {
+        proxy.set(mode);
+        let token = world.token(&[("acme", "models", "*", READ)]).await;
+        let ran = cli.run(&format!("token revoke {}", token.id));
+        assert_eq!(ran.code, 0, "{mode:?}: {ran:#?}");
+        assert!(ran.stderr.contains("warning: Redis"), "{mode:?}: {ran:#?}");
+        assert!(ran.stderr.contains("max_staleness (30s)"), "{mode:?}: {ran:#?}");
+        let revoked =
+            format!("SELECT revoked_at IS NOT NULL FROM patgate.pats WHERE id = '{}'", token.id);
+        assert!(value::<bool>(&world, &revoked).await, "{mode:?}");
+    }
+    proxy.set(Mode::Pass);
+    let token = world.token(&[]).await;
+    let ran = cli.run(&format!("token revoke {}", token.id));
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "Redis is back");
+}

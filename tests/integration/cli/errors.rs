@@ -1,0 +1,262 @@
+//! Exit codes: scripts decide by them, so each refusal has its own.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::{Cli, value};
+use crate::harness::Suite;
+
+const FAILED: i32 = 1;
+const USAGE: i32 = 2;
+const NOT_FOUND: i32 = 3;
+const DENIED: i32 = 4;
+
+/// `{nobody}` is an id that nothing has, `{token}` a token of Ann's, `{revoked}` a revoked one.
+const REFUSED: &[(i32, &str, &[&str])] = &[
+    (
+        NOT_FOUND,
+        "`nowhere` does not exist",
+        &[
+            "domain show nowhere",
+            "domain enable nowhere",
+            "domain disable nowhere",
+            "domain set-upstream nowhere model-acme",
+            "domain set-upstream acme nowhere",
+            "domain rename nowhere somewhere",
+            "domain delete nowhere",
+            "domain delete nowhere --yes",
+            "domain model set nowhere m --upstream model-acme",
+            "domain model set acme m --upstream nowhere",
+            "domain model unset nowhere m",
+            "domain model unset picky nowhere",
+            "domain create new --name New --upstream nowhere",
+            "backend update nowhere --kind vllm",
+            "backend delete nowhere",
+            "role create nowhere r",
+            "role list nowhere",
+            "role delete nowhere admin",
+            "role grant nowhere admin read",
+            "role revoke nowhere admin read",
+            "role member add nowhere admin ann@example.com",
+            "role member remove nowhere admin ann@example.com",
+            "token create t --user ann@example.com --expires-in 1h --scope nowhere:models:*:llm_read",
+            "token list --domain nowhere",
+            "token scope add {token} nowhere:models:*:llm_read",
+            "token scope remove {token} nowhere:models:*:llm_read",
+            "token revoke --domain nowhere",
+            "token revoke --domain nowhere --yes",
+            "keyring promote nowhere",
+            "keyring drop nowhere",
+        ],
+    ),
+    (
+        NOT_FOUND,
+        "role `acme/nothing` does not exist",
+        &[
+            "role delete acme nothing",
+            "role grant acme nothing read",
+            "role revoke acme nothing read",
+            "role member add acme nothing ann@example.com",
+            "role member remove acme nothing ann@example.com",
+        ],
+    ),
+    (
+        NOT_FOUND,
+        "user `no@example.com` does not exist",
+        &[
+            "user show no@example.com",
+            "user enable no@example.com",
+            "user disable no@example.com",
+            "user set-platform-admin no@example.com true",
+            "user delete no@example.com",
+            "user delete no@example.com --yes",
+            "role member add acme admin no@example.com",
+            "role member remove acme admin no@example.com",
+            "token create t --user no@example.com --expires-in 1h",
+            "token list --user no@example.com",
+            "token revoke --user no@example.com --yes",
+        ],
+    ),
+    (NOT_FOUND, "member `bob@example.com`", &["role member remove acme admin bob@example.com"]),
+    (
+        NOT_FOUND,
+        "scope `acme:models:m:llm_read` does not exist",
+        &["token scope remove {token} acme:models:m:llm_read"],
+    ),
+    (
+        NOT_FOUND,
+        "`{nobody}` does not exist",
+        &[
+            "domain show {nobody}",
+            "user show {nobody}",
+            "token show {nobody}",
+            "token scope add {nobody} acme:models:*:llm_read",
+            "token scope remove {nobody} acme:models:*:llm_read",
+            "token revoke {nobody}",
+            "token rotate {nobody}",
+            "token delete {nobody}",
+        ],
+    ),
+    (
+        FAILED,
+        "exists already",
+        &[
+            "backend create model-acme --url http://127.0.0.1:1 --kind vllm",
+            "domain create acme --name Acme --upstream model-acme",
+            "domain rename acme beta",
+            "user create ann@example.com --name Ann",
+            "user create ANN@example.com --name Ann",
+            "role create acme admin",
+            "token create {token} --user ann@example.com --expires-in 1h",
+        ],
+    ),
+    (FAILED, "occurs twice", &["keyring add --id k1"]),
+    // Used by default, and used for a model alone.
+    (FAILED, "`acme`, `closed`, `picky`", &["backend delete model-acme"]),
+    (FAILED, "`beta`, `picky`", &["backend delete model-beta"]),
+    (
+        FAILED,
+        "must expire in the future",
+        &[
+            "token create t --user ann@example.com --expires-in 0s",
+            "token create t --user ann@example.com --expires-at 2020-01-31T00:00:00Z",
+            "token rotate {token} --expires-in 0s",
+            "token rotate {token} --expires-at 2020-01-31T00:00:00Z",
+        ],
+    ),
+    (
+        FAILED,
+        "out of range",
+        &[
+            "token create t --user ann@example.com --expires-in 300000years",
+            "token create t --user ann@example.com --expires-in 500000000years",
+            "token rotate {token} --grace 500000000years",
+        ],
+    ),
+    (FAILED, "is revoked", &["token rotate {revoked}"]),
+    (
+        FAILED,
+        "on `domains`, the entity is `*` or the domain's own id",
+        &["token scope add {token} acme:domains:beta:read"],
+    ),
+    (FAILED, "promote another one first", &["keyring drop k1"]),
+    (
+        USAGE,
+        "add --yes",
+        &[
+            "user delete ann@example.com",
+            "domain delete acme",
+            "token revoke --user ann@example.com",
+            "token revoke --domain acme",
+        ],
+    ),
+    (
+        USAGE,
+        "required",
+        &[
+            "domain create new --upstream model-acme",
+            "backend create b --kind vllm",
+            "backend update model-acme",
+            "user create new@example.com",
+            "role grant acme admin",
+            "token create t --expires-in 1h",
+            "token create t --user ann@example.com",
+            "token scope add {token}",
+            "token revoke",
+        ],
+    ),
+    (
+        USAGE,
+        "cannot be used with",
+        &[
+            "token create t --user ann@example.com --expires-in 1h --expires-at 2030-01-31T00:00:00Z",
+            "token revoke {token} --stdin",
+            "token revoke --user ann@example.com --domain acme",
+            "token rotate {token} --expires-in 1h --expires-at 2030-01-31T00:00:00Z",
+            "keyring add --id k2 --stdin",
+        ],
+    ),
+    (
+        USAGE,
+        "invalid value",
+        &[
+            "domain create Acme --name Acme --upstream model-acme",
+            "domain create {nobody} --name Acme --upstream model-acme",
+            "domain show AAAAAAAA-BBBB-4CCC-8DDD-EEEEEEEEEEEE",
+            "domain show acme/beta",
+            "backend create b --url ftp://127.0.0.1 --kind vllm",
+            "backend create b --url http://user:password@127.0.0.1 --kind vllm",
+            "backend create b --url http://127.0.0.1 --kind gpt",
+            "backend create --url http://127.0.0.1 --kind vllm -- -b",
+            "user create ann --name Ann",
+            "user set-platform-admin ann@example.com yes",
+            "role create acme Admin",
+            "role create acme r --operation llm",
+            "role grant acme admin read,*",
+            "token create t --user ann@example.com --expires-in soon",
+            "token create t --user ann@example.com --expires-at tomorrow",
+            "token scope add {token} acme:models:*:read",
+            "token scope add {token} acme:*:*:llm_read",
+            "token scope add {token} acme:models::llm_read",
+            "token scope add {token} models:*:llm_read",
+            "audit list --limit 0",
+            "keyring new --id K",
+            "user list --output yaml",
+            "user list --actor=",
+        ],
+    ),
+    (USAGE, "expected a token's id", &["token show 1", "token delete acme"]),
+    (USAGE, "unrecognized subcommand", &["token mint", "users"]),
+];
+
+pub(crate) async fn every_refusal_has_its_exit_code(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let cli = Cli::of(&world);
+    let (token, revoked) = (world.token(&[]).await, world.token(&[]).await);
+    cli.ok(&format!("token revoke {}", revoked.id));
+    let nobody = Uuid::now_v7().to_string();
+    let fill = |text: &str| {
+        text.replace("{nobody}", &nobody)
+            .replace("{token}", &token.id.to_string())
+            .replace("{revoked}", &revoked.id.to_string())
+    };
+    let changes = "SELECT count(*) FROM patgate.audit_log";
+    let before: i64 = value(&world, changes).await;
+    for (code, reason, commands) in REFUSED {
+        for command in *commands {
+            cli.refused(&fill(command), *code, &fill(reason));
+        }
+    }
+    assert_eq!(value::<i64>(&world, changes).await, before, "a refusal changed something");
+
+    // With JSON for results, standard output still holds results alone.
+    cli.refused("token show 1 --output json", USAGE, "a token's id");
+    cli.refused("domain show nowhere --output json", NOT_FOUND, "does not exist");
+    cli.with("postgres.url", "").refused("user list", USAGE, "postgres.url");
+    cli.with("keyring_file", "").refused(
+        "token create t --user ann@example.com --expires-in 1h",
+        USAGE,
+        "PATGATE_KEYRING_FILE",
+    );
+    cli.with("postgres.url", "postgres://a@127.0.0.1:1/b").refused("user list", FAILED, "Postgres");
+}
+
+/// The replicas' login may read what it needs, and nobody's login has rights by itself.
+pub(crate) async fn what_a_login_may_not_is_denied(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    // Logins belong to the cluster: others of this name are other worlds'.
+    let stranger = format!("stranger_{}", world.database);
+    world.sql(&format!("CREATE ROLE {stranger} LOGIN")).await;
+    let cli = Cli::of(&world);
+    for command in ["user list", "domain list", "token list", "audit list", "keyring list --count"]
+    {
+        cli.login(&world, &stranger).refused(command, DENIED, "grant it patgate_");
+    }
+    let server = cli.login(&world, "server");
+    server.ok("token list");
+    server.refused("audit list", DENIED, "grant it patgate_admin");
+    server.refused("migrate", DENIED, "patgate_migrate");
+    cli.refused("migrate", DENIED, "patgate_migrate");
+    // What else it may not is in the table of changes, in audit.rs.
+}

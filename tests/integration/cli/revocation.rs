@@ -1,0 +1,106 @@
+//! Revoking: what somebody found, and many at once.
+
+use std::sync::Arc;
+
+use patgate::token::TokenId;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{Cli, value};
+use crate::harness::{Suite, Token, World};
+
+async fn revoked(world: &World<'_>, token: &Token) -> bool {
+    let sql = format!("SELECT revoked_at IS NOT NULL FROM patgate.pats WHERE id = '{}'", token.id);
+    value(world, &sql).await
+}
+
+fn ids(revoked: &Value) -> Vec<String> {
+    let mut ids: Vec<String> = revoked
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|token| token["id"].as_str().unwrap().to_owned())
+        .collect();
+    ids.sort_unstable();
+    ids
+}
+
+/// The text alone is enough, and nothing but the whole text is.
+pub(crate) async fn a_leaked_token_is_revoked_by_its_text(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let cli = Cli::of(&world);
+    let token = world.token(&[]).await;
+    let mint = |id| {
+        let plain = world.tokens.mint(id).unwrap().plain.expose().to_owned();
+        suite.minted.lock().unwrap().push(plain.clone());
+        plain
+    };
+    let foreign = suite.world().await.token(&[]).await.text;
+    let swapped = |at: usize| {
+        let mut bytes = token.text.clone().into_bytes();
+        bytes[at] = if bytes[at] == b'a' { b'b' } else { b'a' };
+        String::from_utf8(bytes).unwrap()
+    };
+    for (name, text) in [
+        ("nothing", String::new()),
+        ("its id", token.id.to_string()),
+        ("another secret for its id", mint(token.id)),
+        ("a token that was never stored", mint(TokenId(Uuid::now_v7()))),
+        ("another installation's", foreign),
+        ("a changed id", swapped(10)),
+        ("a changed secret", swapped(40)),
+        ("a changed tag", swapped(76)),
+        ("without its end", token.text[..76].to_owned()),
+        ("with more at its end", format!("{}0", token.text)),
+        ("twice", format!("{0}\n{0}", token.text)),
+        ("with its scheme", token.bearer()),
+    ] {
+        let ran = cli.feed("token revoke --stdin", &text);
+        assert_eq!((ran.code, ran.stdout.as_str()), (3, ""), "{name}: {ran:?}");
+        assert!(!revoked(&world, &token).await, "{name}");
+    }
+    // As a clipboard or a file has it.
+    let ran = cli.feed("token revoke --stdin --output json", &format!("  {}\r\n", token.text));
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let shown: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(ids(&shown), [token.id.to_string()]);
+    assert!(revoked(&world, &token).await);
+
+    // Again: it is revoked, and since when does not change.
+    let again = cli.json(&format!("token revoke {}", token.id));
+    assert_eq!(again, shown);
+    let ran = cli.feed("token revoke --stdin --output json", &token.text);
+    assert_eq!(serde_json::from_str::<Value>(&ran.stdout).unwrap(), shown);
+}
+
+pub(crate) async fn tokens_are_revoked_in_bulk(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let cli = Cli::of(&world);
+    let (acme, beta) = (("acme", "models", "*", "llm_read"), ("beta", "models", "*", "llm_read"));
+    let in_acme = world.token(&[acme]).await;
+    let in_both = world.token_for("bob", "1 hour", &[acme, beta]).await;
+    let in_beta = world.token_for("bob", "1 hour", &[beta]).await;
+    let in_none = world.token(&[]).await;
+    let expired = world.token_for("bob", "-1 hour", &[acme]).await;
+    let sorted = |tokens: &[&Token]| {
+        let mut ids: Vec<String> = tokens.iter().map(|token| token.id.to_string()).collect();
+        ids.sort_unstable();
+        ids
+    };
+
+    // Unconfirmed, it says how many it would be, and revokes none.
+    cli.refused("token revoke --domain acme", 2, "revokes 2 live tokens");
+    cli.refused("token revoke --user ann@example.com", 2, "revokes 2 live tokens");
+    for token in [&in_acme, &in_both, &in_beta, &in_none, &expired] {
+        assert!(!revoked(&world, token).await);
+    }
+
+    let domain = cli.json("token revoke --domain acme --yes");
+    assert_eq!(ids(&domain), sorted(&[&in_acme, &in_both]));
+    assert!(!revoked(&world, &in_beta).await && !revoked(&world, &in_none).await);
+    let bob = world.id("bob");
+    assert_eq!(ids(&cli.json(&format!("token revoke --user {bob} --yes"))), sorted(&[&in_beta]));
+    assert_eq!(ids(&cli.json("token revoke --user bob@example.com --yes")), [""; 0]);
+    assert!(!revoked(&world, &in_none).await, "Ann's");
+    assert!(!revoked(&world, &expired).await, "it is over as it is");
+}

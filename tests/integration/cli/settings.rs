@@ -1,0 +1,139 @@
+//! The configuration as the commands see it.
+
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    process::Command,
+    sync::Arc,
+};
+
+use super::Cli;
+use crate::harness::Suite;
+
+const PASSWORD: &str = "correct-horse-battery";
+
+/// One look at the configuration shows all that is wrong with it, and no secret.
+pub(crate) async fn every_mistake_at_once(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let good = Cli::of(&world);
+    let file = suite.dir.path().join(format!("{}.yaml", world.database));
+    fs::write(&file, "listen: { gprc: '127.0.0.1:0' }\nmax_staleness: soon\n").unwrap();
+    let bad = good
+        .with("postgres.url", &format!("postgres//patgate:{PASSWORD}@db/patgate"))
+        .with("redis.url", &format!("memcached://:{PASSWORD}@cache"))
+        .with("keyring_file", "")
+        .with("redis.timout", "1s")
+        .with("negative_ttl", "-1s");
+    let mistakes = [
+        ("postgres.url", "PATGATE_POSTGRES_URL"),
+        ("redis.url", "PATGATE_REDIS_URL"),
+        ("keyring_file", "not set"),
+        ("PATGATE_REDIS_TIMOUT", "did you mean PATGATE_REDIS_TIMEOUT?"),
+        ("negative_ttl", "PATGATE_NEGATIVE_TTL"),
+        ("listen.gprc", "did you mean `listen.grpc`?"),
+        ("max_staleness", "found `soon`"),
+        ("log.format", "--set"),
+        ("--set", "`key=value`"),
+        ("colour", "a key that exists"),
+    ];
+    let flags = format!("--set log.format=xml --set colour=red --set {PASSWORD}");
+    for command in ["config check", "serve"] {
+        let ran = bad.run(&format!("{command} --config {} {flags}", file.display()));
+        assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{command}: {ran:#?}");
+        for (key, detail) in mistakes {
+            let line = |line: &str| line.contains(key) && line.contains(detail);
+            assert!(ran.stderr.lines().any(line), "{command}: no {key} with {detail}: {ran:#?}");
+        }
+        assert_eq!(ran.stderr.lines().count(), mistakes.len(), "{ran:#?}");
+        assert!(!ran.stderr.contains(PASSWORD), "{ran:#?}");
+    }
+
+    // The key ring is part of it.
+    let ring = suite.dir.path().join(format!("{}.nonsense", world.database));
+    fs::write(&ring, format!("k1:{PASSWORD}\n")).unwrap();
+    let broken = good.with("keyring_file", &ring.display().to_string());
+    broken.refused("config check", 2, "line 1");
+    assert!(!broken.run("config check").stderr.contains(PASSWORD));
+    fs::remove_file(&ring).unwrap();
+    broken.refused("config check", 2, "key ring");
+
+    // With a ring that nobody else can read there is nothing to be warned of.
+    fs::set_permissions(&world.keyring_file, Permissions::from_mode(0o600)).unwrap();
+    let whole = good
+        .with("postgres.url", &format!("postgres://patgate:{PASSWORD}@db/patgate"))
+        .with("redis.url", &format!("redis://:{PASSWORD}@cache:6379/0"));
+    for format in ["table", "json"] {
+        let ran = whole.run(&format!("config check --output {format}"));
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{ran:#?}");
+        assert!(!ran.stdout.contains(PASSWORD), "{ran:#?}");
+        assert_eq!(ran.stdout.matches("(set)").count(), 2, "{ran:#?}");
+    }
+    // What serving needs, administration does not.
+    good.with("keyring_file", "").refused("config check", 2, "keyring_file");
+    good.with("keyring_file", "").ok("config check --admin");
+    assert!(good.ok("config reference").contains("`PATGATE_POSTGRES_URL_FILE`"));
+}
+
+/// The arguments of a process are there for every user of the machine to read.
+pub(crate) async fn secrets_come_by_file_or_environment(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let cli = Cli::of(&world);
+    let url = suite.postgres_url("administrator", &world.database);
+    let bare = cli.with("postgres.url", "");
+    for (key, value) in [("postgres.url", url.as_str()), ("redis.url", &world.redis_url)] {
+        for command in ["user list", "config check", "migrate", "serve"] {
+            let variable = format!("PATGATE_{}_FILE", key.replace('.', "_").to_uppercase());
+            let ran = cli.run(&format!("{command} --set {key}={value}"));
+            assert_eq!(ran.code, 2, "{command}: {ran:#?}");
+            assert!(ran.stderr.contains(&variable) && !ran.stderr.contains(value), "{ran:#?}");
+        }
+    }
+
+    let file = suite.dir.path().join(format!("{}.url", world.database));
+    fs::write(&file, format!("{url}\n")).unwrap();
+    let by_file = bare.with("postgres.url_file", &file.display().to_string());
+    assert!(by_file.ok("user list").contains("ann@example.com"));
+    by_file.with("postgres.url", &url).refused("user list", 2, "only one of");
+    fs::remove_file(&file).unwrap();
+    by_file.refused("user list", 2, "PATGATE_POSTGRES_URL_FILE");
+
+    // A token in the place of its id is not used, and not repeated either.
+    let token = world.token(&[]).await;
+    for command in ["show", "revoke", "rotate", "delete"] {
+        cli.refused(&format!("token {command} {}", token.text), 2, "--stdin");
+    }
+    assert!(cli.ok("token list --live").contains(&token.id.to_string()));
+}
+
+/// Each shell that is installed reads its script without complaint, and bash completes by it.
+pub(crate) async fn completions_parse(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    // For somebody who has yet to configure anything.
+    let bare = Cli::of(&world).with("postgres.url", "").with("keyring_file", "");
+    for (shell, dry_run, registers) in [
+        ("bash", "-n", "complete -F _patgate"),
+        ("zsh", "-n", "#compdef patgate"),
+        ("fish", "--no-execute", "complete -c patgate"),
+    ] {
+        let script = bare.ok(&format!("completions {shell}"));
+        for word in [registers, "set-upstream", "set-platform-admin", "expires-in"] {
+            assert!(script.contains(word), "{shell}: no {word}");
+        }
+        let file = suite.dir.path().join(format!("completions.{shell}"));
+        fs::write(&file, script).unwrap();
+        match Command::new(shell).arg(dry_run).arg(&file).output() {
+            Ok(output) => {
+                let complaints = String::from_utf8_lossy(&output.stderr);
+                assert!(output.status.success() && complaints.is_empty(), "{shell}: {complaints}");
+            }
+            Err(_) => println!("{shell} is not installed: its completions were not parsed"),
+        }
+    }
+    let complete = "source \"$0\"; COMP_WORDS=(patgate token ro); COMP_CWORD=2;
+                    _patgate patgate ro token; echo \"${COMPREPLY[*]}\"";
+    let file = suite.dir.path().join("completions.bash");
+    if let Ok(output) = Command::new("bash").arg("-c").arg(complete).arg(file).output() {
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "rotate\n", "{output:?}");
+    }
+    bare.refused("completions tcsh", 2, "invalid value");
+}

@@ -1,0 +1,82 @@
+//! Other major versions of Postgres, where this machine has them.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use sqlx::{Connection, PgConnection};
+
+use super::{
+    migrating::{Cluster, migrates},
+    process::{Home, free_port},
+};
+use crate::{
+    cli::{Cli, demo},
+    harness::{Suite, World},
+    tiers::eventually,
+};
+
+/// Where Debian puts them, one directory a version.
+const INSTALLED: &str = "/usr/lib/postgresql";
+
+pub(crate) async fn other_versions_of_postgres(suite: Arc<Suite>) {
+    let versions: Vec<PathBuf> = fs::read_dir(INSTALLED)
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.unwrap().path().join("bin"))
+        .filter(|bin| bin.join("postgres").is_file() && bin.join("initdb").is_file())
+        .collect();
+    if versions.is_empty() {
+        println!("skipped: no other version of Postgres in {INSTALLED}");
+    }
+    for bin in versions {
+        works_on(&suite.world().await, &bin).await;
+    }
+}
+
+async fn works_on(world: &World<'_>, bin: &Path) {
+    let suite = world.suite;
+    let (home, port) = (Home::new(), free_port());
+    let data = home.path("data");
+    let options = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"];
+    home.run(&bin.join("initdb"), &[&["-D", data.as_str()], options.as_slice()].concat());
+    let settings = [
+        "listen_addresses=127.0.0.1".to_owned(),
+        format!("port={port}"),
+        format!("unix_socket_directories={}", home.path("")),
+        "fsync=off".to_owned(),
+        // For the search for leaks.
+        "log_statement=all".to_owned(),
+    ];
+    let mut arguments = vec!["-D", &data];
+    for setting in &settings {
+        arguments.extend(["-c", setting]);
+    }
+    let server = home.start(suite, &bin.join("postgres"), &arguments, port);
+    let cluster = Cluster { port };
+    // It listens before it lets anybody in.
+    eventually("Postgres to be up", async || {
+        PgConnection::connect(&cluster.url("postgres", "postgres")).await.is_ok()
+    })
+    .await;
+
+    migrates(world, &cluster).await;
+    cluster
+        .sql(
+            "postgres",
+            "postgres",
+            "CREATE ROLE server LOGIN IN ROLE patgate_serve;
+             CREATE ROLE administrator LOGIN IN ROLE patgate_admin;",
+        )
+        .await;
+    let cli = Cli::of(world).with("postgres.url", &cluster.url("administrator", "first"));
+    cli.ok("backend create other --url http://127.0.0.1:1 --kind ollama");
+    cli.ok("domain create acme --name Acme --upstream other");
+    let settings = format!("postgres.url={}", cluster.url("server", "first"));
+    demo::walk_through(world, &cli, &[&settings]).await;
+    // Its own way of ending at once, which gives its shared memory back.
+    suite.stack.signal(&server, "INT");
+    suite.stack.stop(&server);
+}

@@ -1,0 +1,202 @@
+//! What each login may do: tried, table by table, column by column.
+
+use std::sync::Arc;
+
+use sqlx::PgPool;
+
+use super::{INSUFFICIENT_PRIVILEGE, attempt};
+use crate::{
+    cli::value,
+    harness::{Suite, World},
+};
+
+/// What an administrator may write.
+const MODEL: &[&str] = &[
+    "backends",
+    "domain_models",
+    "domains",
+    "pat_scopes",
+    "pats",
+    "role_members",
+    "role_operations",
+    "roles",
+    "users",
+];
+/// Where replicas tell how far they are.
+const LEASES: &str = "replicas";
+/// Book-keeping of the schema's owner, which nobody else needs to see.
+const INTERNAL: &[&str] = &["change_marks", "migrations"];
+
+/// What neither login may do, whatever its role.
+const NEVER: &[&str] = &[
+    "CREATE TABLE patgate.mine (id int)",
+    "CREATE FUNCTION patgate.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "CREATE SCHEMA mine",
+    "DROP SCHEMA patgate CASCADE",
+    "ALTER TABLE patgate.audit_log DISABLE TRIGGER append_only",
+    "DROP TRIGGER append_only ON patgate.audit_log",
+    "CREATE TRIGGER mine BEFORE INSERT ON patgate.users
+     FOR EACH ROW EXECUTE FUNCTION patgate.refuse_audit_change()",
+    "SET session_replication_role = replica",
+    "SET ROLE patgate_migrate",
+    "GRANT patgate_admin TO CURRENT_USER",
+];
+
+async fn login(world: &World<'_>, user: &str) -> PgPool {
+    PgPool::connect(&world.suite.postgres_url(user, &world.database)).await.unwrap()
+}
+
+/// Whether a statement fails for a lack of privileges; for another reason, it was permitted.
+async fn permitted(pool: &PgPool, sql: &str) -> bool {
+    attempt(pool, sql).await != Err(INSUFFICIENT_PRIVILEGE.to_owned())
+}
+
+async fn names(world: &World<'_>, sql: &str) -> Vec<String> {
+    value(world, &format!("SELECT coalesce(array_agg(n ORDER BY n), '{{}}') FROM ({sql}) AS x (n)"))
+        .await
+}
+
+async fn tables(world: &World<'_>) -> Vec<String> {
+    let tables =
+        names(world, "SELECT tablename::text FROM pg_tables WHERE schemaname = 'patgate'").await;
+    for known in MODEL.iter().chain(&["audit_log", "schema_version"]) {
+        assert!(tables.iter().any(|table| table == known), "{known} in {tables:?}");
+    }
+    tables
+}
+
+struct Rights {
+    reads: bool,
+    inserts: bool,
+    deletes: bool,
+    updates: fn(&str) -> bool,
+}
+
+/// Tries everything on every table.
+async fn try_all(world: &World<'_>, user: &str, rights: impl Fn(&str) -> Rights) {
+    let pool = login(world, user).await;
+    for table in tables(world).await {
+        let expected = rights(&table);
+        for (statement, expected) in [
+            (format!("SELECT FROM patgate.{table}"), expected.reads),
+            (format!("INSERT INTO patgate.{table} DEFAULT VALUES"), expected.inserts),
+            (format!("DELETE FROM patgate.{table}"), expected.deletes),
+            (format!("TRUNCATE patgate.{table} CASCADE"), false),
+            (format!("ALTER TABLE patgate.{table} ADD COLUMN mine int"), false),
+            (format!("ALTER TABLE patgate.{table} DISABLE TRIGGER USER"), false),
+            (format!("DROP TABLE patgate.{table} CASCADE"), false),
+        ] {
+            assert_eq!(permitted(&pool, &statement).await, expected, "{user}: {statement}");
+        }
+        let columns = format!(
+            "SELECT column_name::text FROM information_schema.columns
+             WHERE table_schema = 'patgate' AND table_name = '{table}' AND is_identity = 'NO'"
+        );
+        for column in names(world, &columns).await {
+            let statement = format!("UPDATE patgate.{table} SET {column} = NULL");
+            let expected = (expected.updates)(&column);
+            assert_eq!(permitted(&pool, &statement).await, expected, "{user}: {statement}");
+        }
+    }
+    for statement in NEVER {
+        assert!(!permitted(&pool, statement).await, "{user}: {statement}");
+    }
+    pool.close().await;
+}
+
+pub(crate) async fn a_replica_may_read_and_note_the_last_use(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    world.token(&[]).await;
+    try_all(&world, "server", |table| Rights {
+        reads: table != "audit_log" && !INTERNAL.contains(&table),
+        inserts: table == LEASES,
+        deletes: table == LEASES,
+        updates: match table {
+            LEASES => |_| true,
+            "pats" => |column| column == "last_used_at",
+            _ => |_| false,
+        },
+    })
+    .await;
+}
+
+pub(crate) async fn an_administrator_may_not_rewrite_history(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    world.token(&[]).await;
+    try_all(&world, "administrator", |table| {
+        let writes = MODEL.contains(&table);
+        Rights {
+            reads: !INTERNAL.contains(&table),
+            inserts: writes || table == "audit_log",
+            deletes: writes,
+            updates: if writes { |_| true } else { |_| false },
+        }
+    })
+    .await;
+}
+
+/// A login without a role of ours cannot even look.
+pub(crate) async fn a_stranger_may_nothing(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let user = format!("nobody_{}", world.database);
+    world.sql(&format!("CREATE ROLE {user} LOGIN")).await;
+    try_all(&world, &user, |_| Rights {
+        reads: false,
+        inserts: false,
+        deletes: false,
+        updates: |_| false,
+    })
+    .await;
+}
+
+/// Not even the owner of the log, or a superuser who replays changes, edits it by mistake.
+pub(crate) async fn nobody_edits_the_audit_log(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    world.sql("INSERT INTO patgate.audit_log (actor, action, object) VALUES ('a', 'b', 'c')").await;
+    // The trigger answers like a missing privilege does, so whether it is missing is asked apart.
+    let granted = "SELECT r || ' ' || p FROM unnest(ARRAY['patgate_serve', 'patgate_admin']) r,
+             unnest(ARRAY['UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER']) p
+         WHERE has_table_privilege(r, 'patgate.audit_log', p)
+            OR p = 'UPDATE' AND has_any_column_privilege(r, 'patgate.audit_log', p)";
+    assert_eq!(names(&world, granted).await, [""; 0]);
+    for role in
+        ["", "SET LOCAL ROLE patgate_migrate;", "SET LOCAL session_replication_role = replica;"]
+    {
+        for statement in [
+            "UPDATE patgate.audit_log SET actor = 'x'",
+            "UPDATE patgate.audit_log SET actor = 'x' WHERE false",
+            "DELETE FROM patgate.audit_log",
+            "DELETE FROM patgate.audit_log WHERE false",
+            "TRUNCATE patgate.audit_log",
+            "MERGE INTO patgate.audit_log l USING (SELECT 1) s ON true WHEN MATCHED THEN DELETE",
+        ] {
+            let sql = format!("{role} {statement}");
+            assert!(!permitted(&world.postgres, &sql).await, "{sql}");
+        }
+        let insert = "INSERT INTO patgate.audit_log (actor, action, object) VALUES ('a', 'b', 'c')";
+        assert_eq!(attempt(&world.postgres, &format!("{role} {insert}")).await, Ok(()), "{role}");
+    }
+}
+
+/// Whatever a migration creates belongs to the one role, and what acts in its name cannot be
+/// led astray by a search path.
+pub(crate) async fn everything_belongs_to_the_migrating_role(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let foreign = "SELECT relname::text FROM pg_class
+         WHERE relnamespace = 'patgate'::regnamespace AND relowner <> 'patgate_migrate'::regrole
+         UNION ALL SELECT proname::text FROM pg_proc
+         WHERE pronamespace = 'patgate'::regnamespace AND proowner <> 'patgate_migrate'::regrole
+         UNION ALL SELECT nspname::text FROM pg_namespace
+         WHERE nspname = 'patgate' AND nspowner <> 'patgate_migrate'::regrole";
+    assert_eq!(names(&world, foreign).await, [""; 0]);
+    let astray = "SELECT proname::text FROM pg_proc
+         WHERE pronamespace = 'patgate'::regnamespace
+           AND NOT EXISTS (SELECT FROM unnest(proconfig) c WHERE c LIKE 'search_path=pg\\_catalog%')";
+    assert_eq!(names(&world, astray).await, [""; 0]);
+    // The check itself sees what is there.
+    let all = "SELECT proname::text FROM pg_proc WHERE pronamespace = 'patgate'::regnamespace";
+    assert!(names(&world, all).await.contains(&"refuse_audit_change".to_owned()));
+    let superusers = "SELECT rolname::text FROM pg_roles WHERE rolname LIKE 'patgate\\_%'
+           AND (rolsuper OR rolcreaterole OR rolcreatedb OR rolcanlogin OR rolbypassrls)";
+    assert_eq!(names(&world, superusers).await, [""; 0]);
+}

@@ -1,0 +1,114 @@
+//! Servers that the supervisor does not know, and that refuse to run as root.
+
+use std::{
+    fs::{self, Permissions},
+    net::TcpListener,
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::atomic::{AtomicU16, Ordering::Relaxed},
+};
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::{harness::Suite, stack::Server};
+
+const NOBODY: u32 = 65534;
+
+/// A directory of its own for such a server, which belongs to the user it is to run as.
+pub(crate) struct Home {
+    dir: TempDir,
+    is_root: bool,
+}
+
+impl Home {
+    pub(crate) fn new() -> Self {
+        let mut builder = tempfile::Builder::new();
+        let builder = builder.prefix("patgate-").permissions(Permissions::from_mode(0o755));
+        // Where everybody can get to: root's own place for temporary files may be closed.
+        let dir = builder.tempdir_in("/tmp").unwrap();
+        let is_root = fs::metadata(dir.path()).unwrap().uid() == 0;
+        let home = Self { dir, is_root };
+        home.give(home.dir.path());
+        home
+    }
+
+    pub(crate) fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) -> String {
+        let path = self.path(name);
+        fs::write(&path, text).unwrap();
+        self.give(Path::new(&path));
+        path
+    }
+
+    fn give(&self, path: &Path) {
+        if self.is_root {
+            chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+    }
+
+    fn argv(&self, program: &Path, arguments: &[&str]) -> Vec<String> {
+        let mut argv = Vec::new();
+        if self.is_root {
+            let user = [format!("--reuid={NOBODY}"), format!("--regid={NOBODY}")];
+            argv.push("setpriv".to_owned());
+            argv.extend(user);
+            argv.push("--clear-groups".to_owned());
+        }
+        argv.push(program.display().to_string());
+        argv.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        argv
+    }
+
+    /// Runs a program to its end.
+    pub(crate) fn run(&self, program: &Path, arguments: &[&str]) {
+        let argv = self.argv(program, arguments);
+        let output =
+            Command::new(&argv[0]).args(&argv[1..]).current_dir(&self.dir).output().unwrap();
+        assert!(output.status.success(), "{argv:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Starts a server, and waits until it listens on `port`.
+    pub(crate) fn start(
+        &self,
+        suite: &Suite,
+        program: &Path,
+        arguments: &[&str],
+        port: u16,
+    ) -> Server {
+        suite.stack.start(
+            "process",
+            json!({
+                "argv": self.argv(program, arguments),
+                "cwd": self.path(""),
+                "ready": format!("127.0.0.1:{port}"),
+            }),
+        )
+    }
+}
+
+/// A program on the path, or where servers are installed though no user's path leads there.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut places: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    places.extend(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from));
+    places.into_iter().map(|place| place.join(program)).find(|path| path.is_file())
+}
+
+/// A port that is free, below those that the supervisor and the kernel give out, and that nobody
+/// else in this process was given.
+pub(crate) fn free_port() -> u16 {
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    let first = 10_000 + (std::process::id() % 4_000) as u16;
+    loop {
+        let port = first + GIVEN.fetch_add(1, Relaxed);
+        assert!(port < 15_000, "no port is free");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}

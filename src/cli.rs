@@ -56,7 +56,7 @@ struct Global {
     /// How results are written
     #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
     output: Format,
-    /// Who the audit log says it was [default: cli:<user of the operating system>]
+    /// Who the audit log says it was; by default `cli:` and the operating system's user
     #[arg(long, global = true)]
     actor: Option<Actor>,
 }

@@ -2,7 +2,7 @@
 //!
 //! Every change is one transaction that also writes its line of the audit log, and reports what it
 //! outdates in caches. Nothing here needs state of a session, so a connection pooler may sit in
-//! between; that is why each statement goes through [`sql`] or [`sql_as`].
+//! between; that is why each statement goes through `sql`, `sql_as` or `sql_scalar`.
 
 mod audit;
 mod backends;

@@ -26,7 +26,7 @@ use patgate::{
     schema,
     token::{Prefixes, TokenId, Tokens},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -285,6 +285,7 @@ impl World<'_> {
             "drain.delay=0s",
             // A loaded test machine is no reason for a 503.
             "deadline=2s",
+            "redis.timeout=1s",
         ];
         let variable = |setting: &str| {
             let (key, value) = setting.split_once('=').unwrap();
@@ -381,14 +382,24 @@ impl Replica {
         value.map_or(0, |value| value.parse().unwrap())
     }
 
-    /// Envoy as shipped, in front of this replica and the model backends.
+    /// Envoy in front of this replica and the model backends. As shipped, but patient: on a loaded
+    /// test machine a late answer is no reason for a 503.
     pub(crate) fn envoy(&self, suite: &Suite) -> Server {
+        let retry =
+            json!({ "retry_back_off": { "base_interval": "0.02s", "max_interval": "10s" } });
+        let service = json!({ "timeout": "10s", "retry_policy": retry });
+        self.envoy_with(suite, json!({ "grpc_service": service }))
+    }
+
+    /// The same with other settings of its ext_authz filter.
+    pub(crate) fn envoy_with(&self, suite: &Suite, ext_authz: Value) -> Server {
         let clusters: BTreeMap<_, _> = suite
             .backends
             .iter()
             .map(|(name, backend)| (*name, format!("127.0.0.1:{}", backend.port)))
             .collect();
-        suite.stack.envoy(json!({ "authz": self.grpc.to_string(), "clusters": clusters }))
+        let authz = self.grpc.to_string();
+        suite.stack.envoy(json!({ "authz": authz, "clusters": clusters, "ext_authz": ext_authz }))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
+use serde_json::json;
 
 use crate::{
     harness::{Replica, Suite, Token, World, outcome},
@@ -157,7 +158,8 @@ pub(crate) async fn unknown_tokens_are_remembered_apart(suite: Arc<Suite>) {
 pub(crate) async fn redis_may_fail_in_any_way(suite: Arc<Suite>) {
     let world = suite.world().await;
     let proxy = Proxy::to(suite.valkey.port).await;
-    let replica = world.serve(&[&redis_through(&world, &suite, &proxy)]).await;
+    let redis = redis_through(&world, &suite, &proxy);
+    let replica = world.serve(&[&redis, "redis.timeout=20ms"]).await;
     let modes = [
         Mode::Refuse,
         Mode::Pass,
@@ -203,7 +205,7 @@ pub(crate) async fn a_late_reply_has_no_reader(suite: Arc<Suite>) {
     let proxy = Proxy::to(suite.valkey.port).await;
     let redis = redis_through(&world, &suite, &proxy);
     for _ in 0..10 {
-        let replica = world.serve(&[&redis, "redis.connections=1"]).await;
+        let replica = world.serve(&[&redis, "redis.connections=1", "redis.timeout=20ms"]).await;
         let other = reader(&world).await;
         assert_eq!(status(&replica, &other).await, 200);
         let timeouts = lookups(&replica, "principal", "redis", "unavailable").await;
@@ -403,7 +405,7 @@ pub(crate) async fn an_outage_is_told_in_our_words(suite: Arc<Suite>) {
     let url = suite.postgres_url("server", &world.database);
     let postgres = through(&url, suite.postgres.port, &proxy);
     let replica = world.serve(&[&postgres, "redis.url=", "deadline=100ms"]).await;
-    let envoy = replica.envoy(&suite);
+    let envoy = replica.envoy_with(&suite, json!({}));
     proxy.set(Mode::BlackHole);
     let bearer = reader(&world).await.bearer();
     let reply = http::send(envoy.port, "GET", MODELS, &[("authorization", &bearer)], "").await;

@@ -179,7 +179,7 @@ mod tests {
         let domain =
             Domain::new(domain, "acme".parse().unwrap(), true, "model-acme".into(), Vec::new());
         let feed = Arc::new(Feed::default());
-        let server = Server { system: 1, timeline: 1 };
+        let server = Server { system: 1, timeline: 1, life: 1 };
         let stamp = Arc::new(Stamp { server, snapshot: "10:10:".parse().unwrap() });
         feed.meet(&stamp).unwrap();
         let principals = Memory::new(1 << 20, 10, freshness);

@@ -23,22 +23,28 @@
 //! not see `c`, so `F` does not see it either; hence `c` is recorded, and (a) refuses the entry.
 //! So `c` committed after the watermark, which again is the claim.
 //!
-//! Three things this leans on. Snapshots of one server and timeline are ordered, because what is
-//! visible only grows; so server and timeline are compared first. The watermark is read before
-//! the record is, and published after it; a reader who sees a watermark sees its changes. And a
-//! change carries the id of its own top-level transaction, so it becomes visible together with
-//! what it describes, however late that commits.
+//! Three things this leans on. Snapshots of one server, timeline and life are ordered, because what
+//! is visible only grows until a standby is promoted or a crash takes away what was not on disk; so
+//! these are compared first. The watermark is read before the version of the record is, and
+//! published after it, so a reader who sees a watermark sees its changes; it is read after what the
+//! entry was compared with, or under the record's lock, so it is not that of a server which the
+//! record had left when the two were compared. And a change carries the id of its own top-level
+//! transaction, so it becomes visible together with what it describes, however late that commits.
 
 mod lease;
+#[cfg(test)]
+mod model;
 mod reader;
 mod record;
+#[cfg(test)]
+mod tests;
 
 use std::{
     sync::{
         Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{
             AtomicI64, AtomicU64,
-            Ordering::{Acquire, Relaxed, Release},
+            Ordering::{Acquire, Release},
         },
     },
     time::Duration,
@@ -95,15 +101,17 @@ impl Feed {
         as_of: Tick,
         subjects: impl FnOnce(&mut dyn FnMut(Subject)),
     ) -> Option<Tick> {
-        // Before the record, see above.
-        let watermark = Tick::from_micros(self.watermark.load(Acquire));
-        let known = checked.0.load(Relaxed);
+        // In this order, see above.
+        let known = checked.0.load(Acquire);
+        let mut watermark = self.watermark.load(Acquire);
         if known == UNCHECKED || known != self.version.load(Acquire) {
             let since = (known != UNCHECKED).then_some(known);
-            let version = self.read().judge(stamp, since, subjects)?;
-            checked.0.store(version, Relaxed);
+            let record = self.read();
+            watermark = self.watermark.load(Acquire);
+            let version = record.judge(stamp, since, subjects)?;
+            checked.0.store(version, Release);
         }
-        Some(as_of.max(watermark))
+        Some(as_of.max(Tick::from_micros(watermark)))
     }
 
     /// Takes note of where a statement was answered.
@@ -133,11 +141,14 @@ impl Feed {
     pub(crate) fn apply(&self, poll: Poll) -> bool {
         let sent = poll.sent;
         let mut record = self.write();
+        let server = record.server();
         let joined = record.apply(poll);
         self.publish(&record);
         if joined {
             // After the changes, see above. Polls are applied in the order of their sending.
             self.watermark.store(sent.as_micros(), Release);
+        } else if record.server() != server {
+            self.watermark.store(i64::MIN, Release);
         }
         joined
     }

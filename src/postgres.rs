@@ -20,8 +20,9 @@ use crate::{
 };
 
 /// What every statement selects first: Postgres's time in microseconds, whether the server is a
-/// standby, which server and timeline it is, and what the statement sees. A standby has no current
-/// position to name a timeline by.
+/// standby, which server, timeline and life it is, and what the statement sees. A standby has no
+/// current position to name a timeline by. A crash leaves no mark that everybody may read but this:
+/// it resets the statistics, which survive a restart in good order.
 macro_rules! select {
     ($rest:literal) => {
         concat!(
@@ -31,6 +32,8 @@ macro_rules! select {
                     CASE WHEN pg_is_in_recovery() THEN 0 ELSE
                         ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))
                             ::bit(32)::int8 END AS timeline,
+                    coalesce(extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time())
+                        * 1000000, 0)::int8 AS life,
                     pg_current_snapshot()::text AS snapshot, ",
             $rest
         )
@@ -86,22 +89,29 @@ impl Postgres {
 
     /// Sends a statement made with [`select`], and waits a bounded time for its answer.
     ///
-    /// After a restart of Postgres every pooled connection is dead, so an error of the connection,
-    /// not of the statement, is tried on the next one.
+    /// After a restart of Postgres every pooled connection is dead, and after a fail-over every
+    /// one may lead to the old primary; so an error of the connection, not of the statement, is
+    /// tried on the next one.
     pub(crate) async fn ask(&self, sql: String) -> Result<Reply, AskError> {
         let attempts = async {
             for _ in 0..self.pool.size() {
                 match self.attempt(sql.clone()).await {
-                    Err(AskError::Sqlx(error)) if of_the_connection(&error) => {}
+                    Err(error) if of_the_connection(&error) => {}
                     outcome => return outcome,
                 }
             }
             self.attempt(sql).await
         };
         let outcome = timeout(self.query_timeout, attempts).await;
-        outcome.unwrap_or(Err(AskError::Timeout(self.query_timeout))).inspect_err(|_| {
-            self.metrics.failure("postgres");
-        })
+        let outcome = outcome.unwrap_or_else(|_| {
+            // When the way there was lost without a word, the connections that wait in the pool
+            // are dead as well, and would each cost a time-out.
+            while let Some(idle) = self.pool.try_acquire() {
+                drop(idle.detach());
+            }
+            Err(AskError::Timeout(self.query_timeout))
+        });
+        outcome.inspect_err(|_| self.metrics.failure("postgres"))
     }
 
     async fn attempt(&self, sql: String) -> Result<Reply, AskError> {
@@ -110,7 +120,6 @@ impl Postgres {
         self.metrics.command("postgres");
         let sent = Tick::now();
         let rows = connection.fetch_all(sqlx::raw_sql(AssertSqlSafe(sql))).await?;
-        lease.keep();
         let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
         if first.try_get("standby")? {
             return Err(AskError::Standby);
@@ -119,10 +128,16 @@ impl Postgres {
         let verified = Moment(first.try_get("now")?);
         let timeline: i64 = first.try_get("timeline")?;
         let stamp = Stamp {
-            server: Server { system: first.try_get("system")?, timeline: timeline as u32 },
+            server: Server {
+                system: first.try_get("system")?,
+                timeline: timeline as u32,
+                life: first.try_get("life")?,
+            },
             snapshot: first.try_get::<&str, _>("snapshot")?.parse().map_err(decode)?,
         };
         self.feed.meet(&stamp)?;
+        // Not before: the next connection may lead to the primary, this one never will.
+        lease.keep();
         self.clock.observe(sent, verified);
         Ok(Reply { rows, as_of: sent, verified, stamp: Arc::new(stamp) })
     }
@@ -140,12 +155,15 @@ impl Postgres {
 }
 
 /// Whether another connection may do better.
-fn of_the_connection(error: &sqlx::Error) -> bool {
+fn of_the_connection(error: &AskError) -> bool {
     match error {
-        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) => true,
+        AskError::Sqlx(sqlx::Error::Io(_) | sqlx::Error::Protocol(_)) => true,
         // Operator intervention: the server was stopped, has crashed, or is starting.
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),
-        _ => false,
+        AskError::Sqlx(sqlx::Error::Database(error)) => {
+            error.code().is_some_and(|code| code.starts_with("57P"))
+        }
+        AskError::Standby | AskError::Superseded(_) => true,
+        AskError::Sqlx(_) | AskError::Timeout(_) => false,
     }
 }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Xid(pub(crate) u64);
 
 /// What `pg_current_snapshot()` tells.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Snapshot {
     xmin: Xid,
     /// No transaction from here on had ended.

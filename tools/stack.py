@@ -68,16 +68,23 @@ class Stack:
         self._servers.clear()
         shutil.rmtree(self.dir, ignore_errors=True)
 
-    def postgres(self, settings=None):
-        """`settings` are Postgres's own, by name; the defaults trade crash safety for speed."""
+    def postgres(self, settings=None, primary=None):
+        """`settings` are Postgres's own, by name; the defaults trade crash safety for speed. With
+        `primary`, a port, it is a standby of the server there."""
         id, home = self._new("postgres")
         if self._user:
             os.chown(home, self._user.pw_uid, self._user.pw_gid)
         tree, data, port = self._postgres_tree(), home / "data", free_port()
-        options = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
-        init = self._run_as_user([tree / "bin" / "initdb", "-D", data, *options])
-        if init.returncode:
-            raise ServerError(f"initdb failed:\n{init.stdout}")
+        if primary:
+            source = f"host=127.0.0.1 port={primary} user=postgres application_name={id}"
+            options = ["-d", source, "--write-recovery-conf", "--checkpoint=fast", "--no-sync"]
+            make = [tree / "bin" / "pg_basebackup", "-D", data, *options]
+        else:
+            options = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
+            make = [tree / "bin" / "initdb", "-D", data, *options]
+        made = self._run_as_user([str(arg) for arg in make])
+        if made.returncode:
+            raise ServerError(f"{make[0].name} failed:\n{made.stdout}")
         settings = {
             "listen_addresses": "127.0.0.1",
             "port": port,

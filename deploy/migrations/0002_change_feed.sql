@@ -167,13 +167,18 @@ BEGIN
     -- A dump restored into another cluster brings ids from a future that this one has not reached.
     IF (SELECT pg_snapshot_xmax(snapshot) > pg_snapshot_xmax(pg_current_snapshot())
         FROM patgate.change_horizon)
+        OR EXISTS (SELECT FROM patgate.changes
+                   WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()))
     THEN
         DELETE FROM patgate.changes;
         DELETE FROM patgate.change_marks;
         UPDATE patgate.change_horizon SET snapshot = pg_current_snapshot();
         RETURN;
     END IF;
-    INSERT INTO patgate.change_marks DEFAULT VALUES ON CONFLICT DO NOTHING;
+    -- Marks are in the order of their snapshots, also when the clock was put back; or else the
+    -- horizon would go back, behind changes that are gone.
+    DELETE FROM patgate.change_marks WHERE at >= now();
+    INSERT INTO patgate.change_marks DEFAULT VALUES;
     SELECT snapshot INTO horizon FROM patgate.change_marks
         WHERE at < now() - interval '1 hour' ORDER BY at DESC LIMIT 1;
     IF horizon IS NOT NULL THEN

@@ -30,6 +30,9 @@ const POLL_EVERY: Duration = Duration::from_millis(500);
 /// poll's own time-out it stays below the five seconds in which all has to be well again.
 const PAUSE: Duration = Duration::from_millis(400);
 const LISTEN_AGAIN_AFTER: Duration = Duration::from_secs(2);
+/// Changes that are read one by one. A statement that changes more at once would otherwise outrun
+/// a poll's time-out, and the next poll's, and the feed would be lost.
+const MOST_AT_ONCE: usize = 20_000;
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 const CHANNEL: &str = "patgate_changes";
 
@@ -102,15 +105,17 @@ impl Reader {
     /// Brings the record up to date.
     pub(crate) async fn poll(&self) -> Result<Polled, AskError> {
         // At first nothing is known, and everything that is retained is asked for.
-        let after = self.feed.polled_to();
-        let (poll, polled) = self.ask(after).await?;
-        if self.feed.apply(poll) {
-            return Ok(polled);
+        let (poll, mut polled) = self.ask(self.feed.polled_to()).await?;
+        let mut anew = poll.after.is_none();
+        if !self.feed.apply(poll) {
+            // There is a gap, or another server.
+            let (poll, again) = self.ask(None).await?;
+            self.feed.apply(poll);
+            (anew, polled) = (true, again);
         }
-        // There is a gap, or another server.
-        self.metrics.feed_restarted();
-        let (poll, polled) = self.ask(None).await?;
-        self.feed.apply(poll);
+        if anew {
+            self.metrics.feed_restarted();
+        }
         Ok(polled)
     }
 
@@ -122,7 +127,21 @@ impl Reader {
                 after.xmin().0
             ),
         };
-        let reply = self.postgres.ask(format!("{CHANGES} {unseen}")).await?;
+        let sql = format!("{CHANGES} {unseen} LIMIT {}", MOST_AT_ONCE + 1);
+        let reply = self.postgres.ask(sql).await?;
+        let (sent, stamp) = (reply.as_of, Stamp::clone(&reply.stamp));
+        let polled = |stamp: &Stamp, changes| Polled {
+            snapshot: stamp.snapshot.clone(),
+            verified: reply.verified,
+            changes,
+        };
+        if reply.rows.len() > MOST_AT_ONCE {
+            // Begins anew here, as if all before were pruned: everything is read again.
+            let horizon = stamp.snapshot.clone();
+            let polled = polled(&stamp, reply.rows.len());
+            let changes = Vec::new();
+            return Ok((Poll { sent, stamp, horizon, after: None, changes }, polled));
+        }
         let horizon: String = reply.rows[0].try_get("horizon")?;
         let horizon = horizon.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
         let changes: Vec<_> = reply
@@ -131,9 +150,7 @@ impl Reader {
             .filter_map(|row| change(row).transpose())
             .collect::<Result<_, _>>()?;
         self.metrics.changes_read(changes.len());
-        let (sent, stamp) = (reply.as_of, Stamp::clone(&reply.stamp));
-        let (snapshot, verified) = (stamp.snapshot.clone(), reply.verified);
-        let polled = Polled { snapshot, verified, changes: changes.len() };
+        let polled = polled(&stamp, changes.len());
         Ok((Poll { sent, stamp, horizon, after, changes }, polled))
     }
 }

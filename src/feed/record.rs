@@ -16,21 +16,42 @@ use crate::{
     token::TokenId,
 };
 
-/// How long a change is kept: longer than an entry lives in Redis.
-const KEPT_FOR: Duration = Duration::from_secs(15 * 60);
-/// How many are kept at most. Beyond, entries that were not checked lately are read again.
-const KEPT_AT_MOST: usize = 200_000;
+#[cfg(test)]
+pub(super) mod tests;
 
-/// Which Postgres, and which of its histories: a promoted standby begins a new one, in which
-/// transaction ids of lost transactions are given out again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// How many changes are remembered, and for how long.
+#[derive(Clone, Copy, Debug)]
+struct Retention {
+    age: Duration,
+    count: usize,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            // Longer than an entry lives in Redis.
+            age: Duration::from_secs(15 * 60),
+            // Beyond, entries that were not checked lately are read again.
+            count: 200_000,
+        }
+    }
+}
+
+/// Which Postgres, and which of its histories: a promoted standby begins a new one, and so does
+/// recovery from a crash. In both, transaction ids of what was lost are given out again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Server {
     pub(crate) system: i64,
     pub(crate) timeline: u32,
+    /// Since when the server counts its statistics, which do not survive a crash. A crash loses
+    /// the transactions that had not reached the disk, though they had ended for all to see: those
+    /// that were rolled back and, under `synchronous_commit = off`, those that were committed. And
+    /// it does not begin a new timeline. Not ordered: it is the server's clock.
+    pub(crate) life: i64,
 }
 
 /// Where a statement was answered, and what it saw.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Stamp {
     pub(crate) server: Server,
     pub(crate) snapshot: Snapshot,
@@ -57,7 +78,7 @@ pub(crate) enum Subject {
 }
 
 /// What a transaction has changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Change {
     To(Subject),
     /// A table was emptied, or the change is of a kind that this release does not know.
@@ -78,13 +99,16 @@ pub(crate) struct Poll {
 
 /// See the module above for what it is for.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Record {
+    retention: Retention,
     history: Option<History>,
     /// Goes up whenever an entry may have to be compared again.
     version: u64,
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 struct History {
     server: Server,
     /// Every change that it does not see, and `seen` does, is recorded.
@@ -104,6 +128,7 @@ struct History {
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 struct Arrival {
     version: u64,
     at: Tick,
@@ -140,8 +165,10 @@ impl Record {
             return None;
         }
         let since = since.unwrap_or(0);
+        // The latest are at the end.
         let seen = |changes: &Vec<(Xid, u64)>| {
-            changes.iter().all(|(xid, version)| *version <= since || stamp.snapshot.sees(*xid))
+            let new = changes.iter().rev().take_while(|(_, version)| *version > since);
+            { new }.all(|(xid, _)| stamp.snapshot.sees(*xid))
         };
         let mut holds = seen(&history.everything);
         if !history.changes.is_empty() {
@@ -152,8 +179,8 @@ impl Record {
         holds.then_some(self.version)
     }
 
-    /// A statement was answered by this server. The first one, and one on a later timeline, begins
-    /// the record anew, without anything from before.
+    /// A statement was answered by this server. The first one, one on a later timeline, and one
+    /// after a crash, begins the record anew, without anything from before.
     pub(super) fn meet(&mut self, stamp: &Stamp) -> Result<(), Superseded> {
         match self.server() {
             Some(known) if known == stamp.server => return Ok(()),
@@ -178,7 +205,8 @@ impl Record {
         match &poll.after {
             Some(after) => {
                 // Not where we stand, a server that went back in time, or pruned under our feet.
-                let joins = *after == history.seen
+                let joins = history.polled
+                    && *after == history.seen
                     && poll.stamp.snapshot.includes(after)
                     && after.includes(&poll.horizon);
                 if !joins {
@@ -213,9 +241,12 @@ impl Record {
         });
     }
 
-    fn add(&mut self, poll: Poll) {
+    fn add(&mut self, mut poll: Poll) {
         let Some(history) = &mut self.history else { return };
         history.seen = poll.stamp.snapshot;
+        // A row that is there before its transaction has ended came with a dump from another
+        // cluster. It would be read again with every poll, and no entry could ever see it.
+        poll.changes.retain(|(xid, _)| history.seen.sees(*xid));
         history.polled = true;
         if !poll.changes.is_empty() {
             self.version += 1;
@@ -234,15 +265,16 @@ impl Record {
             let seen = history.seen.clone();
             history.arrivals.push_back(Arrival { version, at: poll.sent, seen, changes });
         }
-        history.forget(poll.sent);
+        history.forget(poll.sent, self.retention);
     }
 }
 
 impl History {
     /// Drops what is old, and raises the floor to where that leaves it.
-    fn forget(&mut self, now: Tick) {
-        let old =
-            |arrival: &Arrival, count| count > KEPT_AT_MOST || now.since(arrival.at) > KEPT_FOR;
+    fn forget(&mut self, now: Tick, retention: Retention) {
+        let old = |arrival: &Arrival, count| {
+            count > retention.count || now.since(arrival.at) > retention.age
+        };
         while self.arrivals.front().is_some_and(|arrival| old(arrival, self.count)) {
             let Some(arrival) = self.arrivals.pop_front() else { return };
             self.count -= arrival.changes.len();

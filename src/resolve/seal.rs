@@ -98,7 +98,8 @@ mod tests {
     }
 
     fn stamp() -> Stamp {
-        Stamp { server: Server { system: 1, timeline: 1 }, snapshot: "10:20:12".parse().unwrap() }
+        let server = Server { system: 1, timeline: 1, life: 1 };
+        Stamp { server, snapshot: "10:20:12".parse().unwrap() }
     }
 
     fn sealed(redis_key: &str) -> Vec<u8> {

@@ -79,7 +79,7 @@ impl Suite {
             minted: Mutex::default(),
             dir,
         };
-        suite.runtime.block_on(suite.prepare_template());
+        suite.runtime.block_on(prepare_template(suite.postgres.port));
         suite
     }
 
@@ -87,33 +87,31 @@ impl Suite {
         self.runtime.block_on(test);
     }
 
-    /// A migrated database to copy, and a login for each of the roles that patgate defines.
-    async fn prepare_template(&self) {
-        let root = connect(&self.postgres_url("postgres", "postgres")).await;
-        execute(&root, &format!("CREATE DATABASE {TEMPLATE}")).await;
-        schema::migrate(&self.postgres_url("postgres", TEMPLATE).into()).await.unwrap();
-        execute(
-            &root,
-            "CREATE ROLE server LOGIN IN ROLE patgate_serve;
-             CREATE ROLE administrator LOGIN IN ROLE patgate_admin;",
-        )
-        .await;
-        root.close().await;
-    }
-
     pub(crate) fn postgres_url(&self, user: &str, database: &str) -> String {
-        format!("postgres://{user}@127.0.0.1:{}/{database}", self.postgres.port)
+        url(self.postgres.port, user, database)
     }
 
     /// A database with two domains, their backends and some users, and nothing else.
     pub(crate) async fn world(&self) -> World<'_> {
+        self.world_on(self.postgres.port).await
+    }
+
+    /// A Postgres for one test, which may do to it what it likes, and a world there.
+    pub(crate) async fn spare(&self, settings: serde_json::Value) -> (Server, World<'_>) {
+        let postgres = self.stack.start("postgres", json!({ "settings": settings }));
+        prepare_template(postgres.port).await;
+        let world = self.world_on(postgres.port).await;
+        (postgres, world)
+    }
+
+    async fn world_on(&self, port: u16) -> World<'_> {
         let number = self.worlds.fetch_add(1, Relaxed);
         assert!(number < REDIS_DATABASES);
         let database = format!("world_{number}");
-        let root = connect(&self.postgres_url("postgres", "postgres")).await;
+        let root = connect(&url(port, "postgres", "postgres")).await;
         execute(&root, &format!("CREATE DATABASE {database} TEMPLATE {TEMPLATE}")).await;
         root.close().await;
-        let postgres = connect(&self.postgres_url("postgres", &database)).await;
+        let postgres = connect(&url(port, "postgres", &database)).await;
 
         let keyring_file = self.dir.path().join(format!("{database}.keys"));
         let line = keyring::new_line(&"k1".parse().unwrap()).unwrap();
@@ -123,6 +121,7 @@ impl Suite {
         let mut world = World {
             suite: self,
             database,
+            port,
             postgres,
             redis_url,
             keyring_file,
@@ -134,11 +133,29 @@ impl Suite {
     }
 }
 
-async fn connect(url: &str) -> PgPool {
+fn url(port: u16, user: &str, database: &str) -> String {
+    format!("postgres://{user}@127.0.0.1:{port}/{database}")
+}
+
+/// A migrated database to copy, and a login for each of the roles that patgate defines.
+async fn prepare_template(port: u16) {
+    let root = connect(&url(port, "postgres", "postgres")).await;
+    execute(&root, &format!("CREATE DATABASE {TEMPLATE}")).await;
+    schema::migrate(&url(port, "postgres", TEMPLATE).into()).await.unwrap();
+    execute(
+        &root,
+        "CREATE ROLE server LOGIN IN ROLE patgate_serve;
+         CREATE ROLE administrator LOGIN IN ROLE patgate_admin;",
+    )
+    .await;
+    root.close().await;
+}
+
+pub(crate) async fn connect(url: &str) -> PgPool {
     PgPoolOptions::new().max_connections(4).connect(url).await.unwrap()
 }
 
-async fn execute(pool: &PgPool, sql: &str) {
+pub(crate) async fn execute(pool: &PgPool, sql: &str) {
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(pool).await.unwrap_or_else(|e| panic!("{e}: {sql}"));
 }
 
@@ -146,6 +163,7 @@ async fn execute(pool: &PgPool, sql: &str) {
 pub(crate) struct World<'s> {
     pub(crate) suite: &'s Suite,
     pub(crate) database: String,
+    port: u16,
     /// As the superuser, to whom everything is possible, the wrong things included.
     pub(crate) postgres: PgPool,
     pub(crate) redis_url: String,
@@ -243,8 +261,20 @@ impl World<'_> {
         execute(&self.postgres, sql).await;
     }
 
+    /// Where this world is to be found, by way of a proxy's port perhaps.
+    pub(crate) fn url(&self, user: &str, port: u16) -> String {
+        url(port, user, &self.database)
+    }
+
     /// A token that lives for `life`, a Postgres interval; a negative one has expired already.
     pub(crate) async fn token_for(&self, owner: &str, life: &str, scopes: &[Scope<'_>]) -> Token {
+        let (token, sql) = self.issue(owner, life, scopes);
+        self.sql(&sql).await;
+        token
+    }
+
+    /// A token that nobody knows yet, and the statements that make it known.
+    pub(crate) fn issue(&self, owner: &str, life: &str, scopes: &[Scope<'_>]) -> (Token, String) {
         let minted = self.tokens.mint(TokenId(Uuid::now_v7())).unwrap();
         let digest: String =
             minted.digest.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -263,10 +293,9 @@ impl World<'_> {
                 Uuid::now_v7()
             ));
         }
-        self.sql(&sql).await;
         let text = minted.plain.expose().to_owned();
         self.suite.minted.lock().unwrap().push(text.clone());
-        Token { id, text }
+        (Token { id, text }, sql)
     }
 
     /// A token of Ann's that lives long enough.
@@ -277,7 +306,7 @@ impl World<'_> {
     /// A configuration for this world; `settings` are `key=value`, later ones win.
     pub(crate) fn config(&self, settings: &[&str]) -> Config {
         let defaults = [
-            &format!("postgres.url={}", self.suite.postgres_url("server", &self.database)),
+            &format!("postgres.url={}", self.url("server", self.port)),
             &format!("redis.url={}", self.redis_url),
             &format!("keyring_file={}", self.keyring_file.display()),
             "listen.grpc=127.0.0.1:0",

@@ -25,6 +25,12 @@ mod cli;
 mod clients;
 mod edges;
 mod envoy_habits;
+mod failover;
+mod feed;
+mod fleet;
+mod floods;
+mod losses;
+mod races;
 mod schema;
 mod serving;
 mod tiers;
@@ -154,6 +160,21 @@ fn main() -> ExitCode {
         edges::the_access_log_names_the_subject_and_no_token,
         edges::a_browsers_preflight_is_answered_unchecked,
         edges::a_denial_carries_the_request_id_of_the_logs,
+        failover::a_standby_that_lost_transactions_takes_over,
+        failover::a_read_only_postgres_serves,
+        failover::postgres_may_restart_under_load,
+        losses::beyond_the_horizon_everything_is_read_again,
+        losses::a_bulk_change_does_not_stop_the_feed,
+        losses::connections_that_lead_nowhere_are_given_up,
+        feed::every_change_is_obeyed_everywhere,
+        feed::the_last_use_is_no_change,
+        races::a_revocation_takes_effect_at_once,
+        races::a_long_transaction_counts_from_its_commit,
+        races::a_slow_fill_brings_nothing_back,
+        races::an_old_redis_brings_nothing_back,
+        floods::forged_tokens_are_turned_away,
+        floods::unknown_tokens_are_asked_for_in_batches,
+        floods::a_herd_is_served,
     ];
     let conclusion = libtest_mimic::run(&arguments, trials);
     let leaks = Arc::into_inner(suite).map(leaks::search).unwrap_or_default();

@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU16, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -33,8 +33,14 @@ pub(crate) enum Mode {
 pub(crate) struct Proxy {
     pub(crate) port: u16,
     mode: watch::Sender<Mode>,
-    /// Bytes from clients to the server.
+    cuts: watch::Sender<()>,
+    server: Arc<AtomicU16>,
+    /// How many connections, from the first one on, lead nowhere any more.
+    forgotten: Arc<AtomicU64>,
+    accepted: Arc<AtomicU64>,
+    /// Bytes from clients to the server, and from the server.
     upward: Arc<AtomicU64>,
+    downward: Arc<AtomicU64>,
     _stop: DropGuard,
 }
 
@@ -42,16 +48,35 @@ impl Proxy {
     pub(crate) async fn to(server_port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let server = SocketAddr::from(([127, 0, 0, 1], server_port));
         let (mode, modes) = watch::channel(Mode::Pass);
-        let (upward, stop) = (Arc::new(AtomicU64::new(0)), CancellationToken::new());
-        let proxy =
-            Self { port, mode, upward: Arc::clone(&upward), _stop: stop.clone().drop_guard() };
+        let (cuts, cut) = watch::channel(());
+        let stop = CancellationToken::new();
+        let proxy = Self {
+            port,
+            mode,
+            cuts,
+            server: Arc::new(AtomicU16::new(server_port)),
+            forgotten: Arc::default(),
+            accepted: Arc::default(),
+            upward: Arc::default(),
+            downward: Arc::default(),
+            _stop: stop.clone().drop_guard(),
+        };
+        let (server, forgotten) = (Arc::clone(&proxy.server), Arc::clone(&proxy.forgotten));
+        let accepted = Arc::clone(&proxy.accepted);
+        let (upward, downward) = (Arc::clone(&proxy.upward), Arc::clone(&proxy.downward));
         tokio::spawn(stop.run_until_cancelled_owned(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                let (modes, upward) = (modes.clone(), Arc::clone(&upward));
-                connections.spawn(carry(client, server, modes, upward));
+                let wire = Wire {
+                    number: accepted.fetch_add(1, Relaxed),
+                    forgotten: Arc::clone(&forgotten),
+                    modes: modes.clone(),
+                    cut: unmoved(&cut),
+                };
+                let server = SocketAddr::from(([127, 0, 0, 1], server.load(Relaxed)));
+                let counts = [Arc::clone(&upward), Arc::clone(&downward)];
+                connections.spawn(carry(client, server, wire, counts));
             }
         }));
         proxy
@@ -61,56 +86,95 @@ impl Proxy {
         self.mode.send_replace(mode);
     }
 
+    /// New connections go to that port; those that stand stay where they are.
+    pub(crate) fn retarget(&self, server_port: u16) {
+        self.server.store(server_port, Relaxed);
+    }
+
+    /// Closes those that stand.
+    pub(crate) fn cut(&self) {
+        self.cuts.send_replace(());
+    }
+
+    /// Those that stand carry nothing any more, and nobody is told; new ones do.
+    pub(crate) fn forget(&self) {
+        self.forgotten.store(self.accepted.load(Relaxed), Relaxed);
+    }
+
+    /// Connections so far.
+    pub(crate) fn accepted(&self) -> u64 {
+        self.accepted.load(Relaxed)
+    }
+
     pub(crate) fn bytes_upward(&self) -> u64 {
         self.upward.load(Relaxed)
     }
+
+    /// Those on their way included.
+    pub(crate) fn bytes_downward(&self) -> u64 {
+        self.downward.load(Relaxed)
+    }
 }
 
-async fn carry(
-    client: TcpStream,
-    server: SocketAddr,
-    mut modes: watch::Receiver<Mode>,
-    upward: Arc<AtomicU64>,
-) {
-    let refused = modes.clone();
+/// What decides about one connection.
+#[derive(Clone)]
+struct Wire {
+    number: u64,
+    forgotten: Arc<AtomicU64>,
+    modes: watch::Receiver<Mode>,
+    cut: watch::Receiver<()>,
+}
+
+/// For a connection that begins now: earlier cuts do not concern it.
+fn unmoved(cut: &watch::Receiver<()>) -> watch::Receiver<()> {
+    let mut cut = cut.clone();
+    cut.mark_unchanged();
+    cut
+}
+
+async fn carry(client: TcpStream, server: SocketAddr, wire: Wire, counts: [Arc<AtomicU64>; 2]) {
+    let Wire { mut modes, mut cut, .. } = wire.clone();
     let carried = async {
-        if *refused.borrow() == Mode::Refuse {
+        if *wire.modes.borrow() == Mode::Refuse {
             return;
         }
         let Ok(server) = TcpStream::connect(server).await else { return };
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
         let ((from_client, to_client), (from_server, to_server)) =
             (client.into_split(), server.into_split());
-        let up = copy(from_client, to_server, refused.clone(), |_| Duration::ZERO, Some(upward));
+        let [upward, downward] = counts;
+        let up = copy(from_client, to_server, wire.clone(), |_| Duration::ZERO, upward);
         let later = |mode| match mode {
             Mode::Delay(delay) => delay,
             _ => Duration::ZERO,
         };
-        let down = copy(from_server, to_client, refused.clone(), later, None);
+        let down = copy(from_server, to_client, wire.clone(), later, downward);
         tokio::select! { () = up => {} () = down => {} }
     };
     tokio::select! {
         () = carried => {}
         _ = modes.wait_for(|mode| *mode == Mode::Refuse) => {}
+        _ = cut.changed() => {}
     }
 }
 
 async fn copy(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    mut modes: watch::Receiver<Mode>,
+    mut wire: Wire,
     delay: fn(Mode) -> Duration,
-    count: Option<Arc<AtomicU64>>,
+    count: Arc<AtomicU64>,
 ) {
     let mut buffer = vec![0; 65536];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
-        let mode = match modes.wait_for(|mode| *mode != Mode::BlackHole).await {
+        let mode = match wire.modes.wait_for(|mode| *mode != Mode::BlackHole).await {
             Ok(mode) => *mode,
             Err(_) => return,
         };
-        if let Some(count) = &count {
-            count.fetch_add(read as u64, Relaxed);
+        if wire.number < wire.forgotten.load(Relaxed) {
+            std::future::pending::<()>().await;
         }
+        count.fetch_add(read as u64, Relaxed);
         tokio::time::sleep(delay(mode)).await;
         if to.write_all(&buffer[..read]).await.is_err() {
             return;

@@ -65,6 +65,10 @@ impl Stack {
         self.ask(json!({ "do": "stop", "id": server.id })).unwrap();
     }
 
+    pub(crate) fn restart(&self, server: &Server) {
+        self.ask(json!({ "do": "restart", "id": server.id })).unwrap();
+    }
+
     pub(crate) fn signal(&self, server: &Server, signal: &str) {
         self.ask(json!({ "do": "signal", "id": server.id, "signal": signal })).unwrap();
     }

@@ -24,7 +24,7 @@ pub(crate) async fn status(replica: &Replica, token: &Token) -> u16 {
     outcome(&replica.check("GET", MODELS, &headers).await).0
 }
 
-async fn lookups(replica: &Replica, kind: &str, tier: &str, result: &str) -> u64 {
+pub(crate) async fn lookups(replica: &Replica, kind: &str, tier: &str, result: &str) -> u64 {
     let labels = format!("kind=\"{kind}\",tier=\"{tier}\",result=\"{result}\"");
     replica.metric(&format!("patgate_lookups_total{{{labels}}}")).await
 }
@@ -39,7 +39,7 @@ pub(crate) async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
     tokio::time::timeout(Duration::from_secs(20), wait).await.unwrap_or_else(|_| panic!("{what}"));
 }
 
-async fn entries_written(world: &World<'_>, at_least: usize) {
+pub(crate) async fn entries_written(world: &World<'_>, at_least: usize) {
     let client = redis::Client::open(world.redis_url.as_str()).unwrap();
     let connection = client.get_multiplexed_async_connection().await.unwrap();
     eventually("entries in Redis", async || {

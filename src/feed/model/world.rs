@@ -1,0 +1,142 @@
+//! The world around the feed: Postgres with its failures, reduced to what a statement can tell.
+
+use crate::{
+    clock::Tick,
+    feed::{Change, Poll, Server, Stamp, Subject},
+    snapshot::{Snapshot, Xid},
+    token::TokenId,
+};
+
+/// Which writing transactions, one bit each. Unlike its xid, a bit is never given to another: the
+/// properties are stated in these, so they do not lean on what the rule leans on.
+pub(super) type Writes = u16;
+
+/// All transactions write about one token.
+pub(super) fn token() -> Subject {
+    Subject::Token(TokenId(sqlx::types::Uuid::nil()))
+}
+
+const FIRST_XID: u64 = 10;
+
+/// One server that takes itself for the primary.
+#[derive(Clone, Debug, Hash)]
+pub(super) struct Postgres {
+    pub(super) server: Server,
+    next: u64,
+    /// The highest xid that has ended, however it did.
+    ended: u64,
+    running: Vec<(u64, Writes)>,
+    log: Vec<Logged>,
+}
+
+/// What a standby, or crash recovery, gets to know.
+#[derive(Clone, Debug, Hash)]
+enum Logged {
+    Committed { xid: u64, write: Writes, at: i64 },
+    Pruned { xid: u64, horizon: Snapshot },
+}
+
+impl Logged {
+    fn xid(&self) -> u64 {
+        match self {
+            Self::Committed { xid, .. } | Self::Pruned { xid, .. } => *xid,
+        }
+    }
+}
+
+impl Postgres {
+    pub(super) fn new(server: Server) -> Self {
+        let (next, ended) = (FIRST_XID, FIRST_XID - 1);
+        Self { server, next, ended, running: Vec::new(), log: Vec::new() }
+    }
+
+    pub(super) fn begin(&mut self, write: Writes) {
+        self.running.push((self.next, write));
+        self.next += 1;
+    }
+
+    pub(super) fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    pub(super) fn logged(&self) -> usize {
+        self.log.len()
+    }
+
+    pub(super) fn commit(&mut self, index: usize, at: i64) {
+        let (xid, write) = self.running.remove(index);
+        self.ended = self.ended.max(xid);
+        self.log.push(Logged::Committed { xid, write, at });
+    }
+
+    pub(super) fn abort(&mut self, index: usize) {
+        let (xid, _) = self.running.remove(index);
+        self.ended = self.ended.max(xid);
+    }
+
+    /// Without the hour of grace, which only makes it rarer that somebody misses a change.
+    pub(super) fn prune(&mut self) {
+        let (xid, horizon) = (self.next, self.snapshot());
+        self.next += 1;
+        self.ended = self.ended.max(xid);
+        self.log.push(Logged::Pruned { xid, horizon });
+    }
+
+    /// What somebody who knows the first `logged` events takes for the past. Whoever was not among
+    /// them never happened, and its xid is given out again.
+    pub(super) fn recovered(&self, server: Server, logged: usize) -> Self {
+        let log: Vec<Logged> = self.log[..logged].to_vec();
+        let ended = log.iter().map(Logged::xid).max().unwrap_or(FIRST_XID - 1);
+        Self { server, next: ended + 1, ended, running: Vec::new(), log }
+    }
+
+    pub(super) fn stamp(&self) -> Stamp {
+        Stamp { server: self.server, snapshot: self.snapshot() }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let xmax = self.ended + 1;
+        let running: Vec<u64> =
+            self.running.iter().map(|(xid, _)| *xid).filter(|xid| *xid < xmax).collect();
+        let xmin = running.first().copied().unwrap_or(xmax);
+        let running: Vec<String> = running.iter().map(u64::to_string).collect();
+        format!("{xmin}:{xmax}:{}", running.join(",")).parse().unwrap()
+    }
+
+    /// What a statement that runs now sees.
+    pub(super) fn visible(&self) -> Writes {
+        self.commits().fold(0, |writes, (_, write, _)| writes | write)
+    }
+
+    /// Those that committed before `tick`.
+    pub(super) fn committed_before(&self, tick: i64) -> Writes {
+        let before = self.commits().filter(|(_, _, at)| *at < tick);
+        before.fold(0, |writes, (_, write, _)| writes | write)
+    }
+
+    /// The answer to a poll, and the writes that are in it.
+    pub(super) fn answer(&self, sent: Tick, after: Option<Snapshot>) -> (Poll, Writes) {
+        let first = format!("{FIRST_XID}:{FIRST_XID}:").parse().unwrap();
+        let pruned = self.log.iter().rev().find_map(|logged| match logged {
+            Logged::Pruned { horizon, .. } => Some(horizon.clone()),
+            Logged::Committed { .. } => None,
+        });
+        let horizon = pruned.unwrap_or(first);
+        let (mut changes, mut writes) = (Vec::new(), 0);
+        for (xid, write, _) in self.commits() {
+            let asked_for = after.as_ref().is_none_or(|after| !after.sees(xid));
+            if asked_for && !horizon.sees(xid) {
+                changes.push((xid, Change::To(token())));
+                writes |= write;
+            }
+        }
+        (Poll { sent, stamp: self.stamp(), horizon, after, changes }, writes)
+    }
+
+    fn commits(&self) -> impl Iterator<Item = (Xid, Writes, i64)> {
+        self.log.iter().filter_map(|logged| match logged {
+            Logged::Committed { xid, write, at } => Some((Xid(*xid), *write, *at)),
+            Logged::Pruned { .. } => None,
+        })
+    }
+}

@@ -1,0 +1,191 @@
+//! Beside the model: what takes a foreign database, or what only a few steps show.
+
+use std::hash::{Hash, Hasher};
+
+use super::*;
+
+impl Record {
+    /// One that forgets early.
+    pub(in crate::feed) fn retaining(age: Duration, count: usize) -> Self {
+        Self { retention: Retention { age, count }, ..Self::default() }
+    }
+
+    /// All versions that are told apart.
+    pub(in crate::feed) fn versions(&self, to: &mut Vec<u64>) {
+        to.push(self.version);
+        let Some(history) = &self.history else { return };
+        to.push(history.floor_version);
+        to.extend(history.arrivals.iter().map(|arrival| arrival.version));
+    }
+
+    /// Equal for records that behave alike, with the versions by their order.
+    pub(in crate::feed) fn hash(&self, to: &mut impl Hasher, order: impl Fn(u64) -> usize) {
+        order(self.version).hash(to);
+        let Some(history) = &self.history else { return };
+        history.server.hash(to);
+        history.floor.hash(to);
+        order(history.floor_version).hash(to);
+        history.seen.hash(to);
+        history.polled.hash(to);
+        history.count.hash(to);
+        let mut all = |changes: &Vec<(Xid, u64)>| {
+            changes.len().hash(to);
+            changes.iter().for_each(|(xid, version)| (xid, order(*version)).hash(to));
+        };
+        // The model knows one subject, so that there is no order to mind.
+        assert!(history.changes.len() <= 1);
+        history.changes.values().for_each(&mut all);
+        all(&history.everything);
+        for arrival in &history.arrivals {
+            order(arrival.version).hash(to);
+            arrival.at.as_micros().hash(to);
+            arrival.seen.hash(to);
+            arrival.changes.hash(to);
+        }
+    }
+}
+
+fn server() -> Server {
+    Server { system: 1, timeline: 1, life: 1 }
+}
+
+fn stamp(snapshot: &str) -> Stamp {
+    Stamp { server: server(), snapshot: snapshot.parse().unwrap() }
+}
+
+fn slug(name: &str) -> Subject {
+    Subject::Slug(name.parse().unwrap())
+}
+
+/// At second `sent`: from nothing, or from where `record` stands.
+fn poll(record: &Record, sent: u64, snapshot: &str, changes: &[(u64, Change)]) -> Poll {
+    Poll {
+        sent: Tick::from_micros(0).after(Duration::from_secs(sent)),
+        stamp: stamp(snapshot),
+        horizon: "10:10:".parse().unwrap(),
+        after: record.polled_to(),
+        changes: changes.iter().map(|(xid, change)| (Xid(*xid), change.clone())).collect(),
+    }
+}
+
+fn apply(record: &mut Record, sent: u64, snapshot: &str, changes: &[(u64, Change)]) {
+    let poll = poll(record, sent, snapshot, changes);
+    assert!(record.apply(poll));
+}
+
+fn holds(record: &Record, snapshot: &str, subject: &Subject) -> bool {
+    record.judge(&stamp(snapshot), None, |visit| visit(subject.clone())).is_some()
+}
+
+#[test]
+fn a_change_outdates_what_rests_on_it_and_nothing_else() {
+    let (mut record, [a, b]) = (Record::default(), ["aa", "bb"].map(slug));
+    assert!(!holds(&record, "11:11:", &a), "nothing is known of any server");
+    apply(&mut record, 0, "12:12:", &[(11, Change::To(a.clone()))]);
+    assert_eq!([holds(&record, "11:11:", &a), holds(&record, "11:11:", &b)], [false, true]);
+    assert!(holds(&record, "12:12:", &a));
+    assert!(!holds(&record, "9:9:", &b), "below the horizon");
+    apply(&mut record, 1, "14:14:", &[(13, Change::Everything)]);
+    assert_eq!([holds(&record, "12:12:", &a), holds(&record, "12:12:", &b)], [false, false]);
+    assert!(holds(&record, "14:14:", &b));
+}
+
+#[test]
+fn an_earlier_result_counts_for_what_it_was_compared_with() {
+    let (mut record, a) = (Record::retaining(Duration::from_secs(2), 9), slug("aa"));
+    let change = Change::To(a.clone());
+    let judge =
+        |record: &Record, since| record.judge(&stamp("12:12:"), since, |visit| visit(a.clone()));
+    apply(&mut record, 0, "12:12:", &[(11, change.clone())]);
+    let first = judge(&record, None);
+    assert!(first.is_some());
+    apply(&mut record, 1, "13:13:", &[(12, Change::To(slug("bb")))]);
+    let second = judge(&record, first);
+    assert!(second > first);
+    // The first two are forgotten: the snapshot is below the floor, and the later result above.
+    apply(&mut record, 4, "14:14:", &[(13, Change::To(slug("bb")))]);
+    assert_eq!(judge(&record, None), None);
+    assert_eq!(judge(&record, first), None);
+    assert!(judge(&record, second).is_some());
+    apply(&mut record, 4, "15:15:", &[(14, change)]);
+    assert_eq!(judge(&record, second), None);
+}
+
+#[test]
+fn what_is_forgotten_is_gone() {
+    let mut record = Record::retaining(Duration::from_secs(2), 9);
+    for second in 0..9 {
+        let (xid, next) = (10 + second, 11 + second);
+        let changes = [(xid, Change::To(slug("aa"))), (xid, Change::Everything)];
+        apply(&mut record, second, &format!("{next}:{next}:"), &changes);
+    }
+    let history = record.history.as_ref().unwrap();
+    let changes: usize = history.changes.values().map(Vec::len).sum();
+    assert_eq!((changes, history.everything.len(), history.arrivals.len()), (3, 3, 3));
+    assert_eq!((history.count, history.floor.to_string().as_str()), (6, "16:16:"));
+    apply(&mut record, 20, "19:19:", &[]);
+    let history = record.history.as_ref().unwrap();
+    assert_eq!((history.count, history.changes.len(), history.everything.len()), (0, 0, 0));
+}
+
+#[test]
+fn more_than_can_be_remembered_raises_the_floor() {
+    let (mut record, a) = (Record::retaining(Duration::from_secs(2), 1), slug("aa"));
+    let change = Change::To(a.clone());
+    apply(&mut record, 0, "13:13:", &[(11, change.clone()), (12, change)]);
+    assert_eq!([holds(&record, "12:12:", &a), holds(&record, "13:13:", &a)], [false, true]);
+}
+
+#[test]
+fn a_gap_is_noticed() {
+    let mut record = Record::default();
+    apply(&mut record, 0, "20:20:", &[]);
+    let good = poll(&record, 1, "30:30:", &[]);
+    let after = |text: &str| Some(text.parse().unwrap());
+    for bad in [
+        Poll { after: after("19:19:"), ..good.clone() },
+        Poll { horizon: "21:21:".parse().unwrap(), ..good.clone() },
+        Poll { stamp: stamp("19:19:"), ..good.clone() },
+        Poll { stamp: stamp("19:30:19"), ..good.clone() },
+    ] {
+        assert!(!record.apply(bad.clone()), "{bad:?}");
+    }
+    assert!(record.apply(good));
+}
+
+#[test]
+fn what_a_dump_brings_from_another_cluster_does_no_harm() {
+    let (mut record, a) = (Record::default(), slug("aa"));
+    let foreign = [(9_000, Change::To(a.clone()))];
+    for second in 0..9 {
+        apply(&mut record, second, "20:20:", &foreign);
+        assert!(holds(&record, "20:20:", &a));
+    }
+    assert_eq!(record.history.as_ref().unwrap().count, 0);
+    let horizon = "8000:8000:".parse().unwrap();
+    let poll = Poll { horizon, after: None, ..poll(&record, 9, "21:21:", &foreign) };
+    assert!(record.apply(poll));
+    assert_eq!([holds(&record, "20:20:", &a), holds(&record, "21:21:", &a)], [false, true]);
+}
+
+#[test]
+fn another_history_begins_anew_and_an_earlier_one_is_refused() {
+    let (mut record, a) = (Record::default(), slug("aa"));
+    let at = |system, timeline, life| Stamp {
+        server: Server { system, timeline, life },
+        snapshot: "20:20:".parse().unwrap(),
+    };
+    apply(&mut record, 0, "20:20:", &[]);
+    for next in [at(1, 2, 1), at(1, 2, 0), at(1, 3, 0), at(2, 1, 0)] {
+        let before = record.version();
+        assert_eq!(record.meet(&next), Ok(()));
+        assert!(record.version() > before && record.polled_to().is_none());
+        assert!(record.judge(&next, Some(before), |visit| visit(a.clone())).is_some());
+        assert!(!holds(&record, "30:30:", &a), "of what was left behind");
+    }
+    let [old, late] = [at(1, 7, 1), at(1, 6, 9)];
+    record.meet(&old).unwrap();
+    assert_eq!(record.meet(&late), Err(Superseded(6)));
+    assert!(!record.apply(Poll { stamp: late, ..poll(&Record::default(), 1, "30:30:", &[]) }));
+    assert_eq!(record.server(), Some(old.server));
+}

@@ -1,0 +1,90 @@
+//! Replicas of one world that are asked together.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+
+use crate::{
+    harness::{Replica, Token, World, outcome},
+    tiers::eventually,
+};
+
+pub(crate) const MODELS: &str = "/proxy/acme/v1/models";
+/// So long that nothing but the feed can have told.
+pub(crate) const PATIENT: [&str; 2] = ["max_staleness=60s", "negative_ttl=60s"];
+/// How soon all has to be well again after a fault.
+pub(crate) const HEALED: Duration = Duration::from_secs(5);
+
+pub(crate) struct Fleet(pub(crate) Vec<Arc<Replica>>);
+
+impl Fleet {
+    pub(crate) async fn of(world: &World<'_>, size: usize, settings: &[&str]) -> Self {
+        // A loaded machine is no reason to pass Redis by.
+        let settings = [&["redis.timeout=1s"], settings].concat();
+        let settings = &settings;
+        Self(join_all((0..size).map(async |_| Arc::new(world.serve(settings).await))).await)
+    }
+
+    /// The status that each replica answers.
+    pub(crate) async fn answers(&self, token: &Token, path: &str) -> Vec<u16> {
+        join_all(self.0.iter().map(|replica| answer(replica, token, path))).await
+    }
+
+    /// Asks twice, so that the second answer comes from memory.
+    pub(crate) async fn all_answer(&self, token: &Token, path: &str, status: u16) {
+        for _ in 0..2 {
+            let answers = self.answers(token, path).await;
+            assert!(
+                answers.iter().all(|answer| *answer == status),
+                "{path}: {answers:?}, not {status}"
+            );
+        }
+    }
+
+    /// Waits until every replica answers `after`. On the way there is no answer but `before`,
+    /// and nobody goes back. Returns how long each took.
+    pub(crate) async fn turn(
+        &self,
+        what: &str,
+        (token, path): (&Token, &str),
+        before: u16,
+        after: u16,
+    ) -> Vec<Duration> {
+        let began = Instant::now();
+        let turned = join_all(self.0.iter().map(async |replica| {
+            loop {
+                let answer = answer(replica, token, path).await;
+                if answer == after {
+                    return began.elapsed();
+                }
+                assert_eq!(answer, before, "{what}");
+                assert!(began.elapsed() < HEALED, "{what}: still {before}");
+            }
+        }))
+        .await;
+        self.all_answer(token, path, after).await;
+        turned
+    }
+
+    /// Waits until every replica has polled the feed some times more.
+    pub(crate) async fn polled(&self, times: u64) {
+        join_all(self.0.iter().map(|replica| polled(replica, times))).await;
+    }
+}
+
+/// The status that a replica answers to a GET.
+pub(crate) async fn answer(replica: &Replica, token: &Token, path: &str) -> u16 {
+    outcome(&replica.check("GET", path, &[("authorization", &token.bearer())]).await).0
+}
+
+pub(crate) async fn polls(replica: &Replica) -> u64 {
+    replica.metric("patgate_feed_polls_total{result=\"ok\"}").await
+}
+
+async fn polled(replica: &Replica, times: u64) {
+    let before = polls(replica).await;
+    eventually("polls of the feed", async || polls(replica).await >= before + times).await;
+}

@@ -1,0 +1,148 @@
+//! More than anybody could ask for in earnest.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use patgate::token::TokenId;
+use tokio::time::{MissedTickBehavior, interval};
+use uuid::Uuid;
+
+use crate::{
+    fleet::{MODELS, PATIENT, answer, polls},
+    harness::{Replica, Scope, Suite, Token, World},
+    tiers::reader,
+};
+
+const READ: Scope<'_> = ("acme", "models", "*", "llm_read");
+
+async fn commands(replica: &Replica, store: &str) -> u64 {
+    replica.metric(&format!("patgate_store_commands_total{{store=\"{store}\"}}")).await
+}
+
+/// A token of this world that its database does not know.
+fn unknown(world: &World<'_>) -> Token {
+    let minted = world.tokens.mint(TokenId(Uuid::now_v7())).unwrap();
+    Token { id: minted.id, text: minted.plain.expose().to_owned() }
+}
+
+/// Uses a token until told to stop; returns how long each use took, in order of length.
+fn use_meanwhile(
+    replica: &Arc<Replica>,
+    token: &Token,
+    stop: &Arc<AtomicBool>,
+) -> tokio::task::JoinHandle<Vec<Duration>> {
+    let (replica, token, stop) = (Arc::clone(replica), token.clone(), Arc::clone(stop));
+    tokio::spawn(async move {
+        let mut took = Vec::new();
+        while !stop.load(Relaxed) {
+            let asked = Instant::now();
+            assert_eq!(answer(&replica, &token, MODELS).await, 200, "a hot token");
+            took.push(asked.elapsed());
+        }
+        took.sort_unstable();
+        took
+    })
+}
+
+/// Forged tokens cost no store anything, and those in use nothing but processor time.
+pub(crate) async fn forged_tokens_are_turned_away(suite: Arc<Suite>) {
+    const BURST: usize = 20;
+    let world = suite.world().await;
+    let stranger = suite.world().await;
+    let replica = Arc::new(world.serve(&PATIENT).await);
+    let hot = reader(&world).await;
+    assert_eq!(answer(&replica, &hot, MODELS).await, 200);
+    let forged: Vec<_> = (0..BURST).map(|_| unknown(&stranger)).collect();
+    crate::tiers::entries_written(&world, 2).await;
+
+    let mut p99 = Vec::new();
+    for flooded in [false, true] {
+        let before = [commands(&replica, "redis").await, commands(&replica, "postgres").await];
+        let polled = polls(&replica).await;
+        let stop = Arc::new(AtomicBool::new(false));
+        let uses = use_meanwhile(&replica, &hot, &stop);
+        let mut pace = interval(Duration::from_millis(20));
+        pace.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let (began, mut turned_away) = (Instant::now(), 0);
+        while began.elapsed() < Duration::from_secs(if flooded { 4 } else { 1 }) {
+            pace.tick().await;
+            if flooded {
+                let answers = forged.iter().map(|token| answer(&replica, token, MODELS));
+                assert_eq!(join_all(answers).await, [401; BURST]);
+                turned_away += BURST;
+            }
+        }
+        stop.store(true, Relaxed);
+        let took = uses.await.unwrap();
+        p99.push(took[took.len() * 99 / 100]);
+        println!("{turned_away} forged, {} in use: p99 {:?}", took.len(), p99[p99.len() - 1]);
+        let redis = commands(&replica, "redis").await - before[0];
+        let postgres = commands(&replica, "postgres").await - before[1];
+        assert_eq!(redis, 0, "commands to Redis");
+        // One poll may have been sent and not answered yet, at each end.
+        let polls = polls(&replica).await - polled;
+        assert!(postgres <= polls + 1, "{postgres} queries and {polls} polls");
+    }
+    println!("p99 with and without: {:.1}", p99[1].as_secs_f64() / p99[0].as_secs_f64());
+}
+
+/// Deleted tokens replayed by somebody who has them: asked for in batches, and once a while each.
+pub(crate) async fn unknown_tokens_are_asked_for_in_batches(suite: Arc<Suite>) {
+    const TOKENS: usize = 2000;
+    let world = suite.world().await;
+    let replica = Arc::new(world.serve(&[PATIENT[0], "negative_ttl=60s"]).await);
+    let hot = reader(&world).await;
+    assert_eq!(answer(&replica, &hot, MODELS).await, 200);
+    let unknown: Vec<_> = (0..TOKENS).map(|_| unknown(&world)).collect();
+    let stop = Arc::new(AtomicBool::new(false));
+    let uses = use_meanwhile(&replica, &hot, &stop);
+    let mut asked = Vec::new();
+    for _ in 0..3 {
+        let before = commands(&replica, "postgres").await;
+        let polled = polls(&replica).await;
+        let answers = join_all(unknown.iter().map(|token| answer(&replica, token, MODELS))).await;
+        assert!(answers.iter().all(|answer| *answer == 401), "another answer than 401");
+        let polls = polls(&replica).await - polled;
+        asked.push((commands(&replica, "postgres").await - before).saturating_sub(polls));
+    }
+    stop.store(true, Relaxed);
+    println!("{TOKENS} unknown, {} in use: {asked:?} queries", uses.await.unwrap().len());
+    assert!(asked[0] < TOKENS as u64 / 4, "{asked:?}");
+    // Once, or once more when a poll was under way.
+    assert!(asked[1] <= 1 && asked[2] <= 1, "{asked:?}: they are remembered");
+}
+
+/// Everybody at once, with nothing in memory or Redis.
+pub(crate) async fn a_herd_is_served(suite: Arc<Suite>) {
+    const TOKENS: usize = 2000;
+    let world = suite.world().await;
+    let (tokens, sql): (Vec<_>, Vec<_>) =
+        (0..TOKENS).map(|_| world.issue("ann", "1 hour", &[READ])).unzip();
+    world.sql(&sql.concat()).await;
+    let replica = world.serve(&PATIENT).await;
+    let before = commands(&replica, "postgres").await;
+    let began = Instant::now();
+    let (mut left, mut rounds): (Vec<_>, Vec<usize>) = (tokens.iter().collect(), Vec::new());
+    while !left.is_empty() {
+        // The first time, and Envoy's retries.
+        assert!(rounds.len() < 4, "{} are left after {rounds:?}", left.len());
+        rounds.push(left.len());
+        let answers = join_all(left.iter().map(|token| answer(&replica, token, MODELS))).await;
+        let mut answers = answers.into_iter();
+        left.retain(|_| match answers.next().unwrap() {
+            200 => false,
+            503 => true,
+            other => panic!("{other}"),
+        });
+    }
+    let took = began.elapsed();
+    let queries = commands(&replica, "postgres").await - before;
+    println!("{TOKENS} first uses took {took:?} and {queries} queries; asked {rounds:?}");
+    assert!(queries < TOKENS as u64 / 4, "{queries} queries");
+}

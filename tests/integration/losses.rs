@@ -1,0 +1,135 @@
+//! The feed, or the way to Postgres, is lost for a while.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    fleet::{Fleet, HEALED, MODELS, PATIENT, answer, polls},
+    harness::{Replica, Scope, Suite, World},
+    proxy::{Mode, Proxy},
+    tiers::{eventually, lookups, reader, revoke},
+};
+
+const READ: Scope<'_> = ("acme", "models", "*", "llm_read");
+
+fn feed_at(world: &World<'_>, proxy: &Proxy) -> String {
+    format!("feed.url={}", world.url("server", proxy.port))
+}
+
+async fn restarts(replica: &Replica) -> u64 {
+    replica.metric("patgate_feed_restarts_total").await
+}
+
+/// Changes were pruned before a replica could read them: then all that it knows may be wrong.
+pub(crate) async fn beyond_the_horizon_everything_is_read_again(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let proxy = Proxy::to(suite.postgres.port).await;
+    let cut_off = Fleet::of(&world, 1, &[&feed_at(&world, &proxy), PATIENT[0], PATIENT[1]]).await;
+    let (revoked, hot) = (reader(&world).await, reader(&world).await);
+    for token in [&revoked, &hot] {
+        cut_off.all_answer(token, MODELS, 200).await;
+    }
+    proxy.set(Mode::Refuse);
+    revoke(&world, &revoked).await;
+    world
+        .sql(
+            "INSERT INTO patgate.change_marks (at) VALUES (now() - interval '2 hours');
+             SELECT patgate.prune_changes()",
+        )
+        .await;
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM patgate.changes")
+        .fetch_one(&world.postgres)
+        .await
+        .unwrap();
+    assert_eq!(left, 0, "changes that are left");
+    cut_off.all_answer(&revoked, MODELS, 200).await;
+
+    // One that starts now knows of no change either, and finds the old entries in Redis.
+    let fresh = Fleet::of(&world, 1, &PATIENT).await;
+    fresh.all_answer(&revoked, MODELS, 401).await;
+    assert_eq!(lookups(&fresh.0[0], "principal", "redis", "stale").await, 1, "from Redis");
+
+    let read = lookups(&cut_off.0[0], "principal", "postgres", "hit").await;
+    proxy.set(Mode::Pass);
+    cut_off.turn("pruned", (&revoked, MODELS), 200, 401).await;
+    cut_off.all_answer(&hot, MODELS, 200).await;
+    assert_eq!(restarts(&cut_off.0[0]).await, 2, "at its start, and now");
+    // The refusal came from Redis, where the fresh one had left it.
+    let again = lookups(&cut_off.0[0], "principal", "postgres", "hit").await - read;
+    assert_eq!(again, 1, "the hot token was not read again");
+}
+
+/// So many changes at once that they cannot be read one by one in the time of a statement.
+pub(crate) async fn a_bulk_change_does_not_stop_the_feed(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let fleet = Fleet::of(&world, 1, &PATIENT).await;
+    let (hot, revoked) = (reader(&world).await, reader(&world).await);
+    fleet.all_answer(&hot, MODELS, 200).await;
+    fleet.all_answer(&revoked, MODELS, 200).await;
+    world
+        .sql(&format!(
+            "BEGIN;
+             INSERT INTO patgate.changes (kind, key)
+                 SELECT 'token', gen_random_uuid() FROM generate_series(1, 300000);
+             UPDATE patgate.pats SET revoked_at = now() WHERE id = '{}';
+             COMMIT",
+            revoked.id
+        ))
+        .await;
+    fleet.turn("changed among many", (&revoked, MODELS), 200, 401).await;
+    let late = Fleet::of(&world, 1, &PATIENT).await;
+    for fleet in [fleet, late] {
+        // Nobody falls behind for good.
+        let before = polls(&fleet.0[0]).await;
+        eventually("polls of the feed", async || polls(&fleet.0[0]).await > before + 2).await;
+        let next = reader(&world).await;
+        fleet.all_answer(&hot, MODELS, 200).await;
+        fleet.all_answer(&next, MODELS, 200).await;
+        revoke(&world, &next).await;
+        fleet.turn("the next change", (&next, MODELS), 200, 401).await;
+    }
+}
+
+/// Every pooled connection is dead, and nothing tells. Each that is tried costs a time-out.
+pub(crate) async fn connections_that_lead_nowhere_are_given_up(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let proxy = Proxy::to(suite.postgres.port).await;
+    let postgres = format!("postgres.url={}", world.url("server", proxy.port));
+    let feed = format!("feed.url={}", world.url("server", suite.postgres.port));
+    let settings = [&postgres, &feed, "redis.url=", "deadline=100ms", PATIENT[0]];
+    let fleet = Fleet::of(&world, 1, &settings).await;
+    let replica = &fleet.0[0];
+    let (hot, cold) = (reader(&world).await, reader(&world).await);
+    fleet.all_answer(&hot, MODELS, 200).await;
+    // So that all connections stand: replies come late, and one look-up does not wait for another.
+    proxy.set(Mode::Delay(Duration::from_millis(100)));
+    let before = proxy.accepted();
+    let (tokens, sql): (Vec<_>, Vec<_>) =
+        (0..8).map(|_| world.issue("ann", "1 hour", &[READ])).unzip();
+    world.sql(&sql.concat()).await;
+    for token in &tokens {
+        let sent = proxy.bytes_upward();
+        let (replica, token) = (Arc::clone(replica), token.clone());
+        tokio::spawn(async move { answer(&replica, &token, MODELS).await });
+        eventually("a look-up", async || proxy.bytes_upward() > sent).await;
+    }
+    proxy.set(Mode::Pass);
+    for token in &tokens {
+        let served = async || answer(replica, token, MODELS).await == 200;
+        eventually("the look-ups to end", served).await;
+    }
+    assert!(proxy.accepted() - before >= 6, "{} new connections", proxy.accepted() - before);
+
+    proxy.forget();
+    let healed = Instant::now();
+    let mut refused = 0;
+    while answer(replica, &cold, MODELS).await != 200 {
+        assert!(healed.elapsed() < HEALED, "after {refused} refusals");
+        assert_eq!(answer(replica, &hot, MODELS).await, 200);
+        refused += 1;
+    }
+    assert!(refused > 0, "the connections were not dead");
+    println!("served after {:?}", healed.elapsed());
+}

@@ -1,0 +1,220 @@
+//! A revocation against everything that would bring back what was true before it.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+
+use crate::{
+    fleet::{Fleet, MODELS, PATIENT, answer},
+    harness::{Scope, Suite, Token},
+    proxy::{Mode, Proxy},
+    tiers::{entries_written, eventually, lookups, reader, revoke},
+};
+
+const READ: Scope<'_> = ("acme", "models", "*", "llm_read");
+
+/// From the commit to the refusal by each replica, while other tokens are in use.
+pub(crate) async fn a_revocation_takes_effect_at_once(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let fleet = Fleet::of(&world, 3, &PATIENT).await;
+    let hot = reader(&world).await;
+    fleet.all_answer(&hot, MODELS, 200).await;
+    let (tokens, sql): (Vec<_>, Vec<_>) =
+        (0..300).map(|_| world.issue("ann", "1 hour", &[READ])).unzip();
+    world.sql(&sql.concat()).await;
+    let mut took = Vec::new();
+    for token in &tokens {
+        fleet.all_answer(token, MODELS, 200).await;
+        revoke(&world, token).await;
+        took.extend(fleet.turn("revoked", (token, MODELS), 200, 401).await);
+        fleet.all_answer(&hot, MODELS, 200).await;
+    }
+    took.sort_unstable();
+    let [p50, p99] = [50, 99].map(|part| took[took.len() * part / 100]);
+    println!(
+        "{} revocations on 3 replicas: p50 {p50:?}, p99 {p99:?}, max {:?}",
+        tokens.len(),
+        took[took.len() - 1]
+    );
+    assert!(p99 <= Duration::from_secs(1), "{p99:?}");
+}
+
+/// Its id is old when it commits: others began later, ended, were read, and pruned behind.
+pub(crate) async fn a_long_transaction_counts_from_its_commit(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let fleet = Fleet::of(&world, 3, &PATIENT).await;
+    let (early, late) = (reader(&world).await, reader(&world).await);
+    for token in [&early, &late] {
+        fleet.all_answer(token, MODELS, 200).await;
+    }
+    let update = |token: &Token| {
+        format!("UPDATE patgate.pats SET revoked_at = now() WHERE id = '{}'", token.id)
+    };
+    let mut long = world.postgres.begin().await.unwrap();
+    let begin = "SELECT pg_current_xact_id()";
+    sqlx::raw_sql(begin).execute(&mut *long).await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(update(&early))).execute(&mut *long).await.unwrap();
+    for _ in 0..50 {
+        let other = reader(&world).await;
+        fleet.all_answer(&other, MODELS, 200).await;
+        revoke(&world, &other).await;
+    }
+    fleet.polled(4).await;
+    // Two that begin in between: one is filled from Redis, one from Postgres.
+    let by_redis = Fleet::of(&world, 1, &PATIENT).await;
+    let by_postgres = Fleet::of(&world, 1, &[PATIENT[0], PATIENT[1], "redis.url="]).await;
+    let fleet = Fleet([fleet.0, by_redis.0, by_postgres.0].concat());
+    for token in [&early, &late] {
+        fleet.all_answer(token, MODELS, 200).await;
+    }
+    assert_eq!(lookups(&fleet.0[3], "principal", "redis", "hit").await, 2);
+    assert_eq!(lookups(&fleet.0[4], "principal", "postgres", "hit").await, 2);
+    world
+        .sql(
+            "INSERT INTO patgate.change_marks (at) VALUES (now() - interval '2 hours');
+             SELECT patgate.prune_changes()",
+        )
+        .await;
+    fleet.polled(2).await;
+    sqlx::raw_sql(sqlx::AssertSqlSafe(update(&late))).execute(&mut *long).await.unwrap();
+    for token in [&early, &late] {
+        fleet.all_answer(token, MODELS, 200).await;
+    }
+    long.commit().await.unwrap();
+    for token in [&early, &late] {
+        fleet.turn("committed", (token, MODELS), 200, 401).await;
+    }
+    // One that only knows what pruning has left, and what the others left in Redis.
+    world.sql("SELECT patgate.prune_changes()").await;
+    let last = Fleet::of(&world, 1, &PATIENT).await;
+    for token in [&early, &late] {
+        last.all_answer(token, MODELS, 401).await;
+    }
+}
+
+/// The reply with the old state is on its way when the revocation is committed and told. Another
+/// replica, which is not told, writes the old state to Redis later still.
+pub(crate) async fn a_slow_fill_brings_nothing_back(suite: Arc<Suite>) {
+    const ROUNDS: usize = 16;
+    const TOKENS: usize = 16;
+    let world = suite.world().await;
+    let (slow, slower) =
+        (Proxy::to(suite.postgres.port).await, Proxy::to(suite.postgres.port).await);
+    let nowhere = Proxy::to(suite.postgres.port).await;
+    let url = |proxy: &Proxy| format!("postgres.url={}", world.url("server", proxy.port));
+    let direct = format!("feed.url={}", world.url("server", suite.postgres.port));
+    let patient = [PATIENT[0], PATIENT[1], "deadline=10s", "postgres.query_timeout=5s"];
+    let serve = async |url: String, feed: &String| {
+        let settings = [url.as_str(), feed];
+        world.serve(&[&settings[..], &patient].concat()).await
+    };
+    let told = serve(url(&slow), &direct).await;
+    let cut_off = format!("feed.url={}", world.url("server", nowhere.port));
+    let untold = serve(url(&slower), &cut_off).await;
+    let warm = reader(&world).await;
+    for replica in [&told, &untold] {
+        assert_eq!(answer(replica, &warm, MODELS).await, 200);
+    }
+    nowhere.set(Mode::Refuse);
+    slow.set(Mode::Delay(Duration::from_millis(120)));
+    slower.set(Mode::Delay(Duration::from_millis(300)));
+    let known = async || told.metric("patgate_feed_changes_total").await;
+    let (mut racers, mut revoked) = (0, Vec::new());
+    for _ in 0..ROUNDS {
+        let (tokens, sql): (Vec<_>, Vec<_>) =
+            (0..TOKENS).map(|_| world.issue("ann", "1 hour", &[READ])).unzip();
+        let before = known().await;
+        world.sql(&sql.concat()).await;
+        eventually("the tokens to be known", async || known().await >= before + TOKENS as u64)
+            .await;
+        let ids: Vec<_> = tokens.iter().map(|token| format!("'{}'", token.id)).collect();
+        let revocation = async {
+            // As soon as replies are on their way to both.
+            let sent = (slow.bytes_downward(), slower.bytes_downward());
+            eventually("replies", async || {
+                slow.bytes_downward() > sent.0 && slower.bytes_downward() > sent.1
+            })
+            .await;
+            let (before, ids) = (known().await, ids.join(","));
+            world
+                .sql(&format!("UPDATE patgate.pats SET revoked_at = now() WHERE id IN ({ids})"))
+                .await;
+            eventually("the change to be told", async || known().await >= before + TOKENS as u64)
+                .await;
+            // These join the look-ups under way.
+            let told = &told;
+            join_all(tokens.iter().map(|token| answer(told, token, MODELS))).await
+        };
+        let racing = join_all(tokens.iter().map(|token| answer(&told, token, MODELS)));
+        let elsewhere = join_all(tokens.iter().map(|token| answer(&untold, token, MODELS)));
+        let (racing, elsewhere, after) = tokio::join!(racing, elsewhere, revocation);
+        for answer in racing.iter().chain(&elsewhere) {
+            assert!([200, 401].contains(answer), "{answer}");
+        }
+        assert_eq!(after, [401; TOKENS], "asked after the change was told");
+        racers += elsewhere.iter().filter(|answer| **answer == 200).count();
+        for token in &tokens {
+            assert_eq!(answer(&told, token, MODELS).await, 401);
+        }
+        revoked.extend(tokens);
+    }
+    // Fills that the revocation overtook were made again.
+    let overtaken =
+        lookups(&told, "principal", "postgres", "hit").await as usize - revoked.len() - 1;
+    println!("{} revocations: {overtaken} fills overtaken, {racers} elsewhere", revoked.len());
+    assert!(overtaken >= ROUNDS && racers >= ROUNDS, "too few to prove anything");
+    entries_written(&world, revoked.len()).await;
+    let late = Fleet::of(&world, 1, &PATIENT).await;
+    let late = &late.0[0];
+    for token in &revoked {
+        assert_eq!(answer(&told, token, MODELS).await, 401);
+        assert_eq!(answer(late, token, MODELS).await, 401);
+    }
+    assert!(lookups(late, "principal", "redis", "stale").await > 0, "no stale entry was in Redis");
+}
+
+/// A Redis that is restored, or whose values somebody puts back.
+pub(crate) async fn an_old_redis_brings_nothing_back(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let fleet = Fleet::of(&world, 2, &PATIENT).await;
+    let tokens = [reader(&world).await, reader(&world).await, reader(&world).await];
+    for token in &tokens {
+        fleet.all_answer(token, MODELS, 200).await;
+    }
+    entries_written(&world, tokens.len() + 1).await;
+    let client = redis::Client::open(world.redis_url.as_str()).unwrap();
+    let mut redis = client.get_multiplexed_async_connection().await.unwrap();
+    let keys: Vec<String> = redis::cmd("KEYS").arg("*").query_async(&mut redis).await.unwrap();
+    let values: Vec<Vec<u8>> = redis::cmd("MGET").arg(&keys).query_async(&mut redis).await.unwrap();
+    revoke(&world, &tokens[0]).await;
+    world.sql(&format!("DELETE FROM patgate.pats WHERE id = '{}'", tokens[1].id)).await;
+    for token in &tokens[..2] {
+        fleet.turn("revoked", (token, MODELS), 200, 401).await;
+    }
+    let restore = async |redis: &mut redis::aio::MultiplexedConnection| {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("FLUSHDB").ignore();
+        for (key, value) in keys.iter().zip(&values) {
+            pipeline.set(key, value).ignore();
+        }
+        let () = pipeline.query_async(redis).await.unwrap();
+    };
+    restore(&mut redis).await;
+    let started = Fleet::of(&world, 1, &PATIENT).await;
+    for fleet in [&fleet, &started] {
+        for (token, status) in tokens.iter().zip([401, 401, 200]) {
+            fleet.all_answer(token, MODELS, status).await;
+        }
+    }
+    let fresh = &started.0[0];
+    assert_eq!(lookups(fresh, "principal", "redis", "stale").await, 2, "the two were there");
+    assert_eq!(lookups(fresh, "principal", "redis", "hit").await, 1, "and the third is good");
+    // Where memory holds nothing any more, too.
+    restore(&mut redis).await;
+    let poor = Fleet::of(&world, 1, &[PATIENT[0], PATIENT[1], "memory.principals=1KiB"]).await;
+    for _ in 0..5 {
+        for (token, status) in tokens.iter().zip([401, 401, 200]) {
+            poor.all_answer(token, MODELS, status).await;
+        }
+    }
+}

@@ -181,7 +181,7 @@ mod tests {
         let feed = Arc::new(Feed::default());
         let server = Server { system: 1, timeline: 1, life: 1 };
         let stamp = Arc::new(Stamp { server, snapshot: "10:10:".parse().unwrap() });
-        feed.meet(&stamp).unwrap();
+        feed.meet(&stamp, now).unwrap();
         let principals = Memory::new(1 << 20, 10, freshness);
         principals.insert(token.id, found(principal, now, moment, &stamp), &freshness);
         let domains = Memory::new(1 << 20, 10, freshness);

@@ -15,8 +15,9 @@
 //!
 //! `S` was taken after the tick `as of`, and sees all that committed before it was taken; so `c`
 //! committed after `as of`. If (b) holds by `as of`, that is the claim. Otherwise (b) holds by the
-//! watermark, the tick at which the latest poll that is recorded was sent. Its snapshot `P` sees
-//! all that committed before that tick. Suppose `c` is among that. The record holds every change
+//! watermark. The snapshot `P` of the latest poll that is recorded sees all that committed before
+//! that tick: it is the tick at which that poll was sent or, when another replica made that poll,
+//! at which a statement of our own was sent whose snapshot `P` includes. Suppose `c` is among that. The record holds every change
 //! that `P` sees and the floor `F` does not: it began with all that the table retained, which is
 //! all that the horizon does not see, and each poll added what the previous one's snapshot did not
 //! see; where that would leave a gap, the record begins anew. By (a) `S` includes `F`, and `S` does
@@ -44,7 +45,7 @@ use std::{
         Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{
             AtomicI64, AtomicU64,
-            Ordering::{Acquire, Release},
+            Ordering::{AcqRel, Acquire, Release},
         },
     },
     time::Duration,
@@ -77,7 +78,7 @@ pub(crate) struct Feed {
     record: RwLock<Record>,
     /// That of the record; read without its lock while nothing changes.
     version: AtomicU64,
-    /// The tick at which the latest recorded poll was sent.
+    /// What was committed before this tick is recorded.
     watermark: AtomicI64,
 }
 
@@ -114,17 +115,18 @@ impl Feed {
         Some(as_of.max(Tick::from_micros(watermark)))
     }
 
-    /// Takes note of where a statement was answered.
+    /// Takes note of where a statement that was sent then was answered.
     ///
     /// # Errors
     ///
-    /// When it is a place that the server has left behind: an earlier timeline.
-    pub(crate) fn meet(&self, stamp: &Stamp) -> Result<(), Superseded> {
+    /// When it is a place that the server has left behind: an earlier timeline, or one that a
+    /// statement sent later found somewhere else.
+    pub(crate) fn meet(&self, stamp: &Stamp, sent: Tick) -> Result<(), Superseded> {
         if self.read().server() == Some(stamp.server) {
             return Ok(());
         }
         let mut record = self.write();
-        record.meet(stamp)?;
+        record.meet(stamp, sent)?;
         self.publish(&record);
         // What was known of another server says nothing about this one.
         self.watermark.store(i64::MIN, Release);
@@ -144,13 +146,37 @@ impl Feed {
         let server = record.server();
         let joined = record.apply(poll);
         self.publish(&record);
-        if joined {
-            // After the changes, see above. Polls are applied in the order of their sending.
-            self.watermark.store(sent.as_micros(), Release);
-        } else if record.server() != server {
+        if record.server() != server {
             self.watermark.store(i64::MIN, Release);
         }
+        if joined {
+            // After the changes, see above.
+            self.watermark.fetch_max(sent.as_micros(), AcqRel);
+        }
         joined
+    }
+
+    /// Records a poll that another replica made. False when it does not join on to what is
+    /// recorded: it takes a poll of our own to know how far we are.
+    pub(crate) fn follow(&self, poll: Poll) -> bool {
+        let mut record = self.write();
+        let joined = record.follow(poll);
+        self.publish(&record);
+        self.advance(&record);
+        joined
+    }
+
+    /// Takes note of a statement of our own, by which polls that others made are dated.
+    pub(crate) fn visit(&self, stamp: &Stamp, sent: Tick) {
+        let mut record = self.write();
+        record.visit(stamp, sent);
+        self.advance(&record);
+    }
+
+    fn advance(&self, record: &Record) {
+        if let Some(reaches) = record.reaches() {
+            self.watermark.fetch_max(reaches.as_micros(), AcqRel);
+        }
     }
 
     /// The age of the watermark; nothing before the first poll.
@@ -177,5 +203,5 @@ impl Feed {
 
 /// A server that is no longer the primary, whatever it believes.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the server is on timeline {0}, which has been superseded")]
+#[error("the answer is of a server, on timeline {0}, that another has superseded")]
 pub(crate) struct Superseded(u32);

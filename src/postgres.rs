@@ -4,8 +4,8 @@
 //! trip and no state on the connection, so a pooler in transaction mode may sit in between. What
 //! becomes a literal is by type a uuid, a slug or a snapshot, whose alphabets hold no quote.
 //!
-//! A statement on its own is its own transaction, whose `now()` was taken before its snapshot and
-//! after we sent it. So `now()` is a moment at which the answer was true, and it bounds
+//! A message is its own transaction, whose `now()` was taken before its snapshots and after we sent
+//! it. So `now()` is a moment at which the answer was true, and it bounds
 //! Postgres's clock (`clock.rs`).
 
 use std::{sync::Arc, time::Duration};
@@ -23,10 +23,15 @@ use crate::{
 /// standby, which server, timeline and life it is, and what the statement sees. A standby has no
 /// current position to name a timeline by. A crash leaves no mark that everybody may read but this:
 /// it resets the statistics, which survive a restart in good order.
+///
+/// A standby is asked twice what it is, first on its own. A statement that is under way when it is
+/// promoted has the snapshot of a standby, which takes what was running for ended, but finds by the
+/// time it looks that it is not in recovery. `SHOW` has no snapshot and comes before that one.
 macro_rules! select {
     ($rest:literal) => {
         concat!(
-            "SELECT (extract(epoch FROM now()) * 1000000)::int8 AS now,
+            "SHOW in_hot_standby;
+             SELECT (extract(epoch FROM now()) * 1000000)::int8 AS now,
                     pg_is_in_recovery() AS standby,
                     (SELECT system_identifier FROM pg_control_system()) AS system,
                     CASE WHEN pg_is_in_recovery() THEN 0 ELSE
@@ -119,9 +124,10 @@ impl Postgres {
         let Some(connection) = &mut lease.0 else { return Err(sqlx::Error::WorkerCrashed.into()) };
         self.metrics.command("postgres");
         let sent = Tick::now();
-        let rows = connection.fetch_all(sqlx::raw_sql(AssertSqlSafe(sql))).await?;
+        let mut rows = connection.fetch_all(sqlx::raw_sql(AssertSqlSafe(sql))).await?;
+        let shown = rows.drain(..1.min(rows.len())).next().ok_or(sqlx::Error::RowNotFound)?;
         let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-        if first.try_get("standby")? {
+        if shown.try_get::<&str, _>("in_hot_standby")? != "off" || first.try_get("standby")? {
             return Err(AskError::Standby);
         }
         let decode = |error| sqlx::Error::Decode(Box::new(error));
@@ -135,7 +141,7 @@ impl Postgres {
             },
             snapshot: first.try_get::<&str, _>("snapshot")?.parse().map_err(decode)?,
         };
-        self.feed.meet(&stamp)?;
+        self.feed.meet(&stamp, sent)?;
         // Not before: the next connection may lead to the primary, this one never will.
         lease.keep();
         self.clock.observe(sent, verified);

@@ -17,8 +17,6 @@ CREATE TABLE patgate.change_horizon (
     snapshot  pg_snapshot NOT NULL,
     singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton)
 );
-INSERT INTO patgate.change_horizon (snapshot) VALUES (pg_current_snapshot());
-
 CREATE TABLE patgate.change_marks (
     at       timestamptz PRIMARY KEY DEFAULT now(),
     snapshot pg_snapshot NOT NULL DEFAULT pg_current_snapshot()
@@ -193,3 +191,7 @@ REVOKE ALL ON FUNCTION patgate.prune_changes FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION patgate.prune_changes TO patgate_serve, patgate_admin;
 
 GRANT SELECT ON patgate.changes, patgate.change_horizon TO patgate_serve, patgate_admin;
+
+-- Not before the triggers are there, which wait for every transaction that writes to their tables:
+-- what committed until then is recorded nowhere, and must be seen by the horizon.
+INSERT INTO patgate.change_horizon (snapshot) VALUES (pg_current_snapshot());

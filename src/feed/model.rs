@@ -1,9 +1,11 @@
-//! Checks the rule by search: every order of events in a small world, with the real [`Feed`](super::Feed) in it.
+//! Checks the rule by search: every order of events in a small world, with the real
+//! [`Feed`](super::Feed) in it.
 //!
 //! The world: a primary whose transactions commit in any order, late or never, whose table of
 //! changes is pruned, which crashes, and which fails over to a standby that lost its latest
 //! transactions, dead or still answering; two replicas that share a Redis, with statements whose
-//! answers arrive late or never. A tick is the smallest time there is.
+//! answers arrive late or never, and that relay their polls through it, where these are held up,
+//! lost, repeated and mixed up. A tick is the smallest time there is.
 
 mod replica;
 mod world;
@@ -16,10 +18,10 @@ use std::{
 };
 
 use self::{
-    replica::{Entry, Replica, tick},
-    world::Postgres,
+    replica::{Entry, Replica, of_poll, tick},
+    world::{Postgres, Writes},
 };
-use super::{Server, UNCHECKED};
+use super::{Poll, Server, UNCHECKED};
 
 const TICK: Duration = Duration::from_secs(1);
 const MAX_STALENESS: i64 = 1;
@@ -39,6 +41,11 @@ struct Budget {
     failovers: u8,
     zombie: bool,
     redis: bool,
+    /// The first replica only relays its polls, and the last one, which has polled once, follows: so
+    /// many arrive, and so many statements of its own date them.
+    relay: bool,
+    frames: u8,
+    visits: u8,
     remembered: usize,
 }
 
@@ -49,6 +56,8 @@ struct State {
     /// The last one is the primary; one before it may still answer.
     servers: Vec<Rc<Postgres>>,
     redis: Option<Rc<Entry>>,
+    /// All polls that were ever relayed.
+    relayed: Vec<Rc<(Poll, Writes)>>,
     /// With their fingerprints.
     replicas: Vec<(Rc<Replica>, u64)>,
 }
@@ -79,6 +88,8 @@ enum Act {
     PollArrives,
     /// The one for all that is retained. Whatever else is lost may as well never have been sent.
     PollIsLost,
+    FrameArrives(usize),
+    Visit(usize),
     Restart,
 }
 
@@ -86,14 +97,22 @@ impl State {
     fn new(budget: Budget) -> Self {
         let server = Server { system: 1, timeline: 1, life: 1 };
         let replica = Rc::new(Replica::new(budget.remembered));
-        let fingerprint = fingerprint(&replica);
-        Self {
+        let hash = fingerprint(&replica);
+        let mut state = Self {
             now: 0,
             left: budget,
             servers: vec![Rc::new(Postgres::new(server))],
             redis: None,
-            replicas: vec![(replica, fingerprint); budget.replicas],
+            relayed: Vec::new(),
+            replicas: vec![(replica, hash); budget.replicas],
+        };
+        if budget.relay {
+            state.left.polls += 1;
+            state.act(1, Act::Poll(0));
+            state.act(1, Act::PollArrives);
+            state.relayed.clear();
         }
+        state
     }
 
     fn steps(&self) -> Vec<Step> {
@@ -113,10 +132,16 @@ impl State {
             may(left.failovers > 0, Failover(logged));
         }
         for (at, (replica, _)) in self.replicas.iter().enumerate() {
+            let leads = left.relay && at == 0;
+            let follows = left.relay && at > 0;
             let mut may = |possible: bool, act| may(possible, Of(at, act));
             for server in 0..self.servers.len() {
-                may(left.fills > 0 && replica.fill.is_none(), Act::Fill(server));
+                may(left.fills > 0 && replica.fill.is_none() && !leads, Act::Fill(server));
                 may(left.polls > 0 && replica.poll.is_none(), Act::Poll(server));
+                may(left.visits > 0 && follows, Act::Visit(server));
+            }
+            for frame in 0..self.relayed.len() {
+                may(left.frames > 0 && follows, Act::FrameArrives(frame));
             }
             may(replica.fill.is_some(), Act::FillArrives);
             may(self.redis.is_some(), Act::RedisIsRead);
@@ -206,7 +231,17 @@ impl State {
             }
             Act::PollArrives => {
                 let poll = replica.poll.take().unwrap();
-                replica.poll_arrives(poll);
+                if replica.poll_arrives(poll.clone()) && self.left.relay {
+                    self.relayed.push(Rc::new(poll));
+                }
+            }
+            Act::FrameArrives(frame) => {
+                self.left.frames -= 1;
+                replica.frame_arrives(&self.relayed[frame], self.now);
+            }
+            Act::Visit(server) => {
+                self.left.visits -= 1;
+                replica.visit(&self.servers[server], self.now);
             }
             Act::PollIsLost => replica.again = false,
             Act::Restart => {
@@ -240,7 +275,7 @@ impl State {
 
     /// Why it is wrong to use the entry.
     fn harm_in(&self, entry: &Entry, replica: &Replica) -> Option<&'static str> {
-        if replica.met.is_some_and(|met| met != entry.stamp.server) {
+        if replica.met.is_some_and(|(met, _)| met != entry.stamp.server) {
             return Some("an entry of a server that was left behind is used");
         }
         if replica.told & !entry.knows != 0 {
@@ -291,10 +326,13 @@ impl State {
     /// Equal for states that behave alike. In 64 bits, a million states collide with a chance of
     /// one in ten millions.
     fn fingerprint(&self) -> u64 {
-        // The replicas are alike, so it does not matter which is which.
         let mut replicas: Vec<u64> = self.replicas.iter().map(|(_, hash)| *hash).collect();
-        replicas.sort_unstable();
-        fingerprint(&(self.now, &self.left, &self.servers, &self.redis, replicas))
+        if !self.left.relay {
+            // They are alike, so it does not matter which is which.
+            replicas.sort_unstable();
+        }
+        let relayed: Vec<u64> = self.relayed.iter().map(|frame| of_poll(frame)).collect();
+        fingerprint(&(self.now, &self.left, &self.servers, &self.redis, relayed, replicas))
     }
 }
 
@@ -348,14 +386,16 @@ const NOTHING: Budget = Budget {
     failovers: 0,
     zombie: false,
     redis: false,
+    relay: false,
+    frames: 0,
+    visits: 0,
     remembered: usize::MAX,
 };
 
 /// Transactions out of order, late and lost answers, pruned changes.
 #[test]
 fn a_busy_primary() {
-    let budget =
-        Budget { ticks: 2, writes: 2, aborts: 1, prunes: 1, fills: 1, polls: 2, ..NOTHING };
+    let budget = Budget { ticks: 2, writes: 2, prunes: 1, fills: 1, polls: 2, ..NOTHING };
     search("a busy primary", budget);
 }
 
@@ -370,6 +410,17 @@ fn two_replicas_share_redis() {
     let one = Budget { replicas: 2, redis: true, ticks: 2, writes: 1, fills: 1, ..NOTHING };
     search("a replica restarts", Budget { polls: 2, prunes: 1, restarts: 1, ..one });
     search("both read and write", Budget { polls: 1, fills: 2, ..one });
+}
+
+#[test]
+fn polls_are_relayed() {
+    let one = Budget { replicas: 2, relay: true, ticks: 2, fills: 1, visits: 1, ..NOTHING };
+    search("frames are mixed up", Budget { writes: 1, polls: 2, frames: 3, ..one });
+    search("a frame is missing", Budget { ticks: 1, writes: 2, polls: 2, frames: 1, ..one });
+    let one = Budget { ticks: 1, writes: 1, polls: 2, frames: 2, ..one };
+    search("a crash under a relay", Budget { crashes: 1, ..one });
+    let one = Budget { frames: 1, ..one };
+    search("a relay from an old primary", Budget { failovers: 1, zombie: true, ..one });
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The record of changes: pure data, so that it can be checked against a model.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, VecDeque, hash_map::Entry},
     time::Duration,
 };
 
@@ -18,6 +18,9 @@ use crate::{
 
 #[cfg(test)]
 pub(super) mod tests;
+
+/// Statements of our own that are remembered to date polls by.
+const MAX_VISITS: usize = 4;
 
 /// How many changes are remembered, and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -111,6 +114,8 @@ pub(crate) struct Record {
 #[cfg_attr(test, derive(Clone))]
 struct History {
     server: Server,
+    /// When the statement was sent by which it was met.
+    met: Tick,
     /// Every change that it does not see, and `seen` does, is recorded.
     floor: Snapshot,
     /// The version at which the floor was set; entries checked before it are below the floor.
@@ -119,9 +124,11 @@ struct History {
     seen: Snapshot,
     /// Whether there was a poll: the first one asks for all that is retained.
     polled: bool,
-    /// Each with the version that brought it.
-    changes: HashMap<Subject, Vec<(Xid, u64)>>,
-    everything: Vec<(Xid, u64)>,
+    /// The latest statements by which polls of others are dated.
+    visits: VecDeque<(Tick, Snapshot)>,
+    /// Each with the version that brought it, in that order.
+    changes: HashMap<Subject, VecDeque<(Xid, u64)>>,
+    everything: VecDeque<(Xid, u64)>,
     /// One entry a poll that brought changes, oldest first.
     arrivals: VecDeque<Arrival>,
     count: usize,
@@ -166,7 +173,7 @@ impl Record {
         }
         let since = since.unwrap_or(0);
         // The latest are at the end.
-        let seen = |changes: &Vec<(Xid, u64)>| {
+        let seen = |changes: &VecDeque<(Xid, u64)>| {
             let new = changes.iter().rev().take_while(|(_, version)| *version > since);
             { new }.all(|(xid, _)| stamp.snapshot.sees(*xid))
         };
@@ -179,35 +186,37 @@ impl Record {
         holds.then_some(self.version)
     }
 
-    /// A statement was answered by this server. The first one, one on a later timeline, and one
-    /// after a crash, begins the record anew, without anything from before.
-    pub(super) fn meet(&mut self, stamp: &Stamp) -> Result<(), Superseded> {
-        match self.server() {
-            Some(known) if known == stamp.server => return Ok(()),
-            Some(known)
-                if known.system == stamp.server.system
-                    && known.timeline > stamp.server.timeline =>
-            {
-                return Err(Superseded(stamp.server.timeline));
+    /// A statement that was sent then was answered by this server. The first one, one on a later
+    /// timeline, and one after a crash, begins the record anew, without anything from before.
+    pub(super) fn meet(&mut self, stamp: &Stamp, sent: Tick) -> Result<(), Superseded> {
+        let (server, superseded) = (stamp.server, Err(Superseded(stamp.server.timeline)));
+        if let Some(History { server: known, met, .. }) = &self.history {
+            if *known == server {
+                return Ok(());
             }
-            _ => {}
+            // Timelines of one system are ordered. Lives and systems are not: a late answer from
+            // before the crash, or from before the address led elsewhere, is told by its sending.
+            let ordered = known.system == server.system && known.timeline != server.timeline;
+            if if ordered { known.timeline > server.timeline } else { sent < *met } {
+                return superseded;
+            }
         }
-        self.begin(stamp, stamp.snapshot.clone());
+        self.begin(stamp, stamp.snapshot.clone(), sent);
         Ok(())
     }
 
-    /// Records a poll; false when it leaves a gap.
+    /// Records a poll of our own; false when it leaves a gap.
     pub(super) fn apply(&mut self, poll: Poll) -> bool {
-        if self.meet(&poll.stamp).is_err() {
+        if self.meet(&poll.stamp, poll.sent).is_err() {
             return false;
         }
-        let Some(history) = &mut self.history else { return false };
+        let Some(history) = &self.history else { return false };
         match &poll.after {
             Some(after) => {
                 // Not where we stand, a server that went back in time, or pruned under our feet.
                 let joins = history.polled
-                    && *after == history.seen
-                    && poll.stamp.snapshot.includes(after)
+                    && history.seen.includes(after)
+                    && poll.stamp.snapshot.includes(&history.seen)
                     && after.includes(&poll.horizon);
                 if !joins {
                     return false;
@@ -219,23 +228,58 @@ impl Record {
                 let snapshot = &poll.stamp.snapshot;
                 let floor = if snapshot.includes(&poll.horizon) { &poll.horizon } else { snapshot };
                 let (stamp, floor) = (poll.stamp.clone(), floor.clone());
-                self.begin(&stamp, floor);
+                self.begin(&stamp, floor, poll.sent);
             }
         }
         self.add(poll);
         true
     }
 
-    fn begin(&mut self, stamp: &Stamp, floor: Snapshot) {
+    /// Records a poll that another replica made, at whatever time; false when it leaves a gap. Which
+    /// server is the current one, only statements of our own tell.
+    pub(super) fn follow(&mut self, poll: Poll) -> bool {
+        let Some(history) = self.history.as_ref().filter(|history| history.polled) else {
+            return false;
+        };
+        if history.server != poll.stamp.server {
+            return false;
+        }
+        let snapshot = &poll.stamp.snapshot;
+        history.seen.includes(snapshot) || (snapshot.includes(&history.seen) && self.apply(poll))
+    }
+
+    /// A statement of our own, sent then, saw this.
+    pub(super) fn visit(&mut self, stamp: &Stamp, sent: Tick) {
+        if let Some(history) = self.history.as_mut().filter(|h| h.server == stamp.server) {
+            history.visits.push_back((sent, stamp.snapshot.clone()));
+            if history.visits.len() > MAX_VISITS {
+                history.visits.pop_front();
+            }
+        }
+    }
+
+    /// A tick before which no change was committed that is not recorded. A snapshot that includes
+    /// that of a statement sees all that was committed before this was sent.
+    pub(super) fn reaches(&self) -> Option<Tick> {
+        let history = self.history.as_ref().filter(|history| history.polled)?;
+        let mut visits = history.visits.iter().rev();
+        visits.find(|(_, snapshot)| history.seen.includes(snapshot)).map(|(sent, _)| *sent)
+    }
+
+    fn begin(&mut self, stamp: &Stamp, floor: Snapshot, sent: Tick) {
         self.version += 1;
+        let known = self.history.as_ref().filter(|history| history.server == stamp.server);
+        let met = known.map_or(sent, |history| history.met);
         self.history = Some(History {
             server: stamp.server,
+            met,
             floor,
             floor_version: self.version,
             seen: stamp.snapshot.clone(),
             polled: false,
+            visits: VecDeque::new(),
             changes: HashMap::new(),
-            everything: Vec::new(),
+            everything: VecDeque::new(),
             arrivals: VecDeque::new(),
             count: 0,
         });
@@ -243,10 +287,13 @@ impl Record {
 
     fn add(&mut self, mut poll: Poll) {
         let Some(history) = &mut self.history else { return };
+        let known = history.polled.then(|| history.seen.clone());
         history.seen = poll.stamp.snapshot;
         // A row that is there before its transaction has ended came with a dump from another
         // cluster. It would be read again with every poll, and no entry could ever see it.
-        poll.changes.retain(|(xid, _)| history.seen.sees(*xid));
+        poll.changes.retain(|(xid, _)| {
+            history.seen.sees(*xid) && known.as_ref().is_none_or(|known| !known.sees(*xid))
+        });
         history.polled = true;
         if !poll.changes.is_empty() {
             self.version += 1;
@@ -256,9 +303,13 @@ impl Record {
             for (xid, change) in poll.changes {
                 match &change {
                     Change::To(subject) => {
-                        history.changes.entry(subject.clone()).or_default().push((xid, version));
+                        history
+                            .changes
+                            .entry(subject.clone())
+                            .or_default()
+                            .push_back((xid, version));
                     }
-                    Change::Everything => history.everything.push((xid, version)),
+                    Change::Everything => history.everything.push_back((xid, version)),
                 }
                 changes.push(change);
             }
@@ -279,15 +330,14 @@ impl History {
             let Some(arrival) = self.arrivals.pop_front() else { return };
             self.count -= arrival.changes.len();
             for change in arrival.changes {
+                // What a poll brought is older than what later ones did, so it stands in front.
                 match change {
-                    Change::Everything => {
-                        self.everything.retain(|(_, version)| *version > arrival.version);
-                    }
+                    Change::Everything => drop(self.everything.pop_front()),
                     Change::To(subject) => {
-                        if let Some(changes) = self.changes.get_mut(&subject) {
-                            changes.retain(|(_, version)| *version > arrival.version);
-                            if changes.is_empty() {
-                                self.changes.remove(&subject);
+                        if let Entry::Occupied(mut changes) = self.changes.entry(subject) {
+                            changes.get_mut().pop_front();
+                            if changes.get().is_empty() {
+                                changes.remove();
                             }
                         }
                     }

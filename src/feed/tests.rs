@@ -48,7 +48,7 @@ fn who_sees_a_watermark_sees_its_changes() {
     let change = Change::To(Subject::Slug("aa".parse().unwrap()));
     for _ in 0..ROUNDS {
         let (feed, entry, checked) = (Feed::default(), stamp(1, 10), Checked::default());
-        feed.meet(&entry).unwrap();
+        feed.meet(&entry, Tick::now()).unwrap();
         assert!(feed.apply(poll(&feed, 1, 1, 10, Vec::new())));
         let next = poll(&feed, 1, 2, 11, vec![(Xid(10), change.clone())]);
         let found = meanwhile(&feed, &entry, &checked, || assert!(feed.apply(next)));
@@ -61,9 +61,9 @@ fn who_sees_a_watermark_sees_its_changes() {
 fn a_watermark_says_nothing_about_another_server() {
     for _ in 0..ROUNDS {
         let (feed, entry, checked) = (Feed::default(), stamp(2, 10), Checked::default());
-        feed.meet(&stamp(1, 10)).unwrap();
+        feed.meet(&stamp(1, 10), Tick::now()).unwrap();
         assert!(feed.apply(poll(&feed, 1, 1, 10, Vec::new())));
-        let found = meanwhile(&feed, &entry, &checked, || feed.meet(&entry).unwrap());
+        let found = meanwhile(&feed, &entry, &checked, || feed.meet(&entry, Tick::now()).unwrap());
         assert!(found.iter().all(|known| *known == at(0)), "{found:?}");
         assert_eq!(holds(&feed, &entry, &checked), Some(at(0)));
     }

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     super::*,
-    MAX_STALENESS, TICK,
+    MAX_STALENESS, TICK, fingerprint,
     world::{Postgres, Writes, token},
 };
 
@@ -30,8 +30,9 @@ pub(super) struct Replica {
     pub(super) poll: Option<(Poll, Writes)>,
     /// The last poll did not join.
     pub(super) again: bool,
-    /// The latest server that it has met, and the writes there that it was told of.
-    pub(super) met: Option<Server>,
+    /// The latest server that it has met, and by a statement sent when; and the writes there that it
+    /// was told of.
+    pub(super) met: Option<(Server, i64)>,
     pub(super) told: Writes,
 }
 
@@ -61,30 +62,52 @@ impl Replica {
     }
 
     pub(super) fn fill_arrives(&mut self, entry: &Rc<Entry>) -> bool {
-        let met = self.meets(&entry.stamp);
+        let met = self.meets(&entry.stamp, entry.as_of);
         if met && self.memory.as_ref().is_none_or(|(held, _)| held.as_of <= entry.as_of) {
             self.memory = Some((Rc::clone(entry), UNCHECKED));
         }
         met
     }
 
-    pub(super) fn poll_arrives(&mut self, (poll, writes): (Poll, Writes)) {
+    /// Whether it joins on.
+    pub(super) fn poll_arrives(&mut self, (poll, writes): (Poll, Writes)) -> bool {
         // A fill may meet another server between these two.
-        let met = self.meets(&poll.stamp);
+        let met = self.meets(&poll.stamp, poll.sent.since(tick(0)).as_secs().cast_signed());
         let joined = self.feed.apply(poll);
         self.again = met && !joined;
         if joined {
             self.told |= writes;
         }
+        joined
     }
 
-    fn meets(&mut self, stamp: &Stamp) -> bool {
-        let met = self.feed.meet(stamp).is_ok();
-        if met && self.met != Some(stamp.server) {
-            self.met = Some(stamp.server);
+    /// A poll of another replica, perhaps an old one, arrives by the relay.
+    pub(super) fn frame_arrives(&mut self, (poll, writes): &(Poll, Writes), now: i64) {
+        if self.feed.follow(Poll { sent: tick(now), ..poll.clone() }) {
+            self.told |= writes;
+        }
+    }
+
+    /// Asks only what the server sees.
+    pub(super) fn visit(&mut self, server: &Postgres, now: i64) {
+        let stamp = server.stamp();
+        if self.meets(&stamp, now) {
+            self.feed.visit(&stamp, tick(now));
+        }
+    }
+
+    fn meets(&mut self, stamp: &Stamp, sent: i64) -> bool {
+        // Not what the feed says, lest it were taken at its word.
+        let left_behind = |(met, at): (Server, i64)| {
+            met.timeline > stamp.server.timeline
+                || (met.timeline == stamp.server.timeline && met != stamp.server && sent < at)
+        };
+        let known = self.met.is_some_and(|(met, _)| met == stamp.server);
+        if !known && !self.met.is_some_and(left_behind) {
+            self.met = Some((stamp.server, sent));
             self.told = 0;
         }
-        met
+        self.feed.meet(stamp, tick(sent)).is_ok()
     }
 
     pub(super) fn poll(&mut self, server: &Postgres, now: i64) {
@@ -124,11 +147,12 @@ impl Hash for Replica {
         self.feed.watermark.load(Relaxed).hash(to);
         self.memory.as_ref().map(|(entry, version)| (entry, order(*version))).hash(to);
         self.fill.hash(to);
-        self.poll.is_some().hash(to);
-        if let Some((poll, writes)) = &self.poll {
-            (poll.sent.as_micros(), &poll.stamp, &poll.horizon, &poll.after).hash(to);
-            (&poll.changes, writes).hash(to);
-        }
+        self.poll.as_ref().map(of_poll).hash(to);
         (self.again, self.met, self.told).hash(to);
     }
+}
+
+pub(super) fn of_poll((poll, writes): &(Poll, Writes)) -> u64 {
+    let (sent, changes) = (poll.sent.as_micros(), &poll.changes);
+    fingerprint(&(sent, &poll.stamp, &poll.horizon, &poll.after, changes, writes))
 }

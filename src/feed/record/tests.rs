@@ -23,12 +23,16 @@ impl Record {
         order(self.version).hash(to);
         let Some(history) = &self.history else { return };
         history.server.hash(to);
+        history.met.as_micros().hash(to);
+        for (sent, snapshot) in &history.visits {
+            (sent.as_micros(), snapshot).hash(to);
+        }
         history.floor.hash(to);
         order(history.floor_version).hash(to);
         history.seen.hash(to);
         history.polled.hash(to);
         history.count.hash(to);
-        let mut all = |changes: &Vec<(Xid, u64)>| {
+        let mut all = |changes: &VecDeque<(Xid, u64)>| {
             changes.len().hash(to);
             changes.iter().for_each(|(xid, version)| (xid, order(*version)).hash(to));
         };
@@ -120,7 +124,7 @@ fn what_is_forgotten_is_gone() {
         apply(&mut record, second, &format!("{next}:{next}:"), &changes);
     }
     let history = record.history.as_ref().unwrap();
-    let changes: usize = history.changes.values().map(Vec::len).sum();
+    let changes: usize = history.changes.values().map(VecDeque::len).sum();
     assert_eq!((changes, history.everything.len(), history.arrivals.len()), (3, 3, 3));
     assert_eq!((history.count, history.floor.to_string().as_str()), (6, "16:16:"));
     apply(&mut record, 20, "19:19:", &[]);
@@ -143,7 +147,7 @@ fn a_gap_is_noticed() {
     let good = poll(&record, 1, "30:30:", &[]);
     let after = |text: &str| Some(text.parse().unwrap());
     for bad in [
-        Poll { after: after("19:19:"), ..good.clone() },
+        Poll { after: after("21:21:"), ..good.clone() },
         Poll { horizon: "21:21:".parse().unwrap(), ..good.clone() },
         Poll { stamp: stamp("19:19:"), ..good.clone() },
         Poll { stamp: stamp("19:30:19"), ..good.clone() },
@@ -176,16 +180,59 @@ fn another_history_begins_anew_and_an_earlier_one_is_refused() {
         snapshot: "20:20:".parse().unwrap(),
     };
     apply(&mut record, 0, "20:20:", &[]);
-    for next in [at(1, 2, 1), at(1, 2, 0), at(1, 3, 0), at(2, 1, 0)] {
+    let second = |second| Tick::from_micros(0).after(Duration::from_secs(second));
+    for (sent, next) in [(1, at(1, 2, 1)), (2, at(1, 2, 0)), (3, at(1, 3, 0)), (4, at(2, 1, 0))] {
         let before = record.version();
-        assert_eq!(record.meet(&next), Ok(()));
+        assert_eq!(record.meet(&next, second(sent)), Ok(()));
         assert!(record.version() > before && record.polled_to().is_none());
         assert!(record.judge(&next, Some(before), |visit| visit(a.clone())).is_some());
         assert!(!holds(&record, "30:30:", &a), "of what was left behind");
     }
     let [old, late] = [at(1, 7, 1), at(1, 6, 9)];
-    record.meet(&old).unwrap();
-    assert_eq!(record.meet(&late), Err(Superseded(6)));
+    record.meet(&old, second(6)).unwrap();
+    assert_eq!(record.meet(&late, second(7)), Err(Superseded(6)));
+    // An answer that was on its way since before the crash, and one after the crash.
+    assert_eq!(record.meet(&at(1, 7, 0), second(5)), Err(Superseded(7)));
+    assert_eq!(record.meet(&at(3, 1, 0), second(5)), Err(Superseded(1)));
     assert!(!record.apply(Poll { stamp: late, ..poll(&Record::default(), 1, "30:30:", &[]) }));
     assert_eq!(record.server(), Some(old.server));
+}
+
+#[test]
+fn polls_of_others_join_on_and_are_dated_by_our_own_statements() {
+    let (mut record, a) = (Record::default(), slug("aa"));
+    let second = |second| Tick::from_micros(0).after(Duration::from_secs(second));
+    let change = |xid| vec![(Xid(xid), Change::To(a.clone()))];
+    let theirs = |after: &str, snapshot: &str, changes| Poll {
+        after: Some(after.parse().unwrap()),
+        changes,
+        ..poll(&Record::default(), 9, snapshot, &[])
+    };
+    assert!(!record.follow(theirs("10:10:", "11:11:", Vec::new())), "nothing to join on to");
+    apply(&mut record, 0, "13:13:", &[(12, Change::To(a.clone()))]);
+    assert_eq!(record.reaches(), None);
+    record.visit(&stamp("14:14:"), second(3));
+    record.visit(&stamp("16:16:"), second(4));
+
+    let (before, version) = (record.clone(), record.version());
+    assert!(record.follow(theirs("10:10:", "12:12:", change(11))), "of the past");
+    assert_eq!(record.version(), version);
+    assert_eq!(record.reaches(), None);
+    // It overlaps with what is known, which is not recorded twice.
+    let both = [change(12), change(14)].concat();
+    assert!(record.follow(theirs("11:11:", "15:15:", both)));
+    assert_eq!(record.history.as_ref().unwrap().count, 2);
+    assert_eq!(record.reaches(), Some(second(3)), "it does not include the second statement");
+    assert_eq!([holds(&record, "14:14:", &a), holds(&record, "15:15:", &a)], [false, true]);
+
+    assert!(!record.follow(theirs("16:16:", "17:17:", Vec::new())), "one is missing");
+    let mut other = theirs("15:15:", "17:17:", Vec::new());
+    other.stamp.server.timeline = 2;
+    assert!(!record.follow(other), "of a server that we have not met");
+    assert_eq!(record.server(), before.server());
+    let anew = Poll { after: None, ..theirs("10:10:", "30:30:", Vec::new()) };
+    assert!(record.follow(Poll { stamp: stamp("12:12:"), ..anew.clone() }), "of the past");
+    assert!(holds(&record, "15:15:", &a));
+    assert!(record.follow(Poll { horizon: "30:30:".parse().unwrap(), ..anew }));
+    assert!(!holds(&record, "15:15:", &a), "everything is read again");
 }

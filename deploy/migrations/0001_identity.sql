@@ -110,7 +110,7 @@ CREATE TABLE patgate.pats (
     id           uuid PRIMARY KEY,
     user_id      uuid NOT NULL REFERENCES patgate.users ON DELETE CASCADE,
     name         text NOT NULL CHECK (length(name) BETWEEN 1 AND 200 AND name !~ '[[:cntrl:]]'),
-    description  text NOT NULL DEFAULT '' CHECK (length(description) <= 2000),
+    description  text NOT NULL DEFAULT '' CHECK (length(description) <= 2000 AND description !~ '[[:cntrl:]]'),
     -- SHA-256 over an HMAC under a key that the database does not hold.
     digest       bytea NOT NULL CHECK (octet_length(digest) = 32),
     key_id       text NOT NULL CHECK (key_id ~ '^[a-z0-9][a-z0-9-]{0,31}$'),

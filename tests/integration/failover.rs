@@ -191,12 +191,12 @@ pub(crate) async fn postgres_may_restart_under_load(suite: Arc<Suite>) {
     }
 }
 
-fn postgres_at(world: &World<'_>, port: u16) -> String {
+pub(crate) fn postgres_at(world: &World<'_>, port: u16) -> String {
     format!("postgres.url={}", world.url("server", port))
 }
 
 /// Until the standby has all that the primary has.
-async fn caught_up(world: &World<'_>, standby: &PgPool) {
+pub(crate) async fn caught_up(world: &World<'_>, standby: &PgPool) {
     let written: String = scalar(&world.postgres, "SELECT pg_current_wal_lsn()::text").await;
     eventually("the standby to catch up", async || {
         let behind = format!("SELECT (pg_last_wal_replay_lsn() >= '{written}')::text");
@@ -227,7 +227,7 @@ async fn revoke_as(pool: &PgPool, token: &Token) -> u64 {
     scalar(pool, &sql).await.parse().unwrap()
 }
 
-async fn scalar(pool: &PgPool, sql: &str) -> String {
+pub(crate) async fn scalar(pool: &PgPool, sql: &str) -> String {
     let row = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_one(pool).await;
     row.unwrap_or_else(|error| panic!("{error}: {sql}")).get(0)
 }

@@ -14,7 +14,7 @@ use crate::{
 
 const READ: Scope<'_> = ("acme", "models", "*", "llm_read");
 
-fn feed_at(world: &World<'_>, proxy: &Proxy) -> String {
+pub(crate) fn feed_at(world: &World<'_>, proxy: &Proxy) -> String {
     format!("feed.url={}", world.url("server", proxy.port))
 }
 

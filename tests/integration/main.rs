@@ -30,6 +30,7 @@ mod feed;
 mod fleet;
 mod floods;
 mod losses;
+mod promotion;
 mod races;
 mod schema;
 mod serving;
@@ -163,6 +164,7 @@ fn main() -> ExitCode {
         failover::a_standby_that_lost_transactions_takes_over,
         failover::a_read_only_postgres_serves,
         failover::postgres_may_restart_under_load,
+        promotion::a_statement_under_way_at_a_promotion_hides_no_change,
         losses::beyond_the_horizon_everything_is_read_again,
         losses::a_bulk_change_does_not_stop_the_feed,
         losses::connections_that_lead_nowhere_are_given_up,

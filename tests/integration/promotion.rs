@@ -1,0 +1,66 @@
+//! A statement that is under way while the standby that answers it becomes the primary.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::{
+    failover::{caught_up, postgres_at, scalar},
+    fleet::{Fleet, MODELS, PATIENT},
+    harness::{Suite, connect, execute},
+    losses::feed_at,
+    proxy::{Mode, Proxy},
+    tiers::{eventually, reader},
+};
+
+/// Its snapshot takes for ended what was running on the old primary, but it finds that it is not
+/// in recovery by the time it looks. Whatever it says, a change that it did not see must not be
+/// taken for known.
+pub(crate) async fn a_statement_under_way_at_a_promotion_hides_no_change(suite: Arc<Suite>) {
+    let (primary, world) = suite.spare(json!({})).await;
+    let standby = suite.stack.start("postgres", json!({ "primary": primary.port }));
+    let promoted = connect(&world.url("postgres", standby.port)).await;
+    let token = reader(&world).await;
+    // Between its snapshot and the rest, each statement waits for the promotion: `now()` is the
+    // first that it evaluates.
+    world
+        .sql(
+            "CREATE SCHEMA slow; GRANT USAGE ON SCHEMA slow TO patgate_serve;
+             CREATE FUNCTION slow.now() RETURNS timestamptz LANGUAGE plpgsql AS $$
+             BEGIN
+                 WHILE pg_is_in_recovery() LOOP PERFORM pg_sleep(0.01); END LOOP;
+                 RETURN pg_catalog.now();
+             END $$;
+             ALTER ROLE server SET search_path = slow, pg_catalog",
+        )
+        .await;
+    // Both are running: the earlier one is to commit when the later one is known to the standby.
+    let revoke = format!("UPDATE patgate.pats SET revoked_at = now() WHERE id = '{}'", token.id);
+    let mut early = world.postgres.begin().await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(revoke)).execute(&mut *early).await.unwrap();
+    reader(&world).await;
+    caught_up(&world, &promoted).await;
+
+    let feed = Proxy::to(primary.port).await;
+    let (postgres, feed_url) = (postgres_at(&world, standby.port), feed_at(&world, &feed));
+    let patient = ["postgres.query_timeout=20s", "deadline=20s", "redis.url="];
+    let settings = [&[postgres.as_str(), &feed_url], &PATIENT[..], &patient].concat();
+    let fleet = Fleet::of(&world, 1, &settings).await;
+    feed.set(Mode::Refuse);
+    feed.retarget(standby.port);
+    let asleep = "SELECT count(*)::text FROM pg_stat_activity
+                  WHERE usename = 'server' AND wait_event = 'PgSleep'";
+    let asked = fleet.answers(&token, MODELS);
+    let promotion = async {
+        // The look-up waits with the snapshot of a standby.
+        eventually("a look-up to wait", async || scalar(&promoted, asleep).await != "0").await;
+        early.commit().await.unwrap();
+        caught_up(&world, &promoted).await;
+        execute(&promoted, "SELECT pg_promote()").await;
+    };
+    let (answers, ()) = tokio::join!(asked, promotion);
+    assert_ne!(answers, [403]);
+    feed.set(Mode::Pass);
+    fleet.polled(2).await;
+    fleet.all_answer(&token, MODELS, 401).await;
+}

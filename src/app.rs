@@ -12,7 +12,7 @@ use crate::{
     check::{Checker, GrpcEdge},
     clock::Clock,
     config::{self, Config, KeyRingFileError, read_keyring},
-    feed::{self, Feed, Lease},
+    feed::{self, Feed, Lease, Relay},
     postgres::Postgres,
     resolve::{Freshness, Memory, Resolver, Shared, Tiers, postgres::lookups, redis::Redis},
     response::HeaderNames,
@@ -27,6 +27,7 @@ pub struct App {
     listeners: Listeners,
     edge: GrpcEdge,
     reader: feed::Reader,
+    relay: Option<Relay>,
     registry: Registry,
     lifetimes: Lifetimes,
 }
@@ -82,7 +83,7 @@ impl App {
             let timeout = config.postgres.query_timeout;
             Postgres::new(pool, timeout, Arc::clone(&clock), Arc::clone(&feed), metrics.clone())
         };
-        // One to poll with and one to listen on.
+        // One to poll with and one to listen on; the lock of who relays has one beside the pool.
         let feed_settings = config::Postgres {
             url: config.feed_url.clone().unwrap_or_else(|| config.postgres.url.clone()),
             max_connections: 2,
@@ -91,22 +92,26 @@ impl App {
         let feed_pool = schema::connect(&feed_settings).await?;
         let reader = feed::Reader {
             feed: Arc::clone(&feed),
+            clock: Arc::clone(&clock),
             postgres: asker(feed_pool.clone()),
             pool: feed_pool,
             listens: config.feed_url.is_some(),
             lease: Lease::new(config.max_staleness),
             metrics: metrics.clone(),
+            max_staleness: config.max_staleness,
         };
         // So that what other replicas have left in Redis can be judged from the first check on.
-        if let Err(error) = reader.poll().await {
-            tracing::warn!(%error, "the feed of changes cannot be read yet");
-        }
+        reader.catch_up().await;
+        let unusable = |error: redis::RedisError| Error::Redis(error.to_string());
+        let relay = match &config.redis {
+            Some(redis) if config.relay => Some(Relay::new(redis, ring.clone()).map_err(unusable)?),
+            _ => None,
+        };
         let redis = match &config.redis {
             None => None,
-            Some(redis) => Some(
-                Redis::spawn(redis, ring.clone(), metrics.clone())
-                    .map_err(|error| Error::Redis(error.to_string()))?,
-            ),
+            Some(redis) => {
+                Some(Redis::spawn(redis, ring.clone(), metrics.clone()).map_err(unusable)?)
+            }
         };
 
         let freshness =
@@ -143,6 +148,7 @@ impl App {
             listeners,
             edge: GrpcEdge(Arc::new(checker)),
             reader,
+            relay,
             registry,
             lifetimes: Lifetimes {
                 max_connection_age: config.max_connection_age,
@@ -171,7 +177,10 @@ impl App {
         let stop = CancellationToken::new();
         // Until the last check is answered, not just until the signal.
         let _stop_feed = stop.clone().drop_guard();
-        tokio::spawn(self.reader.run(stop));
+        match self.relay {
+            None => tokio::spawn(self.reader.run(stop)),
+            Some(relay) => tokio::spawn(self.reader.run_relayed(relay, stop)),
+        };
         server::run(self.listeners, self.edge, self.registry, self.lifetimes, shutdown).await?;
         Ok(())
     }

@@ -22,7 +22,7 @@ use self::{
     sources::Settings,
     values::{
         Expected, address, count, duration, feed_url, headers_prefix, log_filter, log_format, mode,
-        path, postgres_url, prefixes, redis_url, size, socket_path, some_time,
+        path, postgres_url, prefixes, redis_url, relay, size, socket_path, some_time,
     },
 };
 use crate::{keyring::KeyRing, token::Prefixes};
@@ -36,6 +36,8 @@ pub struct Config {
     pub postgres: Postgres,
     /// Where changes are read, if not where everything else is.
     pub feed_url: Option<SecretString>,
+    /// Whether one replica reads changes for all, and relays them through Redis.
+    pub relay: bool,
     /// The second tier, if there is one.
     pub redis: Option<Redis>,
     /// Where the key ring is; present when loaded for serving.
@@ -194,6 +196,7 @@ impl Config {
         let max_connections = reader.get("postgres.max_connections", count);
         let query_timeout = reader.get("postgres.query_timeout", some_time);
         let feed_url = reader.get("feed.url", feed_url);
+        let relays = reader.get("feed.relay", relay);
         let redis_url = reader.get("redis.url", redis_url);
         let redis_timeout = reader.get("redis.timeout", some_time);
         let redis_connections = reader.get("redis.connections", count);
@@ -217,6 +220,17 @@ impl Config {
         }
         if deadline > max_staleness && max_staleness.is_some() {
             reader.mistake("deadline", "a duration of at most max_staleness");
+        }
+        if relays == Some(true) {
+            let (direct, redis) = ("a direct connection to Postgres", "a Redis to relay by");
+            for (key, expected, unset) in [
+                ("feed.url", direct, matches!(feed_url, Some(None))),
+                ("redis.url", redis, matches!(redis_url, Some(None))),
+            ] {
+                if unset {
+                    reader.mistake(key, &format!("{expected}, because feed.relay is `redis`"));
+                }
+            }
         }
         if purpose == Purpose::Serve {
             if keyring_file == Some(None) {
@@ -247,6 +261,7 @@ impl Config {
                     query_timeout: query_timeout?,
                 },
                 feed_url: feed_url?,
+                relay: relays?,
                 redis: match redis_url? {
                     Some(url) => Some(Redis {
                         url,

@@ -32,11 +32,13 @@
 //! record had left when the two were compared. And a change carries the id of its own top-level
 //! transaction, so it becomes visible together with what it describes, however late that commits.
 
+mod leader;
 mod lease;
 #[cfg(test)]
 mod model;
 mod reader;
 mod record;
+mod relay;
 #[cfg(test)]
 mod tests;
 
@@ -56,6 +58,7 @@ pub(crate) use self::{
     lease::Lease,
     reader::Reader,
     record::{Change, Poll, Server, Stamp, Subject},
+    relay::Relay,
 };
 use crate::{clock::Tick, snapshot::Snapshot};
 
@@ -131,6 +134,13 @@ impl Feed {
         // What was known of another server says nothing about this one.
         self.watermark.store(i64::MIN, Release);
         Ok(())
+    }
+
+    /// Whether the server is one that the current one has left behind.
+    pub(crate) fn is_behind(&self, server: &Server) -> bool {
+        self.read()
+            .server()
+            .is_some_and(|known| known.system == server.system && known.timeline > server.timeline)
     }
 
     /// The snapshot from which the next poll has to go on; nothing before the first.

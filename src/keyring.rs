@@ -83,6 +83,8 @@ pub(crate) struct Key {
     pub(crate) tokens: HmacSha256,
     /// Seals what is kept in Redis.
     pub(crate) entries: HmacSha256,
+    /// Seals what replicas tell one another through Redis.
+    pub(crate) relay: HmacSha256,
 }
 
 impl KeyRing {
@@ -145,6 +147,7 @@ impl Key {
             id,
             tokens: derive(&secret, "patgate v1 tokens"),
             entries: derive(&secret, "patgate v1 redis entries"),
+            relay: derive(&secret, "patgate v1 relay"),
         })
     }
 }

@@ -29,7 +29,8 @@
 //! What it is about: [`token`], [`keyring`], [`principal`], [`domain`], [`operation`],
 //! [`decision`].
 //!
-//! How fresh it is: [`clock`], `feed` (the rule, and why it is enough), `snapshot`, `postgres`.
+//! How fresh it is: [`clock`], `feed` (the rule, and why it is enough), `snapshot`, `postgres`,
+//! `seal` (what passes through Redis).
 //!
 //! Around it: [`app`] wires, `server` listens and drains,
 //! [`telemetry`] names every metric, [`config`] reads settings, [`schema`] migrates,
@@ -56,6 +57,7 @@ pub mod request;
 mod resolve;
 mod response;
 pub mod schema;
+mod seal;
 mod server;
 mod snapshot;
 pub mod store;

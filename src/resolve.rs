@@ -17,7 +17,6 @@ mod flight;
 mod memory;
 pub(crate) mod postgres;
 pub(crate) mod redis;
-mod seal;
 
 use std::{fmt::Display, hash::Hash, sync::Arc, time::Duration};
 

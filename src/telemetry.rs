@@ -47,6 +47,12 @@ pub struct PollLabels {
     result: &'static str,
 }
 
+/// What became of a relayed poll.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct FrameLabels {
+    result: &'static str,
+}
+
 /// All metrics of the process. Clones count into the same place.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -60,6 +66,8 @@ pub struct Metrics {
     polls: Family<PollLabels, Counter>,
     changes: Counter,
     restarts: Counter,
+    frames: Family<FrameLabels, Counter>,
+    leads: Gauge,
     watermark_age: Gauge<f64, AtomicU64>,
 }
 
@@ -77,6 +85,8 @@ impl Metrics {
             polls: Family::default(),
             changes: Counter::default(),
             restarts: Counter::default(),
+            frames: Family::default(),
+            leads: Gauge::default(),
             watermark_age: Gauge::default(),
         };
         let registry = registry.sub_registry_with_prefix("patgate");
@@ -110,6 +120,12 @@ impl Metrics {
             "feed_restarts",
             "Times that the record of changes began anew: at start, after a gap, on a new server",
             metrics.restarts.clone(),
+        );
+        registry.register("relay_frames", "Relayed polls by result", metrics.frames.clone());
+        registry.register(
+            "relay_leader",
+            "1 while this replica relays the feed to the others",
+            metrics.leads.clone(),
         );
         registry.register_with_unit(
             "feed_watermark_age",
@@ -149,6 +165,10 @@ impl Metrics {
     pub(crate) fn polled(&self, succeeded: bool, age: Option<Duration>) {
         let result = if succeeded { "ok" } else { "failed" };
         self.polls.get_or_create(&PollLabels { result }).inc();
+        self.watermark_is(age);
+    }
+
+    pub(crate) fn watermark_is(&self, age: Option<Duration>) {
         self.watermark_age.set(age.map_or(f64::INFINITY, |age| age.as_secs_f64()));
     }
 
@@ -156,8 +176,27 @@ impl Metrics {
         self.changes.inc_by(count as u64);
     }
 
+    pub(crate) fn frames(&self, result: &'static str, count: usize) {
+        self.frames.get_or_create(&FrameLabels { result }).inc_by(count as u64);
+    }
+
+    /// While the result lives.
+    pub(crate) fn leading(&self) -> Leading {
+        self.leads.set(1);
+        Leading(self.leads.clone())
+    }
+
     pub(crate) fn feed_restarted(&self) {
         self.restarts.inc();
+    }
+}
+
+/// Resets the gauge that says so.
+pub(crate) struct Leading(Gauge);
+
+impl Drop for Leading {
+    fn drop(&mut self) {
+        self.0.set(0);
     }
 }
 

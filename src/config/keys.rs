@@ -36,6 +36,12 @@ pub(super) const KEYS: &[Key] = &[
         "Where changes are read and listened for: a direct connection or a pooler in session \
          mode; empty = `postgres.url`, polled twice a second.",
     ),
+    key(
+        "feed.relay",
+        "off",
+        "`redis`: one replica reads the changes and relays them to the others through Redis, for \
+         large fleets; needs `feed.url` and `redis.url`. `off`: each replica reads them.",
+    ),
     secret("redis.url", "`redis://…`, or `rediss://…` for TLS; empty = no Redis."),
     key("redis.timeout", "20ms", "How long one round trip to Redis may take."),
     key("redis.connections", "4", "Connections held at most."),

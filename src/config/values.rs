@@ -125,6 +125,14 @@ pub(super) fn feed_url(text: &str) -> Result<Option<SecretString>, Expected> {
     if text.is_empty() { Ok(None) } else { postgres_url(text).map(Some) }
 }
 
+pub(super) fn relay(text: &str) -> Result<bool, Expected> {
+    match text {
+        "redis" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("`redis` or `off`".into()),
+    }
+}
+
 pub(super) fn redis_url(text: &str) -> Result<Option<SecretString>, Expected> {
     if text.is_empty() {
         return Ok(None);

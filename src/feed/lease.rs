@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, Executor, PgPool, types::Uuid};
 use tokio::time::timeout;
 
@@ -13,48 +14,91 @@ use crate::{clock::Moment, snapshot::Snapshot};
 /// How often it is renewed while nothing changes.
 pub(super) const RENEW_EVERY: Duration = Duration::from_secs(1);
 
+/// Who holds it.
 pub(crate) struct Lease {
     id: Uuid,
     name: String,
     max_staleness: Duration,
 }
 
+/// A lease as it is written down.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Note {
+    pub(super) id: Uuid,
+    name: String,
+    snapshot: Snapshot,
+    watermark: Moment,
+    max_staleness: Duration,
+}
+
+impl Note {
+    /// Whether nobody can rest on that knowledge any more.
+    pub(super) fn has_expired(&self, now: Moment) -> bool {
+        let life = i64::try_from((2 * self.max_staleness).as_micros()).unwrap_or(i64::MAX);
+        self.watermark.0.saturating_add(life) < now.0
+    }
+}
+
+/// What may become part of a statement as it is.
+fn is_harmless(letter: char) -> bool {
+    letter.is_ascii_alphanumeric() || ".-_:".contains(letter)
+}
+
 impl Lease {
     pub(crate) fn new(max_staleness: Duration) -> Self {
-        // It becomes part of a statement, so it is made of harmless letters only.
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let harmless = |letter: &char| letter.is_ascii_alphanumeric() || ".-_".contains(*letter);
-        let host: String = host.chars().filter(harmless).take(100).collect();
+        let host: String = host.chars().filter(|letter| is_harmless(*letter)).take(100).collect();
         let name = format!("{host}:{}", std::process::id());
         Self { id: Uuid::new_v4(), name, max_staleness }
     }
 
-    pub(super) async fn renew(&self, pool: &PgPool, snapshot: &Snapshot, watermark: Moment) {
+    pub(super) fn id(&self) -> Uuid {
+        self.id
+    }
+
+    /// That this replica knows what the snapshot sees, as of then.
+    pub(super) fn note(&self, snapshot: Snapshot, watermark: Moment) -> Note {
         let Self { id, name, max_staleness } = self;
-        let sql = format!(
-            "INSERT INTO patgate.replicas (id, name, snapshot, watermark, max_staleness) VALUES
-                 ('{id}', '{name}', '{snapshot}',
-                  'epoch'::timestamptz + {} * interval '1 microsecond',
-                  {} * interval '1 microsecond')
-             ON CONFLICT (id) DO UPDATE
-                 SET snapshot = excluded.snapshot, watermark = excluded.watermark;
-             DELETE FROM patgate.replicas WHERE watermark + 2 * max_staleness < now()",
-            watermark.0,
-            max_staleness.as_micros(),
-        );
-        self.run(pool, sql).await;
+        Note { id: *id, name: name.clone(), snapshot, watermark, max_staleness: *max_staleness }
     }
 
     pub(super) async fn release(&self, pool: &PgPool) {
-        self.run(pool, format!("DELETE FROM patgate.replicas WHERE id = '{}'", self.id)).await;
+        run(pool, format!("DELETE FROM patgate.replicas WHERE id = '{}'", self.id)).await;
     }
+}
 
-    async fn run(&self, pool: &PgPool, sql: String) {
-        let run = pool.execute(sqlx::raw_sql(AssertSqlSafe(sql)));
-        match timeout(RENEW_EVERY, run).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "renewing the lease"),
-            Err(_) => tracing::debug!("renewing the lease took too long"),
-        }
+/// Hands leases to the administrators, those of others too.
+pub(super) async fn renew(pool: &PgPool, notes: &[Note]) {
+    let row = |note: &Note| {
+        let Note { id, name, snapshot, watermark, max_staleness } = note;
+        let (watermark, max_staleness) = (watermark.0, max_staleness.as_micros());
+        format!(
+            "('{id}', '{name}', '{snapshot}',
+              'epoch'::timestamptz + {watermark} * interval '1 microsecond',
+              {max_staleness} * interval '1 microsecond')"
+        )
+    };
+    let harmless = notes.iter().filter(|note| note.name.chars().all(is_harmless));
+    let rows: Vec<String> = harmless.map(row).collect();
+    if rows.is_empty() {
+        return;
+    }
+    let sql = format!(
+        "INSERT INTO patgate.replicas (id, name, snapshot, watermark, max_staleness) VALUES {}
+         ON CONFLICT (id) DO UPDATE
+             SET snapshot = excluded.snapshot, watermark = excluded.watermark
+             WHERE replicas.watermark <= excluded.watermark;
+         DELETE FROM patgate.replicas WHERE watermark + 2 * max_staleness < now()",
+        rows.join(",")
+    );
+    run(pool, sql).await;
+}
+
+async fn run(pool: &PgPool, sql: String) {
+    let run = pool.execute(sqlx::raw_sql(AssertSqlSafe(sql)));
+    match timeout(RENEW_EVERY, run).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "renewing leases"),
+        Err(_) => tracing::debug!("renewing leases took too long"),
     }
 }

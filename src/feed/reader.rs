@@ -2,6 +2,7 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use sqlx::{
     PgPool, Row,
     postgres::{PgListener, PgRow},
@@ -11,11 +12,16 @@ use tokio::{
     sync::Notify,
     time::{sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::{Change, Feed, Lease, Poll, Stamp, Subject, lease::RENEW_EVERY};
+use super::{
+    Change, Feed, Lease, Poll, Relay, Stamp, Subject,
+    leader::Leadership,
+    lease::{self, Note, RENEW_EVERY},
+    relay::RelayError,
+};
 use crate::{
-    clock::{Moment, Tick},
+    clock::{Clock, Moment, Tick},
     domain::DomainId,
     postgres::{AskError, Postgres, select},
     principal::UserId,
@@ -34,18 +40,30 @@ const LISTEN_AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// a poll's time-out, and the next poll's, and the feed would be lost.
 const MOST_AT_ONCE: usize = 20_000;
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
+/// Of many changes in a row, each would wake every replica.
+const BUNCH: Duration = Duration::from_millis(5);
+/// How long a follower hears nothing before it reads for itself, and offers itself as a leader.
+const SILENCE: Duration = Duration::from_millis(1500);
+/// How long a leader whom nobody can hear leaves it to others.
+const MUTE_FOR: Duration = Duration::from_secs(10);
+/// How often a follower asks Postgres what it sees, at most. What is known from the relay is as
+/// fresh as the latest of these.
+const VISIT_EVERY: Duration = Duration::from_secs(5);
+/// After a change, a leader looks so often for the leases of those whom it has told.
+const HURRY: Duration = Duration::from_millis(50);
+const HURRIES: u8 = 4;
 const CHANNEL: &str = "patgate_changes";
 
-/// How far a poll has read.
-pub(crate) struct Polled {
-    snapshot: Snapshot,
+/// A poll that is recorded, and Postgres's time at which it was made.
+struct Polled {
+    poll: Poll,
     verified: Moment,
-    changes: usize,
 }
 
 /// What it takes to read the feed.
 pub(crate) struct Reader {
     pub(crate) feed: Arc<Feed>,
+    pub(crate) clock: Arc<Clock>,
     pub(crate) pool: PgPool,
     /// Whether a connection of that pool is nobody else's, so that it may listen. A pooler in
     /// transaction mode hands the connection that listens to others, whose statements would be
@@ -54,72 +72,242 @@ pub(crate) struct Reader {
     pub(crate) postgres: Postgres,
     pub(crate) lease: Lease,
     pub(crate) metrics: Metrics,
+    pub(crate) max_staleness: Duration,
+}
+
+/// What one poll leaves to the next.
+struct Rounds {
+    connected: bool,
+    renewed: Option<Tick>,
+    pruned: Tick,
+}
+
+impl Default for Rounds {
+    fn default() -> Self {
+        Self { connected: true, renewed: None, pruned: Tick::now() }
+    }
 }
 
 impl Reader {
-    /// Polls until `stop`. Logs when contact is lost and when it is back.
+    /// Polls until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let wake = Arc::new(Notify::new());
-        let listener =
-            self.listens.then(|| tokio::spawn(listen(self.pool.clone(), Arc::clone(&wake))));
-        let _listener = listener.map(tokio_util::task::AbortOnDropHandle::new);
-        let (mut connected, mut pruned) = (true, Tick::now());
-        let mut renewed = None;
+        let _listener = self.listens.then(|| self.listen(&wake));
+        let mut rounds = Rounds::default();
         while !stop.is_cancelled() {
-            let polled = self.poll().await;
-            match &polled {
-                Ok(_) if !connected => tracing::info!("the feed of changes is back"),
-                Err(error) if connected => tracing::warn!(
-                    %error,
-                    "the feed of changes is lost; until it is back, what is known of a token is \
-                     used until it is older than max_staleness",
-                ),
-                _ => {}
-            }
-            connected = polled.is_ok();
-            let now = Tick::now();
-            self.metrics.polled(connected, self.feed.watermark_age(now));
-            if let Ok(polled) = &polled
-                && (polled.changes > 0
-                    || renewed.is_none_or(|renewed| now.since(renewed) >= RENEW_EVERY))
-            {
-                renewed = Some(now);
-                self.lease.renew(&self.pool, &polled.snapshot, polled.verified).await;
-            }
-            if connected && now.since(pruned) > PRUNE_EVERY {
-                pruned = now;
-                self.postgres.prune_changes().await;
-            }
-            let wait = async {
-                if connected {
-                    let _ = timeout(POLL_EVERY, wake.notified()).await;
-                } else {
-                    sleep(jittered(PAUSE)).await;
-                }
+            let wait = match self.round(&mut rounds).await {
+                Some(_) => awaken(&wake, POLL_EVERY).left_future(),
+                None => sleep(jittered(PAUSE)).right_future(),
             };
             let _ = stop.run_until_cancelled(wait).await;
         }
         self.lease.release(&self.pool).await;
     }
 
-    /// Brings the record up to date.
-    pub(crate) async fn poll(&self) -> Result<Polled, AskError> {
-        // At first nothing is known, and everything that is retained is asked for.
-        let (poll, mut polled) = self.ask(self.feed.polled_to()).await?;
-        let mut anew = poll.after.is_none();
-        if !self.feed.apply(poll) {
-            // There is a gap, or another server.
-            let (poll, again) = self.ask(None).await?;
-            self.feed.apply(poll);
-            (anew, polled) = (true, again);
+    /// Follows the replica that relays the feed, or is it, until `stop`.
+    pub(crate) async fn run_relayed(self, mut relay: Relay, stop: CancellationToken) {
+        let (mut rounds, mut mute_until) = (Rounds::default(), Tick::now());
+        while !stop.is_cancelled() {
+            let followed = tokio::select! {
+                followed = self.follow(&mut relay) => followed,
+                never = self.visit() => match never {},
+                () = stop.cancelled() => break,
+            };
+            if let Err(error) = followed {
+                tracing::debug!(%error, "listening to the relay");
+            }
+            relay.rewind();
+            let leadership = match Tick::now() >= mute_until {
+                true => Leadership::take(&self.pool).await,
+                false => None,
+            };
+            match leadership {
+                // Nobody is heard, and nobody is to be: each reads for itself.
+                None => {
+                    self.round(&mut rounds).await;
+                }
+                Some(leadership) => {
+                    let led = self.lead(&mut relay, leadership, &mut rounds, &stop);
+                    if led.await == Step::Down {
+                        mute_until = Tick::now().after(MUTE_FOR);
+                    }
+                }
+            }
         }
-        if anew {
+        let _ = relay.remove(&[self.lease.id()]).await;
+        self.lease.release(&self.pool).await;
+    }
+
+    /// Applies what is relayed, until nothing is heard any more.
+    async fn follow(&self, relay: &mut Relay) -> Result<(), RelayError> {
+        let (mut heard_at, mut renewed) = (Tick::now(), None);
+        loop {
+            let silence = SILENCE.saturating_sub(Tick::now().since(heard_at));
+            if silence.is_zero() {
+                return Ok(());
+            }
+            let heard = relay.hear(silence).await?;
+            self.metrics.frames("refused", heard.refused);
+            self.metrics.frames("superseded", heard.superseded);
+            let mut changed = false;
+            for poll in heard.polls {
+                if self.feed.is_behind(&poll.stamp.server) {
+                    self.metrics.frames("superseded", 1);
+                    continue;
+                }
+                heard_at = Tick::now();
+                changed |= poll.brings_news();
+                let joined = self.feed.follow(poll);
+                self.metrics.frames(if joined { "applied" } else { "gap" }, 1);
+                if !joined && let Err(error) = self.poll().await {
+                    tracing::warn!(%error, "a gap in what is relayed cannot be closed yet");
+                }
+            }
+            let now = Tick::now();
+            self.metrics.watermark_is(self.feed.watermark_age(now));
+            if changed || renewed.is_none_or(|renewed| now.since(renewed) >= RENEW_EVERY) {
+                renewed = Some(now);
+                if let Some(note) = self.note(now) {
+                    relay.leave(&note).await?;
+                }
+            }
+        }
+    }
+
+    /// What this replica knows, for who waits for a change.
+    fn note(&self, now: Tick) -> Option<Note> {
+        let watermark = now.before(self.feed.watermark_age(now)?);
+        Some(self.lease.note(self.feed.polled_to()?, self.clock.now(watermark)?))
+    }
+
+    /// Asks Postgres now and then what it sees: by that, relayed polls are dated.
+    async fn visit(&self) -> Infallible {
+        let every = VISIT_EVERY.min(self.max_staleness / 6);
+        loop {
+            let pause = match self.postgres.ask(VISIT.to_owned()).await {
+                Ok(reply) => {
+                    self.feed.visit(&reply.stamp, reply.as_of);
+                    every
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "dating what is relayed");
+                    PAUSE
+                }
+            };
+            sleep(jittered(pause)).await;
+        }
+    }
+
+    /// Polls and relays until the lock is lost, `stop`, or nobody can be told.
+    async fn lead(
+        &self,
+        relay: &mut Relay,
+        mut leadership: Leadership,
+        rounds: &mut Rounds,
+        stop: &CancellationToken,
+    ) -> Step {
+        tracing::info!(epoch = leadership.epoch, "relaying the feed of changes");
+        let _leading = self.metrics.leading();
+        let wake = Arc::new(Notify::new());
+        let _listener = self.listen(&wake);
+        let (mut told_at, mut asked_at, mut hurry) = (Tick::now(), Tick::now(), 0);
+        while !stop.is_cancelled() {
+            if let Some(polled) = self.round(rounds).await {
+                match relay.publish(leadership.epoch, &polled.poll).await {
+                    Ok(()) => told_at = Tick::now(),
+                    Err(error) => tracing::debug!(%error, "relaying the feed of changes"),
+                }
+                if polled.poll.brings_news() {
+                    hurry = HURRIES;
+                }
+            }
+            let now = Tick::now();
+            if now.since(told_at) > SILENCE {
+                tracing::warn!("Redis takes no frames; another replica may have more luck");
+                return Step::Down;
+            }
+            if now.since(asked_at) >= RENEW_EVERY {
+                asked_at = now;
+                if !leadership.holds().await {
+                    tracing::warn!("the connection that held the relay's lock is lost");
+                    return Step::Aside;
+                }
+                self.hand_on(relay).await;
+            } else if hurry > 0 {
+                self.hand_on(relay).await;
+            }
+            // Who waits for a change waits for the leases of those who have just been told.
+            let pause = if hurry > 0 { HURRY } else { POLL_EVERY };
+            hurry = hurry.saturating_sub(1);
+            let _ = stop.run_until_cancelled(awaken(&wake, pause)).await;
+        }
+        Step::Aside
+    }
+
+    /// Hands the followers' leases on to the administrators.
+    async fn hand_on(&self, relay: &mut Relay) {
+        let Some(now) = self.clock.now(Tick::now()) else { return };
+        let Ok(leases) = relay.leases().await else { return };
+        let (gone, live): (Vec<_>, Vec<_>) =
+            leases.into_iter().partition(|lease| lease.has_expired(now));
+        lease::renew(&self.pool, &live).await;
+        if !gone.is_empty() {
+            let gone: Vec<_> = gone.iter().map(|lease| lease.id).collect();
+            let _ = relay.remove(&gone).await;
+        }
+    }
+
+    /// One poll, and what goes with it. Logs when contact is lost and when it is back.
+    async fn round(&self, rounds: &mut Rounds) -> Option<Polled> {
+        let polled = self.poll().await;
+        match &polled {
+            Ok(_) if !rounds.connected => tracing::info!("the feed of changes is back"),
+            Err(error) if rounds.connected => tracing::warn!(
+                %error,
+                "the feed of changes is lost; until it is back, what is known of a token is used \
+                 until it is older than max_staleness",
+            ),
+            _ => {}
+        }
+        rounds.connected = polled.is_ok();
+        let now = Tick::now();
+        self.metrics.polled(rounds.connected, self.feed.watermark_age(now));
+        let polled = polled.ok()?;
+        let due = rounds.renewed.is_none_or(|renewed| now.since(renewed) >= RENEW_EVERY);
+        if due || polled.poll.brings_news() {
+            rounds.renewed = Some(now);
+            let snapshot = polled.poll.stamp.snapshot.clone();
+            lease::renew(&self.pool, &[self.lease.note(snapshot, polled.verified)]).await;
+        }
+        if now.since(rounds.pruned) > PRUNE_EVERY {
+            rounds.pruned = now;
+            self.postgres.prune_changes().await;
+        }
+        Some(polled)
+    }
+
+    /// Brings the record up to date, if it can be done at the start.
+    pub(crate) async fn catch_up(&self) {
+        if let Err(error) = self.poll().await {
+            tracing::warn!(%error, "the feed of changes cannot be read yet");
+        }
+    }
+
+    async fn poll(&self) -> Result<Polled, AskError> {
+        // At first nothing is known, and everything that is retained is asked for.
+        let mut polled = self.ask(self.feed.polled_to()).await?;
+        if !self.feed.apply(polled.poll.clone()) {
+            // There is a gap, or another server.
+            polled = self.ask(None).await?;
+            self.feed.apply(polled.poll.clone());
+        }
+        if polled.poll.after.is_none() {
             self.metrics.feed_restarted();
         }
         Ok(polled)
     }
 
-    async fn ask(&self, after: Option<Snapshot>) -> Result<(Poll, Polled), AskError> {
+    async fn ask(&self, after: Option<Snapshot>) -> Result<Polled, AskError> {
         let unseen = match &after {
             None => "true".to_owned(),
             Some(after) => format!(
@@ -129,18 +317,12 @@ impl Reader {
         };
         let sql = format!("{CHANGES} {unseen} LIMIT {}", MOST_AT_ONCE + 1);
         let reply = self.postgres.ask(sql).await?;
-        let (sent, stamp) = (reply.as_of, Stamp::clone(&reply.stamp));
-        let polled = |stamp: &Stamp, changes| Polled {
-            snapshot: stamp.snapshot.clone(),
-            verified: reply.verified,
-            changes,
-        };
+        let (sent, stamp, verified) = (reply.as_of, Stamp::clone(&reply.stamp), reply.verified);
         if reply.rows.len() > MOST_AT_ONCE {
             // Begins anew here, as if all before were pruned: everything is read again.
             let horizon = stamp.snapshot.clone();
-            let polled = polled(&stamp, reply.rows.len());
-            let changes = Vec::new();
-            return Ok((Poll { sent, stamp, horizon, after: None, changes }, polled));
+            let poll = Poll { sent, stamp, horizon, after: None, changes: Vec::new() };
+            return Ok(Polled { poll, verified });
         }
         let horizon: String = reply.rows[0].try_get("horizon")?;
         let horizon = horizon.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
@@ -150,10 +332,25 @@ impl Reader {
             .filter_map(|row| change(row).transpose())
             .collect::<Result<_, _>>()?;
         self.metrics.changes_read(changes.len());
-        let polled = polled(&stamp, changes.len());
-        Ok((Poll { sent, stamp, horizon, after, changes }, polled))
+        Ok(Polled { poll: Poll { sent, stamp, horizon, after, changes }, verified })
+    }
+
+    fn listen(&self, wake: &Arc<Notify>) -> AbortOnDropHandle<()> {
+        AbortOnDropHandle::new(tokio::spawn(listen(self.pool.clone(), Arc::clone(wake))))
     }
 }
+
+/// How a leader ends.
+#[derive(PartialEq)]
+enum Step {
+    /// Others may take over, and so may this one.
+    Aside,
+    /// Others may take over, who can perhaps be heard.
+    Down,
+}
+
+/// Nothing but what every statement tells.
+const VISIT: &str = select!("true AS visited");
 
 const CHANGES: &str = select!(
     "
@@ -185,6 +382,13 @@ fn subject(kind: &str, key: &str) -> Option<Subject> {
         }
         _ => return None,
     })
+}
+
+/// Until the next notification, or for so long. Notifications that come in a bunch count as one.
+async fn awaken(wake: &Notify, pause: Duration) {
+    if timeout(pause, wake.notified()).await.is_ok() {
+        sleep(BUNCH).await;
+    }
 }
 
 /// Wakes the reader. Whatever goes wrong here costs time only: there is the next poll.

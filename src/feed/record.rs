@@ -70,7 +70,7 @@ impl Stamp {
 }
 
 /// What an entry may rest on.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Subject {
     Token(TokenId),
     User(UserId),
@@ -81,7 +81,7 @@ pub(crate) enum Subject {
 }
 
 /// What a transaction has changed.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Change {
     To(Subject),
     /// A table was emptied, or the change is of a kind that this release does not know.
@@ -98,6 +98,13 @@ pub(crate) struct Poll {
     /// The snapshot whose unseen changes were asked for; nothing for all that are retained.
     pub(crate) after: Option<Snapshot>,
     pub(crate) changes: Vec<(Xid, Change)>,
+}
+
+impl Poll {
+    /// Whether somebody may wait for what it brings.
+    pub(super) fn brings_news(&self) -> bool {
+        self.after.is_none() || !self.changes.is_empty()
+    }
 }
 
 /// See the module above for what it is for.

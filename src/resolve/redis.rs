@@ -13,13 +13,22 @@ use redis::{
     aio::MultiplexedConnection,
 };
 use secrecy::ExposeSecret;
+use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{Semaphore, mpsc},
     time::timeout,
 };
 
-use super::{Found, Kind, Unavailable, batch::Batcher, breaker::Breaker, seal};
-use crate::{clock::Tick, config, keyring::KeyRing, store::Touched, telemetry::Metrics};
+use super::{Found, Kind, Unavailable, batch::Batcher, breaker::Breaker};
+use crate::{
+    clock::{Moment, Tick},
+    config,
+    feed::Stamp,
+    keyring::KeyRing,
+    seal::{self, Purpose},
+    store::Touched,
+    telemetry::Metrics,
+};
 
 /// For a new connection, its TLS and authentication; look-ups do not wait that long for it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -28,6 +37,14 @@ const MAX_WRITES: usize = 4096;
 const MAX_WRITE_BATCH: usize = 256;
 /// For an administrator's command, who would rather wait than leave a stale entry behind.
 const FORGET_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A finding as Redis holds it. `None` is "there is no such thing".
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Entry<V, S = Stamp> {
+    pub(super) verified: Moment,
+    pub(super) stamp: S,
+    pub(super) value: Option<V>,
+}
 
 /// The tier. Its tasks end when it is dropped.
 pub(crate) struct Redis {
@@ -65,10 +82,7 @@ impl Redis {
 
     /// The entry under `key`, or a word for why there is none: `miss`, `open` (circuit),
     /// `unavailable`, `refused` (not sealed by us for this key).
-    pub(super) async fn get<K: Kind>(
-        &self,
-        key: &K::Key,
-    ) -> Result<seal::Entry<K::Value>, &'static str> {
+    pub(super) async fn get<K: Kind>(&self, key: &K::Key) -> Result<Entry<K::Value>, &'static str> {
         if !self.link.breaker.admits(Tick::now()) {
             return Err("open");
         }
@@ -81,19 +95,16 @@ impl Redis {
                 return Err("unavailable");
             }
         };
-        seal::open(&self.ring, &redis_key, &sealed).ok_or("refused")
+        seal::open(&self.ring, Purpose::Entries, &redis_key, &sealed).ok_or("refused")
     }
 
     /// Writes an entry some time soon, or not at all. Nobody waits for it.
     pub(super) fn put<K: Kind>(&self, key: &K::Key, found: &Found<K::Value>, ttl: Duration) {
         let redis_key = redis_key::<K>(key);
         let value = found.value.as_deref();
-        let entry = seal::Entry { verified: found.verified, stamp: &*found.stamp, value };
-        let write = seal::seal(&self.ring, &redis_key, &entry).ok().map(|sealed| Write {
-            key: redis_key,
-            sealed,
-            ttl,
-        });
+        let entry = Entry { verified: found.verified, stamp: &*found.stamp, value };
+        let sealed = seal::seal(&self.ring, Purpose::Entries, &redis_key, &entry).ok();
+        let write = sealed.map(|sealed| Write { key: redis_key, sealed, ttl });
         if write.is_none_or(|write| self.writes.try_send(write).is_err()) {
             self.metrics.dropped_write();
         }

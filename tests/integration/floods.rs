@@ -21,7 +21,7 @@ use crate::{
 
 const READ: Scope<'_> = ("acme", "models", "*", "llm_read");
 
-async fn commands(replica: &Replica, store: &str) -> u64 {
+pub(crate) async fn commands(replica: &Replica, store: &str) -> u64 {
     replica.metric(&format!("patgate_store_commands_total{{store=\"{store}\"}}")).await
 }
 

@@ -163,7 +163,7 @@ pub(crate) async fn execute(pool: &PgPool, sql: &str) {
 pub(crate) struct World<'s> {
     pub(crate) suite: &'s Suite,
     pub(crate) database: String,
-    port: u16,
+    pub(crate) port: u16,
     /// As the superuser, to whom everything is possible, the wrong things included.
     pub(crate) postgres: PgPool,
     pub(crate) redis_url: String,

@@ -85,13 +85,33 @@ fn dump_redis(server: &Server) -> (String, Vec<u8>) {
         let () = redis::cmd("SELECT").arg(database).query(&mut connection).unwrap();
         let keys: Vec<Vec<u8>> = redis::cmd("KEYS").arg("*").query(&mut connection).unwrap();
         for key in keys {
-            let value: Option<Vec<u8>> =
-                redis::cmd("GET").arg(&key).query(&mut connection).unwrap();
+            let kind: String = redis::cmd("TYPE").arg(&key).query(&mut connection).unwrap();
+            let mut read = match kind.as_str() {
+                // Expired since.
+                "none" => continue,
+                "string" => redis::cmd("GET"),
+                "hash" => redis::cmd("HGETALL"),
+                "stream" => redis::cmd("XRANGE"),
+                other => panic!("patgate keeps no {other} in Redis"),
+            };
+            read.arg(&key);
+            if kind == "stream" {
+                read.arg("-").arg("+");
+            }
             dump.extend(key);
-            dump.push(b'\n');
-            dump.extend(value.unwrap_or_default());
-            dump.push(b'\n');
+            dump_value(read.query(&mut connection).unwrap(), &mut dump);
         }
     }
     ("a dump of Redis".to_owned(), dump)
+}
+
+fn dump_value(value: redis::Value, to: &mut Vec<u8>) {
+    match value {
+        redis::Value::BulkString(bytes) => {
+            to.push(b'\n');
+            to.extend(bytes);
+        }
+        redis::Value::Array(values) => values.into_iter().for_each(|value| dump_value(value, to)),
+        _ => {}
+    }
 }

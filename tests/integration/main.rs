@@ -32,6 +32,7 @@ mod floods;
 mod losses;
 mod promotion;
 mod races;
+mod relay;
 mod schema;
 mod serving;
 mod tiers;
@@ -165,6 +166,12 @@ fn main() -> ExitCode {
         failover::a_read_only_postgres_serves,
         failover::postgres_may_restart_under_load,
         promotion::a_statement_under_way_at_a_promotion_hides_no_change,
+        relay::followers_obey_without_polling,
+        relay::another_takes_over,
+        relay::a_relay_may_fail_in_any_way,
+        relay::a_missing_frame_is_noticed,
+        relay::leases_are_handed_on,
+        relay::a_large_fleet_spares_postgres,
         losses::beyond_the_horizon_everything_is_read_again,
         losses::a_bulk_change_does_not_stop_the_feed,
         losses::connections_that_lead_nowhere_are_given_up,

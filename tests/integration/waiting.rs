@@ -10,7 +10,7 @@ use crate::{
     tiers::{feed_through, reader, status},
 };
 
-async fn revoke_and_wait(world: &World<'_>, token: &Token) -> Output {
+pub(crate) async fn revoke_and_wait(world: &World<'_>, token: &Token) -> Output {
     Command::new(env!("CARGO_BIN_EXE_patgate"))
         .args(["token", "revoke", "--wait", &token.id.to_string()])
         .env("PATGATE_POSTGRES_URL", world.suite.postgres_url("administrator", &world.database))

@@ -1,0 +1,231 @@
+//! The way of the feed from one replica to the others: a Redis stream of frames, each one poll.
+//!
+//! Redis may lose, delay, repeat or reorder frames, and whoever can write there may try to. None of
+//! it does harm: a frame is sealed; it says from which snapshot it goes on, so that one that is
+//! missing is noticed and one that comes again changes nothing; and how fresh it is, each follower
+//! tells by statements of its own (`record.rs`). So it does not matter either who leads, or whether
+//! two do for a while. The epoch only spares followers what a leader says that was replaced.
+//!
+//! Leases take the way back: each follower leaves its own in a hash, the leader hands them on.
+
+use std::{collections::HashMap, time::Duration};
+
+use redis::{
+    AsyncConnectionConfig, Client, RedisError, Value, aio::MultiplexedConnection,
+    streams::StreamReadReply,
+};
+use secrecy::ExposeSecret;
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::{Change, Poll, Server, Stamp, lease::Note};
+use crate::{
+    clock::Tick,
+    config,
+    keyring::KeyRing,
+    seal::{self, Purpose},
+    snapshot::{Snapshot, Xid},
+};
+
+/// For a new connection and for a command, beyond the time that it is meant to block.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Frames that are kept for followers that are late; what is older they read in Postgres.
+const KEPT: usize = 256;
+/// Beyond it a frame says that everything may have changed, and all is read again when it is used.
+const MOST_IN_A_FRAME: usize = 5_000;
+/// In the stream an entry is a map, in which this is the only field.
+const FIELD: &str = "f";
+/// Before the first entry of any stream.
+const BEGINNING: &str = "0-0";
+
+/// One poll, as the leader publishes it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Frame {
+    epoch: u64,
+    stamp: Stamp,
+    horizon: Snapshot,
+    after: Option<Snapshot>,
+    changes: Vec<(Xid, Change)>,
+}
+
+impl Frame {
+    fn new(epoch: u64, poll: &Poll) -> Self {
+        let Poll { sent: _, stamp, horizon, after, changes } = poll.clone();
+        if changes.len() > MOST_IN_A_FRAME {
+            let horizon = stamp.snapshot.clone();
+            return Self { epoch, stamp, horizon, after: None, changes: Vec::new() };
+        }
+        Self { epoch, stamp, horizon, after, changes }
+    }
+
+    fn poll(self, now: Tick) -> Poll {
+        let Self { epoch: _, stamp, horizon, after, changes } = self;
+        Poll { sent: now, stamp, horizon, after, changes }
+    }
+}
+
+/// Why nothing is heard.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RelayError {
+    #[error("Redis: {0}")]
+    Redis(#[from] RedisError),
+    #[error("Redis did not answer in time")]
+    Timeout,
+    #[error("a frame cannot be written: {0}")]
+    Seal(#[from] postcard::Error),
+}
+
+/// What was heard: polls of the leader, and how many frames there were beside them.
+#[derive(Default)]
+pub(super) struct Heard {
+    pub(super) polls: Vec<Poll>,
+    /// Not sealed by us, or not readable.
+    pub(super) refused: usize,
+    /// Of a leader that was replaced.
+    pub(super) superseded: usize,
+}
+
+/// One end of it.
+pub(crate) struct Relay {
+    client: Client,
+    ring: KeyRing,
+    connection: Option<MultiplexedConnection>,
+    /// The last entry of the stream that was read.
+    position: String,
+    /// The highest epoch that was heard of, on its server.
+    epoch: Option<(Server, u64)>,
+    stream: String,
+    leases: String,
+}
+
+impl Relay {
+    pub(crate) fn new(config: &config::Redis, ring: KeyRing) -> Result<Self, RedisError> {
+        let key = |name: &str| format!("patgate:{}:{name}", seal::VERSION);
+        Ok(Self {
+            client: Client::open(config.url.expose_secret())?,
+            ring,
+            connection: None,
+            position: BEGINNING.to_owned(),
+            epoch: None,
+            stream: key("feed"),
+            leases: key("leases"),
+        })
+    }
+
+    /// Tells the followers.
+    pub(super) async fn publish(&mut self, epoch: u64, poll: &Poll) -> Result<(), RelayError> {
+        let frame = Frame::new(epoch, poll);
+        let sealed = seal::seal(&self.ring, Purpose::Relay, &self.stream, &frame)?;
+        let mut add = redis::cmd("XADD");
+        add.arg(&self.stream).arg("MAXLEN").arg("~").arg(KEPT).arg("*").arg(FIELD).arg(sealed);
+        match self.run::<Value>(&add, PATIENCE).await {
+            // Somebody put something else in its place, or used up all ids.
+            Err(RelayError::Redis(error)) if matches!(error.code(), Some("WRONGTYPE" | "ERR")) => {
+                let _: Value = self.run(redis::cmd("DEL").arg(&self.stream), PATIENCE).await?;
+                self.run::<Value>(&add, PATIENCE).await.map(drop)
+            }
+            outcome => outcome.map(drop),
+        }
+    }
+
+    /// Waits for frames, for so long at most.
+    pub(super) async fn hear(&mut self, patience: Duration) -> Result<Heard, RelayError> {
+        let milliseconds = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX).max(1);
+        let mut read = redis::cmd("XREAD");
+        read.arg("COUNT").arg(KEPT).arg("BLOCK").arg(milliseconds);
+        read.arg("STREAMS").arg(&self.stream).arg(&self.position);
+        let reply: Option<StreamReadReply> = self.run(&read, patience + PATIENCE).await?;
+        let mut heard = Heard::default();
+        for mut entry in reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids) {
+            let frame = match entry.map.remove(FIELD) {
+                Some(Value::BulkString(sealed)) => {
+                    seal::open::<Frame>(&self.ring, Purpose::Relay, &self.stream, &sealed)
+                }
+                _ => None,
+            };
+            match frame {
+                None => heard.refused += 1,
+                Some(frame) if self.is_superseded(&frame) => heard.superseded += 1,
+                Some(frame) => heard.polls.push(frame.poll(Tick::now())),
+            }
+            self.position = entry.id;
+        }
+        Ok(heard)
+    }
+
+    fn is_superseded(&mut self, frame: &Frame) -> bool {
+        match &mut self.epoch {
+            Some((server, epoch)) if *server == frame.stamp.server => {
+                let superseded = frame.epoch < *epoch;
+                *epoch = frame.epoch.max(*epoch);
+                superseded
+            }
+            // Which server is the current one is not for the relay to say.
+            epoch => {
+                *epoch = Some((frame.stamp.server, frame.epoch));
+                false
+            }
+        }
+    }
+
+    /// Reads the stream from its beginning the next time: it may be another one by then.
+    pub(super) fn rewind(&mut self) {
+        self.position = BEGINNING.to_owned();
+    }
+
+    /// Leaves a lease for the leader.
+    pub(super) async fn leave(&mut self, lease: &Note) -> Result<(), RelayError> {
+        let place = self.place_of(lease.id);
+        let sealed = seal::seal(&self.ring, Purpose::Relay, &place, lease)?;
+        let mut set = redis::cmd("HSET");
+        set.arg(&self.leases).arg(lease.id.to_string()).arg(sealed);
+        self.run::<Value>(&set, PATIENCE).await.map(drop)
+    }
+
+    /// All leases that were left, those of replicas that are gone included.
+    pub(super) async fn leases(&mut self) -> Result<Vec<Note>, RelayError> {
+        let mut get = redis::cmd("HGETALL");
+        get.arg(&self.leases);
+        let left: HashMap<String, Vec<u8>> = self.run(&get, PATIENCE).await?;
+        let opened = left.iter().filter_map(|(id, sealed)| {
+            let id = id.parse().ok()?;
+            seal::open(&self.ring, Purpose::Relay, &self.place_of(id), sealed)
+        });
+        Ok(opened.collect())
+    }
+
+    /// Takes leases away.
+    pub(super) async fn remove(&mut self, ids: &[Uuid]) -> Result<(), RelayError> {
+        let mut delete = redis::cmd("HDEL");
+        delete.arg(&self.leases).arg(ids.iter().map(Uuid::to_string).collect::<Vec<_>>());
+        self.run::<Value>(&delete, PATIENCE).await.map(drop)
+    }
+
+    fn place_of(&self, id: Uuid) -> String {
+        format!("{}:{id}", self.leases)
+    }
+
+    /// A connection whose command failed or came late is not used again.
+    async fn run<T: redis::FromRedisValue>(
+        &mut self,
+        command: &redis::Cmd,
+        patience: Duration,
+    ) -> Result<T, RelayError> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => {
+                let config = AsyncConnectionConfig::new()
+                    .set_connection_timeout(Some(PATIENCE))
+                    .set_response_timeout(None);
+                self.client.get_multiplexed_async_connection_with_config(&config).await?
+            }
+        };
+        let reply = timeout(patience, command.query_async(&mut connection));
+        let reply = reply.await.map_err(|_| RelayError::Timeout)?;
+        if !reply.as_ref().is_err_and(RedisError::is_io_error) {
+            self.connection = Some(connection);
+        }
+        Ok(reply?)
+    }
+}

@@ -1,0 +1,385 @@
+//! One replica reads the feed and relays it; the others follow.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use redis::{
+    from_redis_value,
+    streams::{StreamRangeReply, StreamReadReply},
+};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::{
+    fleet::{Fleet, HEALED, MODELS, PATIENT, answer, polls},
+    floods::commands,
+    harness::{Replica, Suite, Token, World},
+    proxy::{Mode, Proxy},
+    tiers::{eventually, reader, revoke},
+    waiting::revoke_and_wait,
+};
+
+const STREAM: &str = "patgate:1:feed";
+
+/// What a replica of this world has to be told to follow.
+fn relayed(world: &World<'_>) -> [String; 2] {
+    [format!("feed.url={}", world.url("server", world.port)), "feed.relay=redis".to_owned()]
+}
+
+async fn fleet(world: &World<'_>, size: usize, settings: &[&str]) -> Fleet {
+    let relayed = relayed(world);
+    let settings = [&relayed.each_ref().map(String::as_str)[..], &PATIENT, settings].concat();
+    let fleet = Fleet::of(world, size, &settings).await;
+    eventually("a leader", async || leaders(&fleet).await.len() == 1).await;
+    eventually("frames", async || {
+        let heard = join_all(fleet.0.iter().map(|replica| frames(replica, "applied"))).await;
+        heard.iter().filter(|heard| **heard > 1).count() == size - 1
+    })
+    .await;
+    fleet
+}
+
+async fn leaders(fleet: &Fleet) -> Vec<usize> {
+    let leads = fleet.0.iter().map(|replica| replica.metric("patgate_relay_leader"));
+    let leads = join_all(leads).await.into_iter().enumerate();
+    leads.filter(|(_, leads)| *leads == 1).map(|(index, _)| index).collect()
+}
+
+async fn frames(replica: &Replica, result: &str) -> u64 {
+    replica.metric(&format!("patgate_relay_frames_total{{result=\"{result}\"}}")).await
+}
+
+/// A token that is served everywhere is refused everywhere after its revocation.
+async fn obeys(fleet: &Fleet, world: &World<'_>, what: &str) {
+    let token = reader(world).await;
+    fleet.all_answer(&token, MODELS, 200).await;
+    revoke(world, &token).await;
+    fleet.turn(what, (&token, MODELS), 200, 401).await;
+}
+
+/// Changes arrive, and Postgres is polled by the leader alone.
+pub(crate) async fn followers_obey_without_polling(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let fleet = fleet(&world, 3, &[]).await;
+    let leader = leaders(&fleet).await[0];
+    let before = join_all(fleet.0.iter().map(|replica| polls(replica))).await;
+    for _ in 0..20 {
+        obeys(&fleet, &world, "revoked under a relay").await;
+    }
+    for (index, replica) in fleet.0.iter().enumerate() {
+        let polls = polls(replica).await - before[index];
+        assert_eq!(polls > 0, index == leader, "{polls} polls by {index}");
+        assert_eq!(frames(replica, "gap").await, 0);
+    }
+    // It starts with what is retained, and joins on.
+    let late = self::relayed(&world);
+    let late = Fleet::of(&world, 1, &late.each_ref().map(String::as_str)).await;
+    eventually("frames", async || frames(&late.0[0], "applied").await > 2).await;
+    obeys(&late, &world, "revoked for one that came late").await;
+    assert_eq!(frames(&late.0[0], "gap").await, 0);
+}
+
+/// The leader goes, in order or not; another one relays, under a higher epoch.
+pub(crate) async fn another_takes_over(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let mut fleet = fleet(&world, 3, &[]).await;
+    for _ in 0..2 {
+        let leader = leaders(&fleet).await[0];
+        fleet.0.remove(leader);
+        obeys(&fleet, &world, "revoked while nobody relays").await;
+        eventually("another leader", async || leaders(&fleet).await.len() == 1).await;
+        obeys(&fleet, &world, "revoked under the next leader").await;
+    }
+    // Its lock is taken away behind its back.
+    let settings = relayed(&world);
+    let more = Fleet::of(&world, 2, &settings.each_ref().map(String::as_str)).await;
+    let fleet = Fleet([fleet.0, more.0].concat());
+    world
+        .sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_locks
+             WHERE locktype = 'advisory' AND database =
+                 (SELECT oid FROM pg_database WHERE datname = current_database())",
+        )
+        .await;
+    obeys(&fleet, &world, "revoked while the lock is lost").await;
+    eventually("one leader", async || leaders(&fleet).await.len() == 1).await;
+    obeys(&fleet, &world, "revoked under whoever leads now").await;
+}
+
+/// Redis goes away, forgets, or holds what somebody else put there.
+pub(crate) async fn a_relay_may_fail_in_any_way(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let proxy = Proxy::to(suite.valkey.port).await;
+    let through = world.redis_url.replace(&suite.valkey.port.to_string(), &proxy.port.to_string());
+    let fleet = fleet(&world, 3, &[&format!("redis.url={through}")]).await;
+    let client = redis::Client::open(world.redis_url.as_str()).unwrap();
+    let mut redis = client.get_multiplexed_async_connection().await.unwrap();
+    let relays = async || {
+        let heard = async || {
+            let heard = fleet.0.iter().map(|replica| frames(replica, "applied"));
+            join_all(heard).await.iter().sum::<u64>()
+        };
+        let before = heard().await;
+        eventually("the relay to be back", async || heard().await > before + 4).await;
+    };
+    for mode in [Mode::Refuse, Mode::BlackHole] {
+        proxy.set(mode);
+        for _ in 0..3 {
+            obeys(&fleet, &world, "revoked without Redis").await;
+        }
+        proxy.set(Mode::Pass);
+        relays().await;
+        obeys(&fleet, &world, "revoked when Redis is back").await;
+    }
+    let all: StreamRangeReply =
+        redis::cmd("XRANGE").arg(&[STREAM, "-", "+"]).query_async(&mut redis).await.unwrap();
+    let replayed: Vec<_> = all.ids.iter().map(|entry| entry.map["f"].clone()).collect();
+    assert!(replayed.len() > 4);
+    let add = |fields: &[(&str, &[u8])]| {
+        let mut add = redis::cmd("XADD");
+        add.arg(STREAM).arg("*");
+        fields.iter().for_each(|(name, value)| {
+            add.arg(*name).arg(*value);
+        });
+        add
+    };
+    for meddling in 0..5 {
+        match meddling {
+            0 => redis::cmd("FLUSHDB").query_async(&mut redis).await.unwrap(),
+            1 => {
+                // As old as they are, they are genuine.
+                for frame in &replayed {
+                    let frame: Vec<u8> = from_redis_value(frame.clone()).unwrap();
+                    let () = add(&[("f", &frame)]).query_async(&mut redis).await.unwrap();
+                }
+            }
+            2 => {
+                for fields in [&[("f", &b"forged"[..])][..], &[("g", b"")]] {
+                    let () = add(fields).query_async(&mut redis).await.unwrap();
+                }
+            }
+            3 => {
+                let last = "18446744073709551615-18446744073709551615";
+                let mut add = redis::cmd("XADD");
+                add.arg(STREAM).arg(last).arg("f").arg("");
+                let () = add.query_async(&mut redis).await.unwrap();
+            }
+            _ => {
+                let set = redis::cmd("SET").arg(STREAM).arg("something else").to_owned();
+                let () = set.query_async(&mut redis).await.unwrap();
+            }
+        }
+        obeys(&fleet, &world, "revoked in spite of it").await;
+        relays().await;
+        obeys(&fleet, &world, "revoked after it").await;
+    }
+    let refused = join_all(fleet.0.iter().map(|replica| frames(replica, "refused"))).await;
+    assert!(refused.iter().sum::<u64>() >= 4, "{refused:?}");
+}
+
+/// Frames are lost, and come twice and in the wrong order: somebody sits between a leader in one
+/// Redis database and a follower in another.
+pub(crate) async fn a_missing_frame_is_noticed(suite: Arc<Suite>) {
+    let (world, elsewhere) = (suite.world().await, suite.world().await);
+    let settings = relayed(&world);
+    let mut settings: Vec<&str> = settings.iter().map(String::as_str).chain(PATIENT).collect();
+    let led = Fleet::of(&world, 1, &settings).await;
+    eventually("a leader", async || leaders(&led).await == [0]).await;
+    let other = format!("redis.url={}", elsewhere.redis_url);
+    settings.push(&other);
+    let follows = Fleet::of(&world, 1, &settings).await;
+    let follower = &follows.0[0];
+    let fleet = Fleet([&led.0[..], &follows.0].concat());
+    let between = Between::new(&world.redis_url, &elsewhere.redis_url).await;
+    eventually("frames", async || frames(follower, "applied").await > 1).await;
+    let token = reader(&world).await;
+    fleet.all_answer(&token, MODELS, 200).await;
+
+    let polled = polls(follower).await;
+    between.set(Handling::Repeat);
+    for _ in 0..5 {
+        obeys(&fleet, &world, "revoked in a frame that comes again").await;
+    }
+    assert_eq!((frames(follower, "gap").await, polls(follower).await), (0, polled));
+    for handling in [Handling::Drop, Handling::Swap] {
+        let gaps = frames(follower, "gap").await;
+        for _ in 0..5 {
+            let token = reader(&world).await;
+            fleet.all_answer(&token, MODELS, 200).await;
+            between.set(handling);
+            revoke(&world, &token).await;
+            led.turn("revoked", (&token, MODELS), 200, 401).await;
+            let passed = between.passed();
+            eventually("a frame", async || between.passed() > passed).await;
+            between.set(Handling::Pass);
+            follows.turn("in a frame that was lost", (&token, MODELS), 200, 401).await;
+        }
+        assert!(frames(follower, "gap").await > gaps, "{handling:?}");
+    }
+    fleet.all_answer(&token, MODELS, 200).await;
+}
+
+/// What happens to frames on their way.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Handling {
+    Pass,
+    Repeat,
+    Drop,
+    /// Each comes after the next one.
+    Swap,
+}
+
+/// Carries frames from one Redis database to another.
+struct Between {
+    handling: watch::Sender<Handling>,
+    passed: Arc<AtomicU64>,
+    _stop: AbortOnDropHandle<()>,
+}
+
+impl Between {
+    async fn new(from: &str, to: &str) -> Self {
+        let connect = async |url: &str| {
+            let client = redis::Client::open(url).unwrap();
+            client.get_multiplexed_async_connection().await.unwrap()
+        };
+        let (mut from, mut to) = (connect(from).await, connect(to).await);
+        let (handling, how) = watch::channel(Handling::Pass);
+        let passed = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&passed);
+        let carry = tokio::spawn(async move {
+            let (mut position, mut held) = ("0-0".to_owned(), None);
+            loop {
+                let mut read = redis::cmd("XREAD");
+                read.arg(&["COUNT", "1", "BLOCK", "100", "STREAMS", STREAM, &position]);
+                let reply: Option<StreamReadReply> = read.query_async(&mut from).await.unwrap();
+                for mut entry in reply.into_iter().flat_map(|reply| reply.keys).flat_map(|k| k.ids)
+                {
+                    let frame: Vec<u8> = from_redis_value(entry.map.remove("f").unwrap()).unwrap();
+                    let frames = match *how.borrow() {
+                        Handling::Pass => vec![frame],
+                        Handling::Repeat => vec![frame.clone(), frame],
+                        Handling::Drop => vec![],
+                        Handling::Swap => match held.take() {
+                            None => {
+                                held = Some(frame);
+                                vec![]
+                            }
+                            Some(held) => vec![frame, held],
+                        },
+                    };
+                    for frame in frames {
+                        let mut add = redis::cmd("XADD");
+                        add.arg(STREAM).arg("*").arg("f").arg(frame);
+                        let () = add.query_async(&mut to).await.unwrap();
+                    }
+                    count.fetch_add(1, Relaxed);
+                    position = entry.id;
+                }
+            }
+        });
+        Self { handling, passed, _stop: AbortOnDropHandle::new(carry) }
+    }
+
+    fn set(&self, handling: Handling) {
+        self.handling.send_replace(handling);
+    }
+
+    /// Frames so far, lost ones included.
+    fn passed(&self) -> u64 {
+        self.passed.load(Relaxed)
+    }
+}
+
+/// The followers' leases reach who waits by way of the leader.
+pub(crate) async fn leases_are_handed_on(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let fleet = fleet(&world, 3, &[]).await;
+    eventually("three leases", async || {
+        let count = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM patgate.replicas");
+        count.fetch_one(&world.postgres).await.unwrap() == 3
+    })
+    .await;
+    for _ in 0..5 {
+        let token = reader(&world).await;
+        fleet.all_answer(&token, MODELS, 200).await;
+        let output = revoke_and_wait(&world, &token).await;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains("applied by 3 replicas after "), "{said}");
+        assert_eq!(fleet.answers(&token, MODELS).await, [401; 3]);
+    }
+}
+
+/// Two hundred follow; Postgres is asked by each no more than to date what it hears.
+pub(crate) async fn a_large_fleet_spares_postgres(suite: Arc<Suite>) {
+    const FOLLOWERS: usize = 200;
+    const WATCHED: Duration = Duration::from_secs(10);
+    let (_postgres, world) = suite.spare(json!({ "max_connections": 1000 })).await;
+    let settings = ["postgres.max_connections=1", "redis.connections=1"];
+    let mut all = fleet(&world, 2, &settings).await;
+    let relayed = relayed(&world);
+    let settings = [&relayed.each_ref().map(String::as_str)[..], &PATIENT, &settings[..]].concat();
+    while all.0.len() <= FOLLOWERS {
+        all.0.extend(Fleet::of(&world, 20.min(FOLLOWERS + 1 - all.0.len()), &settings).await.0);
+    }
+    let leader = leaders(&all).await[0];
+    let led = all.0.remove(leader);
+    let token = reader(&world).await;
+    served_by_all(&all, &token).await;
+    let counted = async || {
+        let asked = join_all(all.0.iter().map(|replica| commands(replica, "postgres"))).await;
+        let polled = join_all(all.0.iter().map(|replica| polls(replica))).await;
+        (asked, polled.iter().sum::<u64>())
+    };
+    let (before, polled) = counted().await;
+    let watch = Instant::now();
+    tokio::time::sleep(WATCHED).await;
+    let (after, polled_since) = counted().await;
+    // Every five seconds less some jitter, and one more at each end.
+    let most = watch.elapsed().as_secs() * 2 / 5 + 2;
+    let asked: Vec<u64> = after.iter().zip(&before).map(|(after, before)| after - before).collect();
+    println!(
+        "{FOLLOWERS} followers: {} statements in {:?}, at most {} by one; {} polls; leader: {}",
+        asked.iter().sum::<u64>(),
+        watch.elapsed(),
+        asked.iter().max().unwrap(),
+        polled_since - polled,
+        polls(&led).await,
+    );
+    assert!(asked.iter().all(|asked| *asked <= most), "more than {most}: {asked:?}");
+    assert_eq!(polled_since, polled, "followers poll");
+    revoke(&world, &token).await;
+    let took = all.turn("revoked", (&token, MODELS), 200, 401).await;
+    println!("refused by all after {:?}", took.iter().max().unwrap());
+    // The leader goes, and all others stay in step.
+    let next = reader(&world).await;
+    served_by_all(&all, &next).await;
+    drop(led);
+    revoke(&world, &next).await;
+    let refuses = async |replica: &Arc<Replica>| {
+        let began = Instant::now();
+        while answer(replica, &next, MODELS).await != 401 {
+            assert!(began.elapsed() < HEALED + Duration::from_secs(5), "still served");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    join_all(all.0.iter().map(refuses)).await;
+    eventually("another leader", async || leaders(&all).await.len() == 1).await;
+}
+
+/// Two hundred first uses at once are more than a small machine answers within the deadline.
+async fn served_by_all(fleet: &Fleet, token: &Token) {
+    eventually("all to serve", async || {
+        let answers = fleet.answers(token, MODELS).await;
+        assert!(answers.iter().all(|answer| [200, 503].contains(answer)), "{answers:?}");
+        answers.iter().all(|answer| *answer == 200)
+    })
+    .await;
+}

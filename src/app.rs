@@ -1,10 +1,10 @@
 //! Puts the parts together, and runs them until told to stop.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     clock::Clock,
     config::{self, Config, KeyRingFileError, read_keyring},
     feed::{self, Feed, Lease},
+    last_use::{LastUses, Scribe},
     postgres::Postgres,
     resolve::{Freshness, Memory, Resolver, Shared, Tiers, postgres::lookups, redis::Redis},
     response::HeaderNames,
@@ -20,13 +21,18 @@ use crate::{
     server::{self, BindError, Lifetimes, Listeners, ServeError},
     telemetry::{self, Metrics},
     token::Tokens,
+    writer::Writer,
 };
+
+/// For what is written behind the answers, after the last of them.
+const LAST_WRITES: Duration = Duration::from_secs(2);
 
 /// Everything that `patgate serve` runs, connected and listening, not yet serving.
 pub struct App {
     listeners: Listeners,
     edge: GrpcEdge,
     reader: feed::Reader,
+    scribe: Scribe,
     registry: Registry,
     lifetimes: Lifetimes,
 }
@@ -130,11 +136,14 @@ impl App {
             ),
             domains: Tiers::new(Memory::new(domains_size, negatives, freshness), domains, shared),
         };
+        let (last_uses, scribe) =
+            LastUses::new(Writer::new(config.postgres.clone()), metrics.clone());
         let checker = Checker {
             apis,
             tokens: Tokens::new(config.token_prefixes.clone(), ring),
             resolver,
             clock,
+            last_uses,
             names: HeaderNames::new(&config.headers_prefix),
             deadline: config.deadline,
             metrics,
@@ -143,6 +152,7 @@ impl App {
             listeners,
             edge: GrpcEdge(Arc::new(checker)),
             reader,
+            scribe,
             registry,
             lifetimes: Lifetimes {
                 max_connection_age: config.max_connection_age,
@@ -170,10 +180,14 @@ impl App {
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
         let stop = CancellationToken::new();
         // Until the last check is answered, not just until the signal.
-        let _stop_feed = stop.clone().drop_guard();
-        tokio::spawn(self.reader.run(stop));
-        server::run(self.listeners, self.edge, self.registry, self.lifetimes, shutdown).await?;
-        Ok(())
+        let stop_tasks = stop.clone().drop_guard();
+        tokio::spawn(self.reader.run(stop.clone()));
+        let scribe = tokio::spawn(self.scribe.run(stop));
+        let served =
+            server::run(self.listeners, self.edge, self.registry, self.lifetimes, shutdown).await;
+        drop(stop_tasks);
+        let _ = timeout(LAST_WRITES, scribe).await;
+        Ok(served?)
     }
 }
 

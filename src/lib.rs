@@ -31,6 +31,8 @@
 //!
 //! How fresh it is: [`clock`], `feed` (the rule, and why it is enough), `snapshot`, `postgres`.
 //!
+//! What is written behind the answers: `last_use`, `writer`.
+//!
 //! Around it: [`app`] wires, `server` listens and drains,
 //! [`telemetry`] names every metric, [`config`] reads settings, [`schema`] migrates,
 //! [`store`] is the administrator's side and [`cli`] its commands.
@@ -48,6 +50,7 @@ pub mod decision;
 pub mod domain;
 mod feed;
 pub mod keyring;
+mod last_use;
 pub mod operation;
 mod postgres;
 pub mod principal;
@@ -61,3 +64,4 @@ mod snapshot;
 pub mod store;
 pub mod telemetry;
 pub mod token;
+mod writer;

@@ -29,6 +29,7 @@ use crate::{
     clock::{Clock, Moment, Tick},
     domain::{Domain, DomainRef},
     feed::{Checked, Feed, Stamp, Subject},
+    last_use::Noted,
     principal::Principal,
     telemetry::Metrics,
     token::TokenId,
@@ -110,6 +111,8 @@ pub(crate) struct Found<V> {
     pub(crate) stamp: Arc<Stamp>,
     /// How far it was compared with the record of changes.
     pub(crate) checked: Checked,
+    /// When a use of it was last noted.
+    pub(crate) noted: Noted,
 }
 
 impl<V> Clone for Found<V> {
@@ -120,6 +123,7 @@ impl<V> Clone for Found<V> {
             verified: self.verified,
             stamp: Arc::clone(&self.stamp),
             checked: self.checked.clone(),
+            noted: self.noted.clone(),
         }
     }
 }
@@ -171,7 +175,7 @@ impl<K: Kind> Tiers<K> {
     pub(crate) async fn get(
         self: &Arc<Self>,
         key: &K::Key,
-    ) -> Result<Option<Arc<K::Value>>, Unavailable> {
+    ) -> Result<Found<K::Value>, Unavailable> {
         let now = Tick::now();
         if let Some(hit) = self.memory.get(key)
             && let Some(known) = self.usable(key, &hit.found, now)
@@ -181,7 +185,7 @@ impl<K: Kind> Tiers<K> {
                 // Nobody waits for it; when it fails, the next use after a while tries again.
                 drop(self.look_up(key, now.before(self.shared.freshness.max_staleness / 4)));
             }
-            return Ok(hit.found.value);
+            return Ok(hit.found);
         }
         for _ in 0..ATTEMPTS {
             let oldest = Tick::now().before(self.shared.freshness.max_staleness);
@@ -189,7 +193,7 @@ impl<K: Kind> Tiers<K> {
             // What was true after we were asked is an answer, however short the bounds.
             let bound = |known| known >= now || self.within_bound(&found, known, Tick::now());
             if self.holds_as_of(key, &found).is_some_and(bound) {
-                return Ok(found.value);
+                return Ok(found);
             }
         }
         Err(Unavailable)
@@ -260,6 +264,7 @@ impl<K: Kind> Tiers<K> {
                 verified: entry.verified,
                 stamp: Arc::new(entry.stamp),
                 checked: Checked::default(),
+                noted: Noted::default(),
             };
             let known = self.usable(key, &found, now).filter(|known| *known >= oldest);
             known.map(|_| found).ok_or("stale")

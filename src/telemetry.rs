@@ -47,6 +47,12 @@ pub struct PollLabels {
     result: &'static str,
 }
 
+/// What became of notes of use.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LastUseLabels {
+    result: &'static str,
+}
+
 /// All metrics of the process. Clones count into the same place.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -61,6 +67,7 @@ pub struct Metrics {
     changes: Counter,
     restarts: Counter,
     watermark_age: Gauge<f64, AtomicU64>,
+    last_uses: Family<LastUseLabels, Counter>,
 }
 
 impl Metrics {
@@ -78,6 +85,7 @@ impl Metrics {
             changes: Counter::default(),
             restarts: Counter::default(),
             watermark_age: Gauge::default(),
+            last_uses: Family::default(),
         };
         let registry = registry.sub_registry_with_prefix("patgate");
         registry.register("decisions", "Checks by outcome and code", metrics.decisions.clone());
@@ -117,6 +125,11 @@ impl Metrics {
             Unit::Seconds,
             metrics.watermark_age.clone(),
         );
+        registry.register(
+            "last_used_writes",
+            "Noted uses of tokens, by what became of them",
+            metrics.last_uses.clone(),
+        );
         metrics
     }
 
@@ -154,6 +167,10 @@ impl Metrics {
 
     pub(crate) fn changes_read(&self, count: usize) {
         self.changes.inc_by(count as u64);
+    }
+
+    pub(crate) fn last_uses(&self, result: &'static str, count: u64) {
+        self.last_uses.get_or_create(&LastUseLabels { result }).inc_by(count);
     }
 
     pub(crate) fn feed_restarted(&self) {

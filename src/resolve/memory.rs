@@ -81,9 +81,12 @@ impl<K: Kind> Memory<K> {
     }
 
     pub(crate) fn insert(&self, key: K::Key, found: Found<K::Value>, freshness: &Freshness) {
-        // Two look-ups may end out of order. What saw less does not replace what saw more.
-        if self.get(&key).is_some_and(|held| held.found.stamp.outdates(&found.stamp)) {
-            return;
+        if let Some(held) = self.get(&key) {
+            // Two look-ups may end out of order. What saw less does not replace what saw more.
+            if held.found.stamp.outdates(&found.stamp) {
+                return;
+            }
+            found.noted.succeed(&held.found.noted);
         }
         let (to, from) = match found.value {
             Some(_) => (&self.known, &self.unknown),

@@ -23,6 +23,7 @@ use crate::{
     clock::{Moment, Tick},
     domain::{Domain, DomainId, DomainRef, SlugError},
     feed::Checked,
+    last_use::Noted,
     operation::{Operation, OperationSet},
     postgres::{AskError, Postgres, Reply, select},
     principal::{DomainGrants, Principal, UserId},
@@ -140,6 +141,7 @@ impl Reply {
             verified: self.verified,
             stamp: Arc::clone(&self.stamp),
             checked: Checked::default(),
+            noted: Noted::default(),
         })
     }
 }

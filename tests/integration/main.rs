@@ -29,6 +29,7 @@ mod failover;
 mod feed;
 mod fleet;
 mod floods;
+mod last_use;
 mod losses;
 mod races;
 mod schema;
@@ -168,6 +169,10 @@ fn main() -> ExitCode {
         losses::connections_that_lead_nowhere_are_given_up,
         feed::every_change_is_obeyed_everywhere,
         feed::the_last_use_is_no_change,
+        last_use::is_written_once_in_a_while,
+        last_use::what_is_queued_is_written_at_the_end,
+        last_use::a_read_only_postgres_costs_notes_only,
+        last_use::nobody_waits_for_an_administrators_lock,
         races::a_revocation_takes_effect_at_once,
         races::a_long_transaction_counts_from_its_commit,
         races::a_slow_fill_brings_nothing_back,

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     feed::{self, Feed, Lease},
     last_use::{LastUses, Scribe},
     postgres::Postgres,
-    resolve::{Freshness, Memory, Resolver, Shared, Tiers, postgres::lookups, redis::Redis},
+    resolve::{Freshness, Load, Memory, Resolver, Shared, Tiers, postgres::lookups, redis::Redis},
     response::HeaderNames,
     schema,
     server::{self, BindError, Lifetimes, Listeners, ServeError},
@@ -124,8 +124,9 @@ impl App {
             freshness,
             metrics: metrics.clone(),
         };
-        let limit = Arc::new(Semaphore::new(config.postgres.max_connections as usize));
-        let (principals, domains) = lookups(&asker(pool), &limit);
+        let load = Load::new(config.postgres.max_connections, config.deadline)
+            .paced(config.postgres.max_query_rate);
+        let (principals, domains) = lookups(&asker(pool), &Arc::new(load));
         let config::Memory { principals: principals_size, domains: domains_size, negatives } =
             config.memory;
         let resolver = Resolver {

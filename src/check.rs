@@ -127,7 +127,6 @@ fn is_request_id(id: &str) -> bool {
 mod tests {
     use prometheus_client::registry::Registry;
     use sqlx::postgres::PgPoolOptions;
-    use tokio::sync::Semaphore;
     use uuid::Uuid;
 
     use super::*;
@@ -141,7 +140,7 @@ mod tests {
         operation::{EntityType, Operation},
         postgres::Postgres,
         principal::{DomainGrants, Principal, UserId},
-        resolve::{Found, Freshness, Memory, Shared, Tiers, postgres::lookups},
+        resolve::{Found, Freshness, Load, Memory, Shared, Tiers, postgres::lookups},
         token::{Prefixes, TokenId, VerifiedToken},
         writer::Writer,
     };
@@ -207,6 +206,7 @@ mod tests {
             url: "postgres://127.0.0.1:1/none".into(),
             max_connections: 1,
             query_timeout: hour,
+            max_query_rate: 1,
         });
         let nowhere = PgPoolOptions::new().connect_lazy("postgres://127.0.0.1:1/none").unwrap();
         let postgres =
@@ -218,7 +218,7 @@ mod tests {
             freshness,
             metrics: metrics.clone(),
         };
-        let (principal_lookup, domain_lookup) = lookups(&postgres, &Arc::new(Semaphore::new(1)));
+        let (principal_lookup, domain_lookup) = lookups(&postgres, &Arc::new(Load::new(1, hour)));
         let principals = Tiers::new(principals, principal_lookup, shared.clone());
         let domains = Tiers::new(domains, domain_lookup, shared);
         Checker {

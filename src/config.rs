@@ -82,6 +82,8 @@ pub struct Postgres {
     pub max_connections: u32,
     /// For one statement.
     pub query_timeout: Duration,
+    /// Look-ups a second, at least 1.
+    pub max_query_rate: u32,
 }
 
 /// How to reach Redis.
@@ -193,6 +195,7 @@ impl Config {
         let postgres_url = reader.get("postgres.url", postgres_url);
         let max_connections = reader.get("postgres.max_connections", count);
         let query_timeout = reader.get("postgres.query_timeout", some_time);
+        let max_query_rate = reader.get("postgres.max_query_rate", count);
         let feed_url = reader.get("feed.url", feed_url);
         let redis_url = reader.get("redis.url", redis_url);
         let redis_timeout = reader.get("redis.timeout", some_time);
@@ -245,6 +248,7 @@ impl Config {
                     url: postgres_url?,
                     max_connections: max_connections?,
                     query_timeout: query_timeout?,
+                    max_query_rate: max_query_rate?,
                 },
                 feed_url: feed_url?,
                 redis: match redis_url? {

@@ -14,6 +14,7 @@
 mod batch;
 mod breaker;
 mod flight;
+mod load;
 mod memory;
 pub(crate) mod postgres;
 pub(crate) mod redis;
@@ -23,8 +24,8 @@ use std::{fmt::Display, hash::Hash, sync::Arc, time::Duration};
 
 use serde::{Serialize, de::DeserializeOwned};
 
-pub(crate) use self::memory::Memory;
-use self::{flight::Flights, postgres::Lookup, redis::Redis};
+use self::{batch::Unanswered, flight::Flights, postgres::Lookup, redis::Redis};
+pub(crate) use self::{load::Load, memory::Memory};
 use crate::{
     clock::{Clock, Moment, Tick},
     domain::{Domain, DomainRef},
@@ -231,25 +232,35 @@ impl<K: Kind> Tiers<K> {
         oldest: Tick,
     ) -> Result<flight::Waiter<Found<K::Value>>, Unavailable> {
         let tiers = Arc::clone(self);
-        self.flights.join(key, |key| async move { tiers.fill(key, oldest).await })
+        let joined = self.flights.join(key, |key| async move { tiers.fill(key, oldest).await });
+        joined.inspect_err(|Unavailable| self.count("postgres", Unanswered::Shed.result()))
     }
 
     async fn fill(&self, key: K::Key, oldest: Tick) -> Result<Found<K::Value>, Unavailable> {
         let Shared { redis, freshness, .. } = &self.shared;
         if let Some(found) = self.ask_redis(&key, oldest).await {
-            self.memory.insert(key, found.clone(), freshness);
+            self.keep(key, &found);
             return Ok(found);
         }
-        let found = self.postgres.get(key.clone()).await.inspect_err(|Unavailable| {
-            self.count("postgres", "unavailable");
+        let found = self.postgres.get(key.clone()).await.map_err(|unanswered| {
+            self.count("postgres", unanswered.result());
+            Unavailable
         })?;
         self.count("postgres", found.result());
-        self.memory.insert(key.clone(), found.clone(), freshness);
+        self.keep(key.clone(), &found);
         if let Some(redis) = redis {
             let ttl = if found.value.is_some() { REDIS_TTL } else { freshness.negative_ttl };
             redis.put::<K>(&key, &found, ttl);
         }
         Ok(found)
+    }
+
+    fn keep(&self, key: K::Key, found: &Found<K::Value>) {
+        let Shared { freshness, metrics, .. } = &self.shared;
+        self.memory.insert(key, found.clone(), freshness);
+        let (values, negatives) = self.memory.counts();
+        metrics.held(K::NAME, "value", values);
+        metrics.held(K::NAME, "negative", negatives);
     }
 
     /// Whatever is wrong with Redis or with what it holds, Postgres is asked next.

@@ -35,6 +35,13 @@ pub struct TierLabels {
     result: &'static str,
 }
 
+/// What is held in memory: values, or negatives.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct EntryLabels {
+    kind: &'static str,
+    holds: &'static str,
+}
+
 /// One thing that was counted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct StoreLabels {
@@ -60,6 +67,7 @@ pub struct Metrics {
     check_duration: Histogram,
     panics: Counter,
     lookups: Family<TierLabels, Counter>,
+    entries: Family<EntryLabels, Gauge>,
     commands: Family<StoreLabels, Counter>,
     failures: Family<StoreLabels, Counter>,
     dropped_writes: Counter,
@@ -78,6 +86,7 @@ impl Metrics {
             check_duration: Histogram::new(BUCKETS),
             panics: Counter::default(),
             lookups: Family::default(),
+            entries: Family::default(),
             commands: Family::default(),
             failures: Family::default(),
             dropped_writes: Counter::default(),
@@ -97,6 +106,11 @@ impl Metrics {
         );
         registry.register("panics", "Checks that panicked and were denied", metrics.panics.clone());
         registry.register("lookups", "Look-ups by kind, tier and result", metrics.lookups.clone());
+        registry.register(
+            "memory_entries",
+            "Entries in memory after the latest look-up that brought one",
+            metrics.entries.clone(),
+        );
         registry.register(
             "store_commands",
             "Round trips to a store: each a Redis command or a Postgres query",
@@ -144,6 +158,11 @@ impl Metrics {
 
     pub(crate) fn looked_up(&self, kind: &'static str, tier: &'static str, result: &'static str) {
         self.lookups.get_or_create(&TierLabels { kind, tier, result }).inc();
+    }
+
+    pub(crate) fn held(&self, kind: &'static str, holds: &'static str, count: u64) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.entries.get_or_create(&EntryLabels { kind, holds }).set(count);
     }
 
     pub(crate) fn command(&self, store: &'static str) {

@@ -80,6 +80,11 @@ impl<K: Kind> Memory<K> {
         self.known.get(key).or_else(|| self.unknown.get(key))
     }
 
+    /// How many entries there are, and how many of unknown keys; about.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        (self.known.entry_count(), self.unknown.entry_count())
+    }
+
     pub(crate) fn insert(&self, key: K::Key, found: Found<K::Value>, freshness: &Freshness) {
         if let Some(held) = self.get(&key) {
             // Two look-ups may end out of order. What saw less does not replace what saw more.

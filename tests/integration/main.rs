@@ -180,6 +180,7 @@ fn main() -> ExitCode {
         floods::forged_tokens_are_turned_away,
         floods::unknown_tokens_are_asked_for_in_batches,
         floods::a_herd_is_served,
+        floods::paced_unknown_tokens_cost_a_bounded_rate,
     ];
     let conclusion = libtest_mimic::run(&arguments, trials);
     let leaks = Arc::into_inner(suite).map(leaks::search).unwrap_or_default();

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use futures_util::future::{OptionFuture, join};
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
@@ -9,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::{Apis, TableError},
+    canary::Canary,
     check::{Checker, GrpcEdge},
     clock::Clock,
     config::{self, Config, KeyRingFileError, read_keyring},
@@ -33,6 +35,7 @@ pub struct App {
     edge: GrpcEdge,
     reader: feed::Reader,
     scribe: Scribe,
+    canary: Option<Canary>,
     registry: Registry,
     lifetimes: Lifetimes,
 }
@@ -137,6 +140,15 @@ impl App {
             ),
             domains: Tiers::new(Memory::new(domains_size, negatives, freshness), domains, shared),
         };
+        let canary = config.canary_every.map(|every| {
+            Canary::new(
+                every,
+                config.max_staleness + config.deadline,
+                Arc::clone(&resolver.principals),
+                Writer::new(config.postgres.clone()),
+                metrics.clone(),
+            )
+        });
         let (last_uses, scribe) =
             LastUses::new(Writer::new(config.postgres.clone()), metrics.clone());
         let checker = Checker {
@@ -154,6 +166,7 @@ impl App {
             edge: GrpcEdge(Arc::new(checker)),
             reader,
             scribe,
+            canary,
             registry,
             lifetimes: Lifetimes {
                 max_connection_age: config.max_connection_age,
@@ -183,11 +196,12 @@ impl App {
         // Until the last check is answered, not just until the signal.
         let stop_tasks = stop.clone().drop_guard();
         tokio::spawn(self.reader.run(stop.clone()));
-        let scribe = tokio::spawn(self.scribe.run(stop));
+        let scribe = tokio::spawn(self.scribe.run(stop.clone()));
+        let canary = OptionFuture::from(self.canary.map(|canary| tokio::spawn(canary.run(stop))));
         let served =
             server::run(self.listeners, self.edge, self.registry, self.lifetimes, shutdown).await;
         drop(stop_tasks);
-        let _ = timeout(LAST_WRITES, scribe).await;
+        let _ = timeout(LAST_WRITES, join(scribe, canary)).await;
         Ok(served?)
     }
 }

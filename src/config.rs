@@ -22,7 +22,7 @@ use self::{
     sources::Settings,
     values::{
         Expected, address, count, duration, feed_url, headers_prefix, log_filter, log_format, mode,
-        path, postgres_url, prefixes, redis_url, size, socket_path, some_time,
+        optional_time, path, postgres_url, prefixes, redis_url, size, socket_path, some_time,
     },
 };
 use crate::{keyring::KeyRing, token::Prefixes};
@@ -48,6 +48,8 @@ pub struct Config {
     pub negative_ttl: Duration,
     /// How long resolving one request may take; at most `max_staleness`.
     pub deadline: Duration,
+    /// How often a replica measures what revoking takes, if it does.
+    pub canary_every: Option<Duration>,
     /// The bounds of the first tier.
     pub memory: Memory,
     /// What the names of headers for the upstream begin with, such as `x-`.
@@ -205,6 +207,7 @@ impl Config {
         let max_staleness = reader.get("max_staleness", some_time);
         let negative_ttl = reader.get("negative_ttl", duration);
         let deadline = reader.get("deadline", some_time);
+        let canary_every = reader.get("canary.every", optional_time);
         let principals = reader.get("memory.principals", size);
         let domains = reader.get("memory.domains", size);
         let negatives = reader.get("memory.negatives", count);
@@ -264,6 +267,7 @@ impl Config {
                 max_staleness: max_staleness?,
                 negative_ttl: negative_ttl?,
                 deadline: deadline?,
+                canary_every: canary_every?,
                 memory: Memory {
                     principals: principals?,
                     domains: domains?,

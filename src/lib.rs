@@ -31,7 +31,7 @@
 //!
 //! How fresh it is: [`clock`], `feed` (the rule, and why it is enough), `snapshot`, `postgres`.
 //!
-//! What is written behind the answers: `last_use`, `writer`.
+//! What is written behind the answers: `last_use`, `canary`, `writer`.
 //!
 //! Around it: [`app`] wires, `server` listens and drains,
 //! [`telemetry`] names every metric, [`config`] reads settings, [`schema`] migrates,
@@ -40,6 +40,7 @@
 pub mod api;
 pub mod app;
 mod base62;
+mod canary;
 mod check;
 pub mod cli;
 pub mod clock;

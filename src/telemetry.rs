@@ -20,6 +20,10 @@ const BUCKETS: [f64; 16] = [
     0.5, 1.0,
 ];
 
+/// Seconds; from 1 ms to a minute.
+const PROPAGATION_BUCKETS: [f64; 15] =
+    [1e-3, 2e-3, 5e-3, 10e-3, 20e-3, 50e-3, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
+
 /// An outcome and its code, as in the dynamic metadata.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct DecisionLabels {
@@ -60,6 +64,12 @@ pub struct LastUseLabels {
     result: &'static str,
 }
 
+/// How a round of the canary ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RoundLabels {
+    result: &'static str,
+}
+
 /// All metrics of the process. Clones count into the same place.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -76,6 +86,8 @@ pub struct Metrics {
     restarts: Counter,
     watermark_age: Gauge<f64, AtomicU64>,
     last_uses: Family<LastUseLabels, Counter>,
+    canary_rounds: Family<RoundLabels, Counter>,
+    propagation: Histogram,
 }
 
 impl Metrics {
@@ -95,6 +107,8 @@ impl Metrics {
             restarts: Counter::default(),
             watermark_age: Gauge::default(),
             last_uses: Family::default(),
+            canary_rounds: Family::default(),
+            propagation: Histogram::new(PROPAGATION_BUCKETS),
         };
         let registry = registry.sub_registry_with_prefix("patgate");
         registry.register("decisions", "Checks by outcome and code", metrics.decisions.clone());
@@ -144,6 +158,17 @@ impl Metrics {
             "Noted uses of tokens, by what became of them",
             metrics.last_uses.clone(),
         );
+        registry.register(
+            "revocation_canary_rounds",
+            "Changes of the canary, by whether they were made and seen",
+            metrics.canary_rounds.clone(),
+        );
+        registry.register_with_unit(
+            "revocation_propagation",
+            "From before a change of the canary was sent until it was obeyed",
+            Unit::Seconds,
+            metrics.propagation.clone(),
+        );
         metrics
     }
 
@@ -190,6 +215,14 @@ impl Metrics {
 
     pub(crate) fn last_uses(&self, result: &'static str, count: u64) {
         self.last_uses.get_or_create(&LastUseLabels { result }).inc_by(count);
+    }
+
+    pub(crate) fn canary_round(&self, result: &'static str) {
+        self.canary_rounds.get_or_create(&RoundLabels { result }).inc();
+    }
+
+    pub(crate) fn propagated(&self, took: Duration) {
+        self.propagation.observe(took.as_secs_f64());
     }
 
     pub(crate) fn feed_restarted(&self) {

@@ -65,6 +65,12 @@ pub(super) const KEYS: &[Key] = &[
         "100ms",
         "How long resolving one request may take; keep it below Envoy's own timeout.",
     ),
+    key(
+        "canary.every",
+        "",
+        "How often this replica revokes, or issues again, a token of its own and measures how \
+         long it takes to obey; empty = off.",
+    ),
     key("memory.principals", "64MiB", "Memory for what tokens resolve to."),
     key("memory.domains", "16MiB", "Memory for domains."),
     key("memory.negatives", "65536", "How many unknown token ids are remembered."),

@@ -150,7 +150,7 @@ pub(crate) async fn a_herd_is_served(suite: Arc<Suite>) {
 /// Each asked for once, one after another, so that neither memory nor batches spare Postgres.
 pub(crate) async fn paced_unknown_tokens_cost_a_bounded_rate(suite: Arc<Suite>) {
     const RATE: u64 = 5;
-    const NEGATIVES: u64 = 200;
+    const NEGATIVES: u64 = 20;
     const BURST: usize = 20;
     let world = suite.world().await;
     let bounds = [

@@ -20,6 +20,7 @@ mod proxy;
 mod stack;
 mod wire;
 
+mod canary;
 mod cases;
 mod cli;
 mod clients;
@@ -169,6 +170,9 @@ fn main() -> ExitCode {
         losses::connections_that_lead_nowhere_are_given_up,
         feed::every_change_is_obeyed_everywhere,
         feed::the_last_use_is_no_change,
+        canary::measures_when_it_is_told_to,
+        canary::is_of_no_other_use,
+        canary::tells_when_revoking_takes_long,
         last_use::is_written_once_in_a_while,
         last_use::what_is_queued_is_written_at_the_end,
         last_use::a_read_only_postgres_costs_notes_only,

@@ -1,26 +1,33 @@
 //! Puts the parts together, and runs them until told to stop.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use futures_util::future::{OptionFuture, join};
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::{Apis, TableError},
+    canary::Canary,
     check::{Checker, GrpcEdge},
     clock::Clock,
     config::{self, Config, KeyRingFileError, read_keyring},
     feed::{self, Feed, Lease, Relay},
+    last_use::{LastUses, Scribe},
     postgres::Postgres,
-    resolve::{Freshness, Memory, Resolver, Shared, Tiers, postgres::lookups, redis::Redis},
+    resolve::{Freshness, Load, Memory, Resolver, Shared, Tiers, postgres::lookups, redis::Redis},
     response::HeaderNames,
     schema,
     server::{self, BindError, Lifetimes, Listeners, ServeError},
     telemetry::{self, Metrics},
     token::Tokens,
+    writer::Writer,
 };
+
+/// For what is written behind the answers, after the last of them.
+const LAST_WRITES: Duration = Duration::from_secs(2);
 
 /// Everything that `patgate serve` runs, connected and listening, not yet serving.
 pub struct App {
@@ -28,6 +35,8 @@ pub struct App {
     edge: GrpcEdge,
     reader: feed::Reader,
     relay: Option<Relay>,
+    scribe: Scribe,
+    canary: Option<Canary>,
     registry: Registry,
     lifetimes: Lifetimes,
 }
@@ -123,8 +132,9 @@ impl App {
             freshness,
             metrics: metrics.clone(),
         };
-        let limit = Arc::new(Semaphore::new(config.postgres.max_connections as usize));
-        let (principals, domains) = lookups(&asker(pool), &limit);
+        let load = Load::new(config.postgres.max_connections, config.deadline)
+            .paced(config.postgres.max_query_rate);
+        let (principals, domains) = lookups(&asker(pool), &Arc::new(load));
         let config::Memory { principals: principals_size, domains: domains_size, negatives } =
             config.memory;
         let resolver = Resolver {
@@ -135,11 +145,23 @@ impl App {
             ),
             domains: Tiers::new(Memory::new(domains_size, negatives, freshness), domains, shared),
         };
+        let canary = config.canary_every.map(|every| {
+            Canary::new(
+                every,
+                config.max_staleness + config.deadline,
+                Arc::clone(&resolver.principals),
+                Writer::new(config.postgres.clone()),
+                metrics.clone(),
+            )
+        });
+        let (last_uses, scribe) =
+            LastUses::new(Writer::new(config.postgres.clone()), metrics.clone());
         let checker = Checker {
             apis,
             tokens: Tokens::new(config.token_prefixes.clone(), ring),
             resolver,
             clock,
+            last_uses,
             names: HeaderNames::new(&config.headers_prefix),
             deadline: config.deadline,
             metrics,
@@ -149,6 +171,8 @@ impl App {
             edge: GrpcEdge(Arc::new(checker)),
             reader,
             relay,
+            scribe,
+            canary,
             registry,
             lifetimes: Lifetimes {
                 max_connection_age: config.max_connection_age,
@@ -176,13 +200,18 @@ impl App {
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
         let stop = CancellationToken::new();
         // Until the last check is answered, not just until the signal.
-        let _stop_feed = stop.clone().drop_guard();
+        let stop_tasks = stop.clone().drop_guard();
         match self.relay {
-            None => tokio::spawn(self.reader.run(stop)),
-            Some(relay) => tokio::spawn(self.reader.run_relayed(relay, stop)),
+            None => tokio::spawn(self.reader.run(stop.clone())),
+            Some(relay) => tokio::spawn(self.reader.run_relayed(relay, stop.clone())),
         };
-        server::run(self.listeners, self.edge, self.registry, self.lifetimes, shutdown).await?;
-        Ok(())
+        let scribe = tokio::spawn(self.scribe.run(stop.clone()));
+        let canary = OptionFuture::from(self.canary.map(|canary| tokio::spawn(canary.run(stop))));
+        let served =
+            server::run(self.listeners, self.edge, self.registry, self.lifetimes, shutdown).await;
+        drop(stop_tasks);
+        let _ = timeout(LAST_WRITES, join(scribe, canary)).await;
+        Ok(served?)
     }
 }
 

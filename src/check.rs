@@ -12,6 +12,7 @@ use crate::{
     clock::{Clock, Tick},
     decide,
     decision::{Decision, Denial, Malformed, Refusal},
+    last_use::LastUses,
     proto::{CheckRequest, service::authorization_server::Authorization},
     request::{self, AuthRequest, Parts},
     resolve::{Resolver, Unavailable},
@@ -26,6 +27,7 @@ pub(crate) struct Checker {
     pub(crate) tokens: Tokens,
     pub(crate) resolver: Resolver,
     pub(crate) clock: Arc<Clock>,
+    pub(crate) last_uses: LastUses,
     pub(crate) names: HeaderNames,
     /// For resolving; past it the answer is 503.
     pub(crate) deadline: Duration,
@@ -55,12 +57,15 @@ impl Checker {
     /// A stage that cannot be decided ends the check: nothing after it is asked.
     async fn decide(&self, request: &AuthRequest<'_>) -> Result<Decision, Denial> {
         let action = request.action.as_ref();
-        let principal = self.resolver.principals.get(&request.token.id).await?;
-        let now = self.clock.now(Tick::now()).ok_or(Unavailable)?;
-        let principal = decide::authenticate(&request.token, principal.as_deref(), now)?;
+        let known = self.resolver.principals.get(&request.token.id).await?;
+        let tick = Tick::now();
+        let now = self.clock.now(tick).ok_or(Unavailable)?;
+        let principal = decide::authenticate(&request.token, known.value.as_deref(), now)?;
+        // Whatever it may do: its owner, or a thief, has used it.
+        self.last_uses.note(principal.token, &known.noted, tick);
         let (action, reference) = decide::domain_of(principal, action)?;
         let domain = self.resolver.domains.get(&reference).await?;
-        decide::authorize(principal, action, domain.as_ref()).map(Decision::Allow)
+        decide::authorize(principal, action, domain.value.as_ref()).map(Decision::Allow)
     }
 }
 
@@ -122,20 +127,22 @@ fn is_request_id(id: &str) -> bool {
 mod tests {
     use prometheus_client::registry::Registry;
     use sqlx::postgres::PgPoolOptions;
-    use tokio::sync::Semaphore;
     use uuid::Uuid;
 
     use super::*;
     use crate::{
         clock::Moment,
+        config,
         domain::{Domain, DomainId, DomainRef},
         feed::{Checked, Feed, Server, Stamp},
         keyring::KeyRing,
+        last_use::Noted,
         operation::{EntityType, Operation},
         postgres::Postgres,
         principal::{DomainGrants, Principal, UserId},
-        resolve::{Found, Freshness, Memory, Shared, Tiers, postgres::lookups},
+        resolve::{Found, Freshness, Load, Memory, Shared, Tiers, postgres::lookups},
         token::{Prefixes, TokenId, VerifiedToken},
+        writer::Writer,
     };
 
     #[tokio::test]
@@ -151,7 +158,14 @@ mod tests {
 
     fn found<V>(value: V, as_of: Tick, verified: Moment, stamp: &Arc<Stamp>) -> Found<V> {
         let (value, stamp) = (Some(Arc::new(value)), Arc::clone(stamp));
-        Found { value, as_of, verified, stamp, checked: Checked::default() }
+        Found {
+            value,
+            as_of,
+            verified,
+            stamp,
+            checked: Checked::default(),
+            noted: Noted::default(),
+        }
     }
 
     /// A checker whose memory knows one token of one domain, and whose Postgres is not there.
@@ -188,6 +202,12 @@ mod tests {
         let reference = DomainRef::Slug(domain.slug.clone());
         domains.insert(reference, found(domain, now, moment, &stamp), &freshness);
 
+        let writer = Writer::new(config::Postgres {
+            url: "postgres://127.0.0.1:1/none".into(),
+            max_connections: 1,
+            query_timeout: hour,
+            max_query_rate: 1,
+        });
         let nowhere = PgPoolOptions::new().connect_lazy("postgres://127.0.0.1:1/none").unwrap();
         let postgres =
             Postgres::new(nowhere, hour, Arc::clone(&clock), Arc::clone(&feed), metrics.clone());
@@ -198,7 +218,7 @@ mod tests {
             freshness,
             metrics: metrics.clone(),
         };
-        let (principal_lookup, domain_lookup) = lookups(&postgres, &Arc::new(Semaphore::new(1)));
+        let (principal_lookup, domain_lookup) = lookups(&postgres, &Arc::new(Load::new(1, hour)));
         let principals = Tiers::new(principals, principal_lookup, shared.clone());
         let domains = Tiers::new(domains, domain_lookup, shared);
         Checker {
@@ -206,6 +226,7 @@ mod tests {
             tokens,
             resolver: Resolver { principals, domains },
             clock,
+            last_uses: LastUses::new(writer, metrics.clone()).0,
             names: HeaderNames::new("x-"),
             deadline: hour,
             metrics,

@@ -22,7 +22,8 @@ use self::{
     sources::Settings,
     values::{
         Expected, address, count, duration, feed_url, headers_prefix, log_filter, log_format, mode,
-        path, postgres_url, prefixes, redis_url, relay, size, socket_path, some_time,
+        optional_time, path, postgres_url, prefixes, redis_url, relay, size, socket_path,
+        some_time,
     },
 };
 use crate::{keyring::KeyRing, token::Prefixes};
@@ -50,6 +51,8 @@ pub struct Config {
     pub negative_ttl: Duration,
     /// How long resolving one request may take; at most `max_staleness`.
     pub deadline: Duration,
+    /// How often a replica measures what revoking takes, if it does.
+    pub canary_every: Option<Duration>,
     /// The bounds of the first tier.
     pub memory: Memory,
     /// What the names of headers for the upstream begin with, such as `x-`.
@@ -84,6 +87,8 @@ pub struct Postgres {
     pub max_connections: u32,
     /// For one statement.
     pub query_timeout: Duration,
+    /// Look-ups a second, at least 1.
+    pub max_query_rate: u32,
 }
 
 /// How to reach Redis.
@@ -195,6 +200,7 @@ impl Config {
         let postgres_url = reader.get("postgres.url", postgres_url);
         let max_connections = reader.get("postgres.max_connections", count);
         let query_timeout = reader.get("postgres.query_timeout", some_time);
+        let max_query_rate = reader.get("postgres.max_query_rate", count);
         let feed_url = reader.get("feed.url", feed_url);
         let relays = reader.get("feed.relay", relay);
         let redis_url = reader.get("redis.url", redis_url);
@@ -205,6 +211,7 @@ impl Config {
         let max_staleness = reader.get("max_staleness", some_time);
         let negative_ttl = reader.get("negative_ttl", duration);
         let deadline = reader.get("deadline", some_time);
+        let canary_every = reader.get("canary.every", optional_time);
         let principals = reader.get("memory.principals", size);
         let domains = reader.get("memory.domains", size);
         let negatives = reader.get("memory.negatives", count);
@@ -259,6 +266,7 @@ impl Config {
                     url: postgres_url?,
                     max_connections: max_connections?,
                     query_timeout: query_timeout?,
+                    max_query_rate: max_query_rate?,
                 },
                 feed_url: feed_url?,
                 relay: relays?,
@@ -275,6 +283,7 @@ impl Config {
                 max_staleness: max_staleness?,
                 negative_ttl: negative_ttl?,
                 deadline: deadline?,
+                canary_every: canary_every?,
                 memory: Memory {
                     principals: principals?,
                     domains: domains?,

@@ -32,6 +32,8 @@
 //! How fresh it is: [`clock`], `feed` (the rule, and why it is enough), `snapshot`, `postgres`,
 //! `seal` (what passes through Redis).
 //!
+//! What is written behind the answers: `last_use`, `canary`, `writer`.
+//!
 //! Around it: [`app`] wires, `server` listens and drains,
 //! [`telemetry`] names every metric, [`config`] reads settings, [`schema`] migrates,
 //! [`store`] is the administrator's side and [`cli`] its commands.
@@ -39,6 +41,7 @@
 pub mod api;
 pub mod app;
 mod base62;
+mod canary;
 mod check;
 pub mod cli;
 pub mod clock;
@@ -49,6 +52,7 @@ pub mod decision;
 pub mod domain;
 mod feed;
 pub mod keyring;
+mod last_use;
 pub mod operation;
 mod postgres;
 pub mod principal;
@@ -63,3 +67,4 @@ mod snapshot;
 pub mod store;
 pub mod telemetry;
 pub mod token;
+mod writer;

@@ -14,6 +14,7 @@
 mod batch;
 mod breaker;
 mod flight;
+mod load;
 mod memory;
 pub(crate) mod postgres;
 pub(crate) mod redis;
@@ -22,12 +23,13 @@ use std::{fmt::Display, hash::Hash, sync::Arc, time::Duration};
 
 use serde::{Serialize, de::DeserializeOwned};
 
-pub(crate) use self::memory::Memory;
-use self::{flight::Flights, postgres::Lookup, redis::Redis};
+use self::{batch::Unanswered, flight::Flights, postgres::Lookup, redis::Redis};
+pub(crate) use self::{load::Load, memory::Memory};
 use crate::{
     clock::{Clock, Moment, Tick},
     domain::{Domain, DomainRef},
     feed::{Checked, Feed, Stamp, Subject},
+    last_use::Noted,
     principal::Principal,
     telemetry::Metrics,
     token::TokenId,
@@ -109,6 +111,8 @@ pub(crate) struct Found<V> {
     pub(crate) stamp: Arc<Stamp>,
     /// How far it was compared with the record of changes.
     pub(crate) checked: Checked,
+    /// When a use of it was last noted.
+    pub(crate) noted: Noted,
 }
 
 impl<V> Clone for Found<V> {
@@ -119,6 +123,7 @@ impl<V> Clone for Found<V> {
             verified: self.verified,
             stamp: Arc::clone(&self.stamp),
             checked: self.checked.clone(),
+            noted: self.noted.clone(),
         }
     }
 }
@@ -170,7 +175,7 @@ impl<K: Kind> Tiers<K> {
     pub(crate) async fn get(
         self: &Arc<Self>,
         key: &K::Key,
-    ) -> Result<Option<Arc<K::Value>>, Unavailable> {
+    ) -> Result<Found<K::Value>, Unavailable> {
         let now = Tick::now();
         if let Some(hit) = self.memory.get(key)
             && let Some(known) = self.usable(key, &hit.found, now)
@@ -180,7 +185,7 @@ impl<K: Kind> Tiers<K> {
                 // Nobody waits for it; when it fails, the next use after a while tries again.
                 drop(self.look_up(key, now.before(self.shared.freshness.max_staleness / 4)));
             }
-            return Ok(hit.found.value);
+            return Ok(hit.found);
         }
         for _ in 0..ATTEMPTS {
             let oldest = Tick::now().before(self.shared.freshness.max_staleness);
@@ -188,7 +193,7 @@ impl<K: Kind> Tiers<K> {
             // What was true after we were asked is an answer, however short the bounds.
             let bound = |known| known >= now || self.within_bound(&found, known, Tick::now());
             if self.holds_as_of(key, &found).is_some_and(bound) {
-                return Ok(found.value);
+                return Ok(found);
             }
         }
         Err(Unavailable)
@@ -226,25 +231,35 @@ impl<K: Kind> Tiers<K> {
         oldest: Tick,
     ) -> Result<flight::Waiter<Found<K::Value>>, Unavailable> {
         let tiers = Arc::clone(self);
-        self.flights.join(key, |key| async move { tiers.fill(key, oldest).await })
+        let joined = self.flights.join(key, |key| async move { tiers.fill(key, oldest).await });
+        joined.inspect_err(|Unavailable| self.count("postgres", Unanswered::Shed.result()))
     }
 
     async fn fill(&self, key: K::Key, oldest: Tick) -> Result<Found<K::Value>, Unavailable> {
         let Shared { redis, freshness, .. } = &self.shared;
         if let Some(found) = self.ask_redis(&key, oldest).await {
-            self.memory.insert(key, found.clone(), freshness);
+            self.keep(key, &found);
             return Ok(found);
         }
-        let found = self.postgres.get(key.clone()).await.inspect_err(|Unavailable| {
-            self.count("postgres", "unavailable");
+        let found = self.postgres.get(key.clone()).await.map_err(|unanswered| {
+            self.count("postgres", unanswered.result());
+            Unavailable
         })?;
         self.count("postgres", found.result());
-        self.memory.insert(key.clone(), found.clone(), freshness);
+        self.keep(key.clone(), &found);
         if let Some(redis) = redis {
             let ttl = if found.value.is_some() { REDIS_TTL } else { freshness.negative_ttl };
             redis.put::<K>(&key, &found, ttl);
         }
         Ok(found)
+    }
+
+    fn keep(&self, key: K::Key, found: &Found<K::Value>) {
+        let Shared { freshness, metrics, .. } = &self.shared;
+        self.memory.insert(key, found.clone(), freshness);
+        let (values, negatives) = self.memory.counts();
+        metrics.held(K::NAME, "value", values);
+        metrics.held(K::NAME, "negative", negatives);
     }
 
     /// Whatever is wrong with Redis or with what it holds, Postgres is asked next.
@@ -259,6 +274,7 @@ impl<K: Kind> Tiers<K> {
                 verified: entry.verified,
                 stamp: Arc::new(entry.stamp),
                 checked: Checked::default(),
+                noted: Noted::default(),
             };
             let known = self.usable(key, &found, now).filter(|known| *known >= oldest);
             known.map(|_| found).ok_or("stale")

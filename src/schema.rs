@@ -81,6 +81,15 @@ pub async fn connect(settings: &config::Postgres) -> Result<PgPool, SchemaError>
         .connect_lazy_with(options))
 }
 
+/// One connection of the same kind.
+///
+/// # Errors
+///
+/// When Postgres cannot be reached with these settings.
+pub(crate) async fn connect_one(settings: &config::Postgres) -> Result<PgConnection, SchemaError> {
+    connect_once(&options(&settings.url)?).await
+}
+
 async fn connect_once(options: &PgConnectOptions) -> Result<PgConnection, SchemaError> {
     timeout(CONNECT_TIMEOUT, PgConnection::connect_with(options))
         .await

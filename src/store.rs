@@ -48,6 +48,9 @@ use crate::{
     token::TokenId,
 };
 
+/// Owns the canaries of replicas; see `0004_revocation_canary.sql`. Lists do not show them.
+const CANARY_KEEPER: Uuid = Uuid::from_u128(0xca4a_4700_0000_8000_8000_0000_0000_0000);
+
 /// A moment as RFC 3339 text in UTC, to the second.
 macro_rules! utc {
     ($moment:literal) => {

@@ -20,6 +20,10 @@ const BUCKETS: [f64; 16] = [
     0.5, 1.0,
 ];
 
+/// Seconds; from 1 ms to a minute.
+const PROPAGATION_BUCKETS: [f64; 15] =
+    [1e-3, 2e-3, 5e-3, 10e-3, 20e-3, 50e-3, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
+
 /// An outcome and its code, as in the dynamic metadata.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct DecisionLabels {
@@ -35,21 +39,22 @@ pub struct TierLabels {
     result: &'static str,
 }
 
+/// What is held in memory: values, or negatives.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct EntryLabels {
+    kind: &'static str,
+    holds: &'static str,
+}
+
 /// One thing that was counted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct StoreLabels {
     store: &'static str,
 }
 
-/// How a poll ended.
+/// How something ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct PollLabels {
-    result: &'static str,
-}
-
-/// What became of a relayed poll.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct FrameLabels {
+pub struct ResultLabels {
     result: &'static str,
 }
 
@@ -60,15 +65,19 @@ pub struct Metrics {
     check_duration: Histogram,
     panics: Counter,
     lookups: Family<TierLabels, Counter>,
+    entries: Family<EntryLabels, Gauge>,
     commands: Family<StoreLabels, Counter>,
     failures: Family<StoreLabels, Counter>,
     dropped_writes: Counter,
-    polls: Family<PollLabels, Counter>,
+    polls: Family<ResultLabels, Counter>,
     changes: Counter,
     restarts: Counter,
-    frames: Family<FrameLabels, Counter>,
+    frames: Family<ResultLabels, Counter>,
     leads: Gauge,
     watermark_age: Gauge<f64, AtomicU64>,
+    last_uses: Family<ResultLabels, Counter>,
+    canary_rounds: Family<ResultLabels, Counter>,
+    propagation: Histogram,
 }
 
 impl Metrics {
@@ -79,6 +88,7 @@ impl Metrics {
             check_duration: Histogram::new(BUCKETS),
             panics: Counter::default(),
             lookups: Family::default(),
+            entries: Family::default(),
             commands: Family::default(),
             failures: Family::default(),
             dropped_writes: Counter::default(),
@@ -88,6 +98,9 @@ impl Metrics {
             frames: Family::default(),
             leads: Gauge::default(),
             watermark_age: Gauge::default(),
+            last_uses: Family::default(),
+            canary_rounds: Family::default(),
+            propagation: Histogram::new(PROPAGATION_BUCKETS),
         };
         let registry = registry.sub_registry_with_prefix("patgate");
         registry.register("decisions", "Checks by outcome and code", metrics.decisions.clone());
@@ -99,6 +112,11 @@ impl Metrics {
         );
         registry.register("panics", "Checks that panicked and were denied", metrics.panics.clone());
         registry.register("lookups", "Look-ups by kind, tier and result", metrics.lookups.clone());
+        registry.register(
+            "memory_entries",
+            "Entries in memory after the latest look-up that brought one",
+            metrics.entries.clone(),
+        );
         registry.register(
             "store_commands",
             "Round trips to a store: each a Redis command or a Postgres query",
@@ -133,6 +151,22 @@ impl Metrics {
             Unit::Seconds,
             metrics.watermark_age.clone(),
         );
+        registry.register(
+            "last_used_writes",
+            "Noted uses of tokens, by what became of them",
+            metrics.last_uses.clone(),
+        );
+        registry.register(
+            "revocation_canary_rounds",
+            "Changes of the canary, by whether they were made and seen",
+            metrics.canary_rounds.clone(),
+        );
+        registry.register_with_unit(
+            "revocation_propagation",
+            "From before a change of the canary was sent until it was obeyed",
+            Unit::Seconds,
+            metrics.propagation.clone(),
+        );
         metrics
     }
 
@@ -147,6 +181,11 @@ impl Metrics {
 
     pub(crate) fn looked_up(&self, kind: &'static str, tier: &'static str, result: &'static str) {
         self.lookups.get_or_create(&TierLabels { kind, tier, result }).inc();
+    }
+
+    pub(crate) fn held(&self, kind: &'static str, holds: &'static str, count: u64) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.entries.get_or_create(&EntryLabels { kind, holds }).set(count);
     }
 
     pub(crate) fn command(&self, store: &'static str) {
@@ -164,7 +203,7 @@ impl Metrics {
     /// `age` is nothing while there never was a poll.
     pub(crate) fn polled(&self, succeeded: bool, age: Option<Duration>) {
         let result = if succeeded { "ok" } else { "failed" };
-        self.polls.get_or_create(&PollLabels { result }).inc();
+        self.polls.get_or_create(&ResultLabels { result }).inc();
         self.watermark_is(age);
     }
 
@@ -177,13 +216,25 @@ impl Metrics {
     }
 
     pub(crate) fn frames(&self, result: &'static str, count: usize) {
-        self.frames.get_or_create(&FrameLabels { result }).inc_by(count as u64);
+        self.frames.get_or_create(&ResultLabels { result }).inc_by(count as u64);
     }
 
     /// While the result lives.
     pub(crate) fn leading(&self) -> Leading {
         self.leads.set(1);
         Leading(self.leads.clone())
+    }
+
+    pub(crate) fn last_uses(&self, result: &'static str, count: u64) {
+        self.last_uses.get_or_create(&ResultLabels { result }).inc_by(count);
+    }
+
+    pub(crate) fn canary_round(&self, result: &'static str) {
+        self.canary_rounds.get_or_create(&ResultLabels { result }).inc();
+    }
+
+    pub(crate) fn propagated(&self, took: Duration) {
+        self.propagation.observe(took.as_secs_f64());
     }
 
     pub(crate) fn feed_restarted(&self) {

@@ -31,6 +31,11 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key("postgres.max_connections", "8", "Connections held at most."),
     key("postgres.query_timeout", "1s", "How long one statement may run."),
+    key(
+        "postgres.max_query_rate",
+        "500",
+        "Queries a second for look-ups, each of which answers up to 256 keys.",
+    ),
     secret(
         "feed.url",
         "Where changes are read and listened for: a direct connection or a pooler in session \
@@ -65,6 +70,12 @@ pub(super) const KEYS: &[Key] = &[
         "deadline",
         "100ms",
         "How long resolving one request may take; keep it below Envoy's own timeout.",
+    ),
+    key(
+        "canary.every",
+        "",
+        "How often this replica revokes, or issues again, a token of its own and measures how \
+         long it takes to obey; empty = off.",
     ),
     key("memory.principals", "64MiB", "Memory for what tokens resolve to."),
     key("memory.domains", "16MiB", "Memory for domains."),

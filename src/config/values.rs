@@ -56,6 +56,10 @@ pub(super) fn some_time(text: &str) -> Result<Duration, Expected> {
     }
 }
 
+pub(super) fn optional_time(text: &str) -> Result<Option<Duration>, Expected> {
+    if text.is_empty() { Ok(None) } else { some_time(text).map(Some) }
+}
+
 pub(super) fn count<N: FromStr + PartialOrd + From<u16>>(text: &str) -> Result<N, Expected> {
     text.parse()
         .ok()

@@ -1,17 +1,24 @@
-//! Coalesces look-ups into batches, and bounds how many batches run at once.
+//! Coalesces look-ups into batches.
 //!
-//! No look-up waits for company: while fewer batches run than may, each starts at once; while
-//! all run, what arrives meanwhile goes together into the next.
+//! No look-up waits for company: while fewer batches run than may (`load.rs`), each starts at
+//! once; else, what arrives meanwhile goes together into the next.
 
-use std::{future::Future, sync::Arc};
+use std::{
+    future::Future,
+    sync::{Arc, atomic::AtomicI64},
+};
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
-use super::Unavailable;
+use super::{
+    Unavailable,
+    load::{Load, UNKNOWN},
+};
+use crate::clock::Tick;
 
 /// Keys in one batch.
-const MAX_BATCH: usize = 256;
-/// Keys that may wait. A longer queue could not be served within anybody's deadline.
+pub(super) const MAX_BATCH: usize = 256;
+/// Keys that may wait, whatever is expected of the store.
 const MAX_QUEUE: usize = 8192;
 
 type Ticket<K, V> = (K, oneshot::Sender<V>);
@@ -19,21 +26,45 @@ type Ticket<K, V> = (K, oneshot::Sender<V>);
 /// The queue of one kind of look-up.
 pub(super) struct Batcher<K, V> {
     queue: mpsc::Sender<Ticket<K, V>>,
+    load: Arc<Load>,
+    /// When the batch that is being gathered will go.
+    due: Arc<AtomicI64>,
+}
+
+/// Why a look-up has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unanswered {
+    /// It was not begun: the answer would have come too late.
+    Shed,
+    /// The store was asked in vain.
+    Failed,
+}
+
+impl Unanswered {
+    /// For metrics.
+    pub(super) fn result(self) -> &'static str {
+        match self {
+            Self::Shed => "shed",
+            Self::Failed => "unavailable",
+        }
+    }
 }
 
 impl<K: Send + 'static, V: Send + 'static> Batcher<K, V> {
     /// Serves the queue with `run`, which answers the keys in their order, or not at all. A task
     /// of its own ends with the batcher.
-    pub(super) fn spawn<F, R>(limit: Arc<Semaphore>, run: F) -> Self
+    pub(super) fn spawn<F, R>(load: Arc<Load>, run: F) -> Self
     where
         F: Fn(Vec<K>) -> R + Send + 'static,
         R: Future<Output = Result<Vec<V>, Unavailable>> + Send + 'static,
     {
         let (queue, mut waiting) = mpsc::channel::<Ticket<K, V>>(MAX_QUEUE);
+        let (bounds, due) = (Arc::clone(&load), Arc::new(AtomicI64::new(UNKNOWN)));
+        let announced = Arc::clone(&due);
         tokio::spawn(async move {
             while let Some(first) = waiting.recv().await {
-                // What arrives until there is a permit joins the batch.
-                let Ok(permit) = Arc::clone(&limit).acquire_owned().await else { return };
+                // What arrives until then joins the batch.
+                let Some(turn) = bounds.turn(&announced).await else { return };
                 let mut tickets = vec![first];
                 while tickets.len() < MAX_BATCH
                     && let Ok(ticket) = waiting.try_recv()
@@ -46,24 +77,27 @@ impl<K: Send + 'static, V: Send + 'static> Batcher<K, V> {
                 if keys.is_empty() {
                     continue;
                 }
-                let batch = run(keys);
+                let (batch, bounds) = (run(keys), Arc::clone(&bounds));
                 tokio::spawn(async move {
+                    let values = batch.await;
+                    bounds.ended(turn);
                     // On failure the answers are dropped, which tells the callers.
-                    for (answer, value) in
-                        answers.into_iter().zip(batch.await.into_iter().flatten())
-                    {
+                    for (answer, value) in answers.into_iter().zip(values.into_iter().flatten()) {
                         let _ = answer.send(value);
                     }
-                    drop(permit);
                 });
             }
         });
-        Self { queue }
+        Self { queue, load, due }
     }
 
-    pub(super) async fn get(&self, key: K) -> Result<V, Unavailable> {
+    pub(super) async fn get(&self, key: K) -> Result<V, Unanswered> {
+        let queued = self.queue.max_capacity() - self.queue.capacity();
+        if !self.load.in_time(queued, &self.due, Tick::now()) {
+            return Err(Unanswered::Shed);
+        }
         let (answer, answered) = oneshot::channel();
-        self.queue.try_send((key, answer)).map_err(|_| Unavailable)?;
-        answered.await.map_err(|_| Unavailable)
+        self.queue.try_send((key, answer)).map_err(|_| Unanswered::Shed)?;
+        answered.await.map_err(|_| Unanswered::Failed)
     }
 }

@@ -80,10 +80,18 @@ impl<K: Kind> Memory<K> {
         self.known.get(key).or_else(|| self.unknown.get(key))
     }
 
+    /// How many entries there are, and how many of unknown keys; about.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        (self.known.entry_count(), self.unknown.entry_count())
+    }
+
     pub(crate) fn insert(&self, key: K::Key, found: Found<K::Value>, freshness: &Freshness) {
-        // Two look-ups may end out of order. What saw less does not replace what saw more.
-        if self.get(&key).is_some_and(|held| held.found.stamp.outdates(&found.stamp)) {
-            return;
+        if let Some(held) = self.get(&key) {
+            // Two look-ups may end out of order. What saw less does not replace what saw more.
+            if held.found.stamp.outdates(&found.stamp) {
+                return;
+            }
+            found.noted.succeed(&held.found.noted);
         }
         let (to, from) = match found.value {
             Some(_) => (&self.known, &self.unknown),

@@ -11,22 +11,24 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{
-    Row,
-    postgres::PgRow,
-    types::{Json, Uuid},
+use super::{
+    Domains, Found, Kind, Load, Principals, Unavailable,
+    batch::{Batcher, Unanswered},
 };
-use tokio::sync::Semaphore;
-
-use super::{Domains, Found, Kind, Principals, Unavailable, batch::Batcher};
 use crate::{
     clock::{Moment, Tick},
     domain::{Domain, DomainId, DomainRef, SlugError},
     feed::Checked,
+    last_use::Noted,
     operation::{Operation, OperationSet},
     postgres::{AskError, Postgres, Reply, select},
     principal::{DomainGrants, Principal, UserId},
     token::{TokenDigest, TokenId},
+};
+use sqlx::{
+    Row,
+    postgres::PgRow,
+    types::{Json, Uuid},
 };
 
 /// Look-ups of one kind.
@@ -41,15 +43,11 @@ type Answers<K> = Vec<Option<Found<<K as Kind>::Value>>>;
 const COMPLAIN_EVERY: Duration = Duration::from_secs(1);
 
 impl<K: Kind> Lookup<K> {
-    pub(super) async fn get(&self, key: K::Key) -> Result<Found<K::Value>, Unavailable> {
-        self.batches.get(key).await?.ok_or(Unavailable)
+    pub(super) async fn get(&self, key: K::Key) -> Result<Found<K::Value>, Unanswered> {
+        self.batches.get(key).await?.ok_or(Unanswered::Failed)
     }
 
-    fn new<R>(
-        postgres: &Postgres,
-        limit: &Arc<Semaphore>,
-        read: fn(Postgres, Vec<K::Key>) -> R,
-    ) -> Self
+    fn new<R>(postgres: &Postgres, load: &Arc<Load>, read: fn(Postgres, Vec<K::Key>) -> R) -> Self
     where
         R: Future<Output = Result<Answers<K>, AskError>> + Send + 'static,
     {
@@ -68,16 +66,16 @@ impl<K: Kind> Lookup<K> {
                 })
             }
         };
-        Self { batches: Batcher::spawn(Arc::clone(limit), run) }
+        Self { batches: Batcher::spawn(Arc::clone(load), run) }
     }
 }
 
-/// Both kinds, with `limit` queries at once.
+/// Both kinds, which share one store.
 pub(crate) fn lookups(
     postgres: &Postgres,
-    limit: &Arc<Semaphore>,
+    load: &Arc<Load>,
 ) -> (Lookup<Principals>, Lookup<Domains>) {
-    (Lookup::new(postgres, limit, read_principals), Lookup::new(postgres, limit, read_domains))
+    (Lookup::new(postgres, load, read_principals), Lookup::new(postgres, load, read_domains))
 }
 
 async fn read_principals(
@@ -140,6 +138,7 @@ impl Reply {
             verified: self.verified,
             stamp: Arc::clone(&self.stamp),
             checked: Checked::default(),
+            noted: Noted::default(),
         })
     }
 }

@@ -14,12 +14,9 @@ use redis::{
 };
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
-use tokio::{
-    sync::{Semaphore, mpsc},
-    time::timeout,
-};
+use tokio::{sync::mpsc, time::timeout};
 
-use super::{Found, Kind, Unavailable, batch::Batcher, breaker::Breaker};
+use super::{Found, Kind, Load, Unavailable, batch::Batcher, breaker::Breaker};
 use crate::{
     clock::{Moment, Tick},
     config,
@@ -69,9 +66,11 @@ impl Redis {
         metrics: Metrics,
     ) -> Result<Arc<Self>, RedisError> {
         let link = Arc::new(Link::new(config, metrics.clone())?);
-        let limit = Arc::new(Semaphore::new(config.connections));
+        let at_once = u32::try_from(config.connections).unwrap_or(u32::MAX);
+        // A box of its own bounds the wait; what does not fit into it is left to Postgres.
+        let load = Arc::new(Load::new(at_once, Duration::MAX));
         let reader = Arc::clone(&link);
-        let reads = Batcher::spawn(limit, move |keys: Vec<String>| {
+        let reads = Batcher::spawn(load, move |keys: Vec<String>| {
             let link = Arc::clone(&reader);
             async move { link.run(redis::cmd("MGET").arg(&keys)).await }
         });
@@ -89,7 +88,7 @@ impl Redis {
         let redis_key = redis_key::<K>(key);
         let sealed = match timeout(self.link.timeout, self.reads.get(redis_key.clone())).await {
             Ok(Ok(reply)) => reply.ok_or("miss")?,
-            Ok(Err(Unavailable)) => return Err("unavailable"),
+            Ok(Err(_)) => return Err("unavailable"),
             Err(_) => {
                 self.link.breaker.failed(Tick::now());
                 return Err("unavailable");

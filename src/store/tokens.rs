@@ -8,8 +8,8 @@ use sqlx::{FromRow, Postgres, Transaction};
 use uuid::Uuid;
 
 use super::{
-    Changed, Description, Error, NewScope, Scope, Store, TokenName, UserRef, domains, new_id,
-    scopes, sql, sql_as, sql_scalar, users, utc,
+    CANARY_KEEPER, Changed, Description, Error, NewScope, Scope, Store, TokenName, UserRef,
+    domains, new_id, scopes, sql, sql_as, sql_scalar, users, utc,
 };
 use crate::{
     domain::DomainRef,
@@ -167,7 +167,7 @@ impl Store {
         change.finish("token.create", id, details, Shown { plain: minted.plain, token }).await
     }
 
-    /// Tokens by owner and name.
+    /// Tokens by owner and name, without the canaries of replicas.
     ///
     /// # Errors
     ///
@@ -187,11 +187,13 @@ impl Store {
                AND ($2::uuid IS NULL OR EXISTS (
                     SELECT FROM patgate.pat_scopes s WHERE s.pat_id = p.id AND s.domain_id = $2))
                AND (NOT $3 OR (p.revoked_at IS NULL AND p.expires_at > now()))
+               AND p.user_id <> $4
              ORDER BY u.email, p.name"
         ))
         .bind(owner)
         .bind(domain)
-        .bind(filter.live);
+        .bind(filter.live)
+        .bind(CANARY_KEEPER);
         let tokens = tokens.fetch_all(&mut *tx).await?;
         tx.commit().await?;
         Ok(tokens)
@@ -233,8 +235,10 @@ impl Store {
         let mut tx = self.read().await?;
         let uses = sql_as(
             "SELECT key_id, count(*) AS live_tokens FROM patgate.pats
-             WHERE revoked_at IS NULL AND expires_at > now() GROUP BY key_id ORDER BY key_id",
-        );
+             WHERE revoked_at IS NULL AND expires_at > now() AND user_id <> $1
+             GROUP BY key_id ORDER BY key_id",
+        )
+        .bind(CANARY_KEEPER);
         let uses = uses.fetch_all(&mut *tx).await?;
         tx.commit().await?;
         Ok(uses)

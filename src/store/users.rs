@@ -4,7 +4,7 @@ use serde_json::json;
 use sqlx::{FromRow, Postgres, Transaction};
 use uuid::Uuid;
 
-use super::{Changed, Email, Error, Name, Store, UserRef, new_id, sql, sql_as, utc};
+use super::{CANARY_KEEPER, Changed, Email, Error, Name, Store, UserRef, new_id, sql, sql_as, utc};
 use crate::principal::UserId;
 
 /// A user to create.
@@ -78,7 +78,7 @@ impl Store {
         change.finish("user.create", user.id, details, user).await
     }
 
-    /// All users, by address.
+    /// All users, by address, without the owner of canaries.
     ///
     /// # Errors
     ///
@@ -88,8 +88,9 @@ impl Store {
         let users = sql_as(concat!(
             "SELECT id, email, name, platform_admin, enabled, ",
             utc!("created_at"),
-            " AS created_at FROM patgate.users ORDER BY email"
-        ));
+            " AS created_at FROM patgate.users WHERE id <> $1 ORDER BY email"
+        ))
+        .bind(CANARY_KEEPER);
         let users = users.fetch_all(&mut *tx).await?;
         tx.commit().await?;
         Ok(users)

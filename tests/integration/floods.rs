@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::{
     fleet::{MODELS, PATIENT, answer, polls},
     harness::{Replica, Scope, Suite, Token, World},
-    tiers::reader,
+    tiers::{eventually, lookups, reader},
 };
 
 const READ: Scope<'_> = ("acme", "models", "*", "llm_read");
@@ -145,4 +145,64 @@ pub(crate) async fn a_herd_is_served(suite: Arc<Suite>) {
     let queries = commands(&replica, "postgres").await - before;
     println!("{TOKENS} first uses took {took:?} and {queries} queries; asked {rounds:?}");
     assert!(queries < TOKENS as u64 / 4, "{queries} queries");
+}
+
+/// Each asked for once, one after another, so that neither memory nor batches spare Postgres.
+pub(crate) async fn paced_unknown_tokens_cost_a_bounded_rate(suite: Arc<Suite>) {
+    const RATE: u64 = 5;
+    const NEGATIVES: u64 = 20;
+    const BURST: usize = 20;
+    let world = suite.world().await;
+    let bounds = [
+        &format!("postgres.max_query_rate={RATE}"),
+        &format!("memory.negatives={NEGATIVES}"),
+        "deadline=100ms",
+        "redis.url=",
+    ];
+    let replica = Arc::new(world.serve(&[&PATIENT[..], &bounds[..]].concat()).await);
+    let (hot, cold) = (reader(&world).await, reader(&world).await);
+    let served = async |token| answer(&replica, token, MODELS).await == 200;
+    eventually("the hot token", async || served(&hot).await).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let uses = use_meanwhile(&replica, &hot, &stop);
+
+    let mut pace = interval(Duration::from_millis(20));
+    pace.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let (began, mut asked) = (Instant::now(), Vec::new());
+    let (before, polled) = (commands(&replica, "postgres").await, polls(&replica).await);
+    while began.elapsed() < Duration::from_secs(4) {
+        pace.tick().await;
+        for _ in 0..BURST {
+            let (replica, token) = (Arc::clone(&replica), unknown(&world));
+            asked.push(tokio::spawn(async move { answer(&replica, &token, MODELS).await }));
+        }
+    }
+    let (mut unauthorized, mut unavailable) = (0, 0);
+    for answer in asked {
+        match answer.await.unwrap() {
+            401 => unauthorized += 1,
+            503 => unavailable += 1,
+            other => panic!("{other} for an unknown token"),
+        }
+    }
+    let polls = polls(&replica).await - polled;
+    let queries = commands(&replica, "postgres").await - before;
+    let took = began.elapsed();
+    stop.store(true, Relaxed);
+    let hot = uses.await.unwrap();
+    let shed = lookups(&replica, "principal", "postgres", "shed").await;
+    println!(
+        "{took:?}: {unauthorized} unknown were told 401, {unavailable} 503 ({shed} shed), in \
+         {queries} queries of which {polls} polls; {} in use: p99 {:?}",
+        hot.len(),
+        hot[hot.len() * 99 / 100]
+    );
+    // One poll may have been under way at each end.
+    let most = RATE as f64 * took.as_secs_f64() + 1.0;
+    assert!((queries - polls.min(queries)) as f64 <= most + 1.0, "{queries} queries");
+    assert!(unauthorized as u64 > NEGATIVES && 0 < shed && shed <= unavailable, "{shed} shed");
+    let held = "patgate_memory_entries{kind=\"principal\",holds=\"negative\"}";
+    let held = replica.metric(held).await;
+    assert!((1..=NEGATIVES).contains(&held), "{held} negatives");
+    eventually("a cold token", async || served(&cold).await).await;
 }

@@ -20,6 +20,7 @@ mod proxy;
 mod stack;
 mod wire;
 
+mod canary;
 mod cases;
 mod cli;
 mod clients;
@@ -29,6 +30,7 @@ mod failover;
 mod feed;
 mod fleet;
 mod floods;
+mod last_use;
 mod losses;
 mod promotion;
 mod races;
@@ -177,6 +179,13 @@ fn main() -> ExitCode {
         losses::connections_that_lead_nowhere_are_given_up,
         feed::every_change_is_obeyed_everywhere,
         feed::the_last_use_is_no_change,
+        canary::measures_when_it_is_told_to,
+        canary::is_of_no_other_use,
+        canary::tells_when_revoking_takes_long,
+        last_use::is_written_once_in_a_while,
+        last_use::what_is_queued_is_written_at_the_end,
+        last_use::a_read_only_postgres_costs_notes_only,
+        last_use::nobody_waits_for_an_administrators_lock,
         races::a_revocation_takes_effect_at_once,
         races::a_long_transaction_counts_from_its_commit,
         races::a_slow_fill_brings_nothing_back,
@@ -184,6 +193,7 @@ fn main() -> ExitCode {
         floods::forged_tokens_are_turned_away,
         floods::unknown_tokens_are_asked_for_in_batches,
         floods::a_herd_is_served,
+        floods::paced_unknown_tokens_cost_a_bounded_rate,
     ];
     let conclusion = libtest_mimic::run(&arguments, trials);
     let leaks = Arc::into_inner(suite).map(leaks::search).unwrap_or_default();

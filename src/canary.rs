@@ -1,0 +1,104 @@
+//! The revocation canary: measures how long it takes this replica to obey a revocation.
+//!
+//! A replica that is told to owns one token, which nobody can use (`0004_revocation_canary.sql`),
+//! revokes it and issues it again in turn, and looks it up like any other until it sees the
+//! change. What is measured begins before the change is sent, and ends after the look-up that saw
+//! it; the commit is somewhere in between, so the figure is an upper bound of the time from there.
+
+use std::{sync::Arc, time::Duration};
+
+use sqlx::{Row, types::Uuid};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clock::Tick,
+    resolve::{Principals, Tiers},
+    telemetry::Metrics,
+    token::TokenId,
+    writer::{WriteError, Writer},
+};
+
+/// How often memory is asked whether it has heard; what is measured is right to that.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// A canary is removed by others when it was not flipped for so long, and some rounds.
+const LEAST_LIFETIME: Duration = Duration::from_secs(5 * 60);
+const ROUNDS_OF_LIFE: u32 = 4;
+
+pub(crate) struct Canary {
+    id: TokenId,
+    every: Duration,
+    /// A round that takes longer has failed: the promise on staleness, and a look-up.
+    bound: Duration,
+    principals: Arc<Tiers<Principals>>,
+    writer: Writer,
+    metrics: Metrics,
+}
+
+impl Canary {
+    pub(crate) fn new(
+        every: Duration,
+        bound: Duration,
+        principals: Arc<Tiers<Principals>>,
+        writer: Writer,
+        metrics: Metrics,
+    ) -> Self {
+        Self { id: TokenId(Uuid::new_v4()), every, bound, principals, writer, metrics }
+    }
+
+    /// Goes on until `stop`, and leaves nothing behind.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        // So that replicas that were started together do not flip together.
+        let spread = u32::from(self.id.0.as_bytes()[0]);
+        let mut pause = self.every / 256 * spread;
+        while stop.run_until_cancelled(sleep(pause)).await.is_some() {
+            let Some(result) = stop.run_until_cancelled(self.round()).await else { break };
+            self.metrics.canary_round(result);
+            pause = self.every;
+        }
+        let remove = format!("SELECT patgate.remove_canary('{}')", self.id);
+        if let Err(error) = self.writer.run(&remove).await {
+            tracing::debug!(%error, "removing the canary; others will");
+        }
+    }
+
+    async fn round(&mut self) -> &'static str {
+        // So that memory holds what is about to become wrong.
+        let _ = self.principals.get(&self.id).await;
+        let sent = Tick::now();
+        let revoked = match self.flip().await {
+            Ok(revoked) => revoked,
+            Err(error) => {
+                tracing::debug!(%error, "flipping the canary");
+                return "unavailable";
+            }
+        };
+        let seen = async {
+            while !self.shows(revoked).await {
+                sleep(LOOK_EVERY).await;
+            }
+        };
+        let left = self.bound.saturating_sub(Tick::now().since(sent));
+        if timeout(left, seen).await.is_err() {
+            return "unseen";
+        }
+        self.metrics.propagated(Tick::now().since(sent));
+        "seen"
+    }
+
+    async fn flip(&mut self) -> Result<bool, WriteError> {
+        let lifetime = LEAST_LIFETIME + self.every * ROUNDS_OF_LIFE;
+        let flip = format!(
+            "SELECT patgate.flip_canary('{}', {} * interval '1 second') AS revoked",
+            self.id,
+            lifetime.as_secs()
+        );
+        Ok(self.writer.run(&flip).await?.try_get("revoked")?)
+    }
+
+    /// A look-up without an answer shows nothing.
+    async fn shows(&self, revoked: bool) -> bool {
+        let known = self.principals.get(&self.id).await;
+        known.is_ok_and(|known| known.value.is_some_and(|canary| canary.revoked == revoked))
+    }
+}

@@ -1,0 +1,193 @@
+//! Notes when tokens were last used, behind the answers.
+//!
+//! A request pays for one comparison: beside each entry in memory stands when a use of it was last
+//! noted. What is due goes into a bounded queue, and from there in batches into Postgres. Nothing
+//! is tried twice: a note that is lost is made good by the next use after a minute, and it is
+//! better to lose notes than to hold up anything, an administrator's transaction included.
+
+use std::{
+    fmt::Write as _,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use sqlx::Row;
+use tokio::{sync::mpsc, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clock::Tick,
+    telemetry::Metrics,
+    token::TokenId,
+    writer::{WriteError, Writer},
+};
+
+/// Tokens that may wait to be written; further ones are dropped and counted.
+const MAX_QUEUE: usize = 8192;
+/// Tokens in one statement.
+const MAX_BATCH: usize = 1000;
+/// How long the first of a batch waits for company.
+const GATHER: Duration = Duration::from_secs(2);
+/// How often one replica notes the use of one token. A row is written when it is a minute old: by
+/// the time that a note may have waited less often than that, so that each note finds it due.
+const NOTE_EVERY: Duration = Duration::from_secs(60).saturating_add(GATHER);
+
+/// When a use of an entry was last noted. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Noted(Arc<AtomicI64>);
+
+impl Default for Noted {
+    fn default() -> Self {
+        Self(Arc::new(AtomicI64::new(i64::MIN)))
+    }
+}
+
+impl Noted {
+    /// Whether this use is to be noted; true for one use at a time.
+    fn due(&self, now: Tick) -> bool {
+        let next = self.0.load(Relaxed);
+        now >= Tick::from_micros(next)
+            && self
+                .0
+                .compare_exchange(next, now.after(NOTE_EVERY).as_micros(), Relaxed, Relaxed)
+                .is_ok()
+    }
+
+    /// Takes over from the entry that this one replaces.
+    pub(crate) fn succeed(&self, earlier: &Self) {
+        self.0.fetch_max(earlier.0.load(Relaxed), Relaxed);
+    }
+}
+
+/// Where uses are noted.
+pub(crate) struct LastUses {
+    queue: mpsc::Sender<TokenId>,
+    metrics: Metrics,
+}
+
+impl LastUses {
+    /// Its other end is to be run.
+    pub(crate) fn new(writer: Writer, metrics: Metrics) -> (Self, Scribe) {
+        let (queue, waiting) = mpsc::channel(MAX_QUEUE);
+        let scribe = Scribe { waiting, writer, metrics: metrics.clone(), well: true };
+        (Self { queue, metrics }, scribe)
+    }
+
+    /// Notes that a token was used, unless that was done lately. Waits for nothing.
+    pub(crate) fn note(&self, token: TokenId, noted: &Noted, now: Tick) {
+        if noted.due(now) && self.queue.try_send(token).is_err() {
+            self.metrics.last_uses("dropped", 1);
+        }
+    }
+}
+
+/// Writes what is noted.
+pub(crate) struct Scribe {
+    waiting: mpsc::Receiver<TokenId>,
+    writer: Writer,
+    metrics: Metrics,
+    /// Whether the latest batch was written.
+    well: bool,
+}
+
+impl Scribe {
+    /// Writes until `stop`, and then what is still queued.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut batch = Vec::with_capacity(MAX_BATCH);
+        while self.gather(&mut batch, &stop).await {
+            self.write(&batch).await;
+            batch.clear();
+        }
+    }
+
+    /// False when it was stopped and there is nothing left.
+    async fn gather(&mut self, batch: &mut Vec<TokenId>, stop: &CancellationToken) -> bool {
+        let waiting = &mut self.waiting;
+        let company = async {
+            waiting.recv_many(batch, MAX_BATCH).await;
+            let more = async {
+                while batch.len() < MAX_BATCH
+                    && waiting.recv_many(batch, MAX_BATCH - batch.len()).await > 0
+                {}
+            };
+            let _ = timeout(GATHER, more).await;
+        };
+        if stop.run_until_cancelled(company).await.is_none() {
+            self.waiting.close();
+            while batch.len() < MAX_BATCH
+                && let Ok(token) = self.waiting.try_recv()
+            {
+                batch.push(token);
+            }
+        }
+        !batch.is_empty()
+    }
+
+    async fn write(&mut self, batch: &[TokenId]) {
+        let outcome = self.writer.run(&statement(batch)).await;
+        let written = outcome.and_then(|row| Ok(row.try_get::<i64, _>("written")?));
+        match &written {
+            Ok(_) if !self.well => tracing::info!("the last uses of tokens are written again"),
+            Err(error) if self.well => tracing::warn!(
+                %error,
+                "the last uses of tokens cannot be written; until they can, they are dropped",
+            ),
+            _ => {}
+        }
+        self.well = written.is_ok();
+        self.count(batch.len() as u64, written);
+    }
+
+    fn count(&self, noted: u64, written: Result<i64, WriteError>) {
+        match written {
+            Ok(written) => {
+                let written = u64::try_from(written).unwrap_or(0);
+                self.metrics.last_uses("written", written);
+                self.metrics.last_uses("skipped", noted.saturating_sub(written));
+            }
+            Err(_) => self.metrics.last_uses("dropped", noted),
+        }
+    }
+}
+
+/// Rows that somebody else has locked are passed over: another replica, which writes the same, or
+/// an administrator, who may take their time.
+fn statement(batch: &[TokenId]) -> String {
+    let mut ids = String::with_capacity(33 * batch.len());
+    for TokenId(id) in batch {
+        let comma = if ids.is_empty() { "" } else { "," };
+        // Without hyphens, which is shorter. Writing to a string does not fail.
+        let _ = write!(ids, "{comma}{}", id.as_simple());
+    }
+    format!(
+        "WITH due AS (
+             SELECT id FROM patgate.pats
+             WHERE id = ANY ('{{{ids}}}'::uuid[])
+               AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')
+             ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+         ), written AS (
+             UPDATE patgate.pats p SET last_used_at = now() FROM due WHERE p.id = due.id
+             RETURNING p.id
+         )
+         SELECT count(*) AS written FROM written"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_use_in_a_while_is_noted() {
+        let (noted, start) = (Noted::default(), Tick::from_micros(5));
+        let renewed = Noted::default();
+        assert!(noted.due(start));
+        assert!(!noted.due(start) && !noted.due(start.after(NOTE_EVERY / 2)));
+        renewed.succeed(&noted);
+        assert!(!renewed.due(start.after(NOTE_EVERY / 2)), "an entry that was read again");
+        assert!(renewed.due(start.after(NOTE_EVERY)));
+    }
+}

@@ -1,0 +1,149 @@
+//! `last_used_at`: written behind the answers, at nobody's expense.
+
+use std::sync::Arc;
+
+use patgate::app::App;
+use serde_json::json;
+use sqlx::{AssertSqlSafe, Executor};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cli::value,
+    harness::{Replica, Suite, Token, World},
+    tiers::{eventually, reader, revoke, status},
+};
+
+async fn noted(replica: &Replica, result: &str) -> u64 {
+    replica.metric(&format!("patgate_last_used_writes_total{{result=\"{result}\"}}")).await
+}
+
+/// How long ago a token was used, in whole seconds, as far as its row tells.
+async fn used_ago(world: &World<'_>, token: &Token) -> Option<i64> {
+    let ago = "floor(extract(epoch FROM now() - last_used_at))::int8";
+    value(world, &format!("SELECT {ago} FROM patgate.pats WHERE id = '{}'", token.id)).await
+}
+
+async fn set_used(world: &World<'_>, token: &Token, ago: &str) {
+    world
+        .sql(&format!(
+            "UPDATE patgate.pats SET last_used_at = now() - interval '{ago}' WHERE id = '{}'",
+            token.id
+        ))
+        .await;
+}
+
+/// Whoever shows possession has used the token, whatever came of it. Within a minute, once.
+pub(crate) async fn is_written_once_in_a_while(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let (allowed, denied, revoked) =
+        (reader(&world).await, world.token(&[]).await, reader(&world).await);
+    revoke(&world, &revoked).await;
+    let [first, second] = [world.serve(&[]).await, world.serve(&[]).await];
+    for (token, expected) in [(&allowed, 200), (&denied, 403), (&revoked, 401)] {
+        for _ in 0..10 {
+            assert_eq!(status(&first, token).await, expected);
+        }
+    }
+    for token in [&allowed, &denied] {
+        eventually("its use to be written", async || used_ago(&world, token).await.is_some()).await;
+    }
+    assert_eq!(used_ago(&world, &revoked).await, None);
+
+    // Another replica has to ask the row; this one knows.
+    set_used(&world, &allowed, "30 s").await;
+    assert_eq!(status(&second, &allowed).await, 200);
+    eventually("a row that is young enough", async || noted(&second, "skipped").await == 1).await;
+    assert!(used_ago(&world, &allowed).await.unwrap() >= 30, "written within a minute");
+    let last = reader(&world).await;
+    for token in [&allowed, &last] {
+        assert_eq!(status(&first, token).await, 200);
+    }
+    eventually("the last one to be written", async || noted(&first, "written").await == 3).await;
+    assert_eq!(noted(&first, "skipped").await, 0, "noted twice");
+    assert!(used_ago(&world, &allowed).await.unwrap() >= 30, "written within a minute");
+
+    set_used(&world, &allowed, "90 s").await;
+    let third = world.serve(&[]).await;
+    assert_eq!(status(&third, &allowed).await, 200);
+    eventually("an old row to be renewed", async || {
+        used_ago(&world, &allowed).await.is_some_and(|ago| ago < 60)
+    })
+    .await;
+}
+
+pub(crate) async fn what_is_queued_is_written_at_the_end(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let token = reader(&world).await;
+    let app = App::build(&world.config(&[])).await.unwrap();
+    let replica = Replica::at(app.grpc_address().unwrap(), app.http_address().unwrap());
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(app.run(stop.clone()));
+    assert_eq!(status(&replica, &token).await, 200);
+    stop.cancel();
+    running.await.unwrap().unwrap();
+    assert!(used_ago(&world, &token).await.is_some(), "ended without a word");
+}
+
+pub(crate) async fn a_read_only_postgres_costs_notes_only(suite: Arc<Suite>) {
+    let (_postgres, world) = suite.spare(json!({})).await;
+    let replica = world.serve(&[]).await;
+    let read_only = async |on: &str| {
+        world.sql(&format!("ALTER SYSTEM SET default_transaction_read_only = {on}")).await;
+        world.sql("SELECT pg_reload_conf()").await;
+        eventually("the setting to take effect", async || {
+            value::<String>(&world, "SELECT current_setting('transaction_read_only')").await == on
+        })
+        .await;
+    };
+    read_only("on").await;
+    let (sql, tokens): (Vec<_>, Vec<_>) = (0..5)
+        .map(|_| {
+            let (token, sql) = world.issue("ann", "1 hour", &[("acme", "models", "*", "llm_read")]);
+            (sql, token)
+        })
+        .unzip();
+    world.sql(&format!("BEGIN READ WRITE; {} COMMIT", sql.concat())).await;
+    for token in &tokens {
+        assert_eq!(status(&replica, token).await, 200);
+    }
+    eventually("the notes to be dropped", async || noted(&replica, "dropped").await == 5).await;
+    assert_eq!(status(&replica, &tokens[0]).await, 200);
+    assert_eq!(noted(&replica, "written").await, 0);
+
+    read_only("off").await;
+    let later = reader(&world).await;
+    assert_eq!(status(&replica, &later).await, 200);
+    eventually("notes to be written again", async || used_ago(&world, &later).await.is_some())
+        .await;
+}
+
+/// Not on the row, and not on the table.
+pub(crate) async fn nobody_waits_for_an_administrators_lock(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let (locked, free) = (reader(&world).await, reader(&world).await);
+    let replica = world.serve(&[]).await;
+    let mut row = world.postgres.begin().await.unwrap();
+    let sql = format!("UPDATE patgate.pats SET description = 'x' WHERE id = '{}'", locked.id);
+    row.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.unwrap();
+    for token in [&locked, &free] {
+        assert_eq!(status(&replica, token).await, 200);
+    }
+    eventually("the row that is free", async || used_ago(&world, &free).await.is_some()).await;
+    eventually("the one that is not", async || noted(&replica, "skipped").await == 1).await;
+    assert_eq!(noted(&replica, "dropped").await, 0);
+    row.rollback().await.unwrap();
+
+    let (token, after) = (reader(&world).await, reader(&world).await);
+    let mut table = world.postgres.begin().await.unwrap();
+    table.execute("LOCK TABLE patgate.pats IN SHARE ROW EXCLUSIVE MODE").await.unwrap();
+    assert_eq!(status(&replica, &token).await, 200);
+    eventually("the note to be dropped", async || noted(&replica, "dropped").await == 1).await;
+    // Nothing of ours is left in the queue for the lock.
+    let waiting = "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+                   WHERE NOT l.granted AND d.datname = current_database()";
+    eventually("an end of waiting", async || value::<i64>(&world, waiting).await == 0).await;
+    table.rollback().await.unwrap();
+    assert_eq!(status(&replica, &after).await, 200);
+    eventually("notes to be written again", async || used_ago(&world, &after).await.is_some())
+        .await;
+}

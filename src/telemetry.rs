@@ -2,23 +2,31 @@
 //!
 //! Label values come from closed sets: never a token, a user, a path or a model.
 
-use std::{sync::atomic::AtomicU64, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use axum::{http::header::CONTENT_TYPE, response::IntoResponse};
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text},
+    metrics::{counter::Counter, family::Family, gauge::ConstGauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{self, LogFormat};
+use crate::{
+    clock::Tick,
+    config::{self, LogFormat},
+    feed::Feed,
+};
 
 /// Seconds; from 10 µs to 1 s.
 const BUCKETS: [f64; 16] = [
     10e-6, 20e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 20e-3, 50e-3, 0.1, 0.2,
     0.5, 1.0,
 ];
+
+/// Seconds; a poll every half of one is the rule, the second is the promise.
+const AGE_BUCKETS: [f64; 9] = [0.1, 0.25, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0];
 
 /// An outcome and its code, as in the dynamic metadata.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -60,7 +68,7 @@ pub struct Metrics {
     polls: Family<PollLabels, Counter>,
     changes: Counter,
     restarts: Counter,
-    watermark_age: Gauge<f64, AtomicU64>,
+    renewed_at_age: Histogram,
 }
 
 impl Metrics {
@@ -77,7 +85,7 @@ impl Metrics {
             polls: Family::default(),
             changes: Counter::default(),
             restarts: Counter::default(),
-            watermark_age: Gauge::default(),
+            renewed_at_age: Histogram::new(AGE_BUCKETS),
         };
         let registry = registry.sub_registry_with_prefix("patgate");
         registry.register("decisions", "Checks by outcome and code", metrics.decisions.clone());
@@ -112,10 +120,10 @@ impl Metrics {
             metrics.restarts.clone(),
         );
         registry.register_with_unit(
-            "feed_watermark_age",
-            "How old the knowledge of changes was at the end of the latest poll",
+            "feed_renewed_at_age",
+            "How old the knowledge of changes had become each time that it was renewed",
             Unit::Seconds,
-            metrics.watermark_age.clone(),
+            metrics.renewed_at_age.clone(),
         );
         metrics
     }
@@ -145,11 +153,13 @@ impl Metrics {
         self.dropped_writes.inc();
     }
 
-    /// `age` is nothing while there never was a poll.
-    pub(crate) fn polled(&self, succeeded: bool, age: Option<Duration>) {
+    pub(crate) fn polled(&self, succeeded: bool) {
         let result = if succeeded { "ok" } else { "failed" };
         self.polls.get_or_create(&PollLabels { result }).inc();
-        self.watermark_age.set(age.map_or(f64::INFINITY, |age| age.as_secs_f64()));
+    }
+
+    pub(crate) fn renewed_at(&self, age: Duration) {
+        self.renewed_at_age.observe(age.as_secs_f64());
     }
 
     pub(crate) fn changes_read(&self, count: usize) {
@@ -158,6 +168,30 @@ impl Metrics {
 
     pub(crate) fn feed_restarted(&self) {
         self.restarts.inc();
+    }
+}
+
+/// Shows how old the knowledge of changes is when the page is asked for: a gauge that each poll set
+/// would say nothing once there are no polls.
+pub(crate) fn show_watermark(registry: &mut Registry, feed: &Arc<Feed>) {
+    let age = WatermarkAge(Arc::clone(feed));
+    registry.sub_registry_with_prefix("patgate").register_collector(Box::new(age));
+}
+
+#[derive(Debug)]
+struct WatermarkAge(Arc<Feed>);
+
+impl Collector for WatermarkAge {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let age = self.0.watermark_age(Tick::now());
+        let gauge = ConstGauge::new(age.map_or(f64::INFINITY, |age| age.as_secs_f64()));
+        let encoder = encoder.encode_descriptor(
+            "feed_watermark_age",
+            "How old the knowledge of changes is; infinite while there is none",
+            Some(&Unit::Seconds),
+            gauge.metric_type(),
+        )?;
+        gauge.encode(encoder)
     }
 }
 

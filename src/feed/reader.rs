@@ -66,6 +66,7 @@ impl Reader {
         let (mut connected, mut pruned) = (true, Tick::now());
         let mut renewed = None;
         while !stop.is_cancelled() {
+            let began = Tick::now();
             let polled = self.poll().await;
             match &polled {
                 Ok(_) if !connected => tracing::info!("the feed of changes is back"),
@@ -78,7 +79,7 @@ impl Reader {
             }
             connected = polled.is_ok();
             let now = Tick::now();
-            self.metrics.polled(connected, self.feed.watermark_age(now));
+            self.metrics.polled(connected);
             if let Ok(polled) = &polled
                 && (polled.changes > 0
                     || renewed.is_none_or(|renewed| now.since(renewed) >= RENEW_EVERY))
@@ -92,7 +93,9 @@ impl Reader {
             }
             let wait = async {
                 if connected {
-                    let _ = timeout(POLL_EVERY, wake.notified()).await;
+                    // From one sending to the next, however long all else took.
+                    let rest = POLL_EVERY.saturating_sub(Tick::now().since(began));
+                    let _ = timeout(rest, wake.notified()).await;
                 } else {
                     sleep(jittered(PAUSE)).await;
                 }
@@ -107,16 +110,27 @@ impl Reader {
         // At first nothing is known, and everything that is retained is asked for.
         let (poll, mut polled) = self.ask(self.feed.polled_to()).await?;
         let mut anew = poll.after.is_none();
-        if !self.feed.apply(poll) {
+        if !self.apply(poll) {
             // There is a gap, or another server.
             let (poll, again) = self.ask(None).await?;
-            self.feed.apply(poll);
+            self.apply(poll);
             (anew, polled) = (true, again);
         }
         if anew {
             self.metrics.feed_restarted();
         }
         Ok(polled)
+    }
+
+    fn apply(&self, poll: Poll) -> bool {
+        let began = Tick::now();
+        let age = self.feed.watermark_age(began);
+        let joined = self.feed.apply(poll);
+        if joined && let Some(age) = age {
+            // Until now checks were answered from it.
+            self.metrics.renewed_at(age + Tick::now().since(began));
+        }
+        joined
     }
 
     async fn ask(&self, after: Option<Snapshot>) -> Result<(Poll, Polled), AskError> {

@@ -406,9 +406,13 @@ impl Replica {
 
     /// The value of one line of the metrics page, 0 when it is not there.
     pub(crate) async fn metric(&self, line: &str) -> u64 {
+        self.gauge(line).await as u64
+    }
+
+    pub(crate) async fn gauge(&self, line: &str) -> f64 {
         let page = crate::http::send(self.http.port(), "GET", "/metrics", &[], "").await.body;
         let value = page.lines().find_map(|known| known.strip_prefix(line)?.strip_prefix(' '));
-        value.map_or(0, |value| value.parse().unwrap())
+        value.map_or(0.0, |value| value.parse().unwrap())
     }
 
     /// Envoy in front of this replica and the model backends. As shipped, but patient: on a loaded

@@ -30,6 +30,7 @@ mod feed;
 mod fleet;
 mod floods;
 mod losses;
+mod propagation;
 mod races;
 mod schema;
 mod serving;
@@ -168,7 +169,8 @@ fn main() -> ExitCode {
         losses::connections_that_lead_nowhere_are_given_up,
         feed::every_change_is_obeyed_everywhere,
         feed::the_last_use_is_no_change,
-        races::a_revocation_takes_effect_at_once,
+        propagation::whatever_is_taken_away_is_refused_within_a_second,
+        propagation::how_old_knowledge_is_can_be_seen,
         races::a_long_transaction_counts_from_its_commit,
         races::a_slow_fill_brings_nothing_back,
         races::an_old_redis_brings_nothing_back,

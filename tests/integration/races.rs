@@ -13,32 +13,6 @@ use crate::{
 
 const READ: Scope<'_> = ("acme", "models", "*", "llm_read");
 
-/// From the commit to the refusal by each replica, while other tokens are in use.
-pub(crate) async fn a_revocation_takes_effect_at_once(suite: Arc<Suite>) {
-    let world = suite.world().await;
-    let fleet = Fleet::of(&world, 3, &PATIENT).await;
-    let hot = reader(&world).await;
-    fleet.all_answer(&hot, MODELS, 200).await;
-    let (tokens, sql): (Vec<_>, Vec<_>) =
-        (0..300).map(|_| world.issue("ann", "1 hour", &[READ])).unzip();
-    world.sql(&sql.concat()).await;
-    let mut took = Vec::new();
-    for token in &tokens {
-        fleet.all_answer(token, MODELS, 200).await;
-        revoke(&world, token).await;
-        took.extend(fleet.turn("revoked", (token, MODELS), 200, 401).await);
-        fleet.all_answer(&hot, MODELS, 200).await;
-    }
-    took.sort_unstable();
-    let [p50, p99] = [50, 99].map(|part| took[took.len() * part / 100]);
-    println!(
-        "{} revocations on 3 replicas: p50 {p50:?}, p99 {p99:?}, max {:?}",
-        tokens.len(),
-        took[took.len() - 1]
-    );
-    assert!(p99 <= Duration::from_secs(1), "{p99:?}");
-}
-
 /// Its id is old when it commits: others began later, ended, were read, and pruned behind.
 pub(crate) async fn a_long_transaction_counts_from_its_commit(suite: Arc<Suite>) {
     let world = suite.world().await;

@@ -13,9 +13,11 @@
 )]
 
 mod access_log;
+mod frames;
 mod harness;
 mod http;
 mod leaks;
+mod process;
 mod proxy;
 mod stack;
 mod wire;
@@ -23,6 +25,7 @@ mod wire;
 mod cases;
 mod cli;
 mod clients;
+mod clocks;
 mod edges;
 mod envoy_habits;
 mod failover;
@@ -162,8 +165,12 @@ fn main() -> ExitCode {
         edges::a_browsers_preflight_is_answered_unchecked,
         edges::a_denial_carries_the_request_id_of_the_logs,
         failover::a_standby_that_lost_transactions_takes_over,
+        failover::ids_given_out_twice_hide_no_change,
         failover::a_read_only_postgres_serves,
         failover::postgres_may_restart_under_load,
+        clocks::a_step_revives_nothing_and_wakes_no_herd,
+        clocks::a_step_back_makes_no_entry_younger,
+        clocks::a_step_hides_no_replica_from_who_waits,
         losses::beyond_the_horizon_everything_is_read_again,
         losses::a_bulk_change_does_not_stop_the_feed,
         losses::connections_that_lead_nowhere_are_given_up,
@@ -175,6 +182,7 @@ fn main() -> ExitCode {
         races::a_slow_fill_brings_nothing_back,
         races::an_old_redis_brings_nothing_back,
         floods::forged_tokens_are_turned_away,
+        floods::five_thousand_forged_tokens_a_second,
         floods::unknown_tokens_are_asked_for_in_batches,
         floods::a_herd_is_served,
     ];

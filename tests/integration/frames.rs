@@ -99,7 +99,7 @@ impl Calls {
 
     /// False when the server is not ready to take it.
     pub(crate) async fn send(&mut self, calls: &[&Call]) -> bool {
-        let mut frames = Vec::new();
+        let (mut frames, mut size) = (Vec::new(), 0);
         for Call(call) in calls {
             let start = frames.len();
             frames.extend_from_slice(call);
@@ -108,9 +108,9 @@ impl Calls {
                 frames[at..at + 4].copy_from_slice(&self.next_stream.to_be_bytes());
             }
             self.next_stream += 2;
+            // Only what is data counts.
+            size += i64::try_from(call.len() - headers - 9).unwrap();
         }
-        // The headers are not counted by the server; that is on the safe side.
-        let size = i64::try_from(frames.len()).unwrap();
         if self.seen.window.load(SeqCst) < size {
             self.next_stream -= 2 * u32::try_from(calls.len()).unwrap();
             return false;

@@ -31,8 +31,9 @@ pub(crate) async fn serve(world: &World<'_>, settings: &[&str]) -> Process {
         (format!("PATGATE_{}", key.replace('.', "_").to_uppercase()), Value::from(value))
     };
     let env: Map<_, _> = needed.into_iter().chain(settings.iter().copied()).map(variable).collect();
-    // Another build of it may be named, where the question is how fast it is.
-    let program = std::env::var("PATGATE_PROGRAM");
+    // Another build may be named, where the question is how fast it is. Not by PATGATE_…, which it
+    // would take for a setting.
+    let program = std::env::var("TESTED_PATGATE");
     let program = program.as_deref().unwrap_or(env!("CARGO_BIN_EXE_patgate"));
     let argv = [program, "serve"];
     let arguments = json!({ "argv": argv, "name": "patgate", "env": env });

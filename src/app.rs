@@ -86,6 +86,7 @@ impl App {
         let clock = Arc::new(Clock::default());
 
         let feed = Arc::new(Feed::default());
+        telemetry::show_watermark(&mut registry, &feed);
         let pool = schema::connect(&config.postgres).await?;
         schema::check(&pool).await?;
         let asker = |pool| {

@@ -3,15 +3,25 @@
 //! A [`Tick`] is this machine's monotonic clock, suspended time included: ages and deadlines are
 //! measured in it. A [`Moment`] is a point in Postgres's clock: expiry and the moment of
 //! verification, which travels between replicas, are written in it. Nothing is ever compared with
-//! this machine's wall clock, so neither skew between machines nor a step of a clock stretches a
+//! this machine's wall clock, so neither skew between machines nor a step of theirs stretches a
 //! bound.
 //!
 //! Only a request-reply pair relates the two. A statement sent at tick `s` and answered with `p`,
 //! Postgres's time while it ran, proves that Postgres's time was at most `p` at `s`, hence is at
 //! most `p + (t - s)` at tick `t`.
+//!
+//! Postgres's own clock may be put, too. Put forward, it makes what others wrote to Redis look too
+//! old, and tokens expire by it. Put back, it revives nothing that has expired here, and what was
+//! written before does not look younger to a process that saw the time from before. One that
+//! started after the step cannot know of it: to it, an entry from before is younger by as much as
+//! the clock was put back. That matters only while the feed is lost, for entries that outlive the
+//! start by `max_staleness`: at most for as long as an entry lives in Redis.
 
 use std::{
-    sync::atomic::{AtomicI64, Ordering::Relaxed},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -79,9 +89,22 @@ pub struct Clock {
     sent: AtomicI64,
     /// The latest moment that [`Clock::now`] gave out.
     high_water: AtomicI64,
+    /// The highest offset of some time.
+    highest: Mutex<Highest>,
 }
 
 const UNKNOWN: i64 = i64::MIN;
+/// How long an offset is remembered, at least: longer than an entry that was written by it lives
+/// in Redis.
+const REMEMBERED: Duration = Duration::from_secs(10 * 60);
+
+/// The highest offset of the period under way, and of the one before it.
+#[derive(Debug)]
+struct Highest {
+    since: Tick,
+    now: i64,
+    before: i64,
+}
 
 impl Default for Clock {
     fn default() -> Self {
@@ -89,6 +112,7 @@ impl Default for Clock {
             offset: AtomicI64::new(UNKNOWN),
             sent: AtomicI64::new(UNKNOWN),
             high_water: AtomicI64::new(UNKNOWN),
+            highest: Mutex::new(Highest { since: Tick(0), now: UNKNOWN, before: UNKNOWN }),
         }
     }
 }
@@ -101,6 +125,7 @@ impl Clock {
         if self.sent.fetch_max(sent.0, Relaxed) <= sent.0 {
             self.offset.store(answered.0 - sent.0, Relaxed);
         }
+        self.highest().note(sent, answered.0 - sent.0);
     }
 
     /// The latest that Postgres's clock can show at `tick`. Never runs backward within a process,
@@ -112,11 +137,18 @@ impl Clock {
 
     /// The tick at which Postgres's clock showed `moment`, or an earlier one.
     ///
-    /// `None` before the first trip, and for a moment after `tick`: Postgres's clock stepped back
-    /// since, and an age measured across the step would be too small.
+    /// `None` before the first trip, and for a moment after `tick`, which nobody can have seen.
     pub fn tick_of(&self, moment: Moment, tick: Tick) -> Option<Tick> {
-        let then = Tick(moment.0.checked_sub(self.offset()?)?);
+        self.offset()?;
+        // If the clock was put back lately, `moment` may be from before.
+        let highest = self.highest().get();
+        let then = Tick(moment.0.checked_sub(highest)?);
         (then <= tick).then_some(then)
+    }
+
+    // No code that can panic runs under this lock.
+    fn highest(&self) -> MutexGuard<'_, Highest> {
+        self.highest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn offset(&self) -> Option<i64> {
@@ -124,6 +156,19 @@ impl Clock {
             UNKNOWN => None,
             offset => Some(offset),
         }
+    }
+}
+
+impl Highest {
+    fn note(&mut self, sent: Tick, offset: i64) {
+        if sent.since(self.since) > REMEMBERED {
+            (self.since, self.before, self.now) = (sent, self.now, UNKNOWN);
+        }
+        self.now = self.now.max(offset);
+    }
+
+    fn get(&self) -> i64 {
+        self.now.max(self.before)
     }
 }
 
@@ -153,8 +198,32 @@ mod tests {
         assert_eq!(clock.now(Tick(200)), Some(Moment(1_100)));
         clock.observe(Tick(210), Moment(500));
         assert_eq!(clock.now(Tick(220)), Some(Moment(1_100)));
-        assert_eq!(clock.tick_of(Moment(1_100), Tick(220)), None);
-        assert_eq!(clock.tick_of(Moment(505), Tick(220)), Some(Tick(215)));
+    }
+
+    #[test]
+    fn a_step_back_makes_nothing_younger() {
+        let clock = Clock::default();
+        clock.observe(Tick(100), Moment(1_000));
+        let verified = Moment(1_050);
+        assert_eq!(clock.tick_of(verified, Tick(200)), Some(Tick(150)));
+        clock.observe(Tick(210), Moment(1_010));
+        assert_eq!(clock.tick_of(verified, Tick(300)), Some(Tick(150)));
+        // Two periods later nothing is left that was written before the step.
+        for _ in 0..2 {
+            let later = clock.highest().since.after(REMEMBERED).after(Duration::from_micros(1));
+            assert_eq!(clock.tick_of(verified, Tick(300)), Some(Tick(150)));
+            clock.observe(later, Moment(later.0 + 800));
+        }
+        assert_eq!(clock.tick_of(verified, Tick(300)), Some(Tick(250)));
+    }
+
+    #[test]
+    fn a_step_forward_makes_older() {
+        let clock = Clock::default();
+        clock.observe(Tick(100), Moment(1_000));
+        clock.observe(Tick(210), Moment(5_000));
+        assert_eq!(clock.tick_of(Moment(1_050), Tick(300)), Some(Tick(1_050 - 4_790)));
+        assert_eq!(clock.tick_of(Moment(9_000), Tick(300)), None);
     }
 
     #[test]

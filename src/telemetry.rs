@@ -2,17 +2,27 @@
 //!
 //! Label values come from closed sets: never a token, a user, a path or a model.
 
-use std::{sync::atomic::AtomicU64, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use axum::{http::header::CONTENT_TYPE, response::IntoResponse};
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+        histogram::Histogram,
+    },
     registry::{Registry, Unit},
 };
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{self, LogFormat};
+use crate::{
+    clock::Tick,
+    config::{self, LogFormat},
+    feed::Feed,
+};
 
 /// Seconds; from 10 µs to 1 s.
 const BUCKETS: [f64; 16] = [
@@ -23,6 +33,9 @@ const BUCKETS: [f64; 16] = [
 /// Seconds; from 1 ms to a minute.
 const PROPAGATION_BUCKETS: [f64; 15] =
     [1e-3, 2e-3, 5e-3, 10e-3, 20e-3, 50e-3, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
+
+/// Seconds; a poll every half of one is the rule, the second is the promise.
+const AGE_BUCKETS: [f64; 9] = [0.1, 0.25, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0];
 
 /// An outcome and its code, as in the dynamic metadata.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -74,10 +87,10 @@ pub struct Metrics {
     restarts: Counter,
     frames: Family<ResultLabels, Counter>,
     leads: Gauge,
-    watermark_age: Gauge<f64, AtomicU64>,
     last_uses: Family<ResultLabels, Counter>,
     canary_rounds: Family<ResultLabels, Counter>,
     propagation: Histogram,
+    renewed_at_age: Histogram,
 }
 
 impl Metrics {
@@ -97,10 +110,10 @@ impl Metrics {
             restarts: Counter::default(),
             frames: Family::default(),
             leads: Gauge::default(),
-            watermark_age: Gauge::default(),
             last_uses: Family::default(),
             canary_rounds: Family::default(),
             propagation: Histogram::new(PROPAGATION_BUCKETS),
+            renewed_at_age: Histogram::new(AGE_BUCKETS),
         };
         let registry = registry.sub_registry_with_prefix("patgate");
         registry.register("decisions", "Checks by outcome and code", metrics.decisions.clone());
@@ -146,10 +159,10 @@ impl Metrics {
             metrics.leads.clone(),
         );
         registry.register_with_unit(
-            "feed_watermark_age",
-            "How old the knowledge of changes was at the end of the latest poll",
+            "feed_renewed_at_age",
+            "How old the knowledge of changes had become each time that it was renewed",
             Unit::Seconds,
-            metrics.watermark_age.clone(),
+            metrics.renewed_at_age.clone(),
         );
         registry.register(
             "last_used_writes",
@@ -200,15 +213,13 @@ impl Metrics {
         self.dropped_writes.inc();
     }
 
-    /// `age` is nothing while there never was a poll.
-    pub(crate) fn polled(&self, succeeded: bool, age: Option<Duration>) {
+    pub(crate) fn polled(&self, succeeded: bool) {
         let result = if succeeded { "ok" } else { "failed" };
         self.polls.get_or_create(&ResultLabels { result }).inc();
-        self.watermark_is(age);
     }
 
-    pub(crate) fn watermark_is(&self, age: Option<Duration>) {
-        self.watermark_age.set(age.map_or(f64::INFINITY, |age| age.as_secs_f64()));
+    pub(crate) fn renewed_at(&self, age: Duration) {
+        self.renewed_at_age.observe(age.as_secs_f64());
     }
 
     pub(crate) fn changes_read(&self, count: usize) {
@@ -248,6 +259,30 @@ pub(crate) struct Leading(Gauge);
 impl Drop for Leading {
     fn drop(&mut self) {
         self.0.set(0);
+    }
+}
+
+/// Shows how old the knowledge of changes is when the page is asked for: a gauge that each poll set
+/// would say nothing once there are no polls.
+pub(crate) fn show_watermark(registry: &mut Registry, feed: &Arc<Feed>) {
+    let age = WatermarkAge(Arc::clone(feed));
+    registry.sub_registry_with_prefix("patgate").register_collector(Box::new(age));
+}
+
+#[derive(Debug)]
+struct WatermarkAge(Arc<Feed>);
+
+impl Collector for WatermarkAge {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let age = self.0.watermark_age(Tick::now());
+        let gauge = ConstGauge::new(age.map_or(f64::INFINITY, |age| age.as_secs_f64()));
+        let encoder = encoder.encode_descriptor(
+            "feed_watermark_age",
+            "How old the knowledge of changes is; infinite while there is none",
+            Some(&Unit::Seconds),
+            gauge.metric_type(),
+        )?;
+        gauge.encode(encoder)
     }
 }
 

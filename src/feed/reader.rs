@@ -95,8 +95,13 @@ impl Reader {
         let _listener = self.listens.then(|| self.listen(&wake));
         let mut rounds = Rounds::default();
         while !stop.is_cancelled() {
+            let began = Tick::now();
             let wait = match self.round(&mut rounds).await {
-                Some(_) => awaken(&wake, POLL_EVERY).left_future(),
+                // From one sending to the next, however long all else took.
+                Some(_) => {
+                    let rest = POLL_EVERY.saturating_sub(Tick::now().since(began));
+                    awaken(&wake, rest).left_future()
+                }
                 None => sleep(jittered(PAUSE)).right_future(),
             };
             let _ = stop.run_until_cancelled(wait).await;
@@ -164,7 +169,6 @@ impl Reader {
                 }
             }
             let now = Tick::now();
-            self.metrics.watermark_is(self.feed.watermark_age(now));
             if changed || renewed.is_none_or(|renewed| now.since(renewed) >= RENEW_EVERY) {
                 renewed = Some(now);
                 if let Some(note) = self.note(now) {
@@ -212,6 +216,7 @@ impl Reader {
         let _listener = self.listen(&wake);
         let (mut told_at, mut asked_at, mut hurry) = (Tick::now(), Tick::now(), 0);
         while !stop.is_cancelled() {
+            let began = Tick::now();
             if let Some(polled) = self.round(rounds).await {
                 match relay.publish(leadership.epoch, &polled.poll).await {
                     Ok(()) => told_at = Tick::now(),
@@ -239,7 +244,8 @@ impl Reader {
             // Who waits for a change waits for the leases of those who have just been told.
             let pause = if hurry > 0 { HURRY } else { POLL_EVERY };
             hurry = hurry.saturating_sub(1);
-            let _ = stop.run_until_cancelled(awaken(&wake, pause)).await;
+            let rest = pause.saturating_sub(Tick::now().since(began));
+            let _ = stop.run_until_cancelled(awaken(&wake, rest)).await;
         }
         Step::Aside
     }
@@ -271,7 +277,7 @@ impl Reader {
         }
         rounds.connected = polled.is_ok();
         let now = Tick::now();
-        self.metrics.polled(rounds.connected, self.feed.watermark_age(now));
+        self.metrics.polled(rounds.connected);
         let polled = polled.ok()?;
         let due = rounds.renewed.is_none_or(|renewed| now.since(renewed) >= RENEW_EVERY);
         if due || polled.poll.brings_news() {
@@ -296,15 +302,26 @@ impl Reader {
     async fn poll(&self) -> Result<Polled, AskError> {
         // At first nothing is known, and everything that is retained is asked for.
         let mut polled = self.ask(self.feed.polled_to()).await?;
-        if !self.feed.apply(polled.poll.clone()) {
+        if !self.apply(polled.poll.clone()) {
             // There is a gap, or another server.
             polled = self.ask(None).await?;
-            self.feed.apply(polled.poll.clone());
+            self.apply(polled.poll.clone());
         }
         if polled.poll.after.is_none() {
             self.metrics.feed_restarted();
         }
         Ok(polled)
+    }
+
+    fn apply(&self, poll: Poll) -> bool {
+        let began = Tick::now();
+        let age = self.feed.watermark_age(began);
+        let joined = self.feed.apply(poll);
+        if joined && let Some(age) = age {
+            // Until now checks were answered from it.
+            self.metrics.renewed_at(age + Tick::now().since(began));
+        }
+        joined
     }
 
     async fn ask(&self, after: Option<Snapshot>) -> Result<Polled, AskError> {

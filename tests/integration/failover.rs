@@ -95,6 +95,62 @@ pub(crate) async fn a_standby_that_lost_transactions_takes_over(suite: Arc<Suite
     fleet.all_answer(&quiet, MODELS, 401).await;
 }
 
+/// A Postgres that answers before it writes is killed: ids of what is lost are given out again.
+pub(crate) async fn ids_given_out_twice_hide_no_change(suite: Arc<Suite>) {
+    let forgetful = json!({
+        "synchronous_commit": "off",
+        "wal_writer_delay": "10s",
+        "wal_writer_flush_after": "1GB",
+        // Neither writes a page, which would write the log first.
+        "bgwriter_lru_maxpages": 0,
+        "checkpoint_timeout": "1h",
+    });
+    let (postgres, world) = suite.spare(forgetful).await;
+    let fleet = Fleet::of(&world, 2, &PATIENT).await;
+    let (lost, kept) = (reader(&world).await, reader(&world).await);
+    let mut cold = Vec::new();
+    for _ in 0..5 {
+        cold.push(reader(&world).await);
+    }
+    for token in [&lost, &kept] {
+        fleet.all_answer(token, MODELS, 200).await;
+    }
+    let written = "SELECT pg_current_wal_lsn()::text";
+    let (lost_ids, later) = loop {
+        // The log is written now, and not again for ten seconds.
+        let end = scalar(&world.postgres, "SELECT pg_current_wal_insert_lsn()::text").await;
+        let reached = format!("SELECT (pg_current_wal_lsn() >= '{end}')::text");
+        eventually("the log to be written", async || {
+            scalar(&world.postgres, &reached).await == "true"
+        })
+        .await;
+        let before = scalar(&world.postgres, written).await;
+        revoke(&world, &lost).await;
+        fleet.turn("revoked in vain", (&lost, MODELS), 200, 401).await;
+        let lost_ids = burn(&world.postgres, 200).await;
+        // Its entries and all that is polled from here on count these ids among what they saw.
+        let later = cold.pop().expect("a log that is not written for a while");
+        fleet.all_answer(&later, MODELS, 200).await;
+        fleet.polled(2).await;
+        if scalar(&world.postgres, written).await == before {
+            break (lost_ids, later);
+        }
+        world.sql("UPDATE patgate.pats SET revoked_at = NULL").await;
+        fleet.turn("once more", (&lost, MODELS), 401, 200).await;
+    };
+    suite.stack.signal(&postgres, "KILL");
+    suite.stack.restart(&postgres);
+
+    let id = revoke_as(&world.postgres, &later).await;
+    assert!(id < lost_ids, "{id} is not below {lost_ids}");
+    println!("{id} was given out again, up to {lost_ids} were lost");
+    let refused = async || fleet.answers(&later, MODELS).await == [401; 2];
+    eventually("a change with an id that was there before to be obeyed", refused).await;
+    for (token, status) in [(&later, 401), (&lost, 200), (&kept, 200)] {
+        fleet.all_answer(token, MODELS, status).await;
+    }
+}
+
 pub(crate) async fn a_read_only_postgres_serves(suite: Arc<Suite>) {
     let (_postgres, world) = suite.spare(json!({})).await;
     let fleet = Fleet::of(&world, 2, &PATIENT).await;

@@ -342,10 +342,15 @@ impl World<'_> {
 
     /// How often a text stands in the statements that this world's database was sent.
     pub(crate) fn statements_with(&self, text: &str) -> usize {
+        self.statements().iter().map(|line| line.matches(text).count()).sum()
+    }
+
+    /// The lines of the statements that this world's database was sent.
+    pub(crate) fn statements(&self) -> Vec<String> {
         let log = fs::read_to_string(&self.suite.postgres.log).unwrap();
         // A statement continues on lines without a prefix of their own.
         let mut ours = false;
-        let mut count = 0;
+        let mut statements = Vec::new();
         for line in log.lines() {
             if let Some((database, rest)) = line.split_once('|')
                 && rest.contains("|LOG:")
@@ -353,10 +358,10 @@ impl World<'_> {
                 ours = database == self.database;
             }
             if ours {
-                count += line.matches(text).count();
+                statements.push(line.to_owned());
             }
         }
-        count
+        statements
     }
 }
 
@@ -381,23 +386,7 @@ impl Replica {
         path: &str,
         headers: &[(&str, &str)],
     ) -> CheckResponse {
-        // Envoy joins the values of a repeated header.
-        let mut joined: HashMap<String, String> = HashMap::new();
-        for (name, value) in headers {
-            joined
-                .entry(name.to_ascii_lowercase())
-                .and_modify(|known| known.push_str(&format!(",{value}")))
-                .or_insert_with(|| (*value).to_owned());
-        }
-        let http = HttpRequest {
-            method: method.to_owned(),
-            path: path.to_owned(),
-            headers: joined,
-            ..Default::default()
-        };
-        let request = Request { http: Some(http), ..Default::default() };
-        let attributes = AttributeContext { request: Some(request), ..Default::default() };
-        self.raw(CheckRequest { attributes: Some(attributes) }).await
+        self.raw(request(method, path, headers)).await
     }
 
     pub(crate) async fn raw(&self, request: CheckRequest) -> CheckResponse {
@@ -406,9 +395,13 @@ impl Replica {
 
     /// The value of one line of the metrics page, 0 when it is not there.
     pub(crate) async fn metric(&self, line: &str) -> u64 {
+        self.gauge(line).await as u64
+    }
+
+    pub(crate) async fn gauge(&self, line: &str) -> f64 {
         let page = crate::http::send(self.http.port(), "GET", "/metrics", &[], "").await.body;
         let value = page.lines().find_map(|known| known.strip_prefix(line)?.strip_prefix(' '));
-        value.map_or(0, |value| value.parse().unwrap())
+        value.map_or(0.0, |value| value.parse().unwrap())
     }
 
     /// Envoy in front of this replica and the model backends. As shipped, but patient: on a loaded
@@ -430,6 +423,27 @@ impl Replica {
         let authz = self.grpc.to_string();
         suite.stack.envoy(json!({ "authz": authz, "clusters": clusters, "ext_authz": ext_authz }))
     }
+}
+
+/// A request as Envoy would put it.
+pub(crate) fn request(method: &str, path: &str, headers: &[(&str, &str)]) -> CheckRequest {
+    // Envoy joins the values of a repeated header.
+    let mut joined: HashMap<String, String> = HashMap::new();
+    for (name, value) in headers {
+        joined
+            .entry(name.to_ascii_lowercase())
+            .and_modify(|known| known.push_str(&format!(",{value}")))
+            .or_insert_with(|| (*value).to_owned());
+    }
+    let http = HttpRequest {
+        method: method.to_owned(),
+        path: path.to_owned(),
+        headers: joined,
+        ..Default::default()
+    };
+    let request = Request { http: Some(http), ..Default::default() };
+    let attributes = AttributeContext { request: Some(request), ..Default::default() };
+    CheckRequest { attributes: Some(attributes) }
 }
 
 /// The HTTP status and code that an answer stands for: `(200, "ok")` for an allow.

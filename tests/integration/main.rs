@@ -13,9 +13,11 @@
 )]
 
 mod access_log;
+mod frames;
 mod harness;
 mod http;
 mod leaks;
+mod process;
 mod proxy;
 mod stack;
 mod wire;
@@ -24,6 +26,7 @@ mod canary;
 mod cases;
 mod cli;
 mod clients;
+mod clocks;
 mod edges;
 mod envoy_habits;
 mod failover;
@@ -33,6 +36,7 @@ mod floods;
 mod last_use;
 mod losses;
 mod promotion;
+mod propagation;
 mod races;
 mod relay;
 mod schema;
@@ -165,6 +169,7 @@ fn main() -> ExitCode {
         edges::a_browsers_preflight_is_answered_unchecked,
         edges::a_denial_carries_the_request_id_of_the_logs,
         failover::a_standby_that_lost_transactions_takes_over,
+        failover::ids_given_out_twice_hide_no_change,
         failover::a_read_only_postgres_serves,
         failover::postgres_may_restart_under_load,
         promotion::a_statement_under_way_at_a_promotion_hides_no_change,
@@ -174,6 +179,9 @@ fn main() -> ExitCode {
         relay::a_missing_frame_is_noticed,
         relay::leases_are_handed_on,
         relay::a_large_fleet_spares_postgres,
+        clocks::a_step_revives_nothing_and_wakes_no_herd,
+        clocks::a_step_back_makes_no_entry_younger,
+        clocks::a_step_hides_no_replica_from_who_waits,
         losses::beyond_the_horizon_everything_is_read_again,
         losses::a_bulk_change_does_not_stop_the_feed,
         losses::connections_that_lead_nowhere_are_given_up,
@@ -186,11 +194,13 @@ fn main() -> ExitCode {
         last_use::what_is_queued_is_written_at_the_end,
         last_use::a_read_only_postgres_costs_notes_only,
         last_use::nobody_waits_for_an_administrators_lock,
-        races::a_revocation_takes_effect_at_once,
+        propagation::whatever_is_taken_away_is_refused_within_a_second,
+        propagation::how_old_knowledge_is_can_be_seen,
         races::a_long_transaction_counts_from_its_commit,
         races::a_slow_fill_brings_nothing_back,
         races::an_old_redis_brings_nothing_back,
         floods::forged_tokens_are_turned_away,
+        floods::five_thousand_forged_tokens_a_second,
         floods::unknown_tokens_are_asked_for_in_batches,
         floods::a_herd_is_served,
         floods::paced_unknown_tokens_cost_a_bounded_rate,

@@ -22,6 +22,7 @@ pub(crate) struct Stack {
 #[derive(Debug, Deserialize)]
 pub(crate) struct Server {
     pub(crate) id: String,
+    pub(crate) pid: u32,
     #[serde(default)]
     pub(crate) port: u16,
     #[serde(default)]

@@ -1,0 +1,62 @@
+//! patgate as it is run: a process of its own.
+
+use std::{fs, net::SocketAddr, sync::Arc};
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    harness::{Replica, World},
+    http,
+    stack::Server,
+    tiers::eventually,
+};
+
+pub(crate) struct Process {
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) server: Server,
+}
+
+/// Ready to serve, with the defaults but for what has to be said, and for `settings`.
+pub(crate) async fn serve(world: &World<'_>, settings: &[&str]) -> Process {
+    let url = world.suite.postgres_url("server", &world.database);
+    let needed = [
+        &format!("postgres.url={url}"),
+        &format!("redis.url={}", world.redis_url),
+        &format!("keyring_file={}", world.keyring_file.display()),
+        "listen.grpc=127.0.0.1:0",
+        "listen.http=127.0.0.1:0",
+    ];
+    let variable = |setting: &str| {
+        let (key, value) = setting.split_once('=').unwrap();
+        (format!("PATGATE_{}", key.replace('.', "_").to_uppercase()), Value::from(value))
+    };
+    let env: Map<_, _> = needed.into_iter().chain(settings.iter().copied()).map(variable).collect();
+    // Another build may be named, where the question is how fast it is. Not by PATGATE_…, which it
+    // would take for a setting.
+    let program = std::env::var("TESTED_PATGATE");
+    let program = program.as_deref().unwrap_or(env!("CARGO_BIN_EXE_patgate"));
+    let argv = [program, "serve"];
+    let arguments = json!({ "argv": argv, "name": "patgate", "env": env });
+    let server = world.suite.stack.start("process", arguments);
+    let listening = || -> Option<(SocketAddr, SocketAddr)> {
+        let log = fs::read_to_string(&server.log).ok()?;
+        let line = log.lines().find(|line| line.contains("\"listening\""))?;
+        let line: Value = serde_json::from_str(line).ok()?;
+        let address = |of: &str| line[of].as_str()?.parse().ok();
+        Some((address("grpc")?, address("http")?))
+    };
+    eventually("patgate to listen", async || listening().is_some()).await;
+    let (grpc, http) = listening().unwrap();
+    let ready = async || http::send(http.port(), "GET", "/readyz", &[], "").await.status == 200;
+    eventually("patgate to be ready", ready).await;
+    Process { replica: Arc::new(Replica::at(grpc, http)), server }
+}
+
+impl Process {
+    /// Bytes of memory that it occupies.
+    pub(crate) fn resident(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.server.pid)).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+    }
+}

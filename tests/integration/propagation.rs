@@ -1,0 +1,230 @@
+//! How soon a change that takes something away is obeyed, and how it shows when it is not.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use uuid::Uuid;
+
+use crate::{
+    fleet::{Fleet, HEALED, MODELS, PATIENT, answer},
+    harness::{Replica, Suite, Token, World},
+    proxy::{Mode, Proxy},
+    tiers::{eventually, feed_through, reader, revoke},
+};
+
+const PROMISED: Duration = Duration::from_secs(1);
+/// Between two questions about one change: what is noticed by polling takes its time.
+const PAUSES: [u64; 6] = [0, 5, 10, 20, 40, 80];
+
+/// A token, and a user, a role and a domain of its own that all have the same id.
+struct Subject {
+    id: Uuid,
+    token: Token,
+    path: String,
+}
+
+/// What is taken away, the refusal, and the statements that take and give.
+type Way = (&'static str, u16, fn(&Subject) -> [String; 2]);
+
+const WAYS: [Way; 7] = [
+    ("token revoked", 401, |subject| {
+        ["now()", "NULL"].map(|at| {
+            format!("UPDATE patgate.pats SET revoked_at = {at} WHERE id = '{}'", subject.token.id)
+        })
+    }),
+    ("token deleted", 401, |Subject { token, .. }| {
+        let take = format!("DELETE FROM patgate.pats WHERE id = '{}'", token.id);
+        let give = format!(
+            "BEGIN; INSERT INTO patgate.pats SELECT * FROM kept WHERE id = '{0}';
+             INSERT INTO patgate.pat_scopes SELECT * FROM kept_scopes WHERE pat_id = '{0}'; COMMIT",
+            token.id
+        );
+        [take, give]
+    }),
+    ("scope removed", 403, |Subject { token, .. }| {
+        let take = format!("DELETE FROM patgate.pat_scopes WHERE pat_id = '{}'", token.id);
+        let give = "INSERT INTO patgate.pat_scopes SELECT * FROM kept_scopes WHERE pat_id = ";
+        [take, format!("{give}'{}'", token.id)]
+    }),
+    ("membership removed", 403, |Subject { id, .. }| {
+        let take = format!("DELETE FROM patgate.role_members WHERE role_id = '{id}'");
+        [take, format!("INSERT INTO patgate.role_members VALUES ('{id}', '{id}')")]
+    }),
+    ("role removed", 403, |subject| {
+        [format!("DELETE FROM patgate.roles WHERE id = '{}'", subject.id), role(subject.id)]
+    }),
+    ("user disabled", 401, |Subject { id, .. }| {
+        [false, true].map(|on| format!("UPDATE patgate.users SET enabled = {on} WHERE id = '{id}'"))
+    }),
+    ("domain disabled", 403, |Subject { id, .. }| {
+        [false, true]
+            .map(|on| format!("UPDATE patgate.domains SET enabled = {on} WHERE id = '{id}'"))
+    }),
+];
+
+fn role(id: Uuid) -> String {
+    format!(
+        "BEGIN; INSERT INTO patgate.roles (id, domain_id, name) VALUES ('{id}', '{id}', 'user');
+         INSERT INTO patgate.role_operations VALUES ('{id}', 'llm_read');
+         INSERT INTO patgate.role_members VALUES ('{id}', '{id}'); COMMIT;"
+    )
+}
+
+async fn subject(world: &World<'_>) -> Subject {
+    let id = Uuid::now_v7();
+    let scope = id.to_string();
+    let (token, issued) =
+        world.issue("ann", "1 hour", &[(scope.as_str(), "models", "*", "llm_read")]);
+    // A letter first.
+    let slug = format!("d-{}", id.simple());
+    world
+        .sql(&format!(
+            "INSERT INTO patgate.users (id, email, name) VALUES ('{id}', '{id}@example.com', 'x');
+             INSERT INTO patgate.domains (id, slug, name, upstream)
+                 VALUES ('{id}', '{slug}', 'x', 'model-acme'); {} {issued}
+             UPDATE patgate.pats SET user_id = '{id}' WHERE id = '{}'",
+            role(id),
+            token.id
+        ))
+        .await;
+    Subject { id, token, path: format!("/proxy/{slug}/v1/models") }
+}
+
+/// How often knowledge was renewed that had become older than a second.
+async fn late_renewals(replica: &Replica) -> u64 {
+    let age = "patgate_feed_renewed_at_age_seconds";
+    let within = replica.metric(&format!("{age}_bucket{{le=\"1.0\"}}")).await;
+    replica.metric(&format!("{age}_count")).await - within
+}
+
+/// Asks until the answer is `after`; on the way it is `before`. Returns how long that took.
+///
+/// Whoever is answered by the old state later than promised was answered from knowledge older than
+/// that, and the replica has told so.
+async fn obeyed(
+    replica: &Replica,
+    (what, token, path): (&str, &Token, &str),
+    (before, after): (u16, u16),
+) -> Duration {
+    let committed = Instant::now();
+    let (mut late, mut told) = (None, None);
+    let mut pauses = PAUSES.iter().chain(std::iter::repeat(&PAUSES[5]));
+    loop {
+        // Well before it matters, so that what matters comes after.
+        if told.is_none() && committed.elapsed() > PROMISED / 2 {
+            told = Some(late_renewals(replica).await);
+        }
+        let asked = committed.elapsed();
+        let answer = answer(replica, token, path).await;
+        if answer == after {
+            break;
+        }
+        assert_eq!(answer, before, "{what}");
+        assert!(asked < HEALED, "{what}: still {before}");
+        late = (asked > PROMISED).then_some(asked).or(late);
+        tokio::time::sleep(Duration::from_millis(*pauses.next().unwrap())).await;
+    }
+    let took = committed.elapsed();
+    if let Some(late) = late {
+        let told = late_renewals(replica).await > told.unwrap();
+        assert!(told, "{what}: {before} {late:?} after the commit, and no word of it");
+    }
+    took
+}
+
+/// Asks rarely: nobody is in a hurry, and the others are measured.
+async fn restored(replica: &Replica, (what, token, path): (&str, &Token, &str), before: u16) {
+    let given = Instant::now();
+    loop {
+        match answer(replica, token, path).await {
+            200 => return,
+            answer => assert_eq!(answer, before, "{what}, and given back"),
+        }
+        assert!(given.elapsed() < HEALED, "{what}, and given back: still {before}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// By bare SQL, while other changes are made. Two replicas listen, the third one only polls.
+pub(crate) async fn whatever_is_taken_away_is_refused_within_a_second(suite: Arc<Suite>) {
+    const SUBJECTS: usize = 3;
+    const ROUNDS: usize = 48;
+    let world = suite.world().await;
+    let direct = format!("feed.url={}", suite.postgres_url("server", &world.database));
+    let listening = Fleet::of(&world, 2, &[PATIENT[0], PATIENT[1], &direct]).await;
+    let polling = Fleet::of(&world, 1, &PATIENT).await;
+    let fleet = Fleet([listening.0, polling.0].concat());
+    let mut subjects = Vec::new();
+    for way in WAYS {
+        for _ in 0..SUBJECTS {
+            subjects.push((way, subject(&world).await));
+        }
+    }
+    world
+        .sql(
+            "CREATE TABLE kept AS SELECT * FROM patgate.pats;
+             CREATE TABLE kept_scopes AS SELECT * FROM patgate.pat_scopes",
+        )
+        .await;
+    let lanes = subjects.iter().map(async |((what, refused, statements), subject)| {
+        let [take, give] = statements(subject);
+        let about = (*what, &subject.token, subject.path.as_str());
+        fleet.all_answer(&subject.token, &subject.path, 200).await;
+        let mut took = Vec::new();
+        for _ in 0..ROUNDS {
+            world.sql(&take).await;
+            let by = fleet.0.iter().map(|replica| obeyed(replica, about, (200, *refused)));
+            took.push(join_all(by).await);
+            let again = fleet.answers(&subject.token, &subject.path).await;
+            assert_eq!(again, [*refused; 3], "{what}: and back");
+            world.sql(&give).await;
+            for replica in &fleet.0 {
+                restored(replica, about, *refused).await;
+            }
+        }
+        took
+    });
+    let took = join_all(lanes).await.concat();
+    println!("{} changes took until the refusal by", took.len());
+    assert!(took.len() >= 1000);
+    for (at, how) in ["listening", "listening", "polling"].iter().enumerate() {
+        let mut took: Vec<_> = took.iter().map(|took| took[at]).collect();
+        took.sort_unstable();
+        let [p50, p99] = [50, 99].map(|part| took[took.len() * part / 100]);
+        let late = late_renewals(&fleet.0[at]).await;
+        println!(
+            "  a {how} replica: p50 {p50:?}, p99 {p99:?}, max {:?}; {late} times older than 1 s",
+            took[took.len() - 1]
+        );
+        assert!(p99 <= PROMISED, "{how}: {p99:?}");
+    }
+}
+
+/// While the feed is lost, on the metrics page; and afterwards that it was.
+pub(crate) async fn how_old_knowledge_is_can_be_seen(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let proxy = Proxy::to(suite.postgres.port).await;
+    let feed = feed_through(&world, &suite, &proxy);
+    let fleet = Fleet::of(&world, 1, &[&feed, PATIENT[0], PATIENT[1]]).await;
+    let replica = &fleet.0[0];
+    let token = reader(&world).await;
+    fleet.all_answer(&token, MODELS, 200).await;
+    let age = async || replica.gauge("patgate_feed_watermark_age_seconds").await;
+    eventually("fresh knowledge", async || age().await < 1.0).await;
+    let before = late_renewals(replica).await;
+    proxy.set(Mode::BlackHole);
+    revoke(&world, &token).await;
+    let heal = async {
+        eventually("knowledge to grow old", async || age().await > 1.5).await;
+        assert_eq!(late_renewals(replica).await, before, "it was not renewed");
+        proxy.set(Mode::Pass);
+    };
+    let about = ("revoked", &token, MODELS);
+    let (took, ()) = tokio::join!(obeyed(replica, about, (200, 401)), heal);
+    assert!(took > PROMISED, "{took:?}");
+    assert!(late_renewals(replica).await > before);
+    eventually("fresh knowledge again", async || age().await < 1.0).await;
+}

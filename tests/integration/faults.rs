@@ -34,7 +34,7 @@ pub(crate) struct Front<'s> {
 impl<'s> Front<'s> {
     pub(crate) async fn of(world: &World<'s>, settings: &[&str]) -> Self {
         // A loaded machine is no reason for a 503.
-        let settings = [&["deadline=4s", "postgres.query_timeout=2s"], settings].concat();
+        let settings = [&["deadline=3s", "postgres.query_timeout=2s"], settings].concat();
         let fleet = Fleet::of(world, 2, &settings).await;
         let replicas: Vec<_> = fleet.0.iter().map(|replica| replica.grpc).collect();
         let envoy = harness::envoy(world.suite, &replicas, patient("10s", "10s"));
@@ -68,9 +68,9 @@ pub(crate) const CHANGING: Law = Law { cold: &[200, 503], ..WELL };
 /// Postgres cannot be read.
 pub(crate) const UNREAD: Law = Law { cold: &[503], ..WELL };
 const FADING: Law =
-    Law { hot: &[200, 503], cold: &[503], revoked: &[401, 503], turning: &[200, 503] };
+    Law { hot: &[200, 503], cold: &[503], revoked: &[401, 503], turning: &[200, 503], ..WELL };
 /// Everything that was known is too old.
-const BLIND: Law = Law { hot: &[503], cold: &[503], revoked: &[503], turning: &[503] };
+const BLIND: Law = Law { hot: &[503], cold: &[503], revoked: &[503], turning: &[503], ..WELL };
 
 /// A law but for the token that was revoked under the fault.
 const fn turned(law: Law) -> Law {

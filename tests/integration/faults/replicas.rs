@@ -83,7 +83,7 @@ fn start(world: &World<'_>, settings: &Value) -> (Server, Replica) {
         "PATGATE_LISTEN_GRPC": grpc.to_string(),
         "PATGATE_LISTEN_HTTP": http.to_string(),
         // A loaded test machine is no reason for a 503.
-        "PATGATE_DEADLINE": "4s",
+        "PATGATE_DEADLINE": "3s",
         "PATGATE_POSTGRES_QUERY_TIMEOUT": "2s",
         "PATGATE_REDIS_TIMEOUT": "1s",
     });
@@ -113,6 +113,7 @@ pub(crate) async fn one_of_two_replicas_is_killed(suite: Arc<Suite>) {
             cold: &[200, 503],
             revoked: &[401, 503],
             turning: &[200, 503],
+            forged: &[401, 503],
         });
         suite.stack.signal(victim, "KILL");
         load.law(WELL);

@@ -21,10 +21,12 @@ pub(crate) struct Law {
     pub(crate) cold: &'static [u16],
     pub(crate) revoked: &'static [u16],
     pub(crate) turning: &'static [u16],
+    pub(crate) forged: &'static [u16],
 }
 
 /// When all is well.
-pub(crate) const WELL: Law = Law { hot: &[200], cold: &[200], revoked: &[401], turning: &[200] };
+pub(crate) const WELL: Law =
+    Law { hot: &[200], cold: &[200], revoked: &[401], turning: &[200], forged: &[401] };
 
 impl Law {
     pub(super) fn allows(&self, kind: Kind, status: u16) -> bool {
@@ -33,7 +35,7 @@ impl Law {
             Kind::Cold => self.cold,
             Kind::Revoked => self.revoked,
             Kind::Turning => self.turning,
-            Kind::Forged => &[401],
+            Kind::Forged => self.forged,
         };
         legal.contains(&status)
     }

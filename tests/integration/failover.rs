@@ -1,4 +1,4 @@
-//! Postgres goes away, comes back, comes back as somebody else, or comes back with less.
+//! Postgres comes back as somebody else, with less.
 
 use std::sync::Arc;
 

@@ -19,8 +19,9 @@ def adapt(text, *, admin_port, next_port, access_log, patch):
     """Returns the adapted configuration as YAML and the port of each listener by its name.
 
     `patch` may hold:
-      authz               where patgate listens: "127.0.0.1:PORT" or "unix:/path"
-      clusters            upstream clusters to repoint or add: {"name": address, ...}
+      authz               where patgate listens: "127.0.0.1:PORT" or "unix:/path", or a list of
+                          such addresses, one for each replica
+      clusters            upstream clusters to repoint or add: {"name": address or list, ...}
       failure_mode_allow  the ext_authz setting of that name
       ext_authz           other ext_authz settings, merged over those of the file
     """
@@ -68,7 +69,8 @@ def _connection_managers(listeners):
                     yield network_filter["typed_config"]
 
 
-def _point(clusters, name, address):
+def _point(clusters, name, addresses):
+    addresses = [addresses] if isinstance(addresses, str) else addresses
     cluster = next((c for c in clusters if c["name"] == name), None)
     if cluster is None:
         cluster = {"name": name, "connect_timeout": "1s"}
@@ -77,7 +79,9 @@ def _point(clusters, name, address):
     cluster["type"] = "STATIC"
     cluster["load_assignment"] = {
         "cluster_name": name,
-        "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address(address)}}]}],
+        "endpoints": [
+            {"lb_endpoints": [{"endpoint": {"address": _address(to)}} for to in addresses]}
+        ],
     }
 
 

@@ -9,6 +9,7 @@ with it, when its standard input does; so a test process that was killed leaves 
     {"do": "stop"|"restart"|"status", "id": ID}
     {"do": "wait", "id": ID, "timeout": SECONDS}
     {"do": "envoy-validate", "config": PATH}
+    {"do": "free-port"}
 
 The other members of "start" are the keyword arguments of the `Stack` method named by its kind.
 An answer has "ok", and "error" when that is false.
@@ -315,6 +316,8 @@ def _answer(stack, request):
     if do == "envoy-validate":
         stack.envoy_validate(request["config"])
         return {}
+    if do == "free-port":
+        return {"port": free_port()}
     server = stack[request["id"]]
     if do == "signal":
         server.signal(signal.Signals["SIG" + request["signal"]])

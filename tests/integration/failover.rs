@@ -1,19 +1,15 @@
-//! Postgres goes away, comes back, comes back as somebody else, or comes back with less.
+//! Postgres comes back as somebody else, with less.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    time::Instant,
-};
+use std::sync::Arc;
 
 use serde_json::json;
 use sqlx::{PgPool, Row};
 
 use crate::{
-    fleet::{Fleet, HEALED, MODELS, PATIENT, answer},
+    faults::{CHANGING, Front, UNREAD},
+    fleet::{Fleet, MODELS, PATIENT},
     harness::{Suite, Token, World, connect, execute},
+    load::WELL,
     proxy::{Mode, Proxy},
     tiers::{eventually, lookups, reader, revoke},
 };
@@ -27,7 +23,9 @@ pub(crate) async fn a_standby_that_lost_transactions_takes_over(suite: Arc<Suite
     let promoted = connect(&world.url("postgres", standby.port)).await;
     let front = Proxy::to(primary.port).await;
     let settings = [&postgres_at(&world, front.port), PATIENT[0], "negative_ttl=1s"];
-    let fleet = Fleet::of(&world, 2, &settings).await;
+    let gateway = Front::of(&world, &settings).await;
+    let fleet = &gateway.fleet;
+    let load = gateway.load(&world).await;
     let mut tokens = Vec::new();
     for _ in 0..7 {
         tokens.push(reader(&world).await);
@@ -51,8 +49,10 @@ pub(crate) async fn a_standby_that_lost_transactions_takes_over(suite: Arc<Suite
     fleet.polled(2).await;
 
     // Before it is promoted, the standby is nobody to ask.
+    load.law(CHANGING);
     front.retarget(standby.port);
     front.cut();
+    load.law(UNREAD);
     for (token, status) in [(&cold, 503), (&kept, 200), (&known, 401), (&lost, 401)] {
         fleet.all_answer(token, MODELS, status).await;
     }
@@ -64,8 +64,10 @@ pub(crate) async fn a_standby_that_lost_transactions_takes_over(suite: Arc<Suite
     }
     drop(stranded);
 
+    load.law(CHANGING);
     execute(&promoted, "SELECT pg_promote()").await;
-    fleet.turn("served by the new primary", (&cold, MODELS), 503, 200).await;
+    load.bear(fleet.turn("served by the new primary", (&cold, MODELS), 503, 200)).await;
+    load.law(WELL);
     // Each replica has met it now, and uses nothing from before.
     for (token, status) in [(&ghosts[0], 401), (&kept, 200), (&known, 401), (&lost, 200)] {
         fleet.all_answer(token, MODELS, status).await;
@@ -80,9 +82,15 @@ pub(crate) async fn a_standby_that_lost_transactions_takes_over(suite: Arc<Suite
     revoke_as(&promoted, &quiet).await;
     fleet.turn("revoked on the new primary", (&later, MODELS), 200, 401).await;
 
-    // The old primary, of which it is known by now that it is one.
+    // The old primary, of which it is known by now that it is one. Whatever is in use was read
+    // from the new one.
+    for replica in &fleet.0 {
+        load.known_to(replica).await;
+    }
+    load.law(CHANGING);
     front.retarget(primary.port);
     front.cut();
+    load.law(UNREAD);
     for (token, status) in [(&colder, 503), (&quiet, 503), (&kept, 200), (&later, 401)] {
         fleet.all_answer(token, MODELS, status).await;
     }
@@ -90,9 +98,13 @@ pub(crate) async fn a_standby_that_lost_transactions_takes_over(suite: Arc<Suite
         assert!([401, 503].contains(&answer), "{answer}");
     }
     // The address leads to the right one again, and nobody closes what stands.
+    load.law(CHANGING);
     front.retarget(standby.port);
-    fleet.turn("away from the old primary", (&colder, MODELS), 503, 200).await;
+    load.bear(fleet.turn("away from the old primary", (&colder, MODELS), 503, 200)).await;
+    load.law(WELL);
     fleet.all_answer(&quiet, MODELS, 401).await;
+    load.bear(load.more(WELL, 20)).await;
+    load.end("fail-over to a standby that lost transactions").await;
 }
 
 /// A Postgres that answers before it writes is killed: ids of what is lost are given out again.
@@ -148,102 +160,6 @@ pub(crate) async fn ids_given_out_twice_hide_no_change(suite: Arc<Suite>) {
     eventually("a change with an id that was there before to be obeyed", refused).await;
     for (token, status) in [(&later, 401), (&lost, 200), (&kept, 200)] {
         fleet.all_answer(token, MODELS, status).await;
-    }
-}
-
-pub(crate) async fn a_read_only_postgres_serves(suite: Arc<Suite>) {
-    let (_postgres, world) = suite.spare(json!({})).await;
-    let fleet = Fleet::of(&world, 2, &PATIENT).await;
-    let [hot, cold, known, later] =
-        [reader(&world).await, reader(&world).await, reader(&world).await, reader(&world).await];
-    revoke(&world, &known).await;
-    for (token, status) in [(&hot, 200), (&later, 200), (&known, 401)] {
-        fleet.all_answer(token, MODELS, status).await;
-    }
-    world.sql("ALTER SYSTEM SET default_transaction_read_only = on").await;
-    world.sql("SELECT pg_reload_conf()").await;
-    eventually("a read-only Postgres", async || {
-        let prune = sqlx::raw_sql("SELECT patgate.prune_changes()").execute(&world.postgres);
-        prune.await.is_err()
-    })
-    .await;
-    fleet.polled(2).await;
-    for (token, status) in [(&hot, 200), (&cold, 200), (&known, 401)] {
-        fleet.all_answer(token, MODELS, status).await;
-    }
-    world
-        .sql(&format!(
-            "BEGIN READ WRITE; UPDATE patgate.pats SET revoked_at = now() WHERE id = '{}'; COMMIT",
-            later.id
-        ))
-        .await;
-    fleet.turn("revoked all the same", (&later, MODELS), 200, 401).await;
-}
-
-/// Stopped in order, and killed, while requests come in.
-pub(crate) async fn postgres_may_restart_under_load(suite: Arc<Suite>) {
-    let (postgres, world) = suite.spare(json!({})).await;
-    let fleet =
-        Fleet::of(&world, 2, &[PATIENT[0], PATIENT[1], "redis.url=", "deadline=500ms"]).await;
-    let (hot, revoked) = (reader(&world).await, reader(&world).await);
-    revoke(&world, &revoked).await;
-    fleet.all_answer(&hot, MODELS, 200).await;
-    fleet.all_answer(&revoked, MODELS, 401).await;
-    for signal in ["INT", "KILL"] {
-        let (mut cold, mut sql) = (Vec::new(), String::new());
-        for _ in 0..2000 {
-            let (token, statements) =
-                world.issue("ann", "1 hour", &[("acme", "models", "*", "llm_read")]);
-            cold.push(token);
-            sql.push_str(&statements);
-        }
-        world.sql(&sql).await;
-        let stop = Arc::new(AtomicBool::new(false));
-        let load: Vec<_> = fleet
-            .0
-            .iter()
-            .zip(cold.chunks(1000))
-            .map(|(replica, cold)| {
-                let (replica, stop) = (Arc::clone(replica), Arc::clone(&stop));
-                let (hot, revoked, cold) = (hot.clone(), revoked.clone(), cold.to_vec());
-                tokio::spawn(async move {
-                    let (mut asked, mut unavailable) = (0, 0);
-                    for cold in &cold {
-                        assert_eq!(answer(&replica, &hot, MODELS).await, 200, "a hot token");
-                        assert_eq!(answer(&replica, &revoked, MODELS).await, 401);
-                        match answer(&replica, cold, MODELS).await {
-                            200 => {}
-                            503 => unavailable += 1,
-                            other => panic!("{other} for a cold token"),
-                        }
-                        asked += 1;
-                        if stop.load(Relaxed) {
-                            break;
-                        }
-                    }
-                    (asked, unavailable)
-                })
-            })
-            .collect();
-        suite.stack.signal(&postgres, signal);
-        suite.stack.restart(&postgres);
-        let back = Instant::now();
-        let fresh = reader(&world).await;
-        fleet.turn("served after the restart", (&fresh, MODELS), 503, 200).await;
-        assert!(back.elapsed() < HEALED);
-        // The feed is back as well.
-        revoke(&world, &fresh).await;
-        fleet.turn("revoked after the restart", (&fresh, MODELS), 200, 401).await;
-        for replica in &fleet.0 {
-            // After a shut-down in good order the record goes on; after a crash it cannot.
-            let restarts = replica.metric("patgate_feed_restarts_total").await;
-            assert_eq!(restarts, if signal == "KILL" { 2 } else { 1 }, "{signal}");
-        }
-        stop.store(true, Relaxed);
-        for load in load {
-            let (asked, unavailable) = load.await.unwrap();
-            println!("{signal}: {unavailable} of {asked} cold tokens were told 503");
-        }
     }
 }
 

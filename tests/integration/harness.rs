@@ -34,7 +34,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::Channel;
 use uuid::Uuid;
 
-use crate::stack::{Server, Stack};
+use crate::{
+    load::Ledger,
+    stack::{Server, Stack},
+};
 
 const TEMPLATE: &str = "patgate_template";
 /// Redis databases; each world takes one.
@@ -48,6 +51,8 @@ pub(crate) struct Suite {
     /// Model backends, each under the name of its cluster.
     pub(crate) backends: HashMap<&'static str, Server>,
     worlds: AtomicU32,
+    /// What was answered to the load of all tests.
+    pub(crate) answers: Ledger,
     /// Every token ever made, to be looked for where it must not be.
     pub(crate) minted: Mutex<Vec<String>>,
     /// Key rings, and what in-process replicas log.
@@ -76,6 +81,7 @@ impl Suite {
             valkey,
             backends: backends.into(),
             worlds: AtomicU32::new(0),
+            answers: Ledger::default(),
             minted: Mutex::default(),
             dir,
         };
@@ -404,24 +410,14 @@ impl Replica {
         value.map_or(0.0, |value| value.parse().unwrap())
     }
 
-    /// Envoy in front of this replica and the model backends. As shipped, but patient: on a loaded
-    /// test machine a late answer is no reason for a 503.
+    /// Envoy in front of this replica and the model backends. As shipped, but patient.
     pub(crate) fn envoy(&self, suite: &Suite) -> Server {
-        let retry =
-            json!({ "retry_back_off": { "base_interval": "0.02s", "max_interval": "10s" } });
-        let service = json!({ "timeout": "10s", "retry_policy": retry });
-        self.envoy_with(suite, json!({ "grpc_service": service }))
+        self.envoy_with(suite, patient("10s", "10s"))
     }
 
     /// The same with other settings of its ext_authz filter.
     pub(crate) fn envoy_with(&self, suite: &Suite, ext_authz: Value) -> Server {
-        let clusters: BTreeMap<_, _> = suite
-            .backends
-            .iter()
-            .map(|(name, backend)| (*name, format!("127.0.0.1:{}", backend.port)))
-            .collect();
-        let authz = self.grpc.to_string();
-        suite.stack.envoy(json!({ "authz": authz, "clusters": clusters, "ext_authz": ext_authz }))
+        envoy(suite, &[self.grpc], ext_authz)
     }
 }
 
@@ -444,6 +440,23 @@ pub(crate) fn request(method: &str, path: &str, headers: &[(&str, &str)]) -> Che
     let request = Request { http: Some(http), ..Default::default() };
     let attributes = AttributeContext { request: Some(request), ..Default::default() };
     CheckRequest { attributes: Some(attributes) }
+}
+
+/// Settings of ext_authz: how long one try may take, and all of them together. On a loaded test
+/// machine a late answer is no reason for a 503.
+pub(crate) fn patient(one: &str, all: &str) -> Value {
+    let retry = json!({ "retry_back_off": { "base_interval": "0.02s", "max_interval": one } });
+    json!({ "grpc_service": { "timeout": all, "retry_policy": retry } })
+}
+
+/// The shipped Envoy in front of these replicas and the model backends.
+pub(crate) fn envoy(suite: &Suite, replicas: &[SocketAddr], ext_authz: Value) -> Server {
+    let clusters: BTreeMap<_, _> = suite
+        .backends
+        .iter()
+        .map(|(name, backend)| (*name, format!("127.0.0.1:{}", backend.port)))
+        .collect();
+    suite.stack.envoy(json!({ "authz": replicas, "clusters": clusters, "ext_authz": ext_authz }))
 }
 
 /// The HTTP status and code that an answer stands for: `(200, "ok")` for an allow.

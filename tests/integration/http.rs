@@ -1,6 +1,6 @@
 //! HTTP/1.1 as written: requests that no client library would send.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 use serde_json::Value;
 use tokio::{
@@ -58,6 +58,54 @@ pub(crate) async fn send(
     text.push_str(body);
     let exchange = exchange(SocketAddr::from(([127, 0, 0, 1], port)), text.into_bytes());
     timeout(Duration::from_secs(20), exchange).await.expect("an answer within 20 s")
+}
+
+/// A client that sends one request after another over the same connection.
+pub(crate) struct Session {
+    port: u16,
+    stream: Option<TcpStream>,
+}
+
+impl Session {
+    pub(crate) fn new(port: u16) -> Self {
+        Self { port, stream: None }
+    }
+
+    /// The status of the answer to a GET.
+    pub(crate) async fn get(&mut self, target: &str, bearer: &str) -> io::Result<u16> {
+        let mut stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => TcpStream::connect(("127.0.0.1", self.port)).await?,
+        };
+        let request =
+            format!("GET {target} HTTP/1.1\r\nhost: gateway\r\nauthorization: {bearer}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut bytes = Vec::new();
+        loop {
+            if stream.read_buf(&mut bytes).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            if let Some((status, length)) = head(&bytes)?
+                && bytes.len() >= length
+            {
+                self.stream = Some(stream);
+                return Ok(status);
+            }
+        }
+    }
+}
+
+/// The status, and the length of the whole answer, once its head is there.
+fn head(bytes: &[u8]) -> io::Result<Option<(u16, usize)>> {
+    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut response = httparse::Response::new(&mut headers);
+    let httparse::Status::Complete(head) = response.parse(bytes).map_err(io::Error::other)? else {
+        return Ok(None);
+    };
+    let length = response.headers.iter().find(|h| h.name.eq_ignore_ascii_case("content-length"));
+    let length = length.and_then(|h| str::from_utf8(h.value).ok()?.parse::<usize>().ok());
+    let length = length.ok_or_else(|| io::Error::other("an answer without a length"))?;
+    Ok(Some((response.code.unwrap(), head + length)))
 }
 
 async fn exchange(to: SocketAddr, request: Vec<u8>) -> Reply {

@@ -5,9 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::join_all;
+
 use crate::{
     fleet::{Fleet, HEALED, MODELS, PATIENT, answer, polls},
-    harness::{Replica, Scope, Suite, World},
+    harness::{Replica, Scope, Suite, Token, World},
     proxy::{Mode, Proxy},
     tiers::{eventually, lookups, reader, revoke},
 };
@@ -59,6 +61,83 @@ pub(crate) async fn beyond_the_horizon_everything_is_read_again(suite: Arc<Suite
     // The refusal came from Redis, where the fresh one had left it.
     let again = lookups(&cut_off.0[0], "principal", "postgres", "hit").await - read;
     assert_eq!(again, 1, "the hot token was not read again");
+}
+
+/// Whatever changes while the feed is lost is obeyed by the first answer after it is back.
+pub(crate) async fn a_feed_that_heals_has_missed_nothing(suite: Arc<Suite>) {
+    for mode in [Mode::Refuse, Mode::BlackHole] {
+        let world = suite.world().await;
+        let proxy = Proxy::to(suite.postgres.port).await;
+        let fleet = Fleet::of(&world, 2, &[&feed_at(&world, &proxy), PATIENT[0], PATIENT[1]]).await;
+        let changes = changes(&world).await;
+        let hot = reader(&world).await;
+        for (token, path, before, ..) in &changes {
+            fleet.all_answer(token, path, *before).await;
+        }
+        proxy.set(mode);
+        for (.., sql) in &changes {
+            world.sql(sql).await;
+        }
+        // Nobody has been told: each knows what it knew.
+        for (token, path, before, ..) in &changes {
+            fleet.all_answer(token, path, *before).await;
+        }
+        fleet.all_answer(&hot, MODELS, 200).await;
+
+        let polled = join_all(fleet.0.iter().map(|replica| polls(replica))).await;
+        // What stood in the black hole stays there; only new connections get through.
+        proxy.forget();
+        proxy.set(Mode::Pass);
+        let healed = Instant::now();
+        for (replica, polled) in fleet.0.iter().zip(polled) {
+            eventually("the feed to be back", async || polls(replica).await > polled).await;
+            let took = healed.elapsed();
+            assert!(took < HEALED, "the feed was back after {took:?}");
+            println!("{mode:?}: the feed was back after {took:?}");
+        }
+        for (token, path, before, after, sql) in &changes {
+            let answers = fleet.answers(token, path).await;
+            assert_eq!(answers, [*after; 2], "{before} before, and then: {sql}");
+        }
+        fleet.all_answer(&hot, MODELS, 200).await;
+        for replica in &fleet.0 {
+            assert_eq!(restarts(replica).await, 1, "it went on where it had been");
+        }
+    }
+}
+
+/// A token, a path, what is answered before and after, and the change in between.
+type Turn = (Token, &'static str, u16, u16, String);
+
+/// One of each kind.
+async fn changes(world: &World<'_>) -> Vec<Turn> {
+    const PICKY: &str = "/proxy/picky/v1/models";
+    const BETA: &str = "/proxy/beta/v1/models";
+    let read = |domain| (domain, "models", "*", "llm_read");
+    let owned = async |owner, domain| world.token_for(owner, "1 hour", &[read(domain)]).await;
+    let [revoked, deleted, widened] = [
+        owned("ann", "acme").await,
+        owned("ann", "acme").await,
+        world.token(&[("acme", "models", "*", "llm_chat_completions")]).await,
+    ];
+    let revoke = format!("UPDATE patgate.pats SET revoked_at = now() WHERE id = '{}'", revoked.id);
+    let delete = format!("DELETE FROM patgate.pats WHERE id = '{}'", deleted.id);
+    let widen = format!(
+        "UPDATE patgate.pat_scopes SET operation = 'llm_read' WHERE pat_id = '{}'",
+        widened.id
+    );
+    let [reader, bob, picky] = [world.id("reader"), world.id("bob"), world.id("picky")];
+    let leave = format!("DELETE FROM patgate.role_members WHERE user_id = '{reader}'");
+    let disable = format!("UPDATE patgate.users SET enabled = false WHERE id = '{bob}'");
+    let close = format!("UPDATE patgate.domains SET enabled = false WHERE id = '{picky}'");
+    vec![
+        (revoked, MODELS, 200, 401, revoke),
+        (deleted, MODELS, 200, 401, delete),
+        (widened, MODELS, 403, 200, widen),
+        (owned("reader", "acme").await, MODELS, 200, 403, leave),
+        (owned("bob", "beta").await, BETA, 200, 401, disable),
+        (owned("ann", "picky").await, PICKY, 200, 403, close),
+    ]
 }
 
 /// So many changes at once that they cannot be read one by one in the time of a statement.

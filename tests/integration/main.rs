@@ -17,6 +17,7 @@ mod frames;
 mod harness;
 mod http;
 mod leaks;
+mod load;
 mod process;
 mod proxy;
 mod stack;
@@ -30,6 +31,7 @@ mod clocks;
 mod edges;
 mod envoy_habits;
 mod failover;
+mod faults;
 mod feed;
 mod fleet;
 mod floods;
@@ -75,9 +77,7 @@ fn main() -> ExitCode {
         tiers::a_forged_token_reaches_no_store,
         tiers::a_thousand_first_uses_are_one_query,
         tiers::unknown_tokens_are_remembered_apart,
-        tiers::redis_may_fail_in_any_way,
         tiers::a_late_reply_has_no_reader,
-        tiers::what_redis_holds_is_sealed,
         tiers::postgres_may_be_away,
         tiers::nothing_is_older_than_max_staleness,
         tiers::without_the_feed_entries_are_refreshed_ahead,
@@ -170,8 +170,6 @@ fn main() -> ExitCode {
         edges::a_denial_carries_the_request_id_of_the_logs,
         failover::a_standby_that_lost_transactions_takes_over,
         failover::ids_given_out_twice_hide_no_change,
-        failover::a_read_only_postgres_serves,
-        failover::postgres_may_restart_under_load,
         promotion::a_statement_under_way_at_a_promotion_hides_no_change,
         relay::followers_obey_without_polling,
         relay::another_takes_over,
@@ -182,7 +180,28 @@ fn main() -> ExitCode {
         clocks::a_step_revives_nothing_and_wakes_no_herd,
         clocks::a_step_back_makes_no_entry_younger,
         clocks::a_step_hides_no_replica_from_who_waits,
+        faults::redis_fails_on_the_wire,
+        faults::a_dead_redis_costs_a_look_up_one_box,
+        faults::redis_is_full_then_flushed,
+        faults::redis_is_restored_from_an_old_dump,
+        faults::what_redis_holds_is_sealed,
+        faults::another_key_seals_what_nobody_here_opens,
+        faults::postgres_is_stopped,
+        faults::postgres_is_black_holed,
+        faults::postgres_is_cut_short,
+        faults::postgres_is_slow,
+        faults::postgres_is_restarted,
+        faults::postgres_has_no_connection_left,
+        faults::postgres_is_a_standby,
+        faults::postgres_is_read_only,
+        faults::redis_and_postgres_are_away,
+        faults::the_feed_is_cut,
+        faults::the_feed_is_black_holed,
+        faults::one_of_two_replicas_is_killed,
+        faults::one_of_two_replicas_is_frozen,
+        faults::two_replicas_are_replaced,
         losses::beyond_the_horizon_everything_is_read_again,
+        losses::a_feed_that_heals_has_missed_nothing,
         losses::a_bulk_change_does_not_stop_the_feed,
         losses::connections_that_lead_nowhere_are_given_up,
         feed::every_change_is_obeyed_everywhere,
@@ -206,9 +225,11 @@ fn main() -> ExitCode {
         floods::paced_unknown_tokens_cost_a_bounded_rate,
     ];
     let conclusion = libtest_mimic::run(&arguments, trials);
+    println!("answers under load: {}", suite.answers);
+    let wrong_allows = suite.answers.wrong_allows();
     let leaks = Arc::into_inner(suite).map(leaks::search).unwrap_or_default();
     for leak in &leaks {
         println!("a plaintext token was found in {leak}");
     }
-    if leaks.is_empty() { conclusion.exit_code() } else { ExitCode::FAILURE }
+    if leaks.is_empty() && wrong_allows == 0 { conclusion.exit_code() } else { ExitCode::FAILURE }
 }

@@ -1,6 +1,7 @@
 //! A TCP proxy that can go wrong in chosen ways.
 
 use std::{
+    io,
     net::SocketAddr,
     sync::{
         Arc,
@@ -14,6 +15,7 @@ use tokio::{
     net::{TcpListener, TcpStream, tcp::OwnedReadHalf, tcp::OwnedWriteHalf},
     sync::watch,
     task::JoinSet,
+    time::sleep,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -27,6 +29,11 @@ pub(crate) enum Mode {
     BlackHole,
     /// Replies come this much later.
     Delay(Duration),
+    /// Replies come at this many bytes a second.
+    Throttle(usize),
+    /// Of a reply of at least this many bytes half arrives, then the connection is closed. Shorter
+    /// ones, such as greetings, pass.
+    CutReplies(usize),
 }
 
 /// Listens on a port of its own until dropped.
@@ -143,12 +150,8 @@ async fn carry(client: TcpStream, server: SocketAddr, wire: Wire, counts: [Arc<A
         let ((from_client, to_client), (from_server, to_server)) =
             (client.into_split(), server.into_split());
         let [upward, downward] = counts;
-        let up = copy(from_client, to_server, wire.clone(), |_| Duration::ZERO, upward);
-        let later = |mode| match mode {
-            Mode::Delay(delay) => delay,
-            _ => Duration::ZERO,
-        };
-        let down = copy(from_server, to_client, wire.clone(), later, downward);
+        let up = copy(from_client, to_server, wire.clone(), |_| Mode::Pass, upward);
+        let down = copy(from_server, to_client, wire.clone(), |mode| mode, downward);
         tokio::select! { () = up => {} () = down => {} }
     };
     tokio::select! {
@@ -162,7 +165,7 @@ async fn copy(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut wire: Wire,
-    delay: fn(Mode) -> Duration,
+    manner: fn(Mode) -> Mode,
     count: Arc<AtomicU64>,
 ) {
     let mut buffer = vec![0; 65536];
@@ -175,9 +178,29 @@ async fn copy(
             std::future::pending::<()>().await;
         }
         count.fetch_add(read as u64, Relaxed);
-        tokio::time::sleep(delay(mode)).await;
-        if to.write_all(&buffer[..read]).await.is_err() {
+        let written = match manner(mode) {
+            Mode::CutReplies(length) if read >= length => {
+                let _ = to.write_all(&buffer[..read / 2]).await;
+                return;
+            }
+            Mode::Throttle(rate) => trickle(&mut to, &buffer[..read], rate).await,
+            Mode::Delay(delay) => {
+                sleep(delay).await;
+                to.write_all(&buffer[..read]).await
+            }
+            _ => to.write_all(&buffer[..read]).await,
+        };
+        if written.is_err() {
             return;
         }
     }
+}
+
+async fn trickle(to: &mut OwnedWriteHalf, bytes: &[u8], rate: usize) -> io::Result<()> {
+    const PIECES_A_SECOND: usize = 20;
+    for piece in bytes.chunks((rate / PIECES_A_SECOND).max(1)) {
+        to.write_all(piece).await?;
+        sleep(Duration::from_secs(1) / PIECES_A_SECOND as u32).await;
+    }
+    Ok(())
 }

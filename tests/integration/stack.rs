@@ -31,6 +31,8 @@ pub(crate) struct Server {
     pub(crate) bin: String,
     #[serde(default)]
     pub(crate) access_log: String,
+    #[serde(default)]
+    pub(crate) admin_port: u16,
     pub(crate) log: String,
 }
 
@@ -72,6 +74,17 @@ impl Stack {
 
     pub(crate) fn signal(&self, server: &Server, signal: &str) {
         self.ask(json!({ "do": "signal", "id": server.id, "signal": signal })).unwrap();
+    }
+
+    /// For a process that has to come back where it was.
+    pub(crate) fn free_port(&self) -> u16 {
+        let answer = self.ask(json!({ "do": "free-port" })).unwrap();
+        answer["port"].as_u64().unwrap().try_into().unwrap()
+    }
+
+    /// Whether a process has not ended.
+    pub(crate) fn is_running(&self, server: &Server) -> bool {
+        self.ask(json!({ "do": "status", "id": server.id })).unwrap()["running"] == true
     }
 
     /// One request, one answer; the error is the supervisor's.

@@ -155,41 +155,6 @@ pub(crate) async fn unknown_tokens_are_remembered_apart(suite: Arc<Suite>) {
     assert_eq!(lookups(&replica, "principal", "postgres", "hit").await, 1, "it was not evicted");
 }
 
-pub(crate) async fn redis_may_fail_in_any_way(suite: Arc<Suite>) {
-    let world = suite.world().await;
-    let proxy = Proxy::to(suite.valkey.port).await;
-    let redis = redis_through(&world, &suite, &proxy);
-    let replica = world.serve(&[&redis, "redis.timeout=20ms"]).await;
-    let modes = [
-        Mode::Refuse,
-        Mode::Pass,
-        Mode::BlackHole,
-        Mode::Pass,
-        Mode::Delay(Duration::from_millis(500)),
-        Mode::Pass,
-    ];
-    for mode in modes {
-        proxy.set(mode);
-        for _ in 0..20 {
-            let (hot, cold) = (reader(&world).await, reader(&world).await);
-            assert_eq!(status(&replica, &hot).await, 200, "{mode:?}");
-            assert_eq!(status(&replica, &hot).await, 200, "{mode:?}");
-            assert_eq!(status(&replica, &cold).await, 200, "{mode:?}");
-        }
-        if mode == Mode::Pass {
-            // It is used again: the breaker lets a probe through each second.
-            eventually("Redis to be used again", async || {
-                let before = lookups(&replica, "principal", "redis", "miss").await;
-                assert_eq!(status(&replica, &reader(&world).await).await, 200);
-                lookups(&replica, "principal", "redis", "miss").await > before
-            })
-            .await;
-        } else {
-            assert!(lookups(&replica, "principal", "redis", "open").await > 0, "{mode:?}");
-        }
-    }
-}
-
 /// One reply comes late. Whoever asks next must get the answer to their own question.
 pub(crate) async fn a_late_reply_has_no_reader(suite: Arc<Suite>) {
     let world = suite.world().await;
@@ -219,45 +184,6 @@ pub(crate) async fn a_late_reply_has_no_reader(suite: Arc<Suite>) {
         let next = reader(&world).await;
         assert_eq!(status(&replica, &next).await, 200);
         assert_eq!(lookups(&replica, "principal", "redis", "refused").await, 0, "a foreign reply");
-    }
-}
-
-/// Whoever can write to Redis can deny service, and no more.
-pub(crate) async fn what_redis_holds_is_sealed(suite: Arc<Suite>) {
-    let world = suite.world().await;
-    let (good, bad) = (reader(&world).await, world.token(&[]).await);
-    let writer = world.serve(&[]).await;
-    assert_eq!((status(&writer, &good).await, status(&writer, &bad).await), (200, 403));
-    entries_written(&world, 3).await;
-
-    let client = redis::Client::open(world.redis_url.as_str()).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    let key = |token: &Token| format!("patgate:1:principal:{}", token.id);
-    let genuine: Vec<u8> =
-        redis::cmd("GET").arg(key(&good)).query_async(&mut connection).await.unwrap();
-    let mut newer = genuine.clone();
-    newer[0] += 1;
-    let mut changed = genuine.clone();
-    *changed.last_mut().unwrap() ^= 1;
-    for planted in [genuine.clone(), newer, changed, b"garbage".to_vec(), Vec::new()] {
-        let _: () = redis::cmd("SET")
-            .arg(key(&bad))
-            .arg(planted)
-            .query_async(&mut connection)
-            .await
-            .unwrap();
-        let replica = world.serve(&[]).await;
-        assert_eq!(status(&replica, &bad).await, 403);
-        assert_eq!(lookups(&replica, "principal", "redis", "refused").await, 1);
-        eventually("the entry to be repaired", async || {
-            let held: Vec<u8> = redis::cmd("GET")
-                .arg(key(&bad))
-                .query_async(&mut connection.clone())
-                .await
-                .unwrap_or_default();
-            held != genuine && held.first() == genuine.first() && held.len() > 40
-        })
-        .await;
     }
 }
 

@@ -1,0 +1,45 @@
+//! The feed is lost, and nothing else.
+
+use std::{sync::Arc, time::Instant};
+
+use super::{Front, SHORT, STALENESS, turned};
+use crate::{
+    fleet::MODELS,
+    harness::Suite,
+    load::{Law, WELL},
+    proxy::{Mode, Proxy},
+    tiers::{feed_through, reader, revoke},
+};
+
+pub(crate) async fn the_feed_is_cut(suite: Arc<Suite>) {
+    the_feed_is_lost(&suite, Mode::Refuse).await;
+}
+
+pub(crate) async fn the_feed_is_black_holed(suite: Arc<Suite>) {
+    the_feed_is_lost(&suite, Mode::BlackHole).await;
+}
+
+async fn the_feed_is_lost(suite: &Suite, mode: Mode) {
+    let world = suite.world().await;
+    let proxy = Proxy::to(suite.postgres.port).await;
+    let feed = feed_through(&world, suite, &proxy);
+    let front = Front::of(&world, &[&feed, SHORT[0], SHORT[1]]).await;
+    let load = front.load(&world).await;
+    // In use, an entry is renewed ahead of the bound. This one is known, and left alone.
+    let quiet = reader(&world).await;
+    front.fleet.all_answer(&quiet, MODELS, 200).await;
+    proxy.set(mode);
+    load.law(Law { turning: &[200, 401], ..WELL });
+    revoke(&world, &quiet).await;
+    revoke(&world, &load.turning).await;
+    let committed = Instant::now();
+    load.law_from(committed + STALENESS, turned(WELL));
+    load.until(committed + STALENESS).await;
+    front.fleet.all_answer(&quiet, MODELS, 401).await;
+    // Once more, so that everything in use had to be read again.
+    load.until(committed + 2 * STALENESS).await;
+    proxy.set(Mode::Pass);
+    load.bear(front.fleet.polled(2)).await;
+    load.bear(load.more(turned(WELL), 20)).await;
+    load.end(&format!("the feed lost ({mode:?})")).await;
+}

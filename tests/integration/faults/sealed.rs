@@ -1,0 +1,139 @@
+//! Whoever can write to Redis can make patgate ask Postgres, and no more.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use patgate::keyring;
+use redis::aio::MultiplexedConnection;
+
+use super::Front;
+use crate::{
+    fleet::{MODELS, PATIENT, answer},
+    harness::{Suite, Token},
+    load::{Kind, Law, WELL},
+    tiers::{eventually, lookups, reader, revoke},
+};
+
+fn key(token: &Token) -> String {
+    format!("patgate:1:principal:{}", token.id)
+}
+
+pub(super) async fn connect(url: &str) -> MultiplexedConnection {
+    let client = redis::Client::open(url).unwrap();
+    client.get_multiplexed_async_connection().await.unwrap()
+}
+
+async fn held(redis: &MultiplexedConnection, token: &Token) -> Vec<u8> {
+    redis::cmd("GET").arg(key(token)).query_async(&mut redis.clone()).await.unwrap_or_default()
+}
+
+pub(super) async fn all_held(redis: &MultiplexedConnection, tokens: &[&Token]) {
+    eventually("entries in Redis", async || {
+        join_all(tokens.iter().map(|token| held(redis, token))).await.iter().all(|v| !v.is_empty())
+    })
+    .await;
+}
+
+async fn plant(redis: &MultiplexedConnection, values: &[(String, Vec<u8>)]) {
+    let mut pipeline = redis::pipe();
+    for (key, value) in values {
+        pipeline.set(key, value).ignore();
+    }
+    pipeline.query_async::<()>(&mut redis.clone()).await.unwrap();
+}
+
+pub(crate) async fn what_redis_holds_is_sealed(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let front = Front::of(&world, &PATIENT).await;
+    let load = front.load(&world).await;
+    let redis = connect(&world.redis_url).await;
+    // One token that may nothing, and one of which an earlier state will be put back.
+    let (poor, turning) = (world.token(&[]).await, &load.turning);
+    load.bear(front.fleet.all_answer(&poor, MODELS, 403)).await;
+    load.bear(all_held(&redis, &[&poor, turning, &load.hot[0]])).await;
+    let (rich, old) = (held(&redis, &load.hot[0]).await, held(&redis, turning).await);
+    let forgeries = forgeries(&rich);
+
+    // By replicas that have nothing in memory, one for each.
+    for forgery in &forgeries {
+        plant(&redis, &[(key(&poor), forgery.clone())]).await;
+        let replica = world.serve(&PATIENT).await;
+        assert_eq!(load.bear(answer(&replica, &poor, MODELS)).await, 403);
+        assert_eq!(lookups(&replica, "principal", "redis", "refused").await, 1);
+        load.bear(repaired(&redis, &poor, forgery)).await;
+    }
+    // What is kept under the name of another release is nothing to this one.
+    let newer = key(&poor).replace(":1:", ":2:");
+    redis::cmd("DEL").arg(key(&poor)).exec_async(&mut redis.clone()).await.unwrap();
+    plant(&redis, &[(newer, rich.clone())]).await;
+    let replica = world.serve(&PATIENT).await;
+    assert_eq!(load.bear(answer(&replica, &poor, MODELS)).await, 403);
+    assert_eq!(lookups(&replica, "principal", "redis", "miss").await, 1);
+
+    // A genuine value from before the revocation.
+    load.law(Law { turning: &[200, 401], ..WELL });
+    revoke(&world, turning).await;
+    load.bear(front.fleet.turn("revoked", (turning, MODELS), 200, 401)).await;
+    load.law(super::turned(WELL));
+    plant(&redis, &[(key(turning), old.clone())]).await;
+    let replica = world.serve(&PATIENT).await;
+    assert_eq!(load.bear(answer(&replica, turning, MODELS)).await, 401);
+    assert_eq!(lookups(&replica, "principal", "redis", "stale").await, 1);
+    load.bear(repaired(&redis, turning, &old)).await;
+
+    // Under every token that is about to be used.
+    let values = load.cold.iter().zip(forgeries.iter().cycle());
+    let values: Vec<_> = values.map(|(token, forgery)| (key(token), forgery.clone())).collect();
+    plant(&redis, &values).await;
+    let next = load.count(Kind::Cold, 200) as usize + 5;
+    let refused = async || front.lookups("redis", "refused").await;
+    load.bear(eventually("values to be refused", async || refused().await > 60)).await;
+    let used = load.cold.iter().zip(&values).skip(next).take(2 * forgeries.len());
+    for (token, (_, planted)) in used {
+        load.bear(repaired(&redis, token, planted)).await;
+    }
+    println!("{} values refused under load", refused().await);
+    load.end("Redis holds what is not ours").await;
+}
+
+/// What somebody might write who has read everything.
+fn forgeries(genuine: &[u8]) -> [Vec<u8>; 6] {
+    let (mut newer, mut changed) = (genuine.to_vec(), genuine.to_vec());
+    newer[0] += 1;
+    *changed.last_mut().unwrap() ^= 1;
+    let half = genuine[..genuine.len() / 2].to_vec();
+    [genuine.to_vec(), newer, changed, half, b"garbage".to_vec(), Vec::new()]
+}
+
+async fn repaired(redis: &MultiplexedConnection, token: &Token, planted: &[u8]) {
+    eventually("the entry to be repaired", async || {
+        let held = held(redis, token).await;
+        held != planted && held.len() > 40
+    })
+    .await;
+}
+
+/// Sealed by a replica whose ring has a newer key first. Its tokens are ours; its entries are not,
+/// until we know that key.
+pub(crate) async fn another_key_seals_what_nobody_here_opens(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let ring = suite.dir.path().join(format!("{}-rotated.keys", world.database));
+    let first = keyring::new_line(&"k2".parse().unwrap()).unwrap();
+    let second = std::fs::read_to_string(&world.keyring_file).unwrap();
+    std::fs::write(&ring, format!("{}\n{second}", first.trim())).unwrap();
+    let ring = format!("keyring_file={}", ring.display());
+    let front = Front::of(&world, &PATIENT).await;
+    let load = front.load(&world).await;
+    let rotated = world.serve(&[&ring, PATIENT[0], PATIENT[1]]).await;
+    let redis = connect(&world.redis_url).await;
+    for _ in 0..8 {
+        let token = reader(&world).await;
+        assert_eq!(load.bear(answer(&rotated, &token, MODELS)).await, 200);
+        load.bear(eventually("an entry", async || !held(&redis, &token).await.is_empty())).await;
+        let theirs = held(&redis, &token).await;
+        load.bear(front.fleet.all_answer(&token, MODELS, 200)).await;
+        load.bear(repaired(&redis, &token, &theirs)).await;
+    }
+    assert!(front.lookups("redis", "refused").await >= 8);
+    load.end("Redis holds what another key ring sealed").await;
+}

@@ -1,0 +1,253 @@
+//! Requests through Envoy without a pause, each answer of which is judged at once.
+//!
+//! A test says what may be answered to tokens of each kind, and changes it as a fault goes by. An
+//! answer is legal if it was at any moment between its sending and its arrival. One that is not
+//! fails the test.
+
+mod law;
+mod ledger;
+mod tokens;
+
+use std::{
+    future::Future,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+use self::{
+    Kind::{Cold, Forged, Hot, Revoked, Turning},
+    tokens::{TOKENS, Tokenry, forged},
+};
+pub(crate) use self::{
+    law::{Kind, Law, WELL},
+    ledger::Ledger,
+};
+use crate::{
+    fleet::{MODELS, answer},
+    harness::{Replica, Token, World},
+    http::Session,
+    tiers::eventually,
+    wire::PATIENCE,
+};
+
+/// Each with the moment from which it is in force, in order.
+type Laws = Arc<Mutex<Vec<(Instant, Law)>>>;
+
+/// How often each client sends, unless an answer takes longer.
+const PACE: [(Kind, usize, Duration); 5] = [
+    (Hot, 4, Duration::from_millis(20)),
+    (Cold, 2, Duration::from_millis(40)),
+    (Revoked, 2, Duration::from_millis(40)),
+    (Turning, 1, Duration::from_millis(20)),
+    (Forged, 1, Duration::from_millis(40)),
+];
+/// For a connection that ended without an answer.
+const NOTHING: u16 = 0;
+
+pub(crate) struct Load {
+    laws: Laws,
+    answers: Ledger,
+    illegal: watch::Receiver<Option<String>>,
+    pub(crate) hot: Vec<Token>,
+    pub(crate) revoked: Vec<Token>,
+    pub(crate) turning: Token,
+    /// In the order of their use.
+    pub(crate) cold: Vec<Token>,
+    clients: JoinSet<()>,
+}
+
+/// What the clients of one kind share.
+struct Client {
+    kind: Kind,
+    port: u16,
+    bearers: Vec<String>,
+    next: AtomicUsize,
+    laws: Laws,
+    /// Of this load, and of all.
+    ledgers: [Ledger; 2],
+    illegal: watch::Sender<Option<String>>,
+}
+
+impl Load {
+    /// Sends through the Envoy at that port, and returns when tokens of each kind were answered.
+    pub(crate) async fn start(world: &World<'_>, envoy: u16) -> Self {
+        let Tokenry { hot, cold, revoked, turning } = Tokenry::mint(world).await;
+        let forged = forged();
+        let laws = Laws::new(Mutex::new(vec![(Instant::now(), WELL)]));
+        let ledgers = [Ledger::default(), world.suite.answers.clone()];
+        let (report, illegal) = watch::channel(None);
+        let mut clients = JoinSet::new();
+        for (kind, count, pace) in PACE {
+            let tokens = match kind {
+                Hot => hot.as_slice(),
+                Cold => &cold,
+                Revoked => &revoked,
+                Turning => std::slice::from_ref(&turning),
+                Forged => &forged,
+            };
+            let client = Arc::new(Client {
+                kind,
+                port: envoy,
+                bearers: tokens.iter().map(Token::bearer).collect(),
+                next: AtomicUsize::new(0),
+                laws: Arc::clone(&laws),
+                ledgers: ledgers.clone(),
+                illegal: report.clone(),
+            });
+            for _ in 0..count {
+                clients.spawn(Arc::clone(&client).run(pace));
+            }
+        }
+        let [answers, _] = ledgers;
+        let load = Self { laws, answers, illegal, hot, revoked, turning, cold, clients };
+        load.bear(load.more(WELL, TOKENS as u64)).await;
+        load
+    }
+
+    /// Makes sure that a replica knows every token that is asked for again and again.
+    pub(crate) async fn known_to(&self, replica: &Replica) {
+        let law = self.laws.lock().unwrap().last().unwrap().1;
+        let turning = std::slice::from_ref(&self.turning);
+        for (kind, tokens) in [(Hot, &self.hot[..]), (Revoked, &self.revoked), (Turning, turning)] {
+            for token in tokens {
+                let status = self.bear(answer(replica, token, MODELS)).await;
+                assert!(law.allows(kind, status), "{status} to a {kind:?} token by a newcomer");
+            }
+        }
+    }
+
+    /// The law from now on.
+    pub(crate) fn law(&self, law: Law) -> Instant {
+        let now = Instant::now();
+        self.law_from(now, law);
+        now
+    }
+
+    /// The law from some moment on, until another is made. Ones that are to come into force later
+    /// are void.
+    pub(crate) fn law_from(&self, from: Instant, law: Law) {
+        let mut laws = self.laws.lock().unwrap();
+        laws.retain(|(other, _)| *other < from);
+        laws.push((from, law));
+    }
+
+    /// `happens`, unless an illegal answer comes first.
+    pub(crate) async fn bear<T>(&self, happens: impl Future<Output = T>) -> T {
+        let mut illegal = self.illegal.clone();
+        let answer = async {
+            match illegal.wait_for(Option::is_some).await {
+                Ok(answer) => answer.clone().unwrap(),
+                Err(_) => "every client has ended".to_owned(),
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = answer => panic!("{answer}"),
+            done = happens => done,
+        }
+    }
+
+    /// Until each kind was answered some times more, as the law has it.
+    pub(crate) async fn more(&self, law: Law, times: u64) {
+        for (kind, _, _) in PACE {
+            let count = || self.answers.count(kind, |status| law.allows(kind, status));
+            let enough = count() + times;
+            eventually(&format!("{times} answers to {kind:?} tokens"), async || count() >= enough)
+                .await;
+        }
+    }
+
+    /// Goes on until that moment.
+    pub(crate) async fn until(&self, moment: Instant) {
+        self.bear(tokio::time::sleep_until(moment.into())).await;
+    }
+
+    /// How often a kind was answered so.
+    pub(crate) fn count(&self, kind: Kind, status: u16) -> u64 {
+        self.answers.count(kind, |answered| answered == status)
+    }
+
+    /// No request after this. Prints what was answered.
+    pub(crate) async fn end(mut self, row: &str) {
+        self.clients.shutdown().await;
+        if let Some(answer) = &*self.illegal.borrow() {
+            panic!("{answer}");
+        }
+        println!("{row}: {}", self.answers);
+    }
+}
+
+impl Client {
+    async fn run(self: Arc<Self>, pace: Duration) {
+        let mut session = Session::new(self.port);
+        let mut pace = interval(pace);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            pace.tick().await;
+            let turn = self.next.fetch_add(1, Relaxed);
+            let Some(bearer) = self.bearer(turn) else {
+                return self.tell("no cold tokens are left".to_owned());
+            };
+            let sent = Instant::now();
+            let answer = timeout(PATIENCE, session.get(MODELS, bearer)).await;
+            let arrived = Instant::now();
+            let (status, problem) = match answer {
+                Ok(Ok(status)) => (status, String::new()),
+                Ok(Err(error)) => {
+                    session = Session::new(self.port);
+                    (NOTHING, error.to_string())
+                }
+                Err(_) => return self.tell(format!("no answer to a {:?} token", self.kind)),
+            };
+            self.judge(status, &problem, sent, arrived);
+        }
+    }
+
+    fn bearer(&self, turn: usize) -> Option<&String> {
+        let turn = if self.kind == Cold { turn } else { turn % self.bearers.len() };
+        self.bearers.get(turn)
+    }
+
+    fn judge(&self, status: u16, problem: &str, sent: Instant, arrived: Instant) {
+        let kind = self.kind;
+        let (legal, law, since) = {
+            let laws = self.laws.lock().unwrap();
+            let ends = laws.iter().skip(1).map(|(from, _)| Some(*from)).chain([None]);
+            let in_force = laws
+                .iter()
+                .zip(ends)
+                .filter(|((from, _), end)| *from <= arrived && end.is_none_or(|end| sent < end));
+            let legal = in_force.clone().any(|((_, law), _)| law.allows(kind, status));
+            let (from, law) = in_force.last().map_or(laws[0], |(law, _)| *law);
+            (legal, law, sent.saturating_duration_since(from))
+        };
+        for ledger in &self.ledgers {
+            ledger.add(kind, status, !legal && status == 200);
+        }
+        if !legal {
+            self.tell(format!(
+                "{status} {problem} to a {kind:?} token, sent {since:?} into {law:?}, which took \
+                 {:?}",
+                arrived - sent
+            ));
+        }
+    }
+
+    /// The first one to tell is heard.
+    fn tell(&self, what: String) {
+        self.illegal.send_if_modified(|told| {
+            let first = told.is_none();
+            told.get_or_insert(what);
+            first
+        });
+    }
+}

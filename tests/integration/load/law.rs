@@ -1,0 +1,42 @@
+//! Kinds of tokens, and what may be answered to each.
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    /// Used all the time, and good.
+    Hot,
+    /// Good, and used once.
+    Cold,
+    /// Revoked, and known to be, before anything goes wrong.
+    Revoked,
+    /// Used all the time; the test revokes it at some point.
+    Turning,
+    /// Of another key ring.
+    Forged,
+}
+
+/// What may be answered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Law {
+    pub(crate) hot: &'static [u16],
+    pub(crate) cold: &'static [u16],
+    pub(crate) revoked: &'static [u16],
+    pub(crate) turning: &'static [u16],
+    pub(crate) forged: &'static [u16],
+}
+
+/// When all is well.
+pub(crate) const WELL: Law =
+    Law { hot: &[200], cold: &[200], revoked: &[401], turning: &[200], forged: &[401] };
+
+impl Law {
+    pub(super) fn allows(&self, kind: Kind, status: u16) -> bool {
+        let legal = match kind {
+            Kind::Hot => self.hot,
+            Kind::Cold => self.cold,
+            Kind::Revoked => self.revoked,
+            Kind::Turning => self.turning,
+            Kind::Forged => self.forged,
+        };
+        legal.contains(&status)
+    }
+}

@@ -1,0 +1,77 @@
+//! Mints tokens in bulk.
+
+use patgate::{
+    keyring::{self, KeyRing},
+    token::{Prefixes, TokenId, Tokens},
+};
+use uuid::Uuid;
+
+use crate::{
+    harness::{Token, World},
+    tiers::{reader, revoke},
+};
+
+/// Of each kind but cold ones, and but the one that turns.
+pub(super) const TOKENS: usize = 8;
+/// Enough for two clients for 80 s.
+const COLD_TOKENS: usize = 4000;
+
+/// Tokens for a load, not yet in use.
+pub(crate) struct Tokenry {
+    pub(super) hot: Vec<Token>,
+    /// In the order of their use.
+    pub(super) cold: Vec<Token>,
+    pub(super) revoked: Vec<Token>,
+    pub(super) turning: Token,
+}
+
+impl Tokenry {
+    pub(crate) async fn mint(world: &World<'_>) -> Self {
+        let (hot, revoked) = (many(world, TOKENS).await, many(world, TOKENS).await);
+        for token in &revoked {
+            revoke(world, token).await;
+        }
+        Self { hot, revoked, turning: reader(world).await, cold: many(world, COLD_TOKENS).await }
+    }
+}
+
+/// Of a key ring that is not ours.
+pub(super) fn forged() -> Vec<Token> {
+    let line = keyring::new_line(&"k1".parse().unwrap()).unwrap();
+    let stranger = Tokens::new(Prefixes::default(), KeyRing::parse(&line).unwrap());
+    (0..TOKENS).map(|_| mint(&stranger).0).collect()
+}
+
+fn mint(tokens: &Tokens) -> (Token, String) {
+    let minted = tokens.mint(TokenId(Uuid::now_v7())).unwrap();
+    let digest = minted.digest.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    (Token { id: minted.id, text: minted.plain.expose().to_owned() }, digest)
+}
+
+/// Tokens of Ann's that may read models in `acme`, by two statements that no log holds: other
+/// tests count in it.
+async fn many(world: &World<'_>, count: usize) -> Vec<Token> {
+    let (tokens, digests): (Vec<_>, Vec<_>) = (0..count).map(|_| mint(&world.tokens)).unzip();
+    let (ids, hex): (Vec<_>, Vec<_>) =
+        tokens.iter().zip(&digests).map(|(t, d)| (t.id.to_string(), d.as_str())).unzip();
+    let (ids, hex, user, domain) =
+        (ids.join(","), hex.join(","), world.id("ann"), world.id("acme"));
+    let sql = format!(
+        "BEGIN;
+         INSERT INTO patgate.pats (id, user_id, name, digest, key_id, issued_at, expires_at)
+             SELECT id, '{user}', id, decode(digest, 'hex'), 'k1',
+                    now() - interval '1 year', now() + interval '1 hour'
+             FROM unnest('{{{ids}}}'::uuid[], '{{{hex}}}'::text[]) AS t (id, digest);
+         INSERT INTO patgate.pat_scopes
+             SELECT gen_random_uuid(), id, '{domain}', 'models', '*', 'llm_read'
+             FROM unnest('{{{ids}}}'::uuid[]) AS t (id);
+         COMMIT"
+    );
+    let mut connection = world.postgres.acquire().await.unwrap();
+    for sql in ["SET log_statement = 'none'", &sql, "RESET log_statement"] {
+        let run = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *connection);
+        run.await.unwrap_or_else(|error| panic!("{error}"));
+    }
+    world.suite.minted.lock().unwrap().extend(tokens.iter().map(|token| token.text.clone()));
+    tokens
+}

@@ -67,7 +67,8 @@ impl Lease {
     }
 }
 
-/// Hands leases to the administrators, those of others too.
+/// Hands leases to the administrators, those of others too. An old one that a leader hands on must
+/// not replace what its replica has said since; and the clock may have been put back.
 pub(super) async fn renew(pool: &PgPool, notes: &[Note]) {
     let row = |note: &Note| {
         let Note { id, name, snapshot, watermark, max_staleness } = note;
@@ -87,7 +88,8 @@ pub(super) async fn renew(pool: &PgPool, notes: &[Note]) {
         "INSERT INTO patgate.replicas (id, name, snapshot, watermark, max_staleness) VALUES {}
          ON CONFLICT (id) DO UPDATE
              SET snapshot = excluded.snapshot, watermark = excluded.watermark
-             WHERE replicas.watermark <= excluded.watermark;
+             WHERE (pg_snapshot_xmax(replicas.snapshot), replicas.watermark)
+                 <= (pg_snapshot_xmax(excluded.snapshot), excluded.watermark);
          DELETE FROM patgate.replicas WHERE watermark + 2 * max_staleness < now()",
         rows.join(",")
     );

@@ -245,7 +245,8 @@ pub(crate) async fn a_herd_is_served(suite: Arc<Suite>) {
     println!(
         "{TOKENS} first uses took {took:?}, {queries} queries; asked {tries:?}, 503 {refusals:?}"
     );
-    assert!(busiest <= CONNECTIONS + 2, "{busiest} connections, two of them the feed's");
+    // Two are the feed's, and one writes behind.
+    assert!(busiest <= CONNECTIONS + 3, "{busiest} connections");
     let mut asked = BTreeMap::new();
     for line in world.statements() {
         let Some((_, ids)) = line.split_once("p.id = ANY ('{") else { continue };

@@ -37,6 +37,7 @@ mod fleet;
 mod floods;
 mod last_use;
 mod losses;
+mod promises;
 mod promotion;
 mod propagation;
 mod races;
@@ -224,6 +225,12 @@ fn main() -> ExitCode {
         floods::a_herd_is_served,
         floods::paced_unknown_tokens_cost_a_bounded_rate,
     ];
+    let mut trials = trials;
+    let names: Vec<String> = trials.iter().map(|trial| trial.name().to_owned()).collect();
+    trials.push(Trial::test("promises::name_their_tests", move || {
+        promises::name_their_tests(&names);
+        Ok(())
+    }));
     let conclusion = libtest_mimic::run(&arguments, trials);
     println!("answers under load: {}", suite.answers);
     let wrong_allows = suite.answers.wrong_allows();

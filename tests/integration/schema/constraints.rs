@@ -152,7 +152,7 @@ const COLUMNS: &[Column] = &[
             "INSERT INTO patgate.pats (id, user_id, name, digest, key_id, expires_at, description)
                  VALUES (gen_random_uuid(), '{ann}', 'n', sha256('x'), 'k', now() + '1 hour', {})",
         good: &["''", "repeat('n', 2000)"],
-        bad: &["NULL", "repeat('n', 2001)"],
+        bad: &["NULL", "repeat('n', 2001)", "E'a\\nb'"],
     },
     Column {
         insert: "INSERT INTO patgate.pats (id, user_id, name, digest, key_id, expires_at)

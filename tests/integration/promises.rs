@@ -1,0 +1,36 @@
+//! What the documents say is shown by a test has that test.
+
+use std::fs;
+
+use crate::stack::project;
+
+/// Panics unless every test that a document names is among `tests`. `group::*` stands for all of a
+/// group; names of unit tests begin with that of a module of the library.
+pub(crate) fn name_their_tests(tests: &[String]) {
+    let mut named = 0;
+    for document in ["docs/guarantees.md", "docs/security.md"] {
+        let text = fs::read_to_string(project(document)).unwrap();
+        for name in text.split('`').skip(1).step_by(2).filter(|name| is_of_a_test(name)) {
+            let known = match name.strip_suffix('*') {
+                Some(group) => tests.iter().any(|test| test.starts_with(group)),
+                None => tests.iter().any(|test| test == name),
+            };
+            assert!(known, "{document}: there is no test `{name}`");
+            named += 1;
+        }
+    }
+    assert!(named > 50, "only {named} tests are named");
+}
+
+fn is_of_a_test(name: &str) -> bool {
+    let module = |part: &str| part.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    let Some((group, rest)) = name.split_once("::") else { return false };
+    let of_the_library = rest.contains("tests::") || rest.starts_with("model");
+    module(group)
+        && !of_the_library
+        && rest.bytes().all(|b| b == b'*' || b == b':' || module_byte(b))
+}
+
+fn module_byte(byte: u8) -> bool {
+    byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'
+}

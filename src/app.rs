@@ -20,7 +20,7 @@ use crate::{
     resolve::{Freshness, Load, Memory, Resolver, Shared, Tiers, postgres::lookups, redis::Redis},
     response::HeaderNames,
     schema,
-    server::{self, BindError, Lifetimes, Listeners, ServeError},
+    server::{self, BindError, Lifetimes, Listeners},
     telemetry::{self, Metrics},
     token::Tokens,
     writer::Writer,
@@ -65,9 +65,6 @@ pub enum Error {
     /// The operating system gives no signals.
     #[error("signals: {0}")]
     Signal(#[from] std::io::Error),
-    /// The server failed.
-    #[error(transparent)]
-    Serve(#[from] ServeError),
 }
 
 impl App {
@@ -208,11 +205,10 @@ impl App {
         };
         let scribe = tokio::spawn(self.scribe.run(stop.clone()));
         let canary = OptionFuture::from(self.canary.map(|canary| tokio::spawn(canary.run(stop))));
-        let served =
-            server::run(self.listeners, self.edge, self.registry, self.lifetimes, shutdown).await;
+        server::run(self.listeners, self.edge, self.registry, self.lifetimes, shutdown).await;
         drop(stop_tasks);
         let _ = timeout(LAST_WRITES, join(scribe, canary)).await;
-        Ok(served?)
+        Ok(())
     }
 }
 

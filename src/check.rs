@@ -4,16 +4,15 @@ use std::{borrow::Cow, future::Future, panic::AssertUnwindSafe, sync::Arc, time:
 
 use futures_util::FutureExt;
 use tokio::time::timeout;
-use tonic::{Request, Response, Status, async_trait};
 use uuid::Uuid;
 
 use crate::{
     api::{Apis, ErrorStyle},
     clock::{Clock, Tick},
+    codec::HttpRequest,
     decide,
     decision::{Decision, Denial, Malformed, Refusal},
     last_use::LastUses,
-    proto::{CheckRequest, service::authorization_server::Authorization},
     request::{self, AuthRequest, Parts},
     resolve::{Resolver, Unavailable},
     response::{Addressee, Answer, HeaderNames},
@@ -91,16 +90,15 @@ impl From<Unavailable> for Denial {
 #[derive(Clone)]
 pub(crate) struct GrpcEdge(pub(crate) Arc<Checker>);
 
-#[async_trait]
-impl Authorization for GrpcEdge {
-    async fn check(&self, request: Request<CheckRequest>) -> Result<Response<Answer>, Status> {
+impl GrpcEdge {
+    /// Answers a `CheckRequest`, as it came over the wire; what is none is denied.
+    pub(crate) async fn check(&self, message: Option<&[u8]>) -> Answer {
         let (checker, started) = (&*self.0, Tick::now());
-        let http =
-            request.get_ref().attributes.as_ref().and_then(|a| a.request.as_ref()?.http.as_ref());
-        let header = |name: &str| http?.headers.get(name).map(String::as_str);
+        let http = message.and_then(HttpRequest::decode);
+        let header = |name: &str| http?.header(name);
         let (decision, errors) = match http {
             Some(http) => {
-                let parts = Parts { method: &http.method, target: &http.path, header };
+                let parts = Parts { method: http.method, target: http.path, header };
                 guard(&checker.metrics, checker.check(&parts), ErrorStyle::default()).await
             }
             None => {
@@ -113,7 +111,7 @@ impl Authorization for GrpcEdge {
         let to = Addressee { request_id: &request_id, errors };
         let answer = Answer::new(&decision, &checker.names, &to);
         checker.metrics.decided(decision.outcome(), decision.code(), Tick::now().since(started));
-        Ok(Response::new(answer))
+        answer
     }
 }
 

@@ -20,7 +20,7 @@
 //!   moments written in another, and [`clock`] is the only code that reads either.
 //! - A malformed or forged token causes no I/O. An answer from memory causes none, either.
 //! - A stage does not import another; they share the plain types of the second group below.
-//! - Protobuf stops at the edge: `check`, `codec`, `response` and `proto`.
+//! - Protobuf stops at the edge: `grpc`, `codec`, `response` and `proto`.
 //!
 //! # Modules, in reading order
 //!
@@ -34,7 +34,7 @@
 //!
 //! What is written behind the answers: `last_use`, `canary`, `writer`.
 //!
-//! Around it: [`app`] wires, `server` listens and drains,
+//! Around it: [`app`] wires, `server` listens and drains, `grpc` is the edge,
 //! [`telemetry`] names every metric, [`config`] reads settings, [`schema`] migrates,
 //! [`store`] is the administrator's side and [`cli`] its commands.
 
@@ -51,6 +51,7 @@ pub mod decide;
 pub mod decision;
 pub mod domain;
 mod feed;
+mod grpc;
 pub mod keyring;
 mod last_use;
 pub mod operation;

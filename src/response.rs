@@ -2,10 +2,12 @@
 //!
 //! Envoy takes an empty `CheckResponse`, and a denial whose `status.code` is 0, for an ALLOW. So
 //! the message is wrapped in [`Answer`], which has no default and one constructor, and every
-//! denial carries a non-OK status.
+//! denial carries a non-OK status. An allow is written by `allow.rs`, without the message.
 
-use bytes::BufMut;
-use prost::{EncodeError, Message};
+mod allow;
+
+use bytes::Bytes;
+use prost::Message;
 use prost_types::{Struct, Value, value::Kind};
 use serde_json::json;
 
@@ -13,13 +15,13 @@ use serde_json::json;
 use crate::proto::envoy::service::auth::v3::CheckResponse;
 use crate::{
     api::ErrorStyle,
-    decision::{Decision, Denial, Malformed, Permit, Refusal},
+    decision::{Decision, Denial, Malformed, Refusal},
     proto::{
         envoy::{
             config::core::v3::{
                 HeaderValue, HeaderValueOption, header_value_option::HeaderAppendAction,
             },
-            service::auth::v3::{DeniedHttpResponse, OkHttpResponse, check_response::HttpResponse},
+            service::auth::v3::{DeniedHttpResponse, check_response::HttpResponse},
             r#type::v3::{HttpStatus, StatusCode},
         },
         google::rpc::Status,
@@ -29,10 +31,11 @@ use crate::{
 /// Seconds after which a client may ask again when we could not decide.
 const RETRY_AFTER: &str = "1";
 
-/// An encodable answer to a check: never empty, and an allow only for a [`Permit`].
+/// An answer to a check as it goes over the wire: never empty, and an allow only for a [`Permit`].
+///
+/// [`Permit`]: crate::decision::Permit
 #[derive(Debug)]
-#[expect(clippy::disallowed_types, reason = "wraps it")]
-pub(crate) struct Answer(CheckResponse);
+pub(crate) struct Answer(Bytes);
 
 /// What an answer is addressed to.
 #[derive(Debug)]
@@ -70,51 +73,46 @@ impl HeaderNames {
     }
 }
 
+/// What gRPC puts before a message: that it is not compressed, and its length.
+const FRAME_HEAD: usize = 5;
+/// Most allows fit.
+const CAPACITY: usize = 1024;
+
 impl Answer {
     /// The answer that carries out `decision`.
     pub(crate) fn new(decision: &Decision, names: &HeaderNames, to: &Addressee<'_>) -> Self {
-        let dynamic_metadata = Some(metadata(decision));
-        Self(match decision {
-            Decision::Allow(permit) => CheckResponse {
-                status: Some(Status { code: tonic::Code::Ok as i32, message: String::new() }),
-                http_response: Some(HttpResponse::OkResponse(allow(permit, names))),
-                dynamic_metadata,
-            },
-            Decision::Deny(denial) => CheckResponse {
-                status: Some(Status {
-                    code: grpc_code(denial.refusal) as i32,
-                    message: denial.refusal.code().to_owned(),
-                }),
-                http_response: Some(HttpResponse::DeniedResponse(deny(denial, to))),
-                dynamic_metadata,
-            },
-        })
+        let mut frame = Vec::with_capacity(CAPACITY);
+        frame.extend_from_slice(&[0; FRAME_HEAD]);
+        match decision {
+            Decision::Allow(permit) => allow::write(permit, names, &mut frame),
+            Decision::Deny(denial) => deny(denial, to, &mut frame),
+        }
+        // Messages are far shorter than that.
+        let length = u32::try_from(frame.len() - FRAME_HEAD).unwrap_or(u32::MAX);
+        frame[1..FRAME_HEAD].copy_from_slice(&length.to_be_bytes());
+        Self(frame.into())
     }
 
-    pub(crate) fn encode(&self, buffer: &mut impl BufMut) -> Result<(), EncodeError> {
-        self.0.encode(buffer)
+    /// As gRPC frames it.
+    pub(crate) fn into_frame(self) -> Bytes {
+        self.0
     }
 }
 
-/// Every name is either set, with overwrite stated, or removed: a client's copy never survives.
-fn allow(permit: &Permit, names: &HeaderNames) -> OkHttpResponse {
-    let mut headers = vec![
-        header(&names.domain_id, permit.domain.id.to_string()),
-        header(&names.domain_slug, permit.domain.slug.to_string()),
-        header(&names.user_id, permit.owner.to_string()),
-        header(&names.pat_id, permit.token.to_string()),
-        header(&names.operation, permit.operation.to_string()),
-        header(&names.upstream, permit.upstream.to_string()),
-    ];
-    let mut headers_to_remove = vec!["authorization".to_owned()];
-    match &permit.model {
-        Some(model) => headers.push(header(&names.model, model.to_string())),
-        None => headers_to_remove.push(names.model.clone()),
-    }
-    OkHttpResponse { headers, headers_to_remove }
+fn deny(denial: &Denial, to: &Addressee<'_>, frame: &mut Vec<u8>) {
+    let response = CheckResponse {
+        status: Some(Status {
+            code: grpc_code(denial.refusal) as i32,
+            message: denial.refusal.code().to_owned(),
+        }),
+        http_response: Some(HttpResponse::DeniedResponse(denied(denial, to))),
+        dynamic_metadata: Some(metadata(denial)),
+    };
+    // A vector grows as it must.
+    let _ = response.encode(frame);
 }
 
-fn deny(denial: &Denial, to: &Addressee<'_>) -> DeniedHttpResponse {
+fn denied(denial: &Denial, to: &Addressee<'_>) -> DeniedHttpResponse {
     let message = message(denial);
     let mut headers = vec![
         header("content-type", "application/json".to_owned()),
@@ -230,28 +228,15 @@ fn header(name: &str, value: String) -> HeaderValueOption {
     }
 }
 
-/// For Envoy's access log and rate limits: the same facts as the headers, and what was refused.
-fn metadata(decision: &Decision) -> Struct {
-    let (permit, denial) = match decision {
-        Decision::Allow(permit) => (Some(permit), None),
-        Decision::Deny(denial) => (None, Some(denial)),
-    };
-    let subject = permit
-        .map(|permit| (permit.token, permit.owner))
-        .or_else(|| denial.and_then(|denial| denial.subject));
-    let operation = permit
-        .map(|permit| permit.operation)
-        .or_else(|| denial.and_then(|denial| denial.operation));
-    let domain = permit.map(|permit| &permit.domain);
+/// For Envoy's access log and rate limits: what was refused, and to whom.
+fn metadata(denial: &Denial) -> Struct {
+    let subject = denial.subject;
     let fields = [
-        ("outcome", Some(decision.outcome().to_owned())),
-        ("code", Some(decision.code().to_owned())),
-        ("domain_id", domain.map(|domain| domain.id.to_string())),
-        ("domain_slug", domain.map(|domain| domain.slug.to_string())),
+        ("outcome", Some("deny".to_owned())),
+        ("code", Some(denial.refusal.code().to_owned())),
         ("user_id", subject.map(|(_, owner)| owner.to_string())),
         ("pat_id", subject.map(|(token, _)| token.to_string())),
-        ("operation", operation.map(|operation| operation.to_string())),
-        ("model", permit.and_then(|permit| permit.model.as_deref().map(str::to_owned))),
+        ("operation", denial.operation.map(|operation| operation.to_string())),
     ];
     let known = fields.into_iter().filter_map(|(name, value)| {
         Some((name.to_owned(), Value { kind: Some(Kind::StringValue(value?)) }))
@@ -268,6 +253,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        decision::Permit,
         domain::{Domain, DomainId},
         operation::Operation,
         principal::UserId,
@@ -280,10 +266,11 @@ mod tests {
     /// The answer as Envoy's own definitions read it.
     fn answer(decision: &Decision) -> envoy::CheckResponse {
         let to = Addressee { request_id: "r-1", errors: ErrorStyle::Openai };
-        let mut bytes = Vec::new();
-        Answer::new(decision, &HeaderNames::new("x-"), &to).encode(&mut bytes).unwrap();
+        let frame = Answer::new(decision, &HeaderNames::new("x-"), &to).into_frame();
+        let (head, bytes) = frame.split_at(FRAME_HEAD);
+        assert_eq!(head, [&[0][..], &(bytes.len() as u32).to_be_bytes()].concat());
         assert!(!bytes.is_empty(), "an empty message is an ALLOW");
-        envoy::CheckResponse::decode(&*bytes).unwrap()
+        envoy::CheckResponse::decode(bytes).unwrap()
     }
 
     fn permit(model: Option<&str>) -> Decision {

@@ -16,29 +16,18 @@ use std::{
 use axum::{Router, http::StatusCode, routing::get};
 use prometheus_client::registry::Registry;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
-    task::{JoinError, JoinSet},
+    time::{sleep, timeout},
 };
-use tokio_stream::wrappers::UnixListenerStream;
-use tokio_util::sync::CancellationToken;
-use tonic::transport::{
-    Server,
-    server::{Router as Services, TcpIncoming},
-};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-use crate::{
-    check::GrpcEdge, config, proto::service::authorization_server::AuthorizationServer, telemetry,
-};
+use crate::{check::GrpcEdge, config, grpc::Grpc, telemetry};
 
-/// Far above what Envoy accepts of a client's headers: beyond it the answer would be a gRPC error,
-/// which `failure_mode_allow` turns into an ALLOW.
-const MAX_REQUEST: usize = 4 * 1024 * 1024;
-/// Streams on one connection. Envoy opens one a check and holds few connections.
-const MAX_CONCURRENT_STREAMS: u32 = 10_000;
-/// h2 takes clients that give up for an attack and closes the connection that they share with
-/// innocent ones (measured with 2,000 of them): its limits are raised, not lifted.
-const MAX_RESET_STREAMS: usize = 20_000;
+/// After a connection could not be accepted, as when there are too many open files.
+const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// Sockets, bound before anything else is started, so that a taken port is found out at once.
 #[derive(Debug)]
@@ -131,17 +120,6 @@ pub(crate) struct Lifetimes {
     pub(crate) drain_grace: Duration,
 }
 
-/// A server that ended on its own.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// By an error of the listener.
-    #[error("serving gRPC: {0}")]
-    Transport(#[from] tonic::transport::Error),
-    /// By a panic.
-    #[error("serving gRPC: {0}")]
-    Panic(#[from] JoinError),
-}
-
 /// Serves until `shutdown`, then drains: not ready, keep serving for a while so that everybody
 /// notices, GOAWAY, finish what is under way, give up after the grace period.
 pub(crate) async fn run(
@@ -150,35 +128,36 @@ pub(crate) async fn run(
     registry: Registry,
     lifetimes: Lifetimes,
     shutdown: CancellationToken,
-) -> Result<(), ServeError> {
+) {
     let (readiness, closing) = (Readiness::default(), CancellationToken::new());
     let (reporter, health) = tonic_health::server::health_reporter();
     report(&reporter, ServingStatus::Serving).await;
-    let services = |lifetimes: Lifetimes| -> Services {
-        let authorization =
-            AuthorizationServer::new(edge.clone()).max_decoding_message_size(MAX_REQUEST);
-        Server::builder()
-            .max_connection_age(lifetimes.max_connection_age)
-            .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
-            .http2_keepalive_interval(Some(Duration::from_secs(30)))
-            .http2_max_pending_accept_reset_streams(Some(MAX_RESET_STREAMS))
-            .http2_max_local_error_reset_streams(Some(MAX_RESET_STREAMS))
-            .add_service(authorization)
-            .add_service(health.clone())
+    let gate = Gate {
+        grpc: Grpc { edge, others: Routes::new(health).prepare() },
+        max_connection_age: lifetimes.max_connection_age,
+        connections: TaskTracker::new(),
+        closing: closing.clone(),
     };
-    let mut servers = JoinSet::new();
     if let Some(listener) = listeners.grpc {
-        // Without it an answer waits for the acknowledgement of the one before, up to 40 ms.
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        let closed = closing.clone().cancelled_owned();
-        servers.spawn(services(lifetimes).serve_with_incoming_shutdown(incoming, closed));
+        let gate = gate.clone();
+        tokio::spawn(gate.closing.clone().run_until_cancelled_owned(async move {
+            loop {
+                let accepted = listener.accept().await.and_then(|(stream, _)| {
+                    // Without it an answer waits for the acknowledgement of the one before.
+                    stream.set_nodelay(true)?;
+                    Ok(stream)
+                });
+                gate.admit(accepted).await;
+            }
+        }));
     }
     if let Some(listener) = listeners.uds {
-        let closed = closing.clone().cancelled_owned();
-        servers.spawn(
-            services(lifetimes)
-                .serve_with_incoming_shutdown(UnixListenerStream::new(listener), closed),
-        );
+        let gate = gate.clone();
+        tokio::spawn(gate.closing.clone().run_until_cancelled_owned(async move {
+            loop {
+                gate.admit(listener.accept().await.map(|(stream, _)| stream)).await;
+            }
+        }));
     }
     if let Some(listener) = listeners.http {
         let served = axum::serve(listener, operations(readiness.clone(), registry));
@@ -189,36 +168,43 @@ pub(crate) async fn run(
     readiness.set(true);
     tracing::info!("ready");
 
-    let failed = tokio::select! {
-        () = shutdown.cancelled() => None,
-        ended = servers.join_next() => Some(ended),
-    };
+    shutdown.cancelled().await;
     readiness.set(false);
-    if let Some(ended) = failed {
-        return ended.map_or(Ok(()), outcome);
-    }
     report(&reporter, ServingStatus::NotServing).await;
     tracing::info!(delay = ?lifetimes.drain_delay, "draining");
-    tokio::time::sleep(lifetimes.drain_delay).await;
+    sleep(lifetimes.drain_delay).await;
     closing.cancel();
-    let finished = async {
-        while let Some(ended) = servers.join_next().await {
-            outcome(ended)?;
-        }
-        Ok(())
-    };
-    let ended = tokio::time::timeout(lifetimes.drain_grace, finished).await;
-    ended.unwrap_or_else(|_| {
+    gate.connections.close();
+    if timeout(lifetimes.drain_grace, gate.connections.wait()).await.is_err() {
         tracing::warn!("some checks had not ended within drain.grace");
-        Ok(())
-    })
+    }
 }
 
-/// A server that panicked is taken down with the process.
-fn outcome(
-    ended: Result<Result<(), tonic::transport::Error>, JoinError>,
-) -> Result<(), ServeError> {
-    Ok(ended??)
+/// Where connections come in.
+#[derive(Clone)]
+struct Gate {
+    grpc: Grpc,
+    max_connection_age: Duration,
+    connections: TaskTracker,
+    closing: CancellationToken,
+}
+
+impl Gate {
+    async fn admit<S>(&self, accepted: io::Result<S>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        match accepted {
+            Ok(stream) => {
+                let (age, closing) = (self.max_connection_age, self.closing.clone());
+                self.connections.spawn(self.grpc.clone().serve(stream, age, closing));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                sleep(ACCEPT_AGAIN_AFTER).await;
+            }
+        }
+    }
 }
 
 async fn report(reporter: &HealthReporter, status: ServingStatus) {

@@ -21,6 +21,7 @@ pub(crate) mod redis;
 
 use std::{fmt::Display, hash::Hash, sync::Arc, time::Duration};
 
+use prometheus_client::metrics::counter::Counter;
 use serde::{Serialize, de::DeserializeOwned};
 
 use self::{batch::Unanswered, flight::Flights, postgres::Lookup, redis::Redis};
@@ -151,6 +152,8 @@ pub(crate) struct Resolver {
 /// The three tiers for one kind.
 pub(crate) struct Tiers<K: Kind> {
     memory: Memory<K>,
+    /// Of what memory knows to be there.
+    hits: Counter,
     flights: Flights<K::Key, Found<K::Value>>,
     postgres: Lookup<K>,
     shared: Shared,
@@ -168,7 +171,8 @@ pub(crate) struct Shared {
 
 impl<K: Kind> Tiers<K> {
     pub(crate) fn new(memory: Memory<K>, postgres: Lookup<K>, shared: Shared) -> Arc<Self> {
-        Arc::new(Self { memory, flights: Flights::default(), postgres, shared })
+        let hits = shared.metrics.lookups(K::NAME, "memory", "hit");
+        Arc::new(Self { memory, hits, flights: Flights::default(), postgres, shared })
     }
 
     /// What is under `key`. Answered from memory, the future is ready at its first poll.
@@ -180,7 +184,10 @@ impl<K: Kind> Tiers<K> {
         if let Some(hit) = self.memory.get(key)
             && let Some(known) = self.usable(key, &hit.found, now)
         {
-            self.count("memory", hit.found.result());
+            match hit.found.value {
+                Some(_) => drop(self.hits.inc()),
+                None => self.count("memory", "negative"),
+            }
             if hit.wants_refresh(now, known) {
                 // Nobody waits for it; when it fails, the next use after a while tries again.
                 drop(self.look_up(key, now.before(self.shared.freshness.max_staleness / 4)));

@@ -10,7 +10,10 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // protox is a protobuf compiler in Rust: no protoc on the builder's machine.
     let files = protox::compile(["envoy/service/auth/v3/external_auth.proto"], ["proto"])?;
-    prost_build::Config::new().compile_fds(files)?;
+    prost_build::Config::new()
+        // Not copied out of the message: it may be a megabyte, and is seldom read.
+        .bytes([".envoy.service.auth.v3.AttributeContext.HttpRequest.raw_body"])
+        .compile_fds(files)?;
 
     // Written out by hand so that the service answers with `response::Answer`, which cannot be
     // empty, instead of `CheckResponse`, whose default Envoy takes for an ALLOW.

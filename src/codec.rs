@@ -64,6 +64,8 @@ mod tests {
             scheme: "https".into(),
             size: 7,
             protocol: "HTTP/2".into(),
+            body: "as text".into(),
+            raw_body: b"\xff{}".to_vec(),
             ..Default::default()
         };
         let request = envoy::attribute_context::Request { http: Some(http), ..Default::default() };
@@ -81,5 +83,6 @@ mod tests {
             ("POST", "/a?b", "h", "1")
         );
         assert_eq!(http.headers["authorization"], "Bearer x");
+        assert_eq!(&*http.raw_body, b"\xff{}");
     }
 }

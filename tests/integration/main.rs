@@ -20,6 +20,7 @@ mod proxy;
 mod stack;
 mod wire;
 
+mod bodies;
 mod canary;
 mod cases;
 mod cli;
@@ -67,6 +68,11 @@ fn main() -> ExitCode {
         cases::over_grpc,
         cases::through_envoy,
         cases::every_mutation_of_a_token_is_refused,
+        bodies::the_model_is_read_or_the_call_refused,
+        bodies::through_envoy_the_backend_reads_the_same_model,
+        bodies::no_reader_reads_another_model,
+        bodies::where_no_model_matters_no_body_is_read,
+        bodies::a_domains_list_of_models_decides,
         tiers::each_tier_spares_the_next,
         tiers::a_forged_token_reaches_no_store,
         tiers::a_thousand_first_uses_are_one_query,

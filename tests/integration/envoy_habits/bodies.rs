@@ -10,12 +10,7 @@ use super::{
     answers::allow,
     gate::{Answer::Says, SHIPPED, TEXT_BODIES, TO_ACME, gate},
 };
-use crate::{
-    harness::Suite,
-    http::{self, Reply},
-    stack::project,
-    wire::Wire,
-};
+use crate::{harness::Suite, http::Reply, stack::project, wire::Wire};
 
 /// What the shipped configuration shows at most.
 const SHOWN: usize = 1 << 20;

@@ -6,7 +6,10 @@
 use matchit::{InsertError, Router};
 use serde::Deserialize;
 
-use crate::operation::{EntityType, Operation};
+use crate::{
+    body::Form,
+    operation::{EntityType, Operation},
+};
 
 /// The table for Cube AI that the binary carries.
 const CUBE_AI: &str = include_str!("../deploy/apis/cube-ai.yaml");
@@ -41,7 +44,7 @@ struct Rule {
 enum IdSource {
     None,
     Path(Box<str>),
-    Body,
+    Body(Form),
 }
 
 /// A rule that a request falls under.
@@ -66,8 +69,8 @@ pub enum Entity<'a> {
     None,
     /// This one.
     Named(&'a str),
-    /// The one that the body names; it has not been read.
-    Unread,
+    /// The one that the body names in this form; it has not been read.
+    Unread(Form),
 }
 
 impl Entity<'_> {
@@ -75,7 +78,7 @@ impl Entity<'_> {
     pub fn name(&self) -> Option<&str> {
         match self {
             Self::Named(name) => Some(name),
-            Self::None | Self::Unread => None,
+            Self::None | Self::Unread(_) => None,
         }
     }
 }
@@ -175,7 +178,7 @@ impl Apis {
         let entity = match &rule.id {
             IdSource::None => Entity::None,
             IdSource::Path(parameter) => Entity::Named(found.params.get(parameter)?),
-            IdSource::Body => Entity::Unread,
+            IdSource::Body(form) => Entity::Unread(*form),
         };
         Some(Action {
             errors: rule.errors,
@@ -205,7 +208,9 @@ impl Rule {
         }
         let id = match row.id.as_deref().map(|id| id.split_once('.').unwrap_or((id, ""))) {
             None => IdSource::None,
-            Some(("body", "model")) => IdSource::Body,
+            Some(("body", "model")) => IdSource::Body(Form::Json),
+            Some(("form", "model")) => IdSource::Body(Form::Multipart),
+            Some(("body", "")) => IdSource::Body(Form::Other),
             Some(("path", name))
                 if !name.is_empty()
                     && (template.contains(&format!("{{{name}}}"))
@@ -214,7 +219,8 @@ impl Rule {
                 IdSource::Path(name.into())
             }
             Some(_) => {
-                return Err("expected `id` to be `body.model` or `path.<a parameter of the path>`"
+                return Err("expected `id` to be `body.model`, `form.model`, `body` or \
+                            `path.<a parameter of the path>`"
                     .to_owned());
             }
         };
@@ -235,10 +241,15 @@ mod tests {
 
     #[test]
     fn cube_ai() {
-        use Entity::{Named, None as Any, Unread};
+        use Entity::{Named, None as Any};
+        let in_json = Entity::Unread(Form::Json);
         let chat = Operation::LlmChatCompletions;
-        check("POST", "/proxy/acme/v1/chat/completions", Some(("acme", chat, Unread)));
-        check("POST", "/proxy/acme/api/chat", Some(("acme", chat, Unread)));
+        check("POST", "/proxy/acme/v1/chat/completions", Some(("acme", chat, in_json)));
+        check("POST", "/proxy/acme/api/chat", Some(("acme", chat, in_json)));
+        let heard = Some(("acme", Operation::LlmTranscription, Entity::Unread(Form::Multipart)));
+        check("POST", "/proxy/acme/v1/audio/transcriptions", heard);
+        let copied = Some(("acme", Operation::LlmCreate, Entity::Unread(Form::Other)));
+        check("POST", "/proxy/acme/api/copy", copied);
         let read = Operation::LlmRead;
         check("GET", "/proxy/acme/v1/models", Some(("acme", read, Any)));
         check("GET", "/proxy/acme/v1/models/org/m-7b", Some(("acme", read, Named("org/m-7b"))));

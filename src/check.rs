@@ -44,7 +44,7 @@ impl Checker {
             Err(rejected) => return (Decision::Deny(rejected.refusal.into()), rejected.errors),
         };
         let errors = request.action.as_ref().map_or_else(ErrorStyle::default, |a| a.errors);
-        let decided = timeout(self.deadline, self.decide(&request)).await;
+        let decided = timeout(self.deadline, self.decide(&request, parts)).await;
         let denial = match decided {
             Ok(Ok(permit)) => return (permit, errors),
             Ok(Err(denial)) => denial,
@@ -54,7 +54,14 @@ impl Checker {
     }
 
     /// A stage that cannot be decided ends the check: nothing after it is asked.
-    async fn decide(&self, request: &AuthRequest<'_>) -> Result<Decision, Denial> {
+    async fn decide<'a, H>(
+        &self,
+        request: &AuthRequest<'_>,
+        parts: &Parts<'a, H>,
+    ) -> Result<Decision, Denial>
+    where
+        H: Fn(&str) -> Option<&'a str>,
+    {
         let action = request.action.as_ref();
         let known = self.resolver.principals.get(&request.token.id).await?;
         let tick = Tick::now();
@@ -64,7 +71,8 @@ impl Checker {
         self.last_uses.note(principal.token, &known.noted, tick);
         let (action, reference) = decide::domain_of(principal, action)?;
         let domain = self.resolver.domains.get(&reference).await?;
-        decide::authorize(principal, action, domain.value.as_ref()).map(Decision::Allow)
+        let read = |form| parts.model(form);
+        decide::authorize(principal, action, domain.value.as_ref(), read).map(Decision::Allow)
     }
 }
 
@@ -98,7 +106,8 @@ impl GrpcEdge {
         let header = |name: &str| http?.header(name);
         let (decision, errors) = match http {
             Some(http) => {
-                let parts = Parts { method: http.method, target: http.path, header };
+                let HttpRequest { method, path: target, body, .. } = http;
+                let parts = Parts { method, target, header, body };
                 guard(&checker.metrics, checker.check(&parts), ErrorStyle::default()).await
             }
             None => {
@@ -238,7 +247,7 @@ mod tests {
     ) -> Option<(&'static str, &'static str)> {
         let bearer = format!("Bearer {token}");
         let header = |name: &str| (name == "authorization").then_some(bearer.as_str());
-        let parts = Parts { method: "GET", target: path, header };
+        let parts = Parts { method: "GET", target: path, header, body: b"" };
         // Polled once: whoever had to wait for anything would not be ready.
         let (decision, _) = checker.check(&parts).now_or_never()?;
         Some((decision.outcome(), decision.code()))

@@ -12,6 +12,8 @@ pub(crate) struct HttpRequest<'a> {
     pub(crate) method: &'a str,
     /// Path and query.
     pub(crate) path: &'a str,
+    /// As bytes, as far as Envoy shows it.
+    pub(crate) body: &'a [u8],
     /// The message itself, in which every field has been stepped over once.
     message: &'a [u8],
 }
@@ -24,6 +26,7 @@ const HTTP: u32 = 2;
 const METHOD: u32 = 2;
 const HEADERS: u32 = 3;
 const PATH: u32 = 4;
+const RAW_BODY: u32 = 12;
 /// Those of an entry of a map.
 const KEY: u32 = 1;
 const VALUE: u32 = 2;
@@ -35,18 +38,19 @@ impl<'a> HttpRequest<'a> {
         for number in [ATTRIBUTES, REQUEST, HTTP] {
             at = only(at, number)?;
         }
-        let (mut method, mut path) = ("", "");
+        let (mut method, mut path, mut body): (_, _, &[u8]) = ("", "", &[]);
         let mut fields = Fields(at);
         while let Some(field) = fields.next()? {
             match field {
                 (METHOD, Value::Bytes(text)) => method = str::from_utf8(text).ok()?,
                 (PATH, Value::Bytes(text)) => path = str::from_utf8(text).ok()?,
                 (HEADERS, Value::Bytes(entry)) => drop(pair(entry)?),
-                (METHOD | PATH | HEADERS, Value::Number) => return None,
+                (RAW_BODY, Value::Bytes(bytes)) => body = bytes,
+                (METHOD | PATH | HEADERS | RAW_BODY, Value::Number) => return None,
                 _ => {}
             }
         }
-        Some(Self { method, path, message: at })
+        Some(Self { method, path, body, message: at })
     }
 
     /// A header by its lower-case name. Of several, as nobody sends them, the last one counts.
@@ -193,10 +197,12 @@ mod tests {
             scheme: "https".into(),
             size: -7,
             protocol: "HTTP/2".into(),
+            body: "as text".into(),
+            raw_body: b"\xff{}".to_vec(),
             ..Default::default()
         });
         let http = HttpRequest::decode(&bytes).unwrap();
-        assert_eq!((http.method, http.path), ("POST", "/a?b"));
+        assert_eq!((http.method, http.path, http.body), ("POST", "/a?b", &b"\xff{}"[..]));
         assert_eq!(http.header("authorization"), Some("Bearer x"));
         assert_eq!(http.header("x-request-id"), Some("7"));
         assert_eq!([http.header("Authorization"), http.header("")], [None, None]);
@@ -226,6 +232,7 @@ mod tests {
         // It may refuse more: text that is not UTF-8 in fields that we step over.
         let Some(theirs) = generated(bytes) else { return };
         assert_eq!((http.method, http.path), (&*theirs.method, &*theirs.path));
+        assert_eq!(http.body, theirs.raw_body);
         for (name, value) in &theirs.headers {
             assert_eq!(http.header(name), Some(&**value), "{name}");
         }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use crate::{
     api::{Action, Entity},
+    body::{Form, ModelName},
     clock::Moment,
-    decision::{Denial, Permit, Refusal},
+    decision::{Denial, NoModel, Permit, Refusal},
     domain::{Domain, DomainRef},
     operation::EntityType,
     principal::Principal,
@@ -57,38 +58,55 @@ pub fn domain_of<'r>(
 
 /// May this authenticated principal do this in this domain?
 ///
+/// `read` finds the model that the body names. It is asked only when the answer depends on it: when
+/// the token's scopes name particular models, or the domain lists its models.
+///
 /// # Errors
 ///
-/// `PermissionDenied`, alike for a domain that is unknown, disabled or out of reach.
+/// `PermissionDenied`, alike for a domain that is unknown, disabled or out of reach, or `NoModel`.
 pub fn authorize(
     principal: &Principal,
     action: &Action<'_>,
     domain: Option<&Arc<Domain>>,
+    read: impl FnOnce(Form) -> Result<ModelName, NoModel>,
 ) -> Result<Permit, Denial> {
+    let denied = || denied(principal, Some(action));
+    let (operation, on) = (action.operation, action.entity_type);
+    let (domain, grants) = domain
+        .filter(|domain| domain.enabled)
+        .and_then(|domain| Some((domain, principal.grants_in(domain.id)?)))
+        .filter(|(_, grants)| grants.permits(operation))
+        .ok_or_else(denied)?;
+    let (every, lists) = (grants.scoped(operation, on, None), domain.lists_models());
+    let read_model;
+    let entity = match action.entity {
+        Entity::None => None,
+        Entity::Named(name) => Some(name),
+        Entity::Unread(_) if every && !lists => None,
+        Entity::Unread(_) if !every && !grants.scoped_to_some(operation, on) => {
+            return Err(denied());
+        }
+        Entity::Unread(form) => {
+            let refuse = |why| Denial { refusal: Refusal::NoModel(why), ..denied() };
+            read_model = read(form).map_err(refuse)?;
+            Some(read_model.as_str())
+        }
+    };
     let permit = || {
-        let domain = domain.filter(|domain| domain.enabled)?;
-        let grants = principal.grants_in(domain.id)?;
-        let entity = action.entity.name();
-        if !grants.permits(action.operation)
-            || !grants.scoped(action.operation, action.entity_type, entity)
-        {
+        if !every && !grants.scoped(operation, on, entity) {
             return None;
         }
-        // A domain that lists its models must know which one it is asked for.
-        if action.entity == Entity::Unread && domain.lists_models() {
-            return None;
-        }
-        let model = entity.filter(|_| action.entity_type == EntityType::Models);
+        let model = entity.filter(|_| on == EntityType::Models);
         Some(Permit {
             token: principal.token,
             owner: principal.owner,
             domain: Arc::clone(domain),
-            operation: action.operation,
+            operation,
             model: model.map(Box::from),
             upstream: domain.upstream_for(model)?.into(),
         })
     };
-    permit().ok_or_else(|| denied(principal, Some(action)))
+    permit().ok_or_else(denied)
 }
 
 fn denied(principal: &Principal, action: Option<&Action<'_>>) -> Denial {

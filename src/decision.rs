@@ -58,6 +58,8 @@ pub enum Refusal {
     OwnerDisabled,
     /// Scope or permission is missing, or the domain is not there for this caller.
     PermissionDenied,
+    /// It depends on the model whether the request may pass, and the body does not name one model.
+    NoModel(NoModel),
     /// It cannot be known in time.
     Unavailable,
 }
@@ -71,6 +73,35 @@ pub enum Malformed {
     Authorization,
     /// The message lacks the HTTP request.
     Message,
+}
+
+/// How a body can fail to name one model, the same for every reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoModel {
+    /// Nothing of a body was shown.
+    NotShown,
+    /// Only its beginning was shown.
+    Cut,
+    /// It is compressed.
+    Encoded,
+    /// It does not say that it is JSON.
+    NotJson,
+    /// It does not say that it is a form, with its boundary.
+    NotForm,
+    /// Not one well-formed JSON object in UTF-8.
+    MalformedJson,
+    /// JSON that is nested too deeply.
+    TooDeep,
+    /// Not a form that is read in one way only.
+    MalformedForm,
+    /// It names no model.
+    Absent,
+    /// It names more than one, or one in a spelling that some readers take for it.
+    Repeated,
+    /// What it names is not a text that can be a model's name.
+    NotAName,
+    /// This call names its models in another way.
+    Elsewhere,
 }
 
 impl Decision {
@@ -101,7 +132,7 @@ impl Refusal {
             Self::TokenExpired => "token_expired",
             Self::TokenRevoked => "token_revoked",
             Self::OwnerDisabled => "owner_disabled",
-            Self::PermissionDenied => "permission_denied",
+            Self::PermissionDenied | Self::NoModel(_) => "permission_denied",
             Self::Unavailable => "unavailable",
         }
     }

@@ -1,6 +1,6 @@
 //! A domain: a tenant, known by its id and by its slug.
 
-use std::{fmt, str::FromStr};
+use std::{cmp::Reverse, fmt, str::FromStr};
 
 use uuid::Uuid;
 
@@ -157,6 +157,60 @@ mod tests {
         }
     }
 
+    fn picky(models: &[(&str, &str)]) -> Domain {
+        let models = models.iter().map(|(name, upstream)| ((*name).into(), (*upstream).into()));
+        let id = DomainId(Uuid::from_u128(1));
+        Domain::new(id, "acme".parse().unwrap(), true, "default".into(), models.collect())
+    }
+
+    #[test]
+    fn a_name_comes_before_a_pattern_and_the_longest_beginning_before_others() {
+        let domain = picky(&[
+            ("*", "any"),
+            ("qwen*", "qwen"),
+            ("qwen2.5-*", "qwen25"),
+            ("qwen2.5-*b", "qwen25b"),
+            ("qwen2.5-7b", "named"),
+            ("org/*", "org"),
+            ("*-embed", "embed"),
+            ("a**", "twice"),
+            ("**", "twice"),
+        ]);
+        for (model, upstream) in [
+            ("qwen2.5-7b", Some("named")),
+            ("qwen2.5-72b", Some("qwen25b")),
+            ("qwen2.5-b", Some("qwen25b")),
+            ("qwen2.5-x", Some("qwen25")),
+            ("qwen2.5-", Some("qwen25")),
+            ("qwen2.5", Some("qwen")),
+            ("Qwen2.5", Some("any")),
+            ("org/m", Some("org")),
+            ("org/", Some("org")),
+            ("org/m/x", None),
+            ("other/m", None),
+            ("qwen2.5-x/y", None),
+            ("my-embed", Some("embed")),
+            ("org/my-embed", Some("org")),
+            ("a**", Some("any")),
+            ("*", Some("any")),
+            ("", Some("any")),
+        ] {
+            assert_eq!(domain.upstream_for(Some(model)), upstream, "{model}");
+        }
+        assert_eq!(domain.upstream_for(None), Some("default"));
+    }
+
+    #[test]
+    fn a_list_without_a_match_lets_nothing_through() {
+        let domain = picky(&[("a*b*c", "x"), ("**", "x"), ("ab*ba", "y")]);
+        // Beginning and end may not overlap.
+        for model in ["aba", "a*b*c", "axbxc", "**", "x"] {
+            assert_eq!(domain.upstream_for(Some(model)), None, "{model}");
+        }
+        assert_eq!(domain.upstream_for(Some("abba")), Some("y"));
+        assert_eq!(picky(&[]).upstream_for(Some("x")), Some("default"));
+    }
+
     #[test]
     fn prints_what_it_read() {
         for text in [ID, "acme"] {
@@ -176,7 +230,8 @@ pub struct Domain {
     pub enabled: bool,
     /// The cluster that serves it, unless a model has one of its own.
     upstream: Box<str>,
-    /// The models it may see and the cluster of each, in order. Empty: it may see them all.
+    /// The models it may see and the cluster of each: names in their order, then patterns, the
+    /// most particular first. Empty: it may see them all.
     models: Vec<(Box<str>, Box<str>)>,
 }
 
@@ -189,7 +244,13 @@ impl Domain {
         upstream: Box<str>,
         mut models: Vec<(Box<str>, Box<str>)>,
     ) -> Self {
-        models.sort_unstable();
+        models.sort_unstable_by(|(a, _), (b, _)| {
+            let rank = |entry: &str| match entry.find('*') {
+                None => (false, Reverse(0), Reverse(0)),
+                Some(prefix) => (true, Reverse(prefix), Reverse(entry.len())),
+            };
+            rank(a).cmp(&rank(b)).then_with(|| a.cmp(b))
+        });
         Self { id, slug, enabled, upstream, models }
     }
 
@@ -203,8 +264,14 @@ impl Domain {
     pub fn upstream_for(&self, model: Option<&str>) -> Option<&str> {
         match model {
             Some(model) if self.lists_models() => {
-                let at = self.models.binary_search_by(|(name, _)| (**name).cmp(model)).ok()?;
-                Some(&self.models[at].1)
+                let (names, patterns) = self
+                    .models
+                    .split_at(self.models.partition_point(|(name, _)| !is_pattern(name)));
+                let listed = match names.binary_search_by(|(name, _)| (**name).cmp(model)) {
+                    Ok(at) => names.get(at),
+                    Err(_) => patterns.iter().find(|(pattern, _)| matches(pattern, model)),
+                };
+                listed.map(|(_, upstream)| &**upstream)
             }
             _ => Some(&self.upstream),
         }
@@ -215,4 +282,17 @@ impl Domain {
         let models = self.models.iter().map(|(name, upstream)| 32 + name.len() + upstream.len());
         size_of::<Self>() + self.slug.as_str().len() + self.upstream.len() + models.sum::<usize>()
     }
+}
+
+/// Whether an entry of a list of models stands for more than one.
+fn is_pattern(entry: &str) -> bool {
+    entry.contains('*')
+}
+
+/// The one `*` of a pattern stands for any characters but `/`, or none. Of more than one, which
+/// nobody can write by our commands, none matches.
+fn matches(pattern: &str, model: &str) -> bool {
+    let Some((prefix, suffix)) = pattern.split_once('*') else { return false };
+    let middle = model.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(suffix));
+    !suffix.contains('*') && middle.is_some_and(|middle| !middle.contains('/'))
 }

@@ -7,7 +7,7 @@
 //!   check     parse ───▶ resolve ──────────────────────────▶ decide ──▶ respond
 //!             request    resolve: memory ▸ redis ▸ postgres  decide     response
 //!             token      one flight a key, one clock rule    pure       the only
-//!             api                                                       constructor
+//!             api, body                                                 constructor
 //! ```
 //!
 //! # Invariants
@@ -24,7 +24,8 @@
 //!
 //! # Modules, in reading order
 //!
-//! The way of a request: `check`, [`request`], [`api`], `resolve`, [`decide`], `response`.
+//! The way of a request: `check`, [`request`], [`api`], `resolve`, [`decide`] (and [`body`], where
+//! the model decides), `response`.
 //!
 //! What it is about: [`token`], [`keyring`], [`principal`], [`domain`], [`operation`],
 //! [`decision`].
@@ -41,6 +42,7 @@
 pub mod api;
 pub mod app;
 mod base62;
+pub mod body;
 mod canary;
 mod check;
 pub mod cli;

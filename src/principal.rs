@@ -136,6 +136,11 @@ impl DomainGrants {
             })
     }
 
+    /// A scope names this operation on one entity of the type or another.
+    pub fn scoped_to_some(&self, operation: Operation, on: EntityType) -> bool {
+        self.one.iter().any(|(of, _, operations)| *of == on && operations.contains(operation))
+    }
+
     fn find(&self, on: EntityType, entity: &str) -> Result<usize, usize> {
         self.one.binary_search_by(|(of, id, _)| (*of, &**id).cmp(&(on, entity)))
     }

@@ -5,7 +5,8 @@
 
 use crate::{
     api::{Action, Apis, ErrorStyle},
-    decision::{Malformed, Refusal},
+    body::{Body, Form, ModelName},
+    decision::{Malformed, NoModel, Refusal},
     token::{Tokens, VerifiedToken},
 };
 
@@ -20,6 +21,29 @@ pub struct Parts<'a, H> {
     pub target: &'a str,
     /// Looks a header up by its lower-case name.
     pub header: H,
+    /// As much of the body as the edge was shown.
+    pub body: &'a [u8],
+}
+
+impl<'a, H> Parts<'a, H>
+where
+    H: Fn(&str) -> Option<&'a str>,
+{
+    /// The one model that the body names.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps it from naming exactly one.
+    pub fn model(&self, form: Form) -> Result<ModelName, NoModel> {
+        let body = Body {
+            bytes: self.body,
+            partial: (self.header)("x-envoy-auth-partial-body"),
+            length: (self.header)("content-length"),
+            encoding: (self.header)("content-encoding"),
+            media_type: (self.header)("content-type"),
+        };
+        body.model(form)
+    }
 }
 
 /// A request that is well-formed and carries a token of ours.

@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::proto::envoy::service::auth::v3::CheckResponse;
 use crate::{
     api::ErrorStyle,
-    decision::{Decision, Denial, Malformed, Refusal},
+    decision::{Decision, Denial, Malformed, NoModel, Refusal},
     proto::{
         envoy::{
             config::core::v3::{
@@ -142,7 +142,7 @@ fn http_status(refusal: Refusal) -> StatusCode {
         | Refusal::TokenExpired
         | Refusal::TokenRevoked
         | Refusal::OwnerDisabled => StatusCode::Unauthorized,
-        Refusal::PermissionDenied => StatusCode::Forbidden,
+        Refusal::PermissionDenied | Refusal::NoModel(_) => StatusCode::Forbidden,
         Refusal::Unavailable => StatusCode::ServiceUnavailable,
     }
 }
@@ -187,6 +187,12 @@ fn message(denial: &Denial) -> String {
         (Refusal::PermissionDenied, None) => {
             "The access token does not permit this: no rule covers this method and path."
         }
+        (Refusal::NoModel(why), _) => {
+            return format!(
+                "The access token or the domain is limited to some models. {}",
+                no_model(why)
+            );
+        }
         (Refusal::Unavailable, _) => {
             "Authorization is temporarily unavailable. Nothing is wrong with the request: retry."
         }
@@ -194,15 +200,55 @@ fn message(denial: &Denial) -> String {
     .to_owned()
 }
 
+/// What to change about a body, or about the gateway, so that a model can be read.
+fn no_model(why: NoModel) -> &'static str {
+    match why {
+        NoModel::NotShown => {
+            "No body was shown to authorization: send one that names the model. If you did, the \
+             gateway must set `with_request_body` with `pack_as_bytes` on this route."
+        }
+        NoModel::Cut => {
+            "The body is longer than what the gateway shows to authorization: send a shorter one, \
+             or have `max_request_bytes` raised on this route."
+        }
+        NoModel::Encoded => "The body is compressed: send it without Content-Encoding.",
+        NoModel::NotJson => "Send JSON in UTF-8, with `Content-Type: application/json`.",
+        NoModel::NotForm => {
+            "Send a form, with `Content-Type: multipart/form-data` and a boundary of letters, \
+             digits, `-` and `_` as its only parameter."
+        }
+        NoModel::MalformedJson => "The body is not one well-formed JSON object in UTF-8.",
+        NoModel::TooDeep => "The JSON body is nested more than 100 levels deep.",
+        NoModel::MalformedForm => "The form is malformed, or can be read in more than one way.",
+        NoModel::Absent => "The body names no model: send `model`.",
+        NoModel::Repeated => {
+            "The body names more than one model: send `model` once, and no other \
+                              spelling of it."
+        }
+        NoModel::NotAName => {
+            "The body's `model` is not a text of 1 to 256 characters without control characters."
+        }
+        NoModel::Elsewhere => {
+            "This call names its models in a way that is not read, so it needs both without limits."
+        }
+    }
+}
+
 /// RFC 6750, section 3: no error parameter when no credential was sent.
 fn challenge(denial: &Denial, message: &str) -> Option<String> {
     const REALM: &str = r#"Bearer realm="patgate""#;
     match (denial.refusal, denial.operation) {
         (Refusal::MissingCredential, _) => Some(REALM.to_owned()),
-        (Refusal::PermissionDenied, Some(operation)) => {
+        (Refusal::PermissionDenied | Refusal::NoModel(_), Some(operation)) => {
             Some(format!(r#"{REALM}, error="insufficient_scope", scope="{operation}""#))
         }
-        (Refusal::BadRequest(_) | Refusal::PermissionDenied | Refusal::Unavailable, _) => None,
+        (
+            Refusal::BadRequest(_)
+            | Refusal::PermissionDenied
+            | Refusal::NoModel(_)
+            | Refusal::Unavailable,
+            _,
+        ) => None,
         _ => Some(format!(r#"{REALM}, error="invalid_token", error_description="{message}""#)),
     }
 }
@@ -214,8 +260,9 @@ fn openai_body(refusal: Refusal, message: &str) -> String {
         StatusCode::ServiceUnavailable => "service_unavailable_error",
         StatusCode::Forbidden | StatusCode::Empty => "permission_error",
     };
+    let param = matches!(refusal, Refusal::NoModel(_)).then_some("model");
     json!({
-        "error": { "message": message, "type": kind, "param": null, "code": refusal.code() }
+        "error": { "message": message, "type": kind, "param": param, "code": refusal.code() }
     })
     .to_string()
 }
@@ -308,7 +355,22 @@ mod tests {
             subject,
             operation: Some(Operation::LlmChatCompletions),
         };
-        early.map(Denial::from).into_iter().chain(late).chain([named]).collect()
+        let no_model = [
+            NoModel::NotShown,
+            NoModel::Cut,
+            NoModel::Encoded,
+            NoModel::NotJson,
+            NoModel::NotForm,
+            NoModel::MalformedJson,
+            NoModel::TooDeep,
+            NoModel::MalformedForm,
+            NoModel::Absent,
+            NoModel::Repeated,
+            NoModel::NotAName,
+            NoModel::Elsewhere,
+        ];
+        let no_model = no_model.map(|why| Denial { refusal: Refusal::NoModel(why), ..named });
+        early.map(Denial::from).into_iter().chain(late).chain([named]).chain(no_model).collect()
     }
 
     #[test]

@@ -4,6 +4,7 @@ a stream), with the headers as a raw list, so that a duplicate does not hide.
 """
 
 import argparse
+import hashlib
 import json
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,6 +27,7 @@ class Handler(BaseHTTPRequestHandler):
             "method": self.command,
             "path": self.path,
             "headers": self.headers.items(),
+            "body": {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()},
         }
         try:
             request = json.loads(body) if body else {}

@@ -41,7 +41,7 @@ fn read<'a>(
     authorization: &'a str,
 ) -> Result<AuthRequest<'a>, Rejected> {
     let header = |name: &str| (name == "authorization").then_some(authorization);
-    parse(&Parts { method, target, header }, &APIS, &TOKENS)
+    parse(&Parts { method, target, header, body: b"" }, &APIS, &TOKENS)
 }
 
 /// The one good credential, under any spelling of its scheme, is let in; no other is.

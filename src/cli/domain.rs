@@ -77,7 +77,7 @@ pub(super) enum ModelCommand {
         /// Slug or id
         #[arg(value_parser = domain_ref)]
         domain: DomainRef,
-        /// As requests name it
+        /// As requests name it; one `*` stands for any characters but `/`
         model: Model,
         /// The backend that serves it
         #[arg(long, value_name = "BACKEND")]
@@ -88,7 +88,7 @@ pub(super) enum ModelCommand {
         /// Slug or id
         #[arg(value_parser = domain_ref)]
         domain: DomainRef,
-        /// As requests name it
+        /// As it was listed
         model: Model,
     },
 }

@@ -121,15 +121,15 @@ text! {
 }
 
 text! {
-    /// A model, as requests name it.
-    Model, "a model's name of 1 to 256 characters, without control characters",
-    |text| line(text, 1, 256)
+    /// A model, as requests name it, or a pattern of names.
+    Model, "a model's name of 1 to 256 characters, without control characters, in which one `*` may stand for any characters but `/`",
+    |text| line(text, 1, 256).filter(|text| text.matches('*').count() <= 1)
 }
 
 text! {
-    /// `*`, or one entity, literally.
-    EntityId, "`*` or an entity's id of 1 to 256 characters, without control characters",
-    |text| line(text, 1, 256)
+    /// `*`, or one entity, literally: a pattern would look as if it worked.
+    EntityId, "`*` or an entity's id of 1 to 256 characters, without control characters and without `*`",
+    |text| line(text, 1, 256).filter(|text| &**text == "*" || !text.contains('*'))
 }
 
 /// What a backend speaks.
@@ -257,7 +257,11 @@ mod tests {
                 "http://h\n",
             ],
         );
-        check::<Model>(&["qwen2.5:7b", "org/model"], &["", "a\tb"]);
+        check::<Model>(
+            &["qwen2.5:7b", "org/model", "*", "qwen2.5-*", "org/*-7b"],
+            &["", "a\tb", "**", "a*b*"],
+        );
+        check::<EntityId>(&["*", "org/model"], &["", "**", "qwen*", "*a"]);
     }
 
     #[test]

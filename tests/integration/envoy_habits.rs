@@ -3,9 +3,10 @@
 //! red, and so does a shipped configuration that has lost a setting.
 
 mod answers;
+mod bodies;
 mod gate;
 mod headers;
 mod requests;
 mod routing;
 
-pub(crate) use self::{answers::*, headers::*, requests::*, routing::*};
+pub(crate) use self::{answers::*, bodies::*, headers::*, requests::*, routing::*};

@@ -45,8 +45,9 @@ pub(crate) async fn send(
     method: &str,
     target: &str,
     headers: &[(&str, &str)],
-    body: &str,
+    body: impl AsRef<[u8]>,
 ) -> Reply {
+    let body = body.as_ref();
     let mut text = format!("{method} {target} HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n");
     for (name, value) in headers {
         text.push_str(&format!("{name}: {value}\r\n"));
@@ -55,8 +56,12 @@ pub(crate) async fn send(
         text.push_str(&format!("content-length: {}\r\n", body.len()));
     }
     text.push_str("\r\n");
-    text.push_str(body);
-    let exchange = exchange(SocketAddr::from(([127, 0, 0, 1], port)), text.into_bytes());
+    raw(port, [text.as_bytes(), body].concat()).await
+}
+
+/// Sends all of a request as given; it has to ask for the end of the connection.
+pub(crate) async fn raw(port: u16, request: Vec<u8>) -> Reply {
+    let exchange = exchange(SocketAddr::from(([127, 0, 0, 1], port)), request);
     timeout(Duration::from_secs(20), exchange).await.expect("an answer within 20 s")
 }
 
@@ -106,6 +111,13 @@ fn head(bytes: &[u8]) -> io::Result<Option<(u16, usize)>> {
     let length = length.and_then(|h| str::from_utf8(h.value).ok()?.parse::<usize>().ok());
     let length = length.ok_or_else(|| io::Error::other("an answer without a length"))?;
     Ok(Some((response.code.unwrap(), head + length)))
+}
+
+/// A body in pieces of at most `size`, as `transfer-encoding: chunked` has it.
+pub(crate) fn chunked(body: &[u8], size: usize) -> Vec<u8> {
+    let piece =
+        |piece: &[u8]| [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat();
+    body.chunks(size).chain([&b""[..]]).flat_map(piece).collect()
 }
 
 async fn exchange(to: SocketAddr, request: Vec<u8>) -> Reply {

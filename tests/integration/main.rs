@@ -23,6 +23,7 @@ mod proxy;
 mod stack;
 mod wire;
 
+mod bodies;
 mod canary;
 mod cases;
 mod cli;
@@ -74,6 +75,11 @@ fn main() -> ExitCode {
         cases::over_grpc,
         cases::through_envoy,
         cases::every_mutation_of_a_token_is_refused,
+        bodies::the_model_is_read_or_the_call_refused,
+        bodies::through_envoy_the_backend_reads_the_same_model,
+        bodies::no_reader_reads_another_model,
+        bodies::where_no_model_matters_no_body_is_read,
+        bodies::a_domains_list_of_models_decides,
         tiers::each_tier_spares_the_next,
         tiers::a_forged_token_reaches_no_store,
         tiers::a_thousand_first_uses_are_one_query,
@@ -149,7 +155,13 @@ fn main() -> ExitCode {
         envoy_habits::the_check_sees_the_path_normalized,
         envoy_habits::an_escaped_slash_is_refused_unchecked,
         envoy_habits::a_header_with_an_underscore_is_refused_unchecked,
-        envoy_habits::the_body_is_neither_sent_to_the_check_nor_waited_for,
+        envoy_habits::as_shipped_a_body_that_names_no_model_is_neither_shown_nor_waited_for,
+        envoy_habits::as_shipped_every_body_that_may_name_a_model_is_shown,
+        envoy_habits::a_body_is_shown_as_it_is_and_waited_for,
+        envoy_habits::a_longer_body_is_cut_and_passes_on_whole,
+        envoy_habits::a_cut_just_where_showing_ends_is_called_whole,
+        envoy_habits::only_envoy_says_what_was_shown,
+        envoy_habits::a_route_cannot_ask_for_bytes,
         envoy_habits::as_shipped_no_check_sees_the_clients_copies,
         envoy_habits::a_header_of_the_answer_replaces_every_copy,
         envoy_habits::every_append_action_overwrites,

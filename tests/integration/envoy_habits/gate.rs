@@ -50,6 +50,8 @@ pub(super) const STUCK: &str = "stuck";
 pub(super) const BY_METADATA: &str = "by-metadata";
 /// A failure is an allow.
 pub(super) const OPEN: &str = "open";
+/// As shipped, but that bodies are shown as bytes is said by the route, not by the filter.
+pub(super) const TEXT_BODIES: &str = "text-bodies";
 /// A check may take long.
 pub(super) const PATIENT: &str = "patient";
 /// Nobody listens where the authorization server should be.
@@ -155,8 +157,33 @@ impl Case<'_> {
         target: &str,
         headers: &[(&str, &str)],
     ) -> Reply {
+        self.send_body(listener, method, target, headers, b"").await
+    }
+
+    pub(super) async fn send_body(
+        &self,
+        listener: &str,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Reply {
         let headers = [headers, &[(CASE, &self.key)]].concat();
-        http::send(self.gate.port(listener), method, target, &headers, "").await
+        http::send(self.gate.port(listener), method, target, &headers, body).await
+    }
+
+    /// A POST whose body comes in chunks of `size`.
+    pub(super) async fn send_chunked(
+        &self,
+        listener: &str,
+        target: &str,
+        body: &[u8],
+        size: usize,
+    ) -> Reply {
+        let fixed = "host: gateway\r\nconnection: close\r\ntransfer-encoding: chunked\r\n";
+        let head = format!("POST {target} HTTP/1.1\r\n{fixed}{}\r\n", self.header());
+        let request = [head.as_bytes(), &http::chunked(body, size)].concat();
+        http::raw(self.gate.port(listener), request).await
     }
 
     /// The header that makes a request written by hand one of this case.
@@ -270,6 +297,14 @@ fn configuration() -> Value {
         credulous(manager);
         open(manager);
         alone(manager);
+    });
+    vary(TEXT_BODIES, &|manager| {
+        let filter = &mut ext_authz(manager)["with_request_body"];
+        let packed = filter.as_object_mut().unwrap().remove("pack_as_bytes").unwrap();
+        let host = &mut manager["route_config"]["virtual_hosts"][0];
+        let route = find(&mut host["routes"], "model-in-body");
+        let settings = &mut route["typed_per_filter_config"][EXT_AUTHZ]["check_settings"];
+        settings["with_request_body"]["pack_as_bytes"] = packed;
     });
     vary(WITHOUT_LAST_ROUTE, &|manager| {
         let host = &mut manager["route_config"]["virtual_hosts"][0];

@@ -9,7 +9,7 @@ use super::{
     answers::{allow, denied},
     gate::{Answer::Says, MODELS, SHIPPED, TO_ACME, gate},
 };
-use crate::{harness::Suite, wire::Wire};
+use crate::harness::Suite;
 
 pub(crate) async fn repeated_authorization_arrives_joined_with_a_comma(suite: Arc<Suite>) {
     let gate = gate(&suite).await;
@@ -97,19 +97,4 @@ pub(crate) async fn a_header_with_an_underscore_is_refused_unchecked(suite: Arc<
         assert_eq!((reply.status, case.checks().len()), (400, 0), "{name}");
     });
     join_all(refused).await;
-}
-
-/// The check is made when the head has arrived, and is told nothing of the body.
-pub(crate) async fn the_body_is_neither_sent_to_the_check_nor_waited_for(suite: Arc<Suite>) {
-    let gate = gate(&suite).await;
-    let mut case = gate.case(Says(allow(&[TO_ACME], &[])));
-    let mut client = Wire::connect(gate.port(SHIPPED)).await;
-    let target = "POST /proxy/acme/v1/echo HTTP/1.1";
-    let head = format!("host: gateway\r\ncontent-length: 9\r\n{}", case.header());
-    client.write(&format!("{target}\r\n{head}\r\nbody")).await;
-    let check = case.next_check().await;
-    assert_eq!((check.body.as_str(), check.raw_body.len()), ("", 0));
-    client.write("-tail").await;
-    client.read_until("body-tail").await;
-    assert!(client.text.starts_with("HTTP/1.1 200"), "{}", client.text);
 }

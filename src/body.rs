@@ -1,0 +1,130 @@
+//! The model that a call names in its body.
+//!
+//! What is read here is what the backend will use: where two readers of the same bytes could come
+//! to different models, or one of them sees more than we were shown, there is no model, and a
+//! decision that needs one is a denial. Reading is one pass, allocates nothing, and does not
+//! recurse; it happens only when a decision depends on it.
+
+mod json;
+mod multipart;
+mod name;
+
+pub use self::name::ModelName;
+use crate::decision::NoModel;
+
+/// How a call names its model in its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// As the member `model` of a JSON object.
+    Json,
+    /// As the part `model` of `multipart/form-data`.
+    Multipart,
+    /// In a way that is not read.
+    Other,
+}
+
+/// A body as an edge lends it, with the headers that say what it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Body<'a> {
+    /// What was shown of it.
+    pub bytes: &'a [u8],
+    /// `x-envoy-auth-partial-body`: `false` when that was all, absent when nothing was shown.
+    pub partial: Option<&'a str>,
+    /// `content-length`.
+    pub length: Option<&'a str>,
+    /// `content-encoding`.
+    pub encoding: Option<&'a str>,
+    /// `content-type`.
+    pub media_type: Option<&'a str>,
+}
+
+impl Body<'_> {
+    /// The one model that the body names.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps it from naming exactly one.
+    pub fn model(&self, form: Form) -> Result<ModelName, NoModel> {
+        if form == Form::Other {
+            return Err(NoModel::Elsewhere);
+        }
+        self.is_whole()?;
+        if !self.encoding.is_none_or(|encoding| encoding.eq_ignore_ascii_case("identity")) {
+            return Err(NoModel::Encoded);
+        }
+        let media_type = self.media_type.unwrap_or_default();
+        match form {
+            Form::Json if is_json(media_type) => {
+                let text = std::str::from_utf8(self.bytes).map_err(|_| NoModel::MalformedJson)?;
+                json::model(text)
+            }
+            Form::Json => Err(NoModel::NotJson),
+            Form::Multipart => {
+                let boundary = boundary(media_type).ok_or(NoModel::NotForm)?;
+                multipart::model(self.bytes, boundary)
+            }
+            Form::Other => Err(NoModel::Elsewhere),
+        }
+    }
+
+    /// A second model may follow a cut. A client may have sent `x-envoy-auth-partial-body` itself
+    /// to an Envoy that shows no bodies, but then there are no bytes, either; nor are there where
+    /// `pack_as_bytes` is not set, and what is not UTF-8 would have been replaced.
+    fn is_whole(&self) -> Result<(), NoModel> {
+        match self.partial {
+            Some("false") => {}
+            Some("true") => return Err(NoModel::Cut),
+            _ => return Err(NoModel::NotShown),
+        }
+        if self.bytes.is_empty() {
+            return Err(NoModel::NotShown);
+        }
+        // Envoy 1.40 says `false` of the beginning of a longer body, too, when exactly as much as
+        // it may show has arrived. Without a length that is not noticed here; but nothing may
+        // follow the end of an object or of a form.
+        let same = |length: &str| length.parse() == Ok(self.bytes.len());
+        if self.length.is_none_or(same) { Ok(()) } else { Err(NoModel::Cut) }
+    }
+}
+
+/// `application/json`, in UTF-8 if it says so. Some backends parse a body without looking at its
+/// type, others by its type alone: only when it says what it is do they agree.
+fn is_json(media_type: &str) -> bool {
+    let (kind, parameter) = split(media_type);
+    let utf8 = |value: &str| unquoted(value).eq_ignore_ascii_case("utf-8");
+    kind.eq_ignore_ascii_case("application/json")
+        && parameter.is_none_or(|text| parameter_named("charset", text).is_some_and(utf8))
+}
+
+/// The boundary of `multipart/form-data`, which may have no other parameter. Of the characters
+/// that RFC 2046 allows only those that no reader takes for something else; they are what clients
+/// use.
+fn boundary(media_type: &str) -> Option<&str> {
+    let (kind, parameter) = split(media_type);
+    let boundary = unquoted(parameter_named("boundary", parameter?)?);
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let fits = (1..=multipart::MAX_BOUNDARY).contains(&boundary.len());
+    (kind.eq_ignore_ascii_case("multipart/form-data") && fits && boundary.bytes().all(plain))
+        .then_some(boundary)
+}
+
+/// The type, and what follows the first semicolon. Another parameter ends up in the value of the
+/// first, where nobody accepts it.
+fn split(media_type: &str) -> (&str, Option<&str>) {
+    match media_type.split_once(';') {
+        Some((kind, parameter)) => (kind.trim(), Some(parameter.trim())),
+        None => (media_type.trim(), None),
+    }
+}
+
+fn parameter_named<'a>(name: &str, parameter: &'a str) -> Option<&'a str> {
+    let (key, value) = parameter.split_once('=')?;
+    key.eq_ignore_ascii_case(name).then_some(value)
+}
+
+fn unquoted(value: &str) -> &str {
+    value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value)
+}
+
+#[cfg(test)]
+mod tests;

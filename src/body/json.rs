@@ -1,0 +1,309 @@
+//! The member `model` of a JSON object (RFC 8259).
+//!
+//! The whole text is checked, not only up to the member: of a repeated one, some readers take the
+//! first, others the last, and Go's takes `Model` and `MODEL` for it as well.
+
+use super::ModelName;
+use crate::decision::NoModel;
+
+const MODEL: &str = "model";
+/// Objects and arrays open at a time. Readers stop at 100 (PHP's lower settings), 128 (serde_json),
+/// about 1000 (Python); requests for models stay far below. At most 128, the bits of [`Open`].
+const MAX_DEPTH: u32 = 100;
+const MALFORMED: NoModel = NoModel::MalformedJson;
+
+/// The value of the one `model` at the top level.
+pub(super) fn model(text: &str) -> Result<ModelName, NoModel> {
+    let mut scan = Scan { text, at: 0 };
+    let mut found = None;
+    scan.space();
+    scan.expect(b'{')?;
+    scan.space();
+    if !scan.eat(b'}') {
+        loop {
+            match spelling(scan.key()?) {
+                Spelling::Other => scan.value()?,
+                Spelling::Exact if found.is_none() => found = Some(scan.name()?),
+                Spelling::Exact | Spelling::Variant => return Err(NoModel::Repeated),
+            }
+            scan.space();
+            if scan.eat(b'}') {
+                break;
+            }
+            scan.expect(b',')?;
+            scan.space();
+        }
+    }
+    scan.space();
+    if scan.at < text.len() {
+        return Err(MALFORMED);
+    }
+    found.ok_or(NoModel::Absent)
+}
+
+enum Spelling {
+    Exact,
+    Variant,
+    Other,
+}
+
+/// How near a key comes to `model`. No letter beyond ASCII folds to one of these, so Go's folding
+/// is that of ASCII. For a reader in C, a text may end at U+0000.
+fn spelling(key: &str) -> Spelling {
+    let (mut wanted, mut exact) = (MODEL.chars(), true);
+    for character in unescaped(key) {
+        match wanted.next() {
+            Some(letter) if character == letter => {}
+            Some(letter) if character.eq_ignore_ascii_case(&letter) => exact = false,
+            None if character == '\0' => {
+                exact = false;
+                break;
+            }
+            _ => return Spelling::Other,
+        }
+    }
+    match (wanted.next(), exact) {
+        (Some(_), _) => Spelling::Other,
+        (None, true) => Spelling::Exact,
+        (None, false) => Spelling::Variant,
+    }
+}
+
+struct Scan<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Scan<'a> {
+    fn rest(&self) -> &'a [u8] {
+        self.text.as_bytes().get(self.at..).unwrap_or_default()
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn next(&mut self) -> Result<u8, NoModel> {
+        let byte = self.peek().ok_or(MALFORMED)?;
+        self.at += 1;
+        Ok(byte)
+    }
+
+    fn eat(&mut self, byte: u8) -> bool {
+        let here = self.peek() == Some(byte);
+        self.at += usize::from(here);
+        here
+    }
+
+    fn expect(&mut self, byte: u8) -> Result<(), NoModel> {
+        if self.eat(byte) { Ok(()) } else { Err(MALFORMED) }
+    }
+
+    fn skip(&mut self, what: impl Fn(u8) -> bool) -> usize {
+        let rest = self.rest();
+        let count = rest.iter().position(|byte| !what(*byte)).unwrap_or(rest.len());
+        self.at += count;
+        count
+    }
+
+    fn space(&mut self) {
+        self.skip(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r'));
+    }
+
+    /// A key and its colon, up to where the value begins.
+    fn key(&mut self) -> Result<&'a str, NoModel> {
+        self.expect(b'"')?;
+        let key = self.string()?;
+        self.space();
+        self.expect(b':')?;
+        self.space();
+        Ok(key)
+    }
+
+    fn name(&mut self) -> Result<ModelName, NoModel> {
+        if !self.eat(b'"') {
+            return Err(NoModel::NotAName);
+        }
+        ModelName::read(unescaped(self.string()?))
+    }
+
+    /// What stands between the quotes; the first one has been read.
+    fn string(&mut self) -> Result<&'a str, NoModel> {
+        let start = self.at;
+        loop {
+            self.skip(|byte| byte >= b' ' && byte != b'"' && byte != b'\\');
+            match self.next()? {
+                b'"' => return self.text.get(start..self.at - 1).ok_or(MALFORMED),
+                b'\\' => self.escape()?,
+                _ => return Err(MALFORMED),
+            }
+        }
+    }
+
+    /// What follows a backslash. Half a surrogate pair is refused: some readers keep it, some
+    /// replace it, some refuse the whole text.
+    fn escape(&mut self) -> Result<(), NoModel> {
+        match self.next()? {
+            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Ok(()),
+            b'u' => match self.hex()? {
+                0xD800..=0xDBFF => {
+                    self.expect(b'\\')?;
+                    self.expect(b'u')?;
+                    if matches!(self.hex()?, 0xDC00..=0xDFFF) { Ok(()) } else { Err(MALFORMED) }
+                }
+                0xDC00..=0xDFFF => Err(MALFORMED),
+                _ => Ok(()),
+            },
+            _ => Err(MALFORMED),
+        }
+    }
+
+    fn hex(&mut self) -> Result<u32, NoModel> {
+        let mut code = 0;
+        for _ in 0..4 {
+            let digit = char::from(self.next()?).to_digit(16).ok_or(MALFORMED)?;
+            code = code * 16 + digit;
+        }
+        Ok(code)
+    }
+
+    /// Passes over any value. What is open inside it is kept in a set of bits, so a deep value
+    /// costs no more than a flat one.
+    fn value(&mut self) -> Result<(), NoModel> {
+        // The object that all this stands in is open, too.
+        let mut open = Open { depth: 1, objects: 1 };
+        loop {
+            match self.next()? {
+                b'"' => drop(self.string()?),
+                b'{' => {
+                    open.push(true)?;
+                    self.space();
+                    if !self.eat(b'}') {
+                        self.key()?;
+                        continue;
+                    }
+                    open.pop();
+                }
+                b'[' => {
+                    open.push(false)?;
+                    self.space();
+                    if !self.eat(b']') {
+                        continue;
+                    }
+                    open.pop();
+                }
+                b't' => self.word(b"rue")?,
+                b'f' => self.word(b"alse")?,
+                b'n' => self.word(b"ull")?,
+                b'-' => {
+                    let first = self.next()?;
+                    self.number(first)?;
+                }
+                first => self.number(first)?,
+            }
+            // A value has ended. It may be the last of what it stands in, and that of another.
+            loop {
+                if open.depth == 1 {
+                    return Ok(());
+                }
+                self.space();
+                match (self.next()?, open.in_object()) {
+                    (b',', true) => {
+                        self.space();
+                        self.key()?;
+                        break;
+                    }
+                    (b',', false) => {
+                        self.space();
+                        break;
+                    }
+                    (b'}', true) | (b']', false) => open.pop(),
+                    _ => return Err(MALFORMED),
+                }
+            }
+        }
+    }
+
+    fn word(&mut self, rest: &[u8]) -> Result<(), NoModel> {
+        rest.iter().try_for_each(|byte| self.expect(*byte))
+    }
+
+    /// The rest of a number without its sign.
+    fn number(&mut self, first: u8) -> Result<(), NoModel> {
+        match first {
+            b'0' => {}
+            b'1'..=b'9' => drop(self.skip(|byte| byte.is_ascii_digit())),
+            _ => return Err(MALFORMED),
+        }
+        if self.eat(b'.') {
+            self.digits()?;
+        }
+        if self.eat(b'e') || self.eat(b'E') {
+            let _ = self.eat(b'+') || self.eat(b'-');
+            self.digits()?;
+        }
+        Ok(())
+    }
+
+    fn digits(&mut self) -> Result<(), NoModel> {
+        if self.skip(|byte| byte.is_ascii_digit()) > 0 { Ok(()) } else { Err(MALFORMED) }
+    }
+}
+
+/// The objects and arrays that are open; the lowest bit tells the innermost, 1 for an object.
+struct Open {
+    depth: u32,
+    objects: u128,
+}
+
+impl Open {
+    fn push(&mut self, object: bool) -> Result<(), NoModel> {
+        if self.depth == MAX_DEPTH {
+            return Err(NoModel::TooDeep);
+        }
+        self.depth += 1;
+        self.objects = self.objects << 1 | u128::from(object);
+        Ok(())
+    }
+
+    fn pop(&mut self) {
+        self.depth -= 1;
+        self.objects >>= 1;
+    }
+
+    fn in_object(&self) -> bool {
+        self.objects & 1 == 1
+    }
+}
+
+/// The characters that the inside of a checked string stands for.
+fn unescaped(raw: &str) -> impl Iterator<Item = char> {
+    let mut rest = raw.chars();
+    std::iter::from_fn(move || {
+        let character = rest.next()?;
+        if character != '\\' {
+            return Some(character);
+        }
+        Some(match rest.next()? {
+            'b' => '\u{8}',
+            'f' => '\u{c}',
+            'n' => '\n',
+            'r' => '\r',
+            't' => '\t',
+            'u' => match unit(&mut rest) {
+                high @ 0xD800..=0xDBFF => {
+                    let _backslash_and_u = (rest.next(), rest.next());
+                    let low = unit(&mut rest) & 0x3FF;
+                    char::from_u32(0x10000 + ((high & 0x3FF) << 10) + low)?
+                }
+                code => char::from_u32(code)?,
+            },
+            itself => itself,
+        })
+    })
+}
+
+/// Four hexadecimal digits.
+fn unit(digits: &mut std::str::Chars<'_>) -> u32 {
+    digits.take(4).fold(0, |code, digit| code * 16 + digit.to_digit(16).unwrap_or(0))
+}

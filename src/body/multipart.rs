@@ -1,0 +1,179 @@
+//! The part `model` of a form (RFC 7578).
+//!
+//! Readers of forms differ in almost everything that the RFC leaves open, and often in what it does
+//! not. So this reads what clients in use write, and refuses the rest.
+
+use memchr::memmem;
+
+use super::ModelName;
+use crate::decision::NoModel;
+
+/// RFC 2046.
+pub(super) const MAX_BOUNDARY: usize = 70;
+const MAX_PART_NAME: usize = 64;
+const MALFORMED: NoModel = NoModel::MalformedForm;
+const CRLF: &[u8] = b"\r\n";
+
+/// The content of the one part `model`.
+///
+/// The delimiter may stand where it delimits and nowhere else, not even after a bare line feed
+/// or with more behind it: some readers would see a delimiter there, and others would not. There
+/// is nothing before the first one, nor after the last.
+pub(super) fn model(form: &[u8], boundary: &str) -> Result<ModelName, NoModel> {
+    let mut delimiter = [b'-'; 2 + MAX_BOUNDARY];
+    let delimiter = delimiter.get_mut(..2 + boundary.len()).ok_or(MALFORMED)?;
+    delimiter[2..].copy_from_slice(boundary.as_bytes());
+    let delimiters = memmem::Finder::new(delimiter);
+
+    let mut rest = form.strip_prefix(&*delimiter).ok_or(MALFORMED)?;
+    let mut found = None;
+    while !matches!(rest, b"--" | b"--\r\n") {
+        rest = rest.strip_prefix(CRLF).ok_or(MALFORMED)?;
+        let end = delimiters.find(rest).ok_or(MALFORMED)?;
+        let (part, after) = rest.split_at(end);
+        rest = after.strip_prefix(&*delimiter).ok_or(MALFORMED)?;
+        let part = Part::read(part.strip_suffix(CRLF).ok_or(MALFORMED)?).ok_or(MALFORMED)?;
+        match part.spelling() {
+            Spelling::Other => {}
+            Spelling::Exact if found.is_none() => found = Some(part.model()?),
+            Spelling::Exact | Spelling::Variant => return Err(NoModel::Repeated),
+        }
+    }
+    found.ok_or(NoModel::Absent)
+}
+
+enum Spelling {
+    Exact,
+    Variant,
+    Other,
+}
+
+struct Part<'a> {
+    name: &'a str,
+    is_file: bool,
+    media_type: Option<&'a str>,
+    content: &'a [u8],
+}
+
+impl<'a> Part<'a> {
+    fn read(part: &'a [u8]) -> Option<Self> {
+        let (mut disposition, mut media_type) = (None, None);
+        let (mut encoding, mut length) = (None, None);
+        let mut rest = part;
+        loop {
+            let (line, after) = rest.split_at_checked(memmem::find(rest, CRLF)?)?;
+            rest = after.strip_prefix(CRLF)?;
+            if line.is_empty() {
+                break;
+            }
+            let (name, value) = header(line)?;
+            for (known, slot) in [
+                ("content-disposition", &mut disposition),
+                ("content-type", &mut media_type),
+                ("content-transfer-encoding", &mut encoding),
+                ("content-length", &mut length),
+            ] {
+                // Of two, readers take either.
+                if name.eq_ignore_ascii_case(known) && slot.replace(value).is_some() {
+                    return None;
+                }
+            }
+        }
+        // Go's reader decodes quoted-printable, others do not.
+        let plain = |value: &str| {
+            ["7bit", "8bit", "binary"].iter().any(|known| value.eq_ignore_ascii_case(known))
+        };
+        let counted = |value: &str| value.parse() == Ok(rest.len());
+        if !encoding.is_none_or(plain) || !length.is_none_or(counted) {
+            return None;
+        }
+        let (name, is_file) = self::disposition(disposition?)?;
+        Some(Self { name, is_file, media_type, content: rest })
+    }
+
+    /// Some readers ignore case; some take `model[]` and `model.x` for more of `model`.
+    fn spelling(&self) -> Spelling {
+        let stem = self.name.split(['[', '.']).next().unwrap_or_default();
+        if !stem.eq_ignore_ascii_case("model") {
+            Spelling::Other
+        } else if self.name == "model" {
+            Spelling::Exact
+        } else {
+            Spelling::Variant
+        }
+    }
+
+    fn model(&self) -> Result<ModelName, NoModel> {
+        let text = |value: &str| {
+            ["text/plain", "text/plain; charset=utf-8"]
+                .iter()
+                .any(|known| value.eq_ignore_ascii_case(known))
+        };
+        if self.is_file || !self.media_type.is_none_or(text) {
+            return Err(NoModel::NotAName);
+        }
+        let text = std::str::from_utf8(self.content).map_err(|_| NoModel::NotAName)?;
+        ModelName::read(text.chars())
+    }
+}
+
+/// A header's name and value. A line that continues another begins with a space, which no name
+/// does.
+fn header(line: &[u8]) -> Option<(&str, &str)> {
+    let (name, value) = std::str::from_utf8(line).ok()?.split_once(':')?;
+    let printable = |c: char| c == '\t' || !c.is_control();
+    let value = value.trim_matches([' ', '\t']);
+    (is_token(name) && value.chars().all(printable)).then_some((name, value))
+}
+
+/// `form-data; name="…"`, then perhaps a file's name: the part's name, and whether it is a file.
+///
+/// The name comes first, because some readers take the first `name="…"` that they find, be it the
+/// end of `filename="…"`. Quotes hold neither backslashes, which not all take for escapes, nor
+/// semicolons, at which some split.
+fn disposition(value: &str) -> Option<(&str, bool)> {
+    let kind = "form-data";
+    let (head, mut rest) = value.split_at_checked(kind.len())?;
+    let mut name = None;
+    let (mut filename, mut extended) = (None, None);
+    while let Some(parameter) = next_parameter(rest) {
+        let (key, after) = parameter.split_once('=')?;
+        let (value, after) = match after.strip_prefix('"') {
+            Some(quoted) => quoted.split_once('"')?,
+            None => after.split_at(after.find([';', ' ', '\t']).unwrap_or(after.len())),
+        };
+        rest = after;
+        let slot = match key {
+            "name" => &mut name,
+            "filename" if name.is_some() => &mut filename,
+            "filename*" if name.is_some() && is_token(value) => &mut extended,
+            _ => return None,
+        };
+        if value.contains(['\\', ';']) || slot.replace(value).is_some() {
+            return None;
+        }
+    }
+    let known = head.eq_ignore_ascii_case(kind) && rest.is_empty();
+    let name = name.filter(|name| known && is_part_name(name))?;
+    Some((name, filename.is_some() || extended.is_some()))
+}
+
+fn next_parameter(rest: &str) -> Option<&str> {
+    Some(rest.trim_start_matches([' ', '\t']).strip_prefix(';')?.trim_start_matches([' ', '\t']))
+}
+
+/// Names that mean the same to readers that trim, decode or nest. HTML gives `_charset_` a meaning
+/// for the other parts.
+fn is_part_name(name: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.[]".contains(&byte);
+    name.len() <= MAX_PART_NAME
+        && name.starts_with(|first: char| first.is_ascii_alphanumeric() || first == '_')
+        && name.bytes().all(inner)
+        && !name.eq_ignore_ascii_case("_charset_")
+}
+
+/// RFC 9110, section 5.6.2.
+fn is_token(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(allowed)
+}

@@ -1,0 +1,202 @@
+//! What the check is shown of a body, and what the backend gets of it.
+
+use std::{fs, sync::Arc};
+
+use serde::Deserialize;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::{
+    answers::allow,
+    gate::{Answer::Says, SHIPPED, TEXT_BODIES, TO_ACME, gate},
+};
+use crate::{harness::Suite, http::Reply, stack::project, wire::Wire};
+
+/// What the shipped configuration shows at most.
+const SHOWN: usize = 1 << 20;
+const EMBEDDINGS: &str = "/proxy/acme/v1/embeddings";
+const PARTIAL: &str = "x-envoy-auth-partial-body";
+
+fn text_of(length: usize) -> Vec<u8> {
+    (0..length).map(|at| b"0123456789abcdef\n"[at % 17]).collect()
+}
+
+/// All of it reached the backend, and unchanged.
+fn assert_passed_on(reply: &Reply, body: &[u8]) {
+    let digest: String = Sha256::digest(body).iter().map(|byte| format!("{byte:02x}")).collect();
+    let expected = json!({ "bytes": body.len(), "sha256": digest });
+    assert_eq!((reply.status, &reply.json()["seen"]["body"]), (200, &expected));
+}
+
+/// The check is made when the head has arrived, and is told nothing of the body.
+pub(crate) async fn as_shipped_a_body_that_names_no_model_is_neither_shown_nor_waited_for(
+    suite: Arc<Suite>,
+) {
+    let gate = gate(&suite).await;
+    let mut case = gate.case(Says(allow(&[TO_ACME], &[])));
+    let mut client = Wire::connect(gate.port(SHIPPED)).await;
+    let target = "PUT /proxy/acme/v1/echo HTTP/1.1";
+    let head = format!("host: gateway\r\ncontent-length: 9\r\n{}", case.header());
+    client.write(&format!("{target}\r\n{head}\r\nbody")).await;
+    let check = case.next_check().await;
+    assert_eq!((check.body.as_str(), check.raw_body.len()), ("", 0));
+    assert_eq!(check.headers.get(PARTIAL), None);
+    client.write("-tail").await;
+    client.read_until("body-tail").await;
+    assert!(client.text.starts_with("HTTP/1.1 200"), "{}", client.text);
+}
+
+#[derive(Deserialize)]
+struct Table {
+    rules: Vec<Rule>,
+}
+
+#[derive(Deserialize)]
+struct Rule {
+    methods: Vec<String>,
+    path: String,
+    id: Option<String>,
+}
+
+pub(crate) async fn as_shipped_every_body_that_may_name_a_model_is_shown(suite: Arc<Suite>) {
+    let table = fs::read_to_string(project("deploy/apis/cube-ai.yaml")).unwrap();
+    let table: Table = serde_saphyr::from_str(&table).unwrap();
+    let gate = gate(&suite).await;
+    let mut count = 0;
+    for rule in table.rules {
+        if !matches!(rule.id.as_deref(), Some("body.model" | "form.model")) {
+            continue;
+        }
+        for method in rule.methods {
+            let mut case = gate.case(Says(allow(&[TO_ACME], &[])));
+            let path = format!("/proxy/acme{}?a=b", rule.path);
+            let reply = case.send_body(SHIPPED, &method, &path, &[], b"{\"a\":1}").await;
+            assert_eq!((reply.status, reply.header("x-backend")), (200, Some("model-acme")));
+            let checks = case.checks();
+            assert_eq!(checks.len(), 1, "{method} {path}");
+            let partial = checks[0].headers.get(PARTIAL).map(String::as_str);
+            assert_eq!((&checks[0].raw_body[..], partial), (&b"{\"a\":1}"[..], Some("false")));
+            count += 1;
+        }
+    }
+    assert!(count > 20, "{count}");
+}
+
+pub(crate) async fn a_body_is_shown_as_it_is_and_waited_for(suite: Arc<Suite>) {
+    let gate = gate(&suite).await;
+    let odd = b"\xff\0\xed\xa0\x80{\r\n}";
+    for chunk in [None, Some(1), Some(64)] {
+        let mut case = gate.case(Says(allow(&[TO_ACME], &[])));
+        let reply = match chunk {
+            None => case.send_body(SHIPPED, "POST", EMBEDDINGS, &[], odd).await,
+            Some(size) => case.send_chunked(SHIPPED, EMBEDDINGS, odd, size).await,
+        };
+        assert_passed_on(&reply, odd);
+        let check = case.next_check().await;
+        assert_eq!((&check.raw_body[..], check.body.as_str()), (&odd[..], ""), "{chunk:?}");
+        let length = check.headers.get("content-length").map(String::as_str);
+        assert_eq!(length, chunk.is_none().then_some("9"), "{chunk:?}");
+    }
+
+    // A client that waits to be asked for its body is asked by Envoy, before the check.
+    let mut case = gate.case(Says(allow(&[TO_ACME], &[])));
+    let mut client = Wire::connect(gate.port(SHIPPED)).await;
+    let head = "host: gateway\r\nexpect: 100-continue\r\ncontent-length: 9\r\n";
+    client.write(&format!("POST {EMBEDDINGS} HTTP/1.1\r\n{head}{}\r\n", case.header())).await;
+    client.read_until("HTTP/1.1 100 Continue\r\n\r\n").await;
+    client.write("body-").await;
+    assert_eq!(case.checks().len(), 0, "a check before the body was there");
+    client.write("tail").await;
+    assert_eq!(&case.next_check().await.raw_body[..], b"body-tail");
+    client.read_until("HTTP/1.1 200").await;
+
+    // No body at all: nothing is shown, and nothing is said about it.
+    for headers in [&[][..], &[("content-length", "0")]] {
+        let mut case = gate.case(Says(allow(&[TO_ACME], &[])));
+        let reply = case.send(SHIPPED, "POST", EMBEDDINGS, headers).await;
+        assert_eq!(reply.status, 200);
+        let check = case.next_check().await;
+        assert_eq!((check.raw_body.len(), check.headers.get(PARTIAL)), (0, None), "{headers:?}");
+    }
+}
+
+pub(crate) async fn a_longer_body_is_cut_and_passes_on_whole(suite: Arc<Suite>) {
+    let gate = gate(&suite).await;
+    for (length, partial) in
+        [(SHOWN - 1, "false"), (SHOWN, "false"), (SHOWN + 1, "true"), (3 * SHOWN, "true")]
+    {
+        let body = text_of(length);
+        for chunk in [None, Some(16 * 1024), Some(SHOWN)] {
+            let mut case = gate.case(Says(allow(&[TO_ACME], &[])));
+            let reply = match chunk {
+                None => case.send_body(SHIPPED, "POST", EMBEDDINGS, &[], &body).await,
+                Some(size) => case.send_chunked(SHIPPED, EMBEDDINGS, &body, size).await,
+            };
+            assert_passed_on(&reply, &body);
+            let check = case.next_check().await;
+            assert!(check.raw_body == body[..length.min(SHOWN)], "{length} {chunk:?}");
+            let said = check.headers.get(PARTIAL).map(String::as_str);
+            assert_eq!(said, Some(partial), "{length} {chunk:?}");
+        }
+    }
+}
+
+/// So `false` alone proves nothing: the length does, where the client told it.
+pub(crate) async fn a_cut_just_where_showing_ends_is_called_whole(suite: Arc<Suite>) {
+    let gate = gate(&suite).await;
+    let (first, rest) = (text_of(SHOWN), "rest");
+    let lengths = [
+        "transfer-encoding: chunked".to_owned(),
+        format!("content-length: {}", SHOWN + rest.len()),
+    ];
+    for length in lengths {
+        let is_chunked = length.starts_with("transfer");
+        let mut case = gate.case(Says(allow(&[TO_ACME], &[])));
+        let mut client = Wire::connect(gate.port(SHIPPED)).await;
+        let head = format!("host: gateway\r\n{length}\r\n{}", case.header());
+        client.write(&format!("POST {EMBEDDINGS} HTTP/1.1\r\n{head}\r\n")).await;
+        let text = String::from_utf8(first.clone()).unwrap();
+        if is_chunked {
+            client.write_chunk(&text).await
+        } else {
+            client.write(&text).await
+        };
+        let check = case.next_check().await;
+        let said = check.headers.get(PARTIAL).map(String::as_str);
+        assert_eq!((check.raw_body.len(), said), (SHOWN, Some("false")), "{length}");
+        if is_chunked {
+            client.write_chunk(rest).await;
+            client.write_chunk("").await;
+        } else {
+            client.write(rest).await;
+        }
+        client.read_until(&format!("\"bytes\": {}", SHOWN + rest.len())).await;
+    }
+}
+
+pub(crate) async fn only_envoy_says_what_was_shown(suite: Arc<Suite>) {
+    let gate = gate(&suite).await;
+    let claims = [(PARTIAL, "false"), ("X-Envoy-Auth-Partial-Body", "false")];
+    for (method, path, length, shown, said) in [
+        ("POST", EMBEDDINGS, 2 * SHOWN, SHOWN, Some("true")),
+        ("POST", EMBEDDINGS, 10, 10, Some("false")),
+        ("POST", EMBEDDINGS, 0, 0, None),
+        ("PUT", "/proxy/acme/v1/x", 10, 0, None),
+        ("POST", "/elsewhere", 10, 0, None),
+    ] {
+        let mut case = gate.case(Says(allow(&[TO_ACME], &[])));
+        case.send_body(SHIPPED, method, path, &claims, &text_of(length)).await;
+        let check = case.next_check().await;
+        let partial = check.headers.get(PARTIAL).map(String::as_str);
+        assert_eq!((check.raw_body.len(), partial), (shown, said), "{method} {path} {length}");
+    }
+}
+
+/// So it must stand where the filter is configured.
+pub(crate) async fn a_route_cannot_ask_for_bytes(suite: Arc<Suite>) {
+    let gate = gate(&suite).await;
+    let mut case = gate.case(Says(allow(&[TO_ACME], &[])));
+    case.send_body(TEXT_BODIES, "POST", EMBEDDINGS, &[], b"a\xffb").await;
+    let check = case.next_check().await;
+    assert_eq!((check.body.as_str(), check.raw_body.len()), ("a!b", 0));
+}

@@ -43,6 +43,7 @@ mod races;
 mod relay;
 mod schema;
 mod serving;
+mod soak;
 mod tiers;
 mod waiting;
 
@@ -68,7 +69,7 @@ fn main() -> ExitCode {
     // Tests wait for servers more than they compute.
     arguments.test_threads.get_or_insert(4);
     let suite = Arc::new(Suite::launch());
-    let trials = tests![
+    let mut trials = tests![
         &suite,
         cases::over_grpc,
         cases::through_envoy,
@@ -224,6 +225,10 @@ fn main() -> ExitCode {
         floods::a_herd_is_served,
         floods::paced_unknown_tokens_cost_a_bounded_rate,
     ];
+    // By `make soak`, which runs nothing else.
+    if soak::is_wanted() {
+        trials.extend(tests![&suite, soak::every_answer_is_accounted_for]);
+    }
     let conclusion = libtest_mimic::run(&arguments, trials);
     println!("answers under load: {}", suite.answers);
     let wrong_allows = suite.answers.wrong_allows();

@@ -51,12 +51,3 @@ pub(crate) async fn serve(world: &World<'_>, settings: &[&str]) -> Process {
     eventually("patgate to be ready", ready).await;
     Process { replica: Arc::new(Replica::at(grpc, http)), server }
 }
-
-impl Process {
-    /// Bytes of memory that it occupies.
-    pub(crate) fn resident(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.server.pid)).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
-    }
-}

@@ -8,6 +8,7 @@ use crate::{
     harness::{self, Replica, Suite, World, patient},
     http,
     load::{FALTERING, Kind, Law, Load, WELL},
+    process,
     stack::Server,
     tiers::{eventually, revoke, status},
 };
@@ -96,7 +97,7 @@ fn start(world: &World<'_>, settings: &Value) -> (Server, Replica) {
     let process = world.suite.stack.start(
         "process",
         json!({
-            "argv": [env!("CARGO_BIN_EXE_patgate"), "serve"],
+            "argv": [process::program(), "serve".to_owned()],
             "name": "patgate",
             "env": env,
             "ready": format!("http://{http}/readyz"),

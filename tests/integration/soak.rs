@@ -35,7 +35,7 @@ const SEED: &str = "SOAK_SEED";
 /// How much a replica may grow once it is warm.
 const GROWTH: u64 = 20 << 20;
 /// How long a fault lasts, and how long all stays well after the healing, in milliseconds.
-const LASTS: (u64, u64) = (1500, 8000);
+const LASTS: (u64, u64) = (1500, 9000);
 const RESTS: (u64, u64) = (2500, 6000);
 
 pub(crate) fn is_wanted() -> bool {

@@ -16,6 +16,8 @@ pub(super) enum Fault {
     Redis(Mode),
     RedisFlushed,
     RedisKilled,
+    /// Look-ups fail; the feed is as it was.
+    LookUps(Mode),
     Postgres(Mode),
     PostgresStopped,
     PostgresKilled,
@@ -42,7 +44,7 @@ enum Part {
 const SLOW: Mode = Mode::Delay(Duration::from_millis(500));
 
 /// The replica 0 is never replaced: its memory is watched.
-const FAULTS: [Fault; 28] = [
+const FAULTS: [Fault; 30] = [
     Fault::Redis(Mode::Refuse),
     Fault::Redis(Mode::BlackHole),
     Fault::Redis(SLOW),
@@ -50,6 +52,8 @@ const FAULTS: [Fault; 28] = [
     Fault::Redis(Mode::CutReplies(64)),
     Fault::RedisFlushed,
     Fault::RedisKilled,
+    Fault::LookUps(Mode::Refuse),
+    Fault::LookUps(Mode::BlackHole),
     Fault::Postgres(Mode::Refuse),
     Fault::Postgres(Mode::BlackHole),
     Fault::Postgres(SLOW),
@@ -111,7 +115,11 @@ impl Fault {
             Self::Redis(mode) => site.redis_proxy.set(mode),
             Self::RedisFlushed => flush(&site.valkey.url).await,
             Self::RedisKilled => stack.signal(&site.valkey, "KILL"),
-            Self::Postgres(mode) => site.postgres_proxy.set(mode),
+            Self::LookUps(mode) => site.postgres_proxy.set(mode),
+            Self::Postgres(mode) => {
+                site.postgres_proxy.set(mode);
+                site.feed_proxy.set(mode);
+            }
             Self::PostgresStopped => stack.stop(&site.primary),
             Self::PostgresKilled => stack.signal(&site.primary, "KILL"),
             Self::PostgresTerminates => {
@@ -133,7 +141,10 @@ impl Fault {
         match self {
             Self::Redis(_) => site.redis_proxy.set(Mode::Pass),
             Self::RedisKilled => site.valkey = stack.restart(&site.valkey),
-            Self::Postgres(_) => site.postgres_proxy.set(Mode::Pass),
+            Self::Postgres(_) | Self::LookUps(_) => {
+                site.postgres_proxy.set(Mode::Pass);
+                site.feed_proxy.set(Mode::Pass);
+            }
             Self::PostgresStopped | Self::PostgresKilled => {
                 site.primary = stack.restart(&site.primary);
             }

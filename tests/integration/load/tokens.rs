@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     harness::{Token, World},
-    tiers::{reader, revoke},
+    tiers::revoke,
 };
 
 /// Of each kind but cold ones, and but the one that turns.
@@ -35,7 +35,7 @@ impl Tokenry {
         for token in &revoked {
             revoke(world, token).await;
         }
-        Self { hot, revoked, turning: reader(world).await, cold }
+        Self { hot, revoked, turning: many(world, 1).await.remove(0), cold }
     }
 }
 

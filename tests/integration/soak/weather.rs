@@ -1,10 +1,6 @@
 //! When what was wrong: by this, a 503 is excused or not.
 
-use std::{
-    fmt,
-    sync::Mutex,
-    time::{Duration, Instant},
-};
+use std::{fmt, sync::Mutex, time::Instant};
 
 use crate::fleet::HEALED;
 
@@ -80,11 +76,4 @@ impl fmt::Display for Weather {
         }
         Ok(())
     }
-}
-
-/// For a person to read.
-pub(super) fn spread(mut took: Vec<Duration>) -> (String, Duration) {
-    took.sort_unstable();
-    let [p50, p99] = [50, 99].map(|part| took[took.len() * part / 100]);
-    (format!("p50 {p50:?}, p99 {p99:?}, max {:?}", took[took.len() - 1]), p99)
 }

@@ -26,6 +26,7 @@ impl Dice {
         self.next().is_multiple_of(times)
     }
 
+    /// Milliseconds; the longest is not drawn.
     pub(super) fn between(&mut self, shortest: u64, longest: u64) -> Duration {
         Duration::from_millis(shortest + self.next() % (longest - shortest))
     }

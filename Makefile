@@ -5,12 +5,17 @@ PYTHON_FILES := demo tests tools
 # Hidden folders hold what was installed or built, except for .ci.
 SHELL_FILES = .ci/run $(shell find . -name '*.sh' -not -path './.*' -not -path './target/*')
 
-.PHONY: help tools build test lint demo clean
+.PHONY: help tools build test soak lint demo clean
+
+# Of `make soak`. Without a seed, one is drawn.
+MINUTES ?= 10
+SEED ?=
 
 help:
 	@echo 'make demo     a tour of patgate behind a real Envoy (ONCE=1: check the tour and end)'
 	@echo 'make build    the release binary, target/release/patgate'
 	@echo 'make test     all tests, against real Postgres, Valkey and Envoy'
+	@echo 'make soak     faults at random for 10 minutes (MINUTES=…, SEED=…), every answer judged'
 	@echo 'make lint     formatting, lints, docs, licences, shell, protobuf and Python'
 	@echo 'make tools    what tests and demo need beside Rust, into .venv'
 	@echo 'make clean    remove everything made here'
@@ -23,6 +28,9 @@ build:
 
 test: tools
 	cargo test --locked
+
+soak: tools
+	SOAK_SECONDS=$$(($(MINUTES) * 60)) SOAK_SEED=$(SEED) cargo test --locked --test integration -- soak::
 
 lint:
 	@tools/install.sh lint

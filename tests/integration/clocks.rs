@@ -17,7 +17,7 @@ use crate::{
 const READ: Scope<'_> = ("acme", "models", "*", "llm_read");
 
 /// Everything that patgate has in this database asks a clock that can be put.
-async fn with_a_clock(world: &World<'_>) {
+pub(crate) async fn with_a_clock(world: &World<'_>) {
     world
         .sql(&format!(
             "CREATE SCHEMA faked;
@@ -36,7 +36,7 @@ async fn with_a_clock(world: &World<'_>) {
         .await;
 }
 
-async fn put(world: &World<'_>, ahead: &str) {
+pub(crate) async fn put(world: &World<'_>, ahead: &str) {
     world.sql(&format!("UPDATE faked.clock SET ahead = '{ahead}'")).await;
 }
 

@@ -121,7 +121,7 @@ pub(crate) async fn five_thousand_forged_tokens_a_second(suite: Arc<Suite>) {
         let before = [commands(replica, "redis").await, commands(replica, "postgres").await];
         let polled = polls(replica).await;
         let mut wire = Calls::connect(replica.grpc).await;
-        resident = process.resident();
+        resident = process.server.resident();
         let stop = Arc::new(AtomicBool::new(false));
         let uses = use_meanwhile(replica, &hot, &stop);
         let mut each = calls.chunks(AT_ONCE).cycle();
@@ -154,7 +154,7 @@ pub(crate) async fn five_thousand_forged_tokens_a_second(suite: Arc<Suite>) {
         let polls = polls(replica).await - polled;
         assert!(postgres <= polls + 1, "{postgres} queries and {polls} polls");
     }
-    let grown = process.resident().saturating_sub(resident) / 1024;
+    let grown = process.server.resident().saturating_sub(resident) / 1024;
     println!("p99 with and without: {:.1}", p99[2].as_secs_f64() / p99[1].as_secs_f64());
     println!("{} KiB in memory, {grown} KiB more than before", resident / 1024);
     assert!(grown < 10 * 1024, "{grown} KiB");

@@ -28,7 +28,7 @@ use self::{
     tokens::{TOKENS, Tokenry, forged},
 };
 pub(crate) use self::{
-    law::{Kind, Law, WELL},
+    law::{FALTERING, Kind, Law, WELL},
     ledger::Ledger,
 };
 use crate::{
@@ -50,8 +50,10 @@ const PACE: [(Kind, usize, Duration); 5] = [
     (Turning, 1, Duration::from_millis(20)),
     (Forged, 1, Duration::from_millis(40)),
 ];
+/// Enough cold tokens for most tests.
+const LASTING: Duration = Duration::from_secs(80);
 /// For a connection that ended without an answer.
-const NOTHING: u16 = 0;
+pub(crate) const NOTHING: u16 = 0;
 
 pub(crate) struct Load {
     laws: Laws,
@@ -80,7 +82,15 @@ struct Client {
 impl Load {
     /// Sends through the Envoy at that port, and returns when tokens of each kind were answered.
     pub(crate) async fn start(world: &World<'_>, envoy: u16) -> Self {
-        let Tokenry { hot, cold, revoked, turning } = Tokenry::mint(world).await;
+        Self::lasting(LASTING, world, envoy).await
+    }
+
+    /// The same for a test that takes so long.
+    pub(crate) async fn lasting(long: Duration, world: &World<'_>, envoy: u16) -> Self {
+        let colds = PACE.iter().filter(|(kind, ..)| *kind == Cold);
+        let colds: f64 =
+            colds.map(|(_, count, pace)| *count as f64 * long.div_duration_f64(*pace)).sum();
+        let Tokenry { hot, cold, revoked, turning } = Tokenry::mint(world, colds as usize).await;
         let forged = forged();
         let laws = Laws::new(Mutex::new(vec![(Instant::now(), WELL)]));
         let ledgers = [Ledger::default(), world.suite.answers.clone()];
@@ -142,18 +152,16 @@ impl Load {
 
     /// `happens`, unless an illegal answer comes first.
     pub(crate) async fn bear<T>(&self, happens: impl Future<Output = T>) -> T {
-        let mut illegal = self.illegal.clone();
-        let answer = async {
-            match illegal.wait_for(Option::is_some).await {
-                Ok(answer) => answer.clone().unwrap(),
-                Err(_) => "every client has ended".to_owned(),
-            }
-        };
         tokio::select! {
             biased;
-            answer = answer => panic!("{answer}"),
+            answer = told(&self.illegal) => panic!("{answer}"),
             done = happens => done,
         }
+    }
+
+    /// Until there is an illegal answer; what is wrong with it.
+    pub(crate) async fn illegal(&self) -> String {
+        told(&self.illegal).await
     }
 
     /// Until each kind was answered some times more, as the law has it.
@@ -197,18 +205,7 @@ impl Client {
             let Some(bearer) = self.bearer(turn) else {
                 return self.tell("no cold tokens are left".to_owned());
             };
-            let sent = Instant::now();
-            let answer = timeout(PATIENCE, session.get(MODELS, bearer)).await;
-            let arrived = Instant::now();
-            let (status, problem) = match answer {
-                Ok(Ok(status)) => (status, String::new()),
-                Ok(Err(error)) => {
-                    session = Session::new(self.port);
-                    (NOTHING, error.to_string())
-                }
-                Err(_) => return self.tell(format!("no answer to a {:?} token", self.kind)),
-            };
-            self.judge(status, &problem, sent, arrived);
+            self.judge(&Answer::to(&mut session, MODELS, bearer).await);
         }
     }
 
@@ -217,7 +214,8 @@ impl Client {
         self.bearers.get(turn)
     }
 
-    fn judge(&self, status: u16, problem: &str, sent: Instant, arrived: Instant) {
+    fn judge(&self, answer: &Answer) {
+        let Answer { status, ref problem, sent, arrived } = *answer;
         let kind = self.kind;
         let (legal, law, since) = {
             let laws = self.laws.lock().unwrap();
@@ -242,12 +240,45 @@ impl Client {
         }
     }
 
-    /// The first one to tell is heard.
     fn tell(&self, what: String) {
-        self.illegal.send_if_modified(|told| {
-            let first = told.is_none();
-            told.get_or_insert(what);
-            first
-        });
+        tell(&self.illegal, what);
+    }
+}
+
+/// The first one to tell is heard.
+pub(crate) fn tell(report: &watch::Sender<Option<String>>, what: String) {
+    report.send_if_modified(|told| {
+        let first = told.is_none();
+        told.get_or_insert(what);
+        first
+    });
+}
+
+/// What was told first, once something is.
+pub(crate) async fn told(illegal: &watch::Receiver<Option<String>>) -> String {
+    match illegal.clone().wait_for(Option::is_some).await {
+        Ok(answer) => answer.clone().unwrap(),
+        Err(_) => "every client has ended".to_owned(),
+    }
+}
+
+/// What came back on a request, and when it was on its way.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) problem: String,
+    pub(crate) sent: Instant,
+    pub(crate) arrived: Instant,
+}
+
+impl Answer {
+    pub(crate) async fn to(session: &mut Session, path: &str, bearer: &str) -> Self {
+        let sent = Instant::now();
+        let answer = timeout(PATIENCE, session.get(path, bearer)).await;
+        let (status, problem) = match answer {
+            Ok(Ok(status)) => (status, String::new()),
+            Ok(Err(error)) => (NOTHING, error.to_string()),
+            Err(late) => (NOTHING, late.to_string()),
+        };
+        Self { status, problem, sent, arrived: Instant::now() }
     }
 }

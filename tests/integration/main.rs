@@ -45,6 +45,7 @@ mod races;
 mod relay;
 mod schema;
 mod serving;
+mod soak;
 mod tiers;
 mod waiting;
 
@@ -70,7 +71,7 @@ fn main() -> ExitCode {
     // Tests wait for servers more than they compute.
     arguments.test_threads.get_or_insert(4);
     let suite = Arc::new(Suite::launch());
-    let trials = tests![
+    let mut trials = tests![
         &suite,
         cases::over_grpc,
         cases::through_envoy,
@@ -237,7 +238,10 @@ fn main() -> ExitCode {
         floods::a_herd_is_served,
         floods::paced_unknown_tokens_cost_a_bounded_rate,
     ];
-    let mut trials = trials;
+    // By `make soak`, which runs nothing else.
+    if soak::is_wanted() {
+        trials.extend(tests![&suite, soak::every_answer_is_accounted_for]);
+    }
     let names: Vec<String> = trials.iter().map(|trial| trial.name().to_owned()).collect();
     trials.push(Trial::test("promises::name_their_tests", move || {
         promises::name_their_tests(&names);

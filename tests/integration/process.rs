@@ -31,12 +31,8 @@ pub(crate) async fn serve(world: &World<'_>, settings: &[&str]) -> Process {
         (format!("PATGATE_{}", key.replace('.', "_").to_uppercase()), Value::from(value))
     };
     let env: Map<_, _> = needed.into_iter().chain(settings.iter().copied()).map(variable).collect();
-    // Another build may be named, where the question is how fast it is. Not by PATGATE_…, which it
-    // would take for a setting.
-    let program = std::env::var("TESTED_PATGATE");
-    let program = program.as_deref().unwrap_or(env!("CARGO_BIN_EXE_patgate"));
-    let argv = [program, "serve"];
-    let arguments = json!({ "argv": argv, "name": "patgate", "env": env });
+    let arguments =
+        json!({ "argv": [program(), "serve".to_owned()], "name": "patgate", "env": env });
     let server = world.suite.stack.start("process", arguments);
     let listening = || -> Option<(SocketAddr, SocketAddr)> {
         let log = fs::read_to_string(&server.log).ok()?;
@@ -52,11 +48,8 @@ pub(crate) async fn serve(world: &World<'_>, settings: &[&str]) -> Process {
     Process { replica: Arc::new(Replica::at(grpc, http)), server }
 }
 
-impl Process {
-    /// Bytes of memory that it occupies.
-    pub(crate) fn resident(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.server.pid)).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
-    }
+/// Another build may be named, where the question is how fast it is, or how it does for long. Not
+/// by PATGATE_…, which it would take for a setting.
+pub(crate) fn program() -> String {
+    std::env::var("TESTED_PATGATE").unwrap_or_else(|_| env!("CARGO_BIN_EXE_patgate").to_owned())
 }

@@ -15,21 +15,21 @@ use crate::{
     tiers::{eventually, feed_through, reader, revoke},
 };
 
-const PROMISED: Duration = Duration::from_secs(1);
+pub(crate) const PROMISED: Duration = Duration::from_secs(1);
 /// Between two questions about one change: what is noticed by polling takes its time.
 const PAUSES: [u64; 6] = [0, 5, 10, 20, 40, 80];
 
 /// A token, and a user, a role and a domain of its own that all have the same id.
-struct Subject {
+pub(crate) struct Subject {
     id: Uuid,
-    token: Token,
-    path: String,
+    pub(crate) token: Token,
+    pub(crate) path: String,
 }
 
 /// What is taken away, the refusal, and the statements that take and give.
-type Way = (&'static str, u16, fn(&Subject) -> [String; 2]);
+pub(crate) type Way = (&'static str, u16, fn(&Subject) -> [String; 2]);
 
-const WAYS: [Way; 7] = [
+pub(crate) const WAYS: [Way; 7] = [
     ("token revoked", 401, |subject| {
         ["now()", "NULL"].map(|at| {
             format!("UPDATE patgate.pats SET revoked_at = {at} WHERE id = '{}'", subject.token.id)
@@ -73,11 +73,11 @@ fn role(id: Uuid) -> String {
     )
 }
 
-async fn subject(world: &World<'_>) -> Subject {
+pub(crate) async fn subject(world: &World<'_>) -> Subject {
     let id = Uuid::now_v7();
     let scope = id.to_string();
     let (token, issued) =
-        world.issue("ann", "1 hour", &[(scope.as_str(), "models", "*", "llm_read")]);
+        world.issue("ann", "1 day", &[(scope.as_str(), "models", "*", "llm_read")]);
     // A letter first.
     let slug = format!("d-{}", id.simple());
     world
@@ -91,6 +91,16 @@ async fn subject(world: &World<'_>) -> Subject {
         ))
         .await;
     Subject { id, token, path: format!("/proxy/{slug}/v1/models") }
+}
+
+/// From this, what was taken can be given back.
+pub(crate) async fn keep(world: &World<'_>) {
+    world
+        .sql(
+            "CREATE TABLE kept AS SELECT * FROM patgate.pats;
+             CREATE TABLE kept_scopes AS SELECT * FROM patgate.pat_scopes",
+        )
+        .await;
 }
 
 /// How often knowledge was renewed that had become older than a second.
@@ -163,12 +173,7 @@ pub(crate) async fn whatever_is_taken_away_is_refused_within_a_second(suite: Arc
             subjects.push((way, subject(&world).await));
         }
     }
-    world
-        .sql(
-            "CREATE TABLE kept AS SELECT * FROM patgate.pats;
-             CREATE TABLE kept_scopes AS SELECT * FROM patgate.pat_scopes",
-        )
-        .await;
+    keep(&world).await;
     let lanes = subjects.iter().map(async |((what, refused, statements), subject)| {
         let [take, give] = statements(subject);
         let about = (*what, &subject.token, subject.path.as_str());

@@ -4,6 +4,7 @@
 //! run that is killed leaves nothing behind.
 
 use std::{
+    fs,
     io::{BufRead, BufReader, Write},
     path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
@@ -34,6 +35,15 @@ pub(crate) struct Server {
     #[serde(default)]
     pub(crate) admin_port: u16,
     pub(crate) log: String,
+}
+
+impl Server {
+    /// Bytes of memory that it occupies.
+    pub(crate) fn resident(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+    }
 }
 
 pub(crate) fn project(path: &str) -> String {
@@ -68,8 +78,10 @@ impl Stack {
         self.ask(json!({ "do": "stop", "id": server.id })).unwrap();
     }
 
-    pub(crate) fn restart(&self, server: &Server) {
-        self.ask(json!({ "do": "restart", "id": server.id })).unwrap();
+    /// The same server as it is now: under another process id.
+    pub(crate) fn restart(&self, server: &Server) -> Server {
+        let answer = self.ask(json!({ "do": "restart", "id": server.id })).unwrap();
+        serde_json::from_value(answer).unwrap()
     }
 
     pub(crate) fn signal(&self, server: &Server, signal: &str) {

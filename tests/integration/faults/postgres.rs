@@ -26,7 +26,9 @@ pub(crate) async fn postgres_is_stopped(suite: Arc<Suite>) {
     let front = Front::of(&world, &SHORT).await;
     let load = front.load(&world).await;
     let stop = async || suite.stack.stop(&postgres);
-    let start = async || suite.stack.restart(&postgres);
+    let start = async || {
+        suite.stack.restart(&postgres);
+    };
     unread(&front, &load, stop, start, WELL).await;
     load.end("Postgres stopped").await;
 }

@@ -7,24 +7,30 @@ use serde_json::{Value, json};
 use crate::{
     harness::{self, Replica, Suite, World, patient},
     http,
-    load::{Kind, Law, Load, WELL},
+    load::{FALTERING, Kind, Law, Load, WELL},
+    process,
     stack::Server,
     tiers::{eventually, revoke, status},
 };
 
 /// Replicas as processes, which come back where they were, and one Envoy.
-struct Processes<'s> {
+pub(crate) struct Processes<'s> {
     suite: &'s Suite,
-    processes: Vec<Server>,
-    replicas: Vec<Replica>,
-    envoy: Server,
+    pub(crate) processes: Vec<Server>,
+    pub(crate) replicas: Vec<Replica>,
+    pub(crate) envoy: Server,
 }
 
 impl<'s> Processes<'s> {
-    fn start(world: &World<'s>, settings: &Value, ext_authz: Value) -> Self {
+    pub(crate) fn start(
+        world: &World<'s>,
+        count: usize,
+        settings: &Value,
+        ext_authz: Value,
+    ) -> Self {
         let suite = world.suite;
         let (processes, replicas): (Vec<_>, Vec<_>) =
-            (0..2).map(|_| start(world, settings)).unzip();
+            (0..count).map(|_| start(world, settings)).unzip();
         let addresses: Vec<_> = replicas.iter().map(|replica: &Replica| replica.grpc).collect();
         let envoy = harness::envoy(suite, &addresses, ext_authz);
         Self { suite, processes, replicas, envoy }
@@ -48,7 +54,7 @@ impl<'s> Processes<'s> {
         value.unwrap_or_else(|| panic!("Envoy counts no {name}")).parse().unwrap()
     }
 
-    async fn healthy(&self, count: u64) {
+    pub(crate) async fn healthy(&self, count: u64) {
         let healthy = async || self.stat("membership_healthy").await == count;
         eventually(&format!("{count} healthy replicas"), healthy).await;
     }
@@ -91,7 +97,7 @@ fn start(world: &World<'_>, settings: &Value) -> (Server, Replica) {
     let process = world.suite.stack.start(
         "process",
         json!({
-            "argv": [env!("CARGO_BIN_EXE_patgate"), "serve"],
+            "argv": [process::program(), "serve".to_owned()],
             "name": "patgate",
             "env": env,
             "ready": format!("http://{http}/readyz"),
@@ -104,17 +110,11 @@ fn start(world: &World<'_>, settings: &Value) -> (Server, Replica) {
 pub(crate) async fn one_of_two_replicas_is_killed(suite: Arc<Suite>) {
     const KILLS: usize = 5;
     let world = suite.world().await;
-    let two = Processes::start(&world, &json!({}), patient("10s", "10s"));
+    let two = Processes::start(&world, 2, &json!({}), patient("10s", "10s"));
     let load = two.load(&world).await;
     for kill in 0..KILLS {
         let victim = &two.processes[kill % 2];
-        load.law(Law {
-            hot: &[200, 503],
-            cold: &[200, 503],
-            revoked: &[401, 503],
-            turning: &[200, 503],
-            forged: &[401, 503],
-        });
+        load.law(FALTERING);
         suite.stack.signal(victim, "KILL");
         load.law(WELL);
         load.bear(load.more(WELL, 20)).await;
@@ -140,7 +140,7 @@ pub(crate) async fn one_of_two_replicas_is_frozen(suite: Arc<Suite>) {
     let world = suite.world().await;
     let short = json!({ "PATGATE_MAX_STALENESS": "3s", "PATGATE_NEGATIVE_TTL": "1s" });
     // As shipped, ten times slower.
-    let two = Processes::start(&world, &short, patient("2s", "5s"));
+    let two = Processes::start(&world, 2, &short, patient("2s", "5s"));
     let load = two.load(&world).await;
     suite.stack.signal(&two.processes[0], "STOP");
     load.bear(two.healthy(1)).await;
@@ -163,7 +163,7 @@ pub(crate) async fn one_of_two_replicas_is_frozen(suite: Arc<Suite>) {
 /// One after the other is told to end and replaced, as by a rollout. Nobody notices.
 pub(crate) async fn two_replicas_are_replaced(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let two = Processes::start(&world, &json!({}), patient("10s", "10s"));
+    let two = Processes::start(&world, 2, &json!({}), patient("10s", "10s"));
     let load = two.load(&world).await;
     for process in &two.processes {
         suite.stack.signal(process, "TERM");

@@ -28,6 +28,15 @@ pub(crate) struct Law {
 pub(crate) const WELL: Law =
     Law { hot: &[200], cold: &[200], revoked: &[401], turning: &[200], forged: &[401] };
 
+/// Anything may be lost on its way, and nothing is answered wrongly.
+pub(crate) const FALTERING: Law = Law {
+    hot: &[200, 503],
+    cold: &[200, 503],
+    revoked: &[401, 503],
+    turning: &[200, 503],
+    forged: &[401, 503],
+};
+
 impl Law {
     pub(super) fn allows(&self, kind: Kind, status: u16) -> bool {
         let legal = match kind {

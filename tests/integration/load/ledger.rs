@@ -22,13 +22,13 @@ struct Counts {
 }
 
 impl Ledger {
-    pub(super) fn add(&self, kind: Kind, status: u16, wrong_allow: bool) {
+    pub(crate) fn add(&self, kind: Kind, status: u16, wrong_allow: bool) {
         *self.0.counts.lock().unwrap().entry((kind, status)).or_default() += 1;
         self.0.wrong_allows.fetch_add(u64::from(wrong_allow), SeqCst);
     }
 
     /// How often a kind was answered with one of these.
-    pub(super) fn count(&self, kind: Kind, legal: impl Fn(u16) -> bool) -> u64 {
+    pub(crate) fn count(&self, kind: Kind, legal: impl Fn(u16) -> bool) -> u64 {
         let counts = self.0.counts.lock().unwrap();
         counts.iter().filter(|((k, s), _)| *k == kind && legal(*s)).map(|(_, count)| count).sum()
     }

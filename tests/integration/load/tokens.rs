@@ -8,13 +8,13 @@ use uuid::Uuid;
 
 use crate::{
     harness::{Token, World},
-    tiers::{reader, revoke},
+    tiers::revoke,
 };
 
 /// Of each kind but cold ones, and but the one that turns.
 pub(super) const TOKENS: usize = 8;
-/// Enough for two clients for 80 s.
-const COLD_TOKENS: usize = 4000;
+/// Minted by one statement.
+const BATCH: usize = 4000;
 
 /// Tokens for a load, not yet in use.
 pub(crate) struct Tokenry {
@@ -26,12 +26,16 @@ pub(crate) struct Tokenry {
 }
 
 impl Tokenry {
-    pub(crate) async fn mint(world: &World<'_>) -> Self {
+    pub(super) async fn mint(world: &World<'_>, colds: usize) -> Self {
+        let mut cold = Vec::new();
+        while cold.len() < colds {
+            cold.extend(many(world, BATCH.min(colds - cold.len())).await);
+        }
         let (hot, revoked) = (many(world, TOKENS).await, many(world, TOKENS).await);
         for token in &revoked {
             revoke(world, token).await;
         }
-        Self { hot, revoked, turning: reader(world).await, cold: many(world, COLD_TOKENS).await }
+        Self { hot, revoked, turning: many(world, 1).await.remove(0), cold }
     }
 }
 
@@ -60,7 +64,7 @@ async fn many(world: &World<'_>, count: usize) -> Vec<Token> {
         "BEGIN;
          INSERT INTO patgate.pats (id, user_id, name, digest, key_id, issued_at, expires_at)
              SELECT id, '{user}', id, decode(digest, 'hex'), 'k1',
-                    now() - interval '1 year', now() + interval '1 hour'
+                    now() - interval '1 year', now() + interval '1 day'
              FROM unnest('{{{ids}}}'::uuid[], '{{{hex}}}'::text[]) AS t (id, digest);
          INSERT INTO patgate.pat_scopes
              SELECT gen_random_uuid(), id, '{domain}', 'models', '*', 'llm_read'

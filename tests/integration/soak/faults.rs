@@ -1,0 +1,181 @@
+//! What can go wrong, and how it is mended.
+
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+
+use super::{dice::Dice, site::Site};
+use crate::{
+    clocks::put,
+    proxy::{Mode, Proxy},
+    tiers::eventually,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Fault {
+    Redis(Mode),
+    RedisFlushed,
+    RedisKilled,
+    /// Look-ups fail; the feed is as it was.
+    LookUps(Mode),
+    Postgres(Mode),
+    PostgresStopped,
+    PostgresKilled,
+    PostgresTerminates,
+    PostgresStandby,
+    Clock(&'static str),
+    Feed(Mode),
+    FeedForgotten,
+    Frozen(usize),
+    Killed(usize),
+    Replaced(usize),
+}
+
+/// Of two faults at a time, each is of another part. Replicas come last: they start when the
+/// stores are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    Redis,
+    Postgres,
+    Feed,
+    Replica,
+}
+
+const SLOW: Mode = Mode::Delay(Duration::from_millis(500));
+
+/// The replica 0 is never replaced: its memory is watched.
+const FAULTS: [Fault; 30] = [
+    Fault::Redis(Mode::Refuse),
+    Fault::Redis(Mode::BlackHole),
+    Fault::Redis(SLOW),
+    Fault::Redis(Mode::Throttle(20)),
+    Fault::Redis(Mode::CutReplies(64)),
+    Fault::RedisFlushed,
+    Fault::RedisKilled,
+    Fault::LookUps(Mode::Refuse),
+    Fault::LookUps(Mode::BlackHole),
+    Fault::Postgres(Mode::Refuse),
+    Fault::Postgres(Mode::BlackHole),
+    Fault::Postgres(SLOW),
+    Fault::Postgres(Mode::CutReplies(550)),
+    Fault::PostgresStopped,
+    Fault::PostgresKilled,
+    Fault::PostgresTerminates,
+    Fault::PostgresStandby,
+    Fault::Clock("1 hour"),
+    Fault::Clock("-1 hour"),
+    Fault::Feed(Mode::Refuse),
+    Fault::Feed(Mode::BlackHole),
+    Fault::Feed(SLOW),
+    Fault::FeedForgotten,
+    Fault::Frozen(0),
+    Fault::Frozen(1),
+    Fault::Frozen(2),
+    Fault::Killed(1),
+    Fault::Killed(2),
+    Fault::Replaced(1),
+    Fault::Replaced(2),
+];
+
+impl Fault {
+    /// One, or sometimes two at once.
+    pub(super) fn draw(dice: &mut Dice) -> Vec<Self> {
+        let mut drawn = vec![dice.one_of(&FAULTS)];
+        if dice.once_in(3) {
+            let other = dice.one_of(&FAULTS);
+            if other.part() != drawn[0].part() {
+                drawn.push(other);
+            }
+        }
+        drawn.sort_by_key(|fault| fault.part());
+        drawn
+    }
+
+    fn part(self) -> Part {
+        match self {
+            Self::Redis(_) | Self::RedisFlushed | Self::RedisKilled => Part::Redis,
+            Self::Feed(_) | Self::FeedForgotten => Part::Feed,
+            Self::Frozen(_) | Self::Killed(_) | Self::Replaced(_) => Part::Replica,
+            _ => Part::Postgres,
+        }
+    }
+
+    /// Whether a good token may be told 503 for it.
+    pub(super) fn excuses(self) -> bool {
+        match self {
+            Self::Clock(_) => false,
+            Self::Killed(_) => true,
+            _ => self.part() == Part::Postgres,
+        }
+    }
+
+    pub(super) async fn begin(self, site: &Site<'_>) {
+        let stack = &site.world.suite.stack;
+        match self {
+            Self::Redis(mode) => site.redis_proxy.set(mode),
+            Self::RedisFlushed => flush(&site.valkey.url).await,
+            Self::RedisKilled => stack.signal(&site.valkey, "KILL"),
+            Self::LookUps(mode) => site.postgres_proxy.set(mode),
+            Self::Postgres(mode) => {
+                site.postgres_proxy.set(mode);
+                site.feed_proxy.set(mode);
+            }
+            Self::PostgresStopped => stack.stop(&site.primary),
+            Self::PostgresKilled => stack.signal(&site.primary, "KILL"),
+            Self::PostgresTerminates => {
+                let ours = "FROM pg_stat_activity WHERE usename = 'server'";
+                site.world.sql(&format!("SELECT pg_terminate_backend(pid) {ours}")).await;
+            }
+            Self::PostgresStandby => lead(site, site.standby.port),
+            Self::Clock(ahead) => put(&site.world, ahead).await,
+            Self::Feed(mode) => site.feed_proxy.set(mode),
+            Self::FeedForgotten => site.feed_proxy.forget(),
+            Self::Frozen(which) => stack.signal(&site.gate.processes[which], "STOP"),
+            Self::Killed(which) => stack.signal(&site.gate.processes[which], "KILL"),
+            Self::Replaced(which) => stack.signal(&site.gate.processes[which], "TERM"),
+        }
+    }
+
+    pub(super) async fn end(self, site: &mut Site<'_>) {
+        let stack = &site.world.suite.stack;
+        match self {
+            Self::Redis(_) => site.redis_proxy.set(Mode::Pass),
+            Self::RedisKilled => site.valkey = stack.restart(&site.valkey),
+            Self::Postgres(_) | Self::LookUps(_) => {
+                site.postgres_proxy.set(Mode::Pass);
+                site.feed_proxy.set(Mode::Pass);
+            }
+            Self::PostgresStopped | Self::PostgresKilled => {
+                site.primary = stack.restart(&site.primary);
+            }
+            Self::PostgresStandby => lead(site, site.primary.port),
+            Self::Clock(_) => put(&site.world, "0").await,
+            Self::Feed(_) => site.feed_proxy.set(Mode::Pass),
+            Self::Frozen(which) => stack.signal(&site.gate.processes[which], "CONT"),
+            Self::Killed(which) => {
+                site.gate.processes[which] = stack.restart(&site.gate.processes[which]);
+            }
+            Self::Replaced(which) => {
+                let process = &mut site.gate.processes[which];
+                eventually("patgate to end", async || !stack.is_running(process)).await;
+                *process = stack.restart(process);
+            }
+            Self::RedisFlushed | Self::PostgresTerminates | Self::FeedForgotten => {}
+        }
+    }
+}
+
+async fn flush(url: &str) {
+    let client = redis::Client::open(url).unwrap();
+    let mut connection: MultiplexedConnection =
+        client.get_multiplexed_async_connection().await.unwrap();
+    redis::cmd("FLUSHALL").exec_async(&mut connection).await.unwrap();
+}
+
+fn lead(site: &Site<'_>, port: u16) {
+    let proxies: [&Proxy; 2] = [&site.postgres_proxy, &site.feed_proxy];
+    for proxy in proxies {
+        proxy.retarget(port);
+        proxy.cut();
+    }
+}

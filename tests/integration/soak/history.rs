@@ -1,0 +1,133 @@
+//! What was so of a token, when, and what may therefore be answered.
+//!
+//! A change was made at some moment between the asking for it and the word that it is done. An
+//! answer may rest on what was so at any moment from `STALENESS` before it was asked for until it
+//! arrived. What a token may and whether its domain is in use are known apart, perhaps as of
+//! different moments; either is known as of one.
+
+use std::{
+    fmt::Write as _,
+    time::{Duration, Instant},
+};
+
+use super::{dice::Dice, weather::Weather};
+use crate::propagation::WAYS;
+
+pub(super) const STALENESS: Duration = Duration::from_secs(3);
+/// Of these at most one is taken at a time: giving one back would give back the other, too.
+const EXCLUSIVE: [&[usize]; 4] = [&[0, 1, 2], &[3, 4], &[5], &[DOMAIN]];
+const DOMAIN: usize = 6;
+/// How many changes are told with a violation.
+const TOLD: usize = 5;
+
+/// What is taken away, as places in `WAYS`.
+type Taken = Vec<usize>;
+
+struct Change {
+    asked: Instant,
+    /// Nothing while it is not sure.
+    done: Option<Instant>,
+    taken: Taken,
+    /// How long after it was done somebody asked who was answered as before.
+    late: Duration,
+}
+
+pub(super) struct History(Vec<Change>);
+
+impl History {
+    /// Nothing is taken away.
+    pub(super) fn new() -> Self {
+        let now = Instant::now();
+        let change =
+            Change { asked: now, done: Some(now), taken: Taken::new(), late: <_>::default() };
+        Self(vec![change])
+    }
+
+    /// Takes something away or gives it back, so that most tokens are good most of the time.
+    /// Returns the place in `WAYS`, and whether it was taken.
+    pub(super) fn begin(&mut self, dice: &mut Dice) -> (usize, bool) {
+        let mut taken = self.0.last().unwrap().taken.clone();
+        let exclusive = dice.one_of(&EXCLUSIVE);
+        let back = taken.iter().position(|way| exclusive.contains(way));
+        let back = back.or_else(|| (!taken.is_empty() && !dice.once_in(3)).then_some(0));
+        let did = match back {
+            Some(back) => (taken.remove(back), false),
+            None => {
+                taken.push(dice.one_of(exclusive));
+                (taken[taken.len() - 1], true)
+            }
+        };
+        let change = Change { asked: Instant::now(), done: None, taken, late: <_>::default() };
+        self.0.push(change);
+        did
+    }
+
+    pub(super) fn done(&mut self) {
+        self.0.last_mut().unwrap().done = Some(Instant::now());
+    }
+
+    /// Whether this may be answered.
+    pub(super) fn judge(&mut self, status: u16, sent: Instant, arrived: Instant) -> bool {
+        let ends = self.0.iter().skip(1).map(|next| next.done).chain([None]);
+        let possible: Vec<&Taken> = self
+            .0
+            .iter()
+            .zip(ends)
+            .filter(|(change, _)| change.asked <= arrived)
+            .filter(|(_, end)| end.is_none_or(|end| sent <= end + STALENESS))
+            .map(|(change, _)| &change.taken)
+            .collect();
+        let legal = possible
+            .iter()
+            .any(|token| possible.iter().any(|domain| answer(token, domain) == status));
+        // Of the last one only, if it was done when the question was asked.
+        if let Some(last) = self.0.last_mut()
+            && let Some(done) = last.done
+            && done <= sent
+            && answer(&last.taken, &last.taken) != status
+        {
+            last.late = last.late.max(sent - done);
+        }
+        legal
+    }
+
+    pub(super) fn changes(&self) -> usize {
+        self.0.len() - 1
+    }
+
+    /// How long it took to obey the changes that were made in fair weather, and could be seen for
+    /// so long.
+    pub(super) fn obeyed<'h>(
+        &'h self,
+        weather: &'h Weather,
+        visible: Duration,
+    ) -> impl Iterator<Item = Duration> + 'h {
+        self.0.windows(3).filter_map(move |changes| {
+            let [before, change, after] = changes else { return None };
+            let done = change.done?;
+            let seen = answer(&before.taken, &before.taken) != answer(&change.taken, &change.taken)
+                && after.asked >= done + visible
+                && weather.is_fair(change.asked, done + visible);
+            seen.then_some(change.late)
+        })
+    }
+
+    /// The latest changes.
+    pub(super) fn tell(&self, weather: &Weather) -> String {
+        let mut told = String::new();
+        for Change { asked, done, taken, .. } in &self.0[self.0.len().saturating_sub(TOLD)..] {
+            let names: Vec<_> = taken.iter().map(|way| WAYS[*way].0).collect();
+            let done = done.map_or("?".to_owned(), |done| format!("{:.3}", weather.at(done)));
+            let (asked, status) = (weather.at(*asked), answer(taken, taken));
+            let _ = writeln!(told, "  at {asked:.3}–{done} s: {status}, {names:?}");
+        }
+        told
+    }
+}
+
+/// By what is known of the token, and what of the domain. No 401 is told as a 403.
+fn answer(token: &[usize], domain: &[usize]) -> u16 {
+    let of_token = token.iter().filter(|way| **way != DOMAIN);
+    let of_domain = domain.iter().filter(|way| **way == DOMAIN);
+    of_token.chain(of_domain).map(|way| WAYS[*way].1).min().unwrap_or(200)
+}

@@ -1,0 +1,172 @@
+//! Tokens that are changed all the time, and asked about all the time.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tokio::{sync::watch, task::JoinSet, time::sleep};
+
+use super::{dice::Dice, history::History, weather::Weather};
+use crate::{
+    harness::World,
+    http::Session,
+    load::{Answer, Kind, Ledger, tell, told},
+    propagation::{self, Subject, WAYS, keep},
+};
+
+/// How long the clients of each pause between two questions: some tokens are hot, and some are
+/// left alone until they are old.
+const PAUSES: [(usize, u64, u64); 3] = [(4, 20, 30), (8, 80, 120), (4, 10, 4000)];
+/// Changes come in quick succession, or so that the last one is obeyed for certain.
+const QUICK: (u64, u64) = (50, 1000);
+const SLOW: (u64, u64) = (3000, 9000);
+
+/// One token, its administrator, and whoever uses it.
+struct Case {
+    subject: Subject,
+    history: Mutex<History>,
+    weather: Arc<Weather>,
+    /// Of this, and of all tests.
+    ledgers: [Ledger; 2],
+    illegal: watch::Sender<Option<String>>,
+}
+
+pub(super) struct Subjects {
+    cases: Vec<Arc<Case>>,
+    pub(super) answers: Ledger,
+    illegal: watch::Receiver<Option<String>>,
+    tasks: JoinSet<()>,
+}
+
+impl Subjects {
+    pub(super) async fn start(
+        world: &World<'_>,
+        envoy: u16,
+        weather: &Arc<Weather>,
+        seed: u64,
+    ) -> Self {
+        let answers = Ledger::default();
+        let (report, illegal) = watch::channel(None);
+        let (mut cases, mut pauses) = (Vec::new(), Vec::new());
+        for (count, shortest, longest) in PAUSES {
+            for _ in 0..count {
+                cases.push(Arc::new(Case {
+                    subject: propagation::subject(world).await,
+                    history: Mutex::new(History::new()),
+                    weather: Arc::clone(weather),
+                    ledgers: [answers.clone(), world.suite.answers.clone()],
+                    illegal: report.clone(),
+                }));
+                pauses.push((shortest, longest));
+            }
+        }
+        keep(world).await;
+        // Past every proxy.
+        let url = world.url("postgres", world.port);
+        let mut tasks = JoinSet::new();
+        for (at, (case, pauses)) in cases.iter().zip(pauses).enumerate() {
+            let dice = |of: u64| Dice::new(seed ^ ((2 * at as u64 + of) << 32));
+            tasks.spawn(Arc::clone(case).administer(url.clone(), dice(1)));
+            tasks.spawn(Arc::clone(case).ask(envoy, pauses, dice(2)));
+        }
+        Self { cases, answers, illegal, tasks }
+    }
+
+    /// Until there is an illegal answer; what is wrong with it.
+    pub(super) async fn illegal(&self) -> String {
+        told(&self.illegal).await
+    }
+
+    pub(super) fn changes(&self) -> usize {
+        self.cases.iter().map(|case| case.history.lock().unwrap().changes()).sum()
+    }
+
+    /// No change and no request after this. How long it took to obey changes in fair weather, of
+    /// tokens that are asked about often enough to see it.
+    pub(super) async fn end(mut self, weather: &Weather, visible: Duration) -> Vec<Duration> {
+        self.tasks.shutdown().await;
+        let often = PAUSES[0].0 + PAUSES[1].0;
+        let mut took = Vec::new();
+        for case in &self.cases[..often] {
+            took.extend(case.history.lock().unwrap().obeyed(weather, visible));
+        }
+        took
+    }
+}
+
+impl Case {
+    async fn ask(self: Arc<Self>, envoy: u16, (shortest, longest): (u64, u64), mut dice: Dice) {
+        let Subject { token, path, .. } = &self.subject;
+        let (bearer, mut session) = (token.bearer(), Session::new(envoy));
+        loop {
+            sleep(dice.between(shortest, longest)).await;
+            self.judge(&Answer::to(&mut session, path, &bearer).await);
+        }
+    }
+
+    fn judge(&self, answer: &Answer) {
+        let Answer { status, ref problem, sent, arrived } = *answer;
+        let mut history = self.history.lock().unwrap();
+        let legal = if status == 503 {
+            self.weather.excuses(sent, arrived)
+        } else {
+            history.judge(status, sent, arrived)
+        };
+        for ledger in &self.ledgers {
+            ledger.add(Kind::Turning, status, !legal && status == 200);
+        }
+        if !legal {
+            let (sent, arrived) = (self.weather.at(sent), self.weather.at(arrived));
+            let history = history.tell(&self.weather);
+            tell(
+                &self.illegal,
+                format!(
+                    "{status} {problem} to token {}, sent at {sent:.3} s, arrived at {arrived:.3} \
+                     s; its history:\n{history}",
+                    self.subject.token.id
+                ),
+            );
+        }
+    }
+
+    async fn administer(self: Arc<Self>, url: String, mut dice: Dice) {
+        let mut connection = None;
+        loop {
+            let (shortest, longest) = dice.one_of(&[QUICK, SLOW]);
+            sleep(dice.between(shortest, longest)).await;
+            let (way, takes) = self.history.lock().unwrap().begin(&mut dice);
+            let [take, give] = WAYS[way].2(&self.subject);
+            self.make(&url, &mut connection, if takes { take } else { give }).await;
+            self.history.lock().unwrap().done();
+        }
+    }
+
+    /// Until it is sure that it was made. Postgres may be away.
+    async fn make(&self, url: &str, connection: &mut Option<PgConnection>, sql: String) {
+        for attempt in 0.. {
+            let made = async {
+                let mut open = match connection.take() {
+                    Some(open) => open,
+                    None => PgConnection::connect(url).await?,
+                };
+                sqlx::raw_sql(AssertSqlSafe(sql.as_str())).execute(&mut open).await?;
+                *connection = Some(open);
+                Ok(())
+            };
+            let code = match made.await {
+                Ok(()) => return,
+                Err(sqlx::Error::Database(error)) => error.code().unwrap_or_default().into_owned(),
+                Err(_) => String::new(),
+            };
+            match code.as_str() {
+                // It had been made, only the word of it was lost.
+                "23505" if attempt > 0 => return,
+                // Shutting down, starting up, or not there at all.
+                "" | "57P01" | "57P02" | "57P03" => sleep(Duration::from_millis(50)).await,
+                _ => return tell(&self.illegal, format!("{code}: {sql}")),
+            }
+        }
+    }
+}

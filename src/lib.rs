@@ -34,11 +34,12 @@
 //!
 //! What is written behind the answers: `last_use`, `canary`, `writer`.
 //!
-//! Around it: [`app`] wires, `server` listens and drains,
+//! Around it: [`app`] wires, `api_reload` takes up changed tables, `server` listens and drains,
 //! [`telemetry`] names every metric, [`config`] reads settings, [`schema`] migrates,
 //! [`store`] is the administrator's side and [`cli`] its commands.
 
 pub mod api;
+mod api_reload;
 pub mod app;
 mod base62;
 mod canary;

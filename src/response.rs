@@ -4,23 +4,25 @@
 //! the message is wrapped in [`Answer`], which has no default and one constructor, and every
 //! denial carries a non-OK status.
 
+mod wording;
+
 use bytes::BufMut;
 use prost::{EncodeError, Message};
 use prost_types::{Struct, Value, value::Kind};
-use serde_json::json;
 
+use self::wording::{body, challenge, grpc_code, http_status, message};
 #[expect(clippy::disallowed_types, reason = "the one place that builds it")]
 use crate::proto::envoy::service::auth::v3::CheckResponse;
 use crate::{
-    api::ErrorStyle,
-    decision::{Decision, Denial, Malformed, Permit, Refusal},
+    api::Manner,
+    decision::{Decision, Denial, Permit, Refusal},
     proto::{
         envoy::{
             config::core::v3::{
                 HeaderValue, HeaderValueOption, header_value_option::HeaderAppendAction,
             },
             service::auth::v3::{DeniedHttpResponse, OkHttpResponse, check_response::HttpResponse},
-            r#type::v3::{HttpStatus, StatusCode},
+            r#type::v3::HttpStatus,
         },
         google::rpc::Status,
     },
@@ -39,8 +41,8 @@ pub(crate) struct Answer(CheckResponse);
 pub(crate) struct Addressee<'a> {
     /// Echoed to the client, so that it can be found in the logs.
     pub(crate) request_id: &'a str,
-    /// How the API in question words its errors.
-    pub(crate) errors: ErrorStyle,
+    /// How the API in question answers.
+    pub(crate) manner: Manner,
 }
 
 /// The names of the identity headers, under the operator's prefix.
@@ -82,7 +84,7 @@ impl Answer {
             },
             Decision::Deny(denial) => CheckResponse {
                 status: Some(Status {
-                    code: grpc_code(denial.refusal) as i32,
+                    code: grpc_code(http_status(denial.refusal, to.manner)) as i32,
                     message: denial.refusal.code().to_owned(),
                 }),
                 http_response: Some(HttpResponse::DeniedResponse(deny(denial, to))),
@@ -116,110 +118,20 @@ fn allow(permit: &Permit, names: &HeaderNames) -> OkHttpResponse {
 
 fn deny(denial: &Denial, to: &Addressee<'_>) -> DeniedHttpResponse {
     let message = message(denial);
+    let status = http_status(denial.refusal, to.manner);
+    let (content_type, body) = body(to.manner.errors, denial.refusal, status, &message);
     let mut headers = vec![
-        header("content-type", "application/json".to_owned()),
+        header("content-type", content_type.to_owned()),
         header("cache-control", "no-store".to_owned()),
         header("x-request-id", to.request_id.to_owned()),
     ];
-    if let Some(challenge) = challenge(denial, &message) {
+    if let Some(challenge) = challenge(denial, to.manner, &message) {
         headers.push(header("www-authenticate", challenge));
     }
     if denial.refusal == Refusal::Unavailable {
         headers.push(header("retry-after", RETRY_AFTER.to_owned()));
     }
-    DeniedHttpResponse {
-        status: Some(HttpStatus { code: http_status(denial.refusal) as i32 }),
-        headers,
-        body: match to.errors {
-            ErrorStyle::Openai => openai_body(denial.refusal, &message),
-        },
-    }
-}
-
-fn http_status(refusal: Refusal) -> StatusCode {
-    match refusal {
-        Refusal::BadRequest(_) => StatusCode::BadRequest,
-        Refusal::MissingCredential
-        | Refusal::InvalidToken
-        | Refusal::TokenExpired
-        | Refusal::TokenRevoked
-        | Refusal::OwnerDisabled => StatusCode::Unauthorized,
-        Refusal::PermissionDenied => StatusCode::Forbidden,
-        Refusal::Unavailable => StatusCode::ServiceUnavailable,
-    }
-}
-
-fn grpc_code(refusal: Refusal) -> tonic::Code {
-    match http_status(refusal) {
-        StatusCode::BadRequest => tonic::Code::InvalidArgument,
-        StatusCode::Unauthorized => tonic::Code::Unauthenticated,
-        StatusCode::ServiceUnavailable => tonic::Code::Unavailable,
-        StatusCode::Forbidden | StatusCode::Empty => tonic::Code::PermissionDenied,
-    }
-}
-
-/// For the person who reads the client's error: what happened and what to do.
-fn message(denial: &Denial) -> String {
-    match (denial.refusal, denial.operation) {
-        (Refusal::BadRequest(Malformed::Path), _) => {
-            "The request path is not in canonical form: send it without empty, `.` or `..` \
-             segments, percent-encoding, `;`, `\\` or a trailing slash."
-        }
-        (Refusal::BadRequest(Malformed::Authorization), _) => {
-            "The Authorization header has more than one value. Send exactly one."
-        }
-        (Refusal::BadRequest(Malformed::Message), _) => "The request could not be read.",
-        (Refusal::MissingCredential, _) => {
-            "No access token was sent. Send it as `Authorization: Bearer <token>`."
-        }
-        (Refusal::InvalidToken, _) => {
-            "The access token is not valid. Check that it was copied completely and still exists."
-        }
-        (Refusal::TokenExpired, _) => "The access token has expired. Create a new one.",
-        (Refusal::TokenRevoked, _) => "The access token was revoked. Create a new one.",
-        (Refusal::OwnerDisabled, _) => {
-            "The owner of the access token is disabled. Ask an administrator."
-        }
-        (Refusal::PermissionDenied, Some(operation)) => {
-            return format!(
-                "The access token does not permit `{operation}` here: it needs a scope for it in \
-                 this domain, and its owner a role with it."
-            );
-        }
-        (Refusal::PermissionDenied, None) => {
-            "The access token does not permit this: no rule covers this method and path."
-        }
-        (Refusal::Unavailable, _) => {
-            "Authorization is temporarily unavailable. Nothing is wrong with the request: retry."
-        }
-    }
-    .to_owned()
-}
-
-/// RFC 6750, section 3: no error parameter when no credential was sent.
-fn challenge(denial: &Denial, message: &str) -> Option<String> {
-    const REALM: &str = r#"Bearer realm="patgate""#;
-    match (denial.refusal, denial.operation) {
-        (Refusal::MissingCredential, _) => Some(REALM.to_owned()),
-        (Refusal::PermissionDenied, Some(operation)) => {
-            Some(format!(r#"{REALM}, error="insufficient_scope", scope="{operation}""#))
-        }
-        (Refusal::BadRequest(_) | Refusal::PermissionDenied | Refusal::Unavailable, _) => None,
-        _ => Some(format!(r#"{REALM}, error="invalid_token", error_description="{message}""#)),
-    }
-}
-
-fn openai_body(refusal: Refusal, message: &str) -> String {
-    let kind = match http_status(refusal) {
-        StatusCode::BadRequest => "invalid_request_error",
-        StatusCode::Unauthorized => "authentication_error",
-        StatusCode::ServiceUnavailable => "service_unavailable_error",
-        StatusCode::Forbidden | StatusCode::Empty => "permission_error",
-    };
-    json!({
-        "error": { "message": message, "type": kind, "param": null, "code": refusal.code() }
-    })
-    .to_string()
+    DeniedHttpResponse { status: Some(HttpStatus { code: status as i32 }), headers, body }
 }
 
 fn header(name: &str, value: String) -> HeaderValueOption {
@@ -268,6 +180,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        decision::Malformed,
         domain::{Domain, DomainId},
         operation::Operation,
         principal::UserId,
@@ -279,7 +192,7 @@ mod tests {
 
     /// The answer as Envoy's own definitions read it.
     fn answer(decision: &Decision) -> envoy::CheckResponse {
-        let to = Addressee { request_id: "r-1", errors: ErrorStyle::Openai };
+        let to = Addressee { request_id: "r-1", manner: Manner::default() };
         let mut bytes = Vec::new();
         Answer::new(decision, &HeaderNames::new("x-"), &to).encode(&mut bytes).unwrap();
         assert!(!bytes.is_empty(), "an empty message is an ALLOW");

@@ -78,6 +78,7 @@ pub struct Metrics {
     last_uses: Family<ResultLabels, Counter>,
     canary_rounds: Family<ResultLabels, Counter>,
     propagation: Histogram,
+    api_reloads: Family<ResultLabels, Counter>,
 }
 
 impl Metrics {
@@ -101,6 +102,7 @@ impl Metrics {
             last_uses: Family::default(),
             canary_rounds: Family::default(),
             propagation: Histogram::new(PROPAGATION_BUCKETS),
+            api_reloads: Family::default(),
         };
         let registry = registry.sub_registry_with_prefix("patgate");
         registry.register("decisions", "Checks by outcome and code", metrics.decisions.clone());
@@ -167,12 +169,21 @@ impl Metrics {
             Unit::Seconds,
             metrics.propagation.clone(),
         );
+        registry.register(
+            "api_reloads",
+            "Changed tables of APIs, by whether they were taken up",
+            metrics.api_reloads.clone(),
+        );
         metrics
     }
 
     pub(crate) fn decided(&self, outcome: &'static str, code: &'static str, took: Duration) {
         self.decisions.get_or_create(&DecisionLabels { outcome, code }).inc();
         self.check_duration.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn reloaded_apis(&self, result: &'static str) {
+        self.api_reloads.get_or_create(&ResultLabels { result }).inc();
     }
 
     pub(crate) fn panicked(&self) {

@@ -381,6 +381,17 @@ impl Replica {
         path: &str,
         headers: &[(&str, &str)],
     ) -> CheckResponse {
+        self.check_at("gateway", method, path, headers).await
+    }
+
+    /// The same at another host.
+    pub(crate) async fn check_at(
+        &self,
+        host: &str,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> CheckResponse {
         // Envoy joins the values of a repeated header.
         let mut joined: HashMap<String, String> = HashMap::new();
         for (name, value) in headers {
@@ -392,6 +403,7 @@ impl Replica {
         let http = HttpRequest {
             method: method.to_owned(),
             path: path.to_owned(),
+            host: host.to_owned(),
             headers: joined,
             ..Default::default()
         };

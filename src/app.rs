@@ -5,11 +5,12 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use futures_util::future::{OptionFuture, join};
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::timeout;
+use tokio::{sync::Notify, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{Apis, TableError},
+    api::TableErrors,
+    api_reload::ApiReloader,
     canary::Canary,
     check::{Checker, GrpcEdge},
     clock::Clock,
@@ -37,6 +38,7 @@ pub struct App {
     relay: Option<Relay>,
     scribe: Scribe,
     canary: Option<Canary>,
+    reloader: ApiReloader,
     registry: Registry,
     lifetimes: Lifetimes,
 }
@@ -50,9 +52,9 @@ pub enum Error {
     /// None was named.
     #[error("keyring_file: expected the path of a key ring; `patgate keyring new` makes a key")]
     NoKeyRing,
-    /// A table of an API.
-    #[error("API table: {0}")]
-    Table(#[from] TableError),
+    /// Tables of APIs.
+    #[error("apis: {0}")]
+    Tables(#[from] TableErrors),
     /// A listener.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -76,10 +78,10 @@ impl App {
     /// The first thing that keeps patgate from starting.
     pub async fn build(config: &Config) -> Result<Self, Error> {
         let ring = read_keyring(config.keyring_file.as_deref().ok_or(Error::NoKeyRing)?)?;
-        let apis = Apis::embedded()?;
-        let listeners = Listeners::bind(&config.listen).await?;
         let mut registry = Registry::default();
         let metrics = Metrics::new(&mut registry);
+        let reloader = ApiReloader::load(config.apis.clone(), metrics.clone())?;
+        let listeners = Listeners::bind(&config.listen).await?;
         let clock = Arc::new(Clock::default());
 
         let feed = Arc::new(Feed::default());
@@ -155,7 +157,7 @@ impl App {
         let (last_uses, scribe) =
             LastUses::new(Writer::new(config.postgres.clone()), metrics.clone());
         let checker = Checker {
-            apis,
+            apis: Arc::clone(&reloader.apis),
             tokens: Tokens::new(config.token_prefixes.clone(), ring),
             resolver,
             clock,
@@ -171,6 +173,7 @@ impl App {
             relay,
             scribe,
             canary,
+            reloader,
             registry,
             lifetimes: Lifetimes {
                 max_connection_age: config.max_connection_age,
@@ -190,6 +193,11 @@ impl App {
         self.listeners.http_address()
     }
 
+    /// Reads the tables of APIs again when notified.
+    pub fn reload(&self) -> Arc<Notify> {
+        Arc::clone(&self.reloader.asked)
+    }
+
     /// Serves until `shutdown`, then drains.
     ///
     /// # Errors
@@ -203,6 +211,7 @@ impl App {
             None => tokio::spawn(self.reader.run(stop.clone())),
             Some(relay) => tokio::spawn(self.reader.run_relayed(relay, stop.clone())),
         };
+        tokio::spawn(self.reloader.run(stop.clone()));
         let scribe = tokio::spawn(self.scribe.run(stop.clone()));
         let canary = OptionFuture::from(self.canary.map(|canary| tokio::spawn(canary.run(stop))));
         server::run(self.listeners, self.edge, self.registry, self.lifetimes, shutdown).await;
@@ -212,7 +221,7 @@ impl App {
     }
 }
 
-/// `patgate serve`: until SIGTERM or SIGINT.
+/// `patgate serve`: until SIGTERM or SIGINT. SIGHUP reads the tables of APIs again.
 ///
 /// # Errors
 ///
@@ -222,6 +231,8 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     let shutdown = CancellationToken::new();
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    // From now on it no longer ends the process.
+    let mut hangup = signal(SignalKind::hangup())?;
     let stop = shutdown.clone();
     tokio::spawn(async move {
         tokio::select! {
@@ -231,6 +242,12 @@ pub async fn serve(config: Config) -> Result<(), Error> {
         stop.cancel();
     });
     let app = App::build(&config).await?;
+    let reload = app.reload();
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            reload.notify_one();
+        }
+    });
     tracing::info!(
         grpc = app.grpc_address().map(tracing::field::display),
         uds = config.listen.uds.as_deref().map(|path| tracing::field::display(path.display())),

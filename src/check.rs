@@ -2,12 +2,13 @@
 
 use std::{borrow::Cow, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::{
-    api::{Apis, ErrorStyle},
+    api::{Apis, Manner},
     clock::{Clock, Tick},
     codec::HttpRequest,
     decide,
@@ -22,7 +23,8 @@ use crate::{
 
 /// Everything a check needs.
 pub(crate) struct Checker {
-    pub(crate) apis: Apis,
+    /// Replaced as a whole on reload; a check keeps those that it began with.
+    pub(crate) apis: Arc<ArcSwap<Apis>>,
     pub(crate) tokens: Tokens,
     pub(crate) resolver: Resolver,
     pub(crate) clock: Arc<Clock>,
@@ -35,22 +37,23 @@ pub(crate) struct Checker {
 
 impl Checker {
     /// Decides about a request, whichever edge it came by.
-    pub(crate) async fn check<'a, H>(&self, parts: &Parts<'a, H>) -> (Decision, ErrorStyle)
+    pub(crate) async fn check<'a, H>(&self, parts: &Parts<'a, H>) -> (Decision, Manner)
     where
         H: Fn(&str) -> Option<&'a str>,
     {
-        let request = match request::parse(parts, &self.apis, &self.tokens) {
+        let apis = self.apis.load();
+        let request = match request::parse(parts, &apis, &self.tokens) {
             Ok(request) => request,
-            Err(rejected) => return (Decision::Deny(rejected.refusal.into()), rejected.errors),
+            Err(rejected) => return (Decision::Deny(rejected.refusal.into()), rejected.manner),
         };
-        let errors = request.action.as_ref().map_or_else(ErrorStyle::default, |a| a.errors);
+        let manner = request.manner;
         let decided = timeout(self.deadline, self.decide(&request, parts)).await;
         let denial = match decided {
-            Ok(Ok(permit)) => return (permit, errors),
+            Ok(Ok(permit)) => return (permit, manner),
             Ok(Err(denial)) => denial,
             Err(_) => Refusal::Unavailable.into(),
         };
-        (Decision::Deny(denial), errors)
+        (Decision::Deny(denial), manner)
     }
 
     /// A stage that cannot be decided ends the check: nothing after it is asked.
@@ -104,20 +107,20 @@ impl GrpcEdge {
         let (checker, started) = (&*self.0, Tick::now());
         let http = message.and_then(HttpRequest::decode);
         let header = |name: &str| http?.header(name);
-        let (decision, errors) = match http {
+        let (decision, manner) = match http {
             Some(http) => {
-                let HttpRequest { method, path: target, body, .. } = http;
-                let parts = Parts { method, target, header, body };
-                guard(&checker.metrics, checker.check(&parts), ErrorStyle::default()).await
+                let HttpRequest { method, host: authority, path: target, body, .. } = http;
+                let parts = Parts { method, authority, target, header, body };
+                guard(&checker.metrics, checker.check(&parts), Manner::default()).await
             }
             None => {
                 let refusal = Refusal::BadRequest(Malformed::Message);
-                (Decision::Deny(refusal.into()), ErrorStyle::default())
+                (Decision::Deny(refusal.into()), Manner::default())
             }
         };
         let request_id = header("x-request-id").filter(|id| is_request_id(id));
         let request_id = request_id.map_or_else(|| Uuid::new_v4().to_string().into(), Cow::from);
-        let to = Addressee { request_id: &request_id, errors };
+        let to = Addressee { request_id: &request_id, manner };
         let answer = Answer::new(&decision, &checker.names, &to);
         checker.metrics.decided(decision.outcome(), decision.code(), Tick::now().since(started));
         answer
@@ -229,7 +232,7 @@ mod tests {
         let principals = Tiers::new(principals, principal_lookup, shared.clone());
         let domains = Tiers::new(domains, domain_lookup, shared);
         Checker {
-            apis: Apis::embedded().unwrap(),
+            apis: Arc::new(ArcSwap::from_pointee(Apis::embedded().unwrap())),
             tokens,
             resolver: Resolver { principals, domains },
             clock,
@@ -247,7 +250,8 @@ mod tests {
     ) -> Option<(&'static str, &'static str)> {
         let bearer = format!("Bearer {token}");
         let header = |name: &str| (name == "authorization").then_some(bearer.as_str());
-        let parts = Parts { method: "GET", target: path, header, body: b"" };
+        let (method, authority) = ("GET", "gateway");
+        let parts = Parts { method, authority, target: path, header, body: b"" };
         // Polled once: whoever had to wait for anything would not be ready.
         let (decision, _) = checker.check(&parts).now_or_never()?;
         Some((decision.outcome(), decision.code()))

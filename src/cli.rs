@@ -3,6 +3,7 @@
 //! A secret never arrives as an argument, which every user of a machine can read. Results go to
 //! standard output, everything else to standard error.
 
+mod api;
 mod audit;
 mod backend;
 mod domain;
@@ -24,6 +25,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use self::{output::Format, session::Session};
 use crate::{
+    api::TableErrors,
     app,
     config::{Config, KeyRingFileError, Mistakes, Purpose},
     domain::DomainRef,
@@ -88,6 +90,9 @@ enum Command {
     /// Personal Access Tokens
     #[command(subcommand)]
     Token(token::Command),
+    /// Tables of the protected APIs
+    #[command(subcommand)]
+    Api(api::Command),
     /// The record of every administrative change
     #[command(subcommand)]
     Audit(audit::Command),
@@ -152,6 +157,7 @@ async fn administer(session: &Session, command: Command) -> anyhow::Result<()> {
         Command::Backend(command) => backend::run(session, command).await,
         Command::Role(command) => role::run(session, command).await,
         Command::Token(command) => token::run(session, command).await,
+        Command::Api(command) => api::run(session, command),
         Command::Audit(command) => audit::run(session, command).await,
         Command::Config(command) => settings::run(session, command),
         Command::Completions { shell } => {
@@ -187,7 +193,8 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     const DENIED: u8 = 4;
     let wrong_configuration = error.is::<Mistakes>()
         || error.is::<KeyRingFileError>()
-        || matches!(error.downcast_ref(), Some(app::Error::KeyRing(_)));
+        || error.is::<TableErrors>()
+        || matches!(error.downcast_ref(), Some(app::Error::KeyRing(_) | app::Error::Tables(_)));
     let code = if wrong_configuration || error.is::<Usage>() {
         USAGE
     } else {

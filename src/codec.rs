@@ -10,6 +10,8 @@
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct HttpRequest<'a> {
     pub(crate) method: &'a str,
+    /// The authority that the client asked for.
+    pub(crate) host: &'a str,
     /// Path and query.
     pub(crate) path: &'a str,
     /// As bytes, as far as Envoy shows it.
@@ -26,6 +28,7 @@ const HTTP: u32 = 2;
 const METHOD: u32 = 2;
 const HEADERS: u32 = 3;
 const PATH: u32 = 4;
+const HOST: u32 = 5;
 const RAW_BODY: u32 = 12;
 /// Those of an entry of a map.
 const KEY: u32 = 1;
@@ -38,19 +41,21 @@ impl<'a> HttpRequest<'a> {
         for number in [ATTRIBUTES, REQUEST, HTTP] {
             at = only(at, number)?;
         }
-        let (mut method, mut path, mut body): (_, _, &[u8]) = ("", "", &[]);
+        let (mut method, mut host, mut path) = ("", "", "");
+        let mut body: &[u8] = &[];
         let mut fields = Fields(at);
         while let Some(field) = fields.next()? {
             match field {
                 (METHOD, Value::Bytes(text)) => method = str::from_utf8(text).ok()?,
+                (HOST, Value::Bytes(text)) => host = str::from_utf8(text).ok()?,
                 (PATH, Value::Bytes(text)) => path = str::from_utf8(text).ok()?,
                 (HEADERS, Value::Bytes(entry)) => drop(pair(entry)?),
                 (RAW_BODY, Value::Bytes(bytes)) => body = bytes,
-                (METHOD | PATH | HEADERS | RAW_BODY, Value::Number) => return None,
+                (METHOD | HOST | PATH | HEADERS | RAW_BODY, Value::Number) => return None,
                 _ => {}
             }
         }
-        Some(Self { method, path, body, message: at })
+        Some(Self { method, host, path, body, message: at })
     }
 
     /// A header by its lower-case name. Of several, as nobody sends them, the last one counts.
@@ -202,7 +207,8 @@ mod tests {
             ..Default::default()
         });
         let http = HttpRequest::decode(&bytes).unwrap();
-        assert_eq!((http.method, http.path, http.body), ("POST", "/a?b", &b"\xff{}"[..]));
+        assert_eq!((http.method, http.host, http.path), ("POST", "h", "/a?b"));
+        assert_eq!(http.body, b"\xff{}");
         assert_eq!(http.header("authorization"), Some("Bearer x"));
         assert_eq!(http.header("x-request-id"), Some("7"));
         assert_eq!([http.header("Authorization"), http.header("")], [None, None]);
@@ -232,7 +238,7 @@ mod tests {
         // It may refuse more: text that is not UTF-8 in fields that we step over.
         let Some(theirs) = generated(bytes) else { return };
         assert_eq!((http.method, http.path), (&*theirs.method, &*theirs.path));
-        assert_eq!(http.body, theirs.raw_body);
+        assert_eq!((http.host, http.body), (&*theirs.host, &*theirs.raw_body));
         for (name, value) in &theirs.headers {
             assert_eq!(http.header(name), Some(&**value), "{name}");
         }

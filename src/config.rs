@@ -22,7 +22,7 @@ use self::{
     sources::Settings,
     values::{
         Expected, address, count, duration, feed_url, headers_prefix, log_filter, log_format, mode,
-        optional_time, path, postgres_url, prefixes, redis_url, relay, size, socket_path,
+        optional_time, path, paths, postgres_url, prefixes, redis_url, relay, size, socket_path,
         some_time,
     },
 };
@@ -43,6 +43,8 @@ pub struct Config {
     pub redis: Option<Redis>,
     /// Where the key ring is; present when loaded for serving.
     pub keyring_file: Option<PathBuf>,
+    /// Files and directories of API tables; none for the one that the binary carries.
+    pub apis: Vec<PathBuf>,
     /// What tokens may begin with.
     pub token_prefixes: Prefixes,
     /// No answer rests on knowledge older than this.
@@ -207,6 +209,7 @@ impl Config {
         let redis_timeout = reader.get("redis.timeout", some_time);
         let redis_connections = reader.get("redis.connections", count);
         let keyring_file = reader.get("keyring_file", path);
+        let apis = reader.get("apis", paths);
         let token_prefixes = reader.get("token.prefixes", prefixes);
         let max_staleness = reader.get("max_staleness", some_time);
         let negative_ttl = reader.get("negative_ttl", duration);
@@ -279,6 +282,7 @@ impl Config {
                     None => None,
                 },
                 keyring_file: keyring_file?,
+                apis: apis?,
                 token_prefixes: token_prefixes?,
                 max_staleness: max_staleness?,
                 negative_ttl: negative_ttl?,

@@ -51,7 +51,7 @@ pub fn domain_of<'r>(
     action: Option<&'r Action<'r>>,
 ) -> Result<(&'r Action<'r>, DomainRef), Denial> {
     action
-        .and_then(|action| Some((action, DomainRef::parse(action.domain)?)))
+        .and_then(|action| Some((action, DomainRef::parse(&action.domain)?)))
         .filter(|(_, reference)| principal.names(reference))
         .ok_or_else(|| denied(principal, action))
 }

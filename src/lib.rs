@@ -35,11 +35,13 @@
 //!
 //! What is written behind the answers: `last_use`, `canary`, `writer`.
 //!
-//! Around it: [`app`] wires, `server` listens and drains, `grpc` is the edge,
+//! Around it: [`app`] wires, `api_reload` takes up changed tables, `server` listens and drains,
+//! `grpc` is the edge,
 //! [`telemetry`] names every metric, [`config`] reads settings, [`schema`] migrates,
 //! [`store`] is the administrator's side and [`cli`] its commands.
 
 pub mod api;
+mod api_reload;
 pub mod app;
 mod base62;
 pub mod body;

@@ -4,7 +4,7 @@
 //! the CLI. Words are matched exactly; a word outside the vocabulary is an error where it is
 //! written and grants nothing where it is read.
 
-use std::{fmt, str::FromStr};
+use std::fmt;
 
 /// A word that the vocabulary does not know.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +13,12 @@ pub struct UnknownWord {
     what: &'static str,
     word: String,
     expected: String,
+}
+
+impl UnknownWord {
+    pub(crate) fn new(what: &'static str, word: &str, expected: &[&str]) -> Self {
+        Self { what, word: word.to_owned(), expected: expected.join(" ") }
+    }
 }
 
 macro_rules! vocabulary {
@@ -33,28 +39,25 @@ macro_rules! vocabulary {
             }
         }
 
-        impl FromStr for $name {
-            type Err = UnknownWord;
+        impl std::str::FromStr for $name {
+            type Err = $crate::operation::UnknownWord;
 
-            fn from_str(word: &str) -> Result<Self, UnknownWord> {
+            fn from_str(word: &str) -> Result<Self, Self::Err> {
                 match word {
                     $($word => Ok(Self::$variant),)+
-                    _ => Err(UnknownWord {
-                        what: $what,
-                        word: word.to_owned(),
-                        expected: [$($word),+].join(" "),
-                    }),
+                    _ => Err($crate::operation::UnknownWord::new($what, word, &[$($word),+])),
                 }
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.pad(self.as_str())
             }
         }
     };
 }
+pub(crate) use vocabulary;
 
 vocabulary! {
     /// What a request does.

@@ -1,10 +1,10 @@
 //! Reads a request, from borrowed parts, into types that have one meaning.
 //!
-//! Nothing here does I/O. What a client sends besides method, path and `Authorization` is never
+//! Nothing here does I/O. What a client sends besides host, method, path and `Authorization` is never
 //! identity: not `x-domain-id`, not the query, not the context extensions of the edge.
 
 use crate::{
-    api::{Action, Apis, ErrorStyle},
+    api::{Action, Apis, Manner, Schemes},
     body::{Body, Form, ModelName},
     decision::{Malformed, NoModel, Refusal},
     token::{Tokens, VerifiedToken},
@@ -17,6 +17,8 @@ const MAX_PATH_LEN: usize = 4096;
 pub struct Parts<'a, H> {
     /// The method, as sent.
     pub method: &'a str,
+    /// The host, and perhaps a port, as the proxy will route them.
+    pub authority: &'a str,
     /// Path and query, as the proxy will route them.
     pub target: &'a str,
     /// Looks a header up by its lower-case name.
@@ -53,6 +55,8 @@ pub struct AuthRequest<'a> {
     pub token: VerifiedToken,
     /// What the request does; nothing when no rule names it.
     pub action: Option<Action<'a>>,
+    /// How the API in question answers.
+    pub manner: Manner,
 }
 
 /// A request that was refused before any look-up.
@@ -60,8 +64,8 @@ pub struct AuthRequest<'a> {
 pub struct Rejected {
     /// Why.
     pub refusal: Refusal,
-    /// How the API in question words it.
-    pub errors: ErrorStyle,
+    /// How the API in question answers.
+    pub manner: Manner,
 }
 
 /// Reads a request. Malformed comes before unauthenticated.
@@ -69,20 +73,24 @@ pub struct Rejected {
 /// # Errors
 ///
 /// `BadRequest`, `MissingCredential` or `InvalidToken`.
-pub fn parse<'a, H>(
+pub fn parse<'r, 'a: 'r, H>(
     parts: &Parts<'a, H>,
-    apis: &Apis,
+    apis: &'r Apis,
     tokens: &Tokens,
-) -> Result<AuthRequest<'a>, Rejected>
+) -> Result<AuthRequest<'r>, Rejected>
 where
     H: Fn(&str) -> Option<&'a str>,
 {
-    let reject = |errors| move |refusal| Rejected { refusal, errors };
-    let path = canonical_path(parts.target).map_err(reject(ErrorStyle::default()))?;
-    let action = apis.find(parts.method, path);
-    let errors = action.as_ref().map_or_else(ErrorStyle::default, |action| action.errors);
-    let token = credential((parts.header)("authorization"), tokens).map_err(reject(errors))?;
-    Ok(AuthRequest { token, action })
+    let as_sent = parts.target.split_once('?').map_or(parts.target, |(path, _)| path);
+    // Before anything is refused, so that whatever is refused is refused in the API's own words.
+    let surface = apis.surface(parts.authority, as_sent);
+    let manner = surface.as_ref().map_or_else(Manner::default, |surface| surface.manner());
+    let reject = |refusal| Rejected { refusal, manner };
+    let path = canonical_path(parts.target).map_err(reject)?;
+    let authorization = (parts.header)("authorization");
+    let token = credential(authorization, manner.schemes, tokens).map_err(reject)?;
+    let action = surface.and_then(|surface| surface.action(parts.method, path));
+    Ok(AuthRequest { token, action, manner })
 }
 
 /// The path without its query, if it is the only spelling of itself.
@@ -104,15 +112,19 @@ fn canonical_path(target: &str) -> Result<&str, Refusal> {
     if segments.is_empty() || segments.split('/').all(named) { Ok(path) } else { Err(malformed) }
 }
 
-/// `Bearer`, exactly one space, a token. Envoy joins the values of a repeated header with a
-/// comma, so a comma means that there were two.
-fn credential(authorization: Option<&str>, tokens: &Tokens) -> Result<VerifiedToken, Refusal> {
+/// A scheme that this API accepts, exactly one space, a token. Envoy joins the values of a repeated
+/// header with a comma, so a comma means that there were two.
+fn credential(
+    authorization: Option<&str>,
+    schemes: Schemes,
+    tokens: &Tokens,
+) -> Result<VerifiedToken, Refusal> {
     let value = authorization.ok_or(Refusal::MissingCredential)?;
     if value.contains(',') {
         return Err(Refusal::BadRequest(Malformed::Authorization));
     }
     let (scheme, token) = value.split_once(' ').ok_or(Refusal::InvalidToken)?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
+    if !schemes.accepts(scheme) {
         return Err(Refusal::InvalidToken);
     }
     tokens.verify(token).ok_or(Refusal::InvalidToken)

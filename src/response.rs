@@ -5,24 +5,25 @@
 //! denial carries a non-OK status. An allow is written by `allow.rs`, without the message.
 
 mod allow;
+mod wording;
 
 use bytes::Bytes;
 use prost::Message;
 use prost_types::{Struct, Value, value::Kind};
-use serde_json::json;
 
+use self::wording::{body, challenge, grpc_code, http_status, message};
 #[expect(clippy::disallowed_types, reason = "the one place that builds it")]
 use crate::proto::envoy::service::auth::v3::CheckResponse;
 use crate::{
-    api::ErrorStyle,
-    decision::{Decision, Denial, Malformed, NoModel, Refusal},
+    api::Manner,
+    decision::{Decision, Denial, Refusal},
     proto::{
         envoy::{
             config::core::v3::{
                 HeaderValue, HeaderValueOption, header_value_option::HeaderAppendAction,
             },
             service::auth::v3::{DeniedHttpResponse, check_response::HttpResponse},
-            r#type::v3::{HttpStatus, StatusCode},
+            r#type::v3::HttpStatus,
         },
         google::rpc::Status,
     },
@@ -42,8 +43,8 @@ pub(crate) struct Answer(Bytes);
 pub(crate) struct Addressee<'a> {
     /// Echoed to the client, so that it can be found in the logs.
     pub(crate) request_id: &'a str,
-    /// How the API in question words its errors.
-    pub(crate) errors: ErrorStyle,
+    /// How the API in question answers.
+    pub(crate) manner: Manner,
 }
 
 /// The names of the identity headers, under the operator's prefix.
@@ -102,7 +103,7 @@ impl Answer {
 fn deny(denial: &Denial, to: &Addressee<'_>, frame: &mut Vec<u8>) {
     let response = CheckResponse {
         status: Some(Status {
-            code: grpc_code(denial.refusal) as i32,
+            code: grpc_code(http_status(denial.refusal, to.manner)) as i32,
             message: denial.refusal.code().to_owned(),
         }),
         http_response: Some(HttpResponse::DeniedResponse(denied(denial, to))),
@@ -114,157 +115,20 @@ fn deny(denial: &Denial, to: &Addressee<'_>, frame: &mut Vec<u8>) {
 
 fn denied(denial: &Denial, to: &Addressee<'_>) -> DeniedHttpResponse {
     let message = message(denial);
+    let status = http_status(denial.refusal, to.manner);
+    let (content_type, body) = body(to.manner.errors, denial.refusal, status, &message);
     let mut headers = vec![
-        header("content-type", "application/json".to_owned()),
+        header("content-type", content_type.to_owned()),
         header("cache-control", "no-store".to_owned()),
         header("x-request-id", to.request_id.to_owned()),
     ];
-    if let Some(challenge) = challenge(denial, &message) {
+    if let Some(challenge) = challenge(denial, to.manner, &message) {
         headers.push(header("www-authenticate", challenge));
     }
     if denial.refusal == Refusal::Unavailable {
         headers.push(header("retry-after", RETRY_AFTER.to_owned()));
     }
-    DeniedHttpResponse {
-        status: Some(HttpStatus { code: http_status(denial.refusal) as i32 }),
-        headers,
-        body: match to.errors {
-            ErrorStyle::Openai => openai_body(denial.refusal, &message),
-        },
-    }
-}
-
-fn http_status(refusal: Refusal) -> StatusCode {
-    match refusal {
-        Refusal::BadRequest(_) => StatusCode::BadRequest,
-        Refusal::MissingCredential
-        | Refusal::InvalidToken
-        | Refusal::TokenExpired
-        | Refusal::TokenRevoked
-        | Refusal::OwnerDisabled => StatusCode::Unauthorized,
-        Refusal::PermissionDenied | Refusal::NoModel(_) => StatusCode::Forbidden,
-        Refusal::Unavailable => StatusCode::ServiceUnavailable,
-    }
-}
-
-fn grpc_code(refusal: Refusal) -> tonic::Code {
-    match http_status(refusal) {
-        StatusCode::BadRequest => tonic::Code::InvalidArgument,
-        StatusCode::Unauthorized => tonic::Code::Unauthenticated,
-        StatusCode::ServiceUnavailable => tonic::Code::Unavailable,
-        StatusCode::Forbidden | StatusCode::Empty => tonic::Code::PermissionDenied,
-    }
-}
-
-/// For the person who reads the client's error: what happened and what to do.
-fn message(denial: &Denial) -> String {
-    match (denial.refusal, denial.operation) {
-        (Refusal::BadRequest(Malformed::Path), _) => {
-            "The request path is not in canonical form: send it without empty, `.` or `..` \
-             segments, percent-encoding, `;`, `\\` or a trailing slash."
-        }
-        (Refusal::BadRequest(Malformed::Authorization), _) => {
-            "The Authorization header has more than one value. Send exactly one."
-        }
-        (Refusal::BadRequest(Malformed::Message), _) => "The request could not be read.",
-        (Refusal::MissingCredential, _) => {
-            "No access token was sent. Send it as `Authorization: Bearer <token>`."
-        }
-        (Refusal::InvalidToken, _) => {
-            "The access token is not valid. Check that it was copied completely and still exists."
-        }
-        (Refusal::TokenExpired, _) => "The access token has expired. Create a new one.",
-        (Refusal::TokenRevoked, _) => "The access token was revoked. Create a new one.",
-        (Refusal::OwnerDisabled, _) => {
-            "The owner of the access token is disabled. Ask an administrator."
-        }
-        (Refusal::PermissionDenied, Some(operation)) => {
-            return format!(
-                "The access token does not permit `{operation}` here: it needs a scope for it in \
-                 this domain, and its owner a role with it."
-            );
-        }
-        (Refusal::PermissionDenied, None) => {
-            "The access token does not permit this: no rule covers this method and path."
-        }
-        (Refusal::NoModel(why), _) => {
-            return format!(
-                "The access token or the domain is limited to some models. {}",
-                no_model(why)
-            );
-        }
-        (Refusal::Unavailable, _) => {
-            "Authorization is temporarily unavailable. Nothing is wrong with the request: retry."
-        }
-    }
-    .to_owned()
-}
-
-/// What to change about a body, or about the gateway, so that a model can be read.
-fn no_model(why: NoModel) -> &'static str {
-    match why {
-        NoModel::NotShown => {
-            "No body was shown to authorization: send one that names the model. If you did, the \
-             gateway must set `with_request_body` with `pack_as_bytes` on this route."
-        }
-        NoModel::Cut => {
-            "The body is longer than what the gateway shows to authorization: send a shorter one, \
-             or have `max_request_bytes` raised on this route."
-        }
-        NoModel::Encoded => "The body is compressed: send it without Content-Encoding.",
-        NoModel::NotJson => "Send JSON in UTF-8, with `Content-Type: application/json`.",
-        NoModel::NotForm => {
-            "Send a form, with `Content-Type: multipart/form-data` and a boundary of letters, \
-             digits, `-` and `_` as its only parameter."
-        }
-        NoModel::MalformedJson => "The body is not one well-formed JSON object in UTF-8.",
-        NoModel::TooDeep => "The JSON body is nested more than 100 levels deep.",
-        NoModel::MalformedForm => "The form is malformed, or can be read in more than one way.",
-        NoModel::Absent => "The body names no model: send `model`.",
-        NoModel::Repeated => {
-            "The body names more than one model: send `model` once, and no other \
-                              spelling of it."
-        }
-        NoModel::NotAName => {
-            "The body's `model` is not a text of 1 to 256 characters without control characters."
-        }
-        NoModel::Elsewhere => {
-            "This call names its models in a way that is not read, so it needs both without limits."
-        }
-    }
-}
-
-/// RFC 6750, section 3: no error parameter when no credential was sent.
-fn challenge(denial: &Denial, message: &str) -> Option<String> {
-    const REALM: &str = r#"Bearer realm="patgate""#;
-    match (denial.refusal, denial.operation) {
-        (Refusal::MissingCredential, _) => Some(REALM.to_owned()),
-        (Refusal::PermissionDenied | Refusal::NoModel(_), Some(operation)) => {
-            Some(format!(r#"{REALM}, error="insufficient_scope", scope="{operation}""#))
-        }
-        (
-            Refusal::BadRequest(_)
-            | Refusal::PermissionDenied
-            | Refusal::NoModel(_)
-            | Refusal::Unavailable,
-            _,
-        ) => None,
-        _ => Some(format!(r#"{REALM}, error="invalid_token", error_description="{message}""#)),
-    }
-}
-
-fn openai_body(refusal: Refusal, message: &str) -> String {
-    let kind = match http_status(refusal) {
-        StatusCode::BadRequest => "invalid_request_error",
-        StatusCode::Unauthorized => "authentication_error",
-        StatusCode::ServiceUnavailable => "service_unavailable_error",
-        StatusCode::Forbidden | StatusCode::Empty => "permission_error",
-    };
-    let param = matches!(refusal, Refusal::NoModel(_)).then_some("model");
-    json!({
-        "error": { "message": message, "type": kind, "param": param, "code": refusal.code() }
-    })
-    .to_string()
+    DeniedHttpResponse { status: Some(HttpStatus { code: status as i32 }), headers, body }
 }
 
 fn header(name: &str, value: String) -> HeaderValueOption {
@@ -300,7 +164,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        decision::Permit,
+        decision::{Malformed, NoModel, Permit},
         domain::{Domain, DomainId},
         operation::Operation,
         principal::UserId,
@@ -312,7 +176,7 @@ mod tests {
 
     /// The answer as Envoy's own definitions read it.
     fn answer(decision: &Decision) -> envoy::CheckResponse {
-        let to = Addressee { request_id: "r-1", errors: ErrorStyle::Openai };
+        let to = Addressee { request_id: "r-1", manner: Manner::default() };
         let frame = Answer::new(decision, &HeaderNames::new("x-"), &to).into_frame();
         let (head, bytes) = frame.split_at(FRAME_HEAD);
         assert_eq!(head, [&[0][..], &(bytes.len() as u32).to_be_bytes()].concat());

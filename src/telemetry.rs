@@ -90,6 +90,7 @@ pub struct Metrics {
     canary_rounds: Family<ResultLabels, Counter>,
     propagation: Histogram,
     renewed_at_age: Histogram,
+    api_reloads: Family<ResultLabels, Counter>,
 }
 
 impl Metrics {
@@ -114,6 +115,7 @@ impl Metrics {
             canary_rounds: Family::default(),
             propagation: Histogram::new(PROPAGATION_BUCKETS),
             renewed_at_age: Histogram::new(AGE_BUCKETS),
+            api_reloads: Family::default(),
         };
         let allowed = DecisionLabels { outcome: "allow", code: "ok" };
         metrics.allowed = metrics.decisions.get_or_create(&allowed).clone();
@@ -182,6 +184,11 @@ impl Metrics {
             Unit::Seconds,
             metrics.propagation.clone(),
         );
+        registry.register(
+            "api_reloads",
+            "Changed tables of APIs, by whether they were taken up",
+            metrics.api_reloads.clone(),
+        );
         metrics
     }
 
@@ -191,6 +198,10 @@ impl Metrics {
             _ => self.decisions.get_or_create(&DecisionLabels { outcome, code }).inc(),
         };
         self.check_duration.observe(took);
+    }
+
+    pub(crate) fn reloaded_apis(&self, result: &'static str) {
+        self.api_reloads.get_or_create(&ResultLabels { result }).inc();
     }
 
     pub(crate) fn panicked(&self) {

@@ -41,7 +41,7 @@ fn read<'a>(
     authorization: &'a str,
 ) -> Result<AuthRequest<'a>, Rejected> {
     let header = |name: &str| (name == "authorization").then_some(authorization);
-    parse(&Parts { method, target, header, body: b"" }, &APIS, &TOKENS)
+    parse(&Parts { method, authority: "gateway", target, header, body: b"" }, &APIS, &TOKENS)
 }
 
 /// The one good credential, under any spelling of its scheme, is let in; no other is.
@@ -68,7 +68,7 @@ fn check_target(method: &str, target: &str) {
     assert_eq!(alone.action, request.action);
 
     let Some(action) = request.action else { return };
-    assert_eq!(path.split('/').nth(2), Some(action.domain), "{path:?}");
+    assert_eq!(path.split('/').nth(2), Some(&*action.domain), "{path:?}");
     if let Entity::Named(name) = action.entity {
         assert!(!name.is_empty() && path.ends_with(&format!("/{name}")), "{path:?}");
     }

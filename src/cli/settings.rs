@@ -1,7 +1,10 @@
 //! `patgate config …`
 
 use super::{output, session::Session};
-use crate::config::{self, Config, Purpose};
+use crate::{
+    api::Apis,
+    config::{self, Config, Purpose},
+};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
@@ -24,6 +27,7 @@ pub(super) fn run(session: &Session, command: Command) -> anyhow::Result<()> {
             if config.keyring_file.is_some() {
                 config.key_ring()?;
             }
+            Apis::load(&config.apis)?;
             session.out.list(
                 &Config::effective(&session.sources),
                 &[

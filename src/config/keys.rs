@@ -12,6 +12,9 @@ pub(super) struct Key {
     pub(super) help: &'static str,
 }
 
+/// Keys whose value may be written as a list in YAML.
+pub(super) const LISTS: &[&str] = &["apis", "token.prefixes"];
+
 const fn key(name: &'static str, default: &'static str, help: &'static str) -> Key {
     Key { name, default, secret: false, help }
 }
@@ -54,6 +57,12 @@ pub(super) const KEYS: &[Key] = &[
         "keyring_file",
         "",
         "The key ring: lines `<key id>:<base64 of 32 bytes>`. Required to serve and to mint tokens.",
+    ),
+    key(
+        "apis",
+        "",
+        "The tables of the protected APIs: files, or directories of `.yaml` files, separated by \
+         commas; empty = Cube AI's, which the binary carries.",
     ),
     key(
         "token.prefixes",

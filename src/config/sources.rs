@@ -130,7 +130,7 @@ impl Settings {
             let name = if group.is_empty() { name } else { format!("{group}.{name}") };
             match (keys::find(&name), node) {
                 (Some(key), Node::Scalar(text)) => found.push((key, text)),
-                (Some(key), Node::List(items)) if key.name == "token.prefixes" => {
+                (Some(key), Node::List(items)) if keys::LISTS.contains(&key.name) => {
                     found.push((key, items.join(",")));
                 }
                 (Some(_), _) => self.mistake(&name, source, "a single value"),

@@ -30,6 +30,17 @@ pub(super) fn path(text: &str) -> Result<Option<PathBuf>, Expected> {
     Ok(if text.is_empty() { None } else { Some(text.into()) })
 }
 
+pub(super) fn paths(text: &str) -> Result<Vec<PathBuf>, Expected> {
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    let paths: Vec<_> = text.split(',').map(|path| PathBuf::from(path.trim())).collect();
+    match paths.iter().any(|path| path.as_os_str().is_empty()) {
+        true => Err("paths separated by commas".into()),
+        false => Ok(paths),
+    }
+}
+
 pub(super) fn socket_path(text: &str) -> Result<Option<PathBuf>, Expected> {
     if text.len() > MAX_SOCKET_PATH {
         return Err(format!("a path of at most {MAX_SOCKET_PATH} bytes"));

@@ -392,7 +392,22 @@ impl Replica {
         path: &str,
         headers: &[(&str, &str)],
     ) -> CheckResponse {
-        self.raw(request(method, path, headers)).await
+        self.check_at("gateway", method, path, headers).await
+    }
+
+    /// The same at another host.
+    pub(crate) async fn check_at(
+        &self,
+        host: &str,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> CheckResponse {
+        let mut request = request(method, path, headers);
+        let attributes = request.attributes.as_mut().unwrap();
+        let http = attributes.request.as_mut().unwrap().http.as_mut().unwrap();
+        http.host = host.to_owned();
+        self.raw(request).await
     }
 
     pub(crate) async fn raw(&self, request: CheckRequest) -> CheckResponse {

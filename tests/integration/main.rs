@@ -46,6 +46,7 @@ mod relay;
 mod schema;
 mod serving;
 mod soak;
+mod surfaces;
 mod tiers;
 mod waiting;
 
@@ -94,6 +95,11 @@ fn main() -> ExitCode {
         serving::drains_before_it_ends,
         serving::an_empty_request_is_denied,
         serving::does_not_start_without_postgres,
+        surfaces::side_by_side_over_grpc,
+        surfaces::side_by_side_through_envoy,
+        surfaces::changed_tables_are_taken_up_and_no_request_is_lost,
+        surfaces::a_hangup_reads_the_tables_again,
+        surfaces::mistakes_in_tables_are_told_before_serving,
         waiting::returns_when_all_replicas_refuse,
         waiting::names_a_replica_that_lags,
         cli::audit::each_change_is_recorded_once,

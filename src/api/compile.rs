@@ -1,0 +1,85 @@
+//! Puts tables together, and refuses those that contradict one another.
+
+use super::{
+    Apis, Surface, TableError, TableErrors,
+    host::HostPattern,
+    sources::Source,
+    table::{self, Table},
+    tree::Tree,
+};
+
+impl Apis {
+    /// Compiles tables.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake in each of them; when there is none, every contradiction between them.
+    pub fn compile(sources: &[Source]) -> Result<Self, TableErrors> {
+        let mut mistakes = Vec::new();
+        let read = |source: &Source| table::read(&source.file, &source.text, &mut mistakes);
+        let tables: Vec<Table> = sources.iter().filter_map(read).collect();
+        for (at, table) in tables.iter().enumerate() {
+            for earlier in &tables[..at] {
+                mistakes.extend(contradiction(earlier, table));
+            }
+        }
+        let mut apis = Self::default();
+        for table in tables {
+            apis.add(table, &mut mistakes);
+        }
+        if mistakes.is_empty() { Ok(apis) } else { Err(TableErrors(mistakes)) }
+    }
+
+    fn add(&mut self, table: Table, mistakes: &mut Vec<TableError>) {
+        let mounts = match table.host {
+            HostPattern::Any => &mut self.anywhere,
+            HostPattern::Exact(host) => self.at.entry(host).or_default(),
+            HostPattern::Under(suffix) => self.under.entry(suffix).or_default(),
+        };
+        mounts.insert(&table.mount, self.surfaces.len());
+        let mut tree = Tree::default();
+        for (number, row) in table.rows.iter().enumerate() {
+            tree.overlapping(&row.template, &mut |earlier: &usize| {
+                let earlier = &table.rows[*earlier];
+                for method in earlier.rule.methods.common(row.rule.methods) {
+                    let problem = format!(
+                        "{method} overlaps rule `{}` (line {}): a request could fall under both",
+                        earlier.title, earlier.line
+                    );
+                    mistakes.push(TableError {
+                        file: table.file.clone(),
+                        line: row.line,
+                        rule: Some(row.title.clone()),
+                        problem,
+                    });
+                }
+            });
+            tree.insert(&row.template, number);
+        }
+        self.surfaces.push(Surface {
+            name: table.name,
+            manner: table.manner,
+            domain: table.domain,
+            tree,
+            rules: table.rows.into_iter().map(|row| row.rule).collect(),
+        });
+    }
+}
+
+/// A request must belong to one table at most: which one answers it, and in which words, may not
+/// depend on their order.
+fn contradiction(earlier: &Table, table: &Table) -> Option<TableError> {
+    let there = format!("`{}` ({}:{})", earlier.name, earlier.file, earlier.line);
+    let problem = if earlier.name == table.name {
+        format!("another table has the name {there}")
+    } else if earlier.host.overlaps(&table.host) && earlier.mount.shares_paths_below(&table.mount) {
+        format!(
+            "`{}` overlaps table {there}: a request could belong to both; give them different \
+             hosts or mounts",
+            table.name
+        )
+    } else {
+        return None;
+    };
+    Some(TableError { file: table.file.clone(), line: table.line, rule: None, problem })
+}

@@ -1,0 +1,130 @@
+//! The JSON Schema of a table: what an editor needs to complete and check it. It is published as
+//! `deploy/apis/schema.json`. What takes more than one field to see, only compiling finds.
+
+use serde_json::{Value, json};
+
+use super::{ErrorStyle, Insufficient, Method, Scheme};
+use crate::operation::{EntityType, Operation};
+
+/// The schema as it is published.
+pub fn text() -> String {
+    format!("{:#}\n", schema())
+}
+
+/// The schema as of this version.
+pub fn schema() -> Value {
+    let words = |all: &[&'static str]| json!({ "enum": all });
+    let operations: Vec<_> = Operation::ALL.iter().map(|word| word.as_str()).collect();
+    let entities: Vec<_> = EntityType::ALL.iter().map(|word| word.as_str()).collect();
+    let methods: Vec<_> = Method::ALL.iter().map(|word| word.as_str()).collect();
+    let schemes: Vec<_> = Scheme::ALL.iter().map(|word| word.as_str()).collect();
+    let errors: Vec<_> = ErrorStyle::ALL.iter().map(|word| word.as_str()).collect();
+    let statuses: Vec<u16> =
+        Insufficient::ALL.iter().filter_map(|word| word.as_str().parse().ok()).collect();
+    // What each entity type can be asked to do, and where the id of one may come from.
+    let pairs: Vec<_> = EntityType::ALL
+        .iter()
+        .map(|entity| {
+            let own: Vec<_> = entity.operations().iter().map(|word| word.as_str()).collect();
+            let mut then = json!({ "properties": { "operation": words(&own) } });
+            match entity {
+                EntityType::Models => {}
+                EntityType::Domains => then["properties"]["id"] = json!(false),
+                _ => then["properties"]["id"] = json!({ "pattern": "^path[.]" }),
+            }
+            let this = json!({ "entity": { "const": entity.as_str() } });
+            json!({ "if": { "required": ["entity"], "properties": this }, "then": then })
+        })
+        .collect();
+    // Whole segments: literal, `{name}`, and for rules one `{*tail}` at the end.
+    let literal = r##"(?!\.{1,2}(/|$)|:)[!"$&-)+-.0-:<->@-\[\]-z|~]+"##;
+    let name = "[a-z][a-z0-9_]*";
+    let path = format!(r"^/$|^(/({literal}|\{{{name}\}}))*(/({literal}|\{{\*?{name}\}}))$");
+    let mount = format!(r"^/$|^(/({literal}|\{{domain\}}))+$");
+    let label = "[a-z0-9_-]{1,63}";
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "An API that patgate protects",
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["name", "errors", "rules"],
+        "properties": {
+            "name": {
+                "description": "What the table is called. Unique.",
+                "type": "string",
+                "pattern": "^[a-z][a-z0-9-]{0,62}$",
+            },
+            "host": {
+                "description": "Where the API is served: a host, or `{domain}.` and the rest of one. Without it, at whatever host.",
+                "type": "string",
+                "pattern": format!(r"^(\{{domain\}}\.)?{label}(\.{label})*$"),
+            },
+            "mount": {
+                "description": "What its paths begin with. `{domain}` may be one segment.",
+                "type": "string",
+                "pattern": mount,
+            },
+            "domain": {
+                "description": "The domain, by slug or id, when neither host nor mount names it.",
+                "type": "string",
+                "pattern": "^[a-z0-9][a-z0-9-]{1,62}$",
+            },
+            "schemes": {
+                "description": "How clients may send their tokens: `Authorization: <scheme> <token>`. By default Bearer.",
+                "type": "array",
+                "minItems": 1,
+                "uniqueItems": true,
+                "items": words(&schemes),
+            },
+            "errors": {
+                "description": "How errors are worded.",
+                "enum": errors,
+            },
+            "insufficient_permission": {
+                "description": "The status for a good token that may not do this. By default 403.",
+                "enum": statuses,
+            },
+            "rules": {
+                "description": "What requests mean. What no rule names is denied.",
+                "type": "array",
+                "minItems": 1,
+                "items": { "$ref": "#/$defs/rule" },
+            },
+        },
+        "$defs": {
+            "rule": {
+                "type": "object",
+                "additionalProperties": false,
+                "required": ["methods", "path", "operation", "entity"],
+                "properties": {
+                    "methods": {
+                        "description": "Any of these. HEAD is not GET.",
+                        "type": "array",
+                        "minItems": 1,
+                        "uniqueItems": true,
+                        "items": words(&methods),
+                    },
+                    "path": {
+                        "description": "Below the mount: literal segments, `{name}` for any one, and at the end `{*name}` for one or more.",
+                        "type": "string",
+                        "pattern": path,
+                    },
+                    "operation": {
+                        "description": "What such a request does.",
+                        "enum": operations,
+                    },
+                    "entity": {
+                        "description": "What it does it to.",
+                        "enum": entities,
+                    },
+                    "id": {
+                        "description": "Where the id of the one entity comes from. Without it, the request is about none in particular.",
+                        "type": "string",
+                        "pattern": format!(r"^(body|(body|form)\.model|path\.(?!domain$){name})$"),
+                    },
+                },
+                "allOf": pairs,
+            },
+        },
+    })
+}

@@ -1,0 +1,395 @@
+//! Reads a table from its YAML text, and tells all of its mistakes.
+
+use std::str::FromStr;
+
+use super::{
+    DomainSource, ErrorStyle, IdSource, Insufficient, Manner, Method, Methods, Rule, Scheme,
+    Schemes, TableError,
+    document::{self, Node, Placed, line},
+    host::HostPattern,
+    template::Template,
+};
+use crate::{
+    body::Form,
+    domain::DomainRef,
+    operation::{EntityType, Operation},
+};
+
+/// The parameter that names the domain, in a host or a mount.
+const DOMAIN: &str = "domain";
+
+/// The fields of a table and of a rule, for the schema as well.
+pub(super) const TABLE_FIELDS: [&str; 8] =
+    ["name", "host", "mount", "domain", "schemes", "errors", "insufficient_permission", "rules"];
+pub(super) const RULE_FIELDS: [&str; 5] = ["methods", "path", "operation", "entity", "id"];
+
+/// One surface, well-formed in itself.
+pub(super) struct Table {
+    pub(super) file: String,
+    pub(super) line: u64,
+    pub(super) name: Box<str>,
+    pub(super) host: HostPattern,
+    pub(super) mount: Template,
+    pub(super) domain: DomainSource,
+    pub(super) manner: Manner,
+    pub(super) rows: Vec<Row>,
+}
+
+/// One rule of it.
+pub(super) struct Row {
+    pub(super) line: u64,
+    /// Methods and path, as written.
+    pub(super) title: String,
+    /// Below the host, the mount included.
+    pub(super) template: Template,
+    pub(super) rule: Rule,
+}
+
+/// Reads a table; what is wrong with it is added to `mistakes`.
+pub(super) fn read(file: &str, text: &str, mistakes: &mut Vec<TableError>) -> Option<Table> {
+    let before = mistakes.len();
+    let mut reader = Reader { file, rule: None, mistakes };
+    let table = match document::read(text) {
+        Ok(document) => reader.table(&document),
+        Err((line, problem)) => {
+            reader.mistake(line, problem);
+            None
+        }
+    };
+    table.filter(|_| mistakes.len() == before)
+}
+
+struct Reader<'m> {
+    file: &'m str,
+    rule: Option<String>,
+    mistakes: &'m mut Vec<TableError>,
+}
+
+/// The fields of a map by name.
+struct Fields<'d> {
+    line: u64,
+    found: Vec<(&'d str, &'d Placed)>,
+}
+
+impl<'d> Fields<'d> {
+    fn get(&self, name: &str) -> Option<&'d Placed> {
+        self.found.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+    }
+}
+
+impl Reader<'_> {
+    fn mistake(&mut self, line: u64, problem: impl Into<String>) {
+        self.mistakes.push(TableError {
+            file: self.file.to_owned(),
+            line,
+            rule: self.rule.clone(),
+            problem: problem.into(),
+        });
+    }
+
+    fn table(&mut self, document: &Placed) -> Option<Table> {
+        let fields = self.fields(document, &TABLE_FIELDS)?;
+        let name = self.required(&fields, "name", table_name);
+        let host = self.optional(&fields, "host", HostPattern::parse);
+        let mount = self.optional(&fields, "mount", mount);
+        let fixed = self.optional(&fields, "domain", domain);
+        let schemes = self.schemes(&fields);
+        let errors = self.required(&fields, "errors", word::<ErrorStyle>);
+        let insufficient = self.optional(&fields, "insufficient_permission", word::<Insufficient>);
+        let wrong = host.is_wrong() || mount.is_wrong() || fixed.is_wrong();
+        // Whatever these are, the rules' own mistakes are to be found as well.
+        let (host, mount) = (host.or_default(), mount.or_default());
+        let domain = domain_source(&host, &mount, fixed.value());
+        if domain.is_none() && !wrong {
+            self.mistake(
+                fields.line,
+                "expected one thing that names the domain: `{domain}` in `host`, `{domain}` in \
+                 `mount`, or `domain`",
+            );
+        }
+        let rows = self.rows(&fields, &mount)?;
+        let manner = Manner {
+            errors: errors?,
+            schemes: schemes?,
+            insufficient: insufficient.value().unwrap_or(Insufficient::Forbidden),
+        };
+        let (file, line) = (self.file.to_owned(), fields.line);
+        Some(Table { file, line, name: name?, host, mount, domain: domain?, manner, rows })
+    }
+
+    fn schemes(&mut self, fields: &Fields<'_>) -> Option<Schemes> {
+        let Some(list) = fields.get("schemes") else { return Some(Schemes::default()) };
+        let mut schemes = Schemes::NONE;
+        for (line, text) in self.texts(list, "schemes")? {
+            match text.parse::<Scheme>() {
+                Ok(scheme) if schemes.contains(scheme) => {
+                    self.mistake(line, format!("`{scheme}` stands there twice"));
+                }
+                Ok(scheme) => schemes = schemes.with(scheme),
+                Err(error) => self.mistake(line, error.to_string()),
+            }
+        }
+        if schemes == Schemes::NONE {
+            self.mistake(line(list), "`schemes`: expected one or more");
+            return None;
+        }
+        Some(schemes)
+    }
+
+    fn rows(&mut self, fields: &Fields<'_>, mount: &Template) -> Option<Vec<Row>> {
+        let Some(rules) = fields.get("rules") else {
+            self.mistake(fields.line, "`rules` is missing");
+            return None;
+        };
+        let Node::List(rules) = &rules.value else {
+            self.mistake(
+                line(rules),
+                format!("`rules`: expected a list, not {}", rules.value.kind()),
+            );
+            return None;
+        };
+        if rules.is_empty() {
+            self.mistake(fields.line, "`rules` is empty: nothing could be allowed");
+        }
+        let rows = rules.iter().filter_map(|rule| {
+            let row = self.row(rule, mount);
+            self.rule = None;
+            row
+        });
+        Some(rows.collect())
+    }
+
+    fn row(&mut self, rule: &Placed, mount: &Template) -> Option<Row> {
+        self.rule = title(&rule.value);
+        let fields = self.fields(rule, &RULE_FIELDS)?;
+        let methods = self.methods(&fields);
+        let path = self.required(&fields, "path", Template::parse);
+        let operation = self.required(&fields, "operation", word::<Operation>);
+        let entity_type = self.required(&fields, "entity", word::<EntityType>);
+        if let (Some(operation), Some(entity_type)) = (operation, entity_type)
+            && !entity_type.operations().contains(operation)
+        {
+            let problem = format!("`{operation}` is not an operation of `{entity_type}`");
+            self.mistake(fields.line, problem);
+        }
+        let path = path?;
+        if path.names().any(|name| name == DOMAIN) {
+            self.mistake(fields.line, "`{domain}` belongs into `host` or `mount`");
+            return None;
+        }
+        let template = match mount.join(&path) {
+            Ok(template) => template,
+            Err(problem) => {
+                self.mistake(fields.line, problem);
+                return None;
+            }
+        };
+        let id = self.optional(&fields, "id", |text| id_source(text, &template, entity_type));
+        Some(Row {
+            line: fields.line,
+            title: self.rule.clone().unwrap_or_default(),
+            rule: Rule {
+                methods: methods?,
+                operation: operation?,
+                entity_type: entity_type?,
+                id: id.or_default(),
+            },
+            template,
+        })
+    }
+
+    fn methods(&mut self, fields: &Fields<'_>) -> Option<Methods> {
+        let Some(list) = fields.get("methods") else {
+            self.mistake(fields.line, "`methods` is missing");
+            return None;
+        };
+        let mut methods = Methods::default();
+        let mut complete = true;
+        for (line, text) in self.texts(list, "methods")? {
+            match text.parse::<Method>() {
+                Ok(method) if methods.contains(method) => {
+                    self.mistake(line, format!("`{method}` stands there twice"));
+                }
+                Ok(method) => methods.insert(method),
+                Err(error) => {
+                    complete = false;
+                    self.mistake(line, error.to_string());
+                }
+            }
+        }
+        if complete && methods == Methods::default() {
+            self.mistake(line(list), "`methods`: expected one or more");
+        }
+        Some(methods)
+    }
+
+    /// The fields of a map, none of them unknown.
+    fn fields<'d>(&mut self, placed: &'d Placed, known: &[&str]) -> Option<Fields<'d>> {
+        let Node::Map(entries) = &placed.value else {
+            let kind = placed.value.kind();
+            self.mistake(line(placed), format!("expected a map of fields, not {kind}"));
+            return None;
+        };
+        for (key, _) in entries.iter().filter(|(key, _)| !known.contains(&&*key.value)) {
+            let problem =
+                format!("unknown field `{}`; expected one of: {}", key.value, known.join(" "));
+            self.mistake(line(key), problem);
+        }
+        let found = entries.iter().map(|(key, value)| (&*key.value, value)).collect();
+        Some(Fields { line: line(placed), found })
+    }
+
+    fn optional<T>(
+        &mut self,
+        fields: &Fields<'_>,
+        name: &str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Given<T> {
+        let Some(placed) = fields.get(name) else { return Given::Absent };
+        let problem = match &placed.value {
+            Node::Text(text) => match parse(text) {
+                Ok(value) => return Given::Value(value),
+                Err(problem) => problem,
+            },
+            other => format!("expected a value, not {}", other.kind()),
+        };
+        self.mistake(line(placed), format!("`{name}`: {problem}"));
+        Given::Wrong
+    }
+
+    fn required<T>(
+        &mut self,
+        fields: &Fields<'_>,
+        name: &str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let given = self.optional(fields, name, parse);
+        if matches!(given, Given::Absent) {
+            self.mistake(fields.line, format!("`{name}` is missing"));
+        }
+        given.value()
+    }
+
+    fn texts<'d>(&mut self, placed: &'d Placed, name: &str) -> Option<Vec<(u64, &'d str)>> {
+        if let Node::List(items) = &placed.value {
+            let texts = items.iter().map(|item| match &item.value {
+                Node::Text(text) => Some((line(item), &**text)),
+                _ => None,
+            });
+            if let Some(texts) = texts.collect() {
+                return Some(texts);
+            }
+        }
+        self.mistake(line(placed), format!("`{name}`: expected a list of words"));
+        None
+    }
+}
+
+/// A field that need not be there.
+enum Given<T> {
+    Value(T),
+    Absent,
+    /// A mistake that has been told.
+    Wrong,
+}
+
+impl<T> Given<T> {
+    fn is_wrong(&self) -> bool {
+        matches!(self, Self::Wrong)
+    }
+
+    fn value(self) -> Option<T> {
+        match self {
+            Self::Value(value) => Some(value),
+            Self::Absent | Self::Wrong => None,
+        }
+    }
+}
+
+impl<T: Default> Given<T> {
+    fn or_default(self) -> T {
+        self.value().unwrap_or_default()
+    }
+}
+
+/// The domain is named in exactly one place, or a request could name two.
+fn domain_source(
+    host: &HostPattern,
+    mount: &Template,
+    fixed: Option<Box<str>>,
+) -> Option<DomainSource> {
+    let by_host = matches!(host, HostPattern::Under(_)).then_some(DomainSource::Host);
+    let by_path = mount.capture(DOMAIN).map(DomainSource::Path);
+    let mut sources = [by_host, by_path, fixed.map(DomainSource::Fixed)].into_iter().flatten();
+    sources.next().filter(|_| sources.next().is_none())
+}
+
+/// Methods and path of a rule as they are written, however wrong.
+fn title(rule: &Node) -> Option<String> {
+    let Node::Map(entries) = rule else { return None };
+    let text = |placed: &Placed| match &placed.value {
+        Node::Text(text) => Some(text.clone()),
+        _ => None,
+    };
+    let field = |name: &str| entries.iter().find(|(key, _)| key.value == name).map(|(_, v)| v);
+    let path = field("path").and_then(text)?;
+    let methods = match field("methods").map(|methods| &methods.value) {
+        Some(Node::List(items)) => items.iter().filter_map(text).collect::<Vec<_>>().join(","),
+        _ => return Some(path),
+    };
+    Some(format!("{methods} {path}"))
+}
+
+fn word<T: FromStr<Err = crate::operation::UnknownWord>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: crate::operation::UnknownWord| error.to_string())
+}
+
+fn table_name(text: &str) -> Result<Box<str>, String> {
+    let well_formed = text.starts_with(|first: char| first.is_ascii_lowercase())
+        && text.len() <= 63
+        && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
+    if well_formed { Ok(text.into()) } else { Err("expected a word of a-z, 0-9 and -".to_owned()) }
+}
+
+fn mount(text: &str) -> Result<Template, String> {
+    let template = Template::parse(text)?;
+    if template.tail.is_some() {
+        return Err("a mount has no tail".to_owned());
+    }
+    if let Some(name) = template.names().find(|name| *name != DOMAIN) {
+        return Err(format!("`{{{name}}}`: a mount has no parameter but `{{domain}}`"));
+    }
+    Ok(template)
+}
+
+fn domain(text: &str) -> Result<Box<str>, String> {
+    let expected = "expected a domain's slug, or its id in lower case with hyphens";
+    DomainRef::parse(text).map(|_| text.into()).ok_or_else(|| expected.to_owned())
+}
+
+fn id_source(
+    text: &str,
+    template: &Template,
+    entity_type: Option<EntityType>,
+) -> Result<IdSource, String> {
+    if entity_type == Some(EntityType::Domains) {
+        return Err("a rule about the domain itself has none".to_owned());
+    }
+    let of_a_model = |form| match entity_type {
+        None | Some(EntityType::Models) => Ok(IdSource::Body(form)),
+        Some(other) => Err(format!("`{text}` is the id of one of `models`, not `{other}`")),
+    };
+    match text.split_once('.').unwrap_or((text, "")) {
+        ("body", "model") => of_a_model(Form::Json),
+        ("form", "model") => of_a_model(Form::Multipart),
+        ("body", "") if text == "body" => of_a_model(Form::Other),
+        ("path", name) if name != DOMAIN => {
+            let missing = || format!("`{{{name}}}` does not stand in `path`");
+            template.capture(name).map(IdSource::Path).ok_or_else(missing)
+        }
+        _ => Err(
+            "expected `body.model`, `form.model`, `body`, or `path.` and the name of a parameter"
+                .to_owned(),
+        ),
+    }
+}

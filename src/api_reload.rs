@@ -1,0 +1,91 @@
+//! Takes up changed tables of APIs while requests go on.
+//!
+//! A check uses the tables that were current when it began. Tables with a mistake are not taken up:
+//! those before them stay.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use tokio::{sync::Notify, task::spawn_blocking, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    api::{Apis, Source, TableErrors},
+    telemetry::Metrics,
+};
+
+/// How often the files are read. They are few and small, and what they say is the one sign of a
+/// change that no file system gets wrong.
+const EVERY: Duration = Duration::from_secs(1);
+
+type Read = Result<Vec<Source>, TableErrors>;
+
+/// Keeps the tables as their files are.
+pub(crate) struct ApiReloader {
+    pub(crate) apis: Arc<ArcSwap<Apis>>,
+    /// To read at once, whether or not anything has changed.
+    pub(crate) asked: Arc<Notify>,
+    paths: Vec<PathBuf>,
+    metrics: Metrics,
+    /// What was last tried: a mistake is told once, not with every look.
+    tried: Read,
+    /// What was seen once. It is not tried before it is seen again: the next look may find the rest
+    /// of a file that is being written, and half a table may protect less.
+    seen: Option<Read>,
+}
+
+impl ApiReloader {
+    /// Loads the tables, which at the start must be free of mistakes.
+    pub(crate) fn load(paths: Vec<PathBuf>, metrics: Metrics) -> Result<Self, TableErrors> {
+        let sources = Source::read(&paths)?;
+        let apis = Arc::new(ArcSwap::from_pointee(Apis::compile(&sources)?));
+        let asked = Arc::default();
+        Ok(Self { apis, asked, paths, metrics, tried: Ok(sources), seen: None })
+    }
+
+    /// Looks until `stop`.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        // What the binary carries does not change.
+        if self.paths.is_empty() {
+            return;
+        }
+        let asked = Arc::clone(&self.asked);
+        while let Some(asked) = stop.run_until_cancelled(timeout(EVERY, asked.notified())).await {
+            let paths = self.paths.clone();
+            // A task is lost only when the process ends.
+            let Ok(read) = spawn_blocking(move || Source::read(&paths)).await else { return };
+            if asked.is_ok() || self.is_settled(&read) {
+                self.take_up(read).await;
+            }
+        }
+    }
+
+    /// Whether this is another reading than the one last tried, for the second time.
+    fn is_settled(&mut self, read: &Read) -> bool {
+        if *read == self.tried {
+            self.seen = None;
+            return false;
+        }
+        let again = self.seen.as_ref() == Some(read);
+        self.seen = Some(read.clone());
+        again
+    }
+
+    async fn take_up(&mut self, read: Read) {
+        self.seen = None;
+        self.tried = read.clone();
+        let compile = move || read.and_then(|sources| Apis::compile(&sources));
+        let Ok(compiled) = spawn_blocking(compile).await else { return };
+        match compiled {
+            Ok(apis) => {
+                self.apis.store(Arc::new(apis));
+                self.metrics.reloaded_apis("ok");
+                tracing::info!("API tables reloaded");
+            }
+            Err(mistakes) => {
+                self.metrics.reloaded_apis("refused");
+                tracing::error!(%mistakes, "API tables not reloaded; those before stay in use");
+            }
+        }
+    }
+}

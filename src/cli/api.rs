@@ -1,0 +1,40 @@
+//! `patgate api …`
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::{output, session::Session};
+use crate::api::{Apis, schema};
+
+#[derive(clap::Subcommand)]
+pub(super) enum Command {
+    /// Reports every mistake in tables of APIs; without any, lists them
+    Check {
+        /// Files, or directories of `.yaml` files, checked as those that one replica would serve
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Prints the JSON Schema of a table
+    Schema,
+}
+
+#[derive(Serialize)]
+struct Listed {
+    name: String,
+    rules: usize,
+}
+
+pub(super) fn run(session: &Session, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Schema => output::write(&schema::text()),
+        Command::Check { files } => {
+            let apis = Apis::load(&files)?;
+            let listed = apis.list().map(|(name, rules)| Listed { name: name.to_owned(), rules });
+            session.out.list(
+                &listed.collect::<Vec<_>>(),
+                &[("NAME", |api| api.name.clone()), ("RULES", |api| api.rules.to_string())],
+            )
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! How a refusal is told, in the manner of the API in question: status, challenge, body.
+
+use serde_json::json;
+
+use crate::{
+    api::{ErrorStyle, Insufficient, Manner, Scheme},
+    decision::{Denial, Malformed, NoModel, Refusal},
+    proto::envoy::r#type::v3::StatusCode,
+};
+
+pub(super) fn http_status(refusal: Refusal, manner: Manner) -> StatusCode {
+    match (refusal, manner.insufficient) {
+        (Refusal::BadRequest(_), _) => StatusCode::BadRequest,
+        (
+            Refusal::MissingCredential
+            | Refusal::InvalidToken
+            | Refusal::TokenExpired
+            | Refusal::TokenRevoked
+            | Refusal::OwnerDisabled,
+            _,
+        )
+        | (Refusal::PermissionDenied | Refusal::NoModel(_), Insufficient::Unauthorized) => {
+            StatusCode::Unauthorized
+        }
+        (Refusal::PermissionDenied | Refusal::NoModel(_), Insufficient::Forbidden) => {
+            StatusCode::Forbidden
+        }
+        (Refusal::Unavailable, _) => StatusCode::ServiceUnavailable,
+    }
+}
+
+pub(super) fn grpc_code(status: StatusCode) -> tonic::Code {
+    match status {
+        StatusCode::BadRequest => tonic::Code::InvalidArgument,
+        StatusCode::Unauthorized => tonic::Code::Unauthenticated,
+        StatusCode::ServiceUnavailable => tonic::Code::Unavailable,
+        StatusCode::Forbidden | StatusCode::Empty => tonic::Code::PermissionDenied,
+    }
+}
+
+/// For the person who reads the client's error: what happened and what to do.
+pub(super) fn message(denial: &Denial) -> String {
+    match (denial.refusal, denial.operation) {
+        (Refusal::BadRequest(Malformed::Path), _) => {
+            "The request path is not in canonical form: send it without empty, `.` or `..` \
+             segments, percent-encoding, `;`, `\\` or a trailing slash."
+        }
+        (Refusal::BadRequest(Malformed::Authorization), _) => {
+            "The Authorization header has more than one value. Send exactly one."
+        }
+        (Refusal::BadRequest(Malformed::Message), _) => "The request could not be read.",
+        (Refusal::MissingCredential, _) => {
+            "No access token was sent. Send it as `Authorization: Bearer <token>`."
+        }
+        (Refusal::InvalidToken, _) => {
+            "The access token is not valid. Check that it was copied completely and still exists."
+        }
+        (Refusal::TokenExpired, _) => "The access token has expired. Create a new one.",
+        (Refusal::TokenRevoked, _) => "The access token was revoked. Create a new one.",
+        (Refusal::OwnerDisabled, _) => {
+            "The owner of the access token is disabled. Ask an administrator."
+        }
+        (Refusal::PermissionDenied, Some(operation)) => {
+            return format!(
+                "The access token does not permit `{operation}` here: it needs a scope for it in \
+                 this domain, and its owner a role with it."
+            );
+        }
+        (Refusal::PermissionDenied, None) => {
+            "The access token does not permit this: no rule covers this method and path."
+        }
+        (Refusal::NoModel(why), _) => {
+            return format!(
+                "The access token or the domain is limited to some models. {}",
+                no_model(why)
+            );
+        }
+        (Refusal::Unavailable, _) => {
+            "Authorization is temporarily unavailable. Nothing is wrong with the request: retry."
+        }
+    }
+    .to_owned()
+}
+
+/// What to change about a body, or about the gateway, so that a model can be read.
+fn no_model(why: NoModel) -> &'static str {
+    match why {
+        NoModel::NotShown => {
+            "No body was shown to authorization: send one that names the model. If you did, the \
+             gateway must set `with_request_body` with `pack_as_bytes` on this route."
+        }
+        NoModel::Cut => {
+            "The body is longer than what the gateway shows to authorization: send a shorter one, \
+             or have `max_request_bytes` raised on this route."
+        }
+        NoModel::Encoded => "The body is compressed: send it without Content-Encoding.",
+        NoModel::NotJson => "Send JSON in UTF-8, with `Content-Type: application/json`.",
+        NoModel::NotForm => {
+            "Send a form, with `Content-Type: multipart/form-data` and a boundary of letters, \
+             digits, `-` and `_` as its only parameter."
+        }
+        NoModel::MalformedJson => "The body is not one well-formed JSON object in UTF-8.",
+        NoModel::TooDeep => "The JSON body is nested more than 100 levels deep.",
+        NoModel::MalformedForm => "The form is malformed, or can be read in more than one way.",
+        NoModel::Absent => "The body names no model: send `model`.",
+        NoModel::Repeated => {
+            "The body names more than one model: send `model` once, and no other \
+                              spelling of it."
+        }
+        NoModel::NotAName => {
+            "The body's `model` is not a text of 1 to 256 characters without control characters."
+        }
+        NoModel::Elsewhere => {
+            "This call names its models in a way that is not read, so it needs both without limits."
+        }
+    }
+}
+
+/// One challenge for each scheme (RFC 9110, section 11.6.1). RFC 6750, section 3: no error parameter
+/// when no credential was sent; only `Bearer` defines any.
+pub(super) fn challenge(denial: &Denial, manner: Manner, message: &str) -> Option<String> {
+    let error = match (denial.refusal, denial.operation) {
+        (Refusal::BadRequest(_) | Refusal::Unavailable, _) => return None,
+        (Refusal::MissingCredential, _) => String::new(),
+        (Refusal::PermissionDenied | Refusal::NoModel(_), Some(operation)) => {
+            format!(r#", error="insufficient_scope", scope="{operation}""#)
+        }
+        // A 401 must come with a challenge; a 403 need not.
+        (Refusal::PermissionDenied | Refusal::NoModel(_), None) => match manner.insufficient {
+            Insufficient::Forbidden => return None,
+            Insufficient::Unauthorized => r#", error="insufficient_scope""#.to_owned(),
+        },
+        _ => format!(r#", error="invalid_token", error_description="{message}""#),
+    };
+    let challenges = manner.schemes.iter().map(|scheme| match scheme {
+        Scheme::Bearer => format!(r#"Bearer realm="patgate"{error}"#),
+        Scheme::ApiKey => r#"Api-Key realm="patgate""#.to_owned(),
+    });
+    Some(challenges.collect::<Vec<_>>().join(", "))
+}
+
+/// The media type and the text of an error.
+pub(super) fn body(
+    style: ErrorStyle,
+    refusal: Refusal,
+    status: StatusCode,
+    message: &str,
+) -> (&'static str, String) {
+    let (kind, title) = match status {
+        StatusCode::BadRequest => ("invalid_request_error", "Bad Request"),
+        StatusCode::Unauthorized => ("authentication_error", "Unauthorized"),
+        StatusCode::ServiceUnavailable => ("service_unavailable_error", "Service Unavailable"),
+        StatusCode::Forbidden | StatusCode::Empty => ("permission_error", "Forbidden"),
+    };
+    let (number, code) = (status as i32, refusal.code());
+    let (media_type, body) = match style {
+        ErrorStyle::Openai => {
+            let param = matches!(refusal, Refusal::NoModel(_)).then_some("model");
+            let error = json!({ "message": message, "type": kind, "param": param, "code": code });
+            ("application/json", json!({ "error": error }))
+        }
+        ErrorStyle::Aigne => ("application/json", json!({ "error": title, "message": message })),
+        // RFC 7644, section 3.12: the status is a string, and `scimType` is for faults of a body.
+        ErrorStyle::Scim => (
+            "application/scim+json",
+            json!({
+                "schemas": ["urn:ietf:params:scim:api:messages:2.0:Error"],
+                "status": number.to_string(),
+                "detail": message,
+            }),
+        ),
+        // RFC 9457: without a type of its own, the title is that of the status.
+        ErrorStyle::Problem => (
+            "application/problem+json",
+            json!({
+                "type": "about:blank",
+                "title": title,
+                "status": number,
+                "detail": message,
+                "code": code,
+            }),
+        ),
+    };
+    (media_type, body.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::operation::Operation;
+
+    fn told(manner: Manner, denial: Denial) -> (i32, &'static str, Value, Option<String>) {
+        let (status, message) = (http_status(denial.refusal, manner), message(&denial));
+        let (media_type, body) = body(manner.errors, denial.refusal, status, &message);
+        let challenge = challenge(&denial, manner, &message);
+        (status as i32, media_type, serde_json::from_str(&body).unwrap(), challenge)
+    }
+
+    #[test]
+    fn every_style_words_every_refusal() {
+        for style in ErrorStyle::ALL {
+            let manner = Manner { errors: *style, ..Manner::default() };
+            for (refusal, status, title) in [
+                (Refusal::BadRequest(Malformed::Path), 400, "Bad Request"),
+                (Refusal::MissingCredential, 401, "Unauthorized"),
+                (Refusal::TokenRevoked, 401, "Unauthorized"),
+                (Refusal::PermissionDenied, 403, "Forbidden"),
+                (Refusal::Unavailable, 503, "Service Unavailable"),
+            ] {
+                let told = told(manner, refusal.into());
+                let text = message(&refusal.into());
+                let (media_type, body) = match style {
+                    ErrorStyle::Openai => {
+                        assert_eq!(told.2["error"]["code"], refusal.code());
+                        assert_eq!(told.2["error"]["message"], text);
+                        continue;
+                    }
+                    ErrorStyle::Aigne => {
+                        ("application/json", json!({ "error": title, "message": text }))
+                    }
+                    ErrorStyle::Scim => (
+                        "application/scim+json",
+                        json!({
+                            "schemas": ["urn:ietf:params:scim:api:messages:2.0:Error"],
+                            "status": status.to_string(),
+                            "detail": text,
+                        }),
+                    ),
+                    ErrorStyle::Problem => (
+                        "application/problem+json",
+                        json!({
+                            "type": "about:blank",
+                            "title": title,
+                            "status": status,
+                            "detail": text,
+                            "code": refusal.code(),
+                        }),
+                    ),
+                };
+                assert_eq!((told.0, told.1, told.2), (status, media_type, body), "{style}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_401_has_a_challenge_for_each_scheme() {
+        let bearer = Manner::default();
+        let both = Manner { schemes: bearer.schemes.with(Scheme::ApiKey), ..bearer };
+        let hub = Manner { insufficient: Insufficient::Unauthorized, ..bearer };
+        let denied = Refusal::PermissionDenied;
+        let read = Denial { operation: Some(Operation::Read), ..denied.into() };
+        for (manner, denial, status, expected) in [
+            (bearer, Refusal::MissingCredential.into(), 401, Some(r#"Bearer realm="patgate""#)),
+            (
+                both,
+                Refusal::MissingCredential.into(),
+                401,
+                Some(r#"Bearer realm="patgate", Api-Key realm="patgate""#),
+            ),
+            (
+                both,
+                Refusal::TokenRevoked.into(),
+                401,
+                Some(
+                    r#"Bearer realm="patgate", error="invalid_token", error_description="The access token was revoked. Create a new one.", Api-Key realm="patgate""#,
+                ),
+            ),
+            (
+                hub,
+                read,
+                401,
+                Some(r#"Bearer realm="patgate", error="insufficient_scope", scope="read""#),
+            ),
+            (
+                hub,
+                denied.into(),
+                401,
+                Some(r#"Bearer realm="patgate", error="insufficient_scope""#),
+            ),
+            (bearer, denied.into(), 403, None),
+            (hub, Refusal::Unavailable.into(), 503, None),
+            (hub, Refusal::BadRequest(Malformed::Path).into(), 400, None),
+        ] {
+            let (got, _, _, challenge) = told(manner, denial);
+            assert_eq!((got, challenge.as_deref()), (status, expected), "{denial:?}");
+        }
+    }
+}

@@ -1,0 +1,456 @@
+//! The shipped tables side by side: the requests that the documents of each API show, answered in
+//! its own words; and tables that change while requests go on.
+
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::{
+    cli::Cli,
+    harness::{Replica, Suite, World, outcome},
+    http,
+    stack::project,
+    tiers::eventually,
+};
+
+const CLOUD: &str = "acme.cubecloud.dev";
+const HUB: &str = "hub.example.com";
+/// As in the document of the API.
+const CHAT: &str = r#"{"model":"openai/gpt-3.5-turbo","messages":[{"role":"user","content":"Hello, AIGNE Hub!"}]}"#;
+
+/// How a refusal must look.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Words {
+    Openai,
+    Aigne,
+    Scim,
+    Problem,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Answer {
+    /// The operation that it passed as.
+    Passes(String),
+    /// Status, words, and a part of the message.
+    Refused(u16, Words, &'static str),
+}
+
+struct Case {
+    host: &'static str,
+    method: &'static str,
+    path: String,
+    authorization: Option<String>,
+    expected: Answer,
+}
+
+fn case(
+    host: &'static str,
+    request: &'static str,
+    authorization: impl Into<Option<String>>,
+    expected: Answer,
+) -> Case {
+    let (method, path) = request.split_once(' ').unwrap();
+    Case { host, method, path: path.to_owned(), authorization: authorization.into(), expected }
+}
+
+/// Domain, token and what it may do, for the table that serves one tenant.
+async fn open_aigne(world: &World<'_>) -> String {
+    let domain = Uuid::now_v7();
+    let ann = world.id("ann");
+    world
+        .sql(&format!(
+            "INSERT INTO patgate.domains (id, slug, name, enabled, upstream)
+                 VALUES ('{domain}', 'aigne', 'aigne', true, 'model-beta');
+             INSERT INTO patgate.roles (id, domain_id, name) VALUES ('{domain}', '{domain}', 'admin');
+             INSERT INTO patgate.role_operations
+                 SELECT '{domain}', operation FROM patgate.operations;
+             INSERT INTO patgate.role_members VALUES ('{domain}', '{ann}')"
+        ))
+        .await;
+    domain.to_string()
+}
+
+async fn cases(world: &World<'_>) -> Vec<Case> {
+    let aigne = open_aigne(world).await;
+    let scopes = [
+        ("acme", "models", "*", "llm_read"),
+        ("acme", "deployments", "*", "read"),
+        ("acme", "deployments", "7", "update"),
+        ("acme", "reports", "*", "create"),
+        ("acme", "scim", "*", "read"),
+        ("acme", "scim", "*", "create"),
+        (&aigne, "models", "*", "llm_chat_completions"),
+    ];
+    let token = world.token(&scopes).await;
+    let (good, key) = (token.bearer(), format!("Api-Key {}", token.text));
+    let expired = world.token_for("ann", "-1 hour", &scopes).await;
+    let revoked = world.token(&scopes).await;
+    let id = revoked.id;
+    world.sql(&format!("UPDATE patgate.pats SET revoked_at = now() WHERE id = '{id}'")).await;
+    let passes = |operation: &str| Answer::Passes(operation.to_owned());
+    let good = || good.clone();
+
+    let mut cases = vec![
+        // Cube AI: whatever the host.
+        case(CLOUD, "GET /proxy/acme/v1/models", good(), passes("llm_read")),
+        case("gateway:8080", "GET /proxy/acme/v1/models", good(), passes("llm_read")),
+        case(HUB, "POST /proxy/acme/v1/embeddings", good(), denied(403, Words::Openai)),
+        case(HUB, "GET /proxy/acme/v1/models", key.clone(), invalid(Words::Openai)),
+        // Cube Cloud.
+        case(CLOUD, "GET /api/v1/deployments", good(), passes("read")),
+        case("ACME.CubeCloud.Dev:443", "GET /api/v1/deployments", good(), passes("read")),
+        case(CLOUD, "PATCH /api/v1/deployments/7", good(), passes("update")),
+        case(CLOUD, "PATCH /api/v1/deployments/8", good(), denied(403, Words::Problem)),
+        case(CLOUD, "DELETE /api/v1/deployments/7", good(), denied(403, Words::Problem)),
+        case(CLOUD, "POST /api/v1/reports", good(), passes("create")),
+        case(CLOUD, "GET /api/v1/workbooks", good(), denied(403, Words::Problem)),
+        case(CLOUD, "GET /api/v1/nothing", good(), no_rule(403, Words::Problem)),
+        case(CLOUD, "GET /api/v1/deployments/", good(), bad(Words::Problem)),
+        // Its documents let only SCIM send this scheme.
+        case(CLOUD, "GET /api/v1/deployments", key.clone(), invalid(Words::Problem)),
+        case("beta.cubecloud.dev", "GET /api/v1/deployments", good(), denied(403, Words::Problem)),
+        // SCIM.
+        case(CLOUD, "GET /api/scim/v2/Users?count=100&startIndex=1", good(), passes("read")),
+        case(CLOUD, "GET /api/scim/v2/Users?count=100&startIndex=1", key.clone(), passes("read")),
+        case(
+            CLOUD,
+            "GET /api/scim/v2/Users",
+            key.to_lowercase().replace(&token.text.to_lowercase(), &token.text),
+            passes("read"),
+        ),
+        case(CLOUD, "GET /api/scim/v2/Users", key.replace(' ', "  "), invalid(Words::Scim)),
+        case(
+            CLOUD,
+            "GET /api/scim/v2/Users",
+            key.replace("Api-Key", "ApiKey"),
+            invalid(Words::Scim),
+        ),
+        case(CLOUD, "POST /api/scim/v2/Groups", good(), passes("create")),
+        case(CLOUD, "POST /api/scim/v2/Users/.search", good(), passes("read")),
+        case(CLOUD, "PUT /api/scim/v2/Users/1", good(), denied(403, Words::Scim)),
+        case(CLOUD, "POST /api/scim/v2/Bulk", good(), no_rule(403, Words::Scim)),
+        case(CLOUD, "GET /api/scim/v2/Users/a%2520b", good(), bad(Words::Scim)),
+        case(
+            CLOUD,
+            "GET /api/scim/v2/Users",
+            format!("{key},{key}"),
+            Answer::Refused(400, Words::Scim, "more than one value"),
+        ),
+        // AIGNE Hub.
+        case(HUB, "POST /api/v2/chat/completions", good(), passes("llm_chat_completions")),
+        case(HUB, "POST /api/v2/embeddings", good(), denied(401, Words::Aigne)),
+        case(HUB, "POST /api/v2/nothing", good(), no_rule(401, Words::Aigne)),
+        case(HUB, "POST /api/v2/chat/completions;x", good(), bad(Words::Aigne)),
+        case(HUB, "POST /api/v2/chat/completions", key.clone(), invalid(Words::Aigne)),
+        // Hosts that are almost one of ours.
+        case("cubecloud.dev", "GET /api/v1/deployments", good(), no_rule(403, Words::Openai)),
+        case(
+            "a.acme.cubecloud.dev",
+            "GET /api/v1/deployments",
+            good(),
+            no_rule(403, Words::Openai),
+        ),
+        case("acme.cubecloud.dev.", "GET /api/v1/deployments", good(), no_rule(403, Words::Openai)),
+        case(
+            "acme.cubecloud.dev.evil.example",
+            "GET /api/v1/deployments",
+            good(),
+            no_rule(403, Words::Openai),
+        ),
+        case(HUB, "GET /nowhere", good(), no_rule(403, Words::Openai)),
+    ];
+    for (host, request, words) in SURFACES {
+        let refused = |part| Answer::Refused(401, words, part);
+        cases.extend([
+            case(host, request, None, refused("No access token was sent")),
+            case(host, request, "Bearer nonsense".to_owned(), invalid(words)),
+            case(host, request, expired.bearer(), refused("expired")),
+            case(host, request, revoked.bearer(), refused("revoked")),
+        ]);
+    }
+    cases
+}
+
+/// A request to each, for what is alike everywhere.
+const SURFACES: [(&str, &str, Words); 4] = [
+    ("gateway", "GET /proxy/acme/v1/models", Words::Openai),
+    (CLOUD, "GET /api/v1/deployments", Words::Problem),
+    (CLOUD, "GET /api/scim/v2/Users", Words::Scim),
+    (HUB, "POST /api/v2/chat/completions", Words::Aigne),
+];
+
+fn denied(status: u16, words: Words) -> Answer {
+    Answer::Refused(status, words, "does not permit `")
+}
+
+fn no_rule(status: u16, words: Words) -> Answer {
+    Answer::Refused(status, words, "no rule covers")
+}
+
+fn invalid(words: Words) -> Answer {
+    Answer::Refused(401, words, "is not valid")
+}
+
+fn bad(words: Words) -> Answer {
+    Answer::Refused(400, words, "not in canonical form")
+}
+
+/// The message of a refusal that looks as `words` says in every part.
+fn message(
+    words: Words,
+    status: u16,
+    header: impl Fn(&str) -> Option<String>,
+    body: &Value,
+) -> String {
+    let phrase = match status {
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        _ => "Service Unavailable",
+    };
+    let challenge = header("www-authenticate");
+    if status == 401 {
+        let challenge = challenge.unwrap();
+        assert!(challenge.starts_with(r#"Bearer realm="patgate""#), "{challenge}");
+        let key = challenge.ends_with(r#", Api-Key realm="patgate""#);
+        assert_eq!(key, words == Words::Scim, "{challenge}");
+    }
+    assert_eq!(header("retry-after").is_some(), status == 503);
+    let (media_type, text, whole) = match words {
+        Words::Openai => ("application/json", &body["error"]["message"], None),
+        Words::Aigne => {
+            let text = &body["message"];
+            ("application/json", text, Some(json!({ "error": phrase, "message": text })))
+        }
+        Words::Scim => {
+            let (text, schema) = (&body["detail"], "urn:ietf:params:scim:api:messages:2.0:Error");
+            let whole =
+                json!({ "schemas": [schema], "status": status.to_string(), "detail": text });
+            ("application/scim+json", text, Some(whole))
+        }
+        Words::Problem => {
+            let (text, code) = (&body["detail"], &body["code"]);
+            let whole = json!({ "type": "about:blank", "title": phrase, "status": status, "detail": text, "code": code });
+            ("application/problem+json", text, Some(whole))
+        }
+    };
+    assert_eq!(header("content-type").as_deref(), Some(media_type), "{body}");
+    assert!(whole.is_none_or(|whole| whole == *body), "{body}");
+    text.as_str().unwrap_or_else(|| panic!("no message in {body}")).to_owned()
+}
+
+impl Case {
+    fn headers(&self) -> Vec<(&str, &str)> {
+        self.authorization.iter().map(|value| ("authorization", value.as_str())).collect()
+    }
+
+    /// Panics unless the answer is the expected one, in every part.
+    fn judge(
+        &self,
+        status: u16,
+        passed: Option<String>,
+        header: impl Fn(&str) -> Option<String>,
+        body: &Value,
+    ) {
+        let name = format!("{} {} {} {:?}", self.host, self.method, self.path, self.expected);
+        match (&self.expected, passed) {
+            (Answer::Passes(operation), Some(passed)) => assert_eq!(passed, *operation, "{name}"),
+            (Answer::Refused(expected, words, part), None) => {
+                assert_eq!(status, *expected, "{name}: {body}");
+                let message = message(*words, status, header, body);
+                assert!(message.contains(part), "{name}: {message}");
+            }
+            (_, passed) => panic!("{name}: {status} {passed:?} {body}"),
+        }
+    }
+
+    async fn over_grpc(&self, replica: &Replica) {
+        let headers = self.headers();
+        let answer = replica.check_at(self.host, self.method, &self.path, &headers).await;
+        let find = |options: &[envoy_types::pb::envoy::config::core::v3::HeaderValueOption],
+                    name: &str| {
+            let headers = options.iter().filter_map(|option| option.header.clone());
+            headers.filter(|header| header.key == name).map(|header| header.value).next()
+        };
+        match answer.http_response.unwrap() {
+            HttpResponse::OkResponse(ok) => {
+                self.judge(200, find(&ok.headers, "x-auth-operation"), |_| None, &Value::Null);
+            }
+            HttpResponse::DeniedResponse(denied) => {
+                assert_ne!(answer.status.unwrap().code, 0);
+                let status = u16::try_from(denied.status.as_ref().unwrap().code).unwrap();
+                let body = serde_json::from_str(&denied.body).unwrap();
+                self.judge(status, None, |name| find(&denied.headers, name), &body);
+            }
+            HttpResponse::ErrorResponse(_) => panic!("an error response"),
+        }
+    }
+
+    async fn through_envoy(&self, port: u16) {
+        let body = if self.method == "GET" { "" } else { CHAT };
+        let reply =
+            http::send_to(self.host, port, self.method, &self.path, &self.headers(), body).await;
+        let passed = reply.header("x-backend").map(|_| reply.seen("x-auth-operation").concat());
+        if passed.is_some() {
+            // Only what stands behind a prefix of the gateway's own loses it.
+            let path = self.path.strip_prefix("/proxy/acme").unwrap_or(&self.path);
+            assert_eq!((reply.status, &reply.json()["seen"]["path"]), (200, &json!(path)));
+            assert_eq!(reply.seen("authorization").len(), 0);
+        }
+        let header = |name: &str| reply.header(name).map(str::to_owned);
+        self.judge(reply.status, passed, header, &reply.json());
+    }
+}
+
+fn tables() -> String {
+    format!("apis={}", project("deploy/apis"))
+}
+
+/// Cases of tokens that nobody has asked about, now that they cannot be looked up.
+async fn outage(world: &World<'_>) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (host, request, words) in SURFACES {
+        let cold = world.token(&[]).await.bearer();
+        let refused = Answer::Refused(503, words, "temporarily unavailable");
+        cases.push(case(host, request, cold, refused));
+    }
+    world.sql("ALTER TABLE patgate.pats RENAME TO lost").await;
+    cases
+}
+
+pub(crate) async fn side_by_side_over_grpc(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let cases = cases(&world).await;
+    let replica = world.serve(&[&tables()]).await;
+    for case in &cases {
+        case.over_grpc(&replica).await;
+    }
+    for case in &outage(&world).await {
+        case.over_grpc(&replica).await;
+    }
+}
+
+pub(crate) async fn side_by_side_through_envoy(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let cases = cases(&world).await;
+    let replica = world.serve(&[&tables()]).await;
+    let envoy = replica.envoy(&suite);
+    for case in &cases {
+        case.through_envoy(envoy.port).await;
+    }
+    // The host that counts is the one that Envoy routes by.
+    let wandering = world.token(&[]).await.bearer();
+    let headers = [("authorization", wandering.as_str())];
+    let target = format!("http://{CLOUD}/api/scim/v2/Users");
+    let reply = http::send_to(HUB, envoy.port, "GET", &target, &headers, "").await;
+    assert_eq!(reply.header("content-type"), Some("application/scim+json"), "{reply:?}");
+    for case in &outage(&world).await {
+        case.through_envoy(envoy.port).await;
+    }
+}
+
+/// A table that reads models under a mount of this name.
+fn table(name: &str) -> String {
+    format!(
+        "name: {name}\nmount: /{name}/{{domain}}\nerrors: openai\nrules:\n\
+         - {{ methods: [GET], path: /models, operation: llm_read, entity: models }}\n"
+    )
+}
+
+pub(crate) async fn changed_tables_are_taken_up_and_no_request_is_lost(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let bearer = world.token(&[("acme", "models", "*", "llm_read")]).await.bearer();
+    let dir = suite.dir.path().join(format!("{}.apis", world.database));
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("one.yaml"), table("one")).unwrap();
+    let replica = world.serve(&[&format!("apis={}", dir.display())]).await;
+    let ask = async |path: &str| {
+        outcome(&replica.check("GET", path, &[("authorization", &bearer)]).await).0
+    };
+    let reloads = async |result: &str| {
+        replica.metric(&format!("patgate_api_reloads_total{{result=\"{result}\"}}")).await
+    };
+    assert_eq!((ask("/one/acme/models").await, ask("/two/acme/models").await), (200, 403));
+
+    let (done, asked) = (AtomicBool::new(false), AtomicU64::new(0));
+    let requests = async {
+        while !done.load(Relaxed) {
+            assert_eq!(ask("/one/acme/models").await, 200);
+            asked.fetch_add(1, Relaxed);
+        }
+    };
+    let changes = async {
+        // Refused as long as it is wrong, and told once.
+        fs::write(dir.join("two.yaml"), table("two").replace("GET", "GTE")).unwrap();
+        eventually("the mistake to be counted", async || reloads("refused").await == 1).await;
+        let before = asked.load(Relaxed);
+        eventually("some more looks", async || asked.load(Relaxed) > before + 1000).await;
+        assert_eq!(ask("/two/acme/models").await, 403);
+        fs::write(dir.join("two.yaml"), table("two")).unwrap();
+        eventually("the table to be used", async || ask("/two/acme/models").await == 200).await;
+        // A contradiction between files, and one that is gone.
+        fs::write(dir.join("three.yaml"), table("one")).unwrap();
+        eventually("the second mistake", async || reloads("refused").await == 2).await;
+        fs::remove_file(dir.join("three.yaml")).unwrap();
+        fs::remove_file(dir.join("two.yaml")).unwrap();
+        eventually("the table to be gone", async || ask("/two/acme/models").await == 403).await;
+        done.store(true, Relaxed);
+    };
+    futures_util::future::join(requests, changes).await;
+    assert_eq!((reloads("ok").await, reloads("refused").await), (2, 2));
+}
+
+pub(crate) async fn a_hangup_reads_the_tables_again(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let file = suite.dir.path().join(format!("{}.api.yaml", world.database));
+    fs::write(&file, table("one")).unwrap();
+    let process = suite.stack.start(
+        "process",
+        json!({
+            "argv": [env!("CARGO_BIN_EXE_patgate"), "serve"],
+            "name": "patgate",
+            "env": {
+                "PATGATE_POSTGRES_URL": suite.postgres_url("server", &world.database),
+                "PATGATE_KEYRING_FILE": world.keyring_file,
+                "PATGATE_LISTEN_GRPC": "127.0.0.1:0",
+                "PATGATE_LISTEN_HTTP": "127.0.0.1:0",
+                "PATGATE_APIS": file,
+            },
+        }),
+    );
+    let log = || fs::read_to_string(&process.log).unwrap_or_default();
+    eventually("patgate to listen", async || log().contains("\"listening\"")).await;
+    // Nothing has changed: without being asked it would not.
+    suite.stack.signal(&process, "HUP");
+    eventually("the tables to be read", async || log().contains("API tables reloaded")).await;
+    fs::write(&file, "name: one\n").unwrap();
+    suite.stack.signal(&process, "HUP");
+    eventually("the mistake to be told", async || log().contains(":1: `rules` is missing")).await;
+    suite.stack.signal(&process, "TERM");
+    let ended = suite.stack.ask(json!({ "do": "wait", "id": process.id, "timeout": 20 })).unwrap();
+    assert_eq!(ended["exit"], 0, "{ended}");
+}
+
+pub(crate) async fn mistakes_in_tables_are_told_before_serving(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let file = suite.dir.path().join(format!("{}.bad.yaml", world.database));
+    fs::write(&file, table("one").replace("models }", "scim }")).unwrap();
+    let (path, cli) = (file.display().to_string(), Cli::of(&world));
+    let mistake = "5: rule `GET /models`: `llm_read` is not an operation of `scim`";
+    cli.refused(&format!("api check {path}"), 2, mistake);
+    let bad = cli.with("apis", &path);
+    bad.refused("config check", 2, mistake);
+    bad.refused("serve", 2, mistake);
+    let listed = cli.ok(&format!("api check {}", project("deploy/apis")));
+    assert!(listed.contains("aigne-hub") && listed.contains("scim"), "{listed}");
+    let schema: Value = serde_json::from_str(&cli.ok("api schema")).unwrap();
+    assert_eq!(schema["title"], "An API that patgate protects");
+}

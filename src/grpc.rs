@@ -38,6 +38,11 @@ const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 /// What gRPC puts before a message: whether it is compressed, and its length.
 const HEAD: usize = 5;
+/// What h2 lets Envoy send before we have read it: a whole check on each stream, bodies included,
+/// and many on a connection. With its defaults, 64 KB, a check with a body of 1 MiB would take
+/// sixteen round trips, and one large body would hold up everybody's checks.
+const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 /// Streams on one connection. Envoy opens one a check and holds few connections.
 const MAX_CONCURRENT_STREAMS: u32 = 10_000;
 /// h2 takes clients that give up for an attack and closes the connection that they share with
@@ -65,6 +70,8 @@ impl Grpc {
         http.timer(TokioTimer::new())
             .auto_date_header(false)
             .keep_alive_interval(KEEP_ALIVE)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
             .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
             .max_local_error_reset_streams(MAX_RESET_STREAMS);

@@ -67,6 +67,7 @@ fn yaml_keeps_the_text_of_values() {
         Ok("postgres.url: postgres://h/db\n\
             listen: {uds: /run/p.sock, uds_mode: 0600, http: }\n\
             token: {prefixes: [acme, pat]}\n\
+            apis: [/etc/apis, own.yaml]\n\
             memory: {negatives: 10}\n\
             redis:\n"
             .into())
@@ -75,6 +76,7 @@ fn yaml_keeps_the_text_of_values() {
     assert_eq!((config.listen.uds_mode, config.listen.http), (0o600, None));
     assert_eq!(format!("{:?}", config.token_prefixes), r#"Prefixes(["acme", "pat"])"#);
     assert_eq!(config.memory.negatives, 10);
+    assert_eq!(config.apis, ["/etc/apis", "own.yaml"].map(std::path::PathBuf::from));
 }
 
 #[test]

@@ -210,6 +210,7 @@ mod tests {
             &[("", None), ("[::1]:1", "[::1]:1".parse().ok())],
             &["9191", "localhost:9191", "127.0.0.1"],
         );
+        check(paths, &[("", vec![]), ("a, b", vec!["a".into(), "b".into()])], &[",", "a,", "a,,b"]);
         let long = "x".repeat(108);
         check(
             socket_path,

@@ -169,6 +169,7 @@ fn main() -> ExitCode {
         envoy_habits::a_cut_just_where_showing_ends_is_called_whole,
         envoy_habits::only_envoy_says_what_was_shown,
         envoy_habits::a_route_cannot_ask_for_bytes,
+        envoy_habits::a_check_is_tried_again_only_with_a_short_body,
         envoy_habits::as_shipped_no_check_sees_the_clients_copies,
         envoy_habits::a_header_of_the_answer_replaces_every_copy,
         envoy_habits::every_append_action_overwrites,

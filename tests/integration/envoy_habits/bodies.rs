@@ -5,10 +5,14 @@ use std::{fs, sync::Arc};
 use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use tonic::Code;
 
 use super::{
     answers::allow,
-    gate::{Answer::Says, SHIPPED, TEXT_BODIES, TO_ACME, gate},
+    gate::{
+        Answer::{Fails, Says},
+        SHIPPED, TEXT_BODIES, TO_ACME, gate,
+    },
 };
 use crate::{harness::Suite, http::Reply, stack::project, wire::Wire};
 
@@ -199,4 +203,14 @@ pub(crate) async fn a_route_cannot_ask_for_bytes(suite: Arc<Suite>) {
     case.send_body(TEXT_BODIES, "POST", EMBEDDINGS, &[], b"a\xffb").await;
     let check = case.next_check().await;
     assert_eq!((check.body.as_str(), check.raw_body.len()), ("a!b", 0));
+}
+
+/// Envoy keeps no more than 64 KB of what it sends to the check for another try.
+pub(crate) async fn a_check_is_tried_again_only_with_a_short_body(suite: Arc<Suite>) {
+    let gate = gate(&suite).await;
+    for (length, tries) in [(0, 3), (50_000, 3), (100_000, 1), (SHOWN, 1)] {
+        let mut case = gate.case(Fails(Code::Unavailable));
+        let reply = case.send_body(SHIPPED, "POST", EMBEDDINGS, &[], &text_of(length)).await;
+        assert_eq!((reply.status, case.checks().len()), (503, tries), "{length}");
+    }
 }

@@ -56,6 +56,11 @@ pub(crate) async fn as_shipped_every_path_is_checked(suite: Arc<Suite>) {
             "/../..",
             "//",
             "http://elsewhere/proxy/acme/x",
+            "/api",
+            "/api/",
+            "/api/v1/deployments?q",
+            "/api/../x",
+            "http://acme.cubecloud.dev/api/scim/v2/Users",
         ] {
             let mut case = gate.case(Says(denied(Code::Unauthenticated)));
             let reply = case.send(SHIPPED, method, path, &[]).await;

@@ -88,22 +88,22 @@ impl App {
         telemetry::show_watermark(&mut registry, &feed);
         let pool = schema::connect(&config.postgres).await?;
         schema::check(&pool).await?;
-        let asker = |pool| {
-            let timeout = config.postgres.query_timeout;
-            Postgres::new(pool, timeout, Arc::clone(&clock), Arc::clone(&feed), metrics.clone())
+        pool.close().await;
+        let asker = |settings: &config::Postgres| {
+            Postgres::new(settings, Arc::clone(&clock), Arc::clone(&feed), metrics.clone())
         };
-        // One to poll with and one to listen on; the lock of who relays has one beside the pool.
+        // To poll with; what listens, and the lock of who relays, have one beside it.
         let feed_settings = config::Postgres {
             url: config.feed_url.clone().unwrap_or_else(|| config.postgres.url.clone()),
-            max_connections: 2,
+            max_connections: 1,
             ..config.postgres.clone()
         };
-        let feed_pool = schema::connect(&feed_settings).await?;
+        schema::connect(&feed_settings).await?.close().await;
         let reader = feed::Reader {
             feed: Arc::clone(&feed),
             clock: Arc::clone(&clock),
-            postgres: asker(feed_pool.clone()),
-            pool: feed_pool,
+            postgres: asker(&feed_settings),
+            settings: feed_settings,
             listens: config.feed_url.is_some(),
             lease: Lease::new(config.max_staleness),
             metrics: metrics.clone(),
@@ -134,7 +134,7 @@ impl App {
         };
         let load = Load::new(config.postgres.max_connections, config.deadline)
             .paced(config.postgres.max_query_rate);
-        let (principals, domains) = lookups(&asker(pool), &Arc::new(load));
+        let (principals, domains) = lookups(&asker(&config.postgres), &Arc::new(load));
         let config::Memory { principals: principals_size, domains: domains_size, negatives } =
             config.memory;
         let resolver = Resolver {

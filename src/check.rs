@@ -136,7 +136,6 @@ fn is_request_id(id: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use prometheus_client::registry::Registry;
-    use sqlx::postgres::PgPoolOptions;
     use uuid::Uuid;
 
     use super::*;
@@ -212,15 +211,15 @@ mod tests {
         let reference = DomainRef::Slug(domain.slug.clone());
         domains.insert(reference, found(domain, now, moment, &stamp), &freshness);
 
-        let writer = Writer::new(config::Postgres {
+        let nowhere = config::Postgres {
             url: "postgres://127.0.0.1:1/none".into(),
             max_connections: 1,
             query_timeout: hour,
             max_query_rate: 1,
-        });
-        let nowhere = PgPoolOptions::new().connect_lazy("postgres://127.0.0.1:1/none").unwrap();
+        };
+        let writer = Writer::new(nowhere.clone());
         let postgres =
-            Postgres::new(nowhere, hour, Arc::clone(&clock), Arc::clone(&feed), metrics.clone());
+            Postgres::new(&nowhere, Arc::clone(&clock), Arc::clone(&feed), metrics.clone());
         let shared = Shared {
             redis: None,
             clock: Arc::clone(&clock),

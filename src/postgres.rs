@@ -10,12 +10,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sqlx::{AssertSqlSafe, Executor, PgPool, Row, pool::PoolConnection, postgres::PgRow};
+use deadpool::managed::{self, Object, Pool, PoolError};
+use sqlx::{AssertSqlSafe, Executor, PgConnection, Row, postgres::PgRow};
 use tokio::time::timeout;
 
 use crate::{
     clock::{Clock, Moment, Tick},
+    config,
     feed::{Feed, Server, Stamp},
+    schema::{self, SchemaError},
     telemetry::Metrics,
 };
 
@@ -49,7 +52,7 @@ pub(crate) use select;
 /// A pool, and how long a statement may take.
 #[derive(Clone)]
 pub(crate) struct Postgres {
-    pool: PgPool,
+    pool: Pool<Connector>,
     query_timeout: Duration,
     clock: Arc<Clock>,
     feed: Arc<Feed>,
@@ -72,6 +75,8 @@ pub(crate) struct Reply {
 pub(crate) enum AskError {
     #[error(transparent)]
     Sqlx(#[from] sqlx::Error),
+    #[error(transparent)]
+    Connect(#[from] PoolError<SchemaError>),
     #[error("no answer within {0:?}")]
     Timeout(Duration),
     /// It may lag behind by any time, whatever its clock says.
@@ -82,14 +87,19 @@ pub(crate) enum AskError {
 }
 
 impl Postgres {
+    /// Connects when first asked.
     pub(crate) fn new(
-        pool: PgPool,
-        query_timeout: Duration,
+        settings: &config::Postgres,
         clock: Arc<Clock>,
         feed: Arc<Feed>,
         metrics: Metrics,
     ) -> Self {
-        Self { pool, query_timeout, clock, feed, metrics }
+        let pool = Pool::builder(Connector(settings.clone()))
+            .max_size(settings.max_connections as usize)
+            .build();
+        #[expect(clippy::expect_used, reason = "only time-outs, of which it has none, can fail")]
+        let pool = pool.expect("a pool without time-outs");
+        Self { pool, query_timeout: settings.query_timeout, clock, feed, metrics }
     }
 
     /// Sends a statement made with [`select`], and waits a bounded time for its answer.
@@ -99,7 +109,7 @@ impl Postgres {
     /// tried on the next one.
     pub(crate) async fn ask(&self, sql: String) -> Result<Reply, AskError> {
         let attempts = async {
-            for _ in 0..self.pool.size() {
+            for _ in 0..self.pool.status().size {
                 match self.attempt(sql.clone()).await {
                     Err(error) if of_the_connection(&error) => {}
                     outcome => return outcome,
@@ -111,17 +121,15 @@ impl Postgres {
         let outcome = outcome.unwrap_or_else(|_| {
             // When the way there was lost without a word, the connections that wait in the pool
             // are dead as well, and would each cost a time-out.
-            while let Some(idle) = self.pool.try_acquire() {
-                drop(idle.detach());
-            }
+            self.pool.retain(|_, _| false);
             Err(AskError::Timeout(self.query_timeout))
         });
         outcome.inspect_err(|_| self.metrics.failure("postgres"))
     }
 
     async fn attempt(&self, sql: String) -> Result<Reply, AskError> {
-        let mut lease = Lease(Some(self.pool.acquire().await?));
-        let Some(connection) = &mut lease.0 else { return Err(sqlx::Error::WorkerCrashed.into()) };
+        let mut lease = Lease(Some(self.pool.get().await?));
+        let connection = lease.connection()?;
         self.metrics.command("postgres");
         let sent = Tick::now();
         let mut rows = connection.fetch_all(sqlx::raw_sql(AssertSqlSafe(sql))).await?;
@@ -148,14 +156,18 @@ impl Postgres {
         Ok(Reply { rows, as_of: sent, verified, stamp: Arc::new(stamp) })
     }
 
-    /// Lets the database forget changes that nobody needs any more. That it fails on a read-only
-    /// server does no harm.
-    pub(crate) async fn prune_changes(&self) {
-        let prune = sqlx::raw_sql("SELECT patgate.prune_changes()").execute(&self.pool);
-        match timeout(self.query_timeout, prune).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "pruning the feed of changes"),
-            Err(_) => tracing::debug!("pruning the feed of changes took too long"),
+    /// Runs a statement of which nobody needs the answer. That it fails, as on a read-only server,
+    /// does no harm.
+    pub(crate) async fn run(&self, what: &str, sql: String) {
+        let run = async {
+            let mut lease = Lease(Some(self.pool.get().await?));
+            lease.connection()?.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await?;
+            lease.keep();
+            Ok::<(), AskError>(())
+        };
+        let outcome = timeout(self.query_timeout, run).await;
+        if let Err(error) = outcome.unwrap_or(Err(AskError::Timeout(self.query_timeout))) {
+            tracing::debug!(%error, "{what}");
         }
     }
 }
@@ -169,15 +181,42 @@ fn of_the_connection(error: &AskError) -> bool {
             error.code().is_some_and(|code| code.starts_with("57P"))
         }
         AskError::Standby | AskError::Superseded(_) => true,
-        AskError::Sqlx(_) | AskError::Timeout(_) => false,
+        AskError::Sqlx(_) | AskError::Connect(_) | AskError::Timeout(_) => false,
+    }
+}
+
+/// Makes connections. sqlx's own pool pings one each time that it is given back: a second round
+/// trip for each look-up, which never ends where the way there was lost without a word, and then
+/// holds a place in the pool for as long.
+struct Connector(config::Postgres);
+
+impl managed::Manager for Connector {
+    type Type = PgConnection;
+    type Error = SchemaError;
+
+    async fn create(&self) -> Result<PgConnection, SchemaError> {
+        schema::connect_one(&self.0).await
+    }
+
+    async fn recycle(
+        &self,
+        _: &mut PgConnection,
+        _: &managed::Metrics,
+    ) -> managed::RecycleResult<SchemaError> {
+        // A dead connection is found by using it.
+        Ok(())
     }
 }
 
 /// A connection that goes back to the pool only when told so: one whose statement was cut short,
 /// by an error or because nobody waits any longer, may still deliver the rest of an old answer.
-struct Lease(Option<PoolConnection<sqlx::Postgres>>);
+struct Lease(Option<Object<Connector>>);
 
 impl Lease {
+    fn connection(&mut self) -> Result<&mut PgConnection, AskError> {
+        Ok(self.0.as_mut().ok_or(sqlx::Error::PoolClosed)?)
+    }
+
     fn keep(&mut self) {
         drop(self.0.take());
     }
@@ -186,7 +225,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(connection) = self.0.take() {
-            drop(connection.detach());
+            drop(Object::take(connection));
         }
     }
 }

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use sqlx::{Connection, Executor, PgConnection, PgPool, Row};
+use sqlx::{Connection, Executor, PgConnection, Row};
 use tokio::time::timeout;
+
+use crate::{config, schema};
 
 /// For taking the lock, and for finding out that it is lost.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -17,9 +19,10 @@ pub(super) struct Leadership {
 
 impl Leadership {
     /// Nothing when another replica has it, or when that cannot be known.
-    pub(super) async fn take(pool: &PgPool) -> Option<Self> {
+    pub(super) async fn take(settings: &config::Postgres) -> Option<Self> {
         let take = async {
-            let mut connection = pool.acquire().await?.detach();
+            let mut connection =
+                schema::connect_one(settings).await.map_err(sqlx::Error::config)?;
             let taken = connection
                 .fetch_one(sqlx::raw_sql(
                     "SELECT CASE WHEN pg_try_advisory_lock(hashtextextended('patgate relay', 0))

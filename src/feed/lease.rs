@@ -6,10 +6,9 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use sqlx::{AssertSqlSafe, Executor, PgPool, types::Uuid};
-use tokio::time::timeout;
+use sqlx::types::Uuid;
 
-use crate::{clock::Moment, snapshot::Snapshot};
+use crate::{clock::Moment, postgres::Postgres, snapshot::Snapshot};
 
 /// How often it is renewed while nothing changes.
 pub(super) const RENEW_EVERY: Duration = Duration::from_secs(1);
@@ -62,14 +61,15 @@ impl Lease {
         Note { id: *id, name: name.clone(), snapshot, watermark, max_staleness: *max_staleness }
     }
 
-    pub(super) async fn release(&self, pool: &PgPool) {
-        run(pool, format!("DELETE FROM patgate.replicas WHERE id = '{}'", self.id)).await;
+    pub(super) async fn release(&self, postgres: &Postgres) {
+        let sql = format!("DELETE FROM patgate.replicas WHERE id = '{}'", self.id);
+        postgres.run("releasing the lease", sql).await;
     }
 }
 
 /// Hands leases to the administrators, those of others too. An old one that a leader hands on must
 /// not replace what its replica has said since; and the clock may have been put back.
-pub(super) async fn renew(pool: &PgPool, notes: &[Note]) {
+pub(super) async fn renew(postgres: &Postgres, notes: &[Note]) {
     let row = |note: &Note| {
         let Note { id, name, snapshot, watermark, max_staleness } = note;
         let (watermark, max_staleness) = (watermark.0, max_staleness.as_micros());
@@ -93,14 +93,5 @@ pub(super) async fn renew(pool: &PgPool, notes: &[Note]) {
          DELETE FROM patgate.replicas WHERE watermark + 2 * max_staleness < now()",
         rows.join(",")
     );
-    run(pool, sql).await;
-}
-
-async fn run(pool: &PgPool, sql: String) {
-    let run = pool.execute(sqlx::raw_sql(AssertSqlSafe(sql)));
-    match timeout(RENEW_EVERY, run).await {
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "renewing leases"),
-        Err(_) => tracing::debug!("renewing leases took too long"),
-    }
+    postgres.run("renewing leases", sql).await;
 }

@@ -4,7 +4,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use sqlx::{
-    PgPool, Row,
+    Row,
     postgres::{PgListener, PgRow},
     types::Uuid,
 };
@@ -22,16 +22,18 @@ use super::{
 };
 use crate::{
     clock::{Clock, Moment, Tick},
+    config,
     domain::DomainId,
     postgres::{AskError, Postgres, select},
     principal::UserId,
+    schema,
     snapshot::{Snapshot, Xid},
     telemetry::Metrics,
     token::TokenId,
 };
 
 /// How long a change may go unnoticed when its notification is lost.
-const POLL_EVERY: Duration = Duration::from_millis(500);
+const POLL_EVERY: Duration = Duration::from_millis(400);
 /// After a failure, so that a server that comes back is not met by everybody at once. With the
 /// poll's own time-out it stays below the five seconds in which all has to be well again.
 const PAUSE: Duration = Duration::from_millis(400);
@@ -64,8 +66,9 @@ struct Polled {
 pub(crate) struct Reader {
     pub(crate) feed: Arc<Feed>,
     pub(crate) clock: Arc<Clock>,
-    pub(crate) pool: PgPool,
-    /// Whether a connection of that pool is nobody else's, so that it may listen. A pooler in
+    /// How to reach it for what takes a connection of its own.
+    pub(crate) settings: config::Postgres,
+    /// Whether a connection made so is nobody else's, so that it may listen. A pooler in
     /// transaction mode hands the connection that listens to others, whose statements would be
     /// interrupted by notifications, those that they cause themselves included.
     pub(crate) listens: bool,
@@ -92,11 +95,16 @@ impl Reader {
     /// Polls until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let wake = Arc::new(Notify::new());
-        let _listener = self.listens.then(|| self.listen(&wake));
+        let mut listener = self.listens.then(|| self.listen(&wake));
         let mut rounds = Rounds::default();
         while !stop.is_cancelled() {
-            let began = Tick::now();
-            let wait = match self.round(&mut rounds).await {
+            let (began, connected) = (Tick::now(), rounds.connected);
+            let polled = self.round(&mut rounds).await;
+            if polled.is_some() && !connected && listener.is_some() {
+                // Where it listened may be lost as well, without a word.
+                listener = Some(self.listen(&wake));
+            }
+            let wait = match polled {
                 // From one sending to the next, however long all else took.
                 Some(_) => {
                     let rest = POLL_EVERY.saturating_sub(Tick::now().since(began));
@@ -106,7 +114,7 @@ impl Reader {
             };
             let _ = stop.run_until_cancelled(wait).await;
         }
-        self.lease.release(&self.pool).await;
+        self.lease.release(&self.postgres).await;
     }
 
     /// Follows the replica that relays the feed, or is it, until `stop`.
@@ -123,7 +131,7 @@ impl Reader {
             }
             relay.rewind();
             let leadership = match Tick::now() >= mute_until {
-                true => Leadership::take(&self.pool).await,
+                true => Leadership::take(&self.settings).await,
                 false => None,
             };
             match leadership {
@@ -140,7 +148,7 @@ impl Reader {
             }
         }
         let _ = relay.remove(&[self.lease.id()]).await;
-        self.lease.release(&self.pool).await;
+        self.lease.release(&self.postgres).await;
     }
 
     /// Applies what is relayed, until nothing is heard any more.
@@ -256,7 +264,7 @@ impl Reader {
         let Ok(leases) = relay.leases().await else { return };
         let (gone, live): (Vec<_>, Vec<_>) =
             leases.into_iter().partition(|lease| lease.has_expired(now));
-        lease::renew(&self.pool, &live).await;
+        lease::renew(&self.postgres, &live).await;
         if !gone.is_empty() {
             let gone: Vec<_> = gone.iter().map(|lease| lease.id).collect();
             let _ = relay.remove(&gone).await;
@@ -283,11 +291,12 @@ impl Reader {
         if due || polled.poll.brings_news() {
             rounds.renewed = Some(now);
             let snapshot = polled.poll.stamp.snapshot.clone();
-            lease::renew(&self.pool, &[self.lease.note(snapshot, polled.verified)]).await;
+            lease::renew(&self.postgres, &[self.lease.note(snapshot, polled.verified)]).await;
         }
         if now.since(rounds.pruned) > PRUNE_EVERY {
             rounds.pruned = now;
-            self.postgres.prune_changes().await;
+            let prune = "SELECT patgate.prune_changes()".to_owned();
+            self.postgres.run("pruning the feed of changes", prune).await;
         }
         Some(polled)
     }
@@ -353,7 +362,7 @@ impl Reader {
     }
 
     fn listen(&self, wake: &Arc<Notify>) -> AbortOnDropHandle<()> {
-        AbortOnDropHandle::new(tokio::spawn(listen(self.pool.clone(), Arc::clone(wake))))
+        AbortOnDropHandle::new(tokio::spawn(listen(self.settings.clone(), Arc::clone(wake))))
     }
 }
 
@@ -409,9 +418,10 @@ async fn awaken(wake: &Notify, pause: Duration) {
 }
 
 /// Wakes the reader. Whatever goes wrong here costs time only: there is the next poll.
-async fn listen(pool: PgPool, wake: Arc<Notify>) {
+async fn listen(settings: config::Postgres, wake: Arc<Notify>) {
     loop {
         let attempt = async {
+            let pool = schema::connect(&settings).await.map_err(sqlx::Error::config)?;
             let mut listener = PgListener::connect_with(&pool).await?;
             listener.listen(CHANNEL).await?;
             loop {

@@ -243,8 +243,8 @@ async fn wait_for_replicas(
 ) -> anyhow::Result<()> {
     let mut told = false;
     loop {
-        let replicas = admin.store.replicas(xid).await?;
         let waited = Tick::now().since(committed);
+        let replicas = admin.store.replicas(xid, waited).await?;
         let behind: Vec<_> = replicas.iter().filter(|replica| !replica.applied).collect();
         if behind.is_empty() {
             complain(&format!("applied by {} replicas after {waited:.1?}", replicas.len()));

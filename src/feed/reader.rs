@@ -45,7 +45,7 @@ const PRUNE_EVERY: Duration = Duration::from_secs(60);
 /// Of many changes in a row, each would wake every replica.
 const BUNCH: Duration = Duration::from_millis(5);
 /// How long a follower hears nothing before it reads for itself, and offers itself as a leader.
-const SILENCE: Duration = Duration::from_millis(1500);
+const SILENCE: Duration = Duration::from_millis(2500);
 /// How long a leader whom nobody can hear leaves it to others.
 const MUTE_FOR: Duration = Duration::from_secs(10);
 /// How often a follower asks Postgres what it sees, at most. What is known from the relay is as

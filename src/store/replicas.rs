@@ -1,5 +1,7 @@
 //! Which replicas serve, and which of them have applied a change.
 
+use std::time::Duration;
+
 use sqlx::FromRow;
 
 use super::{Error, Store, sql_as, utc};
@@ -13,28 +15,33 @@ pub struct Replica {
     pub applied: bool,
     /// What it knows is not older than this.
     pub watermark: String,
-    /// When that must have expired, if it does not read on.
+    /// When that must have expired, if it does not read on, and what it may have looked up after
+    /// that and before the change.
     pub expires_at: String,
 }
 
 impl Store {
-    /// The replicas whose knowledge has not expired, and whether each has read the change that
-    /// transaction `xid` made. Where there is no such change, everybody has.
+    /// The replicas that may answer from before a change, or have read it, and whether they have:
+    /// that of transaction `xid`, committed `ago`. Where there is no such change, everybody has.
     ///
     /// # Errors
     ///
     /// When the database does not answer.
-    pub async fn replicas(&self, xid: Option<&str>) -> Result<Vec<Replica>, Error> {
+    pub async fn replicas(&self, xid: Option<&str>, ago: Duration) -> Result<Vec<Replica>, Error> {
         let mut tx = self.read().await?;
+        // A replica that has lost the feed may still look things up, until the commit.
         let replicas = sql_as(concat!(
             "SELECT name, coalesce(pg_visible_in_snapshot($1::text::xid8, snapshot), true) AS applied, ",
             utc!("watermark"),
             " AS watermark, ",
-            utc!("(watermark + max_staleness)"),
+            utc!("expires_at"),
             " AS expires_at
-             FROM patgate.replicas WHERE watermark + max_staleness > now() ORDER BY name"
+             FROM patgate.replicas, LATERAL (SELECT max_staleness
+                 + greatest(watermark, now() - $2 * interval '1 microsecond') AS expires_at) AS e
+             WHERE expires_at > now() ORDER BY name"
         ));
-        let replicas = replicas.bind(xid).fetch_all(&mut *tx).await?;
+        let ago = i64::try_from(ago.as_micros()).unwrap_or(i64::MAX);
+        let replicas = replicas.bind(xid).bind(ago).fetch_all(&mut *tx).await?;
         tx.commit().await?;
         Ok(replicas)
     }

@@ -354,7 +354,9 @@ pub(crate) async fn a_large_fleet_spares_postgres(suite: Arc<Suite>) {
         polls(&led).await,
     );
     assert!(asked.iter().all(|asked| *asked <= most), "more than {most}: {asked:?}");
-    assert_eq!(polled_since, polled, "followers poll");
+    // One that hears nothing for a while reads for itself, as on a machine too busy for two hundred.
+    // If each polled, that would be five thousand.
+    assert!(polled_since - polled < FOLLOWERS as u64 / 4, "followers poll");
     revoke(&world, &token).await;
     let took = all.turn("revoked", (&token, MODELS), 200, 401).await;
     println!("refused by all after {:?}", took.iter().max().unwrap());

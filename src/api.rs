@@ -207,6 +207,11 @@ impl Apis {
 }
 
 impl<'a> Belonging<'a> {
+    /// The name of its table.
+    pub fn name(&self) -> &'a str {
+        &self.surface.name
+    }
+
     /// How this surface speaks to its clients.
     pub fn manner(&self) -> Manner {
         self.surface.manner

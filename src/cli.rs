@@ -6,6 +6,7 @@
 mod api;
 mod audit;
 mod backend;
+mod check;
 mod domain;
 mod keyring;
 mod output;
@@ -93,6 +94,8 @@ enum Command {
     /// Tables of the protected APIs
     #[command(subcommand)]
     Api(api::Command),
+    /// Explains, step by step, what the service would answer to a request
+    Check(check::Request),
     /// The record of every administrative change
     #[command(subcommand)]
     Audit(audit::Command),
@@ -117,7 +120,10 @@ pub fn run() -> ExitCode {
     match dispatch(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            output::complain(&format!("{error:#}"));
+            // What was refused has been told already, as the result.
+            if !error.is::<check::Refused>() {
+                output::complain(&format!("{error:#}"));
+            }
             exit_code(&error)
         }
     }
@@ -158,6 +164,7 @@ async fn administer(session: &Session, command: Command) -> anyhow::Result<()> {
         Command::Role(command) => role::run(session, command).await,
         Command::Token(command) => token::run(session, command).await,
         Command::Api(command) => api::run(session, command),
+        Command::Check(request) => check::run(session, request).await,
         Command::Audit(command) => audit::run(session, command).await,
         Command::Config(command) => settings::run(session, command),
         Command::Completions { shell } => {
@@ -202,6 +209,9 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
             Some(app::Error::Schema(error)) => Some(error),
             _ => error.downcast_ref(),
         };
+        if let Some(check::Refused { known }) = error.downcast_ref() {
+            return ExitCode::from(if *known { DENIED } else { NOT_FOUND });
+        }
         match (error.downcast_ref(), schema) {
             (Some(store::Error::NotFound { .. }), _) => NOT_FOUND,
             (Some(store::Error::Denied(_)), _) => DENIED,

@@ -38,7 +38,8 @@
 //! Around it: [`app`] wires, `api_reload` takes up changed tables, `server` listens and drains,
 //! `grpc` is the edge,
 //! [`telemetry`] names every metric, [`config`] reads settings, [`schema`] migrates,
-//! [`store`] is the administrator's side and [`cli`] its commands.
+//! [`store`] is the administrator's side, [`explain`] says why something was refused, and [`cli`]
+//! holds the commands.
 
 pub mod api;
 mod api_reload;
@@ -54,6 +55,7 @@ pub mod config;
 pub mod decide;
 pub mod decision;
 pub mod domain;
+pub mod explain;
 mod feed;
 mod grpc;
 pub mod keyring;

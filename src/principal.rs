@@ -76,6 +76,11 @@ impl Principal {
         self.grants.iter().map(|grant| grant.domain)
     }
 
+    /// The same, domain by domain.
+    pub fn grants(&self) -> impl Iterator<Item = &DomainGrants> {
+        self.grants.iter()
+    }
+
     /// Bytes this principal occupies, for the bound of the memory tier.
     pub(crate) fn size(&self) -> usize {
         size_of::<Self>() + self.grants.iter().map(DomainGrants::size).sum::<usize>()
@@ -119,6 +124,23 @@ impl DomainGrants {
                 Err(at) => self.one.insert(at, (entity_type, entity.into(), operations)),
             }
         }
+    }
+
+    /// The domain's name in paths, as of then.
+    pub fn slug(&self) -> &Slug {
+        &self.slug
+    }
+
+    /// Every operation that the owner's roles include.
+    pub fn permitted(&self) -> OperationSet {
+        self.permitted
+    }
+
+    /// What scopes give: on every entity of a type, or on one.
+    pub fn scopes(&self) -> impl Iterator<Item = (EntityType, Option<&str>, OperationSet)> {
+        let every = EntityType::ALL.iter().map(|on| (*on, None, self.every[*on as usize]));
+        let one = self.one.iter().map(|(on, id, operations)| (*on, Some(&**id), *operations));
+        every.chain(one).filter(|(.., operations)| operations.iter().next().is_some())
     }
 
     /// The owner's roles include the operation.

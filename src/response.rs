@@ -100,6 +100,14 @@ impl Answer {
     }
 }
 
+/// The HTTP status that carries out `decision`.
+pub(crate) fn status(decision: &Decision, manner: Manner) -> u16 {
+    match decision {
+        Decision::Allow(_) => 200,
+        Decision::Deny(denial) => http_status(denial.refusal, manner) as u16,
+    }
+}
+
 fn deny(denial: &Denial, to: &Addressee<'_>, frame: &mut Vec<u8>) {
     let response = CheckResponse {
         status: Some(Status {

@@ -38,6 +38,14 @@ impl ModelName {
     }
 }
 
+impl std::str::FromStr for ModelName {
+    type Err = NoModel;
+
+    fn from_str(text: &str) -> Result<Self, NoModel> {
+        Self::read(text.chars())
+    }
+}
+
 impl std::fmt::Debug for ModelName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.as_str().fmt(f)

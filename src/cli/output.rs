@@ -85,7 +85,7 @@ pub(super) fn complain(text: &str) {
     let _ = writeln!(io::stderr(), "patgate: {text}");
 }
 
-fn aligned(rows: Vec<Vec<String>>) -> String {
+pub(super) fn aligned(rows: Vec<Vec<String>>) -> String {
     let rows: Vec<Vec<String>> =
         rows.into_iter().map(|row| row.iter().map(|cell| printable(cell)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);

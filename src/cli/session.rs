@@ -1,7 +1,8 @@
 //! What the administrator's commands share: settings, the store, and tidying up after a change.
 
-use std::{cell::OnceCell, os::unix::fs::MetadataExt as _};
+use std::{cell::OnceCell, os::unix::fs::MetadataExt as _, sync::Arc};
 
+use prometheus_client::registry::Registry;
 use sqlx::PgPool;
 
 use super::{
@@ -9,9 +10,13 @@ use super::{
     output::{Output, complain},
 };
 use crate::{
+    clock::Clock,
     config::{Config, Mistakes, Purpose, Sources},
+    feed::Feed,
+    postgres::Postgres,
     resolve, schema,
     store::{Actor, Changed, Store},
+    telemetry::Metrics,
     token::Tokens,
 };
 
@@ -25,7 +30,8 @@ pub(super) struct Session {
 /// A store, and what to do after a change.
 pub(super) struct Admin {
     pub(super) store: Store,
-    config: Config,
+    pub(super) config: Config,
+    pool: PgPool,
 }
 
 impl Session {
@@ -50,7 +56,8 @@ impl Session {
         let pool = schema::connect(&config.postgres).await?;
         let pool = self.pool.get_or_init(|| pool);
         schema::check(pool).await?;
-        Ok(Admin { store: Store::new(pool.clone(), self.actor.clone()), config })
+        let store = Store::new(pool.clone(), self.actor.clone());
+        Ok(Admin { store, config, pool: pool.clone() })
     }
 
     /// Says goodbye to Postgres. A connection that just ends costs a pooler one to the server.
@@ -64,6 +71,13 @@ impl Session {
 impl Admin {
     pub(super) fn tokens(&self) -> anyhow::Result<Tokens> {
         Ok(Tokens::new(self.config.token_prefixes.clone(), self.config.key_ring()?))
+    }
+
+    /// Asks Postgres as the service does, its look-ups included.
+    pub(super) fn postgres(&self, clock: &Arc<Clock>) -> Postgres {
+        let (timeout, feed) = (self.config.postgres.query_timeout, Arc::new(Feed::default()));
+        let metrics = Metrics::new(&mut Registry::default());
+        Postgres::new(self.pool.clone(), timeout, Arc::clone(clock), feed, metrics)
     }
 
     /// Deletes what a change has outdated in Redis. Replicas hold copies in memory for

@@ -207,7 +207,7 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
 /// Reads a token's id. Unlike clap's own, its error does not repeat what was given: that may be a
 /// token, put where its id belongs, and standard error is often kept.
 #[derive(Clone)]
-struct TokenIdParser;
+pub(super) struct TokenIdParser;
 
 impl TypedValueParser for TokenIdParser {
     type Value = Uuid;
@@ -273,7 +273,7 @@ async fn confirm(admin: &Admin, filter: &TokenFilter, yes: bool) -> anyhow::Resu
     Err(Usage(format!("this revokes {count} live tokens for good; add --yes")).into())
 }
 
-fn plain_from_standard_input() -> anyhow::Result<Zeroizing<String>> {
+pub(super) fn plain_from_standard_input() -> anyhow::Result<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::new());
     io::stdin().lock().take(MAX_INPUT).read_to_string(&mut text).context("standard input")?;
     Ok(Zeroizing::new(text.trim().to_owned()))

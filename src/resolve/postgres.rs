@@ -78,7 +78,7 @@ pub(crate) fn lookups(
     (Lookup::new(postgres, load, read_principals), Lookup::new(postgres, load, read_domains))
 }
 
-async fn read_principals(
+pub(crate) async fn read_principals(
     postgres: Postgres,
     ids: Vec<TokenId>,
 ) -> Result<Answers<Principals>, AskError> {
@@ -96,7 +96,7 @@ async fn read_principals(
     Ok(ids.iter().map(|id| reply.answer(found.get(id))).collect())
 }
 
-async fn read_domains(
+pub(crate) async fn read_domains(
     postgres: Postgres,
     references: Vec<DomainRef>,
 ) -> Result<Answers<Domains>, AskError> {

@@ -4,9 +4,11 @@
 use std::sync::Arc;
 
 use patgate::token::TokenId;
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
+    cli::Cli,
     harness::{Scope, Suite, Token, World, outcome},
     http,
 };
@@ -574,6 +576,53 @@ pub(crate) async fn through_envoy(suite: Arc<Suite>) {
         check(&mut wrong, case, expected, (reply.status, code));
     }
     conclude(&wrong, count);
+}
+
+/// `patgate check` says what the service answers, of every case that it can be asked about, and
+/// names one step that failed for each that is refused.
+pub(crate) async fn through_the_command_line(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let (replica, cli) = (world.serve(&[]).await, Cli::of(&world));
+    let (cases, mut wrong, mut count) = (cases(&world).await, Vec::new(), 0);
+    for case in &cases {
+        let headers = case.headers();
+        let [("authorization", value), rest @ ..] = &headers[..] else { continue };
+        // One header, with the scheme that the command takes; a NUL is in no argument.
+        let Some(token) = value.strip_prefix("Bearer ") else { continue };
+        let sendable = !token.is_empty() && token.trim() == token && token.len() < 4096;
+        if !sendable || rest.iter().any(|(name, _)| *name == "authorization") {
+            continue;
+        }
+        let expected = outcome(&replica.check(&case.method, &case.path, &headers).await);
+        let (method, path) = (format!("--method={}", case.method), format!("--path={}", case.path));
+        let words = ["check", &method, &path, "--host=gateway", "--output=json"];
+        let mut ways = vec![(words.to_vec(), token)];
+        let id = world.tokens.verify(token).map(|token| format!("--pat-id={}", token.id));
+        if let Some(id) = id.as_ref().filter(|_| expected.1 != "invalid_token") {
+            ways.push(([&words[..], &[id]].concat(), ""));
+        }
+        for (words, stdin) in ways {
+            count += 1;
+            let ran = cli.feed_words(&words, stdin);
+            let told: Value = serde_json::from_str(&ran.stdout).unwrap_or_default();
+            let steps = told["steps"].as_array().cloned().unwrap_or_default();
+            let failed = steps.iter().filter(|step| step["passed"] == false).count();
+            let code = match expected.0 {
+                200 => [0, 0],
+                _ => [3, 4],
+            };
+            let consistent = told["status"] == expected.0
+                && told["code"] == expected.1.as_str()
+                && code.contains(&ran.code)
+                && failed == usize::from(expected.0 != 200)
+                && steps.last().is_some_and(|step| step["step"] != "decision");
+            if !consistent {
+                wrong.push(format!("{}: expected {expected:?}, got {ran:?}", case.name));
+            }
+        }
+    }
+    assert!(count >= 250, "only {count} were asked about");
+    assert!(wrong.is_empty(), "{} of {count}:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 pub(crate) async fn every_mutation_of_a_token_is_refused(suite: Arc<Suite>) {

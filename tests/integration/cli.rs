@@ -2,6 +2,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod caches;
+pub(crate) mod check;
 pub(crate) mod demo;
 pub(crate) mod errors;
 pub(crate) mod keyring;
@@ -75,14 +76,19 @@ impl<'s> Cli<'s> {
     /// Runs a command with something on its standard input. The words of `command` are separated
     /// by spaces.
     pub(crate) fn feed(&self, command: &str, stdin: &str) -> Ran {
-        let mut process = assert_cmd::Command::from_std(self.process(command));
+        self.feed_words(&command.split_whitespace().collect::<Vec<_>>(), stdin)
+    }
+
+    /// The same, for words that hold spaces or nothing.
+    pub(crate) fn feed_words(&self, words: &[&str], stdin: &str) -> Ran {
+        let mut process = assert_cmd::Command::from_std(self.process(words));
         let output = process.write_stdin(stdin).timeout(PATIENCE).output().unwrap();
-        self.finish(command, output)
+        self.finish(&words.join(" "), output)
     }
 
     /// Starts a command; [`Self::finish`] is for what comes of it.
     pub(crate) fn spawn(&self, command: &str) -> Child {
-        let mut process = self.process(command);
+        let mut process = self.process(&command.split_whitespace().collect::<Vec<_>>());
         let process = process.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         process.spawn().unwrap()
     }
@@ -95,14 +101,14 @@ impl<'s> Cli<'s> {
         ran
     }
 
-    fn process(&self, command: &str) -> Command {
+    fn process(&self, words: &[&str]) -> Command {
         let mut process = Command::new(env!("CARGO_BIN_EXE_patgate"));
         for (name, _) in env::vars_os() {
             if name.to_string_lossy().starts_with("PATGATE_") {
                 process.env_remove(name);
             }
         }
-        process.envs(&self.env).args(command.split_whitespace());
+        process.envs(&self.env).args(words);
         process
     }
 

@@ -454,3 +454,29 @@ pub(crate) async fn mistakes_in_tables_are_told_before_serving(suite: Arc<Suite>
     let schema: Value = serde_json::from_str(&cli.ok("api schema")).unwrap();
     assert_eq!(schema["title"], "An API that patgate protects");
 }
+
+/// Host, table and the status of each are what the command goes by, too.
+pub(crate) async fn each_is_explained_as_it_answers(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let apis = project("deploy/apis");
+    let cli = Cli::of(&world).with("apis", &apis);
+    let mut count = 0;
+    for case in cases(&world).await {
+        let Some(token) = case.authorization.as_deref().and_then(|it| it.strip_prefix("Bearer "))
+        else {
+            continue;
+        };
+        count += 1;
+        let (method, path) = (format!("--method={}", case.method), format!("--path={}", case.path));
+        let host = format!("--host={}", case.host);
+        let ran = cli.feed_words(&["check", &method, &path, &host, "--output=json"], token);
+        let told: Value = serde_json::from_str(&ran.stdout).unwrap();
+        let status = match case.expected {
+            Answer::Passes(_) => 200,
+            Answer::Refused(status, ..) => status,
+        };
+        assert_eq!(told["status"], status, "{} {} {}: {told:#}", case.host, method, path);
+        assert_eq!(ran.code == 0, status == 200, "{ran:#?}");
+    }
+    assert!(count >= 20, "only {count} were asked about");
+}

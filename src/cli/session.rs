@@ -12,7 +12,6 @@ use super::{
 use crate::{
     clock::Clock,
     config::{Config, Mistakes, Purpose, Sources},
-    feed::Feed,
     postgres::Postgres,
     resolve, schema,
     store::{Actor, Changed, Store},
@@ -31,7 +30,6 @@ pub(super) struct Session {
 pub(super) struct Admin {
     pub(super) store: Store,
     pub(super) config: Config,
-    pool: PgPool,
 }
 
 impl Session {
@@ -57,7 +55,7 @@ impl Session {
         let pool = self.pool.get_or_init(|| pool);
         schema::check(pool).await?;
         let store = Store::new(pool.clone(), self.actor.clone());
-        Ok(Admin { store, config, pool: pool.clone() })
+        Ok(Admin { store, config })
     }
 
     /// Says goodbye to Postgres. A connection that just ends costs a pooler one to the server.
@@ -75,9 +73,8 @@ impl Admin {
 
     /// Asks Postgres as the service does, its look-ups included.
     pub(super) fn postgres(&self, clock: &Arc<Clock>) -> Postgres {
-        let (timeout, feed) = (self.config.postgres.query_timeout, Arc::new(Feed::default()));
-        let metrics = Metrics::new(&mut Registry::default());
-        Postgres::new(self.pool.clone(), timeout, Arc::clone(clock), feed, metrics)
+        let (feed, metrics) = (Arc::default(), Metrics::new(&mut Registry::default()));
+        Postgres::new(&self.config.postgres, Arc::clone(clock), feed, metrics)
     }
 
     /// Deletes what a change has outdated in Redis. Replicas hold copies in memory for

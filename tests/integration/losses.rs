@@ -181,7 +181,8 @@ pub(crate) async fn connections_that_lead_nowhere_are_given_up(suite: Arc<Suite>
     let fleet = Fleet::of(&world, 1, &settings).await;
     let replica = &fleet.0[0];
     let (hot, cold) = (reader(&world).await, reader(&world).await);
-    fleet.all_answer(&hot, MODELS, 200).await;
+    // A loaded machine may take longer than the deadline.
+    eventually("the hot token", async || answer(replica, &hot, MODELS).await == 200).await;
     // So that all connections stand: replies come late, and one look-up does not wait for another.
     proxy.set(Mode::Delay(Duration::from_millis(100)));
     let before = proxy.accepted();

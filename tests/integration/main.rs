@@ -70,7 +70,7 @@ macro_rules! tests {
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Tests wait for servers more than they compute.
-    arguments.test_threads.get_or_insert(4);
+    arguments.test_threads.get_or_insert(3);
     let suite = Arc::new(Suite::launch());
     let mut trials = tests![
         &suite,

@@ -32,6 +32,7 @@
 //! record had left when the two were compared. And a change carries the id of its own top-level
 //! transaction, so it becomes visible together with what it describes, however late that commits.
 
+mod follower;
 mod leader;
 mod lease;
 #[cfg(test)]

@@ -1,15 +1,15 @@
 //! The process: start, health, drain, and messages on the wire that no Envoy would send.
 
-use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
-use serde_json::{Value, json};
+use serde_json::json;
 use tonic::transport::Channel;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::{
-    harness::{Replica, Suite, outcome},
-    http,
+    harness::{Suite, outcome},
+    http, process,
     tiers::{eventually, reader, status},
 };
 
@@ -25,33 +25,10 @@ pub(crate) async fn drains_before_it_ends(suite: Arc<Suite>) {
     const SERVING: i32 = 1;
     const NOT_SERVING: i32 = 2;
     let world = suite.world().await;
-    let process = suite.stack.start(
-        "process",
-        json!({
-            "argv": [env!("CARGO_BIN_EXE_patgate"), "serve"],
-            "name": "patgate",
-            "env": {
-                "PATGATE_POSTGRES_URL": suite.postgres_url("server", &world.database),
-                "PATGATE_REDIS_URL": world.redis_url,
-                "PATGATE_KEYRING_FILE": world.keyring_file,
-                "PATGATE_LISTEN_GRPC": "127.0.0.1:0",
-                "PATGATE_LISTEN_HTTP": "127.0.0.1:0",
-                "PATGATE_DRAIN_DELAY": "2s",
-            },
-        }),
-    );
-    let listening = || -> Option<(SocketAddr, SocketAddr)> {
-        let log = fs::read_to_string(&process.log).ok()?;
-        let line = log.lines().find(|line| line.contains("\"listening\""))?;
-        let line: Value = serde_json::from_str(line).ok()?;
-        let address = |of: &str| line[of].as_str()?.parse().ok();
-        Some((address("grpc")?, address("http")?))
-    };
-    eventually("patgate to listen", async || listening().is_some()).await;
-    let (grpc, http) = listening().unwrap();
-    let replica = Replica::at(grpc, http);
+    let process = process::serve(&world, &["drain.delay=2s"]).await;
+    let (replica, process) = (process.replica, process.server);
+    let (grpc, http) = (replica.grpc, replica.http);
     let ready = async || http::send(http.port(), "GET", "/readyz", &[], "").await.status;
-    eventually("patgate to be ready", async || ready().await == 200).await;
     assert_eq!(http::send(http.port(), "GET", "/livez", &[], "").await.status, 200);
     assert_eq!(health(grpc).await, SERVING);
     let token = reader(&world).await;

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::{
     cli::Cli,
     harness::{Replica, Suite, World, outcome},
-    http,
+    http, process,
     stack::project,
     tiers::eventually,
 };
@@ -412,22 +412,9 @@ pub(crate) async fn a_hangup_reads_the_tables_again(suite: Arc<Suite>) {
     let world = suite.world().await;
     let file = suite.dir.path().join(format!("{}.api.yaml", world.database));
     fs::write(&file, table("one")).unwrap();
-    let process = suite.stack.start(
-        "process",
-        json!({
-            "argv": [env!("CARGO_BIN_EXE_patgate"), "serve"],
-            "name": "patgate",
-            "env": {
-                "PATGATE_POSTGRES_URL": suite.postgres_url("server", &world.database),
-                "PATGATE_KEYRING_FILE": world.keyring_file,
-                "PATGATE_LISTEN_GRPC": "127.0.0.1:0",
-                "PATGATE_LISTEN_HTTP": "127.0.0.1:0",
-                "PATGATE_APIS": file,
-            },
-        }),
-    );
+    let setting = format!("apis={}", file.display());
+    let process = process::serve(&world, &[&setting]).await.server;
     let log = || fs::read_to_string(&process.log).unwrap_or_default();
-    eventually("patgate to listen", async || log().contains("\"listening\"")).await;
     // Nothing has changed: without being asked it would not.
     suite.stack.signal(&process, "HUP");
     eventually("the tables to be read", async || log().contains("API tables reloaded")).await;

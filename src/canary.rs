@@ -64,7 +64,7 @@ impl Canary {
 
     async fn round(&mut self) -> &'static str {
         // So that memory holds what is about to become wrong.
-        let _ = self.principals.get(&self.id).await;
+        let _ = self.principals.get(&self.id, Tick::now()).await;
         let sent = Tick::now();
         let revoked = match self.flip().await {
             Ok(revoked) => revoked,
@@ -98,7 +98,9 @@ impl Canary {
 
     /// A look-up without an answer shows nothing.
     async fn shows(&self, revoked: bool) -> bool {
-        let known = self.principals.get(&self.id).await;
-        known.is_ok_and(|known| known.value.is_some_and(|canary| canary.revoked == revoked))
+        let known = self.principals.get(&self.id, Tick::now()).await;
+        known.is_ok_and(|(known, _)| {
+            known.value.as_ref().is_some_and(|canary| canary.revoked == revoked)
+        })
     }
 }

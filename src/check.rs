@@ -1,9 +1,12 @@
 //! The Authorization service: parse → resolve → decide → respond.
 
-use std::{borrow::Cow, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow, future::Future, panic::AssertUnwindSafe, pin::pin, sync::Arc, task::Poll,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
-use futures_util::FutureExt;
+use futures_util::{FutureExt, poll};
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -36,8 +39,12 @@ pub(crate) struct Checker {
 }
 
 impl Checker {
-    /// Decides about a request, whichever edge it came by.
-    pub(crate) async fn check<'a, H>(&self, parts: &Parts<'a, H>) -> (Decision, Manner)
+    /// Decides about a request that came at `started`, whichever edge it came by.
+    pub(crate) async fn check<'a, H>(
+        &self,
+        parts: &Parts<'a, H>,
+        started: Tick,
+    ) -> (Decision, Manner)
     where
         H: Fn(&str) -> Option<&'a str>,
     {
@@ -47,13 +54,16 @@ impl Checker {
             Err(rejected) => return (Decision::Deny(rejected.refusal.into()), rejected.manner),
         };
         let manner = request.manner;
-        let decided = timeout(self.deadline, self.decide(&request, parts)).await;
-        let denial = match decided {
-            Ok(Ok(permit)) => return (permit, manner),
-            Ok(Err(denial)) => denial,
-            Err(_) => Refusal::Unavailable.into(),
+        let mut decided = pin!(self.decide(&request, parts, started));
+        // Known at once, it needs no timer.
+        let decided = match poll!(decided.as_mut()) {
+            Poll::Ready(decided) => decided,
+            Poll::Pending => match timeout(self.deadline, decided).await {
+                Ok(decided) => decided,
+                Err(_) => Err(Refusal::Unavailable.into()),
+            },
         };
-        (Decision::Deny(denial), manner)
+        (decided.unwrap_or_else(Decision::Deny), manner)
     }
 
     /// A stage that cannot be decided ends the check: nothing after it is asked.
@@ -61,19 +71,19 @@ impl Checker {
         &self,
         request: &AuthRequest<'_>,
         parts: &Parts<'a, H>,
+        started: Tick,
     ) -> Result<Decision, Denial>
     where
         H: Fn(&str) -> Option<&'a str>,
     {
         let action = request.action.as_ref();
-        let known = self.resolver.principals.get(&request.token.id).await?;
-        let tick = Tick::now();
+        let (known, tick) = self.resolver.principals.get(&request.token.id, started).await?;
         let now = self.clock.now(tick).ok_or(Unavailable)?;
         let principal = decide::authenticate(&request.token, known.value.as_deref(), now)?;
         // Whatever it may do: its owner, or a thief, has used it.
         self.last_uses.note(principal.token, &known.noted, tick);
         let (action, reference) = decide::domain_of(principal, action)?;
-        let domain = self.resolver.domains.get(&reference).await?;
+        let (domain, _) = self.resolver.domains.get(&reference, tick).await?;
         let read = |form| parts.model(form);
         decide::authorize(principal, action, domain.value.as_ref(), read).map(Decision::Allow)
     }
@@ -111,7 +121,7 @@ impl GrpcEdge {
             Some(http) => {
                 let HttpRequest { method, host: authority, path: target, body, .. } = http;
                 let parts = Parts { method, authority, target, header, body };
-                guard(&checker.metrics, checker.check(&parts), Manner::default()).await
+                guard(&checker.metrics, checker.check(&parts, started), Manner::default()).await
             }
             None => {
                 let refusal = Refusal::BadRequest(Malformed::Message);
@@ -149,7 +159,7 @@ mod tests {
         operation::{EntityType, Operation},
         postgres::Postgres,
         principal::{DomainGrants, Principal, UserId},
-        resolve::{Found, Freshness, Load, Memory, Shared, Tiers, postgres::lookups},
+        resolve::{Found, Freshness, Load, Memory, Renewal, Shared, Tiers, postgres::lookups},
         token::{Prefixes, TokenId, VerifiedToken},
         writer::Writer,
     };
@@ -174,6 +184,7 @@ mod tests {
             stamp,
             checked: Checked::default(),
             noted: Noted::default(),
+            renewal: Renewal::default(),
         }
     }
 
@@ -206,10 +217,10 @@ mod tests {
         let stamp = Arc::new(Stamp { server, snapshot: "10:10:".parse().unwrap() });
         feed.meet(&stamp, now).unwrap();
         let principals = Memory::new(1 << 20, 10, freshness);
-        principals.insert(token.id, found(principal, now, moment, &stamp), &freshness);
+        principals.insert(token.id, Arc::new(found(principal, now, moment, &stamp)));
         let domains = Memory::new(1 << 20, 10, freshness);
         let reference = DomainRef::Slug(domain.slug.clone());
-        domains.insert(reference, found(domain, now, moment, &stamp), &freshness);
+        domains.insert(reference, Arc::new(found(domain, now, moment, &stamp)));
 
         let nowhere = config::Postgres {
             url: "postgres://127.0.0.1:1/none".into(),
@@ -252,7 +263,7 @@ mod tests {
         let (method, authority) = ("GET", "gateway");
         let parts = Parts { method, authority, target: path, header, body: b"" };
         // Polled once: whoever had to wait for anything would not be ready.
-        let (decision, _) = checker.check(&parts).now_or_never()?;
+        let (decision, _) = checker.check(&parts, Tick::now()).now_or_never()?;
         Some((decision.outcome(), decision.code()))
     }
 

@@ -1,7 +1,7 @@
 //! How a check travels: the bytes of a `CheckRequest` in, without a copy or an allocation.
 //!
-//! Envoy's message holds some fifteen headers in a map; a check needs two or three. So a header is
-//! looked for among the bytes when it is asked for, and what nobody asks for is stepped over.
+//! Envoy's message holds some fifteen headers in a map; a check needs two. Those are noticed while
+//! the message is stepped through once; another one is looked for when it is asked for.
 //!
 //! Where the wire format leaves a choice, there is one meaning or none: a message that occurs twice
 //! would be merged by other decoders, and is refused here, as groups are.
@@ -16,6 +16,8 @@ pub(crate) struct HttpRequest<'a> {
     pub(crate) path: &'a str,
     /// As bytes, as far as Envoy shows it.
     pub(crate) body: &'a [u8],
+    authorization: Option<&'a [u8]>,
+    request_id: Option<&'a [u8]>,
     /// The message itself, in which every field has been stepped over once.
     message: &'a [u8],
 }
@@ -43,33 +45,47 @@ impl<'a> HttpRequest<'a> {
         }
         let (mut method, mut host, mut path) = ("", "", "");
         let mut body: &[u8] = &[];
+        let (mut authorization, mut request_id) = (None, None);
         let mut fields = Fields(at);
         while let Some(field) = fields.next()? {
             match field {
+                (HEADERS, Value::Bytes(entry)) => match pair(entry)? {
+                    (b"authorization", value) => authorization = Some(value),
+                    (b"x-request-id", value) => request_id = Some(value),
+                    _ => {}
+                },
                 (METHOD, Value::Bytes(text)) => method = str::from_utf8(text).ok()?,
                 (HOST, Value::Bytes(text)) => host = str::from_utf8(text).ok()?,
                 (PATH, Value::Bytes(text)) => path = str::from_utf8(text).ok()?,
-                (HEADERS, Value::Bytes(entry)) => drop(pair(entry)?),
                 (RAW_BODY, Value::Bytes(bytes)) => body = bytes,
                 (METHOD | HOST | PATH | HEADERS | RAW_BODY, Value::Number) => return None,
                 _ => {}
             }
         }
-        Some(Self { method, host, path, body, message: at })
+        Some(Self { method, host, path, body, authorization, request_id, message: at })
     }
 
     /// A header by its lower-case name. Of several, as nobody sends them, the last one counts.
     pub(crate) fn header(&self, name: &str) -> Option<&'a str> {
+        let value = match name {
+            "authorization" => self.authorization,
+            "x-request-id" => self.request_id,
+            _ => self.find(name.as_bytes()),
+        };
+        str::from_utf8(value?).ok()
+    }
+
+    fn find(&self, name: &[u8]) -> Option<&'a [u8]> {
         let (mut fields, mut found) = (Fields(self.message), None);
         while let Some(Some((number, value))) = fields.next() {
             if let (HEADERS, Value::Bytes(entry)) = (number, value)
                 && let Some((key, value)) = pair(entry)
-                && key == name.as_bytes()
+                && key == name
             {
                 found = Some(value);
             }
         }
-        str::from_utf8(found?).ok()
+        found
     }
 }
 
@@ -95,7 +111,28 @@ fn only(bytes: &[u8], number: u32) -> Option<&[u8]> {
 }
 
 /// The key and the value of an entry of a map of strings.
+#[inline]
 fn pair(entry: &[u8]) -> Option<(&[u8], &[u8])> {
+    usual_pair(entry).or_else(|| any_pair(entry))
+}
+
+/// As every encoder writes it: a short key, then the value, then nothing.
+#[inline]
+fn usual_pair(entry: &[u8]) -> Option<(&[u8], &[u8])> {
+    const TAGS: [u8; 2] = [(KEY << 3 | 2) as u8, (VALUE << 3 | 2) as u8];
+    let [key_tag, key_length @ ..0x80, rest @ ..] = entry else { return None };
+    let (key, rest) = rest.split_at_checked(usize::from(*key_length))?;
+    let (value_tag, length, value) = match rest {
+        [tag, length @ ..0x80, value @ ..] => (tag, usize::from(*length), value),
+        [tag, low, high @ ..0x80, value @ ..] => {
+            (tag, usize::from(low & 0x7f) | usize::from(*high) << 7, value)
+        }
+        _ => return None,
+    };
+    ([*key_tag, *value_tag] == TAGS && value.len() == length).then_some((key, value))
+}
+
+fn any_pair(entry: &[u8]) -> Option<(&[u8], &[u8])> {
     let (mut key, mut text): (&[u8], &[u8]) = (&[], &[]);
     let mut fields = Fields(entry);
     while let Some(field) = fields.next()? {
@@ -115,6 +152,7 @@ struct Fields<'a>(&'a [u8]);
 impl<'a> Fields<'a> {
     /// The next field and its number, `None` at the end; nothing at all where it is malformed.
     #[expect(clippy::option_option, reason = "`?` for what is malformed, `while let` for the end")]
+    #[inline]
     fn next(&mut self) -> Option<Option<(u32, Value<'a>)>> {
         if self.0.is_empty() {
             return Some(None);
@@ -146,14 +184,27 @@ impl<'a> Fields<'a> {
         Some(Some((number, value)))
     }
 
+    #[inline]
     fn take(&mut self, length: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         Some(taken)
     }
 
-    /// Seven bits a byte, the lowest first, in at most ten bytes.
+    /// Field numbers and most lengths are below 128: one byte.
+    #[inline]
     fn varint(&mut self) -> Option<u64> {
+        match self.0 {
+            [byte @ ..0x80, rest @ ..] => {
+                self.0 = rest;
+                Some(u64::from(*byte))
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    /// Seven bits a byte, the lowest first, in at most ten bytes.
+    fn long_varint(&mut self) -> Option<u64> {
         let mut number = 0;
         for (index, byte) in self.0.iter().enumerate().take(10) {
             // The tenth holds the highest bit alone.

@@ -45,7 +45,7 @@ mod tests;
 
 use std::{
     sync::{
-        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{
             AtomicI64, AtomicU64,
             Ordering::{AcqRel, Acquire, Release},
@@ -67,12 +67,12 @@ use crate::{clock::Tick, snapshot::Snapshot};
 const UNCHECKED: u64 = u64::MAX;
 
 /// Up to which version of the record a finding is known to hold. Clones share it.
-#[derive(Clone, Debug)]
-pub(crate) struct Checked(Arc<AtomicU64>);
+#[derive(Debug)]
+pub(crate) struct Checked(AtomicU64);
 
 impl Default for Checked {
     fn default() -> Self {
-        Self(Arc::new(AtomicU64::new(UNCHECKED)))
+        Self(AtomicU64::new(UNCHECKED))
     }
 }
 

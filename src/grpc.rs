@@ -2,14 +2,18 @@
 //!
 //! A check is one message each way, and nearly always answered at once from memory. Through a
 //! general framework it costs several times of what deciding does: a task for each stream, boxed
-//! futures and bodies, layers that look at every request. Here the stream's future is polled where
-//! its request was read, and becomes a task only if it has to wait.
+//! futures and bodies, layers that look at every request. Here the futures of all streams that were
+//! read at once are polled at once, and one becomes a task only if it has to wait. Their answers
+//! leave together.
+
+mod batch;
+mod stream;
 
 use std::{
     convert::Infallible,
     future::Future,
     pin::{Pin, pin},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -17,8 +21,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Either};
 use hyper::{
-    body::{Body, Frame, Incoming, SizeHint},
-    rt::Executor,
+    body::{Body, Frame, Incoming},
     server::conn::http2,
     service::Service,
 };
@@ -30,6 +33,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::{codegen::Service as _, service::Routes};
 
+use self::{batch::Batch, stream::Unvectored};
 use crate::{check::GrpcEdge, response::Answer};
 
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
@@ -66,7 +70,8 @@ impl Grpc {
         max_age: Duration,
         closing: CancellationToken,
     ) {
-        let mut http = http2::Builder::new(InPlace);
+        let batch = Batch::default();
+        let mut http = http2::Builder::new(batch.clone());
         http.timer(TokioTimer::new())
             .auto_date_header(false)
             .keep_alive_interval(KEEP_ALIVE)
@@ -75,15 +80,17 @@ impl Grpc {
             .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
             .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
             .max_local_error_reset_streams(MAX_RESET_STREAMS);
-        let mut connection = pin!(http.serve_connection(TokioIo::new(stream), self));
+        let connection = http.serve_connection(TokioIo::new(Unvectored(stream)), self);
+        let mut connection = pin!(connection);
         tokio::select! {
+            biased;
             // What a client does to its own connection is its own business.
-            _ = connection.as_mut() => return,
+            _ = batch.serve(connection.as_mut()) => return,
             () = closing.cancelled() => {}
             () = sleep(max_age) => {}
         }
         connection.as_mut().graceful_shutdown();
-        let _ = connection.await;
+        let _ = batch.serve(connection).await;
     }
 }
 
@@ -175,26 +182,5 @@ impl Body for Reply {
 
     fn is_end_stream(&self) -> bool {
         matches!(self, Self::End)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(match self {
-            Self::Message(message) => message.len() as u64,
-            Self::Status | Self::End => 0,
-        })
-    }
-}
-
-/// Runs a future where it is, and makes a task of it only if it is not ready at once.
-#[derive(Clone)]
-struct InPlace;
-
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for InPlace {
-    fn execute(&self, future: F) {
-        let mut future = Box::pin(future);
-        // Whoever is woken too early is polled again by the task.
-        if future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
-            tokio::spawn(future);
-        }
     }
 }

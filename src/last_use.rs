@@ -7,10 +7,7 @@
 
 use std::{
     fmt::Write as _,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicI64, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -35,13 +32,13 @@ const GATHER: Duration = Duration::from_secs(2);
 /// the time that a note may have waited less often than that, so that each note finds it due.
 const NOTE_EVERY: Duration = Duration::from_secs(60).saturating_add(GATHER);
 
-/// When a use of an entry was last noted. Clones share it.
-#[derive(Clone, Debug)]
-pub(crate) struct Noted(Arc<AtomicI64>);
+/// When a use of an entry was last noted.
+#[derive(Debug)]
+pub(crate) struct Noted(AtomicI64);
 
 impl Default for Noted {
     fn default() -> Self {
-        Self(Arc::new(AtomicI64::new(i64::MIN)))
+        Self(AtomicI64::new(i64::MIN))
     }
 }
 

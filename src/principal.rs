@@ -39,6 +39,8 @@ pub struct Principal {
     pub owner_enabled: bool,
     /// One entry a domain that a scope of the token names, in the order of their ids.
     grants: Vec<DomainGrants>,
+    /// Where they are, in the order of their slugs.
+    by_slug: Vec<u32>,
 }
 
 impl Principal {
@@ -53,7 +55,9 @@ impl Principal {
         mut grants: Vec<DomainGrants>,
     ) -> Self {
         grants.sort_unstable_by_key(|grant| grant.domain);
-        Self { token, digest, expires_at, revoked, owner, owner_enabled, grants }
+        let mut by_slug: Vec<u32> = (0..).take(grants.len()).collect();
+        by_slug.sort_unstable_by_key(|at| &grants[*at as usize].slug);
+        Self { token, digest, expires_at, revoked, owner, owner_enabled, grants, by_slug }
     }
 
     /// What the token's scopes and its owner's roles say about a domain; nothing when no scope
@@ -67,7 +71,10 @@ impl Principal {
     pub fn names(&self, reference: &DomainRef) -> bool {
         match reference {
             DomainRef::Id(id) => self.grants_in(*id).is_some(),
-            DomainRef::Slug(slug) => self.grants.iter().any(|grant| grant.slug == *slug),
+            DomainRef::Slug(slug) => {
+                let named = |at: &u32| self.grants.get(*at as usize).map(|grant| &grant.slug);
+                self.by_slug.binary_search_by_key(&Some(slug), named).is_ok()
+            }
         }
     }
 
@@ -83,7 +90,8 @@ impl Principal {
 
     /// Bytes this principal occupies, for the bound of the memory tier.
     pub(crate) fn size(&self) -> usize {
-        size_of::<Self>() + self.grants.iter().map(DomainGrants::size).sum::<usize>()
+        let slugs = size_of_val(self.by_slug.as_slice());
+        size_of::<Self>() + slugs + self.grants.iter().map(DomainGrants::size).sum::<usize>()
     }
 }
 
@@ -186,6 +194,35 @@ mod tests {
             grants.add_scope(*entity_type, entity, *operation);
         }
         grants
+    }
+
+    #[test]
+    fn a_domain_is_named_by_id_and_by_slug() {
+        let grants = |id, slug: &str| {
+            DomainGrants::new(
+                DomainId(Uuid::from_u128(id)),
+                slug.parse().unwrap(),
+                Default::default(),
+            )
+        };
+        let names = [(3, "ab"), (1, "zz"), (2, "mm"), (9, "aa")];
+        let principal = Principal::new(
+            TokenId(Uuid::nil()),
+            TokenDigest::from_bytes([0; 32]),
+            Moment(0),
+            false,
+            UserId(Uuid::nil()),
+            true,
+            names.map(|(id, slug)| grants(id, slug)).to_vec(),
+        );
+        for (id, slug) in names {
+            assert!(principal.names(&DomainRef::Id(DomainId(Uuid::from_u128(id)))), "{id}");
+            assert!(principal.names(&DomainRef::Slug(slug.parse().unwrap())), "{slug}");
+        }
+        assert!(!principal.names(&DomainRef::Id(DomainId(Uuid::from_u128(4)))));
+        for slug in ["a0", "ac", "n0", "zzz"] {
+            assert!(!principal.names(&DomainRef::Slug(slug.parse().unwrap())), "{slug}");
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod load;
 mod memory;
 pub(crate) mod postgres;
 pub(crate) mod redis;
+mod renewal;
 
 use std::{fmt::Display, hash::Hash, sync::Arc, time::Duration};
 
@@ -25,7 +26,7 @@ use prometheus_client::metrics::counter::Counter;
 use serde::{Serialize, de::DeserializeOwned};
 
 use self::{batch::Unanswered, flight::Flights, postgres::Lookup, redis::Redis};
-pub(crate) use self::{load::Load, memory::Memory};
+pub(crate) use self::{load::Load, memory::Memory, renewal::Renewal};
 use crate::{
     clock::{Clock, Moment, Tick},
     domain::{Domain, DomainRef},
@@ -114,19 +115,8 @@ pub(crate) struct Found<V> {
     pub(crate) checked: Checked,
     /// When a use of it was last noted.
     pub(crate) noted: Noted,
-}
-
-impl<V> Clone for Found<V> {
-    fn clone(&self) -> Self {
-        Self {
-            value: self.value.clone(),
-            as_of: self.as_of,
-            verified: self.verified,
-            stamp: Arc::clone(&self.stamp),
-            checked: self.checked.clone(),
-            noted: self.noted.clone(),
-        }
-    }
+    /// When a use of it last renewed it behind the answer.
+    pub(crate) renewal: Renewal,
 }
 
 /// How old knowledge may be.
@@ -154,7 +144,7 @@ pub(crate) struct Tiers<K: Kind> {
     memory: Memory<K>,
     /// Of what memory knows to be there.
     hits: Counter,
-    flights: Flights<K::Key, Found<K::Value>>,
+    flights: Flights<K::Key, Arc<Found<K::Value>>>,
     postgres: Lookup<K>,
     shared: Shared,
 }
@@ -175,32 +165,35 @@ impl<K: Kind> Tiers<K> {
         Arc::new(Self { memory, hits, flights: Flights::default(), postgres, shared })
     }
 
-    /// What is under `key`. Answered from memory, the future is ready at its first poll.
+    /// What is under `key`, asked for at `now`, and when that was known: at once from memory, and
+    /// then the future is ready at its first poll.
     pub(crate) async fn get(
         self: &Arc<Self>,
         key: &K::Key,
-    ) -> Result<Found<K::Value>, Unavailable> {
-        let now = Tick::now();
-        if let Some(hit) = self.memory.get(key)
-            && let Some(known) = self.usable(key, &hit.found, now)
+        now: Tick,
+    ) -> Result<(Arc<Found<K::Value>>, Tick), Unavailable> {
+        if let Some(found) = self.memory.get(key)
+            && let Some(known) = self.usable(key, &found, now)
         {
-            match hit.found.value {
+            match found.value {
                 Some(_) => drop(self.hits.inc()),
                 None => self.count("memory", "negative"),
             }
-            if hit.wants_refresh(now, known) {
+            let max_staleness = self.shared.freshness.max_staleness;
+            if found.value.is_some() && found.renewal.due(found.as_of, known, now, max_staleness) {
                 // Nobody waits for it; when it fails, the next use after a while tries again.
-                drop(self.look_up(key, now.before(self.shared.freshness.max_staleness / 4)));
+                drop(self.look_up(key, now.before(max_staleness / 4)));
             }
-            return Ok(hit.found);
+            return Ok((found, now));
         }
         for _ in 0..ATTEMPTS {
             let oldest = Tick::now().before(self.shared.freshness.max_staleness);
             let found = self.look_up(key, oldest)?.await?;
             // What was true after we were asked is an answer, however short the bounds.
-            let bound = |known| known >= now || self.within_bound(&found, known, Tick::now());
+            let answered = Tick::now();
+            let bound = |known| known >= now || self.within_bound(&found, known, answered);
             if self.holds_as_of(key, &found).is_some_and(bound) {
-                return Ok(found);
+                return Ok((found, answered));
             }
         }
         Err(Unavailable)
@@ -236,15 +229,16 @@ impl<K: Kind> Tiers<K> {
         self: &Arc<Self>,
         key: &K::Key,
         oldest: Tick,
-    ) -> Result<flight::Waiter<Found<K::Value>>, Unavailable> {
+    ) -> Result<flight::Waiter<Arc<Found<K::Value>>>, Unavailable> {
         let tiers = Arc::clone(self);
         let joined = self.flights.join(key, |key| async move { tiers.fill(key, oldest).await });
         joined.inspect_err(|Unavailable| self.count("postgres", Unanswered::Shed.result()))
     }
 
-    async fn fill(&self, key: K::Key, oldest: Tick) -> Result<Found<K::Value>, Unavailable> {
+    async fn fill(&self, key: K::Key, oldest: Tick) -> Result<Arc<Found<K::Value>>, Unavailable> {
         let Shared { redis, freshness, .. } = &self.shared;
         if let Some(found) = self.ask_redis(&key, oldest).await {
+            let found = Arc::new(found);
             self.keep(key, &found);
             return Ok(found);
         }
@@ -253,6 +247,7 @@ impl<K: Kind> Tiers<K> {
             Unavailable
         })?;
         self.count("postgres", found.result());
+        let found = Arc::new(found);
         self.keep(key.clone(), &found);
         if let Some(redis) = redis {
             let ttl = if found.value.is_some() { REDIS_TTL } else { freshness.negative_ttl };
@@ -261,9 +256,9 @@ impl<K: Kind> Tiers<K> {
         Ok(found)
     }
 
-    fn keep(&self, key: K::Key, found: &Found<K::Value>) {
-        let Shared { freshness, metrics, .. } = &self.shared;
-        self.memory.insert(key, found.clone(), freshness);
+    fn keep(&self, key: K::Key, found: &Arc<Found<K::Value>>) {
+        let metrics = &self.shared.metrics;
+        self.memory.insert(key, Arc::clone(found));
         let (values, negatives) = self.memory.counts();
         metrics.held(K::NAME, "value", values);
         metrics.held(K::NAME, "negative", negatives);
@@ -282,6 +277,7 @@ impl<K: Kind> Tiers<K> {
                 stamp: Arc::new(entry.stamp),
                 checked: Checked::default(),
                 noted: Noted::default(),
+                renewal: Renewal::default(),
             };
             let known = self.usable(key, &found, now).filter(|known| *known >= oldest);
             known.map(|_| found).ok_or("stale")

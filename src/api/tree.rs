@@ -3,6 +3,9 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
+use memchr::memchr;
+
 use super::template::{Segment, Template};
 
 /// Values under path templates.
@@ -14,7 +17,7 @@ pub(super) struct Tree<T> {
 
 #[derive(Debug)]
 struct Node<T> {
-    literals: HashMap<Box<str>, usize>,
+    literals: HashMap<Box<str>, usize, RandomState>,
     parameter: Option<usize>,
     /// Of templates that end here.
     here: Vec<T>,
@@ -30,7 +33,7 @@ impl<T> Default for Tree<T> {
 
 impl<T> Node<T> {
     fn new() -> Self {
-        Self { literals: HashMap::new(), parameter: None, here: Vec::new(), beyond: Vec::new() }
+        Self { literals: HashMap::default(), parameter: None, here: Vec::new(), beyond: Vec::new() }
     }
 }
 
@@ -134,8 +137,8 @@ impl<T> Node<T> {
 }
 
 fn first(rest: &str) -> (&str, Option<&str>) {
-    match rest.split_once('/') {
-        Some((segment, after)) => (segment, Some(after)),
+    match memchr(b'/', rest.as_bytes()) {
+        Some(at) => (&rest[..at], Some(&rest[at + 1..])),
         None => (rest, None),
     }
 }

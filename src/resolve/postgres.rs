@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    Domains, Found, Kind, Load, Principals, Unavailable,
+    Domains, Found, Kind, Load, Principals, Renewal, Unavailable,
     batch::{Batcher, Unanswered},
 };
 use crate::{
@@ -139,6 +139,7 @@ impl Reply {
             stamp: Arc::clone(&self.stamp),
             checked: Checked::default(),
             noted: Noted::default(),
+            renewal: Renewal::default(),
         })
     }
 }

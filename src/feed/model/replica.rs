@@ -41,7 +41,7 @@ pub(super) fn tick(at: i64) -> Tick {
 }
 
 fn checked(version: u64) -> Checked {
-    Checked(Arc::new(AtomicU64::new(version)))
+    Checked(AtomicU64::new(version))
 }
 
 impl Replica {

@@ -30,6 +30,7 @@ use crate::{
     clock::{Clock, Moment, Tick},
     domain::{Domain, DomainRef},
     feed::{Checked, Feed, Stamp, Subject},
+    keyring::KeyRing,
     last_use::Noted,
     principal::Principal,
     telemetry::Metrics,
@@ -49,6 +50,9 @@ pub(crate) trait Kind: 'static {
 
     /// What a finding under `key` rests on: a change to any of it may have made it wrong.
     fn rests_on(key: &Self::Key, value: Option<&Self::Value>, visit: &mut dyn FnMut(Subject));
+
+    /// Makes a value ready for use, once, wherever it came from.
+    fn prepare(_value: &Self::Value, _shared: &Shared) {}
 }
 
 pub(crate) enum Principals {}
@@ -90,7 +94,23 @@ impl Kind for Domains {
         }
         if let Some(domain) = value {
             visit(Subject::Domain(domain.id));
+            domain.backends().for_each(|backend| visit(Subject::Backend(backend.into())));
         }
+    }
+
+    fn prepare(domain: &Domain, shared: &Shared) {
+        domain.open_credentials(|backend, sealed| {
+            let opened = sealed.open(&shared.ring, backend);
+            if opened.is_none() {
+                shared.metrics.unopened_credential();
+                tracing::error!(
+                    backend,
+                    key_id = &*sealed.key_id,
+                    "a backend's credential cannot be opened; requests for it are answered with 503"
+                );
+            }
+            opened
+        });
     }
 }
 
@@ -163,6 +183,8 @@ pub(crate) struct Tiers<K: Kind> {
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) redis: Option<Arc<Redis>>,
+    /// Opens the credentials of backends.
+    pub(crate) ring: KeyRing,
     pub(crate) clock: Arc<Clock>,
     pub(crate) feed: Arc<Feed>,
     pub(crate) freshness: Freshness,
@@ -263,6 +285,9 @@ impl<K: Kind> Tiers<K> {
 
     fn keep(&self, key: K::Key, found: &Found<K::Value>) {
         let Shared { freshness, metrics, .. } = &self.shared;
+        if let Some(value) = &found.value {
+            K::prepare(value, &self.shared);
+        }
         self.memory.insert(key, found.clone(), freshness);
         let (values, negatives) = self.memory.counts();
         metrics.held(K::NAME, "value", values);

@@ -14,8 +14,9 @@ use super::{
     token::{TokenIdParser, plain_from_standard_input},
 };
 use crate::{
-    api::{Apis, Manner, Scheme},
+    api::{self, Apis, Manner},
     clock::{Clock, Moment, Tick},
+    credential::{Credential, Scheme},
     decision::Decision,
     domain::{Domain, DomainRef},
     explain::{Evidence, Explanation},
@@ -71,6 +72,9 @@ struct Report<'a> {
     explanation: Explanation,
     #[serde(skip_serializing_if = "Option::is_none")]
     upstream: Option<&'a str>,
+    /// Whether there is one, and nothing else about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream_credential: Option<&'static str>,
 }
 
 /// What Postgres knows.
@@ -87,7 +91,7 @@ pub(super) async fn run(session: &Session, asked: Request) -> anyhow::Result<()>
     let (method, authority, target) = (&*asked.method, &*asked.host, &*asked.path);
     let path = target.split_once('?').map_or(target, |(path, _)| path);
     let manner = apis.surface(authority, path).map_or_else(Manner::default, |api| api.manner());
-    let scheme = manner.schemes.iter().next().unwrap_or(Scheme::Bearer);
+    let scheme = manner.schemes.iter().next().unwrap_or(api::Scheme::Bearer);
     let authorization = Zeroizing::new(format!("{scheme} {}", plain.as_str()));
     let header = |name: &str| (name == "authorization").then_some(authorization.as_str());
     let parts = Parts { method, authority, target, header, body: b"" };
@@ -108,6 +112,9 @@ pub(super) async fn run(session: &Session, asked: Request) -> anyhow::Result<()>
             request.token.digest = principal.digest.clone();
         }
     }
+    if let Some(domain) = &known.domain {
+        open_credentials(&admin, domain, asked.pat_id.is_some())?;
+    }
     let evidence = Evidence {
         apis: &apis,
         method,
@@ -121,6 +128,10 @@ pub(super) async fn run(session: &Session, asked: Request) -> anyhow::Result<()>
         now,
     };
     let decision = evidence.decide();
+    let permit = match &decision {
+        Decision::Allow(permit) => Some(permit),
+        Decision::Deny(_) => None,
+    };
     let report = Report {
         method,
         path,
@@ -128,10 +139,11 @@ pub(super) async fn run(session: &Session, asked: Request) -> anyhow::Result<()>
         status: response::status(&decision, evidence.manner()),
         code: decision.code(),
         explanation: evidence.explain(&decision),
-        upstream: match &decision {
-            Decision::Allow(permit) => Some(&permit.upstream),
-            Decision::Deny(_) => None,
-        },
+        upstream: permit.map(|permit| &*permit.upstream),
+        upstream_credential: permit.map(|permit| match permit.credential {
+            Some(_) => "set",
+            None => "none",
+        }),
     };
     if session.out.is_json() {
         session.out.json(&report)?
@@ -160,6 +172,20 @@ fn credential(admin: &Admin, pat_id: Option<Uuid>) -> anyhow::Result<(Tokens, Ze
     let tokens = Tokens::new(Prefixes::default(), ring);
     let plain = Zeroizing::new(tokens.mint(TokenId(id))?.plain.expose().to_owned());
     Ok((tokens, plain))
+}
+
+/// As a replica does that takes the domain into memory. Where possession of the token is presumed,
+/// a key ring need not be at hand, and that the credentials open is then presumed, too.
+fn open_credentials(admin: &Admin, domain: &Domain, presumed: bool) -> anyhow::Result<()> {
+    let ring = match admin.config.key_ring() {
+        Err(_) if presumed => None,
+        ring => Some(ring?),
+    };
+    domain.open_credentials(|backend, sealed| match &ring {
+        Some(ring) => sealed.open(ring, backend),
+        None => Credential::new(Scheme::Bearer, "presumed").ok(),
+    });
+    Ok(())
 }
 
 /// By the queries of the service. The domain is looked up even where the service would not need
@@ -206,6 +232,8 @@ impl Report<'_> {
         text.push_str(&aligned(rows));
         let mut last = vec![vec![format!("answer: {} {}", self.status, self.code)]];
         last.extend(self.upstream.map(|upstream| vec![format!("served by: {upstream}")]));
+        let credential = self.upstream_credential;
+        last.extend(credential.map(|is| vec![format!("upstream credential: {is}")]));
         let nearest = self.explanation.nearest.as_ref();
         last.extend(nearest.map(|nearest| vec![format!("nearest miss: {nearest}")]));
         text.push_str(&aligned(last));

@@ -477,12 +477,17 @@ pub(crate) fn patient(one: &str, all: &str) -> Value {
 
 /// The shipped Envoy in front of these replicas and the model backends.
 pub(crate) fn envoy(suite: &Suite, replicas: &[SocketAddr], ext_authz: Value) -> Server {
+    suite.stack.envoy(envoy_patch(suite, replicas, ext_authz))
+}
+
+/// What makes of a shipped configuration one that works here.
+pub(crate) fn envoy_patch(suite: &Suite, replicas: &[SocketAddr], ext_authz: Value) -> Value {
     let clusters: BTreeMap<_, _> = suite
         .backends
         .iter()
         .map(|(name, backend)| (*name, format!("127.0.0.1:{}", backend.port)))
         .collect();
-    suite.stack.envoy(json!({ "authz": replicas, "clusters": clusters, "ext_authz": ext_authz }))
+    json!({ "authz": replicas, "clusters": clusters, "ext_authz": ext_authz })
 }
 
 /// The HTTP status and code that an answer stands for: `(200, "ok")` for an allow.

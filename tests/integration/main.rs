@@ -43,6 +43,7 @@ mod promises;
 mod promotion;
 mod propagation;
 mod races;
+mod rate_limits;
 mod relay;
 mod schema;
 mod serving;
@@ -200,6 +201,9 @@ fn main() -> ExitCode {
         edges::the_access_log_names_the_subject_and_no_token,
         edges::a_browsers_preflight_is_answered_unchecked,
         edges::a_denial_carries_the_request_id_of_the_logs,
+        rate_limits::the_file_adds_nothing_else,
+        rate_limits::each_token_user_domain_and_model_has_its_bucket,
+        rate_limits::a_limit_is_told_in_the_words_of_the_api,
         failover::a_standby_that_lost_transactions_takes_over,
         failover::ids_given_out_twice_hide_no_change,
         promotion::a_statement_under_way_at_a_promotion_hides_no_change,

@@ -21,7 +21,7 @@ use crate::{
     tiers::eventually,
 };
 
-const CLOUD: &str = "acme.cubecloud.dev";
+pub(crate) const CLOUD: &str = "acme.cubecloud.dev";
 const HUB: &str = "hub.example.com";
 /// As in the document of the API.
 const CHAT: &str = r#"{"model":"openai/gpt-3.5-turbo","messages":[{"role":"user","content":"Hello, AIGNE Hub!"}]}"#;
@@ -62,7 +62,7 @@ fn case(
 }
 
 /// Domain, token and what it may do, for the table that serves one tenant.
-async fn open_aigne(world: &World<'_>) -> String {
+pub(crate) async fn open_aigne(world: &World<'_>) -> String {
     let domain = Uuid::now_v7();
     let ann = world.id("ann");
     world

@@ -292,14 +292,12 @@ impl Domain {
             };
             rank(a).cmp(&rank(b)).then_with(|| a.cmp(b))
         });
-        let mut names: Vec<_> = models.iter().map(|(_, name)| name).chain([&upstream]).collect();
+        let named = models.iter().map(|(_, upstream)| upstream).chain([&upstream]);
+        let mut names: Vec<&str> = named.map(|name| &**name).collect();
         names.sort_unstable();
         names.dedup();
-        let bare = |name: &Box<str>| Backend {
-            name: name.clone(),
-            credential: None,
-            opened: OnceLock::new(),
-        };
+        let bare =
+            |name: &str| Backend { name: name.into(), credential: None, opened: OnceLock::new() };
         let backends = names.into_iter().map(bare).collect();
         Self { id, slug, enabled, upstream, models, backends }
     }

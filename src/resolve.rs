@@ -296,30 +296,39 @@ impl<K: Kind> Tiers<K> {
 
     /// Whatever is wrong with Redis or with what it holds, Postgres is asked next.
     async fn ask_redis(&self, key: &K::Key, oldest: Tick) -> Option<Found<K::Value>> {
-        let outcome = self.shared.redis.as_ref()?.get::<K>(key).await;
-        let usable = outcome.and_then(|entry| {
-            let now = Tick::now();
-            let as_of = self.shared.clock.tick_of(entry.verified, now).ok_or("stale")?;
-            let found = Found {
-                value: entry.value.map(Arc::new),
-                as_of,
-                verified: entry.verified,
-                stamp: Arc::new(entry.stamp),
-                checked: Checked::default(),
-                noted: Noted::default(),
-            };
-            let known = self.usable(key, &found, now).filter(|known| *known >= oldest);
-            known.map(|_| found).ok_or("stale")
-        });
+        let usable = self.held_by_redis(self.shared.redis.as_ref()?, key, oldest).await;
         let result = usable.as_ref().map_or_else(|miss| *miss, Found::result);
         self.count("redis", result);
         usable.ok()
+    }
+
+    /// What Redis holds under `key`, if that can be used and is no older than `oldest`; or a word
+    /// for why not, as in metrics.
+    pub(crate) async fn held_by_redis(
+        &self,
+        redis: &Redis,
+        key: &K::Key,
+        oldest: Tick,
+    ) -> Result<Found<K::Value>, &'static str> {
+        let entry = redis.get::<K>(key).await?;
+        let now = Tick::now();
+        let as_of = self.shared.clock.tick_of(entry.verified, now).ok_or("stale")?;
+        let found = Found {
+            value: entry.value.map(Arc::new),
+            as_of,
+            verified: entry.verified,
+            stamp: Arc::new(entry.stamp),
+            checked: Checked::default(),
+            noted: Noted::default(),
+        };
+        let known = self.usable(key, &found, now).filter(|known| *known >= oldest);
+        known.map(|_| found).ok_or("stale")
     }
 }
 
 impl<V> Found<V> {
     /// For metrics.
-    fn result(&self) -> &'static str {
+    pub(crate) fn result(&self) -> &'static str {
         if self.value.is_some() { "hit" } else { "negative" }
     }
 }

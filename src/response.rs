@@ -5,6 +5,7 @@
 //! denial carries a non-OK status. An allow is written by `allow.rs`, without the message.
 
 mod allow;
+mod told;
 mod wording;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use prost::Message;
 use prost_types::{Struct, Value, value::Kind};
 
+pub(crate) use self::told::Told;
 use self::wording::{body, challenge, grpc_code, http_status, message};
 #[expect(clippy::disallowed_types, reason = "the one place that builds it")]
 use crate::proto::envoy::service::auth::v3::CheckResponse;

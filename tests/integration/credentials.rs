@@ -93,8 +93,9 @@ pub(crate) async fn the_backend_sees_its_own_and_no_token(suite: Arc<Suite>) {
     // That Redis has entries to look into for leaks, and that those would be found.
     entries_written(&world, 3).await;
     let asked = "check --method GET --path /proxy/acme/v1/models";
-    let ran = cli.feed(asked, &token.text);
+    let ran = cli.feed(&format!("{asked} --server {}", replica.grpc), &token.text);
     assert!(ran.stdout.contains("upstream credential: set"), "{ran:#?}");
+    assert!(ran.stdout.contains("replica: 200 ok, the same"), "{ran:#?}");
     let bare = cli.with("keyring_file", "");
     let ran = bare.run(&format!("{asked} --pat-id {}", token.id));
     assert!(ran.stdout.contains("upstream credential: set"), "{ran:#?}");

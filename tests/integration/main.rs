@@ -114,6 +114,8 @@ fn main() -> ExitCode {
         cli::caches::without_redis_a_change_is_made_all_the_same,
         cli::check::the_nearest_miss_is_named,
         cli::check::nothing_is_told_of_a_token_that_is_not_there,
+        cli::check::what_redis_holds_is_told_beside_the_truth,
+        cli::check::a_replica_is_asked_and_compared,
         cli::demo::the_demo,
         cli::errors::every_refusal_has_its_exit_code,
         cli::errors::what_a_login_may_not_is_denied,

@@ -127,6 +127,7 @@ impl App {
             Freshness { max_staleness: config.max_staleness, negative_ttl: config.negative_ttl };
         let shared = Shared {
             redis,
+            ring: ring.clone(),
             clock: Arc::clone(&clock),
             feed: Arc::clone(&feed),
             freshness,

@@ -164,6 +164,8 @@ mod tests {
         writer::Writer,
     };
 
+    const RING: &str = "a:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
     #[tokio::test]
     async fn a_panic_is_denied_and_counted() {
         let mut registry = Registry::default();
@@ -233,6 +235,7 @@ mod tests {
             Postgres::new(&nowhere, Arc::clone(&clock), Arc::clone(&feed), metrics.clone());
         let shared = Shared {
             redis: None,
+            ring: KeyRing::parse(RING).unwrap(),
             clock: Arc::clone(&clock),
             feed,
             freshness,
@@ -269,7 +272,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_from_memory_waits_for_nothing() {
-        let ring = KeyRing::parse("a:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap();
+        let ring = KeyRing::parse(RING).unwrap();
         let tokens = Tokens::new(Prefixes::default(), ring);
         let plain = tokens.mint(TokenId(Uuid::from_u128(7))).unwrap().plain;
         let checker = checker(&tokens.verify(plain.expose()).unwrap(), tokens.clone());

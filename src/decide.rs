@@ -7,7 +7,7 @@ use crate::{
     body::{Form, ModelName},
     clock::Moment,
     decision::{Denial, NoModel, Permit, Refusal},
-    domain::{Domain, DomainRef},
+    domain::{Domain, DomainRef, Unopened},
     operation::EntityType,
     principal::Principal,
     token::VerifiedToken,
@@ -64,6 +64,7 @@ pub fn domain_of<'r>(
 /// # Errors
 ///
 /// `PermissionDenied`, alike for a domain that is unknown, disabled or out of reach, or `NoModel`.
+/// `Unavailable` when the backend has a credential that cannot be opened.
 pub fn authorize(
     principal: &Principal,
     action: &Action<'_>,
@@ -92,21 +93,21 @@ pub fn authorize(
             Some(read_model.as_str())
         }
     };
-    let permit = || {
-        if !every && !grants.scoped(operation, on, entity) {
-            return None;
-        }
-        let model = entity.filter(|_| on == EntityType::Models);
-        Some(Permit {
-            token: principal.token,
-            owner: principal.owner,
-            domain: Arc::clone(domain),
-            operation,
-            model: model.map(Box::from),
-            upstream: domain.upstream_for(model)?.into(),
-        })
-    };
-    permit().ok_or_else(denied)
+    if !every && !grants.scoped(operation, on, entity) {
+        return Err(denied());
+    }
+    let model = entity.filter(|_| on == EntityType::Models);
+    let upstream = domain.upstream_for(model).ok_or_else(denied)?;
+    let unavailable = |Unopened| Denial { refusal: Refusal::Unavailable, ..denied() };
+    Ok(Permit {
+        token: principal.token,
+        owner: principal.owner,
+        domain: Arc::clone(domain),
+        operation,
+        model: model.map(Box::from),
+        upstream: upstream.into(),
+        credential: domain.credential_for(upstream).map_err(unavailable)?.cloned(),
+    })
 }
 
 fn denied(principal: &Principal, action: Option<&Action<'_>>) -> Denial {

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::{domain::Domain, operation::Operation, principal::UserId, token::TokenId};
+use crate::{
+    credential::Credential, domain::Domain, operation::Operation, principal::UserId, token::TokenId,
+};
 
 /// May the request pass, and as what?
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +30,8 @@ pub struct Permit {
     pub model: Option<Box<str>>,
     /// The cluster that serves it.
     pub upstream: Box<str>,
+    /// What that wants to see in place of the token, if anything.
+    pub credential: Option<Credential>,
 }
 
 /// Why a request may not pass, and what is known of it.

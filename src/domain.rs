@@ -1,8 +1,10 @@
 //! A domain: a tenant, known by its id and by its slug.
 
-use std::{cmp::Reverse, fmt, str::FromStr};
+use std::{cmp::Reverse, fmt, str::FromStr, sync::OnceLock};
 
 use uuid::Uuid;
+
+use crate::credential::{Credential, Sealed};
 
 /// How long a slug may be.
 const MAX_SLUG_LEN: usize = 63;
@@ -123,6 +125,7 @@ fn uuid_as_printed(text: &str) -> Option<Uuid> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credential::Scheme;
 
     const ID: &str = "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee";
 
@@ -212,6 +215,28 @@ mod tests {
     }
 
     #[test]
+    fn without_its_credential_nothing_is_sent_to_a_backend() {
+        let sealed = || Sealed { key_id: "k".into(), bytes: [1].into() };
+        let credentials = ["any", "qwen", "unused"].map(|name| (name.into(), sealed()));
+        let domain = picky(&[("*", "any"), ("a", "any"), ("q", "qwen")])
+            .with_credentials(credentials.into());
+        assert_eq!(domain.backends().collect::<Vec<_>>(), ["any", "default", "qwen"]);
+        assert_eq!(domain.credential_for("any"), Err(Unopened));
+        let opened = Credential::new(Scheme::Bearer, "sk").unwrap();
+        domain.open_credentials(|name, _| (name == "any").then(|| opened.clone()));
+        // Once and for all.
+        domain.open_credentials(|_, _| Some(opened.clone()));
+        assert_eq!(domain.credential_for("any"), Ok(Some(&opened)));
+        assert_eq!(domain.credential_for("qwen"), Err(Unopened));
+        assert_eq!(domain.credential_for("default"), Ok(None));
+        assert_eq!(domain.credential_for("unused"), Err(Unopened));
+        // What Redis is given holds none of it.
+        let stored = postcard::to_stdvec(&domain).unwrap();
+        let restored: Domain = postcard::from_bytes(&stored).unwrap();
+        assert_eq!(restored.credential_for("any"), Err(Unopened));
+    }
+
+    #[test]
     fn prints_what_it_read() {
         for text in [ID, "acme"] {
             assert_eq!(DomainRef::parse(text).unwrap().to_string(), text);
@@ -233,7 +258,23 @@ pub struct Domain {
     /// The models it may see and the cluster of each: names in their order, then patterns, the
     /// most particular first. Empty: it may see them all.
     models: Vec<(Box<str>, Box<str>)>,
+    /// Every backend that it names, once, in the order of their names.
+    backends: Vec<Backend>,
 }
+
+/// A backend as a domain uses it.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+struct Backend {
+    name: Box<str>,
+    credential: Option<Sealed>,
+    /// Filled once, when the domain is taken into memory; no opened credential goes anywhere else.
+    #[serde(skip)]
+    opened: OnceLock<Option<Credential>>,
+}
+
+/// A backend has a credential, and it is not open: nothing may be sent there.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unopened;
 
 impl Domain {
     /// Puts a domain together; `models` may come in any order, each with its cluster.
@@ -251,7 +292,53 @@ impl Domain {
             };
             rank(a).cmp(&rank(b)).then_with(|| a.cmp(b))
         });
-        Self { id, slug, enabled, upstream, models }
+        let named = models.iter().map(|(_, upstream)| upstream).chain([&upstream]);
+        let mut names: Vec<&str> = named.map(|name| &**name).collect();
+        names.sort_unstable();
+        names.dedup();
+        let bare =
+            |name: &str| Backend { name: name.into(), credential: None, opened: OnceLock::new() };
+        let backends = names.into_iter().map(bare).collect();
+        Self { id, slug, enabled, upstream, models, backends }
+    }
+
+    /// With the credentials of backends, each beside its backend's name.
+    #[must_use]
+    pub fn with_credentials(mut self, mut credentials: Vec<(Box<str>, Sealed)>) -> Self {
+        for backend in &mut self.backends {
+            let at = credentials.iter().position(|(name, _)| *name == backend.name);
+            backend.credential = at.map(|at| credentials.swap_remove(at).1);
+        }
+        self
+    }
+
+    /// The names of all its backends.
+    pub fn backends(&self) -> impl Iterator<Item = &str> {
+        self.backends.iter().map(|backend| &*backend.name)
+    }
+
+    /// Opens each credential that is not open yet, or finds that it cannot be.
+    pub fn open_credentials(&self, open: impl Fn(&str, &Sealed) -> Option<Credential>) {
+        for Backend { name, credential, opened } in &self.backends {
+            if let Some(sealed) = credential {
+                opened.get_or_init(|| open(name, sealed));
+            }
+        }
+    }
+
+    /// What a backend wants to see, if anything.
+    ///
+    /// # Errors
+    ///
+    /// When it wants something that is not known.
+    pub fn credential_for(&self, backend: &str) -> Result<Option<&Credential>, Unopened> {
+        let at = self.backends.binary_search_by(|known| (*known.name).cmp(backend));
+        let backend = at.ok().and_then(|at| self.backends.get(at)).ok_or(Unopened)?;
+        match (&backend.credential, backend.opened.get()) {
+            (None, _) => Ok(None),
+            (Some(_), Some(Some(opened))) => Ok(Some(opened)),
+            (Some(_), _) => Err(Unopened),
+        }
     }
 
     /// Whether the domain may see some models only.
@@ -280,7 +367,13 @@ impl Domain {
     /// Bytes this domain occupies, for the bound of the memory tier.
     pub(crate) fn size(&self) -> usize {
         let models = self.models.iter().map(|(name, upstream)| 32 + name.len() + upstream.len());
-        size_of::<Self>() + self.slug.as_str().len() + self.upstream.len() + models.sum::<usize>()
+        let backends = self.backends.iter().map(|backend| {
+            // Once sealed, once open.
+            let credential = backend.credential.as_ref().map_or(0, |sealed| 2 * sealed.bytes.len());
+            size_of::<Backend>() + backend.name.len() + credential
+        });
+        let text = self.slug.as_str().len() + self.upstream.len();
+        size_of::<Self>() + text + models.sum::<usize>() + backends.sum::<usize>()
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     clock::Moment,
     decide,
     decision::{Decision, Denial, Malformed, NoModel, Permit, Refusal},
-    domain::{Domain, DomainRef},
+    domain::{Domain, DomainRef, Unopened},
     operation::{EntityType, Operation},
     principal::{DomainGrants, Principal},
     request::{AuthRequest, Rejected},
@@ -228,6 +228,13 @@ impl Evidence<'_> {
                 passed("model", format!("`{model}`; the domain lists none, so it sees all"));
             }
             (_, None) => passed("model", "nothing depends on it".to_owned()),
+        }
+        let upstream = domain.upstream_for(model).unwrap_or_default();
+        if domain.credential_for(upstream) == Err(Unopened) {
+            let detail = format!("the credential of `{upstream}` does not open");
+            let nearest = "the key ring lacks its key, or it was changed or moved by other means \
+                           than `patgate backend credential`";
+            return Err(("upstream", detail, Some(nearest.to_owned())));
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use std::{fmt, str::FromStr};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit};
+use ring::aead::{CHACHA20_POLY1305, LessSafeKey, UnboundKey};
 use sha2::Sha256;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -85,6 +86,8 @@ pub(crate) struct Key {
     pub(crate) entries: HmacSha256,
     /// Seals what replicas tell one another through Redis.
     pub(crate) relay: HmacSha256,
+    /// Encrypts the credentials of backends.
+    pub(crate) credentials: LessSafeKey,
 }
 
 impl KeyRing {
@@ -145,20 +148,31 @@ impl Key {
         decoded.zeroize();
         Some(Self {
             id,
-            tokens: derive(&secret, "patgate v1 tokens"),
-            entries: derive(&secret, "patgate v1 redis entries"),
-            relay: derive(&secret, "patgate v1 relay"),
+            tokens: hmac(&secret, "patgate v1 tokens"),
+            entries: hmac(&secret, "patgate v1 redis entries"),
+            relay: hmac(&secret, "patgate v1 relay"),
+            credentials: aead(&secret, "patgate v1 backend credentials"),
         })
     }
 }
 
 /// HKDF-SHA-256 (RFC 5869) without salt; `label` is the info.
-fn derive(secret: &[u8; 32], label: &str) -> HmacSha256 {
+fn derive(secret: &[u8; 32], label: &str) -> Zeroizing<[u8; 32]> {
     let mut key = Zeroizing::new([0; 32]);
     #[expect(clippy::expect_used, reason = "fails for more than 255 * 32 bytes only")]
     Hkdf::<Sha256>::new(None, secret).expand(label.as_bytes(), key.as_mut()).expect("32 bytes");
+    key
+}
+
+fn hmac(secret: &[u8; 32], label: &str) -> HmacSha256 {
     #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
-    HmacSha256::new_from_slice(key.as_ref()).expect("any length")
+    HmacSha256::new_from_slice(derive(secret, label).as_ref()).expect("any length")
+}
+
+fn aead(secret: &[u8; 32], label: &str) -> LessSafeKey {
+    #[expect(clippy::expect_used, reason = "ChaCha20-Poly1305 takes a key of 32 bytes")]
+    let key = UnboundKey::new(&CHACHA20_POLY1305, derive(secret, label).as_ref()).expect("32");
+    LessSafeKey::new(key)
 }
 
 /// A new line for a key-ring file, from the operating system's random numbers.

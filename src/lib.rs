@@ -27,8 +27,8 @@
 //! The way of a request: `check`, [`request`], [`api`], `resolve`, [`decide`] (and [`body`], where
 //! the model decides), `response`.
 //!
-//! What it is about: [`token`], [`keyring`], [`principal`], [`domain`], [`operation`],
-//! [`decision`].
+//! What it is about: [`token`], [`keyring`], [`principal`], [`domain`], [`credential`] (of a
+//! backend), [`operation`], [`decision`].
 //!
 //! How fresh it is: [`clock`], `feed` (the rule, and why it is enough), `snapshot`, `postgres`,
 //! `seal` (what passes through Redis).
@@ -52,6 +52,7 @@ pub mod cli;
 pub mod clock;
 mod codec;
 pub mod config;
+pub mod credential;
 pub mod decide;
 pub mod decision;
 pub mod domain;

@@ -31,6 +31,7 @@ use crate::{
     clock::{Clock, Moment, Tick},
     domain::{Domain, DomainRef},
     feed::{Checked, Feed, Stamp, Subject},
+    keyring::KeyRing,
     last_use::Noted,
     principal::Principal,
     telemetry::Metrics,
@@ -50,6 +51,9 @@ pub(crate) trait Kind: 'static {
 
     /// What a finding under `key` rests on: a change to any of it may have made it wrong.
     fn rests_on(key: &Self::Key, value: Option<&Self::Value>, visit: &mut dyn FnMut(Subject));
+
+    /// Makes a value ready for use, once, wherever it came from.
+    fn prepare(_value: &Self::Value, _shared: &Shared) {}
 }
 
 pub(crate) enum Principals {}
@@ -91,7 +95,23 @@ impl Kind for Domains {
         }
         if let Some(domain) = value {
             visit(Subject::Domain(domain.id));
+            domain.backends().for_each(|backend| visit(Subject::Backend(backend.into())));
         }
+    }
+
+    fn prepare(domain: &Domain, shared: &Shared) {
+        domain.open_credentials(|backend, sealed| {
+            let opened = sealed.open(&shared.ring, backend);
+            if opened.is_none() {
+                shared.metrics.unopened_credential();
+                tracing::error!(
+                    backend,
+                    key_id = &*sealed.key_id,
+                    "a backend's credential cannot be opened; requests for it are answered with 503"
+                );
+            }
+            opened
+        });
     }
 }
 
@@ -153,6 +173,8 @@ pub(crate) struct Tiers<K: Kind> {
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) redis: Option<Arc<Redis>>,
+    /// Opens the credentials of backends.
+    pub(crate) ring: KeyRing,
     pub(crate) clock: Arc<Clock>,
     pub(crate) feed: Arc<Feed>,
     pub(crate) freshness: Freshness,
@@ -258,6 +280,9 @@ impl<K: Kind> Tiers<K> {
 
     fn keep(&self, key: K::Key, found: &Arc<Found<K::Value>>) {
         let metrics = &self.shared.metrics;
+        if let Some(value) = &found.value {
+            K::prepare(value, &self.shared);
+        }
         self.memory.insert(key, Arc::clone(found));
         let (values, negatives) = self.memory.counts();
         metrics.held(K::NAME, "value", values);
@@ -266,31 +291,40 @@ impl<K: Kind> Tiers<K> {
 
     /// Whatever is wrong with Redis or with what it holds, Postgres is asked next.
     async fn ask_redis(&self, key: &K::Key, oldest: Tick) -> Option<Found<K::Value>> {
-        let outcome = self.shared.redis.as_ref()?.get::<K>(key).await;
-        let usable = outcome.and_then(|entry| {
-            let now = Tick::now();
-            let as_of = self.shared.clock.tick_of(entry.verified, now).ok_or("stale")?;
-            let found = Found {
-                value: entry.value.map(Arc::new),
-                as_of,
-                verified: entry.verified,
-                stamp: Arc::new(entry.stamp),
-                checked: Checked::default(),
-                noted: Noted::default(),
-                renewal: Renewal::default(),
-            };
-            let known = self.usable(key, &found, now).filter(|known| *known >= oldest);
-            known.map(|_| found).ok_or("stale")
-        });
+        let usable = self.held_by_redis(self.shared.redis.as_ref()?, key, oldest).await;
         let result = usable.as_ref().map_or_else(|miss| *miss, Found::result);
         self.count("redis", result);
         usable.ok()
+    }
+
+    /// What Redis holds under `key`, if that can be used and is no older than `oldest`; or a word
+    /// for why not, as in metrics.
+    pub(crate) async fn held_by_redis(
+        &self,
+        redis: &Redis,
+        key: &K::Key,
+        oldest: Tick,
+    ) -> Result<Found<K::Value>, &'static str> {
+        let entry = redis.get::<K>(key).await?;
+        let now = Tick::now();
+        let as_of = self.shared.clock.tick_of(entry.verified, now).ok_or("stale")?;
+        let found = Found {
+            value: entry.value.map(Arc::new),
+            as_of,
+            verified: entry.verified,
+            stamp: Arc::new(entry.stamp),
+            checked: Checked::default(),
+            noted: Noted::default(),
+            renewal: Renewal::default(),
+        };
+        let known = self.usable(key, &found, now).filter(|known| *known >= oldest);
+        known.map(|_| found).ok_or("stale")
     }
 }
 
 impl<V> Found<V> {
     /// For metrics.
-    fn result(&self) -> &'static str {
+    pub(crate) fn result(&self) -> &'static str {
         if self.value.is_some() { "hit" } else { "negative" }
     }
 }

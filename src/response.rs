@@ -5,12 +5,16 @@
 //! denial carries a non-OK status. An allow is written by `allow.rs`, without the message.
 
 mod allow;
+mod told;
 mod wording;
+
+use std::fmt;
 
 use bytes::Bytes;
 use prost::Message;
 use prost_types::{Struct, Value, value::Kind};
 
+pub(crate) use self::told::Told;
 use self::wording::{body, challenge, grpc_code, http_status, message};
 #[expect(clippy::disallowed_types, reason = "the one place that builds it")]
 use crate::proto::envoy::service::auth::v3::CheckResponse;
@@ -35,8 +39,14 @@ const RETRY_AFTER: &str = "1";
 /// An answer to a check as it goes over the wire: never empty, and an allow only for a [`Permit`].
 ///
 /// [`Permit`]: crate::decision::Permit
-#[derive(Debug)]
 pub(crate) struct Answer(Bytes);
+
+/// It may hold a backend's credential.
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Answer(…)")
+    }
+}
 
 /// What an answer is addressed to.
 #[derive(Debug)]
@@ -172,6 +182,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        credential::{Credential, Scheme},
         decision::{Malformed, NoModel, Permit},
         domain::{Domain, DomainId},
         operation::Operation,
@@ -202,6 +213,7 @@ mod tests {
             operation: Operation::LlmRead,
             model: model.map(Box::from),
             upstream: "model-acme".into(),
+            credential: None,
         })
     }
 
@@ -270,6 +282,32 @@ mod tests {
             writeln!(seen, "  {}\n  metadata: {}\n", denied.body, metadata.join(" ")).unwrap();
         }
         insta::assert_snapshot!(seen);
+    }
+
+    #[test]
+    fn a_backends_credential_takes_the_place_of_the_token() {
+        let Decision::Allow(mut permit) = permit(None) else { panic!("a permit") };
+        permit.credential = Some(Credential::new(Scheme::Bearer, "sk-1").unwrap());
+        let decision = Decision::Allow(permit);
+        let response = answer(&decision);
+        assert!(!format!("{:?}", response.dynamic_metadata).contains("sk-1"));
+        let Some(envoy::check_response::HttpResponse::OkResponse(ok)) = response.http_response
+        else {
+            panic!("not allowed");
+        };
+        let set: Vec<_> = ok
+            .headers
+            .iter()
+            .filter_map(|option| Some((option.header.as_ref()?, option.append_action)))
+            .filter(|(header, _)| header.key == "authorization")
+            .map(|(header, action)| (header.value.as_str(), action))
+            .collect();
+        assert_eq!(set, [("Bearer sk-1", 2)], "once, overwrite stated");
+        assert!(!ok.headers_to_remove.contains(&"authorization".to_owned()));
+        let to = Addressee { request_id: "r-1", manner: Manner::default() };
+        let shown =
+            format!("{decision:?} {:?}", Answer::new(&decision, &HeaderNames::new("x-"), &to));
+        assert!(!shown.contains("sk-1"), "{shown}");
     }
 
     #[test]

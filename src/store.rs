@@ -6,6 +6,7 @@
 
 mod audit;
 mod backends;
+mod credentials;
 mod domains;
 mod error;
 mod names;
@@ -27,7 +28,8 @@ use uuid::Uuid;
 
 pub use self::{
     audit::{AuditEntry, AuditFilter},
-    backends::{Backend, BackendChanges},
+    backends::{Backend, BackendChanges, CredentialNote},
+    credentials::BackendCredential,
     domains::{Domain, DomainDetails, DomainModel},
     error::Error,
     names::{

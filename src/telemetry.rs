@@ -81,6 +81,7 @@ pub struct Metrics {
     commands: Family<StoreLabels, Counter>,
     failures: Family<StoreLabels, Counter>,
     dropped_writes: Counter,
+    unopened_credentials: Counter,
     polls: Family<ResultLabels, Counter>,
     changes: Counter,
     restarts: Counter,
@@ -106,6 +107,7 @@ impl Metrics {
             commands: Family::default(),
             failures: Family::default(),
             dropped_writes: Counter::default(),
+            unopened_credentials: Counter::default(),
             polls: Family::default(),
             changes: Counter::default(),
             restarts: Counter::default(),
@@ -148,6 +150,11 @@ impl Metrics {
             "redis_dropped_writes",
             "Entries not written to Redis because the queue was full or Redis failed",
             metrics.dropped_writes.clone(),
+        );
+        registry.register(
+            "unopened_credentials",
+            "Credentials of backends that could not be opened when their domain was read",
+            metrics.unopened_credentials.clone(),
         );
         registry.register("feed_polls", "Polls of the change feed", metrics.polls.clone());
         registry.register("feed_changes", "Changes read from the feed", metrics.changes.clone());
@@ -237,6 +244,10 @@ impl Metrics {
 
     pub(crate) fn dropped_write(&self) {
         self.dropped_writes.inc();
+    }
+
+    pub(crate) fn unopened_credential(&self) {
+        self.unopened_credentials.inc();
     }
 
     pub(crate) fn polled(&self, succeeded: bool) {

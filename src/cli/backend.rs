@@ -1,7 +1,9 @@
 //! `patgate backend …`
 
+mod credential;
+
 use super::session::Session;
-use crate::store::{BackendChanges, BackendKind, BackendName, BackendUrl};
+use crate::store::{Backend, BackendChanges, BackendKind, BackendName, BackendUrl};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
@@ -18,6 +20,11 @@ pub(super) enum Command {
     },
     /// Lists all backends with the domains that use them
     List,
+    /// Shows a backend
+    Show {
+        /// The name of its Envoy cluster
+        name: BackendName,
+    },
     /// Changes a backend in place
     #[command(group = clap::ArgGroup::new("changes").required(true).multiple(true))]
     Update {
@@ -35,6 +42,9 @@ pub(super) enum Command {
         /// The name of its Envoy cluster
         name: BackendName,
     },
+    /// What a backend wants to see in place of the client's token
+    #[command(subcommand)]
+    Credential(credential::Command),
 }
 
 pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
@@ -51,9 +61,22 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
                 ("NAME", |backend| backend.name.clone()),
                 ("KIND", |backend| backend.kind.clone()),
                 ("URL", |backend| backend.url.clone()),
+                ("CREDENTIAL", credential::note),
                 ("DOMAINS", |backend| backend.domains.join(" ")),
             ],
         ),
+        Command::Show { name } => {
+            let backend = store.backend(&name).await?;
+            let Backend { name, url, kind, domains, .. } = &backend;
+            let properties = vec![
+                ("name", name.clone()),
+                ("kind", kind.clone()),
+                ("url", url.clone()),
+                ("credential", credential::note(&backend)),
+                ("domains", domains.join(" ")),
+            ];
+            out.one(&backend, properties)
+        }
         Command::Update { name, url, kind } => {
             let changes = BackendChanges { url, kind };
             admin.settle(store.update_backend(&name, &changes).await?).await;
@@ -63,5 +86,6 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
             admin.settle(store.delete_backend(&name).await?).await;
             out.message(&format!("deleted backend {name}"))
         }
+        Command::Credential(command) => credential::run(&admin, out, command).await,
     }
 }

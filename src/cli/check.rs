@@ -1,33 +1,42 @@
-//! `patgate check`: what would be answered, and why.
+//! `patgate check`: what would be answered, and why; and what a running replica answers.
+
+mod caches;
+mod replica;
+mod report;
 
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use serde::Serialize;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use self::{
+    replica::{Opinion, Question, Server},
+    report::Report,
+};
 use super::{
     Usage,
-    output::{aligned, write},
+    output::write,
     session::{Admin, Session},
     token::{TokenIdParser, plain_from_standard_input},
 };
 use crate::{
-    api::{Apis, Manner, Scheme},
+    api::{self, Apis, Entity, Manner},
+    body::Form,
     clock::{Clock, Moment, Tick},
+    credential::{Credential, Scheme},
     decision::Decision,
     domain::{Domain, DomainRef},
-    explain::{Evidence, Explanation},
+    explain::Evidence,
     keyring::{self, KeyRing},
     postgres::{AskError, Postgres},
     principal::Principal,
-    request::{self, Parts},
+    request::{self, AuthRequest, Parts},
     resolve::{
         Found,
         postgres::{read_domains, read_principals},
     },
-    response, store,
+    store,
     token::{Prefixes, TokenId, Tokens},
 };
 
@@ -49,6 +58,9 @@ pub(super) struct Request {
     /// Takes possession of this token as proven, and reads none from standard input
     #[arg(long, value_name = "TOKEN_ID", value_parser = TokenIdParser)]
     pat_id: Option<Uuid>,
+    /// Also asks this replica, at `host:port` or `unix:/path`, as Envoy would
+    #[arg(long, value_name = "ADDRESS")]
+    server: Option<Server>,
 }
 
 /// The service would refuse the request, which has been told in full.
@@ -59,20 +71,6 @@ pub(super) struct Refused {
     pub(super) known: bool,
 }
 
-#[derive(Serialize)]
-struct Report<'a> {
-    method: &'a str,
-    /// Without the query, which may hold anything.
-    path: &'a str,
-    outcome: &'static str,
-    status: u16,
-    code: &'static str,
-    #[serde(flatten)]
-    explanation: Explanation,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream: Option<&'a str>,
-}
-
 /// What Postgres knows.
 #[derive(Default)]
 struct Known {
@@ -81,24 +79,40 @@ struct Known {
 }
 
 pub(super) async fn run(session: &Session, asked: Request) -> anyhow::Result<()> {
+    let presumed = asked.pat_id.is_some();
+    if presumed && asked.server.is_some() {
+        let why = "a replica cannot be asked about --pat-id: it answers who has the token; give \
+                   that on standard input, or leave --server out";
+        return Err(Usage(why.to_owned()).into());
+    }
     let admin = session.admin().await?;
     let apis = Apis::load(&admin.config.apis)?;
     let (tokens, plain) = credential(&admin, asked.pat_id)?;
     let (method, authority, target) = (&*asked.method, &*asked.host, &*asked.path);
     let path = target.split_once('?').map_or(target, |(path, _)| path);
     let manner = apis.surface(authority, path).map_or_else(Manner::default, |api| api.manner());
-    let scheme = manner.schemes.iter().next().unwrap_or(Scheme::Bearer);
+    let scheme = manner.schemes.iter().next().unwrap_or(api::Scheme::Bearer);
     let authorization = Zeroizing::new(format!("{scheme} {}", plain.as_str()));
     let header = |name: &str| (name == "authorization").then_some(authorization.as_str());
     let parts = Parts { method, authority, target, header, body: b"" };
 
     let mut request = request::parse(&parts, &apis, &tokens);
+    let ring = match admin.config.key_ring() {
+        // Nothing that is needed here was signed or sealed.
+        Err(_) if presumed => None,
+        ring => Some(ring?),
+    };
     let (clock, mut known, mut now) = (Arc::new(Clock::default()), Known::default(), Moment(0));
+    let mut caches = None;
     if let Ok(request) = &mut request {
         let reference = request.action.as_ref().and_then(|action| DomainRef::parse(&action.domain));
-        known = look_up(&admin.postgres(&clock), request.token.id, reference).await?;
+        known = look_up(&admin.postgres(&clock), request.token.id, reference.clone()).await?;
+        if let Some(ring) = &ring {
+            let (token, domain) = (request.token.id, reference.as_ref());
+            caches = caches::look(&admin, ring.clone(), &clock, token, domain).await?;
+        }
         now = clock.now(Tick::now()).context("Postgres did not tell the time")?;
-        if asked.pat_id.is_some() {
+        if presumed {
             let Some(principal) = &known.principal else {
                 let name = request.token.id.to_string();
                 return Err(store::Error::NotFound { what: "token", name }.into());
@@ -108,41 +122,51 @@ pub(super) async fn run(session: &Session, asked: Request) -> anyhow::Result<()>
             request.token.digest = principal.digest.clone();
         }
     }
+    if let Some(domain) = &known.domain {
+        open_credentials(ring.as_ref(), domain);
+    }
     let evidence = Evidence {
         apis: &apis,
         method,
         authority,
         target,
         model: asked.model.as_deref(),
-        presumed: asked.pat_id.is_some(),
+        presumed,
         request: request.as_ref(),
         principal: known.principal.as_deref(),
         domain: known.domain.as_ref(),
         now,
     };
     let decision = evidence.decide();
-    let report = Report {
-        method,
-        path,
-        outcome: decision.outcome(),
-        status: response::status(&decision, evidence.manner()),
-        code: decision.code(),
-        explanation: evidence.explain(&decision),
-        upstream: match &decision {
-            Decision::Allow(permit) => Some(&permit.upstream),
-            Decision::Deny(_) => None,
-        },
-    };
+    let mut report = Report::new(&evidence, &decision, caches);
+    if let Some(server) = &asked.server {
+        let authorization = authorization.as_str();
+        let model = asked.model.as_deref().zip(request.as_ref().ok().and_then(form));
+        let question = Question { method, authority, target, authorization, model };
+        report.heard(replica::ask(server, &question).await?);
+    }
     if session.out.is_json() {
         session.out.json(&report)?
     } else {
         write(&report.text())?
+    }
+    if let Some(Opinion { agrees: false, told }) = &report.replica {
+        let (status, code) = (report.status, report.code);
+        bail!("the replica answers {} {}, the stores {status} {code}", told.status, told.code);
     }
     match decision {
         Decision::Allow(_) => Ok(()),
         Decision::Deny(_) => {
             Err(Refused { known: request.is_err() || known.principal.is_some() }.into())
         }
+    }
+}
+
+/// How the body of this request would name its model, where it would.
+fn form(request: &AuthRequest<'_>) -> Option<Form> {
+    match request.action.as_ref()?.entity {
+        Entity::Unread(form) => Some(form),
+        Entity::None | Entity::Named(_) => None,
     }
 }
 
@@ -160,6 +184,15 @@ fn credential(admin: &Admin, pat_id: Option<Uuid>) -> anyhow::Result<(Tokens, Ze
     let tokens = Tokens::new(Prefixes::default(), ring);
     let plain = Zeroizing::new(tokens.mint(TokenId(id))?.plain.expose().to_owned());
     Ok((tokens, plain))
+}
+
+/// As a replica does that takes the domain into memory. Without a key ring, that they open is taken
+/// as proven.
+fn open_credentials(ring: Option<&KeyRing>, domain: &Domain) {
+    domain.open_credentials(|backend, sealed| match ring {
+        Some(ring) => sealed.open(ring, backend),
+        None => Credential::new(Scheme::Bearer, "presumed").ok(),
+    });
 }
 
 /// By the queries of the service. The domain is looked up even where the service would not need
@@ -192,23 +225,5 @@ fn told(error: AskError) -> anyhow::Error {
     match error {
         AskError::Sqlx(error) => store::Error::from(error).into(),
         error => anyhow::Error::new(error).context("Postgres"),
-    }
-}
-
-impl Report<'_> {
-    fn text(&self) -> String {
-        let mut rows = Vec::new();
-        for step in &self.explanation.steps {
-            let verdict = if step.passed { "ok" } else { "REFUSED" };
-            rows.push(vec![step.step.to_owned(), verdict.to_owned(), step.detail.clone()]);
-        }
-        let mut text = aligned(vec![vec![format!("{} {}", self.method, self.path)]]);
-        text.push_str(&aligned(rows));
-        let mut last = vec![vec![format!("answer: {} {}", self.status, self.code)]];
-        last.extend(self.upstream.map(|upstream| vec![format!("served by: {upstream}")]));
-        let nearest = self.explanation.nearest.as_ref();
-        last.extend(nearest.map(|nearest| vec![format!("nearest miss: {nearest}")]));
-        text.push_str(&aligned(last));
-        text
     }
 }

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     config::Config,
     keyring::{KeyId, new_line},
-    store,
+    store::{self, KeyUse},
 };
 
 #[derive(clap::Subcommand)]
@@ -35,7 +35,7 @@ pub(super) enum Command {
         /// The key-ring file [default: keyring_file of the configuration]
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
-        /// Count the live tokens that each key has signed
+        /// Count what needs each key: live tokens, credentials of backends
         #[arg(long)]
         count: bool,
     },
@@ -59,7 +59,7 @@ pub(super) enum Command {
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
     },
-    /// Removes a key that no live token needs
+    /// Removes a key that no live token and no backend's credential needs
     Drop {
         /// The key's name
         id: KeyId,
@@ -76,6 +76,8 @@ struct Listed {
     mints: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     live_tokens: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credentials: Option<i64>,
 }
 
 pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
@@ -91,14 +93,19 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
                 true => Some(session.admin().await?.store.key_uses().await?),
                 false => None,
             };
-            let live = |id: &str| {
+            let count = |id: &str, of: fn(&KeyUse) -> i64| {
                 let found = uses.as_ref()?.iter().find(|entry| entry.key_id == id);
-                Some(found.map_or(0, |entry| entry.live_tokens))
+                Some(found.map_or(0, of))
             };
             let keys: Vec<Listed> = ring
                 .ids()
                 .enumerate()
-                .map(|(at, id)| Listed { id: id.to_owned(), mints: at == 0, live_tokens: live(id) })
+                .map(|(at, id)| Listed {
+                    id: id.to_owned(),
+                    mints: at == 0,
+                    live_tokens: count(id, |entry| entry.live_tokens),
+                    credentials: count(id, |entry| entry.credentials),
+                })
                 .collect();
             session.out.list(
                 &keys,
@@ -107,9 +114,8 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
                     ("USE", |key| {
                         if key.mints { "mints and verifies" } else { "verifies" }.to_owned()
                     }),
-                    ("LIVE TOKENS", |key| {
-                        key.live_tokens.map_or_else(|| "-".to_owned(), |count| count.to_string())
-                    }),
+                    ("LIVE TOKENS", |key| counted(key.live_tokens)),
+                    ("CREDENTIALS", |key| counted(key.credentials)),
                 ],
             )
         }
@@ -137,17 +143,30 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
             }
             let uses = session.admin().await?.store.key_uses().await?;
             if let Some(needed) = uses.iter().find(|entry| entry.key_id == id.as_str()) {
-                return Err(store::Error::Refused(format!(
-                    "key `{id}` has signed {} live tokens, which would stop working; rotate or \
-                     revoke them first, or wait until they have expired",
-                    needed.live_tokens
-                ))
-                .into());
+                return Err(store::Error::Refused(needs(needed)).into());
             }
             ring.drop_key(&id)?;
             session.out.message(&format!("dropped key {id}"))
         }
     }
+}
+
+fn counted(count: Option<i64>) -> String {
+    count.map_or_else(|| "-".to_owned(), |count| count.to_string())
+}
+
+/// Why a key is not dropped.
+fn needs(KeyUse { key_id, live_tokens, credentials }: &KeyUse) -> String {
+    if *live_tokens > 0 {
+        return format!(
+            "key `{key_id}` has signed {live_tokens} live tokens, which would stop working; rotate \
+             or revoke them first, or wait until they have expired"
+        );
+    }
+    format!(
+        "key `{key_id}` seals the credentials of {credentials} backends, which nobody could open; \
+         `patgate backend credential reseal` seals them with the current key"
+    )
 }
 
 fn new_key(id: Option<KeyId>) -> anyhow::Result<Zeroizing<String>> {

@@ -224,6 +224,7 @@ fn subject(kind: &str, key: &str) -> Option<Subject> {
         "user" => Subject::User(UserId(id(key)?)),
         "domain" => Subject::Domain(DomainId(id(key)?)),
         "slug" => Subject::Slug(key.parse().ok()?),
+        "backend" => Subject::Backend(key.into()),
         "membership" => {
             let (user, domain) = key.split_once('/')?;
             Subject::Membership(UserId(id(user)?), DomainId(id(domain)?))

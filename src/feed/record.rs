@@ -78,6 +78,8 @@ pub(crate) enum Subject {
     /// For "there is no domain of that slug".
     Slug(Slug),
     Membership(UserId, DomainId),
+    /// By name.
+    Backend(Box<str>),
 }
 
 /// What a transaction has changed.

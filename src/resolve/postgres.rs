@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     clock::{Moment, Tick},
+    credential::Sealed,
     domain::{Domain, DomainId, DomainRef, SlugError},
     feed::Checked,
     last_use::Noted,
@@ -25,6 +26,7 @@ use crate::{
     principal::{DomainGrants, Principal, UserId},
     token::{TokenDigest, TokenId},
 };
+use base64::{Engine, prelude::BASE64_STANDARD};
 use sqlx::{
     Row,
     postgres::PgRow,
@@ -183,7 +185,15 @@ const DOMAINS: &str = select!(
     "
        d.id, d.slug, d.enabled, d.upstream,
        (SELECT json_agg(json_build_array(m.model, m.upstream))
-        FROM patgate.domain_models m WHERE m.domain_id = d.id) AS models
+        FROM patgate.domain_models m WHERE m.domain_id = d.id) AS models,
+       (SELECT json_agg(json_build_array(
+            b.name, b.credential_key_id,
+            translate(encode(b.credential, 'base64'), E'\\n', '')))
+        FROM patgate.backends b
+        WHERE b.credential IS NOT NULL
+          AND (b.name = d.upstream OR b.name IN (
+              SELECT m.upstream FROM patgate.domain_models m WHERE m.domain_id = d.id))
+       ) AS credentials
 FROM (SELECT) AS always
 LEFT JOIN patgate.domains d ON"
 );
@@ -240,5 +250,18 @@ fn domain(id: Uuid, row: &PgRow) -> Result<Domain, sqlx::Error> {
     let models = row.try_get::<Option<Json<_>>, _>("models")?;
     let models = models.map_or_else(Vec::new, |Json(models)| models);
     let upstream: String = row.try_get("upstream")?;
-    Ok(Domain::new(DomainId(id), slug, row.try_get("enabled")?, upstream.into(), models))
+    let domain = Domain::new(DomainId(id), slug, row.try_get("enabled")?, upstream.into(), models);
+    let credentials = row.try_get::<Option<Json<Vec<CredentialRow>>>, _>("credentials")?;
+    let credentials = credentials.map_or_else(Vec::new, |Json(credentials)| credentials);
+    let credentials: Result<_, _> = credentials.into_iter().map(credential).collect();
+    Ok(domain.with_credentials(credentials?))
+}
+
+/// A backend's name, the id of the key that opens its credential, and that, sealed, in base64.
+type CredentialRow = (Box<str>, Box<str>, String);
+
+fn credential((backend, key_id, bytes): CredentialRow) -> Result<(Box<str>, Sealed), sqlx::Error> {
+    let bytes = BASE64_STANDARD.decode(bytes);
+    let bytes = bytes.map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+    Ok((backend, Sealed { key_id, bytes: bytes.into() }))
 }

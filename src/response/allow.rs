@@ -6,7 +6,7 @@
 use uuid::fmt::Hyphenated;
 
 use super::HeaderNames;
-use crate::decision::Permit;
+use crate::{credential::Credential, decision::Permit};
 
 /// Of `HeaderValueOption.append_action`. Always stated: what Envoy does when it is unset has changed
 /// between releases.
@@ -24,14 +24,17 @@ pub(super) fn write(permit: &Permit, names: &HeaderNames, to: &mut Vec<u8>) {
     let (slug, operation) = (permit.domain.slug.as_str(), permit.operation.as_str());
 
     let model = permit.model.as_deref();
+    let credential = permit.credential.as_ref().map(Credential::expose);
     let headers = [
-        (&names.domain_id, Some(domain)),
+        (&*names.domain_id, Some(domain)),
         (&names.domain_slug, Some(slug)),
         (&names.user_id, Some(owner)),
         (&names.pat_id, Some(token)),
         (&names.operation, Some(operation)),
         (&names.upstream, Some(&*permit.upstream)),
         (&names.model, model),
+        // The backend's own, or none; the client's token never.
+        (AUTHORIZATION, credential),
     ];
     let metadata = [
         ("outcome", Some("allow")),
@@ -49,8 +52,7 @@ pub(super) fn write(permit: &Permit, names: &HeaderNames, to: &mut Vec<u8>) {
         Some(value) => field_size(option_size(name, value)),
         None => field_size(name.len()),
     });
-    let size = sizes.sum::<usize>() + field_size(AUTHORIZATION.len());
-    message(to, OK_RESPONSE, size);
+    message(to, OK_RESPONSE, sizes.sum());
     for (name, value) in &headers {
         if let Some(value) = value {
             message(to, HEADERS, option_size(name, value));
@@ -60,7 +62,6 @@ pub(super) fn write(permit: &Permit, names: &HeaderNames, to: &mut Vec<u8>) {
             to.extend_from_slice(&[OPTION_APPEND_ACTION << 3, OVERWRITE_IF_EXISTS_OR_ADD]);
         }
     }
-    text(to, HEADERS_TO_REMOVE, AUTHORIZATION);
     for (name, value) in &headers {
         if value.is_none() {
             text(to, HEADERS_TO_REMOVE, name);

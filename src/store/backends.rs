@@ -4,7 +4,9 @@ use serde_json::json;
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::{BackendKind, BackendName, BackendUrl, Changed, Error, Store, sql, sql_as, sql_scalar};
+use super::{
+    BackendKind, BackendName, BackendUrl, Changed, Error, Store, sql, sql_as, sql_scalar, utc,
+};
 use crate::domain::{DomainId, Slug};
 
 /// A backend.
@@ -18,6 +20,18 @@ pub struct Backend {
     pub kind: String,
     /// Slugs of the domains that use it, in order.
     pub domains: Vec<String>,
+    /// That it has a credential of its own, if it has. Not which.
+    #[sqlx(json(nullable))]
+    pub credential: Option<CredentialNote>,
+}
+
+/// What may be told of a credential.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct CredentialNote {
+    /// The key that opens it.
+    pub key_id: String,
+    /// When it was set.
+    pub set_at: String,
 }
 
 /// What to change about a backend; the rest stays.
@@ -38,6 +52,24 @@ macro_rules! users_of {
             " UNION SELECT d.id, d.slug FROM patgate.domain_models m
               JOIN patgate.domains d ON d.id = m.domain_id WHERE m.upstream = ",
             $backend
+        )
+    };
+}
+
+/// For statements whose first parameter is the backend.
+pub(super) const USERS: &str = users_of!("$1");
+
+macro_rules! select_backend {
+    ($rest:literal) => {
+        concat!(
+            "SELECT b.name, b.url, b.kind, ARRAY(SELECT slug FROM (",
+            users_of!("b.name"),
+            ") u ORDER BY slug) AS domains,
+             CASE WHEN b.credential IS NOT NULL THEN json_build_object(
+                 'key_id', b.credential_key_id, 'set_at', ",
+            utc!("b.credential_set_at"),
+            ") END AS credential FROM patgate.backends b ",
+            $rest
         )
     };
 }
@@ -73,14 +105,22 @@ impl Store {
     /// When the database does not answer.
     pub async fn backends(&self) -> Result<Vec<Backend>, Error> {
         let mut tx = self.read().await?;
-        let backends = sql_as(concat!(
-            "SELECT b.name, b.url, b.kind, ARRAY(SELECT slug FROM (",
-            users_of!("b.name"),
-            ") u ORDER BY slug) AS domains FROM patgate.backends b ORDER BY b.name"
-        ));
-        let backends = backends.fetch_all(&mut *tx).await?;
+        let backends = sql_as(select_backend!("ORDER BY b.name")).fetch_all(&mut *tx).await?;
         tx.commit().await?;
         Ok(backends)
+    }
+
+    /// One backend.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such backend.
+    pub async fn backend(&self, name: &BackendName) -> Result<Backend, Error> {
+        let mut tx = self.read().await?;
+        let backend = sql_as(select_backend!("WHERE b.name = $1"));
+        let backend = backend.bind(name.as_str().to_owned()).fetch_optional(&mut *tx).await?;
+        tx.commit().await?;
+        backend.ok_or_else(|| Error::not_found("backend", name))
     }
 
     /// Changes a backend in place.
@@ -106,7 +146,7 @@ impl Store {
             return Err(Error::not_found("backend", name));
         }
         let users: Vec<(Uuid, String)> =
-            sql_as(users_of!("$1")).bind(name.as_str()).fetch_all(&mut *change.tx).await?;
+            sql_as(USERS).bind(name.as_str()).fetch_all(&mut *change.tx).await?;
         for (id, slug) in users {
             if let Ok(slug) = Slug::try_from(slug) {
                 change.touch_domain(DomainId(id), &slug).await?;

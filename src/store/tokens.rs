@@ -95,13 +95,15 @@ pub struct TokenFilter {
     pub live: bool,
 }
 
-/// How many live tokens a key has signed.
+/// What needs a key.
 #[derive(Clone, Debug, FromRow, serde::Serialize)]
 pub struct KeyUse {
     /// The key's id.
     pub key_id: String,
     /// Tokens neither expired nor revoked.
     pub live_tokens: i64,
+    /// Credentials of backends.
+    pub credentials: i64,
 }
 
 macro_rules! select_token {
@@ -234,8 +236,13 @@ impl Store {
     pub async fn key_uses(&self) -> Result<Vec<KeyUse>, Error> {
         let mut tx = self.read().await?;
         let uses = sql_as(
-            "SELECT key_id, count(*) AS live_tokens FROM patgate.pats
-             WHERE revoked_at IS NULL AND expires_at > now() AND user_id <> $1
+            "SELECT key_id, count(*) FILTER (WHERE token) AS live_tokens,
+                    count(*) FILTER (WHERE NOT token) AS credentials
+             FROM (SELECT key_id, true FROM patgate.pats
+                   WHERE revoked_at IS NULL AND expires_at > now() AND user_id <> $1
+                   UNION ALL
+                   SELECT credential_key_id, false FROM patgate.backends
+                   WHERE credential IS NOT NULL) AS uses (key_id, token)
              GROUP BY key_id ORDER BY key_id",
         )
         .bind(CANARY_KEEPER);

@@ -113,11 +113,16 @@ impl<'s> Cli<'s> {
     }
 
     /// Every token goes to the search for leaks, and none to standard error. A key is shown by
-    /// the command that makes one, and by no other.
+    /// the command that makes one, and by no other; a backend's credential by none.
     fn keep_secrets(&self, command: &str, ran: &Ran) {
         assert_eq!(tokens_in(&ran.stderr).next(), None, "a token on standard error: {command}");
         let shown = tokens_in(&ran.stdout).map(str::to_owned);
         self.suite.minted.lock().unwrap().extend(shown);
+        for credential in self.suite.credentials.lock().unwrap().iter() {
+            let outputs = [&ran.stdout, &ran.stderr];
+            let shown = outputs.iter().any(|text| text.contains(credential));
+            assert!(!shown, "a credential shown: {command}");
+        }
         let ring = self.keyring_file().and_then(|path| fs::read_to_string(path).ok());
         for secret in ring.iter().flat_map(|ring| ring.lines()).filter_map(|l| l.split(':').nth(1))
         {

@@ -17,7 +17,7 @@ use crate::{
 const WORDS: [&str; 8] = ["Hello", ",", " this", " is", " a", " streamed", " answer", "."];
 
 /// What the official Python client of OpenAI makes of each of `calls`: what to do, and the model.
-async fn openai(port: u16, key: &str, calls: &[(&str, &str)]) -> Vec<Value> {
+pub(crate) async fn openai(port: u16, key: &str, calls: &[(&str, &str)]) -> Vec<Value> {
     let base_url = format!("http://127.0.0.1:{port}/proxy/acme/v1");
     // Not as an argument, which everybody on the machine could read.
     let job = json!({ "base_url": base_url, "api_key": key, "calls": calls });

@@ -55,6 +55,8 @@ pub(crate) struct Suite {
     pub(crate) answers: Ledger,
     /// Every token ever made, to be looked for where it must not be.
     pub(crate) minted: Mutex<Vec<String>>,
+    /// Every credential that a backend was ever given, likewise.
+    pub(crate) credentials: Mutex<Vec<String>>,
     /// Key rings, and what in-process replicas log.
     pub(crate) dir: TempDir,
 }
@@ -83,6 +85,7 @@ impl Suite {
             worlds: AtomicU32::new(0),
             answers: Ledger::default(),
             minted: Mutex::default(),
+            credentials: Mutex::default(),
             dir,
         };
         suite.runtime.block_on(prepare_template(suite.postgres.port));
@@ -95,6 +98,14 @@ impl Suite {
 
     pub(crate) fn postgres_url(&self, user: &str, database: &str) -> String {
         url(self.postgres.port, user, database)
+    }
+
+    /// A key as a provider of models might hand it out.
+    pub(crate) fn provider_key(&self) -> String {
+        let random = || Uuid::new_v4().simple().to_string();
+        let key = format!("sk-proj_{}{}", random(), random());
+        self.credentials.lock().unwrap().push(key.clone());
+        key
     }
 
     /// A database with two domains, their backends and some users, and nothing else.
@@ -466,12 +477,17 @@ pub(crate) fn patient(one: &str, all: &str) -> Value {
 
 /// The shipped Envoy in front of these replicas and the model backends.
 pub(crate) fn envoy(suite: &Suite, replicas: &[SocketAddr], ext_authz: Value) -> Server {
+    suite.stack.envoy(envoy_patch(suite, replicas, ext_authz))
+}
+
+/// What makes of a shipped configuration one that works here.
+pub(crate) fn envoy_patch(suite: &Suite, replicas: &[SocketAddr], ext_authz: Value) -> Value {
     let clusters: BTreeMap<_, _> = suite
         .backends
         .iter()
         .map(|(name, backend)| (*name, format!("127.0.0.1:{}", backend.port)))
         .collect();
-    suite.stack.envoy(json!({ "authz": replicas, "clusters": clusters, "ext_authz": ext_authz }))
+    json!({ "authz": replicas, "clusters": clusters, "ext_authz": ext_authz })
 }
 
 /// The HTTP status and code that an answer stands for: `(200, "ok")` for an allow.

@@ -1,10 +1,11 @@
-//! After a run: no token that a test made is written anywhere.
+//! After a run: no token and no backend's credential that a test made is written anywhere.
 //!
 //! Searched are every log of every server and replica, a dump of all of Postgres with its
-//! statement log, and a dump of all of Redis. Of each token its whole text is looked for, and its
-//! secret part alone.
+//! statement log, and a dump of all of Redis. Of each secret the last 50 characters are looked for,
+//! which are a token's secret part; of a credential also in hexadecimal, as bytes are dumped.
 
 use std::{
+    collections::HashSet,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -12,9 +13,13 @@ use std::{
 
 use crate::{harness::Suite, stack::Server};
 
-/// Where tokens were found.
+/// How many letters and digits without a break each secret has, at its end.
+const TAIL: usize = 50;
+
+/// Where secrets were found.
 pub(crate) fn search(suite: Suite) -> Vec<String> {
     let minted = suite.minted.into_inner().unwrap();
+    let credentials = suite.credentials.into_inner().unwrap();
     let dumps = [dump_postgres(&suite.postgres), dump_redis(&suite.valkey)];
     // The servers' logs and access logs, Envoy's configurations, Redis's file.
     let servers = Path::new(&suite.valkey.log).ancestors().nth(2).unwrap().to_owned();
@@ -23,13 +28,23 @@ pub(crate) fn search(suite: Suite) -> Vec<String> {
         places.push((file.display().to_string(), fs::read(&file).unwrap()));
     }
     let bytes: usize = places.iter().map(|(_, content)| content.len()).sum();
-    println!("looked for {} tokens in {} places, {} MiB", minted.len(), places.len(), bytes >> 20);
+    println!(
+        "looked for {} tokens and {} credentials in {} places, {} MiB",
+        minted.len(),
+        credentials.len(),
+        places.len(),
+        bytes >> 20
+    );
     // A search that could not have found anything proves nothing.
     let digests = places.iter().any(|(name, content)| {
         name == "a dump of Postgres" && content.windows(12).any(|w| w == b"patgate.pats")
     });
     assert!(digests, "the dump of Postgres holds no tokens' table");
-    let secrets: Vec<&str> = minted.iter().map(|token| &token[token.len() - 50..]).collect();
+    let tail = |text: &String, len| text[text.len() - len..].to_owned();
+    let mut secrets: HashSet<String> =
+        minted.iter().chain(&credentials).map(|secret| tail(secret, TAIL)).collect();
+    let hex = |text: String| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+    secrets.extend(credentials.iter().map(|credential| hex(tail(credential, TAIL / 2))));
     let found = places.into_iter().filter(|(_, content)| holds(content, &secrets));
     let found = found.map(|(name, _)| name).collect();
     suite.stack.shut_down();
@@ -38,13 +53,18 @@ pub(crate) fn search(suite: Suite) -> Vec<String> {
 
 /// Whether one of the secrets stands in `content`. Every run of letters and digits is looked at
 /// once, whatever the number of secrets.
-fn holds(content: &[u8], secrets: &[&str]) -> bool {
-    let secrets: std::collections::HashSet<&[u8]> =
-        secrets.iter().map(|secret| secret.as_bytes()).collect();
+fn holds(content: &[u8], secrets: &HashSet<String>) -> bool {
+    let secrets: HashSet<&[u8]> = secrets.iter().map(|secret| secret.as_bytes()).collect();
     content
         .split(|byte| !byte.is_ascii_alphanumeric())
-        .filter(|run| run.len() >= 50)
-        .any(|run| run.windows(50).any(|window| secrets.contains(window)))
+        .filter(|run| run.len() >= TAIL)
+        .any(|run| run.windows(TAIL).any(|window| secrets.contains(window)))
+}
+
+/// Whether one of these credentials stands in `text`, as it is.
+pub(crate) fn mentions(text: &str, credentials: &[&str]) -> bool {
+    let secrets = credentials.iter().map(|text| text[text.len() - TAIL..].to_owned()).collect();
+    holds(text.as_bytes(), &secrets)
 }
 
 fn files(below: &Path) -> Vec<PathBuf> {

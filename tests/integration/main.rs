@@ -1,8 +1,8 @@
 //! Tests over the wire: real Envoy, real Postgres, real Redis-compatible server.
 //!
 //! The servers are started once; each test has a database and a Redis database of its own. Tests
-//! are plain async functions, registered below. When all have run, every token that they made is
-//! looked for in the logs and in what the stores hold.
+//! are plain async functions, registered below. When all have run, every token and credential that
+//! they made is looked for in the logs and in what the stores hold.
 
 #![allow(
     clippy::disallowed_methods,
@@ -29,6 +29,7 @@ mod cases;
 mod cli;
 mod clients;
 mod clocks;
+mod credentials;
 mod edges;
 mod envoy_habits;
 mod failover;
@@ -42,6 +43,7 @@ mod promises;
 mod promotion;
 mod propagation;
 mod races;
+mod rate_limits;
 mod relay;
 mod schema;
 mod serving;
@@ -112,6 +114,8 @@ fn main() -> ExitCode {
         cli::caches::without_redis_a_change_is_made_all_the_same,
         cli::check::the_nearest_miss_is_named,
         cli::check::nothing_is_told_of_a_token_that_is_not_there,
+        cli::check::what_redis_holds_is_told_beside_the_truth,
+        cli::check::a_replica_is_asked_and_compared,
         cli::demo::the_demo,
         cli::errors::every_refusal_has_its_exit_code,
         cli::errors::what_a_login_may_not_is_denied,
@@ -185,6 +189,12 @@ fn main() -> ExitCode {
         envoy_habits::dynamic_metadata_reaches_the_access_log,
         clients::openai_reads_models_and_chats,
         clients::openai_tells_refusals_apart,
+        credentials::the_backend_sees_its_own_and_no_token,
+        credentials::a_change_is_obeyed_at_once_by_whatever_means,
+        credentials::who_takes_up_a_backend_amid_a_change_has_the_new_one,
+        credentials::in_another_row_or_changed_it_opens_nothing,
+        credentials::keys_rotate,
+        credentials::mistakes_are_told_and_not_repeated,
         edges::envoy_validates_the_shipped_configuration,
         edges::a_unix_socket_serves_and_has_the_mode_that_was_set,
         edges::the_backend_sees_our_identity_headers_and_no_others,
@@ -193,6 +203,9 @@ fn main() -> ExitCode {
         edges::the_access_log_names_the_subject_and_no_token,
         edges::a_browsers_preflight_is_answered_unchecked,
         edges::a_denial_carries_the_request_id_of_the_logs,
+        rate_limits::the_file_adds_nothing_else,
+        rate_limits::each_token_user_domain_and_model_has_its_bucket,
+        rate_limits::a_limit_is_told_in_the_words_of_the_api,
         failover::a_standby_that_lost_transactions_takes_over,
         failover::ids_given_out_twice_hide_no_change,
         promotion::a_statement_under_way_at_a_promotion_hides_no_change,
@@ -263,7 +276,7 @@ fn main() -> ExitCode {
     let wrong_allows = suite.answers.wrong_allows();
     let leaks = Arc::into_inner(suite).map(leaks::search).unwrap_or_default();
     for leak in &leaks {
-        println!("a plaintext token was found in {leak}");
+        println!("a secret in plain text was found in {leak}");
     }
     if leaks.is_empty() && wrong_allows == 0 { conclusion.exit_code() } else { ExitCode::FAILURE }
 }

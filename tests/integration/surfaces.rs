@@ -21,7 +21,7 @@ use crate::{
     tiers::eventually,
 };
 
-const CLOUD: &str = "acme.cubecloud.dev";
+pub(crate) const CLOUD: &str = "acme.cubecloud.dev";
 const HUB: &str = "hub.example.com";
 /// As in the document of the API.
 const CHAT: &str = r#"{"model":"openai/gpt-3.5-turbo","messages":[{"role":"user","content":"Hello, AIGNE Hub!"}]}"#;
@@ -62,7 +62,7 @@ fn case(
 }
 
 /// Domain, token and what it may do, for the table that serves one tenant.
-async fn open_aigne(world: &World<'_>) -> String {
+pub(crate) async fn open_aigne(world: &World<'_>) -> String {
     let domain = Uuid::now_v7();
     let ann = world.id("ann");
     world
@@ -447,6 +447,8 @@ pub(crate) async fn each_is_explained_as_it_answers(suite: Arc<Suite>) {
     let world = suite.world().await;
     let apis = project("deploy/apis");
     let cli = Cli::of(&world).with("apis", &apis);
+    let replica = world.serve(&[&format!("apis={apis}")]).await;
+    let server = format!("--server={}", replica.grpc);
     let mut count = 0;
     for case in cases(&world).await {
         let Some(token) = case.authorization.as_deref().and_then(|it| it.strip_prefix("Bearer "))
@@ -456,13 +458,15 @@ pub(crate) async fn each_is_explained_as_it_answers(suite: Arc<Suite>) {
         count += 1;
         let (method, path) = (format!("--method={}", case.method), format!("--path={}", case.path));
         let host = format!("--host={}", case.host);
-        let ran = cli.feed_words(&["check", &method, &path, &host, "--output=json"], token);
+        let words = ["check", &method, &path, &host, &server, "--output=json"];
+        let ran = cli.feed_words(&words, token);
         let told: Value = serde_json::from_str(&ran.stdout).unwrap();
         let status = match case.expected {
             Answer::Passes(_) => 200,
             Answer::Refused(status, ..) => status,
         };
         assert_eq!(told["status"], status, "{} {} {}: {told:#}", case.host, method, path);
+        assert_eq!(told["replica"]["agrees"], true, "{} {} {}: {told:#}", case.host, method, path);
         assert_eq!(ran.code == 0, status == 200, "{ran:#?}");
     }
     assert!(count >= 20, "only {count} were asked about");

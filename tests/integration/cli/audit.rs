@@ -13,6 +13,8 @@ use crate::harness::{Suite, Token, World};
 const CHANGES: &[(&str, &[&str])] = &[
     ("backend create vllm --url http://127.0.0.1:1 --kind vllm", &["backend.create"]),
     ("backend update vllm --kind openai", &["backend.update"]),
+    ("backend credential set vllm", &["backend.set_credential"]),
+    ("backend credential remove vllm", &["backend.remove_credential"]),
     ("domain create shop --name Shop --upstream vllm", &["domain.create"]),
     ("domain disable shop", &["domain.disable"]),
     ("domain enable shop", &["domain.enable"]),
@@ -54,6 +56,7 @@ const LOOKS: &[&str] = &[
     "domain list",
     "domain show acme",
     "backend list",
+    "backend show model-acme",
     "role list acme",
     "token list --live",
     "token show {0}",
@@ -84,10 +87,14 @@ pub(crate) async fn everything_is_recorded(world: &World<'_>, cli: &Cli<'_>, ser
     };
     for (command, actions) in CHANGES {
         let (command, before) = (fill(command), lines(world).await);
-        server.refused(&command, 4, "grant it patgate_admin");
+        let credential = world.suite.provider_key();
+        let ran = server.feed(&command, &credential);
+        assert_eq!(ran.code, 4, "{command}: {ran:#?}");
+        assert!(ran.stderr.contains("grant it patgate_admin"), "{command}: {ran:#?}");
         assert_eq!(lines(world).await, before, "denied, and yet recorded: {command}");
 
-        cli.ok(&format!("{command} --actor chief"));
+        let ran = cli.feed(&format!("{command} --actor chief"), &credential);
+        assert_eq!(ran.code, 0, "{command}: {ran:#?}");
         let count = lines(world).await - before;
         let written = cli.json(&format!("audit list --limit {}", count.max(1)));
         let written: Vec<&Value> = written.as_array().unwrap().iter().rev().collect();
@@ -106,7 +113,7 @@ pub(crate) async fn everything_is_recorded(world: &World<'_>, cli: &Cli<'_>, ser
     assert_eq!(lines(world).await, before, "looking is no change");
 }
 
-/// Neither a token's text, nor what is stored of it.
+/// Neither a token's or credential's text, nor what is stored of a token.
 async fn holds_no_secret(world: &World<'_>) {
     let log: String =
         value(world, "SELECT coalesce(string_agg(a::text, ' '), '') FROM patgate.audit_log a")
@@ -119,6 +126,9 @@ async fn holds_no_secret(world: &World<'_>) {
     }
     for token in world.suite.minted.lock().unwrap().iter() {
         assert!(!log.contains(&token[token.len() - 50..]), "{log}");
+    }
+    for credential in world.suite.credentials.lock().unwrap().iter() {
+        assert!(!log.contains(credential), "{log}");
     }
 }
 

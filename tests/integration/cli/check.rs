@@ -3,11 +3,16 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use patgate::keyring;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Cli;
-use crate::harness::{Scope, Suite, World};
+use crate::{
+    fleet::MODELS,
+    harness::{Scope, Suite, World},
+    tiers::{entries_written, status},
+};
 
 const CHAT: &str = "POST /proxy/acme/v1/chat/completions";
 const DENIED: i32 = 4;
@@ -145,4 +150,115 @@ pub(crate) async fn nothing_is_told_of_a_token_that_is_not_there(suite: Arc<Suit
     let bare = cli.with("keyring_file", "");
     bare.refused(&format!("{command} --pat-id {id}"), 3, &id.to_string());
     assert_eq!(bare.feed(command, &token.text).code, 2);
+}
+
+pub(crate) async fn what_redis_holds_is_told_beside_the_truth(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let cli = Cli::of(&world);
+    let token = world.token(&[("acme", "models", "*", "llm_read")]).await;
+    let command = format!("check --method GET --path {MODELS}");
+    let told = |cli: &Cli<'_>, way: &str| -> Value {
+        let ran = cli.feed(&format!("{command}{way} --output json"), &token.text);
+        serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran:#?}"))
+    };
+    let entries = |told: &Value| {
+        let entry = |of: &str| told["redis"][of]["entry"].as_str().unwrap_or("").to_owned();
+        (told["status"].as_u64().unwrap(), entry("token"), entry("domain"))
+    };
+    let expect = |status, token: &str, domain: &str| (status, token.to_owned(), domain.to_owned());
+    assert_eq!(entries(&told(&cli, "")), expect(200, "miss", "miss"));
+    let replica = world.serve(&[]).await;
+    assert_eq!(status(&replica, &token).await, 200);
+    entries_written(&world, 2).await;
+
+    let first = told(&cli, "");
+    assert_eq!((entries(&first), &first["tier"]), (expect(200, "hit", "hit"), &json!("postgres")));
+    let age = |told: &Value| told["redis"]["token"]["age_seconds"].as_f64().unwrap();
+    let later = told(&cli, &format!(" --pat-id {}", token.id));
+    assert!(0.0 < age(&first) && age(&first) < age(&later), "{first} {later}");
+    let text = cli.feed(&command, &token.text).stdout;
+    assert!(
+        text.contains("known from: postgres") && text.contains("redis, token: usable"),
+        "{text}"
+    );
+    // Looking changes nothing there.
+    assert_eq!(entries(&told(&cli, "")), expect(200, "hit", "hit"));
+
+    world
+        .sql(&format!("UPDATE patgate.pats SET revoked_at = now() WHERE id = '{}'", token.id))
+        .await;
+    // Whether the replica has deleted the entry or not, it cannot be used.
+    assert_eq!(entries(&told(&cli, "")), expect(401, "stale", "hit"));
+    let other = cli.with("keyring_file", &other_ring(&world));
+    assert_eq!(entries(&told(&other, &format!(" --pat-id {}", token.id))).1, "refused");
+    let away = cli.with("redis.url", "redis://127.0.0.1:1/0");
+    assert_eq!(entries(&told(&away, "")), expect(401, "unavailable", "unavailable"));
+    assert_eq!(told(&cli.with("redis.url", ""), "")["redis"], Value::Null);
+    // Without a key ring nothing there can be read.
+    let bare = cli.with("keyring_file", "");
+    assert_eq!(told(&bare, &format!(" --pat-id {}", token.id))["redis"], Value::Null);
+}
+
+/// A key ring with the same key id and another key.
+fn other_ring(world: &World<'_>) -> String {
+    let path = world.keyring_file.with_extension("other");
+    std::fs::write(&path, keyring::new_line(&"k1".parse().unwrap()).unwrap().as_bytes()).unwrap();
+    path.display().to_string()
+}
+
+pub(crate) async fn a_replica_is_asked_and_compared(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let cli = Cli::of(&world);
+    let socket = suite.dir.path().join("check.sock");
+    let replica = world.serve(&[&format!("listen.uds={}", socket.display())]).await;
+    let scopes = ["llm_chat_completions", "llm_transcription"];
+    let token = world.token(&scopes.map(|operation| ("picky", "models", "*", operation))).await;
+    let addresses = [replica.grpc.to_string(), format!("unix:{}", socket.display())];
+    let ask = |cli: &Cli<'_>, request: &str, server: &str| {
+        let (method, rest) = request.split_once(' ').unwrap();
+        let command = format!("check --method {method} --path /proxy/picky/v1/{rest}");
+        cli.feed(&format!("{command} --server {server}"), &token.text)
+    };
+    for address in &addresses {
+        for (request, code, said) in [
+            ("POST chat/completions --model other", 0, "replica: 200 ok, the same"),
+            ("POST chat/completions --model other", 0, "  model: other"),
+            ("POST audio/transcriptions --model org/listed", 0, "  operation: llm_transcription"),
+            ("POST chat/completions --model m", DENIED, "replica: 403 permission_denied, the same"),
+            (
+                "POST chat/completions",
+                DENIED,
+                "  message: The access token or the domain is limited",
+            ),
+            ("GET models", DENIED, "  message: The access token does not permit `llm_read` here"),
+            ("GET models/", DENIED, "replica: 400 bad_request, the same"),
+        ] {
+            let ran = ask(&cli, request, address);
+            assert!(ran.code == code && ran.stdout.contains(said), "{request}: {ran:#?}");
+            assert!(!ran.stdout.contains(&token.text), "{ran:#?}");
+        }
+    }
+
+    // A replica with another key knows no such token.
+    let ring = format!("keyring_file={}", other_ring(&world));
+    let stranger = world.serve(&[&ring]).await.grpc.to_string();
+    let strangers = world.serve(&[&ring]).await;
+    let ran = ask(&cli, "POST chat/completions --model other", &strangers.grpc.to_string());
+    assert!(
+        ran.code == 1 && ran.stdout.contains("replica: 401 invalid_token, DIFFERS"),
+        "{ran:#?}"
+    );
+    assert!(ran.stderr.contains("answers 401 invalid_token, the stores 200 ok"), "{ran:#?}");
+    // One that has ended, and a server that speaks something else.
+    for address in [&stranger, &replica.http.to_string()] {
+        let ran = ask(&cli, "GET models", address);
+        assert!(ran.code == 1 && ran.stderr.contains("the replica (--server)"), "{ran:#?}");
+    }
+    let command = format!("check --method GET --path {MODELS}");
+    let id = token.id;
+    let asked = format!("{command} --pat-id {id} --server {}", addresses[0]);
+    cli.refused(&asked, 2, "a replica cannot be asked about --pat-id");
+    for address in ["9191", "unix:", "gateway:port"] {
+        cli.refused(&format!("{command} --server {address}"), 2, "expected `host:port`");
+    }
 }

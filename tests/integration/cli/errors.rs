@@ -33,6 +33,8 @@ const REFUSED: &[(i32, &str, &[&str])] = &[
             "domain create new --name New --upstream nowhere",
             "backend update nowhere --kind vllm",
             "backend delete nowhere",
+            "backend show nowhere",
+            "backend credential remove nowhere",
             "role create nowhere r",
             "role list nowhere",
             "role delete nowhere admin",
@@ -78,6 +80,7 @@ const REFUSED: &[(i32, &str, &[&str])] = &[
             "token revoke --user no@example.com --yes",
         ],
     ),
+    (NOT_FOUND, "credential of backend", &["backend credential remove model-acme"]),
     (NOT_FOUND, "member `bob@example.com`", &["role member remove acme admin bob@example.com"]),
     (
         NOT_FOUND,
@@ -206,6 +209,8 @@ const REFUSED: &[(i32, &str, &[&str])] = &[
             "user list --actor=",
         ],
     ),
+    (USAGE, "expected a credential on standard input", &["backend credential set model-acme"]),
+    (USAGE, "expected `bearer`", &["backend credential set model-acme --scheme digest"]),
     (USAGE, "expected a token's id", &["token show 1", "token delete acme"]),
     (USAGE, "unrecognized subcommand", &["token mint", "users"]),
 ];

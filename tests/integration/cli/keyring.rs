@@ -59,8 +59,8 @@ pub(crate) async fn keys_rotate(suite: Arc<Suite>) {
     assert_eq!(
         cli.json("keyring list --count"),
         json!([
-            { "id": "k2", "mints": true, "live_tokens": 1 },
-            { "id": "k1", "mints": false, "live_tokens": 2 },
+            { "id": "k2", "mints": true, "live_tokens": 1, "credentials": 0 },
+            { "id": "k1", "mints": false, "live_tokens": 2, "credentials": 0 },
         ])
     );
 

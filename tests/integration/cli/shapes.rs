@@ -26,7 +26,8 @@ const SHAPES: &[(&str, &str, &[&str])] = &[
     ("domain show picky", "", &[DOMAIN, "models roles"]),
     ("domain show picky", "/models/0", &["model upstream"]),
     ("domain show picky", "/roles/0", &[ROLE]),
-    ("backend list", "/0", &["domains kind name url"]),
+    ("backend list", "/0", &["credential domains kind name url"]),
+    ("backend show model-acme", "", &["credential domains kind name url"]),
     ("role list acme", "/0", &[ROLE]),
     ("token list", "/0", &[TOKEN]),
     ("token show {token}", "", &[TOKEN, "scopes"]),
@@ -50,7 +51,7 @@ const SHAPES: &[(&str, &str, &[&str])] = &[
     ("domain disable acme", "", &["message"]),
     ("audit list", "/0", &[AUDIT]),
     ("keyring list", "/0", &["id mints"]),
-    ("keyring list --count", "/0", &["id live_tokens mints"]),
+    ("keyring list --count", "/0", &["credentials id live_tokens mints"]),
     ("keyring add --id k2", "", &["message"]),
     ("config check", "/0", &["key source value"]),
 ];
@@ -119,9 +120,9 @@ pub(crate) async fn tables_are_for_people(suite: Arc<Suite>) {
     assert_eq!(
         cells,
         [
-            vec!["NAME", "KIND", "URL", "DOMAINS"],
-            vec!["model-acme", "vllm", "http://127.0.0.1:8001", "acme", "closed", "picky"],
-            vec!["model-beta", "ollama", "http://127.0.0.1:8002", "beta", "picky"],
+            vec!["NAME", "KIND", "URL", "CREDENTIAL", "DOMAINS"],
+            vec!["model-acme", "vllm", "http://127.0.0.1:8001", "-", "acme", "closed", "picky"],
+            vec!["model-beta", "ollama", "http://127.0.0.1:8002", "-", "beta", "picky"],
         ]
     );
     assert!(cli.ok("domain show picky").contains("org/listed (model-beta), other (model-acme)"));

@@ -98,6 +98,23 @@ const COLUMNS: &[Column] = &[
         bad: &["NULL", "''", "'VLLM'", "'gpt'"],
     },
     Column {
+        insert: "INSERT INTO patgate.backends VALUES ('v', 'http://h', 'vllm', now(), {}, 'k', now())",
+        good: &["sha256('x')", "decode(repeat('00', 8192), 'hex')"],
+        bad: &["''", "decode(repeat('00', 29), 'hex')", "decode(repeat('00', 8193), 'hex')"],
+    },
+    Column {
+        insert: "INSERT INTO patgate.backends
+                 VALUES ('v', 'http://h', 'vllm', now(), sha256('x'), {}, now())",
+        good: &["'k'", "'0-'", "repeat('k', 32)"],
+        bad: &["''", "'K'", "'-k'", "'k_'", "repeat('k', 33)"],
+    },
+    Column {
+        insert: "INSERT INTO patgate.backends
+                 VALUES ('v', 'http://h', 'vllm', now(), sha256('x'), 'k', {})",
+        good: &["now()"],
+        bad: &["'infinity'", "'-infinity'"],
+    },
+    Column {
         insert: "INSERT INTO patgate.domains (id, slug, name, upstream)
                  VALUES (gen_random_uuid(), {}, 'n', 'model-acme')",
         good: &["'ab'", "'a-'", "'a1--b'", "repeat('a', 63)", "'aaaaaaaa-bbbb-4ccc-8ddd'"],
@@ -133,8 +150,8 @@ const COLUMNS: &[Column] = &[
     },
     Column {
         insert: "INSERT INTO patgate.domain_models VALUES ('{acme}', {}, 'model-acme')",
-        good: &["'org/m:7b'", "repeat('m', 256)"],
-        bad: &["NULL", "''", "repeat('m', 257)", "E'm\\n'"],
+        good: &["'org/m:7b'", "repeat('m', 256)", "'*'", "'a*b'", "'%_*'"],
+        bad: &["NULL", "''", "repeat('m', 257)", "E'm\\n'", "'**'", "'*a*'", "'a*/b*c'"],
     },
     Column {
         insert: "INSERT INTO patgate.roles VALUES (gen_random_uuid(), '{acme}', {})",
@@ -260,7 +277,19 @@ const REFUSED: &[(&str, &[&str])] = &[
             "INSERT INTO patgate.schema_version (version) VALUES (1)",
         ],
     ),
-    (CHECK, &["INSERT INTO patgate.schema_version VALUES (1, false)"]),
+    (
+        CHECK,
+        &[
+            "INSERT INTO patgate.schema_version VALUES (1, false)",
+            // A credential is there as a whole, or not at all.
+            "UPDATE patgate.backends SET credential = sha256('x')",
+            "UPDATE patgate.backends SET credential_key_id = 'k', credential_set_at = now()",
+            "INSERT INTO patgate.backends
+         VALUES ('v', 'http://h', 'vllm', now(), sha256('x'), 'k', NULL)",
+            "INSERT INTO patgate.backends
+         VALUES ('v', 'http://h', 'vllm', now(), sha256('x'), NULL, now())",
+        ],
+    ),
     (
         NOT_NULL,
         &[

@@ -1,0 +1,119 @@
+//! What Redis holds about a request: which tier a replica that just started would answer from.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use prometheus_client::registry::Registry;
+use serde::{Serialize, Serializer};
+
+use super::super::session::Admin;
+use crate::{
+    clock::{Clock, Tick},
+    config,
+    domain::DomainRef,
+    feed::{Feed, Lease, Reader},
+    keyring::KeyRing,
+    postgres::Postgres,
+    resolve::{
+        Found, Freshness, Kind, Load, Memory, Shared, Tiers, postgres::lookups, redis::Redis,
+    },
+    telemetry::Metrics,
+    token::TokenId,
+};
+
+/// For a new connection and the answer. Nobody's request waits here.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What Redis holds under one key.
+#[derive(Debug, Serialize)]
+pub(super) struct Held {
+    /// A word as in the metrics of look-ups.
+    entry: &'static str,
+    /// How long ago Postgres was asked, of an entry that can be used.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "to_the_millisecond")]
+    age_seconds: Option<f64>,
+}
+
+/// Both kinds.
+#[derive(Debug, Serialize)]
+pub(super) struct Caches {
+    token: Held,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    domain: Option<Held>,
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = match self.entry {
+            "hit" => "usable",
+            "negative" => "usable, says that there is none",
+            "miss" => "no entry",
+            "stale" => "too old, or outdated by a change",
+            "refused" => "not sealed by this key ring",
+            _ => "Redis does not answer",
+        };
+        f.write_str(words)?;
+        self.age_seconds.map_or(Ok(()), |age| write!(f, ", as of {age:.1} s ago"))
+    }
+}
+
+impl Caches {
+    pub(super) fn lines(&self) -> Vec<String> {
+        let held = [("token", Some(&self.token)), ("domain", self.domain.as_ref())];
+        let told = held.into_iter().filter_map(|(what, held)| Some((what, held?)));
+        told.map(|(what, held)| format!("redis, {what}: {held}")).collect()
+    }
+}
+
+/// Judges the entries as a replica would that has read the feed of changes this moment; nothing
+/// where there is no Redis. It counts nothing and writes nothing.
+pub(super) async fn look(
+    admin: &Admin,
+    ring: KeyRing,
+    clock: &Arc<Clock>,
+    token: TokenId,
+    domain: Option<&DomainRef>,
+) -> anyhow::Result<Option<Caches>> {
+    let config = &admin.config;
+    let Some(settings) = &config.redis else { return Ok(None) };
+    let (metrics, feed) = (Metrics::new(&mut Registry::default()), Arc::new(Feed::default()));
+    let (clock, max_staleness) = (Arc::clone(clock), config.max_staleness);
+    let postgres =
+        Postgres::new(&config.postgres, Arc::clone(&clock), Arc::clone(&feed), metrics.clone());
+    let reader = Reader {
+        feed: Arc::clone(&feed),
+        clock: Arc::clone(&clock),
+        settings: config.postgres.clone(),
+        listens: false,
+        postgres: postgres.clone(),
+        lease: Lease::new(max_staleness),
+        metrics: metrics.clone(),
+        max_staleness,
+    };
+    reader.catch_up().await;
+    let settings = config::Redis { timeout: PATIENCE, ..settings.clone() };
+    let redis = Redis::spawn(&settings, ring.clone(), metrics.clone())?;
+    let freshness = Freshness { max_staleness, negative_ttl: config.negative_ttl };
+    let shared = Shared { redis: None, ring, clock, feed, freshness, metrics };
+    let (principals, domains) = lookups(&postgres, &Arc::new(Load::new(1, config.deadline)));
+    let principals = Tiers::new(Memory::new(0, 0, freshness), principals, shared.clone());
+    let domains = Tiers::new(Memory::new(0, 0, freshness), domains, shared);
+    let domain = match domain {
+        Some(reference) => Some(held(&domains, &redis, reference).await),
+        None => None,
+    };
+    Ok(Some(Caches { token: held(&principals, &redis, &token).await, domain }))
+}
+
+async fn held<K: Kind>(tiers: &Tiers<K>, redis: &Redis, key: &K::Key) -> Held {
+    let any_age = Tick::from_micros(i64::MIN);
+    let found = tiers.held_by_redis(redis, key, any_age).await;
+    let age = |found: &Found<K::Value>| Tick::now().since(found.as_of).as_secs_f64();
+    Held {
+        entry: found.as_ref().map_or_else(|word| *word, Found::result),
+        age_seconds: found.as_ref().ok().map(age),
+    }
+}
+
+fn to_the_millisecond<S: Serializer>(age: &Option<f64>, to: S) -> Result<S::Ok, S::Error> {
+    age.map(|age| (age * 1e3).round() / 1e3).serialize(to)
+}

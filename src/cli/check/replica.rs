@@ -1,0 +1,189 @@
+//! Asks a running replica, as Envoy would.
+
+use std::{str::FromStr, time::Duration};
+
+use anyhow::{Context as _, bail};
+use bytes::{Bytes, BytesMut};
+use prost::Message as _;
+use serde::Serialize;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::{body::Form, response::Told};
+
+/// Far longer than a replica may take, and short enough for whoever waits.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// No answer is as long as this.
+const MAX_ANSWER: usize = 1 << 20;
+
+/// Where a replica listens for Envoy's checks.
+#[derive(Clone, Debug)]
+pub(super) enum Server {
+    Tcp(String),
+    Unix(String),
+}
+
+impl FromStr for Server {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match (text.strip_prefix("unix:"), text.rsplit_once(':')) {
+            (Some(path), _) if !path.is_empty() => Ok(Self::Unix(path.to_owned())),
+            (None, Some((host, port))) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+                Ok(Self::Tcp(text.to_owned()))
+            }
+            _ => Err("expected `host:port`, or `unix:/path`"),
+        }
+    }
+}
+
+/// A request, with all that decides.
+pub(super) struct Question<'a> {
+    pub(super) method: &'a str,
+    pub(super) authority: &'a str,
+    pub(super) target: &'a str,
+    pub(super) authorization: &'a str,
+    /// The model that the body names, and how.
+    pub(super) model: Option<(&'a str, Form)>,
+}
+
+/// What a replica answers, and whether that is what the stores say.
+#[derive(Serialize)]
+pub(super) struct Opinion {
+    #[serde(flatten)]
+    pub(super) told: Told,
+    pub(super) agrees: bool,
+}
+
+pub(super) async fn ask(server: &Server, question: &Question<'_>) -> anyhow::Result<Told> {
+    let exchange = async {
+        match server {
+            Server::Tcp(address) => {
+                let stream = TcpStream::connect(address).await.context("connecting")?;
+                exchange(stream, question).await
+            }
+            Server::Unix(path) => {
+                let stream = UnixStream::connect(path).await.context("connecting")?;
+                exchange(stream, question).await
+            }
+        }
+    };
+    let asked = timeout(PATIENCE, exchange).await;
+    let asked = asked.unwrap_or_else(|_| bail!("no answer within {PATIENCE:?}"));
+    asked.context("the replica (--server)")
+}
+
+async fn exchange<S>(stream: S, question: &Question<'_>) -> anyhow::Result<Told>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut client, connection) = h2::client::handshake(stream).await?;
+    let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
+    let head = http::Request::post("http://patgate/envoy.service.auth.v3.Authorization/Check")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(())?;
+    let (response, mut body) = client.send_request(head, false)?;
+    body.send_data(frame(question)?, true)?;
+    let (head, mut body) = response.await?.into_parts();
+    let mut answer = BytesMut::new();
+    while let Some(chunk) = body.data().await {
+        let chunk = chunk?;
+        body.flow_control().release_capacity(chunk.len())?;
+        answer.extend_from_slice(&chunk);
+        if answer.len() > MAX_ANSWER {
+            bail!("the answer is too long");
+        }
+    }
+    let trailers = body.trailers().await?.unwrap_or_default();
+    let status = trailers.get("grpc-status").or_else(|| head.headers.get("grpc-status"));
+    match status.and_then(|status| status.to_str().ok()) {
+        Some("0") => {}
+        status => bail!("HTTP {}, gRPC status {}", head.status, status.unwrap_or("missing")),
+    }
+    Told::decode(&answer).context("the answer is not one of patgate's")
+}
+
+/// A `CheckRequest`, as gRPC frames it.
+fn frame(question: &Question<'_>) -> anyhow::Result<Bytes> {
+    let mut headers: Vec<(&str, String)> =
+        vec![("authorization", question.authorization.to_owned())];
+    let mut raw_body = Vec::new();
+    if let Some((model, form)) = question.model
+        && let Some((media_type, bytes)) = body(form, model)
+    {
+        headers.push(("content-type", media_type.to_owned()));
+        headers.push(("content-length", bytes.len().to_string()));
+        // Envoy's word for a body that it has shown in full.
+        headers.push(("x-envoy-auth-partial-body", "false".to_owned()));
+        raw_body = bytes;
+    }
+    let http = HttpRequest {
+        method: question.method.to_owned(),
+        headers: headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        path: question.target.to_owned(),
+        host: question.authority.to_owned(),
+        raw_body,
+    };
+    let request = Request { http: Some(http) };
+    let attributes = AttributeContext { request: Some(request) };
+    let message = CheckRequest { attributes: Some(attributes) }.encode_to_vec();
+    let length = u32::try_from(message.len())?.to_be_bytes();
+    Ok([&[0][..], &length, &message].concat().into())
+}
+
+/// The shortest body that names a model so; none where it cannot be named.
+fn body(form: Form, model: &str) -> Option<(&'static str, Vec<u8>)> {
+    match form {
+        Form::Json => {
+            let body = serde_json::json!({ "model": model }).to_string();
+            Some(("application/json", body.into_bytes()))
+        }
+        Form::Multipart => {
+            let body = format!(
+                "--patgate\r\ncontent-disposition: form-data; name=\"model\"\r\n\r\n{model}\r\n\
+                 --patgate--\r\n"
+            );
+            Some(("multipart/form-data; boundary=patgate", body.into_bytes()))
+        }
+        Form::Other => None,
+    }
+}
+
+// The fields of Envoy's messages that a replica looks at. It reads them without generated code.
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct CheckRequest {
+    #[prost(message, optional, tag = "1")]
+    attributes: Option<AttributeContext>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct AttributeContext {
+    #[prost(message, optional, tag = "4")]
+    request: Option<Request>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Request {
+    #[prost(message, optional, tag = "2")]
+    http: Option<HttpRequest>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct HttpRequest {
+    #[prost(string, tag = "2")]
+    method: String,
+    #[prost(map = "string, string", tag = "3")]
+    headers: std::collections::HashMap<String, String>,
+    #[prost(string, tag = "4")]
+    path: String,
+    #[prost(string, tag = "5")]
+    host: String,
+    #[prost(bytes = "vec", tag = "12")]
+    raw_body: Vec<u8>,
+}

@@ -1,0 +1,94 @@
+//! The result of `patgate check`, for people and for programs.
+
+use serde::Serialize;
+
+use super::{super::output::aligned, caches::Caches, replica::Opinion};
+use crate::{
+    decision::Decision,
+    explain::{Evidence, Explanation},
+    response::{self, Told},
+};
+
+#[derive(Serialize)]
+pub(super) struct Report<'a> {
+    method: &'a str,
+    /// Without the query, which may hold anything.
+    path: &'a str,
+    outcome: &'static str,
+    pub(super) status: u16,
+    pub(super) code: &'static str,
+    #[serde(flatten)]
+    explanation: Explanation,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream: Option<&'a str>,
+    /// Whether there is one, and nothing else about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream_credential: Option<&'static str>,
+    /// What the above is known from, where anything had to be looked up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tier: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redis: Option<Caches>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) replica: Option<Opinion>,
+}
+
+impl<'a> Report<'a> {
+    pub(super) fn new(
+        evidence: &Evidence<'a>,
+        decision: &'a Decision,
+        redis: Option<Caches>,
+    ) -> Self {
+        let permit = match decision {
+            Decision::Allow(permit) => Some(permit),
+            Decision::Deny(_) => None,
+        };
+        Self {
+            method: evidence.method,
+            path: evidence.target.split_once('?').map_or(evidence.target, |(path, _)| path),
+            outcome: decision.outcome(),
+            status: response::status(decision, evidence.manner()),
+            code: decision.code(),
+            explanation: evidence.explain(decision),
+            upstream: permit.map(|permit| &*permit.upstream),
+            upstream_credential: permit.map(|permit| match permit.credential {
+                Some(_) => "set",
+                None => "none",
+            }),
+            tier: evidence.request.is_ok().then_some("postgres"),
+            redis,
+            replica: None,
+        }
+    }
+
+    /// Takes down what a replica answered.
+    pub(super) fn heard(&mut self, told: Told) {
+        let agrees = (told.status, &*told.code) == (self.status, self.code);
+        self.replica = Some(Opinion { told, agrees });
+    }
+
+    pub(super) fn text(&self) -> String {
+        let mut rows = Vec::new();
+        for step in &self.explanation.steps {
+            let verdict = if step.passed { "ok" } else { "REFUSED" };
+            rows.push(vec![step.step.to_owned(), verdict.to_owned(), step.detail.clone()]);
+        }
+        let mut last = vec![format!("answer: {} {}", self.status, self.code)];
+        last.extend(self.upstream.map(|upstream| format!("served by: {upstream}")));
+        last.extend(self.upstream_credential.map(|is| format!("upstream credential: {is}")));
+        let nearest = self.explanation.nearest.as_ref();
+        last.extend(nearest.map(|nearest| format!("nearest miss: {nearest}")));
+        last.extend(self.tier.map(|tier| format!("known from: {tier}, as of this moment")));
+        last.extend(self.redis.iter().flat_map(Caches::lines));
+        if let Some(Opinion { told, agrees }) = &self.replica {
+            let verdict = if *agrees { "the same" } else { "DIFFERS" };
+            last.push(format!("replica: {} {}, {verdict}", told.status, told.code));
+            last.extend(told.message.as_ref().map(|message| format!("  message: {message}")));
+            last.extend(told.metadata.iter().map(|(name, value)| format!("  {name}: {value}")));
+        }
+        let mut text = aligned(vec![vec![format!("{} {}", self.method, self.path)]]);
+        text.push_str(&aligned(rows));
+        text.push_str(&aligned(last.into_iter().map(|line| vec![line]).collect()));
+        text
+    }
+}

@@ -1,0 +1,226 @@
+//! A backend's own credential: what patgate puts into `Authorization` on the way to it.
+//!
+//! It is stored, in Postgres and in Redis, encrypted with ChaCha20-Poly1305:
+//! `version (1 byte) ‖ nonce (12) ‖ ciphertext ‖ tag (16)`. The key is derived from the key ring for
+//! this one purpose. The tag covers version, key id and the backend's name as well, so that a
+//! sealed credential is worth nothing in another backend's row.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use ring::aead::{Aad, NONCE_LEN, Nonce};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::keyring::{KeyId, KeyRing};
+
+/// Goes up with every change of the sealed form.
+const VERSION: u8 = 1;
+/// Longer than any key or signed token that a backend takes, and short enough for any server.
+const MAX_LEN: usize = 4096;
+
+/// The value of a header that a backend trusts. Clones share it; it is wiped with the last one.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credential(Arc<Zeroizing<String>>);
+
+/// How a key is put into the header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// `Bearer <key>`
+    Bearer,
+    /// `Basic <key>`
+    Basic,
+    /// `Api-Key <key>`
+    ApiKey,
+}
+
+impl FromStr for Scheme {
+    type Err = &'static str;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        match word {
+            "bearer" => Ok(Self::Bearer),
+            "basic" => Ok(Self::Basic),
+            "api-key" => Ok(Self::ApiKey),
+            _ => Err("expected `bearer`, `basic` or `api-key`"),
+        }
+    }
+}
+
+/// What cannot stand in the header. Never shows it.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a credential is 1 to {MAX_LEN} visible ASCII characters, its scheme included; without spaces \
+     and without the scheme's name"
+)]
+pub struct Malformed;
+
+impl Credential {
+    /// A key under its scheme.
+    ///
+    /// # Errors
+    ///
+    /// When it holds what would end the header, or what a server might read in two ways.
+    pub fn new(scheme: Scheme, key: &str) -> Result<Self, Malformed> {
+        let scheme = match scheme {
+            Scheme::Bearer => "Bearer",
+            Scheme::Basic => "Basic",
+            Scheme::ApiKey => "Api-Key",
+        };
+        Self::parse(Zeroizing::new(format!("{scheme} {key}"))).ok_or(Malformed)
+    }
+
+    fn parse(value: Zeroizing<String>) -> Option<Self> {
+        let (scheme, key) = value.split_once(' ')?;
+        let visible = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
+        let fits = value.len() <= MAX_LEN && visible(scheme) && visible(key);
+        fits.then(|| Self(Arc::new(value)))
+    }
+
+    /// The value itself, for the one place that sends it to Envoy.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credential(…)")
+    }
+}
+
+/// A credential as the stores hold it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sealed {
+    /// The key that opens it.
+    pub key_id: Box<str>,
+    /// Its encrypted form.
+    pub bytes: Box<[u8]>,
+}
+
+/// The operating system has no randomness to give, or encryption failed.
+#[derive(Debug, thiserror::Error)]
+#[error("the credential could not be sealed")]
+pub struct SealError;
+
+impl Sealed {
+    /// Seals a credential for one backend, with the current key.
+    ///
+    /// # Errors
+    ///
+    /// When there is no randomness for a nonce.
+    pub fn seal(ring: &KeyRing, backend: &str, credential: &Credential) -> Result<Self, SealError> {
+        let key = ring.current();
+        // Random, and not counted: a key seals a few credentials, not the billions that it takes
+        // for 96 random bits to be repeated.
+        let mut nonce = [0; NONCE_LEN];
+        getrandom::fill(&mut nonce).map_err(|_| SealError)?;
+        let mut text = Zeroizing::new(credential.expose().as_bytes().to_vec());
+        let tag = key
+            .credentials
+            .seal_in_place_separate_tag(
+                Nonce::assume_unique_for_key(nonce),
+                context(&key.id, backend),
+                &mut text,
+            )
+            .map_err(|_| SealError)?;
+        let bytes = [&[VERSION][..], &nonce, &text, tag.as_ref()].concat().into();
+        Ok(Self { key_id: key.id.as_str().into(), bytes })
+    }
+
+    /// Opens it, if it was sealed for this backend by a key that is in the ring.
+    pub fn open(&self, ring: &KeyRing, backend: &str) -> Option<Credential> {
+        let key = ring.keys().iter().find(|key| key.id.as_str() == &*self.key_id)?;
+        let (version, rest) = self.bytes.split_first()?;
+        let (nonce, text) = rest.split_first_chunk::<NONCE_LEN>()?;
+        if *version != VERSION {
+            return None;
+        }
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        let mut text = Zeroizing::new(text.to_vec());
+        let text =
+            key.credentials.open_in_place(nonce, context(&key.id, backend), &mut text).ok()?;
+        Credential::parse(Zeroizing::new(str::from_utf8(text).ok()?.to_owned()))
+    }
+}
+
+/// What a sealed credential is bound to. Neither name can hold a zero byte.
+fn context(key_id: &KeyId, backend: &str) -> Aad<Vec<u8>> {
+    Aad::from([&[VERSION], key_id.as_str().as_bytes(), &[0], backend.as_bytes()].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const A: &str = "a:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    const B: &str = "b:HwECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+    fn ring(text: &str) -> KeyRing {
+        KeyRing::parse(text).unwrap()
+    }
+
+    fn credential() -> Credential {
+        Credential::new(Scheme::Bearer, "sk-1").unwrap()
+    }
+
+    fn sealed() -> Sealed {
+        Sealed::seal(&ring(A), "vllm", &credential()).unwrap()
+    }
+
+    #[test]
+    fn opens_for_its_backend_by_its_key_wherever_that_stands() {
+        let sealed = sealed();
+        let opened = sealed.open(&ring(&format!("{B}\n{A}")), "vllm").unwrap();
+        assert_eq!(opened.expose(), "Bearer sk-1");
+        assert_eq!(sealed.open(&ring(A), "vllm2"), None);
+        assert_eq!(sealed.open(&ring(B), "vllm"), None);
+        // The same key by another name, and another key by the same one.
+        let renamed = Sealed { key_id: "b".into(), ..sealed.clone() };
+        assert_eq!(renamed.open(&ring(&A.replace("a:", "b:")), "vllm"), None);
+        assert_eq!(sealed.open(&ring(&B.replace("b:", "a:")), "vllm"), None);
+    }
+
+    #[test]
+    fn no_two_are_alike_and_none_holds_the_text() {
+        let (one, two) = (sealed(), sealed());
+        assert_ne!(one, two);
+        assert!(!one.bytes.windows(4).any(|window| window == b"sk-1"));
+    }
+
+    #[test]
+    fn only_what_one_header_can_hold() {
+        let longest = "k".repeat(MAX_LEN - "Bearer ".len());
+        for good in ["k", "sk-proj_a.b~c+d/e==", "!#$%&'*:,;", &longest] {
+            assert!(Credential::new(Scheme::Bearer, good).is_ok(), "{good}");
+        }
+        for bad in
+            ["", " ", "a b", " a", "a\t", "a\r\nx: y", "a\0", "a\x7f", "ä", &format!("{longest}k")]
+        {
+            assert_eq!(Credential::new(Scheme::Bearer, bad), Err(Malformed), "{bad}");
+        }
+    }
+
+    #[test]
+    fn debug_shows_nothing() {
+        assert_eq!(format!("{:?}", credential()), "Credential(…)");
+        assert!(!format!("{:?} {Malformed}", sealed()).contains("sk-1"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_changed_byte_opens_nothing(at: usize, flip in 1u8..) {
+            let mut sealed = sealed();
+            let at = at % sealed.bytes.len();
+            sealed.bytes[at] ^= flip;
+            prop_assert_eq!(sealed.open(&ring(A), "vllm"), None);
+        }
+
+        #[test]
+        fn garbage_opens_nothing(bytes: Vec<u8>) {
+            let sealed = Sealed { key_id: "a".into(), bytes: bytes.into() };
+            prop_assert_eq!(sealed.open(&ring(A), "vllm"), None);
+        }
+    }
+}

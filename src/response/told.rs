@@ -1,0 +1,56 @@
+//! Reads an answer back, to show it to an administrator. Nothing is decided by it.
+
+use std::collections::BTreeMap;
+
+use prost::Message;
+use prost_types::value::Kind;
+use serde_json::Value;
+
+use super::FRAME_HEAD;
+#[expect(clippy::disallowed_types, reason = "read here, not built")]
+use crate::proto::envoy::service::auth::v3::{CheckResponse, check_response::HttpResponse};
+
+/// What a replica has answered, without the headers: one of them may be a backend's credential.
+#[derive(Debug, serde::Serialize)]
+pub(crate) struct Told {
+    /// The HTTP status; 200 for an allow.
+    pub(crate) status: u16,
+    /// As in the dynamic metadata.
+    pub(crate) code: String,
+    /// What the client is told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) message: Option<String>,
+    /// The other facts of the dynamic metadata, by name.
+    pub(crate) metadata: BTreeMap<String, String>,
+}
+
+impl Told {
+    /// Nothing for a frame that holds no answer of patgate's.
+    pub(crate) fn decode(frame: &[u8]) -> Option<Self> {
+        let (_, bytes) = frame.split_at_checked(FRAME_HEAD)?;
+        #[expect(clippy::disallowed_types, reason = "read here, not built")]
+        let response = CheckResponse::decode(bytes).ok()?;
+        let fields = response.dynamic_metadata.unwrap_or_default().fields;
+        let mut metadata: BTreeMap<_, _> = fields
+            .into_iter()
+            .filter_map(|(name, value)| match value.kind? {
+                Kind::StringValue(text) => Some((name, text)),
+                _ => None,
+            })
+            .collect();
+        let (status, message) = match response.http_response? {
+            HttpResponse::OkResponse(_) => (200, None),
+            HttpResponse::DeniedResponse(denied) => {
+                (u16::try_from(denied.status?.code).ok()?, message(&denied.body))
+            }
+        };
+        Some(Self { status, code: metadata.remove("code")?, message, metadata })
+    }
+}
+
+/// The words for a person, where a style of errors puts them.
+fn message(body: &str) -> Option<String> {
+    let body: Value = serde_json::from_str(body).ok()?;
+    let found = ["/error/message", "/message", "/detail"].iter().find_map(|at| body.pointer(at));
+    found?.as_str().map(str::to_owned)
+}

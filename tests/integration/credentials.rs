@@ -1,0 +1,321 @@
+//! Upstream credentials: a backend sees its own, nobody else sees any, and changes count at once.
+
+use std::{fs, sync::Arc, time::Instant};
+
+use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
+use serde_json::json;
+
+use crate::{
+    cli::Cli,
+    fleet::{Fleet, HEALED, MODELS, PATIENT},
+    harness::{Replica, Suite, Token, World, outcome},
+    http, leaks,
+    tiers::{entries_written, reader},
+};
+
+const LISTED: &str = "/proxy/picky/v1/models/org/listed";
+const OTHER: &str = "/proxy/picky/v1/models/other";
+
+/// What stands in `Authorization` when a request is allowed, or the status when it is not.
+async fn authorization(
+    replica: &Replica,
+    token: &Token,
+    path: &str,
+) -> Result<Option<String>, u16> {
+    let bearer = token.bearer();
+    let response = replica.check("GET", path, &[("authorization", &bearer)]).await;
+    let (status, _) = outcome(&response);
+    let Some(HttpResponse::OkResponse(ok)) = response.http_response else { return Err(status) };
+    let headers = ok.headers.into_iter().filter_map(|option| option.header);
+    let mut set: Vec<_> = headers.filter(|header| header.key == "authorization").collect();
+    let removed = ok.headers_to_remove.iter().any(|name| name == "authorization");
+    assert_eq!(set.len() + usize::from(removed), 1, "set, or removed");
+    Ok(set.pop().map(|header| header.value))
+}
+
+/// Gives a backend a new credential; what it then sees.
+fn give(cli: &Cli<'_>, suite: &Suite, backend: &str) -> String {
+    let key = suite.provider_key();
+    let ran = cli.feed(&format!("backend credential set {backend}"), &format!("{key}\n"));
+    assert_eq!(ran.code, 0, "{ran:#?}");
+    format!("Bearer {key}")
+}
+
+/// Waits until every replica answers so, and stays with it.
+async fn turns(fleet: &Fleet, token: &Token, path: &str, expected: Result<Option<&str>, u16>) {
+    let expected = expected.map(|value| value.map(str::to_owned));
+    let began = Instant::now();
+    for replica in &fleet.0 {
+        while authorization(replica, token, path).await != expected {
+            assert!(began.elapsed() < HEALED, "not {expected:?}");
+        }
+    }
+    for replica in &fleet.0 {
+        assert_eq!(authorization(replica, token, path).await, expected);
+    }
+}
+
+async fn picky_reader(world: &World<'_>) -> Token {
+    let scopes = ["acme", "picky"].map(|domain| (domain, "models", "*", "llm_read"));
+    world.token(&scopes).await
+}
+
+pub(crate) async fn the_backend_sees_its_own_and_no_token(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let cli = Cli::of(&world);
+    let token = picky_reader(&world).await;
+    let of_acme = give(&cli, &suite, "model-acme");
+    let replica = world.serve(&[]).await;
+    let envoy = replica.envoy(&suite);
+    let bearer = token.bearer();
+    let headers = [("authorization", bearer.as_str()), ("x-api-key", "kept")];
+    let seen = async |path: &str, backend: &str| {
+        let reply = http::send(envoy.port, "GET", path, &headers, "").await;
+        assert_eq!((reply.status, reply.header("x-backend")), (200, Some(backend)), "{path}");
+        assert!(!reply.body.contains(&token.text), "{path}");
+        assert_eq!(reply.seen("x-api-key"), ["kept"]);
+        reply.seen("authorization")
+    };
+    assert_eq!(seen(MODELS, "model-acme").await, [of_acme.as_str()]);
+    assert_eq!(seen(OTHER, "model-acme").await, [of_acme.as_str()]);
+    // The model's own backend has none: not the domain's, and not the client's.
+    assert_eq!(seen(LISTED, "model-beta").await, [""; 0]);
+    let of_beta = give(&cli, &suite, "model-beta");
+    let began = Instant::now();
+    while seen(LISTED, "model-beta").await != [of_beta.as_str()] {
+        assert!(began.elapsed() < HEALED);
+    }
+    assert_eq!(seen(OTHER, "model-acme").await, [of_acme.as_str()]);
+    // Who is refused is refused before any of it.
+    let reply = http::send(envoy.port, "GET", MODELS, &[("authorization", &of_acme)], "").await;
+    assert_eq!((reply.status, reply.code()), (401, "invalid_token".to_owned()));
+
+    // That Redis has entries to look into for leaks, and that those would be found.
+    entries_written(&world, 3).await;
+    let asked = "check --method GET --path /proxy/acme/v1/models";
+    let ran = cli.feed(&format!("{asked} --server {}", replica.grpc), &token.text);
+    assert!(ran.stdout.contains("upstream credential: set"), "{ran:#?}");
+    assert!(ran.stdout.contains("replica: 200 ok, the same"), "{ran:#?}");
+    let bare = cli.with("keyring_file", "");
+    let ran = bare.run(&format!("{asked} --pat-id {}", token.id));
+    assert!(ran.stdout.contains("upstream credential: set"), "{ran:#?}");
+    let log = fs::read_to_string(&envoy.access_log).unwrap();
+    assert!(log.contains("model-acme") && !leaks::mentions(&log, &[&of_acme, &of_beta]), "{log}");
+}
+
+pub(crate) async fn a_change_is_obeyed_at_once_by_whatever_means(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let cli = Cli::of(&world);
+    let token = picky_reader(&world).await;
+    let fleet = Fleet::of(&world, 2, &PATIENT).await;
+    turns(&fleet, &token, MODELS, Ok(None)).await;
+    let first = give(&cli, &suite, "model-acme");
+    turns(&fleet, &token, MODELS, Ok(Some(&first))).await;
+    turns(&fleet, &token, OTHER, Ok(Some(&first))).await;
+    let second = give(&cli, &suite, "model-acme");
+    turns(&fleet, &token, MODELS, Ok(Some(&second))).await;
+    cli.ok("backend credential remove model-acme");
+    turns(&fleet, &token, MODELS, Ok(None)).await;
+
+    let third = give(&cli, &suite, "model-beta");
+    turns(&fleet, &token, LISTED, Ok(Some(&third))).await;
+    world.sql("CREATE TABLE kept AS SELECT * FROM patgate.backends").await;
+    let put = "SET credential = k.credential, credential_key_id = k.credential_key_id,
+                   credential_set_at = k.credential_set_at FROM kept k WHERE k.name = b.name";
+    let take = "UPDATE patgate.backends SET credential = NULL, credential_key_id = NULL,
+                    credential_set_at = NULL";
+    world.sql(take).await;
+    turns(&fleet, &token, LISTED, Ok(None)).await;
+    // A replayed statement counts as well.
+    world
+        .sql(&format!(
+            "BEGIN; SET LOCAL session_replication_role = replica;
+             UPDATE patgate.backends b {put}; COMMIT"
+        ))
+        .await;
+    turns(&fleet, &token, LISTED, Ok(Some(&third))).await;
+    // Under another name it opens nothing, and nothing is sent without it.
+    world.sql("UPDATE patgate.backends SET name = 'renamed' WHERE name = 'model-beta'").await;
+    turns(&fleet, &token, LISTED, Err(503)).await;
+    world.sql("UPDATE patgate.backends SET name = 'model-beta' WHERE name = 'renamed'").await;
+    turns(&fleet, &token, LISTED, Ok(Some(&third))).await;
+    let changes = "SELECT count(*) FROM patgate.changes";
+    let before: i64 = crate::cli::value(&world, changes).await;
+    world.sql("UPDATE patgate.backends SET url = 'http://elsewhere', kind = 'openai'").await;
+    assert_eq!(crate::cli::value::<i64>(&world, changes).await, before, "no answer rests on it");
+}
+
+/// Whoever changes the credential does not see who takes up the backend, nor the other way round.
+pub(crate) async fn who_takes_up_a_backend_amid_a_change_has_the_new_one(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let cli = Cli::of(&world);
+    let token = reader(&world).await;
+    let old = give(&cli, &suite, "model-beta");
+    let fleet = Fleet::of(&world, 2, &PATIENT).await;
+    turns(&fleet, &token, MODELS, Ok(None)).await;
+
+    let mut changing = world.postgres.begin().await.unwrap();
+    let remove = "UPDATE patgate.backends SET credential = NULL, credential_key_id = NULL,
+                      credential_set_at = NULL WHERE name = 'model-beta'";
+    sqlx::raw_sql(remove).execute(&mut *changing).await.unwrap();
+    world.sql("UPDATE patgate.domains SET upstream = 'model-beta' WHERE slug = 'acme'").await;
+    turns(&fleet, &token, MODELS, Ok(Some(&old))).await;
+    changing.commit().await.unwrap();
+    turns(&fleet, &token, MODELS, Ok(None)).await;
+}
+
+pub(crate) async fn in_another_row_or_changed_it_opens_nothing(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let cli = Cli::of(&world);
+    let token = picky_reader(&world).await;
+    let of_acme = give(&cli, &suite, "model-acme");
+    let of_beta = give(&cli, &suite, "model-beta");
+    let fleet = Fleet::of(&world, 1, &PATIENT).await;
+    let unopened = async || fleet.0[0].metric("patgate_unopened_credentials_total").await;
+    turns(&fleet, &token, MODELS, Ok(Some(&of_acme))).await;
+    turns(&fleet, &token, LISTED, Ok(Some(&of_beta))).await;
+    assert_eq!(unopened().await, 0);
+
+    // Each has the other's, both under the same key.
+    let swap = "UPDATE patgate.backends b SET credential = o.credential
+                FROM patgate.backends o WHERE o.name <> b.name";
+    world.sql(swap).await;
+    turns(&fleet, &token, MODELS, Err(503)).await;
+    turns(&fleet, &token, LISTED, Err(503)).await;
+    // Once for each that was read, however often it was asked for: acme has one, picky two.
+    let counted = unopened().await;
+    assert!((2..=3).contains(&counted), "{counted}");
+    fleet.all_answer(&token, MODELS, 503).await;
+    assert_eq!(unopened().await, counted);
+    let log = fs::read_to_string(suite.dir.path().join("patgate.log")).unwrap();
+    let told = "a backend's credential cannot be opened";
+    assert!(log.lines().any(|l| l.contains(told) && l.contains("model-acme") && l.contains("k1")));
+    // What the service says is what is explained.
+    let ran = cli.feed("check --method GET --path /proxy/acme/v1/models", &token.text);
+    assert!(ran.code == 4 && ran.stdout.contains("answer: 503 unavailable"), "{ran:#?}");
+    assert!(ran.stdout.contains("the credential of `model-acme` does not open"), "{ran:#?}");
+    world.sql(swap).await;
+    turns(&fleet, &token, MODELS, Ok(Some(&of_acme))).await;
+    turns(&fleet, &token, LISTED, Ok(Some(&of_beta))).await;
+
+    let flip = |at: &str| {
+        format!(
+            "UPDATE patgate.backends SET credential =
+                 set_byte(credential, {at}, get_byte(credential, {at}) # 1)
+             WHERE name = 'model-acme'"
+        )
+    };
+    for at in ["0", "5", "20", "octet_length(credential) - 1"] {
+        world.sql(&flip(at)).await;
+        turns(&fleet, &token, MODELS, Err(503)).await;
+        turns(&fleet, &token, LISTED, Ok(Some(&of_beta))).await;
+        world.sql(&flip(at)).await;
+        turns(&fleet, &token, MODELS, Ok(Some(&of_acme))).await;
+    }
+    let key = |id: &str| {
+        format!("UPDATE patgate.backends SET credential_key_id = '{id}' WHERE name = 'model-acme'")
+    };
+    world.sql(&key("k9")).await;
+    turns(&fleet, &token, MODELS, Err(503)).await;
+    // Neither is there an answer for who would not get one anyway.
+    let stranger = world.token(&[]).await;
+    assert_eq!(authorization(&fleet.0[0], &stranger, MODELS).await, Err(403));
+    world.sql(&key("k1")).await;
+    turns(&fleet, &token, MODELS, Ok(Some(&of_acme))).await;
+}
+
+pub(crate) async fn keys_rotate(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let cli = Cli::of(&world);
+    let of_acme = give(&cli, &suite, "model-acme");
+    let of_beta = give(&cli, &suite, "model-beta");
+    let old = Fleet::of(&world, 1, &PATIENT).await;
+    cli.ok("keyring add --id k2");
+    cli.ok("keyring promote k2");
+    cli.refused("keyring drop k1", 1, "seals the credentials of 2 backends");
+    let of_both = Fleet::of(&world, 1, &PATIENT).await;
+    let token = picky_reader(&world).await;
+    for fleet in [&old, &of_both] {
+        turns(fleet, &token, OTHER, Ok(Some(&of_acme))).await;
+        turns(fleet, &token, LISTED, Ok(Some(&of_beta))).await;
+    }
+
+    let since = |backend: &str| {
+        cli.json(&format!("backend show {backend}"))["credential"]["set_at"].clone()
+    };
+    let before = since("model-acme");
+    assert!(cli.ok("backend credential reseal").contains("under key k2: model-acme model-beta"));
+    assert!(cli.ok("backend credential reseal").contains("every credential is under key k2"));
+    assert_eq!(since("model-acme"), before);
+    assert_eq!(cli.json("backend show model-acme")["credential"]["key_id"], "k2");
+    turns(&of_both, &token, OTHER, Ok(Some(&of_acme))).await;
+    turns(&of_both, &token, LISTED, Ok(Some(&of_beta))).await;
+    // A replica that was not given the new key forwards nothing in its stead.
+    turns(&old, &token, OTHER, Err(503)).await;
+    let resealed = json!([{ "id": "k2", "credentials": 2 }, { "id": "k1", "credentials": 0 }]);
+    let counts = cli.json("keyring list --count");
+    for (at, entry) in resealed.as_array().unwrap().iter().enumerate() {
+        assert_eq!(
+            (&counts[at]["id"], &counts[at]["credentials"]),
+            (&entry["id"], &entry["credentials"])
+        );
+    }
+    world.sql("UPDATE patgate.pats SET revoked_at = now()").await;
+    cli.ok("keyring drop k1");
+    let last = Fleet::of(&world, 1, &PATIENT).await;
+    world.sql("UPDATE patgate.pats SET key_id = 'k2', revoked_at = NULL").await;
+    // Minted under the key that is gone.
+    assert_eq!(authorization(&last.0[0], &token, OTHER).await, Err(401));
+    let fresh = cli.mint(
+        "token create fresh --user ann@example.com --expires-in 1h --scope picky:models:*:llm_read",
+    );
+    turns(&last, &fresh, OTHER, Ok(Some(&of_acme))).await;
+
+    // What no key opens is not thrown away.
+    world.sql("UPDATE patgate.backends SET credential_key_id = 'k1'").await;
+    cli.refused("backend credential reseal", 1, "needs key `k1`");
+}
+
+pub(crate) async fn mistakes_are_told_and_not_repeated(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let cli = Cli::of(&world);
+    let key = suite.provider_key();
+    let set = "backend credential set model-acme";
+    for bad in [
+        format!("{key} {key}"),
+        format!(" {key}"),
+        format!("Bearer {key}"),
+        format!("{key}\n\n"),
+        format!("{key}\r\nx-user-id: root"),
+        format!("{key}\t"),
+        format!("{key}\0"),
+        format!("{key}ä"),
+        key.repeat(60),
+        key.repeat(300),
+    ] {
+        let ran = cli.feed(set, &bad);
+        assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{ran:#?}");
+        assert!(ran.stderr.contains("visible ASCII characters"), "{ran:#?}");
+    }
+    for (cli, command, code, reason) in [
+        (&cli, "backend credential set nowhere", 3, "`nowhere` does not exist"),
+        (&cli.with("keyring_file", ""), set, 2, "PATGATE_KEYRING_FILE"),
+        (&cli.login(&world, "server"), set, 4, "grant it patgate_admin"),
+    ] {
+        let ran = cli.feed(command, &key);
+        assert!(ran.code == code && ran.stderr.contains(reason), "{command}: {ran:#?}");
+    }
+    assert_eq!(cli.json("backend show model-acme")["credential"], json!(null));
+
+    for (scheme, word) in [("bearer", "Bearer"), ("basic", "Basic"), ("api-key", "Api-Key")] {
+        let ran = cli.feed(&format!("{set} --scheme {scheme}"), &format!("{key}\r\n"));
+        assert_eq!(ran.code, 0, "{ran:#?}");
+        let (token, fleet) = (reader(&world).await, Fleet::of(&world, 1, &[]).await);
+        turns(&fleet, &token, MODELS, Ok(Some(&format!("{word} {key}")))).await;
+    }
+    let shown = cli.json("backend list")[0]["credential"].clone();
+    assert_eq!(shown["key_id"], "k1");
+    assert_eq!(shown.as_object().unwrap().len(), 2, "{shown}");
+    let table = cli.ok("backend show model-acme");
+    assert!(table.contains("credential:  set ") && table.contains("(k1)"), "{table}");
+}

@@ -1,0 +1,202 @@
+//! Rate limits by what patgate says of each request: envoy/rate-limits.yaml, as shipped but for
+//! buckets that are not filled again while a test runs.
+
+use std::{fs, sync::Arc};
+
+use serde_json::{Value, json};
+
+use crate::{
+    clients::openai,
+    harness::{Replica, Scope, Suite, Token, envoy_patch, patient},
+    http::{self, Reply},
+    stack::{Server, project},
+    surfaces::{CLOUD, open_aigne},
+};
+
+const MODELS: &str = "/proxy/acme/v1/models";
+const READ: Scope<'_> = ("acme", "models", "*", "llm_read");
+/// What a bucket holds: of a token, a user, the domain `beta`, and a token with one model.
+const TOKEN: usize = 20;
+const USER: usize = 60;
+const BETA: usize = 10;
+const MODEL: usize = 5;
+
+fn shipped() -> String {
+    fs::read_to_string(project("envoy/rate-limits.yaml")).unwrap()
+}
+
+fn envoy(suite: &Suite, replica: &Replica) -> Server {
+    let text = shipped();
+    let still = text.replace("fill_interval: 1s", "fill_interval: 86400s");
+    assert_ne!(still, text);
+    let patch = envoy_patch(suite, &[replica.grpc], patient("10s", "10s"));
+    suite.stack.start("envoy", json!({ "config_yaml": still, "patch": patch }))
+}
+
+async fn get(envoy: &Server, token: &Token, path: &str) -> Reply {
+    let bearer = token.bearer();
+    http::send(envoy.port, "GET", path, &[("authorization", &bearer)], "").await
+}
+
+/// Asks until it is refused for the rate, and returns how often it was not.
+async fn until_limited(envoy: &Server, token: &Token, path: &str) -> usize {
+    for passed in 0..=2 * USER {
+        match get(envoy, token, path).await.status {
+            200 => {}
+            429 => return passed,
+            other => panic!("{other}"),
+        }
+    }
+    panic!("{path} is not limited");
+}
+
+/// The marked parts aside, it is the file that all else is tested with.
+pub(crate) async fn the_file_adds_nothing_else(suite: Arc<Suite>) {
+    let shipped = shipped();
+    let (_, body) = shipped.split_once("\n\n").unwrap();
+    let (mut rest, mut marked, mut blocks) = (Vec::new(), false, 0);
+    let mut lines = body.lines().peekable();
+    while let Some(line) = lines.next() {
+        match line.trim() {
+            "# rate limits:" => marked = true,
+            "# end of rate limits" => {
+                (marked, blocks) = (false, blocks + 1);
+                lines.next_if(|line| line.is_empty());
+            }
+            _ if !marked => rest.push(line),
+            _ => {}
+        }
+    }
+    let plain = fs::read_to_string(project("envoy/envoy.yaml")).unwrap();
+    let (_, plain) = plain.split_once("\n\n").unwrap();
+    assert_eq!(blocks, 3);
+    assert_eq!(rest, plain.lines().collect::<Vec<_>>());
+    let path = project("envoy/rate-limits.yaml");
+    suite.stack.ask(json!({ "do": "envoy-validate", "config": path })).unwrap();
+}
+
+pub(crate) async fn each_token_user_domain_and_model_has_its_bucket(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let replica = world.serve(&[]).await;
+    let envoy = envoy(&suite, &replica);
+    let (one, two) = (world.token(&[READ]).await, world.token(&[READ]).await);
+    // What is refused before costs nothing: no permission, no such domain, a secret that is wrong.
+    let (rest, last) = one.text.split_at(one.text.len() - 1);
+    let wrong = Token { id: one.id, text: format!("{rest}{}", if last == "0" { 1 } else { 0 }) };
+    for _ in 0..TOKEN {
+        assert_eq!(get(&envoy, &one, "/proxy/beta/v1/models").await.status, 403);
+        assert_eq!(get(&envoy, &one, "/proxy/acme/v1/nothing").await.status, 403);
+        assert_eq!(get(&envoy, &wrong, MODELS).await.status, 401);
+    }
+    assert_eq!(until_limited(&envoy, &one, MODELS).await, TOKEN);
+    assert_eq!(get(&envoy, &one, MODELS).await.status, 429);
+    assert_eq!(until_limited(&envoy, &two, MODELS).await, TOKEN);
+    // Refused for its rate, a request is refused as one without permission before that.
+    assert_eq!(get(&envoy, &one, "/proxy/beta/v1/models").await.status, 403);
+    // What the token's bucket refused was not taken from the user's.
+    let more = [world.token(&[READ]).await, world.token(&[READ]).await];
+    assert_eq!(until_limited(&envoy, &more[0], MODELS).await, USER - 2 * TOKEN);
+    assert_eq!(until_limited(&envoy, &more[1], MODELS).await, 0);
+
+    let theirs: Scope<'_> = ("beta", "models", "*", "llm_read");
+    let theirs = [
+        world.token_for("bob", "1 hour", &[theirs]).await,
+        world.token_for("bob", "1 hour", &[theirs]).await,
+    ];
+    let beta = "/proxy/beta/v1/models";
+    for _ in 0..BETA / 2 {
+        assert_eq!(get(&envoy, &theirs[0], beta).await.status, 200);
+    }
+    assert_eq!(until_limited(&envoy, &theirs[1], beta).await, BETA - BETA / 2);
+    assert_eq!(until_limited(&envoy, &theirs[0], beta).await, 0);
+
+    let third = world.token_for("reader", "1 hour", &[READ]).await;
+    let dear = format!("{MODELS}/org/m-7b");
+    assert_eq!(until_limited(&envoy, &third, &dear).await, MODEL);
+    assert_eq!(get(&envoy, &third, &format!("{MODELS}/org/other")).await.status, 200);
+    let fourth = world.token_for("reader", "1 hour", &[READ]).await;
+    assert_eq!(until_limited(&envoy, &fourth, &dear).await, MODEL);
+}
+
+pub(crate) async fn a_limit_is_told_in_the_words_of_the_api(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let aigne = open_aigne(&world).await;
+    let tables = format!("apis={}", project("deploy/apis"));
+    let replica = world.serve(&[&tables]).await;
+    let envoy = envoy(&suite, &replica);
+    let token = world
+        .token(&[
+            READ,
+            ("acme", "deployments", "*", "read"),
+            ("acme", "scim", "*", "read"),
+            (&aigne, "models", "*", "llm_read"),
+        ])
+        .await;
+    until_limited(&envoy, &token, MODELS).await;
+    let bearer = token.bearer();
+    let said =
+        |text: &Value| text.as_str().is_some_and(|t| t.starts_with("Too many requests with"));
+    for (host, path, media_type, message, rest) in [
+        (
+            "gateway",
+            MODELS,
+            "application/json",
+            "/error/message",
+            json!({ "error": {
+                "message": null, "type": "requests", "param": null, "code": "rate_limit_exceeded",
+            } }),
+        ),
+        (
+            "gateway",
+            "/api/v2/models",
+            "application/json",
+            "/message",
+            json!({ "error": "Too Many Requests", "message": null }),
+        ),
+        (
+            CLOUD,
+            "/api/scim/v2/Users",
+            "application/scim+json",
+            "/detail",
+            json!({
+                "schemas": ["urn:ietf:params:scim:api:messages:2.0:Error"],
+                "status": "429",
+                "detail": null,
+            }),
+        ),
+        (
+            CLOUD,
+            "/api/v1/deployments",
+            "application/problem+json",
+            "/detail",
+            json!({
+                "type": "about:blank",
+                "title": "Too Many Requests",
+                "status": 429,
+                "detail": null,
+                "code": "rate_limit_exceeded",
+            }),
+        ),
+    ] {
+        let headers = [("authorization", bearer.as_str()), ("x-request-id", "mine")];
+        let reply = http::send_to(host, envoy.port, "GET", path, &headers, "").await;
+        assert_eq!(reply.status, 429, "{path}: {reply:?}");
+        let all = |name: &str| {
+            let named = reply.headers.iter().filter(|(known, _)| known == name);
+            named.map(|(_, value)| value.as_str()).collect::<Vec<_>>()
+        };
+        assert_eq!(all("content-type"), [media_type], "{path}");
+        assert_eq!((all("retry-after"), all("cache-control")), (vec!["1"], vec!["no-store"]));
+        let ids = all("x-request-id");
+        assert!(ids.len() == 1 && ids[0] != "mine", "{ids:?}");
+        let mut body = reply.json();
+        let text = body.pointer_mut(message).unwrap_or_else(|| panic!("{reply:?}"));
+        assert!(said(&text.take()), "{reply:?}");
+        assert_eq!(body, rest, "{path}");
+    }
+
+    let told = openai(envoy.port, &token.text, &[("list", "")]).await.remove(0);
+    assert_eq!((&told["error"], &told["status"]), (&json!("RateLimitError"), &json!(429)));
+    assert_eq!((&told["code"], &told["retry_after"]), (&json!("rate_limit_exceeded"), &json!("1")));
+    assert!(told["message"].as_str().unwrap().contains("Try again in a second"), "{told}");
+}

@@ -86,22 +86,20 @@ impl HeaderNames {
 
 /// What gRPC puts before a message: that it is not compressed, and its length.
 const FRAME_HEAD: usize = 5;
-/// Most allows fit.
-const CAPACITY: usize = 1024;
+
+fn frame_head(length: usize) -> [u8; FRAME_HEAD] {
+    // Messages are far shorter than that.
+    let [a, b, c, d] = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
+    [0, a, b, c, d]
+}
 
 impl Answer {
     /// The answer that carries out `decision`.
     pub(crate) fn new(decision: &Decision, names: &HeaderNames, to: &Addressee<'_>) -> Self {
-        let mut frame = Vec::with_capacity(CAPACITY);
-        frame.extend_from_slice(&[0; FRAME_HEAD]);
-        match decision {
-            Decision::Allow(permit) => allow::write(permit, names, &mut frame),
-            Decision::Deny(denial) => deny(denial, to, &mut frame),
-        }
-        // Messages are far shorter than that.
-        let length = u32::try_from(frame.len() - FRAME_HEAD).unwrap_or(u32::MAX);
-        frame[1..FRAME_HEAD].copy_from_slice(&length.to_be_bytes());
-        Self(frame.into())
+        Self(match decision {
+            Decision::Allow(permit) => allow::write(permit, names),
+            Decision::Deny(denial) => framed(&deny(denial, to)),
+        })
     }
 
     /// As gRPC frames it.
@@ -118,17 +116,23 @@ pub(crate) fn status(decision: &Decision, manner: Manner) -> u16 {
     }
 }
 
-fn deny(denial: &Denial, to: &Addressee<'_>, frame: &mut Vec<u8>) {
-    let response = CheckResponse {
+#[expect(clippy::disallowed_types, reason = "the one place that builds it")]
+fn framed(response: &CheckResponse) -> Bytes {
+    let mut frame = Vec::with_capacity(FRAME_HEAD + response.encoded_len());
+    frame.extend_from_slice(&frame_head(response.encoded_len()));
+    response.encode_raw(&mut frame);
+    frame.into()
+}
+
+fn deny(denial: &Denial, to: &Addressee<'_>) -> CheckResponse {
+    CheckResponse {
         status: Some(Status {
             code: grpc_code(http_status(denial.refusal, to.manner)) as i32,
             message: denial.refusal.code().to_owned(),
         }),
         http_response: Some(HttpResponse::DeniedResponse(denied(denial, to))),
         dynamic_metadata: Some(metadata(denial)),
-    };
-    // A vector grows as it must.
-    let _ = response.encode(frame);
+    }
 }
 
 fn denied(denial: &Denial, to: &Addressee<'_>) -> DeniedHttpResponse {

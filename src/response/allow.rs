@@ -1,21 +1,23 @@
-//! Writes an allow, by hand and in one pass: it is what nearly every check is answered with.
+//! Writes an allow, by hand and in one pass: it is what nearly every check is answered with. From its
+//! end to its beginning, so that the length of a part is known when it is written.
 //!
-//! The fields are those of the messages in `proto/`; a test reads them with Envoy's own
-//! definitions, and compares with what the generated code would write.
+//! The fields are those of the messages in `proto/`. Tests read them with Envoy's own definitions,
+//! and compare them with what the generated code reads back.
 
+use bytes::{Buf, Bytes};
 use uuid::fmt::Hyphenated;
 
-use super::HeaderNames;
+use super::{HeaderNames, frame_head};
 use crate::{credential::Credential, decision::Permit};
 
 /// Of `HeaderValueOption.append_action`. Always stated: what Envoy does when it is unset has changed
 /// between releases.
 const OVERWRITE_IF_EXISTS_OR_ADD: u8 = 2;
 
-/// Appends the `CheckResponse` that lets a request pass as what `permit` says.
+/// The `CheckResponse` that lets a request pass as what `permit` says, as gRPC frames it.
 ///
 /// Every name is either set, with overwrite stated, or removed: a client's copy never survives.
-pub(super) fn write(permit: &Permit, names: &HeaderNames, to: &mut Vec<u8>) {
+pub(super) fn write(permit: &Permit, names: &HeaderNames) -> Bytes {
     let mut texts = [[0; Hyphenated::LENGTH]; 3];
     let [domain, owner, token] = &mut texts;
     let domain: &str = permit.domain.id.0.hyphenated().encode_lower(domain);
@@ -46,64 +48,43 @@ pub(super) fn write(permit: &Permit, names: &HeaderNames, to: &mut Vec<u8>) {
         ("operation", Some(operation)),
         ("model", model),
     ];
-    // The status is there, and says OK by saying nothing.
-    message(to, STATUS, 0);
-    let sizes = headers.iter().map(|(name, value)| match value {
-        Some(value) => field_size(option_size(name, value)),
-        None => field_size(name.len()),
+    let mut frame = Backward::with_capacity(CAPACITY);
+    frame.message(DYNAMIC_METADATA, |fields| {
+        for (name, value) in metadata.iter().rev() {
+            if let Some(value) = value {
+                fields.message(STRUCT_FIELDS, |entry| {
+                    entry.message(VALUE, |kind| kind.text(STRING_VALUE, value));
+                    entry.text(KEY, name);
+                });
+            }
+        }
     });
-    message(to, OK_RESPONSE, sizes.sum());
-    for (name, value) in &headers {
-        if let Some(value) = value {
-            message(to, HEADERS, option_size(name, value));
-            message(to, OPTION_HEADER, pair_size(name, value));
-            text(to, KEY, name);
-            text(to, VALUE, value);
-            to.extend_from_slice(&[OPTION_APPEND_ACTION << 3, OVERWRITE_IF_EXISTS_OR_ADD]);
+    frame.message(OK_RESPONSE, |ok| {
+        for (name, value) in headers.iter().rev() {
+            if value.is_none() {
+                ok.text(HEADERS_TO_REMOVE, name);
+            }
         }
-    }
-    for (name, value) in &headers {
-        if value.is_none() {
-            text(to, HEADERS_TO_REMOVE, name);
+        for (name, value) in headers.iter().rev() {
+            if let Some(value) = value {
+                ok.message(HEADERS, |option| {
+                    option.bytes(&[OPTION_APPEND_ACTION << 3, OVERWRITE_IF_EXISTS_OR_ADD]);
+                    option.message(OPTION_HEADER, |header| {
+                        header.text(VALUE, value);
+                        header.text(KEY, name);
+                    });
+                });
+            }
         }
-    }
-
-    let known = metadata.iter().filter_map(|(name, value)| Some((*name, (*value)?)));
-    let entry_size =
-        |(name, value): (&str, &str)| field_size(name.len()) + field_size(field_size(value.len()));
-    let fields: usize = known.clone().map(|entry| field_size(entry_size(entry))).sum();
-    message(to, DYNAMIC_METADATA, fields);
-    for (name, value) in known {
-        message(to, STRUCT_FIELDS, entry_size((name, value)));
-        text(to, KEY, name);
-        message(to, VALUE, field_size(value.len()));
-        text(to, STRING_VALUE, value);
-    }
+    });
+    // The status is there, and says OK by saying nothing.
+    frame.message(STATUS, |_| {});
+    frame.into_frame()
 }
 
 const AUTHORIZATION: &str = "authorization";
-
-/// Begins a field that holds `size` bytes.
-fn message(to: &mut Vec<u8>, number: u8, size: usize) {
-    to.push(number << 3 | 2);
-    let mut rest = size;
-    while rest >= 0x80 {
-        to.push(rest as u8 | 0x80);
-        rest >>= 7;
-    }
-    to.push(rest as u8);
-}
-
-fn text(to: &mut Vec<u8>, number: u8, text: &str) {
-    message(to, number, text.len());
-    to.extend_from_slice(text.as_bytes());
-}
-
-/// Of a field that holds `size` bytes: its key, its length, and these.
-fn field_size(size: usize) -> usize {
-    let bits = usize::BITS - (size | 1).leading_zeros();
-    1 + bits.div_ceil(7) as usize + size
-}
+/// Most allows fit.
+const CAPACITY: usize = 1024;
 
 /// Field numbers, all below 16: each key is one byte.
 const STATUS: u8 = 1;
@@ -119,10 +100,133 @@ const STRING_VALUE: u8 = 3;
 const KEY: u8 = 1;
 const VALUE: u8 = 2;
 
-fn pair_size(name: &str, value: &str) -> usize {
-    field_size(name.len()) + field_size(value.len())
+/// A message that grows towards its beginning.
+struct Backward {
+    bytes: Vec<u8>,
+    /// Where what is written begins.
+    at: usize,
 }
 
-fn option_size(name: &str, value: &str) -> usize {
-    field_size(pair_size(name, value)) + 2
+impl Backward {
+    fn with_capacity(capacity: usize) -> Self {
+        Self { bytes: vec![0; capacity], at: capacity }
+    }
+
+    /// Puts a field that holds a message, or nothing, before what is there.
+    #[inline]
+    fn message(&mut self, number: u8, write: impl FnOnce(&mut Self)) {
+        let length = |of: &Self| of.bytes.len() - of.at;
+        let before = length(self);
+        write(self);
+        self.head(number, length(self) - before);
+    }
+
+    #[inline]
+    fn text(&mut self, number: u8, text: &str) {
+        self.bytes(text.as_bytes());
+        self.head(number, text.len());
+    }
+
+    /// What a field with so many bytes begins with.
+    #[inline]
+    fn head(&mut self, number: u8, length: usize) {
+        let key = number << 3 | 2;
+        match length {
+            ..0x80 => self.bytes(&[key, length as u8]),
+            ..0x4000 => self.bytes(&[key, length as u8 | 0x80, (length >> 7) as u8]),
+            _ => {
+                let mut bytes = Vec::with_capacity(8);
+                prost::encoding::encode_varint(length as u64, &mut bytes);
+                self.bytes(&bytes);
+                self.bytes(&[key]);
+            }
+        }
+    }
+
+    #[inline]
+    fn bytes(&mut self, bytes: &[u8]) {
+        if self.at < bytes.len() {
+            self.grow(bytes.len());
+        }
+        let end = self.at;
+        self.at -= bytes.len();
+        self.bytes[self.at..end].copy_from_slice(bytes);
+    }
+
+    #[cold]
+    fn grow(&mut self, by: usize) {
+        let room = self.bytes.len().max(by);
+        self.bytes.splice(0..0, std::iter::repeat_n(0, room));
+        self.at += room;
+    }
+
+    fn into_frame(mut self) -> Bytes {
+        let length = self.bytes.len() - self.at;
+        self.bytes(&frame_head(length));
+        let mut frame = Bytes::from(self.bytes);
+        frame.advance(self.at);
+        frame
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use prost::Message;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        credential::Scheme,
+        domain::{Domain, DomainId},
+        operation::Operation,
+        principal::UserId,
+        proto::envoy::service::auth::v3::{CheckResponse, check_response::HttpResponse},
+        token::TokenId,
+    };
+
+    /// Names and values of all headers that are set, and the names of those that are removed.
+    type Headers = (Vec<(String, String)>, Vec<String>);
+
+    fn headers(frame: &Bytes) -> Headers {
+        assert_eq!(frame[..5], frame_head(frame.len() - 5));
+        let response = CheckResponse::decode(&frame[5..]).unwrap();
+        assert_eq!(response.encoded_len(), frame.len() - 5, "nothing is unknown or in vain");
+        assert_eq!(response.status.unwrap().code, 0);
+        let Some(HttpResponse::OkResponse(ok)) = response.http_response else { panic!("no allow") };
+        let set = ok.headers.into_iter().map(|option| {
+            assert_eq!(option.append_action, i32::from(OVERWRITE_IF_EXISTS_OR_ADD));
+            let header = option.header.unwrap();
+            (header.key, header.value)
+        });
+        (set.collect(), ok.headers_to_remove)
+    }
+
+    /// Lengths on both sides of where a length takes another byte, and of what was made room for.
+    #[test]
+    fn whatever_the_lengths() {
+        let names = HeaderNames::new("x-");
+        for length in [1, 60, 113, 114, 115, 127, 128, 129, 500, 1000, 2000, 4000] {
+            let text = "k".repeat(length);
+            for (model, credential) in [(Some(&text), None), (None, Some(&text)), (None, None)] {
+                let (id, slug) = (DomainId(Uuid::from_u128(3)), "acme".parse().unwrap());
+                let permit = Permit {
+                    token: TokenId(Uuid::from_u128(1)),
+                    owner: UserId(Uuid::from_u128(2)),
+                    domain: Arc::new(Domain::new(id, slug, true, "m".into(), Vec::new())),
+                    operation: Operation::LlmRead,
+                    model: model.map(|model| model.as_str().into()),
+                    upstream: "m".into(),
+                    credential: credential.map(|key| Credential::new(Scheme::Bearer, key).unwrap()),
+                };
+                let (set, removed) = headers(&write(&permit, &names));
+                let value = |name: &str| set.iter().find(|(set, _)| set == name).map(|(_, v)| &**v);
+                assert_eq!(value("x-auth-model"), model.map(String::as_str));
+                let bearer = credential.map(|key| format!("Bearer {key}"));
+                assert_eq!(value("authorization"), bearer.as_deref());
+                assert_eq!(set.len() + removed.len(), 8, "{set:?} {removed:?}");
+            }
+        }
+    }
 }

@@ -99,6 +99,6 @@ impl Canary {
     /// A look-up without an answer shows nothing.
     async fn shows(&self, revoked: bool) -> bool {
         let known = self.principals.get(&self.id).await;
-        known.is_ok_and(|known| known.value.is_some_and(|canary| canary.revoked == revoked))
+        known.is_ok_and(|(known, _)| known.value.is_some_and(|canary| canary.revoked == revoked))
     }
 }

@@ -1,10 +1,17 @@
 //! The Authorization service: parse → resolve → decide → respond.
 
-use std::{borrow::Cow, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    future::Future,
+    panic::AssertUnwindSafe,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
-use tokio::time::timeout;
+use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::{
@@ -13,10 +20,13 @@ use crate::{
     codec::HttpRequest,
     decide,
     decision::{Decision, Denial, Malformed, Refusal},
+    decision_log::{DecisionLog, Named, Record},
+    domain::{Domain, DomainRef},
     last_use::LastUses,
+    mode::{Mode, Treatment},
     request::{self, AuthRequest, Parts},
-    resolve::{Resolver, Unavailable},
-    response::{Addressee, Answer, HeaderNames},
+    resolve::{Resolver, Tier, Unavailable},
+    response::{self, Addressee, Answer, HeaderNames},
     telemetry::Metrics,
     token::Tokens,
 };
@@ -29,6 +39,9 @@ pub(crate) struct Checker {
     pub(crate) resolver: Resolver,
     pub(crate) clock: Arc<Clock>,
     pub(crate) last_uses: LastUses,
+    /// Whether denials are carried out.
+    pub(crate) mode: Mode,
+    pub(crate) log: DecisionLog,
     pub(crate) names: HeaderNames,
     /// For resolving; past it the answer is 503.
     pub(crate) deadline: Duration,
@@ -37,23 +50,55 @@ pub(crate) struct Checker {
 
 impl Checker {
     /// Decides about a request, whichever edge it came by.
-    pub(crate) async fn check<'a, H>(&self, parts: &Parts<'a, H>) -> (Decision, Manner)
+    pub(crate) async fn check<'a, H>(&self, parts: &Parts<'a, H>) -> (Decision, Particulars)
     where
         H: Fn(&str) -> Option<&'a str>,
     {
         let apis = self.apis.load();
-        let request = match request::parse(parts, &apis, &self.tokens) {
-            Ok(request) => request,
-            Err(rejected) => return (Decision::Deny(rejected.refusal.into()), rejected.manner),
+        let mut about = Particulars::default();
+        let mut time_is_up = pin!(sleep(self.deadline));
+        let denial = match request::parse(parts, &apis, &self.tokens) {
+            Ok(request) => {
+                about.manner = request.manner;
+                let decided = tokio::select! {
+                    biased;
+                    decided = self.decide(&request, parts, &mut about) => decided,
+                    () = &mut time_is_up => Err(Refusal::Unavailable.into()),
+                };
+                match decided {
+                    Ok(permit) => return (permit, about),
+                    Err(denial) => denial,
+                }
+            }
+            Err(rejected) => {
+                about.manner = rejected.manner;
+                rejected.refusal.into()
+            }
         };
-        let manner = request.manner;
-        let decided = timeout(self.deadline, self.decide(&request, parts)).await;
-        let denial = match decided {
-            Ok(Ok(permit)) => return (permit, manner),
-            Ok(Err(denial)) => denial,
-            Err(_) => Refusal::Unavailable.into(),
+        if self.mode.depends_on_domain(denial.refusal) && about.domain.is_none() {
+            let reference = request::named(parts, &apis).domain;
+            let domain = self.whose(reference, &mut about.tier, time_is_up).await;
+            about.treatment = Some(self.mode.treatment(domain.as_deref()));
+            return (self.mode.rule(denial, domain.as_deref()), about);
+        }
+        (self.mode.rule(denial, about.domain.as_deref()), about)
+    }
+
+    /// The domain whose mode applies, if that can be known before the time is up.
+    async fn whose(
+        &self,
+        reference: Option<DomainRef>,
+        tier: &mut Tier,
+        time_is_up: Pin<&mut impl Future<Output = ()>>,
+    ) -> Option<Arc<Domain>> {
+        let reference = reference?;
+        let found = tokio::select! {
+            biased;
+            found = self.resolver.domains.get(&reference) => found.ok()?,
+            () = time_is_up => return None,
         };
-        (Decision::Deny(denial), manner)
+        *tier = (*tier).max(found.1);
+        found.0.value
     }
 
     /// A stage that cannot be decided ends the check: nothing after it is asked.
@@ -61,21 +106,51 @@ impl Checker {
         &self,
         request: &AuthRequest<'_>,
         parts: &Parts<'a, H>,
+        about: &mut Particulars,
     ) -> Result<Decision, Denial>
     where
         H: Fn(&str) -> Option<&'a str>,
     {
         let action = request.action.as_ref();
-        let known = self.resolver.principals.get(&request.token.id).await?;
+        let (known, tier) = self.resolver.principals.get(&request.token.id).await?;
+        about.tier = tier;
         let tick = Tick::now();
         let now = self.clock.now(tick).ok_or(Unavailable)?;
         let principal = decide::authenticate(&request.token, known.value.as_deref(), now)?;
         // Whatever it may do: its owner, or a thief, has used it.
         self.last_uses.note(principal.token, &known.noted, tick);
         let (action, reference) = decide::domain_of(principal, action)?;
-        let domain = self.resolver.domains.get(&reference).await?;
+        let (domain, tier) = self.resolver.domains.get(&reference).await?;
+        about.tier = about.tier.max(tier);
         let read = |form| parts.model(form);
-        decide::authorize(principal, action, domain.value.as_ref(), read).map(Decision::Allow)
+        let authorized = decide::authorize(principal, action, domain.value.as_ref(), read);
+        authorized.map(Decision::Allow).inspect_err(|_| about.domain = domain.value)
+    }
+}
+
+/// What else came of a check.
+#[derive(Debug, Default)]
+pub(crate) struct Particulars {
+    /// How the API in question answers.
+    manner: Manner,
+    /// The farthest that answered.
+    tier: Tier,
+    /// The domain that a denial rests on.
+    domain: Option<Arc<Domain>>,
+    /// What applied, where it took another look-up to know.
+    treatment: Option<Treatment>,
+}
+
+impl Checker {
+    /// The mode of a request that was decided so.
+    fn treatment(&self, decision: &Decision, about: &Particulars) -> Treatment {
+        about.treatment.unwrap_or_else(|| {
+            let domain = match decision {
+                Decision::Allow(permit) => Some(&permit.domain),
+                Decision::Pass(_) | Decision::Deny(_) => about.domain.as_ref(),
+            };
+            self.mode.treatment(domain.map(|domain| &**domain))
+        })
     }
 }
 
@@ -107,22 +182,40 @@ impl GrpcEdge {
         let (checker, started) = (&*self.0, Tick::now());
         let http = message.and_then(HttpRequest::decode);
         let header = |name: &str| http?.header(name);
-        let (decision, manner) = match http {
-            Some(http) => {
-                let HttpRequest { method, host: authority, path: target, body, .. } = http;
-                let parts = Parts { method, authority, target, header, body };
-                guard(&checker.metrics, checker.check(&parts), Manner::default()).await
+        let parts = http.map(|http| {
+            let HttpRequest { method, host: authority, path: target, body, .. } = http;
+            Parts { method, authority, target, header, body }
+        });
+        let (decision, about) = match &parts {
+            Some(parts) => {
+                guard(&checker.metrics, checker.check(parts), Particulars::default()).await
             }
             None => {
                 let refusal = Refusal::BadRequest(Malformed::Message);
-                (Decision::Deny(refusal.into()), Manner::default())
+                (Decision::Deny(refusal.into()), Particulars::default())
             }
         };
         let request_id = header("x-request-id").filter(|id| is_request_id(id));
         let request_id = request_id.map_or_else(|| Uuid::new_v4().to_string().into(), Cow::from);
-        let to = Addressee { request_id: &request_id, manner };
+        let to = Addressee { request_id: &request_id, manner: about.manner };
         let answer = Answer::new(&decision, &checker.names, &to);
-        checker.metrics.decided(decision.outcome(), decision.code(), Tick::now().since(started));
+        let ended = Tick::now();
+        let took = ended.since(started);
+        checker.metrics.decided(decision.effect(), decision.code(), took);
+        if checker.log.admits(&decision, ended) {
+            let named = parts.map(|parts| Named::by(&parts, &checker.apis.load(), &decision));
+            checker.log.write(Record {
+                at: ended,
+                took,
+                request_id: request_id.into_owned(),
+                status: response::status(&decision, about.manner),
+                treatment: checker.treatment(&decision, &about),
+                tier: about.tier,
+                domain: about.domain,
+                named: named.unwrap_or_default(),
+                decision,
+            });
+        }
         answer
     }
 }
@@ -217,6 +310,12 @@ mod tests {
             query_timeout: hour,
             max_query_rate: 1,
         };
+        let nothing_logged = config::DecisionLog {
+            to: config::LogTo::Nowhere,
+            sample_allows: 0.0,
+            denials_per_second: 1,
+            queue: 1,
+        };
         let writer = Writer::new(nowhere.clone());
         let postgres =
             Postgres::new(&nowhere, Arc::clone(&clock), Arc::clone(&feed), metrics.clone());
@@ -236,6 +335,8 @@ mod tests {
             resolver: Resolver { principals, domains },
             clock,
             last_uses: LastUses::new(writer, metrics.clone()).0,
+            mode: Mode::Enforce,
+            log: DecisionLog::open(&nothing_logged, &metrics).unwrap().0,
             names: HeaderNames::new("x-"),
             deadline: hour,
             metrics,

@@ -4,6 +4,8 @@ use std::{cmp::Reverse, fmt, str::FromStr};
 
 use uuid::Uuid;
 
+use crate::mode::Rollout;
+
 /// How long a slug may be.
 const MAX_SLUG_LEN: usize = 63;
 /// How long a uuid is in its hyphenated form.
@@ -228,6 +230,8 @@ pub struct Domain {
     pub slug: Slug,
     /// Whether anybody may use it.
     pub enabled: bool,
+    /// How far denials are carried out, where that is for domains to say.
+    pub rollout: Rollout,
     /// The cluster that serves it, unless a model has one of its own.
     upstream: Box<str>,
     /// The models it may see and the cluster of each: names in their order, then patterns, the
@@ -251,7 +255,12 @@ impl Domain {
             };
             rank(a).cmp(&rank(b)).then_with(|| a.cmp(b))
         });
-        Self { id, slug, enabled, upstream, models }
+        Self { id, slug, enabled, rollout: Rollout::default(), upstream, models }
+    }
+
+    /// The same domain, enforced so far.
+    pub fn with_rollout(self, rollout: Rollout) -> Self {
+        Self { rollout, ..self }
     }
 
     /// Whether the domain may see some models only.

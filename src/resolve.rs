@@ -99,6 +99,28 @@ impl Kind for Domains {
 #[error("no store could answer in time")]
 pub struct Unavailable;
 
+/// Who answered, from the nearest to the farthest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Tier {
+    /// Nobody was asked, or could answer.
+    #[default]
+    None,
+    Memory,
+    Redis,
+    Postgres,
+}
+
+impl Tier {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Memory => "memory",
+            Self::Redis => "redis",
+            Self::Postgres => "postgres",
+        }
+    }
+}
+
 /// What a look-up found, when, and where.
 #[derive(Debug)]
 pub(crate) struct Found<V> {
@@ -154,7 +176,7 @@ pub(crate) struct Tiers<K: Kind> {
     memory: Memory<K>,
     /// Of what memory knows to be there.
     hits: Counter,
-    flights: Flights<K::Key, Found<K::Value>>,
+    flights: Flights<K::Key, (Found<K::Value>, Tier)>,
     postgres: Lookup<K>,
     shared: Shared,
 }
@@ -175,11 +197,12 @@ impl<K: Kind> Tiers<K> {
         Arc::new(Self { memory, hits, flights: Flights::default(), postgres, shared })
     }
 
-    /// What is under `key`. Answered from memory, the future is ready at its first poll.
+    /// What is under `key`, and who said so. Answered from memory, the future is ready at its
+    /// first poll.
     pub(crate) async fn get(
         self: &Arc<Self>,
         key: &K::Key,
-    ) -> Result<Found<K::Value>, Unavailable> {
+    ) -> Result<(Found<K::Value>, Tier), Unavailable> {
         let now = Tick::now();
         if let Some(hit) = self.memory.get(key)
             && let Some(known) = self.usable(key, &hit.found, now)
@@ -192,15 +215,15 @@ impl<K: Kind> Tiers<K> {
                 // Nobody waits for it; when it fails, the next use after a while tries again.
                 drop(self.look_up(key, now.before(self.shared.freshness.max_staleness / 4)));
             }
-            return Ok(hit.found);
+            return Ok((hit.found, Tier::Memory));
         }
         for _ in 0..ATTEMPTS {
             let oldest = Tick::now().before(self.shared.freshness.max_staleness);
-            let found = self.look_up(key, oldest)?.await?;
+            let (found, tier) = self.look_up(key, oldest)?.await?;
             // What was true after we were asked is an answer, however short the bounds.
             let bound = |known| known >= now || self.within_bound(&found, known, Tick::now());
             if self.holds_as_of(key, &found).is_some_and(bound) {
-                return Ok(found);
+                return Ok((found, tier));
             }
         }
         Err(Unavailable)
@@ -236,17 +259,21 @@ impl<K: Kind> Tiers<K> {
         self: &Arc<Self>,
         key: &K::Key,
         oldest: Tick,
-    ) -> Result<flight::Waiter<Found<K::Value>>, Unavailable> {
+    ) -> Result<flight::Waiter<(Found<K::Value>, Tier)>, Unavailable> {
         let tiers = Arc::clone(self);
         let joined = self.flights.join(key, |key| async move { tiers.fill(key, oldest).await });
         joined.inspect_err(|Unavailable| self.count("postgres", Unanswered::Shed.result()))
     }
 
-    async fn fill(&self, key: K::Key, oldest: Tick) -> Result<Found<K::Value>, Unavailable> {
+    async fn fill(
+        &self,
+        key: K::Key,
+        oldest: Tick,
+    ) -> Result<(Found<K::Value>, Tier), Unavailable> {
         let Shared { redis, freshness, .. } = &self.shared;
         if let Some(found) = self.ask_redis(&key, oldest).await {
             self.keep(key, &found);
-            return Ok(found);
+            return Ok((found, Tier::Redis));
         }
         let found = self.postgres.get(key.clone()).await.map_err(|unanswered| {
             self.count("postgres", unanswered.result());
@@ -258,7 +285,7 @@ impl<K: Kind> Tiers<K> {
             let ttl = if found.value.is_some() { REDIS_TTL } else { freshness.negative_ttl };
             redis.put::<K>(&key, &found, ttl);
         }
-        Ok(found)
+        Ok((found, Tier::Postgres))
     }
 
     fn keep(&self, key: K::Key, found: &Found<K::Value>) {

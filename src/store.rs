@@ -28,7 +28,7 @@ use uuid::Uuid;
 pub use self::{
     audit::{AuditEntry, AuditFilter},
     backends::{Backend, BackendChanges},
-    domains::{Domain, DomainDetails, DomainModel},
+    domains::{Domain, DomainDetails, DomainModel, RolloutChanges},
     error::Error,
     names::{
         Actor, BackendKind, BackendName, BackendUrl, Description, Email, EntityId, Malformed,

@@ -20,6 +20,7 @@ use crate::{
     domain::{Domain, DomainRef},
     explain::{Evidence, Explanation},
     keyring::{self, KeyRing},
+    mode::{Rollout, Treatment},
     postgres::{AskError, Postgres},
     principal::Principal,
     request::{self, Parts},
@@ -71,6 +72,9 @@ struct Report<'a> {
     explanation: Explanation,
     #[serde(skip_serializing_if = "Option::is_none")]
     upstream: Option<&'a str>,
+    /// How far the domain is enforced, where that is not to the full.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rollout: Option<String>,
 }
 
 /// What Postgres knows.
@@ -130,8 +134,11 @@ pub(super) async fn run(session: &Session, asked: Request) -> anyhow::Result<()>
         explanation: evidence.explain(&decision),
         upstream: match &decision {
             Decision::Allow(permit) => Some(&permit.upstream),
-            Decision::Deny(_) => None,
+            Decision::Pass(_) | Decision::Deny(_) => None,
         },
+        rollout: known.domain.as_deref().and_then(|domain| {
+            rollout(domain, known.principal.as_ref().map(|principal| principal.token))
+        }),
     };
     if session.out.is_json() {
         session.out.json(&report)?
@@ -140,10 +147,30 @@ pub(super) async fn run(session: &Session, asked: Request) -> anyhow::Result<()>
     }
     match decision {
         Decision::Allow(_) => Ok(()),
-        Decision::Deny(_) => {
+        Decision::Pass(_) | Decision::Deny(_) => {
             Err(Refused { known: request.is_err() || known.principal.is_some() }.into())
         }
     }
+}
+
+/// What a replica with `mode: per-domain` makes of a refusal here. Which mode replicas are in, only
+/// their own configuration tells.
+fn rollout(domain: &Domain, token: Option<TokenId>) -> Option<String> {
+    let (slug, Rollout { share, .. }) = (&domain.slug, domain.rollout);
+    let what = match domain.rollout.treatment() {
+        Treatment::Enforce => return None,
+        _ if !domain.enabled => format!("{slug} is disabled, which is enforced in any mode"),
+        Treatment::Shadow => format!("{slug} is in shadow: a 401 or 403 is only recorded"),
+        Treatment::Ramp => {
+            let this = match token {
+                Some(token) if share.includes(domain.id, token) => "; this token is one of them",
+                Some(_) => "; this token is none of them, so a 403 is only recorded",
+                None => "",
+            };
+            format!("{slug} is enforced for {share} of its tokens{this}")
+        }
+    };
+    Some(format!("{what} (where patgate serves with mode `per-domain`)"))
 }
 
 /// A token, and who can verify it. For an id, both are made for the occasion: the key is thrown
@@ -207,6 +234,7 @@ impl Report<'_> {
         let mut last = vec![vec![format!("answer: {} {}", self.status, self.code)]];
         last.extend(self.upstream.map(|upstream| vec![format!("served by: {upstream}")]));
         let nearest = self.explanation.nearest.as_ref();
+        last.extend(self.rollout.as_ref().map(|rollout| vec![format!("rollout: {rollout}")]));
         last.extend(nearest.map(|nearest| vec![format!("nearest miss: {nearest}")]));
         text.push_str(&aligned(last));
         text

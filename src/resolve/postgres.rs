@@ -20,6 +20,7 @@ use crate::{
     domain::{Domain, DomainId, DomainRef, SlugError},
     feed::Checked,
     last_use::Noted,
+    mode::{DomainMode, Rollout, Share},
     operation::{Operation, OperationSet},
     postgres::{AskError, Postgres, Reply, select},
     principal::{DomainGrants, Principal, UserId},
@@ -180,7 +181,7 @@ LEFT JOIN (patgate.pats p LEFT JOIN patgate.users u ON u.id = p.user_id
 
 const DOMAINS: &str = select!(
     "
-       d.id, d.slug, d.enabled, d.upstream,
+       d.id, d.slug, d.enabled, d.mode, d.enforced_share, d.upstream,
        (SELECT json_agg(json_build_array(m.model, m.upstream))
         FROM patgate.domain_models m WHERE m.domain_id = d.id) AS models
 FROM (SELECT) AS always
@@ -239,5 +240,12 @@ fn domain(id: Uuid, row: &PgRow) -> Result<Domain, sqlx::Error> {
     let models = row.try_get::<Option<Json<_>>, _>("models")?;
     let models = models.map_or_else(Vec::new, |Json(models)| models);
     let upstream: String = row.try_get("upstream")?;
-    Ok(Domain::new(DomainId(id), slug, row.try_get("enabled")?, upstream.into(), models))
+    let domain = Domain::new(DomainId(id), slug, row.try_get("enabled")?, upstream.into(), models);
+    // What our constraints would not have let in softens nothing.
+    let share = u8::try_from(row.try_get::<i16, _>("enforced_share")?).ok().and_then(Share::new);
+    let rollout = Rollout {
+        mode: row.try_get::<&str, _>("mode")?.parse().unwrap_or(DomainMode::Enforce),
+        share: share.unwrap_or(Share::ALL),
+    };
+    Ok(domain.with_rollout(rollout))
 }

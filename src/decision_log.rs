@@ -111,3 +111,50 @@ impl DecisionLog {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        decision::Permit,
+        domain::{Domain, DomainId},
+        operation::Operation,
+        principal::UserId,
+        token::TokenId,
+    };
+
+    fn allow() -> Decision {
+        let (id, slug) = (DomainId(Uuid::from_u128(1)), "acme".parse().unwrap());
+        let domain = Domain::new(id, slug, true, "model-acme".into(), Vec::new());
+        Decision::Allow(Permit {
+            token: TokenId(Uuid::from_u128(2)),
+            owner: UserId(Uuid::from_u128(3)),
+            domain: Arc::new(domain),
+            operation: Operation::LlmRead,
+            model: None,
+            upstream: "model-acme".into(),
+        })
+    }
+
+    #[test]
+    fn what_is_not_sampled_costs_no_allocation() {
+        let settings = config::DecisionLog {
+            to: config::LogTo::Stdout,
+            sample_allows: 0.01,
+            denials_per_second: 1,
+            queue: 1,
+        };
+        let metrics = Metrics::new(&mut Registry::default());
+        let (log, _writer) = DecisionLog::open(&settings, &metrics).unwrap();
+        let (decision, now) = (allow(), Tick::now());
+        let mut admitted = 0;
+        let cost = allocation_counter::measure(|| {
+            admitted = (0..10_000).filter(|_| log.admits(&decision, now)).count();
+        });
+        assert_eq!(cost.count_total, 0);
+        assert!((1..1000).contains(&admitted), "{admitted}");
+    }
+}

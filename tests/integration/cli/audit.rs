@@ -14,6 +14,7 @@ const CHANGES: &[(&str, &[&str])] = &[
     ("backend create vllm --url http://127.0.0.1:1 --kind vllm", &["backend.create"]),
     ("backend update vllm --kind openai", &["backend.update"]),
     ("domain create shop --name Shop --upstream vllm", &["domain.create"]),
+    ("domain update shop --mode shadow --enforced-share 30%", &["domain.update"]),
     ("domain disable shop", &["domain.disable"]),
     ("domain enable shop", &["domain.enable"]),
     ("domain set-upstream shop model-acme", &["domain.set_upstream"]),

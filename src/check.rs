@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     future::Future,
-    panic::AssertUnwindSafe,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     sync::Arc,
     time::Duration,
@@ -126,6 +126,37 @@ impl Checker {
         let authorized = decide::authorize(principal, action, domain.value.as_ref(), read);
         authorized.map(Decision::Allow).inspect_err(|_| about.domain = domain.value)
     }
+
+    /// Leaves what was decided to the decision log.
+    fn record<'a, H>(
+        &self,
+        parts: Option<&Parts<'a, H>>,
+        (decision, about): (Decision, Particulars),
+        request_id: String,
+        at: Tick,
+        took: Duration,
+    ) where
+        H: Fn(&str) -> Option<&'a str>,
+    {
+        let named = parts.map(|parts| Named::by(parts, &self.apis.load(), &decision));
+        let rests_on = match &decision {
+            Decision::Allow(permit) => Some(&permit.domain),
+            Decision::Pass(_) | Decision::Deny(_) => about.domain.as_ref(),
+        };
+        let treatment =
+            about.treatment.unwrap_or_else(|| self.mode.treatment(rests_on.map(|d| &**d)));
+        self.log.write(Record {
+            at,
+            took,
+            request_id,
+            status: response::status(&decision, about.manner),
+            treatment,
+            tier: about.tier,
+            domain: about.domain,
+            named: named.unwrap_or_default(),
+            decision,
+        });
+    }
 }
 
 /// What else came of a check.
@@ -139,19 +170,6 @@ pub(crate) struct Particulars {
     domain: Option<Arc<Domain>>,
     /// What applied, where it took another look-up to know.
     treatment: Option<Treatment>,
-}
-
-impl Checker {
-    /// The mode of a request that was decided so.
-    fn treatment(&self, decision: &Decision, about: &Particulars) -> Treatment {
-        about.treatment.unwrap_or_else(|| {
-            let domain = match decision {
-                Decision::Allow(permit) => Some(&permit.domain),
-                Decision::Pass(_) | Decision::Deny(_) => about.domain.as_ref(),
-            };
-            self.mode.treatment(domain.map(|domain| &**domain))
-        })
-    }
 }
 
 /// A bug must neither open the gate nor take the process down.
@@ -203,18 +221,12 @@ impl GrpcEdge {
         let took = ended.since(started);
         checker.metrics.decided(decision.effect(), decision.code(), took);
         if checker.log.admits(&decision, ended) {
-            let named = parts.map(|parts| Named::by(&parts, &checker.apis.load(), &decision));
-            checker.log.write(Record {
-                at: ended,
-                took,
-                request_id: request_id.into_owned(),
-                status: response::status(&decision, about.manner),
-                treatment: checker.treatment(&decision, &about),
-                tier: about.tier,
-                domain: about.domain,
-                named: named.unwrap_or_default(),
-                decision,
-            });
+            let (decided, request_id) = ((decision, about), request_id.into_owned());
+            let record = || checker.record(parts.as_ref(), decided, request_id, ended, took);
+            // The answer stands, whatever becomes of its record.
+            if catch_unwind(AssertUnwindSafe(record)).is_err() {
+                checker.metrics.panicked();
+            }
         }
         answer
     }

@@ -18,7 +18,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::AtomicBool,
         mpsc::{SyncSender, sync_channel},
     },
 };

@@ -151,6 +151,9 @@ impl<V> Clone for Found<V> {
     }
 }
 
+/// What was found, and by whom.
+pub(crate) type Answered<V> = (Found<V>, Tier);
+
 /// How old knowledge may be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Freshness {
@@ -176,7 +179,7 @@ pub(crate) struct Tiers<K: Kind> {
     memory: Memory<K>,
     /// Of what memory knows to be there.
     hits: Counter,
-    flights: Flights<K::Key, (Found<K::Value>, Tier)>,
+    flights: Flights<K::Key, Answered<K::Value>>,
     postgres: Lookup<K>,
     shared: Shared,
 }
@@ -202,7 +205,7 @@ impl<K: Kind> Tiers<K> {
     pub(crate) async fn get(
         self: &Arc<Self>,
         key: &K::Key,
-    ) -> Result<(Found<K::Value>, Tier), Unavailable> {
+    ) -> Result<Answered<K::Value>, Unavailable> {
         let now = Tick::now();
         if let Some(hit) = self.memory.get(key)
             && let Some(known) = self.usable(key, &hit.found, now)
@@ -259,17 +262,13 @@ impl<K: Kind> Tiers<K> {
         self: &Arc<Self>,
         key: &K::Key,
         oldest: Tick,
-    ) -> Result<flight::Waiter<(Found<K::Value>, Tier)>, Unavailable> {
+    ) -> Result<flight::Waiter<Answered<K::Value>>, Unavailable> {
         let tiers = Arc::clone(self);
         let joined = self.flights.join(key, |key| async move { tiers.fill(key, oldest).await });
         joined.inspect_err(|Unavailable| self.count("postgres", Unanswered::Shed.result()))
     }
 
-    async fn fill(
-        &self,
-        key: K::Key,
-        oldest: Tick,
-    ) -> Result<(Found<K::Value>, Tier), Unavailable> {
+    async fn fill(&self, key: K::Key, oldest: Tick) -> Result<Answered<K::Value>, Unavailable> {
         let Shared { redis, freshness, .. } = &self.shared;
         if let Some(found) = self.ask_redis(&key, oldest).await {
             self.keep(key, &found);

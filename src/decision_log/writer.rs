@@ -4,6 +4,7 @@ use std::{
     io,
     sync::{
         Arc,
+        atomic::Ordering::{AcqRel, Acquire, Release},
         mpsc::{Receiver, RecvTimeoutError, SyncSender},
     },
     thread,
@@ -14,7 +15,7 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use super::{
-    Message, Relaxed, Shared,
+    Message, Shared,
     line::{Omitted, rfc3339},
     sink::Sink,
 };
@@ -46,13 +47,13 @@ pub(crate) struct Handle {
 impl Handle {
     /// Takes up the file anew, for whoever has renamed it.
     pub(crate) fn reopen(&self) {
-        self.shared.reopen.store(true, Relaxed);
+        self.shared.reopen.store(true, Release);
         self.wake();
     }
 
     /// Ends it once all that is queued is written.
     pub(crate) fn stop(&self) {
-        self.shared.stop.store(true, Relaxed);
+        self.shared.stop.store(true, Release);
         self.wake();
     }
 
@@ -82,7 +83,7 @@ impl Writer {
         let (mut batch, mut torn, mut well) = (Batch::default(), false, true);
         let mut summary_due = Tick::now().after(SUMMARY_EVERY);
         loop {
-            let stopping = self.shared.stop.load(Relaxed);
+            let stopping = self.shared.stop.load(Acquire);
             let stopping = !self.gather(&mut batch, stopping) || stopping;
             let clock = batch.clock.get_or_insert_with(WallClock::read);
             let ends = stopping && batch.lines == 0;
@@ -96,7 +97,7 @@ impl Writer {
                     append(&mut batch.text, &summary);
                 }
             }
-            if self.shared.reopen.swap(false, Relaxed) {
+            if self.shared.reopen.swap(false, AcqRel) {
                 self.sink.reopen();
             }
             if !batch.text.is_empty() {

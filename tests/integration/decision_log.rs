@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     fs,
     io::Read as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::Arc,
 };
@@ -31,19 +31,19 @@ pub(crate) fn file(world: &World<'_>, name: &str) -> PathBuf {
     world.suite.dir.path().join(format!("{}.{name}.decisions", world.database))
 }
 
-pub(crate) async fn logging(world: &World<'_>, to: &PathBuf, settings: &[&str]) -> Replica {
+pub(crate) async fn logging(world: &World<'_>, to: &Path, settings: &[&str]) -> Replica {
     let to = format!("decision_log.to={}", to.display());
     world.serve(&[&[to.as_str()], settings].concat()).await
 }
 
 /// The lines of a log so far. The last one may be half written.
-pub(crate) fn lines(from: &PathBuf) -> Vec<Value> {
+pub(crate) fn lines(from: &Path) -> Vec<Value> {
     let text = fs::read_to_string(from).unwrap_or_default();
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
 /// The decisions, once there are so many.
-pub(crate) async fn decisions(from: &PathBuf, count: usize) -> Vec<Value> {
+pub(crate) async fn decisions(from: &Path, count: usize) -> Vec<Value> {
     let decisions = || -> Vec<Value> {
         lines(from).into_iter().filter(|line| line.get("request_id").is_some()).collect()
     };
@@ -274,6 +274,25 @@ pub(crate) async fn a_full_queue_holds_up_nobody(suite: Arc<Suite>) {
     assert_eq!(logged as u64 + dropped, ASKED);
 }
 
+/// A full disk costs records, not answers; a path that is none is found out at the start.
+pub(crate) async fn a_log_that_cannot_be_written_holds_up_nobody(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let bearer = reader(&world).await.bearer();
+    let replica = logging(&world, Path::new("/dev/full"), &ALL).await;
+    for _ in 0..100 {
+        assert_eq!(ask(&replica, MODELS, "a", Some(&bearer)).await.0, 200);
+    }
+    let failed = "patgate_decision_log_records_total{result=\"failed\"}";
+    eventually("the loss to be counted", async || replica.metric(failed).await == 100).await;
+
+    let cli = Cli::of(&world)
+        .with("listen.grpc", "127.0.0.1:0")
+        .with("listen.http", "127.0.0.1:0")
+        .with("postgres.url", &suite.postgres_url("server", &world.database))
+        .with("decision_log.to", "/not/there/decisions.log");
+    cli.refused("serve", 1, "decision_log.to");
+}
+
 pub(crate) async fn a_renamed_file_is_let_go(suite: Arc<Suite>) {
     let world = suite.world().await;
     let log = file(&world, "current");
@@ -304,7 +323,7 @@ pub(crate) async fn goes_to_standard_output_and_is_finished_at_the_end(suite: Ar
     suite.stack.signal(&process.server, "TERM");
     let wait = json!({ "do": "wait", "id": process.server.id, "timeout": 20 });
     assert_eq!(suite.stack.ask(wait).unwrap()["exit"], 0);
-    let logged: HashSet<String> = lines(&process.server.log.into())
+    let logged: HashSet<String> = lines(Path::new(&process.server.log))
         .iter()
         .filter_map(|line| line["request_id"].as_str().map(str::to_owned))
         .collect();

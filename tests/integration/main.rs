@@ -245,6 +245,7 @@ fn main() -> ExitCode {
         decision_log::allows_are_sampled,
         decision_log::what_anybody_can_cause_is_paced_and_counted,
         decision_log::a_full_queue_holds_up_nobody,
+        decision_log::a_log_that_cannot_be_written_holds_up_nobody,
         decision_log::a_renamed_file_is_let_go,
         decision_log::goes_to_standard_output_and_is_finished_at_the_end,
         decision_log::why_finds_a_request,

@@ -25,7 +25,6 @@ use crate::{
 };
 
 const MODELS: &str = "/proxy/acme/v1/models";
-const EMBEDDINGS: &str = "/proxy/acme/v1/embeddings";
 const READ: Scope<'static> = ("acme", "models", "*", "llm_read");
 const OURS: [&str; 7] = [
     "x-auth-model",
@@ -217,6 +216,7 @@ pub(crate) async fn through_envoy_a_softened_request_reaches_the_old_backend(sui
             }
             let line = access_log::line(&envoy, &reply).await;
             assert_eq!((&line["outcome"], &line["code"]), (&json!("deny"), &json!(code)));
+            assert_eq!(line["enforced"], "false");
         }
     }
     // Whoever is allowed goes where patgate says, as before; what has two meanings goes nowhere.

@@ -220,20 +220,25 @@ impl<'a> Belonging<'a> {
         self.surface.manner
     }
 
+    /// The domain as a request with this canonical path names it, whether or not a rule does.
+    pub fn domain(&self, path: &'a str) -> Option<Cow<'a, str>> {
+        match &self.surface.domain {
+            DomainSource::Host => self.label.clone(),
+            DomainSource::Path(at) => at.of(path).map(Cow::Borrowed),
+            DomainSource::Fixed(domain) => Some(Cow::Borrowed(&**domain)),
+        }
+    }
+
     /// The rule for a method and a canonical path.
     pub fn action(self, method: &str, path: &'a str) -> Option<Action<'a>> {
-        let Self { surface, label } = self;
+        let surface = self.surface;
         let method: Method = Method::of(method)?;
         let matches = |number: &usize| {
             surface.rules.get(*number).is_some_and(|rule| rule.methods.contains(method))
         };
         let rule = surface.rules.get(*surface.tree.find(path, matches)?)?;
         Some(Action {
-            domain: match &surface.domain {
-                DomainSource::Host => label?,
-                DomainSource::Path(at) => Cow::Borrowed(at.of(path)?),
-                DomainSource::Fixed(domain) => Cow::Borrowed(&**domain),
-            },
+            domain: self.domain(path)?,
             operation: rule.operation,
             entity_type: rule.entity_type,
             entity: match rule.id {

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use futures_util::future::{OptionFuture, join};
+use futures_util::future::{OptionFuture, join3};
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::{sync::Notify, time::timeout};
@@ -15,8 +15,10 @@ use crate::{
     check::{Checker, GrpcEdge},
     clock::Clock,
     config::{self, Config, KeyRingFileError, read_keyring},
+    decision_log::{self, DecisionLog},
     feed::{self, Feed, Lease, Relay},
     last_use::{LastUses, Scribe},
+    mode::Mode,
     postgres::Postgres,
     resolve::{Freshness, Load, Memory, Resolver, Shared, Tiers, postgres::lookups, redis::Redis},
     response::HeaderNames,
@@ -39,6 +41,7 @@ pub struct App {
     scribe: Scribe,
     canary: Option<Canary>,
     reloader: ApiReloader,
+    log: Option<(decision_log::Writer, decision_log::Handle)>,
     registry: Registry,
     lifetimes: Lifetimes,
 }
@@ -55,6 +58,9 @@ pub enum Error {
     /// Tables of APIs.
     #[error("apis: {0}")]
     Tables(#[from] TableErrors),
+    /// Where decisions are to be logged.
+    #[error("decision_log.to: cannot open the file: {0}")]
+    DecisionLog(std::io::Error),
     /// A listener.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -82,6 +88,9 @@ impl App {
         let metrics = Metrics::new(&mut registry);
         let reloader = ApiReloader::load(config.apis.clone(), metrics.clone())?;
         let listeners = Listeners::bind(&config.listen).await?;
+        let (log, log_writer) =
+            DecisionLog::open(&config.decision_log, &metrics).map_err(Error::DecisionLog)?;
+        let log_handle = log.handle();
         let clock = Arc::new(Clock::default());
 
         let feed = Arc::new(Feed::default());
@@ -157,12 +166,16 @@ impl App {
         });
         let (last_uses, scribe) =
             LastUses::new(Writer::new(config.postgres.clone()), metrics.clone());
+        metrics.in_mode(config.mode);
+        tell_the_mode(config.mode);
         let checker = Checker {
             apis: Arc::clone(&reloader.apis),
             tokens: Tokens::new(config.token_prefixes.clone(), ring),
             resolver,
             clock,
             last_uses,
+            mode: config.mode,
+            log,
             names: HeaderNames::new(&config.headers_prefix),
             deadline: config.deadline,
             metrics,
@@ -175,6 +188,7 @@ impl App {
             scribe,
             canary,
             reloader,
+            log: log_writer.zip(log_handle),
             registry,
             lifetimes: Lifetimes {
                 max_connection_age: config.max_connection_age,
@@ -199,6 +213,12 @@ impl App {
         Arc::clone(&self.reloader.asked)
     }
 
+    /// Takes up the file of the decision log anew, for whoever has renamed it.
+    pub fn reopen_log(&self) -> impl Fn() + Send + use<> {
+        let handle = self.log.as_ref().map(|(_, handle)| handle.clone());
+        move || handle.iter().for_each(decision_log::Handle::reopen)
+    }
+
     /// Serves until `shutdown`, then drains.
     ///
     /// # Errors
@@ -215,14 +235,38 @@ impl App {
         tokio::spawn(self.reloader.run(stop.clone()));
         let scribe = tokio::spawn(self.scribe.run(stop.clone()));
         let canary = OptionFuture::from(self.canary.map(|canary| tokio::spawn(canary.run(stop))));
+        let log = match self.log {
+            Some((writer, handle)) => Some((writer.spawn()?, handle)),
+            None => None,
+        };
         server::run(self.listeners, self.edge, self.registry, self.lifetimes, shutdown).await;
         drop(stop_tasks);
-        let _ = timeout(LAST_WRITES, join(scribe, canary)).await;
+        let logged = OptionFuture::from(log.map(|(ended, handle)| {
+            handle.stop();
+            ended
+        }));
+        let _ = timeout(LAST_WRITES, join3(scribe, canary, logged)).await;
         Ok(())
     }
 }
 
-/// `patgate serve`: until SIGTERM or SIGINT. SIGHUP reads the tables of APIs again.
+/// Nobody shall find out by accident that a gate stands open.
+fn tell_the_mode(mode: Mode) {
+    match mode {
+        Mode::Enforce => {}
+        Mode::PerDomain => tracing::warn!(
+            "mode is per-domain: where a domain is in shadow, or enforced for a share of its \
+             tokens, denials are recorded and not carried out",
+        ),
+        Mode::Shadow => tracing::warn!(
+            "mode is shadow: NOTHING IS ENFORCED; what would be a 401 or 403 is let through \
+             without an identity, and recorded",
+        ),
+    }
+}
+
+/// `patgate serve`: until SIGTERM or SIGINT. SIGHUP reads the tables of APIs again, and takes up the
+/// file of the decision log anew.
 ///
 /// # Errors
 ///
@@ -243,10 +287,11 @@ pub async fn serve(config: Config) -> Result<(), Error> {
         stop.cancel();
     });
     let app = App::build(&config).await?;
-    let reload = app.reload();
+    let (reload, reopen_log) = (app.reload(), app.reopen_log());
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
             reload.notify_one();
+            reopen_log();
         }
     });
     tracing::info!(

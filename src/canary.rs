@@ -99,8 +99,8 @@ impl Canary {
     /// A look-up without an answer shows nothing.
     async fn shows(&self, revoked: bool) -> bool {
         let known = self.principals.get(&self.id, Tick::now()).await;
-        known.is_ok_and(|(known, _)| {
-            known.value.as_ref().is_some_and(|canary| canary.revoked == revoked)
+        known.is_ok_and(|known| {
+            known.found.value.as_ref().is_some_and(|canary| canary.revoked == revoked)
         })
     }
 }

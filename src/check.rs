@@ -1,7 +1,12 @@
 //! The Authorization service: parse → resolve → decide → respond.
 
 use std::{
-    borrow::Cow, future::Future, panic::AssertUnwindSafe, pin::pin, sync::Arc, task::Poll,
+    borrow::Cow,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
     time::Duration,
 };
 
@@ -16,10 +21,13 @@ use crate::{
     codec::HttpRequest,
     decide,
     decision::{Decision, Denial, Malformed, Refusal},
+    decision_log::{DecisionLog, Named, Record},
+    domain::{Domain, DomainRef},
     last_use::LastUses,
+    mode::{Mode, Treatment},
     request::{self, AuthRequest, Parts},
-    resolve::{Resolver, Unavailable},
-    response::{Addressee, Answer, HeaderNames},
+    resolve::{Known, Resolver, Tier, Unavailable},
+    response::{self, Addressee, Answer, HeaderNames},
     telemetry::Metrics,
     token::Tokens,
 };
@@ -32,6 +40,9 @@ pub(crate) struct Checker {
     pub(crate) resolver: Resolver,
     pub(crate) clock: Arc<Clock>,
     pub(crate) last_uses: LastUses,
+    /// Whether denials are carried out.
+    pub(crate) mode: Mode,
+    pub(crate) log: DecisionLog,
     pub(crate) names: HeaderNames,
     /// For resolving; past it the answer is 503.
     pub(crate) deadline: Duration,
@@ -44,26 +55,65 @@ impl Checker {
         &self,
         parts: &Parts<'a, H>,
         started: Tick,
-    ) -> (Decision, Manner)
+    ) -> (Decision, Particulars)
     where
         H: Fn(&str) -> Option<&'a str>,
     {
         let apis = self.apis.load();
-        let request = match request::parse(parts, &apis, &self.tokens) {
-            Ok(request) => request,
-            Err(rejected) => return (Decision::Deny(rejected.refusal.into()), rejected.manner),
+        let mut about = Particulars::default();
+        let denial = match request::parse(parts, &apis, &self.tokens) {
+            Ok(request) => {
+                about.manner = request.manner;
+                let decided = {
+                    let work = pin!(self.decide(&request, parts, started, &mut about));
+                    self.in_time(started, work).await
+                };
+                match decided {
+                    Ok(Ok(permit)) => return (permit, about),
+                    Ok(Err(denial)) => denial,
+                    Err(unavailable) => unavailable.into(),
+                }
+            }
+            Err(rejected) => {
+                about.manner = rejected.manner;
+                rejected.refusal.into()
+            }
         };
-        let manner = request.manner;
-        let mut decided = pin!(self.decide(&request, parts, started));
+        if self.mode.depends_on_domain(denial.refusal) && about.domain.is_none() {
+            let reference = request::named(parts, &apis).domain;
+            let domain = self.whose(reference, started, &mut about.tier).await;
+            about.treatment = Some(self.mode.treatment(domain.as_deref()));
+            return (self.mode.rule(denial, domain.as_deref()), about);
+        }
+        (self.mode.rule(denial, about.domain.as_deref()), about)
+    }
+
+    /// The domain whose mode applies, if that can be known before the time is up.
+    async fn whose(
+        &self,
+        reference: Option<DomainRef>,
+        started: Tick,
+        tier: &mut Tier,
+    ) -> Option<Arc<Domain>> {
+        let reference = reference?;
+        let found = pin!(self.resolver.domains.get(&reference, Tick::now()));
+        let known = self.in_time(started, found).await.ok()?.ok()?;
+        *tier = (*tier).max(known.tier);
+        known.found.value.clone()
+    }
+
+    /// Waits for what is not known at once, though no longer than the deadline of a check.
+    async fn in_time<F: Future>(
+        &self,
+        started: Tick,
+        mut work: Pin<&mut F>,
+    ) -> Result<F::Output, Unavailable> {
         // Known at once, it needs no timer.
-        let decided = match poll!(decided.as_mut()) {
-            Poll::Ready(decided) => decided,
-            Poll::Pending => match timeout(self.deadline, decided).await {
-                Ok(decided) => decided,
-                Err(_) => Err(Refusal::Unavailable.into()),
-            },
-        };
-        (decided.unwrap_or_else(Decision::Deny), manner)
+        if let Poll::Ready(done) = poll!(work.as_mut()) {
+            return Ok(done);
+        }
+        let left = self.deadline.saturating_sub(Tick::now().since(started));
+        timeout(left, work).await.map_err(|_| Unavailable)
     }
 
     /// A stage that cannot be decided ends the check: nothing after it is asked.
@@ -72,21 +122,70 @@ impl Checker {
         request: &AuthRequest<'_>,
         parts: &Parts<'a, H>,
         started: Tick,
+        about: &mut Particulars,
     ) -> Result<Decision, Denial>
     where
         H: Fn(&str) -> Option<&'a str>,
     {
         let action = request.action.as_ref();
-        let (known, tick) = self.resolver.principals.get(&request.token.id, started).await?;
-        let now = self.clock.now(tick).ok_or(Unavailable)?;
-        let principal = decide::authenticate(&request.token, known.value.as_deref(), now)?;
+        let known = self.resolver.principals.get(&request.token.id, started).await?;
+        about.tier = known.tier;
+        let now = self.clock.now(known.at).ok_or(Unavailable)?;
+        let principal = decide::authenticate(&request.token, known.found.value.as_deref(), now)?;
         // Whatever it may do: its owner, or a thief, has used it.
-        self.last_uses.note(principal.token, &known.noted, tick);
+        self.last_uses.note(principal.token, &known.found.noted, known.at);
         let (action, reference) = decide::domain_of(principal, action)?;
-        let (domain, _) = self.resolver.domains.get(&reference, tick).await?;
+        let Known { found: domain, tier, .. } =
+            self.resolver.domains.get(&reference, known.at).await?;
+        about.tier = about.tier.max(tier);
         let read = |form| parts.model(form);
-        decide::authorize(principal, action, domain.value.as_ref(), read).map(Decision::Allow)
+        let authorized = decide::authorize(principal, action, domain.value.as_ref(), read);
+        authorized.map(Decision::Allow).inspect_err(|_| about.domain = domain.value.clone())
     }
+
+    /// Leaves what was decided to the decision log.
+    fn record<'a, H>(
+        &self,
+        parts: Option<&Parts<'a, H>>,
+        (decision, about): (Decision, Particulars),
+        request_id: String,
+        at: Tick,
+        took: Duration,
+    ) where
+        H: Fn(&str) -> Option<&'a str>,
+    {
+        let named = parts.map(|parts| Named::by(parts, &self.apis.load(), &decision));
+        let rests_on = match &decision {
+            Decision::Allow(permit) => Some(&permit.domain),
+            Decision::Pass(_) | Decision::Deny(_) => about.domain.as_ref(),
+        };
+        let treatment =
+            about.treatment.unwrap_or_else(|| self.mode.treatment(rests_on.map(|d| &**d)));
+        self.log.write(Record {
+            at,
+            took,
+            request_id,
+            status: response::status(&decision, about.manner),
+            treatment,
+            tier: about.tier,
+            domain: about.domain,
+            named: named.unwrap_or_default(),
+            decision,
+        });
+    }
+}
+
+/// What else came of a check.
+#[derive(Debug, Default)]
+pub(crate) struct Particulars {
+    /// How the API in question answers.
+    manner: Manner,
+    /// The farthest that answered.
+    tier: Tier,
+    /// The domain that a denial rests on.
+    domain: Option<Arc<Domain>>,
+    /// What applied, where it took another look-up to know.
+    treatment: Option<Treatment>,
 }
 
 /// A bug must neither open the gate nor take the process down.
@@ -117,22 +216,34 @@ impl GrpcEdge {
         let (checker, started) = (&*self.0, Tick::now());
         let http = message.and_then(HttpRequest::decode);
         let header = |name: &str| http?.header(name);
-        let (decision, manner) = match http {
-            Some(http) => {
-                let HttpRequest { method, host: authority, path: target, body, .. } = http;
-                let parts = Parts { method, authority, target, header, body };
-                guard(&checker.metrics, checker.check(&parts, started), Manner::default()).await
+        let parts = http.map(|http| {
+            let HttpRequest { method, host: authority, path: target, body, .. } = http;
+            Parts { method, authority, target, header, body }
+        });
+        let (decision, about) = match &parts {
+            Some(parts) => {
+                guard(&checker.metrics, checker.check(parts, started), Particulars::default()).await
             }
             None => {
                 let refusal = Refusal::BadRequest(Malformed::Message);
-                (Decision::Deny(refusal.into()), Manner::default())
+                (Decision::Deny(refusal.into()), Particulars::default())
             }
         };
         let request_id = header("x-request-id").filter(|id| is_request_id(id));
         let request_id = request_id.map_or_else(|| Uuid::new_v4().to_string().into(), Cow::from);
-        let to = Addressee { request_id: &request_id, manner };
+        let to = Addressee { request_id: &request_id, manner: about.manner };
         let answer = Answer::new(&decision, &checker.names, &to);
-        checker.metrics.decided(decision.outcome(), decision.code(), Tick::now().since(started));
+        let ended = Tick::now();
+        let took = ended.since(started);
+        checker.metrics.decided(decision.effect(), decision.code(), took);
+        if checker.log.admits(&decision, ended) {
+            let (decided, request_id) = ((decision, about), request_id.into_owned());
+            let record = || checker.record(parts.as_ref(), decided, request_id, ended, took);
+            // The answer stands, whatever becomes of its record.
+            if catch_unwind(AssertUnwindSafe(record)).is_err() {
+                checker.metrics.panicked();
+            }
+        }
         answer
     }
 }
@@ -230,6 +341,12 @@ mod tests {
             query_timeout: hour,
             max_query_rate: 1,
         };
+        let nothing_logged = config::DecisionLog {
+            to: config::LogTo::Nowhere,
+            sample_allows: 0.0,
+            denials_per_second: 1,
+            queue: 1,
+        };
         let writer = Writer::new(nowhere.clone());
         let postgres =
             Postgres::new(&nowhere, Arc::clone(&clock), Arc::clone(&feed), metrics.clone());
@@ -250,6 +367,8 @@ mod tests {
             resolver: Resolver { principals, domains },
             clock,
             last_uses: LastUses::new(writer, metrics.clone()).0,
+            mode: Mode::Enforce,
+            log: DecisionLog::open(&nothing_logged, &metrics).unwrap().0,
             names: HeaderNames::new("x-"),
             deadline: hour,
             metrics,

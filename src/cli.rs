@@ -13,8 +13,10 @@ mod output;
 mod role;
 mod session;
 mod settings;
+mod shadow;
 mod token;
 mod user;
+mod why;
 
 use std::{
     io::{self, IsTerminal as _},
@@ -96,6 +98,11 @@ enum Command {
     Api(api::Command),
     /// Explains, step by step, what the service would answer to a request
     Check(check::Request),
+    /// Finds what was decided about a request in a decision log
+    Why(why::Request),
+    /// What a rollout would refuse
+    #[command(subcommand)]
+    Shadow(shadow::Command),
     /// The record of every administrative change
     #[command(subcommand)]
     Audit(audit::Command),
@@ -165,6 +172,8 @@ async fn administer(session: &Session, command: Command) -> anyhow::Result<()> {
         Command::Token(command) => token::run(session, command).await,
         Command::Api(command) => api::run(session, command),
         Command::Check(request) => check::run(session, request).await,
+        Command::Why(request) => why::run(session, &request),
+        Command::Shadow(command) => shadow::run(session, &command),
         Command::Audit(command) => audit::run(session, command).await,
         Command::Config(command) => settings::run(session, command),
         Command::Completions { shell } => {
@@ -214,6 +223,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
         }
         match (error.downcast_ref(), schema) {
             (Some(store::Error::NotFound { .. }), _) => NOT_FOUND,
+            _ if error.is::<why::NotLogged>() => NOT_FOUND,
             (Some(store::Error::Denied(_)), _) => DENIED,
             (_, Some(schema::SchemaError::Denied(_) | schema::SchemaError::MayNotMigrate(_))) => {
                 DENIED

@@ -25,6 +25,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::{SignedDuration, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
 
 /// Microseconds of this machine's monotonic clock.
@@ -169,6 +170,27 @@ impl Highest {
 
     fn get(&self) -> i64 {
         self.now.max(self.before)
+    }
+}
+
+/// A reading of this machine's wall clock, to date records that people read. Nothing is ever compared
+/// with it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WallClock {
+    pub(crate) now: Timestamp,
+    pub(crate) tick: Tick,
+}
+
+impl WallClock {
+    pub(crate) fn read() -> Self {
+        Self { now: Timestamp::now(), tick: Tick::now() }
+    }
+
+    /// What it showed, or will show, at `tick`.
+    pub(crate) fn at(&self, tick: Tick) -> Timestamp {
+        let since = SignedDuration::from_micros(tick.0.saturating_sub(self.tick.0));
+        // Out of all calendars: then the reading itself is as good.
+        self.now.checked_add(since).unwrap_or(self.now)
     }
 }
 

@@ -21,12 +21,12 @@ use self::{
     keys::KEYS,
     sources::Settings,
     values::{
-        Expected, address, count, duration, feed_url, headers_prefix, log_filter, log_format, mode,
-        optional_time, path, paths, postgres_url, prefixes, redis_url, relay, size, socket_path,
-        some_time,
+        Expected, address, count, duration, feed_url, headers_prefix, log_filter, log_format,
+        log_to, mode, optional_time, path, paths, percentage, postgres_url, prefixes, redis_url,
+        relay, rollout_mode, size, socket_path, some_time,
     },
 };
-use crate::{keyring::KeyRing, token::Prefixes};
+use crate::{keyring::KeyRing, mode::Mode, token::Prefixes};
 
 /// Everything that can be set.
 #[derive(Clone, Debug)]
@@ -55,6 +55,10 @@ pub struct Config {
     pub deadline: Duration,
     /// How often a replica measures what revoking takes, if it does.
     pub canary_every: Option<Duration>,
+    /// Whether denials are carried out.
+    pub mode: Mode,
+    /// What was decided, for people.
+    pub decision_log: DecisionLog,
     /// The bounds of the first tier.
     pub memory: Memory,
     /// What the names of headers for the upstream begin with, such as `x-`.
@@ -102,6 +106,30 @@ pub struct Redis {
     pub timeout: Duration,
     /// At least 1.
     pub connections: usize,
+}
+
+/// What is recorded of decisions.
+#[derive(Clone, Debug)]
+pub struct DecisionLog {
+    /// Where.
+    pub to: LogTo,
+    /// Of the allows, from 0 to 1.
+    pub sample_allows: f64,
+    /// Of the denials that anybody can cause; at least 1.
+    pub denials_per_second: u32,
+    /// Records that may wait; at least 1.
+    pub queue: usize,
+}
+
+/// Where decisions are logged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogTo {
+    /// Nowhere.
+    Nowhere,
+    /// Standard output, which nothing else is written to.
+    Stdout,
+    /// A file, appended to.
+    File(PathBuf),
 }
 
 /// Bounds of what is held in memory.
@@ -215,6 +243,11 @@ impl Config {
         let negative_ttl = reader.get("negative_ttl", duration);
         let deadline = reader.get("deadline", some_time);
         let canary_every = reader.get("canary.every", optional_time);
+        let mode = reader.get("mode", rollout_mode);
+        let log_to = reader.get("decision_log.to", log_to);
+        let sample_allows = reader.get("decision_log.sample_allows", percentage);
+        let denials_per_second = reader.get("decision_log.denials_per_second", count);
+        let queue = reader.get("decision_log.queue", count);
         let principals = reader.get("memory.principals", size);
         let domains = reader.get("memory.domains", size);
         let negatives = reader.get("memory.negatives", count);
@@ -288,6 +321,13 @@ impl Config {
                 negative_ttl: negative_ttl?,
                 deadline: deadline?,
                 canary_every: canary_every?,
+                mode: mode?,
+                decision_log: DecisionLog {
+                    to: log_to?,
+                    sample_allows: sample_allows?,
+                    denials_per_second: denials_per_second?,
+                    queue: queue?,
+                },
                 memory: Memory {
                     principals: principals?,
                     domains: domains?,

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    credential::Credential, domain::Domain, operation::Operation, principal::UserId, token::TokenId,
+    credential::Credential, domain::Domain, mode::Softened, operation::Operation,
+    principal::UserId, token::TokenId,
 };
 
 /// May the request pass, and as what?
@@ -11,6 +12,8 @@ use crate::{
 pub enum Decision {
     /// Everything was checked.
     Allow(Permit),
+    /// Something was not, and nobody is to notice yet.
+    Pass(Softened),
     /// Something was not.
     Deny(Denial),
 }
@@ -109,24 +112,50 @@ pub enum NoModel {
 }
 
 impl Decision {
-    /// `allow` or `deny`.
+    /// The verdict, carried out or not: `allow` or `deny`.
     pub fn outcome(&self) -> &'static str {
         match self {
             Self::Allow(_) => "allow",
-            Self::Deny(_) => "deny",
+            Self::Pass(_) | Self::Deny(_) => "deny",
+        }
+    }
+
+    /// The same for who counts: `would_deny` where the verdict is not carried out.
+    pub fn effect(&self) -> &'static str {
+        match self {
+            Self::Pass(_) => "would_deny",
+            Self::Allow(_) | Self::Deny(_) => self.outcome(),
+        }
+    }
+
+    /// What speaks against the request, carried out or not.
+    pub fn denial(&self) -> Option<&Denial> {
+        match self {
+            Self::Allow(_) => None,
+            Self::Pass(softened) => Some(softened.denial()),
+            Self::Deny(denial) => Some(denial),
         }
     }
 
     /// `ok`, or the code of the refusal.
     pub fn code(&self) -> &'static str {
-        match self {
-            Self::Allow(_) => "ok",
-            Self::Deny(denial) => denial.refusal.code(),
-        }
+        self.denial().map_or("ok", |denial| denial.refusal.code())
     }
 }
 
 impl Refusal {
+    /// Every code, in the order in which the stages give them.
+    pub const CODES: [&str; 8] = [
+        "bad_request",
+        "missing_credential",
+        "invalid_token",
+        "token_expired",
+        "token_revoked",
+        "owner_disabled",
+        "permission_denied",
+        "unavailable",
+    ];
+
     /// The word for it in bodies, metrics, logs and metadata.
     pub fn code(self) -> &'static str {
         match self {

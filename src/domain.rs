@@ -4,7 +4,10 @@ use std::{cmp::Reverse, fmt, str::FromStr, sync::OnceLock};
 
 use uuid::Uuid;
 
-use crate::credential::{Credential, Sealed};
+use crate::{
+    credential::{Credential, Sealed},
+    mode::Rollout,
+};
 
 /// How long a slug may be.
 const MAX_SLUG_LEN: usize = 63;
@@ -253,6 +256,8 @@ pub struct Domain {
     pub slug: Slug,
     /// Whether anybody may use it.
     pub enabled: bool,
+    /// How far denials are carried out, where that is for domains to say.
+    pub rollout: Rollout,
     /// The cluster that serves it, unless a model has one of its own.
     upstream: Box<str>,
     /// The models it may see and the cluster of each: names in their order, then patterns, the
@@ -299,7 +304,13 @@ impl Domain {
         let bare =
             |name: &str| Backend { name: name.into(), credential: None, opened: OnceLock::new() };
         let backends = names.into_iter().map(bare).collect();
-        Self { id, slug, enabled, upstream, models, backends }
+        Self { id, slug, enabled, rollout: Rollout::default(), upstream, models, backends }
+    }
+
+    /// The same domain, enforced so far.
+    #[must_use]
+    pub fn with_rollout(self, rollout: Rollout) -> Self {
+        Self { rollout, ..self }
     }
 
     /// With the credentials of backends, each beside its backend's name.

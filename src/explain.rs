@@ -99,10 +99,7 @@ impl Evidence<'_> {
     /// Says why `decision`, which is this evidence's, is what it is.
     pub fn explain(&self, decision: &Decision) -> Explanation {
         let mut explanation = Explanation::default();
-        let refusal = match decision {
-            Decision::Allow(_) => None,
-            Decision::Deny(denial) => Some(denial.refusal),
-        };
+        let refusal = decision.denial().map(|denial| denial.refusal);
         let failed = match self.walk(refusal, &mut explanation.steps) {
             Err(failed) => Some(failed),
             Ok(()) => refusal.map(|refusal| {

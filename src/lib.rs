@@ -13,7 +13,8 @@
 //! # Invariants
 //!
 //! - Nothing is allowed unless everything was checked. A [`decision::Permit`] is made in one
-//!   place, `decide::authorize`; an answer in one place, `response.rs`, which alone may name
+//!   place, `decide::authorize`; a [`mode::Softened`], which passes without being anybody, in
+//!   one, [`mode::Mode::rule`]; an answer in one, `response.rs`, which alone may name
 //!   Envoy's `CheckResponse`, because its default is an ALLOW.
 //! - "Not found" is a value, "cannot know" is an error, and an outage never looks like a denial.
 //! - No answer rests on knowledge older than `max_staleness`; ages are measured in one clock,
@@ -28,12 +29,12 @@
 //! the model decides), `response`.
 //!
 //! What it is about: [`token`], [`keyring`], [`principal`], [`domain`], [`credential`] (of a
-//! backend), [`operation`], [`decision`].
+//! backend), [`operation`], [`decision`], [`mode`] (whether a denial is carried out).
 //!
 //! How fresh it is: [`clock`], `feed` (the rule, and why it is enough), `snapshot`, `postgres`,
 //! `seal` (what passes through Redis).
 //!
-//! What is written behind the answers: `last_use`, `canary`, `writer`.
+//! What is written behind the answers: `decision_log`, `last_use`, `canary`, `writer`.
 //!
 //! Around it: [`app`] wires, `api_reload` takes up changed tables, `server` listens and drains,
 //! `grpc` is the edge,
@@ -55,12 +56,14 @@ pub mod config;
 pub mod credential;
 pub mod decide;
 pub mod decision;
+mod decision_log;
 pub mod domain;
 pub mod explain;
 mod feed;
 mod grpc;
 pub mod keyring;
 mod last_use;
+pub mod mode;
 pub mod operation;
 mod postgres;
 pub mod principal;

@@ -9,6 +9,7 @@ use crate::{
     api::{Action, Apis, Manner, Schemes},
     body::{Body, Form, ModelName},
     decision::{Malformed, NoModel, Refusal},
+    domain::DomainRef,
     token::{Tokens, VerifiedToken},
 };
 
@@ -97,6 +98,27 @@ where
 
 fn without_query(target: &str) -> &str {
     memchr(b'?', target.as_bytes()).map_or(target, |at| &target[..at])
+}
+
+/// What a request names, whatever else is wrong with it: to know whose mode applies, and for the
+/// record. Nobody is let in by it.
+#[derive(Debug, Default)]
+pub struct Named<'r> {
+    /// A domain, which need not exist.
+    pub domain: Option<DomainRef>,
+    /// What it would have done; nothing when no rule says.
+    pub action: Option<Action<'r>>,
+}
+
+/// Reads what a request names; nothing where its path has another spelling.
+pub fn named<'r, 'a: 'r, H>(parts: &Parts<'a, H>, apis: &'r Apis) -> Named<'r> {
+    let path = canonical_path(parts.target, without_query(parts.target));
+    let Ok(path) = path else { return Named::default() };
+    let Some(surface) = apis.surface(parts.authority, path) else { return Named::default() };
+    Named {
+        domain: surface.domain(path).and_then(|domain| DomainRef::parse(&domain)),
+        action: surface.action(parts.method, path),
+    }
 }
 
 /// The path of a target, which is given beside it, if it is the only spelling of itself.

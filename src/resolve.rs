@@ -120,6 +120,28 @@ impl Kind for Domains {
 #[error("no store could answer in time")]
 pub struct Unavailable;
 
+/// Who answered, from the nearest to the farthest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Tier {
+    /// Nobody was asked, or could answer.
+    #[default]
+    None,
+    Memory,
+    Redis,
+    Postgres,
+}
+
+impl Tier {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Memory => "memory",
+            Self::Redis => "redis",
+            Self::Postgres => "postgres",
+        }
+    }
+}
+
 /// What a look-up found, when, and where.
 #[derive(Debug)]
 pub(crate) struct Found<V> {
@@ -137,6 +159,17 @@ pub(crate) struct Found<V> {
     pub(crate) noted: Noted,
     /// When a use of it last renewed it behind the answer.
     pub(crate) renewal: Renewal,
+}
+
+/// What was found, and by whom.
+type Answered<V> = (Arc<Found<V>>, Tier);
+
+/// What is known of a key.
+pub(crate) struct Known<V> {
+    pub(crate) found: Arc<Found<V>>,
+    pub(crate) tier: Tier,
+    /// When that was known: when it was asked for, if memory could tell.
+    pub(crate) at: Tick,
 }
 
 /// How old knowledge may be.
@@ -164,7 +197,7 @@ pub(crate) struct Tiers<K: Kind> {
     memory: Memory<K>,
     /// Of what memory knows to be there.
     hits: Counter,
-    flights: Flights<K::Key, Arc<Found<K::Value>>>,
+    flights: Flights<K::Key, Answered<K::Value>>,
     postgres: Lookup<K>,
     shared: Shared,
 }
@@ -187,13 +220,13 @@ impl<K: Kind> Tiers<K> {
         Arc::new(Self { memory, hits, flights: Flights::default(), postgres, shared })
     }
 
-    /// What is under `key`, asked for at `now`, and when that was known: at once from memory, and
-    /// then the future is ready at its first poll.
+    /// What is under `key`, asked for at `now`. Answered from memory, the future is ready at its
+    /// first poll.
     pub(crate) async fn get(
         self: &Arc<Self>,
         key: &K::Key,
         now: Tick,
-    ) -> Result<(Arc<Found<K::Value>>, Tick), Unavailable> {
+    ) -> Result<Known<K::Value>, Unavailable> {
         if let Some(found) = self.memory.get(key)
             && let Some(known) = self.usable(key, &found, now)
         {
@@ -206,16 +239,16 @@ impl<K: Kind> Tiers<K> {
                 // Nobody waits for it; when it fails, the next use after a while tries again.
                 drop(self.look_up(key, now.before(max_staleness / 4)));
             }
-            return Ok((found, now));
+            return Ok(Known { found, tier: Tier::Memory, at: now });
         }
         for _ in 0..ATTEMPTS {
             let oldest = Tick::now().before(self.shared.freshness.max_staleness);
-            let found = self.look_up(key, oldest)?.await?;
+            let (found, tier) = self.look_up(key, oldest)?.await?;
             // What was true after we were asked is an answer, however short the bounds.
             let answered = Tick::now();
             let bound = |known| known >= now || self.within_bound(&found, known, answered);
             if self.holds_as_of(key, &found).is_some_and(bound) {
-                return Ok((found, answered));
+                return Ok(Known { found, tier, at: answered });
             }
         }
         Err(Unavailable)
@@ -251,18 +284,18 @@ impl<K: Kind> Tiers<K> {
         self: &Arc<Self>,
         key: &K::Key,
         oldest: Tick,
-    ) -> Result<flight::Waiter<Arc<Found<K::Value>>>, Unavailable> {
+    ) -> Result<flight::Waiter<Answered<K::Value>>, Unavailable> {
         let tiers = Arc::clone(self);
         let joined = self.flights.join(key, |key| async move { tiers.fill(key, oldest).await });
         joined.inspect_err(|Unavailable| self.count("postgres", Unanswered::Shed.result()))
     }
 
-    async fn fill(&self, key: K::Key, oldest: Tick) -> Result<Arc<Found<K::Value>>, Unavailable> {
+    async fn fill(&self, key: K::Key, oldest: Tick) -> Result<Answered<K::Value>, Unavailable> {
         let Shared { redis, freshness, .. } = &self.shared;
         if let Some(found) = self.ask_redis(&key, oldest).await {
             let found = Arc::new(found);
             self.keep(key, &found);
-            return Ok(found);
+            return Ok((found, Tier::Redis));
         }
         let found = self.postgres.get(key.clone()).await.map_err(|unanswered| {
             self.count("postgres", unanswered.result());
@@ -275,7 +308,7 @@ impl<K: Kind> Tiers<K> {
             let ttl = if found.value.is_some() { REDIS_TTL } else { freshness.negative_ttl };
             redis.put::<K>(&key, &found, ttl);
         }
-        Ok(found)
+        Ok((found, Tier::Postgres))
     }
 
     fn keep(&self, key: K::Key, found: &Arc<Found<K::Value>>) {

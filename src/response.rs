@@ -21,12 +21,13 @@ use crate::proto::envoy::service::auth::v3::CheckResponse;
 use crate::{
     api::Manner,
     decision::{Decision, Denial, Refusal},
+    mode::Softened,
     proto::{
         envoy::{
             config::core::v3::{
                 HeaderValue, HeaderValueOption, header_value_option::HeaderAppendAction,
             },
-            service::auth::v3::{DeniedHttpResponse, check_response::HttpResponse},
+            service::auth::v3::{DeniedHttpResponse, OkHttpResponse, check_response::HttpResponse},
             r#type::v3::HttpStatus,
         },
         google::rpc::Status,
@@ -36,7 +37,8 @@ use crate::{
 /// Seconds after which a client may ask again when we could not decide.
 const RETRY_AFTER: &str = "1";
 
-/// An answer to a check as it goes over the wire: never empty, and an allow only for a [`Permit`].
+/// An answer to a check as it goes over the wire: never empty, and an allow only for a [`Permit`],
+/// or for a [`Softened`], which is given nothing.
 ///
 /// [`Permit`]: crate::decision::Permit
 pub(crate) struct Answer(Bytes);
@@ -82,6 +84,12 @@ impl HeaderNames {
             upstream: name("upstream-cluster"),
         }
     }
+
+    /// All of them.
+    fn all(&self) -> [&String; 7] {
+        let Self { domain_id, domain_slug, user_id, pat_id, operation, model, upstream } = self;
+        [domain_id, domain_slug, user_id, pat_id, operation, model, upstream]
+    }
 }
 
 /// What gRPC puts before a message: that it is not compressed, and its length.
@@ -98,6 +106,7 @@ impl Answer {
     pub(crate) fn new(decision: &Decision, names: &HeaderNames, to: &Addressee<'_>) -> Self {
         Self(match decision {
             Decision::Allow(permit) => allow::write(permit, names),
+            Decision::Pass(softened) => framed(&pass(softened, names)),
             Decision::Deny(denial) => framed(&deny(denial, to)),
         })
     }
@@ -108,11 +117,26 @@ impl Answer {
     }
 }
 
-/// The HTTP status that carries out `decision`.
+/// The HTTP status of the verdict, carried out or not.
 pub(crate) fn status(decision: &Decision, manner: Manner) -> u16 {
-    match decision {
-        Decision::Allow(_) => 200,
-        Decision::Deny(denial) => http_status(denial.refusal, manner) as u16,
+    decision.denial().map_or(200, |denial| http_status(denial.refusal, manner) as u16)
+}
+
+/// Lets a request on as what it came: with its own `authorization`, without anything of ours, and
+/// without its own copies of our headers. That they are removed also makes Envoy choose the route
+/// again.
+fn pass(softened: &Softened, names: &HeaderNames) -> CheckResponse {
+    let mut metadata = metadata(softened.denial());
+    for (name, value) in [("enforced", "false"), ("mode", softened.by().as_str())] {
+        metadata.fields.insert(name.to_owned(), string(value.to_owned()));
+    }
+    CheckResponse {
+        status: Some(Status::default()),
+        http_response: Some(HttpResponse::OkResponse(OkHttpResponse {
+            headers: Vec::new(),
+            headers_to_remove: names.all().map(String::clone).into(),
+        })),
+        dynamic_metadata: Some(metadata),
     }
 }
 
@@ -171,10 +195,13 @@ fn metadata(denial: &Denial) -> Struct {
         ("pat_id", subject.map(|(token, _)| token.to_string())),
         ("operation", denial.operation.map(|operation| operation.to_string())),
     ];
-    let known = fields.into_iter().filter_map(|(name, value)| {
-        Some((name.to_owned(), Value { kind: Some(Kind::StringValue(value?)) }))
-    });
+    let known =
+        fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), string(value?))));
     Struct { fields: known.collect() }
+}
+
+fn string(text: String) -> Value {
+    Value { kind: Some(Kind::StringValue(text)) }
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ pub use self::{
     audit::{AuditEntry, AuditFilter},
     backends::{Backend, BackendChanges, CredentialNote},
     credentials::BackendCredential,
-    domains::{Domain, DomainDetails, DomainModel},
+    domains::{Domain, DomainDetails, DomainModel, RolloutChanges},
     error::Error,
     names::{
         Actor, BackendKind, BackendName, BackendUrl, Description, Email, EntityId, Malformed,

@@ -25,6 +25,7 @@ use crate::{
     clock::Tick,
     config::{self, LogFormat},
     feed::Feed,
+    mode::Mode,
 };
 
 /// Seconds; from 1 ms to a minute.
@@ -62,6 +63,12 @@ pub struct StoreLabels {
     store: &'static str,
 }
 
+/// Whether denials are carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ModeLabels {
+    mode: &'static str,
+}
+
 /// How something ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ResultLabels {
@@ -92,6 +99,8 @@ pub struct Metrics {
     propagation: Histogram,
     renewed_at_age: Histogram,
     api_reloads: Family<ResultLabels, Counter>,
+    logged: Family<ResultLabels, Counter>,
+    mode: Family<ModeLabels, Gauge>,
 }
 
 impl Metrics {
@@ -118,6 +127,8 @@ impl Metrics {
             propagation: Histogram::new(PROPAGATION_BUCKETS),
             renewed_at_age: Histogram::new(AGE_BUCKETS),
             api_reloads: Family::default(),
+            logged: Family::default(),
+            mode: Family::default(),
         };
         let allowed = DecisionLabels { outcome: "allow", code: "ok" };
         metrics.allowed = metrics.decisions.get_or_create(&allowed).clone();
@@ -196,7 +207,26 @@ impl Metrics {
             "Changed tables of APIs, by whether they were taken up",
             metrics.api_reloads.clone(),
         );
+        registry.register(
+            "decision_log_records",
+            "Records for the decision log, by what became of them",
+            metrics.logged.clone(),
+        );
+        registry.register(
+            "mode",
+            "1 for the mode that this replica is in: whether denials are carried out",
+            metrics.mode.clone(),
+        );
         metrics
+    }
+
+    /// Shows the mode.
+    pub(crate) fn in_mode(&self, mode: Mode) {
+        self.mode.get_or_create(&ModeLabels { mode: mode.as_str() }).set(1);
+    }
+
+    pub(crate) fn logged_decisions(&self, result: &'static str, count: u64) {
+        self.logged.get_or_create(&ResultLabels { result }).inc_by(count);
     }
 
     pub(crate) fn decided(&self, outcome: &'static str, code: &'static str, took: Duration) {

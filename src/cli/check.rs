@@ -29,6 +29,7 @@ use crate::{
     domain::{Domain, DomainRef},
     explain::Evidence,
     keyring::{self, KeyRing},
+    mode::{Rollout, Treatment},
     postgres::{AskError, Postgres},
     principal::Principal,
     request::{self, AuthRequest, Parts},
@@ -139,6 +140,9 @@ pub(super) async fn run(session: &Session, asked: Request) -> anyhow::Result<()>
     };
     let decision = evidence.decide();
     let mut report = Report::new(&evidence, &decision, caches);
+    report.rollout = known.domain.as_deref().and_then(|domain| {
+        rollout(domain, known.principal.as_ref().map(|principal| principal.token))
+    });
     if let Some(server) = &asked.server {
         let authorization = authorization.as_str();
         let model = asked.model.as_deref().zip(request.as_ref().ok().and_then(form));
@@ -156,7 +160,7 @@ pub(super) async fn run(session: &Session, asked: Request) -> anyhow::Result<()>
     }
     match decision {
         Decision::Allow(_) => Ok(()),
-        Decision::Deny(_) => {
+        Decision::Pass(_) | Decision::Deny(_) => {
             Err(Refused { known: request.is_err() || known.principal.is_some() }.into())
         }
     }
@@ -168,6 +172,26 @@ fn form(request: &AuthRequest<'_>) -> Option<Form> {
         Entity::Unread(form) => Some(form),
         Entity::None | Entity::Named(_) => None,
     }
+}
+
+/// What a replica with `mode: per-domain` makes of a refusal here. Which mode replicas are in, only
+/// their own configuration tells.
+fn rollout(domain: &Domain, token: Option<TokenId>) -> Option<String> {
+    let (slug, Rollout { share, .. }) = (&domain.slug, domain.rollout);
+    let what = match domain.rollout.treatment() {
+        Treatment::Enforce => return None,
+        _ if !domain.enabled => format!("{slug} is disabled, which is enforced in any mode"),
+        Treatment::Shadow => format!("{slug} is in shadow: a 401 or 403 is only recorded"),
+        Treatment::Ramp => {
+            let this = match token {
+                Some(token) if share.includes(domain.id, token) => "; this token is one of them",
+                Some(_) => "; this token is none of them, so a 403 is only recorded",
+                None => "",
+            };
+            format!("{slug} is enforced for {share} of its tokens{this}")
+        }
+    };
+    Some(format!("{what} (where patgate serves with mode `per-domain`)"))
 }
 
 /// A token, and who can verify it. For an id, both are made for the occasion: the key is thrown

@@ -3,7 +3,8 @@
 use super::{Usage, domain_ref, role, session::Session};
 use crate::{
     domain::{DomainRef, Slug},
-    store::{BackendName, Model, Name, TokenFilter},
+    mode::{DomainMode, Rollout, Share},
+    store::{BackendName, Domain, Model, Name, RolloutChanges, TokenFilter},
 };
 
 #[derive(clap::Subcommand)]
@@ -18,6 +19,13 @@ pub(super) enum Command {
         /// The backend that serves it
         #[arg(long, value_name = "BACKEND")]
         upstream: BackendName,
+        /// `enforce`, or `shadow`: denials are recorded and not carried out. Counts where patgate
+        /// serves with mode `per-domain`, as does the share
+        #[arg(long, default_value = "enforce")]
+        mode: DomainMode,
+        /// Of its tokens, where it is enforced: for the others, a 403 is only recorded
+        #[arg(long, default_value = "100%", value_name = "PERCENT")]
+        enforced_share: Share,
     },
     /// Lists all domains
     List,
@@ -26,6 +34,19 @@ pub(super) enum Command {
         /// Slug or id
         #[arg(value_parser = domain_ref)]
         domain: DomainRef,
+    },
+    /// Changes how far a domain is enforced, where patgate serves with mode `per-domain`
+    #[command(group = clap::ArgGroup::new("changes").required(true).multiple(true))]
+    Update {
+        /// Slug or id
+        #[arg(value_parser = domain_ref)]
+        domain: DomainRef,
+        /// `enforce`, or `shadow`: denials are recorded and not carried out
+        #[arg(long, group = "changes")]
+        mode: Option<DomainMode>,
+        /// Of its tokens, where it is enforced: for the others, a 403 is only recorded
+        #[arg(long, group = "changes", value_name = "PERCENT")]
+        enforced_share: Option<Share>,
     },
     /// Lets requests into a domain again
     Enable {
@@ -97,8 +118,9 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
     let admin = session.admin().await?;
     let (store, out) = (&admin.store, session.out);
     match command {
-        Command::Create { slug, name, upstream } => {
-            let created = store.create_domain(&slug, &name, &upstream).await?;
+        Command::Create { slug, name, upstream, mode, enforced_share: share } => {
+            let rollout = Rollout { mode, share };
+            let created = store.create_domain(&slug, &name, &upstream, rollout).await?;
             let domain = admin.settle(created).await;
             out.one(&domain, vec![("id", domain.id.to_string()), ("slug", domain.slug.clone())])
         }
@@ -108,6 +130,7 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
                 ("SLUG", |domain| domain.slug.clone()),
                 ("NAME", |domain| domain.name.clone()),
                 ("ENABLED", |domain| domain.enabled.to_string()),
+                ("MODE", mode),
                 ("UPSTREAM", |domain| domain.upstream.clone()),
                 ("ID", |domain| domain.id.to_string()),
             ],
@@ -124,6 +147,7 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
                 ("slug", shown.domain.slug.clone()),
                 ("name", shown.domain.name.clone()),
                 ("enabled", shown.domain.enabled.to_string()),
+                ("mode", mode(&shown.domain)),
                 ("upstream", shown.domain.upstream.clone()),
                 ("created at", shown.domain.created_at.clone()),
                 ("models", if models.is_empty() { "all".to_owned() } else { models.join(", ") }),
@@ -134,6 +158,10 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
                 ("role", format!("{} (operations: {operations}; members: {members})", role.name))
             }));
             out.one(&shown, properties)
+        }
+        Command::Update { domain, mode, enforced_share: share } => {
+            admin.settle(store.update_domain(&domain, RolloutChanges { mode, share }).await?).await;
+            out.message(&format!("updated domain {domain}"))
         }
         Command::Enable { domain } => {
             admin.settle(store.set_domain_enabled(&domain, true).await?).await;
@@ -173,5 +201,13 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
             admin.settle(store.unset_domain_model(&domain, &model).await?).await;
             out.message(&format!("domain {domain} no longer lists model {model}"))
         }
+    }
+}
+
+/// The share along with it, where it is not all.
+fn mode(domain: &Domain) -> String {
+    match domain.enforced_share {
+        100 => domain.mode.clone(),
+        share => format!("{} {share}%", domain.mode),
     }
 }

@@ -86,6 +86,25 @@ pub(super) const KEYS: &[Key] = &[
         "How often this replica revokes, or issues again, a token of its own and measures how \
          long it takes to obey; empty = off.",
     ),
+    key(
+        "mode",
+        "enforce",
+        "`enforce`: denials are carried out. `shadow`: what would be a 401 or 403 is let through \
+         without an identity, and recorded. `per-domain`: as each domain's own setting says.",
+    ),
+    key(
+        "decision_log.to",
+        "stdout",
+        "Where decisions are logged, as JSON lines: `stdout`, the path of a file, or `none`.",
+    ),
+    key("decision_log.sample_allows", "1%", "Share of the allows that are logged."),
+    key(
+        "decision_log.denials_per_second",
+        "100",
+        "How many denials a second are logged of requests without a token that was proven; the \
+         others are counted. Denials of such tokens are all logged.",
+    ),
+    key("decision_log.queue", "8192", "Records that may wait to be written; more are dropped."),
     key("memory.principals", "64MiB", "Memory for what tokens resolve to."),
     key("memory.domains", "16MiB", "Memory for domains."),
     key("memory.negatives", "65536", "How many unknown token ids are remembered."),

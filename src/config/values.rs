@@ -7,8 +7,8 @@ use secrecy::SecretString;
 use sqlx::postgres::PgConnectOptions;
 use tracing_subscriber::EnvFilter;
 
-use super::LogFormat;
-use crate::token::Prefixes;
+use super::{LogFormat, LogTo};
+use crate::{mode::Mode, token::Prefixes};
 
 /// What was expected instead.
 pub(super) type Expected = String;
@@ -115,6 +115,29 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, Expected> {
     }
 }
 
+pub(super) fn rollout_mode(text: &str) -> Result<Mode, Expected> {
+    text.parse().map_err(|_| "`enforce`, `per-domain` or `shadow`".into())
+}
+
+pub(super) fn log_to(text: &str) -> Result<LogTo, Expected> {
+    match text {
+        "" => Err("`stdout`, `none` or the path of a file".into()),
+        "none" => Ok(LogTo::Nowhere),
+        "stdout" => Ok(LogTo::Stdout),
+        path => Ok(LogTo::File(path.into())),
+    }
+}
+
+/// From 0 to 1. The sign is insisted on: nobody shall have to guess what `1` is.
+pub(super) fn percentage(text: &str) -> Result<f64, Expected> {
+    text.strip_suffix('%')
+        .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.'))
+        .and_then(|digits| digits.parse::<f64>().ok())
+        .filter(|percent| (0.0..=100.0).contains(percent))
+        .map(|percent| percent / 100.0)
+        .ok_or_else(|| "a percentage such as `1%`, `0.1%` or `100%`".into())
+}
+
 pub(super) fn log_filter(text: &str) -> Result<String, Expected> {
     match EnvFilter::try_new(text) {
         Ok(_) if !text.is_empty() => Ok(text.to_owned()),
@@ -189,6 +212,11 @@ mod tests {
             &[("0660", 0o660), ("0777", 0o777)],
             &["", "660", "432", "0o660", "0888", "00660", "1777", "0+66"],
         );
+        check(
+            percentage,
+            &[("1%", 0.01), ("0%", 0.0), ("12.5%", 0.125), ("100%", 1.0)],
+            &["", "1", "%", "-1%", "101%", "1%%", "1e1%", "inf%", "NaN%", "half"],
+        );
         check(count::<u32>, &[("1", 1), ("8", 8)], &["", "0", "-1", "1.0", "many", "4294967296"]);
         check(some_time, &[("20ms", Duration::from_millis(20))], &["", "0s", "20", "-1s", "soon"]);
     }
@@ -210,6 +238,16 @@ mod tests {
             &[("", None), ("[::1]:1", "[::1]:1".parse().ok())],
             &["9191", "localhost:9191", "127.0.0.1"],
         );
+        check(
+            log_to,
+            &[
+                ("stdout", LogTo::Stdout),
+                ("none", LogTo::Nowhere),
+                ("/var/log/decisions", LogTo::File("/var/log/decisions".into())),
+            ],
+            &[""],
+        );
+        check(rollout_mode, &[("per-domain", Mode::PerDomain)], &["", "off", "Shadow"]);
         check(paths, &[("", vec![]), ("a, b", vec!["a".into(), "b".into()])], &[",", "a,", "a,,b"]);
         let long = "x".repeat(108);
         check(

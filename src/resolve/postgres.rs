@@ -21,6 +21,7 @@ use crate::{
     domain::{Domain, DomainId, DomainRef, SlugError},
     feed::Checked,
     last_use::Noted,
+    mode::{DomainMode, Rollout, Share},
     operation::{Operation, OperationSet},
     postgres::{AskError, Postgres, Reply, select},
     principal::{DomainGrants, Principal, UserId},
@@ -183,7 +184,7 @@ LEFT JOIN (patgate.pats p LEFT JOIN patgate.users u ON u.id = p.user_id
 
 const DOMAINS: &str = select!(
     "
-       d.id, d.slug, d.enabled, d.upstream,
+       d.id, d.slug, d.enabled, d.mode, d.enforced_share, d.upstream,
        (SELECT json_agg(json_build_array(m.model, m.upstream))
         FROM patgate.domain_models m WHERE m.domain_id = d.id) AS models,
        (SELECT json_agg(json_build_array(
@@ -254,7 +255,13 @@ fn domain(id: Uuid, row: &PgRow) -> Result<Domain, sqlx::Error> {
     let credentials = row.try_get::<Option<Json<Vec<CredentialRow>>>, _>("credentials")?;
     let credentials = credentials.map_or_else(Vec::new, |Json(credentials)| credentials);
     let credentials: Result<_, _> = credentials.into_iter().map(credential).collect();
-    Ok(domain.with_credentials(credentials?))
+    // What our constraints would not have let in softens nothing.
+    let share = u8::try_from(row.try_get::<i16, _>("enforced_share")?).ok().and_then(Share::new);
+    let rollout = Rollout {
+        mode: row.try_get::<&str, _>("mode")?.parse().unwrap_or(DomainMode::Enforce),
+        share: share.unwrap_or(Share::ALL),
+    };
+    Ok(domain.with_credentials(credentials?).with_rollout(rollout))
 }
 
 /// A backend's name, the id of the key that opens its credential, and that, sealed, in base64.

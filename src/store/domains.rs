@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     domain::{DomainId, DomainRef, Slug},
+    mode::{DomainMode, Rollout, Share},
     operation::Operation,
 };
 
@@ -20,8 +21,19 @@ pub struct Domain {
     pub slug: String,
     pub name: String,
     pub enabled: bool,
+    pub mode: String,
+    pub enforced_share: i16,
     pub upstream: String,
     pub created_at: String,
+}
+
+/// What to change about how far a domain is enforced; the rest stays.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RolloutChanges {
+    /// For everybody.
+    pub mode: Option<DomainMode>,
+    /// Of its tokens, where the mode is to enforce.
+    pub share: Option<Share>,
 }
 
 /// A domain and what is in it.
@@ -59,28 +71,33 @@ impl Store {
         slug: &Slug,
         name: &Name,
         upstream: &BackendName,
+        rollout: Rollout,
     ) -> Result<Changed<Domain>, Error> {
         let mut change = self.change().await?;
         let id = DomainId(new_id());
-        sql("INSERT INTO patgate.domains (id, slug, name, upstream) VALUES ($1, $2, $3, $4)")
-            .bind(id.0)
-            .bind(slug.as_str())
-            .bind(name.as_str())
-            .bind(upstream.as_str())
-            .execute(&mut *change.tx)
-            .await
-            .map_err(|error| match error.as_database_error() {
-                Some(refusal) if refusal.is_foreign_key_violation() => {
-                    Error::not_found("backend", upstream)
-                }
-                _ => Error::exists(error, "domain", slug),
-            })?;
+        sql("INSERT INTO patgate.domains (id, slug, name, upstream, mode, enforced_share)
+             VALUES ($1, $2, $3, $4, $5, $6)")
+        .bind(id.0)
+        .bind(slug.as_str())
+        .bind(name.as_str())
+        .bind(upstream.as_str())
+        .bind(rollout.mode.as_str())
+        .bind(i16::from(rollout.share.percent()))
+        .execute(&mut *change.tx)
+        .await
+        .map_err(|error| match error.as_database_error() {
+            Some(refusal) if refusal.is_foreign_key_violation() => {
+                Error::not_found("backend", upstream)
+            }
+            _ => Error::exists(error, "domain", slug),
+        })?;
         roles::insert(&mut change.tx, id, ADMIN_ROLE, Operation::ALL).await?;
         // A replica may remember that there was no such domain.
         change.touch_domain(id, slug).await?;
         let domain = find(&mut change.tx, &DomainRef::Id(id)).await?;
         let details = json!({
             "slug": slug.as_str(), "name": name.as_str(), "upstream": upstream.as_str(),
+            "mode": rollout.mode.as_str(), "enforced_share": rollout.share.percent(),
         });
         change.finish("domain.create", id, details, domain).await
     }
@@ -93,7 +110,7 @@ impl Store {
     pub async fn domains(&self) -> Result<Vec<Domain>, Error> {
         let mut tx = self.read().await?;
         let domains = sql_as(concat!(
-            "SELECT id, slug, name, enabled, upstream, ",
+            "SELECT id, slug, name, enabled, mode, enforced_share, upstream, ",
             utc!("created_at"),
             " AS created_at FROM patgate.domains ORDER BY slug"
         ));
@@ -162,6 +179,32 @@ impl Store {
             "slug": domain.slug, "upstream": upstream.as_str(), "upstream_before": domain.upstream,
         });
         change.finish("domain.set_upstream", domain.id, details, ()).await
+    }
+
+    /// Says how far a domain is enforced, where replicas leave that to domains.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such domain.
+    pub async fn update_domain(
+        &self,
+        reference: &DomainRef,
+        changes: RolloutChanges,
+    ) -> Result<Changed<()>, Error> {
+        let (mut change, domain) = self.changing(reference).await?;
+        let mode = changes.mode.map_or(&*domain.mode, |mode| mode.as_str());
+        let share = changes.share.map_or(domain.enforced_share, |share| share.percent().into());
+        sql("UPDATE patgate.domains SET mode = $2, enforced_share = $3 WHERE id = $1")
+            .bind(domain.id)
+            .bind(mode)
+            .bind(share)
+            .execute(&mut *change.tx)
+            .await?;
+        let details = json!({
+            "slug": domain.slug, "mode": mode, "mode_before": domain.mode,
+            "enforced_share": share, "enforced_share_before": domain.enforced_share,
+        });
+        change.finish("domain.update", domain.id, details, ()).await
     }
 
     /// Gives a domain another slug. The old one stops working at once.
@@ -282,7 +325,7 @@ pub(super) async fn find(
 ) -> Result<Domain, Error> {
     let (id, slug) = columns(reference);
     sql_as(concat!(
-        "SELECT id, slug, name, enabled, upstream, ",
+        "SELECT id, slug, name, enabled, mode, enforced_share, upstream, ",
         utc!("created_at"),
         " AS created_at FROM patgate.domains WHERE id = $1 OR slug = $2"
     ))

@@ -27,6 +27,9 @@ const DENIED: Answer = (403, "permission_denied");
 const ENVOY_400: Answer = (400, "");
 const ENVOY_431: Answer = (431, "");
 
+/// Host, method, path, headers.
+pub(crate) type Sent = (String, String, String, Vec<(String, String)>);
+
 struct Case {
     name: String,
     method: String,
@@ -530,6 +533,12 @@ fn headers(full: &Token) -> Vec<Case> {
             .header("x-user-id", "root")
             .header("x-pat-id", "1"),
     ]
+}
+
+/// Every request of the table, for who is not after its answer: host, method, path, headers.
+pub(crate) async fn requests(world: &World<'_>) -> Vec<Sent> {
+    let cases = cases(world).await.into_iter();
+    cases.map(|case| ("gateway".to_owned(), case.method, case.path, case.headers)).collect()
 }
 
 /// Collects what differs, so that one run shows all of it.

@@ -332,6 +332,8 @@ impl World<'_> {
             // A loaded test machine is no reason for a 503.
             "deadline=2s",
             "redis.timeout=1s",
+            // Tests of it name a file.
+            "decision_log.to=none",
         ];
         let variable = |setting: &str| {
             let (key, value) = setting.split_once('=').unwrap();

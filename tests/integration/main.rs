@@ -30,6 +30,7 @@ mod cli;
 mod clients;
 mod clocks;
 mod credentials;
+mod decision_log;
 mod edges;
 mod envoy_habits;
 mod failover;
@@ -47,6 +48,7 @@ mod rate_limits;
 mod relay;
 mod schema;
 mod serving;
+mod shadow;
 mod soak;
 mod surfaces;
 mod tiers;
@@ -242,6 +244,25 @@ fn main() -> ExitCode {
         losses::a_feed_that_heals_has_missed_nothing,
         losses::a_bulk_change_does_not_stop_the_feed,
         losses::connections_that_lead_nowhere_are_given_up,
+        shadow::verdicts_are_the_same_in_every_mode,
+        shadow::a_softened_request_gets_nothing_of_ours,
+        shadow::through_envoy_a_softened_request_reaches_the_old_backend,
+        shadow::a_share_is_enforced_of_the_same_tokens_everywhere,
+        shadow::a_domains_mode_is_obeyed_at_once,
+        shadow::where_the_mode_is_not_known_it_is_enforced,
+        shadow::whose_mode_it_is_is_asked_only_per_domain,
+        shadow::it_is_told_that_a_gate_stands_open,
+        shadow::an_administrator_sees_and_sets_it,
+        decision_log::holds_what_was_decided,
+        decision_log::text_of_clients_stays_within_its_line,
+        decision_log::allows_are_sampled,
+        decision_log::what_anybody_can_cause_is_paced_and_counted,
+        decision_log::a_full_queue_holds_up_nobody,
+        decision_log::a_log_that_cannot_be_written_holds_up_nobody,
+        decision_log::a_renamed_file_is_let_go,
+        decision_log::goes_to_standard_output_and_is_finished_at_the_end,
+        decision_log::why_finds_a_request,
+        decision_log::a_report_counts_what_would_be_denied,
         feed::every_change_is_obeyed_everywhere,
         feed::the_last_use_is_no_change,
         canary::measures_when_it_is_told_to,

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
+    cases::Sent,
     cli::Cli,
     harness::{Replica, Suite, World, outcome},
     http, process,
@@ -76,6 +77,15 @@ pub(crate) async fn open_aigne(world: &World<'_>) -> String {
         ))
         .await;
     domain.to_string()
+}
+
+/// Every request of the table, for who is not after its answer.
+pub(crate) async fn requests(world: &World<'_>) -> Vec<Sent> {
+    let cases = cases(world).await.into_iter().map(|case| {
+        let headers = case.authorization.map(|value| ("authorization".to_owned(), value));
+        (case.host.to_owned(), case.method.to_owned(), case.path, Vec::from_iter(headers))
+    });
+    cases.collect()
 }
 
 async fn cases(world: &World<'_>) -> Vec<Case> {
@@ -310,7 +320,7 @@ impl Case {
     }
 }
 
-fn tables() -> String {
+pub(crate) fn tables() -> String {
     format!("apis={}", project("deploy/apis"))
 }
 

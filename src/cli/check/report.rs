@@ -24,6 +24,9 @@ pub(super) struct Report<'a> {
     /// Whether there is one, and nothing else about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     upstream_credential: Option<&'static str>,
+    /// How far the domain is enforced, where that is not to the full.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) rollout: Option<String>,
     /// What the above is known from, where anything had to be looked up.
     #[serde(skip_serializing_if = "Option::is_none")]
     tier: Option<&'static str>,
@@ -41,7 +44,7 @@ impl<'a> Report<'a> {
     ) -> Self {
         let permit = match decision {
             Decision::Allow(permit) => Some(permit),
-            Decision::Deny(_) => None,
+            Decision::Pass(_) | Decision::Deny(_) => None,
         };
         Self {
             method: evidence.method,
@@ -55,6 +58,7 @@ impl<'a> Report<'a> {
                 Some(_) => "set",
                 None => "none",
             }),
+            rollout: None,
             tier: evidence.request.is_ok().then_some("postgres"),
             redis,
             replica: None,
@@ -76,6 +80,7 @@ impl<'a> Report<'a> {
         let mut last = vec![format!("answer: {} {}", self.status, self.code)];
         last.extend(self.upstream.map(|upstream| format!("served by: {upstream}")));
         last.extend(self.upstream_credential.map(|is| format!("upstream credential: {is}")));
+        last.extend(self.rollout.as_ref().map(|rollout| format!("rollout: {rollout}")));
         let nearest = self.explanation.nearest.as_ref();
         last.extend(nearest.map(|nearest| format!("nearest miss: {nearest}")));
         last.extend(self.tier.map(|tier| format!("known from: {tier}, as of this moment")));

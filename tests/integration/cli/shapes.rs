@@ -8,7 +8,7 @@ use super::Cli;
 use crate::harness::Suite;
 
 const USER: &str = "created_at email enabled id name platform_admin";
-const DOMAIN: &str = "created_at enabled id name slug upstream";
+const DOMAIN: &str = "created_at enabled enforced_share id mode name slug upstream";
 const ROLE: &str = "members name operations";
 const SCOPE: &str = "domain entity_id entity_type operation permitted";
 const TOKEN: &str =
@@ -48,6 +48,7 @@ const SHAPES: &[(&str, &str, &[&str])] = &[
     ("token revoke {token}", "/0", &["id name owner revoked_at"]),
     ("token revoke --user ann@example.com --yes", "/0", &["id name owner revoked_at"]),
     ("token delete {token}", "", &["message"]),
+    ("domain update acme --mode shadow", "", &["message"]),
     ("domain disable acme", "", &["message"]),
     ("audit list", "/0", &[AUDIT]),
     ("keyring list", "/0", &["id mints"]),

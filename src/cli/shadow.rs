@@ -1,0 +1,202 @@
+//! `patgate shadow …`: what enforcing would have refused, from a decision log.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use anyhow::Context as _;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::{
+    output::{aligned, write},
+    session::Session,
+    why::Log,
+};
+use crate::decision_log::{Entry, Line};
+
+#[derive(clap::Subcommand)]
+pub(super) enum Command {
+    /// Counts denials that were not carried out, by domain, code and operation
+    Report {
+        #[command(flatten)]
+        log: Log,
+    },
+}
+
+#[derive(Default, Serialize)]
+struct Report {
+    /// Moments of the first and the last decision in the log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<String>,
+    /// The most frequent first.
+    would_deny: Vec<Row>,
+    /// Lines by what became of them.
+    would_deny_total: u64,
+    denied: u64,
+    allowed: u64,
+    /// Denials that the log does not hold, carried out or not, by code.
+    left_out: BTreeMap<String, u64>,
+    /// Records that were lost because the queue was full.
+    dropped: u64,
+    not_json: u64,
+}
+
+#[derive(Serialize)]
+struct Row {
+    domain: String,
+    code: String,
+    operation: String,
+    count: u64,
+    /// Distinct ones that were proven.
+    tokens: usize,
+    /// The id of one such request.
+    example: String,
+}
+
+/// Domain, code, operation.
+type Group = (String, String, String);
+
+#[derive(Default)]
+struct Tally {
+    count: u64,
+    tokens: HashSet<Uuid>,
+    example: String,
+}
+
+pub(super) fn run(session: &Session, command: &Command) -> anyhow::Result<()> {
+    let Command::Report { log } = command;
+    let (mut report, mut groups) = (Report::default(), HashMap::new());
+    // A domain may be named by its id in one request and by its slug in another.
+    let mut slugs = HashMap::new();
+    for entry in log.lines()? {
+        match entry.context("the decision log")? {
+            Entry::Decision(line) => report.take(&line, &mut groups, &mut slugs),
+            Entry::Omitted(summary) => {
+                report.dropped += summary.dropped;
+                for (code, count) in summary.left_out {
+                    *report.left_out.entry(code).or_default() += count;
+                }
+            }
+            Entry::NotJson => report.not_json += 1,
+            Entry::Other => {}
+        }
+    }
+    report.would_deny = rows(groups, &slugs);
+    match session.out.is_json() {
+        true => session.out.json(&report),
+        false => write(&report.text()),
+    }
+}
+
+impl Report {
+    fn take(
+        &mut self,
+        line: &Line<'_>,
+        groups: &mut HashMap<Group, Tally>,
+        slugs: &mut HashMap<String, String>,
+    ) {
+        // Of several replicas' logs together, lines are in no order.
+        if self.from.as_deref().is_none_or(|from| *line.time < *from) {
+            self.from = Some(line.time.to_string());
+        }
+        if self.to.as_deref().is_none_or(|to| *line.time > *to) {
+            self.to = Some(line.time.to_string());
+        }
+        if let (Some(id), Some(slug)) = (line.domain_id, &line.domain_slug) {
+            slugs.insert(id.to_string(), slug.to_string());
+        }
+        match (&*line.outcome, line.enforced) {
+            ("allow", _) => self.allowed += 1,
+            (_, true) => self.denied += 1,
+            (_, false) => {
+                self.would_deny_total += 1;
+                let domain = line.domain_slug.as_ref().or(line.domain.as_ref());
+                let text = |text: Option<&std::borrow::Cow<'_, str>>| {
+                    text.map_or_else(|| "-".to_owned(), ToString::to_string)
+                };
+                let operation = text(line.operation.as_ref());
+                let group = (text(domain), line.code.to_string(), operation);
+                let tally = groups.entry(group).or_default();
+                tally.count += 1;
+                tally.tokens.extend(line.token);
+                tally.example = line.request_id.to_string();
+            }
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        if let (Some(from), Some(to)) = (&self.from, &self.to) {
+            let counts = [
+                format!("from {from} to {to}"),
+                format!("would be denied: {}", self.would_deny_total),
+                format!("denied: {}", self.denied),
+                format!("allowed, as far as they are in the sample: {}", self.allowed),
+            ];
+            text.push_str(&aligned(counts.map(|line| vec![line]).into()));
+            text.push('\n');
+        }
+        let heading = ["DOMAIN", "CODE", "OPERATION", "COUNT", "TOKENS", "EXAMPLE"];
+        let mut table = vec![heading.map(str::to_owned).to_vec()];
+        table.extend(self.would_deny.iter().map(|row| {
+            let Row { domain, code, operation, count, tokens, example } = row;
+            let counts = [count.to_string(), tokens.to_string()];
+            let texts = [domain, code, operation].map(String::clone);
+            texts.into_iter().chain(counts).chain([example.clone()]).collect()
+        }));
+        text.push_str(&aligned(table));
+        text.push('\n');
+        text.push_str(&aligned(self.unknown().into_iter().map(|line| vec![line]).collect()));
+        text
+    }
+
+    /// What the log does not say.
+    fn unknown(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (code, count) in &self.left_out {
+            lines.push(format!(
+                "not in the log: {count} denials with {code}, which came faster than \
+                 decision_log.denials_per_second"
+            ));
+        }
+        if self.dropped > 0 {
+            let dropped = self.dropped;
+            lines.push(format!("not in the log: {dropped} records that found the queue full"));
+        }
+        if self.left_out.is_empty() && self.dropped == 0 {
+            lines.push("no denial is missing, by the account of this log".to_owned());
+        }
+        if self.not_json > 0 {
+            lines.push(format!("{} lines were not JSON", self.not_json));
+        }
+        lines
+    }
+}
+
+fn rows(groups: HashMap<Group, Tally>, slugs: &HashMap<String, String>) -> Vec<Row> {
+    let mut named: HashMap<Group, Tally> = HashMap::new();
+    for ((domain, code, operation), tally) in groups {
+        let domain = slugs.get(&domain).cloned().unwrap_or(domain);
+        let all = named.entry((domain, code, operation)).or_default();
+        all.count += tally.count;
+        all.tokens.extend(tally.tokens);
+        all.example = tally.example;
+    }
+    let mut rows: Vec<Row> = named
+        .into_iter()
+        .map(|((domain, code, operation), Tally { count, tokens, example })| Row {
+            domain,
+            code,
+            operation,
+            count,
+            tokens: tokens.len(),
+            example,
+        })
+        .collect();
+    rows.sort_unstable_by(|a, b| {
+        let names = |row: &Row| (row.domain.clone(), row.code.clone(), row.operation.clone());
+        b.count.cmp(&a.count).then_with(|| names(a).cmp(&names(b)))
+    });
+    rows
+}

@@ -1,0 +1,117 @@
+//! `patgate why`: what was decided about one request, from a decision log.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader},
+    path::PathBuf,
+};
+
+use anyhow::Context as _;
+
+use super::{output::write, session::Session};
+use crate::decision_log::{Entry, Line, Lines};
+
+/// Where a decision log is read.
+#[derive(clap::Args)]
+pub(super) struct Log {
+    /// The decision log, among whatever other lines; by default, standard input
+    #[arg(long = "log", value_name = "FILE")]
+    path: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+pub(super) struct Request {
+    /// As `x-request-id` of the answer and Envoy's access log have it
+    request_id: String,
+    #[command(flatten)]
+    log: Log,
+}
+
+/// Nothing in the log is about the request.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "no decision about request {request_id} among {decisions} in this log. That does not say that \
+     there was none: allows are sampled (decision_log.sample_allows), {omitted} records were left \
+     out or dropped by the account of this log, each replica writes a log of its own, and \
+     {not_json} lines were not JSON"
+)]
+pub(super) struct NotLogged {
+    request_id: String,
+    decisions: u64,
+    omitted: u64,
+    not_json: u64,
+}
+
+impl Log {
+    /// Its lines, one after another: it may be of any length.
+    pub(super) fn lines(&self) -> anyhow::Result<Lines<Box<dyn BufRead>>> {
+        Ok(Lines(match &self.path {
+            None => Box::new(BufReader::new(io::stdin())),
+            Some(path) => {
+                let file = File::open(path).with_context(|| path.display().to_string())?;
+                Box::new(BufReader::new(file))
+            }
+        }))
+    }
+}
+
+pub(super) fn run(session: &Session, request: &Request) -> anyhow::Result<()> {
+    let mut found = Vec::new();
+    let (mut decisions, mut omitted, mut not_json) = (0, 0, 0);
+    for entry in request.log.lines()? {
+        match entry.context("the decision log")? {
+            Entry::Decision(line) => {
+                decisions += 1;
+                if line.request_id == request.request_id {
+                    found.push(*line);
+                }
+            }
+            Entry::Omitted(summary) => {
+                omitted += summary.dropped + summary.left_out.values().sum::<u64>();
+            }
+            Entry::NotJson => not_json += 1,
+            Entry::Other => {}
+        }
+    }
+    if found.is_empty() {
+        let request_id = request.request_id.escape_debug().to_string();
+        return Err(NotLogged { request_id, decisions, omitted, not_json }.into());
+    }
+    if session.out.is_json() {
+        return session.out.json(&found);
+    }
+    // Envoy asks again when an answer is late: there may be more than one.
+    for (index, line) in found.iter().enumerate() {
+        if index > 0 {
+            write("\n")?;
+        }
+        session.out.one(line, properties(line))?;
+    }
+    Ok(())
+}
+
+fn properties(line: &Line<'_>) -> Vec<(&'static str, String)> {
+    let effect = match (&*line.outcome, line.enforced) {
+        ("deny", false) => format!("let through all the same (mode {})", line.mode),
+        _ => format!("carried out (mode {})", line.mode),
+    };
+    let domain = match (&line.domain_slug, line.domain_id) {
+        (Some(slug), Some(id)) => Some(format!("{slug} ({id})")),
+        _ => line.domain.as_ref().map(|named| format!("{named}, as the request names it")),
+    };
+    let text = |text: &Option<std::borrow::Cow<'_, str>>| text.as_ref().map(ToString::to_string);
+    let known = [
+        ("request", Some(line.request_id.to_string())),
+        ("time", Some(line.time.to_string())),
+        ("verdict", Some(format!("{} {} {}", line.outcome, line.status, line.code))),
+        ("effect", Some(effect)),
+        ("token", line.token.map(|token| token.to_string())),
+        ("user", line.user.map(|user| user.to_string())),
+        ("domain", domain),
+        ("operation", text(&line.operation)),
+        ("model", text(&line.model)),
+        ("served by", text(&line.upstream)),
+        ("took", Some(format!("{} µs, answered from {}", line.micros, line.tier))),
+    ];
+    known.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+}

@@ -1,0 +1,198 @@
+//! A line of the log, written and read.
+
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    io::{self, BufRead},
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize, de::IgnoredAny};
+use uuid::Uuid;
+
+/// Lines of ours are far shorter. A longer one is stepped over, not held in memory.
+const MAX_LINE: usize = 64 * 1024;
+
+/// A decision. What is absent is not known, or does not exist.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Line<'a> {
+    /// RFC 3339, in UTC.
+    pub(crate) time: Cow<'a, str>,
+    pub(crate) request_id: Cow<'a, str>,
+    /// `allow` or `deny`: the verdict, carried out or not.
+    pub(crate) outcome: Cow<'a, str>,
+    pub(crate) code: Cow<'a, str>,
+    /// Whether the answer was the verdict.
+    pub(crate) enforced: bool,
+    pub(crate) mode: Cow<'a, str>,
+    pub(crate) status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) token: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) user: Option<Uuid>,
+    /// As the request names it: a slug or an id, of a domain that need not exist.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) domain: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) domain_id: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) domain_slug: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) operation: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) model: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) upstream: Option<Cow<'a, str>>,
+    /// The farthest that answered.
+    pub(crate) tier: Cow<'a, str>,
+    /// From the decoded request to the answer.
+    pub(crate) micros: u64,
+}
+
+/// A summary: what was not recorded since the one before.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Omitted {
+    pub(crate) time: String,
+    /// Denials that would have exceeded the rate, by code.
+    pub(crate) left_out: BTreeMap<String, u64>,
+    /// Records that found the queue full.
+    pub(crate) dropped: u64,
+}
+
+/// To the microsecond, always with as many digits: lines sort by time as text.
+pub(super) fn rfc3339(time: Timestamp) -> String {
+    format!("{time:.6}")
+}
+
+/// What a line of a file is to us.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Entry {
+    Decision(Box<Line<'static>>),
+    Omitted(Omitted),
+    /// JSON, but not of this log.
+    Other,
+    NotJson,
+}
+
+/// Reads a log line by line, among whatever else there is.
+pub(crate) struct Lines<R>(pub(crate) R);
+
+impl<R: BufRead> Iterator for Lines<R> {
+    type Item = io::Result<Entry>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match next_line(&mut self.0) {
+                Ok(None) => return None,
+                Ok(Some(line)) if line.trim_ascii().is_empty() => {}
+                Ok(Some(line)) => return Some(Ok(Entry::read(&line))),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+impl Entry {
+    fn read(line: &[u8]) -> Self {
+        if let Ok(line) = serde_json::from_slice(line) {
+            return Self::Decision(Box::new(line));
+        }
+        match serde_json::from_slice(line) {
+            Ok(omitted) => Self::Omitted(omitted),
+            Err(_) if serde_json::from_slice::<IgnoredAny>(line).is_ok() => Self::Other,
+            Err(_) => Self::NotJson,
+        }
+    }
+}
+
+/// The next line, or as much of it as we hold; nothing at the end.
+fn next_line(from: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    let mut any = false;
+    loop {
+        let buffer = match from.fill_buf() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            buffer => buffer?,
+        };
+        if buffer.is_empty() {
+            return Ok(any.then_some(line));
+        }
+        any = true;
+        let end = memchr::memchr(b'\n', buffer);
+        let piece = &buffer[..end.unwrap_or(buffer.len())];
+        line.extend_from_slice(&piece[..piece.len().min(MAX_LINE - line.len())]);
+        let used = end.map_or(buffer.len(), |end| end + 1);
+        from.consume(used);
+        if end.is_some() {
+            return Ok(Some(line));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line() -> Line<'static> {
+        Line {
+            time: "2026-11-22T09:00:00.000001Z".into(),
+            request_id: "r-1".into(),
+            outcome: "deny".into(),
+            code: "permission_denied".into(),
+            enforced: false,
+            mode: "shadow".into(),
+            status: 403,
+            token: Some(Uuid::from_u128(1)),
+            user: Some(Uuid::from_u128(2)),
+            domain: Some("acme".into()),
+            domain_id: None,
+            domain_slug: None,
+            operation: Some("llm_read".into()),
+            model: Some("a\"b\nc\u{1b}[2Jü\u{2028}".into()),
+            upstream: None,
+            tier: "memory".into(),
+            micros: 7,
+        }
+    }
+
+    fn read(text: impl AsRef<[u8]>) -> Vec<Entry> {
+        // A small buffer, so that lines lie across its end.
+        let reader = io::BufReader::with_capacity(7, text.as_ref());
+        Lines(reader).map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn what_is_written_is_one_line_and_is_read_back() {
+        let written = serde_json::to_string(&line()).unwrap();
+        assert!(!written.bytes().any(|byte| byte < b' '), "{written:?}");
+        assert_eq!(read(&written), [Entry::Decision(Box::new(line()))]);
+    }
+
+    #[test]
+    fn other_lines_are_told_apart_and_stepped_over() {
+        let written = serde_json::to_string(&line()).unwrap();
+        let omitted = r#"{"time":"t","left_out":{"invalid_token":3},"dropped":1}"#;
+        let long = format!("{{\"a\":\"{}\"}}", "x".repeat(2 * MAX_LINE));
+        let torn = &written[..written.len() / 2];
+        let text =
+            format!("\n{torn}\nplain\r\n{omitted}\n{{\"level\":\"INFO\"}}\n{long}\n{written}");
+        let expected = Omitted {
+            time: "t".into(),
+            left_out: [("invalid_token".to_owned(), 3)].into(),
+            dropped: 1,
+        };
+        assert_eq!(
+            read(text),
+            [
+                Entry::NotJson,
+                Entry::NotJson,
+                Entry::Omitted(expected),
+                Entry::Other,
+                Entry::NotJson,
+                Entry::Decision(Box::new(line())),
+            ]
+        );
+        assert_eq!(read(b"\xff\xfe\n"), [Entry::NotJson]);
+        assert_eq!(read(""), []);
+    }
+}

@@ -1,0 +1,178 @@
+//! Writes what is queued, on a thread of its own: standard output may be a pipe that nobody reads.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::Ordering::{AcqRel, Acquire, Release},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender},
+    },
+    thread,
+    time::Duration,
+};
+
+use serde::Serialize;
+use tokio::sync::oneshot;
+
+use super::{
+    Message, Shared,
+    line::{Omitted, rfc3339},
+    sink::Sink,
+};
+use crate::{
+    clock::{Tick, WallClock},
+    telemetry::Metrics,
+};
+
+/// Lines in one write.
+const MAX_BATCH: usize = 512;
+/// How often it is told what was not recorded, if anything was not.
+const SUMMARY_EVERY: Duration = Duration::from_secs(5);
+
+/// The end of the queue that writes.
+pub(crate) struct Writer {
+    pub(super) waiting: Receiver<Message>,
+    pub(super) sink: Sink,
+    pub(super) shared: Arc<Shared>,
+    pub(super) metrics: Metrics,
+}
+
+/// Tells a writer what to do besides.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    pub(super) shared: Arc<Shared>,
+    pub(super) waker: SyncSender<Message>,
+}
+
+impl Handle {
+    /// Takes up the file anew, for whoever has renamed it.
+    pub(crate) fn reopen(&self) {
+        self.shared.reopen.store(true, Release);
+        self.wake();
+    }
+
+    /// Ends it once all that is queued is written.
+    pub(crate) fn stop(&self) {
+        self.shared.stop.store(true, Release);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        // In a queue that is full, nobody sleeps.
+        let _ = self.waker.try_send(Message::Wake);
+    }
+}
+
+impl Writer {
+    /// Starts writing. The result is there when it has ended.
+    ///
+    /// # Errors
+    ///
+    /// When the system has no thread left.
+    pub(crate) fn spawn(self) -> io::Result<oneshot::Receiver<()>> {
+        let (ending, ended) = oneshot::channel();
+        let thread = thread::Builder::new().name("decision-log".to_owned());
+        thread.spawn(move || {
+            self.run();
+            let _ = ending.send(());
+        })?;
+        Ok(ended)
+    }
+
+    fn run(mut self) {
+        let (mut batch, mut torn, mut well) = (Batch::default(), false, true);
+        let mut summary_due = Tick::now().after(SUMMARY_EVERY);
+        loop {
+            let stopping = self.shared.stop.load(Acquire);
+            let stopping = !self.gather(&mut batch, stopping) || stopping;
+            let clock = batch.clock.get_or_insert_with(WallClock::read);
+            let ends = stopping && batch.lines == 0;
+            if ends || clock.tick >= summary_due {
+                summary_due = clock.tick.after(SUMMARY_EVERY);
+                let (left_out, dropped) = self.shared.omissions.take();
+                if dropped > 0 || !left_out.is_empty() {
+                    let left_out = left_out.into_iter().map(|(code, n)| (code.to_owned(), n));
+                    let time = rfc3339(clock.now);
+                    let summary = Omitted { time, left_out: left_out.collect(), dropped };
+                    append(&mut batch.text, &summary);
+                }
+            }
+            if self.shared.reopen.swap(false, AcqRel) {
+                self.sink.reopen();
+            }
+            if !batch.text.is_empty() {
+                if torn {
+                    // What was written of the line before shall not spoil this one.
+                    batch.text.insert(0, b'\n');
+                }
+                let written = self.sink.write(&batch.text);
+                torn = written.is_err();
+                well = self.tell(&written, batch.lines, well);
+            }
+            if ends {
+                return;
+            }
+            batch.clear();
+        }
+    }
+
+    /// Waits for a record, unless it is time to stop, and takes what others there are. False when
+    /// there will be no more.
+    fn gather(&self, batch: &mut Batch, stopping: bool) -> bool {
+        let patience = if stopping { Duration::ZERO } else { SUMMARY_EVERY };
+        match self.waiting.recv_timeout(patience) {
+            Ok(message) => batch.push(message),
+            Err(RecvTimeoutError::Timeout) => return true,
+            Err(RecvTimeoutError::Disconnected) => return false,
+        }
+        while batch.lines < MAX_BATCH
+            && let Ok(message) = self.waiting.try_recv()
+        {
+            batch.push(message);
+        }
+        true
+    }
+
+    /// Whether it was written; a change of that is logged, not each failure.
+    fn tell(&self, written: &io::Result<()>, lines: usize, well: bool) -> bool {
+        let result = if written.is_ok() { "written" } else { "failed" };
+        self.metrics.logged_decisions(result, lines as u64);
+        match written {
+            Ok(()) if !well => tracing::info!("the decision log is written again"),
+            Err(error) if well => {
+                tracing::error!(%error, "the decision log cannot be written; records are lost");
+            }
+            _ => {}
+        }
+        written.is_ok()
+    }
+}
+
+/// Lines to be written at once.
+#[derive(Default)]
+struct Batch {
+    text: Vec<u8>,
+    lines: usize,
+    /// Read once, when the first record has come.
+    clock: Option<WallClock>,
+}
+
+impl Batch {
+    fn push(&mut self, message: Message) {
+        let Message::Record(record) = message else { return };
+        let clock = self.clock.get_or_insert_with(WallClock::read);
+        append(&mut self.text, &record.line(clock.at(record.at)));
+        self.lines += 1;
+    }
+
+    fn clear(&mut self) {
+        self.text.clear();
+        (self.lines, self.clock) = (0, None);
+    }
+}
+
+fn append(text: &mut Vec<u8>, line: &impl Serialize) {
+    // Neither a vector nor what we write can fail.
+    let _ = serde_json::to_writer(&mut *text, line);
+    text.push(b'\n');
+}

@@ -1,0 +1,325 @@
+//! Whether a denial is carried out, or only recorded: enforcing, shadowing, and what lies between.
+//!
+//! A gateway that has served without patgate is not closed to everybody at once. In shadow, what
+//! would have been a 401 or 403 passes, as whatever it was before patgate came: without identity,
+//! without credentials of ours, with the client's own `authorization`. A ramp then enforces for a
+//! share of a domain's tokens, and for more of them by and by.
+//!
+//! [`Mode::rule`] alone makes a [`Softened`]. Whatever it is not sure of, it enforces: 400 and 503
+//! always, and what it cannot attribute to a domain that is known and in use.
+
+use std::{fmt, str::FromStr};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    decision::{Decision, Denial, Refusal},
+    domain::{Domain, DomainId},
+    operation::vocabulary,
+    token::TokenId,
+};
+
+vocabulary! {
+    /// Whose denials are carried out, by the configuration of a replica.
+    Mode, "mode" {
+        Enforce = "enforce",
+        PerDomain = "per-domain",
+        Shadow = "shadow",
+    }
+}
+
+vocabulary! {
+    /// A domain's own setting, which counts where the configuration says `per-domain`.
+    DomainMode, "mode of a domain" {
+        Enforce = "enforce",
+        Shadow = "shadow",
+    }
+}
+
+vocabulary! {
+    /// What applied to one request.
+    Treatment, "treatment" {
+        Enforce = "enforce",
+        Shadow = "shadow",
+        Ramp = "ramp",
+    }
+}
+
+/// How far patgate is enforced in a domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Rollout {
+    /// For everybody.
+    pub mode: DomainMode,
+    /// Of the tokens, where the mode is to enforce.
+    pub share: Share,
+}
+
+impl Default for Rollout {
+    fn default() -> Self {
+        Self { mode: DomainMode::Enforce, share: Share::ALL }
+    }
+}
+
+impl Rollout {
+    /// What it means for a request.
+    pub fn treatment(self) -> Treatment {
+        match self.mode {
+            DomainMode::Shadow => Treatment::Shadow,
+            DomainMode::Enforce if self.share == Share::ALL => Treatment::Enforce,
+            DomainMode::Enforce => Treatment::Ramp,
+        }
+    }
+}
+
+/// Per cent of a domain's tokens.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
+pub struct Share(u8);
+
+/// A text that is no share.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected a whole percentage from `0%` to `100%`")]
+pub struct ShareError;
+
+impl Share {
+    /// Every token.
+    pub const ALL: Self = Self(100);
+
+    /// Nothing where there is no such share.
+    pub fn new(percent: u8) -> Option<Self> {
+        (percent <= Self::ALL.0).then_some(Self(percent))
+    }
+
+    /// From 0 to 100.
+    pub fn percent(self) -> u8 {
+        self.0
+    }
+
+    /// Whether a token is among those. It has one place in each domain for good: a larger share
+    /// has all that a smaller one has, and no replica sees it otherwise. The places differ from
+    /// domain to domain, so that not the same tokens come first everywhere.
+    pub fn includes(self, domain: DomainId, token: TokenId) -> bool {
+        let hash = Sha256::new_with_prefix(b"patgate ramp\0")
+            .chain_update(domain.0)
+            .chain_update(token.0)
+            .finalize();
+        let place = hash.iter().take(8).fold(0u64, |place, byte| place << 8 | u64::from(*byte));
+        // Below the share of all the places that there are.
+        u128::from(place) * 100 < u128::from(self.0) << 64
+    }
+}
+
+impl FromStr for Share {
+    type Err = ShareError;
+
+    fn from_str(text: &str) -> Result<Self, ShareError> {
+        let digits = text.strip_suffix('%').unwrap_or(text);
+        let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+        digits.parse().ok().filter(|_| plain).and_then(Self::new).ok_or(ShareError)
+    }
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}%", self.0)
+    }
+}
+
+/// A denial that is not carried out. Nothing but [`Mode::rule`] makes one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Softened {
+    denial: Denial,
+    by: Treatment,
+}
+
+impl Softened {
+    /// What enforcing would have answered.
+    pub fn denial(&self) -> &Denial {
+        &self.denial
+    }
+
+    /// Why it was not.
+    pub fn by(&self) -> Treatment {
+        self.by
+    }
+}
+
+impl Mode {
+    /// Whether it takes the domain that a request names to rule on a denial of this kind.
+    pub(crate) fn depends_on_domain(self, refusal: Refusal) -> bool {
+        self == Self::PerDomain && softenable(refusal)
+    }
+
+    /// What applies to requests for `domain`, as far as it is known.
+    pub fn treatment(self, domain: Option<&Domain>) -> Treatment {
+        match (self, domain) {
+            (Self::Shadow, _) => Treatment::Shadow,
+            (Self::PerDomain, Some(domain)) => domain.rollout.treatment(),
+            (Self::PerDomain, None) | (Self::Enforce, _) => Treatment::Enforce,
+        }
+    }
+
+    /// Carries a denial out, or lets it pass: the one place that knows. `domain` is the one that
+    /// the request names, as far as it is known.
+    pub fn rule(self, denial: Denial, domain: Option<&Domain>) -> Decision {
+        let by = self.treatment(domain);
+        // Somebody closed it, and said nothing of trying that out.
+        let closed = domain.is_some_and(|domain| !domain.enabled);
+        let passes = match by {
+            Treatment::Enforce => false,
+            Treatment::Shadow => softenable(denial.refusal),
+            Treatment::Ramp => beyond_the_share(&denial, domain),
+        };
+        match passes && !closed {
+            true => Decision::Pass(Softened { denial, by }),
+            false => Decision::Deny(denial),
+        }
+    }
+}
+
+/// What stands for 401 and 403. A request with more than one meaning is refused in any mode: whoever
+/// is behind might read the other one. And nobody knows what an outage would have been.
+fn softenable(refusal: Refusal) -> bool {
+    match refusal {
+        Refusal::MissingCredential
+        | Refusal::InvalidToken
+        | Refusal::TokenExpired
+        | Refusal::TokenRevoked
+        | Refusal::OwnerDisabled
+        | Refusal::PermissionDenied
+        | Refusal::NoModel(_) => true,
+        Refusal::BadRequest(_) | Refusal::Unavailable => false,
+    }
+}
+
+/// A ramp is for tokens that are alive and were proven, and whose scopes or roles do not suffice:
+/// whatever proves nothing has no place in it.
+fn beyond_the_share(denial: &Denial, domain: Option<&Domain>) -> bool {
+    let insufficient = matches!(denial.refusal, Refusal::PermissionDenied | Refusal::NoModel(_));
+    match (denial.subject, domain) {
+        (Some((token, _)), Some(domain)) if insufficient => {
+            !domain.rollout.share.includes(domain.id, token)
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        decision::{Malformed, NoModel},
+        principal::UserId,
+    };
+
+    const TOKENS: u128 = 10_000;
+
+    fn token(number: u128) -> TokenId {
+        TokenId(Uuid::from_u128(number))
+    }
+
+    fn domain(mode: DomainMode, share: u8, enabled: bool) -> Domain {
+        let (id, slug) = (DomainId(Uuid::from_u128(1)), "acme".parse().unwrap());
+        let rollout = Rollout { mode, share: Share::new(share).unwrap() };
+        Domain::new(id, slug, enabled, "model-acme".into(), Vec::new()).with_rollout(rollout)
+    }
+
+    fn denial(refusal: Refusal) -> Denial {
+        Denial { subject: Some((token(1), UserId(Uuid::from_u128(2)))), ..refusal.into() }
+    }
+
+    const REFUSALS: [(Refusal, bool); 9] = [
+        (Refusal::BadRequest(Malformed::Path), false),
+        (Refusal::MissingCredential, true),
+        (Refusal::InvalidToken, true),
+        (Refusal::TokenExpired, true),
+        (Refusal::TokenRevoked, true),
+        (Refusal::OwnerDisabled, true),
+        (Refusal::PermissionDenied, true),
+        (Refusal::NoModel(NoModel::Absent), true),
+        (Refusal::Unavailable, false),
+    ];
+
+    fn passes(mode: Mode, refusal: Refusal, domain: Option<&Domain>) -> bool {
+        matches!(mode.rule(denial(refusal), domain), Decision::Pass(_))
+    }
+
+    #[test]
+    fn shadow_lets_pass_what_was_decided_and_nothing_else() {
+        let open = domain(DomainMode::Enforce, 100, true);
+        let shadowed = domain(DomainMode::Shadow, 100, true);
+        let closed = domain(DomainMode::Shadow, 100, false);
+        for (refusal, softens) in REFUSALS {
+            assert_eq!(passes(Mode::Shadow, refusal, None), softens, "{refusal:?}");
+            assert_eq!(passes(Mode::Shadow, refusal, Some(&open)), softens, "{refusal:?}");
+            assert_eq!(passes(Mode::PerDomain, refusal, Some(&shadowed)), softens, "{refusal:?}");
+            assert_eq!(Mode::PerDomain.depends_on_domain(refusal), softens, "{refusal:?}");
+            for mode in [Mode::Enforce, Mode::Shadow] {
+                assert!(!mode.depends_on_domain(refusal), "{refusal:?}");
+                assert!(!passes(mode, refusal, Some(&closed)), "{refusal:?}");
+            }
+            for enforced in [None, Some(&open), Some(&closed)] {
+                assert!(!passes(Mode::PerDomain, refusal, enforced), "{refusal:?}");
+            }
+            assert!(!passes(Mode::Enforce, refusal, Some(&shadowed)), "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn a_ramp_softens_only_what_a_live_token_lacks() {
+        let none = domain(DomainMode::Enforce, 0, true);
+        for (refusal, _) in REFUSALS {
+            let insufficient = refusal.code() == "permission_denied";
+            assert_eq!(passes(Mode::PerDomain, refusal, Some(&none)), insufficient, "{refusal:?}");
+        }
+        let nobodys = Mode::PerDomain.rule(Refusal::PermissionDenied.into(), Some(&none));
+        assert_eq!(nobodys, Decision::Deny(Refusal::PermissionDenied.into()));
+    }
+
+    #[test]
+    fn a_larger_share_has_all_that_a_smaller_one_has() {
+        let domain = DomainId(Uuid::from_u128(1));
+        for number in 0..TOKENS / 10 {
+            let shares = (0..=100).map(|percent| Share(percent).includes(domain, token(number)));
+            let shares: Vec<bool> = shares.collect();
+            assert!(shares.is_sorted() && !shares[0] && shares[100], "{number}");
+        }
+    }
+
+    /// Within five standard deviations of a fair draw.
+    #[test]
+    fn a_share_is_what_it_says_and_differs_from_domain_to_domain() {
+        let count = |what: &dyn Fn(TokenId) -> bool| {
+            (0..TOKENS).filter(|number| what(token(*number))).count() as f64
+        };
+        let fair = |counted: f64, p: f64| {
+            let expected = TOKENS as f64 * p;
+            (counted - expected).abs() <= 5.0 * (expected * (1.0 - p)).sqrt()
+        };
+        let domains = [1, 2].map(|number| DomainId(Uuid::from_u128(number)));
+        for percent in [1, 30, 50, 99] {
+            let (share, p) = (Share(percent), f64::from(percent) / 100.0);
+            for domain in domains {
+                let counted = count(&|token| share.includes(domain, token));
+                assert!(fair(counted, p), "{percent}: {counted}");
+            }
+            let both = count(&|token| domains.iter().all(|domain| share.includes(*domain, token)));
+            assert!(fair(both, p * p), "{percent}: {both} in both");
+        }
+    }
+
+    #[test]
+    fn reads_percentages_and_nothing_else() {
+        for (text, percent) in [("0%", 0), ("30%", 30), ("30", 30), ("100%", 100)] {
+            assert_eq!(text.parse(), Ok(Share(percent)), "{text}");
+        }
+        assert_eq!(Share(30).to_string(), "30%");
+        for text in ["", "%", "101%", "-1%", "+1", "1.5%", "30%%", " 30%", "thirty"] {
+            assert_eq!(text.parse::<Share>(), Err(ShareError), "{text}");
+        }
+    }
+}

@@ -1,0 +1,434 @@
+//! The decision log: what is in it, what is not, and that nobody waits for it.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    fs,
+    io::Read as _,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+};
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::{
+    cli::Cli,
+    harness::{Replica, Suite, Token, World, outcome, request},
+    process,
+    tiers::{eventually, reader},
+};
+
+const MODELS: &str = "/proxy/acme/v1/models";
+const EMBEDDINGS: &str = "/proxy/acme/v1/embeddings";
+/// Everything, for who looks at single lines.
+pub(crate) const ALL: [&str; 2] =
+    ["decision_log.sample_allows=100%", "decision_log.denials_per_second=100000"];
+
+/// A file for one log, where leaks are looked for.
+pub(crate) fn file(world: &World<'_>, name: &str) -> PathBuf {
+    world.suite.dir.path().join(format!("{}.{name}.decisions", world.database))
+}
+
+pub(crate) async fn logging(world: &World<'_>, to: &Path, settings: &[&str]) -> Replica {
+    let to = format!("decision_log.to={}", to.display());
+    world.serve(&[&[to.as_str()], settings].concat()).await
+}
+
+/// The lines of a log so far. The last one may be half written.
+pub(crate) fn lines(from: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(from).unwrap_or_default();
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+/// The decisions, once there are so many.
+pub(crate) async fn decisions(from: &Path, count: usize) -> Vec<Value> {
+    let decisions = || -> Vec<Value> {
+        lines(from).into_iter().filter(|line| line.get("request_id").is_some()).collect()
+    };
+    eventually("decisions to be written", async || decisions().len() >= count).await;
+    decisions()
+}
+
+/// What was not logged, by code, and what was dropped.
+fn omitted(lines: &[Value]) -> (BTreeMap<String, u64>, u64) {
+    let (mut left_out, mut dropped) = (BTreeMap::new(), 0);
+    for line in lines.iter().filter(|line| line.get("left_out").is_some()) {
+        dropped += line["dropped"].as_u64().unwrap();
+        for (code, count) in line["left_out"].as_object().unwrap() {
+            *left_out.entry(code.clone()).or_default() += count.as_u64().unwrap();
+        }
+    }
+    (left_out, dropped)
+}
+
+async fn ask(replica: &Replica, path: &str, id: &str, bearer: Option<&str>) -> (u16, String) {
+    let method = if path == MODELS { "GET" } else { "POST" };
+    let mut headers = vec![("x-request-id", id)];
+    headers.extend(bearer.map(|bearer| ("authorization", bearer)));
+    outcome(&replica.check(method, path, &headers).await)
+}
+
+/// Everything but what no test can foretell.
+fn told(line: &Value) -> Value {
+    let mut line = line.clone();
+    let members = line.as_object_mut().unwrap();
+    let time: jiff::Timestamp = members.remove("time").unwrap().as_str().unwrap().parse().unwrap();
+    assert!(time.as_second() > 0);
+    assert!(members.remove("micros").unwrap().is_u64());
+    line
+}
+
+pub(crate) async fn holds_what_was_decided(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let token = reader(&world).await;
+    let log = file(&world, "all");
+    let replica = logging(&world, &log, &ALL).await;
+    let bearer = token.bearer();
+    for (path, id, bearer) in [
+        (MODELS, "r-1", Some(&*bearer)),
+        (MODELS, "r-2", Some(&*bearer)),
+        (EMBEDDINGS, "r-3", Some(&*bearer)),
+        (MODELS, "r-4", None),
+        ("/proxy/acme/", "r-5", None),
+    ] {
+        ask(&replica, path, id, bearer).await;
+    }
+    let mut lines: Vec<Value> = decisions(&log, 5).await.iter().map(told).collect();
+    lines.sort_by_key(|line| line["request_id"].as_str().unwrap().to_owned());
+    let (acme, ann) = (world.id("acme").to_string(), world.id("ann").to_string());
+    let allowed = |id: &str, tier: &str| {
+        json!({
+            "request_id": id, "outcome": "allow", "code": "ok", "enforced": true,
+            "mode": "enforce", "status": 200, "token": token.id.to_string(), "user": ann,
+            "domain": "acme", "domain_id": acme, "domain_slug": "acme", "operation": "llm_read",
+            "upstream": "model-acme", "tier": tier,
+        })
+    };
+    assert_eq!(lines[0], allowed("r-1", "postgres"));
+    assert_eq!(lines[1], allowed("r-2", "memory"));
+    assert_eq!(
+        lines[2],
+        json!({
+            "request_id": "r-3", "outcome": "deny", "code": "permission_denied", "enforced": true,
+            "mode": "enforce", "status": 403, "token": token.id.to_string(), "user": ann,
+            "domain": "acme", "domain_id": acme, "domain_slug": "acme",
+            "operation": "llm_embeddings", "tier": "memory",
+        })
+    );
+    assert_eq!(
+        lines[3],
+        json!({
+            "request_id": "r-4", "outcome": "deny", "code": "missing_credential",
+            "enforced": true, "mode": "enforce", "status": 401, "domain": "acme",
+            "operation": "llm_read", "tier": "none",
+        })
+    );
+    assert_eq!(
+        lines[4],
+        json!({
+            "request_id": "r-5", "outcome": "deny", "code": "bad_request", "enforced": true,
+            "mode": "enforce", "status": 400, "tier": "none",
+        })
+    );
+}
+
+/// Whatever a client writes, a decision is one line of JSON, and as long as lines are.
+pub(crate) async fn text_of_clients_stays_within_its_line(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let token = world.token(&[("acme", "models", "mine", "llm_chat_completions")]).await;
+    let log = file(&world, "texts");
+    let replica = logging(&world, &log, &ALL).await;
+    let models = ["a\"b\\c", "ü\u{2028}\u{202e}😀", "</script>", "{\"outcome\":\"allow\"}"];
+    for model in models {
+        let body = json!({ "model": model }).to_string();
+        let length = body.len().to_string();
+        let mut request = request(
+            "POST",
+            "/proxy/acme/v1/chat/completions",
+            &[
+                ("authorization", &token.bearer()),
+                ("content-type", "application/json"),
+                ("content-length", &length),
+                ("x-envoy-auth-partial-body", "false"),
+                // None that Envoy would make.
+                ("x-request-id", "\"}\n{\"outcome\":\"allow\""),
+            ],
+        );
+        let http = request.attributes.as_mut().unwrap().request.as_mut().unwrap();
+        http.http.as_mut().unwrap().raw_body = body.into_bytes();
+        assert_eq!(outcome(&replica.raw(request).await).0, 403, "{model}");
+    }
+    let long = format!("/proxy/acme/v1/models/{}", "m".repeat(4000));
+    let bearer = token.bearer();
+    replica.check("GET", &long, &[("authorization", &bearer)]).await;
+    let lines = decisions(&log, models.len() + 1).await;
+    let text = fs::read_to_string(&log).unwrap();
+    assert_eq!(text.lines().count(), models.len() + 1, "{text}");
+    assert!(text.lines().all(|line| line.len() < 2000), "{text}");
+    let found: HashSet<&str> = lines.iter().map(|line| line["model"].as_str().unwrap()).collect();
+    assert!(models.iter().all(|model| found.contains(model)), "{found:?}");
+    assert!(found.contains("m".repeat(256).as_str()), "{found:?}");
+    for line in &lines {
+        assert_eq!(line["outcome"], "deny");
+        let id: Result<Uuid, _> = line["request_id"].as_str().unwrap().parse();
+        assert!(id.is_ok(), "{line}");
+    }
+}
+
+/// Within five standard deviations of a fair draw. Denials of known tokens are all there.
+pub(crate) async fn allows_are_sampled(suite: Arc<Suite>) {
+    const ASKED: usize = 3000;
+    let world = suite.world().await;
+    let token = reader(&world).await;
+    let log = file(&world, "sample");
+    let settings = ["decision_log.sample_allows=10%", "decision_log.denials_per_second=1"];
+    let replica = logging(&world, &log, &settings).await;
+    let bearer = token.bearer();
+    for _ in 0..ASKED / 100 {
+        join_all((0..100).map(|_| ask(&replica, MODELS, "a", Some(&bearer)))).await;
+    }
+    const DENIED: usize = 200;
+    join_all((0..DENIED).map(|_| ask(&replica, EMBEDDINGS, "d", Some(&bearer)))).await;
+    drop(replica);
+    let count = |outcome: &str| lines(&log).iter().filter(|l| l["outcome"] == outcome).count();
+    eventually("all denials to be written", async || count("deny") == DENIED).await;
+    let (allowed, expected) = (count("allow") as f64, ASKED as f64 * 0.1);
+    let deviation = (expected * 0.9).sqrt();
+    println!("logged {allowed} of {ASKED} allows at 10%");
+    assert!((allowed - expected).abs() <= 5.0 * deviation, "{allowed} of {ASKED}");
+}
+
+pub(crate) async fn what_anybody_can_cause_is_paced_and_counted(suite: Arc<Suite>) {
+    const FORGED: usize = 1000;
+    let world = suite.world().await;
+    let log = file(&world, "paced");
+    let replica = logging(&world, &log, &["decision_log.denials_per_second=5"]).await;
+    let began = std::time::Instant::now();
+    for number in 0..FORGED {
+        let bearer = (number % 2 == 0).then_some("Bearer pat_forged");
+        assert_eq!(ask(&replica, MODELS, "f", bearer).await.0, 401);
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    let left_out = replica.metric("patgate_decision_log_records_total{result=\"left_out\"}").await;
+    drop(replica);
+    let sum = || omitted(&lines(&log)).0.values().sum::<u64>();
+    eventually("the summary", async || sum() == left_out).await;
+    let lines = lines(&log);
+    let logged = lines.iter().filter(|line| line.get("request_id").is_some()).count();
+    println!("logged {logged} of {FORGED} forged in {seconds:.1} s, left out {left_out}");
+    assert!(logged as f64 <= 5.0 * (seconds + 1.0) + 1.0, "{logged} in {seconds} s");
+    assert!(logged >= 5 && logged as u64 + left_out == FORGED as u64, "{logged} {left_out}");
+    let (by_code, dropped) = omitted(&lines);
+    assert_eq!(dropped, 0);
+    let codes: Vec<&String> = by_code.keys().collect();
+    assert_eq!(codes, ["invalid_token", "missing_credential"]);
+}
+
+/// The log goes into a pipe that nobody reads.
+pub(crate) async fn a_full_queue_holds_up_nobody(suite: Arc<Suite>) {
+    const ASKED: u64 = 3000;
+    let world = suite.world().await;
+    let token = reader(&world).await;
+    let pipe = file(&world, "pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    // Open for both, so that opening waits for nobody.
+    let mut reading = fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+    let settings = [ALL[0], ALL[1], "decision_log.queue=10"];
+    let replica = logging(&world, &pipe, &settings).await;
+    let bearer = token.bearer();
+    for _ in 0..ASKED / 100 {
+        let asked = (0..100).map(|_| ask(&replica, MODELS, "a", Some(&bearer)));
+        assert!(join_all(asked).await.iter().all(|(status, _)| *status == 200));
+    }
+    let count = async |result: &str| {
+        let labels = format!("{{result=\"{result}\"}}");
+        replica.metric(&format!("patgate_decision_log_records_total{labels}")).await
+    };
+    let (dropped, written) = (count("dropped").await, count("written").await);
+    println!("of {ASKED} records {dropped} were dropped and {written} written into a full pipe");
+    assert!(dropped > 0, "the queue was never full");
+    assert!(dropped + written < ASKED, "nothing waits: the pipe was read");
+
+    // Read at last: what was queued arrives, and the count of what was not.
+    let (lines, arrived) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let (mut text, mut buffer) = (String::new(), [0; 4096]);
+        while let Ok(read) = reading.read(&mut buffer) {
+            text.push_str(&String::from_utf8_lossy(&buffer[..read]));
+            while let Some((line, rest)) = text.split_once('\n') {
+                let _ = lines.send(serde_json::from_str::<Value>(line).unwrap());
+                text = rest.to_owned();
+            }
+        }
+    });
+    drop(replica);
+    let all = std::cell::RefCell::new(Vec::new());
+    eventually("the summary", async || {
+        all.borrow_mut().extend(arrived.try_iter());
+        omitted(&all.borrow()).1 == dropped
+    })
+    .await;
+    let logged = all.borrow().iter().filter(|line| line.get("request_id").is_some()).count();
+    assert_eq!(logged as u64 + dropped, ASKED);
+}
+
+/// A full disk costs records, not answers; a path that is none is found out at the start.
+pub(crate) async fn a_log_that_cannot_be_written_holds_up_nobody(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let bearer = reader(&world).await.bearer();
+    let replica = logging(&world, Path::new("/dev/full"), &ALL).await;
+    for _ in 0..100 {
+        assert_eq!(ask(&replica, MODELS, "a", Some(&bearer)).await.0, 200);
+    }
+    let failed = "patgate_decision_log_records_total{result=\"failed\"}";
+    eventually("the loss to be counted", async || replica.metric(failed).await == 100).await;
+
+    let cli = Cli::of(&world)
+        .with("listen.grpc", "127.0.0.1:0")
+        .with("listen.http", "127.0.0.1:0")
+        .with("postgres.url", &suite.postgres_url("server", &world.database))
+        .with("decision_log.to", "/not/there/decisions.log");
+    cli.refused("serve", 1, "decision_log.to");
+}
+
+pub(crate) async fn a_renamed_file_is_let_go(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let log = file(&world, "current");
+    let to = format!("decision_log.to={}", log.display());
+    let process = process::serve(&world, &[&to, ALL[0], ALL[1]]).await;
+    ask(&process.replica, MODELS, "before", None).await;
+    decisions(&log, 1).await;
+    let rotated = file(&world, "rotated");
+    fs::rename(&log, &rotated).unwrap();
+    ask(&process.replica, MODELS, "between", None).await;
+    assert_eq!(decisions(&rotated, 2).await[1]["request_id"], "between");
+    suite.stack.signal(&process.server, "HUP");
+    eventually("the file to be there again", async || log.exists()).await;
+    ask(&process.replica, MODELS, "after", None).await;
+    let lines = decisions(&log, 1).await;
+    assert_eq!((lines.len(), &lines[0]["request_id"]), (1, &json!("after")));
+    assert_eq!(decisions(&rotated, 2).await.len(), 2);
+}
+
+/// By default, and beside the log of the process itself.
+pub(crate) async fn goes_to_standard_output_and_is_finished_at_the_end(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let token = world.token(&[]).await;
+    let process = process::serve(&world, &["drain.delay=0s"]).await;
+    let bearer = token.bearer();
+    let asked: Vec<String> = (0..300).map(|number| format!("last-{number}")).collect();
+    join_all(asked.iter().map(|id| ask(&process.replica, MODELS, id, Some(&bearer)))).await;
+    suite.stack.signal(&process.server, "TERM");
+    let wait = json!({ "do": "wait", "id": process.server.id, "timeout": 20 });
+    assert_eq!(suite.stack.ask(wait).unwrap()["exit"], 0);
+    let logged: HashSet<String> = lines(Path::new(&process.server.log))
+        .iter()
+        .filter_map(|line| line["request_id"].as_str().map(str::to_owned))
+        .collect();
+    assert!(asked.iter().all(|id| logged.contains(id)), "{} of 300", logged.len());
+}
+
+/// A log of a replica in shadow, among other lines.
+async fn shadow_log(world: &World<'_>, token: &Token) -> PathBuf {
+    let log = file(world, "shadow");
+    let replica = logging(world, &log, &["mode=shadow", ALL[0], ALL[1]]).await;
+    let bearer = token.bearer();
+    let by_id = format!("/proxy/{}/v1/embeddings", world.id("acme"));
+    for (path, id, bearer) in [
+        (MODELS, "good", Some(&*bearer)),
+        (EMBEDDINGS, "lacks-1", Some(&*bearer)),
+        (by_id.as_str(), "lacks-2", Some(&*bearer)),
+        (EMBEDDINGS, "none-1", None),
+        (EMBEDDINGS, "none-2", None),
+        (EMBEDDINGS, "none-3", None),
+        ("/proxy/beta/v1/embeddings", "other", Some(&*bearer)),
+        ("/nowhere", "nowhere", Some(&*bearer)),
+        ("/proxy/acme/", "bad", None),
+    ] {
+        ask(&replica, path, id, bearer).await;
+    }
+    decisions(&log, 9).await;
+    let summary =
+        r#"{"time":"2026-11-22T09:00:00.000000Z","left_out":{"invalid_token":7},"dropped":2}"#;
+    let text = fs::read_to_string(&log).unwrap();
+    fs::write(&log, format!("starting\n{{\"level\":\"INFO\"}}\n{text}{summary}\n")).unwrap();
+    log
+}
+
+pub(crate) async fn why_finds_a_request(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let token = reader(&world).await;
+    let log = shadow_log(&world, &token).await;
+    // It needs neither database nor settings.
+    let cli = Cli::of(&world).with("postgres.url", "").with("keyring_file", "");
+    let path = log.display();
+
+    let told = cli.ok(&format!("why lacks-1 --log {path}"));
+    for part in [
+        "deny 403 permission_denied",
+        "let through all the same (mode shadow)",
+        &token.id.to_string(),
+        &world.id("ann").to_string(),
+        "acme (",
+        "llm_embeddings",
+        "answered from memory",
+    ] {
+        assert!(told.contains(part), "no `{part}` in {told}");
+    }
+    let told = cli.feed("why none-1", &fs::read_to_string(&log).unwrap());
+    assert_eq!(told.code, 0, "{told:#?}");
+    assert!(told.stdout.contains("acme, as the request names it"), "{told:#?}");
+    let found = cli.json(&format!("why good --log {path}"));
+    assert_eq!(found.as_array().unwrap().len(), 1);
+    assert_eq!((&found[0]["outcome"], &found[0]["tier"]), (&json!("allow"), &json!("postgres")));
+
+    let absent = format!("why not-there --log {path}");
+    cli.refused(&absent, 3, "no decision about request not-there among 9");
+    cli.refused(&absent, 3, "allows are sampled");
+    cli.refused(&absent, 3, "9 records were left out");
+    cli.refused(&absent, 3, "1 lines were not JSON");
+    cli.refused("why x --log /not/there", 1, "/not/there");
+}
+
+pub(crate) async fn a_report_counts_what_would_be_denied(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let token = reader(&world).await;
+    let log = shadow_log(&world, &token).await;
+    let cli = Cli::of(&world).with("postgres.url", "").with("keyring_file", "");
+    let report = cli.json(&format!("shadow report --log {}", log.display()));
+    let row =
+        |domain: &str, code: &str, operation: &str, count: u64, tokens: u64, example: &str| {
+            json!({ "domain": domain, "code": code, "operation": operation, "count": count,
+                "tokens": tokens, "example": example })
+        };
+    let mut rows = report["would_deny"].as_array().unwrap().clone();
+    // By id and by slug, it is one domain; which of the two is shown is nobody's promise.
+    let example = rows[1]["example"].take();
+    assert!(example == "lacks-1" || example == "lacks-2", "{report:#}");
+    rows[1]["example"] = "lacks".into();
+    assert_eq!(
+        rows,
+        [
+            row("acme", "missing_credential", "llm_embeddings", 3, 0, "none-3"),
+            row("acme", "permission_denied", "llm_embeddings", 2, 1, "lacks"),
+            row("-", "permission_denied", "-", 1, 1, "nowhere"),
+            row("beta", "permission_denied", "llm_embeddings", 1, 1, "other"),
+        ],
+        "{report:#}"
+    );
+    let totals = ["would_deny_total", "denied", "allowed", "dropped", "not_json"];
+    let totals = totals.map(|name| report[name].as_u64().unwrap());
+    assert_eq!((totals, &report["left_out"]), ([7, 1, 1, 2, 1], &json!({ "invalid_token": 7 })));
+
+    let told = cli.feed("shadow report", &fs::read_to_string(&log).unwrap()).stdout;
+    for part in [
+        "would be denied: 7",
+        "DOMAIN",
+        "not in the log: 7 denials with invalid_token",
+        "not in the log: 2 records",
+    ] {
+        assert!(told.contains(part), "no `{part}` in {told}");
+    }
+}

@@ -5,17 +5,25 @@ PYTHON_FILES := demo tests tools
 # Hidden folders hold what was installed or built, except for .ci.
 SHELL_FILES = .ci/run $(shell find . -name '*.sh' -not -path './.*' -not -path './target/*')
 
-.PHONY: help tools build test soak lint demo clean
+.PHONY: help tools build test soak bench bench-large bench-check bench-build lint demo clean
 
 # Of `make soak`. Without a seed, one is drawn.
 MINUTES ?= 10
 SEED ?=
+
+# Of `make bench-check`: not empty, and what is counted becomes the baseline.
+UPDATE ?=
+# By a name that patgate does not take for a setting.
+BENCH = TESTED_PATGATE=$(CURDIR)/target/bench/patgate cargo bench --locked --bench checks --
 
 help:
 	@echo 'make demo     a tour of patgate behind a real Envoy (ONCE=1: check the tour and end)'
 	@echo 'make build    the release binary, target/release/patgate'
 	@echo 'make test     all tests, against real Postgres, Valkey and Envoy'
 	@echo 'make soak     faults at random for 10 minutes (MINUTES=…, SEED=…), every answer judged'
+	@echo 'make bench    what a check costs: a table, in target/bench (BENCH_QUICK=1: only a trial)'
+	@echo 'make bench-large  the same with ten million tokens, too'
+	@echo 'make bench-check  instructions of a check against the baseline (UPDATE=1: a new one)'
 	@echo 'make lint     formatting, lints, docs, licences, shell, protobuf and Python'
 	@echo 'make tools    what tests and demo need beside Rust, into .venv'
 	@echo 'make clean    remove everything made here'
@@ -31,6 +39,21 @@ test: tools
 
 soak: tools
 	SOAK_SECONDS=$$(($(MINUTES) * 60)) SOAK_SEED=$(SEED) cargo test --locked --test integration -- soak::
+
+# The release as it is shipped, under a name of its own: cargo bench builds another one, with what
+# the tests need of its dependencies, in its place.
+bench-build: tools build
+	@mkdir -p target/bench
+	@cp target/release/patgate target/bench/patgate
+
+bench: bench-build
+	$(BENCH)
+
+bench-large: bench-build
+	$(BENCH) large
+
+bench-check: bench-build
+	UPDATE=$(UPDATE) $(BENCH) check
 
 lint:
 	@tools/install.sh lint

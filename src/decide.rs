@@ -21,6 +21,7 @@ use crate::{
 /// # Errors
 ///
 /// A refusal of the credential.
+#[inline(never)] // A stage of which `make bench-check` counts the instructions.
 pub fn authenticate<'p>(
     token: &VerifiedToken,
     principal: Option<&'p Principal>,
@@ -46,6 +47,7 @@ pub fn authenticate<'p>(
 /// # Errors
 ///
 /// `PermissionDenied` when no rule names the request, or no scope of the token the domain.
+#[inline(never)] // A stage of which `make bench-check` counts the instructions.
 pub fn domain_of<'r>(
     principal: &Principal,
     action: Option<&'r Action<'r>>,
@@ -65,6 +67,7 @@ pub fn domain_of<'r>(
 ///
 /// `PermissionDenied`, alike for a domain that is unknown, disabled or out of reach, or `NoModel`.
 /// `Unavailable` when the backend has a credential that cannot be opened.
+#[inline(never)] // A stage of which `make bench-check` counts the instructions.
 pub fn authorize(
     principal: &Principal,
     action: &Action<'_>,

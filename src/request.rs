@@ -76,6 +76,7 @@ pub struct Rejected {
 /// # Errors
 ///
 /// `BadRequest`, `MissingCredential` or `InvalidToken`.
+#[inline(never)] // A stage of which `make bench-check` counts the instructions.
 pub fn parse<'r, 'a: 'r, H>(
     parts: &Parts<'a, H>,
     apis: &'r Apis,

@@ -270,6 +270,7 @@ impl<K: Kind> Tiers<K> {
     }
 
     /// The same tick, for a finding that is fresh enough to be used.
+    #[inline(never)] // A stage of which `make bench-check` counts the instructions.
     fn usable(&self, key: &K::Key, found: &Found<K::Value>, now: Tick) -> Option<Tick> {
         self.holds_as_of(key, found).filter(|known| self.within_bound(found, *known, now))
     }

@@ -103,6 +103,7 @@ fn frame_head(length: usize) -> [u8; FRAME_HEAD] {
 
 impl Answer {
     /// The answer that carries out `decision`.
+    #[inline(never)] // A stage of which `make bench-check` counts the instructions.
     pub(crate) fn new(decision: &Decision, names: &HeaderNames, to: &Addressee<'_>) -> Self {
         Self(match decision {
             Decision::Allow(permit) => allow::write(permit, names),

@@ -1,0 +1,146 @@
+//! Checks that memory cannot answer: how long they take, and what they ask of the stores.
+
+use std::{thread, time::Duration};
+
+use crate::{
+    bench::{Bench, chats},
+    grpc::{Connection, Pace, Requests},
+    servers::{self, Running, until},
+    site::{Database, Site},
+    statistics::{median, quantile},
+};
+
+/// Longer than a check takes, and fewer than patgate's own limit of queries a second, so that no
+/// check waits for another one.
+const PAUSE: Duration = Duration::from_millis(6);
+/// Checks of one side of a round.
+const TOKENS: usize = 100;
+
+/// What checks that follow one another at a distance took and asked.
+struct Seen {
+    p50_us: f64,
+    redis: f64,
+    postgres: f64,
+}
+
+pub(crate) fn measure(bench: &mut Bench) {
+    eprintln!("cold checks");
+    round_trips(bench);
+    growth(bench);
+}
+
+/// Asks once for each, alone.
+fn ask_slowly(running: &Running, requests: &Requests, numbers: std::ops::Range<usize>) -> Seen {
+    let count = numbers.len() as f64;
+    let mut connection = Connection::open(&running.tcp()).unwrap();
+    let asked =
+        |store: &str| running.metric(&format!("patgate_store_commands_total{{store=\"{store}\"}}"));
+    // The feed is read by queries, too, whether anybody asks or not.
+    let polls = || {
+        let polls =
+            |result| running.metric(&format!("patgate_feed_polls_total{{result=\"{result}\"}}"));
+        polls("ok") + polls("failed")
+    };
+    let commands = || (asked("redis"), asked("postgres") - polls());
+    let before = commands();
+    let mut waits = Vec::new();
+    for number in numbers {
+        let mut once = Some(number);
+        let run = connection.run(requests, Pace::Closed(1), || once.take()).unwrap();
+        waits.extend(run.latencies);
+        thread::sleep(PAUSE);
+    }
+    let after = commands();
+    Seen {
+        p50_us: quantile(&mut waits, 0.5) / 1e3,
+        redis: (after.0 - before.0) / count,
+        postgres: (after.1 - before.1) / count,
+    }
+}
+
+/// Tokens of many domains, nothing of which is known; then the same from Redis, where the domain
+/// is known already, as it nearly always is, and where it is not.
+fn round_trips(bench: &mut Bench) {
+    let site = &bench.site;
+    let mut scattered = site.database("scattered", TOKENS);
+    site.issue(&mut scattered, TOKENS, TOKENS);
+    let mut gathered = site.database("gathered", 1);
+    site.issue(&mut gathered, TOKENS + 1, 1);
+
+    let (seen, from_redis) = twice(bench, &scattered, 1);
+    bench.report.value("cold_postgres_p50_us", seen.p50_us);
+    bench.report.value("postgres_queries", seen.postgres);
+    // Those behind the answer, which write, among them.
+    bench.report.value("cold_postgres_redis_commands", seen.redis);
+    bench.report.value("redis_round_trips_cold_domain", from_redis.redis);
+    let (_, from_redis) = twice(bench, &gathered, 2);
+    bench.report.value("cold_redis_p50_us", from_redis.p50_us);
+    bench.report.value("redis_round_trips", from_redis.redis);
+    bench.report.value("redis_postgres_queries", from_redis.postgres);
+}
+
+/// Asked of a replica with an empty Redis, and then of another one. The first token only brings
+/// its domain along.
+fn twice(bench: &Bench, database: &Database, redis: usize) -> (Seen, Seen) {
+    let Bench { site, launcher, .. } = bench;
+    let url = site.redis_url(redis);
+    let requests = chats(&database.tokens);
+    let [first, second] = [true, false].map(|fills| {
+        let running = servers::patgate(site, launcher, database, &[("REDIS_URL", &url)]);
+        ask_slowly(&running, &requests, 0..1);
+        let seen = ask_slowly(&running, &requests, 1..requests.len());
+        if fills {
+            await_writes(&url, database);
+        }
+        running.stop(&site.stack);
+        seen
+    });
+    (first, second)
+}
+
+/// What is written to Redis is written behind the answers.
+fn await_writes(url: &str, database: &Database) {
+    let mut redis = redis::Client::open(url).unwrap().get_connection().unwrap();
+    until(Duration::from_secs(10), "all tokens to be in Redis", || {
+        let held: usize = redis::cmd("DBSIZE").query(&mut redis).unwrap();
+        held > database.tokens.len()
+    });
+}
+
+/// Whether it matters how many tokens there are.
+fn growth(bench: &mut Bench) {
+    let large = bench.plan.large.then_some(("10m", 10_000_000));
+    let needed = TOKENS * (bench.plan.rounds + 1);
+    let small = loaded(&bench.site, "tokens_1k", needed, 1_000.max(needed));
+    for (name, total) in [("1m", 1_000_000)].into_iter().chain(large) {
+        eprintln!("  loading {total} tokens");
+        let large = loaded(&bench.site, &format!("tokens_{name}"), needed, total);
+        let sides = [&large, &small].map(|database| {
+            let running = servers::patgate(&bench.site, &bench.launcher, database, &[]);
+            (running, chats(&database.tokens))
+        });
+        let mut next = [0, 0];
+        let mut turn = |side: usize| {
+            let (running, requests) = &sides[side];
+            let numbers = next[side]..next[side] + TOKENS;
+            next[side] = numbers.end;
+            ask_slowly(running, requests, numbers).p50_us
+        };
+        // Connections and plans are made by the first queries.
+        let _ = (turn(0), turn(1));
+        let rounds = bench.plan.alternate(turn);
+        let p50 = median(&rounds.iter().map(|round| round.0).collect::<Vec<_>>());
+        bench.report.value(format!("cold_postgres_{name}_p50_us"), p50);
+        bench.report.ratio(&format!("cold_postgres_{name}_vs_1k"), rounds);
+        for (running, _) in sides {
+            running.stop(&bench.site.stack);
+        }
+    }
+}
+
+fn loaded(site: &Site, name: &str, known: usize, total: usize) -> Database {
+    let mut database = site.database(name, 1);
+    site.issue(&mut database, known, 1);
+    database.fill(&site.runtime, total);
+    database
+}

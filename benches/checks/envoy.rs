@@ -1,0 +1,96 @@
+//! Through a real Envoy: what a client notices.
+
+use serde_json::Value;
+
+use crate::{
+    bench::Bench,
+    gateway::{self, Gateway},
+    grpc::Target,
+    http1,
+    servers::{Running, cpu},
+    site::Issued,
+    statistics::{median, quantile},
+};
+
+/// Of clients, each with one request at a time.
+const CONNECTIONS: u64 = 32;
+
+/// What stands between the client and the backend, in the order in which it is measured.
+const WAYS: [&str; 5] = ["no_auth", "api_key_auth", "allow_all_uds", "patgate_uds", "patgate_tcp"];
+
+struct Seen {
+    rate: f64,
+    p99: f64,
+}
+
+pub(crate) fn measure(
+    bench: &mut Bench,
+    patgate: &Running,
+    allow_all: &Running,
+    tokens: &[Issued],
+) {
+    eprintln!("through Envoy, {CONNECTIONS} connections");
+    let backend = http1::backend();
+    let asks = |target: Target| (Some(gateway::ext_authz()), Some(target));
+    let ways: [(Option<Value>, Option<Target>); 5] = [
+        (None, None),
+        (Some(gateway::api_keys(tokens.iter().map(|token| &*token.text))), None),
+        asks(Target::Unix(allow_all.socket.clone())),
+        asks(Target::Unix(patgate.socket.clone())),
+        asks(patgate.tcp()),
+    ];
+    let gateways = ways.map(|(filter, authz)| {
+        gateway::start(&bench.site, &bench.launcher, backend, filter, authz.as_ref())
+    });
+    let requests: Vec<_> = tokens.iter().map(http1::request).collect();
+    let visit = |gateway: &Gateway| {
+        let mut tally = http1::load(gateway.port, bench.plan.time, &requests, CONNECTIONS);
+        Seen { rate: tally.rate(), p99: quantile(&mut tally.latencies, 0.99) / 1e3 }
+    };
+    // Connections to backend and server are made by the first requests.
+    for gateway in &gateways {
+        visit(gateway);
+    }
+    let rounds: Vec<Vec<Seen>> = (0..bench.plan.rounds)
+        .map(|round| {
+            // There, and back again in the next round.
+            if round.is_multiple_of(2) {
+                return gateways.iter().map(visit).collect();
+            }
+            let mut seen: Vec<_> = gateways.iter().rev().map(visit).collect();
+            seen.reverse();
+            seen
+        })
+        .collect();
+
+    let each = |name: &str, of: fn(&Seen) -> f64| -> Vec<f64> {
+        let way = WAYS.iter().position(|way| *way == name).unwrap();
+        rounds.iter().map(|round| of(&round[way])).collect()
+    };
+    let mut compare = |name: &str, ours: &str, theirs: &str, of: fn(&Seen) -> f64| {
+        bench.report.ratio(name, each(ours, of).into_iter().zip(each(theirs, of)));
+    };
+    let rate = |seen: &Seen| seen.rate;
+    let p99 = |seen: &Seen| seen.p99;
+    compare("envoy_uds_vs_allow_all", "patgate_uds", "allow_all_uds", rate);
+    compare("envoy_uds_p99_vs_allow_all", "patgate_uds", "allow_all_uds", p99);
+    compare("envoy_uds_vs_no_auth", "patgate_uds", "no_auth", rate);
+    compare("envoy_tcp_vs_no_auth", "patgate_tcp", "no_auth", rate);
+    compare("envoy_api_key_auth_vs_no_auth", "api_key_auth", "no_auth", rate);
+    for way in WAYS {
+        bench.report.value(format!("envoy_{way}_per_second"), median(&each(way, rate)));
+        bench.report.value(format!("envoy_{way}_p99_us"), median(&each(way, p99)));
+    }
+    what_is_busy(bench, &gateways[0], &requests);
+    for gateway in gateways {
+        bench.site.stack.stop(&gateway.server);
+    }
+}
+
+/// Without a filter Envoy is fastest. If even then it is what is busy, the client never is.
+fn what_is_busy(bench: &mut Bench, gateway: &Gateway, requests: &[Vec<u8>]) {
+    let before = cpu(gateway.server.pid);
+    let tally = http1::load(gateway.port, bench.plan.time, requests, CONNECTIONS);
+    let busy = (cpu(gateway.server.pid) - before).as_secs_f64() / tally.took.as_secs_f64();
+    bench.report.value("envoy_no_auth_cores_busy", busy);
+}

@@ -1,0 +1,134 @@
+//! Envoy before a backend, with one filter or another, and everything else the same.
+
+use std::{fs, net::SocketAddr, path::PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::{
+    grpc::Target,
+    servers::{Launcher, fresh},
+    site::Site,
+    stack::{Server, project},
+};
+
+pub(crate) struct Gateway {
+    pub(crate) server: Server,
+    pub(crate) port: u16,
+}
+
+const TYPES: &str = "type.googleapis.com/envoy.extensions";
+
+fn typed(name: &str, kind: &str, mut config: Value) -> Value {
+    config["@type"] = json!(format!("{TYPES}.{kind}"));
+    json!({ "name": name, "typed_config": config })
+}
+
+/// Asks a server, set up as in envoy/envoy.yaml where that is on the way of a check.
+pub(crate) fn ext_authz() -> Value {
+    let config = json!({
+        "transport_api_version": "V3",
+        "grpc_service": { "envoy_grpc": { "cluster_name": "authz" }, "timeout": "5s" },
+        "failure_mode_allow": false,
+        "status_on_error": { "code": "ServiceUnavailable" },
+        "clear_route_cache": true,
+        "validate_mutations": true,
+    });
+    typed("envoy.filters.http.ext_authz", "filters.http.ext_authz.v3.ExtAuthz", config)
+}
+
+/// Envoy's own list of keys.
+pub(crate) fn api_keys<'a>(keys: impl Iterator<Item = &'a str>) -> Value {
+    let credentials: Vec<_> =
+        keys.enumerate().map(|(n, key)| json!({ "key": key, "client": n.to_string() })).collect();
+    let config =
+        json!({ "credentials": credentials, "key_sources": [{ "header": "Authorization" }] });
+    typed("envoy.filters.http.api_key_auth", "filters.http.api_key_auth.v3.ApiKeyAuth", config)
+}
+
+/// Starts it, on the servers' core.
+pub(crate) fn start(
+    site: &Site,
+    launcher: &Launcher,
+    backend: SocketAddr,
+    filter: Option<Value>,
+    authz: Option<&Target>,
+) -> Gateway {
+    let (port, admin) = (site.stack.free_port(), site.stack.free_port());
+    let mut clusters = vec![cluster("backend", &Target::Tcp(backend), json!({}))];
+    if let Some(target) = authz {
+        let http2 = json!({ "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": format!("{TYPES}.upstreams.http.v3.HttpProtocolOptions"),
+                "explicit_http_config": { "http2_protocol_options": {} },
+            },
+        }});
+        clusters.push(cluster("authz", target, http2));
+    }
+    let router = typed("envoy.filters.http.router", "filters.http.router.v3.Router", json!({}));
+    let filters: Vec<_> = filter.into_iter().chain([router]).collect();
+    let routes = json!({ "virtual_hosts": [{
+        "name": "all",
+        "domains": ["*"],
+        "routes": [{ "match": { "prefix": "/" }, "route": { "cluster": "backend" } }],
+    }]});
+    let manager = typed(
+        "envoy.filters.network.http_connection_manager",
+        "filters.network.http_connection_manager.v3.HttpConnectionManager",
+        json!({ "stat_prefix": "bench", "route_config": routes, "http_filters": filters }),
+    );
+    let config = json!({
+        "admin": { "address": address(&Target::Tcp(([127, 0, 0, 1], admin).into())) },
+        "static_resources": {
+            "listeners": [{
+                "name": "bench",
+                "address": address(&Target::Tcp(([127, 0, 0, 1], port).into())),
+                "filter_chains": [{ "filters": [manager] }],
+            }],
+            "clusters": clusters,
+        },
+    });
+    let file = fresh(site.dir.path(), "envoy").with_extension("json");
+    fs::write(&file, config.to_string()).unwrap();
+    let (envoy, file) = (installed().display().to_string(), file.display().to_string());
+    let options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error"];
+    let argv = launcher.argv(&[&[&envoy, "-c", &file][..], &options].concat());
+    let ready = format!("http://127.0.0.1:{admin}/ready");
+    let arguments = json!({ "argv": argv, "name": "envoy", "ready": ready });
+    Gateway { server: site.stack.start("process", arguments), port }
+}
+
+fn cluster(name: &str, target: &Target, more: Value) -> Value {
+    let endpoint = json!({ "endpoint": { "address": address(target) } });
+    // As in envoy/envoy.yaml: not the bound that is measured.
+    let limit = json!({ "max_connections": 1024, "max_pending_requests": 16384,
+                        "max_requests": 16384 });
+    let mut cluster = json!({
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "circuit_breakers": { "thresholds": [limit] },
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{ "lb_endpoints": [endpoint] }],
+        },
+    });
+    cluster.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    cluster
+}
+
+fn address(target: &Target) -> Value {
+    match target {
+        Target::Tcp(at) => json!({
+            "socket_address": { "address": at.ip().to_string(), "port_value": at.port() },
+        }),
+        Target::Unix(path) => json!({ "pipe": { "path": path } }),
+    }
+}
+
+/// Where `make tools` puts Envoy.
+fn installed() -> PathBuf {
+    let pythons = fs::read_dir(project(".venv/lib")).expect("run `make tools` first");
+    let envoy =
+        pythons.flatten().map(|python| python.path().join("site-packages/envoy/_bin/envoy"));
+    envoy.into_iter().find(|path| path.exists()).expect("run `make tools` first")
+}

@@ -1,0 +1,82 @@
+//! Whether a check costs more where there is more: scopes, domains, rules. (Tokens: memory.rs and
+//! cold.rs.)
+
+use std::{fmt::Write as _, fs};
+
+use crate::{
+    bench::{Bench, HOT, ask_all, chats},
+    grpc::Requests,
+    requests,
+    servers::{self, Running},
+    site::{Database, Issued},
+};
+
+pub(crate) const DOMAINS: usize = 1000;
+pub(crate) const RULES: usize = 10_000;
+const FEW_RULES: usize = 10;
+const SCOPES: usize = 1000;
+
+pub(crate) fn measure(bench: &mut Bench) {
+    eprintln!("more of everything");
+    let mut one = bench.site.database("one_domain", 1);
+    bench.site.issue(&mut one, HOT, 1);
+    let plain = start(bench, &one, &[]);
+    let plain_requests = chats(&one.tokens);
+    ask_all(&plain, &plain_requests);
+
+    let mut many = bench.site.database("many_domains", DOMAINS);
+    bench.site.issue(&mut many, HOT, DOMAINS);
+    let wide = start(bench, &many, &[]);
+    let wide_requests = chats(&many.tokens);
+    ask_all(&wide, &wide_requests);
+    bench.throughput("domains_1000_vs_1", [(&wide, &wide_requests), (&plain, &plain_requests)]);
+    wide.stop(&bench.site.stack);
+
+    let mut scoped = bench.site.database("many_scopes", 1);
+    bench.site.issue(&mut scoped, 1, 1);
+    scoped.widen(&bench.site.runtime, SCOPES);
+    let wide = start(bench, &scoped, &[]);
+    let (wide_requests, single) = (chats(&scoped.tokens), chats(&one.tokens[..1]));
+    ask_all(&wide, &wide_requests);
+    bench.throughput("scopes_1000_vs_1", [(&wide, &wide_requests), (&plain, &single)]);
+    wide.stop(&bench.site.stack);
+    plain.stop(&bench.site.stack);
+
+    let [(long, long_requests), (short, short_requests)] = [RULES, FEW_RULES].map(|rules| {
+        let table = table(bench, rules);
+        let running = start(bench, &one, &[("APIS", &table)]);
+        let requests = tool_calls(&one.tokens, rules);
+        ask_all(&running, &requests);
+        (running, requests)
+    });
+    bench.throughput("rules_10000_vs_10", [(&long, &long_requests), (&short, &short_requests)]);
+    long.stop(&bench.site.stack);
+    short.stop(&bench.site.stack);
+}
+
+fn start(bench: &Bench, database: &Database, settings: &[(&str, &str)]) -> Running {
+    servers::patgate(&bench.site, &bench.launcher, database, settings)
+}
+
+/// An API of so many rules; returns the path of its file.
+pub(crate) fn table(bench: &Bench, rules: usize) -> String {
+    let mut text = "name: tools\nmount: /proxy/{domain}\nerrors: openai\nrules:\n".to_owned();
+    for rule in 0..rules {
+        let _ = writeln!(
+            text,
+            "  - {{ methods: [POST], path: \"/v1/tool-{rule}/{{call}}\", \
+             operation: llm_chat_completions, entity: models }}"
+        );
+    }
+    let path = bench.site.dir.path().join(format!("rules-{rules}.yaml"));
+    fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
+/// A call of some rule's by each token.
+pub(crate) fn tool_calls(tokens: &[Issued], rules: usize) -> Requests {
+    Requests::new(tokens.iter().enumerate().map(|(n, token)| {
+        let path = format!("/proxy/{}/v1/tool-{}/run", token.domain, n % rules);
+        requests::check(&path, &token.text, 0)
+    }))
+}

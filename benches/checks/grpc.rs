@@ -1,0 +1,295 @@
+//! A client that costs less than any server it measures: requests are encoded beforehand, frames
+//! are read by their length, and one thread does nothing else. It counts allows and nothing but:
+//! the first answer that is something else ends the run.
+
+use std::{
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream},
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use crate::{allow::is_allow, statistics::Dice};
+
+// RFC 9113, section 6.
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const END_STREAM: u8 = 1;
+const ACK: u8 = 1;
+const END_HEADERS: u8 = 4;
+const HEAD: usize = 9;
+const INITIAL_WINDOW: i64 = 65_535;
+
+/// What Envoy sends with each check.
+const FIELDS: [(&str, &str); 9] = [
+    (":method", "POST"),
+    (":scheme", "http"),
+    (":path", "/envoy.service.auth.v3.Authorization/Check"),
+    (":authority", "patgate"),
+    ("te", "trailers"),
+    ("grpc-timeout", "250m"),
+    ("content-type", "application/grpc"),
+    ("x-envoy-internal", "true"),
+    ("x-forwarded-for", "10.0.0.7"),
+];
+
+/// Where a server is.
+#[derive(Clone, Debug)]
+pub(crate) enum Target {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// Requests to draw from, each as the frame that carries it.
+pub(crate) struct Requests(Vec<Vec<u8>>);
+
+impl Requests {
+    pub(crate) fn new(messages: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        let frames = messages.into_iter().map(|message| {
+            let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+            frame(DATA, END_STREAM, &[&[0], &length[..], &message].concat())
+        });
+        Self(frames.collect())
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// How requests follow one another.
+#[derive(Clone, Copy)]
+pub(crate) enum Pace {
+    /// So many at once: each answer makes room for the next request.
+    Closed(usize),
+    /// So many together, and the next ones when all are answered: what the server does is then
+    /// the same each time, whatever it is run under.
+    Together(usize),
+}
+
+/// What was answered.
+#[derive(Default)]
+pub(crate) struct Tally {
+    pub(crate) checks: u64,
+    pub(crate) took: Duration,
+    /// Of requests that were alone, in nanoseconds.
+    pub(crate) latencies: Vec<u32>,
+}
+
+impl Tally {
+    pub(crate) fn rate(&self) -> f64 {
+        self.checks as f64 / self.took.as_secs_f64()
+    }
+}
+
+trait Duplex: Read + Write {}
+impl<S: Read + Write> Duplex for S {}
+
+/// One connection.
+pub(crate) struct Connection {
+    io: Box<dyn Duplex>,
+    /// Header fields as the first request has them, then by their place in the dynamic table.
+    fields: Vec<u8>,
+    next_stream: u32,
+    /// Bytes that the server is ready to take.
+    window: i64,
+    outgoing: Vec<u8>,
+    incoming: Vec<u8>,
+    /// So much of it holds what was read and not yet understood.
+    filled: usize,
+    /// Whether an answer is what is measured.
+    judge: fn(&[u8]) -> bool,
+    good: u64,
+    ended: u64,
+}
+
+impl Connection {
+    pub(crate) fn open(target: &Target) -> io::Result<Self> {
+        let io: Box<dyn Duplex> = match target {
+            Target::Tcp(address) => {
+                let stream = TcpStream::connect(address)?;
+                stream.set_nodelay(true)?;
+                stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+                Box::new(stream)
+            }
+            Target::Unix(path) => Box::new(UnixStream::connect(path)?),
+        };
+        let mut outgoing = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        outgoing.extend(frame(SETTINGS, 0, &[]));
+        // Room for all answers there will ever be: none has to wait for us.
+        outgoing.extend(frame(WINDOW_UPDATE, 0, &(i32::MAX - INITIAL_WINDOW as i32).to_be_bytes()));
+        Ok(Self {
+            io,
+            fields: frame(HEADERS, END_HEADERS, &remembered()),
+            next_stream: 1,
+            window: INITIAL_WINDOW,
+            outgoing,
+            incoming: vec![0; 1 << 20],
+            filled: 0,
+            judge: is_allow,
+            good: 0,
+            ended: 0,
+        })
+    }
+
+    /// For a flood, which counts what is refused and nothing but.
+    pub(crate) fn expecting_denials(self) -> Self {
+        Self { judge: |answer| !is_allow(answer), ..self }
+    }
+
+    /// Requests drawn at random, for as long as told.
+    pub(crate) fn run_for(
+        &mut self,
+        time: Duration,
+        requests: &Requests,
+        streams: usize,
+        dice: &mut Dice,
+    ) -> io::Result<Tally> {
+        let end = Instant::now() + time;
+        let draw = || (Instant::now() < end).then(|| dice.below(requests.len()));
+        self.run(requests, Pace::Closed(streams), draw)
+    }
+
+    /// Requests by their numbers, until `next` has no more.
+    pub(crate) fn run(
+        &mut self,
+        requests: &Requests,
+        pace: Pace,
+        mut next: impl FnMut() -> Option<usize>,
+    ) -> io::Result<Tally> {
+        let (mut tally, started) = (Tally::default(), Instant::now());
+        let (streams, together) = match pace {
+            Pace::Closed(streams) => (streams, false),
+            Pace::Together(streams) => (streams, true),
+        };
+        let (mut under_way, mut refused, mut over) = (0, None, false);
+        loop {
+            let mut room = if together && under_way > 0 { 0 } else { streams - under_way };
+            while room > 0 && !over {
+                let Some(number) = refused.take().or_else(&mut next) else {
+                    over = true;
+                    break;
+                };
+                if !self.send(&requests.0[number]) {
+                    refused = Some(number);
+                    break;
+                }
+                under_way += 1;
+                room -= 1;
+            }
+            let sent = Instant::now();
+            self.io.write_all(&self.outgoing)?;
+            self.outgoing.clear();
+            if under_way == 0 && over {
+                break;
+            }
+            let ended = self.receive()?;
+            under_way -= ended;
+            tally.checks += ended as u64;
+            if streams == 1 && ended == 1 {
+                tally.latencies.push(nanoseconds(sent.elapsed()));
+            }
+        }
+        tally.took = started.elapsed();
+        Ok(tally)
+    }
+
+    /// False when the server is not ready to take it.
+    fn send(&mut self, data: &[u8]) -> bool {
+        let size = (data.len() - HEAD) as i64;
+        if self.window < size {
+            return false;
+        }
+        self.window -= size;
+        for frame in [&self.fields, data] {
+            let start = self.outgoing.len();
+            self.outgoing.extend_from_slice(frame);
+            self.outgoing[start + 5..start + HEAD].copy_from_slice(&self.next_stream.to_be_bytes());
+        }
+        if self.next_stream == 1 {
+            self.fields = frame(HEADERS, END_HEADERS, &recalled());
+        }
+        self.next_stream += 2;
+        true
+    }
+
+    /// Waits for something and tells how many requests it ended.
+    fn receive(&mut self) -> io::Result<usize> {
+        let read = self.io.read(&mut self.incoming[self.filled..])?;
+        if read == 0 {
+            return Err(bad("the server closed the connection"));
+        }
+        self.filled += read;
+        let (mut start, before) = (0, self.ended);
+        while let Some(head) = self.incoming[..self.filled].get(start..start + HEAD) {
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+            let (kind, flags, on_connection) = (head[3], head[4], head[5..] == [0; 4]);
+            let end = start + HEAD + length;
+            if end > self.filled {
+                break;
+            }
+            let payload = &self.incoming[start + HEAD..end];
+            match kind {
+                DATA if (self.judge)(payload) => self.good += 1,
+                DATA => return Err(bad(&format!("answered: {}", payload.escape_ascii()))),
+                RST_STREAM | GOAWAY => return Err(bad("the server gave up")),
+                SETTINGS if flags & ACK == 0 => self.outgoing.extend(frame(SETTINGS, ACK, &[])),
+                PING if flags & ACK == 0 => self.outgoing.extend(frame(PING, ACK, payload)),
+                WINDOW_UPDATE if on_connection => {
+                    let more = payload.try_into().map_err(|_| bad("a malformed frame"))?;
+                    self.window += i64::from(u32::from_be_bytes(more));
+                }
+                _ => {}
+            }
+            if (kind == DATA || kind == HEADERS) && flags & END_STREAM != 0 {
+                self.ended += 1;
+                // An error of gRPC ends a stream without a message.
+                if self.ended > self.good {
+                    return Err(bad("an error of gRPC instead of an answer"));
+                }
+            }
+            start = end;
+        }
+        self.incoming.copy_within(start..self.filled, 0);
+        self.filled -= start;
+        Ok((self.ended - before) as usize)
+    }
+}
+
+pub(crate) fn nanoseconds(time: Duration) -> u32 {
+    u32::try_from(time.as_nanos()).unwrap_or(u32::MAX)
+}
+
+fn bad(what: &str) -> io::Error {
+    io::Error::other(what)
+}
+
+/// On stream 0; that of requests is set when they are sent.
+fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags, 0, 0, 0, 0], payload].concat()
+}
+
+/// RFC 7541, section 6.2.1: fields in full, to be put into the dynamic table.
+fn remembered() -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in FIELDS {
+        block.push(0x40);
+        for text in [name, value] {
+            block.push(u8::try_from(text.len()).unwrap());
+            block.extend_from_slice(text.as_bytes());
+        }
+    }
+    block
+}
+
+/// Section 6.1: each by its place there. The one that was put in last is at 62.
+fn recalled() -> Vec<u8> {
+    (0..FIELDS.len()).rev().map(|place| 0x80 | (62 + place as u8)).collect()
+}

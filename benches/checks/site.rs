@@ -1,0 +1,242 @@
+//! Real Postgres and Valkey, a key ring, and databases full of tokens.
+
+use std::{fs, path::PathBuf};
+
+use patgate::{
+    keyring::{self, KeyRing},
+    schema,
+    token::{Prefixes, TokenId, Tokens},
+};
+use serde_json::json;
+use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use uuid::Uuid;
+
+use crate::stack::{Server, Stack};
+
+/// What a token of these databases may do, unless said otherwise.
+const OPERATIONS: [&str; 3] = ["llm_chat_completions", "llm_embeddings", "llm_read"];
+/// Rows that one statement inserts.
+const BATCH: usize = 20_000;
+
+pub(crate) struct Site {
+    pub(crate) runtime: Runtime,
+    pub(crate) stack: Stack,
+    postgres: Server,
+    valkey: Server,
+    pub(crate) keyring: PathBuf,
+    pub(crate) tokens: Tokens,
+    pub(crate) dir: TempDir,
+}
+
+/// A database, and the tokens in it whose text is known.
+pub(crate) struct Database {
+    pub(crate) url: String,
+    pub(crate) tokens: Vec<Issued>,
+    pool: PgPool,
+}
+
+/// A token that works, and the domain that it works in.
+#[derive(Clone)]
+pub(crate) struct Issued {
+    pub(crate) text: String,
+    pub(crate) domain: String,
+}
+
+impl Site {
+    pub(crate) fn launch() -> Self {
+        let stack = Stack::launch();
+        // As much of a large database as a production server would hold in memory.
+        let settings = json!({ "shared_buffers": "1GB", "max_wal_size": "8GB" });
+        let postgres = stack.start("postgres", json!({ "settings": settings }));
+        let valkey = stack.start("valkey", json!({ "args": ["--databases", "64"] }));
+        let dir = TempDir::new().unwrap();
+        let keyring = dir.path().join("keyring");
+        let line = keyring::new_line(&"k1".parse().unwrap()).unwrap();
+        fs::write(&keyring, line.as_bytes()).unwrap();
+        let tokens = Tokens::new(Prefixes::default(), KeyRing::parse(&line).unwrap());
+        let runtime = Runtime::new().unwrap();
+        Self { runtime, stack, postgres, valkey, keyring, tokens, dir }
+    }
+
+    pub(crate) fn redis_url(&self, database: usize) -> String {
+        format!("redis://127.0.0.1:{}/{database}", self.valkey.port)
+    }
+
+    fn postgres_url(&self, user: &str, database: &str) -> String {
+        format!("postgres://{user}@127.0.0.1:{}/{database}", self.postgres.port)
+    }
+
+    /// A database with so many domains, each with a user who has every permission in it.
+    pub(crate) fn database(&self, name: &str, domains: usize) -> Database {
+        self.runtime.block_on(async {
+            let root = connect(&self.postgres_url("postgres", "postgres")).await;
+            execute(&root, &format!("CREATE DATABASE {name}")).await;
+            let url = self.postgres_url("postgres", name);
+            schema::migrate(&url.clone().into()).await.unwrap();
+            execute(
+                &root,
+                "DO $$ BEGIN
+                     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'server') THEN
+                         CREATE ROLE server LOGIN IN ROLE patgate_serve;
+                     END IF;
+                 END $$",
+            )
+            .await;
+            root.close().await;
+            let pool = connect(&url).await;
+            // Ids that follow from a number, so that every statement here can name them.
+            execute(
+                &pool,
+                &format!(
+                    "CREATE FUNCTION id(kind text, n bigint) RETURNS uuid IMMUTABLE
+                         RETURN md5(kind || n)::uuid;
+                     INSERT INTO patgate.backends (name, url, kind)
+                         VALUES ('model', 'http://127.0.0.1:1', 'vllm');
+                     INSERT INTO patgate.domains (id, slug, name, upstream)
+                         SELECT id('domain', n), 'domain-' || n, 'Domain', 'model'
+                         FROM generate_series(0, {domains} - 1) AS n;
+                     INSERT INTO patgate.roles (id, domain_id, name)
+                         SELECT id('role', n), id('domain', n), 'admin'
+                         FROM generate_series(0, {domains} - 1) AS n;
+                     INSERT INTO patgate.role_operations
+                         SELECT id('role', n), operation
+                         FROM generate_series(0, {domains} - 1) AS n, patgate.operations;
+                     INSERT INTO patgate.users (id, email, name)
+                         SELECT id('user', n), 'user-' || n || '@example.com', 'User'
+                         FROM generate_series(0, {domains} - 1) AS n;
+                     INSERT INTO patgate.role_members
+                         SELECT id('role', n), id('user', n)
+                         FROM generate_series(0, {domains} - 1) AS n;"
+                ),
+            )
+            .await;
+            Database { url: self.postgres_url("server", name), tokens: Vec::new(), pool }
+        })
+    }
+
+    /// Adds tokens, spread evenly over the domains, each with three scopes.
+    pub(crate) fn issue(&self, database: &mut Database, count: usize, domains: usize) {
+        self.runtime.block_on(database.without_triggers(async |database| {
+            let mut left = count;
+            while left > 0 {
+                let batch = left.min(BATCH);
+                database.tokens.extend(self.insert(&database.pool, batch, domains).await);
+                left -= batch;
+            }
+        }));
+    }
+
+    async fn insert(&self, pool: &PgPool, count: usize, domains: usize) -> Vec<Issued> {
+        let minted: Vec<_> =
+            (0..count).map(|_| self.tokens.mint(TokenId(Uuid::new_v4())).unwrap()).collect();
+        let ids: Vec<Uuid> = minted.iter().map(|token| token.id.0).collect();
+        let digests: Vec<_> = minted.iter().map(|token| token.digest.as_bytes().to_vec()).collect();
+        let (ids, domains) = (&ids, i64::try_from(domains).unwrap());
+        sqlx::query(
+            "INSERT INTO patgate.pats (id, user_id, name, digest, key_id, issued_at, expires_at)
+                 SELECT t.id, id('user', n % $3), t.id, digest, 'k1',
+                        now() - interval '1 year', now() + interval '1 day'
+                 FROM unnest($1, $2) WITH ORDINALITY AS t (id, digest, n)",
+        )
+        .bind(ids)
+        .bind(digests)
+        .bind(domains)
+        .execute(pool)
+        .await
+        .unwrap();
+        sqlx::query(
+            "INSERT INTO patgate.pat_scopes
+                 SELECT gen_random_uuid(), t.id, id('domain', n % $2), 'models', '*', operation
+                 FROM unnest($1) WITH ORDINALITY AS t (id, n), unnest($3) AS operation",
+        )
+        .bind(ids)
+        .bind(domains)
+        .bind(OPERATIONS.map(str::to_owned).to_vec())
+        .execute(pool)
+        .await
+        .unwrap();
+        let domain = |place: usize| (place as i64 + 1) % domains;
+        let text = |token: patgate::token::Minted| token.plain.expose().to_owned();
+        minted
+            .into_iter()
+            .enumerate()
+            .map(|(place, token)| Issued {
+                text: text(token),
+                domain: format!("domain-{}", domain(place)),
+            })
+            .collect()
+    }
+}
+
+/// Tokens of a key ring that nobody has.
+pub(crate) fn strangers(count: usize) -> Vec<Issued> {
+    let line = keyring::new_line(&"k1".parse().unwrap()).unwrap();
+    let tokens = Tokens::new(Prefixes::default(), KeyRing::parse(&line).unwrap());
+    let text = || tokens.mint(TokenId(Uuid::new_v4())).unwrap().plain.expose().to_owned();
+    (0..count).map(|_| Issued { text: text(), domain: "domain-0".to_owned() }).collect()
+}
+
+impl Database {
+    /// Adds tokens that nobody will ask for, each with a scope, until there are so many in all.
+    pub(crate) fn fill(&mut self, runtime: &Runtime, total: usize) {
+        let missing = total - self.tokens.len();
+        runtime.block_on(self.without_triggers(async |database| {
+            let sql = format!(
+                "WITH pat AS (
+                     INSERT INTO patgate.pats
+                         (id, user_id, name, digest, key_id, issued_at, expires_at)
+                     SELECT gen_random_uuid(), id('user', 0), 'filler ' || n,
+                            sha256(n::text::bytea), 'k1',
+                            now() - interval '1 year', now() + interval '1 day'
+                     FROM generate_series(1, {missing}) AS n RETURNING id)
+                 INSERT INTO patgate.pat_scopes
+                     SELECT gen_random_uuid(), id, id('domain', 0), 'models', '*', 'llm_read'
+                     FROM pat"
+            );
+            execute(&database.pool, &sql).await;
+        }));
+    }
+
+    /// Gives the first token so many scopes more, each on one model.
+    pub(crate) fn widen(&mut self, runtime: &Runtime, scopes: usize) {
+        runtime.block_on(async {
+            let sql = format!(
+                "INSERT INTO patgate.pat_scopes
+                     SELECT gen_random_uuid(), pat_id, domain_id, 'models', 'org/model-' || n,
+                            'llm_chat_completions'
+                     FROM (SELECT DISTINCT pat_id, domain_id FROM patgate.pat_scopes) AS given,
+                          generate_series(1, {scopes}) AS n"
+            );
+            execute(&self.pool, &sql).await;
+        });
+    }
+
+    /// Rows in bulk are not recorded as changes: nobody reads this database yet.
+    async fn without_triggers(&mut self, load: impl AsyncFnOnce(&mut Self)) {
+        let switch = async |pool: &PgPool, how: &str| {
+            for table in ["pats", "pat_scopes"] {
+                execute(pool, &format!("ALTER TABLE patgate.{table} {how} TRIGGER ALL")).await;
+            }
+        };
+        switch(&self.pool, "DISABLE").await;
+        load(self).await;
+        switch(&self.pool, "ENABLE").await;
+        for table in ["pats", "pat_scopes"] {
+            for trigger in ["record_change", "record_truncation"] {
+                let always = format!("ALTER TABLE patgate.{table} ENABLE ALWAYS TRIGGER {trigger}");
+                execute(&self.pool, &always).await;
+            }
+        }
+        execute(&self.pool, "VACUUM (ANALYZE)").await;
+    }
+}
+
+async fn connect(url: &str) -> PgPool {
+    PgPoolOptions::new().max_connections(1).connect(url).await.unwrap()
+}
+
+async fn execute(pool: &PgPool, sql: &str) {
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(pool).await.unwrap_or_else(|e| panic!("{e}: {sql}"));
+}

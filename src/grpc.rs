@@ -2,38 +2,33 @@
 //!
 //! A check is one message each way, and nearly always answered at once from memory. Through a
 //! general framework it costs several times of what deciding does: a task for each stream, boxed
-//! futures and bodies, layers that look at every request. Here the futures of all streams that were
-//! read at once are polled at once, and one becomes a task only if it has to wait. Their answers
-//! leave together.
+//! bodies, layers that look at every request. Here all streams that were read at once are answered
+//! at once, and one becomes a task only if it has to wait. Their answers leave together.
 
-mod batch;
+mod others;
 mod stream;
 
 use std::{
-    convert::Infallible,
-    future::Future,
-    pin::{Pin, pin},
-    task::{Context, Poll},
+    future::{Future, poll_fn},
+    pin::pin,
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
-use http_body_util::{BodyExt, Either};
-use hyper::{
-    body::{Body, Frame, Incoming},
-    server::conn::http2,
-    service::Service,
+use h2::{
+    Ping, PingPong, RecvStream,
+    server::{Connection, SendResponse},
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
+use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{codegen::Service as _, service::Routes};
+use tonic::service::Routes;
 
-use self::{batch::Batch, stream::Unvectored};
+use self::stream::Unvectored;
 use crate::{check::GrpcEdge, response::Answer};
 
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
@@ -42,6 +37,8 @@ const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 /// What gRPC puts before a message: whether it is compressed, and its length.
 const HEAD: usize = 5;
+/// Of the call itself; those of the request that it is about are in the message.
+const MAX_HEADERS: u32 = 16 * 1024;
 /// What h2 lets Envoy send before we have read it: a whole check on each stream, bodies included,
 /// and many on a connection. With its defaults, 64 KB, a check with a body of 1 MiB would take
 /// sixteen round trips, and one large body would hold up everybody's checks.
@@ -52,7 +49,10 @@ const MAX_CONCURRENT_STREAMS: u32 = 10_000;
 /// h2 takes clients that give up for an attack and closes the connection that they share with
 /// innocent ones (measured with 2,000 of them): its limits are raised, not lifted.
 const MAX_RESET_STREAMS: usize = 20_000;
+/// How often a client is asked whether it is still there, and how long it has to begin with and to
+/// answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Answers what arrives on a connection.
 #[derive(Clone)]
@@ -70,59 +70,91 @@ impl Grpc {
         max_age: Duration,
         closing: CancellationToken,
     ) {
-        let batch = Batch::default();
-        let mut http = http2::Builder::new(batch.clone());
-        http.timer(TokioTimer::new())
-            .auto_date_header(false)
-            .keep_alive_interval(KEEP_ALIVE)
-            .initial_stream_window_size(STREAM_WINDOW)
+        let mut http2 = h2::server::Builder::new();
+        http2
+            .max_header_list_size(MAX_HEADERS)
+            .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
             .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
-            .max_local_error_reset_streams(MAX_RESET_STREAMS);
-        let connection = http.serve_connection(TokioIo::new(Unvectored(stream)), self);
-        let mut connection = pin!(connection);
+            .max_local_error_reset_streams(Some(MAX_RESET_STREAMS));
+        let begun = timeout(PATIENCE, http2.handshake(Unvectored(stream)));
+        // What a client does to its own connection is its own business.
+        let Ok(Ok(mut connection)) = begun.await else { return };
+        let mut gone = pin!(gone(connection.ping_pong()));
         tokio::select! {
             biased;
-            // What a client does to its own connection is its own business.
-            _ = batch.serve(connection.as_mut()) => return,
+            () = self.answer_all(&mut connection) => return,
             () = closing.cancelled() => {}
             () = sleep(max_age) => {}
+            () = &mut gone => return,
         }
-        connection.as_mut().graceful_shutdown();
-        let _ = batch.serve(connection).await;
+        connection.graceful_shutdown();
+        tokio::select! {
+            biased;
+            () = self.answer_all(&mut connection) => {}
+            () = gone => {}
+        }
+    }
+
+    /// Answers until the connection ends.
+    async fn answer_all<S>(&self, connection: &mut Connection<Unvectored<S>, Bytes>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut batch = Vec::new();
+        poll_fn(|cx| {
+            // All that have arrived, before any is answered. Answered one by one, each answer would
+            // be written by itself: a system call for each, and a client that is woken by each.
+            let ended = loop {
+                match connection.poll_accept(cx) {
+                    Poll::Ready(Some(Ok(stream))) => batch.push(stream),
+                    Poll::Ready(Some(Err(_)) | None) => break Poll::Ready(()),
+                    Poll::Pending => break Poll::Pending,
+                }
+            };
+            // What they answer wakes the connection, which writes it.
+            for (request, respond) in batch.drain(..) {
+                let mut answer = Box::pin(self.clone().answer(request, respond));
+                // Whoever is woken too early is polled again by the task.
+                if answer.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+                    tokio::spawn(answer);
+                }
+            }
+            ended
+        })
+        .await;
+    }
+
+    async fn answer(self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+        if request.uri().path() != CHECK {
+            return others::answer(self.others, request, respond).await;
+        }
+        let message = read(request.into_body()).await;
+        let answer = self.edge.check(message.as_deref()).await;
+        // Whoever has gone away meanwhile needs none.
+        let _ = send(answer, &mut respond);
     }
 }
 
-impl Service<Request<Incoming>> for Grpc {
-    type Response = Response<Either<Reply, tonic::body::Body>>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        if request.uri().path() == CHECK {
-            let edge = self.edge.clone();
-            return Box::pin(async move {
-                let message = read(request.into_body()).await;
-                let answer = edge.check(message.as_deref()).await;
-                Ok(reply(answer))
-            });
-        }
-        let mut others = self.others.clone();
-        Box::pin(async move {
-            let answered = others.call(request.map(tonic::body::Body::new)).await;
-            Ok(answered.map_or_else(|never| match never {}, |response| response.map(Either::Right)))
-        })
-    }
+fn send(answer: Answer, respond: &mut SendResponse<Bytes>) -> Result<(), h2::Error> {
+    let mut response = Response::new(());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    let mut stream = respond.send_response(response, false)?;
+    stream.send_data(answer.into_frame(), false)?;
+    let mut trailers = HeaderMap::with_capacity(1);
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    stream.send_trailers(trailers)
 }
 
 /// The one message of a request; nothing if it is not one whole message, uncompressed.
-async fn read(mut body: Incoming) -> Option<Bytes> {
+async fn read(mut body: RecvStream) -> Option<Bytes> {
     let mut frame = Bytes::new();
     let mut more = BytesMut::new();
-    while let Some(next) = body.frame().await {
-        // Trailers tell nothing.
-        let Ok(data) = next.ok()?.into_data() else { continue };
+    while let Some(data) = body.data().await {
+        let data = data.ok()?;
+        // It is held no longer than the check takes.
+        let _ = body.flow_control().release_capacity(data.len());
         if frame.len() + more.len() + data.len() > MAX_MESSAGE + HEAD {
             return None;
         }
@@ -143,44 +175,14 @@ async fn read(mut body: Incoming) -> Option<Bytes> {
     (frame.len() == length).then_some(frame)
 }
 
-fn reply(answer: Answer) -> Response<Either<Reply, tonic::body::Body>> {
-    let mut response = Response::new(Either::Left(Reply::Message(answer.into_frame())));
-    let grpc = HeaderValue::from_static("application/grpc");
-    response.headers_mut().insert(CONTENT_TYPE, grpc);
-    response
-}
-
-/// A message, and that it was answered.
-#[derive(Debug)]
-pub(crate) enum Reply {
-    Message(Bytes),
-    Status,
-    End,
-}
-
-impl Body for Reply {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(match std::mem::replace(&mut *self, Self::End) {
-            Self::Message(message) => {
-                *self = Self::Status;
-                Some(Ok(Frame::data(message)))
-            }
-            Self::Status => {
-                let mut trailers = HeaderMap::with_capacity(1);
-                trailers.insert("grpc-status", HeaderValue::from_static("0"));
-                Some(Ok(Frame::trailers(trailers)))
-            }
-            Self::End => None,
-        })
-    }
-
-    fn is_end_stream(&self) -> bool {
-        matches!(self, Self::End)
+/// Ends when the client does not answer any more.
+async fn gone(pings: Option<PingPong>) {
+    let Some(mut pings) = pings else { return };
+    loop {
+        sleep(KEEP_ALIVE).await;
+        let answered = timeout(PATIENCE, pings.ping(Ping::opaque())).await;
+        if !matches!(answered, Ok(Ok(_))) {
+            return;
+        }
     }
 }

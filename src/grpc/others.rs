@@ -1,0 +1,76 @@
+//! What is no check goes to tonic.
+
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use h2::{RecvStream, SendStream, server::SendResponse};
+use http::{Request, Response};
+use http_body::Frame;
+use http_body_util::BodyExt;
+use tonic::{body::Body, codegen::Service, service::Routes};
+
+/// Answers a call until it ends, or the client gives it up.
+pub(super) async fn answer(
+    mut routes: Routes,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) {
+    let answered = routes.call(request.map(|body| Body::new(Received(body)))).await;
+    let (head, body) = answered.unwrap_or_else(|never| match never {}).into_parts();
+    let Ok(mut stream) = respond.send_response(Response::from_parts(head, ()), false) else {
+        return;
+    };
+    if !send(body, &mut stream).await {
+        stream.send_reset(h2::Reason::INTERNAL_ERROR);
+    }
+}
+
+/// Whether all of it was sent that the client wanted.
+async fn send(mut body: Body, stream: &mut SendStream<Bytes>) -> bool {
+    // Messages about health are a few bytes each: they need not wait for a window.
+    loop {
+        let frame = tokio::select! {
+            frame = body.frame() => frame,
+            // Whoever watches waits for what may never come.
+            _ = poll_fn(|cx| stream.poll_reset(cx)) => return true,
+        };
+        let sent = match frame {
+            None => return stream.send_data(Bytes::new(), true).is_ok(),
+            Some(Err(_)) => return false,
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => stream.send_data(data, false),
+                Err(frame) => match frame.into_trailers() {
+                    Ok(trailers) => return stream.send_trailers(trailers).is_ok(),
+                    Err(_) => Ok(()),
+                },
+            },
+        };
+        if sent.is_err() {
+            return false;
+        }
+    }
+}
+
+/// A request's body, as tonic takes it.
+struct Received(RecvStream);
+
+impl http_body::Body for Received {
+    type Data = Bytes;
+    type Error = h2::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        let data = ready!(self.0.poll_data(cx));
+        Poll::Ready(data.map(|data| {
+            let data = data?;
+            self.0.flow_control().release_capacity(data.len())?;
+            Ok(Frame::data(data))
+        }))
+    }
+}

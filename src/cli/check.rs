@@ -28,6 +28,7 @@ use crate::{
     decision::Decision,
     domain::{Domain, DomainRef},
     explain::Evidence,
+    feed::Feed,
     keyring::{self, KeyRing},
     mode::{Rollout, Treatment},
     postgres::{AskError, Postgres},
@@ -107,10 +108,14 @@ pub(super) async fn run(session: &Session, asked: Request) -> anyhow::Result<()>
     let mut caches = None;
     if let Ok(request) = &mut request {
         let reference = request.action.as_ref().and_then(|action| DomainRef::parse(&action.domain));
-        known = look_up(&admin.postgres(&clock), request.token.id, reference.clone()).await?;
-        if let Some(ring) = &ring {
+        let feed = Arc::new(Feed::default());
+        let postgres = admin.postgres(&clock, &feed);
+        known = look_up(&postgres, request.token.id, reference.clone()).await?;
+        if let (Some(redis), Some(ring)) = (&admin.config.redis, &ring) {
+            let with =
+                caches::With { redis, ring, postgres: &postgres, clock: &clock, feed: &feed };
             let (token, domain) = (request.token.id, reference.as_ref());
-            caches = caches::look(&admin, ring.clone(), &clock, token, domain).await?;
+            caches = Some(caches::look(&admin.config, with, token, domain).await?);
         }
         now = clock.now(Tick::now()).context("Postgres did not tell the time")?;
         if presumed {

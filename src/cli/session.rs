@@ -12,6 +12,7 @@ use super::{
 use crate::{
     clock::Clock,
     config::{Config, Mistakes, Purpose, Sources},
+    feed::Feed,
     postgres::Postgres,
     resolve, schema,
     store::{Actor, Changed, Store},
@@ -72,9 +73,9 @@ impl Admin {
     }
 
     /// Asks Postgres as the service does, its look-ups included.
-    pub(super) fn postgres(&self, clock: &Arc<Clock>) -> Postgres {
-        let (feed, metrics) = (Arc::default(), Metrics::new(&mut Registry::default()));
-        Postgres::new(&self.config.postgres, Arc::clone(clock), feed, metrics)
+    pub(super) fn postgres(&self, clock: &Arc<Clock>, feed: &Arc<Feed>) -> Postgres {
+        let metrics = Metrics::new(&mut Registry::default());
+        Postgres::new(&self.config.postgres, Arc::clone(clock), Arc::clone(feed), metrics)
     }
 
     /// Deletes what a change has outdated in Redis. Replicas hold copies in memory for

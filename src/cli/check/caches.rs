@@ -5,10 +5,9 @@ use std::{fmt, sync::Arc, time::Duration};
 use prometheus_client::registry::Registry;
 use serde::{Serialize, Serializer};
 
-use super::super::session::Admin;
 use crate::{
     clock::{Clock, Tick},
-    config,
+    config::{self, Config},
     domain::DomainRef,
     feed::{Feed, Lease, Reader},
     keyring::KeyRing,
@@ -64,21 +63,27 @@ impl Caches {
     }
 }
 
-/// Judges the entries as a replica would that has read the feed of changes this moment; nothing
-/// where there is no Redis. It counts nothing and writes nothing.
+/// What it takes to look.
+pub(super) struct With<'a> {
+    pub(super) redis: &'a config::Redis,
+    pub(super) ring: &'a KeyRing,
+    pub(super) postgres: &'a Postgres,
+    pub(super) clock: &'a Arc<Clock>,
+    pub(super) feed: &'a Arc<Feed>,
+}
+
+/// Judges the entries as a replica would that has read the feed of changes this moment. It counts
+/// nothing and writes nothing.
 pub(super) async fn look(
-    admin: &Admin,
-    ring: KeyRing,
-    clock: &Arc<Clock>,
+    config: &Config,
+    with: With<'_>,
     token: TokenId,
     domain: Option<&DomainRef>,
-) -> anyhow::Result<Option<Caches>> {
-    let config = &admin.config;
-    let Some(settings) = &config.redis else { return Ok(None) };
-    let (metrics, feed) = (Metrics::new(&mut Registry::default()), Arc::new(Feed::default()));
-    let (clock, max_staleness) = (Arc::clone(clock), config.max_staleness);
-    let postgres =
-        Postgres::new(&config.postgres, Arc::clone(&clock), Arc::clone(&feed), metrics.clone());
+) -> anyhow::Result<Caches> {
+    let With { redis: settings, ring, postgres, .. } = with;
+    let (ring, clock, feed) = (ring.clone(), Arc::clone(with.clock), Arc::clone(with.feed));
+    let metrics = Metrics::new(&mut Registry::default());
+    let max_staleness = config.max_staleness;
     let reader = Reader {
         feed: Arc::clone(&feed),
         clock: Arc::clone(&clock),
@@ -94,14 +99,14 @@ pub(super) async fn look(
     let redis = Redis::spawn(&settings, ring.clone(), metrics.clone())?;
     let freshness = Freshness { max_staleness, negative_ttl: config.negative_ttl };
     let shared = Shared { redis: None, ring, clock, feed, freshness, metrics };
-    let (principals, domains) = lookups(&postgres, &Arc::new(Load::new(1, config.deadline)));
+    let (principals, domains) = lookups(postgres, &Arc::new(Load::new(1, config.deadline)));
     let principals = Tiers::new(Memory::new(0, 0, freshness), principals, shared.clone());
     let domains = Tiers::new(Memory::new(0, 0, freshness), domains, shared);
     let domain = match domain {
         Some(reference) => Some(held(&domains, &redis, reference).await),
         None => None,
     };
-    Ok(Some(Caches { token: held(&principals, &redis, &token).await, domain }))
+    Ok(Caches { token: held(&principals, &redis, &token).await, domain })
 }
 
 async fn held<K: Kind>(tiers: &Tiers<K>, redis: &Redis, key: &K::Key) -> Held {

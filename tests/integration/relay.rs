@@ -26,7 +26,7 @@ use crate::{
     waiting::revoke_and_wait,
 };
 
-const STREAM: &str = "patgate:1:feed";
+const STREAM: &str = "patgate:2:feed";
 
 /// What a replica of this world has to be told to follow.
 fn relayed(world: &World<'_>) -> [String; 2] {

@@ -15,7 +15,7 @@ use crate::{
 };
 
 fn key(token: &Token) -> String {
-    format!("patgate:1:principal:{}", token.id)
+    format!("patgate:2:principal:{}", token.id)
 }
 
 pub(super) async fn connect(url: &str) -> MultiplexedConnection {

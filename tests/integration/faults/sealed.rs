@@ -63,7 +63,7 @@ pub(crate) async fn what_redis_holds_is_sealed(suite: Arc<Suite>) {
         load.bear(repaired(&redis, &poor, forgery)).await;
     }
     // What is kept under the name of another release is nothing to this one.
-    let newer = key(&poor).replace(":1:", ":2:");
+    let newer = key(&poor).replace(":2:", ":3:");
     redis::cmd("DEL").arg(key(&poor)).exec_async(&mut redis.clone()).await.unwrap();
     plant(&redis, &[(newer, rich.clone())]).await;
     let replica = world.serve(&PATIENT).await;

@@ -1,6 +1,9 @@
 //! `patgate shadow …`: what enforcing would have refused, from a decision log.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap, HashSet},
+};
 
 use anyhow::Context as _;
 use serde::Serialize;
@@ -112,7 +115,7 @@ impl Report {
             (_, false) => {
                 self.would_deny_total += 1;
                 let domain = line.domain_slug.as_ref().or(line.domain.as_ref());
-                let text = |text: Option<&std::borrow::Cow<'_, str>>| {
+                let text = |text: Option<&Cow<'_, str>>| {
                     text.map_or_else(|| "-".to_owned(), ToString::to_string)
                 };
                 let operation = text(line.operation.as_ref());

@@ -1,6 +1,7 @@
 //! `patgate why`: what was decided about one request, from a decision log.
 
 use std::{
+    borrow::Cow,
     fs::File,
     io::{self, BufRead, BufReader},
     path::PathBuf,
@@ -99,7 +100,7 @@ fn properties(line: &Line<'_>) -> Vec<(&'static str, String)> {
         (Some(slug), Some(id)) => Some(format!("{slug} ({id})")),
         _ => line.domain.as_ref().map(|named| format!("{named}, as the request names it")),
     };
-    let text = |text: &Option<std::borrow::Cow<'_, str>>| text.as_ref().map(ToString::to_string);
+    let text = |text: &Option<Cow<'_, str>>| text.as_ref().map(ToString::to_string);
     let known = [
         ("request", Some(line.request_id.to_string())),
         ("time", Some(line.time.to_string())),

@@ -50,7 +50,7 @@ impl Plan {
     /// gets slower or faster meanwhile.
     pub(crate) fn alternate<T>(&self, mut side: impl FnMut(usize) -> T) -> Vec<(T, T)> {
         let both = |round: usize| {
-            if round % 2 == 0 {
+            if round.is_multiple_of(2) {
                 let first = side(0);
                 (first, side(1))
             } else {

@@ -48,16 +48,18 @@ pub(crate) fn measure(
         Seen { rate: tally.rate(), p99: quantile(&mut tally.latencies, 0.99) / 1e3 }
     };
     // Connections to backend and server are made by the first requests.
-    gateways.iter().for_each(|gateway| drop(visit(gateway)));
+    for gateway in &gateways {
+        visit(gateway);
+    }
     let rounds: Vec<Vec<Seen>> = (0..bench.plan.rounds)
         .map(|round| {
-            let mut seen: Vec<_> = (0..WAYS.len()).collect();
-            if round % 2 == 1 {
-                seen.reverse();
+            // There, and back again in the next round.
+            if round.is_multiple_of(2) {
+                return gateways.iter().map(visit).collect();
             }
-            let mut seen: Vec<_> = seen.iter().map(|&way| (way, visit(&gateways[way]))).collect();
-            seen.sort_by_key(|(way, _)| *way);
-            seen.into_iter().map(|(_, seen)| seen).collect()
+            let mut seen: Vec<_> = gateways.iter().rev().map(visit).collect();
+            seen.reverse();
+            seen
         })
         .collect();
 
@@ -68,7 +70,8 @@ pub(crate) fn measure(
     let mut compare = |name: &str, ours: &str, theirs: &str, of: fn(&Seen) -> f64| {
         bench.report.ratio(name, each(ours, of).into_iter().zip(each(theirs, of)));
     };
-    let (rate, p99): (fn(&Seen) -> f64, fn(&Seen) -> f64) = (|seen| seen.rate, |seen| seen.p99);
+    let rate = |seen: &Seen| seen.rate;
+    let p99 = |seen: &Seen| seen.p99;
     compare("envoy_uds_vs_allow_all", "patgate_uds", "allow_all_uds", rate);
     compare("envoy_uds_p99_vs_allow_all", "patgate_uds", "allow_all_uds", p99);
     compare("envoy_uds_vs_no_auth", "patgate_uds", "no_auth", rate);

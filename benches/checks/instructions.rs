@@ -17,8 +17,12 @@ use crate::{
 type Counts = BTreeMap<String, f64>;
 
 const BASELINE: &str = "benches/instructions.json";
-/// More than the same binary differs from run to run.
+/// More than the same binary differs from run to run, which is by one per cent on a busy machine.
 const TOLERANCE: f64 = 0.03;
+/// Of a stage of a thousand instructions, the length of a name is several per cent.
+const SLACK: f64 = 100.0;
+/// Only to compare with: when it changes, that is nobody's merit here.
+const ALLOW_ALL: &str = "instructions_per_check_allow_all";
 const FEW: usize = 1000;
 const MANY: usize = 100_000;
 
@@ -56,7 +60,7 @@ pub(crate) fn measure(bench: &mut Bench) {
         return eprintln!("no instructions: {missing}");
     }
     let counts = count(bench);
-    let ratio = counts["instructions_per_check"] / counts["instructions_per_check_allow_all"];
+    let ratio = counts["instructions_per_check"] / counts[ALLOW_ALL];
     bench.report.ratio("instructions_per_check_vs_allow_all", [(ratio, 1.0)]);
     for (name, count) in counts {
         bench.report.value(name, count);
@@ -85,7 +89,7 @@ pub(crate) fn gate(bench: Bench) -> ExitCode {
         let now = counts.get(name).copied().unwrap_or(f64::INFINITY);
         let change = now / known - 1.0;
         println!("{name}: {now:.0}, baseline {known:.0} ({:+.1} %)", change * 100.0);
-        if change > TOLERANCE {
+        if now > allowed(*known) && name != ALLOW_ALL {
             mistakes.push(format!("{name} has grown by {:.1} %", change * 100.0));
         }
         if change < -TOLERANCE {
@@ -100,12 +104,17 @@ pub(crate) fn gate(bench: Bench) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// As good as `known`.
+fn allowed(known: f64) -> f64 {
+    known * (1.0 + TOLERANCE) + SLACK
+}
+
 /// What costs more where there is more of something, though nothing should but headers.
 fn growing(counts: &Counts) -> Vec<String> {
     let mut grown = Vec::new();
     let mut no_more = |name: String, than: f64, what: &str| {
         let now = counts[&name];
-        if now > than * (1.0 + TOLERANCE) {
+        if now > allowed(than) {
             grown.push(format!("{name} is {now:.0}, {what} {than:.0}"));
         }
     };
@@ -114,8 +123,7 @@ fn growing(counts: &Counts) -> Vec<String> {
         no_more(format!("instructions_per_check_{more}"), plain, "without them");
         for (stage, _) in STAGES {
             let plain = counts[&format!("instructions_{stage}")];
-            // Of a stage of a few hundred, the length of a name is several per cent.
-            no_more(format!("instructions_{stage}_{more}"), plain + 100.0, "without them about");
+            no_more(format!("instructions_{stage}_{more}"), plain, "without them");
         }
     }
     let headers = |more: &str| counts[&format!("instructions_per_check{more}")];

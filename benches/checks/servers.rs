@@ -194,6 +194,6 @@ pub(crate) fn until(patience: Duration, what: &str, mut holds: impl FnMut() -> b
     let end = Instant::now() + patience;
     while !holds() {
         assert!(Instant::now() < end, "waited in vain for {what}");
-        thread::sleep(Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(1));
     }
 }

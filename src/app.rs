@@ -149,11 +149,11 @@ impl App {
             config.memory;
         let resolver = Resolver {
             principals: Tiers::new(
-                Memory::new(principals_size, negatives, freshness),
+                Memory::new(principals_size, negatives),
                 principals,
                 shared.clone(),
             ),
-            domains: Tiers::new(Memory::new(domains_size, negatives, freshness), domains, shared),
+            domains: Tiers::new(Memory::new(domains_size, negatives), domains, shared),
         };
         let canary = config.canary_every.map(|every| {
             Canary::new(

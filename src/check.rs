@@ -329,9 +329,9 @@ mod tests {
         let server = Server { system: 1, timeline: 1, life: 1 };
         let stamp = Arc::new(Stamp { server, snapshot: "10:10:".parse().unwrap() });
         feed.meet(&stamp, now).unwrap();
-        let principals = Memory::new(1 << 20, 10, freshness);
+        let principals = Memory::new(1 << 20, 10);
         principals.insert(token.id, Arc::new(found(principal, now, moment, &stamp)));
-        let domains = Memory::new(1 << 20, 10, freshness);
+        let domains = Memory::new(1 << 20, 10);
         let reference = DomainRef::Slug(domain.slug.clone());
         domains.insert(reference, Arc::new(found(domain, now, moment, &stamp)));
 

@@ -39,7 +39,7 @@ pub struct Principal {
     pub owner_enabled: bool,
     /// One entry a domain that a scope of the token names, in the order of their ids.
     grants: Vec<DomainGrants>,
-    /// Where they are, in the order of their slugs.
+    /// Where they are, in the order of their slugs, if there is more than one.
     by_slug: Vec<u32>,
 }
 
@@ -54,8 +54,12 @@ impl Principal {
         owner_enabled: bool,
         mut grants: Vec<DomainGrants>,
     ) -> Self {
+        // There may be hundreds of thousands of them in memory.
+        grants.iter_mut().for_each(|grant| grant.one.shrink_to_fit());
+        grants.shrink_to_fit();
         grants.sort_unstable_by_key(|grant| grant.domain);
-        let mut by_slug: Vec<u32> = (0..).take(grants.len()).collect();
+        let several = if grants.len() > 1 { grants.len() } else { 0 };
+        let mut by_slug: Vec<u32> = (0..).take(several).collect();
         by_slug.sort_unstable_by_key(|at| &grants[*at as usize].slug);
         Self { token, digest, expires_at, revoked, owner, owner_enabled, grants, by_slug }
     }
@@ -72,6 +76,9 @@ impl Principal {
         match reference {
             DomainRef::Id(id) => self.grants_in(*id).is_some(),
             DomainRef::Slug(slug) => {
+                if let [only] = self.grants.as_slice() {
+                    return only.slug == *slug;
+                }
                 let named = |at: &u32| self.grants.get(*at as usize).map(|grant| &grant.slug);
                 self.by_slug.binary_search_by_key(&Some(slug), named).is_ok()
             }

@@ -20,7 +20,12 @@ pub(crate) mod postgres;
 pub(crate) mod redis;
 mod renewal;
 
-use std::{fmt::Display, hash::Hash, sync::Arc, time::Duration};
+use std::{
+    fmt::Display,
+    hash::Hash,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use prometheus_client::metrics::counter::Counter;
 use serde::{Serialize, de::DeserializeOwned};
@@ -198,6 +203,8 @@ pub(crate) struct Tiers<K: Kind> {
     /// Of what memory knows to be there.
     hits: Counter,
     flights: Flights<K::Key, Answered<K::Value>>,
+    /// Of the latest finding. While Postgres changes nothing, all have the same one.
+    stamp: Mutex<Option<Arc<Stamp>>>,
     postgres: Lookup<K>,
     shared: Shared,
 }
@@ -217,7 +224,8 @@ pub(crate) struct Shared {
 impl<K: Kind> Tiers<K> {
     pub(crate) fn new(memory: Memory<K>, postgres: Lookup<K>, shared: Shared) -> Arc<Self> {
         let hits = shared.metrics.lookups(K::NAME, "memory", "hit");
-        Arc::new(Self { memory, hits, flights: Flights::default(), postgres, shared })
+        let (flights, stamp) = (Flights::default(), Mutex::default());
+        Arc::new(Self { memory, hits, flights, stamp, postgres, shared })
     }
 
     /// What is under `key`, asked for at `now`. Answered from memory, the future is ready at its
@@ -294,7 +302,7 @@ impl<K: Kind> Tiers<K> {
     async fn fill(&self, key: K::Key, oldest: Tick) -> Result<Answered<K::Value>, Unavailable> {
         let Shared { redis, freshness, .. } = &self.shared;
         if let Some(found) = self.ask_redis(&key, oldest).await {
-            let found = Arc::new(found);
+            let found = self.shared_stamp(found);
             self.keep(key, &found);
             return Ok((found, Tier::Redis));
         }
@@ -303,13 +311,24 @@ impl<K: Kind> Tiers<K> {
             Unavailable
         })?;
         self.count("postgres", found.result());
-        let found = Arc::new(found);
+        let found = self.shared_stamp(found);
         self.keep(key.clone(), &found);
         if let Some(redis) = redis {
             let ttl = if found.value.is_some() { REDIS_TTL } else { freshness.negative_ttl };
             redis.put::<K>(&key, &found, ttl);
         }
         Ok((found, Tier::Postgres))
+    }
+
+    /// With the stamp of the finding before, if it is the same.
+    fn shared_stamp(&self, mut found: Found<K::Value>) -> Arc<Found<K::Value>> {
+        // No code that can panic runs under this lock.
+        let mut latest = self.stamp.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*latest {
+            Some(stamp) if **stamp == *found.stamp => found.stamp = Arc::clone(stamp),
+            _ => *latest = Some(Arc::clone(&found.stamp)),
+        }
+        Arc::new(found)
     }
 
     fn keep(&self, key: K::Key, found: &Arc<Found<K::Value>>) {

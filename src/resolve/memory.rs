@@ -1,41 +1,36 @@
 //! The memory tier: bounded by bytes, negatives in a space of their own.
 
-use std::{sync::Arc, time::Duration};
+use std::{marker::PhantomData, sync::Arc};
 
 use foldhash::fast::RandomState;
-use moka::sync::Cache;
+use quick_cache::{UnitWeighter, Weighter, sync::Cache};
 
-use super::{Found, Freshness, Kind};
+use super::{Found, Kind};
 
-/// What an entry costs besides its key and value: the cache's own book-keeping.
-const OVERHEAD: usize = 256;
-/// Entries that nobody asks for give their room back.
-const IDLE: Duration = Duration::from_secs(15 * 60);
+/// What an entry costs besides its key and value: its place in the cache, what is known beside the
+/// value, and what the allocator adds to both.
+const OVERHEAD: usize = 160;
+/// For a first guess at how many there will be; what it is used for grows with the entries.
+const TYPICAL: u64 = 512;
 
 /// Entries of one kind.
 pub(crate) struct Memory<K: Kind> {
-    known: Cache<K::Key, Arc<Found<K::Value>>, RandomState>,
+    known: Cache<K::Key, Arc<Found<K::Value>>, Bytes<K>, RandomState>,
     /// "There is no such thing". Apart, so that a flood of unknown keys evicts nothing real.
-    unknown: Cache<K::Key, Arc<Found<K::Value>>, RandomState>,
+    unknown: Cache<K::Key, Arc<Found<K::Value>>, UnitWeighter, RandomState>,
 }
 
 impl<K: Kind> Memory<K> {
-    /// Up to `bytes` of entries, and up to `negatives` keys that lead nowhere. Entries that
-    /// nobody uses are dropped after a while, or when room is needed.
-    pub(crate) fn new(bytes: u64, negatives: u64, freshness: Freshness) -> Self {
-        let known = Cache::builder()
-            .max_capacity(bytes)
-            .weigher(|_, found: &Arc<Found<K::Value>>| {
-                let value = found.value.as_deref().map_or(0, K::size);
-                u32::try_from(OVERHEAD + size_of::<K::Key>() + value).unwrap_or(u32::MAX)
-            })
-            .time_to_idle(IDLE)
-            .build_with_hasher(RandomState::default());
-        let unknown = Cache::builder()
-            .max_capacity(negatives)
-            .time_to_live(freshness.negative_ttl)
-            .build_with_hasher(RandomState::default());
-        Self { known, unknown }
+    /// Up to `bytes` of entries, and up to `negatives` keys that lead nowhere. When room is needed,
+    /// those that were not used lately go first.
+    pub(crate) fn new(bytes: u64, negatives: u64) -> Self {
+        let guess = usize::try_from(bytes / TYPICAL).unwrap_or(usize::MAX);
+        let number = usize::try_from(negatives).unwrap_or(usize::MAX);
+        let (hasher, order) = (RandomState::default, Default::default);
+        Self {
+            known: Cache::with(guess, bytes, Bytes(PhantomData), hasher(), order()),
+            unknown: Cache::with(number, negatives, UnitWeighter, hasher(), order()),
+        }
     }
 
     #[inline(never)] // A stage of which `make bench-check` counts the instructions.
@@ -43,9 +38,9 @@ impl<K: Kind> Memory<K> {
         self.known.get(key).or_else(|| self.unknown.get(key))
     }
 
-    /// How many entries there are, and how many of unknown keys; about.
+    /// How many entries there are, and how many of unknown keys.
     pub(super) fn counts(&self) -> (u64, u64) {
-        (self.known.entry_count(), self.unknown.entry_count())
+        (self.known.len() as u64, self.unknown.len() as u64)
     }
 
     pub(crate) fn insert(&self, key: K::Key, found: Arc<Found<K::Value>>) {
@@ -56,11 +51,28 @@ impl<K: Kind> Memory<K> {
             }
             found.noted.succeed(&held.noted);
         }
-        let (to, from) = match found.value {
-            Some(_) => (&self.known, &self.unknown),
-            None => (&self.unknown, &self.known),
-        };
-        from.invalidate(&key);
-        to.insert(key, found);
+        if found.value.is_some() {
+            self.unknown.remove(&key);
+            self.known.insert(key, found);
+        } else {
+            self.known.remove(&key);
+            self.unknown.insert(key, found);
+        }
+    }
+}
+
+/// Counts what entries occupy.
+struct Bytes<K>(PhantomData<fn() -> K>);
+
+impl<K> Clone for Bytes<K> {
+    fn clone(&self) -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<K: Kind> Weighter<K::Key, Arc<Found<K::Value>>> for Bytes<K> {
+    fn weight(&self, _: &K::Key, found: &Arc<Found<K::Value>>) -> u64 {
+        let value = found.value.as_deref().map_or(0, K::size);
+        (OVERHEAD + size_of::<K::Key>() + value) as u64
     }
 }

@@ -100,8 +100,8 @@ pub(super) async fn look(
     let freshness = Freshness { max_staleness, negative_ttl: config.negative_ttl };
     let shared = Shared { redis: None, ring, clock, feed, freshness, metrics };
     let (principals, domains) = lookups(postgres, &Arc::new(Load::new(1, config.deadline)));
-    let principals = Tiers::new(Memory::new(0, 0, freshness), principals, shared.clone());
-    let domains = Tiers::new(Memory::new(0, 0, freshness), domains, shared);
+    let principals = Tiers::new(Memory::new(0, 0), principals, shared.clone());
+    let domains = Tiers::new(Memory::new(0, 0), domains, shared);
     let domain = match domain {
         Some(reference) => Some(held(&domains, &redis, reference).await),
         None => None,

@@ -44,7 +44,7 @@ const STAGES: [(&str, &[&str]); 6] = [
     ),
     ("respond", &["patgate::response::Answer::new"]),
     // From the request's body to its answer.
-    ("whole", &["<patgate::grpc::Grpc as hyper::service::service::Service<"]),
+    ("whole", &["patgate::grpc::Grpc::answer::"]),
 ];
 
 /// What counting needs beside the bench.

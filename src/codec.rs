@@ -313,9 +313,14 @@ mod tests {
         }
     }
 
-    // Together 200,000 inputs.
+    /// Together 200,000 inputs, or as many times 20 as a variable says.
+    fn config() -> ProptestConfig {
+        let cases = std::env::var("DECODER_CASES").ok().and_then(|cases| cases.parse().ok());
+        ProptestConfig::with_cases(cases.unwrap_or(10_000))
+    }
+
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(10_000))]
+        #![proptest_config(config())]
 
         #[test]
         fn agrees_with_the_generated_decoder(

@@ -1,6 +1,6 @@
 //! Through a real Envoy: what a client notices.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     bench::Bench,
@@ -16,7 +16,15 @@ use crate::{
 const CONNECTIONS: u64 = 32;
 
 /// What stands between the client and the backend, in the order in which it is measured.
-const WAYS: [&str; 5] = ["no_auth", "api_key_auth", "allow_all_uds", "patgate_uds", "patgate_tcp"];
+const WAYS: [&str; 7] = [
+    "no_auth",
+    "api_key_auth",
+    "allow_all_uds",
+    "patgate_uds",
+    "patgate_tcp",
+    "patgate_uds_few_headers",
+    "patgate_uds_body",
+];
 
 struct Seen {
     rate: f64,
@@ -31,13 +39,16 @@ pub(crate) fn measure(
 ) {
     eprintln!("through Envoy, {CONNECTIONS} connections");
     let backend = http1::backend();
-    let asks = |target: Target| (Some(gateway::ext_authz()), Some(target));
-    let ways: [(Option<Value>, Option<Target>); 5] = [
+    let asks = |target: Target, more| (Some(gateway::ext_authz(more)), Some(target));
+    let uds = |server: &Running| Target::Unix(server.socket.clone());
+    let ways: [(Option<Value>, Option<Target>); WAYS.len()] = [
         (None, None),
         (Some(gateway::api_keys(tokens.iter().map(|token| &*token.text))), None),
-        asks(Target::Unix(allow_all.socket.clone())),
-        asks(Target::Unix(patgate.socket.clone())),
-        asks(patgate.tcp()),
+        asks(uds(allow_all), json!({})),
+        asks(uds(patgate), json!({})),
+        asks(patgate.tcp(), json!({})),
+        asks(uds(patgate), gateway::few_headers()),
+        asks(uds(patgate), gateway::with_body()),
     ];
     let gateways = ways.map(|(filter, authz)| {
         gateway::start(&bench.site, &bench.launcher, backend, filter, authz.as_ref())
@@ -77,6 +88,9 @@ pub(crate) fn measure(
     compare("envoy_uds_vs_no_auth", "patgate_uds", "no_auth", rate);
     compare("envoy_tcp_vs_no_auth", "patgate_tcp", "no_auth", rate);
     compare("envoy_api_key_auth_vs_no_auth", "api_key_auth", "no_auth", rate);
+    compare("envoy_uds_vs_tcp", "patgate_uds", "patgate_tcp", rate);
+    compare("envoy_few_headers_vs_all", "patgate_uds_few_headers", "patgate_uds", rate);
+    compare("envoy_body_vs_none", "patgate_uds_body", "patgate_uds", rate);
     for way in WAYS {
         bench.report.value(format!("envoy_{way}_per_second"), median(&each(way, rate)));
         bench.report.value(format!("envoy_{way}_p99_us"), median(&each(way, p99)));

@@ -23,9 +23,9 @@ fn typed(name: &str, kind: &str, mut config: Value) -> Value {
     json!({ "name": name, "typed_config": config })
 }
 
-/// Asks a server, set up as in envoy/envoy.yaml where that is on the way of a check.
-pub(crate) fn ext_authz() -> Value {
-    let config = json!({
+/// Asks a server, set up as in envoy/envoy.yaml where that is on the way of a check, and with `more`.
+pub(crate) fn ext_authz(more: Value) -> Value {
+    let mut config = json!({
         "transport_api_version": "V3",
         "grpc_service": { "envoy_grpc": { "cluster_name": "authz" }, "timeout": "5s" },
         "failure_mode_allow": false,
@@ -33,7 +33,22 @@ pub(crate) fn ext_authz() -> Value {
         "clear_route_cache": true,
         "validate_mutations": true,
     });
+    config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     typed("envoy.filters.http.ext_authz", "filters.http.ext_authz.v3.ExtAuthz", config)
+}
+
+/// Sends the headers that patgate reads, and no other.
+pub(crate) fn few_headers() -> Value {
+    let patterns =
+        ["authorization", "x-request-id", "content-type", "content-length", "content-encoding"];
+    json!({ "allowed_headers": { "patterns": patterns.map(|name| json!({ "exact": name })) } })
+}
+
+/// Shows the body, as the shipped configuration does where it may name the model.
+pub(crate) fn with_body() -> Value {
+    json!({ "with_request_body": {
+        "max_request_bytes": 1 << 20, "allow_partial_message": true, "pack_as_bytes": true,
+    }})
 }
 
 /// Envoy's own list of keys.

@@ -70,7 +70,10 @@ pub(crate) async fn the_file_adds_nothing_else(suite: Arc<Suite>) {
     let plain = fs::read_to_string(project("envoy/envoy.yaml")).unwrap();
     let (_, plain) = plain.split_once("\n\n").unwrap();
     assert_eq!(blocks, 3);
-    assert_eq!(rest, plain.lines().collect::<Vec<_>>());
+    for (line, plain) in rest.iter().zip(plain.lines()) {
+        assert_eq!(*line, plain, "in rate-limits.yaml, and in its place in envoy.yaml");
+    }
+    assert_eq!(rest.len(), plain.lines().count());
     let path = project("envoy/rate-limits.yaml");
     suite.stack.ask(json!({ "do": "envoy-validate", "config": path })).unwrap();
 }

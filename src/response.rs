@@ -107,8 +107,8 @@ impl Answer {
     pub(crate) fn new(decision: &Decision, names: &HeaderNames, to: &Addressee<'_>) -> Self {
         Self(match decision {
             Decision::Allow(permit) => allow::write(permit, names),
-            Decision::Pass(softened) => framed(&pass(softened, names)),
-            Decision::Deny(denial) => framed(&deny(denial, to)),
+            Decision::Pass(softened) => pass(softened, names),
+            Decision::Deny(denial) => deny(denial, to),
         })
     }
 
@@ -126,38 +126,38 @@ pub(crate) fn status(decision: &Decision, manner: Manner) -> u16 {
 /// Lets a request on as what it came: with its own `authorization`, without anything of ours, and
 /// without its own copies of our headers. That they are removed also makes Envoy choose the route
 /// again.
-fn pass(softened: &Softened, names: &HeaderNames) -> CheckResponse {
+fn pass(softened: &Softened, names: &HeaderNames) -> Bytes {
     let mut metadata = metadata(softened.denial());
     for (name, value) in [("enforced", "false"), ("mode", softened.by().as_str())] {
         metadata.fields.insert(name.to_owned(), string(value.to_owned()));
     }
-    CheckResponse {
-        status: Some(Status::default()),
-        http_response: Some(HttpResponse::OkResponse(OkHttpResponse {
-            headers: Vec::new(),
-            headers_to_remove: names.all().map(String::clone).into(),
-        })),
-        dynamic_metadata: Some(metadata),
-    }
+    let http_response = HttpResponse::OkResponse(OkHttpResponse {
+        headers: Vec::new(),
+        headers_to_remove: names.all().map(String::clone).into(),
+    });
+    framed(Status::default(), http_response, metadata)
 }
 
-#[expect(clippy::disallowed_types, reason = "the one place that builds it")]
-fn framed(response: &CheckResponse) -> Bytes {
-    let mut frame = Vec::with_capacity(FRAME_HEAD + response.encoded_len());
-    frame.extend_from_slice(&frame_head(response.encoded_len()));
+fn deny(denial: &Denial, to: &Addressee<'_>) -> Bytes {
+    let status = Status {
+        code: grpc_code(http_status(denial.refusal, to.manner)) as i32,
+        message: denial.refusal.code().to_owned(),
+    };
+    framed(status, HttpResponse::DeniedResponse(denied(denial, to)), metadata(denial))
+}
+
+/// A `CheckResponse`, as gRPC frames it.
+fn framed(status: Status, http_response: HttpResponse, metadata: Struct) -> Bytes {
+    let response = CheckResponse {
+        status: Some(status),
+        http_response: Some(http_response),
+        dynamic_metadata: Some(metadata),
+    };
+    let length = response.encoded_len();
+    let mut frame = Vec::with_capacity(FRAME_HEAD + length);
+    frame.extend_from_slice(&frame_head(length));
     response.encode_raw(&mut frame);
     frame.into()
-}
-
-fn deny(denial: &Denial, to: &Addressee<'_>) -> CheckResponse {
-    CheckResponse {
-        status: Some(Status {
-            code: grpc_code(http_status(denial.refusal, to.manner)) as i32,
-            message: denial.refusal.code().to_owned(),
-        }),
-        http_response: Some(HttpResponse::DeniedResponse(denied(denial, to))),
-        dynamic_metadata: Some(metadata(denial)),
-    }
 }
 
 fn denied(denial: &Denial, to: &Addressee<'_>) -> DeniedHttpResponse {

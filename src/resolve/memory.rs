@@ -15,10 +15,13 @@ const TYPICAL: u64 = 512;
 
 /// Entries of one kind.
 pub(crate) struct Memory<K: Kind> {
-    known: Cache<K::Key, Arc<Found<K::Value>>, Bytes<K>, RandomState>,
+    known: Bounded<K, Bytes<K>>,
     /// "There is no such thing". Apart, so that a flood of unknown keys evicts nothing real.
-    unknown: Cache<K::Key, Arc<Found<K::Value>>, UnitWeighter, RandomState>,
+    unknown: Bounded<K, UnitWeighter>,
 }
+
+/// Bounded by what `W` counts.
+type Bounded<K, W> = Cache<<K as Kind>::Key, Arc<Found<<K as Kind>::Value>>, W, RandomState>;
 
 impl<K: Kind> Memory<K> {
     /// Up to `bytes` of entries, and up to `negatives` keys that lead nowhere. When room is needed,

@@ -1,8 +1,7 @@
 //! Writes an allow, by hand and in one pass: it is what nearly every check is answered with. From its
 //! end to its beginning, so that the length of a part is known when it is written.
 //!
-//! The fields are those of the messages in `proto/`. Tests read them with Envoy's own definitions,
-//! and compare them with what the generated code reads back.
+//! The fields are those of the messages in `proto/`. Tests read them with Envoy's own definitions.
 
 use bytes::{Buf, Bytes};
 use uuid::fmt::Hyphenated;
@@ -131,15 +130,14 @@ impl Backward {
     #[inline]
     fn head(&mut self, number: u8, length: usize) {
         let key = number << 3 | 2;
-        match length {
-            ..0x80 => self.bytes(&[key, length as u8]),
-            ..0x4000 => self.bytes(&[key, length as u8 | 0x80, (length >> 7) as u8]),
-            _ => {
-                let mut bytes = Vec::with_capacity(8);
-                prost::encoding::encode_varint(length as u64, &mut bytes);
-                self.bytes(&bytes);
-                self.bytes(&[key]);
-            }
+        if length < 0x80 {
+            self.bytes(&[key, length as u8]);
+        } else if length < 0x4000 {
+            self.bytes(&[key, length as u8 | 0x80, (length >> 7) as u8]);
+        } else {
+            let mut bytes = vec![key];
+            prost::encoding::encode_varint(length as u64, &mut bytes);
+            self.bytes(&bytes);
         }
     }
 
@@ -173,6 +171,7 @@ impl Backward {
 mod tests {
     use std::sync::Arc;
 
+    use envoy_types::pb::envoy::service::auth::v3::{CheckResponse, check_response::HttpResponse};
     use prost::Message;
     use uuid::Uuid;
 
@@ -182,7 +181,6 @@ mod tests {
         domain::{Domain, DomainId},
         operation::Operation,
         principal::UserId,
-        proto::envoy::service::auth::v3::{CheckResponse, check_response::HttpResponse},
         token::TokenId,
     };
 
@@ -226,6 +224,21 @@ mod tests {
                 let bearer = credential.map(|key| format!("Bearer {key}"));
                 assert_eq!(value("authorization"), bearer.as_deref());
                 assert_eq!(set.len() + removed.len(), 8, "{set:?} {removed:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_the_room() {
+        for length in [0, 127, 128, 16_383, 16_384, 20_000] {
+            let text = "k".repeat(length);
+            let (mut inner, mut outer) = (Vec::new(), Vec::new());
+            prost::encoding::string::encode(2, &text, &mut inner);
+            prost::encoding::bytes::encode(3, &inner, &mut outer);
+            for room in [0, 1, length, 2 * length] {
+                let mut message = Backward::with_capacity(room);
+                message.message(3, |message| message.text(2, &text));
+                assert_eq!(message.into_frame()[5..], outer, "{length} {room}");
             }
         }
     }

@@ -36,9 +36,11 @@ use crate::{
     wire::PATIENCE,
 };
 
-/// As it is shipped.
+/// As it is shipped, but that it also shows which test a request is from.
 pub(super) const SHIPPED: &str = "gateway";
-/// As shipped, but without the last route, which matches everything.
+/// As shipped, but that all headers are shown. So do all that follow.
+pub(super) const CANDID: &str = "candid";
+/// The same without the last route, which matches everything.
 pub(super) const WITHOUT_LAST_ROUTE: &str = "without-last-route";
 /// The client's copies of our headers are not removed first, so that a request with
 /// [`TO_ACME`] is on its way to a backend before anybody has answered. All that follow are this
@@ -246,9 +248,13 @@ fn configuration() -> Value {
     resources["clusters"].as_array_mut().unwrap().push(nobody);
 
     let listeners = resources["listeners"].as_array_mut().unwrap();
-    let shipped = listeners[0].clone();
+    let mut candid = listeners[0].clone();
+    let shown = &mut ext_authz(manager(&mut listeners[0]))["allowed_headers"]["patterns"];
+    shown.as_array_mut().unwrap().push(json!({ "exact": CASE }));
+    let settings = ext_authz(manager(&mut candid)).as_object_mut().unwrap();
+    settings.remove("allowed_headers").unwrap();
     let mut vary = |name: &str, change: &dyn Fn(&mut Value)| {
-        let mut listener = shipped.clone();
+        let mut listener = candid.clone();
         listener["name"] = json!(name);
         change(manager(&mut listener));
         listeners.push(listener);
@@ -261,6 +267,7 @@ fn configuration() -> Value {
     let alone = |manager: &mut Value| {
         ext_authz(manager)["grpc_service"]["envoy_grpc"]["cluster_name"] = json!("nobody");
     };
+    vary(CANDID, &|_| {});
     vary(CREDULOUS, &credulous);
     vary(STUCK, &|manager| {
         credulous(manager);

@@ -13,7 +13,7 @@ use tonic::Code;
 
 use super::{
     answers::{allow, denied, overwrite},
-    gate::{Answer::Says, BY_METADATA, CREDULOUS, MODELS, OPEN, SHIPPED, TO_ACME, gate},
+    gate::{Answer::Says, BY_METADATA, CANDID, CREDULOUS, MODELS, OPEN, SHIPPED, TO_ACME, gate},
     routing::metadata,
 };
 use crate::{access_log, harness::Suite};
@@ -36,10 +36,36 @@ pub(crate) async fn as_shipped_no_check_sees_the_clients_copies(suite: Arc<Suite
     for name in OURS {
         let mut case = gate.case(Says(denied(Code::Unauthenticated)));
         let headers = [(name, "evil"), (&name.to_uppercase(), "worse"), ("x-else", "kept")];
-        case.get(SHIPPED, MODELS, &headers).await;
+        case.get(CANDID, MODELS, &headers).await;
         let seen = &case.checks()[0].headers;
         assert_eq!((seen.get(name), seen["x-else"].as_str()), (None, "kept"));
     }
+}
+
+/// And of a call with a body, what Envoy says of that.
+pub(crate) async fn as_shipped_a_check_sees_what_patgate_reads(suite: Arc<Suite>) {
+    let mut case = gate(&suite).await.case(Says(denied(Code::Unauthenticated)));
+    let read = ["authorization", "content-encoding", "content-type"].map(|name| (name, "any"));
+    let others = ["accept", "cookie", "x-else", "x-envoy-auth-partial-body"];
+    let headers = [&read[..], &others.map(|name| (name, "any"))].concat();
+    let path = "/proxy/acme/v1/chat/completions";
+    case.send_body(SHIPPED, "POST", path, &headers, b"{}").await;
+    let seen = case.checks().remove(0).headers;
+    let mut names: Vec<_> = seen.keys().map(String::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(
+        names,
+        [
+            "authorization",
+            "content-encoding",
+            "content-length",
+            "content-type",
+            "x-case",
+            "x-envoy-auth-partial-body",
+            "x-request-id"
+        ]
+    );
+    assert_eq!(seen["x-envoy-auth-partial-body"], "false");
 }
 
 pub(crate) async fn a_header_of_the_answer_replaces_every_copy(suite: Arc<Suite>) {
@@ -133,7 +159,7 @@ pub(crate) async fn an_answer_that_touches_anything_else_is_an_error(suite: Arc<
 pub(crate) async fn a_clients_traceparent_reaches_the_backend(suite: Arc<Suite>) {
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let mut case = gate(&suite).await.case(Says(allow(&[TO_ACME], &[])));
-    let reply = case.get(SHIPPED, MODELS, &[("traceparent", trace)]).await;
+    let reply = case.get(CANDID, MODELS, &[("traceparent", trace)]).await;
     assert_eq!(reply.seen("traceparent"), [trace]);
     assert_eq!(case.checks()[0].headers["traceparent"], trace);
 }

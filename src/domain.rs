@@ -1,251 +1,14 @@
-//! A domain: a tenant, known by its id and by its slug.
+//! A domain: a tenant, with the models that it may see and the backends that serve it.
 
-use std::{cmp::Reverse, fmt, str::FromStr, sync::OnceLock};
+mod reference;
 
-use uuid::Uuid;
+use std::{cmp::Reverse, sync::OnceLock};
 
+pub use self::reference::{DomainId, DomainRef, Slug, SlugError};
 use crate::{
     credential::{Credential, Sealed},
     mode::Rollout,
 };
-
-/// How long a slug may be.
-const MAX_SLUG_LEN: usize = 63;
-/// How long a uuid is in its hyphenated form.
-const UUID_LEN: usize = 36;
-
-/// Identifies a domain for good. Public: it stands in paths, logs and headers.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
-)]
-#[serde(transparent)]
-pub struct DomainId(pub Uuid);
-
-impl fmt::Display for DomainId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// A domain's name in paths: `[a-z][a-z0-9-]{1,62}`, and never shaped like an id.
-#[derive(
-    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
-)]
-#[serde(try_from = "String", into = "String")]
-pub struct Slug(Box<str>);
-
-/// A text that cannot be a slug.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "a domain's slug is 2 to {MAX_SLUG_LEN} characters of a-z, 0-9 and -, begins with a letter \
-     and is not shaped like a uuid"
-)]
-pub struct SlugError;
-
-impl Slug {
-    /// The text itself.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    fn is_slug(text: &str) -> bool {
-        (2..=MAX_SLUG_LEN).contains(&text.len())
-            && text.starts_with(|first: char| first.is_ascii_lowercase())
-            && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
-            && uuid_as_printed(text).is_none()
-    }
-}
-
-impl FromStr for Slug {
-    type Err = SlugError;
-
-    fn from_str(text: &str) -> Result<Self, SlugError> {
-        if Self::is_slug(text) { Ok(Self(text.into())) } else { Err(SlugError) }
-    }
-}
-
-impl TryFrom<String> for Slug {
-    type Error = SlugError;
-
-    fn try_from(text: String) -> Result<Self, SlugError> {
-        if Self::is_slug(&text) { Ok(Self(text.into())) } else { Err(SlugError) }
-    }
-}
-
-impl From<Slug> for String {
-    fn from(slug: Slug) -> Self {
-        slug.0.into()
-    }
-}
-
-impl fmt::Display for Slug {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
-
-/// How a request names a domain.
-#[derive(
-    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
-)]
-pub enum DomainRef {
-    /// By what never changes.
-    Id(DomainId),
-    /// By what people read.
-    Slug(Slug),
-}
-
-impl DomainRef {
-    /// Reads an id in lower-case hyphenated form, or a slug. No text is both.
-    pub fn parse(text: &str) -> Option<Self> {
-        match uuid_as_printed(text) {
-            Some(id) => Some(Self::Id(DomainId(id))),
-            None => text.parse().ok().map(Self::Slug),
-        }
-    }
-}
-
-impl fmt::Display for DomainRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Id(id) => id.fmt(f),
-            Self::Slug(slug) => slug.fmt(f),
-        }
-    }
-}
-
-/// A uuid in the one form that it is printed in. The uuid crate also reads capitals, braces,
-/// `urn:uuid:` and missing hyphens, which would give one domain many names.
-fn uuid_as_printed(text: &str) -> Option<Uuid> {
-    let well_formed = text.len() == UUID_LEN
-        && text.bytes().enumerate().all(|(at, byte)| match at {
-            8 | 13 | 18 | 23 => byte == b'-',
-            _ => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
-        });
-    if well_formed { Uuid::try_parse(text).ok() } else { None }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::credential::Scheme;
-
-    const ID: &str = "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee";
-
-    #[test]
-    fn slugs() {
-        for good in ["ab", "acme", "a1", "a-", "a--b", &"a".repeat(63)] {
-            assert_eq!(good.parse::<Slug>().unwrap().as_str(), good);
-        }
-        for bad in ["", "a", "1a", "-a", "Acme", "ac me", "acme.", "äb", &"a".repeat(64), ID] {
-            assert_eq!(bad.parse::<Slug>(), Err(SlugError), "{bad}");
-            assert!(serde_json::from_value::<Slug>(bad.into()).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_reference_is_an_id_or_a_slug() {
-        assert!(matches!(DomainRef::parse(ID), Some(DomainRef::Id(id)) if id.to_string() == ID));
-        assert!(matches!(DomainRef::parse("acme"), Some(DomainRef::Slug(_))));
-        // One hyphen aside, this is a slug like any other.
-        let moved = "aaaaaaaab-bbb-4ccc-8ddd-eeeeeeeeeeee";
-        assert!(matches!(DomainRef::parse(moved), Some(DomainRef::Slug(_))));
-        for bad in [
-            "",
-            "AAAAAAAA-BBBB-4CCC-8DDD-EEEEEEEEEEEE",
-            "{aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee}",
-            "urn:uuid:aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee",
-            "01234567-89ab-4cde-8f01-23456789abc",
-            "0123456789ab4cde8f0123456789abcd",
-            " acme",
-        ] {
-            assert_eq!(DomainRef::parse(bad), None, "{bad}");
-        }
-    }
-
-    fn picky(models: &[(&str, &str)]) -> Domain {
-        let models = models.iter().map(|(name, upstream)| ((*name).into(), (*upstream).into()));
-        let id = DomainId(Uuid::from_u128(1));
-        Domain::new(id, "acme".parse().unwrap(), true, "default".into(), models.collect())
-    }
-
-    #[test]
-    fn a_name_comes_before_a_pattern_and_the_longest_beginning_before_others() {
-        let domain = picky(&[
-            ("*", "any"),
-            ("qwen*", "qwen"),
-            ("qwen2.5-*", "qwen25"),
-            ("qwen2.5-*b", "qwen25b"),
-            ("qwen2.5-7b", "named"),
-            ("org/*", "org"),
-            ("*-embed", "embed"),
-            ("a**", "twice"),
-            ("**", "twice"),
-        ]);
-        for (model, upstream) in [
-            ("qwen2.5-7b", Some("named")),
-            ("qwen2.5-72b", Some("qwen25b")),
-            ("qwen2.5-b", Some("qwen25b")),
-            ("qwen2.5-x", Some("qwen25")),
-            ("qwen2.5-", Some("qwen25")),
-            ("qwen2.5", Some("qwen")),
-            ("Qwen2.5", Some("any")),
-            ("org/m", Some("org")),
-            ("org/", Some("org")),
-            ("org/m/x", None),
-            ("other/m", None),
-            ("qwen2.5-x/y", None),
-            ("my-embed", Some("embed")),
-            ("org/my-embed", Some("org")),
-            ("a**", Some("any")),
-            ("*", Some("any")),
-            ("", Some("any")),
-        ] {
-            assert_eq!(domain.upstream_for(Some(model)), upstream, "{model}");
-        }
-        assert_eq!(domain.upstream_for(None), Some("default"));
-    }
-
-    #[test]
-    fn a_list_without_a_match_lets_nothing_through() {
-        let domain = picky(&[("a*b*c", "x"), ("**", "x"), ("ab*ba", "y")]);
-        // Beginning and end may not overlap.
-        for model in ["aba", "a*b*c", "axbxc", "**", "x"] {
-            assert_eq!(domain.upstream_for(Some(model)), None, "{model}");
-        }
-        assert_eq!(domain.upstream_for(Some("abba")), Some("y"));
-        assert_eq!(picky(&[]).upstream_for(Some("x")), Some("default"));
-    }
-
-    #[test]
-    fn without_its_credential_nothing_is_sent_to_a_backend() {
-        let sealed = || Sealed { key_id: "k".into(), bytes: [1].into() };
-        let credentials = ["any", "qwen", "unused"].map(|name| (name.into(), sealed()));
-        let domain = picky(&[("*", "any"), ("a", "any"), ("q", "qwen")])
-            .with_credentials(credentials.into());
-        assert_eq!(domain.backends().collect::<Vec<_>>(), ["any", "default", "qwen"]);
-        assert_eq!(domain.credential_for("any"), Err(Unopened));
-        let opened = Credential::new(Scheme::Bearer, "sk").unwrap();
-        domain.open_credentials(|name, _| (name == "any").then(|| opened.clone()));
-        // Once and for all.
-        domain.open_credentials(|_, _| Some(opened.clone()));
-        assert_eq!(domain.credential_for("any"), Ok(Some(&opened)));
-        assert_eq!(domain.credential_for("qwen"), Err(Unopened));
-        assert_eq!(domain.credential_for("default"), Ok(None));
-        assert_eq!(domain.credential_for("unused"), Err(Unopened));
-        // What Redis is given holds none of it.
-        let stored = postcard::to_stdvec(&domain).unwrap();
-        let restored: Domain = postcard::from_bytes(&stored).unwrap();
-        assert_eq!(restored.credential_for("any"), Err(Unopened));
-    }
-
-    #[test]
-    fn prints_what_it_read() {
-        for text in [ID, "acme"] {
-            assert_eq!(DomainRef::parse(text).unwrap().to_string(), text);
-        }
-    }
-}
 
 /// A tenant, as of one moment.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -399,4 +162,88 @@ fn matches(pattern: &str, model: &str) -> bool {
     let Some((prefix, suffix)) = pattern.split_once('*') else { return false };
     let middle = model.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(suffix));
     !suffix.contains('*') && middle.is_some_and(|middle| !middle.contains('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::credential::Scheme;
+
+    fn picky(models: &[(&str, &str)]) -> Domain {
+        let models = models.iter().map(|(name, upstream)| ((*name).into(), (*upstream).into()));
+        let id = DomainId(Uuid::from_u128(1));
+        Domain::new(id, "acme".parse().unwrap(), true, "default".into(), models.collect())
+    }
+
+    #[test]
+    fn a_name_comes_before_a_pattern_and_the_longest_beginning_before_others() {
+        let domain = picky(&[
+            ("*", "any"),
+            ("qwen*", "qwen"),
+            ("qwen2.5-*", "qwen25"),
+            ("qwen2.5-*b", "qwen25b"),
+            ("qwen2.5-7b", "named"),
+            ("org/*", "org"),
+            ("*-embed", "embed"),
+            ("a**", "twice"),
+            ("**", "twice"),
+        ]);
+        for (model, upstream) in [
+            ("qwen2.5-7b", Some("named")),
+            ("qwen2.5-72b", Some("qwen25b")),
+            ("qwen2.5-b", Some("qwen25b")),
+            ("qwen2.5-x", Some("qwen25")),
+            ("qwen2.5-", Some("qwen25")),
+            ("qwen2.5", Some("qwen")),
+            ("Qwen2.5", Some("any")),
+            ("org/m", Some("org")),
+            ("org/", Some("org")),
+            ("org/m/x", None),
+            ("other/m", None),
+            ("qwen2.5-x/y", None),
+            ("my-embed", Some("embed")),
+            ("org/my-embed", Some("org")),
+            ("a**", Some("any")),
+            ("*", Some("any")),
+            ("", Some("any")),
+        ] {
+            assert_eq!(domain.upstream_for(Some(model)), upstream, "{model}");
+        }
+        assert_eq!(domain.upstream_for(None), Some("default"));
+    }
+
+    #[test]
+    fn a_list_without_a_match_lets_nothing_through() {
+        let domain = picky(&[("a*b*c", "x"), ("**", "x"), ("ab*ba", "y")]);
+        // Beginning and end may not overlap.
+        for model in ["aba", "a*b*c", "axbxc", "**", "x"] {
+            assert_eq!(domain.upstream_for(Some(model)), None, "{model}");
+        }
+        assert_eq!(domain.upstream_for(Some("abba")), Some("y"));
+        assert_eq!(picky(&[]).upstream_for(Some("x")), Some("default"));
+    }
+
+    #[test]
+    fn without_its_credential_nothing_is_sent_to_a_backend() {
+        let sealed = || Sealed { key_id: "k".into(), bytes: [1].into() };
+        let credentials = ["any", "qwen", "unused"].map(|name| (name.into(), sealed()));
+        let domain = picky(&[("*", "any"), ("a", "any"), ("q", "qwen")])
+            .with_credentials(credentials.into());
+        assert_eq!(domain.backends().collect::<Vec<_>>(), ["any", "default", "qwen"]);
+        assert_eq!(domain.credential_for("any"), Err(Unopened));
+        let opened = Credential::new(Scheme::Bearer, "sk").unwrap();
+        domain.open_credentials(|name, _| (name == "any").then(|| opened.clone()));
+        // Once and for all.
+        domain.open_credentials(|_, _| Some(opened.clone()));
+        assert_eq!(domain.credential_for("any"), Ok(Some(&opened)));
+        assert_eq!(domain.credential_for("qwen"), Err(Unopened));
+        assert_eq!(domain.credential_for("default"), Ok(None));
+        assert_eq!(domain.credential_for("unused"), Err(Unopened));
+        // What Redis is given holds none of it.
+        let stored = postcard::to_stdvec(&domain).unwrap();
+        let restored: Domain = postcard::from_bytes(&stored).unwrap();
+        assert_eq!(restored.credential_for("any"), Err(Unopened));
+    }
 }

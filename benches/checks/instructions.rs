@@ -19,8 +19,9 @@ type Counts = BTreeMap<String, f64>;
 const BASELINE: &str = "benches/instructions.json";
 /// More than the same binary differs from run to run, which is by one per cent on a busy machine.
 const TOLERANCE: f64 = 0.03;
-/// Of a stage of a thousand instructions, the length of a name is several per cent.
-const SLACK: f64 = 100.0;
+/// What the compiler inlines moves between stages by more than that, and with no change of theirs:
+/// cutting a file in two has made one of 4,000 longer by 230.
+const SLACK: f64 = 300.0;
 /// Only to compare with: when it changes, that is nobody's merit here.
 const ALLOW_ALL: &str = "instructions_per_check_allow_all";
 const FEW: usize = 1000;

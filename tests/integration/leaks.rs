@@ -2,7 +2,8 @@
 //!
 //! Searched are every log of every server and replica, a dump of all of Postgres with its
 //! statement log, and a dump of all of Redis. Of each secret the last 50 characters are looked for,
-//! which are a token's secret part; of a credential also in hexadecimal, as bytes are dumped.
+//! which are a token's secret part, as they are and within what is written in base64; of a
+//! credential also in hexadecimal, as bytes are dumped.
 
 use std::{
     collections::HashSet,
@@ -10,6 +11,8 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
 };
+
+use base64::{Engine, prelude::BASE64_STANDARD};
 
 use crate::{harness::Suite, stack::Server};
 
@@ -40,15 +43,27 @@ pub(crate) fn search(suite: Suite) -> Vec<String> {
         name == "a dump of Postgres" && content.windows(12).any(|w| w == b"patgate.pats")
     });
     assert!(digests, "the dump of Postgres holds no tokens' table");
-    let tail = |text: &String, len| text[text.len() - len..].to_owned();
-    let mut secrets: HashSet<String> =
-        minted.iter().chain(&credentials).map(|secret| tail(secret, TAIL)).collect();
-    let hex = |text: String| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
-    secrets.extend(credentials.iter().map(|credential| hex(tail(credential, TAIL / 2))));
+    let mut secrets = HashSet::new();
+    for tail in minted.iter().chain(&credentials).map(|text| &text[text.len() - TAIL..]) {
+        secrets.insert(tail.to_owned());
+        secrets.extend(in_base64(tail));
+    }
+    let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+    secrets.extend(credentials.iter().map(|text| hex(&text[text.len() - TAIL / 2..])));
     let found = places.into_iter().filter(|(_, content)| holds(content, &secrets));
     let found = found.map(|(name, _)| name).collect();
     suite.stack.shut_down();
     found
+}
+
+/// How a text's inner part is written wherever it begins among groups of three bytes. Letters and
+/// digits, which it is of, are always written as such.
+fn in_base64(tail: &str) -> [String; 3] {
+    const GROUPS: usize = TAIL.div_ceil(4);
+    [0, 1, 2].map(|from| {
+        let written = BASE64_STANDARD.encode(&tail[from..from + 3 * GROUPS]);
+        written[..TAIL].to_owned()
+    })
 }
 
 /// Whether one of the secrets stands in `content`. Every run of letters and digits is looked at

@@ -209,6 +209,7 @@ fn main() -> ExitCode {
         rate_limits::the_file_adds_nothing_else,
         rate_limits::each_token_user_domain_and_model_has_its_bucket,
         rate_limits::a_limit_is_told_in_the_words_of_the_api,
+        rate_limits::service::the_global_filter_tells_a_service_the_same_descriptors,
         failover::a_standby_that_lost_transactions_takes_over,
         failover::ids_given_out_twice_hide_no_change,
         promotion::a_statement_under_way_at_a_promotion_hides_no_change,

@@ -1,6 +1,8 @@
 //! Rate limits by what patgate says of each request: envoy/rate-limits.yaml, as shipped but for
 //! buckets that are not filled again while a test runs.
 
+pub(crate) mod service;
+
 use std::{fs, sync::Arc};
 
 use serde_json::{Value, json};

@@ -201,4 +201,27 @@ mod tests {
         assert!(!EntityType::Models.operations().contains(Operation::Read));
         assert_eq!(EntityType::Domains.operations().iter().count(), Operation::ALL.len());
     }
+    #[test]
+    fn the_document_lists_them() {
+        let document = include_str!("../docs/apis.md");
+        let section =
+            document.split("\n## ").find(|text| text.starts_with("Operations\n")).unwrap();
+        let words = |cell: &str| -> Vec<String> {
+            cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+        };
+        let rows: Vec<_> = section
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once(" | "))
+            .map(|(entities, operations)| (words(&format!("`{entities}")), words(operations)))
+            .collect();
+        let mut others: Vec<_> = rows.iter().flat_map(|(_, operations)| operations).collect();
+        others.sort();
+        others.dedup();
+        assert_eq!(others.len(), Operation::ALL.len());
+        for entity in EntityType::ALL.iter().filter(|entity| **entity != EntityType::Domains) {
+            let row = rows.iter().find(|(entities, _)| entities.contains(&entity.to_string()));
+            let listed = row.unwrap().1.iter().map(|word| word.parse().unwrap());
+            assert_eq!(listed.collect::<OperationSet>(), entity.operations(), "{entity}");
+        }
+    }
 }

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::{
     cli::Cli,
+    decision_log,
     fleet::{Fleet, HEALED, MODELS, PATIENT},
     harness::{Replica, Suite, Token, World, outcome},
     http, leaks,
@@ -101,6 +102,38 @@ pub(crate) async fn the_backend_sees_its_own_and_no_token(suite: Arc<Suite>) {
     assert!(ran.stdout.contains("upstream credential: set"), "{ran:#?}");
     let log = fs::read_to_string(&envoy.access_log).unwrap();
     assert!(log.contains("model-acme") && !leaks::mentions(&log, &[&of_acme, &of_beta]), "{log}");
+}
+
+/// But for that one header, of an allow.
+pub(crate) async fn nothing_else_in_an_answer_mentions_it(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let cli = Cli::of(&world);
+    let token = picky_reader(&world).await;
+    let of_acme = give(&cli, &suite, "model-acme");
+    let log = decision_log::file(&world, "credential");
+    let replica = decision_log::logging(&world, &log, &decision_log::ALL).await;
+    let mentions = |text: &str| leaks::mentions(text, &[&of_acme]);
+    let bearer = token.bearer();
+    let headers = [("authorization", bearer.as_str())];
+
+    let mut allow = replica.check("GET", MODELS, &headers).await;
+    assert!(mentions(&format!("{allow:?}")), "the header, or this search finds nothing");
+    assert!(allow.dynamic_metadata.is_some());
+    let Some(HttpResponse::OkResponse(ok)) = &mut allow.http_response else { panic!("{allow:?}") };
+    ok.headers.retain(|option| option.header.as_ref().unwrap().key != "authorization");
+    assert!(!mentions(&format!("{allow:?}")), "{allow:?}");
+    let denial = replica.check("GET", "/proxy/acme/v1/nothing", &headers).await;
+    assert_eq!(outcome(&denial).0, 403);
+    assert!(!mentions(&format!("{denial:?}")), "{denial:?}");
+
+    let envoy = replica.envoy(&suite);
+    let reply = http::send(envoy.port, "GET", MODELS, &headers, "").await;
+    assert_eq!((reply.status, reply.seen("authorization")), (200, vec![of_acme.clone()]));
+    assert!(!mentions(&format!("{:?}", reply.headers)), "{reply:?}");
+    let page = http::send(replica.http.port(), "GET", "/metrics", &[], "").await.body;
+    assert!(page.contains("patgate_decisions_total") && !mentions(&page), "{page}");
+    let logged = decision_log::decisions(&log, 3).await;
+    assert!(!mentions(&format!("{logged:?}")), "{logged:?}");
 }
 
 pub(crate) async fn a_change_is_obeyed_at_once_by_whatever_means(suite: Arc<Suite>) {

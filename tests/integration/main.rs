@@ -193,6 +193,7 @@ fn main() -> ExitCode {
         clients::openai_reads_models_and_chats,
         clients::openai_tells_refusals_apart,
         credentials::the_backend_sees_its_own_and_no_token,
+        credentials::nothing_else_in_an_answer_mentions_it,
         credentials::a_change_is_obeyed_at_once_by_whatever_means,
         credentials::who_takes_up_a_backend_amid_a_change_has_the_new_one,
         credentials::in_another_row_or_changed_it_opens_nothing,

@@ -72,8 +72,11 @@ impl Suite {
         let stack = Stack::launch();
         let logged = json!({ "log_statement": "all", "log_line_prefix": "%d|%p|" });
         let postgres = stack.start("postgres", json!({ "settings": logged }));
-        let databases = REDIS_DATABASES.to_string();
-        let valkey = stack.start("valkey", json!({ "args": ["--databases", databases] }));
+        // All that was ever written is kept in its file, for the search for leaks.
+        let kept = "--appendonly yes --appendfsync no --auto-aof-rewrite-percentage 0";
+        let arguments = format!("--databases {REDIS_DATABASES} {kept}");
+        let arguments: Vec<_> = arguments.split(' ').collect();
+        let valkey = stack.start("valkey", json!({ "args": arguments }));
         let backends = ["model-acme", "model-beta"]
             .map(|name| (name, stack.start("backend", json!({ "name": name }))));
         let suite = Self {

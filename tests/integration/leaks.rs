@@ -1,7 +1,7 @@
 //! After a run: no token and no backend's credential that a test made is written anywhere.
 //!
 //! Searched are every log of every server and replica, a dump of all of Postgres with its
-//! statement log, and a dump of all of Redis. Of each secret the last 50 characters are looked for,
+//! statement log, a dump of all of Redis, and the file with every command that changed it. Of each secret the last 50 characters are looked for,
 //! which are a token's secret part, as they are and within what is written in base64; of a
 //! credential also in hexadecimal, as bytes are dumped.
 
@@ -43,6 +43,8 @@ pub(crate) fn search(suite: Suite) -> Vec<String> {
         name == "a dump of Postgres" && content.windows(12).any(|w| w == b"patgate.pats")
     });
     assert!(digests, "the dump of Postgres holds no tokens' table");
+    let kept = places.iter().any(|(name, content)| name.ends_with(".aof") && !content.is_empty());
+    assert!(kept, "Redis has kept nothing of what was written to it");
     let mut secrets = HashSet::new();
     for tail in minted.iter().chain(&credentials).map(|text| &text[text.len() - TAIL..]) {
         secrets.insert(tail.to_owned());

@@ -14,8 +14,8 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// How often the files are read. They are few and small, and what they say is the one sign of a
-/// change that no file system gets wrong.
+/// How often the files are read. They are few and small, and comparing what they say works on every
+/// file system, as notifications and times of change do not.
 const EVERY: Duration = Duration::from_secs(1);
 
 type Read = Result<Vec<Source>, TableErrors>;

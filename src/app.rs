@@ -14,7 +14,7 @@ use crate::{
     canary::Canary,
     check::{Checker, GrpcEdge},
     clock::Clock,
-    config::{self, Config, KeyRingFileError, read_keyring},
+    config::{self, Config, KeyRingFileError},
     decision_log::{self, DecisionLog},
     feed::{self, Feed, Lease, Relay},
     last_use::{LastUses, Scribe},
@@ -52,9 +52,6 @@ pub enum Error {
     /// The key ring.
     #[error(transparent)]
     KeyRing(#[from] KeyRingFileError),
-    /// None was named.
-    #[error("keyring_file: expected the path of a key ring; `patgate keyring new` makes a key")]
-    NoKeyRing,
     /// Tables of APIs.
     #[error("apis: {0}")]
     Tables(#[from] TableErrors),
@@ -83,7 +80,7 @@ impl App {
     ///
     /// The first thing that keeps patgate from starting.
     pub async fn build(config: &Config) -> Result<Self, Error> {
-        let ring = read_keyring(config.keyring_file.as_deref().ok_or(Error::NoKeyRing)?)?;
+        let ring = config.key_ring()?;
         let mut registry = Registry::default();
         let metrics = Metrics::new(&mut registry);
         let reloader = ApiReloader::load(config.apis.clone(), metrics.clone())?;

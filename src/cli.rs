@@ -32,7 +32,7 @@ use crate::{
     app,
     config::{Config, KeyRingFileError, Mistakes, Purpose},
     domain::DomainRef,
-    schema,
+    schema::{self, SchemaError},
     store::{self, Actor},
 };
 
@@ -207,29 +207,30 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     const USAGE: u8 = 2;
     const NOT_FOUND: u8 = 3;
     const DENIED: u8 = 4;
-    let wrong_configuration = error.is::<Mistakes>()
+    let started = error.downcast_ref::<app::Error>();
+    let stored = error.downcast_ref::<store::Error>();
+    let schema = match started {
+        Some(app::Error::Schema(error)) => Some(error),
+        _ => error.downcast_ref(),
+    };
+    let code = if error.is::<Usage>()
+        || error.is::<Mistakes>()
         || error.is::<KeyRingFileError>()
         || error.is::<TableErrors>()
-        || matches!(error.downcast_ref(), Some(app::Error::KeyRing(_) | app::Error::Tables(_)));
-    let code = if wrong_configuration || error.is::<Usage>() {
+        || matches!(started, Some(app::Error::KeyRing(_) | app::Error::Tables(_)))
+    {
         USAGE
+    } else if let Some(check::Refused { known }) = error.downcast_ref() {
+        if *known { DENIED } else { NOT_FOUND }
+    } else if error.is::<why::NotLogged>() || matches!(stored, Some(store::Error::NotFound { .. }))
+    {
+        NOT_FOUND
+    } else if matches!(stored, Some(store::Error::Denied(_)))
+        || matches!(schema, Some(SchemaError::Denied(_) | SchemaError::MayNotMigrate(_)))
+    {
+        DENIED
     } else {
-        let schema = match error.downcast_ref() {
-            Some(app::Error::Schema(error)) => Some(error),
-            _ => error.downcast_ref(),
-        };
-        if let Some(check::Refused { known }) = error.downcast_ref() {
-            return ExitCode::from(if *known { DENIED } else { NOT_FOUND });
-        }
-        match (error.downcast_ref(), schema) {
-            (Some(store::Error::NotFound { .. }), _) => NOT_FOUND,
-            _ if error.is::<why::NotLogged>() => NOT_FOUND,
-            (Some(store::Error::Denied(_)), _) => DENIED,
-            (_, Some(schema::SchemaError::Denied(_) | schema::SchemaError::MayNotMigrate(_))) => {
-                DENIED
-            }
-            _ => FAILED,
-        }
+        FAILED
     };
     ExitCode::from(code)
 }

@@ -12,9 +12,9 @@ use crate::{
 pub enum Decision {
     /// Everything was checked.
     Allow(Permit),
-    /// Something was not, and nobody is to notice yet.
+    /// Something was refused, and that is not enforced yet.
     Pass(Softened),
-    /// Something was not.
+    /// Something was refused.
     Deny(Denial),
 }
 

@@ -15,14 +15,14 @@
 //!
 //! `S` was taken after the tick `as of`, and sees all that committed before it was taken; so `c`
 //! committed after `as of`. If (b) holds by `as of`, that is the claim. Otherwise (b) holds by the
-//! watermark. The snapshot `P` of the latest poll that is recorded sees all that committed before
-//! that tick: it is the tick at which that poll was sent or, when another replica made that poll,
-//! at which a statement of our own was sent whose snapshot `P` includes. Suppose `c` is among that. The record holds every change
-//! that `P` sees and the floor `F` does not: it began with all that the table retained, which is
-//! all that the horizon does not see, and each poll added what the previous one's snapshot did not
-//! see; where that would leave a gap, the record begins anew. By (a) `S` includes `F`, and `S` does
-//! not see `c`, so `F` does not see it either; hence `c` is recorded, and (a) refuses the entry.
-//! So `c` committed after the watermark, which again is the claim.
+//! watermark. Let `P` be the snapshot of the latest poll that is recorded. The watermark is the tick
+//! at which that poll was sent or, when another replica made it, at which a statement of our own was
+//! sent whose snapshot `P` includes; so `P` sees all that committed before it. Suppose `c` is among
+//! that. The record holds every change that `P` sees and the floor `F` does not: it began with all
+//! that the table retained, which is all that the horizon does not see, and each poll added what the
+//! previous one's snapshot did not see; where that would leave a gap, the record begins anew. By (a)
+//! `S` includes `F`, and `S` does not see `c`, so `F` does not see it either; hence `c` is recorded,
+//! and (a) refuses the entry. So `c` committed after the watermark, which again is the claim.
 //!
 //! Three things this leans on. Snapshots of one server, timeline and life are ordered, because what
 //! is visible only grows until a standby is promoted or a crash takes away what was not on disk; so

@@ -5,11 +5,7 @@
 //! is tried twice: a note that is lost is made good by the next use after a minute, and it is
 //! better to lose notes than to hold up anything, an administrator's transaction included.
 
-use std::{
-    fmt::Write as _,
-    sync::atomic::{AtomicI64, Ordering::Relaxed},
-    time::Duration,
-};
+use std::{fmt::Write as _, time::Duration};
 
 use sqlx::Row;
 use tokio::{sync::mpsc, time::timeout};
@@ -19,6 +15,7 @@ use crate::{
     clock::Tick,
     telemetry::Metrics,
     token::TokenId,
+    turnstile::Turnstile,
     writer::{WriteError, Writer},
 };
 
@@ -28,34 +25,24 @@ const MAX_QUEUE: usize = 8192;
 const MAX_BATCH: usize = 1000;
 /// How long the first of a batch waits for company.
 const GATHER: Duration = Duration::from_secs(2);
-/// How often one replica notes the use of one token. A row is written when it is a minute old: by
-/// the time that a note may have waited less often than that, so that each note finds it due.
+/// How often one replica notes the use of one token. Rows that were written within the last minute
+/// are passed over, and a note may wait for up to `GATHER` in the queue: a minute and that much
+/// between two notes, and neither comes too early.
 const NOTE_EVERY: Duration = Duration::from_secs(60).saturating_add(GATHER);
 
 /// When a use of an entry was last noted.
-#[derive(Debug)]
-pub(crate) struct Noted(AtomicI64);
-
-impl Default for Noted {
-    fn default() -> Self {
-        Self(AtomicI64::new(i64::MIN))
-    }
-}
+#[derive(Debug, Default)]
+pub(crate) struct Noted(Turnstile);
 
 impl Noted {
     /// Whether this use is to be noted; true for one use at a time.
     fn due(&self, now: Tick) -> bool {
-        let next = self.0.load(Relaxed);
-        now >= Tick::from_micros(next)
-            && self
-                .0
-                .compare_exchange(next, now.after(NOTE_EVERY).as_micros(), Relaxed, Relaxed)
-                .is_ok()
+        self.0.passes(now, NOTE_EVERY)
     }
 
     /// Takes over from the entry that this one replaces.
     pub(crate) fn succeed(&self, earlier: &Self) {
-        self.0.fetch_max(earlier.0.load(Relaxed), Relaxed);
+        self.0.succeed(&earlier.0);
     }
 }
 

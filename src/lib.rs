@@ -32,7 +32,7 @@
 //! backend), [`operation`], [`decision`], [`mode`] (whether a denial is carried out).
 //!
 //! How fresh it is: [`clock`], `feed` (the rule, and why it is enough), `snapshot`, `postgres`,
-//! `seal` (what passes through Redis).
+//! `seal` (what passes through Redis), `turnstile` (what happens once in a while).
 //!
 //! What is written behind the answers: `decision_log`, `last_use`, `canary`, `writer`.
 //!
@@ -77,4 +77,5 @@ mod snapshot;
 pub mod store;
 pub mod telemetry;
 pub mod token;
+mod turnstile;
 mod writer;

@@ -165,7 +165,7 @@ impl Mode {
     /// the request names, as far as it is known.
     pub fn rule(self, denial: Denial, domain: Option<&Domain>) -> Decision {
         let by = self.treatment(domain);
-        // Somebody closed it, and said nothing of trying that out.
+        // A domain is disabled on purpose; no mode opens it again.
         let closed = domain.is_some_and(|domain| !domain.enabled);
         let passes = match by {
             Treatment::Enforce => false,

@@ -200,10 +200,10 @@ pub(crate) struct Resolver {
 /// The three tiers for one kind.
 pub(crate) struct Tiers<K: Kind> {
     memory: Memory<K>,
-    /// Of what memory knows to be there.
+    /// Counts what memory finds to be there; nearly every check does.
     hits: Counter,
     flights: Flights<K::Key, Answered<K::Value>>,
-    /// Of the latest finding. While Postgres changes nothing, all have the same one.
+    /// That of the latest finding. While nothing commits in Postgres, all findings share it.
     stamp: Mutex<Option<Arc<Stamp>>>,
     postgres: Lookup<K>,
     shared: Shared,
@@ -277,7 +277,7 @@ impl<K: Kind> Tiers<K> {
         now.since(known) <= if found.value.is_some() { max_staleness } else { negative_ttl }
     }
 
-    /// The same tick, for a finding that is fresh enough to be used.
+    /// That tick, if the finding is fresh enough to be used.
     #[inline(never)] // A stage of which `make bench-check` counts the instructions.
     fn usable(&self, key: &K::Key, found: &Found<K::Value>, now: Tick) -> Option<Tick> {
         self.holds_as_of(key, found).filter(|known| self.within_bound(found, *known, now))

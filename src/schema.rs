@@ -41,8 +41,8 @@ pub enum SchemaError {
     )]
     Older(i32),
     #[error(
-        "the database has schema version {0}, this release knows {SCHEMA} and bears with the one \
-         after; upgrade patgate"
+        "the database has schema version {0}, this release knows {SCHEMA} and also runs on the \
+         next one; upgrade patgate"
     )]
     Newer(i32),
     #[error(

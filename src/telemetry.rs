@@ -32,10 +32,11 @@ use crate::{
 const PROPAGATION_BUCKETS: [f64; 15] =
     [1e-3, 2e-3, 5e-3, 10e-3, 20e-3, 50e-3, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
 
-/// Seconds; a poll every half of one is the rule, the second is the promise.
+/// Seconds. There is a poll every 0.4 s at least; what is promised is one second.
 const AGE_BUCKETS: [f64; 9] = [0.1, 0.25, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0];
 
-/// An outcome and its code, as in the dynamic metadata.
+/// What became of a check: its outcome, with a name of its own for a denial that was let pass, and
+/// its code.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct DecisionLabels {
     outcome: &'static str,
@@ -57,7 +58,7 @@ pub struct EntryLabels {
     holds: &'static str,
 }
 
-/// One thing that was counted.
+/// Where a round trip went.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct StoreLabels {
     store: &'static str,

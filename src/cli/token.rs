@@ -247,7 +247,8 @@ async fn wait_for_replicas(
         let replicas = admin.store.replicas(xid, waited).await?;
         let behind: Vec<_> = replicas.iter().filter(|replica| !replica.applied).collect();
         if behind.is_empty() {
-            complain(&format!("applied by {} replicas after {waited:.1?}", replicas.len()));
+            let (count, s) = (replicas.len(), if replicas.len() == 1 { "" } else { "s" });
+            complain(&format!("applied by {count} replica{s} after {waited:.1?}"));
             return Ok(());
         }
         // By now a replica that reads the feed would have.

@@ -45,8 +45,8 @@ pub(crate) struct Named {
 }
 
 impl Named {
-    /// Reads a request once more, which only who is logged pays for. Should the tables have been
-    /// replaced since it was decided, it is the new ones that tell.
+    /// Reads a request once more, so that only those that are logged pay for it. If the tables were
+    /// replaced since it was decided, the new ones are asked.
     pub(crate) fn by<'a, H>(parts: &Parts<'a, H>, apis: &Apis, decision: &Decision) -> Self
     where
         H: Fn(&str) -> Option<&'a str>,

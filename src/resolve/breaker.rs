@@ -1,11 +1,11 @@
 //! A circuit breaker: after some failures in a row, one attempt a while.
 
 use std::{
-    sync::atomic::{AtomicI64, AtomicU32, Ordering::Relaxed},
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
     time::Duration,
 };
 
-use crate::clock::Tick;
+use crate::{clock::Tick, turnstile::Turnstile};
 
 /// Failures in a row that open the circuit.
 const THRESHOLD: u32 = 5;
@@ -15,21 +15,13 @@ const PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     failures: AtomicU32,
-    next_attempt: AtomicI64,
+    probes: Turnstile,
 }
 
 impl Breaker {
     /// Whether an attempt may be made now. While open, one caller a pause is the probe.
     pub(super) fn admits(&self, now: Tick) -> bool {
-        if self.failures.load(Relaxed) < THRESHOLD {
-            return true;
-        }
-        let due = self.next_attempt.load(Relaxed);
-        now >= Tick::from_micros(due)
-            && self
-                .next_attempt
-                .compare_exchange(due, now.after(PAUSE).as_micros(), Relaxed, Relaxed)
-                .is_ok()
+        self.failures.load(Relaxed) < THRESHOLD || self.probes.passes(now, PAUSE)
     }
 
     pub(super) fn succeeded(&self) {
@@ -38,7 +30,7 @@ impl Breaker {
 
     pub(super) fn failed(&self, now: Tick) {
         if self.failures.fetch_add(1, Relaxed) + 1 == THRESHOLD {
-            self.next_attempt.store(now.after(PAUSE).as_micros(), Relaxed);
+            self.probes.close(now, PAUSE);
         }
     }
 }

@@ -98,7 +98,7 @@ impl Load {
     }
 }
 
-/// When the next batch may go is not known, or not to be waited for.
+/// The value of `due` while no batch waits for its slot.
 pub(super) const UNKNOWN: i64 = i64::MIN;
 
 /// A token bucket, kept as the time of its next slot. What was not used lately may be made up for

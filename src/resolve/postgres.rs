@@ -1,15 +1,6 @@
 //! The truth: one query for principals, one for domains, each for a batch of keys.
 
-use std::{
-    collections::HashMap,
-    fmt::Display,
-    future::Future,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{collections::HashMap, fmt::Display, future::Future, sync::Arc, time::Duration};
 
 use super::{
     Domains, Found, Kind, Load, Principals, Renewal, Unavailable,
@@ -26,6 +17,7 @@ use crate::{
     postgres::{AskError, Postgres, Reply, select},
     principal::{DomainGrants, Principal, UserId},
     token::{TokenDigest, TokenId},
+    turnstile::Turnstile,
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use sqlx::{
@@ -54,15 +46,13 @@ impl<K: Kind> Lookup<K> {
     where
         R: Future<Output = Result<Answers<K>, AskError>> + Send + 'static,
     {
-        let (postgres, quiet_until) = (postgres.clone(), Arc::new(AtomicI64::new(i64::MIN)));
+        let (postgres, complaints) = (postgres.clone(), Arc::new(Turnstile::default()));
         let run = move |keys| {
-            let (reading, quiet_until) = (read(postgres.clone(), keys), Arc::clone(&quiet_until));
+            let (reading, complaints) = (read(postgres.clone(), keys), Arc::clone(&complaints));
             async move {
                 reading.await.map_err(|error| {
                     // An outage fails as often as it is asked; it is told once a while.
-                    let now = Tick::now();
-                    if quiet_until.load(Relaxed) <= now.as_micros() {
-                        quiet_until.store(now.after(COMPLAIN_EVERY).as_micros(), Relaxed);
+                    if complaints.passes(Tick::now(), COMPLAIN_EVERY) {
                         tracing::warn!(kind = K::NAME, %error, "Postgres did not answer a look-up");
                     }
                     Unavailable

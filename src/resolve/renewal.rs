@@ -1,24 +1,15 @@
 //! When an entry in use is renewed behind the answer.
 
-use std::{
-    sync::atomic::{AtomicI64, Ordering::Relaxed},
-    time::Duration,
-};
+use std::time::Duration;
 
-use crate::clock::Tick;
+use crate::{clock::Tick, turnstile::Turnstile};
 
 /// How soon after an attempt to renew an entry the next one may follow.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The tick before which an entry is not renewed, whatever its age.
-#[derive(Debug)]
-pub(crate) struct Renewal(AtomicI64);
-
-impl Default for Renewal {
-    fn default() -> Self {
-        Self(AtomicI64::new(i64::MIN))
-    }
-}
+/// The attempts to renew an entry.
+#[derive(Debug, Default)]
+pub(crate) struct Renewal(Turnstile);
 
 impl Renewal {
     /// Whether this use should start one; true for one use at a time. The entry was filled as of
@@ -31,15 +22,10 @@ impl Renewal {
         max_staleness: Duration,
     ) -> bool {
         let age = now.since(known);
-        if age < max_staleness / 2 || age < patience(filled, max_staleness) {
-            return false;
-        }
-        let due = self.0.load(Relaxed);
-        now >= Tick::from_micros(due)
-            && self
-                .0
-                .compare_exchange(due, now.after(RETRY_AFTER).as_micros(), Relaxed, Relaxed)
-                .is_ok()
+        // The second is no more than the first, but dearer to know.
+        age >= max_staleness / 2
+            && age >= patience(filled, max_staleness)
+            && self.0.passes(now, RETRY_AFTER)
     }
 }
 

@@ -57,7 +57,7 @@ pub(crate) async fn names_a_replica_that_lags(suite: Arc<Suite>) {
     let output = revoke_and_wait(&world, &token).await;
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("waiting for ") && said.contains("expires at "), "{said}");
-    assert!(said.contains("applied by 1 replicas after "), "{said}");
+    assert!(said.contains("applied by 1 replica after "), "{said}");
     for replica in [&healthy, &lagging] {
         assert_eq!(status(replica, &token).await, 401);
     }

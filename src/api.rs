@@ -5,7 +5,6 @@
 //! them. What no rule names is denied. The cost of finding a rule does not grow with their number.
 
 mod compile;
-mod document;
 mod host;
 mod manner;
 pub mod schema;

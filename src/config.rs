@@ -1,7 +1,6 @@
 //! The configuration: a pure function of a YAML file, the environment and flags, which yields
 //! either a [`Config`] or every mistake at once, each under its key.
 
-mod document;
 mod keyring_file;
 mod keys;
 mod sources;

@@ -4,15 +4,13 @@ use std::str::FromStr;
 
 use super::{
     DomainSource, ErrorStyle, IdSource, Insufficient, Manner, Method, Methods, Rule, Scheme,
-    Schemes, TableError,
-    document::{self, Node, Placed, line},
-    host::HostPattern,
-    template::Template,
+    Schemes, TableError, host::HostPattern, template::Template,
 };
 use crate::{
     body::Form,
     domain::DomainRef,
     operation::{EntityType, Operation},
+    yaml::{self, Node, Placed, Problem, ProblemKind, line},
 };
 
 /// The parameter that names the domain, in a host or a mount.
@@ -49,9 +47,13 @@ pub(super) struct Row {
 pub(super) fn read(file: &str, text: &str, mistakes: &mut Vec<TableError>) -> Option<Table> {
     let before = mistakes.len();
     let mut reader = Reader { file, rule: None, mistakes };
-    let table = match document::read(text) {
+    let table = match yaml::read(text) {
         Ok(document) => reader.table(&document),
-        Err((line, problem)) => {
+        Err(Problem { line, kind, .. }) => {
+            let problem = match kind {
+                ProblemKind::KeyTwice => "a key stands here twice".to_owned(),
+                ProblemKind::Malformed(error) => format!("not well-formed YAML: {error}"),
+            };
             reader.mistake(line, problem);
             None
         }

@@ -6,11 +6,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde_saphyr::Spanned;
+
 use super::{
     Mistake,
-    document::{self, Node},
     keys::{self, KEYS, Key, PREFIX},
 };
+use crate::yaml::{self, Node, Placed, Problem, ProblemKind};
 
 /// Names the file, where no `--config` does.
 const FILE_VARIABLE: &str = "PATGATE_CONFIG";
@@ -104,11 +106,19 @@ impl Settings {
             }
         };
         let mut found = Vec::new();
-        match document::read(&text) {
-            Ok(Node::Scalar(text)) if text.is_empty() => {}
+        match yaml::read(&text).map(|document| document.value) {
+            Ok(Node::Text(text)) if text.is_empty() => {}
             Ok(Node::Map(entries)) => self.flatten("", entries, &source, &mut found),
             Ok(_) => self.mistake("--config", &source, "a map of keys"),
-            Err(expected) => self.mistake("--config", &source, expected),
+            // What the parser says may quote the file, which may hold a secret.
+            Err(Problem { line, column, kind }) => {
+                let expected = match kind {
+                    ProblemKind::KeyTwice => "each key once",
+                    ProblemKind::Malformed(_) => "well-formed YAML",
+                };
+                let expected = format!("{expected} (line {line}, column {column})");
+                self.mistake("--config", &source, expected);
+            }
         }
         for (index, (key, text)) in found.iter().enumerate() {
             // `a.b: 1` beside `a: {b: 2}` repeats a key in a way that YAML does not see.
@@ -122,23 +132,28 @@ impl Settings {
     fn flatten(
         &mut self,
         group: &str,
-        entries: Vec<(String, Node)>,
+        entries: Vec<(Spanned<String>, Placed)>,
         source: &str,
         found: &mut Vec<(&'static Key, String)>,
     ) {
-        for (name, node) in entries {
+        for (name, placed) in entries {
+            let name = name.value;
             let name = if group.is_empty() { name } else { format!("{group}.{name}") };
-            match (keys::find(&name), node) {
-                (Some(key), Node::Scalar(text)) => found.push((key, text)),
+            match (keys::find(&name), placed.value) {
+                (Some(key), Node::Text(text)) => found.push((key, text)),
                 (Some(key), Node::List(items)) if keys::LISTS.contains(&key.name) => {
-                    found.push((key, items.join(",")));
+                    let items = items.into_iter().map(|item| item.value.into_text());
+                    match items.collect::<Option<Vec<_>>>() {
+                        Some(items) => found.push((key, items.join(","))),
+                        None => self.mistake(&name, source, "a list of values"),
+                    }
                 }
                 (Some(_), _) => self.mistake(&name, source, "a single value"),
                 (None, Node::Map(entries)) if keys::is_group(&name) => {
                     self.flatten(&name, entries, source, found);
                 }
                 // A group with nothing in it.
-                (None, Node::Scalar(text)) if keys::is_group(&name) && text.is_empty() => {}
+                (None, Node::Text(text)) if keys::is_group(&name) && text.is_empty() => {}
                 (None, _) if keys::is_group(&name) => {
                     self.mistake(&name, source, "a map of keys");
                 }

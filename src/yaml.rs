@@ -1,5 +1,5 @@
-//! A YAML document as text and structure, each with its line, so that all of a table's mistakes can
-//! be told at once and where they are.
+//! A YAML document as text and structure, each with its line: what a value means is for whoever reads
+//! it to say, and so all mistakes can be told at once, and where they are.
 
 use std::fmt;
 
@@ -7,34 +7,62 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
 /// A value and the line that it stands on.
-pub(super) type Placed = Spanned<Node>;
+pub(crate) type Placed = Spanned<Node>;
 
-pub(super) enum Node {
+/// Scalars are text. No `Debug`: it may hold a secret.
+pub(crate) enum Node {
     Text(String),
     List(Vec<Placed>),
     Map(Vec<(Spanned<String>, Placed)>),
 }
 
-/// Reads one document, or says on which line it stops being one.
-pub(super) fn read(text: &str) -> Result<Placed, (u64, String)> {
-    let options = serde_saphyr::options! { with_snippet: false };
+/// Where a text stops being a document, and why.
+pub(crate) struct Problem {
+    pub(crate) line: u64,
+    pub(crate) column: u64,
+    pub(crate) kind: ProblemKind,
+}
+
+pub(crate) enum ProblemKind {
+    KeyTwice,
+    /// In the parser's words, which may quote the document.
+    Malformed(String),
+}
+
+/// Reads one document.
+pub(crate) fn read(text: &str) -> Result<Placed, Problem> {
+    // A number keeps the spelling that it was given as far as there is more than one.
+    let options = serde_saphyr::options! {
+        with_snippet: false,
+        strict_booleans: true,
+        leading_zero_numbers_as_strings: true,
+        underscored_numbers_as_strings: true,
+    };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let line = error.location().map_or(1, |place| place.line());
-        let problem = match error {
-            serde_saphyr::Error::DuplicateMappingKey { .. } => "a key stands here twice".to_owned(),
-            _ => format!("not well-formed YAML: {error}"),
+        let place = error.location();
+        let (line, column) = place.map_or((1, 1), |place| (place.line(), place.column()));
+        let kind = match error {
+            serde_saphyr::Error::DuplicateMappingKey { .. } => ProblemKind::KeyTwice,
+            _ => ProblemKind::Malformed(error.to_string()),
         };
-        (line, problem)
+        Problem { line, column, kind }
     })
 }
 
-pub(super) fn line<T>(placed: &Spanned<T>) -> u64 {
+pub(crate) fn line<T>(placed: &Spanned<T>) -> u64 {
     placed.referenced.line()
 }
 
 impl Node {
+    pub(crate) fn into_text(self) -> Option<String> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::List(_) | Self::Map(_) => None,
+        }
+    }
+
     /// What it is, for people.
-    pub(super) fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Text(_) => "a value",
             Self::List(_) => "a list",

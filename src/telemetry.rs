@@ -16,7 +16,7 @@ use prometheus_client::{
         gauge::{ConstGauge, Gauge},
         histogram::Histogram,
     },
-    registry::{Registry, Unit},
+    registry::{Metric, Registry, Unit},
 };
 use tracing_subscriber::EnvFilter;
 
@@ -104,121 +104,93 @@ pub struct Metrics {
     mode: Family<ModeLabels, Gauge>,
 }
 
+/// Makes metrics, each under its name.
+struct Registrar<'r>(&'r mut Registry);
+
+impl Registrar<'_> {
+    /// Of things, or of what there is of them now.
+    fn count<M: Metric + Clone + Default>(&mut self, name: &str, help: &str) -> M {
+        let metric = M::default();
+        self.0.register(name, help, metric.clone());
+        metric
+    }
+
+    fn seconds<M: Metric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M {
+        self.0.register_with_unit(name, help, Unit::Seconds, metric.clone());
+        metric
+    }
+}
+
 impl Metrics {
     /// Makes the metrics and registers them under `patgate_`.
     pub fn new(registry: &mut Registry) -> Self {
-        let mut metrics = Self {
-            decisions: Family::default(),
-            allowed: Counter::default(),
-            check_duration: Durations::default(),
-            panics: Counter::default(),
-            lookups: Family::default(),
-            entries: Family::default(),
-            commands: Family::default(),
-            failures: Family::default(),
-            dropped_writes: Counter::default(),
-            unopened_credentials: Counter::default(),
-            polls: Family::default(),
-            changes: Counter::default(),
-            restarts: Counter::default(),
-            frames: Family::default(),
-            leads: Gauge::default(),
-            last_uses: Family::default(),
-            canary_rounds: Family::default(),
-            propagation: Histogram::new(PROPAGATION_BUCKETS),
-            renewed_at_age: Histogram::new(AGE_BUCKETS),
-            api_reloads: Family::default(),
-            logged: Family::default(),
-            mode: Family::default(),
-        };
-        let allowed = DecisionLabels { outcome: "allow", code: "ok" };
-        metrics.allowed = metrics.decisions.get_or_create(&allowed).clone();
         let registry = registry.sub_registry_with_prefix("patgate");
-        registry.register("decisions", "Checks by outcome and code", metrics.decisions.clone());
-        registry.register_with_unit(
-            "check_duration",
-            "From the decoded request to the answer",
-            Unit::Seconds,
-            metrics.check_duration.clone(),
-        );
-        registry.register("panics", "Checks that panicked and were denied", metrics.panics.clone());
-        registry.register("lookups", "Look-ups by kind, tier and result", metrics.lookups.clone());
-        registry.register(
-            "memory_entries",
-            "Entries in memory after the latest look-up that brought one",
-            metrics.entries.clone(),
-        );
-        registry.register(
-            "store_commands",
-            "Round trips to a store: each a Redis command or a Postgres query",
-            metrics.commands.clone(),
-        );
-        registry.register(
-            "store_failures",
-            "Round trips to a store that failed or timed out",
-            metrics.failures.clone(),
-        );
-        registry.register(
-            "redis_dropped_writes",
-            "Entries not written to Redis because the queue was full or Redis failed",
-            metrics.dropped_writes.clone(),
-        );
-        registry.register(
-            "unopened_credentials",
-            "Credentials of backends that could not be opened when their domain was read",
-            metrics.unopened_credentials.clone(),
-        );
-        registry.register("feed_polls", "Polls of the change feed", metrics.polls.clone());
-        registry.register("feed_changes", "Changes read from the feed", metrics.changes.clone());
-        registry.register(
-            "feed_restarts",
-            "Times that the record of changes began anew: at start, after a gap, on a new server",
-            metrics.restarts.clone(),
-        );
-        registry.register("relay_frames", "Relayed polls by result", metrics.frames.clone());
-        registry.register(
-            "relay_leader",
-            "1 while this replica relays the feed to the others",
-            metrics.leads.clone(),
-        );
-        registry.register_with_unit(
-            "feed_renewed_at_age",
-            "How old the knowledge of changes had become each time that it was renewed",
-            Unit::Seconds,
-            metrics.renewed_at_age.clone(),
-        );
-        registry.register(
-            "last_used_writes",
-            "Noted uses of tokens, by what became of them",
-            metrics.last_uses.clone(),
-        );
-        registry.register(
-            "revocation_canary_rounds",
-            "Changes of the canary, by whether they were made and seen",
-            metrics.canary_rounds.clone(),
-        );
-        registry.register_with_unit(
-            "revocation_propagation",
-            "From before a change of the canary was sent until it was obeyed",
-            Unit::Seconds,
-            metrics.propagation.clone(),
-        );
-        registry.register(
-            "api_reloads",
-            "Changed tables of APIs, by whether they were taken up",
-            metrics.api_reloads.clone(),
-        );
-        registry.register(
-            "decision_log_records",
-            "Records for the decision log, by what became of them",
-            metrics.logged.clone(),
-        );
-        registry.register(
-            "mode",
-            "1 for the mode that this replica is in: whether denials are carried out",
-            metrics.mode.clone(),
-        );
-        metrics
+        let mut to = Registrar(registry);
+        let decisions: Family<DecisionLabels, Counter> =
+            to.count("decisions", "Checks by outcome and code");
+        let allowed = DecisionLabels { outcome: "allow", code: "ok" };
+        let allowed = decisions.get_or_create(&allowed).clone();
+        Self {
+            allowed,
+            decisions,
+            check_duration: to.seconds(
+                "check_duration",
+                "From the decoded request to the answer",
+                Durations::default(),
+            ),
+            panics: to.count("panics", "Checks that panicked and were denied"),
+            lookups: to.count("lookups", "Look-ups by kind, tier and result"),
+            entries: to.count(
+                "memory_entries",
+                "Entries in memory after the latest look-up that brought one",
+            ),
+            commands: to.count(
+                "store_commands",
+                "Round trips to a store: each a Redis command or a Postgres query",
+            ),
+            failures: to.count("store_failures", "Round trips to a store that failed or timed out"),
+            dropped_writes: to.count(
+                "redis_dropped_writes",
+                "Entries not written to Redis because the queue was full or Redis failed",
+            ),
+            unopened_credentials: to.count(
+                "unopened_credentials",
+                "Credentials of backends that could not be opened when their domain was read",
+            ),
+            polls: to.count("feed_polls", "Polls of the change feed"),
+            changes: to.count("feed_changes", "Changes read from the feed"),
+            restarts: to.count(
+                "feed_restarts",
+                "Times that the record of changes began: at start, after a gap, on a new server",
+            ),
+            frames: to.count("relay_frames", "Relayed polls by result"),
+            leads: to.count("relay_leader", "1 while this replica relays the feed to the others"),
+            renewed_at_age: to.seconds(
+                "feed_renewed_at_age",
+                "How old the knowledge of changes had become each time that it was renewed",
+                Histogram::new(AGE_BUCKETS),
+            ),
+            last_uses: to.count("last_used_writes", "Noted uses of tokens, by what became of them"),
+            canary_rounds: to.count(
+                "revocation_canary_rounds",
+                "Changes of the canary, by whether they were made and seen",
+            ),
+            propagation: to.seconds(
+                "revocation_propagation",
+                "From before a change of the canary was sent until it was obeyed",
+                Histogram::new(PROPAGATION_BUCKETS),
+            ),
+            api_reloads: to
+                .count("api_reloads", "Changed tables of APIs, by whether they were taken up"),
+            logged: to.count(
+                "decision_log_records",
+                "Records for the decision log, by what became of them",
+            ),
+            mode: to.count(
+                "mode",
+                "1 for the mode that this replica is in: whether denials are carried out",
+            ),
+        }
     }
 
     /// Shows the mode.

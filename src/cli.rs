@@ -8,6 +8,7 @@ mod audit;
 mod backend;
 mod check;
 mod domain;
+mod forget;
 mod keyring;
 mod output;
 mod role;

@@ -7,6 +7,7 @@ use sqlx::PgPool;
 
 use super::{
     Global,
+    forget::forget,
     output::{Output, complain},
 };
 use crate::{
@@ -14,7 +15,7 @@ use crate::{
     config::{Config, Mistakes, Purpose, Sources},
     feed::Feed,
     postgres::Postgres,
-    resolve, schema,
+    schema,
     store::{Actor, Changed, Store},
     telemetry::Metrics,
     token::Tokens,
@@ -82,7 +83,7 @@ impl Admin {
     /// `max_staleness` at most, with or without this.
     pub(super) async fn settle<T>(&self, changed: Changed<T>) -> T {
         if let Some(redis) = &self.config.redis
-            && let Err(error) = resolve::redis::forget(redis, &changed.touched).await
+            && let Err(error) = forget(redis, &changed.touched).await
         {
             complain(&format!(
                 "warning: {error}; the change is committed, but cached copies may be used \

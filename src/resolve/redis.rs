@@ -5,7 +5,7 @@
 //! timed out is closed and never used again, so a late reply has nobody to reach. Entries are
 //! sealed (`seal.rs`) and live for a time that counts from their writing.
 
-use std::{fmt::Display, future::Future, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use deadpool::managed::{self, Object, Pool};
 use redis::{
@@ -23,7 +23,6 @@ use crate::{
     feed::Stamp,
     keyring::KeyRing,
     seal::{self, Purpose},
-    store::Touched,
     telemetry::Metrics,
 };
 
@@ -32,8 +31,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Entries that may wait to be written; further ones are dropped and counted.
 const MAX_WRITES: usize = 4096;
 const MAX_WRITE_BATCH: usize = 256;
-/// For an administrator's command, who would rather wait than leave a stale entry behind.
-const FORGET_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A finding as Redis holds it. `None` is "there is no such thing".
 #[derive(Debug, Serialize, Deserialize)]
@@ -110,12 +107,9 @@ impl Redis {
     }
 }
 
-fn redis_key<K: Kind>(key: &K::Key) -> String {
-    key_named(K::NAME, key)
-}
-
-fn key_named(kind: &str, key: &impl Display) -> String {
-    format!("patgate:{}:{kind}:{key}", seal::VERSION)
+/// Under which Redis holds what `key` stands for.
+pub(crate) fn redis_key<K: Kind>(key: &K::Key) -> String {
+    format!("patgate:{}:{}:{key}", seal::VERSION, K::NAME)
 }
 
 async fn write_behind(link: Arc<Link>, mut waiting: mpsc::Receiver<Write>) {
@@ -223,43 +217,4 @@ impl managed::Manager for Connector {
     ) -> managed::RecycleResult<RedisError> {
         Ok(())
     }
-}
-
-/// Why entries may still be there.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ForgetError {
-    /// Redis said no, or could not be reached.
-    #[error("Redis: {0}")]
-    Redis(#[from] RedisError),
-    /// Redis did not answer.
-    #[error("Redis did not answer within {FORGET_TIMEOUT:?}")]
-    Timeout,
-}
-
-/// Deletes the entries that a change has outdated; returns how many there were.
-///
-/// # Errors
-///
-/// When Redis cannot be reached: entries may then be used until they are too old.
-pub(crate) async fn forget(
-    config: &config::Redis,
-    touched: &Touched,
-) -> Result<usize, ForgetError> {
-    let keys = touched.tokens.iter().map(|token| key_named("principal", token));
-    let keys = keys.chain(touched.domains.iter().map(|domain| key_named("domain", domain)));
-    let keys: Vec<String> = keys.collect();
-    let forget = async {
-        let client = Client::open(config.url.expose_secret())?;
-        let mut connection = client.get_multiplexed_async_connection().await?;
-        let mut forgotten = 0;
-        for keys in keys.chunks(1000) {
-            let deleted: usize = redis::cmd("DEL").arg(keys).query_async(&mut connection).await?;
-            forgotten += deleted;
-        }
-        Ok(forgotten)
-    };
-    if keys.is_empty() {
-        return Ok(0);
-    }
-    timeout(FORGET_TIMEOUT, forget).await.unwrap_or(Err(ForgetError::Timeout))
 }

@@ -1,0 +1,50 @@
+//! Takes out of Redis what a change has outdated, so that replicas which cannot read the feed do not
+//! go by it.
+
+use std::time::Duration;
+
+use redis::{Client, RedisError};
+use secrecy::ExposeSecret;
+use tokio::time::timeout;
+
+use crate::{
+    config,
+    resolve::{Domains, Principals, redis::redis_key},
+    store::Touched,
+};
+
+/// A person would rather wait than leave an outdated entry behind.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Why entries may still be there.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ForgetError {
+    /// Redis said no, or could not be reached.
+    #[error("Redis: {0}")]
+    Redis(#[from] RedisError),
+    /// Redis did not answer.
+    #[error("Redis did not answer within {PATIENCE:?}")]
+    Timeout,
+}
+
+/// Deletes the entries that a change has outdated.
+///
+/// # Errors
+///
+/// When Redis cannot be reached: entries may then be used until they are too old.
+pub(super) async fn forget(config: &config::Redis, touched: &Touched) -> Result<(), ForgetError> {
+    let tokens = touched.tokens.iter().map(redis_key::<Principals>);
+    let keys: Vec<_> = tokens.chain(touched.domains.iter().map(redis_key::<Domains>)).collect();
+    let forget = async {
+        let client = Client::open(config.url.expose_secret())?;
+        let mut connection = client.get_multiplexed_async_connection().await?;
+        for keys in keys.chunks(1000) {
+            redis::cmd("DEL").arg(keys).exec_async(&mut connection).await?;
+        }
+        Ok(())
+    };
+    if keys.is_empty() {
+        return Ok(());
+    }
+    timeout(PATIENCE, forget).await.unwrap_or(Err(ForgetError::Timeout))
+}

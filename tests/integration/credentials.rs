@@ -4,6 +4,7 @@ use std::{fs, sync::Arc, time::Instant};
 
 use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
 use serde_json::json;
+use tokio::time::sleep;
 
 use crate::{
     cli::Cli,
@@ -11,7 +12,7 @@ use crate::{
     fleet::{Fleet, HEALED, MODELS, PATIENT},
     harness::{Replica, Suite, Token, World, outcome},
     http, leaks,
-    tiers::{entries_written, reader},
+    tiers::{PAUSE, entries_written, reader},
 };
 
 const LISTED: &str = "/proxy/picky/v1/models/org/listed";
@@ -49,6 +50,7 @@ async fn turns(fleet: &Fleet, token: &Token, path: &str, expected: Result<Option
     for replica in &fleet.0 {
         while authorization(replica, token, path).await != expected {
             assert!(began.elapsed() < HEALED, "not {expected:?}");
+            sleep(PAUSE).await;
         }
     }
     for replica in &fleet.0 {
@@ -85,6 +87,7 @@ pub(crate) async fn the_backend_sees_its_own_and_no_token(suite: Arc<Suite>) {
     let began = Instant::now();
     while seen(LISTED, "model-beta").await != [of_beta.as_str()] {
         assert!(began.elapsed() < HEALED);
+        sleep(PAUSE).await;
     }
     assert_eq!(seen(OTHER, "model-acme").await, [of_acme.as_str()]);
     // Who is refused is refused before any of it.

@@ -321,8 +321,7 @@ pub(crate) async fn goes_to_standard_output_and_is_finished_at_the_end(suite: Ar
     let asked: Vec<String> = (0..300).map(|number| format!("last-{number}")).collect();
     join_all(asked.iter().map(|id| ask(&process.replica, MODELS, id, Some(&bearer)))).await;
     suite.stack.signal(&process.server, "TERM");
-    let wait = json!({ "do": "wait", "id": process.server.id, "timeout": 20 });
-    assert_eq!(suite.stack.ask(wait).unwrap()["exit"], 0);
+    assert_eq!(suite.stack.exit_code(&process.server).await, 0);
     let logged: HashSet<String> = lines(Path::new(&process.server.log))
         .iter()
         .filter_map(|line| line["request_id"].as_str().map(str::to_owned))

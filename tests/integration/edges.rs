@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     access_log,
-    harness::{Replica, Suite, Token, World},
+    harness::{Replica, Suite, Token, World, envoy_patch, patient},
     http,
     stack::{Server, project},
 };
@@ -40,7 +40,8 @@ pub(crate) async fn a_unix_socket_serves_and_has_the_mode_that_was_set(suite: Ar
         let replica = world.serve(&[&path, &format!("listen.uds_mode={mode:04o}")]).await;
         assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o7777, mode);
 
-        let envoy = suite.stack.envoy(patch(&suite, &format!("unix:{}", socket.display())));
+        let authz = format!("unix:{}", socket.display());
+        let envoy = suite.stack.envoy(envoy_patch(&suite, &[authz], patient("10s", "10s")));
         let headers = [("authorization", bearer.as_str())];
         let reply = http::send(envoy.port, "GET", MODELS, &headers, "").await;
         assert_eq!((reply.status, reply.header("x-backend")), (200, Some("model-acme")));
@@ -51,13 +52,6 @@ pub(crate) async fn a_unix_socket_serves_and_has_the_mode_that_was_set(suite: Ar
     }
 }
 
-/// What makes of a shipped configuration one that works here.
-fn patch(suite: &Suite, authz: &str) -> Value {
-    let backend = |name| format!("127.0.0.1:{}", suite.backends[name].port);
-    let clusters = ["model-acme", "model-beta"].map(|name| (name.to_owned(), backend(name).into()));
-    json!({ "authz": authz, "clusters": serde_json::Map::from_iter(clusters) })
-}
-
 /// Envoy as shipped, and one that forgets to remove the client's copies of our headers, so that
 /// it is on patgate alone that none survives.
 fn strict_and_forgetful(suite: &Suite, replica: &Replica) -> [Server; 2] {
@@ -65,7 +59,7 @@ fn strict_and_forgetful(suite: &Suite, replica: &Replica) -> [Server; 2] {
     let forgetful = text.replace("- remove: x-", "- remove: another-");
     assert_ne!(forgetful, text);
     [text, forgetful].map(|text| {
-        let patch = patch(suite, &replica.grpc.to_string());
+        let patch = envoy_patch(suite, &[replica.grpc], patient("10s", "10s"));
         suite.stack.start("envoy", json!({ "config_yaml": text, "patch": patch }))
     })
 }

@@ -6,10 +6,11 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use tokio::time::sleep;
 
 use crate::{
     harness::{Replica, Token, World, outcome},
-    tiers::eventually,
+    tiers::{PAUSE, eventually},
 };
 
 pub(crate) const MODELS: &str = "/proxy/acme/v1/models";
@@ -22,9 +23,6 @@ pub(crate) struct Fleet(pub(crate) Vec<Arc<Replica>>);
 
 impl Fleet {
     pub(crate) async fn of(world: &World<'_>, size: usize, settings: &[&str]) -> Self {
-        // A loaded machine is no reason to pass Redis by.
-        let settings = [&["redis.timeout=1s"], settings].concat();
-        let settings = &settings;
         Self(join_all((0..size).map(async |_| Arc::new(world.serve(settings).await))).await)
     }
 
@@ -45,7 +43,7 @@ impl Fleet {
     }
 
     /// Waits until every replica answers `after`. On the way there is no answer but `before`,
-    /// and nobody goes back. Returns how long each took.
+    /// and nobody goes back. Returns how long each took, to within the pause between two questions.
     pub(crate) async fn turn(
         &self,
         what: &str,
@@ -62,6 +60,7 @@ impl Fleet {
                 }
                 assert_eq!(answer, before, "{what}");
                 assert!(began.elapsed() < HEALED, "{what}: still {before}");
+                sleep(PAUSE).await;
             }
         }))
         .await;

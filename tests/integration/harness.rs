@@ -26,6 +26,7 @@ use patgate::{
     schema,
     token::{Prefixes, TokenId, Tokens},
 };
+use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions};
 use tempfile::TempDir;
@@ -323,29 +324,33 @@ impl World<'_> {
         self.token_for("ann", "1 hour", scopes).await
     }
 
-    /// A configuration for this world; `settings` are `key=value`, later ones win.
-    pub(crate) fn config(&self, settings: &[&str]) -> Config {
+    /// The environment of a replica of this world; `settings` are `key=value`, later ones win.
+    pub(crate) fn environment(&self, settings: &[&str]) -> BTreeMap<String, String> {
         let defaults = [
             &format!("postgres.url={}", self.url("server", self.port)),
             &format!("redis.url={}", self.redis_url),
             &format!("keyring_file={}", self.keyring_file.display()),
             "listen.grpc=127.0.0.1:0",
             "listen.http=127.0.0.1:0",
-            "drain.delay=0s",
             // A loaded test machine is no reason for a 503.
             "deadline=2s",
             "redis.timeout=1s",
-            // Tests of it name a file.
-            "decision_log.to=none",
         ];
         let variable = |setting: &str| {
             let (key, value) = setting.split_once('=').unwrap();
             let name = format!("PATGATE_{}", key.replace('.', "_").to_uppercase());
             (name, value.to_owned())
         };
+        defaults.into_iter().chain(settings.iter().copied()).map(variable).collect()
+    }
+
+    /// A configuration for a replica in this process.
+    pub(crate) fn config(&self, settings: &[&str]) -> Config {
+        // Tests of the decision log name a file.
+        let settings = [&["drain.delay=0s", "decision_log.to=none"], settings].concat();
         let sources = Sources {
             file: None,
-            env: defaults.into_iter().chain(settings.iter().copied()).map(variable).collect(),
+            env: self.environment(&settings).into_iter().collect(),
             flags: Vec::new(),
             read: |path: &Path| fs::read_to_string(path),
         };
@@ -485,14 +490,14 @@ pub(crate) fn envoy(suite: &Suite, replicas: &[SocketAddr], ext_authz: Value) ->
     suite.stack.envoy(envoy_patch(suite, replicas, ext_authz))
 }
 
-/// What makes of a shipped configuration one that works here.
-pub(crate) fn envoy_patch(suite: &Suite, replicas: &[SocketAddr], ext_authz: Value) -> Value {
+/// What makes of a shipped configuration one that works here, with patgate at these addresses.
+pub(crate) fn envoy_patch(suite: &Suite, authz: &[impl Serialize], ext_authz: Value) -> Value {
     let clusters: BTreeMap<_, _> = suite
         .backends
         .iter()
         .map(|(name, backend)| (*name, format!("127.0.0.1:{}", backend.port)))
         .collect();
-    json!({ "authz": replicas, "clusters": clusters, "ext_authz": ext_authz })
+    json!({ "authz": authz, "clusters": clusters, "ext_authz": ext_authz })
 }
 
 /// The HTTP status and code that an answer stands for: `(200, "ok")` for an allow.

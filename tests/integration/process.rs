@@ -2,7 +2,7 @@
 
 use std::{fs, net::SocketAddr, sync::Arc};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::{
     harness::{Replica, World},
@@ -16,21 +16,9 @@ pub(crate) struct Process {
     pub(crate) server: Server,
 }
 
-/// Ready to serve, with the defaults but for what has to be said, and for `settings`.
+/// Ready to serve, with the defaults but for what every replica here is told, and for `settings`.
 pub(crate) async fn serve(world: &World<'_>, settings: &[&str]) -> Process {
-    let url = world.suite.postgres_url("server", &world.database);
-    let needed = [
-        &format!("postgres.url={url}"),
-        &format!("redis.url={}", world.redis_url),
-        &format!("keyring_file={}", world.keyring_file.display()),
-        "listen.grpc=127.0.0.1:0",
-        "listen.http=127.0.0.1:0",
-    ];
-    let variable = |setting: &str| {
-        let (key, value) = setting.split_once('=').unwrap();
-        (format!("PATGATE_{}", key.replace('.', "_").to_uppercase()), Value::from(value))
-    };
-    let env: Map<_, _> = needed.into_iter().chain(settings.iter().copied()).map(variable).collect();
+    let env = world.environment(settings);
     let arguments =
         json!({ "argv": [program(), "serve".to_owned()], "name": "patgate", "env": env });
     let server = world.suite.stack.start("process", arguments);

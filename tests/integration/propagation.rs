@@ -1,7 +1,9 @@
 //! How soon a change that takes something away is obeyed, and how it shows when it is not.
 
 use std::{
-    sync::Arc,
+    ops::Range,
+    sync::{Arc, Mutex},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -18,6 +20,39 @@ use crate::{
 pub(crate) const PROMISED: Duration = Duration::from_secs(1);
 /// Between two questions about one change: what is noticed by polling takes its time.
 const PAUSES: [u64; 6] = [0, 5, 10, 20, 40, 80];
+
+/// Tells when this machine stood still: a thread that sleeps briefly, again and again, has then slept
+/// long. Not a task, so that what holds up the replicas in this process is no excuse for them.
+struct Pulse(Arc<Mutex<Vec<Range<Instant>>>>);
+
+impl Pulse {
+    const BEAT: Duration = Duration::from_millis(10);
+    /// As long as this it may sleep without anybody's notice.
+    const LONG: Duration = Duration::from_millis(200);
+
+    /// Beats until it is dropped.
+    fn start() -> Self {
+        let missed: Arc<Mutex<Vec<_>>> = Arc::default();
+        let noted = Arc::downgrade(&missed);
+        thread::spawn(move || {
+            let mut before = Instant::now();
+            while let Some(missed) = noted.upgrade() {
+                thread::sleep(Self::BEAT);
+                let now = Instant::now();
+                if now - before > Self::LONG {
+                    missed.lock().unwrap().push(before..now);
+                }
+                before = now;
+            }
+        });
+        Self(missed)
+    }
+
+    fn stopped_in(&self, time: &Range<Instant>) -> bool {
+        let missed = self.0.lock().unwrap();
+        missed.iter().any(|missed| missed.start < time.end && time.start < missed.end)
+    }
+}
 
 /// A token, and a user, a role and a domain of its own that all have the same id.
 pub(crate) struct Subject {
@@ -174,6 +209,7 @@ pub(crate) async fn whatever_is_taken_away_is_refused_within_a_second(suite: Arc
         }
     }
     keep(&world).await;
+    let pulse = Pulse::start();
     let lanes = subjects.iter().map(async |((what, refused, statements), subject)| {
         let [take, give] = statements(subject);
         let about = (*what, &subject.token, subject.path.as_str());
@@ -181,8 +217,9 @@ pub(crate) async fn whatever_is_taken_away_is_refused_within_a_second(suite: Arc
         let mut took = Vec::new();
         for _ in 0..ROUNDS {
             world.sql(&take).await;
+            let committed = Instant::now();
             let by = fleet.0.iter().map(|replica| obeyed(replica, about, (200, *refused)));
-            took.push(join_all(by).await);
+            took.push((committed, join_all(by).await));
             let again = fleet.answers(&subject.token, &subject.path).await;
             assert_eq!(again, [*refused; 3], "{what}: and back");
             world.sql(&give).await;
@@ -196,13 +233,21 @@ pub(crate) async fn whatever_is_taken_away_is_refused_within_a_second(suite: Arc
     println!("{} changes took until the refusal by", took.len());
     assert!(took.len() >= 1000);
     for (at, how) in ["listening", "listening", "polling"].iter().enumerate() {
-        let mut took: Vec<_> = took.iter().map(|took| took[at]).collect();
+        // Nothing was promised by a machine that stands still; it may not do so all the time.
+        let mut took: Vec<_> = took
+            .iter()
+            .map(|(committed, took)| (*committed, took[at]))
+            .filter(|(committed, took)| !pulse.stopped_in(&(*committed..*committed + *took)))
+            .map(|(_, took)| took)
+            .collect();
+        assert!(took.len() >= 800, "{how}: the machine stood still in all but {}", took.len());
         took.sort_unstable();
         let [p50, p99] = [50, 99].map(|part| took[took.len() * part / 100]);
         let late = late_renewals(&fleet.0[at]).await;
         println!(
-            "  a {how} replica: p50 {p50:?}, p99 {p99:?}, max {:?}; {late} times older than 1 s",
-            took[took.len() - 1]
+            "  a {how} replica: p50 {p50:?}, p99 {p99:?}, max {:?} of {}; {late} times older than 1 s",
+            took[took.len() - 1],
+            took.len()
         );
         assert!(p99 <= PROMISED, "{how}: {p99:?}");
     }

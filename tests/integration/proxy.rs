@@ -4,7 +4,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU16, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -45,6 +45,8 @@ pub(crate) struct Proxy {
     /// How many connections, from the first one on, lead nowhere any more.
     forgotten: Arc<AtomicU64>,
     accepted: Arc<AtomicU64>,
+    /// Replies that are held back.
+    delayed: Arc<()>,
     /// Bytes from clients to the server, and from the server.
     upward: Arc<AtomicU64>,
     downward: Arc<AtomicU64>,
@@ -65,12 +67,14 @@ impl Proxy {
             server: Arc::new(AtomicU16::new(server_port)),
             forgotten: Arc::default(),
             accepted: Arc::default(),
+            delayed: Arc::default(),
             upward: Arc::default(),
             downward: Arc::default(),
             _stop: stop.clone().drop_guard(),
         };
         let (server, forgotten) = (Arc::clone(&proxy.server), Arc::clone(&proxy.forgotten));
         let accepted = Arc::clone(&proxy.accepted);
+        let delayed = Arc::downgrade(&proxy.delayed);
         let (upward, downward) = (Arc::clone(&proxy.upward), Arc::clone(&proxy.downward));
         tokio::spawn(stop.run_until_cancelled_owned(async move {
             let mut connections = JoinSet::new();
@@ -79,6 +83,7 @@ impl Proxy {
                     number: accepted.fetch_add(1, Relaxed),
                     forgotten: Arc::clone(&forgotten),
                     modes: modes.clone(),
+                    delayed: delayed.clone(),
                     cut: unmoved(&cut),
                 };
                 let server = SocketAddr::from(([127, 0, 0, 1], server.load(Relaxed)));
@@ -113,6 +118,11 @@ impl Proxy {
         self.accepted.load(Relaxed)
     }
 
+    /// Replies that are held back now; one whose connection ends is no more.
+    pub(crate) fn delayed(&self) -> usize {
+        Arc::strong_count(&self.delayed) - 1
+    }
+
     pub(crate) fn bytes_upward(&self) -> u64 {
         self.upward.load(Relaxed)
     }
@@ -129,6 +139,7 @@ struct Wire {
     number: u64,
     forgotten: Arc<AtomicU64>,
     modes: watch::Receiver<Mode>,
+    delayed: Weak<()>,
     cut: watch::Receiver<()>,
 }
 
@@ -185,6 +196,7 @@ async fn copy(
             }
             Mode::Throttle(rate) => trickle(&mut to, &buffer[..read], rate).await,
             Mode::Delay(delay) => {
+                let _counted = wire.delayed.upgrade();
                 sleep(delay).await;
                 to.write_all(&buffer[..read]).await
             }

@@ -3,7 +3,6 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
-use serde_json::json;
 use tonic::transport::Channel;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
@@ -25,7 +24,7 @@ pub(crate) async fn drains_before_it_ends(suite: Arc<Suite>) {
     const SERVING: i32 = 1;
     const NOT_SERVING: i32 = 2;
     let world = suite.world().await;
-    let process = process::serve(&world, &["drain.delay=2s"]).await;
+    let process = process::serve(&world, &["drain.delay=10s"]).await;
     let (replica, process) = (process.replica, process.server);
     let (grpc, http) = (replica.grpc, replica.http);
     let ready = async || http::send(http.port(), "GET", "/readyz", &[], "").await.status;
@@ -38,8 +37,7 @@ pub(crate) async fn drains_before_it_ends(suite: Arc<Suite>) {
     eventually("patgate to say that it leaves", async || ready().await == 503).await;
     assert_eq!(health(grpc).await, NOT_SERVING);
     assert_eq!(status(&replica, &token).await, 200, "still answered while it drains");
-    let ended = suite.stack.ask(json!({ "do": "wait", "id": process.id, "timeout": 20 })).unwrap();
-    assert_eq!(ended["exit"], 0, "{ended}");
+    assert_eq!(suite.stack.exit_code(&process).await, 0);
 }
 
 /// What is no request is denied, never an error of gRPC, which could be an ALLOW.

@@ -14,6 +14,8 @@ use std::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::tiers::eventually;
+
 pub(crate) struct Stack {
     pipes: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
     child: Mutex<Child>,
@@ -97,6 +99,14 @@ impl Stack {
     /// Whether a process has not ended.
     pub(crate) fn is_running(&self, server: &Server) -> bool {
         self.ask(json!({ "do": "status", "id": server.id })).unwrap()["running"] == true
+    }
+
+    /// What a process ends with that ends by itself. Asked again and again: the supervisor does one
+    /// thing at a time, and other tests need it meanwhile.
+    pub(crate) async fn exit_code(&self, server: &Server) -> Value {
+        let status = || self.ask(json!({ "do": "status", "id": server.id })).unwrap();
+        eventually("the process to end", async || status()["running"] == false).await;
+        status()["exit"].take()
     }
 
     /// One request, one answer; the error is the supervisor's.

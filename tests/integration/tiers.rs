@@ -1,11 +1,15 @@
 //! The tiers: what is asked of which store, and what happens when one fails.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::{
+    faults::{all_held, connect},
     harness::{Replica, Suite, Token, World, outcome},
     http,
     proxy::{Mode, Proxy},
@@ -31,11 +35,14 @@ pub(crate) async fn lookups(replica: &Replica, kind: &str, tier: &str, result: &
     replica.metric(&format!("patgate_lookups_total{{{labels}}}")).await
 }
 
+/// Between two questions whether something has happened yet.
+pub(crate) const PAUSE: Duration = Duration::from_millis(5);
+
 /// Waits for what happens behind an answer.
 pub(crate) async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
     let wait = async {
         while !condition().await {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(PAUSE).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(20), wait).await.unwrap_or_else(|_| panic!("{what}"));
@@ -171,18 +178,26 @@ pub(crate) async fn a_late_reply_has_no_reader(suite: Arc<Suite>) {
 
     let proxy = Proxy::to(suite.valkey.port).await;
     let redis = redis_through(&world, &suite, &proxy);
+    let stored = connect(&world.redis_url).await;
     for _ in 0..10 {
-        let replica = world.serve(&[&redis, "redis.connections=1", "redis.timeout=20ms"]).await;
-        let other = reader(&world).await;
-        assert_eq!(status(&replica, &other).await, 200);
+        let replica = world.serve(&[&redis, "redis.connections=1", "redis.timeout=200ms"]).await;
+        // Its connection stands, and nobody uses it.
+        eventually("Redis to be used", async || {
+            let other = reader(&world).await;
+            assert_eq!(status(&replica, &other).await, 200);
+            all_held(&stored, &[&other]).await;
+            lookups(&replica, "principal", "redis", "miss").await > 0
+        })
+        .await;
         let timeouts = lookups(&replica, "principal", "redis", "unavailable").await;
-        proxy.set(Mode::Delay(Duration::from_millis(60)));
+        proxy.set(Mode::Delay(Duration::from_millis(600)));
         // Times out on Redis: its reply, "alive", is still on its way.
         assert_eq!(status(&replica, &alive).await, 200);
         assert_eq!(lookups(&replica, "principal", "redis", "unavailable").await, timeouts + 1);
         proxy.set(Mode::Pass);
         assert_eq!(status(&replica, &revoked).await, 401);
-        tokio::time::sleep(Duration::from_millis(80)).await;
+        eventually("the reply to arrive, or its connection to end", async || proxy.delayed() == 0)
+            .await;
         let next = reader(&world).await;
         assert_eq!(status(&replica, &next).await, 200);
         assert_eq!(lookups(&replica, "principal", "redis", "refused").await, 0, "a foreign reply");
@@ -207,14 +222,20 @@ pub(crate) async fn postgres_may_be_away(suite: Arc<Suite>) {
                 "negative_ttl=1s",
             ])
             .await;
-        assert_eq!((status(&replica, &hot).await, status(&replica, &refused).await), (200, 403));
-        let filled = std::time::Instant::now();
+        // A loaded machine may take longer than the deadline, which is all that may come between.
+        let known = async || {
+            let answers = (status(&replica, &hot).await, status(&replica, &refused).await);
+            assert!(matches!(answers, (200 | 503, 403 | 503)), "{answers:?} ({mode:?})");
+            answers == (200, 403)
+        };
+        eventually("both to be known", known).await;
         proxy.set(mode);
+        let gone = Instant::now();
         let cold = reader(&world).await;
         assert_eq!(status(&replica, &cold).await, 503, "{mode:?}");
         let mut served = 0;
         loop {
-            let asked = filled.elapsed();
+            let asked = gone.elapsed();
             match status(&replica, &hot).await {
                 200 => served += 1,
                 503 => break,
@@ -232,11 +253,11 @@ pub(crate) async fn postgres_may_be_away(suite: Arc<Suite>) {
         })
         .await;
         proxy.set(Mode::Pass);
-        let healed = std::time::Instant::now();
+        let healed = Instant::now();
         eventually("Postgres to be used again", async || status(&replica, &cold).await == 200)
             .await;
         assert!(healed.elapsed() < Duration::from_secs(5), "healed after {:?}", healed.elapsed());
-        assert_eq!((status(&replica, &hot).await, status(&replica, &refused).await), (200, 403));
+        eventually("both to be known again", known).await;
     }
 }
 
@@ -254,7 +275,7 @@ pub(crate) async fn nothing_is_older_than_max_staleness(suite: Arc<Suite>) {
         }
         proxy.set(mode);
         revoke(&world, &token).await;
-        let committed = std::time::Instant::now();
+        let committed = Instant::now();
         let mut refused = [false; 2];
         while refused != [true; 2] {
             for (replica, refused) in replicas.iter().zip(&mut refused) {
@@ -279,23 +300,30 @@ pub(crate) async fn nothing_is_older_than_max_staleness(suite: Arc<Suite>) {
 /// Entries in use are renewed behind the answers: no caller waits for a store twice.
 pub(crate) async fn without_the_feed_entries_are_refreshed_ahead(suite: Arc<Suite>) {
     let world = suite.world().await;
+    const BOUND: Duration = Duration::from_secs(10);
     let token = reader(&world).await;
     let proxy = Proxy::to(suite.postgres.port).await;
     let feed = feed_through(&world, &suite, &proxy);
-    let replica = world.serve(&[&feed, "max_staleness=2s", "negative_ttl=1s", "redis.url="]).await;
+    let bound = format!("max_staleness={}s", BOUND.as_secs());
+    let replica = world.serve(&[&feed, &bound, "negative_ttl=1s", "redis.url="]).await;
     assert_eq!(status(&replica, &token).await, 200);
     proxy.set(Mode::Refuse);
-    let started = std::time::Instant::now();
-    let mut asked = 0;
-    while started.elapsed() < Duration::from_secs(6) {
+    let gone = Instant::now();
+    let (mut asked, mut excused, mut last) = (0, 0, gone);
+    // Longer than what was read first may be used.
+    while gone.elapsed() < BOUND + BOUND / 10 {
+        // It is a use that renews: of one that comes too late nothing was promised.
+        excused += u64::from(last.elapsed() > BOUND / 4);
+        last = Instant::now();
         assert_eq!(status(&replica, &token).await, 200);
         asked += 1;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let from_memory = lookups(&replica, "principal", "memory", "hit").await;
-    assert_eq!(from_memory, asked, "only the first use was not answered from memory");
-    let renewed = lookups(&replica, "principal", "postgres", "hit").await;
-    assert!((2..20).contains(&renewed), "{renewed} times");
+    let known = (asked - excused..=asked).contains(&from_memory);
+    assert!(known, "{from_memory} of {asked} were answered from memory, {excused} came late");
+    let read = lookups(&replica, "principal", "postgres", "hit").await;
+    assert!((2..5).contains(&read), "{read} times");
 }
 
 pub(crate) fn feed_through(world: &World<'_>, suite: &Suite, proxy: &Proxy) -> String {
@@ -336,7 +364,13 @@ pub(crate) async fn an_outage_is_told_in_our_words(suite: Arc<Suite>) {
     let envoy = replica.envoy_with(&suite, json!({}));
     proxy.set(Mode::BlackHole);
     let bearer = reader(&world).await.bearer();
-    let reply = http::send(envoy.port, "GET", MODELS, &[("authorization", &bearer)], "").await;
-    assert_eq!((reply.status, reply.code().as_str()), (503, "unavailable"));
-    assert_eq!(reply.header("retry-after"), Some("1"));
+    // On a loaded machine ours may come too late for Envoy, now and then.
+    eventually("our own words", async || {
+        let reply = http::send(envoy.port, "GET", MODELS, &[("authorization", &bearer)], "").await;
+        assert_eq!(reply.status, 503, "{reply:?}");
+        let ours = reply.code() == "unavailable";
+        assert!(!ours || reply.header("retry-after") == Some("1"), "{reply:?}");
+        ours
+    })
+    .await;
 }

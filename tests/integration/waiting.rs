@@ -1,13 +1,14 @@
 //! `token revoke --wait`: when it returns, nobody is served any more.
 
-use std::{process::Output, sync::Arc, time::Duration};
+use std::{process::Output, sync::Arc};
 
 use tokio::process::Command;
 
 use crate::{
+    cli::value,
     harness::{Suite, Token, World},
     proxy::{Mode, Proxy},
-    tiers::{feed_through, reader, status},
+    tiers::{eventually, feed_through, reader, status},
 };
 
 pub(crate) async fn revoke_and_wait(world: &World<'_>, token: &Token) -> Output {
@@ -50,9 +51,8 @@ pub(crate) async fn names_a_replica_that_lags(suite: Arc<Suite>) {
         assert_eq!(status(replica, &token).await, 200);
     }
     let leases = "SELECT count(*) FROM patgate.replicas WHERE watermark > now() - interval '2 s'";
-    while sqlx::query_scalar::<_, i64>(leases).fetch_one(&world.postgres).await.unwrap() < 2 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let held = async || value::<i64>(&world, leases).await;
+    eventually("two leases", async || held().await == 2).await;
     proxy.set(Mode::BlackHole);
     let output = revoke_and_wait(&world, &token).await;
     let said = String::from_utf8_lossy(&output.stderr);

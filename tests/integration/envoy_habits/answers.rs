@@ -20,7 +20,8 @@ use tonic::Code;
 use super::gate::{
     ALONE, ALONE_AND_OPEN,
     Answer::{Fails, Says, Silence},
-    CREDULOUS, MODELS, OPEN, PATIENT, SHIPPED, TO_ACME, authz_service, gate, shipped,
+    CREDULOUS, HURRIED, HURRIED_AND_OPEN, MODELS, OPEN, PATIENT, SHIPPED, TO_ACME, authz_service,
+    gate, shipped,
 };
 use crate::{harness::Suite, http::Reply};
 
@@ -153,8 +154,8 @@ pub(crate) async fn a_grpc_error_is_503_unless_failures_are_allowed(suite: Arc<S
 
 pub(crate) async fn silence_is_503_unless_failures_are_allowed(suite: Arc<Suite>) {
     let gate = gate(&suite).await;
-    assert_refused(&gate.ask(CREDULOUS, Silence).await, 503, "");
-    assert_served(&gate.ask(OPEN, Silence).await);
+    assert_refused(&gate.ask(HURRIED, Silence).await, 503, "");
+    assert_served(&gate.ask(HURRIED_AND_OPEN, Silence).await);
 }
 
 /// What reads as the longest pause between tries also ends each of them: were it shorter than

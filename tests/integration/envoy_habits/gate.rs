@@ -36,7 +36,9 @@ use crate::{
     wire::PATIENCE,
 };
 
-/// As it is shipped, but that it also shows which test a request is from.
+/// As it is shipped, but that it also shows which test a request is from, and that a check may take
+/// long: on a loaded test machine a late answer is no reason for a 503. So it may on all that
+/// follow, where they do not say otherwise.
 pub(super) const SHIPPED: &str = "gateway";
 /// As shipped, but that all headers are shown. So do all that follow.
 pub(super) const CANDID: &str = "candid";
@@ -54,8 +56,12 @@ pub(super) const BY_METADATA: &str = "by-metadata";
 pub(super) const OPEN: &str = "open";
 /// As shipped, but that bodies are shown as bytes is said by the route, not by the filter.
 pub(super) const TEXT_BODIES: &str = "text-bodies";
-/// A check may take long.
+/// A try may take no longer than the longest pause, but there is time for all of them.
 pub(super) const PATIENT: &str = "patient";
+/// A check may take no longer than as shipped.
+pub(super) const HURRIED: &str = "hurried";
+/// Nor here, and a failure is an allow.
+pub(super) const HURRIED_AND_OPEN: &str = "hurried-and-open";
 /// Nobody listens where the authorization server should be.
 pub(super) const ALONE: &str = "alone";
 /// Nobody listens, and a failure is an allow.
@@ -64,6 +70,9 @@ pub(super) const ALONE_AND_OPEN: &str = "alone-and-open";
 pub(super) const MODELS: &str = "/proxy/acme/v1/models";
 pub(super) const TO_ACME: (&str, &str) = ("x-upstream-cluster", "model-acme");
 pub(super) const TO_BETA: (&str, &str) = ("x-upstream-cluster", "model-beta");
+
+/// What nothing takes, however loaded the machine is.
+const LONG: &str = "10s";
 
 const EXT_AUTHZ: &str = "envoy.filters.http.ext_authz";
 
@@ -243,11 +252,15 @@ pub(super) fn authz_service(config: &mut Value) -> &mut Value {
 fn configuration() -> Value {
     let mut config = shipped();
     let resources = &mut config["static_resources"];
-    let mut nobody = find(&mut resources["clusters"], "patgate").clone();
+    let patgate = find(&mut resources["clusters"], "patgate");
+    patgate["connect_timeout"] = json!(LONG);
+    let mut nobody = patgate.clone();
     nobody["name"] = json!("nobody");
     resources["clusters"].as_array_mut().unwrap().push(nobody);
 
     let listeners = resources["listeners"].as_array_mut().unwrap();
+    let shipped = ext_authz(manager(&mut listeners[0]))["grpc_service"].clone();
+    limit(manager(&mut listeners[0]), LONG, LONG);
     let mut candid = listeners[0].clone();
     let shown = &mut ext_authz(manager(&mut listeners[0]))["allowed_headers"]["patterns"];
     shown.as_array_mut().unwrap().push(json!({ "exact": CASE }));
@@ -288,9 +301,19 @@ fn configuration() -> Value {
             { "match": { "prefix": "/" }, "route": { "cluster": "model-acme" } },
         ]);
     });
+    let hurried = |manager: &mut Value| ext_authz(manager)["grpc_service"] = shipped.clone();
     vary(PATIENT, &|manager| {
         credulous(manager);
-        ext_authz(manager)["grpc_service"]["timeout"] = json!("15s");
+        limit(manager, "1s", "15s");
+    });
+    vary(HURRIED, &|manager| {
+        credulous(manager);
+        hurried(manager);
+    });
+    vary(HURRIED_AND_OPEN, &|manager| {
+        credulous(manager);
+        hurried(manager);
+        open(manager);
     });
     vary(OPEN, &|manager| {
         credulous(manager);
@@ -318,6 +341,13 @@ fn configuration() -> Value {
         host["routes"].as_array_mut().unwrap().pop().unwrap();
     });
     config
+}
+
+/// How long one try may take, and all of them together.
+fn limit(manager: &mut Value, one: &str, all: &str) {
+    let service = &mut ext_authz(manager)["grpc_service"];
+    service["retry_policy"]["retry_back_off"]["max_interval"] = json!(one);
+    service["timeout"] = json!(all);
 }
 
 fn manager(listener: &mut Value) -> &mut Value {

@@ -18,16 +18,16 @@ fn key(token: &Token) -> String {
     format!("patgate:2:principal:{}", token.id)
 }
 
-pub(super) async fn connect(url: &str) -> MultiplexedConnection {
+pub(crate) async fn connect(url: &str) -> MultiplexedConnection {
     let client = redis::Client::open(url).unwrap();
     client.get_multiplexed_async_connection().await.unwrap()
 }
 
-async fn held(redis: &MultiplexedConnection, token: &Token) -> Vec<u8> {
+pub(crate) async fn held(redis: &MultiplexedConnection, token: &Token) -> Vec<u8> {
     redis::cmd("GET").arg(key(token)).query_async(&mut redis.clone()).await.unwrap_or_default()
 }
 
-pub(super) async fn all_held(redis: &MultiplexedConnection, tokens: &[&Token]) {
+pub(crate) async fn all_held(redis: &MultiplexedConnection, tokens: &[&Token]) {
     eventually("entries in Redis", async || {
         join_all(tokens.iter().map(|token| held(redis, token))).await.iter().all(|v| !v.is_empty())
     })
@@ -105,7 +105,7 @@ fn forgeries(genuine: &[u8]) -> [Vec<u8>; 6] {
     [genuine.to_vec(), newer, changed, half, b"garbage".to_vec(), Vec::new()]
 }
 
-async fn repaired(redis: &MultiplexedConnection, token: &Token, planted: &[u8]) {
+pub(crate) async fn repaired(redis: &MultiplexedConnection, token: &Token, planted: &[u8]) {
     eventually("the entry to be repaired", async || {
         let held = held(redis, token).await;
         held != planted && held.len() > 40

@@ -15,7 +15,8 @@ use prost::Message;
 use prost_types::{Struct, Value, value::Kind};
 
 pub(crate) use self::told::Told;
-use self::wording::{body, challenge, grpc_code, http_status, message};
+use self::wording::{body, challenge, grpc_code, http_status};
+pub(crate) use self::wording::{message, no_model};
 #[expect(clippy::disallowed_types, reason = "the one place that builds it")]
 use crate::proto::envoy::service::auth::v3::CheckResponse;
 use crate::{

@@ -20,13 +20,13 @@ use crate::{
     clock::{Clock, Tick},
     codec::HttpRequest,
     decide,
-    decision::{Decision, Denial, Malformed, Refusal},
+    decision::{Decision, Denial, Grounds, Malformed, Refusal},
     decision_log::{DecisionLog, Named, Record},
     domain::{Domain, DomainRef},
     last_use::LastUses,
     mode::{Mode, Treatment},
     request::{self, AuthRequest, Parts},
-    resolve::{Known, Resolver, Tier, Unavailable},
+    resolve::{Resolver, Unavailable},
     response::{self, Addressee, Answer, HeaderNames},
     telemetry::Metrics,
     token::Tokens,
@@ -81,7 +81,7 @@ impl Checker {
         };
         if self.mode.depends_on_domain(denial.refusal) && about.domain.is_none() {
             let reference = request::named(parts, &apis).domain;
-            let domain = self.whose(reference, started, &mut about.tier).await;
+            let domain = self.whose(reference, started, &mut about.grounds).await;
             about.treatment = Some(self.mode.treatment(domain.as_deref()));
             return (self.mode.rule(denial, domain.as_deref()), about);
         }
@@ -93,12 +93,12 @@ impl Checker {
         &self,
         reference: Option<DomainRef>,
         started: Tick,
-        tier: &mut Tier,
+        grounds: &mut Grounds,
     ) -> Option<Arc<Domain>> {
         let reference = reference?;
         let found = pin!(self.resolver.domains.get(&reference, Tick::now()));
         let known = self.in_time(started, found).await.ok()?.ok()?;
-        *tier = (*tier).max(known.tier);
+        grounds.add(known.grounds());
         known.found.value.clone()
     }
 
@@ -129,18 +129,17 @@ impl Checker {
     {
         let action = request.action.as_ref();
         let known = self.resolver.principals.get(&request.token.id, started).await?;
-        about.tier = known.tier;
+        about.grounds = known.grounds();
         let now = self.clock.now(known.at).ok_or(Unavailable)?;
         let principal = decide::authenticate(&request.token, known.found.value.as_deref(), now)?;
         // Whatever it may do: its owner, or a thief, has used it.
         self.last_uses.note(principal.token, &known.found.noted, known.at);
         let (action, reference) = decide::domain_of(principal, action)?;
-        let Known { found: domain, tier, .. } =
-            self.resolver.domains.get(&reference, known.at).await?;
-        about.tier = about.tier.max(tier);
-        let read = |form| parts.model(form);
-        let authorized = decide::authorize(principal, action, domain.value.as_ref(), read);
-        authorized.map(Decision::Allow).inspect_err(|_| about.domain = domain.value.clone())
+        let named = self.resolver.domains.get(&reference, known.at).await?;
+        about.grounds.add(named.grounds());
+        let (domain, read) = (&named.found.value, |form| parts.model(form));
+        let authorized = decide::authorize(principal, action, domain.as_ref(), read);
+        authorized.map(Decision::Allow).inspect_err(|_| about.domain = domain.clone())
     }
 
     /// Leaves what was decided to the decision log.
@@ -167,7 +166,7 @@ impl Checker {
             request_id,
             status: response::status(&decision, about.manner),
             treatment,
-            tier: about.tier,
+            tier: about.grounds.tier,
             domain: about.domain,
             named: named.unwrap_or_default(),
             decision,
@@ -180,8 +179,8 @@ impl Checker {
 pub(crate) struct Particulars {
     /// How the API in question answers.
     manner: Manner,
-    /// The farthest that answered.
-    tier: Tier,
+    /// What it rests on.
+    grounds: Grounds,
     /// The domain that a denial rests on.
     domain: Option<Arc<Domain>>,
     /// What applied, where it took another look-up to know.
@@ -232,7 +231,7 @@ impl GrpcEdge {
         let request_id = header("x-request-id").filter(|id| is_request_id(id));
         let request_id = request_id.map_or_else(|| Uuid::new_v4().to_string().into(), Cow::from);
         let to = Addressee { request_id: &request_id, manner: about.manner };
-        let answer = Answer::new(&decision, &checker.names, &to);
+        let answer = Answer::new(&decision, &about.grounds, &checker.names, &to);
         let ended = Tick::now();
         let took = ended.since(started);
         checker.metrics.decided(decision.effect(), decision.code(), took);
@@ -263,6 +262,7 @@ mod tests {
     use crate::{
         clock::Moment,
         config,
+        decision::Tier,
         domain::{Domain, DomainId, DomainRef},
         feed::{Checked, Feed, Server, Stamp},
         keyring::KeyRing,
@@ -387,6 +387,28 @@ mod tests {
         // Polled once: whoever had to wait for anything would not be ready.
         let (decision, _) = checker.check(&parts, Tick::now()).now_or_never()?;
         Some((decision.outcome(), decision.code()))
+    }
+
+    #[tokio::test]
+    async fn an_answer_says_how_old_its_grounds_are() {
+        let ring = KeyRing::parse(RING).unwrap();
+        let tokens = Tokens::new(Prefixes::default(), ring);
+        let plain = tokens.mint(TokenId(Uuid::from_u128(7))).unwrap().plain;
+        let before = Tick::now();
+        let checker = checker(&tokens.verify(plain.expose()).unwrap(), tokens.clone());
+        let (known, later) = (Tick::now(), Duration::from_secs(7));
+        let grounds = async |token: &str| {
+            let bearer = format!("Bearer {token}");
+            let header = |name: &str| (name == "authorization").then_some(bearer.as_str());
+            let (method, authority, target) = ("GET", "gateway", "/proxy/acme/v1/models");
+            let parts = Parts { method, authority, target, header, body: b"" };
+            checker.check(&parts, known.after(later)).await.1.grounds
+        };
+        let told = grounds(plain.expose()).await;
+        assert_eq!(told.tier, Tier::Memory);
+        let filled_within = known.since(before);
+        assert!((later..=later + filled_within).contains(&told.age), "{told:?}");
+        assert_eq!(grounds("pat_forged").await, Grounds::default());
     }
 
     #[tokio::test]

@@ -40,14 +40,18 @@ where
     ///
     /// Whatever keeps it from naming exactly one.
     pub fn model(&self, form: Form) -> Result<ModelName, NoModel> {
-        let body = Body {
+        self.shown().model(form)
+    }
+
+    /// The body, with the headers that say what it is.
+    pub fn shown(&self) -> Body<'a> {
+        Body {
             bytes: self.body,
             partial: (self.header)("x-envoy-auth-partial-body"),
             length: (self.header)("content-length"),
             encoding: (self.header)("content-encoding"),
             media_type: (self.header)("content-type"),
-        };
-        body.model(form)
+        }
     }
 }
 
@@ -144,8 +148,47 @@ fn canonical_path<'a>(target: &str, path: &'a str) -> Result<&'a str, Refusal> {
     if canonical { Ok(path) } else { Err(malformed) }
 }
 
-/// A scheme that this API accepts, exactly one space, a token. Envoy joins the values of a repeated
-/// header with a comma, so a comma means that there were two.
+/// What makes a target another spelling of something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Misspelling {
+    /// A character that has more than one spelling, or that only some servers read.
+    Character(char),
+    /// It does not begin with `/`.
+    NotRooted,
+    /// Its path is longer than any that we protect.
+    TooLong,
+    /// It ends with `/`.
+    TrailingSlash,
+    /// It has a segment `.` or `..`.
+    DotSegment,
+    /// It has an empty segment.
+    EmptySegment,
+}
+
+/// Why [`parse`] refuses a target; nothing where it does not. For a person: it takes its time.
+pub fn misspelling(target: &str) -> Option<Misspelling> {
+    let path = without_query(target);
+    let invisible = target.chars().find(|c| !c.is_ascii_graphic() || *c == '#');
+    let ambiguous = || path.chars().find(|c| matches!(c, '%' | ';' | '\\'));
+    if let Some(found) = invisible.or_else(ambiguous) {
+        return Some(Misspelling::Character(found));
+    }
+    let Some(segments) = path.strip_prefix('/') else { return Some(Misspelling::NotRooted) };
+    if path.len() > MAX_PATH_LEN {
+        return Some(Misspelling::TooLong);
+    }
+    match segments {
+        "" => None,
+        _ if segments.ends_with('/') => Some(Misspelling::TrailingSlash),
+        _ => segments.split('/').find_map(|segment| match segment {
+            "" => Some(Misspelling::EmptySegment),
+            "." | ".." => Some(Misspelling::DotSegment),
+            _ => None,
+        }),
+    }
+}
+
+/// Envoy joins the values of a repeated header with a comma, so a comma means that there were two.
 fn credential(
     authorization: Option<&str>,
     schemes: Schemes,
@@ -155,12 +198,14 @@ fn credential(
     if memchr(b',', value.as_bytes()).is_some() {
         return Err(Refusal::BadRequest(Malformed::Authorization));
     }
-    let space = memchr(b' ', value.as_bytes()).ok_or(Refusal::InvalidToken)?;
-    let (scheme, token) = (&value[..space], &value[space + 1..]);
-    if !schemes.accepts(scheme) {
-        return Err(Refusal::InvalidToken);
-    }
+    let token = behind_scheme(value, schemes).ok_or(Refusal::InvalidToken)?;
     tokens.verify(token).ok_or(Refusal::InvalidToken)
+}
+
+/// What follows a scheme that this API accepts and a space: exactly one, or it is no token.
+pub fn behind_scheme(value: &str, schemes: Schemes) -> Option<&str> {
+    let space = memchr(b' ', value.as_bytes())?;
+    schemes.accepts(&value[..space]).then(|| &value[space + 1..])
 }
 
 #[cfg(test)]
@@ -211,7 +256,43 @@ mod tests {
         }
     }
 
+    #[test]
+    fn each_misspelling_has_its_name() {
+        use Misspelling::*;
+        let long = format!("/{}", "a".repeat(MAX_PATH_LEN));
+        for (target, expected) in [
+            ("/", None),
+            ("/a/b?c=%2F//", None),
+            ("/a#b", Some(Character('#'))),
+            ("/a?b#c", Some(Character('#'))),
+            ("/ä", Some(Character('ä'))),
+            ("/a%2Fb", Some(Character('%'))),
+            ("/a;b", Some(Character(';'))),
+            ("a/b", Some(NotRooted)),
+            ("", Some(NotRooted)),
+            (&long, Some(TooLong)),
+            ("/a/", Some(TrailingSlash)),
+            ("//", Some(TrailingSlash)),
+            ("/a//b", Some(EmptySegment)),
+            ("/a/../b", Some(DotSegment)),
+        ] {
+            assert_eq!(misspelling(target), expected, "{target:.40}");
+        }
+    }
+
+    /// Around the longest path, and with all that gives a path another spelling.
+    fn any_target() -> impl Strategy<Value = String> {
+        let near_the_limit = (MAX_PATH_LEN - 3..MAX_PATH_LEN + 3, "[a/.?]{0,3}")
+            .prop_map(|(length, rest)| format!("/{}{rest}", "a".repeat(length)));
+        prop_oneof![".{0,12}", "/?[a-c./%;\\\\2eEfF?# ]{0,12}", "(/[a.]{0,2}){0,4}", near_the_limit]
+    }
+
     proptest! {
+        #[test]
+        fn a_misspelling_is_found_in_what_is_refused_and_in_nothing_else(target in any_target()) {
+            prop_assert_eq!(misspelling(&target).is_some(), canonical(&target).is_err());
+        }
+
         /// What passes means the same to a server that collapses, decodes or strips.
         #[test]
         fn a_canonical_path_survives_normalisation(target in "/[a-c./%;\\\\2eEfF?# ]{0,12}") {

@@ -34,6 +34,7 @@ use self::{batch::Unanswered, flight::Flights, postgres::Lookup, redis::Redis};
 pub(crate) use self::{load::Load, memory::Memory, renewal::Renewal};
 use crate::{
     clock::{Clock, Moment, Tick},
+    decision::{Grounds, Tier},
     domain::{Domain, DomainRef},
     feed::{Checked, Feed, Stamp, Subject},
     keyring::KeyRing,
@@ -125,28 +126,6 @@ impl Kind for Domains {
 #[error("no store could answer in time")]
 pub struct Unavailable;
 
-/// Who answered, from the nearest to the farthest.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Tier {
-    /// Nobody was asked, or could answer.
-    #[default]
-    None,
-    Memory,
-    Redis,
-    Postgres,
-}
-
-impl Tier {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Memory => "memory",
-            Self::Redis => "redis",
-            Self::Postgres => "postgres",
-        }
-    }
-}
-
 /// What a look-up found, when, and where.
 #[derive(Debug)]
 pub(crate) struct Found<V> {
@@ -172,9 +151,17 @@ type Answered<V> = (Arc<Found<V>>, Tier);
 /// What is known of a key.
 pub(crate) struct Known<V> {
     pub(crate) found: Arc<Found<V>>,
-    pub(crate) tier: Tier,
+    tier: Tier,
     /// When that was known: when it was asked for, if memory could tell.
     pub(crate) at: Tick,
+    /// As of when that is true, at least.
+    as_of: Tick,
+}
+
+impl<V> Known<V> {
+    pub(crate) fn grounds(&self) -> Grounds {
+        Grounds { tier: self.tier, age: self.at.since(self.as_of) }
+    }
 }
 
 /// How old knowledge may be.
@@ -247,16 +234,16 @@ impl<K: Kind> Tiers<K> {
                 // Nobody waits for it; when it fails, the next use after a while tries again.
                 drop(self.look_up(key, now.before(max_staleness / 4)));
             }
-            return Ok(Known { found, tier: Tier::Memory, at: now });
+            return Ok(Known { found, tier: Tier::Memory, at: now, as_of: known });
         }
         for _ in 0..ATTEMPTS {
             let oldest = Tick::now().before(self.shared.freshness.max_staleness);
             let (found, tier) = self.look_up(key, oldest)?.await?;
             // What was true after we were asked is an answer, however short the bounds.
             let answered = Tick::now();
-            let bound = |known| known >= now || self.within_bound(&found, known, answered);
-            if self.holds_as_of(key, &found).is_some_and(bound) {
-                return Ok(Known { found, tier, at: answered });
+            let bound = |known: &Tick| *known >= now || self.within_bound(&found, *known, answered);
+            if let Some(as_of) = self.holds_as_of(key, &found).filter(bound) {
+                return Ok(Known { found, tier, at: answered, as_of });
             }
         }
         Err(Unavailable)

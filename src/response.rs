@@ -8,19 +8,20 @@ mod allow;
 mod told;
 mod wording;
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 use prost::Message;
 use prost_types::{Struct, Value, value::Kind};
 
 pub(crate) use self::told::Told;
-use self::wording::{body, challenge, grpc_code, http_status, message};
+use self::wording::{body, challenge, grpc_code, http_status};
+pub(crate) use self::wording::{message, no_model};
 #[expect(clippy::disallowed_types, reason = "the one place that builds it")]
 use crate::proto::envoy::service::auth::v3::CheckResponse;
 use crate::{
     api::Manner,
-    decision::{Decision, Denial, Refusal},
+    decision::{Decision, Denial, Grounds, Refusal, Tier},
     mode::Softened,
     proto::{
         envoy::{
@@ -104,11 +105,16 @@ fn frame_head(length: usize) -> [u8; FRAME_HEAD] {
 impl Answer {
     /// The answer that carries out `decision`.
     #[inline(never)] // A stage of which `make bench-check` counts the instructions.
-    pub(crate) fn new(decision: &Decision, names: &HeaderNames, to: &Addressee<'_>) -> Self {
+    pub(crate) fn new(
+        decision: &Decision,
+        grounds: &Grounds,
+        names: &HeaderNames,
+        to: &Addressee<'_>,
+    ) -> Self {
         Self(match decision {
-            Decision::Allow(permit) => allow::write(permit, names),
-            Decision::Pass(softened) => pass(softened, names),
-            Decision::Deny(denial) => deny(denial, to),
+            Decision::Allow(permit) => allow::write(permit, grounds, names),
+            Decision::Pass(softened) => pass(softened, grounds, names),
+            Decision::Deny(denial) => deny(denial, grounds, to),
         })
     }
 
@@ -126,8 +132,8 @@ pub(crate) fn status(decision: &Decision, manner: Manner) -> u16 {
 /// Lets a request on as what it came: with its own `authorization`, without anything of ours, and
 /// without its own copies of our headers. That they are removed also makes Envoy choose the route
 /// again.
-fn pass(softened: &Softened, names: &HeaderNames) -> Bytes {
-    let mut metadata = metadata(softened.denial());
+fn pass(softened: &Softened, grounds: &Grounds, names: &HeaderNames) -> Bytes {
+    let mut metadata = metadata(softened.denial(), grounds);
     for (name, value) in [("enforced", "false"), ("mode", softened.by().as_str())] {
         metadata.fields.insert(name.to_owned(), string(value.to_owned()));
     }
@@ -138,12 +144,12 @@ fn pass(softened: &Softened, names: &HeaderNames) -> Bytes {
     framed(Status::default(), http_response, metadata)
 }
 
-fn deny(denial: &Denial, to: &Addressee<'_>) -> Bytes {
+fn deny(denial: &Denial, grounds: &Grounds, to: &Addressee<'_>) -> Bytes {
     let status = Status {
         code: grpc_code(http_status(denial.refusal, to.manner)) as i32,
         message: denial.refusal.code().to_owned(),
     };
-    framed(status, HttpResponse::DeniedResponse(denied(denial, to)), metadata(denial))
+    framed(status, HttpResponse::DeniedResponse(denied(denial, to)), metadata(denial, grounds))
 }
 
 /// A `CheckResponse`, as gRPC frames it.
@@ -186,8 +192,8 @@ fn header(name: &str, value: String) -> HeaderValueOption {
     }
 }
 
-/// For Envoy's access log and rate limits: what was refused, and to whom.
-fn metadata(denial: &Denial) -> Struct {
+/// For Envoy's access log and rate limits: what was refused, to whom, and going by what.
+fn metadata(denial: &Denial, grounds: &Grounds) -> Struct {
     let subject = denial.subject;
     let fields = [
         ("outcome", Some("deny".to_owned())),
@@ -195,10 +201,18 @@ fn metadata(denial: &Denial) -> Struct {
         ("user_id", subject.map(|(_, owner)| owner.to_string())),
         ("pat_id", subject.map(|(token, _)| token.to_string())),
         ("operation", denial.operation.map(|operation| operation.to_string())),
+        ("tier", Some(grounds.tier.as_str().to_owned())),
     ];
     let known =
         fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), string(value?))));
-    Struct { fields: known.collect() }
+    let age = (grounds.tier != Tier::None).then(|| Kind::NumberValue(milliseconds(grounds.age)));
+    let age = age.map(|age| ("age_ms".to_owned(), Value { kind: Some(age) }));
+    Struct { fields: known.chain(age).collect() }
+}
+
+/// Whole ones, as far as the numbers of metadata are.
+fn milliseconds(age: Duration) -> f64 {
+    age.as_millis() as f64
 }
 
 fn string(text: String) -> Value {
@@ -225,10 +239,12 @@ mod tests {
     const TOKEN: TokenId = TokenId(Uuid::from_u128(1));
     const OWNER: UserId = UserId(Uuid::from_u128(2));
 
+    const GROUNDS: Grounds = Grounds { tier: Tier::Redis, age: Duration::from_micros(1_234_567) };
+
     /// The answer as Envoy's own definitions read it.
     fn answer(decision: &Decision) -> envoy::CheckResponse {
         let to = Addressee { request_id: "r-1", manner: Manner::default() };
-        let frame = Answer::new(decision, &HeaderNames::new("x-"), &to).into_frame();
+        let frame = Answer::new(decision, &GROUNDS, &HeaderNames::new("x-"), &to).into_frame();
         let (head, bytes) = frame.split_at(FRAME_HEAD);
         assert_eq!(head, [&[0][..], &(bytes.len() as u32).to_be_bytes()].concat());
         assert!(!bytes.is_empty(), "an empty message is an ALLOW");
@@ -337,9 +353,22 @@ mod tests {
         assert_eq!(set, [("Bearer sk-1", 2)], "once, overwrite stated");
         assert!(!ok.headers_to_remove.contains(&"authorization".to_owned()));
         let to = Addressee { request_id: "r-1", manner: Manner::default() };
-        let shown =
-            format!("{decision:?} {:?}", Answer::new(&decision, &HeaderNames::new("x-"), &to));
+        let shown = format!(
+            "{decision:?} {:?}",
+            Answer::new(&decision, &GROUNDS, &HeaderNames::new("x-"), &to)
+        );
         assert!(!shown.contains("sk-1"), "{shown}");
+    }
+
+    #[test]
+    fn what_it_rests_on_is_in_the_metadata() {
+        use envoy_types::pb::google::protobuf::value::Kind;
+        for decision in [permit(None), Decision::Deny(Refusal::PermissionDenied.into())] {
+            let metadata = answer(&decision).dynamic_metadata.unwrap().fields;
+            let value = |name: &str| metadata[name].kind.clone().unwrap();
+            assert_eq!(value("tier"), Kind::StringValue("redis".to_owned()));
+            assert_eq!(value("age_ms"), Kind::NumberValue(1234.0));
+        }
     }
 
     #[test]

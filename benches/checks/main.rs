@@ -15,6 +15,8 @@ mod bench;
 mod callgrind;
 mod cold;
 mod envoy;
+#[path = "../../tests/integration/eventually.rs"]
+mod eventually;
 mod gateway;
 mod growth;
 mod grpc;

@@ -3,25 +3,20 @@
 mod caches;
 mod replica;
 mod report;
+mod sent;
 
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use uuid::Uuid;
-use zeroize::Zeroizing;
 
 use self::{
     replica::{Opinion, Question, Server},
     report::Report,
+    sent::{Content, Sent, Who},
 };
-use super::{
-    Usage,
-    output::write,
-    session::{Admin, Session},
-    token::{TokenIdParser, plain_from_standard_input},
-};
+use super::{Usage, output::write, session::Session};
 use crate::{
-    api::{self, Apis, Entity, Manner},
+    api::{Action, Apis, Entity, Manner},
     body::Form,
     clock::{Clock, Moment, Tick},
     credential::{Credential, Scheme},
@@ -29,20 +24,20 @@ use crate::{
     domain::{Domain, DomainRef},
     explain::Evidence,
     feed::Feed,
-    keyring::{self, KeyRing},
+    keyring::KeyRing,
     mode::{Rollout, Treatment},
     postgres::{AskError, Postgres},
     principal::Principal,
-    request::{self, AuthRequest, Parts},
+    request::{self, Parts},
     resolve::{
         Found,
         postgres::{read_domains, read_principals},
     },
     store,
-    token::{Prefixes, TokenId, Tokens},
+    token::TokenId,
 };
 
-/// A request to explain; its token is on standard input.
+/// A request to explain.
 #[derive(clap::Args)]
 pub(super) struct Request {
     /// The request's method
@@ -54,12 +49,10 @@ pub(super) struct Request {
     /// Its host, for APIs that are told apart by it
     #[arg(long, default_value = "")]
     host: String,
-    /// The model that its body would name
-    #[arg(long)]
-    model: Option<String>,
-    /// Takes possession of this token as proven, and reads none from standard input
-    #[arg(long, value_name = "TOKEN_ID", value_parser = TokenIdParser)]
-    pat_id: Option<Uuid>,
+    #[command(flatten)]
+    who: Who,
+    #[command(flatten)]
+    content: Content,
     /// Also asks this replica, at `host:port` or `unix:/path`, as Envoy would
     #[arg(long, value_name = "ADDRESS")]
     server: Option<Server>,
@@ -81,27 +74,25 @@ struct Known {
 }
 
 pub(super) async fn run(session: &Session, asked: Request) -> anyhow::Result<()> {
-    let presumed = asked.pat_id.is_some();
-    if presumed && asked.server.is_some() {
-        let why = "a replica cannot be asked about --pat-id: it answers who has the token; give \
-                   that on standard input, or leave --server out";
-        return Err(Usage(why.to_owned()).into());
-    }
+    let presumed = asked.who.pat_id.is_some();
+    asked.consistent()?;
     let admin = session.admin().await?;
     let apis = Apis::load(&admin.config.apis)?;
-    let (tokens, plain) = credential(&admin, asked.pat_id)?;
     let (method, authority, target) = (&*asked.method, &*asked.host, &*asked.path);
     let path = target.split_once('?').map_or(target, |(path, _)| path);
     let manner = apis.surface(authority, path).map_or_else(Manner::default, |api| api.manner());
-    let scheme = manner.schemes.iter().next().unwrap_or(api::Scheme::Bearer);
-    let authorization = Zeroizing::new(format!("{scheme} {}", plain.as_str()));
-    let header = |name: &str| (name == "authorization").then_some(authorization.as_str());
-    let parts = Parts { method, authority, target, header, body: b"" };
+    let bare = Parts { method, authority, target, header: |_: &str| None::<&str>, body: b"" };
+    let form = request::named(&bare, &apis).action.as_ref().and_then(form);
+    let mut sent = Sent::default();
+    let tokens = asked.who.send(&mut sent, &admin, manner)?;
+    asked.content.send(&mut sent, form)?;
+    let header = |name: &str| sent.header(name);
+    let parts = Parts { method, authority, target, header, body: &sent.body };
 
     let mut request = request::parse(&parts, &apis, &tokens);
     let ring = match admin.config.key_ring() {
         // Nothing that is needed here was signed or sealed.
-        Err(_) if presumed => None,
+        Err(_) if asked.who.needs_no_keys() => None,
         ring => Some(ring?),
     };
     let (clock, mut known, mut now) = (Arc::new(Clock::default()), Known::default(), Moment(0));
@@ -136,7 +127,8 @@ pub(super) async fn run(session: &Session, asked: Request) -> anyhow::Result<()>
         method,
         authority,
         target,
-        model: asked.model.as_deref(),
+        authorization: sent.header("authorization"),
+        body: asked.content.given().then(|| parts.shown()),
         presumed,
         request: request.as_ref(),
         principal: known.principal.as_deref(),
@@ -149,9 +141,7 @@ pub(super) async fn run(session: &Session, asked: Request) -> anyhow::Result<()>
         rollout(domain, known.principal.as_ref().map(|principal| principal.token))
     });
     if let Some(server) = &asked.server {
-        let authorization = authorization.as_str();
-        let model = asked.model.as_deref().zip(request.as_ref().ok().and_then(form));
-        let question = Question { method, authority, target, authorization, model };
+        let question = Question { method, authority, target, sent: &sent };
         report.heard(replica::ask(server, &question).await?);
     }
     if session.out.is_json() {
@@ -171,9 +161,24 @@ pub(super) async fn run(session: &Session, asked: Request) -> anyhow::Result<()>
     }
 }
 
-/// How the body of this request would name its model, where it would.
-fn form(request: &AuthRequest<'_>) -> Option<Form> {
-    match request.action.as_ref()?.entity {
+impl Request {
+    /// What the parser of arguments does not see.
+    fn consistent(&self) -> Result<(), Usage> {
+        let why = if self.who.pat_id.is_some() && self.server.is_some() {
+            "a replica cannot be asked about --pat-id: it answers who has the token; give that on \
+             standard input, or leave --server out"
+        } else if self.who.on_standard_input() && self.content.on_standard_input() {
+            "standard input cannot hold both the body and who asks: give one of them as a file"
+        } else {
+            return Ok(());
+        };
+        Err(Usage(why.to_owned()))
+    }
+}
+
+/// How the body of a call would name its model, where it would.
+fn form(action: &Action<'_>) -> Option<Form> {
+    match action.entity {
         Entity::Unread(form) => Some(form),
         Entity::None | Entity::Named(_) => None,
     }
@@ -197,22 +202,6 @@ fn rollout(domain: &Domain, token: Option<TokenId>) -> Option<String> {
         }
     };
     Some(format!("{what} (where patgate serves with mode `per-domain`)"))
-}
-
-/// A token, and who can verify it. For an id, both are made for the occasion: the key is thrown
-/// away with the process, and the key ring of the service is not even read.
-fn credential(admin: &Admin, pat_id: Option<Uuid>) -> anyhow::Result<(Tokens, Zeroizing<String>)> {
-    let Some(id) = pat_id else {
-        let plain = plain_from_standard_input()?;
-        if plain.is_empty() {
-            return Err(Usage("expected a token on standard input, or --pat-id".to_owned()).into());
-        }
-        return Ok((admin.tokens()?, plain));
-    };
-    let ring = KeyRing::parse(&keyring::new_line(&"check".parse()?)?)?;
-    let tokens = Tokens::new(Prefixes::default(), ring);
-    let plain = Zeroizing::new(tokens.mint(TokenId(id))?.plain.expose().to_owned());
-    Ok((tokens, plain))
 }
 
 /// As a replica does that takes the domain into memory. Without a key ring, that they open is taken

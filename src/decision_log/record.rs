@@ -8,12 +8,11 @@ use super::line::{Line, rfc3339};
 use crate::{
     api::{Action, Apis, Entity},
     clock::Tick,
-    decision::{Decision, Refusal},
+    decision::{Decision, Refusal, Tier},
     domain::{Domain, DomainRef},
     mode::Treatment,
     operation::{EntityType, Operation},
     request::{self, Parts},
-    resolve::Tier,
 };
 
 /// Characters of a model's name that are told: as many as a name has.

@@ -6,8 +6,11 @@
 use bytes::{Buf, Bytes};
 use uuid::fmt::Hyphenated;
 
-use super::{HeaderNames, frame_head};
-use crate::{credential::Credential, decision::Permit};
+use super::{HeaderNames, frame_head, milliseconds};
+use crate::{
+    credential::Credential,
+    decision::{Grounds, Permit},
+};
 
 /// Of `HeaderValueOption.append_action`. Always stated: what Envoy does when it is unset has changed
 /// between releases.
@@ -16,7 +19,7 @@ const OVERWRITE_IF_EXISTS_OR_ADD: u8 = 2;
 /// The `CheckResponse` that lets a request pass as what `permit` says, as gRPC frames it.
 ///
 /// Every name is either set, with overwrite stated, or removed: a client's copy never survives.
-pub(super) fn write(permit: &Permit, names: &HeaderNames) -> Bytes {
+pub(super) fn write(permit: &Permit, grounds: &Grounds, names: &HeaderNames) -> Bytes {
     let mut texts = [[0; Hyphenated::LENGTH]; 3];
     let [domain, owner, token] = &mut texts;
     let domain: &str = permit.domain.id.0.hyphenated().encode_lower(domain);
@@ -38,17 +41,18 @@ pub(super) fn write(permit: &Permit, names: &HeaderNames) -> Bytes {
         (AUTHORIZATION, credential),
     ];
     let metadata = [
-        ("outcome", Some("allow")),
-        ("code", Some("ok")),
         ("domain_id", Some(domain)),
         ("domain_slug", Some(slug)),
         ("user_id", Some(owner)),
         ("pat_id", Some(token)),
         ("operation", Some(operation)),
         ("model", model),
+        ("tier", Some(grounds.tier.as_str())),
     ];
     let mut frame = Backward::with_capacity(CAPACITY);
     frame.message(DYNAMIC_METADATA, |fields| {
+        fields.bytes(&milliseconds(grounds.age).to_le_bytes());
+        fields.bytes(AGE);
         for (name, value) in metadata.iter().rev() {
             if let Some(value) = value {
                 fields.message(STRUCT_FIELDS, |entry| {
@@ -57,6 +61,7 @@ pub(super) fn write(permit: &Permit, names: &HeaderNames) -> Bytes {
                 });
             }
         }
+        fields.bytes(VERDICT);
     });
     frame.message(OK_RESPONSE, |ok| {
         for (name, value) in headers.iter().rev() {
@@ -81,6 +86,11 @@ pub(super) fn write(permit: &Permit, names: &HeaderNames) -> Bytes {
     frame.into_frame()
 }
 
+/// Entries of the metadata that are always the same: `outcome` is `allow`, `code` is `ok`.
+const VERDICT: &[u8] =
+    b"\x0a\x12\x0a\x07outcome\x12\x07\x1a\x05allow\x0a\x0c\x0a\x04code\x12\x04\x1a\x02ok";
+/// The entry `age_ms`, up to the eight bytes of its number.
+const AGE: &[u8] = b"\x0a\x13\x0a\x06age_ms\x12\x09\x11";
 const AUTHORIZATION: &str = "authorization";
 /// Most allows fit.
 const CAPACITY: usize = 1024;
@@ -171,7 +181,10 @@ impl Backward {
 mod tests {
     use std::sync::Arc;
 
-    use envoy_types::pb::envoy::service::auth::v3::{CheckResponse, check_response::HttpResponse};
+    use envoy_types::pb::{
+        envoy::service::auth::v3::{CheckResponse, check_response::HttpResponse},
+        google::protobuf::value::Kind,
+    };
     use prost::Message;
     use uuid::Uuid;
 
@@ -190,6 +203,10 @@ mod tests {
     fn headers(frame: &Bytes) -> Headers {
         assert_eq!(frame[..5], frame_head(frame.len() - 5));
         let response = CheckResponse::decode(&frame[5..]).unwrap();
+        let metadata = &response.dynamic_metadata.as_ref().unwrap().fields;
+        let text = |name: &str| metadata[name].kind.clone().unwrap();
+        assert_eq!(text("outcome"), Kind::StringValue("allow".to_owned()));
+        assert_eq!(text("code"), Kind::StringValue("ok".to_owned()));
         assert_eq!(response.encoded_len(), frame.len() - 5, "nothing is unknown or in vain");
         assert_eq!(response.status.unwrap().code, 0);
         let Some(HttpResponse::OkResponse(ok)) = response.http_response else { panic!("no allow") };
@@ -218,7 +235,7 @@ mod tests {
                     upstream: "m".into(),
                     credential: credential.map(|key| Credential::new(Scheme::Bearer, key).unwrap()),
                 };
-                let (set, removed) = headers(&write(&permit, &names));
+                let (set, removed) = headers(&write(&permit, &Grounds::default(), &names));
                 let value = |name: &str| set.iter().find(|(set, _)| set == name).map(|(_, v)| &**v);
                 assert_eq!(value("x-auth-model"), model.map(String::as_str));
                 let bearer = credential.map(|key| format!("Bearer {key}"));

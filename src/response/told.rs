@@ -35,6 +35,7 @@ impl Told {
             .into_iter()
             .filter_map(|(name, value)| match value.kind? {
                 Kind::StringValue(text) => Some((name, text)),
+                Kind::NumberValue(number) => Some((name, number.to_string())),
                 _ => None,
             })
             .collect();

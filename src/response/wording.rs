@@ -39,7 +39,7 @@ pub(super) fn grpc_code(status: StatusCode) -> tonic::Code {
 }
 
 /// For the person who reads the client's error: what happened and what to do.
-pub(super) fn message(denial: &Denial) -> String {
+pub(crate) fn message(denial: &Denial) -> String {
     match (denial.refusal, denial.operation) {
         (Refusal::BadRequest(Malformed::Path), _) => {
             "The request path is not in canonical form: send it without empty, `.` or `..` \
@@ -83,7 +83,7 @@ pub(super) fn message(denial: &Denial) -> String {
 }
 
 /// What to change about a body, or about the gateway, so that a model can be read.
-fn no_model(why: NoModel) -> &'static str {
+pub(crate) fn no_model(why: NoModel) -> &'static str {
     match why {
         NoModel::NotShown => {
             "No body was shown to authorization: send one that names the model. If you did, the \

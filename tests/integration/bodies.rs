@@ -1,6 +1,7 @@
 //! The table of bodies: the model that is read from each, or why there is none. What we read must
 //! be what a backend reads, so every body is also given to readers as backends have them.
 
+pub(crate) mod explained;
 mod table;
 
 use std::{
@@ -59,6 +60,10 @@ fn message(body: &Value) -> String {
 
 /// Asks as Envoy does that was told to show bodies.
 async fn ask(replica: &Replica, bearer: &str, case: &Case) -> Result<String, String> {
+    outcome(answer(replica, bearer, case).await)
+}
+
+async fn answer(replica: &Replica, bearer: &str, case: &Case) -> CheckResponse {
     let shown = &case.body[..case.body.len().min(SHOWN)];
     let mut headers = vec![("authorization", bearer.to_owned())];
     headers.extend(case.headers.iter().map(|(name, value)| (*name, value.clone())));
@@ -78,7 +83,7 @@ async fn ask(replica: &Replica, bearer: &str, case: &Case) -> Result<String, Str
     };
     let request = Request { http: Some(http), ..Default::default() };
     let attributes = AttributeContext { request: Some(request), ..Default::default() };
-    outcome(replica.raw(CheckRequest { attributes: Some(attributes) }).await)
+    replica.raw(CheckRequest { attributes: Some(attributes) }).await
 }
 
 fn compare(wrong: &mut Vec<String>, case: &Case, got: &Result<String, String>) {
@@ -211,9 +216,10 @@ pub(crate) async fn where_no_model_matters_no_body_is_read(suite: Arc<Suite>) {
     }
 }
 
-/// A domain's list decides, too, and which backend serves a model.
-pub(crate) async fn a_domains_list_of_models_decides(suite: Arc<Suite>) {
-    let world = suite.world().await;
+/// `Authorization`, a model, and the backend that the domain's list leads to.
+type Listed = (String, &'static str, Option<&'static str>);
+
+async fn listed(world: &World<'_>) -> Vec<Listed> {
     let picky = world.id("picky");
     world
         .sql(&format!(
@@ -227,37 +233,46 @@ pub(crate) async fn a_domains_list_of_models_decides(suite: Arc<Suite>) {
         .token(&[("picky", "models", "other", chat), ("picky", "models", "unlisted", chat)])
         .await
         .bearer();
+    let (every, some) = (|| every.clone(), || some.clone());
+    vec![
+        (every(), "org/listed", Some("model-beta")),
+        (every(), "other", Some("model-acme")),
+        (every(), "qwen2.5-7b", Some("model-acme")),
+        (every(), "qwen2.5-72b", Some("model-beta")),
+        (every(), "any/m", Some("model-acme")),
+        (every(), "unlisted", None),
+        (every(), "qwen2.5", None),
+        (every(), "qwen2.5-7b/x", None),
+        (every(), "any/m/x", None),
+        (every(), "Other", None),
+        (some(), "other", Some("model-acme")),
+        // The scope is there, and the list is not; the other way round.
+        (some(), "unlisted", None),
+        (some(), "org/listed", None),
+    ]
+}
+
+/// A domain's list decides, too, and which backend serves a model.
+pub(crate) async fn a_domains_list_of_models_decides(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let listed = listed(&world).await;
     let replica = world.serve(&[]).await;
     let envoy = replica.envoy(&suite);
     let path = "/proxy/picky/v1/chat/completions";
-    for (bearer, model, backend) in [
-        (&every, "org/listed", Some("model-beta")),
-        (&every, "other", Some("model-acme")),
-        (&every, "qwen2.5-7b", Some("model-acme")),
-        (&every, "qwen2.5-72b", Some("model-beta")),
-        (&every, "any/m", Some("model-acme")),
-        (&every, "unlisted", None),
-        (&every, "qwen2.5", None),
-        (&every, "qwen2.5-7b/x", None),
-        (&every, "any/m/x", None),
-        (&every, "Other", None),
-        (&some, "other", Some("model-acme")),
-        // The scope is there, and the list is not; the other way round.
-        (&some, "unlisted", None),
-        (&some, "org/listed", None),
-    ] {
+    for (bearer, model, backend) in &listed {
         let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
         let body = json!({ "messages": [], "model": model }).to_string();
         let reply = http::send(envoy.port, "POST", path, &headers, &body).await;
         let status = if backend.is_some() { 200 } else { 403 };
-        assert_eq!((reply.status, reply.header("x-backend")), (status, backend), "{model}");
+        assert_eq!((reply.status, reply.header("x-backend")), (status, *backend), "{model}");
         if backend.is_some() {
-            assert_eq!(reply.seen("x-auth-model"), [model]);
+            assert_eq!(reply.seen("x-auth-model"), [*model]);
         } else {
             assert!(message(&reply.json()).contains("needs a scope"), "{}", reply.body);
         }
     }
-    let headers = [("authorization", every.as_str()), ("content-type", "application/json")];
+    let every = listed[0].0.as_str();
+    let headers = [("authorization", every), ("content-type", "application/json")];
     let reply = http::send(envoy.port, "POST", path, &headers, "{}").await;
     assert!(message(&reply.json()).contains("names no model"), "{}", reply.body);
     assert_eq!(reply.json()["error"]["param"], "model");

@@ -5,6 +5,7 @@ pub(crate) mod caches;
 pub(crate) mod check;
 pub(crate) mod demo;
 pub(crate) mod errors;
+pub(crate) mod explained;
 pub(crate) mod keyring;
 pub(crate) mod revocation;
 pub(crate) mod settings;

@@ -13,6 +13,7 @@
 )]
 
 mod access_log;
+mod eventually;
 mod frames;
 mod harness;
 mod http;
@@ -87,6 +88,8 @@ fn main() -> ExitCode {
         bodies::no_reader_reads_another_model,
         bodies::where_no_model_matters_no_body_is_read,
         bodies::a_domains_list_of_models_decides,
+        bodies::explained::each_is_explained_as_it_is_read,
+        bodies::explained::each_listed_model_is_explained,
         tiers::each_tier_spares_the_next,
         tiers::a_forged_token_reaches_no_store,
         tiers::a_thousand_first_uses_are_one_query,
@@ -116,6 +119,7 @@ fn main() -> ExitCode {
         cli::caches::without_redis_a_change_is_made_all_the_same,
         cli::check::the_nearest_miss_is_named,
         cli::check::nothing_is_told_of_a_token_that_is_not_there,
+        cli::check::files_hold_what_no_argument_may,
         cli::check::what_redis_holds_is_told_beside_the_truth,
         cli::check::a_replica_is_asked_and_compared,
         cli::demo::the_demo,

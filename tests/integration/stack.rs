@@ -14,7 +14,7 @@ use std::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::tiers::eventually;
+use crate::eventually::eventually;
 
 pub(crate) struct Stack {
     pipes: Mutex<(ChildStdin, BufReader<ChildStdout>)>,

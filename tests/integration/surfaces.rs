@@ -15,7 +15,10 @@ use uuid::Uuid;
 
 use crate::{
     cases::Sent,
-    cli::Cli,
+    cli::{
+        Cli,
+        explained::{self, Question},
+    },
     harness::{Replica, Suite, World, outcome},
     http, process,
     stack::project,
@@ -452,32 +455,21 @@ pub(crate) async fn mistakes_in_tables_are_told_before_serving(suite: Arc<Suite>
     assert_eq!(schema["title"], "An API that patgate protects");
 }
 
-/// Host, table and the status of each are what the command goes by, too.
+/// Host, table, schemes and the words of each are what the command goes by, too.
 pub(crate) async fn each_is_explained_as_it_answers(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let apis = project("deploy/apis");
-    let cli = Cli::of(&world).with("apis", &apis);
-    let replica = world.serve(&[&format!("apis={apis}")]).await;
-    let server = format!("--server={}", replica.grpc);
-    let mut count = 0;
-    for case in cases(&world).await {
-        let Some(token) = case.authorization.as_deref().and_then(|it| it.strip_prefix("Bearer "))
-        else {
-            continue;
-        };
-        count += 1;
-        let (method, path) = (format!("--method={}", case.method), format!("--path={}", case.path));
-        let host = format!("--host={}", case.host);
-        let words = ["check", &method, &path, &host, &server, "--output=json"];
-        let ran = cli.feed_words(&words, token);
-        let told: Value = serde_json::from_str(&ran.stdout).unwrap();
-        let status = match case.expected {
-            Answer::Passes(_) => 200,
-            Answer::Refused(status, ..) => status,
-        };
-        assert_eq!(told["status"], status, "{} {} {}: {told:#}", case.host, method, path);
-        assert_eq!(told["replica"]["agrees"], true, "{} {} {}: {told:#}", case.host, method, path);
-        assert_eq!(ran.code == 0, status == 200, "{ran:#?}");
+    let cases = cases(&world).await;
+    let replica = world.serve(&[&tables()]).await;
+    let mut questions = Vec::new();
+    for case in &cases {
+        let request = [case.host, case.method, &case.path];
+        let [host, method, path] = request;
+        let live = replica.check_at(host, method, path, &case.headers()).await;
+        let authorization = case.authorization.as_deref();
+        let question = Question::new(&request.join(" "), request, authorization, &live);
+        questions.push(question.of(&replica));
     }
-    assert!(count >= 20, "only {count} were asked about");
+    assert!(questions.len() >= 50, "the table has shrunk to {} cases", questions.len());
+    let apis = project("deploy/apis");
+    explained::ask(&Cli::of(&world).with("apis", &apis), &questions);
 }

@@ -8,6 +8,7 @@ use std::{
 use futures_util::future::join_all;
 use serde_json::json;
 
+pub(crate) use crate::eventually::{PAUSE, eventually};
 use crate::{
     faults::{all_held, connect},
     harness::{Replica, Suite, Token, World, outcome},
@@ -33,19 +34,6 @@ pub(crate) async fn status(replica: &Replica, token: &Token) -> u16 {
 pub(crate) async fn lookups(replica: &Replica, kind: &str, tier: &str, result: &str) -> u64 {
     let labels = format!("kind=\"{kind}\",tier=\"{tier}\",result=\"{result}\"");
     replica.metric(&format!("patgate_lookups_total{{{labels}}}")).await
-}
-
-/// Between two questions whether something has happened yet.
-pub(crate) const PAUSE: Duration = Duration::from_millis(5);
-
-/// Waits for what happens behind an answer.
-pub(crate) async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
-    let wait = async {
-        while !condition().await {
-            tokio::time::sleep(PAUSE).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), wait).await.unwrap_or_else(|_| panic!("{what}"));
 }
 
 pub(crate) async fn entries_written(world: &World<'_>, at_least: usize) {

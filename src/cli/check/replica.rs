@@ -13,7 +13,8 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{body::Form, response::Told};
+use super::sent::Sent;
+use crate::response::Told;
 
 /// Far longer than a replica may take, and short enough for whoever waits.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -46,9 +47,7 @@ pub(super) struct Question<'a> {
     pub(super) method: &'a str,
     pub(super) authority: &'a str,
     pub(super) target: &'a str,
-    pub(super) authorization: &'a str,
-    /// The model that the body names, and how.
-    pub(super) model: Option<(&'a str, Form)>,
+    pub(super) sent: &'a Sent,
 }
 
 /// What a replica answers, and whether that is what the stores say.
@@ -110,48 +109,19 @@ where
 
 /// A `CheckRequest`, as gRPC frames it.
 fn frame(question: &Question<'_>) -> anyhow::Result<Bytes> {
-    let mut headers: Vec<(&str, String)> =
-        vec![("authorization", question.authorization.to_owned())];
-    let mut raw_body = Vec::new();
-    if let Some((model, form)) = question.model
-        && let Some((media_type, bytes)) = body(form, model)
-    {
-        headers.push(("content-type", media_type.to_owned()));
-        headers.push(("content-length", bytes.len().to_string()));
-        // Envoy's word for a body that it has shown in full.
-        headers.push(("x-envoy-auth-partial-body", "false".to_owned()));
-        raw_body = bytes;
-    }
+    let headers = question.sent.headers.iter();
     let http = HttpRequest {
         method: question.method.to_owned(),
-        headers: headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        headers: headers.map(|(name, value)| ((*name).to_owned(), value.to_string())).collect(),
         path: question.target.to_owned(),
         host: question.authority.to_owned(),
-        raw_body,
+        raw_body: question.sent.body.clone(),
     };
     let request = Request { http: Some(http) };
     let attributes = AttributeContext { request: Some(request) };
     let message = CheckRequest { attributes: Some(attributes) }.encode_to_vec();
     let length = u32::try_from(message.len())?.to_be_bytes();
     Ok([&[0][..], &length, &message].concat().into())
-}
-
-/// The shortest body that names a model so; none where it cannot be named.
-fn body(form: Form, model: &str) -> Option<(&'static str, Vec<u8>)> {
-    match form {
-        Form::Json => {
-            let body = serde_json::json!({ "model": model }).to_string();
-            Some(("application/json", body.into_bytes()))
-        }
-        Form::Multipart => {
-            let body = format!(
-                "--patgate\r\ncontent-disposition: form-data; name=\"model\"\r\n\r\n{model}\r\n\
-                 --patgate--\r\n"
-            );
-            Some(("multipart/form-data; boundary=patgate", body.into_bytes()))
-        }
-        Form::Other => None,
-    }
 }
 
 // The fields of Envoy's messages that a replica looks at. It reads them without generated code.

@@ -17,8 +17,14 @@ pub(super) struct Report<'a> {
     outcome: &'static str,
     pub(super) status: u16,
     pub(super) code: &'static str,
+    /// What the client is told, of a refusal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
     #[serde(flatten)]
     explanation: Explanation,
+    /// The model that an allow is for, where anything depends on it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     upstream: Option<&'a str>,
     /// Whether there is one, and nothing else about it.
@@ -52,7 +58,9 @@ impl<'a> Report<'a> {
             outcome: decision.outcome(),
             status: response::status(decision, evidence.manner()),
             code: decision.code(),
+            message: decision.denial().map(response::message),
             explanation: evidence.explain(decision),
+            model: permit.and_then(|permit| permit.model.as_deref()),
             upstream: permit.map(|permit| &*permit.upstream),
             upstream_credential: permit.map(|permit| match permit.credential {
                 Some(_) => "set",
@@ -78,6 +86,7 @@ impl<'a> Report<'a> {
             rows.push(vec![step.step.to_owned(), verdict.to_owned(), step.detail.clone()]);
         }
         let mut last = vec![format!("answer: {} {}", self.status, self.code)];
+        last.extend(self.message.as_ref().map(|message| format!("the client is told: {message}")));
         last.extend(self.upstream.map(|upstream| format!("served by: {upstream}")));
         last.extend(self.upstream_credential.map(|is| format!("upstream credential: {is}")));
         last.extend(self.rollout.as_ref().map(|rollout| format!("rollout: {rollout}")));

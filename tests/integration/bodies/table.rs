@@ -46,6 +46,11 @@ impl Case {
         Self { chunked: true, ..self }
     }
 
+    /// One that another table says the answer to.
+    pub(super) fn of_model(name: &str, path: &'static str, body: &str) -> Self {
+        Self::new(name, path, body, UNSCOPED).header("content-type", "application/json")
+    }
+
     pub(super) fn media_type(&self) -> &str {
         let found = self.headers.iter().find(|(name, _)| *name == "content-type");
         found.map_or("application/json", |(_, value)| value)

@@ -1,5 +1,5 @@
 //! `patgate check`: what it says beside the decision. That the decision is the service's is shown by
-//! the table in `cases.rs`.
+//! the tables of requests and of bodies, see `explained.rs`.
 
 use std::sync::Arc;
 
@@ -91,7 +91,7 @@ pub(crate) async fn the_nearest_miss_is_named(suite: Arc<Suite>) {
             &one,
             CHAT,
             "model",
-            "it would depend on the model that the body names: give it with --model",
+            "it would depend on the model that the body names: give it with --model, or the body with --body",
         ),
         miss("ann", &picky, &with(picky_chat, "other"), "", ""),
         miss(
@@ -150,6 +150,59 @@ pub(crate) async fn nothing_is_told_of_a_token_that_is_not_there(suite: Arc<Suit
     let bare = cli.with("keyring_file", "");
     bare.refused(&format!("{command} --pat-id {id}"), 3, &id.to_string());
     assert_eq!(bare.feed(command, &token.text).code, 2);
+}
+
+pub(crate) async fn files_hold_what_no_argument_may(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let cli = Cli::of(&world);
+    let scopes = ["m", "n"].map(|model| ("acme", "models", model, "llm_chat_completions"));
+    let token = world.token(&scopes).await;
+    let file = |name: &str, content: &str| {
+        let path = suite.dir.path().join(format!("{}.{name}", world.database));
+        std::fs::write(&path, content).unwrap();
+        path.display().to_string()
+    };
+    let body = file("body", r#"{"model":"m"}"#);
+    // As `echo` and other systems end a line.
+    let unix = file("unix", &format!("bearer {}\n", token.text));
+    let other = file("other", &format!("Bearer {}\r\n", token.text));
+    let command = "check --method POST --path /proxy/acme/v1/chat/completions";
+    for (rest, stdin, code, said) in [
+        (format!("--body {body}"), &*token.text, 0, "answer: 200 ok"),
+        (format!("--authorization-file {unix} --body {body}"), "", 0, "answer: 200 ok"),
+        (format!("--authorization-file {other} --body -"), r#"{"model":"n"}"#, 0, "model `n`"),
+        (format!("--pat-id {} --body -", token.id), r#"{"model":"o"}"#, DENIED, "model `o`"),
+        (format!("--body {body} --partial"), &token.text, DENIED, "`max_request_bytes`"),
+        (format!("--body {body} --content-encoding gzip"), &token.text, DENIED, "compressed"),
+        (format!("--body {body} --content-type="), &token.text, DENIED, "Send JSON in UTF-8"),
+        ("--no-credential".to_owned(), "", DENIED, "No access token was sent"),
+        (
+            format!("--authorization-file {body}"),
+            "",
+            DENIED,
+            "nearest miss: it takes `Bearer <token>`",
+        ),
+    ] {
+        let ran = cli.feed(&format!("{command} {rest}"), stdin);
+        assert!(ran.code == code && ran.stdout.contains(said), "{rest}: {ran:#?}");
+        assert!(!ran.stdout.contains(&token.text), "{rest}: {ran:#?}");
+    }
+    let id = token.id;
+    for (rest, code, said) in [
+        (format!("--no-credential --pat-id {id}"), 2, "cannot be used with"),
+        (format!("--no-credential --authorization-file {unix}"), 2, "cannot be used with"),
+        (format!("--pat-id {id} --authorization-file {unix}"), 2, "cannot be used with"),
+        (format!("--model m --body {body}"), 2, "cannot be used with"),
+        ("--no-credential --partial".to_owned(), 2, "--body <FILE>"),
+        ("--no-credential --model m --content-type text/plain".to_owned(), 2, "--body <FILE>"),
+        ("--no-credential --content-encoding gzip".to_owned(), 2, "--body <FILE>"),
+        ("--body -".to_owned(), 2, "standard input cannot hold both"),
+        ("--authorization-file - --body -".to_owned(), 2, "standard input cannot hold both"),
+        (format!("--authorization-file {unix}.none"), 1, "No such file"),
+        (format!("--authorization-file {unix} --body {body}.none"), 1, "No such file"),
+    ] {
+        cli.refused(&format!("{command} {rest}"), code, said);
+    }
 }
 
 pub(crate) async fn what_redis_holds_is_told_beside_the_truth(suite: Arc<Suite>) {
@@ -223,6 +276,8 @@ pub(crate) async fn a_replica_is_asked_and_compared(suite: Arc<Suite>) {
         for (request, code, said) in [
             ("POST chat/completions --model other", 0, "replica: 200 ok, the same"),
             ("POST chat/completions --model other", 0, "  model: other"),
+            // By now, whatever the first one needed.
+            ("POST chat/completions --model other", 0, "  tier: memory"),
             ("POST audio/transcriptions --model org/listed", 0, "  operation: llm_transcription"),
             ("POST chat/completions --model m", DENIED, "replica: 403 permission_denied, the same"),
             (
@@ -238,6 +293,12 @@ pub(crate) async fn a_replica_is_asked_and_compared(suite: Arc<Suite>) {
             assert!(!ran.stdout.contains(&token.text), "{ran:#?}");
         }
     }
+
+    // How old its knowledge is: never more than it may be.
+    let ran = ask(&cli, "POST chat/completions --model other --output json", &addresses[0]);
+    let told: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let age = told["replica"]["metadata"]["age_ms"].as_str().unwrap().parse::<u64>().unwrap();
+    assert!(age <= 30_000, "{told:#}");
 
     // A replica with another key knows no such token.
     let ring = format!("keyring_file={}", other_ring(&world));

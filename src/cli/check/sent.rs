@@ -1,0 +1,231 @@
+//! What the request carries: who asks, and with which body.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::super::{
+    Usage,
+    session::Admin,
+    token::{TokenIdParser, plain_from_standard_input},
+};
+use crate::{
+    api::{Manner, Scheme},
+    body::Form,
+    keyring::{self, KeyRing},
+    token::{Prefixes, TokenId, Tokens},
+};
+
+/// More than Envoy can be told to let through in headers, and more than a replica reads.
+const MAX_INPUT: u64 = 8 * 1024 * 1024;
+
+/// Who asks. A token is read from standard input unless one of these is given.
+#[derive(clap::Args)]
+#[group(id = "who", multiple = false)]
+pub(super) struct Who {
+    /// Takes possession of this token as proven, and reads none from standard input
+    #[arg(long, value_name = "TOKEN_ID", value_parser = TokenIdParser)]
+    pub(super) pat_id: Option<Uuid>,
+    /// Sends what this file holds as `Authorization`: scheme and token, as a client would; `-` for
+    /// standard input
+    #[arg(long, value_name = "FILE")]
+    authorization_file: Option<PathBuf>,
+    /// Sends no `Authorization`
+    #[arg(long)]
+    no_credential: bool,
+}
+
+/// The body, as far as it matters. Without any of these, none is shown.
+#[derive(clap::Args)]
+pub(super) struct Content {
+    /// The model that its body would name, in the way of its API
+    #[arg(long, conflicts_with = "body")]
+    model: Option<String>,
+    /// Its body: what this file holds; `-` for standard input
+    #[arg(long, value_name = "FILE")]
+    body: Option<PathBuf>,
+    /// The `Content-Type` of the body, `application/json` unless given; empty for none
+    #[arg(long, value_name = "TYPE", requires = "body")]
+    content_type: Option<String>,
+    /// The `Content-Encoding` of the body
+    #[arg(long, value_name = "ENCODING", requires = "body")]
+    content_encoding: Option<String>,
+    /// The body is the beginning of a longer one, which Envoy cut at `max_request_bytes`
+    #[arg(long, requires = "body")]
+    partial: bool,
+}
+
+/// What goes to the service, besides method, host and path.
+#[derive(Default)]
+pub(super) struct Sent {
+    /// By their lower-case names, each once.
+    pub(super) headers: Vec<(&'static str, Zeroizing<String>)>,
+    pub(super) body: Vec<u8>,
+}
+
+impl Sent {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(of, _)| *of == name).map(|(_, value)| value.as_str())
+    }
+
+    fn set(&mut self, name: &'static str, value: impl Into<String>) {
+        self.headers.push((name, Zeroizing::new(value.into())));
+    }
+}
+
+impl Who {
+    /// Whether nothing is asked that takes the key ring of the service.
+    pub(super) fn needs_no_keys(&self) -> bool {
+        self.pat_id.is_some() || self.no_credential
+    }
+
+    /// Whether standard input holds who asks.
+    pub(super) fn on_standard_input(&self) -> bool {
+        match &self.authorization_file {
+            Some(file) => is_standard_input(file),
+            None => !self.needs_no_keys(),
+        }
+    }
+
+    /// Adds the credential, and says who can verify it. For an id, both are made for the occasion:
+    /// the key is thrown away with the process, and the key ring of the service is not even read.
+    pub(super) fn send(
+        &self,
+        sent: &mut Sent,
+        admin: &Admin,
+        manner: Manner,
+    ) -> anyhow::Result<Tokens> {
+        let tokens = match self.needs_no_keys() {
+            true => Tokens::new(
+                Prefixes::default(),
+                KeyRing::parse(&keyring::new_line(&"check".parse()?)?)?,
+            ),
+            false => admin.tokens()?,
+        };
+        let scheme = manner.schemes.iter().next().unwrap_or(Scheme::Bearer);
+        let value = match self {
+            Self { no_credential: true, .. } => return Ok(tokens),
+            Self { pat_id: Some(id), .. } => {
+                format!("{scheme} {}", tokens.mint(TokenId(*id))?.plain.expose())
+            }
+            Self { authorization_file: Some(file), .. } => value(file)?,
+            _ => {
+                let plain = plain_from_standard_input()?;
+                if plain.is_empty() {
+                    let why = "expected a token on standard input, or --authorization-file, \
+                               --no-credential or --pat-id";
+                    return Err(Usage(why.to_owned()).into());
+                }
+                format!("{scheme} {}", plain.as_str())
+            }
+        };
+        sent.set("authorization", value);
+        Ok(tokens)
+    }
+}
+
+/// The value of a header: a line, whose end is no part of it.
+fn value(file: &Path) -> anyhow::Result<String> {
+    let text = String::from_utf8(read(file)?);
+    let mut text = text.map_err(|_| Usage(format!("{}: not UTF-8", file.display())))?;
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    Ok(text)
+}
+
+impl Content {
+    pub(super) fn on_standard_input(&self) -> bool {
+        self.body.as_deref().is_some_and(is_standard_input)
+    }
+
+    /// Whether anything was said about a body.
+    pub(super) fn given(&self) -> bool {
+        self.model.is_some() || self.body.is_some()
+    }
+
+    /// Adds the body as Envoy shows it. `form` is how the call names its model, where it does.
+    pub(super) fn send(&self, sent: &mut Sent, form: Option<Form>) -> anyhow::Result<()> {
+        let media_type = match (&self.body, &self.model) {
+            (Some(file), _) => {
+                sent.body = read(file)?;
+                self.content_type.as_deref().unwrap_or("application/json")
+            }
+            (None, Some(model)) => {
+                let Some((media_type, body)) = form.and_then(|form| naming(model, form)) else {
+                    return Ok(());
+                };
+                sent.body = body;
+                media_type
+            }
+            (None, None) => return Ok(()),
+        };
+        if !media_type.is_empty() {
+            sent.set("content-type", media_type);
+        }
+        if let Some(encoding) = &self.content_encoding {
+            sent.set("content-encoding", encoding);
+        }
+        // Envoy's word for whether it has shown a body in full; of none it says nothing.
+        if !sent.body.is_empty() {
+            sent.set("x-envoy-auth-partial-body", self.partial.to_string());
+        }
+        if !self.partial {
+            sent.set("content-length", sent.body.len().to_string());
+        }
+        Ok(())
+    }
+}
+
+/// The shortest body that names a model so; none where it cannot be named.
+fn naming(model: &str, form: Form) -> Option<(&'static str, Vec<u8>)> {
+    match form {
+        Form::Json => {
+            let body = serde_json::json!({ "model": model }).to_string();
+            Some(("application/json", body.into_bytes()))
+        }
+        Form::Multipart => {
+            let body = format!(
+                "--patgate\r\ncontent-disposition: form-data; name=\"model\"\r\n\r\n{model}\r\n\
+                 --patgate--\r\n"
+            );
+            Some(("multipart/form-data; boundary=patgate", body.into_bytes()))
+        }
+        Form::Other => None,
+    }
+}
+
+fn is_standard_input(file: &Path) -> bool {
+    file == Path::new("-")
+}
+
+/// All that a file holds.
+fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
+    let name = match is_standard_input(file) {
+        true => "standard input".to_owned(),
+        false => file.display().to_string(),
+    };
+    let all = |from: &mut dyn Read| -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        from.take(MAX_INPUT + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = match is_standard_input(file) {
+        true => all(&mut io::stdin().lock()),
+        false => File::open(file).and_then(|mut file| all(&mut file)),
+    };
+    let bytes = bytes.with_context(|| name.clone())?;
+    if bytes.len() as u64 > MAX_INPUT {
+        return Err(Usage(format!("{name}: more than {MAX_INPUT} bytes")).into());
+    }
+    Ok(bytes)
+}

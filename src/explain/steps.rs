@@ -1,0 +1,325 @@
+//! Walks through what had to hold, in the order of the service, up to what did not.
+
+use super::{
+    Evidence, Explanation, Step,
+    words::{about, list, misspelt, moment, scope_miss},
+};
+use crate::{
+    api::{Action, Method},
+    decision::{NoModel, Refusal},
+    domain::{Domain, DomainRef, Unopened},
+    operation::{EntityType, Operation},
+    principal::{DomainGrants, Principal},
+    request::{self, AuthRequest},
+    response,
+};
+
+pub(super) struct Walk<'e> {
+    evidence: &'e Evidence<'e>,
+    /// Says which step failed, wherever it can. Of the many reasons for `PermissionDenied`, the
+    /// first is found here.
+    refusal: Option<Refusal>,
+    /// The one entity that the request is about, as far as is known.
+    entity: Option<&'e str>,
+    steps: Vec<Step>,
+}
+
+/// A step that failed.
+struct Failed {
+    step: &'static str,
+    /// What was seen.
+    detail: String,
+    /// What came closest to an allow.
+    nearest: Option<String>,
+}
+
+fn failed<T>(
+    step: &'static str,
+    detail: impl Into<String>,
+    nearest: Option<String>,
+) -> Result<T, Failed> {
+    Err(Failed { step, detail: detail.into(), nearest })
+}
+
+impl<'e> Walk<'e> {
+    pub(super) fn new(
+        evidence: &'e Evidence<'e>,
+        refusal: Option<Refusal>,
+        entity: Option<&'e str>,
+    ) -> Self {
+        Self { evidence, refusal, entity, steps: Vec::new() }
+    }
+
+    pub(super) fn explanation(mut self) -> Explanation {
+        let refused = match (self.walk(), self.refusal) {
+            (Err(failed), _) => Some(failed),
+            (Ok(()), Some(refusal)) => {
+                let detail = format!("{}; the reason cannot be shown here", refusal.code());
+                Some(Failed { step: "decision", detail, nearest: None })
+            }
+            (Ok(()), None) => None,
+        };
+        let mut nearest = None;
+        if let Some(Failed { step, detail, nearest: closest }) = refused {
+            self.steps.push(Step { step, passed: false, detail });
+            nearest = closest;
+        }
+        Explanation { steps: self.steps, nearest }
+    }
+
+    fn walk(&mut self) -> Result<(), Failed> {
+        self.path()?;
+        self.surface();
+        self.credential()?;
+        let Evidence { request: Ok(request), principal: Some(principal), .. } = *self.evidence
+        else {
+            return Ok(());
+        };
+        self.proven(request);
+        self.state(principal)?;
+        let action = self.rule(request)?;
+        let (domain, grants) = self.domain(principal, action)?;
+        self.permission(domain, grants, action)?;
+        self.body(grants, action)?;
+        self.scope(grants, action)?;
+        self.model(domain, action)
+    }
+
+    fn passed(&mut self, step: &'static str, detail: impl Into<String>) {
+        self.steps.push(Step { step, passed: true, detail: detail.into() });
+    }
+
+    fn path_alone(&self) -> &'e str {
+        let target = self.evidence.target;
+        target.split_once('?').map_or(target, |(path, _)| path)
+    }
+
+    fn path(&mut self) -> Result<(), Failed> {
+        if let Some(found) = request::misspelling(self.evidence.target) {
+            let detail = format!("not in its one spelling: {}", misspelt(found));
+            return failed("path", detail, None);
+        }
+        self.passed("path", "in its one spelling; the query takes no part");
+        Ok(())
+    }
+
+    fn surface(&mut self) {
+        let Evidence { apis, authority, .. } = *self.evidence;
+        let served = match apis.surface(authority, self.path_alone()) {
+            Some(surface) => format!("`{}`", surface.name()),
+            None => "belongs to no API, by host and path".to_owned(),
+        };
+        self.passed("surface", served);
+    }
+
+    /// Why a credential proves nothing.
+    fn credential(&self) -> Result<(), Failed> {
+        match self.refusal {
+            Some(Refusal::BadRequest(_)) => {
+                failed("credential", "a comma: more than one value of Authorization", None)
+            }
+            Some(Refusal::MissingCredential) => failed("credential", "none", None),
+            Some(Refusal::InvalidToken) => {
+                let (detail, nearest) = match self.evidence.request {
+                    Ok(request) => (self.unproven(request), None),
+                    Err(_) => self.unread(),
+                };
+                failed("credential", detail, nearest)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn unread(&self) -> (String, Option<String>) {
+        let schemes = self.evidence.manner().schemes;
+        let value = self.evidence.authorization.unwrap_or_default();
+        if request::behind_scheme(value, schemes).is_none() {
+            let accepted = list(schemes.iter().map(|scheme| format!("`{scheme} <token>`")));
+            return (
+                "not a scheme of this API, one space, and a token".to_owned(),
+                Some(format!("it takes {accepted}")),
+            );
+        }
+        let nearest = "mistyped, cut, of another installation, or signed with a key that was \
+                       dropped";
+        ("not a token that a key of this ring signed".to_owned(), Some(nearest.to_owned()))
+    }
+
+    fn unproven(&self, request: &AuthRequest<'_>) -> String {
+        let id = request.token.id;
+        match self.evidence.principal {
+            None => format!("the tag is right, but no token has the id {id}"),
+            Some(_) => format!("the tag is right, but the secret is not that of token {id}"),
+        }
+    }
+
+    fn proven(&mut self, request: &AuthRequest<'_>) {
+        let id = request.token.id;
+        let how = match self.evidence.presumed {
+            true => format!("possession of token {id} is taken as proven; none was shown"),
+            false => format!("token {id}, with the right tag and secret"),
+        };
+        self.passed("credential", how);
+    }
+
+    fn state(&mut self, principal: &Principal) -> Result<(), Failed> {
+        let (expiry, owner) = (moment(principal.expires_at), principal.owner);
+        match self.refusal {
+            Some(Refusal::TokenRevoked) => failed("state", "revoked", None),
+            Some(Refusal::TokenExpired) => failed("state", format!("expired at {expiry}"), None),
+            Some(Refusal::OwnerDisabled) => {
+                failed("state", format!("its owner {owner} is disabled"), None)
+            }
+            _ => {
+                self.passed("state", format!("live until {expiry}; its owner {owner} is enabled"));
+                Ok(())
+            }
+        }
+    }
+
+    fn rule(&mut self, request: &'e AuthRequest<'e>) -> Result<&'e Action<'e>, Failed> {
+        let method = self.evidence.method;
+        let Some(action) = &request.action else { return self.no_rule() };
+        let Action { operation, entity_type: on, .. } = action;
+        self.passed("rule", format!("{method} here is {operation} on {on}"));
+        Ok(action)
+    }
+
+    fn no_rule<T>(&self) -> Result<T, Failed> {
+        let Evidence { apis, authority, method, .. } = *self.evidence;
+        let path = self.path_alone();
+        let surface = || apis.surface(authority, path);
+        if surface().is_none() {
+            let names: Vec<&str> = apis.list().map(|(name, _)| name).collect();
+            let nearest = format!("the APIs are {}; where each is, its table says", list(names));
+            return failed("rule", "the request belongs to no API", Some(nearest));
+        }
+        let has_rule =
+            |method: &&str| surface().is_some_and(|it| it.action(method, path).is_some());
+        let methods = Method::ALL.iter().map(|method| method.as_str());
+        let methods: Vec<_> = methods.filter(has_rule).collect();
+        let nearest = match methods.is_empty() {
+            true => "no method has a rule on this path".to_owned(),
+            false => format!("a rule exists for {} on this path", list(methods)),
+        };
+        failed("rule", format!("no rule names {method} on this path"), Some(nearest))
+    }
+
+    /// The domain, and what the token has there.
+    fn domain(
+        &mut self,
+        principal: &'e Principal,
+        action: &Action<'_>,
+    ) -> Result<(&'e Domain, &'e DomainGrants), Failed> {
+        let named = &action.domain;
+        let Some(reference) = DomainRef::parse(named) else {
+            let detail =
+                format!("`{named}` is neither a slug nor an id in lower case with hyphens");
+            return failed("domain", detail, None);
+        };
+        let nearest = || {
+            let slugs: Vec<_> = principal.grants().map(|grants| grants.slug().as_str()).collect();
+            Some(match slugs.is_empty() {
+                true => "the token has no scopes at all".to_owned(),
+                false => format!("the token's scopes name {}", list(slugs)),
+            })
+        };
+        let Some(domain) = self.evidence.domain else {
+            return failed("domain", format!("there is no domain `{reference}`"), nearest());
+        };
+        let grants = principal.grants_in(domain.id).filter(|_| principal.names(&reference));
+        let Some(grants) = grants else {
+            let detail = format!("no scope of the token names `{reference}`");
+            return failed("domain", detail, nearest());
+        };
+        if !domain.enabled {
+            let nearest = "a scope names the domain".to_owned();
+            return failed("domain", format!("`{reference}` is disabled"), Some(nearest));
+        }
+        self.passed("domain", format!("{} ({}), named by a scope", domain.slug, domain.id));
+        Ok((domain, grants))
+    }
+
+    fn permission(
+        &mut self,
+        domain: &Domain,
+        grants: &DomainGrants,
+        action: &Action<'_>,
+    ) -> Result<(), Failed> {
+        let (slug, operation) = (&domain.slug, action.operation);
+        if grants.permits(operation) {
+            self.passed("permission", format!("the owner's roles in {slug} include {operation}"));
+            return Ok(());
+        }
+        let held = list(grants.permitted().iter().map(Operation::as_str));
+        let detail = format!("the owner's roles in {slug} lack {operation}; they have {held}");
+        let nearest = match self.covered(grants, action) {
+            true => format!("has the scope, but the owner's roles in {slug} lack {operation}"),
+            false => format!("no scope covers it either: {}", self.miss(grants, action)),
+        };
+        failed("permission", detail, Some(nearest))
+    }
+
+    /// Why no model could be read where one is needed: in the words of the answer, but where the
+    /// command was not told of any body.
+    fn body(&self, grants: &DomainGrants, action: &Action<'_>) -> Result<(), Failed> {
+        let Some(Refusal::NoModel(why)) = self.refusal else { return Ok(()) };
+        let needs = match grants.scoped(action.operation, action.entity_type, None) {
+            true => "the domain lists its models",
+            false => "the token's scopes name particular models",
+        };
+        let nearest = match (why, self.evidence.body) {
+            (NoModel::NotShown, None) => {
+                "it would depend on the model that the body names: give it with --model, or the \
+                 body with --body"
+            }
+            _ => response::no_model(why),
+        };
+        failed("model", format!("{needs}, and none is known"), Some(nearest.to_owned()))
+    }
+
+    fn scope(&mut self, grants: &DomainGrants, action: &Action<'_>) -> Result<(), Failed> {
+        let (operation, on) = (action.operation, about(action.entity_type, self.entity));
+        if !self.covered(grants, action) {
+            let detail = format!("no scope covers {operation} on {on}");
+            return failed("scope", detail, Some(self.miss(grants, action)));
+        }
+        self.passed("scope", format!("a scope covers {operation} on {on}"));
+        Ok(())
+    }
+
+    /// Which of the domain's models, and its upstream.
+    fn model(&mut self, domain: &Domain, action: &Action<'_>) -> Result<(), Failed> {
+        let model = self.entity.filter(|_| action.entity_type == EntityType::Models);
+        match (domain.lists_models(), model) {
+            (true, Some(model)) if domain.upstream_for(Some(model)).is_none() => {
+                let slug = &domain.slug;
+                let nearest = format!("the domain {slug} lists its models, and not `{model}`");
+                return failed("model", format!("`{model}` is not listed"), Some(nearest));
+            }
+            (true, Some(model)) => {
+                self.passed("model", format!("`{model}` is on the domain's list"))
+            }
+            (false, Some(model)) => {
+                self.passed("model", format!("`{model}`; the domain lists none, so it sees all"));
+            }
+            (_, None) => self.passed("model", "nothing depends on it"),
+        }
+        let upstream = domain.upstream_for(model).unwrap_or_default();
+        if domain.credential_for(upstream) == Err(Unopened) {
+            let detail = format!("the credential of `{upstream}` does not open");
+            let nearest = "the key ring lacks its key, or it was changed or moved by other means \
+                           than `patgate backend credential`";
+            return failed("upstream", detail, Some(nearest.to_owned()));
+        }
+        Ok(())
+    }
+
+    fn covered(&self, grants: &DomainGrants, action: &Action<'_>) -> bool {
+        grants.scoped(action.operation, action.entity_type, self.entity)
+    }
+
+    fn miss(&self, grants: &DomainGrants, action: &Action<'_>) -> String {
+        scope_miss(grants, action.operation, action.entity_type, self.entity)
+    }
+}

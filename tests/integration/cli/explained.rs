@@ -1,0 +1,145 @@
+//! `patgate check` about the requests of a table: whether it says what the service answers.
+
+use std::{
+    num::NonZero,
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    thread,
+};
+
+use envoy_types::pb::{
+    envoy::service::auth::v3::{CheckResponse, check_response::HttpResponse},
+    google::protobuf::value::Kind,
+};
+use serde_json::Value;
+
+use super::{Cli, Ran};
+use crate::harness::Replica;
+
+/// A request, as the command is asked about it, and what the service answered to it.
+pub(crate) struct Question {
+    name: String,
+    words: Vec<String>,
+    stdin: String,
+    live: Live,
+}
+
+/// What an answer says to a client.
+struct Live {
+    status: u16,
+    code: String,
+    message: Option<String>,
+    model: Option<String>,
+}
+
+impl Live {
+    fn of(answer: &CheckResponse) -> Self {
+        let metadata = &answer.dynamic_metadata.as_ref().unwrap().fields;
+        let fact = |name: &str| match metadata.get(name)?.kind.clone()? {
+            Kind::StringValue(text) => Some(text),
+            _ => None,
+        };
+        let (status, message) = match answer.http_response.as_ref().unwrap() {
+            HttpResponse::OkResponse(_) => (200, None),
+            HttpResponse::DeniedResponse(denied) => {
+                let body: Value = serde_json::from_str(&denied.body).unwrap();
+                let places = ["/error/message", "/message", "/detail"];
+                let message = places.iter().find_map(|at| body.pointer(at)?.as_str());
+                (denied.status.as_ref().unwrap().code, message.map(str::to_owned))
+            }
+            HttpResponse::ErrorResponse(_) => panic!("an error response"),
+        };
+        let (code, model) = (fact("code").unwrap(), fact("model"));
+        Self { status: status.try_into().unwrap(), code, message, model }
+    }
+}
+
+impl Question {
+    /// With this `Authorization`, or none. Envoy shows the values of several as one.
+    pub(crate) fn new(
+        name: &str,
+        [host, method, path]: [&str; 3],
+        authorization: Option<&str>,
+        answer: &CheckResponse,
+    ) -> Self {
+        let words = ["check", "--output=json"].map(str::to_owned).into_iter();
+        let request = [("host", host), ("method", method), ("path", path)];
+        let request = request.map(|(option, value)| format!("--{option}={value}"));
+        let who = match authorization {
+            Some(_) => "--authorization-file=-",
+            None => "--no-credential",
+        };
+        Self {
+            name: name.to_owned(),
+            words: words.chain(request).chain([who.to_owned()]).collect(),
+            stdin: authorization.unwrap_or_default().to_owned(),
+            live: Live::of(answer),
+        }
+    }
+
+    pub(crate) fn with(mut self, word: String) -> Self {
+        self.words.push(word);
+        self
+    }
+
+    pub(crate) fn body(self, file: &Path) -> Self {
+        self.with(format!("--body={}", file.display()))
+    }
+
+    /// Asked of a replica, too, which must be heard to agree.
+    pub(crate) fn of(self, replica: &Replica) -> Self {
+        self.with(format!("--server={}", replica.grpc))
+    }
+
+    /// The same by the id of the token alone.
+    pub(crate) fn by_id(self, id: &str) -> Self {
+        let words = self.words.into_iter().filter(|word| !word.starts_with("--authorization"));
+        let words = words.chain([format!("--pat-id={id}")]).collect();
+        Self { words, stdin: String::new(), ..self }
+    }
+
+    pub(crate) fn code(&self) -> &str {
+        &self.live.code
+    }
+
+    /// What differs.
+    fn judge(&self, ran: &Ran) -> Option<String> {
+        let Live { status, code, message, model } = &self.live;
+        let told: Value = serde_json::from_str(&ran.stdout).unwrap_or_default();
+        let steps = told["steps"].as_array().cloned().unwrap_or_default();
+        let failed = steps.iter().filter(|step| step["passed"] == false).count();
+        let (text, replica) = (|of: &Value| of.as_str().map(str::to_owned), &told["replica"]);
+        let asked = self.words.iter().any(|word| word.starts_with("--server"));
+        let heard = replica["agrees"] == true && text(&replica["message"]) == *message;
+        let right = told["status"] == *status
+            && told["code"] == **code
+            && text(&told["message"]) == *message
+            && text(&told["model"]) == *model
+            && heard == asked
+            && (ran.code == 0) == (*status == 200)
+            && matches!(ran.code, 0 | 3 | 4)
+            && failed == usize::from(*status != 200)
+            && steps.last().is_some_and(|step| step["step"] != "decision");
+        (!right).then(|| format!("{}: expected {status} {code} {message:?}, {ran:?}", self.name))
+    }
+}
+
+/// Asks all of them, a few at a time, and panics over the answers that are not the service's.
+pub(crate) fn ask(cli: &Cli<'_>, questions: &[Question]) {
+    let (next, few) =
+        (AtomicUsize::new(0), thread::available_parallelism().map_or(1, NonZero::get));
+    let some = || {
+        let mut wrong = Vec::new();
+        while let Some(question) = questions.get(next.fetch_add(1, Relaxed)) {
+            let words: Vec<_> = question.words.iter().map(String::as_str).collect();
+            wrong.extend(question.judge(&cli.feed_words(&words, &question.stdin)));
+        }
+        wrong
+    };
+    let wrong: Vec<_> = thread::scope(|scope| {
+        let asking: Vec<_> = (0..few.min(4)).map(|_| scope.spawn(some)).collect();
+        asking.into_iter().flat_map(|one| one.join().unwrap()).collect()
+    });
+    println!("{} questions to `patgate check`", questions.len());
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), questions.len(), wrong.join("\n"));
+}

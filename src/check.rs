@@ -210,23 +210,27 @@ impl From<Unavailable> for Denial {
 pub(crate) struct GrpcEdge(pub(crate) Arc<Checker>);
 
 impl GrpcEdge {
-    /// Answers a `CheckRequest`, as it came over the wire; what is none is denied.
-    pub(crate) async fn check(&self, message: Option<&[u8]>) -> Answer {
+    /// How long a check may take.
+    pub(crate) fn deadline(&self) -> Duration {
+        self.0.deadline
+    }
+
+    /// Answers a `CheckRequest`, as it came over the wire, or what kept it from coming; what is
+    /// none is denied.
+    pub(crate) async fn check(&self, message: Result<&[u8], Refusal>) -> Answer {
+        const MALFORMED: Refusal = Refusal::BadRequest(Malformed::Message);
         let (checker, started) = (&*self.0, Tick::now());
-        let http = message.and_then(HttpRequest::decode);
-        let header = |name: &str| http?.header(name);
+        let http = message.and_then(|bytes| HttpRequest::decode(bytes).ok_or(MALFORMED));
+        let header = |name: &str| http.ok()?.header(name);
         let parts = http.map(|http| {
             let HttpRequest { method, host: authority, path: target, body, .. } = http;
             Parts { method, authority, target, header, body }
         });
         let (decision, about) = match &parts {
-            Some(parts) => {
+            Ok(parts) => {
                 guard(&checker.metrics, checker.check(parts, started), Particulars::default()).await
             }
-            None => {
-                let refusal = Refusal::BadRequest(Malformed::Message);
-                (Decision::Deny(refusal.into()), Particulars::default())
-            }
+            Err(refusal) => (Decision::Deny((*refusal).into()), Particulars::default()),
         };
         let request_id = header("x-request-id").filter(|id| is_request_id(id));
         let request_id = request_id.map_or_else(|| Uuid::new_v4().to_string().into(), Cow::from);
@@ -237,7 +241,7 @@ impl GrpcEdge {
         checker.metrics.decided(decision.effect(), decision.code(), took);
         if checker.log.admits(&decision, ended) {
             let (decided, request_id) = ((decision, about), request_id.into_owned());
-            let record = || checker.record(parts.as_ref(), decided, request_id, ended, took);
+            let record = || checker.record(parts.as_ref().ok(), decided, request_id, ended, took);
             // The answer stands, whatever becomes of its record.
             if catch_unwind(AssertUnwindSafe(record)).is_err() {
                 checker.metrics.panicked();
@@ -254,7 +258,7 @@ fn is_request_id(id: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use prometheus_client::registry::Registry;
     use uuid::Uuid;
 
@@ -271,7 +275,7 @@ mod tests {
         postgres::Postgres,
         principal::{DomainGrants, Principal, UserId},
         resolve::{Found, Freshness, Load, Memory, Renewal, Shared, Tiers, postgres::lookups},
-        token::{Prefixes, TokenId, VerifiedToken},
+        token::{PlainToken, Prefixes, TokenId, VerifiedToken},
         writer::Writer,
     };
 
@@ -302,8 +306,8 @@ mod tests {
     }
 
     /// A checker whose memory knows one token of one domain, and whose Postgres is not there.
-    fn checker(token: &VerifiedToken, tokens: Tokens) -> Checker {
-        let metrics = Metrics::new(&mut Registry::default());
+    fn checker(token: &VerifiedToken, tokens: Tokens, registry: &mut Registry) -> Checker {
+        let metrics = Metrics::new(registry);
         let clock = Arc::new(Clock::default());
         let (now, moment) = (Tick::now(), Moment(1_000_000));
         clock.observe(now, moment);
@@ -389,13 +393,19 @@ mod tests {
         Some((decision.outcome(), decision.code()))
     }
 
-    #[tokio::test]
-    async fn an_answer_says_how_old_its_grounds_are() {
+    /// That checker, its keys, and its token.
+    pub(crate) fn hot(registry: &mut Registry) -> (Checker, Tokens, PlainToken) {
         let ring = KeyRing::parse(RING).unwrap();
         let tokens = Tokens::new(Prefixes::default(), ring);
         let plain = tokens.mint(TokenId(Uuid::from_u128(7))).unwrap().plain;
+        let token = tokens.verify(plain.expose()).unwrap();
+        (checker(&token, tokens.clone(), registry), tokens, plain)
+    }
+
+    #[tokio::test]
+    async fn an_answer_says_how_old_its_grounds_are() {
         let before = Tick::now();
-        let checker = checker(&tokens.verify(plain.expose()).unwrap(), tokens.clone());
+        let (checker, _, plain) = hot(&mut Registry::default());
         let (known, later) = (Tick::now(), Duration::from_secs(7));
         let grounds = async |token: &str| {
             let bearer = format!("Bearer {token}");
@@ -413,10 +423,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_from_memory_waits_for_nothing() {
-        let ring = KeyRing::parse(RING).unwrap();
-        let tokens = Tokens::new(Prefixes::default(), ring);
-        let plain = tokens.mint(TokenId(Uuid::from_u128(7))).unwrap().plain;
-        let checker = checker(&tokens.verify(plain.expose()).unwrap(), tokens.clone());
+        let (checker, tokens, plain) = hot(&mut Registry::default());
         let check = |path| decide_at_once(&checker, plain.expose(), path);
         assert_eq!(check("/proxy/acme/v1/models"), Some(("allow", "ok")));
         assert_eq!(check("/proxy/beta/v1/models"), Some(("deny", "permission_denied")));

@@ -5,17 +5,21 @@
 //! bodies, layers that look at every request. Here all streams that were read at once are answered
 //! at once, and one becomes a task only if it has to wait. Their answers leave together.
 
+mod message;
 mod others;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::{
     future::{Future, poll_fn},
     pin::pin,
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use h2::{
     Ping, PingPong, RecvStream,
     server::{Connection, SendResponse},
@@ -23,18 +27,16 @@ use h2::{
 use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    sync::Semaphore,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use self::stream::Unvectored;
+use self::{message::Unread, stream::Unvectored};
 use crate::{check::GrpcEdge, response::Answer};
 
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
-/// Far above what Envoy accepts of a client's headers, and shows of a body. What is longer is
-/// denied: an error of gRPC would be an ALLOW under `failure_mode_allow`.
-const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 /// What gRPC puts before a message: whether it is compressed, and its length.
 const HEAD: usize = 5;
 /// Of the call itself; those of the request that it is about are in the message.
@@ -50,19 +52,32 @@ const MAX_CONCURRENT_STREAMS: u32 = 10_000;
 /// innocent ones (measured with 2,000 of them): its limits are raised, not lifted.
 const MAX_RESET_STREAMS: usize = 20_000;
 /// How often a client is asked whether it is still there, and how long it has to begin with and to
-/// answer.
+/// answer. Reading a message takes less.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Answers what arrives on a connection.
 #[derive(Clone)]
-pub(crate) struct Grpc {
-    pub(crate) edge: GrpcEdge,
+pub(crate) struct Grpc(Arc<Shared>);
+
+/// One for all connections.
+struct Shared {
+    edge: GrpcEdge,
     /// Health.
-    pub(crate) others: Routes,
+    others: Routes,
+    /// Bytes of messages that come in pieces.
+    room: Arc<Semaphore>,
 }
 
 impl Grpc {
+    pub(crate) fn new(edge: GrpcEdge, others: Routes) -> Self {
+        Self::with_room(edge, others, message::MAX_IN_PIECES)
+    }
+
+    fn with_room(edge: GrpcEdge, others: Routes, room: usize) -> Self {
+        Self(Arc::new(Shared { edge, others, room: Arc::new(Semaphore::new(room)) }))
+    }
+
     /// Serves one connection until it ends; told to end when it is old, or by `closing`.
     pub(crate) async fn serve(
         self,
@@ -90,9 +105,13 @@ impl Grpc {
             () = &mut gone => return,
         }
         connection.graceful_shutdown();
+        // Every check ends in this time. What else is open, as a client that watches our health is,
+        // does not keep an old connection alive.
+        let last_calls = PATIENCE + self.0.edge.deadline();
         tokio::select! {
             biased;
             () = self.answer_all(&mut connection) => {}
+            () = sleep(last_calls) => {}
             () = gone => {}
         }
     }
@@ -127,11 +146,18 @@ impl Grpc {
     }
 
     async fn answer(self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+        let Shared { edge, others, room } = &*self.0;
         if request.uri().path() != CHECK {
-            return others::answer(self.others, request, respond).await;
+            return others::answer(others.clone(), request, respond).await;
         }
-        let message = read(request.into_body()).await;
-        let answer = self.edge.check(message.as_deref()).await;
+        let message = match message::read(request.into_body(), room).await {
+            Ok(message) => Ok(message),
+            Err(Unread::Refused(refusal)) => Err(refusal),
+            // Nobody asks any more: nothing is decided, counted or logged.
+            Err(Unread::Gone) => return,
+        };
+        let bytes = message.as_ref().map(|message| &*message.bytes);
+        let answer = edge.check(bytes.map_err(|refusal| *refusal)).await;
         // Whoever has gone away meanwhile needs none.
         let _ = send(answer, &mut respond);
     }
@@ -145,34 +171,6 @@ fn send(answer: Answer, respond: &mut SendResponse<Bytes>) -> Result<(), h2::Err
     let mut trailers = HeaderMap::with_capacity(1);
     trailers.insert("grpc-status", HeaderValue::from_static("0"));
     stream.send_trailers(trailers)
-}
-
-/// The one message of a request; nothing if it is not one whole message, uncompressed.
-async fn read(mut body: RecvStream) -> Option<Bytes> {
-    let mut frame = Bytes::new();
-    let mut more = BytesMut::new();
-    while let Some(data) = body.data().await {
-        let data = data.ok()?;
-        // It is held no longer than the check takes.
-        let _ = body.flow_control().release_capacity(data.len());
-        if frame.len() + more.len() + data.len() > MAX_MESSAGE + HEAD {
-            return None;
-        }
-        if frame.is_empty() {
-            frame = data;
-        } else {
-            if more.is_empty() {
-                more.extend_from_slice(&frame);
-            }
-            more.extend_from_slice(&data);
-        }
-    }
-    let mut frame = if more.is_empty() { frame } else { more.freeze() };
-    if frame.len() < HEAD || frame.get_u8() != 0 {
-        return None;
-    }
-    let length = frame.get_u32() as usize;
-    (frame.len() == length).then_some(frame)
 }
 
 /// Ends when the client does not answer any more.

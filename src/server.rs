@@ -133,7 +133,7 @@ pub(crate) async fn run(
     let (reporter, health) = tonic_health::server::health_reporter();
     report(&reporter, ServingStatus::Serving).await;
     let gate = Gate {
-        grpc: Grpc { edge, others: Routes::new(health).prepare() },
+        grpc: Grpc::new(edge, Routes::new(health).prepare()),
         max_connection_age: lifetimes.max_connection_age,
         connections: TaskTracker::new(),
         closing: closing.clone(),

@@ -1,4 +1,4 @@
-//! What is no check goes to tonic.
+//! What is no check goes to tonic, if it is short and comes in time.
 
 use std::{
     future::poll_fn,
@@ -10,8 +10,14 @@ use bytes::Bytes;
 use h2::{RecvStream, SendStream, server::SendResponse};
 use http::{Request, Response};
 use http_body::Frame;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Limited};
+use tokio::time::timeout;
 use tonic::{body::Body, codegen::Service, service::Routes};
+
+use super::message::READING;
+
+/// A question about health holds the name of a service.
+const MAX_BODY: usize = 4096;
 
 /// Answers a call until it ends, or the client gives it up.
 pub(super) async fn answer(
@@ -19,7 +25,11 @@ pub(super) async fn answer(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
 ) {
-    let answered = routes.call(request.map(|body| Body::new(Received(body)))).await;
+    // All of it is read before the answer begins.
+    let request = request.map(|body| Body::new(Limited::new(Received(body), MAX_BODY)));
+    let Ok(answered) = timeout(READING, routes.call(request)).await else {
+        return respond.send_reset(h2::Reason::CANCEL);
+    };
     let (head, body) = answered.unwrap_or_else(|never| match never {}).into_parts();
     let Ok(mut stream) = respond.send_response(Response::from_parts(head, ()), false) else {
         return;

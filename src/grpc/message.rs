@@ -1,0 +1,106 @@
+//! Reads the one message of a check, in bounded time and memory.
+
+use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
+
+use bytes::{Buf, Bytes};
+use h2::RecvStream;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+
+use super::HEAD;
+use crate::decision::{Malformed, Refusal};
+
+/// Far above what Envoy accepts of a client's headers, and shows of a body as shipped. A longer one
+/// is the mistake of who configured Envoy: its client is told of an outage, and nothing of itself.
+pub(super) const MAX_MESSAGE: usize = 4 * 1024 * 1024;
+/// What all messages that come in pieces may hold together, whatever connections they come by. Each
+/// stream may hold one, and there are 10,000 on a connection: without a bound that is 40 GB. Enough
+/// for 256 bodies of 1 MiB at one moment, each of which stays for milliseconds. (A buffer that grows
+/// has at most as much in reserve.)
+pub(super) const MAX_IN_PIECES: usize = 256 * 1024 * 1024;
+/// For all of a message. Envoy sends none before it has all of it.
+pub(super) const READING: Duration = Duration::from_secs(5);
+
+/// A whole message, uncompressed.
+pub(super) struct Message {
+    pub(super) bytes: Bytes,
+    /// What it takes of the room for messages in pieces, for as long as it is there.
+    _held: Option<OwnedSemaphorePermit>,
+}
+
+/// Why there is no message.
+#[derive(Debug, PartialEq)]
+pub(super) enum Unread {
+    /// The call has failed, as when Envoy gives it up: nobody waits for an answer.
+    Gone,
+    /// An answer is due all the same. An error of gRPC would be an ALLOW under
+    /// `failure_mode_allow`.
+    Refused(Refusal),
+}
+
+const UNAVAILABLE: Unread = Unread::Refused(Refusal::Unavailable);
+
+type Piece = Option<Result<Bytes, h2::Error>>;
+
+pub(super) async fn read(mut body: RecvStream, room: &Arc<Semaphore>) -> Result<Message, Unread> {
+    match poll_fn(|cx| Poll::Ready(body.poll_data(cx))).await {
+        // Nearly always it is there at once, in one piece: without a timer, without a copy.
+        Poll::Ready(Some(Ok(data))) if body.is_end_stream() => {
+            let _ = body.flow_control().release_capacity(data.len());
+            whole(data, None)
+        }
+        first => timeout(READING, rest(body, first, room)).await.unwrap_or(Err(UNAVAILABLE)),
+    }
+}
+
+/// Goes on after `first`.
+///
+/// What has been kept is released to Envoy at once, so that half messages never fill the window
+/// that they share: all would wait for what none of them lets through. Room bounds them instead.
+/// Who finds none is not left waiting for it, for the same reason.
+async fn rest(
+    mut body: RecvStream,
+    first: Poll<Piece>,
+    room: &Arc<Semaphore>,
+) -> Result<Message, Unread> {
+    let (mut kept, mut held) = (Vec::new(), None::<OwnedSemaphorePermit>);
+    let mut next = first;
+    loop {
+        let piece = match next {
+            Poll::Ready(piece) => piece,
+            Poll::Pending => body.data().await,
+        };
+        let Some(data) = piece else { return whole(kept.into(), held) };
+        let data = data.map_err(|_| Unread::Gone)?;
+        let _ = body.flow_control().release_capacity(data.len());
+        if kept.is_empty() && body.is_end_stream() {
+            return whole(data, None);
+        }
+        if kept.len() + data.len() > MAX_MESSAGE + HEAD {
+            return Err(UNAVAILABLE);
+        }
+        let more = u32::try_from(data.len()).map_err(|_| UNAVAILABLE)?;
+        let more = Arc::clone(room).try_acquire_many_owned(more).map_err(|_| UNAVAILABLE)?;
+        match &mut held {
+            Some(held) => held.merge(more),
+            None => held = Some(more),
+        }
+        // Copied: a piece may be a small part of the buffer that it was read into.
+        kept.extend_from_slice(&data);
+        next = Poll::Pending;
+    }
+}
+
+fn whole(mut frame: Bytes, held: Option<OwnedSemaphorePermit>) -> Result<Message, Unread> {
+    const MALFORMED: Unread = Unread::Refused(Refusal::BadRequest(Malformed::Message));
+    if frame.len() < HEAD || frame.get_u8() != 0 {
+        return Err(MALFORMED);
+    }
+    let length = frame.get_u32() as usize;
+    if frame.len() != length {
+        return Err(MALFORMED);
+    }
+    Ok(Message { bytes: frame, _held: held })
+}

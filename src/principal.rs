@@ -1,9 +1,12 @@
 //! What a token resolves to: its owner, its life, and what it may do where.
 
+mod single;
+
 use std::fmt;
 
 use uuid::Uuid;
 
+use self::single::SingleScopes;
 use crate::{
     clock::Moment,
     domain::{DomainId, DomainRef, Slug},
@@ -111,14 +114,13 @@ pub struct DomainGrants {
     permitted: OperationSet,
     /// Operations that a scope gives on every entity of a type, by type.
     every: [OperationSet; EntityType::ALL.len()],
-    /// Operations that a scope gives on one entity, in order.
-    one: Vec<(EntityType, Box<str>, OperationSet)>,
+    one: SingleScopes,
 }
 
 impl DomainGrants {
     /// A domain that a scope names, and what its owner's roles permit there.
     pub fn new(domain: DomainId, slug: Slug, permitted: OperationSet) -> Self {
-        Self { domain, slug, permitted, every: Default::default(), one: Vec::new() }
+        Self { domain, slug, permitted, every: Default::default(), one: Default::default() }
     }
 
     /// Adds a scope. What makes no sense grants nothing: an operation that the entity type does
@@ -134,10 +136,7 @@ impl DomainGrants {
             let every = &mut self.every[entity_type as usize];
             *every = every.union(operations);
         } else if entity_type != EntityType::Domains {
-            match self.find(entity_type, entity) {
-                Ok(at) => self.one[at].2 = self.one[at].2.union(operations),
-                Err(at) => self.one.insert(at, (entity_type, entity.into(), operations)),
-            }
+            self.one.add(entity_type, entity, operations);
         }
     }
 
@@ -154,7 +153,8 @@ impl DomainGrants {
     /// What scopes give: on every entity of a type, or on one.
     pub fn scopes(&self) -> impl Iterator<Item = (EntityType, Option<&str>, OperationSet)> {
         let every = EntityType::ALL.iter().map(|on| (*on, None, self.every[*on as usize]));
-        let one = self.one.iter().map(|(on, id, operations)| (*on, Some(&**id), *operations));
+        let one =
+            self.one.entries().iter().map(|(on, id, operations)| (*on, Some(&**id), *operations));
         every.chain(one).filter(|(.., operations)| operations.iter().next().is_some())
     }
 
@@ -168,23 +168,16 @@ impl DomainGrants {
     pub fn scoped(&self, operation: Operation, on: EntityType, entity: Option<&str>) -> bool {
         self.every[EntityType::Domains as usize].contains(operation)
             || self.every[on as usize].contains(operation)
-            || entity.is_some_and(|entity| {
-                self.find(on, entity).is_ok_and(|at| self.one[at].2.contains(operation))
-            })
+            || entity.is_some_and(|entity| self.one.give(operation, on, entity))
     }
 
     /// A scope names this operation on one entity of the type or another.
     pub fn scoped_to_some(&self, operation: Operation, on: EntityType) -> bool {
-        self.one.iter().any(|(of, _, operations)| *of == on && operations.contains(operation))
-    }
-
-    fn find(&self, on: EntityType, entity: &str) -> Result<usize, usize> {
-        self.one.binary_search_by(|(of, id, _)| (*of, &**id).cmp(&(on, entity)))
+        self.one.give_on_some(operation, on)
     }
 
     fn size(&self) -> usize {
-        let names = self.one.iter().map(|(_, id, _)| size_of_val(&self.one[0]) + id.len());
-        size_of::<Self>() + self.slug.as_str().len() + names.sum::<usize>()
+        size_of::<Self>() + self.slug.as_str().len() + self.one.size()
     }
 }
 

@@ -1,0 +1,113 @@
+//! Scopes on one entity each, of which a token may have thousands.
+
+use crate::operation::{EntityType, Operation, OperationSet};
+
+/// An entity, and what the token's scopes give on it.
+type Entry = (EntityType, Box<str>, OperationSet);
+
+/// Behind one pointer, because nearly no token has any. Stored as the list alone.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(from = "Vec<Entry>", into = "Vec<Entry>")]
+pub(super) struct SingleScopes(Option<Box<Inner>>);
+
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Inner {
+    /// In the order of type and entity.
+    entries: Vec<Entry>,
+    /// What is given on some entity or other, by type: so that nobody has to look at them all.
+    some: [OperationSet; EntityType::ALL.len()],
+}
+
+impl SingleScopes {
+    pub(super) fn add(&mut self, on: EntityType, entity: &str, operations: OperationSet) {
+        let at = self.find(on, entity);
+        let Inner { entries, some } = &mut **self.0.get_or_insert_default();
+        match at {
+            Ok(at) => entries[at].2 = entries[at].2.union(operations),
+            Err(at) => entries.insert(at, (on, entity.into(), operations)),
+        }
+        some[on as usize] = some[on as usize].union(operations);
+    }
+
+    /// Whether `operation` is given on exactly this entity.
+    pub(super) fn give(&self, operation: Operation, on: EntityType, entity: &str) -> bool {
+        self.find(on, entity).is_ok_and(|at| self.entries()[at].2.contains(operation))
+    }
+
+    /// Whether it is given on one entity of the type or another.
+    pub(super) fn give_on_some(&self, operation: Operation, on: EntityType) -> bool {
+        self.0.as_ref().is_some_and(|inner| inner.some[on as usize].contains(operation))
+    }
+
+    pub(super) fn entries(&self) -> &[Entry] {
+        self.0.as_ref().map_or(&[], |inner| &inner.entries)
+    }
+
+    pub(super) fn shrink_to_fit(&mut self) {
+        if let Some(inner) = &mut self.0 {
+            inner.entries.shrink_to_fit();
+        }
+    }
+
+    /// Bytes that are occupied besides the pointer.
+    pub(super) fn size(&self) -> usize {
+        let names = self.entries().iter().map(|(_, entity, _)| entity.len());
+        let names = names.sum::<usize>() + size_of_val(self.entries());
+        self.0.as_ref().map_or(0, |inner| size_of_val(&**inner) + names)
+    }
+
+    fn find(&self, on: EntityType, entity: &str) -> Result<usize, usize> {
+        self.entries().binary_search_by(|(of, id, _)| (*of, &**id).cmp(&(on, entity)))
+    }
+}
+
+impl From<Vec<Entry>> for SingleScopes {
+    fn from(entries: Vec<Entry>) -> Self {
+        let mut some = <[OperationSet; EntityType::ALL.len()]>::default();
+        for (on, _, operations) in &entries {
+            some[*on as usize] = some[*on as usize].union(*operations);
+        }
+        Self((!entries.is_empty()).then(|| Box::new(Inner { entries, some })))
+    }
+}
+
+impl From<SingleScopes> for Vec<Entry> {
+    fn from(scopes: SingleScopes) -> Self {
+        scopes.0.map_or_else(Self::new, |inner| inner.entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_some_entity_gives_survives_storing_and_costs_the_others_nothing() {
+        use {
+            EntityType::{Datasets, Models},
+            Operation::{LlmDelete, LlmRead, Read},
+        };
+        let mut scopes = SingleScopes::default();
+        assert_eq!(scopes.size(), 0);
+        for (on, entity, operation) in
+            [(Models, "b", LlmRead), (Datasets, "a", Read), (Models, "a", LlmDelete)]
+        {
+            scopes.add(on, entity, [operation].into_iter().collect());
+        }
+        let stored = postcard::to_stdvec(&scopes).unwrap();
+        let entries: Vec<Entry> = scopes.clone().into();
+        assert_eq!(stored, postcard::to_stdvec(&entries).unwrap(), "not the list alone");
+        let read: SingleScopes = postcard::from_bytes(&stored).unwrap();
+        assert_eq!(read, scopes);
+        for (operation, on, given) in [
+            (LlmRead, Models, true),
+            (LlmDelete, Models, true),
+            (Read, Models, false),
+            (Read, Datasets, true),
+            (LlmRead, Datasets, false),
+        ] {
+            assert_eq!(read.give_on_some(operation, on), given, "{operation:?} on {on:?}");
+        }
+        assert!(read.give(LlmRead, Models, "b") && !read.give(LlmRead, Models, "a"));
+    }
+}

@@ -129,7 +129,8 @@ fn documented() -> [String; 3] {
     blocks.try_into().unwrap()
 }
 
-/// The shipped file with this filter in place of the local one, and this cluster.
+/// The shipped file with this filter in place of the local one, this cluster, and a descriptor of a
+/// header.
 fn configuration(filter: &str, cluster: &str) -> String {
     let indent = |text: &str, by: &str| -> String {
         text.lines().map(|line| format!("{by}{line}\n")).collect()
@@ -140,7 +141,11 @@ fn configuration(filter: &str, cluster: &str) -> String {
     let (before, rest) = shipped.split_once(&local).unwrap();
     let (_, after) = rest.split_once(&format!("{filters}# end of rate limits")).unwrap();
     let filter = indent(filter, &filters);
-    format!("{before}{filter}{after}\n{}", indent(cluster, "    "))
+    let text = format!("{before}{filter}{after}\n{}", indent(cluster, "    "));
+    let limits = format!("\n{}rate_limits:\n", " ".repeat(22));
+    let (before, after) = text.split_once(&limits).unwrap();
+    let by_header = "- actions: [request_headers: { header_name: x-pat-id, descriptor_key: pat }]";
+    format!("{before}{limits}{}{by_header}\n{after}", " ".repeat(24))
 }
 
 async fn envoy(suite: &Suite, replica: std::net::SocketAddr, service: &str) -> Server {
@@ -173,8 +178,12 @@ pub(crate) async fn the_global_filter_tells_a_service_the_same_descriptors(suite
     let told = |token: &Token, model: Option<&str>| {
         let entry = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         let id = entry("token", &token.id.to_string());
-        let mut all =
-            vec![vec![id.clone()], vec![entry("user", &owner)], vec![entry("domain", "acme")]];
+        let mut all = vec![
+            vec![entry("pat", &token.id.to_string())],
+            vec![id.clone()],
+            vec![entry("user", &owner)],
+            vec![entry("domain", "acme")],
+        ];
         all.extend(model.map(|model| vec![id, entry("model", model)]));
         vec![all]
     };

@@ -39,6 +39,8 @@ use crate::{
 
 /// A request to explain.
 #[derive(clap::Args)]
+#[command(after_help = "The token is read from standard input, unless --authorization-file, \
+                  --no-credential or --pat-id is given.")]
 pub(super) struct Request {
     /// The request's method
     #[arg(long)]
@@ -81,6 +83,7 @@ pub(super) async fn run(session: &Session, asked: Request) -> anyhow::Result<()>
     let (method, authority, target) = (&*asked.method, &*asked.host, &*asked.path);
     let path = target.split_once('?').map_or(target, |(path, _)| path);
     let manner = apis.surface(authority, path).map_or_else(Manner::default, |api| api.manner());
+    // Which body names the model so is for the rule to say, and the rule needs none.
     let bare = Parts { method, authority, target, header: |_: &str| None::<&str>, body: b"" };
     let form = request::named(&bare, &apis).action.as_ref().and_then(form);
     let mut sent = Sent::default();

@@ -51,13 +51,13 @@ pub(super) struct Content {
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
     /// The `Content-Type` of the body, `application/json` unless given; empty for none
-    #[arg(long, value_name = "TYPE", requires = "body")]
+    #[arg(long, value_name = "TYPE", requires = "body", conflicts_with = "model")]
     content_type: Option<String>,
     /// The `Content-Encoding` of the body
-    #[arg(long, value_name = "ENCODING", requires = "body")]
+    #[arg(long, value_name = "ENCODING", requires = "body", conflicts_with = "model")]
     content_encoding: Option<String>,
     /// The body is the beginning of a longer one, which Envoy cut at `max_request_bytes`
-    #[arg(long, requires = "body")]
+    #[arg(long, requires = "body", conflicts_with = "model")]
     partial: bool,
 }
 

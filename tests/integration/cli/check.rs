@@ -194,7 +194,11 @@ pub(crate) async fn files_hold_what_no_argument_may(suite: Arc<Suite>) {
         (format!("--pat-id {id} --authorization-file {unix}"), 2, "cannot be used with"),
         (format!("--model m --body {body}"), 2, "cannot be used with"),
         ("--no-credential --partial".to_owned(), 2, "--body <FILE>"),
-        ("--no-credential --model m --content-type text/plain".to_owned(), 2, "--body <FILE>"),
+        (
+            "--no-credential --model m --content-type text/plain".to_owned(),
+            2,
+            "cannot be used with",
+        ),
         ("--no-credential --content-encoding gzip".to_owned(), 2, "--body <FILE>"),
         ("--body -".to_owned(), 2, "standard input cannot hold both"),
         ("--authorization-file - --body -".to_owned(), 2, "standard input cannot hold both"),

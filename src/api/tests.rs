@@ -91,7 +91,10 @@ fn scim() {
         ("GET", "Users/2819c223", scim(Operation::Read, Named("2819c223"))),
         // The same path, by a method whose rule has another template.
         ("GET", "Users/.search", scim(Operation::Read, Named(".search"))),
+        ("PUT", "Users/1", scim(Operation::Update, Named("1"))),
         ("PATCH", "Groups/1", scim(Operation::Update, Named("1"))),
+        ("DELETE", "Users/1", scim(Operation::Delete, Named("1"))),
+        ("DELETE", "Groups/1", scim(Operation::Delete, Named("1"))),
         ("GET", "ServiceProviderConfig", scim(Operation::Read, Any)),
         ("POST", "Users/1", None),
         ("POST", "Bulk", None),
@@ -104,10 +107,25 @@ fn scim() {
 
 #[test]
 fn aigne_hub() {
-    let chat = (Operation::LlmChatCompletions, EntityType::Models);
-    for host in ["hub.example.com", CLOUD, ""] {
-        let expected = Some(("aigne", chat.0, chat.1, Entity::Unread(Form::Json)));
-        check(host, "POST", "/api/v2/chat/completions", expected);
+    use Entity::{None as Any, Unread};
+    for (method, path, operation, entity) in [
+        ("POST", "chat/completions", Operation::LlmChatCompletions, Unread(Form::Json)),
+        // The model stands where it is not read.
+        ("POST", "chat", Operation::LlmChatCompletions, Unread(Form::Other)),
+        ("POST", "completions", Operation::LlmCompletions, Unread(Form::Json)),
+        ("POST", "embeddings", Operation::LlmEmbeddings, Unread(Form::Json)),
+        ("POST", "audio/transcriptions", Operation::LlmTranscription, Unread(Form::Multipart)),
+        ("POST", "audio/speech", Operation::LlmUtility, Unread(Form::Json)),
+        ("POST", "image/generations", Operation::LlmUtility, Unread(Form::Json)),
+        ("POST", "image", Operation::LlmUtility, Unread(Form::Other)),
+        ("POST", "video", Operation::LlmUtility, Unread(Form::Other)),
+        ("GET", "models", Operation::LlmRead, Any),
+        ("GET", "status", Operation::LlmRead, Any),
+    ] {
+        for host in ["hub.example.com", CLOUD, ""] {
+            let expected = Some(("aigne", operation, EntityType::Models, entity));
+            check(host, method, &format!("/api/v2/{path}"), expected);
+        }
     }
 }
 
@@ -237,6 +255,10 @@ fn mistakes_in_rules() {
         (
             "{ methods: [GET], path: \"/{a}\", operation: read, entity: domains, id: path.a }",
             "has none",
+        ),
+        (
+            "{ methods: [POST], path: /a, operation: llm_embeddings, entity: models }",
+            "5: rule `POST /a`: `id` is missing: write `id: body.model`,",
         ),
         ("GET /a", "5: expected a map of fields, not a value"),
         (
@@ -400,6 +422,8 @@ fn the_schema_agrees() {
                 schemes: [Api-Key]\nrules:\n\
                 - { methods: [GET], path: \"/a/{b}/{*c}\", operation: read, entity: scim, id: path.c }\n";
     assert!(valid(good) && compile(good).is_ok());
+    let listing = good.replace("read, entity: scim, id: path.c", "llm_read, entity: models");
+    assert!(valid(&listing) && compile(&listing).is_ok());
     for (from, to) in [
         ("name: x", "name: X"),
         ("name: x\n", ""),
@@ -439,6 +463,7 @@ fn the_schema_agrees() {
         ("path.c", "body.model"),
         ("path.c", "path.domain"),
         ("id: path.c", "colour: red"),
+        ("operation: read, entity: scim, id: path.c", "operation: llm_delete, entity: models"),
     ] {
         let bad = good.replace(from, to);
         assert_ne!(bad, good, "{from}");

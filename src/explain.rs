@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::{
     api::{Action, Apis, Entity, Manner, Method},
-    body::{Form, ModelName},
+    body::{self, Form, ModelName},
     clock::Moment,
     decide,
     decision::{Decision, Denial, Malformed, NoModel, Permit, Refusal},
@@ -81,6 +81,9 @@ impl Evidence<'_> {
 
     /// As if the body named the model that was given.
     fn read_model(&self, form: Form) -> Result<ModelName, NoModel> {
+        if body::in_query(self.target) {
+            return Err(NoModel::InQuery);
+        }
         match (form, self.model) {
             (Form::Other, _) => Err(NoModel::Elsewhere),
             (_, None) => Err(NoModel::NotShown),
@@ -197,6 +200,10 @@ impl Evidence<'_> {
                 NoModel::Elsewhere => Some(
                     "this call does not name its model where it is read; it passes only where no \
                      particular model matters"
+                        .to_owned(),
+                ),
+                NoModel::InQuery => Some(
+                    "the query may choose another model: leave `model` and escaped keys out of it"
                         .to_owned(),
                 ),
                 _ => Some("a model's name is 1 to 256 characters, none a control one".to_owned()),

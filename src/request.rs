@@ -7,7 +7,7 @@ use memchr::memchr;
 
 use crate::{
     api::{Action, Apis, Manner, Schemes},
-    body::{Body, Form, ModelName},
+    body::{self, Body, Form, ModelName},
     decision::{Malformed, NoModel, Refusal},
     domain::DomainRef,
     token::{Tokens, VerifiedToken},
@@ -34,12 +34,15 @@ impl<'a, H> Parts<'a, H>
 where
     H: Fn(&str) -> Option<&'a str>,
 {
-    /// The one model that the body names.
+    /// The one model that the body names, and the query does not.
     ///
     /// # Errors
     ///
     /// Whatever keeps it from naming exactly one.
     pub fn model(&self, form: Form) -> Result<ModelName, NoModel> {
+        if body::in_query(self.target) {
+            return Err(NoModel::InQuery);
+        }
         let body = Body {
             bytes: self.body,
             partial: (self.header)("x-envoy-auth-partial-body"),

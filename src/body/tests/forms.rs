@@ -54,6 +54,10 @@ fn forms() {
         assert_eq!(read(FORM, &form(&[MODEL, &named(name)])), Err(NoModel::Repeated), "{name}");
     }
     assert_eq!(read(FORM, &form(&[&named("name=\"Model\"")])), Err(NoModel::Repeated));
+    for name in ["name=\"models\"", "name=\"Models[]\"", "name=models"] {
+        let rival = Err(NoModel::Rival("models"));
+        assert_eq!(read(FORM, &form(&[MODEL, &named(name)])), rival, "{name}");
+    }
     assert_eq!(read(FORM, &form(&[FILE])), Err(NoModel::Absent));
     assert_eq!(read(FORM, "--b-1--\r\n"), Err(NoModel::Absent));
     for odd in [
@@ -114,6 +118,13 @@ fn forms() {
         "Content-Disposition: form-data; name=\"a\"\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\nm",
         "Content-Disposition: form-data; name=\"a\"\r\nContent-Transfer-Encoding: base64\r\n\r\nbQ==",
         "Content-Disposition: form-data; name=\"a\"\r\nContent-Length: 7\r\n\r\nm",
+        "Content-Disposition: form-data; name=\"a\"\r\nContent-Length: +1\r\n\r\nm",
+        // What some reader understands, and others do not.
+        "Content-Disposition: form-data; name=\"a\"\r\nX: y\r\n\r\nm",
+        "Content-Disposition: form-data; name=\"a\"\r\nContent-Encoding: gzip\r\n\r\nm",
+        "X-Content-Disposition: form-data; name=\"model\"\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nm",
+        "Content-Disposition: form-data; name=\"a\"\r\nContent-Type: Multipart/mixed; boundary=c\r\n\r\nm",
+        "Content-Disposition: form-data; name=\"a\"\r\nContent-Type: text/plain\r\nContent-Type: text/html\r\n\r\nm",
         "Content-Disposition: form-data; name=\"a\"\r\nno colon\r\n\r\nm",
         "Content-Disposition: form-data; name=\"a\"\r\n",
         "Content-Disposition: form-data; name=\"a\"",
@@ -129,6 +140,12 @@ fn forms() {
         "Content-Disposition: form-data; name=\"a\"\r\n\r\nx\r\n--b-1-\r\n",
     ] {
         assert_eq!(read(FORM, &form(&[MODEL, odd])), Err(NoModel::MalformedForm), "{odd:?}");
+    }
+    // As long as all readers keep, and a byte longer.
+    for (length, expected) in [(4096, ok.clone()), (4097, Err(NoModel::MalformedForm))] {
+        let (head, tail) = ("Content-Disposition: form-data;", "name=\"a\"\r\n\r\n");
+        let spaces = " ".repeat(length - head.len() - tail.len());
+        assert_eq!(read(FORM, &form(&[MODEL, &format!("{head}{spaces}{tail}x")])), expected);
     }
     let good = form(&[FILE, MODEL]);
     for end in 1..good.len() - 2 {
@@ -166,4 +183,26 @@ fn forms() {
         read(&format!("multipart/form-data; boundary={long}b"), &body),
         Err(NoModel::NotForm)
     );
+}
+
+/// Where showing may have ended, a form may go on, and some readers would go on reading.
+#[test]
+fn a_form_that_ends_where_showing_does_needs_its_length() {
+    let padding = |length: usize| {
+        let file = format!("{FILE}{}", "x".repeat(length - form(&[FILE, MODEL]).len()));
+        form(&[&file, MODEL])
+    };
+    for (length, expected) in [(4095, Ok("m")), (4096, Err(NoModel::Endless)), (4097, Ok("m"))] {
+        assert_eq!(read(FORM, &padding(length)), expected.map(str::to_owned), "{length}");
+    }
+    let text = padding(8192);
+    let body = |length| Body {
+        bytes: text.as_bytes(),
+        partial: Some("false"),
+        media_type: Some(FORM),
+        length,
+        ..Default::default()
+    };
+    assert_eq!(body(None).model(Form::Multipart), Err(NoModel::Endless));
+    assert_eq!(body(Some("8192")).model(Form::Multipart).unwrap().as_str(), "m");
 }

@@ -1,3 +1,11 @@
+use std::cell::Cell;
+
+use proptest::{
+    prelude::*,
+    sample::select,
+    test_runner::{Config, TestRunner},
+};
+
 use super::{Body, Form, NoModel};
 
 pub(super) const FORM: &str = "multipart/form-data; boundary=b-1";
@@ -205,4 +213,88 @@ fn a_form_that_ends_where_showing_does_needs_its_length() {
     };
     assert_eq!(body(None).model(Form::Multipart), Err(NoModel::Endless));
     assert_eq!(body(Some("8192")).model(Form::Multipart).unwrap().as_str(), "m");
+}
+
+/// Forms of parts that are right, and of what goes wrong with forms.
+fn any_form() -> impl Strategy<Value = String> {
+    let mostly = |right: &'static str, quirks: &'static [&'static str]| prop_oneof![19 => Just(right), 1 => select(quirks)];
+    let disposition = prop_oneof![
+        3 => Just("Content-Disposition: form-data; name=\"model\""),
+        1 => Just("content-disposition:form-data;name=model"),
+        4 => Just("Content-Disposition: form-data; name=\"file\"; filename=\"model\""),
+        1 => Just("Content-Disposition: form-data; name=\"a.model\""),
+        1 => select(vec![
+            "Content-Disposition: form-data; name=\"Model\"",
+            "Content-Disposition: form-data; name=\"model[]\"",
+            "Content-Disposition: form-data; name=\" model\"",
+            "Content-Disposition: form-data; name=\"a\"; name=\"model\"",
+            "Content-Disposition: form-data; name=\"a\"; filename=\"x; name=model\"",
+        ]),
+    ];
+    let more = mostly(
+        "",
+        &[
+            "\r\nContent-Type: text/plain",
+            "\r\nContent-Type: text/plain; charset=utf-8",
+            "\r\nContent-Transfer-Encoding: binary",
+            "\r\nContent-Length: 1",
+            "\r\nX: y",
+            "\r\n name=\"model\"",
+            "\r\nX-Content-Disposition: form-data; name=\"model\"",
+            "\r\nContent-Disposition: form-data; name=\"model\"",
+            "\nContent-Disposition: form-data; name=\"model\"",
+        ],
+    );
+    let empty_line = mostly("\r\n\r\n", &["\n\n", "\r\n", "\r\n \r\n"]);
+    let content = prop_oneof![
+        9 => select(vec!["m", "n", "o", "", "m\r\n", "\r\n--b-", "a\r\n\r\nname=model"]),
+        1 => select(vec![
+            "m\n--b-1\nContent-Disposition: form-data; name=\"model\"\n\nn",
+            "m\r\n--b-1x\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nn",
+            "m--b-1",
+        ]),
+    ];
+    let line = mostly("\r\n", &["\n", " \r\n", "", "--\r\n"]);
+    let part = (line, disposition, more, empty_line, content).prop_map(
+        |(line, name, more, empty, content)| format!("--b-1{line}{name}{more}{empty}{content}\r\n"),
+    );
+    let end = mostly("--b-1--\r\n", &["--b-1--", "--b-1--\r\nx", "--b-1", "--b-1\r\n", ""]);
+    let start = mostly("", &["x\r\n", "\r\n"]);
+    (start, prop::collection::vec(part, 0..4), end)
+        .prop_map(|(start, parts, end)| [start, &parts.concat(), end].concat())
+}
+
+/// What a careless reader finds: wherever a delimiter stands, a part; in it, any `model`.
+fn careless(form: &str) -> Vec<&str> {
+    let mut models = Vec::new();
+    for part in form.split("--b-1") {
+        let ends = ["\r\n\r\n", "\n\n"].map(|end| Some((part.find(end)?, end.len())));
+        let Some((end, length)) = ends.into_iter().flatten().min() else { continue };
+        let named = |line: &str| {
+            let mut pieces = line.split(';').filter_map(|piece| piece.trim().strip_prefix("name="));
+            pieces.any(|name| name.trim_matches(['"', ' ']).starts_with("model"))
+        };
+        let head = part[..end].to_ascii_lowercase();
+        if head.split(['\r', '\n']).any(|line| line.contains("disposition") && named(line)) {
+            let content = &part[end + length..];
+            models.push(content.strip_suffix("\r\n").unwrap_or(content));
+        }
+    }
+    models
+}
+
+#[test]
+fn a_careless_reader_agrees() {
+    let (allowed, all) = (Cell::new(0), 4096);
+    let config = Config { cases: all, source_file: Some(file!()), ..Config::default() };
+    let outcome = TestRunner::new(config).run(&any_form(), |form| {
+        if let Ok(model) = read(FORM, &form) {
+            allowed.set(allowed.get() + 1);
+            prop_assert_eq!(careless(&form), [model]);
+        }
+        Ok(())
+    });
+    outcome.unwrap();
+    println!("a model in {} of {all} forms", allowed.get());
+    assert!(allowed.get() > 100, "only {}", allowed.get());
 }

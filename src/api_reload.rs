@@ -6,7 +6,11 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use tokio::{sync::Notify, task::spawn_blocking, time::timeout};
+use tokio::{
+    sync::Notify,
+    task::spawn_blocking,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -18,12 +22,15 @@ use crate::{
 /// file system, as notifications and times of change do not.
 const EVERY: Duration = Duration::from_secs(1);
 
+/// How soon they are read again when somebody asked: who does so may still be writing.
+const AGAIN: Duration = Duration::from_millis(50);
+
 type Read = Result<Vec<Source>, TableErrors>;
 
 /// Keeps the tables as their files are.
 pub(crate) struct ApiReloader {
     pub(crate) apis: Arc<ArcSwap<Apis>>,
-    /// To read at once, whether or not anything has changed.
+    /// To read at once, and to take up what is there, whether or not anything has changed.
     pub(crate) asked: Arc<Notify>,
     paths: Vec<PathBuf>,
     metrics: Metrics,
@@ -51,13 +58,28 @@ impl ApiReloader {
         }
         let asked = Arc::clone(&self.asked);
         while let Some(asked) = stop.run_until_cancelled(timeout(EVERY, asked.notified())).await {
-            let paths = self.paths.clone();
-            // A task is lost only when the process ends.
-            let Ok(read) = spawn_blocking(move || Source::read(&paths)).await else { return };
-            if asked.is_ok() || self.is_settled(&read) {
+            let Some(read) = self.read().await else { return };
+            if asked.is_err() {
+                if self.is_settled(&read) {
+                    self.take_up(read).await;
+                }
+                continue;
+            }
+            sleep(AGAIN).await;
+            let Some(again) = self.read().await else { return };
+            if again == read {
                 self.take_up(read).await;
+            } else {
+                // Looked at until it has settled.
+                self.asked.notify_one();
             }
         }
+    }
+
+    /// Nothing when the process ends.
+    async fn read(&self) -> Option<Read> {
+        let paths = self.paths.clone();
+        spawn_blocking(move || Source::read(&paths)).await.ok()
     }
 
     /// Whether this is another reading than the one last tried, for the second time.
@@ -87,5 +109,48 @@ impl ApiReloader {
                 tracing::error!(%mistakes, "API tables not reloaded; those before stay in use");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+
+    /// What somebody asks for in the middle of a write is read when it is written.
+    #[tokio::test(start_paused = true)]
+    async fn a_table_that_is_being_written_is_not_taken_up_cut_short() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let rule = |path: &str| {
+            format!("- {{ methods: [GET], path: {path}, operation: read, entity: scim }}\n")
+        };
+        let table = |paths: &[&str]| {
+            let rules: String = paths.iter().map(|path| rule(path)).collect();
+            format!("name: x\ndomain: acme\nerrors: scim\nrules:\n{rules}")
+        };
+        fs::write(file.path(), table(&["/a"])).unwrap();
+        let reloader =
+            ApiReloader::load(vec![file.path().to_owned()], Metrics::new(&mut Registry::default()))
+                .unwrap();
+        let (apis, asked) = (Arc::clone(&reloader.apis), Arc::clone(&reloader.asked));
+        let rules = || apis.load().list().map(|(_, rules)| rules).collect::<Vec<_>>();
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(reloader.run(stop.clone()));
+
+        // A beginning that is a table in itself.
+        fs::write(file.path(), table(&["/a", "/b"])).unwrap();
+        asked.notify_one();
+        sleep(AGAIN / 2).await;
+        fs::write(file.path(), table(&["/a", "/b", "/c"])).unwrap();
+        sleep(AGAIN).await;
+        assert_eq!(rules(), [1]);
+        // Long before it would be looked at without being asked.
+        sleep(EVERY / 4).await;
+        assert_eq!(rules(), [3]);
+        stop.cancel();
+        running.await.unwrap();
     }
 }

@@ -6,11 +6,17 @@
 //! recurse; it happens only when a decision depends on it.
 
 mod json;
+mod member;
 mod multipart;
 mod name;
 
+pub(crate) use self::member::in_query;
 pub use self::name::ModelName;
 use crate::decision::NoModel;
+
+/// A body without a length is not known to end where showing ends. Envoy is told to show a multiple
+/// of this.
+const SHOWN_BY: usize = 4096;
 
 /// How a call names its model in its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +67,10 @@ impl Body<'_> {
             Form::Json => Err(NoModel::NotJson),
             Form::Multipart => {
                 let boundary = boundary(media_type).ok_or(NoModel::NotForm)?;
+                // Some readers of forms go on behind the last delimiter.
+                if self.length.is_none() && self.bytes.len().is_multiple_of(SHOWN_BY) {
+                    return Err(NoModel::Endless);
+                }
                 multipart::model(self.bytes, boundary)
             }
             Form::Other => Err(NoModel::Elsewhere),
@@ -81,7 +91,7 @@ impl Body<'_> {
         }
         // Envoy 1.40 says `false` of the beginning of a longer body, too, when exactly as much as
         // it may show has arrived. Without a length that is not noticed here; but nothing may
-        // follow the end of an object or of a form.
+        // follow the end of an object, and a form that ends just there is refused.
         let same = |length: &str| length.parse() == Ok(self.bytes.len());
         if self.length.is_none_or(same) { Ok(()) } else { Err(NoModel::Cut) }
     }

@@ -107,6 +107,12 @@ pub enum NoModel {
     Repeated,
     /// What it names is not a text that can be a model's name.
     NotAName,
+    /// This member may make the backend use another one.
+    Rival(&'static str),
+    /// The query may name another one.
+    InQuery,
+    /// A form without a length, which may go on behind what was shown.
+    Endless,
     /// This call names its models in another way.
     Elsewhere,
 }

@@ -17,7 +17,7 @@ use crate::{
     decision::{Decision, Denial, NoModel, Permit},
     domain::Domain,
     principal::Principal,
-    request::{AuthRequest, Rejected},
+    request::{self, AuthRequest, Rejected},
 };
 
 /// A request, and all that was known when it was decided.
@@ -81,7 +81,7 @@ impl Evidence<'_> {
     }
 
     fn read(&self, form: Form) -> Result<ModelName, NoModel> {
-        self.body.unwrap_or_default().model(form)
+        request::model(self.target, self.body.unwrap_or_default(), form)
     }
 
     /// How the API in question answers.

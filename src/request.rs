@@ -7,7 +7,7 @@ use memchr::memchr;
 
 use crate::{
     api::{Action, Apis, Manner, Schemes},
-    body::{Body, Form, ModelName},
+    body::{self, Body, Form, ModelName},
     decision::{Malformed, NoModel, Refusal},
     domain::DomainRef,
     token::{Tokens, VerifiedToken},
@@ -34,13 +34,13 @@ impl<'a, H> Parts<'a, H>
 where
     H: Fn(&str) -> Option<&'a str>,
 {
-    /// The one model that the body names.
+    /// The one model that the body names, and the query does not.
     ///
     /// # Errors
     ///
     /// Whatever keeps it from naming exactly one.
     pub fn model(&self, form: Form) -> Result<ModelName, NoModel> {
-        self.shown().model(form)
+        model(self.target, self.shown(), form)
     }
 
     /// The body, with the headers that say what it is.
@@ -52,6 +52,14 @@ where
             encoding: (self.header)("content-encoding"),
             media_type: (self.header)("content-type"),
         }
+    }
+}
+
+/// The one model that a body names, and the query of its request does not.
+pub(crate) fn model(target: &str, body: Body<'_>, form: Form) -> Result<ModelName, NoModel> {
+    match body::in_query(target) {
+        true => Err(NoModel::InQuery),
+        false => body.model(form),
     }
 }
 

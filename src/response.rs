@@ -299,6 +299,9 @@ mod tests {
             NoModel::Absent,
             NoModel::Repeated,
             NoModel::NotAName,
+            NoModel::Rival("models"),
+            NoModel::InQuery,
+            NoModel::Endless,
             NoModel::Elsewhere,
         ];
         let no_model = no_model.map(|why| Denial { refusal: Refusal::NoModel(why), ..named });

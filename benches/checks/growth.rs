@@ -65,7 +65,7 @@ pub(crate) fn table(bench: &Bench, rules: usize) -> String {
         let _ = writeln!(
             text,
             "  - {{ methods: [POST], path: \"/v1/tool-{rule}/{{call}}\", \
-             operation: llm_chat_completions, entity: models }}"
+             operation: llm_chat_completions, entity: models, id: body.model }}"
         );
     }
     let path = bench.site.dir.path().join(format!("rules-{rules}.yaml"));

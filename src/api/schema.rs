@@ -28,7 +28,11 @@ pub fn schema() -> Value {
             let own: Vec<_> = entity.operations().iter().map(|word| word.as_str()).collect();
             let mut then = json!({ "properties": { "operation": words(&own) } });
             match entity {
-                EntityType::Models => {}
+                EntityType::Models => {
+                    let reads = json!({ "const": Operation::LlmRead.as_str() });
+                    then["if"] = json!({ "properties": { "operation": reads } });
+                    then["else"] = json!({ "required": ["id"] });
+                }
                 EntityType::Domains => then["properties"]["id"] = json!(false),
                 _ => then["properties"]["id"] = json!({ "pattern": "^path[.]" }),
             }
@@ -118,7 +122,7 @@ pub fn schema() -> Value {
                         "enum": entities,
                     },
                     "id": {
-                        "description": "Where the id of the one entity comes from. Without it, the request is about none in particular.",
+                        "description": "Where the id of the one entity comes from. Without it, the request is about none in particular; of `models`, only `llm_read` can be.",
                         "type": "string",
                         "pattern": format!(r"^(body|(body|form)\.model|path\.(?!domain$){name})$"),
                     },

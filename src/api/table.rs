@@ -21,6 +21,11 @@ pub(super) const TABLE_FIELDS: [&str; 8] =
     ["name", "host", "mount", "domain", "schemes", "errors", "insufficient_permission", "rules"];
 pub(super) const RULE_FIELDS: [&str; 5] = ["methods", "path", "operation", "entity", "id"];
 
+/// A call of no model in particular would pass by a domain's list of models.
+const MODEL_IS_MISSING: &str = "`id` is missing: write `id: body.model`, `id: form.model` or `id: \
+     path.` and the name of a parameter, or `id: body` where the model is named in a way that is \
+     not read; only `llm_read` can be about no model in particular";
+
 /// One surface, well-formed in itself.
 pub(super) struct Table {
     pub(super) file: String,
@@ -168,11 +173,16 @@ impl Reader<'_> {
         let path = self.required(&fields, "path", Template::parse);
         let operation = self.required(&fields, "operation", word::<Operation>);
         let entity_type = self.required(&fields, "entity", word::<EntityType>);
-        if let (Some(operation), Some(entity_type)) = (operation, entity_type)
-            && !entity_type.operations().contains(operation)
-        {
-            let problem = format!("`{operation}` is not an operation of `{entity_type}`");
-            self.mistake(fields.line, problem);
+        if let (Some(operation), Some(entity_type)) = (operation, entity_type) {
+            if !entity_type.operations().contains(operation) {
+                let problem = format!("`{operation}` is not an operation of `{entity_type}`");
+                self.mistake(fields.line, problem);
+            } else if entity_type == EntityType::Models
+                && operation != Operation::LlmRead
+                && fields.get("id").is_none()
+            {
+                self.mistake(fields.line, MODEL_IS_MISSING);
+            }
         }
         let path = path?;
         if path.names().any(|name| name == DOMAIN) {

@@ -3,10 +3,9 @@
 //! The whole text is checked, not only up to the member: of a repeated one, some readers take the
 //! first, others the last, and Go's takes `Model` and `MODEL` for it as well.
 
-use super::ModelName;
+use super::{ModelName, member::Member};
 use crate::decision::NoModel;
 
-const MODEL: &str = "model";
 /// Objects and arrays open at a time. Readers stop at 100 (PHP's lower settings), 128 (serde_json),
 /// about 1000 (Python); requests for models stay far below. At most 128, the bits of [`Open`].
 const MAX_DEPTH: u32 = 100;
@@ -21,10 +20,11 @@ pub(super) fn model(text: &str) -> Result<ModelName, NoModel> {
     scan.space();
     if !scan.eat(b'}') {
         loop {
-            match spelling(scan.key()?) {
-                Spelling::Other => scan.value()?,
-                Spelling::Exact if found.is_none() => found = Some(scan.name()?),
-                Spelling::Exact | Spelling::Variant => return Err(NoModel::Repeated),
+            match Member::of(unescaped(scan.key()?)) {
+                Member::Other => scan.value()?,
+                Member::Model if found.is_none() => found = Some(scan.name()?),
+                Member::Model | Member::Variant => return Err(NoModel::Repeated),
+                Member::Rival(rival) => return Err(NoModel::Rival(rival)),
             }
             scan.space();
             if scan.eat(b'}') {
@@ -39,34 +39,6 @@ pub(super) fn model(text: &str) -> Result<ModelName, NoModel> {
         return Err(MALFORMED);
     }
     found.ok_or(NoModel::Absent)
-}
-
-enum Spelling {
-    Exact,
-    Variant,
-    Other,
-}
-
-/// How near a key comes to `model`. No letter beyond ASCII folds to one of these, so Go's folding
-/// is that of ASCII. For a reader in C, a text may end at U+0000.
-fn spelling(key: &str) -> Spelling {
-    let (mut wanted, mut exact) = (MODEL.chars(), true);
-    for character in unescaped(key) {
-        match wanted.next() {
-            Some(letter) if character == letter => {}
-            Some(letter) if character.eq_ignore_ascii_case(&letter) => exact = false,
-            None if character == '\0' => {
-                exact = false;
-                break;
-            }
-            _ => return Spelling::Other,
-        }
-    }
-    match (wanted.next(), exact) {
-        (Some(_), _) => Spelling::Other,
-        (None, true) => Spelling::Exact,
-        (None, false) => Spelling::Variant,
-    }
 }
 
 struct Scan<'a> {
@@ -277,9 +249,20 @@ impl Open {
 }
 
 /// The characters that the inside of a checked string stands for.
-fn unescaped(raw: &str) -> impl Iterator<Item = char> {
-    let mut rest = raw.chars();
-    std::iter::from_fn(move || {
+fn unescaped(raw: &str) -> Unescaped<'_> {
+    Unescaped { rest: raw.chars() }
+}
+
+#[derive(Clone)]
+struct Unescaped<'a> {
+    rest: std::str::Chars<'a>,
+}
+
+impl Iterator for Unescaped<'_> {
+    type Item = char;
+
+    fn next(&mut self) -> Option<char> {
+        let rest = &mut self.rest;
         let character = rest.next()?;
         if character != '\\' {
             return Some(character);
@@ -290,17 +273,17 @@ fn unescaped(raw: &str) -> impl Iterator<Item = char> {
             'n' => '\n',
             'r' => '\r',
             't' => '\t',
-            'u' => match unit(&mut rest) {
+            'u' => match unit(rest) {
                 high @ 0xD800..=0xDBFF => {
                     let _backslash_and_u = (rest.next(), rest.next());
-                    let low = unit(&mut rest) & 0x3FF;
+                    let low = unit(rest) & 0x3FF;
                     char::from_u32(0x10000 + ((high & 0x3FF) << 10) + low)?
                 }
                 code => char::from_u32(code)?,
             },
             itself => itself,
         })
-    })
+    }
 }
 
 /// Four hexadecimal digits.

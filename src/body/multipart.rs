@@ -5,14 +5,21 @@
 
 use memchr::memmem;
 
-use super::ModelName;
+use super::{
+    ModelName,
+    member::{self, Member},
+};
 use crate::decision::NoModel;
 
 /// RFC 2046.
 pub(super) const MAX_BOUNDARY: usize = 70;
 const MAX_PART_NAME: usize = 64;
+/// Of a part's headers and the empty line behind them. Readers cut what is longer, or drop it: from
+/// 4 KiB a header on (python-multipart), 5 KiB a line (PHP), 80 KiB in all (Node's busboy).
+const MAX_HEAD: usize = 4096;
 const MALFORMED: NoModel = NoModel::MalformedForm;
 const CRLF: &[u8] = b"\r\n";
+const EMPTY_LINE: &[u8] = b"\r\n\r\n";
 
 /// The content of the one part `model`.
 ///
@@ -33,19 +40,14 @@ pub(super) fn model(form: &[u8], boundary: &str) -> Result<ModelName, NoModel> {
         let (part, after) = rest.split_at(end);
         rest = after.strip_prefix(&*delimiter).ok_or(MALFORMED)?;
         let part = Part::read(part.strip_suffix(CRLF).ok_or(MALFORMED)?).ok_or(MALFORMED)?;
-        match part.spelling() {
-            Spelling::Other => {}
-            Spelling::Exact if found.is_none() => found = Some(part.model()?),
-            Spelling::Exact | Spelling::Variant => return Err(NoModel::Repeated),
+        match part.member() {
+            Member::Other => {}
+            Member::Model if found.is_none() => found = Some(part.model()?),
+            Member::Model | Member::Variant => return Err(NoModel::Repeated),
+            Member::Rival(rival) => return Err(NoModel::Rival(rival)),
         }
     }
     found.ok_or(NoModel::Absent)
-}
-
-enum Spelling {
-    Exact,
-    Variant,
-    Other,
 }
 
 struct Part<'a> {
@@ -56,50 +58,54 @@ struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
+    /// Only headers that clients in use write: others mean something to some reader, such as
+    /// `Content-Encoding` to aiohttp and `X-Content-Disposition` to Rack.
     fn read(part: &'a [u8]) -> Option<Self> {
+        let end = memmem::find(part.get(..MAX_HEAD).unwrap_or(part), EMPTY_LINE)?;
+        let (head, content) = part.split_at_checked(end)?;
+        let content = content.strip_prefix(EMPTY_LINE)?;
         let (mut disposition, mut media_type) = (None, None);
         let (mut encoding, mut length) = (None, None);
-        let mut rest = part;
-        loop {
-            let (line, after) = rest.split_at_checked(memmem::find(rest, CRLF)?)?;
-            rest = after.strip_prefix(CRLF)?;
-            if line.is_empty() {
-                break;
-            }
+        for line in std::str::from_utf8(head).ok()?.split("\r\n") {
             let (name, value) = header(line)?;
-            for (known, slot) in [
+            let (_, slot) = [
                 ("content-disposition", &mut disposition),
                 ("content-type", &mut media_type),
                 ("content-transfer-encoding", &mut encoding),
                 ("content-length", &mut length),
-            ] {
-                // Of two, readers take either.
-                if name.eq_ignore_ascii_case(known) && slot.replace(value).is_some() {
-                    return None;
-                }
+            ]
+            .into_iter()
+            .find(|(known, _)| name.eq_ignore_ascii_case(known))?;
+            // Of two, readers take either.
+            if slot.replace(value).is_some() {
+                return None;
             }
         }
         // Go's reader decodes quoted-printable, others do not.
         let plain = |value: &str| {
             ["7bit", "8bit", "binary"].iter().any(|known| value.eq_ignore_ascii_case(known))
         };
-        let counted = |value: &str| value.parse() == Ok(rest.len());
-        if !encoding.is_none_or(plain) || !length.is_none_or(counted) {
+        let digits = |value: &str| value.bytes().all(|byte| byte.is_ascii_digit());
+        let counted = |value: &str| digits(value) && value.parse() == Ok(content.len());
+        // Some readers look for parts within parts.
+        let nested = |value: &str| {
+            value.get(..10).is_some_and(|kind| kind.eq_ignore_ascii_case("multipart/"))
+        };
+        if !encoding.is_none_or(plain)
+            || !length.is_none_or(counted)
+            || media_type.is_some_and(nested)
+        {
             return None;
         }
         let (name, is_file) = self::disposition(disposition?)?;
-        Some(Self { name, is_file, media_type, content: rest })
+        Some(Self { name, is_file, media_type, content })
     }
 
-    /// Some readers ignore case; some take `model[]` and `model.x` for more of `model`.
-    fn spelling(&self) -> Spelling {
-        let stem = self.name.split(['[', '.']).next().unwrap_or_default();
-        if !stem.eq_ignore_ascii_case("model") {
-            Spelling::Other
-        } else if self.name == "model" {
-            Spelling::Exact
-        } else {
-            Spelling::Variant
+    fn member(&self) -> Member {
+        let stem = member::stem(self.name);
+        match Member::of(stem.chars()) {
+            Member::Model if stem != self.name => Member::Variant,
+            member => member,
         }
     }
 
@@ -119,8 +125,8 @@ impl<'a> Part<'a> {
 
 /// A header's name and value. A line that continues another begins with a space, which no name
 /// does.
-fn header(line: &[u8]) -> Option<(&str, &str)> {
-    let (name, value) = std::str::from_utf8(line).ok()?.split_once(':')?;
+fn header(line: &str) -> Option<(&str, &str)> {
+    let (name, value) = line.split_once(':')?;
     let printable = |c: char| c == '\t' || !c.is_control();
     let value = value.trim_matches([' ', '\t']);
     (is_token(name) && value.chars().all(printable)).then_some((name, value))

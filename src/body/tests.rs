@@ -36,8 +36,63 @@ fn where_the_model_stands() {
         (r#"{"a":{"b":{"c":[[],{},[{}]]}},"model":"m"}"#, Ok("m")),
         ("{}", Err(NoModel::Absent)),
         (r#"{"a":{"model":"m"}}"#, Err(NoModel::Absent)),
-        (r#"{"models":["m"]}"#, Err(NoModel::Absent)),
     ]);
+}
+
+#[test]
+fn nothing_else_may_choose_the_model() {
+    let rival = |member| Err(NoModel::Rival(member));
+    for member in ["models", "fallbacks", "model_list", "user_config", "lora_path", "lora"] {
+        let (text, upper) = (format!(r#"{{"model":"m","{member}":[]}}"#), member.to_uppercase());
+        check(&[
+            (&text, rival(member)),
+            (&format!(r#"{{"{upper}":null,"model":"m"}}"#), rival(member)),
+            (&format!(r#"{{"model":"m","{member}\u0000x":1}}"#), rival(member)),
+            (&format!(r#"{{"model":"m","x":{{"{member}":1}},"{member}s":1}}"#), Ok("m")),
+        ]);
+    }
+    check(&[
+        (r#"{"models":["m"]}"#, rival("models")),
+        (r#"{"model":"m","mod\u0065ls":[]}"#, rival("models")),
+        // Letters that Go folds to ours.
+        ("{\"model\":\"m\",\"model\u{17f}\":[]}", rival("models")),
+        ("{\"model\":\"m\",\"fallbac\u{212a}\u{17f}\":[]}", rival("fallbacks")),
+        ("{\"model\":\"m\",\"mode\u{17f}\":[]}", Ok("m")),
+    ]);
+}
+
+#[test]
+fn nor_may_the_query() {
+    for target in [
+        "/a",
+        "/a?",
+        "/model",
+        "/a?b",
+        "/a?b=model&c=models",
+        "/a?beta=true&api-version=2024-10-21",
+        "/a?b=%6dodel+x",
+        "/a?mode=x&models_of=y&_model=z&x[model]=w",
+    ] {
+        assert!(!in_query(target), "{target}");
+    }
+    for target in [
+        "/a?model=n",
+        "/a?model",
+        "/a?b=c&model=m",
+        "/a?b=c;model=m",
+        "/a??model=m",
+        "/a?Model=m",
+        "/a?model[]=m",
+        "/a?model[x]=m",
+        "/a?model.x=m",
+        "/a?mod%65l=m",
+        "/a?+model=m",
+        "/a?b%00=m",
+        "/a?models=m",
+        "/a?fallbacks[]=m",
+    ] {
+        assert!(in_query(target), "{target}");
+    }
 }
 
 #[test]

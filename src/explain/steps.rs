@@ -272,10 +272,11 @@ impl<'e> Walk<'e> {
             (NoModel::NotShown, None) => {
                 "it would depend on the model that the body names: give it with --model, or the \
                  body with --body"
+                    .into()
             }
             _ => response::no_model(why),
         };
-        failed("model", format!("{needs}, and none is known"), Some(nearest.to_owned()))
+        failed("model", format!("{needs}, and none is known"), Some(nearest.into_owned()))
     }
 
     fn scope(&mut self, grants: &DomainGrants, action: &Action<'_>) -> Result<(), Failed> {

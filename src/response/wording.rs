@@ -1,5 +1,7 @@
 //! How a refusal is told, in the manner of the API in question: status, challenge, body.
 
+use std::borrow::Cow;
+
 use serde_json::json;
 
 use crate::{
@@ -83,8 +85,8 @@ pub(crate) fn message(denial: &Denial) -> String {
 }
 
 /// What to change about a body, or about the gateway, so that a model can be read.
-pub(crate) fn no_model(why: NoModel) -> &'static str {
-    match why {
+pub(crate) fn no_model(why: NoModel) -> Cow<'static, str> {
+    let told = match why {
         NoModel::NotShown => {
             "No body was shown to authorization: send one that names the model. If you did, the \
              gateway must set `with_request_body` with `pack_as_bytes` on this route."
@@ -110,10 +112,21 @@ pub(crate) fn no_model(why: NoModel) -> &'static str {
         NoModel::NotAName => {
             "The body's `model` is not a text of 1 to 256 characters without control characters."
         }
+        NoModel::Rival(member) => {
+            return format!("`{member}` may choose another model: send `model` without it.").into();
+        }
+        NoModel::InQuery => {
+            "The query must not name a model: send no `model` in it, nor a key with `%` or `+`."
+        }
+        NoModel::Endless => {
+            "The form has no Content-Length, and may be longer than what the gateway shows to \
+             authorization: send its length."
+        }
         NoModel::Elsewhere => {
             "This call names its models in a way that is not read, so it needs both without limits."
         }
-    }
+    };
+    told.into()
 }
 
 /// One challenge for each scheme (RFC 9110, section 11.6.1). RFC 6750, section 3: no error parameter

@@ -106,6 +106,7 @@ fn main() -> ExitCode {
         surfaces::side_by_side_over_grpc,
         surfaces::side_by_side_through_envoy,
         surfaces::each_is_explained_as_it_answers,
+        surfaces::every_type_of_entity_has_rules_and_scopes,
         surfaces::changed_tables_are_taken_up_and_no_request_is_lost,
         surfaces::a_hangup_reads_the_tables_again,
         surfaces::mistakes_in_tables_are_told_before_serving,

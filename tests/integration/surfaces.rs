@@ -1,6 +1,9 @@
 //! The shipped tables side by side: the requests that the documents of each API show, answered in
 //! its own words; and tables that change while requests go on.
 
+mod documents;
+mod entities;
+
 use std::{
     fs,
     sync::{
@@ -19,11 +22,13 @@ use crate::{
         Cli,
         explained::{self, Question},
     },
-    harness::{Replica, Suite, World, outcome},
+    harness::{self, Replica, Suite, World, outcome},
     http, process,
     stack::project,
     tiers::eventually,
 };
+
+pub(crate) use self::entities::every_type_of_entity_has_rules_and_scopes;
 
 pub(crate) const CLOUD: &str = "acme.cubecloud.dev";
 const HUB: &str = "hub.example.com";
@@ -41,7 +46,7 @@ enum Words {
 
 #[derive(Clone, Debug, PartialEq)]
 enum Answer {
-    /// The operation that it passed as.
+    /// The operation that it passed as, and the model if that is known.
     Passes(String),
     /// Status, words, and a part of the message.
     Refused(u16, Words, &'static str),
@@ -52,6 +57,8 @@ struct Case {
     method: &'static str,
     path: String,
     authorization: Option<String>,
+    /// JSON, and said to be that.
+    body: Option<&'static str>,
     expected: Answer,
 }
 
@@ -62,7 +69,8 @@ fn case(
     expected: Answer,
 ) -> Case {
     let (method, path) = request.split_once(' ').unwrap();
-    Case { host, method, path: path.to_owned(), authorization: authorization.into(), expected }
+    let (path, authorization) = (path.to_owned(), authorization.into());
+    Case { host, method, path, authorization, body: None, expected }
 }
 
 /// Domain, token and what it may do, for the table that serves one tenant.
@@ -84,23 +92,26 @@ pub(crate) async fn open_aigne(world: &World<'_>) -> String {
 
 /// Every request of the table, for who is not after its answer.
 pub(crate) async fn requests(world: &World<'_>) -> Vec<Sent> {
-    let cases = cases(world).await.into_iter().map(|case| {
+    let cases = cases(world, &open_aigne(world).await).await.into_iter().map(|case| {
         let headers = case.authorization.map(|value| ("authorization".to_owned(), value));
         (case.host.to_owned(), case.method.to_owned(), case.path, Vec::from_iter(headers))
     });
     cases.collect()
 }
 
-async fn cases(world: &World<'_>) -> Vec<Case> {
-    let aigne = open_aigne(world).await;
+async fn cases(world: &World<'_>, aigne: &str) -> Vec<Case> {
     let scopes = [
         ("acme", "models", "*", "llm_read"),
         ("acme", "deployments", "*", "read"),
         ("acme", "deployments", "7", "update"),
         ("acme", "reports", "*", "create"),
+        ("acme", "reports", "7", "update"),
+        ("acme", "reports", "7", "delete"),
         ("acme", "scim", "*", "read"),
         ("acme", "scim", "*", "create"),
-        (&aigne, "models", "*", "llm_chat_completions"),
+        ("acme", "scim", "2", "update"),
+        ("acme", "scim", "2", "delete"),
+        (aigne, "models", "*", "llm_chat_completions"),
     ];
     let token = world.token(&scopes).await;
     let (good, key) = (token.bearer(), format!("Api-Key {}", token.text));
@@ -124,6 +135,9 @@ async fn cases(world: &World<'_>) -> Vec<Case> {
         case(CLOUD, "PATCH /api/v1/deployments/8", good(), denied(403, Words::Problem)),
         case(CLOUD, "DELETE /api/v1/deployments/7", good(), denied(403, Words::Problem)),
         case(CLOUD, "POST /api/v1/reports", good(), passes("create")),
+        case(CLOUD, "PUT /api/v1/reports/7", good(), passes("update")),
+        case(CLOUD, "DELETE /api/v1/reports/7", good(), passes("delete")),
+        case(CLOUD, "DELETE /api/v1/reports/8", good(), denied(403, Words::Problem)),
         case(CLOUD, "GET /api/v1/workbooks", good(), denied(403, Words::Problem)),
         case(CLOUD, "GET /api/v1/nothing", good(), no_rule(403, Words::Problem)),
         case(CLOUD, "GET /api/v1/deployments/", good(), bad(Words::Problem)),
@@ -148,6 +162,10 @@ async fn cases(world: &World<'_>) -> Vec<Case> {
         ),
         case(CLOUD, "POST /api/scim/v2/Groups", good(), passes("create")),
         case(CLOUD, "POST /api/scim/v2/Users/.search", good(), passes("read")),
+        case(CLOUD, "PUT /api/scim/v2/Users/2", good(), passes("update")),
+        case(CLOUD, "PATCH /api/scim/v2/Groups/2", good(), passes("update")),
+        case(CLOUD, "DELETE /api/scim/v2/Users/2", key.clone(), passes("delete")),
+        case(CLOUD, "DELETE /api/scim/v2/Users/1", good(), denied(403, Words::Scim)),
         case(CLOUD, "PUT /api/scim/v2/Users/1", good(), denied(403, Words::Scim)),
         case(CLOUD, "POST /api/scim/v2/Bulk", good(), no_rule(403, Words::Scim)),
         case(CLOUD, "GET /api/scim/v2/Users/a%2520b", good(), bad(Words::Scim)),
@@ -260,9 +278,14 @@ fn message(
     text.as_str().unwrap_or_else(|| panic!("no message in {body}")).to_owned()
 }
 
+fn passed(operation: &str, model: &str) -> String {
+    format!("{operation} {model}").trim_end().to_owned()
+}
+
 impl Case {
     fn headers(&self) -> Vec<(&str, &str)> {
-        self.authorization.iter().map(|value| ("authorization", value.as_str())).collect()
+        let authorization = self.authorization.iter().map(|value| ("authorization", &**value));
+        authorization.chain(self.body.map(|_| ("content-type", "application/json"))).collect()
     }
 
     /// Panics unless the answer is the expected one, in every part.
@@ -286,8 +309,16 @@ impl Case {
     }
 
     async fn over_grpc(&self, replica: &Replica) {
-        let headers = self.headers();
-        let answer = replica.check_at(self.host, self.method, &self.path, &headers).await;
+        let (mut headers, body) = (self.headers(), self.body.unwrap_or_default());
+        let length = body.len().to_string();
+        if !body.is_empty() {
+            headers.extend([("content-length", &*length), ("x-envoy-auth-partial-body", "false")]);
+        }
+        let mut request = harness::request(self.method, &self.path, &headers);
+        let attributes = request.attributes.as_mut().unwrap();
+        let http = attributes.request.as_mut().unwrap().http.as_mut().unwrap();
+        (http.host, http.raw_body) = (self.host.to_owned(), body.into());
+        let answer = replica.raw(request).await;
         let find = |options: &[envoy_types::pb::envoy::config::core::v3::HeaderValueOption],
                     name: &str| {
             let headers = options.iter().filter_map(|option| option.header.clone());
@@ -295,7 +326,9 @@ impl Case {
         };
         match answer.http_response.unwrap() {
             HttpResponse::OkResponse(ok) => {
-                self.judge(200, find(&ok.headers, "x-auth-operation"), |_| None, &Value::Null);
+                let find = |name| find(&ok.headers, name).unwrap_or_default();
+                let passed = passed(&find("x-auth-operation"), &find("x-auth-model"));
+                self.judge(200, Some(passed), |_| None, &Value::Null);
             }
             HttpResponse::DeniedResponse(denied) => {
                 assert_ne!(answer.status.unwrap().code, 0);
@@ -308,13 +341,17 @@ impl Case {
     }
 
     async fn through_envoy(&self, port: u16) {
-        let body = if self.method == "GET" { "" } else { CHAT };
+        let body = self.body.unwrap_or(if self.method == "GET" { "" } else { CHAT });
         let reply =
             http::send_to(self.host, port, self.method, &self.path, &self.headers(), body).await;
-        let passed = reply.header("x-backend").map(|_| reply.seen("x-auth-operation").concat());
+        let seen = |name| reply.seen(name).concat();
+        let passed = reply
+            .header("x-backend")
+            .map(|_| passed(&seen("x-auth-operation"), &seen("x-auth-model")));
         if passed.is_some() {
             // Only what stands behind a prefix of the gateway's own loses it.
-            let path = self.path.strip_prefix("/proxy/acme").unwrap_or(&self.path);
+            let below = self.path.strip_prefix("/proxy/").and_then(|path| path.split_once('/'));
+            let path = below.map_or(self.path.clone(), |(_, path)| format!("/{path}"));
             assert_eq!((reply.status, &reply.json()["seen"]["path"]), (200, &json!(path)));
             assert_eq!(reply.seen("authorization").len(), 0);
         }
@@ -339,9 +376,17 @@ async fn outage(world: &World<'_>) -> Vec<Case> {
     cases
 }
 
+/// All, with what the documents of the APIs show.
+async fn documented(world: &World<'_>) -> Vec<Case> {
+    let aigne = open_aigne(world).await;
+    let mut cases = cases(world, &aigne).await;
+    cases.extend(documents::cases(world, &aigne).await);
+    cases
+}
+
 pub(crate) async fn side_by_side_over_grpc(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let cases = cases(&world).await;
+    let cases = documented(&world).await;
     let replica = world.serve(&[&tables()]).await;
     for case in &cases {
         case.over_grpc(&replica).await;
@@ -353,7 +398,7 @@ pub(crate) async fn side_by_side_over_grpc(suite: Arc<Suite>) {
 
 pub(crate) async fn side_by_side_through_envoy(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let cases = cases(&world).await;
+    let cases = documented(&world).await;
     let replica = world.serve(&[&tables()]).await;
     let envoy = replica.envoy(&suite);
     for case in &cases {
@@ -458,7 +503,7 @@ pub(crate) async fn mistakes_in_tables_are_told_before_serving(suite: Arc<Suite>
 /// Host, table, schemes and the words of each are what the command goes by, too.
 pub(crate) async fn each_is_explained_as_it_answers(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let cases = cases(&world).await;
+    let cases = cases(&world, &open_aigne(&world).await).await;
     let replica = world.serve(&[&tables()]).await;
     let mut questions = Vec::new();
     for case in &cases {

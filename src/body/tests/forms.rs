@@ -1,3 +1,11 @@
+use std::cell::Cell;
+
+use proptest::{
+    prelude::*,
+    sample::select,
+    test_runner::{Config, TestRunner},
+};
+
 use super::{Body, Form, NoModel};
 
 pub(super) const FORM: &str = "multipart/form-data; boundary=b-1";
@@ -54,6 +62,10 @@ fn forms() {
         assert_eq!(read(FORM, &form(&[MODEL, &named(name)])), Err(NoModel::Repeated), "{name}");
     }
     assert_eq!(read(FORM, &form(&[&named("name=\"Model\"")])), Err(NoModel::Repeated));
+    for name in ["name=\"models\"", "name=\"Models[]\"", "name=models"] {
+        let rival = Err(NoModel::Rival("models"));
+        assert_eq!(read(FORM, &form(&[MODEL, &named(name)])), rival, "{name}");
+    }
     assert_eq!(read(FORM, &form(&[FILE])), Err(NoModel::Absent));
     assert_eq!(read(FORM, "--b-1--\r\n"), Err(NoModel::Absent));
     for odd in [
@@ -114,6 +126,13 @@ fn forms() {
         "Content-Disposition: form-data; name=\"a\"\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\nm",
         "Content-Disposition: form-data; name=\"a\"\r\nContent-Transfer-Encoding: base64\r\n\r\nbQ==",
         "Content-Disposition: form-data; name=\"a\"\r\nContent-Length: 7\r\n\r\nm",
+        "Content-Disposition: form-data; name=\"a\"\r\nContent-Length: +1\r\n\r\nm",
+        // What some reader understands, and others do not.
+        "Content-Disposition: form-data; name=\"a\"\r\nX: y\r\n\r\nm",
+        "Content-Disposition: form-data; name=\"a\"\r\nContent-Encoding: gzip\r\n\r\nm",
+        "X-Content-Disposition: form-data; name=\"model\"\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nm",
+        "Content-Disposition: form-data; name=\"a\"\r\nContent-Type: Multipart/mixed; boundary=c\r\n\r\nm",
+        "Content-Disposition: form-data; name=\"a\"\r\nContent-Type: text/plain\r\nContent-Type: text/html\r\n\r\nm",
         "Content-Disposition: form-data; name=\"a\"\r\nno colon\r\n\r\nm",
         "Content-Disposition: form-data; name=\"a\"\r\n",
         "Content-Disposition: form-data; name=\"a\"",
@@ -129,6 +148,12 @@ fn forms() {
         "Content-Disposition: form-data; name=\"a\"\r\n\r\nx\r\n--b-1-\r\n",
     ] {
         assert_eq!(read(FORM, &form(&[MODEL, odd])), Err(NoModel::MalformedForm), "{odd:?}");
+    }
+    // As long as all readers keep, and a byte longer.
+    for (length, expected) in [(4096, ok.clone()), (4097, Err(NoModel::MalformedForm))] {
+        let (head, tail) = ("Content-Disposition: form-data;", "name=\"a\"\r\n\r\n");
+        let spaces = " ".repeat(length - head.len() - tail.len());
+        assert_eq!(read(FORM, &form(&[MODEL, &format!("{head}{spaces}{tail}x")])), expected);
     }
     let good = form(&[FILE, MODEL]);
     for end in 1..good.len() - 2 {
@@ -166,4 +191,110 @@ fn forms() {
         read(&format!("multipart/form-data; boundary={long}b"), &body),
         Err(NoModel::NotForm)
     );
+}
+
+/// Where showing may have ended, a form may go on, and some readers would go on reading.
+#[test]
+fn a_form_that_ends_where_showing_does_needs_its_length() {
+    let padding = |length: usize| {
+        let file = format!("{FILE}{}", "x".repeat(length - form(&[FILE, MODEL]).len()));
+        form(&[&file, MODEL])
+    };
+    for (length, expected) in [(4095, Ok("m")), (4096, Err(NoModel::Endless)), (4097, Ok("m"))] {
+        assert_eq!(read(FORM, &padding(length)), expected.map(str::to_owned), "{length}");
+    }
+    let text = padding(8192);
+    let body = |length| Body {
+        bytes: text.as_bytes(),
+        partial: Some("false"),
+        media_type: Some(FORM),
+        length,
+        ..Default::default()
+    };
+    assert_eq!(body(None).model(Form::Multipart), Err(NoModel::Endless));
+    assert_eq!(body(Some("8192")).model(Form::Multipart).unwrap().as_str(), "m");
+}
+
+/// Forms of parts that are right, and of what goes wrong with forms.
+fn any_form() -> impl Strategy<Value = String> {
+    let mostly = |right: &'static str, quirks: &'static [&'static str]| prop_oneof![19 => Just(right), 1 => select(quirks)];
+    let disposition = prop_oneof![
+        3 => Just("Content-Disposition: form-data; name=\"model\""),
+        1 => Just("content-disposition:form-data;name=model"),
+        4 => Just("Content-Disposition: form-data; name=\"file\"; filename=\"model\""),
+        1 => Just("Content-Disposition: form-data; name=\"a.model\""),
+        1 => select(vec![
+            "Content-Disposition: form-data; name=\"Model\"",
+            "Content-Disposition: form-data; name=\"model[]\"",
+            "Content-Disposition: form-data; name=\" model\"",
+            "Content-Disposition: form-data; name=\"a\"; name=\"model\"",
+            "Content-Disposition: form-data; name=\"a\"; filename=\"x; name=model\"",
+        ]),
+    ];
+    let more = mostly(
+        "",
+        &[
+            "\r\nContent-Type: text/plain",
+            "\r\nContent-Type: text/plain; charset=utf-8",
+            "\r\nContent-Transfer-Encoding: binary",
+            "\r\nContent-Length: 1",
+            "\r\nX: y",
+            "\r\n name=\"model\"",
+            "\r\nX-Content-Disposition: form-data; name=\"model\"",
+            "\r\nContent-Disposition: form-data; name=\"model\"",
+            "\nContent-Disposition: form-data; name=\"model\"",
+        ],
+    );
+    let empty_line = mostly("\r\n\r\n", &["\n\n", "\r\n", "\r\n \r\n"]);
+    let content = prop_oneof![
+        9 => select(vec!["m", "n", "o", "", "m\r\n", "\r\n--b-", "a\r\n\r\nname=model"]),
+        1 => select(vec![
+            "m\n--b-1\nContent-Disposition: form-data; name=\"model\"\n\nn",
+            "m\r\n--b-1x\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nn",
+            "m--b-1",
+        ]),
+    ];
+    let line = mostly("\r\n", &["\n", " \r\n", "", "--\r\n"]);
+    let part = (line, disposition, more, empty_line, content).prop_map(
+        |(line, name, more, empty, content)| format!("--b-1{line}{name}{more}{empty}{content}\r\n"),
+    );
+    let end = mostly("--b-1--\r\n", &["--b-1--", "--b-1--\r\nx", "--b-1", "--b-1\r\n", ""]);
+    let start = mostly("", &["x\r\n", "\r\n"]);
+    (start, prop::collection::vec(part, 0..4), end)
+        .prop_map(|(start, parts, end)| [start, &parts.concat(), end].concat())
+}
+
+/// What a careless reader finds: wherever a delimiter stands, a part; in it, any `model`.
+fn careless(form: &str) -> Vec<&str> {
+    let mut models = Vec::new();
+    for part in form.split("--b-1") {
+        let ends = ["\r\n\r\n", "\n\n"].map(|end| Some((part.find(end)?, end.len())));
+        let Some((end, length)) = ends.into_iter().flatten().min() else { continue };
+        let named = |line: &str| {
+            let mut pieces = line.split(';').filter_map(|piece| piece.trim().strip_prefix("name="));
+            pieces.any(|name| name.trim_matches(['"', ' ']).starts_with("model"))
+        };
+        let head = part[..end].to_ascii_lowercase();
+        if head.split(['\r', '\n']).any(|line| line.contains("disposition") && named(line)) {
+            let content = &part[end + length..];
+            models.push(content.strip_suffix("\r\n").unwrap_or(content));
+        }
+    }
+    models
+}
+
+#[test]
+fn a_careless_reader_agrees() {
+    let (allowed, all) = (Cell::new(0), 4096);
+    let config = Config { cases: all, source_file: Some(file!()), ..Config::default() };
+    let outcome = TestRunner::new(config).run(&any_form(), |form| {
+        if let Ok(model) = read(FORM, &form) {
+            allowed.set(allowed.get() + 1);
+            prop_assert_eq!(careless(&form), [model]);
+        }
+        Ok(())
+    });
+    outcome.unwrap();
+    println!("a model in {} of {all} forms", allowed.get());
+    assert!(allowed.get() > 100, "only {}", allowed.get());
 }

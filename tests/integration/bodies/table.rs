@@ -19,6 +19,8 @@ const BAD_FORM: Expected = Err("can be read in more than one way");
 const ABSENT: Expected = Err("names no model");
 const REPEATED: Expected = Err("more than one model");
 const NO_NAME: Expected = Err("not a text of 1 to 256 characters");
+const NO_LENGTH: Expected = Err("no Content-Length");
+const IN_QUERY: Expected = Err("The query must not name a model");
 const ELSEWHERE: Expected = Err("in a way that is not read");
 const UNSCOPED: Expected = Err("needs a scope");
 
@@ -58,7 +60,7 @@ impl Case {
 
     /// Compressed, so that no reader here would read it as it is.
     pub(super) fn encoded(&self) -> bool {
-        self.headers.iter().any(|(name, _)| *name == "content-encoding")
+        self.headers.iter().any(|(name, value)| *name == "content-encoding" && value != "identity")
     }
 }
 
@@ -71,6 +73,8 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend(declared());
     cases.extend(forms());
     cases.extend(other_calls());
+    cases.extend(rivals());
+    cases.extend(queries());
     cases
 }
 
@@ -94,7 +98,7 @@ fn places() -> Vec<Case> {
         json("key partly escaped", r#"{"mod\u0065l":"m"}"#, M),
         json(
             "similar keys",
-            r#"{"model ":"n"," model":"n","models":["n"],"mode":1,"model":"m"}"#,
+            r#"{"model ":"n"," model":"n","modell":["n"],"mode":1,"model":"m"}"#,
             M,
         ),
         json(
@@ -183,6 +187,7 @@ fn malformed() -> Vec<Case> {
         json("UTF-16", utf16, BAD_JSON),
         json("UTF-16 with its mark", utf16_bom, BAD_JSON),
         json("UTF-32", utf32, BAD_JSON),
+        json("not UTF-8, in the model", b"{\"model\":\"m\xff\"}", BAD_JSON),
         json("not UTF-8, in another value", b"{\"model\":\"m\",\"a\":\"\xff\"}", BAD_JSON),
         json("not UTF-8, in the key", b"{\"model\":\"m\",\"mod\xffel\":\"n\"}", BAD_JSON),
         json("a surrogate in UTF-8", b"{\"model\":\"m\",\"a\":\"\xed\xa0\x80\"}", BAD_JSON),
@@ -307,7 +312,25 @@ fn forms() -> Vec<Case> {
         &parts(&[MODEL]),
     ];
     let bare = String::from_utf8(parts(&[MODEL])).unwrap().replace("\r\n", "\n").into_bytes();
+    // As long as all that is shown, or as its beginning that it could be cut to.
+    let filled = |length: usize| {
+        let padding = "x".repeat(length - parts(&[MODEL, FILE]).len());
+        parts(&[MODEL, &format!("{FILE}{padding}")])
+    };
+    // Node's busboy keeps 80 KiB of a part's headers, which is all but the last two bytes.
+    let cut = |length: usize| {
+        let (head, tail) = ("Content-Disposition: form-data; name=model", "_x\r\n\r\nn");
+        format!("X: {}\r\n{head}{tail}", "x".repeat(length - "X: \r\n".len() - head.len()))
+    };
+    let not_utf8 =
+        [&parts(&[MODEL])[..parts(&[MODEL]).len() - "\r\n--b1--\r\n".len()], b"\xff\r\n--b1--\r\n"];
     let mut cases = vec![
+        form("as much as is shown", filled(SHOWN), M),
+        form("as much as is shown, in chunks", filled(SHOWN), NO_LENGTH).chunked(),
+        form("4 KiB in chunks", filled(4096), NO_LENGTH).chunked(),
+        form("more than 80 KiB of headers", parts(&[MODEL, &cut(80 << 10)]), BAD_FORM),
+        form("more than 4 KiB of headers", parts(&[MODEL, &cut(4096)]), BAD_FORM),
+        form("not UTF-8, in the model", not_utf8.concat(), NO_NAME),
         form("model first", parts(&[MODEL, FILE]), M),
         form("model last", parts(&[FILE, MODEL]), M),
         form("model alone", parts(&[MODEL]), M),
@@ -376,6 +399,21 @@ fn forms() -> Vec<Case> {
             CUT,
         ),
     ];
+    for header in [
+        "X-Content-Disposition: form-data; name=\"model\"",
+        "Content-Encoding: gzip",
+        "Content-Type: multipart/mixed; boundary=c",
+        "X: y",
+        "Content-Length: +1",
+    ] {
+        let part = format!("{header}\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nn");
+        cases.push(form(&format!("a part with {header}"), parts(&[MODEL, &part]), BAD_FORM));
+    }
+    for name in ["models", "Lora_Path", "fallbacks[]"] {
+        let part = named(&format!("name=\"{name}\""));
+        let rival = Err("may choose another model");
+        cases.push(form(&format!("{name} beside it"), parts(&[MODEL, &part]), rival));
+    }
     for name in ["Model", "MODEL", "model[]", "model[0]", "model.x"] {
         let part = named(&format!("name=\"{name}\""));
         cases.push(form(&format!("{name} beside it"), parts(&[MODEL, &part]), REPEATED));
@@ -424,4 +462,44 @@ fn other_calls() -> Vec<Case> {
             ELSEWHERE,
         ),
     ]
+}
+
+/// Members by which backends choose a model, beside `model` or in its stead.
+fn rivals() -> Vec<Case> {
+    [
+        (r#"{"model":"m","models":["n"]}"#, Err("`models` may choose another model")),
+        (r#"{"models":["n"],"model":"m"}"#, Err("`models` may choose another model")),
+        (r#"{"model":"m","fallbacks":["n"]}"#, Err("`fallbacks` may choose another model")),
+        (r#"{"model":"m","FallBacks":["n"]}"#, Err("`fallbacks` may choose another model")),
+        (r#"{"model":"m","model_list":[]}"#, Err("`model_list` may choose another model")),
+        (r#"{"model":"m","lora\u005fpath":"n"}"#, Err("`lora_path` may choose another model")),
+        (r#"{"model":"m","x":{"models":["n"]}}"#, M),
+        ("{\"model\":\"m\",\"model\u{17f}\":[\"n\"]}", Err("`models` may choose another model")),
+    ]
+    .into_iter()
+    .map(|(body, expected)| json(&format!("beside it: {body}"), body, expected))
+    .collect()
+}
+
+/// Queries, beside a good body.
+fn queries() -> Vec<Case> {
+    [
+        ("/proxy/acme/v1/chat/completions?", M),
+        ("/proxy/acme/v1/chat/completions?beta=true&x=model", M),
+        ("/proxy/acme/v1/chat/completions?x=%6dodel+n", M),
+        ("/proxy/acme/v1/chat/completions?model=n", IN_QUERY),
+        ("/proxy/acme/v1/chat/completions?model=m", IN_QUERY),
+        ("/proxy/acme/v1/chat/completions?x=y&model", IN_QUERY),
+        ("/proxy/acme/v1/chat/completions?x=y;Model=n", IN_QUERY),
+        ("/proxy/acme/v1/chat/completions?model[]=n", IN_QUERY),
+        ("/proxy/acme/v1/chat/completions?mod%65l=n", IN_QUERY),
+        ("/proxy/acme/v1/chat/completions?+model=n", IN_QUERY),
+        ("/proxy/acme/v1/chat/completions?models=n", IN_QUERY),
+    ]
+    .into_iter()
+    .map(|(path, expected)| {
+        let case = Case::new(path, path, r#"{"model":"m"}"#, expected);
+        case.header("content-type", "application/json")
+    })
+    .collect()
 }

@@ -1,0 +1,78 @@
+//! The published schema says what compiling says, as far as a schema can.
+
+use serde_json::Value;
+
+use super::{super::schema, compile, folder};
+use crate::api::Source;
+
+#[test]
+fn the_published_schema_is_this_versions() {
+    let published = std::fs::read_to_string(folder().join("schema.json")).unwrap_or_default();
+    let schema = schema::text();
+    assert!(published == schema, "run `patgate api schema >deploy/apis/schema.json`");
+}
+
+/// What the schema refuses is refused by compiling, and the shipped tables pass both. (Compiling
+/// sees more: overlaps, parameters that are not there.)
+#[test]
+fn the_schema_agrees() {
+    let schema = jsonschema::validator_for(&schema::schema()).unwrap();
+    let valid = |text: &str| schema.is_valid(&serde_saphyr::from_str::<Value>(text).unwrap());
+    for source in Source::read(&[folder()]).unwrap() {
+        let value: Value = serde_saphyr::from_str(&source.text).unwrap();
+        let errors: Vec<_> = schema.iter_errors(&value).map(|error| error.to_string()).collect();
+        assert!(errors.is_empty(), "{}: {errors:?}", source.file);
+    }
+    let good = "name: x\nmount: /p/{domain}\nerrors: openai\ninsufficient_permission: 401\n\
+                schemes: [Api-Key]\nrules:\n\
+                - { methods: [GET], path: \"/a/{b}/{*c}\", operation: read, entity: scim, id: path.c }\n";
+    assert!(valid(good) && compile(good).is_ok());
+    let listing = good.replace("read, entity: scim, id: path.c", "llm_read, entity: models");
+    assert!(valid(&listing) && compile(&listing).is_ok());
+    for (from, to) in [
+        ("name: x", "name: X"),
+        ("name: x\n", ""),
+        ("name: x", "nom: x"),
+        ("/p/{domain}", "/p/{tenant}"),
+        ("/p/{domain}", "p/{domain}"),
+        ("/p/{domain}", "/p/{domain}/"),
+        ("mount: /p/{domain}", "host: \"*.example.com\""),
+        ("mount: /p/{domain}", "host: Example.com"),
+        ("mount: /p/{domain}", "host: example.com."),
+        ("mount: /p/{domain}", "domain: Acme"),
+        ("openai", "soap"),
+        ("401", "404"),
+        ("[Api-Key]", "[Basic]"),
+        ("[Api-Key]", "[]"),
+        ("[Api-Key]", "Bearer"),
+        ("[Api-Key]", "[Bearer, Bearer]"),
+        ("[GET]", "[]"),
+        ("[GET]", "[get]"),
+        ("[GET]", "[GET, GET]"),
+        ("[GET]", "GET"),
+        ("methods: [GET], ", ""),
+        ("/a/{b}", "a/{b}"),
+        ("/a/{b}", "//{b}"),
+        ("/a/{b}", "/../{b}"),
+        ("/a/{b}", "/:a/{b}"),
+        ("/a/{b}", "/*/{b}"),
+        ("/a/{b}", "/a%20/{b}"),
+        ("/a/{b}", "/ä/{b}"),
+        ("/a/{b}", "/a/{b}.json"),
+        ("/a/{b}", "/a/{*b}"),
+        ("operation: read", "operation: READ"),
+        ("operation: read", "operation: execute"),
+        ("entity: scim", "entity: models"),
+        ("entity: scim", "entity: domains"),
+        ("path.c", "c"),
+        ("path.c", "body.model"),
+        ("path.c", "path.domain"),
+        ("id: path.c", "colour: red"),
+        ("operation: read, entity: scim, id: path.c", "operation: llm_delete, entity: models"),
+    ] {
+        let bad = good.replace(from, to);
+        assert_ne!(bad, good, "{from}");
+        assert!(!valid(&bad), "the schema takes {to:?} for {from:?}");
+        assert!(compile(&bad).is_err(), "compiled {to:?} for {from:?}");
+    }
+}

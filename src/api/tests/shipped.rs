@@ -1,0 +1,174 @@
+//! What requests mean by the shipped tables.
+
+use super::*;
+
+type Expected<'a> = Option<(&'a str, Operation, EntityType, Entity<'a>)>;
+
+/// Host, method, path, and what it should come to.
+fn check(host: &str, method: &str, path: &str, expected: Expected<'_>) {
+    let apis = shipped();
+    let action = apis.surface(host, path).and_then(|surface| surface.action(method, path));
+    let found = action.as_ref().map(|a| (&*a.domain, a.operation, a.entity_type, a.entity));
+    assert_eq!(found, expected, "{host} {method} {path}");
+}
+
+const CLOUD: &str = "acme.cubecloud.dev";
+
+#[test]
+fn cube_ai() {
+    use {
+        Entity::{Named, None as Any, Unread},
+        EntityType::Models,
+    };
+    let check = |method: &str, path: &str, expected| {
+        // Whatever the host.
+        for host in ["gateway", CLOUD, "", "[::1]:8080", "not a host"] {
+            check(host, method, path, expected);
+        }
+    };
+    let chat = Some(("acme", Operation::LlmChatCompletions, Models, Unread(Form::Json)));
+    check("POST", "/proxy/acme/v1/chat/completions", chat);
+    check("POST", "/proxy/acme/api/chat", chat);
+    let read = |entity| Some(("acme", Operation::LlmRead, Models, entity));
+    check("GET", "/proxy/acme/v1/models", read(Any));
+    check("GET", "/proxy/acme/v1/models/org/m-7b", read(Named("org/m-7b")));
+    // The tail is a name, whatever it looks like.
+    let name = Named("v1/chat/completions");
+    check("GET", "/proxy/acme/v1/models/v1/chat/completions", read(name));
+    let audit = (Operation::AuditLogRead, EntityType::Domains);
+    check("GET", "/proxy/acme/audit/a/b", Some(("acme", audit.0, audit.1, Any)));
+}
+
+#[test]
+fn cube_cloud() {
+    use Entity::{Named, None as Any};
+    for (name, entity) in [
+        ("deployments", EntityType::Deployments),
+        ("reports", EntityType::Reports),
+        ("workbooks", EntityType::Workbooks),
+    ] {
+        for (method, below, operation, id) in [
+            ("GET", "", Operation::Read, Any),
+            ("POST", "", Operation::Create, Any),
+            ("GET", "/7", Operation::Read, Named("7")),
+            ("PUT", "/7", Operation::Update, Named("7")),
+            ("PATCH", "/7", Operation::Update, Named("7")),
+            ("DELETE", "/7", Operation::Delete, Named("7")),
+        ] {
+            let path = format!("/api/v1/{name}{below}");
+            for host in [CLOUD, "ACME.CubeCloud.dev", "acme.cubecloud.dev:8443"] {
+                check(host, method, &path, Some(("acme", operation, entity, id)));
+            }
+        }
+    }
+}
+
+#[test]
+fn scim() {
+    use Entity::{Named, None as Any};
+    let scim = |operation, entity| Some(("acme", operation, EntityType::Scim, entity));
+    for (method, path, expected) in [
+        ("GET", "Users", scim(Operation::Read, Any)),
+        ("POST", "Users", scim(Operation::Create, Any)),
+        ("POST", "Groups/.search", scim(Operation::Read, Any)),
+        ("GET", "Users/2819c223", scim(Operation::Read, Named("2819c223"))),
+        // The same path, by a method whose rule has another template.
+        ("GET", "Users/.search", scim(Operation::Read, Named(".search"))),
+        ("PUT", "Users/1", scim(Operation::Update, Named("1"))),
+        ("PATCH", "Groups/1", scim(Operation::Update, Named("1"))),
+        ("DELETE", "Users/1", scim(Operation::Delete, Named("1"))),
+        ("DELETE", "Groups/1", scim(Operation::Delete, Named("1"))),
+        ("GET", "ServiceProviderConfig", scim(Operation::Read, Any)),
+        ("POST", "Users/1", None),
+        ("POST", "Bulk", None),
+        ("GET", "Me", None),
+        ("GET", "users", None),
+    ] {
+        check(CLOUD, method, &format!("/api/scim/v2/{path}"), expected);
+    }
+}
+
+#[test]
+fn aigne_hub() {
+    use Entity::{None as Any, Unread};
+    for (method, path, operation, entity) in [
+        ("POST", "chat/completions", Operation::LlmChatCompletions, Unread(Form::Json)),
+        // The model stands where it is not read.
+        ("POST", "chat", Operation::LlmChatCompletions, Unread(Form::Other)),
+        ("POST", "completions", Operation::LlmCompletions, Unread(Form::Json)),
+        ("POST", "embeddings", Operation::LlmEmbeddings, Unread(Form::Json)),
+        ("POST", "audio/transcriptions", Operation::LlmTranscription, Unread(Form::Multipart)),
+        ("POST", "audio/speech", Operation::LlmUtility, Unread(Form::Json)),
+        ("POST", "image/generations", Operation::LlmUtility, Unread(Form::Json)),
+        ("POST", "image", Operation::LlmUtility, Unread(Form::Other)),
+        ("POST", "video", Operation::LlmUtility, Unread(Form::Other)),
+        ("GET", "models", Operation::LlmRead, Any),
+        ("GET", "status", Operation::LlmRead, Any),
+    ] {
+        for host in ["hub.example.com", CLOUD, ""] {
+            let expected = Some(("aigne", operation, EntityType::Models, entity));
+            check(host, method, &format!("/api/v2/{path}"), expected);
+        }
+    }
+}
+
+#[test]
+fn what_no_rule_names_is_nothing() {
+    for (method, path) in [
+        ("GET", "/"),
+        ("GET", "/proxy"),
+        ("GET", "/proxy/acme"),
+        ("GET", "/proxy/acme/v1/models/"),
+        ("HEAD", "/proxy/acme/v1/models"),
+        ("get", "/proxy/acme/v1/models"),
+        ("", "/proxy/acme/v1/models"),
+        ("POST", "/proxy/acme/v1/models"),
+        ("POST", "/proxy/acme/v1/chat/completions/x"),
+        ("POST", "/proxy/acme/v1/chat"),
+        ("POST", "/proxy/acme/x/v1/chat/completions"),
+        ("POST", "/v1/chat/completions"),
+        ("GET", "/proxy/acme/audit"),
+        ("POST", "/proxy//v1/chat/completions"),
+        ("GET", "proxy/acme/v1/models"),
+        ("GET", ""),
+    ] {
+        check(CLOUD, method, path, None);
+    }
+    for host in [
+        "cubecloud.dev",
+        "acme.cubecloud.dev.",
+        "a.acme.cubecloud.dev",
+        ".cubecloud.dev",
+        "acme.cubecloud.dev.evil.example",
+        "acmecubecloud.dev",
+        "acme.cubecloud.dev:x",
+        "x@acme.cubecloud.dev",
+        "acme.cubecloud.dev,beta.cubecloud.dev",
+        "gateway",
+        "",
+    ] {
+        check(host, "GET", "/api/v1/deployments", None);
+    }
+}
+
+#[test]
+fn a_surface_is_known_before_its_rules() {
+    let apis = shipped();
+    let errors = |host, path| apis.surface(host, path).map(|surface| surface.manner().errors);
+    for (host, path, expected) in [
+        (CLOUD, "/api/scim/v2/Nothing", Some(ErrorStyle::Scim)),
+        (CLOUD, "/api/scim/v2", Some(ErrorStyle::Scim)),
+        (CLOUD, "/api/scim/v2/", Some(ErrorStyle::Scim)),
+        (CLOUD, "/api/scim/v2/Users/%20;//..", Some(ErrorStyle::Scim)),
+        (CLOUD, "/api/scim/v20/Users", None),
+        (CLOUD, "/api/scim", None),
+        (CLOUD, "/api/v1/x", Some(ErrorStyle::Problem)),
+        (CLOUD, "/api/v2/x", Some(ErrorStyle::Aigne)),
+        ("elsewhere", "/api/scim/v2/Users", None),
+        ("elsewhere", "/api/v2/x", Some(ErrorStyle::Aigne)),
+        ("elsewhere", "/proxy/acme/../x", Some(ErrorStyle::Openai)),
+        ("elsewhere", "/proxy//x", None),
+    ] {
+        assert_eq!(errors(host, path), expected, "{host} {path}");
+    }
+}

@@ -1,0 +1,61 @@
+//! The requests that the documents of the APIs show, as they stand there.
+
+use super::{Answer, CLOUD, Case, HUB, Words, case, denied, no_rule};
+use crate::harness::World;
+
+/// What `curl` sends for AIGNE Hub.
+const CURL: &str = r#"{
+  "model": "openai/gpt-3.5-turbo",
+  "messages": [
+    {
+      "role": "user",
+      "content": "Hello, AIGNE Hub!"
+    }
+  ]
+}"#;
+
+/// What its Node client sends.
+const NODE: &str = r#"{"input":{"messages":[{"role":"user","content":"Hello, AIGNE Hub!"}],"modelOptions":{"model":"openai/gpt-3.5-turbo"}},"options":{"returnProgressChunks":true}}"#;
+
+pub(super) async fn cases(world: &World<'_>, aigne: &str) -> Vec<Case> {
+    let chat = "llm_chat_completions";
+    let bearer = async |scopes: &[_]| world.token(scopes).await.bearer();
+    let some = bearer(&[(aigne, "models", "openai/gpt-3.5-turbo", chat)]).await;
+    let other = bearer(&[(aigne, "models", "openai/gpt-4o", chat)]).await;
+    let every = bearer(&[
+        (aigne, "models", "*", chat),
+        ("acme", "models", "*", "llm_read"),
+        ("acme", "deployments", "*", "read"),
+        ("acme", "scim", "*", "read"),
+    ])
+    .await;
+    let passes = |as_what: &str| Answer::Passes(as_what.to_owned());
+    let sends = |request, token: &String, body, expected| Case {
+        body: Some(body),
+        ..case(HUB, request, token.clone(), expected)
+    };
+    let (curl, node) = ("POST /api/v2/chat/completions", "POST /api/v2/chat");
+    let unread = Answer::Refused(401, Words::Aigne, "in a way that is not read");
+    let models = format!("/proxy/{}/v1/models", world.id("acme"));
+    let listing = case("cube.example.com", "GET /", every.clone(), passes("llm_read"));
+    vec![
+        // Cube AI.
+        Case { path: models, ..listing },
+        // What is no API of a domain's is for no token to reach.
+        case("cube.example.com", "GET /users", every.clone(), no_rule(403, Words::Openai)),
+        // Cube Cloud.
+        case(CLOUD, "GET /api/v1/deployments", every.clone(), passes("read")),
+        case(
+            CLOUD,
+            "GET /api/scim/v2/Users?count=100&startIndex=1",
+            every.replace("Bearer", "Api-Key"),
+            passes("read"),
+        ),
+        // AIGNE Hub.
+        sends(curl, &some, CURL, passes("llm_chat_completions openai/gpt-3.5-turbo")),
+        sends(curl, &other, CURL, denied(401, Words::Aigne)),
+        sends(curl, &every, CURL, passes(chat)),
+        sends(node, &every, NODE, passes(chat)),
+        sends(node, &some, NODE, unread),
+    ]
+}

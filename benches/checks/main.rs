@@ -90,7 +90,7 @@ fn everything(plan: Plan) -> ExitCode {
 
     plan.keep_to_the_budget();
     bench.report.value("elapsed_s", plan.elapsed().as_secs_f64());
-    let short = bench.report.finish(&head(&plan, bench.report.fewest));
+    let short = bench.report.finish(&head(&plan, bench.report.fewest), plan.docs);
     short.iter().for_each(|name| eprintln!("{name} falls short of what is promised"));
     // A trial says nothing about promises.
     if short.is_empty() || plan.quick { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -1,6 +1,6 @@
 //! What comes out: a table, the same as JSON, and what of it was promised.
 
-use std::{collections::BTreeMap, env, fmt::Write as _, fs};
+use std::{collections::BTreeMap, fmt::Write as _, fs};
 
 use serde_json::json;
 
@@ -76,8 +76,9 @@ impl Report {
         self.counted.insert(name, value);
     }
 
-    /// Writes both files, prints the table, and tells which promises it does not keep.
-    pub(crate) fn finish(&self, head: &str) -> Vec<&'static str> {
+    /// Writes both files, with `docs` the document, too, prints the table, and tells which promises
+    /// it does not keep.
+    pub(crate) fn finish(&self, head: &str, docs: bool) -> Vec<&'static str> {
         let dir = project("target/bench");
         fs::create_dir_all(&dir).unwrap();
         let mut values = self.counted.clone();
@@ -90,7 +91,7 @@ impl Report {
         let text = self.markdown(head);
         fs::write(format!("{dir}/results.md"), &text).unwrap();
         println!("{text}\nWritten to target/bench/results.md and results.json.");
-        if env::var("DOCS").is_ok_and(|docs| !docs.is_empty()) {
+        if docs {
             document(&text);
         }
         let short = PROMISES

@@ -13,6 +13,8 @@ SEED ?=
 
 # Of `make bench-check`: not empty, and what is counted becomes the baseline.
 UPDATE ?=
+# Of `make bench` and `make bench-large`: not empty, and docs/performance.md shows the table.
+DOCS ?=
 # By a name that patgate does not take for a setting.
 BENCH = TESTED_PATGATE=$(CURDIR)/target/bench/patgate cargo bench --locked --bench checks --
 
@@ -21,7 +23,7 @@ help:
 	@echo 'make build    the release binary, target/release/patgate'
 	@echo 'make test     all tests, against real Postgres, Valkey and Envoy'
 	@echo 'make soak     faults at random for 10 minutes (MINUTES=…, SEED=…), every answer judged'
-	@echo 'make bench    what a check costs: a table, in target/bench (BENCH_QUICK=1: only a trial)'
+	@echo 'make bench    what a check costs: a table, in target/bench (BENCH_QUICK=1: only a trial; DOCS=1: into docs)'
 	@echo 'make bench-large  the same with ten million tokens, too'
 	@echo 'make bench-check  instructions of a check against the baseline (UPDATE=1: a new one)'
 	@echo 'make lint     formatting, lints, docs, licences, shell, protobuf and Python'
@@ -47,10 +49,10 @@ bench-build: tools build
 	@cp target/release/patgate target/bench/patgate
 
 bench: bench-build
-	$(BENCH)
+	DOCS=$(DOCS) $(BENCH)
 
 bench-large: bench-build
-	$(BENCH) large
+	DOCS=$(DOCS) $(BENCH) large
 
 bench-check: bench-build
 	UPDATE=$(UPDATE) $(BENCH) check

@@ -1,11 +1,11 @@
 //! What every measurement stands on: the servers, how often to ask, and where figures go.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::{
     grpc::{Connection, Pace, Requests, Tally},
     report::Report,
-    requests,
+    requests::{Check, chat},
     servers::{Launcher, Running},
     site::{Issued, Site},
     statistics::Dice,
@@ -24,10 +24,22 @@ pub(crate) struct Bench {
     pub(crate) dice: Dice,
 }
 
-/// How thoroughly.
+/// Fewer rounds than that say too little.
+const LEAST: usize = 5;
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// How thoroughly, and how long.
 #[derive(Clone, Copy)]
 pub(crate) struct Plan {
+    /// So many, as long as there is time.
     pub(crate) rounds: usize,
+    least: usize,
+    started: Instant,
+    budget: Duration,
+    /// Tries the machinery; its figures mean nothing, and may take long on a busy machine.
+    pub(crate) quick: bool,
+    /// Whether docs/performance.md is to show the table.
+    pub(crate) docs: bool,
     /// Of one side of one round.
     pub(crate) time: Duration,
     /// With ten million tokens, too.
@@ -35,21 +47,57 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// `BENCH_QUICK=1` tries the machinery; its figures mean nothing. `BENCH_ROUNDS` sets the rest.
+    /// `BENCH_QUICK=1`, `BENCH_ROUNDS=…` and `DOCS=1`, where they are set.
     pub(crate) fn chosen(large: bool) -> Self {
-        let quick = std::env::var("BENCH_QUICK").is_ok_and(|quick| !quick.is_empty());
-        let rounds = std::env::var("BENCH_ROUNDS").ok().and_then(|rounds| rounds.parse().ok());
+        let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let quick = set("BENCH_QUICK").is_some();
+        let least = if quick { 1 } else { LEAST };
+        let rounds = set("BENCH_ROUNDS").map(|rounds| rounds.parse().expect("BENCH_ROUNDS"));
+        let rounds = rounds.unwrap_or(if quick { 3 } else { 9 });
+        assert!(rounds >= least, "BENCH_ROUNDS is at least {least}: fewer rounds say too little");
         Self {
-            rounds: rounds.unwrap_or(if quick { 3 } else { 9 }),
+            rounds,
+            least,
+            started: Instant::now(),
+            // Ten million tokens have to be written before they can be asked for.
+            budget: if large { 45 * MINUTE } else { 15 * MINUTE },
+            quick,
+            docs: set("DOCS").is_some() && !quick,
             time: Duration::from_millis(if quick { 300 } else { 1500 }),
             large,
         }
     }
 
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// As many as are planned, and fewer when two thirds of the time have passed: the rest is for
+    /// what is still to come. Ends the program when the time is over.
+    pub(crate) fn rounds<T>(&self, mut round: impl FnMut(usize) -> T) -> Vec<T> {
+        let mut rounds = Vec::new();
+        while rounds.len() < self.least
+            || rounds.len() < self.rounds && self.elapsed() < self.budget * 2 / 3
+        {
+            rounds.push(round(rounds.len()));
+            self.keep_to_the_budget();
+        }
+        rounds
+    }
+
+    pub(crate) fn keep_to_the_budget(&self) {
+        let (least, minutes) = (self.least, self.budget.as_secs() / 60);
+        assert!(
+            self.quick || self.elapsed() < self.budget,
+            "{least} rounds of everything do not fit into {minutes} minutes: this machine is too \
+             slow, or too busy",
+        );
+    }
+
     /// Rounds in which each side comes first in turn, so that neither gains by a machine that
     /// gets slower or faster meanwhile.
     pub(crate) fn alternate<T>(&self, mut side: impl FnMut(usize) -> T) -> Vec<(T, T)> {
-        let both = |round: usize| {
+        self.rounds(|round| {
             if round.is_multiple_of(2) {
                 let first = side(0);
                 (first, side(1))
@@ -57,8 +105,7 @@ impl Plan {
                 let second = side(1);
                 (side(0), second)
             }
-        };
-        (0..self.rounds).map(both).collect()
+        })
     }
 }
 
@@ -88,17 +135,30 @@ pub(crate) fn run(
     run.unwrap_or_else(|error| panic!("{}: {error}", running.server.id))
 }
 
-/// Every request once, in their order, so that all of them are known from then on.
+/// Every request once, in their order, so that all of them are known from then on. So many unknown
+/// tokens at once may be more than fit into the deadline: what was answered then is known, and the
+/// rest is asked for again.
 pub(crate) fn ask_all(running: &Running, requests: &Requests) {
-    let mut numbers = 0..requests.len();
-    let connection = Connection::open(&running.tcp());
-    let run = connection
-        .and_then(|mut connection| connection.run(requests, Pace::Closed(MANY), || numbers.next()));
+    const ATTEMPTS: usize = 10;
+    let ask = || {
+        let mut numbers = 0..requests.len();
+        Connection::open(&running.tcp())?.run(requests, Pace::Closed(MANY), || numbers.next())
+    };
+    let attempts = (1..ATTEMPTS).map(|_| ask()).find(Result::is_ok);
+    let run = attempts.unwrap_or_else(ask);
     run.unwrap_or_else(|error| panic!("{}: {error}", running.server.id));
 }
 
 /// A chat of each token in its domain.
 pub(crate) fn chats(tokens: &[Issued]) -> Requests {
-    let chat = |token: &Issued| requests::check(&requests::chat(&token.domain), &token.text, 0);
-    Requests::new(tokens.iter().map(chat))
+    asking(tokens, |check| check)
+}
+
+/// A chat of each, changed.
+pub(crate) fn asking<'a>(
+    tokens: &'a [Issued],
+    change: impl Fn(Check<'a>) -> Check<'a>,
+) -> Requests {
+    let check = |token: &'a Issued| change(Check::post(chat(&token.domain), &token.text));
+    Requests::new(tokens.iter().map(|token| check(token).encode()))
 }

@@ -5,9 +5,9 @@ use std::{thread, time::Duration};
 use crate::{
     bench::{Bench, chats},
     grpc::{Connection, Pace, Requests},
-    servers::{self, Running, until},
+    servers::{self, PATIENT, Running, until},
     site::{Database, Site},
-    statistics::{median, quantile},
+    statistics::median,
 };
 
 /// Longer than a check takes, and fewer than patgate's own limit of queries a second, so that no
@@ -18,7 +18,8 @@ const TOKENS: usize = 100;
 
 /// What checks that follow one another at a distance took and asked.
 struct Seen {
-    p50_us: f64,
+    /// In microseconds.
+    waits: Vec<f64>,
     redis: f64,
     postgres: f64,
 }
@@ -47,15 +48,11 @@ fn ask_slowly(running: &Running, requests: &Requests, numbers: std::ops::Range<u
     for number in numbers {
         let mut once = Some(number);
         let run = connection.run(requests, Pace::Closed(1), || once.take()).unwrap();
-        waits.extend(run.latencies);
+        waits.extend(run.latencies.iter().map(|wait| f64::from(*wait) / 1e3));
         thread::sleep(PAUSE);
     }
     let after = commands();
-    Seen {
-        p50_us: quantile(&mut waits, 0.5) / 1e3,
-        redis: (after.0 - before.0) / count,
-        postgres: (after.1 - before.1) / count,
-    }
+    Seen { waits, redis: (after.0 - before.0) / count, postgres: (after.1 - before.1) / count }
 }
 
 /// Tokens of many domains, nothing of which is known; then the same from Redis, where the domain
@@ -68,13 +65,13 @@ fn round_trips(bench: &mut Bench) {
     site.issue(&mut gathered, TOKENS + 1, 1);
 
     let (seen, from_redis) = twice(bench, &scattered, 1);
-    bench.report.value("cold_postgres_p50_us", seen.p50_us);
+    bench.report.rounds("cold_postgres_p50_us", &seen.waits);
     bench.report.value("postgres_queries", seen.postgres);
     // Those behind the answer, which write, among them.
     bench.report.value("cold_postgres_redis_commands", seen.redis);
     bench.report.value("redis_round_trips_cold_domain", from_redis.redis);
     let (_, from_redis) = twice(bench, &gathered, 2);
-    bench.report.value("cold_redis_p50_us", from_redis.p50_us);
+    bench.report.rounds("cold_redis_p50_us", &from_redis.waits);
     bench.report.value("redis_round_trips", from_redis.redis);
     bench.report.value("redis_postgres_queries", from_redis.postgres);
 }
@@ -84,9 +81,10 @@ fn round_trips(bench: &mut Bench) {
 fn twice(bench: &Bench, database: &Database, redis: usize) -> (Seen, Seen) {
     let Bench { site, launcher, .. } = bench;
     let url = site.redis_url(redis);
+    let settings = [&[("REDIS_URL", url.as_str())][..], &PATIENT].concat();
     let requests = chats(&database.tokens);
     let [first, second] = [true, false].map(|fills| {
-        let running = servers::patgate(site, launcher, database, &[("REDIS_URL", &url)]);
+        let running = servers::patgate(site, launcher, database, &settings);
         ask_slowly(&running, &requests, 0..1);
         let seen = ask_slowly(&running, &requests, 1..requests.len());
         if fills {
@@ -116,7 +114,7 @@ fn growth(bench: &mut Bench) {
         eprintln!("  loading {total} tokens");
         let large = loaded(&bench.site, &format!("tokens_{name}"), needed, total);
         let sides = [&large, &small].map(|database| {
-            let running = servers::patgate(&bench.site, &bench.launcher, database, &[]);
+            let running = servers::patgate(&bench.site, &bench.launcher, database, &PATIENT);
             (running, chats(&database.tokens))
         });
         let mut next = [0, 0];
@@ -124,13 +122,13 @@ fn growth(bench: &mut Bench) {
             let (running, requests) = &sides[side];
             let numbers = next[side]..next[side] + TOKENS;
             next[side] = numbers.end;
-            ask_slowly(running, requests, numbers).p50_us
+            median(&ask_slowly(running, requests, numbers).waits)
         };
         // Connections and plans are made by the first queries.
         let _ = (turn(0), turn(1));
         let rounds = bench.plan.alternate(turn);
-        let p50 = median(&rounds.iter().map(|round| round.0).collect::<Vec<_>>());
-        bench.report.value(format!("cold_postgres_{name}_p50_us"), p50);
+        let p50: Vec<_> = rounds.iter().map(|round| round.0).collect();
+        bench.report.rounds(format!("cold_postgres_{name}_p50_us"), &p50);
         bench.report.ratio(&format!("cold_postgres_{name}_vs_1k"), rounds);
         for (running, _) in sides {
             running.stop(&bench.site.stack);

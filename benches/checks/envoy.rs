@@ -9,17 +9,18 @@ use crate::{
     http1,
     servers::{Running, cpu},
     site::Issued,
-    statistics::{median, quantile},
+    statistics::quantile,
 };
 
 /// Of clients, each with one request at a time.
 const CONNECTIONS: u64 = 32;
 
 /// What stands between the client and the backend, in the order in which it is measured.
-const WAYS: [&str; 7] = [
+const WAYS: [&str; 8] = [
     "no_auth",
     "api_key_auth",
     "allow_all_uds",
+    "allow_all_tcp",
     "patgate_uds",
     "patgate_tcp",
     "patgate_uds_few_headers",
@@ -45,6 +46,7 @@ pub(crate) fn measure(
         (None, None),
         (Some(gateway::api_keys(tokens.iter().map(|token| &*token.text))), None),
         asks(uds(allow_all), json!({})),
+        asks(allow_all.tcp(), json!({})),
         asks(uds(patgate), json!({})),
         asks(patgate.tcp(), json!({})),
         asks(uds(patgate), gateway::few_headers()),
@@ -62,17 +64,15 @@ pub(crate) fn measure(
     for gateway in &gateways {
         visit(gateway);
     }
-    let rounds: Vec<Vec<Seen>> = (0..bench.plan.rounds)
-        .map(|round| {
-            // There, and back again in the next round.
-            if round.is_multiple_of(2) {
-                return gateways.iter().map(visit).collect();
-            }
-            let mut seen: Vec<_> = gateways.iter().rev().map(visit).collect();
-            seen.reverse();
-            seen
-        })
-        .collect();
+    let rounds: Vec<Vec<Seen>> = bench.plan.rounds(|round| {
+        // There, and back again in the next round.
+        if round.is_multiple_of(2) {
+            return gateways.iter().map(visit).collect();
+        }
+        let mut seen: Vec<_> = gateways.iter().rev().map(visit).collect();
+        seen.reverse();
+        seen
+    });
 
     let each = |name: &str, of: fn(&Seen) -> f64| -> Vec<f64> {
         let way = WAYS.iter().position(|way| *way == name).unwrap();
@@ -85,6 +85,8 @@ pub(crate) fn measure(
     let p99 = |seen: &Seen| seen.p99;
     compare("envoy_uds_vs_allow_all", "patgate_uds", "allow_all_uds", rate);
     compare("envoy_uds_p99_vs_allow_all", "patgate_uds", "allow_all_uds", p99);
+    compare("envoy_tcp_vs_allow_all", "patgate_tcp", "allow_all_tcp", rate);
+    compare("envoy_tcp_p99_vs_allow_all", "patgate_tcp", "allow_all_tcp", p99);
     compare("envoy_uds_vs_no_auth", "patgate_uds", "no_auth", rate);
     compare("envoy_tcp_vs_no_auth", "patgate_tcp", "no_auth", rate);
     compare("envoy_api_key_auth_vs_no_auth", "api_key_auth", "no_auth", rate);
@@ -92,8 +94,8 @@ pub(crate) fn measure(
     compare("envoy_few_headers_vs_all", "patgate_uds_few_headers", "patgate_uds", rate);
     compare("envoy_body_vs_none", "patgate_uds_body", "patgate_uds", rate);
     for way in WAYS {
-        bench.report.value(format!("envoy_{way}_per_second"), median(&each(way, rate)));
-        bench.report.value(format!("envoy_{way}_p99_us"), median(&each(way, p99)));
+        bench.report.rounds(format!("envoy_{way}_per_second"), &each(way, rate));
+        bench.report.rounds(format!("envoy_{way}_p99_us"), &each(way, p99));
     }
     what_is_busy(bench, &gateways[0], &requests);
     for gateway in gateways {

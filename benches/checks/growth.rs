@@ -6,7 +6,7 @@ use std::{fmt::Write as _, fs};
 use crate::{
     bench::{Bench, HOT, ask_all, chats},
     grpc::Requests,
-    requests,
+    requests::Check,
     servers::{self, Running},
     site::{Database, Issued},
 };
@@ -14,7 +14,7 @@ use crate::{
 pub(crate) const DOMAINS: usize = 1000;
 pub(crate) const RULES: usize = 10_000;
 const FEW_RULES: usize = 10;
-const SCOPES: usize = 1000;
+pub(crate) const SCOPES: usize = 1000;
 
 pub(crate) fn measure(bench: &mut Bench) {
     eprintln!("more of everything");
@@ -31,16 +31,18 @@ pub(crate) fn measure(bench: &mut Bench) {
     ask_all(&wide, &wide_requests);
     bench.throughput("domains_1000_vs_1", [(&wide, &wide_requests), (&plain, &plain_requests)]);
     wide.stop(&bench.site.stack);
-
-    let mut scoped = bench.site.database("many_scopes", 1);
-    bench.site.issue(&mut scoped, 1, 1);
-    scoped.widen(&bench.site.runtime, SCOPES);
-    let wide = start(bench, &scoped, &[]);
-    let (wide_requests, single) = (chats(&scoped.tokens), chats(&one.tokens[..1]));
-    ask_all(&wide, &wide_requests);
-    bench.throughput("scopes_1000_vs_1", [(&wide, &wide_requests), (&plain, &single)]);
-    wide.stop(&bench.site.stack);
     plain.stop(&bench.site.stack);
+
+    let [(wide, wide_requests), (narrow, narrow_requests)] = [SCOPES, 1].map(|scopes| {
+        let scoped = scoped(bench, &format!("scopes_{scopes}"), scopes);
+        let running = start(bench, &scoped, &[]);
+        let requests = model_calls(&scoped.tokens[0], scopes);
+        ask_all(&running, &requests);
+        (running, requests)
+    });
+    bench.throughput("scopes_1000_vs_1", [(&wide, &wide_requests), (&narrow, &narrow_requests)]);
+    wide.stop(&bench.site.stack);
+    narrow.stop(&bench.site.stack);
 
     let [(long, long_requests), (short, short_requests)] = [RULES, FEW_RULES].map(|rules| {
         let table = table(bench, rules);
@@ -50,6 +52,9 @@ pub(crate) fn measure(bench: &mut Bench) {
         (running, requests)
     });
     bench.throughput("rules_10000_vs_10", [(&long, &long_requests), (&short, &short_requests)]);
+    // Without what it costs that 10,000 paths are asked for instead of ten.
+    let same = "rules_10000_vs_10_same_paths";
+    bench.throughput(same, [(&long, &short_requests), (&short, &short_requests)]);
     long.stop(&bench.site.stack);
     short.stop(&bench.site.stack);
 }
@@ -77,6 +82,22 @@ pub(crate) fn table(bench: &Bench, rules: usize) -> String {
 pub(crate) fn tool_calls(tokens: &[Issued], rules: usize) -> Requests {
     Requests::new(tokens.iter().enumerate().map(|(n, token)| {
         let path = format!("/proxy/{}/v1/tool-{}/run", token.domain, n % rules);
-        requests::check(&path, &token.text, 0)
+        Check::post(path, &token.text).encode()
+    }))
+}
+
+/// A database with one token, which has scopes on so many models and no other.
+pub(crate) fn scoped(bench: &Bench, name: &str, scopes: usize) -> Database {
+    let mut database = bench.site.database(name, 1);
+    bench.site.issue(&mut database, 1, 1);
+    database.narrow(&bench.site.runtime, scopes);
+    database
+}
+
+/// As many questions, however many scopes there are, each after one of the models that they name.
+pub(crate) fn model_calls(token: &Issued, scopes: usize) -> Requests {
+    Requests::new((0..SCOPES).map(|n| {
+        let path = format!("/proxy/{}/v1/models/org/model-{:04}", token.domain, n % scopes);
+        Check { method: "GET", ..Check::post(path, &token.text) }.encode()
     }))
 }

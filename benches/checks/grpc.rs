@@ -4,6 +4,7 @@
 
 use std::{
     io::{self, Read, Write},
+    iter,
     net::{SocketAddr, TcpStream},
     os::unix::net::UnixStream,
     path::PathBuf,
@@ -24,6 +25,11 @@ const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
 const HEAD: usize = 9;
+/// Of a frame, unless the other side says that it takes more.
+const MAX_PAYLOAD: usize = 16_384;
+/// Some thirty answers. Each of them makes room for a request, and the server has those before the
+/// client has read the rest: were all read at once, one side would wait while the other one works.
+const READ: usize = 16 * 1024;
 const INITIAL_WINDOW: i64 = 65_535;
 
 /// What Envoy sends with each check.
@@ -46,14 +52,18 @@ pub(crate) enum Target {
     Unix(PathBuf),
 }
 
-/// Requests to draw from, each as the frame that carries it.
+/// Requests to draw from, each as the frames that carry it.
 pub(crate) struct Requests(Vec<Vec<u8>>);
 
 impl Requests {
     pub(crate) fn new(messages: impl IntoIterator<Item = Vec<u8>>) -> Self {
         let frames = messages.into_iter().map(|message| {
             let length = u32::try_from(message.len()).unwrap().to_be_bytes();
-            frame(DATA, END_STREAM, &[&[0], &length[..], &message].concat())
+            let message = [&[0], &length[..], &message].concat();
+            let parts = message.chunks(MAX_PAYLOAD);
+            let last = parts.len() - 1;
+            let flags = |part| if part == last { END_STREAM } else { 0 };
+            parts.enumerate().flat_map(|(n, part)| frame(DATA, flags(n), part)).collect()
         });
         Self(frames.collect())
     }
@@ -202,12 +212,13 @@ impl Connection {
 
     /// False when the server is not ready to take it.
     fn send(&mut self, data: &[u8]) -> bool {
-        let size = (data.len() - HEAD) as i64;
-        if self.window < size {
+        let frames = || iter::once(&*self.fields).chain(data.chunks(HEAD + MAX_PAYLOAD));
+        let size: usize = frames().skip(1).map(|frame| frame.len() - HEAD).sum();
+        if self.window < size as i64 {
             return false;
         }
-        self.window -= size;
-        for frame in [&self.fields, data] {
+        self.window -= size as i64;
+        for frame in frames() {
             let start = self.outgoing.len();
             self.outgoing.extend_from_slice(frame);
             self.outgoing[start + 5..start + HEAD].copy_from_slice(&self.next_stream.to_be_bytes());
@@ -221,7 +232,8 @@ impl Connection {
 
     /// Waits for something and tells how many requests it ended.
     fn receive(&mut self) -> io::Result<usize> {
-        let read = self.io.read(&mut self.incoming[self.filled..])?;
+        let room = self.incoming.len().min(self.filled + READ);
+        let read = self.io.read(&mut self.incoming[self.filled..room])?;
         if read == 0 {
             return Err(bad("the server closed the connection"));
         }

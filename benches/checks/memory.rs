@@ -11,7 +11,6 @@ use crate::{
     grpc::{Connection, Pace},
     servers::{self, Running, environment, fresh, get, program, until},
     site::{Database, strangers},
-    statistics::Spread,
 };
 
 /// As many as one replica holds in memory with its defaults.
@@ -82,10 +81,7 @@ fn ready(bench: &mut Bench, database: &Database, settings: &[(&str, &str)]) {
             started.elapsed().as_secs_f64() * 1e3
         })
         .collect();
-    let Spread { median, min, max } = Spread::of(&starts);
-    bench.report.value("ready_ms", median);
-    bench.report.value("ready_ms_from", min);
-    bench.report.value("ready_ms_to", max);
+    bench.report.rounds("ready_ms", &starts);
 }
 
 /// A process that is ended with its scope.

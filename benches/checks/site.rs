@@ -199,15 +199,16 @@ impl Database {
         }));
     }
 
-    /// Gives the first token so many scopes more, each on one model.
-    pub(crate) fn widen(&mut self, runtime: &Runtime, scopes: usize) {
+    /// Gives each token so many scopes instead of those that it had, each on one model.
+    pub(crate) fn narrow(&mut self, runtime: &Runtime, scopes: usize) {
         runtime.block_on(async {
             let sql = format!(
-                "INSERT INTO patgate.pat_scopes
-                     SELECT gen_random_uuid(), pat_id, domain_id, 'models', 'org/model-' || n,
-                            'llm_chat_completions'
-                     FROM (SELECT DISTINCT pat_id, domain_id FROM patgate.pat_scopes) AS given,
-                          generate_series(1, {scopes}) AS n"
+                "WITH had AS (DELETE FROM patgate.pat_scopes RETURNING pat_id, domain_id)
+                 INSERT INTO patgate.pat_scopes
+                     SELECT gen_random_uuid(), pat_id, domain_id, 'models',
+                            'org/model-' || to_char(n, 'FM0000'), 'llm_read'
+                     FROM (SELECT DISTINCT pat_id, domain_id FROM had) AS had,
+                          generate_series(0, {scopes} - 1) AS n"
             );
             execute(&self.pool, &sql).await;
         });

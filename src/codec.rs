@@ -8,7 +8,11 @@
 //! Where the wire format leaves a choice, there is one meaning or none: a message that occurs twice
 //! would be merged by other decoders, and is refused here, as groups are.
 
+mod encode;
+
 use std::fmt;
+
+pub(crate) use self::encode::encode;
 
 /// The HTTP request that Envoy asks about.
 #[derive(Clone, Copy, PartialEq)]

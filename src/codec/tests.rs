@@ -47,6 +47,18 @@ fn reads_what_envoy_writes() {
 }
 
 #[test]
+fn reads_what_is_written_here() {
+    let headers = [("authorization", "Bearer x".to_owned()), ("other", "x".repeat(200))];
+    let bytes = encode("POST", "h", "/a?b", &headers, b"\xff");
+    agree(&bytes).unwrap();
+    let http = HttpRequest::decode(&bytes).unwrap();
+    assert_eq!((http.method, http.host, http.path, http.body), ("POST", "h", "/a?b", &b"\xff"[..]));
+    for (name, value) in &headers {
+        assert_eq!(http.header(name), Some(&**value));
+    }
+}
+
+#[test]
 fn nothing_is_merged_or_guessed() {
     let http = envoy::attribute_context::HttpRequest { path: "/".into(), ..Default::default() };
     let once = message(http);

@@ -6,8 +6,8 @@
 use bytes::{Buf, Bytes};
 use uuid::fmt::Hyphenated;
 
-use super::{HeaderNames, frame_head};
-use crate::{credential::Credential, decision::Permit};
+use super::HeaderNames;
+use crate::{credential::Credential, decision::Permit, grpc::frame};
 
 /// Of `HeaderValueOption.append_action`. Always stated: what Envoy does when it is unset has changed
 /// between releases.
@@ -160,7 +160,7 @@ impl Backward {
 
     fn into_frame(mut self) -> Bytes {
         let length = self.bytes.len() - self.at;
-        self.bytes(&frame_head(length));
+        self.bytes(&frame::head(length));
         let mut frame = Bytes::from(self.bytes);
         frame.advance(self.at);
         frame
@@ -188,7 +188,7 @@ mod tests {
     type Headers = (Vec<(String, String)>, Vec<String>);
 
     fn headers(frame: &Bytes) -> Headers {
-        assert_eq!(frame[..5], frame_head(frame.len() - 5));
+        assert_eq!(frame[..5], frame::head(frame.len() - 5));
         let response = CheckResponse::decode(&frame[5..]).unwrap();
         assert_eq!(response.encoded_len(), frame.len() - 5, "nothing is unknown or in vain");
         assert_eq!(response.status.unwrap().code, 0);

@@ -10,6 +10,8 @@ mod member;
 mod multipart;
 mod name;
 
+use std::fmt;
+
 pub(crate) use self::member::in_query;
 pub use self::name::ModelName;
 use crate::decision::NoModel;
@@ -30,7 +32,7 @@ pub enum Form {
 }
 
 /// A body as an edge lends it, with the headers that say what it is.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Default)]
 pub struct Body<'a> {
     /// What was shown of it.
     pub bytes: &'a [u8],
@@ -42,6 +44,13 @@ pub struct Body<'a> {
     pub encoding: Option<&'a str>,
     /// `content-type`.
     pub media_type: Option<&'a str>,
+}
+
+/// It holds what a person wrote to a model.
+impl fmt::Debug for Body<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Body(…)")
+    }
 }
 
 impl Body<'_> {

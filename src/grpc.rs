@@ -5,6 +5,8 @@
 //! bodies, layers that look at every request. Here all streams that were read at once are answered
 //! at once, and one becomes a task only if it has to wait. Their answers leave together.
 
+mod edge;
+pub(crate) mod frame;
 mod message;
 mod others;
 mod stream;
@@ -33,12 +35,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
+pub(crate) use self::edge::GrpcEdge;
 use self::{message::Unread, stream::Unvectored};
-use crate::{check::GrpcEdge, response::Answer};
+use crate::response::Answer;
 
-const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
-/// What gRPC puts before a message: whether it is compressed, and its length.
-const HEAD: usize = 5;
 /// Of the call itself; those of the request that it is about are in the message.
 const MAX_HEADERS: u32 = 16 * 1024;
 /// What h2 lets Envoy send before we have read it: a whole check on each stream, bodies included,
@@ -147,7 +147,7 @@ impl Grpc {
 
     async fn answer(self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
         let Shared { edge, others, room } = &*self.0;
-        if request.uri().path() != CHECK {
+        if request.uri().path() != frame::CHECK {
             return others::answer(others.clone(), request, respond).await;
         }
         let message = match message::read(request.into_body(), room).await {

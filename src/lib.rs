@@ -21,7 +21,7 @@
 //!   moments written in another, and [`clock`] is the only code that reads either.
 //! - A malformed or forged token causes no I/O. An answer from memory causes none, either.
 //! - A stage does not import another; they share the plain types of the second group below.
-//! - Protobuf stops at the edge: `grpc`, `codec`, `response` and `proto`.
+//! - Protobuf stops at the edge: `grpc`, [`codec`], `response` and `proto`.
 //!
 //! # Modules, in reading order
 //!
@@ -50,7 +50,7 @@ mod canary;
 mod check;
 pub mod cli;
 pub mod clock;
-mod codec;
+pub mod codec;
 pub mod config;
 pub mod credential;
 pub mod decide;

@@ -22,6 +22,7 @@ use crate::proto::envoy::service::auth::v3::CheckResponse;
 use crate::{
     api::Manner,
     decision::{Decision, Denial, Grounds, Refusal, Tier},
+    grpc::frame,
     mode::Softened,
     proto::{
         envoy::{
@@ -93,15 +94,6 @@ impl HeaderNames {
     }
 }
 
-/// What gRPC puts before a message: that it is not compressed, and its length.
-const FRAME_HEAD: usize = 5;
-
-fn frame_head(length: usize) -> [u8; FRAME_HEAD] {
-    // Messages are far shorter than that.
-    let [a, b, c, d] = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
-    [0, a, b, c, d]
-}
-
 impl Answer {
     /// The answer that carries out `decision`.
     #[inline(never)] // A stage of which `make bench-check` counts the instructions.
@@ -160,8 +152,8 @@ fn framed(status: Status, http_response: HttpResponse, metadata: Struct) -> Byte
         dynamic_metadata: Some(metadata),
     };
     let length = response.encoded_len();
-    let mut frame = Vec::with_capacity(FRAME_HEAD + length);
-    frame.extend_from_slice(&frame_head(length));
+    let mut frame = Vec::with_capacity(frame::HEAD + length);
+    frame.extend_from_slice(&frame::head(length));
     response.encode_raw(&mut frame);
     frame.into()
 }
@@ -245,7 +237,7 @@ mod tests {
     fn answer(decision: &Decision) -> envoy::CheckResponse {
         let to = Addressee { request_id: "r-1", manner: Manner::default() };
         let frame = Answer::new(decision, &GROUNDS, &HeaderNames::new("x-"), &to).into_frame();
-        let (head, bytes) = frame.split_at(FRAME_HEAD);
+        let (head, bytes) = frame.split_at(frame::HEAD);
         assert_eq!(head, [&[0][..], &(bytes.len() as u32).to_be_bytes()].concat());
         assert!(!bytes.is_empty(), "an empty message is an ALLOW");
         envoy::CheckResponse::decode(bytes).unwrap()

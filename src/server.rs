@@ -24,7 +24,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-use crate::{check::GrpcEdge, config, grpc::Grpc, telemetry};
+use crate::{
+    config,
+    grpc::{Grpc, GrpcEdge, frame::SERVICE},
+    telemetry,
+};
 
 /// After a connection could not be accepted, as when there are too many open files.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
@@ -208,7 +212,7 @@ impl Gate {
 }
 
 async fn report(reporter: &HealthReporter, status: ServingStatus) {
-    for service in ["", "envoy.service.auth.v3.Authorization"] {
+    for service in ["", SERVICE] {
         reporter.set_service_status(service, status).await;
     }
 }

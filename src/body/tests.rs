@@ -24,6 +24,14 @@ fn check(cases: &[(&str, Result<&str, NoModel>)]) {
 }
 
 #[test]
+fn debug_shows_nothing() {
+    let secret = Some("secret");
+    let (partial, length, encoding, media_type) = (secret, secret, secret, secret);
+    let body = Body { bytes: b"secret", partial, length, encoding, media_type };
+    assert_eq!(format!("{body:?}"), "Body(…)");
+}
+
+#[test]
 fn where_the_model_stands() {
     check(&[
         (r#"{"model":"m"}"#, Ok("m")),

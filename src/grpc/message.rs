@@ -9,7 +9,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::HEAD;
+use super::frame::HEAD;
 use crate::decision::{Malformed, Refusal};
 
 /// Far above what Envoy accepts of a client's headers, and shows of a body as shipped. A longer one

@@ -13,7 +13,10 @@ use prometheus_client::{encoding::text::encode, registry::Registry};
 use tokio::{io::duplex, task::JoinHandle};
 use tonic_health::server::health_reporter;
 
-use super::*;
+use super::{
+    frame::{CHECK, HEAD},
+    *,
+};
 use crate::{check::tests::hot, response::Told};
 
 /// Longer than anything may take.

@@ -6,10 +6,11 @@
 use bytes::{Buf, Bytes};
 use uuid::fmt::Hyphenated;
 
-use super::{HeaderNames, frame_head, milliseconds};
+use super::{HeaderNames, milliseconds};
 use crate::{
     credential::Credential,
     decision::{Grounds, Permit},
+    grpc::frame,
 };
 
 /// Of `HeaderValueOption.append_action`. Always stated: what Envoy does when it is unset has changed
@@ -170,7 +171,7 @@ impl Backward {
 
     fn into_frame(mut self) -> Bytes {
         let length = self.bytes.len() - self.at;
-        self.bytes(&frame_head(length));
+        self.bytes(&frame::head(length));
         let mut frame = Bytes::from(self.bytes);
         frame.advance(self.at);
         frame
@@ -201,7 +202,7 @@ mod tests {
     type Headers = (Vec<(String, String)>, Vec<String>);
 
     fn headers(frame: &Bytes) -> Headers {
-        assert_eq!(frame[..5], frame_head(frame.len() - 5));
+        assert_eq!(frame[..5], frame::head(frame.len() - 5));
         let response = CheckResponse::decode(&frame[5..]).unwrap();
         let metadata = &response.dynamic_metadata.as_ref().unwrap().fields;
         let text = |name: &str| metadata[name].kind.clone().unwrap();

@@ -6,7 +6,7 @@ use prost::Message;
 use prost_types::value::Kind;
 use serde_json::Value;
 
-use super::FRAME_HEAD;
+use crate::grpc::frame;
 #[expect(clippy::disallowed_types, reason = "read here, not built")]
 use crate::proto::envoy::service::auth::v3::{CheckResponse, check_response::HttpResponse};
 
@@ -27,7 +27,7 @@ pub(crate) struct Told {
 impl Told {
     /// Nothing for a frame that holds no answer of patgate's.
     pub(crate) fn decode(frame: &[u8]) -> Option<Self> {
-        let (_, bytes) = frame.split_at_checked(FRAME_HEAD)?;
+        let (_, bytes) = frame.split_at_checked(frame::HEAD)?;
         #[expect(clippy::disallowed_types, reason = "read here, not built")]
         let response = CheckResponse::decode(bytes).ok()?;
         let fields = response.dynamic_metadata.unwrap_or_default().fields;

@@ -102,6 +102,7 @@ fn main() -> ExitCode {
         tiers::one_bad_row_spoils_no_other,
         serving::drains_before_it_ends,
         serving::an_empty_request_is_denied,
+        serving::a_message_that_is_too_long_is_an_outage,
         serving::does_not_start_without_postgres,
         surfaces::side_by_side_over_grpc,
         surfaces::side_by_side_through_envoy,

@@ -1,14 +1,16 @@
 //! The process: start, health, drain, and messages on the wire that no Envoy would send.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
 
 use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
+use serde_json::json;
 use tonic::transport::Channel;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::{
-    harness::{Suite, outcome},
+    harness::{Suite, envoy_patch, outcome, patient},
     http, process,
+    stack::project,
     tiers::{eventually, reader, status},
 };
 
@@ -46,6 +48,35 @@ pub(crate) async fn an_empty_request_is_denied(suite: Arc<Suite>) {
     let replica = world.serve(&[]).await;
     let response = replica.raw(CheckRequest::default()).await;
     assert_eq!(outcome(&response), (400, "bad_request".to_owned()));
+}
+
+/// Envoy may be told to show more of a body than patgate takes. The client, who did nothing wrong,
+/// is told to try again, in our words and not Envoy's, and the next call on that connection is fine.
+pub(crate) async fn a_message_that_is_too_long_is_an_outage(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let bearer = world.token(&[("acme", "models", "m", "llm_embeddings")]).await.bearer();
+    let replica = world.serve(&[]).await;
+    let mut showing = fs::read_to_string(project("envoy/envoy.yaml")).unwrap();
+    // Above the other bound, Envoy itself refuses with 413.
+    for bound in ["max_request_bytes", "per_connection_buffer_limit_bytes"] {
+        let raised = showing.replace(&format!("{bound}: 1048576"), &format!("{bound}: 8388608"));
+        assert_ne!(raised, showing);
+        showing = raised;
+    }
+    let patch = envoy_patch(&suite, &[replica.grpc], patient("10s", "10s"));
+    let envoy = suite.stack.start("envoy", json!({ "config_yaml": showing, "patch": patch }));
+    let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+    for (megabytes, expected) in [(3, (200, "")), (6, (503, "unavailable")), (3, (200, ""))] {
+        let input = "x".repeat(megabytes << 20);
+        let body = json!({ "model": "m", "input": input }).to_string();
+        let target = "/proxy/acme/v1/embeddings";
+        let reply = http::send(envoy.port, "POST", target, &headers, &body).await;
+        let code = if reply.status == 200 { String::new() } else { reply.code() };
+        assert_eq!((reply.status, code.as_str()), expected, "{megabytes} MiB");
+    }
+    let denied = |code| format!("patgate_decisions_total{{outcome=\"deny\",code=\"{code}\"}}");
+    assert_eq!(replica.metric(&denied("unavailable")).await, 1);
+    assert_eq!(replica.metric(&denied("bad_request")).await, 0);
 }
 
 /// Postgres may be away when a replica starts: it says so and ends, with the setting's name.

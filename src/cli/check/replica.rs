@@ -4,7 +4,6 @@ use std::{str::FromStr, time::Duration};
 
 use anyhow::{Context as _, bail};
 use bytes::{Bytes, BytesMut};
-use prost::Message as _;
 use serde::Serialize;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -14,7 +13,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use super::sent::Sent;
-use crate::response::Told;
+use crate::{codec, grpc::frame, response::Told};
 
 /// Far longer than a replica may take, and short enough for whoever waits.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -82,12 +81,12 @@ where
 {
     let (mut client, connection) = h2::client::handshake(stream).await?;
     let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
-    let head = http::Request::post("http://patgate/envoy.service.auth.v3.Authorization/Check")
+    let head = http::Request::post(format!("http://patgate{}", frame::CHECK))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .body(())?;
     let (response, mut body) = client.send_request(head, false)?;
-    body.send_data(frame(question)?, true)?;
+    body.send_data(framed(question), true)?;
     let (head, mut body) = response.await?.into_parts();
     let mut answer = BytesMut::new();
     while let Some(chunk) = body.data().await {
@@ -108,52 +107,8 @@ where
 }
 
 /// A `CheckRequest`, as gRPC frames it.
-fn frame(question: &Question<'_>) -> anyhow::Result<Bytes> {
-    let headers = question.sent.headers.iter();
-    let http = HttpRequest {
-        method: question.method.to_owned(),
-        headers: headers.map(|(name, value)| ((*name).to_owned(), value.to_string())).collect(),
-        path: question.target.to_owned(),
-        host: question.authority.to_owned(),
-        raw_body: question.sent.body.clone(),
-    };
-    let request = Request { http: Some(http) };
-    let attributes = AttributeContext { request: Some(request) };
-    let message = CheckRequest { attributes: Some(attributes) }.encode_to_vec();
-    let length = u32::try_from(message.len())?.to_be_bytes();
-    Ok([&[0][..], &length, &message].concat().into())
-}
-
-// The fields of Envoy's messages that a replica looks at. It reads them without generated code.
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct CheckRequest {
-    #[prost(message, optional, tag = "1")]
-    attributes: Option<AttributeContext>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct AttributeContext {
-    #[prost(message, optional, tag = "4")]
-    request: Option<Request>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Request {
-    #[prost(message, optional, tag = "2")]
-    http: Option<HttpRequest>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct HttpRequest {
-    #[prost(string, tag = "2")]
-    method: String,
-    #[prost(map = "string, string", tag = "3")]
-    headers: std::collections::HashMap<String, String>,
-    #[prost(string, tag = "4")]
-    path: String,
-    #[prost(string, tag = "5")]
-    host: String,
-    #[prost(bytes = "vec", tag = "12")]
-    raw_body: Vec<u8>,
+fn framed(question: &Question<'_>) -> Bytes {
+    let Question { method, authority, target, sent, .. } = question;
+    let message = codec::encode(method, authority, target, &sent.headers, &sent.body);
+    [&frame::head(message.len())[..], &message].concat().into()
 }

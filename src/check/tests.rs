@@ -1,0 +1,164 @@
+use futures_util::FutureExt;
+use prometheus_client::registry::Registry;
+use uuid::Uuid;
+
+use super::*;
+use crate::{
+    clock::Moment,
+    config,
+    decision::Tier,
+    domain::{Domain, DomainId, DomainRef},
+    feed::{Checked, Feed, Server, Stamp},
+    keyring::KeyRing,
+    last_use::Noted,
+    operation::{EntityType, Operation},
+    postgres::Postgres,
+    principal::{DomainGrants, Principal, UserId},
+    resolve::{Found, Freshness, Load, Memory, Renewal, Shared, Tiers, postgres::lookups},
+    token::{PlainToken, Prefixes, TokenId, VerifiedToken},
+    writer::Writer,
+};
+
+const RING: &str = "a:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+fn found<V>(value: V, as_of: Tick, verified: Moment, stamp: &Arc<Stamp>) -> Found<V> {
+    let (value, stamp) = (Some(Arc::new(value)), Arc::clone(stamp));
+    Found {
+        value,
+        as_of,
+        verified,
+        stamp,
+        checked: Checked::default(),
+        noted: Noted::default(),
+        renewal: Renewal::default(),
+    }
+}
+
+/// A checker whose memory knows one token of one domain, and whose Postgres is not there.
+fn checker(token: &VerifiedToken, tokens: Tokens, registry: &mut Registry) -> Checker {
+    let metrics = Metrics::new(registry);
+    let clock = Arc::new(Clock::default());
+    let (now, moment) = (Tick::now(), Moment(1_000_000));
+    clock.observe(now, moment);
+    let hour = Duration::from_secs(3600);
+    let freshness = Freshness { max_staleness: hour, negative_ttl: hour };
+
+    let domain = DomainId(Uuid::from_u128(1));
+    let operations = Operation::ALL.iter().copied().collect();
+    let mut grants = DomainGrants::new(domain, "acme".parse().unwrap(), operations);
+    grants.add_scope(EntityType::Models, "*", Operation::LlmRead);
+    let principal = Principal::new(
+        token.id,
+        token.digest.clone(),
+        Moment(moment.0 * 2),
+        false,
+        UserId(Uuid::from_u128(2)),
+        true,
+        vec![grants],
+    );
+    let domain =
+        Domain::new(domain, "acme".parse().unwrap(), true, "model-acme".into(), Vec::new());
+    let feed = Arc::new(Feed::default());
+    let server = Server { system: 1, timeline: 1, life: 1 };
+    let stamp = Arc::new(Stamp { server, snapshot: "10:10:".parse().unwrap() });
+    feed.meet(&stamp, now).unwrap();
+    let principals = Memory::new(1 << 20, 10);
+    principals.insert(token.id, Arc::new(found(principal, now, moment, &stamp)));
+    let domains = Memory::new(1 << 20, 10);
+    let reference = DomainRef::Slug(domain.slug.clone());
+    domains.insert(reference, Arc::new(found(domain, now, moment, &stamp)));
+
+    let nowhere = config::Postgres {
+        url: "postgres://127.0.0.1:1/none".into(),
+        max_connections: 1,
+        query_timeout: hour,
+        max_query_rate: 1,
+    };
+    let nothing_logged = config::DecisionLog {
+        to: config::LogTo::Nowhere,
+        sample_allows: 0.0,
+        denials_per_second: 1,
+        queue: 1,
+    };
+    let writer = Writer::new(nowhere.clone());
+    let postgres = Postgres::new(&nowhere, Arc::clone(&clock), Arc::clone(&feed), metrics.clone());
+    let shared = Shared {
+        redis: None,
+        ring: KeyRing::parse(RING).unwrap(),
+        clock: Arc::clone(&clock),
+        feed,
+        freshness,
+        metrics: metrics.clone(),
+    };
+    let (principal_lookup, domain_lookup) = lookups(&postgres, &Arc::new(Load::new(1, hour)));
+    let principals = Tiers::new(principals, principal_lookup, shared.clone());
+    let domains = Tiers::new(domains, domain_lookup, shared);
+    Checker {
+        apis: Arc::new(ArcSwap::from_pointee(Apis::embedded().unwrap())),
+        tokens,
+        resolver: Resolver { principals, domains },
+        clock,
+        last_uses: LastUses::new(writer, metrics.clone()).0,
+        mode: Mode::Enforce,
+        log: DecisionLog::open(&nothing_logged, &metrics).unwrap().0,
+        names: HeaderNames::new("x-"),
+        deadline: hour,
+        metrics,
+    }
+}
+
+fn decide_at_once(
+    checker: &Checker,
+    token: &str,
+    path: &str,
+) -> Option<(&'static str, &'static str)> {
+    let bearer = format!("Bearer {token}");
+    let header = |name: &str| (name == "authorization").then_some(bearer.as_str());
+    let (method, authority) = ("GET", "gateway");
+    let parts = Parts { method, authority, target: path, header, body: b"" };
+    // Polled once: whoever had to wait for anything would not be ready.
+    let (decision, _) = checker.check(&parts, Tick::now()).now_or_never()?;
+    Some((decision.outcome(), decision.code()))
+}
+
+/// That checker, its keys, and its token.
+pub(crate) fn hot(registry: &mut Registry) -> (Checker, Tokens, PlainToken) {
+    let ring = KeyRing::parse(RING).unwrap();
+    let tokens = Tokens::new(Prefixes::default(), ring);
+    let plain = tokens.mint(TokenId(Uuid::from_u128(7))).unwrap().plain;
+    let token = tokens.verify(plain.expose()).unwrap();
+    (checker(&token, tokens.clone(), registry), tokens, plain)
+}
+
+#[tokio::test]
+async fn an_answer_says_how_old_its_grounds_are() {
+    let before = Tick::now();
+    let (checker, _, plain) = hot(&mut Registry::default());
+    let (known, later) = (Tick::now(), Duration::from_secs(7));
+    let grounds = async |token: &str| {
+        let bearer = format!("Bearer {token}");
+        let header = |name: &str| (name == "authorization").then_some(bearer.as_str());
+        let (method, authority, target) = ("GET", "gateway", "/proxy/acme/v1/models");
+        let parts = Parts { method, authority, target, header, body: b"" };
+        checker.check(&parts, known.after(later)).await.1.grounds
+    };
+    let told = grounds(plain.expose()).await;
+    assert_eq!(told.tier, Tier::Memory);
+    let filled_within = known.since(before);
+    assert!((later..=later + filled_within).contains(&told.age), "{told:?}");
+    assert_eq!(grounds("pat_forged").await, Grounds::default());
+}
+
+#[tokio::test]
+async fn an_answer_from_memory_waits_for_nothing() {
+    let (checker, tokens, plain) = hot(&mut Registry::default());
+    let check = |path| decide_at_once(&checker, plain.expose(), path);
+    assert_eq!(check("/proxy/acme/v1/models"), Some(("allow", "ok")));
+    assert_eq!(check("/proxy/beta/v1/models"), Some(("deny", "permission_denied")));
+    assert_eq!(check("/proxy/acme/v1/models/"), Some(("deny", "bad_request")));
+    let forged = decide_at_once(&checker, "pat_forged", "/proxy/acme/v1/models");
+    assert_eq!(forged, Some(("deny", "invalid_token")));
+    // One that memory does not know has to wait.
+    let unknown = tokens.mint(TokenId(Uuid::from_u128(8))).unwrap().plain;
+    assert_eq!(decide_at_once(&checker, unknown.expose(), "/proxy/acme/v1/models"), None);
+}

@@ -1,0 +1,132 @@
+//! What a generated decoder makes of a message, where it is asked for nothing but what is read here,
+//! and what of it is refused on purpose. The decoder's test and its fuzz target hold it to this.
+
+use prost::{
+    Message,
+    encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field},
+};
+
+use super::HttpRequest;
+
+/// Why there is no request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// Not for any decoder.
+    Malformed,
+    /// A message without one.
+    Absent,
+    /// Others merge what occurs twice.
+    Repeated,
+    /// Others step over groups.
+    Group,
+}
+
+// A message that may occur once is a list, so that it can be counted. Headers are bytes: whoever
+// reads one is told that it is not UTF-8.
+
+#[derive(Clone, PartialEq, Message)]
+struct CheckRequest {
+    #[prost(message, repeated, tag = "1")]
+    attributes: Vec<Attributes>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Attributes {
+    #[prost(message, repeated, tag = "4")]
+    request: Vec<Request>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Request {
+    #[prost(message, repeated, tag = "2")]
+    http: Vec<Http>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Http {
+    #[prost(string, tag = "2")]
+    method: String,
+    #[prost(message, repeated, tag = "3")]
+    headers: Vec<Header>,
+    #[prost(string, tag = "4")]
+    path: String,
+    #[prost(string, tag = "5")]
+    host: String,
+    #[prost(bytes = "vec", tag = "12")]
+    raw_body: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Header {
+    #[prost(bytes = "vec", tag = "1")]
+    key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    value: Vec<u8>,
+}
+
+/// From the message down to a header, the fields in which something is read.
+pub(super) const WAY: [u32; 4] = [1, 4, 2, 3];
+
+fn expected(bytes: &[u8]) -> Result<Http, Refused> {
+    let message = CheckRequest::decode(bytes).map_err(|_| Refused::Malformed)?;
+    if any_field(bytes, &WAY, &|_, _, kind| kind == WireType::StartGroup) {
+        return Err(Refused::Group);
+    }
+    let attributes = only(message.attributes)?;
+    only(only(attributes.request)?.http)
+}
+
+fn only<M>(mut messages: Vec<M>) -> Result<M, Refused> {
+    let last = messages.pop().ok_or(Refused::Absent)?;
+    if messages.is_empty() { Ok(last) } else { Err(Refused::Repeated) }
+}
+
+/// Whether one of the fields is such, of those on the way: how many steps of it are left, the
+/// field's number, its type.
+pub(super) fn any_field(
+    mut bytes: &[u8],
+    way: &[u32],
+    is_such: &dyn Fn(usize, u32, WireType) -> bool,
+) -> bool {
+    while let Ok((number, kind)) = decode_key(&mut bytes) {
+        let field = bytes;
+        if is_such(way.len(), number, kind) {
+            return true;
+        }
+        if skip_field(kind, number, &mut bytes, DecodeContext::default()).is_err() {
+            return false;
+        }
+        if let (WireType::LengthDelimited, [next, way @ ..]) = (kind, way)
+            && *next == number
+        {
+            let mut inner = &field[..field.len() - bytes.len()];
+            if decode_varint(&mut inner).is_ok() && any_field(inner, way, is_such) {
+                return true;
+            }
+        }
+    }
+    false
+}
+
+/// Holds the decoder to it: both read the same, or both refuse.
+pub(super) fn agree(bytes: &[u8]) -> Result<(), Refused> {
+    let expected = expected(bytes);
+    let http = match (&expected, HttpRequest::decode(bytes)) {
+        (Err(why), None) => return Err(*why),
+        (Ok(http), Some(ours)) => {
+            assert_eq!((ours.method, ours.path), (&*http.method, &*http.path), "{bytes:?}");
+            assert_eq!((ours.host, ours.body), (&*http.host, &*http.raw_body), "{bytes:?}");
+            (http, ours)
+        }
+        (Err(why), Some(_)) => panic!("read, though {why:?}: {bytes:?}"),
+        (Ok(_), None) => panic!("refused: {bytes:?}"),
+    };
+    let (Http { headers, .. }, ours) = http;
+    let names = headers.iter().filter_map(|header| str::from_utf8(&header.key).ok());
+    for name in names.chain(["authorization", "x-request-id", "not-there"]) {
+        let last = headers.iter().rfind(|header| header.key == name.as_bytes());
+        let said = last.map(|header| str::from_utf8(&header.value).unwrap_or("\u{fffd}"));
+        assert_eq!(ours.header(name), said, "{name}: {bytes:?}");
+    }
+    Ok(())
+}

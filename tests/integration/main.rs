@@ -24,6 +24,7 @@ mod stack;
 mod wire;
 
 mod bodies;
+mod bulk;
 mod canary;
 mod cases;
 mod cli;
@@ -126,6 +127,7 @@ fn main() -> ExitCode {
         cli::keyring::a_ring_that_others_may_write_is_not_used,
         cli::revocation::a_leaked_token_is_revoked_by_its_text,
         cli::revocation::tokens_are_revoked_in_bulk,
+        bulk::revocations_and_rotations_do_not_deadlock,
         cli::settings::every_mistake_at_once,
         cli::settings::secrets_come_by_file_or_environment,
         cli::settings::completions_parse,

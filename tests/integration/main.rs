@@ -139,6 +139,7 @@ fn main() -> ExitCode {
         schema::constraints::the_vocabulary_is_the_programs,
         schema::constraints::rows_that_mean_nothing_are_refused,
         schema::constraints::deletion_cascades,
+        schema::locks::look_ups_go_on_while_a_migration_waits,
         schema::majors::other_versions_of_postgres,
         schema::migrating::whoever_may_migrates,
         schema::pooler::everything_works_behind_a_pooler,

@@ -148,6 +148,8 @@ fn main() -> ExitCode {
         schema::privileges::a_stranger_may_nothing,
         schema::privileges::nobody_edits_the_audit_log,
         schema::privileges::everything_belongs_to_the_migrating_role,
+        schema::privileges::nobody_executes_what_is_not_meant_for_them,
+        schema::pruning::a_backlog_is_pruned_in_slices,
         schema::versions::this_version_and_the_next_are_served,
         envoy_habits::an_empty_answer_is_an_allow,
         envoy_habits::a_denial_without_a_code_is_an_allow,

@@ -7,6 +7,7 @@ pub(crate) mod migrating;
 pub(crate) mod pooler;
 pub(crate) mod privileges;
 pub(crate) mod process;
+pub(crate) mod pruning;
 pub(crate) mod versions;
 
 use sqlx::{AssertSqlSafe, PgPool};

@@ -94,6 +94,7 @@ pub struct Metrics {
     restarts: Counter,
     frames: Family<ResultLabels, Counter>,
     leads: Gauge,
+    silences: Counter,
     last_uses: Family<ResultLabels, Counter>,
     canary_rounds: Family<ResultLabels, Counter>,
     propagation: Histogram,
@@ -122,6 +123,7 @@ impl Metrics {
             restarts: Counter::default(),
             frames: Family::default(),
             leads: Gauge::default(),
+            silences: Counter::default(),
             last_uses: Family::default(),
             canary_rounds: Family::default(),
             propagation: Histogram::new(PROPAGATION_BUCKETS),
@@ -179,6 +181,11 @@ impl Metrics {
             "relay_leader",
             "1 while this replica relays the feed to the others",
             metrics.leads.clone(),
+        );
+        registry.register(
+            "relay_silences",
+            "Times that nobody was heard who relays, and this replica read Postgres for itself",
+            metrics.silences.clone(),
         );
         registry.register_with_unit(
             "feed_renewed_at_age",
@@ -301,6 +308,10 @@ impl Metrics {
     pub(crate) fn leading(&self) -> Leading {
         self.leads.set(1);
         Leading(self.leads.clone())
+    }
+
+    pub(crate) fn fell_silent(&self) {
+        self.silences.inc();
     }
 
     pub(crate) fn last_uses(&self, result: &'static str, count: u64) {

@@ -64,7 +64,8 @@ pub enum SchemaError {
     )]
     MayNotMigrate(String),
     #[error(
-        "migrating: a table is in use by others, and waiting longer would hold up all look-ups{0};          end what uses it, or run `patgate migrate` again later"
+        "migrating: a table is in use by others, and waiting longer would hold up all look-ups{0}; \
+         end what uses it, or run `patgate migrate` again later"
     )]
     Locked(String),
     #[error("migrating: {0}")]
@@ -166,24 +167,33 @@ pub async fn migrate(url: &SecretString) -> Result<Migrated, SchemaError> {
 
 async fn migrate_with(migrations: &Migrator, url: &SecretString) -> Result<Migrated, SchemaError> {
     let mut connection = connect_once(&options(url)?).await?;
-    let mut attempt = 1;
-    loop {
+    let mut told = None;
+    for _ in 1..ATTEMPTS {
         match migrate_once(migrations, &mut connection).await {
-            Err(SchemaError::Locked(_)) => {}
+            Err(SchemaError::Locked(holders)) => {
+                if told.as_ref() != Some(&holders) {
+                    tracing::warn!("waiting for a table that is in use by others{holders}");
+                    told = Some(holders);
+                }
+            }
             outcome => return outcome,
         }
-        // Told while they still hold it, and before it is asked for again.
-        let holders = holders(&mut connection).await;
-        if attempt == ATTEMPTS {
-            return Err(SchemaError::Locked(holders));
-        }
-        tracing::info!(attempt, holders, "a table is in use by others; trying again");
-        attempt += 1;
         sleep(BETWEEN_ATTEMPTS).await;
     }
+    migrate_once(migrations, &mut connection).await
 }
 
 async fn migrate_once(
+    migrations: &Migrator,
+    connection: &mut PgConnection,
+) -> Result<Migrated, SchemaError> {
+    match try_to_migrate(migrations, connection).await {
+        Err(SchemaError::Locked(_)) => Err(SchemaError::Locked(holders(connection).await)),
+        outcome => outcome,
+    }
+}
+
+async fn try_to_migrate(
     migrations: &Migrator,
     connection: &mut PgConnection,
 ) -> Result<Migrated, SchemaError> {

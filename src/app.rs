@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use futures_util::future::{OptionFuture, join3};
+use futures_util::future::{OptionFuture, join4};
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::{sync::Notify, time::timeout};
@@ -226,7 +226,7 @@ impl App {
         let stop = CancellationToken::new();
         // Until the last check is answered, not just until the signal.
         let stop_tasks = stop.clone().drop_guard();
-        match self.relay {
+        let reader = match self.relay {
             None => tokio::spawn(self.reader.run(stop.clone())),
             Some(relay) => tokio::spawn(self.reader.run_relayed(relay, stop.clone())),
         };
@@ -243,7 +243,7 @@ impl App {
             handle.stop();
             ended
         }));
-        let _ = timeout(LAST_WRITES, join3(scribe, canary, logged)).await;
+        let _ = timeout(LAST_WRITES, join4(reader, scribe, canary, logged)).await;
         Ok(())
     }
 }

@@ -159,16 +159,21 @@ impl Postgres {
     /// Runs a statement of which nobody needs the answer. That it fails, as on a read-only server,
     /// does no harm.
     pub(crate) async fn run(&self, what: &str, sql: String) {
-        let run = async {
-            let mut lease = Lease(Some(self.pool.get().await?));
-            lease.connection()?.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await?;
-            lease.keep();
-            Ok::<(), AskError>(())
-        };
-        let outcome = timeout(self.query_timeout, run).await;
-        if let Err(error) = outcome.unwrap_or(Err(AskError::Timeout(self.query_timeout))) {
+        if let Err(error) = self.fetch(sql).await {
             tracing::debug!(%error, "{what}");
         }
+    }
+
+    /// The answer to a statement on which no decision rests.
+    pub(crate) async fn fetch(&self, sql: String) -> Result<Vec<PgRow>, AskError> {
+        let fetch = async {
+            let mut lease = Lease(Some(self.pool.get().await?));
+            let rows = lease.connection()?.fetch_all(sqlx::raw_sql(AssertSqlSafe(sql))).await?;
+            lease.keep();
+            Ok(rows)
+        };
+        let outcome = timeout(self.query_timeout, fetch).await;
+        outcome.unwrap_or(Err(AskError::Timeout(self.query_timeout)))
     }
 }
 

@@ -5,10 +5,10 @@ use std::{str::FromStr as _, time::Duration};
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::{
     Connection as _, Executor as _, PgConnection, PgPool, Row as _,
-    migrate::Migrator,
+    migrate::{MigrateError, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::config;
 
@@ -27,6 +27,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const UNDEFINED_TABLE: &str = "42P01";
 /// Postgres's code for a lack of privileges.
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
+/// Postgres's code for a lock that was not given within `lock_timeout`.
+const LOCK_NOT_AVAILABLE: &str = "55P03";
+
+/// How often a migration asks for a lock that others hold, and how long it waits in between. While
+/// it waits for a table to itself, every look-up there queues behind it: hence `lock_timeout`.
+const ATTEMPTS: u32 = 25;
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(400);
 
 /// Why the database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +63,11 @@ pub enum SchemaError {
          to it"
     )]
     MayNotMigrate(String),
+    #[error(
+        "migrating: a table is in use by others, and waiting longer would hold up all look-ups{0}; \
+         end what uses it, or run `patgate migrate` again later"
+    )]
+    Locked(String),
     #[error("migrating: {0}")]
     Migrate(String),
 }
@@ -154,13 +166,44 @@ pub async fn migrate(url: &SecretString) -> Result<Migrated, SchemaError> {
 }
 
 async fn migrate_with(migrations: &Migrator, url: &SecretString) -> Result<Migrated, SchemaError> {
+    let mut connection = connect_once(&options(url)?).await?;
+    let mut told = None;
+    for _ in 1..ATTEMPTS {
+        match migrate_once(migrations, &mut connection).await {
+            Err(SchemaError::Locked(holders)) => {
+                if told.as_ref() != Some(&holders) {
+                    tracing::warn!("waiting for a table that is in use by others{holders}");
+                    told = Some(holders);
+                }
+            }
+            outcome => return outcome,
+        }
+        sleep(BETWEEN_ATTEMPTS).await;
+    }
+    migrate_once(migrations, &mut connection).await
+}
+
+async fn migrate_once(
+    migrations: &Migrator,
+    connection: &mut PgConnection,
+) -> Result<Migrated, SchemaError> {
+    match try_to_migrate(migrations, connection).await {
+        Err(SchemaError::Locked(_)) => Err(SchemaError::Locked(holders(connection).await)),
+        outcome => outcome,
+    }
+}
+
+async fn try_to_migrate(
+    migrations: &Migrator,
+    connection: &mut PgConnection,
+) -> Result<Migrated, SchemaError> {
     // Not a session's state but a transaction's: through a pooler, a role or a lock set for the
     // session would be left to whoever gets the connection next. The migrator itself does name
     // its prepared statements, so a direct connection is needed all the same.
     const BEGIN: &str = "BEGIN;
         SET LOCAL search_path = pg_catalog, pg_temp;
         SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('patgate migrate', 0));
-        SET LOCAL lock_timeout = '10s'";
+        SET LOCAL lock_timeout = '100ms'";
     let migrations = Migrator {
         migrations: migrations.migrations.clone(),
         table_name: MIGRATIONS_TABLE.into(),
@@ -172,18 +215,22 @@ async fn migrate_with(migrations: &Migrator, url: &SecretString) -> Result<Migra
     };
     let failed = |error: sqlx::Error| match code(&error).as_deref() {
         Some(INSUFFICIENT_PRIVILEGE) => SchemaError::MayNotMigrate(message(&error)),
+        Some(LOCK_NOT_AVAILABLE) => SchemaError::Locked(String::new()),
         _ => SchemaError::Migrate(message(&error)),
     };
-    let mut connection = connect_once(&options(url)?).await?;
     let mut transaction = connection.begin_with(BEGIN).await.map_err(failed)?;
     transaction.execute(sqlx::raw_sql(BOOTSTRAP)).await.map_err(failed)?;
     transaction.execute(sqlx::raw_sql("SET LOCAL ROLE patgate_migrate")).await.map_err(failed)?;
 
     let before = applied(&mut transaction).await.map_err(failed)?;
-    migrations
-        .run(&mut *transaction)
-        .await
-        .map_err(|error| SchemaError::Migrate(error.to_string()))?;
+    migrations.run(&mut *transaction).await.map_err(|error| match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)
+            if code(&error).as_deref() == Some(LOCK_NOT_AVAILABLE) =>
+        {
+            failed(error)
+        }
+        error => SchemaError::Migrate(error.to_string()),
+    })?;
     let version = sqlx::query_scalar("SELECT version FROM patgate.schema_version")
         .persistent(false)
         .fetch_optional(&mut *transaction)
@@ -197,6 +244,24 @@ async fn migrate_with(migrations: &Migrator, url: &SecretString) -> Result<Migra
         .map(|migration| (migration.version, migration.description.to_string()))
         .collect();
     Ok(Migrated { applied, version: version.unwrap_or(SCHEMA) })
+}
+
+/// Who has been using our tables all the while, for a person to find them by; nothing where nobody
+/// does any more. Whose sessions the login may not see into, of those it knows the process id.
+async fn holders(connection: &mut PgConnection) -> String {
+    const HOLDERS: &str = "SELECT ': ' || string_agg(format('%s (pid %s)', who, pid), ', ')
+        FROM (SELECT a.pid, coalesce(nullif(a.application_name, ''), a.backend_type, '?') AS who
+              FROM pg_stat_activity a
+              WHERE a.pid <> pg_backend_pid()
+                AND (a.xact_start < now() - interval '100 milliseconds') IS NOT FALSE
+                AND EXISTS (
+                    SELECT FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+                    WHERE l.pid = a.pid AND l.granted AND l.database = a.datid
+                      AND a.datname = current_database()
+                      AND c.relnamespace = to_regnamespace('patgate'))
+              ORDER BY a.xact_start LIMIT 5) AS holders";
+    let asked = sqlx::query_scalar(HOLDERS).persistent(false).fetch_one(connection).await;
+    asked.ok().flatten().unwrap_or_default()
 }
 
 async fn applied(connection: &mut PgConnection) -> Result<Vec<i64>, sqlx::Error> {

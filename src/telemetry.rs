@@ -95,6 +95,7 @@ pub struct Metrics {
     restarts: Counter,
     frames: Family<ResultLabels, Counter>,
     leads: Gauge,
+    silences: Counter,
     last_uses: Family<ResultLabels, Counter>,
     canary_rounds: Family<ResultLabels, Counter>,
     propagation: Histogram,
@@ -165,6 +166,10 @@ impl Metrics {
             ),
             frames: to.count("relay_frames", "Relayed polls by result"),
             leads: to.count("relay_leader", "1 while this replica relays the feed to the others"),
+            silences: to.count(
+                "relay_silences",
+                "Times that nobody was heard who relays, and this replica read Postgres itself",
+            ),
             renewed_at_age: to.seconds(
                 "feed_renewed_at_age",
                 "How old the knowledge of changes had become each time that it was renewed",
@@ -274,6 +279,10 @@ impl Metrics {
     pub(crate) fn leading(&self) -> Leading {
         self.leads.set(1);
         Leading(self.leads.clone())
+    }
+
+    pub(crate) fn fell_silent(&self) {
+        self.silences.inc();
     }
 
     pub(crate) fn last_uses(&self, result: &'static str, count: u64) {

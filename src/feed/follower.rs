@@ -1,8 +1,12 @@
 //! Reads the feed where it is relayed: follows the replica that does, or is it.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::Notify, time::sleep};
+use futures_util::future::join;
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -14,9 +18,12 @@ use super::{
 };
 use crate::{clock::Tick, postgres::select};
 
-/// How long a follower hears nothing before it reads for itself, and offers itself as a leader.
-const SILENCE: Duration = Duration::from_millis(2500);
-/// How long a leader whom nobody can hear leaves it to others.
+/// How long nothing is heard before it is silence.
+const SILENCE: Duration = Duration::from_secs(2);
+/// Then a follower listens for once more, lest it was itself that stood still. If there is nothing
+/// again, it reads for itself, and offers itself as a leader.
+const LAST_CALL: Duration = Duration::from_millis(500);
+/// How long a leader whom nobody can hear leaves it to others. Nobody offers itself less often.
 const MUTE_FOR: Duration = Duration::from_secs(10);
 /// How often a follower asks Postgres what it sees, at most. What is known from the relay is as
 /// fresh as the latest of these.
@@ -24,60 +31,60 @@ const VISIT_EVERY: Duration = Duration::from_secs(5);
 /// After a change, a leader looks so often for the leases of those whom it has told.
 const HURRY: Duration = Duration::from_millis(50);
 const HURRIES: u8 = 4;
+/// For taking a lease back from a Redis that may not answer.
+const PARTING: Duration = Duration::from_millis(500);
 
 impl Reader {
     /// Follows the replica that relays the feed, or is it, until `stop`.
     pub(crate) async fn run_relayed(self, mut relay: Relay, stop: CancellationToken) {
         let (mut rounds, mut mute_until) = (Rounds::default(), Tick::now());
         while !stop.is_cancelled() {
-            let followed = tokio::select! {
-                followed = self.follow(&mut relay) => followed,
-                never = self.visit() => match never {},
-                () = stop.cancelled() => break,
-            };
+            relay.rewind();
+            let followed = self.follow(&mut relay, &stop).await;
+            let mut offer_at = mute_until.max(Tick::now());
             if let Err(error) = followed {
                 tracing::debug!(%error, "listening to the relay");
+                // Somebody may lead all the same.
+                offer_at = offer_at.max(Tick::now().after(jittered(SILENCE)));
             }
-            relay.rewind();
-            let leadership = match Tick::now() >= mute_until {
-                true => Leadership::take(&self.settings).await,
-                false => None,
-            };
-            match leadership {
-                // Nobody is heard, and nobody is to be: each reads for itself.
-                None => {
-                    self.round(&mut rounds).await;
-                }
-                Some(leadership) => {
-                    let led = self.lead(&mut relay, leadership, &mut rounds, &stop);
-                    if led.await == Step::Down {
-                        mute_until = Tick::now().after(MUTE_FOR);
-                    }
-                }
+            let leadership = self.read_alone(&mut relay, &mut rounds, offer_at, &stop).await;
+            if let Some(leadership) = leadership
+                && self.lead(&mut relay, leadership, &mut rounds, &stop).await == Step::Down
+            {
+                mute_until = Tick::now().after(MUTE_FOR);
             }
         }
-        let _ = relay.remove(&[self.lease.id()]).await;
+        // First there, so that a leader does not hand it on again.
+        let _ = timeout(PARTING, relay.remove(&[self.lease.id()])).await;
         self.lease.release(&self.postgres).await;
     }
 
-    /// Applies what is relayed, until nothing is heard any more.
-    async fn follow(&self, relay: &mut Relay) -> Result<(), RelayError> {
+    /// Applies what is relayed, until nothing is heard any more, or `stop`.
+    async fn follow(&self, relay: &mut Relay, stop: &CancellationToken) -> Result<(), RelayError> {
+        let done = stop.child_token();
+        let followed = async {
+            let followed = done.run_until_cancelled(self.hear_out(relay)).await;
+            done.cancel();
+            followed.unwrap_or(Ok(()))
+        };
+        join(followed, self.visit(&done)).await.0
+    }
+
+    async fn hear_out(&self, relay: &mut Relay) -> Result<(), RelayError> {
         let (mut heard_at, mut renewed) = (Tick::now(), None);
         loop {
-            let silence = SILENCE.saturating_sub(Tick::now().since(heard_at));
-            if silence.is_zero() {
-                return Ok(());
-            }
-            let heard = relay.hear(silence).await?;
+            let left = SILENCE.saturating_sub(Tick::now().since(heard_at));
+            let last_call = left.is_zero();
+            let heard = relay.hear(if last_call { LAST_CALL } else { left }).await?;
             self.metrics.frames("refused", heard.refused);
             self.metrics.frames("superseded", heard.superseded);
-            let mut changed = false;
+            let (mut spoke, mut changed) = (false, false);
             for poll in heard.polls {
                 if self.feed.is_behind(&poll.stamp.server) {
                     self.metrics.frames("superseded", 1);
                     continue;
                 }
-                heard_at = Tick::now();
+                (spoke, heard_at) = (true, Tick::now());
                 changed |= poll.brings_news();
                 let joined = self.feed.follow(poll);
                 self.metrics.frames(if joined { "applied" } else { "gap" }, 1);
@@ -85,11 +92,77 @@ impl Reader {
                     tracing::warn!(%error, "a gap in what is relayed cannot be closed yet");
                 }
             }
+            if last_call && !spoke {
+                return Ok(());
+            }
             let now = Tick::now();
             if changed || renewed.is_none_or(|renewed| now.since(renewed) >= RENEW_EVERY) {
                 renewed = Some(now);
-                if let Some(note) = self.note(now) {
-                    relay.leave(&note).await?;
+                // A Redis that takes no writes can be read all the same.
+                if let Some(note) = self.note(now)
+                    && let Err(error) = relay.leave(&note).await
+                {
+                    tracing::debug!(%error, "leaving a lease for the leader");
+                }
+            }
+        }
+    }
+
+    /// Nobody is heard: reads for itself, until somebody is, or until it leads. Offers itself at
+    /// `offer_at` and then now and then: each time is a connection, and if Redis is gone for all,
+    /// all of them make one.
+    async fn read_alone(
+        &self,
+        relay: &mut Relay,
+        rounds: &mut Rounds,
+        mut offer_at: Tick,
+        stop: &CancellationToken,
+    ) -> Option<Leadership> {
+        self.metrics.fell_silent();
+        let mut pause = SILENCE;
+        while !stop.is_cancelled() {
+            if Tick::now() >= offer_at {
+                let leadership = Leadership::take(&self.settings).await;
+                if leadership.is_some() {
+                    return leadership;
+                }
+                offer_at = Tick::now().after(jittered(pause));
+                pause = MUTE_FOR.min(2 * pause);
+            }
+            let began = Tick::now();
+            let rest = match self.round(rounds).await {
+                // From one sending to the next, however long all else took.
+                Some(_) => POLL_EVERY.saturating_sub(Tick::now().since(began)),
+                None => jittered(PAUSE),
+            };
+            let heard = stop.run_until_cancelled(self.hears_anybody(relay, rest)).await;
+            if heard == Some(true) {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Rests, unless somebody says something meanwhile.
+    async fn hears_anybody(&self, relay: &mut Relay, rest: Duration) -> bool {
+        let until = Tick::now().after(rest);
+        loop {
+            let left = until.since(Tick::now());
+            if left.is_zero() {
+                return false;
+            }
+            relay.skip();
+            match relay.hear(left).await {
+                Ok(heard) => {
+                    self.metrics.frames("refused", heard.refused);
+                    self.metrics.frames("superseded", heard.superseded);
+                    if heard.polls.iter().any(|poll| !self.feed.is_behind(&poll.stamp.server)) {
+                        return true;
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "listening to the relay");
+                    sleep(until.since(Tick::now())).await;
                 }
             }
         }
@@ -102,9 +175,10 @@ impl Reader {
     }
 
     /// Asks Postgres now and then what it sees: by that, relayed polls are dated.
-    async fn visit(&self) -> Infallible {
+    async fn visit(&self, done: &CancellationToken) {
         let every = VISIT_EVERY.min(self.max_staleness / 6);
-        loop {
+        // Between two statements, not amid one, which would cost the connection.
+        while !done.is_cancelled() {
             let pause = match self.postgres.ask(VISIT.to_owned()).await {
                 Ok(reply) => {
                     self.feed.visit(&reply.stamp, reply.as_of);
@@ -115,7 +189,7 @@ impl Reader {
                     PAUSE
                 }
             };
-            sleep(jittered(pause)).await;
+            let _ = done.run_until_cancelled(sleep(jittered(pause))).await;
         }
     }
 

@@ -10,6 +10,12 @@ use crate::{config, schema};
 /// For taking the lock, and for finding out that it is lost.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// A session that says nothing for so long is ended by Postgres, and the lock with it. The holder
+/// speaks every second; one that is frozen, or was cut off without a word, would keep it for hours.
+const TAKE: &str = "SET idle_session_timeout = '5s';
+     SELECT CASE WHEN pg_try_advisory_lock(hashtextextended('patgate relay', 0))
+            THEN pg_current_xact_id()::text END AS epoch";
+
 /// The lock, held by a connection of its own for as long as this lives.
 pub(super) struct Leadership {
     /// Higher than that of any leader before, on this server.
@@ -23,12 +29,7 @@ impl Leadership {
         let take = async {
             let mut connection =
                 schema::connect_one(settings).await.map_err(sqlx::Error::config)?;
-            let taken = connection
-                .fetch_one(sqlx::raw_sql(
-                    "SELECT CASE WHEN pg_try_advisory_lock(hashtextextended('patgate relay', 0))
-                            THEN pg_current_xact_id()::text END AS epoch",
-                ))
-                .await?;
+            let taken = connection.fetch_one(sqlx::raw_sql(TAKE)).await?;
             let epoch: Option<String> = taken.try_get("epoch")?;
             let Some(epoch) = epoch.and_then(|epoch| epoch.parse().ok()) else {
                 connection.close().await?;

@@ -40,6 +40,8 @@ const LISTEN_AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// a poll's time-out, and the next poll's, and the feed would be lost.
 const MOST_AT_ONCE: usize = 20_000;
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
+/// Whether there is more to be forgotten than it could at once.
+const PRUNE: &str = "SELECT patgate.prune_changes() AS more";
 /// Of many changes in a row, each would wake every replica.
 const BUNCH: Duration = Duration::from_millis(5);
 const CHANNEL: &str = "patgate_changes";
@@ -70,12 +72,14 @@ pub(crate) struct Reader {
 pub(super) struct Rounds {
     connected: bool,
     renewed: Option<Tick>,
-    pruned: Tick,
+    prune_at: Tick,
+    prunes: bool,
 }
 
 impl Default for Rounds {
     fn default() -> Self {
-        Self { connected: true, renewed: None, pruned: Tick::now() }
+        let prune_at = Tick::now().after(PRUNE_EVERY);
+        Self { connected: true, renewed: None, prune_at, prunes: true }
     }
 }
 
@@ -127,12 +131,29 @@ impl Reader {
             let snapshot = polled.poll.stamp.snapshot.clone();
             lease::renew(&self.postgres, &[self.lease.note(snapshot, polled.verified)]).await;
         }
-        if now.since(rounds.pruned) > PRUNE_EVERY {
-            rounds.pruned = now;
-            let prune = "SELECT patgate.prune_changes()".to_owned();
-            self.postgres.run("pruning the feed of changes", prune).await;
+        if now >= rounds.prune_at {
+            let more = self.prune(rounds).await;
+            rounds.prune_at = now.after(if more { POLL_EVERY } else { PRUNE_EVERY });
         }
         Some(polled)
+    }
+
+    /// Forgets a slice of what everybody has read; says whether there is more. It takes less than
+    /// the time between two polls. Logs when it begins to fail, and when it works again.
+    async fn prune(&self, rounds: &mut Rounds) -> bool {
+        let answer = self.postgres.fetch(PRUNE.to_owned()).await.and_then(|rows| {
+            Ok(rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get::<bool, _>("more")?)
+        });
+        match &answer {
+            Ok(_) if !rounds.prunes => tracing::info!("the feed of changes is pruned again"),
+            Err(error) if rounds.prunes => tracing::warn!(
+                %error,
+                "the feed of changes cannot be pruned; until it can, patgate.changes grows",
+            ),
+            _ => {}
+        }
+        rounds.prunes = answer.is_ok();
+        answer.unwrap_or(false)
     }
 
     /// Brings the record up to date, if it can be done at the start.

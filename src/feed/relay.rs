@@ -8,7 +8,7 @@
 //!
 //! Leases take the way back: each follower leaves its own in a hash, the leader hands them on.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, pin::pin, time::Duration};
 
 use redis::{
     AsyncConnectionConfig, Client, RedisError, Value, aio::MultiplexedConnection,
@@ -34,10 +34,14 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const KEPT: usize = 256;
 /// Beyond it a frame says that everything may have changed, and all is read again when it is used.
 const MOST_IN_A_FRAME: usize = 5_000;
+/// When this process stood still, a reply lies there and its time is up. It is read.
+const ONE_LOOK: Duration = Duration::from_millis(100);
 /// In the stream an entry is a map, in which this is the only field.
 const FIELD: &str = "f";
 /// Before the first entry of any stream.
 const BEGINNING: &str = "0-0";
+/// After the last one, whichever that is.
+const END: &str = "$";
 
 /// One poll, as the leader publishes it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -174,6 +178,11 @@ impl Relay {
         self.position = BEGINNING.to_owned();
     }
 
+    /// Hears the next time only of what is said from then on.
+    pub(super) fn skip(&mut self) {
+        self.position = END.to_owned();
+    }
+
     /// Leaves a lease for the leader.
     pub(super) async fn leave(&mut self, lease: &Note) -> Result<(), RelayError> {
         let place = self.place_of(lease.id);
@@ -221,8 +230,13 @@ impl Relay {
                 self.client.get_multiplexed_async_connection_with_config(&config).await?
             }
         };
-        let reply = timeout(patience, command.query_async(&mut connection));
-        let reply = reply.await.map_err(|_| RelayError::Timeout)?;
+        let reply = {
+            let mut reply = pin!(command.query_async(&mut connection));
+            match timeout(patience, &mut reply).await {
+                Ok(reply) => reply,
+                Err(_) => timeout(ONE_LOOK, reply).await.map_err(|_| RelayError::Timeout)?,
+            }
+        };
         if !reply.as_ref().is_err_and(RedisError::is_io_error) {
             self.connection = Some(connection);
         }

@@ -319,6 +319,22 @@ pub(super) async fn lock(
     find(tx, reference).await
 }
 
+/// Keeps domains where they are, for whoever refers to them later on. One that does not exist is not
+/// missed here.
+pub(super) async fn hold(
+    tx: &mut Transaction<'static, Postgres>,
+    references: impl IntoIterator<Item = &DomainRef>,
+) -> Result<(), Error> {
+    let (ids, slugs): (Vec<_>, Vec<_>) = references.into_iter().map(columns).unzip();
+    sql("SELECT FROM patgate.domains WHERE id = ANY($1) OR slug = ANY($2)
+         ORDER BY id FOR KEY SHARE")
+    .bind(ids)
+    .bind(slugs)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
 pub(super) async fn find(
     tx: &mut Transaction<'static, Postgres>,
     reference: &DomainRef,

@@ -17,12 +17,15 @@ pub enum Error {
     Refused(String),
     #[error("the database login may not do this ({0}); grant it patgate_admin")]
     Denied(String),
+    #[error("Postgres ended this to end a deadlock with another change; try again")]
+    Deadlock,
     #[error("Postgres: {0}")]
     Database(String),
 }
 
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 const DATETIME_OVERFLOW: &str = "22008";
+const DEADLOCK_DETECTED: &str = "40P01";
 
 impl Error {
     pub(super) fn not_found(what: &'static str, name: impl ToString) -> Self {
@@ -55,6 +58,7 @@ impl From<sqlx::Error> for Error {
         match refusal.code().as_deref() {
             Some(INSUFFICIENT_PRIVILEGE) => Self::Denied(message),
             Some(DATETIME_OVERFLOW) => Self::Refused("the time is out of range".to_owned()),
+            Some(DEADLOCK_DETECTED) => Self::Deadlock,
             _ => Self::Database(message),
         }
     }

@@ -13,6 +13,9 @@ use crate::{
     token::{TokenDigest, TokenId, Tokens},
 };
 
+/// How often a bulk revocation is tried that runs into deadlocks.
+const ATTEMPTS: u32 = 5;
+
 /// A token that is revoked.
 #[derive(Clone, Debug, FromRow, serde::Serialize)]
 pub struct Revoked {
@@ -77,11 +80,19 @@ impl Store {
         &self,
         user: &UserRef,
     ) -> Result<Changed<Vec<Revoked>>, Error> {
+        unless_deadlocked(async || self.try_revoke_tokens_of_user(user).await).await
+    }
+
+    async fn try_revoke_tokens_of_user(
+        &self,
+        user: &UserRef,
+    ) -> Result<Changed<Vec<Revoked>>, Error> {
         let mut change = self.change().await?;
         let user = users::lock(&mut change.tx, user).await?;
         let ids = sql_scalar(
             "SELECT id FROM patgate.pats
-             WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > now() FOR UPDATE",
+             WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > now()
+             ORDER BY id FOR UPDATE",
         )
         .bind(user.id)
         .fetch_all(&mut *change.tx)
@@ -98,19 +109,38 @@ impl Store {
         &self,
         domain: &DomainRef,
     ) -> Result<Changed<Vec<Revoked>>, Error> {
+        unless_deadlocked(async || self.try_revoke_tokens_of_domain(domain).await).await
+    }
+
+    async fn try_revoke_tokens_of_domain(
+        &self,
+        domain: &DomainRef,
+    ) -> Result<Changed<Vec<Revoked>>, Error> {
         let mut change = self.change().await?;
         let domain = domains::lock(&mut change.tx, domain).await?;
         let ids = sql_scalar(
             "SELECT id FROM patgate.pats p
              WHERE revoked_at IS NULL AND expires_at > now() AND EXISTS (
                  SELECT FROM patgate.pat_scopes s WHERE s.pat_id = p.id AND s.domain_id = $1)
-             FOR UPDATE",
+             ORDER BY id FOR UPDATE",
         )
         .bind(domain.id)
         .fetch_all(&mut *change.tx)
         .await?;
         revoke_all(change, &ids, "all tokens of the domain").await
     }
+}
+
+/// Whatever else is under way, also by bare SQL in an order of its own, a bulk revocation is carried
+/// out: if Postgres ends it to end a deadlock, it begins again.
+async fn unless_deadlocked<T>(revoke: impl AsyncFn() -> Result<T, Error>) -> Result<T, Error> {
+    for _ in 1..ATTEMPTS {
+        match revoke().await {
+            Err(Error::Deadlock) => {}
+            outcome => return outcome,
+        }
+    }
+    revoke().await
 }
 
 /// Revokes several tokens, each with its line of the audit log.

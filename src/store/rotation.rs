@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{
     Changed, Entry, Error, Expiry, Shown, Store, scopes, sql, sql_scalar,
-    tokens::{details, lock, micros, mint, refused},
+    tokens::{details, hold_roots, lock, micros, mint, refused},
 };
 use crate::token::{TokenId, Tokens};
 
@@ -36,6 +36,7 @@ impl Store {
         rotation: &Rotation,
     ) -> Result<Changed<Shown>, Error> {
         let mut change = self.change().await?;
+        hold_roots(&mut change.tx, id).await?;
         lock(&mut change.tx, id).await?;
         let old = details(&mut change.tx, id).await?.token;
         if matches!(old.status.as_str(), "expired" | "revoked") {

@@ -106,6 +106,8 @@ impl Store {
         scopes: &[NewScope],
     ) -> Result<Changed<Vec<Scope>>, Error> {
         let mut change = self.change().await?;
+        // Before the token, as does who revokes all tokens of a domain.
+        domains::hold(&mut change.tx, scopes.iter().map(|scope| &scope.domain)).await?;
         tokens::lock(&mut change.tx, token).await?;
         insert(&mut change.tx, token, scopes).await?;
         let now = list(&mut change.tx, token).await?;

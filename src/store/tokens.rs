@@ -286,6 +286,24 @@ pub(super) fn refused(error: sqlx::Error, name: &str, owner: &str) -> Error {
 }
 
 /// Keeps other changes of a token away until the end of this one.
+/// Holds what a token hangs on, for a change that will refer to it anew: the owner, and the domains
+/// of its scopes. Before the token, in the order of who revokes all tokens of one of them.
+pub(super) async fn hold_roots(
+    tx: &mut Transaction<'static, Postgres>,
+    id: TokenId,
+) -> Result<(), Error> {
+    for held in [
+        "SELECT FROM patgate.users
+         WHERE id = (SELECT user_id FROM patgate.pats WHERE id = $1) FOR KEY SHARE",
+        "SELECT FROM patgate.domains
+         WHERE id IN (SELECT domain_id FROM patgate.pat_scopes WHERE pat_id = $1)
+         ORDER BY id FOR KEY SHARE",
+    ] {
+        sql(held).bind(id.0).execute(&mut **tx).await?;
+    }
+    Ok(())
+}
+
 pub(super) async fn lock(
     tx: &mut Transaction<'static, Postgres>,
     id: TokenId,

@@ -25,6 +25,7 @@ mod stack;
 mod wire;
 
 mod bodies;
+mod bulk;
 mod canary;
 mod cases;
 mod cli;
@@ -132,6 +133,7 @@ fn main() -> ExitCode {
         cli::keyring::a_ring_that_others_may_write_is_not_used,
         cli::revocation::a_leaked_token_is_revoked_by_its_text,
         cli::revocation::tokens_are_revoked_in_bulk,
+        bulk::revocations_and_rotations_do_not_deadlock,
         cli::settings::every_mistake_at_once,
         cli::settings::secrets_come_by_file_or_environment,
         cli::settings::completions_parse,
@@ -143,6 +145,7 @@ fn main() -> ExitCode {
         schema::constraints::the_vocabulary_is_the_programs,
         schema::constraints::rows_that_mean_nothing_are_refused,
         schema::constraints::deletion_cascades,
+        schema::locks::look_ups_go_on_while_a_migration_waits,
         schema::majors::other_versions_of_postgres,
         schema::migrating::whoever_may_migrates,
         schema::pooler::everything_works_behind_a_pooler,
@@ -151,6 +154,8 @@ fn main() -> ExitCode {
         schema::privileges::a_stranger_may_nothing,
         schema::privileges::nobody_edits_the_audit_log,
         schema::privileges::everything_belongs_to_the_migrating_role,
+        schema::privileges::nobody_executes_what_is_not_meant_for_them,
+        schema::pruning::a_backlog_is_pruned_in_slices,
         schema::versions::this_version_and_the_next_are_served,
         envoy_habits::an_empty_answer_is_an_allow,
         envoy_habits::a_denial_without_a_code_is_an_allow,
@@ -226,6 +231,10 @@ fn main() -> ExitCode {
         relay::a_missing_frame_is_noticed,
         relay::leases_are_handed_on,
         relay::a_large_fleet_spares_postgres,
+        relay::outages::a_redis_that_fails_at_once_spares_postgres,
+        relay::outages::a_frozen_leader_is_replaced,
+        relay::outages::a_frozen_follower_goes_on_where_it_was,
+        relay::outages::who_ends_takes_its_lease_along,
         clocks::a_step_revives_nothing_and_wakes_no_herd,
         clocks::a_step_back_makes_no_entry_younger,
         clocks::a_step_hides_no_replica_from_who_waits,

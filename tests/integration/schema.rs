@@ -1,11 +1,13 @@
 //! The schema: what it refuses, who may do what, and how it comes to be.
 
 pub(crate) mod constraints;
+pub(crate) mod locks;
 pub(crate) mod majors;
 pub(crate) mod migrating;
 pub(crate) mod pooler;
 pub(crate) mod privileges;
 pub(crate) mod process;
+pub(crate) mod pruning;
 pub(crate) mod versions;
 
 use sqlx::{AssertSqlSafe, PgPool};

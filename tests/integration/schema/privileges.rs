@@ -200,3 +200,41 @@ pub(crate) async fn everything_belongs_to_the_migrating_role(suite: Arc<Suite>) 
            AND (rolsuper OR rolcreaterole OR rolcreatedb OR rolcanlogin OR rolbypassrls)";
     assert_eq!(names(&world, superusers).await, [""; 0]);
 }
+
+/// Whoever may execute a trigger's function may put it on a table of their own, and then it acts in
+/// its owner's name. Everybody may execute what nobody has taken away from them.
+pub(crate) async fn nobody_executes_what_is_not_meant_for_them(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let executes = |who: &str| {
+        format!(
+            "SELECT p.proname::text FROM pg_proc p, aclexplode(coalesce(p.proacl,
+                 acldefault('f', p.proowner))) AS a
+             WHERE p.pronamespace = 'patgate'::regnamespace AND a.privilege_type = 'EXECUTE'
+               AND a.grantee = {who}"
+        )
+    };
+    assert_eq!(names(&world, &executes("0")).await, [""; 0]);
+    for (role, functions) in [
+        ("patgate_serve", &["flip_canary", "prune_changes", "remove_canary"][..]),
+        ("patgate_admin", &["prune_changes"]),
+    ] {
+        let granted = names(&world, &executes(&format!("'{role}'::regrole"))).await;
+        assert_eq!(granted, functions, "{role}");
+    }
+    let triggers = "SELECT proname::text FROM pg_proc
+         WHERE pronamespace = 'patgate'::regnamespace AND prorettype = 'trigger'::regtype";
+    let triggers = names(&world, triggers).await;
+    assert!(triggers.contains(&"users_changed".to_owned()), "{triggers:?}");
+    for user in ["server", "administrator"] {
+        let pool = login(&world, user).await;
+        for function in &triggers {
+            let sql = format!(
+                "CREATE TEMPORARY TABLE mine (id uuid);
+                 CREATE TRIGGER mine AFTER INSERT ON mine
+                     FOR EACH ROW EXECUTE FUNCTION patgate.{function}()"
+            );
+            assert!(!permitted(&pool, &sql).await, "{user}: {function}");
+        }
+        pool.close().await;
+    }
+}

@@ -1,0 +1,205 @@
+//! The relay fails, or who relays does: the others read for themselves, and no faster than that.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
+use serde_json::json;
+
+use super::{fleet, frames, leaders, obeys, relayed, silences};
+use crate::{
+    cli::value,
+    fleet::{Fleet, MODELS, PATIENT, polls},
+    harness::{Suite, World},
+    process::{self, Process},
+    proxy::{Mode, Proxy},
+    tiers::{eventually, reader, revoke},
+};
+
+const LEASES: &str = "patgate:2:leases";
+
+/// How Redis fails at once, rather than late.
+#[derive(Clone, Copy, Debug)]
+enum Outage {
+    Refused,
+    /// It takes the connection, and no command.
+    LoggedOut,
+    /// It can be read and not be written.
+    Full,
+}
+
+/// One that waits as long as it takes.
+async fn redis_at(url: &str) -> MultiplexedConnection {
+    let patient = AsyncConnectionConfig::new().set_response_timeout(None);
+    let client = redis::Client::open(url).unwrap();
+    client.get_multiplexed_async_connection_with_config(&patient).await.unwrap()
+}
+
+async fn command(redis: &mut MultiplexedConnection, words: &[&str]) {
+    let () = redis::cmd(words[0]).arg(&words[1..]).query_async(redis).await.unwrap();
+}
+
+/// Whatever Redis does, Postgres is asked no more than the time between two polls implies, and
+/// connections are made now and then.
+pub(crate) async fn a_redis_that_fails_at_once_spares_postgres(suite: Arc<Suite>) {
+    const WATCHED: Duration = Duration::from_secs(6);
+    let world = suite.world().await;
+    let full = ["--maxmemory-policy", "noeviction"];
+    let valkey = suite.stack.start("valkey", json!({ "args": full }));
+    let (redis, postgres) = (Proxy::to(valkey.port).await, Proxy::to(world.port).await);
+    let settings = [
+        format!("redis.url=redis://127.0.0.1:{}", redis.port),
+        format!("feed.url={}", world.url("server", postgres.port)),
+    ];
+    let fleet = fleet(&world, 3, &settings.each_ref().map(String::as_str)).await;
+    let mut direct = redis_at(&format!("redis://127.0.0.1:{}", valkey.port)).await;
+    let polled = async || join_all(fleet.0.iter().map(|replica| polls(replica))).await;
+    for outage in [Outage::Refused, Outage::LoggedOut, Outage::Full] {
+        match outage {
+            Outage::Refused => redis.set(Mode::Refuse),
+            Outage::LoggedOut => {
+                command(&mut direct, &["CONFIG", "SET", "requirepass", "another"]).await;
+                redis.cut();
+            }
+            Outage::Full => command(&mut direct, &["CONFIG", "SET", "maxmemory", "1"]).await,
+        }
+        let (connections, before, watch) = (postgres.accepted(), polled().await, Instant::now());
+        let mut changes = 0;
+        while watch.elapsed() < WATCHED {
+            obeys(&fleet, &world, "revoked without the relay").await;
+            changes += 2;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        let (after, seconds) = (polled().await, watch.elapsed().as_secs() + 1);
+        let polled: Vec<u64> = after.iter().zip(&before).map(|(after, now)| after - now).collect();
+        let connected = postgres.accepted() - connections;
+        println!("{outage:?}: {polled:?} polls, {connected} connections in {seconds} s");
+        for polled in &polled {
+            // Every 400 ms; who leads for a while also polls at each change, and in a hurry after.
+            assert!(*polled <= seconds * 5 / 2 + changes * 5 + 2, "{outage:?}: {polled} polls");
+        }
+        // To offer itself, every second at most; to lead, two more, for the listener.
+        let most = fleet.0.len() as u64 * (seconds + 4);
+        assert!(connected <= most, "{outage:?}: {connected} connections, more than {most}");
+
+        match outage {
+            Outage::Refused => redis.set(Mode::Pass),
+            Outage::LoggedOut => command(&mut direct, &["CONFIG", "SET", "requirepass", ""]).await,
+            Outage::Full => command(&mut direct, &["CONFIG", "SET", "maxmemory", "0"]).await,
+        }
+        let heard = async || {
+            join_all(fleet.0.iter().map(|replica| frames(replica, "applied"))).await.iter().sum()
+        };
+        let before: u64 = heard().await;
+        eventually("the relay to be back", async || heard().await > before + 4).await;
+        obeys(&fleet, &world, "revoked when the relay is back").await;
+    }
+    drop(fleet);
+    suite.stack.stop(&valkey);
+}
+
+/// A replica of this world as a process, which can be frozen.
+async fn serve(world: &World<'_>) -> Process {
+    let settings = relayed(world);
+    let settings = settings.each_ref().map(String::as_str);
+    // A loaded machine is no reason for a 503.
+    let more = ["deadline=2s", "redis.timeout=1s", "drain.delay=0s", "decision_log.to=none"];
+    process::serve(world, &[&settings[..], &PATIENT, &more].concat()).await
+}
+
+/// Who is frozen keeps its connections, and so its lock, until Postgres ends a session that says
+/// nothing. When it thaws, what it relays is of an epoch that has passed.
+pub(crate) async fn a_frozen_leader_is_replaced(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let old = serve(&world).await;
+    let leads = async || old.replica.metric("patgate_relay_leader").await == 1;
+    eventually("it to lead", leads).await;
+    let others = relayed(&world);
+    let settings = [&others.each_ref().map(String::as_str)[..], &PATIENT].concat();
+    let others = Fleet::of(&world, 2, &settings).await;
+    for replica in &others.0 {
+        eventually("frames", async || frames(replica, "applied").await > 1).await;
+    }
+    let all = Fleet([&others.0[..], &[Arc::clone(&old.replica)]].concat());
+    obeys(&all, &world, "revoked while it leads").await;
+    let token = reader(&world).await;
+    all.all_answer(&token, MODELS, 200).await;
+
+    suite.stack.signal(&old.server, "STOP");
+    let frozen = Instant::now();
+    revoke(&world, &token).await;
+    others.turn("revoked while the leader is frozen", (&token, MODELS), 200, 401).await;
+    while leaders(&others).await.is_empty() {
+        obeys(&others, &world, "revoked while nobody relays").await;
+    }
+    println!("another leads after {:?}", frozen.elapsed());
+    obeys(&others, &world, "revoked under the next leader").await;
+
+    suite.stack.signal(&old.server, "CONT");
+    all.turn("revoked while it was frozen", (&token, MODELS), 200, 401).await;
+    eventually("it to step down", async || !leads().await).await;
+    eventually("it to follow", async || frames(&old.replica, "applied").await > 1).await;
+    assert_eq!(leaders(&all).await.len(), 1);
+    obeys(&all, &world, "revoked when it follows").await;
+    suite.stack.stop(&old.server);
+}
+
+/// What was said meanwhile lies ready: nobody else is asked.
+pub(crate) async fn a_frozen_follower_goes_on_where_it_was(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let led = fleet(&world, 1, &[]).await;
+    let follower = serve(&world).await;
+    let heard = async || frames(&follower.replica, "applied").await;
+    eventually("frames", async || heard().await > 2).await;
+    let fleet = Fleet([&led.0[..], &[Arc::clone(&follower.replica)]].concat());
+    let (asked, silent) = (polls(&follower.replica).await, silences(&follower.replica).await);
+    for _ in 0..2 {
+        let token = reader(&world).await;
+        fleet.all_answer(&token, MODELS, 200).await;
+        suite.stack.signal(&follower.server, "STOP");
+        revoke(&world, &token).await;
+        led.turn("revoked", (&token, MODELS), 200, 401).await;
+        // Longer than anything that it waits for.
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        suite.stack.signal(&follower.server, "CONT");
+        let before = heard().await;
+        fleet.turn("revoked while it was frozen", (&token, MODELS), 200, 401).await;
+        eventually("frames", async || heard().await > before + 2).await;
+    }
+    assert_eq!(polls(&follower.replica).await, asked, "it read for itself");
+    assert_eq!(silences(&follower.replica).await, silent, "it took its own pause for silence");
+    suite.stack.stop(&follower.server);
+}
+
+/// Nobody who waits for all replicas waits for one that was told to end.
+pub(crate) async fn who_ends_takes_its_lease_along(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let (first, second) = (serve(&world).await, serve(&world).await);
+    let redis = redis_at(&world.redis_url).await;
+    let leases = async || {
+        let left = redis::cmd("HLEN").arg(LEASES).query_async(&mut redis.clone()).await;
+        let noted: i64 = value(&world, "SELECT count(*) FROM patgate.replicas").await;
+        let left: i64 = left.unwrap();
+        (noted, left)
+    };
+    let both = [&first, &second];
+    let leads = async |of: &Process| of.replica.metric("patgate_relay_leader").await == 1;
+    // Who leads has followed before, and left one there as well.
+    eventually("leases", async || leases().await == (2, 2)).await;
+    eventually("a leader", async || leads(&first).await != leads(&second).await).await;
+    let follower = usize::from(leads(&first).await);
+    for (ends, left) in [(both[follower], (1, 1)), (both[1 - follower], (0, 0))] {
+        suite.stack.signal(&ends.server, "TERM");
+        eventually("it to end", async || !suite.stack.is_running(&ends.server)).await;
+        assert_eq!(leases().await, left, "leases in Postgres and in Redis");
+    }
+    // One that needs no relay.
+    let alone = process::serve(&world, &["drain.delay=0s"]).await;
+    eventually("a lease", async || leases().await == (1, 0)).await;
+    suite.stack.signal(&alone.server, "TERM");
+    eventually("it to end", async || !suite.stack.is_running(&alone.server)).await;
+    assert_eq!(leases().await, (0, 0));
+}

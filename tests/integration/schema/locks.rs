@@ -1,0 +1,80 @@
+//! Migrating while somebody uses the tables: those who look something up do not wait along.
+
+use std::{process::Child, sync::Arc};
+
+use patgate::schema::SCHEMA;
+use serde_json::{Value, json};
+use sqlx::{Connection, Executor, PgConnection};
+
+use crate::{
+    cli::{Cli, value},
+    fleet::{MODELS, PATIENT},
+    harness::{Replica, Suite, World, outcome},
+    tiers::reader,
+};
+
+/// Takes the migration back that changes a table which every look-up reads.
+const BEFORE: &str = "ALTER TABLE patgate.domains DROP COLUMN mode, DROP COLUMN enforced_share;
+    DELETE FROM patgate.migrations WHERE version = 5";
+/// As who makes a dump does, for as long as that takes.
+const HOLD: &str = "SET application_name = 'nightly dump';
+    BEGIN; LOCK TABLE patgate.domains IN ACCESS SHARE MODE";
+
+/// The first use of a token.
+async fn look_up(world: &World<'_>, replica: &Replica) {
+    let token = reader(world).await;
+    let response = replica.check("GET", MODELS, &[("authorization", &token.bearer())]).await;
+    assert_eq!(outcome(&response).0, 200);
+}
+
+/// How many there were before a command had ended.
+async fn look_ups_until_the_end(world: &World<'_>, replica: &Replica, child: &mut Child) -> usize {
+    let mut answered = 0;
+    while child.try_wait().unwrap().is_none() {
+        look_up(world, replica).await;
+        answered += 1;
+    }
+    answered
+}
+
+pub(crate) async fn look_ups_go_on_while_a_migration_waits(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let settings = ["deadline=1s", "postgres.query_timeout=900ms", "redis.timeout=500ms"];
+    let replica = world.serve(&[&settings[..], &PATIENT].concat()).await;
+    // The domain is known from here on; with each token, Postgres is asked for its row all the same.
+    look_up(&world, &replica).await;
+    world.sql(BEFORE).await;
+    let cli = Cli::of(&world).login(&world, "postgres");
+    let mut holder = PgConnection::connect(&world.url("postgres", world.port)).await.unwrap();
+    holder.execute(sqlx::raw_sql(HOLD)).await.unwrap();
+
+    // It is held until the migration gives up, which says by whom.
+    let mut child = cli.spawn("migrate");
+    let answered = look_ups_until_the_end(&world, &replica, &mut child).await;
+    let ran = cli.finish("migrate", child.wait_with_output().unwrap());
+    assert_eq!(ran.code, 1, "{ran:#?}");
+    println!("{answered} look-ups; {}", ran.stderr);
+    assert!(answered > 20, "{answered} look-ups");
+    for said in
+        ["waiting for a table", "in use by others", "nightly dump (pid ", "`patgate migrate` again"]
+    {
+        assert!(ran.stderr.contains(said), "{said}: {ran:#?}");
+    }
+
+    // It is held for a while.
+    let mut child = cli.spawn("migrate --output json");
+    let waits = "SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    for _ in 0..3 {
+        while value::<i64>(&world, waits).await == 0 {
+            assert!(child.try_wait().unwrap().is_none(), "it does not wait");
+        }
+        while value::<i64>(&world, waits).await > 0 {}
+    }
+    holder.execute("COMMIT").await.unwrap();
+    look_ups_until_the_end(&world, &replica, &mut child).await;
+    let ran = cli.finish("migrate", child.wait_with_output().unwrap());
+    assert_eq!(ran.code, 0, "{ran:#?}");
+    let migrated: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(migrated, json!({ "applied": [[5, "rollout"]], "version": SCHEMA }));
+}

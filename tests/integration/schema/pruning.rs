@@ -1,0 +1,49 @@
+//! The feed's table is kept small, however much has come together.
+
+use std::sync::Arc;
+
+use sqlx::PgPool;
+
+use crate::{cli::value, harness::Suite};
+
+const BACKLOG: i64 = 500_000;
+const YOUNGER: i64 = 10;
+
+/// A login with a time-out of its own, as `docs/operations.md` advises, prunes what it could not
+/// prune at once; the horizon goes ahead, and what is younger stays.
+pub(crate) async fn a_backlog_is_pruned_in_slices(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let insert = |from: i64, to: i64| {
+        format!(
+            "INSERT INTO patgate.changes (kind, key)
+             SELECT 'slug', 'aa' || number FROM generate_series({from}, {to}) AS number"
+        )
+    };
+    world.sql("DELETE FROM patgate.changes").await;
+    world.sql(&insert(1, BACKLOG)).await;
+    world.sql("INSERT INTO patgate.change_marks (at) VALUES (now() - interval '2 hours')").await;
+    world.sql(&insert(BACKLOG + 1, BACKLOG + YOUNGER)).await;
+    let user = format!("hasty_{}", world.database);
+    world
+        .sql(&format!(
+            "CREATE ROLE {user} LOGIN IN ROLE patgate_serve;
+             ALTER ROLE {user} SET statement_timeout = '500ms'"
+        ))
+        .await;
+    let hasty = PgPool::connect(&world.url(&user, world.port)).await.unwrap();
+    let left = async || value::<i64>(&world, "SELECT count(*) FROM patgate.changes").await;
+    let kept = "SELECT count(*) FROM patgate.changes c, patgate.change_horizon h
+         WHERE NOT pg_visible_in_snapshot(c.xid, h.snapshot)";
+    let (mut calls, mut before) = (0, left().await);
+    while sqlx::query_scalar("SELECT patgate.prune_changes()").fetch_one(&hasty).await.unwrap() {
+        calls += 1;
+        assert_eq!(value::<i64>(&world, kept).await, YOUNGER, "what the horizon does not cover");
+        let now = left().await;
+        assert!(now < before, "{now} left after {calls} calls");
+        before = now;
+    }
+    println!("{BACKLOG} changes in {calls} calls");
+    assert_eq!(left().await, YOUNGER, "what is younger than the mark");
+    assert!(calls > 1, "at once");
+    hasty.close().await;
+}

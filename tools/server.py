@@ -112,11 +112,6 @@ class Server:
         self.stop()
         return self.start()
 
-    def wait(self, timeout):
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout)
-        return self.status()
-
     def signal(self, number):
         """Freezing, thawing and killing concern the whole tree: a Postgres whose first process
         is frozen still answers on the connections that it has. Returns from a kill once it is

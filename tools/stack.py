@@ -7,7 +7,6 @@ with it, when its standard input does; so a test process that was killed leaves 
     {"do": "start", "kind": "postgres"|"valkey"|"backend"|"envoy"|"process", ...}
     {"do": "signal", "id": ID, "signal": "TERM"|"KILL"|"STOP"|"CONT"|...}
     {"do": "stop"|"restart"|"status", "id": ID}
-    {"do": "wait", "id": ID, "timeout": SECONDS}
     {"do": "envoy-validate", "config": PATH}
     {"do": "free-port"}
 
@@ -324,8 +323,6 @@ def _answer(stack, request):
         return {}
     if do == "restart":
         return _describe(server.restart())
-    if do == "wait":
-        return server.wait(request["timeout"])
     if do in ("stop", "status"):
         return getattr(server, do)()
     raise ServerError(f"unknown request {do!r}")

@@ -59,6 +59,9 @@ pub(super) struct Content {
     /// The body is the beginning of a longer one, which Envoy cut at `max_request_bytes`
     #[arg(long, requires = "body", conflicts_with = "model")]
     partial: bool,
+    /// The body is sent in chunks, without a `Content-Length`
+    #[arg(long, requires = "body", conflicts_with = "model")]
+    chunked: bool,
 }
 
 /// What goes to the service, besides method, host and path.
@@ -179,7 +182,8 @@ impl Content {
         if !sent.body.is_empty() {
             sent.set("x-envoy-auth-partial-body", self.partial.to_string());
         }
-        if !self.partial {
+        // The length of what was cut is not known here.
+        if !self.partial && !self.chunked {
             sent.set("content-length", sent.body.len().to_string());
         }
         Ok(())

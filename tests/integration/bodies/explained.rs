@@ -35,8 +35,11 @@ async fn question(replica: &Replica, bearer: &str, case: &Case, file: PathBuf) -
     if let Some(encoding) = value("content-encoding") {
         question = question.with(format!("--content-encoding={encoding}"));
     }
-    if shown.len() < case.body.len() {
-        question = question.with("--partial".to_owned());
+    for (so, option) in [(shown.len() < case.body.len(), "--partial"), (case.chunked, "--chunked")]
+    {
+        if so {
+            question = question.with(option.to_owned());
+        }
     }
     question.of(replica)
 }

@@ -25,6 +25,13 @@ const SLACK: f64 = 300.0;
 /// Only to compare with: when it changes, that is nobody's merit here.
 const ALLOW_ALL: &str = "instructions_per_check_allow_all";
 pub(crate) const VS_ALLOW_ALL: &str = "instructions_per_check_vs_allow_all";
+/// A long body comes in as many frames as it happens to: what putting them together costs is reported,
+/// and compared with nothing.
+const UNSTEADY: [&str; 3] = [
+    "instructions_http2_64k_body",
+    "instructions_per_check_64k_body",
+    "instructions_whole_64k_body",
+];
 /// No baseline moves this one.
 pub(crate) const MOST_VS_ALLOW_ALL: f64 = 0.6;
 /// For each time that there are twice as many scopes: one more step of a binary search.
@@ -89,8 +96,9 @@ pub(crate) fn gate(bench: Bench) -> ExitCode {
     // What no baseline excuses.
     let failed = !mistakes.is_empty();
     if !failed && env::var("UPDATE").is_ok_and(|update| !update.is_empty()) {
+        let steady = counts.iter().filter(|(name, _)| !UNSTEADY.contains(&name.as_str()));
         let rounded: BTreeMap<_, _> =
-            counts.iter().map(|(name, count)| (name, count.round() as u64)).collect();
+            steady.map(|(name, count)| (name, count.round() as u64)).collect();
         let text = serde_json::to_string_pretty(&rounded).unwrap();
         fs::write(project(BASELINE), text + "\n").unwrap();
         println!("{BASELINE} is what was counted now");
@@ -148,9 +156,10 @@ fn growing(counts: &Counts) -> Vec<String> {
         no_more(named("_1000_scopes"), found, "by a binary search at most");
         let linear = 2.0 * counts[&named("_60_headers")] - plain;
         no_more(named("_105_headers"), linear, "by the bytes at most");
-        // Its bytes come in frames that have to be put together, whoever needs them.
-        if !["whole", "per_check"].contains(&what) {
-            no_more(named("_64k_body"), plain, "without it");
+        // Reading it would take as many instructions as it has bytes. What its frames leave behind
+        // makes allocating dearer by some hundred.
+        if !UNSTEADY.contains(&named("_64k_body").as_str()) {
+            no_more(named("_64k_body"), plain + SLACK, "without it");
         }
     }
     grown

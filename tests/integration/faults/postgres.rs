@@ -123,7 +123,8 @@ pub(crate) async fn postgres_has_no_connection_left(suite: Arc<Suite>) {
     let load = front.load(&world).await;
     let mut taken = Vec::new();
     let url = world.url("administrator", postgres.port);
-    let ours = "FROM pg_stat_activity WHERE usename = 'server'";
+    // One that has a place and has not said yet whose it is, is the replica's.
+    let ours = "FROM pg_stat_activity WHERE usename = 'server' OR state = 'starting'";
     let take_all = async || {
         loop {
             while let Ok(connection) = PgConnection::connect(&url).await {

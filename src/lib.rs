@@ -37,9 +37,9 @@
 //! What is written behind the answers: `decision_log`, `last_use`, `canary`, `writer`.
 //!
 //! Around it: [`app`] wires, `api_reload` takes up changed tables, `server` listens and drains,
-//! `grpc` is the edge, [`telemetry`] names every metric, [`config`] reads settings (`yaml`
-//! is how it and the tables are written), [`schema`] migrates, [`store`] is the administrator's side, [`explain`] says why something was refused,
-//! and [`cli`] holds the commands.
+//! `grpc` is the edge, [`telemetry`] names every metric, [`config`] reads settings (`yaml` is how
+//! they and the tables are written), [`schema`] migrates, [`store`] is the administrator's side,
+//! [`explain`] says why something was refused, and [`cli`] holds the commands.
 
 pub mod api;
 mod api_reload;

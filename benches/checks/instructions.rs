@@ -25,8 +25,8 @@ const SLACK: f64 = 300.0;
 /// Only to compare with: when it changes, that is nobody's merit here.
 const ALLOW_ALL: &str = "instructions_per_check_allow_all";
 pub(crate) const VS_ALLOW_ALL: &str = "instructions_per_check_vs_allow_all";
-/// A long body comes in as many frames as it happens to: what putting them together costs is reported,
-/// and compared with nothing.
+/// A long body comes in as many frames as it happens to: what putting them together costs is
+/// reported, and compared with nothing.
 const UNSTEADY: [&str; 3] = [
     "instructions_http2_64k_body",
     "instructions_per_check_64k_body",

@@ -157,8 +157,10 @@ pub(crate) async fn files_hold_what_no_argument_may(suite: Arc<Suite>) {
     let cli = Cli::of(&world);
     let scopes = ["m", "n"].map(|model| ("acme", "models", model, "llm_chat_completions"));
     let token = world.token(&scopes).await;
+    // Of its own: in the suite's no token may stand.
+    let dir = tempfile::tempdir().unwrap();
     let file = |name: &str, content: &str| {
-        let path = suite.dir.path().join(format!("{}.{name}", world.database));
+        let path = dir.path().join(name);
         std::fs::write(&path, content).unwrap();
         path.display().to_string()
     };

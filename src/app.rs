@@ -172,6 +172,7 @@ impl App {
             resolver,
             clock,
             last_uses,
+            model_reading: config.model_reading,
             mode: config.mode,
             log,
             names: HeaderNames::new(&config.headers_prefix),

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::{
     api::{Apis, Manner},
     clock::{Clock, Tick},
-    decide,
+    decide::{self, ModelReading},
     decision::{Decision, Denial, Grounds, Refusal},
     decision_log::{DecisionLog, Named, Record},
     domain::{Domain, DomainRef},
@@ -36,6 +36,8 @@ pub(crate) struct Checker {
     pub(crate) resolver: Resolver,
     pub(crate) clock: Arc<Clock>,
     pub(crate) last_uses: LastUses,
+    /// When the body is read for the model.
+    pub(crate) model_reading: ModelReading,
     /// Whether denials are carried out.
     pub(crate) mode: Mode,
     pub(crate) log: DecisionLog,
@@ -134,7 +136,8 @@ impl Checker {
         let named = self.resolver.domains.get(&reference, known.at).await?;
         about.grounds.add(named.grounds());
         let (domain, read) = (&named.found.value, |form| parts.model(form));
-        let authorized = decide::authorize(principal, action, domain.as_ref(), read);
+        let authorized =
+            decide::authorize(principal, action, domain.as_ref(), self.model_reading, read);
         authorized.map(Decision::Allow).inspect_err(|_| about.domain = domain.clone())
     }
 

@@ -21,11 +21,11 @@ use self::{
     sources::Settings,
     values::{
         Expected, address, count, duration, feed_url, headers_prefix, log_filter, log_format,
-        log_to, mode, optional_time, path, paths, percentage, postgres_url, prefixes, redis_url,
-        relay, rollout_mode, size, socket_path, some_time,
+        log_to, mode, model_reading, optional_time, path, paths, percentage, postgres_url,
+        prefixes, redis_url, relay, rollout_mode, size, socket_path, some_time,
     },
 };
-use crate::{keyring::KeyRing, mode::Mode, token::Prefixes};
+use crate::{decide::ModelReading, keyring::KeyRing, mode::Mode, token::Prefixes};
 
 /// Everything that can be set.
 #[derive(Clone, Debug)]
@@ -44,6 +44,8 @@ pub struct Config {
     pub keyring_file: Option<PathBuf>,
     /// Files and directories of API tables; none for the one that the binary carries.
     pub apis: Vec<PathBuf>,
+    /// When the model of a call is read from its body.
+    pub model_reading: ModelReading,
     /// What tokens may begin with.
     pub token_prefixes: Prefixes,
     /// No answer rests on knowledge older than this.
@@ -237,6 +239,7 @@ impl Config {
         let redis_connections = reader.get("redis.connections", count);
         let keyring_file = reader.get("keyring_file", path);
         let apis = reader.get("apis", paths);
+        let model_reading = reader.get("model.read", model_reading);
         let token_prefixes = reader.get("token.prefixes", prefixes);
         let max_staleness = reader.get("max_staleness", some_time);
         let negative_ttl = reader.get("negative_ttl", duration);
@@ -315,6 +318,7 @@ impl Config {
                 },
                 keyring_file: keyring_file?,
                 apis: apis?,
+                model_reading: model_reading?,
                 token_prefixes: token_prefixes?,
                 max_staleness: max_staleness?,
                 negative_ttl: negative_ttl?,

@@ -8,10 +8,18 @@ use crate::{
     clock::Moment,
     decision::{Denial, NoModel, Permit, Refusal},
     domain::{Domain, DomainRef, Unopened},
-    operation::EntityType,
+    operation::{EntityType, vocabulary},
     principal::Principal,
     token::VerifiedToken,
 };
+
+vocabulary! {
+    /// When the model of a call is read from its body.
+    ModelReading, "reading of models" {
+        WhenNeeded = "when-needed",
+        Always = "always",
+    }
+}
 
 /// Is this token good, now? `principal` is what the store knows under the token's id.
 ///
@@ -61,7 +69,8 @@ pub fn domain_of<'r>(
 /// May this authenticated principal do this in this domain?
 ///
 /// `read` finds the model that the body names. It is asked only when the answer depends on it: when
-/// the token's scopes name particular models, or the domain lists its models.
+/// the token's scopes name particular models, or the domain lists its models, or it is to be read
+/// from every call.
 ///
 /// # Errors
 ///
@@ -72,6 +81,7 @@ pub fn authorize(
     principal: &Principal,
     action: &Action<'_>,
     domain: Option<&Arc<Domain>>,
+    reading: ModelReading,
     read: impl FnOnce(Form) -> Result<ModelName, NoModel>,
 ) -> Result<Permit, Denial> {
     let denied = || denied(principal, Some(action));
@@ -86,7 +96,7 @@ pub fn authorize(
     let entity = match action.entity {
         Entity::None => None,
         Entity::Named(name) => Some(name),
-        Entity::Unread(_) if every && !lists => None,
+        Entity::Unread(_) if every && !lists && reading == ModelReading::WhenNeeded => None,
         Entity::Unread(_) if !every && !grants.scoped_to_some(operation, on) => {
             return Err(denied());
         }

@@ -13,7 +13,7 @@ use crate::{
     api::{Apis, Entity, Manner},
     body::{Body, Form, ModelName},
     clock::Moment,
-    decide,
+    decide::{self, ModelReading},
     decision::{Decision, Denial, NoModel, Permit},
     domain::Domain,
     principal::Principal,
@@ -34,6 +34,8 @@ pub struct Evidence<'a> {
     pub authorization: Option<&'a str>,
     /// The body, where anything was said about it.
     pub body: Option<Body<'a>>,
+    /// When the body is read for the model.
+    pub model_reading: ModelReading,
     /// Whether possession of the token was taken as proven, no token being shown.
     pub presumed: bool,
     /// What became of reading the request.
@@ -77,7 +79,9 @@ impl Evidence<'_> {
         let request = self.request.map_err(|rejected| rejected.refusal)?;
         let principal = decide::authenticate(&request.token, self.principal, self.now)?;
         let (action, _) = decide::domain_of(principal, request.action.as_ref())?;
-        decide::authorize(principal, action, self.domain, |form| self.read(form))
+        decide::authorize(principal, action, self.domain, self.model_reading, |form| {
+            self.read(form)
+        })
     }
 
     fn read(&self, form: Form) -> Result<ModelName, NoModel> {

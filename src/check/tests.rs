@@ -99,6 +99,7 @@ fn checker(token: &VerifiedToken, tokens: Tokens, registry: &mut Registry) -> Ch
         resolver: Resolver { principals, domains },
         clock,
         last_uses: LastUses::new(writer, metrics.clone()).0,
+        model_reading: ModelReading::WhenNeeded,
         mode: Mode::Enforce,
         log: DecisionLog::open(&nothing_logged, &metrics).unwrap().0,
         names: HeaderNames::new("x-"),

@@ -132,6 +132,7 @@ pub(super) async fn run(session: &Session, asked: Request) -> anyhow::Result<()>
         target,
         authorization: sent.header("authorization"),
         body: asked.content.given().then(|| parts.shown()),
+        model_reading: admin.config.model_reading,
         presumed,
         request: request.as_ref(),
         principal: known.principal.as_deref(),

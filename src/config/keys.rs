@@ -65,6 +65,13 @@ pub(super) const KEYS: &[Key] = &[
          commas; empty = Cube AI's, which the binary carries.",
     ),
     key(
+        "model.read",
+        "when-needed",
+        "When the model of a call is read from its body. `when-needed`: where the token's scopes or \
+         the domain admit some models only. `always`: so that each call can be limited and logged \
+         by its model; one whose model cannot be read is refused.",
+    ),
+    key(
         "token.prefixes",
         "pat",
         "What tokens may begin with, separated by commas; the first one is minted.",

@@ -8,7 +8,7 @@ use sqlx::postgres::PgConnectOptions;
 use tracing_subscriber::EnvFilter;
 
 use super::{LogFormat, LogTo};
-use crate::{mode::Mode, token::Prefixes};
+use crate::{decide::ModelReading, mode::Mode, token::Prefixes};
 
 /// What was expected instead.
 pub(super) type Expected = String;
@@ -117,6 +117,10 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, Expected> {
 
 pub(super) fn rollout_mode(text: &str) -> Result<Mode, Expected> {
     text.parse().map_err(|_| "`enforce`, `per-domain` or `shadow`".into())
+}
+
+pub(super) fn model_reading(text: &str) -> Result<ModelReading, Expected> {
+    text.parse().map_err(|_| "`when-needed` or `always`".into())
 }
 
 pub(super) fn log_to(text: &str) -> Result<LogTo, Expected> {

@@ -80,7 +80,7 @@ impl<'e> Walk<'e> {
         let action = self.rule(request)?;
         let (domain, grants) = self.domain(principal, action)?;
         self.permission(domain, grants, action)?;
-        self.body(grants, action)?;
+        self.body(domain, grants, action)?;
         self.scope(grants, action)?;
         self.model(domain, action)
     }
@@ -262,11 +262,19 @@ impl<'e> Walk<'e> {
 
     /// Why no model could be read where one is needed: in the words of the answer, but where the
     /// command was not told of any body.
-    fn body(&self, grants: &DomainGrants, action: &Action<'_>) -> Result<(), Failed> {
+    fn body(
+        &self,
+        domain: &Domain,
+        grants: &DomainGrants,
+        action: &Action<'_>,
+    ) -> Result<(), Failed> {
         let Some(Refusal::NoModel(why)) = self.refusal else { return Ok(()) };
-        let needs = match grants.scoped(action.operation, action.entity_type, None) {
-            true => "the domain lists its models",
-            false => "the token's scopes name particular models",
+        let needs = if !grants.scoped(action.operation, action.entity_type, None) {
+            "the token's scopes name particular models"
+        } else if domain.lists_models() {
+            "the domain lists its models"
+        } else {
+            "model.read is `always`"
         };
         let nearest = match (why, self.evidence.body) {
             (NoModel::NotShown, None) => {

@@ -73,7 +73,7 @@ pub(crate) fn message(denial: &Denial) -> String {
         }
         (Refusal::NoModel(why), _) => {
             return format!(
-                "The access token or the domain is limited to some models. {}",
+                "It must be known here which model this call is for. {}",
                 no_model(why)
             );
         }

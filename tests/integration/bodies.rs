@@ -223,6 +223,27 @@ pub(crate) async fn where_no_model_matters_no_body_is_read(suite: Arc<Suite>) {
     }
 }
 
+/// Told to read every model, patgate treats a token for all models as it treats one for some: the
+/// model is known, or the call refused.
+pub(crate) async fn every_model_is_read_where_that_is_set(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let replica = world.serve(&["model.read=always"]).await;
+    let (cases, mut wrong) = (cases(), Vec::new());
+    for entity_type in ["models", "domains"] {
+        let operations = ["llm_chat_completions", "llm_transcription", "llm_create", "llm_read"];
+        let scopes = operations.map(|operation| ("acme", entity_type, "*", operation));
+        let bearer = world.token(&scopes).await.bearer();
+        for case in &cases {
+            match ask(&replica, &bearer, case).await {
+                // Read, and one that the limited token is not for.
+                Ok(model) if case.expected == Err("needs a scope") => assert_ne!(model, ""),
+                got => compare(&mut wrong, case, &got),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), wrong.join("\n"));
+}
+
 /// `Authorization`, a model, and the backend that the domain's list leads to.
 type Listed = (String, &'static str, Option<&'static str>);
 

@@ -40,16 +40,27 @@ async fn get(envoy: &Server, token: &Token, path: &str) -> Reply {
     http::send(envoy.port, "GET", path, &[("authorization", &bearer)], "").await
 }
 
+async fn chat(envoy: &Server, token: &Token, model: &str) -> Reply {
+    let bearer = token.bearer();
+    let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+    let body = json!({ "messages": [], "model": model }).to_string();
+    http::send(envoy.port, "POST", "/proxy/acme/v1/chat/completions", &headers, &body).await
+}
+
 /// Asks until it is refused for the rate, and returns how often it was not.
 async fn until_limited(envoy: &Server, token: &Token, path: &str) -> usize {
+    passed(async || get(envoy, token, path).await).await
+}
+
+async fn passed(ask: impl AsyncFn() -> Reply) -> usize {
     for passed in 0..=2 * USER {
-        match get(envoy, token, path).await.status {
+        match ask().await.status {
             200 => {}
             429 => return passed,
             other => panic!("{other}"),
         }
     }
-    panic!("{path} is not limited");
+    panic!("there is no limit");
 }
 
 /// The marked parts aside, it is the file that all else is tested with.
@@ -121,6 +132,45 @@ pub(crate) async fn each_token_user_domain_and_model_has_its_bucket(suite: Arc<S
     assert_eq!(get(&envoy, &third, &format!("{MODELS}/org/other")).await.status, 200);
     let fourth = world.token_for("reader", "1 hour", &[READ]).await;
     assert_eq!(until_limited(&envoy, &fourth, &dear).await, MODEL);
+}
+
+/// A call names its model in the body. Of a token that is limited to it, patgate knows it in any
+/// case; of one for every model, where it is told to read it.
+pub(crate) async fn a_call_is_counted_by_the_model_of_its_body(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let call = "llm_chat_completions";
+    let replica = world.serve(&[]).await;
+    let by_default = envoy(&suite, &replica);
+    let always = world.serve(&["model.read=always"]).await;
+    let always = envoy(&suite, &always);
+    for (envoy, scoped_to, limit) in [
+        (&by_default, "org/m-7b", MODEL),
+        (&by_default, "*", TOKEN),
+        (&always, "org/m-7b", MODEL),
+        (&always, "*", MODEL),
+    ] {
+        let token = world.token(&[("acme", "models", scoped_to, call)]).await;
+        let ask = async || chat(envoy, &token, "org/m-7b").await;
+        assert_eq!(passed(ask).await, limit, "{scoped_to}");
+        let other = chat(envoy, &token, "org/other").await.status;
+        let expected = if scoped_to != "*" {
+            403
+        } else if limit == TOKEN {
+            429
+        } else {
+            200
+        };
+        assert_eq!(other, expected, "{scoped_to}");
+    }
+    // Nobody escapes the count by a body that hides its model.
+    let token = world.token(&[("acme", "models", "*", call)]).await;
+    let bearer = token.bearer();
+    let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+    let twice = r#"{"model":"org/other","model":"org/m-7b"}"#;
+    let reply =
+        http::send(always.port, "POST", "/proxy/acme/v1/chat/completions", &headers, twice).await;
+    assert_eq!(reply.status, 403, "{reply:?}");
+    assert!(reply.body.contains("which model this call is for"), "{reply:?}");
 }
 
 pub(crate) async fn a_limit_is_told_in_the_words_of_the_api(suite: Arc<Suite>) {

@@ -125,6 +125,7 @@ fn main() -> ExitCode {
         cli::check::files_hold_what_no_argument_may,
         cli::check::what_redis_holds_is_told_beside_the_truth,
         cli::check::a_replica_is_asked_and_compared,
+        cli::check::a_replica_that_softens_is_compared_by_its_verdict,
         cli::demo::the_demo,
         cli::errors::every_refusal_has_its_exit_code,
         cli::errors::what_a_login_may_not_is_denied,

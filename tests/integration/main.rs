@@ -83,6 +83,7 @@ fn main() -> ExitCode {
         cases::over_grpc,
         cases::through_envoy,
         cases::through_the_command_line,
+        cases::through_the_command_line_in_shadow,
         cases::every_mutation_of_a_token_is_refused,
         bodies::the_model_is_read_or_the_call_refused,
         bodies::through_envoy_the_backend_reads_the_same_model,

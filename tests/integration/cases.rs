@@ -5,7 +5,7 @@ mod table;
 
 use std::sync::Arc;
 
-use envoy_types::pb::envoy::service::auth::v3::CheckResponse;
+use envoy_types::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
 
 use self::table::{Answer, CHAT, Case, INVALID, cases, everything};
 use crate::{
@@ -13,17 +13,18 @@ use crate::{
         Cli,
         explained::{self, Question},
     },
-    harness::{Suite, World, outcome},
+    harness::{self, Suite, World, outcome},
     http,
 };
 
-/// Host, method, path, headers.
-pub(crate) type Sent = (String, String, String, Vec<(String, String)>);
-
-/// Every request of the table, for who is not after its answer: host, method, path, headers.
-pub(crate) async fn requests(world: &World<'_>) -> Vec<Sent> {
-    let cases = cases(world).await.into_iter();
-    cases.map(|case| ("gateway".to_owned(), case.method, case.path, case.headers)).collect()
+/// Every request of the table, for who is not after its answer.
+pub(crate) async fn requests(world: &World<'_>) -> Vec<CheckRequest> {
+    let cases = cases(world).await.into_iter().map(|case| {
+        let mut request = harness::request(&case.method, &case.path, &case.headers());
+        harness::http_of(&mut request).host = "gateway".to_owned();
+        request
+    });
+    cases.collect()
 }
 
 /// Collects what differs, so that one run shows all of it.

@@ -501,18 +501,32 @@ pub(crate) async fn mistakes_in_tables_are_told_before_serving(suite: Arc<Suite>
 /// Host, table, schemes and the words of each are what the command goes by, too.
 pub(crate) async fn each_is_explained_as_it_answers(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let cases = cases(&world, &open_aigne(&world).await).await;
+    let cases = documented(&world).await;
     let replica = world.serve(&[&tables()]).await;
-    let mut questions = Vec::new();
+    let shadow = world.serve(&[&tables(), "mode=shadow"]).await;
+    let (folder, mut questions, mut bodies) = (tempfile::tempdir().unwrap(), Vec::new(), 0);
     for case in &cases {
         let request = [case.host, case.method, &case.path];
-        let [host, method, path] = request;
-        let live = replica.check_at(host, method, path, &case.headers()).await;
-        let authorization = case.authorization.as_deref();
-        let question = Question::new(&request.join(" "), request, authorization, &live);
-        questions.push(question.of(&replica));
+        let live = replica.raw(case.request()).await;
+        let softened = shadow.raw(case.request()).await;
+        let file = case.body.map(|body| {
+            bodies += 1;
+            let file = folder.path().join(bodies.to_string());
+            fs::write(&file, body).unwrap();
+            file
+        });
+        let question = || {
+            let authorization = case.authorization.as_deref();
+            let question = Question::new(&request.join(" "), request, authorization, &live);
+            match &file {
+                Some(file) => question.body(file),
+                None => question,
+            }
+        };
+        questions.push(question().of(&replica));
+        questions.push(question().of_another(&shadow, &softened));
     }
-    assert!(questions.len() >= 50, "the table has shrunk to {} cases", questions.len());
+    assert!(cases.len() >= 65 && bodies >= 5, "the table has shrunk: {} {bodies}", cases.len());
     let apis = project("deploy/apis");
     explained::ask(&Cli::of(&world).with("apis", &apis), &questions);
 }

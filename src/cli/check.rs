@@ -155,7 +155,7 @@ pub(super) async fn run(session: &Session, asked: Request) -> anyhow::Result<()>
     }
     if let Some(Opinion { agrees: false, told }) = &report.replica {
         let (status, code) = (report.status, report.code);
-        bail!("the replica answers {} {}, the stores {status} {code}", told.status, told.code);
+        bail!("the replica answers {told}, the stores {status} {code}");
     }
     match decision {
         Decision::Allow(_) => Ok(()),

@@ -1,6 +1,6 @@
 //! Reads an answer back, to show it to an administrator. Nothing is decided by it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use prost::Message;
 use prost_types::value::Kind;
@@ -46,6 +46,30 @@ impl Told {
             }
         };
         Some(Self { status, code: metadata.remove("code")?, message, metadata })
+    }
+
+    pub(crate) fn outcome(&self) -> &str {
+        self.fact("outcome").unwrap_or_default()
+    }
+
+    /// What applied to a request that was refused and passes all the same.
+    pub(crate) fn softened_by(&self) -> Option<&str> {
+        let passes = self.status == 200 && self.fact("enforced") == Some("false");
+        self.fact("mode").filter(|_| passes)
+    }
+
+    fn fact(&self, name: &str) -> Option<&str> {
+        self.metadata.get(name).map(String::as_str)
+    }
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { status, code, .. } = self;
+        match self.softened_by() {
+            Some(mode) => write!(f, "{status}, lets {code} through (mode {mode})"),
+            None => write!(f, "{status} {code}"),
+        }
     }
 }
 

@@ -64,6 +64,16 @@ async fn ask(replica: &Replica, bearer: &str, case: &Case) -> Result<String, Str
 }
 
 async fn answer(replica: &Replica, bearer: &str, case: &Case) -> CheckResponse {
+    replica.raw(request(bearer, case)).await
+}
+
+/// Every body of the table, for who is not after its answer.
+pub(crate) async fn requests(world: &World<'_>) -> Vec<CheckRequest> {
+    let bearer = limited(world).await.bearer();
+    cases().iter().map(|case| request(&bearer, case)).collect()
+}
+
+fn request(bearer: &str, case: &Case) -> CheckRequest {
     let shown = &case.body[..case.body.len().min(SHOWN)];
     let mut headers = vec![("authorization", bearer.to_owned())];
     headers.extend(case.headers.iter().map(|(name, value)| (*name, value.clone())));
@@ -83,7 +93,7 @@ async fn answer(replica: &Replica, bearer: &str, case: &Case) -> CheckResponse {
     };
     let request = Request { http: Some(http), ..Default::default() };
     let attributes = AttributeContext { request: Some(request), ..Default::default() };
-    replica.raw(CheckRequest { attributes: Some(attributes) }).await
+    CheckRequest { attributes: Some(attributes) }
 }
 
 fn compare(wrong: &mut Vec<String>, case: &Case, got: &Result<String, String>) {

@@ -425,9 +425,7 @@ impl Replica {
         headers: &[(&str, &str)],
     ) -> CheckResponse {
         let mut request = request(method, path, headers);
-        let attributes = request.attributes.as_mut().unwrap();
-        let http = attributes.request.as_mut().unwrap().http.as_mut().unwrap();
-        http.host = host.to_owned();
+        http_of(&mut request).host = host.to_owned();
         self.raw(request).await
     }
 
@@ -476,6 +474,11 @@ pub(crate) fn request(method: &str, path: &str, headers: &[(&str, &str)]) -> Che
     let request = Request { http: Some(http), ..Default::default() };
     let attributes = AttributeContext { request: Some(request), ..Default::default() };
     CheckRequest { attributes: Some(attributes) }
+}
+
+/// The HTTP request that is asked about.
+pub(crate) fn http_of(request: &mut CheckRequest) -> &mut HttpRequest {
+    request.attributes.as_mut().unwrap().request.as_mut().unwrap().http.as_mut().unwrap()
 }
 
 /// Settings of ext_authz: how long one try may take, and all of them together. On a loaded test

@@ -12,12 +12,11 @@ use std::{
     },
 };
 
-use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
+use envoy_types::pb::envoy::service::auth::v3::{CheckRequest, check_response::HttpResponse};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
-    cases::Sent,
     cli::{
         Cli,
         explained::{self, Question},
@@ -90,13 +89,9 @@ pub(crate) async fn open_aigne(world: &World<'_>) -> String {
     domain.to_string()
 }
 
-/// Every request of the table, for who is not after its answer.
-pub(crate) async fn requests(world: &World<'_>) -> Vec<Sent> {
-    let cases = cases(world, &open_aigne(world).await).await.into_iter().map(|case| {
-        let headers = case.authorization.map(|value| ("authorization".to_owned(), value));
-        (case.host.to_owned(), case.method.to_owned(), case.path, Vec::from_iter(headers))
-    });
-    cases.collect()
+/// Every request of the table and of the documents, for who is not after its answer.
+pub(crate) async fn requests(world: &World<'_>) -> Vec<CheckRequest> {
+    documented(world).await.iter().map(Case::request).collect()
 }
 
 async fn cases(world: &World<'_>, aigne: &str) -> Vec<Case> {
@@ -308,17 +303,21 @@ impl Case {
         }
     }
 
-    async fn over_grpc(&self, replica: &Replica) {
+    /// As Envoy asks that was told to show bodies.
+    fn request(&self) -> CheckRequest {
         let (mut headers, body) = (self.headers(), self.body.unwrap_or_default());
         let length = body.len().to_string();
         if !body.is_empty() {
             headers.extend([("content-length", &*length), ("x-envoy-auth-partial-body", "false")]);
         }
         let mut request = harness::request(self.method, &self.path, &headers);
-        let attributes = request.attributes.as_mut().unwrap();
-        let http = attributes.request.as_mut().unwrap().http.as_mut().unwrap();
+        let http = harness::http_of(&mut request);
         (http.host, http.raw_body) = (self.host.to_owned(), body.into());
-        let answer = replica.raw(request).await;
+        request
+    }
+
+    async fn over_grpc(&self, replica: &Replica) {
+        let answer = replica.raw(self.request()).await;
         let find = |options: &[envoy_types::pb::envoy::config::core::v3::HeaderValueOption],
                     name: &str| {
             let headers = options.iter().filter_map(|option| option.header.clone());
@@ -502,18 +501,32 @@ pub(crate) async fn mistakes_in_tables_are_told_before_serving(suite: Arc<Suite>
 /// Host, table, schemes and the words of each are what the command goes by, too.
 pub(crate) async fn each_is_explained_as_it_answers(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let cases = cases(&world, &open_aigne(&world).await).await;
+    let cases = documented(&world).await;
     let replica = world.serve(&[&tables()]).await;
-    let mut questions = Vec::new();
+    let shadow = world.serve(&[&tables(), "mode=shadow"]).await;
+    let (folder, mut questions, mut bodies) = (tempfile::tempdir().unwrap(), Vec::new(), 0);
     for case in &cases {
         let request = [case.host, case.method, &case.path];
-        let [host, method, path] = request;
-        let live = replica.check_at(host, method, path, &case.headers()).await;
-        let authorization = case.authorization.as_deref();
-        let question = Question::new(&request.join(" "), request, authorization, &live);
-        questions.push(question.of(&replica));
+        let live = replica.raw(case.request()).await;
+        let softened = shadow.raw(case.request()).await;
+        let file = case.body.map(|body| {
+            bodies += 1;
+            let file = folder.path().join(bodies.to_string());
+            fs::write(&file, body).unwrap();
+            file
+        });
+        let question = || {
+            let authorization = case.authorization.as_deref();
+            let question = Question::new(&request.join(" "), request, authorization, &live);
+            match &file {
+                Some(file) => question.body(file),
+                None => question,
+            }
+        };
+        questions.push(question().of(&replica));
+        questions.push(question().of_another(&shadow, &softened));
     }
-    assert!(questions.len() >= 50, "the table has shrunk to {} cases", questions.len());
+    assert!(cases.len() >= 65 && bodies >= 5, "the table has shrunk: {} {bodies}", cases.len());
     let apis = project("deploy/apis");
     explained::ask(&Cli::of(&world).with("apis", &apis), &questions);
 }

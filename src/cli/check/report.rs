@@ -73,9 +73,12 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// Takes down what a replica answered.
+    /// Takes down what a replica answered. Of one that does not carry its verdict out, the verdict
+    /// is what is compared: its mode is in its own configuration, and not known here.
     pub(super) fn heard(&mut self, told: Told) {
-        let agrees = (told.status, &*told.code) == (self.status, self.code);
+        let carried_out = told.softened_by().is_none();
+        let agrees = (told.outcome(), &*told.code) == (self.outcome, self.code)
+            && (told.status == self.status || !carried_out);
         self.replica = Some(Opinion { told, agrees });
     }
 
@@ -95,8 +98,12 @@ impl<'a> Report<'a> {
         last.extend(self.tier.map(|tier| format!("known from: {tier}, as of this moment")));
         last.extend(self.redis.iter().flat_map(Caches::lines));
         if let Some(Opinion { told, agrees }) = &self.replica {
-            let verdict = if *agrees { "the same" } else { "DIFFERS" };
-            last.push(format!("replica: {} {}, {verdict}", told.status, told.code));
+            let verdict = match (agrees, told.softened_by()) {
+                (false, _) => "DIFFERS",
+                (true, None) => "the same",
+                (true, Some(_)) => "otherwise the same",
+            };
+            last.push(format!("replica: {told}, {verdict}"));
             last.extend(told.message.as_ref().map(|message| format!("  message: {message}")));
             last.extend(told.metadata.iter().map(|(name, value)| format!("  {name}: {value}")));
         }

@@ -329,3 +329,49 @@ pub(crate) async fn a_replica_is_asked_and_compared(suite: Arc<Suite>) {
         cli.refused(&format!("{command} --server {address}"), 2, "expected `host:port`");
     }
 }
+
+/// Whether a replica carries its verdict out is told and not held against it; the verdict is.
+pub(crate) async fn a_replica_that_softens_is_compared_by_its_verdict(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let cli = Cli::of(&world);
+    cli.ok("domain update acme --mode shadow");
+    cli.ok("domain update beta --enforced-share 0%");
+    let token = world.token(&[("acme", "models", "*", "llm_read")]).await;
+    let shadow = world.serve(&["mode=shadow"]).await;
+    let per_domain = world.serve(&["mode=per-domain"]).await;
+    let ring = format!("keyring_file={}", other_ring(&world));
+    let stranger = world.serve(&[&ring, "mode=shadow"]).await;
+    let embeddings = "POST /proxy/acme/v1/embeddings";
+    let through = |code: &str, mode: &str| format!("200, lets {code} through (mode {mode})");
+    let differs = |code: &str| format!("{}, DIFFERS", through(code, "shadow"));
+    let softened =
+        |mode: &str| format!("{}, otherwise the same", through("permission_denied", mode));
+    let same = |what: &str| format!("{what}, the same");
+    for (replica, request, code, said) in [
+        (&shadow, embeddings, DENIED, softened("shadow")),
+        (&shadow, "GET /proxy/picky/v1/models", DENIED, softened("shadow")),
+        (&shadow, "GET /proxy/acme/v1/models/", DENIED, same("400 bad_request")),
+        (&shadow, "GET /proxy/acme/v1/models", 0, same("200 ok")),
+        (&per_domain, embeddings, DENIED, softened("shadow")),
+        (&per_domain, "GET /proxy/beta/v1/models", DENIED, softened("ramp")),
+        (&per_domain, "GET /proxy/picky/v1/models", DENIED, same("403 permission_denied")),
+        // It knows no such token: another verdict, whether the stores allow or deny.
+        (&stranger, "GET /proxy/acme/v1/models", 1, differs("invalid_token")),
+        (&stranger, embeddings, 1, differs("invalid_token")),
+    ] {
+        let (method, path) = request.split_once(' ').unwrap();
+        let command = format!("check --method {method} --path {path} --server {}", replica.grpc);
+        let ran = cli.feed(&command, &token.text);
+        assert_eq!(ran.code, code, "{request}: {ran:#?}");
+        assert!(ran.stdout.contains(&format!("replica: {said}\n")), "{request}: {said}: {ran:#?}");
+        let told = cli.feed(&format!("{command} --output json"), &token.text).stdout;
+        let replica = &serde_json::from_str::<Value>(&told).unwrap()["replica"];
+        assert_eq!(replica["agrees"], code != 1, "{request}: {replica:#}");
+        let let_through = replica["metadata"]["enforced"] == "false";
+        assert_eq!(let_through, said.contains("through"), "{request}: {replica:#}");
+        if code == 1 {
+            let answers = format!("answers {}", through("invalid_token", "shadow"));
+            assert!(ran.stderr.contains(&answers), "{request}: {ran:#?}");
+        }
+    }
+}

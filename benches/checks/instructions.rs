@@ -71,7 +71,7 @@ struct Counting<'b> {
 /// As part of all measurements.
 pub(crate) fn measure(bench: &mut Bench) {
     if let Some(missing) = callgrind::missing() {
-        return eprintln!("no instructions: {missing}");
+        return bench.report.lacks(VS_ALLOW_ALL, missing);
     }
     let counts = count(bench);
     bench.report.ratio(VS_ALLOW_ALL, [(vs_allow_all(&counts), 1.0)]);

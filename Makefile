@@ -2,14 +2,19 @@
 
 VENV := .venv/bin
 PYTHON_FILES := demo tests tools
+# A package of its own, which nothing else compiles.
+FUZZ := --manifest-path fuzz/Cargo.toml
 # Hidden folders hold what was installed or built, except for .ci.
 SHELL_FILES = .ci/run $(shell find . -name '*.sh' -not -path './.*' -not -path './target/*')
 
-.PHONY: help tools build test soak bench bench-large bench-check bench-build lint demo clean
+.PHONY: help tools build test soak bench bench-large bench-check bench-build lint fuzz demo clean
 
 # Of `make soak`. Without a seed, one is drawn.
 MINUTES ?= 10
 SEED ?=
+
+# Of `make fuzz`: messages that are read by our decoder and by Envoy's definitions.
+CASES ?= 10000000
 
 # Of `make bench-check`: not empty, and what is counted becomes the baseline.
 UPDATE ?=
@@ -26,6 +31,7 @@ help:
 	@echo 'make bench    what a check costs: a table, in target/bench (BENCH_QUICK=1: only a trial; DOCS=1: into docs)'
 	@echo 'make bench-large  the same with ten million tokens, too'
 	@echo 'make bench-check  instructions of a check against the baseline (UPDATE=1: a new one)'
+	@echo 'make fuzz     the decoder against the generated one, on 10 million messages (CASES=…)'
 	@echo 'make lint     formatting, lints, docs, licences, shell, protobuf and Python'
 	@echo 'make tools    what tests and demo need beside Rust, into .venv'
 	@echo 'make clean    remove everything made here'
@@ -60,13 +66,19 @@ bench-check: bench-build
 lint:
 	@tools/install.sh lint
 	cargo fmt --check
+	cargo fmt --check $(FUZZ)
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked $(FUZZ) --target-dir target -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
 	PATH="$(CURDIR)/$(VENV):$$PATH" cargo deny --locked check bans licenses sources
 	$(VENV)/shellcheck $(SHELL_FILES)
 	$(VENV)/buf lint
 	$(VENV)/ruff check $(PYTHON_FILES)
 	$(VENV)/ruff format --check $(PYTHON_FILES)
+
+fuzz:
+	DECODER_CASES=$(CASES) cargo test --release --locked --lib -- \
+		--exact --nocapture codec::tests::agrees_with_the_generated_decoders
 
 demo: tools build
 	@ONCE=$(ONCE) $(VENV)/python demo/demo.py

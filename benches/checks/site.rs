@@ -1,6 +1,9 @@
 //! Real Postgres and Valkey, a key ring, and databases full of tokens.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use patgate::{
     keyring::{self, KeyRing},
@@ -51,7 +54,8 @@ impl Site {
         let settings = json!({ "shared_buffers": "1GB", "max_wal_size": "8GB" });
         let postgres = stack.start("postgres", json!({ "settings": settings }));
         let valkey = stack.start("valkey", json!({ "args": ["--databases", "64"] }));
-        let dir = TempDir::new().unwrap();
+        // Inside the supervisor's folder, which that removes, however this program ends.
+        let dir = TempDir::new_in(Path::new(&valkey.log).ancestors().nth(2).unwrap()).unwrap();
         let keyring = dir.path().join("keyring");
         let line = keyring::new_line(&"k1".parse().unwrap()).unwrap();
         fs::write(&keyring, line.as_bytes()).unwrap();

@@ -216,7 +216,8 @@ pub(crate) async fn through_envoy_a_softened_request_reaches_the_old_backend(sui
             }
             let line = access_log::line(&envoy, &reply).await;
             assert_eq!((&line["outcome"], &line["code"]), (&json!("deny"), &json!(code)));
-            assert_eq!(line["enforced"], "false");
+            assert_eq!((&line["enforced"], &line["mode"]), (&json!("false"), &json!("shadow")));
+            assert_eq!(line["tier"], "none");
         }
     }
     // Whoever is allowed goes where patgate says, as before; what has two meanings goes nowhere.

@@ -86,6 +86,8 @@ pub struct Listen {
 /// How to reach Postgres.
 #[derive(Clone, Debug)]
 pub struct Postgres {
+    /// The setting that holds the URL, for messages.
+    pub key: &'static str,
     /// Well-formed for sqlx.
     pub url: SecretString,
     /// At least 1.
@@ -298,6 +300,7 @@ impl Config {
             Some(Self {
                 listen: Listen { grpc: grpc?, uds: uds?, uds_mode: uds_mode?, http: http? },
                 postgres: Postgres {
+                    key: "postgres.url",
                     url: postgres_url?,
                     max_connections: max_connections?,
                     query_timeout: query_timeout?,
@@ -363,6 +366,22 @@ impl Config {
             None => reader.mistake("keyring_file", "the path of a key ring"),
         }
         Err(Mistakes(reader.0.mistakes))
+    }
+
+    /// To read the feed of changes with: one connection, at `feed.url` where that is set.
+    pub(crate) fn feed(&self) -> Postgres {
+        let (key, url) = match &self.feed_url {
+            Some(url) => ("feed.url", url),
+            None => (self.postgres.key, &self.postgres.url),
+        };
+        Postgres { key, url: url.clone(), max_connections: 1, ..self.postgres.clone() }
+    }
+
+    /// The key ring and the tables of APIs as the sources name them, whatever else is wrong there.
+    pub fn files(sources: &Sources) -> (Option<PathBuf>, Vec<PathBuf>) {
+        let mut reader = Reader(Settings::collect(sources));
+        let keyring_file = reader.get("keyring_file", path).flatten();
+        (keyring_file, reader.get("apis", paths).unwrap_or_default())
     }
 
     /// Every key with its effective value, in the order of the reference.

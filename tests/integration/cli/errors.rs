@@ -244,7 +244,22 @@ pub(crate) async fn every_refusal_has_its_exit_code(suite: Arc<Suite>) {
         USAGE,
         "PATGATE_KEYRING_FILE",
     );
-    cli.with("postgres.url", "postgres://a@127.0.0.1:1/b").refused("user list", FAILED, "Postgres");
+}
+
+/// Which setting it was, and where it led; never what it took to get in.
+pub(crate) async fn what_cannot_be_reached_or_opened_is_named(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let cli = Cli::of(&world);
+    let nobody = "postgres://a:correct-horse@127.0.0.1:1/b";
+    const SERVE: &str = "serve --set listen.grpc=127.0.0.1:0 --set listen.http=";
+    for (key, command) in [("postgres.url", "user list"), ("feed.url", SERVE)] {
+        let unreachable = cli.with(key, nobody);
+        unreachable.refused(command, FAILED, &format!("Postgres at 127.0.0.1, port 1 ({key}): "));
+        assert!(!unreachable.run(command).stderr.contains("correct-horse"), "{command}");
+    }
+    let log = "/no/such/folder/decisions";
+    let opening = format!("decision_log.to: cannot open {log}: No such file");
+    cli.refused(&format!("{SERVE} --set decision_log.to={log}"), FAILED, &opening);
 }
 
 /// The replicas' login may read what it needs, and nobody's login has rights by itself.

@@ -42,7 +42,7 @@ pub(super) const KEYS: &[Key] = &[
     secret(
         "feed.url",
         "Where changes are read and listened for: a direct connection or a pooler in session \
-         mode; empty = `postgres.url`, polled twice a second.",
+         mode; empty = `postgres.url`, polled every 400 ms.",
     ),
     key(
         "feed.relay",

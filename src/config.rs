@@ -106,7 +106,7 @@ pub struct Redis {
     /// For one round trip.
     pub timeout: Duration,
     /// At least 1.
-    pub connections: usize,
+    pub max_connections: usize,
 }
 
 /// What is recorded of decisions.
@@ -236,7 +236,7 @@ impl Config {
         let relays = reader.get("feed.relay", relay);
         let redis_url = reader.get("redis.url", redis_url);
         let redis_timeout = reader.get("redis.timeout", some_time);
-        let redis_connections = reader.get("redis.connections", count);
+        let redis_max_connections = reader.get("redis.max_connections", count);
         let keyring_file = reader.get("keyring_file", path);
         let apis = reader.get("apis", paths);
         let token_prefixes = reader.get("token.prefixes", prefixes);
@@ -312,7 +312,7 @@ impl Config {
                     Some(url) => Some(Redis {
                         url,
                         timeout: redis_timeout?,
-                        connections: redis_connections?,
+                        max_connections: redis_max_connections?,
                     }),
                     None => None,
                 },

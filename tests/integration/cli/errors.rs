@@ -197,8 +197,6 @@ const REFUSED: &[(i32, &str, &[&str])] = &[
             "role create acme Admin",
             "role create acme r --operation llm",
             "role grant acme admin read,*",
-            "token create t --user ann@example.com --expires-in soon",
-            "token create t --user ann@example.com --expires-at tomorrow",
             "token scope add {token} acme:models:*:read",
             "token scope add {token} acme:*:*:llm_read",
             "token scope add {token} acme:models::llm_read",
@@ -207,6 +205,42 @@ const REFUSED: &[(i32, &str, &[&str])] = &[
             "keyring new --id K",
             "user list --output yaml",
             "user list --actor=",
+        ],
+    ),
+    (
+        USAGE,
+        "expected a duration such as `90d`",
+        &[
+            "token create t --user ann@example.com --expires-in soon",
+            "token rotate {token} --expires-in 90",
+            "token rotate {token} --grace soon",
+        ],
+    ),
+    (
+        USAGE,
+        "expected a time such as `2030-01-31T00:00:00Z`",
+        &[
+            "token create t --user ann@example.com --expires-at tomorrow",
+            "token rotate {token} --expires-at 2030-01-31",
+        ],
+    ),
+    (
+        USAGE,
+        "expected a domain's slug, which is 2 to 63 characters of a-z, 0-9 and -",
+        &["domain show Acme", "token list --domain Acme"],
+    ),
+    (
+        USAGE,
+        "expected one of `backend`, `backend.create`",
+        &["audit list --action mint", "audit list --action token."],
+    ),
+    (
+        USAGE,
+        "expected a whole percentage",
+        &[
+            "domain update acme --enforced-share 30",
+            "domain update acme --enforced-share 30.5%",
+            "domain update acme --enforced-share 101%",
         ],
     ),
     (USAGE, "expected a credential on standard input", &["backend credential set model-acme"]),

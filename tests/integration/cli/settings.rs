@@ -62,7 +62,7 @@ pub(crate) async fn every_mistake_at_once(suite: Arc<Suite>) {
         assert!(stderr.lines().any(|line| line.starts_with(&beginning)), "{beginning}: {stderr}");
     }
     fs::remove_file(&ring).unwrap();
-    broken.refused("config check", 2, "key ring");
+    broken.refused("config check", 2, "there is no such file; keyring_file");
 
     // With a ring that nobody else can read there is nothing to be warned of.
     fs::set_permissions(&world.keyring_file, Permissions::from_mode(0o600)).unwrap();

@@ -1,6 +1,6 @@
 //! Puts the parts together, and runs them until told to stop.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::future::{OptionFuture, join4};
 use prometheus_client::registry::Registry;
@@ -57,8 +57,8 @@ pub enum Error {
     #[error("apis: {0}")]
     Tables(#[from] TableErrors),
     /// Where decisions are to be logged.
-    #[error("decision_log.to: cannot open the file: {0}")]
-    DecisionLog(std::io::Error),
+    #[error(transparent)]
+    DecisionLog(#[from] decision_log::OpenError),
     /// A listener.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -70,7 +70,7 @@ pub enum Error {
     Redis(String),
     /// The operating system gives no signals.
     #[error("signals: {0}")]
-    Signal(#[from] std::io::Error),
+    Signal(#[from] io::Error),
 }
 
 impl App {
@@ -86,8 +86,7 @@ impl App {
         let metrics = Metrics::new(&mut registry);
         let reloader = ApiReloader::load(config.apis.clone(), metrics.clone())?;
         let listeners = Listeners::bind(&config.listen).await?;
-        let (log, log_writer) =
-            DecisionLog::open(&config.decision_log, &metrics).map_err(Error::DecisionLog)?;
+        let (log, log_writer) = DecisionLog::open(&config.decision_log, &metrics)?;
         let log_handle = log.handle();
         let clock = Arc::new(Clock::default());
 
@@ -100,11 +99,7 @@ impl App {
             Postgres::new(settings, Arc::clone(&clock), Arc::clone(&feed), metrics.clone())
         };
         // To poll with; what listens, and the lock of who relays, have one beside it.
-        let feed_settings = config::Postgres {
-            url: config.feed_url.clone().unwrap_or_else(|| config.postgres.url.clone()),
-            max_connections: 1,
-            ..config.postgres.clone()
-        };
+        let feed_settings = config.feed();
         schema::connect(&feed_settings).await?.close().await;
         let reader = feed::Reader {
             feed: Arc::clone(&feed),

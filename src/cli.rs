@@ -223,7 +223,8 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
         USAGE
     } else if let Some(check::Refused { known }) = error.downcast_ref() {
         if *known { DENIED } else { NOT_FOUND }
-    } else if error.is::<why::NotLogged>() || matches!(stored, Some(store::Error::NotFound { .. }))
+    } else if error.is::<why::NotLogged>()
+        || matches!(stored, Some(store::Error::NotFound { .. } | store::Error::NotSigned))
     {
         NOT_FOUND
     } else if matches!(stored, Some(store::Error::Denied(_)))
@@ -238,8 +239,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
 
 /// For arguments that name a domain.
 fn domain_ref(text: &str) -> Result<DomainRef, String> {
-    DomainRef::parse(text)
-        .ok_or_else(|| "expected a domain's slug, or its id in lower case with hyphens".to_owned())
+    DomainRef::parse(text).ok_or_else(|| DomainRef::EXPECTED.to_owned())
 }
 
 #[cfg(test)]

@@ -88,6 +88,8 @@ pub struct Listen {
 /// How to reach Postgres.
 #[derive(Clone, Debug)]
 pub struct Postgres {
+    /// The setting that holds the URL, for messages.
+    pub key: &'static str,
     /// Well-formed for sqlx.
     pub url: SecretString,
     /// At least 1.
@@ -106,7 +108,7 @@ pub struct Redis {
     /// For one round trip.
     pub timeout: Duration,
     /// At least 1.
-    pub connections: usize,
+    pub max_connections: usize,
 }
 
 /// What is recorded of decisions.
@@ -236,7 +238,7 @@ impl Config {
         let relays = reader.get("feed.relay", relay);
         let redis_url = reader.get("redis.url", redis_url);
         let redis_timeout = reader.get("redis.timeout", some_time);
-        let redis_connections = reader.get("redis.connections", count);
+        let redis_max_connections = reader.get("redis.max_connections", count);
         let keyring_file = reader.get("keyring_file", path);
         let apis = reader.get("apis", paths);
         let model_reading = reader.get("model.read", model_reading);
@@ -301,6 +303,7 @@ impl Config {
             Some(Self {
                 listen: Listen { grpc: grpc?, uds: uds?, uds_mode: uds_mode?, http: http? },
                 postgres: Postgres {
+                    key: "postgres.url",
                     url: postgres_url?,
                     max_connections: max_connections?,
                     query_timeout: query_timeout?,
@@ -312,7 +315,7 @@ impl Config {
                     Some(url) => Some(Redis {
                         url,
                         timeout: redis_timeout?,
-                        connections: redis_connections?,
+                        max_connections: redis_max_connections?,
                     }),
                     None => None,
                 },
@@ -367,6 +370,22 @@ impl Config {
             None => reader.mistake("keyring_file", "the path of a key ring"),
         }
         Err(Mistakes(reader.0.mistakes))
+    }
+
+    /// To read the feed of changes with: one connection, at `feed.url` where that is set.
+    pub(crate) fn feed(&self) -> Postgres {
+        let (key, url) = match &self.feed_url {
+            Some(url) => ("feed.url", url),
+            None => (self.postgres.key, &self.postgres.url),
+        };
+        Postgres { key, url: url.clone(), max_connections: 1, ..self.postgres.clone() }
+    }
+
+    /// The key ring and the tables of APIs as the sources name them, whatever else is wrong there.
+    pub fn files(sources: &Sources) -> (Option<PathBuf>, Vec<PathBuf>) {
+        let mut reader = Reader(Settings::collect(sources));
+        let keyring_file = reader.get("keyring_file", path).flatten();
+        (keyring_file, reader.get("apis", paths).unwrap_or_default())
     }
 
     /// Every key with its effective value, in the order of the reference.

@@ -168,12 +168,9 @@ impl Decision {
         }
     }
 
-    /// The same for who counts: `would_deny` where the verdict is not carried out.
-    pub fn effect(&self) -> &'static str {
-        match self {
-            Self::Pass(_) => "would_deny",
-            Self::Allow(_) | Self::Deny(_) => self.outcome(),
-        }
+    /// Whether the verdict is carried out.
+    pub fn is_enforced(&self) -> bool {
+        !matches!(self, Self::Pass(_))
     }
 
     /// What speaks against the request, carried out or not.

@@ -14,19 +14,17 @@ mod record;
 mod sink;
 mod writer;
 
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::AtomicBool,
-        mpsc::{SyncSender, sync_channel},
-    },
+use std::sync::{
+    Arc,
+    atomic::AtomicBool,
+    mpsc::{SyncSender, sync_channel},
 };
 
 use self::admission::{Omissions, Pace, Sample};
 pub(crate) use self::{
     line::{Entry, Line, Lines},
     record::{Named, Record},
+    sink::OpenError,
     writer::{Handle, Writer},
 };
 use crate::{clock::Tick, config, decision::Decision, telemetry::Metrics};
@@ -65,7 +63,7 @@ impl DecisionLog {
     pub(crate) fn open(
         settings: &config::DecisionLog,
         metrics: &Metrics,
-    ) -> io::Result<(Self, Option<Writer>)> {
+    ) -> Result<(Self, Option<Writer>), OpenError> {
         let Some(sink) = sink::Sink::open(&settings.to)? else { return Ok((Self(None), None)) };
         let (records, waiting) = sync_channel(settings.queue);
         let shared = Arc::new(Shared::default());

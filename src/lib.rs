@@ -38,7 +38,7 @@
 //!
 //! Around it: [`app`] wires, `api_reload` takes up changed tables, `server` listens and drains,
 //! `grpc` is the edge, [`telemetry`] names every metric, [`config`] reads settings (`yaml` is how
-//! they and the tables are written), [`schema`] migrates, [`store`] is the administrator's side,
+//! they and the tables are written, `percent` how shares are), [`schema`] migrates, [`store`] is the administrator's side,
 //! [`explain`] says why something was refused, and [`cli`] holds the commands.
 
 pub mod api;
@@ -64,6 +64,7 @@ pub mod keyring;
 mod last_use;
 pub mod mode;
 pub mod operation;
+mod percent;
 mod postgres;
 pub mod principal;
 mod proto;

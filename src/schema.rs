@@ -21,6 +21,9 @@ const MIGRATIONS_TABLE: &str = "patgate.migrations";
 const BOOTSTRAP: &str = include_str!("../deploy/bootstrap.sql");
 static MIGRATIONS: Migrator = sqlx::migrate!("deploy/migrations");
 
+/// The setting that names the database; the feed may be read by another way.
+const POSTGRES_URL: &str = "postgres.url";
+
 /// For a new connection, its TLS and authentication.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Postgres's code for a table that does not exist.
@@ -39,8 +42,8 @@ const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(400);
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum SchemaError {
-    #[error("Postgres (postgres.url): {0}")]
-    Unreachable(String),
+    #[error("Postgres{server} ({key}): {reason}")]
+    Unreachable { key: &'static str, server: String, reason: String },
     #[error("the database has no patgate schema; `patgate migrate` creates it")]
     Absent,
     #[error(
@@ -82,15 +85,15 @@ pub enum SchemaError {
 ///
 /// When Postgres cannot be reached with these settings.
 pub async fn connect(settings: &config::Postgres) -> Result<PgPool, SchemaError> {
-    let options = options(&settings.url)?;
+    let server = Server::of(settings.key, &settings.url)?;
     // The pool would try again and again, and in the end not say why.
-    connect_once(&options).await?.close().await.map_err(unreachable)?;
+    server.connect().await?.close().await.map_err(|error| server.unreachable(&error))?;
     Ok(PgPoolOptions::new()
         .max_connections(settings.max_connections)
         .acquire_timeout(CONNECT_TIMEOUT)
         // A round trip before each use; a dead connection is found by using it.
         .test_before_acquire(false)
-        .connect_lazy_with(options))
+        .connect_lazy_with(server.options))
 }
 
 /// One connection of the same kind.
@@ -99,22 +102,49 @@ pub async fn connect(settings: &config::Postgres) -> Result<PgPool, SchemaError>
 ///
 /// When Postgres cannot be reached with these settings.
 pub(crate) async fn connect_one(settings: &config::Postgres) -> Result<PgConnection, SchemaError> {
-    connect_once(&options(&settings.url)?).await
+    Server::of(settings.key, &settings.url)?.connect().await
 }
 
-async fn connect_once(options: &PgConnectOptions) -> Result<PgConnection, SchemaError> {
-    timeout(CONNECT_TIMEOUT, PgConnection::connect_with(options))
-        .await
-        .map_err(|_| SchemaError::Unreachable("no answer".to_owned()))?
-        .map_err(unreachable)
+/// A server as a setting names it, and the name of the setting.
+struct Server {
+    key: &'static str,
+    options: PgConnectOptions,
 }
 
-fn options(url: &SecretString) -> Result<PgConnectOptions, SchemaError> {
-    Ok(PgConnectOptions::from_str(url.expose_secret())
-        .map_err(unreachable)?
-        .application_name("patgate")
-        .extra_float_digits(None)
-        .statement_cache_capacity(0))
+impl Server {
+    fn of(key: &'static str, url: &SecretString) -> Result<Self, SchemaError> {
+        let options = PgConnectOptions::from_str(url.expose_secret())
+            .map_err(|error| {
+                let (server, reason) = (String::new(), message(&error));
+                SchemaError::Unreachable { key, server, reason }
+            })?
+            .application_name("patgate")
+            .extra_float_digits(None)
+            .statement_cache_capacity(0);
+        Ok(Self { key, options })
+    }
+
+    async fn connect(&self) -> Result<PgConnection, SchemaError> {
+        timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&self.options))
+            .await
+            .map_err(|_| self.unreachable_for("no answer".to_owned()))?
+            .map_err(|error| self.unreachable(&error))
+    }
+
+    fn unreachable(&self, error: &sqlx::Error) -> SchemaError {
+        self.unreachable_for(message(error))
+    }
+
+    /// Where it was sought, without user and password.
+    fn unreachable_for(&self, reason: String) -> SchemaError {
+        let (options, key) = (&self.options, self.key);
+        let host = options.get_socket().map_or_else(
+            || options.get_host().to_owned(),
+            |directory| directory.display().to_string(),
+        );
+        let server = format!(" at {host}, port {}", options.get_port());
+        SchemaError::Unreachable { key, server, reason }
+    }
 }
 
 /// Accepts the schema version of this release and the one after.
@@ -123,6 +153,10 @@ fn options(url: &SecretString) -> Result<PgConnectOptions, SchemaError> {
 ///
 /// Any other version, by the command that mends it.
 pub async fn check(pool: &PgPool) -> Result<(), SchemaError> {
+    let unreachable = |error: sqlx::Error| {
+        let options = PgConnectOptions::clone(&pool.connect_options());
+        Server { key: POSTGRES_URL, options }.unreachable(&error)
+    };
     // In one message: between two, a pooler may change the connection behind this one.
     let row = sqlx::raw_sql("SELECT version FROM patgate.schema_version")
         .fetch_optional(pool)
@@ -166,7 +200,7 @@ pub async fn migrate(url: &SecretString) -> Result<Migrated, SchemaError> {
 }
 
 async fn migrate_with(migrations: &Migrator, url: &SecretString) -> Result<Migrated, SchemaError> {
-    let mut connection = connect_once(&options(url)?).await?;
+    let mut connection = Server::of(POSTGRES_URL, url)?.connect().await?;
     let mut told = None;
     for _ in 1..ATTEMPTS {
         match migrate_once(migrations, &mut connection).await {
@@ -290,10 +324,6 @@ fn message(error: &sqlx::Error) -> String {
         Some(refusal) => refusal.message().to_owned(),
         None => error.to_string(),
     }
-}
-
-fn unreachable(error: sqlx::Error) -> SchemaError {
-    SchemaError::Unreachable(message(&error))
 }
 
 #[cfg(test)]

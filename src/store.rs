@@ -27,7 +27,7 @@ use sqlx::{
 use uuid::Uuid;
 
 pub use self::{
-    audit::{AuditEntry, AuditFilter},
+    audit::{AuditAction, AuditActionError, AuditEntry, AuditFilter},
     backends::{Backend, BackendChanges, CredentialNote},
     credentials::BackendCredential,
     domains::{Domain, DomainDetails, DomainModel, RolloutChanges},
@@ -153,6 +153,7 @@ impl Change<'_> {
     ) -> Result<Changed<T>, Error> {
         let (mut actions, mut objects, mut details) = (Vec::new(), Vec::new(), Vec::new());
         for entry in entries {
+            debug_assert!(audit::ACTIONS.contains(&entry.action), "{}", entry.action);
             actions.push(entry.action);
             objects.push(entry.object);
             details.push(entry.details);

@@ -35,12 +35,12 @@ const PROPAGATION_BUCKETS: [f64; 15] =
 /// Seconds. There is a poll every 0.4 s at least; what is promised is one second.
 const AGE_BUCKETS: [f64; 9] = [0.1, 0.25, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0];
 
-/// What became of a check: its outcome, with a name of its own for a denial that was let pass, and
-/// its code.
+/// What became of a check: the verdict with its code, and whether it was carried out.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct DecisionLabels {
     outcome: &'static str,
     code: &'static str,
+    enforced: bool,
 }
 
 /// What a tier said to a look-up.
@@ -128,8 +128,8 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("patgate");
         let mut to = Registrar(registry);
         let decisions: Family<DecisionLabels, Counter> =
-            to.count("decisions", "Checks by outcome and code");
-        let allowed = DecisionLabels { outcome: "allow", code: "ok" };
+            to.count("decisions", "Checks by outcome and code, and by whether it was carried out");
+        let allowed = DecisionLabels { outcome: "allow", code: "ok", enforced: true };
         let allowed = decisions.get_or_create(&allowed).clone();
         Self {
             allowed,
@@ -207,10 +207,16 @@ impl Metrics {
         self.logged.get_or_create(&ResultLabels { result }).inc_by(count);
     }
 
-    pub(crate) fn decided(&self, outcome: &'static str, code: &'static str, took: Duration) {
+    pub(crate) fn decided(
+        &self,
+        outcome: &'static str,
+        code: &'static str,
+        enforced: bool,
+        took: Duration,
+    ) {
         match outcome {
             "allow" => self.allowed.inc(),
-            _ => self.decisions.get_or_create(&DecisionLabels { outcome, code }).inc(),
+            _ => self.decisions.get_or_create(&DecisionLabels { outcome, code, enforced }).inc(),
         };
         self.check_duration.observe(took);
     }

@@ -375,8 +375,7 @@ fn mount(text: &str) -> Result<Template, String> {
 }
 
 fn domain(text: &str) -> Result<Box<str>, String> {
-    let expected = "expected a domain's slug, or its id in lower case with hyphens";
-    DomainRef::parse(text).map(|_| text.into()).ok_or_else(|| expected.to_owned())
+    DomainRef::parse(text).map(|_| text.into()).ok_or_else(|| DomainRef::EXPECTED.to_owned())
 }
 
 fn id_source(

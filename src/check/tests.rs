@@ -69,6 +69,7 @@ fn checker(token: &VerifiedToken, tokens: Tokens, registry: &mut Registry) -> Ch
     domains.insert(reference, Arc::new(found(domain, now, moment, &stamp)));
 
     let nowhere = config::Postgres {
+        key: "postgres.url",
         url: "postgres://127.0.0.1:1/none".into(),
         max_connections: 1,
         query_timeout: hour,

@@ -1,7 +1,7 @@
 //! `patgate audit …`
 
 use super::session::Session;
-use crate::store::AuditFilter;
+use crate::store::{AuditAction, AuditFilter};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
@@ -10,9 +10,9 @@ pub(super) enum Command {
         /// Made by exactly this actor
         #[arg(long = "by", value_name = "ACTOR")]
         by: Option<String>,
-        /// Of this kind: `token`, or `token.revoke`
+        /// Of this kind: `token`, or `token.revoke`; a wrong one is answered with all there are
         #[arg(long)]
-        action: Option<String>,
+        action: Option<AuditAction>,
         /// Of the token, user or domain with this id, or of this backend
         #[arg(long, value_name = "ID")]
         object: Option<String>,

@@ -11,7 +11,7 @@ pub(super) enum Command {
     Create {
         /// The name of its Envoy cluster
         name: BackendName,
-        /// Where it answers
+        /// Where it answers, for people: where requests go, its Envoy cluster decides
         #[arg(long)]
         url: BackendUrl,
         /// What it speaks: `vllm`, `ollama` or `openai`
@@ -30,7 +30,7 @@ pub(super) enum Command {
     Update {
         /// The name of its Envoy cluster
         name: BackendName,
-        /// Where it answers
+        /// Where it answers, for people: where requests go, its Envoy cluster decides
         #[arg(long, group = "changes")]
         url: Option<BackendUrl>,
         /// What it speaks: `vllm`, `ollama` or `openai`

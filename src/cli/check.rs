@@ -169,7 +169,7 @@ impl Request {
     /// What the parser of arguments does not see.
     fn consistent(&self) -> Result<(), Usage> {
         let why = if self.who.pat_id.is_some() && self.server.is_some() {
-            "a replica cannot be asked about --pat-id: it answers who has the token; give that on \
+            "a replica cannot be asked about --pat-id: it needs the token itself; give that on \
              standard input, or leave --server out"
         } else if self.who.on_standard_input() && self.content.on_standard_input() {
             "standard input cannot hold both the body and who asks: give one of them as a file"

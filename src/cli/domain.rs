@@ -35,7 +35,8 @@ pub(super) enum Command {
         #[arg(value_parser = domain_ref)]
         domain: DomainRef,
     },
-    /// Changes how far a domain is enforced, where patgate serves with mode `per-domain`
+    /// Sets the rollout mode and the enforced share, which count where patgate serves with mode
+    /// `per-domain`
     #[command(group = clap::ArgGroup::new("changes").required(true).multiple(true))]
     Update {
         /// Slug or id
@@ -60,7 +61,7 @@ pub(super) enum Command {
         #[arg(value_parser = domain_ref)]
         domain: DomainRef,
     },
-    /// Names the backend that serves a domain unless a model has its own
+    /// Sets the backend that serves a domain unless a model has its own
     SetUpstream {
         /// Slug or id
         #[arg(value_parser = domain_ref)]

@@ -98,7 +98,9 @@ impl Admin {
 /// The name of the user that this process runs as, or their number where the name is not known.
 fn operating_system_user() -> String {
     let Ok(uid) = std::fs::metadata("/proc/self").map(|process| process.uid()) else {
-        return "unknown".to_owned();
+        // No Linux. The environment may be set to anything, but so may `--actor`.
+        let user = std::env::var("USER").ok().filter(|user| user.parse::<Actor>().is_ok());
+        return user.unwrap_or_else(|| "unknown".to_owned());
     };
     let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let name = accounts.lines().find_map(|line| {

@@ -1,9 +1,9 @@
 //! `patgate config …`
 
-use super::{output, session::Session};
+use super::{Usage, output, session::Session};
 use crate::{
     api::Apis,
-    config::{self, Config, Purpose},
+    config::{self, Config, Purpose, read_keyring},
 };
 
 #[derive(clap::Subcommand)]
@@ -23,11 +23,10 @@ pub(super) fn run(session: &Session, command: Command) -> anyhow::Result<()> {
         Command::Reference => output::write(&config::reference()),
         Command::Check { admin } => {
             let purpose = if admin { Purpose::Admin } else { Purpose::Serve };
-            let config = session.config(purpose)?;
-            if config.keyring_file.is_some() {
-                config.key_ring()?;
+            let mistakes = mistakes(session, purpose);
+            if !mistakes.is_empty() {
+                return Err(Usage(mistakes.join("\n")).into());
             }
-            Apis::load(&config.apis)?;
             session.out.list(
                 &Config::effective(&session.sources),
                 &[
@@ -38,4 +37,20 @@ pub(super) fn run(session: &Session, command: Command) -> anyhow::Result<()> {
             )
         }
     }
+}
+
+/// Of the settings, of the key ring and of the tables: who mends one shall know of the others.
+fn mistakes(session: &Session, purpose: Purpose) -> Vec<String> {
+    let mut mistakes = Vec::new();
+    if let Err(settings) = session.config(purpose) {
+        mistakes.push(settings.to_string());
+    }
+    let (keyring_file, apis) = Config::files(&session.sources);
+    if let Some(Err(ring)) = keyring_file.as_deref().map(read_keyring) {
+        mistakes.push(ring.to_string());
+    }
+    if let Err(tables) = Apis::load(&apis) {
+        mistakes.extend(tables.to_string().lines().map(|mistake| format!("apis: {mistake}")));
+    }
+    mistakes
 }

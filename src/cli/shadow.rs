@@ -33,9 +33,9 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     to: Option<String>,
     /// The most frequent first.
-    would_deny: Vec<Row>,
+    not_enforced: Vec<Row>,
     /// Lines by what became of them.
-    would_deny_total: u64,
+    not_enforced_total: u64,
     denied: u64,
     allowed: u64,
     /// Denials that the log does not hold, carried out or not, by code.
@@ -85,7 +85,7 @@ pub(super) fn run(session: &Session, command: &Command) -> anyhow::Result<()> {
             Entry::Other => {}
         }
     }
-    report.would_deny = rows(groups, &slugs);
+    report.not_enforced = rows(groups, &slugs);
     match session.out.is_json() {
         true => session.out.json(&report),
         false => write(&report.text()),
@@ -113,7 +113,7 @@ impl Report {
             ("allow", _) => self.allowed += 1,
             (_, true) => self.denied += 1,
             (_, false) => {
-                self.would_deny_total += 1;
+                self.not_enforced_total += 1;
                 let domain = line.domain_slug.as_ref().or(line.domain.as_ref());
                 let text = |text: Option<&Cow<'_, str>>| {
                     text.map_or_else(|| "-".to_owned(), ToString::to_string)
@@ -122,7 +122,7 @@ impl Report {
                 let group = (text(domain), line.code.to_string(), operation);
                 let tally = groups.entry(group).or_default();
                 tally.count += 1;
-                tally.tokens.extend(line.token);
+                tally.tokens.extend(line.pat_id);
                 tally.example = line.request_id.to_string();
             }
         }
@@ -133,7 +133,7 @@ impl Report {
         if let (Some(from), Some(to)) = (&self.from, &self.to) {
             let counts = [
                 format!("from {from} to {to}"),
-                format!("would be denied: {}", self.would_deny_total),
+                format!("denied, not enforced: {}", self.not_enforced_total),
                 format!("denied: {}", self.denied),
                 format!("allowed, as far as they are in the sample: {}", self.allowed),
             ];
@@ -142,7 +142,7 @@ impl Report {
         }
         let heading = ["DOMAIN", "CODE", "OPERATION", "COUNT", "TOKENS", "EXAMPLE"];
         let mut table = vec![heading.map(str::to_owned).to_vec()];
-        table.extend(self.would_deny.iter().map(|row| {
+        table.extend(self.not_enforced.iter().map(|row| {
             let Row { domain, code, operation, count, tokens, example } = row;
             let counts = [count.to_string(), tokens.to_string()];
             let texts = [domain, code, operation].map(String::clone);

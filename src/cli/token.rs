@@ -42,10 +42,10 @@ pub(super) enum Command {
         #[arg(long)]
         user: UserRef,
         /// How long it works, such as `90d` or `12h`
-        #[arg(long, group = "expiry", value_name = "DURATION", value_parser = humantime::parse_duration)]
+        #[arg(long, group = "expiry", value_name = "DURATION", value_parser = duration)]
         expires_in: Option<Duration>,
         /// Until when it works, such as `2030-01-31T00:00:00Z`
-        #[arg(long, group = "expiry", value_name = "TIME")]
+        #[arg(long, group = "expiry", value_name = "TIME", value_parser = time)]
         expires_at: Option<Timestamp>,
         /// What it may be used for: `DOMAIN:ENTITY_TYPE:ENTITY_ID:OPERATION[,…]`; repeatable
         #[arg(long = "scope", value_name = "SCOPE")]
@@ -106,13 +106,13 @@ pub(super) enum Command {
         #[arg(value_name = "TOKEN_ID", value_parser = TokenIdParser)]
         id: Uuid,
         /// How long the old token still works, such as `24h`
-        #[arg(long, default_value = "0s", value_name = "DURATION", value_parser = humantime::parse_duration)]
+        #[arg(long, default_value = "0s", value_name = "DURATION", value_parser = duration)]
         grace: Duration,
         /// How long the new one works [default: as long as the old one was made to]
-        #[arg(long, value_name = "DURATION", conflicts_with = "expires_at", value_parser = humantime::parse_duration)]
+        #[arg(long, value_name = "DURATION", conflicts_with = "expires_at", value_parser = duration)]
         expires_in: Option<Duration>,
         /// Until when the new one works
-        #[arg(long, value_name = "TIME")]
+        #[arg(long, value_name = "TIME", value_parser = time)]
         expires_at: Option<Timestamp>,
     },
     /// Deletes a token; better revoke it, so that its id still says whose it was
@@ -204,6 +204,15 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
     }
 }
 
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|_| "expected a duration such as `90d` or `12h`".to_owned())
+}
+
+fn time(text: &str) -> Result<Timestamp, String> {
+    text.parse().map_err(|_| "expected a time such as `2030-01-31T00:00:00Z`".to_owned())
+}
+
 /// Reads a token's id. Unlike clap's own, its error does not repeat what was given: that may be a
 /// token, put where its id belongs, and standard error is often kept.
 #[derive(Clone)]
@@ -246,6 +255,10 @@ async fn wait_for_replicas(
         let waited = Tick::now().since(committed);
         let replicas = admin.store.replicas(xid, waited).await?;
         let behind: Vec<_> = replicas.iter().filter(|replica| !replica.applied).collect();
+        if replicas.is_empty() {
+            complain("no replica is known to serve from this database: there is none to wait for");
+            return Ok(());
+        }
         if behind.is_empty() {
             let (count, s) = (replicas.len(), if replicas.len() == 1 { "" } else { "s" });
             complain(&format!("applied by {count} replica{s} after {waited:.1?}"));

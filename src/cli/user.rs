@@ -33,7 +33,7 @@ pub(super) enum Command {
         /// E-mail address or id
         user: UserRef,
     },
-    /// Says whether a user may do everything in every domain
+    /// Makes a user a platform admin, who may do everything in every domain, or no longer one
     SetPlatformAdmin {
         /// E-mail address or id
         user: UserRef,

@@ -49,7 +49,7 @@ impl Log {
         Ok(Lines(match &self.path {
             None => Box::new(BufReader::new(io::stdin())),
             Some(path) => {
-                let file = File::open(path).with_context(|| path.display().to_string())?;
+                let file = File::open(path).with_context(|| format!("--log {}", path.display()))?;
                 Box::new(BufReader::new(file))
             }
         }))
@@ -106,12 +106,12 @@ fn properties(line: &Line<'_>) -> Vec<(&'static str, String)> {
         ("time", Some(line.time.to_string())),
         ("verdict", Some(format!("{} {} {}", line.outcome, line.status, line.code))),
         ("effect", Some(effect)),
-        ("token", line.token.map(|token| token.to_string())),
-        ("user", line.user.map(|user| user.to_string())),
+        ("pat_id", line.pat_id.map(|id| id.to_string())),
+        ("user_id", line.user_id.map(|id| id.to_string())),
         ("domain", domain),
         ("operation", text(&line.operation)),
         ("model", text(&line.model)),
-        ("served by", text(&line.upstream)),
+        ("upstream", text(&line.upstream)),
         ("took", Some(format!("{} µs, answered from {}", line.micros, line.tier))),
     ];
     known.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()

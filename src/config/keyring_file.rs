@@ -1,6 +1,11 @@
 //! Reading the key-ring file, and refusing one that somebody else could have written.
 
-use std::{fs::File, io::Read as _, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+};
 
 use zeroize::Zeroizing;
 
@@ -15,8 +20,13 @@ const OTHERS_READ: u32 = 0o004;
 pub enum KeyRingFileError {
     #[error("no key ring: set keyring_file (PATGATE_KEYRING_FILE) to its path")]
     Unset,
+    #[error(
+        "key ring {path}: there is no such file; keyring_file (PATGATE_KEYRING_FILE) names it, and \
+         `patgate keyring new` makes the first key of a new one"
+    )]
+    Missing { path: String },
     #[error("key ring {path}: {error}")]
-    Unreadable { path: String, error: std::io::Error },
+    Unreadable { path: String, error: io::Error },
     #[error(
         "key ring {path}: its mode {mode:04o} lets others write to it, and who writes the keys \
          can mint tokens; `chmod go-w` it"
@@ -40,7 +50,10 @@ pub fn read_keyring(path: &Path) -> Result<KeyRing, KeyRingFileError> {
 /// The text of a key-ring file, after the checks on the file itself.
 pub(crate) fn read_keyring_text(path: &Path) -> Result<Zeroizing<String>, KeyRingFileError> {
     let shown = || path.display().to_string();
-    let unreadable = |error| KeyRingFileError::Unreadable { path: shown(), error };
+    let unreadable = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => KeyRingFileError::Missing { path: shown() },
+        _ => KeyRingFileError::Unreadable { path: shown(), error },
+    };
     let mut file = File::open(path).map_err(unreadable)?;
     // Of the opened file, so that what was checked is what is read.
     let mode = file.metadata().map_err(unreadable)?.permissions().mode() & 0o7777;

@@ -42,7 +42,7 @@ pub(super) const KEYS: &[Key] = &[
     secret(
         "feed.url",
         "Where changes are read and listened for: a direct connection or a pooler in session \
-         mode; empty = `postgres.url`, polled twice a second.",
+         mode; empty = `postgres.url`, polled every 400 ms.",
     ),
     key(
         "feed.relay",
@@ -52,7 +52,7 @@ pub(super) const KEYS: &[Key] = &[
     ),
     secret("redis.url", "`redis://…`, or `rediss://…` for TLS; empty = no Redis."),
     key("redis.timeout", "20ms", "How long one round trip to Redis may take."),
-    key("redis.connections", "4", "Connections held at most."),
+    key("redis.max_connections", "4", "Connections held at most."),
     key(
         "keyring_file",
         "",

@@ -8,7 +8,7 @@ use sqlx::postgres::PgConnectOptions;
 use tracing_subscriber::EnvFilter;
 
 use super::{LogFormat, LogTo};
-use crate::{decide::ModelReading, mode::Mode, token::Prefixes};
+use crate::{decide::ModelReading, mode::Mode, percent, token::Prefixes};
 
 /// What was expected instead.
 pub(super) type Expected = String;
@@ -132,11 +132,9 @@ pub(super) fn log_to(text: &str) -> Result<LogTo, Expected> {
     }
 }
 
-/// From 0 to 1. The sign is insisted on: nobody shall have to guess what `1` is.
+/// From 0 to 1.
 pub(super) fn percentage(text: &str) -> Result<f64, Expected> {
-    text.strip_suffix('%')
-        .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.'))
-        .and_then(|digits| digits.parse::<f64>().ok())
+    percent::number::<f64>(text)
         .filter(|percent| (0.0..=100.0).contains(percent))
         .map(|percent| percent / 100.0)
         .ok_or_else(|| "a percentage such as `1%`, `0.1%` or `100%`".into())

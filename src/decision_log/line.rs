@@ -27,9 +27,9 @@ pub(crate) struct Line<'a> {
     pub(crate) mode: Cow<'a, str>,
     pub(crate) status: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) token: Option<Uuid>,
+    pub(crate) pat_id: Option<Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) user: Option<Uuid>,
+    pub(crate) user_id: Option<Uuid>,
     /// As the request names it: a slug or an id, of a domain that need not exist.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) domain: Option<Cow<'a, str>>,
@@ -142,8 +142,8 @@ mod tests {
             enforced: false,
             mode: "shadow".into(),
             status: 403,
-            token: Some(Uuid::from_u128(1)),
-            user: Some(Uuid::from_u128(2)),
+            pat_id: Some(Uuid::from_u128(1)),
+            user_id: Some(Uuid::from_u128(2)),
             domain: Some("acme".into()),
             domain_id: None,
             domain_slug: None,

@@ -9,6 +9,14 @@ use std::{
 
 use crate::config::LogTo;
 
+/// The file cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("decision_log.to: cannot open {}: {error}", .path.display())]
+pub struct OpenError {
+    path: PathBuf,
+    error: io::Error,
+}
+
 /// Standard output, or a file.
 pub(super) enum Sink {
     Stdout,
@@ -17,11 +25,17 @@ pub(super) enum Sink {
 
 impl Sink {
     /// Nothing where nothing is to be written.
-    pub(super) fn open(to: &LogTo) -> io::Result<Option<Self>> {
+    pub(super) fn open(to: &LogTo) -> Result<Option<Self>, OpenError> {
         Ok(match to {
             LogTo::Nowhere => None,
             LogTo::Stdout => Some(Self::Stdout),
-            LogTo::File(path) => Some(Self::File { path: path.clone(), file: append_to(path)? }),
+            LogTo::File(path) => {
+                let path = path.clone();
+                match append_to(&path) {
+                    Ok(file) => Some(Self::File { path, file }),
+                    Err(error) => return Err(OpenError { path, error }),
+                }
+            }
         })
     }
 

@@ -91,6 +91,11 @@ pub enum DomainRef {
 }
 
 impl DomainRef {
+    /// What [`DomainRef::parse`] reads, for who gave something else.
+    pub const EXPECTED: &'static str = "expected a domain's slug, which is 2 to 63 characters of \
+                                        a-z, 0-9 and - and begins with a letter, or its id in \
+                                        lower case with hyphens";
+
     /// Reads an id in lower-case hyphenated form, or a slug. No text is both.
     pub fn parse(text: &str) -> Option<Self> {
         match uuid_as_printed(text) {

@@ -109,7 +109,7 @@ impl<'e> Walk<'e> {
             Some(surface) => format!("`{}`", surface.name()),
             None => "belongs to no API, by host and path".to_owned(),
         };
-        self.passed("surface", served);
+        self.passed("api", served);
     }
 
     /// Why a credential proves nothing.

@@ -219,7 +219,10 @@ impl Reader {
             }
             let now = Tick::now();
             if now.since(told_at) > SILENCE {
-                tracing::warn!("Redis takes no frames; another replica may have more luck");
+                tracing::warn!(
+                    "Redis takes no frames from this replica; another one relays the feed, if Redis \
+                     takes them from it: see whether redis.url can be written to from here"
+                );
                 return Step::Down;
             }
             if now.since(asked_at) >= RENEW_EVERY {

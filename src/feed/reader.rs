@@ -1,4 +1,4 @@
-//! Reads the feed: on every notification, and at least twice a second, one statement.
+//! Reads the feed: on every notification, and every 400 ms, one statement.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 

@@ -54,7 +54,8 @@ impl GrpcEdge {
         let answer = Answer::new(&decision, &about.grounds, &checker.names, &to);
         let ended = Tick::now();
         let took = ended.since(started);
-        checker.metrics.decided(decision.effect(), decision.code(), took);
+        let (outcome, code) = (decision.outcome(), decision.code());
+        checker.metrics.decided(outcome, code, decision.is_enforced(), took);
         if checker.log.admits(&decision, ended) {
             let (decided, request_id) = ((decision, about), request_id.into_owned());
             let record = || checker.record(parts.as_ref().ok(), decided, request_id, ended, took);

@@ -63,7 +63,7 @@ impl Redis {
         metrics: Metrics,
     ) -> Result<Arc<Self>, RedisError> {
         let link = Arc::new(Link::new(config, metrics.clone())?);
-        let at_once = u32::try_from(config.connections).unwrap_or(u32::MAX);
+        let at_once = u32::try_from(config.max_connections).unwrap_or(u32::MAX);
         // A box of its own bounds the wait; what does not fit into it is left to Postgres.
         let load = Arc::new(Load::new(at_once, Duration::MAX));
         let reader = Arc::clone(&link);
@@ -159,7 +159,7 @@ struct Link {
 impl Link {
     fn new(config: &config::Redis, metrics: Metrics) -> Result<Self, RedisError> {
         let connector = Connector { client: Client::open(config.url.expose_secret())? };
-        let pool = Pool::builder(connector).max_size(config.connections.max(1) + 1).build();
+        let pool = Pool::builder(connector).max_size(config.max_connections.max(1) + 1).build();
         let pool = pool.map_err(|error| {
             RedisError::from((redis::ErrorKind::InvalidClientConfig, "pool", error.to_string()))
         })?;

@@ -45,7 +45,8 @@ pub(crate) fn message(denial: &Denial) -> String {
     match (denial.refusal, denial.operation) {
         (Refusal::BadRequest(Malformed::Path), _) => {
             "The request path is not in canonical form: send it without empty, `.` or `..` \
-             segments, percent-encoding, `;`, `\\` or a trailing slash."
+             segments, percent-encoding, `;`, `\\`, `#` or a trailing slash, in visible ASCII \
+             characters, and at most 4096 of them."
         }
         (Refusal::BadRequest(Malformed::Authorization), _) => {
             "The Authorization header has more than one value. Send exactly one."

@@ -1,5 +1,7 @@
 //! Reading the audit log.
 
+use std::str::FromStr;
+
 use serde_json::Value;
 use sqlx::FromRow;
 
@@ -22,13 +24,77 @@ pub struct AuditEntry {
     pub details: Value,
 }
 
+/// Every action that a line may tell of.
+pub(super) const ACTIONS: [&str; 32] = [
+    "backend.create",
+    "backend.delete",
+    "backend.remove_credential",
+    "backend.reseal_credential",
+    "backend.set_credential",
+    "backend.update",
+    "domain.create",
+    "domain.delete",
+    "domain.disable",
+    "domain.enable",
+    "domain.rename",
+    "domain.set_model",
+    "domain.set_upstream",
+    "domain.unset_model",
+    "domain.update",
+    "role.add_member",
+    "role.create",
+    "role.delete",
+    "role.grant",
+    "role.remove_member",
+    "role.revoke",
+    "token.add_scope",
+    "token.create",
+    "token.delete",
+    "token.remove_scope",
+    "token.revoke",
+    "token.rotate",
+    "user.create",
+    "user.delete",
+    "user.disable",
+    "user.enable",
+    "user.set_platform_admin",
+];
+
+/// What lines tell of: one action, or all on one kind of object, which their names begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditAction(&'static str);
+
+/// A text that no line would tell of.
+#[derive(Debug, thiserror::Error)]
+#[error("expected one of {}", all_actions().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "))]
+pub struct AuditActionError;
+
+impl FromStr for AuditAction {
+    type Err = AuditActionError;
+
+    fn from_str(text: &str) -> Result<Self, AuditActionError> {
+        all_actions().find(|name| *name == text).map(Self).ok_or(AuditActionError)
+    }
+}
+
+/// Each kind of object before the actions on it.
+fn all_actions() -> impl Iterator<Item = &'static str> {
+    let mut kind = "";
+    ACTIONS.into_iter().flat_map(move |action| {
+        let of = action.split('.').next().unwrap_or_default();
+        let first = (of != kind).then_some(of);
+        kind = of;
+        first.into_iter().chain([action])
+    })
+}
+
 /// Which lines to read. What is absent does not restrict.
 #[derive(Clone, Debug)]
 pub struct AuditFilter {
     /// Exactly this actor.
     pub actor: Option<String>,
-    /// Exactly this action, or all that begin with it and a dot.
-    pub action: Option<String>,
+    /// Of this kind.
+    pub action: Option<AuditAction>,
     /// Exactly this object.
     pub object: Option<String>,
     /// The latest ones, this many at most.
@@ -53,7 +119,7 @@ impl Store {
              ORDER BY id DESC LIMIT $4"
         ))
         .bind(filter.actor.clone())
-        .bind(filter.action.clone())
+        .bind(filter.action.map(|action| action.0))
         .bind(filter.object.clone())
         .bind(filter.limit);
         let entries = entries.fetch_all(&mut *tx).await?;

@@ -11,6 +11,12 @@ use sqlx::error::ErrorKind;
 pub enum Error {
     #[error("{what} `{name}` does not exist")]
     NotFound { what: &'static str, name: String },
+    #[error(
+        "no key of this key ring signed this text: it is no token, or one that was cut short, or \
+         its prefix is not among token.prefixes, or the replicas have another key ring. Where its \
+         id is known, `patgate token revoke TOKEN_ID` needs no key"
+    )]
+    NotSigned,
     #[error("{what} `{name}` exists already")]
     Exists { what: &'static str, name: String },
     #[error("{0}")]

@@ -55,9 +55,7 @@ impl Store {
         tokens: &Tokens,
         plain: &str,
     ) -> Result<Changed<Revoked>, Error> {
-        let presented = tokens.verify(plain).ok_or_else(|| {
-            Error::not_found("token", "(no key of the key ring signed this text)")
-        })?;
+        let presented = tokens.verify(plain).ok_or(Error::NotSigned)?;
         let mut tx = self.read().await?;
         let stored: Option<Vec<u8>> = sql_scalar("SELECT digest FROM patgate.pats WHERE id = $1")
             .bind(presented.id.0)

@@ -98,11 +98,11 @@ pub(crate) async fn the_backend_sees_its_own_and_no_token(suite: Arc<Suite>) {
     entries_written(&world, 3).await;
     let asked = "check --method GET --path /proxy/acme/v1/models";
     let ran = cli.feed(&format!("{asked} --server {}", replica.grpc), &token.text);
-    assert!(ran.stdout.contains("upstream credential: set"), "{ran:#?}");
+    assert!(ran.stdout.contains("backend credential: set"), "{ran:#?}");
     assert!(ran.stdout.contains("replica: 200 ok, the same"), "{ran:#?}");
     let bare = cli.with("keyring_file", "");
     let ran = bare.run(&format!("{asked} --pat-id {}", token.id));
-    assert!(ran.stdout.contains("upstream credential: set"), "{ran:#?}");
+    assert!(ran.stdout.contains("backend credential: set"), "{ran:#?}");
     let log = fs::read_to_string(&envoy.access_log).unwrap();
     assert!(log.contains("model-acme") && !leaks::mentions(&log, &[&of_acme, &of_beta]), "{log}");
 }

@@ -101,7 +101,7 @@ pub(crate) async fn holds_what_was_decided(suite: Arc<Suite>) {
     let allowed = |id: &str, tier: &str| {
         json!({
             "request_id": id, "outcome": "allow", "code": "ok", "enforced": true,
-            "mode": "enforce", "status": 200, "token": token.id.to_string(), "user": ann,
+            "mode": "enforce", "status": 200, "pat_id": token.id.to_string(), "user_id": ann,
             "domain": "acme", "domain_id": acme, "domain_slug": "acme", "operation": "llm_read",
             "upstream": "model-acme", "tier": tier,
         })
@@ -112,7 +112,7 @@ pub(crate) async fn holds_what_was_decided(suite: Arc<Suite>) {
         lines[2],
         json!({
             "request_id": "r-3", "outcome": "deny", "code": "permission_denied", "enforced": true,
-            "mode": "enforce", "status": 403, "token": token.id.to_string(), "user": ann,
+            "mode": "enforce", "status": 403, "pat_id": token.id.to_string(), "user_id": ann,
             "domain": "acme", "domain_id": acme, "domain_slug": "acme",
             "operation": "llm_embeddings", "tier": "memory",
         })
@@ -388,7 +388,7 @@ pub(crate) async fn why_finds_a_request(suite: Arc<Suite>) {
     cli.refused(&absent, 3, "allows are sampled");
     cli.refused(&absent, 3, "9 records were left out");
     cli.refused(&absent, 3, "1 lines were not JSON");
-    cli.refused("why x --log /not/there", 1, "/not/there");
+    cli.refused("why x --log /not/there", 1, "--log /not/there: ");
 }
 
 pub(crate) async fn a_report_counts_what_would_be_denied(suite: Arc<Suite>) {
@@ -402,7 +402,7 @@ pub(crate) async fn a_report_counts_what_would_be_denied(suite: Arc<Suite>) {
             json!({ "domain": domain, "code": code, "operation": operation, "count": count,
                 "tokens": tokens, "example": example })
         };
-    let mut rows = report["would_deny"].as_array().unwrap().clone();
+    let mut rows = report["not_enforced"].as_array().unwrap().clone();
     // By id and by slug, it is one domain; which of the two is shown is nobody's promise.
     let example = rows[1]["example"].take();
     assert!(example == "lacks-1" || example == "lacks-2", "{report:#}");
@@ -417,13 +417,13 @@ pub(crate) async fn a_report_counts_what_would_be_denied(suite: Arc<Suite>) {
         ],
         "{report:#}"
     );
-    let totals = ["would_deny_total", "denied", "allowed", "dropped", "not_json"];
+    let totals = ["not_enforced_total", "denied", "allowed", "dropped", "not_json"];
     let totals = totals.map(|name| report[name].as_u64().unwrap());
     assert_eq!((totals, &report["left_out"]), ([7, 1, 1, 2, 1], &json!({ "invalid_token": 7 })));
 
     let told = cli.feed("shadow report", &fs::read_to_string(&log).unwrap()).stdout;
     for part in [
-        "would be denied: 7",
+        "denied, not enforced: 7",
         "DOMAIN",
         "not in the log: 7 denials with invalid_token",
         "not in the log: 2 records",

@@ -163,6 +163,8 @@ pub(crate) async fn the_access_log_names_the_subject_and_no_token(suite: Arc<Sui
     assert_eq!((&line["response_code"], &line["path"]), (&json!(200), &json!(MODEL)));
     assert_eq!((&line["outcome"], &line["code"]), (&json!("allow"), &json!("ok")));
     assert_eq!(line["model"], "org/m-7b");
+    assert_eq!(line["tier"], "postgres");
+    assert!(line["age_ms"].is_u64(), "{line}");
     for (name, value) in identity(&world, &token, "llm_read") {
         let name = match name {
             "x-auth-operation" => "operation".to_owned(),
@@ -176,6 +178,7 @@ pub(crate) async fn the_access_log_names_the_subject_and_no_token(suite: Arc<Sui
     assert_eq!((&line["response_code"], &line["path"]), (&json!(403), &json!(CHAT)));
     assert_eq!((&line["outcome"], &line["code"]), (&json!("deny"), &json!("permission_denied")));
     assert_eq!(line["operation"], "llm_chat_completions");
+    assert_eq!(line["tier"], "memory");
     assert_eq!(line["pat_id"], token.id.to_string());
     assert_eq!(line["user_id"], world.id("ann").to_string());
     assert_eq!((&line["domain_id"], &line["model"]), (&Value::Null, &Value::Null));

@@ -130,6 +130,7 @@ fn main() -> ExitCode {
         cli::check::a_replica_that_softens_is_compared_by_its_verdict,
         cli::demo::the_demo,
         cli::errors::every_refusal_has_its_exit_code,
+        cli::errors::what_cannot_be_reached_or_opened_is_named,
         cli::errors::what_a_login_may_not_is_denied,
         cli::keyring::keys_rotate,
         cli::keyring::a_key_in_use_is_not_dropped,

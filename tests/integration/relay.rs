@@ -345,7 +345,7 @@ pub(crate) async fn a_large_fleet_spares_postgres(suite: Arc<Suite>) {
     // Two hundred that look something up at once are more than a small machine answers in time.
     let settings = [
         "postgres.max_connections=1",
-        "redis.connections=1",
+        "redis.max_connections=1",
         "deadline=10s",
         "postgres.query_timeout=9s",
     ];

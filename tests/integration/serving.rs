@@ -74,7 +74,10 @@ pub(crate) async fn a_message_that_is_too_long_is_an_outage(suite: Arc<Suite>) {
         let code = if reply.status == 200 { String::new() } else { reply.code() };
         assert_eq!((reply.status, code.as_str()), expected, "{megabytes} MiB");
     }
-    let denied = |code| format!("patgate_decisions_total{{outcome=\"deny\",code=\"{code}\"}}");
+    let denied = |code| {
+        let labels = format!("outcome=\"deny\",code=\"{code}\",enforced=\"true\"");
+        format!("patgate_decisions_total{{{labels}}}")
+    };
     assert_eq!(replica.metric(&denied("unavailable")).await, 1);
     assert_eq!(replica.metric(&denied("bad_request")).await, 0);
 }

@@ -41,8 +41,8 @@ const VERDICT: [&str; 11] = [
     "outcome",
     "code",
     "status",
-    "token",
-    "user",
+    "pat_id",
+    "user_id",
     "domain",
     "domain_id",
     "domain_slug",
@@ -167,10 +167,14 @@ pub(crate) async fn a_softened_request_gets_nothing_of_ours(suite: Arc<Suite>) {
             assert!(told.contains(value) && told.is_empty() == value.is_empty(), "{name}: {told}");
         }
     }
-    let counted = "patgate_decisions_total{outcome=\"would_deny\",code=\"permission_denied\"}";
-    assert_eq!(replica.metric(counted).await, 1);
-    let denied = "patgate_decisions_total{outcome=\"deny\",code=\"permission_denied\"}";
-    assert_eq!(replica.metric(denied).await, 0);
+    let counted = |enforced: bool| {
+        format!(
+            "patgate_decisions_total{{outcome=\"deny\",code=\"permission_denied\",\
+             enforced=\"{enforced}\"}}"
+        )
+    };
+    assert_eq!(replica.metric(&counted(false)).await, 1);
+    assert_eq!(replica.metric(&counted(true)).await, 0);
 }
 
 /// What envoy/README.md says of the route table during a rollout is what is tested.
@@ -219,7 +223,8 @@ pub(crate) async fn through_envoy_a_softened_request_reaches_the_old_backend(sui
             }
             let line = access_log::line(&envoy, &reply).await;
             assert_eq!((&line["outcome"], &line["code"]), (&json!("deny"), &json!(code)));
-            assert_eq!(line["enforced"], "false");
+            assert_eq!((&line["enforced"], &line["mode"]), (&json!("false"), &json!("shadow")));
+            assert_eq!(line["tier"], "none");
         }
     }
     // Whoever is allowed goes where patgate says, as before; what has two meanings goes nowhere.
@@ -423,7 +428,7 @@ pub(crate) async fn an_administrator_sees_and_sets_it(suite: Arc<Suite>) {
     assert!(!check("").contains("rollout"));
     cli.ok("domain update acme --mode shadow");
     assert!(check("").contains("rollout: acme is in shadow"), "{}", check(""));
-    cli.ok("domain update acme --mode enforce --enforced-share 40");
+    cli.ok("domain update acme --mode enforce --enforced-share 40%");
     let share = Share::new(40).unwrap().includes(DomainId(world.id("acme")), token.id);
     let told = if share { "this token is one of them" } else { "this token is none of them" };
     assert!(check("").contains(told), "{}", check(""));

@@ -168,7 +168,8 @@ pub(crate) async fn a_late_reply_has_no_reader(suite: Arc<Suite>) {
     let redis = redis_through(&world, &suite, &proxy);
     let stored = connect(&world.redis_url).await;
     for _ in 0..10 {
-        let replica = world.serve(&[&redis, "redis.connections=1", "redis.timeout=200ms"]).await;
+        let replica =
+            world.serve(&[&redis, "redis.max_connections=1", "redis.timeout=200ms"]).await;
         // Its connection stands, and nobody uses it.
         eventually("Redis to be used", async || {
             let other = reader(&world).await;

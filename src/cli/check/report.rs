@@ -29,7 +29,7 @@ pub(super) struct Report<'a> {
     upstream: Option<&'a str>,
     /// Whether there is one, and nothing else about it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    upstream_credential: Option<&'static str>,
+    backend_credential: Option<&'static str>,
     /// How far the domain is enforced, where that is not to the full.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) rollout: Option<String>,
@@ -62,7 +62,7 @@ impl<'a> Report<'a> {
             explanation: evidence.explain(decision),
             model: permit.and_then(|permit| permit.model.as_deref()),
             upstream: permit.map(|permit| &*permit.upstream),
-            upstream_credential: permit.map(|permit| match permit.credential {
+            backend_credential: permit.map(|permit| match permit.credential {
                 Some(_) => "set",
                 None => "none",
             }),
@@ -90,8 +90,8 @@ impl<'a> Report<'a> {
         }
         let mut last = vec![format!("answer: {} {}", self.status, self.code)];
         last.extend(self.message.as_ref().map(|message| format!("the client is told: {message}")));
-        last.extend(self.upstream.map(|upstream| format!("served by: {upstream}")));
-        last.extend(self.upstream_credential.map(|is| format!("upstream credential: {is}")));
+        last.extend(self.upstream.map(|upstream| format!("upstream: {upstream}")));
+        last.extend(self.backend_credential.map(|is| format!("backend credential: {is}")));
         last.extend(self.rollout.as_ref().map(|rollout| format!("rollout: {rollout}")));
         let nearest = self.explanation.nearest.as_ref();
         last.extend(nearest.map(|nearest| format!("nearest miss: {nearest}")));

@@ -29,7 +29,8 @@ const MAX_INPUT: u64 = 8 * 1024 * 1024;
 #[derive(clap::Args)]
 #[group(id = "who", multiple = false)]
 pub(super) struct Who {
-    /// Takes possession of this token as proven, and reads none from standard input
+    /// Treats this token as if it had been sent, without its secret, and reads none from standard
+    /// input
     #[arg(long, value_name = "TOKEN_ID", value_parser = TokenIdParser)]
     pub(super) pat_id: Option<Uuid>,
     /// Sends what this file holds as `Authorization`: scheme and token, as a client would; `-` for

@@ -197,8 +197,6 @@ const REFUSED: &[(i32, &str, &[&str])] = &[
             "role create acme Admin",
             "role create acme r --operation llm",
             "role grant acme admin read,*",
-            "token create t --user ann@example.com --expires-in soon",
-            "token create t --user ann@example.com --expires-at tomorrow",
             "token scope add {token} acme:models:*:read",
             "token scope add {token} acme:*:*:llm_read",
             "token scope add {token} acme:models::llm_read",
@@ -207,6 +205,42 @@ const REFUSED: &[(i32, &str, &[&str])] = &[
             "keyring new --id K",
             "user list --output yaml",
             "user list --actor=",
+        ],
+    ),
+    (
+        USAGE,
+        "expected a duration such as `90d`",
+        &[
+            "token create t --user ann@example.com --expires-in soon",
+            "token rotate {token} --expires-in 90",
+            "token rotate {token} --grace soon",
+        ],
+    ),
+    (
+        USAGE,
+        "expected a time such as `2030-01-31T00:00:00Z`",
+        &[
+            "token create t --user ann@example.com --expires-at tomorrow",
+            "token rotate {token} --expires-at 2030-01-31",
+        ],
+    ),
+    (
+        USAGE,
+        "expected a domain's slug, which is 2 to 63 characters of a-z, 0-9 and -",
+        &["domain show Acme", "token list --domain Acme"],
+    ),
+    (
+        USAGE,
+        "expected one of `backend`, `backend.create`",
+        &["audit list --action mint", "audit list --action token."],
+    ),
+    (
+        USAGE,
+        "expected a whole percentage",
+        &[
+            "domain update acme --enforced-share 30",
+            "domain update acme --enforced-share 30.5%",
+            "domain update acme --enforced-share 101%",
         ],
     ),
     (USAGE, "expected a credential on standard input", &["backend credential set model-acme"]),
@@ -244,7 +278,22 @@ pub(crate) async fn every_refusal_has_its_exit_code(suite: Arc<Suite>) {
         USAGE,
         "PATGATE_KEYRING_FILE",
     );
-    cli.with("postgres.url", "postgres://a@127.0.0.1:1/b").refused("user list", FAILED, "Postgres");
+}
+
+/// Which setting it was, and where it led; never what it took to get in.
+pub(crate) async fn what_cannot_be_reached_or_opened_is_named(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let cli = Cli::of(&world);
+    let nobody = "postgres://a:correct-horse@127.0.0.1:1/b";
+    const SERVE: &str = "serve --set listen.grpc=127.0.0.1:0 --set listen.http=";
+    for (key, command) in [("postgres.url", "user list"), ("feed.url", SERVE)] {
+        let unreachable = cli.with(key, nobody);
+        unreachable.refused(command, FAILED, &format!("Postgres at 127.0.0.1, port 1 ({key}): "));
+        assert!(!unreachable.run(command).stderr.contains("correct-horse"), "{command}");
+    }
+    let log = "/no/such/folder/decisions";
+    let opening = format!("decision_log.to: cannot open {log}: No such file");
+    cli.refused(&format!("{SERVE} --set decision_log.to={log}"), FAILED, &opening);
 }
 
 /// The replicas' login may read what it needs, and nobody's login has rights by itself.

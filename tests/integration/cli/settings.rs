@@ -54,8 +54,15 @@ pub(crate) async fn every_mistake_at_once(suite: Arc<Suite>) {
     let broken = good.with("keyring_file", &ring.display().to_string());
     broken.refused("config check", 2, "line 1");
     assert!(!broken.run("config check").stderr.contains(PASSWORD));
+    let (apis, ring_path) = ("/no/such/tables", ring.display().to_string());
+    let wholly_bad = broken.with("apis", apis).with("max_staleness", "soon");
+    wholly_bad.refused("config check", 2, "found `soon`");
+    let stderr = wholly_bad.run("config check").stderr;
+    for beginning in [format!("key ring {ring_path}: "), format!("apis: {apis}:")] {
+        assert!(stderr.lines().any(|line| line.starts_with(&beginning)), "{beginning}: {stderr}");
+    }
     fs::remove_file(&ring).unwrap();
-    broken.refused("config check", 2, "key ring");
+    broken.refused("config check", 2, "there is no such file; keyring_file");
 
     // With a ring that nobody else can read there is nothing to be warned of.
     fs::set_permissions(&world.keyring_file, Permissions::from_mode(0o600)).unwrap();

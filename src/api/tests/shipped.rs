@@ -99,7 +99,7 @@ fn aigne_hub() {
         ("POST", "embeddings", Operation::LlmEmbeddings, Unread(Form::Json)),
         ("POST", "audio/transcriptions", Operation::LlmTranscription, Unread(Form::Multipart)),
         ("POST", "audio/speech", Operation::LlmUtility, Unread(Form::Json)),
-        ("POST", "image/generations", Operation::LlmUtility, Unread(Form::Json)),
+        ("POST", "image/generations", Operation::LlmUtility, Unread(Form::Other)),
         ("POST", "image", Operation::LlmUtility, Unread(Form::Other)),
         ("POST", "video", Operation::LlmUtility, Unread(Form::Other)),
         ("GET", "models", Operation::LlmRead, Any),

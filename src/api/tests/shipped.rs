@@ -112,6 +112,32 @@ fn aigne_hub() {
     }
 }
 
+/// As docs/apis.md says: beside the tail an export has no rule of its own, and in its place it has.
+#[test]
+fn an_export_is_told_from_the_rest_by_naming_paths() {
+    let table = std::fs::read_to_string(folder().join("cube-ai.yaml")).unwrap();
+    let tail = table.lines().find(|line| line.contains("/audit/{*rest}")).unwrap();
+    let rule = |path, operation: Operation| {
+        let operation = operation.as_str();
+        format!("  - {{ methods: [GET], path: {path}, operation: {operation}, entity: domains }}")
+    };
+    let export = rule("/audit/export", Operation::AuditLogExport);
+    let beside = compile(&table.replace(tail, &[tail, &*export].join("\n")));
+    let mistake = beside.unwrap_err().to_string();
+    assert!(mistake.contains("GET overlaps rule `GET /audit/{*rest}`"), "{mistake}");
+
+    let logs = rule("/audit/logs", Operation::AuditLogRead);
+    let apis = compile(&table.replace(tail, &[logs, export].join("\n"))).unwrap();
+    for (path, operation) in [
+        ("/proxy/acme/audit/logs", Some(Operation::AuditLogRead)),
+        ("/proxy/acme/audit/export", Some(Operation::AuditLogExport)),
+        ("/proxy/acme/audit/export/all", None),
+    ] {
+        let action = apis.surface("", path).and_then(|surface| surface.action("GET", path));
+        assert_eq!(action.map(|action| action.operation), operation, "{path}");
+    }
+}
+
 #[test]
 fn what_no_rule_names_is_nothing() {
     for (method, path) in [

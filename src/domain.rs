@@ -138,6 +138,13 @@ impl Domain {
         }
     }
 
+    /// The pattern that would cover a model, if its `*` stood for any characters.
+    pub(crate) fn nearest_pattern(&self, model: &str) -> Option<&str> {
+        let patterns = self.models.iter().map(|(pattern, _)| &**pattern);
+        let nearest = |pattern: &&str| middle(pattern, model).is_some();
+        patterns.filter(|pattern| is_writable_pattern(pattern)).find(nearest)
+    }
+
     /// Bytes this domain occupies, for the bound of the memory tier.
     pub(crate) fn size(&self) -> usize {
         let models = self.models.iter().map(|(name, upstream)| 32 + name.len() + upstream.len());
@@ -156,12 +163,31 @@ fn is_pattern(entry: &str) -> bool {
     entry.contains('*')
 }
 
-/// The one `*` of a pattern stands for any characters but `/`, or none. Of more than one, which
-/// nobody can write by our commands, none matches.
+/// Whether a pattern may be written: with one `*`, and else with what occurs in the names of
+/// models and joins no two of them. One that was written past our commands matches nothing.
+pub(crate) fn is_writable_pattern(entry: &str) -> bool {
+    let around = |character| stood_for(character) || matches!(character, '/' | '@' | '+');
+    entry
+        .split_once('*')
+        .is_some_and(|(prefix, suffix)| (prefix.chars().chain(suffix.chars())).all(around))
+}
+
+/// What the `*` of a pattern may stand for. No name that an administrator did not see may hold
+/// what some backend gives a meaning to: LiteLLM takes `a,b` for two models, and others `x@y` for
+/// a preset or a digest. So these are the characters that names need, and no others.
+fn stood_for(character: char) -> bool {
+    character.is_ascii_alphanumeric() || matches!(character, '.' | '_' | '-' | ':')
+}
+
 fn matches(pattern: &str, model: &str) -> bool {
-    let Some((prefix, suffix)) = pattern.split_once('*') else { return false };
-    let middle = model.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(suffix));
-    !suffix.contains('*') && middle.is_some_and(|middle| !middle.contains('/'))
+    middle(pattern, model).is_some_and(|it| it.chars().all(stood_for))
+        && is_writable_pattern(pattern)
+}
+
+/// What the `*` of a pattern would have to stand for, to make it this model.
+fn middle<'m>(pattern: &str, model: &'m str) -> Option<&'m str> {
+    let (prefix, suffix) = pattern.split_once('*')?;
+    model.strip_prefix(prefix)?.strip_suffix(suffix)
 }
 
 #[cfg(test)]
@@ -205,13 +231,51 @@ mod tests {
             ("qwen2.5-x/y", None),
             ("my-embed", Some("embed")),
             ("org/my-embed", Some("org")),
-            ("a**", Some("any")),
-            ("*", Some("any")),
+            ("a**", None),
+            ("*", None),
             ("", Some("any")),
         ] {
             assert_eq!(domain.upstream_for(Some(model)), upstream, "{model}");
         }
         assert_eq!(domain.upstream_for(None), Some("default"));
+    }
+
+    #[test]
+    fn a_star_stands_for_what_names_need_and_no_more() {
+        let domain = picky(&[
+            ("qwen2.5-*", "qwen"),
+            ("*-embed", "embed"),
+            ("org/*", "org"),
+            ("claude@*", "dated"),
+            ("exact,name", "exact"),
+            ("left,*", "never"),
+            ("*;right", "never"),
+            ("\u{fc}*", "never"),
+        ]);
+        for (model, upstream) in [
+            ("qwen2.5-Az09._:-", Some("qwen")),
+            ("org/m:7b-q4_K_M", Some("org")),
+            ("claude@20240620", Some("dated")),
+            ("exact,name", Some("exact")),
+            ("left,gpt-4o", None),
+            ("gpt-4o;right", None),
+            ("\u{fc}b", None),
+        ] {
+            assert_eq!(domain.upstream_for(Some(model)), upstream, "{model}");
+        }
+        let others = (0..0x3000).filter_map(char::from_u32);
+        for other in others.filter(|c| !c.is_ascii_alphanumeric() && !"._:-".contains(*c)) {
+            for model in [
+                format!("qwen2.5-7b{other}gpt-4o"),
+                format!("qwen2.5-{other}"),
+                format!("gpt-4o{other}-embed"),
+                format!("org/m{other}"),
+            ] {
+                assert_eq!(domain.upstream_for(Some(&model)), None, "{model:?}");
+            }
+        }
+        assert_eq!(domain.nearest_pattern("qwen2.5-7b,gpt-4o"), Some("qwen2.5-*"));
+        assert_eq!(domain.nearest_pattern("qwen2-7b,gpt-4o"), None);
     }
 
     #[test]

@@ -1,17 +1,27 @@
 //! What the name of a member, a part or a query parameter has to do with the model.
 
 /// Members by which some backends choose a model in place of `model`, or when that one fails:
-/// OpenRouter's, then LiteLLM's, then the adapters of SGLang and llama.cpp, which make a model
-/// another one.
-const RIVALS: [&str; 8] = [
+/// OpenRouter's; then LiteLLM's, which also merges what is in `extra_body` over the request (the
+/// clients' option of that name is not sent under it) and lets the model of a stored prompt win;
+/// then the adapters of SGLang, llama.cpp, TensorRT-LLM and MLX, which make a model another one.
+const RIVALS: [&str; 17] = [
     "models",
+    "preset",
     "fallbacks",
     "context_window_fallbacks",
+    "context_window_fallback_dict",
     "content_policy_fallbacks",
     "model_list",
+    "model_id",
+    "deployment_id",
+    "prompt_id",
     "user_config",
+    "router_settings_override",
+    "extra_body",
     "lora_path",
     "lora",
+    "lora_request",
+    "adapters",
 ];
 
 /// How near a name comes to `model`.

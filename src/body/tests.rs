@@ -50,7 +50,25 @@ fn where_the_model_stands() {
 #[test]
 fn nothing_else_may_choose_the_model() {
     let rival = |member| Err(NoModel::Rival(member));
-    for member in ["models", "fallbacks", "model_list", "user_config", "lora_path", "lora"] {
+    for member in [
+        "models",
+        "preset",
+        "fallbacks",
+        "context_window_fallbacks",
+        "context_window_fallback_dict",
+        "content_policy_fallbacks",
+        "model_list",
+        "model_id",
+        "deployment_id",
+        "prompt_id",
+        "user_config",
+        "router_settings_override",
+        "extra_body",
+        "lora_path",
+        "lora",
+        "lora_request",
+        "adapters",
+    ] {
         let (text, upper) = (format!(r#"{{"model":"m","{member}":[]}}"#), member.to_uppercase());
         check(&[
             (&text, rival(member)),
@@ -97,6 +115,8 @@ fn nor_may_the_query() {
         "/a?+model=m",
         "/a?b%00=m",
         "/a?models=m",
+        "/a?preset=m",
+        "/a?extra_body[model]=m",
         "/a?fallbacks[]=m",
     ] {
         assert!(in_query(target), "{target}");

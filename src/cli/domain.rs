@@ -99,7 +99,7 @@ pub(super) enum ModelCommand {
         /// Slug or id
         #[arg(value_parser = domain_ref)]
         domain: DomainRef,
-        /// As requests name it; one `*` stands for any characters but `/`
+        /// As requests name it; one `*` stands for letters, digits and `. _ - :`
         model: Model,
         /// The backend that serves it
         #[arg(long, value_name = "BACKEND")]

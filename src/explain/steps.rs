@@ -303,7 +303,11 @@ impl<'e> Walk<'e> {
         match (domain.lists_models(), model) {
             (true, Some(model)) if domain.upstream_for(Some(model)).is_none() => {
                 let slug = &domain.slug;
-                let nearest = format!("the domain {slug} lists its models, and not `{model}`");
+                let mut nearest = format!("the domain {slug} lists its models, and not `{model}`");
+                if let Some(pattern) = domain.nearest_pattern(model) {
+                    let why = "stands for letters, digits and `. _ - :` only";
+                    nearest = format!("{nearest}: the `*` of `{pattern}` {why}");
+                }
                 return failed("model", format!("`{model}` is not listed"), Some(nearest));
             }
             (true, Some(model)) => {

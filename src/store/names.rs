@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 
 use uuid::Uuid;
 
-use crate::principal::UserId;
+use crate::{domain::is_writable_pattern, principal::UserId};
 
 /// A text that is not what its type wants.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -122,8 +122,8 @@ text! {
 
 text! {
     /// A model, as requests name it, or a pattern of names.
-    Model, "a model's name of 1 to 256 characters, without control characters, in which one `*` may stand for any characters but `/`",
-    |text| line(text, 1, 256).filter(|text| text.matches('*').count() <= 1)
+    Model, "a model's name of 1 to 256 characters, without control characters; or, with one `*`, a pattern of letters, digits and `. _ - : / @ +`",
+    |text| line(text, 1, 256).filter(|text| !text.contains('*') || is_writable_pattern(text))
 }
 
 text! {
@@ -258,8 +258,8 @@ mod tests {
             ],
         );
         check::<Model>(
-            &["qwen2.5:7b", "org/model", "*", "qwen2.5-*", "org/*-7b"],
-            &["", "a\tb", "**", "a*b*"],
+            &["qwen2.5:7b", "org/model", "*", "qwen2.5-*", "org/*-7b", "a,b \u{fc}", "a_b:c@+*"],
+            &["", "a\tb", "**", "a*b*", "a,*", "* b", "*;b", "a|*", "\u{fc}*", "a\\*"],
         );
         check::<EntityId>(&["*", "org/model"], &["", "**", "qwen*", "*a"]);
     }

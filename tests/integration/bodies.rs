@@ -285,6 +285,9 @@ async fn listed(world: &World<'_>) -> Vec<Listed> {
         (every(), "qwen2.5-7b/x", None),
         (every(), "any/m/x", None),
         (every(), "Other", None),
+        // LiteLLM takes this for two models.
+        (every(), "qwen2.5-72b,gpt-4o", None),
+        (every(), "qwen2.5-72b, unlisted", None),
         (some(), "other", Some("model-acme")),
         // The scope is there, and the list is not; the other way round.
         (some(), "unlisted", None),
@@ -292,7 +295,7 @@ async fn listed(world: &World<'_>) -> Vec<Listed> {
         (literal(), "qwen2.5-7b", None),
         (literal(), "qwen2.5-72b", None),
         (literal(), "qwen2.5-", None),
-        (literal(), "qwen2.5-*", Some("model-beta")),
+        (literal(), "qwen2.5-*", None),
     ]
 }
 

@@ -196,6 +196,7 @@ fn main() -> ExitCode {
         envoy_habits::a_route_cannot_ask_for_bytes,
         envoy_habits::a_check_is_tried_again_only_with_a_short_body,
         envoy_habits::as_shipped_no_check_sees_the_clients_copies,
+        envoy_habits::as_shipped_no_backend_sees_another_host_path_or_method,
         envoy_habits::as_shipped_a_check_sees_what_patgate_reads,
         envoy_habits::a_header_of_the_answer_replaces_every_copy,
         envoy_habits::every_append_action_overwrites,

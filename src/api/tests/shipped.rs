@@ -99,7 +99,7 @@ fn aigne_hub() {
         ("POST", "embeddings", Operation::LlmEmbeddings, Unread(Form::Json)),
         ("POST", "audio/transcriptions", Operation::LlmTranscription, Unread(Form::Multipart)),
         ("POST", "audio/speech", Operation::LlmUtility, Unread(Form::Json)),
-        ("POST", "image/generations", Operation::LlmUtility, Unread(Form::Json)),
+        ("POST", "image/generations", Operation::LlmUtility, Unread(Form::Other)),
         ("POST", "image", Operation::LlmUtility, Unread(Form::Other)),
         ("POST", "video", Operation::LlmUtility, Unread(Form::Other)),
         ("GET", "models", Operation::LlmRead, Any),
@@ -109,6 +109,32 @@ fn aigne_hub() {
             let expected = Some(("aigne", operation, EntityType::Models, entity));
             check(host, method, &format!("/api/v2/{path}"), expected);
         }
+    }
+}
+
+/// As docs/apis.md says: beside the tail an export has no rule of its own, and in its place it has.
+#[test]
+fn an_export_is_told_from_the_rest_by_naming_paths() {
+    let table = std::fs::read_to_string(folder().join("cube-ai.yaml")).unwrap();
+    let tail = table.lines().find(|line| line.contains("/audit/{*rest}")).unwrap();
+    let rule = |path, operation: Operation| {
+        let operation = operation.as_str();
+        format!("  - {{ methods: [GET], path: {path}, operation: {operation}, entity: domains }}")
+    };
+    let export = rule("/audit/export", Operation::AuditLogExport);
+    let beside = compile(&table.replace(tail, &[tail, &*export].join("\n")));
+    let mistake = beside.unwrap_err().to_string();
+    assert!(mistake.contains("GET overlaps rule `GET /audit/{*rest}`"), "{mistake}");
+
+    let logs = rule("/audit/logs", Operation::AuditLogRead);
+    let apis = compile(&table.replace(tail, &[logs, export].join("\n"))).unwrap();
+    for (path, operation) in [
+        ("/proxy/acme/audit/logs", Some(Operation::AuditLogRead)),
+        ("/proxy/acme/audit/export", Some(Operation::AuditLogExport)),
+        ("/proxy/acme/audit/export/all", None),
+    ] {
+        let action = apis.surface("", path).and_then(|surface| surface.action("GET", path));
+        assert_eq!(action.map(|action| action.operation), operation, "{path}");
     }
 }
 

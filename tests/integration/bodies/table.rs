@@ -409,7 +409,7 @@ fn forms() -> Vec<Case> {
         let part = format!("{header}\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nn");
         cases.push(form(&format!("a part with {header}"), parts(&[MODEL, &part]), BAD_FORM));
     }
-    for name in ["models", "Lora_Path", "fallbacks[]"] {
+    for name in ["models", "Lora_Path", "fallbacks[]", "extra_body", "Deployment_Id", "prompt_id"] {
         let part = named(&format!("name=\"{name}\""));
         let rival = Err("may choose another model");
         cases.push(form(&format!("{name} beside it"), parts(&[MODEL, &part]), rival));
@@ -473,6 +473,21 @@ fn rivals() -> Vec<Case> {
         (r#"{"model":"m","FallBacks":["n"]}"#, Err("`fallbacks` may choose another model")),
         (r#"{"model":"m","model_list":[]}"#, Err("`model_list` may choose another model")),
         (r#"{"model":"m","lora\u005fpath":"n"}"#, Err("`lora_path` may choose another model")),
+        (
+            r#"{"model":"m","extra_body":{"model":"n"}}"#,
+            Err("`extra_body` may choose another model"),
+        ),
+        (
+            r#"{"router_settings_override":{"fallbacks":[{"m":["n"]}]},"model":"m"}"#,
+            Err("`router_settings_override` may choose another model"),
+        ),
+        (r#"{"model":"m","deployment_id":"n"}"#, Err("`deployment_id` may choose another model")),
+        (r#"{"model":"m","model_id":"n"}"#, Err("`model_id` may choose another model")),
+        (r#"{"model":"m","prompt_id":"n"}"#, Err("`prompt_id` may choose another model")),
+        (r#"{"model":"m","preset":"n"}"#, Err("`preset` may choose another model")),
+        (r#"{"model":"m","lora_request":{}}"#, Err("`lora_request` may choose another model")),
+        (r#"{"model":"m","adapters":"n"}"#, Err("`adapters` may choose another model")),
+        (r#"{"model":"m","prompt":"x","metadata":{"model_id":"n"},"extra_headers":{}}"#, M),
         (r#"{"model":"m","x":{"models":["n"]}}"#, M),
         ("{\"model\":\"m\",\"model\u{17f}\":[\"n\"]}", Err("`models` may choose another model")),
     ]
@@ -495,6 +510,7 @@ fn queries() -> Vec<Case> {
         ("/proxy/acme/v1/chat/completions?mod%65l=n", IN_QUERY),
         ("/proxy/acme/v1/chat/completions?+model=n", IN_QUERY),
         ("/proxy/acme/v1/chat/completions?models=n", IN_QUERY),
+        ("/proxy/acme/v1/chat/completions?model_id=n", IN_QUERY),
     ]
     .into_iter()
     .map(|(path, expected)| {

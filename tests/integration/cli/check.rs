@@ -50,6 +50,12 @@ pub(crate) async fn the_nearest_miss_is_named(suite: Arc<Suite>) {
     let cli = Cli::of(&world);
     let miss =
         |owner, scopes, request, step, nearest| Miss { owner, scopes, request, step, nearest };
+    let picky = world.id("picky");
+    world
+        .sql(&format!(
+            "INSERT INTO patgate.domain_models VALUES ('{picky}', 'qwen-*', 'model-acme')"
+        ))
+        .await;
     let chat = "llm_chat_completions";
     let (embeds, chats) =
         ([("acme", "models", "*", "llm_embeddings")], [("acme", "models", "*", chat)]);
@@ -100,6 +106,13 @@ pub(crate) async fn the_nearest_miss_is_named(suite: Arc<Suite>) {
             &with(picky_chat, "m"),
             "model",
             "the domain picky lists its models, and not `m`",
+        ),
+        miss(
+            "ann",
+            &picky,
+            &with(picky_chat, "qwen-7b,m"),
+            "model",
+            "the domain picky lists its models, and not `qwen-7b,m`: the `*` of `qwen-*` stands for letters, digits and `. _ - :` only",
         ),
         miss(
             "ann",

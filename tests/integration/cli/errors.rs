@@ -245,6 +245,11 @@ const REFUSED: &[(i32, &str, &[&str])] = &[
     ),
     (USAGE, "expected a credential on standard input", &["backend credential set model-acme"]),
     (USAGE, "expected `bearer`", &["backend credential set model-acme --scheme digest"]),
+    (
+        USAGE,
+        "a pattern of letters, digits and `. _ - : / @ +`",
+        &["domain model set acme a,* --upstream model-acme"],
+    ),
     (USAGE, "expected a token's id", &["token show 1", "token delete acme"]),
     (USAGE, "unrecognized subcommand", &["token mint", "users"]),
 ];

@@ -28,6 +28,23 @@ const OURS: [&str; 7] = [
     "x-upstream-cluster",
 ];
 
+/// What frameworks put in place of the host, the path or the method of a request.
+const IN_PLACE: [&str; 13] = [
+    "forwarded",
+    "x-forwarded-host",
+    "x-forwarded-method",
+    "x-forwarded-prefix",
+    "x-forwarded-uri",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-host",
+    "x-original-method",
+    "x-original-uri",
+    "x-original-url",
+    "x-rewrite-url",
+];
+
 /// Twice, in two spellings.
 const SPOOFED: [(&str, &str); 2] = [("x-domain-id", "evil"), ("X-Domain-Id", "worse")];
 
@@ -66,6 +83,35 @@ pub(crate) async fn as_shipped_a_check_sees_what_patgate_reads(suite: Arc<Suite>
         ]
     );
     assert_eq!(seen["x-envoy-auth-partial-body"], "false");
+}
+
+/// Envoy itself leaves the client's copies as they are.
+pub(crate) async fn as_shipped_no_backend_sees_another_host_path_or_method(suite: Arc<Suite>) {
+    let gate = gate(&suite).await;
+    let names = IN_PLACE.map(|name| [(name.to_owned(), "evil"), (name.to_uppercase(), "worse")]);
+    let mut headers: Vec<_> = names.as_flattened().iter().map(|(n, v)| (n.as_str(), *v)).collect();
+    headers.push(("x-else", "kept"));
+    for (listener, left) in [(SHIPPED, ""), (CREDULOUS, "evil,worse")] {
+        for path in [MODELS, "/api/v1/users"] {
+            for method in ["GET", "POST"] {
+                let case = gate.case(Says(allow(&[TO_ACME], &[])));
+                let reply = case.send(listener, method, path, &headers).await;
+                assert_eq!((reply.status, reply.seen("x-else")), (200, vec!["kept".into()]));
+                for name in IN_PLACE {
+                    // Some it joins.
+                    assert_eq!(
+                        reply.seen(name).join(","),
+                        left,
+                        "{name}: {listener}, {method} {path}"
+                    );
+                }
+                // These are Envoy's to set.
+                for name in ["x-forwarded-for", "x-forwarded-proto"] {
+                    assert_eq!(reply.seen(name).len(), 1, "{name}: {listener}, {method} {path}");
+                }
+            }
+        }
+    }
 }
 
 pub(crate) async fn a_header_of_the_answer_replaces_every_copy(suite: Arc<Suite>) {

@@ -150,8 +150,19 @@ const COLUMNS: &[Column] = &[
     },
     Column {
         insert: "INSERT INTO patgate.domain_models VALUES ('{acme}', {}, 'model-acme')",
-        good: &["'org/m:7b'", "repeat('m', 256)", "'*'", "'a*b'", "'%_*'"],
-        bad: &["NULL", "''", "repeat('m', 257)", "E'm\\n'", "'**'", "'*a*'", "'a*/b*c'"],
+        good: &["'org/m:7b'", "repeat('m', 256)", "'*'", "'a*b'", "'a,b'", "'a._-:/@+9*'"],
+        bad: &[
+            "NULL",
+            "''",
+            "repeat('m', 257)",
+            "E'm\\n'",
+            "'**'",
+            "'*a*'",
+            "'a*/b*c'",
+            "'a,*'",
+            "'ü*'",
+            "'* b'",
+        ],
     },
     Column {
         insert: "INSERT INTO patgate.roles VALUES (gen_random_uuid(), '{acme}', {})",

@@ -17,10 +17,15 @@ const CURL: &str = r#"{
 /// What its Node client sends.
 const NODE: &str = r#"{"input":{"messages":[{"role":"user","content":"Hello, AIGNE Hub!"}],"modelOptions":{"model":"openai/gpt-3.5-turbo"}},"options":{"returnProgressChunks":true}}"#;
 
+/// The hub reads `model_options` over what it makes of `model`.
+const IMAGE: &str = r#"{"prompt":"a cat","model":"openai/dall-e-2","modelOptions":{},"model_options":{"model":"gpt-image-1"}}"#;
+
 pub(super) async fn cases(world: &World<'_>, aigne: &str) -> Vec<Case> {
     let chat = "llm_chat_completions";
     let bearer = async |scopes: &[_]| world.token(scopes).await.bearer();
     let some = bearer(&[(aigne, "models", "openai/gpt-3.5-turbo", chat)]).await;
+    let draws = bearer(&[(aigne, "models", "openai/dall-e-2", "llm_utility")]).await;
+    let draws_all = bearer(&[(aigne, "models", "*", "llm_utility")]).await;
     let other = bearer(&[(aigne, "models", "openai/gpt-4o", chat)]).await;
     let every = bearer(&[
         (aigne, "models", "*", chat),
@@ -35,6 +40,7 @@ pub(super) async fn cases(world: &World<'_>, aigne: &str) -> Vec<Case> {
         ..case(HUB, request, token.clone(), expected)
     };
     let (curl, node) = ("POST /api/v2/chat/completions", "POST /api/v2/chat");
+    let image = "POST /api/v2/image/generations";
     let unread = Answer::Refused(401, Words::Aigne, "in a way that is not read");
     let models = format!("/proxy/{}/v1/models", world.id("acme"));
     let listing = case("cube.example.com", "GET /", every.clone(), passes("llm_read"));
@@ -56,6 +62,8 @@ pub(super) async fn cases(world: &World<'_>, aigne: &str) -> Vec<Case> {
         sends(curl, &other, CURL, denied(401, Words::Aigne)),
         sends(curl, &every, CURL, passes(chat)),
         sends(node, &every, NODE, passes(chat)),
+        sends(image, &draws_all, IMAGE, passes("llm_utility")),
+        sends(image, &draws, IMAGE, unread.clone()),
         sends(node, &some, NODE, unread),
     ]
 }

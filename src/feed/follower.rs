@@ -247,7 +247,9 @@ impl Reader {
         let Ok(leases) = relay.leases().await else { return };
         let (gone, live): (Vec<_>, Vec<_>) =
             leases.into_iter().partition(|lease| lease.has_expired(now));
-        lease::renew(&self.postgres, &live).await;
+        if let Err(error) = lease::renew(&self.postgres, &live).await {
+            tracing::debug!(%error, "handing leases on");
+        }
         if !gone.is_empty() {
             let gone: Vec<_> = gone.iter().map(|lease| lease.id).collect();
             let _ = relay.remove(&gone).await;

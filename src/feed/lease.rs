@@ -8,7 +8,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sqlx::types::Uuid;
 
-use crate::{clock::Moment, postgres::Postgres, snapshot::Snapshot};
+use crate::{
+    clock::Moment,
+    postgres::{AskError, Postgres},
+    snapshot::Snapshot,
+};
 
 /// How often it is renewed while nothing changes.
 pub(super) const RENEW_EVERY: Duration = Duration::from_secs(1);
@@ -69,7 +73,7 @@ impl Lease {
 
 /// Hands leases to the administrators, those of others too. An old one that a leader hands on must
 /// not replace what its replica has said since; and the clock may have been put back.
-pub(super) async fn renew(postgres: &Postgres, notes: &[Note]) {
+pub(super) async fn renew(postgres: &Postgres, notes: &[Note]) -> Result<(), AskError> {
     let row = |note: &Note| {
         let Note { id, name, snapshot, watermark, max_staleness } = note;
         let (watermark, max_staleness) = (watermark.0, max_staleness.as_micros());
@@ -82,7 +86,7 @@ pub(super) async fn renew(postgres: &Postgres, notes: &[Note]) {
     let harmless = notes.iter().filter(|note| note.name.chars().all(is_harmless));
     let rows: Vec<String> = harmless.map(row).collect();
     if rows.is_empty() {
-        return;
+        return Ok(());
     }
     let sql = format!(
         "INSERT INTO patgate.replicas (id, name, snapshot, watermark, max_staleness) VALUES {}
@@ -93,5 +97,5 @@ pub(super) async fn renew(postgres: &Postgres, notes: &[Note]) {
          DELETE FROM patgate.replicas WHERE watermark + 2 * max_staleness < now()",
         rows.join(",")
     );
-    postgres.run("renewing leases", sql).await;
+    postgres.fetch(sql).await.map(drop)
 }

@@ -231,6 +231,7 @@ fn main() -> ExitCode {
         relay::a_missing_frame_is_noticed,
         relay::leases_are_handed_on,
         relay::a_large_fleet_spares_postgres,
+        relay::leases::who_has_just_started_is_waited_for,
         relay::outages::a_redis_that_fails_at_once_spares_postgres,
         relay::outages::a_frozen_leader_is_replaced,
         relay::outages::a_frozen_follower_goes_on_where_it_was,

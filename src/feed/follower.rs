@@ -171,7 +171,7 @@ impl Reader {
     /// What this replica knows, for who waits for a change.
     fn note(&self, now: Tick) -> Option<Note> {
         let watermark = now.before(self.feed.watermark_age(now)?);
-        Some(self.lease.note(self.feed.polled_to()?, self.clock.now(watermark)?))
+        Some(self.lease.note(self.feed.polled_to()?, self.clock.at(watermark)?))
     }
 
     /// Asks Postgres now and then what it sees: by that, relayed polls are dated.

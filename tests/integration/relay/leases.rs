@@ -1,13 +1,18 @@
 //! Who waits for a change, where the feed is relayed, waits for each replica that may not have heard
 //! of it, and for nobody else.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use super::relayed;
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{fleet, frames, leaders, outages::redis_at, relayed};
 use crate::{
-    fleet::PATIENT,
+    fleet::{Fleet, HEALED, MODELS, PATIENT, answer},
     harness::Suite,
-    tiers::{reader, status},
+    losses::feed_at,
+    proxy::{Mode, Proxy},
+    tiers::{eventually, reader, revoke, status},
     waiting::revoke_and_wait,
 };
 
@@ -31,4 +36,53 @@ pub(crate) async fn who_has_just_started_is_waited_for(suite: Arc<Suite>) {
         assert!(output.status.success(), "{said}");
         assert!(said.contains(&format!("applied by {count} replica")), "{said}");
     }
+}
+
+/// A replica that has lost its feed and missed a frame hears the next ones, and goes on serving. It
+/// is waited for until what it knows must have expired.
+pub(crate) async fn who_missed_a_frame_is_not_waited_for_without_end(suite: Arc<Suite>) {
+    const STALENESS: Duration = Duration::from_secs(6);
+    let world = suite.world().await;
+    let (redis, feed) = (Proxy::to(suite.valkey.port).await, Proxy::to(world.port).await);
+    let led = fleet(&world, 1, &[]).await;
+    let relayed = relayed(&world);
+    let through = world.redis_url.replace(&suite.valkey.port.to_string(), &redis.port.to_string());
+    let settings = [
+        &relayed[1],
+        &feed_at(&world, &feed),
+        &format!("redis.url={through}"),
+        &format!("max_staleness={}s", STALENESS.as_secs()),
+    ];
+    let follows = Fleet::of(&world, 1, &settings.map(String::as_str)).await;
+    let follower = Arc::clone(&follows.0[0]);
+    eventually("frames", async || frames(&follower, "applied").await > 1).await;
+    let (hot, missed, revoked) = (reader(&world).await, reader(&world).await, reader(&world).await);
+    for token in [&hot, &missed, &revoked] {
+        follows.all_answer(token, MODELS, 200).await;
+    }
+
+    feed.set(Mode::Refuse);
+    redis.set(Mode::BlackHole);
+    redis.forget();
+    revoke(&world, &missed).await;
+    led.turn("revoked", (&missed, MODELS), 200, 401).await;
+    led.polled(2).await;
+    let mut direct = redis_at(&world.redis_url).await;
+    let () = redis::cmd("DEL").arg(super::STREAM).query_async(&mut direct).await.unwrap();
+    redis.set(Mode::Pass);
+    eventually("a gap", async || frames(&follower, "gap").await > 0).await;
+
+    let asked = Arc::clone(&follower);
+    let _load = AbortOnDropHandle::new(tokio::spawn(async move {
+        loop {
+            answer(&asked, &hot, MODELS).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }));
+    let waited = timeout(STALENESS + HEALED, revoke_and_wait(&world, &revoked)).await;
+    let output = waited.expect("an end of the waiting");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("applied by 1 replica "), "{said}");
+    assert_eq!(answer(&follower, &revoked, MODELS).await, 401, "{said}");
+    assert!(frames(&follower, "gap").await > 0 && leaders(&follows).await.is_empty());
 }

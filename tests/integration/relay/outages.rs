@@ -32,7 +32,7 @@ enum Outage {
 }
 
 /// One that waits as long as it takes.
-async fn redis_at(url: &str) -> MultiplexedConnection {
+pub(super) async fn redis_at(url: &str) -> MultiplexedConnection {
     let patient = AsyncConnectionConfig::new().set_response_timeout(None);
     let client = redis::Client::open(url).unwrap();
     client.get_multiplexed_async_connection_with_config(&patient).await.unwrap()

@@ -56,7 +56,11 @@ impl Reader {
         }
         // First there, so that a leader does not hand it on again.
         let _ = timeout(PARTING, relay.remove(&[self.lease.id()])).await;
-        self.lease.release(&self.postgres).await;
+        if let Some(now) = self.clock.now(Tick::now())
+            && let Err(error) = lease::renew(&self.postgres, &[self.lease.released(now)]).await
+        {
+            tracing::debug!(%error, "releasing the lease");
+        }
     }
 
     /// Applies what is relayed, until nothing is heard any more, or `stop`.

@@ -69,6 +69,12 @@ impl Lease {
         let sql = format!("DELETE FROM patgate.replicas WHERE id = '{}'", self.id);
         postgres.run("releasing the lease", sql).await;
     }
+
+    /// That this replica is gone. A leader may have read its lease before that was taken back, and
+    /// hand it on afterwards: this one stays, and none replaces it, until both are of the past.
+    pub(super) fn released(&self, now: Moment) -> Note {
+        self.note(Snapshot::of_all(), now)
+    }
 }
 
 /// Hands leases to the administrators, those of others too. An old one that a leader hands on must

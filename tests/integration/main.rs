@@ -233,6 +233,7 @@ fn main() -> ExitCode {
         relay::a_large_fleet_spares_postgres,
         relay::leases::who_has_just_started_is_waited_for,
         relay::leases::who_missed_a_frame_is_not_waited_for_without_end,
+        relay::leases::a_lease_that_was_taken_back_stays_so,
         relay::outages::a_redis_that_fails_at_once_spares_postgres,
         relay::outages::a_frozen_leader_is_replaced,
         relay::outages::a_frozen_follower_goes_on_where_it_was,

@@ -1,12 +1,16 @@
 //! Who waits for a change, where the feed is relayed, waits for each replica that may not have heard
 //! of it, and for nobody else.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{fleet, frames, leaders, outages::redis_at, relayed};
+use super::{
+    fleet, frames, leaders,
+    outages::{LEASES, redis_at, serve},
+    relayed, the_leader,
+};
 use crate::{
     fleet::{Fleet, HEALED, MODELS, PATIENT, answer},
     harness::Suite,
@@ -85,4 +89,38 @@ pub(crate) async fn who_missed_a_frame_is_not_waited_for_without_end(suite: Arc<
     assert!(output.status.success() && said.contains("applied by 1 replica "), "{said}");
     assert_eq!(answer(&follower, &revoked, MODELS).await, 401, "{said}");
     assert!(frames(&follower, "gap").await > 0 && leaders(&follows).await.is_empty());
+}
+
+/// A leader may have read a lease that is taken back before it is handed on.
+pub(crate) async fn a_lease_that_was_taken_back_stays_so(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let led = fleet(&world, 1, &[]).await;
+    the_leader(&led).await;
+    let redis = redis_at(&world.redis_url).await;
+    let left = async || -> HashMap<String, Vec<u8>> {
+        redis::cmd("HGETALL").arg(LEASES).query_async(&mut redis.clone()).await.unwrap()
+    };
+    let before = left().await;
+    let follower = serve(&world).await;
+    let (id, sealed) = loop {
+        if let Some(new) = left().await.into_iter().find(|(id, _)| !before.contains_key(id)) {
+            break new;
+        }
+    };
+    let handed_on = || world.statements_with(&format!("('{id}', '"));
+    suite.stack.signal(&follower.server, "TERM");
+    eventually("it to end", async || !suite.stack.is_running(&follower.server)).await;
+
+    // As if the leader had read it just before.
+    let count = handed_on();
+    let set = redis::cmd("HSET").arg(LEASES).arg(&id).arg(sealed).to_owned();
+    let () = set.query_async(&mut redis.clone()).await.unwrap();
+    eventually("it to be handed on again", async || handed_on() > count).await;
+    let token = reader(&world).await;
+    led.all_answer(&token, MODELS, 200).await;
+    let waited = timeout(HEALED, revoke_and_wait(&world, &token)).await;
+    let output = waited.expect("nobody to wait for");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("applied by 1 replica "), "{said}");
+    led.all_answer(&token, MODELS, 401).await;
 }

@@ -265,6 +265,7 @@ fn main() -> ExitCode {
         losses::a_feed_that_heals_has_missed_nothing,
         losses::a_bulk_change_does_not_stop_the_feed,
         losses::connections_that_lead_nowhere_are_given_up,
+        losses::connections_to_redis_that_lead_nowhere_are_given_up,
         shadow::verdicts_are_the_same_in_every_mode,
         shadow::a_softened_request_gets_nothing_of_ours,
         shadow::through_envoy_a_softened_request_reaches_the_old_backend,

@@ -19,6 +19,7 @@ mod harness;
 mod http;
 mod leaks;
 mod load;
+mod locked;
 mod process;
 mod proxy;
 mod stack;
@@ -266,6 +267,7 @@ fn main() -> ExitCode {
         losses::a_bulk_change_does_not_stop_the_feed,
         losses::connections_that_lead_nowhere_are_given_up,
         losses::connections_to_redis_that_lead_nowhere_are_given_up,
+        locked::look_ups_that_nobody_waits_for_end,
         shadow::verdicts_are_the_same_in_every_mode,
         shadow::a_softened_request_gets_nothing_of_ours,
         shadow::through_envoy_a_softened_request_reaches_the_old_backend,

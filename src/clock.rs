@@ -132,8 +132,14 @@ impl Clock {
     /// The latest that Postgres's clock can show at `tick`. Never runs backward within a process,
     /// so what has expired stays expired. `None` before the first trip.
     pub fn now(&self, tick: Tick) -> Option<Moment> {
-        let bound = self.offset()?.saturating_add(tick.0);
+        let Moment(bound) = self.at(tick)?;
         Some(Moment(self.high_water.fetch_max(bound, Relaxed).max(bound)))
+    }
+
+    /// The latest that Postgres's clock can have shown at a tick that has passed. Unlike
+    /// [`Clock::now`] it knows nothing of what was given out since. `None` before the first trip.
+    pub fn at(&self, tick: Tick) -> Option<Moment> {
+        Some(Moment(self.offset()?.saturating_add(tick.0)))
     }
 
     /// The tick at which Postgres's clock showed `moment`, or an earlier one.
@@ -211,6 +217,16 @@ mod tests {
         clock.observe(Tick(100), Moment(1_000));
         assert_eq!(clock.now(Tick(150)), Some(Moment(1_050)));
         assert_eq!(clock.tick_of(Moment(1_000), Tick(150)), Some(Tick(100)));
+    }
+
+    #[test]
+    fn what_has_passed_does_not_move_on_with_the_time() {
+        let clock = Clock::default();
+        assert_eq!(clock.at(Tick(1)), None);
+        clock.observe(Tick(100), Moment(1_000));
+        assert_eq!(clock.now(Tick(900)), Some(Moment(1_800)));
+        assert_eq!(clock.at(Tick(150)), Some(Moment(1_050)));
+        assert_eq!(clock.now(Tick(150)), Some(Moment(1_800)));
     }
 
     #[test]

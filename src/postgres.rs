@@ -108,6 +108,7 @@ impl Postgres {
     /// one may lead to the old primary; so an error of the connection, not of the statement, is
     /// tried on the next one.
     pub(crate) async fn ask(&self, sql: String) -> Result<Reply, AskError> {
+        let sql = self.bounded(&sql);
         let attempts = async {
             for _ in 0..self.pool.status().size {
                 match self.attempt(sql.clone()).await {
@@ -156,6 +157,13 @@ impl Postgres {
         Ok(Reply { rows, as_of: sent, verified, stamp: Arc::new(stamp) })
     }
 
+    /// The same, not to run for longer on the server, either. There it would go on waiting for
+    /// somebody's lock of a table when nobody waits for it any more, each on a connection that
+    /// others need. In the same message: it costs no round trip, and is gone with the transaction.
+    fn bounded(&self, sql: &str) -> String {
+        format!("SET LOCAL statement_timeout = {}; {sql}", self.query_timeout.as_millis().max(1))
+    }
+
     /// Runs a statement of which nobody needs the answer. That it fails, as on a read-only server,
     /// does no harm.
     pub(crate) async fn run(&self, what: &str, sql: String) {
@@ -166,6 +174,7 @@ impl Postgres {
 
     /// The answer to a statement on which no decision rests.
     pub(crate) async fn fetch(&self, sql: String) -> Result<Vec<PgRow>, AskError> {
+        let sql = self.bounded(&sql);
         let fetch = async {
             let mut lease = Lease(Some(self.pool.get().await?));
             let rows = lease.connection()?.fetch_all(sqlx::raw_sql(AssertSqlSafe(sql))).await?;

@@ -28,6 +28,12 @@ pub(crate) struct Snapshot {
 pub(crate) struct SnapshotError;
 
 impl Snapshot {
+    /// One that no server comes to, and that each can read: it sees all that will ever be committed.
+    pub(crate) fn of_all() -> Self {
+        let end = Xid(i64::MAX as u64);
+        Self { xmin: end, xmax: end, running: Box::default() }
+    }
+
     /// Every transaction below has ended.
     pub(crate) fn xmin(&self) -> Xid {
         self.xmin

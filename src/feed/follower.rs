@@ -56,7 +56,11 @@ impl Reader {
         }
         // First there, so that a leader does not hand it on again.
         let _ = timeout(PARTING, relay.remove(&[self.lease.id()])).await;
-        self.lease.release(&self.postgres).await;
+        if let Some(now) = self.clock.now(Tick::now())
+            && let Err(error) = lease::renew(&self.postgres, &[self.lease.released(now)]).await
+        {
+            tracing::debug!(%error, "releasing the lease");
+        }
     }
 
     /// Applies what is relayed, until nothing is heard any more, or `stop`.
@@ -171,7 +175,7 @@ impl Reader {
     /// What this replica knows, for who waits for a change.
     fn note(&self, now: Tick) -> Option<Note> {
         let watermark = now.before(self.feed.watermark_age(now)?);
-        Some(self.lease.note(self.feed.polled_to()?, self.clock.now(watermark)?))
+        Some(self.lease.note(self.feed.polled_to()?, self.clock.at(watermark)?))
     }
 
     /// Asks Postgres now and then what it sees: by that, relayed polls are dated.
@@ -250,7 +254,9 @@ impl Reader {
         let Ok(leases) = relay.leases().await else { return };
         let (gone, live): (Vec<_>, Vec<_>) =
             leases.into_iter().partition(|lease| lease.has_expired(now));
-        lease::renew(&self.postgres, &live).await;
+        if let Err(error) = lease::renew(&self.postgres, &live).await {
+            tracing::debug!(%error, "handing leases on");
+        }
         if !gone.is_empty() {
             let gone: Vec<_> = gone.iter().map(|lease| lease.id).collect();
             let _ = relay.remove(&gone).await;

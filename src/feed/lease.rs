@@ -8,7 +8,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sqlx::types::Uuid;
 
-use crate::{clock::Moment, postgres::Postgres, snapshot::Snapshot};
+use crate::{
+    clock::Moment,
+    postgres::{AskError, Postgres},
+    snapshot::Snapshot,
+};
 
 /// How often it is renewed while nothing changes.
 pub(super) const RENEW_EVERY: Duration = Duration::from_secs(1);
@@ -65,11 +69,17 @@ impl Lease {
         let sql = format!("DELETE FROM patgate.replicas WHERE id = '{}'", self.id);
         postgres.run("releasing the lease", sql).await;
     }
+
+    /// That this replica is gone. A leader may have read its lease before that was taken back, and
+    /// hand it on afterwards: this one stays, and none replaces it, until both are of the past.
+    pub(super) fn released(&self, now: Moment) -> Note {
+        self.note(Snapshot::of_all(), now)
+    }
 }
 
 /// Hands leases to the administrators, those of others too. An old one that a leader hands on must
 /// not replace what its replica has said since; and the clock may have been put back.
-pub(super) async fn renew(postgres: &Postgres, notes: &[Note]) {
+pub(super) async fn renew(postgres: &Postgres, notes: &[Note]) -> Result<(), AskError> {
     let row = |note: &Note| {
         let Note { id, name, snapshot, watermark, max_staleness } = note;
         let (watermark, max_staleness) = (watermark.0, max_staleness.as_micros());
@@ -82,7 +92,7 @@ pub(super) async fn renew(postgres: &Postgres, notes: &[Note]) {
     let harmless = notes.iter().filter(|note| note.name.chars().all(is_harmless));
     let rows: Vec<String> = harmless.map(row).collect();
     if rows.is_empty() {
-        return;
+        return Ok(());
     }
     let sql = format!(
         "INSERT INTO patgate.replicas (id, name, snapshot, watermark, max_staleness) VALUES {}
@@ -93,5 +103,5 @@ pub(super) async fn renew(postgres: &Postgres, notes: &[Note]) {
          DELETE FROM patgate.replicas WHERE watermark + 2 * max_staleness < now()",
         rows.join(",")
     );
-    postgres.run("renewing leases", sql).await;
+    postgres.fetch(sql).await.map(drop)
 }

@@ -128,8 +128,9 @@ impl Reader {
         let due = rounds.renewed.is_none_or(|renewed| now.since(renewed) >= RENEW_EVERY);
         if due || polled.poll.brings_news() {
             rounds.renewed = Some(now);
-            let snapshot = polled.poll.stamp.snapshot.clone();
-            lease::renew(&self.postgres, &[self.lease.note(snapshot, polled.verified)]).await;
+            if let Err(error) = self.renew(&polled).await {
+                tracing::debug!(%error, "renewing the lease");
+            }
         }
         if now >= rounds.prune_at {
             let more = self.prune(rounds).await;
@@ -156,11 +157,27 @@ impl Reader {
         answer.unwrap_or(false)
     }
 
-    /// Brings the record up to date, if it can be done at the start.
+    /// Brings the record up to date, if it can be done at the start, and takes the lease: who waits
+    /// for a change has to know of this replica before it answers for the first time. Without one it
+    /// starts all the same, on a server that takes no writes for instance.
     pub(crate) async fn catch_up(&self) {
-        if let Err(error) = self.poll().await {
-            tracing::warn!(%error, "the feed of changes cannot be read yet");
+        match self.poll().await {
+            Err(error) => tracing::warn!(%error, "the feed of changes cannot be read yet"),
+            Ok(polled) => {
+                if let Err(error) = self.renew(&polled).await {
+                    tracing::warn!(
+                        %error,
+                        "the lease cannot be written yet; until it is, `token revoke --wait` does \
+                         not know of this replica",
+                    );
+                }
+            }
         }
+    }
+
+    async fn renew(&self, polled: &Polled) -> Result<(), AskError> {
+        let snapshot = polled.poll.stamp.snapshot.clone();
+        lease::renew(&self.postgres, &[self.lease.note(snapshot, polled.verified)]).await
     }
 
     pub(super) async fn poll(&self) -> Result<Polled, AskError> {

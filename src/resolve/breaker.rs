@@ -28,10 +28,13 @@ impl Breaker {
         self.failures.store(0, Relaxed);
     }
 
-    pub(super) fn failed(&self, now: Tick) {
-        if self.failures.fetch_add(1, Relaxed) + 1 == THRESHOLD {
+    /// Whether this is the failure that opens the circuit.
+    pub(super) fn failed(&self, now: Tick) -> bool {
+        let opens = self.failures.fetch_add(1, Relaxed) + 1 == THRESHOLD;
+        if opens {
             self.probes.close(now, PAUSE);
         }
+        opens
     }
 }
 
@@ -42,15 +45,15 @@ mod tests {
     #[test]
     fn opens_probes_and_closes() {
         let (breaker, start) = (Breaker::default(), Tick::from_micros(0));
-        for _ in 0..THRESHOLD {
+        for count in 1..=THRESHOLD {
             assert!(breaker.admits(start));
-            breaker.failed(start);
+            assert_eq!(breaker.failed(start), count == THRESHOLD);
         }
         assert!(!breaker.admits(start));
         let later = start.after(PAUSE);
         assert!(breaker.admits(later), "one probe");
         assert!(!breaker.admits(later), "and no second");
-        breaker.failed(later);
+        assert!(!breaker.failed(later), "it is open");
         assert!(!breaker.admits(later));
         assert!(breaker.admits(later.after(PAUSE)));
         breaker.succeeded();

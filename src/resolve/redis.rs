@@ -16,7 +16,11 @@ use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::mpsc, time::timeout};
 
-use super::{Found, Kind, Load, Unavailable, batch::Batcher, breaker::Breaker};
+use super::{
+    Found, Kind, Load, Unavailable,
+    batch::{Batcher, Unanswered},
+    breaker::Breaker,
+};
 use crate::{
     clock::{Moment, Tick},
     config,
@@ -85,9 +89,10 @@ impl Redis {
         let redis_key = redis_key::<K>(key);
         let sealed = match timeout(self.link.timeout, self.reads.get(redis_key.clone())).await {
             Ok(Ok(reply)) => reply.ok_or("miss")?,
-            Ok(Err(_)) => return Err("unavailable"),
-            Err(_) => {
-                self.link.breaker.failed(Tick::now());
+            // It was not asked, which says nothing about its health.
+            Ok(Err(Unanswered::Shed)) => return Err("unavailable"),
+            Ok(Err(Unanswered::Failed)) | Err(_) => {
+                self.link.failed();
                 return Err("unavailable");
             }
         };
@@ -121,7 +126,11 @@ async fn write_behind(link: Arc<Link>, mut waiting: mpsc::Receiver<Write>) {
             pipeline.pset_ex(key, sealed, milliseconds).ignore();
         }
         let count = pipeline.cmd_iter().count();
-        let written = link.breaker.admits(Tick::now()) && link.run(&pipeline).await == Ok(());
+        let admitted = link.breaker.admits(Tick::now());
+        let written = admitted && link.run(&pipeline).await == Ok(());
+        if admitted && !written {
+            link.failed();
+        }
         if !written {
             (0..count).for_each(|_| link.metrics.dropped_write());
         }
@@ -166,6 +175,16 @@ impl Link {
         Ok(Self { pool, timeout: config.timeout, breaker: Breaker::default(), metrics })
     }
 
+    /// A look-up or a write was in vain. To be told once for each, by who made it: several may have
+    /// shared a command, and who waits for one gives up before its connection does.
+    fn failed(&self) {
+        if self.breaker.failed(Tick::now()) {
+            // When the way there was lost without a word, the connections that wait in the pool
+            // are dead as well, and would each cost a probe.
+            self.pool.retain(|_, _| false);
+        }
+    }
+
     /// One round trip. A connection that fails, or does not answer in time, is closed.
     async fn run<T>(&self, request: &impl Request<T>) -> Result<T, Unavailable> {
         let outcome = async {
@@ -186,7 +205,6 @@ impl Link {
             }
             None => {
                 self.metrics.failure("redis");
-                self.breaker.failed(Tick::now());
                 Err(Unavailable)
             }
         }

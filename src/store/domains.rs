@@ -235,7 +235,7 @@ impl Store {
     ///
     /// When there is no such domain.
     pub async fn delete_domain(&self, reference: &DomainRef) -> Result<Changed<()>, Error> {
-        let (mut change, domain) = self.changing(reference).await?;
+        let (mut change, domain) = self.bulk_change().await?.of_domain(reference).await?;
         sql("DELETE FROM patgate.domains WHERE id = $1")
             .bind(domain.id)
             .execute(&mut *change.tx)
@@ -294,14 +294,20 @@ impl Store {
         change.finish("domain.unset_model", domain.id, details, ()).await
     }
 
-    /// Begins a change of a domain, which outdates it under the references it has now.
+    /// Begins a change of a domain.
     async fn changing(&self, reference: &DomainRef) -> Result<(Change<'_>, Domain), Error> {
-        let mut change = self.change().await?;
-        let domain = lock(&mut change.tx, reference).await?;
+        self.change().await?.of_domain(reference).await
+    }
+}
+
+impl<'a> Change<'a> {
+    /// Locks a domain, and notes that this outdates it under the references it has now.
+    async fn of_domain(mut self, reference: &DomainRef) -> Result<(Change<'a>, Domain), Error> {
+        let domain = lock(&mut self.tx, reference).await?;
         if let Ok(slug) = domain.slug.parse() {
-            change.touch_domain(DomainId(domain.id), &slug).await?;
+            self.touch_domain(DomainId(domain.id), &slug).await?;
         }
-        Ok((change, domain))
+        Ok((self, domain))
     }
 }
 

@@ -29,7 +29,8 @@ impl Store {
     /// When the database does not answer.
     pub async fn replicas(&self, xid: Option<&str>, ago: Duration) -> Result<Vec<Replica>, Error> {
         let mut tx = self.read().await?;
-        // A replica that has lost the feed may still look things up, until the commit.
+        // A replica that has lost the feed may still look things up, until the commit. One that has
+        // ended may leave a lease from which nobody can tell how far it had read: `Snapshot::of_all`.
         let replicas = sql_as(concat!(
             "SELECT name, coalesce(pg_visible_in_snapshot($1::text::xid8, snapshot), true) AS applied, ",
             utc!("watermark"),
@@ -38,7 +39,8 @@ impl Store {
             " AS expires_at
              FROM patgate.replicas, LATERAL (SELECT max_staleness
                  + greatest(watermark, now() - $2 * interval '1 microsecond') AS expires_at) AS e
-             WHERE expires_at > now() ORDER BY name"
+             WHERE expires_at > now() AND pg_snapshot_xmax(snapshot) < '9223372036854775807'
+             ORDER BY name"
         ));
         let ago = i64::try_from(ago.as_micros()).unwrap_or(i64::MAX);
         let replicas = replicas.bind(xid).bind(ago).fetch_all(&mut *tx).await?;

@@ -85,7 +85,7 @@ impl Store {
         &self,
         user: &UserRef,
     ) -> Result<Changed<Vec<Revoked>>, Error> {
-        let mut change = self.change().await?;
+        let mut change = self.bulk_change().await?;
         let user = users::lock(&mut change.tx, user).await?;
         let ids = sql_scalar(
             "SELECT id FROM patgate.pats
@@ -114,7 +114,7 @@ impl Store {
         &self,
         domain: &DomainRef,
     ) -> Result<Changed<Vec<Revoked>>, Error> {
-        let mut change = self.change().await?;
+        let mut change = self.bulk_change().await?;
         let domain = domains::lock(&mut change.tx, domain).await?;
         let ids = sql_scalar(
             "SELECT id FROM patgate.pats p

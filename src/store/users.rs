@@ -174,7 +174,7 @@ impl Store {
     ///
     /// When there is no such user.
     pub async fn delete_user(&self, reference: &UserRef) -> Result<Changed<()>, Error> {
-        let mut change = self.change().await?;
+        let mut change = self.bulk_change().await?;
         let user = lock(&mut change.tx, reference).await?;
         change.touch_user(UserId(user.id)).await?;
         sql("DELETE FROM patgate.users WHERE id = $1")

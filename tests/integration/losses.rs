@@ -193,26 +193,7 @@ pub(crate) async fn connections_that_lead_nowhere_are_given_up(suite: Arc<Suite>
     let (hot, cold) = (reader(&world).await, reader(&world).await);
     // A loaded machine may take longer than the deadline.
     eventually("the hot token", async || answer(replica, &hot, MODELS).await == 200).await;
-    // So that many connections stand: replies come late, and one look-up after another begins.
-    proxy.set(Mode::Delay(Duration::from_millis(100)));
-    let before = proxy.accepted();
-    let tokens = Mutex::new(Vec::new());
-    eventually("six connections", async || {
-        let token = reader(&world).await;
-        tokens.lock().unwrap().push(token.clone());
-        let (replica, sent) = (Arc::clone(replica), proxy.bytes_upward());
-        let asked = tokio::spawn(async move { answer(&replica, &token, MODELS).await });
-        // Those that begin together would share a connection.
-        let begun = async || proxy.bytes_upward() > sent || asked.is_finished();
-        eventually("a look-up", begun).await;
-        proxy.accepted() - before >= 6
-    })
-    .await;
-    proxy.set(Mode::Pass);
-    for token in &tokens.into_inner().unwrap() {
-        let served = async || answer(replica, token, MODELS).await == 200;
-        eventually("the look-ups to end", served).await;
-    }
+    stand(&world, &proxy, replica, 6, Duration::from_millis(100)).await;
 
     proxy.forget();
     let healed = Instant::now();
@@ -224,4 +205,60 @@ pub(crate) async fn connections_that_lead_nowhere_are_given_up(suite: Arc<Suite>
     }
     assert!(refused > 0, "the connections were not dead");
     println!("served after {:?}", healed.elapsed());
+}
+
+/// Look-ups, until so many new connections stand: replies come late, and one after another begins.
+async fn stand(
+    world: &World<'_>,
+    proxy: &Proxy,
+    replica: &Arc<Replica>,
+    connections: u64,
+    late: Duration,
+) {
+    proxy.set(Mode::Delay(late));
+    let before = proxy.accepted();
+    let tokens = Mutex::new(Vec::new());
+    eventually("connections", async || {
+        let token = reader(world).await;
+        tokens.lock().unwrap().push(token.clone());
+        let (replica, sent) = (Arc::clone(replica), proxy.bytes_upward());
+        let asked = tokio::spawn(async move { answer(&replica, &token, MODELS).await });
+        // Those that begin together would share a connection.
+        let begun = async || proxy.bytes_upward() > sent || asked.is_finished();
+        eventually("a look-up", begun).await;
+        proxy.accepted() - before >= connections
+    })
+    .await;
+    proxy.set(Mode::Pass);
+    for token in &tokens.into_inner().unwrap() {
+        let served = async || answer(replica, token, MODELS).await == 200;
+        eventually("the look-ups to end", served).await;
+    }
+}
+
+/// The same of Redis, which is asked but once a second after some failures.
+pub(crate) async fn connections_to_redis_that_lead_nowhere_are_given_up(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let proxy = Proxy::to(suite.valkey.port).await;
+    let redis = world.redis_url.replace(&suite.valkey.port.to_string(), &proxy.port.to_string());
+    let redis = format!("redis.url={redis}");
+    let settings = [&redis, "redis.connections=16", "redis.timeout=1500ms", "deadline=4s"];
+    let fleet = Fleet::of(&world, 1, &[&settings[..], &PATIENT].concat()).await;
+    let replica = &fleet.0[0];
+    fleet.all_answer(&reader(&world).await, MODELS, 200).await;
+    stand(&world, &proxy, replica, 14, Duration::from_millis(300)).await;
+
+    proxy.forget();
+    let healed = Instant::now();
+    let misses = async || lookups(replica, "principal", "redis", "miss").await;
+    let before = misses().await;
+    let first = join_all((0..5).map(|_| reader(&world))).await;
+    let asked = first.iter().map(|token| answer(replica, token, MODELS));
+    assert_eq!(join_all(asked).await, [200; 5]);
+    assert_eq!(misses().await, before, "the connections were not dead");
+    while misses().await == before {
+        assert!(healed.elapsed() < HEALED, "Redis is not used again");
+        assert_eq!(answer(replica, &reader(&world).await, MODELS).await, 200);
+    }
+    println!("used again after {:?}", healed.elapsed());
 }

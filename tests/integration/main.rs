@@ -19,6 +19,7 @@ mod harness;
 mod http;
 mod leaks;
 mod load;
+mod locked;
 mod process;
 mod proxy;
 mod stack;
@@ -237,6 +238,9 @@ fn main() -> ExitCode {
         relay::a_missing_frame_is_noticed,
         relay::leases_are_handed_on,
         relay::a_large_fleet_spares_postgres,
+        relay::leases::who_has_just_started_is_waited_for,
+        relay::leases::who_missed_a_frame_is_not_waited_for_without_end,
+        relay::leases::a_lease_that_was_taken_back_stays_so,
         relay::outages::a_redis_that_fails_at_once_spares_postgres,
         relay::outages::a_frozen_leader_is_replaced,
         relay::outages::a_frozen_follower_goes_on_where_it_was,
@@ -268,6 +272,8 @@ fn main() -> ExitCode {
         losses::a_feed_that_heals_has_missed_nothing,
         losses::a_bulk_change_does_not_stop_the_feed,
         losses::connections_that_lead_nowhere_are_given_up,
+        losses::connections_to_redis_that_lead_nowhere_are_given_up,
+        locked::look_ups_that_nobody_waits_for_end,
         shadow::verdicts_are_the_same_in_every_mode,
         shadow::a_softened_request_gets_nothing_of_ours,
         shadow::through_envoy_a_softened_request_reaches_the_old_backend,

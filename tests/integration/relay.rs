@@ -1,5 +1,6 @@
 //! One replica reads the feed and relays it; the others follow.
 
+pub(crate) mod leases;
 pub(crate) mod outages;
 
 use std::{

@@ -15,6 +15,8 @@ pub(crate) async fn revoke_and_wait(world: &World<'_>, token: &Token) -> Output 
     Command::new(env!("CARGO_BIN_EXE_patgate"))
         .args(["token", "revoke", "--wait", &token.id.to_string()])
         .env("PATGATE_POSTGRES_URL", world.suite.postgres_url("administrator", &world.database))
+        // Whoever waits for it may give up.
+        .kill_on_drop(true)
         .output()
         .await
         .unwrap()

@@ -6,12 +6,12 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use patgate::store::Store;
 use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
 use serde_json::json;
 
 use super::{fleet, frames, leaders, obeys, relayed, silences};
 use crate::{
-    cli::value,
     fleet::{Fleet, MODELS, PATIENT, polls},
     harness::{Suite, World},
     process::{self, Process},
@@ -19,7 +19,7 @@ use crate::{
     tiers::{eventually, reader, revoke},
 };
 
-const LEASES: &str = "patgate:2:leases";
+pub(super) const LEASES: &str = "patgate:2:leases";
 
 /// How Redis fails at once, rather than late.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +32,7 @@ enum Outage {
 }
 
 /// One that waits as long as it takes.
-async fn redis_at(url: &str) -> MultiplexedConnection {
+pub(super) async fn redis_at(url: &str) -> MultiplexedConnection {
     let patient = AsyncConnectionConfig::new().set_response_timeout(None);
     let client = redis::Client::open(url).unwrap();
     client.get_multiplexed_async_connection_with_config(&patient).await.unwrap()
@@ -102,7 +102,7 @@ pub(crate) async fn a_redis_that_fails_at_once_spares_postgres(suite: Arc<Suite>
 }
 
 /// A replica of this world as a process, which can be frozen.
-async fn serve(world: &World<'_>) -> Process {
+pub(super) async fn serve(world: &World<'_>) -> Process {
     let settings = relayed(world);
     let settings = settings.each_ref().map(String::as_str);
     // A loaded machine is no reason for a 503.
@@ -179,10 +179,11 @@ pub(crate) async fn who_ends_takes_its_lease_along(suite: Arc<Suite>) {
     let world = suite.world().await;
     let (first, second) = (serve(&world).await, serve(&world).await);
     let redis = redis_at(&world.redis_url).await;
+    let store = Store::new(world.postgres.clone(), "tester".parse().unwrap());
     let leases = async || {
         let left = redis::cmd("HLEN").arg(LEASES).query_async(&mut redis.clone()).await;
-        let noted: i64 = value(&world, "SELECT count(*) FROM patgate.replicas").await;
-        let left: i64 = left.unwrap();
+        let noted = store.replicas(None, Duration::ZERO).await.unwrap().len();
+        let left: usize = left.unwrap();
         (noted, left)
     };
     let both = [&first, &second];

@@ -1,0 +1,126 @@
+//! Who waits for a change, where the feed is relayed, waits for each replica that may not have heard
+//! of it, and for nobody else.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{
+    fleet, frames, leaders,
+    outages::{LEASES, redis_at, serve},
+    relayed, the_leader,
+};
+use crate::{
+    fleet::{Fleet, HEALED, MODELS, PATIENT, answer},
+    harness::Suite,
+    losses::feed_at,
+    proxy::{Mode, Proxy},
+    tiers::{eventually, reader, revoke, status},
+    waiting::revoke_and_wait,
+};
+
+/// The first replica hears nobody for a while; the next ones hear the first.
+pub(crate) async fn who_has_just_started_is_waited_for(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let relayed = relayed(&world);
+    let settings = [&relayed.each_ref().map(String::as_str)[..], &PATIENT].concat();
+    let mut replicas = Vec::new();
+    for count in 1..=4 {
+        replicas.push(world.serve(&settings).await);
+        let token = reader(&world).await;
+        for replica in &replicas {
+            assert_eq!(status(replica, &token).await, 200);
+        }
+        let output = revoke_and_wait(&world, &token).await;
+        let said = String::from_utf8_lossy(&output.stderr);
+        for replica in &replicas {
+            assert_eq!(status(replica, &token).await, 401, "of {count}: {said}");
+        }
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains(&format!("applied by {count} replica")), "{said}");
+    }
+}
+
+/// A replica that has lost its feed and missed a frame hears the next ones, and goes on serving. It
+/// is waited for until what it knows must have expired.
+pub(crate) async fn who_missed_a_frame_is_not_waited_for_without_end(suite: Arc<Suite>) {
+    const STALENESS: Duration = Duration::from_secs(6);
+    let world = suite.world().await;
+    let (redis, feed) = (Proxy::to(suite.valkey.port).await, Proxy::to(world.port).await);
+    let led = fleet(&world, 1, &[]).await;
+    let relayed = relayed(&world);
+    let through = world.redis_url.replace(&suite.valkey.port.to_string(), &redis.port.to_string());
+    let settings = [
+        &relayed[1],
+        &feed_at(&world, &feed),
+        &format!("redis.url={through}"),
+        &format!("max_staleness={}s", STALENESS.as_secs()),
+    ];
+    let follows = Fleet::of(&world, 1, &settings.map(String::as_str)).await;
+    let follower = Arc::clone(&follows.0[0]);
+    eventually("frames", async || frames(&follower, "applied").await > 1).await;
+    let (hot, missed, revoked) = (reader(&world).await, reader(&world).await, reader(&world).await);
+    for token in [&hot, &missed, &revoked] {
+        follows.all_answer(token, MODELS, 200).await;
+    }
+
+    feed.set(Mode::Refuse);
+    redis.set(Mode::BlackHole);
+    redis.forget();
+    revoke(&world, &missed).await;
+    led.turn("revoked", (&missed, MODELS), 200, 401).await;
+    led.polled(2).await;
+    let mut direct = redis_at(&world.redis_url).await;
+    let () = redis::cmd("DEL").arg(super::STREAM).query_async(&mut direct).await.unwrap();
+    redis.set(Mode::Pass);
+    eventually("a gap", async || frames(&follower, "gap").await > 0).await;
+
+    let asked = Arc::clone(&follower);
+    let _load = AbortOnDropHandle::new(tokio::spawn(async move {
+        loop {
+            answer(&asked, &hot, MODELS).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }));
+    let waited = timeout(STALENESS + HEALED, revoke_and_wait(&world, &revoked)).await;
+    let output = waited.expect("an end of the waiting");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("applied by 1 replica "), "{said}");
+    assert_eq!(answer(&follower, &revoked, MODELS).await, 401, "{said}");
+    assert!(frames(&follower, "gap").await > 0 && leaders(&follows).await.is_empty());
+}
+
+/// A leader may have read a lease that is taken back before it is handed on.
+pub(crate) async fn a_lease_that_was_taken_back_stays_so(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let led = fleet(&world, 1, &[]).await;
+    the_leader(&led).await;
+    let redis = redis_at(&world.redis_url).await;
+    let left = async || -> HashMap<String, Vec<u8>> {
+        redis::cmd("HGETALL").arg(LEASES).query_async(&mut redis.clone()).await.unwrap()
+    };
+    let before = left().await;
+    let follower = serve(&world).await;
+    let (id, sealed) = loop {
+        if let Some(new) = left().await.into_iter().find(|(id, _)| !before.contains_key(id)) {
+            break new;
+        }
+    };
+    let handed_on = || world.statements_with(&format!("('{id}', '"));
+    suite.stack.signal(&follower.server, "TERM");
+    eventually("it to end", async || !suite.stack.is_running(&follower.server)).await;
+
+    // As if the leader had read it just before.
+    let count = handed_on();
+    let set = redis::cmd("HSET").arg(LEASES).arg(&id).arg(sealed).to_owned();
+    let () = set.query_async(&mut redis.clone()).await.unwrap();
+    eventually("it to be handed on again", async || handed_on() > count).await;
+    let token = reader(&world).await;
+    led.all_answer(&token, MODELS, 200).await;
+    let waited = timeout(HEALED, revoke_and_wait(&world, &token)).await;
+    let output = waited.expect("nobody to wait for");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("applied by 1 replica "), "{said}");
+    led.all_answer(&token, MODELS, 401).await;
+}

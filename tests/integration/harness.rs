@@ -26,6 +26,7 @@ use patgate::{
     schema,
     token::{Prefixes, TokenId, Tokens},
 };
+use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
 use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions};
@@ -174,6 +175,14 @@ async fn prepare_template(port: u16) {
 
 pub(crate) async fn connect(url: &str) -> PgPool {
     PgPoolOptions::new().max_connections(4).connect(url).await.unwrap()
+}
+
+/// A connection that waits as long as it takes, unlike those that the crate makes by default.
+pub(crate) async fn redis_at(url: &str) -> MultiplexedConnection {
+    let patient =
+        AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+    let client = redis::Client::open(url).unwrap();
+    client.get_multiplexed_async_connection_with_config(&patient).await.unwrap()
 }
 
 pub(crate) async fn execute(pool: &PgPool, sql: &str) {

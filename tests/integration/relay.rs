@@ -23,7 +23,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::{
     fleet::{Fleet, HEALED, MODELS, PATIENT, answer, polls},
     floods::commands,
-    harness::{Replica, Suite, World},
+    harness::{Replica, Suite, World, redis_at},
     proxy::{Mode, Proxy},
     tiers::{eventually, reader, revoke},
     waiting::revoke_and_wait,
@@ -139,8 +139,7 @@ pub(crate) async fn a_relay_may_fail_in_any_way(suite: Arc<Suite>) {
     let proxy = Proxy::to(suite.valkey.port).await;
     let through = world.redis_url.replace(&suite.valkey.port.to_string(), &proxy.port.to_string());
     let fleet = fleet(&world, 3, &[&format!("redis.url={through}")]).await;
-    let client = redis::Client::open(world.redis_url.as_str()).unwrap();
-    let mut redis = client.get_multiplexed_async_connection().await.unwrap();
+    let mut redis = redis_at(&world.redis_url).await;
     let relays = async || {
         let heard = async || {
             let heard = fleet.0.iter().map(|replica| frames(replica, "applied"));
@@ -265,11 +264,7 @@ struct Between {
 
 impl Between {
     async fn new(from: &str, to: &str) -> Self {
-        let connect = async |url: &str| {
-            let client = redis::Client::open(url).unwrap();
-            client.get_multiplexed_async_connection().await.unwrap()
-        };
-        let (mut from, mut to) = (connect(from).await, connect(to).await);
+        let (mut from, mut to) = (redis_at(from).await, redis_at(to).await);
         let (handling, how) = watch::channel(Handling::Pass);
         let passed = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&passed);

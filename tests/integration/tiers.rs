@@ -10,8 +10,8 @@ use serde_json::json;
 
 pub(crate) use crate::eventually::{PAUSE, eventually};
 use crate::{
-    faults::{all_held, connect},
-    harness::{Replica, Suite, Token, World, outcome},
+    faults::all_held,
+    harness::{Replica, Suite, Token, World, outcome, redis_at},
     http,
     proxy::{Mode, Proxy},
 };
@@ -37,8 +37,7 @@ pub(crate) async fn lookups(replica: &Replica, kind: &str, tier: &str, result: &
 }
 
 pub(crate) async fn entries_written(world: &World<'_>, at_least: usize) {
-    let client = redis::Client::open(world.redis_url.as_str()).unwrap();
-    let connection = client.get_multiplexed_async_connection().await.unwrap();
+    let connection = redis_at(&world.redis_url).await;
     eventually("entries in Redis", async || {
         let size = redis::cmd("DBSIZE").query_async(&mut connection.clone()).await;
         size.is_ok_and(|size: usize| size >= at_least)
@@ -113,7 +112,7 @@ fn through(url: &str, port: u16, proxy: &Proxy) -> String {
     format!("postgres.url={}", url.replace(&port.to_string(), &proxy.port.to_string()))
 }
 
-fn redis_through(world: &World<'_>, suite: &Suite, proxy: &Proxy) -> String {
+pub(crate) fn redis_through(world: &World<'_>, suite: &Suite, proxy: &Proxy) -> String {
     let port = suite.valkey.port.to_string();
     format!("redis.url={}", world.redis_url.replace(&port, &proxy.port.to_string()))
 }
@@ -166,7 +165,7 @@ pub(crate) async fn a_late_reply_has_no_reader(suite: Arc<Suite>) {
 
     let proxy = Proxy::to(suite.valkey.port).await;
     let redis = redis_through(&world, &suite, &proxy);
-    let stored = connect(&world.redis_url).await;
+    let stored = redis_at(&world.redis_url).await;
     for _ in 0..10 {
         let replica = world.serve(&[&redis, "redis.connections=1", "redis.timeout=200ms"]).await;
         // Its connection stands, and nobody uses it.

@@ -32,8 +32,7 @@ pub(crate) async fn commands(replica: &Replica, store: &str) -> u64 {
 
 /// A token of this world that its database does not know.
 fn unknown(world: &World<'_>) -> Token {
-    let minted = world.tokens.mint(TokenId(Uuid::now_v7())).unwrap();
-    Token { id: minted.id, text: minted.plain.expose().to_owned() }
+    world.unknown(TokenId(Uuid::now_v7()))
 }
 
 /// Uses a token until told to stop; returns how long each use took, in order of length.

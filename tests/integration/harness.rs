@@ -105,6 +105,15 @@ impl Suite {
         url(self.postgres.port, user, database)
     }
 
+    /// A token, to be looked for where it must not be, and its digest in hexadecimal.
+    pub(crate) fn mint(&self, tokens: &Tokens, id: TokenId) -> (Token, String) {
+        let minted = tokens.mint(id).unwrap();
+        let digest = minted.digest.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let text = minted.plain.expose().to_owned();
+        self.minted.lock().unwrap().push(text.clone());
+        (Token { id, text }, digest)
+    }
+
     /// A key as a provider of models might hand it out.
     pub(crate) fn provider_key(&self) -> String {
         let random = || Uuid::new_v4().simple().to_string();
@@ -305,14 +314,12 @@ impl World<'_> {
 
     /// A token that nobody knows yet, and the statements that make it known.
     pub(crate) fn issue(&self, owner: &str, life: &str, scopes: &[Scope<'_>]) -> (Token, String) {
-        let minted = self.tokens.mint(TokenId(Uuid::now_v7())).unwrap();
-        let digest: String =
-            minted.digest.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-        let (id, user, key) = (minted.id, self.id(owner), &minted.key_id);
+        let (token, digest) = self.suite.mint(&self.tokens, TokenId(Uuid::now_v7()));
+        let (id, user) = (token.id, self.id(owner));
         let mut sql = format!(
             "INSERT INTO patgate.pats
                  (id, user_id, name, digest, key_id, issued_at, expires_at)
-             VALUES ('{id}', '{user}', '{id}', '\\x{digest}', '{key}',
+             VALUES ('{id}', '{user}', '{id}', '\\x{digest}', 'k1',
                      now() - interval '1 year', now() + interval '{life}');"
         );
         for (domain, entity_type, entity, operation) in scopes {
@@ -323,9 +330,12 @@ impl World<'_> {
                 Uuid::now_v7()
             ));
         }
-        let text = minted.plain.expose().to_owned();
-        self.suite.minted.lock().unwrap().push(text.clone());
-        (Token { id, text }, sql)
+        (token, sql)
+    }
+
+    /// A token of our own key with this id, of which no database is told.
+    pub(crate) fn unknown(&self, id: TokenId) -> Token {
+        self.suite.mint(&self.tokens, id).0
     }
 
     /// A token of Ann's that lives long enough.

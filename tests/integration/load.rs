@@ -91,7 +91,7 @@ impl Load {
         let colds: f64 =
             colds.map(|(_, count, pace)| *count as f64 * long.div_duration_f64(*pace)).sum();
         let Tokenry { hot, cold, revoked, turning } = Tokenry::mint(world, colds as usize).await;
-        let forged = forged();
+        let forged = forged(world.suite);
         let laws = Laws::new(Mutex::new(vec![(Instant::now(), WELL)]));
         let ledgers = [Ledger::default(), world.suite.answers.clone()];
         let (report, illegal) = watch::channel(None);

@@ -24,6 +24,17 @@ const BOXED: &str = "redis.timeout=20ms";
 /// How many failures in a row open the circuit.
 const THRESHOLD: u64 = 5;
 
+/// How many look-ups in Redis came to that, by each replica.
+async fn by_each(front: &Front<'_>, result: &str) -> Vec<u64> {
+    let replicas = front.fleet.0.iter();
+    join_all(replicas.map(|replica| lookups(replica, "principal", "redis", result))).await
+}
+
+/// Whether each has grown.
+fn more(now: &[u64], before: &[u64]) -> bool {
+    now.iter().zip(before).all(|(now, before)| now > before)
+}
+
 pub(crate) async fn redis_fails_on_the_wire(suite: Arc<Suite>) {
     let world = suite.world().await;
     let proxy = Proxy::to(suite.valkey.port).await;
@@ -41,7 +52,7 @@ pub(crate) async fn redis_fails_on_the_wire(suite: Arc<Suite>) {
         // Greetings pass, and what is held is cut in the middle.
         Mode::CutReplies(64),
     ] {
-        let (cold, open) = (load.count(Kind::Cold, 200), front.lookups("redis", "open").await);
+        let (cold, open) = (load.count(Kind::Cold, 200), by_each(&front, "open").await);
         let hits = front.lookups("redis", "hit").await;
         proxy.set(mode);
         let late = world.serve(&settings).await;
@@ -52,14 +63,14 @@ pub(crate) async fn redis_fails_on_the_wire(suite: Arc<Suite>) {
             assert!(failed > 0, "nothing was cut");
             assert_eq!(lookups(&late, "principal", "redis", "hit").await, 0, "half a reply");
         } else {
-            let opened = async || front.lookups("redis", "open").await > open;
+            let opened = async || more(&by_each(&front, "open").await, &open);
             load.bear(eventually("look-ups that pass Redis by", opened)).await;
         }
         proxy.set(Mode::Pass);
-        let used = async || front.lookups("redis", "miss").await;
-        let before = used().await;
+        let before = by_each(&front, "miss").await;
         let again = format!("Redis to be used again after {mode:?}");
-        load.bear(eventually(&again, async || used().await > before)).await;
+        let used = async || more(&by_each(&front, "miss").await, &before);
+        load.bear(eventually(&again, used)).await;
         println!(
             "{mode:?}: {} cold tokens served, {} hits in Redis",
             load.count(Kind::Cold, 200) - cold,

@@ -27,6 +27,7 @@ use patgate::{
     token::{Prefixes, TokenId, Tokens},
 };
 use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions};
@@ -65,6 +66,7 @@ pub(crate) struct Suite {
 
 impl Suite {
     pub(crate) fn launch() -> Self {
+        allow_files();
         let dir = TempDir::new().unwrap();
         let log = fs::File::create(dir.path().join("patgate.log")).unwrap();
         tracing_subscriber::fmt()
@@ -161,6 +163,22 @@ impl Suite {
         };
         world.populate().await;
         world
+    }
+}
+
+/// What the test with the most connections needs, in this process and in Envoy, which inherits it.
+const FILES: u64 = 8192;
+
+/// Lets this process and those that it starts have as many files and connections open as tests
+/// need. A shell grants 1024 more often than not, though it might grant more.
+fn allow_files() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let granted = maximum.map_or(FILES, |maximum| maximum.min(FILES));
+    if current.is_some_and(|current| current < granted) {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(granted), maximum }).unwrap();
+    }
+    if granted < FILES {
+        println!("a process may have {granted} files open (ulimit -Hn): tests need up to {FILES}");
     }
 }
 

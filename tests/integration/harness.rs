@@ -74,8 +74,13 @@ impl Suite {
             .with_writer(Mutex::new(log))
             .init();
         let stack = Stack::launch();
-        let logged = json!({ "log_statement": "all", "log_line_prefix": "%d|%p|" });
-        let postgres = stack.start("postgres", json!({ "settings": logged }));
+        let settings = json!({
+            "log_statement": "all",
+            "log_line_prefix": "%d|%p|",
+            // Nobody replicates from it, and the databases of all tests are large enough.
+            "max_wal_size": "256MB",
+        });
+        let postgres = stack.start("postgres", json!({ "settings": settings }));
         // All that was ever written is kept in its file, for the search for leaks.
         let kept = "--appendonly yes --appendfsync no --auto-aof-rewrite-percentage 0";
         let arguments = format!("--databases {REDIS_DATABASES} {kept}");

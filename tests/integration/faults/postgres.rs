@@ -126,7 +126,9 @@ pub(crate) async fn postgres_has_no_connection_left(suite: Arc<Suite>) {
     // One that has a place and has not said yet whose it is, is the replica's.
     let ours = "FROM pg_stat_activity WHERE usename = 'server' OR state = 'starting'";
     let take_all = async || {
-        loop {
+        // One that has just taken its place is in no row yet: that there is none is seen thrice.
+        let mut rounds_without = 0;
+        while rounds_without < 3 {
             while let Ok(connection) = PgConnection::connect(&url).await {
                 taken.push(connection);
             }
@@ -135,9 +137,8 @@ pub(crate) async fn postgres_has_no_connection_left(suite: Arc<Suite>) {
                 .fetch_one(&world.postgres)
                 .await
                 .unwrap();
-            if ended == 0 {
-                break;
-            }
+            rounds_without = if ended == 0 { rounds_without + 1 } else { 0 };
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         revoke(&world, &load.turning).await;
     };

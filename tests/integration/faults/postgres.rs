@@ -12,7 +12,7 @@ use super::{CHANGING, Front, SHORT, STALENESS, UNREAD, turned, unread};
 use crate::{
     fleet::{HEALED, MODELS, PATIENT},
     harness::{Suite, World, execute},
-    load::{Kind, Law, WELL},
+    load::{Kind, LASTING_LONG, Law, WELL},
     proxy::{Mode, Proxy},
     tiers::{eventually, reader, revoke},
 };
@@ -90,7 +90,7 @@ pub(crate) async fn postgres_is_slow(suite: Arc<Suite>) {
 pub(crate) async fn postgres_is_restarted(suite: Arc<Suite>) {
     let (postgres, world) = suite.spare(json!({})).await;
     let front = Front::of(&world, &[PATIENT[0], PATIENT[1], "redis.url="]).await;
-    let load = front.load(&world).await;
+    let load = front.lasting(LASTING_LONG, &world).await;
     for signal in ["INT", "KILL"] {
         let served = load.count(Kind::Cold, 503);
         load.law(CHANGING);

@@ -12,7 +12,7 @@ use super::{Front, sealed::all_held};
 use crate::{
     fleet::{MODELS, PATIENT, answer},
     harness::{Replica, Suite, World, redis_at},
-    load::{Kind, Law, WELL},
+    load::{Kind, LASTING_LONG, Law, WELL},
     proxy::{Mode, Proxy},
     stack::Server,
     tiers::{eventually, lookups, reader, redis_through, revoke, status},
@@ -42,7 +42,7 @@ pub(crate) async fn redis_fails_on_the_wire(suite: Arc<Suite>) {
     // Longer than as shipped: on a loaded machine a good Redis must be found good again.
     let settings = [&redis, "redis.timeout=100ms", PATIENT[0], PATIENT[1]];
     let front = Front::of(&world, &settings).await;
-    let load = front.load(&world).await;
+    let load = front.lasting(LASTING_LONG, &world).await;
     for mode in [
         Mode::Refuse,
         Mode::BlackHole,

@@ -24,7 +24,7 @@ use crate::{
 
 const READ: Scope<'_> = ("acme", "models", "*", "llm_read");
 /// For a machine that has more to do than it was made for.
-const SLOW: [&str; 2] = ["deadline=9s", "postgres.query_timeout=9s"];
+pub(crate) const SLOW: [&str; 2] = ["deadline=9s", "postgres.query_timeout=9s"];
 
 pub(crate) async fn commands(replica: &Replica, store: &str) -> u64 {
     replica.metric(&format!("patgate_store_commands_total{{store=\"{store}\"}}")).await

@@ -374,8 +374,8 @@ impl World<'_> {
             &format!("keyring_file={}", self.keyring_file.display()),
             "listen.grpc=127.0.0.1:0",
             "listen.http=127.0.0.1:0",
-            // A loaded test machine is no reason for a 503.
-            "deadline=2s",
+            // A loaded test machine is no reason for a 503. What is shorter lived says so.
+            "deadline=5s",
             "redis.timeout=1s",
         ];
         let variable = |setting: &str| {

@@ -14,6 +14,7 @@ use uuid::Uuid;
 pub(crate) use crate::eventually::{PAUSE, eventually};
 use crate::{
     faults::all_held,
+    floods::SLOW,
     harness::{Replica, Suite, Token, World, outcome, redis_at},
     http,
     proxy::{Mode, Proxy},
@@ -122,7 +123,7 @@ pub(crate) fn redis_through(world: &World<'_>, suite: &Suite, proxy: &Proxy) -> 
 
 pub(crate) async fn a_thousand_first_uses_are_one_query(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let (token, replica) = (reader(&world).await, world.serve(&[]).await);
+    let (token, replica) = (reader(&world).await, world.serve(&SLOW).await);
     let created = world.statements_with(&token.id.to_string());
     let statuses = join_all((0..1000).map(|_| status(&replica, &token))).await;
     assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
@@ -256,7 +257,7 @@ pub(crate) async fn nothing_is_older_than_max_staleness(suite: Arc<Suite>) {
         let token = reader(&world).await;
         let proxy = Proxy::to(suite.postgres.port).await;
         let feed = feed_through(&world, &suite, &proxy);
-        let settings = [feed.as_str(), "max_staleness=2s", "negative_ttl=1s"];
+        let settings = [feed.as_str(), "deadline=2s", "max_staleness=2s", "negative_ttl=1s"];
         let replicas = [world.serve(&settings).await, world.serve(&settings).await];
         for replica in &replicas {
             assert_eq!(status(replica, &token).await, 200);

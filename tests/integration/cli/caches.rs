@@ -159,7 +159,7 @@ pub(crate) async fn a_running_replica_follows_within_the_bound(suite: Arc<Suite>
     let token = cli.mint(
         "token create t --user ann@example.com --expires-in 1h --scope acme:models:*:llm_read",
     );
-    let replica = world.serve(&["max_staleness=3s", "negative_ttl=1s"]).await;
+    let replica = world.serve(&["deadline=2s", "max_staleness=3s", "negative_ttl=1s"]).await;
     let scope = "acme:domains:*:audit_log_read";
     for (verb, before, after) in [("add", DENIED, OK), ("remove", OK, DENIED)] {
         let path = "/proxy/acme/audit/logs";

@@ -21,7 +21,7 @@ from server import ServerError, free_port  # noqa: E402
 from stack import Stack  # noqa: E402
 from tour import Tour, bold, curl, dim, short  # noqa: E402
 
-PATGATE = Path(os.environ.get("PATGATE_BIN", ROOT / "target" / "release" / "patgate"))
+PATGATE = Path(os.environ.get("TESTED_PATGATE", ROOT / "target" / "release" / "patgate"))
 # Far below the default of 30 s, so that the bound can be watched.
 MAX_STALENESS = 5
 # Who only checks the answers may do so on a loaded machine: a late one is no reason for a 503.

@@ -39,6 +39,10 @@ glibc 2.31 or newer on x86_64 and aarch64, and for macOS 15 or newer on Apple si
 command -v cargo >/dev/null ||
     die "cargo is missing. Install Rust: https://rustup.rs"
 
+# Rust links with it, and some of what is built is written in C.
+command -v cc >/dev/null ||
+    die "a C compiler (cc) is missing. Debian and Ubuntu: apt-get install gcc libc6-dev; macOS: xcode-select --install"
+
 if ! installed requirements; then
     python=$(find_python) ||
         die "Python 3.11 or newer is missing. Debian and Ubuntu: apt-get install python3 python3-venv; macOS: brew install python@3.13"

@@ -15,6 +15,7 @@ use crate::{
     },
     harness::{self, Suite, World, outcome},
     http,
+    tiers::entries_written,
 };
 
 /// Every request of the table, for who is not after its answer.
@@ -133,6 +134,8 @@ pub(crate) async fn every_mutation_of_a_token_is_refused(suite: Arc<Suite>) {
     let token = world.token(&everything("acme")).await;
     let good = replica.check("POST", CHAT, &[("authorization", &token.bearer())]).await;
     assert_eq!(outcome(&good).0, 200);
+    // Written behind the answer, and counted.
+    entries_written(&world, 2).await;
     let before = replica.metric("patgate_store_commands_total{store=\"redis\"}").await;
     let (mut tried, mut sent) = (0, 0);
     for (at, right) in token.text.bytes().enumerate() {

@@ -9,6 +9,7 @@ use tokio::process::Command;
 
 use crate::{
     fleet::{Fleet, MODELS, PATIENT},
+    floods::SLOW,
     harness::{Replica, Scope, Suite, World},
     proxy::{Mode, Proxy},
     tiers::{entries_written, feed_through, lookups, reader, revoke, status},
@@ -54,7 +55,7 @@ pub(crate) async fn a_step_revives_nothing_and_wakes_no_herd(suite: Arc<Suite>) 
     let world = suite.world().await;
     with_a_clock(&world).await;
     // A loaded machine is no reason for a 503.
-    let settings = [&PATIENT[..], &["deadline=9s", "postgres.query_timeout=9s"]].concat();
+    let settings = [&PATIENT[..], &SLOW].concat();
     let fleet = Fleet::of(&world, 2, &settings).await;
     let (hot, sql): (Vec<_>, Vec<_>) =
         (0..HOT).map(|_| world.issue("ann", "10 hours", &[READ])).unzip();
@@ -107,7 +108,7 @@ pub(crate) async fn a_step_back_makes_no_entry_younger(suite: Arc<Suite>) {
     with_a_clock(&world).await;
     let proxy = Proxy::to(suite.postgres.port).await;
     let feed = feed_through(&world, &suite, &proxy);
-    let settings = [feed.as_str(), "max_staleness=3s", "negative_ttl=1s"];
+    let settings = [feed.as_str(), "deadline=2s", "max_staleness=3s", "negative_ttl=1s"];
     let (writer, other): (Replica, Replica) =
         (world.serve(&settings).await, world.serve(&settings).await);
     let (token, warm, next) = (reader(&world).await, reader(&world).await, reader(&world).await);

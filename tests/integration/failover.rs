@@ -45,7 +45,7 @@ pub(crate) async fn a_standby_that_lost_transactions_takes_over(suite: Arc<Suite
     for ghost in &ghosts {
         fleet.all_answer(ghost, MODELS, 200).await;
     }
-    let lost_ids = burn(&world.postgres, 50).await;
+    let lost_ids = burn(&world.postgres, 500).await;
     fleet.polled(2).await;
 
     // Before it is promoted, the standby is nobody to ask.

@@ -16,7 +16,7 @@ pub(crate) use self::{both::*, feed::*, postgres::*, redis::*, replicas::*, seal
 use crate::{
     fleet::{Fleet, HEALED},
     harness::{self, Suite, World, patient},
-    load::{Law, Load, WELL},
+    load::{LASTING, Law, Load, WELL},
     stack::Server,
 };
 
@@ -42,7 +42,11 @@ impl<'s> Front<'s> {
     }
 
     pub(crate) async fn load(&self, world: &World<'_>) -> Load {
-        let load = Load::start(world, self.envoy.port).await;
+        self.lasting(LASTING, world).await
+    }
+
+    async fn lasting(&self, long: Duration, world: &World<'_>) -> Load {
+        let load = Load::lasting(long, world, self.envoy.port).await;
         for replica in &self.fleet.0 {
             load.known_to(replica).await;
         }

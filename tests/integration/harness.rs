@@ -26,6 +26,8 @@ use patgate::{
     schema,
     token::{Prefixes, TokenId, Tokens},
 };
+use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions};
@@ -64,6 +66,7 @@ pub(crate) struct Suite {
 
 impl Suite {
     pub(crate) fn launch() -> Self {
+        allow_files();
         let dir = TempDir::new().unwrap();
         let log = fs::File::create(dir.path().join("patgate.log")).unwrap();
         tracing_subscriber::fmt()
@@ -71,8 +74,13 @@ impl Suite {
             .with_writer(Mutex::new(log))
             .init();
         let stack = Stack::launch();
-        let logged = json!({ "log_statement": "all", "log_line_prefix": "%d|%p|" });
-        let postgres = stack.start("postgres", json!({ "settings": logged }));
+        let settings = json!({
+            "log_statement": "all",
+            "log_line_prefix": "%d|%p|",
+            // Nobody replicates from it, and the databases of all tests are large enough.
+            "max_wal_size": "256MB",
+        });
+        let postgres = stack.start("postgres", json!({ "settings": settings }));
         // All that was ever written is kept in its file, for the search for leaks.
         let kept = "--appendonly yes --appendfsync no --auto-aof-rewrite-percentage 0";
         let arguments = format!("--databases {REDIS_DATABASES} {kept}");
@@ -102,6 +110,15 @@ impl Suite {
 
     pub(crate) fn postgres_url(&self, user: &str, database: &str) -> String {
         url(self.postgres.port, user, database)
+    }
+
+    /// A token, to be looked for where it must not be, and its digest in hexadecimal.
+    pub(crate) fn mint(&self, tokens: &Tokens, id: TokenId) -> (Token, String) {
+        let minted = tokens.mint(id).unwrap();
+        let digest = minted.digest.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let text = minted.plain.expose().to_owned();
+        self.minted.lock().unwrap().push(text.clone());
+        (Token { id, text }, digest)
     }
 
     /// A key as a provider of models might hand it out.
@@ -154,6 +171,22 @@ impl Suite {
     }
 }
 
+/// What the test with the most connections needs, in this process and in Envoy, which inherits it.
+const FILES: u64 = 8192;
+
+/// Lets this process and those that it starts have as many files and connections open as tests
+/// need. A shell grants 1024 more often than not, though it might grant more.
+fn allow_files() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let granted = maximum.map_or(FILES, |maximum| maximum.min(FILES));
+    if current.is_some_and(|current| current < granted) {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(granted), maximum }).unwrap();
+    }
+    if granted < FILES {
+        println!("a process may have {granted} files open (ulimit -Hn): tests need up to {FILES}");
+    }
+}
+
 fn url(port: u16, user: &str, database: &str) -> String {
     format!("postgres://{user}@127.0.0.1:{port}/{database}")
 }
@@ -174,6 +207,14 @@ async fn prepare_template(port: u16) {
 
 pub(crate) async fn connect(url: &str) -> PgPool {
     PgPoolOptions::new().max_connections(4).connect(url).await.unwrap()
+}
+
+/// A connection that waits as long as it takes, unlike those that the crate makes by default.
+pub(crate) async fn redis_at(url: &str) -> MultiplexedConnection {
+    let patient =
+        AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+    let client = redis::Client::open(url).unwrap();
+    client.get_multiplexed_async_connection_with_config(&patient).await.unwrap()
 }
 
 pub(crate) async fn execute(pool: &PgPool, sql: &str) {
@@ -296,14 +337,12 @@ impl World<'_> {
 
     /// A token that nobody knows yet, and the statements that make it known.
     pub(crate) fn issue(&self, owner: &str, life: &str, scopes: &[Scope<'_>]) -> (Token, String) {
-        let minted = self.tokens.mint(TokenId(Uuid::now_v7())).unwrap();
-        let digest: String =
-            minted.digest.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-        let (id, user, key) = (minted.id, self.id(owner), &minted.key_id);
+        let (token, digest) = self.suite.mint(&self.tokens, TokenId(Uuid::now_v7()));
+        let (id, user) = (token.id, self.id(owner));
         let mut sql = format!(
             "INSERT INTO patgate.pats
                  (id, user_id, name, digest, key_id, issued_at, expires_at)
-             VALUES ('{id}', '{user}', '{id}', '\\x{digest}', '{key}',
+             VALUES ('{id}', '{user}', '{id}', '\\x{digest}', 'k1',
                      now() - interval '1 year', now() + interval '{life}');"
         );
         for (domain, entity_type, entity, operation) in scopes {
@@ -314,9 +353,12 @@ impl World<'_> {
                 Uuid::now_v7()
             ));
         }
-        let text = minted.plain.expose().to_owned();
-        self.suite.minted.lock().unwrap().push(text.clone());
-        (Token { id, text }, sql)
+        (token, sql)
+    }
+
+    /// A token of our own key with this id, of which no database is told.
+    pub(crate) fn unknown(&self, id: TokenId) -> Token {
+        self.suite.mint(&self.tokens, id).0
     }
 
     /// A token of Ann's that lives long enough.
@@ -332,8 +374,8 @@ impl World<'_> {
             &format!("keyring_file={}", self.keyring_file.display()),
             "listen.grpc=127.0.0.1:0",
             "listen.http=127.0.0.1:0",
-            // A loaded test machine is no reason for a 503.
-            "deadline=2s",
+            // A loaded test machine is no reason for a 503. What is shorter lived says so.
+            "deadline=5s",
             "redis.timeout=1s",
         ];
         let variable = |setting: &str| {

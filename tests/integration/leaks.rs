@@ -1,9 +1,9 @@
 //! After a run: no token and no backend's credential that a test made is written anywhere.
 //!
 //! Searched are every log of every server and replica, a dump of all of Postgres with its
-//! statement log, a dump of all of Redis, and the file with every command that changed it. Of each secret the last 50 characters are looked for,
-//! which are a token's secret part, as they are and within what is written in base64; of a
-//! credential also in hexadecimal, as bytes are dumped.
+//! statement log, a dump of all of Redis, and the file with every command that changed it. Of each
+//! secret the last 50 characters are looked for, which are a token's secret part, as they are and
+//! within what is written in base64; of a credential also in hexadecimal, as bytes are dumped.
 
 use std::{
     collections::HashSet,
@@ -13,6 +13,7 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use memchr::memmem;
 
 use crate::{harness::Suite, stack::Server};
 
@@ -47,21 +48,25 @@ pub(crate) fn search(suite: Suite) -> Vec<String> {
             .any(|(name, content)| name.ends_with(place) && contains(content, text.as_bytes()));
         assert!(in_place, "{place} does not hold {text}");
     }
-    let mut secrets = HashSet::new();
+    let mut secrets = Vec::new();
     for tail in minted.iter().chain(&credentials).map(|text| &text[text.len() - TAIL..]) {
-        secrets.insert(tail.to_owned());
+        secrets.push(tail.to_owned());
         secrets.extend(in_base64(tail));
     }
     let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
     secrets.extend(credentials.iter().map(|text| hex(&text[text.len() - TAIL / 2..])));
-    let found = places.into_iter().filter(|(_, content)| holds(content, &secrets));
+    let secrets = Secrets::new(secrets);
+    for text in minted.iter().chain(&credentials).take(1000) {
+        assert!(secrets.stand_in(format!("{{\"it\":\"{text}\"}}").as_bytes()), "not found");
+    }
+    let found = places.into_iter().filter(|(_, content)| secrets.stand_in(content));
     let found = found.map(|(name, _)| name).collect();
     suite.stack.shut_down();
     found
 }
 
 fn contains(content: &[u8], text: &[u8]) -> bool {
-    content.windows(text.len()).any(|window| window == text)
+    memmem::find(content, text).is_some()
 }
 
 /// How a text's inner part is written wherever it begins among groups of three bytes. Letters and
@@ -74,20 +79,62 @@ fn in_base64(tail: &str) -> [String; 3] {
     })
 }
 
-/// Whether one of the secrets stands in `content`. Every run of letters and digits is looked at
-/// once, whatever the number of secrets.
-fn holds(content: &[u8], secrets: &HashSet<String>) -> bool {
-    let secrets: HashSet<&[u8]> = secrets.iter().map(|secret| secret.as_bytes()).collect();
-    content
-        .split(|byte| !byte.is_ascii_alphanumeric())
-        .filter(|run| run.len() >= TAIL)
-        .any(|run| run.windows(TAIL).any(|window| secrets.contains(window)))
+/// What is looked for all at once, in time that does not depend on how many there are. A build
+/// without optimization has hundreds of megabytes to read.
+struct Secrets {
+    whole: HashSet<Vec<u8>>,
+    /// Whether one may begin with eight bytes of that hash: most of what does not is told here.
+    beginnings: Vec<bool>,
+}
+
+impl Secrets {
+    /// Each is of as many letters and digits as a tail.
+    fn new(secrets: impl IntoIterator<Item = String>) -> Self {
+        let whole: HashSet<_> = secrets.into_iter().map(String::into_bytes).collect();
+        let mut beginnings = vec![false; (32 * whole.len()).next_power_of_two()];
+        for secret in &whole {
+            assert!(secret.len() == TAIL && secret.iter().all(u8::is_ascii_alphanumeric));
+            let at = Self::hash(secret, beginnings.len());
+            beginnings[at] = true;
+        }
+        Self { whole, beginnings }
+    }
+
+    /// Of how a window begins: multiplied, the upper bits depend on all others.
+    fn hash(window: &[u8], below: usize) -> usize {
+        let beginning = u64::from_le_bytes(window[..8].try_into().unwrap());
+        (beginning.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize & (below - 1)
+    }
+
+    /// Whether one of them stands in `content`.
+    fn stand_in(&self, content: &[u8]) -> bool {
+        let other = |byte: &u8| !byte.is_ascii_alphanumeric();
+        let mut from = 0;
+        while let Some(window) = content.get(from..from + TAIL) {
+            // What lies before it can begin none.
+            if let Some(last) = window.iter().rposition(other) {
+                from += last + 1;
+                continue;
+            }
+            let rest = &content[from + TAIL..];
+            let run = &content[from..][..TAIL + rest.iter().position(other).unwrap_or(rest.len())];
+            if run.windows(TAIL).any(|window| self.holds(window)) {
+                return true;
+            }
+            from += run.len();
+        }
+        false
+    }
+
+    fn holds(&self, window: &[u8]) -> bool {
+        self.beginnings[Self::hash(window, self.beginnings.len())] && self.whole.contains(window)
+    }
 }
 
 /// Whether one of these credentials stands in `text`, as it is.
 pub(crate) fn mentions(text: &str, credentials: &[&str]) -> bool {
-    let secrets = credentials.iter().map(|text| text[text.len() - TAIL..].to_owned()).collect();
-    holds(text.as_bytes(), &secrets)
+    let secrets = credentials.iter().map(|text| text[text.len() - TAIL..].to_owned());
+    Secrets::new(secrets).stand_in(text.as_bytes())
 }
 
 fn files(below: &Path) -> Vec<PathBuf> {

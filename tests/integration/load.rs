@@ -51,7 +51,9 @@ const PACE: [(Kind, usize, Duration); 5] = [
     (Forged, 1, Duration::from_millis(40)),
 ];
 /// Enough cold tokens for most tests.
-const LASTING: Duration = Duration::from_secs(80);
+pub(crate) const LASTING: Duration = Duration::from_secs(80);
+/// For tests that stop and start servers: the supervisor does one thing at a time, for all.
+pub(crate) const LASTING_LONG: Duration = Duration::from_secs(200);
 /// For a connection that ended without an answer.
 pub(crate) const NOTHING: u16 = 0;
 
@@ -80,18 +82,14 @@ struct Client {
 }
 
 impl Load {
-    /// Sends through the Envoy at that port, and returns when tokens of each kind were answered.
-    pub(crate) async fn start(world: &World<'_>, envoy: u16) -> Self {
-        Self::lasting(LASTING, world, envoy).await
-    }
-
-    /// The same for a test that takes so long.
+    /// Sends through the Envoy at that port, for a test that takes so long, and returns when tokens
+    /// of each kind were answered.
     pub(crate) async fn lasting(long: Duration, world: &World<'_>, envoy: u16) -> Self {
         let colds = PACE.iter().filter(|(kind, ..)| *kind == Cold);
         let colds: f64 =
             colds.map(|(_, count, pace)| *count as f64 * long.div_duration_f64(*pace)).sum();
         let Tokenry { hot, cold, revoked, turning } = Tokenry::mint(world, colds as usize).await;
-        let forged = forged();
+        let forged = forged(world.suite);
         let laws = Laws::new(Mutex::new(vec![(Instant::now(), WELL)]));
         let ledgers = [Ledger::default(), world.suite.answers.clone()];
         let (report, illegal) = watch::channel(None);

@@ -8,9 +8,9 @@ use std::{
 use futures_util::future::join_all;
 
 use crate::{
-    faults::{all_held, connect, held, repaired},
+    faults::{all_held, held, repaired},
     fleet::{Fleet, HEALED, MODELS, PATIENT, answer, polls},
-    harness::{Replica, Suite, Token, World},
+    harness::{Replica, Suite, Token, World, redis_at},
     proxy::{Mode, Proxy},
     tiers::{eventually, lookups, reader, revoke},
 };
@@ -32,7 +32,7 @@ pub(crate) async fn beyond_the_horizon_everything_is_read_again(suite: Arc<Suite
     for token in [&revoked, &hot] {
         cut_off.all_answer(token, MODELS, 200).await;
     }
-    let redis = connect(&world.redis_url).await;
+    let redis = redis_at(&world.redis_url).await;
     all_held(&redis, &[&revoked]).await;
     let old = held(&redis, &revoked).await;
     proxy.set(Mode::Refuse);

@@ -278,7 +278,7 @@ pub(crate) async fn how_old_knowledge_is_can_be_seen(suite: Arc<Suite>) {
     proxy.set(Mode::BlackHole);
     revoke(&world, &token).await;
     let heal = async {
-        eventually("knowledge to grow old", async || age().await > 1.5).await;
+        eventually("knowledge to grow old", async || age().await > 2.5).await;
         assert_eq!(late_renewals(replica).await, before, "it was not renewed");
         proxy.set(Mode::Pass);
     };

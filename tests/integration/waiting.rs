@@ -27,6 +27,9 @@ pub(crate) async fn returns_when_all_replicas_refuse(suite: Arc<Suite>) {
     let settings = ["max_staleness=60s"];
     let replicas =
         [world.serve(&settings).await, world.serve(&settings).await, world.serve(&settings).await];
+    let leases = "SELECT count(*) FROM patgate.replicas";
+    let held = async || value::<i64>(&world, leases).await;
+    eventually("three leases", async || held().await == 3).await;
     for _ in 0..20 {
         let token = reader(&world).await;
         for replica in &replicas {

@@ -89,8 +89,8 @@ async fn credentials(world: &World<'_>, full: &Token) -> Vec<Case> {
     let text = &full.text;
     let other_world = world.suite.world().await;
     let foreign = other_world.token(&[]).await.text;
-    let unknown = world.tokens.mint(TokenId(Uuid::now_v7())).unwrap().plain.expose().to_owned();
-    let wrong_secret = world.tokens.mint(full.id).unwrap().plain.expose().to_owned();
+    let unknown = world.unknown(TokenId(Uuid::now_v7())).text;
+    let wrong_secret = world.unknown(full.id).text;
     let deleted = world.token(&everything("acme")).await;
     world.sql(&format!("DELETE FROM patgate.pats WHERE id = '{}'", deleted.id)).await;
 
@@ -186,10 +186,7 @@ async fn lives(world: &World<'_>) -> Vec<Case> {
             future.id
         ))
         .await;
-    let guess = |token: &Token| {
-        let minted = world.tokens.mint(token.id).unwrap();
-        format!("Bearer {}", minted.plain.expose())
-    };
+    let guess = |token: &Token| world.unknown(token.id).bearer();
     let case =
         |name: &str, value: String, expected| Case::new(name, "POST", CHAT, Some(&value), expected);
     vec![

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{Cli, answer, ask, get, value};
 use crate::{
-    harness::{Scope, Suite, Token, World},
+    harness::{Scope, Suite, Token, World, redis_at},
     proxy::{Mode, Proxy},
     tiers::eventually,
 };
@@ -15,8 +15,7 @@ const PATIENT: &[&str] = &["redis.timeout=1s"];
 
 /// The keys under which Redis holds something, in every format that there ever was.
 async fn cached(world: &World<'_>, kind: &str, name: &str) -> usize {
-    let client = redis::Client::open(world.redis_url.as_str()).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut connection = redis_at(&world.redis_url).await;
     let keys: Vec<String> = redis::cmd("KEYS")
         .arg(format!("patgate:*:{kind}:{name}"))
         .query_async(&mut connection)
@@ -160,7 +159,7 @@ pub(crate) async fn a_running_replica_follows_within_the_bound(suite: Arc<Suite>
     let token = cli.mint(
         "token create t --user ann@example.com --expires-in 1h --scope acme:models:*:llm_read",
     );
-    let replica = world.serve(&["max_staleness=3s", "negative_ttl=1s"]).await;
+    let replica = world.serve(&["deadline=2s", "max_staleness=3s", "negative_ttl=1s"]).await;
     let scope = "acme:domains:*:audit_log_read";
     for (verb, before, after) in [("add", DENIED, OK), ("remove", OK, DENIED)] {
         let path = "/proxy/acme/audit/logs";

@@ -12,7 +12,7 @@ use super::{CHANGING, Front, SHORT, STALENESS, UNREAD, turned, unread};
 use crate::{
     fleet::{HEALED, MODELS, PATIENT},
     harness::{Suite, World, execute},
-    load::{Kind, Law, WELL},
+    load::{Kind, LASTING_LONG, Law, WELL},
     proxy::{Mode, Proxy},
     tiers::{eventually, reader, revoke},
 };
@@ -90,7 +90,7 @@ pub(crate) async fn postgres_is_slow(suite: Arc<Suite>) {
 pub(crate) async fn postgres_is_restarted(suite: Arc<Suite>) {
     let (postgres, world) = suite.spare(json!({})).await;
     let front = Front::of(&world, &[PATIENT[0], PATIENT[1], "redis.url="]).await;
-    let load = front.load(&world).await;
+    let load = front.lasting(LASTING_LONG, &world).await;
     for signal in ["INT", "KILL"] {
         let served = load.count(Kind::Cold, 503);
         load.law(CHANGING);
@@ -126,7 +126,9 @@ pub(crate) async fn postgres_has_no_connection_left(suite: Arc<Suite>) {
     // One that has a place and has not said yet whose it is, is the replica's.
     let ours = "FROM pg_stat_activity WHERE usename = 'server' OR state = 'starting'";
     let take_all = async || {
-        loop {
+        // One that has just taken its place is in no row yet: that there is none is seen thrice.
+        let mut rounds_without = 0;
+        while rounds_without < 3 {
             while let Ok(connection) = PgConnection::connect(&url).await {
                 taken.push(connection);
             }
@@ -135,9 +137,8 @@ pub(crate) async fn postgres_has_no_connection_left(suite: Arc<Suite>) {
                 .fetch_one(&world.postgres)
                 .await
                 .unwrap();
-            if ended == 0 {
-                break;
-            }
+            rounds_without = if ended == 0 { rounds_without + 1 } else { 0 };
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         revoke(&world, &load.turning).await;
     };

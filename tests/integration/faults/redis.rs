@@ -8,17 +8,14 @@ use std::{
 use futures_util::future::join_all;
 use serde_json::json;
 
-use super::{
-    Front,
-    sealed::{all_held, connect},
-};
+use super::{Front, sealed::all_held};
 use crate::{
     fleet::{MODELS, PATIENT, answer},
-    harness::{Replica, Suite, World},
-    load::{Kind, Law, WELL},
+    harness::{Replica, Suite, World, redis_at},
+    load::{Kind, LASTING_LONG, Law, WELL},
     proxy::{Mode, Proxy},
     stack::Server,
-    tiers::{eventually, lookups, reader, revoke, status},
+    tiers::{eventually, lookups, reader, redis_through, revoke, status},
 };
 
 /// As shipped. Every look-up may wait for Redis that long, and no longer.
@@ -27,19 +24,25 @@ const BOXED: &str = "redis.timeout=20ms";
 /// How many failures in a row open the circuit.
 const THRESHOLD: u64 = 5;
 
-fn redis_at(world: &World<'_>, suite: &Suite, port: u16) -> String {
-    let url = world.redis_url.replace(&suite.valkey.port.to_string(), &port.to_string());
-    format!("redis.url={url}")
+/// How many look-ups in Redis came to that, by each replica.
+async fn by_each(front: &Front<'_>, result: &str) -> Vec<u64> {
+    let replicas = front.fleet.0.iter();
+    join_all(replicas.map(|replica| lookups(replica, "principal", "redis", result))).await
+}
+
+/// Whether each has grown.
+fn more(now: &[u64], before: &[u64]) -> bool {
+    now.iter().zip(before).all(|(now, before)| now > before)
 }
 
 pub(crate) async fn redis_fails_on_the_wire(suite: Arc<Suite>) {
     let world = suite.world().await;
     let proxy = Proxy::to(suite.valkey.port).await;
-    let redis = redis_at(&world, &suite, proxy.port);
+    let redis = redis_through(&world, &suite, &proxy);
     // Longer than as shipped: on a loaded machine a good Redis must be found good again.
     let settings = [&redis, "redis.timeout=100ms", PATIENT[0], PATIENT[1]];
     let front = Front::of(&world, &settings).await;
-    let load = front.load(&world).await;
+    let load = front.lasting(LASTING_LONG, &world).await;
     for mode in [
         Mode::Refuse,
         Mode::BlackHole,
@@ -49,7 +52,7 @@ pub(crate) async fn redis_fails_on_the_wire(suite: Arc<Suite>) {
         // Greetings pass, and what is held is cut in the middle.
         Mode::CutReplies(64),
     ] {
-        let (cold, open) = (load.count(Kind::Cold, 200), front.lookups("redis", "open").await);
+        let (cold, open) = (load.count(Kind::Cold, 200), by_each(&front, "open").await);
         let hits = front.lookups("redis", "hit").await;
         proxy.set(mode);
         let late = world.serve(&settings).await;
@@ -60,14 +63,14 @@ pub(crate) async fn redis_fails_on_the_wire(suite: Arc<Suite>) {
             assert!(failed > 0, "nothing was cut");
             assert_eq!(lookups(&late, "principal", "redis", "hit").await, 0, "half a reply");
         } else {
-            let opened = async || front.lookups("redis", "open").await > open;
+            let opened = async || more(&by_each(&front, "open").await, &open);
             load.bear(eventually("look-ups that pass Redis by", opened)).await;
         }
         proxy.set(Mode::Pass);
-        let used = async || front.lookups("redis", "miss").await;
-        let before = used().await;
+        let before = by_each(&front, "miss").await;
         let again = format!("Redis to be used again after {mode:?}");
-        load.bear(eventually(&again, async || used().await > before)).await;
+        let used = async || more(&by_each(&front, "miss").await, &before);
+        load.bear(eventually(&again, used)).await;
         println!(
             "{mode:?}: {} cold tokens served, {} hits in Redis",
             load.count(Kind::Cold, 200) - cold,
@@ -81,7 +84,7 @@ pub(crate) async fn redis_fails_on_the_wire(suite: Arc<Suite>) {
 pub(crate) async fn a_dead_redis_costs_a_look_up_one_box(suite: Arc<Suite>) {
     let world = suite.world().await;
     let proxy = Proxy::to(suite.valkey.port).await;
-    let redis = redis_at(&world, &suite, proxy.port);
+    let redis = redis_through(&world, &suite, &proxy);
     let front = Front::of(&world, &[&redis, BOXED, PATIENT[0], PATIENT[1]]).await;
     let load = front.load(&world).await;
     // As shipped, and so large that one box is told from two on a loaded machine.
@@ -167,7 +170,7 @@ fn own_valkey(suite: &Suite, args: &[&str]) -> (Server, String) {
 
 async fn command(valkey: &Server, command: &[&str]) {
     let mut request = redis::cmd(command[0]);
-    request.arg(&command[1..]).exec_async(&mut connect(&valkey.url).await).await.unwrap();
+    request.arg(&command[1..]).exec_async(&mut redis_at(&valkey.url).await).await.unwrap();
 }
 
 pub(crate) async fn redis_is_full_then_flushed(suite: Arc<Suite>) {
@@ -212,7 +215,7 @@ pub(crate) async fn redis_is_restored_from_an_old_dump(suite: Arc<Suite>) {
     let load = front.load(&world).await;
     let turning = &load.turning;
     let entries: Vec<_> = load.hot.iter().chain([turning]).collect();
-    load.bear(all_held(&connect(&valkey.url).await, &entries)).await;
+    load.bear(all_held(&redis_at(&valkey.url).await, &entries)).await;
     command(&valkey, &["SAVE"]).await;
 
     load.law(Law { turning: &[200, 401], ..WELL });

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     harness::{self, Replica, Suite, World, patient},
     http,
-    load::{FALTERING, Kind, Law, Load, WELL},
+    load::{FALTERING, Kind, LASTING_LONG, Law, Load, WELL},
     process,
     stack::Server,
     tiers::{eventually, revoke, status},
@@ -39,7 +39,7 @@ impl<'s> Processes<'s> {
     /// A load, once Envoy takes both replicas for healthy and both know its tokens.
     async fn load(&self, world: &World<'_>) -> Load {
         self.healthy(2).await;
-        let load = Load::start(world, self.envoy.port).await;
+        let load = Load::lasting(LASTING_LONG, world, self.envoy.port).await;
         for replica in &self.replicas {
             load.known_to(replica).await;
         }

@@ -9,18 +9,13 @@ use redis::aio::MultiplexedConnection;
 use super::Front;
 use crate::{
     fleet::{MODELS, PATIENT, answer},
-    harness::{Suite, Token},
+    harness::{Suite, Token, redis_at},
     load::{Kind, Law, WELL},
     tiers::{eventually, lookups, reader, revoke},
 };
 
 fn key(token: &Token) -> String {
     format!("patgate:2:principal:{}", token.id)
-}
-
-pub(crate) async fn connect(url: &str) -> MultiplexedConnection {
-    let client = redis::Client::open(url).unwrap();
-    client.get_multiplexed_async_connection().await.unwrap()
 }
 
 pub(crate) async fn held(redis: &MultiplexedConnection, token: &Token) -> Vec<u8> {
@@ -46,7 +41,7 @@ pub(crate) async fn what_redis_holds_is_sealed(suite: Arc<Suite>) {
     let world = suite.world().await;
     let front = Front::of(&world, &PATIENT).await;
     let load = front.load(&world).await;
-    let redis = connect(&world.redis_url).await;
+    let redis = redis_at(&world.redis_url).await;
     // One token that may nothing, and one of which an earlier state will be put back.
     let (poor, turning) = (world.token(&[]).await, &load.turning);
     load.bear(front.fleet.all_answer(&poor, MODELS, 403)).await;
@@ -125,7 +120,7 @@ pub(crate) async fn another_key_seals_what_nobody_here_opens(suite: Arc<Suite>) 
     let front = Front::of(&world, &PATIENT).await;
     let load = front.load(&world).await;
     let rotated = world.serve(&[&ring, PATIENT[0], PATIENT[1]]).await;
-    let redis = connect(&world.redis_url).await;
+    let redis = redis_at(&world.redis_url).await;
     for _ in 0..8 {
         let token = reader(&world).await;
         assert_eq!(load.bear(answer(&rotated, &token, MODELS)).await, 200);

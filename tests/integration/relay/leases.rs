@@ -8,12 +8,12 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     fleet, frames, leaders,
-    outages::{LEASES, redis_at, serve},
+    outages::{LEASES, serve},
     relayed, the_leader,
 };
 use crate::{
     fleet::{Fleet, HEALED, MODELS, PATIENT, answer},
-    harness::Suite,
+    harness::{Suite, redis_at},
     losses::feed_at,
     proxy::{Mode, Proxy},
     tiers::{eventually, reader, revoke, status},

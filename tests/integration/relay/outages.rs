@@ -7,13 +7,13 @@ use std::{
 
 use futures_util::future::join_all;
 use patgate::store::Store;
-use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
+use redis::aio::MultiplexedConnection;
 use serde_json::json;
 
 use super::{fleet, frames, leaders, obeys, relayed, silences};
 use crate::{
     fleet::{Fleet, MODELS, PATIENT, polls},
-    harness::{Suite, World},
+    harness::{Suite, World, redis_at},
     process::{self, Process},
     proxy::{Mode, Proxy},
     tiers::{eventually, reader, revoke},
@@ -29,13 +29,6 @@ enum Outage {
     LoggedOut,
     /// It can be read and not be written.
     Full,
-}
-
-/// One that waits as long as it takes.
-pub(super) async fn redis_at(url: &str) -> MultiplexedConnection {
-    let patient = AsyncConnectionConfig::new().set_response_timeout(None);
-    let client = redis::Client::open(url).unwrap();
-    client.get_multiplexed_async_connection_with_config(&patient).await.unwrap()
 }
 
 async fn command(redis: &mut MultiplexedConnection, words: &[&str]) {

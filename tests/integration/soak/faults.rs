@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-
 use super::{dice::Dice, site::Site};
 use crate::{
     clocks::put,
+    harness::redis_at,
     proxy::{Mode, Proxy},
     tiers::eventually,
 };
@@ -166,10 +165,7 @@ impl Fault {
 }
 
 async fn flush(url: &str) {
-    let client = redis::Client::open(url).unwrap();
-    let mut connection: MultiplexedConnection =
-        client.get_multiplexed_async_connection().await.unwrap();
-    redis::cmd("FLUSHALL").exec_async(&mut connection).await.unwrap();
+    redis::cmd("FLUSHALL").exec_async(&mut redis_at(url).await).await.unwrap();
 }
 
 fn lead(site: &Site<'_>, port: u16) {

@@ -112,7 +112,7 @@ impl App {
             max_staleness: config.max_staleness,
         };
         // So that what other replicas have left in Redis can be judged from the first check on.
-        reader.catch_up().await;
+        reader.begin().await;
         let unusable = |error: redis::RedisError| Error::Redis(error.to_string());
         let relay = match &config.redis {
             Some(redis) if config.relay => Some(Relay::new(redis, ring.clone()).map_err(unusable)?),

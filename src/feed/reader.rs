@@ -47,7 +47,7 @@ const BUNCH: Duration = Duration::from_millis(5);
 const CHANNEL: &str = "patgate_changes";
 
 /// A poll that is recorded, and Postgres's time at which it was made.
-pub(super) struct Polled {
+pub(crate) struct Polled {
     pub(super) poll: Poll,
     verified: Moment,
 }
@@ -160,19 +160,23 @@ impl Reader {
     /// Brings the record up to date, if it can be done at the start, and takes the lease: who waits
     /// for a change has to know of this replica before it answers for the first time. Without one it
     /// starts all the same, on a server that takes no writes for instance.
-    pub(crate) async fn catch_up(&self) {
-        match self.poll().await {
-            Err(error) => tracing::warn!(%error, "the feed of changes cannot be read yet"),
-            Ok(polled) => {
-                if let Err(error) = self.renew(&polled).await {
-                    tracing::warn!(
-                        %error,
-                        "the lease cannot be written yet; until it is, `token revoke --wait` does \
-                         not know of this replica",
-                    );
-                }
-            }
+    pub(crate) async fn begin(&self) {
+        let Some(polled) = self.catch_up().await else { return };
+        if let Err(error) = self.renew(&polled).await {
+            tracing::warn!(
+                %error,
+                "the lease cannot be written yet; until it is, `token revoke --wait` does not know \
+                 of this replica",
+            );
         }
+    }
+
+    /// Brings the record up to date, and leaves no trace: others than replicas read it, too.
+    pub(crate) async fn catch_up(&self) -> Option<Polled> {
+        let polled = self.poll().await;
+        polled
+            .inspect_err(|error| tracing::warn!(%error, "the feed of changes cannot be read yet"))
+            .ok()
     }
 
     async fn renew(&self, polled: &Polled) -> Result<(), AskError> {

@@ -242,7 +242,7 @@ pub(crate) async fn connections_to_redis_that_lead_nowhere_are_given_up(suite: A
     let proxy = Proxy::to(suite.valkey.port).await;
     let redis = world.redis_url.replace(&suite.valkey.port.to_string(), &proxy.port.to_string());
     let redis = format!("redis.url={redis}");
-    let settings = [&redis, "redis.connections=16", "redis.timeout=1500ms", "deadline=4s"];
+    let settings = [&redis, "redis.max_connections=16", "redis.timeout=1500ms", "deadline=4s"];
     let fleet = Fleet::of(&world, 1, &[&settings[..], &PATIENT].concat()).await;
     let replica = &fleet.0[0];
     fleet.all_answer(&reader(&world).await, MODELS, 200).await;

@@ -231,6 +231,8 @@ pub(crate) async fn what_redis_holds_is_told_beside_the_truth(suite: Arc<Suite>)
     let command = format!("check --method GET --path {MODELS}");
     let told = |cli: &Cli<'_>, way: &str| -> Value {
         let ran = cli.feed(&format!("{command}{way} --output json"), &token.text);
+        // Who looks at the feed is not yet one of the replicas that follow it.
+        assert!(!ran.stderr.contains("lease"), "{ran:#?}");
         serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran:#?}"))
     };
     let entries = |told: &Value| {
@@ -302,7 +304,7 @@ pub(crate) async fn a_replica_is_asked_and_compared(suite: Arc<Suite>) {
             (
                 "POST chat/completions",
                 DENIED,
-                "  message: The access token or the domain is limited",
+                "  message: It must be known here which model this call is for. No body",
             ),
             ("GET models", DENIED, "  message: The access token does not permit `llm_read` here"),
             ("GET models/", DENIED, "replica: 400 bad_request, the same"),

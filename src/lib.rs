@@ -38,8 +38,9 @@
 //!
 //! Around it: [`app`] wires, `api_reload` takes up changed tables, `server` listens and drains,
 //! `grpc` is the edge, [`telemetry`] names every metric, [`config`] reads settings (`yaml` is how
-//! they and the tables are written, `percent` how shares are), [`schema`] migrates, [`store`] is the administrator's side,
-//! [`explain`] says why something was refused, and [`cli`] holds the commands.
+//! they and the tables are written, `percent` how shares are), [`schema`] migrates, [`store`] is
+//! the administrator's side, [`explain`] says why something was refused, and [`cli`] holds the
+//! commands.
 
 pub mod api;
 mod api_reload;

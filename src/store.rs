@@ -111,28 +111,19 @@ impl Store {
     }
 
     async fn change(&self) -> Result<Change<'_>, Error> {
-        self.begin(
-            "BEGIN;
-             SET LOCAL statement_timeout = '30s';
-             SET LOCAL lock_timeout = '10s'",
-        )
-        .await
+        const BEGIN: &str = "BEGIN;
+            SET LOCAL statement_timeout = '30s';
+            SET LOCAL lock_timeout = '10s'";
+        let tx = self.pool.begin_with(BEGIN).await?;
+        Ok(Change { tx, actor: &self.actor, touched: Touched::default() })
     }
 
     /// One that may concern every token there is: the feed records each of them, so it takes the
     /// longer the more there are, and must not fail for that.
     async fn bulk_change(&self) -> Result<Change<'_>, Error> {
-        self.begin(
-            "BEGIN;
-             SET LOCAL statement_timeout = '30min';
-             SET LOCAL lock_timeout = '10s'",
-        )
-        .await
-    }
-
-    async fn begin(&self, begin: &'static str) -> Result<Change<'_>, Error> {
-        let tx = self.pool.begin_with(begin).await?;
-        Ok(Change { tx, actor: &self.actor, touched: Touched::default() })
+        let mut change = self.change().await?;
+        sqlx::raw_sql("SET LOCAL statement_timeout = '30min'").execute(&mut *change.tx).await?;
+        Ok(change)
     }
 }
 

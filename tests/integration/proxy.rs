@@ -188,6 +188,11 @@ async fn copy(
         if wire.number < wire.forgotten.load(Relaxed) {
             std::future::pending::<()>().await;
         }
+        // Who refuses or cuts may go on before this connection is closed; nothing that is sent
+        // afterwards gets through.
+        if mode == Mode::Refuse || wire.cut.has_changed().unwrap_or(true) {
+            return;
+        }
         count.fetch_add(read as u64, Relaxed);
         let written = match manner(mode) {
             Mode::CutReplies(length) if read >= length => {

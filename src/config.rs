@@ -3,6 +3,7 @@
 
 mod keyring_file;
 mod keys;
+mod load;
 mod sources;
 mod values;
 
@@ -18,12 +19,9 @@ pub use self::{
 };
 use self::{
     keys::KEYS,
+    load::Reader,
     sources::Settings,
-    values::{
-        Expected, address, count, duration, feed_url, headers_prefix, log_filter, log_format,
-        log_to, mode, model_reading, optional_time, path, paths, percentage, postgres_url,
-        prefixes, redis_url, relay, rollout_mode, size, socket_path, some_time,
-    },
+    values::{path, paths},
 };
 use crate::{decide::ModelReading, keyring::KeyRing, mode::Mode, token::Prefixes};
 
@@ -219,135 +217,6 @@ pub struct Effective {
 }
 
 impl Config {
-    /// Reads all sources for one purpose.
-    ///
-    /// # Errors
-    ///
-    /// Every mistake of all sources. A secret's value is never shown.
-    pub fn load(sources: &Sources, purpose: Purpose) -> Result<Self, Mistakes> {
-        let mut reader = Reader(Settings::collect(sources));
-        let grpc = reader.get("listen.grpc", address);
-        let uds = reader.get("listen.uds", socket_path);
-        let uds_mode = reader.get("listen.uds_mode", mode);
-        let http = reader.get("listen.http", address);
-        let postgres_url = reader.get("postgres.url", postgres_url);
-        let max_connections = reader.get("postgres.max_connections", count);
-        let query_timeout = reader.get("postgres.query_timeout", some_time);
-        let max_query_rate = reader.get("postgres.max_query_rate", count);
-        let feed_url = reader.get("feed.url", feed_url);
-        let relays = reader.get("feed.relay", relay);
-        let redis_url = reader.get("redis.url", redis_url);
-        let redis_timeout = reader.get("redis.timeout", some_time);
-        let redis_max_connections = reader.get("redis.max_connections", count);
-        let keyring_file = reader.get("keyring_file", path);
-        let apis = reader.get("apis", paths);
-        let model_reading = reader.get("model.read", model_reading);
-        let token_prefixes = reader.get("token.prefixes", prefixes);
-        let max_staleness = reader.get("max_staleness", some_time);
-        let negative_ttl = reader.get("negative_ttl", duration);
-        let deadline = reader.get("deadline", some_time);
-        let canary_every = reader.get("canary.every", optional_time);
-        let mode = reader.get("mode", rollout_mode);
-        let log_to = reader.get("decision_log.to", log_to);
-        let sample_allows = reader.get("decision_log.sample_allows", percentage);
-        let denials_per_second = reader.get("decision_log.denials_per_second", count);
-        let queue = reader.get("decision_log.queue", count);
-        let principals = reader.get("memory.principals", size);
-        let domains = reader.get("memory.domains", size);
-        let negatives = reader.get("memory.negatives", count);
-        let headers_prefix = reader.get("headers.prefix", headers_prefix);
-        let delay = reader.get("drain.delay", duration);
-        let grace = reader.get("drain.grace", duration);
-        let max_connection_age = reader.get("grpc.max_connection_age", some_time);
-        let format = reader.get("log.format", log_format);
-        let filter = reader.get("log.filter", log_filter);
-
-        if negative_ttl > max_staleness && max_staleness.is_some() {
-            reader.mistake("negative_ttl", "a duration of at most max_staleness");
-        }
-        if deadline > max_staleness && max_staleness.is_some() {
-            reader.mistake("deadline", "a duration of at most max_staleness");
-        }
-        if relays == Some(true) {
-            let (direct, redis) = ("a direct connection to Postgres", "a Redis to relay by");
-            for (key, expected, unset) in [
-                ("feed.url", direct, matches!(feed_url, Some(None))),
-                ("redis.url", redis, matches!(redis_url, Some(None))),
-            ] {
-                if unset {
-                    reader.mistake(key, &format!("{expected}, because feed.relay is `redis`"));
-                }
-            }
-        }
-        if purpose == Purpose::Serve {
-            if keyring_file == Some(None) {
-                reader.mistake(
-                    "keyring_file",
-                    "the path of a key ring; `patgate keyring new` makes a key",
-                );
-            }
-            if (&grpc, &uds) == (&Some(None), &Some(None)) {
-                reader.mistake(
-                    "listen.grpc",
-                    "an address here or a path in listen.uds, to be reached by Envoy",
-                );
-            }
-        }
-
-        let Reader(Settings { mistakes, .. }) = reader;
-        if !mistakes.is_empty() {
-            return Err(Mistakes(mistakes));
-        }
-        // Each value that is missing has left a mistake.
-        let config = || {
-            Some(Self {
-                listen: Listen { grpc: grpc?, uds: uds?, uds_mode: uds_mode?, http: http? },
-                postgres: Postgres {
-                    key: "postgres.url",
-                    url: postgres_url?,
-                    max_connections: max_connections?,
-                    query_timeout: query_timeout?,
-                    max_query_rate: max_query_rate?,
-                },
-                feed_url: feed_url?,
-                relay: relays?,
-                redis: match redis_url? {
-                    Some(url) => Some(Redis {
-                        url,
-                        timeout: redis_timeout?,
-                        max_connections: redis_max_connections?,
-                    }),
-                    None => None,
-                },
-                keyring_file: keyring_file?,
-                apis: apis?,
-                model_reading: model_reading?,
-                token_prefixes: token_prefixes?,
-                max_staleness: max_staleness?,
-                negative_ttl: negative_ttl?,
-                deadline: deadline?,
-                canary_every: canary_every?,
-                mode: mode?,
-                decision_log: DecisionLog {
-                    to: log_to?,
-                    sample_allows: sample_allows?,
-                    denials_per_second: denials_per_second?,
-                    queue: queue?,
-                },
-                memory: Memory {
-                    principals: principals?,
-                    domains: domains?,
-                    negatives: negatives?,
-                },
-                headers_prefix: headers_prefix?,
-                drain: Drain { delay: delay?, grace: grace? },
-                max_connection_age: max_connection_age?,
-                log: Log { format: format?, filter: filter? },
-            })
-        };
-        config().ok_or(Mistakes(mistakes))
-    }
-
     /// Reads the key ring.
     ///
     /// # Errors
@@ -363,13 +232,12 @@ impl Config {
     ///
     /// When the sources cannot be understood, or do not name one.
     pub fn keyring_path(sources: &Sources) -> Result<PathBuf, Mistakes> {
-        let mut reader = Reader(Settings::collect(sources));
-        match reader.get("keyring_file", path).flatten() {
-            Some(path) if reader.0.mistakes.is_empty() => return Ok(path),
-            Some(_) => {}
-            None => reader.mistake("keyring_file", "the path of a key ring"),
+        let mut reader = Reader::of(sources);
+        let path = reader.get("keyring_file", path).flatten();
+        if path.is_none() {
+            reader.mistake("keyring_file", "the path of a key ring");
         }
-        Err(Mistakes(reader.0.mistakes))
+        reader.finish(path)
     }
 
     /// To read the feed of changes with: one connection, at `feed.url` where that is set.
@@ -383,7 +251,7 @@ impl Config {
 
     /// The key ring and the tables of APIs as the sources name them, whatever else is wrong there.
     pub fn files(sources: &Sources) -> (Option<PathBuf>, Vec<PathBuf>) {
-        let mut reader = Reader(Settings::collect(sources));
+        let mut reader = Reader::of(sources);
         let keyring_file = reader.get("keyring_file", path).flatten();
         (keyring_file, reader.get("apis", paths).unwrap_or_default())
     }
@@ -400,42 +268,6 @@ impl Config {
             Some(Effective { key: key.name, value, source: setting.source.clone() })
         };
         KEYS.iter().filter_map(shown).collect()
-    }
-}
-
-/// Parses settings, and turns what does not parse into mistakes.
-struct Reader(Settings);
-
-impl Reader {
-    fn get<T>(
-        &mut self,
-        key: &'static str,
-        parse: impl FnOnce(&str) -> Result<T, Expected>,
-    ) -> Option<T> {
-        let secret = keys::find(key).is_none_or(|key| key.secret);
-        let setting = self.0.get(key)?;
-        match parse(&setting.text) {
-            Ok(value) => Some(value),
-            Err(expected) if secret || setting.text.is_empty() => {
-                self.mistake(key, &expected);
-                None
-            }
-            Err(expected) => {
-                let expected = format!("{expected}; found `{}`", setting.text.escape_debug());
-                self.mistake(key, &expected);
-                None
-            }
-        }
-    }
-
-    fn mistake(&mut self, key: &'static str, expected: &str) {
-        let source_name =
-            self.0.get(key).map_or_else(String::new, |setting| setting.source.clone());
-        self.0.mistakes.push(Mistake {
-            key: key.to_owned(),
-            source_name,
-            expected: expected.to_owned(),
-        });
     }
 }
 

@@ -1,0 +1,240 @@
+//! Reads the settings, section by section. All are read before any is missed, so that every mistake
+//! is told.
+
+use std::time::Duration;
+
+use super::{
+    Config, DecisionLog, Drain, Listen, Log, Memory, Mistake, Mistakes, Postgres, Purpose, Redis,
+    Sources, keys,
+    sources::Settings,
+    values::{
+        Expected, address, count, duration, feed_url, headers_prefix, log_filter, log_format,
+        log_to, mode, model_reading, optional_time, path, paths, percentage, postgres_url,
+        prefixes, redis_url, relay, rollout_mode, size, socket_path, some_time,
+    },
+};
+
+impl Config {
+    /// Reads all sources for one purpose.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake of all sources. A secret's value is never shown.
+    pub fn load(sources: &Sources, purpose: Purpose) -> Result<Self, Mistakes> {
+        let mut reader = Reader::of(sources);
+        let listen = Listen::read(&mut reader, purpose);
+        let postgres = Postgres::read(&mut reader);
+        let relay = reader.get("feed.relay", relay);
+        let feed_url = reader.get("feed.url", feed_url);
+        if relay == Some(true) && matches!(feed_url, Some(None)) {
+            reader.mistake("feed.url", RELAY_NEEDS_FEED);
+        }
+        let redis = Redis::read(&mut reader, relay == Some(true));
+        let keyring_file = reader.get("keyring_file", path);
+        if purpose == Purpose::Serve && keyring_file == Some(None) {
+            reader.mistake("keyring_file", SERVING_NEEDS_KEYS);
+        }
+        let apis = reader.get("apis", paths);
+        let model_reading = reader.get("model.read", model_reading);
+        let token_prefixes = reader.get("token.prefixes", prefixes);
+        let times = Times::read(&mut reader);
+        let canary_every = reader.get("canary.every", optional_time);
+        let mode = reader.get("mode", rollout_mode);
+        let decision_log = DecisionLog::read(&mut reader);
+        let memory = Memory::read(&mut reader);
+        let headers_prefix = reader.get("headers.prefix", headers_prefix);
+        let drain = Drain::read(&mut reader);
+        let max_connection_age = reader.get("grpc.max_connection_age", some_time);
+        let log = Log::read(&mut reader);
+        let config = || {
+            let Times { max_staleness, negative_ttl, deadline } = times?;
+            Some(Self {
+                listen: listen?,
+                postgres: postgres?,
+                feed_url: feed_url?,
+                relay: relay?,
+                redis: redis?,
+                keyring_file: keyring_file?,
+                apis: apis?,
+                model_reading: model_reading?,
+                token_prefixes: token_prefixes?,
+                max_staleness,
+                negative_ttl,
+                deadline,
+                canary_every: canary_every?,
+                mode: mode?,
+                decision_log: decision_log?,
+                memory: memory?,
+                headers_prefix: headers_prefix?,
+                drain: drain?,
+                max_connection_age: max_connection_age?,
+                log: log?,
+            })
+        };
+        reader.finish(config())
+    }
+}
+
+impl Listen {
+    fn read(reader: &mut Reader, purpose: Purpose) -> Option<Self> {
+        let grpc = reader.get("listen.grpc", address);
+        let uds = reader.get("listen.uds", socket_path);
+        let uds_mode = reader.get("listen.uds_mode", mode);
+        let http = reader.get("listen.http", address);
+        if purpose == Purpose::Serve && (&grpc, &uds) == (&Some(None), &Some(None)) {
+            reader.mistake("listen.grpc", SERVING_NEEDS_A_LISTENER);
+        }
+        Some(Self { grpc: grpc?, uds: uds?, uds_mode: uds_mode?, http: http? })
+    }
+}
+
+impl Postgres {
+    fn read(reader: &mut Reader) -> Option<Self> {
+        let key = "postgres.url";
+        let url = reader.get(key, postgres_url);
+        let max_connections = reader.get("postgres.max_connections", count);
+        let query_timeout = reader.get("postgres.query_timeout", some_time);
+        let max_query_rate = reader.get("postgres.max_query_rate", count);
+        Some(Self {
+            key,
+            url: url?,
+            max_connections: max_connections?,
+            query_timeout: query_timeout?,
+            max_query_rate: max_query_rate?,
+        })
+    }
+}
+
+impl Redis {
+    /// Inside, nothing where none is configured.
+    fn read(reader: &mut Reader, relays: bool) -> Option<Option<Self>> {
+        let url = reader.get("redis.url", redis_url);
+        if relays && matches!(url, Some(None)) {
+            reader.mistake("redis.url", RELAY_NEEDS_REDIS);
+        }
+        let timeout = reader.get("redis.timeout", some_time);
+        let max_connections = reader.get("redis.max_connections", count);
+        let (url, timeout, max_connections) = (url?, timeout?, max_connections?);
+        Some(url.map(|url| Self { url, timeout, max_connections }))
+    }
+}
+
+/// How long knowledge may be used, and how long one may wait for it.
+struct Times {
+    max_staleness: Duration,
+    negative_ttl: Duration,
+    deadline: Duration,
+}
+
+impl Times {
+    fn read(reader: &mut Reader) -> Option<Self> {
+        let max_staleness = reader.get("max_staleness", some_time);
+        let negative_ttl = reader.get("negative_ttl", duration);
+        let deadline = reader.get("deadline", some_time);
+        for (key, time) in [("negative_ttl", negative_ttl), ("deadline", deadline)] {
+            if time > max_staleness && max_staleness.is_some() {
+                reader.mistake(key, "a duration of at most max_staleness");
+            }
+        }
+        Some(Self {
+            max_staleness: max_staleness?,
+            negative_ttl: negative_ttl?,
+            deadline: deadline?,
+        })
+    }
+}
+
+impl DecisionLog {
+    fn read(reader: &mut Reader) -> Option<Self> {
+        let to = reader.get("decision_log.to", log_to);
+        let sample_allows = reader.get("decision_log.sample_allows", percentage);
+        let denials_per_second = reader.get("decision_log.denials_per_second", count);
+        let queue = reader.get("decision_log.queue", count);
+        Some(Self {
+            to: to?,
+            sample_allows: sample_allows?,
+            denials_per_second: denials_per_second?,
+            queue: queue?,
+        })
+    }
+}
+
+impl Memory {
+    fn read(reader: &mut Reader) -> Option<Self> {
+        let principals = reader.get("memory.principals", size);
+        let domains = reader.get("memory.domains", size);
+        let negatives = reader.get("memory.negatives", count);
+        Some(Self { principals: principals?, domains: domains?, negatives: negatives? })
+    }
+}
+
+impl Drain {
+    fn read(reader: &mut Reader) -> Option<Self> {
+        let delay = reader.get("drain.delay", duration);
+        let grace = reader.get("drain.grace", duration);
+        Some(Self { delay: delay?, grace: grace? })
+    }
+}
+
+impl Log {
+    fn read(reader: &mut Reader) -> Option<Self> {
+        let format = reader.get("log.format", log_format);
+        let filter = reader.get("log.filter", log_filter);
+        Some(Self { format: format?, filter: filter? })
+    }
+}
+
+const RELAY_NEEDS_FEED: &str = "a direct connection to Postgres, because feed.relay is `redis`";
+const RELAY_NEEDS_REDIS: &str = "a Redis to relay by, because feed.relay is `redis`";
+const SERVING_NEEDS_KEYS: &str = "the path of a key ring; `patgate keyring new` makes a key";
+const SERVING_NEEDS_A_LISTENER: &str =
+    "an address here or a path in listen.uds, to be reached by Envoy";
+
+/// Parses settings, and turns what does not parse into mistakes.
+pub(super) struct Reader(Settings);
+
+impl Reader {
+    pub(super) fn of(sources: &Sources) -> Self {
+        Self(Settings::collect(sources))
+    }
+
+    /// Nothing where a mistake was left instead.
+    pub(super) fn get<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, Expected>,
+    ) -> Option<T> {
+        let secret = keys::find(key).is_none_or(|key| key.secret);
+        let setting = self.0.get(key)?;
+        match parse(&setting.text) {
+            Ok(value) => Some(value),
+            Err(expected) if secret || setting.text.is_empty() => {
+                self.mistake(key, &expected);
+                None
+            }
+            Err(expected) => {
+                let expected = format!("{expected}; found `{}`", setting.text.escape_debug());
+                self.mistake(key, &expected);
+                None
+            }
+        }
+    }
+
+    pub(super) fn mistake(&mut self, key: &'static str, expected: &str) {
+        let source_name =
+            self.0.get(key).map_or_else(String::new, |setting| setting.source.clone());
+        self.0.mistakes.push(Mistake {
+            key: key.to_owned(),
+            source_name,
+            expected: expected.to_owned(),
+        });
+    }
+
+    /// What was read, unless there was a mistake.
+    pub(super) fn finish<T>(self, read: Option<T>) -> Result<T, Mistakes> {
+        match read {
+            Some(read) if self.0.mistakes.is_empty() => Ok(read),
+            _ => Err(Mistakes(self.0.mistakes)),
+        }
+    }
+}

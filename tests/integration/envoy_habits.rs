@@ -6,7 +6,8 @@ mod answers;
 mod bodies;
 mod gate;
 mod headers;
+mod limits;
 mod requests;
 mod routing;
 
-pub(crate) use self::{answers::*, bodies::*, headers::*, requests::*, routing::*};
+pub(crate) use self::{answers::*, bodies::*, headers::*, limits::*, requests::*, routing::*};

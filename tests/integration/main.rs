@@ -188,6 +188,7 @@ fn main() -> ExitCode {
         envoy_habits::only_envoy_says_what_was_shown,
         envoy_habits::a_route_cannot_ask_for_bytes,
         envoy_habits::a_check_is_tried_again_only_with_a_short_body,
+        envoy_habits::more_checks_at_a_time_than_by_default_are_asked_as_shipped,
         envoy_habits::as_shipped_no_check_sees_the_clients_copies,
         envoy_habits::as_shipped_no_backend_sees_another_host_path_or_method,
         envoy_habits::as_shipped_a_check_sees_what_patgate_reads,

@@ -62,6 +62,10 @@ pub(super) const PATIENT: &str = "patient";
 pub(super) const HURRIED: &str = "hurried";
 /// Nor here, and a failure is an allow.
 pub(super) const HURRIED_AND_OPEN: &str = "hurried-and-open";
+/// As many checks at a time as Envoy asks where nothing is said. What is asked may wait for long.
+pub(super) const UNSAID: &str = "unsaid";
+/// As many as shipped, and the same patience.
+pub(super) const ROOMY: &str = "roomy";
 /// Nobody listens where the authorization server should be.
 pub(super) const ALONE: &str = "alone";
 /// Nobody listens, and a failure is an allow.
@@ -111,11 +115,14 @@ impl Gate {
         let authz = listener.local_addr().unwrap().to_string();
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let service = AuthorizationServer::new(Script(Arc::clone(&cases)));
-        tokio::spawn(Grpc::builder().add_service(service).serve_with_incoming(incoming));
+        // As many as patgate takes on a connection.
+        let server = Grpc::builder().max_concurrent_streams(10_000).add_service(service);
+        tokio::spawn(server.serve_with_incoming(incoming));
 
         let stream = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut clusters = json!({
             "patgate": authz,
+            "patgate-unsaid": authz,
             "nobody": format!("unix:{}", suite.dir.path().join("nobody.sock").display()),
             "model-stream": stream.local_addr().unwrap().to_string(),
         });
@@ -256,7 +263,10 @@ fn configuration() -> Value {
     patgate["connect_timeout"] = json!(LONG);
     let mut nobody = patgate.clone();
     nobody["name"] = json!("nobody");
-    resources["clusters"].as_array_mut().unwrap().push(nobody);
+    let mut unsaid = patgate.clone();
+    unsaid["name"] = json!("patgate-unsaid");
+    unsaid.as_object_mut().unwrap().remove("circuit_breakers").unwrap();
+    resources["clusters"].as_array_mut().unwrap().extend([nobody, unsaid]);
 
     let listeners = resources["listeners"].as_array_mut().unwrap();
     let shipped = ext_authz(manager(&mut listeners[0]))["grpc_service"].clone();
@@ -277,9 +287,10 @@ fn configuration() -> Value {
         settings.remove("early_header_mutation_extensions").unwrap();
     };
     let open = |manager: &mut Value| ext_authz(manager)["failure_mode_allow"] = json!(true);
-    let alone = |manager: &mut Value| {
-        ext_authz(manager)["grpc_service"]["envoy_grpc"]["cluster_name"] = json!("nobody");
+    let ask = |manager: &mut Value, cluster: &str| {
+        ext_authz(manager)["grpc_service"]["envoy_grpc"]["cluster_name"] = json!(cluster);
     };
+    let alone = |manager: &mut Value| ask(manager, "nobody");
     vary(CANDID, &|_| {});
     vary(CREDULOUS, &credulous);
     vary(STUCK, &|manager| {
@@ -318,6 +329,11 @@ fn configuration() -> Value {
     vary(OPEN, &|manager| {
         credulous(manager);
         open(manager);
+    });
+    vary(ROOMY, &|manager| limit(manager, "60s", "60s"));
+    vary(UNSAID, &|manager| {
+        limit(manager, "60s", "60s");
+        ask(manager, "patgate-unsaid");
     });
     vary(ALONE, &|manager| {
         credulous(manager);

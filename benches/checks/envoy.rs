@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     bench::Bench,
-    gateway::{self, Gateway},
+    gateway::{self, Authz, Gateway},
     grpc::Target,
     http1,
     servers::{Running, cpu},
@@ -16,7 +16,7 @@ use crate::{
 const CONNECTIONS: u64 = 32;
 
 /// What stands between the client and the backend, in the order in which it is measured.
-const WAYS: [&str; 8] = [
+const WAYS: [&str; 10] = [
     "no_auth",
     "api_key_auth",
     "allow_all_uds",
@@ -25,6 +25,8 @@ const WAYS: [&str; 8] = [
     "patgate_tcp",
     "patgate_uds_few_headers",
     "patgate_uds_body",
+    "patgate_uds_many_connections",
+    "patgate_uds_small_windows",
 ];
 
 struct Seen {
@@ -40,20 +42,25 @@ pub(crate) fn measure(
 ) {
     eprintln!("through Envoy, {CONNECTIONS} connections");
     let backend = http1::backend();
-    let asks = |target: Target, more| (Some(gateway::ext_authz(more)), Some(target));
+    let asks = |target: Target, more, http2| {
+        (Some(gateway::ext_authz(more)), Some(Authz { target, http2 }))
+    };
+    let none = || json!({});
     let uds = |server: &Running| Target::Unix(server.socket.clone());
-    let ways: [(Option<Value>, Option<Target>); WAYS.len()] = [
+    let ways: [(Option<Value>, Option<Authz>); WAYS.len()] = [
         (None, None),
         (Some(gateway::api_keys(tokens.iter().map(|token| &*token.text))), None),
-        asks(uds(allow_all), json!({})),
-        asks(allow_all.tcp(), json!({})),
-        asks(uds(patgate), json!({})),
-        asks(patgate.tcp(), json!({})),
-        asks(uds(patgate), gateway::few_headers()),
-        asks(uds(patgate), gateway::with_body()),
+        asks(uds(allow_all), none(), none()),
+        asks(allow_all.tcp(), none(), none()),
+        asks(uds(patgate), none(), none()),
+        asks(patgate.tcp(), none(), none()),
+        asks(uds(patgate), gateway::few_headers(), none()),
+        asks(uds(patgate), gateway::with_body(), none()),
+        asks(uds(patgate), none(), gateway::one_check_a_connection()),
+        asks(uds(patgate), none(), gateway::small_windows()),
     ];
     let gateways = ways.map(|(filter, authz)| {
-        gateway::start(&bench.site, &bench.launcher, backend, filter, authz.as_ref())
+        gateway::start(&bench.site, &bench.launcher, backend, filter, authz)
     });
     let requests: Vec<_> = tokens.iter().map(http1::request).collect();
     let visit = |gateway: &Gateway| {
@@ -93,6 +100,8 @@ pub(crate) fn measure(
     compare("envoy_uds_vs_tcp", "patgate_uds", "patgate_tcp", rate);
     compare("envoy_few_headers_vs_all", "patgate_uds_few_headers", "patgate_uds", rate);
     compare("envoy_body_vs_none", "patgate_uds_body", "patgate_uds", rate);
+    compare("envoy_many_connections_vs_one", "patgate_uds_many_connections", "patgate_uds", rate);
+    compare("envoy_small_windows_vs_default", "patgate_uds_small_windows", "patgate_uds", rate);
     for way in WAYS {
         bench.report.rounds(format!("envoy_{way}_per_second"), &each(way, rate));
         bench.report.rounds(format!("envoy_{way}_p99_us"), &each(way, p99));

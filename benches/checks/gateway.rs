@@ -51,6 +51,22 @@ pub(crate) fn with_body() -> Value {
     }})
 }
 
+/// Who is asked, and the settings of HTTP/2 with which.
+pub(crate) struct Authz {
+    pub(crate) target: Target,
+    pub(crate) http2: Value,
+}
+
+/// As many connections as there are checks at a time.
+pub(crate) fn one_check_a_connection() -> Value {
+    json!({ "max_concurrent_streams": 1 })
+}
+
+/// The smallest that Envoy takes, for what it is sent.
+pub(crate) fn small_windows() -> Value {
+    json!({ "initial_stream_window_size": 65535, "initial_connection_window_size": 65535 })
+}
+
 /// Envoy's own list of keys.
 pub(crate) fn api_keys<'a>(keys: impl Iterator<Item = &'a str>) -> Value {
     let credentials: Vec<_> =
@@ -66,18 +82,18 @@ pub(crate) fn start(
     launcher: &Launcher,
     backend: SocketAddr,
     filter: Option<Value>,
-    authz: Option<&Target>,
+    authz: Option<Authz>,
 ) -> Gateway {
     let (port, admin) = (site.stack.free_port(), site.stack.free_port());
     let mut clusters = vec![cluster("backend", &Target::Tcp(backend), json!({}))];
-    if let Some(target) = authz {
+    if let Some(Authz { target, http2 }) = authz {
         let http2 = json!({ "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": format!("{TYPES}.upstreams.http.v3.HttpProtocolOptions"),
-                "explicit_http_config": { "http2_protocol_options": {} },
+                "explicit_http_config": { "http2_protocol_options": http2 },
             },
         }});
-        clusters.push(cluster("authz", target, http2));
+        clusters.push(cluster("authz", &target, http2));
     }
     let router = typed("envoy.filters.http.router", "filters.http.router.v3.Router", json!({}));
     let filters: Vec<_> = filter.into_iter().chain([router]).collect();

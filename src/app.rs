@@ -18,6 +18,7 @@ use crate::{
     decision_log::{self, DecisionLog},
     feed::{self, Feed, Lease, Relay},
     grpc::GrpcEdge,
+    keyring::KeyRing,
     last_use::{LastUses, Scribe},
     mode::Mode,
     postgres::Postgres,
@@ -88,91 +89,31 @@ impl App {
         let listeners = Listeners::bind(&config.listen).await?;
         let (log, log_writer) = DecisionLog::open(&config.decision_log, &metrics)?;
         let log_handle = log.handle();
-        let clock = Arc::new(Clock::default());
 
-        let feed = Arc::new(Feed::default());
-        telemetry::show_watermark(&mut registry, &feed);
+        let parts = Parts { config, ring, clock: Arc::default(), feed: Arc::default(), metrics };
+        telemetry::show_watermark(&mut registry, &parts.feed);
         let pool = schema::connect(&config.postgres).await?;
         schema::check(&pool).await?;
         pool.close().await;
-        let asker = |settings: &config::Postgres| {
-            Postgres::new(settings, Arc::clone(&clock), Arc::clone(&feed), metrics.clone())
-        };
-        // To poll with; what listens, and the lock of who relays, have one beside it.
-        let feed_settings = config.feed();
-        schema::connect(&feed_settings).await?.close().await;
-        let reader = feed::Reader {
-            feed: Arc::clone(&feed),
-            clock: Arc::clone(&clock),
-            postgres: asker(&feed_settings),
-            settings: feed_settings,
-            listens: config.feed_url.is_some(),
-            lease: Lease::new(config.max_staleness),
-            metrics: metrics.clone(),
-            max_staleness: config.max_staleness,
-        };
-        // So that what other replicas have left in Redis can be judged from the first check on.
-        reader.begin().await;
-        let unusable = |error: redis::RedisError| Error::Redis(error.to_string());
-        let relay = match &config.redis {
-            Some(redis) if config.relay => Some(Relay::new(redis, ring.clone()).map_err(unusable)?),
-            _ => None,
-        };
-        let redis = match &config.redis {
-            None => None,
-            Some(redis) => {
-                Some(Redis::spawn(redis, ring.clone(), metrics.clone()).map_err(unusable)?)
-            }
-        };
-
-        let freshness =
-            Freshness { max_staleness: config.max_staleness, negative_ttl: config.negative_ttl };
-        let shared = Shared {
-            redis,
-            ring: ring.clone(),
-            clock: Arc::clone(&clock),
-            feed: Arc::clone(&feed),
-            freshness,
-            metrics: metrics.clone(),
-        };
-        let load = Load::new(config.postgres.max_connections, config.deadline)
-            .paced(config.postgres.max_query_rate);
-        let (principals, domains) = lookups(&asker(&config.postgres), &Arc::new(load));
-        let config::Memory { principals: principals_size, domains: domains_size, negatives } =
-            config.memory;
-        let resolver = Resolver {
-            principals: Tiers::new(
-                Memory::new(principals_size, negatives),
-                principals,
-                shared.clone(),
-            ),
-            domains: Tiers::new(Memory::new(domains_size, negatives), domains, shared),
-        };
-        let canary = config.canary_every.map(|every| {
-            Canary::new(
-                every,
-                config.max_staleness + config.deadline,
-                Arc::clone(&resolver.principals),
-                Writer::new(config.postgres.clone()),
-                metrics.clone(),
-            )
-        });
-        let (last_uses, scribe) =
-            LastUses::new(Writer::new(config.postgres.clone()), metrics.clone());
-        metrics.in_mode(config.mode);
+        let reader = parts.reader().await?;
+        let relay = parts.relay()?;
+        let resolver = parts.resolver()?;
+        let canary = parts.canary(&resolver);
+        let (last_uses, scribe) = LastUses::new(parts.writer(), parts.metrics.clone());
+        parts.metrics.in_mode(config.mode);
         tell_the_mode(config.mode);
         let checker = Checker {
             apis: Arc::clone(&reloader.apis),
-            tokens: Tokens::new(config.token_prefixes.clone(), ring),
+            tokens: Tokens::new(config.token_prefixes.clone(), parts.ring),
             resolver,
-            clock,
+            clock: parts.clock,
             last_uses,
             model_reading: config.model_reading,
             mode: config.mode,
             log,
             names: HeaderNames::new(&config.headers_prefix),
             deadline: config.deadline,
-            metrics,
+            metrics: parts.metrics,
         };
         Ok(Self {
             listeners,
@@ -242,6 +183,96 @@ impl App {
         let _ = timeout(LAST_WRITES, join4(reader, scribe, canary, logged)).await;
         Ok(())
     }
+}
+
+/// What the larger parts are made of, and share.
+struct Parts<'c> {
+    config: &'c Config,
+    ring: KeyRing,
+    clock: Arc<Clock>,
+    feed: Arc<Feed>,
+    metrics: Metrics,
+}
+
+impl Parts<'_> {
+    /// The feed, read once already: what other replicas have left in Redis can be judged from the
+    /// first check on.
+    async fn reader(&self) -> Result<feed::Reader, Error> {
+        // To poll with; what listens, and the lock of who relays, have one beside it.
+        let settings = self.config.feed();
+        schema::connect(&settings).await?.close().await;
+        let reader = feed::Reader {
+            feed: Arc::clone(&self.feed),
+            clock: Arc::clone(&self.clock),
+            postgres: self.postgres(&settings),
+            settings,
+            listens: self.config.feed_url.is_some(),
+            lease: Lease::new(self.config.max_staleness),
+            metrics: self.metrics.clone(),
+            max_staleness: self.config.max_staleness,
+        };
+        reader.begin().await;
+        Ok(reader)
+    }
+
+    fn relay(&self) -> Result<Option<Relay>, Error> {
+        let redis = self.config.redis.as_ref().filter(|_| self.config.relay);
+        redis.map(|redis| Relay::new(redis, self.ring.clone())).transpose().map_err(unusable)
+    }
+
+    fn resolver(&self) -> Result<Resolver, Error> {
+        let config = self.config;
+        let redis = config.redis.as_ref();
+        let redis = redis.map(|redis| Redis::spawn(redis, self.ring.clone(), self.metrics.clone()));
+        let shared = Shared {
+            redis: redis.transpose().map_err(unusable)?,
+            ring: self.ring.clone(),
+            clock: Arc::clone(&self.clock),
+            feed: Arc::clone(&self.feed),
+            freshness: Freshness {
+                max_staleness: config.max_staleness,
+                negative_ttl: config.negative_ttl,
+            },
+            metrics: self.metrics.clone(),
+        };
+        let load = Load::new(config.postgres.max_connections, config.deadline)
+            .paced(config.postgres.max_query_rate);
+        let (principals, domains) = lookups(&self.postgres(&config.postgres), &Arc::new(load));
+        let config::Memory { principals: principals_size, domains: domains_size, negatives } =
+            config.memory;
+        let principals_memory = Memory::new(principals_size, negatives);
+        let domains_memory = Memory::new(domains_size, negatives);
+        Ok(Resolver {
+            principals: Tiers::new(principals_memory, principals, shared.clone()),
+            domains: Tiers::new(domains_memory, domains, shared),
+        })
+    }
+
+    fn canary(&self, resolver: &Resolver) -> Option<Canary> {
+        let config = self.config;
+        config.canary_every.map(|every| {
+            Canary::new(
+                every,
+                config.max_staleness + config.deadline,
+                Arc::clone(&resolver.principals),
+                self.writer(),
+                self.metrics.clone(),
+            )
+        })
+    }
+
+    fn postgres(&self, settings: &config::Postgres) -> Postgres {
+        let (clock, feed) = (Arc::clone(&self.clock), Arc::clone(&self.feed));
+        Postgres::new(settings, clock, feed, self.metrics.clone())
+    }
+
+    fn writer(&self) -> Writer {
+        Writer::new(self.config.postgres.clone())
+    }
+}
+
+fn unusable(error: redis::RedisError) -> Error {
+    Error::Redis(error.to_string())
 }
 
 /// Nobody shall find out by accident that a gate stands open.

@@ -1,0 +1,156 @@
+//! Asks a replica, with Envoy in between or without.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+};
+
+use envoy_types::pb::envoy::service::auth::v3::{
+    AttributeContext, CheckRequest, CheckResponse,
+    attribute_context::{HttpRequest, Request},
+    authorization_client::AuthorizationClient,
+    check_response::HttpResponse,
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::transport::Channel;
+
+use super::Suite;
+use crate::{http, stack::Server};
+
+pub(crate) struct Replica {
+    pub(crate) grpc: SocketAddr,
+    pub(crate) http: SocketAddr,
+    client: AuthorizationClient<Channel>,
+    _stop: Option<DropGuard>,
+}
+
+impl Replica {
+    /// One that runs elsewhere.
+    pub(crate) fn at(grpc: SocketAddr, http: SocketAddr) -> Self {
+        let channel = Channel::from_shared(format!("http://{grpc}")).unwrap().connect_lazy();
+        Self { grpc, http, client: AuthorizationClient::new(channel), _stop: None }
+    }
+
+    /// The same, one in this process that ends when nobody asks it any more.
+    pub(super) fn ended_by(self, stop: CancellationToken) -> Self {
+        Self { _stop: Some(stop.drop_guard()), ..self }
+    }
+
+    /// What is answered to a request, as Envoy would read it.
+    pub(crate) async fn check(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> CheckResponse {
+        self.check_at("gateway", method, path, headers).await
+    }
+
+    /// The same at another host.
+    pub(crate) async fn check_at(
+        &self,
+        host: &str,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> CheckResponse {
+        let mut request = request(method, path, headers);
+        http_of(&mut request).host = host.to_owned();
+        self.raw(request).await
+    }
+
+    pub(crate) async fn raw(&self, request: CheckRequest) -> CheckResponse {
+        self.client.clone().check(request).await.unwrap().into_inner()
+    }
+
+    /// The value of one line of the metrics page, 0 when it is not there.
+    pub(crate) async fn metric(&self, line: &str) -> u64 {
+        self.gauge(line).await as u64
+    }
+
+    pub(crate) async fn gauge(&self, line: &str) -> f64 {
+        let page = http::send(self.http.port(), "GET", "/metrics", &[], "").await.body;
+        let value = page.lines().find_map(|known| known.strip_prefix(line)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().unwrap())
+    }
+
+    /// Envoy in front of this replica and the model backends. As shipped, but patient.
+    pub(crate) fn envoy(&self, suite: &Suite) -> Server {
+        self.envoy_with(suite, patient("10s", "10s"))
+    }
+
+    /// The same with other settings of its ext_authz filter.
+    pub(crate) fn envoy_with(&self, suite: &Suite, ext_authz: Value) -> Server {
+        envoy(suite, &[self.grpc], ext_authz)
+    }
+}
+
+/// A request as Envoy would put it.
+pub(crate) fn request(method: &str, path: &str, headers: &[(&str, &str)]) -> CheckRequest {
+    // Envoy joins the values of a repeated header.
+    let mut joined: HashMap<String, String> = HashMap::new();
+    for (name, value) in headers {
+        joined
+            .entry(name.to_ascii_lowercase())
+            .and_modify(|known| known.push_str(&format!(",{value}")))
+            .or_insert_with(|| (*value).to_owned());
+    }
+    let http = HttpRequest {
+        method: method.to_owned(),
+        path: path.to_owned(),
+        headers: joined,
+        ..Default::default()
+    };
+    let request = Request { http: Some(http), ..Default::default() };
+    let attributes = AttributeContext { request: Some(request), ..Default::default() };
+    CheckRequest { attributes: Some(attributes) }
+}
+
+/// The HTTP request that is asked about.
+pub(crate) fn http_of(request: &mut CheckRequest) -> &mut HttpRequest {
+    request.attributes.as_mut().unwrap().request.as_mut().unwrap().http.as_mut().unwrap()
+}
+
+/// Settings of ext_authz: how long one try may take, and all of them together. On a loaded test
+/// machine a late answer is no reason for a 503.
+pub(crate) fn patient(one: &str, all: &str) -> Value {
+    let retry = json!({ "retry_back_off": { "base_interval": "0.02s", "max_interval": one } });
+    json!({ "grpc_service": { "timeout": all, "retry_policy": retry } })
+}
+
+/// The shipped Envoy in front of these replicas and the model backends.
+pub(crate) fn envoy(suite: &Suite, replicas: &[SocketAddr], ext_authz: Value) -> Server {
+    suite.stack.envoy(envoy_patch(suite, replicas, ext_authz))
+}
+
+/// What makes of a shipped configuration one that works here, with patgate at these addresses.
+pub(crate) fn envoy_patch(suite: &Suite, authz: &[impl Serialize], ext_authz: Value) -> Value {
+    let clusters: BTreeMap<_, _> = suite
+        .backends
+        .iter()
+        .map(|(name, backend)| (*name, format!("127.0.0.1:{}", backend.port)))
+        .collect();
+    json!({ "authz": authz, "clusters": clusters, "ext_authz": ext_authz })
+}
+
+/// The HTTP status and code that an answer stands for: `(200, "ok")` for an allow.
+pub(crate) fn outcome(response: &CheckResponse) -> (u16, String) {
+    let code = response.status.as_ref().map_or(0, |status| status.code);
+    match response.http_response.as_ref().expect("an answer that says allow or deny") {
+        HttpResponse::OkResponse(_) => {
+            assert_eq!(code, 0, "an allow with a non-OK status");
+            (200, "ok".to_owned())
+        }
+        HttpResponse::DeniedResponse(denied) => {
+            assert_ne!(code, 0, "Envoy takes a denial with an OK status for an ALLOW");
+            let body: serde_json::Value = serde_json::from_str(&denied.body).unwrap();
+            let status = denied.status.as_ref().unwrap().code;
+            (u16::try_from(status).unwrap(), body["error"]["code"].as_str().unwrap().to_owned())
+        }
+        HttpResponse::ErrorResponse(_) => {
+            panic!("an error response is an ALLOW under failure_mode_allow")
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! What a test has of its own: users, domains and tokens, in a database and a Redis database.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use patgate::{
+    app::App,
+    config::{Config, Purpose, Sources},
+    keyring::{self, KeyRing},
+    token::{Prefixes, TokenId, Tokens},
+};
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{Replica, Suite, TEMPLATE, connect, execute, url};
+
+/// One installation: a database, a Redis database, a key ring.
+pub(crate) struct World<'s> {
+    pub(crate) suite: &'s Suite,
+    pub(crate) database: String,
+    pub(crate) port: u16,
+    /// As the superuser, to whom everything is possible, the wrong things included.
+    pub(crate) postgres: PgPool,
+    pub(crate) redis_url: String,
+    pub(crate) keyring_file: PathBuf,
+    pub(crate) tokens: Tokens,
+    ids: HashMap<&'static str, Uuid>,
+}
+
+/// A token as its owner has it.
+#[derive(Clone, Debug)]
+pub(crate) struct Token {
+    pub(crate) id: TokenId,
+    pub(crate) text: String,
+}
+
+impl Token {
+    pub(crate) fn bearer(&self) -> String {
+        format!("Bearer {}", self.text)
+    }
+}
+
+/// Domain (by slug or id), entity type, entity id, operation.
+pub(crate) type Scope<'a> = (&'a str, &'a str, &'a str, &'a str);
+
+impl<'s> World<'s> {
+    /// In the Postgres at that port.
+    pub(super) async fn create(suite: &'s Suite, port: u16, number: u32) -> Self {
+        let database = format!("world_{number}");
+        let root = connect(&url(port, "postgres", "postgres")).await;
+        execute(&root, &format!("CREATE DATABASE {database} TEMPLATE {TEMPLATE}")).await;
+        root.close().await;
+        let postgres = connect(&url(port, "postgres", &database)).await;
+
+        let keyring_file = suite.dir.path().join(format!("{database}.keys"));
+        let line = keyring::new_line(&"k1".parse().unwrap()).unwrap();
+        fs::write(&keyring_file, line.as_bytes()).unwrap();
+        let tokens = Tokens::new(Prefixes::default(), KeyRing::parse(&line).unwrap());
+        let redis_url = format!("redis://127.0.0.1:{}/{number}", suite.valkey.port);
+        let ids = HashMap::new();
+        let mut world =
+            World { suite, database, port, postgres, redis_url, keyring_file, tokens, ids };
+        world.populate().await;
+        world
+    }
+
+    /// `acme` and `beta` are in use, `closed` is disabled, `picky` lists its models. `ann` has the
+    /// role `admin` in all but `beta`; `bob` has it in `beta`; `reader` may only read models in
+    /// `acme`; `gone` is a disabled `ann`; `root` is a platform admin without a role.
+    async fn populate(&mut self) {
+        let names = ["acme", "beta", "closed", "picky", "ann", "bob", "reader", "gone", "root"];
+        for name in names {
+            self.ids.insert(name, Uuid::now_v7());
+        }
+        self.sql(
+            "INSERT INTO patgate.backends (name, url, kind) VALUES
+                 ('model-acme', 'http://127.0.0.1:8001', 'vllm'),
+                 ('model-beta', 'http://127.0.0.1:8002', 'ollama')",
+        )
+        .await;
+        for (slug, enabled, upstream) in [
+            ("acme", true, "model-acme"),
+            ("beta", true, "model-beta"),
+            ("closed", false, "model-acme"),
+            ("picky", true, "model-acme"),
+        ] {
+            let id = self.id(slug);
+            self.sql(&format!(
+                "INSERT INTO patgate.domains (id, slug, name, enabled, upstream)
+                     VALUES ('{id}', '{slug}', '{slug}', {enabled}, '{upstream}');
+                 INSERT INTO patgate.roles (id, domain_id, name) VALUES ('{id}', '{id}', 'admin');
+                 INSERT INTO patgate.role_operations
+                     SELECT '{id}', operation FROM patgate.operations"
+            ))
+            .await;
+        }
+        for name in ["ann", "bob", "reader", "gone", "root"] {
+            self.sql(&format!(
+                "INSERT INTO patgate.users (id, email, name, platform_admin, enabled)
+                 VALUES ('{}', '{name}@example.com', '{name}', {}, {})",
+                self.id(name),
+                name == "root",
+                name != "gone",
+            ))
+            .await;
+        }
+        for (user, domain) in [
+            ("ann", "acme"),
+            ("ann", "closed"),
+            ("ann", "picky"),
+            ("gone", "acme"),
+            ("bob", "beta"),
+        ] {
+            let (role, user) = (self.id(domain), self.id(user));
+            self.sql(&format!("INSERT INTO patgate.role_members VALUES ('{role}', '{user}')"))
+                .await;
+        }
+        let (role, acme, picky) = (Uuid::now_v7(), self.id("acme"), self.id("picky"));
+        self.sql(&format!(
+            "INSERT INTO patgate.roles (id, domain_id, name) VALUES ('{role}', '{acme}', 'reader');
+             INSERT INTO patgate.role_operations VALUES ('{role}', 'llm_read');
+             INSERT INTO patgate.role_members VALUES ('{role}', '{}');
+             INSERT INTO patgate.domain_models VALUES
+                 ('{picky}', 'org/listed', 'model-beta'), ('{picky}', 'other', 'model-acme')",
+            self.id("reader")
+        ))
+        .await;
+    }
+
+    /// The id of a domain or user by its name.
+    pub(crate) fn id(&self, name: &str) -> Uuid {
+        self.ids[name]
+    }
+
+    pub(crate) async fn sql(&self, sql: &str) {
+        execute(&self.postgres, sql).await;
+    }
+
+    /// Where this world is to be found, by way of a proxy's port perhaps.
+    pub(crate) fn url(&self, user: &str, port: u16) -> String {
+        url(port, user, &self.database)
+    }
+
+    /// A token that lives for `life`, a Postgres interval; a negative one has expired already.
+    pub(crate) async fn token_for(&self, owner: &str, life: &str, scopes: &[Scope<'_>]) -> Token {
+        let (token, sql) = self.issue(owner, life, scopes);
+        self.sql(&sql).await;
+        token
+    }
+
+    /// A token that nobody knows yet, and the statements that make it known.
+    pub(crate) fn issue(&self, owner: &str, life: &str, scopes: &[Scope<'_>]) -> (Token, String) {
+        let (token, digest) = self.suite.mint(&self.tokens, TokenId(Uuid::now_v7()));
+        let (id, user) = (token.id, self.id(owner));
+        let mut sql = format!(
+            "INSERT INTO patgate.pats
+                 (id, user_id, name, digest, key_id, issued_at, expires_at)
+             VALUES ('{id}', '{user}', '{id}', '\\x{digest}', 'k1',
+                     now() - interval '1 year', now() + interval '{life}');"
+        );
+        for (domain, entity_type, entity, operation) in scopes {
+            let domain = self.ids.get(domain).map_or((*domain).to_owned(), Uuid::to_string);
+            sql.push_str(&format!(
+                "INSERT INTO patgate.pat_scopes VALUES ('{}', '{id}', '{domain}',
+                     '{entity_type}', '{entity}', '{operation}');",
+                Uuid::now_v7()
+            ));
+        }
+        (token, sql)
+    }
+
+    /// A token of our own key with this id, of which no database is told.
+    pub(crate) fn unknown(&self, id: TokenId) -> Token {
+        self.suite.mint(&self.tokens, id).0
+    }
+
+    /// A token of Ann's that lives long enough.
+    pub(crate) async fn token(&self, scopes: &[Scope<'_>]) -> Token {
+        self.token_for("ann", "1 hour", scopes).await
+    }
+
+    /// The environment of a replica of this world; `settings` are `key=value`, later ones win.
+    pub(crate) fn environment(&self, settings: &[&str]) -> BTreeMap<String, String> {
+        let defaults = [
+            &format!("postgres.url={}", self.url("server", self.port)),
+            &format!("redis.url={}", self.redis_url),
+            &format!("keyring_file={}", self.keyring_file.display()),
+            "listen.grpc=127.0.0.1:0",
+            "listen.http=127.0.0.1:0",
+            // A loaded test machine is no reason for a 503. What is shorter lived says so.
+            "deadline=5s",
+            "redis.timeout=1s",
+        ];
+        let variable = |setting: &str| {
+            let (key, value) = setting.split_once('=').unwrap();
+            let name = format!("PATGATE_{}", key.replace('.', "_").to_uppercase());
+            (name, value.to_owned())
+        };
+        defaults.into_iter().chain(settings.iter().copied()).map(variable).collect()
+    }
+
+    /// A configuration for a replica in this process.
+    pub(crate) fn config(&self, settings: &[&str]) -> Config {
+        // Tests of the decision log name a file.
+        let settings = [&["drain.delay=0s", "decision_log.to=none"], settings].concat();
+        let sources = Sources {
+            file: None,
+            env: self.environment(&settings).into_iter().collect(),
+            flags: Vec::new(),
+            read: |path: &Path| fs::read_to_string(path),
+        };
+        Config::load(&sources, Purpose::Serve).unwrap_or_else(|mistakes| panic!("{mistakes}"))
+    }
+
+    /// A replica of patgate in this process, stopped when it is dropped.
+    pub(crate) async fn serve(&self, settings: &[&str]) -> Replica {
+        let app =
+            App::build(&self.config(settings)).await.unwrap_or_else(|error| panic!("{error}"));
+        let (grpc, http) = (app.grpc_address().unwrap(), app.http_address().unwrap());
+        let stop = CancellationToken::new();
+        tokio::spawn(app.run(stop.clone()));
+        Replica::at(grpc, http).ended_by(stop)
+    }
+
+    /// How often a text stands in the statements that this world's database was sent.
+    pub(crate) fn statements_with(&self, text: &str) -> usize {
+        self.statements().iter().map(|line| line.matches(text).count()).sum()
+    }
+
+    /// The lines of the statements that this world's database was sent.
+    pub(crate) fn statements(&self) -> Vec<String> {
+        let log = fs::read_to_string(&self.suite.postgres.log).unwrap();
+        // A statement continues on lines without a prefix of their own.
+        let mut ours = false;
+        let mut statements = Vec::new();
+        for line in log.lines() {
+            if let Some((database, rest)) = line.split_once('|')
+                && rest.contains("|LOG:")
+            {
+                ours = database == self.database;
+            }
+            if ours {
+                statements.push(line.to_owned());
+            }
+        }
+        statements
+    }
+}

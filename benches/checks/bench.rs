@@ -131,14 +131,19 @@ impl Plan {
 }
 
 impl Bench {
-    /// Throughput in checks a second of two servers, or of one with two kinds of requests.
+    /// Checks a second of two servers, or of one with two kinds of requests; and the processor time
+    /// of each, in which the client has no part.
     pub(crate) fn throughput(&mut self, name: &str, sides: [(&Running, &Requests); 2]) {
         let (plan, dice) = (self.plan, &mut self.dice);
         let rounds = plan.alternate(|side| {
             let (running, requests) = sides[side];
-            run(running, plan.time, requests, MANY, dice).rate()
+            let before = running.cpu();
+            let tally = run(running, plan.time, requests, MANY, dice);
+            (tally.rate(), (running.cpu() - before).as_secs_f64() / tally.checks as f64)
         });
-        self.report.ratio(name, rounds);
+        self.report.ratio(name, rounds.iter().map(|(ours, theirs)| (ours.0, theirs.0)));
+        let cpu = rounds.iter().map(|(ours, theirs)| (ours.1, theirs.1));
+        self.report.ratio(&format!("{name}_cpu"), cpu);
     }
 }
 

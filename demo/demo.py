@@ -126,9 +126,13 @@ def tour_requests(tour, gateway, alice, bob):
     tour.check("no Authorization upstream", "authorization" not in dict(seen), dict(seen))
 
     tour.step("The same, streamed", "The words arrive one after another: nothing holds them back.")
-    status, arrivals = tour.stream(chat, alice, STREAM)
+    # On a machine that stands still for a moment they may all be there at once, but not each time.
+    for _ in range(5):
+        status, arrivals = tour.stream(chat, alice, STREAM)
+        spread = arrivals[-1] - arrivals[0] if arrivals else 0
+        if spread > 0.1:
+            break
     tour.check("answer 200", status == 200, status)
-    spread = arrivals[-1] - arrivals[0] if arrivals else 0
     tour.check("chunks apart in time", spread > 0.1, f"{len(arrivals)} within {spread:.3f} s")
 
     tour.step("Each domain has its own backend", "Bob's token, in beta: x-backend is model-beta.")
@@ -178,9 +182,9 @@ def tour_lifetimes(tour, gateway):
         return lambda: tour.send("GET", "/proxy/acme/v1/models", token)
 
     tour.step("A token expires", "Expiry is checked on every use, by Postgres's clock.")
-    token = gateway.token("short-lived", expires_in="2s")["token"]
+    token = gateway.token("short-lived", expires_in="5s")["token"]
     tour.expect(tour.show("GET", "/proxy/acme/v1/models", token), 200)
-    answer, _ = tour.until("expired", ask(token), lambda a: a.status != 200, within=4)
+    answer, _ = tour.until("expired", ask(token), lambda a: a.status != 200, within=8)
     tour.expect(answer, 401, "token_expired")
 
     tour.step(

@@ -27,10 +27,15 @@ installed() {
     fits .venv/bin/python && [ "$(cat ".venv/$1.installed" 2>/dev/null)" = "$(cksum <"tools/$1.txt")" ]
 }
 
+pip_install() {
+    .venv/bin/python -m pip install --disable-pip-version-check --no-input --only-binary=:all: \
+        --retries 10 --timeout 60 --require-hashes -r "tools/$1.txt" >&2
+}
+
 install_lock() {
     say "Installing tools/$1.txt into .venv"
-    .venv/bin/python -m pip install --disable-pip-version-check --no-input --only-binary=:all: \
-        --require-hashes -r "tools/$1.txt" >&2 ||
+    # pip tries again to connect, but not when a download breaks off.
+    pip_install "$1" || { say "Once more"; pip_install "$1"; } ||
         die "pip could not install tools/$1.txt (its message is above). There are wheels for Linux with
 glibc 2.31 or newer on x86_64 and aarch64, and for macOS 15 or newer on Apple silicon."
     cksum <"tools/$1.txt" >".venv/$1.installed"

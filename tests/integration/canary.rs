@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::{
     cli::{Cli, value},
     fleet::{MODELS, PATIENT, answer},
-    harness::{Replica, Suite, World},
+    harness::{PROMPT, Replica, Suite, World},
     http,
     proxy::{Mode, Proxy},
     tiers::{eventually, feed_through, lookups, reader},
@@ -127,8 +127,15 @@ pub(crate) async fn tells_when_revoking_takes_long(suite: Arc<Suite>) {
     let (feed, postgres) =
         (Proxy::to(suite.postgres.port).await, Proxy::to(suite.postgres.port).await);
     let url = format!("postgres.url={}", world.url("server", postgres.port));
-    let settings =
-        [EVERY, "deadline=2s", "max_staleness=3s", "negative_ttl=1s", "redis.url=", &url];
+    let settings = [
+        EVERY,
+        "deadline=2s",
+        "max_staleness=3s",
+        "negative_ttl=1s",
+        "redis.url=",
+        &url,
+        PROMPT[0],
+    ];
     let replica =
         world.serve(&[&settings[..], &[&feed_through(&world, &suite, &feed)]].concat()).await;
     eventually("a round", async || rounds(&replica, "seen").await >= 1).await;

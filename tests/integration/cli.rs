@@ -52,6 +52,9 @@ impl<'s> Cli<'s> {
         bare.with("postgres.url", &world.suite.postgres_url("administrator", &world.database))
             .with("redis.url", &world.redis_url)
             .with("keyring_file", &world.keyring_file.display().to_string())
+            // A loaded test machine is no reason to give up.
+            .with("postgres.query_timeout", "5s")
+            .with("redis.timeout", "4s")
     }
 
     /// With another value for a setting; an empty one takes it away.

@@ -34,7 +34,8 @@ pub(crate) struct Front<'s> {
 impl<'s> Front<'s> {
     pub(crate) async fn of(world: &World<'s>, settings: &[&str]) -> Self {
         // A loaded machine is no reason for a 503.
-        let settings = [&["deadline=3s", "postgres.query_timeout=2s"], settings].concat();
+        let settings =
+            [&["deadline=3s", "postgres.query_timeout=2s", "redis.timeout=1s"], settings].concat();
         let fleet = Fleet::of(world, 2, &settings).await;
         let replicas: Vec<_> = fleet.0.iter().map(|replica| replica.grpc).collect();
         let envoy = harness::envoy(world.suite, &replicas, patient("10s", "10s"));

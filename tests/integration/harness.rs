@@ -28,7 +28,7 @@ use uuid::Uuid;
 
 pub(crate) use self::{
     replica::{Replica, envoy, envoy_patch, http_of, outcome, patient, request},
-    world::{Scope, Token, World},
+    world::{PROMPT, Scope, Token, World},
 };
 use crate::{
     load::Ledger,

@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use crate::{
     faults::{all_held, held, repaired},
     fleet::{Fleet, HEALED, MODELS, PATIENT, answer, polls},
-    harness::{Replica, Suite, Token, World, redis_at},
+    harness::{PROMPT, Replica, Suite, Token, World, redis_at},
     proxy::{Mode, Proxy},
     tiers::{eventually, lookups, reader, revoke},
 };
@@ -71,7 +71,9 @@ pub(crate) async fn a_feed_that_heals_has_missed_nothing(suite: Arc<Suite>) {
     for mode in [Mode::Refuse, Mode::BlackHole] {
         let world = suite.world().await;
         let proxy = Proxy::to(suite.postgres.port).await;
-        let fleet = Fleet::of(&world, 2, &[&feed_at(&world, &proxy), PATIENT[0], PATIENT[1]]).await;
+        let feed = feed_at(&world, &proxy);
+        let settings = [&[feed.as_str()], &PATIENT[..], &PROMPT].concat();
+        let fleet = Fleet::of(&world, 2, &settings).await;
         let changes = changes(&world).await;
         let hot = reader(&world).await;
         for (token, path, before, ..) in &changes {
@@ -187,7 +189,7 @@ pub(crate) async fn connections_that_lead_nowhere_are_given_up(suite: Arc<Suite>
     let proxy = Proxy::to(suite.postgres.port).await;
     let postgres = format!("postgres.url={}", world.url("server", proxy.port));
     let feed = format!("feed.url={}", world.url("server", suite.postgres.port));
-    let settings = [&postgres, &feed, "redis.url=", "deadline=100ms", PATIENT[0]];
+    let settings = [&postgres, &feed, "redis.url=", "deadline=100ms", PATIENT[0], PROMPT[0]];
     let fleet = Fleet::of(&world, 1, &settings).await;
     let replica = &fleet.0[0];
     let (hot, cold) = (reader(&world).await, reader(&world).await);

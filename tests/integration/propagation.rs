@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::{
     fleet::{Fleet, HEALED, MODELS, PATIENT, answer},
-    harness::{Replica, Suite, Token, World, connect, execute},
+    harness::{PROMPT, Replica, Suite, Token, World, connect, execute},
     http,
     proxy::{Mode, Proxy},
     tiers::{eventually, feed_through, reader, revoke},
@@ -268,7 +268,7 @@ pub(crate) async fn how_old_knowledge_is_can_be_seen(suite: Arc<Suite>) {
     let world = suite.world().await;
     let proxy = Proxy::to(suite.postgres.port).await;
     let feed = feed_through(&world, &suite, &proxy);
-    let fleet = Fleet::of(&world, 1, &[&feed, PATIENT[0], PATIENT[1]]).await;
+    let fleet = Fleet::of(&world, 1, &[&feed, PATIENT[0], PATIENT[1], PROMPT[0]]).await;
     let replica = &fleet.0[0];
     let token = reader(&world).await;
     fleet.all_answer(&token, MODELS, 200).await;

@@ -24,7 +24,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::{
     fleet::{Fleet, HEALED, MODELS, PATIENT, answer, polls},
     floods::commands,
-    harness::{Replica, Suite, Token, World, redis_at},
+    harness::{PROMPT, Replica, Suite, Token, World, redis_at},
     proxy::{Mode, Proxy},
     tiers::{eventually, reader, revoke},
     waiting::revoke_and_wait,
@@ -139,7 +139,7 @@ pub(crate) async fn a_relay_may_fail_in_any_way(suite: Arc<Suite>) {
     let world = suite.world().await;
     let proxy = Proxy::to(suite.valkey.port).await;
     let through = world.redis_url.replace(&suite.valkey.port.to_string(), &proxy.port.to_string());
-    let fleet = fleet(&world, 3, &[&format!("redis.url={through}")]).await;
+    let fleet = fleet(&world, 3, &[&format!("redis.url={through}"), PROMPT[0], PROMPT[1]]).await;
     let mut redis = redis_at(&world.redis_url).await;
     let relays = async || {
         let heard = async || {

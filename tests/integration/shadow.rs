@@ -398,7 +398,8 @@ pub(crate) async fn it_is_told_that_a_gate_stands_open(suite: Arc<Suite>) {
     for (mode, told) in
         [("enforce", ""), ("per-domain", "mode is per-domain"), ("shadow", "NOTHING IS ENFORCED")]
     {
-        let process = process::serve(&world, &[&format!("mode={mode}")]).await;
+        let mode_is = format!("mode={mode}");
+        let process = process::serve(&world, &[&mode_is, "drain.delay=0s"]).await;
         let log = fs::read_to_string(&process.server.log).unwrap();
         let warnings: Vec<&str> = log.lines().filter(|l| l.contains("mode is ")).collect();
         assert_eq!(warnings.len(), usize::from(!told.is_empty()), "{log}");

@@ -15,7 +15,7 @@ pub(crate) use crate::eventually::{PAUSE, eventually};
 use crate::{
     faults::all_held,
     floods::SLOW,
-    harness::{Replica, Suite, Token, World, outcome, redis_at},
+    harness::{PROMPT, Replica, Suite, Token, World, outcome, redis_at},
     http,
     proxy::{Mode, Proxy},
 };
@@ -210,6 +210,7 @@ pub(crate) async fn postgres_may_be_away(suite: Arc<Suite>) {
                 "deadline=200ms",
                 "max_staleness=3s",
                 "negative_ttl=1s",
+                PROMPT[0],
             ])
             .await;
         // A loaded machine may take longer than the deadline, which is all that may come between.

@@ -6,7 +6,7 @@ use tokio::process::Command;
 
 use crate::{
     cli::value,
-    harness::{Suite, Token, World},
+    harness::{PROMPT, Suite, Token, World},
     proxy::{Mode, Proxy},
     tiers::{eventually, feed_through, reader, status},
 };
@@ -51,7 +51,7 @@ pub(crate) async fn names_a_replica_that_lags(suite: Arc<Suite>) {
     let proxy = Proxy::to(suite.postgres.port).await;
     let feed = feed_through(&world, &suite, &proxy);
     let healthy = world.serve(&[]).await;
-    let lagging = world.serve(&[&feed, "max_staleness=6s"]).await;
+    let lagging = world.serve(&[&feed, "max_staleness=6s", PROMPT[0]]).await;
     for replica in [&healthy, &lagging] {
         assert_eq!(status(replica, &token).await, 200);
     }

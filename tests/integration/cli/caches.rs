@@ -10,8 +10,6 @@ use crate::{
 };
 
 const READ: &str = "llm_read";
-/// A loaded test machine is no reason to leave Redis out.
-const PATIENT: &[&str] = &["redis.timeout=1s"];
 
 /// The keys under which Redis holds something, in every format that there ever was.
 async fn cached(world: &World<'_>, kind: &str, name: &str) -> usize {
@@ -110,7 +108,7 @@ pub(crate) async fn a_change_is_obeyed_by_who_starts_next(suite: Arc<Suite>) {
         let token = world.token_for(change.owner, "1 hour", change.scopes).await;
         let (slug, rest) = change.path;
         let path = format!("/proxy/{slug}{rest}");
-        let first = world.serve(PATIENT).await;
+        let first = world.serve(&[]).await;
         let by_id = format!("/proxy/{}{rest}", world.id(slug));
         for path in [&path, &by_id] {
             let (status, code) = change.before;
@@ -131,7 +129,7 @@ pub(crate) async fn a_change_is_obeyed_by_who_starts_next(suite: Arc<Suite>) {
             }
         }
         let (status, code) = change.after;
-        let next = world.serve(PATIENT).await;
+        let next = world.serve(&[]).await;
         assert_eq!(get(&next, &token, &path).await, answer(status, code), "{command}");
     }
 }
@@ -185,7 +183,7 @@ pub(crate) async fn a_slug_is_free_at_once(suite: Arc<Suite>) {
     let token = cli.mint(
         "token create t --user ann@example.com --expires-in 1h --scope acme:models:*:llm_read",
     );
-    let first = world.serve(PATIENT).await;
+    let first = world.serve(&[]).await;
     assert_eq!(ask(&first, &token, "acme").await, answer(200, "ok"));
     let id = world.id("acme").to_string();
     eventually("entries in Redis", async || {
@@ -196,7 +194,7 @@ pub(crate) async fn a_slug_is_free_at_once(suite: Arc<Suite>) {
     drop(first);
 
     cli.ok("domain rename acme apex");
-    let second = world.serve(PATIENT).await;
+    let second = world.serve(&[]).await;
     assert_eq!(ask(&second, &token, "acme").await, answer(403, "permission_denied"));
     assert_eq!(ask(&second, &token, "apex").await, answer(200, "ok"));
     assert_eq!(ask(&second, &token, &id).await, answer(200, "ok"));
@@ -204,7 +202,7 @@ pub(crate) async fn a_slug_is_free_at_once(suite: Arc<Suite>) {
     // Somebody else's now: the token's scope is in the domain that it was given in.
     cli.ok("domain create acme --name Another --upstream model-beta");
     cli.ok("role member add acme admin ann@example.com");
-    let third = world.serve(PATIENT).await;
+    let third = world.serve(&[]).await;
     assert_eq!(ask(&third, &token, "acme").await, answer(403, "permission_denied"));
     assert_eq!(ask(&third, &token, "apex").await, answer(200, "ok"));
 }

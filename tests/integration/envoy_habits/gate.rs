@@ -315,7 +315,7 @@ fn configuration() -> Value {
     let hurried = |manager: &mut Value| ext_authz(manager)["grpc_service"] = shipped.clone();
     vary(PATIENT, &|manager| {
         credulous(manager);
-        limit(manager, "1s", "15s");
+        limit(manager, "3s", "15s");
     });
     vary(HURRIED, &|manager| {
         credulous(manager);

@@ -44,6 +44,9 @@ impl Token {
     }
 }
 
+/// For replicas that have to give up what leads nowhere about as soon as they would as shipped.
+pub(crate) const PROMPT: [&str; 2] = ["postgres.query_timeout=1s", "redis.timeout=1s"];
+
 /// Domain (by slug or id), entity type, entity id, operation.
 pub(crate) type Scope<'a> = (&'a str, &'a str, &'a str, &'a str);
 
@@ -193,7 +196,8 @@ impl<'s> World<'s> {
             "listen.http=127.0.0.1:0",
             // A loaded test machine is no reason for a 503. What is shorter lived says so.
             "deadline=5s",
-            "redis.timeout=1s",
+            "postgres.query_timeout=4s",
+            "redis.timeout=4s",
         ];
         let variable = |setting: &str| {
             let (key, value) = setting.split_once('=').unwrap();

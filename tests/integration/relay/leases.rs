@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     fleet::{Fleet, HEALED, MODELS, PATIENT, answer},
-    harness::{Suite, redis_at},
+    harness::{PROMPT, Suite, redis_at},
     losses::feed_at,
     proxy::{Mode, Proxy},
     tiers::{eventually, reader, revoke, status},
@@ -57,7 +57,8 @@ pub(crate) async fn who_missed_a_frame_is_not_waited_for_without_end(suite: Arc<
         &format!("redis.url={through}"),
         &format!("max_staleness={}s", STALENESS.as_secs()),
     ];
-    let follows = Fleet::of(&world, 1, &settings.map(String::as_str)).await;
+    let settings = [&settings.map(String::as_str)[..], &PROMPT].concat();
+    let follows = Fleet::of(&world, 1, &settings).await;
     let follower = Arc::clone(&follows.0[0]);
     eventually("frames", async || frames(&follower, "applied").await > 1).await;
     let (hot, missed, revoked) = (reader(&world).await, reader(&world).await, reader(&world).await);

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::{fleet, frames, leaders, obeys, relayed, silences};
 use crate::{
     fleet::{Fleet, MODELS, PATIENT, polls},
-    harness::{Suite, World, redis_at},
+    harness::{PROMPT, Suite, World, redis_at},
     process::{self, Process},
     proxy::{Mode, Proxy},
     tiers::{eventually, reader, revoke},
@@ -47,7 +47,8 @@ pub(crate) async fn a_redis_that_fails_at_once_spares_postgres(suite: Arc<Suite>
         format!("redis.url=redis://127.0.0.1:{}", redis.port),
         format!("feed.url={}", world.url("server", postgres.port)),
     ];
-    let fleet = fleet(&world, 3, &settings.each_ref().map(String::as_str)).await;
+    let settings = [&settings.each_ref().map(String::as_str)[..], &PROMPT].concat();
+    let fleet = fleet(&world, 3, &settings).await;
     let mut direct = redis_at(&format!("redis://127.0.0.1:{}", valkey.port)).await;
     let polled = async || join_all(fleet.0.iter().map(|replica| polls(replica))).await;
     for outage in [Outage::Refused, Outage::LoggedOut, Outage::Full] {

@@ -288,6 +288,12 @@ impl<K: Kind> Tiers<K> {
 
     async fn fill(&self, key: K::Key, oldest: Tick) -> Result<Answered<K::Value>, Unavailable> {
         let Shared { redis, freshness, .. } = &self.shared;
+        // Another look-up may have ended after memory was asked and before this one began.
+        if let Some(found) = self.memory.get(&key)
+            && self.usable(&key, &found, Tick::now()).is_some_and(|known| known >= oldest)
+        {
+            return Ok((found, Tier::Memory));
+        }
         if let Some(found) = self.ask_redis(&key, oldest).await {
             let found = self.shared_stamp(found);
             self.keep(key, &found);

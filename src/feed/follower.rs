@@ -32,7 +32,7 @@ const VISIT_EVERY: Duration = Duration::from_secs(5);
 const HURRY: Duration = Duration::from_millis(50);
 const HURRIES: u8 = 4;
 /// For taking a lease back from a Redis that may not answer.
-const PARTING: Duration = Duration::from_millis(500);
+const PARTING: Duration = Duration::from_secs(1);
 
 impl Reader {
     /// Follows the replica that relays the feed, or is it, until `stop`.

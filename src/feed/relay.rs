@@ -35,7 +35,7 @@ const KEPT: usize = 256;
 /// Beyond it a frame says that everything may have changed, and all is read again when it is used.
 const MOST_IN_A_FRAME: usize = 5_000;
 /// When this process stood still, a reply lies there and its time is up. It is read.
-const ONE_LOOK: Duration = Duration::from_millis(100);
+const ONE_LOOK: Duration = Duration::from_millis(300);
 /// In the stream an entry is a map, in which this is the only field.
 const FIELD: &str = "f";
 /// Before the first entry of any stream.

@@ -45,8 +45,8 @@ pub(crate) async fn look_ups_that_nobody_waits_for_end(suite: Arc<Suite>) {
         assert_eq!(asked.await.unwrap(), 503);
     }
     println!("at most {most} backends waited");
-    // Those that are waited for, and those of before, which are about to end.
-    assert!((1..=2 * CONNECTIONS).contains(&most), "{most} backends waited");
+    // Those that are waited for, and those of before, which are about to end: some sooner, some later.
+    assert!((1..=4 * CONNECTIONS).contains(&most), "{most} backends waited");
 
     holder.execute("COMMIT").await.unwrap();
     let healed = Instant::now();

@@ -23,7 +23,6 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     fleet::{Fleet, HEALED, MODELS, PATIENT, answer, polls},
-    floods::commands,
     harness::{PROMPT, Replica, Suite, Token, World, redis_at},
     proxy::{Mode, Proxy},
     tiers::{eventually, reader, revoke},
@@ -85,19 +84,41 @@ async fn obeys(fleet: &Fleet, world: &World<'_>, what: &str) {
     fleet.turn(what, (&token, MODELS), 200, 401).await;
 }
 
+/// A round in which everybody got on: where nothing was heard for too long, as when the machine
+/// stands still for a second, a replica reads for itself, and another may lead.
+async fn undisturbed<T>(fleet: &Fleet, round: impl AsyncFn() -> T) -> T {
+    let disturbances = async || {
+        let silences = join_all(fleet.0.iter().map(|replica| silences(replica))).await;
+        (leaders(fleet).await, silences)
+    };
+    for _ in 0..5 {
+        let before = disturbances().await;
+        let outcome = round().await;
+        if disturbances().await == before {
+            return outcome;
+        }
+        println!("another leads, or somebody heard nothing: once more");
+    }
+    panic!("no round without a change of who leads or silence")
+}
+
 /// Changes arrive, and Postgres is polled by the leader alone.
 pub(crate) async fn followers_obey_without_polling(suite: Arc<Suite>) {
     let world = suite.world().await;
     let fleet = fleet(&world, 3, &[]).await;
+    let counted = async || join_all(fleet.0.iter().map(|replica| Counts::of(replica))).await;
+    let since = undisturbed(&fleet, async || {
+        let before = counted().await;
+        for _ in 0..20 {
+            obeys(&fleet, &world, "revoked under a relay").await;
+        }
+        let after = counted().await;
+        after.iter().zip(&before).map(|(after, before)| after.since(before)).collect::<Vec<_>>()
+    })
+    .await;
     let leader = the_leader(&fleet).await;
-    let before = join_all(fleet.0.iter().map(|replica| polls(replica))).await;
-    for _ in 0..20 {
-        obeys(&fleet, &world, "revoked under a relay").await;
-    }
-    for (index, replica) in fleet.0.iter().enumerate() {
-        let polls = polls(replica).await - before[index];
-        assert_eq!(polls > 0, index == leader, "{polls} polls by {index}");
-        assert_eq!(frames(replica, "gap").await, 0);
+    for (index, of) in since.iter().enumerate() {
+        assert_eq!((of.polls > 0, of.gaps), (index == leader, 0), "{index}: {of:?}");
     }
     // It starts with what is retained, and joins on.
     let late = self::relayed(&world);
@@ -139,7 +160,9 @@ pub(crate) async fn a_relay_may_fail_in_any_way(suite: Arc<Suite>) {
     let world = suite.world().await;
     let proxy = Proxy::to(suite.valkey.port).await;
     let through = world.redis_url.replace(&suite.valkey.port.to_string(), &proxy.port.to_string());
-    let fleet = fleet(&world, 3, &[&format!("redis.url={through}"), PROMPT[0], PROMPT[1]]).await;
+    // Little of the time that healing may take is left for each look-up.
+    let settings = [&format!("redis.url={through}"), PROMPT[0], "redis.timeout=100ms"];
+    let fleet = fleet(&world, 3, &settings).await;
     let mut redis = redis_at(&world.redis_url).await;
     let relays = async || {
         let heard = async || {
@@ -222,12 +245,16 @@ pub(crate) async fn a_missing_frame_is_noticed(suite: Arc<Suite>) {
     let token = reader(&world).await;
     fleet.all_answer(&token, MODELS, 200).await;
 
-    let polled = polls(follower).await;
     between.set(Handling::Repeat);
-    for _ in 0..5 {
-        obeys(&fleet, &world, "revoked in a frame that comes again").await;
-    }
-    assert_eq!((frames(follower, "gap").await, polls(follower).await), (0, polled));
+    let since = undisturbed(&follows, async || {
+        let before = Counts::of(follower).await;
+        for _ in 0..5 {
+            obeys(&fleet, &world, "revoked in a frame that comes again").await;
+        }
+        Counts::of(follower).await.since(&before)
+    })
+    .await;
+    assert_eq!((since.gaps, since.polls), (0, 0));
     for handling in [Handling::Drop, Handling::Swap] {
         let gaps = frames(follower, "gap").await;
         for _ in 0..5 {
@@ -355,17 +382,18 @@ pub(crate) async fn a_large_fleet_spares_postgres(suite: Arc<Suite>) {
     let led = all.0.remove(leader);
     let token = reader(&world).await;
     all.all_answer(&token, MODELS, 200).await;
-    let counted = async || {
-        let counts = all.0.iter().map(async |replica| Counts {
-            asked: commands(replica, "postgres").await,
-            polls: polls(replica).await,
-            gaps: frames(replica, "gap").await,
-            silences: silences(replica).await,
-            applied: frames(replica, "applied").await,
-        });
-        join_all(counts).await
-    };
-    let (before, watch) = (counted().await, Instant::now());
+    let counted = async || join_all(all.0.iter().map(|replica| Counts::of(replica))).await;
+    // Who read for itself while so many started follows again, where the machine is not too busy.
+    let (mut before, mut watch) = (counted().await, Instant::now());
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let polls = |of: &[Counts]| of.iter().map(|of| of.polls).sum::<u64>();
+        let known = polls(&before);
+        (before, watch) = (counted().await, Instant::now());
+        if polls(&before) == known {
+            break;
+        }
+    }
     tokio::time::sleep(WATCHED).await;
     let since: Vec<Counts> =
         counted().await.iter().zip(&before).map(|(after, before)| after.since(before)).collect();
@@ -387,7 +415,9 @@ pub(crate) async fn a_large_fleet_spares_postgres(suite: Arc<Suite>) {
         // Who hears nothing for a while reads for itself, as on a machine too busy for two hundred.
         let alone = of.silences * (elapsed.as_secs() * 5 / 2 + 1);
         assert!(of.polls <= alone + of.gaps, "it polls: {of:?}");
-        assert!(of.asked <= visits + of.silences + of.polls, "more than {visits}: {of:?}");
+        // What closes a gap is not counted among the polls.
+        let more = of.silences + of.polls + 2 * of.gaps;
+        assert!(of.asked <= visits + more, "more than {visits}: {of:?}");
     }
     // Rarely enough to leave them the processor, and for as long as two hundred replicas of a debug
     // build may take on a small machine.
@@ -426,6 +456,18 @@ struct Counts {
 }
 
 impl Counts {
+    async fn of(replica: &Replica) -> Self {
+        let page = replica.page().await;
+        let count = |line: &str| page.value(line) as u64;
+        Self {
+            asked: count("patgate_store_commands_total{store=\"postgres\"}"),
+            polls: count("patgate_feed_polls_total{result=\"ok\"}"),
+            gaps: count("patgate_relay_frames_total{result=\"gap\"}"),
+            silences: count("patgate_relay_silences_total"),
+            applied: count("patgate_relay_frames_total{result=\"applied\"}"),
+        }
+    }
+
     fn since(&self, before: &Self) -> Self {
         Self {
             asked: self.asked - before.asked,

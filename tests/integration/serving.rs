@@ -37,7 +37,7 @@ pub(crate) async fn drains_before_it_ends(suite: Arc<Suite>) {
 
     suite.stack.signal(&process, "TERM");
     eventually("patgate to say that it leaves", async || ready().await == 503).await;
-    assert_eq!(health(grpc).await, NOT_SERVING);
+    eventually("the same by gRPC", async || health(grpc).await == NOT_SERVING).await;
     assert_eq!(status(&replica, &token).await, 200, "still answered while it drains");
     assert_eq!(suite.stack.exit_code(&process).await, 0);
 }

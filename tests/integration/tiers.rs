@@ -259,7 +259,8 @@ pub(crate) async fn nothing_is_older_than_max_staleness(suite: Arc<Suite>) {
         let token = reader(&world).await;
         let proxy = Proxy::to(suite.postgres.port).await;
         let feed = feed_through(&world, &suite, &proxy);
-        let settings = [feed.as_str(), "deadline=2s", "max_staleness=2s", "negative_ttl=1s"];
+        let times = ["deadline=2s", "max_staleness=2s", "negative_ttl=1s"];
+        let settings = [&[feed.as_str()], &times[..], &PROMPT].concat();
         let replicas = [world.serve(&settings).await, world.serve(&settings).await];
         for replica in &replicas {
             assert_eq!(status(replica, &token).await, 200);

@@ -71,9 +71,12 @@ impl Replica {
     }
 
     pub(crate) async fn gauge(&self, line: &str) -> f64 {
-        let page = http::send(self.http.port(), "GET", "/metrics", &[], "").await.body;
-        let value = page.lines().find_map(|known| known.strip_prefix(line)?.strip_prefix(' '));
-        value.map_or(0.0, |value| value.parse().unwrap())
+        self.page().await.value(line)
+    }
+
+    /// All metrics as of one moment.
+    pub(crate) async fn page(&self) -> Page {
+        Page(http::send(self.http.port(), "GET", "/metrics", &[], "").await.body)
     }
 
     /// Envoy in front of this replica and the model backends. As shipped, but patient.
@@ -84,6 +87,18 @@ impl Replica {
     /// The same with other settings of its ext_authz filter.
     pub(crate) fn envoy_with(&self, suite: &Suite, ext_authz: Value) -> Server {
         envoy(suite, &[self.grpc], ext_authz)
+    }
+}
+
+/// A page of metrics.
+pub(crate) struct Page(String);
+
+impl Page {
+    /// The value of one line, 0 when it is not there.
+    pub(crate) fn value(&self, line: &str) -> f64 {
+        let mut lines = self.0.lines();
+        let value = lines.find_map(|known| known.strip_prefix(line)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().unwrap())
     }
 }
 

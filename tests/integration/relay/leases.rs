@@ -119,7 +119,8 @@ pub(crate) async fn a_lease_that_was_taken_back_stays_so(suite: Arc<Suite>) {
     eventually("it to be handed on again", async || handed_on() > count).await;
     let token = reader(&world).await;
     led.all_answer(&token, MODELS, 200).await;
-    let waited = timeout(HEALED, revoke_and_wait(&world, &token)).await;
+    // Whoever waited for it would wait twice as long as max_staleness, which is a minute.
+    let waited = timeout(HEALED * 4, revoke_and_wait(&world, &token)).await;
     let output = waited.expect("nobody to wait for");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.contains("applied by 1 replica "), "{said}");

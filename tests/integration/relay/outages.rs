@@ -10,7 +10,7 @@ use patgate::store::Store;
 use redis::aio::MultiplexedConnection;
 use serde_json::json;
 
-use super::{fleet, frames, leaders, obeys, relayed, silences};
+use super::{fleet, frames, leaders, obeys, relayed, silences, the_leader};
 use crate::{
     fleet::{Fleet, MODELS, PATIENT, polls},
     harness::{PROMPT, Suite, World, redis_at},
@@ -99,8 +99,7 @@ pub(crate) async fn a_redis_that_fails_at_once_spares_postgres(suite: Arc<Suite>
 pub(super) async fn serve(world: &World<'_>) -> Process {
     let settings = relayed(world);
     let settings = settings.each_ref().map(String::as_str);
-    // A loaded machine is no reason for a 503.
-    let more = ["deadline=2s", "redis.timeout=1s", "drain.delay=0s", "decision_log.to=none"];
+    let more = ["drain.delay=0s", "decision_log.to=none"];
     process::serve(world, &[&settings[..], &PATIENT, &more].concat()).await
 }
 
@@ -136,7 +135,7 @@ pub(crate) async fn a_frozen_leader_is_replaced(suite: Arc<Suite>) {
     all.turn("revoked while it was frozen", (&token, MODELS), 200, 401).await;
     eventually("it to step down", async || !leads().await).await;
     eventually("it to follow", async || frames(&old.replica, "applied").await > 1).await;
-    assert_eq!(leaders(&all).await.len(), 1);
+    the_leader(&all).await;
     obeys(&all, &world, "revoked when it follows").await;
     suite.stack.stop(&old.server);
 }

@@ -292,6 +292,7 @@ impl<K: Kind> Tiers<K> {
         if let Some(found) = self.memory.get(&key)
             && self.usable(&key, &found, Tick::now()).is_some_and(|known| known >= oldest)
         {
+            self.count("memory", found.result());
             return Ok((found, Tier::Memory));
         }
         if let Some(found) = self.ask_redis(&key, oldest).await {

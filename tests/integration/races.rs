@@ -132,9 +132,10 @@ pub(crate) async fn a_slow_fill_brings_nothing_back(suite: Arc<Suite>) {
         eventually("the tokens to be known", async || known().await >= before + TOKENS as u64)
             .await;
         let ids: Vec<_> = tokens.iter().map(|token| format!("'{}'", token.id)).collect();
+        // Before any reply.
+        let sent = [slow.bytes_downward(), slower.bytes_downward()];
         let revocation = async {
             // As soon as all replies are on their way to both.
-            let sent = [slow.bytes_downward(), slower.bytes_downward()];
             let replies = REPLY * TOKENS as u64;
             eventually("replies", async || {
                 [slow.bytes_downward(), slower.bytes_downward()]

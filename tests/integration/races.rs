@@ -8,7 +8,7 @@ use std::{
 use futures_util::future::join_all;
 
 use crate::{
-    faults::all_held,
+    faults::{all_held, settled},
     fleet::{Fleet, MODELS, PATIENT, answer},
     harness::{Scope, Suite, Token, World, redis_at},
     proxy::{Mode, Proxy},
@@ -207,6 +207,7 @@ pub(crate) async fn an_old_redis_brings_nothing_back(suite: Arc<Suite>) {
         }
         let () = pipeline.query_async(redis).await.unwrap();
     };
+    settled(&redis, &world, &fleet).await;
     restore(&mut redis).await;
     let started = Fleet::of(&world, 1, &PATIENT).await;
     for fleet in [&fleet, &started] {

@@ -114,8 +114,8 @@ class Server:
 
     def signal(self, number):
         """Freezing, thawing and killing concern the whole tree: a Postgres whose first process
-        is frozen still answers on the connections that it has. Returns from a kill once it is
-        dead."""
+        is frozen still answers on the connections that it has. Returns from a kill once all
+        of it is dead."""
         if self._process.poll() is not None:
             return
         if number not in (signal.SIGSTOP, signal.SIGCONT, signal.SIGKILL):
@@ -125,11 +125,24 @@ class Server:
         if number == signal.SIGKILL:
             # Frozen, it starts no children while they are counted.
             root.suspend()
-        for process in (root, *root.children(recursive=True)):
+        children = root.children(recursive=True)
+        for process in (root, *children):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
         if number == signal.SIGKILL:
             self._process.wait()
+            self._wait_for(children)
+
+    def _wait_for(self, children):
+        """What they held, such as memory that they share, keeps a new server from starting."""
+        deadline = time.monotonic() + STOP_TIMEOUT
+        while left := [child.pid for child in children if not ended(child)]:
+            if time.monotonic() > deadline:
+                raise ServerError(
+                    f"{self.id} was killed, but not all of it has ended within "
+                    f"{STOP_TIMEOUT:.0f} s: processes {left}"
+                )
+            time.sleep(POLL)
 
     def log_tail(self, lines=20):
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
@@ -154,6 +167,15 @@ def free_port():
                 continue
         _given.add(port)
         return port
+
+
+def ended(process):
+    """Whether it holds nothing any more. A zombie does not, and in a container nobody may reap the
+    orphans."""
+    try:
+        return process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
+        return True
 
 
 def accepts(port):

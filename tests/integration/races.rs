@@ -8,7 +8,7 @@ use std::{
 use futures_util::future::join_all;
 
 use crate::{
-    faults::all_held,
+    faults::{all_held, settled},
     fleet::{Fleet, MODELS, PATIENT, answer},
     harness::{Scope, Suite, Token, World, redis_at},
     proxy::{Mode, Proxy},
@@ -132,9 +132,10 @@ pub(crate) async fn a_slow_fill_brings_nothing_back(suite: Arc<Suite>) {
         eventually("the tokens to be known", async || known().await >= before + TOKENS as u64)
             .await;
         let ids: Vec<_> = tokens.iter().map(|token| format!("'{}'", token.id)).collect();
+        // Before any reply.
+        let sent = [slow.bytes_downward(), slower.bytes_downward()];
         let revocation = async {
             // As soon as all replies are on their way to both.
-            let sent = [slow.bytes_downward(), slower.bytes_downward()];
             let replies = REPLY * TOKENS as u64;
             eventually("replies", async || {
                 [slow.bytes_downward(), slower.bytes_downward()]
@@ -206,6 +207,7 @@ pub(crate) async fn an_old_redis_brings_nothing_back(suite: Arc<Suite>) {
         }
         let () = pipeline.query_async(redis).await.unwrap();
     };
+    settled(&redis, &world, &fleet).await;
     restore(&mut redis).await;
     let started = Fleet::of(&world, 1, &PATIENT).await;
     for fleet in [&fleet, &started] {

@@ -123,23 +123,33 @@ pub(crate) async fn postgres_has_no_connection_left(suite: Arc<Suite>) {
     let load = front.load(&world).await;
     let mut taken = Vec::new();
     let url = world.url("administrator", postgres.port);
-    // One that has a place and has not said yet whose it is, is the replica's.
-    let ours = "FROM pg_stat_activity WHERE usename = 'server' OR state = 'starting'";
+    let end_theirs = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                      WHERE usename = 'server'";
+    // Who has just come or is about to go has a place and no row: what is counted is what we have.
+    let free = "SELECT current_setting('max_connections')::int8
+                     - current_setting('superuser_reserved_connections')::int8
+                     - current_setting('reserved_connections')::int8 - count(*)
+                FROM pg_stat_activity
+                WHERE backend_type = 'client backend' AND usename IN ('administrator', 'postgres')";
+    let number = async |sql: &'static str| -> i64 {
+        sqlx::query_scalar(sql).fetch_one(&world.postgres).await.unwrap()
+    };
     let take_all = async || {
-        // One that has just taken its place is in no row yet: that there is none is seen thrice.
-        let mut rounds_without = 0;
-        while rounds_without < 3 {
+        // Or they would be the first to take each that they lose.
+        world.sql("ALTER ROLE server CONNECTION LIMIT 0").await;
+        loop {
             while let Ok(connection) = PgConnection::connect(&url).await {
                 taken.push(connection);
             }
-            let sql = format!("SELECT count(pg_terminate_backend(pid)) {ours}");
-            let ended: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
-                .fetch_one(&world.postgres)
-                .await
-                .unwrap();
-            rounds_without = if ended == 0 { rounds_without + 1 } else { 0 };
+            // In this order: once none is free, nobody comes after those that are ended.
+            let free = number(free).await;
+            let ended = number(end_theirs).await;
+            if free <= 0 && ended == 0 {
+                break;
+            }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+        world.sql("ALTER ROLE server CONNECTION LIMIT -1").await;
         revoke(&world, &load.turning).await;
     };
     let give_back = async || {

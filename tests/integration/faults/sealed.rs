@@ -1,15 +1,16 @@
 //! Whoever can write to Redis can make patgate ask Postgres, and no more.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use patgate::keyring;
 use redis::aio::MultiplexedConnection;
+use tokio::time::timeout;
 
 use super::Front;
 use crate::{
-    fleet::{MODELS, PATIENT, answer},
-    harness::{Suite, Token, redis_at},
+    fleet::{Fleet, MODELS, PATIENT, answer},
+    harness::{Suite, Token, World, redis_at},
     load::{Kind, Law, WELL},
     tiers::{eventually, lookups, reader, revoke},
 };
@@ -27,6 +28,24 @@ pub(crate) async fn all_held(redis: &MultiplexedConnection, tokens: &[&Token]) {
         join_all(tokens.iter().map(|token| held(redis, token))).await.iter().all(|v| !v.is_empty())
     })
     .await;
+}
+
+/// Whether an entry gets there. What takes longer to write than Redis may take is dropped for good.
+pub(super) async fn arrives(redis: &MultiplexedConnection, token: &Token) -> bool {
+    timeout(Duration::from_secs(1), all_held(redis, &[token])).await.is_ok()
+}
+
+/// Until nothing that these replicas have found so far is still to be written: it would replace
+/// what is planted. Each writes in order, so that is when something found later is there.
+pub(crate) async fn settled(redis: &MultiplexedConnection, world: &World<'_>, fleet: &Fleet) {
+    for replica in &fleet.0 {
+        eventually("what was found to be written", async || {
+            let later = reader(world).await;
+            assert_eq!(answer(replica, &later, MODELS).await, 200);
+            arrives(redis, &later).await
+        })
+        .await;
+    }
 }
 
 async fn plant(redis: &MultiplexedConnection, values: &[(String, Vec<u8>)]) {
@@ -48,6 +67,7 @@ pub(crate) async fn what_redis_holds_is_sealed(suite: Arc<Suite>) {
     load.bear(all_held(&redis, &[&poor, turning, &load.hot[0]])).await;
     let (rich, old) = (held(&redis, &load.hot[0]).await, held(&redis, turning).await);
     let forgeries = forgeries(&rich);
+    load.bear(settled(&redis, &world, &front.fleet)).await;
 
     // By replicas that have nothing in memory, one for each.
     for forgery in &forgeries {
@@ -70,6 +90,7 @@ pub(crate) async fn what_redis_holds_is_sealed(suite: Arc<Suite>) {
     revoke(&world, turning).await;
     load.bear(front.fleet.turn("revoked", (turning, MODELS), 200, 401)).await;
     load.law(super::turned(WELL));
+    load.bear(settled(&redis, &world, &front.fleet)).await;
     plant(&redis, &[(key(turning), old.clone())]).await;
     let replica = world.serve(&PATIENT).await;
     assert_eq!(load.bear(answer(&replica, turning, MODELS)).await, 401);

@@ -19,6 +19,8 @@ mod memory;
 pub(crate) mod postgres;
 pub(crate) mod redis;
 mod renewal;
+#[cfg(test)]
+mod tests;
 
 use std::{
     fmt::Display,

@@ -1,0 +1,25 @@
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use uuid::Uuid;
+
+use super::*;
+use crate::check::tests::hot;
+
+/// As when another one has ended since memory was asked. The stores are not there.
+#[tokio::test]
+async fn a_look_up_takes_what_memory_has_meanwhile() {
+    let (checker, ..) = hot(&mut Registry::default());
+    let (tokens, now) = (&checker.resolver.principals, Tick::now());
+    let held = TokenId(Uuid::from_u128(7));
+    let look_up = async |id: &TokenId, oldest| {
+        let found = tokens.look_up(id, oldest).unwrap().await;
+        found.map(|(_, tier)| tier)
+    };
+    let second = Duration::from_secs(1);
+    assert_eq!(look_up(&held, now.before(second)).await, Ok(Tier::Memory));
+    // Nothing older than it was asked for.
+    assert_eq!(look_up(&held, now.after(second)).await, Err(Unavailable));
+    let other = TokenId(Uuid::from_u128(8));
+    assert_eq!(look_up(&other, now.before(second)).await, Err(Unavailable));
+}

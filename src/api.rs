@@ -229,7 +229,7 @@ impl<'a> Belonging<'a> {
     }
 
     /// The rule for a method and a canonical path.
-    pub fn action(self, method: &str, path: &'a str) -> Option<Action<'a>> {
+    pub fn action(&self, method: &str, path: &'a str) -> Option<Action<'a>> {
         let surface = self.surface;
         let method: Method = Method::of(method)?;
         let matches = |number: &usize| {

@@ -13,7 +13,7 @@ use futures_util::poll;
 use tokio::time::timeout;
 
 use crate::{
-    api::{Apis, Manner},
+    api::{Action, Apis, Entity, Manner},
     clock::{Clock, Tick},
     decide::{self, ModelReading},
     decision::{Decision, Denial, Grounds, Refusal},
@@ -21,7 +21,8 @@ use crate::{
     domain::{Domain, DomainRef},
     last_use::LastUses,
     mode::{Mode, Treatment},
-    request::{self, AuthRequest, Parts},
+    operation::EntityType,
+    request::{self, AuthRequest, Parts, Place},
     resolve::{Resolver, Unavailable},
     response::{self, HeaderNames},
     telemetry::Metrics,
@@ -49,23 +50,25 @@ pub(crate) struct Checker {
 
 impl Checker {
     /// Decides about a request that came at `started`, whichever edge it came by.
-    pub(crate) async fn check<'a, H>(
+    pub(crate) async fn check<'r, 'a: 'r, H>(
         &self,
         parts: &Parts<'a, H>,
+        apis: &'r Apis,
         started: Tick,
-    ) -> (Decision, Particulars)
+    ) -> (Decision, Particulars<'r>)
     where
         H: Fn(&str) -> Option<&'a str>,
     {
-        let apis = self.apis.load();
         let mut about = Particulars::default();
-        let denial = match request::parse(parts, &apis, &self.tokens) {
+        let denial = match request::parse(parts, apis, &self.tokens) {
             Ok(request) => {
                 about.manner = request.manner;
                 let decided = {
                     let work = pin!(self.decide(&request, parts, started, &mut about));
                     self.in_time(started, work).await
                 };
+                about.place = request.place;
+                about.action = Some(request.action);
                 match decided {
                     Ok(Ok(permit)) => return (permit, about),
                     Ok(Err(denial)) => denial,
@@ -74,12 +77,13 @@ impl Checker {
             }
             Err(rejected) => {
                 about.manner = rejected.manner;
+                about.place = rejected.place;
                 rejected.refusal.into()
             }
         };
         if self.mode.depends_on_domain(denial.refusal) && about.domain.is_none() {
-            let reference = request::named(parts, &apis).domain;
-            let domain = self.whose(reference, started, &mut about.grounds).await;
+            about.read_domain();
+            let domain = self.whose(about.named.as_ref(), started, &mut about.grounds).await;
             about.treatment = Some(self.mode.treatment(domain.as_deref()));
             return (self.mode.rule(denial, domain.as_deref()), about);
         }
@@ -89,12 +93,12 @@ impl Checker {
     /// The domain whose mode applies, if that can be known before the time is up.
     async fn whose(
         &self,
-        reference: Option<DomainRef>,
+        reference: Option<&DomainRef>,
         started: Tick,
         grounds: &mut Grounds,
     ) -> Option<Arc<Domain>> {
         let reference = reference?;
-        let found = pin!(self.resolver.domains.get(&reference, Tick::now()));
+        let found = pin!(self.resolver.domains.get(reference, Tick::now()));
         let known = self.in_time(started, found).await.ok()?.ok()?;
         grounds.add(known.grounds());
         known.found.value.clone()
@@ -120,7 +124,7 @@ impl Checker {
         request: &AuthRequest<'_>,
         parts: &Parts<'a, H>,
         started: Tick,
-        about: &mut Particulars,
+        about: &mut Particulars<'_>,
     ) -> Result<Decision, Denial>
     where
         H: Fn(&str) -> Option<&'a str>,
@@ -132,50 +136,52 @@ impl Checker {
         let principal = decide::authenticate(&request.token, known.found.value.as_deref(), now)?;
         // Whatever it may do: its owner, or a thief, has used it.
         self.last_uses.note(principal.token, &known.found.noted, known.at);
-        let (action, reference) = decide::domain_of(principal, action)?;
-        let named = self.resolver.domains.get(&reference, known.at).await?;
+        about.named = request.place.as_ref().and_then(Place::domain);
+        let (action, reference) = decide::domain_of(principal, action, about.named.as_ref())?;
+        let named = self.resolver.domains.get(reference, known.at).await?;
         about.grounds.add(named.grounds());
-        let (domain, read) = (&named.found.value, |form| parts.model(form));
-        let authorized =
-            decide::authorize(principal, action, domain.as_ref(), self.model_reading, read);
-        authorized.map(Decision::Allow).inspect_err(|_| about.domain = domain.clone())
+        let (domain, mut model) = (named.found.value.as_ref(), None);
+        let authorized = decide::authorize(principal, action, domain, self.model_reading, |form| {
+            Ok(model.insert(parts.model(form)?).as_str())
+        });
+        authorized.map(Decision::Allow).inspect_err(|_| {
+            about.domain = domain.cloned();
+            about.model = model.as_ref().map(|model| model.as_str().into());
+        })
     }
 
-    /// Leaves what was decided to the decision log.
-    pub(crate) fn record<'a, H>(
+    /// The record of a decision about a request with this method, out of what was read for it.
+    pub(crate) fn record(
         &self,
-        parts: Option<&Parts<'a, H>>,
-        (decision, about): (Decision, Particulars),
+        method: &str,
+        (decision, about): (Decision, Particulars<'_>),
         request_id: String,
         at: Tick,
         took: Duration,
-    ) where
-        H: Fn(&str) -> Option<&'a str>,
-    {
-        let named = parts.map(|parts| Named::by(parts, &self.apis.load(), &decision));
+    ) -> Record {
         let rests_on = match &decision {
             Decision::Allow(permit) => Some(&permit.domain),
             Decision::Pass(_) | Decision::Deny(_) => about.domain.as_ref(),
         };
         let treatment =
             about.treatment.unwrap_or_else(|| self.mode.treatment(rests_on.map(|d| &**d)));
-        self.log.write(Record {
+        Record {
             at,
             took,
             request_id,
             status: response::status(&decision, about.manner),
             treatment,
             tier: about.grounds.tier,
-            domain: about.domain,
-            named: named.unwrap_or_default(),
+            domain: about.domain.clone(),
+            named: about.into_named(method, &decision),
             decision,
-        });
+        }
     }
 }
 
-/// What else came of a check.
+/// What else came of a check. What was read of the request is kept here: nothing is read twice.
 #[derive(Debug, Default)]
-pub(crate) struct Particulars {
+pub(crate) struct Particulars<'r> {
     /// How the API in question answers.
     pub(crate) manner: Manner,
     /// What it rests on.
@@ -184,6 +190,43 @@ pub(crate) struct Particulars {
     domain: Option<Arc<Domain>>,
     /// What applied, where it took another look-up to know.
     treatment: Option<Treatment>,
+    /// Where the request goes.
+    place: Option<Place<'r>>,
+    /// The domain that it names, once that was read.
+    named: Option<DomainRef>,
+    /// The rule for it, if there is one. `None` if no rule was looked for.
+    action: Option<Option<Action<'r>>>,
+    /// The model that its body names, if that was read for a denial.
+    model: Option<Box<str>>,
+}
+
+/// Characters of a model's name in a record: as many as a name has.
+const MAX_MODEL: usize = 256;
+
+impl Particulars<'_> {
+    fn read_domain(&mut self) {
+        if self.named.is_none() {
+            self.named = self.place.as_ref().and_then(Place::domain);
+        }
+    }
+
+    /// What a request with this method names, for the record of a decision. What the decision did
+    /// not need is read now, so that only requests that are logged pay for it.
+    fn into_named(mut self, method: &str, decision: &Decision) -> Named {
+        self.read_domain();
+        let place = self.place.as_ref();
+        let action = self.action.unwrap_or_else(|| place.and_then(|place| place.action(method)));
+        let proven = decision.denial().is_some_and(|denial| denial.subject.is_some());
+        let about_models = |action: &&Action<'_>| action.entity_type == EntityType::Models;
+        let model = action.as_ref().filter(about_models).filter(|_| proven);
+        let model = model.and_then(|action| match action.entity {
+            Entity::Named(name) => Some(name.chars().take(MAX_MODEL).collect()),
+            Entity::Unread(_) => self.model,
+            Entity::None => None,
+        });
+        let operation = action.map(|action| action.operation);
+        Named { domain: self.named, operation, model }
+    }
 }
 
 impl From<Unavailable> for Denial {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     api::{Action, Entity},
-    body::{Form, ModelName},
+    body::Form,
     clock::Moment,
     decision::{Denial, NoModel, Permit, Refusal},
     domain::{Domain, DomainRef, Unopened},
@@ -50,7 +50,8 @@ pub fn authenticate<'p>(
     Err(Denial { subject: Some((principal.token, principal.owner)), ..refusal.into() })
 }
 
-/// The rule that the request falls under, and the domain that must be looked up to decide.
+/// The rule that the request falls under, and the domain that must be looked up to decide: the one
+/// that the request names, which is given beside its rule.
 ///
 /// # Errors
 ///
@@ -59,9 +60,10 @@ pub fn authenticate<'p>(
 pub fn domain_of<'r>(
     principal: &Principal,
     action: Option<&'r Action<'r>>,
-) -> Result<(&'r Action<'r>, DomainRef), Denial> {
+    named: Option<&'r DomainRef>,
+) -> Result<(&'r Action<'r>, &'r DomainRef), Denial> {
     action
-        .and_then(|action| Some((action, DomainRef::parse(&action.domain)?)))
+        .zip(named)
         .filter(|(_, reference)| principal.names(reference))
         .ok_or_else(|| denied(principal, action))
 }
@@ -70,19 +72,19 @@ pub fn domain_of<'r>(
 ///
 /// `read` finds the model that the body names. It is asked only when the answer depends on it: when
 /// the token's scopes name particular models, or the domain lists its models, or it is to be read
-/// from every call.
+/// from every call. The caller keeps what was read, so that nobody has to read it again.
 ///
 /// # Errors
 ///
 /// `PermissionDenied`, alike for a domain that is unknown, disabled or out of reach, or `NoModel`.
 /// `Unavailable` when the backend has a credential that cannot be opened.
 #[inline(never)] // A stage of which `make bench-check` counts the instructions.
-pub fn authorize(
+pub fn authorize<'m>(
     principal: &Principal,
     action: &Action<'_>,
     domain: Option<&Arc<Domain>>,
     reading: ModelReading,
-    read: impl FnOnce(Form) -> Result<ModelName, NoModel>,
+    read: impl FnOnce(Form) -> Result<&'m str, NoModel>,
 ) -> Result<Permit, Denial> {
     let denied = || denied(principal, Some(action));
     let (operation, on) = (action.operation, action.entity_type);
@@ -92,7 +94,6 @@ pub fn authorize(
         .filter(|(_, grants)| grants.permits(operation))
         .ok_or_else(denied)?;
     let (every, lists) = (grants.scoped(operation, on, None), domain.lists_models());
-    let read_model;
     let entity = match action.entity {
         Entity::None => None,
         Entity::Named(name) => Some(name),
@@ -102,8 +103,7 @@ pub fn authorize(
         }
         Entity::Unread(form) => {
             let refuse = |why| Denial { refusal: Refusal::NoModel(why), ..denied() };
-            read_model = read(form).map_err(refuse)?;
-            Some(read_model.as_str())
+            Some(read(form).map_err(refuse)?)
         }
     };
     if !every && !grants.scoped(operation, on, entity) {

@@ -17,7 +17,7 @@ use crate::{
     decision::{Decision, Denial, NoModel, Permit},
     domain::Domain,
     principal::Principal,
-    request::{self, AuthRequest, Rejected},
+    request::{self, AuthRequest, Place, Rejected},
 };
 
 /// A request, and all that was known when it was decided.
@@ -39,7 +39,7 @@ pub struct Evidence<'a> {
     /// Whether possession of the token was taken as proven, no token being shown.
     pub presumed: bool,
     /// What became of reading the request.
-    pub request: Result<&'a AuthRequest<'a>, &'a Rejected>,
+    pub request: Result<&'a AuthRequest<'a>, &'a Rejected<'a>>,
     /// What the store knows under the token's id.
     pub principal: Option<&'a Principal>,
     /// What it knows under the domain that the request names.
@@ -78,9 +78,11 @@ impl Evidence<'_> {
     fn permit(&self) -> Result<Permit, Denial> {
         let request = self.request.map_err(|rejected| rejected.refusal)?;
         let principal = decide::authenticate(&request.token, self.principal, self.now)?;
-        let (action, _) = decide::domain_of(principal, request.action.as_ref())?;
+        let named = request.place.as_ref().and_then(Place::domain);
+        let (action, _) = decide::domain_of(principal, request.action.as_ref(), named.as_ref())?;
+        let mut model = None;
         decide::authorize(principal, action, self.domain, self.model_reading, |form| {
-            self.read(form)
+            Ok(model.insert(self.read(form)?).as_str())
         })
     }
 

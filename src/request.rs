@@ -6,7 +6,7 @@
 use memchr::memchr;
 
 use crate::{
-    api::{Action, Apis, Manner, Schemes},
+    api::{Action, Apis, Belonging, Manner, Schemes},
     body::{self, Body, Form, ModelName},
     decision::{Malformed, NoModel, Refusal},
     domain::DomainRef,
@@ -70,17 +70,47 @@ pub struct AuthRequest<'a> {
     pub token: VerifiedToken,
     /// What the request does; nothing when no rule names it.
     pub action: Option<Action<'a>>,
+    /// Where it goes; `None` if its path belongs to no API.
+    pub place: Option<Place<'a>>,
     /// How the API in question answers.
     pub manner: Manner,
 }
 
 /// A request that was refused before any look-up.
-#[derive(Debug, PartialEq)]
-pub struct Rejected {
+#[derive(Debug)]
+pub struct Rejected<'a> {
     /// Why.
     pub refusal: Refusal,
+    /// Where it goes; `None` if its path belongs to no API, or has another spelling.
+    pub place: Option<Place<'a>>,
     /// How the API in question answers.
     pub manner: Manner,
+}
+
+/// An API, and a canonical path in it: what a request names, whatever else is wrong with it. Found
+/// once, for the decision, for whose mode applies, and for the record. Grants nothing.
+#[derive(Clone, Debug)]
+pub struct Place<'a> {
+    surface: Belonging<'a>,
+    path: &'a str,
+}
+
+impl<'a> Place<'a> {
+    /// The domain that the request names, which need not exist.
+    pub fn domain(&self) -> Option<DomainRef> {
+        DomainRef::parse(&self.surface.domain(self.path)?)
+    }
+
+    /// The rule for a request with this method.
+    pub fn action(&self, method: &str) -> Option<Action<'a>> {
+        self.surface.action(method, self.path)
+    }
+
+    /// Where a request goes, without a look at its credential.
+    pub fn of(authority: &'a str, target: &'a str, apis: &'a Apis) -> Option<Self> {
+        let path = canonical_path(target, without_query(target)).ok()?;
+        Some(Self { surface: apis.surface(authority, path)?, path })
+    }
 }
 
 /// Reads a request. Malformed comes before unauthenticated.
@@ -93,7 +123,7 @@ pub fn parse<'r, 'a: 'r, H>(
     parts: &Parts<'a, H>,
     apis: &'r Apis,
     tokens: &Tokens,
-) -> Result<AuthRequest<'r>, Rejected>
+) -> Result<AuthRequest<'r>, Rejected<'r>>
 where
     H: Fn(&str) -> Option<&'a str>,
 {
@@ -101,37 +131,23 @@ where
     // Before anything is refused, so that whatever is refused is refused in the API's own words.
     let surface = apis.surface(parts.authority, as_sent);
     let manner = surface.as_ref().map_or_else(Manner::default, |surface| surface.manner());
-    let reject = |refusal| Rejected { refusal, manner };
-    let path = canonical_path(parts.target, as_sent).map_err(reject)?;
+    let path = match canonical_path(parts.target, as_sent) {
+        Ok(path) => path,
+        Err(refusal) => return Err(Rejected { refusal, place: None, manner }),
+    };
+    let place = surface.map(|surface| Place { surface, path });
     let authorization = (parts.header)("authorization");
-    let token = credential(authorization, manner.schemes, tokens).map_err(reject)?;
-    let action = surface.and_then(|surface| surface.action(parts.method, path));
-    Ok(AuthRequest { token, action, manner })
+    match credential(authorization, manner.schemes, tokens) {
+        Ok(token) => {
+            let action = place.as_ref().and_then(|place| place.action(parts.method));
+            Ok(AuthRequest { token, action, place, manner })
+        }
+        Err(refusal) => Err(Rejected { refusal, place, manner }),
+    }
 }
 
 fn without_query(target: &str) -> &str {
     memchr(b'?', target.as_bytes()).map_or(target, |at| &target[..at])
-}
-
-/// What a request names, whatever else is wrong with it: to know whose mode applies, and for the
-/// record. Nobody is let in by it.
-#[derive(Debug, Default)]
-pub struct Named<'r> {
-    /// A domain, which need not exist.
-    pub domain: Option<DomainRef>,
-    /// What it would have done; nothing when no rule says.
-    pub action: Option<Action<'r>>,
-}
-
-/// Reads what a request names; nothing where its path has another spelling.
-pub fn named<'r, 'a: 'r, H>(parts: &Parts<'a, H>, apis: &'r Apis) -> Named<'r> {
-    let path = canonical_path(parts.target, without_query(parts.target));
-    let Ok(path) = path else { return Named::default() };
-    let Some(surface) = apis.surface(parts.authority, path) else { return Named::default() };
-    Named {
-        domain: surface.domain(path).and_then(|domain| DomainRef::parse(&domain)),
-        action: surface.action(parts.method, path),
-    }
 }
 
 /// The path of a target, which is given beside it, if it is the only spelling of itself.

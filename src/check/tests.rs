@@ -1,3 +1,5 @@
+use std::cell::RefCell;
+
 use futures_util::FutureExt;
 use prometheus_client::registry::Registry;
 use uuid::Uuid;
@@ -47,6 +49,7 @@ fn checker(token: &VerifiedToken, tokens: Tokens, registry: &mut Registry) -> Ch
     let operations = Operation::ALL.iter().copied().collect();
     let mut grants = DomainGrants::new(domain, "acme".parse().unwrap(), operations);
     grants.add_scope(EntityType::Models, "*", Operation::LlmRead);
+    grants.add_scope(EntityType::Models, "m", Operation::LlmChatCompletions);
     let principal = Principal::new(
         token.id,
         token.digest.clone(),
@@ -119,7 +122,8 @@ fn decide_at_once(
     let (method, authority) = ("GET", "gateway");
     let parts = Parts { method, authority, target: path, header, body: b"" };
     // Polled once: whoever had to wait for anything would not be ready.
-    let (decision, _) = checker.check(&parts, Tick::now()).now_or_never()?;
+    let apis = checker.apis.load();
+    let (decision, _) = checker.check(&parts, &apis, Tick::now()).now_or_never()?;
     Some((decision.outcome(), decision.code()))
 }
 
@@ -142,7 +146,8 @@ async fn an_answer_says_how_old_its_grounds_are() {
         let header = |name: &str| (name == "authorization").then_some(bearer.as_str());
         let (method, authority, target) = ("GET", "gateway", "/proxy/acme/v1/models");
         let parts = Parts { method, authority, target, header, body: b"" };
-        checker.check(&parts, known.after(later)).await.1.grounds
+        let apis = checker.apis.load();
+        checker.check(&parts, &apis, known.after(later)).await.1.grounds
     };
     let told = grounds(plain.expose()).await;
     assert_eq!(told.tier, Tier::Memory);
@@ -163,4 +168,64 @@ async fn an_answer_from_memory_waits_for_nothing() {
     // One that memory does not know has to wait.
     let unknown = tokens.mint(TokenId(Uuid::from_u128(8))).unwrap().plain;
     assert_eq!(decide_at_once(&checker, unknown.expose(), "/proxy/acme/v1/models"), None);
+}
+
+/// Counts what is asked of the request: the media type once for each reading of the body, the
+/// credential once for each reading of the request.
+#[tokio::test]
+async fn nothing_is_read_twice_for_the_record() {
+    let (checker, _, plain) = hot(&mut Registry::default());
+    let (asked, bearer) = (RefCell::new(Vec::new()), format!("Bearer {}", plain.expose()));
+    let body = br#"{"messages":[],"model":"other"}"#;
+    let header = |name: &str| {
+        asked.borrow_mut().push(name.to_owned());
+        match name {
+            "authorization" => Some(bearer.as_str()),
+            "content-type" => Some("application/json"),
+            "x-envoy-auth-partial-body" => Some("false"),
+            _ => None,
+        }
+    };
+    let (method, authority, target) = ("POST", "gateway", "/proxy/acme/v1/chat/completions");
+    let parts = Parts { method, authority, target, header, body };
+    let apis = checker.apis.load();
+    let now = Tick::now();
+    let decided = checker.check(&parts, &apis, now).await;
+    assert_eq!((decided.0.outcome(), decided.0.code()), ("deny", "permission_denied"));
+    let record = checker.record(method, decided, "r-1".to_owned(), now, Duration::ZERO);
+    let Named { domain, operation, model } = record.named;
+    assert_eq!(domain.map(|domain| domain.to_string()).as_deref(), Some("acme"));
+    assert_eq!(operation, Some(Operation::LlmChatCompletions));
+    assert_eq!(model.as_deref(), Some("other"));
+    for name in ["authorization", "content-type"] {
+        let times = asked.borrow().iter().filter(|asked| *asked == name).count();
+        assert_eq!(times, 1, "{name}: {asked:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_record_names_is_read_whatever_was_refused() {
+    let (checker, tokens, plain) = hot(&mut Registry::default());
+    let other = tokens.mint(TokenId(Uuid::from_u128(7))).unwrap().plain;
+    let apis = checker.apis.load();
+    let read = Some(Operation::LlmRead);
+    for (token, target, code, domain, operation) in [
+        ("", "/proxy/acme/v1/models", "invalid_token", Some("acme"), read),
+        (other.expose(), "/proxy/acme/v1/models", "invalid_token", Some("acme"), read),
+        (plain.expose(), "/proxy/beta/v1/models", "permission_denied", Some("beta"), read),
+        (plain.expose(), "/proxy/acme/none", "permission_denied", Some("acme"), None),
+        (plain.expose(), "/elsewhere", "permission_denied", None, None),
+        (plain.expose(), "/proxy/acme/v1/models/", "bad_request", None, None),
+    ] {
+        let bearer = format!("Bearer {token}");
+        let header = |name: &str| (name == "authorization").then_some(bearer.as_str());
+        let (method, authority) = ("GET", "gateway");
+        let parts = Parts { method, authority, target, header, body: b"" };
+        let decided = checker.check(&parts, &apis, Tick::now()).await;
+        assert_eq!(decided.0.code(), code, "{target}");
+        let record = checker.record(method, decided, "r-1".to_owned(), Tick::now(), Duration::ZERO);
+        let named = record.named;
+        assert_eq!(named.domain.map(|domain| domain.to_string()).as_deref(), domain, "{target}");
+        assert_eq!(named.operation, operation, "{target}");
+    }
 }

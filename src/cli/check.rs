@@ -28,7 +28,7 @@ use crate::{
     mode::{Rollout, Treatment},
     postgres::{AskError, Postgres},
     principal::Principal,
-    request::{self, Parts},
+    request::{self, Parts, Place},
     resolve::{
         Found,
         postgres::{read_domains, read_principals},
@@ -84,8 +84,8 @@ pub(super) async fn run(session: &Session, asked: Request) -> anyhow::Result<()>
     let path = target.split_once('?').map_or(target, |(path, _)| path);
     let manner = apis.surface(authority, path).map_or_else(Manner::default, |api| api.manner());
     // Which body names the model so is for the rule to say, and the rule needs none.
-    let bare = Parts { method, authority, target, header: |_: &str| None::<&str>, body: b"" };
-    let form = request::named(&bare, &apis).action.as_ref().and_then(form);
+    let place = Place::of(authority, target, &apis);
+    let form = place.and_then(|place| place.action(method)).as_ref().and_then(form);
     let mut sent = Sent::default();
     let tokens = asked.who.send(&mut sent, &admin, manner)?;
     asked.content.send(&mut sent, form)?;
@@ -101,7 +101,8 @@ pub(super) async fn run(session: &Session, asked: Request) -> anyhow::Result<()>
     let (clock, mut known, mut now) = (Arc::new(Clock::default()), Known::default(), Moment(0));
     let mut caches = None;
     if let Ok(request) = &mut request {
-        let reference = request.action.as_ref().and_then(|action| DomainRef::parse(&action.domain));
+        let place = request.place.as_ref().filter(|_| request.action.is_some());
+        let reference = place.and_then(Place::domain);
         let feed = Arc::new(Feed::default());
         let postgres = admin.postgres(&clock, &feed);
         known = look_up(&postgres, request.token.id, reference.clone()).await?;

@@ -6,17 +6,12 @@ use jiff::Timestamp;
 
 use super::line::{Line, rfc3339};
 use crate::{
-    api::{Action, Apis, Entity},
     clock::Tick,
-    decision::{Decision, Refusal, Tier},
+    decision::{Decision, Tier},
     domain::{Domain, DomainRef},
     mode::Treatment,
-    operation::{EntityType, Operation},
-    request::{self, Parts},
+    operation::Operation,
 };
-
-/// Characters of a model's name that are told: as many as a name has.
-const MAX_MODEL: usize = 256;
 
 /// What was decided, and what is known of the request.
 pub(crate) struct Record {
@@ -34,34 +29,13 @@ pub(crate) struct Record {
     pub(crate) named: Named,
 }
 
-/// What a request names, known or not.
-#[derive(Default)]
+/// What a request names, known or not, as it was read for the decision.
+#[derive(Debug, Default)]
 pub(crate) struct Named {
-    domain: Option<DomainRef>,
-    operation: Option<Operation>,
-    /// Told only of tokens that were proven.
-    model: Option<Box<str>>,
-}
-
-impl Named {
-    /// Reads a request once more, so that only those that are logged pay for it. If the tables were
-    /// replaced since it was decided, the new ones are asked.
-    pub(crate) fn by<'a, H>(parts: &Parts<'a, H>, apis: &Apis, decision: &Decision) -> Self
-    where
-        H: Fn(&str) -> Option<&'a str>,
-    {
-        let request::Named { domain, action } = request::named(parts, apis);
-        let denied = decision.denial().filter(|denial| denial.subject.is_some());
-        let asks = denied.is_some_and(|denial| denial.refusal == Refusal::PermissionDenied);
-        let about_models = |action: &&Action<'_>| action.entity_type == EntityType::Models;
-        let model = action.as_ref().filter(about_models).filter(|_| denied.is_some());
-        let model = model.and_then(|action| match action.entity {
-            Entity::Named(name) => Some(name.chars().take(MAX_MODEL).collect()),
-            Entity::Unread(form) if asks => Some(parts.model(form).ok()?.as_str().into()),
-            Entity::Unread(_) | Entity::None => None,
-        });
-        Self { domain, operation: action.map(|action| action.operation), model }
-    }
+    pub(crate) domain: Option<DomainRef>,
+    pub(crate) operation: Option<Operation>,
+    /// Logged only for tokens that were proven.
+    pub(crate) model: Option<Box<str>>,
 }
 
 impl Record {

@@ -36,6 +36,7 @@ impl GrpcEdge {
     pub(crate) async fn check(&self, message: Result<&[u8], Refusal>) -> Answer {
         const MALFORMED: Refusal = Refusal::BadRequest(Malformed::Message);
         let (checker, started) = (&*self.0, Tick::now());
+        let apis = checker.apis.load();
         let http = message.and_then(|bytes| HttpRequest::decode(bytes).ok_or(MALFORMED));
         let header = |name: &str| http.ok()?.header(name);
         let parts = http.map(|http| {
@@ -44,7 +45,8 @@ impl GrpcEdge {
         });
         let (decision, about) = match &parts {
             Ok(parts) => {
-                guard(&checker.metrics, checker.check(parts, started), Particulars::default()).await
+                let check = checker.check(parts, &apis, started);
+                guard(&checker.metrics, check, Particulars::default()).await
             }
             Err(refusal) => (Decision::Deny((*refusal).into()), Particulars::default()),
         };
@@ -58,9 +60,11 @@ impl GrpcEdge {
         checker.metrics.decided(outcome, code, decision.is_enforced(), took);
         if checker.log.admits(&decision, ended) {
             let (decided, request_id) = ((decision, about), request_id.into_owned());
-            let record = || checker.record(parts.as_ref().ok(), decided, request_id, ended, took);
+            let method = http.map_or("", |http| http.method);
+            let record = || checker.record(method, decided, request_id, ended, took);
+            let write = || checker.log.write(record());
             // The answer stands, whatever becomes of its record.
-            if catch_unwind(AssertUnwindSafe(record)).is_err() {
+            if catch_unwind(AssertUnwindSafe(write)).is_err() {
                 checker.metrics.panicked();
             }
         }

@@ -13,6 +13,14 @@ FILE_ACCESS_LOG = {
     "name": "envoy.access_loggers.file",
     "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
 }
+TLS = "envoy.extensions.transport_sockets.tls"
+TLS_INSPECTOR = {
+    "name": "envoy.filters.listener.tls_inspector",
+    "typed_config": {
+        "@type": "type.googleapis.com/"
+        "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"
+    },
+}
 
 
 def adapt(text, *, admin_port, next_port, access_log, patch):
@@ -24,8 +32,10 @@ def adapt(text, *, admin_port, next_port, access_log, patch):
       clusters            upstream clusters to repoint or add: {"name": address or list, ...}
       failure_mode_allow  the ext_authz setting of that name
       ext_authz           other ext_authz settings, merged over those of the file
+      tls                 {"certificate": path, "key": path}: each listener also speaks TLS on its
+                          port, and HTTP/2 there with clients that offer it by ALPN
     """
-    unknown = patch.keys() - {"authz", "clusters", "failure_mode_allow", "ext_authz"}
+    unknown = patch.keys() - {"authz", "clusters", "failure_mode_allow", "ext_authz", "tls"}
     if unknown:
         raise ValueError(f"unknown patch: {', '.join(sorted(unknown))}")
 
@@ -57,6 +67,10 @@ def adapt(text, *, admin_port, next_port, access_log, patch):
     for name, address in patch.get("clusters", {}).items():
         _point(resources["clusters"], name, address)
 
+    if "tls" in patch:
+        for listener in resources["listeners"]:
+            _add_tls(listener, **patch["tls"])
+
     return yaml.safe_dump(config, sort_keys=False), ports
 
 
@@ -67,6 +81,30 @@ def _connection_managers(listeners):
             for network_filter in chain.get("filters", []):
                 if "http_filters" in network_filter.get("typed_config", {}):
                     yield network_filter["typed_config"]
+
+
+def _add_tls(listener, certificate, key):
+    """The same filters behind TLS; what is not TLS goes on as before."""
+    listener.setdefault("listener_filters", []).append(copy.deepcopy(TLS_INSPECTOR))
+    chain = copy.deepcopy(listener["filter_chains"][0])
+    chain["name"] = "tls"
+    chain["filter_chain_match"] = {"transport_protocol": "tls"}
+    chain["transport_socket"] = {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": f"type.googleapis.com/{TLS}.v3.DownstreamTlsContext",
+            "common_tls_context": {
+                "alpn_protocols": ["h2", "http/1.1"],
+                "tls_certificates": [
+                    {
+                        "certificate_chain": {"filename": certificate},
+                        "private_key": {"filename": key},
+                    }
+                ],
+            },
+        },
+    }
+    listener["filter_chains"].append(chain)
 
 
 def _point(clusters, name, addresses):

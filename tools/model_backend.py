@@ -5,6 +5,7 @@ a stream), with the headers as a raw list, so that a duplicate does not hide.
 
 import argparse
 import hashlib
+import http.client
 import json
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 WORDS = ["Hello", ",", " this", " is", " a", " streamed", " answer", "."]
 # Long enough that a proxy which buffers the stream is told from one which does not.
 PAUSE = 0.05
+# Python's own limit of 100 is lower than what Envoy passes on.
+http.client._MAXHEADERS = 1000
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -22,7 +22,7 @@ use serde_json::{Map, Value, json};
 use self::table::{CHAT, Case, SHOWN, cases};
 use crate::{
     harness::{Replica, Suite, Token, World},
-    http,
+    http::{self, Over, Sent},
     stack::project,
 };
 
@@ -122,27 +122,21 @@ pub(crate) async fn through_envoy_the_backend_reads_the_same_model(suite: Arc<Su
     let world = suite.world().await;
     let (replica, token) = (world.serve(&[]).await, limited(&world).await);
     let envoy = replica.envoy(&suite);
-    let (bearer, mut wrong) = (token.bearer(), Vec::new());
-    for case in cases() {
+    let (bearer, cases, mut wrong) = (token.bearer(), cases(), Vec::new());
+    for (over, case) in Over::ALL.into_iter().flat_map(|over| cases.iter().map(move |c| (over, c)))
+    {
         let mut headers = vec![("authorization", bearer.as_str())];
         headers.extend(case.headers.iter().map(|(name, value)| (*name, value.as_str())));
-        let reply = if case.chunked {
-            let mut head = format!("POST {} HTTP/1.1\r\nhost: gateway\r\n", case.path);
-            headers.extend([("connection", "close"), ("transfer-encoding", "chunked")]);
-            for (name, value) in headers {
-                head.push_str(&format!("{name}: {value}\r\n"));
-            }
-            let body = http::chunked(&case.body, 1000);
-            http::raw(envoy.port, [head.as_bytes(), b"\r\n", &body].concat()).await
-        } else {
-            http::send(envoy.port, "POST", case.path, &headers, &case.body).await
-        };
+        let pieces = case.chunked.then_some(1000);
+        let (method, target, headers) = ("POST", case.path, headers.as_slice());
+        let sent = Sent { method, target, headers, body: &case.body, pieces };
+        let reply = over.send(envoy.port, sent).await;
         let got = match reply.header("x-backend") {
             None => Err(message(&reply.json())),
             Some(backend) => {
-                assert_eq!((reply.status, backend), (200, "model-acme"), "{}", case.name);
+                assert_eq!((reply.status, backend), (200, "model-acme"), "{over:?} {}", case.name);
                 let seen = &reply.json()["seen"]["body"]["bytes"];
-                assert_eq!(*seen, case.body.len(), "{}", case.name);
+                assert_eq!(*seen, case.body.len(), "{over:?} {}", case.name);
                 // What the backend itself made of the body.
                 if case.path.starts_with(CHAT) {
                     assert_eq!(reply.json()["model"], case.expected.unwrap(), "{}", case.name);
@@ -152,7 +146,7 @@ pub(crate) async fn through_envoy_the_backend_reads_the_same_model(suite: Arc<Su
                 Ok(String::from_utf8(seen).unwrap())
             }
         };
-        compare(&mut wrong, &case, &got);
+        compare(&mut wrong, case, &got);
     }
     assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), wrong.join("\n"));
 }

@@ -6,8 +6,11 @@ mod answers;
 mod bodies;
 mod gate;
 mod headers;
+mod heads;
 mod limits;
 mod requests;
 mod routing;
 
-pub(crate) use self::{answers::*, bodies::*, headers::*, limits::*, requests::*, routing::*};
+pub(crate) use self::{
+    answers::*, bodies::*, headers::*, heads::*, limits::*, requests::*, routing::*,
+};

@@ -1,4 +1,7 @@
-//! HTTP/1.1 as written: requests that no client library would send.
+//! HTTP/1.1 as written: requests that no client library would send. And, in `over`, the same
+//! request by each way to Envoy.
+
+mod over;
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -8,6 +11,8 @@ use tokio::{
     net::TcpStream,
     time::timeout,
 };
+
+pub(crate) use self::over::{Over, Sent, certify};
 
 #[derive(Debug)]
 pub(crate) struct Reply {

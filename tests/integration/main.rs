@@ -192,6 +192,8 @@ fn main() -> ExitCode {
         envoy_habits::as_shipped_no_check_sees_the_clients_copies,
         envoy_habits::as_shipped_no_backend_sees_another_host_path_or_method,
         envoy_habits::as_shipped_a_check_sees_what_patgate_reads,
+        envoy_habits::as_shipped_a_hundred_headers_pass_and_too_many_are_told,
+        envoy_habits::as_shipped_a_head_that_has_no_room_for_ours_is_told,
         envoy_habits::a_header_of_the_answer_replaces_every_copy,
         envoy_habits::every_append_action_overwrites,
         envoy_habits::the_old_append_keeps_the_clients_copies,

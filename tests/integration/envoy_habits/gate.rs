@@ -31,7 +31,7 @@ use tonic::{
 
 use crate::{
     harness::Suite,
-    http::{self, Reply},
+    http::{self, Over, Reply, Sent},
     stack::{Server, project},
     wire::PATIENCE,
 };
@@ -131,7 +131,8 @@ impl Gate {
         }
         let start = json!({
             "do": "start", "kind": "envoy",
-            "config_yaml": configuration().to_string(), "patch": { "clusters": clusters },
+            "config_yaml": configuration().to_string(),
+            "patch": { "clusters": clusters, "tls": http::certify(suite.dir.path()) },
         });
         let started = suite.stack.ask(start).unwrap();
         let ports = serde_json::from_value(started["ports"].clone()).unwrap();
@@ -190,18 +191,20 @@ impl Case<'_> {
         http::send(self.gate.port(listener), method, target, &headers, body).await
     }
 
-    /// A POST whose body comes in chunks of `size`.
-    pub(super) async fn send_chunked(
+    /// A request of this case, over any way to Envoy.
+    pub(super) async fn try_over(
         &self,
+        over: Over,
         listener: &str,
-        target: &str,
-        body: &[u8],
-        size: usize,
-    ) -> Reply {
-        let fixed = "host: gateway\r\nconnection: close\r\ntransfer-encoding: chunked\r\n";
-        let head = format!("POST {target} HTTP/1.1\r\n{fixed}{}\r\n", self.header());
-        let request = [head.as_bytes(), &http::chunked(body, size)].concat();
-        http::raw(self.gate.port(listener), request).await
+        sent: Sent<'_>,
+    ) -> Result<Reply, h2::Error> {
+        let headers = [sent.headers, &[(CASE, &self.key)]].concat();
+        over.try_send(self.gate.port(listener), Sent { headers: &headers, ..sent }).await
+    }
+
+    pub(super) async fn over(&self, over: Over, listener: &str, sent: Sent<'_>) -> Reply {
+        let reply = self.try_over(over, listener, sent).await;
+        reply.unwrap_or_else(|error| panic!("{over:?} {}: {error}", sent.target))
     }
 
     /// The header that makes a request written by hand one of this case.

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{access_log, harness::Suite};
 
-const OURS: [&str; 7] = [
+pub(super) const OURS: [&str; 7] = [
     "x-domain-id",
     "x-domain-slug",
     "x-user-id",

@@ -147,7 +147,8 @@ pub(crate) fn envoy_patch(suite: &Suite, authz: &[impl Serialize], ext_authz: Va
         .iter()
         .map(|(name, backend)| (*name, format!("127.0.0.1:{}", backend.port)))
         .collect();
-    json!({ "authz": authz, "clusters": clusters, "ext_authz": ext_authz })
+    let tls = http::certify(suite.dir.path());
+    json!({ "authz": authz, "clusters": clusters, "ext_authz": ext_authz, "tls": tls })
 }
 
 /// The HTTP status and code that an answer stands for: `(200, "ok")` for an allow.

@@ -1,0 +1,113 @@
+//! How many headers a request may have, and how long ones: Envoy holds the client's and those of
+//! the answer together against its limits.
+
+use std::sync::Arc;
+
+use super::{
+    answers::allow,
+    gate::{Answer::Says, Case, Gate, MODELS, SHIPPED, TO_ACME, gate},
+    headers::OURS,
+};
+use crate::{
+    harness::Suite,
+    http::{Over, Reply, Sent},
+};
+
+/// What any client may rely on.
+const PROMISED: usize = 100;
+/// What the shipped configuration takes from a client.
+const TAKEN: usize = 128;
+/// Likewise, names and values together.
+const TAKEN_BYTES: usize = 32 << 10;
+
+/// An allow with every header that patgate can set, and a credential of this length.
+fn largest(gate: &Gate, credential: usize) -> Case<'_> {
+    let credential = "k".repeat(credential);
+    let mut set: Vec<_> = OURS.map(|name| (name, "ours")).into_iter().collect();
+    set.push(("authorization", &credential));
+    set.push(TO_ACME);
+    gate.case(Says(allow(&set, &[])))
+}
+
+/// `None` where Envoy resets the stream, as it does over HTTP/2 with what exceeds its own limits.
+async fn ask(case: &Case<'_>, over: Over, headers: &[(&str, &str)]) -> Option<Reply> {
+    let sent = Sent { method: "GET", target: MODELS, headers, ..Sent::default() };
+    case.try_over(over, SHIPPED, sent).await.ok()
+}
+
+fn assert_told(reply: &Reply, what: &str) {
+    assert_eq!((reply.status, reply.code().as_str()), (431, "headers_too_large"), "{what}");
+    assert!(reply.body.contains("Send at most 100 headers"), "{what}: {}", reply.body);
+}
+
+/// This many headers as the client counts them: those of HTTP/2 that stand for a request line are
+/// none, and `host`, `connection` and the case's own are some.
+async fn with_headers(case: &Case<'_>, over: Over, count: usize) -> Option<Reply> {
+    let already = if over == Over::Http1 { 3 } else { 1 };
+    let names: Vec<_> = (already..count).map(|number| format!("x-{number}")).collect();
+    let headers: Vec<_> = names.iter().map(|name| (name.as_str(), "v")).collect();
+    ask(case, over, &headers).await
+}
+
+pub(crate) async fn as_shipped_a_hundred_headers_pass_and_too_many_are_told(suite: Arc<Suite>) {
+    let gate = gate(&suite).await;
+    for over in Over::ALL {
+        let case = largest(gate, 8);
+        let mut statuses = Vec::new();
+        for count in PROMISED - 20..TAKEN + 12 {
+            let what = format!("{over:?} {count}");
+            let Some(reply) = with_headers(&case, over, count).await else {
+                assert!(over != Over::Http1 && count > TAKEN - 8, "{what}: reset");
+                continue;
+            };
+            match reply.status {
+                200 => {
+                    assert_eq!(reply.header("x-backend"), Some("model-acme"), "{what}");
+                    assert_eq!(reply.seen("x-user-id"), ["ours"], "{what}");
+                    let sent = if over == Over::Http1 { 3 } else { 1 }..count;
+                    let passed = sent.filter(|number| reply.seen(&format!("x-{number}")) == ["v"]);
+                    assert!(passed.count() + 3 >= count, "{what}");
+                }
+                // Envoy's own words, before anything else has seen the request.
+                431 if count > TAKEN => assert!(!reply.body.is_empty(), "{what}"),
+                _ => {
+                    assert!(count > PROMISED, "{what}");
+                    assert_told(&reply, &what);
+                }
+            }
+            statuses.push((count, reply.status));
+        }
+        // Two ranges and no others, with one edge between them.
+        let last = statuses.iter().filter(|(_, status)| *status == 200).map(|(n, _)| n).max();
+        let first = statuses.iter().filter(|(_, status)| *status == 431).map(|(n, _)| n).min();
+        assert_eq!(last.unwrap() + 1, *first.unwrap(), "{over:?}: {statuses:?}");
+    }
+}
+
+pub(crate) async fn as_shipped_a_head_that_has_no_room_for_ours_is_told(suite: Arc<Suite>) {
+    let gate = gate(&suite).await;
+    // The longest that a backend can be given, and hardly any.
+    for credential in [4096, 8] {
+        let case = largest(gate, credential);
+        for over in Over::ALL {
+            let mut told = 0;
+            for length in (TAKEN_BYTES - 5500..TAKEN_BYTES).step_by(60) {
+                let value = "v".repeat(length);
+                let what = format!("{over:?} {length} {credential}");
+                let Some(reply) = ask(&case, over, &[("x-long", &value)]).await else {
+                    assert!(over != Over::Http1 && length > TAKEN_BYTES - 500, "{what}: reset");
+                    continue;
+                };
+                match reply.status {
+                    200 => assert_eq!(reply.seen("x-long"), [value], "{what}"),
+                    431 if length > TAKEN_BYTES - 200 => assert!(!reply.body.is_empty(), "{what}"),
+                    _ => {
+                        assert_told(&reply, &what);
+                        told += 1;
+                    }
+                }
+            }
+            assert!(told > credential / 120, "{over:?} {credential}: {told}");
+        }
+    }
+}

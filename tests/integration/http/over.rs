@@ -1,0 +1,218 @@
+//! The same request by each of the ways in which clients reach Envoy.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::{RecvStream, SendStream, client};
+use http::{HeaderName, HeaderValue, Request, Response, header::HOST};
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, ServerName},
+};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+
+use super::{Reply, chunked, raw};
+
+/// The name that the certificate is for, and the host that requests are for unless they say.
+const GATEWAY: &str = "gateway";
+/// How long an exchange may take before a test gives up.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A way to Envoy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// HTTP/1.1 on a plain connection.
+    Http1,
+    /// HTTP/2 on a plain connection, known beforehand.
+    Http2,
+    /// TLS, with HTTP/2 agreed upon by ALPN.
+    Tls,
+}
+
+/// What a client sends.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Sent<'a> {
+    pub(crate) method: &'a str,
+    pub(crate) target: &'a str,
+    pub(crate) headers: &'a [(&'a str, &'a str)],
+    pub(crate) body: &'a [u8],
+    /// The client does not state the length, and sends pieces of this size.
+    pub(crate) pieces: Option<usize>,
+}
+
+impl Over {
+    pub(crate) const ALL: [Self; 3] = [Self::Http1, Self::Http2, Self::Tls];
+
+    /// The answer to one request on a connection of its own.
+    pub(crate) async fn send(self, port: u16, sent: Sent<'_>) -> Reply {
+        let reply = self.try_send(port, sent).await;
+        reply.unwrap_or_else(|error| panic!("{self:?} {} {}: {error}", sent.method, sent.target))
+    }
+
+    /// The same; the error is that of a stream which was reset before an answer came.
+    pub(crate) async fn try_send(self, port: u16, sent: Sent<'_>) -> Result<Reply, h2::Error> {
+        let exchange = async {
+            match self {
+                Self::Http1 => Ok(raw(port, written(sent)).await),
+                Self::Http2 => exchange(connect(port).await, sent).await,
+                Self::Tls => {
+                    let name = ServerName::try_from(GATEWAY).unwrap();
+                    let config = Arc::clone(TRUST.get().expect("a certificate"));
+                    let tls = TlsConnector::from(config).connect(name, connect(port).await);
+                    let tls = tls.await.unwrap();
+                    assert_eq!(tls.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+                    exchange(tls, sent).await
+                }
+            }
+        };
+        timeout(PATIENCE, exchange).await.expect("an answer in time")
+    }
+}
+
+async fn connect(port: u16) -> TcpStream {
+    let stream = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
+/// A request as HTTP/1.1 writes it.
+fn written(sent: Sent<'_>) -> Vec<u8> {
+    let host = host_of(sent);
+    let mut head = format!("{} {} HTTP/1.1\r\nhost: {host}\r\n", sent.method, sent.target);
+    head.push_str("connection: close\r\n");
+    for (name, value) in sent.headers.iter().filter(|(name, _)| *name != HOST.as_str()) {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    let body = match sent.pieces {
+        Some(size) => {
+            head.push_str("transfer-encoding: chunked\r\n");
+            chunked(sent.body, size)
+        }
+        None => {
+            if !sent.body.is_empty() {
+                head.push_str(&format!("content-length: {}\r\n", sent.body.len()));
+            }
+            sent.body.to_vec()
+        }
+    };
+    [head.as_bytes(), b"\r\n", &body].concat()
+}
+
+fn host_of<'a>(sent: Sent<'a>) -> &'a str {
+    let mut headers = sent.headers.iter();
+    headers.find(|(name, _)| *name == HOST.as_str()).map_or(GATEWAY, |(_, value)| value)
+}
+
+async fn exchange<S>(stream: S, sent: Sent<'_>) -> Result<Reply, h2::Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut client, connection) = client::handshake(stream).await?;
+    let connection = tokio::spawn(connection);
+    let uri = format!("http://{}{}", host_of(sent), sent.target);
+    let mut request = Request::builder().method(sent.method).uri(uri).body(()).unwrap();
+    for (name, value) in sent.headers.iter().filter(|(name, _)| *name != HOST.as_str()) {
+        let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+        request.headers_mut().append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+    }
+    if sent.pieces.is_none() && !sent.body.is_empty() {
+        request.headers_mut().insert("content-length", sent.body.len().into());
+    }
+    let (response, body) = client.send_request(request, sent.body.is_empty())?;
+    let sending = async {
+        if !sent.body.is_empty() {
+            // A server that refuses early resets the stream before it has read everything.
+            let _ = upload(body, sent.body, sent.pieces).await;
+        }
+    };
+    // The answer counts, not whether all could be sent.
+    let reply = async { received(response.await?).await };
+    tokio::pin!(reply);
+    let reply = tokio::select! {
+        reply = &mut reply => reply,
+        () = sending => reply.await,
+    };
+    drop(client);
+    connection.abort();
+    reply
+}
+
+async fn upload(
+    mut stream: SendStream<Bytes>,
+    body: &[u8],
+    pieces: Option<usize>,
+) -> Result<(), h2::Error> {
+    for piece in body.chunks(pieces.unwrap_or(usize::MAX)) {
+        let mut rest = Bytes::copy_from_slice(piece);
+        while !rest.is_empty() {
+            stream.reserve_capacity(rest.len());
+            let Some(room) = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await else {
+                return Ok(());
+            };
+            let part = rest.split_to(room?.min(rest.len()));
+            stream.send_data(part, false)?;
+        }
+    }
+    stream.send_data(Bytes::new(), true)
+}
+
+async fn received(response: Response<RecvStream>) -> Result<Reply, h2::Error> {
+    let (head, mut stream) = response.into_parts();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let mut body = Vec::new();
+    while let Some(data) = stream.data().await {
+        let data = data?;
+        stream.flow_control().release_capacity(data.len())?;
+        body.extend_from_slice(&data);
+    }
+    let headers = head.headers.iter();
+    Ok(Reply {
+        status: head.status.as_u16(),
+        headers: headers
+            .map(|(n, value)| (n.as_str().to_owned(), text(value.as_bytes())))
+            .collect(),
+        body: text(&body),
+    })
+}
+
+static TRUST: OnceLock<Arc<ClientConfig>> = OnceLock::new();
+
+/// Makes a certificate that the client here trusts, and returns what tells Envoy to serve it: see
+/// `tls` in tools/envoy_config.py.
+pub(crate) fn certify(dir: &Path) -> Value {
+    let [certificate, key] = ["gateway.crt", "gateway.key"].map(|name| dir.join(name));
+    TRUST.get_or_init(|| {
+        let made = generate_simple_self_signed(vec![GATEWAY.to_owned()]).unwrap();
+        let CertifiedKey { cert, signing_key } = made;
+        fs::write(&certificate, cert.pem()).unwrap();
+        fs::write(&key, signing_key.serialize_pem()).unwrap();
+        trusting(cert.der().clone())
+    });
+    json!({ "certificate": certificate, "key": key })
+}
+
+fn trusting(certificate: CertificateDer<'static>) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate).unwrap();
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider);
+    let builder = builder.with_safe_default_protocol_versions().unwrap();
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    // What most clients offer.
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Arc::new(config)
+}

@@ -13,7 +13,11 @@ mod table;
 mod template;
 mod tree;
 
-use std::{borrow::Cow, collections::HashMap, fmt};
+use std::{
+    borrow::Cow,
+    collections::{BTreeSet, HashMap},
+    fmt,
+};
 
 use self::{manner::Methods, template::Capture, tree::Tree};
 pub use self::{
@@ -21,6 +25,7 @@ pub use self::{
     sources::Source,
 };
 use crate::{
+    backend::BackendName,
     body::Form,
     operation::{EntityType, Operation},
 };
@@ -43,6 +48,8 @@ pub struct Surface {
     name: Box<str>,
     manner: Manner,
     domain: DomainSource,
+    /// Where requests go, instead of where their domains are served.
+    upstream: Option<BackendName>,
     /// Numbers of rules.
     tree: Tree<usize>,
     rules: Vec<Rule>,
@@ -66,6 +73,8 @@ struct Rule {
     operation: Operation,
     entity_type: EntityType,
     id: IdSource,
+    /// Where such requests go, whatever the table says.
+    upstream: Option<BackendName>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -95,6 +104,8 @@ pub struct Action<'a> {
     pub entity_type: EntityType,
     /// Which one.
     pub entity: Entity<'a>,
+    /// The backend that serves it, whatever its domain; without one, the domain's.
+    pub upstream: Option<&'a BackendName>,
 }
 
 /// The one entity that a request is about.
@@ -206,6 +217,14 @@ impl Apis {
     pub fn list(&self) -> impl Iterator<Item = (&str, usize)> {
         self.surfaces.iter().map(|surface| (&*surface.name, surface.rules.len()))
     }
+
+    /// The name of each surface, with the backends that it and its rules name.
+    pub fn upstreams(&self) -> impl Iterator<Item = (&str, BTreeSet<&BackendName>)> {
+        self.surfaces.iter().map(|surface| {
+            let of_rules = surface.rules.iter().filter_map(|rule| rule.upstream.as_ref());
+            (&*surface.name, of_rules.chain(&surface.upstream).collect())
+        })
+    }
 }
 
 impl<'a> Belonging<'a> {
@@ -245,6 +264,7 @@ impl<'a> Belonging<'a> {
                 IdSource::Path(at) => Entity::Named(at.of(path)?),
                 IdSource::Body(form) => Entity::Unread(form),
             },
+            upstream: rule.upstream.as_ref().or(surface.upstream.as_ref()),
         })
     }
 }

@@ -34,6 +34,9 @@ use crate::{
 /// For what is written behind the answers, after the last of them.
 const LAST_WRITES: Duration = Duration::from_secs(2);
 
+/// For the backends that tables name: hundreds of them, with long credentials.
+const BACKENDS_MEMORY: u64 = 2 << 20;
+
 /// Everything that `patgate serve` runs, connected and listening, not yet serving.
 pub struct App {
     listeners: Listeners,
@@ -237,14 +240,17 @@ impl Parts<'_> {
         };
         let load = Load::new(config.postgres.max_connections, config.deadline)
             .paced(config.postgres.max_query_rate);
-        let (principals, domains) = lookups(&self.postgres(&config.postgres), &Arc::new(load));
+        let (principals, domains, backends) =
+            lookups(&self.postgres(&config.postgres), &Arc::new(load));
         let config::Memory { principals: principals_size, domains: domains_size, negatives } =
             config.memory;
         let principals_memory = Memory::new(principals_size, negatives);
         let domains_memory = Memory::new(domains_size, negatives);
+        let backends_memory = Memory::new(BACKENDS_MEMORY, negatives);
         Ok(Resolver {
             principals: Tiers::new(principals_memory, principals, shared.clone()),
-            domains: Tiers::new(domains_memory, domains, shared),
+            domains: Tiers::new(domains_memory, domains, shared.clone()),
+            backends: Tiers::new(backends_memory, backends, shared),
         })
     }
 

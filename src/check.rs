@@ -140,8 +140,15 @@ impl Checker {
         let (action, reference) = decide::domain_of(principal, action, about.named.as_ref())?;
         let named = self.resolver.domains.get(reference, known.at).await?;
         about.grounds.add(named.grounds());
+        let own = match action.upstream {
+            None => None,
+            Some(backend) => Some(self.resolver.backends.get(backend, known.at).await?),
+        };
+        own.iter().for_each(|own| about.grounds.add(own.grounds()));
+        let own = own.as_ref().and_then(|own| own.found.value.as_deref());
         let (domain, mut model) = (named.found.value.as_ref(), None);
-        let authorized = decide::authorize(principal, action, domain, self.model_reading, |form| {
+        let reading = self.model_reading;
+        let authorized = decide::authorize(principal, action, domain, own, reading, |form| {
             Ok(model.insert(parts.model(form)?).as_str())
         });
         authorized.map(Decision::Allow).inspect_err(|_| {

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use crate::{
     api::{Action, Entity},
+    backend::{Backend, Unopened},
     body::Form,
     clock::Moment,
     decision::{Denial, NoModel, Permit, Refusal},
-    domain::{Domain, DomainRef, Unopened},
+    domain::{Domain, DomainRef},
     operation::{EntityType, vocabulary},
     principal::Principal,
     token::VerifiedToken,
@@ -74,15 +75,20 @@ pub fn domain_of<'r>(
 /// the token's scopes name particular models, or the domain lists its models, or it is to be read
 /// from every call. The caller keeps what was read, so that nobody has to read it again.
 ///
+/// `own` is the backend that the rule or its table names, if one does: then address and credential
+/// both come from it, and otherwise both from the domain.
+///
 /// # Errors
 ///
 /// `PermissionDenied`, alike for a domain that is unknown, disabled or out of reach, or `NoModel`.
-/// `Unavailable` when the backend has a credential that cannot be opened.
+/// `Unavailable` when the backend has a credential that cannot be opened, or is named by the table
+/// and does not exist.
 #[inline(never)] // A stage of which `make bench-check` counts the instructions.
 pub fn authorize<'m>(
     principal: &Principal,
     action: &Action<'_>,
     domain: Option<&Arc<Domain>>,
+    own: Option<&Backend>,
     reading: ModelReading,
     read: impl FnOnce(Form) -> Result<&'m str, NoModel>,
 ) -> Result<Permit, Denial> {
@@ -110,8 +116,17 @@ pub fn authorize<'m>(
         return Err(denied());
     }
     let model = entity.filter(|_| on == EntityType::Models);
-    let upstream = domain.upstream_for(model).ok_or_else(denied)?;
+    // Whether the domain may see the model is asked wherever the request then goes.
+    let of_domain = domain.upstream_for(model).ok_or_else(denied)?;
     let unavailable = |Unopened| Denial { refusal: Refusal::Unavailable, ..denied() };
+    let (upstream, credential) = match action.upstream {
+        None => (of_domain, domain.credential_for(of_domain)),
+        // Never the domain's in its place: that has another credential.
+        Some(name) => {
+            let own = own.filter(|backend| backend.name() == name.as_str());
+            (name.as_str(), own.ok_or(Unopened).and_then(Backend::credential))
+        }
+    };
     Ok(Permit {
         token: principal.token,
         owner: principal.owner,
@@ -119,7 +134,7 @@ pub fn authorize<'m>(
         operation,
         model: model.map(Box::from),
         upstream: upstream.into(),
-        credential: domain.credential_for(upstream).map_err(unavailable)?.cloned(),
+        credential: credential.map_err(unavailable)?.cloned(),
     })
 }
 
@@ -137,8 +152,12 @@ mod tests {
 
     use super::*;
     use crate::{
+        backend::BackendName,
+        credential::{Credential, Scheme, Sealed},
+        domain::{DomainId, Slug},
         keyring::KeyRing,
-        principal::UserId,
+        operation::{Operation, OperationSet},
+        principal::{DomainGrants, UserId},
         token::{Prefixes, TokenDigest, TokenId, Tokens},
     };
 
@@ -181,6 +200,60 @@ mod tests {
         );
         check(|p| p.token = TokenId(Uuid::from_u128(9)), 999, Some(Refusal::InvalidToken));
         assert_eq!(authenticate(&token(), None, Moment(0)), Err(Refusal::InvalidToken.into()));
+    }
+
+    /// Address and credential come from one backend, and what does not exist has no substitute.
+    #[test]
+    fn a_backend_that_the_table_names_is_the_whole_answer() {
+        let domain = DomainId(Uuid::from_u128(1));
+        let slug: Slug = "acme".parse().unwrap();
+        let mut grants =
+            DomainGrants::new(domain, slug.clone(), OperationSet::from_iter([Operation::Read]));
+        grants.add_scope(EntityType::Scim, "*", Operation::Read);
+        let owner = UserId(Uuid::from_u128(8));
+        let digest = TokenDigest::from_bytes([0; 32]);
+        let principal = Principal::new(ID, digest, Moment(1), false, owner, true, vec![grants]);
+        let key = |text: &str| Credential::new(Scheme::Bearer, text).unwrap();
+        let sealed = || Sealed { key_id: "k".into(), bytes: [1].into() };
+        let opened = |name: &str, text: &str| {
+            let backend = Backend::new(name.into(), Some(sealed()));
+            backend.open_credential(|_, _| Some(key(text)));
+            backend
+        };
+        let domain = Domain::new(domain, slug, true, "of-domain".into(), Vec::new());
+        let domain = domain.with_credentials(vec![("of-domain".into(), sealed())]);
+        domain.open_credentials(|_, _| Some(key("domain")));
+        let domain = Arc::new(domain);
+        let decide = |upstream: Option<&BackendName>, own: Option<&Backend>, operation| {
+            let action = Action {
+                domain: "acme".into(),
+                operation,
+                entity_type: EntityType::Scim,
+                entity: Entity::None,
+                upstream,
+            };
+            let read = |_| Err(NoModel::NotShown);
+            let when = ModelReading::WhenNeeded;
+            authorize(&principal, &action, Some(&domain), own, when, read)
+                .map(|permit| (permit.upstream.into_string(), permit.credential))
+                .map_err(|denial| denial.refusal)
+        };
+        let (name, read) = ("own".parse().unwrap(), Operation::Read);
+        let of_domain = Ok(("of-domain".to_owned(), Some(key("domain"))));
+        let own = opened("own", "own");
+        assert_eq!(decide(None, None, read), of_domain);
+        // One that nobody asked for changes nothing.
+        assert_eq!(decide(None, Some(&own), read), of_domain);
+        assert_eq!(decide(Some(&name), Some(&own), read), Ok(("own".to_owned(), Some(key("own")))));
+        let bare = Backend::new("own".into(), None);
+        assert_eq!(decide(Some(&name), Some(&bare), read), Ok(("own".to_owned(), None)));
+        let closed = Backend::new("own".into(), Some(sealed()));
+        for none in [None, Some(&closed), Some(&opened("another", "another"))] {
+            assert_eq!(decide(Some(&name), none, read), Err(Refusal::Unavailable), "{none:?}");
+            // A client that may not do this learns nothing of it.
+            let refused = Err(Refusal::PermissionDenied);
+            assert_eq!(decide(Some(&name), none, Operation::Delete), refused);
+        }
     }
 
     #[test]

@@ -2,10 +2,11 @@
 
 mod reference;
 
-use std::{cmp::Reverse, sync::OnceLock};
+use std::cmp::Reverse;
 
 pub use self::reference::{DomainId, DomainRef, Slug, SlugError};
 use crate::{
+    backend::{Backend, Unopened},
     credential::{Credential, Sealed},
     mode::Rollout,
 };
@@ -30,20 +31,6 @@ pub struct Domain {
     backends: Vec<Backend>,
 }
 
-/// A backend as a domain uses it.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-struct Backend {
-    name: Box<str>,
-    credential: Option<Sealed>,
-    /// Filled once, when the domain is taken into memory; no opened credential goes anywhere else.
-    #[serde(skip)]
-    opened: OnceLock<Option<Credential>>,
-}
-
-/// A backend has a credential, and it is not open: nothing may be sent there.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Unopened;
-
 impl Domain {
     /// Puts a domain together; `models` may come in any order, each with its cluster.
     pub fn new(
@@ -64,9 +51,7 @@ impl Domain {
         let mut names: Vec<&str> = named.map(|name| &**name).collect();
         names.sort_unstable();
         names.dedup();
-        let bare =
-            |name: &str| Backend { name: name.into(), credential: None, opened: OnceLock::new() };
-        let backends = names.into_iter().map(bare).collect();
+        let backends = names.into_iter().map(|name| Backend::new(name.into(), None)).collect();
         Self { id, slug, enabled, rollout: Rollout::default(), upstream, models, backends }
     }
 
@@ -80,24 +65,21 @@ impl Domain {
     #[must_use]
     pub fn with_credentials(mut self, mut credentials: Vec<(Box<str>, Sealed)>) -> Self {
         for backend in &mut self.backends {
-            let at = credentials.iter().position(|(name, _)| *name == backend.name);
-            backend.credential = at.map(|at| credentials.swap_remove(at).1);
+            let at = credentials.iter().position(|(name, _)| **name == *backend.name());
+            let credential = at.map(|at| credentials.swap_remove(at).1);
+            *backend = Backend::new(backend.name().into(), credential);
         }
         self
     }
 
     /// The names of all its backends.
     pub fn backends(&self) -> impl Iterator<Item = &str> {
-        self.backends.iter().map(|backend| &*backend.name)
+        self.backends.iter().map(Backend::name)
     }
 
     /// Opens each credential that is not open yet, or finds that it cannot be.
     pub fn open_credentials(&self, open: impl Fn(&str, &Sealed) -> Option<Credential>) {
-        for Backend { name, credential, opened } in &self.backends {
-            if let Some(sealed) = credential {
-                opened.get_or_init(|| open(name, sealed));
-            }
-        }
+        self.backends.iter().for_each(|backend| backend.open_credential(&open));
     }
 
     /// What a backend wants to see, if anything.
@@ -106,13 +88,8 @@ impl Domain {
     ///
     /// When it wants something that is not known.
     pub fn credential_for(&self, backend: &str) -> Result<Option<&Credential>, Unopened> {
-        let at = self.backends.binary_search_by(|known| (*known.name).cmp(backend));
-        let backend = at.ok().and_then(|at| self.backends.get(at)).ok_or(Unopened)?;
-        match (&backend.credential, backend.opened.get()) {
-            (None, _) => Ok(None),
-            (Some(_), Some(Some(opened))) => Ok(Some(opened)),
-            (Some(_), _) => Err(Unopened),
-        }
+        let at = self.backends.binary_search_by(|known| known.name().cmp(backend));
+        at.ok().and_then(|at| self.backends.get(at)).ok_or(Unopened)?.credential()
     }
 
     /// Whether the domain may see some models only.
@@ -148,11 +125,8 @@ impl Domain {
     /// Bytes this domain occupies, for the bound of the memory tier.
     pub(crate) fn size(&self) -> usize {
         let models = self.models.iter().map(|(name, upstream)| 32 + name.len() + upstream.len());
-        let backends = self.backends.iter().map(|backend| {
-            // Once sealed, once open.
-            let credential = backend.credential.as_ref().map_or(0, |sealed| 2 * sealed.bytes.len());
-            size_of::<Backend>() + backend.name.len() + credential
-        });
+        let backends =
+            self.backends.iter().map(|backend| size_of::<Backend>() + backend.heap_size());
         let text = self.slug.as_str().len() + self.upstream.len();
         size_of::<Self>() + text + models.sum::<usize>() + backends.sum::<usize>()
     }

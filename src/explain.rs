@@ -11,6 +11,7 @@ use serde::Serialize;
 use self::steps::Walk;
 use crate::{
     api::{Apis, Entity, Manner},
+    backend::Backend,
     body::{Body, Form, ModelName},
     clock::Moment,
     decide::{self, ModelReading},
@@ -44,6 +45,8 @@ pub struct Evidence<'a> {
     pub principal: Option<&'a Principal>,
     /// What it knows under the domain that the request names.
     pub domain: Option<&'a Arc<Domain>>,
+    /// What it knows under the backend that the rule or its table names.
+    pub backend: Option<&'a Backend>,
     /// When.
     pub now: Moment,
 }
@@ -80,8 +83,9 @@ impl Evidence<'_> {
         let principal = decide::authenticate(&request.token, self.principal, self.now)?;
         let named = request.place.as_ref().and_then(Place::domain);
         let (action, _) = decide::domain_of(principal, request.action.as_ref(), named.as_ref())?;
+        let Self { domain, backend, model_reading, .. } = *self;
         let mut model = None;
-        decide::authorize(principal, action, self.domain, self.model_reading, |form| {
+        decide::authorize(principal, action, domain, backend, model_reading, |form| {
             Ok(model.insert(self.read(form)?).as_str())
         })
     }

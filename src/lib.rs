@@ -28,8 +28,8 @@
 //! The way of a request: `check`, [`request`], [`api`], `resolve`, [`decide`] (and [`body`], where
 //! the model decides), `response`.
 //!
-//! What it is about: [`token`], [`keyring`], [`principal`], [`domain`], [`credential`] (of a
-//! backend), [`operation`], [`decision`], [`mode`] (whether a denial is carried out).
+//! What it is about: [`token`], [`keyring`], [`principal`], [`domain`], [`backend`] and its
+//! [`credential`], [`operation`], [`decision`], [`mode`] (whether a denial is carried out).
 //!
 //! How fresh it is: [`clock`], `feed` (the rule, and why it is enough), `snapshot`, `postgres`,
 //! `seal` (what passes through Redis), `turnstile` (what happens once in a while).
@@ -45,6 +45,7 @@
 pub mod api;
 mod api_reload;
 pub mod app;
+pub mod backend;
 mod base62;
 pub mod body;
 mod canary;

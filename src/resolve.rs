@@ -35,7 +35,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use self::{batch::Unanswered, flight::Flights, postgres::Lookup, redis::Redis};
 pub(crate) use self::{load::Load, memory::Memory, renewal::Renewal};
 use crate::{
+    backend::{Backend, BackendName},
     clock::{Clock, Moment, Tick},
+    credential::{Credential, Sealed},
     decision::{Grounds, Tier},
     domain::{Domain, DomainRef},
     feed::{Checked, Feed, Stamp, Subject},
@@ -46,7 +48,7 @@ use crate::{
     token::TokenId,
 };
 
-/// What is looked up: principals by token id, domains by reference.
+/// What is looked up: principals by token id, domains by reference, backends that tables name.
 pub(crate) trait Kind: 'static {
     type Key: Clone + Display + Eq + Hash + Send + Sync + 'static;
     type Value: Serialize + DeserializeOwned + Send + Sync + 'static;
@@ -62,10 +64,14 @@ pub(crate) trait Kind: 'static {
 
     /// Makes a value ready for use, once, wherever it came from.
     fn prepare(_value: &Self::Value, _shared: &Shared) {}
+
+    /// Called for each finding that there is no such thing.
+    fn missing(_key: &Self::Key) {}
 }
 
 pub(crate) enum Principals {}
 pub(crate) enum Domains {}
+pub(crate) enum Backends {}
 
 impl Kind for Principals {
     type Key = TokenId;
@@ -108,18 +114,51 @@ impl Kind for Domains {
     }
 
     fn prepare(domain: &Domain, shared: &Shared) {
-        domain.open_credentials(|backend, sealed| {
-            let opened = sealed.open(&shared.ring, backend);
-            if opened.is_none() {
-                shared.metrics.unopened_credential();
-                tracing::error!(
-                    backend,
-                    key_id = &*sealed.key_id,
-                    "a backend's credential cannot be opened; requests for it are answered with 503"
-                );
-            }
-            opened
-        });
+        domain.open_credentials(|backend, sealed| shared.open(backend, sealed));
+    }
+}
+
+/// Each is an entry of its own, so what is known of one does not depend on which tables were in use
+/// when it was read, nor by which replica.
+impl Kind for Backends {
+    type Key = BackendName;
+    type Value = Backend;
+    const NAME: &'static str = "backend";
+
+    fn size(value: &Backend) -> usize {
+        size_of::<Backend>() + value.heap_size()
+    }
+
+    fn rests_on(key: &BackendName, _: Option<&Backend>, visit: &mut dyn FnMut(Subject)) {
+        visit(Subject::Backend(key.as_str().into()));
+    }
+
+    fn prepare(backend: &Backend, shared: &Shared) {
+        backend.open_credential(|name, sealed| shared.open(name, sealed));
+    }
+
+    fn missing(key: &BackendName) {
+        tracing::error!(
+            backend = key.as_str(),
+            "the API tables name a backend that does not exist; requests for it are answered with \
+             503 until `patgate backend create` makes it, or the tables name another one"
+        );
+    }
+}
+
+impl Shared {
+    /// Opens a backend's credential, and reports one that cannot be opened.
+    fn open(&self, backend: &str, sealed: &Sealed) -> Option<Credential> {
+        let opened = sealed.open(&self.ring, backend);
+        if opened.is_none() {
+            self.metrics.unopened_credential();
+            tracing::error!(
+                backend,
+                key_id = &*sealed.key_id,
+                "a backend's credential cannot be opened; requests for it are answered with 503"
+            );
+        }
+        opened
     }
 }
 
@@ -180,10 +219,11 @@ const REDIS_TTL: Duration = Duration::from_secs(5 * 60);
 /// record and the database are not of one history.
 const ATTEMPTS: usize = 3;
 
-/// The three tiers, for both kinds.
+/// The three tiers, for each kind.
 pub(crate) struct Resolver {
     pub(crate) principals: Arc<Tiers<Principals>>,
     pub(crate) domains: Arc<Tiers<Domains>>,
+    pub(crate) backends: Arc<Tiers<Backends>>,
 }
 
 /// The three tiers for one kind.
@@ -198,7 +238,7 @@ pub(crate) struct Tiers<K: Kind> {
     shared: Shared,
 }
 
-/// What the tiers of both kinds have in common.
+/// What the tiers of all kinds have in common.
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) redis: Option<Arc<Redis>>,
@@ -329,8 +369,9 @@ impl<K: Kind> Tiers<K> {
 
     fn keep(&self, key: K::Key, found: &Arc<Found<K::Value>>) {
         let metrics = &self.shared.metrics;
-        if let Some(value) = &found.value {
-            K::prepare(value, &self.shared);
+        match &found.value {
+            Some(value) => K::prepare(value, &self.shared),
+            None => K::missing(&key),
         }
         self.memory.insert(key, Arc::clone(found));
         let (values, negatives) = self.memory.counts();

@@ -68,6 +68,8 @@ pub struct Touched {
     pub tokens: Vec<TokenId>,
     /// Domains by every reference that they had or have.
     pub domains: Vec<DomainRef>,
+    /// Backends that have another credential now, or are new or gone.
+    pub backends: Vec<BackendName>,
 }
 
 /// A change that is committed.

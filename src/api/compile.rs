@@ -60,6 +60,7 @@ impl Apis {
             name: table.name,
             manner: table.manner,
             domain: table.domain,
+            upstream: table.upstream,
             tree,
             rules: table.rows.into_iter().map(|row| row.rule).collect(),
         });

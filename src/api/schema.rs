@@ -46,6 +46,7 @@ pub fn schema() -> Value {
     let path = format!(r"^/$|^(/({literal}|\{{{name}\}}))*(/({literal}|\{{\*?{name}\}}))$");
     let mount = format!(r"^/$|^(/({literal}|\{{domain\}}))+$");
     let label = "[a-z0-9_-]{1,63}";
+    let backend = "^[a-z0-9][a-z0-9._-]{0,62}$";
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "An API that patgate protects",
@@ -72,6 +73,11 @@ pub fn schema() -> Value {
                 "description": "The domain, by slug or id, when neither host nor mount names it.",
                 "type": "string",
                 "pattern": "^[a-z0-9][a-z0-9-]{1,62}$",
+            },
+            "upstream": {
+                "description": "The backend that serves the API for every domain, as `patgate backend create` was given its name. By default each domain's own.",
+                "type": "string",
+                "pattern": backend,
             },
             "schemes": {
                 "description": "How clients may send their tokens: `Authorization: <scheme> <token>`. By default Bearer.",
@@ -125,6 +131,11 @@ pub fn schema() -> Value {
                         "description": "Where the id of the one entity comes from. Without it, the request is about none in particular; of `models`, only `llm_read` can be.",
                         "type": "string",
                         "pattern": format!(r"^(body|(body|form)\.model|path\.(?!domain$){name})$"),
+                    },
+                    "upstream": {
+                        "description": "The backend that serves such requests, in place of the table's.",
+                        "type": "string",
+                        "pattern": backend,
                     },
                 },
                 "allOf": pairs,

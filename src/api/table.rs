@@ -7,6 +7,7 @@ use super::{
     Schemes, TableError, host::HostPattern, template::Template,
 };
 use crate::{
+    backend::{BackendName, BackendNameError},
     body::Form,
     domain::DomainRef,
     operation::{EntityType, Operation},
@@ -17,9 +18,19 @@ use crate::{
 const DOMAIN: &str = "domain";
 
 /// The fields of a table and of a rule, for the schema as well.
-pub(super) const TABLE_FIELDS: [&str; 8] =
-    ["name", "host", "mount", "domain", "schemes", "errors", "insufficient_permission", "rules"];
-pub(super) const RULE_FIELDS: [&str; 5] = ["methods", "path", "operation", "entity", "id"];
+pub(super) const TABLE_FIELDS: [&str; 9] = [
+    "name",
+    "host",
+    "mount",
+    "domain",
+    "upstream",
+    "schemes",
+    "errors",
+    "insufficient_permission",
+    "rules",
+];
+pub(super) const RULE_FIELDS: [&str; 6] =
+    ["methods", "path", "operation", "entity", "id", "upstream"];
 
 /// A call of no model in particular would pass by a domain's list of models.
 const MODEL_IS_MISSING: &str = "`id` is missing: write `id: body.model`, `id: form.model` or `id: \
@@ -34,6 +45,7 @@ pub(super) struct Table {
     pub(super) host: HostPattern,
     pub(super) mount: Template,
     pub(super) domain: DomainSource,
+    pub(super) upstream: Option<BackendName>,
     pub(super) manner: Manner,
     pub(super) rows: Vec<Row>,
 }
@@ -100,6 +112,7 @@ impl Reader<'_> {
         let host = self.optional(&fields, "host", HostPattern::parse);
         let mount = self.optional(&fields, "mount", mount);
         let fixed = self.optional(&fields, "domain", domain);
+        let upstream = self.optional(&fields, "upstream", backend).value();
         let schemes = self.schemes(&fields);
         let errors = self.required(&fields, "errors", word::<ErrorStyle>);
         let insufficient = self.optional(&fields, "insufficient_permission", word::<Insufficient>);
@@ -121,7 +134,8 @@ impl Reader<'_> {
             insufficient: insufficient.value().unwrap_or(Insufficient::Forbidden),
         };
         let (file, line) = (self.file.to_owned(), fields.line);
-        Some(Table { file, line, name: name?, host, mount, domain: domain?, manner, rows })
+        let (name, domain) = (name?, domain?);
+        Some(Table { file, line, name, host, mount, domain, upstream, manner, rows })
     }
 
     fn schemes(&mut self, fields: &Fields<'_>) -> Option<Schemes> {
@@ -197,6 +211,7 @@ impl Reader<'_> {
             }
         };
         let id = self.optional(&fields, "id", |text| id_source(text, &template, entity_type));
+        let upstream = self.optional(&fields, "upstream", backend).value();
         Some(Row {
             line: fields.line,
             title: self.rule.clone().unwrap_or_default(),
@@ -205,6 +220,7 @@ impl Reader<'_> {
                 operation: operation?,
                 entity_type: entity_type?,
                 id: id.or_default(),
+                upstream,
             },
             template,
         })
@@ -376,6 +392,10 @@ fn mount(text: &str) -> Result<Template, String> {
 
 fn domain(text: &str) -> Result<Box<str>, String> {
     DomainRef::parse(text).map(|_| text.into()).ok_or_else(|| DomainRef::EXPECTED.to_owned())
+}
+
+fn backend(text: &str) -> Result<BackendName, String> {
+    text.parse().map_err(|error: BackendNameError| error.to_string())
 }
 
 fn id_source(

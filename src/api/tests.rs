@@ -26,6 +26,38 @@ fn compile(text: &str) -> Result<Apis, TableErrors> {
 }
 
 #[test]
+fn a_rule_names_its_backend_over_its_table() {
+    let rule = |path, more| {
+        format!("- {{ methods: [GET], path: {path}, operation: read, entity: scim{more} }}\n")
+    };
+    let rules = rule("/a", "") + &rule("/b", ", upstream: of-rule");
+    let upstreams = |head: &str| {
+        let apis = compile(&format!("{head}rules:\n{rules}")).unwrap();
+        let of = |path| {
+            let action = apis.surface("h", path).unwrap().action("GET", path).unwrap();
+            action.upstream.map(ToString::to_string)
+        };
+        let named = apis.upstreams().next().unwrap().1.into_iter().map(ToString::to_string);
+        (of("/p/x/a"), of("/p/x/b"), named.collect::<Vec<_>>())
+    };
+    let of_rule = || Some("of-rule".to_owned());
+    assert_eq!(upstreams(HEAD), (None, of_rule(), vec!["of-rule".to_owned()]));
+    let (table, both) = (format!("{HEAD}upstream: of-table\n"), ["of-rule", "of-table"]);
+    let expected = (Some("of-table".to_owned()), of_rule(), both.map(str::to_owned).to_vec());
+    assert_eq!(upstreams(&table), expected);
+}
+
+/// Every example of the documentation is a table that compiles.
+#[test]
+fn documented_tables_compile() {
+    let document = include_str!("../../docs/apis.md");
+    let blocks = document.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let tables: Vec<_> = blocks.filter(|block| block.contains("name: ")).collect();
+    assert_eq!(tables.len(), 2);
+    tables.iter().for_each(|table| drop(compile(table).unwrap()));
+}
+
+#[test]
 fn files_and_directories() {
     let dir = tempfile::tempdir().unwrap();
     let load = |paths: &[&str]| {

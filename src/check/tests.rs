@@ -94,13 +94,15 @@ fn checker(token: &VerifiedToken, tokens: Tokens, registry: &mut Registry) -> Ch
         freshness,
         metrics: metrics.clone(),
     };
-    let (principal_lookup, domain_lookup) = lookups(&postgres, &Arc::new(Load::new(1, hour)));
+    let (principal_lookup, domain_lookup, backend_lookup) =
+        lookups(&postgres, &Arc::new(Load::new(1, hour)));
     let principals = Tiers::new(principals, principal_lookup, shared.clone());
-    let domains = Tiers::new(domains, domain_lookup, shared);
+    let domains = Tiers::new(domains, domain_lookup, shared.clone());
+    let backends = Tiers::new(Memory::new(1 << 20, 10), backend_lookup, shared);
     Checker {
         apis: Arc::new(ArcSwap::from_pointee(Apis::embedded().unwrap())),
         tokens,
-        resolver: Resolver { principals, domains },
+        resolver: Resolver { principals, domains, backends },
         clock,
         last_uses: LastUses::new(writer, metrics.clone()).0,
         model_reading: ModelReading::WhenNeeded,

@@ -23,6 +23,8 @@ pub(super) enum Command {
 struct Listed {
     name: String,
     rules: usize,
+    /// The backends that the table and its rules name; none: those of the domains.
+    upstreams: Vec<String>,
 }
 
 pub(super) fn run(session: &Session, command: Command) -> anyhow::Result<()> {
@@ -30,10 +32,21 @@ pub(super) fn run(session: &Session, command: Command) -> anyhow::Result<()> {
         Command::Schema => output::write(&schema::text()),
         Command::Check { files } => {
             let apis = Apis::load(&files)?;
-            let listed = apis.list().map(|(name, rules)| Listed { name: name.to_owned(), rules });
+            let listed =
+                apis.list().zip(apis.upstreams()).map(|((name, rules), (_, upstreams))| {
+                    let upstreams = upstreams.into_iter().map(ToString::to_string).collect();
+                    Listed { name: name.to_owned(), rules, upstreams }
+                });
             session.out.list(
                 &listed.collect::<Vec<_>>(),
-                &[("NAME", |api| api.name.clone()), ("RULES", |api| api.rules.to_string())],
+                &[
+                    ("NAME", |api| api.name.clone()),
+                    ("RULES", |api| api.rules.to_string()),
+                    ("UPSTREAMS", |api| match api.upstreams.is_empty() {
+                        true => "each domain's".to_owned(),
+                        false => api.upstreams.join(" "),
+                    }),
+                ],
             )
         }
     }

@@ -17,9 +17,10 @@ use self::{
 use super::{Usage, output::write, session::Session};
 use crate::{
     api::{Action, Apis, Entity, Manner},
+    backend::{Backend, BackendName},
     body::Form,
     clock::{Clock, Moment, Tick},
-    credential::{Credential, Scheme},
+    credential::{Credential, Scheme, Sealed},
     decision::Decision,
     domain::{Domain, DomainRef},
     explain::Evidence,
@@ -31,7 +32,7 @@ use crate::{
     request::{self, Parts, Place},
     resolve::{
         Found,
-        postgres::{read_domains, read_principals},
+        postgres::{read_backends, read_domains, read_principals},
     },
     store,
     token::TokenId,
@@ -73,6 +74,7 @@ pub(super) struct Refused {
 struct Known {
     principal: Option<Arc<Principal>>,
     domain: Option<Arc<Domain>>,
+    backend: Option<Arc<Backend>>,
 }
 
 pub(super) async fn run(session: &Session, asked: Request) -> anyhow::Result<()> {
@@ -103,14 +105,15 @@ pub(super) async fn run(session: &Session, asked: Request) -> anyhow::Result<()>
     if let Ok(request) = &mut request {
         let place = request.place.as_ref().filter(|_| request.action.is_some());
         let reference = place.and_then(Place::domain);
+        let backend = request.action.as_ref().and_then(|action| action.upstream);
         let feed = Arc::new(Feed::default());
         let postgres = admin.postgres(&clock, &feed);
-        known = look_up(&postgres, request.token.id, reference.clone()).await?;
+        known = look_up(&postgres, request.token.id, reference.clone(), backend).await?;
         if let (Some(redis), Some(ring)) = (&admin.config.redis, &ring) {
             let with =
                 caches::With { redis, ring, postgres: &postgres, clock: &clock, feed: &feed };
             let (token, domain) = (request.token.id, reference.as_ref());
-            caches = Some(caches::look(&admin.config, with, token, domain).await?);
+            caches = Some(caches::look(&admin.config, with, token, domain, backend).await?);
         }
         now = clock.now(Tick::now()).context("Postgres did not tell the time")?;
         if presumed {
@@ -123,9 +126,9 @@ pub(super) async fn run(session: &Session, asked: Request) -> anyhow::Result<()>
             request.token.digest = principal.digest.clone();
         }
     }
-    if let Some(domain) = &known.domain {
-        open_credentials(ring.as_ref(), domain);
-    }
+    let open = |backend: &str, sealed: &Sealed| open_credential(ring.as_ref(), backend, sealed);
+    known.domain.iter().for_each(|domain| domain.open_credentials(open));
+    known.backend.iter().for_each(|backend| backend.open_credential(open));
     let evidence = Evidence {
         apis: &apis,
         method,
@@ -138,6 +141,7 @@ pub(super) async fn run(session: &Session, asked: Request) -> anyhow::Result<()>
         request: request.as_ref(),
         principal: known.principal.as_deref(),
         domain: known.domain.as_ref(),
+        backend: known.backend.as_deref(),
         now,
     };
     let decision = evidence.decide();
@@ -209,13 +213,13 @@ fn rollout(domain: &Domain, token: Option<TokenId>) -> Option<String> {
     Some(format!("{what} (where patgate serves with mode `per-domain`)"))
 }
 
-/// As a replica does that takes the domain into memory. Without a key ring, that they open is taken
+/// As a replica does that takes the backend into memory. Without a key ring, that it opens is taken
 /// as proven.
-fn open_credentials(ring: Option<&KeyRing>, domain: &Domain) {
-    domain.open_credentials(|backend, sealed| match ring {
+fn open_credential(ring: Option<&KeyRing>, backend: &str, sealed: &Sealed) -> Option<Credential> {
+    match ring {
         Some(ring) => sealed.open(ring, backend),
         None => Credential::new(Scheme::Bearer, "presumed").ok(),
-    });
+    }
 }
 
 /// By the queries of the service. The domain is looked up even where the service would not need
@@ -224,6 +228,7 @@ async fn look_up(
     postgres: &Postgres,
     id: TokenId,
     reference: Option<DomainRef>,
+    backend: Option<&BackendName>,
 ) -> anyhow::Result<Known> {
     let principals = read_principals(postgres.clone(), vec![id]).await.map_err(told)?;
     let principal = only("token", principals)?;
@@ -234,7 +239,14 @@ async fn look_up(
         }
         None => None,
     };
-    Ok(Known { principal, domain })
+    let backend = match backend {
+        Some(name) => {
+            let backends = read_backends(postgres.clone(), vec![name.clone()]).await;
+            only("backend", backends.map_err(told)?)?
+        }
+        None => None,
+    };
+    Ok(Known { principal, domain, backend })
 }
 
 fn only<V>(what: &str, answers: Vec<Option<Found<V>>>) -> anyhow::Result<Option<Arc<V>>> {

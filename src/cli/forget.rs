@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::{
     config,
-    resolve::{Domains, Principals, redis::redis_key},
+    resolve::{Backends, Domains, Principals, redis::redis_key},
     store::Touched,
 };
 
@@ -34,7 +34,9 @@ pub(super) enum ForgetError {
 /// When Redis cannot be reached: entries may then be used until they are too old.
 pub(super) async fn forget(config: &config::Redis, touched: &Touched) -> Result<(), ForgetError> {
     let tokens = touched.tokens.iter().map(redis_key::<Principals>);
-    let keys: Vec<_> = tokens.chain(touched.domains.iter().map(redis_key::<Domains>)).collect();
+    let domains = touched.domains.iter().map(redis_key::<Domains>);
+    let backends = touched.backends.iter().map(redis_key::<Backends>);
+    let keys: Vec<_> = tokens.chain(domains).chain(backends).collect();
     let forget = async {
         let client = Client::open(config.url.expose_secret())?;
         // What the crate sets instead is shorter than our patience.

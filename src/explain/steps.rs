@@ -6,8 +6,9 @@ use super::{
 };
 use crate::{
     api::{Action, Method},
+    backend::{Backend, Unopened},
     decision::{NoModel, Refusal},
-    domain::{Domain, DomainRef, Unopened},
+    domain::{Domain, DomainRef},
     operation::{EntityType, Operation},
     principal::{DomainGrants, Principal},
     request::{self, AuthRequest},
@@ -318,8 +319,26 @@ impl<'e> Walk<'e> {
             }
             (_, None) => self.passed("model", "nothing depends on it"),
         }
-        let upstream = domain.upstream_for(model).unwrap_or_default();
-        if domain.credential_for(upstream) == Err(Unopened) {
+        let (upstream, credential) = match action.upstream {
+            None => {
+                let upstream = domain.upstream_for(model).unwrap_or_default();
+                (upstream, domain.credential_for(upstream))
+            }
+            Some(name) => {
+                let Some(backend) = self.evidence.backend else {
+                    let detail = format!("the API table names the backend `{name}`, which is none");
+                    let nearest = format!(
+                        "make it with `patgate backend create {name}`, or name another one as \
+                         `upstream` in the table; the domain's is not used in its place"
+                    );
+                    return failed("upstream", detail, Some(nearest));
+                };
+                let detail = format!("`{name}`, which the API table names");
+                self.passed("upstream", detail);
+                (name.as_str(), Backend::credential(backend))
+            }
+        };
+        if credential == Err(Unopened) {
             let detail = format!("the credential of `{upstream}` does not open");
             let nearest = "the key ring lacks its key, or it was changed or moved by other means \
                            than `patgate backend credential`";

@@ -1,12 +1,13 @@
-//! The truth: one query for principals, one for domains, each for a batch of keys.
+//! The truth: one query each for principals, domains and backends, each for a batch of keys.
 
 use std::{collections::HashMap, fmt::Display, future::Future, sync::Arc, time::Duration};
 
 use super::{
-    Domains, Found, Kind, Load, Principals, Renewal, Unavailable,
+    Backends, Domains, Found, Kind, Load, Principals, Renewal, Unavailable,
     batch::{Batcher, Unanswered},
 };
 use crate::{
+    backend::{Backend, BackendName},
     clock::{Moment, Tick},
     credential::Sealed,
     domain::{Domain, DomainId, DomainRef, SlugError},
@@ -63,12 +64,16 @@ impl<K: Kind> Lookup<K> {
     }
 }
 
-/// Both kinds, which share one store.
+/// All kinds, which share one store.
 pub(crate) fn lookups(
     postgres: &Postgres,
     load: &Arc<Load>,
-) -> (Lookup<Principals>, Lookup<Domains>) {
-    (Lookup::new(postgres, load, read_principals), Lookup::new(postgres, load, read_domains))
+) -> (Lookup<Principals>, Lookup<Domains>, Lookup<Backends>) {
+    (
+        Lookup::new(postgres, load, read_principals),
+        Lookup::new(postgres, load, read_domains),
+        Lookup::new(postgres, load, read_backends),
+    )
 }
 
 pub(crate) async fn read_principals(
@@ -112,8 +117,25 @@ pub(crate) async fn read_domains(
     Ok(references.iter().map(|reference| reply.answer(found.get(reference))).collect())
 }
 
+pub(crate) async fn read_backends(
+    postgres: Postgres,
+    names: Vec<BackendName>,
+) -> Result<Answers<Backends>, AskError> {
+    let reply =
+        postgres.ask(format!("{BACKENDS} b.name = ANY ({})", array(&names, "text"))).await?;
+    let mut found = HashMap::new();
+    for row in &reply.rows {
+        if let Some(name) = row.try_get::<Option<String>, _>("name")? {
+            let backend = backend(&name, row).map(Arc::new);
+            let backend = backend.inspect_err(|error| unreadable("backend", &name, error)).ok();
+            found.insert(name, backend);
+        }
+    }
+    Ok(names.iter().map(|name| reply.answer(found.get(name.as_str()))).collect())
+}
+
 /// A row that our constraints would not have let in. It must not spoil its whole batch.
-fn unreadable(kind: &str, id: Uuid, error: &sqlx::Error) {
+fn unreadable(kind: &str, id: impl Display, error: &sqlx::Error) {
     tracing::error!(kind, %id, %error, "a row cannot be read; its look-ups are answered with 503");
 }
 
@@ -137,9 +159,10 @@ impl Reply {
     }
 }
 
-/// An array literal. The keys are uuids and slugs: no quote, comma or brace in their alphabets.
-fn array(keys: &[impl Display], of: &str) -> String {
-    let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
+/// An array literal. The keys are uuids, slugs and names of backends: no quote or backslash in
+/// their alphabets. Within quotes of its own, `null` is a text like any other.
+fn array<K: Display>(keys: &[K], of: &str) -> String {
+    let keys: Vec<String> = keys.iter().map(|key| format!("\"{key}\"")).collect();
     format!("'{{{}}}'::{of}[]", keys.join(","))
 }
 
@@ -187,6 +210,14 @@ const DOMAINS: &str = select!(
        ) AS credentials
 FROM (SELECT) AS always
 LEFT JOIN patgate.domains d ON"
+);
+
+const BACKENDS: &str = select!(
+    "
+       b.name, b.credential_key_id,
+       translate(encode(b.credential, 'base64'), E'\\n', '') AS credential
+FROM (SELECT) AS always
+LEFT JOIN patgate.backends b ON"
 );
 
 /// The scopes of a token in one domain, as the query builds them. Words are read leniently: what
@@ -254,6 +285,17 @@ fn domain(id: Uuid, row: &PgRow) -> Result<Domain, sqlx::Error> {
     Ok(domain.with_credentials(credentials?).with_rollout(rollout))
 }
 
+fn backend(name: &str, row: &PgRow) -> Result<Backend, sqlx::Error> {
+    let sealed = match row.try_get::<Option<String>, _>("credential")? {
+        None => None,
+        Some(bytes) => {
+            let key_id: String = row.try_get("credential_key_id")?;
+            Some(credential((name.into(), key_id.into(), bytes))?.1)
+        }
+    };
+    Ok(Backend::new(name.into(), sealed))
+}
+
 /// A backend's name, the id of the key that opens its credential, and that, sealed, in base64.
 type CredentialRow = (Box<str>, Box<str>, String);
 
@@ -261,4 +303,17 @@ fn credential((backend, key_id, bytes): CredentialRow) -> Result<(Box<str>, Seal
     let bytes = BASE64_STANDARD.decode(bytes);
     let bytes = bytes.map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
     Ok((backend, Sealed { key_id, bytes: bytes.into() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `null` is a slug and a name of a backend. Bare, it would be the absence of a value.
+    #[test]
+    fn every_key_of_an_array_is_a_text() {
+        let names = ["null", "a.b-c_d"].map(|name| name.parse::<BackendName>().unwrap());
+        assert_eq!(array(&names, "text"), r#"'{"null","a.b-c_d"}'::text[]"#);
+        assert_eq!(array::<BackendName>(&[], "text"), "'{}'::text[]");
+    }
 }

@@ -94,6 +94,7 @@ impl Store {
             .execute(&mut *change.tx)
             .await
             .map_err(|error| Error::exists(error, "backend", name))?;
+        change.touched.backends.push(name.clone());
         let details = json!({ "url": url.as_str(), "kind": kind.as_str() });
         change.finish("backend.create", name, details, ()).await
     }
@@ -185,6 +186,7 @@ impl Store {
             .bind(name.as_str())
             .execute(&mut *change.tx)
             .await?;
+        change.touched.backends.push(name.clone());
         change.finish("backend.delete", name, json!({}), ()).await
     }
 }

@@ -48,7 +48,7 @@ impl Store {
         if updated.rows_affected() == 0 {
             return Err(Error::not_found("backend", name));
         }
-        change.touch_domains_of(name.as_str()).await?;
+        change.touch_backend(name.as_str()).await?;
         let details = json!({ "key_id": sealed.key_id });
         change.finish("backend.set_credential", name, details, ()).await
     }
@@ -69,7 +69,7 @@ impl Store {
         if updated.rows_affected() == 0 {
             return Err(Error::not_found("credential of backend", name));
         }
-        change.touch_domains_of(name.as_str()).await?;
+        change.touch_backend(name.as_str()).await?;
         change.finish("backend.remove_credential", name, json!({}), ()).await
     }
 
@@ -117,16 +117,17 @@ impl Store {
                 before.name
             )));
         }
-        change.touch_domains_of(&before.name).await?;
+        change.touch_backend(&before.name).await?;
         let details = json!({ "key_id": after.key_id, "before": before.key_id });
         change.finish("backend.reseal_credential", &before.name, details, ()).await
     }
 }
 
 impl Change<'_> {
-    /// The domains that use a backend, under their references. What a token may do does not
+    /// A backend, and the domains that use it, under their references. What a token may do does not
     /// depend on it.
-    async fn touch_domains_of(&mut self, backend: &str) -> Result<(), Error> {
+    async fn touch_backend(&mut self, backend: &str) -> Result<(), Error> {
+        self.touched.backends.extend(backend.parse::<BackendName>().ok());
         let users: Vec<(Uuid, String)> = sql_as(super::backends::USERS)
             .bind(backend.to_owned())
             .fetch_all(&mut *self.tx)

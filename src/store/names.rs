@@ -5,6 +5,7 @@ use std::{fmt, str::FromStr};
 
 use uuid::Uuid;
 
+pub use crate::backend::BackendName;
 use crate::{domain::is_writable_pattern, principal::UserId};
 
 /// A text that is not what its type wants.
@@ -85,17 +86,6 @@ text! {
     /// What a token is for.
     Description, "a description of at most 2000 characters, without control characters",
     |text| line(text, 0, 2000)
-}
-
-text! {
-    /// A backend, by the name of its Envoy cluster.
-    BackendName, "a backend's name: 1 to 63 characters of a-z, 0-9, ., _ and -, beginning with a letter or digit",
-    |text| word(
-        text,
-        63,
-        |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9'),
-        |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'),
-    )
 }
 
 text! {
@@ -240,10 +230,6 @@ mod tests {
             &["", "ada", "@b", "a@", "a@b@c", "a b@c", "a@b\n"],
         );
         check::<RoleName>(&["admin", "a-1_b"], &["", "1a", "_a", "Admin", "a b", &"a".repeat(64)]);
-        check::<BackendName>(
-            &["vllm", "0.a_b-c", &"a".repeat(63)],
-            &["", "-a", "A", "a/b", &"a".repeat(64)],
-        );
         check::<BackendUrl>(
             &["http://h", "https://h:8000/v1?x=@"],
             &[

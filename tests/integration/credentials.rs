@@ -19,7 +19,7 @@ const LISTED: &str = "/proxy/picky/v1/models/org/listed";
 const OTHER: &str = "/proxy/picky/v1/models/other";
 
 /// What stands in `Authorization` when a request is allowed, or the status when it is not.
-async fn authorization(
+pub(crate) async fn authorization(
     replica: &Replica,
     token: &Token,
     path: &str,
@@ -36,7 +36,7 @@ async fn authorization(
 }
 
 /// Gives a backend a new credential; what it then sees.
-fn give(cli: &Cli<'_>, suite: &Suite, backend: &str) -> String {
+pub(crate) fn give(cli: &Cli<'_>, suite: &Suite, backend: &str) -> String {
     let key = suite.provider_key();
     let ran = cli.feed(&format!("backend credential set {backend}"), &format!("{key}\n"));
     assert_eq!(ran.code, 0, "{ran:#?}");
@@ -44,7 +44,12 @@ fn give(cli: &Cli<'_>, suite: &Suite, backend: &str) -> String {
 }
 
 /// Waits until every replica answers so, and stays with it.
-async fn turns(fleet: &Fleet, token: &Token, path: &str, expected: Result<Option<&str>, u16>) {
+pub(crate) async fn turns(
+    fleet: &Fleet,
+    token: &Token,
+    path: &str,
+    expected: Result<Option<&str>, u16>,
+) {
     let expected = expected.map(|value| value.map(str::to_owned));
     let began = Instant::now();
     for replica in &fleet.0 {

@@ -43,6 +43,7 @@ mod fleet;
 mod floods;
 mod last_use;
 mod losses;
+mod own_backends;
 mod promises;
 mod promotion;
 mod propagation;
@@ -221,6 +222,9 @@ fn main() -> ExitCode {
         credentials::in_another_row_or_changed_it_opens_nothing,
         credentials::keys_rotate,
         credentials::mistakes_are_told_and_not_repeated,
+        own_backends::each_sees_its_own_key_and_never_anothers,
+        own_backends::changes_count_at_once,
+        own_backends::entries_do_not_depend_on_tables,
         edges::envoy_validates_the_shipped_configuration,
         edges::a_unix_socket_serves_and_has_the_mode_that_was_set,
         edges::the_backend_sees_our_identity_headers_and_no_others,

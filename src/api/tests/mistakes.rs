@@ -74,6 +74,10 @@ fn mistakes_in_rules() {
             "5: rule `GET /a`: `id`: expected `body.model`",
         ),
         (
+            "{ methods: [GET], path: /a, operation: read, entity: scim, upstream: A }",
+            "5: rule `GET /a`: `upstream`: expected a backend's name",
+        ),
+        (
             "{ methods: [GET], path: /a, operation: read, entity: scim, id: body.model }",
             "5: rule `GET /a`: `id`: `body.model` is the id of one of `models`, not `scim`",
         ),

@@ -27,6 +27,16 @@ fn the_schema_agrees() {
                 schemes: [Api-Key]\nrules:\n\
                 - { methods: [GET], path: \"/a/{b}/{*c}\", operation: read, entity: scim, id: path.c }\n";
     assert!(valid(good) && compile(good).is_ok());
+    let own = "upstream: a.b\nerrors: openai";
+    let own = good.replace("errors: openai", own).replace("path.c }", "path.c, upstream: 0_c-d }");
+    assert!(valid(&own) && compile(&own).is_ok());
+    for (from, to) in
+        [("a.b", "A"), ("a.b", "-a"), ("a.b", "[a]"), ("0_c-d", "a/b"), ("0_c-d", "\"\"")]
+    {
+        let bad = own.replace(from, to);
+        assert!(!valid(&bad), "the schema takes {to:?} for {from:?}");
+        assert!(compile(&bad).is_err(), "compiled {to:?} for {from:?}");
+    }
     let listing = good.replace("read, entity: scim, id: path.c", "llm_read, entity: models");
     assert!(valid(&listing) && compile(&listing).is_ok());
     for (from, to) in [

@@ -6,6 +6,7 @@ use prometheus_client::registry::Registry;
 use serde::{Serialize, Serializer};
 
 use crate::{
+    backend::BackendName,
     clock::{Clock, Tick},
     config::{self, Config},
     domain::DomainRef,
@@ -32,12 +33,15 @@ pub(super) struct Held {
     age_seconds: Option<f64>,
 }
 
-/// Both kinds.
+/// Each kind.
 #[derive(Debug, Serialize)]
 pub(super) struct Caches {
     token: Held,
     #[serde(skip_serializing_if = "Option::is_none")]
     domain: Option<Held>,
+    /// That the rule or its table names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backend: Option<Held>,
 }
 
 impl fmt::Display for Held {
@@ -57,7 +61,8 @@ impl fmt::Display for Held {
 
 impl Caches {
     pub(super) fn lines(&self) -> Vec<String> {
-        let held = [("token", Some(&self.token)), ("domain", self.domain.as_ref())];
+        let (domain, backend) = (self.domain.as_ref(), self.backend.as_ref());
+        let held = [("token", Some(&self.token)), ("domain", domain), ("backend", backend)];
         let told = held.into_iter().filter_map(|(what, held)| Some((what, held?)));
         told.map(|(what, held)| format!("redis, {what}: {held}")).collect()
     }
@@ -79,6 +84,7 @@ pub(super) async fn look(
     with: With<'_>,
     token: TokenId,
     domain: Option<&DomainRef>,
+    backend: Option<&BackendName>,
 ) -> anyhow::Result<Caches> {
     let With { redis: settings, ring, postgres, .. } = with;
     let (ring, clock, feed) = (ring.clone(), Arc::clone(with.clock), Arc::clone(with.feed));
@@ -99,14 +105,20 @@ pub(super) async fn look(
     let redis = Redis::spawn(&settings, ring.clone(), metrics.clone())?;
     let freshness = Freshness { max_staleness, negative_ttl: config.negative_ttl };
     let shared = Shared { redis: None, ring, clock, feed, freshness, metrics };
-    let (principals, domains) = lookups(postgres, &Arc::new(Load::new(1, config.deadline)));
+    let (principals, domains, backends) =
+        lookups(postgres, &Arc::new(Load::new(1, config.deadline)));
     let principals = Tiers::new(Memory::new(0, 0), principals, shared.clone());
-    let domains = Tiers::new(Memory::new(0, 0), domains, shared);
+    let domains = Tiers::new(Memory::new(0, 0), domains, shared.clone());
+    let backends = Tiers::new(Memory::new(0, 0), backends, shared);
     let domain = match domain {
         Some(reference) => Some(held(&domains, &redis, reference).await),
         None => None,
     };
-    Ok(Caches { token: held(&principals, &redis, &token).await, domain })
+    let backend = match backend {
+        Some(name) => Some(held(&backends, &redis, name).await),
+        None => None,
+    };
+    Ok(Caches { token: held(&principals, &redis, &token).await, domain, backend })
 }
 
 async fn held<K: Kind>(tiers: &Tiers<K>, redis: &Redis, key: &K::Key) -> Held {

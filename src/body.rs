@@ -3,7 +3,10 @@
 //! What is read here is what the backend will use: where two readers of the same bytes could come
 //! to different models, or one of them sees more than we were shown, there is no model, and a
 //! decision that needs one is a denial. Reading is one pass, allocates nothing, and does not
-//! recurse; it happens only when a decision depends on it.
+//! recurse; it happens only when a decision depends on it. What it costs is bounded by the length
+//! of the body, whatever is in it: a name is compared no further than the names that matter go, and
+//! the members, parts and parameters that have names are counted, and bounded far above what
+//! clients send.
 
 mod json;
 mod member;
@@ -14,6 +17,11 @@ use std::fmt;
 
 pub(crate) use self::member::in_query;
 pub use self::name::ModelName;
+pub(crate) use self::{
+    json::{MAX_DEPTH, MAX_MEMBERS},
+    member::MAX_PARAMETERS,
+    multipart::MAX_PARTS,
+};
 use crate::decision::NoModel;
 
 /// A body without a length is not known to end where showing ends. Envoy is told to show a multiple

@@ -81,6 +81,7 @@ pub fn domain_of<'r>(
 /// # Errors
 ///
 /// `PermissionDenied`, alike for a domain that is unknown, disabled or out of reach, or `NoModel`.
+/// `BadRequest` when the body or the query has more than is read.
 /// `Unavailable` when the backend has a credential that cannot be opened, or is named by the table
 /// and does not exist.
 #[inline(never)] // A stage of which `make bench-check` counts the instructions.
@@ -108,7 +109,7 @@ pub fn authorize<'m>(
             return Err(denied());
         }
         Entity::Unread(form) => {
-            let refuse = |why| Denial { refusal: Refusal::NoModel(why), ..denied() };
+            let refuse = |why: NoModel| Denial { refusal: why.into(), ..denied() };
             Some(read(form).map_err(refuse)?)
         }
     };

@@ -80,6 +80,21 @@ pub enum Malformed {
     Authorization,
     /// The message lacks the HTTP request.
     Message,
+    /// It has more of something than is read of it.
+    Excessive(Excess),
+}
+
+/// What a request has more of than is read, where it must be read to find its model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Excess {
+    /// Objects and arrays in each other.
+    Depth,
+    /// Members of a JSON object.
+    Members,
+    /// Parts of a form.
+    Parts,
+    /// Parameters of a query.
+    Parameters,
 }
 
 /// How a body can fail to name one model, the same for every reader.
@@ -97,8 +112,8 @@ pub enum NoModel {
     NotForm,
     /// Not one well-formed JSON object in UTF-8.
     MalformedJson,
-    /// JSON that is nested too deeply.
-    TooDeep,
+    /// It, or the query, has more of something than is read.
+    Excessive(Excess),
     /// Not a form that is read in one way only.
     MalformedForm,
     /// It names no model.
@@ -212,6 +227,16 @@ impl Refusal {
             Self::OwnerDisabled => "owner_disabled",
             Self::PermissionDenied | Self::NoModel(_) => "permission_denied",
             Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+impl From<NoModel> for Refusal {
+    fn from(why: NoModel) -> Self {
+        match why {
+            // Nobody could be permitted this: the request is at fault, not the token.
+            NoModel::Excessive(excess) => Self::BadRequest(Malformed::Excessive(excess)),
+            why => Self::NoModel(why),
         }
     }
 }

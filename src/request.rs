@@ -57,7 +57,7 @@ where
 
 /// The one model that a body names, and the query of its request does not.
 pub(crate) fn model(target: &str, body: Body<'_>, form: Form) -> Result<ModelName, NoModel> {
-    match body::in_query(target) {
+    match body::in_query(target).map_err(NoModel::Excessive)? {
         true => Err(NoModel::InQuery),
         false => body.model(form),
     }

@@ -221,7 +221,7 @@ mod tests {
     use super::*;
     use crate::{
         credential::{Credential, Scheme},
-        decision::{Malformed, NoModel, Permit},
+        decision::{Excess, Malformed, NoModel, Permit},
         domain::{Domain, DomainId},
         operation::Operation,
         principal::UserId,
@@ -266,6 +266,7 @@ mod tests {
             Refusal::InvalidToken,
             Refusal::Unavailable,
         ];
+        let excessive = [Excess::Depth, Excess::Members, Excess::Parts, Excess::Parameters];
         let late = [
             Refusal::TokenExpired,
             Refusal::TokenRevoked,
@@ -286,7 +287,6 @@ mod tests {
             NoModel::NotJson,
             NoModel::NotForm,
             NoModel::MalformedJson,
-            NoModel::TooDeep,
             NoModel::MalformedForm,
             NoModel::Absent,
             NoModel::Repeated,
@@ -297,7 +297,10 @@ mod tests {
             NoModel::Elsewhere,
         ];
         let no_model = no_model.map(|why| Denial { refusal: Refusal::NoModel(why), ..named });
-        early.map(Denial::from).into_iter().chain(late).chain([named]).chain(no_model).collect()
+        let excessive =
+            excessive.map(|what| Denial { refusal: NoModel::Excessive(what).into(), ..named });
+        let denials = early.map(Denial::from).into_iter().chain(late).chain([named]);
+        denials.chain(no_model).chain(excessive).collect()
     }
 
     #[test]

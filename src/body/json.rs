@@ -4,22 +4,29 @@
 //! first, others the last, and Go's takes `Model` and `MODEL` for it as well.
 
 use super::{ModelName, member::Member};
-use crate::decision::NoModel;
+use crate::decision::{Excess, NoModel};
 
 /// Objects and arrays open at a time. Readers stop at 100 (PHP's lower settings), 128 (serde_json),
 /// about 1000 (Python); requests for models stay far below. At most 128, the bits of [`Open`].
-const MAX_DEPTH: u32 = 100;
+pub(crate) const MAX_DEPTH: u32 = 100;
+/// Members of the object itself, whose names are compared with those that matter. The APIs that we
+/// protect define fewer than a hundred.
+pub(crate) const MAX_MEMBERS: usize = 10_000;
 const MALFORMED: NoModel = NoModel::MalformedJson;
 
 /// The value of the one `model` at the top level.
 pub(super) fn model(text: &str) -> Result<ModelName, NoModel> {
     let mut scan = Scan { text, at: 0 };
-    let mut found = None;
+    let (mut found, mut members) = (None, 0);
     scan.space();
     scan.expect(b'{')?;
     scan.space();
     if !scan.eat(b'}') {
         loop {
+            members += 1;
+            if members > MAX_MEMBERS {
+                return Err(NoModel::Excessive(Excess::Members));
+            }
             match Member::of(unescaped(scan.key()?)) {
                 Member::Other => scan.value()?,
                 Member::Model if found.is_none() => found = Some(scan.name()?),
@@ -103,7 +110,7 @@ impl<'a> Scan<'a> {
     fn string(&mut self) -> Result<&'a str, NoModel> {
         let start = self.at;
         loop {
-            self.skip(|byte| byte >= b' ' && byte != b'"' && byte != b'\\');
+            self.at += plain(self.rest());
             match self.next()? {
                 b'"' => return self.text.get(start..self.at - 1).ok_or(MALFORMED),
                 b'\\' => self.escape()?,
@@ -231,7 +238,7 @@ struct Open {
 impl Open {
     fn push(&mut self, object: bool) -> Result<(), NoModel> {
         if self.depth == MAX_DEPTH {
-            return Err(NoModel::TooDeep);
+            return Err(NoModel::Excessive(Excess::Depth));
         }
         self.depth += 1;
         self.objects = self.objects << 1 | u128::from(object);
@@ -246,6 +253,27 @@ impl Open {
     fn in_object(&self) -> bool {
         self.objects & 1 == 1
     }
+}
+
+/// How many bytes stand in a string before one that ends it, escapes, or may not be in it. Most of
+/// a body is text: eight bytes at a time.
+pub(super) fn plain(text: &[u8]) -> usize {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGH: u64 = ONES << 7;
+    // The highest bit of each byte that is lower than `bound`, and perhaps of bytes behind the
+    // first of those.
+    let lower = |bytes: u64, bound: u8| bytes.wrapping_sub(ONES * u64::from(bound)) & !bytes & HIGH;
+    let same = |bytes: u64, byte: u8| lower(bytes ^ (ONES * u64::from(byte)), 1);
+    let (chunks, rest) = text.as_chunks();
+    for (at, chunk) in chunks.iter().enumerate() {
+        let bytes = u64::from_le_bytes(*chunk);
+        let found = lower(bytes, b' ') | same(bytes, b'"') | same(bytes, b'\\');
+        if found != 0 {
+            return at * 8 + found.trailing_zeros() as usize / 8;
+        }
+    }
+    let stops = |byte: &u8| *byte < b' ' || matches!(byte, b'"' | b'\\');
+    text.len() - rest.len() + rest.iter().position(stops).unwrap_or(rest.len())
 }
 
 /// The characters that the inside of a checked string stands for.

@@ -1,5 +1,9 @@
 //! What the name of a member, a part or a query parameter has to do with the model.
 
+use memchr::{memchr, memchr2, memchr3_iter};
+
+use crate::decision::Excess;
+
 /// Members by which some backends choose a model in place of `model`, or when that one fails:
 /// OpenRouter's; then LiteLLM's, which also merges what is in `extra_body` over the request (the
 /// clients' option of that name is not sent under it) and lets the model of a stored prompt win;
@@ -23,8 +27,34 @@ const RIVALS: [&str; 17] = [
     "lora_request",
     "adapters",
 ];
+const MODEL: &str = "model";
+/// Bytes of the longest of these names.
+const LONGEST: usize = {
+    let (mut longest, mut at) = (MODEL.len(), 0);
+    while at < RIVALS.len() {
+        if RIVALS[at].len() > longest {
+            longest = RIVALS[at].len();
+        }
+        at += 1;
+    }
+    longest
+};
+/// Whether a name of these begins with a byte.
+const BEGINS: [bool; 128] = {
+    let (mut begins, mut at) = ([false; 128], 0);
+    begins[MODEL.as_bytes()[0] as usize] = true;
+    while at < RIVALS.len() {
+        begins[RIVALS[at].as_bytes()[0] as usize] = true;
+        at += 1;
+    }
+    begins
+};
+
+/// Parameters of a query at most. PHP and Django stop at 1000 as well; clients send a handful.
+pub(crate) const MAX_PARAMETERS: usize = 1000;
 
 /// How near a name comes to `model`.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Member {
     /// It is that.
     Model,
@@ -36,16 +66,36 @@ pub(super) enum Member {
 }
 
 impl Member {
-    /// What readers may take these characters for.
-    pub(super) fn of(name: impl Iterator<Item = char> + Clone) -> Self {
-        if name.clone().eq("model".chars()) {
-            Self::Model
-        } else if spells("model", name.clone()) {
-            Self::Variant
-        } else {
-            let rival = RIVALS.into_iter().find(|rival| spells(rival, name.clone()));
-            rival.map_or(Self::Other, Self::Rival)
+    /// What readers may take these characters for: whether a reader that ignores case would take
+    /// them for a name of ours; for one in C, a text ends at U+0000.
+    ///
+    /// Most names are told apart by their first character, and none is read further than the
+    /// longest of ours: a body may consist of nothing but names.
+    pub(super) fn of(name: impl Iterator<Item = char>) -> Self {
+        let (mut read, mut length, mut exact) = ([0; LONGEST], 0, true);
+        for character in name {
+            if character == '\0' {
+                exact = false;
+                break;
+            }
+            let folded = folded(character);
+            let Some(byte) = u8::try_from(folded).ok().filter(u8::is_ascii) else {
+                return Self::Other;
+            };
+            let Some(slot) = read.get_mut(length) else { return Self::Other };
+            if length == 0 && !BEGINS[usize::from(byte)] {
+                return Self::Other;
+            }
+            exact &= folded == character;
+            *slot = byte;
+            length += 1;
         }
+        let name = &read[..length];
+        if name == MODEL.as_bytes() {
+            return if exact { Self::Model } else { Self::Variant };
+        }
+        let rival = RIVALS.into_iter().find(|rival| rival.as_bytes() == name);
+        rival.map_or(Self::Other, Self::Rival)
     }
 }
 
@@ -54,23 +104,37 @@ impl Member {
 ///
 /// A key that is escaped is not decoded: no client of a model's API needs one. Some readers split
 /// at semicolons, and some take a question mark away once more.
-pub(crate) fn in_query(target: &str) -> bool {
-    let Some((_, query)) = target.split_once('?') else { return false };
-    query.split(['&', ';', '?']).any(|parameter| {
-        let key = parameter.split('=').next().unwrap_or_default();
-        key.contains(['%', '+']) || !matches!(Member::of(stem(key).chars()), Member::Other)
-    })
+///
+/// # Errors
+///
+/// If it has more parameters than are read.
+pub(crate) fn in_query(target: &str) -> Result<bool, Excess> {
+    let Some(query) = memchr(b'?', target.as_bytes()).and_then(|at| target.get(at + 1..)) else {
+        return Ok(false);
+    };
+    let ends = memchr3_iter(b'&', b';', b'?', query.as_bytes()).chain([query.len()]);
+    let mut from = 0;
+    for (number, end) in ends.enumerate() {
+        if number == MAX_PARAMETERS {
+            return Err(Excess::Parameters);
+        }
+        if chooses(query.get(from..end).unwrap_or_default()) {
+            return Ok(true);
+        }
+        from = end + 1;
+    }
+    Ok(false)
+}
+
+fn chooses(parameter: &str) -> bool {
+    let key = memchr(b'=', parameter.as_bytes()).and_then(|end| parameter.get(..end));
+    let key = key.unwrap_or(parameter);
+    memchr2(b'%', b'+', key.as_bytes()).is_some() || Member::of(stem(key).chars()) != Member::Other
 }
 
 /// Some readers take `model[]` and `model.x` for more of `model`.
 pub(super) fn stem(name: &str) -> &str {
-    name.split(['[', '.']).next().unwrap_or_default()
-}
-
-/// Whether a reader that ignores case would take a name for this one; for one in C, a text ends at
-/// U+0000.
-fn spells(wanted: &str, name: impl Iterator<Item = char>) -> bool {
-    name.take_while(|character| *character != '\0').map(folded).eq(wanted.chars())
+    memchr2(b'[', b'.', name.as_bytes()).and_then(|end| name.get(..end)).unwrap_or(name)
 }
 
 /// Go folds case as Unicode does, by which these two are letters of ours.

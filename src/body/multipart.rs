@@ -9,11 +9,13 @@ use super::{
     ModelName,
     member::{self, Member},
 };
-use crate::decision::NoModel;
+use crate::decision::{Excess, NoModel};
 
 /// RFC 2046.
 pub(super) const MAX_BOUNDARY: usize = 70;
 const MAX_PART_NAME: usize = 64;
+/// Readers stop at 1000 as well (Starlette, Werkzeug, PHP), or before; clients send a dozen.
+pub(crate) const MAX_PARTS: usize = 1000;
 /// Of a part's headers and the empty line behind them. Readers cut what is longer, or drop it: from
 /// 4 KiB a header on (python-multipart), 5 KiB a line (PHP), 80 KiB in all (Node's busboy).
 const MAX_HEAD: usize = 4096;
@@ -31,15 +33,21 @@ pub(super) fn model(form: &[u8], boundary: &str) -> Result<ModelName, NoModel> {
     let delimiter = delimiter.get_mut(..2 + boundary.len()).ok_or(MALFORMED)?;
     delimiter[2..].copy_from_slice(boundary.as_bytes());
     let delimiters = memmem::Finder::new(delimiter);
+    let empty_line = memmem::Finder::new(EMPTY_LINE);
 
     let mut rest = form.strip_prefix(&*delimiter).ok_or(MALFORMED)?;
-    let mut found = None;
+    let (mut found, mut parts) = (None, 0);
     while !matches!(rest, b"--" | b"--\r\n") {
+        parts += 1;
+        if parts > MAX_PARTS {
+            return Err(NoModel::Excessive(Excess::Parts));
+        }
         rest = rest.strip_prefix(CRLF).ok_or(MALFORMED)?;
         let end = delimiters.find(rest).ok_or(MALFORMED)?;
         let (part, after) = rest.split_at(end);
         rest = after.strip_prefix(&*delimiter).ok_or(MALFORMED)?;
-        let part = Part::read(part.strip_suffix(CRLF).ok_or(MALFORMED)?).ok_or(MALFORMED)?;
+        let part = part.strip_suffix(CRLF).ok_or(MALFORMED)?;
+        let part = Part::read(part, &empty_line).ok_or(MALFORMED)?;
         match part.member() {
             Member::Other => {}
             Member::Model if found.is_none() => found = Some(part.model()?),
@@ -60,8 +68,8 @@ struct Part<'a> {
 impl<'a> Part<'a> {
     /// Only headers that clients in use write: others mean something to some reader, such as
     /// `Content-Encoding` to aiohttp and `X-Content-Disposition` to Rack.
-    fn read(part: &'a [u8]) -> Option<Self> {
-        let end = memmem::find(part.get(..MAX_HEAD).unwrap_or(part), EMPTY_LINE)?;
+    fn read(part: &'a [u8], empty_line: &memmem::Finder<'_>) -> Option<Self> {
+        let end = empty_line.find(part.get(..MAX_HEAD).unwrap_or(part))?;
         let (head, content) = part.split_at_checked(end)?;
         let content = content.strip_prefix(EMPTY_LINE)?;
         let (mut disposition, mut media_type) = (None, None);

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::*;
+use crate::decision::Excess;
 
 mod forms;
 
@@ -99,7 +100,7 @@ fn nor_may_the_query() {
         "/a?b=%6dodel+x",
         "/a?mode=x&models_of=y&_model=z&x[model]=w",
     ] {
-        assert!(!in_query(target), "{target}");
+        assert_eq!(in_query(target), Ok(false), "{target}");
     }
     for target in [
         "/a?model=n",
@@ -119,7 +120,7 @@ fn nor_may_the_query() {
         "/a?extra_body[model]=m",
         "/a?fallbacks[]=m",
     ] {
-        assert!(in_query(target), "{target}");
+        assert_eq!(in_query(target), Ok(true), "{target}");
     }
 }
 
@@ -262,8 +263,45 @@ fn depth_is_bounded() {
             json(&format!(r#"{{"a":{inner},"model":"m"}}"#))
         };
         assert_eq!(nested(99).as_deref(), Ok("m"));
-        assert_eq!(nested(100), Err(NoModel::TooDeep));
-        assert_eq!(nested(100_000), Err(NoModel::TooDeep));
+        assert_eq!(nested(100), Err(NoModel::Excessive(Excess::Depth)));
+        assert_eq!(nested(100_000), Err(NoModel::Excessive(Excess::Depth)));
+    }
+}
+
+#[test]
+fn names_are_counted_and_bounded() {
+    let excess = |what| Err(NoModel::Excessive(what));
+    let members = |count: usize| {
+        let members = "\"\":0,".repeat(count - 1);
+        json(&format!(r#"{{{members}"model":"m"}}"#))
+    };
+    assert_eq!(members(MAX_MEMBERS).as_deref(), Ok("m"));
+    assert_eq!(members(MAX_MEMBERS + 1), excess(Excess::Members));
+    // Of an object inside, no name matters.
+    let inner = "\"\":0,".repeat(2 * MAX_MEMBERS);
+    assert_eq!(json(&format!(r#"{{"a":{{{inner}"":0}},"model":"m"}}"#)).as_deref(), Ok("m"));
+    for separator in ["&", ";", "?"] {
+        let query = |count: usize| in_query(&format!("/a?{}", separator.repeat(count - 1)));
+        assert_eq!(query(MAX_PARAMETERS), Ok(false));
+        assert_eq!(query(MAX_PARAMETERS + 1), Err(Excess::Parameters));
+    }
+    assert_eq!(in_query(&format!("/a?model{}", "&".repeat(2 * MAX_PARAMETERS))), Ok(true));
+}
+
+/// Byte for byte, at every place in eight.
+#[test]
+fn plain_text_is_passed_over_up_to_the_first_byte_that_is_not() {
+    for before in 0..20 {
+        for byte in 0..=u8::MAX {
+            for after in [&b""[..], b"\"", b"abcdefghijklmnop", b"\x00\x00\x00\x00\x00\x00\x00\x00"]
+            {
+                let text =
+                    [&b"\xc3\xa9x\x7f\xff\x80 !#[]zyxwvutsr"[..before], &[byte], after].concat();
+                let stops = |byte: &u8| *byte < b' ' || matches!(byte, b'"' | b'\\');
+                let expected = text.iter().position(stops).unwrap_or(text.len());
+                assert_eq!(json::plain(&text), expected, "{text:?}");
+            }
+        }
     }
 }
 

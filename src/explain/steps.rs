@@ -7,7 +7,7 @@ use super::{
 use crate::{
     api::{Action, Method},
     backend::{Backend, Unopened},
-    decision::{NoModel, Refusal},
+    decision::{Malformed, NoModel, Refusal},
     domain::{Domain, DomainRef},
     operation::{EntityType, Operation},
     principal::{DomainGrants, Principal},
@@ -116,7 +116,7 @@ impl<'e> Walk<'e> {
     /// Why a credential proves nothing.
     fn credential(&self) -> Result<(), Failed> {
         match self.refusal {
-            Some(Refusal::BadRequest(_)) => {
+            Some(Refusal::BadRequest(Malformed::Authorization)) => {
                 failed("credential", "a comma: more than one value of Authorization", None)
             }
             Some(Refusal::MissingCredential) => failed("credential", "none", None),
@@ -269,7 +269,11 @@ impl<'e> Walk<'e> {
         grants: &DomainGrants,
         action: &Action<'_>,
     ) -> Result<(), Failed> {
-        let Some(Refusal::NoModel(why)) = self.refusal else { return Ok(()) };
+        let why = match self.refusal {
+            Some(Refusal::NoModel(why)) => why,
+            Some(Refusal::BadRequest(Malformed::Excessive(excess))) => NoModel::Excessive(excess),
+            _ => return Ok(()),
+        };
         let needs = if !grants.scoped(action.operation, action.entity_type, None) {
             "the token's scopes name particular models"
         } else if domain.lists_models() {

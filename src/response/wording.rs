@@ -6,7 +6,8 @@ use serde_json::json;
 
 use crate::{
     api::{ErrorStyle, Insufficient, Manner, Scheme},
-    decision::{Denial, Malformed, NoModel, Refusal},
+    body::{MAX_DEPTH, MAX_MEMBERS, MAX_PARAMETERS, MAX_PARTS},
+    decision::{Denial, Excess, Malformed, NoModel, Refusal},
     proto::envoy::r#type::v3::StatusCode,
 };
 
@@ -52,6 +53,7 @@ pub(crate) fn message(denial: &Denial) -> String {
             "The Authorization header has more than one value. Send exactly one."
         }
         (Refusal::BadRequest(Malformed::Message), _) => "The request could not be read.",
+        (Refusal::BadRequest(Malformed::Excessive(excess)), _) => return excessive(excess),
         (Refusal::MissingCredential, _) => {
             "No access token was sent. Send it as `Authorization: Bearer <token>`."
         }
@@ -103,7 +105,7 @@ pub(crate) fn no_model(why: NoModel) -> Cow<'static, str> {
              digits, `-` and `_` as its only parameter."
         }
         NoModel::MalformedJson => "The body is not one well-formed JSON object in UTF-8.",
-        NoModel::TooDeep => "The JSON body is nested more than 100 levels deep.",
+        NoModel::Excessive(excess) => return excessive(excess).into(),
         NoModel::MalformedForm => "The form is malformed, or can be read in more than one way.",
         NoModel::Absent => "The body names no model: send `model`.",
         NoModel::Repeated => {
@@ -128,6 +130,20 @@ pub(crate) fn no_model(why: NoModel) -> Cow<'static, str> {
         }
     };
     told.into()
+}
+
+/// What to send less of.
+fn excessive(excess: Excess) -> String {
+    match excess {
+        Excess::Depth => format!("The JSON body is nested more than {MAX_DEPTH} levels deep."),
+        Excess::Members => {
+            format!("The JSON object in the body has more than {MAX_MEMBERS} members: send fewer.")
+        }
+        Excess::Parts => format!("The form has more than {MAX_PARTS} parts: send fewer."),
+        Excess::Parameters => {
+            format!("The query has more than {MAX_PARAMETERS} parameters: send fewer.")
+        }
+    }
 }
 
 /// One challenge for each scheme (RFC 9110, section 11.6.1). RFC 6750, section 3: no error parameter
@@ -218,6 +234,7 @@ mod tests {
             let manner = Manner { errors: *style, ..Manner::default() };
             for (refusal, status, title) in [
                 (Refusal::BadRequest(Malformed::Path), 400, "Bad Request"),
+                (Refusal::BadRequest(Malformed::Excessive(Excess::Members)), 400, "Bad Request"),
                 (Refusal::MissingCredential, 401, "Unauthorized"),
                 (Refusal::TokenRevoked, 401, "Unauthorized"),
                 (Refusal::PermissionDenied, 403, "Forbidden"),

@@ -1,0 +1,110 @@
+//! What reading a body and a query costs: no allocation, time in proportion to the length, and no
+//! more for one content than for another, but by a factor that is stated.
+//!
+//! A program of its own, because counting needs an allocator of its own.
+
+mod bodies;
+mod search;
+
+use std::hint::black_box;
+
+use patgate::{body::Form, request::Parts};
+use rustix::time::{ClockId, clock_gettime};
+
+use self::bodies::{Costly, bodies, targets};
+
+fn read(form: Form, target: &str, text: &str) -> bool {
+    let media_type = match form {
+        Form::Json => "application/json",
+        _ => "multipart/form-data; boundary=b",
+    };
+    let header = |name: &str| match name {
+        "content-type" => Some(media_type),
+        "x-envoy-auth-partial-body" => Some("false"),
+        _ => None,
+    };
+    let (method, authority, body) = ("POST", "gateway", text.as_bytes());
+    let parts = Parts { method, authority, target, header, body };
+    black_box(parts.model(form)).is_ok()
+}
+
+/// Nanoseconds of this thread, the fewest of a few runs: a busy machine disturbs both less.
+fn fastest(runs: usize, mut work: impl FnMut()) -> i64 {
+    let now = || {
+        let time = clock_gettime(ClockId::ThreadCPUTime);
+        time.tv_sec * 1_000_000_000 + time.tv_nsec
+    };
+    let run = |_| {
+        let start = now();
+        work();
+        now() - start
+    };
+    (0..runs).map(run).min().unwrap_or_default()
+}
+
+#[test]
+fn allocates_nothing() {
+    for Costly { name, form, text, good } in bodies(100_000) {
+        let mut read_it = false;
+        let counted = allocation_counter::measure(|| read_it = read(form, "/a", &text));
+        assert_eq!(counted.count_total, 0, "{name}");
+        assert_eq!(read_it, good, "{name}");
+    }
+    for (name, target) in targets(30_000) {
+        let counted = allocation_counter::measure(|| drop(read(Form::Json, &target, "{}")));
+        assert_eq!(counted.count_total, 0, "{name}");
+    }
+}
+
+#[test]
+fn takes_time_in_proportion() {
+    for (small, large) in bodies(100_000).into_iter().zip(bodies(1_000_000)) {
+        let micros =
+            |body: &Costly| (fastest(5, || drop(read(body.form, "/a", &body.text))) / 1000).max(20);
+        let (name, small, large) = (small.name, micros(&small), micros(&large));
+        println!("{name}: 100 KB {small} µs, 1 MB {large} µs");
+        // Ten times the work, with room for caches; a square would be a hundred.
+        assert!(large < small * 30, "{name}: {small} µs, {large} µs");
+    }
+}
+
+/// How many times as long as a loop over the bytes reading may take, per byte: unoptimised, as
+/// tests are built.
+const MOST: f64 = 20.0;
+
+/// How many times as long as a loop over as many bytes reading takes.
+fn cost(form: Form, target: &str, text: &str) -> f64 {
+    let bytes = [target.as_bytes(), text.as_bytes()].concat();
+    let plain = || {
+        let mut sum = 0_u64;
+        for byte in &bytes {
+            sum = sum.wrapping_mul(31).wrapping_add(u64::from(*byte));
+        }
+        black_box(sum);
+    };
+    let reading = fastest(5, || drop(read(form, target, text)));
+    reading as f64 / fastest(5, plain) as f64
+}
+
+#[test]
+fn no_content_costs_more_than_its_length() {
+    let mut costs = Vec::new();
+    for Costly { name, form, text, .. } in bodies(100_000) {
+        costs.push((cost(form, "/a", &text), name.to_owned()));
+    }
+    for (name, target) in targets(30_000) {
+        costs.push((cost(Form::Json, &target, ""), format!("a query of {name}")));
+    }
+    costs.sort_by(|one, other| other.0.total_cmp(&one.0));
+    for (cost, name) in &costs {
+        println!("{cost:.1} {name}");
+    }
+    assert!(costs[0].0 < MOST, "{}: {:.1}", costs[0].1, costs[0].0);
+}
+
+#[test]
+fn no_search_finds_a_costlier_one() {
+    let (cost, text) = search::costliest(|text| cost(Form::Json, "/a", text));
+    println!("{cost:.1} {text:.200}");
+    assert!(cost < MOST, "{cost:.1} {text:.200}");
+}

@@ -1,5 +1,8 @@
 //! What is done about a request, whichever edge it came by: parse → resolve → decide → record.
 
+mod denial_rates;
+mod long_bodies;
+
 use std::{
     future::Future,
     pin::{Pin, pin},
@@ -12,11 +15,12 @@ use arc_swap::ArcSwap;
 use futures_util::poll;
 use tokio::time::timeout;
 
+pub(crate) use self::{denial_rates::DenialRates, long_bodies::LongBodies};
 use crate::{
     api::{Action, Apis, Entity, Manner},
     clock::{Clock, Tick},
     decide::{self, ModelReading},
-    decision::{Decision, Denial, Grounds, Refusal},
+    decision::{Decision, Denial, Grounds, NoModel, Refusal},
     decision_log::{DecisionLog, Named, Record},
     domain::{Domain, DomainRef},
     last_use::LastUses,
@@ -41,6 +45,9 @@ pub(crate) struct Checker {
     pub(crate) model_reading: ModelReading,
     /// Whether denials are carried out.
     pub(crate) mode: Mode,
+    /// How often one token is denied.
+    pub(crate) denials: DenialRates,
+    pub(crate) long_bodies: LongBodies,
     pub(crate) log: DecisionLog,
     pub(crate) names: HeaderNames,
     /// For resolving; past it the answer is 503.
@@ -85,9 +92,24 @@ impl Checker {
             about.read_domain();
             let domain = self.whose(about.named.as_ref(), started, &mut about.grounds).await;
             about.treatment = Some(self.mode.treatment(domain.as_deref()));
-            return (self.mode.rule(denial, domain.as_deref()), about);
+            return (self.limited(self.mode.rule(denial, domain.as_deref()), started), about);
         }
-        (self.mode.rule(denial, about.domain.as_deref()), about)
+        (self.limited(self.mode.rule(denial, about.domain.as_deref()), started), about)
+    }
+
+    /// Has a token that is denied too often wait. Only what is carried out counts: what passes in a
+    /// rollout is no denial to its client.
+    fn limited(&self, decision: Decision, now: Tick) -> Decision {
+        match decision {
+            Decision::Deny(denial)
+                if !matches!(denial.refusal, Refusal::Unavailable | Refusal::RateLimited)
+                    && let Some((token, _)) = denial.subject
+                    && !self.denials.take(token, now) =>
+            {
+                Decision::Deny(Denial { refusal: Refusal::RateLimited, ..denial })
+            }
+            decision => decision,
+        }
     }
 
     /// The domain whose mode applies, if that can be known before the time is up.
@@ -147,10 +169,25 @@ impl Checker {
         own.iter().for_each(|own| about.grounds.add(own.grounds()));
         let own = own.as_ref().and_then(|own| own.found.value.as_deref());
         let (domain, mut model) = (named.found.value.as_ref(), None);
-        let reading = self.model_reading;
-        let authorized = decide::authorize(principal, action, domain, own, reading, |form| {
+        let (long, mut asked) = (LongBodies::is_long(parts.body), None);
+        let (token, reading) = (principal.token, self.model_reading);
+        let mut authorized = decide::authorize(principal, action, domain, own, reading, |form| {
+            if self.denials.is_spent(token, started) || long {
+                asked = Some(form);
+                return Err(NoModel::NotShown);
+            }
             Ok(model.insert(parts.model(form)?).as_str())
         });
+        if let Some(form) = asked {
+            if self.denials.is_spent(token, started) {
+                let (subject, operation) = (Some((token, principal.owner)), Some(action.operation));
+                return Err(Denial { refusal: Refusal::RateLimited, subject, operation });
+            }
+            let read = self.long_bodies.read(token, || parts.model(form)).await?;
+            authorized = decide::authorize(principal, action, domain, own, reading, |_| {
+                Ok(model.insert(read?).as_str())
+            });
+        }
         authorized.map(Decision::Allow).inspect_err(|_| {
             about.domain = domain.cloned();
             about.model = model.as_ref().map(|model| model.as_str().into());

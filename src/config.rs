@@ -58,6 +58,8 @@ pub struct Config {
     pub mode: Mode,
     /// What was decided, for people.
     pub decision_log: DecisionLog,
+    /// Denials of one token a second; 0 is no bound.
+    pub token_denials: u32,
     /// The bounds of the first tier.
     pub memory: Memory,
     /// What the names of headers for the upstream begin with, such as `x-`.

@@ -67,6 +67,8 @@ pub enum Refusal {
     PermissionDenied,
     /// It depends on the model whether the request may pass, and the body does not name one model.
     NoModel(NoModel),
+    /// The token was denied too often lately.
+    RateLimited,
     /// It cannot be known in time.
     Unavailable,
 }
@@ -205,7 +207,7 @@ impl Decision {
 
 impl Refusal {
     /// Every code, in the order in which the stages give them.
-    pub const CODES: [&str; 8] = [
+    pub const CODES: [&str; 9] = [
         "bad_request",
         "missing_credential",
         "invalid_token",
@@ -213,6 +215,7 @@ impl Refusal {
         "token_revoked",
         "owner_disabled",
         "permission_denied",
+        "rate_limited",
         "unavailable",
     ];
 
@@ -226,6 +229,7 @@ impl Refusal {
             Self::TokenRevoked => "token_revoked",
             Self::OwnerDisabled => "owner_disabled",
             Self::PermissionDenied | Self::NoModel(_) => "permission_denied",
+            Self::RateLimited => "rate_limited",
             Self::Unavailable => "unavailable",
         }
     }

@@ -179,7 +179,8 @@ impl Mode {
 }
 
 /// What stands for 401 and 403. A request with more than one meaning is refused in any mode: whoever
-/// is behind might read the other one. And nobody knows what an outage would have been.
+/// is behind might read the other one. A rate limit is no verdict on a request, and counts no denial
+/// that is not carried out. And nobody knows what an outage would have been.
 fn softenable(refusal: Refusal) -> bool {
     match refusal {
         Refusal::MissingCredential
@@ -189,7 +190,7 @@ fn softenable(refusal: Refusal) -> bool {
         | Refusal::OwnerDisabled
         | Refusal::PermissionDenied
         | Refusal::NoModel(_) => true,
-        Refusal::BadRequest(_) | Refusal::Unavailable => false,
+        Refusal::BadRequest(_) | Refusal::RateLimited | Refusal::Unavailable => false,
     }
 }
 
@@ -231,7 +232,7 @@ mod tests {
         Denial { subject: Some((token(1), UserId(Uuid::from_u128(2)))), ..refusal.into() }
     }
 
-    const REFUSALS: [(Refusal, bool); 9] = [
+    const REFUSALS: [(Refusal, bool); 10] = [
         (Refusal::BadRequest(Malformed::Path), false),
         (Refusal::MissingCredential, true),
         (Refusal::InvalidToken, true),
@@ -240,6 +241,7 @@ mod tests {
         (Refusal::OwnerDisabled, true),
         (Refusal::PermissionDenied, true),
         (Refusal::NoModel(NoModel::Absent), true),
+        (Refusal::RateLimited, false),
         (Refusal::Unavailable, false),
     ];
 

@@ -36,7 +36,7 @@ use crate::{
     },
 };
 
-/// Seconds after which a client may ask again when we could not decide.
+/// Seconds after which a client may ask again when we could not decide, or did not want to.
 const RETRY_AFTER: &str = "1";
 
 /// An answer to a check as it goes over the wire: never empty, and an allow only for a [`Permit`],
@@ -170,7 +170,7 @@ fn denied(denial: &Denial, to: &Addressee<'_>) -> DeniedHttpResponse {
     if let Some(challenge) = challenge(denial, to.manner, &message) {
         headers.push(header("www-authenticate", challenge));
     }
-    if denial.refusal == Refusal::Unavailable {
+    if matches!(denial.refusal, Refusal::RateLimited | Refusal::Unavailable) {
         headers.push(header("retry-after", RETRY_AFTER.to_owned()));
     }
     DeniedHttpResponse { status: Some(HttpStatus { code: status as i32 }), headers, body }
@@ -272,6 +272,7 @@ mod tests {
             Refusal::TokenRevoked,
             Refusal::OwnerDisabled,
             Refusal::PermissionDenied,
+            Refusal::RateLimited,
         ];
         let subject = Some((TOKEN, OWNER));
         let late = late.map(|refusal| Denial { subject, ..refusal.into() });

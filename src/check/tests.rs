@@ -107,6 +107,8 @@ fn checker(token: &VerifiedToken, tokens: Tokens, registry: &mut Registry) -> Ch
         last_uses: LastUses::new(writer, metrics.clone()).0,
         model_reading: ModelReading::WhenNeeded,
         mode: Mode::Enforce,
+        denials: DenialRates::new(10),
+        long_bodies: LongBodies::new(1),
         log: DecisionLog::open(&nothing_logged, &metrics).unwrap().0,
         names: HeaderNames::new("x-"),
         deadline: hour,

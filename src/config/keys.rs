@@ -76,6 +76,12 @@ pub(super) const KEYS: &[Key] = &[
         "pat",
         "What tokens may begin with, separated by commas; the first one is minted.",
     ),
+    key(
+        "token.denials_per_second",
+        "100",
+        "How often one token that was proven is denied a second, ten seconds' worth at once; \
+         beyond that it is answered 429, and no body is read for it. 0 = without a bound.",
+    ),
     key("max_staleness", "30s", "No answer rests on knowledge older than this."),
     key(
         "negative_ttl",

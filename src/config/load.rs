@@ -8,9 +8,9 @@ use super::{
     Sources, keys,
     sources::Settings,
     values::{
-        Expected, address, count, duration, feed_url, headers_prefix, log_filter, log_format,
-        log_to, mode, model_reading, optional_time, path, paths, percentage, postgres_url,
-        prefixes, redis_url, relay, rollout_mode, size, socket_path, some_time,
+        Expected, address, count, count_or_none, duration, feed_url, headers_prefix, log_filter,
+        log_format, log_to, mode, model_reading, optional_time, path, paths, percentage,
+        postgres_url, prefixes, redis_url, relay, rollout_mode, size, socket_path, some_time,
     },
 };
 
@@ -37,6 +37,7 @@ impl Config {
         let apis = reader.get("apis", paths);
         let model_reading = reader.get("model.read", model_reading);
         let token_prefixes = reader.get("token.prefixes", prefixes);
+        let token_denials = reader.get("token.denials_per_second", count_or_none);
         let times = Times::read(&mut reader);
         let canary_every = reader.get("canary.every", optional_time);
         let mode = reader.get("mode", rollout_mode);
@@ -58,6 +59,7 @@ impl Config {
                 apis: apis?,
                 model_reading: model_reading?,
                 token_prefixes: token_prefixes?,
+                token_denials: token_denials?,
                 max_staleness,
                 negative_ttl,
                 deadline,

@@ -78,6 +78,11 @@ pub(super) fn count<N: FromStr + PartialOrd + From<u16>>(text: &str) -> Result<N
         .ok_or_else(|| "a whole number of at least 1".into())
 }
 
+/// A number that may be 0.
+pub(super) fn count_or_none(text: &str) -> Result<u32, Expected> {
+    text.parse().map_err(|_| "a whole number, or 0 for no bound".into())
+}
+
 /// Bytes, with a suffix so that nobody has to guess the unit.
 pub(super) fn size(text: &str) -> Result<u64, Expected> {
     let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1u64 << 30)];

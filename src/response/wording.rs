@@ -28,6 +28,7 @@ pub(super) fn http_status(refusal: Refusal, manner: Manner) -> StatusCode {
         (Refusal::PermissionDenied | Refusal::NoModel(_), Insufficient::Forbidden) => {
             StatusCode::Forbidden
         }
+        (Refusal::RateLimited, _) => StatusCode::TooManyRequests,
         (Refusal::Unavailable, _) => StatusCode::ServiceUnavailable,
     }
 }
@@ -36,6 +37,7 @@ pub(super) fn grpc_code(status: StatusCode) -> tonic::Code {
     match status {
         StatusCode::BadRequest => tonic::Code::InvalidArgument,
         StatusCode::Unauthorized => tonic::Code::Unauthenticated,
+        StatusCode::TooManyRequests => tonic::Code::ResourceExhausted,
         StatusCode::ServiceUnavailable => tonic::Code::Unavailable,
         StatusCode::Forbidden | StatusCode::Empty => tonic::Code::PermissionDenied,
     }
@@ -79,6 +81,10 @@ pub(crate) fn message(denial: &Denial) -> String {
                 "It must be known here which model this call is for. {}",
                 no_model(why)
             );
+        }
+        (Refusal::RateLimited, _) => {
+            "The access token was refused too often lately. Wait a second, and find out why its \
+             requests are refused before you repeat them."
         }
         (Refusal::Unavailable, _) => {
             "Authorization is temporarily unavailable. Nothing is wrong with the request: retry."
@@ -150,7 +156,7 @@ fn excessive(excess: Excess) -> String {
 /// when no credential was sent; only `Bearer` defines any.
 pub(super) fn challenge(denial: &Denial, manner: Manner, message: &str) -> Option<String> {
     let error = match (denial.refusal, denial.operation) {
-        (Refusal::BadRequest(_) | Refusal::Unavailable, _) => return None,
+        (Refusal::BadRequest(_) | Refusal::RateLimited | Refusal::Unavailable, _) => return None,
         (Refusal::MissingCredential, _) => String::new(),
         (Refusal::PermissionDenied | Refusal::NoModel(_), Some(operation)) => {
             format!(r#", error="insufficient_scope", scope="{operation}""#)
@@ -179,6 +185,7 @@ pub(super) fn body(
     let (kind, title) = match status {
         StatusCode::BadRequest => ("invalid_request_error", "Bad Request"),
         StatusCode::Unauthorized => ("authentication_error", "Unauthorized"),
+        StatusCode::TooManyRequests => ("rate_limit_error", "Too Many Requests"),
         StatusCode::ServiceUnavailable => ("service_unavailable_error", "Service Unavailable"),
         StatusCode::Forbidden | StatusCode::Empty => ("permission_error", "Forbidden"),
     };
@@ -238,6 +245,7 @@ mod tests {
                 (Refusal::MissingCredential, 401, "Unauthorized"),
                 (Refusal::TokenRevoked, 401, "Unauthorized"),
                 (Refusal::PermissionDenied, 403, "Forbidden"),
+                (Refusal::RateLimited, 429, "Too Many Requests"),
                 (Refusal::Unavailable, 503, "Service Unavailable"),
             ] {
                 let told = told(manner, refusal.into());
@@ -311,6 +319,7 @@ mod tests {
                 Some(r#"Bearer realm="patgate", error="insufficient_scope""#),
             ),
             (bearer, denied.into(), 403, None),
+            (hub, Refusal::RateLimited.into(), 429, None),
             (hub, Refusal::Unavailable.into(), 503, None),
             (hub, Refusal::BadRequest(Malformed::Path).into(), 400, None),
         ] {

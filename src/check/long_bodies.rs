@@ -1,0 +1,142 @@
+//! Reads long bodies where they delay no other check.
+//!
+//! Checks are answered on the connection that they come by, several in one go. A body of a megabyte
+//! takes a millisecond to read, for which all the others would wait. So a long one is read in a
+//! task of its own, which leaves its worker thread to the others for that time; so many are read at
+//! once, and of each token one. The turn is waited for within the deadline of the check.
+
+use std::hash::{BuildHasher as _, RandomState};
+
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    sync::Semaphore,
+    task::{block_in_place, yield_now},
+};
+
+use crate::{resolve::Unavailable, token::TokenId};
+
+/// Bytes of a body that is read on the connection: in less time than it takes to wake a thread.
+const SHORT: usize = 32 * 1024;
+/// Tokens share so many places in the queue. Which ones share one is not for a client to know.
+const PLACES: usize = 256;
+
+/// The queue of long bodies.
+pub(crate) struct LongBodies {
+    /// The bodies of a token wait for each other before they wait for those of other tokens: one
+    /// token never has more than one in the common queue, however many it sends.
+    places: Vec<Semaphore>,
+    keys: RandomState,
+    at_once: Semaphore,
+}
+
+impl LongBodies {
+    /// Reads up to `at_once` of them at a time.
+    pub(crate) fn new(at_once: usize) -> Self {
+        let places = (0..PLACES).map(|_| Semaphore::new(1)).collect();
+        Self { places, keys: RandomState::new(), at_once: Semaphore::new(at_once.max(1)) }
+    }
+
+    /// As many at a time as leave half of the processors to other checks.
+    pub(crate) fn for_this_machine() -> Self {
+        Self::new(std::thread::available_parallelism().map_or(1, |all| all.get() / 2))
+    }
+
+    /// Whether a body takes a turn.
+    pub(crate) fn is_long(body: &[u8]) -> bool {
+        body.len() > SHORT
+    }
+
+    /// Reads a body of this token in its turn. Never ready at the first poll.
+    pub(crate) async fn read<T>(
+        &self,
+        token: TokenId,
+        read: impl FnOnce() -> T,
+    ) -> Result<T, Unavailable> {
+        // The connection polls a check once, and makes a task of what is not ready then.
+        yield_now().await;
+        let place = self.keys.hash_one(token) as usize % PLACES;
+        let place = self.places.get(place).ok_or(Unavailable)?;
+        let _place = place.acquire().await.map_err(|_| Unavailable)?;
+        let _turn = self.at_once.acquire().await.map_err(|_| Unavailable)?;
+        Ok(aside(read))
+    }
+}
+
+/// Runs what takes long in this thread, after the tasks that would wait for it were given to
+/// another.
+fn aside<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => block_in_place(work),
+        // There is no other thread.
+        _ => work(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    };
+
+    use futures_util::FutureExt;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn token(number: u128) -> TokenId {
+        TokenId(Uuid::from_u128(number))
+    }
+
+    /// Two tokens that share no place.
+    fn two(bodies: &LongBodies) -> [TokenId; 2] {
+        let place = |token: TokenId| bodies.keys.hash_one(token) as usize % PLACES;
+        let other = (2..).map(token).find(|other| place(*other) != place(token(1)));
+        [token(1), other.unwrap()]
+    }
+
+    #[tokio::test]
+    async fn nothing_is_read_at_the_first_poll() {
+        let bodies = LongBodies::new(1);
+        assert_eq!(bodies.read(token(1), || panic!("read")).now_or_never(), None::<Result<(), _>>);
+        assert_eq!(bodies.read(token(1), || 7).await, Ok(7));
+    }
+
+    /// Each body is read until the gate opens.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_token_has_one_read_at_a_time_and_delays_no_other_task() {
+        let bodies = Arc::new(LongBodies::new(2));
+        let gate = Arc::new((Mutex::new(false), Condvar::new()));
+        let reading = Arc::new(AtomicUsize::new(0));
+        let [one, other] = two(&bodies);
+        let read = |token| {
+            let (bodies, gate, reading) =
+                (Arc::clone(&bodies), Arc::clone(&gate), Arc::clone(&reading));
+            tokio::spawn(async move {
+                bodies
+                    .read(token, || {
+                        reading.fetch_add(1, SeqCst);
+                        let open = gate.0.lock().unwrap();
+                        drop(gate.1.wait_while(open, |open| !*open).unwrap());
+                    })
+                    .await
+            })
+        };
+        let mut reads: Vec<_> = (0..50).map(|_| read(one)).collect();
+        reads.push(read(other));
+        // This task runs on although the only worker thread reads, and so does the other token's.
+        while reading.load(SeqCst) < 2 {
+            yield_now().await;
+        }
+        for _ in 0..100 {
+            yield_now().await;
+        }
+        assert_eq!(reading.load(SeqCst), 2, "one of each token");
+        *gate.0.lock().unwrap() = true;
+        gate.1.notify_all();
+        for read in reads {
+            assert_eq!(read.await.unwrap(), Ok(()));
+        }
+        assert_eq!(reading.load(SeqCst), 51);
+    }
+}

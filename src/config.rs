@@ -120,6 +120,8 @@ pub struct DecisionLog {
     pub sample_allows: f64,
     /// Of the denials that anybody can cause; at least 1.
     pub denials_per_second: u32,
+    /// Of the denials of one proven token with the same code, operation and domain; at least 1.
+    pub repeats_per_second: u32,
     /// Records that may wait; at least 1.
     pub queue: usize,
 }

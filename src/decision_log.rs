@@ -2,15 +2,17 @@
 //!
 //! A check moves a record into a bounded queue; a thread of its own writes what is queued, in
 //! batches. What nobody will read costs next to nothing: an allow that is not in the sample is one
-//! draw from a generator of this thread. A denial of a token that was proven is always logged. One
-//! that anybody can cause is paced, and what is left out is counted by its code: so that whoever
-//! reads the log can tell what it does not know.
+//! draw from a generator of this thread. Of the denials of a proven token that have code, operation
+//! and domain in common, one a second is logged, and the others are a number in a summary. A denial
+//! that anybody can cause is paced, and what is left out is counted by its code. So the log grows
+//! by a bounded rate whatever clients do, and who reads it can tell what it does not know.
 //!
 //! Nothing here waits for the log. When the queue is full, records are dropped and counted.
 
 mod admission;
 mod line;
 mod record;
+mod repeats;
 mod sink;
 mod writer;
 
@@ -20,9 +22,12 @@ use std::sync::{
     mpsc::{SyncSender, sync_channel},
 };
 
-use self::admission::{Omissions, Pace, Sample};
+use self::{
+    admission::{Omissions, Pace, Sample},
+    repeats::{Admission, Repeats},
+};
 pub(crate) use self::{
-    line::{Entry, Line, Lines},
+    line::{Entry, Line, Lines, Repeated},
     record::{Named, Record},
     sink::OpenError,
     writer::{Handle, Writer},
@@ -47,9 +52,9 @@ enum Message {
 }
 
 /// What both ends know.
-#[derive(Default)]
 struct Shared {
     omissions: Omissions,
+    repeats: Repeats,
     reopen: AtomicBool,
     stop: AtomicBool,
 }
@@ -66,7 +71,12 @@ impl DecisionLog {
     ) -> Result<(Self, Option<Writer>), OpenError> {
         let Some(sink) = sink::Sink::open(&settings.to)? else { return Ok((Self(None), None)) };
         let (records, waiting) = sync_channel(settings.queue);
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared {
+            omissions: Omissions::default(),
+            repeats: Repeats::new(settings.repeats_per_second),
+            reopen: AtomicBool::default(),
+            stop: AtomicBool::default(),
+        });
         let writer =
             Writer { waiting, sink, shared: Arc::clone(&shared), metrics: metrics.clone() };
         let queue = Queue {
@@ -93,20 +103,33 @@ impl DecisionLog {
             None => queue.sample.draws(),
             Some(denial) if denial.subject.is_some() || queue.pace.admits(at) => true,
             Some(denial) => {
-                queue.shared.omissions.left_out(denial.refusal.code());
-                queue.metrics.logged_decisions("left_out", 1);
+                queue.left_out(denial.refusal.code());
                 false
             }
         }
     }
 
-    /// Leaves a record to be written. Waits for nothing.
+    /// Leaves a record to be written, or counts it as one more of what the log has already. Waits
+    /// for nothing.
     pub(crate) fn write(&self, record: Record) {
         let Some(queue) = &self.0 else { return };
+        match queue.shared.repeats.admit(&record) {
+            Admission::Logged => {}
+            Admission::Repetition => return queue.metrics.logged_decisions("repeated", 1),
+            Admission::Unknown if queue.pace.admits(record.at) => {}
+            Admission::Unknown => return queue.left_out(record.decision.code()),
+        }
         if queue.records.try_send(Message::Record(Box::new(record))).is_err() {
             queue.shared.omissions.dropped();
             queue.metrics.logged_decisions("dropped", 1);
         }
+    }
+}
+
+impl Queue {
+    fn left_out(&self, code: &str) {
+        self.shared.omissions.left_out(code);
+        self.metrics.logged_decisions("left_out", 1);
     }
 }
 
@@ -144,6 +167,7 @@ mod tests {
             to: config::LogTo::Stdout,
             sample_allows: 0.01,
             denials_per_second: 1,
+            repeats_per_second: 1,
             queue: 1,
         };
         let metrics = Metrics::new(&mut Registry::default());

@@ -82,6 +82,7 @@ fn checker(token: &VerifiedToken, tokens: Tokens, registry: &mut Registry) -> Ch
         to: config::LogTo::Nowhere,
         sample_allows: 0.0,
         denials_per_second: 1,
+        repeats_per_second: 1,
         queue: 1,
     };
     let writer = Writer::new(nowhere.clone());

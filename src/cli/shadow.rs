@@ -14,7 +14,7 @@ use super::{
     session::Session,
     why::Log,
 };
-use crate::decision_log::{Entry, Line};
+use crate::decision_log::{Entry, Line, Repeated};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
@@ -75,6 +75,7 @@ pub(super) fn run(session: &Session, command: &Command) -> anyhow::Result<()> {
     for entry in log.lines()? {
         match entry.context("the decision log")? {
             Entry::Decision(line) => report.take(&line, &mut groups, &mut slugs),
+            Entry::Repeated(summary) => report.add(&summary, &mut groups, &mut slugs),
             Entry::Omitted(summary) => {
                 report.dropped += summary.dropped;
                 for (code, count) in summary.left_out {
@@ -126,6 +127,29 @@ impl Report {
                 tally.example = line.request_id.to_string();
             }
         }
+    }
+
+    /// Adds denials that the log has as a number.
+    fn add(
+        &mut self,
+        summary: &Repeated,
+        groups: &mut HashMap<Group, Tally>,
+        slugs: &mut HashMap<String, String>,
+    ) {
+        if let (Some(id), Some(slug)) = (summary.domain_id, &summary.domain_slug) {
+            slugs.insert(id.to_string(), slug.clone());
+        }
+        if summary.enforced {
+            self.denied += summary.repeated;
+            return;
+        }
+        self.not_enforced_total += summary.repeated;
+        let domain = summary.domain_slug.as_ref().or(summary.domain.as_ref());
+        let text = |text: Option<&String>| text.cloned().unwrap_or_else(|| "-".to_owned());
+        let group = (text(domain), summary.code.clone(), text(summary.operation.as_ref()));
+        let tally = groups.entry(group).or_default();
+        tally.count += summary.repeated;
+        tally.tokens.insert(summary.pat_id);
     }
 
     fn text(&self) -> String {
@@ -184,7 +208,9 @@ fn rows(groups: HashMap<Group, Tally>, slugs: &HashMap<String, String>) -> Vec<R
         let all = named.entry((domain, code, operation)).or_default();
         all.count += tally.count;
         all.tokens.extend(tally.tokens);
-        all.example = tally.example;
+        if !tally.example.is_empty() {
+            all.example = tally.example;
+        }
     }
     let mut rows: Vec<Row> = named
         .into_iter()
@@ -194,7 +220,8 @@ fn rows(groups: HashMap<Group, Tally>, slugs: &HashMap<String, String>) -> Vec<R
             operation,
             count,
             tokens: tokens.len(),
-            example,
+            // All of them may be counted only, as where a file begins with their number.
+            example: if example.is_empty() { "-".to_owned() } else { example },
         })
         .collect();
     rows.sort_unstable_by(|a, b| {

@@ -32,13 +32,15 @@ pub(super) struct Request {
 #[derive(Debug, thiserror::Error)]
 #[error(
     "no decision about request {request_id} among {decisions} in this log. That does not say that \
-     there was none: allows are sampled (decision_log.sample_allows), {omitted} records were left \
+     there was none: allows are sampled (decision_log.sample_allows), {repeated} denials repeat \
+     others and were only counted (decision_log.repeats_per_second), {omitted} records were left \
      out or dropped by the account of this log, each replica writes a log of its own, and \
      {not_json} lines were not JSON"
 )]
 pub(super) struct NotLogged {
     request_id: String,
     decisions: u64,
+    repeated: u64,
     omitted: u64,
     not_json: u64,
 }
@@ -58,7 +60,7 @@ impl Log {
 
 pub(super) fn run(session: &Session, request: &Request) -> anyhow::Result<()> {
     let mut found = Vec::new();
-    let (mut decisions, mut omitted, mut not_json) = (0, 0, 0);
+    let (mut decisions, mut repeated, mut omitted, mut not_json) = (0, 0, 0, 0);
     for entry in request.log.lines()? {
         match entry.context("the decision log")? {
             Entry::Decision(line) => {
@@ -67,6 +69,7 @@ pub(super) fn run(session: &Session, request: &Request) -> anyhow::Result<()> {
                     found.push(*line);
                 }
             }
+            Entry::Repeated(summary) => repeated += summary.repeated,
             Entry::Omitted(summary) => {
                 omitted += summary.dropped + summary.left_out.values().sum::<u64>();
             }
@@ -76,7 +79,7 @@ pub(super) fn run(session: &Session, request: &Request) -> anyhow::Result<()> {
     }
     if found.is_empty() {
         let request_id = request.request_id.escape_debug().to_string();
-        return Err(NotLogged { request_id, decisions, omitted, not_json }.into());
+        return Err(NotLogged { request_id, decisions, repeated, omitted, not_json }.into());
     }
     if session.out.is_json() {
         return session.out.json(&found);

@@ -115,7 +115,13 @@ pub(super) const KEYS: &[Key] = &[
         "decision_log.denials_per_second",
         "100",
         "How many denials a second are logged of requests without a token that was proven; the \
-         others are counted. Denials of such tokens are all logged.",
+         others are counted.",
+    ),
+    key(
+        "decision_log.repeats_per_second",
+        "1",
+        "How many denials a second are logged of one proven token with the same code, operation \
+         and domain; the others are counted, for each such group.",
     ),
     key("decision_log.queue", "8192", "Records that may wait to be written; more are dropped."),
     key("memory.principals", "64MiB", "Memory for what tokens resolve to."),

@@ -151,11 +151,13 @@ impl DecisionLog {
         let to = reader.get("decision_log.to", log_to);
         let sample_allows = reader.get("decision_log.sample_allows", percentage);
         let denials_per_second = reader.get("decision_log.denials_per_second", count);
+        let repeats_per_second = reader.get("decision_log.repeats_per_second", count);
         let queue = reader.get("decision_log.queue", count);
         Some(Self {
             to: to?,
             sample_allows: sample_allows?,
             denials_per_second: denials_per_second?,
+            repeats_per_second: repeats_per_second?,
             queue: queue?,
         })
     }

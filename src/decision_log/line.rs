@@ -59,6 +59,29 @@ pub(crate) struct Omitted {
     pub(crate) dropped: u64,
 }
 
+/// A summary: how many denials of one token were not recorded line by line since the one before,
+/// because they repeat what the log has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Repeated {
+    pub(crate) time: String,
+    pub(crate) repeated: u64,
+    pub(crate) code: String,
+    pub(crate) enforced: bool,
+    pub(crate) mode: String,
+    pub(crate) status: u16,
+    pub(crate) pat_id: Uuid,
+    pub(crate) user_id: Uuid,
+    /// As all of the requests name it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) domain: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) domain_id: Option<Uuid>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) domain_slug: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) operation: Option<String>,
+}
+
 /// To the microsecond, always with as many digits: lines sort by time as text.
 pub(super) fn rfc3339(time: Timestamp) -> String {
     format!("{time:.6}")
@@ -68,6 +91,7 @@ pub(super) fn rfc3339(time: Timestamp) -> String {
 #[derive(Debug, PartialEq)]
 pub(crate) enum Entry {
     Decision(Box<Line<'static>>),
+    Repeated(Box<Repeated>),
     Omitted(Omitted),
     /// JSON, but not of this log.
     Other,
@@ -96,6 +120,9 @@ impl Entry {
     fn read(line: &[u8]) -> Self {
         if let Ok(line) = serde_json::from_slice(line) {
             return Self::Decision(Box::new(line));
+        }
+        if let Ok(repeated) = serde_json::from_slice(line) {
+            return Self::Repeated(Box::new(repeated));
         }
         match serde_json::from_slice(line) {
             Ok(omitted) => Self::Omitted(omitted),
@@ -172,10 +199,26 @@ mod tests {
     fn other_lines_are_told_apart_and_stepped_over() {
         let written = serde_json::to_string(&line()).unwrap();
         let omitted = r#"{"time":"t","left_out":{"invalid_token":3},"dropped":1}"#;
+        let repeated = Repeated {
+            time: "t".into(),
+            repeated: 7,
+            code: "token_revoked".into(),
+            enforced: true,
+            mode: "enforce".into(),
+            status: 401,
+            pat_id: Uuid::from_u128(1),
+            user_id: Uuid::from_u128(2),
+            domain: None,
+            domain_id: None,
+            domain_slug: None,
+            operation: Some("llm_read".into()),
+        };
+        let repeats = serde_json::to_string(&repeated).unwrap();
         let long = format!("{{\"a\":\"{}\"}}", "x".repeat(2 * MAX_LINE));
         let torn = &written[..written.len() / 2];
-        let text =
-            format!("\n{torn}\nplain\r\n{omitted}\n{{\"level\":\"INFO\"}}\n{long}\n{written}");
+        let text = format!(
+            "\n{torn}\nplain\r\n{omitted}\n{repeats}\n{{\"level\":\"INFO\"}}\n{long}\n{written}"
+        );
         let expected = Omitted {
             time: "t".into(),
             left_out: [("invalid_token".to_owned(), 3)].into(),
@@ -187,6 +230,7 @@ mod tests {
                 Entry::NotJson,
                 Entry::NotJson,
                 Entry::Omitted(expected),
+                Entry::Repeated(Box::new(repeated)),
                 Entry::Other,
                 Entry::NotJson,
                 Entry::Decision(Box::new(line())),

@@ -26,7 +26,7 @@ use crate::{
 
 /// Lines in one write.
 const MAX_BATCH: usize = 512;
-/// How often it is told what was not recorded, if anything was not.
+/// How often the log says what was not recorded line by line, if anything was not.
 const SUMMARY_EVERY: Duration = Duration::from_secs(5);
 
 /// The end of the queue that writes.
@@ -95,6 +95,10 @@ impl Writer {
                     let time = rfc3339(clock.now);
                     let summary = Omitted { time, left_out: left_out.collect(), dropped };
                     append(&mut batch.text, &summary);
+                }
+                let time = rfc3339(clock.now);
+                for repeated in self.shared.repeats.take(clock.tick, &time) {
+                    append(&mut batch.text, &repeated);
                 }
             }
             if self.shared.reopen.swap(false, AcqRel) {

@@ -23,8 +23,11 @@ use crate::{
 const MODELS: &str = "/proxy/acme/v1/models";
 const EMBEDDINGS: &str = "/proxy/acme/v1/embeddings";
 /// Everything, for who looks at single lines.
-pub(crate) const ALL: [&str; 2] =
-    ["decision_log.sample_allows=100%", "decision_log.denials_per_second=100000"];
+pub(crate) const ALL: [&str; 3] = [
+    "decision_log.sample_allows=100%",
+    "decision_log.denials_per_second=100000",
+    "decision_log.repeats_per_second=100000",
+];
 
 /// A file for one log, where leaks are looked for.
 pub(crate) fn file(world: &World<'_>, name: &str) -> PathBuf {
@@ -177,13 +180,14 @@ pub(crate) async fn text_of_clients_stays_within_its_line(suite: Arc<Suite>) {
     }
 }
 
-/// Within five standard deviations of a fair draw. Denials of known tokens are all there.
+/// Within five standard deviations of a fair draw. No pace but their own holds denials of known
+/// tokens back.
 pub(crate) async fn allows_are_sampled(suite: Arc<Suite>) {
     const ASKED: usize = 3000;
     let world = suite.world().await;
     let token = reader(&world).await;
     let log = file(&world, "sample");
-    let settings = ["decision_log.sample_allows=10%", "decision_log.denials_per_second=1"];
+    let settings = ["decision_log.sample_allows=10%", "decision_log.denials_per_second=1", ALL[2]];
     let replica = logging(&world, &log, &settings).await;
     let bearer = token.bearer();
     for _ in 0..ASKED / 100 {
@@ -297,7 +301,7 @@ pub(crate) async fn a_renamed_file_is_let_go(suite: Arc<Suite>) {
     let world = suite.world().await;
     let log = file(&world, "current");
     let to = format!("decision_log.to={}", log.display());
-    let process = process::serve(&world, &[&to, ALL[0], ALL[1]]).await;
+    let process = process::serve(&world, &[&to, ALL[0], ALL[1], ALL[2]]).await;
     ask(&process.replica, MODELS, "before", None).await;
     decisions(&log, 1).await;
     let rotated = file(&world, "rotated");
@@ -316,7 +320,7 @@ pub(crate) async fn a_renamed_file_is_let_go(suite: Arc<Suite>) {
 pub(crate) async fn goes_to_standard_output_and_is_finished_at_the_end(suite: Arc<Suite>) {
     let world = suite.world().await;
     let token = world.token(&[]).await;
-    let process = process::serve(&world, &["drain.delay=0s"]).await;
+    let process = process::serve(&world, &["drain.delay=0s", ALL[2]]).await;
     let bearer = token.bearer();
     let asked: Vec<String> = (0..300).map(|number| format!("last-{number}")).collect();
     join_all(asked.iter().map(|id| ask(&process.replica, MODELS, id, Some(&bearer)))).await;
@@ -332,7 +336,7 @@ pub(crate) async fn goes_to_standard_output_and_is_finished_at_the_end(suite: Ar
 /// A log of a replica in shadow, among other lines.
 async fn shadow_log(world: &World<'_>, token: &Token) -> PathBuf {
     let log = file(world, "shadow");
-    let replica = logging(world, &log, &["mode=shadow", ALL[0], ALL[1]]).await;
+    let replica = logging(world, &log, &["mode=shadow", ALL[0], ALL[1], ALL[2]]).await;
     let bearer = token.bearer();
     let by_id = format!("/proxy/{}/v1/embeddings", world.id("acme"));
     for (path, id, bearer) in [

@@ -50,6 +50,17 @@ const BEGINS: [bool; 128] = {
     begins
 };
 
+/// Whether a name of these has so many bytes.
+const LENGTHS: [bool; LONGEST + 1] = {
+    let (mut lengths, mut at) = ([false; LONGEST + 1], 0);
+    lengths[MODEL.len()] = true;
+    while at < RIVALS.len() {
+        lengths[RIVALS[at].len()] = true;
+        at += 1;
+    }
+    lengths
+};
+
 /// Parameters of a query at most. PHP and Django stop at 1000 as well; clients send a handful.
 pub(crate) const MAX_PARAMETERS: usize = 1000;
 
@@ -69,8 +80,8 @@ impl Member {
     /// What readers may take these characters for: whether a reader that ignores case would take
     /// them for a name of ours; for one in C, a text ends at U+0000.
     ///
-    /// Most names are told apart by their first character, and none is read further than the
-    /// longest of ours: a body may consist of nothing but names.
+    /// Most names are told apart by their first character or their length, and none is read further
+    /// than the longest of ours: a body may consist of nothing but names.
     pub(super) fn of(name: impl Iterator<Item = char>) -> Self {
         let (mut read, mut length, mut exact) = ([0; LONGEST], 0, true);
         for character in name {
@@ -89,6 +100,9 @@ impl Member {
             exact &= folded == character;
             *slot = byte;
             length += 1;
+        }
+        if !LENGTHS[length] {
+            return Self::Other;
         }
         let name = &read[..length];
         if name == MODEL.as_bytes() {

@@ -204,6 +204,50 @@ pub(crate) async fn allows_are_sampled(suite: Arc<Suite>) {
     assert!((allowed - expected).abs() <= 5.0 * deviation, "{allowed} of {ASKED}");
 }
 
+/// A client with a revoked token asks on: a line a second, and how many there were. In shadow the
+/// report adds them.
+pub(crate) async fn what_one_token_repeats_is_counted(suite: Arc<Suite>) {
+    const ASKED: usize = 1000;
+    let world = suite.world().await;
+    let token = reader(&world).await;
+    let (bearer, id) = (token.bearer(), token.id);
+    world.sql(&format!("UPDATE patgate.pats SET revoked_at = now() WHERE id = '{id}'")).await;
+    let log = file(&world, "repeated");
+    for (mode, status) in [("enforce", 401), ("shadow", 200)] {
+        fs::write(&log, "").unwrap();
+        let settings = [format!("mode={mode}"), "token.denials_per_second=0".to_owned()];
+        let settings = settings.each_ref().map(String::as_str);
+        let replica = logging(&world, &log, &settings).await;
+        let began = std::time::Instant::now();
+        for _ in 0..ASKED / 100 {
+            let asked = (0..100).map(|_| ask(&replica, MODELS, "r", Some(&bearer)));
+            let told = join_all(asked).await;
+            assert!(told.iter().all(|(told, _)| *told == status), "{told:?}");
+        }
+        let seconds = began.elapsed().as_secs_f64();
+        let counter = "patgate_decision_log_records_total{result=\"repeated\"}";
+        let counted = replica.metric(counter).await;
+        drop(replica);
+        let repeated =
+            || -> u64 { lines(&log).iter().filter_map(|line| line["repeated"].as_u64()).sum() };
+        eventually("the summary", async || repeated() == counted).await;
+        let logged = lines(&log).iter().filter(|l| l.get("request_id").is_some()).count();
+        println!("{mode}: {logged} lines for {ASKED} denials in {seconds:.1} s");
+        assert_eq!(logged as u64 + counted, ASKED as u64, "{mode}");
+        assert!((1.0..=seconds + 2.0).contains(&(logged as f64)), "{logged} lines");
+        assert!(fs::metadata(&log).unwrap().len() < 2000 * (logged as u64 + 3));
+    }
+    let cli = Cli::of(&world).with("postgres.url", "").with("keyring_file", "");
+    let report = cli.json(&format!("shadow report --log {}", log.display()));
+    let row = &report["not_enforced"][0];
+    let told = [&row["domain"], &row["code"], &row["operation"], &row["count"], &row["tokens"]];
+    let expected =
+        [json!("acme"), json!("token_revoked"), json!("llm_read"), json!(ASKED), json!(1)];
+    assert_eq!(told, expected.each_ref(), "{report:#}");
+    assert_eq!(row["example"], "r");
+    assert_eq!((&report["not_enforced_total"], &report["denied"]), (&json!(ASKED), &json!(0)));
+}
+
 pub(crate) async fn what_anybody_can_cause_is_paced_and_counted(suite: Arc<Suite>) {
     const FORGED: usize = 1000;
     let world = suite.world().await;

@@ -32,6 +32,7 @@ mod cases;
 mod cli;
 mod clients;
 mod clocks;
+mod costly;
 mod credentials;
 mod decision_log;
 mod edges;
@@ -294,6 +295,7 @@ fn main() -> ExitCode {
         decision_log::holds_what_was_decided,
         decision_log::text_of_clients_stays_within_its_line,
         decision_log::allows_are_sampled,
+        decision_log::what_one_token_repeats_is_counted,
         decision_log::what_anybody_can_cause_is_paced_and_counted,
         decision_log::a_full_queue_holds_up_nobody,
         decision_log::a_log_that_cannot_be_written_holds_up_nobody,
@@ -315,6 +317,8 @@ fn main() -> ExitCode {
         races::a_long_transaction_counts_from_its_commit,
         races::a_slow_fill_brings_nothing_back,
         races::an_old_redis_brings_nothing_back,
+        costly::one_token_is_denied_at_a_bounded_rate,
+        costly::neighbours_of_a_costly_token_are_served,
         floods::forged_tokens_are_turned_away,
         floods::five_thousand_forged_tokens_a_second,
         floods::unknown_tokens_are_asked_for_in_batches,

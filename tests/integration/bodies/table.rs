@@ -15,6 +15,9 @@ const NOT_JSON: Expected = Err("`Content-Type: application/json`");
 const NOT_FORM: Expected = Err("`Content-Type: multipart/form-data`");
 const BAD_JSON: Expected = Err("not one well-formed JSON object");
 const TOO_DEEP: Expected = Err("nested more than 100 levels");
+const TOO_MANY_MEMBERS: Expected = Err("more than 10000 members");
+const TOO_MANY_PARTS: Expected = Err("more than 1000 parts");
+const TOO_MANY_PARAMETERS: Expected = Err("more than 1000 parameters");
 const BAD_FORM: Expected = Err("can be read in more than one way");
 const ABSENT: Expected = Err("names no model");
 const REPEATED: Expected = Err("more than one model");
@@ -182,6 +185,7 @@ fn malformed() -> Vec<Case> {
     let nested = |open: &str, close: &str, depth| {
         format!(r#"{{"model":"m","a":{}1{}}}"#, open.repeat(depth), close.repeat(depth))
     };
+    let members = |count: usize| format!(r#"{{{}"model":"m"}}"#, r#""":0,"#.repeat(count - 1));
     let mut cases = vec![
         json("a byte-order mark", "\u{feff}{\"model\":\"m\"}", BAD_JSON),
         json("UTF-16", utf16, BAD_JSON),
@@ -195,6 +199,8 @@ fn malformed() -> Vec<Case> {
         json("100,000 arrays", nested("[", "]", 100_000), TOO_DEEP),
         json("100,000 objects", nested(r#"{"a":"#, "}", 100_000), TOO_DEEP),
         json("100,000 arrays, never closed", nested("[", "", 100_000), TOO_DEEP),
+        json("10,001 members", members(10_001), TOO_MANY_MEMBERS),
+        json("as many members as may be", members(10_000), M),
         json("only white space", " ".repeat(1000), BAD_JSON),
         json("a form in place of JSON", "model=m", BAD_JSON),
     ];
@@ -340,6 +346,7 @@ fn forms() -> Vec<Case> {
         form("an unquoted name", parts(&[&MODEL.replace("\"model\"", "model")]), M),
         form("another model", parts(&[FILE, &named("name=\"model\"")]), UNSCOPED),
         form("no model", parts(&[FILE]), ABSENT),
+        form("1,001 parts", parts(&[FILE; 1001]), TOO_MANY_PARTS),
         form("no parts", parts(&[]), ABSENT),
         form("two models", parts(&[MODEL, FILE, MODEL]), REPEATED),
         form("two that differ", parts(&[MODEL, &named("name=\"model\"")]), REPEATED),
@@ -511,6 +518,10 @@ fn queries() -> Vec<Case> {
         ("/proxy/acme/v1/chat/completions?+model=n", IN_QUERY),
         ("/proxy/acme/v1/chat/completions?models=n", IN_QUERY),
         ("/proxy/acme/v1/chat/completions?model_id=n", IN_QUERY),
+        (
+            format!("/proxy/acme/v1/chat/completions?{}", "&".repeat(1000)).leak(),
+            TOO_MANY_PARAMETERS,
+        ),
     ]
     .into_iter()
     .map(|(path, expected)| {

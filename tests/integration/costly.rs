@@ -1,0 +1,185 @@
+//! One token that sends what costs most: it spends its own share, and nobody else's.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+
+use envoy_types::pb::envoy::service::auth::v3::{
+    CheckResponse, check_response::HttpResponse::DeniedResponse,
+};
+use futures_util::future::join_all;
+use patgate::body::Form;
+
+use crate::{
+    fleet::{MODELS, answer},
+    harness::{Suite, http_of, outcome, patient, request},
+    http, process,
+    tiers::reader,
+};
+
+#[path = "../reading_a_body/bodies.rs"]
+mod bodies;
+
+const CHAT: &str = "/proxy/acme/v1/chat/completions";
+const AUDIO: &str = "/proxy/acme/v1/audio/transcriptions";
+const EMBEDDINGS: &str = "/proxy/acme/v1/embeddings";
+/// What the shipped configuration shows of a body, and what Envoy accepts of headers.
+const BODY: usize = 1_000_000;
+const QUERY: usize = 30_000;
+
+/// Method, target, media type and body.
+type Costly = (String, &'static str, String);
+
+fn costly() -> Vec<Costly> {
+    let bodies = bodies::bodies(BODY).into_iter().map(|costly| {
+        let bodies::Costly { name, form, text, good } = costly;
+        println!("{name}: {} bytes{}", text.len(), if good { "" } else { ", malformed" });
+        match form {
+            Form::Json => (CHAT.to_owned(), "application/json", text),
+            _ => (AUDIO.to_owned(), "multipart/form-data; boundary=b", text),
+        }
+    });
+    let queries = bodies::targets(QUERY).into_iter().map(|(_, target)| {
+        let query = target.split_once('?').unwrap().1;
+        (format!("{CHAT}?{query}"), "application/json", "{\"model\":\"n\"}".to_owned())
+    });
+    bodies.chain(queries).collect()
+}
+
+/// Through Envoy, which asks about all of them on the same connection, and waits a second for an
+/// answer: the machine that tests run on may be busy with other tests.
+pub(crate) async fn neighbours_of_a_costly_token_are_served(suite: Arc<Suite>) {
+    const CLIENTS: usize = 4;
+    const CHECKS: usize = 1000;
+    const AT_ONCE: usize = 10;
+    let world = suite.world().await;
+    let scopes = ["llm_chat_completions", "llm_transcription"];
+    let scopes = scopes.map(|operation| ("acme", "models", "m", operation));
+    let sender = world.token(&scopes).await.bearer();
+    let neighbour = reader(&world).await.bearer();
+    let process = process::serve(&world, &[]).await;
+    let envoy = process.replica.envoy_with(&suite, patient("1s", "1s"));
+    let ask = async |bearer: &str| {
+        let headers = [("authorization", bearer)];
+        http::send(envoy.port, "GET", MODELS, &headers, "").await.status
+    };
+    crate::tiers::eventually("the neighbour to be served", async || ask(&neighbour).await == 200)
+        .await;
+
+    let (costly, stop, sent) = (costly(), AtomicBool::new(false), AtomicUsize::new(0));
+    let flood = join_all((0..CLIENTS).map(async |client| {
+        let mut statuses = std::collections::BTreeMap::new();
+        for (target, media_type, body) in
+            costly.iter().cycle().skip(client * costly.len() / CLIENTS)
+        {
+            if stop.load(Relaxed) {
+                break;
+            }
+            let headers = [("authorization", sender.as_str()), ("content-type", media_type)];
+            let status = http::send(envoy.port, "POST", target, &headers, body).await.status;
+            *statuses.entry(status).or_insert(0) += 1;
+            sent.fetch_add(1, Relaxed);
+        }
+        statuses
+    }));
+    let neighbours = async {
+        // Until all have been sent, and so many were asked for meanwhile.
+        let mut asked = 0;
+        let (mut refused, mut took) = (Vec::new(), Vec::new());
+        while asked < CHECKS || sent.load(Relaxed) < costly.len() {
+            let began = Instant::now();
+            let answers = join_all((0..AT_ONCE).map(|_| ask(&neighbour))).await;
+            took.push(began.elapsed());
+            asked += AT_ONCE;
+            refused.extend(answers.into_iter().filter(|status| *status != 200));
+        }
+        stop.store(true, Relaxed);
+        took.sort_unstable();
+        println!(
+            "{asked} of a neighbour's, {AT_ONCE} at a time: p99 {:?}",
+            took[took.len() * 99 / 100]
+        );
+        refused
+    };
+    let (statuses, refused) = tokio::join!(flood, neighbours);
+    println!("{} costly ones were answered {statuses:?}", sent.load(Relaxed));
+    assert!(refused.is_empty(), "{} were refused: {refused:?}", refused.len());
+    for statuses in statuses {
+        assert!(
+            statuses.keys().all(|status| [200, 400, 403, 429, 503].contains(status)),
+            "{statuses:?}"
+        );
+    }
+    suite.stack.stop(&envoy);
+    suite.stack.stop(&process.server);
+}
+
+fn retry_after(response: &CheckResponse) -> Option<String> {
+    let Some(DeniedResponse(denied)) = &response.http_response else { return None };
+    let mut headers = denied.headers.iter().filter_map(|option| option.header.as_ref());
+    headers.find(|header| header.key == "retry-after").map(|header| header.value.clone())
+}
+
+/// What is permitted still passes, what belongs to others as well, and for the body of a token that
+/// is spent nobody spends time.
+pub(crate) async fn one_token_is_denied_at_a_bounded_rate(suite: Arc<Suite>) {
+    const ASKED: usize = 40;
+    let world = suite.world().await;
+    let replica = world.serve(&["token.denials_per_second=1"]).await;
+    let scopes =
+        [("acme", "models", "*", "llm_read"), ("acme", "models", "m", "llm_chat_completions")];
+    let (token, other) = (world.token(&scopes).await, world.token(&scopes).await);
+    let deny =
+        async |bearer: &str| replica.check("POST", EMBEDDINGS, &[("authorization", bearer)]).await;
+    let chat = async |bearer: &str| {
+        let headers = [
+            ("authorization", bearer),
+            ("content-type", "application/json"),
+            ("x-envoy-auth-partial-body", "false"),
+        ];
+        let mut request = request("POST", CHAT, &headers);
+        http_of(&mut request).raw_body = b"{\"model\":\"m\"}".to_vec();
+        outcome(&replica.raw(request).await)
+    };
+    let (began, bearer) = (Instant::now(), token.bearer());
+    let (mut denied, mut limited) = (0, 0);
+    for _ in 0..ASKED {
+        let answer = deny(&bearer).await;
+        match outcome(&answer).0 {
+            403 => denied += 1,
+            429 => {
+                assert_eq!(outcome(&answer).1, "rate_limited");
+                assert_eq!(retry_after(&answer).as_deref(), Some("1"));
+                limited += 1;
+            }
+            status => panic!("{status}"),
+        }
+    }
+    let most = 11.0 + began.elapsed().as_secs_f64();
+    println!("{denied} denied and {limited} told to wait in {:?}", began.elapsed());
+    assert!(denied >= 10 && f64::from(denied) <= most && limited > 0, "{denied} {limited}");
+    // One that needs a look at its body waits, even if it would be permitted; unless a second has
+    // passed meanwhile.
+    while outcome(&deny(&bearer).await).0 == 403 {}
+    assert!(
+        [(429, "rate_limited".to_owned()), (200, "ok".to_owned())].contains(&chat(&bearer).await)
+    );
+    assert_eq!(answer(&replica, &token, MODELS).await, 200);
+    // Another token has its own.
+    assert_eq!(outcome(&deny(&other.bearer()).await).0, 403);
+    assert_eq!(chat(&other.bearer()).await.0, 200);
+    let counted =
+        "patgate_decisions_total{outcome=\"deny\",code=\"rate_limited\",enforced=\"true\"}";
+    assert!(replica.metric(counted).await >= limited);
+
+    // What is not carried out is no denial.
+    let shadow = world.serve(&["token.denials_per_second=1", "mode=shadow"]).await;
+    for _ in 0..ASKED {
+        let answer = shadow.check("POST", EMBEDDINGS, &[("authorization", &bearer)]).await;
+        assert_eq!(outcome(&answer).0, 200);
+    }
+}

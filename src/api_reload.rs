@@ -54,7 +54,7 @@ impl ApiReloader {
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         // What the binary carries does not change.
         if self.paths.is_empty() {
-            return;
+            return stop.cancelled().await;
         }
         let asked = Arc::clone(&self.asked);
         while let Some(asked) = stop.run_until_cancelled(timeout(EVERY, asked.notified())).await {

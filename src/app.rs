@@ -26,6 +26,7 @@ use crate::{
     response::HeaderNames,
     schema,
     server::{self, BindError, Lifetimes, Listeners},
+    tasks::{TaskEnded, Tasks},
     telemetry::{self, Metrics},
     token::Tokens,
     writer::Writer,
@@ -49,6 +50,7 @@ pub struct App {
     log: Option<(decision_log::Writer, decision_log::Handle)>,
     registry: Registry,
     lifetimes: Lifetimes,
+    tasks: Tasks,
 }
 
 /// Why patgate does not start or stopped.
@@ -74,7 +76,13 @@ pub enum Error {
     Redis(String),
     /// The operating system gives no signals.
     #[error("signals: {0}")]
-    Signal(#[from] io::Error),
+    Signal(io::Error),
+    /// The operating system gives no thread, or no file descriptor, to write logs.
+    #[error("logs: {0}")]
+    Logs(io::Error),
+    /// A task is gone that patgate cannot do without.
+    #[error(transparent)]
+    Task(#[from] TaskEnded),
 }
 
 impl App {
@@ -93,7 +101,9 @@ impl App {
         let (log, log_writer) = DecisionLog::open(&config.decision_log, &metrics)?;
         let log_handle = log.handle();
 
-        let parts = Parts { config, ring, clock: Arc::default(), feed: Arc::default(), metrics };
+        let tasks = Tasks::default();
+        let (clock, feed) = (Arc::default(), Arc::default());
+        let parts = Parts { config, ring, clock, feed, metrics, tasks: tasks.clone() };
         telemetry::show_watermark(&mut registry, &parts.feed);
         let pool = schema::connect(&config.postgres).await?;
         schema::check(&pool).await?;
@@ -135,6 +145,7 @@ impl App {
                 drain_delay: config.drain.delay,
                 drain_grace: config.drain.grace,
             },
+            tasks,
         })
     }
 
@@ -159,34 +170,42 @@ impl App {
         move || handle.iter().for_each(decision_log::Handle::reopen)
     }
 
-    /// Serves until `shutdown`, then drains.
+    /// Serves until `shutdown`, or until a task ends that should not, then drains.
     ///
     /// # Errors
     ///
-    /// When a listener fails.
+    /// When a task ended that should not have.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
         let stop = CancellationToken::new();
         // Until the last check is answered, not just until the signal.
         let stop_tasks = stop.clone().drop_guard();
+        let tasks = self.tasks;
         let reader = match self.relay {
-            None => tokio::spawn(self.reader.run(stop.clone())),
-            Some(relay) => tokio::spawn(self.reader.run_relayed(relay, stop.clone())),
+            None => tasks.spawn("reader of the feed", self.reader.run(stop.clone())),
+            Some(relay) => {
+                tasks.spawn("reader of the feed", self.reader.run_relayed(relay, stop.clone()))
+            }
         };
-        tokio::spawn(self.reloader.run(stop.clone()));
-        let scribe = tokio::spawn(self.scribe.run(stop.clone()));
-        let canary = OptionFuture::from(self.canary.map(|canary| tokio::spawn(canary.run(stop))));
+        tasks.spawn("reader of API tables", self.reloader.run(stop.clone()));
+        let scribe = tasks.spawn("writer of last uses", self.scribe.run(stop.clone()));
+        let canary = self.canary.map(|canary| tasks.spawn("canary", canary.run(stop)));
         let log = match self.log {
-            Some((writer, handle)) => Some((writer.spawn()?, handle)),
+            Some((writer, handle)) => {
+                let ended = writer.spawn().map_err(Error::Logs)?;
+                Some((tasks.spawn("writer of the decision log", ended), handle))
+            }
             None => None,
         };
-        server::run(self.listeners, self.edge, self.registry, self.lifetimes, shutdown).await;
+        let canary = OptionFuture::from(canary);
+        server::run(self.listeners, self.edge, self.registry, self.lifetimes, &tasks, shutdown)
+            .await;
         drop(stop_tasks);
         let logged = OptionFuture::from(log.map(|(ended, handle)| {
             handle.stop();
             ended
         }));
         let _ = timeout(LAST_WRITES, join4(reader, scribe, canary, logged)).await;
-        Ok(())
+        Ok(tasks.outcome()?)
     }
 }
 
@@ -197,6 +216,7 @@ struct Parts<'c> {
     clock: Arc<Clock>,
     feed: Arc<Feed>,
     metrics: Metrics,
+    tasks: Tasks,
 }
 
 impl Parts<'_> {
@@ -214,6 +234,7 @@ impl Parts<'_> {
             listens: self.config.feed_url.is_some(),
             lease: Lease::new(self.config.max_staleness),
             metrics: self.metrics.clone(),
+            tasks: self.tasks.clone(),
             max_staleness: self.config.max_staleness,
         };
         reader.begin().await;
@@ -228,7 +249,8 @@ impl Parts<'_> {
     fn resolver(&self) -> Result<Resolver, Error> {
         let config = self.config;
         let redis = config.redis.as_ref();
-        let redis = redis.map(|redis| Redis::spawn(redis, self.ring.clone(), self.metrics.clone()));
+        let redis = redis
+            .map(|redis| Redis::spawn(redis, self.ring.clone(), self.metrics.clone(), &self.tasks));
         let shared = Shared {
             redis: redis.transpose().map_err(unusable)?,
             ring: self.ring.clone(),
@@ -242,8 +264,8 @@ impl Parts<'_> {
         };
         let load = Load::new(config.postgres.max_connections, config.deadline)
             .paced(config.postgres.max_query_rate);
-        let (principals, domains, backends) =
-            lookups(&self.postgres(&config.postgres), &Arc::new(load));
+        let postgres = self.postgres(&config.postgres);
+        let (principals, domains, backends) = lookups(&postgres, &Arc::new(load), &self.tasks);
         let config::Memory { principals: principals_size, domains: domains_size, negatives } =
             config.memory;
         let principals_memory = Memory::new(principals_size, negatives);
@@ -303,14 +325,15 @@ fn tell_the_mode(mode: Mode) {
 ///
 /// # Errors
 ///
-/// What keeps it from starting, or a listener that fails.
+/// What keeps it from starting, or a task that ended while it served.
 pub async fn serve(config: Config) -> Result<(), Error> {
-    telemetry::init(&config.log);
+    telemetry::init(&config.log).map_err(Error::Logs)?;
     let shutdown = CancellationToken::new();
+    let listen = |kind| signal(kind).map_err(Error::Signal);
     let (mut terminate, mut interrupt) =
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     // From now on it no longer ends the process.
-    let mut hangup = signal(SignalKind::hangup())?;
+    let mut hangup = listen(SignalKind::hangup())?;
     let stop = shutdown.clone();
     tokio::spawn(async move {
         tokio::select! {
@@ -321,7 +344,7 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     });
     let app = App::build(&config).await?;
     let (reload, reopen_log) = (app.reload(), app.reopen_log());
-    tokio::spawn(async move {
+    app.tasks.spawn("receiver of SIGHUP", async move {
         while hangup.recv().await.is_some() {
             reload.notify_one();
             reopen_log();

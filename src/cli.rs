@@ -23,6 +23,7 @@ use std::{
     io::{self, IsTerminal as _},
     path::PathBuf,
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -35,6 +36,7 @@ use crate::{
     domain::DomainRef,
     schema::{self, SchemaError},
     store::{self, Actor},
+    telemetry,
 };
 
 /// Envoy external authorization for Personal Access Tokens.
@@ -122,9 +124,15 @@ enum Command {
 #[error("{0}")]
 struct Usage(String);
 
+/// For what still runs when the server ends, such as a name that is being resolved.
+const LAST_TASKS: Duration = Duration::from_secs(1);
+
 /// Runs the command that the arguments of this process name.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
+    if let Command::Serve = cli.command {
+        return serve(cli.global);
+    }
     match dispatch(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -137,14 +145,29 @@ pub fn run() -> ExitCode {
     }
 }
 
+/// Nothing here waits for standard error, which may be a pipe that nobody reads.
+fn serve(global: Global) -> ExitCode {
+    let served = || {
+        let config = Session::new(global)?.config(Purpose::Serve)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let served = runtime.block_on(app::serve(config));
+        runtime.shutdown_timeout(LAST_TASKS);
+        anyhow::Ok(served?)
+    };
+    match served() {
+        Ok(()) => {
+            telemetry::flush();
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            telemetry::last_words(&format!("patgate: {error:#}"));
+            exit_code(&error)
+        }
+    }
+}
+
 fn dispatch(cli: Cli) -> anyhow::Result<()> {
     let session = Session::new(cli.global)?;
-    let runtime = |threads: &mut tokio::runtime::Builder| threads.enable_all().build();
-    if let Command::Serve = cli.command {
-        let config = session.config(Purpose::Serve)?;
-        let runtime = runtime(&mut tokio::runtime::Builder::new_multi_thread())?;
-        return Ok(runtime.block_on(app::serve(config))?);
-    }
     // The server has its own way of logging; here warnings are for the person in front of it.
     tracing_subscriber::fmt()
         .with_max_level(tracing::Level::WARN)
@@ -153,7 +176,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         .with_target(false)
         .without_time()
         .init();
-    let runtime = runtime(&mut tokio::runtime::Builder::new_current_thread())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let outcome = administer(&session, cli.command).await;
         session.close().await;

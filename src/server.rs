@@ -27,6 +27,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use crate::{
     config,
     grpc::{Grpc, GrpcEdge, frame::SERVICE},
+    tasks::Tasks,
     telemetry,
 };
 
@@ -124,13 +125,14 @@ pub(crate) struct Lifetimes {
     pub(crate) drain_grace: Duration,
 }
 
-/// Serves until `shutdown`, then drains: not ready, keep serving for a while so that everybody
+/// Serves until `shutdown`, or until a task has ended that should not have, then drains: not ready, keep serving for a while so that everybody
 /// notices, GOAWAY, finish what is under way, give up after the grace period.
 pub(crate) async fn run(
     listeners: Listeners,
     edge: GrpcEdge,
     registry: Registry,
     lifetimes: Lifetimes,
+    tasks: &Tasks,
     shutdown: CancellationToken,
 ) {
     let (readiness, closing) = (Readiness::default(), CancellationToken::new());
@@ -144,35 +146,45 @@ pub(crate) async fn run(
     };
     if let Some(listener) = listeners.grpc {
         let gate = gate.clone();
-        tokio::spawn(gate.closing.clone().run_until_cancelled_owned(async move {
-            loop {
-                let accepted = listener.accept().await.and_then(|(stream, _)| {
-                    // Without it an answer waits for the acknowledgement of the one before.
-                    stream.set_nodelay(true)?;
-                    Ok(stream)
-                });
-                gate.admit(accepted).await;
-            }
-        }));
+        tasks.spawn(
+            "gRPC listener",
+            closing.clone().run_until_cancelled_owned(async move {
+                loop {
+                    let accepted = listener.accept().await.and_then(|(stream, _)| {
+                        // Without it an answer waits for the acknowledgement of the one before.
+                        stream.set_nodelay(true)?;
+                        Ok(stream)
+                    });
+                    gate.admit(accepted).await;
+                }
+            }),
+        );
     }
     if let Some(listener) = listeners.uds {
         let gate = gate.clone();
-        tokio::spawn(gate.closing.clone().run_until_cancelled_owned(async move {
-            loop {
-                gate.admit(listener.accept().await.map(|(stream, _)| stream)).await;
-            }
-        }));
+        tasks.spawn(
+            "gRPC listener",
+            closing.clone().run_until_cancelled_owned(async move {
+                loop {
+                    gate.admit(listener.accept().await.map(|(stream, _)| stream)).await;
+                }
+            }),
+        );
     }
     if let Some(listener) = listeners.http {
         let served = axum::serve(listener, operations(readiness.clone(), registry));
         let served = served.with_graceful_shutdown(closing.clone().cancelled_owned());
         // Requests here are short; nothing is lost when it ends with the process.
-        tokio::spawn(served.into_future());
+        tasks.spawn("HTTP listener", served.into_future());
     }
     readiness.set(true);
     tracing::info!("ready");
 
-    shutdown.cancelled().await;
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = tasks.ended() => {}
+    }
+    tasks.stop();
     readiness.set(false);
     report(&reporter, ServingStatus::NotServing).await;
     tracing::info!(delay = ?lifetimes.drain_delay, "draining");
@@ -230,4 +242,55 @@ fn operations(readiness: Readiness, registry: Registry) -> Router {
             }),
         )
         .route("/metrics", get(async move || telemetry::metrics_page(&registry)))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::check::tests::hot;
+
+    /// As on a signal, with a reason: readiness goes first, then the listeners.
+    #[tokio::test]
+    async fn when_a_task_is_gone_it_drains_and_ends() {
+        let mut registry = Registry::default();
+        let (checker, ..) = hot(&mut registry);
+        let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = http.local_addr().unwrap();
+        let listeners = Listeners { grpc: None, uds: None, http: Some(http) };
+        let second = Duration::from_secs(1);
+        let lifetimes =
+            Lifetimes { max_connection_age: second, drain_delay: second, drain_grace: second };
+        let (tasks, dies) = (Tasks::default(), CancellationToken::new());
+        let dying = dies.clone();
+        tasks.spawn("feed", async move {
+            dying.cancelled().await;
+            panic!("on purpose");
+        });
+        let edge = GrpcEdge(Arc::new(checker));
+        let never = CancellationToken::new();
+        let running = tokio::spawn({
+            let tasks = tasks.clone();
+            async move { run(listeners, edge, registry, lifetimes, &tasks, never).await }
+        });
+        let ready = async || {
+            let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n").await.unwrap();
+            let mut reply = String::new();
+            stream.read_to_string(&mut reply).await.unwrap();
+            reply.split(' ').nth(1).unwrap().to_owned()
+        };
+        while ready().await != "200" {
+            tokio::task::yield_now().await;
+        }
+        dies.cancel();
+        tasks.ended().await;
+        while ready().await != "503" {
+            tokio::task::yield_now().await;
+        }
+        running.await.unwrap();
+        let reason = tasks.outcome().unwrap_err().to_string();
+        assert!(reason.starts_with("the feed panicked"), "{reason}");
+    }
 }

@@ -3,6 +3,7 @@
 //! Label values come from closed sets: never a token, a user, a path or a model.
 
 mod histogram;
+mod logs;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -18,15 +19,11 @@ use prometheus_client::{
     },
     registry::{Metric, Registry, Unit},
 };
-use tracing_subscriber::EnvFilter;
 
 use self::histogram::Durations;
-use crate::{
-    clock::Tick,
-    config::{self, LogFormat},
-    feed::Feed,
-    mode::Mode,
-};
+pub use self::logs::init;
+pub(crate) use self::logs::{flush, last_words};
+use crate::{clock::Tick, feed::Feed, mode::Mode};
 
 /// Seconds; from 1 ms to a minute.
 const PROPAGATION_BUCKETS: [f64; 15] =
@@ -131,6 +128,8 @@ impl Metrics {
             to.count("decisions", "Checks by outcome and code, and by whether it was carried out");
         let allowed = DecisionLabels { outcome: "allow", code: "ok", enforced: true };
         let allowed = decisions.get_or_create(&allowed).clone();
+        // One for the process, as its log is.
+        to.0.register("log_lines", "Lines of the log, by what became of them", logs::counts());
         Self {
             allowed,
             decisions,
@@ -347,16 +346,4 @@ pub(crate) fn metrics_page(registry: &Registry) -> impl IntoResponse + use<> {
     // Writing to a string does not fail.
     let _ = text::encode(&mut page, registry);
     ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], page)
-}
-
-/// Logs to standard error from here on.
-pub fn init(config: &config::Log) {
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(&config.filter))
-        .with_writer(std::io::stderr);
-    // A second call, as in a test that starts two, changes nothing.
-    let _ = match config.format {
-        LogFormat::Json => logs.json().flatten_event(true).try_init(),
-        LogFormat::Text => logs.try_init(),
-    };
 }

@@ -17,6 +17,7 @@ use crate::{
     postgres::Postgres,
     principal::{DomainGrants, Principal, UserId},
     resolve::{Found, Freshness, Load, Memory, Renewal, Shared, Tiers, postgres::lookups},
+    tasks::Tasks,
     token::{PlainToken, Prefixes, TokenId, VerifiedToken},
     writer::Writer,
 };
@@ -95,8 +96,8 @@ fn checker(token: &VerifiedToken, tokens: Tokens, registry: &mut Registry) -> Ch
         freshness,
         metrics: metrics.clone(),
     };
-    let (principal_lookup, domain_lookup, backend_lookup) =
-        lookups(&postgres, &Arc::new(Load::new(1, hour)));
+    let (load, tasks) = (Arc::new(Load::new(1, hour)), Tasks::default());
+    let (principal_lookup, domain_lookup, backend_lookup) = lookups(&postgres, &load, &tasks);
     let principals = Tiers::new(principals, principal_lookup, shared.clone());
     let domains = Tiers::new(domains, domain_lookup, shared.clone());
     let backends = Tiers::new(Memory::new(1 << 20, 10), backend_lookup, shared);

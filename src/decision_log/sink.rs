@@ -2,14 +2,14 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Write as _},
+    io,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
-use crate::config::LogTo;
+use crate::{config::LogTo, outlet::Outlet};
 
-/// The file cannot be written.
+/// The file, or standard output, cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("decision_log.to: cannot open {}: {error}", .path.display())]
 pub struct OpenError {
@@ -19,8 +19,8 @@ pub struct OpenError {
 
 /// Standard output, or a file.
 pub(super) enum Sink {
-    Stdout,
-    File { path: PathBuf, file: File },
+    Stdout(Outlet),
+    File { path: PathBuf, file: Outlet },
 }
 
 impl Sink {
@@ -28,11 +28,14 @@ impl Sink {
     pub(super) fn open(to: &LogTo) -> Result<Option<Self>, OpenError> {
         Ok(match to {
             LogTo::Nowhere => None,
-            LogTo::Stdout => Some(Self::Stdout),
+            LogTo::Stdout => match Outlet::stdout() {
+                Ok(stdout) => Some(Self::Stdout(stdout)),
+                Err(error) => return Err(OpenError { path: "standard output".into(), error }),
+            },
             LogTo::File(path) => {
                 let path = path.clone();
                 match append_to(&path) {
-                    Ok(file) => Some(Self::File { path, file }),
+                    Ok(file) => Some(Self::File { path, file: file.into() }),
                     Err(error) => return Err(OpenError { path, error }),
                 }
             }
@@ -43,7 +46,7 @@ impl Sink {
     pub(super) fn reopen(&mut self) {
         let Self::File { path, file } = self else { return };
         match append_to(path) {
-            Ok(opened) => *file = opened,
+            Ok(opened) => file.replace(opened),
             Err(error) => tracing::error!(
                 %error, path = %path.display(),
                 "the decision log cannot be opened again; the file before stays in use",
@@ -52,14 +55,8 @@ impl Sink {
     }
 
     pub(super) fn write(&mut self, lines: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Stdout => {
-                let mut stdout = io::stdout().lock();
-                stdout.write_all(lines)?;
-                stdout.flush()
-            }
-            Self::File { file, .. } => file.write_all(lines),
-        }
+        let (Self::Stdout(outlet) | Self::File { file: outlet, .. }) = self;
+        outlet.write(lines)
     }
 }
 

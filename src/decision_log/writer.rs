@@ -80,7 +80,7 @@ impl Writer {
     }
 
     fn run(mut self) {
-        let (mut batch, mut torn, mut well) = (Batch::default(), false, true);
+        let (mut batch, mut well) = (Batch::default(), true);
         let mut summary_due = Tick::now().after(SUMMARY_EVERY);
         loop {
             let stopping = self.shared.stop.load(Acquire);
@@ -105,12 +105,7 @@ impl Writer {
                 self.sink.reopen();
             }
             if !batch.text.is_empty() {
-                if torn {
-                    // What was written of the line before shall not spoil this one.
-                    batch.text.insert(0, b'\n');
-                }
                 let written = self.sink.write(&batch.text);
-                torn = written.is_err();
                 well = self.tell(&written, batch.lines, well);
             }
             if ends {

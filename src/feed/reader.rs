@@ -26,6 +26,7 @@ use crate::{
     principal::UserId,
     schema,
     snapshot::{Snapshot, Xid},
+    tasks::Tasks,
     telemetry::Metrics,
     token::TokenId,
 };
@@ -65,6 +66,7 @@ pub(crate) struct Reader {
     pub(crate) postgres: Postgres,
     pub(crate) lease: Lease,
     pub(crate) metrics: Metrics,
+    pub(crate) tasks: Tasks,
     pub(crate) max_staleness: Duration,
 }
 
@@ -238,7 +240,8 @@ impl Reader {
     }
 
     pub(super) fn listen(&self, wake: &Arc<Notify>) -> AbortOnDropHandle<()> {
-        AbortOnDropHandle::new(tokio::spawn(listen(self.settings.clone(), Arc::clone(wake))))
+        let listening = listen(self.settings.clone(), Arc::clone(wake));
+        AbortOnDropHandle::new(self.tasks.spawn("listener for changes", listening))
     }
 }
 

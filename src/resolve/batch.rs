@@ -14,7 +14,7 @@ use super::{
     Unavailable,
     load::{Load, UNKNOWN},
 };
-use crate::clock::Tick;
+use crate::{clock::Tick, tasks::Tasks};
 
 /// Keys in one batch.
 pub(super) const MAX_BATCH: usize = 256;
@@ -53,7 +53,7 @@ impl Unanswered {
 impl<K: Send + 'static, V: Send + 'static> Batcher<K, V> {
     /// Serves the queue with `run`, which answers the keys in their order, or not at all. A task
     /// of its own ends with the batcher.
-    pub(super) fn spawn<F, R>(load: Arc<Load>, run: F) -> Self
+    pub(super) fn spawn<F, R>(tasks: &Tasks, load: Arc<Load>, run: F) -> Self
     where
         F: Fn(Vec<K>) -> R + Send + 'static,
         R: Future<Output = Result<Vec<V>, Unavailable>> + Send + 'static,
@@ -61,7 +61,7 @@ impl<K: Send + 'static, V: Send + 'static> Batcher<K, V> {
         let (queue, mut waiting) = mpsc::channel::<Ticket<K, V>>(MAX_QUEUE);
         let (bounds, due) = (Arc::clone(&load), Arc::new(AtomicI64::new(UNKNOWN)));
         let announced = Arc::clone(&due);
-        tokio::spawn(async move {
+        tasks.spawn_owned("queue of look-ups", async move {
             while let Some(first) = waiting.recv().await {
                 // What arrives until then joins the batch.
                 let Some(turn) = bounds.turn(&announced).await else { return };

@@ -17,6 +17,7 @@ use crate::{
     operation::{Operation, OperationSet},
     postgres::{AskError, Postgres, Reply, select},
     principal::{DomainGrants, Principal, UserId},
+    tasks::Tasks,
     token::{TokenDigest, TokenId},
     turnstile::Turnstile,
 };
@@ -43,7 +44,12 @@ impl<K: Kind> Lookup<K> {
         self.batches.get(key).await?.ok_or(Unanswered::Failed)
     }
 
-    fn new<R>(postgres: &Postgres, load: &Arc<Load>, read: fn(Postgres, Vec<K::Key>) -> R) -> Self
+    fn new<R>(
+        postgres: &Postgres,
+        load: &Arc<Load>,
+        tasks: &Tasks,
+        read: fn(Postgres, Vec<K::Key>) -> R,
+    ) -> Self
     where
         R: Future<Output = Result<Answers<K>, AskError>> + Send + 'static,
     {
@@ -60,7 +66,7 @@ impl<K: Kind> Lookup<K> {
                 })
             }
         };
-        Self { batches: Batcher::spawn(Arc::clone(load), run) }
+        Self { batches: Batcher::spawn(tasks, Arc::clone(load), run) }
     }
 }
 
@@ -68,11 +74,12 @@ impl<K: Kind> Lookup<K> {
 pub(crate) fn lookups(
     postgres: &Postgres,
     load: &Arc<Load>,
+    tasks: &Tasks,
 ) -> (Lookup<Principals>, Lookup<Domains>, Lookup<Backends>) {
     (
-        Lookup::new(postgres, load, read_principals),
-        Lookup::new(postgres, load, read_domains),
-        Lookup::new(postgres, load, read_backends),
+        Lookup::new(postgres, load, tasks, read_principals),
+        Lookup::new(postgres, load, tasks, read_domains),
+        Lookup::new(postgres, load, tasks, read_backends),
     )
 }
 

@@ -27,6 +27,7 @@ use crate::{
     feed::Stamp,
     keyring::KeyRing,
     seal::{self, Purpose},
+    tasks::Tasks,
     telemetry::Metrics,
 };
 
@@ -65,18 +66,19 @@ impl Redis {
         config: &config::Redis,
         ring: KeyRing,
         metrics: Metrics,
+        tasks: &Tasks,
     ) -> Result<Arc<Self>, RedisError> {
         let link = Arc::new(Link::new(config, metrics.clone())?);
         let at_once = u32::try_from(config.max_connections).unwrap_or(u32::MAX);
         // A box of its own bounds the wait; what does not fit into it is left to Postgres.
         let load = Arc::new(Load::new(at_once, Duration::MAX));
         let reader = Arc::clone(&link);
-        let reads = Batcher::spawn(load, move |keys: Vec<String>| {
+        let reads = Batcher::spawn(tasks, load, move |keys: Vec<String>| {
             let link = Arc::clone(&reader);
             async move { link.run(redis::cmd("MGET").arg(&keys)).await }
         });
         let (writes, waiting) = mpsc::channel(MAX_WRITES);
-        tokio::spawn(write_behind(Arc::clone(&link), waiting));
+        tasks.spawn_owned("writer to Redis", write_behind(Arc::clone(&link), waiting));
         Ok(Arc::new(Self { reads, writes, link, ring, metrics }))
     }
 

@@ -44,6 +44,7 @@ mod fleet;
 mod floods;
 mod last_use;
 mod losses;
+mod output;
 mod own_backends;
 mod promises;
 mod promotion;
@@ -102,6 +103,9 @@ fn main() -> ExitCode {
         serving::an_empty_request_is_denied,
         serving::a_message_that_is_too_long_is_an_outage,
         serving::does_not_start_without_postgres,
+        output::that_takes_nothing_ends_and_delays_nothing,
+        output::that_is_read_again_tells_what_was_lost,
+        output::that_takes_nothing_is_no_reason_to_hang_at_the_start,
         surfaces::side_by_side_over_grpc,
         surfaces::side_by_side_through_envoy,
         surfaces::each_is_explained_as_it_answers,

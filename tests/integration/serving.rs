@@ -14,7 +14,7 @@ use crate::{
     tiers::{eventually, reader, status},
 };
 
-async fn health(at: SocketAddr) -> i32 {
+pub(crate) async fn health(at: SocketAddr) -> i32 {
     let channel = Channel::from_shared(format!("http://{at}")).unwrap();
     let service = "envoy.service.auth.v3.Authorization".to_owned();
     let mut client = HealthClient::new(channel.connect_lazy());

@@ -16,6 +16,7 @@ use crate::{
     resolve::{
         Found, Freshness, Kind, Load, Memory, Shared, Tiers, postgres::lookups, redis::Redis,
     },
+    tasks::Tasks,
     telemetry::Metrics,
     token::TokenId,
 };
@@ -90,6 +91,7 @@ pub(super) async fn look(
     let (ring, clock, feed) = (ring.clone(), Arc::clone(with.clock), Arc::clone(with.feed));
     let metrics = Metrics::new(&mut Registry::default());
     let max_staleness = config.max_staleness;
+    let tasks = Tasks::default();
     let reader = Reader {
         feed: Arc::clone(&feed),
         clock: Arc::clone(&clock),
@@ -98,15 +100,16 @@ pub(super) async fn look(
         postgres: postgres.clone(),
         lease: Lease::new(max_staleness),
         metrics: metrics.clone(),
+        tasks: tasks.clone(),
         max_staleness,
     };
     reader.catch_up().await;
     let settings = config::Redis { timeout: PATIENCE, ..settings.clone() };
-    let redis = Redis::spawn(&settings, ring.clone(), metrics.clone())?;
+    let redis = Redis::spawn(&settings, ring.clone(), metrics.clone(), &tasks)?;
     let freshness = Freshness { max_staleness, negative_ttl: config.negative_ttl };
     let shared = Shared { redis: None, ring, clock, feed, freshness, metrics };
-    let (principals, domains, backends) =
-        lookups(postgres, &Arc::new(Load::new(1, config.deadline)));
+    let load = Arc::new(Load::new(1, config.deadline));
+    let (principals, domains, backends) = lookups(postgres, &load, &tasks);
     let principals = Tiers::new(Memory::new(0, 0), principals, shared.clone());
     let domains = Tiers::new(Memory::new(0, 0), domains, shared.clone());
     let backends = Tiers::new(Memory::new(0, 0), backends, shared);

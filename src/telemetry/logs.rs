@@ -1,0 +1,314 @@
+//! The way of a log line to standard error.
+//!
+//! Whoever logs leaves the line in a queue and goes on; a thread of its own writes. Standard error
+//! may be a pipe that nobody reads, or a file on a disk that is full: lines are then dropped and
+//! counted, and reported once writing works again. Nothing else notices.
+//!
+//! `tracing-appender` does the same, but for this: it does not count lines that could not be
+//! written, and when its queue is full at the end it says so on standard error, which may be what
+//! is blocked.
+
+use std::{
+    io,
+    panic::{self, AssertUnwindSafe},
+    sync::{
+        LazyLock, OnceLock,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+        mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel},
+    },
+    thread,
+    time::Duration,
+};
+
+use prometheus_client::metrics::{counter::Counter, family::Family};
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+
+use super::ResultLabels;
+use crate::{
+    config::{self, LogFormat},
+    outlet::Outlet,
+};
+
+/// Bytes that wait to be written.
+const MAX_QUEUED: usize = 1024 * 1024;
+/// What a line takes beside its text.
+const PER_LINE: usize = 64;
+/// Bytes in one write, or one line.
+const MAX_BATCH: usize = 64 * 1024;
+/// For the last lines, at the end of the process.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// The logs of this process.
+static LOGS: OnceLock<Logs> = OnceLock::new();
+static COUNTS: LazyLock<Counts> = LazyLock::new(Counts::default);
+
+/// Lines by what became of them: a family of counters, as there is one standard error.
+pub(super) fn counts() -> Family<ResultLabels, Counter> {
+    COUNTS.lines.clone()
+}
+
+/// Logs to standard error from here on, panics included.
+///
+/// # Errors
+///
+/// When the system has no thread or no file descriptor left.
+pub fn init(config: &config::Log) -> io::Result<()> {
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(&config.filter))
+        .with_writer(start()?)
+        // Its own complaints go to standard error directly.
+        .log_internal_errors(false);
+    // A second call, as in a test that starts two, changes nothing.
+    let _ = match config.format {
+        LogFormat::Json => logs.json().flatten_event(true).try_init(),
+        LogFormat::Text => logs.try_init(),
+    };
+    // The hook that is there by default writes to standard error itself, and waits for it.
+    panic::set_hook(Box::new(|panic| {
+        let thread = thread::current();
+        tracing::error!(%panic, thread = thread.name(), "panic");
+    }));
+    Ok(())
+}
+
+/// Says what ends the process, after all that was logged, and waits a second at most until it is
+/// written.
+pub(crate) fn last_words(text: &str) {
+    if let Ok(logs) = start() {
+        logs.push(format!("{text}\n").as_bytes());
+    }
+    flush();
+}
+
+/// Waits until what was logged is written, a second at most.
+pub(crate) fn flush() {
+    if let Some(logs) = LOGS.get() {
+        logs.flush(LAST_LINES);
+    }
+}
+
+fn start() -> io::Result<&'static Logs> {
+    if let Some(logs) = LOGS.get() {
+        return Ok(logs);
+    }
+    let report = |lost| tracing::warn!(lost, "log lines were lost while they could not be written");
+    let logs = Logs::spawn(Outlet::stderr()?, &COUNTS, report)?;
+    Ok(LOGS.get_or_init(|| logs))
+}
+
+/// What becomes of lines.
+struct Counts {
+    lines: Family<ResultLabels, Counter>,
+    written: Counter,
+    dropped: Counter,
+    failed: Counter,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        let lines = Family::<ResultLabels, Counter>::default();
+        let count = |result| lines.get_or_create(&ResultLabels { result }).clone();
+        let (written, dropped, failed) = (count("written"), count("dropped"), count("failed"));
+        Self { lines, written, dropped, failed }
+    }
+}
+
+impl Counts {
+    fn lost(&self) -> u64 {
+        self.dropped.get() + self.failed.get()
+    }
+}
+
+enum Message {
+    Line(Vec<u8>),
+    Flush(SyncSender<()>),
+}
+
+/// Where lines are left.
+struct Logs {
+    queue: Sender<Message>,
+    shared: &'static Shared,
+}
+
+/// What both ends know. There is one for the life of the process.
+struct Shared {
+    /// Bytes in the queue.
+    queued: AtomicUsize,
+    counts: &'static Counts,
+}
+
+impl Logs {
+    /// Starts the thread that writes to `outlet`. `report` is told how many lines were lost, once
+    /// writing works again; it may log.
+    fn spawn(
+        outlet: Outlet,
+        counts: &'static Counts,
+        report: impl Fn(u64) + Send + 'static,
+    ) -> io::Result<Self> {
+        let (queue, waiting) = channel();
+        let shared: &'static Shared =
+            Box::leak(Box::new(Shared { queued: AtomicUsize::new(0), counts }));
+        let mut writer = Writer { waiting, outlet, shared, told: counts.lost() };
+        thread::Builder::new().name("log".to_owned()).spawn(move || {
+            // A bug here costs lines, and nothing else.
+            while panic::catch_unwind(AssertUnwindSafe(|| writer.run(&report))).is_err() {}
+        })?;
+        Ok(Self { queue, shared })
+    }
+
+    /// Leaves a line to be written, or drops it. Waits for nothing.
+    fn push(&self, line: &[u8]) {
+        let size = line.len() + PER_LINE;
+        let fits = self.shared.queued.fetch_add(size, Relaxed) + size <= MAX_QUEUED;
+        if !fits || self.queue.send(Message::Line(line.to_owned())).is_err() {
+            self.shared.queued.fetch_sub(size, Relaxed);
+            self.shared.counts.dropped.inc();
+        }
+    }
+
+    fn flush(&self, patience: Duration) {
+        let (flushed, told) = sync_channel(1);
+        if self.queue.send(Message::Flush(flushed)).is_ok() {
+            let _ = told.recv_timeout(patience);
+        }
+    }
+}
+
+impl<'l> MakeWriter<'l> for &'static Logs {
+    type Writer = Line<'l>;
+
+    fn make_writer(&'l self) -> Line<'l> {
+        Line(self)
+    }
+}
+
+/// Takes one line, in one piece, as the formatter writes it.
+struct Line<'l>(&'l Logs);
+
+impl io::Write for Line<'_> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.push(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The end of the queue that writes.
+struct Writer {
+    waiting: Receiver<Message>,
+    outlet: Outlet,
+    shared: &'static Shared,
+    /// Lost lines that were reported.
+    told: u64,
+}
+
+impl Writer {
+    fn run(&mut self, report: &impl Fn(u64)) {
+        while let Ok(first) = self.waiting.recv() {
+            let (mut text, mut lines, mut flushes) = (Vec::new(), 0, Vec::new());
+            let mut next = Ok(first);
+            let drained = loop {
+                match next {
+                    Ok(Message::Line(line)) => {
+                        text.extend_from_slice(&line);
+                        lines += 1;
+                        self.shared.queued.fetch_sub(line.len() + PER_LINE, Relaxed);
+                    }
+                    Ok(Message::Flush(flushed)) => flushes.push(flushed),
+                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => break true,
+                }
+                if text.len() >= MAX_BATCH {
+                    break false;
+                }
+                next = self.waiting.try_recv();
+            };
+            let counts = self.shared.counts;
+            let written = lines > 0 && self.outlet.write(&text).is_ok();
+            if written { &counts.written } else { &counts.failed }.inc_by(lines);
+            // Not while the queue is full, where the report would be dropped as well.
+            let lost = counts.lost();
+            if written && drained && lost > self.told {
+                report(lost - self.told);
+                self.told = lost;
+            }
+            for flushed in flushes {
+                let _ = flushed.send(());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::File,
+        io::{BufRead, BufReader},
+        sync::Arc,
+    };
+
+    use super::*;
+
+    fn leaked<T: Default>() -> &'static T {
+        Box::leak(Box::default())
+    }
+
+    /// Reports into itself, as tracing does.
+    fn logs(outlet: File, counts: &'static Counts) -> Arc<Logs> {
+        let own = Arc::new(OnceLock::<Arc<Logs>>::new());
+        let report = {
+            let own = Arc::clone(&own);
+            move |lost| own.get().unwrap().push(format!("lost {lost}\n").as_bytes())
+        };
+        let logs = Arc::new(Logs::spawn(outlet.into(), counts, report).unwrap());
+        own.set(Arc::clone(&logs)).unwrap_or_else(|_| unreachable!());
+        logs
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_reads_costs_lines_which_are_counted_and_reported() {
+        let (reader, writer) = io::pipe().unwrap();
+        let counts: &Counts = leaked();
+        let logs = logs(File::from(std::os::fd::OwnedFd::from(writer)), counts);
+        let line = [b'x'; 999];
+        let sent = 3 * MAX_QUEUED / line.len();
+        for number in 0..sent {
+            logs.push(format!("{number:06}{}\n", str::from_utf8(&line[7..]).unwrap()).as_bytes());
+        }
+        let dropped = counts.dropped.get();
+        assert!(dropped as usize > sent / 2, "{dropped} of {sent}");
+        // The end of the process does not wait for it, either.
+        logs.flush(Duration::from_millis(10));
+
+        let mut lines = BufReader::new(reader).lines().map(Result::unwrap);
+        let read: Vec<_> = lines.by_ref().take_while(|line| !line.starts_with("lost")).collect();
+        assert_eq!(read.len() as u64 + dropped, sent as u64);
+        assert!(read.iter().enumerate().all(|(at, line)| line.starts_with(&format!("{at:06}"))));
+        logs.push(b"after\n");
+        logs.flush(Duration::from_secs(60));
+        assert_eq!(lines.next().unwrap(), "after");
+        assert_eq!(counts.written.get(), read.len() as u64 + 2);
+    }
+
+    #[test]
+    fn a_reader_that_is_gone_and_a_full_disk_cost_lines_which_are_counted() {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let gone = File::from(std::os::fd::OwnedFd::from(writer));
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        for outlet in [gone, full] {
+            let counts: &Counts = leaked();
+            let logs = logs(outlet, counts);
+            for _ in 0..10 {
+                logs.push(b"line\n");
+                logs.flush(Duration::from_secs(60));
+            }
+            assert_eq!(
+                [counts.written.get(), counts.dropped.get(), counts.failed.get()],
+                [0, 0, 10]
+            );
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Standard output and standard error that take nothing: pipes that nobody reads, pipes whose reader
+//! is gone, files on a disk that is full. patgate serves, obeys and ends as if they were well.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, PipeReader, Write},
+    net::SocketAddr,
+    os::fd::OwnedFd,
+    process::Stdio,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use rustix::{
+    pipe::fcntl_getpipe_size,
+    process::{Pid, Signal, kill_process},
+};
+use serde_json::Value;
+use tokio::process::{Child, Command};
+
+use crate::{
+    harness::{Replica, Suite, World},
+    http,
+    process::program,
+    serving::health,
+    tiers::{eventually, reader, status},
+};
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Broken {
+    Blocked,
+    Closed,
+    Full,
+}
+
+impl Broken {
+    /// One end for the process, and the other, where there is one.
+    fn open(self) -> (Stdio, Option<PipeReader>) {
+        if self == Self::Full {
+            return (File::options().write(true).open("/dev/full").unwrap().into(), None);
+        }
+        let (reader, mut writer) = io::pipe().unwrap();
+        if self == Self::Blocked {
+            let capacity = fcntl_getpipe_size(&writer).unwrap();
+            let mut fill = vec![b'#'; capacity];
+            fill[capacity - 1] = b'\n';
+            writer.write_all(&fill).unwrap();
+        }
+        let writer = OwnedFd::from(writer);
+        (writer.into(), (self == Self::Blocked).then_some(reader))
+    }
+}
+
+struct Process {
+    replica: Replica,
+    child: Child,
+    stderr: Option<PipeReader>,
+    _stdout: Option<PipeReader>,
+}
+
+/// Ready to serve, with both of its outputs broken from the start.
+async fn serve(world: &World<'_>, how: Broken, settings: &[&str]) -> Process {
+    let (grpc, http) = (world.suite.stack.free_port(), world.suite.stack.free_port());
+    let listen = [format!("listen.grpc=127.0.0.1:{grpc}"), format!("listen.http=127.0.0.1:{http}")];
+    let loud = [
+        "log.filter=trace",
+        "decision_log.to=stdout",
+        "decision_log.sample_allows=100%",
+        "decision_log.queue=64",
+        "drain.delay=3s",
+        // What is obeyed is obeyed because the feed was read.
+        "max_staleness=10m",
+    ];
+    let settings = [&listen.each_ref().map(String::as_str)[..], &loud, settings].concat();
+    let ((stdout, out), (stderr, err)) = (how.open(), how.open());
+    let child = Command::new(program())
+        .arg("serve")
+        .envs(world.environment(&settings))
+        .stdin(Stdio::null())
+        .stdout(stdout)
+        .stderr(stderr)
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    let process =
+        Process { replica: Replica::at(at(grpc), at(http)), child, stderr: err, _stdout: out };
+    eventually("patgate to be ready", async || process.ready().await == 200).await;
+    process
+}
+
+impl Process {
+    async fn ready(&self) -> u16 {
+        let port = self.replica.http.port();
+        match tokio::net::TcpStream::connect(self.replica.http).await {
+            Ok(_) => http::send(port, "GET", "/readyz", &[], "").await.status,
+            Err(_) => 0,
+        }
+    }
+
+    async fn lines(&self, of: &str, result: &str) -> u64 {
+        self.replica.metric(&format!("patgate_{of}_total{{result=\"{result}\"}}")).await
+    }
+
+    fn terminate(&self) {
+        let pid = i32::try_from(self.child.id().unwrap()).unwrap();
+        kill_process(Pid::from_raw(pid).unwrap(), Signal::TERM).unwrap();
+    }
+}
+
+pub(crate) async fn that_takes_nothing_ends_and_delays_nothing(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let behaves = async |how: Broken| {
+        let token = reader(&world).await;
+        let mut process = serve(&world, how, &[]).await;
+        let replica = &process.replica;
+        assert_eq!(health(replica.grpc).await, 1);
+        let lost = if how == Broken::Blocked { "dropped" } else { "failed" };
+        let both_lost = async || {
+            process.lines("log_lines", lost).await > 0
+                && process.lines("decision_log_records", lost).await > 0
+        };
+        while !both_lost().await {
+            let told = join_all((0..100).map(|_| status(replica, &token))).await;
+            assert!(told.iter().all(|status| *status == 200), "{how:?}: {told:?}");
+        }
+        world
+            .sql(&format!("UPDATE patgate.pats SET revoked_at = now() WHERE id = '{}'", token.id))
+            .await;
+        eventually("the revocation to be obeyed", async || status(replica, &token).await == 401)
+            .await;
+        assert_eq!(replica.metric("patgate_feed_polls_total{result=\"failed\"}").await, 0);
+
+        process.terminate();
+        eventually("patgate to say that it leaves", async || process.ready().await == 503).await;
+        assert_eq!(health(process.replica.grpc).await, 2);
+        assert_eq!(status(&process.replica, &token).await, 401, "still answered while it drains");
+        let ended = tokio::time::timeout(Duration::from_secs(60), process.child.wait()).await;
+        assert_eq!(ended.expect("it ends").unwrap().code(), Some(0), "{how:?}");
+    };
+    join_all([Broken::Blocked, Broken::Closed, Broken::Full].map(behaves)).await;
+}
+
+/// The log goes on where it can be written again, and says what it does not know.
+pub(crate) async fn that_is_read_again_tells_what_was_lost(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let token = reader(&world).await;
+    let mut process = serve(&world, Broken::Blocked, &[]).await;
+    let replica = &process.replica;
+    while process.lines("log_lines", "dropped").await == 0 {
+        join_all((0..100).map(|_| status(replica, &token))).await;
+    }
+    let stderr = process.stderr.take().unwrap();
+    let reading = tokio::task::spawn_blocking(move || {
+        let lines = BufReader::new(stderr).lines().map(Result::unwrap).skip(1);
+        lines.map(|line| serde_json::from_str(&line).unwrap()).collect::<Vec<Value>>()
+    });
+    eventually("lines to be written", async || process.lines("log_lines", "written").await > 0)
+        .await;
+    process.terminate();
+    assert_eq!(process.child.wait().await.unwrap().code(), Some(0));
+    let lines = reading.await.unwrap();
+    let is = |line: &&Value, message: &str| line["message"] == message;
+    let lost =
+        lines.iter().find(|line| is(line, "log lines were lost while they could not be written"));
+    assert!(lost.expect("a report")["lost"].as_u64().unwrap() > 0);
+    for message in ["listening", "ready", "draining"] {
+        assert!(lines.iter().any(|line| is(&line, message)), "{message}");
+    }
+}
+
+/// Nothing waits for what keeps it from starting to be read.
+pub(crate) async fn that_takes_nothing_is_no_reason_to_hang_at_the_start(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    for (setting, code) in
+        [("postgres.url=postgres://nobody@127.0.0.1:1/none", 1), ("deadline=x", 2)]
+    {
+        for how in [Broken::Blocked, Broken::Closed, Broken::Full] {
+            let ((stdout, _out), (stderr, _err)) = (how.open(), how.open());
+            let mut child = Command::new(program())
+                .arg("serve")
+                .envs(world.environment(&[setting]))
+                .stdout(stdout)
+                .stderr(stderr)
+                .kill_on_drop(true)
+                .spawn()
+                .unwrap();
+            let ended = tokio::time::timeout(Duration::from_secs(60), child.wait()).await;
+            let ended = ended.unwrap_or_else(|_| panic!("{how:?}: it hangs")).unwrap();
+            assert_eq!(ended.code(), Some(code), "{how:?}: {setting}");
+        }
+    }
+}

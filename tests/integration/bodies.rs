@@ -137,7 +137,7 @@ pub(crate) async fn through_envoy_the_backend_reads_the_same_model(suite: Arc<Su
         headers.extend(case.headers.iter().map(|(name, value)| (*name, value.as_str())));
         let pieces = case.chunked.then_some(1000);
         let (method, target, headers) = ("POST", case.path, headers.as_slice());
-        let sent = Sent { method, target, headers, body: &case.body, pieces };
+        let sent = Sent { method, target, headers, body: &case.body, pieces, unfinished: false };
         let reply = over.send(envoy.port, sent).await;
         let got = match reply.header("x-backend") {
             None => Err(message(&reply.json())),

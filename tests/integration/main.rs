@@ -58,6 +58,7 @@ mod shadow;
 mod soak;
 mod surfaces;
 mod tiers;
+mod uploads;
 mod waiting;
 
 use std::{process::ExitCode, sync::Arc};
@@ -208,6 +209,10 @@ fn main() -> ExitCode {
         envoy_habits::an_answer_that_touches_anything_else_is_an_error,
         envoy_habits::a_clients_traceparent_reaches_the_backend,
         envoy_habits::dynamic_metadata_reaches_the_access_log,
+        uploads::as_shipped_a_streams_window_holds_what_is_shown,
+        uploads::no_client_waits_for_the_answer_to_a_refused_upload,
+        uploads::an_upload_that_does_not_end_is_ended,
+        uploads::beyond_its_limit_envoy_sheds_uploads,
         tiers::each_tier_spares_the_next,
         tiers::a_forged_token_reaches_no_store,
         tiers::a_thousand_first_uses_are_one_query,

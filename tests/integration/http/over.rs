@@ -19,7 +19,7 @@ use rustls::{
 };
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
@@ -52,6 +52,14 @@ pub(crate) struct Sent<'a> {
     pub(crate) body: &'a [u8],
     /// The client does not state the length, and sends pieces of this size.
     pub(crate) pieces: Option<usize>,
+    /// One more byte is announced than comes.
+    pub(crate) unfinished: bool,
+}
+
+impl Sent<'_> {
+    fn length(&self) -> usize {
+        self.body.len() + usize::from(self.unfinished)
+    }
 }
 
 impl Over {
@@ -83,6 +91,23 @@ impl Over {
     }
 }
 
+impl Over {
+    /// Sends and waits, as long as it takes, until the server ends the exchange in any way.
+    pub(crate) async fn hold(self, port: u16, sent: Sent<'_>) {
+        match self {
+            Self::Http1 => {
+                let mut stream = connect(port).await;
+                // What was closed cannot be written to, nor read from.
+                let _ = stream.write_all(&written(sent)).await;
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            }
+            _ => {
+                let _ = exchange(connect(port).await, sent).await;
+            }
+        }
+    }
+}
+
 async fn connect(port: u16) -> TcpStream {
     let stream = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).await.unwrap();
     stream.set_nodelay(true).unwrap();
@@ -104,7 +129,7 @@ fn written(sent: Sent<'_>) -> Vec<u8> {
         }
         None => {
             if !sent.body.is_empty() {
-                head.push_str(&format!("content-length: {}\r\n", sent.body.len()));
+                head.push_str(&format!("content-length: {}\r\n", sent.length()));
             }
             sent.body.to_vec()
         }
@@ -130,13 +155,13 @@ where
         request.headers_mut().append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
     }
     if sent.pieces.is_none() && !sent.body.is_empty() {
-        request.headers_mut().insert("content-length", sent.body.len().into());
+        request.headers_mut().insert("content-length", sent.length().into());
     }
     let (response, body) = client.send_request(request, sent.body.is_empty())?;
     let sending = async {
         if !sent.body.is_empty() {
             // A server that refuses early resets the stream before it has read everything.
-            let _ = upload(body, sent.body, sent.pieces).await;
+            let _ = upload(body, sent).await;
         }
     };
     // The answer counts, not whether all could be sent.
@@ -151,12 +176,8 @@ where
     reply
 }
 
-async fn upload(
-    mut stream: SendStream<Bytes>,
-    body: &[u8],
-    pieces: Option<usize>,
-) -> Result<(), h2::Error> {
-    for piece in body.chunks(pieces.unwrap_or(usize::MAX)) {
+async fn upload(mut stream: SendStream<Bytes>, sent: Sent<'_>) -> Result<(), h2::Error> {
+    for piece in sent.body.chunks(sent.pieces.unwrap_or(usize::MAX)) {
         let mut rest = Bytes::copy_from_slice(piece);
         while !rest.is_empty() {
             stream.reserve_capacity(rest.len());
@@ -167,7 +188,12 @@ async fn upload(
             stream.send_data(part, false)?;
         }
     }
-    stream.send_data(Bytes::new(), true)
+    if sent.unfinished {
+        // Until the server resets it.
+        std::future::poll_fn(|cx| stream.poll_reset(cx)).await.map(|_| ())
+    } else {
+        stream.send_data(Bytes::new(), true)
+    }
 }
 
 async fn received(response: Response<RecvStream>) -> Result<Reply, h2::Error> {
@@ -196,7 +222,8 @@ static TRUST: OnceLock<Arc<ClientConfig>> = OnceLock::new();
 pub(crate) fn certify(dir: &Path) -> Value {
     let [certificate, key] = ["gateway.crt", "gateway.key"].map(|name| dir.join(name));
     TRUST.get_or_init(|| {
-        let made = generate_simple_self_signed(vec![GATEWAY.to_owned()]).unwrap();
+        let made =
+            generate_simple_self_signed(vec![GATEWAY.to_owned(), "127.0.0.1".to_owned()]).unwrap();
         let CertifiedKey { cert, signing_key } = made;
         fs::write(&certificate, cert.pem()).unwrap();
         fs::write(&key, signing_key.serialize_pem()).unwrap();

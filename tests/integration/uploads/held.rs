@@ -1,0 +1,140 @@
+//! Uploads that do not end, and what Envoy keeps of them.
+
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use tokio::{
+    net::TcpListener,
+    task::JoinSet,
+    time::{interval, sleep},
+};
+
+use crate::{
+    eventually::{PAUSE, eventually},
+    harness::{Suite, envoy_patch, patient},
+    http::{self, Over, Sent},
+    stack::{Server, project},
+};
+
+const CHAT: &str = "/proxy/acme/v1/chat/completions";
+const MIB: u64 = 1 << 20;
+
+/// Envoy as shipped, but for these pieces of its text.
+fn envoy(suite: &Suite, authz: &str, ext_authz: Value, changes: &[(&str, &str)]) -> Server {
+    let mut text = fs::read_to_string(project("envoy/envoy.yaml")).unwrap();
+    for (from, to) in changes {
+        assert_eq!(text.matches(from).count(), 1, "{from} in envoy/envoy.yaml");
+        text = text.replace(from, to);
+    }
+    let patch = envoy_patch(suite, &[authz], ext_authz);
+    suite.stack.start("envoy", json!({ "config_yaml": text, "patch": patch }))
+}
+
+/// Bytes that Envoy has allocated and not given back.
+async fn allocated(envoy: &Server) -> u64 {
+    let page = http::send(envoy.admin_port, "GET", "/memory", &[], "").await.body;
+    // It comes in chunks, which this client does not take apart.
+    let object = &page[page.find('{').unwrap()..=page.find('}').unwrap()];
+    let memory: Value = serde_json::from_str(object).unwrap();
+    memory["allocated"].as_str().unwrap().parse().unwrap()
+}
+
+/// All but the end of an upload.
+fn unfinished<'a>(headers: &'a [(&'a str, &'a str)], body: &'a [u8]) -> Sent<'a> {
+    Sent { method: "POST", target: CHAT, headers, body, unfinished: true, ..Sent::default() }
+}
+
+/// With or without a good token, whoever sends all but the last byte is sent away, and what Envoy
+/// held for it is free again.
+pub(crate) async fn an_upload_that_does_not_end_is_ended(suite: Arc<Suite>) {
+    const EACH: usize = 12;
+    let world = suite.world().await;
+    let limited = world.token(&[("acme", "models", "m", "llm_chat_completions")]).await.bearer();
+    let replica = world.serve(&[]).await;
+    let shorter = [("request_timeout: 120s", "request_timeout: 2s")];
+    let envoy = envoy(&suite, &replica.grpc.to_string(), patient("10s", "10s"), &shorter);
+    let body: Arc<[u8]> = vec![b'x'; MIB as usize - 1].into();
+    let before = allocated(&envoy).await;
+
+    let mut replies = JoinSet::new();
+    for over in Over::ALL {
+        for number in 0..2 * EACH {
+            let token = (number % 2 == 0).then(|| limited.clone());
+            let (body, port) = (Arc::clone(&body), envoy.port);
+            replies.spawn(async move {
+                let content_type = ("content-type", "application/json");
+                let authorization = token.as_deref().map(|value| ("authorization", value));
+                let headers: Vec<_> = authorization.into_iter().chain([content_type]).collect();
+                let reply = over.send(port, unfinished(&headers, &body)).await;
+                (over, token.is_some(), reply)
+            });
+        }
+    }
+    let (mut peak, mut ended) = (0, 0);
+    while ended < Over::ALL.len() * 2 * EACH {
+        while let Some(reply) = replies.try_join_next() {
+            let (over, has_token, reply) = reply.unwrap();
+            let at_once = !has_token && reply.status == 401;
+            assert!(reply.status == 408 || at_once, "{over:?} {has_token}: {reply:?}");
+            ended += 1;
+        }
+        peak = peak.max(allocated(&envoy).await);
+        sleep(PAUSE).await;
+    }
+    assert!(peak > before + EACH as u64 * MIB, "held {peak} of {before}: not what this is about");
+    eventually("the memory to be free again", async || allocated(&envoy).await < before + 8 * MIB)
+        .await;
+}
+
+/// A flood of bodies, while whoever authorizes is silent, so that Envoy has to hold them all: beyond
+/// the limit for its memory it gives up some of them, and lives.
+pub(crate) async fn beyond_its_limit_envoy_sheds_uploads(suite: Arc<Suite>) {
+    const LIMIT: u64 = 96 * MIB;
+    const FLOOD: u64 = 480 * MIB;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let authz = silent.local_addr().unwrap().to_string();
+    let limit = format!("max_heap_size_bytes: {LIMIT}");
+    let lower = [("max_heap_size_bytes: 2147483648", limit.as_str())];
+    for (over, size) in [(Over::Http1, MIB), (Over::Http2, 30 * MIB)] {
+        let envoy = envoy(&suite, &authz, patient("120s", "120s"), &lower);
+        let body: Arc<[u8]> = vec![b'x'; usize::try_from(size).unwrap()].into();
+        let ended = Arc::new(AtomicU64::new(0));
+        let mut uploads = JoinSet::new();
+        // A flood has a rate, in which Envoy has to notice it: here 100 MiB/s.
+        let mut pace = interval(Duration::from_secs(size) / (100 * MIB) as u32);
+        let (mut peak, mut sent) = (0, 0);
+        while ended.load(Relaxed) == 0 {
+            pace.tick().await;
+            if sent < FLOOD {
+                sent += size;
+                let (body, port, ended) = (Arc::clone(&body), envoy.port, Arc::clone(&ended));
+                uploads.spawn(async move {
+                    over.hold(port, unfinished(&[], &body)).await;
+                    ended.fetch_add(1, Relaxed);
+                });
+            }
+            peak = peak.max(allocated(&envoy).await);
+            assert!(peak < 3 * LIMIT, "{over:?}: {peak} B are held, and no upload was given up");
+        }
+        println!("{over:?}: at most {} MiB of {}", peak / MIB, sent / MIB);
+        assert!(peak > LIMIT / 2 && peak < 3 * LIMIT, "{over:?}: {peak}");
+        drop(uploads);
+        // A preflight is answered without asking anybody.
+        let headers =
+            [("origin", "https://app.example.com"), ("access-control-request-method", "POST")];
+        let sent = Sent { method: "OPTIONS", target: CHAT, headers: &headers, ..Sent::default() };
+        let preflight = async || Over::Http2.try_send(envoy.port, sent).await;
+        let served = async || preflight().await.is_ok_and(|reply| reply.status == 200);
+        eventually("Envoy to serve as before", served).await;
+        let before = peak / 2;
+        eventually("memory to be free", async || allocated(&envoy).await < before).await;
+        suite.stack.stop(&envoy);
+    }
+}

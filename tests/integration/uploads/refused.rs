@@ -1,0 +1,150 @@
+//! Refusals that come while the client still sends, over each way to Envoy and to several clients.
+
+use std::{
+    env, fs,
+    io::Write,
+    process::{Command, Stdio},
+    sync::Arc,
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    harness::Suite,
+    http::{Over, Sent, certify},
+    stack::project,
+};
+
+const CHAT: &str = "/proxy/acme/v1/chat/completions";
+/// Up to here every client has sent all before it can be told anything.
+const SHORT: usize = 10_000;
+const LONG: usize = 30_000_000;
+/// How long a client waits, in seconds, before it counts as one that nobody has answered.
+const PATIENCE: u64 = 50;
+
+/// The windows of both shipped configurations: a client whose body fits one never waits for more of
+/// it, and a body that is to be shown has to fit.
+pub(crate) async fn as_shipped_a_streams_window_holds_what_is_shown(_: Arc<Suite>) {
+    for file in ["envoy/envoy.yaml", "envoy/rate-limits.yaml"] {
+        let text = fs::read_to_string(project(file)).unwrap();
+        let config: Value = serde_saphyr::from_str(&text).unwrap();
+        let size = |name| all(&config, name).into_iter().map(|size| size.as_u64().unwrap());
+        let shown = size("max_request_bytes").max().unwrap();
+        for window in ["initial_stream_window_size", "initial_connection_window_size"] {
+            assert!(size(window).min().unwrap() >= shown.max(LONG as u64), "{file}: {window}");
+        }
+        assert!(size("per_connection_buffer_limit_bytes").min().unwrap() >= 1 << 20, "{file}");
+    }
+}
+
+/// Every value under this name, wherever it stands.
+fn all<'v>(value: &'v Value, name: &str) -> Vec<&'v Value> {
+    match value {
+        Value::Object(members) => {
+            let found = members
+                .iter()
+                .flat_map(|(key, value)| if key == name { vec![value] } else { all(value, name) });
+            found.collect()
+        }
+        Value::Array(values) => values.iter().flat_map(|value| all(value, name)).collect(),
+        _ => vec![],
+    }
+}
+
+/// What `client` makes of uploads: a status, or the name of an error.
+async fn outcomes(client: &'static str, job: Value) -> Option<Vec<Value>> {
+    let run = move || {
+        if Command::new(client).arg("--version").output().is_err() && client != "httpx" {
+            let missing = format!("no {client} on this machine: nothing was uploaded with it");
+            assert_ne!(env::var("CI").as_deref(), Ok("true"), "{missing}");
+            println!("skipped: {missing}");
+            return None;
+        }
+        let (program, script) = match client {
+            "node" => ("node".to_owned(), "refused_uploads.mjs"),
+            _ => (project(".venv/bin/python"), "refused_uploads.py"),
+        };
+        let mut child = Command::new(program)
+            .arg(project(&format!("tests/clients/{script}")))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        write!(child.stdin.take().unwrap(), "{job}").unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{client}");
+        Some(serde_json::from_slice(&output.stdout).unwrap())
+    };
+    tokio::task::spawn_blocking(run).await.unwrap()
+}
+
+pub(crate) async fn no_client_waits_for_the_answer_to_a_refused_upload(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let limited = world.token(&[("acme", "models", "m", "llm_chat_completions")]).await.bearer();
+    let wrong = format!("{limited}x");
+    let replica = world.serve(&[]).await;
+    let envoy = replica.envoy(&suite);
+    let certificate = certify(suite.dir.path())["certificate"].clone();
+    let refusals = [(None, 401), (Some(wrong.as_str()), 401), (Some(limited.as_str()), 403)];
+
+    // The wire itself: the answer is there, whole, at every size.
+    let content_type = ("content-type", "application/json");
+    for size in [SHORT, 100_000, 1 << 20, LONG] {
+        let text = r#"{"model":"unpermitted","messages":[""#.to_owned() + &"x".repeat(size);
+        let body = format!("{text}\"]}}");
+        for ((authorization, status), over) in
+            refusals.into_iter().flat_map(|refusal| Over::ALL.map(|over| (refusal, over)))
+        {
+            let authorization = authorization.map(|value| ("authorization", value));
+            let headers: Vec<_> = authorization.into_iter().chain([content_type]).collect();
+            let (method, target, headers, body) = ("POST", CHAT, &headers[..], body.as_bytes());
+            let sent = Sent { method, target, headers, body, ..Sent::default() };
+            let reply = over.send(envoy.port, sent).await;
+            let code =
+                if status == 401 { "_credential|invalid_token" } else { "permission_denied" };
+            assert_eq!(reply.status, status, "{over:?} {size}: {}", reply.body);
+            assert!(code.split('|').any(|code| reply.code().ends_with(code)), "{}", reply.body);
+        }
+    }
+
+    // And what clients make of it.
+    for client in ["curl", "node", "httpx"] {
+        let sizes = match client {
+            // It is Python all the way down.
+            "httpx" => &[SHORT, 100_000, 2_000_000][..],
+            _ => &[SHORT, 100_000, 1 << 20, LONG],
+        };
+        let (mut calls, mut expected) = (Vec::new(), Vec::new());
+        for (scheme, http2) in [("http", false), ("http", true), ("https", true)] {
+            if client == "node" && !http2 {
+                continue;
+            }
+            let url = format!("{scheme}://127.0.0.1:{}{CHAT}", envoy.port);
+            for (authorization, status) in refusals {
+                for &size in sizes {
+                    calls.push(json!({
+                        "url": url, "http2": http2, "authorization": authorization, "size": size,
+                    }));
+                    expected.push((status, !http2 || size == SHORT));
+                }
+            }
+        }
+        let job = json!({
+            "client": client, "certificate": certificate, "patience": PATIENCE, "calls": calls,
+        });
+        let Some(outcomes) = outcomes(client, job).await else { continue };
+        let mut unseen = 0;
+        for (index, outcome) in outcomes.iter().enumerate() {
+            let (status, must_be_seen) = expected[index];
+            if *outcome == status {
+                continue;
+            }
+            let call = &calls[index];
+            let what = format!("{client}: {outcome} at {} of {} B", call["url"], call["size"]);
+            // It was told, and takes the reset behind the answer for an error. It does not wait.
+            assert!(outcome.is_string() && outcome != "timeout" && !must_be_seen, "{what}");
+            unseen += 1;
+        }
+        println!("{client}: {unseen} of {} refused uploads showed no status", outcomes.len());
+    }
+}

@@ -72,7 +72,8 @@ class Gateway:
             self.patgate("backend", "create", name, "--url", backend.url, "--kind", "vllm")
         for slug, email in (("acme", "alice@example.com"), ("beta", "bob@example.com")):
             name = slug.capitalize()
-            self.patgate("domain", "create", slug, "--name", name, "--upstream", f"model-{slug}")
+            upstream = ("--upstream", f"model-{slug}", "--all-models")
+            self.patgate("domain", "create", slug, "--name", name, *upstream)
             self.patgate("user", "create", email, "--name", email.partition("@")[0])
             self.patgate("role", "member", "add", slug, "admin", email)
         stack.process(

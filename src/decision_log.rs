@@ -141,7 +141,7 @@ mod tests {
     use super::*;
     use crate::{
         decision::Permit,
-        domain::{Domain, DomainId},
+        domain::{Domain, DomainId, Models},
         operation::Operation,
         principal::UserId,
         token::TokenId,
@@ -149,7 +149,7 @@ mod tests {
 
     fn allow() -> Decision {
         let (id, slug) = (DomainId(Uuid::from_u128(1)), "acme".parse().unwrap());
-        let domain = Domain::new(id, slug, true, "model-acme".into(), Vec::new());
+        let domain = Domain::new(id, slug, true, "model-acme".into(), Models::All);
         Decision::Allow(Permit {
             token: TokenId(Uuid::from_u128(2)),
             owner: UserId(Uuid::from_u128(3)),

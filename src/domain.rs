@@ -24,30 +24,39 @@ pub struct Domain {
     pub rollout: Rollout,
     /// The cluster that serves it, unless a model has one of its own.
     upstream: Box<str>,
-    /// The models it may see and the cluster of each: names in their order, then patterns, the
-    /// most particular first. Empty: it may see them all.
-    models: Vec<(Box<str>, Box<str>)>,
+    /// The models it may see.
+    models: Models,
     /// Every backend that it names, once, in the order of their names.
     backends: Vec<Backend>,
 }
 
+/// The models that a domain may see. No list stands for all of them, least of all an empty one.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Models {
+    /// Every model, each served by the domain's own cluster.
+    All,
+    /// These, each with its cluster. Empty: none.
+    Listed(Vec<(Box<str>, Box<str>)>),
+}
+
 impl Domain {
-    /// Puts a domain together; `models` may come in any order, each with its cluster.
+    /// Puts a domain together; a list of models may come in any order.
     pub fn new(
         id: DomainId,
         slug: Slug,
         enabled: bool,
         upstream: Box<str>,
-        mut models: Vec<(Box<str>, Box<str>)>,
+        mut models: Models,
     ) -> Self {
-        models.sort_unstable_by(|(a, _), (b, _)| {
+        // Names in their order, then patterns, the most particular first.
+        models.list_mut().sort_unstable_by(|(a, _), (b, _)| {
             let rank = |entry: &str| match entry.find('*') {
                 None => (false, Reverse(0), Reverse(0)),
                 Some(prefix) => (true, Reverse(prefix), Reverse(entry.len())),
             };
             rank(a).cmp(&rank(b)).then_with(|| a.cmp(b))
         });
-        let named = models.iter().map(|(_, upstream)| upstream).chain([&upstream]);
+        let named = models.list().iter().map(|(_, upstream)| upstream).chain([&upstream]);
         let mut names: Vec<&str> = named.map(|name| &**name).collect();
         names.sort_unstable();
         names.dedup();
@@ -94,41 +103,63 @@ impl Domain {
 
     /// Whether the domain may see some models only.
     pub fn lists_models(&self) -> bool {
-        !self.models.is_empty()
+        matches!(self.models, Models::Listed(_))
+    }
+
+    /// Whether it may see no model at all.
+    pub(crate) fn sees_no_model(&self) -> bool {
+        self.lists_models() && self.models.list().is_empty()
     }
 
     /// The cluster for a request about `model`, or about none in particular; nothing when the
     /// domain lists its models and this is not one of them.
     pub fn upstream_for(&self, model: Option<&str>) -> Option<&str> {
-        match model {
-            Some(model) if self.lists_models() => {
-                let (names, patterns) = self
-                    .models
-                    .split_at(self.models.partition_point(|(name, _)| !is_pattern(name)));
+        match (model, &self.models) {
+            (Some(model), Models::Listed(listed)) => {
+                let (names, patterns) =
+                    listed.split_at(listed.partition_point(|(name, _)| !is_pattern(name)));
                 let listed = match names.binary_search_by(|(name, _)| (**name).cmp(model)) {
                     Ok(at) => names.get(at),
                     Err(_) => patterns.iter().find(|(pattern, _)| matches(pattern, model)),
                 };
                 listed.map(|(_, upstream)| &**upstream)
             }
-            _ => Some(&self.upstream),
+            (None, _) | (_, Models::All) => Some(&self.upstream),
         }
     }
 
     /// The pattern that would cover a model, if its `*` stood for any characters.
     pub(crate) fn nearest_pattern(&self, model: &str) -> Option<&str> {
-        let patterns = self.models.iter().map(|(pattern, _)| &**pattern);
+        let patterns = self.models.list().iter().map(|(pattern, _)| &**pattern);
         let nearest = |pattern: &&str| middle(pattern, model).is_some();
         patterns.filter(|pattern| is_writable_pattern(pattern)).find(nearest)
     }
 
     /// Bytes this domain occupies, for the bound of the memory tier.
     pub(crate) fn size(&self) -> usize {
-        let models = self.models.iter().map(|(name, upstream)| 32 + name.len() + upstream.len());
+        let models = self.models.list().iter();
+        let models = models.map(|(name, upstream)| 32 + name.len() + upstream.len());
         let backends =
             self.backends.iter().map(|backend| size_of::<Backend>() + backend.heap_size());
         let text = self.slug.as_str().len() + self.upstream.len();
         size_of::<Self>() + text + models.sum::<usize>() + backends.sum::<usize>()
+    }
+}
+
+impl Models {
+    /// What is listed; nothing where all models may be seen.
+    fn list(&self) -> &[(Box<str>, Box<str>)] {
+        match self {
+            Self::All => &[],
+            Self::Listed(models) => models,
+        }
+    }
+
+    fn list_mut(&mut self) -> &mut [(Box<str>, Box<str>)] {
+        match self {
+            Self::All => &mut [],
+            Self::Listed(models) => models,
+        }
     }
 }
 
@@ -171,10 +202,14 @@ mod tests {
     use super::*;
     use crate::credential::Scheme;
 
+    fn domain(models: Models) -> Domain {
+        let id = DomainId(Uuid::from_u128(1));
+        Domain::new(id, "acme".parse().unwrap(), true, "default".into(), models)
+    }
+
     fn picky(models: &[(&str, &str)]) -> Domain {
         let models = models.iter().map(|(name, upstream)| ((*name).into(), (*upstream).into()));
-        let id = DomainId(Uuid::from_u128(1));
-        Domain::new(id, "acme".parse().unwrap(), true, "default".into(), models.collect())
+        domain(Models::Listed(models.collect()))
     }
 
     #[test]
@@ -260,7 +295,17 @@ mod tests {
             assert_eq!(domain.upstream_for(Some(model)), None, "{model}");
         }
         assert_eq!(domain.upstream_for(Some("abba")), Some("y"));
-        assert_eq!(picky(&[]).upstream_for(Some("x")), Some("default"));
+    }
+
+    #[test]
+    fn an_empty_list_is_none_and_all_is_said() {
+        let (none, all) = (picky(&[]), domain(Models::All));
+        for model in ["x", "", "*", "(none) *"] {
+            assert_eq!(none.upstream_for(Some(model)), None, "{model}");
+            assert_eq!(all.upstream_for(Some(model)), Some("default"), "{model}");
+        }
+        assert!(none.lists_models() && !all.lists_models());
+        assert_eq!(none.upstream_for(None), Some("default"));
     }
 
     #[test]

@@ -225,7 +225,8 @@ mod tests {
     fn domain(mode: DomainMode, share: u8, enabled: bool) -> Domain {
         let (id, slug) = (DomainId(Uuid::from_u128(1)), "acme".parse().unwrap());
         let rollout = Rollout { mode, share: Share::new(share).unwrap() };
-        Domain::new(id, slug, enabled, "model-acme".into(), Vec::new()).with_rollout(rollout)
+        Domain::new(id, slug, enabled, "model-acme".into(), crate::domain::Models::All)
+            .with_rollout(rollout)
     }
 
     fn denial(refusal: Refusal) -> Denial {

@@ -222,7 +222,7 @@ mod tests {
     use crate::{
         credential::{Credential, Scheme},
         decision::{Excess, Malformed, NoModel, Permit},
-        domain::{Domain, DomainId},
+        domain::{Domain, DomainId, Models},
         operation::Operation,
         principal::UserId,
         token::TokenId,
@@ -245,7 +245,7 @@ mod tests {
 
     fn permit(model: Option<&str>) -> Decision {
         let (id, slug) = (DomainId(Uuid::from_u128(3)), "acme".parse().unwrap());
-        let domain = Domain::new(id, slug, true, "model-acme".into(), Vec::new());
+        let domain = Domain::new(id, slug, true, "model-acme".into(), Models::All);
         Decision::Allow(Permit {
             token: TOKEN,
             owner: OWNER,

@@ -19,7 +19,7 @@ use crate::{
 
 /// Goes up with every change of a payload's form; part of the Redis keys, too, so that replicas of
 /// two releases do not undo each other's entries.
-pub(crate) const VERSION: u8 = 2;
+pub(crate) const VERSION: u8 = 3;
 const MAC_LEN: usize = 32;
 
 /// What is sealed, which decides by which key.

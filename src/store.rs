@@ -30,7 +30,7 @@ pub use self::{
     audit::{AuditAction, AuditActionError, AuditEntry, AuditFilter},
     backends::{Backend, BackendChanges, CredentialNote},
     credentials::BackendCredential,
-    domains::{Domain, DomainDetails, DomainModel, RolloutChanges},
+    domains::{Domain, DomainChanges, DomainDetails, DomainModel, NewModels},
     error::Error,
     names::{
         Actor, BackendKind, BackendName, BackendUrl, Description, Email, EntityId, Malformed,

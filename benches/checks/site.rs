@@ -98,8 +98,8 @@ impl Site {
                          RETURN md5(kind || n)::uuid;
                      INSERT INTO patgate.backends (name, url, kind)
                          VALUES ('model', 'http://127.0.0.1:1', 'vllm');
-                     INSERT INTO patgate.domains (id, slug, name, upstream)
-                         SELECT id('domain', n), 'domain-' || n, 'Domain', 'model'
+                     INSERT INTO patgate.domains (id, slug, name, upstream, all_models)
+                         SELECT id('domain', n), 'domain-' || n, 'Domain', 'model', true
                          FROM generate_series(0, {domains} - 1) AS n;
                      INSERT INTO patgate.roles (id, domain_id, name)
                          SELECT id('role', n), id('domain', n), 'admin'

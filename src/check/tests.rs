@@ -9,7 +9,7 @@ use crate::{
     clock::Moment,
     config,
     decision::Tier,
-    domain::{Domain, DomainId, DomainRef},
+    domain::{Domain, DomainId, DomainRef, Models},
     feed::{Checked, Feed, Server, Stamp},
     keyring::KeyRing,
     last_use::Noted,
@@ -61,7 +61,7 @@ fn checker(token: &VerifiedToken, tokens: Tokens, registry: &mut Registry) -> Ch
         vec![grants],
     );
     let domain =
-        Domain::new(domain, "acme".parse().unwrap(), true, "model-acme".into(), Vec::new());
+        Domain::new(domain, "acme".parse().unwrap(), true, "model-acme".into(), Models::All);
     let feed = Arc::new(Feed::default());
     let server = Server { system: 1, timeline: 1, life: 1 };
     let stamp = Arc::new(Stamp { server, snapshot: "10:10:".parse().unwrap() });

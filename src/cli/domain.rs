@@ -1,15 +1,18 @@
 //! `patgate domain …`
 
-use super::{Usage, domain_ref, role, session::Session};
+use super::{Usage, domain_ref, output::complain, role, session::Session};
 use crate::{
     domain::{DomainRef, Slug},
     mode::{DomainMode, Rollout, Share},
-    store::{BackendName, Domain, Model, Name, RolloutChanges, TokenFilter},
+    store::{
+        BackendName, Domain, DomainChanges, DomainDetails, Model, Name, NewModels, TokenFilter,
+    },
 };
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
     /// Creates a domain, with a role `admin` that holds every operation
+    #[command(group = clap::ArgGroup::new("sees").required(true))]
     Create {
         /// Its name in paths
         slug: Slug,
@@ -19,6 +22,16 @@ pub(super) enum Command {
         /// The backend that serves it
         #[arg(long, value_name = "BACKEND")]
         upstream: BackendName,
+        /// The domain sees every model that its backend serves
+        #[arg(long, group = "sees")]
+        all_models: bool,
+        /// The domain sees this model, and others only if listed; may be repeated. One `*` stands
+        /// for letters, digits and `. _ - :`
+        #[arg(long = "model", group = "sees", value_name = "MODEL")]
+        models: Vec<Model>,
+        /// The domain sees no model until `patgate domain model set` lists one
+        #[arg(long, group = "sees")]
+        no_models: bool,
         /// `enforce`, or `shadow`: denials are recorded and not carried out. Counts where patgate
         /// serves with mode `per-domain`, as does the share
         #[arg(long, default_value = "enforce")]
@@ -36,7 +49,7 @@ pub(super) enum Command {
         domain: DomainRef,
     },
     /// Sets the rollout mode and the enforced share, which count where patgate serves with mode
-    /// `per-domain`
+    /// `per-domain`; or lets a domain see all models
     #[command(group = clap::ArgGroup::new("changes").required(true).multiple(true))]
     Update {
         /// Slug or id
@@ -48,6 +61,9 @@ pub(super) enum Command {
         /// Of its tokens, where it is enforced: for the others, a 403 is only recorded
         #[arg(long, group = "changes", value_name = "PERCENT")]
         enforced_share: Option<Share>,
+        /// The domain sees every model that its backend serves; its list of models is deleted
+        #[arg(long, group = "changes")]
+        all_models: bool,
     },
     /// Lets requests into a domain again
     Enable {
@@ -87,14 +103,15 @@ pub(super) enum Command {
         #[arg(long)]
         yes: bool,
     },
-    /// The models that a domain may see; without any, it sees all
+    /// The models that a domain may see, unless it sees all; without any, it sees none
     #[command(subcommand)]
     Model(ModelCommand),
 }
 
 #[derive(clap::Subcommand)]
 pub(super) enum ModelCommand {
-    /// Lets a domain see a model, served by a backend
+    /// Lets a domain see a model, served by a backend; a domain that saw all models sees only those
+    /// that are listed from then on
     Set {
         /// Slug or id
         #[arg(value_parser = domain_ref)]
@@ -105,7 +122,7 @@ pub(super) enum ModelCommand {
         #[arg(long, value_name = "BACKEND")]
         upstream: BackendName,
     },
-    /// Takes a model off a domain's list
+    /// Takes a model off a domain's list; without the last one, the domain sees no model
     Unset {
         /// Slug or id
         #[arg(value_parser = domain_ref)]
@@ -119,9 +136,19 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
     let admin = session.admin().await?;
     let (store, out) = (&admin.store, session.out);
     match command {
-        Command::Create { slug, name, upstream, mode, enforced_share: share } => {
+        Command::Create {
+            slug,
+            name,
+            upstream,
+            all_models,
+            models,
+            no_models: _,
+            mode,
+            enforced_share: share,
+        } => {
             let rollout = Rollout { mode, share };
-            let created = store.create_domain(&slug, &name, &upstream, rollout).await?;
+            let models = if all_models { NewModels::All } else { NewModels::Listed(models) };
+            let created = store.create_domain(&slug, &name, &upstream, rollout, &models).await?;
             let domain = admin.settle(created).await;
             out.one(&domain, vec![("id", domain.id.to_string()), ("slug", domain.slug.clone())])
         }
@@ -132,17 +159,13 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
                 ("NAME", |domain| domain.name.clone()),
                 ("ENABLED", |domain| domain.enabled.to_string()),
                 ("MODE", mode),
+                ("MODELS", |domain| if domain.all_models { "all" } else { "listed" }.to_owned()),
                 ("UPSTREAM", |domain| domain.upstream.clone()),
                 ("ID", |domain| domain.id.to_string()),
             ],
         ),
         Command::Show { domain } => {
             let shown = store.domain(&domain).await?;
-            let models: Vec<String> = shown
-                .models
-                .iter()
-                .map(|model| format!("{} ({})", model.model, model.upstream))
-                .collect();
             let mut properties = vec![
                 ("id", shown.domain.id.to_string()),
                 ("slug", shown.domain.slug.clone()),
@@ -151,7 +174,7 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
                 ("mode", mode(&shown.domain)),
                 ("upstream", shown.domain.upstream.clone()),
                 ("created at", shown.domain.created_at.clone()),
-                ("models", if models.is_empty() { "all".to_owned() } else { models.join(", ") }),
+                ("models", models(&shown)),
             ];
             properties.extend(shown.roles.iter().map(|role| {
                 let operations = role::summary(role);
@@ -160,9 +183,16 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
             }));
             out.one(&shown, properties)
         }
-        Command::Update { domain, mode, enforced_share: share } => {
-            admin.settle(store.update_domain(&domain, RolloutChanges { mode, share }).await?).await;
-            out.message(&format!("updated domain {domain}"))
+        Command::Update { domain, mode, enforced_share: share, all_models } => {
+            let changes = DomainChanges { mode, share, all_models };
+            let unlisted = admin.settle(store.update_domain(&domain, changes).await?).await;
+            out.message(&match (all_models, unlisted.len()) {
+                (false, _) => format!("updated domain {domain}"),
+                (true, 0) => format!("domain {domain} sees all models"),
+                (true, count) => {
+                    format!("domain {domain} sees all models; its list of {count} is deleted")
+                }
+            })
         }
         Command::Enable { domain } => {
             admin.settle(store.set_domain_enabled(&domain, true).await?).await;
@@ -195,13 +225,32 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
             out.message(&format!("deleted domain {domain}"))
         }
         Command::Model(ModelCommand::Set { domain, model, upstream }) => {
-            admin.settle(store.set_domain_model(&domain, &model, &upstream).await?).await;
-            out.message(&format!("domain {domain} sees model {model}, served by {upstream}"))
+            let saw_all =
+                admin.settle(store.set_domain_model(&domain, &model, &upstream).await?).await;
+            let only =
+                if saw_all { "; it saw all models before, and sees no other now" } else { "" };
+            out.message(&format!("domain {domain} sees model {model}, served by {upstream}{only}"))
         }
         Command::Model(ModelCommand::Unset { domain, model }) => {
-            admin.settle(store.unset_domain_model(&domain, &model).await?).await;
+            let left = admin.settle(store.unset_domain_model(&domain, &model).await?).await;
+            if left == 0 {
+                complain(&format!(
+                    "warning: domain {domain} lists no model any more, so it sees none; \
+                     `patgate domain update {domain} --all-models` lets it see all"
+                ));
+            }
             out.message(&format!("domain {domain} no longer lists model {model}"))
         }
+    }
+}
+
+fn models(shown: &DomainDetails) -> String {
+    let listed: Vec<String> =
+        shown.models.iter().map(|it| format!("{} ({})", it.model, it.upstream)).collect();
+    match (listed.is_empty(), shown.domain.all_models) {
+        (false, _) => listed.join(", "),
+        (true, true) => "all".to_owned(),
+        (true, false) => "none".to_owned(),
     }
 }
 

@@ -309,7 +309,9 @@ impl<'e> Walk<'e> {
             (true, Some(model)) if domain.upstream_for(Some(model)).is_none() => {
                 let slug = &domain.slug;
                 let mut nearest = format!("the domain {slug} lists its models, and not `{model}`");
-                if let Some(pattern) = domain.nearest_pattern(model) {
+                if domain.sees_no_model() {
+                    nearest = format!("the domain {slug} lists no model, so it sees none");
+                } else if let Some(pattern) = domain.nearest_pattern(model) {
                     let why = "stands for letters, digits and `. _ - :` only";
                     nearest = format!("{nearest}: the `*` of `{pattern}` {why}");
                 }
@@ -319,7 +321,7 @@ impl<'e> Walk<'e> {
                 self.passed("model", format!("`{model}` is on the domain's list"))
             }
             (false, Some(model)) => {
-                self.passed("model", format!("`{model}`; the domain lists none, so it sees all"));
+                self.passed("model", format!("`{model}`; the domain sees all models"));
             }
             (_, None) => self.passed("model", "nothing depends on it"),
         }

@@ -10,7 +10,7 @@ use crate::{
     backend::{Backend, BackendName},
     clock::{Moment, Tick},
     credential::Sealed,
-    domain::{Domain, DomainId, DomainRef, SlugError},
+    domain::{Domain, DomainId, DomainRef, Models, SlugError},
     feed::Checked,
     last_use::Noted,
     mode::{DomainMode, Rollout, Share},
@@ -204,9 +204,10 @@ LEFT JOIN (patgate.pats p LEFT JOIN patgate.users u ON u.id = p.user_id
 
 const DOMAINS: &str = select!(
     "
-       d.id, d.slug, d.enabled, d.mode, d.enforced_share, d.upstream,
+       d.id, d.slug, d.enabled, d.mode, d.enforced_share, d.upstream, d.all_models,
        (SELECT json_agg(json_build_array(m.model, m.upstream))
-        FROM patgate.domain_models m WHERE m.domain_id = d.id) AS models,
+        FROM patgate.domain_models m
+        WHERE m.domain_id = d.id AND m.model <> '(none) *') AS models,
        (SELECT json_agg(json_build_array(
             b.name, b.credential_key_id,
             translate(encode(b.credential, 'base64'), E'\\n', '')))
@@ -276,8 +277,12 @@ impl GrantsRow {
 fn domain(id: Uuid, row: &PgRow) -> Result<Domain, sqlx::Error> {
     let slug = row.try_get::<&str, _>("slug")?.parse();
     let slug = slug.map_err(|error: SlugError| sqlx::Error::Decode(Box::new(error)))?;
-    let models = row.try_get::<Option<Json<_>>, _>("models")?;
-    let models = models.map_or_else(Vec::new, |Json(models)| models);
+    let models = match row.try_get::<Option<Json<_>>, _>("models")? {
+        Some(Json(listed)) => Models::Listed(listed),
+        // A list that became empty is still one.
+        None if row.try_get("all_models")? => Models::All,
+        None => Models::Listed(Vec::new()),
+    };
     let upstream: String = row.try_get("upstream")?;
     let domain = Domain::new(DomainId(id), slug, row.try_get("enabled")?, upstream.into(), models);
     let credentials = row.try_get::<Option<Json<Vec<CredentialRow>>>, _>("credentials")?;

@@ -192,7 +192,7 @@ mod tests {
     use super::*;
     use crate::{
         credential::Scheme,
-        domain::{Domain, DomainId},
+        domain::{Domain, DomainId, Models},
         operation::Operation,
         principal::UserId,
         token::TokenId,
@@ -230,7 +230,7 @@ mod tests {
                 let permit = Permit {
                     token: TokenId(Uuid::from_u128(1)),
                     owner: UserId(Uuid::from_u128(2)),
-                    domain: Arc::new(Domain::new(id, slug, true, "m".into(), Vec::new())),
+                    domain: Arc::new(Domain::new(id, slug, true, "m".into(), Models::All)),
                     operation: Operation::LlmRead,
                     model: model.map(|model| model.as_str().into()),
                     upstream: "m".into(),

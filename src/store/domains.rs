@@ -24,16 +24,28 @@ pub struct Domain {
     pub mode: String,
     pub enforced_share: i16,
     pub upstream: String,
+    pub all_models: bool,
     pub created_at: String,
 }
 
-/// What to change about how far a domain is enforced; the rest stays.
+/// The models that a new domain may see.
+#[derive(Clone, Debug)]
+pub enum NewModels {
+    /// All of them.
+    All,
+    /// These, each served by the domain's backend. Empty: none.
+    Listed(Vec<Model>),
+}
+
+/// What to change about a domain; the rest stays.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct RolloutChanges {
-    /// For everybody.
+pub struct DomainChanges {
+    /// How far it is enforced, for every token.
     pub mode: Option<DomainMode>,
     /// Of its tokens, where the mode is to enforce.
     pub share: Option<Share>,
+    /// Lets the domain see all models, and deletes its list.
+    pub all_models: bool,
 }
 
 /// A domain and what is in it.
@@ -42,7 +54,7 @@ pub struct DomainDetails {
     /// The domain.
     #[serde(flatten)]
     pub domain: Domain,
-    /// The models it may see. None: it may see all.
+    /// The models it may see, unless it sees all. Empty: it sees none.
     pub models: Vec<DomainModel>,
     /// By name.
     pub roles: Vec<Role>,
@@ -72,17 +84,20 @@ impl Store {
         name: &Name,
         upstream: &BackendName,
         rollout: Rollout,
+        models: &NewModels,
     ) -> Result<Changed<Domain>, Error> {
         let mut change = self.change().await?;
         let id = DomainId(new_id());
-        sql("INSERT INTO patgate.domains (id, slug, name, upstream, mode, enforced_share)
-             VALUES ($1, $2, $3, $4, $5, $6)")
+        sql("INSERT INTO patgate.domains
+                 (id, slug, name, upstream, mode, enforced_share, all_models)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)")
         .bind(id.0)
         .bind(slug.as_str())
         .bind(name.as_str())
         .bind(upstream.as_str())
         .bind(rollout.mode.as_str())
         .bind(i16::from(rollout.share.percent()))
+        .bind(matches!(models, NewModels::All))
         .execute(&mut *change.tx)
         .await
         .map_err(|error| match error.as_database_error() {
@@ -91,6 +106,17 @@ impl Store {
             }
             _ => Error::exists(error, "domain", slug),
         })?;
+        let listed: Vec<&str> = match models {
+            NewModels::All => Vec::new(),
+            NewModels::Listed(models) => models.iter().map(Model::as_str).collect(),
+        };
+        sql("INSERT INTO patgate.domain_models (domain_id, model, upstream)
+             SELECT DISTINCT $1, model, $2 FROM unnest($3::text[]) AS model")
+        .bind(id.0)
+        .bind(upstream.as_str())
+        .bind(&listed)
+        .execute(&mut *change.tx)
+        .await?;
         roles::insert(&mut change.tx, id, ADMIN_ROLE, Operation::ALL).await?;
         // A replica may remember that there was no such domain.
         change.touch_domain(id, slug).await?;
@@ -98,6 +124,7 @@ impl Store {
         let details = json!({
             "slug": slug.as_str(), "name": name.as_str(), "upstream": upstream.as_str(),
             "mode": rollout.mode.as_str(), "enforced_share": rollout.share.percent(),
+            "all_models": matches!(models, NewModels::All), "models": listed,
         });
         change.finish("domain.create", id, details, domain).await
     }
@@ -110,7 +137,7 @@ impl Store {
     pub async fn domains(&self) -> Result<Vec<Domain>, Error> {
         let mut tx = self.read().await?;
         let domains = sql_as(concat!(
-            "SELECT id, slug, name, enabled, mode, enforced_share, upstream, ",
+            "SELECT id, slug, name, enabled, mode, enforced_share, upstream, all_models, ",
             utc!("created_at"),
             " AS created_at FROM patgate.domains ORDER BY slug"
         ));
@@ -127,12 +154,7 @@ impl Store {
     pub async fn domain(&self, reference: &DomainRef) -> Result<DomainDetails, Error> {
         let mut tx = self.read().await?;
         let domain = find(&mut tx, reference).await?;
-        let models = sql_as(
-            "SELECT model, upstream FROM patgate.domain_models WHERE domain_id = $1 ORDER BY model",
-        )
-        .bind(domain.id)
-        .fetch_all(&mut *tx)
-        .await?;
+        let models = models(&mut tx, domain.id).await?;
         let roles = roles::list(&mut tx, DomainId(domain.id)).await?;
         tx.commit().await?;
         Ok(DomainDetails { domain, models, roles })
@@ -181,7 +203,8 @@ impl Store {
         change.finish("domain.set_upstream", domain.id, details, ()).await
     }
 
-    /// Says how far a domain is enforced, where replicas leave that to domains.
+    /// Says how far a domain is enforced, where replicas leave that to domains, or that it sees all
+    /// models. Returns the models that it listed until then.
     ///
     /// # Errors
     ///
@@ -189,22 +212,35 @@ impl Store {
     pub async fn update_domain(
         &self,
         reference: &DomainRef,
-        changes: RolloutChanges,
-    ) -> Result<Changed<()>, Error> {
+        changes: DomainChanges,
+    ) -> Result<Changed<Vec<DomainModel>>, Error> {
         let (mut change, domain) = self.changing(reference).await?;
+        let mut listed = Vec::new();
+        if changes.all_models {
+            listed = models(&mut change.tx, domain.id).await?;
+            sql("DELETE FROM patgate.domain_models WHERE domain_id = $1")
+                .bind(domain.id)
+                .execute(&mut *change.tx)
+                .await?;
+        }
+        let all_models = changes.all_models || domain.all_models;
         let mode = changes.mode.map_or(&*domain.mode, |mode| mode.as_str());
         let share = changes.share.map_or(domain.enforced_share, |share| share.percent().into());
-        sql("UPDATE patgate.domains SET mode = $2, enforced_share = $3 WHERE id = $1")
-            .bind(domain.id)
-            .bind(mode)
-            .bind(share)
-            .execute(&mut *change.tx)
-            .await?;
+        sql("UPDATE patgate.domains SET mode = $2, enforced_share = $3, all_models = $4
+             WHERE id = $1")
+        .bind(domain.id)
+        .bind(mode)
+        .bind(share)
+        .bind(all_models)
+        .execute(&mut *change.tx)
+        .await?;
         let details = json!({
             "slug": domain.slug, "mode": mode, "mode_before": domain.mode,
             "enforced_share": share, "enforced_share_before": domain.enforced_share,
+            "all_models": all_models, "all_models_before": domain.all_models,
+            "models_removed": listed,
         });
-        change.finish("domain.update", domain.id, details, ()).await
+        change.finish("domain.update", domain.id, details, listed).await
     }
 
     /// Gives a domain another slug. The old one stops working at once.
@@ -244,8 +280,8 @@ impl Store {
         change.finish("domain.delete", domain.id, details, ()).await
     }
 
-    /// Lets a domain see a model, served by a backend. From its first model on, a domain sees the
-    /// models that it lists and no others.
+    /// Lets a domain see a model, served by a backend. A domain that saw all models sees only this
+    /// one from then on; returns whether it did.
     ///
     /// # Errors
     ///
@@ -255,8 +291,12 @@ impl Store {
         reference: &DomainRef,
         model: &Model,
         upstream: &BackendName,
-    ) -> Result<Changed<()>, Error> {
+    ) -> Result<Changed<bool>, Error> {
         let (mut change, domain) = self.changing(reference).await?;
+        sql("UPDATE patgate.domains SET all_models = false WHERE id = $1 AND all_models")
+            .bind(domain.id)
+            .execute(&mut *change.tx)
+            .await?;
         sql("INSERT INTO patgate.domain_models (domain_id, model, upstream) VALUES ($1, $2, $3)
              ON CONFLICT (domain_id, model) DO UPDATE SET upstream = excluded.upstream")
         .bind(domain.id)
@@ -267,11 +307,13 @@ impl Store {
         .map_err(|error| Error::dangling(error, "backend", upstream))?;
         let details = json!({
             "slug": domain.slug, "model": model.as_str(), "upstream": upstream.as_str(),
+            "all_models_before": domain.all_models,
         });
-        change.finish("domain.set_model", domain.id, details, ()).await
+        change.finish("domain.set_model", domain.id, details, domain.all_models).await
     }
 
-    /// Takes a model off a domain's list. Without its last one, the domain sees all models again.
+    /// Takes a model off a domain's list, and returns how many are left. Without any, the domain
+    /// sees no model.
     ///
     /// # Errors
     ///
@@ -280,7 +322,7 @@ impl Store {
         &self,
         reference: &DomainRef,
         model: &Model,
-    ) -> Result<Changed<()>, Error> {
+    ) -> Result<Changed<usize>, Error> {
         let (mut change, domain) = self.changing(reference).await?;
         let deleted = sql("DELETE FROM patgate.domain_models WHERE domain_id = $1 AND model = $2")
             .bind(domain.id)
@@ -290,8 +332,11 @@ impl Store {
         if deleted.rows_affected() == 0 {
             return Err(Error::not_found("model", model));
         }
-        let details = json!({ "slug": domain.slug, "model": model.as_str() });
-        change.finish("domain.unset_model", domain.id, details, ()).await
+        let left = models(&mut change.tx, domain.id).await?.len();
+        let details = json!({
+            "slug": domain.slug, "model": model.as_str(), "models_left": left,
+        });
+        change.finish("domain.unset_model", domain.id, details, left).await
     }
 
     /// Begins a change of a domain.
@@ -347,7 +392,7 @@ pub(super) async fn find(
 ) -> Result<Domain, Error> {
     let (id, slug) = columns(reference);
     sql_as(concat!(
-        "SELECT id, slug, name, enabled, mode, enforced_share, upstream, ",
+        "SELECT id, slug, name, enabled, mode, enforced_share, upstream, all_models, ",
         utc!("created_at"),
         " AS created_at FROM patgate.domains WHERE id = $1 OR slug = $2"
     ))
@@ -356,6 +401,21 @@ pub(super) async fn find(
     .fetch_optional(&mut **tx)
     .await?
     .ok_or_else(|| Error::not_found("domain", reference))
+}
+
+/// What a domain lists. The row that stands for an empty list is none of them; see
+/// `0011_all_models.sql`.
+async fn models(
+    tx: &mut Transaction<'static, Postgres>,
+    domain: Uuid,
+) -> Result<Vec<DomainModel>, Error> {
+    Ok(sql_as(
+        "SELECT model, upstream FROM patgate.domain_models
+         WHERE domain_id = $1 AND model <> '(none) *' ORDER BY model",
+    )
+    .bind(domain)
+    .fetch_all(&mut **tx)
+    .await?)
 }
 
 fn columns(reference: &DomainRef) -> (Option<Uuid>, Option<&str>) {

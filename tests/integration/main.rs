@@ -152,6 +152,8 @@ fn main() -> ExitCode {
         schema::locks::look_ups_go_on_while_a_migration_waits,
         schema::majors::other_versions_of_postgres,
         schema::migrating::whoever_may_migrates,
+        schema::models::an_empty_list_is_none,
+        schema::models::a_migration_opens_and_closes_nothing,
         schema::pooler::everything_works_behind_a_pooler,
         schema::privileges::a_replica_may_read_and_note_the_last_use,
         schema::privileges::an_administrator_may_not_rewrite_history,

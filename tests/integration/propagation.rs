@@ -124,8 +124,8 @@ pub(crate) async fn subject(world: &World<'_>) -> Subject {
     world
         .sql(&format!(
             "INSERT INTO patgate.users (id, email, name) VALUES ('{id}', '{id}@example.com', 'x');
-             INSERT INTO patgate.domains (id, slug, name, upstream)
-                 VALUES ('{id}', '{slug}', 'x', 'model-acme'); {} {issued}
+             INSERT INTO patgate.domains (id, slug, name, upstream, all_models)
+                 VALUES ('{id}', '{slug}', 'x', 'model-acme', true); {} {issued}
              UPDATE patgate.pats SET user_id = '{id}' WHERE id = '{}'",
             role(id),
             token.id

@@ -29,7 +29,7 @@ use crate::{
     waiting::revoke_and_wait,
 };
 
-const STREAM: &str = "patgate:2:feed";
+const STREAM: &str = "patgate:3:feed";
 
 /// What a replica of this world has to be told to follow.
 fn relayed(world: &World<'_>) -> [String; 2] {

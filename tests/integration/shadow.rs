@@ -416,7 +416,7 @@ pub(crate) async fn it_is_told_that_a_gate_stands_open(suite: Arc<Suite>) {
 pub(crate) async fn an_administrator_sees_and_sets_it(suite: Arc<Suite>) {
     let world = suite.world().await;
     let cli = Cli::of(&world);
-    cli.ok("domain create new --name New --upstream model-acme --mode shadow --enforced-share 30%");
+    cli.ok("domain create new --name New --upstream model-acme --all-models --mode shadow --enforced-share 30%");
     let shown = cli.json("domain show new");
     assert_eq!((&shown["mode"], &shown["enforced_share"]), (&json!("shadow"), &json!(30)));
     assert!(cli.ok("domain show new").contains("shadow 30%"));

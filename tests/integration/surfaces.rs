@@ -79,8 +79,8 @@ pub(crate) async fn open_aigne(world: &World<'_>) -> String {
     let ann = world.id("ann");
     world
         .sql(&format!(
-            "INSERT INTO patgate.domains (id, slug, name, enabled, upstream)
-                 VALUES ('{domain}', 'aigne', 'aigne', true, 'model-beta');
+            "INSERT INTO patgate.domains (id, slug, name, enabled, upstream, all_models)
+                 VALUES ('{domain}', 'aigne', 'aigne', true, 'model-beta', true);
              INSERT INTO patgate.roles (id, domain_id, name) VALUES ('{domain}', '{domain}', 'admin');
              INSERT INTO patgate.role_operations
                  SELECT '{domain}', operation FROM patgate.operations;

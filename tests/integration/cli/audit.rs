@@ -15,7 +15,7 @@ const CHANGES: &[(&str, &[&str])] = &[
     ("backend update vllm --kind openai", &["backend.update"]),
     ("backend credential set vllm", &["backend.set_credential"]),
     ("backend credential remove vllm", &["backend.remove_credential"]),
-    ("domain create shop --name Shop --upstream vllm", &["domain.create"]),
+    ("domain create shop --name Shop --upstream vllm --all-models", &["domain.create"]),
     ("domain update shop --mode shadow --enforced-share 30%", &["domain.update"]),
     ("domain disable shop", &["domain.disable"]),
     ("domain enable shop", &["domain.enable"]),

@@ -200,7 +200,7 @@ pub(crate) async fn a_slug_is_free_at_once(suite: Arc<Suite>) {
     assert_eq!(ask(&second, &token, &id).await, answer(200, "ok"));
 
     // Somebody else's now: the token's scope is in the domain that it was given in.
-    cli.ok("domain create acme --name Another --upstream model-beta");
+    cli.ok("domain create acme --name Another --upstream model-beta --all-models");
     cli.ok("role member add acme admin ann@example.com");
     let third = world.serve(&[]).await;
     assert_eq!(ask(&third, &token, "acme").await, answer(403, "permission_denied"));

@@ -14,7 +14,7 @@ pub(crate) async fn the_demo(suite: Arc<Suite>) {
 /// at a replica with these settings.
 pub(crate) async fn walk_through(world: &World<'_>, cli: &Cli<'_>, settings: &[&str]) {
     cli.ok("backend create vllm --url http://127.0.0.1:8000 --kind vllm");
-    let domain = cli.json("domain create shop --name Shop --upstream vllm");
+    let domain = cli.json("domain create shop --name Shop --upstream vllm --all-models");
     let id = domain["id"].as_str().unwrap();
     cli.ok("user create Ada@Example.com --name Ada");
     cli.ok("role member add shop admin ada@example.com");

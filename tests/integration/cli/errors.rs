@@ -30,7 +30,7 @@ const REFUSED: &[(i32, &str, &[&str])] = &[
             "domain model set acme m --upstream nowhere",
             "domain model unset nowhere m",
             "domain model unset picky nowhere",
-            "domain create new --name New --upstream nowhere",
+            "domain create new --name New --upstream nowhere --all-models",
             "backend update nowhere --kind vllm",
             "backend delete nowhere",
             "backend show nowhere",
@@ -106,7 +106,7 @@ const REFUSED: &[(i32, &str, &[&str])] = &[
         "exists already",
         &[
             "backend create model-acme --url http://127.0.0.1:1 --kind vllm",
-            "domain create acme --name Acme --upstream model-acme",
+            "domain create acme --name Acme --upstream model-acme --all-models",
             "domain rename acme beta",
             "user create ann@example.com --name Ann",
             "user create ANN@example.com --name Ann",
@@ -158,7 +158,7 @@ const REFUSED: &[(i32, &str, &[&str])] = &[
         USAGE,
         "required",
         &[
-            "domain create new --upstream model-acme",
+            "domain create new --upstream model-acme --all-models",
             "backend create b --kind vllm",
             "backend update model-acme",
             "user create new@example.com",
@@ -169,10 +169,18 @@ const REFUSED: &[(i32, &str, &[&str])] = &[
             "token revoke",
         ],
     ),
+    // Which models a new domain sees is said, one way or another.
+    (
+        USAGE,
+        "--all-models|--model <MODEL>|--no-models",
+        &["domain create new --name New --upstream model-acme"],
+    ),
     (
         USAGE,
         "cannot be used with",
         &[
+            "domain create new --name New --upstream model-acme --all-models --model m",
+            "domain create new --name New --upstream model-acme --all-models --no-models",
             "token create t --user ann@example.com --expires-in 1h --expires-at 2030-01-31T00:00:00Z",
             "token revoke {token} --stdin",
             "token revoke --user ann@example.com --domain acme",
@@ -184,8 +192,8 @@ const REFUSED: &[(i32, &str, &[&str])] = &[
         USAGE,
         "invalid value",
         &[
-            "domain create Acme --name Acme --upstream model-acme",
-            "domain create {nobody} --name Acme --upstream model-acme",
+            "domain create Acme --name Acme --upstream model-acme --all-models",
+            "domain create {nobody} --name Acme --upstream model-acme --all-models",
             "domain show AAAAAAAA-BBBB-4CCC-8DDD-EEEEEEEEEEEE",
             "domain show acme/beta",
             "backend create b --url ftp://127.0.0.1 --kind vllm",

@@ -8,7 +8,7 @@ use super::Cli;
 use crate::harness::Suite;
 
 const USER: &str = "created_at email enabled id name platform_admin";
-const DOMAIN: &str = "created_at enabled enforced_share id mode name slug upstream";
+const DOMAIN: &str = "all_models created_at enabled enforced_share id mode name slug upstream";
 const ROLE: &str = "members name operations";
 const SCOPE: &str = "domain entity_id entity_type operation permitted";
 const TOKEN: &str =
@@ -21,7 +21,7 @@ const SHAPES: &[(&str, &str, &[&str])] = &[
     ("user list", "/0", &[USER]),
     ("user show ann@example.com", "", &[USER, "live_tokens roles"]),
     ("user show ann@example.com", "/roles/0", &["domain role"]),
-    ("domain create new --name New --upstream model-acme", "", &[DOMAIN]),
+    ("domain create new --name New --upstream model-acme --all-models", "", &[DOMAIN]),
     ("domain list", "/0", &[DOMAIN]),
     ("domain show picky", "", &[DOMAIN, "models roles"]),
     ("domain show picky", "/models/0", &["model upstream"]),

@@ -184,7 +184,7 @@ pub(crate) async fn deletion_takes_along_what_hangs_on_it(suite: Arc<Suite>) {
 
     // Neither comes back with its name.
     cli.ok("user create ann@example.com --name Ann --platform-admin");
-    cli.ok("domain create acme --name Acme --upstream model-acme");
+    cli.ok("domain create acme --name Acme --upstream model-acme --all-models");
     cli.ok("user set-platform-admin bob@example.com true");
     let next = world.serve(&[]).await;
     assert_eq!(ask(&next, &ann, "acme").await, answer(401, "invalid_token"));

@@ -16,7 +16,7 @@ use crate::{
 };
 
 fn key(token: &Token) -> String {
-    format!("patgate:2:principal:{}", token.id)
+    format!("patgate:3:principal:{}", token.id)
 }
 
 pub(crate) async fn held(redis: &MultiplexedConnection, token: &Token) -> Vec<u8> {
@@ -78,7 +78,7 @@ pub(crate) async fn what_redis_holds_is_sealed(suite: Arc<Suite>) {
         load.bear(repaired(&redis, &poor, forgery)).await;
     }
     // What is kept under the name of another release is nothing to this one.
-    let newer = key(&poor).replace(":2:", ":3:");
+    let newer = key(&poor).replace(":3:", ":4:");
     redis::cmd("DEL").arg(key(&poor)).exec_async(&mut redis.clone()).await.unwrap();
     plant(&redis, &[(newer, rich.clone())]).await;
     let replica = world.serve(&PATIENT).await;

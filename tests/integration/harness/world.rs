@@ -91,10 +91,10 @@ impl<'s> World<'s> {
             ("closed", false, "model-acme"),
             ("picky", true, "model-acme"),
         ] {
-            let id = self.id(slug);
+            let (id, all_models) = (self.id(slug), slug != "picky");
             self.sql(&format!(
-                "INSERT INTO patgate.domains (id, slug, name, enabled, upstream)
-                     VALUES ('{id}', '{slug}', '{slug}', {enabled}, '{upstream}');
+                "INSERT INTO patgate.domains (id, slug, name, enabled, upstream, all_models)
+                     VALUES ('{id}', '{slug}', '{slug}', {enabled}, '{upstream}', {all_models});
                  INSERT INTO patgate.roles (id, domain_id, name) VALUES ('{id}', '{id}', 'admin');
                  INSERT INTO patgate.role_operations
                      SELECT '{id}', operation FROM patgate.operations"

@@ -19,7 +19,7 @@ use crate::{
     tiers::{eventually, reader, revoke},
 };
 
-pub(super) const LEASES: &str = "patgate:2:leases";
+pub(super) const LEASES: &str = "patgate:3:leases";
 
 /// How Redis fails at once, rather than late.
 #[derive(Clone, Copy, Debug)]

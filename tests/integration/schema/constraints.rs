@@ -149,6 +149,12 @@ const COLUMNS: &[Column] = &[
         bad: &["NULL"],
     },
     Column {
+        insert: "INSERT INTO patgate.domains (id, slug, name, upstream, all_models)
+                 VALUES (gen_random_uuid(), 'new', 'n', 'model-acme', {})",
+        good: &["true", "false"],
+        bad: &["NULL"],
+    },
+    Column {
         insert: "INSERT INTO patgate.domain_models VALUES ('{acme}', {}, 'model-acme')",
         good: &["'org/m:7b'", "repeat('m', 256)", "'*'", "'a*b'", "'a,b'", "'a._-:/@+9*'"],
         bad: &[
@@ -292,6 +298,8 @@ const REFUSED: &[(&str, &[&str])] = &[
         CHECK,
         &[
             "INSERT INTO patgate.schema_version VALUES (1, false)",
+            // No domain sees all models and lists some.
+            "UPDATE patgate.domains SET all_models = true WHERE slug = 'picky'",
             // A credential is there as a whole, or not at all.
             "UPDATE patgate.backends SET credential = sha256('x')",
             "UPDATE patgate.backends SET credential_key_id = 'k', credential_set_at = now()",
@@ -368,7 +376,8 @@ pub(crate) async fn deletion_cascades(suite: Arc<Suite>) {
         ("DELETE FROM patgate.users WHERE id = '{ann}'", [1, 0, 0, 0, 0, 3, 1, 2]),
         ("DELETE FROM patgate.roles WHERE id = '{acme}'", [0, 0, 0, 1, 27, 2, 0, 0]),
         ("DELETE FROM patgate.domains WHERE slug = 'acme'", [0, 1, 0, 2, 28, 3, 0, 2]),
-        ("DELETE FROM patgate.domains WHERE slug = 'picky'", [0, 1, 2, 1, 27, 1, 0, 1]),
+        // With the row that stands for an empty list.
+        ("DELETE FROM patgate.domains WHERE slug = 'picky'", [0, 1, 3, 1, 27, 1, 0, 1]),
     ] {
         let world = suite.world().await;
         let scopes = [("acme", "models", "*", "llm_read"), ("picky", "models", "*", "llm_read")];
@@ -388,7 +397,7 @@ pub(crate) async fn deletion_cascades(suite: Arc<Suite>) {
     world.sql("UPDATE patgate.backends SET name = 'renamed' WHERE name = 'model-acme'").await;
     let used = "SELECT (SELECT count(*) FROM patgate.domains WHERE upstream = 'renamed')
                      + (SELECT count(*) FROM patgate.domain_models WHERE upstream = 'renamed')";
-    assert_eq!(value::<i64>(&world, used).await, 4);
+    assert_eq!(value::<i64>(&world, used).await, 5);
 }
 
 async fn counts(world: &World<'_>, tables: &[&str]) -> Vec<i64> {

@@ -75,7 +75,7 @@ async fn works_on(world: &World<'_>, bin: &Path) {
         .await;
     let cli = Cli::of(world).with("postgres.url", &cluster.url("administrator", "first"));
     cli.ok("backend create other --url http://127.0.0.1:1 --kind ollama");
-    cli.ok("domain create acme --name Acme --upstream other");
+    cli.ok("domain create acme --name Acme --upstream other --all-models");
     let settings = format!("postgres.url={}", cluster.url("server", "first"));
     demo::walk_through(world, &cli, &[&settings]).await;
     // Its own way of ending at once, which gives its shared memory back.

@@ -38,7 +38,8 @@ async fn read_by_the_release_before(world: &World<'_>, slug: &str) -> Domain {
                  FROM patgate.domain_models m WHERE m.domain_id = d.id) AS models
          FROM patgate.domains d WHERE d.slug = '{slug}'"
     );
-    let rows: Option<Json<Vec<(Box<str>, Box<str>)>>> =
+    type Rows = Vec<(Box<str>, Box<str>)>;
+    let rows: Option<Json<Rows>> =
         sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&world.postgres).await.unwrap();
     let models = match rows {
         Some(Json(rows)) if !rows.is_empty() => Models::Listed(rows),

@@ -234,12 +234,15 @@ impl Store {
         .bind(all_models)
         .execute(&mut *change.tx)
         .await?;
-        let details = json!({
+        let mut details = json!({
             "slug": domain.slug, "mode": mode, "mode_before": domain.mode,
             "enforced_share": share, "enforced_share_before": domain.enforced_share,
-            "all_models": all_models, "all_models_before": domain.all_models,
-            "models_removed": listed,
         });
+        if changes.all_models {
+            details["all_models"] = json!(true);
+            details["all_models_before"] = json!(domain.all_models);
+            details["models_removed"] = json!(listed);
+        }
         change.finish("domain.update", domain.id, details, listed).await
     }
 

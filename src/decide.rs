@@ -221,7 +221,8 @@ mod tests {
             backend.open_credential(|_, _| Some(key(text)));
             backend
         };
-        let domain = Domain::new(domain, slug, true, "of-domain".into(), Vec::new());
+        let domain =
+            Domain::new(domain, slug, true, "of-domain".into(), crate::domain::Models::All);
         let domain = domain.with_credentials(vec![("of-domain".into(), sealed())]);
         domain.open_credentials(|_, _| Some(key("domain")));
         let domain = Arc::new(domain);

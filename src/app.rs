@@ -23,7 +23,7 @@ use crate::{
     mode::Mode,
     postgres::Postgres,
     resolve::{Freshness, Load, Memory, Resolver, Shared, Tiers, postgres::lookups, redis::Redis},
-    response::HeaderNames,
+    response::AnswerSettings,
     schema,
     server::{self, BindError, Lifetimes, Listeners},
     tasks::{TaskEnded, Tasks},
@@ -126,7 +126,7 @@ impl App {
             denials: DenialRates::new(config.token_denials),
             long_bodies: LongBodies::for_this_machine(),
             log,
-            names: HeaderNames::new(&config.headers_prefix),
+            answers: AnswerSettings::new(&config.headers_prefix, &config.guard_word),
             deadline: config.deadline,
             metrics: parts.metrics,
         };

@@ -28,7 +28,7 @@ use crate::{
     operation::EntityType,
     request::{self, AuthRequest, Parts, Place},
     resolve::{Resolver, Unavailable},
-    response::{self, HeaderNames},
+    response::{self, AnswerSettings},
     telemetry::Metrics,
     token::Tokens,
 };
@@ -49,7 +49,7 @@ pub(crate) struct Checker {
     pub(crate) denials: DenialRates,
     pub(crate) long_bodies: LongBodies,
     pub(crate) log: DecisionLog,
-    pub(crate) names: HeaderNames,
+    pub(crate) answers: AnswerSettings,
     /// For resolving; past it the answer is 503.
     pub(crate) deadline: Duration,
     pub(crate) metrics: Metrics,

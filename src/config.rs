@@ -64,6 +64,8 @@ pub struct Config {
     pub memory: Memory,
     /// What the names of headers for the upstream begin with, such as `x-`.
     pub headers_prefix: String,
+    /// By which Envoy's guard knows what patgate lets through.
+    pub guard_word: String,
     /// How to stop.
     pub drain: Drain,
     /// When a gRPC connection is closed, so that new replicas receive load.

@@ -5,6 +5,7 @@
 //! denial carries a non-OK status. An allow is written by `allow.rs`, without the message.
 
 mod allow;
+mod settings;
 mod told;
 mod wording;
 
@@ -14,9 +15,9 @@ use bytes::Bytes;
 use prost::Message;
 use prost_types::{Struct, Value, value::Kind};
 
-pub(crate) use self::told::Told;
 use self::wording::{body, challenge, grpc_code, http_status};
 pub(crate) use self::wording::{message, no_model};
+pub(crate) use self::{settings::AnswerSettings, told::Told};
 #[expect(clippy::disallowed_types, reason = "the one place that builds it")]
 use crate::proto::envoy::service::auth::v3::CheckResponse;
 use crate::{
@@ -61,51 +62,18 @@ pub(crate) struct Addressee<'a> {
     pub(crate) manner: Manner,
 }
 
-/// The names of the identity headers, under the operator's prefix.
-#[derive(Clone, Debug)]
-pub(crate) struct HeaderNames {
-    domain_id: String,
-    domain_slug: String,
-    user_id: String,
-    pat_id: String,
-    operation: String,
-    model: String,
-    upstream: String,
-}
-
-impl HeaderNames {
-    pub(crate) fn new(prefix: &str) -> Self {
-        let name = |rest: &str| format!("{prefix}{rest}");
-        Self {
-            domain_id: name("domain-id"),
-            domain_slug: name("domain-slug"),
-            user_id: name("user-id"),
-            pat_id: name("pat-id"),
-            operation: name("auth-operation"),
-            model: name("auth-model"),
-            upstream: name("upstream-cluster"),
-        }
-    }
-
-    /// All of them.
-    fn all(&self) -> [&String; 7] {
-        let Self { domain_id, domain_slug, user_id, pat_id, operation, model, upstream } = self;
-        [domain_id, domain_slug, user_id, pat_id, operation, model, upstream]
-    }
-}
-
 impl Answer {
     /// The answer that carries out `decision`.
     #[inline(never)] // A stage of which `make bench-check` counts the instructions.
     pub(crate) fn new(
         decision: &Decision,
         grounds: &Grounds,
-        names: &HeaderNames,
+        settings: &AnswerSettings,
         to: &Addressee<'_>,
     ) -> Self {
         Self(match decision {
-            Decision::Allow(permit) => allow::write(permit, grounds, names),
-            Decision::Pass(softened) => pass(softened, grounds, names),
+            Decision::Allow(permit) => allow::write(permit, grounds, settings),
+            Decision::Pass(softened) => pass(softened, grounds, settings),
             Decision::Deny(denial) => deny(denial, grounds, to),
         })
     }
@@ -124,14 +92,19 @@ pub(crate) fn status(decision: &Decision, manner: Manner) -> u16 {
 /// Lets a request on as what it came: with its own `authorization`, without anything of ours, and
 /// without its own copies of our headers. That they are removed also makes Envoy choose the route
 /// again.
-fn pass(softened: &Softened, grounds: &Grounds, names: &HeaderNames) -> Bytes {
+fn pass(softened: &Softened, grounds: &Grounds, settings: &AnswerSettings) -> Bytes {
     let mut metadata = metadata(softened.denial(), grounds);
-    for (name, value) in [("enforced", "false"), ("mode", softened.by().as_str())] {
+    // The guard before the router lets through what patgate lets through, whatever the verdict.
+    for (name, value) in [
+        ("enforced", "false"),
+        ("mode", softened.by().as_str()),
+        (settings::GUARD, settings.guard.word()),
+    ] {
         metadata.fields.insert(name.to_owned(), string(value.to_owned()));
     }
     let http_response = HttpResponse::OkResponse(OkHttpResponse {
         headers: Vec::new(),
-        headers_to_remove: names.all().map(String::clone).into(),
+        headers_to_remove: settings.names.all().map(String::clone).into(),
     });
     framed(Status::default(), http_response, metadata)
 }
@@ -236,7 +209,8 @@ mod tests {
     /// The answer as Envoy's own definitions read it.
     fn answer(decision: &Decision) -> envoy::CheckResponse {
         let to = Addressee { request_id: "r-1", manner: Manner::default() };
-        let frame = Answer::new(decision, &GROUNDS, &HeaderNames::new("x-"), &to).into_frame();
+        let frame = Answer::new(decision, &GROUNDS, &AnswerSettings::new("x-", "gateway-7"), &to)
+            .into_frame();
         let (head, bytes) = frame.split_at(frame::HEAD);
         assert_eq!(head, [&[0][..], &(bytes.len() as u32).to_be_bytes()].concat());
         assert!(!bytes.is_empty(), "an empty message is an ALLOW");
@@ -354,7 +328,7 @@ mod tests {
         let to = Addressee { request_id: "r-1", manner: Manner::default() };
         let shown = format!(
             "{decision:?} {:?}",
-            Answer::new(&decision, &GROUNDS, &HeaderNames::new("x-"), &to)
+            Answer::new(&decision, &GROUNDS, &AnswerSettings::new("x-", "gateway-7"), &to)
         );
         assert!(!shown.contains("sk-1"), "{shown}");
     }

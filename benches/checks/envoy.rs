@@ -16,13 +16,14 @@ use crate::{
 const CONNECTIONS: u64 = 32;
 
 /// What stands between the client and the backend, in the order in which it is measured.
-const WAYS: [&str; 10] = [
+const WAYS: [&str; 11] = [
     "no_auth",
     "api_key_auth",
     "allow_all_uds",
     "allow_all_tcp",
     "patgate_uds",
     "patgate_tcp",
+    "patgate_uds_guard",
     "patgate_uds_few_headers",
     "patgate_uds_body",
     "patgate_uds_many_connections",
@@ -43,24 +44,29 @@ pub(crate) fn measure(
     eprintln!("through Envoy, {CONNECTIONS} connections");
     let backend = http1::backend();
     let asks = |target: Target, more, http2| {
-        (Some(gateway::ext_authz(more)), Some(Authz { target, http2 }))
+        (vec![gateway::ext_authz(more)], Some(Authz { target, http2 }))
+    };
+    let guarded = |(mut filters, authz): (Vec<Value>, _)| {
+        filters.push(gateway::guard());
+        (filters, authz)
     };
     let none = || json!({});
     let uds = |server: &Running| Target::Unix(server.socket.clone());
-    let ways: [(Option<Value>, Option<Authz>); WAYS.len()] = [
-        (None, None),
-        (Some(gateway::api_keys(tokens.iter().map(|token| &*token.text))), None),
+    let ways: [(Vec<Value>, Option<Authz>); WAYS.len()] = [
+        (Vec::new(), None),
+        (vec![gateway::api_keys(tokens.iter().map(|token| &*token.text))], None),
         asks(uds(allow_all), none(), none()),
         asks(allow_all.tcp(), none(), none()),
         asks(uds(patgate), none(), none()),
         asks(patgate.tcp(), none(), none()),
+        guarded(asks(uds(patgate), none(), none())),
         asks(uds(patgate), gateway::few_headers(), none()),
         asks(uds(patgate), gateway::with_body(), none()),
         asks(uds(patgate), none(), gateway::one_check_a_connection()),
         asks(uds(patgate), none(), gateway::small_windows()),
     ];
-    let gateways = ways.map(|(filter, authz)| {
-        gateway::start(&bench.site, &bench.launcher, backend, filter, authz)
+    let gateways = ways.map(|(filters, authz)| {
+        gateway::start(&bench.site, &bench.launcher, backend, filters, authz)
     });
     let requests: Vec<_> = tokens.iter().map(http1::request).collect();
     let visit = |gateway: &Gateway| {
@@ -98,6 +104,7 @@ pub(crate) fn measure(
     compare("envoy_tcp_vs_no_auth", "patgate_tcp", "no_auth", rate);
     compare("envoy_api_key_auth_vs_no_auth", "api_key_auth", "no_auth", rate);
     compare("envoy_uds_vs_tcp", "patgate_uds", "patgate_tcp", rate);
+    compare("envoy_guard_vs_none", "patgate_uds_guard", "patgate_uds", rate);
     compare("envoy_few_headers_vs_all", "patgate_uds_few_headers", "patgate_uds", rate);
     compare("envoy_body_vs_none", "patgate_uds_body", "patgate_uds", rate);
     compare("envoy_many_connections_vs_one", "patgate_uds_many_connections", "patgate_uds", rate);

@@ -76,12 +76,27 @@ pub(crate) fn api_keys<'a>(keys: impl Iterator<Item = &'a str>) -> Value {
     typed("envoy.filters.http.api_key_auth", "filters.http.api_key_auth.v3.ApiKeyAuth", config)
 }
 
+/// What stands before the router in envoy/envoy.yaml, and refuses what patgate has not let through.
+pub(crate) fn guard() -> Value {
+    let word = json!({ "metadata_matcher": {
+        "filter": "envoy.filters.http.ext_authz",
+        "path": [{ "key": "guard" }],
+        "value": { "string_match": { "exact": "patgate" } },
+    }});
+    let policy = json!({
+        "permissions": [{ "any": true }],
+        "principals": [{ "sourced_metadata": word }],
+    });
+    let rules = json!({ "action": "ALLOW", "policies": { "let-through-by-patgate": policy } });
+    typed("patgate.guard", "filters.http.rbac.v3.RBAC", json!({ "rules": rules }))
+}
+
 /// Starts it, on the servers' core.
 pub(crate) fn start(
     site: &Site,
     launcher: &Launcher,
     backend: SocketAddr,
-    filter: Option<Value>,
+    filters: Vec<Value>,
     authz: Option<Authz>,
 ) -> Gateway {
     let (port, admin) = (site.stack.free_port(), site.stack.free_port());
@@ -96,7 +111,7 @@ pub(crate) fn start(
         clusters.push(cluster("authz", &target, http2));
     }
     let router = typed("envoy.filters.http.router", "filters.http.router.v3.Router", json!({}));
-    let filters: Vec<_> = filter.into_iter().chain([router]).collect();
+    let filters: Vec<_> = filters.into_iter().chain([router]).collect();
     let routes = json!({ "virtual_hosts": [{
         "name": "all",
         "domains": ["*"],

@@ -112,7 +112,7 @@ fn checker(token: &VerifiedToken, tokens: Tokens, registry: &mut Registry) -> Ch
         denials: DenialRates::new(10),
         long_bodies: LongBodies::new(1),
         log: DecisionLog::open(&nothing_logged, &metrics).unwrap().0,
-        names: HeaderNames::new("x-"),
+        answers: AnswerSettings::new("x-", "gateway-7"),
         deadline: hour,
         metrics,
     }

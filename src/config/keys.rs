@@ -129,6 +129,13 @@ pub(super) const KEYS: &[Key] = &[
     key("memory.negatives", "65536", "How many unknown token ids are remembered."),
     key("headers.prefix", "x-", "What the names of the headers added for the upstream begin with."),
     key(
+        "guard.word",
+        "patgate",
+        "The dynamic metadatum `guard` of each answer that lets a request through: the guard in \
+         Envoy wants to see it. No secret, but choose one per installation that no other \
+         authorization service sends.",
+    ),
+    key(
         "drain.delay",
         "5s",
         "How long to keep accepting after SIGTERM, while reporting not ready.",

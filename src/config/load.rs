@@ -8,9 +8,10 @@ use super::{
     Sources, keys,
     sources::Settings,
     values::{
-        Expected, address, count, count_or_none, duration, feed_url, headers_prefix, log_filter,
-        log_format, log_to, mode, model_reading, optional_time, path, paths, percentage,
-        postgres_url, prefixes, redis_url, relay, rollout_mode, size, socket_path, some_time,
+        Expected, address, count, count_or_none, duration, feed_url, guard_word, headers_prefix,
+        log_filter, log_format, log_to, mode, model_reading, optional_time, path, paths,
+        percentage, postgres_url, prefixes, redis_url, relay, rollout_mode, size, socket_path,
+        some_time,
     },
 };
 
@@ -44,6 +45,7 @@ impl Config {
         let decision_log = DecisionLog::read(&mut reader);
         let memory = Memory::read(&mut reader);
         let headers_prefix = reader.get("headers.prefix", headers_prefix);
+        let guard_word = reader.get("guard.word", guard_word);
         let drain = Drain::read(&mut reader);
         let max_connection_age = reader.get("grpc.max_connection_age", some_time);
         let log = Log::read(&mut reader);
@@ -68,6 +70,7 @@ impl Config {
                 decision_log: decision_log?,
                 memory: memory?,
                 headers_prefix: headers_prefix?,
+                guard_word: guard_word?,
                 drain: drain?,
                 max_connection_age: max_connection_age?,
                 log: log?,

@@ -39,6 +39,8 @@ fn defaults() {
     assert_eq!(config.deadline, Duration::from_millis(100));
     assert_eq!(config.memory.principals, 64 << 20);
     assert_eq!(config.headers_prefix, "x-");
+    // The same word as in the files of envoy/.
+    assert_eq!(config.guard_word, "patgate");
     assert_eq!(config.log.format, LogFormat::Json);
 }
 

@@ -112,6 +112,15 @@ pub(super) fn headers_prefix(text: &str) -> Result<String, Expected> {
     Ok(text.to_owned())
 }
 
+/// It stands in Envoy's configuration as well, so nothing that would need quoting there.
+pub(super) fn guard_word(text: &str) -> Result<String, Expected> {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    match (1..=64).contains(&text.len()) && text.bytes().all(known) {
+        true => Ok(text.to_owned()),
+        false => Err("a word of 1 to 64 letters, digits, `.`, `_` and `-`".into()),
+    }
+}
+
 pub(super) fn log_format(text: &str) -> Result<LogFormat, Expected> {
     match text {
         "json" => Ok(LogFormat::Json),
@@ -234,6 +243,12 @@ mod tests {
             headers_prefix,
             &[("x-", "x-".into()), ("acme-id-", "acme-id-".into())],
             &["", "-", "x", "X-", "x_", "1-", "x-envoy-", ":x-"],
+        );
+        let long_word = "w".repeat(65);
+        check(
+            guard_word,
+            &[("gateway-7", "gateway-7".into()), ("A._-9", "A._-9".into())],
+            &["", " ", "a b", "a\"", "ü", &long_word],
         );
         check(
             log_filter,

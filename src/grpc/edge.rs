@@ -53,7 +53,7 @@ impl GrpcEdge {
         let request_id = header("x-request-id").filter(|id| is_request_id(id));
         let request_id = request_id.map_or_else(|| Uuid::new_v4().to_string().into(), Cow::from);
         let to = Addressee { request_id: &request_id, manner: about.manner };
-        let answer = Answer::new(&decision, &about.grounds, &checker.names, &to);
+        let answer = Answer::new(&decision, &about.grounds, &checker.answers, &to);
         let ended = Tick::now();
         let took = ended.since(started);
         let (outcome, code) = (decision.outcome(), decision.code());

@@ -6,7 +6,7 @@
 use bytes::{Buf, Bytes};
 use uuid::fmt::Hyphenated;
 
-use super::{HeaderNames, milliseconds};
+use super::{AnswerSettings, milliseconds};
 use crate::{
     credential::Credential,
     decision::{Grounds, Permit},
@@ -20,7 +20,8 @@ const OVERWRITE_IF_EXISTS_OR_ADD: u8 = 2;
 /// The `CheckResponse` that lets a request pass as what `permit` says, as gRPC frames it.
 ///
 /// Every name is either set, with overwrite stated, or removed: a client's copy never survives.
-pub(super) fn write(permit: &Permit, grounds: &Grounds, names: &HeaderNames) -> Bytes {
+pub(super) fn write(permit: &Permit, grounds: &Grounds, settings: &AnswerSettings) -> Bytes {
+    let names = &settings.names;
     let mut texts = [[0; Hyphenated::LENGTH]; 3];
     let [domain, owner, token] = &mut texts;
     let domain: &str = permit.domain.id.0.hyphenated().encode_lower(domain);
@@ -56,12 +57,10 @@ pub(super) fn write(permit: &Permit, grounds: &Grounds, names: &HeaderNames) -> 
         fields.bytes(AGE);
         for (name, value) in metadata.iter().rev() {
             if let Some(value) = value {
-                fields.message(STRUCT_FIELDS, |entry| {
-                    entry.message(VALUE, |kind| kind.text(STRING_VALUE, value));
-                    entry.text(KEY, name);
-                });
+                fields.metadata(name, value);
             }
         }
+        fields.bytes(settings.guard.entry());
         fields.bytes(VERDICT);
     });
     frame.message(OK_RESPONSE, |ok| {
@@ -85,6 +84,13 @@ pub(super) fn write(permit: &Permit, grounds: &Grounds, names: &HeaderNames) -> 
     // The status is there, and says OK by saying nothing.
     frame.message(STATUS, |_| {});
     frame.into_frame()
+}
+
+/// One entry of the metadata, encoded.
+pub(super) fn metadata_entry(name: &str, value: &str) -> Box<[u8]> {
+    let mut entry = Backward::with_capacity(0);
+    entry.metadata(name, value);
+    entry.bytes[entry.at..].into()
 }
 
 /// Entries of the metadata that are always the same: `outcome` is `allow`, `code` is `ok`.
@@ -135,6 +141,15 @@ impl Backward {
     fn text(&mut self, number: u8, text: &str) {
         self.bytes(text.as_bytes());
         self.head(number, text.len());
+    }
+
+    /// Puts an entry of the metadata.
+    #[inline]
+    fn metadata(&mut self, name: &str, value: &str) {
+        self.message(STRUCT_FIELDS, |entry| {
+            entry.message(VALUE, |kind| kind.text(STRING_VALUE, value));
+            entry.text(KEY, name);
+        });
     }
 
     /// What a field with so many bytes begins with.
@@ -208,6 +223,7 @@ mod tests {
         let text = |name: &str| metadata[name].kind.clone().unwrap();
         assert_eq!(text("outcome"), Kind::StringValue("allow".to_owned()));
         assert_eq!(text("code"), Kind::StringValue("ok".to_owned()));
+        assert_eq!(text("guard"), Kind::StringValue("gateway-7".to_owned()));
         assert_eq!(response.encoded_len(), frame.len() - 5, "nothing is unknown or in vain");
         assert_eq!(response.status.unwrap().code, 0);
         let Some(HttpResponse::OkResponse(ok)) = response.http_response else { panic!("no allow") };
@@ -222,7 +238,7 @@ mod tests {
     /// Lengths on both sides of where a length takes another byte, and of what was made room for.
     #[test]
     fn whatever_the_lengths() {
-        let names = HeaderNames::new("x-");
+        let settings = AnswerSettings::new("x-", "gateway-7");
         for length in [1, 60, 113, 114, 115, 127, 128, 129, 500, 1000, 2000, 4000] {
             let text = "k".repeat(length);
             for (model, credential) in [(Some(&text), None), (None, Some(&text)), (None, None)] {
@@ -236,7 +252,7 @@ mod tests {
                     upstream: "m".into(),
                     credential: credential.map(|key| Credential::new(Scheme::Bearer, key).unwrap()),
                 };
-                let (set, removed) = headers(&write(&permit, &Grounds::default(), &names));
+                let (set, removed) = headers(&write(&permit, &Grounds::default(), &settings));
                 let value = |name: &str| set.iter().find(|(set, _)| set == name).map(|(_, v)| &**v);
                 assert_eq!(value("x-auth-model"), model.map(String::as_str));
                 let bearer = credential.map(|key| format!("Bearer {key}"));

@@ -6,6 +6,7 @@ use prost::Message;
 use prost_types::value::Kind;
 use serde_json::Value;
 
+use super::settings::GUARD;
 use crate::grpc::frame;
 #[expect(clippy::disallowed_types, reason = "read here, not built")]
 use crate::proto::envoy::service::auth::v3::{CheckResponse, check_response::HttpResponse};
@@ -39,6 +40,8 @@ impl Told {
                 _ => None,
             })
             .collect();
+        // The same for all that passes: no fact about this request.
+        metadata.remove(GUARD);
         let (status, message) = match response.http_response? {
             HttpResponse::OkResponse(_) => (200, None),
             HttpResponse::DeniedResponse(denied) => {

@@ -22,6 +22,7 @@ mod load;
 mod locked;
 mod process;
 mod proxy;
+mod shipped;
 mod stack;
 mod wire;
 
@@ -42,6 +43,7 @@ mod faults;
 mod feed;
 mod fleet;
 mod floods;
+mod guard;
 mod last_use;
 mod losses;
 mod output;
@@ -163,6 +165,10 @@ fn main() -> ExitCode {
         schema::privileges::nobody_executes_what_is_not_meant_for_them,
         schema::pruning::a_backlog_is_pruned_in_slices,
         schema::versions::this_version_and_the_next_are_served,
+        guard::what_patgate_did_not_let_through_reaches_no_backend,
+        guard::the_guard_leaves_alone_what_it_is_not_for,
+        guard::words::the_guard_takes_no_other_services_word,
+        guard::words::answers_of_authorization_pass_byte_for_byte,
         envoy_habits::an_empty_answer_is_an_allow,
         envoy_habits::a_denial_without_a_code_is_an_allow,
         envoy_habits::an_error_without_a_code_is_an_allow,

@@ -21,9 +21,9 @@ use super::gate::{
     ALONE, ALONE_AND_OPEN,
     Answer::{Fails, Says, Silence},
     CREDULOUS, HURRIED, HURRIED_AND_OPEN, MODELS, OPEN, PATIENT, SHIPPED, TO_ACME, authz_service,
-    gate, shipped,
+    gate,
 };
-use crate::{harness::Suite, http::Reply};
+use crate::{harness::Suite, http::Reply, shipped::shipped};
 
 pub(super) fn response(code: Code, http_response: Option<HttpResponse>) -> CheckResponse {
     let status = Some(Status { code: code as i32, ..Default::default() });

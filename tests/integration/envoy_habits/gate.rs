@@ -3,7 +3,6 @@
 
 use std::{
     collections::HashMap,
-    fs,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering::Relaxed},
@@ -32,12 +31,13 @@ use tonic::{
 use crate::{
     harness::Suite,
     http::{self, Over, Reply, Sent},
-    stack::{Server, project},
+    shipped::{EXT_AUTHZ, GUARD, ext_authz, find, manager, shipped},
+    stack::Server,
     wire::PATIENCE,
 };
 
-/// As it is shipped, but that it also shows which test a request is from, and that a check may take
-/// long: on a loaded test machine a late answer is no reason for a 503. So it may on all that
+/// As it is shipped, but without the guard before the router, and that it also shows which test a
+/// request is from, and that a check may take long: on a loaded test machine a late answer is no reason for a 503. So it may on all that
 /// follow, where they do not say otherwise.
 pub(super) const SHIPPED: &str = "gateway";
 /// As shipped, but that all headers are shown. So do all that follow.
@@ -77,8 +77,6 @@ pub(super) const TO_BETA: (&str, &str) = ("x-upstream-cluster", "model-beta");
 
 /// What nothing takes, however loaded the machine is.
 const LONG: &str = "10s";
-
-const EXT_AUTHZ: &str = "envoy.filters.http.ext_authz";
 
 /// By it the authorization server knows whose request it is asked about.
 const CASE: &str = "x-case";
@@ -248,12 +246,6 @@ impl Authorization for Script {
     }
 }
 
-/// The configuration as it is shipped.
-pub(super) fn shipped() -> Value {
-    let text = fs::read_to_string(project("envoy/envoy.yaml")).unwrap();
-    serde_saphyr::from_str(&text).unwrap()
-}
-
 /// The settings of the shipped listener for asking patgate.
 pub(super) fn authz_service(config: &mut Value) -> &mut Value {
     ext_authz(manager(&mut config["static_resources"]["listeners"][0]))
@@ -272,6 +264,9 @@ fn configuration() -> Value {
     resources["clusters"].as_array_mut().unwrap().extend([nobody, unsaid]);
 
     let listeners = resources["listeners"].as_array_mut().unwrap();
+    // It would hide what is tested here. guard.rs tests it.
+    let filters = manager(&mut listeners[0])["http_filters"].as_array_mut().unwrap();
+    filters.retain(|filter| filter["name"] != GUARD);
     let shipped = ext_authz(manager(&mut listeners[0]))["grpc_service"].clone();
     limit(manager(&mut listeners[0]), LONG, LONG);
     let mut candid = listeners[0].clone();
@@ -367,17 +362,4 @@ fn limit(manager: &mut Value, one: &str, all: &str) {
     let service = &mut ext_authz(manager)["grpc_service"];
     service["retry_policy"]["retry_back_off"]["max_interval"] = json!(one);
     service["timeout"] = json!(all);
-}
-
-fn manager(listener: &mut Value) -> &mut Value {
-    &mut listener["filter_chains"][0]["filters"][0]["typed_config"]
-}
-
-fn ext_authz(manager: &mut Value) -> &mut Value {
-    &mut find(&mut manager["http_filters"], EXT_AUTHZ)["typed_config"]
-}
-
-fn find<'v>(list: &'v mut Value, name: &str) -> &'v mut Value {
-    let items = list.as_array_mut().unwrap();
-    items.iter_mut().find(|item| item["name"] == name).unwrap()
 }

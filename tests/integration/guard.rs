@@ -1,0 +1,271 @@
+//! The guard before Envoy's router: what patgate has not let through reaches no backend, however it
+//! came past ext_authz. The shipped configuration, changed in one thing for each listener.
+
+pub(crate) mod words;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    harness::{Scope, Suite, envoy_patch, patient},
+    http::{self, Reply},
+    shipped::{EXT_AUTHZ, GUARD, ext_authz, find, manager, shipped},
+    stack::Server,
+};
+
+const MODELS: &str = "/proxy/acme/v1/models";
+const READ: Scope<'static> = ("acme", "models", "*", "llm_read");
+
+/// An Envoy with many listeners.
+pub(super) struct Gateway {
+    server: Server,
+    ports: HashMap<String, u16>,
+}
+
+impl Gateway {
+    /// `listeners` are variations of the shipped one by their names.
+    pub(super) fn start(
+        suite: &Suite,
+        mut config: Value,
+        listeners: BTreeMap<String, Value>,
+        patch: Value,
+    ) -> Self {
+        let listeners = listeners.into_iter().map(|(name, mut listener)| {
+            listener["name"] = json!(name);
+            listener
+        });
+        config["static_resources"]["listeners"] = listeners.collect();
+        let start = json!({
+            "do": "start", "kind": "envoy", "config_yaml": config.to_string(), "patch": patch,
+        });
+        let started = suite.stack.ask(start).unwrap();
+        let ports = serde_json::from_value(started["ports"].clone()).unwrap();
+        Self { server: serde_json::from_value(started).unwrap(), ports }
+    }
+
+    pub(super) async fn get(&self, listener: &str, headers: &[(&str, &str)]) -> Reply {
+        self.get_at(listener, MODELS, headers).await
+    }
+
+    pub(super) async fn get_at(&self, on: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
+        http::send(self.ports[on], "GET", path, headers, "").await
+    }
+
+    /// A counter of Envoy's.
+    async fn stat(&self, name: &str) -> u64 {
+        let target = format!("/stats?filter={name}");
+        let page = http::send(self.server.admin_port, "GET", &target, &[], "").await.body;
+        let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        value.and_then(|value| value.trim().parse().ok()).unwrap_or_else(|| panic!("{page}"))
+    }
+}
+
+/// What is done to a connection manager.
+type Change = fn(&mut Value);
+
+/// What can keep a request from patgate, or from its answer.
+const LOSSES: [(&str, Change); 3] = [
+    ("patgate dead, and failures allowed", |manager| {
+        let settings = ext_authz(manager);
+        settings["grpc_service"]["envoy_grpc"]["cluster_name"] = json!("nobody");
+        settings["failure_mode_allow"] = json!(true);
+    }),
+    ("ext_authz off on the routes", |manager| {
+        for route in routes(manager) {
+            route["typed_per_filter_config"] = json!({ EXT_AUTHZ: {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
+                "disabled": true,
+            } });
+        }
+    }),
+    ("ext_authz gone", |manager| {
+        let filters = manager["http_filters"].as_array_mut().unwrap();
+        filters.retain(|filter| filter["name"] != EXT_AUTHZ);
+    }),
+];
+
+pub(super) fn routes(manager: &mut Value) -> impl Iterator<Item = &mut Value> {
+    manager["route_config"]["virtual_hosts"][0]["routes"].as_array_mut().unwrap().iter_mut()
+}
+
+/// Every route to a backend leads to the same one, whatever patgate names.
+pub(super) fn fix_the_routes(manager: &mut Value) {
+    for route in routes(manager) {
+        if let Some(to) = route.get_mut("route") {
+            to.as_object_mut().unwrap().remove("cluster_header").unwrap();
+            to["cluster"] = json!("model-acme");
+        }
+    }
+}
+
+fn unguard(manager: &mut Value) {
+    let filters = manager["http_filters"].as_array_mut().unwrap();
+    filters.retain(|filter| filter["name"] != GUARD);
+}
+
+/// As an application team's policy comes to be: an RBACPerRoute, here an empty one, under the name
+/// by which control planes call the filter.
+fn rbac_on_the_routes(manager: &mut Value) {
+    for route in routes(manager) {
+        route["typed_per_filter_config"]["envoy.filters.http.rbac"] = json!({
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute",
+        });
+    }
+}
+
+fn generate_the_name(manager: &mut Value) {
+    find(&mut manager["http_filters"], GUARD)["name"] = json!("envoy.filters.http.rbac");
+}
+
+/// The shipped listener and, of each kind, one with the guard and one without.
+struct Variations {
+    shipped: Value,
+    listeners: BTreeMap<String, Value>,
+}
+
+impl Variations {
+    fn add(&mut self, name: &str, changes: &[&dyn Fn(&mut Value)]) {
+        let mut listener = self.shipped.clone();
+        changes.iter().for_each(|change| change(manager(&mut listener)));
+        self.listeners.insert(name.to_owned(), listener);
+    }
+}
+
+fn refused_as_an_outage(reply: &Reply, name: &str) {
+    assert_eq!((reply.status, reply.header("x-backend")), (503, None), "{name}: {reply:?}");
+    let message = "Authorization is temporarily unavailable. Nothing is wrong with the request: \
+                   retry.";
+    let error = json!({ "error": {
+        "message": message, "type": "service_unavailable_error", "param": null,
+        "code": "unavailable",
+    } });
+    assert_eq!(reply.json(), error, "{name}");
+    for (header, value) in
+        [("content-type", "application/json"), ("retry-after", "1"), ("cache-control", "no-store")]
+    {
+        assert_eq!(reply.header(header), Some(value), "{name}: {reply:?}");
+    }
+    assert!(reply.header("x-request-id").is_some(), "{name}: {reply:?}");
+}
+
+/// Each loss on a route that patgate's header leads on, and on one that leads to a backend anyway.
+pub(crate) async fn what_patgate_did_not_let_through_reaches_no_backend(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let replica = world.serve(&[]).await;
+    let bearer = world.token(&[READ]).await.bearer();
+    let good = [("authorization", bearer.as_str())];
+    let mut config = shipped();
+    let shipped = config["static_resources"]["listeners"][0].clone();
+    let clusters = config["static_resources"]["clusters"].as_array_mut().unwrap();
+    let mut nobody = clusters[0].clone();
+    nobody["name"] = json!("nobody");
+    clusters.push(nobody);
+    let mut all = Variations { shipped, listeners: BTreeMap::new() };
+    all.add("shipped", &[]);
+    all.add("fixed", &[&fix_the_routes]);
+    for (loss, change) in LOSSES {
+        all.add(&format!("{loss}; by header"), &[&change]);
+        all.add(&format!("{loss}; by header, unguarded"), &[&change, &unguard]);
+        all.add(&format!("{loss}; fixed"), &[&change, &fix_the_routes]);
+        all.add(&format!("{loss}; fixed, unguarded"), &[&change, &fix_the_routes, &unguard]);
+        // A route's RBACPerRoute replaces a guard of the name that it is for, and no other.
+        let changes: [&dyn Fn(&mut Value); 3] = [&change, &fix_the_routes, &rbac_on_the_routes];
+        all.add(&format!("{loss}; fixed, rbac on the routes"), &changes);
+        let changes = [&changes[..], &[&generate_the_name]].concat();
+        all.add(&format!("{loss}; fixed, rbac on the routes, generated name"), &changes);
+    }
+    let names: Vec<_> = all.listeners.keys().cloned().collect();
+    let mut patch = envoy_patch(&suite, &[replica.grpc], patient("10s", "10s"));
+    let missing = suite.dir.path().join("nobody.sock");
+    patch["clusters"]["nobody"] = json!(format!("unix:{}", missing.display()));
+    let gateway = Gateway::start(&suite, config, all.listeners, patch);
+    let served = async || gateway.stat("cluster.model-acme.upstream_rq_total").await;
+
+    for name in ["shipped", "fixed"] {
+        let (before, reply) = (served().await, gateway.get(name, &good).await);
+        assert_eq!((reply.status, reply.header("x-backend")), (200, Some("model-acme")), "{name}");
+        assert_eq!(reply.seen("x-user-id"), [world.id("ann").to_string()], "{name}");
+        assert_eq!(served().await, before + 1);
+        assert_eq!(gateway.get(name, &[]).await.status, 401, "{name}");
+    }
+    let (mut open, mut closed) = (0, 0);
+    for name in names.iter().filter(|name| name.contains(';')) {
+        let before = served().await;
+        for headers in [&[][..], &good] {
+            let reply = gateway.get(name, headers).await;
+            let unguarded = name.ends_with("unguarded") || name.ends_with("generated name");
+            match (unguarded, name.contains("fixed")) {
+                (false, _) => refused_as_an_outage(&reply, name),
+                // Without our header it leads nowhere.
+                (true, false) => assert_eq!((reply.status, &*reply.body), (503, ""), "{name}"),
+                // What the guard is for: this is a request as nobody, and a backend serves it.
+                (true, true) => {
+                    let to = reply.header("x-backend");
+                    assert_eq!((reply.status, to), (200, Some("model-acme")), "{name}: {reply:?}");
+                    assert!(reply.seen("x-user-id").is_empty(), "{name}: {reply:?}");
+                    open += 1;
+                    continue;
+                }
+            }
+            closed += 1;
+            assert_eq!(served().await, before, "{name}");
+        }
+    }
+    assert_eq!((open, closed), (12, 24));
+    let refused = gateway.stat("http.gateway.rbac.patgate_guard.denied").await;
+    assert_eq!(refused, 18, "each refusal of the guard is counted");
+}
+
+/// What needs no backend is answered as before, and what patgate lets through without a verdict in
+/// its favour, because a denial is not carried out yet, passes.
+pub(crate) async fn the_guard_leaves_alone_what_it_is_not_for(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let (replica, shadow) = (world.serve(&[]).await, world.serve(&["mode=shadow"]).await);
+    let bearer = world.token(&[READ]).await.bearer();
+    let good = [("authorization", bearer.as_str())];
+    let mut config = shipped();
+    let shipped = config["static_resources"]["listeners"][0].clone();
+    let clusters = config["static_resources"]["clusters"].as_array_mut().unwrap();
+    let mut softening = clusters[0].clone();
+    softening["name"] = json!("softening");
+    clusters.push(softening);
+    let mut all = Variations { shipped, listeners: BTreeMap::new() };
+    let direct = |manager: &mut Value| {
+        for route in routes(manager) {
+            if route.as_object_mut().unwrap().remove("route").is_some() {
+                let body = json!({ "inline_string": "direct" });
+                route["direct_response"] = json!({ "status": 200, "body": body });
+            }
+        }
+    };
+    let soften = |manager: &mut Value| {
+        let service = &mut ext_authz(manager)["grpc_service"];
+        service["envoy_grpc"]["cluster_name"] = json!("softening");
+    };
+    all.add("shipped", &[]);
+    all.add("direct", &[&direct]);
+    all.add("direct, ext_authz gone", &[&direct, &LOSSES[2].1]);
+    all.add("softening", &[&fix_the_routes, &soften]);
+    let mut patch = envoy_patch(&suite, &[replica.grpc], patient("10s", "10s"));
+    patch["clusters"]["softening"] = json!(shadow.grpc.to_string());
+    let gateway = Gateway::start(&suite, config, all.listeners, patch);
+
+    let preflight =
+        [("origin", "https://app.example.com"), ("access-control-request-method", "GET")];
+    let reply = http::send(gateway.ports["shipped"], "OPTIONS", MODELS, &preflight, "").await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    assert_eq!(reply.header("access-control-allow-origin"), Some(preflight[0].1), "{reply:?}");
+    // Direct responses are the router's: they come after the guard.
+    let reply = gateway.get("direct", &good).await;
+    assert_eq!((reply.status, &*reply.body), (200, "direct"));
+    assert_eq!(gateway.get("direct", &[]).await.status, 401);
+    refused_as_an_outage(&gateway.get("direct, ext_authz gone", &good).await, "direct");
+    // Where nobody is enforced yet, everybody passes as nobody.
+    let reply = gateway.get("softening", &[]).await;
+    assert_eq!((reply.status, reply.header("x-backend")), (200, Some("model-acme")), "{reply:?}");
+    assert!(reply.seen("x-user-id").is_empty());
+}

@@ -18,6 +18,7 @@ use crate::{
     decision_log::{self, DecisionLog},
     feed::{self, Feed, Lease, Relay},
     grpc::GrpcEdge,
+    installation::Installation,
     keyring::KeyRing,
     last_use::{LastUses, Scribe},
     mode::Mode,
@@ -25,6 +26,7 @@ use crate::{
     resolve::{Freshness, Load, Memory, Resolver, Shared, Tiers, postgres::lookups, redis::Redis},
     response::AnswerSettings,
     schema,
+    seal::Sealer,
     server::{self, BindError, Lifetimes, Listeners},
     tasks::{TaskEnded, Tasks},
     telemetry::{self, Metrics},
@@ -71,6 +73,21 @@ pub enum Error {
     /// The database cannot be reached, or its schema is not ours.
     #[error(transparent)]
     Schema(#[from] schema::SchemaError),
+    /// What is read for the feed says nothing about what is looked up.
+    #[error(
+        "feed.url leads to another installation of patgate than postgres.url: {feed} there, \
+         {postgres} here (system/database/installation). Changes made here would never be read: \
+         let both name the same database"
+    )]
+    FeedElsewhere {
+        /// Where `feed.url` leads.
+        feed: Installation,
+        /// Where `postgres.url` leads.
+        postgres: Installation,
+    },
+    /// There is no feed where it is to be read.
+    #[error("feed.url: {0}")]
+    NoFeed(schema::SchemaError),
     /// Not an address of a Redis.
     #[error("redis.url: {0}")]
     Redis(String),
@@ -102,12 +119,13 @@ impl App {
         let log_handle = log.handle();
 
         let tasks = Tasks::default();
-        let (clock, feed) = (Arc::default(), Arc::default());
-        let parts = Parts { config, ring, clock, feed, metrics, tasks: tasks.clone() };
-        telemetry::show_watermark(&mut registry, &parts.feed);
         let pool = schema::connect(&config.postgres).await?;
-        schema::check(&pool).await?;
+        let installation = schema::check(&pool).await?;
         pool.close().await;
+        let feed = Arc::new(Feed::of(installation));
+        telemetry::show_watermark(&mut registry, &feed);
+        let clock = Arc::default();
+        let parts = Parts { config, ring, clock, feed, metrics, tasks: tasks.clone() };
         let reader = parts.reader().await?;
         let relay = parts.relay()?;
         let resolver = parts.resolver()?;
@@ -225,7 +243,15 @@ impl Parts<'_> {
     async fn reader(&self) -> Result<feed::Reader, Error> {
         // To poll with; what listens, and the lock of who relays, have one beside it.
         let settings = self.config.feed();
-        schema::connect(&settings).await?.close().await;
+        let pool = schema::connect(&settings).await?;
+        if self.config.feed_url.is_some() {
+            let feed = schema::identify(&pool).await.map_err(Error::NoFeed)?;
+            let postgres = self.feed.installation();
+            if feed != postgres {
+                return Err(Error::FeedElsewhere { feed, postgres });
+            }
+        }
+        pool.close().await;
         let reader = feed::Reader {
             feed: Arc::clone(&self.feed),
             clock: Arc::clone(&self.clock),
@@ -243,14 +269,14 @@ impl Parts<'_> {
 
     fn relay(&self) -> Result<Option<Relay>, Error> {
         let redis = self.config.redis.as_ref().filter(|_| self.config.relay);
-        redis.map(|redis| Relay::new(redis, self.ring.clone())).transpose().map_err(unusable)
+        redis.map(|redis| Relay::new(redis, self.sealer())).transpose().map_err(unusable)
     }
 
     fn resolver(&self) -> Result<Resolver, Error> {
         let config = self.config;
         let redis = config.redis.as_ref();
         let redis = redis
-            .map(|redis| Redis::spawn(redis, self.ring.clone(), self.metrics.clone(), &self.tasks));
+            .map(|redis| Redis::spawn(redis, self.sealer(), self.metrics.clone(), &self.tasks));
         let shared = Shared {
             redis: redis.transpose().map_err(unusable)?,
             ring: self.ring.clone(),
@@ -294,6 +320,10 @@ impl Parts<'_> {
     fn postgres(&self, settings: &config::Postgres) -> Postgres {
         let (clock, feed) = (Arc::clone(&self.clock), Arc::clone(&self.feed));
         Postgres::new(settings, clock, feed, self.metrics.clone())
+    }
+
+    fn sealer(&self) -> Sealer {
+        Sealer::new(self.ring.clone(), self.feed.installation())
     }
 
     fn writer(&self) -> Writer {

@@ -9,6 +9,7 @@ mod backend;
 mod check;
 mod domain;
 mod forget;
+mod installation;
 mod keyring;
 mod output;
 mod role;
@@ -106,6 +107,9 @@ enum Command {
     /// What a rollout would refuse
     #[command(subcommand)]
     Shadow(shadow::Command),
+    /// Which installation of patgate the database is
+    #[command(subcommand)]
+    Installation(installation::Command),
     /// The record of every administrative change
     #[command(subcommand)]
     Audit(audit::Command),
@@ -198,6 +202,7 @@ async fn administer(session: &Session, command: Command) -> anyhow::Result<()> {
         Command::Check(request) => check::run(session, request).await,
         Command::Why(request) => why::run(session, &request),
         Command::Shadow(command) => shadow::run(session, &command),
+        Command::Installation(command) => installation::run(session, command).await,
         Command::Audit(command) => audit::run(session, command).await,
         Command::Config(command) => settings::run(session, command),
         Command::Completions { shell } => {
@@ -241,8 +246,10 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
         || error.is::<Mistakes>()
         || error.is::<KeyRingFileError>()
         || error.is::<TableErrors>()
-        || matches!(started, Some(app::Error::KeyRing(_) | app::Error::Tables(_)))
-    {
+        || matches!(
+            started,
+            Some(app::Error::KeyRing(_) | app::Error::Tables(_) | app::Error::FeedElsewhere { .. })
+        ) {
         USAGE
     } else if let Some(check::Refused { known }) = error.downcast_ref() {
         if *known { DENIED } else { NOT_FOUND }

@@ -1,11 +1,12 @@
 //! What this replica knows of changes, and how fresh that makes an entry.
 //!
 //! An entry rests on subjects: the token, its owner, each domain, each (owner, domain) membership.
-//! It carries the snapshot of the statement that read it, and the server and timeline of that
-//! snapshot. It may be used only if
+//! It carries the snapshot of the statement that read it, and the installation, timeline and life of
+//! that snapshot. It may be used only if
 //!
-//! - (a) its snapshot sees every change of its subjects that is known here, it is of the current
-//!   server and timeline, and its snapshot is not older than the floor of the record; **and**
+//! - (a) its snapshot sees every change of its subjects that is known here, it is of this
+//!   installation and its current timeline and life, and its snapshot is not older than the floor of
+//!   the record; **and**
 //! - (b) `now - max(as of, watermark) <= max_staleness`.
 //!
 //! # Why this is enough
@@ -24,7 +25,12 @@
 //! `S` includes `F`, and `S` does not see `c`, so `F` does not see it either; hence `c` is recorded,
 //! and (a) refuses the entry. So `c` committed after the watermark, which again is the claim.
 //!
-//! Three things this leans on. Snapshots of one server, timeline and life are ordered, because what
+//! Four things this leans on. Entries, polls and our own statements are all of one database: two of
+//! one cluster share transaction ids, so that the snapshot of one sees, by its numbers, changes of
+//! the other, and a poll of one knows of none of them. So each statement tells which database
+//! answers it, and its installation, which a copy of the files is given anew
+//! ([`Installation`]); what another one answers is refused before anything else is read of it, and
+//! moves neither record nor watermark. Snapshots of one timeline and life are ordered, because what
 //! is visible only grows until a standby is promoted or a crash takes away what was not on disk; so
 //! these are compared first. The watermark is read before the version of the record is, and
 //! published after it, so a reader who sees a watermark sees its changes; it is read after what the
@@ -61,7 +67,7 @@ pub(crate) use self::{
     record::{Change, Poll, Server, Stamp, Subject},
     relay::Relay,
 };
-use crate::{clock::Tick, snapshot::Snapshot};
+use crate::{clock::Tick, installation::Installation, snapshot::Snapshot};
 
 /// A finding that was never compared with the record.
 const UNCHECKED: u64 = u64::MAX;
@@ -86,17 +92,21 @@ pub(crate) struct Feed {
     watermark: AtomicI64,
 }
 
-impl Default for Feed {
-    fn default() -> Self {
+impl Feed {
+    /// For what is known of this installation, of which nothing is known yet.
+    pub(crate) fn of(installation: Installation) -> Self {
         Self {
-            record: RwLock::default(),
+            record: RwLock::new(Record::of(installation)),
             version: AtomicU64::new(0),
             watermark: AtomicI64::new(i64::MIN),
         }
     }
-}
 
-impl Feed {
+    /// Whose knowledge this is.
+    pub(crate) fn installation(&self) -> Installation {
+        self.read().installation()
+    }
+
     /// The tick as of which a finding still holds, as far as is known here; nothing when a change
     /// has outdated it, or when what would tell is not known.
     pub(crate) fn holds_as_of(
@@ -123,9 +133,9 @@ impl Feed {
     ///
     /// # Errors
     ///
-    /// When it is a place that the server has left behind: an earlier timeline, or one that a
-    /// statement sent later found somewhere else.
-    pub(crate) fn meet(&self, stamp: &Stamp, sent: Tick) -> Result<(), Superseded> {
+    /// When it is a place that the server has left behind (an earlier timeline, or a life from
+    /// before a crash that a later statement has noticed), or another installation.
+    pub(crate) fn meet(&self, stamp: &Stamp, sent: Tick) -> Result<(), Unheeded> {
         if self.read().server() == Some(stamp.server) {
             return Ok(());
         }
@@ -139,9 +149,7 @@ impl Feed {
 
     /// Whether the server is one that the current one has left behind.
     pub(crate) fn is_behind(&self, server: &Server) -> bool {
-        self.read()
-            .server()
-            .is_some_and(|known| known.system == server.system && known.timeline > server.timeline)
+        self.read().server().is_some_and(|known| known.timeline > server.timeline)
     }
 
     /// The snapshot from which the next poll has to go on; nothing before the first.
@@ -210,6 +218,25 @@ impl Feed {
     fn write(&self) -> RwLockWriteGuard<'_, Record> {
         self.record.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whose answer is not used.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(transparent)]
+pub(crate) enum Unheeded {
+    Superseded(#[from] Superseded),
+    Elsewhere(#[from] Elsewhere),
+}
+
+/// Another installation, where ours was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "another installation of patgate answered: expected {expected}, found {found} \
+     (system/database/installation)"
+)]
+pub(crate) struct Elsewhere {
+    pub(crate) expected: Installation,
+    pub(crate) found: Installation,
 }
 
 /// A server that is no longer the primary, whatever it believes.

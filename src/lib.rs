@@ -32,7 +32,8 @@
 //! [`credential`], [`operation`], [`decision`], [`mode`] (whether a denial is carried out).
 //!
 //! How fresh it is: [`clock`], `feed` (the rule, and why it is enough), `snapshot`, `postgres`,
-//! `seal` (what passes through Redis), `turnstile` (what happens once in a while).
+//! [`installation`] (whose knowledge it is), `seal` (what passes through Redis), `turnstile` (what
+//! happens once in a while).
 //!
 //! What is written behind the answers: `decision_log`, `last_use`, `canary`, `writer`.
 //!
@@ -62,6 +63,7 @@ pub mod domain;
 pub mod explain;
 mod feed;
 mod grpc;
+pub mod installation;
 pub mod keyring;
 mod last_use;
 pub mod mode;

@@ -17,13 +17,14 @@ use tokio::time::timeout;
 use crate::{
     clock::{Clock, Moment, Tick},
     config,
-    feed::{Feed, Server, Stamp},
+    feed::{Elsewhere, Feed, Server, Stamp, Superseded, Unheeded},
+    installation::Installation,
     schema::{self, SchemaError},
     telemetry::Metrics,
 };
 
 /// What every statement selects first: Postgres's time in microseconds, whether the server is a
-/// standby, which server, timeline and life it is, and what the statement sees. A standby has no
+/// standby, which installation, timeline and life it is, and what the statement sees. A standby has no
 /// current position to name a timeline by. A crash leaves no mark that everybody may read but this:
 /// it resets the statistics, which survive a restart in good order.
 ///
@@ -36,7 +37,9 @@ macro_rules! select {
             "SHOW in_hot_standby;
              SELECT (extract(epoch FROM now()) * 1000000)::int8 AS now,
                     pg_is_in_recovery() AS standby,
-                    (SELECT system_identifier FROM pg_control_system()) AS system,
+                    ",
+            $crate::installation::identity_columns!(),
+            ",
                     CASE WHEN pg_is_in_recovery() THEN 0 ELSE
                         ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))
                             ::bit(32)::int8 END AS timeline,
@@ -57,6 +60,8 @@ pub(crate) struct Postgres {
     clock: Arc<Clock>,
     feed: Arc<Feed>,
     metrics: Metrics,
+    /// The setting that leads there.
+    key: &'static str,
 }
 
 /// The answer to one statement.
@@ -83,7 +88,13 @@ pub(crate) enum AskError {
     #[error("the server is a standby")]
     Standby,
     #[error(transparent)]
-    Superseded(#[from] crate::feed::Superseded),
+    Superseded(Superseded),
+    /// The address leads somewhere else than at the start.
+    #[error(
+        "{key}: {elsewhere}; it is not used. Let {key} lead to the database that it led to when \
+         this replica started, or restart the replica if the other one is meant"
+    )]
+    Elsewhere { key: &'static str, elsewhere: Elsewhere },
 }
 
 impl Postgres {
@@ -99,7 +110,14 @@ impl Postgres {
             .build();
         #[expect(clippy::expect_used, reason = "only time-outs, of which it has none, can fail")]
         let pool = pool.expect("a pool without time-outs");
-        Self { pool, query_timeout: settings.query_timeout, clock, feed, metrics }
+        Self {
+            pool,
+            query_timeout: settings.query_timeout,
+            clock,
+            feed,
+            metrics,
+            key: settings.key,
+        }
     }
 
     /// Sends a statement made with [`select`], and waits a bounded time for its answer.
@@ -144,17 +162,27 @@ impl Postgres {
         let timeline: i64 = first.try_get("timeline")?;
         let stamp = Stamp {
             server: Server {
-                system: first.try_get("system")?,
+                installation: Installation::of_row(first)?,
                 timeline: timeline as u32,
                 life: first.try_get("life")?,
             },
             snapshot: first.try_get::<&str, _>("snapshot")?.parse().map_err(decode)?,
         };
-        self.feed.meet(&stamp, sent)?;
+        self.feed.meet(&stamp, sent).map_err(|unheeded| self.unheeded(unheeded))?;
         // Not before: the next connection may lead to the primary, this one never will.
         lease.keep();
         self.clock.observe(sent, verified);
         Ok(Reply { rows, as_of: sent, verified, stamp: Arc::new(stamp) })
+    }
+
+    fn unheeded(&self, unheeded: Unheeded) -> AskError {
+        match unheeded {
+            Unheeded::Superseded(superseded) => AskError::Superseded(superseded),
+            Unheeded::Elsewhere(elsewhere) => {
+                self.metrics.led_elsewhere(self.key);
+                AskError::Elsewhere { key: self.key, elsewhere }
+            }
+        }
     }
 
     /// The same, not to run for longer on the server, either. There it would go on waiting for
@@ -194,7 +222,7 @@ fn of_the_connection(error: &AskError) -> bool {
         AskError::Sqlx(sqlx::Error::Database(error)) => {
             error.code().is_some_and(|code| code.starts_with("57P"))
         }
-        AskError::Standby | AskError::Superseded(_) => true,
+        AskError::Standby | AskError::Superseded(_) | AskError::Elsewhere { .. } => true,
         AskError::Sqlx(_) | AskError::Connect(_) | AskError::Timeout(_) => false,
     }
 }

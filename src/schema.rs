@@ -10,7 +10,10 @@ use sqlx::{
 };
 use tokio::time::{sleep, timeout};
 
-use crate::config;
+use crate::{
+    config,
+    installation::{Installation, identity_columns},
+};
 
 /// The version of the schema that this release is made for. It also runs on the next one, so that
 /// a rollout can migrate first and a rollback need not migrate back.
@@ -46,6 +49,11 @@ pub enum SchemaError {
     Unreachable { key: &'static str, server: String, reason: String },
     #[error("the database has no patgate schema; `patgate migrate` creates it")]
     Absent,
+    #[error(
+        "the schema of the database does not say which installation it is, as this release needs; \
+         run `patgate migrate`"
+    )]
+    Nameless,
     #[error(
         "the database has schema version {0}, this release needs {SCHEMA}; run `patgate migrate`"
     )]
@@ -147,12 +155,12 @@ impl Server {
     }
 }
 
-/// Accepts the schema version of this release and the one after.
+/// Accepts the schema version of this release and the one after, and tells which installation it is.
 ///
 /// # Errors
 ///
 /// Any other version, by the command that mends it.
-pub async fn check(pool: &PgPool) -> Result<(), SchemaError> {
+pub async fn check(pool: &PgPool) -> Result<Installation, SchemaError> {
     let unreachable = |error: sqlx::Error| {
         let options = PgConnectOptions::clone(&pool.connect_options());
         Server { key: POSTGRES_URL, options }.unreachable(&error)
@@ -167,7 +175,28 @@ pub async fn check(pool: &PgPool) -> Result<(), SchemaError> {
             _ => unreachable(error),
         })?;
     let version = row.map(|row| row.try_get("version")).transpose().map_err(unreachable)?;
-    accept(version)
+    accept(version)?;
+    identify(pool).await
+}
+
+/// Tells which installation of patgate the database is.
+///
+/// # Errors
+///
+/// When it is none, or does not say so.
+pub async fn identify(pool: &PgPool) -> Result<Installation, SchemaError> {
+    const IDENTIFY: &str = concat!("SELECT ", identity_columns!());
+    let row = sqlx::raw_sql(IDENTIFY).fetch_one(pool).await;
+    row.and_then(|row| Installation::of_row(&row)).map_err(|error| match code(&error).as_deref() {
+        Some(INSUFFICIENT_PRIVILEGE) => SchemaError::Denied(message(&error)),
+        Some(UNDEFINED_TABLE) => SchemaError::Nameless,
+        // The row is missing, or is not as we wrote it.
+        _ if matches!(error, sqlx::Error::ColumnDecode { .. }) => SchemaError::Nameless,
+        _ => {
+            let options = PgConnectOptions::clone(&pool.connect_options());
+            Server { key: POSTGRES_URL, options }.unreachable(&error)
+        }
+    })
 }
 
 fn accept(version: Option<i32>) -> Result<(), SchemaError> {

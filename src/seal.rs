@@ -2,10 +2,10 @@
 //! a denial into an allow.
 //!
 //! `version (1 byte) ‖ HMAC-SHA-256 (32) ‖ postcard of the payload`. The key is derived for one
-//! purpose. The MAC covers version, vocabulary, the place in Redis, and payload: a genuine value is
-//! worth nothing in another place.
+//! purpose. The MAC covers version, vocabulary, the installation, the place in Redis, and payload: a
+//! genuine value is worth nothing in another place, nor to another installation with the same keys.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use hmac::Mac;
 use serde::{Serialize, de::DeserializeOwned};
@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::{
+    installation::Installation,
     keyring::{HmacSha256, Key, KeyRing},
     operation::{EntityType, Operation},
 };
@@ -31,36 +32,74 @@ pub(crate) enum Purpose {
     Relay,
 }
 
-/// Seals with the current key.
-pub(crate) fn seal(
-    ring: &KeyRing,
-    purpose: Purpose,
-    place: &str,
-    payload: &impl Serialize,
-) -> Result<Vec<u8>, postcard::Error> {
-    let payload = postcard::to_stdvec(payload)?;
-    let mut sealed = Vec::with_capacity(1 + MAC_LEN + payload.len());
-    sealed.push(VERSION);
-    sealed.extend_from_slice(&mac(ring.current(), purpose, place, &payload));
-    sealed.extend_from_slice(&payload);
-    Ok(sealed)
+/// Seals and opens what one installation keeps in Redis. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Sealer {
+    ring: KeyRing,
+    installation: Installation,
+    prefix: Arc<str>,
 }
 
-/// Opens what any key of the ring sealed for this purpose and place; nothing else.
-pub(crate) fn open<T: DeserializeOwned>(
-    ring: &KeyRing,
-    purpose: Purpose,
-    place: &str,
-    sealed: &[u8],
-) -> Option<T> {
-    let (version, rest) = sealed.split_first()?;
-    let (claimed, payload) = rest.split_at_checked(MAC_LEN)?;
-    let genuine = |key: &Key| bool::from(mac(key, purpose, place, payload).ct_eq(claimed));
-    if *version != VERSION || !ring.keys().iter().any(genuine) {
-        return None;
+impl Sealer {
+    pub(crate) fn new(ring: KeyRing, installation: Installation) -> Self {
+        Self { ring, installation, prefix: installation.redis_prefix().into() }
     }
-    let (payload, rest) = postcard::take_from_bytes(payload).ok()?;
-    rest.is_empty().then_some(payload)
+
+    /// What all keys in Redis begin with.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Seals with the current key.
+    pub(crate) fn seal(
+        &self,
+        purpose: Purpose,
+        place: &str,
+        payload: &impl Serialize,
+    ) -> Result<Vec<u8>, postcard::Error> {
+        let payload = postcard::to_stdvec(payload)?;
+        let mut sealed = Vec::with_capacity(1 + MAC_LEN + payload.len());
+        sealed.push(VERSION);
+        sealed.extend_from_slice(&self.mac(self.ring.current(), purpose, place, &payload));
+        sealed.extend_from_slice(&payload);
+        Ok(sealed)
+    }
+
+    /// Opens what any key of the ring sealed for this purpose and place, and for this installation;
+    /// nothing else.
+    pub(crate) fn open<T: DeserializeOwned>(
+        &self,
+        purpose: Purpose,
+        place: &str,
+        sealed: &[u8],
+    ) -> Option<T> {
+        let (version, rest) = sealed.split_first()?;
+        let (claimed, payload) = rest.split_at_checked(MAC_LEN)?;
+        let genuine = |key: &Key| bool::from(self.mac(key, purpose, place, payload).ct_eq(claimed));
+        if *version != VERSION || !self.ring.keys().iter().any(genuine) {
+            return None;
+        }
+        let (payload, rest) = postcard::take_from_bytes(payload).ok()?;
+        rest.is_empty().then_some(payload)
+    }
+
+    /// The length of the place is part of the input, so that no two inputs read alike; all before it
+    /// is of a fixed length.
+    fn mac(&self, key: &Key, purpose: Purpose, place: &str, payload: &[u8]) -> [u8; MAC_LEN] {
+        let mac: HmacSha256 = match purpose {
+            Purpose::Entries => key.entries.clone(),
+            Purpose::Relay => key.relay.clone(),
+        };
+        mac.chain_update([VERSION])
+            .chain_update(*VOCABULARY)
+            .chain_update(self.installation.to_bytes())
+            .chain_update((place.len() as u64).to_be_bytes())
+            .chain_update(place)
+            .chain_update(payload)
+            .finalize()
+            .into_bytes()
+            .into()
+    }
 }
 
 /// Payloads hold operations and entity types by their position, so an entry means something only
@@ -72,48 +111,51 @@ static VOCABULARY: LazyLock<[u8; 32]> = LazyLock::new(|| {
     Sha256::digest(words.join(" ")).into()
 });
 
-/// The length of the place is part of the input, so that no two inputs read alike.
-fn mac(key: &Key, purpose: Purpose, place: &str, payload: &[u8]) -> [u8; MAC_LEN] {
-    let mac: HmacSha256 = match purpose {
-        Purpose::Entries => key.entries.clone(),
-        Purpose::Relay => key.relay.clone(),
-    };
-    mac.chain_update([VERSION])
-        .chain_update(*VOCABULARY)
-        .chain_update((place.len() as u64).to_be_bytes())
-        .chain_update(place)
-        .chain_update(payload)
-        .finalize()
-        .into_bytes()
-        .into()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::{Purpose::*, *};
+    use crate::installation::tests::OURS;
 
     const A: &str = "a:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
     const B: &str = "b:HwECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
-    fn ring(text: &str) -> KeyRing {
-        KeyRing::parse(text).unwrap()
+    type Payload = (u8, String, Option<u32>);
+
+    fn with(ring: &str) -> Sealer {
+        Sealer::new(KeyRing::parse(ring).unwrap(), OURS)
     }
 
     fn sealed() -> Vec<u8> {
-        seal(&ring(A), Entries, "k", &(7u8, "some", Some(1u32))).unwrap()
+        with(A).seal(Entries, "k", &(7u8, "some", Some(1u32))).unwrap()
     }
 
     #[test]
     fn opens_in_its_own_place_for_its_purpose_and_by_any_key_of_the_ring() {
-        type Payload = (u8, String, Option<u32>);
-        let (sealed, both) = (sealed(), ring(&format!("{B}\n{A}")));
+        let (sealed, both) = (sealed(), with(&format!("{B}\n{A}")));
         let payload = (7, "some".to_owned(), Some(1));
-        assert_eq!(open::<Payload>(&both, Entries, "k", &sealed), Some(payload));
-        assert_eq!(open::<Payload>(&both, Entries, "l", &sealed), None);
-        assert_eq!(open::<Payload>(&both, Relay, "k", &sealed), None);
-        assert_eq!(open::<Payload>(&ring(B), Entries, "k", &sealed), None);
+        assert_eq!(both.open::<Payload>(Entries, "k", &sealed), Some(payload));
+        assert_eq!(both.open::<Payload>(Entries, "l", &sealed), None);
+        assert_eq!(both.open::<Payload>(Relay, "k", &sealed), None);
+        assert_eq!(with(B).open::<Payload>(Entries, "k", &sealed), None);
+    }
+
+    /// Also where a key of Redis is the same, as if somebody had copied it from one to the other.
+    #[test]
+    fn opens_for_no_other_installation_with_the_same_keys() {
+        for other in [
+            "8/16384/00000000-0000-0000-0000-000000000001",
+            "7/16385/00000000-0000-0000-0000-000000000001",
+            "7/16384/00000000-0000-0000-0000-000000000002",
+        ] {
+            let other = Sealer::new(KeyRing::parse(A).unwrap(), other.parse().unwrap());
+            for purpose in [Entries, Relay] {
+                let sealed = with(A).seal(purpose, "k", &7u8).unwrap();
+                assert_eq!(with(A).open::<u8>(purpose, "k", &sealed), Some(7));
+                assert_eq!(other.open::<u8>(purpose, "k", &sealed), None);
+            }
+        }
     }
 
     proptest! {
@@ -122,12 +164,12 @@ mod tests {
             let mut sealed = sealed();
             let at = at % sealed.len();
             sealed[at] ^= flip;
-            prop_assert_eq!(open::<(u8, String, Option<u32>)>(&ring(A), Entries, "k", &sealed), None);
+            prop_assert_eq!(with(A).open::<Payload>(Entries, "k", &sealed), None);
         }
 
         #[test]
         fn garbage_opens_nothing(bytes: Vec<u8>) {
-            prop_assert_eq!(open::<u32>(&ring(A), Entries, "k", &bytes), None);
+            prop_assert_eq!(with(A).open::<u32>(Entries, "k", &bytes), None);
         }
     }
 }

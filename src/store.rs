@@ -9,6 +9,7 @@ mod backends;
 mod credentials;
 mod domains;
 mod error;
+mod installation;
 mod names;
 mod replicas;
 mod revocation;
@@ -32,6 +33,7 @@ pub use self::{
     credentials::BackendCredential,
     domains::{Domain, DomainChanges, DomainDetails, DomainModel, NewModels},
     error::Error,
+    installation::Renewed,
     names::{
         Actor, BackendKind, BackendName, BackendUrl, Description, Email, EntityId, Malformed,
         Model, Name, RoleName, TokenName, UserRef,

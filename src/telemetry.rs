@@ -67,6 +67,12 @@ pub struct ModeLabels {
     mode: &'static str,
 }
 
+/// The setting that an address stands in.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct SettingLabels {
+    setting: &'static str,
+}
+
 /// How something ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ResultLabels {
@@ -85,6 +91,7 @@ pub struct Metrics {
     entries: Family<EntryLabels, Gauge>,
     commands: Family<StoreLabels, Counter>,
     failures: Family<StoreLabels, Counter>,
+    elsewhere: Family<SettingLabels, Counter>,
     dropped_writes: Counter,
     unopened_credentials: Counter,
     polls: Family<ResultLabels, Counter>,
@@ -149,6 +156,11 @@ impl Metrics {
                 "Round trips to a store: each a Redis command or a Postgres query",
             ),
             failures: to.count("store_failures", "Round trips to a store that failed or timed out"),
+            elsewhere: to.count(
+                "other_installation_answers",
+                "Answers of Postgres that were not used because another installation gave them, by \
+                 the setting that led there",
+            ),
             dropped_writes: to.count(
                 "redis_dropped_writes",
                 "Entries not written to Redis because the queue was full or Redis failed",
@@ -253,6 +265,10 @@ impl Metrics {
 
     pub(crate) fn failure(&self, store: &'static str) {
         self.failures.get_or_create(&StoreLabels { store }).inc();
+    }
+
+    pub(crate) fn led_elsewhere(&self, setting: &'static str) {
+        self.elsewhere.get_or_create(&SettingLabels { setting }).inc();
     }
 
     pub(crate) fn dropped_write(&self) {

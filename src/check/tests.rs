@@ -11,6 +11,7 @@ use crate::{
     decision::Tier,
     domain::{Domain, DomainId, DomainRef, Models},
     feed::{Checked, Feed, Server, Stamp},
+    installation::tests::OURS,
     keyring::KeyRing,
     last_use::Noted,
     operation::{EntityType, Operation},
@@ -62,8 +63,8 @@ fn checker(token: &VerifiedToken, tokens: Tokens, registry: &mut Registry) -> Ch
     );
     let domain =
         Domain::new(domain, "acme".parse().unwrap(), true, "model-acme".into(), Models::All);
-    let feed = Arc::new(Feed::default());
-    let server = Server { system: 1, timeline: 1, life: 1 };
+    let feed = Arc::new(Feed::of(OURS));
+    let server = Server { installation: OURS, timeline: 1, life: 1 };
     let stamp = Arc::new(Stamp { server, snapshot: "10:10:".parse().unwrap() });
     feed.meet(&stamp, now).unwrap();
     let principals = Memory::new(1 << 20, 10);

@@ -106,7 +106,7 @@ pub(super) async fn run(session: &Session, asked: Request) -> anyhow::Result<()>
         let place = request.place.as_ref().filter(|_| request.action.is_some());
         let reference = place.and_then(Place::domain);
         let backend = request.action.as_ref().and_then(|action| action.upstream);
-        let feed = Arc::new(Feed::default());
+        let feed = Arc::new(Feed::of(admin.installation));
         let postgres = admin.postgres(&clock, &feed);
         known = look_up(&postgres, request.token.id, reference.clone(), backend).await?;
         if let (Some(redis), Some(ring)) = (&admin.config.redis, &ring) {

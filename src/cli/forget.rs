@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use crate::{
     config,
+    installation::Installation,
     resolve::{Backends, Domains, Principals, redis::redis_key},
     store::Touched,
 };
@@ -32,10 +33,15 @@ pub(super) enum ForgetError {
 /// # Errors
 ///
 /// When Redis cannot be reached: entries may then be used until they are too old.
-pub(super) async fn forget(config: &config::Redis, touched: &Touched) -> Result<(), ForgetError> {
-    let tokens = touched.tokens.iter().map(redis_key::<Principals>);
-    let domains = touched.domains.iter().map(redis_key::<Domains>);
-    let backends = touched.backends.iter().map(redis_key::<Backends>);
+pub(super) async fn forget(
+    config: &config::Redis,
+    installation: Installation,
+    touched: &Touched,
+) -> Result<(), ForgetError> {
+    let prefix = installation.redis_prefix();
+    let tokens = touched.tokens.iter().map(|token| redis_key::<Principals>(&prefix, token));
+    let domains = touched.domains.iter().map(|domain| redis_key::<Domains>(&prefix, domain));
+    let backends = touched.backends.iter().map(|backend| redis_key::<Backends>(&prefix, backend));
     let keys: Vec<_> = tokens.chain(domains).chain(backends).collect();
     let forget = async {
         let client = Client::open(config.url.expose_secret())?;

@@ -14,6 +14,7 @@ use crate::{
     clock::Clock,
     config::{Config, Mistakes, Purpose, Sources},
     feed::Feed,
+    installation::Installation,
     postgres::Postgres,
     schema,
     store::{Actor, Changed, Store},
@@ -32,6 +33,7 @@ pub(super) struct Session {
 pub(super) struct Admin {
     pub(super) store: Store,
     pub(super) config: Config,
+    pub(super) installation: Installation,
 }
 
 impl Session {
@@ -55,9 +57,9 @@ impl Session {
         let config = self.config(Purpose::Admin)?;
         let pool = schema::connect(&config.postgres).await?;
         let pool = self.pool.get_or_init(|| pool);
-        schema::check(pool).await?;
+        let installation = schema::check(pool).await?;
         let store = Store::new(pool.clone(), self.actor.clone());
-        Ok(Admin { store, config })
+        Ok(Admin { store, config, installation })
     }
 
     /// Says goodbye to Postgres. A connection that just ends costs a pooler one to the server.
@@ -83,7 +85,7 @@ impl Admin {
     /// `max_staleness` at most, with or without this.
     pub(super) async fn settle<T>(&self, changed: Changed<T>) -> T {
         if let Some(redis) = &self.config.redis
-            && let Err(error) = forget(redis, &changed.touched).await
+            && let Err(error) = forget(redis, self.installation, &changed.touched).await
         {
             complain(&format!(
                 "warning: {error}; the change is committed, but cached copies may be used \

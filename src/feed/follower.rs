@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Reader, Relay,
     leader::Leadership,
-    lease::{self, Note, RENEW_EVERY},
+    lease::{Note, RENEW_EVERY},
     reader::{PAUSE, POLL_EVERY, Rounds, awaken, jittered},
     relay::RelayError,
 };
@@ -57,7 +57,7 @@ impl Reader {
         // First there, so that a leader does not hand it on again.
         let _ = timeout(PARTING, relay.remove(&[self.lease.id()])).await;
         if let Some(now) = self.clock.now(Tick::now())
-            && let Err(error) = lease::renew(&self.postgres, &[self.lease.released(now)]).await
+            && let Err(error) = self.hand_over(&[self.lease.released(now)]).await
         {
             tracing::debug!(%error, "releasing the lease");
         }
@@ -126,7 +126,7 @@ impl Reader {
         let mut pause = SILENCE;
         while !stop.is_cancelled() {
             if Tick::now() >= offer_at {
-                let leadership = Leadership::take(&self.settings).await;
+                let leadership = Leadership::take(&self.settings, self.feed.installation()).await;
                 if leadership.is_some() {
                     return leadership;
                 }
@@ -254,7 +254,7 @@ impl Reader {
         let Ok(leases) = relay.leases().await else { return };
         let (gone, live): (Vec<_>, Vec<_>) =
             leases.into_iter().partition(|lease| lease.has_expired(now));
-        if let Err(error) = lease::renew(&self.postgres, &live).await {
+        if let Err(error) = self.hand_over(&live).await {
             tracing::debug!(%error, "handing leases on");
         }
         if !gone.is_empty() {

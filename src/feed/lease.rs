@@ -10,6 +10,7 @@ use sqlx::types::Uuid;
 
 use crate::{
     clock::Moment,
+    installation::Installation,
     postgres::{AskError, Postgres},
     snapshot::Snapshot,
 };
@@ -78,13 +79,19 @@ impl Lease {
 }
 
 /// Hands leases to the administrators, those of others too. An old one that a leader hands on must
-/// not replace what its replica has said since; and the clock may have been put back.
-pub(super) async fn renew(postgres: &Postgres, notes: &[Note]) -> Result<(), AskError> {
+/// not replace what its replica has said since; and the clock may have been put back. To those of
+/// another installation, where the address leads there by now, nothing is handed: they would wait
+/// for a replica that does not serve them.
+pub(super) async fn renew(
+    postgres: &Postgres,
+    installation: Installation,
+    notes: &[Note],
+) -> Result<(), AskError> {
     let row = |note: &Note| {
         let Note { id, name, snapshot, watermark, max_staleness } = note;
         let (watermark, max_staleness) = (watermark.0, max_staleness.as_micros());
         format!(
-            "('{id}', '{name}', '{snapshot}',
+            "('{id}'::uuid, '{name}', '{snapshot}'::pg_snapshot,
               'epoch'::timestamptz + {watermark} * interval '1 microsecond',
               {max_staleness} * interval '1 microsecond')"
         )
@@ -95,7 +102,10 @@ pub(super) async fn renew(postgres: &Postgres, notes: &[Note]) -> Result<(), Ask
         return Ok(());
     }
     let sql = format!(
-        "INSERT INTO patgate.replicas (id, name, snapshot, watermark, max_staleness) VALUES {}
+        "INSERT INTO patgate.replicas
+             (id, name, snapshot, watermark, max_staleness, installation)
+         SELECT note.*, '{installation}' FROM (VALUES {}) AS note
+             WHERE patgate.identity() = '{installation}'
          ON CONFLICT (id) DO UPDATE
              SET snapshot = excluded.snapshot, watermark = excluded.watermark
              WHERE (pg_snapshot_xmax(replicas.snapshot), replicas.watermark)

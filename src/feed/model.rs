@@ -5,7 +5,8 @@
 //! changes is pruned, which crashes, and which fails over to a standby that lost its latest
 //! transactions, dead or still answering; two replicas that share a Redis, with statements whose
 //! answers arrive late or never, and that relay their polls through it, where these are held up,
-//! lost, repeated and mixed up. A tick is the smallest time there is.
+//! lost, repeated and mixed up; and another installation, to which any statement may be led, and
+//! whose entries and frames lie in the same Redis. A tick is the smallest time there is.
 
 mod replica;
 mod world;
@@ -22,6 +23,7 @@ use self::{
     world::{Postgres, Writes},
 };
 use super::{Poll, Server, UNCHECKED};
+use crate::installation::tests::OURS;
 
 const TICK: Duration = Duration::from_secs(1);
 const MAX_STALENESS: i64 = 1;
@@ -40,6 +42,8 @@ struct Budget {
     crashes: u8,
     failovers: u8,
     zombie: bool,
+    /// Another installation may answer, and has been at Redis.
+    elsewhere: bool,
     redis: bool,
     /// The first replica only relays its polls, and the last one, which has polled once, follows: so
     /// many arrive, and so many statements of its own date them.
@@ -55,6 +59,7 @@ struct State {
     left: Budget,
     /// The last one is the primary; one before it may still answer.
     servers: Vec<Rc<Postgres>>,
+    elsewhere: Option<Rc<Postgres>>,
     redis: Option<Rc<Entry>>,
     /// All polls that were ever relayed.
     relayed: Vec<Rc<(Poll, Writes)>>,
@@ -95,13 +100,14 @@ enum Act {
 
 impl State {
     fn new(budget: Budget) -> Self {
-        let server = Server { system: 1, timeline: 1, life: 1 };
+        let server = Server { installation: OURS, timeline: 1, life: 1 };
         let replica = Rc::new(Replica::new(budget.remembered));
         let hash = fingerprint(&replica);
         let mut state = Self {
             now: 0,
             left: budget,
             servers: vec![Rc::new(Postgres::new(server))],
+            elsewhere: budget.elsewhere.then(|| Rc::new(Postgres::elsewhere(server))),
             redis: None,
             relayed: Vec::new(),
             replicas: vec![(replica, hash); budget.replicas],
@@ -111,6 +117,11 @@ impl State {
             state.act(1, Act::Poll(0));
             state.act(1, Act::PollArrives);
             state.relayed.clear();
+        }
+        if let Some(elsewhere) = state.elsewhere.clone() {
+            let entry = Entry { stamp: elsewhere.stamp(), as_of: 0, knows: elsewhere.visible() };
+            state.redis = Some(Rc::new(entry));
+            state.relayed.push(Rc::new(elsewhere.answer(tick(0), None)));
         }
         state
     }
@@ -135,7 +146,7 @@ impl State {
             let leads = left.relay && at == 0;
             let follows = left.relay && at > 0;
             let mut may = |possible: bool, act| may(possible, Of(at, act));
-            for server in 0..self.servers.len() {
+            for server in 0..self.servers.len() + usize::from(self.elsewhere.is_some()) {
                 may(left.fills > 0 && replica.fill.is_none() && !leads, Act::Fill(server));
                 may(left.polls > 0 && replica.poll.is_none(), Act::Poll(server));
                 may(left.visits > 0 && follows, Act::Visit(server));
@@ -197,13 +208,22 @@ impl State {
         next
     }
 
+    /// By its index; past the last one is the other installation's.
+    fn server(&self, index: usize) -> Rc<Postgres> {
+        Rc::clone(self.servers.get(index).or(self.elsewhere.as_ref()).unwrap())
+    }
+
     fn act(&mut self, at: usize, act: Act) {
+        let asked = match act {
+            Act::Fill(server) | Act::Poll(server) | Act::Visit(server) => Some(self.server(server)),
+            _ => None,
+        };
         let (replica, hash) = &mut self.replicas[at];
         let replica = Rc::make_mut(replica);
         match act {
-            Act::Fill(server) => {
+            Act::Fill(_) => {
                 self.left.fills -= 1;
-                let server = &self.servers[server];
+                let server = asked.unwrap();
                 let (stamp, knows) = (server.stamp(), server.visible());
                 replica.fill = Some(Rc::new(Entry { stamp, as_of: self.now, knows }));
             }
@@ -225,9 +245,9 @@ impl State {
                 let (_, version) = replica.admits(&entry, version, self.now);
                 replica.memory = Some((entry, version));
             }
-            Act::Poll(server) => {
+            Act::Poll(_) => {
                 self.left.polls -= 1;
-                replica.poll(&self.servers[server], self.now);
+                replica.poll(&asked.unwrap(), self.now);
             }
             Act::PollArrives => {
                 let poll = replica.poll.take().unwrap();
@@ -239,9 +259,9 @@ impl State {
                 self.left.frames -= 1;
                 replica.frame_arrives(&self.relayed[frame], self.now);
             }
-            Act::Visit(server) => {
+            Act::Visit(_) => {
                 self.left.visits -= 1;
-                replica.visit(&self.servers[server], self.now);
+                replica.visit(&asked.unwrap(), self.now);
             }
             Act::PollIsLost => replica.again = false,
             Act::Restart => {
@@ -275,6 +295,9 @@ impl State {
 
     /// Why it is wrong to use the entry.
     fn harm_in(&self, entry: &Entry, replica: &Replica) -> Option<&'static str> {
+        if entry.stamp.server.installation != OURS {
+            return Some("an entry of another installation is used");
+        }
         if replica.met.is_some_and(|(met, _)| met != entry.stamp.server) {
             return Some("an entry of a server that was left behind is used");
         }
@@ -385,6 +408,7 @@ const NOTHING: Budget = Budget {
     crashes: 0,
     failovers: 0,
     zombie: false,
+    elsewhere: false,
     redis: false,
     relay: false,
     frames: 0,
@@ -428,6 +452,16 @@ fn a_standby_is_promoted() {
     let one = Budget { redis: true, ticks: 2, fills: 1, polls: 2, failovers: 1, ..NOTHING };
     search("the old primary is dead", Budget { writes: 2, ..one });
     search("the old primary answers", Budget { writes: 1, fills: 2, zombie: true, ..one });
+}
+
+/// By a wrong `feed.url`, or an address that leads elsewhere by now.
+#[test]
+fn another_installation_answers() {
+    let one = Budget { elsewhere: true, redis: true, ticks: 2, writes: 1, fills: 2, ..NOTHING };
+    search("statements are led elsewhere", Budget { polls: 3, ..one });
+    let one = Budget { replicas: 2, relay: true, elsewhere: true, writes: 1, ..NOTHING };
+    let one = Budget { ticks: 2, fills: 1, polls: 1, ..one };
+    search("a relay that is led elsewhere", Budget { frames: 2, visits: 1, ..one });
 }
 
 #[test]

@@ -1,6 +1,11 @@
 //! Reads the feed: on every notification, and every 400 ms, one statement.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    mem::{Discriminant, discriminant},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::FutureExt;
 use sqlx::{
@@ -16,7 +21,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     Change, Feed, Lease, Poll, Stamp, Subject,
-    lease::{self, RENEW_EVERY},
+    lease::{self, Note, RENEW_EVERY},
 };
 use crate::{
     clock::{Clock, Moment, Tick},
@@ -45,7 +50,6 @@ const PRUNE_EVERY: Duration = Duration::from_secs(60);
 const PRUNE: &str = "SELECT patgate.prune_changes() AS more";
 /// Of many changes in a row, each would wake every replica.
 const BUNCH: Duration = Duration::from_millis(5);
-const CHANNEL: &str = "patgate_changes";
 
 /// A poll that is recorded, and Postgres's time at which it was made.
 pub(crate) struct Polled {
@@ -72,7 +76,8 @@ pub(crate) struct Reader {
 
 /// What one poll leaves to the next.
 pub(super) struct Rounds {
-    connected: bool,
+    /// What the log has been told about the feed since it was last read; empty while it is read.
+    complaints: Vec<Discriminant<AskError>>,
     renewed: Option<Tick>,
     prune_at: Tick,
     prunes: bool,
@@ -81,7 +86,7 @@ pub(super) struct Rounds {
 impl Default for Rounds {
     fn default() -> Self {
         let prune_at = Tick::now().after(PRUNE_EVERY);
-        Self { connected: true, renewed: None, prune_at, prunes: true }
+        Self { complaints: Vec::new(), renewed: None, prune_at, prunes: true }
     }
 }
 
@@ -92,7 +97,7 @@ impl Reader {
         let mut listener = self.listens.then(|| self.listen(&wake));
         let mut rounds = Rounds::default();
         while !stop.is_cancelled() {
-            let (began, connected) = (Tick::now(), rounds.connected);
+            let (began, connected) = (Tick::now(), rounds.complaints.is_empty());
             let polled = self.round(&mut rounds).await;
             if polled.is_some() && !connected && listener.is_some() {
                 // Where it listened may be lost as well, without a word.
@@ -111,21 +116,28 @@ impl Reader {
         self.lease.release(&self.postgres).await;
     }
 
-    /// One poll, and what goes with it. Logs when contact is lost and when it is back.
+    /// One poll, and what goes with it. Logs when contact is lost, each reason once, and when it is
+    /// back.
     pub(super) async fn round(&self, rounds: &mut Rounds) -> Option<Polled> {
         let polled = self.poll().await;
         match &polled {
-            Ok(_) if !rounds.connected => tracing::info!("the feed of changes is back"),
-            Err(error) if rounds.connected => tracing::warn!(
-                %error,
-                "the feed of changes is lost; until it is back, what is known of a token is used \
-                 until it is older than max_staleness",
-            ),
-            _ => {}
+            Ok(_) if rounds.complaints.is_empty() => {}
+            Ok(_) => {
+                tracing::info!("the feed of changes is back");
+                rounds.complaints.clear();
+            }
+            Err(error) if rounds.complaints.contains(&discriminant(error)) => {}
+            Err(error) => {
+                rounds.complaints.push(discriminant(error));
+                tracing::warn!(
+                    %error,
+                    "the feed of changes is lost; until it is back, what is known of a token is \
+                     used until it is older than max_staleness",
+                );
+            }
         }
-        rounds.connected = polled.is_ok();
         let now = Tick::now();
-        self.metrics.polled(rounds.connected);
+        self.metrics.polled(polled.is_ok());
         let polled = polled.ok()?;
         let due = rounds.renewed.is_none_or(|renewed| now.since(renewed) >= RENEW_EVERY);
         if due || polled.poll.brings_news() {
@@ -183,7 +195,12 @@ impl Reader {
 
     async fn renew(&self, polled: &Polled) -> Result<(), AskError> {
         let snapshot = polled.poll.stamp.snapshot.clone();
-        lease::renew(&self.postgres, &[self.lease.note(snapshot, polled.verified)]).await
+        self.hand_over(&[self.lease.note(snapshot, polled.verified)]).await
+    }
+
+    /// Hands leases to the administrators.
+    pub(super) async fn hand_over(&self, notes: &[Note]) -> Result<(), AskError> {
+        lease::renew(&self.postgres, self.feed.installation(), notes).await
     }
 
     pub(super) async fn poll(&self) -> Result<Polled, AskError> {
@@ -240,7 +257,8 @@ impl Reader {
     }
 
     pub(super) fn listen(&self, wake: &Arc<Notify>) -> AbortOnDropHandle<()> {
-        let listening = listen(self.settings.clone(), Arc::clone(wake));
+        let channel = self.feed.installation().channel();
+        let listening = listen(self.settings.clone(), channel, Arc::clone(wake));
         AbortOnDropHandle::new(self.tasks.spawn("listener for changes", listening))
     }
 }
@@ -286,12 +304,12 @@ pub(super) async fn awaken(wake: &Notify, pause: Duration) {
 }
 
 /// Wakes the reader. Whatever goes wrong here costs time only: there is the next poll.
-async fn listen(settings: config::Postgres, wake: Arc<Notify>) {
+async fn listen(settings: config::Postgres, channel: String, wake: Arc<Notify>) {
     loop {
         let attempt = async {
             let pool = schema::connect(&settings).await.map_err(sqlx::Error::config)?;
             let mut listener = PgListener::connect_with(&pool).await?;
-            listener.listen(CHANNEL).await?;
+            listener.listen(&channel).await?;
             loop {
                 // Nothing comes after a reconnect, though something may have happened meanwhile.
                 listener.try_recv().await?;

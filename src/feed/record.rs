@@ -7,10 +7,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::Superseded;
+use super::{Elsewhere, Superseded, Unheeded};
 use crate::{
     clock::Tick,
     domain::{DomainId, Slug},
+    installation::Installation,
     principal::UserId,
     snapshot::{Snapshot, Xid},
     token::TokenId,
@@ -40,11 +41,11 @@ impl Default for Retention {
     }
 }
 
-/// Which Postgres, and which of its histories: a promoted standby begins a new one, and so does
+/// Which installation, and which of its histories: a promoted standby begins a new one, and so does
 /// recovery from a crash. In both, transaction ids of what was lost are given out again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Server {
-    pub(crate) system: i64,
+    pub(crate) installation: Installation,
     pub(crate) timeline: u32,
     /// Since when the server counts its statistics, which do not survive a crash. A crash loses
     /// the transactions that had not reached the disk, though they had ended for all to see: those
@@ -110,9 +111,11 @@ impl Poll {
 }
 
 /// See the module above for what it is for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 pub(crate) struct Record {
+    /// Nothing of any other is used.
+    installation: Installation,
     retention: Retention,
     history: Option<History>,
     /// Goes up whenever an entry may have to be compared again.
@@ -153,6 +156,14 @@ struct Arrival {
 }
 
 impl Record {
+    pub(super) fn of(installation: Installation) -> Self {
+        Self { installation, retention: Retention::default(), history: None, version: 0 }
+    }
+
+    pub(super) fn installation(&self) -> Installation {
+        self.installation
+    }
+
     pub(super) fn server(&self) -> Option<Server> {
         self.history.as_ref().map(|history| history.server)
     }
@@ -197,17 +208,22 @@ impl Record {
 
     /// A statement that was sent then was answered by this server. The first one, one on a later
     /// timeline, and one after a crash, begins the record anew, without anything from before.
-    pub(super) fn meet(&mut self, stamp: &Stamp, sent: Tick) -> Result<(), Superseded> {
-        let (server, superseded) = (stamp.server, Err(Superseded(stamp.server.timeline)));
+    /// One of another installation is not met at all.
+    pub(super) fn meet(&mut self, stamp: &Stamp, sent: Tick) -> Result<(), Unheeded> {
+        let (expected, found) = (self.installation, stamp.server.installation);
+        if found != expected {
+            return Err(Elsewhere { expected, found }.into());
+        }
+        let (server, superseded) = (stamp.server, Superseded(stamp.server.timeline));
         if let Some(History { server: known, met, .. }) = &self.history {
             if *known == server {
                 return Ok(());
             }
-            // Timelines of one system are ordered. Lives and systems are not: a late answer from
-            // before the crash, or from before the address led elsewhere, is told by its sending.
-            let ordered = known.system == server.system && known.timeline != server.timeline;
+            // Timelines are ordered. Lives are not: a late answer from before the crash is told by
+            // its sending.
+            let ordered = known.timeline != server.timeline;
             if if ordered { known.timeline > server.timeline } else { sent < *met } {
-                return superseded;
+                return Err(superseded.into());
             }
         }
         self.begin(stamp, stamp.snapshot.clone(), sent);

@@ -1,7 +1,7 @@
 //! The way of the feed from one replica to the others: a Redis stream of frames, each one poll.
 //!
 //! Redis may lose, delay, repeat or reorder frames, and whoever can write there may try to. None of
-//! it does harm: a frame is sealed; it says from which snapshot it goes on, so that one that is
+//! it does harm: a frame is sealed for one installation, whose stream has a name of its own; it says from which snapshot it goes on, so that one that is
 //! missing is noticed and one that comes again changes nothing; and how fresh it is, each follower
 //! tells by statements of its own (`record.rs`). So it does not matter either who leads, or whether
 //! two do for a while. The epoch only spares followers what a leader says that was replaced.
@@ -23,8 +23,7 @@ use super::{Change, Poll, Server, Stamp, lease::Note};
 use crate::{
     clock::Tick,
     config,
-    keyring::KeyRing,
-    seal::{self, Purpose},
+    seal::{Purpose, Sealer},
     snapshot::{Snapshot, Xid},
 };
 
@@ -93,7 +92,7 @@ pub(super) struct Heard {
 /// One end of it.
 pub(crate) struct Relay {
     client: Client,
-    ring: KeyRing,
+    sealer: Sealer,
     connection: Option<MultiplexedConnection>,
     /// The last entry of the stream that was read.
     position: String,
@@ -104,23 +103,24 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    pub(crate) fn new(config: &config::Redis, ring: KeyRing) -> Result<Self, RedisError> {
-        let key = |name: &str| format!("patgate:{}:{name}", seal::VERSION);
+    pub(crate) fn new(config: &config::Redis, sealer: Sealer) -> Result<Self, RedisError> {
+        let key = |name: &str| format!("{}{name}", sealer.prefix());
+        let (stream, leases) = (key("feed"), key("leases"));
         Ok(Self {
             client: Client::open(config.url.expose_secret())?,
-            ring,
+            sealer,
             connection: None,
             position: BEGINNING.to_owned(),
             epoch: None,
-            stream: key("feed"),
-            leases: key("leases"),
+            stream,
+            leases,
         })
     }
 
     /// Tells the followers.
     pub(super) async fn publish(&mut self, epoch: u64, poll: &Poll) -> Result<(), RelayError> {
         let frame = Frame::new(epoch, poll);
-        let sealed = seal::seal(&self.ring, Purpose::Relay, &self.stream, &frame)?;
+        let sealed = self.sealer.seal(Purpose::Relay, &self.stream, &frame)?;
         let mut add = redis::cmd("XADD");
         add.arg(&self.stream).arg("MAXLEN").arg("~").arg(KEPT).arg("*").arg(FIELD).arg(sealed);
         match self.run::<Value>(&add, PATIENCE).await {
@@ -144,7 +144,7 @@ impl Relay {
         for mut entry in reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids) {
             let frame = match entry.map.remove(FIELD) {
                 Some(Value::BulkString(sealed)) => {
-                    seal::open::<Frame>(&self.ring, Purpose::Relay, &self.stream, &sealed)
+                    self.sealer.open::<Frame>(Purpose::Relay, &self.stream, &sealed)
                 }
                 _ => None,
             };
@@ -186,7 +186,7 @@ impl Relay {
     /// Leaves a lease for the leader.
     pub(super) async fn leave(&mut self, lease: &Note) -> Result<(), RelayError> {
         let place = self.place_of(lease.id);
-        let sealed = seal::seal(&self.ring, Purpose::Relay, &place, lease)?;
+        let sealed = self.sealer.seal(Purpose::Relay, &place, lease)?;
         let mut set = redis::cmd("HSET");
         set.arg(&self.leases).arg(lease.id.to_string()).arg(sealed);
         self.run::<Value>(&set, PATIENCE).await.map(drop)
@@ -199,7 +199,7 @@ impl Relay {
         let left: HashMap<String, Vec<u8>> = self.run(&get, PATIENCE).await?;
         let opened = left.iter().filter_map(|(id, sealed)| {
             let id = id.parse().ok()?;
-            seal::open(&self.ring, Purpose::Relay, &self.place_of(id), sealed)
+            self.sealer.open(Purpose::Relay, &self.place_of(id), sealed)
         });
         Ok(opened.collect())
     }

@@ -3,6 +3,7 @@
 use std::thread;
 
 use super::*;
+use crate::installation::tests::OURS;
 use crate::snapshot::Xid;
 
 const ROUNDS: u64 = 3_000;
@@ -12,7 +13,7 @@ fn at(second: u64) -> Tick {
 }
 
 fn stamp(timeline: u32, xmax: u64) -> Stamp {
-    let server = Server { system: 1, timeline, life: 1 };
+    let server = Server { installation: OURS, timeline, life: 1 };
     Stamp { server, snapshot: format!("{xmax}:{xmax}:").parse().unwrap() }
 }
 
@@ -47,7 +48,7 @@ fn meanwhile(
 fn who_sees_a_watermark_sees_its_changes() {
     let change = Change::To(Subject::Slug("aa".parse().unwrap()));
     for _ in 0..ROUNDS {
-        let (feed, entry, checked) = (Feed::default(), stamp(1, 10), Checked::default());
+        let (feed, entry, checked) = (Feed::of(OURS), stamp(1, 10), Checked::default());
         feed.meet(&entry, Tick::now()).unwrap();
         assert!(feed.apply(poll(&feed, 1, 1, 10, Vec::new())));
         let next = poll(&feed, 1, 2, 11, vec![(Xid(10), change.clone())]);
@@ -60,7 +61,7 @@ fn who_sees_a_watermark_sees_its_changes() {
 #[test]
 fn a_watermark_says_nothing_about_another_server() {
     for _ in 0..ROUNDS {
-        let (feed, entry, checked) = (Feed::default(), stamp(2, 10), Checked::default());
+        let (feed, entry, checked) = (Feed::of(OURS), stamp(2, 10), Checked::default());
         feed.meet(&stamp(1, 10), Tick::now()).unwrap();
         assert!(feed.apply(poll(&feed, 1, 1, 10, Vec::new())));
         let found = meanwhile(&feed, &entry, &checked, || feed.meet(&entry, Tick::now()).unwrap());
@@ -71,7 +72,7 @@ fn a_watermark_says_nothing_about_another_server() {
 
 #[test]
 fn a_poll_that_meets_another_server_takes_the_watermark_away() {
-    let feed = Feed::default();
+    let feed = Feed::of(OURS);
     assert!(feed.apply(poll(&feed, 1, 1, 10, Vec::new())));
     assert!(!feed.apply(poll(&feed, 2, 2, 20, Vec::new())), "after what another server saw");
     assert_eq!(feed.watermark_age(at(3)), None);

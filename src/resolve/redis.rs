@@ -25,8 +25,7 @@ use crate::{
     clock::{Moment, Tick},
     config,
     feed::Stamp,
-    keyring::KeyRing,
-    seal::{self, Purpose},
+    seal::{Purpose, Sealer},
     tasks::Tasks,
     telemetry::Metrics,
 };
@@ -50,7 +49,7 @@ pub(crate) struct Redis {
     reads: Batcher<String, Option<Vec<u8>>>,
     writes: mpsc::Sender<Write>,
     link: Arc<Link>,
-    ring: KeyRing,
+    sealer: Sealer,
     metrics: Metrics,
 }
 
@@ -64,7 +63,7 @@ impl Redis {
     /// Connects when first asked, so that a dead Redis keeps nobody from starting.
     pub(crate) fn spawn(
         config: &config::Redis,
-        ring: KeyRing,
+        sealer: Sealer,
         metrics: Metrics,
         tasks: &Tasks,
     ) -> Result<Arc<Self>, RedisError> {
@@ -79,7 +78,7 @@ impl Redis {
         });
         let (writes, waiting) = mpsc::channel(MAX_WRITES);
         tasks.spawn_owned("writer to Redis", write_behind(Arc::clone(&link), waiting));
-        Ok(Arc::new(Self { reads, writes, link, ring, metrics }))
+        Ok(Arc::new(Self { reads, writes, link, sealer, metrics }))
     }
 
     /// The entry under `key`, or a word for why there is none: `miss`, `open` (circuit),
@@ -88,7 +87,7 @@ impl Redis {
         if !self.link.breaker.admits(Tick::now()) {
             return Err("open");
         }
-        let redis_key = redis_key::<K>(key);
+        let redis_key = redis_key::<K>(self.sealer.prefix(), key);
         let sealed = match timeout(self.link.timeout, self.reads.get(redis_key.clone())).await {
             Ok(Ok(reply)) => reply.ok_or("miss")?,
             // It was not asked, which says nothing about its health.
@@ -98,15 +97,15 @@ impl Redis {
                 return Err("unavailable");
             }
         };
-        seal::open(&self.ring, Purpose::Entries, &redis_key, &sealed).ok_or("refused")
+        self.sealer.open(Purpose::Entries, &redis_key, &sealed).ok_or("refused")
     }
 
     /// Writes an entry some time soon, or not at all. Nobody waits for it.
     pub(super) fn put<K: Kind>(&self, key: &K::Key, found: &Found<K::Value>, ttl: Duration) {
-        let redis_key = redis_key::<K>(key);
+        let redis_key = redis_key::<K>(self.sealer.prefix(), key);
         let value = found.value.as_deref();
         let entry = Entry { verified: found.verified, stamp: &*found.stamp, value };
-        let sealed = seal::seal(&self.ring, Purpose::Entries, &redis_key, &entry).ok();
+        let sealed = self.sealer.seal(Purpose::Entries, &redis_key, &entry).ok();
         let write = sealed.map(|sealed| Write { key: redis_key, sealed, ttl });
         if write.is_none_or(|write| self.writes.try_send(write).is_err()) {
             self.metrics.dropped_write();
@@ -114,9 +113,9 @@ impl Redis {
     }
 }
 
-/// Under which Redis holds what `key` stands for.
-pub(crate) fn redis_key<K: Kind>(key: &K::Key) -> String {
-    format!("patgate:{}:{}:{key}", seal::VERSION, K::NAME)
+/// Under which Redis holds what `key` stands for; `prefix` is that of the installation.
+pub(crate) fn redis_key<K: Kind>(prefix: &str, key: &K::Key) -> String {
+    format!("{prefix}{}:{key}", K::NAME)
 }
 
 async fn write_behind(link: Arc<Link>, mut waiting: mpsc::Receiver<Write>) {

@@ -25,7 +25,7 @@ pub struct AuditEntry {
 }
 
 /// Every action that a line may tell of.
-pub(super) const ACTIONS: [&str; 32] = [
+pub(super) const ACTIONS: [&str; 33] = [
     "backend.create",
     "backend.delete",
     "backend.remove_credential",
@@ -41,6 +41,7 @@ pub(super) const ACTIONS: [&str; 32] = [
     "domain.set_upstream",
     "domain.unset_model",
     "domain.update",
+    "installation.renew",
     "role.add_member",
     "role.create",
     "role.delete",

@@ -39,7 +39,8 @@ impl Store {
             " AS expires_at
              FROM patgate.replicas, LATERAL (SELECT max_staleness
                  + greatest(watermark, now() - $2 * interval '1 microsecond') AS expires_at) AS e
-             WHERE expires_at > now() AND pg_snapshot_xmax(snapshot) < '9223372036854775807'
+             WHERE installation = patgate.identity()
+                 AND expires_at > now() AND pg_snapshot_xmax(snapshot) < '9223372036854775807'
              ORDER BY name"
         ));
         let ago = i64::try_from(ago.as_micros()).unwrap_or(i64::MAX);

@@ -17,6 +17,7 @@ mod eventually;
 mod frames;
 mod harness;
 mod http;
+mod installations;
 mod leaks;
 mod load;
 mod locked;
@@ -322,6 +323,12 @@ fn main() -> ExitCode {
         decision_log::a_report_counts_what_would_be_denied,
         feed::every_change_is_obeyed_everywhere,
         feed::the_last_use_is_no_change,
+        installations::a_restored_dump_beside_its_original_is_another,
+        installations::relays_that_share_a_redis_are_apart,
+        installations::a_feed_of_another_database_keeps_from_serving,
+        installations::a_feed_that_leads_elsewhere_is_not_trusted,
+        installations::a_truth_that_leads_elsewhere_is_not_believed,
+        installations::a_copy_of_the_files_is_renewed,
         canary::measures_when_it_is_told_to,
         canary::is_of_no_other_use,
         canary::tells_when_revoking_takes_long,

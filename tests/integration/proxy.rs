@@ -4,7 +4,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc, Weak,
+        Arc, Mutex, Weak,
         atomic::{AtomicU16, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -42,6 +42,8 @@ pub(crate) struct Proxy {
     mode: watch::Sender<Mode>,
     cuts: watch::Sender<()>,
     server: Arc<AtomicU16>,
+    /// Another database than the client asks for, by a name as long.
+    renamed: Arc<Mutex<Option<[String; 2]>>>,
     /// How many connections, from the first one on, lead nowhere any more.
     forgotten: Arc<AtomicU64>,
     accepted: Arc<AtomicU64>,
@@ -65,6 +67,7 @@ impl Proxy {
             mode,
             cuts,
             server: Arc::new(AtomicU16::new(server_port)),
+            renamed: Arc::default(),
             forgotten: Arc::default(),
             accepted: Arc::default(),
             delayed: Arc::default(),
@@ -74,6 +77,7 @@ impl Proxy {
         };
         let (server, forgotten) = (Arc::clone(&proxy.server), Arc::clone(&proxy.forgotten));
         let accepted = Arc::clone(&proxy.accepted);
+        let renamed = Arc::clone(&proxy.renamed);
         let delayed = Arc::downgrade(&proxy.delayed);
         let (upward, downward) = (Arc::clone(&proxy.upward), Arc::clone(&proxy.downward));
         tokio::spawn(stop.run_until_cancelled_owned(async move {
@@ -82,6 +86,7 @@ impl Proxy {
                 let wire = Wire {
                     number: accepted.fetch_add(1, Relaxed),
                     forgotten: Arc::clone(&forgotten),
+                    renamed: renamed.lock().unwrap().clone(),
                     modes: modes.clone(),
                     delayed: delayed.clone(),
                     cut: unmoved(&cut),
@@ -101,6 +106,12 @@ impl Proxy {
     /// New connections go to that port; those that stand stay where they are.
     pub(crate) fn retarget(&self, server_port: u16) {
         self.server.store(server_port, Relaxed);
+    }
+
+    /// New connections to Postgres that ask for one database are led to another.
+    pub(crate) fn lead(&self, from: &str, to: &str) {
+        assert_eq!(from.len(), to.len());
+        *self.renamed.lock().unwrap() = Some([from, to].map(|name| format!("\0{name}\0")));
     }
 
     /// Closes those that stand.
@@ -138,6 +149,7 @@ impl Proxy {
 struct Wire {
     number: u64,
     forgotten: Arc<AtomicU64>,
+    renamed: Option<[String; 2]>,
     modes: watch::Receiver<Mode>,
     delayed: Weak<()>,
     cut: watch::Receiver<()>,
@@ -162,7 +174,8 @@ async fn carry(client: TcpStream, server: SocketAddr, wire: Wire, counts: [Arc<A
             (client.into_split(), server.into_split());
         let [upward, downward] = counts;
         let up = copy(from_client, to_server, wire.clone(), |_| Mode::Pass, upward);
-        let down = copy(from_server, to_client, wire.clone(), |mode| mode, downward);
+        let answers = Wire { renamed: None, ..wire.clone() };
+        let down = copy(from_server, to_client, answers, |mode| mode, downward);
         tokio::select! { () = up => {} () = down => {} }
     };
     tokio::select! {
@@ -192,6 +205,11 @@ async fn copy(
         // afterwards gets through.
         if mode == Mode::Refuse || wire.cut.has_changed().unwrap_or(true) {
             return;
+        }
+        if let Some([from, to]) = &wire.renamed
+            && let Some(at) = buffer[..read].windows(from.len()).position(|w| w == from.as_bytes())
+        {
+            buffer[at..at + to.len()].copy_from_slice(to.as_bytes());
         }
         count.fetch_add(read as u64, Relaxed);
         let written = match manner(mode) {

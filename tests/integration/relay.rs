@@ -29,14 +29,17 @@ use crate::{
     waiting::revoke_and_wait,
 };
 
-const STREAM: &str = "patgate:3:feed";
+/// Where frames are relayed.
+fn stream(world: &World<'_>) -> String {
+    world.in_redis("feed")
+}
 
 /// What a replica of this world has to be told to follow.
 fn relayed(world: &World<'_>) -> [String; 2] {
     [format!("feed.url={}", world.url("server", world.port)), "feed.relay=redis".to_owned()]
 }
 
-async fn fleet(world: &World<'_>, size: usize, settings: &[&str]) -> Fleet {
+pub(crate) async fn fleet(world: &World<'_>, size: usize, settings: &[&str]) -> Fleet {
     let relayed = relayed(world);
     let settings = [&relayed.each_ref().map(String::as_str)[..], &PATIENT, settings].concat();
     let fleet = Fleet::of(world, size, &settings).await;
@@ -72,7 +75,7 @@ async fn leaders(fleet: &Fleet) -> Vec<usize> {
     leads.filter(|(_, leads)| *leads == 1).map(|(index, _)| index).collect()
 }
 
-async fn frames(replica: &Replica, result: &str) -> u64 {
+pub(crate) async fn frames(replica: &Replica, result: &str) -> u64 {
     replica.metric(&format!("patgate_relay_frames_total{{result=\"{result}\"}}")).await
 }
 
@@ -181,13 +184,14 @@ pub(crate) async fn a_relay_may_fail_in_any_way(suite: Arc<Suite>) {
         relays().await;
         obeys(&fleet, &world, "revoked when Redis is back").await;
     }
+    let stream = stream(&world);
     let all: StreamRangeReply =
-        redis::cmd("XRANGE").arg(&[STREAM, "-", "+"]).query_async(&mut redis).await.unwrap();
+        redis::cmd("XRANGE").arg(&[&stream, "-", "+"]).query_async(&mut redis).await.unwrap();
     let replayed: Vec<_> = all.ids.iter().map(|entry| entry.map["f"].clone()).collect();
     assert!(replayed.len() > 4);
     let add = |fields: &[(&str, &[u8])]| {
         let mut add = redis::cmd("XADD");
-        add.arg(STREAM).arg("*");
+        add.arg(&stream).arg("*");
         fields.iter().for_each(|(name, value)| {
             add.arg(*name).arg(*value);
         });
@@ -211,11 +215,11 @@ pub(crate) async fn a_relay_may_fail_in_any_way(suite: Arc<Suite>) {
             3 => {
                 let last = "18446744073709551615-18446744073709551615";
                 let mut add = redis::cmd("XADD");
-                add.arg(STREAM).arg(last).arg("f").arg("");
+                add.arg(&stream).arg(last).arg("f").arg("");
                 let () = add.query_async(&mut redis).await.unwrap();
             }
             _ => {
-                let set = redis::cmd("SET").arg(STREAM).arg("something else").to_owned();
+                let set = redis::cmd("SET").arg(&stream).arg("something else").to_owned();
                 let () = set.query_async(&mut redis).await.unwrap();
             }
         }
@@ -240,7 +244,7 @@ pub(crate) async fn a_missing_frame_is_noticed(suite: Arc<Suite>) {
     let follows = Fleet::of(&world, 1, &settings).await;
     let follower = &follows.0[0];
     let fleet = Fleet([&led.0[..], &follows.0].concat());
-    let between = Between::new(&world.redis_url, &elsewhere.redis_url).await;
+    let between = Between::new(stream(&world), &world.redis_url, &elsewhere.redis_url).await;
     eventually("frames", async || frames(follower, "applied").await > 1).await;
     let token = reader(&world).await;
     fleet.all_answer(&token, MODELS, 200).await;
@@ -291,7 +295,7 @@ struct Between {
 }
 
 impl Between {
-    async fn new(from: &str, to: &str) -> Self {
+    async fn new(stream: String, from: &str, to: &str) -> Self {
         let (mut from, mut to) = (redis_at(from).await, redis_at(to).await);
         let (handling, how) = watch::channel(Handling::Pass);
         let passed = Arc::new(AtomicU64::new(0));
@@ -300,7 +304,7 @@ impl Between {
             let (mut position, mut held) = ("0-0".to_owned(), None);
             loop {
                 let mut read = redis::cmd("XREAD");
-                read.arg(&["COUNT", "1", "BLOCK", "100", "STREAMS", STREAM, &position]);
+                read.arg(&["COUNT", "1", "BLOCK", "100", "STREAMS", &stream, &position]);
                 let reply: Option<StreamReadReply> = read.query_async(&mut from).await.unwrap();
                 for mut entry in reply.into_iter().flat_map(|reply| reply.keys).flat_map(|k| k.ids)
                 {
@@ -319,7 +323,7 @@ impl Between {
                     };
                     for frame in frames {
                         let mut add = redis::cmd("XADD");
-                        add.arg(STREAM).arg("*").arg("f").arg(frame);
+                        add.arg(&stream).arg("*").arg("f").arg(frame);
                         let () = add.query_async(&mut to).await.unwrap();
                     }
                     count.fetch_add(1, Relaxed);

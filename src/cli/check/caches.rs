@@ -16,6 +16,7 @@ use crate::{
     resolve::{
         Found, Freshness, Kind, Load, Memory, Shared, Tiers, postgres::lookups, redis::Redis,
     },
+    seal::Sealer,
     tasks::Tasks,
     telemetry::Metrics,
     token::TokenId,
@@ -105,7 +106,8 @@ pub(super) async fn look(
     };
     reader.catch_up().await;
     let settings = config::Redis { timeout: PATIENCE, ..settings.clone() };
-    let redis = Redis::spawn(&settings, ring.clone(), metrics.clone(), &tasks)?;
+    let sealer = Sealer::new(ring.clone(), feed.installation());
+    let redis = Redis::spawn(&settings, sealer, metrics.clone(), &tasks)?;
     let freshness = Freshness { max_staleness, negative_ttl: config.negative_ttl };
     let shared = Shared { redis: None, ring, clock, feed, freshness, metrics };
     let load = Arc::new(Load::new(1, config.deadline));

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     super::*,
-    MAX_STALENESS, TICK, fingerprint,
+    MAX_STALENESS, OURS, TICK, fingerprint,
     world::{Postgres, Writes, token},
 };
 
@@ -47,7 +47,7 @@ fn checked(version: u64) -> Checked {
 impl Replica {
     pub(super) fn new(remembered: usize) -> Self {
         let record = Record::retaining(TICK, remembered);
-        let feed = Feed { record: RwLock::new(record), ..Feed::default() };
+        let feed = Feed { record: RwLock::new(record), ..Feed::of(OURS) };
         Self { feed, memory: None, fill: None, poll: None, again: false, met: None, told: 0 }
     }
 
@@ -103,7 +103,8 @@ impl Replica {
                 || (met.timeline == stamp.server.timeline && met != stamp.server && sent < at)
         };
         let known = self.met.is_some_and(|(met, _)| met == stamp.server);
-        if !known && !self.met.is_some_and(left_behind) {
+        let ours = stamp.server.installation == OURS;
+        if ours && !known && !self.met.is_some_and(left_behind) {
             self.met = Some((stamp.server, sent));
             self.told = 0;
         }

@@ -50,6 +50,15 @@ impl Postgres {
         Self { server, next, ended, running: Vec::new(), log: Vec::new() }
     }
 
+    /// Of another database in the same cluster, which had the same history until it was made; since
+    /// then, more has happened there, and nothing that is told of here.
+    pub(super) fn elsewhere(ours: Server) -> Self {
+        let theirs = "7/16385/00000000-0000-0000-0000-000000000001".parse().unwrap();
+        let mut elsewhere = Self::new(Server { installation: theirs, timeline: 2, ..ours });
+        (elsewhere.next, elsewhere.ended) = (FIRST_XID + 8, FIRST_XID + 7);
+        elsewhere
+    }
+
     pub(super) fn begin(&mut self, write: Writes) {
         self.running.push((self.next, write));
         self.next += 1;

@@ -3,11 +3,12 @@
 use std::hash::{Hash, Hasher};
 
 use super::*;
+use crate::{feed::Elsewhere, installation::tests::OURS};
 
 impl Record {
     /// One that forgets early.
     pub(in crate::feed) fn retaining(age: Duration, count: usize) -> Self {
-        Self { retention: Retention { age, count }, ..Self::default() }
+        Self { retention: Retention { age, count }, ..Self::of(OURS) }
     }
 
     /// All versions that are told apart.
@@ -50,7 +51,7 @@ impl Record {
 }
 
 fn server() -> Server {
-    Server { system: 1, timeline: 1, life: 1 }
+    Server { installation: OURS, timeline: 1, life: 1 }
 }
 
 fn stamp(snapshot: &str) -> Stamp {
@@ -83,7 +84,7 @@ fn holds(record: &Record, snapshot: &str, subject: &Subject) -> bool {
 
 #[test]
 fn a_change_outdates_what_rests_on_it_and_nothing_else() {
-    let (mut record, [a, b]) = (Record::default(), ["aa", "bb"].map(slug));
+    let (mut record, [a, b]) = (Record::of(OURS), ["aa", "bb"].map(slug));
     assert!(!holds(&record, "11:11:", &a), "nothing is known of any server");
     apply(&mut record, 0, "12:12:", &[(11, Change::To(a.clone()))]);
     assert_eq!([holds(&record, "11:11:", &a), holds(&record, "11:11:", &b)], [false, true]);
@@ -142,7 +143,7 @@ fn more_than_can_be_remembered_raises_the_floor() {
 
 #[test]
 fn a_gap_is_noticed() {
-    let mut record = Record::default();
+    let mut record = Record::of(OURS);
     apply(&mut record, 0, "20:20:", &[]);
     let good = poll(&record, 1, "30:30:", &[]);
     let after = |text: &str| Some(text.parse().unwrap());
@@ -159,7 +160,7 @@ fn a_gap_is_noticed() {
 
 #[test]
 fn what_a_dump_brings_from_another_cluster_does_no_harm() {
-    let (mut record, a) = (Record::default(), slug("aa"));
+    let (mut record, a) = (Record::of(OURS), slug("aa"));
     let foreign = [(9_000, Change::To(a.clone()))];
     for second in 0..9 {
         apply(&mut record, second, "20:20:", &foreign);
@@ -174,39 +175,63 @@ fn what_a_dump_brings_from_another_cluster_does_no_harm() {
 
 #[test]
 fn another_history_begins_anew_and_an_earlier_one_is_refused() {
-    let (mut record, a) = (Record::default(), slug("aa"));
-    let at = |system, timeline, life| Stamp {
-        server: Server { system, timeline, life },
+    let (mut record, a) = (Record::of(OURS), slug("aa"));
+    let at = |timeline, life| Stamp {
+        server: Server { installation: OURS, timeline, life },
         snapshot: "20:20:".parse().unwrap(),
     };
     apply(&mut record, 0, "20:20:", &[]);
     let second = |second| Tick::from_micros(0).after(Duration::from_secs(second));
-    for (sent, next) in [(1, at(1, 2, 1)), (2, at(1, 2, 0)), (3, at(1, 3, 0)), (4, at(2, 1, 0))] {
+    for (sent, next) in [(1, at(2, 1)), (2, at(2, 0)), (3, at(3, 0))] {
         let before = record.version();
         assert_eq!(record.meet(&next, second(sent)), Ok(()));
         assert!(record.version() > before && record.polled_to().is_none());
         assert!(record.judge(&next, Some(before), |visit| visit(a.clone())).is_some());
         assert!(!holds(&record, "30:30:", &a), "of what was left behind");
     }
-    let [old, late] = [at(1, 7, 1), at(1, 6, 9)];
+    let [old, late] = [at(7, 1), at(6, 9)];
     record.meet(&old, second(6)).unwrap();
-    assert_eq!(record.meet(&late, second(7)), Err(Superseded(6)));
-    // An answer that was on its way since before the crash, and one after the crash.
-    assert_eq!(record.meet(&at(1, 7, 0), second(5)), Err(Superseded(7)));
-    assert_eq!(record.meet(&at(3, 1, 0), second(5)), Err(Superseded(1)));
-    assert!(!record.apply(Poll { stamp: late, ..poll(&Record::default(), 1, "30:30:", &[]) }));
+    assert_eq!(record.meet(&late, second(7)), Err(Superseded(6).into()));
+    // An answer that was on its way since before the crash.
+    assert_eq!(record.meet(&at(7, 0), second(5)), Err(Superseded(7).into()));
+    assert!(!record.apply(Poll { stamp: late, ..poll(&Record::of(OURS), 1, "30:30:", &[]) }));
     assert_eq!(record.server(), Some(old.server));
 }
 
 #[test]
+fn nothing_of_another_installation_is_used() {
+    let (mut record, a) = (Record::of(OURS), slug("aa"));
+    let theirs = "7/16385/00000000-0000-0000-0000-000000000001".parse().unwrap();
+    let later = |second| Tick::from_micros(0).after(Duration::from_secs(second));
+    // A later timeline, a later sending and all that could be seen make no difference.
+    let server = Server { installation: theirs, timeline: 9, life: 9 };
+    let stamp = Stamp { server, snapshot: "900:900:".parse().unwrap() };
+    let elsewhere = Err(Elsewhere { expected: OURS, found: theirs }.into());
+    assert_eq!(record.meet(&stamp, later(1)), elsewhere);
+    assert_eq!(record.server(), None);
+    apply(&mut record, 2, "20:20:", &[]);
+    let version = record.version();
+    assert_eq!(record.meet(&stamp, later(3)), elsewhere);
+    for after in [None, record.polled_to()] {
+        let poll = Poll { stamp: stamp.clone(), after, ..poll(&record, 4, "20:20:", &[]) };
+        assert!(!record.apply(poll.clone()));
+        assert!(!record.follow(poll));
+    }
+    record.visit(&stamp, later(5));
+    assert_eq!((record.version(), record.reaches()), (version, None));
+    assert!(record.judge(&stamp, None, |visit| visit(a.clone())).is_none());
+    assert!(holds(&record, "20:20:", &a));
+}
+
+#[test]
 fn polls_of_others_join_on_and_are_dated_by_our_own_statements() {
-    let (mut record, a) = (Record::default(), slug("aa"));
+    let (mut record, a) = (Record::of(OURS), slug("aa"));
     let second = |second| Tick::from_micros(0).after(Duration::from_secs(second));
     let change = |xid| vec![(Xid(xid), Change::To(a.clone()))];
     let theirs = |after: &str, snapshot: &str, changes| Poll {
         after: Some(after.parse().unwrap()),
         changes,
-        ..poll(&Record::default(), 9, snapshot, &[])
+        ..poll(&Record::of(OURS), 9, snapshot, &[])
     };
     assert!(!record.follow(theirs("10:10:", "11:11:", Vec::new())), "nothing to join on to");
     apply(&mut record, 0, "13:13:", &[(12, Change::To(a.clone()))]);

@@ -48,6 +48,7 @@ const CHANGES: &[(&str, &[&str])] = &[
     ("token revoke --domain acme --yes", &["token.revoke"]),
     ("domain delete store --yes", &["domain.delete"]),
     ("user delete ada@example.com --yes", &["user.delete"]),
+    ("installation renew", &["installation.renew"]),
 ];
 
 /// Commands that only look.
@@ -62,6 +63,7 @@ const LOOKS: &[&str] = &[
     "token list --live",
     "token show {0}",
     "audit list",
+    "installation show",
     "keyring list --count",
 ];
 

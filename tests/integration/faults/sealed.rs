@@ -15,12 +15,19 @@ use crate::{
     tiers::{eventually, lookups, reader, revoke},
 };
 
-fn key(token: &Token) -> String {
-    format!("patgate:3:principal:{}", token.id)
+fn key(world: &World<'_>, token: &Token) -> String {
+    world.in_redis(&format!("principal:{}", token.id))
 }
 
+/// What lies there under this token, of the one installation that uses this Redis database.
 pub(crate) async fn held(redis: &MultiplexedConnection, token: &Token) -> Vec<u8> {
-    redis::cmd("GET").arg(key(token)).query_async(&mut redis.clone()).await.unwrap_or_default()
+    let mut redis = redis.clone();
+    let pattern = format!("patgate:3:*:principal:{}", token.id);
+    let keys: Vec<String> =
+        redis::cmd("KEYS").arg(pattern).query_async(&mut redis).await.unwrap_or_default();
+    assert!(keys.len() <= 1, "{keys:?}");
+    let Some(key) = keys.first() else { return Vec::new() };
+    redis::cmd("GET").arg(key).query_async(&mut redis).await.unwrap_or_default()
 }
 
 pub(crate) async fn all_held(redis: &MultiplexedConnection, tokens: &[&Token]) {
@@ -71,15 +78,15 @@ pub(crate) async fn what_redis_holds_is_sealed(suite: Arc<Suite>) {
 
     // By replicas that have nothing in memory, one for each.
     for forgery in &forgeries {
-        plant(&redis, &[(key(&poor), forgery.clone())]).await;
+        plant(&redis, &[(key(&world, &poor), forgery.clone())]).await;
         let replica = world.serve(&PATIENT).await;
         assert_eq!(load.bear(answer(&replica, &poor, MODELS)).await, 403);
         assert_eq!(lookups(&replica, "principal", "redis", "refused").await, 1);
         load.bear(repaired(&redis, &poor, forgery)).await;
     }
     // What is kept under the name of another release is nothing to this one.
-    let newer = key(&poor).replace(":3:", ":4:");
-    redis::cmd("DEL").arg(key(&poor)).exec_async(&mut redis.clone()).await.unwrap();
+    let newer = key(&world, &poor).replace(":3:", ":4:");
+    redis::cmd("DEL").arg(key(&world, &poor)).exec_async(&mut redis.clone()).await.unwrap();
     plant(&redis, &[(newer, rich.clone())]).await;
     let replica = world.serve(&PATIENT).await;
     assert_eq!(load.bear(answer(&replica, &poor, MODELS)).await, 403);
@@ -91,7 +98,7 @@ pub(crate) async fn what_redis_holds_is_sealed(suite: Arc<Suite>) {
     load.bear(front.fleet.turn("revoked", (turning, MODELS), 200, 401)).await;
     load.law(super::turned(WELL));
     load.bear(settled(&redis, &world, &front.fleet)).await;
-    plant(&redis, &[(key(turning), old.clone())]).await;
+    plant(&redis, &[(key(&world, turning), old.clone())]).await;
     let replica = world.serve(&PATIENT).await;
     assert_eq!(load.bear(answer(&replica, turning, MODELS)).await, 401);
     assert_eq!(lookups(&replica, "principal", "redis", "stale").await, 1);
@@ -99,7 +106,8 @@ pub(crate) async fn what_redis_holds_is_sealed(suite: Arc<Suite>) {
 
     // Under every token that is about to be used.
     let values = load.cold.iter().zip(forgeries.iter().cycle());
-    let values: Vec<_> = values.map(|(token, forgery)| (key(token), forgery.clone())).collect();
+    let values: Vec<_> =
+        values.map(|(token, forgery)| (key(&world, token), forgery.clone())).collect();
     plant(&redis, &values).await;
     let next = load.count(Kind::Cold, 200) as usize + 5;
     let refused = async || front.lookups("redis", "refused").await;

@@ -9,10 +9,12 @@ use std::{
 use patgate::{
     app::App,
     config::{Config, Purpose, Sources},
+    installation::Installation,
     keyring::{self, KeyRing},
     token::{Prefixes, TokenId, Tokens},
 };
 use sqlx::PgPool;
+use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -26,6 +28,8 @@ pub(crate) struct World<'s> {
     /// As the superuser, to whom everything is possible, the wrong things included.
     pub(crate) postgres: PgPool,
     pub(crate) redis_url: String,
+    /// What its keys there begin with.
+    pub(crate) redis_prefix: String,
     pub(crate) keyring_file: PathBuf,
     pub(crate) tokens: Tokens,
     ids: HashMap<&'static str, Uuid>,
@@ -63,12 +67,57 @@ impl<'s> World<'s> {
         let line = keyring::new_line(&"k1".parse().unwrap()).unwrap();
         fs::write(&keyring_file, line.as_bytes()).unwrap();
         let tokens = Tokens::new(Prefixes::default(), KeyRing::parse(&line).unwrap());
+        let redis_prefix = redis_prefix(&postgres).await;
         let redis_url = format!("redis://127.0.0.1:{}/{number}", suite.valkey.port);
         let ids = HashMap::new();
-        let mut world =
-            World { suite, database, port, postgres, redis_url, keyring_file, tokens, ids };
+        let mut world = World {
+            suite,
+            database,
+            port,
+            postgres,
+            redis_url,
+            redis_prefix,
+            keyring_file,
+            tokens,
+            ids,
+        };
         world.populate().await;
         world
+    }
+
+    /// Another database of the same cluster, restored from a dump of this one, as staging is made
+    /// from production; with the same Redis and the same keys.
+    pub(crate) async fn restored(&self) -> Self {
+        let database = self.database.replace("world", "clone");
+        let bin = &self.suite.postgres.bin;
+        let (from, to) = (self.url("postgres", self.port), url(self.port, "postgres", &database));
+        self.sql(&format!("CREATE DATABASE {database}")).await;
+        let dump = self.suite.dir.path().join(format!("{database}.dump"));
+        for (program, arguments) in [
+            (
+                "pg_dump",
+                vec!["--format=custom", "--no-sync", "--file", dump.to_str().unwrap(), &from],
+            ),
+            ("pg_restore", vec!["--exit-on-error", "--dbname", &to, dump.to_str().unwrap()]),
+        ] {
+            let run = Command::new(format!("{bin}/{program}")).args(arguments).output().await;
+            let run = run.unwrap();
+            assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        }
+        let postgres = connect(&to).await;
+        let redis_prefix = redis_prefix(&postgres).await;
+        let ring = KeyRing::parse(&fs::read_to_string(&self.keyring_file).unwrap()).unwrap();
+        World {
+            suite: self.suite,
+            database,
+            port: self.port,
+            postgres,
+            redis_url: self.redis_url.clone(),
+            redis_prefix,
+            keyring_file: self.keyring_file.clone(),
+            tokens: Tokens::new(Prefixes::default(), ring),
+            ids: self.ids.clone(),
+        }
     }
 
     /// `acme` and `beta` are in use, `closed` is disabled, `picky` lists its models. `ann` has the
@@ -230,6 +279,11 @@ impl<'s> World<'s> {
         Replica::at(grpc, http).ended_by(stop)
     }
 
+    /// The name of something of this installation in Redis.
+    pub(crate) fn in_redis(&self, name: &str) -> String {
+        format!("{}{name}", self.redis_prefix)
+    }
+
     /// How often a text stands in the statements that this world's database was sent.
     pub(crate) fn statements_with(&self, text: &str) -> usize {
         self.statements().iter().map(|line| line.matches(text).count()).sum()
@@ -253,4 +307,11 @@ impl<'s> World<'s> {
         }
         statements
     }
+}
+
+/// What the keys of the installation in this database begin with.
+pub(crate) async fn redis_prefix(postgres: &PgPool) -> String {
+    let identity: String =
+        sqlx::query_scalar("SELECT patgate.identity()").fetch_one(postgres).await.unwrap();
+    identity.parse::<Installation>().unwrap().redis_prefix()
 }

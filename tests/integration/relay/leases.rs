@@ -8,7 +8,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     fleet, frames, leaders,
-    outages::{LEASES, serve},
+    outages::{leases_of, serve},
     relayed, the_leader,
 };
 use crate::{
@@ -73,7 +73,7 @@ pub(crate) async fn who_missed_a_frame_is_not_waited_for_without_end(suite: Arc<
     led.turn("revoked", (&missed, MODELS), 200, 401).await;
     led.polled(2).await;
     let mut direct = redis_at(&world.redis_url).await;
-    let () = redis::cmd("DEL").arg(super::STREAM).query_async(&mut direct).await.unwrap();
+    let () = redis::cmd("DEL").arg(super::stream(&world)).query_async(&mut direct).await.unwrap();
     redis.set(Mode::Pass);
     eventually("a gap", async || frames(&follower, "gap").await > 0).await;
 
@@ -99,7 +99,7 @@ pub(crate) async fn a_lease_that_was_taken_back_stays_so(suite: Arc<Suite>) {
     the_leader(&led).await;
     let redis = redis_at(&world.redis_url).await;
     let left = async || -> HashMap<String, Vec<u8>> {
-        redis::cmd("HGETALL").arg(LEASES).query_async(&mut redis.clone()).await.unwrap()
+        redis::cmd("HGETALL").arg(leases_of(&world)).query_async(&mut redis.clone()).await.unwrap()
     };
     let before = left().await;
     let follower = serve(&world).await;
@@ -108,13 +108,13 @@ pub(crate) async fn a_lease_that_was_taken_back_stays_so(suite: Arc<Suite>) {
             break new;
         }
     };
-    let handed_on = || world.statements_with(&format!("('{id}', '"));
+    let handed_on = || world.statements_with(&format!("('{id}'::uuid, '"));
     suite.stack.signal(&follower.server, "TERM");
     eventually("it to end", async || !suite.stack.is_running(&follower.server)).await;
 
     // As if the leader had read it just before.
     let count = handed_on();
-    let set = redis::cmd("HSET").arg(LEASES).arg(&id).arg(sealed).to_owned();
+    let set = redis::cmd("HSET").arg(leases_of(&world)).arg(&id).arg(sealed).to_owned();
     let () = set.query_async(&mut redis.clone()).await.unwrap();
     eventually("it to be handed on again", async || handed_on() > count).await;
     let token = reader(&world).await;

@@ -19,7 +19,10 @@ use crate::{
     tiers::{eventually, reader, revoke},
 };
 
-pub(super) const LEASES: &str = "patgate:3:leases";
+/// Where followers leave theirs.
+pub(super) fn leases_of(world: &World<'_>) -> String {
+    world.in_redis("leases")
+}
 
 /// How Redis fails at once, rather than late.
 #[derive(Clone, Copy, Debug)]
@@ -174,7 +177,7 @@ pub(crate) async fn who_ends_takes_its_lease_along(suite: Arc<Suite>) {
     let redis = redis_at(&world.redis_url).await;
     let store = Store::new(world.postgres.clone(), "tester".parse().unwrap());
     let leases = async || {
-        let left = redis::cmd("HLEN").arg(LEASES).query_async(&mut redis.clone()).await;
+        let left = redis::cmd("HLEN").arg(leases_of(&world)).query_async(&mut redis.clone()).await;
         let noted = store.replicas(None, Duration::ZERO).await.unwrap().len();
         let left: usize = left.unwrap();
         (noted, left)

@@ -1,0 +1,67 @@
+//! `patgate installation …`
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{Usage, session::Session};
+
+#[derive(clap::Subcommand)]
+pub(super) enum Command {
+    /// Shows the identity of this database, and what its keys in Redis begin with
+    Show,
+    /// Makes another installation of this database: for a copy of a cluster's files
+    ///
+    /// A database that was restored from a dump is another installation than its original by itself.
+    /// A copy of the files of a whole cluster (pg_basebackup, a snapshot of a disk) is the same one,
+    /// until this is run on it, before its first replica starts. Replicas that run already stop using
+    /// the database, and have to be restarted.
+    Renew {
+        /// Also if replicas serve from this database; they refuse everything until they are restarted
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
+    let admin = session.admin().await?;
+    let (store, out) = (&admin.store, session.out);
+    match command {
+        Command::Show => {
+            let (identity, redis) = (admin.installation, admin.installation.redis_prefix());
+            let shown = json!({
+                "id": identity.id(),
+                "identity": identity.to_string(),
+                "redis_prefix": redis,
+            });
+            let properties = vec![
+                ("id", identity.id().to_string()),
+                ("identity", identity.to_string()),
+                ("redis prefix", redis),
+            ];
+            out.one(&shown, properties)
+        }
+        Command::Renew { yes } => {
+            let serving = store.replicas(None, Duration::ZERO).await?;
+            if !yes && !serving.is_empty() {
+                let names: Vec<&str> =
+                    serving.iter().map(|replica| replica.name.as_str()).collect();
+                let why = format!(
+                    "replicas serve from this database ({}), or did when it was copied: is it the \
+                     copy? They would refuse everything until they are restarted. Stop them and \
+                     wait until they are forgotten, or add --yes",
+                    names.join(", ")
+                );
+                return Err(Usage(why).into());
+            }
+            let renewed = admin.settle(store.renew_installation().await?).await;
+            if out.is_json() {
+                return out.json(&renewed);
+            }
+            out.message(&format!(
+                "this installation is {} now, no longer {}; restart the replicas that use it",
+                renewed.new_id, renewed.old_id
+            ))
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Several installations share a cluster, a Redis, a key ring, an address: each goes by its own
+//! knowledge.
+
+use std::{fs, sync::Arc};
+
+use patgate::app::App;
+use serde_json::json;
+
+use crate::{
+    cli::{Cli, value},
+    fleet::{Fleet, MODELS, PATIENT, answer},
+    harness::{PROMPT, Suite, Token, World, connect, execute, redis_at},
+    proxy::Proxy,
+    relay,
+    tiers::{eventually, feed_through, reader, revoke},
+    waiting::revoke_and_wait,
+};
+
+/// For replicas that soon give up what they cannot verify, and what leads nowhere.
+const SOON: [&str; 4] = ["max_staleness=3s", "negative_ttl=1s", "deadline=2s", PROMPT[0]];
+
+async fn identity(world: &World<'_>) -> String {
+    value(world, "SELECT patgate.identity()").await
+}
+
+/// A replica with nothing in memory, of this world.
+async fn fresh(world: &World<'_>) -> Fleet {
+    Fleet::of(world, 1, &PATIENT).await
+}
+
+/// Staging is made from production by `pg_dump`, in the same cluster, with the same Redis and the
+/// same keys. What one of them revokes is refused by its replicas, whatever the other one's write.
+pub(crate) async fn a_restored_dump_beside_its_original_is_another(suite: Arc<Suite>) {
+    let production = suite.world().await;
+    let tokens = [reader(&production).await, reader(&production).await];
+    let serving = Fleet::of(&production, 2, &PATIENT).await;
+    let staging = production.restored().await;
+    assert_ne!(identity(&production).await, identity(&staging).await);
+
+    // Leases came along with the dump, and nobody serves from it.
+    let leases: i64 = value(&staging, "SELECT count(*) FROM patgate.replicas").await;
+    let output = revoke_and_wait(&staging, &reader(&staging).await).await;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(leases == 2 && said.contains("no replica is known to serve"), "{leases}: {said}");
+
+    let staged = Fleet::of(&staging, 1, &PATIENT).await;
+    let sides = [(&production, &serving), (&staging, &staged)];
+    for (at, token) in tokens.iter().enumerate() {
+        let ((here, ours), (there, theirs)) = (sides[at], sides[1 - at]);
+        for fleet in [ours, theirs] {
+            fleet.all_answer(token, MODELS, 200).await;
+        }
+        revoke(here, token).await;
+        ours.turn("revoked here", (token, MODELS), 200, 401).await;
+        let mut redis = redis_at(&here.redis_url).await;
+        redis::cmd("FLUSHDB").exec_async(&mut redis).await.unwrap();
+        // Each finds what the other has left in Redis, if it looks there.
+        for _ in 0..2 {
+            fresh(there).await.all_answer(token, MODELS, 200).await;
+            in_redis(there, token).await;
+            fresh(here).await.all_answer(token, MODELS, 401).await;
+            in_redis(here, token).await;
+        }
+        theirs.all_answer(token, MODELS, 200).await;
+        ours.all_answer(token, MODELS, 401).await;
+    }
+}
+
+/// Waits until what was found about a token is written.
+async fn in_redis(world: &World<'_>, token: &Token) {
+    let redis = redis_at(&world.redis_url).await;
+    eventually("an entry in Redis", async || {
+        let pattern = format!("patgate:*principal:{}", token.id);
+        let keys = redis::cmd("KEYS").arg(pattern).query_async(&mut redis.clone()).await;
+        keys.is_ok_and(|keys: Vec<String>| !keys.is_empty())
+    })
+    .await;
+}
+
+/// The same with the feed relayed: frames of one do not reach the followers of the other.
+pub(crate) async fn relays_that_share_a_redis_are_apart(suite: Arc<Suite>) {
+    let production = suite.world().await;
+    let mut tokens = Vec::new();
+    for _ in 0..10 {
+        tokens.push(reader(&production).await);
+    }
+    let staging = production.restored().await;
+    let fleets = [relay::fleet(&production, 2, &[]).await, relay::fleet(&staging, 2, &[]).await];
+    let sides = [(&production, &fleets[0]), (&staging, &fleets[1])];
+    for (at, token) in tokens.iter().enumerate() {
+        let ((here, ours), (_, theirs)) = (sides[at % 2], sides[1 - at % 2]);
+        for fleet in [ours, theirs] {
+            fleet.all_answer(token, MODELS, 200).await;
+        }
+        revoke(here, token).await;
+        ours.turn("revoked under a relay that is shared", (token, MODELS), 200, 401).await;
+        theirs.all_answer(token, MODELS, 200).await;
+        let output = revoke_and_wait(here, token).await;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("applied by 2 replicas"), "{said}");
+    }
+    for fleet in &fleets {
+        for replica in &fleet.0 {
+            assert_eq!(relay::frames(replica, "refused").await, 0);
+        }
+    }
+}
+
+/// One word in `feed.url` is wrong.
+pub(crate) async fn a_feed_of_another_database_keeps_from_serving(suite: Arc<Suite>) {
+    let production = suite.world().await;
+    let staging = production.restored().await;
+    let ids = [identity(&staging).await, identity(&production).await];
+    let refusal = async |feed: &str| {
+        let config = production.config(&[&format!("feed.url={feed}")]);
+        App::build(&config).await.err().expect("no start").to_string()
+    };
+    let error = refusal(&staging.url("server", staging.port)).await;
+    let [feed, postgres] = ids;
+    let told = format!(
+        "feed.url leads to another installation of patgate than postgres.url: {feed} there, \
+         {postgres} here"
+    );
+    assert!(error.contains(&told), "{error}");
+    let error = refusal(&suite.postgres_url("server", "postgres")).await;
+    assert!(error.starts_with("feed.url: "), "{error}");
+    let cli = Cli::of(&production)
+        .login(&production, "server")
+        .with("feed.url", &staging.url("server", staging.port));
+    cli.refused("serve", 2, &told);
+    production.serve(&[&format!("feed.url={}", production.url("server", production.port))]).await;
+}
+
+/// The address of a feed leads to another database of the same cluster while it is read.
+pub(crate) async fn a_feed_that_leads_elsewhere_is_not_trusted(suite: Arc<Suite>) {
+    let production = suite.world().await;
+    let staging = production.restored().await;
+    let ids = [identity(&production).await, identity(&staging).await];
+    let proxy = Proxy::to(suite.postgres.port).await;
+    let feed = feed_through(&production, &suite, &proxy);
+    let fleet = Fleet::of(&production, 1, &[&[feed.as_str()], &SOON[..]].concat()).await;
+    let replica = &fleet.0[0];
+    let (token, other) = (reader(&production).await, reader(&production).await);
+    fleet.all_answer(&token, MODELS, 200).await;
+
+    proxy.lead(&production.database, &staging.database);
+    proxy.cut();
+    let elsewhere = "patgate_other_installation_answers_total{setting=\"feed.url\"}";
+    eventually("another installation to answer", async || replica.metric(elsewhere).await > 1)
+        .await;
+    revoke(&production, &token).await;
+    fleet.turn("revoked unknown to the feed", (&token, MODELS), 200, 401).await;
+    fleet.all_answer(&other, MODELS, 200).await;
+    // What another one knows is not taken for ours.
+    eventually("what is known of changes to grow old", async || {
+        replica.gauge("patgate_feed_watermark_age_seconds").await > 3.0
+    })
+    .await;
+    // Whoever waits is not told that it has been read.
+    let output = revoke_and_wait(&production, &other).await;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!said.contains("applied by 1"), "{said}");
+    fleet.turn("revoked and waited for", (&other, MODELS), 401, 401).await;
+    let theirs: i64 =
+        value(&staging, "SELECT count(*) FROM patgate.replicas WHERE watermark > now()").await;
+    assert_eq!(theirs, 0, "a lease was left with another installation");
+
+    let log = fs::read_to_string(suite.dir.path().join("patgate.log")).unwrap();
+    let [ours, theirs] = &ids;
+    let told = format!("expected {ours}, found {theirs}");
+    let warned = log
+        .lines()
+        .filter(|line| line.contains("the feed of changes is lost") && line.contains(&told));
+    let warned: Vec<&str> = warned.collect();
+    assert!(warned.len() == 1 && warned[0].contains("feed.url"), "{warned:#?}");
+
+    proxy.lead(&staging.database, &production.database);
+    let (last, polled) = (reader(&production).await, async || crate::fleet::polls(replica).await);
+    let before = polled().await;
+    eventually("the feed to be back", async || polled().await > before + 1).await;
+    fleet.all_answer(&last, MODELS, 200).await;
+    revoke(&production, &last).await;
+    fleet.turn("revoked when the feed is back", (&last, MODELS), 200, 401).await;
+}
+
+/// The address of the truth itself leads elsewhere: nothing of it is used.
+pub(crate) async fn a_truth_that_leads_elsewhere_is_not_believed(suite: Arc<Suite>) {
+    let production = suite.world().await;
+    let token = reader(&production).await;
+    let staging = production.restored().await;
+    let proxy = Proxy::to(suite.postgres.port).await;
+    let url = production.url("server", proxy.port);
+    let url = format!("postgres.url={url}");
+    let settings = [&[url.as_str(), "redis.url="], &SOON[..]].concat();
+    let fleet = Fleet::of(&production, 1, &settings).await;
+    let theirs = reader(&staging).await;
+    fleet.all_answer(&token, MODELS, 200).await;
+    proxy.lead(&production.database, &staging.database);
+    proxy.cut();
+    revoke(&production, &token).await;
+    eventually("what was known to expire", async || {
+        let answer = answer(&fleet.0[0], &token, MODELS).await;
+        assert!([200, 503].contains(&answer), "{answer}");
+        answer == 503
+    })
+    .await;
+    fleet.all_answer(&theirs, MODELS, 503).await;
+    proxy.lead(&staging.database, &production.database);
+    fleet.turn("led to the right one again", (&token, MODELS), 503, 401).await;
+}
+
+/// A copy of a cluster's files is the same installation, until it is told that it is not.
+pub(crate) async fn a_copy_of_the_files_is_renewed(suite: Arc<Suite>) {
+    let (original, world) = suite.spare(json!({})).await;
+    let replica = world.serve(&[&["redis.url="], &SOON[..]].concat()).await;
+    let token = reader(&world).await;
+    assert_eq!(answer(&replica, &token, MODELS).await, 200);
+    let copy = suite.stack.start("postgres", json!({ "primary": original.port }));
+    let copied = connect(&world.url("postgres", copy.port)).await;
+    execute(&copied, "SELECT pg_promote()").await;
+    let at = |port| {
+        Cli::of(&world)
+            .with("postgres.url", &world.url("administrator", port))
+            .with("redis.url", "")
+    };
+    let shown = |port| at(port).json("installation show")["identity"].as_str().unwrap().to_owned();
+    assert_eq!(shown(original.port), shown(copy.port));
+    let identity = shown(copy.port);
+    assert_eq!(identity, self::identity(&world).await);
+
+    // It serves, or did a moment ago: which of the two this is, nobody can tell from within.
+    at(copy.port).refused("installation renew", 2, "replicas serve from this database");
+    let said = at(copy.port).ok("installation renew --yes");
+    assert!(said.contains("this installation is "), "{said}");
+    assert_ne!(shown(copy.port), identity);
+    assert_eq!(shown(original.port), identity);
+    assert_eq!(answer(&replica, &token, MODELS).await, 200);
+    let entry = at(copy.port).json("audit list --action installation.renew --limit 1");
+    let old_id = entry[0]["details"]["old_id"].as_str().unwrap();
+    assert!(identity.ends_with(old_id), "{entry}");
+
+    // A replica under which the id changes stops using the database; the next one uses it.
+    at(original.port).ok("installation renew --yes");
+    eventually("it to notice", async || answer(&replica, &token, MODELS).await == 503).await;
+    let next = world.serve(&["redis.url="]).await;
+    assert_eq!(answer(&next, &token, MODELS).await, 200);
+}

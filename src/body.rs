@@ -109,7 +109,7 @@ impl Body<'_> {
         // Envoy 1.40 says `false` of the beginning of a longer body, too, when exactly as much as
         // it may show has arrived. Without a length that is not noticed here; but nothing may
         // follow the end of an object, and a form that ends just there is refused.
-        let same = |length: &str| length.parse() == Ok(self.bytes.len());
+        let same = |length: &str| is_length(length, self.bytes.len());
         if self.length.is_none_or(same) { Ok(()) } else { Err(NoModel::Cut) }
     }
 }
@@ -139,9 +139,21 @@ fn boundary(media_type: &str) -> Option<&str> {
 /// first, where nobody accepts it.
 fn split(media_type: &str) -> (&str, Option<&str>) {
     match media_type.split_once(';') {
-        Some((kind, parameter)) => (kind.trim(), Some(parameter.trim())),
-        None => (media_type.trim(), None),
+        Some((kind, parameter)) => (trimmed(kind), Some(trimmed(parameter))),
+        None => (trimmed(media_type), None),
     }
+}
+
+/// Without the optional white space of RFC 9110, section 5.6.3. What Unicode counts as space
+/// besides, most readers take for a part of the value.
+fn trimmed(value: &str) -> &str {
+    value.trim_matches([' ', '\t'])
+}
+
+/// Whether a header's value is this length: digits alone, where the standard library would also
+/// read a sign.
+fn is_length(value: &str, length: usize) -> bool {
+    value.bytes().all(|byte| byte.is_ascii_digit()) && value.parse() == Ok(length)
 }
 
 fn parameter_named<'a>(name: &str, parameter: &'a str) -> Option<&'a str> {

@@ -6,8 +6,9 @@
 use memchr::memmem;
 
 use super::{
-    ModelName,
+    ModelName, is_length,
     member::{self, Member},
+    trimmed,
 };
 use crate::decision::{Excess, NoModel};
 
@@ -93,11 +94,12 @@ impl<'a> Part<'a> {
         let plain = |value: &str| {
             ["7bit", "8bit", "binary"].iter().any(|known| value.eq_ignore_ascii_case(known))
         };
-        let digits = |value: &str| value.bytes().all(|byte| byte.is_ascii_digit());
-        let counted = |value: &str| digits(value) && value.parse() == Ok(content.len());
-        // Some readers look for parts within parts.
+        let counted = |value: &str| is_length(value, content.len());
+        // Some readers look for parts within parts, and some take what Unicode counts as space away
+        // before.
         let nested = |value: &str| {
-            value.get(..10).is_some_and(|kind| kind.eq_ignore_ascii_case("multipart/"))
+            let kind = value.get(..10);
+            !value.is_ascii() || kind.is_some_and(|kind| kind.eq_ignore_ascii_case("multipart/"))
         };
         if !encoding.is_none_or(plain)
             || !length.is_none_or(counted)
@@ -136,7 +138,7 @@ impl<'a> Part<'a> {
 fn header(line: &str) -> Option<(&str, &str)> {
     let (name, value) = line.split_once(':')?;
     let printable = |c: char| c == '\t' || !c.is_control();
-    let value = value.trim_matches([' ', '\t']);
+    let value = trimmed(value);
     (is_token(name) && value.chars().all(printable)).then_some((name, value))
 }
 

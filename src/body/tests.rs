@@ -328,7 +328,7 @@ fn what_a_body_says_about_itself() {
     assert_eq!(with(&|body| body.partial = Some("true")), Err(NoModel::Cut));
     assert_eq!(with(&|body| body.bytes = b""), Err(NoModel::NotShown));
     assert_eq!(with(&|body| body.length = None).as_deref(), Ok("m"));
-    for length in ["14", "12", "0", "", "x", "13,13"] {
+    for length in ["14", "12", "0", "", "x", "13,13", "+13", "-13", "\u{661}3", " 13"] {
         assert_eq!(with(&|body| body.length = Some(length)), Err(NoModel::Cut), "{length}");
     }
     for (encoding, fits) in [
@@ -360,6 +360,11 @@ fn what_a_body_says_about_itself() {
         "application/vnd.api+json",
         "application/x-www-form-urlencoded",
         "multipart/form-data; boundary=b",
+        "application/json\u{a0}",
+        "\u{2003}application/json",
+        "application/json\u{c}",
+        "application/json\u{85}; charset=utf-8",
+        "application/json; charset=utf-8\u{3000}",
     ] {
         assert_eq!(
             with(&|body| body.media_type = Some(media_type)),

@@ -132,6 +132,7 @@ fn forms() {
         "Content-Disposition: form-data; name=\"a\"\r\nContent-Encoding: gzip\r\n\r\nm",
         "X-Content-Disposition: form-data; name=\"model\"\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nm",
         "Content-Disposition: form-data; name=\"a\"\r\nContent-Type: Multipart/mixed; boundary=c\r\n\r\nm",
+        "Content-Disposition: form-data; name=\"a\"\r\nContent-Type: \u{a0}multipart/mixed; boundary=c\r\n\r\nm",
         "Content-Disposition: form-data; name=\"a\"\r\nContent-Type: text/plain\r\nContent-Type: text/html\r\n\r\nm",
         "Content-Disposition: form-data; name=\"a\"\r\nno colon\r\n\r\nm",
         "Content-Disposition: form-data; name=\"a\"\r\n",

@@ -283,6 +283,10 @@ fn declared() -> Vec<Case> {
         typed("application/x-www-form-urlencoded", NOT_JSON),
         typed("multipart/form-data; boundary=b", NOT_JSON),
         typed("text/plain", NOT_JSON),
+        // No space to most readers, and none of RFC 9110.
+        typed("application/json\u{a0}", NOT_JSON),
+        typed("application/json; charset=utf-8\u{3000}", NOT_JSON),
+        typed(" \tapplication/json\t ", M),
         Case::new("no type", CHAT, GOOD, NOT_JSON),
         json("gzip", GZIP, COMPRESSED).header("content-encoding", "gzip"),
         json("said to be gzip", GOOD, COMPRESSED).header("content-encoding", "gzip"),

@@ -4,6 +4,7 @@
 //! standard output, everything else to standard error.
 
 mod api;
+mod arguments;
 mod audit;
 mod backend;
 mod check;
@@ -123,6 +124,8 @@ enum Command {
     },
 }
 
+const USAGE: u8 = 2;
+
 /// Wrong usage that only shows once the command runs.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -133,7 +136,11 @@ const LAST_TASKS: Duration = Duration::from_secs(1);
 
 /// Runs the command that the arguments of this process name.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match arguments::parse::<Cli>() {
+        Ok(cli) => cli,
+        Err(Some(help)) => help.exit(),
+        Err(None) => return ExitCode::from(USAGE),
+    };
     if let Command::Serve = cli.command {
         return serve(cli.global);
     }
@@ -164,7 +171,7 @@ fn serve(global: Global) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            telemetry::last_words(&format!("patgate: {error:#}"));
+            telemetry::last_words(&output::complaint(&format!("{error:#}")));
             exit_code(&error)
         }
     }
@@ -233,7 +240,6 @@ async fn migrate(session: &Session) -> anyhow::Result<()> {
 
 fn exit_code(error: &anyhow::Error) -> ExitCode {
     const FAILED: u8 = 1;
-    const USAGE: u8 = 2;
     const NOT_FOUND: u8 = 3;
     const DENIED: u8 = 4;
     let started = error.downcast_ref::<app::Error>();

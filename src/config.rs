@@ -23,6 +23,7 @@ use self::{
     sources::Settings,
     values::{path, paths},
 };
+pub use crate::trusted_file::Untrusted;
 use crate::{decide::ModelReading, keyring::KeyRing, mode::Mode, token::Prefixes};
 
 /// Everything that can be set.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{TableError, TableErrors};
+use crate::trusted_file;
 
 /// The table for Cube AI that the binary carries.
 const CUBE_AI: &str = include_str!("../../deploy/apis/cube-ai.yaml");
@@ -30,7 +31,7 @@ impl Source {
     ///
     /// # Errors
     ///
-    /// Every file that cannot be read, and a directory that holds none.
+    /// Every file that cannot be read or that others may write to, and a directory that holds none.
     pub fn read(paths: &[PathBuf]) -> Result<Vec<Self>, TableErrors> {
         if paths.is_empty() {
             return Ok(Self::embedded());
@@ -53,7 +54,7 @@ impl Source {
                 }
             };
             for file in files {
-                match fs::read_to_string(&file) {
+                match trusted_file::read_to_string(&file) {
                     Ok(text) => sources.push(Self { file: file.display().to_string(), text }),
                     Err(error) => note(&file, error.to_string()),
                 }

@@ -5,6 +5,8 @@ use std::io::{self, Write as _};
 use anyhow::Context as _;
 use serde::Serialize;
 
+use crate::legible::{misleads, without_secrets};
+
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Format {
     /// Aligned columns
@@ -52,11 +54,11 @@ impl Output {
         if self.is_json() {
             return self.json(&serde_json::json!({ "message": text }));
         }
-        write(&format!("{text}\n"))
+        write(&format!("{}\n", printable_lines(text)))
     }
 
     pub(super) fn json<T: Serialize>(self, value: &T) -> anyhow::Result<()> {
-        write(&format!("{}\n", serde_json::to_string_pretty(value)?))
+        write(&format!("{}\n", escaped(&serde_json::to_string_pretty(value)?)))
     }
 
     pub(super) fn is_json(self) -> bool {
@@ -81,8 +83,19 @@ pub(super) fn write_all(text: &str) -> io::Result<()> {
 
 /// Says something to the person in front, aside from the result.
 pub(super) fn complain(text: &str) {
+    complain_as(&complaint(text));
+}
+
+/// The same for a text that is whole.
+pub(super) fn complain_as(text: &str) {
     // With standard error gone, there is nobody left to tell.
-    let _ = writeln!(io::stderr(), "patgate: {text}");
+    let _ = writeln!(io::stderr(), "{}", printable_lines(text));
+}
+
+/// What is said, in our name and legible. A token or key that was given in the place of something
+/// else is not repeated.
+pub(super) fn complaint(text: &str) -> String {
+    format!("patgate: {}", printable_lines(&without_secrets(text)))
 }
 
 pub(super) fn aligned(rows: Vec<Vec<String>>) -> String {
@@ -103,11 +116,38 @@ pub(super) fn aligned(rows: Vec<Vec<String>>) -> String {
     text
 }
 
-/// What came from a database shall not steer the terminal.
+/// What came from a database must not steer the terminal, nor show in another order than it has.
 fn printable(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| if c.is_control() { c.escape_debug().collect() } else { vec![c] })
-        .collect()
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            c if c.is_control() => shown.extend(c.escape_debug()),
+            c if misleads(c) => shown.extend(c.escape_unicode()),
+            c => shown.push(c),
+        }
+    }
+    shown
+}
+
+/// The same for a text of several lines.
+fn printable_lines(text: &str) -> String {
+    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
+}
+
+/// JSON in which such characters are escaped as well. Outside of strings JSON has none of them but
+/// the ends of lines, and in strings these are escaped already.
+fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for character in json.chars() {
+        if character == '\n' || !misleads(character) {
+            text.push(character);
+            continue;
+        }
+        for unit in character.encode_utf16(&mut [0; 2]) {
+            text.push_str(&format!("\\u{unit:04x}"));
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -119,5 +159,19 @@ mod tests {
         let rows = [["NAME", "NOTE"], ["ä", ""], ["longer", "a\x1b[2J\nb"]];
         let rows = rows.map(|row| row.map(str::to_owned).to_vec()).to_vec();
         assert_eq!(aligned(rows), "NAME    NOTE\nä\nlonger  a\\u{1b}[2J\\nb\n");
+        assert_eq!(printable("a\u{202e}b\u{2066}\u{200f}ä"), "a\\u{202e}b\\u{2066}\\u{200f}ä");
+        assert_eq!(printable_lines("a\x1b\nb\u{9b}"), "a\\u{1b}\nb\\u{9b}");
+    }
+
+    #[test]
+    fn json_is_the_same_value_without_what_misleads() {
+        let text = "ä\x1b\n\x7f\u{9b}\u{202e}\u{2028}\u{feff}\u{e0041}";
+        let value = serde_json::json!({ text: [text] });
+        let shown = escaped(&serde_json::to_string_pretty(&value).unwrap());
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+        assert!(!shown.chars().any(|c| c != '\n' && misleads(c)), "{shown:?}");
+        assert!(
+            shown.contains("\\u202e") && shown.contains("\\udb40\\udc41") && shown.contains('ä')
+        );
     }
 }

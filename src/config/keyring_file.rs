@@ -1,17 +1,14 @@
-//! Reading the key-ring file, and refusing one that somebody else could have written.
+//! Reading the key-ring file.
 
-use std::{
-    fs::File,
-    io::{self, Read as _},
-    os::unix::fs::PermissionsExt,
-    path::Path,
-};
+use std::{io, path::Path};
 
 use zeroize::Zeroizing;
 
-use crate::keyring::{KeyRing, KeyRingError};
+use crate::{
+    keyring::{KeyRing, KeyRingError},
+    trusted_file::{self, ReadError, Untrusted},
+};
 
-const GROUP_OR_OTHERS_WRITE: u32 = 0o022;
 const OTHERS_READ: u32 = 0o004;
 
 /// Why there is no key ring. Names the file, never shows what is in it.
@@ -27,11 +24,8 @@ pub enum KeyRingFileError {
     Missing { path: String },
     #[error("key ring {path}: {error}")]
     Unreadable { path: String, error: io::Error },
-    #[error(
-        "key ring {path}: its mode {mode:04o} lets others write to it, and who writes the keys \
-         can mint tokens; `chmod go-w` it"
-    )]
-    Writable { path: String, mode: u32 },
+    #[error("key ring {path}: {why}; who writes the keys can mint tokens")]
+    Untrusted { path: String, why: Untrusted },
     #[error("key ring {path}: {error}")]
     Malformed { path: String, error: KeyRingError },
 }
@@ -40,7 +34,7 @@ pub enum KeyRingFileError {
 ///
 /// # Errors
 ///
-/// When it cannot be read, when group or others may write to it, or when it is no key ring.
+/// When it cannot be read, when another user may write to it, or when it is no key ring.
 pub fn read_keyring(path: &Path) -> Result<KeyRing, KeyRingFileError> {
     let text = read_keyring_text(path)?;
     KeyRing::parse(&text)
@@ -50,16 +44,13 @@ pub fn read_keyring(path: &Path) -> Result<KeyRing, KeyRingFileError> {
 /// The text of a key-ring file, after the checks on the file itself.
 pub(crate) fn read_keyring_text(path: &Path) -> Result<Zeroizing<String>, KeyRingFileError> {
     let shown = || path.display().to_string();
-    let unreadable = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => KeyRingFileError::Missing { path: shown() },
-        _ => KeyRingFileError::Unreadable { path: shown(), error },
-    };
-    let mut file = File::open(path).map_err(unreadable)?;
-    // Of the opened file, so that what was checked is what is read.
-    let mode = file.metadata().map_err(unreadable)?.permissions().mode() & 0o7777;
-    if mode & GROUP_OR_OTHERS_WRITE != 0 {
-        return Err(KeyRingFileError::Writable { path: shown(), mode });
-    }
+    let (text, mode) = trusted_file::read(path).map_err(|error| match error {
+        ReadError::Untrusted(why) => KeyRingFileError::Untrusted { path: shown(), why },
+        ReadError::Io(error) if error.kind() == io::ErrorKind::NotFound => {
+            KeyRingFileError::Missing { path: shown() }
+        }
+        ReadError::Io(error) => KeyRingFileError::Unreadable { path: shown(), error },
+    })?;
     if mode & OTHERS_READ != 0 {
         // Kubernetes mounts Secrets like this by default, so it is no reason to refuse.
         tracing::warn!(
@@ -68,7 +59,5 @@ pub(crate) fn read_keyring_text(path: &Path) -> Result<Zeroizing<String>, KeyRin
             "everyone can read the key ring"
         );
     }
-    let mut text = Zeroizing::new(String::new());
-    file.read_to_string(&mut text).map_err(unreadable)?;
     Ok(text)
 }

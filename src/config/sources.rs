@@ -12,7 +12,10 @@ use super::{
     Mistake,
     keys::{self, KEYS, Key, PREFIX},
 };
-use crate::yaml::{self, Node, Placed, Problem, ProblemKind};
+use crate::{
+    trusted_file,
+    yaml::{self, Node, Placed, Problem, ProblemKind},
+};
 
 /// Names the file, where no `--config` does.
 const FILE_VARIABLE: &str = "PATGATE_CONFIG";
@@ -41,7 +44,7 @@ impl Sources {
                 (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
             })
             .collect();
-        Self { file, env, flags, read: |path| std::fs::read_to_string(path) }
+        Self { file, env, flags, read: trusted_file::read_to_string }
     }
 }
 

@@ -6,7 +6,11 @@ use std::{fmt, str::FromStr};
 use uuid::Uuid;
 
 pub use crate::backend::BackendName;
-use crate::{domain::is_writable_pattern, principal::UserId};
+use crate::{
+    domain::is_writable_pattern,
+    legible::{holds_a_secret, misleads},
+    principal::UserId,
+};
 
 /// A text that is not what its type wants.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,10 +47,17 @@ macro_rules! text {
     };
 }
 
-/// `text` when it has `least` to `most` characters, none of which controls a terminal.
+/// `text` when it has `least` to `most` characters, none of which shows a reader something else
+/// than there is.
 fn line(text: &str, least: usize, most: usize) -> Option<Box<str>> {
     let fits = (least..=most).contains(&text.chars().count());
-    (fits && !text.contains(char::is_control)).then(|| text.into())
+    (fits && !text.contains(misleads)).then(|| text.into())
+}
+
+/// The same for what people make up. A token or a key that was given in its place would be stored
+/// and shown.
+fn made_up(text: &str, least: usize, most: usize) -> Option<Box<str>> {
+    line(text, least, most).filter(|text| !holds_a_secret(text))
 }
 
 /// `text` when it is an ASCII word of at most `most` bytes.
@@ -57,14 +68,14 @@ fn word(text: &str, most: usize, first: fn(u8) -> bool, rest: fn(u8) -> bool) ->
 
 text! {
     /// Who made a change.
-    Actor, "an actor's name of 1 to 200 characters", |text| line(text, 1, 200)
+    Actor, "an actor's name of 1 to 200 characters, legible and no secret", |text| made_up(text, 1, 200)
 }
 
 text! {
     /// A user's address, in lower case: it names the user.
     Email, "an e-mail address of at most 254 characters, such as `ada@example.com`", |text| {
         let (local, host) = text.split_once('@')?;
-        let whole = line(text, 3, 254)?;
+        let whole = made_up(text, 3, 254)?;
         let odd = |c: char| c == '@' || c.is_whitespace();
         let fits = !local.is_empty() && !host.is_empty() && !local.contains(odd) && !host.contains(odd);
         fits.then(|| whole.to_lowercase().into())
@@ -73,19 +84,19 @@ text! {
 
 text! {
     /// What people call a user or a domain.
-    Name, "a name of 1 to 200 characters, without control characters", |text| line(text, 1, 200)
+    Name, "a name of 1 to 200 characters, without control and bidirectional characters and without secrets", |text| made_up(text, 1, 200)
 }
 
 text! {
     /// What its owner calls a token.
-    TokenName, "a token's name of 1 to 200 characters, without control characters",
-    |text| line(text, 1, 200)
+    TokenName, "a token's name of 1 to 200 characters, without control and bidirectional characters and without secrets",
+    |text| made_up(text, 1, 200)
 }
 
 text! {
     /// What a token is for.
-    Description, "a description of at most 2000 characters, without control characters",
-    |text| line(text, 0, 2000)
+    Description, "a description of at most 2000 characters, without control and bidirectional characters and without secrets",
+    |text| made_up(text, 0, 2000)
 }
 
 text! {
@@ -94,7 +105,7 @@ text! {
     |text| {
         let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"))?;
         let authority = rest.split(['/', '?', '#']).next()?;
-        let odd = |c: char| c.is_whitespace() || c.is_control();
+        let odd = |c: char| c.is_whitespace() || misleads(c);
         (!authority.is_empty() && !authority.contains('@') && !rest.contains(odd)).then(|| text.into())
     }
 }
@@ -112,13 +123,13 @@ text! {
 
 text! {
     /// A model, as requests name it, or a pattern of names.
-    Model, "a model's name of 1 to 256 characters, without control characters; or, with one `*`, a pattern of letters, digits and `. _ - : / @ +`",
+    Model, "a model's name of 1 to 256 characters, without control and bidirectional characters; or, with one `*`, a pattern of letters, digits and `. _ - : / @ +`",
     |text| line(text, 1, 256).filter(|text| !text.contains('*') || is_writable_pattern(text))
 }
 
 text! {
     /// `*`, or one entity, literally: a pattern would look as if it worked.
-    EntityId, "`*` or an entity's id of 1 to 256 characters, without control characters and without `*`",
+    EntityId, "`*` or an entity's id of 1 to 256 characters, without control and bidirectional characters and without `*`",
     |text| line(text, 1, 256).filter(|text| &**text == "*" || !text.contains('*'))
 }
 
@@ -220,14 +231,28 @@ mod tests {
 
     #[test]
     fn texts() {
-        let (long, longer) = ("n".repeat(200), "n".repeat(201));
+        let (long, longer) = ("n ".repeat(100), "n ".repeat(101));
+        let token = format!("pat_{}", "aB3".repeat(25));
         check::<Name>(
             &["Ada", "Ångström & Söhne", &long],
-            &["", "a\nb", "a\x1b[2J", "a\0", &longer],
+            &[
+                "",
+                "a\nb",
+                "a\x1b[2J",
+                "a\0",
+                &longer,
+                "a\u{202e}b",
+                "a\u{2066}",
+                "\u{feff}a",
+                &token,
+            ],
         );
+        check::<TokenName>(&["laptop"], &["a\u{202e}b", &token]);
+        check::<Description>(&["", "for ci"], &["a\u{2067}b", &format!("has {token}")]);
+        check::<Actor>(&["cli:ops"], &["cli:\u{200f}", &token]);
         check::<Email>(
             &["ada@example.com", "a@b"],
-            &["", "ada", "@b", "a@", "a@b@c", "a b@c", "a@b\n"],
+            &["", "ada", "@b", "a@", "a@b@c", "a b@c", "a@b\n", "a\u{202e}@b"],
         );
         check::<RoleName>(&["admin", "a-1_b"], &["", "1a", "_a", "Admin", "a b", &"a".repeat(64)]);
         check::<BackendUrl>(
@@ -245,7 +270,19 @@ mod tests {
         );
         check::<Model>(
             &["qwen2.5:7b", "org/model", "*", "qwen2.5-*", "org/*-7b", "a,b \u{fc}", "a_b:c@+*"],
-            &["", "a\tb", "**", "a*b*", "a,*", "* b", "*;b", "a|*", "\u{fc}*", "a\\*"],
+            &[
+                "",
+                "a\tb",
+                "a\u{202e}b",
+                "**",
+                "a*b*",
+                "a,*",
+                "* b",
+                "*;b",
+                "a|*",
+                "\u{fc}*",
+                "a\\*",
+            ],
         );
         check::<EntityId>(&["*", "org/model"], &["", "**", "qwen*", "*a"]);
     }

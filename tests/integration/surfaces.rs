@@ -6,6 +6,7 @@ mod entities;
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -463,12 +464,18 @@ pub(crate) async fn changed_tables_are_taken_up_and_no_request_is_lost(suite: Ar
         eventually("the tables without it", async || reloads("ok").await == 2).await;
         fs::remove_file(dir.join("two.yaml")).unwrap();
         eventually("the table to be gone", async || ask("/two/acme/models").await == 403).await;
+        // What anybody could have written is no table.
+        let one = dir.join("one.yaml");
+        fs::write(&one, table("two")).unwrap();
+        fs::set_permissions(&one, fs::Permissions::from_mode(0o646)).unwrap();
+        eventually("the file to be refused", async || reloads("refused").await == 3).await;
+        assert_eq!(ask("/two/acme/models").await, 403);
         done.store(true, Relaxed);
     };
     futures_util::future::join(requests, changes).await;
     // What is taken up is counted a moment later.
     eventually("the last one to be counted", async || reloads("ok").await >= 3).await;
-    assert_eq!((reloads("ok").await, reloads("refused").await), (3, 2));
+    assert_eq!((reloads("ok").await, reloads("refused").await), (3, 3));
 }
 
 pub(crate) async fn a_hangup_reads_the_tables_again(suite: Arc<Suite>) {

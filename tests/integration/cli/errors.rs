@@ -327,3 +327,82 @@ pub(crate) async fn what_a_login_may_not_is_denied(suite: Arc<Suite>) {
     cli.refused("migrate", DENIED, "patgate_migrate");
     // What else it may not is in the table of changes, in audit.rs.
 }
+
+/// A token where a name, an id or a setting belongs, and a key of a provider as well.
+pub(crate) async fn a_misplaced_secret_is_not_repeated(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let cli = Cli::of(&world);
+    let (token, key) = (world.token(&[]).await.text, suite.provider_key());
+    let silent = |cli: &Cli<'_>, command: &str, secret: &str| {
+        let ran = cli.run(command);
+        assert!((1..=3).contains(&ran.code) && !ran.stderr.is_empty(), "{command}: {ran:#?}");
+        let told = format!("{}{}", ran.stdout, ran.stderr);
+        assert!(!told.contains(secret), "{command}: {told}");
+    };
+    for secret in [&*token, &*key] {
+        for command in [
+            "{}",
+            "token {}",
+            "token show {}",
+            "token rotate {}",
+            "token revoke {}",
+            "token revoke --user {}",
+            "token revoke --domain {}",
+            "token list --user {}",
+            "token create {} --user ann@example.com --expires-in 1h",
+            "token create t --user {}@example.com --expires-in 1h",
+            "token create t --user ann@example.com --expires-in {}",
+            "token create t --user ann@example.com --expires-in 1h --scope {}",
+            "token create t --user ann@example.com --expires-in 1h --scope acme:models:*:{}",
+            "token create t --user ann@example.com --expires-in 1h --description {}",
+            "user show {}",
+            "user create {}@example.com --name Ann",
+            "user create new@example.com --name {}",
+            "domain show {}",
+            "domain create new --name {} --upstream model-acme",
+            "domain set-upstream acme {}",
+            "backend show {}",
+            "backend create {} --url http://127.0.0.1 --kind vllm",
+            "backend create b --url {} --kind vllm",
+            "backend credential set {}",
+            "backend credential set model-acme {}",
+            "role create acme {}",
+            "role grant acme admin {}",
+            "keyring promote {}",
+            "audit list --action {}",
+            "api check {}",
+            "completions {}",
+            "user list --actor {}",
+            "user list --config {}",
+            "user list --set {}",
+            "user list --set {}=1",
+            "user list --set log.format={}",
+            "serve --set log.format={}",
+            "serve --set apis={}",
+            "user list --set max_staleness={}",
+            "user list --set apis={} --{}",
+            "config check --set apis={}",
+            "config check --set keyring_file={}",
+            "config {}",
+            "check --method GET --path / --server {}",
+            "check --method GET --path / --pat-id {}",
+        ] {
+            silent(&cli, &command.replace("{}", secret), secret);
+        }
+        for setting in
+            ["max_staleness", "listen.grpc", "mode", "apis", "model.read", "token.prefixes"]
+        {
+            silent(&cli.with(setting, secret), "config check", secret);
+        }
+        silent(&cli.with(&format!("x{secret}"), "1"), "config check", secret);
+    }
+    let stored: String = value(
+        &world,
+        "SELECT concat((SELECT json_agg(u) FROM patgate.users u),
+            (SELECT json_agg(d) FROM patgate.domains d), (SELECT json_agg(p) FROM patgate.pats p),
+            (SELECT json_agg(a) FROM patgate.audit_log a))",
+    )
+    .await;
+    assert!(stored.contains("ann@example.com") && !stored.contains(&token));
+    assert!(!stored.contains(&key), "{stored}");
+}

@@ -112,6 +112,51 @@ pub(crate) async fn secrets_come_by_file_or_environment(suite: Arc<Suite>) {
     assert!(cli.ok("token list --live").contains(&token.id.to_string()));
 }
 
+/// Who may write to what a replica goes by decides in its stead.
+pub(crate) async fn files_that_others_may_write_are_refused(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let cli = Cli::of(&world);
+    let dir = suite.dir.path().join(format!("{}.files", world.database));
+    fs::create_dir(&dir).unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.join(name);
+        fs::write(&path, text).unwrap();
+        // As Kubernetes shows a file of a ConfigMap.
+        let link = dir.join(format!("linked-{name}"));
+        std::os::unix::fs::symlink(name, &link).unwrap();
+        (path, link.display().to_string())
+    };
+    let (config, config_link) = file("config.yaml", "log.format: text\n");
+    let url = suite.postgres_url("administrator", &world.database);
+    let (url, url_link) = file("url", &format!("{url}\n"));
+    let table = "name: x\ndomain: acme\nerrors: scim\nrules:\n\
+                 - { methods: [GET], path: /a, operation: read, entity: scim }\n";
+    let (table, table_link) = file("table.yaml", table);
+    let by_file = cli.with("postgres.url", "").with("postgres.url_file", &url_link);
+    let with_table = cli.with("apis", &table_link);
+    let runs = [
+        (&config, &cli, format!("user list --config {config_link}")),
+        (&url, &by_file, "user list".to_owned()),
+        (&url, &by_file, "serve".to_owned()),
+        (&table, &cli, format!("api check {table_link}")),
+        (&table, &with_table, "config check".to_owned()),
+        (&table, &with_table, "serve".to_owned()),
+    ];
+    for (path, cli, command) in &runs {
+        for mode in [0o644, 0o440] {
+            fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+            if command != "serve" {
+                cli.ok(command);
+            }
+        }
+        for mode in [0o646, 0o664, 0o666] {
+            fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+            cli.refused(command, 2, "lets others write to it; `chmod go-w` it");
+        }
+        fs::set_permissions(path, Permissions::from_mode(0o644)).unwrap();
+    }
+}
+
 /// Each shell that is installed reads its script without complaint, and bash completes by it.
 pub(crate) async fn completions_parse(suite: Arc<Suite>) {
     let world = suite.world().await;

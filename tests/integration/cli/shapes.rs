@@ -142,3 +142,29 @@ pub(crate) async fn tables_are_for_people(suite: Arc<Suite>) {
     let printed = cli.ok("--version");
     assert_eq!(printed, concat!("patgate ", env!("CARGO_PKG_VERSION"), "\n"));
 }
+
+/// What the database holds, whoever put it there, shows as what it is.
+pub(crate) async fn no_text_shows_as_another(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let cli = Cli::of(&world);
+    let name = "nn\u{202e}A\u{2066}\u{200f}";
+    world
+        .sql(&format!("UPDATE patgate.users SET name = '{name}' WHERE email = 'ann@example.com'"))
+        .await;
+    let table = cli.ok("user list");
+    assert!(table.contains(r"nn\u{202e}A\u{2066}\u{200f}"), "{table}");
+    let json = cli.ok("user list --output json");
+    assert!(json.contains(r#""name": "nn\u202eA\u2066\u200f""#), "{json}");
+    assert!(cli.json("user show ann@example.com").to_string().contains(name));
+    for text in [&table, &json] {
+        assert!(!text.contains(['\u{202e}', '\u{2066}', '\u{200f}']), "{text}");
+    }
+    for command in
+        ["user create new@example.com --name", "domain create new --upstream model-acme --name"]
+    {
+        let words: Vec<_> = command.split(' ').chain([name]).collect();
+        let ran = cli.feed_words(&words, "");
+        assert!(ran.code == 2 && ran.stderr.contains("bidirectional characters"), "{ran:#?}");
+        assert!(!ran.stderr.contains('\u{202e}'), "{ran:#?}");
+    }
+}

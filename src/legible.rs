@@ -1,0 +1,93 @@
+//! Characters by which a text shows a reader something else than it holds.
+
+/// Whether a character is not shown as itself, and may change how what stands around it is shown:
+/// it controls a terminal, ends a line, turns the direction of writing, or cannot be seen at all.
+///
+/// U+200C and U+200D, which join or part letters of some scripts and emoji, are not among them:
+/// names are written with them.
+pub(crate) fn misleads(character: char) -> bool {
+    character.is_control()
+        || matches!(character,
+            // Marks, embeddings, overrides and isolates of direction.
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{206f}'
+            // Ends of a line or a paragraph.
+            | '\u{2028}' | '\u{2029}'
+            // Without a width.
+            | '\u{200b}' | '\u{2060}'..='\u{2065}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+            // Tags, which spell hidden texts.
+            | '\u{e0000}'..='\u{e007f}')
+}
+
+/// Whether a text holds something that looks like a secret: 40 or more letters and digits in a row,
+/// not all of a kind. Tokens have 73, and hexadecimal keys 40 or 64; no id or word of ours does.
+pub(crate) fn holds_a_secret(text: &str) -> bool {
+    pieces(text).any(|(piece, _)| is_secret(piece))
+}
+
+/// The text without what may be a secret in it.
+pub(crate) fn without_secrets(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    for (piece, rest) in pieces(text) {
+        clean.push_str(if is_secret(piece) { "(not repeated)" } else { piece });
+        clean.push_str(rest);
+    }
+    clean
+}
+
+fn is_secret(piece: &str) -> bool {
+    let kinds: [fn(&u8) -> bool; 3] =
+        [u8::is_ascii_digit, u8::is_ascii_lowercase, u8::is_ascii_uppercase];
+    let kinds = kinds.into_iter().filter(|kind| piece.as_bytes().iter().any(kind)).count();
+    piece.len() >= 40 && kinds > 1
+}
+
+/// Each row of letters and digits, with what follows it up to the next.
+fn pieces(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    let of_row = |c: char| c.is_ascii_alphanumeric();
+    let mut left = text;
+    std::iter::from_fn(move || {
+        if left.is_empty() {
+            return None;
+        }
+        let (piece, rest) = left.split_at(left.find(|c| !of_row(c)).unwrap_or(left.len()));
+        let (gap, next) = rest.split_at(rest.find(of_row).unwrap_or(rest.len()));
+        left = next;
+        Some((piece, gap))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_misleads_and_what_is_only_foreign() {
+        for bad in "\0\n\t\x1b\x7f\u{85}\u{9b}\u{61c}\u{200b}\u{200e}\u{200f}\u{2028}\u{202a}\
+                    \u{202e}\u{2060}\u{2066}\u{2069}\u{feff}\u{fffb}\u{e0041}"
+            .chars()
+        {
+            assert!(misleads(bad), "{bad:?}");
+        }
+        for good in "aÄ 語ע\u{200c}\u{200d}👩\u{301}".chars() {
+            assert!(!misleads(good), "{good:?}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_found_by_their_length() {
+        let token = format!("pat_{}", "aB3".repeat(25));
+        let key = format!("sk-proj_{}", "0f".repeat(32));
+        for secret in [&token, &key] {
+            let text = format!("user `{secret}` does not exist, näh {secret}");
+            assert!(holds_a_secret(&text));
+            let clean = without_secrets(&text);
+            assert!(!holds_a_secret(&clean) && clean.matches("(not repeated)").count() == 2);
+            assert!(clean.starts_with("user `") && clean.contains("` does not exist, näh "));
+        }
+        let slug = format!("{}-{}", "a1".repeat(19), "b".repeat(40));
+        for text in ["", "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee", "/a/b.yaml: ä", &slug] {
+            assert_eq!(without_secrets(text), text);
+            assert!(!holds_a_secret(text));
+        }
+    }
+}

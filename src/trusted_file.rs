@@ -1,0 +1,129 @@
+//! Reading files that decide whom patgate lets in, and refusing those that another user could have
+//! written: the key ring, tables of APIs, configuration files and files that hold URLs.
+//!
+//! What Kubernetes mounts passes: ConfigMaps and Secrets belong to root, are reached through links,
+//! and `fsGroup` lets the group read them. The directory is not looked at, because mounted ones let
+//! everybody write who could: a file that a stranger puts there belongs to the stranger.
+
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _},
+    path::Path,
+};
+
+use zeroize::Zeroizing;
+
+const GROUP_OR_OTHERS_WRITE: u32 = 0o022;
+
+/// Why a file's text is not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Untrusted {
+    /// Its mode.
+    #[error("its mode {0:04o} lets others write to it; `chmod go-w` it")]
+    Writable(u32),
+    /// Its owner, and the user that patgate runs as.
+    #[error(
+        "it belongs to the user with id {owner}, who may write to it, and patgate runs as {user}; \
+         `chown` it to that user or to root"
+    )]
+    Foreign {
+        /// The owner's id.
+        owner: u32,
+        /// Our own.
+        user: u32,
+    },
+}
+
+/// A file that could not be read, or must not be.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Untrusted(#[from] Untrusted),
+}
+
+/// The text of a file that nobody but root and the user of this process can write to; and its mode.
+pub(crate) fn read(path: &Path) -> Result<(Zeroizing<String>, u32), ReadError> {
+    let mut file = File::open(path)?;
+    // Of the opened file, so that what was checked is what is read.
+    let metadata = file.metadata()?;
+    let mode = metadata.mode() & 0o7777;
+    // What is written to a device such as /dev/null is not read from it again.
+    if !metadata.file_type().is_char_device() {
+        judge(mode, metadata.uid(), rustix::process::geteuid().as_raw())?;
+    }
+    let mut text = Zeroizing::new(String::new());
+    file.read_to_string(&mut text)?;
+    Ok((text, mode))
+}
+
+/// The same for where only text and error are wanted.
+pub(crate) fn read_to_string(path: &Path) -> io::Result<String> {
+    match read(path) {
+        Ok((mut text, _)) => Ok(std::mem::take(&mut *text)),
+        Err(ReadError::Io(error)) => Err(error),
+        Err(ReadError::Untrusted(why)) => Err(io::Error::new(io::ErrorKind::PermissionDenied, why)),
+    }
+}
+
+/// Who owns a file may write to it, whatever its mode.
+fn judge(mode: u32, owner: u32, user: u32) -> Result<(), Untrusted> {
+    if mode & GROUP_OR_OTHERS_WRITE != 0 {
+        return Err(Untrusted::Writable(mode));
+    }
+    if owner != user && owner != 0 {
+        return Err(Untrusted::Foreign { owner, user });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::{self, Permissions},
+        os::unix::fs::{PermissionsExt as _, symlink},
+    };
+
+    use super::*;
+
+    #[test]
+    fn only_root_and_ourselves_may_have_written_it() {
+        const US: u32 = 1000;
+        // As Kubernetes mounts them: with its default mode, with `fsGroup`, and read-only.
+        for (mode, owner) in [(0o644, 0), (0o640, 0), (0o440, 0), (0o600, US), (0o444, US)] {
+            assert_eq!(judge(mode, owner, US), Ok(()), "{mode:o} {owner}");
+        }
+        for mode in [0o620, 0o602, 0o666, 0o660, 0o777] {
+            for owner in [0, US, 1001] {
+                assert_eq!(judge(mode, owner, US), Err(Untrusted::Writable(mode)), "{mode:o}");
+            }
+        }
+        let foreign = |owner, user| Err(Untrusted::Foreign { owner, user });
+        assert_eq!(judge(0o600, 1001, US), foreign(1001, US));
+        assert_eq!(judge(0o444, 1001, 0), foreign(1001, 0));
+    }
+
+    /// A mounted ConfigMap: a link to a file in a hidden directory that is a link itself, in a
+    /// directory that everybody may write to.
+    #[test]
+    fn links_are_followed_to_what_is_judged() {
+        let mount = tempfile::tempdir().unwrap();
+        let hidden = mount.path().join("..2026_11_29");
+        fs::create_dir(&hidden).unwrap();
+        fs::write(hidden.join("a.yaml"), "text").unwrap();
+        symlink("..2026_11_29", mount.path().join("..data")).unwrap();
+        symlink("..data/a.yaml", mount.path().join("a.yaml")).unwrap();
+        fs::set_permissions(mount.path(), Permissions::from_mode(0o777)).unwrap();
+        let path = mount.path().join("a.yaml");
+        for (mode, passes) in [(0o644, true), (0o440, true), (0o664, false), (0o646, false)] {
+            fs::set_permissions(hidden.join("a.yaml"), Permissions::from_mode(mode)).unwrap();
+            let read = read_to_string(&path);
+            assert_eq!(read.is_ok(), passes, "{mode:o}: {read:?}");
+            let refused = read.err().is_none_or(|error| error.to_string().contains("chmod go-w"));
+            assert!(refused, "{mode:o}");
+        }
+        assert_eq!(read_to_string(Path::new("/dev/null")).unwrap(), "");
+    }
+}

@@ -22,6 +22,10 @@ vocabulary! {
     }
 }
 
+/// By how much Postgres's clock may be behind the one by which a token was issued: that of another
+/// server, before a fail-over. In microseconds.
+const ISSUE_LEEWAY: i64 = 60_000_000;
+
 /// Is this token good, now? `principal` is what the store knows under the token's id.
 ///
 /// That a token has expired, was revoked or belongs to a disabled owner is told only to somebody
@@ -41,6 +45,9 @@ pub fn authenticate<'p>(
         .ok_or(Refusal::InvalidToken)?;
     let refusal = if principal.revoked {
         Refusal::TokenRevoked
+    } else if principal.issued_at.0 > now.0.saturating_add(ISSUE_LEEWAY) {
+        // `now` is at least what Postgres's clock shows, so no delay explains it.
+        Refusal::TokenNotYetIssued
     } else if now >= principal.expires_at {
         Refusal::TokenExpired
     } else if !principal.owner_enabled {
@@ -172,9 +179,9 @@ mod tests {
 
     fn check(change: impl FnOnce(&mut Principal), now: i64, expected: Option<Refusal>) {
         let token = token();
-        let (owner, expires_at) = (UserId(Uuid::from_u128(8)), Moment(1000));
+        let (owner, life) = (UserId(Uuid::from_u128(8)), Moment(0)..Moment(1000));
         let mut principal =
-            Principal::new(ID, token.digest.clone(), expires_at, false, owner, true, Vec::new());
+            Principal::new(ID, token.digest.clone(), life, false, owner, true, Vec::new());
         change(&mut principal);
         let outcome = authenticate(&token, Some(&principal), Moment(now));
         assert_eq!(outcome.err().map(|denial| denial.refusal), expected);
@@ -213,7 +220,8 @@ mod tests {
         grants.add_scope(EntityType::Scim, "*", Operation::Read);
         let owner = UserId(Uuid::from_u128(8));
         let digest = TokenDigest::from_bytes([0; 32]);
-        let principal = Principal::new(ID, digest, Moment(1), false, owner, true, vec![grants]);
+        let principal =
+            Principal::new(ID, digest, Moment(0)..Moment(1), false, owner, true, vec![grants]);
         let key = |text: &str| Credential::new(Scheme::Bearer, text).unwrap();
         let sealed = || Sealed { key_id: "k".into(), bytes: [1].into() };
         let opened = |name: &str, text: &str| {
@@ -256,6 +264,17 @@ mod tests {
             let refused = Err(Refusal::PermissionDenied);
             assert_eq!(decide(Some(&name), none, Operation::Delete), refused);
         }
+    }
+
+    #[test]
+    fn a_token_of_the_future_is_refused() {
+        let issued = |at: i64| move |p: &mut Principal| p.issued_at = Moment(at);
+        let refused = Some(Refusal::TokenNotYetIssued);
+        check(issued(999), 999, None);
+        check(issued(999 + ISSUE_LEEWAY), 999, None);
+        check(issued(1000 + ISSUE_LEEWAY), 999, refused);
+        check(issued(i64::MAX), 999, refused);
+        check(issued(i64::MIN), 999, None);
     }
 
     #[test]

@@ -57,6 +57,8 @@ pub enum Refusal {
     MissingCredential,
     /// A credential that proves nothing. One answer for all of them.
     InvalidToken,
+    /// The token's row says that it was issued in the future.
+    TokenNotYetIssued,
     /// The token's time is over.
     TokenExpired,
     /// The token was revoked.
@@ -211,6 +213,7 @@ impl Refusal {
         "bad_request",
         "missing_credential",
         "invalid_token",
+        "token_not_yet_issued",
         "token_expired",
         "token_revoked",
         "owner_disabled",
@@ -225,6 +228,7 @@ impl Refusal {
             Self::BadRequest(_) => "bad_request",
             Self::MissingCredential => "missing_credential",
             Self::InvalidToken => "invalid_token",
+            Self::TokenNotYetIssued => "token_not_yet_issued",
             Self::TokenExpired => "token_expired",
             Self::TokenRevoked => "token_revoked",
             Self::OwnerDisabled => "owner_disabled",

@@ -185,6 +185,7 @@ fn softenable(refusal: Refusal) -> bool {
     match refusal {
         Refusal::MissingCredential
         | Refusal::InvalidToken
+        | Refusal::TokenNotYetIssued
         | Refusal::TokenExpired
         | Refusal::TokenRevoked
         | Refusal::OwnerDisabled
@@ -237,6 +238,7 @@ mod tests {
         (Refusal::BadRequest(Malformed::Path), false),
         (Refusal::MissingCredential, true),
         (Refusal::InvalidToken, true),
+        (Refusal::TokenNotYetIssued, true),
         (Refusal::TokenExpired, true),
         (Refusal::TokenRevoked, true),
         (Refusal::OwnerDisabled, true),

@@ -2,7 +2,7 @@
 
 mod single;
 
-use std::fmt;
+use std::{fmt, ops::Range};
 
 use uuid::Uuid;
 
@@ -32,6 +32,8 @@ pub struct Principal {
     pub token: TokenId,
     /// What the secret must hash to.
     pub digest: TokenDigest,
+    /// When the token was issued.
+    pub issued_at: Moment,
     /// First moment at which the token is no longer valid.
     pub expires_at: Moment,
     /// Whether the token was revoked.
@@ -47,11 +49,12 @@ pub struct Principal {
 }
 
 impl Principal {
-    /// Puts a principal together; `grants` may come in any order, one a domain.
+    /// Puts a principal together; `grants` may come in any order, one a domain. `life` is from when
+    /// the token was issued until it expires.
     pub fn new(
         token: TokenId,
         digest: TokenDigest,
-        expires_at: Moment,
+        life: Range<Moment>,
         revoked: bool,
         owner: UserId,
         owner_enabled: bool,
@@ -64,7 +67,18 @@ impl Principal {
         let several = if grants.len() > 1 { grants.len() } else { 0 };
         let mut by_slug: Vec<u32> = (0..).take(several).collect();
         by_slug.sort_unstable_by_key(|at| &grants[*at as usize].slug);
-        Self { token, digest, expires_at, revoked, owner, owner_enabled, grants, by_slug }
+        let Range { start: issued_at, end: expires_at } = life;
+        Self {
+            token,
+            digest,
+            issued_at,
+            expires_at,
+            revoked,
+            owner,
+            owner_enabled,
+            grants,
+            by_slug,
+        }
     }
 
     /// What the token's scopes and its owner's roles say about a domain; nothing when no scope
@@ -209,7 +223,7 @@ mod tests {
         let principal = Principal::new(
             TokenId(Uuid::nil()),
             TokenDigest::from_bytes([0; 32]),
-            Moment(0),
+            Moment(0)..Moment(1),
             false,
             UserId(Uuid::nil()),
             true,

@@ -242,6 +242,7 @@ mod tests {
         ];
         let excessive = [Excess::Depth, Excess::Members, Excess::Parts, Excess::Parameters];
         let late = [
+            Refusal::TokenNotYetIssued,
             Refusal::TokenExpired,
             Refusal::TokenRevoked,
             Refusal::OwnerDisabled,

@@ -55,7 +55,7 @@ fn checker(token: &VerifiedToken, tokens: Tokens, registry: &mut Registry) -> Ch
     let principal = Principal::new(
         token.id,
         token.digest.clone(),
-        Moment(moment.0 * 2),
+        Moment(0)..Moment(moment.0 * 2),
         false,
         UserId(Uuid::from_u128(2)),
         true,

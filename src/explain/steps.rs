@@ -167,6 +167,16 @@ impl<'e> Walk<'e> {
         let (expiry, owner) = (moment(principal.expires_at), principal.owner);
         match self.refusal {
             Some(Refusal::TokenRevoked) => failed("state", "revoked", None),
+            Some(Refusal::TokenNotYetIssued) => {
+                let issued = moment(principal.issued_at);
+                let nearest = "its row was written by other means than `patgate token`, or \
+                               Postgres's clock was put back: revoke it, and create a new one";
+                failed(
+                    "state",
+                    format!("issued in the future, at {issued}"),
+                    Some(nearest.to_owned()),
+                )
+            }
             Some(Refusal::TokenExpired) => failed("state", format!("expired at {expiry}"), None),
             Some(Refusal::OwnerDisabled) => {
                 failed("state", format!("its owner {owner} is disabled"), None)

@@ -178,6 +178,7 @@ fn array<K: Display>(keys: &[K], of: &str) -> String {
 const PRINCIPALS: &str = select!(
     "
        p.id, p.digest, p.user_id,
+       (least(greatest(extract(epoch FROM p.issued_at), -9e12), 9e12) * 1000000)::int8 AS issued_at,
        (least(extract(epoch FROM p.expires_at), 9e12) * 1000000)::int8 AS expires_at,
        p.revoked_at IS NOT NULL AS revoked,
        coalesce(u.enabled, false) AS owner_enabled,
@@ -246,7 +247,7 @@ fn principal(id: Uuid, row: &PgRow) -> Result<Principal, sqlx::Error> {
     Ok(Principal::new(
         TokenId(id),
         TokenDigest::from_bytes(row.try_get::<[u8; 32], _>("digest")?),
-        Moment(row.try_get("expires_at")?),
+        Moment(row.try_get("issued_at")?)..Moment(row.try_get("expires_at")?),
         row.try_get("revoked")?,
         UserId(row.try_get("user_id")?),
         row.try_get("owner_enabled")?,

@@ -17,6 +17,7 @@ pub(super) fn http_status(refusal: Refusal, manner: Manner) -> StatusCode {
         (
             Refusal::MissingCredential
             | Refusal::InvalidToken
+            | Refusal::TokenNotYetIssued
             | Refusal::TokenExpired
             | Refusal::TokenRevoked
             | Refusal::OwnerDisabled,
@@ -61,6 +62,9 @@ pub(crate) fn message(denial: &Denial) -> String {
         }
         (Refusal::InvalidToken, _) => {
             "The access token is not valid. Check that it was copied completely and still exists."
+        }
+        (Refusal::TokenNotYetIssued, _) => {
+            "The access token says that it was issued in the future. Ask an administrator."
         }
         (Refusal::TokenExpired, _) => "The access token has expired. Create a new one.",
         (Refusal::TokenRevoked, _) => "The access token was revoked. Create a new one.",

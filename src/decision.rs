@@ -209,7 +209,7 @@ impl Decision {
 
 impl Refusal {
     /// Every code, in the order in which the stages give them.
-    pub const CODES: [&str; 9] = [
+    pub const CODES: [&str; 10] = [
         "bad_request",
         "missing_credential",
         "invalid_token",

@@ -7,7 +7,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use sqlx::Row;
+use sqlx::{Row, types::Uuid};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -56,7 +56,8 @@ impl LastUses {
     /// Its other end is to be run.
     pub(crate) fn new(writer: Writer, metrics: Metrics) -> (Self, Scribe) {
         let (queue, waiting) = mpsc::channel(MAX_QUEUE);
-        let scribe = Scribe { waiting, writer, metrics: metrics.clone(), well: true };
+        let scribe =
+            Scribe { waiting, writer, metrics: metrics.clone(), well: true, swept: Uuid::nil() };
         (Self { queue, metrics }, scribe)
     }
 
@@ -75,6 +76,8 @@ pub(crate) struct Scribe {
     metrics: Metrics,
     /// Whether the latest batch was written.
     well: bool,
+    /// Up to which id notes of tokens that are gone were looked for, along with the batches.
+    swept: Uuid,
 }
 
 impl Scribe {
@@ -111,8 +114,11 @@ impl Scribe {
     }
 
     async fn write(&mut self, batch: &[TokenId]) {
-        let outcome = self.writer.run(&statement(batch)).await;
-        let written = outcome.and_then(|row| Ok(row.try_get::<i64, _>("written")?));
+        let outcome = self.writer.run(&statement(batch, self.swept)).await;
+        let written = outcome.and_then(|row| {
+            self.swept = row.try_get::<Option<Uuid>, _>("swept")?.unwrap_or_default();
+            Ok(row.try_get::<i64, _>("written")?)
+        });
         match &written {
             Ok(_) if !self.well => tracing::info!("the last uses of tokens are written again"),
             Err(error) if self.well => tracing::warn!(
@@ -137,9 +143,8 @@ impl Scribe {
     }
 }
 
-/// Rows that somebody else has locked are passed over: another replica, which writes the same, or
-/// an administrator, who may take their time.
-fn statement(batch: &[TokenId]) -> String {
+/// Notes that somebody else has locked are passed over: another replica, which writes the same.
+fn statement(batch: &[TokenId], swept: Uuid) -> String {
     let mut ids = String::with_capacity(33 * batch.len());
     for TokenId(id) in batch {
         let comma = if ids.is_empty() { "" } else { "," };
@@ -147,16 +152,7 @@ fn statement(batch: &[TokenId]) -> String {
         let _ = write!(ids, "{comma}{}", id.as_simple());
     }
     format!(
-        "WITH due AS (
-             SELECT id FROM patgate.pats
-             WHERE id = ANY ('{{{ids}}}'::uuid[])
-               AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')
-             ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
-         ), written AS (
-             UPDATE patgate.pats p SET last_used_at = now() FROM due WHERE p.id = due.id
-             RETURNING p.id
-         )
-         SELECT count(*) AS written FROM written"
+        "SELECT patgate.note_uses('{{{ids}}}') AS written, patgate.sweep_uses('{swept}') AS swept"
     )
 }
 

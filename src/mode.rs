@@ -234,7 +234,7 @@ mod tests {
         Denial { subject: Some((token(1), UserId(Uuid::from_u128(2)))), ..refusal.into() }
     }
 
-    const REFUSALS: [(Refusal, bool); 10] = [
+    const REFUSALS: [(Refusal, bool); 11] = [
         (Refusal::BadRequest(Malformed::Path), false),
         (Refusal::MissingCredential, true),
         (Refusal::InvalidToken, true),

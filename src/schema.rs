@@ -33,6 +33,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const UNDEFINED_TABLE: &str = "42P01";
 /// Postgres's code for a lack of privileges.
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
+/// Postgres's codes for what exists already.
+const DUPLICATE_SCHEMA: &str = "42P06";
+const UNIQUE_VIOLATION: &str = "23505";
 /// Postgres's code for a lock that was not given within `lock_timeout`.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
@@ -40,6 +43,25 @@ const LOCK_NOT_AVAILABLE: &str = "55P03";
 /// it waits for a table to itself, every look-up there queues behind it: hence `lock_timeout`.
 const ATTEMPTS: u32 = 25;
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(400);
+
+/// The migration after which only logins with a role of ours may connect, if the login that migrates
+/// owns the database: its privileges are not those of patgate_migrate.
+const CLOSES_DATABASE: i64 = 12;
+const CLOSE_DATABASE: &str = "DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_database WHERE datname = current_database()
+               AND pg_has_role(current_user, datdba, 'USAGE'))
+    THEN
+        EXECUTE format('GRANT CONNECT ON DATABASE %I TO patgate_serve, patgate_admin, patgate_migrate',
+                       current_database());
+        EXECUTE format('REVOKE CONNECT ON DATABASE %I FROM PUBLIC', current_database());
+    END IF;
+END
+$$";
+/// The quoted name of the database, if every login may connect.
+const OPEN_DATABASE: &str = "SELECT quote_ident(d.datname)
+    FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
+    WHERE d.datname = current_database() AND a.grantee = 0 AND a.privilege_type = 'CONNECT'";
 
 /// Why the database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -265,8 +287,11 @@ async fn try_to_migrate(
     // its prepared statements, so a direct connection is needed all the same.
     const BEGIN: &str = "BEGIN;
         SET LOCAL search_path = pg_catalog, pg_temp;
-        SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('patgate migrate', 0));
         SET LOCAL lock_timeout = '100ms'";
+    // One migration at a time. Not by an advisory lock, which any login could hold: to comment on
+    // the schema, one has to own it.
+    const ALONE: &str = "SET LOCAL ROLE patgate_migrate;
+        COMMENT ON SCHEMA patgate IS 'patgate: users, domains, tokens and their permissions'";
     let migrations = Migrator {
         migrations: migrations.migrations.clone(),
         table_name: MIGRATIONS_TABLE.into(),
@@ -279,11 +304,13 @@ async fn try_to_migrate(
     let failed = |error: sqlx::Error| match code(&error).as_deref() {
         Some(INSUFFICIENT_PRIVILEGE) => SchemaError::MayNotMigrate(message(&error)),
         Some(LOCK_NOT_AVAILABLE) => SchemaError::Locked(String::new()),
+        // Another first migration has created the schema meanwhile.
+        Some(DUPLICATE_SCHEMA | UNIQUE_VIOLATION) => SchemaError::Locked(String::new()),
         _ => SchemaError::Migrate(message(&error)),
     };
     let mut transaction = connection.begin_with(BEGIN).await.map_err(failed)?;
     transaction.execute(sqlx::raw_sql(BOOTSTRAP)).await.map_err(failed)?;
-    transaction.execute(sqlx::raw_sql("SET LOCAL ROLE patgate_migrate")).await.map_err(failed)?;
+    transaction.execute(sqlx::raw_sql(ALONE)).await.map_err(failed)?;
 
     let before = applied(&mut transaction).await.map_err(failed)?;
     migrations.run(&mut *transaction).await.map_err(|error| match error {
@@ -300,7 +327,28 @@ async fn try_to_migrate(
         .await
         .map_err(failed)?;
     accept(version)?;
+    transaction.execute(sqlx::raw_sql("RESET ROLE")).await.map_err(failed)?;
+    // Once: whoever opens the database again has a reason.
+    if !before.contains(&CLOSES_DATABASE)
+        && migrations.iter().any(|migration| migration.version == CLOSES_DATABASE)
+    {
+        transaction.execute(sqlx::raw_sql(CLOSE_DATABASE)).await.map_err(failed)?;
+    }
+    let open = sqlx::query_scalar(OPEN_DATABASE)
+        .persistent(false)
+        .fetch_optional(&mut *transaction)
+        .await
+        .map_err(failed)?;
     transaction.commit().await.map_err(failed)?;
+    if let Some(database) = open {
+        let database: String = database;
+        tracing::warn!(
+            "any login of the cluster may connect to the database, and hold locks there; if it is \
+             patgate's alone, run as its owner: GRANT CONNECT ON DATABASE {database} TO \
+             patgate_serve, patgate_admin, patgate_migrate; REVOKE CONNECT ON DATABASE {database} \
+             FROM PUBLIC"
+        );
+    }
     let applied = migrations
         .iter()
         .filter(|migration| !before.contains(&migration.version))

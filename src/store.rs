@@ -18,15 +18,17 @@ mod rotation;
 mod scopes;
 mod tokens;
 mod users;
+mod waiting;
 
 use serde_json::Value;
 use sqlx::{
-    FromRow, PgPool, Postgres, Transaction,
+    AssertSqlSafe, FromRow, PgPool, Postgres, Transaction,
     postgres::{PgArguments, PgRow},
     query::{Query, QueryAs, QueryScalar},
 };
 use uuid::Uuid;
 
+use self::waiting::Watch;
 pub use self::{
     audit::{AuditAction, AuditActionError, AuditEntry, AuditFilter},
     backends::{Backend, BackendChanges, CredentialNote},
@@ -114,12 +116,18 @@ impl Store {
         Ok(self.pool.begin_with(BEGIN).await?)
     }
 
+    /// A change has a name of its own in Postgres, by which it is found while it waits.
     async fn change(&self) -> Result<Change<'_>, Error> {
-        const BEGIN: &str = "BEGIN;
-            SET LOCAL statement_timeout = '30s';
-            SET LOCAL lock_timeout = '10s'";
-        let tx = self.pool.begin_with(BEGIN).await?;
-        Ok(Change { tx, actor: &self.actor, touched: Touched::default() })
+        let name = format!("patgate change {}", Uuid::new_v4().simple());
+        let begin = format!(
+            "BEGIN;
+             SET LOCAL statement_timeout = '30s';
+             SET LOCAL lock_timeout = '10s';
+             SET LOCAL application_name = '{name}'"
+        );
+        let watch = Watch::over(self.pool.clone(), name);
+        let tx = self.pool.begin_with(AssertSqlSafe(begin)).await?;
+        Ok(Change { tx, actor: &self.actor, touched: Touched::default(), _watch: watch })
     }
 
     /// One that may concern every token there is: the feed records each of them, so it takes the
@@ -136,6 +144,8 @@ struct Change<'a> {
     tx: Transaction<'static, Postgres>,
     actor: &'a Actor,
     touched: Touched,
+    /// Says whom it waits for.
+    _watch: Watch,
 }
 
 /// A line of the audit log. `details` holds no secret and no digest.

@@ -31,6 +31,7 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
         &[
             ("AT", |entry| entry.at.clone()),
             ("ACTOR", |entry| entry.actor.clone()),
+            ("LOGIN", |entry| entry.login.clone().unwrap_or_else(|| "-".to_owned())),
             ("ACTION", |entry| entry.action.clone()),
             ("OBJECT", |entry| entry.object.clone()),
             ("DETAILS", |entry| entry.details.to_string()),

@@ -14,8 +14,11 @@ pub struct AuditEntry {
     pub id: i64,
     /// When.
     pub at: String,
-    /// Who.
+    /// Who, as the command was told or found out.
     pub actor: String,
+    /// The login by which it was written, as Postgres knows it; lines of before it was recorded
+    /// have none.
+    pub login: Option<String>,
     /// What, such as `token.revoke`.
     pub action: String,
     /// On what, by its id.
@@ -113,7 +116,7 @@ impl Store {
         let entries = sql_as(concat!(
             "SELECT id, ",
             utc!("at"),
-            " AS at, actor, action, object, details FROM patgate.audit_log
+            " AS at, actor, login, action, object, details FROM patgate.audit_log
              WHERE ($1::text IS NULL OR actor = $1)
                AND ($2::text IS NULL OR action = $2 OR starts_with(action, $2 || '.'))
                AND ($3::text IS NULL OR object = $3)

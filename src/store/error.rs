@@ -25,6 +25,11 @@ pub enum Error {
     Denied(String),
     #[error("Postgres ended this to end a deadlock with another change; try again")]
     Deadlock,
+    #[error(
+        "nothing was changed: others hold a lock that this needs, as said above. Try again when they \
+         have ended; an administrator of the cluster can end them with pg_terminate_backend(pid)"
+    )]
+    Locked,
     #[error("Postgres: {0}")]
     Database(String),
 }
@@ -32,6 +37,7 @@ pub enum Error {
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 const DATETIME_OVERFLOW: &str = "22008";
 const DEADLOCK_DETECTED: &str = "40P01";
+const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 impl Error {
     pub(super) fn not_found(what: &'static str, name: impl ToString) -> Self {
@@ -65,6 +71,7 @@ impl From<sqlx::Error> for Error {
             Some(INSUFFICIENT_PRIVILEGE) => Self::Denied(message),
             Some(DATETIME_OVERFLOW) => Self::Refused("the time is out of range".to_owned()),
             Some(DEADLOCK_DETECTED) => Self::Deadlock,
+            Some(LOCK_NOT_AVAILABLE) => Self::Locked,
             _ => Self::Database(message),
         }
     }

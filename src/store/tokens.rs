@@ -120,9 +120,10 @@ macro_rules! select_token {
             " AS expires_at, ",
             utc!("p.revoked_at"),
             " AS revoked_at, ",
-            utc!("p.last_used_at"),
+            utc!("n.last_used_at"),
             " AS last_used_at
-             FROM patgate.pats p JOIN patgate.users u ON u.id = p.user_id ",
+             FROM patgate.pats p JOIN patgate.users u ON u.id = p.user_id
+             LEFT JOIN patgate.pat_uses n ON n.pat_id = p.id ",
             $rest
         )
     };

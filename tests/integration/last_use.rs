@@ -1,4 +1,4 @@
-//! `last_used_at`: written behind the answers, at nobody's expense.
+//! When a token was last used: written behind the answers, at nobody's expense.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Executor};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cli::value,
+    cli::{Cli, value},
     harness::{Replica, Suite, Token, World},
     tiers::{eventually, reader, revoke, status},
 };
@@ -17,16 +17,18 @@ async fn noted(replica: &Replica, result: &str) -> u64 {
     replica.metric(&format!("patgate_last_used_writes_total{{result=\"{result}\"}}")).await
 }
 
-/// How long ago a token was used, in whole seconds, as far as its row tells.
+/// How long ago a token was used, in whole seconds, as far as its note tells.
 async fn used_ago(world: &World<'_>, token: &Token) -> Option<i64> {
     let ago = "floor(extract(epoch FROM now() - last_used_at))::int8";
-    value(world, &format!("SELECT {ago} FROM patgate.pats WHERE id = '{}'", token.id)).await
+    let note = format!("SELECT {ago} FROM patgate.pat_uses WHERE pat_id = '{}'", token.id);
+    value(world, &format!("SELECT ({note})")).await
 }
 
 async fn set_used(world: &World<'_>, token: &Token, ago: &str) {
     world
         .sql(&format!(
-            "UPDATE patgate.pats SET last_used_at = now() - interval '{ago}' WHERE id = '{}'",
+            "UPDATE patgate.pat_uses SET last_used_at = now() - interval '{ago}'
+             WHERE pat_id = '{}'",
             token.id
         ))
         .await;
@@ -117,25 +119,69 @@ pub(crate) async fn a_read_only_postgres_costs_notes_only(suite: Arc<Suite>) {
         .await;
 }
 
-/// Not on the row, and not on the table.
+/// Without a foreign key, a note may outlive its token; not for long.
+pub(crate) async fn notes_of_tokens_that_are_gone_are_swept(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let (gone, kept) = (reader(&world).await, reader(&world).await);
+    let replica = world.serve(&[]).await;
+    for token in [&gone, &kept] {
+        assert_eq!(status(&replica, token).await, 200);
+        eventually("its use to be written", async || used_ago(&world, token).await.is_some()).await;
+    }
+    // More than are looked at in one go.
+    world
+        .sql(
+            "INSERT INTO patgate.pat_uses
+             SELECT gen_random_uuid(), now() FROM generate_series(1, 150)",
+        )
+        .await;
+    Cli::of(&world).ok(&format!("token delete {}", gone.id));
+    assert!(used_ago(&world, &gone).await.is_some());
+    let orphans = "SELECT count(*) FROM patgate.pat_uses u
+         WHERE NOT EXISTS (SELECT FROM patgate.pats p WHERE p.id = u.pat_id)";
+    for round in 1.. {
+        let token = reader(&world).await;
+        assert_eq!(status(&replica, &token).await, 200);
+        eventually("a batch of notes", async || used_ago(&world, &token).await.is_some()).await;
+        if value::<i64>(&world, orphans).await == 0 {
+            break;
+        }
+        assert!(round < 5, "not swept along with {round} batches");
+    }
+    assert!(used_ago(&world, &kept).await.is_some());
+    let shown = Cli::of(&world).json(&format!("token show {}", kept.id));
+    assert!(shown["last_used_at"].is_string(), "{shown}");
+}
+
+/// Not on the note, not on the table of notes, and not on the token.
 pub(crate) async fn nobody_waits_for_an_administrators_lock(suite: Arc<Suite>) {
     let world = suite.world().await;
     let (locked, free) = (reader(&world).await, reader(&world).await);
     let replica = world.serve(&[]).await;
     let mut row = world.postgres.begin().await.unwrap();
-    let sql = format!("UPDATE patgate.pats SET description = 'x' WHERE id = '{}'", locked.id);
+    world
+        .sql(&format!(
+            "INSERT INTO patgate.pat_uses VALUES ('{}', now() - interval '1 day')",
+            locked.id
+        ))
+        .await;
+    let sql = format!(
+        "UPDATE patgate.pats SET description = 'x';
+         SELECT FROM patgate.pat_uses WHERE pat_id = '{}' FOR UPDATE",
+        locked.id
+    );
     row.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.unwrap();
     for token in [&locked, &free] {
         assert_eq!(status(&replica, token).await, 200);
     }
-    eventually("the row that is free", async || used_ago(&world, &free).await.is_some()).await;
+    eventually("the note that is free", async || used_ago(&world, &free).await.is_some()).await;
     eventually("the one that is not", async || noted(&replica, "skipped").await == 1).await;
     assert_eq!(noted(&replica, "dropped").await, 0);
     row.rollback().await.unwrap();
 
     let (token, after) = (reader(&world).await, reader(&world).await);
     let mut table = world.postgres.begin().await.unwrap();
-    table.execute("LOCK TABLE patgate.pats IN SHARE ROW EXCLUSIVE MODE").await.unwrap();
+    table.execute("LOCK TABLE patgate.pat_uses IN SHARE ROW EXCLUSIVE MODE").await.unwrap();
     assert_eq!(status(&replica, &token).await, 200);
     eventually("the note to be dropped", async || noted(&replica, "dropped").await == 1).await;
     // Nothing of ours is left in the queue for the lock.

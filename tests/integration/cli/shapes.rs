@@ -13,7 +13,7 @@ const ROLE: &str = "members name operations";
 const SCOPE: &str = "domain entity_id entity_type operation permitted";
 const TOKEN: &str =
     "description expires_at id issued_at key_id last_used_at name owner revoked_at status";
-const AUDIT: &str = "action actor at details id object";
+const AUDIT: &str = "action actor at details id login object";
 
 /// A command, where in its answer to look (a JSON pointer), and the members that are there.
 const SHAPES: &[(&str, &str, &[&str])] = &[

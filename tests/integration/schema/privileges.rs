@@ -56,7 +56,7 @@ async fn names(world: &World<'_>, sql: &str) -> Vec<String> {
         .await
 }
 
-async fn tables(world: &World<'_>) -> Vec<String> {
+pub(super) async fn tables(world: &World<'_>) -> Vec<String> {
     let tables =
         names(world, "SELECT tablename::text FROM pg_tables WHERE schemaname = 'patgate'").await;
     for known in MODEL.iter().chain(&["audit_log", "schema_version"]) {
@@ -104,7 +104,7 @@ async fn try_all(world: &World<'_>, user: &str, rights: impl Fn(&str) -> Rights)
     pool.close().await;
 }
 
-pub(crate) async fn a_replica_may_read_and_note_the_last_use(suite: Arc<Suite>) {
+pub(crate) async fn a_replica_may_read_and_keep_its_lease(suite: Arc<Suite>) {
     let world = suite.world().await;
     world.token(&[]).await;
     try_all(&world, "server", |table| Rights {
@@ -113,7 +113,6 @@ pub(crate) async fn a_replica_may_read_and_note_the_last_use(suite: Arc<Suite>) 
         deletes: table == LEASES,
         updates: match table {
             LEASES => |_| true,
-            "pats" => |column| column == "last_used_at",
             _ => |_| false,
         },
     })
@@ -219,7 +218,17 @@ pub(crate) async fn nobody_executes_what_is_not_meant_for_them(suite: Arc<Suite>
     };
     assert_eq!(names(&world, &executes("0")).await, [""; 0]);
     for (role, functions) in [
-        ("patgate_serve", &["flip_canary", "identity", "prune_changes", "remove_canary"][..]),
+        (
+            "patgate_serve",
+            &[
+                "flip_canary",
+                "identity",
+                "note_uses",
+                "prune_changes",
+                "remove_canary",
+                "sweep_uses",
+            ][..],
+        ),
         ("patgate_admin", &["identity", "prune_changes"]),
     ] {
         let granted = names(&world, &executes(&format!("'{role}'::regrole"))).await;

@@ -1,0 +1,314 @@
+//! What other logins can lock or flood, and that it holds up no change.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    sync::Arc,
+};
+
+use serde_json::json;
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+
+use super::attempt;
+use crate::{
+    cli::{Cli, answer, ask, value},
+    harness::Suite,
+    tiers::{eventually, reader},
+};
+
+const ROWS: [&str; 4] = ["UPDATE", "NO KEY UPDATE", "SHARE", "KEY SHARE"];
+const TABLES: [&str; 8] = [
+    "ACCESS SHARE",
+    "ROW SHARE",
+    "ROW EXCLUSIVE",
+    "SHARE UPDATE EXCLUSIVE",
+    "SHARE",
+    "SHARE ROW EXCLUSIVE",
+    "EXCLUSIVE",
+    "ACCESS EXCLUSIVE",
+];
+/// Keys that this release locks, or the one before.
+const ADVISORY: [&str; 5] = [
+    "'patgate migrate'",
+    "'patgate prune'",
+    "'patgate relay'",
+    "'patgate prune ' || id",
+    "'patgate relay ' || id",
+];
+/// Postgres's code for a transaction that cannot announce what it did.
+const QUEUE_FULL: &str = "54000";
+
+/// Takes every lock that a login can, in one transaction that stays open, and tells which.
+async fn hold_everything(connection: &mut PgConnection, tables: &[String]) -> Vec<String> {
+    let mut wanted: Vec<String> = Vec::new();
+    for table in tables {
+        wanted.extend(ROWS.map(|mode| format!("SELECT FROM patgate.{table} FOR {mode}")));
+        wanted.extend(TABLES.map(|mode| format!("LOCK TABLE patgate.{table} IN {mode} MODE")));
+    }
+    wanted.extend(
+        [
+            "SELECT patgate.note_uses(ARRAY(SELECT id FROM patgate.pats))",
+            "SELECT patgate.sweep_uses('00000000-0000-0000-0000-000000000000')",
+            "SELECT patgate.prune_changes()",
+            "SELECT patgate.flip_canary(gen_random_uuid(), '1 hour')",
+            "SELECT patgate.remove_canary(id) FROM patgate.pats",
+            "SELECT count(*) FROM (SELECT pg_advisory_lock(n) FROM generate_series(0, 99) n) x",
+        ]
+        .map(str::to_owned),
+    );
+    wanted.extend(ADVISORY.map(|key| {
+        format!("SELECT pg_advisory_lock(hashtextextended({key}, 0)) FROM patgate.installation")
+    }));
+    connection.execute("BEGIN").await.unwrap();
+    let mut held = Vec::new();
+    for sql in wanted {
+        connection.execute("SAVEPOINT here").await.unwrap();
+        match connection.execute(sqlx::raw_sql(AssertSqlSafe(sql.clone()))).await {
+            Ok(_) => held.push(sql),
+            Err(_) => drop(connection.execute("ROLLBACK TO here").await.unwrap()),
+        }
+    }
+    held
+}
+
+pub(crate) async fn a_replicas_login_holds_up_no_change(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let (cli, replica) = (Cli::of(&world), world.serve(&[]).await);
+    let [revoked, deleted, bulk] =
+        [reader(&world).await, reader(&world).await, reader(&world).await];
+    for token in [&revoked, &deleted, &bulk] {
+        assert_eq!(ask(&replica, token, "acme").await, answer(200, "ok"));
+    }
+    let noted = "SELECT count(*) FROM patgate.pat_uses";
+    eventually("notes to be written", async || value::<i64>(&world, noted).await == 3).await;
+    let tables = super::privileges::tables(&world).await;
+    let url = world.suite.postgres_url("server", &world.database);
+    let mut thief = PgConnection::connect(&url).await.unwrap();
+    let held = hold_everything(&mut thief, &tables).await;
+    let holds = |held: &[String], sql: &str| held.iter().any(|it| it == sql);
+    for sql in [
+        "LOCK TABLE patgate.pats IN ACCESS SHARE MODE",
+        "LOCK TABLE patgate.replicas IN ACCESS EXCLUSIVE MODE",
+        "SELECT patgate.note_uses(ARRAY(SELECT id FROM patgate.pats))",
+    ] {
+        assert!(holds(&held, sql), "{sql}: {held:#?}");
+    }
+    let [token, other] = [&revoked, &deleted].map(|token| token.id);
+    for command in [
+        format!("token revoke {token}"),
+        format!("token delete {token}"),
+        format!("token delete {other}"),
+        "token revoke --domain acme --yes".to_owned(),
+        "user disable ann@example.com".to_owned(),
+        "user delete ann@example.com --yes".to_owned(),
+        "role revoke acme admin llm_read".to_owned(),
+        "domain model set acme m --upstream model-beta".to_owned(),
+        "domain disable acme".to_owned(),
+        "domain delete acme --yes".to_owned(),
+    ] {
+        let ran = cli.run(&command);
+        assert_eq!((ran.code, &*ran.stderr), (0, ""), "{command}: {ran:#?}");
+    }
+    for token in [&revoked, &deleted, &bulk] {
+        eventually("its refusal", async || ask(&replica, token, "acme").await.0 == 401).await;
+    }
+    thief.execute("ROLLBACK").await.unwrap();
+
+    // With the right that this login had before, it could have locked any token.
+    let row = "SELECT FROM patgate.pats FOR UPDATE";
+    assert!(!holds(&held, row));
+    world.sql("GRANT UPDATE (last_used_at) ON patgate.pats TO patgate_serve").await;
+    assert!(holds(&hold_everything(&mut thief, &tables).await, row));
+    thief.close().await.unwrap();
+}
+
+/// Fills the queue that all databases of a cluster share: a session listens and never reads.
+async fn fill_the_queue(url: &str) -> PgConnection {
+    let mut listener = PgConnection::connect(url).await.unwrap();
+    listener.execute("LISTEN flood").await.unwrap();
+    listener.execute(sqlx::raw_sql("BEGIN; SELECT 1")).await.unwrap();
+    let mut sender = PgConnection::connect(url).await.unwrap();
+    for length in [7900, 100, 1] {
+        let flood = format!(
+            "SELECT pg_notify('flood', n || repeat('x', {length}))
+             FROM generate_series(1, 8) n"
+        );
+        while sender.execute(sqlx::raw_sql(AssertSqlSafe(flood.clone()))).await.is_ok() {}
+    }
+    sender.close().await.unwrap();
+    listener
+}
+
+pub(crate) async fn a_full_queue_of_notifications_loses_no_revocation(suite: Arc<Suite>) {
+    // The smallest that there is; by default it takes 8 GiB to fill it.
+    let (postgres, world) = suite.spare(json!({ "max_notify_queue_pages": 64 })).await;
+    let url = world.url("administrator", world.port);
+    let cli = Cli::of(&world).with("postgres.url", &url);
+    let replica = world.serve(&["max_staleness=60s"]).await;
+    let (first, second) = (reader(&world).await, reader(&world).await);
+    for token in [&first, &second] {
+        assert_eq!(ask(&replica, token, "acme").await, answer(200, "ok"));
+    }
+    // In another database, by a login that has nothing to do with us.
+    world.sql("CREATE ROLE stranger LOGIN").await;
+    let stranger = format!("postgres://stranger@127.0.0.1:{}/postgres", world.port);
+    let listener = fill_the_queue(&stranger).await;
+    let full = "SELECT pg_notification_queue_usage() > 0.9";
+    assert!(value::<bool>(&world, full).await);
+    cli.ok(&format!("token revoke {}", first.id));
+    let refused = answer(401, "token_revoked");
+    eventually("its refusal", async || ask(&replica, &first, "acme").await == refused).await;
+
+    // Announced as before, the same revocation fails as it commits.
+    world
+        .sql(
+            "CREATE OR REPLACE TRIGGER announce AFTER INSERT ON patgate.changes
+                 FOR EACH STATEMENT EXECUTE FUNCTION patgate.announce_change()",
+        )
+        .await;
+    let mut administrator = PgConnection::connect(&url).await.unwrap();
+    let revoke = format!("UPDATE patgate.pats SET revoked_at = now() WHERE id = '{}'", second.id);
+    let failed = administrator.execute(sqlx::raw_sql(AssertSqlSafe(revoke))).await.unwrap_err();
+    assert_eq!(failed.as_database_error().unwrap().code().unwrap(), QUEUE_FULL, "{failed}");
+    drop(listener);
+    suite.stack.stop(&postgres);
+}
+
+pub(crate) async fn a_command_that_waits_names_who_holds_the_lock(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let cli = Cli::of(&world);
+    let token = reader(&world).await;
+    for (login, since) in [
+        ("administrator", "in a transaction since 2"),
+        ("postgres", "since when, only pg_read_all_stats may see"),
+    ] {
+        let mut holder = PgConnection::connect(&world.url(login, world.port)).await.unwrap();
+        let hold = format!(
+            "SET application_name = 'nightly job'; BEGIN;
+             SELECT FROM patgate.pats WHERE id = '{}' FOR UPDATE",
+            token.id
+        );
+        holder.execute(sqlx::raw_sql(AssertSqlSafe(hold))).await.unwrap();
+        let pid: i32 =
+            sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut holder).await.unwrap();
+
+        let mut child = cli.spawn(&format!("token revoke {}", token.id));
+        let mut said = String::new();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        stderr.read_line(&mut said).unwrap();
+        let expected = format!(
+            "waiting for a lock that is held by nightly job (pid {pid}, login {login}, {since}"
+        );
+        assert!(said.contains(&expected), "{said}, not {expected}");
+        holder.execute("ROLLBACK").await.unwrap();
+        let ran = cli.finish("token revoke", child.wait_with_output().unwrap());
+        assert_eq!(ran.code, 0, "{ran:#?}");
+        // Until here, so that whatever else it says finds a reader.
+        drop(stderr);
+        holder.close().await.unwrap();
+    }
+}
+
+/// What the audit log says of a line's order, time and login is the database's to say.
+pub(crate) async fn an_audit_line_cannot_be_forged(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let (cli, token) = (Cli::of(&world), reader(&world).await);
+    let url = world.suite.postgres_url("administrator", &world.database);
+    let mut administrator = PgConnection::connect(&url).await.unwrap();
+    let mut written = async |columns: &str, values: &str| {
+        let sql = format!(
+            "INSERT INTO patgate.audit_log ({columns} actor, action, object)
+             OVERRIDING SYSTEM VALUE VALUES ({values} 'somebody', 'token.revoke', 'x')"
+        );
+        administrator
+            .execute(sqlx::raw_sql(AssertSqlSafe(sql)))
+            .await
+            .map(drop)
+            .map_err(|error| error.as_database_error().unwrap().code().unwrap().into_owned())
+    };
+    let denied = Err(super::INSUFFICIENT_PRIVILEGE.to_owned());
+    for (columns, values) in [
+        ("id,", "(SELECT coalesce(max(id), 0) + 1 FROM patgate.audit_log),"),
+        ("at,", "'2020-01-01',"),
+        ("login,", "'postgres',"),
+        ("id, at, login,", "1, now(), session_user,"),
+    ] {
+        assert_eq!(written(columns, values).await, denied, "{columns}");
+        // None of which keeps a command from its line.
+        cli.ok("user set-platform-admin ann@example.com true");
+    }
+    assert_eq!(written("", "").await, Ok(()));
+    cli.ok(&format!("token revoke {}", token.id));
+    let lines = cli.json("audit list --limit 2");
+    for (line, actor) in [(&lines[0], None), (&lines[1], Some("somebody"))] {
+        assert_eq!(line["login"], "administrator", "{line}");
+        assert!(actor.is_none_or(|actor| line["actor"] == actor), "{line}");
+    }
+    let young = "SELECT bool_and(at > now() - interval '10 minutes') FROM patgate.audit_log";
+    assert!(value::<bool>(&world, young).await);
+    assert!(cli.ok("audit list").lines().next().unwrap().contains("  LOGIN  "));
+    let numbers = "SELECT setval('patgate.audit_log_id_seq', 1)";
+    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    assert_eq!(attempt(&pool, numbers).await, denied);
+    pool.close().await;
+}
+
+/// Locks that any login of a database could hold, and its room, are for our own logins.
+pub(crate) async fn a_database_is_closed_to_strangers(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let (database, stranger) =
+        (format!("own_{}", world.database), format!("stranger_{}", world.database));
+    world.sql(&format!("CREATE ROLE {stranger} LOGIN")).await;
+    world.sql(&format!("CREATE DATABASE {database}")).await;
+    let connects = async |user: &str| {
+        let connected = PgConnection::connect(&suite.postgres_url(user, &database)).await;
+        match connected {
+            Ok(connection) => connection.close().await.map(|()| true).unwrap(),
+            Err(error) => {
+                let code = error.as_database_error().unwrap().code().unwrap().into_owned();
+                assert_eq!(code, super::INSUFFICIENT_PRIVILEGE, "{error}");
+                false
+            }
+        }
+    };
+    assert!(connects(&stranger).await);
+    let cli = Cli::of(&world).with("postgres.url", &suite.postgres_url("postgres", &database));
+    let migrated = cli.run("migrate");
+    assert_eq!((migrated.code, &*migrated.stderr), (0, ""), "{migrated:#?}");
+    for (user, expected) in [(&*stranger, false), ("server", true), ("administrator", true)] {
+        assert_eq!(connects(user).await, expected, "{user}");
+    }
+    // Who opens it again has a reason, and is told so.
+    world.sql(&format!("GRANT CONNECT ON DATABASE {database} TO PUBLIC")).await;
+    let again = cli.run("migrate");
+    assert_eq!(again.code, 0, "{again:#?}");
+    let said = format!("REVOKE CONNECT ON DATABASE {database} FROM PUBLIC");
+    assert!(again.stderr.contains(&said), "{again:#?}");
+    assert!(connects(&stranger).await);
+}
+
+/// A token whose row says that it was issued in the future, as no command writes one.
+pub(crate) async fn a_token_of_the_future_is_refused_and_counted(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let (cli, replica) = (Cli::of(&world), world.serve(&[]).await);
+    let (future, past) = (reader(&world).await, reader(&world).await);
+    let issue = |at: &str, token: &crate::harness::Token| {
+        format!("UPDATE patgate.pats SET issued_at = {at} WHERE id = '{}'", token.id)
+    };
+    let soon = issue("now() + interval '2 minutes'", &future);
+    assert_eq!(attempt(&world.postgres, &soon).await, Err("23514".to_owned()));
+    // As a restored dump, or a replayed change.
+    world
+        .sql(&format!("BEGIN; SET LOCAL session_replication_role = replica; {soon}; COMMIT"))
+        .await;
+    world.sql(&issue("'-infinity'", &past)).await;
+    let count = "patgate_decisions_total{outcome=\"deny\",code=\"token_not_yet_issued\",\
+         enforced=\"true\"}";
+    assert_eq!(ask(&replica, &past, "acme").await, answer(200, "ok"));
+    let before = replica.metric(count).await;
+    assert_eq!(ask(&replica, &future, "acme").await, answer(401, "token_not_yet_issued"));
+    assert_eq!(replica.metric(count).await, before + 1);
+    // It can be revoked all the same.
+    cli.ok(&format!("token revoke {}", future.id));
+    let revoked = answer(401, "token_revoked");
+    eventually("its revocation", async || ask(&replica, &future, "acme").await == revoked).await;
+}

@@ -8,9 +8,10 @@ mod gate;
 mod headers;
 mod heads;
 mod limits;
+mod misleading;
 mod requests;
 mod routing;
 
 pub(crate) use self::{
-    answers::*, bodies::*, headers::*, heads::*, limits::*, requests::*, routing::*,
+    answers::*, bodies::*, headers::*, heads::*, limits::*, misleading::*, requests::*, routing::*,
 };

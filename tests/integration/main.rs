@@ -217,6 +217,8 @@ fn main() -> ExitCode {
         envoy_habits::as_shipped_no_check_sees_the_clients_copies,
         envoy_habits::as_shipped_no_backend_sees_another_host_path_or_method,
         envoy_habits::as_shipped_a_check_sees_what_patgate_reads,
+        envoy_habits::as_shipped_no_header_that_misleads_reaches_a_backend,
+        envoy_habits::as_shipped_ordinary_headers_reach_the_backend,
         envoy_habits::as_shipped_a_hundred_headers_pass_and_too_many_are_told,
         envoy_habits::as_shipped_a_head_that_has_no_room_for_ours_is_told,
         envoy_habits::a_header_of_the_answer_replaces_every_copy,

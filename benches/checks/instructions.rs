@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, env, fs, process::ExitCode};
 use crate::{
     bench::{Bench, asking, chats},
     callgrind::{self, Profile, profile},
+    costly,
     growth::{DOMAINS, RULES, SCOPES, model_calls, scoped, table, tool_calls},
     grpc::Requests,
     requests::Check,
@@ -89,6 +90,7 @@ pub(crate) fn gate(bench: Bench) -> ExitCode {
     }
     let counts = count(&bench);
     let mut mistakes = growing(&counts);
+    mistakes.extend(costly::too_costly(&bench));
     let ratio = vs_allow_all(&counts);
     println!("{VS_ALLOW_ALL}: {ratio:.3}, at most {MOST_VS_ALLOW_ALL}");
     if ratio > MOST_VS_ALLOW_ALL {

@@ -14,6 +14,7 @@ mod allow_all;
 mod bench;
 mod callgrind;
 mod cold;
+mod costly;
 mod envoy;
 #[path = "../../tests/integration/eventually.rs"]
 mod eventually;
@@ -47,11 +48,12 @@ fn main() -> ExitCode {
     let words: Vec<_> = arguments.iter().map(String::as_str).collect();
     match words[..] {
         ["allow-all", socket] => allow_all::serve(socket.as_ref()),
+        ["read-costly", number] => costly::read(number.parse().expect("a number")),
         ["check"] => return check(Plan::chosen(Task::Check)),
         [] => return everything(Plan::chosen(Task::Everything)),
         ["large"] => return everything(Plan::chosen(Task::Large)),
         _ => {
-            eprintln!("usage: checks [large | check | allow-all SOCKET]");
+            eprintln!("usage: checks [large | check | allow-all SOCKET | read-costly NUMBER]");
             return ExitCode::from(2);
         }
     }

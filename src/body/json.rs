@@ -12,7 +12,24 @@ pub(crate) const MAX_DEPTH: u32 = 100;
 /// Members of the object itself, whose names are compared with those that matter. The APIs that we
 /// protect define fewer than a hundred.
 pub(crate) const MAX_MEMBERS: usize = 10_000;
-const MALFORMED: NoModel = NoModel::MalformedJson;
+const MALFORMED: Fault = Fault::Malformed;
+
+/// What is wrong with a text. Of one byte, so that it is told in a register: this is asked after
+/// each byte that is read.
+#[derive(Clone, Copy)]
+enum Fault {
+    Malformed,
+    TooDeep,
+}
+
+impl From<Fault> for NoModel {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Malformed => Self::MalformedJson,
+            Fault::TooDeep => Self::Excessive(Excess::Depth),
+        }
+    }
+}
 
 /// The value of the one `model` at the top level.
 pub(super) fn model(text: &str) -> Result<ModelName, NoModel> {
@@ -43,7 +60,7 @@ pub(super) fn model(text: &str) -> Result<ModelName, NoModel> {
     }
     scan.space();
     if scan.at < text.len() {
-        return Err(MALFORMED);
+        return Err(MALFORMED.into());
     }
     found.ok_or(NoModel::Absent)
 }
@@ -62,7 +79,7 @@ impl<'a> Scan<'a> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    fn next(&mut self) -> Result<u8, NoModel> {
+    fn next(&mut self) -> Result<u8, Fault> {
         let byte = self.peek().ok_or(MALFORMED)?;
         self.at += 1;
         Ok(byte)
@@ -74,23 +91,27 @@ impl<'a> Scan<'a> {
         here
     }
 
-    fn expect(&mut self, byte: u8) -> Result<(), NoModel> {
+    fn expect(&mut self, byte: u8) -> Result<(), Fault> {
         if self.eat(byte) { Ok(()) } else { Err(MALFORMED) }
     }
 
+    /// Byte by byte: most of what is passed over so has none or few.
+    #[inline(always)]
     fn skip(&mut self, what: impl Fn(u8) -> bool) -> usize {
-        let rest = self.rest();
-        let count = rest.iter().position(|byte| !what(*byte)).unwrap_or(rest.len());
-        self.at += count;
-        count
+        let from = self.at;
+        while self.peek().is_some_and(&what) {
+            self.at += 1;
+        }
+        self.at - from
     }
 
+    #[inline(always)]
     fn space(&mut self) {
         self.skip(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r'));
     }
 
     /// A key and its colon, up to where the value begins.
-    fn key(&mut self) -> Result<&'a str, NoModel> {
+    fn key(&mut self) -> Result<&'a str, Fault> {
         self.expect(b'"')?;
         let key = self.string()?;
         self.space();
@@ -107,10 +128,13 @@ impl<'a> Scan<'a> {
     }
 
     /// What stands between the quotes; the first one has been read.
-    fn string(&mut self) -> Result<&'a str, NoModel> {
+    fn string(&mut self) -> Result<&'a str, Fault> {
         let start = self.at;
         loop {
-            self.at += plain(self.rest());
+            // Most short ones end where they begin.
+            if !self.peek().is_some_and(stops) {
+                self.at += plain(self.rest());
+            }
             match self.next()? {
                 b'"' => return self.text.get(start..self.at - 1).ok_or(MALFORMED),
                 b'\\' => self.escape()?,
@@ -121,7 +145,7 @@ impl<'a> Scan<'a> {
 
     /// What follows a backslash. Half a surrogate pair is refused: some readers keep it, some
     /// replace it, some refuse the whole text.
-    fn escape(&mut self) -> Result<(), NoModel> {
+    fn escape(&mut self) -> Result<(), Fault> {
         match self.next()? {
             b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Ok(()),
             b'u' => match self.hex()? {
@@ -137,7 +161,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn hex(&mut self) -> Result<u32, NoModel> {
+    fn hex(&mut self) -> Result<u32, Fault> {
         let mut code = 0;
         for _ in 0..4 {
             let digit = char::from(self.next()?).to_digit(16).ok_or(MALFORMED)?;
@@ -148,7 +172,7 @@ impl<'a> Scan<'a> {
 
     /// Passes over any value. What is open inside it is kept in a set of bits, so a deep value
     /// costs no more than a flat one.
-    fn value(&mut self) -> Result<(), NoModel> {
+    fn value(&mut self) -> Result<(), Fault> {
         // The object that all this stands in is open, too.
         let mut open = Open { depth: 1, objects: 1 };
         loop {
@@ -203,12 +227,12 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn word(&mut self, rest: &[u8]) -> Result<(), NoModel> {
+    fn word(&mut self, rest: &[u8]) -> Result<(), Fault> {
         rest.iter().try_for_each(|byte| self.expect(*byte))
     }
 
     /// The rest of a number without its sign.
-    fn number(&mut self, first: u8) -> Result<(), NoModel> {
+    fn number(&mut self, first: u8) -> Result<(), Fault> {
         match first {
             b'0' => {}
             b'1'..=b'9' => drop(self.skip(|byte| byte.is_ascii_digit())),
@@ -224,7 +248,7 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    fn digits(&mut self) -> Result<(), NoModel> {
+    fn digits(&mut self) -> Result<(), Fault> {
         if self.skip(|byte| byte.is_ascii_digit()) > 0 { Ok(()) } else { Err(MALFORMED) }
     }
 }
@@ -236,9 +260,9 @@ struct Open {
 }
 
 impl Open {
-    fn push(&mut self, object: bool) -> Result<(), NoModel> {
+    fn push(&mut self, object: bool) -> Result<(), Fault> {
         if self.depth == MAX_DEPTH {
-            return Err(NoModel::Excessive(Excess::Depth));
+            return Err(Fault::TooDeep);
         }
         self.depth += 1;
         self.objects = self.objects << 1 | u128::from(object);
@@ -272,8 +296,12 @@ pub(super) fn plain(text: &[u8]) -> usize {
             return at * 8 + found.trailing_zeros() as usize / 8;
         }
     }
-    let stops = |byte: &u8| *byte < b' ' || matches!(byte, b'"' | b'\\');
-    text.len() - rest.len() + rest.iter().position(stops).unwrap_or(rest.len())
+    text.len() - rest.len() + rest.iter().position(|byte| stops(*byte)).unwrap_or(rest.len())
+}
+
+/// Whether a byte ends a string, escapes, or may not be in it.
+fn stops(byte: u8) -> bool {
+    byte < b' ' || matches!(byte, b'"' | b'\\')
 }
 
 /// The characters that the inside of a checked string stands for.

@@ -1,0 +1,89 @@
+//! Instructions for each byte of the costliest bodies and queries: of this program itself, which
+//! callgrind counts inside the one function that reads.
+
+use std::{fs, hint::black_box, process::Command};
+
+use patgate::{body::Form, request::Parts};
+
+use crate::bench::Bench;
+
+#[path = "../../tests/reading_a_body/bodies.rs"]
+mod bodies;
+
+/// Whatever the content. The costliest takes 55.
+pub(crate) const MOST_PER_BYTE: f64 = 80.0;
+const BODY: usize = 100_000;
+const QUERY: usize = 30_000;
+
+struct Costly {
+    name: String,
+    form: Form,
+    target: String,
+    body: String,
+}
+
+fn all() -> Vec<Costly> {
+    let bodies = bodies::bodies(BODY).into_iter().map(|costly| {
+        let bodies::Costly { name, form, text, good: _ } = costly;
+        Costly { name: name.to_owned(), form, target: "/a".to_owned(), body: text }
+    });
+    let queries = bodies::targets(QUERY).into_iter().map(|(name, target)| Costly {
+        name: format!("a query of {name}"),
+        form: Form::Json,
+        target,
+        body: String::new(),
+    });
+    bodies.chain(queries).collect()
+}
+
+/// The part of this program whose instructions are counted.
+#[inline(never)]
+fn read_costly(costly: &Costly) {
+    let media_type = match costly.form {
+        Form::Json => "application/json",
+        _ => "multipart/form-data; boundary=b",
+    };
+    let header = |name: &str| match name {
+        "content-type" => Some(media_type),
+        "x-envoy-auth-partial-body" => Some("false"),
+        _ => None,
+    };
+    let (method, authority, body) = ("POST", "gateway", costly.body.as_bytes());
+    let parts = Parts { method, authority, target: &costly.target, header, body };
+    let _ = black_box(parts.model(costly.form));
+}
+
+/// Reads one of them, once.
+pub(crate) fn read(number: usize) {
+    read_costly(&all()[number]);
+}
+
+/// What costs more for a byte than may be.
+pub(crate) fn too_costly(bench: &Bench) -> Vec<String> {
+    let mut mistakes = Vec::new();
+    let this = std::env::current_exe().unwrap();
+    for (number, costly) in all().iter().enumerate() {
+        let out = bench.site.dir.path().join(format!("costly.{number}"));
+        let done = Command::new("valgrind")
+            .args(["--tool=callgrind", "--toggle-collect=checks::costly::read_costly*"])
+            .arg(format!("--callgrind-out-file={}", out.display()))
+            .arg(&this)
+            .args(["read-costly", &number.to_string()])
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let profile = fs::read_to_string(&out).unwrap();
+        let total = profile.lines().find_map(|line| line.strip_prefix("totals: "));
+        let total: f64 = total.expect("a profile's total").trim().parse().unwrap();
+        assert!(total > 0.0, "no instructions of {} were counted", costly.name);
+        let per_byte = total / (costly.body.len() + costly.target.len()) as f64;
+        println!("{per_byte:.1} instructions a byte: {}", costly.name);
+        if per_byte > MOST_PER_BYTE {
+            mistakes.push(format!(
+                "{} costs {per_byte:.1} instructions a byte, more than {MOST_PER_BYTE}",
+                costly.name
+            ));
+        }
+    }
+    mistakes
+}

@@ -14,9 +14,11 @@
 mod batch;
 mod breaker;
 mod flight;
+mod lanes;
 mod load;
 mod memory;
 pub(crate) mod postgres;
+mod queue;
 pub(crate) mod redis;
 mod renewal;
 #[cfg(test)]
@@ -32,7 +34,13 @@ use std::{
 use prometheus_client::metrics::counter::Counter;
 use serde::{Serialize, de::DeserializeOwned};
 
-use self::{batch::Unanswered, flight::Flights, postgres::Lookup, redis::Redis};
+use self::{
+    batch::Unanswered,
+    flight::Flights,
+    lanes::{Lane, Lanes},
+    postgres::Lookup,
+    redis::Redis,
+};
 pub(crate) use self::{load::Load, memory::Memory, renewal::Renewal};
 use crate::{
     backend::{Backend, BackendName},
@@ -43,7 +51,7 @@ use crate::{
     feed::{Checked, Feed, Stamp, Subject},
     keyring::KeyRing,
     last_use::Noted,
-    principal::Principal,
+    principal::{Principal, UserId},
     telemetry::Metrics,
     token::TokenId,
 };
@@ -62,6 +70,14 @@ pub(crate) trait Kind: 'static {
     /// What a finding under `key` rests on: a change to any of it may have made it wrong.
     fn rests_on(key: &Self::Key, value: Option<&Self::Value>, visit: &mut dyn FnMut(Subject));
 
+    /// Whether values have owners, whose look-ups wait in one lane.
+    const OWNED: bool = false;
+
+    /// Whose a value is.
+    fn owner(_value: &Self::Value) -> Option<UserId> {
+        None
+    }
+
     /// Makes a value ready for use, once, wherever it came from.
     fn prepare(_value: &Self::Value, _shared: &Shared) {}
 
@@ -77,6 +93,11 @@ impl Kind for Principals {
     type Key = TokenId;
     type Value = Principal;
     const NAME: &'static str = "principal";
+    const OWNED: bool = true;
+
+    fn owner(value: &Principal) -> Option<UserId> {
+        Some(value.owner)
+    }
 
     fn size(value: &Principal) -> usize {
         value.size()
@@ -232,6 +253,7 @@ pub(crate) struct Tiers<K: Kind> {
     /// Counts what memory finds to be there; nearly every check does.
     hits: Counter,
     flights: Flights<K::Key, Answered<K::Value>>,
+    lanes: Lanes,
     /// That of the latest finding. While nothing commits in Postgres, all findings share it.
     stamp: Mutex<Option<Arc<Stamp>>>,
     postgres: Lookup<K>,
@@ -254,7 +276,8 @@ impl<K: Kind> Tiers<K> {
     pub(crate) fn new(memory: Memory<K>, postgres: Lookup<K>, shared: Shared) -> Arc<Self> {
         let hits = shared.metrics.lookups(K::NAME, "memory", "hit");
         let (flights, stamp) = (Flights::default(), Mutex::default());
-        Arc::new(Self { memory, hits, flights, stamp, postgres, shared })
+        let lanes = Lanes::new(K::OWNED);
+        Arc::new(Self { memory, hits, flights, lanes, stamp, postgres, shared })
     }
 
     /// What is under `key`, asked for at `now`. Answered from memory, the future is ready at its
@@ -323,12 +346,18 @@ impl<K: Kind> Tiers<K> {
         key: &K::Key,
         oldest: Tick,
     ) -> Result<flight::Waiter<Answered<K::Value>>, Unavailable> {
-        let tiers = Arc::clone(self);
-        let joined = self.flights.join(key, |key| async move { tiers.fill(key, oldest).await });
+        let (tiers, lane) = (Arc::clone(self), self.lanes.of(key));
+        let fill = |key| async move { tiers.fill(key, lane, oldest).await };
+        let joined = self.flights.join(key, lane, fill);
         joined.inspect_err(|Unavailable| self.count("postgres", Unanswered::Shed.result()))
     }
 
-    async fn fill(&self, key: K::Key, oldest: Tick) -> Result<Answered<K::Value>, Unavailable> {
+    async fn fill(
+        &self,
+        key: K::Key,
+        lane: Lane,
+        oldest: Tick,
+    ) -> Result<Answered<K::Value>, Unavailable> {
         let Shared { redis, freshness, .. } = &self.shared;
         // Another look-up may have ended after memory was asked and before this one began.
         if let Some(found) = self.memory.get(&key)
@@ -342,7 +371,7 @@ impl<K: Kind> Tiers<K> {
             self.keep(key, &found);
             return Ok((found, Tier::Redis));
         }
-        let found = self.postgres.get(key.clone()).await.map_err(|unanswered| {
+        let found = self.postgres.get(key.clone(), lane).await.map_err(|unanswered| {
             self.count("postgres", unanswered.result());
             Unavailable
         })?;
@@ -370,7 +399,12 @@ impl<K: Kind> Tiers<K> {
     fn keep(&self, key: K::Key, found: &Arc<Found<K::Value>>) {
         let metrics = &self.shared.metrics;
         match &found.value {
-            Some(value) => K::prepare(value, &self.shared),
+            Some(value) => {
+                K::prepare(value, &self.shared);
+                if let Some(owner) = K::owner(value) {
+                    self.lanes.learn(&key, &owner);
+                }
+            }
             None => K::missing(&key),
         }
         self.memory.insert(key, Arc::clone(found));
@@ -395,7 +429,7 @@ impl<K: Kind> Tiers<K> {
         key: &K::Key,
         oldest: Tick,
     ) -> Result<Found<K::Value>, &'static str> {
-        let entry = redis.get::<K>(key).await?;
+        let entry = redis.get::<K>(key, self.lanes.of(key)).await?;
         let now = Tick::now();
         let as_of = self.shared.clock.tick_of(entry.verified, now).ok_or("stale")?;
         let found = Found {

@@ -24,8 +24,9 @@ struct Costly {
 
 fn all() -> Vec<Costly> {
     let bodies = bodies::bodies(BODY).into_iter().map(|costly| {
-        let bodies::Costly { name, form, text, good: _ } = costly;
-        Costly { name: name.to_owned(), form, target: "/a".to_owned(), body: text }
+        let bodies::Costly { name, form, text, good } = costly;
+        let name = if good { name.to_owned() } else { format!("{name}, which is refused") };
+        Costly { name, form, target: "/a".to_owned(), body: text }
     });
     let queries = bodies::targets(QUERY).into_iter().map(|(name, target)| Costly {
         name: format!("a query of {name}"),

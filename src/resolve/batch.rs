@@ -1,34 +1,41 @@
 //! Coalesces look-ups into batches.
 //!
 //! No look-up waits for company: while fewer batches run than may (`load.rs`), each starts at
-//! once; else, what arrives meanwhile goes together into the next.
+//! once; else, what arrives meanwhile goes together into the next. Who waits for whom, `queue.rs`
+//! says.
 
 use std::{
     future::Future,
     sync::{Arc, atomic::AtomicI64},
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::{
     Unavailable,
+    lanes::Lane,
     load::{Load, UNKNOWN},
+    queue::{Batch, Queue},
 };
 use crate::{clock::Tick, tasks::Tasks};
 
 /// Keys in one batch.
 pub(super) const MAX_BATCH: usize = 256;
-/// Keys that may wait, whatever is expected of the store.
-const MAX_QUEUE: usize = 8192;
 
 type Ticket<K, V> = (K, oneshot::Sender<V>);
 
 /// The queue of one kind of look-up.
 pub(super) struct Batcher<K, V> {
-    queue: mpsc::Sender<Ticket<K, V>>,
+    queue: Arc<Queue<Ticket<K, V>>>,
     load: Arc<Load>,
     /// When the batch that is being gathered will go.
     due: Arc<AtomicI64>,
+}
+
+impl<K, V> Drop for Batcher<K, V> {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
 }
 
 /// Why a look-up has no answer.
@@ -58,19 +65,15 @@ impl<K: Send + 'static, V: Send + 'static> Batcher<K, V> {
         F: Fn(Vec<K>) -> R + Send + 'static,
         R: Future<Output = Result<Vec<V>, Unavailable>> + Send + 'static,
     {
-        let (queue, mut waiting) = mpsc::channel::<Ticket<K, V>>(MAX_QUEUE);
-        let (bounds, due) = (Arc::clone(&load), Arc::new(AtomicI64::new(UNKNOWN)));
+        let queue = Arc::new(Queue::<Ticket<K, V>>::new(load.at_once()));
+        let (waiting, bounds) = (Arc::clone(&queue), Arc::clone(&load));
+        let due = Arc::new(AtomicI64::new(UNKNOWN));
         let announced = Arc::clone(&due);
         tasks.spawn_owned("queue of look-ups", async move {
-            while let Some(first) = waiting.recv().await {
+            while waiting.ready().await {
                 // What arrives until then joins the batch.
                 let Some(turn) = bounds.turn(&announced).await else { return };
-                let mut tickets = vec![first];
-                while tickets.len() < MAX_BATCH
-                    && let Ok(ticket) = waiting.try_recv()
-                {
-                    tickets.push(ticket);
-                }
+                let Batch { tickets, alone } = waiting.take();
                 // Whoever gave up needs no answer.
                 let live = tickets.into_iter().filter(|(_, answer)| !answer.is_closed());
                 let (keys, answers): (Vec<_>, Vec<_>) = live.unzip();
@@ -81,6 +84,7 @@ impl<K: Send + 'static, V: Send + 'static> Batcher<K, V> {
                 tokio::spawn(async move {
                     let values = batch.await;
                     bounds.ended(turn);
+                    drop(alone);
                     // On failure the answers are dropped, which tells the callers.
                     for (answer, value) in answers.into_iter().zip(values.into_iter().flatten()) {
                         let _ = answer.send(value);
@@ -91,13 +95,14 @@ impl<K: Send + 'static, V: Send + 'static> Batcher<K, V> {
         Self { queue, load, due }
     }
 
-    pub(super) async fn get(&self, key: K) -> Result<V, Unanswered> {
-        let queued = self.queue.max_capacity() - self.queue.capacity();
-        if !self.load.in_time(queued, &self.due, Tick::now()) {
+    pub(super) async fn get(&self, key: K, lane: Lane) -> Result<V, Unanswered> {
+        if !self.load.in_time(self.queue.ahead(lane), &self.due, Tick::now()) {
             return Err(Unanswered::Shed);
         }
         let (answer, answered) = oneshot::channel();
-        self.queue.try_send((key, answer)).map_err(|_| Unanswered::Shed)?;
+        if !self.queue.push(lane, (key, answer)) {
+            return Err(Unanswered::Shed);
+        }
         answered.await.map_err(|_| Unanswered::Failed)
     }
 }

@@ -1,4 +1,4 @@
-//! Single flight: concurrent look-ups of one key share one.
+//! Single flight: concurrent look-ups of one key lane one.
 //!
 //! The look-up runs in a task of its own, so that it survives a caller who goes away.
 
@@ -15,22 +15,34 @@ use futures_util::{
 };
 use tokio::sync::oneshot;
 
-use super::Unavailable;
+use super::{
+    Unavailable,
+    lanes::{LANES, Lane},
+};
 
 /// Look-ups under way at once. More would be an overload: the next caller is told to come back.
 const MAX_FLIGHTS: usize = 8192;
+/// So many of one lane may be under way whatever others do.
+const RESERVED: usize = MAX_FLIGHTS / LANES;
 
 /// Waits for a look-up.
 pub(super) type Waiter<T> = Shared<BoxFuture<'static, Result<T, Unavailable>>>;
 
-type Board<K, T> = Arc<Mutex<HashMap<K, Waiter<T>>>>;
+type Board<K, T> = Arc<Mutex<UnderWay<K, T>>>;
 
 /// The look-ups under way, by key.
 pub(super) struct Flights<K, T>(Board<K, T>);
 
+struct UnderWay<K, T> {
+    waiters: HashMap<K, Waiter<T>>,
+    /// How many of them are of each lane.
+    lanes: [usize; LANES],
+}
+
 impl<K, T> Default for Flights<K, T> {
     fn default() -> Self {
-        Self(Arc::default())
+        let under_way = UnderWay { waiters: HashMap::default(), lanes: [0; LANES] };
+        Self(Arc::new(Mutex::new(under_way)))
     }
 }
 
@@ -43,6 +55,7 @@ where
     pub(super) fn join<F>(
         &self,
         key: &K,
+        lane: Lane,
         start: impl FnOnce(K) -> F,
     ) -> Result<Waiter<T>, Unavailable>
     where
@@ -51,20 +64,23 @@ where
         let (answer, answered) = oneshot::channel();
         let waiter = {
             let mut board = lock(&self.0);
-            if let Some(waiter) = board.get(key) {
+            if let Some(waiter) = board.waiters.get(key) {
                 return Ok(waiter.clone());
             }
-            if board.len() >= MAX_FLIGHTS {
+            let full = board.waiters.len() >= MAX_FLIGHTS;
+            let of_lane = board.lanes.get_mut(lane.0).ok_or(Unavailable)?;
+            if full && *of_lane >= RESERVED {
                 return Err(Unavailable);
             }
+            *of_lane += 1;
             // No answer: the look-up panicked, or the process is ending.
             let waiter = answered.map(|answer| answer.unwrap_or(Err(Unavailable)));
             let waiter = waiter.boxed().shared();
-            board.insert(key.clone(), waiter.clone());
+            board.waiters.insert(key.clone(), waiter.clone());
             waiter
         };
         // Not under the lock: a runtime that is ending drops the task right here.
-        let landing = Landing { board: Arc::clone(&self.0), key: key.clone() };
+        let landing = Landing { board: Arc::clone(&self.0), key: key.clone(), lane };
         let look_up = start(key.clone());
         tokio::spawn(async move {
             let found = look_up.await;
@@ -80,16 +96,21 @@ where
 struct Landing<K: Eq + Hash, T> {
     board: Board<K, T>,
     key: K,
+    lane: Lane,
 }
 
 impl<K: Eq + Hash, T> Drop for Landing<K, T> {
     fn drop(&mut self) {
-        lock(&self.board).remove(&self.key);
+        let mut board = lock(&self.board);
+        board.waiters.remove(&self.key);
+        if let Some(of_lane) = board.lanes.get_mut(self.lane.0) {
+            *of_lane -= 1;
+        }
     }
 }
 
 /// No code that can panic runs under this lock, so a poisoned one is as good as any.
-fn lock<K, T>(board: &Board<K, T>) -> MutexGuard<'_, HashMap<K, Waiter<T>>> {
+fn lock<K, T>(board: &Board<K, T>) -> MutexGuard<'_, UnderWay<K, T>> {
     board.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -107,7 +128,7 @@ mod tests {
         let (started, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
         let join = || {
             let (started, gate) = (Arc::clone(&started), Arc::clone(&gate));
-            flights.join(&1, |_| async move {
+            flights.join(&1, Lane(0), |_| async move {
                 gate.notified().await;
                 Ok(started.fetch_add(1, SeqCst) + 1)
             })
@@ -125,8 +146,8 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_unavailable_and_leaves_no_trace() {
         let flights: Flights<u8, ()> = Flights::default();
-        let waiter = flights.join(&1, |_| async { panic!("on purpose") }).unwrap();
+        let waiter = flights.join(&1, Lane(0), |_| async { panic!("on purpose") }).unwrap();
         assert_eq!(waiter.await, Err(Unavailable));
-        assert_eq!(flights.join(&1, |_| async { Ok(()) }).unwrap().await, Ok(()));
+        assert_eq!(flights.join(&1, Lane(0), |_| async { Ok(()) }).unwrap().await, Ok(()));
     }
 }

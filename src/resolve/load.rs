@@ -51,6 +51,11 @@ impl Load {
         Self { pace: Some(Pace::new(rate)), ..self }
     }
 
+    /// Queries that may run at a time.
+    pub(super) fn at_once(&self) -> usize {
+        self.at_once as usize
+    }
+
     /// Waits until a query may be made. The queue behind is told when that will be.
     pub(super) async fn turn(&self, due: &AtomicI64) -> Option<Turn> {
         // The permit first: slots that pass while it is waited for are not saved up.

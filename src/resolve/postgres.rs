@@ -5,6 +5,7 @@ use std::{collections::HashMap, fmt::Display, future::Future, sync::Arc, time::D
 use super::{
     Backends, Domains, Found, Kind, Load, Principals, Renewal, Unavailable,
     batch::{Batcher, Unanswered},
+    lanes::Lane,
 };
 use crate::{
     backend::{Backend, BackendName},
@@ -40,8 +41,8 @@ type Answers<K> = Vec<Option<Found<<K as Kind>::Value>>>;
 const COMPLAIN_EVERY: Duration = Duration::from_secs(1);
 
 impl<K: Kind> Lookup<K> {
-    pub(super) async fn get(&self, key: K::Key) -> Result<Found<K::Value>, Unanswered> {
-        self.batches.get(key).await?.ok_or(Unanswered::Failed)
+    pub(super) async fn get(&self, key: K::Key, lane: Lane) -> Result<Found<K::Value>, Unanswered> {
+        self.batches.get(key, lane).await?.ok_or(Unanswered::Failed)
     }
 
     fn new<R>(

@@ -20,6 +20,7 @@ use super::{
     Found, Kind, Load, Unavailable,
     batch::{Batcher, Unanswered},
     breaker::Breaker,
+    lanes::Lane,
 };
 use crate::{
     clock::{Moment, Tick},
@@ -83,12 +84,17 @@ impl Redis {
 
     /// The entry under `key`, or a word for why there is none: `miss`, `open` (circuit),
     /// `unavailable`, `refused` (not sealed by us for this key).
-    pub(super) async fn get<K: Kind>(&self, key: &K::Key) -> Result<Entry<K::Value>, &'static str> {
+    pub(super) async fn get<K: Kind>(
+        &self,
+        key: &K::Key,
+        lane: Lane,
+    ) -> Result<Entry<K::Value>, &'static str> {
         if !self.link.breaker.admits(Tick::now()) {
             return Err("open");
         }
         let redis_key = redis_key::<K>(self.sealer.prefix(), key);
-        let sealed = match timeout(self.link.timeout, self.reads.get(redis_key.clone())).await {
+        let sealed = match timeout(self.link.timeout, self.reads.get(redis_key.clone(), lane)).await
+        {
             Ok(Ok(reply)) => reply.ok_or("miss")?,
             // It was not asked, which says nothing about its health.
             Ok(Err(Unanswered::Shed)) => return Err("unavailable"),

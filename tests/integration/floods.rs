@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -22,6 +22,7 @@ use crate::{
     frames::{Call, Calls},
     harness::{Replica, Scope, Suite, Token, World, outcome, request},
     http, process,
+    proxy::{Mode, Proxy},
     tiers::{eventually, lookups, reader},
 };
 
@@ -262,6 +263,65 @@ pub(crate) async fn a_herd_is_served(suite: Arc<Suite>) {
     assert!(queries < TOKENS as u64 / 4, "{queries} queries");
     suite.stack.stop(&envoy);
     suite.stack.stop(&process.server);
+}
+
+/// A thousand valid tokens of one owner, none of which memory holds: what others look up takes no
+/// more than twice its time, be their tokens known here or not. Postgres is far away, so that its
+/// queries take time and no processor.
+pub(crate) async fn one_owners_flood_leaves_others_their_share(suite: Arc<Suite>) {
+    const TOKENS: usize = 1000;
+    const OTHERS: usize = 5;
+    const FAR: Duration = Duration::from_millis(500);
+    let world = suite.world().await;
+    let issue = |owner, count| -> (Vec<_>, Vec<_>) {
+        (0..count).map(|_| world.issue(owner, "1 hour", &[READ])).unzip()
+    };
+    let ((flooding, sql), (others, more)) = (issue("ann", TOKENS), issue("bob", OTHERS));
+    let (newcomers, last) = issue("bob", OTHERS);
+    world.sql(&[sql, more, last].concat().concat()).await;
+    let proxy = Proxy::to(suite.postgres.port).await;
+    let url = suite.postgres_url("server", &world.database);
+    let url = url.replace(&suite.postgres.port.to_string(), &proxy.port.to_string());
+    let postgres = format!("postgres.url={url}");
+    let settings = [&postgres, "redis.url=", "memory.principals=1KiB"];
+    let settings = [&settings[..], &["postgres.max_connections=2"], &SLOW].concat();
+    let replica = Arc::new(world.serve(&settings).await);
+    let ask = async |tokens: &[Token]| {
+        let mut took = Vec::new();
+        for token in tokens {
+            let asked = Instant::now();
+            assert_ne!(answer(&replica, token, MODELS).await, 503);
+            took.push(asked.elapsed());
+        }
+        took.sort_unstable();
+        took[took.len() / 2]
+    };
+    // From now on it is known whose they are.
+    ask(&others).await;
+    join_all(flooding.iter().map(|token| answer(&replica, token, MODELS))).await;
+    let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let mut flood = JoinSet::new();
+    for token in flooding {
+        let (replica, stop, answered) =
+            (Arc::clone(&replica), Arc::clone(&stop), Arc::clone(&answered));
+        flood.spawn(async move {
+            while !stop.load(Relaxed) {
+                answer(&replica, &token, MODELS).await;
+                answered.fetch_add(1, Relaxed);
+            }
+        });
+    }
+    eventually("the flood to begin", async || answered.load(Relaxed) > 0).await;
+    proxy.set(Mode::Delay(FAR));
+    let before = answered.load(Relaxed);
+    let (known, new) = (ask(&others).await, ask(&newcomers).await);
+    let served = answered.load(Relaxed) - before;
+    stop.store(true, Relaxed);
+    flood.join_all().await;
+    let alone = ask(&others).await;
+    println!("alone {alone:?}; beside {served} of a flood {known:?}, and not known before {new:?}");
+    assert!(alone >= FAR && served > TOKENS / 2, "no flood, or none in the way");
+    assert!(known <= 2 * alone && new <= 2 * alone, "{known:?} and {new:?}, not {alone:?}");
 }
 
 /// Each asked for once, one after another, so that neither memory nor batches spare Postgres.

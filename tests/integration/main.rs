@@ -359,6 +359,7 @@ fn main() -> ExitCode {
         floods::five_thousand_forged_tokens_a_second,
         floods::unknown_tokens_are_asked_for_in_batches,
         floods::a_herd_is_served,
+        floods::one_owners_flood_leaves_others_their_share,
         floods::paced_unknown_tokens_cost_a_bounded_rate,
     ];
     // By `make soak`, which runs nothing else.

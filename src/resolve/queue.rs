@@ -1,0 +1,235 @@
+//! The look-ups that wait for a store, so that no lane of them holds up the others.
+//!
+//! Most lanes have few look-ups waiting, and those go together in the next batch but one at most.
+//! One that has many is served alone, in turn with others like it, and such batches never take
+//! more than half of the queries that may run at once: whoever asks for little finds a free one.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::Notify;
+
+use super::{
+    batch::MAX_BATCH,
+    lanes::{LANES, Lane},
+};
+
+/// Look-ups that may wait, whatever is expected of the store. A lane that has few may exceed it.
+const MAX_QUEUE: usize = 8192;
+/// So many of one lane always find room.
+const RESERVED: usize = MAX_QUEUE / LANES;
+/// A lane with fewer waiting look-ups goes together with others.
+const FEW: usize = 16;
+
+/// Tickets by lane.
+pub(super) struct Queue<T> {
+    waiting: Mutex<Waiting<T>>,
+    /// There is more to take, or nothing will come any more.
+    changed: Notify,
+    /// Batches of lanes with many look-ups that may run at once.
+    most: usize,
+}
+
+struct Waiting<T> {
+    lanes: [VecDeque<T>; LANES],
+    /// Of all lanes.
+    count: usize,
+    /// The lane after the one that was served alone last.
+    next: usize,
+    /// Whether those with few are next, if there are any.
+    few_next: bool,
+    /// Batches that are served alone now.
+    alone: usize,
+    closed: bool,
+}
+
+/// What goes to the store together.
+pub(super) struct Batch<T> {
+    pub(super) tickets: Vec<T>,
+    /// Held until the store has answered.
+    pub(super) alone: Option<Alone<T>>,
+}
+
+/// The place of a batch that is served alone.
+pub(super) struct Alone<T>(Arc<Queue<T>>);
+
+impl<T> Drop for Alone<T> {
+    fn drop(&mut self) {
+        self.0.lock().alone -= 1;
+        self.0.changed.notify_one();
+    }
+}
+
+impl<T> Queue<T> {
+    /// Of a store that answers so many queries at once.
+    pub(super) fn new(at_once: usize) -> Self {
+        let waiting = Waiting {
+            lanes: std::array::from_fn(|_| VecDeque::new()),
+            count: 0,
+            next: 0,
+            few_next: true,
+            alone: 0,
+            closed: false,
+        };
+        let most = (at_once / 2).max(1);
+        Self { waiting: Mutex::new(waiting), changed: Notify::new(), most }
+    }
+
+    /// False if there is no room.
+    pub(super) fn push(&self, lane: Lane, ticket: T) -> bool {
+        let mut waiting = self.lock();
+        let full = waiting.count >= MAX_QUEUE;
+        let Some(queue) = waiting.lanes.get_mut(lane.0) else { return false };
+        if full && queue.len() >= RESERVED {
+            return false;
+        }
+        queue.push_back(ticket);
+        waiting.count += 1;
+        drop(waiting);
+        self.changed.notify_one();
+        true
+    }
+
+    /// How many look-ups go before one more of this lane, batches counted as full ones where they
+    /// are served before it.
+    pub(super) fn ahead(&self, lane: Lane) -> usize {
+        let waiting = self.lock();
+        let own = waiting.lanes.get(lane.0).map_or(0, VecDeque::len);
+        let others = waiting.lanes.iter().enumerate().filter(|(at, _)| *at != lane.0);
+        let (mut few, mut many) = (0, 0);
+        for (_, queue) in others {
+            match queue.len() {
+                length if length < FEW => few += length,
+                _ => many += 1,
+            }
+        }
+        match own + 1 < FEW {
+            true => own + few + if many > 0 { MAX_BATCH } else { 0 },
+            false => own + MAX_BATCH * many * (own / MAX_BATCH + 1),
+        }
+    }
+
+    /// Waits until there is a batch to take. False when there will be none.
+    pub(super) async fn ready(&self) -> bool {
+        loop {
+            {
+                let waiting = self.lock();
+                if waiting.closed {
+                    return false;
+                }
+                if waiting.has_few() || waiting.alone < self.most && waiting.count > 0 {
+                    return true;
+                }
+            }
+            self.changed.notified().await;
+        }
+    }
+
+    /// Takes the next batch; an empty one if nothing waits.
+    pub(super) fn take(self: &Arc<Self>) -> Batch<T> {
+        let mut waiting = self.lock();
+        let many = if waiting.alone < self.most { waiting.with_many() } else { None };
+        let (tickets, alone) = match many {
+            Some(many) if !(waiting.few_next && waiting.has_few()) => {
+                waiting.few_next = true;
+                waiting.next = many + 1;
+                waiting.alone += 1;
+                (waiting.pop(many, MAX_BATCH), true)
+            }
+            _ => {
+                waiting.few_next = false;
+                let mut tickets = Vec::new();
+                for lane in 0..LANES {
+                    if waiting.lanes.get(lane).is_some_and(|queue| queue.len() < FEW) {
+                        tickets.append(&mut waiting.pop(lane, MAX_BATCH - tickets.len()));
+                    }
+                }
+                (tickets, false)
+            }
+        };
+        drop(waiting);
+        Batch { tickets, alone: alone.then(|| Alone(Arc::clone(self))) }
+    }
+
+    /// Lets go who waits in [`Self::ready`].
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_one();
+    }
+
+    /// No code that can panic runs under this lock, so a poisoned one is as good as any.
+    fn lock(&self) -> MutexGuard<'_, Waiting<T>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Waiting<T> {
+    fn has_few(&self) -> bool {
+        self.lanes.iter().any(|queue| (1..FEW).contains(&queue.len()))
+    }
+
+    /// The next lane that is served alone.
+    fn with_many(&self) -> Option<usize> {
+        let lanes = (0..LANES).map(|lane| (self.next + lane) % LANES);
+        lanes.into_iter().find(|lane| self.lanes.get(*lane).is_some_and(|q| q.len() >= FEW))
+    }
+
+    fn pop(&mut self, lane: usize, most: usize) -> Vec<T> {
+        let Some(queue) = self.lanes.get_mut(lane) else { return Vec::new() };
+        let tickets: Vec<_> = queue.drain(..most.min(queue.len())).collect();
+        self.count -= tickets.len();
+        tickets
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    fn fill(queue: &Queue<usize>, lane: usize, count: usize) {
+        for _ in 0..count {
+            assert!(queue.push(Lane(lane), lane));
+        }
+    }
+
+    #[tokio::test]
+    async fn few_look_ups_go_between_those_of_a_flood() {
+        let queue = Arc::new(Queue::new(4));
+        fill(&queue, 1, 1000);
+        fill(&queue, 2, 300);
+        fill(&queue, 3, 2);
+        let taken = |batch: &Batch<usize>| (batch.tickets[0], batch.tickets.len());
+        let few = queue.take();
+        assert_eq!((taken(&few), few.alone.is_some()), ((3, 2), false));
+        let one = queue.take();
+        assert_eq!((taken(&one), one.alone.is_some()), ((1, MAX_BATCH), true));
+        let other = queue.take();
+        assert_eq!((taken(&other), other.alone.is_some()), ((2, MAX_BATCH), true));
+        // Two of four are taken by those with many: the other two are for whoever comes.
+        assert_eq!(queue.ready().now_or_never(), None);
+        fill(&queue, 4, 1);
+        assert_eq!(queue.ready().now_or_never(), Some(true));
+        assert_eq!(taken(&queue.take()), (4, 1));
+        drop(one);
+        assert_eq!(queue.ready().now_or_never(), Some(true));
+        assert_eq!(taken(&queue.take()), (1, MAX_BATCH));
+        drop(other);
+        queue.close();
+        assert!(!queue.ready().await);
+    }
+
+    #[test]
+    fn a_full_queue_has_room_for_who_has_few() {
+        let queue = Queue::new(1);
+        let pushed = (0..2 * MAX_QUEUE).filter(|_| queue.push(Lane(1), 1)).count();
+        assert_eq!(pushed, MAX_QUEUE);
+        let pushed = (0..2 * RESERVED).filter(|_| queue.push(Lane(2), 2)).count();
+        assert_eq!(pushed, RESERVED);
+        assert_eq!(queue.ahead(Lane(3)), MAX_BATCH);
+        assert!(queue.ahead(Lane(1)) >= MAX_QUEUE);
+    }
+}

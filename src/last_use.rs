@@ -151,6 +151,7 @@ fn statement(batch: &[TokenId], swept: Uuid) -> String {
         // Without hyphens, which is shorter. Writing to a string does not fail.
         let _ = write!(ids, "{comma}{}", id.as_simple());
     }
+    let swept = swept.as_simple();
     format!(
         "SELECT patgate.note_uses('{{{ids}}}') AS written, patgate.sweep_uses('{swept}') AS swept"
     )

@@ -358,10 +358,15 @@ async fn try_to_migrate(
 }
 
 /// Who has been using our tables all the while, for a person to find them by; nothing where nobody
-/// does any more. Whose sessions the login may not see into, of those it knows the process id.
+/// does any more. Whose sessions the login may not see into, of those it knows the process id and
+/// the login.
 async fn holders(connection: &mut PgConnection) -> String {
-    const HOLDERS: &str = "SELECT ': ' || string_agg(format('%s (pid %s)', who, pid), ', ')
-        FROM (SELECT a.pid, coalesce(nullif(a.application_name, ''), a.backend_type, '?') AS who
+    const HOLDERS: &str = "SELECT ': ' || string_agg(
+            format('%s (pid %s, login %s%s)', who, pid, coalesce(login, '?'), since), ', ')
+        FROM (SELECT a.pid, coalesce(nullif(a.application_name, ''), a.backend_type, '?') AS who,
+                  a.usename AS login,
+                  ', in a transaction since ' || to_char(a.xact_start AT TIME ZONE 'UTC',
+                      'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS since
               FROM pg_stat_activity a
               WHERE a.pid <> pg_backend_pid()
                 AND (a.xact_start < now() - interval '100 milliseconds') IS NOT FALSE

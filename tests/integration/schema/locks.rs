@@ -67,9 +67,13 @@ pub(crate) async fn look_ups_go_on_while_a_migration_waits(suite: Arc<Suite>) {
     assert_eq!(ran.code, 1, "{ran:#?}");
     println!("{answered} look-ups; {}", ran.stderr);
     assert!(answered > 20, "{answered} look-ups");
-    for said in
-        ["waiting for a table", "in use by others", "nightly dump (pid ", "`patgate migrate` again"]
-    {
+    for said in [
+        "waiting for a table",
+        "in use by others",
+        "nightly dump (pid ",
+        ", login postgres, in a transaction since 2",
+        "`patgate migrate` again",
+    ] {
         assert!(ran.stderr.contains(said), "{said}: {ran:#?}");
     }
 

@@ -1,7 +1,9 @@
 //! What is done about a request, whichever edge it came by: parse → resolve → decide → record.
 
+mod awaited_bodies;
 mod denial_rates;
 mod long_bodies;
+mod step;
 
 use std::{
     future::Future,
@@ -15,11 +17,13 @@ use arc_swap::ArcSwap;
 use futures_util::poll;
 use tokio::time::timeout;
 
-pub(crate) use self::{denial_rates::DenialRates, long_bodies::LongBodies};
+pub(crate) use self::{
+    awaited_bodies::AwaitedBodies, denial_rates::DenialRates, long_bodies::LongBodies, step::Step,
+};
 use crate::{
     api::{Action, Apis, Entity, Manner},
     clock::{Clock, Tick},
-    decide::{self, ModelReading},
+    decide::{self, AwaitsBody, BeforeBody, ModelReading},
     decision::{Decision, Denial, Grounds, NoModel, Refusal},
     decision_log::{DecisionLog, Named, Record},
     domain::{Domain, DomainRef},
@@ -48,6 +52,8 @@ pub(crate) struct Checker {
     /// How often one token is denied.
     pub(crate) denials: DenialRates,
     pub(crate) long_bodies: LongBodies,
+    /// Bodies that first steps have asked for.
+    pub(crate) awaited: AwaitedBodies,
     pub(crate) log: DecisionLog,
     pub(crate) answers: AnswerSettings,
     /// For resolving; past it the answer is 503.
@@ -55,14 +61,31 @@ pub(crate) struct Checker {
     pub(crate) metrics: Metrics,
 }
 
+/// What comes of a check.
+#[derive(Debug)]
+pub(crate) enum Checked {
+    /// It is decided.
+    Decided(Decision),
+    /// Nothing is decided, counted or logged yet: the gateway shall ask again, and show the body.
+    /// Only a first step ends so.
+    AwaitsBody(AwaitsBody),
+}
+
+/// The longest body that a gateway in two steps is told to show; one without a length counts as one.
+const MAX_SHOWN: u64 = 32 * 1024 * 1024;
+/// What a second step may take beyond the deadline of a check: its body may be long, and many may
+/// wait for being read.
+const FOR_A_BODY: Duration = Duration::from_secs(5);
+
 impl Checker {
     /// Decides about a request that came at `started`, whichever edge it came by.
     pub(crate) async fn check<'r, 'a: 'r, H>(
         &self,
         parts: &Parts<'a, H>,
         apis: &'r Apis,
+        step: Step,
         started: Tick,
-    ) -> (Decision, Particulars<'r>)
+    ) -> (Checked, Particulars<'r>)
     where
         H: Fn(&str) -> Option<&'a str>,
     {
@@ -71,13 +94,13 @@ impl Checker {
             Ok(request) => {
                 about.manner = request.manner;
                 let decided = {
-                    let work = pin!(self.decide(&request, parts, started, &mut about));
-                    self.in_time(started, work).await
+                    let work = pin!(self.decide(&request, parts, step, started, &mut about));
+                    self.in_time(self.deadline_of(step), started, work).await
                 };
                 about.place = request.place;
                 about.action = Some(request.action);
                 match decided {
-                    Ok(Ok(permit)) => return (permit, about),
+                    Ok(Ok(checked)) => return (checked, about),
                     Ok(Err(denial)) => denial,
                     Err(unavailable) => unavailable.into(),
                 }
@@ -92,17 +115,23 @@ impl Checker {
             about.read_domain();
             let domain = self.whose(about.named.as_ref(), started, &mut about.grounds).await;
             about.treatment = Some(self.mode.treatment(domain.as_deref()));
-            return (self.limited(self.mode.rule(denial, domain.as_deref()), started), about);
+            let ruled = self.mode.rule(denial, domain.as_deref());
+            return (Checked::Decided(self.limited(ruled, started)), about);
         }
-        (self.limited(self.mode.rule(denial, about.domain.as_deref()), started), about)
+        let ruled = self.mode.rule(denial, about.domain.as_deref());
+        (Checked::Decided(self.limited(ruled, started)), about)
     }
 
     /// Has a token that is denied too often wait. Only what is carried out counts: what passes in a
     /// rollout is no denial to its client.
     fn limited(&self, decision: Decision, now: Tick) -> Decision {
+        let counts = |refusal| {
+            use Refusal::{RateLimited, TooManyBodies, Unavailable};
+            !matches!(refusal, RateLimited | TooManyBodies | Unavailable)
+        };
         match decision {
             Decision::Deny(denial)
-                if !matches!(denial.refusal, Refusal::Unavailable | Refusal::RateLimited)
+                if counts(denial.refusal)
                     && let Some((token, _)) = denial.subject
                     && !self.denials.take(token, now) =>
             {
@@ -121,14 +150,22 @@ impl Checker {
     ) -> Option<Arc<Domain>> {
         let reference = reference?;
         let found = pin!(self.resolver.domains.get(reference, Tick::now()));
-        let known = self.in_time(started, found).await.ok()?.ok()?;
+        let known = self.in_time(self.deadline, started, found).await.ok()?.ok()?;
         grounds.add(known.grounds());
         known.found.value.clone()
     }
 
-    /// Waits for what is not known at once, though no longer than the deadline of a check.
+    fn deadline_of(&self, step: Step) -> Duration {
+        match step {
+            Step::Only | Step::First => self.deadline,
+            Step::Second => self.deadline + FOR_A_BODY,
+        }
+    }
+
+    /// Waits for what is not known at once, though no longer than the deadline.
     async fn in_time<F: Future>(
         &self,
+        deadline: Duration,
         started: Tick,
         mut work: Pin<&mut F>,
     ) -> Result<F::Output, Unavailable> {
@@ -136,7 +173,7 @@ impl Checker {
         if let Poll::Ready(done) = poll!(work.as_mut()) {
             return Ok(done);
         }
-        let left = self.deadline.saturating_sub(Tick::now().since(started));
+        let left = deadline.saturating_sub(Tick::now().since(started));
         timeout(left, work).await.map_err(|_| Unavailable)
     }
 
@@ -145,13 +182,17 @@ impl Checker {
         &self,
         request: &AuthRequest<'_>,
         parts: &Parts<'a, H>,
+        step: Step,
         started: Tick,
         about: &mut Particulars<'_>,
-    ) -> Result<Decision, Denial>
+    ) -> Result<Checked, Denial>
     where
         H: Fn(&str) -> Option<&'a str>,
     {
         let action = request.action.as_ref();
+        if step == Step::Second {
+            self.awaited.release(request.token.id, parts.request_id());
+        }
         let known = self.resolver.principals.get(&request.token.id, started).await?;
         about.grounds = known.grounds();
         let now = self.clock.now(known.at).ok_or(Unavailable)?;
@@ -169,8 +210,13 @@ impl Checker {
         own.iter().for_each(|own| about.grounds.add(own.grounds()));
         let own = own.as_ref().and_then(|own| own.found.value.as_deref());
         let (domain, mut model) = (named.found.value.as_ref(), None);
-        let (long, mut asked) = (LongBodies::is_long(parts.body), None);
         let (token, reading) = (principal.token, self.model_reading);
+        if step == Step::First {
+            let before = decide::before_body(principal, action, domain, own, reading);
+            let checked = before.and_then(|before| self.before_body(before, parts, started));
+            return checked.inspect_err(|_| about.domain = domain.cloned());
+        }
+        let (long, mut asked) = (LongBodies::is_long(parts.body), None);
         let mut authorized = decide::authorize(principal, action, domain, own, reading, |form| {
             if self.denials.is_spent(token, started) || long {
                 asked = Some(form);
@@ -188,10 +234,37 @@ impl Checker {
                 Ok(model.insert(read?).as_str())
             });
         }
-        authorized.map(Decision::Allow).inspect_err(|_| {
+        let decided = authorized.map(|permit| Checked::Decided(Decision::Allow(permit)));
+        decided.inspect_err(|_| {
             about.domain = domain.cloned();
             about.model = model.as_ref().map(|model| model.as_str().into());
         })
+    }
+
+    /// What a first step ends with: it asks for the body, unless the body could not help, or too
+    /// much is awaited for the token already.
+    fn before_body<'a, H>(
+        &self,
+        before: BeforeBody,
+        parts: &Parts<'a, H>,
+        now: Tick,
+    ) -> Result<Checked, Denial>
+    where
+        H: Fn(&str) -> Option<&'a str>,
+    {
+        let awaits = match before {
+            BeforeBody::Allow(permit) => return Ok(Checked::Decided(Decision::Allow(permit))),
+            BeforeBody::Awaits(awaits) => awaits,
+        };
+        if self.denials.is_spent(awaits.token(), now) {
+            return Err(awaits.refused(Refusal::RateLimited));
+        }
+        parts.may_name_a_model(awaits.form()).map_err(|why| awaits.refused(why.into()))?;
+        let bytes = parts.length().unwrap_or(MAX_SHOWN).min(MAX_SHOWN);
+        match self.awaited.admit(awaits.token(), parts.request_id(), bytes, now) {
+            true => Ok(Checked::AwaitsBody(awaits)),
+            false => Err(awaits.refused(Refusal::TooManyBodies)),
+        }
     }
 
     /// The record of a decision about a request with this method, out of what was read for it.

@@ -61,6 +61,8 @@ pub struct Config {
     pub decision_log: DecisionLog,
     /// Denials of one token a second; 0 is no bound.
     pub token_denials: u32,
+    /// The bodies that Envoy may be asked to hold for one token at a time.
+    pub bodies: Bodies,
     /// The bounds of the first tier.
     pub memory: Memory,
     /// What the names of headers for the upstream begin with, such as `x-`.
@@ -201,6 +203,15 @@ pub struct Mistake {
 pub struct Mistakes(Vec<Mistake>);
 
 impl std::error::Error for Mistakes {}
+
+/// How much of bodies one token may cause Envoy to hold until their second check.
+#[derive(Clone, Copy, Debug)]
+pub struct Bodies {
+    /// Bodies; at least 1.
+    pub per_token: usize,
+    /// Bytes of all of them.
+    pub bytes_per_token: u64,
+}
 
 impl fmt::Display for Mistakes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

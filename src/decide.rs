@@ -9,9 +9,9 @@ use crate::{
     clock::Moment,
     decision::{Denial, NoModel, Permit, Refusal},
     domain::{Domain, DomainRef},
-    operation::{EntityType, vocabulary},
-    principal::Principal,
-    token::VerifiedToken,
+    operation::{EntityType, Operation, vocabulary},
+    principal::{Principal, UserId},
+    token::{TokenId, VerifiedToken},
 };
 
 vocabulary! {
@@ -146,6 +146,73 @@ pub fn authorize<'m>(
     })
 }
 
+/// What is known of a request before its body has come.
+#[derive(Debug, PartialEq)]
+pub enum BeforeBody {
+    /// Its model does not matter, or was named elsewhere.
+    Allow(Permit),
+    /// All but the model permits it.
+    Awaits(AwaitsBody),
+}
+
+/// A request that nothing speaks against yet, whose model has to be read from its body. It is no
+/// permit: nothing can be made of it but the question for the body. Made by [`before_body`] alone.
+#[derive(Debug, PartialEq)]
+pub struct AwaitsBody {
+    token: TokenId,
+    owner: UserId,
+    operation: Operation,
+    form: Form,
+}
+
+impl AwaitsBody {
+    /// Whose body it is.
+    pub fn token(&self) -> TokenId {
+        self.token
+    }
+
+    /// How the body names the model.
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
+    /// A denial of the same request after all.
+    pub fn refused(&self, refusal: Refusal) -> Denial {
+        let subject = Some((self.token, self.owner));
+        Denial { refusal, subject, operation: Some(self.operation) }
+    }
+}
+
+/// May this authenticated principal do this in this domain, as far as can be said without the body?
+///
+/// # Errors
+///
+/// As [`authorize`], but for what only a body can be refused for.
+pub fn before_body(
+    principal: &Principal,
+    action: &Action<'_>,
+    domain: Option<&Arc<Domain>>,
+    own: Option<&Backend>,
+    reading: ModelReading,
+) -> Result<BeforeBody, Denial> {
+    let mut asked = None;
+    // It is asked for only after everything else was checked, and what it refuses is not told.
+    let authorized = authorize(principal, action, domain, own, reading, |form| {
+        asked = Some(form);
+        Err(NoModel::NotShown)
+    });
+    match (authorized, asked) {
+        (Ok(permit), _) => Ok(BeforeBody::Allow(permit)),
+        (Err(_), Some(form)) => Ok(BeforeBody::Awaits(AwaitsBody {
+            token: principal.token,
+            owner: principal.owner,
+            operation: action.operation,
+            form,
+        })),
+        (Err(denial), None) => Err(denial),
+    }
+}
+
 fn denied(principal: &Principal, action: Option<&Action<'_>>) -> Denial {
     Denial {
         refusal: Refusal::PermissionDenied,
@@ -164,9 +231,9 @@ mod tests {
         credential::{Credential, Scheme, Sealed},
         domain::{DomainId, Slug},
         keyring::KeyRing,
-        operation::{Operation, OperationSet},
-        principal::{DomainGrants, UserId},
-        token::{Prefixes, TokenDigest, TokenId, Tokens},
+        operation::OperationSet,
+        principal::DomainGrants,
+        token::{Prefixes, TokenDigest, Tokens},
     };
 
     const ID: TokenId = TokenId(Uuid::from_u128(7));

@@ -71,6 +71,8 @@ pub enum Refusal {
     NoModel(NoModel),
     /// The token was denied too often lately.
     RateLimited,
+    /// As many bodies are awaited for the token as may be at a time.
+    TooManyBodies,
     /// It cannot be known in time.
     Unavailable,
 }
@@ -234,6 +236,7 @@ impl Refusal {
             Self::OwnerDisabled => "owner_disabled",
             Self::PermissionDenied | Self::NoModel(_) => "permission_denied",
             Self::RateLimited => "rate_limited",
+            Self::TooManyBodies => "rate_limited",
             Self::Unavailable => "unavailable",
         }
     }

@@ -26,18 +26,20 @@ use h2::{
     Ping, PingPong, RecvStream,
     server::{Connection, SendResponse},
 };
-use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header::CONTENT_TYPE};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::Semaphore,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 pub(crate) use self::edge::GrpcEdge;
-use self::{message::Unread, stream::Unvectored};
-use crate::response::Answer;
+use self::{
+    message::{Room, Unread},
+    stream::Unvectored,
+};
+use crate::{check::Step, decision::Refusal, response::Answer};
 
 /// Of the call itself; those of the request that it is about are in the message.
 const MAX_HEADERS: u32 = 16 * 1024;
@@ -65,8 +67,10 @@ struct Shared {
     edge: GrpcEdge,
     /// Health.
     others: Routes,
-    /// Bytes of messages that come in pieces.
-    room: Arc<Semaphore>,
+    /// Of messages that come in pieces.
+    room: Room,
+    /// The same of second steps, which bring long bodies.
+    room_for_bodies: Room,
 }
 
 impl Grpc {
@@ -75,7 +79,8 @@ impl Grpc {
     }
 
     fn with_room(edge: GrpcEdge, others: Routes, room: usize) -> Self {
-        Self(Arc::new(Shared { edge, others, room: Arc::new(Semaphore::new(room)) }))
+        let room = Room::for_checks(room);
+        Self(Arc::new(Shared { edge, others, room, room_for_bodies: Room::for_bodies() }))
     }
 
     /// Serves one connection until it ends; told to end when it is old, or by `closing`.
@@ -146,10 +151,12 @@ impl Grpc {
     }
 
     async fn answer(self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
-        let Shared { edge, others, room } = &*self.0;
+        let Shared { edge, others, room, room_for_bodies } = &*self.0;
         if request.uri().path() != frame::CHECK {
             return others::answer(others.clone(), request, respond).await;
         }
+        let step = step_of(request.headers());
+        let room = if step == Some(Step::Second) { room_for_bodies } else { room };
         let message = match message::read(request.into_body(), room).await {
             Ok(message) => Ok(message),
             Err(Unread::Refused(refusal)) => Err(refusal),
@@ -157,10 +164,25 @@ impl Grpc {
             Err(Unread::Gone) => return,
         };
         let bytes = message.as_ref().map(|message| &*message.bytes);
-        let answer = edge.check(bytes.map_err(|refusal| *refusal)).await;
+        let bytes = bytes.map_err(|refusal| *refusal);
+        let answer = match step {
+            Some(step) => edge.check(bytes, step).await,
+            // The mistake of who configured the gateway: its client is told of an outage.
+            None => edge.check(Err(Refusal::Unavailable), Step::Only).await,
+        };
         // Whoever has gone away meanwhile needs none.
         let _ = send(answer, &mut respond);
     }
+}
+
+/// In which metadata a gateway says which of its checks this is.
+static STEP: HeaderName = HeaderName::from_static("patgate-step");
+
+/// `None` if that is no step, or more than one.
+fn step_of(headers: &HeaderMap) -> Option<Step> {
+    let mut said = headers.get_all(&STEP).iter();
+    let (first, more) = (said.next(), said.next());
+    Step::parse(first.map(HeaderValue::as_bytes)).filter(|_| more.is_none())
 }
 
 fn send(answer: Answer, respond: &mut SendResponse<Bytes>) -> Result<(), h2::Error> {

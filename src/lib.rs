@@ -14,7 +14,8 @@
 //!
 //! - Nothing is allowed unless everything was checked. A [`decision::Permit`] is made in one
 //!   place, `decide::authorize`; a [`mode::Softened`], which passes without being anybody, in
-//!   one, [`mode::Mode::rule`]; an answer in one, `response.rs`, which alone may name
+//!   one, [`mode::Mode::rule`]; a [`decide::AwaitsBody`], which is no decision at all, in one,
+//!   [`decide::before_body`]; an answer in one, `response.rs`, which alone may name
 //!   Envoy's `CheckResponse`, because its default is an ALLOW.
 //! - "Not found" is a value, "cannot know" is an error, and an outage never looks like a denial.
 //! - No answer rests on knowledge older than `max_staleness`; ages are measured in one clock,

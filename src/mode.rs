@@ -191,7 +191,10 @@ fn softenable(refusal: Refusal) -> bool {
         | Refusal::OwnerDisabled
         | Refusal::PermissionDenied
         | Refusal::NoModel(_) => true,
-        Refusal::BadRequest(_) | Refusal::RateLimited | Refusal::Unavailable => false,
+        Refusal::BadRequest(_)
+        | Refusal::RateLimited
+        | Refusal::TooManyBodies
+        | Refusal::Unavailable => false,
     }
 }
 
@@ -234,7 +237,7 @@ mod tests {
         Denial { subject: Some((token(1), UserId(Uuid::from_u128(2)))), ..refusal.into() }
     }
 
-    const REFUSALS: [(Refusal, bool); 11] = [
+    const REFUSALS: [(Refusal, bool); 12] = [
         (Refusal::BadRequest(Malformed::Path), false),
         (Refusal::MissingCredential, true),
         (Refusal::InvalidToken, true),
@@ -245,6 +248,7 @@ mod tests {
         (Refusal::PermissionDenied, true),
         (Refusal::NoModel(NoModel::Absent), true),
         (Refusal::RateLimited, false),
+        (Refusal::TooManyBodies, false),
         (Refusal::Unavailable, false),
     ];
 

@@ -43,6 +43,29 @@ where
         model(self.target, self.shown(), form)
     }
 
+    /// Whether the body could name the one model, as far as can be said before any of it is shown.
+    ///
+    /// # Errors
+    ///
+    /// What keeps it from that whatever is in it, as [`Self::model`] would say.
+    pub(crate) fn may_name_a_model(&self, form: Form) -> Result<(), NoModel> {
+        match (body::in_query(self.target).map_err(NoModel::Excessive)?, form) {
+            (true, _) => Err(NoModel::InQuery),
+            (false, Form::Other) => Err(NoModel::Elsewhere),
+            (false, Form::Json | Form::Multipart) => Ok(()),
+        }
+    }
+
+    /// How long the client says that its body is.
+    pub(crate) fn length(&self) -> Option<u64> {
+        (self.header)("content-length")?.parse().ok()
+    }
+
+    /// The gateway's own name for the request, the same in each of its steps.
+    pub(crate) fn request_id(&self) -> &'a str {
+        (self.header)("x-request-id").unwrap_or_default()
+    }
+
     /// The body, with the headers that say what it is.
     pub fn shown(&self) -> Body<'a> {
         Body {

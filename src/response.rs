@@ -22,6 +22,7 @@ pub(crate) use self::{settings::AnswerSettings, told::Told};
 use crate::proto::envoy::service::auth::v3::CheckResponse;
 use crate::{
     api::Manner,
+    decide::AwaitsBody,
     decision::{Decision, Denial, Grounds, Refusal, Tier},
     grpc::frame,
     mode::Softened,
@@ -40,8 +41,11 @@ use crate::{
 /// Seconds after which a client may ask again when we could not decide, or did not want to.
 const RETRY_AFTER: &str = "1";
 
+/// The metadatum by which Envoy's second filter knows that it is to ask.
+const NEEDS_BODY: &str = "needs_body";
+
 /// An answer to a check as it goes over the wire: never empty, and an allow only for a [`Permit`],
-/// or for a [`Softened`], which is given nothing.
+/// or for a [`Softened`] or an [`AwaitsBody`], which are given nothing.
 ///
 /// [`Permit`]: crate::decision::Permit
 pub(crate) struct Answer(Bytes);
@@ -76,6 +80,19 @@ impl Answer {
             Decision::Pass(softened) => pass(softened, grounds, settings),
             Decision::Deny(denial) => deny(denial, grounds, to),
         })
+    }
+
+    /// The answer that asks for the body, and permits nothing: no identity, no backend, no word for
+    /// the guard. The client's own `authorization` stays for the second step, and its copies of our
+    /// headers go.
+    pub(crate) fn awaiting(_: &AwaitsBody, settings: &AnswerSettings) -> Self {
+        let http_response = HttpResponse::OkResponse(OkHttpResponse {
+            headers: Vec::new(),
+            headers_to_remove: settings.names.all().map(String::clone).into(),
+        });
+        let needed = Value { kind: Some(Kind::BoolValue(true)) };
+        let metadata = Struct { fields: [(NEEDS_BODY.to_owned(), needed)].into() };
+        Self(framed(Status::default(), http_response, metadata))
     }
 
     /// As gRPC frames it.
@@ -143,7 +160,10 @@ fn denied(denial: &Denial, to: &Addressee<'_>) -> DeniedHttpResponse {
     if let Some(challenge) = challenge(denial, to.manner, &message) {
         headers.push(header("www-authenticate", challenge));
     }
-    if matches!(denial.refusal, Refusal::RateLimited | Refusal::Unavailable) {
+    if matches!(
+        denial.refusal,
+        Refusal::RateLimited | Refusal::TooManyBodies | Refusal::Unavailable
+    ) {
         headers.push(header("retry-after", RETRY_AFTER.to_owned()));
     }
     DeniedHttpResponse { status: Some(HttpStatus { code: status as i32 }), headers, body }
@@ -248,6 +268,7 @@ mod tests {
             Refusal::OwnerDisabled,
             Refusal::PermissionDenied,
             Refusal::RateLimited,
+            Refusal::TooManyBodies,
         ];
         let subject = Some((TOKEN, OWNER));
         let late = late.map(|refusal| Denial { subject, ..refusal.into() });

@@ -107,6 +107,9 @@ pub struct Metrics {
     api_reloads: Family<ResultLabels, Counter>,
     logged: Family<ResultLabels, Counter>,
     mode: Family<ModeLabels, Gauge>,
+    bodies_asked: Counter,
+    bodies_awaited: Gauge,
+    awaited_bytes: Gauge,
 }
 
 /// Makes metrics, each under its name.
@@ -206,12 +209,33 @@ impl Metrics {
                 "mode",
                 "1 for the mode that this replica is in: whether denials are carried out",
             ),
+            bodies_asked: to.count(
+                "bodies_asked",
+                "First steps that ended with asking Envoy for the body: no decision yet",
+            ),
+            bodies_awaited: to.count(
+                "bodies_awaited",
+                "Bodies that were asked for and have neither come nor been forgotten",
+            ),
+            awaited_bytes: to.count(
+                "bodies_awaited_bytes",
+                "How long those are together; one that does not say its length counts as 32 MiB",
+            ),
         }
     }
 
     /// Shows the mode.
     pub(crate) fn in_mode(&self, mode: Mode) {
         self.mode.get_or_create(&ModeLabels { mode: mode.as_str() }).set(1);
+    }
+
+    pub(crate) fn asked_for_a_body(&self) {
+        self.bodies_asked.inc();
+    }
+
+    pub(crate) fn bodies_awaited(&self, bodies: usize, bytes: u64) {
+        self.bodies_awaited.set(i64::try_from(bodies).unwrap_or(i64::MAX));
+        self.awaited_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn logged_decisions(&self, result: &'static str, count: u64) {

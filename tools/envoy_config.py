@@ -8,7 +8,7 @@ import copy
 
 import yaml
 
-EXT_AUTHZ = "envoy.filters.http.ext_authz"
+EXT_AUTHZ = "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz"
 FILE_ACCESS_LOG = {
     "name": "envoy.access_loggers.file",
     "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
@@ -55,8 +55,8 @@ def adapt(text, *, admin_port, next_port, access_log, patch):
                 {"@type": FILE_ACCESS_LOG["@type"], "path": str(access_log)}
             )
         for http_filter in manager["http_filters"]:
-            if http_filter["name"] == EXT_AUTHZ:
-                settings = http_filter["typed_config"]
+            settings = http_filter["typed_config"]
+            if settings["@type"] == EXT_AUTHZ:
                 if "failure_mode_allow" in patch:
                     settings["failure_mode_allow"] = patch["failure_mode_allow"]
                 _merge(settings, patch.get("ext_authz", {}))

@@ -10,7 +10,7 @@ use crate::{
     config,
     decision::Tier,
     domain::{Domain, DomainId, DomainRef, Models},
-    feed::{Checked, Feed, Server, Stamp},
+    feed::{self, Feed, Server, Stamp},
     installation::tests::OURS,
     keyring::KeyRing,
     last_use::Noted,
@@ -32,7 +32,7 @@ fn found<V>(value: V, as_of: Tick, verified: Moment, stamp: &Arc<Stamp>) -> Foun
         as_of,
         verified,
         stamp,
-        checked: Checked::default(),
+        checked: feed::Checked::default(),
         noted: Noted::default(),
         renewal: Renewal::default(),
     }
@@ -112,10 +112,22 @@ fn checker(token: &VerifiedToken, tokens: Tokens, registry: &mut Registry) -> Ch
         mode: Mode::Enforce,
         denials: DenialRates::new(10),
         long_bodies: LongBodies::new(1),
+        awaited: AwaitedBodies::new(
+            config::Bodies { per_token: 2, bytes_per_token: 64 << 20 },
+            metrics.clone(),
+        ),
         log: DecisionLog::open(&nothing_logged, &metrics).unwrap().0,
         answers: AnswerSettings::new("x-", "gateway-7"),
         deadline: hour,
         metrics,
+    }
+}
+
+/// The decision that a check ended with.
+fn decided<T>((checked, about): (Checked, T)) -> (Decision, T) {
+    match checked {
+        Checked::Decided(decision) => (decision, about),
+        Checked::AwaitsBody(_) => panic!("it is still to be decided"),
     }
 }
 
@@ -130,7 +142,8 @@ fn decide_at_once(
     let parts = Parts { method, authority, target: path, header, body: b"" };
     // Polled once: whoever had to wait for anything would not be ready.
     let apis = checker.apis.load();
-    let (decision, _) = checker.check(&parts, &apis, Tick::now()).now_or_never()?;
+    let checked = checker.check(&parts, &apis, Step::Only, Tick::now()).now_or_never()?;
+    let (decision, _) = decided(checked);
     Some((decision.outcome(), decision.code()))
 }
 
@@ -154,7 +167,7 @@ async fn an_answer_says_how_old_its_grounds_are() {
         let (method, authority, target) = ("GET", "gateway", "/proxy/acme/v1/models");
         let parts = Parts { method, authority, target, header, body: b"" };
         let apis = checker.apis.load();
-        checker.check(&parts, &apis, known.after(later)).await.1.grounds
+        checker.check(&parts, &apis, Step::Only, known.after(later)).await.1.grounds
     };
     let told = grounds(plain.expose()).await;
     assert_eq!(told.tier, Tier::Memory);
@@ -197,7 +210,7 @@ async fn nothing_is_read_twice_for_the_record() {
     let parts = Parts { method, authority, target, header, body };
     let apis = checker.apis.load();
     let now = Tick::now();
-    let decided = checker.check(&parts, &apis, now).await;
+    let decided = decided(checker.check(&parts, &apis, Step::Only, now).await);
     assert_eq!((decided.0.outcome(), decided.0.code()), ("deny", "permission_denied"));
     let record = checker.record(method, decided, "r-1".to_owned(), now, Duration::ZERO);
     let Named { domain, operation, model } = record.named;
@@ -228,11 +241,45 @@ async fn what_a_record_names_is_read_whatever_was_refused() {
         let header = |name: &str| (name == "authorization").then_some(bearer.as_str());
         let (method, authority) = ("GET", "gateway");
         let parts = Parts { method, authority, target, header, body: b"" };
-        let decided = checker.check(&parts, &apis, Tick::now()).await;
+        let decided = decided(checker.check(&parts, &apis, Step::Only, Tick::now()).await);
         assert_eq!(decided.0.code(), code, "{target}");
         let record = checker.record(method, decided, "r-1".to_owned(), Tick::now(), Duration::ZERO);
         let named = record.named;
         assert_eq!(named.domain.map(|domain| domain.to_string()).as_deref(), domain, "{target}");
         assert_eq!(named.operation, operation, "{target}");
     }
+}
+
+/// Only a first step asks for a body, and for so many of a token. The second ends the wait, whatever
+/// it decides.
+#[tokio::test]
+async fn a_first_step_asks_for_a_body_and_counts_it() {
+    let (checker, _, plain) = hot(&mut Registry::default());
+    let bearer = format!("Bearer {}", plain.expose());
+    let apis = checker.apis.load();
+    let check = async |step, id: &str, body: &[u8]| {
+        let header = |name: &str| match name {
+            "authorization" => Some(bearer.as_str()),
+            "content-type" => Some("application/json"),
+            "x-request-id" => Some(id),
+            "x-envoy-auth-partial-body" if !body.is_empty() => Some("false"),
+            _ => None,
+        };
+        let (method, authority, target) = ("POST", "gateway", "/proxy/acme/v1/chat/completions");
+        let parts = Parts { method, authority, target, header, body };
+        match checker.check(&parts, &apis, step, Tick::now()).await.0 {
+            Checked::Decided(decision) => decision.code(),
+            Checked::AwaitsBody(_) => "awaits its body",
+        }
+    };
+    let body = br#"{"messages":[],"model":"other"}"#;
+    assert_eq!(check(Step::Only, "a", b"").await, "permission_denied");
+    assert_eq!(check(Step::First, "a", b"").await, "awaits its body");
+    assert_eq!(check(Step::First, "b", b"").await, "awaits its body");
+    assert_eq!(check(Step::First, "c", b"").await, "rate_limited");
+    assert_eq!(check(Step::Second, "a", body).await, "permission_denied");
+    assert_eq!(check(Step::First, "c", b"").await, "awaits its body");
+    assert_eq!(check(Step::First, "d", b"").await, "rate_limited");
+    // What a second step is not shown, it does not ask for again.
+    assert_eq!(check(Step::Second, "b", b"").await, "permission_denied");
 }

@@ -124,6 +124,17 @@ pub(super) const KEYS: &[Key] = &[
          and domain; the others are counted, for each such group.",
     ),
     key("decision_log.queue", "8192", "Records that may wait to be written; more are dropped."),
+    key(
+        "bodies.per_token",
+        "4096",
+        "Where Envoy asks in two steps: how many bodies it may be asked to hold for one token at a \
+         time; beyond that, 429.",
+    ),
+    key(
+        "bodies.bytes_per_token",
+        "256MiB",
+        "The same in bytes. One body is always admitted; one without a length counts as 32 MiB.",
+    ),
     key("memory.principals", "64MiB", "Memory for what tokens resolve to."),
     key("memory.domains", "16MiB", "Memory for domains."),
     key("memory.negatives", "65536", "How many unknown token ids are remembered."),

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::{
-    Config, DecisionLog, Drain, Listen, Log, Memory, Mistake, Mistakes, Postgres, Purpose, Redis,
-    Sources, keys,
+    Bodies, Config, DecisionLog, Drain, Listen, Log, Memory, Mistake, Mistakes, Postgres, Purpose,
+    Redis, Sources, keys,
     sources::Settings,
     values::{
         Expected, address, count, count_or_none, duration, feed_url, guard_word, headers_prefix,
@@ -43,6 +43,7 @@ impl Config {
         let canary_every = reader.get("canary.every", optional_time);
         let mode = reader.get("mode", rollout_mode);
         let decision_log = DecisionLog::read(&mut reader);
+        let bodies = Bodies::read(&mut reader);
         let memory = Memory::read(&mut reader);
         let headers_prefix = reader.get("headers.prefix", headers_prefix);
         let guard_word = reader.get("guard.word", guard_word);
@@ -68,6 +69,7 @@ impl Config {
                 canary_every: canary_every?,
                 mode: mode?,
                 decision_log: decision_log?,
+                bodies: bodies?,
                 memory: memory?,
                 headers_prefix: headers_prefix?,
                 guard_word: guard_word?,
@@ -163,6 +165,14 @@ impl DecisionLog {
             repeats_per_second: repeats_per_second?,
             queue: queue?,
         })
+    }
+}
+
+impl Bodies {
+    fn read(reader: &mut Reader) -> Option<Self> {
+        let per_token = reader.get("bodies.per_token", count);
+        let bytes_per_token = reader.get("bodies.bytes_per_token", size);
+        Some(Self { per_token: per_token?, bytes_per_token: bytes_per_token? })
     }
 }
 

@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use uuid::Uuid;
 
 use crate::{
-    check::{Checker, Particulars},
+    check::{Checked, Checker, Particulars, Step},
     clock::Tick,
     codec::HttpRequest,
     decision::{Decision, Malformed, Refusal},
@@ -33,7 +33,7 @@ impl GrpcEdge {
 
     /// Answers a `CheckRequest`, as it came over the wire, or what kept it from coming; what is
     /// none is denied.
-    pub(crate) async fn check(&self, message: Result<&[u8], Refusal>) -> Answer {
+    pub(crate) async fn check(&self, message: Result<&[u8], Refusal>, step: Step) -> Answer {
         const MALFORMED: Refusal = Refusal::BadRequest(Malformed::Message);
         let (checker, started) = (&*self.0, Tick::now());
         let apis = checker.apis.load();
@@ -43,12 +43,19 @@ impl GrpcEdge {
             let HttpRequest { method, host: authority, path: target, body, .. } = http;
             Parts { method, authority, target, header, body }
         });
-        let (decision, about) = match &parts {
+        let (checked, about) = match &parts {
             Ok(parts) => {
-                let check = checker.check(parts, &apis, started);
+                let check = checker.check(parts, &apis, step, started);
                 guard(&checker.metrics, check, Particulars::default()).await
             }
-            Err(refusal) => (Decision::Deny((*refusal).into()), Particulars::default()),
+            Err(refusal) => (denied(*refusal), Particulars::default()),
+        };
+        let decision = match checked {
+            Checked::Decided(decision) => decision,
+            Checked::AwaitsBody(awaits) => {
+                checker.metrics.asked_for_a_body();
+                return Answer::awaiting(&awaits, &checker.answers);
+            }
         };
         let request_id = header("x-request-id").filter(|id| is_request_id(id));
         let request_id = request_id.map_or_else(|| Uuid::new_v4().to_string().into(), Cow::from);
@@ -75,13 +82,17 @@ impl GrpcEdge {
 /// A bug must neither open the gate nor take the process down.
 async fn guard<T>(
     metrics: &Metrics,
-    check: impl Future<Output = (Decision, T)>,
+    check: impl Future<Output = (Checked, T)>,
     otherwise: T,
-) -> (Decision, T) {
+) -> (Checked, T) {
     AssertUnwindSafe(check).catch_unwind().await.unwrap_or_else(|_| {
         metrics.panicked();
-        (Decision::Deny(Refusal::Unavailable.into()), otherwise)
+        (denied(Refusal::Unavailable), otherwise)
     })
+}
+
+fn denied(refusal: Refusal) -> Checked {
+    Checked::Decided(Decision::Deny(refusal.into()))
 }
 
 /// Envoy makes one for each request. What else a client might have sent is not repeated to it.
@@ -106,7 +117,8 @@ mod tests {
             let bearer = format!("Bearer {}", token.expose());
             let headers = [("authorization", bearer), ("x-request-id", "r-1".to_owned())];
             let message = encode("GET", "gateway", path, &headers, b"");
-            let check = || edge.check(Ok(&message)).now_or_never().expect("an answer at once");
+            let check =
+                || edge.check(Ok(&message), Step::Only).now_or_never().expect("an answer at once");
             // Counters and the like are made the first time.
             drop(check());
             let mut answer = None;
@@ -125,7 +137,8 @@ mod tests {
     async fn a_panic_is_denied_and_counted() {
         let mut registry = Registry::default();
         let metrics = Metrics::new(&mut registry);
-        let (decision, ()) = guard(&metrics, async { panic!("on purpose") }, ()).await;
+        let (checked, ()) = guard(&metrics, async { panic!("on purpose") }, ()).await;
+        let Checked::Decided(decision) = checked else { panic!("{checked:?}") };
         assert_eq!(decision, Decision::Deny(Refusal::Unavailable.into()));
         let mut page = String::new();
         prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();

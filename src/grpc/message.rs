@@ -40,18 +40,43 @@ pub(super) enum Unread {
     Refused(Refusal),
 }
 
+/// Within which messages are read.
+pub(super) struct Room {
+    /// Bytes that are left for messages in pieces.
+    bytes: Arc<Semaphore>,
+    /// Of one message.
+    longest: usize,
+    /// For all of one.
+    patience: Duration,
+}
+
+impl Room {
+    /// For all but second steps.
+    pub(super) fn for_checks(bytes: usize) -> Self {
+        Self { bytes: Arc::new(Semaphore::new(bytes)), longest: MAX_MESSAGE, patience: READING }
+    }
+
+    /// For second steps: bodies of up to 32 MiB, with what Envoy says beside them; sixteen of the
+    /// longest at a time. They have a room of their own, so that they take none from other checks.
+    pub(super) fn for_bodies() -> Self {
+        const MIB: usize = 1024 * 1024;
+        let bytes = Arc::new(Semaphore::new(512 * MIB));
+        Self { bytes, longest: 33 * MIB, patience: Duration::from_secs(10) }
+    }
+}
+
 const UNAVAILABLE: Unread = Unread::Refused(Refusal::Unavailable);
 
 type Piece = Option<Result<Bytes, h2::Error>>;
 
-pub(super) async fn read(mut body: RecvStream, room: &Arc<Semaphore>) -> Result<Message, Unread> {
+pub(super) async fn read(mut body: RecvStream, room: &Room) -> Result<Message, Unread> {
     match poll_fn(|cx| Poll::Ready(body.poll_data(cx))).await {
         // Nearly always it is there at once, in one piece: without a timer, without a copy.
         Poll::Ready(Some(Ok(data))) if body.is_end_stream() => {
             let _ = body.flow_control().release_capacity(data.len());
             whole(data, None)
         }
-        first => timeout(READING, rest(body, first, room)).await.unwrap_or(Err(UNAVAILABLE)),
+        first => timeout(room.patience, rest(body, first, room)).await.unwrap_or(Err(UNAVAILABLE)),
     }
 }
 
@@ -60,11 +85,7 @@ pub(super) async fn read(mut body: RecvStream, room: &Arc<Semaphore>) -> Result<
 /// What has been kept is released to Envoy at once, so that half messages never fill the window
 /// that they share: all would wait for what none of them lets through. Room bounds them instead.
 /// Who finds none is not left waiting for it, for the same reason.
-async fn rest(
-    mut body: RecvStream,
-    first: Poll<Piece>,
-    room: &Arc<Semaphore>,
-) -> Result<Message, Unread> {
+async fn rest(mut body: RecvStream, first: Poll<Piece>, room: &Room) -> Result<Message, Unread> {
     let (mut kept, mut held) = (Vec::new(), None::<OwnedSemaphorePermit>);
     let mut next = first;
     loop {
@@ -78,11 +99,11 @@ async fn rest(
         if kept.is_empty() && body.is_end_stream() {
             return whole(data, None);
         }
-        if kept.len() + data.len() > MAX_MESSAGE + HEAD {
+        if kept.len() + data.len() > room.longest + HEAD {
             return Err(UNAVAILABLE);
         }
         let more = u32::try_from(data.len()).map_err(|_| UNAVAILABLE)?;
-        let more = Arc::clone(room).try_acquire_many_owned(more).map_err(|_| UNAVAILABLE)?;
+        let more = Arc::clone(&room.bytes).try_acquire_many_owned(more).map_err(|_| UNAVAILABLE)?;
         match &mut held {
             Some(held) => held.merge(more),
             None => held = Some(more),

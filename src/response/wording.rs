@@ -29,7 +29,7 @@ pub(super) fn http_status(refusal: Refusal, manner: Manner) -> StatusCode {
         (Refusal::PermissionDenied | Refusal::NoModel(_), Insufficient::Forbidden) => {
             StatusCode::Forbidden
         }
-        (Refusal::RateLimited, _) => StatusCode::TooManyRequests,
+        (Refusal::RateLimited | Refusal::TooManyBodies, _) => StatusCode::TooManyRequests,
         (Refusal::Unavailable, _) => StatusCode::ServiceUnavailable,
     }
 }
@@ -89,6 +89,10 @@ pub(crate) fn message(denial: &Denial) -> String {
         (Refusal::RateLimited, _) => {
             "The access token was refused too often lately. Wait a second, and find out why its \
              requests are refused before you repeat them."
+        }
+        (Refusal::TooManyBodies, _) => {
+            "Too many requests with a body are under way with this access token. Send fewer at a \
+             time, or shorter ones, and retry."
         }
         (Refusal::Unavailable, _) => {
             "Authorization is temporarily unavailable. Nothing is wrong with the request: retry."
@@ -160,7 +164,13 @@ fn excessive(excess: Excess) -> String {
 /// when no credential was sent; only `Bearer` defines any.
 pub(super) fn challenge(denial: &Denial, manner: Manner, message: &str) -> Option<String> {
     let error = match (denial.refusal, denial.operation) {
-        (Refusal::BadRequest(_) | Refusal::RateLimited | Refusal::Unavailable, _) => return None,
+        (
+            Refusal::BadRequest(_)
+            | Refusal::RateLimited
+            | Refusal::TooManyBodies
+            | Refusal::Unavailable,
+            _,
+        ) => return None,
         (Refusal::MissingCredential, _) => String::new(),
         (Refusal::PermissionDenied | Refusal::NoModel(_), Some(operation)) => {
             format!(r#", error="insufficient_scope", scope="{operation}""#)
@@ -250,6 +260,7 @@ mod tests {
                 (Refusal::TokenRevoked, 401, "Unauthorized"),
                 (Refusal::PermissionDenied, 403, "Forbidden"),
                 (Refusal::RateLimited, 429, "Too Many Requests"),
+                (Refusal::TooManyBodies, 429, "Too Many Requests"),
                 (Refusal::Unavailable, 503, "Service Unavailable"),
             ] {
                 let told = told(manner, refusal.into());
@@ -324,6 +335,7 @@ mod tests {
             ),
             (bearer, denied.into(), 403, None),
             (hub, Refusal::RateLimited.into(), 429, None),
+            (hub, Refusal::TooManyBodies.into(), 429, None),
             (hub, Refusal::Unavailable.into(), 503, None),
             (hub, Refusal::BadRequest(Malformed::Path).into(), 400, None),
         ] {

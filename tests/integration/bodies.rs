@@ -12,16 +12,19 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use envoy_types::pb::envoy::service::auth::v3::{
-    AttributeContext, CheckRequest, CheckResponse,
-    attribute_context::{HttpRequest, Request},
-    check_response::HttpResponse,
+use envoy_types::pb::{
+    envoy::service::auth::v3::{
+        AttributeContext, CheckRequest, CheckResponse,
+        attribute_context::{HttpRequest, Request},
+        check_response::HttpResponse,
+    },
+    google::protobuf::value::Kind,
 };
 use serde_json::{Map, Value, json};
 
 use self::table::{CHAT, Case, SHOWN, cases};
 use crate::{
-    harness::{Replica, Suite, Token, World},
+    harness::{Replica, Suite, Token, World, envoy_patch, http_of, patient},
     http::{self, Over, Sent},
     stack::project,
 };
@@ -130,15 +133,33 @@ pub(crate) async fn through_envoy_the_backend_reads_the_same_model(suite: Arc<Su
     let world = suite.world().await;
     let (replica, token) = (world.serve(&[]).await, limited(&world).await);
     let envoy = replica.envoy(&suite);
-    let (bearer, cases, mut wrong) = (token.bearer(), cases(), Vec::new());
+    through(envoy.port, &token.bearer(), &cases()).await;
+}
+
+/// The same where patgate asks for the body first. There much more is shown.
+pub(crate) async fn in_two_steps_the_backend_reads_the_same_model(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let (replica, token) = (world.serve(&[]).await, limited(&world).await);
+    let patch = envoy_patch(&suite, &[replica.grpc], patient("60s", "60s"));
+    let config = project("envoy/two-steps.yaml");
+    let envoy = suite.stack.start("envoy", json!({ "config": config, "patch": patch }));
+    let cases: Vec<_> = cases().into_iter().filter(|case| case.body.len() < SHOWN).collect();
+    through(envoy.port, &token.bearer(), &cases).await;
+    let asked = replica.metric("patgate_bodies_asked_total").await;
+    assert!(asked > 100, "{asked}");
+    assert_eq!(replica.metric("patgate_bodies_awaited").await, 0);
+}
+
+async fn through(port: u16, bearer: &str, cases: &[Case]) {
+    let mut wrong = Vec::new();
     for (over, case) in Over::ALL.into_iter().flat_map(|over| cases.iter().map(move |c| (over, c)))
     {
-        let mut headers = vec![("authorization", bearer.as_str())];
+        let mut headers = vec![("authorization", bearer)];
         headers.extend(case.headers.iter().map(|(name, value)| (*name, value.as_str())));
         let pieces = case.chunked.then_some(1000);
         let (method, target, headers) = ("POST", case.path, headers.as_slice());
         let sent = Sent { method, target, headers, body: &case.body, pieces, unfinished: false };
-        let reply = over.send(envoy.port, sent).await;
+        let reply = over.send(port, sent).await;
         let got = match reply.header("x-backend") {
             None => Err(message(&reply.json())),
             Some(backend) => {
@@ -157,6 +178,63 @@ pub(crate) async fn through_envoy_the_backend_reads_the_same_model(suite: Arc<Su
         compare(&mut wrong, case, &got);
     }
     assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// In two steps each body is decided as in one, whatever mode applies, and the first step either
+/// decides the same or asks for the body, and then gives nothing.
+pub(crate) async fn in_two_steps_each_is_decided_as_in_one(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let (bearer, cases) = (limited(&world).await.bearer(), cases());
+    for mode in ["mode=enforce", "mode=shadow"] {
+        let replica = world.serve(&[mode, "token.denials_per_second=0"]).await;
+        let mut asked = 0;
+        for case in &cases {
+            let mut whole = request(&bearer, case);
+            let headers = &mut http_of(&mut whole).headers;
+            headers.insert("x-request-id".to_owned(), "r-1".to_owned());
+            let once = replica.raw(whole.clone()).await;
+            let mut without = whole.clone();
+            let http = http_of(&mut without);
+            http.raw_body.clear();
+            http.headers.remove("x-envoy-auth-partial-body");
+            let first = replica.raw_in("first", without).await;
+            let metadata = &first.dynamic_metadata.as_ref().unwrap().fields;
+            if let Some(needed) = metadata.get("needs_body") {
+                asked += 1;
+                assert_eq!(needed.kind, Some(Kind::BoolValue(true)), "{}", case.name);
+                assert_eq!(metadata.len(), 1, "{}: {metadata:?}", case.name);
+                let Some(HttpResponse::OkResponse(ok)) = &first.http_response else { panic!() };
+                assert!(ok.headers.is_empty() && ok.response_headers_to_add.is_empty());
+                assert_eq!(ok.headers_to_remove.len(), 7, "{:?}", ok.headers_to_remove);
+                assert!(!ok.headers_to_remove.contains(&"authorization".to_owned()));
+                let second = replica.raw_in("second", whole).await;
+                assert_eq!(second.http_response, once.http_response, "{mode} {}", case.name);
+                assert_eq!(verdict(&second), verdict(&once), "{mode} {}", case.name);
+            } else {
+                assert_eq!(first.http_response, once.http_response, "{mode} {}", case.name);
+                assert_eq!(verdict(&first), verdict(&once), "{mode} {}", case.name);
+            }
+        }
+        println!("{mode}: asked for {asked} of {} bodies", cases.len());
+        assert!(asked > 150, "{asked}");
+        let page = replica.page().await;
+        assert_eq!(page.value("patgate_bodies_asked_total"), f64::from(asked));
+        assert_eq!(page.value("patgate_bodies_awaited"), 0.0);
+    }
+    // What a gateway says of itself in any other way is a mistake: an outage, and no allow.
+    let replica = world.serve(&[]).await;
+    for step in ["", "First", "third"] {
+        let answer = replica.raw_in(step, request(&bearer, &cases[0])).await;
+        let Some(HttpResponse::DeniedResponse(denied)) = answer.http_response else { panic!() };
+        assert_eq!(denied.status.unwrap().code, 503, "{step}");
+    }
+}
+
+/// What the metadata say that does not change from one check to the next.
+fn verdict(response: &CheckResponse) -> Vec<String> {
+    let fields = &response.dynamic_metadata.as_ref().unwrap().fields;
+    let names = ["outcome", "code", "enforced", "mode", "guard", "model", "pat_id", "operation"];
+    names.map(|name| format!("{:?}", fields.get(name))).into()
 }
 
 /// Whatever a reader makes of a body from which we read a model, it is that model, or it refuses;

@@ -21,14 +21,14 @@ const MODELS: &str = "/proxy/acme/v1/models";
 const READ: Scope<'static> = ("acme", "models", "*", "llm_read");
 
 /// An Envoy with many listeners.
-pub(super) struct Gateway {
+pub(crate) struct Gateway {
     server: Server,
-    ports: HashMap<String, u16>,
+    pub(crate) ports: HashMap<String, u16>,
 }
 
 impl Gateway {
     /// `listeners` are variations of the shipped one by their names.
-    pub(super) fn start(
+    pub(crate) fn start(
         suite: &Suite,
         mut config: Value,
         listeners: BTreeMap<String, Value>,
@@ -47,16 +47,16 @@ impl Gateway {
         Self { server: serde_json::from_value(started).unwrap(), ports }
     }
 
-    pub(super) async fn get(&self, listener: &str, headers: &[(&str, &str)]) -> Reply {
+    pub(crate) async fn get(&self, listener: &str, headers: &[(&str, &str)]) -> Reply {
         self.get_at(listener, MODELS, headers).await
     }
 
-    pub(super) async fn get_at(&self, on: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
+    pub(crate) async fn get_at(&self, on: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
         http::send(self.ports[on], "GET", path, headers, "").await
     }
 
     /// A counter of Envoy's.
-    async fn stat(&self, name: &str) -> u64 {
+    pub(crate) async fn stat(&self, name: &str) -> u64 {
         let target = format!("/stats?filter={name}");
         let page = http::send(self.server.admin_port, "GET", &target, &[], "").await.body;
         let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
@@ -93,7 +93,7 @@ pub(super) fn routes(manager: &mut Value) -> impl Iterator<Item = &mut Value> {
 }
 
 /// Every route to a backend leads to the same one, whatever patgate names.
-pub(super) fn fix_the_routes(manager: &mut Value) {
+pub(crate) fn fix_the_routes(manager: &mut Value) {
     for route in routes(manager) {
         if let Some(to) = route.get_mut("route") {
             to.as_object_mut().unwrap().remove("cluster_header").unwrap();
@@ -102,7 +102,7 @@ pub(super) fn fix_the_routes(manager: &mut Value) {
     }
 }
 
-fn unguard(manager: &mut Value) {
+pub(crate) fn unguard(manager: &mut Value) {
     let filters = manager["http_filters"].as_array_mut().unwrap();
     filters.retain(|filter| filter["name"] != GUARD);
 }
@@ -135,7 +135,7 @@ impl Variations {
     }
 }
 
-fn refused_as_an_outage(reply: &Reply, name: &str) {
+pub(crate) fn refused_as_an_outage(reply: &Reply, name: &str) {
     assert_eq!((reply.status, reply.header("x-backend")), (503, None), "{name}: {reply:?}");
     let message = "Authorization is temporarily unavailable. Nothing is wrong with the request: \
                    retry.";

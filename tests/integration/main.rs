@@ -61,6 +61,7 @@ mod shadow;
 mod soak;
 mod surfaces;
 mod tiers;
+mod two_steps;
 mod uploads;
 mod waiting;
 
@@ -97,6 +98,8 @@ fn main() -> ExitCode {
         cases::every_mutation_of_a_token_is_refused,
         bodies::the_model_is_read_or_the_call_refused,
         bodies::through_envoy_the_backend_reads_the_same_model,
+        bodies::in_two_steps_the_backend_reads_the_same_model,
+        bodies::in_two_steps_each_is_decided_as_in_one,
         bodies::no_reader_reads_another_model,
         bodies::where_no_model_matters_no_body_is_read,
         bodies::every_model_is_read_where_that_is_set,
@@ -175,6 +178,11 @@ fn main() -> ExitCode {
         schema::privileges::nobody_executes_what_is_not_meant_for_them,
         schema::pruning::a_backlog_is_pruned_in_slices,
         schema::versions::this_version_and_the_next_are_served,
+        two_steps::the_file_differs_only_where_it_says_so,
+        two_steps::a_body_is_shown_only_where_it_matters,
+        two_steps::what_is_lost_of_two_steps_reaches_no_backend,
+        two_steps::a_token_has_so_many_bodies_awaited,
+        two_steps::thirty_megabytes_are_read,
         guard::what_patgate_did_not_let_through_reaches_no_backend,
         guard::the_guard_leaves_alone_what_it_is_not_for,
         guard::words::the_guard_takes_no_other_services_word,

@@ -65,6 +65,13 @@ impl Replica {
         self.client.clone().check(request).await.unwrap().into_inner()
     }
 
+    /// The same of a gateway that asks in steps.
+    pub(crate) async fn raw_in(&self, step: &str, request: CheckRequest) -> CheckResponse {
+        let mut request = tonic::Request::new(request);
+        request.metadata_mut().insert("patgate-step", step.parse().unwrap());
+        self.client.clone().check(request).await.unwrap().into_inner()
+    }
+
     /// The value of one line of the metrics page, 0 when it is not there.
     pub(crate) async fn metric(&self, line: &str) -> u64 {
         self.gauge(line).await as u64

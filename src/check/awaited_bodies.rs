@@ -1,0 +1,196 @@
+//! Counts the bodies that Envoy was asked to hold, for each token.
+//!
+//! In the form of two steps, the first answer to a request whose model is in its body has Envoy
+//! collect that body. A token may cause only so much of this at a time. A body counts from the first
+//! answer until the second check brings it; one whose second check never comes, or comes to another
+//! replica, counts for [`FORGOTTEN`].
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
+    mem,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use crate::{clock::Tick, config::Bodies, telemetry::Metrics, token::TokenId};
+
+/// After this, a body that has not come counts no more.
+const FORGOTTEN: Duration = Duration::from_secs(10);
+/// Of all tokens together, so that what is counted here is bounded, too: some MiB.
+const MAX_IN_ALL: usize = 100_000;
+
+/// The bodies that are awaited.
+pub(crate) struct AwaitedBodies {
+    limits: Bodies,
+    /// Of the ids of requests, which a client may have chosen if Envoy was told so.
+    ids: RandomState,
+    state: Mutex<State>,
+    metrics: Metrics,
+}
+
+#[derive(Default)]
+struct State {
+    tokens: HashMap<TokenId, Vec<Awaited>>,
+    bodies: usize,
+    bytes: u64,
+    /// When the bodies of all tokens are looked through again.
+    sweep_at: Option<Tick>,
+}
+
+struct Awaited {
+    request: u64,
+    bytes: u64,
+    forgotten: Tick,
+}
+
+impl AwaitedBodies {
+    pub(crate) fn new(limits: Bodies, metrics: Metrics) -> Self {
+        Self { limits, ids: RandomState::new(), state: Mutex::default(), metrics }
+    }
+
+    /// Counts a body of up to `bytes`. False if that would be too much for this token, or there are
+    /// too many in all.
+    pub(crate) fn admit(&self, token: TokenId, request: &str, bytes: u64, now: Tick) -> bool {
+        let request = self.ids.hash_one(request);
+        let mut state = self.lock();
+        state.forget(token, now);
+        let awaited = state.tokens.entry(token).or_default();
+        let held: u64 = awaited.iter().map(|one| one.bytes).sum();
+        let Bodies { per_token, bytes_per_token } = self.limits;
+        // A body that is larger than all that a token may have is still one that it may have.
+        let fits = held == 0 || held.saturating_add(bytes) <= bytes_per_token;
+        let admitted = awaited.len() < per_token && fits;
+        let admitted = admitted && state.bodies < MAX_IN_ALL;
+        if admitted {
+            let one = Awaited { request, bytes, forgotten: now.after(FORGOTTEN) };
+            state.tokens.entry(token).or_default().push(one);
+            state.bodies += 1;
+            state.bytes += bytes;
+        }
+        self.show(&state);
+        admitted
+    }
+
+    /// The body of this request has come.
+    pub(crate) fn release(&self, token: TokenId, request: &str) {
+        let request = self.ids.hash_one(request);
+        let mut state = self.lock();
+        let Some(awaited) = state.tokens.get_mut(&token) else { return };
+        // Not here: the first answer was another replica's.
+        let Some(at) = awaited.iter().position(|one| one.request == request) else { return };
+        let one = awaited.swap_remove(at);
+        if awaited.is_empty() {
+            state.tokens.remove(&token);
+        }
+        state.bodies -= 1;
+        state.bytes -= one.bytes;
+        self.show(&state);
+    }
+
+    fn show(&self, state: &State) {
+        self.metrics.bodies_awaited(state.bodies, state.bytes);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Drops what is forgotten of this token, and now and then of all.
+    fn forget(&mut self, token: TokenId, now: Tick) {
+        if self.sweep_at.is_none_or(|at| at <= now) {
+            self.sweep_at = Some(now.after(FORGOTTEN));
+            let mut tokens = mem::take(&mut self.tokens);
+            tokens.retain(|_, awaited| {
+                self.retain(awaited, now);
+                !awaited.is_empty()
+            });
+            self.tokens = tokens;
+        } else if let Some(mut awaited) = self.tokens.remove(&token) {
+            self.retain(&mut awaited, now);
+            self.tokens.insert(token, awaited);
+        }
+    }
+
+    fn retain(&mut self, awaited: &mut Vec<Awaited>, now: Tick) {
+        awaited.retain(|one| {
+            let stays = one.forgotten > now;
+            if !stays {
+                self.bodies -= 1;
+                self.bytes -= one.bytes;
+            }
+            stays
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::{encoding::text::encode, registry::Registry};
+    use uuid::Uuid;
+
+    use super::*;
+
+    const LIMITS: Bodies = Bodies { per_token: 3, bytes_per_token: 100 };
+
+    fn token(number: u128) -> TokenId {
+        TokenId(Uuid::from_u128(number))
+    }
+
+    fn awaited() -> (AwaitedBodies, Registry) {
+        let mut registry = Registry::default();
+        let metrics = Metrics::new(&mut registry);
+        (AwaitedBodies::new(LIMITS, metrics), registry)
+    }
+
+    fn shown(registry: &Registry) -> (u64, u64) {
+        let mut page = String::new();
+        encode(&mut page, registry).unwrap();
+        let value = |name: &str| {
+            let line = page.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.trim().parse().unwrap()
+        };
+        (value("patgate_bodies_awaited "), value("patgate_bodies_awaited_bytes "))
+    }
+
+    #[test]
+    fn a_token_has_so_many_and_so_much_and_others_lose_none() {
+        let ((awaited, registry), now) = (awaited(), Tick::from_micros(7));
+        for request in ["a", "b", "c"] {
+            assert!(awaited.admit(token(1), request, 10, now), "{request}");
+        }
+        assert!(!awaited.admit(token(1), "d", 10, now), "a fourth");
+        assert!(awaited.admit(token(2), "a", 60, now));
+        assert!(!awaited.admit(token(2), "b", 41, now), "101 bytes");
+        assert!(awaited.admit(token(2), "b", 40, now));
+        assert_eq!(shown(&registry), (5, 130));
+        awaited.release(token(1), "d");
+        awaited.release(token(3), "a");
+        assert_eq!(shown(&registry), (5, 130), "neither was counted");
+        awaited.release(token(1), "b");
+        awaited.release(token(2), "a");
+        assert_eq!(shown(&registry), (3, 60));
+        assert!(awaited.admit(token(1), "d", 10, now));
+        // One may be larger than the limit, if it is the only one.
+        assert!(awaited.admit(token(3), "a", 1000, now));
+        assert!(!awaited.admit(token(3), "b", 1, now));
+    }
+
+    #[test]
+    fn what_never_comes_is_forgotten() {
+        let ((awaited, registry), start) = (awaited(), Tick::from_micros(7));
+        let second = Duration::from_secs(1);
+        assert!((0..3).all(|n| awaited.admit(token(1), &n.to_string(), 1, start)));
+        assert!(awaited.admit(token(2), "a", 1, start.after(second)));
+        let late = start.after(FORGOTTEN - second);
+        assert!(!awaited.admit(token(1), "x", 1, late));
+        assert!(awaited.admit(token(1), "x", 1, start.after(FORGOTTEN)));
+        assert_eq!(shown(&registry), (2, 2));
+        // Token 2 asks for nothing more, and is forgotten all the same.
+        assert!(awaited.admit(token(3), "x", 1, start.after(FORGOTTEN * 3)));
+        assert_eq!(shown(&registry), (1, 1));
+        assert_eq!(awaited.lock().tokens.len(), 1);
+    }
+}

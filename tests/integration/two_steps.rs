@@ -1,0 +1,267 @@
+//! Asking twice: envoy/two-steps.yaml, where a body is shown to patgate only if its first answer
+//! asks for it.
+
+use std::{collections::BTreeMap, fs, sync::Arc};
+
+use serde_json::{Value, json};
+
+use crate::{
+    eventually::eventually,
+    guard::{Gateway, fix_the_routes, refused_as_an_outage, unguard},
+    harness::{Replica, Scope, Suite, World, envoy_patch, patient},
+    http::{self, Reply},
+    shipped::{EXT_AUTHZ, configuration, find, manager},
+    stack::project,
+    wire::Wire,
+};
+
+const CHAT: &str = "/proxy/acme/v1/chat/completions";
+const SECOND: &str = "patgate.with-body";
+const ONE_MODEL: Scope<'static> = ("acme", "models", "m", "llm_chat_completions");
+const EVERY_MODEL: Scope<'static> = ("acme", "models", "*", "llm_chat_completions");
+
+pub(crate) async fn the_file_differs_only_where_it_says_so(suite: Arc<Suite>) {
+    let read = |name: &str| fs::read_to_string(project(&format!("envoy/{name}"))).unwrap();
+    let (plain, two) = (read("envoy.yaml"), read("two-steps.yaml"));
+    let (mut kept, mut marked, mut blocks) = (Vec::new(), false, 0);
+    let mut lines = two.split_once("\n\n").unwrap().1.lines().peekable();
+    while let Some(line) = lines.next() {
+        match line.trim() {
+            "# two steps:" => marked = true,
+            "# end of two steps" => {
+                (marked, blocks) = (false, blocks + 1);
+                lines.next_if(|line| line.is_empty());
+            }
+            _ if !marked => kept.push(line),
+            _ => {}
+        }
+    }
+    assert_eq!(blocks, 9);
+    // What the marked parts replace is missing; nothing is there that is not in the other file.
+    let mut rest = plain.split_once("\n\n").unwrap().1.lines();
+    for line in &kept {
+        assert!(rest.any(|plain| plain == *line), "in two-steps.yaml alone: {line}");
+    }
+    let path = project("envoy/two-steps.yaml");
+    suite.stack.ask(json!({ "do": "envoy-validate", "config": path })).unwrap();
+}
+
+type Change<'c> = &'c dyn Fn(&mut Value);
+
+/// An Envoy in two steps before this replica, with the listener `shipped` and variations of it.
+fn gateway(suite: &Suite, replica: &Replica, variations: &[(&str, &[Change<'_>])]) -> Gateway {
+    let config = configuration("two-steps.yaml");
+    let shipped = config["static_resources"]["listeners"][0].clone();
+    let mut listeners = BTreeMap::from([("shipped".to_owned(), shipped.clone())]);
+    for (name, changes) in variations {
+        let mut listener = shipped.clone();
+        changes.iter().for_each(|change| change(manager(&mut listener)));
+        listeners.insert((*name).to_owned(), listener);
+    }
+    let patch = envoy_patch(suite, &[replica.grpc], patient("60s", "60s"));
+    Gateway::start(suite, config, listeners, patch)
+}
+
+async fn chat(gateway: &Gateway, on: &str, bearer: &str, body: &[u8]) -> Reply {
+    let headers = [("authorization", bearer), ("content-type", "application/json")];
+    http::send(gateway.ports[on], "POST", CHAT, &headers, body).await
+}
+
+/// A chat with this model behind an image of so many bytes.
+fn body(model: &str, length: usize) -> Vec<u8> {
+    let image = "A".repeat(length);
+    format!(r#"{{"messages":[{{"content":"{image}"}}],"model":"{model}"}}"#).into_bytes()
+}
+
+async fn asked(replica: &Replica) -> u64 {
+    replica.metric("patgate_bodies_asked_total").await
+}
+
+async fn decided(replica: &Replica) -> u64 {
+    let page = replica.page().await;
+    let line = |outcome: &str, code: &str| {
+        format!(r#"patgate_decisions_total{{outcome="{outcome}",code="{code}",enforced="true"}}"#)
+    };
+    ["permission_denied", "invalid_token", "missing_credential", "token_revoked", "rate_limited"]
+        .map(|code| page.value(&line("deny", code)))
+        .iter()
+        .chain([&page.value(&line("allow", "ok"))])
+        .sum::<f64>() as u64
+}
+
+async fn limited(world: &World<'_>) -> String {
+    world.token(&[ONE_MODEL]).await.bearer()
+}
+
+pub(crate) async fn a_body_is_shown_only_where_it_matters(suite: Arc<Suite>) {
+    const LENGTH: usize = 1 << 20;
+    let world = suite.world().await;
+    let replica = world.serve(&[]).await;
+    let gateway = gateway(&suite, &replica, &[]);
+    let sent = async || gateway.stat("cluster.patgate.upstream_cx_tx_bytes_total").await;
+    let revoked = world.token(&[ONE_MODEL]).await;
+    world
+        .sql(&format!("UPDATE patgate.pats SET revoked_at = now() WHERE id = '{}'", revoked.id))
+        .await;
+    let other = world.token(&[("acme", "models", "m", "llm_read")]).await.bearer();
+    let every = world.token(&[EVERY_MODEL]).await.bearer();
+    let one = limited(&world).await;
+
+    let long = body("m", LENGTH);
+    let before = sent().await;
+    for (bearer, status) in [
+        ("", 401),
+        ("Bearer pat_forged", 401),
+        (&revoked.bearer(), 401),
+        (&other, 403),
+        // Good, and no model matters.
+        (&every, 200),
+    ] {
+        let counted = decided(&replica).await;
+        assert_eq!(chat(&gateway, "shipped", bearer, &long).await.status, status);
+        assert_eq!(decided(&replica).await, counted + 1);
+    }
+    assert_eq!(asked(&replica).await, 0, "bodies were asked for");
+    let sent_without = sent().await - before;
+    assert!(sent_without < LENGTH as u64 / 4, "{sent_without} bytes for requests without need");
+
+    for (number, (model, length, status)) in
+        [("m", 0, 200), ("m", LENGTH, 200), ("other", 0, 403), ("other", LENGTH, 403)]
+            .into_iter()
+            .enumerate()
+    {
+        let (before, counted) = (sent().await, decided(&replica).await);
+        let reply = chat(&gateway, "shipped", &one, &body(model, length)).await;
+        assert_eq!(reply.status, status, "{model} {length}: {reply:?}");
+        if status == 200 {
+            assert_eq!(reply.header("x-backend"), Some("model-acme"));
+            assert_eq!(reply.seen("x-auth-model"), ["m"]);
+            assert_eq!(reply.seen("x-user-id"), [world.id("ann").to_string()]);
+            assert!(reply.seen("authorization").is_empty(), "{reply:?}");
+        }
+        // Once asked for, once decided, once shown.
+        assert_eq!(asked(&replica).await, number as u64 + 1);
+        assert_eq!(decided(&replica).await, counted + 1);
+        assert!(sent().await - before >= length as u64);
+        assert_eq!(replica.metric("patgate_bodies_awaited").await, 0);
+    }
+    // A client's copies of what patgate sets do not survive either step.
+    let headers = [
+        ("authorization", one.as_str()),
+        ("content-type", "application/json"),
+        ("x-user-id", "root"),
+        ("x-upstream-cluster", "model-beta"),
+    ];
+    let reply = http::send(gateway.ports["shipped"], "POST", CHAT, &headers, body("m", 9)).await;
+    assert_eq!((reply.status, reply.header("x-backend")), (200, Some("model-acme")));
+    assert_eq!(reply.seen("x-user-id"), [world.id("ann").to_string()]);
+}
+
+pub(crate) async fn thirty_megabytes_are_read(suite: Arc<Suite>) {
+    const LENGTH: usize = 30_000_000;
+    let world = suite.world().await;
+    let replica = world.serve(&[]).await;
+    let (gateway, one) = (gateway(&suite, &replica, &[]), limited(&world).await);
+    let long = body("m", LENGTH);
+    let reply = chat(&gateway, "shipped", &one, &long).await;
+    assert_eq!((reply.status, reply.header("x-backend")), (200, Some("model-acme")), "{reply:?}");
+    assert_eq!(reply.json()["seen"]["body"]["bytes"], long.len());
+    // The last bytes decide.
+    assert_eq!(chat(&gateway, "shipped", &one, &body("other", LENGTH)).await.status, 403);
+}
+
+pub(crate) async fn what_is_lost_of_two_steps_reaches_no_backend(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let replica = world.serve(&[]).await;
+    let missing: Change<'_> = &|manager| {
+        let filters = manager["http_filters"].as_array_mut().unwrap();
+        filters.retain(|filter| filter["name"] != SECOND);
+    };
+    let reordered: Change<'_> = &|manager| {
+        let filters = manager["http_filters"].as_array_mut().unwrap();
+        let place = |name| filters.iter().position(|filter| filter["name"] == name).unwrap();
+        let (first, second) = (place(EXT_AUTHZ), place(SECOND));
+        filters.swap(first, second);
+    };
+    let disabled: Change<'_> = &|manager| {
+        find(&mut manager["http_filters"], SECOND)["disabled"] = json!(true);
+    };
+    let unmet: Change<'_> = &|manager| {
+        let settings = &mut find(&mut manager["http_filters"], SECOND)["typed_config"];
+        settings["filter_enabled_metadata"]["path"][0]["key"] = json!("needs-body");
+    };
+    let first_off: Change<'_> = &|manager| {
+        find(&mut manager["http_filters"], EXT_AUTHZ)["disabled"] = json!(true);
+    };
+    let losses = [
+        ("second missing", missing),
+        ("reordered", reordered),
+        ("second disabled", disabled),
+        ("its condition never met", unmet),
+        ("first disabled", first_off),
+    ];
+    let names: Vec<_> = losses
+        .iter()
+        .flat_map(|(loss, change)| {
+            let fixed: Change<'_> = &fix_the_routes;
+            let open: Change<'_> = &unguard;
+            [
+                (format!("{loss}; by header"), vec![*change]),
+                (format!("{loss}; by header, unguarded"), vec![*change, open]),
+                (format!("{loss}; fixed"), vec![*change, fixed]),
+                (format!("{loss}; fixed, unguarded"), vec![*change, fixed, open]),
+            ]
+        })
+        .collect();
+    let variations: Vec<_> =
+        names.iter().map(|(name, changes)| (name.as_str(), changes.as_slice())).collect();
+    let gateway = gateway(&suite, &replica, &variations);
+    let served = async || gateway.stat("cluster.model-acme.upstream_rq_total").await;
+    let (one, chat_body) = (limited(&world).await, body("other", 10));
+    for (name, _) in &names {
+        let before = served().await;
+        // A model that the token is not for: the second step would have refused it.
+        let reply = chat(&gateway, name, &one, &chat_body).await;
+        match (name.contains("unguarded"), name.contains("fixed")) {
+            (false, _) => refused_as_an_outage(&reply, name),
+            (true, false) => assert_eq!((reply.status, &*reply.body), (503, ""), "{name}"),
+            (true, true) => {
+                let to = reply.header("x-backend");
+                assert_eq!((reply.status, to), (200, Some("model-acme")), "{name}: {reply:?}");
+                assert!(reply.seen("x-user-id").is_empty(), "{name}: {reply:?}");
+                continue;
+            }
+        }
+        assert_eq!(served().await, before, "{name}");
+    }
+}
+
+/// Whose bodies have not come yet can ask for no more; others can.
+pub(crate) async fn a_token_has_so_many_bodies_awaited(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let replica = world.serve(&["bodies.per_token=1"]).await;
+    let gateway = gateway(&suite, &replica, &[]);
+    let (one, another) = (limited(&world).await, limited(&world).await);
+    let chat_body = String::from_utf8(body("m", 10)).unwrap();
+    let (begun, rest) = chat_body.split_at(20);
+    let mut slow = Wire::connect(gateway.ports["shipped"]).await;
+    let head = format!(
+        "POST {CHAT} HTTP/1.1\r\nhost: gateway\r\nauthorization: {one}\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{begun}",
+        chat_body.len()
+    );
+    slow.write(&head).await;
+    eventually("the body to be awaited", async || {
+        replica.metric("patgate_bodies_awaited").await == 1
+    })
+    .await;
+    let reply = chat(&gateway, "shipped", &one, chat_body.as_bytes()).await;
+    assert_eq!((reply.status, reply.code().as_str()), (429, "rate_limited"), "{reply:?}");
+    assert_eq!(reply.header("retry-after"), Some("1"));
+    assert_eq!(chat(&gateway, "shipped", &another, chat_body.as_bytes()).await.status, 200);
+    slow.write(rest).await;
+    slow.read_until("\"x-auth-model\"").await;
+    assert!(slow.text.starts_with("HTTP/1.1 200"), "{}", slow.text);
+    assert_eq!(replica.metric("patgate_bodies_awaited").await, 0);
+    assert_eq!(chat(&gateway, "shipped", &one, chat_body.as_bytes()).await.status, 200);
+}

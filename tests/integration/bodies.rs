@@ -389,13 +389,17 @@ pub(crate) async fn a_domains_list_of_models_decides(suite: Arc<Suite>) {
     for (bearer, model, backend) in &listed {
         let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
         let body = json!({ "messages": [], "model": model }).to_string();
-        let reply = http::send(envoy.port, "POST", path, &headers, &body).await;
-        let status = if backend.is_some() { 200 } else { 403 };
-        assert_eq!((reply.status, reply.header("x-backend")), (status, *backend), "{model}");
-        if backend.is_some() {
-            assert_eq!(reply.seen("x-auth-model"), [*model]);
-        } else {
-            assert!(message(&reply.json()).contains("needs a scope"), "{}", reply.body);
+        let (headers, body) = (&headers[..], body.as_bytes());
+        let sent = Sent { method: "POST", target: path, headers, body, ..Sent::default() };
+        for over in Over::ALL {
+            let reply = over.send(envoy.port, sent).await;
+            let status = if backend.is_some() { 200 } else { 403 };
+            assert_eq!((reply.status, reply.header("x-backend")), (status, *backend), "{model}");
+            if backend.is_some() {
+                assert_eq!(reply.seen("x-auth-model"), [*model]);
+            } else {
+                assert!(message(&reply.json()).contains("needs a scope"), "{}", reply.body);
+            }
         }
     }
     let every = listed[0].0.as_str();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     access_log,
     harness::{Replica, Suite, Token, World, envoy_patch, patient},
-    http,
+    http::{self, Over, Sent},
     stack::{Server, project},
 };
 
@@ -142,16 +142,21 @@ pub(crate) async fn a_chat_is_streamed(suite: Arc<Suite>) {
     let replica = world.serve(&[]).await;
     let envoy = replica.envoy(&suite);
     let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
-    let reply = http::send(envoy.port, "POST", CHAT, &headers, r#"{"stream":true}"#).await;
-    assert_eq!(reply.header("content-type"), Some("text/event-stream"), "{reply:?}");
-    let events: Vec<_> =
-        reply.body.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
-    let (end, chunks) = events.split_last().unwrap();
-    let chunks: Vec<Value> = chunks.iter().map(|c| serde_json::from_str(c).unwrap()).collect();
-    let text = |chunk: &Value| chunk["choices"][0]["delta"]["content"].as_str().map(str::to_owned);
-    let said: String = chunks.iter().filter_map(text).collect();
-    assert_eq!((said.as_str(), *end), ("Hello, this is a streamed answer.", "[DONE]"));
-    assert_eq!(chunks[0]["seen"]["path"], "/v1/chat/completions");
+    for over in Over::ALL {
+        let (headers, body) = (&headers[..], &br#"{"stream":true}"#[..]);
+        let sent = Sent { method: "POST", target: CHAT, headers, body, ..Sent::default() };
+        let reply = over.send(envoy.port, sent).await;
+        assert_eq!(reply.header("content-type"), Some("text/event-stream"), "{over:?} {reply:?}");
+        let events: Vec<_> =
+            reply.body.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+        let (end, chunks) = events.split_last().unwrap();
+        let chunks: Vec<Value> = chunks.iter().map(|c| serde_json::from_str(c).unwrap()).collect();
+        let text =
+            |chunk: &Value| chunk["choices"][0]["delta"]["content"].as_str().map(str::to_owned);
+        let said: String = chunks.iter().filter_map(text).collect();
+        assert_eq!((said.as_str(), *end), ("Hello, this is a streamed answer.", "[DONE]"));
+        assert_eq!(chunks[0]["seen"]["path"], "/v1/chat/completions");
+    }
 }
 
 pub(crate) async fn the_access_log_names_the_subject_and_no_token(suite: Arc<Suite>) {

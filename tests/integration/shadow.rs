@@ -17,7 +17,8 @@ use crate::{
     cli::{Cli, get},
     decision_log::{ALL, decisions, file, logging},
     harness::{Replica, Scope, Suite, Token, World, http_of, outcome, patient},
-    http, process,
+    http::{self, Over, Sent},
+    process,
     proxy::{Mode, Proxy},
     stack::project,
     surfaces,
@@ -202,6 +203,7 @@ pub(crate) async fn through_envoy_a_softened_request_reaches_the_old_backend(sui
         "authz": replica.grpc.to_string(),
         "clusters": { "model-acme": backend("model-acme"), "old-gateway": backend("model-beta") },
         "ext_authz": patient("10s", "10s"),
+        "tls": http::certify(suite.dir.path()),
     });
     let arguments = json!({ "config_yaml": rollout_configuration(), "patch": patch });
     let envoy = suite.stack.start("envoy", arguments);
@@ -215,17 +217,22 @@ pub(crate) async fn through_envoy_a_softened_request_reaches_the_old_backend(sui
         for (method, path, body) in [("GET", MODELS, ""), ("POST", CHAT, "{\"model\":\"m\"}")] {
             let mut headers = forged.clone();
             headers.extend(credential.map(|value| ("authorization", value)));
-            let reply = http::send(envoy.port, method, path, &headers, body).await;
-            assert_eq!((reply.status, reply.header("x-backend")), (200, Some("model-beta")));
-            assert_eq!(reply.seen("authorization"), Vec::from_iter(credential), "{reply:?}");
-            assert_eq!(reply.json()["seen"]["path"], path, "as it came");
-            for name in OURS {
-                assert_eq!(reply.seen(name).len(), 0, "{name}: {reply:?}");
+            let (headers, body) = (&headers[..], body.as_bytes());
+            let sent = Sent { method, target: path, headers, body, ..Sent::default() };
+            for over in Over::ALL {
+                let reply = over.send(envoy.port, sent).await;
+                assert_eq!((reply.status, reply.header("x-backend")), (200, Some("model-beta")));
+                assert_eq!(reply.seen("authorization"), Vec::from_iter(credential), "{reply:?}");
+                assert_eq!(reply.json()["seen"]["path"], path, "as it came");
+                for name in OURS {
+                    assert_eq!(reply.seen(name).len(), 0, "{name}: {reply:?}");
+                }
+                let line = access_log::line(&envoy, &reply).await;
+                assert_eq!((&line["outcome"], &line["code"]), (&json!("deny"), &json!(code)));
+                let softened = (&json!("false"), &json!("shadow"));
+                assert_eq!((&line["enforced"], &line["mode"]), softened);
+                assert_eq!(line["tier"], "none");
             }
-            let line = access_log::line(&envoy, &reply).await;
-            assert_eq!((&line["outcome"], &line["code"]), (&json!("deny"), &json!(code)));
-            assert_eq!((&line["enforced"], &line["mode"]), (&json!("false"), &json!("shadow")));
-            assert_eq!(line["tier"], "none");
         }
     }
     // Whoever is allowed goes where patgate says, as before; what has two meanings goes nowhere.

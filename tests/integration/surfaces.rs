@@ -24,7 +24,8 @@ use crate::{
         explained::{self, Question},
     },
     harness::{self, Replica, Suite, World, outcome},
-    http, process,
+    http::{self, Over, Reply, Sent},
+    process,
     stack::project,
     tiers::eventually,
 };
@@ -343,8 +344,15 @@ impl Case {
 
     async fn through_envoy(&self, port: u16) {
         let body = self.body.unwrap_or(if self.method == "GET" { "" } else { CHAT });
-        let reply =
-            http::send_to(self.host, port, self.method, &self.path, &self.headers(), body).await;
+        let headers = [&self.headers()[..], &[("host", self.host)]].concat();
+        let (method, target, headers) = (self.method, &*self.path, &headers[..]);
+        let sent = Sent { method, target, headers, body: body.as_bytes(), ..Sent::default() };
+        for over in Over::that_carry(sent) {
+            self.compare(&over.send(port, sent).await);
+        }
+    }
+
+    fn compare(&self, reply: &Reply) {
         let seen = |name| reply.seen(name).concat();
         let passed = reply
             .header("x-backend")

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use h2::{RecvStream, SendStream, client};
-use http::{HeaderName, HeaderValue, Request, Response, header::HOST};
+use http::{HeaderName, HeaderValue, Request, Response, Uri, header::HOST};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::{
     ClientConfig, RootCertStore,
@@ -64,6 +64,21 @@ impl Sent<'_> {
 
 impl Over {
     pub(crate) const ALL: [Self; 3] = [Self::Http1, Self::Http2, Self::Tls];
+
+    /// The ways in which a client can send this: what no library would send goes over HTTP/1.1,
+    /// where it can be written by hand.
+    pub(crate) fn that_carry(sent: Sent<'_>) -> impl Iterator<Item = Self> {
+        let uri = format!("http://{}{}", host_of(sent), sent.target).parse::<Uri>();
+        let is_same = uri.is_ok_and(|uri| {
+            let host = uri.authority().is_some_and(|authority| authority == host_of(sent));
+            host && uri.path_and_query().is_some_and(|path| path == sent.target)
+        });
+        let is_sendable = sent.headers.iter().all(|(name, value)| {
+            HeaderName::from_bytes(name.as_bytes()).is_ok() && HeaderValue::from_str(value).is_ok()
+        });
+        let all = is_same && is_sendable;
+        Self::ALL.into_iter().filter(move |over| all || *over == Self::Http1)
+    }
 
     /// The answer to one request on a connection of its own.
     pub(crate) async fn send(self, port: u16, sent: Sent<'_>) -> Reply {

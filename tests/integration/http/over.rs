@@ -74,7 +74,9 @@ impl Over {
             host && uri.path_and_query().is_some_and(|path| path == sent.target)
         });
         let is_sendable = sent.headers.iter().all(|(name, value)| {
-            HeaderName::from_bytes(name.as_bytes()).is_ok() && HeaderValue::from_str(value).is_ok()
+            // HTTP/1.1 does not count white space around a value, HTTP/2 forbids it (RFC 9113, 8.2.1).
+            let is_value = HeaderValue::from_str(value).is_ok() && value.trim() == *value;
+            HeaderName::from_bytes(name.as_bytes()).is_ok() && is_value
         });
         let all = is_same && is_sendable;
         Self::ALL.into_iter().filter(move |over| all || *over == Self::Http1)

@@ -6,9 +6,11 @@
 //! A stranger's bytes, as far as Envoy lets them through: `fuzz/` feeds it what Envoy would not.
 //!
 //! Where the wire format leaves a choice, there is one meaning or none: a message that occurs twice
-//! would be merged by other decoders, and is refused here, as groups are.
+//! would be merged by other decoders, and is refused here, as groups are. So is a check that has its
+//! headers twice, as a map and as a list, unless both say the same.
 
 mod encode;
+mod raw;
 
 use std::fmt;
 
@@ -27,6 +29,8 @@ pub struct HttpRequest<'a> {
     pub body: &'a [u8],
     authorization: Option<&'a [u8]>,
     request_id: Option<&'a [u8]>,
+    /// The headers, where they are sent as a list.
+    raw: Option<&'a [u8]>,
     /// The message itself, in which every field has been stepped over once.
     message: &'a [u8],
 }
@@ -38,8 +42,8 @@ impl fmt::Debug for HttpRequest<'_> {
     }
 }
 
-/// What a header says that is not UTF-8. Envoy sends none; were it taken for absent, a compressed
-/// body would be taken for a plain one. No header that is read may say this.
+/// What a header says that is not UTF-8. Envoy sends it with `encode_raw_headers` only. Were it taken
+/// for absent, a compressed body would be taken for a plain one. No header that is read may say this.
 const UNREADABLE: &str = "\u{fffd}";
 
 /// Field numbers of `CheckRequest`, `AttributeContext` and `AttributeContext.Request`.
@@ -52,6 +56,7 @@ const HEADERS: u32 = 3;
 const PATH: u32 = 4;
 const HOST: u32 = 5;
 const RAW_BODY: u32 = 12;
+const HEADER_MAP: u32 = 13;
 /// Those of an entry of a map.
 const KEY: u32 = 1;
 const VALUE: u32 = 2;
@@ -67,6 +72,7 @@ impl<'a> HttpRequest<'a> {
         let (mut method, mut host, mut path) = ("", "", "");
         let mut body: &[u8] = &[];
         let (mut authorization, mut request_id) = (None, None);
+        let mut raw = None;
         let mut fields = Fields(at);
         while let Some(field) = fields.next()? {
             match field {
@@ -79,19 +85,34 @@ impl<'a> HttpRequest<'a> {
                 (HOST, Value::Bytes(text)) => host = str::from_utf8(text).ok()?,
                 (PATH, Value::Bytes(text)) => path = str::from_utf8(text).ok()?,
                 (RAW_BODY, Value::Bytes(bytes)) => body = bytes,
-                (METHOD | HOST | PATH | HEADERS | RAW_BODY, Value::Number) => return None,
+                (HEADER_MAP, Value::Bytes(_)) if raw.is_some() => return None,
+                (HEADER_MAP, Value::Bytes(list)) => raw = Some(list),
+                (METHOD | HOST | PATH | HEADERS | RAW_BODY | HEADER_MAP, Value::Number) => {
+                    return None;
+                }
                 _ => {}
             }
         }
-        Some(Self { method, host, path, body, authorization, request_id, message: at })
+        if let Some(list) = raw {
+            if !raw::agrees(at, list) {
+                return None;
+            }
+            authorization = raw::find(list, b"authorization");
+            request_id = raw::find(list, b"x-request-id");
+        }
+        Some(Self { method, host, path, body, authorization, request_id, raw, message: at })
     }
 
-    /// A header by its lower-case name. Of several, as nobody sends them, the last one counts.
+    /// A header by its lower-case name. Of several in a map, as nobody sends them, the last one
+    /// counts; several in a list say `,`, which no header that is read may say.
     pub fn header(&self, name: &str) -> Option<&'a str> {
         let value = match name {
             "authorization" => self.authorization,
             "x-request-id" => self.request_id,
-            _ => self.find(name.as_bytes()),
+            _ => match self.raw {
+                Some(list) => raw::find(list, name.as_bytes()),
+                None => self.find(name.as_bytes()),
+            },
         };
         value.map(|value| str::from_utf8(value).unwrap_or(UNREADABLE))
     }

@@ -84,6 +84,8 @@ pub enum Malformed {
     Path,
     /// `Authorization` has more than one value.
     Authorization,
+    /// The host has more than one value.
+    Authority,
     /// The message lacks the HTTP request.
     Message,
     /// It has more of something than is read of it.

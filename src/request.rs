@@ -158,6 +158,11 @@ where
         Ok(path) => path,
         Err(refusal) => return Err(Rejected { refusal, place: None, manner }),
     };
+    if memchr(b',', parts.authority.as_bytes()).is_some() {
+        // As a repeated header is joined: another reader takes another host of the two.
+        let refusal = Refusal::BadRequest(Malformed::Authority);
+        return Err(Rejected { refusal, place: None, manner });
+    }
     let place = surface.map(|surface| Place { surface, path });
     let authorization = (parts.header)("authorization");
     match credential(authorization, manner.schemes, tokens) {
@@ -263,6 +268,26 @@ mod tests {
 
     fn canonical(target: &str) -> Result<&str, Refusal> {
         canonical_path(target, without_query(target))
+    }
+
+    #[test]
+    fn a_host_has_one_value() {
+        let ring = "a:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+        let ring = crate::keyring::KeyRing::parse(ring).unwrap();
+        let tokens = Tokens::new(crate::token::Prefixes::default(), ring);
+        let apis = Apis::embedded().unwrap();
+        let refusal = |authority| {
+            let target = "/proxy/acme/v1/models";
+            let parts =
+                Parts { method: "GET", authority, target, header: |_: &str| None, body: b"" };
+            parse(&parts, &apis, &tokens).unwrap_err().refusal
+        };
+        for host in ["a", "a:80", "", "[::1]:80"] {
+            assert_eq!(refusal(host), Refusal::MissingCredential, "{host}");
+        }
+        for host in ["a,b", "a,", ",", "a, b:80"] {
+            assert_eq!(refusal(host), Refusal::BadRequest(Malformed::Authority), "{host}");
+        }
     }
 
     #[test]

@@ -255,6 +255,7 @@ mod tests {
         let early = [
             Refusal::BadRequest(Malformed::Path),
             Refusal::BadRequest(Malformed::Authorization),
+            Refusal::BadRequest(Malformed::Authority),
             Refusal::BadRequest(Malformed::Message),
             Refusal::MissingCredential,
             Refusal::InvalidToken,

@@ -1,6 +1,8 @@
 //! What a generated decoder makes of a message, where it is asked for nothing but what is read here,
 //! and what of it is refused on purpose. The decoder's test and its fuzz target hold it to this.
 
+use std::collections::BTreeMap;
+
 use prost::{
     Message,
     encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field},
@@ -19,6 +21,8 @@ pub(super) enum Refused {
     Repeated,
     /// Others step over groups.
     Group,
+    /// Headers that others might read in the other place.
+    Disagreeing,
 }
 
 // A message that may occur once is a list, so that it can be counted. Headers are bytes: whoever
@@ -54,6 +58,24 @@ struct Http {
     host: String,
     #[prost(bytes = "vec", tag = "12")]
     raw_body: Vec<u8>,
+    #[prost(message, repeated, tag = "13")]
+    header_map: Vec<HeaderMap>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct HeaderMap {
+    #[prost(message, repeated, tag = "1")]
+    headers: Vec<RawHeader>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RawHeader {
+    #[prost(bytes = "vec", tag = "1")]
+    key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    value: Vec<u8>,
+    #[prost(bytes = "vec", tag = "3")]
+    raw_value: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -66,14 +88,63 @@ struct Header {
 
 /// From the message down to a header, the fields in which something is read.
 pub(super) const WAY: [u32; 4] = [1, 4, 2, 3];
+/// Likewise, down to a header in a list.
+const RAW_WAY: [u32; 5] = [1, 4, 2, 13, 1];
+/// Headers that are compared.
+const MAX_COMPARED: usize = 1024;
 
 fn expected(bytes: &[u8]) -> Result<Http, Refused> {
     let message = CheckRequest::decode(bytes).map_err(|_| Refused::Malformed)?;
-    if any_field(bytes, &WAY, &|_, _, kind| kind == WireType::StartGroup) {
+    let is_group = |_, _, kind| kind == WireType::StartGroup;
+    if any_field(bytes, &WAY, &is_group) || any_field(bytes, &RAW_WAY, &is_group) {
         return Err(Refused::Group);
     }
     let attributes = only(message.attributes)?;
-    only(only(attributes.request)?.http)
+    let http = only(only(attributes.request)?.http)?;
+    if http.header_map.len() > 1 {
+        return Err(Refused::Repeated);
+    }
+    if http.header_map.iter().any(|list| !agrees(&http.headers, &list.headers)) {
+        return Err(Refused::Disagreeing);
+    }
+    Ok(http)
+}
+
+fn agrees(map: &[Header], list: &[RawHeader]) -> bool {
+    if list.iter().any(|header| !header.value.is_empty() && !header.raw_value.is_empty()) {
+        return false;
+    }
+    if map.is_empty() {
+        return true;
+    }
+    let mapped: BTreeMap<_, _> = map.iter().map(|header| (&header.key, &header.value)).collect();
+    let listed: BTreeMap<_, _> = list.iter().map(|header| (&header.key, header.said())).collect();
+    map.len().max(list.len()) <= MAX_COMPARED && listed.len() == list.len() && mapped == listed
+}
+
+impl RawHeader {
+    fn said(&self) -> &Vec<u8> {
+        if self.raw_value.is_empty() { &self.value } else { &self.raw_value }
+    }
+}
+
+impl Http {
+    /// What a header says by either way of sending it.
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        let name = name.as_bytes();
+        let Some(list) = self.header_map.first() else {
+            return self.headers.iter().rfind(|header| header.key == name).map(|h| &*h.value);
+        };
+        let mut named = list.headers.iter().filter(|header| header.key == name);
+        let first = named.next()?;
+        Some(if named.next().is_some() { b"," } else { first.said() })
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        let listed = self.header_map.iter().flat_map(|list| &list.headers).map(|h| &h.key);
+        let names = self.headers.iter().map(|header| &header.key).chain(listed);
+        names.filter_map(|name| str::from_utf8(name).ok())
+    }
 }
 
 fn only<M>(mut messages: Vec<M>) -> Result<M, Refused> {
@@ -121,11 +192,9 @@ pub(super) fn agree(bytes: &[u8]) -> Result<(), Refused> {
         (Err(why), Some(_)) => panic!("read, though {why:?}: {bytes:?}"),
         (Ok(_), None) => panic!("refused: {bytes:?}"),
     };
-    let (Http { headers, .. }, ours) = http;
-    let names = headers.iter().filter_map(|header| str::from_utf8(&header.key).ok());
-    for name in names.chain(["authorization", "x-request-id", "not-there"]) {
-        let last = headers.iter().rfind(|header| header.key == name.as_bytes());
-        let said = last.map(|header| str::from_utf8(&header.value).unwrap_or("\u{fffd}"));
+    let (http, ours) = http;
+    for name in http.names().chain(["authorization", "x-request-id", "not-there"]) {
+        let said = http.header(name).map(|said| str::from_utf8(said).unwrap_or("\u{fffd}"));
         assert_eq!(ours.header(name), said, "{name}: {bytes:?}");
     }
     Ok(())

@@ -1,4 +1,7 @@
-use envoy_types::pb::envoy::service::auth::v3 as envoy;
+use envoy_types::pb::envoy::{
+    config::core::v3::{HeaderMap, HeaderValue},
+    service::auth::v3 as envoy,
+};
 use prost::{Message, encoding::WireType};
 
 use super::{
@@ -56,6 +59,53 @@ fn reads_what_is_written_here() {
     for (name, value) in &headers {
         assert_eq!(http.header(name), Some(&**value));
     }
+}
+
+fn in_a_list(headers: &[(&str, &[u8])]) -> HeaderMap {
+    let headers = headers.iter().map(|(key, value)| HeaderValue {
+        key: (*key).to_owned(),
+        raw_value: value.to_vec(),
+        ..Default::default()
+    });
+    HeaderMap { headers: headers.collect() }
+}
+
+/// As Envoy sends them with `encode_raw_headers`.
+#[test]
+fn headers_in_a_list_are_read_and_must_not_contradict_those_in_a_map() {
+    let listed: [(&str, &[u8]); 4] = [
+        ("authorization", b"Bearer x"),
+        ("content-type", b"\xff"),
+        ("accept", b"a"),
+        ("accept", b"b"),
+    ];
+    let http = envoy::attribute_context::HttpRequest {
+        path: "/".into(),
+        header_map: Some(in_a_list(&listed)),
+        ..Default::default()
+    };
+    let bytes = message(http.clone());
+    agree(&bytes).unwrap();
+    let read = HttpRequest::decode(&bytes).unwrap();
+    assert_eq!(read.header("authorization"), Some("Bearer x"));
+    assert_eq!(read.header("content-type"), Some(UNREADABLE));
+    assert_eq!(read.header("accept"), Some(","));
+    assert_eq!([read.header("x-request-id"), read.header("")], [None, None]);
+
+    let both = |mapped: &[(&str, &str)], listed: &[(&str, &[u8])]| {
+        let bytes = message(envoy::attribute_context::HttpRequest {
+            header_map: Some(in_a_list(listed)),
+            ..with_headers(mapped)
+        });
+        assert_eq!(agree(&bytes).is_ok(), HttpRequest::decode(&bytes).is_some());
+        HttpRequest::decode(&bytes).is_some()
+    };
+    let x: (&str, &[u8]) = ("authorization", b"Bearer x");
+    assert!(both(&[("authorization", "Bearer x"), ("a", "b")], &[("a", b"b"), x]));
+    assert!(!both(&[("authorization", "Bearer y")], &[x]), "another token");
+    assert!(!both(&[("authorization", "Bearer x")], &[]), "only in the map");
+    assert!(!both(&[("a", "b")], &[x, ("a", b"b")]), "only in the list");
+    assert!(!both(&[("authorization", "Bearer x")], &[x, x]), "twice in the list");
 }
 
 #[test]
@@ -268,8 +318,58 @@ impl Random {
         entry
     }
 
+    /// A header of a list, whose value is text or bytes.
+    fn raw_header(&mut self, name: &[u8], value: &[u8]) -> Vec<u8> {
+        let mut entry = Vec::new();
+        self.field(KEY, name, &mut entry);
+        let number = self.of(&[VALUE, 3, 3, 3]);
+        self.field(number, value, &mut entry);
+        match self.below(40) {
+            0 => self.noise(&[KEY, VALUE, 3], &mut entry),
+            1 => self.field(5 - number, b"other", &mut entry),
+            _ => {}
+        }
+        entry
+    }
+
+    /// Headers in a list: instead of those in a map, beside them, or contradicting them.
+    fn header_map(&mut self, http: &mut Vec<u8>) {
+        let beside = self.one_in(2);
+        let mut list = Vec::new();
+        for name in ["authorization", "content-type", "x-a", "x-b"] {
+            if self.one_in(3) {
+                continue;
+            }
+            let value = self.text();
+            if beside {
+                let mut entry = Vec::new();
+                self.field(KEY, name.as_bytes(), &mut entry);
+                self.field(VALUE, &value, &mut entry);
+                self.field(HEADERS, &entry, http);
+            }
+            let value = if self.one_in(20) { self.text() } else { value };
+            for _ in 0..self.of(&[1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 2]) {
+                let entry = self.raw_header(name.as_bytes(), &value);
+                self.field(1, &entry, &mut list);
+            }
+        }
+        if self.one_in(30) {
+            self.noise(&[1], &mut list);
+        }
+        for _ in 0..self.of(&[1, 1, 1, 1, 1, 1, 1, 1, 1, 2]) {
+            self.field(HEADER_MAP, &list, http);
+        }
+    }
+
     fn http(&mut self) -> Vec<u8> {
         let mut http = Vec::new();
+        if self.one_in(8) {
+            self.header_map(&mut http);
+            // Nearly always without other headers.
+            if !self.one_in(10) {
+                return http;
+            }
+        }
         for _ in 0..self.below(8) {
             match self.below(14) {
                 0..3 => {
@@ -356,7 +456,7 @@ fn agrees_with_the_generated_decoders() {
     let mut random = Random(1);
     let (mut made, mut compared, mut lenient) = (0, 0, 0);
     let mut mistyped = 0;
-    let (mut malformed, mut absent, mut repeated, mut groups) = (0, 0, 0, 0);
+    let (mut malformed, mut absent, mut repeated, mut groups, mut disagreeing) = (0, 0, 0, 0, 0);
     while compared < cases {
         made += 1;
         assert!(made < 1000 + cases * 3, "{compared} of {made} could be compared");
@@ -379,6 +479,7 @@ fn agrees_with_the_generated_decoders() {
             (Ok(()), None) => lenient += 1,
             (Err(Refused::Repeated), _) => repeated += 1,
             (Err(Refused::Group), _) => groups += 1,
+            (Err(Refused::Disagreeing), _) => disagreeing += 1,
             (Err(Refused::Malformed), None) => malformed += 1,
             (Err(Refused::Absent), None) => absent += 1,
             (Err(why), Some(_)) => panic!("refused, as {why:?}: {bytes:?}"),
@@ -386,10 +487,11 @@ fn agrees_with_the_generated_decoders() {
     }
     println!(
         "{made} messages: {compared} read alike; refused: {malformed} malformed, {absent} without \
-         a request, {repeated} with a repeated message, {groups} with a group; {lenient} read, \
+         a request, {repeated} with a repeated message, {groups} with a group, {disagreeing} with \
+         headers that disagree; {lenient} read, \
          though something beside is malformed; {mistyped} with a map that is none"
     );
-    for seen in [mistyped, malformed, absent, repeated, groups, lenient] {
+    for seen in [mistyped, malformed, absent, repeated, groups, disagreeing, lenient] {
         assert!(seen >= cases / 1000, "hardly any of a kind");
     }
 }
@@ -405,6 +507,16 @@ fn same(ours: &HttpRequest<'_>, theirs: &envoy::attribute_context::HttpRequest, 
     assert_eq!((ours.host, ours.body), (&*theirs.host, &*theirs.raw_body), "{bytes:?}");
     for (name, value) in &theirs.headers {
         assert_eq!(ours.header(name), Some(&**value), "{name}: {bytes:?}");
+    }
+    let listed = theirs.header_map.iter().flat_map(|list| &list.headers);
+    for header in listed.clone() {
+        let said = match (&*header.raw_value, str::from_utf8(&header.raw_value)) {
+            ([], _) => &*header.value,
+            (_, said) => said.unwrap_or("\u{fffd}"),
+        };
+        let several = listed.clone().filter(|other| other.key == header.key).count() > 1;
+        let said = if several { "," } else { said };
+        assert_eq!(ours.header(&header.key), Some(said), "{}: {bytes:?}", header.key);
     }
     assert_eq!(ours.header("not-there"), None);
 }

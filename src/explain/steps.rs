@@ -101,6 +101,9 @@ impl<'e> Walk<'e> {
             return failed("path", detail, None);
         }
         self.passed("path", "in its one spelling; the query takes no part");
+        if self.evidence.authority.contains(',') {
+            return failed("host", "a comma: more than one value of Host", None);
+        }
         Ok(())
     }
 

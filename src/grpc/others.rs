@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use h2::{RecvStream, SendStream, server::SendResponse};
 use http::{Request, Response};
-use http_body::Frame;
+use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, Limited};
 use tokio::time::timeout;
 use tonic::{body::Body, codegen::Service, service::Routes};
@@ -31,10 +31,13 @@ pub(super) async fn answer(
         return respond.send_reset(h2::Reason::CANCEL);
     };
     let (head, body) = answered.unwrap_or_else(|never| match never {}).into_parts();
-    let Ok(mut stream) = respond.send_response(Response::from_parts(head, ()), false) else {
+    // A status and nothing else has to be the end of the stream: with an empty frame of data after
+    // it, grpcio and others do not read it, and report UNKNOWN.
+    let only_status = body.is_end_stream();
+    let Ok(mut stream) = respond.send_response(Response::from_parts(head, ()), only_status) else {
         return;
     };
-    if !send(body, &mut stream).await {
+    if !only_status && !send(body, &mut stream).await {
         stream.send_reset(h2::Reason::INTERNAL_ERROR);
     }
 }
@@ -49,7 +52,8 @@ async fn send(mut body: Body, stream: &mut SendStream<Bytes>) -> bool {
             _ = poll_fn(|cx| stream.poll_reset(cx)) => return true,
         };
         let sent = match frame {
-            None => return stream.send_data(Bytes::new(), true).is_ok(),
+            // What tonic answers ends with trailers. Without them, no status would be told.
+            None => return false,
             Some(Err(_)) => return false,
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => stream.send_data(data, false),

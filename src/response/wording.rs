@@ -55,6 +55,9 @@ pub(crate) fn message(denial: &Denial) -> String {
         (Refusal::BadRequest(Malformed::Authorization), _) => {
             "The Authorization header has more than one value. Send exactly one."
         }
+        (Refusal::BadRequest(Malformed::Authority), _) => {
+            "The Host header has more than one value. Send exactly one."
+        }
         (Refusal::BadRequest(Malformed::Message), _) => "The request could not be read.",
         (Refusal::BadRequest(Malformed::Excessive(excess)), _) => return excessive(excess),
         (Refusal::MissingCredential, _) => {

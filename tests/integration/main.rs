@@ -44,6 +44,7 @@ mod faults;
 mod feed;
 mod fleet;
 mod floods;
+mod grpc;
 mod guard;
 mod last_use;
 mod losses;
@@ -110,6 +111,8 @@ fn main() -> ExitCode {
         serving::an_empty_request_is_denied,
         serving::a_message_that_is_too_long_is_an_outage,
         serving::does_not_start_without_postgres,
+        grpc::grpcio_hears_every_status,
+        grpc::envoy_may_send_headers_raw,
         output::that_takes_nothing_ends_and_delays_nothing,
         output::that_is_read_again_tells_what_was_lost,
         output::that_takes_nothing_is_no_reason_to_hang_at_the_start,

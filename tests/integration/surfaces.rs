@@ -125,6 +125,13 @@ async fn cases(world: &World<'_>, aigne: &str) -> Vec<Case> {
         case(CLOUD, "GET /proxy/acme/v1/models", good(), passes("llm_read")),
         case("gateway:8080", "GET /proxy/acme/v1/models", good(), passes("llm_read")),
         case(HUB, "POST /proxy/acme/v1/embeddings", good(), denied(403, Words::Openai)),
+        // Two hosts, joined.
+        case(
+            "gateway,other",
+            "GET /proxy/acme/v1/models",
+            good(),
+            Answer::Refused(400, Words::Openai, "more than one value"),
+        ),
         case(HUB, "GET /proxy/acme/v1/models", key.clone(), invalid(Words::Openai)),
         // Cube Cloud.
         case(CLOUD, "GET /api/v1/deployments", good(), passes("read")),

@@ -1,0 +1,80 @@
+//! Clients that share no code with patgate, and Envoy as it sends headers when told to send them raw.
+
+use std::{process::Command, sync::Arc};
+
+use serde_json::{Value, json};
+
+use crate::{
+    harness::{Suite, envoy_patch, patient},
+    http, process,
+    stack::project,
+};
+
+/// grpcio reports what was meant, where a call ends with a status and nothing else, too.
+pub(crate) async fn grpcio_hears_every_status(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let process = process::serve(&world, &[]).await;
+    let address = process.replica.grpc.to_string();
+    let client = project("tests/clients/grpc_client.py");
+    let run =
+        move || Command::new(project(".venv/bin/python")).args([client, address]).output().unwrap();
+    let output = tokio::task::spawn_blocking(run).await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let heard: Vec<Value> = output
+        .stdout
+        .split_inclusive(|b| *b == b'\n')
+        .map(|line| serde_json::from_slice(line).unwrap())
+        .collect();
+    let statuses: Vec<_> = heard
+        .iter()
+        .map(|call| (call["path"].as_str().unwrap(), call["status"].as_str().unwrap()))
+        .collect();
+    let (check, health) = ("/envoy.service.auth.v3.Authorization", "/grpc.health.v1.Health");
+    let expected = [
+        (format!("{health}/Check"), "OK"),
+        (format!("{health}/Check"), "OK"),
+        (format!("{health}/Check"), "NOT_FOUND"),
+        (format!("{health}/NoSuchMethod"), "UNIMPLEMENTED"),
+        (format!("{check}/NoSuchMethod"), "UNIMPLEMENTED"),
+        ("/no.such.Service/Method".to_owned(), "UNIMPLEMENTED"),
+        (format!("{check}/Check"), "OK"),
+        (format!("{health}/Watch"), "OK"),
+    ];
+    let expected: Vec<_> = expected.iter().map(|(path, status)| (path.as_str(), *status)).collect();
+    assert_eq!(statuses, expected, "{said}");
+    // SERVING.
+    for call in [&heard[0], &heard[1], &heard[7]] {
+        assert_eq!(call["answer"], "0801");
+    }
+    assert_ne!(heard[6]["answer"], "", "an empty answer is an ALLOW");
+}
+
+/// With `encode_raw_headers` Envoy sends no map of headers, but a list.
+pub(crate) async fn envoy_may_send_headers_raw(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let mine = world.token(&[("acme", "models", "m", "llm_embeddings")]).await.bearer();
+    let replica = world.serve(&[]).await;
+    let ext_authz = {
+        let mut patient = patient("10s", "10s");
+        patient["encode_raw_headers"] = json!(true);
+        patient
+    };
+    let envoy = suite.stack.envoy(envoy_patch(&suite, &[replica.grpc], ext_authz));
+    let send = async |headers: &[(&str, &str)], model: &str| {
+        let body = json!({ "model": model, "input": "x" }).to_string();
+        let headers = [&[("content-type", "application/json")], headers].concat();
+        let reply =
+            http::send(envoy.port, "POST", "/proxy/acme/v1/embeddings", &headers, &body).await;
+        let code = if reply.status == 200 { String::new() } else { reply.code() };
+        (reply.status, code)
+    };
+    let bearer = ("authorization", &*mine);
+    let expected = |status: u16, code: &str| (status, code.to_owned());
+    assert_eq!(send(&[bearer], "m").await, expected(200, ""));
+    // What a body says of itself is read from the list as well.
+    assert_eq!(send(&[bearer], "other").await, expected(403, "permission_denied"));
+    assert_eq!(send(&[bearer, ("content-encoding", "gzip")], "m").await.0, 403);
+    assert_eq!(send(&[], "m").await, expected(401, "missing_credential"));
+    assert_eq!(send(&[bearer, bearer], "m").await, expected(400, "bad_request"));
+}

@@ -16,6 +16,7 @@ use crate::{
     clock::Clock,
     config::{self, Config, KeyRingFileError},
     decision_log::{self, DecisionLog},
+    descriptors,
     feed::{self, Feed, Lease, Relay},
     grpc::GrpcEdge,
     installation::Installation,
@@ -160,6 +161,7 @@ impl App {
             log: log_writer.zip(log_handle),
             registry,
             lifetimes: Lifetimes {
+                max_connections: max_connections(config),
                 max_connection_age: config.max_connection_age,
                 drain_delay: config.drain.delay,
                 drain_grace: config.drain.grace,
@@ -226,6 +228,33 @@ impl App {
         let _ = timeout(LAST_WRITES, join4(reader, scribe, canary, logged)).await;
         Ok(tasks.outcome()?)
     }
+}
+
+/// Files and connections that are nobody's in particular: logs, tables that are read, commands.
+const SPARE_DESCRIPTORS: usize = 64;
+/// For the feed, what listens, the relay's lock, the canary and the notes of use.
+const POSTGRES_BESIDES: usize = 8;
+
+/// On each gRPC listener, so that stores, health and metrics find descriptors whoever connects.
+fn max_connections(config: &Config) -> usize {
+    let redis = config.redis.as_ref().map_or(0, |redis| redis.max_connections + 2);
+    let reserved = SPARE_DESCRIPTORS
+        + server::HTTP_DESCRIPTORS
+        + POSTGRES_BESIDES
+        + config.postgres.max_connections as usize
+        + redis;
+    let listeners = [config.listen.grpc.is_some(), config.listen.uds.is_some()];
+    let listeners = listeners.into_iter().filter(|listens| *listens).count();
+    let wanted = config.max_connections;
+    let places = descriptors::places(wanted, descriptors::raise(), reserved, listeners);
+    if places < wanted {
+        tracing::warn!(
+            places,
+            "the limit on open files (ulimit -n) allows fewer connections than \
+             grpc.max_connections",
+        );
+    }
+    places
 }
 
 /// What the larger parts are made of, and share.

@@ -71,6 +71,8 @@ pub struct Config {
     pub guard_word: String,
     /// How to stop.
     pub drain: Drain,
+    /// How many connections each gRPC listener holds.
+    pub max_connections: usize,
     /// When a gRPC connection is closed, so that new replicas receive load.
     pub max_connection_age: Duration,
     /// What is logged, and how.

@@ -5,6 +5,7 @@
 //! bodies, layers that look at every request. Here all streams that were read at once are answered
 //! at once, and one becomes a task only if it has to wait. Their answers leave together.
 
+mod call;
 mod edge;
 pub(crate) mod frame;
 mod message;
@@ -23,12 +24,13 @@ use std::{
 
 use bytes::Bytes;
 use h2::{
-    Ping, PingPong, RecvStream,
+    Ping, PingPong,
     server::{Connection, SendResponse},
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header::CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Response, header::CONTENT_TYPE};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    sync::Semaphore,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -36,20 +38,24 @@ use tonic::service::Routes;
 
 pub(crate) use self::edge::GrpcEdge;
 use self::{
+    call::{Asked, Call, MAX_OTHERS},
     message::{Room, Unread},
     stream::Unvectored,
 };
 use crate::{check::Step, decision::Refusal, response::Answer};
 
-/// Of the call itself; those of the request that it is about are in the message.
-const MAX_HEADERS: u32 = 16 * 1024;
+/// Of the call itself, decoded; those of the request that it is about are in the message. Envoy sends
+/// about 500 bytes, and what its tracing adds. All heads that a connection sends at once are in
+/// memory until they have been read, each with a few times of this.
+const MAX_HEADERS: u32 = 8 * 1024;
 /// What h2 lets Envoy send before we have read it: a whole check on each stream, bodies included,
 /// and many on a connection. With its defaults, 64 KB, a check with a body of 1 MiB would take
 /// sixteen round trips, and one large body would hold up everybody's checks.
 const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
-/// Streams on one connection. Envoy opens one a check and holds few connections.
-const MAX_CONCURRENT_STREAMS: u32 = 10_000;
+/// Streams on one connection. Envoy opens one for each check that is under way, holds a connection
+/// for each of its threads, and opens another one when this many are not enough.
+const MAX_CONCURRENT_STREAMS: u32 = 1024;
 /// h2 takes clients that give up for an attack and closes the connection that they share with
 /// innocent ones (measured with 2,000 of them): its limits are raised, not lifted.
 const MAX_RESET_STREAMS: usize = 20_000;
@@ -101,10 +107,11 @@ impl Grpc {
         let begun = timeout(PATIENCE, http2.handshake(Unvectored(stream)));
         // What a client does to its own connection is its own business.
         let Ok(Ok(mut connection)) = begun.await else { return };
+        let others = Arc::new(Semaphore::new(MAX_OTHERS));
         let mut gone = pin!(gone(connection.ping_pong()));
         tokio::select! {
             biased;
-            () = self.answer_all(&mut connection) => return,
+            () = self.answer_all(&mut connection, &others) => return,
             () = closing.cancelled() => {}
             () = sleep(max_age) => {}
             () = &mut gone => return,
@@ -115,15 +122,18 @@ impl Grpc {
         let last_calls = PATIENCE + self.0.edge.deadline();
         tokio::select! {
             biased;
-            () = self.answer_all(&mut connection) => {}
+            () = self.answer_all(&mut connection, &others) => {}
             () = sleep(last_calls) => {}
             () = gone => {}
         }
     }
 
     /// Answers until the connection ends.
-    async fn answer_all<S>(&self, connection: &mut Connection<Unvectored<S>, Bytes>)
-    where
+    async fn answer_all<S>(
+        &self,
+        connection: &mut Connection<Unvectored<S>, Bytes>,
+        others: &Arc<Semaphore>,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let mut batch = Vec::new();
@@ -132,14 +142,16 @@ impl Grpc {
             // be written by itself: a system call for each, and a client that is woken by each.
             let ended = loop {
                 match connection.poll_accept(cx) {
-                    Poll::Ready(Some(Ok(stream))) => batch.push(stream),
+                    Poll::Ready(Some(Ok((request, respond)))) => {
+                        batch.push(Call::new(request, respond, others));
+                    }
                     Poll::Ready(Some(Err(_)) | None) => break Poll::Ready(()),
                     Poll::Pending => break Poll::Pending,
                 }
             };
             // What they answer wakes the connection, which writes it.
-            for (request, respond) in batch.drain(..) {
-                let mut answer = Box::pin(self.clone().answer(request, respond));
+            for call in batch.drain(..) {
+                let mut answer = Box::pin(self.clone().answer(call));
                 // Whoever is woken too early is polled again by the task.
                 if answer.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
                     tokio::spawn(answer);
@@ -150,14 +162,18 @@ impl Grpc {
         .await;
     }
 
-    async fn answer(self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+    async fn answer(self, call: Call) {
         let Shared { edge, others, room, room_for_bodies } = &*self.0;
-        if request.uri().path() != frame::CHECK {
-            return others::answer(others.clone(), request, respond).await;
-        }
-        let step = step_of(request.headers());
+        let Call { asked, body, mut respond } = call;
+        let step = match asked {
+            Asked::Check(step) => step,
+            Asked::Other(path, _place) => {
+                return others::answer(others.clone(), &path, body, respond).await;
+            }
+            Asked::OneTooMany => return others::refuse(respond),
+        };
         let room = if step == Some(Step::Second) { room_for_bodies } else { room };
-        let message = match message::read(request.into_body(), room).await {
+        let message = match message::read(body, room).await {
             Ok(message) => Ok(message),
             Err(Unread::Refused(refusal)) => Err(refusal),
             // Nobody asks any more: nothing is decided, counted or logged.
@@ -173,16 +189,6 @@ impl Grpc {
         // Whoever has gone away meanwhile needs none.
         let _ = send(answer, &mut respond);
     }
-}
-
-/// In which metadata a gateway says which of its checks this is.
-static STEP: HeaderName = HeaderName::from_static("patgate-step");
-
-/// `None` if that is no step, or more than one.
-fn step_of(headers: &HeaderMap) -> Option<Step> {
-    let mut said = headers.get_all(&STEP).iter();
-    let (first, more) = (said.next(), said.next());
-    Step::parse(first.map(HeaderValue::as_bytes)).filter(|_| more.is_none())
 }
 
 fn send(answer: Answer, respond: &mut SendResponse<Bytes>) -> Result<(), h2::Error> {

@@ -60,6 +60,7 @@ pub mod credential;
 pub mod decide;
 pub mod decision;
 mod decision_log;
+mod descriptors;
 pub mod domain;
 pub mod explain;
 mod feed;

@@ -1,5 +1,7 @@
 //! Listeners, health, drain.
 
+mod http;
+
 use std::{
     fs::Permissions,
     io,
@@ -14,10 +16,15 @@ use std::{
 };
 
 use axum::{Router, http::StatusCode, routing::get};
-use prometheus_client::registry::Registry;
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{family::Family, gauge::Gauge},
+    registry::Registry,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -25,14 +32,18 @@ use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
+    clock::Tick,
     config,
     grpc::{Grpc, GrpcEdge, frame::SERVICE},
     tasks::Tasks,
     telemetry,
+    turnstile::Turnstile,
 };
 
 /// After a connection could not be accepted, as when there are too many open files.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
+/// That there is no place for a connection is logged so often at most.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
 /// Sockets, bound before anything else is started, so that a taken port is found out at once.
 #[derive(Debug)]
@@ -42,6 +53,9 @@ pub(crate) struct Listeners {
     uds: Option<UnixListener>,
     http: Option<TcpListener>,
 }
+
+/// File descriptors that the HTTP listener may take.
+pub(crate) const HTTP_DESCRIPTORS: usize = http::MAX_CONNECTIONS + 1;
 
 impl Listeners {
     pub(crate) async fn bind(config: &config::Listen) -> Result<Self, BindError> {
@@ -117,20 +131,23 @@ impl Readiness {
     }
 }
 
-/// When to let go of connections and of the process.
+/// How many connections to hold, and when to let go of them and of the process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lifetimes {
     pub(crate) max_connection_age: Duration,
+    /// On each gRPC listener.
+    pub(crate) max_connections: usize,
     pub(crate) drain_delay: Duration,
     pub(crate) drain_grace: Duration,
 }
 
-/// Serves until `shutdown`, or until a task has ended that should not have, then drains: not ready, keep serving for a while so that everybody
-/// notices, GOAWAY, finish what is under way, give up after the grace period.
+/// Serves until `shutdown`, or until a task has ended that should not have, then drains: not ready,
+/// keep serving for a while so that everybody notices, GOAWAY, finish what is under way, give up
+/// after the grace period.
 pub(crate) async fn run(
     listeners: Listeners,
     edge: GrpcEdge,
-    registry: Registry,
+    mut registry: Registry,
     lifetimes: Lifetimes,
     tasks: &Tasks,
     shutdown: CancellationToken,
@@ -138,44 +155,57 @@ pub(crate) async fn run(
     let (readiness, closing) = (Readiness::default(), CancellationToken::new());
     let (reporter, health) = tonic_health::server::health_reporter();
     report(&reporter, ServingStatus::Serving).await;
-    let gate = Gate {
-        grpc: Grpc::new(edge, Routes::new(health).prepare()),
+    let connections = TaskTracker::new();
+    let open = Family::<ListenerLabels, Gauge>::default();
+    registry.sub_registry_with_prefix("patgate").register(
+        "grpc_connections",
+        "Connections to a gRPC listener that are open",
+        open.clone(),
+    );
+    let grpc = Grpc::new(edge, Routes::new(health).prepare());
+    let gate = |listener| Gate {
+        listener,
+        grpc: grpc.clone(),
         max_connection_age: lifetimes.max_connection_age,
-        connections: TaskTracker::new(),
+        places: Arc::new(Semaphore::new(lifetimes.max_connections)),
+        complaints: Turnstile::default(),
+        open: open.get_or_create(&ListenerLabels { listener }).clone(),
+        connections: connections.clone(),
         closing: closing.clone(),
     };
     if let Some(listener) = listeners.grpc {
-        let gate = gate.clone();
+        let gate = gate("tcp");
         tasks.spawn(
             "gRPC listener",
             closing.clone().run_until_cancelled_owned(async move {
                 loop {
+                    let place = gate.place().await;
                     let accepted = listener.accept().await.and_then(|(stream, _)| {
                         // Without it an answer waits for the acknowledgement of the one before.
                         stream.set_nodelay(true)?;
                         Ok(stream)
                     });
-                    gate.admit(accepted).await;
+                    gate.admit(accepted, place).await;
                 }
             }),
         );
     }
     if let Some(listener) = listeners.uds {
-        let gate = gate.clone();
+        let gate = gate("uds");
         tasks.spawn(
             "gRPC listener",
             closing.clone().run_until_cancelled_owned(async move {
                 loop {
-                    gate.admit(listener.accept().await.map(|(stream, _)| stream)).await;
+                    let place = gate.place().await;
+                    gate.admit(listener.accept().await.map(|(stream, _)| stream), place).await;
                 }
             }),
         );
     }
     if let Some(listener) = listeners.http {
-        let served = axum::serve(listener, operations(readiness.clone(), registry));
-        let served = served.with_graceful_shutdown(closing.clone().cancelled_owned());
+        let served = http::serve(listener, operations(readiness.clone(), registry));
         // Requests here are short; nothing is lost when it ends with the process.
-        tasks.spawn("HTTP listener", served.into_future());
+        tasks.spawn("HTTP listener", closing.clone().run_until_cancelled_owned(served));
     }
     readiness.set(true);
     tracing::info!("ready");
@@ -190,36 +220,82 @@ pub(crate) async fn run(
     tracing::info!(delay = ?lifetimes.drain_delay, "draining");
     sleep(lifetimes.drain_delay).await;
     closing.cancel();
-    gate.connections.close();
-    if timeout(lifetimes.drain_grace, gate.connections.wait()).await.is_err() {
+    connections.close();
+    if timeout(lifetimes.drain_grace, connections.wait()).await.is_err() {
         tracing::warn!("some checks had not ended within drain.grace");
     }
 }
 
-/// Where connections come in.
-#[derive(Clone)]
+/// Where connections come in: over TCP, or over a Unix socket.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ListenerLabels {
+    listener: &'static str,
+}
+
+/// Where connections to one listener come in.
 struct Gate {
+    listener: &'static str,
     grpc: Grpc,
     max_connection_age: Duration,
+    places: Arc<Semaphore>,
+    complaints: Turnstile,
+    open: Gauge,
     connections: TaskTracker,
     closing: CancellationToken,
 }
 
 impl Gate {
-    async fn admit<S>(&self, accepted: io::Result<S>)
+    /// A place for one more connection. While there is none, those that come wait in the listener's
+    /// own queue: each that is held has a file descriptor, and others need some.
+    async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        let places = Arc::clone(&self.places);
+        match Arc::clone(&places).try_acquire_owned() {
+            Ok(place) => Some(place),
+            Err(_) => {
+                if self.complaints.passes(Tick::now(), COMPLAIN_EVERY) {
+                    let listener = self.listener;
+                    tracing::warn!(listener, "no place is left for another gRPC connection");
+                }
+                places.acquire_owned().await.ok()
+            }
+        }
+    }
+
+    async fn admit<S>(&self, accepted: io::Result<S>, place: Option<OwnedSemaphorePermit>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         match accepted {
             Ok(stream) => {
                 let (age, closing) = (self.max_connection_age, self.closing.clone());
-                self.connections.spawn(self.grpc.clone().serve(stream, age, closing));
+                let served = self.grpc.clone().serve(stream, age, closing);
+                let counted = Counted::new(self.open.clone());
+                self.connections.spawn(async move {
+                    let _held = (place, counted);
+                    served.await;
+                });
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 sleep(ACCEPT_AGAIN_AFTER).await;
             }
         }
+    }
+}
+
+/// Counts one for as long as it lives.
+struct Counted(Gauge);
+
+impl Counted {
+    fn new(gauge: Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 
@@ -260,8 +336,12 @@ mod tests {
         let address = http.local_addr().unwrap();
         let listeners = Listeners { grpc: None, uds: None, http: Some(http) };
         let second = Duration::from_secs(1);
-        let lifetimes =
-            Lifetimes { max_connection_age: second, drain_delay: second, drain_grace: second };
+        let lifetimes = Lifetimes {
+            max_connection_age: second,
+            max_connections: 1,
+            drain_delay: second,
+            drain_grace: second,
+        };
         let (tasks, dies) = (Tasks::default(), CancellationToken::new());
         let dying = dies.clone();
         tasks.spawn("feed", async move {

@@ -153,6 +153,12 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key("drain.grace", "30s", "How long requests in flight may then take."),
     key(
+        "grpc.max_connections",
+        "4096",
+        "How many connections each gRPC listener holds; others wait. Fewer where the limit on open \
+         files is too low.",
+    ),
+    key(
         "grpc.max_connection_age",
         "10m",
         "When a connection is closed, so that new replicas receive load.",

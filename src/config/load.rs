@@ -48,6 +48,7 @@ impl Config {
         let headers_prefix = reader.get("headers.prefix", headers_prefix);
         let guard_word = reader.get("guard.word", guard_word);
         let drain = Drain::read(&mut reader);
+        let max_connections = reader.get("grpc.max_connections", count);
         let max_connection_age = reader.get("grpc.max_connection_age", some_time);
         let log = Log::read(&mut reader);
         let config = || {
@@ -74,6 +75,7 @@ impl Config {
                 headers_prefix: headers_prefix?,
                 guard_word: guard_word?,
                 drain: drain?,
+                max_connections: max_connections?,
                 max_connection_age: max_connection_age?,
                 log: log?,
             })

@@ -15,11 +15,14 @@ use crate::decision::{Malformed, Refusal};
 /// Far above what Envoy accepts of a client's headers, and shows of a body as shipped. A longer one
 /// is the mistake of who configured Envoy: its client is told of an outage, and nothing of itself.
 pub(super) const MAX_MESSAGE: usize = 4 * 1024 * 1024;
-/// What all messages that come in pieces may hold together, whatever connections they come by. Each
-/// stream may hold one, and there are 10,000 on a connection: without a bound that is 40 GB. Enough
-/// for 256 bodies of 1 MiB at one moment, each of which stays for milliseconds. (A buffer that grows
-/// has at most as much in reserve.)
+/// What all messages that are not whole at once may hold together, whatever connections they come
+/// by. Each stream may hold one, and there are a thousand on a connection: without a bound that is
+/// 4 GB. Enough for 250 bodies of 1 MiB at one moment, each of which stays for milliseconds. (A
+/// buffer that grows has at most as much in reserve.)
 pub(super) const MAX_IN_PIECES: usize = 256 * 1024 * 1024;
+/// What a call takes for itself while its message is awaited: its task, and h2's knowledge of the
+/// stream.
+pub(super) const WAITING: u32 = 4 * 1024;
 /// For all of a message. Envoy sends none before it has all of it.
 pub(super) const READING: Duration = Duration::from_secs(5);
 
@@ -86,14 +89,16 @@ pub(super) async fn read(mut body: RecvStream, room: &Room) -> Result<Message, U
 /// that they share: all would wait for what none of them lets through. Room bounds them instead.
 /// Who finds none is not left waiting for it, for the same reason.
 async fn rest(mut body: RecvStream, first: Poll<Piece>, room: &Room) -> Result<Message, Unread> {
-    let (mut kept, mut held) = (Vec::new(), None::<OwnedSemaphorePermit>);
+    let waiting = Arc::clone(&room.bytes).try_acquire_many_owned(WAITING);
+    let mut held = waiting.map_err(|_| UNAVAILABLE)?;
+    let mut kept = Vec::new();
     let mut next = first;
     loop {
         let piece = match next {
             Poll::Ready(piece) => piece,
             Poll::Pending => body.data().await,
         };
-        let Some(data) = piece else { return whole(kept.into(), held) };
+        let Some(data) = piece else { return whole(kept.into(), Some(held)) };
         let data = data.map_err(|_| Unread::Gone)?;
         let _ = body.flow_control().release_capacity(data.len());
         if kept.is_empty() && body.is_end_stream() {
@@ -104,10 +109,7 @@ async fn rest(mut body: RecvStream, first: Poll<Piece>, room: &Room) -> Result<M
         }
         let more = u32::try_from(data.len()).map_err(|_| UNAVAILABLE)?;
         let more = Arc::clone(&room.bytes).try_acquire_many_owned(more).map_err(|_| UNAVAILABLE)?;
-        match &mut held {
-            Some(held) => held.merge(more),
-            None => held = Some(more),
-        }
+        held.merge(more);
         // Copied: a piece may be a small part of the buffer that it was read into.
         kept.extend_from_slice(&data);
         next = Poll::Pending;

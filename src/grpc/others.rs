@@ -12,7 +12,7 @@ use http::{Request, Response};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, Limited};
 use tokio::time::timeout;
-use tonic::{body::Body, codegen::Service, service::Routes};
+use tonic::{Status, body::Body, codegen::Service, service::Routes};
 
 use super::message::READING;
 
@@ -22,11 +22,15 @@ const MAX_BODY: usize = 4096;
 /// Answers a call until it ends, or the client gives it up.
 pub(super) async fn answer(
     mut routes: Routes,
-    request: Request<RecvStream>,
+    path: &str,
+    body: RecvStream,
     mut respond: SendResponse<Bytes>,
 ) {
-    // All of it is read before the answer begins.
-    let request = request.map(|body| Body::new(Limited::new(Received(body), MAX_BODY)));
+    // All of it is read before the answer begins. Of the head, tonic needs no more than the path.
+    let body = Body::new(Limited::new(Received(body), MAX_BODY));
+    let Ok(request) = Request::post(path).body(body) else {
+        return respond.send_reset(h2::Reason::PROTOCOL_ERROR);
+    };
     let Ok(answered) = timeout(READING, routes.call(request)).await else {
         return respond.send_reset(h2::Reason::CANCEL);
     };
@@ -40,6 +44,14 @@ pub(super) async fn answer(
     if !only_status && !send(body, &mut stream).await {
         stream.send_reset(h2::Reason::INTERNAL_ERROR);
     }
+}
+
+/// Answers a call for which there is no place.
+pub(super) fn refuse(mut respond: SendResponse<Bytes>) {
+    let status = Status::resource_exhausted("too many calls on this connection");
+    let (head, _) = status.into_http::<()>().into_parts();
+    // A client that is gone needs no answer.
+    let _ = respond.send_response(Response::from_parts(head, ()), true);
 }
 
 /// Whether all of it was sent that the client wanted.

@@ -8,7 +8,7 @@ use h2::{
     Reason,
     client::{ResponseFuture, SendRequest},
 };
-use http::StatusCode;
+use http::{Request, StatusCode};
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use tokio::{io::duplex, task::JoinHandle};
 use tonic_health::server::health_reporter;
@@ -57,6 +57,12 @@ impl Client {
         }
         // Refused already, perhaps.
         let _ = stream.send_data(Bytes::new(), true);
+        told(answer).await
+    }
+
+    /// Likewise, with nothing of it.
+    async fn check_without_end(&self) -> u16 {
+        let (answer, _stream) = self.call(CHECK).await;
         told(answer).await
     }
 
@@ -215,6 +221,45 @@ async fn questions_about_health_are_short_and_end() {
     send_all(&mut stream, &[0; 5000]).await;
     let head = answer.await.unwrap();
     assert_ne!(head.headers()["grpc-status"], "0");
+}
+
+/// Whoever watches holds a stream and its answers: a connection has few of those.
+#[tokio::test(start_paused = true)]
+async fn calls_that_are_no_checks_are_few_on_a_connection() {
+    let client = Client::connect(message::MAX_IN_PIECES, FOREVER).await;
+    let mut watched = Vec::new();
+    for number in 0..=call::MAX_OTHERS {
+        let (answer, mut stream) = client.call("/grpc.health.v1.Health/Watch").await;
+        stream.send_data(Bytes::from_static(&[0; HEAD]), true).unwrap();
+        let (head, body) = answer.await.unwrap().into_parts();
+        let refused = head.headers.get("grpc-status").is_some_and(|status| status == "8");
+        assert_eq!(refused, number == call::MAX_OTHERS, "{number}");
+        assert_eq!(body.is_end_stream(), refused, "a status alone ends the stream");
+        watched.push(body);
+    }
+    assert_eq!(client.check(&message(100)).await, 401, "checks are not counted");
+    drop(watched.pop().unwrap());
+    drop(watched.pop().unwrap());
+    sleep(Duration::from_secs(1)).await;
+    let (answer, mut stream) = client.call("/grpc.health.v1.Health/Check").await;
+    stream.send_data(Bytes::from_static(&[0; HEAD]), true).unwrap();
+    assert!(answer.await.unwrap().headers().get("grpc-status").is_none(), "a place is free again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_wait_share_the_room_of_messages() {
+    let client = Client::connect(2 * message::WAITING as usize, FOREVER).await;
+    let (_one, mut first) = client.call(CHECK).await;
+    let (_two, _second) = client.call(CHECK).await;
+    assert_eq!(client.check_without_end().await, 503, "there is no room to wait");
+    assert_eq!(client.check_at_once(&message(100)).await, 401, "what is whole needs none");
+    first.send_reset(Reason::CANCEL);
+    // Until the server has seen it.
+    sleep(Duration::from_secs(1)).await;
+    let (answer, mut third) = client.call(CHECK).await;
+    sleep(Duration::from_secs(1)).await;
+    third.send_data(message(100).into(), true).unwrap();
+    assert_eq!(told(answer).await, 401);
 }
 
 /// An old connection ends, though somebody watches our health on it.

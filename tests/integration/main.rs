@@ -50,6 +50,7 @@ mod last_use;
 mod losses;
 mod output;
 mod own_backends;
+mod ports;
 mod promises;
 mod promotion;
 mod propagation;
@@ -113,6 +114,9 @@ fn main() -> ExitCode {
         serving::does_not_start_without_postgres,
         grpc::grpcio_hears_every_status,
         grpc::envoy_may_send_headers_raw,
+        ports::heads_without_bodies_hold_little_memory,
+        ports::idle_connections_of_one_port_leave_room_for_the_other,
+        ports::envoy_finds_a_stream_for_each_check,
         output::that_takes_nothing_ends_and_delays_nothing,
         output::that_is_read_again_tells_what_was_lost,
         output::that_takes_nothing_is_no_reason_to_hang_at_the_start,

@@ -18,9 +18,13 @@ pub(crate) struct Process {
 
 /// Ready to serve, with the defaults but for what every replica here is told, and for `settings`.
 pub(crate) async fn serve(world: &World<'_>, settings: &[&str]) -> Process {
+    serve_by(world, &[&program(), "serve"], settings).await
+}
+
+/// The same, started by another command.
+pub(crate) async fn serve_by(world: &World<'_>, argv: &[&str], settings: &[&str]) -> Process {
     let env = world.environment(settings);
-    let arguments =
-        json!({ "argv": [program(), "serve".to_owned()], "name": "patgate", "env": env });
+    let arguments = json!({ "argv": argv, "name": "patgate", "env": env });
     let server = world.suite.stack.start("process", arguments);
     let listening = || -> Option<(SocketAddr, SocketAddr)> {
         let log = fs::read_to_string(&server.log).ok()?;

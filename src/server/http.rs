@@ -1,0 +1,123 @@
+//! Serves health and metrics over HTTP/1.1 to whoever can connect, without letting them take what
+//! checks need: connections are few, their heads short, and neither a silent one nor an old one stays.
+
+use std::{collections::VecDeque, time::Duration};
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    time::{sleep, timeout},
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::ACCEPT_AGAIN_AFTER;
+
+/// At a time. One more takes the place of the oldest: an honest request takes milliseconds, so it is
+/// answered also while somebody opens connections and says nothing.
+pub(super) const MAX_CONNECTIONS: usize = 64;
+/// For the head of a request, from the start of the connection or the end of the answer before.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// For everything on a connection, such as reading an answer.
+const MAX_AGE: Duration = Duration::from_secs(60);
+/// Of what was read and not understood yet, such as the head of a request.
+const MAX_BUFFER: usize = 16 * 1024;
+/// In one request.
+const MAX_HEADERS: usize = 64;
+
+/// Accepts connections for as long as it is polled. Those that are open end with it.
+pub(super) async fn serve(listener: TcpListener, router: Router) {
+    let mut open = VecDeque::<AbortOnDropHandle<()>>::new();
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                open.retain(|connection| !connection.is_finished());
+                if open.len() >= MAX_CONNECTIONS {
+                    open.pop_front();
+                }
+                open.push_back(AbortOnDropHandle::new(tokio::spawn(answer(
+                    stream,
+                    router.clone(),
+                ))));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection to the HTTP port could not be accepted");
+                sleep(ACCEPT_AGAIN_AFTER).await;
+            }
+        }
+    }
+}
+
+async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router) {
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE)
+        .max_buf_size(MAX_BUFFER)
+        .max_headers(MAX_HEADERS)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    // What a client does to its own connection is its own business.
+    let _ = timeout(MAX_AGE, served).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+    use crate::clock::Tick;
+
+    fn router() -> Router {
+        Router::new().route("/", get(async || "x".repeat(100_000)))
+    }
+
+    /// Time is tokio's own here: it moves on when nothing else does.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_says_nothing_more_ends() {
+        let request = b"GET / HTTP/1.1\r\nhost: h\r\n\r\n";
+        for said in [&b""[..], b"GET / HT", b"GET / HTTP/1.1\r\nhost: h\r\n", request] {
+            let (mut client, server) = duplex(1 << 20);
+            let served = tokio::spawn(answer(server, router()));
+            client.write_all(said).await.unwrap();
+            timeout(PATIENCE * 2, served).await.expect("it ends").unwrap();
+            let mut told = Vec::new();
+            client.read_to_end(&mut told).await.unwrap();
+            assert_eq!(told.starts_with(b"HTTP/1.1 200"), said == request);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_on_which_answers_are_not_read_ends() {
+        let (mut client, server) = duplex(1024);
+        let served = tokio::spawn(answer(server, router()));
+        client.write_all(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
+        timeout(MAX_AGE * 2, served).await.expect("it ends").unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_connection_too_many_takes_the_place_of_the_oldest() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let served = tokio::spawn(serve(listener, router()));
+        let connect = async || tokio::net::TcpStream::connect(address).await.unwrap();
+        let mut open = Vec::new();
+        for _ in 0..MAX_CONNECTIONS {
+            open.push(connect().await);
+        }
+        let mut honest = connect().await;
+        honest.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
+        let mut told = String::new();
+        honest.read_to_string(&mut told).await.unwrap();
+        assert!(told.starts_with("HTTP/1.0 200"), "{told}");
+        // Long before its time was up.
+        let began = Tick::now();
+        assert_eq!(open[0].read(&mut [0]).await.unwrap_or(0), 0);
+        assert!(Tick::now().since(began) < PATIENCE);
+        served.abort();
+    }
+}

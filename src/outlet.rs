@@ -82,17 +82,19 @@ impl From<File> for Outlet {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Read as _, thread};
+    use std::{io::Read as _, os::fd::OwnedFd, thread};
 
-    use rustix::pipe::{PipeFlags, pipe_with};
+    use rustix::io::ioctl_fionbio;
 
     use super::*;
 
     /// What others do to a pipe that they share with us loses no line.
     #[test]
     fn a_pipe_that_does_not_block_is_waited_for() {
-        let (reader, writer) = pipe_with(PipeFlags::NONBLOCK).unwrap();
-        let mut outlet = Outlet::from(File::from(writer));
+        let (reader, writer) = io::pipe().unwrap();
+        ioctl_fionbio(&reader, true).unwrap();
+        ioctl_fionbio(&writer, true).unwrap();
+        let mut outlet = Outlet::from(File::from(OwnedFd::from(writer)));
         // More than a pipe holds.
         let lines = b"line\n".repeat(100_000);
         let writing = thread::spawn({
@@ -100,7 +102,7 @@ mod tests {
             move || outlet.write(&lines)
         });
         let mut read = Vec::new();
-        let mut reader = File::from(reader);
+        let mut reader = File::from(OwnedFd::from(reader));
         loop {
             let _ = poll(&mut [PollFd::new(&reader, PollFlags::IN)], None);
             match reader.read_to_end(&mut read) {
@@ -112,6 +114,7 @@ mod tests {
         assert_eq!(read, lines);
     }
 
+    #[cfg(target_os = "linux")] // Others have no /dev/full.
     #[test]
     fn a_full_disk_is_an_error_and_what_comes_after_it_a_line_of_its_own() {
         let full = File::options().write(true).open("/dev/full").unwrap();

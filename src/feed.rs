@@ -25,7 +25,7 @@
 //! `S` includes `F`, and `S` does not see `c`, so `F` does not see it either; hence `c` is recorded,
 //! and (a) refuses the entry. So `c` committed after the watermark, which again is the claim.
 //!
-//! Four things this leans on. Entries, polls and our own statements are all of one database: two of
+//! Five things this leans on. Entries, polls and our own statements are all of one database: two of
 //! one cluster share transaction ids, so that the snapshot of one sees, by its numbers, changes of
 //! the other, and a poll of one knows of none of them. So each statement tells which database
 //! answers it, and its installation, which a copy of the files is given anew
@@ -36,7 +36,9 @@
 //! published after it, so a reader who sees a watermark sees its changes; it is read after what the
 //! entry was compared with, or under the record's lock, so it is not that of a server which the
 //! record had left when the two were compared. And a change carries the id of its own top-level
-//! transaction, so it becomes visible together with what it describes, however late that commits.
+//! transaction, so it becomes visible together with what it describes, however late that commits. And
+//! every change is recorded, unless its trigger was off: then no poll is used, and when it is on
+//! again, an entry that does not see it switched on is not (`recording.rs`).
 
 mod follower;
 mod leader;
@@ -45,6 +47,7 @@ mod lease;
 mod model;
 mod reader;
 mod record;
+mod recording;
 mod relay;
 #[cfg(test)]
 mod tests;
@@ -65,6 +68,7 @@ pub(crate) use self::{
     lease::Lease,
     reader::Reader,
     record::{Change, Poll, Server, Stamp, Subject},
+    recording::{Triggers, Unrecorded},
     relay::Relay,
 };
 use crate::{clock::Tick, installation::Installation, snapshot::Snapshot};
@@ -150,6 +154,11 @@ impl Feed {
     /// Whether the server is one that the current one has left behind.
     pub(crate) fn is_behind(&self, server: &Server) -> bool {
         self.read().server().is_some_and(|known| known.timeline > server.timeline)
+    }
+
+    /// The triggers as the latest poll saw them.
+    pub(crate) fn triggers(&self) -> Option<Triggers> {
+        self.read().triggers()
     }
 
     /// The snapshot from which the next poll has to go on; nothing before the first.

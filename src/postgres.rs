@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use crate::{
     clock::{Clock, Moment, Tick},
     config,
-    feed::{Elsewhere, Feed, Server, Stamp, Superseded, Unheeded},
+    feed::{Elsewhere, Feed, Server, Stamp, Superseded, Unheeded, Unrecorded},
     installation::Installation,
     schema::{self, SchemaError},
     telemetry::Metrics,
@@ -32,7 +32,7 @@ use crate::{
 /// promoted has the snapshot of a standby, which takes what was running for ended, but finds by the
 /// time it looks that it is not in recovery. `SHOW` has no snapshot and comes before that one.
 macro_rules! select {
-    ($rest:literal) => {
+    ($($rest:expr),+ $(,)?) => {
         concat!(
             "SHOW in_hot_standby;
              SELECT (extract(epoch FROM now()) * 1000000)::int8 AS now,
@@ -46,7 +46,7 @@ macro_rules! select {
                     coalesce(extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time())
                         * 1000000, 0)::int8 AS life,
                     pg_current_snapshot()::text AS snapshot, ",
-            $rest
+            $($rest),+
         )
     };
 }
@@ -95,6 +95,9 @@ pub(crate) enum AskError {
          this replica started, or restart the replica if the other one is meant"
     )]
     Elsewhere { key: &'static str, elsewhere: Elsewhere },
+    /// Of a poll: it would not tell of every change.
+    #[error(transparent)]
+    Unrecorded(#[from] Unrecorded),
 }
 
 impl Postgres {
@@ -223,7 +226,10 @@ fn of_the_connection(error: &AskError) -> bool {
             error.code().is_some_and(|code| code.starts_with("57P"))
         }
         AskError::Standby | AskError::Superseded(_) | AskError::Elsewhere { .. } => true,
-        AskError::Sqlx(_) | AskError::Connect(_) | AskError::Timeout(_) => false,
+        AskError::Sqlx(_)
+        | AskError::Connect(_)
+        | AskError::Timeout(_)
+        | AskError::Unrecorded(_) => false,
     }
 }
 

@@ -230,6 +230,22 @@ fn accept(version: Option<i32>) -> Result<(), SchemaError> {
     }
 }
 
+/// Our triggers count replayed changes, too, and stay on. `pg_restore --disable-triggers` leaves
+/// behind what does not.
+const SWITCH_ON: &str = "DO $$
+    DECLARE
+        own record;
+    BEGIN
+        FOR own IN
+            SELECT t.tgrelid::regclass AS relation, t.tgname FROM pg_trigger t
+            JOIN pg_class c ON c.oid = t.tgrelid AND c.relnamespace = 'patgate'::regnamespace
+            WHERE NOT t.tgisinternal AND t.tgenabled <> 'A'
+              AND t.tgname IN ('record_change', 'record_truncation', 'announce', 'append_only')
+        LOOP
+            EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', own.relation, own.tgname);
+        END LOOP;
+    END $$";
+
 /// What [`migrate`] did.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Migrated {
@@ -239,7 +255,8 @@ pub struct Migrated {
     pub version: i32,
 }
 
-/// Brings the schema to this release's version; does nothing when it is there, or past it.
+/// Brings the schema to this release's version, and switches on triggers that are off; does nothing
+/// when all that is so already.
 ///
 /// Everything happens in one transaction, so a migration that fails leaves nothing behind.
 ///
@@ -321,6 +338,7 @@ async fn try_to_migrate(
         }
         error => SchemaError::Migrate(error.to_string()),
     })?;
+    transaction.execute(sqlx::raw_sql(SWITCH_ON)).await.map_err(failed)?;
     let version = sqlx::query_scalar("SELECT version FROM patgate.schema_version")
         .persistent(false)
         .fetch_optional(&mut *transaction)

@@ -97,6 +97,8 @@ pub struct Metrics {
     polls: Family<ResultLabels, Counter>,
     changes: Counter,
     restarts: Counter,
+    triggers_off: Gauge,
+    triggers_switched: Counter,
     frames: Family<ResultLabels, Counter>,
     leads: Gauge,
     silences: Counter,
@@ -177,6 +179,14 @@ impl Metrics {
             restarts: to.count(
                 "feed_restarts",
                 "Times that the record of changes began: at start, after a gap, on a new server",
+            ),
+            triggers_off: to.count(
+                "feed_triggers_off",
+                "1 while triggers that record changes are off or missing: polls are not used",
+            ),
+            triggers_switched: to.count(
+                "feed_triggers_switched",
+                "Times that triggers were found to have been off, or made anew, since the last poll",
             ),
             frames: to.count("relay_frames", "Relayed polls by result"),
             leads: to.count("relay_leader", "1 while this replica relays the feed to the others"),
@@ -340,6 +350,14 @@ impl Metrics {
 
     pub(crate) fn propagated(&self, took: Duration) {
         self.propagation.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn recording(&self, is_on: bool) {
+        self.triggers_off.set(i64::from(!is_on));
+    }
+
+    pub(crate) fn triggers_switched(&self) {
+        self.triggers_switched.inc();
     }
 
     pub(crate) fn feed_restarted(&self) {

@@ -2,7 +2,7 @@
 //! [`Feed`](super::Feed) in it.
 //!
 //! The world: a primary whose transactions commit in any order, late or never, whose table of
-//! changes is pruned, which crashes, and which fails over to a standby that lost its latest
+//! changes is pruned, whose triggers are switched off and on again, which crashes, and which fails over to a standby that lost its latest
 //! transactions, dead or still answering; two replicas that share a Redis, with statements whose
 //! answers arrive late or never, and that relay their polls through it, where these are held up,
 //! lost, repeated and mixed up; and another installation, to which any statement may be led, and
@@ -34,6 +34,8 @@ struct Budget {
     replicas: usize,
     ticks: u8,
     writes: u8,
+    /// Of these, those that no trigger records.
+    switches: u8,
     aborts: u8,
     prunes: u8,
     fills: u8,
@@ -72,6 +74,8 @@ struct State {
 enum Step {
     Tick,
     Begin,
+    /// Switches triggers off and on again, around what it writes.
+    BeginSwitching,
     Commit(usize),
     Abort(usize),
     Prune,
@@ -133,6 +137,7 @@ impl State {
         let mut may = |possible: bool, step| steps.extend(possible.then_some(step));
         may(left.ticks > 0, Tick);
         may(left.writes > 0, Begin);
+        may(left.switches > 0, BeginSwitching);
         may(left.prunes > 0, Prune);
         may(left.crashes > 0, Crash);
         for index in 0..primary.running() {
@@ -176,7 +181,11 @@ impl State {
             }
             Step::Begin => {
                 left.writes -= 1;
-                primary.begin(1 << left.writes);
+                primary.begin(1 << left.writes, false);
+            }
+            Step::BeginSwitching => {
+                left.switches -= 1;
+                primary.begin(1 << (8 + left.switches), true);
             }
             Step::Commit(index) => primary.commit(index, *now),
             Step::Abort(index) => {
@@ -400,6 +409,7 @@ const NOTHING: Budget = Budget {
     replicas: 1,
     ticks: 0,
     writes: 0,
+    switches: 0,
     aborts: 0,
     prunes: 0,
     fills: 0,
@@ -452,6 +462,16 @@ fn a_standby_is_promoted() {
     let one = Budget { redis: true, ticks: 2, fills: 1, polls: 2, failovers: 1, ..NOTHING };
     search("the old primary is dead", Budget { writes: 2, ..one });
     search("the old primary answers", Budget { writes: 1, fills: 2, zombie: true, ..one });
+}
+
+#[test]
+fn triggers_are_switched() {
+    let one = Budget { switches: 1, writes: 1, ticks: 2, fills: 1, polls: 3, ..NOTHING };
+    search("what is not recorded", one);
+    let two = Budget { replicas: 2, redis: true, polls: 1, ..one };
+    search("another replica starts after it", two);
+    let relayed = Budget { replicas: 2, relay: true, frames: 2, visits: 1, ticks: 1, ..one };
+    search("a relay goes on", Budget { writes: 0, polls: 2, ..relayed });
 }
 
 /// By a wrong `feed.url`, or an address that leads elsewhere by now.

@@ -22,6 +22,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use super::{
     Change, Feed, Lease, Poll, Stamp, Subject,
     lease::{self, Note, RENEW_EVERY},
+    recording::{Triggers, recording},
 };
 use crate::{
     clock::{Clock, Moment, Tick},
@@ -206,6 +207,13 @@ impl Reader {
     pub(super) async fn poll(&self) -> Result<Polled, AskError> {
         // At first nothing is known, and everything that is retained is asked for.
         let mut polled = self.ask(self.feed.polled_to()).await?;
+        if self.feed.triggers().is_some_and(|known| known.state != polled.poll.triggers.state) {
+            self.metrics.triggers_switched();
+            tracing::warn!(
+                "triggers that record changes were off, or made anew, since the last poll: what \
+                 happened meanwhile may not be recorded, so all from before is read again"
+            );
+        }
         if !self.apply(polled.poll.clone()) {
             // There is a gap, or another server.
             polled = self.ask(None).await?;
@@ -239,21 +247,24 @@ impl Reader {
         let sql = format!("{CHANGES} {unseen} LIMIT {}", MOST_AT_ONCE + 1);
         let reply = self.postgres.ask(sql).await?;
         let (sent, stamp, verified) = (reply.as_of, Stamp::clone(&reply.stamp), reply.verified);
+        let horizon: String = reply.rows[0].try_get("horizon")?;
+        let horizon = horizon.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+        let triggers = Triggers::of_row(&reply.rows[0])?;
+        self.metrics.recording(triggers.is_ok());
+        let triggers = triggers?;
         if reply.rows.len() > MOST_AT_ONCE {
             // Begins anew here, as if all before were pruned: everything is read again.
             let horizon = stamp.snapshot.clone();
-            let poll = Poll { sent, stamp, horizon, after: None, changes: Vec::new() };
+            let poll = Poll { sent, stamp, triggers, horizon, after: None, changes: Vec::new() };
             return Ok(Polled { poll, verified });
         }
-        let horizon: String = reply.rows[0].try_get("horizon")?;
-        let horizon = horizon.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
         let changes: Vec<_> = reply
             .rows
             .iter()
             .filter_map(|row| change(row).transpose())
             .collect::<Result<_, _>>()?;
         self.metrics.changes_read(changes.len());
-        Ok(Polled { poll: Poll { sent, stamp, horizon, after, changes }, verified })
+        Ok(Polled { poll: Poll { sent, stamp, triggers, horizon, after, changes }, verified })
     }
 
     pub(super) fn listen(&self, wake: &Arc<Notify>) -> AbortOnDropHandle<()> {
@@ -266,8 +277,10 @@ impl Reader {
 const CHANGES: &str = select!(
     "
        (SELECT h.snapshot::text FROM patgate.change_horizon h) AS horizon,
-       c.xid::text AS xid, c.kind, c.key
-FROM (SELECT) AS always
+       recording.*, c.xid::text AS xid, c.kind, c.key
+FROM ",
+    recording!(),
+    "
 LEFT JOIN patgate.changes c ON"
 );
 

@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Elsewhere, Superseded, Unheeded};
+use super::{Elsewhere, Superseded, Triggers, Unheeded};
 use crate::{
     clock::Tick,
     domain::{DomainId, Slug},
@@ -96,6 +96,8 @@ pub(crate) enum Change {
 pub(crate) struct Poll {
     pub(crate) sent: Tick,
     pub(crate) stamp: Stamp,
+    /// Those that record changes.
+    pub(crate) triggers: Triggers,
     /// Changes that it sees may have been pruned.
     pub(crate) horizon: Snapshot,
     /// The snapshot whose unseen changes were asked for; nothing for all that are retained.
@@ -136,6 +138,8 @@ struct History {
     seen: Snapshot,
     /// Whether there was a poll: the first one asks for all that is retained.
     polled: bool,
+    /// The triggers as polls have seen them ever since the first one, and what that saw.
+    triggers: Option<(Triggers, Snapshot)>,
     /// The latest statements by which polls of others are dated.
     visits: VecDeque<(Tick, Snapshot)>,
     /// Each with the version that brought it, in that order.
@@ -177,6 +181,10 @@ impl Record {
         Some(history.seen.clone())
     }
 
+    pub(super) fn triggers(&self) -> Option<Triggers> {
+        self.history.as_ref()?.triggers.as_ref().map(|(triggers, _)| *triggers)
+    }
+
     /// The version up to which an entry is found to hold, or nothing. `since` is the result of an
     /// earlier comparison.
     pub(super) fn judge(
@@ -188,7 +196,9 @@ impl Record {
         let history = self.history.as_ref().filter(|history| history.server == stamp.server)?;
         // An earlier result counts from the floor on; before it, the snapshot decides alone.
         let since = since.filter(|version| *version >= history.floor_version);
-        if since.is_none() && !stamp.snapshot.includes(&history.floor) {
+        if since.is_none()
+            && !(stamp.snapshot.includes(&history.floor) && history.sees_all_recorded(stamp))
+        {
             return None;
         }
         let since = since.unwrap_or(0);
@@ -238,8 +248,10 @@ impl Record {
         let Some(history) = &self.history else { return false };
         match &poll.after {
             Some(after) => {
-                // Not where we stand, a server that went back in time, or pruned under our feet.
+                // Not where we stand, a server that went back in time, pruned under our feet, or
+                // with changes that were not recorded.
                 let joins = history.polled
+                    && self.triggers() == Some(poll.triggers)
                     && history.seen.includes(after)
                     && poll.stamp.snapshot.includes(&history.seen)
                     && after.includes(&poll.horizon);
@@ -254,6 +266,9 @@ impl Record {
                 let floor = if snapshot.includes(&poll.horizon) { &poll.horizon } else { snapshot };
                 let (stamp, floor) = (poll.stamp.clone(), floor.clone());
                 self.begin(&stamp, floor, poll.sent);
+                if let Some(history) = &mut self.history {
+                    history.triggers = Some((poll.triggers, stamp.snapshot));
+                }
             }
         }
         self.add(poll);
@@ -302,6 +317,7 @@ impl Record {
             floor_version: self.version,
             seen: stamp.snapshot.clone(),
             polled: false,
+            triggers: None,
             visits: VecDeque::new(),
             changes: HashMap::new(),
             everything: VecDeque::new(),
@@ -346,6 +362,13 @@ impl Record {
 }
 
 impl History {
+    /// Whether the snapshot sees what was changed while triggers were off.
+    fn sees_all_recorded(&self, stamp: &Stamp) -> bool {
+        self.triggers.as_ref().is_none_or(|(triggers, seen)| {
+            triggers.switched < stamp.snapshot.xmin() || stamp.snapshot.includes(seen)
+        })
+    }
+
     /// Drops what is old, and raises the floor to where that leaves it.
     fn forget(&mut self, now: Tick, retention: Retention) {
         let old = |arrival: &Arrival, count| {

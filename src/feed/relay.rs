@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{Change, Poll, Server, Stamp, lease::Note};
+use super::{Change, Poll, Server, Stamp, Triggers, lease::Note};
 use crate::{
     clock::Tick,
     config,
@@ -47,6 +47,7 @@ const END: &str = "$";
 struct Frame {
     epoch: u64,
     stamp: Stamp,
+    triggers: Triggers,
     horizon: Snapshot,
     after: Option<Snapshot>,
     changes: Vec<(Xid, Change)>,
@@ -54,17 +55,17 @@ struct Frame {
 
 impl Frame {
     fn new(epoch: u64, poll: &Poll) -> Self {
-        let Poll { sent: _, stamp, horizon, after, changes } = poll.clone();
+        let Poll { sent: _, stamp, triggers, horizon, after, changes } = poll.clone();
         if changes.len() > MOST_IN_A_FRAME {
             let horizon = stamp.snapshot.clone();
-            return Self { epoch, stamp, horizon, after: None, changes: Vec::new() };
+            return Self { epoch, stamp, triggers, horizon, after: None, changes: Vec::new() };
         }
-        Self { epoch, stamp, horizon, after, changes }
+        Self { epoch, stamp, triggers, horizon, after, changes }
     }
 
     fn poll(self, now: Tick) -> Poll {
-        let Self { epoch: _, stamp, horizon, after, changes } = self;
-        Poll { sent: now, stamp, horizon, after, changes }
+        let Self { epoch: _, stamp, triggers, horizon, after, changes } = self;
+        Poll { sent: now, stamp, triggers, horizon, after, changes }
     }
 }
 

@@ -20,7 +20,9 @@ fn stamp(timeline: u32, xmax: u64) -> Stamp {
 /// The answer to a poll that was sent in second `sent`.
 fn poll(feed: &Feed, timeline: u32, sent: u64, xmax: u64, changes: Vec<(Xid, Change)>) -> Poll {
     let horizon = "1:1:".parse().unwrap();
-    Poll { sent: at(sent), stamp: stamp(timeline, xmax), horizon, after: feed.polled_to(), changes }
+    let triggers = Triggers { state: 1, switched: Xid(0) };
+    let (stamp, after) = (stamp(timeline, xmax), feed.polled_to());
+    Poll { sent: at(sent), stamp, triggers, horizon, after, changes }
 }
 
 fn holds(feed: &Feed, stamp: &Stamp, checked: &Checked) -> Option<Tick> {

@@ -17,7 +17,8 @@ use crate::{
 };
 
 /// For replicas that soon give up what they cannot verify, and what leads nowhere.
-const SOON: [&str; 4] = ["max_staleness=3s", "negative_ttl=1s", "deadline=2s", PROMPT[0]];
+pub(crate) const SOON: [&str; 4] =
+    ["max_staleness=3s", "negative_ttl=1s", "deadline=2s", PROMPT[0]];
 
 async fn identity(world: &World<'_>) -> String {
     value(world, "SELECT patgate.identity()").await

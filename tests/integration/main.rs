@@ -56,6 +56,7 @@ mod promotion;
 mod propagation;
 mod races;
 mod rate_limits;
+mod recording;
 mod relay;
 mod schema;
 mod serving;
@@ -349,6 +350,8 @@ fn main() -> ExitCode {
         decision_log::a_report_counts_what_would_be_denied,
         feed::every_change_is_obeyed_everywhere,
         feed::the_last_use_is_no_change,
+        recording::what_was_done_while_triggers_were_off_is_obeyed,
+        recording::a_feed_without_triggers_is_not_trusted,
         installations::a_restored_dump_beside_its_original_is_another,
         installations::relays_that_share_a_redis_are_apart,
         installations::a_feed_of_another_database_keeps_from_serving,

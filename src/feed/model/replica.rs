@@ -155,5 +155,5 @@ impl Hash for Replica {
 
 pub(super) fn of_poll((poll, writes): &(Poll, Writes)) -> u64 {
     let (sent, changes) = (poll.sent.as_micros(), &poll.changes);
-    fingerprint(&(sent, &poll.stamp, &poll.horizon, &poll.after, changes, writes))
+    fingerprint(&(sent, &poll.stamp, poll.triggers, &poll.horizon, &poll.after, changes, writes))
 }

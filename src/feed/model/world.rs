@@ -2,7 +2,7 @@
 
 use crate::{
     clock::Tick,
-    feed::{Change, Poll, Server, Stamp, Subject},
+    feed::{Change, Poll, Server, Stamp, Subject, Triggers},
     snapshot::{Snapshot, Xid},
     token::TokenId,
 };
@@ -25,21 +25,39 @@ pub(super) struct Postgres {
     next: u64,
     /// The highest xid that has ended, however it did.
     ended: u64,
-    running: Vec<(u64, Writes)>,
+    running: Vec<Running>,
     log: Vec<Logged>,
+}
+
+/// A transaction that has not ended.
+#[derive(Clone, Copy, Debug, Hash)]
+struct Running {
+    xid: u64,
+    write: Writes,
+    /// It switched triggers off and on again, within a savepoint, whose id is the next one; and what
+    /// it wrote in between is recorded nowhere.
+    switches: bool,
+}
+
+impl Running {
+    /// The highest id that ends with it.
+    fn last(&self) -> u64 {
+        self.xid + u64::from(self.switches)
+    }
 }
 
 /// What a standby, or crash recovery, gets to know.
 #[derive(Clone, Debug, Hash)]
 enum Logged {
-    Committed { xid: u64, write: Writes, at: i64 },
+    Committed { xid: u64, write: Writes, at: i64, switches: bool },
     Pruned { xid: u64, horizon: Snapshot },
 }
 
 impl Logged {
     fn xid(&self) -> u64 {
         match self {
-            Self::Committed { xid, .. } | Self::Pruned { xid, .. } => *xid,
+            Self::Committed { xid, switches, .. } => *xid + u64::from(*switches),
+            Self::Pruned { xid, .. } => *xid,
         }
     }
 }
@@ -59,9 +77,10 @@ impl Postgres {
         elsewhere
     }
 
-    pub(super) fn begin(&mut self, write: Writes) {
-        self.running.push((self.next, write));
-        self.next += 1;
+    pub(super) fn begin(&mut self, write: Writes, switches: bool) {
+        let running = Running { xid: self.next, write, switches };
+        self.next = running.last() + 1;
+        self.running.push(running);
     }
 
     pub(super) fn running(&self) -> usize {
@@ -73,14 +92,15 @@ impl Postgres {
     }
 
     pub(super) fn commit(&mut self, index: usize, at: i64) {
-        let (xid, write) = self.running.remove(index);
-        self.ended = self.ended.max(xid);
-        self.log.push(Logged::Committed { xid, write, at });
+        let running = self.running.remove(index);
+        self.ended = self.ended.max(running.last());
+        let Running { xid, write, switches } = running;
+        self.log.push(Logged::Committed { xid, write, at, switches });
     }
 
     pub(super) fn abort(&mut self, index: usize) {
-        let (xid, _) = self.running.remove(index);
-        self.ended = self.ended.max(xid);
+        let running = self.running.remove(index);
+        self.ended = self.ended.max(running.last());
     }
 
     /// Without the hour of grace, which only makes it rarer that somebody misses a change.
@@ -106,7 +126,7 @@ impl Postgres {
     fn snapshot(&self) -> Snapshot {
         let xmax = self.ended + 1;
         let running: Vec<u64> =
-            self.running.iter().map(|(xid, _)| *xid).filter(|xid| *xid < xmax).collect();
+            self.running.iter().map(|one| one.xid).filter(|xid| *xid < xmax).collect();
         let xmin = running.first().copied().unwrap_or(xmax);
         let running: Vec<String> = running.iter().map(u64::to_string).collect();
         format!("{xmin}:{xmax}:{}", running.join(",")).parse().unwrap()
@@ -114,13 +134,13 @@ impl Postgres {
 
     /// What a statement that runs now sees.
     pub(super) fn visible(&self) -> Writes {
-        self.commits().fold(0, |writes, (_, write, _)| writes | write)
+        self.commits().fold(0, |writes, (_, write, _, _)| writes | write)
     }
 
     /// Those that committed before `tick`.
     pub(super) fn committed_before(&self, tick: i64) -> Writes {
-        let before = self.commits().filter(|(_, _, at)| *at < tick);
-        before.fold(0, |writes, (_, write, _)| writes | write)
+        let before = self.commits().filter(|(_, _, at, _)| *at < tick);
+        before.fold(0, |writes, (_, write, _, _)| writes | write)
     }
 
     /// The answer to a poll, and the writes that are in it.
@@ -132,19 +152,28 @@ impl Postgres {
         });
         let horizon = pruned.unwrap_or(first);
         let (mut changes, mut writes) = (Vec::new(), 0);
-        for (xid, write, _) in self.commits() {
+        let mut triggers = Triggers { state: 0, switched: Xid(0) };
+        for (xid, write, _, switches) in self.commits() {
+            if switches {
+                // The rows are rewritten one after another, and none returns to what it was.
+                triggers.state = triggers.state * 100 + xid.0.cast_signed();
+                triggers.switched = triggers.switched.max(Xid(xid.0 + 1));
+                continue;
+            }
             let asked_for = after.as_ref().is_none_or(|after| !after.sees(xid));
             if asked_for && !horizon.sees(xid) {
                 changes.push((xid, Change::To(token())));
                 writes |= write;
             }
         }
-        (Poll { sent, stamp: self.stamp(), horizon, after, changes }, writes)
+        (Poll { sent, stamp: self.stamp(), triggers, horizon, after, changes }, writes)
     }
 
-    fn commits(&self) -> impl Iterator<Item = (Xid, Writes, i64)> {
+    fn commits(&self) -> impl Iterator<Item = (Xid, Writes, i64, bool)> {
         self.log.iter().filter_map(|logged| match logged {
-            Logged::Committed { xid, write, at } => Some((Xid(*xid), *write, *at)),
+            Logged::Committed { xid, write, at, switches } => {
+                Some((Xid(*xid), *write, *at, *switches))
+            }
             Logged::Pruned { .. } => None,
         })
     }

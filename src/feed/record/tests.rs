@@ -32,6 +32,7 @@ impl Record {
         order(history.floor_version).hash(to);
         history.seen.hash(to);
         history.polled.hash(to);
+        history.triggers.hash(to);
         history.count.hash(to);
         let mut all = |changes: &VecDeque<(Xid, u64)>| {
             changes.len().hash(to);
@@ -50,6 +51,9 @@ impl Record {
     }
 }
 
+/// As they were made, long before.
+const ON: Triggers = Triggers { state: 1, switched: Xid(1) };
+
 fn server() -> Server {
     Server { installation: OURS, timeline: 1, life: 1 }
 }
@@ -67,6 +71,7 @@ fn poll(record: &Record, sent: u64, snapshot: &str, changes: &[(u64, Change)]) -
     Poll {
         sent: Tick::from_micros(0).after(Duration::from_secs(sent)),
         stamp: stamp(snapshot),
+        triggers: ON,
         horizon: "10:10:".parse().unwrap(),
         after: record.polled_to(),
         changes: changes.iter().map(|(xid, change)| (Xid(*xid), change.clone())).collect(),
@@ -139,6 +144,29 @@ fn more_than_can_be_remembered_raises_the_floor() {
     let change = Change::To(a.clone());
     apply(&mut record, 0, "13:13:", &[(11, change.clone()), (12, change)]);
     assert_eq!([holds(&record, "12:12:", &a), holds(&record, "13:13:", &a)], [false, true]);
+}
+
+#[test]
+fn what_does_not_see_triggers_switched_is_refused() {
+    let (mut record, a) = (Record::of(OURS), slug("aa"));
+    apply(&mut record, 0, "20:20:", &[]);
+    assert!(holds(&record, "15:15:", &a));
+    // By 25, or by a part of 22: while that is running, 25 counts as ended.
+    let triggers = Triggers { state: 2, switched: Xid(25) };
+    let switched = Poll { triggers, ..poll(&record, 1, "19:30:19", &[]) };
+    assert!(!record.apply(switched.clone()), "its changes may leave a gap");
+    assert!(record.apply(Poll { after: None, ..switched }));
+    assert_eq!(record.triggers(), Some(triggers));
+    for (snapshot, holds) in
+        [("20:20:", false), ("22:27:22", false), ("26:26:", true), ("19:30:19", true)]
+    {
+        assert_eq!(super::tests::holds(&record, snapshot, &a), holds, "{snapshot}");
+    }
+    // What was found to hold does so until they are switched again.
+    let holding = record.judge(&stamp("26:26:"), None, |visit| visit(a.clone()));
+    let next = Poll { triggers, ..poll(&record, 2, "31:31:", &[]) };
+    assert!(record.apply(next));
+    assert!(record.judge(&stamp("26:26:"), holding, |visit| visit(a.clone())).is_some());
 }
 
 #[test]

@@ -1,0 +1,120 @@
+//! Triggers that record changes are switched off, by whatever means, and on again.
+
+use std::{fs, sync::Arc};
+
+use crate::{
+    cli::Cli,
+    fleet::{Fleet, MODELS, PATIENT, polls},
+    harness::{Suite, Token, World},
+    installations::SOON,
+    tiers::{eventually, reader},
+};
+
+const OFF: &str = "ALTER TABLE patgate.pats DISABLE TRIGGER record_change";
+const ON: &str = "ALTER TABLE patgate.pats ENABLE ALWAYS TRIGGER record_change";
+const SWITCHED: &str = "patgate_feed_triggers_switched_total";
+
+fn revoking(token: &Token) -> String {
+    format!("UPDATE patgate.pats SET revoked_at = now() WHERE id = '{}'", token.id)
+}
+
+/// How many changes are on record.
+async fn recorded(world: &World<'_>) -> i64 {
+    crate::cli::value(world, "SELECT count(*) FROM patgate.changes").await
+}
+
+/// Off and on again between two polls: what was done meanwhile is obeyed all the same.
+pub(crate) async fn what_was_done_while_triggers_were_off_is_obeyed(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let mut fleet = Fleet::of(&world, 2, &PATIENT).await;
+    let bystander = reader(&world).await;
+    let separately =
+        |sql: &str| format!("BEGIN; {OFF}; COMMIT; BEGIN; {sql}; COMMIT; BEGIN; {ON}; COMMIT");
+    let together = |sql: &str| format!("BEGIN; {OFF}; {sql}; {ON}; COMMIT");
+    let nested =
+        |sql: &str| format!("BEGIN; SAVEPOINT a; {OFF}; {sql}; {ON}; RELEASE SAVEPOINT a; COMMIT");
+    let all = |sql: &str| {
+        let all = "ALTER TABLE patgate.pats DISABLE TRIGGER ALL";
+        format!(
+            "BEGIN; {all}; {sql}; ALTER TABLE patgate.pats ENABLE TRIGGER ALL;
+                 ALTER TABLE patgate.pats ENABLE ALWAYS TRIGGER record_truncation; {ON}; COMMIT"
+        )
+    };
+    let made_anew = |sql: &str| {
+        format!(
+            "BEGIN;
+             CREATE TEMPORARY TABLE made ON COMMIT DROP AS
+                 SELECT pg_get_triggerdef(oid) AS by FROM pg_trigger
+                 WHERE tgrelid = 'patgate.pats'::regclass AND tgname = 'record_change';
+             DROP TRIGGER record_change ON patgate.pats; {sql};
+             DO $$ BEGIN EXECUTE (SELECT by FROM made); END $$; {ON}; COMMIT"
+        )
+    };
+    let ways: [(&str, &dyn Fn(&str) -> String); 5] = [
+        ("in transactions of their own", &separately),
+        ("in one transaction", &together),
+        ("within a savepoint", &nested),
+        ("all triggers", &all),
+        ("dropped and made anew", &made_anew),
+    ];
+    for (way, switched) in ways {
+        let token = reader(&world).await;
+        fleet.all_answer(&token, MODELS, 200).await;
+        fleet.polled(1).await;
+        let (before, changes) = (fleet.0[0].metric(SWITCHED).await, recorded(&world).await);
+        world.sql(&switched(&revoking(&token))).await;
+        assert_eq!(recorded(&world).await, changes, "{way}: it was recorded");
+        fleet.turn(way, (&token, MODELS), 200, 401).await;
+        assert!(fleet.0[0].metric(SWITCHED).await > before, "{way}");
+        fleet.all_answer(&bystander, MODELS, 200).await;
+    }
+
+    // One that starts afterwards and finds in Redis what was read before; a long transaction
+    // elsewhere is under way all the while.
+    let mut running = world.postgres.begin().await.unwrap();
+    sqlx::raw_sql("SELECT pg_current_xact_id()").execute(&mut *running).await.unwrap();
+    let token = reader(&world).await;
+    fleet.all_answer(&token, MODELS, 200).await;
+    let redis = crate::harness::redis_at(&world.redis_url).await;
+    crate::faults::all_held(&redis, &[&token]).await;
+    fleet.0.clear();
+    world.sql(&nested(&revoking(&token))).await;
+    Fleet::of(&world, 1, &PATIENT).await.all_answer(&token, MODELS, 401).await;
+    running.rollback().await.unwrap();
+}
+
+/// While triggers are off, what is known is used for `max_staleness`, and no longer.
+pub(crate) async fn a_feed_without_triggers_is_not_trusted(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let short = Fleet::of(&world, 1, &SOON).await;
+    let patient = Fleet::of(&world, 1, &PATIENT).await;
+    let (token, other) = (reader(&world).await, reader(&world).await);
+    for fleet in [&short, &patient] {
+        fleet.all_answer(&token, MODELS, 200).await;
+        fleet.all_answer(&other, MODELS, 200).await;
+    }
+    let off = async |fleet: &Fleet| fleet.0[0].metric("patgate_feed_triggers_off").await;
+    world.sql(OFF).await;
+    for fleet in [&short, &patient] {
+        eventually("it to be noticed", async || off(fleet).await == 1).await;
+    }
+    world.sql(&revoking(&token)).await;
+    short.turn("revoked while triggers are off", (&token, MODELS), 200, 401).await;
+    short.all_answer(&other, MODELS, 200).await;
+    let log = fs::read_to_string(suite.dir.path().join("patgate.log")).unwrap();
+    let told = "of the triggers in the schema `patgate`, pats.record_change must be there";
+    assert!(log.contains(told));
+
+    // As pg_restore leaves them: on, but not for changes that are replayed.
+    world.sql("ALTER TABLE patgate.pats ENABLE TRIGGER record_change").await;
+    let before = polls(&patient.0[0]).await;
+    let failed = "patgate_feed_polls_total{result=\"failed\"}";
+    let failures = patient.0[0].metric(failed).await;
+    eventually("more polls", async || patient.0[0].metric(failed).await > failures + 1).await;
+    assert_eq!((polls(&patient.0[0]).await, off(&patient).await), (before, 1));
+    let owner = world.url("postgres", world.port);
+    Cli::of(&world).with("postgres.url", &owner).ok("migrate");
+    patient.turn("switched on again", (&token, MODELS), 200, 401).await;
+    assert_eq!(off(&patient).await, 0);
+    patient.all_answer(&other, MODELS, 200).await;
+}

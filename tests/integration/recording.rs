@@ -23,6 +23,9 @@ async fn recorded(world: &World<'_>) -> i64 {
     crate::cli::value(world, "SELECT count(*) FROM patgate.changes").await
 }
 
+/// How it is called, and what switches triggers off and on again around a statement.
+type Way<'a> = (&'a str, &'a dyn Fn(&str) -> String);
+
 /// Off and on again between two polls: what was done meanwhile is obeyed all the same.
 pub(crate) async fn what_was_done_while_triggers_were_off_is_obeyed(suite: Arc<Suite>) {
     let world = suite.world().await;
@@ -50,7 +53,7 @@ pub(crate) async fn what_was_done_while_triggers_were_off_is_obeyed(suite: Arc<S
              DO $$ BEGIN EXECUTE (SELECT by FROM made); END $$; {ON}; COMMIT"
         )
     };
-    let ways: [(&str, &dyn Fn(&str) -> String); 5] = [
+    let ways: [Way<'_>; 5] = [
         ("in transactions of their own", &separately),
         ("in one transaction", &together),
         ("within a savepoint", &nested),

@@ -15,13 +15,14 @@ use std::{
 
 use arc_swap::ArcSwap;
 use futures_util::poll;
-use tokio::time::timeout;
+use tokio::{task::yield_now, time::timeout};
 
 pub(crate) use self::{
     awaited_bodies::AwaitedBodies, denial_rates::DenialRates, long_bodies::LongBodies, step::Step,
 };
 use crate::{
     api::{Action, Apis, Entity, Manner},
+    body::ModelName,
     clock::{Clock, Tick},
     decide::{self, AwaitsBody, BeforeBody, ModelReading},
     decision::{Decision, Denial, Grounds, NoModel, Refusal},
@@ -173,6 +174,9 @@ impl Checker {
         if let Poll::Ready(done) = poll!(work.as_mut()) {
             return Ok(done);
         }
+        // The connection polls a check once, and makes a task of what is not ready then. A timer
+        // would poll it again right here, where a long body would be read after all.
+        yield_now().await;
         let left = deadline.saturating_sub(Tick::now().since(started));
         timeout(left, work).await.map_err(|_| Unavailable)
     }
@@ -190,55 +194,65 @@ impl Checker {
         H: Fn(&str) -> Option<&'a str>,
     {
         let action = request.action.as_ref();
-        if step == Step::Second {
-            self.awaited.release(request.token.id, parts.request_id());
-        }
-        let known = self.resolver.principals.get(&request.token.id, started).await?;
-        about.grounds = known.grounds();
-        let now = self.clock.now(known.at).ok_or(Unavailable)?;
-        let principal = decide::authenticate(&request.token, known.found.value.as_deref(), now)?;
-        // Whatever it may do: its owner, or a thief, has used it.
-        self.last_uses.note(principal.token, &known.found.noted, known.at);
-        about.named = request.place.as_ref().and_then(Place::domain);
-        let (action, reference) = decide::domain_of(principal, action, about.named.as_ref())?;
-        let named = self.resolver.domains.get(reference, known.at).await?;
-        about.grounds.add(named.grounds());
-        let own = match action.upstream {
-            None => None,
-            Some(backend) => Some(self.resolver.backends.get(backend, known.at).await?),
-        };
-        own.iter().for_each(|own| about.grounds.add(own.grounds()));
-        let own = own.as_ref().and_then(|own| own.found.value.as_deref());
-        let (domain, mut model) = (named.found.value.as_ref(), None);
-        let (token, reading) = (principal.token, self.model_reading);
-        if step == Step::First {
-            let before = decide::before_body(principal, action, domain, own, reading);
-            let checked = before.and_then(|before| self.before_body(before, parts, started));
-            return checked.inspect_err(|_| about.domain = domain.cloned());
-        }
-        let (long, mut asked) = (LongBodies::is_long(parts.body), None);
-        let mut authorized = decide::authorize(principal, action, domain, own, reading, |form| {
-            if self.denials.is_spent(token, started) || long {
-                asked = Some(form);
-                return Err(NoModel::NotShown);
+        // Until it is decided about: so long its bytes are held here.
+        let _awaited =
+            (step == Step::Second).then(|| self.awaited.held(request.token.id, parts.request_id()));
+        let (mut long, mut at) = (None::<Result<ModelName, NoModel>>, started);
+        loop {
+            let known = self.resolver.principals.get(&request.token.id, at).await?;
+            about.grounds = known.grounds();
+            let now = self.clock.now(known.at).ok_or(Unavailable)?;
+            let known_as = known.found.value.as_deref();
+            let principal = decide::authenticate(&request.token, known_as, now)?;
+            // Whatever it may do: its owner, or a thief, has used it.
+            self.last_uses.note(principal.token, &known.found.noted, known.at);
+            about.named = request.place.as_ref().and_then(Place::domain);
+            let (action, reference) = decide::domain_of(principal, action, about.named.as_ref())?;
+            let named = self.resolver.domains.get(reference, known.at).await?;
+            about.grounds.add(named.grounds());
+            let own = match action.upstream {
+                None => None,
+                Some(backend) => Some(self.resolver.backends.get(backend, known.at).await?),
+            };
+            own.iter().for_each(|own| about.grounds.add(own.grounds()));
+            let own = own.as_ref().and_then(|own| own.found.value.as_deref());
+            let domain = named.found.value.as_ref();
+            let (token, reading) = (principal.token, self.model_reading);
+            if step == Step::First {
+                let before = decide::before_body(principal, action, domain, own, reading);
+                let checked = before.and_then(|before| self.before_body(before, parts, started));
+                return checked.inspect_err(|_| about.domain = domain.cloned());
             }
-            Ok(model.insert(parts.model(form)?).as_str())
-        });
-        if let Some(form) = asked {
-            if self.denials.is_spent(token, started) {
-                let (subject, operation) = (Some((token, principal.owner)), Some(action.operation));
-                return Err(Denial { refusal: Refusal::RateLimited, subject, operation });
-            }
-            let read = self.long_bodies.read(token, || parts.model(form)).await?;
-            authorized = decide::authorize(principal, action, domain, own, reading, |_| {
-                Ok(model.insert(read?).as_str())
+            let (mut short, mut asked) = (None, None);
+            let authorized = decide::authorize(principal, action, domain, own, reading, |form| {
+                if let Some(read) = &long {
+                    return read.as_ref().map(ModelName::as_str).map_err(|why| *why);
+                }
+                if self.denials.is_spent(token, started) || LongBodies::is_long(parts.body) {
+                    asked = Some(form);
+                    return Err(NoModel::NotShown);
+                }
+                Ok(short.insert(parts.model(form)?).as_str())
             });
+            if let Some(form) = asked {
+                if self.denials.is_spent(token, started) {
+                    let (subject, operation) =
+                        (Some((token, principal.owner)), Some(action.operation));
+                    return Err(Denial { refusal: Refusal::RateLimited, subject, operation });
+                }
+                // That may take its time, in which the token may be revoked: all else is asked again.
+                long = Some(self.long_bodies.read(token, || parts.model(form)).await?);
+                at = Tick::now();
+                continue;
+            }
+            return authorized.map(|permit| Checked::Decided(Decision::Allow(permit))).inspect_err(
+                |_| {
+                    let read = long.as_ref().and_then(|read| read.as_ref().ok());
+                    about.domain = domain.cloned();
+                    about.model = read.or(short.as_ref()).map(|model| model.as_str().into());
+                },
+            );
         }
-        let decided = authorized.map(|permit| Checked::Decided(Decision::Allow(permit)));
-        decided.inspect_err(|_| {
-            about.domain = domain.cloned();
-            about.model = model.as_ref().map(|model| model.as_str().into());
-        })
     }
 
     /// What a first step ends with: it asks for the body, unless the body could not help, or too

@@ -2,7 +2,7 @@
 //!
 //! In the form of two steps, the first answer to a request whose model is in its body has Envoy
 //! collect that body. A token may cause only so much of this at a time. A body counts from the first
-//! answer until the second check brings it; one whose second check never comes, or comes to another
+//! answer until the second check, which brings it, has ended; one whose second check never comes, or comes to another
 //! replica, counts for [`FORGOTTEN`].
 
 use std::{
@@ -72,8 +72,12 @@ impl AwaitedBodies {
         admitted
     }
 
-    /// The body of this request has come.
-    pub(crate) fn release(&self, token: TokenId, request: &str) {
+    /// The body of this request has come. It counts until what is returned is dropped.
+    pub(crate) fn held<'b>(&'b self, token: TokenId, request: &'b str) -> Held<'b> {
+        Held { bodies: self, token, request }
+    }
+
+    fn release(&self, token: TokenId, request: &str) {
         let request = self.ids.hash_one(request);
         let mut state = self.lock();
         let Some(awaited) = state.tokens.get_mut(&token) else { return };
@@ -94,6 +98,19 @@ impl AwaitedBodies {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A body that has come, and still takes its place.
+pub(crate) struct Held<'b> {
+    bodies: &'b AwaitedBodies,
+    token: TokenId,
+    request: &'b str,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.bodies.release(self.token, self.request);
     }
 }
 

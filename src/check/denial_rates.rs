@@ -6,7 +6,7 @@
 //!
 //! What is known of a token are two places in a table of fixed size, chosen by two secret keys. A
 //! token is beyond its rate if both places are: two tokens share one now and then, and both of them
-//! once in 16 million.
+//! once in 16 million. With a thousand tokens beyond their rate, one in twenty shares both with some.
 
 use std::{
     hash::{BuildHasher as _, RandomState},

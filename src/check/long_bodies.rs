@@ -5,7 +5,10 @@
 //! task of its own, which leaves its worker thread to the others for that time; so many are read at
 //! once, and of each token one. The turn is waited for within the deadline of the check.
 
-use std::hash::{BuildHasher as _, RandomState};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use tokio::{
     runtime::{Handle, RuntimeFlavor},
@@ -17,28 +20,37 @@ use crate::{resolve::Unavailable, token::TokenId};
 
 /// Bytes of a body that is read on the connection: in less time than it takes to wake a thread.
 const SHORT: usize = 32 * 1024;
-/// Tokens share so many places in the queue. Which ones share one is not for a client to know.
-const PLACES: usize = 256;
 
 /// The queue of long bodies.
 pub(crate) struct LongBodies {
     /// The bodies of a token wait for each other before they wait for those of other tokens: one
-    /// token never has more than one in the common queue, however many it sends.
-    places: Vec<Semaphore>,
-    keys: RandomState,
+    /// token never has more than one in the common queue, however many it sends. Here are the tokens
+    /// of which a body waits or is read.
+    turns: Mutex<HashMap<TokenId, Turn>>,
     at_once: Semaphore,
+}
+
+/// Of the bodies of one token.
+struct Turn {
+    one: Arc<Semaphore>,
+    /// Bodies that wait or are read.
+    bodies: usize,
 }
 
 impl LongBodies {
     /// Reads up to `at_once` of them at a time.
     pub(crate) fn new(at_once: usize) -> Self {
-        let places = (0..PLACES).map(|_| Semaphore::new(1)).collect();
-        Self { places, keys: RandomState::new(), at_once: Semaphore::new(at_once.max(1)) }
+        Self { turns: Mutex::default(), at_once: Semaphore::new(at_once.max(1)) }
     }
 
     /// As many at a time as leave half of the processors to other checks.
     pub(crate) fn for_this_machine() -> Self {
         Self::new(std::thread::available_parallelism().map_or(1, |all| all.get() / 2))
+    }
+
+    /// No code that can panic runs under this lock.
+    fn turns(&self) -> MutexGuard<'_, HashMap<TokenId, Turn>> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a body takes a turn.
@@ -54,11 +66,39 @@ impl LongBodies {
     ) -> Result<T, Unavailable> {
         // The connection polls a check once, and makes a task of what is not ready then.
         yield_now().await;
-        let place = self.keys.hash_one(token) as usize % PLACES;
-        let place = self.places.get(place).ok_or(Unavailable)?;
-        let _place = place.acquire().await.map_err(|_| Unavailable)?;
+        let own = Own::new(self, token);
+        let _own = own.one.acquire().await.map_err(|_| Unavailable)?;
         let _turn = self.at_once.acquire().await.map_err(|_| Unavailable)?;
         Ok(aside(read))
+    }
+}
+
+/// A body among those of its token.
+struct Own<'b> {
+    bodies: &'b LongBodies,
+    token: TokenId,
+    one: Arc<Semaphore>,
+}
+
+impl<'b> Own<'b> {
+    fn new(bodies: &'b LongBodies, token: TokenId) -> Self {
+        let mut turns = bodies.turns();
+        let turn = turns
+            .entry(token)
+            .or_insert_with(|| Turn { one: Arc::new(Semaphore::new(1)), bodies: 0 });
+        turn.bodies += 1;
+        Self { bodies, token, one: Arc::clone(&turn.one) }
+    }
+}
+
+impl Drop for Own<'_> {
+    fn drop(&mut self) {
+        let mut turns = self.bodies.turns();
+        let Some(turn) = turns.get_mut(&self.token) else { return };
+        turn.bodies -= 1;
+        if turn.bodies == 0 {
+            turns.remove(&self.token);
+        }
     }
 }
 
@@ -88,13 +128,6 @@ mod tests {
         TokenId(Uuid::from_u128(number))
     }
 
-    /// Two tokens that share no place.
-    fn two(bodies: &LongBodies) -> [TokenId; 2] {
-        let place = |token: TokenId| bodies.keys.hash_one(token) as usize % PLACES;
-        let other = (2..).map(token).find(|other| place(*other) != place(token(1)));
-        [token(1), other.unwrap()]
-    }
-
     #[tokio::test]
     async fn nothing_is_read_at_the_first_poll() {
         let bodies = LongBodies::new(1);
@@ -108,7 +141,7 @@ mod tests {
         let bodies = Arc::new(LongBodies::new(2));
         let gate = Arc::new((Mutex::new(false), Condvar::new()));
         let reading = Arc::new(AtomicUsize::new(0));
-        let [one, other] = two(&bodies);
+        let [one, other] = [1, 2].map(token);
         let read = |token| {
             let (bodies, gate, reading) =
                 (Arc::clone(&bodies), Arc::clone(&gate), Arc::clone(&reading));
@@ -138,5 +171,6 @@ mod tests {
             assert_eq!(read.await.unwrap(), Ok(()));
         }
         assert_eq!(reading.load(SeqCst), 51);
+        assert!(bodies.turns().is_empty(), "no token is kept");
     }
 }

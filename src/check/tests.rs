@@ -283,3 +283,30 @@ async fn a_first_step_asks_for_a_body_and_counts_it() {
     // What a second step is not shown, it does not ask for again.
     assert_eq!(check(Step::Second, "b", b"").await, "permission_denied");
 }
+
+/// It is read in a task, and what was known before it waited decides nothing.
+#[tokio::test]
+async fn what_changes_while_a_long_body_waits_counts() {
+    let prompt = "x".repeat(40_000);
+    let body = format!(r#"{{"messages":["{prompt}"],"model":"m"}}"#);
+    for (changes, code) in [(false, "ok"), (true, "token_expired")] {
+        let (checker, _, plain) = hot(&mut Registry::default());
+        let bearer = format!("Bearer {}", plain.expose());
+        let header = |name: &str| match name {
+            "authorization" => Some(bearer.as_str()),
+            "content-type" => Some("application/json"),
+            "x-envoy-auth-partial-body" => Some("false"),
+            _ => None,
+        };
+        let (method, authority, target) = ("POST", "gateway", "/proxy/acme/v1/chat/completions");
+        let parts = Parts { method, authority, target, header, body: body.as_bytes() };
+        let apis = checker.apis.load();
+        let mut check = pin!(checker.check(&parts, &apis, Step::Only, Tick::now()));
+        assert!(poll!(check.as_mut()).is_pending(), "it was read on the connection");
+        if changes {
+            // Its last moment has passed.
+            checker.clock.observe(Tick::now(), Moment(3_000_000));
+        }
+        assert_eq!(decided(check.await).0.code(), code);
+    }
+}

@@ -38,6 +38,8 @@ struct Waiting<T> {
     count: usize,
     /// The lane after the one that was served alone last.
     next: usize,
+    /// The lane with few that is served first.
+    few_from: usize,
     /// Whether those with few are next, if there are any.
     few_next: bool,
     /// Batches that are served alone now.
@@ -69,6 +71,7 @@ impl<T> Queue<T> {
             lanes: std::array::from_fn(|_| VecDeque::new()),
             count: 0,
             next: 0,
+            few_from: 0,
             few_next: true,
             alone: 0,
             closed: false,
@@ -141,7 +144,13 @@ impl<T> Queue<T> {
             _ => {
                 waiting.few_next = false;
                 let mut tickets = Vec::new();
-                for lane in 0..LANES {
+                // Those that found no room in a batch are the first of the next one.
+                let first = waiting.few_from;
+                for lane in (0..LANES).map(|lane| (first + lane) % LANES) {
+                    if tickets.len() == MAX_BATCH {
+                        waiting.few_from = lane;
+                        break;
+                    }
                     if waiting.lanes.get(lane).is_some_and(|queue| queue.len() < FEW) {
                         tickets.append(&mut waiting.pop(lane, MAX_BATCH - tickets.len()));
                     }
@@ -220,6 +229,24 @@ mod tests {
         drop(other);
         queue.close();
         assert!(!queue.ready().await);
+    }
+
+    #[test]
+    fn lanes_that_found_no_room_come_first() {
+        let queue = Arc::new(Queue::new(4));
+        let mut last = 0;
+        for _ in 0..2 {
+            // All lanes keep as many as they may have, and one batch has no room for them.
+            for lane in 0..LANES {
+                let waiting = queue.lock().lanes[lane].len();
+                fill(&queue, lane, FEW - 1 - waiting);
+            }
+            let taken = queue.take().tickets;
+            assert_eq!(taken.len(), MAX_BATCH);
+            last = *taken.last().unwrap();
+            assert!(last > 0);
+        }
+        assert!(last > MAX_BATCH / (FEW - 1), "{last}");
     }
 
     #[test]

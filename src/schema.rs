@@ -230,19 +230,23 @@ fn accept(version: Option<i32>) -> Result<(), SchemaError> {
     }
 }
 
-/// Our triggers count replayed changes, too, and stay on. `pg_restore --disable-triggers` leaves
-/// behind what does not.
+/// Triggers that record changes count replayed ones, too, and stay on; the others are not off.
+/// `pg_restore --disable-triggers` leaves behind what is neither.
 const SWITCH_ON: &str = "DO $$
     DECLARE
         own record;
     BEGIN
         FOR own IN
-            SELECT t.tgrelid::regclass AS relation, t.tgname FROM pg_trigger t
-            JOIN pg_class c ON c.oid = t.tgrelid AND c.relnamespace = 'patgate'::regnamespace
-            WHERE NOT t.tgisinternal AND t.tgenabled <> 'A'
-              AND t.tgname IN ('record_change', 'record_truncation', 'announce', 'append_only')
+            SELECT relation, tgname, always FROM (
+                SELECT t.tgrelid::regclass AS relation, t.tgname, t.tgenabled, t.tgname IN
+                    ('record_change', 'record_truncation', 'announce', 'append_only') AS always
+                FROM pg_trigger t
+                JOIN pg_class c ON c.oid = t.tgrelid AND c.relnamespace = 'patgate'::regnamespace
+                WHERE NOT t.tgisinternal) AS own
+            WHERE CASE WHEN always THEN tgenabled <> 'A' ELSE tgenabled = 'D' END
         LOOP
-            EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', own.relation, own.tgname);
+            EXECUTE format('ALTER TABLE %s ENABLE %s TRIGGER %I', own.relation,
+                           CASE WHEN own.always THEN 'ALWAYS' ELSE '' END, own.tgname);
         END LOOP;
     END $$";
 
@@ -346,20 +350,26 @@ async fn try_to_migrate(
         .map_err(failed)?;
     accept(version)?;
     transaction.execute(sqlx::raw_sql("RESET ROLE")).await.map_err(failed)?;
+    let was_open = open(&mut transaction).await.map_err(failed)?;
     // Once: whoever opens the database again has a reason.
     if !before.contains(&CLOSES_DATABASE)
         && migrations.iter().any(|migration| migration.version == CLOSES_DATABASE)
     {
         transaction.execute(sqlx::raw_sql(CLOSE_DATABASE)).await.map_err(failed)?;
     }
-    let open = sqlx::query_scalar(OPEN_DATABASE)
-        .persistent(false)
-        .fetch_optional(&mut *transaction)
-        .await
-        .map_err(failed)?;
+    let is_open = open(&mut transaction).await.map_err(failed)?;
     transaction.commit().await.map_err(failed)?;
-    if let Some(database) = open {
-        let database: String = database;
+    // In a new database nobody misses it.
+    if !before.is_empty()
+        && let (Some(database), None) = (&was_open, &is_open)
+    {
+        tracing::warn!(
+            "only logins that inherit a role of patgate's, the owner and superusers may connect to \
+             the database from now on. If others have to, such as those of monitoring and backups, \
+             run as its owner: GRANT CONNECT ON DATABASE {database} TO …"
+        );
+    }
+    if let Some(database) = is_open {
         tracing::warn!(
             "any login of the cluster may connect to the database, and hold locks there; if it is \
              patgate's alone, run as its owner: GRANT CONNECT ON DATABASE {database} TO \
@@ -373,6 +383,11 @@ async fn try_to_migrate(
         .map(|migration| (migration.version, migration.description.to_string()))
         .collect();
     Ok(Migrated { applied, version: version.unwrap_or(SCHEMA) })
+}
+
+/// The quoted name of the database, if every login of the cluster may connect to it.
+async fn open(connection: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar(OPEN_DATABASE).persistent(false).fetch_optional(connection).await
 }
 
 /// Who has been using our tables all the while, for a person to find them by; nothing where nobody

@@ -1,3 +1,14 @@
+-- When tokens were last used, which 0012 has replicas write here and no longer beside the token. The
+-- table has no foreign key: its check would lock the token, and a cascade would wait for a lock of
+-- the note. It is filled first of all. All migrations are one transaction, the next statements lock
+-- tables of which look-ups read, and a million notes take seconds.
+CREATE TABLE patgate.pat_uses (
+    pat_id       uuid PRIMARY KEY,
+    last_used_at timestamptz NOT NULL
+);
+INSERT INTO patgate.pat_uses (pat_id, last_used_at)
+SELECT id, last_used_at FROM patgate.pats WHERE last_used_at IS NOT NULL;
+
 -- Names this installation, so that nothing which several of them share (a cluster, a Redis, a login)
 -- makes one take another's knowledge for its own.
 --

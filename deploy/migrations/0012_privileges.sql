@@ -1,18 +1,9 @@
 -- What the login of a replica, or a stranger's, can lock or flood holds up no change, and what an
 -- administrator's login writes to the audit log cannot be forged.
 
--- When tokens were last used. SELECT … FOR UPDATE needs the right to update some column, so a login
--- that may write pats.last_used_at can lock any token, and keep it from being revoked or deleted.
--- The notes are a table without a foreign key: its check would lock the token, and a cascade would
--- wait for a lock of the note. The column stays for the release before, which can no longer write
--- it: it drops its notes, and counts them.
-CREATE TABLE patgate.pat_uses (
-    pat_id       uuid PRIMARY KEY,
-    last_used_at timestamptz NOT NULL
-);
-INSERT INTO patgate.pat_uses (pat_id, last_used_at)
-SELECT id, last_used_at FROM patgate.pats WHERE last_used_at IS NOT NULL;
-
+-- A login that may write pats.last_used_at can lock any token: SELECT … FOR UPDATE needs the right to
+-- update some column. 0010 has moved the notes. The column stays for the release before, which can
+-- no longer write it: it drops its notes, and counts them.
 REVOKE UPDATE (last_used_at) ON patgate.pats FROM patgate_serve;
 GRANT SELECT ON patgate.pat_uses TO patgate_serve, patgate_admin;
 

@@ -1,7 +1,5 @@
 //! `patgate installation …`
 
-use std::time::Duration;
-
 use serde_json::json;
 
 use super::{Usage, session::Session};
@@ -17,7 +15,8 @@ pub(super) enum Command {
     /// until this is run on it, before its first replica starts. Replicas that run already stop using
     /// the database, and have to be restarted.
     Renew {
-        /// Also if replicas serve from this database; they refuse everything until they are restarted
+        /// Also if replicas serve from this database; until they are restarted they obey no change,
+        /// and `token revoke --wait` does not know of them
         #[arg(long)]
         yes: bool,
     },
@@ -42,15 +41,14 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
             out.one(&shown, properties)
         }
         Command::Renew { yes } => {
-            let serving = store.replicas(None, Duration::ZERO).await?;
+            let serving = store.serving().await?;
             if !yes && !serving.is_empty() {
-                let names: Vec<&str> =
-                    serving.iter().map(|replica| replica.name.as_str()).collect();
                 let why = format!(
                     "replicas serve from this database ({}), or did when it was copied: is it the \
-                     copy? They would refuse everything until they are restarted. Stop them and \
-                     wait until they are forgotten, or add --yes",
-                    names.join(", ")
+                     copy? They would obey no change any more, and answer from what they know for \
+                     max_staleness, then 503, until they are restarted. Stop them and wait until \
+                     they are forgotten, for twice their max_staleness, or add --yes",
+                    serving.join(", ")
                 );
                 return Err(Usage(why).into());
             }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::FromRow;
 
-use super::{Error, Store, sql_as, utc};
+use super::{Error, Store, sql_as, sql_scalar, utc};
 
 /// A replica that may be answering.
 #[derive(Clone, Debug, FromRow, serde::Serialize)]
@@ -47,5 +47,25 @@ impl Store {
         let replicas = replicas.bind(xid).bind(ago).fetch_all(&mut *tx).await?;
         tx.commit().await?;
         Ok(replicas)
+    }
+
+    /// The names of the replicas of which something was heard lately: within twice their
+    /// `max_staleness`.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer.
+    pub async fn serving(&self) -> Result<Vec<String>, Error> {
+        let mut tx = self.read().await?;
+        let names = sql_scalar(
+            "SELECT name FROM patgate.replicas
+             WHERE installation = patgate.identity() AND watermark + 2 * max_staleness > now()
+                 AND pg_snapshot_xmax(snapshot) < '9223372036854775807'
+             ORDER BY name",
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(names)
     }
 }

@@ -115,8 +115,18 @@ pub(crate) async fn a_feed_without_triggers_is_not_trusted(suite: Arc<Suite>) {
     let failures = patient.0[0].metric(failed).await;
     eventually("more polls", async || patient.0[0].metric(failed).await > failures + 1).await;
     assert_eq!((polls(&patient.0[0]).await, off(&patient).await), (before, 1));
+    // Those that record nothing, too: a domain that lists a model would go on to see all of them.
+    world.sql("ALTER TABLE patgate.domain_models DISABLE TRIGGER USER").await;
     let owner = world.url("postgres", world.port);
     Cli::of(&world).with("postgres.url", &owner).ok("migrate");
+    let still_off: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'patgate.domain_models'::regclass
+         AND NOT tgisinternal AND tgenabled = 'D'",
+    )
+    .fetch_one(&world.postgres)
+    .await
+    .unwrap();
+    assert_eq!(still_off, 0);
     patient.turn("switched on again", (&token, MODELS), 200, 401).await;
     assert_eq!(off(&patient).await, 0);
     patient.all_answer(&other, MODELS, 200).await;

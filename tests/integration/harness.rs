@@ -8,6 +8,7 @@ use std::{
     collections::HashMap,
     fs,
     future::Future,
+    path::Path,
     sync::{
         Mutex,
         atomic::{AtomicU32, Ordering::Relaxed},
@@ -19,7 +20,10 @@ use patgate::{
     token::{TokenId, Tokens},
 };
 use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::{
+    fs::Mode,
+    process::{Resource, Rlimit, getrlimit, setrlimit, umask},
+};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions};
 use tempfile::TempDir;
@@ -32,7 +36,7 @@ pub(crate) use self::{
 };
 use crate::{
     load::Ledger,
-    stack::{Server, Stack},
+    stack::{Server, Stack, project},
 };
 
 const TEMPLATE: &str = "patgate_template";
@@ -55,12 +59,18 @@ pub(crate) struct Suite {
     pub(crate) credentials: Mutex<Vec<String>>,
     /// Key rings, and what in-process replicas log.
     pub(crate) dir: TempDir,
+    /// A copy of `deploy/apis`.
+    pub(crate) shipped_tables: String,
 }
 
 impl Suite {
     pub(crate) fn launch() -> Self {
         allow_files();
+        // patgate refuses files that a group may write to. Under another umask, all that the tests
+        // write would be such, and the checkout is.
+        umask(Mode::from_raw_mode(0o022));
         let dir = TempDir::new().unwrap();
+        let shipped_tables = copy_tables(&dir.path().join("apis"));
         let log = fs::File::create(dir.path().join("patgate.log")).unwrap();
         tracing_subscriber::fmt()
             .with_env_filter("info,patgate=trace,sqlx=trace,redis=trace")
@@ -92,6 +102,7 @@ impl Suite {
             minted: Mutex::default(),
             credentials: Mutex::default(),
             dir,
+            shipped_tables,
         };
         suite.runtime.block_on(prepare_template(suite.postgres.port));
         suite
@@ -156,6 +167,16 @@ fn allow_files() {
     if granted < FILES {
         println!("a process may have {granted} files open (ulimit -Hn): tests need up to {FILES}");
     }
+}
+
+/// With the permissions of a file that is made here, whatever those of the original.
+fn copy_tables(to: &Path) -> String {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(project("deploy/apis")).unwrap() {
+        let entry = entry.unwrap();
+        fs::write(to.join(entry.file_name()), fs::read(entry.path()).unwrap()).unwrap();
+    }
+    to.display().to_string()
 }
 
 fn url(port: u16, user: &str, database: &str) -> String {

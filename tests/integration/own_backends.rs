@@ -1,6 +1,11 @@
 //! Backends that tables of APIs name: address and credential come from one decision.
 
-use std::{fs, path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
 
 use tokio::time::sleep;
 
@@ -10,7 +15,6 @@ use crate::{
     fleet::{Fleet, HEALED, MODELS, PATIENT},
     harness::{Suite, World, outcome},
     http, leaks,
-    stack::project,
     tiers::{PAUSE, entries_written, lookups},
 };
 
@@ -34,7 +38,8 @@ fn tables(world: &World<'_>) -> PathBuf {
     let rules = [("/models", ""), ("/rule", ", upstream: model-acme")];
     fs::write(dir.join("own.yaml"), table("own", "upstream: model-beta\n", &rules)).unwrap();
     fs::write(dir.join("lost.yaml"), table("lost", "upstream: model-lost\n", &rules[..1])).unwrap();
-    fs::copy(project("deploy/apis/cube-ai.yaml"), dir.join("cube-ai.yaml")).unwrap();
+    let shipped = Path::new(&world.suite.shipped_tables);
+    fs::copy(shipped.join("cube-ai.yaml"), dir.join("cube-ai.yaml")).unwrap();
     dir
 }
 

@@ -12,7 +12,7 @@ use crate::{
     harness::{Replica, Scope, Suite, Token, envoy_patch, patient},
     http::{self, Reply},
     stack::{Server, project},
-    surfaces::{CLOUD, open_aigne},
+    surfaces::{self, CLOUD, open_aigne},
 };
 
 const MODELS: &str = "/proxy/acme/v1/models";
@@ -176,7 +176,7 @@ pub(crate) async fn a_call_is_counted_by_the_model_of_its_body(suite: Arc<Suite>
 pub(crate) async fn a_limit_is_told_in_the_words_of_the_api(suite: Arc<Suite>) {
     let world = suite.world().await;
     let aigne = open_aigne(&world).await;
-    let tables = format!("apis={}", project("deploy/apis"));
+    let tables = surfaces::tables(&suite);
     let replica = world.serve(&[&tables]).await;
     let envoy = envoy(&suite, &replica);
     let token = world

@@ -85,7 +85,8 @@ pub(crate) async fn verdicts_are_the_same_in_every_mode(suite: Arc<Suite>) {
         let log = file(&world, mode);
         let setting = format!("mode={mode}");
         let replica =
-            logging(&world, &log, &[&setting, &surfaces::tables(), ALL[0], ALL[1], ALL[2]]).await;
+            logging(&world, &log, &[&setting, &surfaces::tables(&suite), ALL[0], ALL[1], ALL[2]])
+                .await;
         let mut softening = HashMap::new();
         for (number, request) in requests.iter().enumerate() {
             let (id, mut request) = (format!("case-{number}"), request.clone());

@@ -26,7 +26,6 @@ use crate::{
     harness::{self, Replica, Suite, World, outcome},
     http::{self, Over, Reply, Sent},
     process,
-    stack::project,
     tiers::eventually,
 };
 
@@ -376,8 +375,8 @@ impl Case {
     }
 }
 
-pub(crate) fn tables() -> String {
-    format!("apis={}", project("deploy/apis"))
+pub(crate) fn tables(suite: &Suite) -> String {
+    format!("apis={}", suite.shipped_tables)
 }
 
 /// Cases of tokens that nobody has asked about, now that they cannot be looked up.
@@ -403,7 +402,7 @@ async fn documented(world: &World<'_>) -> Vec<Case> {
 pub(crate) async fn side_by_side_over_grpc(suite: Arc<Suite>) {
     let world = suite.world().await;
     let cases = documented(&world).await;
-    let replica = world.serve(&[&tables()]).await;
+    let replica = world.serve(&[&tables(&suite)]).await;
     for case in &cases {
         case.over_grpc(&replica).await;
     }
@@ -415,7 +414,7 @@ pub(crate) async fn side_by_side_over_grpc(suite: Arc<Suite>) {
 pub(crate) async fn side_by_side_through_envoy(suite: Arc<Suite>) {
     let world = suite.world().await;
     let cases = documented(&world).await;
-    let replica = world.serve(&[&tables()]).await;
+    let replica = world.serve(&[&tables(&suite)]).await;
     let envoy = replica.envoy(&suite);
     for case in &cases {
         case.through_envoy(envoy.port).await;
@@ -520,7 +519,7 @@ pub(crate) async fn mistakes_in_tables_are_told_before_serving(suite: Arc<Suite>
     let bad = cli.with("apis", &path);
     bad.refused("config check", 2, mistake);
     bad.refused("serve", 2, mistake);
-    let listed = cli.ok(&format!("api check {}", project("deploy/apis")));
+    let listed = cli.ok(&format!("api check {}", suite.shipped_tables));
     assert!(listed.contains("aigne-hub") && listed.contains("scim"), "{listed}");
     let schema: Value = serde_json::from_str(&cli.ok("api schema")).unwrap();
     assert_eq!(schema["title"], "An API that patgate protects");
@@ -530,8 +529,8 @@ pub(crate) async fn mistakes_in_tables_are_told_before_serving(suite: Arc<Suite>
 pub(crate) async fn each_is_explained_as_it_answers(suite: Arc<Suite>) {
     let world = suite.world().await;
     let cases = documented(&world).await;
-    let replica = world.serve(&[&tables()]).await;
-    let shadow = world.serve(&[&tables(), "mode=shadow"]).await;
+    let replica = world.serve(&[&tables(&suite)]).await;
+    let shadow = world.serve(&[&tables(&suite), "mode=shadow"]).await;
     let (folder, mut questions, mut bodies) = (tempfile::tempdir().unwrap(), Vec::new(), 0);
     for case in &cases {
         let request = [case.host, case.method, &case.path];
@@ -555,6 +554,5 @@ pub(crate) async fn each_is_explained_as_it_answers(suite: Arc<Suite>) {
         questions.push(question().of_another(&shadow, &softened));
     }
     assert!(cases.len() >= 65 && bodies >= 5, "the table has shrunk: {} {bodies}", cases.len());
-    let apis = project("deploy/apis");
-    explained::ask(&Cli::of(&world).with("apis", &apis), &questions);
+    explained::ask(&Cli::of(&world).with("apis", &suite.shipped_tables), &questions);
 }

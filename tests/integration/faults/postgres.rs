@@ -54,7 +54,7 @@ pub(crate) async fn postgres_is_cut_short(suite: Arc<Suite>) {
     let front = Front::of(&world, &[&postgres_at(&world, proxy.port), SHORT[0], SHORT[1]]).await;
     let (load, fleet) = (front.load(&world).await, &front.fleet);
     load.law(CHANGING);
-    proxy.set(Mode::CutReplies(550));
+    proxy.set(Mode::CutReplies(900));
     let cut = load.law(Law { turning: &[200, 503], ..UNREAD });
     revoke(&world, &load.turning).await;
     load.bear(fleet.turn("revoked", (&load.turning, MODELS), 200, 503)).await;

@@ -39,7 +39,7 @@ fn read<'a>(
     method: &'a str,
     target: &'a str,
     authorization: &'a str,
-) -> Result<AuthRequest<'a>, Rejected> {
+) -> Result<AuthRequest<'a>, Rejected<'a>> {
     let header = |name: &str| (name == "authorization").then_some(authorization);
     parse(&Parts { method, authority: "gateway", target, header, body: b"" }, &APIS, &TOKENS)
 }

@@ -48,7 +48,7 @@ pub struct Denial {
     pub operation: Option<Operation>,
 }
 
-/// The reasons, in the order in which the stages give them.
+/// The reasons, by the stage that gives them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// Not a request that has one meaning.
@@ -212,7 +212,7 @@ impl Decision {
 }
 
 impl Refusal {
-    /// Every code, in the order in which the stages give them.
+    /// Every code, by the stage that gives it.
     pub const CODES: [&str; 10] = [
         "bad_request",
         "missing_credential",

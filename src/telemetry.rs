@@ -172,13 +172,14 @@ impl Metrics {
             ),
             unopened_credentials: to.count(
                 "unopened_credentials",
-                "Credentials of backends that could not be opened when their domain was read",
+                "Credentials of backends that could not be opened when domain or backend was read",
             ),
             polls: to.count("feed_polls", "Polls of the change feed"),
             changes: to.count("feed_changes", "Changes read from the feed"),
             restarts: to.count(
                 "feed_restarts",
-                "Times that the record of changes began: at start, after a gap, on a new server",
+                "Times that the record of changes began anew: at start, after a gap or too many \
+                 changes at once, on a new server",
             ),
             triggers_off: to.count(
                 "feed_triggers_off",
@@ -192,7 +193,7 @@ impl Metrics {
             leads: to.count("relay_leader", "1 while this replica relays the feed to the others"),
             silences: to.count(
                 "relay_silences",
-                "Times that nobody was heard who relays, and this replica read Postgres itself",
+                "Times the relay went silent and this replica polled Postgres itself",
             ),
             renewed_at_age: to.seconds(
                 "feed_renewed_at_age",

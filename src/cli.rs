@@ -211,7 +211,7 @@ async fn administer(session: &Session, command: Command) -> anyhow::Result<()> {
         Command::Shadow(command) => shadow::run(session, &command),
         Command::Installation(command) => installation::run(session, command).await,
         Command::Audit(command) => audit::run(session, command).await,
-        Command::Config(command) => settings::run(session, command),
+        Command::Config(command) => settings::run(session, command).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "patgate", &mut script);

@@ -1,5 +1,7 @@
 //! `patgate config …`
 
+mod connect;
+
 use super::{Usage, output, session::Session};
 use crate::{
     api::Apis,
@@ -13,19 +15,25 @@ pub(super) enum Command {
         /// Check what the administrator's commands need, not what serving needs
         #[arg(long)]
         admin: bool,
+        /// Connect to the services that the settings name, and say of each whether it can be used
+        #[arg(long)]
+        connect: bool,
     },
     /// Prints all keys with their defaults, as a Markdown table
     Reference,
 }
 
-pub(super) fn run(session: &Session, command: Command) -> anyhow::Result<()> {
+pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Reference => output::write(&config::reference()),
-        Command::Check { admin } => {
+        Command::Check { admin, connect } => {
             let purpose = if admin { Purpose::Admin } else { Purpose::Serve };
             let mistakes = mistakes(session, purpose);
             if !mistakes.is_empty() {
                 return Err(Usage(mistakes.join("\n")).into());
+            }
+            if connect {
+                return connect::run(&session.config(purpose)?, session.out).await;
             }
             session.out.list(
                 &Config::effective(&session.sources),

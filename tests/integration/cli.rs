@@ -3,6 +3,7 @@
 pub(crate) mod audit;
 pub(crate) mod caches;
 pub(crate) mod check;
+pub(crate) mod connect;
 pub(crate) mod demo;
 pub(crate) mod errors;
 pub(crate) mod explained;

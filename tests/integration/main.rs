@@ -142,6 +142,7 @@ fn main() -> ExitCode {
         cli::check::what_redis_holds_is_told_beside_the_truth,
         cli::check::a_replica_is_asked_and_compared,
         cli::check::a_replica_that_softens_is_compared_by_its_verdict,
+        cli::connect::postgres_and_feed_are_tried,
         cli::demo::the_demo,
         cli::errors::every_refusal_has_its_exit_code,
         cli::errors::what_cannot_be_reached_or_opened_is_named,

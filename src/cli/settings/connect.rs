@@ -1,0 +1,87 @@
+//! `patgate config check --connect`: whether the services that the settings name can be used.
+//!
+//! Each probe tries one service as `serve` would, and says what it found. A new probe is a function in
+//! a module below and a line in [`findings`].
+
+mod postgres;
+
+use serde::Serialize;
+
+use crate::{cli::output::Output, config::Config};
+
+/// What a probe found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Outcome {
+    /// It can be used.
+    Ok,
+    /// It can be used, and something about it will make trouble.
+    Warning,
+    /// It cannot be used.
+    Failed,
+    /// Nothing is configured.
+    Off,
+}
+
+/// What a probe found, with the reason.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Finding {
+    /// The setting that was tried, such as `postgres.url`.
+    pub(super) key: &'static str,
+    pub(super) outcome: Outcome,
+    pub(super) detail: String,
+}
+
+/// At least one service cannot be used; which one, the findings say.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot be used as configured: {0}")]
+pub(super) struct Unusable(String);
+
+/// Tries everything and prints what was found.
+///
+/// # Errors
+///
+/// Unless every service that is configured can be used.
+pub(super) async fn run(config: &Config, out: Output) -> anyhow::Result<()> {
+    let findings = findings(config).await;
+    out.list(
+        &findings,
+        &[
+            ("KEY", |finding| finding.key.to_owned()),
+            ("RESULT", |finding| format!("{:?}", finding.outcome).to_lowercase()),
+            ("DETAIL", |finding| finding.detail.clone()),
+        ],
+    )?;
+    let failed: Vec<&str> = findings
+        .iter()
+        .filter(|finding| finding.outcome == Outcome::Failed)
+        .map(|finding| finding.key)
+        .collect();
+    if failed.is_empty() { Ok(()) } else { Err(Unusable(failed.join(", ")).into()) }
+}
+
+/// One after the other, so that a slow one is seen to be.
+async fn findings(config: &Config) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    findings.extend(postgres::probe(config).await);
+    findings
+}
+
+impl Finding {
+    pub(super) fn ok(key: &'static str, detail: impl ToString) -> Self {
+        Self { key, outcome: Outcome::Ok, detail: detail.to_string() }
+    }
+
+    #[expect(dead_code, reason = "for the first probe that warns")]
+    pub(super) fn warning(key: &'static str, detail: impl ToString) -> Self {
+        Self { key, outcome: Outcome::Warning, detail: detail.to_string() }
+    }
+
+    pub(super) fn failed(key: &'static str, detail: impl ToString) -> Self {
+        Self { key, outcome: Outcome::Failed, detail: detail.to_string() }
+    }
+
+    pub(super) fn off(key: &'static str, detail: impl ToString) -> Self {
+        Self { key, outcome: Outcome::Off, detail: detail.to_string() }
+    }
+}

@@ -1,0 +1,51 @@
+//! Postgres: where tokens are looked up, and where changes are read.
+
+use super::Finding;
+use crate::{
+    config::Config,
+    installation::Installation,
+    schema::{self, SchemaError},
+};
+
+const POSTGRES: &str = "postgres.url";
+const FEED: &str = "feed.url";
+
+pub(super) async fn probe(config: &Config) -> [Finding; 2] {
+    let installation = installation(config).await;
+    let feed = feed(config, installation.as_ref().ok().copied()).await;
+    let postgres = match installation {
+        Ok(installation) => Finding::ok(POSTGRES, format!("installation {installation}")),
+        Err(error) => Finding::failed(POSTGRES, error),
+    };
+    [postgres, feed]
+}
+
+async fn installation(config: &Config) -> Result<Installation, SchemaError> {
+    let pool = schema::connect(&config.postgres).await?;
+    let installation = schema::check(&pool).await;
+    pool.close().await;
+    installation
+}
+
+async fn feed(config: &Config, expected: Option<Installation>) -> Finding {
+    if config.feed_url.is_none() {
+        return Finding::off(FEED, "not set: changes are read at postgres.url, every 400 ms");
+    }
+    let identified = async {
+        let pool = schema::connect(&config.feed()).await?;
+        let identified = schema::identify(&pool).await;
+        pool.close().await;
+        identified
+    };
+    match (identified.await, expected) {
+        (Err(error), _) => Finding::failed(FEED, error),
+        (Ok(found), Some(expected)) if found != expected => Finding::failed(
+            FEED,
+            format!(
+                "leads to installation {found}, postgres.url to {expected}: let both name the same \
+                 database"
+            ),
+        ),
+        (Ok(found), _) => Finding::ok(FEED, format!("installation {found}")),
+    }
+}

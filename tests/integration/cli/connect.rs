@@ -1,0 +1,64 @@
+//! `patgate config check --connect`: what it says of each service, and of what is wrong with it.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{Cli, Ran};
+use crate::{
+    harness::{Suite, World},
+    schema::process::free_port,
+};
+
+/// What `serve` would run with.
+pub(crate) fn server<'s>(world: &World<'s>) -> Cli<'s> {
+    Cli::of(world).login(world, "server")
+}
+
+/// The finding about one setting, and the exit code.
+pub(crate) fn found(cli: &Cli<'_>, key: &str) -> (i32, String, String) {
+    let ran: Ran = cli.run("config check --connect --output json");
+    let findings: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|_| panic!("{ran:#?}"));
+    let finding = findings.as_array().unwrap().iter().find(|finding| finding["key"] == key);
+    let finding = finding.unwrap_or_else(|| panic!("no {key}: {findings:#}"));
+    let text = |name: &str| finding[name].as_str().unwrap().to_owned();
+    (ran.code, text("outcome"), text("detail"))
+}
+
+pub(crate) async fn postgres_and_feed_are_tried(suite: Arc<Suite>) {
+    const PASSWORD: &str = "correct-horse-battery";
+    let (world, other) = (suite.world().await, suite.world().await);
+    let here = server(&world);
+    let direct = suite.postgres_url("server", &world.database);
+    let fed = here.with("feed.url", &direct);
+    let (code, outcome, detail) = found(&fed, "postgres.url");
+    assert_eq!((code, &*outcome), (0, "ok"), "{detail}");
+    assert!(detail.starts_with("installation "), "{detail}");
+    assert_eq!(found(&fed, "feed.url"), (0, "ok".into(), detail));
+    let table = fed.ok("config check --connect");
+    assert!(table.lines().any(|line| line.starts_with("feed.url ") && line.contains(" ok ")));
+    let (code, outcome, _) = found(&here, "feed.url");
+    assert_eq!((code, &*outcome), (0, "off"));
+
+    let elsewhere = suite.postgres_url("server", &other.database);
+    let port = free_port();
+    let nobody = format!("postgres://server:{PASSWORD}@127.0.0.1:{port}/{}", world.database);
+    let empty = suite.postgres_url("postgres", "postgres");
+    for (key, url, reason) in [
+        ("postgres.url", &nobody, format!("127.0.0.1, port {port}")),
+        ("postgres.url", &empty, "`patgate migrate` creates it".to_owned()),
+        ("feed.url", &nobody, format!("127.0.0.1, port {port}")),
+        ("feed.url", &empty, "run `patgate migrate`".to_owned()),
+        ("feed.url", &elsewhere, "let both name the same database".to_owned()),
+    ] {
+        let broken = fed.with(key, url);
+        let (code, outcome, detail) = found(&broken, key);
+        assert_eq!((code, &*outcome), (1, "failed"), "{key}: {detail}");
+        assert!(detail.contains(&reason), "{key}: no `{reason}` in {detail}");
+        let ran = broken.run("config check --connect");
+        assert!(ran.stderr.contains(&format!("cannot be used as configured: {key}")), "{ran:#?}");
+        assert!(!format!("{ran:?}").contains(PASSWORD), "{ran:#?}");
+    }
+    // What the settings say comes first.
+    here.with("max_staleness", "soon").refused("config check --connect", 2, "found `soon`");
+}

@@ -129,10 +129,12 @@ pub(crate) async fn the_model_is_read_or_the_call_refused(suite: Arc<Suite>) {
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
 }
 
-pub(crate) async fn through_envoy_the_backend_reads_the_same_model(suite: Arc<Suite>) {
+pub(crate) async fn in_one_step_the_backend_reads_the_same_model(suite: Arc<Suite>) {
     let world = suite.world().await;
     let (replica, token) = (world.serve(&[]).await, limited(&world).await);
-    let envoy = replica.envoy(&suite);
+    let patch = envoy_patch(&suite, &[replica.grpc], patient("60s", "60s"));
+    let config = project("envoy/single-step.yaml");
+    let envoy = suite.stack.start("envoy", json!({ "config": config, "patch": patch }));
     through(envoy.port, &token.bearer(), &cases()).await;
 }
 
@@ -140,9 +142,7 @@ pub(crate) async fn through_envoy_the_backend_reads_the_same_model(suite: Arc<Su
 pub(crate) async fn in_two_steps_the_backend_reads_the_same_model(suite: Arc<Suite>) {
     let world = suite.world().await;
     let (replica, token) = (world.serve(&[]).await, limited(&world).await);
-    let patch = envoy_patch(&suite, &[replica.grpc], patient("60s", "60s"));
-    let config = project("envoy/two-steps.yaml");
-    let envoy = suite.stack.start("envoy", json!({ "config": config, "patch": patch }));
+    let envoy = replica.envoy(&suite);
     let cases: Vec<_> = cases().into_iter().filter(|case| case.body.len() < SHOWN).collect();
     through(envoy.port, &token.bearer(), &cases).await;
     let asked = replica.metric("patgate_bodies_asked_total").await;

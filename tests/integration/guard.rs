@@ -13,7 +13,9 @@ use serde_json::{Value, json};
 use crate::{
     harness::{Scope, Suite, envoy_patch, patient},
     http::{self, Reply},
-    shipped::{EXT_AUTHZ, GUARD, ext_authz, find, manager, shipped},
+    shipped::{
+        EXT_AUTHZ, GUARD, WITH_BODY, authorizers, configuration, ext_authz, find, manager, shipped,
+    },
     stack::Server,
 };
 
@@ -70,23 +72,44 @@ type Change = fn(&mut Value);
 /// What can keep a request from patgate, or from its answer.
 const LOSSES: [(&str, Change); 3] = [
     ("patgate dead, and failures allowed", |manager| {
-        let settings = ext_authz(manager);
-        settings["grpc_service"]["envoy_grpc"]["cluster_name"] = json!("nobody");
-        settings["failure_mode_allow"] = json!(true);
+        authorizers(manager).for_each(fail_open);
     }),
     ("ext_authz off on the routes", |manager| {
-        for route in routes(manager) {
-            route["typed_per_filter_config"] = json!({ EXT_AUTHZ: {
-                "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
-                "disabled": true,
-            } });
-        }
+        switch_off_on_the_routes(manager, &[EXT_AUTHZ, WITH_BODY]);
     }),
     ("ext_authz gone", |manager| {
         let filters = manager["http_filters"].as_array_mut().unwrap();
-        filters.retain(|filter| filter["name"] != EXT_AUTHZ);
+        filters.retain(|filter| filter["name"] != EXT_AUTHZ && filter["name"] != WITH_BODY);
     }),
 ];
+
+/// Whom this filter asks is dead, and then it lets everything through.
+pub(crate) fn fail_open(filter: &mut Value) {
+    let settings = &mut filter["typed_config"];
+    settings["grpc_service"]["envoy_grpc"]["cluster_name"] = json!("nobody");
+    settings["failure_mode_allow"] = json!(true);
+}
+
+pub(crate) fn switch_off_on_the_routes(manager: &mut Value, filters: &[&str]) {
+    for route in routes(manager) {
+        for filter in filters {
+            route["typed_per_filter_config"][*filter] = json!({
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
+                "disabled": true,
+            });
+        }
+    }
+}
+
+/// A cluster in which nobody answers, for [`fail_open`].
+pub(crate) fn add_nobody(suite: &Suite, config: &mut Value, patch: &mut Value) {
+    let clusters = config["static_resources"]["clusters"].as_array_mut().unwrap();
+    let mut nobody = clusters[0].clone();
+    nobody["name"] = json!("nobody");
+    clusters.push(nobody);
+    let missing = suite.dir.path().join("nobody.sock");
+    patch["clusters"]["nobody"] = json!(format!("unix:{}", missing.display()));
+}
 
 pub(super) fn routes(manager: &mut Value) -> impl Iterator<Item = &mut Value> {
     manager["route_config"]["virtual_hosts"][0]["routes"].as_array_mut().unwrap().iter_mut()
@@ -154,16 +177,19 @@ pub(crate) fn refused_as_an_outage(reply: &Reply, name: &str) {
 
 /// Each loss on a route that patgate's header leads on, and on one that leads to a backend anyway.
 pub(crate) async fn what_patgate_did_not_let_through_reaches_no_backend(suite: Arc<Suite>) {
+    for file in ["envoy.yaml", "single-step.yaml"] {
+        no_loss_reaches_a_backend(&suite, configuration(file)).await;
+    }
+}
+
+async fn no_loss_reaches_a_backend(suite: &Suite, mut config: Value) {
     let world = suite.world().await;
     let replica = world.serve(&[]).await;
     let bearer = world.token(&[READ]).await.bearer();
     let good = [("authorization", bearer.as_str())];
-    let mut config = shipped();
+    let mut patch = envoy_patch(suite, &[replica.grpc], patient("60s", "60s"));
+    add_nobody(suite, &mut config, &mut patch);
     let shipped = config["static_resources"]["listeners"][0].clone();
-    let clusters = config["static_resources"]["clusters"].as_array_mut().unwrap();
-    let mut nobody = clusters[0].clone();
-    nobody["name"] = json!("nobody");
-    clusters.push(nobody);
     let mut all = Variations { shipped, listeners: BTreeMap::new() };
     all.add("shipped", &[]);
     all.add("fixed", &[&fix_the_routes]);
@@ -179,10 +205,7 @@ pub(crate) async fn what_patgate_did_not_let_through_reaches_no_backend(suite: A
         all.add(&format!("{loss}; fixed, rbac on the routes, generated name"), &changes);
     }
     let names: Vec<_> = all.listeners.keys().cloned().collect();
-    let mut patch = envoy_patch(&suite, &[replica.grpc], patient("10s", "10s"));
-    let missing = suite.dir.path().join("nobody.sock");
-    patch["clusters"]["nobody"] = json!(format!("unix:{}", missing.display()));
-    let gateway = Gateway::start(&suite, config, all.listeners, patch);
+    let gateway = Gateway::start(suite, config, all.listeners, patch);
     let served = async || gateway.stat("cluster.model-acme.upstream_rq_total").await;
 
     for name in ["shipped", "fixed"] {

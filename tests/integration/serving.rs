@@ -56,7 +56,7 @@ pub(crate) async fn a_message_that_is_too_long_is_an_outage(suite: Arc<Suite>) {
     let world = suite.world().await;
     let bearer = world.token(&[("acme", "models", "m", "llm_embeddings")]).await.bearer();
     let replica = world.serve(&[]).await;
-    let mut showing = fs::read_to_string(project("envoy/envoy.yaml")).unwrap();
+    let mut showing = fs::read_to_string(project("envoy/single-step.yaml")).unwrap();
     // Above the other bound, Envoy itself refuses with 413.
     for bound in ["max_request_bytes", "per_connection_buffer_limit_bytes"] {
         let raised = showing.replace(&format!("{bound}: 1048576"), &format!("{bound}: 8388608"));

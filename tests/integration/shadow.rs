@@ -20,7 +20,7 @@ use crate::{
     http::{self, Over, Sent},
     process,
     proxy::{Mode, Proxy},
-    stack::project,
+    stack::{Server, project},
     surfaces,
     tiers::{eventually, lookups, reader, status},
 };
@@ -180,18 +180,23 @@ pub(crate) async fn a_softened_request_gets_nothing_of_ours(suite: Arc<Suite>) {
     assert_eq!(replica.metric(&counted(true)).await, 0);
 }
 
-/// What envoy/README.md says of the route table during a rollout is what is tested.
-fn rollout_configuration() -> String {
+/// What envoy/README.md says of the route table during a rollout is what is tested, in two steps and
+/// in one.
+fn rollout_configurations() -> [String; 2] {
     let readme = fs::read_to_string(project("envoy/README.md")).unwrap();
-    let section = readme.split_once("## Rolling out").unwrap().1;
-    let routes = section.split_once("```yaml\n").unwrap().1.split_once("```").unwrap().0;
-    let indented: String =
-        routes.lines().map(|line| format!("                        {line}\n")).collect();
-    let shipped = fs::read_to_string(project("envoy/envoy.yaml")).unwrap();
-    let (before, after) = shipped.split_once("                      routes:\n").unwrap();
-    let text = format!("{before}                      routes:\n{indented}{after}");
-    assert!(text.contains("cluster: old-gateway"), "{text}");
-    text
+    let section = readme.split_once("## Rolling out").unwrap().1.split_once("\n## ").unwrap().0;
+    let mut blocks = section.split("```yaml\n").skip(1);
+    let mut block = || blocks.next().unwrap().split_once("```").unwrap().0.trim_end().to_owned();
+    let (route, shows_the_body) = (block(), block());
+    assert!(route.contains("cluster: old-gateway") && shows_the_body.starts_with("  typed_per"));
+    [("envoy.yaml", ""), ("single-step.yaml", &*shows_the_body)].map(|(file, more)| {
+        let lines = route.lines().chain(more.lines());
+        let indented: String =
+            lines.map(|line| format!("                        {line}\n")).collect();
+        let shipped = fs::read_to_string(project(&format!("envoy/{file}"))).unwrap();
+        let (before, after) = shipped.split_once("                      routes:\n").unwrap();
+        format!("{before}                      routes:\n{indented}{after}")
+    })
 }
 
 pub(crate) async fn through_envoy_a_softened_request_reaches_the_old_backend(suite: Arc<Suite>) {
@@ -206,8 +211,19 @@ pub(crate) async fn through_envoy_a_softened_request_reaches_the_old_backend(sui
         "ext_authz": patient("10s", "10s"),
         "tls": http::certify(suite.dir.path()),
     });
-    let arguments = json!({ "config_yaml": rollout_configuration(), "patch": patch });
-    let envoy = suite.stack.start("envoy", arguments);
+    for text in rollout_configurations() {
+        let arguments = json!({ "config_yaml": text, "patch": patch });
+        let envoy = suite.stack.start("envoy", arguments);
+        softened_requests_reach_the_old_backend(&envoy, &good).await;
+    }
+
+    // With the routes as shipped, a softened request finds no backend.
+    let shipped = replica.envoy(&suite);
+    let reply = http::send(shipped.port, "GET", MODELS, &[], "").await;
+    assert_eq!((reply.status, reply.header("x-backend")), (503, None), "{reply:?}");
+}
+
+async fn softened_requests_reach_the_old_backend(envoy: &Server, good: &str) {
     let forged: Vec<(&str, &str)> = OURS.iter().map(|name| (*name, "model-acme")).collect();
     const CHAT: &str = "/proxy/acme/v1/chat/completions";
     for (credential, code) in [
@@ -228,7 +244,7 @@ pub(crate) async fn through_envoy_a_softened_request_reaches_the_old_backend(sui
                 for name in OURS {
                     assert_eq!(reply.seen(name).len(), 0, "{name}: {reply:?}");
                 }
-                let line = access_log::line(&envoy, &reply).await;
+                let line = access_log::line(envoy, &reply).await;
                 assert_eq!((&line["outcome"], &line["code"]), (&json!("deny"), &json!(code)));
                 let softened = (&json!("false"), &json!("shadow"));
                 assert_eq!((&line["enforced"], &line["mode"]), softened);
@@ -237,7 +253,7 @@ pub(crate) async fn through_envoy_a_softened_request_reaches_the_old_backend(sui
         }
     }
     // Whoever is allowed goes where patgate says, as before; what has two meanings goes nowhere.
-    let headers = [("authorization", good.as_str())];
+    let headers = [("authorization", good)];
     for (method, path, body) in [("GET", MODELS, ""), ("POST", CHAT, "{\"model\":\"m\"}")] {
         let reply = http::send(envoy.port, method, path, &headers, body).await;
         assert_eq!((reply.status, reply.header("x-backend")), (200, Some("model-acme")));
@@ -246,11 +262,6 @@ pub(crate) async fn through_envoy_a_softened_request_reaches_the_old_backend(sui
     }
     let reply = http::send(envoy.port, "GET", "/proxy/acme/v1/models;x", &headers, "").await;
     assert_eq!((reply.status, reply.code()), (400, "bad_request".to_owned()));
-
-    // With the routes as shipped, a softened request finds no backend.
-    let shipped = replica.envoy(&suite);
-    let reply = http::send(shipped.port, "GET", MODELS, &[], "").await;
-    assert_eq!((reply.status, reply.header("x-backend")), (503, None), "{reply:?}");
 }
 
 /// Which of these tokens, all without a scope, are refused.

@@ -7,6 +7,8 @@ use serde_json::Value;
 use crate::stack::project;
 
 pub(crate) const EXT_AUTHZ: &str = "envoy.filters.http.ext_authz";
+/// The second of the two steps.
+pub(crate) const WITH_BODY: &str = "patgate.with-body";
 pub(crate) const GUARD: &str = "patgate.guard";
 
 /// envoy/envoy.yaml.
@@ -25,9 +27,15 @@ pub(crate) fn manager(listener: &mut Value) -> &mut Value {
     &mut listener["filter_chains"][0]["filters"][0]["typed_config"]
 }
 
-/// The settings by which a connection manager asks patgate.
+/// The settings by which a connection manager asks patgate first.
 pub(crate) fn ext_authz(manager: &mut Value) -> &mut Value {
     &mut find(&mut manager["http_filters"], EXT_AUTHZ)["typed_config"]
+}
+
+/// Every filter that asks patgate.
+pub(crate) fn authorizers(manager: &mut Value) -> impl Iterator<Item = &mut Value> {
+    let filters = manager["http_filters"].as_array_mut().unwrap().iter_mut();
+    filters.filter(|filter| filter["name"] == EXT_AUTHZ || filter["name"] == WITH_BODY)
 }
 
 /// The one of that name.

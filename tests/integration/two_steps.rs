@@ -1,5 +1,5 @@
-//! Asking twice: envoy/two-steps.yaml, where a body is shown to patgate only if its first answer
-//! asks for it.
+//! Asking twice, as envoy/envoy.yaml does: a body is shown to patgate only if its first answer asks
+//! for it.
 
 use std::{collections::BTreeMap, fs, sync::Arc};
 
@@ -7,28 +7,30 @@ use serde_json::{Value, json};
 
 use crate::{
     eventually::eventually,
-    guard::{Gateway, fix_the_routes, refused_as_an_outage, unguard},
+    guard::{
+        Gateway, add_nobody, fail_open, fix_the_routes, refused_as_an_outage,
+        switch_off_on_the_routes, unguard,
+    },
     harness::{Replica, Scope, Suite, World, envoy_patch, patient},
     http::{self, Reply},
-    shipped::{EXT_AUTHZ, configuration, find, manager},
+    shipped::{EXT_AUTHZ, WITH_BODY, find, manager, shipped},
     stack::project,
     wire::Wire,
 };
 
 const CHAT: &str = "/proxy/acme/v1/chat/completions";
-const SECOND: &str = "patgate.with-body";
 const ONE_MODEL: Scope<'static> = ("acme", "models", "m", "llm_chat_completions");
 const EVERY_MODEL: Scope<'static> = ("acme", "models", "*", "llm_chat_completions");
 
-pub(crate) async fn the_file_differs_only_where_it_says_so(suite: Arc<Suite>) {
+pub(crate) async fn the_single_step_differs_only_where_it_says_so(suite: Arc<Suite>) {
     let read = |name: &str| fs::read_to_string(project(&format!("envoy/{name}"))).unwrap();
-    let (plain, two) = (read("envoy.yaml"), read("two-steps.yaml"));
+    let (two, single) = (read("envoy.yaml"), read("single-step.yaml"));
     let (mut kept, mut marked, mut blocks) = (Vec::new(), false, 0);
-    let mut lines = two.split_once("\n\n").unwrap().1.lines().peekable();
+    let mut lines = single.split_once("\n\n").unwrap().1.lines().peekable();
     while let Some(line) = lines.next() {
         match line.trim() {
-            "# two steps:" => marked = true,
-            "# end of two steps" => {
+            "# one step:" => marked = true,
+            "# end of one step" => {
                 (marked, blocks) = (false, blocks + 1);
                 lines.next_if(|line| line.is_empty());
             }
@@ -36,13 +38,13 @@ pub(crate) async fn the_file_differs_only_where_it_says_so(suite: Arc<Suite>) {
             _ => {}
         }
     }
-    assert_eq!(blocks, 9);
+    assert_eq!(blocks, 5);
     // What the marked parts replace is missing; nothing is there that is not in the other file.
-    let mut rest = plain.split_once("\n\n").unwrap().1.lines();
+    let mut rest = two.split_once("\n\n").unwrap().1.lines();
     for line in &kept {
-        assert!(rest.any(|plain| plain == *line), "in two-steps.yaml alone: {line}");
+        assert!(rest.any(|two| two == *line), "in single-step.yaml alone: {line}");
     }
-    let path = project("envoy/two-steps.yaml");
+    let path = project("envoy/single-step.yaml");
     suite.stack.ask(json!({ "do": "envoy-validate", "config": path })).unwrap();
 }
 
@@ -50,7 +52,9 @@ type Change<'c> = &'c dyn Fn(&mut Value);
 
 /// An Envoy in two steps before this replica, with the listener `shipped` and variations of it.
 fn gateway(suite: &Suite, replica: &Replica, variations: &[(&str, &[Change<'_>])]) -> Gateway {
-    let config = configuration("two-steps.yaml");
+    let mut config = shipped();
+    let mut patch = envoy_patch(suite, &[replica.grpc], patient("60s", "60s"));
+    add_nobody(suite, &mut config, &mut patch);
     let shipped = config["static_resources"]["listeners"][0].clone();
     let mut listeners = BTreeMap::from([("shipped".to_owned(), shipped.clone())]);
     for (name, changes) in variations {
@@ -58,7 +62,6 @@ fn gateway(suite: &Suite, replica: &Replica, variations: &[(&str, &[Change<'_>])
         changes.iter().for_each(|change| change(manager(&mut listener)));
         listeners.insert((*name).to_owned(), listener);
     }
-    let patch = envoy_patch(suite, &[replica.grpc], patient("60s", "60s"));
     Gateway::start(suite, config, listeners, patch)
 }
 
@@ -175,30 +178,35 @@ pub(crate) async fn what_is_lost_of_two_steps_reaches_no_backend(suite: Arc<Suit
     let replica = world.serve(&[]).await;
     let missing: Change<'_> = &|manager| {
         let filters = manager["http_filters"].as_array_mut().unwrap();
-        filters.retain(|filter| filter["name"] != SECOND);
+        filters.retain(|filter| filter["name"] != WITH_BODY);
     };
     let reordered: Change<'_> = &|manager| {
         let filters = manager["http_filters"].as_array_mut().unwrap();
         let place = |name| filters.iter().position(|filter| filter["name"] == name).unwrap();
-        let (first, second) = (place(EXT_AUTHZ), place(SECOND));
+        let (first, second) = (place(EXT_AUTHZ), place(WITH_BODY));
         filters.swap(first, second);
     };
     let disabled: Change<'_> = &|manager| {
-        find(&mut manager["http_filters"], SECOND)["disabled"] = json!(true);
+        find(&mut manager["http_filters"], WITH_BODY)["disabled"] = json!(true);
     };
     let unmet: Change<'_> = &|manager| {
-        let settings = &mut find(&mut manager["http_filters"], SECOND)["typed_config"];
+        let settings = &mut find(&mut manager["http_filters"], WITH_BODY)["typed_config"];
         settings["filter_enabled_metadata"]["path"][0]["key"] = json!("needs-body");
     };
     let first_off: Change<'_> = &|manager| {
         find(&mut manager["http_filters"], EXT_AUTHZ)["disabled"] = json!(true);
     };
+    let second_off: Change<'_> = &|manager| switch_off_on_the_routes(manager, &[WITH_BODY]);
+    let second_open: Change<'_> =
+        &|manager| fail_open(find(&mut manager["http_filters"], WITH_BODY));
     let losses = [
         ("second missing", missing),
         ("reordered", reordered),
         ("second disabled", disabled),
         ("its condition never met", unmet),
         ("first disabled", first_off),
+        ("second off on the routes", second_off),
+        ("patgate dead for the second, and failures allowed", second_open),
     ];
     let names: Vec<_> = losses
         .iter()

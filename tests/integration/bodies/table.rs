@@ -1,6 +1,6 @@
 //! Bodies, and what is read from each by the API table of Cube AI.
 
-/// What the shipped configuration shows at most.
+/// What a single step shows at most.
 pub(super) const SHOWN: usize = 1 << 20;
 pub(super) const CHAT: &str = "/proxy/acme/v1/chat/completions";
 const AUDIO: &str = "/proxy/acme/v1/audio/transcriptions";

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fs, sync::Arc};
 
+use envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
 use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -10,8 +11,8 @@ use tonic::Code;
 use super::{
     answers::allow,
     gate::{
-        Answer::{Fails, Says},
-        SHIPPED, TEXT_BODIES, TO_ACME, gate,
+        Answer::{self, Fails, NeedsBody, Says},
+        Case, SHIPPED, SINGLE_STEP, TEXT_BODIES, TO_ACME, gate,
     },
 };
 use crate::{
@@ -21,8 +22,10 @@ use crate::{
     wire::Wire,
 };
 
-/// What the shipped configuration shows at most.
+/// What the single step shows at most.
 const SHOWN: usize = 1 << 20;
+/// What two steps show at most: what is longer passes to nobody.
+const LONGEST: usize = 32 << 20;
 const EMBEDDINGS: &str = "/proxy/acme/v1/embeddings";
 const PARTIAL: &str = "x-envoy-auth-partial-body";
 
@@ -32,6 +35,28 @@ fn text_of(length: usize) -> Vec<u8> {
 
 fn upload<'a>(method: &'a str, target: &'a str, body: &'a [u8]) -> Sent<'a> {
     Sent { method, target, body, ..Sent::default() }
+}
+
+/// Both configurations, and an answer after which each has shown the body.
+fn forms(answer: fn() -> Answer) -> [(&'static str, Answer); 2] {
+    [(SINGLE_STEP, answer()), (SHIPPED, NeedsBody(Box::new(answer())))]
+}
+
+fn to_acme() -> Answer {
+    Says(allow(&[TO_ACME], &[]))
+}
+
+/// The check that is made with the body. In two steps, there is one without it before.
+async fn with_body(case: &mut Case<'_>, listener: &str) -> HttpRequest {
+    if listener == SHIPPED {
+        is_without_body(&case.next_check().await);
+    }
+    case.next_check().await
+}
+
+fn is_without_body(check: &HttpRequest) {
+    assert_eq!((check.body.as_str(), check.raw_body.len()), ("", 0));
+    assert_eq!(check.headers.get(PARTIAL), None);
 }
 
 /// Every way to Envoy with each of these, in which a body comes.
@@ -57,17 +82,19 @@ pub(crate) async fn as_shipped_a_body_that_names_no_model_is_neither_shown_nor_w
     suite: Arc<Suite>,
 ) {
     let gate = gate(&suite).await;
-    let mut case = gate.case(Says(allow(&[TO_ACME], &[])));
-    let mut client = Wire::connect(gate.port(SHIPPED)).await;
-    let target = "PUT /proxy/acme/v1/echo HTTP/1.1";
-    let head = format!("host: gateway\r\ncontent-length: 9\r\n{}", case.header());
-    client.write(&format!("{target}\r\n{head}\r\nbody")).await;
-    let check = case.next_check().await;
-    assert_eq!((check.body.as_str(), check.raw_body.len()), ("", 0));
-    assert_eq!(check.headers.get(PARTIAL), None);
-    client.write("-tail").await;
-    client.read_until("body-tail").await;
-    assert!(client.text.starts_with("HTTP/1.1 200"), "{}", client.text);
+    // In one step by the method, in two by the answer.
+    for (listener, method) in [(SINGLE_STEP, "PUT"), (SHIPPED, "PUT"), (SHIPPED, "POST")] {
+        let mut case = gate.case(to_acme());
+        let mut client = Wire::connect(gate.port(listener)).await;
+        let head = format!("host: gateway\r\ncontent-length: 9\r\n{}", case.header());
+        let target = "/proxy/acme/v1/echo";
+        client.write(&format!("{method} {target} HTTP/1.1\r\n{head}\r\nbody")).await;
+        is_without_body(&case.next_check().await);
+        client.write("-tail").await;
+        client.read_until("body-tail").await;
+        assert!(client.text.starts_with("HTTP/1.1 200"), "{}", client.text);
+        assert_eq!(case.checks().len(), 0, "{listener} {method}");
+    }
 }
 
 #[derive(Deserialize)]
@@ -99,55 +126,88 @@ pub(crate) async fn as_shipped_every_body_that_may_name_a_model_is_shown(suite: 
                 continue;
             }
             let ways = rule.methods.iter().flat_map(|method| Over::ALL.map(|over| (method, over)));
-            for (method, over) in ways {
-                let mut case = gate.case(Says(allow(&[TO_ACME], &[])));
+            for ((method, over), (listener, answer)) in
+                ways.flat_map(|way| forms(to_acme).map(|form| (way, form)))
+            {
+                let mut case = gate.case(answer);
                 let path = format!("{mount}{}?a=b", rule.path);
-                let reply = case.over(over, SHIPPED, upload(method, &path, b"{\"a\":1}")).await;
+                let reply = case.over(over, listener, upload(method, &path, b"{\"a\":1}")).await;
                 assert_eq!((reply.status, reply.header("x-backend")), (200, Some("model-acme")));
-                let checks = case.checks();
-                assert_eq!(checks.len(), 1, "{over:?} {method} {path}");
-                let partial = checks[0].headers.get(PARTIAL).map(String::as_str);
-                assert_eq!((&checks[0].raw_body[..], partial), (&b"{\"a\":1}"[..], Some("false")));
+                let check = with_body(&mut case, listener).await;
+                assert_eq!(case.checks().len(), 0, "{over:?} {method} {path}");
+                let partial = check.headers.get(PARTIAL).map(String::as_str);
+                assert_eq!((&check.raw_body[..], partial), (&b"{\"a\":1}"[..], Some("false")));
                 *counts.entry(table.name.clone()).or_insert(0) += 1;
             }
         }
     }
-    assert!(counts["cube-ai"] > 60 && counts["aigne-hub"] > 12, "{counts:?}");
+    assert!(counts["cube-ai"] > 120 && counts["aigne-hub"] > 24, "{counts:?}");
 }
 
 pub(crate) async fn a_body_is_shown_as_it_is_and_waited_for(suite: Arc<Suite>) {
     let gate = gate(&suite).await;
     let odd = b"\xff\0\xed\xa0\x80{\r\n}";
-    for (over, chunk) in ways(&[None, Some(1), Some(64)]) {
-        let mut case = gate.case(Says(allow(&[TO_ACME], &[])));
+    for ((over, chunk), (listener, answer)) in
+        ways(&[None, Some(1), Some(64)]).flat_map(|way| forms(to_acme).map(|form| (way, form)))
+    {
+        let mut case = gate.case(answer);
         let sent = Sent { pieces: chunk, ..upload("POST", EMBEDDINGS, odd) };
-        let reply = case.over(over, SHIPPED, sent).await;
+        let reply = case.over(over, listener, sent).await;
         assert_passed_on(&reply, odd);
-        let check = case.next_check().await;
+        let check = with_body(&mut case, listener).await;
         assert_eq!((&check.raw_body[..], check.body.as_str()), (&odd[..], ""), "{chunk:?}");
         let length = check.headers.get("content-length").map(String::as_str);
         assert_eq!(length, chunk.is_none().then_some("9"), "{over:?} {chunk:?}");
     }
 
     // A client that waits to be asked for its body is asked by Envoy, before the check.
-    let mut case = gate.case(Says(allow(&[TO_ACME], &[])));
-    let mut client = Wire::connect(gate.port(SHIPPED)).await;
-    let head = "host: gateway\r\nexpect: 100-continue\r\ncontent-length: 9\r\n";
-    client.write(&format!("POST {EMBEDDINGS} HTTP/1.1\r\n{head}{}\r\n", case.header())).await;
-    client.read_until("HTTP/1.1 100 Continue\r\n\r\n").await;
-    client.write("body-").await;
-    assert_eq!(case.checks().len(), 0, "a check before the body was there");
-    client.write("tail").await;
-    assert_eq!(&case.next_check().await.raw_body[..], b"body-tail");
-    client.read_until("HTTP/1.1 200").await;
+    for (listener, answer) in forms(to_acme) {
+        let mut case = gate.case(answer);
+        let mut client = Wire::connect(gate.port(listener)).await;
+        let head = "host: gateway\r\nexpect: 100-continue\r\ncontent-length: 9\r\n";
+        let head = format!("POST {EMBEDDINGS} HTTP/1.1\r\n{head}{}\r\n", case.header());
+        client.write(&head).await;
+        client.read_until("HTTP/1.1 100 Continue\r\n\r\n").await;
+        client.write("body-").await;
+        if listener == SHIPPED {
+            is_without_body(&case.next_check().await);
+        }
+        assert_eq!(case.checks().len(), 0, "a check with the body before it was there");
+        client.write("tail").await;
+        assert_eq!(&case.next_check().await.raw_body[..], b"body-tail", "{listener}");
+        client.read_until("HTTP/1.1 200").await;
+    }
 
     // No body at all: nothing is shown, and nothing is said about it.
     for headers in [&[][..], &[("content-length", "0")]] {
-        let mut case = gate.case(Says(allow(&[TO_ACME], &[])));
-        let reply = case.send(SHIPPED, "POST", EMBEDDINGS, headers).await;
-        assert_eq!(reply.status, 200);
-        let check = case.next_check().await;
-        assert_eq!((check.raw_body.len(), check.headers.get(PARTIAL)), (0, None), "{headers:?}");
+        for (listener, answer) in forms(to_acme) {
+            let mut case = gate.case(answer);
+            let reply = case.send(listener, "POST", EMBEDDINGS, headers).await;
+            assert_eq!(reply.status, 200);
+            is_without_body(&with_body(&mut case, listener).await);
+        }
+    }
+}
+
+/// In two steps what is longer than what is shown goes nowhere, so it cannot be cut.
+pub(crate) async fn as_shipped_a_body_is_shown_whole_or_is_too_large(suite: Arc<Suite>) {
+    let gate = gate(&suite).await;
+    for (length, status) in [(LONGEST - 1, 200), (LONGEST + 1, 413)] {
+        let body = text_of(length);
+        for (over, chunk) in ways(&[None, Some(1 << 20)]) {
+            let mut case = gate.case(NeedsBody(Box::new(to_acme())));
+            let sent = Sent { pieces: chunk, ..upload("POST", EMBEDDINGS, &body) };
+            let reply = case.over(over, SHIPPED, sent).await;
+            assert_eq!(reply.status, status, "{over:?} {length} {chunk:?}");
+            is_without_body(&case.next_check().await);
+            if status == 200 {
+                assert_passed_on(&reply, &body);
+                let check = case.next_check().await;
+                let said = check.headers.get(PARTIAL).map(String::as_str);
+                assert!(check.raw_body == body && said == Some("false"), "{over:?} {chunk:?}");
+            }
+            assert_eq!(case.checks().len(), 0, "{over:?} {length} {chunk:?}");
+        }
     }
 }
 
@@ -158,9 +218,9 @@ pub(crate) async fn a_longer_body_is_cut_and_passes_on_whole(suite: Arc<Suite>) 
     {
         let body = text_of(length);
         for (over, chunk) in ways(&[None, Some(16 * 1024), Some(SHOWN)]) {
-            let mut case = gate.case(Says(allow(&[TO_ACME], &[])));
+            let mut case = gate.case(to_acme());
             let sent = Sent { pieces: chunk, ..upload("POST", EMBEDDINGS, &body) };
-            let reply = case.over(over, SHIPPED, sent).await;
+            let reply = case.over(over, SINGLE_STEP, sent).await;
             assert_passed_on(&reply, &body);
             let check = case.next_check().await;
             assert!(check.raw_body == body[..length.min(SHOWN)], "{over:?} {length} {chunk:?}");
@@ -180,8 +240,8 @@ pub(crate) async fn a_cut_just_where_showing_ends_is_called_whole(suite: Arc<Sui
     ];
     for length in lengths {
         let is_chunked = length.starts_with("transfer");
-        let mut case = gate.case(Says(allow(&[TO_ACME], &[])));
-        let mut client = Wire::connect(gate.port(SHIPPED)).await;
+        let mut case = gate.case(to_acme());
+        let mut client = Wire::connect(gate.port(SINGLE_STEP)).await;
         let head = format!("host: gateway\r\n{length}\r\n{}", case.header());
         client.write(&format!("POST {EMBEDDINGS} HTTP/1.1\r\n{head}\r\n")).await;
         let text = String::from_utf8(first.clone()).unwrap();
@@ -220,8 +280,8 @@ pub(crate) async fn only_envoy_says_what_was_shown(suite: Arc<Suite>) {
         let body = text_of(length);
         let sent = Sent { headers: &claims, ..upload(method, path, &body) };
         for over in Over::ALL {
-            let mut case = gate.case(Says(allow(&[TO_ACME], &[])));
-            case.over(over, SHIPPED, sent).await;
+            let mut case = gate.case(to_acme());
+            case.over(over, SINGLE_STEP, sent).await;
             let check = case.next_check().await;
             let partial = check.headers.get(PARTIAL).map(String::as_str);
             let what = format!("{partial:?} {over:?} {method} {path} {length}");
@@ -233,13 +293,26 @@ pub(crate) async fn only_envoy_says_what_was_shown(suite: Arc<Suite>) {
             assert!(said.is_none_or(|said| may_say(over, partial, said)), "{what}");
         }
     }
+    // In two steps by the answer, on every path.
+    for path in [EMBEDDINGS, "/api/scim/v2/Users", "/elsewhere"] {
+        for (over, length) in Over::ALL.into_iter().flat_map(|over| [(over, 10), (over, 0)]) {
+            let body = text_of(length);
+            let sent = Sent { headers: &claims, ..upload("POST", path, &body) };
+            let mut case = gate.case(NeedsBody(Box::new(to_acme())));
+            case.over(over, SHIPPED, sent).await;
+            let check = with_body(&mut case, SHIPPED).await;
+            let said = check.headers.get(PARTIAL).map(String::as_str);
+            let expected = (length > 0).then_some("false");
+            assert_eq!((check.raw_body.len(), said), (length, expected), "{over:?} {path}");
+        }
+    }
 }
 
 /// So it must stand where the filter is configured.
 pub(crate) async fn a_route_cannot_ask_for_bytes(suite: Arc<Suite>) {
     let gate = gate(&suite).await;
     for over in Over::ALL {
-        let mut case = gate.case(Says(allow(&[TO_ACME], &[])));
+        let mut case = gate.case(to_acme());
         case.over(over, TEXT_BODIES, upload("POST", EMBEDDINGS, b"a\xffb")).await;
         let check = case.next_check().await;
         assert_eq!((check.body.as_str(), check.raw_body.len()), ("a!b", 0), "{over:?}");
@@ -252,9 +325,12 @@ pub(crate) async fn a_check_is_tried_again_only_with_a_short_body(suite: Arc<Sui
     for (length, tries) in [(0, 3), (50_000, 3), (100_000, 1), (SHOWN, 1)] {
         let body = text_of(length);
         for over in Over::ALL {
-            let mut case = gate.case(Fails(Code::Unavailable));
-            let reply = case.over(over, SHIPPED, upload("POST", EMBEDDINGS, &body)).await;
-            assert_eq!((reply.status, case.checks().len()), (503, tries), "{over:?} {length}");
+            for (listener, answer) in forms(|| Fails(Code::Unavailable)) {
+                let mut case = gate.case(answer);
+                let reply = case.over(over, listener, upload("POST", EMBEDDINGS, &body)).await;
+                let checks = case.checks().len() - usize::from(listener == SHIPPED);
+                assert_eq!((reply.status, checks), (503, tries), "{over:?} {listener} {length}");
+            }
         }
     }
 }

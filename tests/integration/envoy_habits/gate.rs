@@ -9,10 +9,13 @@ use std::{
     },
 };
 
-use envoy_types::pb::envoy::service::auth::v3::{
-    CheckRequest, CheckResponse,
-    attribute_context::HttpRequest,
-    authorization_server::{Authorization, AuthorizationServer},
+use envoy_types::pb::{
+    envoy::service::auth::v3::{
+        CheckRequest, CheckResponse,
+        attribute_context::HttpRequest,
+        authorization_server::{Authorization, AuthorizationServer},
+    },
+    google::protobuf::{Struct, Value as Datum, value::Kind},
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -28,18 +31,23 @@ use tonic::{
     transport::{Server as Grpc, server::TcpIncoming},
 };
 
+use super::answers::allow;
 use crate::{
     harness::Suite,
     http::{self, Over, Reply, Sent},
-    shipped::{EXT_AUTHZ, GUARD, ext_authz, find, manager, shipped},
+    shipped::{
+        EXT_AUTHZ, GUARD, authorizers, configuration as file, ext_authz, find, manager, shipped,
+    },
     stack::Server,
     wire::PATIENCE,
 };
 
 /// As it is shipped, but without the guard before the router, and that it also shows which test a
-/// request is from, and that a check may take long: on a loaded test machine a late answer is no reason for a 503. So it may on all that
-/// follow, where they do not say otherwise.
+/// request is from, and that a check may take long: on a loaded test machine a late answer is no
+/// reason for a 503. So it may on all that follow, where they do not say otherwise.
 pub(super) const SHIPPED: &str = "gateway";
+/// The same of the configuration that asks once, with the body.
+pub(super) const SINGLE_STEP: &str = "single-step";
 /// As shipped, but that all headers are shown. So do all that follow.
 pub(super) const CANDID: &str = "candid";
 /// The same without the last route, which matches everything.
@@ -54,7 +62,7 @@ pub(super) const STUCK: &str = "stuck";
 pub(super) const BY_METADATA: &str = "by-metadata";
 /// A failure is an allow.
 pub(super) const OPEN: &str = "open";
-/// As shipped, but that bodies are shown as bytes is said by the route, not by the filter.
+/// As the single step, but that bodies are shown as bytes is said by the route, not by the filter.
 pub(super) const TEXT_BODIES: &str = "text-bodies";
 /// A try may take no longer than the longest pause, but there is time for all of them.
 pub(super) const PATIENT: &str = "patient";
@@ -84,6 +92,8 @@ const CASE: &str = "x-case";
 #[expect(clippy::large_enum_variant, reason = "one exists for each case, and most are this one")]
 pub(super) enum Answer {
     Says(CheckResponse),
+    /// In two steps, the first answer asks for the body, and the second is this one.
+    NeedsBody(Box<Answer>),
     Fails(Code),
     Silence,
 }
@@ -113,6 +123,7 @@ impl Gate {
         let authz = listener.local_addr().unwrap().to_string();
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let service = AuthorizationServer::new(Script(Arc::clone(&cases)));
+        let service = service.max_decoding_message_size(64 << 20);
         // As many as patgate takes on a connection.
         let server = Grpc::builder().max_concurrent_streams(10_000).add_service(service);
         tokio::spawn(server.serve_with_incoming(incoming));
@@ -228,6 +239,7 @@ impl Authorization for Script {
         &self,
         request: Request<CheckRequest>,
     ) -> Result<Response<CheckResponse>, Status> {
+        let first = request.metadata().get("patgate-step").is_some_and(|step| step == "first");
         let attributes = request.into_inner().attributes.unwrap();
         let http = attributes.request.unwrap().http.unwrap();
         let key = http.headers.get(CASE).cloned().unwrap_or_default();
@@ -236,10 +248,16 @@ impl Authorization for Script {
             let (answer, report) = cases.get(&key).ok_or_else(|| Status::not_found(key))?;
             // A test that has ended no longer reads them.
             let _ = report.send(http);
+            let answer = match answer {
+                Answer::NeedsBody(_) if first => return Ok(Response::new(needs_body())),
+                Answer::NeedsBody(second) => second,
+                other => other,
+            };
             match answer {
                 Answer::Says(response) => return Ok(Response::new(response.clone())),
                 Answer::Fails(code) => return Err(Status::new(*code, "as the test says")),
                 Answer::Silence => {}
+                Answer::NeedsBody(_) => return Err(Status::internal("asked for again")),
             }
         }
         std::future::pending().await
@@ -249,6 +267,13 @@ impl Authorization for Script {
 /// The settings of the shipped listener for asking patgate.
 pub(super) fn authz_service(config: &mut Value) -> &mut Value {
     ext_authz(manager(&mut config["static_resources"]["listeners"][0]))
+}
+
+/// As patgate answers a request whose model it has to read.
+fn needs_body() -> CheckResponse {
+    let needed = Datum { kind: Some(Kind::BoolValue(true)) };
+    let fields = [("needs_body".to_owned(), needed)].into();
+    CheckResponse { dynamic_metadata: Some(Struct { fields }), ..allow(&[], &[]) }
 }
 
 fn configuration() -> Value {
@@ -264,14 +289,23 @@ fn configuration() -> Value {
     resources["clusters"].as_array_mut().unwrap().extend([nobody, unsaid]);
 
     let listeners = resources["listeners"].as_array_mut().unwrap();
-    // It would hide what is tested here. guard.rs tests it.
-    let filters = manager(&mut listeners[0])["http_filters"].as_array_mut().unwrap();
-    filters.retain(|filter| filter["name"] != GUARD);
     let shipped = ext_authz(manager(&mut listeners[0]))["grpc_service"].clone();
-    limit(manager(&mut listeners[0]), LONG, LONG);
+    let mut single = file("single-step.yaml")["static_resources"]["listeners"][0].take();
+    single["name"] = json!(SINGLE_STEP);
+    for listener in [&mut listeners[0], &mut single] {
+        let manager = manager(listener);
+        limit(manager, LONG, LONG);
+        let filters = manager["http_filters"].as_array_mut().unwrap();
+        // It would hide what is tested here. guard.rs tests it.
+        filters.retain(|filter| filter["name"] != GUARD);
+    }
     let mut candid = listeners[0].clone();
-    let shown = &mut ext_authz(manager(&mut listeners[0]))["allowed_headers"]["patterns"];
-    shown.as_array_mut().unwrap().push(json!({ "exact": CASE }));
+    for listener in [&mut listeners[0], &mut single] {
+        for filter in authorizers(manager(listener)) {
+            let shown = &mut filter["typed_config"]["allowed_headers"]["patterns"];
+            shown.as_array_mut().unwrap().push(json!({ "exact": CASE }));
+        }
+    }
     let settings = ext_authz(manager(&mut candid)).as_object_mut().unwrap();
     settings.remove("allowed_headers").unwrap();
     let mut vary = |name: &str, change: &dyn Fn(&mut Value)| {
@@ -342,18 +376,20 @@ fn configuration() -> Value {
         open(manager);
         alone(manager);
     });
-    vary(TEXT_BODIES, &|manager| {
-        let filter = &mut ext_authz(manager)["with_request_body"];
-        let packed = filter.as_object_mut().unwrap().remove("pack_as_bytes").unwrap();
-        let host = &mut manager["route_config"]["virtual_hosts"][0];
-        let route = find(&mut host["routes"], "model-in-body");
-        let settings = &mut route["typed_per_filter_config"][EXT_AUTHZ]["check_settings"];
-        settings["with_request_body"]["pack_as_bytes"] = packed;
-    });
     vary(WITHOUT_LAST_ROUTE, &|manager| {
         let host = &mut manager["route_config"]["virtual_hosts"][0];
         host["routes"].as_array_mut().unwrap().pop().unwrap();
     });
+    let mut text_bodies = single.clone();
+    text_bodies["name"] = json!(TEXT_BODIES);
+    let manager = manager(&mut text_bodies);
+    let filter = &mut ext_authz(manager)["with_request_body"];
+    let packed = filter.as_object_mut().unwrap().remove("pack_as_bytes").unwrap();
+    let host = &mut manager["route_config"]["virtual_hosts"][0];
+    let route = find(&mut host["routes"], "model-in-body");
+    let settings = &mut route["typed_per_filter_config"][EXT_AUTHZ]["check_settings"];
+    settings["with_request_body"]["pack_as_bytes"] = packed;
+    listeners.extend([single, text_bodies]);
     config
 }
 

@@ -13,7 +13,10 @@ use tonic::Code;
 
 use super::{
     answers::{allow, denied, overwrite},
-    gate::{Answer::Says, BY_METADATA, CANDID, CREDULOUS, MODELS, OPEN, SHIPPED, TO_ACME, gate},
+    gate::{
+        Answer::{NeedsBody, Says},
+        BY_METADATA, CANDID, CREDULOUS, MODELS, OPEN, SHIPPED, SINGLE_STEP, TO_ACME, gate,
+    },
     routing::metadata,
 };
 use crate::{
@@ -72,25 +75,24 @@ pub(crate) async fn as_shipped_a_check_sees_what_patgate_reads(suite: Arc<Suite>
     let path = "/proxy/acme/v1/chat/completions";
     let sent =
         Sent { method: "POST", target: path, headers: &headers, body: b"{}", ..Sent::default() };
-    for over in Over::ALL {
-        let mut case = gate.case(Says(denied(Code::Unauthenticated)));
-        case.over(over, SHIPPED, sent).await;
-        let seen = case.checks().remove(0).headers;
-        let mut names: Vec<_> = seen.keys().map(String::as_str).collect();
-        names.sort_unstable();
-        assert_eq!(
-            names,
-            [
-                "authorization",
-                "content-encoding",
-                "content-length",
-                "content-type",
-                "x-case",
-                "x-envoy-auth-partial-body",
-                "x-request-id"
-            ]
-        );
-        assert_eq!(seen["x-envoy-auth-partial-body"], "false");
+    let plain = ["authorization", "content-encoding", "content-length", "content-type", "x-case"];
+    let partial = "x-envoy-auth-partial-body";
+    for (over, steps) in Over::ALL.into_iter().flat_map(|over| [(over, 1), (over, 2)]) {
+        let denial = Says(denied(Code::Unauthenticated));
+        let (listener, answer) =
+            if steps == 1 { (SINGLE_STEP, denial) } else { (SHIPPED, NeedsBody(Box::new(denial))) };
+        let mut case = gate.case(answer);
+        case.over(over, listener, sent).await;
+        let checks = case.checks();
+        assert_eq!(checks.len(), steps, "{over:?}");
+        for (check, has_body) in checks.iter().zip([steps == 1, true]) {
+            let mut names: Vec<_> = check.headers.keys().map(String::as_str).collect();
+            names.sort_unstable();
+            let of_body: &[_] = if has_body { &[partial] } else { &[] };
+            assert_eq!(names, [&plain[..], of_body, &["x-request-id"]].concat(), "{over:?}");
+            let said = check.headers.get(partial).map(String::as_str);
+            assert_eq!(said, has_body.then_some("false"), "{over:?}");
+        }
     }
 }
 

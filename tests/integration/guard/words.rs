@@ -150,7 +150,7 @@ pub(crate) async fn the_guard_takes_no_other_services_word(suite: Arc<Suite>) {
 
 /// Whatever status patgate answers with, its words are not replaced by the guard's or the limits'.
 pub(crate) async fn answers_of_authorization_pass_byte_for_byte(suite: Arc<Suite>) {
-    for file in ["envoy.yaml", "rate-limits.yaml"] {
+    for file in ["envoy.yaml", "rate-limits.yaml", "single-step.yaml"] {
         let gateway = gateway(&suite, file, |_| {}).await;
         for status in [200, 400, 401, 403, 404, 429, 503] {
             for path in [MODELS, "/api/v2/x", "/api/scim/v2/Users", "/api/v1/x", "/elsewhere"] {

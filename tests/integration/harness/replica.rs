@@ -88,7 +88,7 @@ impl Replica {
 
     /// Envoy in front of this replica and the model backends. As shipped, but patient.
     pub(crate) fn envoy(&self, suite: &Suite) -> Server {
-        self.envoy_with(suite, patient("10s", "10s"))
+        self.envoy_with(suite, patient("60s", "60s"))
     }
 
     /// The same with other settings of its ext_authz filter.

@@ -21,7 +21,7 @@ use std::{
 
 use self::{manner::Methods, template::Capture, tree::Tree};
 pub use self::{
-    manner::{ErrorStyle, Insufficient, Manner, Method, Scheme, Schemes},
+    manner::{ContentType, ErrorStyle, Insufficient, Manner, Method, Scheme, Schemes},
     sources::Source,
 };
 use crate::{

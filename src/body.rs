@@ -33,6 +33,8 @@ const SHOWN_BY: usize = 4096;
 pub enum Form {
     /// As the member `model` of a JSON object.
     Json,
+    /// The same, for a backend that reads JSON whatever `Content-Type` says.
+    JsonOfAnyType,
     /// As the part `model` of `multipart/form-data`.
     Multipart,
     /// In a way that is not read.
@@ -77,11 +79,12 @@ impl Body<'_> {
         }
         let media_type = self.media_type.unwrap_or_default();
         match form {
-            Form::Json if is_json(media_type) => {
-                let text = std::str::from_utf8(self.bytes).map_err(|_| NoModel::MalformedJson)?;
+            Form::Json if !is_json(media_type) => Err(NoModel::NotJson),
+            Form::Json | Form::JsonOfAnyType => {
+                let text = std::str::from_utf8(self.bytes)
+                    .map_err(|error| NoModel::MalformedJson { at: error.valid_up_to() })?;
                 json::model(text)
             }
-            Form::Json => Err(NoModel::NotJson),
             Form::Multipart => {
                 let boundary = boundary(media_type).ok_or(NoModel::NotForm)?;
                 // Some readers of forms go on behind the last delimiter.

@@ -119,11 +119,17 @@ pub enum NoModel {
     /// It does not say that it is a form, with its boundary.
     NotForm,
     /// Not one well-formed JSON object in UTF-8.
-    MalformedJson,
+    MalformedJson {
+        /// How many of its bytes had been read when that was noticed.
+        at: usize,
+    },
     /// It, or the query, has more of something than is read.
     Excessive(Excess),
     /// Not a form that is read in one way only.
-    MalformedForm,
+    MalformedForm {
+        /// Which of its parts, from 1; 0 for what stands before them.
+        part: usize,
+    },
     /// It names no model.
     Absent,
     /// It names more than one, or one in a spelling that some readers take for it.

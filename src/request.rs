@@ -52,7 +52,7 @@ where
         match (body::in_query(self.target).map_err(NoModel::Excessive)?, form) {
             (true, _) => Err(NoModel::InQuery),
             (false, Form::Other) => Err(NoModel::Elsewhere),
-            (false, Form::Json | Form::Multipart) => Ok(()),
+            (false, Form::Json | Form::JsonOfAnyType | Form::Multipart) => Ok(()),
         }
     }
 

@@ -29,6 +29,14 @@ vocabulary! {
 }
 
 vocabulary! {
+    /// What the backend makes of `Content-Type` before it reads a body.
+    ContentType, "use of Content-Type" {
+        Checked = "checked",
+        Ignored = "ignored",
+    }
+}
+
+vocabulary! {
     /// What a request's line may begin with.
     Method, "method" {
         Get = "GET",

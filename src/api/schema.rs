@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ErrorStyle, Insufficient, Method, Scheme};
+use super::{ContentType, ErrorStyle, Insufficient, Method, Scheme};
 use crate::operation::{EntityType, Operation};
 
 /// The schema as it is published.
@@ -19,6 +19,7 @@ pub fn schema() -> Value {
     let methods: Vec<_> = Method::ALL.iter().map(|word| word.as_str()).collect();
     let schemes: Vec<_> = Scheme::ALL.iter().map(|word| word.as_str()).collect();
     let errors: Vec<_> = ErrorStyle::ALL.iter().map(|word| word.as_str()).collect();
+    let content_types: Vec<_> = ContentType::ALL.iter().map(|word| word.as_str()).collect();
     let statuses: Vec<u16> =
         Insufficient::ALL.iter().filter_map(|word| word.as_str().parse().ok()).collect();
     // What each entity type can be asked to do, and where the id of one may come from.
@@ -132,6 +133,10 @@ pub fn schema() -> Value {
                         "type": "string",
                         "pattern": format!(r"^(body|(body|form)\.model|path\.(?!domain$){name})$"),
                     },
+                    "content_type": {
+                        "description": "Whether the backend looks at `Content-Type` before it reads the body as JSON. By default it is taken to, and the body must say that it is JSON.",
+                        "enum": content_types,
+                    },
                     "upstream": {
                         "description": "The backend that serves such requests, in place of the table's.",
                         "type": "string",
@@ -139,6 +144,12 @@ pub fn schema() -> Value {
                     },
                 },
                 "allOf": pairs,
+                "dependentSchemas": {
+                    "content_type": {
+                        "required": ["id"],
+                        "properties": { "id": { "const": "body.model" } },
+                    },
+                },
             },
         },
     })

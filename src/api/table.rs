@@ -3,8 +3,8 @@
 use std::str::FromStr;
 
 use super::{
-    DomainSource, ErrorStyle, IdSource, Insufficient, Manner, Method, Methods, Rule, Scheme,
-    Schemes, TableError, host::HostPattern, template::Template,
+    ContentType, DomainSource, ErrorStyle, IdSource, Insufficient, Manner, Method, Methods, Rule,
+    Scheme, Schemes, TableError, host::HostPattern, template::Template,
 };
 use crate::{
     backend::{BackendName, BackendNameError},
@@ -29,8 +29,8 @@ pub(super) const TABLE_FIELDS: [&str; 9] = [
     "insufficient_permission",
     "rules",
 ];
-pub(super) const RULE_FIELDS: [&str; 6] =
-    ["methods", "path", "operation", "entity", "id", "upstream"];
+pub(super) const RULE_FIELDS: [&str; 7] =
+    ["methods", "path", "operation", "entity", "id", "content_type", "upstream"];
 
 /// A call of no model in particular would pass by a domain's list of models.
 const MODEL_IS_MISSING: &str = "`id` is missing: write `id: body.model`, `id: form.model` or `id: \
@@ -211,6 +211,14 @@ impl Reader<'_> {
             }
         };
         let id = self.optional(&fields, "id", |text| id_source(text, &template, entity_type));
+        let mut id = id.or_default();
+        let content_type = self.optional(&fields, "content_type", word::<ContentType>).value();
+        if content_type.is_some() && id != IdSource::Body(Form::Json) {
+            let problem = "`content_type` belongs to a rule with `id: body.model`";
+            self.mistake(fields.line, problem);
+        } else if content_type == Some(ContentType::Ignored) {
+            id = IdSource::Body(Form::JsonOfAnyType);
+        }
         let upstream = self.optional(&fields, "upstream", backend).value();
         Some(Row {
             line: fields.line,
@@ -219,7 +227,7 @@ impl Reader<'_> {
                 methods: methods?,
                 operation: operation?,
                 entity_type: entity_type?,
-                id: id.or_default(),
+                id,
                 upstream,
             },
             template,

@@ -2,6 +2,11 @@
 //!
 //! The whole text is checked, not only up to the member: of a repeated one, some readers take the
 //! first, others the last, and Go's takes `Model` and `MODEL` for it as well.
+//!
+//! Beyond the RFC, this reads what some readers refuse, and all others read alike: one byte order
+//! mark before the object, `NaN`, `Infinity` and `-Infinity` as values, and half a surrogate pair in
+//! a text. A reader keeps or replaces such a half; where the text is a name that matters, that makes
+//! two names of it, so there it is refused.
 
 use super::{ModelName, member::Member};
 use crate::decision::{Excess, NoModel};
@@ -25,16 +30,29 @@ enum Fault {
 impl From<Fault> for NoModel {
     fn from(fault: Fault) -> Self {
         match fault {
-            Fault::Malformed => Self::MalformedJson,
+            Fault::Malformed => Self::MalformedJson { at: 0 },
             Fault::TooDeep => Self::Excessive(Excess::Depth),
         }
     }
 }
 
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// The value of the one `model` at the top level.
 pub(super) fn model(text: &str) -> Result<ModelName, NoModel> {
-    let mut scan = Scan { text, at: 0 };
+    let mut scan = Scan { text, at: 0, half: false };
+    object(&mut scan).map_err(|why| match why {
+        NoModel::MalformedJson { .. } => NoModel::MalformedJson { at: scan.at },
+        why => why,
+    })
+}
+
+fn object(scan: &mut Scan<'_>) -> Result<ModelName, NoModel> {
+    let text = scan.text;
     let (mut found, mut members) = (None, 0);
+    if text.starts_with(BYTE_ORDER_MARK) {
+        scan.at = BYTE_ORDER_MARK.len_utf8();
+    }
     scan.space();
     scan.expect(b'{')?;
     scan.space();
@@ -44,7 +62,12 @@ pub(super) fn model(text: &str) -> Result<ModelName, NoModel> {
             if members > MAX_MEMBERS {
                 return Err(NoModel::Excessive(Excess::Members));
             }
-            match Member::of(unescaped(scan.key()?)) {
+            scan.half = false;
+            let key = scan.key()?;
+            if scan.half {
+                return Err(MALFORMED.into());
+            }
+            match Member::of(unescaped(key)) {
                 Member::Other => scan.value()?,
                 Member::Model if found.is_none() => found = Some(scan.name()?),
                 Member::Model | Member::Variant => return Err(NoModel::Repeated),
@@ -68,6 +91,8 @@ pub(super) fn model(text: &str) -> Result<ModelName, NoModel> {
 struct Scan<'a> {
     text: &'a str,
     at: usize,
+    /// Half a surrogate pair was read since this was last set to false.
+    half: bool,
 }
 
 impl<'a> Scan<'a> {
@@ -124,7 +149,12 @@ impl<'a> Scan<'a> {
         if !self.eat(b'"') {
             return Err(NoModel::NotAName);
         }
-        ModelName::read(unescaped(self.string()?))
+        self.half = false;
+        let name = self.string()?;
+        if self.half {
+            return Err(NoModel::NotAName);
+        }
+        ModelName::read(unescaped(name))
     }
 
     /// What stands between the quotes; the first one has been read.
@@ -143,22 +173,31 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// What follows a backslash. Half a surrogate pair is refused: some readers keep it, some
-    /// replace it, some refuse the whole text.
+    /// What follows a backslash.
     fn escape(&mut self) -> Result<(), Fault> {
         match self.next()? {
             b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Ok(()),
-            b'u' => match self.hex()? {
-                0xD800..=0xDBFF => {
-                    self.expect(b'\\')?;
-                    self.expect(b'u')?;
-                    if matches!(self.hex()?, 0xDC00..=0xDFFF) { Ok(()) } else { Err(MALFORMED) }
+            b'u' => {
+                let code = self.hex()?;
+                match code {
+                    0xD800..=0xDBFF => self.half |= !self.low_half(),
+                    0xDC00..=0xDFFF => self.half = true,
+                    _ => {}
                 }
-                0xDC00..=0xDFFF => Err(MALFORMED),
-                _ => Ok(()),
-            },
+                Ok(())
+            }
             _ => Err(MALFORMED),
         }
+    }
+
+    /// Reads the second half of a surrogate pair, if it stands here.
+    fn low_half(&mut self) -> bool {
+        let from = self.at;
+        let found = self.eat(b'\\') && self.eat(b'u') && matches!(self.hex(), Ok(0xDC00..=0xDFFF));
+        if !found {
+            self.at = from;
+        }
+        found
     }
 
     fn hex(&mut self) -> Result<u32, Fault> {
@@ -198,10 +237,12 @@ impl<'a> Scan<'a> {
                 b't' => self.word(b"rue")?,
                 b'f' => self.word(b"alse")?,
                 b'n' => self.word(b"ull")?,
-                b'-' => {
-                    let first = self.next()?;
-                    self.number(first)?;
-                }
+                b'N' => self.word(b"aN")?,
+                b'I' => self.word(b"nfinity")?,
+                b'-' => match self.next()? {
+                    b'I' => self.word(b"nfinity")?,
+                    first => self.number(first)?,
+                },
                 first => self.number(first)?,
             }
             // A value has ended. It may be the last of what it stands in, and that of another.
@@ -304,7 +345,7 @@ fn stops(byte: u8) -> bool {
     byte < b' ' || matches!(byte, b'"' | b'\\')
 }
 
-/// The characters that the inside of a checked string stands for.
+/// The characters that the inside of a checked string stands for, in which no surrogate is alone.
 fn unescaped(raw: &str) -> Unescaped<'_> {
     Unescaped { rest: raw.chars() }
 }
@@ -330,6 +371,7 @@ impl Iterator for Unescaped<'_> {
             'r' => '\r',
             't' => '\t',
             'u' => match unit(rest) {
+                // Of a checked name: the second half follows.
                 high @ 0xD800..=0xDBFF => {
                     let _backslash_and_u = (rest.next(), rest.next());
                     let low = unit(rest) & 0x3FF;

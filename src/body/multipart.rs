@@ -20,7 +20,6 @@ pub(crate) const MAX_PARTS: usize = 1000;
 /// Of a part's headers and the empty line behind them. Readers cut what is longer, or drop it: from
 /// 4 KiB a header on (python-multipart), 5 KiB a line (PHP), 80 KiB in all (Node's busboy).
 const MAX_HEAD: usize = 4096;
-const MALFORMED: NoModel = NoModel::MalformedForm;
 const CRLF: &[u8] = b"\r\n";
 const EMPTY_LINE: &[u8] = b"\r\n\r\n";
 
@@ -30,25 +29,26 @@ const EMPTY_LINE: &[u8] = b"\r\n\r\n";
 /// or with more behind it: some readers would see a delimiter there, and others would not. There
 /// is nothing before the first one, nor after the last.
 pub(super) fn model(form: &[u8], boundary: &str) -> Result<ModelName, NoModel> {
+    let malformed = |part| NoModel::MalformedForm { part };
     let mut delimiter = [b'-'; 2 + MAX_BOUNDARY];
-    let delimiter = delimiter.get_mut(..2 + boundary.len()).ok_or(MALFORMED)?;
+    let delimiter = delimiter.get_mut(..2 + boundary.len()).ok_or(malformed(0))?;
     delimiter[2..].copy_from_slice(boundary.as_bytes());
     let delimiters = memmem::Finder::new(delimiter);
     let empty_line = memmem::Finder::new(EMPTY_LINE);
 
-    let mut rest = form.strip_prefix(&*delimiter).ok_or(MALFORMED)?;
+    let mut rest = form.strip_prefix(&*delimiter).ok_or(malformed(0))?;
     let (mut found, mut parts) = (None, 0);
     while !matches!(rest, b"--" | b"--\r\n") {
         parts += 1;
         if parts > MAX_PARTS {
             return Err(NoModel::Excessive(Excess::Parts));
         }
-        rest = rest.strip_prefix(CRLF).ok_or(MALFORMED)?;
-        let end = delimiters.find(rest).ok_or(MALFORMED)?;
+        rest = rest.strip_prefix(CRLF).ok_or(malformed(parts))?;
+        let end = delimiters.find(rest).ok_or(malformed(parts))?;
         let (part, after) = rest.split_at(end);
-        rest = after.strip_prefix(&*delimiter).ok_or(MALFORMED)?;
-        let part = part.strip_suffix(CRLF).ok_or(MALFORMED)?;
-        let part = Part::read(part, &empty_line).ok_or(MALFORMED)?;
+        rest = after.strip_prefix(&*delimiter).ok_or(malformed(parts))?;
+        let part = part.strip_suffix(CRLF).ok_or(malformed(parts))?;
+        let part = Part::read(part, &empty_line).ok_or(malformed(parts))?;
         match part.member() {
             Member::Other => {}
             Member::Model if found.is_none() => found = Some(part.model()?),
@@ -145,7 +145,7 @@ fn header(line: &str) -> Option<(&str, &str)> {
 /// `form-data; name="…"`, then perhaps a file's name: the part's name, and whether it is a file.
 ///
 /// The name comes first, because some readers take the first `name="…"` that they find, be it the
-/// end of `filename="…"`. Quotes hold neither backslashes, which not all take for escapes, nor
+/// end of `filename="…"`. It holds neither backslashes, which not all readers take for escapes, nor
 /// semicolons, at which some split.
 fn disposition(value: &str) -> Option<(&str, bool)> {
     let kind = "form-data";
@@ -155,23 +155,40 @@ fn disposition(value: &str) -> Option<(&str, bool)> {
     while let Some(parameter) = next_parameter(rest) {
         let (key, after) = parameter.split_once('=')?;
         let (value, after) = match after.strip_prefix('"') {
+            Some(quoted) if key == "filename" => file_name(quoted)?,
             Some(quoted) => quoted.split_once('"')?,
             None => after.split_at(after.find([';', ' ', '\t']).unwrap_or(after.len())),
         };
         rest = after;
         let slot = match key {
-            "name" => &mut name,
+            "name" if !value.contains(['\\', ';']) => &mut name,
             "filename" if name.is_some() => &mut filename,
             "filename*" if name.is_some() && is_token(value) => &mut extended,
             _ => return None,
         };
-        if value.contains(['\\', ';']) || slot.replace(value).is_some() {
+        if slot.replace(value).is_some() {
             return None;
         }
     }
     let known = head.eq_ignore_ascii_case(kind) && rest.is_empty();
     let name = name.filter(|name| known && is_part_name(name))?;
     Some((name, filename.is_some() || extended.is_some()))
+}
+
+/// A file's name behind its first quote, and what stands behind its last one.
+///
+/// Readers differ over where a name with quotes, backslashes or semicolons ends, and over what the
+/// rest of it is. None finds another part's name in it: that takes a `=`.
+fn file_name(quoted: &str) -> Option<(&str, &str)> {
+    let plain = quoted.split_once('"').filter(|(name, after)| {
+        !name.contains(['\\', ';']) && (after.is_empty() || next_parameter(after).is_some())
+    });
+    if plain.is_some() {
+        return plain;
+    }
+    let (name, after) = quoted.rsplit_once('"')?;
+    let escapes = name.bytes().rev().take_while(|byte| *byte == b'\\').count();
+    (!name.contains('=') && escapes.is_multiple_of(2)).then_some((name, after))
 }
 
 fn next_parameter(rest: &str) -> Option<&str> {

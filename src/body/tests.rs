@@ -15,7 +15,19 @@ fn json(text: &str) -> Result<String, NoModel> {
         media_type: Some("application/json"),
         ..Default::default()
     };
-    body.model(Form::Json).map(|name| name.as_str().to_owned())
+    told(body.model(Form::Json))
+}
+
+const BAD_JSON: NoModel = NoModel::MalformedJson { at: 0 };
+
+/// What is read, wherever that ended.
+fn told(read: Result<ModelName, NoModel>) -> Result<String, NoModel> {
+    let somewhere = |why| match why {
+        NoModel::MalformedJson { .. } => BAD_JSON,
+        NoModel::MalformedForm { .. } => forms::BAD_FORM,
+        why => why,
+    };
+    read.map(|name| name.as_str().to_owned()).map_err(somewhere)
 }
 
 fn check(cases: &[(&str, Result<&str, NoModel>)]) {
@@ -172,9 +184,18 @@ fn what_can_be_a_name() {
 fn what_is_not_well_formed() {
     let model = r#""model":"m""#;
     for rest in [
-        "NaN",
-        "Infinity",
-        "-Infinity",
+        "nan",
+        "Nan",
+        "Na",
+        "NaN1",
+        "+NaN",
+        "-NaN",
+        "inf",
+        "Infinit",
+        "Infinity1",
+        "-infinity",
+        "+Infinity",
+        "--Infinity",
         "nul",
         "nulll",
         "True",
@@ -197,10 +218,9 @@ fn what_is_not_well_formed() {
         "\"\\x\"",
         "\"\\u12\"",
         "\"\\u12g4\"",
-        "\"\\ud800\"",
-        "\"\\udc00\"",
-        "\"\\ud800\\u0041\"",
-        "\"\\ud800x\"",
+        "\"\\ud800\\u12\"",
+        "\"\\ud800\\\"",
+        "\"\\ud800\\x\"",
         "\"\\\"",
         "[",
         "[1",
@@ -226,7 +246,7 @@ fn what_is_not_well_formed() {
         "1},",
     ] {
         for text in [format!(r#"{{{model},"x":{rest}}}"#), format!(r#"{{"x":{rest},{model}}}"#)] {
-            assert_eq!(json(&text), Err(NoModel::MalformedJson), "{text}");
+            assert_eq!(json(&text), Err(BAD_JSON), "{text}");
         }
     }
     let whole = r#"{"a":[1,{"b":"\u00e9"}],"model":"m"}"#;
@@ -235,17 +255,74 @@ fn what_is_not_well_formed() {
     }
     for odd in ["", "x", "{}", ",", "]", "\0", "\u{a0}", "\u{feff}", "\u{c}", "#", "//"] {
         let text = format!("{whole}{odd}");
-        let expected =
-            if odd.is_empty() { Ok("m".to_owned()) } else { Err(NoModel::MalformedJson) };
+        let expected = if odd.is_empty() { Ok("m".to_owned()) } else { Err(BAD_JSON) };
         assert_eq!(json(&text), expected, "{text}");
         if !odd.is_empty() {
             let before = format!("{odd}{whole}");
-            assert!(json(&before).is_err(), "{before}");
+            assert_eq!(json(&before).is_err(), odd != "\u{feff}", "{before}");
         }
     }
     for text in ["[]", r#"[{"model":"m"}]"#, r#""model""#, "null", "1", " "] {
-        assert_eq!(json(text), Err(NoModel::MalformedJson), "{text}");
+        assert_eq!(json(text), Err(BAD_JSON), "{text}");
     }
+}
+
+/// Some readers refuse these; all others read the same model.
+#[test]
+fn oddities_that_all_readers_read_alike() {
+    let no = Err(NoModel::NotAName);
+    for value in [
+        "NaN",
+        "-Infinity",
+        "[NaN,Infinity]",
+        r#"{"NaN":Infinity}"#,
+        r#""\ud83d""#,
+        r#""\ude00""#,
+        r#""a\ud83d b""#,
+        r#""\ud83d\u0041""#,
+        r#""\ud83d\ud83d\ude00""#,
+        r#""\ud83d\\""#,
+        r#""\ud83d\"""#,
+        r#"[["\udc00\ud800"]]"#,
+        r#"{"\ud83d":{"\ude00":1}}"#,
+    ] {
+        check(&[
+            (&format!(r#"{{"a":{value},"model":"m"}}"#), Ok("m")),
+            (&format!(r#"{{"model":"m","a":{value}}}"#), Ok("m")),
+            (&format!(r#"{{"model":"m","a":{value},"model":"n"}}"#), Err(NoModel::Repeated)),
+        ]);
+    }
+    check(&[
+        ("\u{feff}{\"model\":\"m\"}", Ok("m")),
+        ("\u{feff} {\"model\":\"m\"}", Ok("m")),
+        ("\u{feff}\u{feff}{\"model\":\"m\"}", Err(BAD_JSON)),
+        (" \u{feff}{\"model\":\"m\"}", Err(BAD_JSON)),
+        ("{\u{feff}\"model\":\"m\"}", Err(BAD_JSON)),
+        ("\u{feff}", Err(BAD_JSON)),
+        // As a name, each reader makes another one of it.
+        (r#"{"model":"m\ud83d"}"#, no),
+        (r#"{"model":"\ude00m"}"#, no),
+        (r#"{"model":"\ud83d\u0041"}"#, no),
+        (r#"{"model\ud83d":"n","model":"m"}"#, Err(BAD_JSON)),
+        (r#"{"model":"m","mod\ude00el":"n"}"#, Err(BAD_JSON)),
+        (r#"{"model":NaN}"#, no),
+        (r#"{"model":"m\ud83d\ude00"}"#, Ok("m\u{1f600}")),
+    ]);
+}
+
+#[test]
+fn a_malformed_body_is_malformed_somewhere() {
+    for (text, at) in [("x", 0), (r#"{"a":01}"#, 6), (r#"{"model":"m","a":[1,]}"#, 21)] {
+        let body = Body {
+            bytes: text.as_bytes(),
+            partial: Some("false"),
+            media_type: Some("application/json"),
+            ..Default::default()
+        };
+        assert_eq!(body.model(Form::Json), Err(NoModel::MalformedJson { at }), "{text}");
+    }
+    let body = Body { bytes: b"{\"a\":\"\xff\"}", partial: Some("false"), ..Default::default() };
+    assert_eq!(body.model(Form::JsonOfAnyType), Err(NoModel::MalformedJson { at: 6 }));
 }
 
 #[test]
@@ -373,14 +450,19 @@ fn what_a_body_says_about_itself() {
         );
     }
     assert_eq!(with(&|body| body.media_type = None), Err(NoModel::NotJson));
+    for media_type in [None, Some("text/plain"), Some("multipart/form-data; boundary=b")] {
+        let body = Body { media_type, ..good };
+        assert_eq!(told(body.model(Form::JsonOfAnyType)).as_deref(), Ok("m"), "{media_type:?}");
+    }
     for bytes in [
         &b"{\"model\":\"m\xff\"}"[..],
         b"{\"model\":\"m\",\"\xed\xa0\x80\":1}",
-        b"\xef\xbb\xbf{\"model\":\"m\"}",
+        b"\xef\xbb{\"model\":\"m\"}",
+        b"\xff\xfe{\0\"\0m\0",
         b"{\0\"\0m\0",
     ] {
         let body = Body { bytes, length: None, ..good };
-        assert_eq!(body.model(Form::Json), Err(NoModel::MalformedJson), "{bytes:?}");
+        assert_eq!(told(body.model(Form::Json)), Err(BAD_JSON), "{bytes:?}");
     }
 }
 
@@ -463,11 +545,14 @@ proptest! {
     #[test]
     fn serde_json_agrees(text in any_body()) {
         let theirs = serde_json::from_str::<Models>(&text).map(|Models(models)| models);
+        let more_than_theirs = text.starts_with('\u{feff}') || text.contains("NaN");
         match (json(&text), theirs) {
+            _ if more_than_theirs => {}
             (Ok(model), Ok(theirs)) => prop_assert_eq!(theirs, [("model".to_owned(), model.into())]),
-            (Ok(_), Err(error)) => prop_assert!(false, "{}", error),
+            // Half a surrogate pair in a name inside.
+            (Ok(_), Err(error)) => prop_assert!(text.contains("\\ud83d"), "{}", error),
             // Passing over a value, serde_json does not look at surrogates; keeping it, it does.
-            (Err(NoModel::MalformedJson), _) => {
+            (Err(NoModel::MalformedJson { .. }), _) => {
                 let object = serde_json::from_str::<serde_json::Map<_, serde_json::Value>>(&text);
                 prop_assert!(object.is_err());
             }

@@ -121,9 +121,23 @@ pub(crate) fn no_model(why: NoModel) -> Cow<'static, str> {
             "Send a form, with `Content-Type: multipart/form-data` and a boundary of letters, \
              digits, `-` and `_` as its only parameter."
         }
-        NoModel::MalformedJson => "The body is not one well-formed JSON object in UTF-8.",
+        NoModel::MalformedJson { at } => {
+            return format!(
+                "The body is not one well-formed JSON object in UTF-8 (near byte {at})."
+            )
+            .into();
+        }
         NoModel::Excessive(excess) => return excessive(excess).into(),
-        NoModel::MalformedForm => "The form is malformed, or can be read in more than one way.",
+        NoModel::MalformedForm { part: 0 } => {
+            "The form is malformed, or can be read in more than one way: it does not begin with \
+             its boundary."
+        }
+        NoModel::MalformedForm { part } => {
+            return format!(
+                "The form is malformed, or can be read in more than one way (part {part})."
+            )
+            .into();
+        }
         NoModel::Absent => "The body names no model: send `model`.",
         NoModel::Repeated => {
             "The body names more than one model: send `model` once, and no other \

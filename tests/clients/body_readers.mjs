@@ -1,9 +1,10 @@
 // The same as body_readers.py, with what Node has of its own.
 
 import { readFileSync } from "node:fs";
+import zlib from "node:zlib";
 
-async function read(contentType, body) {
-  if (contentType.startsWith("multipart/")) {
+async function read(kind, contentType, body) {
+  if (kind === "form") {
     const form = await new Response(body, { headers: { "content-type": contentType } }).formData();
     return form.get("model");
   }
@@ -11,7 +12,7 @@ async function read(contentType, body) {
 }
 
 // As busboy, which keeps the first 80 KiB of a part's headers and drops the rest without a word.
-function cutHeaders(contentType, body) {
+function cutHeaders(kind, contentType, body) {
   const boundary = /boundary="?([^";]+)/.exec(contentType)[1];
   let model;
   for (const part of body.toString("latin1").split(`--${boundary}`).slice(1)) {
@@ -24,20 +25,39 @@ function cutHeaders(contentType, body) {
   return model === undefined ? null : Buffer.from(model, "latin1").toString();
 }
 
-const seen = [];
-for (const [contentType, encoded] of JSON.parse(readFileSync(0, "utf8"))) {
-  const body = Buffer.from(encoded, "base64");
-  const models = {};
+// Node 20 has no zstd.
+const DECODERS = { gzip: zlib.gunzipSync, zstd: zlib.zstdDecompressSync };
+
+async function readAs(prefix, kind, contentType, body, models) {
   const readers = { node: read };
-  if (contentType.startsWith("multipart/")) readers.busboy = cutHeaders;
+  if (kind === "form") readers.busboy = cutHeaders;
   for (const [name, reader] of Object.entries(readers)) {
     try {
-      const model = await reader(contentType, body);
+      const model = await reader(kind, contentType, body);
       // Half a surrogate pair cannot be carried everywhere.
-      models[name] = typeof model === "string" ? Buffer.from(model).toString() : model;
+      models[prefix + name] = typeof model === "string" ? Buffer.from(model).toString() : model;
     } catch {
       // It refuses the body.
     }
+  }
+}
+
+const seen = [];
+for (const [kind, headers, encoded] of JSON.parse(readFileSync(0, "utf8"))) {
+  const { "content-type": contentType = "", "content-encoding": encoding = "" } =
+    Object.fromEntries(headers);
+  const body = Buffer.from(encoded, "base64");
+  const models = {};
+  await readAs("", kind, contentType, body, models);
+  const decode = DECODERS[encoding.toLowerCase()];
+  if (decode) {
+    let decoded;
+    try {
+      decoded = decode(body);
+    } catch {
+      // It is not what it says.
+    }
+    if (decoded) await readAs("decoded+", kind, contentType, decoded, models);
   }
   seen.push(models);
 }

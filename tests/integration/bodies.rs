@@ -2,6 +2,7 @@
 //! be what a backend reads, so every body is also given to readers as backends have them.
 
 pub(crate) mod explained;
+mod oddities;
 mod table;
 
 use std::{
@@ -240,7 +241,7 @@ fn verdict(response: &CheckResponse) -> Vec<String> {
 /// Whatever a reader makes of a body from which we read a model, it is that model, or it refuses;
 /// and readers in Python and in Node both read it.
 pub(crate) async fn no_reader_reads_another_model(_: Arc<Suite>) {
-    let cases: Vec<_> = cases().into_iter().filter(|case| !case.encoded()).collect();
+    let cases = cases();
     let python = readers(&project(".venv/bin/python"), "body_readers.py", &cases);
     let no_node = "no node on this machine: bodies were not given to its readers";
     let node = match Command::new("node").arg("--version").output() {
@@ -257,12 +258,13 @@ pub(crate) async fn no_reader_reads_another_model(_: Arc<Suite>) {
         seen.extend(node.as_ref().map(|node| node[index].clone()).unwrap_or_default());
         match case.expected {
             Ok(model) => {
-                let form = case.media_type().to_ascii_lowercase().starts_with("multipart/");
-                let needed = if form { "form_last" } else { "python" };
+                let needed = if case.kind() == "form" { "form_last" } else { "python" };
                 assert!(seen.contains_key(needed), "{}: {needed} refuses it", case.name);
-                // Node's own reader knows quoted names only.
+                // Node's own reader knows quoted names only, no escapes in them, and no NaN.
+                let odd = ["odd ", "file: "].iter().any(|odd| case.name.starts_with(odd));
                 let reads = !case.name.ends_with("an unquoted name") && node.is_some();
-                assert_eq!(seen.contains_key("node"), reads, "{}: node", case.name);
+                assert!(odd || seen.contains_key("node") == reads, "{}: node", case.name);
+                assert!(seen.len() >= 5, "{}: only {:?} read it", case.name, seen.keys());
                 for (reader, read) in seen {
                     assert_eq!(read, model, "{}: {reader}", case.name);
                     agreed += 1;
@@ -279,7 +281,7 @@ pub(crate) async fn no_reader_reads_another_model(_: Arc<Suite>) {
 fn readers(program: &str, script: &str, cases: &[Case]) -> Vec<Map<String, Value>> {
     let bodies: Vec<_> = cases
         .iter()
-        .map(|case| json!([case.media_type(), BASE64_STANDARD.encode(&case.body)]))
+        .map(|case| json!([case.kind(), case.headers, BASE64_STANDARD.encode(&case.body)]))
         .collect();
     let mut child = Command::new(program)
         .arg(project(&format!("tests/clients/{script}")))

@@ -86,6 +86,18 @@ fn mistakes_in_rules() {
             "5: rule `GET /{a}`: `id`: a rule about the domain itself has none",
         ),
         (
+            "{ methods: [POST], path: /a, operation: llm_read, entity: models, id: body.model, content_type: any }",
+            "5: rule `POST /a`: `content_type`: unknown use of Content-Type `any`",
+        ),
+        (
+            "{ methods: [POST], path: /a, operation: llm_read, entity: models, id: form.model, content_type: ignored }",
+            "5: rule `POST /a`: `content_type` belongs to a rule with `id: body.model`",
+        ),
+        (
+            "{ methods: [POST], path: /a, operation: llm_read, entity: models, content_type: checked }",
+            "5: rule `POST /a`: `content_type` belongs to a rule with `id: body.model`",
+        ),
+        (
             "{ methods: [POST], path: /a, operation: llm_embeddings, entity: models }",
             "5: rule `POST /a`: `id` is missing: write `id: body.model`,",
         ),

@@ -37,6 +37,16 @@ fn the_schema_agrees() {
         assert!(!valid(&bad), "the schema takes {to:?} for {from:?}");
         assert!(compile(&bad).is_err(), "compiled {to:?} for {from:?}");
     }
+    let ignoring = good.replace(
+        "read, entity: scim, id: path.c",
+        "llm_read, entity: models, id: body.model, content_type: ignored",
+    );
+    assert!(valid(&ignoring) && compile(&ignoring).is_ok());
+    for (from, to) in [("ignored", "any"), ("body.model", "form.model"), ("id: body.model, ", "")] {
+        let bad = ignoring.replace(from, to);
+        assert!(!valid(&bad), "the schema takes {to:?} for {from:?}");
+        assert!(compile(&bad).is_err(), "compiled {to:?} for {from:?}");
+    }
     let listing = good.replace("read, entity: scim, id: path.c", "llm_read, entity: models");
     assert!(valid(&listing) && compile(&listing).is_ok());
     for (from, to) in [

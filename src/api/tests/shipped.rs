@@ -28,6 +28,8 @@ fn cube_ai() {
     };
     let chat = Some(("acme", Operation::LlmChatCompletions, Models, Unread(Form::Json)));
     check("POST", "/proxy/acme/v1/chat/completions", chat);
+    let ollama = Unread(Form::JsonOfAnyType);
+    let chat = Some(("acme", Operation::LlmChatCompletions, Models, ollama));
     check("POST", "/proxy/acme/api/chat", chat);
     let read = |entity| Some(("acme", Operation::LlmRead, Models, entity));
     check("GET", "/proxy/acme/v1/models", read(Any));

@@ -194,7 +194,7 @@ impl Content {
 /// The shortest body that names a model so; none where it cannot be named.
 fn naming(model: &str, form: Form) -> Option<(&'static str, Vec<u8>)> {
     match form {
-        Form::Json => {
+        Form::Json | Form::JsonOfAnyType => {
             let body = serde_json::json!({ "model": model }).to_string();
             Some(("application/json", body.into_bytes()))
         }

@@ -1,31 +1,33 @@
 //! Bodies, and what is read from each by the API table of Cube AI.
 
+use super::oddities::oddities;
+
 /// What a single step shows at most.
 pub(super) const SHOWN: usize = 1 << 20;
 pub(super) const CHAT: &str = "/proxy/acme/v1/chat/completions";
-const AUDIO: &str = "/proxy/acme/v1/audio/transcriptions";
+pub(super) const AUDIO: &str = "/proxy/acme/v1/audio/transcriptions";
 
-type Expected = Result<&'static str, &'static str>;
+pub(super) type Expected = Result<&'static str, &'static str>;
 
-const M: Expected = Ok("m");
+pub(super) const M: Expected = Ok("m");
 const NOT_SHOWN: Expected = Err("No body was shown");
 const CUT: Expected = Err("`max_request_bytes`");
 const COMPRESSED: Expected = Err("compressed");
-const NOT_JSON: Expected = Err("`Content-Type: application/json`");
-const NOT_FORM: Expected = Err("`Content-Type: multipart/form-data`");
-const BAD_JSON: Expected = Err("not one well-formed JSON object");
+pub(super) const NOT_JSON: Expected = Err("`Content-Type: application/json`");
+pub(super) const NOT_FORM: Expected = Err("`Content-Type: multipart/form-data`");
+pub(super) const BAD_JSON: Expected = Err("not one well-formed JSON object");
 const TOO_DEEP: Expected = Err("nested more than 100 levels");
 const TOO_MANY_MEMBERS: Expected = Err("more than 10000 members");
 const TOO_MANY_PARTS: Expected = Err("more than 1000 parts");
 const TOO_MANY_PARAMETERS: Expected = Err("more than 1000 parameters");
-const BAD_FORM: Expected = Err("can be read in more than one way");
-const ABSENT: Expected = Err("names no model");
-const REPEATED: Expected = Err("more than one model");
-const NO_NAME: Expected = Err("not a text of 1 to 256 characters");
+pub(super) const BAD_FORM: Expected = Err("can be read in more than one way");
+pub(super) const ABSENT: Expected = Err("names no model");
+pub(super) const REPEATED: Expected = Err("more than one model");
+pub(super) const NO_NAME: Expected = Err("not a text of 1 to 256 characters");
 const NO_LENGTH: Expected = Err("no Content-Length");
 const IN_QUERY: Expected = Err("The query must not name a model");
 const ELSEWHERE: Expected = Err("in a way that is not read");
-const UNSCOPED: Expected = Err("needs a scope");
+pub(super) const UNSCOPED: Expected = Err("needs a scope");
 
 pub(super) struct Case {
     pub(super) name: String,
@@ -37,17 +39,22 @@ pub(super) struct Case {
 }
 
 impl Case {
-    fn new(name: &str, path: &'static str, body: impl Into<Vec<u8>>, expected: Expected) -> Self {
+    pub(super) fn new(
+        name: &str,
+        path: &'static str,
+        body: impl Into<Vec<u8>>,
+        expected: Expected,
+    ) -> Self {
         let (name, body) = (name.to_owned(), body.into());
         Self { name, path, headers: Vec::new(), body, chunked: false, expected }
     }
 
-    fn header(mut self, name: &'static str, value: &str) -> Self {
+    pub(super) fn header(mut self, name: &'static str, value: &str) -> Self {
         self.headers.push((name, value.to_owned()));
         self
     }
 
-    fn chunked(self) -> Self {
+    pub(super) fn chunked(self) -> Self {
         Self { chunked: true, ..self }
     }
 
@@ -56,19 +63,15 @@ impl Case {
         Self::new(name, path, body, UNSCOPED).header("content-type", "application/json")
     }
 
-    pub(super) fn media_type(&self) -> &str {
-        let found = self.headers.iter().find(|(name, _)| *name == "content-type");
-        found.map_or("application/json", |(_, value)| value)
-    }
-
-    /// Compressed, so that no reader here would read it as it is.
-    pub(super) fn encoded(&self) -> bool {
-        self.headers.iter().any(|(name, value)| *name == "content-encoding" && value != "identity")
+    /// What the backend takes it for.
+    pub(super) fn kind(&self) -> &'static str {
+        if self.path == AUDIO { "form" } else { "json" }
     }
 }
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = places();
+    cases.extend(oddities());
     cases.extend(repeated());
     cases.extend(values());
     cases.extend(malformed());
@@ -81,7 +84,7 @@ pub(super) fn cases() -> Vec<Case> {
     cases
 }
 
-fn json(name: &str, body: impl Into<Vec<u8>>, expected: Expected) -> Case {
+pub(super) fn json(name: &str, body: impl Into<Vec<u8>>, expected: Expected) -> Case {
     Case::new(name, CHAT, body, expected).header("content-type", "application/json")
 }
 
@@ -163,8 +166,8 @@ fn values() -> Vec<Case> {
         (r#"{"model":"m"}"#, NO_NAME),
         (r#""m\u0000""#, NO_NAME),
         (r#""m\n""#, NO_NAME),
-        (r#""m\ud800""#, BAD_JSON),
-        (r#""m\udc00\ud800""#, BAD_JSON),
+        (r#""m\ud800""#, NO_NAME),
+        (r#""m\udc00\ud800""#, NO_NAME),
         ("\"m", BAD_JSON),
         ("m", NO_NAME),
         ("'m'", NO_NAME),
@@ -187,7 +190,6 @@ fn malformed() -> Vec<Case> {
     };
     let members = |count: usize| format!(r#"{{{}"model":"m"}}"#, r#""":0,"#.repeat(count - 1));
     let mut cases = vec![
-        json("a byte-order mark", "\u{feff}{\"model\":\"m\"}", BAD_JSON),
         json("UTF-16", utf16, BAD_JSON),
         json("UTF-16 with its mark", utf16_bom, BAD_JSON),
         json("UTF-32", utf32, BAD_JSON),
@@ -217,8 +219,6 @@ fn malformed() -> Vec<Case> {
         "{\"model\":\"m\"}\0",
         r#"{"model":"m",}"#,
         r#"{,"model":"m"}"#,
-        r#"{"model":"m","a":NaN}"#,
-        r#"{"model":"m","a":-Infinity}"#,
         r#"{"model":"m","a":01}"#,
         r#"{"model":"m","a":1.}"#,
         r#"{"model":"m","a":+1}"#,
@@ -231,7 +231,6 @@ fn malformed() -> Vec<Case> {
         "{\"model\":\"m\",\"a\":\"b\n\"}",
         r#"{"model":"m","a":"\x41"}"#,
         r#"{"model":"m","a":"\u12g4"}"#,
-        r#"{"model":"m","a":"\ud800"}"#,
         r#"{"model":"m","a":[1}]}"#,
         r#"{"model" "m"}"#,
         r#""model""#,
@@ -297,10 +296,10 @@ fn declared() -> Vec<Case> {
     ]
 }
 
-const FILE: &str = "Content-Disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\nContent-Type: audio/wav\r\n\r\nRIFF--b\r\n--\r\n\n{\"model\":\"n\"}\0";
-const MODEL: &str = "Content-Disposition: form-data; name=\"model\"\r\n\r\nm";
+pub(super) const FILE: &str = "Content-Disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\nContent-Type: audio/wav\r\n\r\nRIFF--b\r\n--\r\n\n{\"model\":\"n\"}\0";
+pub(super) const MODEL: &str = "Content-Disposition: form-data; name=\"model\"\r\n\r\nm";
 
-fn parts(parts: &[&str]) -> Vec<u8> {
+pub(super) fn parts(parts: &[&str]) -> Vec<u8> {
     let parts: String = parts.iter().map(|part| format!("--b1\r\n{part}\r\n")).collect();
     format!("{parts}--b1--\r\n").into_bytes()
 }

@@ -7,6 +7,7 @@
 mod compile;
 mod host;
 mod manner;
+mod nearest;
 pub mod schema;
 mod sources;
 mod table;
@@ -19,7 +20,12 @@ use std::{
     fmt,
 };
 
-use self::{manner::Methods, template::Capture, tree::Tree};
+use self::{
+    host::HostPattern,
+    manner::Methods,
+    template::{Capture, Template},
+    tree::Tree,
+};
 pub use self::{
     manner::{ContentType, ErrorStyle, Insufficient, Manner, Method, Scheme, Schemes},
     sources::Source,
@@ -46,6 +52,8 @@ pub struct Apis {
 #[derive(Debug)]
 pub struct Surface {
     name: Box<str>,
+    host: HostPattern,
+    mount: Template,
     manner: Manner,
     domain: DomainSource,
     /// Where requests go, instead of where their domains are served.
@@ -70,6 +78,8 @@ enum DomainSource {
 #[derive(Clone, Debug)]
 struct Rule {
     methods: Methods,
+    /// Below the host, the mount included.
+    template: Template,
     operation: Operation,
     entity_type: EntityType,
     id: IdSource,

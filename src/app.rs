@@ -374,7 +374,7 @@ fn tell_the_mode(mode: Mode) {
              tokens, denials are recorded and not carried out",
         ),
         Mode::Shadow => tracing::warn!(
-            "mode is shadow: NOTHING IS ENFORCED; what would be a 401 or 403 is let through \
+            "mode is shadow: NOTHING IS ENFORCED; what would be a 401, 403 or 404 is let through \
              without an identity, and recorded",
         ),
     }

@@ -31,9 +31,10 @@ use crate::{
     last_use::LastUses,
     mode::{Mode, Treatment},
     operation::EntityType,
+    principal::Principal,
     request::{self, AuthRequest, Parts, Place},
     resolve::{Resolver, Unavailable},
-    response::{self, AnswerSettings},
+    response::{self, AnswerSettings, Facts},
     telemetry::Metrics,
     token::Tokens,
 };
@@ -207,7 +208,8 @@ impl Checker {
             // Whatever it may do: its owner, or a thief, has used it.
             self.last_uses.note(principal.token, &known.found.noted, known.at);
             about.named = request.place.as_ref().and_then(Place::domain);
-            let (action, reference) = decide::domain_of(principal, action, about.named.as_ref())?;
+            let (action, reference) = decide::domain_of(principal, action, about.named.as_ref())
+                .inspect_err(|_| about.principal = known.found.value.clone())?;
             let named = self.resolver.domains.get(reference, known.at).await?;
             about.grounds.add(named.grounds());
             let own = match action.upstream {
@@ -329,12 +331,25 @@ pub(crate) struct Particulars<'r> {
     action: Option<Option<Action<'r>>>,
     /// The model that its body names, if that was read for a denial.
     model: Option<Box<str>>,
+    /// The token that was denied, if its possession was proven.
+    principal: Option<Arc<Principal>>,
 }
 
 /// Characters of a model's name in a record: as many as a name has.
 const MAX_MODEL: usize = 256;
 
 impl Particulars<'_> {
+    /// What a denial of a request with these parts may say.
+    pub(crate) fn facts<'a, H>(&'a self, parts: &Parts<'a, H>, apis: &'a Apis) -> Facts<'a> {
+        Facts {
+            apis: Some(apis),
+            method: parts.method,
+            authority: parts.authority,
+            target: parts.target,
+            principal: self.principal.as_deref(),
+        }
+    }
+
     fn read_domain(&mut self) {
         if self.named.is_none() {
             self.named = self.place.as_ref().and_then(Place::domain);

@@ -63,17 +63,19 @@ pub fn authenticate<'p>(
 ///
 /// # Errors
 ///
-/// `PermissionDenied` when no rule names the request, or no scope of the token the domain.
+/// `NotFound` when no rule names the request, `PermissionDenied` when no scope of the token names
+/// the domain.
 #[inline(never)] // A stage of which `make bench-check` counts the instructions.
 pub fn domain_of<'r>(
     principal: &Principal,
     action: Option<&'r Action<'r>>,
     named: Option<&'r DomainRef>,
 ) -> Result<(&'r Action<'r>, &'r DomainRef), Denial> {
-    action
-        .zip(named)
-        .filter(|(_, reference)| principal.names(reference))
-        .ok_or_else(|| denied(principal, action))
+    let Some(action) = action else {
+        return Err(Denial { refusal: Refusal::NotFound, ..denied(principal, None) });
+    };
+    let named = named.filter(|reference| principal.names(reference));
+    Ok((action, named.ok_or_else(|| denied(principal, Some(action)))?))
 }
 
 /// May this authenticated principal do this in this domain?

@@ -65,6 +65,8 @@ pub enum Refusal {
     TokenRevoked,
     /// The token's owner was disabled.
     OwnerDisabled,
+    /// No rule names the request.
+    NotFound,
     /// Scope or permission is missing, or the domain is not there for this caller.
     PermissionDenied,
     /// It depends on the model whether the request may pass, and the body does not name one model.
@@ -219,7 +221,7 @@ impl Decision {
 
 impl Refusal {
     /// Every code, by the stage that gives it.
-    pub const CODES: [&str; 10] = [
+    pub const CODES: [&str; 11] = [
         "bad_request",
         "missing_credential",
         "invalid_token",
@@ -227,6 +229,7 @@ impl Refusal {
         "token_expired",
         "token_revoked",
         "owner_disabled",
+        "not_found",
         "permission_denied",
         "rate_limited",
         "unavailable",
@@ -242,6 +245,7 @@ impl Refusal {
             Self::TokenExpired => "token_expired",
             Self::TokenRevoked => "token_revoked",
             Self::OwnerDisabled => "owner_disabled",
+            Self::NotFound => "not_found",
             Self::PermissionDenied | Self::NoModel(_) => "permission_denied",
             Self::RateLimited => "rate_limited",
             Self::TooManyBodies => "rate_limited",

@@ -19,6 +19,7 @@ use crate::{
     domain::Domain,
     principal::Principal,
     request::{self, AuthRequest, Place, Rejected},
+    response::Facts,
 };
 
 /// A request, and all that was known when it was decided.
@@ -88,6 +89,12 @@ impl Evidence<'_> {
         decide::authorize(principal, action, domain, backend, model_reading, |form| {
             Ok(model.insert(self.read(form)?).as_str())
         })
+    }
+
+    /// What the answer may say of the request.
+    pub(crate) fn facts(&self) -> Facts<'_> {
+        let Self { apis, method, authority, target, principal, .. } = *self;
+        Facts { apis: Some(apis), method, authority, target, principal }
     }
 
     fn read(&self, form: Form) -> Result<ModelName, NoModel> {

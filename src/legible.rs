@@ -18,6 +18,28 @@ pub(crate) fn misleads(character: char) -> bool {
             | '\u{e0000}'..='\u{e007f}')
 }
 
+/// What a client sent, as its answer may repeat it: no longer than this many characters, without
+/// what may be a secret, and with what misleads written out.
+pub(crate) fn shown(text: &str, most: usize) -> String {
+    // A secret is noticed by its length, so more is looked at than is shown.
+    let beginning: String = text.chars().take(most + SECRET).collect();
+    let clean = without_secrets(&beginning);
+    let (mut shown, mut characters) = (String::new(), clean.chars());
+    for character in characters.by_ref().take(most) {
+        match misleads(character) {
+            true => shown.extend(character.escape_unicode()),
+            false => shown.push(character),
+        }
+    }
+    if characters.next().is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// Letters and digits in a row that may be a secret.
+const SECRET: usize = 40;
+
 /// Whether a text holds something that looks like a secret: 40 or more letters and digits in a row,
 /// not all of a kind. Tokens have 73, and hexadecimal keys 40 or 64; no id or word of ours does.
 pub(crate) fn holds_a_secret(text: &str) -> bool {
@@ -38,7 +60,7 @@ fn is_secret(piece: &str) -> bool {
     let kinds: [fn(&u8) -> bool; 3] =
         [u8::is_ascii_digit, u8::is_ascii_lowercase, u8::is_ascii_uppercase];
     let kinds = kinds.into_iter().filter(|kind| piece.as_bytes().iter().any(kind)).count();
-    piece.len() >= 40 && kinds > 1
+    piece.len() >= SECRET && kinds > 1
 }
 
 /// Each row of letters and digits, with what follows it up to the next.
@@ -71,6 +93,23 @@ mod tests {
         for good in "aÄ 語ע\u{200c}\u{200d}👩\u{301}".chars() {
             assert!(!misleads(good), "{good:?}");
         }
+    }
+
+    #[test]
+    fn what_is_repeated_is_short_and_is_what_it_seems() {
+        let token = format!("pat_{}", "aB3".repeat(25));
+        let behind = format!("{}{token}", "-".repeat(98));
+        for (text, expected) in [
+            ("/a/b", "/a/b"),
+            ("a\u{202e}b\n", "a\\u{202e}b\\u{a}"),
+            (&token, "pat_(not repeated)"),
+            (&"-".repeat(101), &format!("{}…", "-".repeat(100))),
+            (&behind, &format!("{}pa…", "-".repeat(98))),
+        ] {
+            assert_eq!(shown(text, 100), expected, "{text:?}");
+        }
+        // Written out, a character is ten at most.
+        assert!(shown(&"\u{e0041}".repeat(9999), 100).len() < 1100);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Whether a denial is carried out, or only recorded: enforcing, shadowing, and what lies between.
 //!
 //! A gateway that has served without patgate is not closed to everybody at once. In shadow, what
-//! would have been a 401 or 403 passes, as whatever it was before patgate came: without identity,
+//! would have been a 401, 403 or 404 passes, as whatever it was before patgate came: without identity,
 //! without credentials of ours, with the client's own `authorization`. A ramp then enforces for a
 //! share of a domain's tokens, and for more of them by and by.
 //!
@@ -178,7 +178,7 @@ impl Mode {
     }
 }
 
-/// What stands for 401 and 403. A request with more than one meaning is refused in any mode: whoever
+/// What stands for 401, 403 and 404. A request with more than one meaning is refused in any mode: whoever
 /// is behind might read the other one. A rate limit is no verdict on a request, and counts no denial
 /// that is not carried out. And nobody knows what an outage would have been.
 fn softenable(refusal: Refusal) -> bool {
@@ -189,6 +189,7 @@ fn softenable(refusal: Refusal) -> bool {
         | Refusal::TokenExpired
         | Refusal::TokenRevoked
         | Refusal::OwnerDisabled
+        | Refusal::NotFound
         | Refusal::PermissionDenied
         | Refusal::NoModel(_) => true,
         Refusal::BadRequest(_)
@@ -201,7 +202,10 @@ fn softenable(refusal: Refusal) -> bool {
 /// A ramp is for tokens that are alive and were proven, and whose scopes or roles do not suffice:
 /// whatever proves nothing has no place in it.
 fn beyond_the_share(denial: &Denial, domain: Option<&Domain>) -> bool {
-    let insufficient = matches!(denial.refusal, Refusal::PermissionDenied | Refusal::NoModel(_));
+    let insufficient = matches!(
+        denial.refusal,
+        Refusal::NotFound | Refusal::PermissionDenied | Refusal::NoModel(_)
+    );
     match (denial.subject, domain) {
         (Some((token, _)), Some(domain)) if insufficient => {
             !domain.rollout.share.includes(domain.id, token)
@@ -237,7 +241,7 @@ mod tests {
         Denial { subject: Some((token(1), UserId(Uuid::from_u128(2)))), ..refusal.into() }
     }
 
-    const REFUSALS: [(Refusal, bool); 12] = [
+    const REFUSALS: [(Refusal, bool); 13] = [
         (Refusal::BadRequest(Malformed::Path), false),
         (Refusal::MissingCredential, true),
         (Refusal::InvalidToken, true),
@@ -245,6 +249,7 @@ mod tests {
         (Refusal::TokenExpired, true),
         (Refusal::TokenRevoked, true),
         (Refusal::OwnerDisabled, true),
+        (Refusal::NotFound, true),
         (Refusal::PermissionDenied, true),
         (Refusal::NoModel(NoModel::Absent), true),
         (Refusal::RateLimited, false),
@@ -281,7 +286,7 @@ mod tests {
     fn a_ramp_softens_only_what_a_live_token_lacks() {
         let none = domain(DomainMode::Enforce, 0, true);
         for (refusal, _) in REFUSALS {
-            let insufficient = refusal.code() == "permission_denied";
+            let insufficient = ["permission_denied", "not_found"].contains(&refusal.code());
             assert_eq!(passes(Mode::PerDomain, refusal, Some(&none)), insufficient, "{refusal:?}");
         }
         let nobodys = Mode::PerDomain.rule(Refusal::PermissionDenied.into(), Some(&none));

@@ -174,7 +174,8 @@ where
     }
 }
 
-fn without_query(target: &str) -> &str {
+/// The path of a target, as it was sent.
+pub(crate) fn without_query(target: &str) -> &str {
     memchr(b'?', target.as_bytes()).map_or(target, |at| &target[..at])
 }
 

@@ -5,6 +5,7 @@
 //! denial carries a non-OK status. An allow is written by `allow.rs`, without the message.
 
 mod allow;
+mod not_found;
 mod settings;
 mod told;
 mod wording;
@@ -21,11 +22,12 @@ pub(crate) use self::{settings::AnswerSettings, told::Told};
 #[expect(clippy::disallowed_types, reason = "the one place that builds it")]
 use crate::proto::envoy::service::auth::v3::CheckResponse;
 use crate::{
-    api::Manner,
+    api::{Apis, Manner},
     decide::AwaitsBody,
     decision::{Decision, Denial, Grounds, Refusal, Tier},
     grpc::frame,
     mode::Softened,
+    principal::Principal,
     proto::{
         envoy::{
             config::core::v3::{
@@ -64,6 +66,22 @@ pub(crate) struct Addressee<'a> {
     pub(crate) request_id: &'a str,
     /// How the API in question answers.
     pub(crate) manner: Manner,
+    /// What a denial may say of the request.
+    pub(crate) facts: Facts<'a>,
+}
+
+/// What is known of a request that was refused, for the words of its answer alone. Lent, not copied:
+/// it is read when a denial is worded, and most requests are allowed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Facts<'a> {
+    /// The APIs that it was decided by.
+    pub(crate) apis: Option<&'a Apis>,
+    pub(crate) method: &'a str,
+    pub(crate) authority: &'a str,
+    /// Path and query.
+    pub(crate) target: &'a str,
+    /// The token, if its possession was proven.
+    pub(crate) principal: Option<&'a Principal>,
 }
 
 impl Answer {
@@ -149,7 +167,7 @@ fn framed(status: Status, http_response: HttpResponse, metadata: Struct) -> Byte
 }
 
 fn denied(denial: &Denial, to: &Addressee<'_>) -> DeniedHttpResponse {
-    let message = message(denial);
+    let message = message(denial, &to.facts);
     let status = http_status(denial.refusal, to.manner);
     let (content_type, body) = body(to.manner.errors, denial.refusal, status, &message);
     let mut headers = vec![
@@ -228,7 +246,8 @@ mod tests {
 
     /// The answer as Envoy's own definitions read it.
     fn answer(decision: &Decision) -> envoy::CheckResponse {
-        let to = Addressee { request_id: "r-1", manner: Manner::default() };
+        let facts = Facts { method: "GET", target: "/a?b", ..Facts::default() };
+        let to = Addressee { request_id: "r-1", manner: Manner::default(), facts };
         let frame = Answer::new(decision, &GROUNDS, &AnswerSettings::new("x-", "gateway-7"), &to)
             .into_frame();
         let (head, bytes) = frame.split_at(frame::HEAD);
@@ -267,6 +286,7 @@ mod tests {
             Refusal::TokenExpired,
             Refusal::TokenRevoked,
             Refusal::OwnerDisabled,
+            Refusal::NotFound,
             Refusal::PermissionDenied,
             Refusal::RateLimited,
             Refusal::TooManyBodies,
@@ -349,7 +369,8 @@ mod tests {
             .collect();
         assert_eq!(set, [("Bearer sk-1", 2)], "once, overwrite stated");
         assert!(!ok.headers_to_remove.contains(&"authorization".to_owned()));
-        let to = Addressee { request_id: "r-1", manner: Manner::default() };
+        let facts = Facts::default();
+        let to = Addressee { request_id: "r-1", manner: Manner::default(), facts };
         let shown = format!(
             "{decision:?} {:?}",
             Answer::new(&decision, &GROUNDS, &AnswerSettings::new("x-", "gateway-7"), &to)

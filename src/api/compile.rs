@@ -31,15 +31,15 @@ impl Apis {
     }
 
     fn add(&mut self, table: Table, mistakes: &mut Vec<TableError>) {
-        let mounts = match table.host {
+        let mounts = match &table.host {
             HostPattern::Any => &mut self.anywhere,
-            HostPattern::Exact(host) => self.at.entry(host).or_default(),
-            HostPattern::Under(suffix) => self.under.entry(suffix).or_default(),
+            HostPattern::Exact(host) => self.at.entry(host.clone()).or_default(),
+            HostPattern::Under(suffix) => self.under.entry(suffix.clone()).or_default(),
         };
         mounts.insert(&table.mount, self.surfaces.len());
         let mut tree = Tree::default();
         for (number, row) in table.rows.iter().enumerate() {
-            tree.overlapping(&row.template, &mut |earlier: &usize| {
+            tree.overlapping(&row.rule.template, &mut |earlier: &usize| {
                 let earlier = &table.rows[*earlier];
                 for method in earlier.rule.methods.common(row.rule.methods) {
                     let problem = format!(
@@ -54,10 +54,12 @@ impl Apis {
                     });
                 }
             });
-            tree.insert(&row.template, number);
+            tree.insert(&row.rule.template, number);
         }
         self.surfaces.push(Surface {
             name: table.name,
+            host: table.host,
+            mount: table.mount,
             manner: table.manner,
             domain: table.domain,
             upstream: table.upstream,

@@ -40,6 +40,16 @@ impl HostPattern {
         }
     }
 
+    /// Whether the host of a request is meant.
+    pub(super) fn covers(&self, authority: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exact(host) => canonical(authority).is_some_and(|it| *it == **host),
+            Self::Under(suffix) => canonical(authority)
+                .is_some_and(|it| it.split_once('.').is_some_and(|(_, rest)| *rest == **suffix)),
+        }
+    }
+
     /// Whether some host is meant by both.
     pub(super) fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {

@@ -126,6 +126,11 @@ impl Methods {
         self.0 |= 1 << method as u8;
     }
 
+    /// The first of them, in the order of the vocabulary.
+    pub(super) fn first(self) -> Option<Method> {
+        self.common(self).next()
+    }
+
     /// What both hold.
     pub(super) fn common(self, other: Self) -> impl Iterator<Item = Method> {
         let both = Self(self.0 & other.0);

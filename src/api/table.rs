@@ -55,8 +55,6 @@ pub(super) struct Row {
     pub(super) line: u64,
     /// Methods and path, as written.
     pub(super) title: String,
-    /// Below the host, the mount included.
-    pub(super) template: Template,
     pub(super) rule: Rule,
 }
 
@@ -229,8 +227,8 @@ impl Reader<'_> {
                 entity_type: entity_type?,
                 id,
                 upstream,
+                template,
             },
-            template,
         })
     }
 

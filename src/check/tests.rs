@@ -233,8 +233,8 @@ async fn what_a_record_names_is_read_whatever_was_refused() {
         ("", "/proxy/acme/v1/models", "invalid_token", Some("acme"), read),
         (other.expose(), "/proxy/acme/v1/models", "invalid_token", Some("acme"), read),
         (plain.expose(), "/proxy/beta/v1/models", "permission_denied", Some("beta"), read),
-        (plain.expose(), "/proxy/acme/none", "permission_denied", Some("acme"), None),
-        (plain.expose(), "/elsewhere", "permission_denied", None, None),
+        (plain.expose(), "/proxy/acme/none", "not_found", Some("acme"), None),
+        (plain.expose(), "/elsewhere", "not_found", None, None),
         (plain.expose(), "/proxy/acme/v1/models/", "bad_request", None, None),
     ] {
         let bearer = format!("Bearer {token}");

@@ -200,11 +200,11 @@ fn rollout(domain: &Domain, token: Option<TokenId>) -> Option<String> {
     let what = match domain.rollout.treatment() {
         Treatment::Enforce => return None,
         _ if !domain.enabled => format!("{slug} is disabled, which is enforced in any mode"),
-        Treatment::Shadow => format!("{slug} is in shadow: a 401 or 403 is only recorded"),
+        Treatment::Shadow => format!("{slug} is in shadow: a 401, 403 or 404 is only recorded"),
         Treatment::Ramp => {
             let this = match token {
                 Some(token) if share.includes(domain.id, token) => "; this token is one of them",
-                Some(_) => "; this token is none of them, so a 403 is only recorded",
+                Some(_) => "; this token is none of them, so a 403 or 404 is only recorded",
                 None => "",
             };
             format!("{slug} is enforced for {share} of its tokens{this}")

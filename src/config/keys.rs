@@ -102,7 +102,7 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "mode",
         "enforce",
-        "`enforce`: denials are carried out. `shadow`: what would be a 401 or 403 is let through \
+        "`enforce`: denials are carried out. `shadow`: what would be a 401, 403 or 404 is let through \
          without an identity, and recorded. `per-domain`: as each domain's own setting says.",
     ),
     key(

@@ -17,7 +17,7 @@ use crate::{
     codec::HttpRequest,
     decision::{Decision, Malformed, Refusal},
     request::Parts,
-    response::{Addressee, Answer},
+    response::{Addressee, Answer, Facts},
     telemetry::Metrics,
 };
 
@@ -59,7 +59,9 @@ impl GrpcEdge {
         };
         let request_id = header("x-request-id").filter(|id| is_request_id(id));
         let request_id = request_id.map_or_else(|| Uuid::new_v4().to_string().into(), Cow::from);
-        let to = Addressee { request_id: &request_id, manner: about.manner };
+        let facts =
+            parts.as_ref().map_or_else(|_| Facts::default(), |parts| about.facts(parts, &apis));
+        let to = Addressee { request_id: &request_id, manner: about.manner, facts };
         let answer = Answer::new(&decision, &about.grounds, &checker.answers, &to);
         let ended = Tick::now();
         let took = ended.since(started);

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::json;
 
+use super::{Facts, not_found};
 use crate::{
     api::{ErrorStyle, Insufficient, Manner, Scheme},
     body::{MAX_DEPTH, MAX_MEMBERS, MAX_PARAMETERS, MAX_PARTS},
@@ -29,6 +30,7 @@ pub(super) fn http_status(refusal: Refusal, manner: Manner) -> StatusCode {
         (Refusal::PermissionDenied | Refusal::NoModel(_), Insufficient::Forbidden) => {
             StatusCode::Forbidden
         }
+        (Refusal::NotFound, _) => StatusCode::NotFound,
         (Refusal::RateLimited | Refusal::TooManyBodies, _) => StatusCode::TooManyRequests,
         (Refusal::Unavailable, _) => StatusCode::ServiceUnavailable,
     }
@@ -38,6 +40,7 @@ pub(super) fn grpc_code(status: StatusCode) -> tonic::Code {
     match status {
         StatusCode::BadRequest => tonic::Code::InvalidArgument,
         StatusCode::Unauthorized => tonic::Code::Unauthenticated,
+        StatusCode::NotFound => tonic::Code::NotFound,
         StatusCode::TooManyRequests => tonic::Code::ResourceExhausted,
         StatusCode::ServiceUnavailable => tonic::Code::Unavailable,
         StatusCode::Forbidden | StatusCode::Empty => tonic::Code::PermissionDenied,
@@ -45,7 +48,7 @@ pub(super) fn grpc_code(status: StatusCode) -> tonic::Code {
 }
 
 /// For the person who reads the client's error: what happened and what to do.
-pub(crate) fn message(denial: &Denial) -> String {
+pub(crate) fn message(denial: &Denial, facts: &Facts<'_>) -> String {
     match (denial.refusal, denial.operation) {
         (Refusal::BadRequest(Malformed::Path), _) => {
             "The request path is not in canonical form: send it without empty, `.` or `..` \
@@ -80,9 +83,8 @@ pub(crate) fn message(denial: &Denial) -> String {
                  this domain, and its owner a role with it."
             );
         }
-        (Refusal::PermissionDenied, None) => {
-            "The access token does not permit this: no rule covers this method and path."
-        }
+        (Refusal::PermissionDenied, None) => "The access token does not permit this.",
+        (Refusal::NotFound, _) => return not_found::message(facts),
         (Refusal::NoModel(why), _) => {
             return format!(
                 "It must be known here which model this call is for. {}",
@@ -183,6 +185,7 @@ pub(super) fn challenge(denial: &Denial, manner: Manner, message: &str) -> Optio
     let error = match (denial.refusal, denial.operation) {
         (
             Refusal::BadRequest(_)
+            | Refusal::NotFound
             | Refusal::RateLimited
             | Refusal::TooManyBodies
             | Refusal::Unavailable,
@@ -216,6 +219,7 @@ pub(super) fn body(
     let (kind, title) = match status {
         StatusCode::BadRequest => ("invalid_request_error", "Bad Request"),
         StatusCode::Unauthorized => ("authentication_error", "Unauthorized"),
+        StatusCode::NotFound => ("invalid_request_error", "Not Found"),
         StatusCode::TooManyRequests => ("rate_limit_error", "Too Many Requests"),
         StatusCode::ServiceUnavailable => ("service_unavailable_error", "Service Unavailable"),
         StatusCode::Forbidden | StatusCode::Empty => ("permission_error", "Forbidden"),
@@ -260,7 +264,8 @@ mod tests {
     use crate::operation::Operation;
 
     fn told(manner: Manner, denial: Denial) -> (i32, &'static str, Value, Option<String>) {
-        let (status, message) = (http_status(denial.refusal, manner), message(&denial));
+        let facts = Facts::default();
+        let (status, message) = (http_status(denial.refusal, manner), message(&denial, &facts));
         let (media_type, body) = body(manner.errors, denial.refusal, status, &message);
         let challenge = challenge(&denial, manner, &message);
         (status as i32, media_type, serde_json::from_str(&body).unwrap(), challenge)
@@ -275,13 +280,14 @@ mod tests {
                 (Refusal::BadRequest(Malformed::Excessive(Excess::Members)), 400, "Bad Request"),
                 (Refusal::MissingCredential, 401, "Unauthorized"),
                 (Refusal::TokenRevoked, 401, "Unauthorized"),
+                (Refusal::NotFound, 404, "Not Found"),
                 (Refusal::PermissionDenied, 403, "Forbidden"),
                 (Refusal::RateLimited, 429, "Too Many Requests"),
                 (Refusal::TooManyBodies, 429, "Too Many Requests"),
                 (Refusal::Unavailable, 503, "Service Unavailable"),
             ] {
                 let told = told(manner, refusal.into());
-                let text = message(&refusal.into());
+                let text = message(&refusal.into(), &Facts::default());
                 let (media_type, body) = match style {
                     ErrorStyle::Openai => {
                         assert_eq!(told.2["error"]["code"], refusal.code());
@@ -351,6 +357,7 @@ mod tests {
                 Some(r#"Bearer realm="patgate", error="insufficient_scope""#),
             ),
             (bearer, denied.into(), 403, None),
+            (hub, Refusal::NotFound.into(), 404, None),
             (hub, Refusal::RateLimited.into(), 429, None),
             (hub, Refusal::TooManyBodies.into(), 429, None),
             (hub, Refusal::Unavailable.into(), 503, None),

@@ -18,7 +18,17 @@ const WORDS: [&str; 8] = ["Hello", ",", " this", " is", " a", " streamed", " ans
 
 /// What the official Python client of OpenAI makes of each of `calls`: what to do, and the model.
 pub(crate) async fn openai(port: u16, key: &str, calls: &[(&str, &str)]) -> Vec<Value> {
-    let base_url = format!("http://127.0.0.1:{port}/proxy/acme/v1");
+    openai_at(port, "/proxy/acme/v1", key, calls).await
+}
+
+/// The same, with another base URL.
+pub(crate) async fn openai_at(
+    port: u16,
+    base: &str,
+    key: &str,
+    calls: &[(&str, &str)],
+) -> Vec<Value> {
+    let base_url = format!("http://127.0.0.1:{port}{base}");
     // Not as an argument, which everybody on the machine could read.
     let job = json!({ "base_url": base_url, "api_key": key, "calls": calls });
     let run = move || {

@@ -460,7 +460,7 @@ pub(crate) async fn a_report_counts_what_would_be_denied(suite: Arc<Suite>) {
         [
             row("acme", "missing_credential", "llm_embeddings", 3, 0, "none-3"),
             row("acme", "permission_denied", "llm_embeddings", 2, 1, "lacks"),
-            row("-", "permission_denied", "-", 1, 1, "nowhere"),
+            row("-", "not_found", "-", 1, 1, "nowhere"),
             row("beta", "permission_denied", "llm_embeddings", 1, 1, "other"),
         ],
         "{report:#}"

@@ -67,6 +67,7 @@ mod tiers;
 mod two_steps;
 mod uploads;
 mod waiting;
+mod words;
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -99,6 +100,9 @@ fn main() -> ExitCode {
         cases::through_the_command_line,
         cases::through_the_command_line_in_shadow,
         cases::every_mutation_of_a_token_is_refused,
+        words::not_found::a_path_that_no_rule_names_explains_itself,
+        words::not_found::it_is_let_through_where_a_403_is,
+        words::not_found::a_client_with_a_wrong_base_url_shows_the_right_one,
         bodies::the_model_is_read_or_the_call_refused,
         bodies::in_one_step_the_backend_reads_the_same_model,
         bodies::in_two_steps_the_backend_reads_the_same_model,

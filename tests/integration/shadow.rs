@@ -129,6 +129,7 @@ pub(crate) async fn verdicts_are_the_same_in_every_mode(suite: Arc<Suite>) {
         "bad_request",
         "invalid_token",
         "missing_credential",
+        "not_found",
         "ok",
         "owner_disabled",
         "permission_denied",

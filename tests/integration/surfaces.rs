@@ -143,7 +143,7 @@ async fn cases(world: &World<'_>, aigne: &str) -> Vec<Case> {
         case(CLOUD, "DELETE /api/v1/reports/7", good(), passes("delete")),
         case(CLOUD, "DELETE /api/v1/reports/8", good(), denied(403, Words::Problem)),
         case(CLOUD, "GET /api/v1/workbooks", good(), denied(403, Words::Problem)),
-        case(CLOUD, "GET /api/v1/nothing", good(), no_rule(403, Words::Problem)),
+        case(CLOUD, "GET /api/v1/nothing", good(), no_rule(Words::Problem)),
         case(CLOUD, "GET /api/v1/deployments/", good(), bad(Words::Problem)),
         // Its documents let only SCIM send this scheme.
         case(CLOUD, "GET /api/v1/deployments", key.clone(), invalid(Words::Problem)),
@@ -171,7 +171,7 @@ async fn cases(world: &World<'_>, aigne: &str) -> Vec<Case> {
         case(CLOUD, "DELETE /api/scim/v2/Users/2", key.clone(), passes("delete")),
         case(CLOUD, "DELETE /api/scim/v2/Users/1", good(), denied(403, Words::Scim)),
         case(CLOUD, "PUT /api/scim/v2/Users/1", good(), denied(403, Words::Scim)),
-        case(CLOUD, "POST /api/scim/v2/Bulk", good(), no_rule(403, Words::Scim)),
+        case(CLOUD, "POST /api/scim/v2/Bulk", good(), no_rule(Words::Scim)),
         case(CLOUD, "GET /api/scim/v2/Users/a%2520b", good(), bad(Words::Scim)),
         case(
             CLOUD,
@@ -182,25 +182,20 @@ async fn cases(world: &World<'_>, aigne: &str) -> Vec<Case> {
         // AIGNE Hub.
         case(HUB, "POST /api/v2/chat/completions", good(), passes("llm_chat_completions")),
         case(HUB, "POST /api/v2/embeddings", good(), denied(401, Words::Aigne)),
-        case(HUB, "POST /api/v2/nothing", good(), no_rule(401, Words::Aigne)),
+        case(HUB, "POST /api/v2/nothing", good(), no_rule(Words::Aigne)),
         case(HUB, "POST /api/v2/chat/completions;x", good(), bad(Words::Aigne)),
         case(HUB, "POST /api/v2/chat/completions", key.clone(), invalid(Words::Aigne)),
         // Hosts that are almost one of ours.
-        case("cubecloud.dev", "GET /api/v1/deployments", good(), no_rule(403, Words::Openai)),
-        case(
-            "a.acme.cubecloud.dev",
-            "GET /api/v1/deployments",
-            good(),
-            no_rule(403, Words::Openai),
-        ),
-        case("acme.cubecloud.dev.", "GET /api/v1/deployments", good(), no_rule(403, Words::Openai)),
+        case("cubecloud.dev", "GET /api/v1/deployments", good(), no_rule(Words::Openai)),
+        case("a.acme.cubecloud.dev", "GET /api/v1/deployments", good(), no_rule(Words::Openai)),
+        case("acme.cubecloud.dev.", "GET /api/v1/deployments", good(), no_rule(Words::Openai)),
         case(
             "acme.cubecloud.dev.evil.example",
             "GET /api/v1/deployments",
             good(),
-            no_rule(403, Words::Openai),
+            no_rule(Words::Openai),
         ),
-        case(HUB, "GET /nowhere", good(), no_rule(403, Words::Openai)),
+        case(HUB, "GET /nowhere", good(), no_rule(Words::Openai)),
     ];
     for (host, request, words) in SURFACES {
         let refused = |part| Answer::Refused(401, words, part);
@@ -226,8 +221,8 @@ fn denied(status: u16, words: Words) -> Answer {
     Answer::Refused(status, words, "does not permit `")
 }
 
-fn no_rule(status: u16, words: Words) -> Answer {
-    Answer::Refused(status, words, "no rule covers")
+fn no_rule(words: Words) -> Answer {
+    Answer::Refused(404, words, "is not served here")
 }
 
 fn invalid(words: Words) -> Answer {
@@ -249,6 +244,7 @@ fn message(
         400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",
+        404 => "Not Found",
         _ => "Service Unavailable",
     };
     let challenge = header("www-authenticate");
@@ -451,7 +447,7 @@ pub(crate) async fn changed_tables_are_taken_up_and_no_request_is_lost(suite: Ar
     let reloads = async |result: &str| {
         replica.metric(&format!("patgate_api_reloads_total{{result=\"{result}\"}}")).await
     };
-    assert_eq!((ask("/one/acme/models").await, ask("/two/acme/models").await), (200, 403));
+    assert_eq!((ask("/one/acme/models").await, ask("/two/acme/models").await), (200, 404));
 
     let (done, asked) = (AtomicBool::new(false), AtomicU64::new(0));
     let requests = async {
@@ -468,7 +464,7 @@ pub(crate) async fn changed_tables_are_taken_up_and_no_request_is_lost(suite: Ar
         let before = asked.load(Relaxed);
         tokio::time::sleep(Duration::from_secs(3)).await;
         assert!(asked.load(Relaxed) > before, "nothing was asked meanwhile");
-        assert_eq!((reloads("refused").await, ask("/two/acme/models").await), (1, 403));
+        assert_eq!((reloads("refused").await, ask("/two/acme/models").await), (1, 404));
         fs::write(dir.join("two.yaml"), table("two")).unwrap();
         eventually("the table to be used", async || ask("/two/acme/models").await == 200).await;
         // A contradiction between files, and one that is gone.
@@ -477,13 +473,13 @@ pub(crate) async fn changed_tables_are_taken_up_and_no_request_is_lost(suite: Ar
         fs::remove_file(dir.join("three.yaml")).unwrap();
         eventually("the tables without it", async || reloads("ok").await == 2).await;
         fs::remove_file(dir.join("two.yaml")).unwrap();
-        eventually("the table to be gone", async || ask("/two/acme/models").await == 403).await;
+        eventually("the table to be gone", async || ask("/two/acme/models").await == 404).await;
         // What anybody could have written is no table.
         let one = dir.join("one.yaml");
         fs::write(&one, table("two")).unwrap();
         fs::set_permissions(&one, fs::Permissions::from_mode(0o646)).unwrap();
         eventually("the file to be refused", async || reloads("refused").await == 3).await;
-        assert_eq!(ask("/two/acme/models").await, 403);
+        assert_eq!(ask("/two/acme/models").await, 404);
         done.store(true, Relaxed);
     };
     futures_util::future::join(requests, changes).await;

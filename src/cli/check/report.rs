@@ -58,7 +58,7 @@ impl<'a> Report<'a> {
             outcome: decision.outcome(),
             status: response::status(decision, evidence.manner()),
             code: decision.code(),
-            message: decision.denial().map(response::message),
+            message: decision.denial().map(|denial| response::message(denial, &evidence.facts())),
             explanation: evidence.explain(decision),
             model: permit.and_then(|permit| permit.model.as_deref()),
             upstream: permit.map(|permit| &*permit.upstream),

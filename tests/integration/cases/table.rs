@@ -15,6 +15,7 @@ const EXPIRED: Answer = (401, "token_expired");
 const REVOKED: Answer = (401, "token_revoked");
 const DISABLED: Answer = (401, "owner_disabled");
 const DENIED: Answer = (403, "permission_denied");
+const NO_RULE: Answer = (404, "not_found");
 /// Envoy refused it itself, with an empty body.
 const ENVOY_400: Answer = (400, "");
 const ENVOY_431: Answer = (431, "");
@@ -393,20 +394,20 @@ fn paths(full: &Token) -> Vec<Case> {
         case("/proxy/acme/v1/models/", BAD, BAD),
         case("/proxy/acme/", BAD, BAD),
         case(&long, BAD, BAD),
-        case("/proxy/acme/V1/models", DENIED, DENIED),
-        case("/Proxy/acme/v1/models", DENIED, DENIED),
-        case("/proxy/acme/v1", DENIED, DENIED),
-        case("/proxy/acme", DENIED, DENIED),
-        case("/proxy", DENIED, DENIED),
-        case("/", DENIED, DENIED),
-        case("/?a", DENIED, DENIED),
-        case("/metrics", DENIED, DENIED),
-        case("/v1/models", DENIED, DENIED),
-        case("/x/proxy/acme/v1/models", DENIED, DENIED),
-        case("/proxy/acme/v1/models.json", DENIED, DENIED),
-        case("/proxy/acme/v1/chat/completions/x", DENIED, DENIED),
-        case("/proxy/acme/audit", DENIED, DENIED),
-        case("/proxy/acme/api/tags/x", DENIED, DENIED),
+        case("/proxy/acme/V1/models", NO_RULE, NO_RULE),
+        case("/Proxy/acme/v1/models", NO_RULE, NO_RULE),
+        case("/proxy/acme/v1", NO_RULE, NO_RULE),
+        case("/proxy/acme", NO_RULE, NO_RULE),
+        case("/proxy", NO_RULE, NO_RULE),
+        case("/", NO_RULE, NO_RULE),
+        case("/?a", NO_RULE, NO_RULE),
+        case("/metrics", NO_RULE, NO_RULE),
+        case("/v1/models", NO_RULE, NO_RULE),
+        case("/x/proxy/acme/v1/models", NO_RULE, NO_RULE),
+        case("/proxy/acme/v1/models.json", NO_RULE, NO_RULE),
+        case("/proxy/acme/v1/chat/completions/x", NO_RULE, NO_RULE),
+        case("/proxy/acme/audit", NO_RULE, NO_RULE),
+        case("/proxy/acme/api/tags/x", NO_RULE, NO_RULE),
         // The tail of a path is a name, whatever it looks like: this reads a model.
         case("/proxy/acme/v1/models/v1/chat/completions", OK, OK),
         case("", BAD, BAD).grpc_only(),
@@ -467,23 +468,23 @@ fn methods(full: &Token) -> Vec<Case> {
     };
     const MODELS: &str = "/proxy/acme/v1/models";
     vec![
-        case("HEAD", MODELS, DENIED),
-        case("OPTIONS", MODELS, DENIED),
-        case("PUT", MODELS, DENIED),
-        case("PATCH", MODELS, DENIED),
-        case("POST", MODELS, DENIED),
-        case("DELETE", MODELS, DENIED),
-        case("TRACE", MODELS, DENIED),
-        case("PROPFIND", MODELS, DENIED),
-        case("GET", CHAT, DENIED),
-        case("PUT", CHAT, DENIED),
-        case("DELETE", CHAT, DENIED),
-        case("POST", "/proxy/acme/v1/models/v1/chat/completions", DENIED),
-        case("BREW", MODELS, DENIED).envoy(ENVOY_400),
-        case("get", MODELS, DENIED).envoy(ENVOY_400),
-        case("GETT", MODELS, DENIED).envoy(ENVOY_400),
-        case("", MODELS, DENIED).grpc_only(),
-        case("CONNECT", MODELS, DENIED).grpc_only(),
+        case("HEAD", MODELS, NO_RULE),
+        case("OPTIONS", MODELS, NO_RULE),
+        case("PUT", MODELS, NO_RULE),
+        case("PATCH", MODELS, NO_RULE),
+        case("POST", MODELS, NO_RULE),
+        case("DELETE", MODELS, NO_RULE),
+        case("TRACE", MODELS, NO_RULE),
+        case("PROPFIND", MODELS, NO_RULE),
+        case("GET", CHAT, NO_RULE),
+        case("PUT", CHAT, NO_RULE),
+        case("DELETE", CHAT, NO_RULE),
+        case("POST", "/proxy/acme/v1/models/v1/chat/completions", NO_RULE),
+        case("BREW", MODELS, NO_RULE).envoy(ENVOY_400),
+        case("get", MODELS, NO_RULE).envoy(ENVOY_400),
+        case("GETT", MODELS, NO_RULE).envoy(ENVOY_400),
+        case("", MODELS, NO_RULE).grpc_only(),
+        case("CONNECT", MODELS, NO_RULE).grpc_only(),
     ]
 }
 

@@ -1,0 +1,70 @@
+//! What a client is told that asked for something no rule names: what was understood, what comes
+//! nearest, and where its base URL ends.
+
+use super::Facts;
+use crate::{
+    api::Apis,
+    legible::shown,
+    request::{Place, without_query},
+};
+
+/// Of a path, as much as tells which it is.
+const MOST_OF_A_PATH: usize = 200;
+/// No method is as long.
+const MOST_OF_A_METHOD: usize = 16;
+/// Where APIs are, some of them.
+const MOST_MOUNTS: usize = 3;
+
+pub(super) fn message(facts: &Facts<'_>) -> String {
+    let Facts { method, target, .. } = *facts;
+    let path = without_query(target);
+    let asked = format!("{} {}", shown(method, MOST_OF_A_METHOD), shown(path, MOST_OF_A_PATH));
+    let mut told = format!("`{asked}` is not served here.");
+    if let Some(apis) = facts.apis {
+        told.push_str(&advice(facts, apis, path));
+    }
+    told
+}
+
+fn advice(facts: &Facts<'_>, apis: &Apis, path: &str) -> String {
+    let named = Place::of(facts.authority, facts.target, apis).and_then(|place| place.domain());
+    let scopes = |reference| facts.principal.is_some_and(|principal| principal.names(reference));
+    let (domain, stranger) = match named {
+        Some(reference) if scopes(&reference) => (Some(reference.to_string()), None),
+        other => (None, other),
+    };
+    let domain = domain.as_deref();
+    let nearest = apis.nearest(facts.authority, facts.method, path, domain.is_some());
+    let mut told = String::new();
+    if let Some(rule) = &nearest.rule {
+        let meant = rule.path(domain);
+        told.push_str(&format!(" Did you mean `{} {meant}`?", rule.method));
+        // Then only the method is wrong.
+        if meant == path {
+            return told;
+        }
+    }
+    let in_path = nearest.own.is_some_and(|own| own.names_domain_in_path());
+    if let Some(stranger) = stranger.filter(|_| in_path) {
+        told.push_str(&format!(" No scope of the access token names a domain `{stranger}`."));
+    }
+    match (&nearest.rule, nearest.own) {
+        (Some(rule), _) => told.push_str(&base(&rule.base(domain), domain)),
+        (None, Some(own)) => told.push_str(&base(&own.base_of_all(domain), domain)),
+        (None, None) => {
+            let mounts = nearest.others.iter().take(MOST_MOUNTS);
+            let mounts: Vec<_> = mounts.map(|it| format!("`{}`", it.mounted_at(None))).collect();
+            if !mounts.is_empty() {
+                told.push_str(&format!(" The paths of APIs begin with {}.", mounts.join(", ")));
+            }
+        }
+    }
+    told
+}
+
+fn base(base: &str, domain: Option<&str>) -> String {
+    match domain {
+        Some(_) => format!(" A base URL for this domain ends with `{base}`."),
+        None => format!(" A base URL ends with `{base}`."),
+    }
+}

@@ -248,6 +248,13 @@ impl<'a> Belonging<'a> {
         self.surface.manner
     }
 
+    /// The mount, where `path` is the mount and a `/`: clients that join a base URL and `/` ask for
+    /// that. No other path has two spellings.
+    pub(crate) fn root<'p>(&self, path: &'p str) -> Option<&'p str> {
+        let mount = path.strip_suffix('/').filter(|mount| !mount.is_empty())?;
+        (mount.matches('/').count() == self.surface.mount.segments.len()).then_some(mount)
+    }
+
     /// The domain as a request with this canonical path names it, whether or not a rule does.
     pub fn domain(&self, path: &'a str) -> Option<Cow<'a, str>> {
         match &self.surface.domain {

@@ -103,6 +103,7 @@ vocabulary! {
         Reports = "reports",
         Workbooks = "workbooks",
         Scim = "scim",
+        Users = "users",
     }
 }
 
@@ -132,6 +133,9 @@ impl EntityType {
             ],
             Self::Services | Self::Deployments => {
                 &[O::Read, O::Create, O::Update, O::Delete, O::Enable, O::Disable, O::Execute]
+            }
+            Self::Users => {
+                &[O::Read, O::Create, O::Update, O::Delete, O::Enable, O::Disable]
             }
             Self::Datasets | Self::Scim => &[O::Read, O::Create, O::Update, O::Delete],
             Self::Reports | Self::Workbooks => {

@@ -131,8 +131,10 @@ impl<'a> Place<'a> {
 
     /// Where a request goes, without a look at its credential.
     pub fn of(authority: &'a str, target: &'a str, apis: &'a Apis) -> Option<Self> {
-        let path = canonical_path(target, without_query(target)).ok()?;
-        Some(Self { surface: apis.surface(authority, path)?, path })
+        let as_sent = without_query(target);
+        let surface = apis.surface(authority, as_sent)?;
+        let path = canonical_path(target, surface.root(as_sent).unwrap_or(as_sent)).ok()?;
+        Some(Self { surface, path })
     }
 }
 
@@ -154,7 +156,8 @@ where
     // Before anything is refused, so that whatever is refused is refused in the API's own words.
     let surface = apis.surface(parts.authority, as_sent);
     let manner = surface.as_ref().map_or_else(Manner::default, |surface| surface.manner());
-    let path = match canonical_path(parts.target, as_sent) {
+    let root = surface.as_ref().and_then(|surface| surface.root(as_sent));
+    let path = match canonical_path(parts.target, root.unwrap_or(as_sent)) {
         Ok(path) => path,
         Err(refusal) => return Err(Rejected { refusal, place: None, manner }),
     };

@@ -96,7 +96,8 @@ impl<'e> Walk<'e> {
     }
 
     fn path(&mut self) -> Result<(), Failed> {
-        if let Some(found) = request::misspelling(self.evidence.target) {
+        let refused = self.refusal == Some(Refusal::BadRequest(Malformed::Path));
+        if let Some(found) = request::misspelling(self.evidence.target).filter(|_| refused) {
             let detail = format!("not in its one spelling: {}", misspelt(found));
             return failed("path", detail, None);
         }

@@ -74,14 +74,19 @@ fn case(
     Case { host, method, path, authorization, body: None, expected }
 }
 
-/// Domain, token and what it may do, for the table that serves one tenant.
+/// The domain of the table that serves one tenant.
 pub(crate) async fn open_aigne(world: &World<'_>) -> String {
+    open(world, "aigne").await
+}
+
+/// A domain in which ann may do everything.
+async fn open(world: &World<'_>, slug: &str) -> String {
     let domain = Uuid::now_v7();
     let ann = world.id("ann");
     world
         .sql(&format!(
             "INSERT INTO patgate.domains (id, slug, name, enabled, upstream, all_models)
-                 VALUES ('{domain}', 'aigne', 'aigne', true, 'model-beta', true);
+                 VALUES ('{domain}', '{slug}', '{slug}', true, 'model-beta', true);
              INSERT INTO patgate.roles (id, domain_id, name) VALUES ('{domain}', '{domain}', 'admin');
              INSERT INTO patgate.role_operations
                  SELECT '{domain}', operation FROM patgate.operations;
@@ -124,6 +129,10 @@ async fn cases(world: &World<'_>, aigne: &str) -> Vec<Case> {
         case(CLOUD, "GET /proxy/acme/v1/models", good(), passes("llm_read")),
         case("gateway:8080", "GET /proxy/acme/v1/models", good(), passes("llm_read")),
         case(HUB, "POST /proxy/acme/v1/embeddings", good(), denied(403, Words::Openai)),
+        // The root, as clients spell it that join their base URL and `/`, and as others do.
+        case(HUB, "GET /proxy/acme/", good(), passes("llm_read")),
+        case(HUB, "GET /proxy/acme", good(), passes("llm_read")),
+        case(HUB, "GET /proxy/acme//", good(), bad(Words::Openai)),
         // Two hosts, joined.
         case(
             "gateway,other",
@@ -361,8 +370,12 @@ impl Case {
             .map(|_| passed(&seen("x-auth-operation"), &seen("x-auth-model")));
         if passed.is_some() {
             // Only what stands behind a prefix of the gateway's own loses it.
-            let below = self.path.strip_prefix("/proxy/").and_then(|path| path.split_once('/'));
-            let path = below.map_or(self.path.clone(), |(_, path)| format!("/{path}"));
+            let path = match self.path.strip_prefix("/proxy/") {
+                None => self.path.clone(),
+                Some(below) => {
+                    format!("/{}", below.split_once('/').map_or("", |(_, path)| path))
+                }
+            };
             assert_eq!((reply.status, &reply.json()["seen"]["path"]), (200, &json!(path)));
             assert_eq!(reply.seen("authorization").len(), 0);
         }
@@ -391,7 +404,8 @@ async fn outage(world: &World<'_>) -> Vec<Case> {
 async fn documented(world: &World<'_>) -> Vec<Case> {
     let aigne = open_aigne(world).await;
     let mut cases = cases(world, &aigne).await;
-    cases.extend(documents::cases(world, &aigne).await);
+    let platform = open(world, "platform").await;
+    cases.extend(documents::cases(world, &aigne, &platform).await);
     cases
 }
 

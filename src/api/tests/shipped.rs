@@ -37,8 +37,56 @@ fn cube_ai() {
     // The tail is a name, whatever it looks like.
     let name = Named("v1/chat/completions");
     check("GET", "/proxy/acme/v1/models/v1/chat/completions", read(name));
+    check("POST", "/proxy/acme/v1/responses", chat);
+    check("POST", "/proxy/acme/v1/messages", chat);
+    check("GET", "/proxy/acme", read(Any));
+    check("HEAD", "/proxy/acme", read(Any));
+    let blob = Some(("acme", Operation::LlmCreate, Models, Unread(Form::Other)));
+    check("HEAD", "/proxy/acme/api/blobs/sha256:0a", blob);
+    let stored = Some(("acme", Operation::LlmChatCompletions, Models, Unread(Form::Other)));
+    check("GET", "/proxy/acme/v1/responses/resp_1", stored);
+    check("POST", "/proxy/acme/v1/responses/resp_1/cancel", stored);
     let audit = (Operation::AuditLogRead, EntityType::Domains);
     check("GET", "/proxy/acme/audit/a/b", Some(("acme", audit.0, audit.1, Any)));
+}
+
+#[test]
+fn cube_platform() {
+    use Entity::{Named, None as Any};
+    let users = |operation, entity| Some(("platform", operation, EntityType::Users, entity));
+    for (method, path, expected) in [
+        ("GET", "/users", users(Operation::Read, Any)),
+        ("POST", "/users", users(Operation::Create, Any)),
+        ("GET", "/users/7", users(Operation::Read, Named("7"))),
+        ("GET", "/users/profile", users(Operation::Read, Named("profile"))),
+        ("PATCH", "/users/7", users(Operation::Update, Named("7"))),
+        ("PATCH", "/users/7/tags", users(Operation::Update, Named("7"))),
+        ("POST", "/users/7/disable", users(Operation::Disable, Named("7"))),
+        ("DELETE", "/users/7", users(Operation::Delete, Named("7"))),
+        ("PATCH", "/users/7/role", None),
+        ("POST", "/users/tokens/issue", None),
+        ("PUT", "/users/7", None),
+        ("GET", "/user", None),
+    ] {
+        check("cube.example.com", method, path, expected);
+    }
+}
+
+/// Clients that join their base URL and `/` ask for the mount with a slash.
+#[test]
+fn a_mount_may_end_with_a_slash() {
+    let apis = shipped();
+    for (path, expected) in [
+        ("/proxy/acme/", Some("/proxy/acme")),
+        ("/users/", Some("/users")),
+        ("/proxy/acme", None),
+        ("/proxy/acme//", None),
+        ("/proxy/acme/v1/models/", None),
+        ("/proxy/acme/v1/", None),
+    ] {
+        let surface = apis.surface("", path).unwrap();
+        assert_eq!(surface.root(path), expected, "{path}");
+    }
 }
 
 #[test]
@@ -145,7 +193,7 @@ fn what_no_rule_names_is_nothing() {
     for (method, path) in [
         ("GET", "/"),
         ("GET", "/proxy"),
-        ("GET", "/proxy/acme"),
+        ("POST", "/proxy/acme"),
         ("GET", "/proxy/acme/v1/models/"),
         ("HEAD", "/proxy/acme/v1/models"),
         ("get", "/proxy/acme/v1/models"),

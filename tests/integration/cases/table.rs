@@ -341,10 +341,17 @@ fn rules(full: &Token) -> Vec<Case> {
     let posts = "v1/chat/completions v1/completions v1/embeddings v1/audio/transcriptions \
                  v1/audio/translations tokenize detokenize pooling classify score rerank \
                  v1/pooling v1/classify v1/score v1/rerank api/chat api/generate api/embed \
-                 api/embeddings api/show api/pull api/create api/copy api/push";
-    let gets = "v1/models v1/models/a v1/models/a/b/c api/tags api/ps api/version audit/x";
+                 api/embeddings api/show api/pull api/create api/copy api/push \
+                 v1/responses v1/responses/a/cancel v1/messages v1/messages/count_tokens \
+                 v1/chat/completions/batch v1/chat/completions/render v1/completions/render \
+                 inference/v1/generate generative_scoring v2/embed v2/rerank v1/audio/speech \
+                 v1/images/generations v1/images/edits v1/load_lora_adapter \
+                 v1/unload_lora_adapter api/blobs/sha256:0a";
+    let gets = "v1/models v1/models/a v1/models/a/b/c v1/responses/a api/tags api/ps api/version \
+                audit/x";
+    let heads = "api/version api/blobs/sha256:0a";
     let deletes = "v1/models/a/b api/delete";
-    [("POST", posts), ("GET", gets), ("DELETE", deletes)]
+    [("POST", posts), ("GET", gets), ("HEAD", heads), ("DELETE", deletes)]
         .into_iter()
         .flat_map(|(method, paths)| paths.split_whitespace().map(move |path| (method, path)))
         .map(|(method, path)| {
@@ -392,12 +399,15 @@ fn paths(full: &Token) -> Vec<Case> {
         case("/proxy/acme/%252e%252e/v1/models", BAD, BAD),
         case("/proxy/acme/v1/models/a%20b", BAD, BAD),
         case("/proxy/acme/v1/models/", BAD, BAD),
-        case("/proxy/acme/", BAD, BAD),
+        // The root, in both of its spellings.
+        case("/proxy/acme/", OK, OK),
+        case("/proxy/acme//", BAD, OK),
+        case("/proxy/", BAD, BAD),
         case(&long, BAD, BAD),
         case("/proxy/acme/V1/models", NO_RULE, NO_RULE),
         case("/Proxy/acme/v1/models", NO_RULE, NO_RULE),
         case("/proxy/acme/v1", NO_RULE, NO_RULE),
-        case("/proxy/acme", NO_RULE, NO_RULE),
+        case("/proxy/acme", OK, OK),
         case("/proxy", NO_RULE, NO_RULE),
         case("/", NO_RULE, NO_RULE),
         case("/?a", NO_RULE, NO_RULE),

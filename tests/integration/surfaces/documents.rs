@@ -1,6 +1,6 @@
 //! The requests that the documents of the APIs show, as they stand there.
 
-use super::{Answer, CLOUD, Case, HUB, Words, case, denied, no_rule};
+use super::{Answer, CLOUD, Case, HUB, Words, case, denied};
 use crate::harness::World;
 
 /// What `curl` sends for AIGNE Hub.
@@ -20,7 +20,7 @@ const NODE: &str = r#"{"input":{"messages":[{"role":"user","content":"Hello, AIG
 /// The hub reads `model_options` over what it makes of `model`.
 const IMAGE: &str = r#"{"prompt":"a cat","model":"openai/dall-e-2","modelOptions":{},"model_options":{"model":"gpt-image-1"}}"#;
 
-pub(super) async fn cases(world: &World<'_>, aigne: &str) -> Vec<Case> {
+pub(super) async fn cases(world: &World<'_>, aigne: &str, platform: &str) -> Vec<Case> {
     let chat = "llm_chat_completions";
     let bearer = async |scopes: &[_]| world.token(scopes).await.bearer();
     let some = bearer(&[(aigne, "models", "openai/gpt-3.5-turbo", chat)]).await;
@@ -32,6 +32,7 @@ pub(super) async fn cases(world: &World<'_>, aigne: &str) -> Vec<Case> {
         ("acme", "models", "*", "llm_read"),
         ("acme", "deployments", "*", "read"),
         ("acme", "scim", "*", "read"),
+        (platform, "users", "*", "read"),
     ])
     .await;
     let passes = |as_what: &str| Answer::Passes(as_what.to_owned());
@@ -47,8 +48,8 @@ pub(super) async fn cases(world: &World<'_>, aigne: &str) -> Vec<Case> {
     vec![
         // Cube AI.
         Case { path: models, ..listing },
-        // What is no API of a domain's is for no token to reach.
-        case("cube.example.com", "GET /users", every.clone(), no_rule(Words::Openai)),
+        case("cube.example.com", "GET /users", every.clone(), passes("read")),
+        case("cube.example.com", "GET /users", some.clone(), denied(403, Words::Problem)),
         // Cube Cloud.
         case(CLOUD, "GET /api/v1/deployments", every.clone(), passes("read")),
         case(

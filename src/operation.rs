@@ -134,9 +134,7 @@ impl EntityType {
             Self::Services | Self::Deployments => {
                 &[O::Read, O::Create, O::Update, O::Delete, O::Enable, O::Disable, O::Execute]
             }
-            Self::Users => {
-                &[O::Read, O::Create, O::Update, O::Delete, O::Enable, O::Disable]
-            }
+            Self::Users => &[O::Read, O::Create, O::Update, O::Delete, O::Enable, O::Disable],
             Self::Datasets | Self::Scim => &[O::Read, O::Create, O::Update, O::Delete],
             Self::Reports | Self::Workbooks => {
                 &[O::Read, O::Create, O::Update, O::Delete, O::Execute]

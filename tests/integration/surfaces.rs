@@ -132,7 +132,6 @@ async fn cases(world: &World<'_>, aigne: &str) -> Vec<Case> {
         // The root, as clients spell it that join their base URL and `/`, and as others do.
         case(HUB, "GET /proxy/acme/", good(), passes("llm_read")),
         case(HUB, "GET /proxy/acme", good(), passes("llm_read")),
-        case(HUB, "GET /proxy/acme//", good(), bad(Words::Openai)),
         // Two hosts, joined.
         case(
             "gateway,other",

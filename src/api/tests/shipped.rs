@@ -28,6 +28,8 @@ fn cube_ai() {
     };
     let chat = Some(("acme", Operation::LlmChatCompletions, Models, Unread(Form::Json)));
     check("POST", "/proxy/acme/v1/chat/completions", chat);
+    check("POST", "/proxy/acme/v1/responses", chat);
+    check("POST", "/proxy/acme/v1/messages", chat);
     let ollama = Unread(Form::JsonOfAnyType);
     let chat = Some(("acme", Operation::LlmChatCompletions, Models, ollama));
     check("POST", "/proxy/acme/api/chat", chat);
@@ -37,8 +39,6 @@ fn cube_ai() {
     // The tail is a name, whatever it looks like.
     let name = Named("v1/chat/completions");
     check("GET", "/proxy/acme/v1/models/v1/chat/completions", read(name));
-    check("POST", "/proxy/acme/v1/responses", chat);
-    check("POST", "/proxy/acme/v1/messages", chat);
     check("GET", "/proxy/acme", read(Any));
     check("HEAD", "/proxy/acme", read(Any));
     let blob = Some(("acme", Operation::LlmCreate, Models, Unread(Form::Other)));

@@ -340,6 +340,7 @@ impl Parts<'_> {
             Canary::new(
                 every,
                 config.max_staleness + config.deadline,
+                self.feed.installation(),
                 Arc::clone(&resolver.principals),
                 self.writer(),
                 self.metrics.clone(),
@@ -357,7 +358,8 @@ impl Parts<'_> {
     }
 
     fn writer(&self) -> Writer {
-        Writer::new(self.config.postgres.clone())
+        let installation = self.feed.installation();
+        Writer::new(self.config.postgres.clone(), installation, self.metrics.clone())
     }
 }
 

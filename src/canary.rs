@@ -2,17 +2,20 @@
 //!
 //! A replica that is told to owns one token, which nobody can use (`0004_revocation_canary.sql`),
 //! revokes it and issues it again in turn, and looks it up like any other until it sees the
-//! change. What is measured begins before the change is sent, and ends after the look-up that saw
-//! it; the commit is somewhere in between, so the figure is an upper bound of the time from there.
+//! change. Then it notifies, as the commands do. What is measured begins before the change is sent,
+//! and ends after the look-up that saw it; the commit is somewhere in between, so the figure is an
+//! upper bound of the time from there.
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::join;
 use sqlx::{Row, types::Uuid};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Tick,
+    installation::Installation,
     resolve::{Principals, Tiers},
     telemetry::Metrics,
     token::TokenId,
@@ -30,6 +33,8 @@ pub(crate) struct Canary {
     every: Duration,
     /// A round that takes longer has failed: the promise on staleness, and a look-up.
     bound: Duration,
+    /// Wakes the replicas that listen.
+    notify: String,
     principals: Arc<Tiers<Principals>>,
     writer: Writer,
     metrics: Metrics,
@@ -39,11 +44,13 @@ impl Canary {
     pub(crate) fn new(
         every: Duration,
         bound: Duration,
+        installation: Installation,
         principals: Arc<Tiers<Principals>>,
         writer: Writer,
         metrics: Metrics,
     ) -> Self {
-        Self { id: TokenId(Uuid::new_v4()), every, bound, principals, writer, metrics }
+        let notify = format!("SELECT pg_notify('{}', '')", installation.channel());
+        Self { id: TokenId(Uuid::new_v4()), every, bound, notify, principals, writer, metrics }
     }
 
     /// Goes on until `stop`, and leaves nothing behind.
@@ -73,16 +80,18 @@ impl Canary {
                 return "unavailable";
             }
         };
+        let Self { id, notify, principals, writer, .. } = self;
         let seen = async {
-            while !self.shows(revoked).await {
+            while !shows(principals, id, revoked).await {
                 sleep(LOOK_EVERY).await;
             }
+            Tick::now()
         };
         let left = self.bound.saturating_sub(Tick::now().since(sent));
-        if timeout(left, seen).await.is_err() {
-            return "unseen";
-        }
-        self.metrics.propagated(Tick::now().since(sent));
+        // The poll comes all the same.
+        let (seen, _) = join(timeout(left, seen), writer.run(notify)).await;
+        let Ok(seen) = seen else { return "unseen" };
+        self.metrics.propagated(seen.since(sent));
         "seen"
     }
 
@@ -95,12 +104,12 @@ impl Canary {
         );
         Ok(self.writer.run(&flip).await?.try_get("revoked")?)
     }
+}
 
-    /// A look-up without an answer shows nothing.
-    async fn shows(&self, revoked: bool) -> bool {
-        let known = self.principals.get(&self.id, Tick::now()).await;
-        known.is_ok_and(|known| {
-            known.found.value.as_ref().is_some_and(|canary| canary.revoked == revoked)
-        })
-    }
+/// A look-up without an answer shows nothing.
+async fn shows(principals: &Arc<Tiers<Principals>>, canary: &TokenId, revoked: bool) -> bool {
+    let known = principals.get(canary, Tick::now()).await;
+    known.is_ok_and(|known| {
+        known.found.value.as_ref().is_some_and(|canary| canary.revoked == revoked)
+    })
 }

@@ -32,21 +32,15 @@ pub struct Installation {
 pub struct InstallationError;
 
 impl Installation {
-    /// One by its parts.
-    pub(crate) fn new(system: i64, database: u32, id: Uuid) -> Self {
-        Self { system, database, id }
-    }
-
     /// The random part.
     pub fn id(&self) -> Uuid {
         self.id
     }
 
-    /// Reads the columns that [`identity_columns`] selects.
+    /// Reads the column that [`identity_column`] selects.
     pub(crate) fn of_row(row: &PgRow) -> Result<Self, sqlx::Error> {
-        let database: i64 = row.try_get("database")?;
-        let database = database.try_into().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
-        Ok(Self::new(row.try_get("system")?, database, row.try_get("installation")?))
+        let identity: &str = row.try_get("identity")?;
+        identity.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))
     }
 
     /// What its keys in Redis begin with. 64 bits of a hash: a name, not a protection, which the
@@ -57,7 +51,7 @@ impl Installation {
         format!("patgate:{}:{hash}:", seal::VERSION)
     }
 
-    /// The channel on which its triggers announce changes.
+    /// The channel on which commands announce what they have changed.
     pub(crate) fn channel(&self) -> String {
         format!("patgate_changes_{}", self.id.simple())
     }
@@ -72,15 +66,14 @@ impl Installation {
     }
 }
 
-/// What a statement selects to tell which installation answers it.
-macro_rules! identity_columns {
+/// What a statement selects to tell which installation answers it. Each statement asks: behind a
+/// pooler, two in a row need not be answered by one server.
+macro_rules! identity_column {
     () => {
-        "(SELECT system_identifier FROM pg_control_system()) AS system,
-         (SELECT oid::int8 FROM pg_database WHERE datname = current_database()) AS database,
-         (SELECT id FROM patgate.installation) AS installation"
+        "(SELECT patgate.identity()) AS identity"
     };
 }
-pub(crate) use identity_columns;
+pub(crate) use identity_column;
 
 /// As `patgate.identity()` tells it. Its alphabet holds no quote.
 impl fmt::Display for Installation {
@@ -101,11 +94,11 @@ impl FromStr for Installation {
             return Err(InstallationError);
         };
         let number = |_: ParseIntError| InstallationError;
-        Ok(Self::new(
-            system.parse().map_err(number)?,
-            database.parse().map_err(number)?,
-            id.parse().map_err(|_| InstallationError)?,
-        ))
+        Ok(Self {
+            system: system.parse().map_err(number)?,
+            database: database.parse().map_err(number)?,
+            id: id.parse().map_err(|_| InstallationError)?,
+        })
     }
 }
 

@@ -38,7 +38,7 @@ macro_rules! select {
              SELECT (extract(epoch FROM now()) * 1000000)::int8 AS now,
                     pg_is_in_recovery() AS standby,
                     ",
-            $crate::installation::identity_columns!(),
+            $crate::installation::identity_column!(),
             ",
                     CASE WHEN pg_is_in_recovery() THEN 0 ELSE
                         ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))

@@ -12,12 +12,12 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     config,
-    installation::{Installation, identity_columns},
+    installation::{Installation, identity_column},
 };
 
 /// The version of the schema that this release is made for. It also runs on the next one, so that
 /// a rollout can migrate first and a rollback need not migrate back.
-pub const SCHEMA: i32 = 1;
+pub const SCHEMA: i32 = 2;
 
 /// What every name of ours is qualified with: nothing relies on a search path.
 const MIGRATIONS_TABLE: &str = "patgate.migrations";
@@ -29,8 +29,10 @@ const POSTGRES_URL: &str = "postgres.url";
 
 /// For a new connection, its TLS and authentication.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Postgres's code for a table that does not exist.
+/// Postgres's codes for a table, a function and a schema that do not exist.
 const UNDEFINED_TABLE: &str = "42P01";
+const UNDEFINED_FUNCTION: &str = "42883";
+const UNDEFINED_SCHEMA: &str = "3F000";
 /// Postgres's code for a lack of privileges.
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 /// Postgres's codes for what exists already.
@@ -207,11 +209,11 @@ pub async fn check(pool: &PgPool) -> Result<Installation, SchemaError> {
 ///
 /// When it is none, or does not say so.
 pub async fn identify(pool: &PgPool) -> Result<Installation, SchemaError> {
-    const IDENTIFY: &str = concat!("SELECT ", identity_columns!());
+    const IDENTIFY: &str = concat!("SELECT ", identity_column!());
     let row = sqlx::raw_sql(IDENTIFY).fetch_one(pool).await;
     row.and_then(|row| Installation::of_row(&row)).map_err(|error| match code(&error).as_deref() {
         Some(INSUFFICIENT_PRIVILEGE) => SchemaError::Denied(message(&error)),
-        Some(UNDEFINED_TABLE) => SchemaError::Nameless,
+        Some(UNDEFINED_TABLE | UNDEFINED_FUNCTION | UNDEFINED_SCHEMA) => SchemaError::Nameless,
         // The row is missing, or is not as we wrote it.
         _ if matches!(error, sqlx::Error::ColumnDecode { .. }) => SchemaError::Nameless,
         _ => {
@@ -239,7 +241,7 @@ const SWITCH_ON: &str = "DO $$
         FOR own IN
             SELECT relation, tgname, always FROM (
                 SELECT t.tgrelid::regclass AS relation, t.tgname, t.tgenabled, t.tgname IN
-                    ('record_change', 'record_truncation', 'announce', 'append_only') AS always
+                    ('record_change', 'record_truncation', 'append_only') AS always
                 FROM pg_trigger t
                 JOIN pg_class c ON c.oid = t.tgrelid AND c.relnamespace = 'patgate'::regnamespace
                 WHERE NOT t.tgisinternal) AS own

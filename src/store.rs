@@ -1,7 +1,7 @@
 //! The administrator's side of the database: users, domains, backends, roles, tokens, audit.
 //!
 //! Every change is one transaction that also writes its line of the audit log, and reports what it
-//! outdates in caches. Nothing here needs state of a session, so a connection pooler may sit in
+//! outdates in caches. When it has committed, replicas that listen are notified. Nothing here needs state of a session, so a connection pooler may sit in
 //! between; that is why each statement goes through `sql`, `sql_as` or `sql_scalar`.
 
 mod audit;
@@ -11,6 +11,7 @@ mod domains;
 mod error;
 mod installation;
 mod names;
+mod notice;
 mod replicas;
 mod revocation;
 mod roles;
@@ -28,7 +29,7 @@ use sqlx::{
 };
 use uuid::Uuid;
 
-use self::waiting::Watch;
+use self::waiting::{View, Watch};
 pub use self::{
     audit::{AuditAction, AuditActionError, AuditEntry, AuditFilter},
     backends::{Backend, BackendChanges, CredentialNote},
@@ -110,24 +111,33 @@ impl Store {
 
     /// A view of one moment. It is to be committed: a connection given back amid a transaction costs
     /// a round trip here, and a pooler its connection to the server.
-    async fn read(&self) -> Result<Transaction<'static, Postgres>, Error> {
-        const BEGIN: &str = "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY;
-            SET LOCAL statement_timeout = '30s'";
-        Ok(self.pool.begin_with(BEGIN).await?)
+    async fn read(&self) -> Result<View, Error> {
+        const BEGIN: &str = "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY";
+        let (tx, watch) = self.begin(BEGIN, "read").await?;
+        Ok(View::new(tx, watch))
     }
 
-    /// A change has a name of its own in Postgres, by which it is found while it waits.
     async fn change(&self) -> Result<Change<'_>, Error> {
-        let name = format!("patgate change {}", Uuid::new_v4().simple());
+        let (tx, watch) = self.begin("BEGIN", "change").await?;
+        let (pool, actor) = (&self.pool, &self.actor);
+        Ok(Change { tx, pool, actor, touched: Touched::default(), _watch: watch })
+    }
+
+    /// A transaction has a name of its own in Postgres, by which it is found while it waits.
+    async fn begin(
+        &self,
+        begin: &str,
+        what: &str,
+    ) -> Result<(Transaction<'static, Postgres>, Watch), Error> {
+        let name = format!("patgate {what} {}", Uuid::new_v4().simple());
         let begin = format!(
-            "BEGIN;
+            "{begin};
              SET LOCAL statement_timeout = '30s';
              SET LOCAL lock_timeout = '10s';
              SET LOCAL application_name = '{name}'"
         );
         let watch = Watch::over(self.pool.clone(), name);
-        let tx = self.pool.begin_with(AssertSqlSafe(begin)).await?;
-        Ok(Change { tx, actor: &self.actor, touched: Touched::default(), _watch: watch })
+        Ok((self.pool.begin_with(AssertSqlSafe(begin)).await?, watch))
     }
 
     /// One that may concern every token there is: the feed records each of them, so it takes the
@@ -142,6 +152,7 @@ impl Store {
 /// A change on its way. Dropped unfinished, it never happened.
 struct Change<'a> {
     tx: Transaction<'static, Postgres>,
+    pool: &'a PgPool,
     actor: &'a Actor,
     touched: Touched,
     /// Says whom it waits for.
@@ -192,6 +203,7 @@ impl Change<'_> {
         .fetch_optional(&mut *self.tx)
         .await?;
         self.tx.commit().await?;
+        notice::send(self.pool).await;
         Ok(Changed { value, touched: self.touched, xid })
     }
 

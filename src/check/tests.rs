@@ -87,7 +87,7 @@ fn checker(token: &VerifiedToken, tokens: Tokens, registry: &mut Registry) -> Ch
         repeats_per_second: 1,
         queue: 1,
     };
-    let writer = Writer::new(nowhere.clone());
+    let writer = Writer::new(nowhere.clone(), OURS, metrics.clone());
     let postgres = Postgres::new(&nowhere, Arc::clone(&clock), Arc::clone(&feed), metrics.clone());
     let shared = Shared {
         redis: None,

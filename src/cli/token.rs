@@ -190,7 +190,11 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
             let (committed, xid) = (Tick::now(), changed.xid.clone());
             let revoked = admin.settle(changed).await;
             list_revoked(out, &revoked)?;
-            if wait { wait_for_replicas(&admin, committed, xid.as_deref()).await } else { Ok(()) }
+            if !wait {
+                return Ok(());
+            }
+            let waited = wait_for_replicas(&admin, committed, xid.as_deref()).await;
+            waited.context("revoked; which replicas have applied it cannot be told")
         }
         Command::Rotate { id, grace, expires_in, expires_at } => {
             let rotation = Rotation { expiry: expiry(expires_in, expires_at), grace };

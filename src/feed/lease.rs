@@ -101,8 +101,10 @@ pub(super) async fn renew(
     if rows.is_empty() {
         return Ok(());
     }
+    // The next poll waits for this, and nobody's lock of these rows is to hold up a poll.
     let sql = format!(
-        "INSERT INTO patgate.replicas
+        "SET LOCAL lock_timeout = '100ms';
+         INSERT INTO patgate.replicas
              (id, name, snapshot, watermark, max_staleness, installation)
          SELECT note.*, '{installation}' FROM (VALUES {}) AS note
              WHERE patgate.identity() = '{installation}'

@@ -22,7 +22,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use super::{
     Change, Feed, Lease, Poll, Stamp, Subject,
     lease::{self, Note, RENEW_EVERY},
-    recording::{Triggers, recording},
+    recording::Triggers,
 };
 use crate::{
     clock::{Clock, Moment, Tick},
@@ -278,9 +278,7 @@ const CHANGES: &str = select!(
     "
        (SELECT h.snapshot::text FROM patgate.change_horizon h) AS horizon,
        recording.*, c.xid::text AS xid, c.kind, c.key
-FROM ",
-    recording!(),
-    "
+FROM patgate.recording() AS recording
 LEFT JOIN patgate.changes c ON"
 );
 

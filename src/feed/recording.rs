@@ -11,30 +11,13 @@
 //! transaction around it is running. But what is below the `xmin` of a snapshot has ended, and what
 //! includes the snapshot of a poll sees what that poll saw: an entry has to be one of the two.
 
+//!
+//! `patgate.recording()` reads it, in the snapshot of the statement that calls it.
+
 use serde::{Deserialize, Serialize};
 use sqlx::{Row, postgres::PgRow};
 
 use crate::snapshot::Xid;
-
-/// One row, beside which a poll finds its changes. The ids in `pg_trigger` have 32 bits; they become
-/// the latest ones before the end of the snapshot that end so. Older ones than that are taken for
-/// newer than they are, which costs reading again, once in four billion transactions.
-macro_rules! recording {
-    () => {
-        "(SELECT string_agg(relation || '.' || name, ', ' ORDER BY relation, name)
-                     FILTER (WHERE t.tgenabled IS DISTINCT FROM 'A') AS off,
-                 coalesce(max(ended - ((ended - t.xmin::text::int8) & 4294967295)), 0) AS switched,
-                 coalesce(hashtextextended(
-                     string_agg(t.oid || ':' || t.xmin, ',' ORDER BY t.oid), 0), 0) AS triggers
-          FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::int8 - 1 AS ended) AS e,
-               unnest('{pats,pat_scopes,users,domains,domain_models,roles,role_operations,
-                        role_members,backends}'::text[]) AS relation
-          CROSS JOIN unnest('{record_change,record_truncation}'::text[]) AS name
-          LEFT JOIN pg_trigger t
-              ON t.tgrelid = to_regclass('patgate.' || relation) AND t.tgname = name) AS recording"
-    };
-}
-pub(super) use recording;
 
 /// Triggers are off, or missing.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +39,7 @@ pub(crate) struct Triggers {
 }
 
 impl Triggers {
-    /// Reads the columns of [`recording`].
+    /// Reads the columns of `patgate.recording()`.
     ///
     /// # Errors
     ///

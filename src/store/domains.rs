@@ -1,7 +1,7 @@
 //! Domains, their models included.
 
 use serde_json::json;
-use sqlx::{FromRow, Postgres, Transaction};
+use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::{
@@ -360,15 +360,12 @@ impl<'a> Change<'a> {
 }
 
 /// Finds a domain, and keeps other changes and new scopes in it away until the end of this one.
-pub(super) async fn lock(
-    tx: &mut Transaction<'static, Postgres>,
-    reference: &DomainRef,
-) -> Result<Domain, Error> {
+pub(super) async fn lock(tx: &mut PgConnection, reference: &DomainRef) -> Result<Domain, Error> {
     let (id, slug) = columns(reference);
     sql("SELECT FROM patgate.domains WHERE id = $1 OR slug = $2 FOR UPDATE")
         .bind(id)
         .bind(slug)
-        .execute(&mut **tx)
+        .execute(&mut *tx)
         .await?;
     find(tx, reference).await
 }
@@ -376,7 +373,7 @@ pub(super) async fn lock(
 /// Keeps domains where they are, for whoever refers to them later on. One that does not exist is not
 /// missed here.
 pub(super) async fn hold(
-    tx: &mut Transaction<'static, Postgres>,
+    tx: &mut PgConnection,
     references: impl IntoIterator<Item = &DomainRef>,
 ) -> Result<(), Error> {
     let (ids, slugs): (Vec<_>, Vec<_>) = references.into_iter().map(columns).unzip();
@@ -384,15 +381,12 @@ pub(super) async fn hold(
          ORDER BY id FOR KEY SHARE")
     .bind(ids)
     .bind(slugs)
-    .execute(&mut **tx)
+    .execute(&mut *tx)
     .await?;
     Ok(())
 }
 
-pub(super) async fn find(
-    tx: &mut Transaction<'static, Postgres>,
-    reference: &DomainRef,
-) -> Result<Domain, Error> {
+pub(super) async fn find(tx: &mut PgConnection, reference: &DomainRef) -> Result<Domain, Error> {
     let (id, slug) = columns(reference);
     sql_as(concat!(
         "SELECT id, slug, name, enabled, mode, enforced_share, upstream, all_models, ",
@@ -401,23 +395,20 @@ pub(super) async fn find(
     ))
     .bind(id)
     .bind(slug)
-    .fetch_optional(&mut **tx)
+    .fetch_optional(&mut *tx)
     .await?
     .ok_or_else(|| Error::not_found("domain", reference))
 }
 
 /// What a domain lists. The row that stands for an empty list is none of them; see
 /// `0011_all_models.sql`.
-async fn models(
-    tx: &mut Transaction<'static, Postgres>,
-    domain: Uuid,
-) -> Result<Vec<DomainModel>, Error> {
+async fn models(tx: &mut PgConnection, domain: Uuid) -> Result<Vec<DomainModel>, Error> {
     Ok(sql_as(
         "SELECT model, upstream FROM patgate.domain_models
          WHERE domain_id = $1 AND model <> '(none) *' ORDER BY model",
     )
     .bind(domain)
-    .fetch_all(&mut **tx)
+    .fetch_all(&mut *tx)
     .await?)
 }
 

@@ -26,7 +26,7 @@ pub enum Error {
     #[error("Postgres ended this to end a deadlock with another change; try again")]
     Deadlock,
     #[error(
-        "nothing was changed: others hold a lock that this needs, as said above. Try again when they \
+        "not carried out: others hold a lock that this needs, as said above. Try again when they \
          have ended; an administrator of the cluster can end them with pg_terminate_backend(pid)"
     )]
     Locked,

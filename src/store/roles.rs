@@ -1,7 +1,7 @@
 //! Roles: what users may do in a domain.
 
 use serde_json::json;
-use sqlx::{FromRow, Postgres, Transaction};
+use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::{
@@ -189,7 +189,7 @@ impl Store {
 }
 
 pub(super) async fn insert(
-    tx: &mut Transaction<'static, Postgres>,
+    tx: &mut PgConnection,
     domain: DomainId,
     name: &str,
     operations: &[Operation],
@@ -199,7 +199,7 @@ pub(super) async fn insert(
         .bind(id)
         .bind(domain.0)
         .bind(name)
-        .execute(&mut **tx)
+        .execute(&mut *tx)
         .await
         .map_err(|error| Error::exists(error, "role", name))?;
     insert_operations(tx, id, operations).await?;
@@ -207,7 +207,7 @@ pub(super) async fn insert(
 }
 
 async fn insert_operations(
-    tx: &mut Transaction<'static, Postgres>,
+    tx: &mut PgConnection,
     role: Uuid,
     operations: &[Operation],
 ) -> Result<(), Error> {
@@ -215,15 +215,12 @@ async fn insert_operations(
          ON CONFLICT DO NOTHING")
     .bind(role)
     .bind(words(operations))
-    .execute(&mut **tx)
+    .execute(&mut *tx)
     .await?;
     Ok(())
 }
 
-pub(super) async fn list(
-    tx: &mut Transaction<'static, Postgres>,
-    domain: DomainId,
-) -> Result<Vec<Role>, Error> {
+pub(super) async fn list(tx: &mut PgConnection, domain: DomainId) -> Result<Vec<Role>, Error> {
     let roles = sql_as(
         "SELECT r.name,
                 ARRAY(SELECT operation FROM patgate.role_operations WHERE role_id = r.id
@@ -234,7 +231,7 @@ pub(super) async fn list(
          FROM patgate.roles r WHERE r.domain_id = $1 ORDER BY r.name",
     )
     .bind(domain.0);
-    Ok(roles.fetch_all(&mut **tx).await?)
+    Ok(roles.fetch_all(&mut *tx).await?)
 }
 
 fn words(operations: &[Operation]) -> Vec<&'static str> {

@@ -3,7 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use serde_json::json;
-use sqlx::{FromRow, Postgres, Transaction};
+use sqlx::{FromRow, PgConnection};
 
 use super::{Changed, EntityId, Error, Store, domains, new_id, sql, sql_as, tokens};
 use crate::{
@@ -152,7 +152,7 @@ impl Store {
 }
 
 pub(super) async fn insert(
-    tx: &mut Transaction<'static, Postgres>,
+    tx: &mut PgConnection,
     token: TokenId,
     scopes: &[NewScope],
 ) -> Result<(), Error> {
@@ -176,7 +176,7 @@ pub(super) async fn insert(
             .bind(scope.entity_type.as_str())
             .bind(entity_id)
             .bind(operation.as_str())
-            .execute(&mut **tx)
+            .execute(&mut *tx)
             .await?;
         }
     }
@@ -184,25 +184,18 @@ pub(super) async fn insert(
 }
 
 /// Gives the token `to` the scopes of `from`.
-pub(super) async fn copy(
-    tx: &mut Transaction<'static, Postgres>,
-    from: TokenId,
-    to: TokenId,
-) -> Result<(), Error> {
+pub(super) async fn copy(tx: &mut PgConnection, from: TokenId, to: TokenId) -> Result<(), Error> {
     sql("INSERT INTO patgate.pat_scopes (id, pat_id, domain_id, entity_type, entity_id, operation)
          SELECT gen_random_uuid(), $2, domain_id, entity_type, entity_id, operation
          FROM patgate.pat_scopes WHERE pat_id = $1")
     .bind(from.0)
     .bind(to.0)
-    .execute(&mut **tx)
+    .execute(&mut *tx)
     .await?;
     Ok(())
 }
 
-pub(super) async fn list(
-    tx: &mut Transaction<'static, Postgres>,
-    token: TokenId,
-) -> Result<Vec<Scope>, Error> {
+pub(super) async fn list(tx: &mut PgConnection, token: TokenId) -> Result<Vec<Scope>, Error> {
     let scopes = sql_as(
         "SELECT d.slug AS domain, s.entity_type, s.entity_id, s.operation,
                 u.platform_admin OR EXISTS (
@@ -219,7 +212,7 @@ pub(super) async fn list(
          ORDER BY d.slug, s.entity_type, s.entity_id, s.operation",
     )
     .bind(token.0);
-    Ok(scopes.fetch_all(&mut **tx).await?)
+    Ok(scopes.fetch_all(&mut *tx).await?)
 }
 
 pub(super) fn texts(scopes: &[NewScope]) -> Vec<String> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::json;
-use sqlx::{FromRow, Postgres, Transaction};
+use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::{
@@ -289,10 +289,7 @@ pub(super) fn refused(error: sqlx::Error, name: &str, owner: &str) -> Error {
 /// Keeps other changes of a token away until the end of this one.
 /// Holds what a token hangs on, for a change that will refer to it anew: the owner, and the domains
 /// of its scopes. Before the token, in the order of who revokes all tokens of one of them.
-pub(super) async fn hold_roots(
-    tx: &mut Transaction<'static, Postgres>,
-    id: TokenId,
-) -> Result<(), Error> {
+pub(super) async fn hold_roots(tx: &mut PgConnection, id: TokenId) -> Result<(), Error> {
     for held in [
         "SELECT FROM patgate.users
          WHERE id = (SELECT user_id FROM patgate.pats WHERE id = $1) FOR KEY SHARE",
@@ -300,30 +297,24 @@ pub(super) async fn hold_roots(
          WHERE id IN (SELECT domain_id FROM patgate.pat_scopes WHERE pat_id = $1)
          ORDER BY id FOR KEY SHARE",
     ] {
-        sql(held).bind(id.0).execute(&mut **tx).await?;
+        sql(held).bind(id.0).execute(&mut *tx).await?;
     }
     Ok(())
 }
 
-pub(super) async fn lock(
-    tx: &mut Transaction<'static, Postgres>,
-    id: TokenId,
-) -> Result<(), Error> {
+pub(super) async fn lock(tx: &mut PgConnection, id: TokenId) -> Result<(), Error> {
     sql_scalar::<Uuid>("SELECT id FROM patgate.pats WHERE id = $1 FOR UPDATE")
         .bind(id.0)
-        .fetch_optional(&mut **tx)
+        .fetch_optional(&mut *tx)
         .await?
         .map(drop)
         .ok_or_else(|| Error::not_found("token", id))
 }
 
-pub(super) async fn details(
-    tx: &mut Transaction<'static, Postgres>,
-    id: TokenId,
-) -> Result<TokenDetails, Error> {
+pub(super) async fn details(tx: &mut PgConnection, id: TokenId) -> Result<TokenDetails, Error> {
     let token = sql_as(select_token!("WHERE p.id = $1"))
         .bind(id.0)
-        .fetch_optional(&mut **tx)
+        .fetch_optional(&mut *tx)
         .await?
         .ok_or_else(|| Error::not_found("token", id))?;
     let scopes = scopes::list(tx, id).await?;

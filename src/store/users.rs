@@ -1,7 +1,7 @@
 //! Users.
 
 use serde_json::json;
-use sqlx::{FromRow, Postgres, Transaction};
+use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::{CANARY_KEEPER, Changed, Email, Error, Name, Store, UserRef, new_id, sql, sql_as, utc};
@@ -187,22 +187,16 @@ impl Store {
 }
 
 /// Finds a user, and keeps other changes and new tokens of theirs away until the end of this one.
-pub(super) async fn lock(
-    tx: &mut Transaction<'static, Postgres>,
-    reference: &UserRef,
-) -> Result<User, Error> {
+pub(super) async fn lock(tx: &mut PgConnection, reference: &UserRef) -> Result<User, Error> {
     sql("SELECT FROM patgate.users WHERE id = $1 OR email = $2 FOR UPDATE")
         .bind(reference.id())
         .bind(reference.email())
-        .execute(&mut **tx)
+        .execute(&mut *tx)
         .await?;
     find(tx, reference).await
 }
 
-pub(super) async fn find(
-    tx: &mut Transaction<'static, Postgres>,
-    reference: &UserRef,
-) -> Result<User, Error> {
+pub(super) async fn find(tx: &mut PgConnection, reference: &UserRef) -> Result<User, Error> {
     sql_as(concat!(
         "SELECT id, email, name, platform_admin, enabled, ",
         utc!("created_at"),
@@ -210,7 +204,7 @@ pub(super) async fn find(
     ))
     .bind(reference.id())
     .bind(reference.email())
-    .fetch_optional(&mut **tx)
+    .fetch_optional(&mut *tx)
     .await?
     .ok_or_else(|| Error::not_found("user", reference))
 }

@@ -1,11 +1,14 @@
 //! Says who keeps a command waiting for a lock.
 
-use std::time::Duration;
+use std::{
+    ops::{Deref, DerefMut},
+    time::Duration,
+};
 
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use tokio::{task::JoinHandle, time::sleep};
 
-use super::sql_scalar;
+use super::{Error, sql_scalar};
 
 /// How long a command may wait before it says for whom, and how often it looks again.
 const NOTICED: Duration = Duration::from_secs(1);
@@ -46,6 +49,37 @@ impl Watch {
                 told = holders.or(told);
             }
         }))
+    }
+}
+
+/// A transaction that reads, and is watched meanwhile.
+#[derive(Debug)]
+pub(super) struct View {
+    tx: Transaction<'static, Postgres>,
+    _watch: Watch,
+}
+
+impl View {
+    pub(super) fn new(tx: Transaction<'static, Postgres>, watch: Watch) -> Self {
+        Self { tx, _watch: watch }
+    }
+
+    pub(super) async fn commit(self) -> Result<(), Error> {
+        Ok(self.tx.commit().await?)
+    }
+}
+
+impl Deref for View {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.tx
+    }
+}
+
+impl DerefMut for View {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.tx
     }
 }
 

@@ -210,6 +210,30 @@ pub(crate) async fn a_truth_that_leads_elsewhere_is_not_believed(suite: Arc<Suit
     fleet.turn("led to the right one again", (&token, MODELS), 503, 401).await;
 }
 
+/// Nor is anything written where the address leads to by then: no canary, no note of use.
+pub(crate) async fn nothing_is_written_elsewhere(suite: Arc<Suite>) {
+    const CANARIES: &str = "SELECT count(*) FROM patgate.users
+        WHERE email = 'revocation-canary@patgate.invalid'";
+    const UNAVAILABLE: &str = "patgate_revocation_canary_rounds_total{result=\"unavailable\"}";
+    let production = suite.world().await;
+    let staging = production.restored().await;
+    let proxy = Proxy::to(suite.postgres.port).await;
+    let url = format!("postgres.url={}", production.url("server", proxy.port));
+    let replica = production.serve(&[&[&*url, "canary.every=100ms"], &SOON[..]].concat()).await;
+    let flips = async || value::<i64>(&production, CANARIES).await;
+    eventually("a canary", async || flips().await == 1).await;
+    let before = replica.metric(UNAVAILABLE).await;
+    proxy.lead(&production.database, &staging.database);
+    proxy.cut();
+    eventually("flips elsewhere", async || replica.metric(UNAVAILABLE).await > before + 5).await;
+    assert_eq!(value::<i64>(&staging, CANARIES).await, 0);
+    proxy.lead(&staging.database, &production.database);
+    proxy.cut();
+    let seen = "patgate_revocation_canary_rounds_total{result=\"seen\"}";
+    let before = replica.metric(seen).await;
+    eventually("flips here again", async || replica.metric(seen).await > before).await;
+}
+
 /// A copy of a cluster's files is the same installation, until it is told that it is not.
 pub(crate) async fn a_copy_of_the_files_is_renewed(suite: Arc<Suite>) {
     let (original, world) = suite.spare(json!({})).await;

@@ -18,6 +18,7 @@ use redis::{
     streams::{StreamRangeReply, StreamReadReply},
 };
 use serde_json::json;
+use sqlx::{Connection as _, Executor as _, PgConnection};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -156,6 +157,29 @@ pub(crate) async fn another_takes_over(suite: Arc<Suite>) {
     obeys(&fleet, &world, "revoked while the lock is lost").await;
     the_leader(&fleet).await;
     obeys(&fleet, &world, "revoked under whoever leads now").await;
+}
+
+/// The lock is a key that any login of the database may hold. Then nobody relays, and each replica
+/// polls for itself.
+pub(crate) async fn whoever_holds_the_relays_lock_keeps_nobody_from_obeying(suite: Arc<Suite>) {
+    const LOCK: &str = "SELECT pg_advisory_lock(hashtextextended('patgate relay ' || id, 0))
+        FROM patgate.installation";
+    let world = suite.world().await;
+    let mut holder = PgConnection::connect(&world.url("postgres", world.port)).await.unwrap();
+    holder.execute(LOCK).await.unwrap();
+    let relayed = relayed(&world);
+    let settings = [&relayed.each_ref().map(String::as_str)[..], &PATIENT].concat();
+    let fleet = Fleet::of(&world, 3, &settings).await;
+    for replica in &fleet.0 {
+        eventually("silence", async || silences(replica).await > 0).await;
+    }
+    for _ in 0..5 {
+        obeys(&fleet, &world, "revoked while nobody can relay").await;
+        assert!(leaders(&fleet).await.is_empty());
+    }
+    holder.close().await.unwrap();
+    the_leader(&fleet).await;
+    obeys(&fleet, &world, "revoked when one relays").await;
 }
 
 /// Redis goes away, forgets, or holds what somebody else put there.

@@ -6,6 +6,7 @@ pub(crate) mod locks;
 pub(crate) mod majors;
 pub(crate) mod migrating;
 pub(crate) mod models;
+pub(crate) mod notices;
 pub(crate) mod pooler;
 pub(crate) mod privileges;
 pub(crate) mod process;

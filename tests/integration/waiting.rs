@@ -1,11 +1,16 @@
 //! `token revoke --wait`: when it returns, nobody is served any more.
 
-use std::{process::Output, sync::Arc};
+use std::{
+    io::{BufRead as _, BufReader},
+    process::Output,
+    sync::Arc,
+};
 
+use sqlx::{Connection as _, Executor as _, PgConnection};
 use tokio::process::Command;
 
 use crate::{
-    cli::value,
+    cli::{Cli, value},
     harness::{PROMPT, Suite, Token, World},
     proxy::{Mode, Proxy},
     tiers::{eventually, feed_through, reader, status},
@@ -66,4 +71,32 @@ pub(crate) async fn names_a_replica_that_lags(suite: Arc<Suite>) {
     for replica in [&healthy, &lagging] {
         assert_eq!(status(replica, &token).await, 401);
     }
+}
+
+/// The login of a replica can lock the leases: who waits is told who holds them, and that the change
+/// is made.
+pub(crate) async fn names_who_locks_the_leases(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let (cli, replica, token) = (Cli::of(&world), world.serve(&[]).await, reader(&world).await);
+    assert_eq!(status(&replica, &token).await, 200);
+    let mut thief = PgConnection::connect(&world.url("server", world.port)).await.unwrap();
+    let lock = "SET application_name = 'thief'; BEGIN;
+        LOCK TABLE patgate.replicas IN ACCESS EXCLUSIVE MODE";
+    thief.execute(sqlx::raw_sql(lock)).await.unwrap();
+    let mut child = cli.spawn(&format!("token revoke --wait {}", token.id));
+    let (mut said, mut stderr) = (String::new(), BufReader::new(child.stderr.take().unwrap()));
+    stderr.read_line(&mut said).unwrap();
+    assert!(said.contains("waiting for a lock that is held by thief (pid "), "{said}");
+    assert!(said.contains(", login server, "), "{said}");
+    eventually("its refusal", async || status(&replica, &token).await == 401).await;
+    stderr.read_line(&mut said).unwrap();
+    let ran = cli.finish("token revoke --wait", child.wait_with_output().unwrap());
+    assert_eq!(ran.code, 1, "{said} {ran:#?}");
+    for told in ["revoked; which replicas have applied it cannot be told", "others hold a lock"] {
+        assert!(said.contains(told), "{said}");
+    }
+    thief.execute("ROLLBACK").await.unwrap();
+    thief.close().await.unwrap();
+    let output = revoke_and_wait(&world, &token).await;
+    assert!(output.status.success(), "{output:?}");
 }

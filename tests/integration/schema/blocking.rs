@@ -5,7 +5,6 @@ use std::{
     sync::Arc,
 };
 
-use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
 use super::attempt;
@@ -34,8 +33,6 @@ const ADVISORY: [&str; 5] = [
     "'patgate prune ' || id",
     "'patgate relay ' || id",
 ];
-/// Postgres's code for a transaction that cannot announce what it did.
-const QUEUE_FULL: &str = "54000";
 
 /// Takes every lock that a login can, in one transaction that stays open, and tells which.
 async fn hold_everything(connection: &mut PgConnection, tables: &[String]) -> Vec<String> {
@@ -119,58 +116,6 @@ pub(crate) async fn a_replicas_login_holds_up_no_change(suite: Arc<Suite>) {
     world.sql("GRANT UPDATE (last_used_at) ON patgate.pats TO patgate_serve").await;
     assert!(holds(&hold_everything(&mut thief, &tables).await, row));
     thief.close().await.unwrap();
-}
-
-/// Fills the queue that all databases of a cluster share: a session listens and never reads.
-async fn fill_the_queue(url: &str) -> PgConnection {
-    let mut listener = PgConnection::connect(url).await.unwrap();
-    listener.execute("LISTEN flood").await.unwrap();
-    listener.execute(sqlx::raw_sql("BEGIN; SELECT 1")).await.unwrap();
-    let mut sender = PgConnection::connect(url).await.unwrap();
-    for length in [7900, 100, 1] {
-        let flood = format!(
-            "SELECT pg_notify('flood', n || repeat('x', {length}))
-             FROM generate_series(1, 8) n"
-        );
-        while sender.execute(sqlx::raw_sql(AssertSqlSafe(flood.clone()))).await.is_ok() {}
-    }
-    sender.close().await.unwrap();
-    listener
-}
-
-pub(crate) async fn a_full_queue_of_notifications_loses_no_revocation(suite: Arc<Suite>) {
-    // The smallest that there is; by default it takes 8 GiB to fill it.
-    let (postgres, world) = suite.spare(json!({ "max_notify_queue_pages": 64 })).await;
-    let url = world.url("administrator", world.port);
-    let cli = Cli::of(&world).with("postgres.url", &url);
-    let replica = world.serve(&["max_staleness=60s"]).await;
-    let (first, second) = (reader(&world).await, reader(&world).await);
-    for token in [&first, &second] {
-        assert_eq!(ask(&replica, token, "acme").await, answer(200, "ok"));
-    }
-    // In another database, by a login that has nothing to do with us.
-    world.sql("CREATE ROLE stranger LOGIN").await;
-    let stranger = format!("postgres://stranger@127.0.0.1:{}/postgres", world.port);
-    let listener = fill_the_queue(&stranger).await;
-    let full = "SELECT pg_notification_queue_usage() > 0.9";
-    assert!(value::<bool>(&world, full).await);
-    cli.ok(&format!("token revoke {}", first.id));
-    let refused = answer(401, "token_revoked");
-    eventually("its refusal", async || ask(&replica, &first, "acme").await == refused).await;
-
-    // Announced as before, the same revocation fails as it commits.
-    world
-        .sql(
-            "CREATE OR REPLACE TRIGGER announce AFTER INSERT ON patgate.changes
-                 FOR EACH STATEMENT EXECUTE FUNCTION patgate.announce_change()",
-        )
-        .await;
-    let mut administrator = PgConnection::connect(&url).await.unwrap();
-    let revoke = format!("UPDATE patgate.pats SET revoked_at = now() WHERE id = '{}'", second.id);
-    let failed = administrator.execute(sqlx::raw_sql(AssertSqlSafe(revoke))).await.unwrap_err();
-    assert_eq!(failed.as_database_error().unwrap().code().unwrap(), QUEUE_FULL, "{failed}");
-    drop(listener);
-    suite.stack.stop(&postgres);
 }
 
 pub(crate) async fn a_command_that_waits_names_who_holds_the_lock(suite: Arc<Suite>) {

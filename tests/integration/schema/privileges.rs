@@ -224,12 +224,14 @@ pub(crate) async fn nobody_executes_what_is_not_meant_for_them(suite: Arc<Suite>
                 "flip_canary",
                 "identity",
                 "note_uses",
+                "place",
                 "prune_changes",
+                "recording",
                 "remove_canary",
                 "sweep_uses",
             ][..],
         ),
-        ("patgate_admin", &["identity", "prune_changes"]),
+        ("patgate_admin", &["identity", "place", "prune_changes", "recording"]),
     ] {
         let granted = names(&world, &executes(&format!("'{role}'::regrole"))).await;
         assert_eq!(granted, functions, "{role}");

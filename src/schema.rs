@@ -1,10 +1,12 @@
 //! The database schema: connecting, migrating, and knowing whether it is ours.
 
+mod closing;
+
 use std::{str::FromStr as _, time::Duration};
 
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::{
-    Connection as _, Executor as _, PgConnection, PgPool, Row as _,
+    ConnectOptions as _, Connection as _, Executor as _, PgConnection, PgPool, Row as _,
     migrate::{MigrateError, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions},
 };
@@ -45,25 +47,6 @@ const LOCK_NOT_AVAILABLE: &str = "55P03";
 /// it waits for a table to itself, every look-up there queues behind it: hence `lock_timeout`.
 const ATTEMPTS: u32 = 25;
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(400);
-
-/// The migration after which only logins with a role of ours may connect, if the login that migrates
-/// owns the database: its privileges are not those of patgate_migrate.
-const CLOSES_DATABASE: i64 = 12;
-const CLOSE_DATABASE: &str = "DO $$
-BEGIN
-    IF EXISTS (SELECT FROM pg_database WHERE datname = current_database()
-               AND pg_has_role(current_user, datdba, 'USAGE'))
-    THEN
-        EXECUTE format('GRANT CONNECT ON DATABASE %I TO patgate_serve, patgate_admin, patgate_migrate',
-                       current_database());
-        EXECUTE format('REVOKE CONNECT ON DATABASE %I FROM PUBLIC', current_database());
-    END IF;
-END
-$$";
-/// The quoted name of the database, if every login may connect.
-const OPEN_DATABASE: &str = "SELECT quote_ident(d.datname)
-    FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
-    WHERE d.datname = current_database() AND a.grantee = 0 AND a.privilege_type = 'CONNECT'";
 
 /// Why the database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -152,7 +135,9 @@ impl Server {
             })?
             .application_name("patgate")
             .extra_float_digits(None)
-            .statement_cache_capacity(0);
+            .statement_cache_capacity(0)
+            // Whoever waits for a slow statement is told by us what it waits for.
+            .disable_statement_logging();
         Ok(Self { key, options })
     }
 
@@ -352,44 +337,16 @@ async fn try_to_migrate(
         .map_err(failed)?;
     accept(version)?;
     transaction.execute(sqlx::raw_sql("RESET ROLE")).await.map_err(failed)?;
-    let was_open = open(&mut transaction).await.map_err(failed)?;
-    // Once: whoever opens the database again has a reason.
-    if !before.contains(&CLOSES_DATABASE)
-        && migrations.iter().any(|migration| migration.version == CLOSES_DATABASE)
-    {
-        transaction.execute(sqlx::raw_sql(CLOSE_DATABASE)).await.map_err(failed)?;
-    }
-    let is_open = open(&mut transaction).await.map_err(failed)?;
+    let known = migrations.iter().map(|migration| migration.version);
+    let closed = closing::close(&mut transaction, &before, known).await.map_err(failed)?;
     transaction.commit().await.map_err(failed)?;
-    // In a new database nobody misses it.
-    if !before.is_empty()
-        && let (Some(database), None) = (&was_open, &is_open)
-    {
-        tracing::warn!(
-            "only logins that inherit a role of patgate's, the owner and superusers may connect to \
-             the database from now on. If others have to, such as those of monitoring and backups, \
-             run as its owner: GRANT CONNECT ON DATABASE {database} TO …"
-        );
-    }
-    if let Some(database) = is_open {
-        tracing::warn!(
-            "any login of the cluster may connect to the database, and hold locks there; if it is \
-             patgate's alone, run as its owner: GRANT CONNECT ON DATABASE {database} TO \
-             patgate_serve, patgate_admin, patgate_migrate; REVOKE CONNECT ON DATABASE {database} \
-             FROM PUBLIC"
-        );
-    }
+    closed.tell();
     let applied = migrations
         .iter()
         .filter(|migration| !before.contains(&migration.version))
         .map(|migration| (migration.version, migration.description.to_string()))
         .collect();
     Ok(Migrated { applied, version: version.unwrap_or(SCHEMA) })
-}
-
-/// The quoted name of the database, if every login of the cluster may connect to it.
-async fn open(connection: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
-    sqlx::query_scalar(OPEN_DATABASE).persistent(false).fetch_optional(connection).await
 }
 
 /// Who has been using our tables all the while, for a person to find them by; nothing where nobody

@@ -1,6 +1,7 @@
 //! The schema: what it refuses, who may do what, and how it comes to be.
 
 pub(crate) mod blocking;
+pub(crate) mod closing;
 pub(crate) mod constraints;
 pub(crate) mod locks;
 pub(crate) mod majors;

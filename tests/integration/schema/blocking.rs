@@ -197,40 +197,6 @@ pub(crate) async fn an_audit_line_cannot_be_forged(suite: Arc<Suite>) {
     pool.close().await;
 }
 
-/// Locks that any login of a database could hold, and its room, are for our own logins.
-pub(crate) async fn a_database_is_closed_to_strangers(suite: Arc<Suite>) {
-    let world = suite.world().await;
-    let (database, stranger) =
-        (format!("own_{}", world.database), format!("stranger_{}", world.database));
-    world.sql(&format!("CREATE ROLE {stranger} LOGIN")).await;
-    world.sql(&format!("CREATE DATABASE {database}")).await;
-    let connects = async |user: &str| {
-        let connected = PgConnection::connect(&suite.postgres_url(user, &database)).await;
-        match connected {
-            Ok(connection) => connection.close().await.map(|()| true).unwrap(),
-            Err(error) => {
-                let code = error.as_database_error().unwrap().code().unwrap().into_owned();
-                assert_eq!(code, super::INSUFFICIENT_PRIVILEGE, "{error}");
-                false
-            }
-        }
-    };
-    assert!(connects(&stranger).await);
-    let cli = Cli::of(&world).with("postgres.url", &suite.postgres_url("postgres", &database));
-    let migrated = cli.run("migrate");
-    assert_eq!((migrated.code, &*migrated.stderr), (0, ""), "{migrated:#?}");
-    for (user, expected) in [(&*stranger, false), ("server", true), ("administrator", true)] {
-        assert_eq!(connects(user).await, expected, "{user}");
-    }
-    // Who opens it again has a reason, and is told so.
-    world.sql(&format!("GRANT CONNECT ON DATABASE {database} TO PUBLIC")).await;
-    let again = cli.run("migrate");
-    assert_eq!(again.code, 0, "{again:#?}");
-    let said = format!("REVOKE CONNECT ON DATABASE {database} FROM PUBLIC");
-    assert!(again.stderr.contains(&said), "{again:#?}");
-    assert!(connects(&stranger).await);
-}
-
 /// A token whose row says that it was issued in the future, as no command writes one.
 pub(crate) async fn a_token_of_the_future_is_refused_and_counted(suite: Arc<Suite>) {
     let world = suite.world().await;

@@ -1,0 +1,89 @@
+//! Who may connect to the database: only logins with a role of patgate's, once it is closed.
+
+use sqlx::{Executor as _, PgConnection};
+
+/// The migration after which only logins with a role of ours may connect, if the login that migrates
+/// owns the database: its privileges are not those of patgate_migrate.
+const SINCE: i64 = 12;
+
+/// CONNECT is asked for before a login can take on a role, so one that does not inherit its roles
+/// needs it by name.
+const CLOSE: &str = "DO $$
+DECLARE
+    own CONSTANT text[] := '{patgate_serve,patgate_admin,patgate_migrate}';
+    login name;
+BEGIN
+    IF EXISTS (SELECT FROM pg_database WHERE datname = current_database()
+               AND pg_has_role(current_user, datdba, 'USAGE'))
+    THEN
+        EXECUTE format('GRANT CONNECT ON DATABASE %I TO patgate_serve, patgate_admin, patgate_migrate',
+                       current_database());
+        FOR login IN
+            SELECT r.rolname FROM pg_roles r
+            WHERE r.rolcanlogin AND NOT r.rolsuper
+              AND EXISTS (SELECT FROM unnest(own) o WHERE pg_has_role(r.oid, o, 'MEMBER'))
+              AND NOT EXISTS (SELECT FROM unnest(own) o WHERE pg_has_role(r.oid, o, 'USAGE'))
+        LOOP
+            EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), login);
+        END LOOP;
+        EXECUTE format('REVOKE CONNECT ON DATABASE %I FROM PUBLIC', current_database());
+    END IF;
+END
+$$";
+
+/// The quoted name of the database, if every login may connect.
+const OPEN: &str = "SELECT quote_ident(d.datname)
+    FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
+    WHERE d.datname = current_database() AND a.grantee = 0 AND a.privilege_type = 'CONNECT'";
+
+/// What became of it, to be told once the transaction is committed.
+pub(super) struct Closed {
+    /// The quoted name of the database that is closed from now on, if somebody may miss it.
+    newly: Option<String>,
+    /// The same of one that is open.
+    open: Option<String>,
+}
+
+/// Closes the database when the migration has just been applied that does so, not again: whoever opens
+/// it later has a reason. `before` are the migrations that had been applied.
+pub(super) async fn close(
+    connection: &mut PgConnection,
+    before: &[i64],
+    known: impl IntoIterator<Item = i64>,
+) -> Result<Closed, sqlx::Error> {
+    let was_open = open(connection).await?;
+    if !before.contains(&SINCE) && known.into_iter().any(|version| version == SINCE) {
+        connection.execute(sqlx::raw_sql(CLOSE)).await?;
+    }
+    let open = open(connection).await?;
+    // In a new database nobody misses it.
+    let newly = was_open.filter(|_| open.is_none() && !before.is_empty());
+    Ok(Closed { newly, open })
+}
+
+impl Closed {
+    /// Tells the person who migrates.
+    pub(super) fn tell(&self) {
+        if let Some(database) = &self.newly {
+            tracing::warn!(
+                "only logins with a role of patgate's, the owner and superusers may connect to the \
+                 database from now on. If others have to, such as those of monitoring and backups, or \
+                 a later login with NOINHERIT, run as its owner: GRANT CONNECT ON DATABASE {database} \
+                 TO …"
+            );
+        }
+        if let Some(database) = &self.open {
+            tracing::warn!(
+                "any login of the cluster may connect to the database, and hold locks there; if it \
+                 is patgate's alone, run as its owner: GRANT CONNECT ON DATABASE {database} TO \
+                 patgate_serve, patgate_admin, patgate_migrate; REVOKE CONNECT ON DATABASE \
+                 {database} FROM PUBLIC"
+            );
+        }
+    }
+}
+
+/// The quoted name of the database, if every login of the cluster may connect to it.
+async fn open(connection: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar(OPEN).persistent(false).fetch_optional(connection).await
+}

@@ -86,6 +86,9 @@ pub enum Error {
         /// Where `postgres.url` leads.
         postgres: Installation,
     },
+    /// What is relayed needs a lock that a session holds.
+    #[error("{}", schema::POOLED_RELAY)]
+    PooledRelay,
     /// There is no feed where it is to be read.
     #[error("feed.url: {0}")]
     NoFeed(schema::SchemaError),
@@ -123,6 +126,9 @@ impl App {
         let pool = schema::connect(&config.postgres).await?;
         let installation = schema::check(&pool).await?;
         pool.close().await;
+        if let Ok(Some(shortage)) = schema::shortage(config).await {
+            tracing::warn!("{shortage}");
+        }
         let feed = Arc::new(Feed::of(installation));
         telemetry::show_watermark(&mut registry, &feed);
         let clock = Arc::default();
@@ -282,12 +288,19 @@ impl Parts<'_> {
             }
         }
         pool.close().await;
+        let pooled = self.config.feed_url.is_some() && schema::is_pooled(&settings).await?;
+        if pooled && self.config.relay {
+            return Err(Error::PooledRelay);
+        }
+        if pooled {
+            tracing::warn!("{}", schema::POOLED_FEED);
+        }
         let reader = feed::Reader {
             feed: Arc::clone(&self.feed),
             clock: Arc::clone(&self.clock),
             postgres: self.postgres(&settings),
             settings,
-            listens: self.config.feed_url.is_some(),
+            listens: self.config.feed_url.is_some() && !pooled,
             lease: Lease::new(self.config.max_staleness),
             metrics: self.metrics.clone(),
             tasks: self.tasks.clone(),

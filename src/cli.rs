@@ -254,7 +254,12 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
         || error.is::<TableErrors>()
         || matches!(
             started,
-            Some(app::Error::KeyRing(_) | app::Error::Tables(_) | app::Error::FeedElsewhere { .. })
+            Some(
+                app::Error::KeyRing(_)
+                    | app::Error::Tables(_)
+                    | app::Error::FeedElsewhere { .. }
+                    | app::Error::PooledRelay
+            )
         ) {
         USAGE
     } else if let Some(check::Refused { known }) = error.downcast_ref() {

@@ -4,6 +4,7 @@
 mod keyring_file;
 mod keys;
 mod load;
+mod postgres_url;
 mod sources;
 mod values;
 

@@ -1,6 +1,8 @@
 //! The database schema: connecting, migrating, and knowing whether it is ours.
 
 mod closing;
+mod limits;
+mod pooled;
 
 use std::{str::FromStr as _, time::Duration};
 
@@ -15,6 +17,11 @@ use tokio::time::{sleep, timeout};
 use crate::{
     config,
     installation::{Installation, identity_column},
+};
+
+pub(crate) use self::{
+    limits::shortage,
+    pooled::{POOLED_FEED, POOLED_RELAY, is_pooled},
 };
 
 /// The version of the schema that this release is made for. It also runs on the next one, so that

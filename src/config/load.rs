@@ -6,12 +6,12 @@ use std::time::Duration;
 use super::{
     Bodies, Config, DecisionLog, Drain, Listen, Log, Memory, Mistake, Mistakes, Postgres, Purpose,
     Redis, Sources, keys,
+    postgres_url::{feed_url, postgres_url},
     sources::Settings,
     values::{
-        Expected, address, count, count_or_none, duration, feed_url, guard_word, headers_prefix,
-        log_filter, log_format, log_to, mode, model_reading, optional_time, path, paths,
-        percentage, postgres_url, prefixes, redis_url, relay, rollout_mode, size, socket_path,
-        some_time,
+        Expected, address, count, count_or_none, duration, guard_word, headers_prefix, log_filter,
+        log_format, log_to, mode, model_reading, optional_time, path, paths, percentage, prefixes,
+        redis_url, relay, rollout_mode, size, socket_path, some_time,
     },
 };
 

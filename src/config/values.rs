@@ -4,7 +4,6 @@
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use secrecy::SecretString;
-use sqlx::postgres::PgConnectOptions;
 use tracing_subscriber::EnvFilter;
 
 use super::{LogFormat, LogTo};
@@ -164,21 +163,6 @@ pub(super) fn log_filter(text: &str) -> Result<String, Expected> {
     }
 }
 
-pub(super) fn postgres_url(text: &str) -> Result<SecretString, Expected> {
-    let known_scheme = text.starts_with("postgres://") || text.starts_with("postgresql://");
-    if known_scheme && PgConnectOptions::from_str(text).is_ok() {
-        Ok(text.into())
-    } else {
-        Err("a URL such as `postgres://user:password@host:5432/database`, with special \
-             characters of the password percent-encoded"
-            .into())
-    }
-}
-
-pub(super) fn feed_url(text: &str) -> Result<Option<SecretString>, Expected> {
-    if text.is_empty() { Ok(None) } else { postgres_url(text).map(Some) }
-}
-
 pub(super) fn relay(text: &str) -> Result<bool, Expected> {
     match text {
         "redis" => Ok(true),
@@ -281,13 +265,6 @@ mod tests {
 
     #[test]
     fn urls() {
-        for good in ["postgres://u:p@h/db", "postgresql://h", "postgres://u@%2Frun%2Fpg/db"] {
-            assert!(postgres_url(good).is_ok(), "{good}");
-        }
-        for bad in ["", "h", "mysql://h/db", "postgres://u:p#x@h/db"] {
-            let expected = postgres_url(bad).unwrap_err();
-            assert!(!expected.contains("p#x"), "{bad}");
-        }
         assert!(redis_url("").unwrap().is_none());
         assert!(redis_url("redis://:secret@h:6379/1").unwrap().is_some());
         for bad in ["h", "h:6379", "http://h"] {

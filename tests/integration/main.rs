@@ -189,6 +189,8 @@ fn main() -> ExitCode {
         schema::notices::a_command_wakes_who_listens,
         schema::notices::no_key_and_no_login_holds_up_pruning,
         schema::pooler::everything_works_behind_a_pooler,
+        schema::pooler::a_feed_behind_a_pooler_is_told,
+        schema::pooler::too_few_connections_are_told,
         schema::privileges::a_replica_may_read_and_keep_its_lease,
         schema::privileges::an_administrator_may_not_rewrite_history,
         schema::privileges::a_stranger_may_nothing,

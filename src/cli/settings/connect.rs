@@ -72,7 +72,6 @@ impl Finding {
         Self { key, outcome: Outcome::Ok, detail: detail.to_string() }
     }
 
-    #[expect(dead_code, reason = "for the first probe that warns")]
     pub(super) fn warning(key: &'static str, detail: impl ToString) -> Self {
         Self { key, outcome: Outcome::Warning, detail: detail.to_string() }
     }

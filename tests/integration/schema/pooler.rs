@@ -1,27 +1,29 @@
 //! Behind PgBouncer in transaction mode, where no two transactions need share a connection, and
 //! everybody's transactions share two.
 
-use std::{env, sync::Arc};
+use std::{env, fs, sync::Arc};
 
 use futures_util::future::join_all;
 
 use super::process::{Home, find, free_port};
 use crate::{
-    cli::{Cli, answer, ask, audit, demo, value},
+    cli::{Cli, answer, ask, audit, connect, demo, value},
     harness::{Suite, Token, World},
+    stack::Server,
+    tiers::{eventually, reader},
 };
 
 const SERVER_CONNECTIONS: i64 = 2;
 const READ: (&str, &str, &str, &str) = ("acme", "models", "*", "llm_read");
 
-pub(crate) async fn everything_works_behind_a_pooler(suite: Arc<Suite>) {
+/// Started before Postgres in a mode, with `more` settings; nothing where there is none to start.
+fn start(suite: &Suite, mode: &str, more: &str) -> Option<(Home, Server, u16)> {
     let Some(pgbouncer) = find("pgbouncer") else {
         let skipped = "no pgbouncer on this machine: nothing was tried behind a pooler";
         assert_ne!(env::var("CI").as_deref(), Ok("true"), "{skipped}");
         println!("skipped: {skipped}");
-        return;
+        return None;
     };
-    let world = suite.world().await;
     let (home, port) = (Home::new(), free_port());
     // No parameter at start-up is ignored: we send none that it does not know.
     let users = home.write("users", "\"server\" \"\"\n\"administrator\" \"\"\n");
@@ -36,13 +38,19 @@ pub(crate) async fn everything_works_behind_a_pooler(suite: Arc<Suite>) {
              unix_socket_dir =\n\
              auth_type = trust\n\
              auth_file = {users}\n\
-             pool_mode = transaction\n\
-             default_pool_size = {SERVER_CONNECTIONS}\n\
-             max_client_conn = 500\n",
+             pool_mode = {mode}\n\
+             max_client_conn = 500\n{more}",
             suite.postgres.port
         ),
     );
-    let server = home.start(&suite, &pgbouncer, &[&config], port);
+    let server = home.start(suite, &pgbouncer, &[&config], port);
+    Some((home, server, port))
+}
+
+pub(crate) async fn everything_works_behind_a_pooler(suite: Arc<Suite>) {
+    let size = format!("default_pool_size = {SERVER_CONNECTIONS}\n");
+    let Some((_home, server, port)) = start(&suite, "transaction", &size) else { return };
+    let world = suite.world().await;
 
     let url = |user: &str, world: &World<'_>| {
         format!("postgres://{user}@127.0.0.1:{port}/{}", world.database)
@@ -73,6 +81,84 @@ pub(crate) async fn everything_works_behind_a_pooler(suite: Arc<Suite>) {
         .map(|user| Cli::of(&other).with("postgres.url", &url(user, &other)));
     audit::everything_is_recorded(&other, &admin, &server_login).await;
     suite.stack.stop(&server);
+}
+
+/// A feed that cannot be listened to is told, and read all the same; a relay needs another one.
+pub(crate) async fn a_feed_behind_a_pooler_is_told(suite: Arc<Suite>) {
+    const TOLD: &str = "connection pooler in transaction mode";
+    let world = suite.world().await;
+    for (mode, more, pooled) in [
+        ("session", "", false),
+        ("transaction", "", true),
+        ("transaction", "default_pool_size = 1\n", true),
+        ("transaction", "default_pool_size = 3\nserver_round_robin = 1\n", true),
+    ] {
+        let Some((_home, server, port)) = start(&suite, mode, more) else { return };
+        let feed = world.url("server", port);
+        let cli = connect::server(&world).with("feed.url", &feed);
+        let (code, outcome, detail) = connect::found(&cli, "feed.url");
+        let expected = if pooled { "warning" } else { "ok" };
+        assert_eq!((code, &*outcome), (0, expected), "{mode} {more}: {detail}");
+        assert_eq!(detail.contains(TOLD), pooled, "{mode} {more}: {detail}");
+        let relayed = cli.with("feed.relay", "redis");
+        let (code, outcome, _) = connect::found(&relayed, "feed.url");
+        let expected = if pooled { (1, "failed") } else { (0, "ok") };
+        assert_eq!((code, &*outcome), expected, "{mode} {more}");
+        if pooled {
+            relayed.refused("serve", 2, TOLD);
+        }
+
+        let warnings = || {
+            let log = fs::read_to_string(suite.dir.path().join("patgate.log")).unwrap();
+            log.lines().filter(|line| line.contains("WARN") && line.contains(TOLD)).count()
+        };
+        let before = warnings();
+        let replica = world.serve(&[&format!("feed.url={feed}")]).await;
+        assert_eq!(warnings() - before, usize::from(pooled), "{mode} {more}");
+        let token = reader(&world).await;
+        assert_eq!(ask(&replica, &token, "acme").await, answer(200, "ok"));
+        cli.login(&world, "administrator").ok(&format!("token revoke {}", token.id));
+        eventually("its refusal", async || ask(&replica, &token, "acme").await.0 == 401).await;
+        drop(replica);
+        suite.stack.stop(&server);
+    }
+}
+
+/// A login, a database or a server that permits fewer connections than a replica may want.
+pub(crate) async fn too_few_connections_are_told(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let user = format!("narrow_{}", world.database);
+    world.sql(&format!("CREATE ROLE {user} LOGIN IN ROLE patgate_serve CONNECTION LIMIT 9")).await;
+    let cli = connect::server(&world).login(&world, &user);
+    let found = |wanted: &str| {
+        let (code, outcome, detail) =
+            connect::found(&cli.with("postgres.max_connections", wanted), "postgres.url");
+        assert_eq!(code, 0, "{detail}");
+        (outcome, detail)
+    };
+    // And one for the feed, and one for notes of use.
+    assert_eq!(found("7").0, "ok");
+    let (outcome, detail) = found("8");
+    assert_eq!(outcome, "warning");
+    let told = format!(
+        "the login {user} may have 9 connections at a time, and one replica may want 10: \
+         postgres.max_connections (8) and 2 more"
+    );
+    assert!(detail.starts_with(&told), "{detail}");
+    let (outcome, detail) = found("1000");
+    assert_eq!(outcome, "warning", "{detail}");
+    world.sql(&format!("ALTER ROLE {user} CONNECTION LIMIT -1")).await;
+    let (_, detail) = found("1000");
+    assert!(detail.starts_with("the server, "), "{detail}");
+
+    // It is said at the start, which goes on.
+    world.sql(&format!("ALTER ROLE {user} CONNECTION LIMIT 9")).await;
+    let url = format!("postgres.url={}", world.url(&user, world.port));
+    let replica = world.serve(&[&url, "postgres.max_connections=8"]).await;
+    let log = fs::read_to_string(suite.dir.path().join("patgate.log")).unwrap();
+    assert!(log.lines().any(|line| line.contains("WARN") && line.contains(&told)));
+    let token = reader(&world).await;
+    assert_eq!(ask(&replica, &token, "acme").await, answer(200, "ok"));
 }
 
 /// Many tokens that no replica has seen, while commands are run: every answer is the right one.

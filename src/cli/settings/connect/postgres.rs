@@ -14,10 +14,19 @@ pub(super) async fn probe(config: &Config) -> [Finding; 2] {
     let installation = installation(config).await;
     let feed = feed(config, installation.as_ref().ok().copied()).await;
     let postgres = match installation {
-        Ok(installation) => Finding::ok(POSTGRES, format!("installation {installation}")),
+        Ok(installation) => connections(config, installation).await,
         Err(error) => Finding::failed(POSTGRES, error),
     };
     [postgres, feed]
+}
+
+/// Whether there are enough, where all else is well.
+async fn connections(config: &Config, installation: Installation) -> Finding {
+    match schema::shortage(config).await {
+        Ok(Some(shortage)) => Finding::warning(POSTGRES, shortage),
+        // What keeps feed.url from being asked is told of that.
+        Ok(None) | Err(_) => Finding::ok(POSTGRES, format!("installation {installation}")),
+    }
 }
 
 async fn installation(config: &Config) -> Result<Installation, SchemaError> {
@@ -46,6 +55,11 @@ async fn feed(config: &Config, expected: Option<Installation>) -> Finding {
                  database"
             ),
         ),
-        (Ok(found), _) => Finding::ok(FEED, format!("installation {found}")),
+        (Ok(found), _) => match schema::is_pooled(&config.feed()).await {
+            Ok(true) if config.relay => Finding::failed(FEED, schema::POOLED_RELAY),
+            Ok(true) => Finding::warning(FEED, schema::POOLED_FEED),
+            Ok(false) => Finding::ok(FEED, format!("installation {found}")),
+            Err(error) => Finding::failed(FEED, error),
+        },
     }
 }

@@ -47,7 +47,7 @@ pub(crate) async fn a_unix_socket_serves_and_has_the_mode_that_was_set(suite: Ar
         assert_eq!((reply.status, reply.header("x-backend")), (200, Some("model-acme")));
         let reply = http::send(envoy.port, "GET", MODELS, &[], "").await;
         assert_eq!((reply.status, reply.code()), (401, "missing_credential".to_owned()));
-        assert_eq!(decisions(&replica).await, 2);
+        assert_eq!(replica.decisions().await, 2);
         suite.stack.stop(&envoy);
     }
 }
@@ -196,45 +196,6 @@ pub(crate) async fn the_access_log_names_the_subject_and_no_token(suite: Arc<Sui
 
     let log = fs::read_to_string(&envoy.access_log).unwrap();
     assert!(log.contains("llm_read") && !log.contains(&token.text), "{log}");
-}
-
-/// All of them, whatever the outcome.
-async fn decisions(replica: &Replica) -> u64 {
-    let page = http::send(replica.http.port(), "GET", "/metrics", &[], "").await.body;
-    let lines = page.lines().filter(|line| line.starts_with("patgate_decisions_total{"));
-    lines.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum()
-}
-
-pub(crate) async fn a_browsers_preflight_is_answered_unchecked(suite: Arc<Suite>) {
-    let world = suite.world().await;
-    let replica = world.serve(&[]).await;
-    let envoy = replica.envoy(&suite);
-    let ours = ("origin", "https://app.example.com");
-    let asks = ("access-control-request-method", "POST");
-
-    let reply = http::send(envoy.port, "OPTIONS", CHAT, &[ours, asks], "").await;
-    assert_eq!((reply.status, reply.body.as_str()), (200, ""), "{reply:?}");
-    assert_eq!(reply.header("access-control-allow-origin"), Some(ours.1));
-    let allowed = reply.header("access-control-allow-headers").unwrap();
-    assert!(allowed.contains("authorization"), "{allowed}");
-    assert_eq!((reply.header("x-backend"), decisions(&replica).await), (None, 0));
-
-    // Everything else is checked, the real request of the same page included.
-    let theirs = ("origin", "https://evil.example.com");
-    for (count, method, headers) in [
-        (1, "POST", &[ours][..]),
-        (2, "POST", &[ours, asks]),
-        (3, "OPTIONS", &[ours]),
-        (4, "OPTIONS", &[asks]),
-        (5, "OPTIONS", &[theirs, asks]),
-    ] {
-        let reply = http::send(envoy.port, method, CHAT, headers, "").await;
-        assert_eq!(reply.code(), "missing_credential", "{method} {headers:?}");
-        assert_eq!(decisions(&replica).await, count, "{method} {headers:?}");
-        // So that the page can read why.
-        let readable = reply.header("access-control-allow-origin");
-        assert_eq!(readable.is_some(), headers.contains(&ours), "{method} {headers:?}");
-    }
 }
 
 pub(crate) async fn a_denial_carries_the_request_id_of_the_logs(suite: Arc<Suite>) {

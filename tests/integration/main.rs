@@ -44,6 +44,7 @@ mod faults;
 mod feed;
 mod fleet;
 mod floods;
+mod front;
 mod grpc;
 mod guard;
 mod last_use;
@@ -233,7 +234,7 @@ fn main() -> ExitCode {
         envoy_habits::repeated_authorization_arrives_joined_with_a_comma,
         envoy_habits::the_check_sees_the_path_normalized,
         envoy_habits::an_escaped_slash_is_refused_unchecked,
-        envoy_habits::a_header_with_an_underscore_is_refused_unchecked,
+        envoy_habits::as_shipped_a_header_with_an_underscore_reaches_nobody,
         envoy_habits::as_shipped_a_body_that_names_no_model_is_neither_shown_nor_waited_for,
         envoy_habits::as_shipped_every_body_that_may_name_a_model_is_shown,
         envoy_habits::a_body_is_shown_as_it_is_and_waited_for,
@@ -291,7 +292,9 @@ fn main() -> ExitCode {
         edges::the_clients_model_header_is_replaced_or_removed,
         edges::a_chat_is_streamed,
         edges::the_access_log_names_the_subject_and_no_token,
-        edges::a_browsers_preflight_is_answered_unchecked,
+        front::a_preflight_of_a_listed_origin_is_answered_unchecked,
+        front::a_preflight_of_another_origin_is_refused_in_words,
+        front::load_balancers_need_no_token_and_learn_nothing,
         edges::a_denial_carries_the_request_id_of_the_logs,
         rate_limits::the_file_adds_nothing_else,
         rate_limits::each_token_user_domain_and_model_has_its_bucket,

@@ -81,6 +81,13 @@ impl Replica {
         self.page().await.value(line)
     }
 
+    /// How many requests it has decided on, whatever the outcome.
+    pub(crate) async fn decisions(&self) -> u64 {
+        let page = self.page().await.0;
+        let lines = page.lines().filter(|line| line.starts_with("patgate_decisions_total{"));
+        lines.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum()
+    }
+
     /// All metrics as of one moment.
     pub(crate) async fn page(&self) -> Page {
         Page(http::send(self.http.port(), "GET", "/metrics", &[], "").await.body)

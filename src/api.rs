@@ -27,7 +27,10 @@ use self::{
     tree::Tree,
 };
 pub use self::{
-    manner::{ContentType, ErrorStyle, Insufficient, Manner, Method, Scheme, Schemes},
+    manner::{
+        ContentType, ErrorStyle, Insufficient, Manner, Method, Scheme, Source as CredentialSource,
+        Sources,
+    },
     sources::Source,
 };
 use crate::{
@@ -55,6 +58,8 @@ pub struct Surface {
     host: HostPattern,
     mount: Template,
     manner: Manner,
+    /// Names of cookies that reach no backend.
+    cookies: Box<[Box<str>]>,
     domain: DomainSource,
     /// Where requests go, instead of where their domains are served.
     upstream: Option<BackendName>,
@@ -246,6 +251,11 @@ impl<'a> Belonging<'a> {
     /// How this surface speaks to its clients.
     pub fn manner(&self) -> Manner {
         self.surface.manner
+    }
+
+    /// The names of the cookies that are removed from its requests.
+    pub fn cookies(&self) -> &'a [Box<str>] {
+        &self.surface.cookies
     }
 
     /// The mount, where `path` is the mount and a `/`: clients that join a base URL and `/` ask for

@@ -31,12 +31,12 @@ use crate::{
     last_use::LastUses,
     mode::{Mode, Treatment},
     operation::EntityType,
-    principal::Principal,
+    principal::{Principal, UserId},
     request::{self, AuthRequest, Parts, Place},
     resolve::{Resolver, Unavailable},
     response::{self, AnswerSettings, Facts},
     telemetry::Metrics,
-    token::Tokens,
+    token::{TokenId, Tokens, VerifiedToken},
 };
 
 /// Everything a check needs.
@@ -110,7 +110,14 @@ impl Checker {
             Err(rejected) => {
                 about.manner = rejected.manner;
                 about.place = rejected.place;
-                rejected.refusal.into()
+                let subject = match rejected.among {
+                    // A ramp is for tokens that are proven.
+                    Some(token) if self.mode.depends_on_domain(rejected.refusal) => {
+                        self.proven(&token, started, &mut about.grounds).await
+                    }
+                    _ => None,
+                };
+                Denial { subject, ..rejected.refusal.into() }
             }
         };
         if self.mode.depends_on_domain(denial.refusal) && about.domain.is_none() {
@@ -155,6 +162,21 @@ impl Checker {
         let known = self.in_time(self.deadline, started, found).await.ok()?.ok()?;
         grounds.add(known.grounds());
         known.found.value.clone()
+    }
+
+    /// Whose token it is, if it can be known before the time is up that the token is good.
+    async fn proven(
+        &self,
+        token: &VerifiedToken,
+        started: Tick,
+        grounds: &mut Grounds,
+    ) -> Option<(TokenId, UserId)> {
+        let found = pin!(self.resolver.principals.get(&token.id, started));
+        let known = self.in_time(self.deadline, started, found).await.ok()?.ok()?;
+        grounds.add(known.grounds());
+        let now = self.clock.now(known.at)?;
+        let principal = decide::authenticate(token, known.found.value.as_deref(), now).ok()?;
+        Some((principal.token, principal.owner))
     }
 
     fn deadline_of(&self, step: Step) -> Duration {

@@ -1,6 +1,6 @@
 //! How a check travels: the bytes of a `CheckRequest` in, without a copy or an allocation.
 //!
-//! Envoy's message holds some fifteen headers in a map; a check needs two. Those are noticed while
+//! Envoy's message holds some fifteen headers in a map; a check needs a few. Those are noticed while
 //! the message is stepped through once; another one is looked for when it is asked for.
 //!
 //! A stranger's bytes, as far as Envoy lets them through: `fuzz/` feeds it what Envoy would not.
@@ -27,8 +27,8 @@ pub struct HttpRequest<'a> {
     pub path: &'a str,
     /// As bytes, as far as Envoy shows it.
     pub body: &'a [u8],
-    authorization: Option<&'a [u8]>,
-    request_id: Option<&'a [u8]>,
+    /// Values of the headers that are noticed, by their place in [`NOTICED`].
+    noticed: [Option<&'a [u8]>; NOTICED.len()],
     /// The headers, where they are sent as a list.
     raw: Option<&'a [u8]>,
     /// The message itself, in which every field has been stepped over once.
@@ -45,6 +45,37 @@ impl fmt::Debug for HttpRequest<'_> {
 /// What a header says that is not UTF-8. Envoy sends it with `encode_raw_headers` only. Were it taken
 /// for absent, a compressed body would be taken for a plain one. No header that is read may say this.
 const UNREADABLE: &str = "\u{fffd}";
+
+/// The headers that a check asks for whatever it is about.
+const NOTICED: [&str; 9] = [
+    "authorization",
+    "x-request-id",
+    "x-api-key",
+    "api-key",
+    "x-goog-api-key",
+    "sec-websocket-protocol",
+    "cookie",
+    "connection",
+    "upgrade",
+];
+
+/// Where a header stands in [`NOTICED`]. By its length first: most have none of these lengths.
+#[inline]
+fn noticed(name: &[u8]) -> Option<usize> {
+    let at = match name.len() {
+        6 => 6,
+        7 if name.first() == Some(&b'a') => 3,
+        7 => 8,
+        9 => 2,
+        10 => 7,
+        12 => 1,
+        13 => 0,
+        14 => 4,
+        22 => 5,
+        _ => return None,
+    };
+    (NOTICED[at].as_bytes() == name).then_some(at)
+}
 
 /// Field numbers of `CheckRequest`, `AttributeContext` and `AttributeContext.Request`.
 const ATTRIBUTES: u32 = 1;
@@ -71,16 +102,17 @@ impl<'a> HttpRequest<'a> {
         }
         let (mut method, mut host, mut path) = ("", "", "");
         let mut body: &[u8] = &[];
-        let (mut authorization, mut request_id) = (None, None);
+        let mut values = [None; NOTICED.len()];
         let mut raw = None;
         let mut fields = Fields(at);
         while let Some(field) = fields.next()? {
             match field {
-                (HEADERS, Value::Bytes(entry)) => match pair(entry)? {
-                    (b"authorization", value) => authorization = Some(value),
-                    (b"x-request-id", value) => request_id = Some(value),
-                    _ => {}
-                },
+                (HEADERS, Value::Bytes(entry)) => {
+                    let (name, value) = pair(entry)?;
+                    if let Some(at) = noticed(name) {
+                        values[at] = Some(value);
+                    }
+                }
                 (METHOD, Value::Bytes(text)) => method = str::from_utf8(text).ok()?,
                 (HOST, Value::Bytes(text)) => host = str::from_utf8(text).ok()?,
                 (PATH, Value::Bytes(text)) => path = str::from_utf8(text).ok()?,
@@ -93,26 +125,20 @@ impl<'a> HttpRequest<'a> {
                 _ => {}
             }
         }
-        if let Some(list) = raw {
-            if !raw::agrees(at, list) {
-                return None;
-            }
-            authorization = raw::find(list, b"authorization");
-            request_id = raw::find(list, b"x-request-id");
+        if raw.is_some_and(|list| !raw::agrees(at, list)) {
+            return None;
         }
-        Some(Self { method, host, path, body, authorization, request_id, raw, message: at })
+        Some(Self { method, host, path, body, noticed: values, raw, message: at })
     }
 
     /// A header by its lower-case name. Of several in a map, as nobody sends them, the last one
     /// counts; several in a list say `,`, which no header that is read may say.
     pub fn header(&self, name: &str) -> Option<&'a str> {
-        let value = match name {
-            "authorization" => self.authorization,
-            "x-request-id" => self.request_id,
-            _ => match self.raw {
-                Some(list) => raw::find(list, name.as_bytes()),
-                None => self.find(name.as_bytes()),
-            },
+        let name = name.as_bytes();
+        let value = match (self.raw, noticed(name)) {
+            (Some(list), _) => raw::find(list, name),
+            (None, Some(at)) => self.noticed[at],
+            (None, None) => self.find(name),
         };
         value.map(|value| str::from_utf8(value).unwrap_or(UNREADABLE))
     }

@@ -55,6 +55,8 @@ pub enum Refusal {
     BadRequest(Malformed),
     /// No credential.
     MissingCredential,
+    /// A credential that is no token of ours, as its form alone shows.
+    NotAToken(NotAToken),
     /// A credential that proves nothing. One answer for all of them.
     InvalidToken,
     /// The token's row says that it was issued in the future.
@@ -86,12 +88,33 @@ pub enum Malformed {
     Path,
     /// `Authorization` has more than one value.
     Authorization,
+    /// The places of credentials hold different ones.
+    Credentials,
+    /// The query holds a token.
+    TokenInQuery,
     /// The host has more than one value.
     Authority,
     /// The message lacks the HTTP request.
     Message,
     /// It has more of something than is read of it.
     Excessive(Excess),
+}
+
+/// What a credential is whose form alone shows that it is no token of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotAToken {
+    /// `Authorization` holds one word, and no scheme before it.
+    NoScheme,
+    /// `Authorization` has a scheme that this API does not accept.
+    OtherScheme,
+    /// Nothing, or something with blanks in it.
+    Blank,
+    /// A key of another vendor.
+    ForeignKey,
+    /// A variable that the client should have replaced.
+    Variable,
+    /// A token by its form, with a prefix that is not used here.
+    OtherPrefix,
 }
 
 /// What a request has more of than is read, where it must be read to find its model.
@@ -240,7 +263,7 @@ impl Refusal {
         match self {
             Self::BadRequest(_) => "bad_request",
             Self::MissingCredential => "missing_credential",
-            Self::InvalidToken => "invalid_token",
+            Self::NotAToken(_) | Self::InvalidToken => "invalid_token",
             Self::TokenNotYetIssued => "token_not_yet_issued",
             Self::TokenExpired => "token_expired",
             Self::TokenRevoked => "token_revoked",

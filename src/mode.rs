@@ -5,7 +5,8 @@
 //! without credentials of ours, with the client's own `authorization`. A ramp then enforces for a
 //! share of a domain's tokens, and for more of them by and by.
 //!
-//! [`Mode::rule`] alone makes a [`Softened`]. Whatever it is not sure of, it enforces: 400 and 503
+//! [`Mode::rule`] alone makes a [`Softened`]. Whatever it is not sure of, it enforces: 503 and,
+//! except for several credentials that differ, 400
 //! always, and what it cannot attribute to a domain that is known and in use.
 
 use std::{fmt, str::FromStr};
@@ -13,7 +14,7 @@ use std::{fmt, str::FromStr};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    decision::{Decision, Denial, Refusal},
+    decision::{Decision, Denial, Malformed, Refusal},
     domain::{Domain, DomainId},
     operation::vocabulary,
     percent,
@@ -184,6 +185,7 @@ impl Mode {
 fn softenable(refusal: Refusal) -> bool {
     match refusal {
         Refusal::MissingCredential
+        | Refusal::NotAToken(_)
         | Refusal::InvalidToken
         | Refusal::TokenNotYetIssued
         | Refusal::TokenExpired
@@ -191,7 +193,9 @@ fn softenable(refusal: Refusal) -> bool {
         | Refusal::OwnerDisabled
         | Refusal::NotFound
         | Refusal::PermissionDenied
-        | Refusal::NoModel(_) => true,
+        | Refusal::NoModel(_)
+        // Clients that sent several before patgate came were served by one of them.
+        | Refusal::BadRequest(Malformed::Credentials) => true,
         Refusal::BadRequest(_)
         | Refusal::RateLimited
         | Refusal::TooManyBodies
@@ -204,7 +208,10 @@ fn softenable(refusal: Refusal) -> bool {
 fn beyond_the_share(denial: &Denial, domain: Option<&Domain>) -> bool {
     let insufficient = matches!(
         denial.refusal,
-        Refusal::NotFound | Refusal::PermissionDenied | Refusal::NoModel(_)
+        Refusal::NotFound
+            | Refusal::PermissionDenied
+            | Refusal::NoModel(_)
+            | Refusal::BadRequest(Malformed::Credentials)
     );
     match (denial.subject, domain) {
         (Some((token, _)), Some(domain)) if insufficient => {
@@ -220,7 +227,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        decision::{Malformed, NoModel},
+        decision::{NoModel, NotAToken},
         principal::UserId,
     };
 
@@ -241,8 +248,11 @@ mod tests {
         Denial { subject: Some((token(1), UserId(Uuid::from_u128(2)))), ..refusal.into() }
     }
 
-    const REFUSALS: [(Refusal, bool); 13] = [
+    const REFUSALS: [(Refusal, bool); 16] = [
         (Refusal::BadRequest(Malformed::Path), false),
+        (Refusal::BadRequest(Malformed::TokenInQuery), false),
+        (Refusal::BadRequest(Malformed::Credentials), true),
+        (Refusal::NotAToken(NotAToken::NoScheme), true),
         (Refusal::MissingCredential, true),
         (Refusal::InvalidToken, true),
         (Refusal::TokenNotYetIssued, true),
@@ -286,7 +296,8 @@ mod tests {
     fn a_ramp_softens_only_what_a_live_token_lacks() {
         let none = domain(DomainMode::Enforce, 0, true);
         for (refusal, _) in REFUSALS {
-            let insufficient = ["permission_denied", "not_found"].contains(&refusal.code());
+            let insufficient = ["permission_denied", "not_found"].contains(&refusal.code())
+                || refusal == Refusal::BadRequest(Malformed::Credentials);
             assert_eq!(passes(Mode::PerDomain, refusal, Some(&none)), insufficient, "{refusal:?}");
         }
         let nobodys = Mode::PerDomain.rule(Refusal::PermissionDenied.into(), Some(&none));

@@ -3,15 +3,20 @@
 //! Nothing here does I/O. What a client sends besides host, method, path and `Authorization` is never
 //! identity: not `x-domain-id`, not the query, not the context extensions of the edge.
 
+mod credential;
+
 use memchr::memchr;
 
 use crate::{
-    api::{Action, Apis, Belonging, Manner, Schemes},
+    api::{Action, Apis, Belonging, Manner},
     body::{self, Body, Form, ModelName},
     decision::{Malformed, NoModel, Refusal},
     domain::DomainRef,
     token::{Tokens, VerifiedToken},
 };
+
+use self::credential::Refused;
+pub use self::credential::behind_scheme;
 
 /// A path longer than this names nothing that we protect.
 const MAX_PATH_LEN: usize = 4096;
@@ -108,6 +113,15 @@ pub struct Rejected<'a> {
     pub place: Option<Place<'a>>,
     /// How the API in question answers.
     pub manner: Manner,
+    /// Where several credentials differ, the one token among them. It proves nothing about the
+    /// others.
+    pub among: Option<Box<VerifiedToken>>,
+}
+
+impl<'a> Rejected<'a> {
+    fn new(refusal: Refusal, place: Option<Place<'a>>, manner: Manner) -> Self {
+        Self { refusal, place, manner, among: None }
+    }
 }
 
 /// An API, and a canonical path in it: what a request names, whatever else is wrong with it. Found
@@ -142,7 +156,7 @@ impl<'a> Place<'a> {
 ///
 /// # Errors
 ///
-/// `BadRequest`, `MissingCredential` or `InvalidToken`.
+/// `BadRequest`, `MissingCredential`, `NotAToken` or `InvalidToken`.
 #[inline(never)] // A stage of which `make bench-check` counts the instructions.
 pub fn parse<'r, 'a: 'r, H>(
     parts: &Parts<'a, H>,
@@ -159,21 +173,25 @@ where
     let root = surface.as_ref().and_then(|surface| surface.root(as_sent));
     let path = match canonical_path(parts.target, root.unwrap_or(as_sent)) {
         Ok(path) => path,
-        Err(refusal) => return Err(Rejected { refusal, place: None, manner }),
+        Err(refusal) => return Err(Rejected::new(refusal, None, manner)),
     };
     if memchr(b',', parts.authority.as_bytes()).is_some() {
         // As a repeated header is joined: another reader takes another host of the two.
         let refusal = Refusal::BadRequest(Malformed::Authority);
-        return Err(Rejected { refusal, place: None, manner });
+        return Err(Rejected::new(refusal, None, manner));
     }
     let place = surface.map(|surface| Place { surface, path });
-    let authorization = (parts.header)("authorization");
-    match credential(authorization, manner.schemes, tokens) {
+    let query = &parts.target[as_sent.len()..];
+    if !query.is_empty() && credential::in_query(query, tokens) {
+        let refusal = Refusal::BadRequest(Malformed::TokenInQuery);
+        return Err(Rejected::new(refusal, place, manner));
+    }
+    match credential::find(&parts.header, &manner.sources, tokens) {
         Ok(token) => {
             let action = place.as_ref().and_then(|place| place.action(parts.method));
             Ok(AuthRequest { token, action, place, manner })
         }
-        Err(refusal) => Err(Rejected { refusal, place, manner }),
+        Err(Refused { refusal, among }) => Err(Rejected { refusal, place, manner, among }),
     }
 }
 
@@ -242,26 +260,6 @@ pub fn misspelling(target: &str) -> Option<Misspelling> {
             _ => None,
         }),
     }
-}
-
-/// Envoy joins the values of a repeated header with a comma, so a comma means that there were two.
-fn credential(
-    authorization: Option<&str>,
-    schemes: Schemes,
-    tokens: &Tokens,
-) -> Result<VerifiedToken, Refusal> {
-    let value = authorization.ok_or(Refusal::MissingCredential)?;
-    if memchr(b',', value.as_bytes()).is_some() {
-        return Err(Refusal::BadRequest(Malformed::Authorization));
-    }
-    let token = behind_scheme(value, schemes).ok_or(Refusal::InvalidToken)?;
-    tokens.verify(token).ok_or(Refusal::InvalidToken)
-}
-
-/// What follows a scheme that this API accepts and a space: exactly one, or it is no token.
-pub fn behind_scheme(value: &str, schemes: Schemes) -> Option<&str> {
-    let space = memchr(b' ', value.as_bytes())?;
-    schemes.accepts(&value[..space]).then(|| &value[space + 1..])
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 use std::fmt;
 
 use hmac::Mac;
+use memchr::memmem;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -228,6 +229,39 @@ impl Tokens {
             let matches: bool = tag(&signature).ct_eq(claimed).into();
             matches.then(|| VerifiedToken { id, digest: TokenDigest::of(&signature) })
         })
+    }
+
+    /// Whether a token of ours stands anywhere in `text`.
+    pub fn found_in(&self, text: &str) -> bool {
+        self.prefixes.0.iter().any(|prefix| {
+            memmem::find_iter(text.as_bytes(), prefix).any(|at| {
+                let token = text.as_bytes().get(at..at + prefix.len() + REST_LEN);
+                let token = token.and_then(|token| str::from_utf8(token).ok());
+                token.is_some_and(|token| self.verify(token).is_some())
+            })
+        })
+    }
+
+    /// Whether `text` begins as our tokens do.
+    pub fn has_our_prefix(&self, text: &str) -> bool {
+        let rest = |prefix: &String| text.strip_prefix(prefix.as_str());
+        self.prefixes.0.iter().filter_map(rest).any(|rest| rest.starts_with('_'))
+    }
+
+    /// Whether `text` is like a token, but for its prefix.
+    pub fn is_of_another_prefix(&self, text: &str) -> bool {
+        let Some((prefix, rest)) =
+            text.len().checked_sub(REST_LEN).and_then(|at| text.split_at_checked(at))
+        else {
+            return false;
+        };
+        let [first, id @ ..] = rest.as_bytes() else { return false };
+        let Some((id, [second, secret @ ..])) = id.split_at_checked(ID_LEN) else { return false };
+        Prefixes::new([prefix]).is_ok()
+            && [*first, *second] == *b"__"
+            && base62::is_base62(id)
+            && base62::is_base62(secret)
+            && !self.has_our_prefix(text)
     }
 }
 

@@ -13,7 +13,19 @@ vocabulary! {
 }
 
 vocabulary! {
-    /// How a token may be sent: `Authorization: <scheme> <token>`.
+    /// A place where clients may send their token: a header and, for some, the scheme before it.
+    Source, "source of credentials" {
+        Bearer = "authorization.Bearer",
+        ApiKeyScheme = "authorization.Api-Key",
+        XApiKey = "x-api-key",
+        ApiKey = "api-key",
+        XGoogApiKey = "x-goog-api-key",
+        Subprotocol = "sec-websocket-protocol",
+    }
+}
+
+vocabulary! {
+    /// How a token may be sent in `Authorization`: `<scheme> <token>`.
     Scheme, "scheme" {
         Bearer = "Bearer",
         ApiKey = "Api-Key",
@@ -54,8 +66,8 @@ vocabulary! {
 pub struct Manner {
     /// How it words its errors.
     pub errors: ErrorStyle,
-    /// How its clients may send their tokens.
-    pub schemes: Schemes,
+    /// Where its clients may send their tokens.
+    pub sources: Sources,
     /// What it answers to a token that may not do this.
     pub insufficient: Insufficient,
 }
@@ -65,7 +77,7 @@ impl Default for Manner {
     fn default() -> Self {
         Self {
             errors: ErrorStyle::Openai,
-            schemes: Schemes::default(),
+            sources: Sources::default(),
             insufficient: Insufficient::Forbidden,
         }
     }
@@ -78,38 +90,75 @@ impl Method {
     }
 }
 
-/// A set of schemes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Schemes(u8);
+impl Source {
+    /// The header's name, in lower case.
+    pub const fn header(self) -> &'static str {
+        match self {
+            Self::Bearer | Self::ApiKeyScheme => "authorization",
+            Self::XApiKey => "x-api-key",
+            Self::ApiKey => "api-key",
+            Self::XGoogApiKey => "x-goog-api-key",
+            Self::Subprotocol => "sec-websocket-protocol",
+        }
+    }
 
-impl Default for Schemes {
-    fn default() -> Self {
-        Self::NONE.with(Scheme::Bearer)
+    /// The scheme before the token, in `authorization`.
+    pub const fn scheme(self) -> Option<Scheme> {
+        match self {
+            Self::Bearer => Some(Scheme::Bearer),
+            Self::ApiKeyScheme => Some(Scheme::ApiKey),
+            _ => None,
+        }
     }
 }
 
-impl Schemes {
-    pub(super) const NONE: Self = Self(0);
+/// The sources of an API, in the order of its table. One of them is in `authorization`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sources {
+    list: [Source; Source::ALL.len()],
+    length: u8,
+}
 
-    /// Whether the set holds `scheme`.
-    pub const fn contains(self, scheme: Scheme) -> bool {
-        self.0 & (1 << scheme as u8) != 0
+impl Default for Sources {
+    fn default() -> Self {
+        Self { length: 1, ..Self::NONE }
+    }
+}
+
+impl Sources {
+    pub(super) const NONE: Self = Self { list: [Source::Bearer; Source::ALL.len()], length: 0 };
+
+    fn as_slice(&self) -> &[Source] {
+        self.list.get(..usize::from(self.length)).unwrap_or_default()
     }
 
-    /// This set and `scheme`.
+    /// Whether `source` is one of them.
+    pub fn contains(&self, source: Source) -> bool {
+        self.as_slice().contains(&source)
+    }
+
+    /// Adds a source that is not one of them yet.
     #[must_use]
-    pub const fn with(self, scheme: Scheme) -> Self {
-        Self(self.0 | 1 << scheme as u8)
+    pub fn with(mut self, source: Source) -> Self {
+        if let Some(next) = self.list.get_mut(usize::from(self.length)) {
+            (*next, self.length) = (source, self.length + 1);
+        }
+        self
     }
 
-    /// The members, `Bearer` first.
-    pub fn iter(self) -> impl Iterator<Item = Scheme> {
-        Scheme::ALL.iter().copied().filter(move |scheme| self.contains(*scheme))
+    /// All of them, in order.
+    pub fn iter(&self) -> impl Iterator<Item = Source> {
+        self.as_slice().iter().copied()
     }
 
-    /// Whether a client that names its scheme like this is listened to. Their case is ignored.
-    pub fn accepts(self, name: &str) -> bool {
-        self.iter().any(|scheme| scheme.as_str().eq_ignore_ascii_case(name))
+    /// The schemes of `authorization`, in order.
+    pub fn schemes(&self) -> impl Iterator<Item = Scheme> {
+        self.iter().filter_map(Source::scheme)
+    }
+
+    /// Whether `authorization` may name its scheme like this. The case is ignored.
+    pub fn accept_scheme(&self, name: &str) -> bool {
+        self.schemes().any(|scheme| scheme.as_str().eq_ignore_ascii_case(name))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ContentType, ErrorStyle, Insufficient, Method, Scheme};
+use super::{ContentType, CredentialSource, ErrorStyle, Insufficient, Method};
 use crate::operation::{EntityType, Operation};
 
 /// The schema as it is published.
@@ -17,7 +17,7 @@ pub fn schema() -> Value {
     let operations: Vec<_> = Operation::ALL.iter().map(|word| word.as_str()).collect();
     let entities: Vec<_> = EntityType::ALL.iter().map(|word| word.as_str()).collect();
     let methods: Vec<_> = Method::ALL.iter().map(|word| word.as_str()).collect();
-    let schemes: Vec<_> = Scheme::ALL.iter().map(|word| word.as_str()).collect();
+    let sources: Vec<_> = CredentialSource::ALL.iter().map(|word| word.as_str()).collect();
     let errors: Vec<_> = ErrorStyle::ALL.iter().map(|word| word.as_str()).collect();
     let content_types: Vec<_> = ContentType::ALL.iter().map(|word| word.as_str()).collect();
     let statuses: Vec<u16> =
@@ -80,12 +80,19 @@ pub fn schema() -> Value {
                 "type": "string",
                 "pattern": backend,
             },
-            "schemes": {
-                "description": "How clients may send their tokens: `Authorization: <scheme> <token>`. By default Bearer.",
+            "credentials": {
+                "description": "Where clients may send their tokens. By default in `authorization`, as `Bearer <token>`. Where several are sent, they must be equal.",
                 "type": "array",
                 "minItems": 1,
                 "uniqueItems": true,
-                "items": words(&schemes),
+                "items": words(&sources),
+                "contains": { "pattern": "^authorization[.]" },
+            },
+            "remove_cookies": {
+                "description": "Names of cookies that reach no backend. No cookie is ever taken for a credential.",
+                "type": "array",
+                "uniqueItems": true,
+                "items": { "type": "string", "pattern": "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$" },
             },
             "errors": {
                 "description": "How errors are worded.",

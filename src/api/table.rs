@@ -3,8 +3,8 @@
 use std::str::FromStr;
 
 use super::{
-    ContentType, DomainSource, ErrorStyle, IdSource, Insufficient, Manner, Method, Methods, Rule,
-    Scheme, Schemes, TableError, host::HostPattern, template::Template,
+    ContentType, CredentialSource, DomainSource, ErrorStyle, IdSource, Insufficient, Manner, Method,
+    Methods, Rule, Sources, TableError, host::HostPattern, template::Template,
 };
 use crate::{
     backend::{BackendName, BackendNameError},
@@ -18,13 +18,14 @@ use crate::{
 const DOMAIN: &str = "domain";
 
 /// The fields of a table and of a rule, for the schema as well.
-pub(super) const TABLE_FIELDS: [&str; 9] = [
+pub(super) const TABLE_FIELDS: [&str; 10] = [
     "name",
     "host",
     "mount",
     "domain",
     "upstream",
-    "schemes",
+    "credentials",
+    "remove_cookies",
     "errors",
     "insufficient_permission",
     "rules",
@@ -47,6 +48,7 @@ pub(super) struct Table {
     pub(super) domain: DomainSource,
     pub(super) upstream: Option<BackendName>,
     pub(super) manner: Manner,
+    pub(super) cookies: Box<[Box<str>]>,
     pub(super) rows: Vec<Row>,
 }
 
@@ -111,7 +113,8 @@ impl Reader<'_> {
         let mount = self.optional(&fields, "mount", mount);
         let fixed = self.optional(&fields, "domain", domain);
         let upstream = self.optional(&fields, "upstream", backend).value();
-        let schemes = self.schemes(&fields);
+        let sources = self.sources(&fields);
+        let cookies = self.cookies(&fields);
         let errors = self.required(&fields, "errors", word::<ErrorStyle>);
         let insufficient = self.optional(&fields, "insufficient_permission", word::<Insufficient>);
         let wrong = host.is_wrong() || mount.is_wrong() || fixed.is_wrong();
@@ -128,31 +131,48 @@ impl Reader<'_> {
         let rows = self.rows(&fields, &mount)?;
         let manner = Manner {
             errors: errors?,
-            schemes: schemes?,
+            sources: sources?,
             insufficient: insufficient.value().unwrap_or(Insufficient::Forbidden),
         };
         let (file, line) = (self.file.to_owned(), fields.line);
-        let (name, domain) = (name?, domain?);
-        Some(Table { file, line, name, host, mount, domain, upstream, manner, rows })
+        let (name, domain, cookies) = (name?, domain?, cookies?);
+        Some(Table { file, line, name, host, mount, domain, upstream, manner, cookies, rows })
     }
 
-    fn schemes(&mut self, fields: &Fields<'_>) -> Option<Schemes> {
-        let Some(list) = fields.get("schemes") else { return Some(Schemes::default()) };
-        let mut schemes = Schemes::NONE;
-        for (line, text) in self.texts(list, "schemes")? {
-            match text.parse::<Scheme>() {
-                Ok(scheme) if schemes.contains(scheme) => {
-                    self.mistake(line, format!("`{scheme}` stands there twice"));
+    fn sources(&mut self, fields: &Fields<'_>) -> Option<Sources> {
+        let Some(list) = fields.get("credentials") else { return Some(Sources::default()) };
+        let mut sources = Sources::NONE;
+        for (line, text) in self.texts(list, "credentials")? {
+            match text.parse::<CredentialSource>() {
+                Ok(source) if sources.contains(source) => {
+                    self.mistake(line, format!("`{source}` stands there twice"));
                 }
-                Ok(scheme) => schemes = schemes.with(scheme),
+                Ok(source) => sources = sources.with(source),
                 Err(error) => self.mistake(line, error.to_string()),
             }
         }
-        if schemes == Schemes::NONE {
-            self.mistake(line(list), "`schemes`: expected one or more");
+        // A 401 must come with a challenge (RFC 9110, section 15.5.2), and a challenge names a scheme.
+        if sources.schemes().next().is_none() {
+            let problem = "`credentials`: expected at least one in `authorization`, such as \
+                           `authorization.Bearer`";
+            self.mistake(line(list), problem);
             return None;
         }
-        Some(schemes)
+        Some(sources)
+    }
+
+    fn cookies(&mut self, fields: &Fields<'_>) -> Option<Box<[Box<str>]>> {
+        let Some(list) = fields.get("remove_cookies") else { return Some(Box::default()) };
+        let mut names: Vec<Box<str>> = Vec::new();
+        for (line, name) in self.texts(list, "remove_cookies")? {
+            if !is_cookie_name(name) {
+                self.mistake(line, format!("`{name}` is not the name of a cookie"));
+            } else if names.iter().any(|known| **known == *name) {
+                self.mistake(line, format!("`{name}` stands there twice"));
+            }
+            names.push(name.into());
+        }
+        Some(names.into())
     }
 
     fn rows(&mut self, fields: &Fields<'_>, mount: &Template) -> Option<Vec<Row>> {
@@ -383,6 +403,12 @@ fn table_name(text: &str) -> Result<Box<str>, String> {
         && text.len() <= 63
         && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
     if well_formed { Ok(text.into()) } else { Err("expected a word of a-z, 0-9 and -".to_owned()) }
+}
+
+/// A token of RFC 9110, as RFC 6265 wants it.
+fn is_cookie_name(text: &str) -> bool {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(known)
 }
 
 fn mount(text: &str) -> Result<Template, String> {

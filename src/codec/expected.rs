@@ -193,7 +193,7 @@ pub(super) fn agree(bytes: &[u8]) -> Result<(), Refused> {
         (Ok(_), None) => panic!("refused: {bytes:?}"),
     };
     let (http, ours) = http;
-    for name in http.names().chain(["authorization", "x-request-id", "not-there"]) {
+    for name in http.names().chain(super::NOTICED).chain(["not-there"]) {
         let said = http.header(name).map(|said| str::from_utf8(said).unwrap_or("\u{fffd}"));
         assert_eq!(ours.header(name), said, "{name}: {bytes:?}");
     }

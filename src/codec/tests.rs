@@ -28,6 +28,15 @@ fn with_headers(headers: &[(&str, &str)]) -> envoy::attribute_context::HttpReque
 
 /// What Envoy's own definitions encode is read, and what is not named is stepped over.
 #[test]
+fn each_header_that_is_noticed_has_its_place() {
+    for (at, name) in NOTICED.iter().enumerate() {
+        assert_eq!(noticed(name.as_bytes()), Some(at), "{name}");
+        let other = name.replacen(|_| true, "_", 1);
+        assert_eq!(noticed(other.as_bytes()), None, "{other}");
+    }
+}
+
+#[test]
 fn reads_what_envoy_writes() {
     let bytes = message(envoy::attribute_context::HttpRequest {
         id: "1".into(),

@@ -123,8 +123,11 @@ impl<'e> Walk<'e> {
             Some(Refusal::BadRequest(Malformed::Authorization)) => {
                 failed("credential", "a comma: more than one value of Authorization", None)
             }
+            Some(Refusal::BadRequest(Malformed::TokenInQuery)) => {
+                failed("credential", "a token in the query, where it is not accepted", None)
+            }
             Some(Refusal::MissingCredential) => failed("credential", "none", None),
-            Some(Refusal::InvalidToken) => {
+            Some(Refusal::NotAToken(_) | Refusal::InvalidToken) => {
                 let (detail, nearest) = match self.evidence.request {
                     Ok(request) => (self.unproven(request), None),
                     Err(_) => self.unread(),
@@ -136,10 +139,10 @@ impl<'e> Walk<'e> {
     }
 
     fn unread(&self) -> (String, Option<String>) {
-        let schemes = self.evidence.manner().schemes;
+        let sources = self.evidence.manner().sources;
         let value = self.evidence.authorization.unwrap_or_default();
-        if request::behind_scheme(value, schemes).is_none() {
-            let accepted = list(schemes.iter().map(|scheme| format!("`{scheme} <token>`")));
+        if request::behind_scheme(value, &sources).is_err() {
+            let accepted = list(sources.schemes().map(|scheme| format!("`{scheme} <token>`")));
             return (
                 "not a scheme of this API, one space, and a token".to_owned(),
                 Some(format!("it takes {accepted}")),

@@ -38,8 +38,8 @@ impl GrpcEdge {
         let (checker, started) = (&*self.0, Tick::now());
         let apis = checker.apis.load();
         let http = message.and_then(|bytes| HttpRequest::decode(bytes).ok_or(MALFORMED));
-        let header = |name: &str| http.ok()?.header(name);
-        let parts = http.map(|http| {
+        let header = |name: &str| http.as_ref().ok()?.header(name);
+        let parts = http.as_ref().map_err(|refusal| *refusal).map(|http| {
             let HttpRequest { method, host: authority, path: target, body, .. } = http;
             Parts { method, authority, target, header, body }
         });

@@ -8,7 +8,7 @@ use super::{Facts, not_found};
 use crate::{
     api::{ErrorStyle, Insufficient, Manner, Scheme},
     body::{MAX_DEPTH, MAX_MEMBERS, MAX_PARAMETERS, MAX_PARTS},
-    decision::{Denial, Excess, Malformed, NoModel, Refusal},
+    decision::{Denial, Excess, Malformed, NoModel, NotAToken, Refusal},
     proto::envoy::r#type::v3::StatusCode,
 };
 
@@ -17,6 +17,7 @@ pub(super) fn http_status(refusal: Refusal, manner: Manner) -> StatusCode {
         (Refusal::BadRequest(_), _) => StatusCode::BadRequest,
         (
             Refusal::MissingCredential
+            | Refusal::NotAToken(_)
             | Refusal::InvalidToken
             | Refusal::TokenNotYetIssued
             | Refusal::TokenExpired
@@ -58,6 +59,15 @@ pub(crate) fn message(denial: &Denial, facts: &Facts<'_>) -> String {
         (Refusal::BadRequest(Malformed::Authorization), _) => {
             "The Authorization header has more than one value. Send exactly one."
         }
+        (Refusal::BadRequest(Malformed::Credentials), _) => {
+            "The request carries several credentials that differ. Send the access token once, or \
+             the same one everywhere."
+        }
+        (Refusal::BadRequest(Malformed::TokenInQuery), _) => {
+            "The query of the URL holds an access token. URLs are written to logs and histories, \
+             so it is not accepted there. Send the token in a header, and replace it by a new one: \
+             others may have read it."
+        }
         (Refusal::BadRequest(Malformed::Authority), _) => {
             "The Host header has more than one value. Send exactly one."
         }
@@ -66,6 +76,7 @@ pub(crate) fn message(denial: &Denial, facts: &Facts<'_>) -> String {
         (Refusal::MissingCredential, _) => {
             "No access token was sent. Send it as `Authorization: Bearer <token>`."
         }
+        (Refusal::NotAToken(what), _) => not_a_token(what),
         (Refusal::InvalidToken, _) => {
             "The access token is not valid. Check that it was copied completely and still exists."
         }
@@ -104,6 +115,29 @@ pub(crate) fn message(denial: &Denial, facts: &Facts<'_>) -> String {
         }
     }
     .to_owned()
+}
+
+/// What was sent in place of a token.
+fn not_a_token(what: NotAToken) -> &'static str {
+    match what {
+        NotAToken::NoScheme => {
+            "The Authorization header has no scheme. Send `Authorization: Bearer <token>`."
+        }
+        NotAToken::OtherScheme => {
+            "The Authorization header has a scheme that is not accepted here. Send `Authorization: \
+             Bearer <token>`."
+        }
+        NotAToken::Blank => {
+            "The access token is empty or has blanks in it. Send it whole, behind exactly one space."
+        }
+        NotAToken::ForeignKey => {
+            "This is the key of another vendor. Send an access token of this gateway."
+        }
+        NotAToken::Variable => {
+            "This is the name of a variable, not an access token: the client did not replace it."
+        }
+        NotAToken::OtherPrefix => "The access token has a prefix that is not used here.",
+    }
 }
 
 /// What to change about a body, or about the gateway, so that a model can be read.
@@ -202,7 +236,7 @@ pub(super) fn challenge(denial: &Denial, manner: Manner, message: &str) -> Optio
         },
         _ => format!(r#", error="invalid_token", error_description="{message}""#),
     };
-    let challenges = manner.schemes.iter().map(|scheme| match scheme {
+    let challenges = manner.sources.schemes().map(|scheme| match scheme {
         Scheme::Bearer => format!(r#"Bearer realm="patgate"{error}"#),
         Scheme::ApiKey => r#"Api-Key realm="patgate""#.to_owned(),
     });
@@ -261,7 +295,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::operation::Operation;
+    use crate::{api::CredentialSource, operation::Operation};
 
     fn told(manner: Manner, denial: Denial) -> (i32, &'static str, Value, Option<String>) {
         let facts = Facts::default();
@@ -324,7 +358,8 @@ mod tests {
     #[test]
     fn a_401_has_a_challenge_for_each_scheme() {
         let bearer = Manner::default();
-        let both = Manner { schemes: bearer.schemes.with(Scheme::ApiKey), ..bearer };
+        let both =
+            Manner { sources: bearer.sources.with(CredentialSource::ApiKeyScheme), ..bearer };
         let hub = Manner { insufficient: Insufficient::Unauthorized, ..bearer };
         let denied = Refusal::PermissionDenied;
         let read = Denial { operation: Some(Operation::Read), ..denied.into() };

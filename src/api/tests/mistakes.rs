@@ -176,12 +176,17 @@ fn mistakes_in_tables() {
         ("name: x\nhost: \"*.example.com\"\nerrors: openai\n", "t.yaml:2: `host`: a host name"),
         ("name: x\ndomain: Acme\nerrors: openai\n", "t.yaml:2: `domain`: expected a domain's slug"),
         (
-            "name: x\ndomain: acme\nerrors: openai\nschemes: [Basic]\n",
-            "t.yaml:4: unknown scheme `Basic`",
+            "name: x\ndomain: acme\nerrors: openai\ncredentials: [authorization.Basic]\n",
+            "t.yaml:4: unknown source of credentials `authorization.Basic`",
         ),
         (
-            "name: x\ndomain: acme\nerrors: openai\nschemes: []\n",
-            "t.yaml:4: `schemes`: expected one or more",
+            "name: x\ndomain: acme\nerrors: openai\ncredentials: [api-key]\n",
+            "t.yaml:4: `credentials`: expected at least one in `authorization`, such as \
+             `authorization.Bearer`",
+        ),
+        (
+            "name: x\ndomain: acme\nerrors: openai\nremove_cookies: [\"a b\"]\n",
+            "t.yaml:4: `a b` is not the name of a cookie",
         ),
         (
             "name: x\ndomain: acme\nerrors: openai\ninsufficient_permission: 404\n",

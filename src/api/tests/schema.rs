@@ -23,8 +23,9 @@ fn the_schema_agrees() {
         let errors: Vec<_> = schema.iter_errors(&value).map(|error| error.to_string()).collect();
         assert!(errors.is_empty(), "{}: {errors:?}", source.file);
     }
+    const KEY: &str = "[authorization.Api-Key]";
     let good = "name: x\nmount: /p/{domain}\nerrors: openai\ninsufficient_permission: 401\n\
-                schemes: [Api-Key]\nrules:\n\
+                credentials: [authorization.Api-Key]\nrules:\n\
                 - { methods: [GET], path: \"/a/{b}/{*c}\", operation: read, entity: scim, id: path.c }\n";
     assert!(valid(good) && compile(good).is_ok());
     let own = "upstream: a.b\nerrors: openai";
@@ -62,10 +63,13 @@ fn the_schema_agrees() {
         ("mount: /p/{domain}", "domain: Acme"),
         ("openai", "soap"),
         ("401", "404"),
-        ("[Api-Key]", "[Basic]"),
-        ("[Api-Key]", "[]"),
-        ("[Api-Key]", "Bearer"),
-        ("[Api-Key]", "[Bearer, Bearer]"),
+        (KEY, "[authorization.Basic]"),
+        (KEY, "[]"),
+        (KEY, "authorization.Bearer"),
+        (KEY, "[authorization.Bearer, authorization.Bearer]"),
+        (KEY, "[x-api-key]"),
+        (KEY, "[authorization.Api-Key]\nremove_cookies: [\"a;b\"]"),
+        (KEY, "[authorization.Api-Key]\nremove_cookies: [a, a]"),
         ("[GET]", "[]"),
         ("[GET]", "[get]"),
         ("[GET]", "[GET, GET]"),

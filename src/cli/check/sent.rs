@@ -112,7 +112,7 @@ impl Who {
             ),
             false => admin.tokens()?,
         };
-        let scheme = manner.schemes.iter().next().unwrap_or(Scheme::Bearer);
+        let scheme = manner.sources.schemes().next().unwrap_or(Scheme::Bearer);
         let value = match self {
             Self { no_credential: true, .. } => return Ok(tokens),
             Self { pat_id: Some(id), .. } => {

@@ -1,0 +1,300 @@
+//! Finds the token of a request in the places where its API lets clients send it.
+
+use std::borrow::Cow;
+
+use memchr::memchr;
+use percent_encoding::percent_decode_str;
+
+use crate::{
+    api::{CredentialSource, Sources},
+    decision::{Malformed, NotAToken, Refusal},
+    token::{Tokens, VerifiedToken},
+};
+
+/// What stands before the token in the subprotocol by which browsers send it.
+const IN_SUBPROTOCOL: &str = "openai-insecure-api-key.";
+
+/// Why no token was found.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) refusal: Refusal,
+    /// Where several credentials differ, the one token among them.
+    pub(super) among: Option<Box<VerifiedToken>>,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, among: None }
+    }
+}
+
+/// The one token that a request carries in its headers.
+pub(super) fn find<'a, H>(
+    header: &H,
+    sources: &Sources,
+    tokens: &Tokens,
+) -> Result<VerifiedToken, Refused>
+where
+    H: Fn(&str) -> Option<&'a str>,
+{
+    let (mut first, mut read_authorization) = (None, false);
+    for source in sources.iter() {
+        // One place, however many schemes it may have.
+        if source.scheme().is_some() && std::mem::replace(&mut read_authorization, true) {
+            continue;
+        }
+        let Some(value) = header(source.header()) else { continue };
+        let Some(sent) = credential_in(source, value, sources)? else { continue };
+        match &first {
+            None => first = Some(sent),
+            Some(known) if *known == sent => {}
+            Some(_) => return Err(several(header, sources, tokens)),
+        }
+    }
+    match first {
+        None => Err(Refusal::MissingCredential.into()),
+        Some(Err(fault)) => Err(Refusal::NotAToken(fault).into()),
+        Some(Ok(text)) => match tokens.verify(text) {
+            Some(token) => Ok(token),
+            None => Err(NotAToken::of(text, tokens)
+                .map_or(Refusal::InvalidToken, Refusal::NotAToken)
+                .into()),
+        },
+    }
+}
+
+/// What a header holds in place of a token, or `None` if it holds nothing.
+fn credential_in<'a>(
+    source: CredentialSource,
+    value: &'a str,
+    sources: &Sources,
+) -> Result<Option<Result<&'a str, NotAToken>>, Refused> {
+    match source {
+        CredentialSource::Bearer | CredentialSource::ApiKeyScheme => {
+            // Envoy joins the values of a repeated header with a comma, so a comma means two.
+            if memchr(b',', value.as_bytes()).is_some() {
+                return Err(Refusal::BadRequest(Malformed::Authorization).into());
+            }
+            Ok(Some(behind_scheme(value, sources)))
+        }
+        CredentialSource::Subprotocol => {
+            let mut tokens = subprotocols(value).filter_map(|it| it.strip_prefix(IN_SUBPROTOCOL));
+            let first = tokens.next();
+            match tokens.all(|other| Some(other) == first) {
+                true => Ok(first.map(Ok)),
+                false => Err(Refusal::BadRequest(Malformed::Credentials).into()),
+            }
+        }
+        CredentialSource::XApiKey | CredentialSource::ApiKey | CredentialSource::XGoogApiKey => {
+            // Clients that send their key elsewhere leave this one empty.
+            Ok(Some(value).filter(|value| !value.is_empty()).map(Ok))
+        }
+    }
+}
+
+/// The refusal of several credentials, with the token if there is exactly one among them.
+#[cold]
+fn several<'a, H>(header: &H, sources: &Sources, tokens: &Tokens) -> Refused
+where
+    H: Fn(&str) -> Option<&'a str>,
+{
+    let sent = sources.iter().filter_map(|source| {
+        let value = header(source.header())?;
+        tokens.verify(credential_in(source, value, sources).ok()??.ok()?)
+    });
+    let mut among: Option<VerifiedToken> = None;
+    for token in sent {
+        if among.as_ref().is_some_and(|known| known.digest != token.digest) {
+            among = None;
+            break;
+        }
+        among = Some(token);
+    }
+    Refused { refusal: Refusal::BadRequest(Malformed::Credentials), among: among.map(Box::new) }
+}
+
+/// The names in a `Sec-WebSocket-Protocol`.
+fn subprotocols(value: &str) -> impl Iterator<Item = &str> {
+    value.split(',').map(|name| name.trim_matches([' ', '\t'])).filter(|name| !name.is_empty())
+}
+
+/// What follows a scheme that this API accepts and a space: exactly one, or it is no token.
+///
+/// # Errors
+///
+/// What is there instead.
+pub fn behind_scheme<'a>(value: &'a str, sources: &Sources) -> Result<&'a str, NotAToken> {
+    match memchr(b' ', value.as_bytes()) {
+        Some(space) if sources.accept_scheme(&value[..space]) => Ok(&value[space + 1..]),
+        Some(_) => Err(NotAToken::OtherScheme),
+        None if value.is_empty() || sources.accept_scheme(value) => Err(NotAToken::Blank),
+        None => Err(NotAToken::NoScheme),
+    }
+}
+
+impl NotAToken {
+    /// What `text` is by its form, if that says that it cannot be a token of ours. `None` for what
+    /// begins like one: whether it was mistyped, cut or forged is not for its sender to learn.
+    fn of(text: &str, tokens: &Tokens) -> Option<Self> {
+        const VENDORS: [&str; 9] =
+            ["sk-", "sk_", "gsk_", "AIza", "hf_", "xai-", "ghp_", "github_pat_", "eyJ"];
+        let begins = |beginnings: &[&str]| beginnings.iter().any(|it| text.starts_with(it));
+        if text.is_empty() || text.contains([' ', '\t']) {
+            Some(Self::Blank)
+        } else if tokens.has_our_prefix(text) {
+            None
+        } else if begins(&["$", "{{", "%", "<"]) {
+            Some(Self::Variable)
+        } else if begins(&VENDORS) {
+            Some(Self::ForeignKey)
+        } else if tokens.is_of_another_prefix(text) {
+            Some(Self::OtherPrefix)
+        } else {
+            None
+        }
+    }
+}
+
+/// Whether a query holds a token of ours, as it is or percent-encoded.
+pub(super) fn in_query(query: &str, tokens: &Tokens) -> bool {
+    if tokens.found_in(query) {
+        return true;
+    }
+    memchr(b'%', query.as_bytes()).is_some()
+        && match percent_decode_str(query).decode_utf8_lossy() {
+            Cow::Borrowed(_) => false,
+            Cow::Owned(decoded) => tokens.found_in(&decoded),
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        keyring::KeyRing,
+        token::{Prefixes, TokenId},
+    };
+
+    const RING: &str = "a:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    const OTHER_RING: &str = "a:HwECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+    fn tokens(ring: &str, prefix: &str) -> Tokens {
+        Tokens::new(Prefixes::new([prefix]).unwrap(), KeyRing::parse(ring).unwrap())
+    }
+
+    fn mint(tokens: &Tokens, id: u128) -> String {
+        tokens.mint(TokenId(uuid::Uuid::from_u128(id))).unwrap().plain.expose().to_owned()
+    }
+
+    fn all() -> Sources {
+        CredentialSource::ALL[1..].iter().fold(Sources::default(), |all, next| all.with(*next))
+    }
+
+    fn outcome(sent: &[(&str, String)], sources: &Sources, ours: &Tokens) -> Result<u128, Refused> {
+        let header = |name: &str| {
+            sent.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
+        };
+        find(&header, sources, ours).map(|token| token.id.0.as_u128())
+    }
+
+    #[test]
+    fn equal_in_every_place_and_read_only_where_the_table_says() {
+        let ours = tokens(RING, "pat");
+        let (one, two) = (mint(&ours, 1), mint(&ours, 2));
+        let places = |text: &str| {
+            [
+                ("authorization", format!("bearer {text}")),
+                ("x-api-key", text.to_owned()),
+                ("api-key", text.to_owned()),
+                ("x-goog-api-key", text.to_owned()),
+                ("sec-websocket-protocol", format!("realtime, {IN_SUBPROTOCOL}{text}, v1")),
+            ]
+        };
+        let everywhere = places(&one);
+        assert_eq!(outcome(&everywhere, &all(), &ours).unwrap(), 1);
+        let differ = Refusal::BadRequest(Malformed::Credentials);
+        for (at, name) in everywhere.iter().map(|(name, _)| *name).enumerate() {
+            let alone = &everywhere[at..=at];
+            assert_eq!(outcome(alone, &all(), &ours).unwrap(), 1, "{name}");
+            // Where the table does not name it, it is neither read nor compared.
+            let bearer = Sources::default();
+            let read = outcome(alone, &bearer, &ours).map_err(|refused| refused.refusal);
+            let expected = if at == 0 { Ok(1) } else { Err(Refusal::MissingCredential) };
+            assert_eq!(read, expected, "{name}");
+            for (others, among) in [(&two, None), (&"sk-1".to_owned(), Some(1))] {
+                let mut sent = places(others);
+                sent[at] = everywhere[at].clone();
+                let refused = outcome(&sent, &all(), &ours).unwrap_err();
+                assert_eq!(refused.refusal, differ, "{name}");
+                assert_eq!(refused.among.map(|token| token.id.0.as_u128()), among, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_holds_nothing_is_absent() {
+        let ours = tokens(RING, "pat");
+        let bearer = ("authorization", format!("Bearer {}", mint(&ours, 1)));
+        for name in ["x-api-key", "api-key", "x-goog-api-key"] {
+            let sent = [bearer.clone(), (name, String::new())];
+            assert_eq!(outcome(&sent, &all(), &ours).unwrap(), 1, "{name}");
+            let refused = outcome(&sent[1..], &all(), &ours).unwrap_err();
+            assert_eq!(refused.refusal, Refusal::MissingCredential, "{name}");
+        }
+        let sent = [bearer, ("sec-websocket-protocol", "realtime, v1".to_owned())];
+        assert_eq!(outcome(&sent, &all(), &ours).unwrap(), 1);
+    }
+
+    #[test]
+    fn what_is_no_token_by_its_form_has_a_name() {
+        let ours = tokens(RING, "pat");
+        let token = mint(&ours, 1);
+        let not = |what| Refusal::NotAToken(what);
+        let forged = mint(&tokens(OTHER_RING, "pat"), 1);
+        let of_another = mint(&tokens(OTHER_RING, "acme"), 1);
+        for (authorization, expected) in [
+            (token.clone(), not(NotAToken::NoScheme)),
+            (format!("Basic {token}"), not(NotAToken::OtherScheme)),
+            (String::new(), not(NotAToken::Blank)),
+            ("Bearer".to_owned(), not(NotAToken::Blank)),
+            ("Bearer ".to_owned(), not(NotAToken::Blank)),
+            (format!("Bearer  {token}"), not(NotAToken::Blank)),
+            (format!("Bearer {token} "), not(NotAToken::Blank)),
+            ("Bearer sk-proj-1".to_owned(), not(NotAToken::ForeignKey)),
+            ("Bearer ${PAT}".to_owned(), not(NotAToken::Variable)),
+            (format!("Bearer {of_another}"), not(NotAToken::OtherPrefix)),
+            (format!("Bearer {forged}"), Refusal::InvalidToken),
+            (format!("Bearer {}", &token[..20]), Refusal::InvalidToken),
+            (format!("Bearer {token}0"), Refusal::InvalidToken),
+            ("Bearer something".to_owned(), Refusal::InvalidToken),
+            (
+                format!("Bearer {token},Bearer {token}"),
+                Refusal::BadRequest(Malformed::Authorization),
+            ),
+        ] {
+            let sent = [("authorization", authorization.clone())];
+            let refused = outcome(&sent, &Sources::default(), &ours).unwrap_err();
+            assert_eq!(refused.refusal, expected, "{authorization}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_found_wherever_it_stands_in_a_query() {
+        let ours = tokens(RING, "pat");
+        let token = mint(&ours, 1);
+        let forged = mint(&tokens(OTHER_RING, "pat"), 1);
+        for (query, expected) in [
+            (format!("?key={token}"), true),
+            (format!("?{token}"), true),
+            (format!("?a=b&pat_pat_{token}x"), true),
+            (format!("?key={}", token.replace('_', "%5F")), true),
+            (format!("?key=%zz%ff{}", token.replace('p', "%70")), true),
+            (format!("?key={forged}"), false),
+            (format!("?key={}", &token[..70]), false),
+            ("?pat_".to_owned(), false),
+            ("?a=%41".to_owned(), false),
+        ] {
+            assert_eq!(in_query(&query, &ours), expected, "{query}");
+        }
+    }
+}

@@ -372,6 +372,11 @@ impl Particulars<'_> {
         }
     }
 
+    /// The names of the cookies that do not go on to a backend.
+    pub(crate) fn cookies(&self) -> &[Box<str>] {
+        self.place.as_ref().map_or(&[], Place::cookies)
+    }
+
     fn read_domain(&mut self) {
         if self.named.is_none() {
             self.named = self.place.as_ref().and_then(Place::domain);

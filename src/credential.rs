@@ -76,6 +76,11 @@ impl Credential {
         fits.then(|| Self(Arc::new(value)))
     }
 
+    /// The header that it stands in.
+    pub(crate) fn header(&self) -> &'static str {
+        "authorization"
+    }
+
     /// The value itself, for the one place that sends it to Envoy.
     pub(crate) fn expose(&self) -> &str {
         &self.0

@@ -3,6 +3,7 @@
 //! Nothing here does I/O. What a client sends besides host, method, path and `Authorization` is never
 //! identity: not `x-domain-id`, not the query, not the context extensions of the edge.
 
+mod cleaned;
 mod credential;
 
 use memchr::memchr;
@@ -16,7 +17,10 @@ use crate::{
 };
 
 use self::credential::Refused;
-pub use self::credential::behind_scheme;
+pub use self::{
+    cleaned::{COOKIES, CREDENTIAL_HEADERS, Change, Cleaned, SUBPROTOCOLS},
+    credential::behind_scheme,
+};
 
 /// A path longer than this names nothing that we protect.
 const MAX_PATH_LEN: usize = 4096;
@@ -141,6 +145,11 @@ impl<'a> Place<'a> {
     /// The rule for a request with this method.
     pub fn action(&self, method: &str) -> Option<Action<'a>> {
         self.surface.action(method, self.path)
+    }
+
+    /// The names of the cookies that do not go on to a backend.
+    pub fn cookies(&self) -> &'a [Box<str>] {
+        self.surface.cookies()
     }
 
     /// Where a request goes, without a look at its credential.

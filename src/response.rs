@@ -38,6 +38,7 @@ use crate::{
         },
         google::rpc::Status,
     },
+    request::{COOKIES, Change, Cleaned, SUBPROTOCOLS},
 };
 
 /// Seconds after which a client may ask again when we could not decide, or did not want to.
@@ -68,6 +69,8 @@ pub(crate) struct Addressee<'a> {
     pub(crate) manner: Manner,
     /// What a denial may say of the request.
     pub(crate) facts: Facts<'a>,
+    /// What goes on of the client's headers if the request does.
+    pub(crate) cleaned: Cleaned,
 }
 
 /// What is known of a request that was refused, for the words of its answer alone. Lent, not copied:
@@ -94,8 +97,8 @@ impl Answer {
         to: &Addressee<'_>,
     ) -> Self {
         Self(match decision {
-            Decision::Allow(permit) => allow::write(permit, grounds, settings),
-            Decision::Pass(softened) => pass(softened, grounds, settings),
+            Decision::Allow(permit) => allow::write(permit, grounds, settings, &to.cleaned),
+            Decision::Pass(softened) => pass(softened, grounds, settings, &to.cleaned),
             Decision::Deny(denial) => deny(denial, grounds, to),
         })
     }
@@ -124,10 +127,15 @@ pub(crate) fn status(decision: &Decision, manner: Manner) -> u16 {
     decision.denial().map_or(200, |denial| http_status(denial.refusal, manner) as u16)
 }
 
-/// Lets a request on as what it came: with its own `authorization`, without anything of ours, and
-/// without its own copies of our headers. That they are removed also makes Envoy choose the route
-/// again.
-fn pass(softened: &Softened, grounds: &Grounds, settings: &AnswerSettings) -> Bytes {
+/// Lets a request on as what it came, except that tokens of ours are removed, as are its copies of
+/// our headers. A credential of another kind stays, for what served the request before. Removing
+/// headers also makes Envoy choose the route again.
+fn pass(
+    softened: &Softened,
+    grounds: &Grounds,
+    settings: &AnswerSettings,
+    cleaned: &Cleaned,
+) -> Bytes {
     let mut metadata = metadata(softened.denial(), grounds);
     // The guard before the router lets through what patgate lets through, whatever the verdict.
     for (name, value) in [
@@ -137,11 +145,18 @@ fn pass(softened: &Softened, grounds: &Grounds, settings: &AnswerSettings) -> By
     ] {
         metadata.fields.insert(name.to_owned(), string(value.to_owned()));
     }
-    let http_response = HttpResponse::OkResponse(OkHttpResponse {
-        headers: Vec::new(),
-        headers_to_remove: settings.names.all().map(String::clone).into(),
-    });
-    framed(Status::default(), http_response, metadata)
+    let mut headers = Vec::new();
+    let mut headers_to_remove: Vec<_> = settings.names.all().map(String::clone).into();
+    headers_to_remove.extend(cleaned.with_tokens.iter().map(|name| (*name).to_owned()));
+    for (name, change) in [(SUBPROTOCOLS, &cleaned.subprotocols), (COOKIES, &cleaned.cookies)] {
+        match change {
+            Change::Keep => {}
+            Change::Remove => headers_to_remove.push(name.to_owned()),
+            Change::Set(value) => headers.push(header(name, value.clone())),
+        }
+    }
+    let ok = HttpResponse::OkResponse(OkHttpResponse { headers, headers_to_remove });
+    framed(Status::default(), ok, metadata)
 }
 
 fn deny(denial: &Denial, grounds: &Grounds, to: &Addressee<'_>) -> Bytes {
@@ -247,7 +262,8 @@ mod tests {
     /// The answer as Envoy's own definitions read it.
     fn answer(decision: &Decision) -> envoy::CheckResponse {
         let facts = Facts { method: "GET", target: "/a?b", ..Facts::default() };
-        let to = Addressee { request_id: "r-1", manner: Manner::default(), facts };
+        let cleaned = Cleaned { subprotocols: Change::Remove, ..Cleaned::default() };
+        let to = Addressee { request_id: "r-1", manner: Manner::default(), facts, cleaned };
         let frame = Answer::new(decision, &GROUNDS, &AnswerSettings::new("x-", "gateway-7"), &to)
             .into_frame();
         let (head, bytes) = frame.split_at(frame::HEAD);
@@ -275,6 +291,8 @@ mod tests {
             Refusal::BadRequest(Malformed::Path),
             Refusal::BadRequest(Malformed::Authorization),
             Refusal::BadRequest(Malformed::Authority),
+            Refusal::BadRequest(Malformed::Credentials),
+            Refusal::BadRequest(Malformed::TokenInQuery),
             Refusal::BadRequest(Malformed::Message),
             Refusal::MissingCredential,
             Refusal::InvalidToken,
@@ -370,7 +388,8 @@ mod tests {
         assert_eq!(set, [("Bearer sk-1", 2)], "once, overwrite stated");
         assert!(!ok.headers_to_remove.contains(&"authorization".to_owned()));
         let facts = Facts::default();
-        let to = Addressee { request_id: "r-1", manner: Manner::default(), facts };
+        let cleaned = Cleaned { subprotocols: Change::Remove, ..Cleaned::default() };
+        let to = Addressee { request_id: "r-1", manner: Manner::default(), facts, cleaned };
         let shown = format!(
             "{decision:?} {:?}",
             Answer::new(&decision, &GROUNDS, &AnswerSettings::new("x-", "gateway-7"), &to)
@@ -409,11 +428,18 @@ mod tests {
             assert_eq!(
                 names,
                 [
+                    "api-key",
                     "authorization",
+                    "ocp-apim-subscription-key",
+                    "proxy-authorization",
+                    "sec-websocket-protocol",
+                    "x-api-key",
                     "x-auth-model",
                     "x-auth-operation",
                     "x-domain-id",
                     "x-domain-slug",
+                    "x-goog-api-key",
+                    "x-litellm-api-key",
                     "x-pat-id",
                     "x-upstream-cluster",
                     "x-user-id"

@@ -231,13 +231,16 @@ impl Tokens {
         })
     }
 
-    /// Whether a token of ours stands anywhere in `text`.
+    /// Whether a token of ours stands anywhere in `text`: what has the form of one, and what has
+    /// letters or digits behind it if it verifies.
     pub fn found_in(&self, text: &str) -> bool {
         self.prefixes.0.iter().any(|prefix| {
             memmem::find_iter(text.as_bytes(), prefix).any(|at| {
-                let token = text.as_bytes().get(at..at + prefix.len() + REST_LEN);
-                let token = token.and_then(|token| str::from_utf8(token).ok());
-                token.is_some_and(|token| self.verify(token).is_some())
+                let (before, behind) = text.as_bytes().split_at(at + prefix.len());
+                let Some((rest, behind)) = behind.split_at_checked(REST_LEN) else { return false };
+                let ends = behind.first().is_none_or(|byte| !byte.is_ascii_alphanumeric());
+                let token = &text[before.len() - prefix.len()..];
+                has_form(rest) && (ends || self.verify(&token[..prefix.len() + REST_LEN]).is_some())
             })
         })
     }
@@ -255,14 +258,14 @@ impl Tokens {
         else {
             return false;
         };
-        let [first, id @ ..] = rest.as_bytes() else { return false };
-        let Some((id, [second, secret @ ..])) = id.split_at_checked(ID_LEN) else { return false };
-        Prefixes::new([prefix]).is_ok()
-            && [*first, *second] == *b"__"
-            && base62::is_base62(id)
-            && base62::is_base62(secret)
-            && !self.has_our_prefix(text)
+        Prefixes::new([prefix]).is_ok() && has_form(rest.as_bytes()) && !self.has_our_prefix(text)
     }
+}
+
+/// Whether this could be the rest of a token, behind its prefix.
+fn has_form(rest: &[u8]) -> bool {
+    let parts = rest.len() == REST_LEN && [rest[0], rest[1 + ID_LEN]] == *b"__";
+    parts && base62::is_base62(&rest[1..=ID_LEN]) && base62::is_base62(&rest[2 + ID_LEN..])
 }
 
 /// D.

@@ -16,7 +16,7 @@ use crate::{
     clock::Tick,
     codec::HttpRequest,
     decision::{Decision, Malformed, Refusal},
-    request::Parts,
+    request::{Cleaned, Parts},
     response::{Addressee, Answer, Facts},
     telemetry::Metrics,
 };
@@ -61,7 +61,13 @@ impl GrpcEdge {
         let request_id = request_id.map_or_else(|| Uuid::new_v4().to_string().into(), Cow::from);
         let facts =
             parts.as_ref().map_or_else(|_| Facts::default(), |parts| about.facts(parts, &apis));
-        let to = Addressee { request_id: &request_id, manner: about.manner, facts };
+        let cookies = about.cookies();
+        let cleaned = match &decision {
+            Decision::Allow(_) => Cleaned::for_a_backend(header, cookies, &checker.tokens),
+            Decision::Pass(_) => Cleaned::of_tokens(header, cookies, &checker.tokens),
+            Decision::Deny(_) => Cleaned::default(),
+        };
+        let to = Addressee { request_id: &request_id, manner: about.manner, facts, cleaned };
         let answer = Answer::new(&decision, &about.grounds, &checker.answers, &to);
         let ended = Tick::now();
         let took = ended.since(started);

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// What stands before the token in the subprotocol by which browsers send it.
-const IN_SUBPROTOCOL: &str = "openai-insecure-api-key.";
+pub(super) const IN_SUBPROTOCOL: &str = "openai-insecure-api-key.";
 
 /// Why no token was found.
 #[derive(Debug)]
@@ -114,7 +114,7 @@ where
 }
 
 /// The names in a `Sec-WebSocket-Protocol`.
-fn subprotocols(value: &str) -> impl Iterator<Item = &str> {
+pub(super) fn subprotocols(value: &str) -> impl Iterator<Item = &str> {
     value.split(',').map(|name| name.trim_matches([' ', '\t'])).filter(|name| !name.is_empty())
 }
 
@@ -289,7 +289,9 @@ mod tests {
             (format!("?a=b&pat_pat_{token}x"), true),
             (format!("?key={}", token.replace('_', "%5F")), true),
             (format!("?key=%zz%ff{}", token.replace('p', "%70")), true),
-            (format!("?key={forged}"), false),
+            (format!("?key={forged}&a"), true),
+            (format!("?key={token}0"), true),
+            (format!("?key={forged}0"), false),
             (format!("?key={}", &token[..70]), false),
             ("?pat_".to_owned(), false),
             ("?a=%41".to_owned(), false),

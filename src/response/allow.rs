@@ -8,9 +8,9 @@ use uuid::fmt::Hyphenated;
 
 use super::{AnswerSettings, milliseconds};
 use crate::{
-    credential::Credential,
     decision::{Grounds, Permit},
     grpc::frame,
+    request::{COOKIES, CREDENTIAL_HEADERS, Change, Cleaned, SUBPROTOCOLS},
 };
 
 /// Of `HeaderValueOption.append_action`. Always stated: what Envoy does when it is unset has changed
@@ -19,8 +19,14 @@ const OVERWRITE_IF_EXISTS_OR_ADD: u8 = 2;
 
 /// The `CheckResponse` that lets a request pass as what `permit` says, as gRPC frames it.
 ///
-/// Every name is either set, with overwrite stated, or removed: a client's copy never survives.
-pub(super) fn write(permit: &Permit, grounds: &Grounds, settings: &AnswerSettings) -> Bytes {
+/// Every name of ours is either set, with overwrite stated, or removed, and so is every header in
+/// which clients send credentials: a client's copy never survives.
+pub(super) fn write(
+    permit: &Permit,
+    grounds: &Grounds,
+    settings: &AnswerSettings,
+    cleaned: &Cleaned,
+) -> Bytes {
     let names = &settings.names;
     let mut texts = [[0; Hyphenated::LENGTH]; 3];
     let [domain, owner, token] = &mut texts;
@@ -30,7 +36,6 @@ pub(super) fn write(permit: &Permit, grounds: &Grounds, settings: &AnswerSetting
     let (slug, operation) = (permit.domain.slug.as_str(), permit.operation.as_str());
 
     let model = permit.model.as_deref();
-    let credential = permit.credential.as_ref().map(Credential::expose);
     let headers = [
         (&*names.domain_id, Some(domain)),
         (&names.domain_slug, Some(slug)),
@@ -39,9 +44,9 @@ pub(super) fn write(permit: &Permit, grounds: &Grounds, settings: &AnswerSetting
         (&names.operation, Some(operation)),
         (&names.upstream, Some(&*permit.upstream)),
         (&names.model, model),
-        // The backend's own, or none; the client's token never.
-        (AUTHORIZATION, credential),
     ];
+    // The backend's own, in the place where the backend wants it.
+    let credential = permit.credential.as_ref().map(|it| (it.header(), it.expose()));
     let metadata = [
         ("domain_id", Some(domain)),
         ("domain_slug", Some(slug)),
@@ -64,20 +69,32 @@ pub(super) fn write(permit: &Permit, grounds: &Grounds, settings: &AnswerSetting
         fields.bytes(VERDICT);
     });
     frame.message(OK_RESPONSE, |ok| {
+        match credential {
+            None => ok.bytes(&settings.credentials_removed),
+            Some((set, _)) => {
+                for name in CREDENTIAL_HEADERS.iter().filter(|name| **name != set) {
+                    ok.text(HEADERS_TO_REMOVE, name);
+                }
+            }
+        }
+        for (name, change) in [(SUBPROTOCOLS, &cleaned.subprotocols), (COOKIES, &cleaned.cookies)] {
+            match change {
+                Change::Keep => {}
+                Change::Remove => ok.text(HEADERS_TO_REMOVE, name),
+                Change::Set(value) => ok.overwrite(name, value),
+            }
+        }
         for (name, value) in headers.iter().rev() {
             if value.is_none() {
                 ok.text(HEADERS_TO_REMOVE, name);
             }
         }
+        if let Some((name, value)) = credential {
+            ok.overwrite(name, value);
+        }
         for (name, value) in headers.iter().rev() {
             if let Some(value) = value {
-                ok.message(HEADERS, |option| {
-                    option.bytes(&[OPTION_APPEND_ACTION << 3, OVERWRITE_IF_EXISTS_OR_ADD]);
-                    option.message(OPTION_HEADER, |header| {
-                        header.text(VALUE, value);
-                        header.text(KEY, name);
-                    });
-                });
+                ok.overwrite(name, value);
             }
         }
     });
@@ -93,12 +110,18 @@ pub(super) fn metadata_entry(name: &str, value: &str) -> Box<[u8]> {
     entry.bytes[entry.at..].into()
 }
 
+/// The names of headers that are removed, encoded.
+pub(super) fn removed<'a>(names: impl IntoIterator<Item = &'a str>) -> Box<[u8]> {
+    let mut removed = Backward::with_capacity(0);
+    names.into_iter().for_each(|name| removed.text(HEADERS_TO_REMOVE, name));
+    removed.bytes[removed.at..].into()
+}
+
 /// Entries of the metadata that are always the same: `outcome` is `allow`, `code` is `ok`.
 const VERDICT: &[u8] =
     b"\x0a\x12\x0a\x07outcome\x12\x07\x1a\x05allow\x0a\x0c\x0a\x04code\x12\x04\x1a\x02ok";
 /// The entry `age_ms`, up to the eight bytes of its number.
 const AGE: &[u8] = b"\x0a\x13\x0a\x06age_ms\x12\x09\x11";
-const AUTHORIZATION: &str = "authorization";
 /// Most allows fit.
 const CAPACITY: usize = 1024;
 
@@ -149,6 +172,18 @@ impl Backward {
         self.message(STRUCT_FIELDS, |entry| {
             entry.message(VALUE, |kind| kind.text(STRING_VALUE, value));
             entry.text(KEY, name);
+        });
+    }
+
+    /// Puts a header that replaces every copy of the client's.
+    #[inline]
+    fn overwrite(&mut self, name: &str, value: &str) {
+        self.message(HEADERS, |option| {
+            option.bytes(&[OPTION_APPEND_ACTION << 3, OVERWRITE_IF_EXISTS_OR_ADD]);
+            option.message(OPTION_HEADER, |header| {
+                header.text(VALUE, value);
+                header.text(KEY, name);
+            });
         });
     }
 
@@ -206,7 +241,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        credential::Scheme,
+        credential::{Credential, Scheme},
         domain::{Domain, DomainId, Models},
         operation::Operation,
         principal::UserId,
@@ -239,6 +274,7 @@ mod tests {
     #[test]
     fn whatever_the_lengths() {
         let settings = AnswerSettings::new("x-", "gateway-7");
+        let cleaned = Cleaned { subprotocols: Change::Remove, ..Cleaned::default() };
         for length in [1, 60, 113, 114, 115, 127, 128, 129, 500, 1000, 2000, 4000] {
             let text = "k".repeat(length);
             for (model, credential) in [(Some(&text), None), (None, Some(&text)), (None, None)] {
@@ -252,12 +288,13 @@ mod tests {
                     upstream: "m".into(),
                     credential: credential.map(|key| Credential::new(Scheme::Bearer, key).unwrap()),
                 };
-                let (set, removed) = headers(&write(&permit, &Grounds::default(), &settings));
+                let (set, removed) =
+                    headers(&write(&permit, &Grounds::default(), &settings, &cleaned));
                 let value = |name: &str| set.iter().find(|(set, _)| set == name).map(|(_, v)| &**v);
                 assert_eq!(value("x-auth-model"), model.map(String::as_str));
                 let bearer = credential.map(|key| format!("Bearer {key}"));
                 assert_eq!(value("authorization"), bearer.as_deref());
-                assert_eq!(set.len() + removed.len(), 8, "{set:?} {removed:?}");
+                assert_eq!(set.len() + removed.len(), 15, "{set:?} {removed:?}");
             }
         }
     }

@@ -1,19 +1,26 @@
 //! What the operator's configuration says about the answers that let a request through.
 
 use super::allow;
+use crate::request::CREDENTIAL_HEADERS;
 
 /// The settings that answers depend on.
 #[derive(Clone, Debug)]
 pub(crate) struct AnswerSettings {
     pub(super) names: HeaderNames,
     pub(super) guard: Guard,
+    /// The removal of every header in which clients send credentials, encoded once.
+    pub(super) credentials_removed: Box<[u8]>,
 }
 
 impl AnswerSettings {
     /// `prefix` begins the names of the identity headers; `guard_word` is what Envoy's guard wants to
     /// see before it lets a request through.
     pub(crate) fn new(prefix: &str, guard_word: &str) -> Self {
-        Self { names: HeaderNames::new(prefix), guard: Guard::new(guard_word) }
+        Self {
+            names: HeaderNames::new(prefix),
+            guard: Guard::new(guard_word),
+            credentials_removed: allow::removed(CREDENTIAL_HEADERS),
+        }
     }
 }
 

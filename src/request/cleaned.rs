@@ -108,19 +108,17 @@ fn without_cookies(value: Option<&str>, names: &[Box<str>]) -> Change {
     };
     let mut rest = Vec::new();
     for pair in value.split(';') {
-        // No cookie holds a comma. Where readers take one for the end of a cookie, the rest is one.
-        let mut kept = pair.len();
-        let mut from = 0;
-        for part in pair.split(',') {
-            if is_named(part) {
-                kept = from;
-                break;
-            }
-            from += part.len() + 1;
-        }
-        let pair = pair[..kept].trim_matches([' ', '\t', ',']);
+        // Envoy joins repeated headers of HTTP/1.1 with a comma, which some values hold, too.
+        let mut dropped = false;
+        let kept = pair.split(',').filter(|part| {
+            // What has no name of its own goes with the part before it.
+            dropped = is_named(part) || dropped && !part.contains('=');
+            !dropped
+        });
+        let kept = kept.collect::<Vec<_>>().join(",");
+        let pair = kept.trim_matches([' ', '\t']);
         if !pair.is_empty() {
-            rest.push(pair);
+            rest.push(pair.to_owned());
         }
     }
     let rest = rest.join("; ");
@@ -192,6 +190,7 @@ mod tests {
             ("a=1;pat = x;b=2;", Change::Set("a=1; b=2".to_owned())),
             ("a=1,pat=x; b=2", Change::Set("a=1; b=2".to_owned())),
             ("pat=x,y; b=2", Change::Set("b=2".to_owned())),
+            ("a=1, pat=x, b=2; c=3", Change::Set("a=1, b=2; c=3".to_owned())),
             ("a=1,2; pat=x", Change::Set("a=1,2".to_owned())),
             ("pat=x; a=1; pat=y", Change::Set("a=1".to_owned())),
         ] {

@@ -76,12 +76,12 @@ pub(crate) async fn the_backend_sees_its_own_and_no_token(suite: Arc<Suite>) {
     let replica = world.serve(&[]).await;
     let envoy = replica.envoy(&suite);
     let bearer = token.bearer();
-    let headers = [("authorization", bearer.as_str()), ("x-api-key", "kept")];
+    let headers = [("authorization", bearer.as_str()), ("x-kept", "kept")];
     let seen = async |path: &str, backend: &str| {
         let reply = http::send(envoy.port, "GET", path, &headers, "").await;
         assert_eq!((reply.status, reply.header("x-backend")), (200, Some(backend)), "{path}");
         assert!(!reply.body.contains(&token.text), "{path}");
-        assert_eq!(reply.seen("x-api-key"), ["kept"]);
+        assert_eq!(reply.seen("x-kept"), ["kept"]);
         reply.seen("authorization")
     };
     assert_eq!(seen(MODELS, "model-acme").await, [of_acme.as_str()]);

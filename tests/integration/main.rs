@@ -51,6 +51,7 @@ mod last_use;
 mod losses;
 mod output;
 mod own_backends;
+mod places;
 mod ports;
 mod promises;
 mod promotion;
@@ -283,6 +284,10 @@ fn main() -> ExitCode {
         credentials::in_another_row_or_changed_it_opens_nothing,
         credentials::keys_rotate,
         credentials::mistakes_are_told_and_not_repeated,
+        places::no_token_reaches_a_backend,
+        places::several_that_differ_or_a_query_go_nowhere,
+        places::in_shadow_no_token_reaches_what_was_there_before,
+        places::in_a_ramp_several_that_differ_pass_as_a_403_does,
         own_backends::each_sees_its_own_key_and_never_anothers,
         own_backends::changes_count_at_once,
         own_backends::entries_do_not_depend_on_tables,

@@ -183,7 +183,7 @@ pub(crate) async fn a_softened_request_gets_nothing_of_ours(suite: Arc<Suite>) {
 
 /// What envoy/README.md says of the route table during a rollout is what is tested, in two steps and
 /// in one.
-fn rollout_configurations() -> [String; 2] {
+pub(crate) fn rollout_configurations() -> [String; 2] {
     let readme = fs::read_to_string(project("envoy/README.md")).unwrap();
     let section = readme.split_once("## Rolling out").unwrap().1.split_once("\n## ").unwrap().0;
     let mut blocks = section.split("```yaml\n").skip(1);

@@ -107,7 +107,7 @@ async fn credentials(world: &World<'_>, full: &Token) -> Vec<Case> {
         case("scheme in mixed case", &format!("bEaReR {text}"), OK),
         plain("no credential"),
         plain("proxy-authorization is another header").header("proxy-authorization", &bearer(text)),
-        plain("x-api-key is another header").header("x-api-key", text),
+        plain("x-token is another header").header("x-token", text),
         plain("a cookie is no credential").header("cookie", &format!("authorization={text}")),
         Case::new(
             "a token in the query",

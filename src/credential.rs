@@ -1,9 +1,12 @@
-//! A backend's own credential: what patgate puts into `Authorization` on the way to it.
+//! A backend's own credential: what patgate puts into one header on the way to it.
 //!
 //! It is stored, in Postgres and in Redis, encrypted with ChaCha20-Poly1305:
 //! `version (1 byte) ‖ nonce (12) ‖ ciphertext ‖ tag (16)`. The key is derived from the key ring for
 //! this one purpose. The tag covers version, key id and the backend's name as well, so that a
 //! sealed credential is worth nothing in another backend's row.
+//!
+//! The version says which header it is for, so the tag covers that, too: whoever can write to a store
+//! cannot have the credential sent in a header that a backend repeats to its clients.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -11,18 +14,44 @@ use ring::aead::{Aad, NONCE_LEN, Nonce};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::keyring::{KeyId, KeyRing};
+use crate::{
+    keyring::{KeyId, KeyRing},
+    operation::vocabulary,
+};
 
-/// Goes up with every change of the sealed form.
-const VERSION: u8 = 1;
 /// Longer than any key or signed token that a backend takes, and short enough for any server.
 const MAX_LEN: usize = 4096;
 
-/// The value of a header that a backend trusts. Clones share it; it is wiped with the last one.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credential(Arc<Zeroizing<String>>);
+vocabulary! {
+    /// A header in which a backend may want its credential. Of all others, some backends write what
+    /// they hold into logs and answers.
+    Place, "header for a credential" {
+        Authorization = "authorization",
+        XApiKey = "x-api-key",
+        ApiKey = "api-key",
+    }
+}
 
-/// How a key is put into the header.
+impl Place {
+    /// Of the sealed form. No two places have the same one, and none changes its own.
+    const fn version(self) -> u8 {
+        match self {
+            Self::Authorization => 1,
+            Self::XApiKey => 2,
+            Self::ApiKey => 3,
+        }
+    }
+}
+
+/// The value of a header that a backend trusts, and which header. Clones share it; it is wiped with
+/// the last one.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credential {
+    place: Place,
+    value: Arc<Zeroizing<String>>,
+}
+
+/// How a key is put into `authorization`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
     /// `Bearer <key>`
@@ -49,13 +78,13 @@ impl FromStr for Scheme {
 /// What cannot stand in the header. Never shows it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a credential is 1 to {MAX_LEN} visible ASCII characters, its scheme included; without spaces \
-     and without the scheme's name"
+    "a credential is 1 to {MAX_LEN} visible ASCII characters, its scheme included if it has one; \
+     without spaces and without the scheme's name"
 )]
 pub struct Malformed;
 
 impl Credential {
-    /// A key under its scheme.
+    /// A key for `authorization`, under its scheme.
     ///
     /// # Errors
     ///
@@ -66,24 +95,38 @@ impl Credential {
             Scheme::Basic => "Basic",
             Scheme::ApiKey => "Api-Key",
         };
-        Self::parse(Zeroizing::new(format!("{scheme} {key}"))).ok_or(Malformed)
+        Self::parse(Place::Authorization, format!("{scheme} {key}").into()).ok_or(Malformed)
     }
 
-    fn parse(value: Zeroizing<String>) -> Option<Self> {
-        let (scheme, key) = value.split_once(' ')?;
+    /// A key that is the whole value of a header. That is never `authorization`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::new`].
+    pub fn bare(place: Place, key: &str) -> Result<Self, Malformed> {
+        Self::parse(place, key.to_owned().into()).ok_or(Malformed)
+    }
+
+    fn parse(place: Place, value: Zeroizing<String>) -> Option<Self> {
         let visible = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
-        let fits = value.len() <= MAX_LEN && visible(scheme) && visible(key);
-        fits.then(|| Self(Arc::new(value)))
+        let well_formed = match place {
+            Place::Authorization => {
+                value.split_once(' ').is_some_and(|(scheme, key)| visible(scheme) && visible(key))
+            }
+            Place::XApiKey | Place::ApiKey => visible(&value),
+        };
+        let fits = value.len() <= MAX_LEN && well_formed;
+        fits.then(|| Self { place, value: Arc::new(value) })
     }
 
     /// The header that it stands in.
-    pub(crate) fn header(&self) -> &'static str {
-        "authorization"
+    pub(crate) fn place(&self) -> Place {
+        self.place
     }
 
     /// The value itself, for the one place that sends it to Envoy.
     pub(crate) fn expose(&self) -> &str {
-        &self.0
+        &self.value
     }
 }
 
@@ -124,11 +167,11 @@ impl Sealed {
             .credentials
             .seal_in_place_separate_tag(
                 Nonce::assume_unique_for_key(nonce),
-                context(&key.id, backend),
+                context(credential.place, &key.id, backend),
                 &mut text,
             )
             .map_err(|_| SealError)?;
-        let bytes = [&[VERSION][..], &nonce, &text, tag.as_ref()].concat().into();
+        let bytes = [&[credential.place.version()][..], &nonce, &text, tag.as_ref()].concat().into();
         Ok(Self { key_id: key.id.as_str().into(), bytes })
     }
 
@@ -137,20 +180,18 @@ impl Sealed {
         let key = ring.keys().iter().find(|key| key.id.as_str() == &*self.key_id)?;
         let (version, rest) = self.bytes.split_first()?;
         let (nonce, text) = rest.split_first_chunk::<NONCE_LEN>()?;
-        if *version != VERSION {
-            return None;
-        }
+        let place = Place::ALL.iter().copied().find(|place| place.version() == *version)?;
         let nonce = Nonce::assume_unique_for_key(*nonce);
         let mut text = Zeroizing::new(text.to_vec());
         let text =
-            key.credentials.open_in_place(nonce, context(&key.id, backend), &mut text).ok()?;
-        Credential::parse(Zeroizing::new(str::from_utf8(text).ok()?.to_owned()))
+            key.credentials.open_in_place(nonce, context(place, &key.id, backend), &mut text).ok()?;
+        Credential::parse(place, Zeroizing::new(str::from_utf8(text).ok()?.to_owned()))
     }
 }
 
 /// What a sealed credential is bound to. Neither name can hold a zero byte.
-fn context(key_id: &KeyId, backend: &str) -> Aad<Vec<u8>> {
-    Aad::from([&[VERSION], key_id.as_str().as_bytes(), &[0], backend.as_bytes()].concat())
+fn context(place: Place, key_id: &KeyId, backend: &str) -> Aad<Vec<u8>> {
+    Aad::from([&[place.version()], key_id.as_str().as_bytes(), &[0], backend.as_bytes()].concat())
 }
 
 #[cfg(test)]
@@ -187,6 +228,26 @@ mod tests {
         assert_eq!(sealed.open(&ring(&B.replace("b:", "a:")), "vllm"), None);
     }
 
+    /// A login to the database can change every byte that is stored.
+    #[test]
+    fn opens_for_the_header_that_it_was_sealed_for_and_for_no_other() {
+        for place in Place::ALL {
+            let credential = match place {
+                Place::Authorization => credential(),
+                Place::XApiKey | Place::ApiKey => Credential::bare(*place, "sk-1").unwrap(),
+            };
+            let sealed = Sealed::seal(&ring(A), "vllm", &credential).unwrap();
+            let opened = sealed.open(&ring(A), "vllm").unwrap();
+            assert_eq!((opened.place(), &opened), (*place, &credential));
+            for version in 0..=u8::MAX {
+                let mut moved = sealed.clone();
+                moved.bytes[0] = version;
+                let opened = moved.open(&ring(A), "vllm");
+                assert_eq!(opened.is_some(), version == place.version(), "{place} {version}");
+            }
+        }
+    }
+
     #[test]
     fn no_two_are_alike_and_none_holds_the_text() {
         let (one, two) = (sealed(), sealed());
@@ -204,6 +265,9 @@ mod tests {
             ["", " ", "a b", " a", "a\t", "a\r\nx: y", "a\0", "a\x7f", "ä", &format!("{longest}k")]
         {
             assert_eq!(Credential::new(Scheme::Bearer, bad), Err(Malformed), "{bad}");
+        }
+        for bad in ["", " ", "Bearer k", " a", "a\r\nx: y", "ä", &"k".repeat(MAX_LEN + 1)] {
+            assert_eq!(Credential::bare(Place::ApiKey, bad), Err(Malformed), "{bad}");
         }
     }
 

@@ -8,9 +8,10 @@ use uuid::fmt::Hyphenated;
 
 use super::{AnswerSettings, milliseconds};
 use crate::{
+    credential::Credential,
     decision::{Grounds, Permit},
     grpc::frame,
-    request::{COOKIES, CREDENTIAL_HEADERS, Change, Cleaned, SUBPROTOCOLS},
+    request::{COOKIES, Change, Cleaned, SUBPROTOCOLS},
 };
 
 /// Of `HeaderValueOption.append_action`. Always stated: what Envoy does when it is unset has changed
@@ -46,7 +47,7 @@ pub(super) fn write(
         (&names.model, model),
     ];
     // The backend's own, in the place where the backend wants it.
-    let credential = permit.credential.as_ref().map(|it| (it.header(), it.expose()));
+    let credential = permit.credential.as_ref();
     let metadata = [
         ("domain_id", Some(domain)),
         ("domain_slug", Some(slug)),
@@ -69,14 +70,7 @@ pub(super) fn write(
         fields.bytes(VERDICT);
     });
     frame.message(OK_RESPONSE, |ok| {
-        match credential {
-            None => ok.bytes(&settings.credentials_removed),
-            Some((set, _)) => {
-                for name in CREDENTIAL_HEADERS.iter().filter(|name| **name != set) {
-                    ok.text(HEADERS_TO_REMOVE, name);
-                }
-            }
-        }
+        ok.bytes(settings.credentials_removed.but(credential.map(Credential::place)));
         for (name, change) in [(SUBPROTOCOLS, &cleaned.subprotocols), (COOKIES, &cleaned.cookies)] {
             match change {
                 Change::Keep => {}
@@ -89,8 +83,8 @@ pub(super) fn write(
                 ok.text(HEADERS_TO_REMOVE, name);
             }
         }
-        if let Some((name, value)) = credential {
-            ok.overwrite(name, value);
+        if let Some(credential) = credential {
+            ok.overwrite(credential.place().as_str(), credential.expose());
         }
         for (name, value) in headers.iter().rev() {
             if let Some(value) = value {
@@ -241,7 +235,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        credential::{Credential, Scheme},
+        credential::{Place, Scheme},
         domain::{Domain, DomainId, Models},
         operation::Operation,
         principal::UserId,
@@ -277,7 +271,9 @@ mod tests {
         let cleaned = Cleaned { subprotocols: Change::Remove, ..Cleaned::default() };
         for length in [1, 60, 113, 114, 115, 127, 128, 129, 500, 1000, 2000, 4000] {
             let text = "k".repeat(length);
-            for (model, credential) in [(Some(&text), None), (None, Some(&text)), (None, None)] {
+            let places = Place::ALL.iter().map(|place| (None, Some((*place, &text))));
+            let without = [(Some(&text), None), (None, None)];
+            for (model, credential) in places.chain(without) {
                 let (id, slug) = (DomainId(Uuid::from_u128(3)), "acme".parse().unwrap());
                 let permit = Permit {
                     token: TokenId(Uuid::from_u128(1)),
@@ -286,14 +282,24 @@ mod tests {
                     operation: Operation::LlmRead,
                     model: model.map(|model| model.as_str().into()),
                     upstream: "m".into(),
-                    credential: credential.map(|key| Credential::new(Scheme::Bearer, key).unwrap()),
+                    credential: credential.map(|(place, key)| match place {
+                        Place::Authorization => Credential::new(Scheme::Bearer, key).unwrap(),
+                        Place::XApiKey | Place::ApiKey => Credential::bare(place, key).unwrap(),
+                    }),
                 };
                 let (set, removed) =
                     headers(&write(&permit, &Grounds::default(), &settings, &cleaned));
                 let value = |name: &str| set.iter().find(|(set, _)| set == name).map(|(_, v)| &**v);
                 assert_eq!(value("x-auth-model"), model.map(String::as_str));
-                let bearer = credential.map(|key| format!("Bearer {key}"));
-                assert_eq!(value("authorization"), bearer.as_deref());
+                for place in Place::ALL {
+                    let expected = credential.filter(|(of, _)| of == place).map(|(_, key)| {
+                        let bare = key.clone();
+                        if *place == Place::Authorization { format!("Bearer {bare}") } else { bare }
+                    });
+                    assert_eq!(value(place.as_str()), expected.as_deref(), "{place}");
+                    let removed = removed.iter().any(|name| name == place.as_str());
+                    assert_eq!(removed, expected.is_none(), "{place}");
+                }
                 assert_eq!(set.len() + removed.len(), 15, "{set:?} {removed:?}");
             }
         }

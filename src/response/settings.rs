@@ -1,15 +1,14 @@
 //! What the operator's configuration says about the answers that let a request through.
 
 use super::allow;
-use crate::request::CREDENTIAL_HEADERS;
+use crate::{credential::Place, request::CREDENTIAL_HEADERS};
 
 /// The settings that answers depend on.
 #[derive(Clone, Debug)]
 pub(crate) struct AnswerSettings {
     pub(super) names: HeaderNames,
     pub(super) guard: Guard,
-    /// The removal of every header in which clients send credentials, encoded once.
-    pub(super) credentials_removed: Box<[u8]>,
+    pub(super) credentials_removed: CredentialsRemoved,
 }
 
 impl AnswerSettings {
@@ -19,8 +18,32 @@ impl AnswerSettings {
         Self {
             names: HeaderNames::new(prefix),
             guard: Guard::new(guard_word),
-            credentials_removed: allow::removed(CREDENTIAL_HEADERS),
+            credentials_removed: CredentialsRemoved::new(),
         }
+    }
+}
+
+/// The removal of the headers in which clients send credentials, encoded once instead of for each
+/// allow.
+#[derive(Clone, Debug)]
+pub(super) struct CredentialsRemoved {
+    all: Box<[u8]>,
+    /// All but one, by [`Place::ALL`].
+    but_one: Box<[Box<[u8]>]>,
+}
+
+impl CredentialsRemoved {
+    fn new() -> Self {
+        let but = |place: &Place| {
+            allow::removed(CREDENTIAL_HEADERS.into_iter().filter(|name| *name != place.as_str()))
+        };
+        let all = allow::removed(CREDENTIAL_HEADERS);
+        Self { all, but_one: Place::ALL.iter().map(but).collect() }
+    }
+
+    /// Of all headers but the one that is set, if one is.
+    pub(super) fn but(&self, set: Option<Place>) -> &[u8] {
+        set.and_then(|place| self.but_one.get(place as usize)).unwrap_or(&self.all)
     }
 }
 

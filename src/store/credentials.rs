@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{BackendName, Change, Changed, Error, Store, sql, sql_as};
 use crate::{
-    credential::Sealed,
+    credential::{Place, Sealed},
     domain::{DomainId, DomainRef, Slug},
 };
 
@@ -27,7 +27,8 @@ impl BackendCredential {
 }
 
 impl Store {
-    /// Gives a backend a credential, in place of any that it had.
+    /// Gives a backend a credential, in place of any that it had. `place` is for the audit log: the
+    /// seal says which header it is for.
     ///
     /// # Errors
     ///
@@ -35,6 +36,7 @@ impl Store {
     pub async fn set_credential(
         &self,
         name: &BackendName,
+        place: Place,
         sealed: &Sealed,
     ) -> Result<Changed<()>, Error> {
         let mut change = self.change().await?;
@@ -49,7 +51,7 @@ impl Store {
             return Err(Error::not_found("backend", name));
         }
         change.touch_backend(name.as_str()).await?;
-        let details = json!({ "key_id": sealed.key_id });
+        let details = json!({ "key_id": sealed.key_id, "header": place });
         change.finish("backend.set_credential", name, details, ()).await
     }
 

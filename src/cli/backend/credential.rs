@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::super::{Usage, output::Output, session::Admin};
 use crate::{
-    credential::{Credential, Scheme, Sealed},
+    credential::{Credential, Place, Scheme, Sealed},
     store::{Backend, BackendName, Error},
 };
 
@@ -17,9 +17,12 @@ pub(in crate::cli) enum Command {
     Set {
         /// The name of its Envoy cluster
         name: BackendName,
-        /// How it stands in `Authorization`: `bearer`, `basic` or `api-key`
-        #[arg(long, default_value = "bearer")]
-        scheme: Scheme,
+        /// The header in which the backend wants it: `authorization`, `x-api-key` or `api-key`
+        #[arg(long, default_value = "authorization")]
+        header: Place,
+        /// How it stands in `authorization`: `bearer` unless given, `basic` or `api-key`
+        #[arg(long)]
+        scheme: Option<Scheme>,
     },
     /// Removes a backend's credential
     Remove {
@@ -33,17 +36,24 @@ pub(in crate::cli) enum Command {
 pub(super) async fn run(admin: &Admin, out: Output, command: Command) -> anyhow::Result<()> {
     let store = &admin.store;
     match command {
-        Command::Set { name, scheme } => {
+        Command::Set { name, header, scheme } => {
+            if let (Place::XApiKey | Place::ApiKey, Some(_)) = (header, scheme) {
+                let why = format!("--scheme is for `authorization`: `{header}` holds the key alone");
+                return Err(Usage(why).into());
+            }
             let ring = admin.config.key_ring()?;
             let key = key_from_standard_input()?;
             if key.is_empty() {
                 return Err(Usage("expected a credential on standard input".to_owned()).into());
             }
-            let credential =
-                Credential::new(scheme, &key).map_err(|error| Usage(error.to_string()))?;
+            let credential = match header {
+                Place::Authorization => Credential::new(scheme.unwrap_or(Scheme::Bearer), &key),
+                Place::XApiKey | Place::ApiKey => Credential::bare(header, &key),
+            };
+            let credential = credential.map_err(|error| Usage(error.to_string()))?;
             let sealed = Sealed::seal(&ring, name.as_str(), &credential)?;
-            admin.settle(store.set_credential(&name, &sealed).await?).await;
-            out.message(&format!("set the credential of backend {name}"))
+            admin.settle(store.set_credential(&name, header, &sealed).await?).await;
+            out.message(&format!("set the credential of backend {name}, for its header `{header}`"))
         }
         Command::Remove { name } => {
             admin.settle(store.remove_credential(&name).await?).await;

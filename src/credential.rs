@@ -171,7 +171,8 @@ impl Sealed {
                 &mut text,
             )
             .map_err(|_| SealError)?;
-        let bytes = [&[credential.place.version()][..], &nonce, &text, tag.as_ref()].concat().into();
+        let bytes =
+            [&[credential.place.version()][..], &nonce, &text, tag.as_ref()].concat().into();
         Ok(Self { key_id: key.id.as_str().into(), bytes })
     }
 
@@ -183,8 +184,10 @@ impl Sealed {
         let place = Place::ALL.iter().copied().find(|place| place.version() == *version)?;
         let nonce = Nonce::assume_unique_for_key(*nonce);
         let mut text = Zeroizing::new(text.to_vec());
-        let text =
-            key.credentials.open_in_place(nonce, context(place, &key.id, backend), &mut text).ok()?;
+        let text = key
+            .credentials
+            .open_in_place(nonce, context(place, &key.id, backend), &mut text)
+            .ok()?;
         Credential::parse(place, Zeroizing::new(str::from_utf8(text).ok()?.to_owned()))
     }
 }

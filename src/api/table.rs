@@ -3,8 +3,8 @@
 use std::str::FromStr;
 
 use super::{
-    ContentType, CredentialSource, DomainSource, ErrorStyle, IdSource, Insufficient, Manner, Method,
-    Methods, Rule, Sources, TableError, host::HostPattern, template::Template,
+    ContentType, CredentialSource, DomainSource, ErrorStyle, IdSource, Insufficient, Manner,
+    Method, Methods, Rule, Sources, TableError, host::HostPattern, template::Template,
 };
 use crate::{
     backend::{BackendName, BackendNameError},

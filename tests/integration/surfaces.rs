@@ -139,7 +139,7 @@ async fn cases(world: &World<'_>, aigne: &str) -> Vec<Case> {
             good(),
             Answer::Refused(400, Words::Openai, "more than one value"),
         ),
-        case(HUB, "GET /proxy/acme/v1/models", key.clone(), invalid(Words::Openai)),
+        case(HUB, "GET /proxy/acme/v1/models", key.clone(), other_scheme(Words::Openai)),
         // Cube Cloud.
         case(CLOUD, "GET /api/v1/deployments", good(), passes("read")),
         case("ACME.CubeCloud.Dev:443", "GET /api/v1/deployments", good(), passes("read")),
@@ -154,7 +154,7 @@ async fn cases(world: &World<'_>, aigne: &str) -> Vec<Case> {
         case(CLOUD, "GET /api/v1/nothing", good(), no_rule(Words::Problem)),
         case(CLOUD, "GET /api/v1/deployments/", good(), bad(Words::Problem)),
         // Its documents let only SCIM send this scheme.
-        case(CLOUD, "GET /api/v1/deployments", key.clone(), invalid(Words::Problem)),
+        case(CLOUD, "GET /api/v1/deployments", key.clone(), other_scheme(Words::Problem)),
         case("beta.cubecloud.dev", "GET /api/v1/deployments", good(), denied(403, Words::Problem)),
         // SCIM.
         case(CLOUD, "GET /api/scim/v2/Users?count=100&startIndex=1", good(), passes("read")),
@@ -165,7 +165,7 @@ async fn cases(world: &World<'_>, aigne: &str) -> Vec<Case> {
             key.to_lowercase().replace(&token.text.to_lowercase(), &token.text),
             passes("read"),
         ),
-        case(CLOUD, "GET /api/scim/v2/Users", key.replace(' ', "  "), invalid(Words::Scim)),
+        case(CLOUD, "GET /api/scim/v2/Users", key.replace(' ', "  "), blank(Words::Scim)),
         case(
             CLOUD,
             "GET /api/scim/v2/Users",
@@ -192,7 +192,7 @@ async fn cases(world: &World<'_>, aigne: &str) -> Vec<Case> {
         case(HUB, "POST /api/v2/embeddings", good(), denied(401, Words::Aigne)),
         case(HUB, "POST /api/v2/nothing", good(), no_rule(Words::Aigne)),
         case(HUB, "POST /api/v2/chat/completions;x", good(), bad(Words::Aigne)),
-        case(HUB, "POST /api/v2/chat/completions", key.clone(), invalid(Words::Aigne)),
+        case(HUB, "POST /api/v2/chat/completions", key.clone(), other_scheme(Words::Aigne)),
         // Hosts that are almost one of ours.
         case("cubecloud.dev", "GET /api/v1/deployments", good(), no_rule(Words::Openai)),
         case("a.acme.cubecloud.dev", "GET /api/v1/deployments", good(), no_rule(Words::Openai)),
@@ -235,6 +235,14 @@ fn no_rule(words: Words) -> Answer {
 
 fn invalid(words: Words) -> Answer {
     Answer::Refused(401, words, "is not valid")
+}
+
+fn other_scheme(words: Words) -> Answer {
+    Answer::Refused(401, words, "scheme")
+}
+
+fn blank(words: Words) -> Answer {
+    Answer::Refused(401, words, "blank")
 }
 
 fn bad(words: Words) -> Answer {

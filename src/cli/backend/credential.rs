@@ -38,7 +38,8 @@ pub(super) async fn run(admin: &Admin, out: Output, command: Command) -> anyhow:
     match command {
         Command::Set { name, header, scheme } => {
             if let (Place::XApiKey | Place::ApiKey, Some(_)) = (header, scheme) {
-                let why = format!("--scheme is for `authorization`: `{header}` holds the key alone");
+                let why =
+                    format!("--scheme is for `authorization`: `{header}` holds the key alone");
                 return Err(Usage(why).into());
             }
             let ring = admin.config.key_ring()?;

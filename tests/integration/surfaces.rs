@@ -170,7 +170,7 @@ async fn cases(world: &World<'_>, aigne: &str) -> Vec<Case> {
             CLOUD,
             "GET /api/scim/v2/Users",
             key.replace("Api-Key", "ApiKey"),
-            invalid(Words::Scim),
+            other_scheme(Words::Scim),
         ),
         case(CLOUD, "POST /api/scim/v2/Groups", good(), passes("create")),
         case(CLOUD, "POST /api/scim/v2/Users/.search", good(), passes("read")),

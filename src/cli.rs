@@ -149,7 +149,7 @@ pub fn run() -> ExitCode {
         Err(error) => {
             // What was refused has been told already, as the result.
             if !error.is::<check::Refused>() {
-                output::complain(&format!("{error:#}"));
+                output::complain(&output::causes(&error));
             }
             exit_code(&error)
         }
@@ -171,7 +171,7 @@ fn serve(global: Global) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            telemetry::last_words(&output::complaint(&format!("{error:#}")));
+            telemetry::last_words(&output::complaint(&output::causes(&error)));
             exit_code(&error)
         }
     }
@@ -184,6 +184,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         .with_max_level(tracing::Level::WARN)
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
+        // It would report what it cannot write with `eprintln!`, which panics there.
+        .log_internal_errors(false)
         .with_target(false)
         .without_time()
         .init();

@@ -98,6 +98,18 @@ pub(super) fn complaint(text: &str) -> String {
     format!("patgate: {}", printable_lines(&without_secrets(text)))
 }
 
+/// An error and its causes, each text once: many errors repeat their cause in their own text.
+pub(super) fn causes(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.ends_with(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
 pub(super) fn aligned(rows: Vec<Vec<String>>) -> String {
     let rows: Vec<Vec<String>> =
         rows.into_iter().map(|row| row.iter().map(|cell| printable(cell)).collect()).collect();
@@ -161,6 +173,21 @@ mod tests {
         assert_eq!(aligned(rows), "NAME    NOTE\nä\nlonger  a\\u{1b}[2J\\nb\n");
         assert_eq!(printable("a\u{202e}b\u{2066}\u{200f}ä"), "a\\u{202e}b\\u{2066}\\u{200f}ä");
         assert_eq!(printable_lines("a\x1b\nb\u{9b}"), "a\\u{1b}\nb\\u{9b}");
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot listen: {source}")]
+        struct Repeats {
+            source: io::Error,
+        }
+        let error = anyhow::Error::new(Repeats { source: io::Error::other("in use") });
+        assert_eq!(causes(&error), "cannot listen: in use");
+        let error = error.context("starting");
+        assert_eq!(causes(&error), "starting: cannot listen: in use");
+        let plain = anyhow::Error::new(io::Error::other("full")).context("standard output");
+        assert_eq!(causes(&plain), "standard output: full");
     }
 
     #[test]

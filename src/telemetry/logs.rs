@@ -9,7 +9,7 @@
 //! is blocked.
 
 use std::{
-    io,
+    io::{self, IsTerminal as _},
     panic::{self, AssertUnwindSafe},
     sync::{
         LazyLock, OnceLock,
@@ -56,6 +56,7 @@ pub fn init(config: &config::Log) -> io::Result<()> {
     let logs = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(&config.filter))
         .with_writer(start()?)
+        .with_ansi(io::stderr().is_terminal())
         // Its own complaints go to standard error directly.
         .log_internal_errors(false);
     // A second call, as in a test that starts two, changes nothing.

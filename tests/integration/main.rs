@@ -127,6 +127,8 @@ fn main() -> ExitCode {
         output::that_takes_nothing_ends_and_delays_nothing,
         output::that_is_read_again_tells_what_was_lost,
         output::that_takes_nothing_is_no_reason_to_hang_at_the_start,
+        output::that_takes_no_warning_fails_no_command,
+        output::that_is_a_file_gets_no_colours,
         surfaces::side_by_side_over_grpc,
         surfaces::side_by_side_through_envoy,
         surfaces::each_is_explained_as_it_answers,

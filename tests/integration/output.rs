@@ -2,10 +2,10 @@
 //! is gone, files on a disk that is full. patgate serves, obeys and ends as if they were well.
 
 use std::{
-    fs::File,
+    fs::{self, File, Permissions},
     io::{self, BufRead, BufReader, PipeReader, Write},
     net::SocketAddr,
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::fs::PermissionsExt as _},
     process::Stdio,
     sync::Arc,
     time::Duration,
@@ -203,4 +203,46 @@ pub(crate) async fn that_takes_nothing_is_no_reason_to_hang_at_the_start(suite: 
             assert_eq!(ended.code(), Some(code), "{how:?}: {setting}");
         }
     }
+}
+
+/// Warnings of a command that cannot be written are lost, and what it is for is done.
+pub(crate) async fn that_takes_no_warning_fails_no_command(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let ring = suite.dir.path().join(format!("{}.read-by-all", world.database));
+    fs::copy(&world.keyring_file, &ring).unwrap();
+    fs::set_permissions(&ring, Permissions::from_mode(0o644)).unwrap();
+    let list = async |stderr: Stdio| {
+        let mut list = Command::new(program());
+        list.args(["keyring", "list", "--file"]).arg(&ring).stdout(Stdio::piped()).stderr(stderr);
+        list.spawn().unwrap().wait_with_output().await.unwrap()
+    };
+    let warned = list(Stdio::piped()).await;
+    assert!(String::from_utf8_lossy(&warned.stderr).contains("everyone can read the key ring"));
+    for how in Broken::kinds().filter(|how| *how != Broken::Blocked) {
+        let (stderr, _) = how.open();
+        let listed = list(stderr).await;
+        assert_eq!(listed.status.code(), Some(0), "{how:?}");
+        assert_eq!(listed.stdout, warned.stdout, "{how:?}");
+    }
+}
+
+/// Text for people has colours on a terminal only.
+pub(crate) async fn that_is_a_file_gets_no_colours(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let path = suite.dir.path().join(format!("{}.log", world.database));
+    let settings = ["log.format=text", "mode=shadow", "listen.grpc=127.0.0.1:0", "listen.http="];
+    let mut process = Command::new(program())
+        .arg("serve")
+        .envs(world.environment(&settings))
+        .env_remove("NO_COLOR")
+        .stdin(Stdio::null())
+        .stderr(File::create(&path).unwrap())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let log = || fs::read_to_string(&path).unwrap();
+    eventually("it to be ready", async || log().contains("ready")).await;
+    process.kill().await.unwrap();
+    assert!(log().contains("WARN") && log().contains("NOTHING IS ENFORCED"), "{}", log());
+    assert!(!log().contains('\x1b'), "{:?}", log());
 }

@@ -1,10 +1,34 @@
-//! Looks for the costliest body: changes the pieces of one that is repeated, and keeps what costs
-//! more. It climbs from a few places, because the way up from one of them may end early.
+//! Looks for the costliest body or query of each kind: changes the pieces of one that is repeated,
+//! and keeps what costs more. It climbs from a few places, because the way up from one of them may
+//! end early.
+
+use patgate::body::Form;
 
 use crate::bodies::object;
 
+/// What is repeated is made of pieces, one of each of these lists.
+pub(crate) struct Kind {
+    pub(crate) name: &'static str,
+    pub(crate) form: Form,
+    pieces: &'static [&'static [&'static str]],
+    /// Writes one of it.
+    unit: fn(&[&str]) -> String,
+    /// Repeats it, and puts around it what it takes to be read to its end: target and body.
+    whole: fn(&str) -> (String, String),
+}
+
+pub(crate) const KINDS: [Kind; 3] = [
+    Kind { name: "JSON", form: Form::Json, pieces: JSON, unit: member, whole: json },
+    Kind { name: "a form", form: Form::Multipart, pieces: FORM, unit: part, whole: form },
+    Kind { name: "a query", form: Form::Json, pieces: QUERY, unit: parameter, whole: query },
+];
+
+const JSON: &[&[&str]] = &[NAMES, NAMES, VALUES, WHITE_SPACE];
+const FORM: &[&[&str]] = &[HEADERS, SPACES, PART_NAMES, FILES, MORE_HEADERS, CONTENTS];
+const QUERY: &[&[&str]] = &[KEYS, KEYS, QUERY_VALUES, SEPARATORS];
+
 /// Of what a name is made.
-const NAMES: [&str; 12] = [
+const NAMES: &[&str] = &[
     "",
     "m",
     "mode",
@@ -18,7 +42,7 @@ const NAMES: [&str; 12] = [
     "\\ud83d\\ude00",
     "lora_",
 ];
-const VALUES: [&str; 14] = [
+const VALUES: &[&str] = &[
     "0",
     "-0.0e-0",
     "\"\"",
@@ -34,24 +58,129 @@ const VALUES: [&str; 14] = [
     "\"\\u00e9\"",
     "{\"\":{\"\":0}}",
 ];
-const SPACES: [&str; 4] = ["", " ", "\n\t\r ", "        "];
+const WHITE_SPACE: &[&str] = &["", " ", "\n\t\r ", "        "];
+const SPACES: &[&str] = &["", " ", "\t", "        "];
+
+const HEADERS: &[&str] = &["content-disposition", "Content-Disposition"];
+const PART_NAMES: &[&str] = &[
+    "a",
+    "m",
+    "mode",
+    "model_",
+    "m[]",
+    "a.b[c].d",
+    "context_window_fallback_dicx",
+    "a[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[",
+];
+const FILES: &[&str] =
+    &["", ";filename=f", ";filename=\"f\"", ";filename*=utf-8''f", ";filename=f;filename*=f"];
+const MORE_HEADERS: &[&str] = &[
+    "",
+    "\r\ncontent-type:text/plain",
+    "\r\ncontent-type:application/octet-stream",
+    "\r\ncontent-transfer-encoding:binary",
+    "\r\ncontent-type:a\r\ncontent-transfer-encoding:7bit",
+];
+const CONTENTS: &[&str] =
+    &["", "x", "\r\n", "\r\n-", "\r\n--", "\r\n--\r\n--\r\n--", "--", "\r\n\r\n\r\n\r\n"];
+
+const KEYS: &[&str] =
+    &["", "m", "mode", "model_", "context_window_fallback_dic", "x", "lora_", "[", "]", ".", "M"];
+const QUERY_VALUES: &[&str] = &["", "=", "=m", "==", "=model", "=xxxxxxxx"];
+const SEPARATORS: &[&str] = &["&", ";", "?", "&&", "&;?"];
+
 const SIZE: usize = 10_000;
+/// More are refused before they are all read.
+const MOST_PARTS: usize = 990;
 const CLIMBS: usize = 4;
 const STEPS: usize = 60;
 
-/// Members that are repeated: of each, what its name and value are made of, and the space between.
-#[derive(Clone)]
-struct Body(Vec<[usize; 4]>);
+/// Its name has one more character, so that it is neither the model's nor a rival's.
+fn member(pieces: &[&str]) -> String {
+    let &[begin, end, value, space] = pieces else { return String::new() };
+    format!("\"{begin}{end}!\"{space}:{value}{space},")
+}
 
-impl Body {
-    fn text(&self) -> String {
-        let members = self.0.iter().map(|[begin, end, value, space]| {
-            let (begin, end) = (NAMES[*begin], NAMES[*end]);
-            let (value, space) = (VALUES[*value], SPACES[*space]);
-            // So that it names neither the model nor a rival.
-            format!("\"{begin}{end}!\"{space}:{value}{space},")
+fn json(members: &str) -> (String, String) {
+    ("/a".to_owned(), object(SIZE, members))
+}
+
+fn part(pieces: &[&str]) -> String {
+    let &[header, space, name, file, more, content] = pieces else { return String::new() };
+    format!(
+        "--b\r\n{header}:{space}form-data;{space}name=\"{name}\"{file}{more}\r\n\r\n{content}\r\n"
+    )
+}
+
+fn form(parts: &str) -> (String, String) {
+    let count = parts.matches("form-data").count().max(1);
+    let all = parts.repeat((SIZE / parts.len().max(1)).min(MOST_PARTS / count));
+    let model = "--b\r\ncontent-disposition:form-data;name=model\r\n\r\nm\r\n--b--\r\n";
+    ("/a".to_owned(), all + model)
+}
+
+fn parameter(pieces: &[&str]) -> String {
+    let &[begin, end, value, separator] = pieces else { return String::new() };
+    format!("{begin}{end}{value}{separator}")
+}
+
+fn query(parameters: &str) -> (String, String) {
+    let count = parameters.matches(['&', ';']).count().max(1);
+    let all = parameters.repeat((SIZE / parameters.len().max(1)).min(MOST_PARTS / count));
+    // What follows takes as long as it takes, and is one parameter.
+    let rest = "x".repeat(SIZE.saturating_sub(all.len()));
+    (format!("/a?{all}{rest}"), String::new())
+}
+
+/// What is repeated: of each unit, which pieces it is made of.
+type Units = Vec<Vec<usize>>;
+
+impl Kind {
+    fn text(&self, units: &Units) -> (String, String) {
+        let unit = |chosen: &Vec<usize>| {
+            let pieces: Vec<_> = self.pieces.iter().zip(chosen).map(|(of, at)| of[*at]).collect();
+            (self.unit)(&pieces)
+        };
+        (self.whole)(&units.iter().map(unit).collect::<String>())
+    }
+
+    fn draw(&self, random: &mut Random) -> Vec<usize> {
+        self.pieces.iter().map(|of| random.below(of.len())).collect()
+    }
+
+    /// The target and body that cost most by `cost` of those that were looked at, and what they cost.
+    pub(crate) fn costliest(&self, cost: impl Fn(&str, &str) -> f64) -> (f64, (String, String)) {
+        let mut random = Random(1);
+        let cost = |units: &Units| {
+            let (target, body) = self.text(units);
+            cost(&target, &body)
+        };
+        let climbs = (0..CLIMBS).map(|_| {
+            let mut units = vec![self.draw(&mut random)];
+            let mut most = cost(&units);
+            for _ in 0..STEPS {
+                let mut changed = units.clone();
+                let at = random.below(changed.len());
+                let fresh = self.draw(&mut random);
+                match random.below(6) {
+                    0 if changed.len() < 4 => changed.push(fresh),
+                    0 => drop(changed.remove(at)),
+                    _ => {
+                        let piece = random.below(fresh.len());
+                        changed[at][piece] = fresh[piece];
+                    }
+                }
+                let found = cost(&changed);
+                if found > most {
+                    (most, units) = (found, changed);
+                }
+            }
+            (most, units)
         });
-        object(SIZE, &members.collect::<String>())
+        let climbs: Vec<_> = climbs.collect();
+        let (most, units) =
+            climbs.into_iter().max_by(|one, other| one.0.total_cmp(&other.0)).unwrap_or_default();
+        (most, self.text(&units))
     }
 }
 
@@ -65,36 +194,4 @@ impl Random {
         let n = (n ^ n >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
         ((n ^ n >> 31) % bound as u64) as usize
     }
-
-    fn member(&mut self) -> [usize; 4] {
-        [NAMES.len(), NAMES.len(), VALUES.len(), SPACES.len()].map(|bound| self.below(bound))
-    }
-}
-
-/// The body that costs most by `cost` of those that were looked at, and what it costs.
-pub(crate) fn costliest(cost: impl Fn(&str) -> f64) -> (f64, String) {
-    let mut random = Random(1);
-    let climbs = (0..CLIMBS).map(|_| {
-        let mut body = Body(vec![random.member()]);
-        let mut most = cost(&body.text());
-        for _ in 0..STEPS {
-            let mut changed = body.clone();
-            let at = random.below(changed.0.len());
-            let fresh = random.member();
-            match random.below(6) {
-                0 if changed.0.len() < 4 => changed.0.push(fresh),
-                0 => drop(changed.0.remove(at)),
-                _ => {
-                    let part = random.below(4);
-                    changed.0[at][part] = fresh[part];
-                }
-            }
-            let found = cost(&changed.text());
-            if found > most {
-                (most, body) = (found, changed);
-            }
-        }
-        (most, body.text())
-    });
-    climbs.max_by(|one, other| one.0.total_cmp(&other.0)).unwrap_or_default()
 }

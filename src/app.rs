@@ -26,6 +26,7 @@ use crate::{
     postgres::Postgres,
     resolve::{Freshness, Load, Memory, Resolver, Shared, Tiers, postgres::lookups, redis::Redis},
     response::AnswerSettings,
+    ring_watch::RingWatch,
     schema,
     seal::Sealer,
     server::{self, BindError, Lifetimes, Listeners},
@@ -50,6 +51,7 @@ pub struct App {
     scribe: Scribe,
     canary: Option<Canary>,
     reloader: ApiReloader,
+    ring_watch: RingWatch,
     log: Option<(decision_log::Writer, decision_log::Handle)>,
     registry: Registry,
     lifetimes: Lifetimes,
@@ -135,7 +137,10 @@ impl App {
         let parts = Parts { config, ring, clock, feed, metrics, tasks: tasks.clone() };
         let reader = parts.reader().await?;
         let relay = parts.relay()?;
-        let resolver = parts.resolver()?;
+        let postgres = parts.postgres(&config.postgres);
+        let resolver = parts.resolver(&postgres)?;
+        let mut ring_watch = RingWatch::new(parts.ring.clone(), postgres);
+        ring_watch.look().await;
         let canary = parts.canary(&resolver);
         let (last_uses, scribe) = LastUses::new(parts.writer(), parts.metrics.clone());
         parts.metrics.in_mode(config.mode);
@@ -164,6 +169,7 @@ impl App {
             scribe,
             canary,
             reloader,
+            ring_watch,
             log: log_writer.zip(log_handle),
             registry,
             lifetimes: Lifetimes {
@@ -214,6 +220,8 @@ impl App {
             }
         };
         tasks.spawn("reader of API tables", self.reloader.run(stop.clone()));
+        let objection = self.ring_watch.objection();
+        tasks.spawn("watch of the key ring", self.ring_watch.run(stop.clone()));
         let scribe = tasks.spawn("writer of last uses", self.scribe.run(stop.clone()));
         let canary = self.canary.map(|canary| tasks.spawn("canary", canary.run(stop)));
         let log = match self.log {
@@ -224,8 +232,13 @@ impl App {
             None => None,
         };
         let canary = OptionFuture::from(canary);
-        server::run(self.listeners, self.edge, self.registry, self.lifetimes, &tasks, shutdown)
-            .await;
+        let serving = server::Serving {
+            edge: self.edge,
+            registry: self.registry,
+            lifetimes: self.lifetimes,
+            objection,
+        };
+        server::run(self.listeners, serving, &tasks, shutdown).await;
         drop(stop_tasks);
         let logged = OptionFuture::from(log.map(|(ended, handle)| {
             handle.stop();
@@ -315,13 +328,17 @@ impl Parts<'_> {
         redis.map(|redis| Relay::new(redis, self.sealer())).transpose().map_err(unusable)
     }
 
-    fn resolver(&self) -> Result<Resolver, Error> {
+    fn resolver(&self, postgres: &Postgres) -> Result<Resolver, Error> {
         let config = self.config;
         let redis = config.redis.as_ref();
         let redis = redis
             .map(|redis| Redis::spawn(redis, self.sealer(), self.metrics.clone(), &self.tasks));
+        let redis = redis.transpose().map_err(unusable)?;
+        if let (Some(redis), Some(settings)) = (&redis, &config.redis) {
+            redis.greet(settings, &self.tasks);
+        }
         let shared = Shared {
-            redis: redis.transpose().map_err(unusable)?,
+            redis,
             ring: self.ring.clone(),
             clock: Arc::clone(&self.clock),
             feed: Arc::clone(&self.feed),
@@ -333,8 +350,7 @@ impl Parts<'_> {
         };
         let load = Load::new(config.postgres.max_connections, config.deadline)
             .paced(config.postgres.max_query_rate);
-        let postgres = self.postgres(&config.postgres);
-        let (principals, domains, backends) = lookups(&postgres, &Arc::new(load), &self.tasks);
+        let (principals, domains, backends) = lookups(postgres, &Arc::new(load), &self.tasks);
         let config::Memory { principals: principals_size, domains: domains_size, negatives } =
             config.memory;
         let principals_memory = Memory::new(principals_size, negatives);

@@ -34,7 +34,7 @@
 //!
 //! How fresh it is: [`clock`], `feed` (the rule, and why it is enough), `snapshot`, `postgres`,
 //! [`installation`] (whose knowledge it is), `seal` (what passes through Redis), `turnstile` (what
-//! happens once in a while).
+//! happens once in a while), `redis_fault` (what is wrong with a Redis).
 //!
 //! What is written behind the answers: `decision_log`, `last_use`, `canary`, `writer`.
 //!
@@ -42,7 +42,7 @@
 //! `grpc` is the edge, [`telemetry`] names every metric, [`config`] reads settings (`yaml` is how
 //! they and the tables are written, `percent` how shares are), [`schema`] migrates, [`store`] is
 //! the administrator's side, [`explain`] says why something was refused, and [`cli`] holds the
-//! commands. `tasks` ends the process if one of its tasks ends, `descriptors` shares out what may be
+//! commands. `ring_watch` keeps a replica with another key ring from being ready. `tasks` ends the process if one of its tasks ends, `descriptors` shares out what may be
 //! open, `outlet` writes to outputs that may fail or block, `trusted_file` refuses files that others
 //! may write to, `legible` escapes characters that show a text as another.
 
@@ -78,9 +78,11 @@ mod percent;
 mod postgres;
 pub mod principal;
 mod proto;
+mod redis_fault;
 pub mod request;
 mod resolve;
 mod response;
+mod ring_watch;
 pub mod schema;
 mod seal;
 mod server;

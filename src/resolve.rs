@@ -415,9 +415,13 @@ impl<K: Kind> Tiers<K> {
 
     /// Whatever is wrong with Redis or with what it holds, Postgres is asked next.
     async fn ask_redis(&self, key: &K::Key, oldest: Tick) -> Option<Found<K::Value>> {
-        let usable = self.held_by_redis(self.shared.redis.as_ref()?, key, oldest).await;
+        let redis = self.shared.redis.as_ref()?;
+        let usable = self.held_by_redis(redis, key, oldest).await;
         let result = usable.as_ref().map_or_else(|miss| *miss, Found::result);
         self.count("redis", result);
+        if result == "refused" {
+            redis.complain_of_seals();
+        }
         usable.ok()
     }
 

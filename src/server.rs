@@ -35,6 +35,7 @@ use crate::{
     clock::Tick,
     config,
     grpc::{Grpc, GrpcEdge, frame::SERVICE},
+    ring_watch::Objection,
     tasks::Tasks,
     telemetry,
     turnstile::Turnstile,
@@ -63,16 +64,15 @@ impl Listeners {
             None => Ok(None),
             Some(address) => {
                 let bound = TcpListener::bind(address).await;
-                bound.map(Some).map_err(|source| BindError { key, at: address.to_string(), source })
+                bound.map(Some).map_err(|error| BindError::new(key, address.to_string(), error))
             }
         };
-        let uds =
-            match &config.uds {
-                None => None,
-                Some(path) => Some(bind_unix(path, config.uds_mode).map_err(|source| {
-                    BindError { key: "listen.uds", at: path.display().to_string(), source }
-                })?),
-            };
+        let uds = match &config.uds {
+            None => None,
+            Some(path) => Some(bind_unix(path, config.uds_mode).map_err(|error| {
+                BindError::new("listen.uds", path.display().to_string(), error)
+            })?),
+        };
         Ok(Self {
             grpc: tcp(config.grpc, "listen.grpc").await?,
             uds,
@@ -93,11 +93,34 @@ impl Listeners {
 
 /// A socket that could not be had.
 #[derive(Debug, thiserror::Error)]
-#[error("{key}: cannot listen on {at}: {source}")]
-pub struct BindError {
-    key: &'static str,
-    at: String,
-    source: io::Error,
+pub enum BindError {
+    /// Another process listens there, perhaps another patgate.
+    #[error("{key}: another process listens on {at}; stop it, or give {key} another value")]
+    InUse {
+        /// The setting.
+        key: &'static str,
+        /// Its value.
+        at: String,
+    },
+    /// Anything else.
+    #[error("{key}: cannot listen on {at}: {error}")]
+    Io {
+        /// The setting.
+        key: &'static str,
+        /// Its value.
+        at: String,
+        /// The operating system's reason.
+        error: io::Error,
+    },
+}
+
+impl BindError {
+    fn new(key: &'static str, at: String, error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::AddrInUse => Self::InUse { key, at },
+            _ => Self::Io { key, at, error },
+        }
+    }
 }
 
 /// A socket file of a process that is gone is replaced; anything else in its place is not.
@@ -105,7 +128,7 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
     match std::fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => {
             if std::os::unix::net::UnixStream::connect(path).is_ok() {
-                return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process serves it"));
+                return Err(io::ErrorKind::AddrInUse.into());
             }
             std::fs::remove_file(path)?;
         }
@@ -117,18 +140,43 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Whether traffic should come here: from start-up to the signal to stop.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Readiness(Arc<AtomicBool>);
+/// Whether traffic should come here: from start-up to the signal to stop, unless the key ring is
+/// another one than tokens were signed with.
+#[derive(Clone)]
+struct Readiness {
+    serving: Arc<AtomicBool>,
+    objection: Objection,
+}
 
 impl Readiness {
-    fn set(&self, ready: bool) {
-        self.0.store(ready, Relaxed);
+    fn new(objection: Objection) -> Self {
+        Self { serving: Arc::default(), objection }
     }
 
-    fn get(&self) -> bool {
-        self.0.load(Relaxed)
+    fn set(&self, serving: bool) {
+        self.serving.store(serving, Relaxed);
     }
+
+    /// Why not.
+    fn get(&self) -> Result<(), &'static str> {
+        if !self.serving.load(Relaxed) {
+            return Err("draining");
+        }
+        self.objection.get().map_or(Ok(()), Err)
+    }
+
+    fn status(&self) -> ServingStatus {
+        self.get().map_or(ServingStatus::NotServing, |()| ServingStatus::Serving)
+    }
+}
+
+/// What is served.
+pub(crate) struct Serving {
+    pub(crate) edge: GrpcEdge,
+    pub(crate) registry: Registry,
+    pub(crate) lifetimes: Lifetimes,
+    /// What keeps it from being ready, while there is something.
+    pub(crate) objection: Objection,
 }
 
 /// How many connections to hold, and when to let go of them and of the process.
@@ -146,15 +194,15 @@ pub(crate) struct Lifetimes {
 /// after the grace period.
 pub(crate) async fn run(
     listeners: Listeners,
-    edge: GrpcEdge,
-    mut registry: Registry,
-    lifetimes: Lifetimes,
+    serving: Serving,
     tasks: &Tasks,
     shutdown: CancellationToken,
 ) {
-    let (readiness, closing) = (Readiness::default(), CancellationToken::new());
+    let Serving { edge, mut registry, lifetimes, mut objection } = serving;
+    let (readiness, closing) = (Readiness::new(objection.clone()), CancellationToken::new());
     let (reporter, health) = tonic_health::server::health_reporter();
-    report(&reporter, ServingStatus::Serving).await;
+    readiness.set(true);
+    report(&reporter, readiness.status()).await;
     let connections = TaskTracker::new();
     let open = Family::<ListenerLabels, Gauge>::default();
     registry.sub_registry_with_prefix("patgate").register(
@@ -207,12 +255,20 @@ pub(crate) async fn run(
         // Requests here are short; nothing is lost when it ends with the process.
         tasks.spawn("HTTP listener", closing.clone().run_until_cancelled_owned(served));
     }
-    readiness.set(true);
-    tracing::info!("ready");
+    if readiness.get().is_ok() {
+        tracing::info!("ready");
+    }
 
+    let watched = async {
+        loop {
+            objection.changed().await;
+            report(&reporter, readiness.status()).await;
+        }
+    };
     tokio::select! {
         () = shutdown.cancelled() => {}
         () = tasks.ended() => {}
+        () = watched => {}
     }
     tasks.stop();
     readiness.set(false);
@@ -313,8 +369,8 @@ fn operations(readiness: Readiness, registry: Registry) -> Router {
         .route(
             "/readyz",
             get(async move || match readiness.get() {
-                true => (StatusCode::OK, "ok\n"),
-                false => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+                Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
+                Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
             }),
         )
         .route("/metrics", get(async move || telemetry::metrics_page(&registry)))
@@ -349,10 +405,11 @@ mod tests {
             panic!("on purpose");
         });
         let edge = GrpcEdge(Arc::new(checker));
+        let serving = Serving { edge, registry, lifetimes, objection: Objection::none() };
         let never = CancellationToken::new();
         let running = tokio::spawn({
             let tasks = tasks.clone();
-            async move { run(listeners, edge, registry, lifetimes, &tasks, never).await }
+            async move { run(listeners, serving, &tasks, never).await }
         });
         let ready = async || {
             let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();

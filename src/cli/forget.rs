@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use crate::{
     config,
     installation::Installation,
+    redis_fault::RedisFault,
     resolve::{Backends, Domains, Principals, redis::redis_key},
     store::Touched,
 };
@@ -21,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ForgetError {
     /// Redis said no, or could not be reached.
-    #[error("Redis: {0}")]
+    #[error("Redis: {}", RedisFault::from(.0))]
     Redis(#[from] RedisError),
     /// Redis did not answer.
     #[error("Redis did not answer within {PATIENCE:?}")]

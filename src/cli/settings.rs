@@ -33,7 +33,7 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
                 return Err(Usage(mistakes.join("\n")).into());
             }
             if connect {
-                return connect::run(&session.config(purpose)?, session.out).await;
+                return connect::run(&session.config(purpose)?, purpose, session.out).await;
             }
             session.out.list(
                 &Config::effective(&session.sources),

@@ -210,12 +210,16 @@ impl Reader {
         let wake = Arc::new(Notify::new());
         let _listener = self.listen(&wake);
         let (mut told_at, mut asked_at, mut hurry) = (Tick::now(), Tick::now(), 0);
+        let mut refused = None;
         while !stop.is_cancelled() {
             let began = Tick::now();
-            if let Some(polled) = self.round(rounds).await {
+            // Of a poll that fails, Redis knows nothing.
+            let polled = self.round(rounds).await;
+            refused = refused.filter(|_| polled.is_some());
+            if let Some(polled) = polled {
                 match relay.publish(leadership.epoch, &polled.poll).await {
                     Ok(()) => told_at = Tick::now(),
-                    Err(error) => tracing::debug!(%error, "relaying the feed of changes"),
+                    Err(error) => refused = Some(error),
                 }
                 if polled.poll.brings_news() {
                     hurry = HURRIES;
@@ -223,10 +227,18 @@ impl Reader {
             }
             let now = Tick::now();
             if now.since(told_at) > SILENCE {
-                tracing::warn!(
-                    "Redis takes no frames from this replica; another one relays the feed, if Redis \
-                     takes them from it: see whether redis.url can be written to from here"
-                );
+                match refused {
+                    Some(error) => tracing::warn!(
+                        %error,
+                        "Redis takes no frames from this replica; another one relays the feed, if \
+                         Redis takes them from it: see whether redis.url can be written to from here"
+                    ),
+                    // Why, `round` has logged.
+                    None => tracing::warn!(
+                        "this replica has no poll of the feed to relay; another one relays it, if \
+                         it can read the feed"
+                    ),
+                }
                 return Step::Down;
             }
             if now.since(asked_at) >= RENEW_EVERY {

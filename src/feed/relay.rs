@@ -11,8 +11,8 @@
 use std::{collections::HashMap, pin::pin, time::Duration};
 
 use redis::{
-    AsyncConnectionConfig, Client, RedisError, Value, aio::MultiplexedConnection,
-    streams::StreamReadReply,
+    AsyncConnectionConfig, Client, ErrorKind, RedisError, ServerErrorKind, Value,
+    aio::MultiplexedConnection, streams::StreamReadReply,
 };
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,7 @@ use super::{Change, Poll, Server, Stamp, Triggers, lease::Note};
 use crate::{
     clock::Tick,
     config,
+    redis_fault::{Complaints, RedisFault},
     seal::{Purpose, Sealer},
     snapshot::{Snapshot, Xid},
 };
@@ -72,7 +73,7 @@ impl Frame {
 /// Why nothing is heard.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RelayError {
-    #[error("Redis: {0}")]
+    #[error("Redis: {}", RedisFault::from(.0))]
     Redis(#[from] RedisError),
     #[error("Redis did not answer in time")]
     Timeout,
@@ -101,6 +102,7 @@ pub(crate) struct Relay {
     epoch: Option<(Server, u64)>,
     stream: String,
     leases: String,
+    complaints: Complaints,
 }
 
 impl Relay {
@@ -115,6 +117,7 @@ impl Relay {
             epoch: None,
             stream,
             leases,
+            complaints: Complaints::new("the feed of changes is not relayed until it can"),
         })
     }
 
@@ -238,6 +241,12 @@ impl Relay {
                 Err(_) => timeout(ONE_LOOK, reply).await.map_err(|_| RelayError::Timeout)?,
             }
         };
+        // Whether Redis can be reached at all, look-ups find out.
+        if let Err(error) = &reply
+            && error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
+        {
+            self.complaints.fault(RedisFault::from(error), Tick::now());
+        }
         if !reply.as_ref().is_err_and(RedisError::is_io_error) {
             self.connection = Some(connection);
         }

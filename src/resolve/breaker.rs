@@ -21,7 +21,11 @@ pub(super) struct Breaker {
 impl Breaker {
     /// Whether an attempt may be made now. While open, one caller a pause is the probe.
     pub(super) fn admits(&self, now: Tick) -> bool {
-        self.failures.load(Relaxed) < THRESHOLD || self.probes.passes(now, PAUSE)
+        !self.is_open() || self.probes.passes(now, PAUSE)
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.failures.load(Relaxed) >= THRESHOLD
     }
 
     pub(super) fn succeeded(&self) {

@@ -7,7 +7,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use deadpool::managed::{self, Object, Pool};
+use deadpool::managed::{self, Object, Pool, PoolError};
 use redis::{
     AsyncConnectionConfig, Client, Cmd, FromRedisValue, Pipeline, RedisError,
     aio::MultiplexedConnection,
@@ -26,9 +26,11 @@ use crate::{
     clock::{Moment, Tick},
     config,
     feed::Stamp,
+    redis_fault::{Complaints, RedisFault, Use, probe},
     seal::{Purpose, Sealer},
     tasks::Tasks,
     telemetry::Metrics,
+    turnstile::Turnstile,
 };
 
 /// For a new connection, its TLS and authentication; look-ups do not wait that long for it.
@@ -36,6 +38,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Entries that may wait to be written; further ones are dropped and counted.
 const MAX_WRITES: usize = 4096;
 const MAX_WRITE_BATCH: usize = 256;
+/// How often entries that are not sealed by this key ring are logged.
+const SEALS_EVERY: Duration = Duration::from_secs(10 * 60);
 
 /// A finding as Redis holds it. `None` is "there is no such thing".
 #[derive(Debug, Serialize, Deserialize)]
@@ -51,6 +55,7 @@ pub(crate) struct Redis {
     writes: mpsc::Sender<Write>,
     link: Arc<Link>,
     sealer: Sealer,
+    seals: Turnstile,
     metrics: Metrics,
 }
 
@@ -75,11 +80,24 @@ impl Redis {
         let reader = Arc::clone(&link);
         let reads = Batcher::spawn(tasks, load, move |keys: Vec<String>| {
             let link = Arc::clone(&reader);
-            async move { link.run(redis::cmd("MGET").arg(&keys)).await }
+            async move { link.run(redis::cmd("MGET").arg(&keys), &link.reading).await }
         });
         let (writes, waiting) = mpsc::channel(MAX_WRITES);
         tasks.spawn_owned("writer to Redis", write_behind(Arc::clone(&link), waiting));
-        Ok(Arc::new(Self { reads, writes, link, sealer, metrics }))
+        let seals = Turnstile::default();
+        Ok(Arc::new(Self { reads, writes, link, sealer, seals, metrics }))
+    }
+
+    /// Finds out whether Redis lets this replica in and lets it read, so that the log says so before
+    /// the first look-up needs it. Nobody waits for it.
+    pub(crate) fn greet(&self, config: &config::Redis, tasks: &Tasks) {
+        let (config, prefix) = (config.clone(), self.sealer.prefix().to_owned());
+        let link = Arc::clone(&self.link);
+        tasks.spawn_owned("first contact with Redis", async move {
+            if let Err(fault) = probe(&config, &prefix, &[Use::Read]).await {
+                link.reading.fault(fault, Tick::now());
+            }
+        });
     }
 
     /// The entry under `key`, or a word for why there is none: `miss`, `open` (circuit),
@@ -104,6 +122,17 @@ impl Redis {
             }
         };
         self.sealer.open(Purpose::Entries, &redis_key, &sealed).ok_or("refused")
+    }
+
+    /// Logs, now and then, that an entry was not sealed by this key ring.
+    pub(super) fn complain_of_seals(&self) {
+        if self.seals.passes(Tick::now(), SEALS_EVERY) {
+            tracing::warn!(
+                prefix = self.sealer.prefix(),
+                "an entry in Redis is not sealed by this key ring and is not used: replicas have \
+                 different key rings, or are of different releases, or somebody else writes to Redis",
+            );
+        }
     }
 
     /// Writes an entry some time soon, or not at all. Nobody waits for it.
@@ -134,7 +163,7 @@ async fn write_behind(link: Arc<Link>, mut waiting: mpsc::Receiver<Write>) {
         }
         let count = pipeline.cmd_iter().count();
         let admitted = link.breaker.admits(Tick::now());
-        let written = admitted && link.run(&pipeline).await == Ok(());
+        let written = admitted && link.run(&pipeline, &link.writing).await == Ok(());
         if admitted && !written {
             link.failed();
         }
@@ -169,7 +198,19 @@ struct Link {
     pool: Pool<Connector>,
     timeout: Duration,
     breaker: Breaker,
+    reading: Complaints,
+    writing: Complaints,
     metrics: Metrics,
+}
+
+/// Why a command has no answer.
+enum Failure {
+    /// The way there, or the server, says so.
+    Fault(RedisFault),
+    /// Amid a command. One alone means little: the server was restarted, or is busy.
+    Amid(RedisFault),
+    /// No connection was free.
+    Busy,
 }
 
 impl Link {
@@ -179,7 +220,14 @@ impl Link {
         let pool = pool.map_err(|error| {
             RedisError::from((redis::ErrorKind::InvalidClientConfig, "pool", error.to_string()))
         })?;
-        Ok(Self { pool, timeout: config.timeout, breaker: Breaker::default(), metrics })
+        Ok(Self {
+            pool,
+            timeout: config.timeout,
+            breaker: Breaker::default(),
+            reading: Complaints::new("look-ups go to Postgres until it can"),
+            writing: Complaints::new("what this replica looks up is not shared until it can"),
+            metrics,
+        })
     }
 
     /// A look-up or a write was in vain. To be told once for each, by who made it: several may have
@@ -193,28 +241,45 @@ impl Link {
     }
 
     /// One round trip. A connection that fails, or does not answer in time, is closed.
-    async fn run<T>(&self, request: &impl Request<T>) -> Result<T, Unavailable> {
-        let outcome = async {
-            let mut connection = self.pool.get().await.ok()?;
-            self.metrics.command("redis");
-            match timeout(self.timeout, request.send(&mut connection)).await {
-                Ok(Ok(reply)) => Some(reply),
-                Ok(Err(_)) | Err(_) => {
-                    drop(Object::take(connection));
-                    None
-                }
-            }
-        };
-        match outcome.await {
-            Some(reply) => {
+    async fn run<T>(
+        &self,
+        request: &impl Request<T>,
+        complaints: &Complaints,
+    ) -> Result<T, Unavailable> {
+        match self.attempt(request).await {
+            Ok(reply) => {
                 self.breaker.succeeded();
+                complaints.well(Tick::now());
                 Ok(reply)
             }
-            None => {
+            Err(failure) => {
                 self.metrics.failure("redis");
+                match failure {
+                    Failure::Amid(_) if !self.breaker.is_open() => {}
+                    Failure::Fault(fault) | Failure::Amid(fault) => {
+                        complaints.fault(fault, Tick::now());
+                    }
+                    Failure::Busy => {}
+                }
                 Err(Unavailable)
             }
         }
+    }
+
+    async fn attempt<T>(&self, request: &impl Request<T>) -> Result<T, Failure> {
+        let mut connection = self.pool.get().await.map_err(|error| match error {
+            PoolError::Backend(error) => Failure::Fault(RedisFault::from(&error)),
+            _ => Failure::Busy,
+        })?;
+        self.metrics.command("redis");
+        let failure = match timeout(self.timeout, request.send(&mut connection)).await {
+            Ok(Ok(reply)) => return Ok(reply),
+            Ok(Err(error)) if error.is_io_error() => Failure::Amid(RedisFault::from(&error)),
+            Ok(Err(error)) => Failure::Fault(RedisFault::from(&error)),
+            Err(_) => Failure::Amid(RedisFault::silence(self.timeout)),
+        };
+        drop(Object::take(connection));
+        Err(failure)
     }
 }
 

@@ -47,6 +47,7 @@ mod floods;
 mod front;
 mod grpc;
 mod guard;
+mod key_rings;
 mod last_use;
 mod losses;
 mod output;
@@ -59,6 +60,7 @@ mod propagation;
 mod races;
 mod rate_limits;
 mod recording;
+mod redis_access;
 mod relay;
 mod schema;
 mod serving;
@@ -119,6 +121,7 @@ fn main() -> ExitCode {
         serving::an_empty_request_is_denied,
         serving::a_message_that_is_too_long_is_an_outage,
         serving::does_not_start_without_postgres,
+        serving::an_address_in_use_is_told_once,
         grpc::grpcio_hears_every_status,
         grpc::envoy_may_send_headers_raw,
         ports::heads_without_bodies_hold_little_memory,
@@ -327,6 +330,10 @@ fn main() -> ExitCode {
         clocks::a_step_revives_nothing_and_wakes_no_herd,
         clocks::a_step_back_makes_no_entry_younger,
         clocks::a_step_hides_no_replica_from_who_waits,
+        redis_access::a_fault_is_said_with_its_reason_and_once,
+        redis_access::a_fault_that_is_mended_is_over,
+        key_rings::one_that_signed_no_live_token_is_not_ready,
+        key_rings::different_ones_are_noticed,
         faults::redis_fails_on_the_wire,
         faults::a_dead_redis_costs_a_look_up_one_box,
         faults::redis_is_full_then_flushed,
@@ -377,6 +384,7 @@ fn main() -> ExitCode {
         feed::the_last_use_is_no_change,
         recording::what_was_done_while_triggers_were_off_is_obeyed,
         recording::a_feed_without_triggers_is_not_trusted,
+        recording::a_leader_without_triggers_blames_no_redis,
         installations::a_restored_dump_beside_its_original_is_another,
         installations::relays_that_share_a_redis_are_apart,
         installations::a_feed_of_another_database_keeps_from_serving,

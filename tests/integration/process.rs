@@ -23,6 +23,15 @@ pub(crate) async fn serve(world: &World<'_>, settings: &[&str]) -> Process {
 
 /// The same, started by another command.
 pub(crate) async fn serve_by(world: &World<'_>, argv: &[&str], settings: &[&str]) -> Process {
+    let process = listen(world, argv, settings).await;
+    let http = process.replica.http.port();
+    let ready = async || http::send(http, "GET", "/readyz", &[], "").await.status == 200;
+    eventually("patgate to be ready", ready).await;
+    process
+}
+
+/// The same, which may not be ready.
+pub(crate) async fn listen(world: &World<'_>, argv: &[&str], settings: &[&str]) -> Process {
     let env = world.environment(settings);
     let arguments = json!({ "argv": argv, "name": "patgate", "env": env });
     let server = world.suite.stack.start("process", arguments);
@@ -35,8 +44,6 @@ pub(crate) async fn serve_by(world: &World<'_>, argv: &[&str], settings: &[&str]
     };
     eventually("patgate to listen", async || listening().is_some()).await;
     let (grpc, http) = listening().unwrap();
-    let ready = async || http::send(http.port(), "GET", "/readyz", &[], "").await.status == 200;
-    eventually("patgate to be ready", ready).await;
     Process { replica: Arc::new(Replica::at(grpc, http)), server }
 }
 

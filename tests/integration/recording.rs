@@ -7,6 +7,8 @@ use crate::{
     fleet::{Fleet, MODELS, PATIENT, polls},
     harness::{Suite, Token, World},
     installations::SOON,
+    process,
+    relay::relayed,
     tiers::{eventually, reader},
 };
 
@@ -130,4 +132,19 @@ pub(crate) async fn a_feed_without_triggers_is_not_trusted(suite: Arc<Suite>) {
     patient.turn("switched on again", (&token, MODELS), 200, 401).await;
     assert_eq!(off(&patient).await, 0);
     patient.all_answer(&other, MODELS, 200).await;
+}
+
+/// The replica that relays the feed has nothing to relay meanwhile, and says that it is not Redis.
+pub(crate) async fn a_leader_without_triggers_blames_no_redis(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let settings = relayed(&world);
+    let process = process::serve(&world, &settings.each_ref().map(String::as_str)).await;
+    let leads = async || process.replica.metric("patgate_relay_leader").await == 1;
+    eventually("it to lead", leads).await;
+    world.sql(OFF).await;
+    let log = || fs::read_to_string(&process.server.log).unwrap();
+    let told = "this replica has no poll of the feed to relay";
+    eventually("it to step down", async || log().contains(told)).await;
+    assert!(log().contains("changes are not recorded"), "{}", log());
+    assert!(!log().contains("Redis takes no frames"), "{}", log());
 }

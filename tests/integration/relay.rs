@@ -36,7 +36,7 @@ fn stream(world: &World<'_>) -> String {
 }
 
 /// What a replica of this world has to be told to follow.
-fn relayed(world: &World<'_>) -> [String; 2] {
+pub(crate) fn relayed(world: &World<'_>) -> [String; 2] {
     [format!("feed.url={}", world.url("server", world.port)), "feed.relay=redis".to_owned()]
 }
 

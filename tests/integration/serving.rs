@@ -97,3 +97,32 @@ pub(crate) async fn does_not_start_without_postgres(suite: Arc<Suite>) {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("postgres.url"), "{said}");
 }
+
+/// Whichever of the listeners it is, the setting and what to do are named, each once.
+pub(crate) async fn an_address_in_use_is_told_once(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let path = suite.dir.path().join(format!("{}.sock", world.database));
+    let _taken = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    for (key, at) in [
+        ("listen.grpc", &*address),
+        ("listen.http", &*address),
+        ("listen.uds", path.to_str().unwrap()),
+    ] {
+        let setting = format!("{key}={at}");
+        let started = tokio::process::Command::new(env!("CARGO_BIN_EXE_patgate"))
+            .arg("serve")
+            .envs(world.environment(&["listen.grpc=127.0.0.1:0", "listen.http=", &setting]))
+            .output();
+        let output = tokio::time::timeout(Duration::from_secs(60), started).await.unwrap().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let told = format!(
+            "patgate: {key}: another process listens on {at}; stop it, or give {key} another value"
+        );
+        // The log's own lines are objects.
+        let told_beside: Vec<_> = said.lines().filter(|line| !line.starts_with('{')).collect();
+        assert_eq!(told_beside, [told]);
+    }
+}

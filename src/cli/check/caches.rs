@@ -13,6 +13,7 @@ use crate::{
     feed::{Feed, Lease, Reader},
     keyring::KeyRing,
     postgres::Postgres,
+    redis_fault::{Use, probe},
     resolve::{
         Found, Freshness, Kind, Load, Memory, Shared, Tiers, postgres::lookups, redis::Redis,
     },
@@ -33,6 +34,9 @@ pub(super) struct Held {
     /// How long ago Postgres was asked, of an entry that can be used.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "to_the_millisecond")]
     age_seconds: Option<f64>,
+    /// Why Redis cannot be used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fault: Option<String>,
 }
 
 /// Each kind.
@@ -54,9 +58,12 @@ impl fmt::Display for Held {
             "miss" => "no entry",
             "stale" => "too old, or outdated by a change",
             "refused" => "not sealed by this key ring",
-            _ => "Redis does not answer",
+            _ => "Redis cannot be used",
         };
         f.write_str(words)?;
+        if let Some(fault) = &self.fault {
+            write!(f, ": {fault}")?;
+        }
         self.age_seconds.map_or(Ok(()), |age| write!(f, ", as of {age:.1} s ago"))
     }
 }
@@ -89,6 +96,13 @@ pub(super) async fn look(
     backend: Option<&BackendName>,
 ) -> anyhow::Result<Caches> {
     let With { redis: settings, ring, postgres, .. } = with;
+    let prefix = with.feed.installation().redis_prefix();
+    if let Err(fault) = probe(settings, &prefix, &[Use::Read]).await {
+        let unused =
+            || Held { entry: "unavailable", age_seconds: None, fault: Some(fault.to_string()) };
+        let (domain, backend) = (domain.map(|_| unused()), backend.map(|_| unused()));
+        return Ok(Caches { token: unused(), domain, backend });
+    }
     let (ring, clock, feed) = (ring.clone(), Arc::clone(with.clock), Arc::clone(with.feed));
     let metrics = Metrics::new(&mut Registry::default());
     let max_staleness = config.max_staleness;
@@ -133,6 +147,7 @@ async fn held<K: Kind>(tiers: &Tiers<K>, redis: &Redis, key: &K::Key) -> Held {
     Held {
         entry: found.as_ref().map_or_else(|word| *word, Found::result),
         age_seconds: found.as_ref().ok().map(age),
+        fault: None,
     }
 }
 

@@ -3,11 +3,16 @@
 //! Each probe tries one service as `serve` would, and says what it found. A new probe is a function in
 //! a module below and a line in [`findings`].
 
+mod keyring;
 mod postgres;
+mod redis;
 
 use serde::Serialize;
 
-use crate::{cli::output::Output, config::Config};
+use crate::{
+    cli::output::Output,
+    config::{Config, Purpose},
+};
 
 /// What a probe found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -42,8 +47,8 @@ pub(super) struct Unusable(String);
 /// # Errors
 ///
 /// Unless every service that is configured can be used.
-pub(super) async fn run(config: &Config, out: Output) -> anyhow::Result<()> {
-    let findings = findings(config).await;
+pub(super) async fn run(config: &Config, purpose: Purpose, out: Output) -> anyhow::Result<()> {
+    let findings = findings(config, purpose).await;
     out.list(
         &findings,
         &[
@@ -61,9 +66,11 @@ pub(super) async fn run(config: &Config, out: Output) -> anyhow::Result<()> {
 }
 
 /// One after the other, so that a slow one is seen to be.
-async fn findings(config: &Config) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    findings.extend(postgres::probe(config).await);
+async fn findings(config: &Config, purpose: Purpose) -> Vec<Finding> {
+    let (postgres, installation) = postgres::probe(config).await;
+    let mut findings = Vec::from(postgres);
+    findings.push(redis::find(config, purpose, installation).await);
+    findings.push(keyring::find(config).await);
     findings
 }
 

@@ -10,14 +10,16 @@ use crate::{
 const POSTGRES: &str = "postgres.url";
 const FEED: &str = "feed.url";
 
-pub(super) async fn probe(config: &Config) -> [Finding; 2] {
+/// What was found, and which installation `postgres.url` leads to.
+pub(super) async fn probe(config: &Config) -> ([Finding; 2], Option<Installation>) {
     let installation = installation(config).await;
-    let feed = feed(config, installation.as_ref().ok().copied()).await;
+    let known = installation.as_ref().ok().copied();
+    let feed = feed(config, known).await;
     let postgres = match installation {
         Ok(installation) => connections(config, installation).await,
         Err(error) => Finding::failed(POSTGRES, error),
     };
-    [postgres, feed]
+    ([postgres, feed], known)
 }
 
 /// Whether there are enough, where all else is well.

@@ -1,0 +1,31 @@
+//! Redis: whether it lets patgate in, and lets it do what it is configured for.
+
+use super::Finding;
+use crate::{
+    config::{Config, Purpose},
+    installation::Installation,
+    redis_fault::{Use, probe},
+};
+
+const REDIS: &str = "redis.url";
+
+/// Tried are keys of this installation, as its ACL may permit no others.
+pub(super) async fn find(
+    config: &Config,
+    purpose: Purpose,
+    installation: Option<Installation>,
+) -> Finding {
+    let Some(redis) = &config.redis else {
+        return Finding::off(REDIS, "not set: look-ups that memory cannot answer go to Postgres");
+    };
+    let uses: &[Use] = match purpose {
+        Purpose::Admin => &[Use::Read, Use::Forget],
+        Purpose::Serve if config.relay => &[Use::Read, Use::Write, Use::Relay],
+        Purpose::Serve => &[Use::Read, Use::Write],
+    };
+    let prefix = installation.map_or_else(|| "patgate:".to_owned(), |it| it.redis_prefix());
+    match probe(redis, &prefix, uses).await {
+        Ok(()) => Finding::ok(REDIS, format!("keys begin with {prefix}")),
+        Err(fault) => Finding::failed(REDIS, fault),
+    }
+}

@@ -1,0 +1,119 @@
+//! A replica with another key ring than tokens were signed with takes no traffic, and replicas with
+//! different ones are noticed.
+
+use std::{fs, path::PathBuf, sync::Arc};
+
+use patgate::keyring;
+
+use crate::{
+    cli::{Cli, connect::found},
+    harness::{Suite, Token, World},
+    http,
+    process::{self, Process},
+    serving::health,
+    tiers::{eventually, reader, revoke, status},
+};
+
+const SERVING: i32 = 1;
+const NOT_SERVING: i32 = 2;
+const NONE_OF_THEM: &str = "the key ring has signed none of the live tokens";
+const OTHERS: &str = "live tokens were signed by keys that this replica's key ring lacks";
+const SEALS: &str = "an entry in Redis is not sealed by this key ring";
+
+/// A ring of one new key.
+fn new_ring(world: &World<'_>, id: &str) -> PathBuf {
+    let path = world.suite.dir.path().join(format!("{}.{id}.other", world.database));
+    fs::write(&path, keyring::new_line(&id.parse().unwrap()).unwrap().as_bytes()).unwrap();
+    path
+}
+
+fn create(cli: &Cli<'_>, name: &str) -> Token {
+    cli.mint(&format!(
+        "token create {name} --user ann@example.com --expires-in 1h --scope acme:models:*:llm_read"
+    ))
+}
+
+async fn ready(process: &Process) -> (u16, String) {
+    let reply = http::send(process.replica.http.port(), "GET", "/readyz", &[], "").await;
+    (reply.status, reply.body)
+}
+
+fn logged(process: &Process, message: &str) -> usize {
+    let log = fs::read_to_string(&process.server.log).unwrap();
+    log.lines().filter(|line| line.contains(message)).count()
+}
+
+pub(crate) async fn one_that_signed_no_live_token_is_not_ready(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let ring = new_ring(&world, "k2");
+    let keyring = format!("keyring_file={}", ring.display());
+    let other = Cli::of(&world).with("keyring_file", ring.to_str().unwrap());
+    let judged = || found(&other.login(&world, "server"), "keyring_file");
+    // Those that are dead, and canaries, say nothing.
+    revoke(&world, &reader(&world).await).await;
+    world.token_for("ann", "-1 hour", &[]).await;
+    world.sql("SELECT patgate.flip_canary(gen_random_uuid(), '1 hour')").await;
+    let without = process::serve(&world, &[&keyring]).await;
+    assert_eq!(ready(&without).await.0, 200);
+    assert_eq!(judged(), (0, "ok".into(), "no token is live".into()));
+
+    // It finds out while it runs, as one does that starts then.
+    let token = reader(&world).await;
+    let late = process::listen(&world, &[&process::program(), "serve"], &[&keyring]).await;
+    for replica in [&without, &late] {
+        eventually("it to be unready", async || ready(replica).await.0 == 503).await;
+        assert!(ready(replica).await.1.contains(NONE_OF_THEM));
+        eventually("its health to tell", async || {
+            health(replica.replica.grpc).await == NOT_SERVING
+        })
+        .await;
+        // Whoever asks is answered all the same.
+        assert_eq!(status(&replica.replica, &token).await, 401);
+        assert_eq!(logged(replica, NONE_OF_THEM), 1);
+    }
+    let (code, outcome, detail) = judged();
+    assert_eq!((code, &*outcome), (1, "failed"), "{detail}");
+    assert!(detail.contains(NONE_OF_THEM), "{detail}");
+    // One with the right ring is.
+    let right = process::serve(&world, &[]).await;
+    assert_eq!((ready(&right).await.0, health(right.replica.grpc).await), (200, SERVING));
+
+    let first = create(&other, "first");
+    for replica in [&without, &late] {
+        eventually("it to be ready", async || ready(replica).await.0 == 200).await;
+        eventually("its health to tell", async || health(replica.replica.grpc).await == SERVING)
+            .await;
+        assert_eq!(status(&replica.replica, &first).await, 200);
+    }
+    // It stays so, whatever becomes of that token.
+    revoke(&world, &first).await;
+    eventually("the revocation", async || status(&late.replica, &first).await == 401).await;
+    assert_eq!(ready(&late).await.0, 200);
+}
+
+pub(crate) async fn different_ones_are_noticed(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let token = reader(&world).await;
+    // By the names of keys.
+    let other = Cli::of(&world).with("keyring_file", new_ring(&world, "k2").to_str().unwrap());
+    create(&other, "by-another-ring");
+    let one = process::serve(&world, &[]).await;
+    assert_eq!(logged(&one, OTHERS), 1);
+    let (code, outcome, detail) = found(&Cli::of(&world).login(&world, "server"), "keyring_file");
+    assert_eq!((code, &*outcome), (0, "warning"));
+    assert!(detail.ends_with("and are refused: k2"), "{detail}");
+    assert_eq!(status(&one.replica, &token).await, 200);
+
+    // And where the names are the same.
+    let namesake = new_ring(&world, "k1");
+    let keyring = format!("keyring_file={}", namesake.display());
+    let two = process::serve(&world, &[&keyring]).await;
+    let theirs = Cli::of(&world).with("keyring_file", namesake.to_str().unwrap());
+    let theirs = create(&theirs, "by-a-namesake");
+    eventually("an entry of the other", async || {
+        assert_eq!(status(&one.replica, &token).await, 200);
+        assert_eq!(status(&two.replica, &theirs).await, 200);
+        logged(&two, SEALS) == 1 || logged(&one, SEALS) == 1
+    })
+    .await;
+}

@@ -7,7 +7,11 @@ FUZZ := --manifest-path fuzz/Cargo.toml
 # Hidden folders hold what was installed or built, except for .ci.
 SHELL_FILES = .ci/run $(shell find . -name '*.sh' -not -path './.*' -not -path './target/*')
 
-.PHONY: help tools build test soak bench bench-large bench-check bench-build lint fuzz demo clean
+.PHONY: help tools build test grpc-test soak bench bench-large bench-check bench-build lint fuzz demo clean
+
+# Of `make grpc-test`. Another version is another file.
+GRPCURL_VERSION := v1.9.4
+GRPCURL := target/go/grpcurl-$(GRPCURL_VERSION)
 
 # Of `make soak`. Without a seed, one is drawn.
 MINUTES ?= 10
@@ -27,6 +31,7 @@ help:
 	@echo 'make demo     a tour of patgate behind a real Envoy (ONCE=1: check the tour and end)'
 	@echo 'make build    the release binary, target/release/patgate'
 	@echo 'make test     all tests, against real Postgres, Valkey and Envoy'
+	@echo 'make grpc-test  health and unknown methods as grpcurl sees them; needs Go'
 	@echo 'make soak     faults at random for 10 minutes (MINUTES=…, SEED=…), every answer judged'
 	@echo 'make bench    what a check costs: a table, in target/bench (BENCH_QUICK=1: only a trial; DOCS=1: into docs)'
 	@echo 'make bench-large  the same with ten million tokens, too'
@@ -44,6 +49,16 @@ build:
 
 test: tools
 	cargo test --locked
+
+grpc-test: tools $(GRPCURL)
+	GRPCURL=$(CURDIR)/$(GRPCURL) cargo test --locked --test integration -- grpc::grpcurl_
+
+# Modules and build cache beside it, so that `make clean` removes them, too.
+$(GRPCURL):
+	@command -v go >/dev/null || { echo 'make grpc-test: Go is missing; it builds grpcurl. See https://go.dev/dl' >&2; exit 1; }
+	GOPATH=$(CURDIR)/target/go GOCACHE=$(CURDIR)/target/go/cache GOFLAGS=-modcacherw \
+		go install github.com/fullstorydev/grpcurl/cmd/grpcurl@$(GRPCURL_VERSION)
+	@mv target/go/bin/grpcurl $@
 
 soak: tools
 	SOAK_SECONDS=$$(($(MINUTES) * 60)) SOAK_SEED=$(SEED) cargo test --locked --test integration -- soak::

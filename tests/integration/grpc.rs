@@ -50,6 +50,52 @@ pub(crate) async fn grpcio_hears_every_status(suite: Arc<Suite>) {
     assert_ne!(heard[6]["answer"], "", "an empty answer is an ALLOW");
 }
 
+/// Where grpcurl is; `make grpc-test` says so.
+const GRPCURL: &str = "GRPCURL";
+
+pub(crate) fn has_grpcurl() -> bool {
+    std::env::var_os(GRPCURL).is_some()
+}
+
+/// grpc-go takes an answer apart differently: what is missing in it becomes `Internal` or `Unknown`.
+pub(crate) async fn grpcurl_hears_every_status(suite: Arc<Suite>) {
+    let grpcurl = std::env::var(GRPCURL).unwrap();
+    let world = suite.world().await;
+    let process = process::serve(&world, &[]).await;
+    let address = process.replica.grpc.to_string();
+    let call = async |service: &str, method: &str| {
+        let mut command = tokio::process::Command::new(&grpcurl);
+        command.args(["-plaintext", "-max-time", "60", "-import-path", &project("tests/clients")]);
+        command.args(["-proto", "grpcurl.proto", "-d", &json!({ "service": service }).to_string()]);
+        let output = command.arg(&address).arg(method).output().await.unwrap();
+        let (out, err) = (output.stdout, String::from_utf8(output.stderr).unwrap());
+        let code = err.lines().find_map(|line| line.trim().strip_prefix("Code: "));
+        code.map_or_else(
+            || {
+                let answer = serde_json::from_slice::<Value>(&out);
+                answer.unwrap_or_else(|_| panic!("{method}: {err}"))["status"].to_string()
+            },
+            str::to_owned,
+        )
+    };
+    let health = "grpc.health.v1.Health/Check";
+    for (service, method, expected) in [
+        ("", health, "\"SERVING\""),
+        ("envoy.service.auth.v3.Authorization", health, "\"SERVING\""),
+        ("no.such.Service", health, "NotFound"),
+        ("", "grpc.health.v1.Health/NoSuchMethod", "Unimplemented"),
+        ("", "grpc.health.v1.NoSuchService/Check", "Unimplemented"),
+    ] {
+        assert_eq!(call(service, method).await, expected, "{service} {method}");
+    }
+    // Without a definition it asks for one first, which is a stream in both directions.
+    let mut list = tokio::process::Command::new(&grpcurl);
+    list.args(["-plaintext", "-max-time", "60", &address, "list"]);
+    let output = list.output().await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("does not support the reflection API"), "{said}");
+}
+
 /// With `encode_raw_headers` Envoy sends no map of headers, but a list.
 pub(crate) async fn envoy_may_send_headers_raw(suite: Arc<Suite>) {
     let world = suite.world().await;

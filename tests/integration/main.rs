@@ -418,6 +418,10 @@ fn main() -> ExitCode {
     if soak::is_wanted() {
         trials.extend(tests![&suite, soak::every_answer_is_accounted_for]);
     }
+    // By `make grpc-test`, which needs Go.
+    if grpc::has_grpcurl() {
+        trials.extend(tests![&suite, grpc::grpcurl_hears_every_status]);
+    }
     let names: Vec<String> = trials.iter().map(|trial| trial.name().to_owned()).collect();
     trials.push(Trial::test("promises::name_their_tests", move || {
         promises::name_their_tests(&names);

@@ -132,7 +132,9 @@ pub(crate) async fn a_full_queue_holds_up_no_change(suite: Arc<Suite>) {
 pub(crate) async fn a_commit_that_takes_long_holds_up_no_change(suite: Arc<Suite>) {
     const HELD: &str = "SELECT EXISTS (SELECT FROM pg_locks WHERE granted AND locktype = 'object'
         AND database = 0 AND classid = 'pg_database'::regclass AND mode = 'AccessExclusiveLock')";
-    let (postgres, world) = suite.spare(json!({ "synchronous_commit": "local" })).await;
+    // Whoever waits for the lock all the same fails.
+    let settings = json!({ "synchronous_commit": "local", "lock_timeout": "20s" });
+    let (postgres, world) = suite.spare(settings).await;
     let cli = Cli::of(&world).with("postgres.url", &world.url("administrator", world.port));
     let replicas = two_replicas(&world).await;
     world.sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await;

@@ -28,6 +28,9 @@ use crate::decision::NoModel;
 /// of this.
 const SHOWN_BY: usize = 4096;
 
+/// The longest body that a gateway in two steps is told to show; one without a length counts as one.
+pub(crate) const MAX_SHOWN: u64 = 32 * 1024 * 1024;
+
 /// How a call names its model in its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {

@@ -22,7 +22,7 @@ pub(crate) use self::{
 };
 use crate::{
     api::{Action, Apis, Entity, Manner},
-    body::ModelName,
+    body::{MAX_SHOWN, ModelName},
     clock::{Clock, Tick},
     decide::{self, AwaitsBody, BeforeBody, ModelReading},
     decision::{Decision, Denial, Grounds, NoModel, Refusal},
@@ -73,8 +73,6 @@ pub(crate) enum Checked {
     AwaitsBody(AwaitsBody),
 }
 
-/// The longest body that a gateway in two steps is told to show; one without a length counts as one.
-const MAX_SHOWN: u64 = 32 * 1024 * 1024;
 /// What a second step may take beyond the deadline of a check: its body may be long, and many may
 /// wait for being read.
 const FOR_A_BODY: Duration = Duration::from_secs(5);
@@ -245,7 +243,10 @@ impl Checker {
             if step == Step::First {
                 let before = decide::before_body(principal, action, domain, own, reading);
                 let checked = before.and_then(|before| self.before_body(before, parts, started));
-                return checked.inspect_err(|_| about.domain = domain.cloned());
+                return checked.inspect_err(|_| {
+                    about.domain = domain.cloned();
+                    about.principal = known.found.value.clone();
+                });
             }
             let (mut short, mut asked) = (None, None);
             let authorized = decide::authorize(principal, action, domain, own, reading, |form| {
@@ -273,6 +274,7 @@ impl Checker {
                 |_| {
                     let read = long.as_ref().and_then(|read| read.as_ref().ok());
                     about.domain = domain.cloned();
+                    about.principal = known.found.value.clone();
                     about.model = read.or(short.as_ref()).map(|model| model.as_str().into());
                 },
             );
@@ -368,7 +370,11 @@ impl Particulars<'_> {
             method: parts.method,
             authority: parts.authority,
             target: parts.target,
+            shown: parts.body.len(),
             principal: self.principal.as_deref(),
+            domain: self.domain.as_deref(),
+            action: self.action.as_ref().and_then(Option::as_ref),
+            model: self.model.as_deref(),
         }
     }
 

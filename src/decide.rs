@@ -7,7 +7,7 @@ use crate::{
     backend::{Backend, Unopened},
     body::Form,
     clock::Moment,
-    decision::{Denial, NoModel, Permit, Refusal},
+    decision::{Denial, Limit, NoModel, Permit, Refusal},
     domain::{Domain, DomainRef},
     operation::{EntityType, Operation, vocabulary},
     principal::{Principal, UserId},
@@ -89,8 +89,8 @@ pub fn domain_of<'r>(
 ///
 /// # Errors
 ///
-/// `PermissionDenied`, alike for a domain that is unknown, disabled or out of reach, or `NoModel`.
-/// `BadRequest` when the body or the query has more than is read.
+/// `PermissionDenied`, alike for a domain that is unknown, disabled or out of reach; `OtherEntity`
+/// where the operation is permitted on others; or `NoModel`.
 /// `Unavailable` when the backend has a credential that cannot be opened, or is named by the table
 /// and does not exist.
 #[inline(never)] // A stage of which `make bench-check` counts the instructions.
@@ -122,12 +122,14 @@ pub fn authorize<'m>(
             Some(read(form).map_err(refuse)?)
         }
     };
+    let another = |limit| Denial { refusal: Refusal::OtherEntity(limit), ..denied() };
     if !every && !grants.scoped(operation, on, entity) {
-        return Err(denied());
+        let others = entity.is_some() && grants.scoped_to_some(operation, on);
+        return Err(if others { another(Limit::Scopes) } else { denied() });
     }
     let model = entity.filter(|_| on == EntityType::Models);
     // Whether the domain may see the model is asked wherever the request then goes.
-    let of_domain = domain.upstream_for(model).ok_or_else(denied)?;
+    let of_domain = domain.upstream_for(model).ok_or_else(|| another(Limit::Domain))?;
     let unavailable = |Unopened| Denial { refusal: Refusal::Unavailable, ..denied() };
     let (upstream, credential) = match action.upstream {
         None => (of_domain, domain.credential_for(of_domain)),

@@ -71,6 +71,8 @@ pub enum Refusal {
     NotFound,
     /// Scope or permission is missing, or the domain is not there for this caller.
     PermissionDenied,
+    /// The operation is permitted here, on other entities than this one.
+    OtherEntity(Limit),
     /// It depends on the model whether the request may pass, and the body does not name one model.
     NoModel(NoModel),
     /// The token was denied too often lately.
@@ -79,6 +81,15 @@ pub enum Refusal {
     TooManyBodies,
     /// It cannot be known in time.
     Unavailable,
+}
+
+/// What names the entities that are permitted, and not the one of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// The token's scopes.
+    Scopes,
+    /// The domain's list of models.
+    Domain,
 }
 
 /// How a request can fail to have one meaning.
@@ -96,8 +107,6 @@ pub enum Malformed {
     Authority,
     /// The message lacks the HTTP request.
     Message,
-    /// It has more of something than is read of it.
-    Excessive(Excess),
 }
 
 /// What a credential is whose form alone shows that it is no token of ours.
@@ -169,6 +178,34 @@ pub enum NoModel {
     Endless,
     /// This call names its models in another way.
     Elsewhere,
+}
+
+impl NoModel {
+    /// What is at fault.
+    pub fn fault(self) -> Fault {
+        match self {
+            Self::Cut => Fault::TooLong,
+            Self::Encoded | Self::NotJson | Self::NotForm => Fault::Unsupported,
+            Self::InQuery | Self::Excessive(Excess::Parameters) => Fault::Query,
+            Self::Elsewhere => Fault::Permission,
+            _ => Fault::Body,
+        }
+    }
+}
+
+/// What is at fault if no model can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// What the body holds.
+    Body,
+    /// What the query holds.
+    Query,
+    /// How long the body is.
+    TooLong,
+    /// Its encoding, or its type.
+    Unsupported,
+    /// Nothing: the token or the domain is limited to some models.
+    Permission,
 }
 
 /// Who answered, from the nearest to the farthest.
@@ -244,7 +281,7 @@ impl Decision {
 
 impl Refusal {
     /// Every code, by the stage that gives it.
-    pub const CODES: [&str; 11] = [
+    pub const CODES: [&str; 15] = [
         "bad_request",
         "missing_credential",
         "invalid_token",
@@ -254,6 +291,10 @@ impl Refusal {
         "owner_disabled",
         "not_found",
         "permission_denied",
+        "invalid_body",
+        "invalid_query",
+        "body_too_large",
+        "unsupported_media_type",
         "rate_limited",
         "unavailable",
     ];
@@ -269,7 +310,14 @@ impl Refusal {
             Self::TokenRevoked => "token_revoked",
             Self::OwnerDisabled => "owner_disabled",
             Self::NotFound => "not_found",
-            Self::PermissionDenied | Self::NoModel(_) => "permission_denied",
+            Self::PermissionDenied | Self::OtherEntity(_) => "permission_denied",
+            Self::NoModel(why) => match why.fault() {
+                Fault::Body => "invalid_body",
+                Fault::Query => "invalid_query",
+                Fault::TooLong => "body_too_large",
+                Fault::Unsupported => "unsupported_media_type",
+                Fault::Permission => "permission_denied",
+            },
             Self::RateLimited => "rate_limited",
             Self::TooManyBodies => "rate_limited",
             Self::Unavailable => "unavailable",
@@ -279,11 +327,7 @@ impl Refusal {
 
 impl From<NoModel> for Refusal {
     fn from(why: NoModel) -> Self {
-        match why {
-            // Nobody could be permitted this: the request is at fault, not the token.
-            NoModel::Excessive(excess) => Self::BadRequest(Malformed::Excessive(excess)),
-            why => Self::NoModel(why),
-        }
+        Self::NoModel(why)
     }
 }
 

@@ -106,6 +106,11 @@ impl Domain {
         matches!(self.models, Models::Listed(_))
     }
 
+    /// What its list of models has, names before patterns; nothing if it sees all models.
+    pub(crate) fn listed(&self) -> impl Iterator<Item = &str> {
+        self.models.list().iter().map(|(entry, _)| &**entry)
+    }
+
     /// Whether it may see no model at all.
     pub(crate) fn sees_no_model(&self) -> bool {
         self.lists_models() && self.models.list().is_empty()

@@ -92,9 +92,35 @@ impl Evidence<'_> {
     }
 
     /// What the answer may say of the request.
-    pub(crate) fn facts(&self) -> Facts<'_> {
+    pub(crate) fn facts<'f>(&'f self, model: Option<&'f str>) -> Facts<'f> {
         let Self { apis, method, authority, target, principal, .. } = *self;
-        Facts { apis: Some(apis), method, authority, target, principal }
+        let shown = self.shown();
+        let domain = self.domain.map(|domain| &**domain);
+        let action = self.request.ok().and_then(|request| request.action.as_ref());
+        Facts {
+            apis: Some(apis),
+            method,
+            authority,
+            target,
+            shown,
+            principal,
+            domain,
+            action,
+            model,
+        }
+    }
+
+    /// How many bytes of the body were shown.
+    fn shown(&self) -> usize {
+        self.body.map_or(0, |body| body.bytes.len())
+    }
+
+    /// The model that the body names, where the rule says that it does.
+    pub(crate) fn model(&self) -> Option<ModelName> {
+        match self.request.ok()?.action.as_ref()?.entity {
+            Entity::Unread(form) => self.read(form).ok(),
+            Entity::None | Entity::Named(_) => None,
+        }
     }
 
     fn read(&self, form: Form) -> Result<ModelName, NoModel> {
@@ -113,10 +139,7 @@ impl Evidence<'_> {
     pub fn explain(&self, decision: &Decision) -> Explanation {
         let refusal = decision.denial().map(|denial| denial.refusal);
         let entity = self.request.ok().and_then(|it| it.action.as_ref()).map(|it| &it.entity);
-        let named = match entity {
-            Some(Entity::Unread(form)) => self.read(*form).ok(),
-            _ => None,
-        };
+        let named = self.model();
         let entity = match entity {
             Some(Entity::Named(name)) => Some(*name),
             _ => named.as_ref().map(ModelName::as_str),

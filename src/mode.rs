@@ -1,7 +1,7 @@
 //! Whether a denial is carried out, or only recorded: enforcing, shadowing, and what lies between.
 //!
 //! A gateway that has served without patgate is not closed to everybody at once. In shadow, what
-//! would have been a 401, 403 or 404 passes, as whatever it was before patgate came: without identity,
+//! would have been a 401, 403 or 404, or a refusal of a body, passes, as whatever it was before patgate came: without identity,
 //! without credentials of ours, with the client's own `authorization`. A ramp then enforces for a
 //! share of a domain's tokens, and for more of them by and by.
 //!
@@ -179,7 +179,8 @@ impl Mode {
     }
 }
 
-/// What stands for 401, 403 and 404. A request with more than one meaning is refused in any mode: whoever
+/// What stands for 401, 403 and 404, and what is said about a body, which nobody read before. A
+/// request with more than one meaning is refused in any mode: whoever
 /// is behind might read the other one. A rate limit is no verdict on a request, and counts no denial
 /// that is not carried out. And nobody knows what an outage would have been.
 fn softenable(refusal: Refusal) -> bool {
@@ -193,6 +194,7 @@ fn softenable(refusal: Refusal) -> bool {
         | Refusal::OwnerDisabled
         | Refusal::NotFound
         | Refusal::PermissionDenied
+        | Refusal::OtherEntity(_)
         | Refusal::NoModel(_)
         // Clients that sent several before patgate came were served by one of them.
         | Refusal::BadRequest(Malformed::Credentials) => true,
@@ -210,6 +212,7 @@ fn beyond_the_share(denial: &Denial, domain: Option<&Domain>) -> bool {
         denial.refusal,
         Refusal::NotFound
             | Refusal::PermissionDenied
+            | Refusal::OtherEntity(_)
             | Refusal::NoModel(_)
             | Refusal::BadRequest(Malformed::Credentials)
     );
@@ -227,7 +230,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        decision::{NoModel, NotAToken},
+        decision::{Excess, Limit, NoModel, NotAToken},
         principal::UserId,
     };
 
@@ -248,7 +251,7 @@ mod tests {
         Denial { subject: Some((token(1), UserId(Uuid::from_u128(2)))), ..refusal.into() }
     }
 
-    const REFUSALS: [(Refusal, bool); 16] = [
+    const REFUSALS: [(Refusal, bool); 19] = [
         (Refusal::BadRequest(Malformed::Path), false),
         (Refusal::BadRequest(Malformed::TokenInQuery), false),
         (Refusal::BadRequest(Malformed::Credentials), true),
@@ -261,7 +264,10 @@ mod tests {
         (Refusal::OwnerDisabled, true),
         (Refusal::NotFound, true),
         (Refusal::PermissionDenied, true),
+        (Refusal::OtherEntity(Limit::Scopes), true),
         (Refusal::NoModel(NoModel::Absent), true),
+        (Refusal::NoModel(NoModel::Cut), true),
+        (Refusal::NoModel(NoModel::Excessive(Excess::Members)), true),
         (Refusal::RateLimited, false),
         (Refusal::TooManyBodies, false),
         (Refusal::Unavailable, false),
@@ -296,8 +302,14 @@ mod tests {
     fn a_ramp_softens_only_what_a_live_token_lacks() {
         let none = domain(DomainMode::Enforce, 0, true);
         for (refusal, _) in REFUSALS {
-            let insufficient = ["permission_denied", "not_found"].contains(&refusal.code())
-                || refusal == Refusal::BadRequest(Malformed::Credentials);
+            let insufficient = matches!(
+                refusal,
+                Refusal::NotFound
+                    | Refusal::PermissionDenied
+                    | Refusal::OtherEntity(_)
+                    | Refusal::NoModel(_)
+                    | Refusal::BadRequest(Malformed::Credentials)
+            );
             assert_eq!(passes(Mode::PerDomain, refusal, Some(&none)), insufficient, "{refusal:?}");
         }
         let nobodys = Mode::PerDomain.rule(Refusal::PermissionDenied.into(), Some(&none));

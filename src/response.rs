@@ -6,6 +6,7 @@
 
 mod allow;
 mod not_found;
+mod other_entity;
 mod settings;
 mod told;
 mod wording;
@@ -16,15 +17,16 @@ use bytes::Bytes;
 use prost::Message;
 use prost_types::{Struct, Value, value::Kind};
 
-use self::wording::{body, challenge, grpc_code, http_status};
+use self::wording::{body, challenge, grpc_code, http_status, is_about_model};
 pub(crate) use self::wording::{message, no_model};
 pub(crate) use self::{settings::AnswerSettings, told::Told};
 #[expect(clippy::disallowed_types, reason = "the one place that builds it")]
 use crate::proto::envoy::service::auth::v3::CheckResponse;
 use crate::{
-    api::{Apis, Manner},
+    api::{Action, Apis, Manner},
     decide::AwaitsBody,
     decision::{Decision, Denial, Grounds, Refusal, Tier},
+    domain::Domain,
     grpc::frame,
     mode::Softened,
     principal::Principal,
@@ -83,8 +85,16 @@ pub(crate) struct Facts<'a> {
     pub(crate) authority: &'a str,
     /// Path and query.
     pub(crate) target: &'a str,
+    /// How many bytes of the body were shown.
+    pub(crate) shown: usize,
     /// The token, if its possession was proven.
     pub(crate) principal: Option<&'a Principal>,
+    /// The domain that the denial rests on.
+    pub(crate) domain: Option<&'a Domain>,
+    /// The rule for the request.
+    pub(crate) action: Option<&'a Action<'a>>,
+    /// The model that the body names, if that was read.
+    pub(crate) model: Option<&'a str>,
 }
 
 impl Answer {
@@ -184,7 +194,9 @@ fn framed(status: Status, http_response: HttpResponse, metadata: Struct) -> Byte
 fn denied(denial: &Denial, to: &Addressee<'_>) -> DeniedHttpResponse {
     let message = message(denial, &to.facts);
     let status = http_status(denial.refusal, to.manner);
-    let (content_type, body) = body(to.manner.errors, denial.refusal, status, &message);
+    let about_model = is_about_model(denial, &to.facts);
+    let (content_type, body) =
+        body(to.manner.errors, denial.refusal, about_model, status, &message);
     let mut headers = vec![
         header("content-type", content_type.to_owned()),
         header("cache-control", "no-store".to_owned()),
@@ -247,7 +259,7 @@ mod tests {
     use super::*;
     use crate::{
         credential::{Credential, Scheme},
-        decision::{Excess, Malformed, NoModel, Permit},
+        decision::{Excess, Limit, Malformed, NoModel, Permit},
         domain::{Domain, DomainId, Models},
         operation::Operation,
         principal::UserId,
@@ -298,7 +310,6 @@ mod tests {
             Refusal::InvalidToken,
             Refusal::Unavailable,
         ];
-        let excessive = [Excess::Depth, Excess::Members, Excess::Parts, Excess::Parameters];
         let late = [
             Refusal::TokenNotYetIssued,
             Refusal::TokenExpired,
@@ -332,12 +343,16 @@ mod tests {
             NoModel::InQuery,
             NoModel::Endless,
             NoModel::Elsewhere,
+            NoModel::Excessive(Excess::Depth),
+            NoModel::Excessive(Excess::Members),
+            NoModel::Excessive(Excess::Parts),
+            NoModel::Excessive(Excess::Parameters),
         ];
         let no_model = no_model.map(|why| Denial { refusal: Refusal::NoModel(why), ..named });
-        let excessive =
-            excessive.map(|what| Denial { refusal: NoModel::Excessive(what).into(), ..named });
+        let others = [Limit::Scopes, Limit::Domain];
+        let others = others.map(|limit| Denial { refusal: Refusal::OtherEntity(limit), ..named });
         let denials = early.map(Denial::from).into_iter().chain(late).chain([named]);
-        denials.chain(no_model).chain(excessive).collect()
+        denials.chain(no_model).chain(others).collect()
     }
 
     #[test]

@@ -273,7 +273,7 @@ async fn a_first_step_asks_for_a_body_and_counts_it() {
         }
     };
     let body = br#"{"messages":[],"model":"other"}"#;
-    assert_eq!(check(Step::Only, "a", b"").await, "permission_denied");
+    assert_eq!(check(Step::Only, "a", b"").await, "invalid_body");
     assert_eq!(check(Step::First, "a", b"").await, "awaits its body");
     assert_eq!(check(Step::First, "b", b"").await, "awaits its body");
     assert_eq!(check(Step::First, "c", b"").await, "rate_limited");
@@ -281,7 +281,7 @@ async fn a_first_step_asks_for_a_body_and_counts_it() {
     assert_eq!(check(Step::First, "c", b"").await, "awaits its body");
     assert_eq!(check(Step::First, "d", b"").await, "rate_limited");
     // What a second step is not shown, it does not ask for again.
-    assert_eq!(check(Step::Second, "b", b"").await, "permission_denied");
+    assert_eq!(check(Step::Second, "b", b"").await, "invalid_body");
 }
 
 /// It is read in a task, and what was known before it waited decides nothing.

@@ -288,7 +288,6 @@ impl<'e> Walk<'e> {
     ) -> Result<(), Failed> {
         let why = match self.refusal {
             Some(Refusal::NoModel(why)) => why,
-            Some(Refusal::BadRequest(Malformed::Excessive(excess))) => NoModel::Excessive(excess),
             _ => return Ok(()),
         };
         let needs = if !grants.scoped(action.operation, action.entity_type, None) {
@@ -304,7 +303,7 @@ impl<'e> Walk<'e> {
                  body with --body"
                     .into()
             }
-            _ => response::no_model(why),
+            _ => response::no_model(why, self.evidence.shown()),
         };
         failed("model", format!("{needs}, and none is known"), Some(nearest.into_owned()))
     }

@@ -4,11 +4,12 @@ use std::borrow::Cow;
 
 use serde_json::json;
 
-use super::{Facts, not_found};
+use super::{Facts, not_found, other_entity};
 use crate::{
     api::{ErrorStyle, Insufficient, Manner, Scheme},
-    body::{MAX_DEPTH, MAX_MEMBERS, MAX_PARAMETERS, MAX_PARTS},
-    decision::{Denial, Excess, Malformed, NoModel, NotAToken, Refusal},
+    body::{MAX_DEPTH, MAX_MEMBERS, MAX_PARAMETERS, MAX_PARTS, MAX_SHOWN},
+    decision::{Denial, Excess, Fault, Malformed, NoModel, NotAToken, Refusal},
+    operation::EntityType,
     proto::envoy::r#type::v3::StatusCode,
 };
 
@@ -25,12 +26,19 @@ pub(super) fn http_status(refusal: Refusal, manner: Manner) -> StatusCode {
             | Refusal::OwnerDisabled,
             _,
         )
-        | (Refusal::PermissionDenied | Refusal::NoModel(_), Insufficient::Unauthorized) => {
+        | (Refusal::PermissionDenied | Refusal::OtherEntity(_), Insufficient::Unauthorized) => {
             StatusCode::Unauthorized
         }
-        (Refusal::PermissionDenied | Refusal::NoModel(_), Insufficient::Forbidden) => {
+        (Refusal::PermissionDenied | Refusal::OtherEntity(_), Insufficient::Forbidden) => {
             StatusCode::Forbidden
         }
+        (Refusal::NoModel(why), insufficient) => match (why.fault(), insufficient) {
+            (Fault::Body | Fault::Query, _) => StatusCode::BadRequest,
+            (Fault::TooLong, _) => StatusCode::PayloadTooLarge,
+            (Fault::Unsupported, _) => StatusCode::UnsupportedMediaType,
+            (Fault::Permission, Insufficient::Unauthorized) => StatusCode::Unauthorized,
+            (Fault::Permission, Insufficient::Forbidden) => StatusCode::Forbidden,
+        },
         (Refusal::NotFound, _) => StatusCode::NotFound,
         (Refusal::RateLimited | Refusal::TooManyBodies, _) => StatusCode::TooManyRequests,
         (Refusal::Unavailable, _) => StatusCode::ServiceUnavailable,
@@ -39,7 +47,9 @@ pub(super) fn http_status(refusal: Refusal, manner: Manner) -> StatusCode {
 
 pub(super) fn grpc_code(status: StatusCode) -> tonic::Code {
     match status {
-        StatusCode::BadRequest => tonic::Code::InvalidArgument,
+        StatusCode::BadRequest | StatusCode::PayloadTooLarge | StatusCode::UnsupportedMediaType => {
+            tonic::Code::InvalidArgument
+        }
         StatusCode::Unauthorized => tonic::Code::Unauthenticated,
         StatusCode::NotFound => tonic::Code::NotFound,
         StatusCode::TooManyRequests => tonic::Code::ResourceExhausted,
@@ -72,7 +82,6 @@ pub(crate) fn message(denial: &Denial, facts: &Facts<'_>) -> String {
             "The Host header has more than one value. Send exactly one."
         }
         (Refusal::BadRequest(Malformed::Message), _) => "The request could not be read.",
-        (Refusal::BadRequest(Malformed::Excessive(excess)), _) => return excessive(excess),
         (Refusal::MissingCredential, _) => {
             "No access token was sent. Send it as `Authorization: Bearer <token>`."
         }
@@ -95,11 +104,12 @@ pub(crate) fn message(denial: &Denial, facts: &Facts<'_>) -> String {
             );
         }
         (Refusal::PermissionDenied, None) => "The access token does not permit this.",
+        (Refusal::OtherEntity(limit), _) => return other_entity::message(denial, limit, facts),
         (Refusal::NotFound, _) => return not_found::message(facts),
         (Refusal::NoModel(why), _) => {
             return format!(
                 "It must be known here which model this call is for. {}",
-                no_model(why)
+                no_model(why, facts.shown)
             );
         }
         (Refusal::RateLimited, _) => {
@@ -140,17 +150,15 @@ fn not_a_token(what: NotAToken) -> &'static str {
     }
 }
 
-/// What to change about a body, or about the gateway, so that a model can be read.
-pub(crate) fn no_model(why: NoModel) -> Cow<'static, str> {
+/// What to change about a body, or about the gateway, so that a model can be read. So many bytes
+/// were `shown`.
+pub(crate) fn no_model(why: NoModel, shown: usize) -> Cow<'static, str> {
     let told = match why {
         NoModel::NotShown => {
             "No body was shown to authorization: send one that names the model. If you did, the \
              gateway must set `with_request_body` with `pack_as_bytes` on this route."
         }
-        NoModel::Cut => {
-            "The body is longer than what the gateway shows to authorization: send a shorter one, \
-             or have `max_request_bytes` raised on this route."
-        }
+        NoModel::Cut => return too_long(shown).into(),
         NoModel::Encoded => "The body is compressed: send it without Content-Encoding.",
         NoModel::NotJson => "Send JSON in UTF-8, with `Content-Type: application/json`.",
         NoModel::NotForm => {
@@ -199,6 +207,19 @@ pub(crate) fn no_model(why: NoModel) -> Cow<'static, str> {
     told.into()
 }
 
+/// The limit is what was shown; in the first of two steps, what the second would be shown.
+fn too_long(shown: usize) -> String {
+    let limit = if shown == 0 { MAX_SHOWN } else { shown as u64 };
+    let limit = match (limit >> 20, limit % (1 << 20)) {
+        (whole, 0) => format!("{whole} MiB"),
+        _ => format!("{limit} bytes"),
+    };
+    format!(
+        "The body is longer than the {limit} of it that the gateway shows to authorization: send a \
+         shorter one. A token and a domain that are not limited to some models have no such limit."
+    )
+}
+
 /// What to send less of.
 fn excessive(excess: Excess) -> String {
     match excess {
@@ -217,6 +238,7 @@ fn excessive(excess: Excess) -> String {
 /// when no credential was sent; only `Bearer` defines any.
 pub(super) fn challenge(denial: &Denial, manner: Manner, message: &str) -> Option<String> {
     let error = match (denial.refusal, denial.operation) {
+        (Refusal::NoModel(why), _) if why.fault() != Fault::Permission => return None,
         (
             Refusal::BadRequest(_)
             | Refusal::NotFound
@@ -226,14 +248,19 @@ pub(super) fn challenge(denial: &Denial, manner: Manner, message: &str) -> Optio
             _,
         ) => return None,
         (Refusal::MissingCredential, _) => String::new(),
-        (Refusal::PermissionDenied | Refusal::NoModel(_), Some(operation)) => {
+        (
+            Refusal::PermissionDenied | Refusal::OtherEntity(_) | Refusal::NoModel(_),
+            Some(operation),
+        ) => {
             format!(r#", error="insufficient_scope", scope="{operation}""#)
         }
         // A 401 must come with a challenge; a 403 need not.
-        (Refusal::PermissionDenied | Refusal::NoModel(_), None) => match manner.insufficient {
-            Insufficient::Forbidden => return None,
-            Insufficient::Unauthorized => r#", error="insufficient_scope""#.to_owned(),
-        },
+        (Refusal::PermissionDenied | Refusal::OtherEntity(_) | Refusal::NoModel(_), None) => {
+            match manner.insufficient {
+                Insufficient::Forbidden => return None,
+                Insufficient::Unauthorized => r#", error="insufficient_scope""#.to_owned(),
+            }
+        }
         _ => format!(r#", error="invalid_token", error_description="{message}""#),
     };
     let challenges = manner.sources.schemes().map(|scheme| match scheme {
@@ -243,10 +270,21 @@ pub(super) fn challenge(denial: &Denial, manner: Manner, message: &str) -> Optio
     Some(challenges.collect::<Vec<_>>().join(", "))
 }
 
+/// Whether a denial is about the model of the request.
+pub(super) fn is_about_model(denial: &Denial, facts: &Facts<'_>) -> bool {
+    let of_models = || facts.action.is_none_or(|action| action.entity_type == EntityType::Models);
+    match denial.refusal {
+        Refusal::NoModel(_) => true,
+        Refusal::OtherEntity(_) => of_models(),
+        _ => false,
+    }
+}
+
 /// The media type and the text of an error.
 pub(super) fn body(
     style: ErrorStyle,
     refusal: Refusal,
+    about_model: bool,
     status: StatusCode,
     message: &str,
 ) -> (&'static str, String) {
@@ -254,6 +292,8 @@ pub(super) fn body(
         StatusCode::BadRequest => ("invalid_request_error", "Bad Request"),
         StatusCode::Unauthorized => ("authentication_error", "Unauthorized"),
         StatusCode::NotFound => ("invalid_request_error", "Not Found"),
+        StatusCode::PayloadTooLarge => ("invalid_request_error", "Content Too Large"),
+        StatusCode::UnsupportedMediaType => ("invalid_request_error", "Unsupported Media Type"),
         StatusCode::TooManyRequests => ("rate_limit_error", "Too Many Requests"),
         StatusCode::ServiceUnavailable => ("service_unavailable_error", "Service Unavailable"),
         StatusCode::Forbidden | StatusCode::Empty => ("permission_error", "Forbidden"),
@@ -261,7 +301,7 @@ pub(super) fn body(
     let (number, code) = (status as i32, refusal.code());
     let (media_type, body) = match style {
         ErrorStyle::Openai => {
-            let param = matches!(refusal, Refusal::NoModel(_)).then_some("model");
+            let param = about_model.then_some("model");
             let error = json!({ "message": message, "type": kind, "param": param, "code": code });
             ("application/json", json!({ "error": error }))
         }
@@ -295,12 +335,13 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::{api::CredentialSource, operation::Operation};
+    use crate::{api::CredentialSource, decision::Limit, operation::Operation};
 
     fn told(manner: Manner, denial: Denial) -> (i32, &'static str, Value, Option<String>) {
         let facts = Facts::default();
         let (status, message) = (http_status(denial.refusal, manner), message(&denial, &facts));
-        let (media_type, body) = body(manner.errors, denial.refusal, status, &message);
+        let about_model = is_about_model(&denial, &facts);
+        let (media_type, body) = body(manner.errors, denial.refusal, about_model, status, &message);
         let challenge = challenge(&denial, manner, &message);
         (status as i32, media_type, serde_json::from_str(&body).unwrap(), challenge)
     }
@@ -311,7 +352,14 @@ mod tests {
             let manner = Manner { errors: *style, ..Manner::default() };
             for (refusal, status, title) in [
                 (Refusal::BadRequest(Malformed::Path), 400, "Bad Request"),
-                (Refusal::BadRequest(Malformed::Excessive(Excess::Members)), 400, "Bad Request"),
+                (NoModel::Excessive(Excess::Members).into(), 400, "Bad Request"),
+                (NoModel::MalformedJson { at: 7 }.into(), 400, "Bad Request"),
+                (NoModel::InQuery.into(), 400, "Bad Request"),
+                (NoModel::Cut.into(), 413, "Content Too Large"),
+                (NoModel::Encoded.into(), 415, "Unsupported Media Type"),
+                (NoModel::NotJson.into(), 415, "Unsupported Media Type"),
+                (NoModel::Elsewhere.into(), 403, "Forbidden"),
+                (Refusal::OtherEntity(Limit::Domain), 403, "Forbidden"),
                 (Refusal::MissingCredential, 401, "Unauthorized"),
                 (Refusal::TokenRevoked, 401, "Unauthorized"),
                 (Refusal::NotFound, 404, "Not Found"),
@@ -393,6 +441,15 @@ mod tests {
             ),
             (bearer, denied.into(), 403, None),
             (hub, Refusal::NotFound.into(), 404, None),
+            (hub, Refusal::from(NoModel::Absent).into(), 400, None),
+            (hub, Refusal::from(NoModel::Cut).into(), 413, None),
+            (hub, Refusal::from(NoModel::Encoded).into(), 415, None),
+            (
+                hub,
+                Refusal::from(NoModel::Elsewhere).into(),
+                401,
+                Some(r#"Bearer realm="patgate", error="insufficient_scope""#),
+            ),
             (hub, Refusal::RateLimited.into(), 429, None),
             (hub, Refusal::TooManyBodies.into(), 429, None),
             (hub, Refusal::Unavailable.into(), 503, None),

@@ -1,5 +1,6 @@
 //! What a refusal says: which words, in which form and under which mode.
 
+pub(crate) mod models;
 pub(crate) mod not_found;
 
 use envoy_types::pb::envoy::service::auth::v3::{CheckResponse, check_response::HttpResponse};
@@ -15,6 +16,12 @@ pub(crate) fn told(response: &CheckResponse) -> Option<(u16, String, String)> {
     let message = at.iter().find_map(|at| body.pointer(at)?.as_str()).unwrap();
     let status = u16::try_from(denied.status.as_ref().unwrap().code).unwrap();
     Some((status, response.status.as_ref().unwrap().message.clone(), message.to_owned()))
+}
+
+/// The body of a denial.
+fn body(response: &CheckResponse) -> Value {
+    let Some(HttpResponse::DeniedResponse(denied)) = &response.http_response else { panic!() };
+    serde_json::from_str(&denied.body).unwrap()
 }
 
 /// The same of a request with this bearer.

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::{super::output::aligned, caches::Caches, replica::Opinion};
 use crate::{
+    body::ModelName,
     decision::Decision,
     explain::{Evidence, Explanation},
     response::{self, Told},
@@ -58,7 +59,10 @@ impl<'a> Report<'a> {
             outcome: decision.outcome(),
             status: response::status(decision, evidence.manner()),
             code: decision.code(),
-            message: decision.denial().map(|denial| response::message(denial, &evidence.facts())),
+            message: decision.denial().map(|denial| {
+                let model = evidence.model();
+                response::message(denial, &evidence.facts(model.as_ref().map(ModelName::as_str)))
+            }),
             explanation: evidence.explain(decision),
             model: permit.and_then(|permit| permit.model.as_deref()),
             upstream: permit.map(|permit| &*permit.upstream),

@@ -11,7 +11,7 @@ pub(super) type Expected = Result<&'static str, &'static str>;
 
 pub(super) const M: Expected = Ok("m");
 const NOT_SHOWN: Expected = Err("No body was shown");
-const CUT: Expected = Err("`max_request_bytes`");
+const CUT: Expected = Err("of it that the gateway shows");
 const COMPRESSED: Expected = Err("compressed");
 pub(super) const NOT_JSON: Expected = Err("`Content-Type: application/json`");
 pub(super) const NOT_FORM: Expected = Err("`Content-Type: multipart/form-data`");
@@ -27,7 +27,7 @@ pub(super) const NO_NAME: Expected = Err("not a text of 1 to 256 characters");
 const NO_LENGTH: Expected = Err("no Content-Length");
 const IN_QUERY: Expected = Err("The query must not name a model");
 const ELSEWHERE: Expected = Err("in a way that is not read");
-pub(super) const UNSCOPED: Expected = Err("needs a scope");
+pub(super) const UNSCOPED: Expected = Err("does not permit `llm_");
 
 pub(super) struct Case {
     pub(super) name: String,

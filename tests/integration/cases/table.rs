@@ -267,7 +267,8 @@ async fn scopes(world: &World<'_>) -> Vec<Case> {
             &one,
             DENIED,
         ),
-        case("one model, and the body is not read", "POST", CHAT, &one_chat, DENIED),
+        case("one model, and there is no body", "POST", CHAT, &one_chat, (400, "invalid_body"))
+            .envoy((415, "unsupported_media_type")),
         case("a model named as the domain", "GET", MODELS, &named_as_domain, DENIED),
         case("another entity type", "GET", MODELS, &datasets, DENIED),
         case("a disabled domain", "POST", "/proxy/closed/v1/chat/completions", &closed, DENIED),

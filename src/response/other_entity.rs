@@ -1,0 +1,81 @@
+//! What a client is told that may do this, though not with the model, or whatever entity, that it has
+//! named: which one that is, and which it may use.
+
+use super::Facts;
+use crate::{
+    api::Entity,
+    decision::{Denial, Limit},
+    domain::Domain,
+    legible::shown,
+    operation::{EntityType, Operation},
+    principal::DomainGrants,
+};
+
+/// Characters of a name.
+const MOST_OF_A_NAME: usize = 100;
+/// Names that are told.
+const TOLD: usize = 5;
+/// Entries that are looked at, so that a denial costs no more where there are thousands.
+const LOOKED_AT: usize = 1000;
+
+pub(super) fn message(denial: &Denial, limit: Limit, facts: &Facts<'_>) -> String {
+    let operation = denial.operation.map_or("this", Operation::as_str);
+    let on = facts.action.map_or(EntityType::Models, |action| action.entity_type);
+    let named = match facts.action.map(|action| &action.entity) {
+        Some(Entity::Named(name)) => Some(*name),
+        _ => facts.model,
+    };
+    let what = on.as_str().strip_suffix('s').unwrap_or(on.as_str());
+    let which = named.map_or_else(
+        || format!("this {what}"),
+        |name| format!("the {what} `{}`", shown(name, MOST_OF_A_NAME)),
+    );
+    let mut told = match limit {
+        Limit::Scopes => {
+            format!("The access token does not permit `{operation}` on {which} in this domain.")
+        }
+        Limit::Domain => format!("{which} is not available in this domain.").replacen('t', "T", 1),
+    };
+    let grants = facts.domain.zip(facts.principal);
+    let grants = grants.and_then(|(domain, principal)| {
+        Some((domain, principal.grants_in(domain.id)?, denial.operation?))
+    });
+    if let Some((domain, grants, operation)) = grants {
+        told.push_str(&usable(domain, grants, operation, on));
+    }
+    told
+}
+
+/// What the token may use for the same.
+fn usable(domain: &Domain, grants: &DomainGrants, operation: Operation, on: EntityType) -> String {
+    let (mut told, mut count, mut looked_at) = (Vec::new(), 0, 0);
+    let every = grants.scoped(operation, on, None);
+    let scoped = grants.scopes().filter_map(|(of, entity, operations)| {
+        entity.filter(|_| of == on && operations.contains(operation))
+    });
+    let listed = domain.listed();
+    let (all, mut names): (_, Box<dyn Iterator<Item = &str>>) =
+        if every { (true, Box::new(listed)) } else { (false, Box::new(scoped)) };
+    for name in names.by_ref().take(LOOKED_AT) {
+        looked_at += 1;
+        if !all && on == EntityType::Models && domain.upstream_for(Some(name)).is_none() {
+            continue;
+        }
+        count += 1;
+        if told.len() < TOLD {
+            told.push(format!("`{}`", shown(name, MOST_OF_A_NAME)));
+        }
+    }
+    let more = names.next().is_some() && looked_at == LOOKED_AT;
+    let others = count - told.len();
+    let told = told.join(", ");
+    match (told.is_empty(), others, more) {
+        (true, _, true) => String::new(),
+        (true, _, false) => {
+            " It permits none that the domain has: ask an administrator.".to_owned()
+        }
+        (false, 0, false) => format!(" Available to it: {told}."),
+        (false, others, false) => format!(" Available to it: {told} and {others} more."),
+        (false, others, true) => format!(" Available to it: {told} and more than {others} more."),
+    }
+}

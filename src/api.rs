@@ -29,13 +29,13 @@ use self::{
 pub use self::{
     manner::{
         ContentType, ErrorStyle, Insufficient, Manner, Method, Scheme, Source as CredentialSource,
-        Sources,
+        Sources, Upgrade,
     },
     sources::Source,
 };
 use crate::{
     backend::BackendName,
-    body::Form,
+    body::{self, Form},
     operation::{EntityType, Operation},
 };
 
@@ -88,6 +88,8 @@ struct Rule {
     operation: Operation,
     entity_type: EntityType,
     id: IdSource,
+    /// What such a request may be upgraded to.
+    upgrade: Option<Upgrade>,
     /// Where such requests go, whatever the table says.
     upstream: Option<BackendName>,
 }
@@ -98,6 +100,8 @@ enum IdSource {
     None,
     Path(Capture),
     Body(Form),
+    /// The one parameter `model` of the query.
+    Query,
 }
 
 /// The surface that a request belongs to.
@@ -274,14 +278,29 @@ impl<'a> Belonging<'a> {
         }
     }
 
-    /// The rule for a method and a canonical path.
+    /// The rule for a method and a canonical path, of a request without a query.
     pub fn action(&self, method: &str, path: &'a str) -> Option<Action<'a>> {
+        self.action_with(method, path, "")
+    }
+
+    /// Whether the rule for a method and a canonical path lets the request become a WebSocket.
+    pub fn may_become_websocket(&self, method: &str, path: &str) -> bool {
+        self.rule(method, path).is_some_and(|rule| rule.upgrade == Some(Upgrade::Websocket))
+    }
+
+    fn rule(&self, method: &str, path: &str) -> Option<&'a Rule> {
         let surface = self.surface;
         let method: Method = Method::of(method)?;
         let matches = |number: &usize| {
             surface.rules.get(*number).is_some_and(|rule| rule.methods.contains(method))
         };
-        let rule = surface.rules.get(*surface.tree.find(path, matches)?)?;
+        surface.rules.get(*surface.tree.find(path, matches)?)
+    }
+
+    /// The rule for a method and a canonical path, of a request with this query, which begins with
+    /// its `?` if it is there.
+    pub fn action_with(&self, method: &str, path: &'a str, query: &'a str) -> Option<Action<'a>> {
+        let rule = self.rule(method, path)?;
         Some(Action {
             domain: self.domain(path)?,
             operation: rule.operation,
@@ -290,8 +309,12 @@ impl<'a> Belonging<'a> {
                 IdSource::None => Entity::None,
                 IdSource::Path(at) => Entity::Named(at.of(path)?),
                 IdSource::Body(form) => Entity::Unread(form),
+                // Where no model can be read, none in particular is permitted.
+                IdSource::Query => {
+                    body::model_in_query(query).map_or(Entity::Unread(Form::Other), Entity::Named)
+                }
             },
-            upstream: rule.upstream.as_ref().or(surface.upstream.as_ref()),
+            upstream: rule.upstream.as_ref().or(self.surface.upstream.as_ref()),
         })
     }
 }

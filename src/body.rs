@@ -15,7 +15,7 @@ mod name;
 
 use std::fmt;
 
-pub(crate) use self::member::in_query;
+pub(crate) use self::member::{in_query, model_in_query};
 pub use self::name::ModelName;
 pub(crate) use self::{
     json::{MAX_DEPTH, MAX_MEMBERS},

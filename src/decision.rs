@@ -103,6 +103,8 @@ pub enum Malformed {
     Credentials,
     /// The query holds a token.
     TokenInQuery,
+    /// An upgrade whose `Connection` names headers.
+    Connection,
     /// The host has more than one value.
     Authority,
     /// The message lacks the HTTP request.

@@ -134,6 +134,8 @@ impl<'a> Rejected<'a> {
 pub struct Place<'a> {
     surface: Belonging<'a>,
     path: &'a str,
+    /// With its `?`; empty if there is none.
+    query: &'a str,
 }
 
 impl<'a> Place<'a> {
@@ -144,7 +146,11 @@ impl<'a> Place<'a> {
 
     /// The rule for a request with this method.
     pub fn action(&self, method: &str) -> Option<Action<'a>> {
-        self.surface.action(method, self.path)
+        self.surface.action_with(method, self.path, self.query)
+    }
+
+    fn may_become_websocket(&self, method: &str) -> bool {
+        self.surface.may_become_websocket(method, self.path)
     }
 
     /// The names of the cookies that do not go on to a backend.
@@ -157,7 +163,7 @@ impl<'a> Place<'a> {
         let as_sent = without_query(target);
         let surface = apis.surface(authority, as_sent)?;
         let path = canonical_path(target, surface.root(as_sent).unwrap_or(as_sent)).ok()?;
-        Some(Self { surface, path })
+        Some(Self { surface, path, query: target.get(as_sent.len()..).unwrap_or_default() })
     }
 }
 
@@ -189,15 +195,26 @@ where
         let refusal = Refusal::BadRequest(Malformed::Authority);
         return Err(Rejected::new(refusal, None, manner));
     }
-    let place = surface.map(|surface| Place { surface, path });
     let query = &parts.target[as_sent.len()..];
+    let place = surface.map(|surface| Place { surface, path, query });
     if !query.is_empty() && credential::in_query(query, tokens) {
         let refusal = Refusal::BadRequest(Malformed::TokenInQuery);
         return Err(Rejected::new(refusal, place, manner));
     }
+    let upgrade = (parts.header)("upgrade");
+    if upgrade.is_some() && !names_no_header((parts.header)("connection")) {
+        let refusal = Refusal::BadRequest(Malformed::Connection);
+        return Err(Rejected::new(refusal, place, manner));
+    }
     match credential::find(&parts.header, &manner.sources, tokens) {
         Ok(token) => {
-            let action = place.as_ref().and_then(|place| place.action(parts.method));
+            let served = |place: &&Place<'_>| {
+                upgrade.is_none_or(|to| {
+                    to.eq_ignore_ascii_case("websocket") && place.may_become_websocket(parts.method)
+                })
+            };
+            let action = place.as_ref().filter(served);
+            let action = action.and_then(|place| place.action(parts.method));
             Ok(AuthRequest { token, action, place, manner })
         }
         Err(Refused { refusal, among }) => Err(Rejected { refusal, place, manner, among }),
@@ -205,6 +222,15 @@ where
 }
 
 /// The path of a target, as it was sent.
+/// Whether a `Connection` of an upgrade names no header. Envoy forwards its list as it came, and the
+/// next hop drops the headers that it names (RFC 9110, section 7.6.1): ours may be among them.
+fn names_no_header(connection: Option<&str>) -> bool {
+    connection.unwrap_or_default().split(',').all(|name| {
+        let name = name.trim_matches([' ', '\t']);
+        ["upgrade", "keep-alive"].iter().any(|known| name.eq_ignore_ascii_case(known))
+    })
+}
+
 pub(crate) fn without_query(target: &str) -> &str {
     memchr(b'?', target.as_bytes()).map_or(target, |at| &target[..at])
 }

@@ -61,6 +61,13 @@ vocabulary! {
     }
 }
 
+vocabulary! {
+    /// What a request may be upgraded to.
+    Upgrade, "upgrade" {
+        Websocket = "websocket",
+    }
+}
+
 /// How an API speaks to its clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Manner {

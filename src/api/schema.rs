@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ContentType, CredentialSource, ErrorStyle, Insufficient, Method};
+use super::{ContentType, CredentialSource, ErrorStyle, Insufficient, Method, Upgrade};
 use crate::operation::{EntityType, Operation};
 
 /// The schema as it is published.
@@ -18,6 +18,7 @@ pub fn schema() -> Value {
     let entities: Vec<_> = EntityType::ALL.iter().map(|word| word.as_str()).collect();
     let methods: Vec<_> = Method::ALL.iter().map(|word| word.as_str()).collect();
     let sources: Vec<_> = CredentialSource::ALL.iter().map(|word| word.as_str()).collect();
+    let upgrades: Vec<_> = Upgrade::ALL.iter().map(|word| word.as_str()).collect();
     let errors: Vec<_> = ErrorStyle::ALL.iter().map(|word| word.as_str()).collect();
     let content_types: Vec<_> = ContentType::ALL.iter().map(|word| word.as_str()).collect();
     let statuses: Vec<u16> =
@@ -138,11 +139,15 @@ pub fn schema() -> Value {
                     "id": {
                         "description": "Where the id of the one entity comes from. Without it, the request is about none in particular; of `models`, only `llm_read` can be.",
                         "type": "string",
-                        "pattern": format!(r"^(body|(body|form)\.model|path\.(?!domain$){name})$"),
+                        "pattern": format!(r"^(body|(body|form|query)\.model|path\.(?!domain$){name})$"),
                     },
                     "content_type": {
                         "description": "Whether the backend looks at `Content-Type` before it reads the body as JSON. By default it is taken to, and the body must say that it is JSON.",
                         "enum": content_types,
+                    },
+                    "upgrade": {
+                        "description": "What such a request may be upgraded to. Without it, to nothing.",
+                        "enum": upgrades,
                     },
                     "upstream": {
                         "description": "The backend that serves such requests, in place of the table's.",

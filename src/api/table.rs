@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use super::{
     ContentType, CredentialSource, DomainSource, ErrorStyle, IdSource, Insufficient, Manner,
-    Method, Methods, Rule, Sources, TableError, host::HostPattern, template::Template,
+    Method, Methods, Rule, Sources, TableError, Upgrade, host::HostPattern, template::Template,
 };
 use crate::{
     backend::{BackendName, BackendNameError},
@@ -30,8 +30,8 @@ pub(super) const TABLE_FIELDS: [&str; 10] = [
     "insufficient_permission",
     "rules",
 ];
-pub(super) const RULE_FIELDS: [&str; 7] =
-    ["methods", "path", "operation", "entity", "id", "content_type", "upstream"];
+pub(super) const RULE_FIELDS: [&str; 8] =
+    ["methods", "path", "operation", "entity", "id", "content_type", "upstream", "upgrade"];
 
 /// A call of no model in particular would pass by a domain's list of models.
 const MODEL_IS_MISSING: &str = "`id` is missing: write `id: body.model`, `id: form.model` or `id: \
@@ -238,6 +238,7 @@ impl Reader<'_> {
             id = IdSource::Body(Form::JsonOfAnyType);
         }
         let upstream = self.optional(&fields, "upstream", backend).value();
+        let upgrade = self.optional(&fields, "upgrade", word::<Upgrade>).value();
         Some(Row {
             line: fields.line,
             title: self.rule.clone().unwrap_or_default(),
@@ -246,6 +247,7 @@ impl Reader<'_> {
                 operation: operation?,
                 entity_type: entity_type?,
                 id,
+                upgrade,
                 upstream,
                 template,
             },
@@ -446,12 +448,17 @@ fn id_source(
         ("body", "model") => of_a_model(Form::Json),
         ("form", "model") => of_a_model(Form::Multipart),
         ("body", "") if text == "body" => of_a_model(Form::Other),
+        ("query", "model") => match of_a_model(Form::Other) {
+            Ok(_) => Ok(IdSource::Query),
+            Err(problem) => Err(problem),
+        },
         ("path", name) if name != DOMAIN => {
             let missing = || format!("`{{{name}}}` does not stand in `path`");
             template.capture(name).map(IdSource::Path).ok_or_else(missing)
         }
         _ => Err(
-            "expected `body.model`, `form.model`, `body`, or `path.` and the name of a parameter"
+            "expected `body.model`, `form.model`, `query.model`, `body`, or `path.` and the name of \
+             a parameter"
                 .to_owned(),
         ),
     }

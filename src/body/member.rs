@@ -140,6 +140,26 @@ pub(crate) fn in_query(target: &str) -> Result<bool, Excess> {
     Ok(false)
 }
 
+/// The one model that a query names, in the one spelling that all readers take for it: `None` unless
+/// it is there once, and neither encoded nor beside anything that some reader takes for another.
+pub(crate) fn model_in_query(query: &str) -> Option<&str> {
+    let query = query.strip_prefix('?')?;
+    let mut found = None;
+    for (number, parameter) in query.split(['&', ';', '?']).enumerate() {
+        if number == MAX_PARAMETERS {
+            return None;
+        }
+        if chooses(parameter) {
+            let name = parameter.strip_prefix("model=")?;
+            let is_name = !name.is_empty() && name.len() <= 256 && !name.contains(['%', '+', '=']);
+            if found.replace(name).is_some() || !is_name {
+                return None;
+            }
+        }
+    }
+    found
+}
+
 fn chooses(parameter: &str) -> bool {
     let key = memchr(b'=', parameter.as_bytes()).and_then(|end| parameter.get(..end));
     let key = key.unwrap_or(parameter);

@@ -568,3 +568,25 @@ proptest! {
         prop_assert!(body(forms::FORM).model(Form::Multipart).is_err());
     }
 }
+
+#[test]
+fn a_query_names_a_model_in_one_way_only() {
+    for (query, expected) in [
+        ("?model=m", Some("m")),
+        ("?a=b&model=org/m-7b:x&c", Some("org/m-7b:x")),
+        ("", None),
+        ("?", None),
+        ("?model", None),
+        ("?model=", None),
+        ("?models=m", None),
+        ("?model=m&model=m", None),
+        ("?model=m&MODEL=n", None),
+        ("?model=m&model[]=n", None),
+        ("?model=m;model=n", None),
+        ("?model=m&mode%6c=n", None),
+        ("?model=m%20", None),
+        ("?model=m+n", None),
+    ] {
+        assert_eq!(super::model_in_query(query), expected, "{query}");
+    }
+}

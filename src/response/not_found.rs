@@ -20,7 +20,12 @@ pub(super) fn message(facts: &Facts<'_>) -> String {
     let path = without_query(target);
     let asked = format!("{} {}", shown(method, MOST_OF_A_METHOD), shown(path, MOST_OF_A_PATH));
     let mut told = format!("`{asked}` is not served here.");
-    if let Some(apis) = facts.apis {
+    let served = |apis| {
+        Place::of(facts.authority, target, apis).is_some_and(|it| it.action(method).is_some())
+    };
+    if facts.apis.is_some_and(served) {
+        told.push_str(" It is without `Upgrade`: no rule lets it become a WebSocket.");
+    } else if let Some(apis) = facts.apis {
         told.push_str(&advice(facts, apis, path));
     }
     told

@@ -78,6 +78,10 @@ pub(crate) fn message(denial: &Denial, facts: &Facts<'_>) -> String {
              so it is not accepted there. Send the token in a header, and replace it by a new one: \
              others may have read it."
         }
+        (Refusal::BadRequest(Malformed::Connection), _) => {
+            "The Connection header of an upgrade names more than `Upgrade` and `keep-alive`. Send \
+             only these two."
+        }
         (Refusal::BadRequest(Malformed::Authority), _) => {
             "The Host header has more than one value. Send exactly one."
         }

@@ -95,6 +95,37 @@ pub(crate) async fn the_backend_sees_its_own_and_no_token(suite: Arc<Suite>) {
         sleep(PAUSE).await;
     }
     assert_eq!(seen(OTHER, "model-acme").await, [of_acme.as_str()]);
+    // In the header that the backend wants, and in no other.
+    const PLACES: [&str; 3] = ["authorization", "x-api-key", "api-key"];
+    for place in ["x-api-key", "api-key", "authorization"] {
+        let key = suite.provider_key();
+        let set = format!("backend credential set model-acme --header {place}");
+        assert_eq!(cli.feed(&set, &format!("{key}\n")).code, 0);
+        let key = if place == "authorization" { format!("Bearer {key}") } else { key };
+        let began = Instant::now();
+        loop {
+            let sent = PLACES.map(|name| (name, bearer.strip_prefix("Bearer ").unwrap()));
+            let sent = [&headers[..1], &sent[1..]].concat();
+            let reply = http::send(envoy.port, "GET", MODELS, &sent, "").await;
+            assert!(!leaks::mentions(&reply.body, &[&token.text]), "{place}");
+            let expected =
+                PLACES.map(|name| if name == place { vec![key.clone()] } else { vec![] });
+            if PLACES.map(|name| reply.seen(name)) == expected {
+                break;
+            }
+            assert!(began.elapsed() < HEALED, "{place}: {reply:?}");
+            sleep(PAUSE).await;
+        }
+    }
+    let wrong = "backend credential set model-acme --header x-api-key --scheme basic";
+    assert_eq!(cli.feed(wrong, "k\n").code, 2);
+    assert_eq!(cli.feed("backend credential set model-acme --header cookie", "k\n").code, 2);
+    let of_acme = give(&cli, &suite, "model-acme");
+    let began = Instant::now();
+    while seen(MODELS, "model-acme").await != [of_acme.as_str()] {
+        assert!(began.elapsed() < HEALED);
+        sleep(PAUSE).await;
+    }
     // Who is refused is refused before any of it.
     let reply = http::send(envoy.port, "GET", MODELS, &[("authorization", &of_acme)], "").await;
     assert_eq!((reply.status, reply.code()), (401, "invalid_token".to_owned()));

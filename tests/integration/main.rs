@@ -71,6 +71,7 @@ mod tiers;
 mod two_steps;
 mod uploads;
 mod waiting;
+mod websocket;
 mod words;
 
 use std::{process::ExitCode, sync::Arc};
@@ -294,6 +295,8 @@ fn main() -> ExitCode {
         credentials::keys_rotate,
         credentials::mistakes_are_told_and_not_repeated,
         places::no_token_reaches_a_backend,
+        websocket::only_where_a_rule_says_so_and_without_the_token,
+        websocket::a_websocket_ends_with_the_longest_stream,
         places::several_that_differ_or_a_query_go_nowhere,
         places::in_shadow_no_token_reaches_what_was_there_before,
         places::in_a_ramp_several_that_differ_pass_as_a_403_does,

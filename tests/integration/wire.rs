@@ -26,6 +26,11 @@ impl Wire {
         Self { stream, text: String::new() }
     }
 
+    /// The connection itself, for what is not text.
+    pub(crate) fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
     pub(crate) async fn write(&mut self, text: &str) {
         self.stream.write_all(text.as_bytes()).await.unwrap();
     }

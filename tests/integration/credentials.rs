@@ -126,6 +126,8 @@ pub(crate) async fn the_backend_sees_its_own_and_no_token(suite: Arc<Suite>) {
         assert!(began.elapsed() < HEALED);
         sleep(PAUSE).await;
     }
+    // That was read anew, and is put into Redis again.
+    assert_eq!(seen(OTHER, "model-acme").await, [of_acme.as_str()]);
     // Who is refused is refused before any of it.
     let reply = http::send(envoy.port, "GET", MODELS, &[("authorization", &of_acme)], "").await;
     assert_eq!((reply.status, reply.code()), (401, "invalid_token".to_owned()));

@@ -1,4 +1,4 @@
-"""A model backend that speaks enough of the OpenAI API for its official client, and tells each
+"""A model backend that speaks enough of each API for its official clients, and tells each
 caller what arrived: in `x-backend`, and in the member `seen` of the answer (of the first chunk in
 a stream), with the headers as a raw list, so that a duplicate does not hide.
 """
@@ -10,7 +10,8 @@ import json
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-WORDS = ["Hello", ",", " this", " is", " a", " streamed", " answer", "."]
+from model_dialects import ANSWERS, describe_model, ollama_tags
+
 # Long enough that a proxy which buffers the stream is told from one which does not.
 PAUSE = 0.05
 # Python's own limit of 100 is lower than what Envoy passes on.
@@ -38,28 +39,19 @@ class Handler(BaseHTTPRequestHandler):
             request = {}
         if not isinstance(request, dict):
             request = {}
-        model = request.get("model", "unknown")
         route = (self.command, path)
 
-        if route == ("POST", "/v1/chat/completions"):
-            if request.get("stream"):
-                self.stream(model, seen)
+        if answers := ANSWERS.get(route):
+            answer = answers(request)
+            if isinstance(answer, dict):
+                self.answer({**answer, "seen": seen})
             else:
-                message = {"role": "assistant", "content": "".join(WORDS)}
-                choice = {"index": 0, "message": message, "finish_reason": "stop"}
-                self.answer({**completion("chat.completion", model, [choice]), "seen": seen})
-        elif route == ("POST", "/v1/completions"):
-            choice = {"index": 0, "text": "".join(WORDS), "finish_reason": "stop"}
-            self.answer({**completion("text_completion", model, [choice]), "seen": seen})
-        elif route == ("POST", "/v1/embeddings"):
-            data = [{"object": "embedding", "index": 0, "embedding": [0.25, -0.5, 0.125]}]
-            usage = {"prompt_tokens": 1, "total_tokens": 1}
-            self.answer(
-                {"object": "list", "model": model, "data": data, "usage": usage, "seen": seen}
-            )
+                self.stream(answer, seen)
         elif route == ("GET", "/v1/models"):
             data = [describe_model(f"{self.server.backend}-small")]
             self.answer({"object": "list", "data": data, "seen": seen})
+        elif route == ("GET", "/api/tags"):
+            self.answer({**ollama_tags(self.server.backend), "seen": seen})
         elif self.command == "GET" and path.startswith("/v1/models/"):
             name = path.removeprefix("/v1/models/")
             self.answer({**describe_model(name), "seen": seen})
@@ -68,24 +60,18 @@ class Handler(BaseHTTPRequestHandler):
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = handle_any
 
-    def stream(self, model, seen):
-        self.start_answer("text/event-stream")
+    def stream(self, stream, seen):
+        self.start_answer(stream.content_type)
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
-        for index, word in enumerate(WORDS):
-            if index:
-                time.sleep(PAUSE)
-            delta = {"content": word} if index else {"role": "assistant", "content": word}
-            choice = {"index": 0, "delta": delta, "finish_reason": None}
-            extra = {} if index else {"seen": seen}
-            self.send_event({**completion("chat.completion.chunk", model, [choice]), **extra})
-        last = {"index": 0, "delta": {}, "finish_reason": "stop"}
-        self.send_event(completion("chat.completion.chunk", model, [last]))
-        self.send_chunk(b"data: [DONE]\n\n")
+        first, *others = stream.events
+        self.send_chunk(stream.written({**first, "seen": seen}))
+        for event in others:
+            time.sleep(PAUSE)
+            self.send_chunk(stream.written(event))
+        if stream.end:
+            self.send_chunk(stream.end)
         self.send_chunk(b"")
-
-    def send_event(self, event):
-        self.send_chunk(b"data: " + json.dumps(event).encode() + b"\n\n")
 
     def send_chunk(self, data):
         self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
@@ -125,20 +111,6 @@ class Backend(ThreadingHTTPServer):
     def __init__(self, address, name):
         self.backend = name
         super().__init__(address, Handler)
-
-
-def completion(kind, model, choices):
-    return {
-        "id": "cmpl-1",
-        "object": kind,
-        "created": int(time.time()),
-        "model": model,
-        "choices": choices,
-    }
-
-
-def describe_model(name):
-    return {"id": name, "object": "model", "created": 0, "owned_by": "patgate"}
 
 
 if __name__ == "__main__":

@@ -277,7 +277,12 @@ mod tests {
             ("POST", "/proxy/acme/v1/chat/completions/chat/completions", chat, v1),
             ("POST", "/proxy/acme/v1/chat/completions/v1/chat/completions", chat, v1),
             ("POST", "/proxy/acme/api/v1/chat/completions", chat, v1),
-            ("POST", "/proxy/acme/openai/deployments/gpt-4/chat/completions", chat, v1),
+            (
+                "POST",
+                "/proxy/acme/v1/openai/deployments/gpt-4/chat/completions",
+                "POST /proxy/acme/openai/deployments/<deployment>/chat/completions",
+                "/proxy/acme",
+            ),
             ("POST", "/proxy/acme/v1/chat/completion", chat, v1),
             ("POST", "/proxy/acme/v1/Chat/Completions", chat, v1),
             ("GET", "/proxy/acme/v1/chat/completions", chat, v1),

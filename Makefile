@@ -7,7 +7,7 @@ FUZZ := --manifest-path fuzz/Cargo.toml
 # Hidden folders hold what was installed or built, except for .ci.
 SHELL_FILES = .ci/run $(shell find . -name '*.sh' -not -path './.*' -not -path './target/*')
 
-.PHONY: help tools build test grpc-test soak bench bench-large bench-check bench-build lint fuzz demo clean
+.PHONY: help tools build test client-test grpc-test soak bench bench-large bench-check bench-build lint fuzz demo clean
 
 # Of `make grpc-test`. Another version is another file.
 GRPCURL_VERSION := v1.9.4
@@ -32,6 +32,7 @@ help:
 	@echo 'make build    the release binary, target/release/patgate'
 	@echo 'make test     all tests, against real Postgres, Valkey and Envoy'
 	@echo 'make grpc-test  health and unknown methods as grpcurl sees them; needs Go'
+	@echo 'make client-test  what the clients of model APIs, a browser among them, show their users'
 	@echo 'make soak     faults at random for 10 minutes (MINUTES=…, SEED=…), every answer judged'
 	@echo 'make bench    what a check costs: a table, in target/bench (BENCH_QUICK=1: only a trial; DOCS=1: into docs)'
 	@echo 'make bench-large  the same with ten million tokens, too'
@@ -48,6 +49,7 @@ build:
 	cargo build --release --locked
 
 test: tools
+	@tools/install_clients.sh python
 	cargo test --locked
 
 grpc-test: tools $(GRPCURL)
@@ -59,6 +61,11 @@ $(GRPCURL):
 	GOPATH=$(CURDIR)/target/go GOCACHE=$(CURDIR)/target/go/cache GOFLAGS=-modcacherw \
 		go install github.com/fullstorydev/grpcurl/cmd/grpcurl@$(GRPCURL_VERSION)
 	@mv target/go/bin/grpcurl $@
+
+# Of the clients, `make test` has those that need only Python.
+client-test: tools
+	@tools/install_clients.sh
+	TESTED_CLIENTS=all cargo test --locked --test integration -- clients::
 
 soak: tools
 	SOAK_SECONDS=$$(($(MINUTES) * 60)) SOAK_SEED=$(SEED) cargo test --locked --test integration -- soak::
@@ -99,5 +106,5 @@ demo: tools build
 	@ONCE=$(ONCE) $(VENV)/python demo/demo.py
 
 clean:
-	rm -rf .ruff_cache .venv target
+	rm -rf .clients .ruff_cache .venv target
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

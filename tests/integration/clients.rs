@@ -1,5 +1,10 @@
 //! Clients as they are in use, pointed at Envoy: what they make of our answers.
 
+mod drive;
+pub(crate) mod recorded;
+mod shown;
+mod table;
+
 use std::{
     io::Write,
     process::{Command, Stdio},
@@ -11,6 +16,11 @@ use serde_json::{Value, json};
 use crate::{
     harness::{Suite, Token},
     stack::project,
+};
+
+pub(crate) use self::{
+    drive::{all_are_wanted, shows_what_its_user_has_to_know},
+    table::{CLIENTS, Client},
 };
 
 /// What the backend says, in as many pieces.

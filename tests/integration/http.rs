@@ -12,7 +12,7 @@ use tokio::{
     time::timeout,
 };
 
-pub(crate) use self::over::{Over, Sent, certify};
+pub(crate) use self::over::{CERTIFICATE, KEY, Over, Sent, certify};
 
 #[derive(Debug)]
 pub(crate) struct Reply {

@@ -76,6 +76,7 @@ mod words;
 
 use std::{process::ExitCode, sync::Arc};
 
+use clients::{CLIENTS, Client};
 use harness::Suite;
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -287,6 +288,7 @@ fn main() -> ExitCode {
         tiers::one_bad_row_spoils_no_other,
         clients::openai_reads_models_and_chats,
         clients::openai_tells_refusals_apart,
+        clients::recorded::requests_of_chat_uis_and_editors_are_served,
         credentials::the_backend_sees_its_own_and_no_token,
         credentials::nothing_else_in_an_answer_mentions_it,
         credentials::a_change_is_obeyed_at_once_by_whatever_means,
@@ -421,6 +423,15 @@ fn main() -> ExitCode {
         floods::one_owners_flood_leaves_others_their_share,
         floods::paced_unknown_tokens_cost_a_bounded_rate,
     ];
+    // All of them by `make client-test`; the others need Node.
+    let wanted = |client: &&Client| client.needs_only_python() || clients::all_are_wanted();
+    trials.extend(CLIENTS.iter().filter(wanted).map(|client| {
+        let suite = Arc::clone(&suite);
+        Trial::test(format!("clients::{}", client.script), move || {
+            suite.clone().run(clients::shows_what_its_user_has_to_know(suite, client));
+            Ok(())
+        })
+    }));
     // By `make soak`, which runs nothing else.
     if soak::is_wanted() {
         trials.extend(tests![&suite, soak::every_answer_is_accounted_for]);

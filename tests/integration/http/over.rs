@@ -27,6 +27,9 @@ use tokio_rustls::TlsConnector;
 
 use super::{Reply, chunked, raw};
 
+/// The files of the certificate and its key.
+pub(crate) const CERTIFICATE: &str = "gateway.crt";
+pub(crate) const KEY: &str = "gateway.key";
 /// The name that the certificate is for, and the host that requests are for unless they say.
 const GATEWAY: &str = "gateway";
 /// How long an exchange may take before a test gives up.
@@ -237,7 +240,7 @@ static TRUST: OnceLock<Arc<ClientConfig>> = OnceLock::new();
 /// Makes a certificate that the client here trusts, and returns what tells Envoy to serve it: see
 /// `tls` in tools/envoy_config.py.
 pub(crate) fn certify(dir: &Path) -> Value {
-    let [certificate, key] = ["gateway.crt", "gateway.key"].map(|name| dir.join(name));
+    let [certificate, key] = [CERTIFICATE, KEY].map(|name| dir.join(name));
     TRUST.get_or_init(|| {
         let made =
             generate_simple_self_signed(vec![GATEWAY.to_owned(), "127.0.0.1".to_owned()]).unwrap();

@@ -2,12 +2,13 @@
 //!
 //! What is read here is what the backend will use: where two readers of the same bytes could come
 //! to different models, or one of them sees more than we were shown, there is no model, and a
-//! decision that needs one is a denial. Reading is one pass, allocates nothing, and does not
-//! recurse; it happens only when a decision depends on it. What it costs is bounded by the length
+//! decision that needs one is a denial. Reading is one pass, does not recurse, and allocates nothing
+//! but what a compressed body becomes; it happens only when a decision depends on it. What it costs is bounded by the length
 //! of the body, whatever is in it: a name is compared no further than the names that matter go, and
 //! the members, parts and parameters that have names are counted, and bounded far above what
 //! clients send.
 
+mod encoding;
 mod json;
 mod member;
 mod multipart;
@@ -15,9 +16,14 @@ mod name;
 
 use std::fmt;
 
+use self::encoding::Encoding;
 pub(crate) use self::member::{in_query, model_in_query};
-pub use self::name::ModelName;
+pub use self::{
+    encoding::{Ask, Leave},
+    name::ModelName,
+};
 pub(crate) use self::{
+    encoding::{MAX_DECODED, MAX_RATIO},
     json::{MAX_DEPTH, MAX_MEMBERS},
     member::MAX_PARAMETERS,
     multipart::MAX_PARTS,
@@ -73,31 +79,71 @@ impl Body<'_> {
     ///
     /// Whatever keeps it from naming exactly one.
     pub fn model(&self, form: Form) -> Result<ModelName, NoModel> {
-        if form == Form::Other {
-            return Err(NoModel::Elsewhere);
-        }
+        self.model_with(form, &mut |_| Ok(()))
+    }
+
+    /// The same, where decoding has to ask for memory and time.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps it from naming exactly one, or what `leave` answers.
+    pub fn model_with(&self, form: Form, leave: Leave<'_>) -> Result<ModelName, NoModel> {
+        let encoding = self.encoding_for(form)?;
         self.is_whole()?;
-        if !self.encoding.is_none_or(|encoding| encoding.eq_ignore_ascii_case("identity")) {
-            return Err(NoModel::Encoded);
-        }
         let media_type = self.media_type.unwrap_or_default();
         match form {
             Form::Json if !is_json(media_type) => Err(NoModel::NotJson),
-            Form::Json | Form::JsonOfAnyType => {
-                let text = std::str::from_utf8(self.bytes)
-                    .map_err(|error| NoModel::MalformedJson { at: error.valid_up_to() })?;
-                json::model(text)
-            }
+            Form::Json | Form::JsonOfAnyType => match encoding {
+                None => in_json(self.bytes),
+                // More may follow, which some decoders read as well.
+                Some(_) if self.may_go_on() => Err(NoModel::Endless),
+                Some(encoding) => in_json(&encoding.decode(self.bytes, leave)?),
+            },
             Form::Multipart => {
                 let boundary = boundary(media_type).ok_or(NoModel::NotForm)?;
                 // Some readers of forms go on behind the last delimiter.
-                if self.length.is_none() && self.bytes.len().is_multiple_of(SHOWN_BY) {
+                if self.may_go_on() {
                     return Err(NoModel::Endless);
                 }
                 multipart::model(self.bytes, boundary)
             }
             Form::Other => Err(NoModel::Elsewhere),
         }
+    }
+
+    /// How it is compressed.
+    ///
+    /// # Errors
+    ///
+    /// If it is not read so, or not read at all.
+    fn encoding_for(&self, form: Form) -> Result<Option<Encoding>, NoModel> {
+        if form == Form::Other {
+            return Err(NoModel::Elsewhere);
+        }
+        match (form, Encoding::of(self.encoding)?) {
+            // Readers of forms look for them behind other bytes, too, such as compressed ones.
+            (Form::Multipart, Some(_)) => Err(NoModel::CompressedForm),
+            (_, encoding) => Ok(encoding),
+        }
+    }
+
+    /// Whether it could be read, as far as can be said before any of it is shown.
+    ///
+    /// # Errors
+    ///
+    /// What keeps it from that, whatever is in it.
+    pub(crate) fn may_be_read(&self, form: Form) -> Result<(), NoModel> {
+        self.encoding_for(form).map(drop)
+    }
+
+    /// Whether it has to be decoded.
+    pub(crate) fn is_compressed(&self) -> bool {
+        matches!(Encoding::of(self.encoding), Ok(Some(_)))
+    }
+
+    /// Whether it may be longer than what was shown.
+    fn may_go_on(&self) -> bool {
+        self.length.is_none() && self.bytes.len().is_multiple_of(SHOWN_BY)
     }
 
     /// A second model may follow a cut. A client may have sent `x-envoy-auth-partial-body` itself
@@ -118,6 +164,12 @@ impl Body<'_> {
         let same = |length: &str| is_length(length, self.bytes.len());
         if self.length.is_none_or(same) { Ok(()) } else { Err(NoModel::Cut) }
     }
+}
+
+fn in_json(bytes: &[u8]) -> Result<ModelName, NoModel> {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| NoModel::MalformedJson { at: error.valid_up_to() })?;
+    json::model(text)
 }
 
 /// `application/json`, in UTF-8 if it says so. Some backends parse a body without looking at its

@@ -22,7 +22,7 @@ pub(crate) use self::{
 };
 use crate::{
     api::{Action, Apis, Entity, Manner},
-    body::{MAX_SHOWN, ModelName},
+    body::{Ask, Body, Form, MAX_SHOWN, ModelName},
     clock::{Clock, Tick},
     decide::{self, AwaitsBody, BeforeBody, ModelReading},
     decision::{Decision, Denial, Grounds, NoModel, Refusal},
@@ -218,6 +218,7 @@ impl Checker {
         // Until it is decided about: so long its bytes are held here.
         let _awaited =
             (step == Step::Second).then(|| self.awaited.held(request.token.id, parts.request_id()));
+        let until = started.after(self.deadline_of(step));
         let (mut long, mut at) = (None::<Result<ModelName, NoModel>>, started);
         loop {
             let known = self.resolver.principals.get(&request.token.id, at).await?;
@@ -253,20 +254,23 @@ impl Checker {
                 if let Some(read) = &long {
                     return read.as_ref().map(ModelName::as_str).map_err(|why| *why);
                 }
-                if self.denials.is_spent(token, started) || LongBodies::is_long(parts.body) {
-                    asked = Some(form);
+                let body = parts.shown();
+                if self.denials.is_spent(token, started) || LongBodies::is_long(&body) {
+                    asked = Some((form, body));
                     return Err(NoModel::NotShown);
                 }
-                Ok(short.insert(parts.model(form)?).as_str())
+                let read = request::model(parts.target, body, form, &mut |_| Ok(()));
+                Ok(short.insert(read?).as_str())
             });
-            if let Some(form) = asked {
+            if let Some((form, body)) = asked {
                 if self.denials.is_spent(token, started) {
                     let (subject, operation) =
                         (Some((token, principal.owner)), Some(action.operation));
                     return Err(Denial { refusal: Refusal::RateLimited, subject, operation });
                 }
                 // That may take its time, in which the token may be revoked: all else is asked again.
-                long = Some(self.long_bodies.read(token, || parts.model(form)).await?);
+                let read = || self.read_long(token, parts, (form, body), until);
+                long = Some(self.long_bodies.read(token, read).await?);
                 at = Tick::now();
                 continue;
             }
@@ -279,6 +283,33 @@ impl Checker {
                 },
             );
         }
+    }
+
+    /// Reads the model of a long body. What it is decoded to counts as long bodies do, while it is read.
+    fn read_long<'a, H>(
+        &self,
+        token: TokenId,
+        parts: &Parts<'a, H>,
+        (form, body): (Form, Body<'a>),
+        until: Tick,
+    ) -> Result<ModelName, NoModel>
+    where
+        H: Fn(&str) -> Option<&'a str>,
+    {
+        let (mut counted, mut held) = (None, None);
+        request::model(parts.target, body, form, &mut |ask| match ask {
+            Ask::Time if Tick::now() < until => Ok(()),
+            Ask::Time => Err(NoModel::NotInTime),
+            Ask::Memory(bytes) => {
+                let (id, now) = (parts.request_id(), Tick::now());
+                let share = self.awaited.decoded(token, id, bytes as u64, now);
+                counted = Some(share.ok_or(NoModel::TooMuchAtOnce)?);
+                let bytes = u32::try_from(bytes).map_err(|_| NoModel::NotInTime)?;
+                let room = self.long_bodies.room().try_acquire_many(bytes);
+                held = Some(room.map_err(|_| NoModel::NotInTime)?);
+                Ok(())
+            }
+        })
     }
 
     /// What a first step ends with: it asks for the body, unless the body could not help, or too

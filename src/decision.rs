@@ -141,6 +141,21 @@ pub enum Excess {
     Parameters,
 }
 
+/// How a compressed body can fail to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compressed {
+    /// It is not exactly one member of gzip or one frame of zstd, or was damaged.
+    Malformed,
+    /// It has an optional field, a dictionary or a larger window.
+    Optional,
+    /// It becomes longer than any body that is read.
+    TooLong,
+    /// It becomes so many times as long as it was sent.
+    TooDense,
+    /// It consists of very small blocks.
+    TooManyBlocks,
+}
+
 /// How a body can fail to name one model, the same for every reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoModel {
@@ -148,8 +163,16 @@ pub enum NoModel {
     NotShown,
     /// Only its beginning was shown.
     Cut,
-    /// It is compressed.
+    /// It has an encoding that is not read, or more than one.
     Encoded,
+    /// It is a form that is compressed.
+    CompressedForm,
+    /// It is compressed, and not in the one way that is read.
+    Compressed(Compressed),
+    /// Too much is awaited and decoded for the token already.
+    TooMuchAtOnce,
+    /// There is neither memory nor time to decode it.
+    NotInTime,
     /// It does not say that it is JSON.
     NotJson,
     /// It does not say that it is a form, with its boundary.
@@ -186,8 +209,15 @@ impl NoModel {
     /// What is at fault.
     pub fn fault(self) -> Fault {
         match self {
-            Self::Cut => Fault::TooLong,
-            Self::Encoded | Self::NotJson | Self::NotForm => Fault::Unsupported,
+            Self::Cut
+            | Self::Compressed(
+                Compressed::TooLong | Compressed::TooDense | Compressed::TooManyBlocks,
+            ) => Fault::TooLong,
+            Self::Encoded
+            | Self::CompressedForm
+            | Self::Compressed(Compressed::Optional)
+            | Self::NotJson
+            | Self::NotForm => Fault::Unsupported,
             Self::InQuery | Self::Excessive(Excess::Parameters) => Fault::Query,
             Self::Elsewhere => Fault::Permission,
             _ => Fault::Body,
@@ -329,7 +359,11 @@ impl Refusal {
 
 impl From<NoModel> for Refusal {
     fn from(why: NoModel) -> Self {
-        Self::NoModel(why)
+        match why {
+            NoModel::TooMuchAtOnce => Self::TooManyBodies,
+            NoModel::NotInTime => Self::Unavailable,
+            why => Self::NoModel(why),
+        }
     }
 }
 

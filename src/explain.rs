@@ -124,7 +124,7 @@ impl Evidence<'_> {
     }
 
     fn read(&self, form: Form) -> Result<ModelName, NoModel> {
-        request::model(self.target, self.body.unwrap_or_default(), form)
+        request::model(self.target, self.body.unwrap_or_default(), form, &mut |_| Ok(()))
     }
 
     /// How the API in question answers.

@@ -86,7 +86,8 @@ impl Grpc {
 
     fn with_room(edge: GrpcEdge, others: Routes, room: usize) -> Self {
         let room = Room::for_checks(room);
-        Self(Arc::new(Shared { edge, others, room, room_for_bodies: Room::for_bodies() }))
+        let room_for_bodies = Room::for_bodies(Arc::clone(edge.0.long_bodies.room()));
+        Self(Arc::new(Shared { edge, others, room, room_for_bodies }))
     }
 
     /// Serves one connection until it ends; told to end when it is old, or by `closing`.

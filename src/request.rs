@@ -10,7 +10,7 @@ use memchr::memchr;
 
 use crate::{
     api::{Action, Apis, Belonging, Manner},
-    body::{self, Body, Form, ModelName},
+    body::{self, Body, Form, Leave, ModelName},
     decision::{Malformed, NoModel, Refusal},
     domain::DomainRef,
     token::{Tokens, VerifiedToken},
@@ -49,7 +49,7 @@ where
     ///
     /// Whatever keeps it from naming exactly one.
     pub fn model(&self, form: Form) -> Result<ModelName, NoModel> {
-        model(self.target, self.shown(), form)
+        model(self.target, self.shown(), form, &mut |_| Ok(()))
     }
 
     /// Whether the body could name the one model, as far as can be said before any of it is shown.
@@ -58,10 +58,9 @@ where
     ///
     /// What keeps it from that whatever is in it, as [`Self::model`] would say.
     pub(crate) fn may_name_a_model(&self, form: Form) -> Result<(), NoModel> {
-        match (body::in_query(self.target).map_err(NoModel::Excessive)?, form) {
-            (true, _) => Err(NoModel::InQuery),
-            (false, Form::Other) => Err(NoModel::Elsewhere),
-            (false, Form::Json | Form::JsonOfAnyType | Form::Multipart) => Ok(()),
+        match body::in_query(self.target).map_err(NoModel::Excessive)? {
+            true => Err(NoModel::InQuery),
+            false => self.shown().may_be_read(form),
         }
     }
 
@@ -88,10 +87,15 @@ where
 }
 
 /// The one model that a body names, and the query of its request does not.
-pub(crate) fn model(target: &str, body: Body<'_>, form: Form) -> Result<ModelName, NoModel> {
+pub(crate) fn model(
+    target: &str,
+    body: Body<'_>,
+    form: Form,
+    leave: Leave<'_>,
+) -> Result<ModelName, NoModel> {
     match body::in_query(target).map_err(NoModel::Excessive)? {
         true => Err(NoModel::InQuery),
-        false => body.model(form),
+        false => body.model_with(form, leave),
     }
 }
 

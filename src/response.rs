@@ -259,7 +259,7 @@ mod tests {
     use super::*;
     use crate::{
         credential::{Credential, Scheme},
-        decision::{Excess, Limit, Malformed, NoModel, Permit},
+        decision::{Compressed, Excess, Limit, Malformed, NoModel, Permit},
         domain::{Domain, DomainId, Models},
         operation::Operation,
         principal::UserId,
@@ -331,6 +331,12 @@ mod tests {
             NoModel::NotShown,
             NoModel::Cut,
             NoModel::Encoded,
+            NoModel::CompressedForm,
+            NoModel::Compressed(Compressed::Malformed),
+            NoModel::Compressed(Compressed::Optional),
+            NoModel::Compressed(Compressed::TooLong),
+            NoModel::Compressed(Compressed::TooDense),
+            NoModel::Compressed(Compressed::TooManyBlocks),
             NoModel::NotJson,
             NoModel::NotForm,
             NoModel::MalformedJson { at: 17 },

@@ -19,20 +19,25 @@ struct Costly {
     name: String,
     form: Form,
     target: String,
-    body: String,
+    body: Vec<u8>,
+    encoding: Option<&'static str>,
+    /// Bytes that it becomes.
+    decoded: usize,
 }
 
 fn all() -> Vec<Costly> {
     let bodies = bodies::bodies(BODY).into_iter().map(|costly| {
-        let bodies::Costly { name, form, text, good } = costly;
+        let bodies::Costly { name, form, bytes, encoding, decoded, good } = costly;
         let name = if good { name.to_owned() } else { format!("{name}, which is refused") };
-        Costly { name, form, target: "/a".to_owned(), body: text }
+        Costly { name, form, target: "/a".to_owned(), body: bytes, encoding, decoded }
     });
     let queries = bodies::targets(QUERY).into_iter().map(|(name, target)| Costly {
         name: format!("a query of {name}"),
         form: Form::Json,
         target,
-        body: String::new(),
+        body: Vec::new(),
+        encoding: None,
+        decoded: 0,
     });
     bodies.chain(queries).collect()
 }
@@ -46,10 +51,11 @@ fn read_costly(costly: &Costly) {
     };
     let header = |name: &str| match name {
         "content-type" => Some(media_type),
+        "content-encoding" => costly.encoding,
         "x-envoy-auth-partial-body" => Some("false"),
         _ => None,
     };
-    let (method, authority, body) = ("POST", "gateway", costly.body.as_bytes());
+    let (method, authority, body) = ("POST", "gateway", &*costly.body);
     let parts = Parts { method, authority, target: &costly.target, header, body };
     let _ = black_box(parts.model(costly.form));
 }
@@ -77,7 +83,8 @@ pub(crate) fn too_costly(bench: &Bench) -> Vec<String> {
         let total = profile.lines().find_map(|line| line.strip_prefix("totals: "));
         let total: f64 = total.expect("a profile's total").trim().parse().unwrap();
         assert!(total > 0.0, "no instructions of {} were counted", costly.name);
-        let per_byte = total / (costly.body.len() + costly.target.len()) as f64;
+        let bytes = costly.body.len() + costly.decoded + costly.target.len();
+        let per_byte = total / bytes as f64;
         println!("{per_byte:.1} instructions a byte: {}", costly.name);
         if per_byte > MOST_PER_BYTE {
             mistakes.push(format!(

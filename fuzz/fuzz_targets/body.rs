@@ -1,41 +1,80 @@
 //! Bodies: none makes the reader panic; whatever model it reads from JSON, serde_json reads, and no
 //! other; and nothing that may follow what was shown brings in another one.
 //!
-//! The input is a body, of JSON if it begins with anything but `-`, else a form with boundary `b`.
+//! The input is a body: a form with boundary `b` if it begins with `-`, a frame of zstd if it begins
+//! as one, what a member of gzip deflates if it begins with 0x1f, which is left out; else JSON. What is
+//! read from a compressed body is what is read from what other decoders make of it.
 
 #![no_main]
 
-use std::fmt;
+use std::{fmt, io::Read};
 
+use flate2::read::DeflateDecoder;
 use libfuzzer_sys::fuzz_target;
 use patgate::body::{Body, Form};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
-fuzz_target!(|data: &[u8]| {
-    let form = if data.first() == Some(&b'-') { Form::Multipart } else { Form::Json };
-    let Some(model) = read(data, form) else { return };
+fuzz_target!(|data: &[u8]| match data {
+    [0x1f, deflated @ ..] => gzip(deflated),
+    [0x28, 0xb5, 0x2f, 0xfd, ..] => zstd(data),
+    [b'-', ..] => plain(data, Form::Multipart),
+    _ => plain(data, Form::Json),
+});
+
+fn plain(data: &[u8], form: Form) {
+    let Some(model) = read(data, form, None) else { return };
     assert!((1..=256).contains(&model.chars().count()) && !model.contains(char::is_control));
     for more in ["", " ", "\n", "x", "}", ",\"model\":\"n\"}", "{\"model\":\"n\"}", "--b\r\n"] {
         let longer = [data, more.as_bytes()].concat();
-        assert!(read(&longer, form).is_none_or(|again| again == model), "{more:?}");
+        assert!(read(&longer, form, None).is_none_or(|again| again == model), "{more:?}");
     }
     match form {
+        Form::Json if is_odd(data) => {}
         Form::Json => {
             let Members(members) = serde_json::from_slice(data).expect("JSON for serde_json, too");
             assert_eq!(members, [("model".to_owned(), Value::from(model))]);
         }
         _ => assert_eq!(models_in_form(data), [model.as_bytes()]),
     }
-});
+}
 
-fn read(bytes: &[u8], form: Form) -> Option<String> {
+/// Whether it has something that serde_json refuses.
+fn is_odd(data: &[u8]) -> bool {
+    let odd = ["\u{feff}", "NaN", "Infinity", "\\ud", "\\uD"];
+    odd.iter().any(|odd| data.windows(odd.len()).any(|window| window == odd.as_bytes()))
+}
+
+/// A member around what is deflated, with the checksum of what another decoder makes of it.
+fn gzip(deflated: &[u8]) {
+    let mut decoder = DeflateDecoder::new(deflated);
+    let mut text = Vec::new();
+    let decoded = decoder.by_ref().take(1 << 20).read_to_end(&mut text).is_ok();
+    let mut checksum = flate2::Crc::new();
+    checksum.update(&text);
+    let (sum, length) = (checksum.sum().to_le_bytes(), checksum.amount().to_le_bytes());
+    let member = [&b"\x1f\x8b\x08\0\0\0\0\0\0\xff"[..], deflated, &sum, &length].concat();
+    if let Some(model) = read(&member, Form::Json, Some("gzip")) {
+        assert!(decoded && decoder.total_in() == deflated.len() as u64);
+        assert_eq!(read(&text, Form::Json, None), Some(model));
+    }
+}
+
+fn zstd(frame: &[u8]) {
+    let Some(model) = read(frame, Form::Json, Some("zstd")) else { return };
+    let mut decoder = ruzstd::decoding::StreamingDecoder::new(frame).expect("a frame");
+    let mut text = Vec::new();
+    decoder.read_to_end(&mut text).expect("a whole frame");
+    assert_eq!(read(&text, Form::Json, None), Some(model));
+}
+
+fn read(bytes: &[u8], form: Form, encoding: Option<&str>) -> Option<String> {
     let media_type = match form {
         Form::Json => "application/json",
         _ => "multipart/form-data; boundary=b",
     };
     let (partial, media_type) = (Some("false"), Some(media_type));
-    let body = Body { bytes, partial, media_type, ..Body::default() };
+    let body = Body { bytes, partial, media_type, encoding, ..Body::default() };
     body.model(form).ok().map(|name| name.as_str().to_owned())
 }
 

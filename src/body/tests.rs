@@ -6,6 +6,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use super::*;
 use crate::decision::Excess;
 
+mod compressed;
 mod forms;
 
 fn json(text: &str) -> Result<String, NoModel> {

@@ -17,6 +17,8 @@ use crate::{clock::Tick, config::Bodies, telemetry::Metrics, token::TokenId};
 
 /// After this, a body that has not come counts no more.
 const FORGOTTEN: Duration = Duration::from_secs(10);
+/// Tells what a body becomes from the body itself.
+const DECODED: &str = "decoded";
 /// Of all tokens together, so that what is counted here is bounded, too: some MiB.
 const MAX_IN_ALL: usize = 100_000;
 
@@ -40,6 +42,8 @@ struct State {
 
 struct Awaited {
     request: u64,
+    /// 0 for what a body becomes beside itself.
+    bodies: usize,
     bytes: u64,
     forgotten: Tick,
 }
@@ -60,25 +64,51 @@ impl AwaitedBodies {
         let Bodies { per_token, bytes_per_token } = self.limits;
         // A body that is larger than all that a token may have is still one that it may have.
         let fits = held == 0 || held.saturating_add(bytes) <= bytes_per_token;
-        let admitted = awaited.len() < per_token && fits;
-        let admitted = admitted && state.bodies < MAX_IN_ALL;
+        let bodies: usize = awaited.iter().map(|one| one.bodies).sum();
+        let admitted = bodies < per_token && fits && state.bodies < MAX_IN_ALL;
         if admitted {
-            let one = Awaited { request, bytes, forgotten: now.after(FORGOTTEN) };
-            state.tokens.entry(token).or_default().push(one);
-            state.bodies += 1;
-            state.bytes += bytes;
+            state.count(
+                token,
+                Awaited { request, bodies: 1, bytes, forgotten: now.after(FORGOTTEN) },
+            );
         }
         self.show(&state);
         admitted
     }
 
-    /// The body of this request has come. It counts until what is returned is dropped.
-    pub(crate) fn held<'b>(&'b self, token: TokenId, request: &'b str) -> Held<'b> {
-        Held { bodies: self, token, request }
+    /// Counts what the body of this request becomes when it is decoded, beside the body itself,
+    /// until what is returned is dropped. `None` if that would be too much for this token.
+    pub(crate) fn decoded(
+        &self,
+        token: TokenId,
+        request: &str,
+        bytes: u64,
+        now: Tick,
+    ) -> Option<Held<'_>> {
+        let held = Held { bodies: self, token, request: self.ids.hash_one((DECODED, request)) };
+        let own = self.ids.hash_one(request);
+        let mut state = self.lock();
+        state.forget(token, now);
+        let awaited = state.tokens.entry(token).or_default();
+        let others: u64 =
+            awaited.iter().filter(|one| one.request != own).map(|one| one.bytes).sum();
+        // As above: one that is larger than all that a token may have is still one.
+        if others > 0 && others.saturating_add(bytes) > self.limits.bytes_per_token {
+            return None;
+        }
+        let forgotten = now.after(FORGOTTEN);
+        state.count(token, Awaited { request: held.request, bodies: 0, bytes, forgotten });
+        self.show(&state);
+        drop(state);
+        Some(held)
     }
 
-    fn release(&self, token: TokenId, request: &str) {
-        let request = self.ids.hash_one(request);
+    /// The body of this request has come. It counts until what is returned is dropped.
+    pub(crate) fn held(&self, token: TokenId, request: &str) -> Held<'_> {
+        Held { bodies: self, token, request: self.ids.hash_one(request) }
+    }
+
+    fn release(&self, token: TokenId, request: u64) {
         let mut state = self.lock();
         let Some(awaited) = state.tokens.get_mut(&token) else { return };
         // Not here: the first answer was another replica's.
@@ -87,7 +117,7 @@ impl AwaitedBodies {
         if awaited.is_empty() {
             state.tokens.remove(&token);
         }
-        state.bodies -= 1;
+        state.bodies -= one.bodies;
         state.bytes -= one.bytes;
         self.show(&state);
     }
@@ -105,7 +135,7 @@ impl AwaitedBodies {
 pub(crate) struct Held<'b> {
     bodies: &'b AwaitedBodies,
     token: TokenId,
-    request: &'b str,
+    request: u64,
 }
 
 impl Drop for Held<'_> {
@@ -115,6 +145,12 @@ impl Drop for Held<'_> {
 }
 
 impl State {
+    fn count(&mut self, token: TokenId, one: Awaited) {
+        self.bodies += one.bodies;
+        self.bytes += one.bytes;
+        self.tokens.entry(token).or_default().push(one);
+    }
+
     /// Drops what is forgotten of this token, and now and then of all.
     fn forget(&mut self, token: TokenId, now: Tick) {
         if self.sweep_at.is_none_or(|at| at <= now) {
@@ -135,7 +171,7 @@ impl State {
         awaited.retain(|one| {
             let stays = one.forgotten > now;
             if !stays {
-                self.bodies -= 1;
+                self.bodies -= one.bodies;
                 self.bytes -= one.bytes;
             }
             stays
@@ -183,16 +219,40 @@ mod tests {
         assert!(!awaited.admit(token(2), "b", 41, now), "101 bytes");
         assert!(awaited.admit(token(2), "b", 40, now));
         assert_eq!(shown(&registry), (5, 130));
-        awaited.release(token(1), "d");
-        awaited.release(token(3), "a");
+        drop(awaited.held(token(1), "d"));
+        drop(awaited.held(token(3), "a"));
         assert_eq!(shown(&registry), (5, 130), "neither was counted");
-        awaited.release(token(1), "b");
-        awaited.release(token(2), "a");
+        drop(awaited.held(token(1), "b"));
+        drop(awaited.held(token(2), "a"));
         assert_eq!(shown(&registry), (3, 60));
         assert!(awaited.admit(token(1), "d", 10, now));
         // One may be larger than the limit, if it is the only one.
         assert!(awaited.admit(token(3), "a", 1000, now));
         assert!(!awaited.admit(token(3), "b", 1, now));
+    }
+
+    #[test]
+    fn what_a_body_becomes_counts_beside_it() {
+        let ((awaited, registry), now) = (awaited(), Tick::from_micros(7));
+        for request in ["a", "b", "c"] {
+            assert!(awaited.admit(token(1), request, 10, now), "{request}");
+        }
+        assert!(awaited.decoded(token(1), "a", 81, now).is_none(), "101 bytes beside b and c");
+        assert_eq!(shown(&registry), (3, 30));
+        let decoded = awaited.decoded(token(1), "a", 80, now).unwrap();
+        assert_eq!(shown(&registry), (3, 110), "no further body");
+        assert!(awaited.decoded(token(1), "b", 1, now).is_none());
+        drop(awaited.held(token(1), "a"));
+        assert_eq!(shown(&registry), (2, 100));
+        drop(decoded);
+        assert_eq!(shown(&registry), (2, 20));
+        // As a body may, it may be larger than the limit, if it is the only one.
+        assert!(awaited.decoded(token(2), "a", 1000, now).is_some());
+        assert!(
+            awaited.admit(token(2), "a", 1, now)
+                && awaited.decoded(token(2), "a", 1000, now).is_some()
+        );
+        assert!(awaited.lock().tokens.keys().all(|of| [token(1), token(2)].contains(of)));
     }
 
     #[test]

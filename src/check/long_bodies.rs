@@ -16,13 +16,19 @@ use tokio::{
     task::{block_in_place, yield_now},
 };
 
-use crate::{resolve::Unavailable, token::TokenId};
+use crate::{body::Body, resolve::Unavailable, token::TokenId};
 
 /// Bytes of a body that is read on the connection: in less time than it takes to wake a thread.
 const SHORT: usize = 32 * 1024;
 
+/// Bytes of all bodies that are held to be read: sixteen of the longest.
+const ROOM: usize = 512 * 1024 * 1024;
+
 /// The queue of long bodies.
 pub(crate) struct LongBodies {
+    /// Bytes that are left for bodies that are read: those that come in pieces, and what compressed
+    /// ones become.
+    room: Arc<Semaphore>,
     /// The bodies of a token wait for each other before they wait for those of other tokens: one
     /// token never has more than one in the common queue, however many it sends. Here are the tokens
     /// of which a body waits or is read.
@@ -40,7 +46,8 @@ struct Turn {
 impl LongBodies {
     /// Reads up to `at_once` of them at a time.
     pub(crate) fn new(at_once: usize) -> Self {
-        Self { turns: Mutex::default(), at_once: Semaphore::new(at_once.max(1)) }
+        let room = Arc::new(Semaphore::new(ROOM));
+        Self { room, turns: Mutex::default(), at_once: Semaphore::new(at_once.max(1)) }
     }
 
     /// As many at a time as leave half of the processors to other checks.
@@ -53,9 +60,14 @@ impl LongBodies {
         self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a body takes a turn.
-    pub(crate) fn is_long(body: &[u8]) -> bool {
-        body.len() > SHORT
+    /// Bytes that are left for bodies.
+    pub(crate) fn room(&self) -> &Arc<Semaphore> {
+        &self.room
+    }
+
+    /// Whether a body takes a turn. Of a compressed one nobody knows how long it becomes.
+    pub(crate) fn is_long(body: &Body<'_>) -> bool {
+        body.bytes.len() > SHORT || body.is_compressed()
     }
 
     /// Reads a body of this token in its turn. Never ready at the first poll.

@@ -310,3 +310,39 @@ async fn what_changes_while_a_long_body_waits_counts() {
         assert_eq!(decided(check.await).0.code(), code);
     }
 }
+
+/// However short it is: nobody knows how long it becomes. Of that, room and share are taken.
+#[tokio::test]
+async fn a_compressed_body_counts_as_a_long_one() {
+    let text = br#"{"messages":[],"model":"m"}"#;
+    let mut body = Vec::with_capacity(zstd_safe::compress_bound(text.len()));
+    zstd_safe::compress(&mut body, text, 3).unwrap();
+    let (checker, _, plain) = hot(&mut Registry::default());
+    let token = checker.tokens.verify(plain.expose()).unwrap().id;
+    let bearer = format!("Bearer {}", plain.expose());
+    let header = |name: &str| match name {
+        "authorization" => Some(bearer.as_str()),
+        "content-type" => Some("application/json"),
+        "content-encoding" => Some("zstd"),
+        "x-envoy-auth-partial-body" => Some("false"),
+        _ => None,
+    };
+    let (method, authority, target) = ("POST", "gateway", "/proxy/acme/v1/chat/completions");
+    let parts = Parts { method, authority, target, header, body: &body };
+    let apis = checker.apis.load();
+    let code = async || {
+        let mut check = pin!(checker.check(&parts, &apis, Step::Second, Tick::now()));
+        assert!(poll!(check.as_mut()).is_pending(), "it was read on the connection");
+        decided(check.await).0.code()
+    };
+    let room = checker.long_bodies.room();
+    assert_eq!(code().await, "ok");
+    let all = room.available_permits();
+    let taken = room.try_acquire_many(u32::try_from(all - 26).unwrap()).unwrap();
+    assert_eq!(code().await, "unavailable", "27 bytes in a room for 26");
+    drop(taken);
+    assert_eq!(code().await, "ok");
+    assert_eq!(room.available_permits(), all);
+    assert!(checker.awaited.admit(token, "another", u64::MAX / 2, Tick::now()));
+    assert_eq!(code().await, "rate_limited");
+}

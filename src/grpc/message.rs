@@ -60,11 +60,10 @@ impl Room {
     }
 
     /// For second steps: bodies of up to 32 MiB, with what Envoy says beside them; sixteen of the
-    /// longest at a time. They have a room of their own, so that they take none from other checks.
-    pub(super) fn for_bodies() -> Self {
-        const MIB: usize = 1024 * 1024;
-        let bytes = Arc::new(Semaphore::new(512 * MIB));
-        Self { bytes, longest: 33 * MIB, patience: Duration::from_secs(10) }
+    /// longest at a time. They share their room with what is decoded of them, and take none from
+    /// other checks.
+    pub(super) fn for_bodies(bytes: Arc<Semaphore>) -> Self {
+        Self { bytes, longest: 33 * 1024 * 1024, patience: Duration::from_secs(10) }
     }
 }
 

@@ -7,8 +7,8 @@ use serde_json::json;
 use super::{Facts, not_found, other_entity};
 use crate::{
     api::{ErrorStyle, Insufficient, Manner, Scheme},
-    body::{MAX_DEPTH, MAX_MEMBERS, MAX_PARAMETERS, MAX_PARTS, MAX_SHOWN},
-    decision::{Denial, Excess, Fault, Malformed, NoModel, NotAToken, Refusal},
+    body::{MAX_DECODED, MAX_DEPTH, MAX_MEMBERS, MAX_PARAMETERS, MAX_PARTS, MAX_RATIO, MAX_SHOWN},
+    decision::{Compressed, Denial, Excess, Fault, Malformed, NoModel, NotAToken, Refusal},
     operation::EntityType,
     proto::envoy::r#type::v3::StatusCode,
 };
@@ -163,7 +163,15 @@ pub(crate) fn no_model(why: NoModel, shown: usize) -> Cow<'static, str> {
              gateway must set `with_request_body` with `pack_as_bytes` on this route."
         }
         NoModel::Cut => return too_long(shown).into(),
-        NoModel::Encoded => "The body is compressed: send it without Content-Encoding.",
+        NoModel::Encoded => {
+            "The body is compressed or encoded in a way that is not read: send it without \
+             Content-Encoding, or with gzip or zstd alone."
+        }
+        NoModel::CompressedForm => "The form is compressed: send it without Content-Encoding.",
+        NoModel::Compressed(why) => return compressed(why),
+        NoModel::TooMuchAtOnce | NoModel::NotInTime => {
+            "The compressed body could not be decoded now: retry."
+        }
         NoModel::NotJson => "Send JSON in UTF-8, with `Content-Type: application/json`.",
         NoModel::NotForm => {
             "Send a form, with `Content-Type: multipart/form-data` and a boundary of letters, \
@@ -201,7 +209,7 @@ pub(crate) fn no_model(why: NoModel, shown: usize) -> Cow<'static, str> {
             "The query must not name a model: send no `model` in it, nor a key with `%` or `+`."
         }
         NoModel::Endless => {
-            "The form has no Content-Length, and may be longer than what the gateway shows to \
+            "The body has no Content-Length, and may be longer than what the gateway shows to \
              authorization: send its length."
         }
         NoModel::Elsewhere => {
@@ -222,6 +230,37 @@ fn too_long(shown: usize) -> String {
         "The body is longer than the {limit} of it that the gateway shows to authorization: send a \
          shorter one. A token and a domain that are not limited to some models have no such limit."
     )
+}
+
+/// What to change about a compressed body.
+fn compressed(why: Compressed) -> Cow<'static, str> {
+    let told = match why {
+        Compressed::Malformed => {
+            "The compressed body is damaged, or is not exactly one gzip member or one zstd frame, \
+             as its Content-Encoding says."
+        }
+        Compressed::Optional => {
+            "The compressed body uses an option that is not read: a field such as a name in the \
+             header of gzip, or a dictionary or a window of more than 8 MiB in zstd. Compress it \
+             without, or send it without Content-Encoding."
+        }
+        Compressed::TooLong => {
+            let limit = MAX_DECODED / (1024 * 1024);
+            return format!("The compressed body becomes longer than {limit} MiB.").into();
+        }
+        Compressed::TooDense => {
+            return format!(
+                "The compressed body becomes more than {MAX_RATIO} times as long as it was sent: \
+                 send it without Content-Encoding."
+            )
+            .into();
+        }
+        Compressed::TooManyBlocks => {
+            "The compressed body consists of very many small blocks: compress it in one go, or \
+             send it without Content-Encoding."
+        }
+    };
+    told.into()
 }
 
 /// What to send less of.

@@ -31,21 +31,24 @@ const EMBEDDINGS: &str = "/proxy/acme/v1/embeddings";
 const BODY: usize = 1_000_000;
 const QUERY: usize = 30_000;
 
-/// Method, target, media type and body.
-type Costly = (String, &'static str, String);
+/// Target, media type, encoding and body.
+type Costly = (String, &'static str, &'static str, Vec<u8>);
 
 fn costly() -> Vec<Costly> {
     let bodies = bodies::bodies(BODY).into_iter().map(|costly| {
-        let bodies::Costly { name, form, text, good } = costly;
-        println!("{name}: {} bytes{}", text.len(), if good { "" } else { ", malformed" });
-        match form {
-            Form::Json => (CHAT.to_owned(), "application/json", text),
-            _ => (AUDIO.to_owned(), "multipart/form-data; boundary=b", text),
-        }
+        let bodies::Costly { name, form, bytes, encoding, decoded, good } = costly;
+        let malformed = if good { "" } else { ", malformed" };
+        println!("{name}: {} bytes, decoded {decoded}{malformed}", bytes.len());
+        let (target, media_type) = match form {
+            Form::Json => (CHAT, "application/json"),
+            _ => (AUDIO, "multipart/form-data; boundary=b"),
+        };
+        (target.to_owned(), media_type, encoding.unwrap_or("identity"), bytes)
     });
     let queries = bodies::targets(QUERY).into_iter().map(|(_, target)| {
         let query = target.split_once('?').unwrap().1;
-        (format!("{CHAT}?{query}"), "application/json", "{\"model\":\"n\"}".to_owned())
+        let body = b"{\"model\":\"n\"}".to_vec();
+        (format!("{CHAT}?{query}"), "application/json", "identity", body)
     });
     bodies.chain(queries).collect()
 }
@@ -73,13 +76,17 @@ pub(crate) async fn neighbours_of_a_costly_token_are_served(suite: Arc<Suite>) {
     let (costly, stop, sent) = (costly(), AtomicBool::new(false), AtomicUsize::new(0));
     let flood = join_all((0..CLIENTS).map(async |client| {
         let mut statuses = std::collections::BTreeMap::new();
-        for (target, media_type, body) in
+        for (target, media_type, encoding, body) in
             costly.iter().cycle().skip(client * costly.len() / CLIENTS)
         {
             if stop.load(Relaxed) {
                 break;
             }
-            let headers = [("authorization", sender.as_str()), ("content-type", media_type)];
+            let headers = [
+                ("authorization", sender.as_str()),
+                ("content-type", media_type),
+                ("content-encoding", encoding),
+            ];
             let status = http::send(envoy.port, "POST", target, &headers, body).await.status;
             *statuses.entry(status).or_insert(0) += 1;
             sent.fetch_add(1, Relaxed);
@@ -110,7 +117,7 @@ pub(crate) async fn neighbours_of_a_costly_token_are_served(suite: Arc<Suite>) {
     assert!(refused.is_empty(), "{} were refused: {refused:?}", refused.len());
     for statuses in statuses {
         assert!(
-            statuses.keys().all(|status| [200, 400, 403, 429, 503].contains(status)),
+            statuses.keys().all(|status| [200, 400, 403, 413, 415, 429, 503].contains(status)),
             "{statuses:?}"
         );
     }

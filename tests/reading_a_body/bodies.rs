@@ -1,7 +1,12 @@
 //! Generators of costly requests: each makes the worst of its kind, of any size. Those of names are
 //! what the search found, or come near it.
 
+#[path = "compressed.rs"]
+mod compressed;
+
 use patgate::body::Form;
+
+use self::compressed::compressed;
 
 /// Names that are compared, at most; what is beyond goes where no name matters.
 const MEMBERS: usize = 9_990;
@@ -11,15 +16,22 @@ const PARTS: usize = 990;
 pub(crate) struct Costly {
     pub(crate) name: &'static str,
     pub(crate) form: Form,
-    pub(crate) text: String,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) encoding: Option<&'static str>,
+    /// Bytes that it becomes where it is compressed.
+    pub(crate) decoded: usize,
     /// Whether it names a model, and is read to its end.
     pub(crate) good: bool,
 }
 
 /// Bodies of about `size` bytes.
 pub(crate) fn bodies(size: usize) -> Vec<Costly> {
-    let body = |name, form, text| Costly { name, form, text, good: true };
-    let refused = |name, form, text| Costly { name, form, text, good: false };
+    let plain = |name, form, text: String, good| {
+        let (bytes, encoding, decoded) = (text.into_bytes(), None, 0);
+        Costly { name, form, bytes, encoding, decoded, good }
+    };
+    let body = |name, form, text| plain(name, form, text, true);
+    let refused = |name, form, text| plain(name, form, text, false);
     let json = |name, text| body(name, Form::Json, text);
     let form = |name, text| body(name, Form::Multipart, text);
     let string = |inside: &str| format!("{{\"a\":\"{inside}\",\"model\":\"m\"}}");
@@ -36,7 +48,7 @@ pub(crate) fn bodies(size: usize) -> Vec<Costly> {
     let rest = part(&"x".repeat(size.saturating_sub(many.len())));
     let deep = format!("{}{},", "[".repeat(98), "]".repeat(98));
     let spaced = |count: usize| part("").replace("; name", &format!(";{} name", " ".repeat(count)));
-    vec![
+    let mut bodies = vec![
         json("one string", string(&"x".repeat(size))),
         json("white space", object(size, &" ".repeat(size))),
         json("escapes", string(&"\\u00e9".repeat(size / 6))),
@@ -62,7 +74,9 @@ pub(crate) fn bodies(size: usize) -> Vec<Costly> {
         refused("too many members", Form::Json, format!("{{{}", "\"\":0,".repeat(size / 5))),
         refused("too many parts", Form::Multipart, short.repeat(size / short.len()) + model),
         refused("a header of spaces", Form::Multipart, spaced(size) + model),
-    ]
+    ];
+    bodies.extend(compressed(size));
+    bodies
 }
 
 /// An object of these members, and of as many more in an object inside as it takes.

@@ -1,0 +1,84 @@
+//! One member of gzip (RFC 1952).
+
+use miniz_oxide::inflate::{
+    TINFLStatus,
+    core::{
+        DecompressorOxide, decompress_with_limit,
+        inflate_flags::{
+            TINFL_FLAG_STOP_ON_BLOCK_BOUNDARY, TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF,
+        },
+    },
+};
+
+use super::{Ask, Leave, Limits, MALFORMED, OPTIONAL, TOO_MANY_BLOCKS, little_endian};
+use crate::decision::NoModel;
+
+const HEAD: usize = 10;
+/// Checksum and length.
+const TAIL: usize = 8;
+const DEFLATE: u8 = 8;
+/// Bytes between two looks at the time.
+const PIECE: usize = 256 * 1024;
+
+/// What a member says about its time and its system says nothing about its content.
+pub(super) fn decode(sent: &[u8], limits: &Limits, leave: Leave<'_>) -> Result<Vec<u8>, NoModel> {
+    let (head, rest) = sent.split_at_checked(HEAD).ok_or(MALFORMED)?;
+    let flags = head.strip_prefix(&[0x1f, 0x8b, DEFLATE]).and_then(<[u8]>::first);
+    match flags.ok_or(MALFORMED)? {
+        0 => {}
+        1..=0x1f => return Err(OPTIONAL),
+        _ => return Err(MALFORMED),
+    }
+    let end = rest.len().checked_sub(TAIL).ok_or(MALFORMED)?;
+    let (deflated, tail) = rest.split_at(end);
+    let (checksum, length) = tail.split_at(4);
+    // In the last member it is the length; whatever it is, not a byte more is decoded.
+    let length = usize::try_from(little_endian(length)).map_err(|_| MALFORMED)?;
+    if length > limits.bytes {
+        return Err(limits.beyond());
+    }
+    leave(Ask::Memory(length))?;
+    // One byte more tells a longer one.
+    let mut decoded = vec![0; length + 1];
+    let written = inflate(deflated, &mut decoded, limits.blocks, leave)?;
+    if written != length {
+        return Err(MALFORMED);
+    }
+    decoded.truncate(length);
+    let right = u64::from(crc32fast::hash(&decoded)) == little_endian(checksum);
+    if right { Ok(decoded) } else { Err(MALFORMED) }
+}
+
+/// Decodes all of `deflated`. Returns how many bytes that were.
+fn inflate(
+    deflated: &[u8],
+    into: &mut [u8],
+    mut blocks: usize,
+    leave: Leave<'_>,
+) -> Result<usize, NoModel> {
+    const HOW: u32 = TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF | TINFL_FLAG_STOP_ON_BLOCK_BOUNDARY;
+    let mut state = Box::<DecompressorOxide>::default();
+    let (mut read, mut written, mut looked) = (0, 0, 0);
+    loop {
+        let rest = deflated.get(read..).ok_or(MALFORMED)?;
+        let (status, taken, given) =
+            decompress_with_limit(&mut state, rest, into, written, PIECE, HOW);
+        read += taken;
+        written += given;
+        match status {
+            TINFLStatus::Done if read == deflated.len() => {
+                leave(Ask::Time)?;
+                return Ok(written);
+            }
+            TINFLStatus::BlockBoundary => {
+                blocks = blocks.checked_sub(1).ok_or(TOO_MANY_BLOCKS)?;
+            }
+            TINFLStatus::HasMoreOutput if given > 0 => {}
+            _ => return Err(MALFORMED),
+        }
+        if written - looked >= PIECE {
+            leave(Ask::Time)?;
+            looked = written;
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! One frame of Zstandard (RFC 8878).
+//!
+//! The headers of frame and blocks are read before the library sees the body: what is in them bounds
+//! what it will do.
+
+use zstd_safe::zstd_sys::ZSTD_ErrorCode::ZSTD_error_dstSize_tooSmall;
+
+use super::{Ask, Leave, Limits, MALFORMED, OPTIONAL, TOO_MANY_BLOCKS, little_endian};
+use crate::decision::NoModel;
+
+const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+/// RFC 9659: no encoder of HTTP takes a larger one.
+const MAX_WINDOW: u64 = 8 * 1024 * 1024;
+const MAX_BLOCK: u64 = 128 * 1024;
+
+pub(super) fn decode(sent: &[u8], limits: &Limits, leave: Leave<'_>) -> Result<Vec<u8>, NoModel> {
+    let Frame { length, bound } = Frame::read(sent, limits)?;
+    let limit = limits.bytes as u64;
+    // One byte more tells a longer one.
+    let room = length.unwrap_or(bound.min(limit + 1));
+    let room = usize::try_from(room).map_err(|_| MALFORMED)?;
+    leave(Ask::Memory(room))?;
+    let mut decoded = Vec::with_capacity(room);
+    let too_small = |code: usize| code.wrapping_neg() == ZSTD_error_dstSize_tooSmall as usize;
+    match zstd_safe::decompress(&mut decoded, sent) {
+        Ok(written) if written <= limits.bytes => {}
+        Ok(_) => return Err(limits.beyond()),
+        Err(code) if too_small(code) && bound > limit => return Err(limits.beyond()),
+        Err(_) => return Err(MALFORMED),
+    }
+    leave(Ask::Time)?;
+    Ok(decoded)
+}
+
+/// What the headers of a frame say.
+#[derive(Debug, PartialEq)]
+struct Frame {
+    /// Of its content.
+    length: Option<u64>,
+    /// Its content has no more bytes, whatever is in the blocks.
+    bound: u64,
+}
+
+impl Frame {
+    /// Reads the headers of a frame that is all of `sent`.
+    fn read(sent: &[u8], limits: &Limits) -> Result<Self, NoModel> {
+        let mut rest = Rest(sent.strip_prefix(&MAGIC).ok_or(MALFORMED)?);
+        let descriptor = rest.number(1)?;
+        let single_segment = descriptor & 0x20 != 0;
+        // A reserved bit, and one that is not used.
+        if descriptor & 0x18 != 0 {
+            return Err(MALFORMED);
+        }
+        if descriptor & 3 != 0 {
+            return Err(OPTIONAL); // A dictionary.
+        }
+        let window = match single_segment {
+            true => None,
+            false => {
+                let said = rest.number(1)?;
+                let base = 1_u64 << (10 + (said >> 3));
+                Some(base + base / 8 * (said & 7))
+            }
+        };
+        let length = match (descriptor >> 6, single_segment) {
+            (0, false) => None,
+            (0, true) => Some(rest.number(1)?),
+            (1, _) => Some(rest.number(2)? + 256),
+            (2, _) => Some(rest.number(4)?),
+            _ => Some(rest.number(8)?),
+        };
+        let window = window.or(length).ok_or(MALFORMED)?;
+        if window > MAX_WINDOW {
+            return Err(OPTIONAL);
+        }
+        if length.is_some_and(|length| length > limits.bytes as u64) {
+            return Err(limits.beyond());
+        }
+        let bound = rest.blocks(window.min(MAX_BLOCK), limits)?;
+        if descriptor & 4 != 0 {
+            rest.skip(4)?; // The checksum.
+        }
+        if rest.0.is_empty() { Ok(Self { length, bound }) } else { Err(MALFORMED) }
+    }
+}
+
+/// What has not been read.
+struct Rest<'a>(&'a [u8]);
+
+impl<'a> Rest<'a> {
+    fn skip(&mut self, length: usize) -> Result<&'a [u8], NoModel> {
+        let (skipped, rest) = self.0.split_at_checked(length).ok_or(MALFORMED)?;
+        self.0 = rest;
+        Ok(skipped)
+    }
+
+    fn number(&mut self, bytes: usize) -> Result<u64, NoModel> {
+        self.skip(bytes).map(little_endian)
+    }
+
+    /// Passes over the blocks. Returns how many bytes they become at most.
+    fn blocks(&mut self, longest: u64, limits: &Limits) -> Result<u64, NoModel> {
+        const RAW: u64 = 0;
+        const REPEATED: u64 = 1;
+        const COMPRESSED: u64 = 2;
+        let mut bound = 0;
+        for _ in 0..=limits.blocks {
+            let header = self.number(3)?;
+            let (last, kind, size) = (header & 1 == 1, header >> 1 & 3, header >> 3);
+            if size > longest {
+                return Err(MALFORMED);
+            }
+            let (stored, becomes) = match kind {
+                RAW => (size, size),
+                REPEATED => (1, size),
+                COMPRESSED => (size, longest),
+                _ => return Err(MALFORMED),
+            };
+            self.skip(usize::try_from(stored).map_err(|_| MALFORMED)?)?;
+            bound += becomes;
+            if last {
+                return Ok(bound);
+            }
+        }
+        Err(if bound > limits.bytes as u64 { limits.beyond() } else { TOO_MANY_BLOCKS })
+    }
+}

@@ -36,6 +36,7 @@ pub use self::{
 use crate::{
     backend::BackendName,
     body::{self, Form},
+    model_list::ListForm,
     operation::{EntityType, Operation},
 };
 
@@ -92,6 +93,8 @@ struct Rule {
     upgrade: Option<Upgrade>,
     /// Where such requests go, whatever the table says.
     upstream: Option<BackendName>,
+    /// How patgate answers them itself, for what token or domain are limited to.
+    answer: Option<ListForm>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -125,6 +128,8 @@ pub struct Action<'a> {
     pub entity: Entity<'a>,
     /// The backend that serves it, whatever its domain; without one, the domain's.
     pub upstream: Option<&'a BackendName>,
+    /// How patgate answers it itself, if token or domain are limited to some models.
+    pub answer: Option<ListForm>,
 }
 
 /// The one entity that a request is about.
@@ -315,6 +320,7 @@ impl<'a> Belonging<'a> {
                 }
             },
             upstream: rule.upstream.as_ref().or(self.surface.upstream.as_ref()),
+            answer: rule.answer,
         })
     }
 }

@@ -24,7 +24,7 @@ use crate::{
     api::{Action, Apis, Entity, Manner},
     body::{Ask, Body, Form, MAX_SHOWN, ModelName},
     clock::{Clock, Tick},
-    decide::{self, AwaitsBody, BeforeBody, ModelReading},
+    decide::{self, Authorized, AwaitsBody, BeforeBody, ModelReading},
     decision::{Decision, Denial, Grounds, NoModel, Refusal},
     decision_log::{DecisionLog, Named, Record},
     domain::{Domain, DomainRef},
@@ -220,6 +220,8 @@ impl Checker {
             (step == Step::Second).then(|| self.awaited.held(request.token.id, parts.request_id()));
         let until = started.after(self.deadline_of(step));
         let (mut long, mut at) = (None::<Result<ModelName, NoModel>>, started);
+        // For a list that takes long to make.
+        let mut turn = None;
         loop {
             let known = self.resolver.principals.get(&request.token.id, at).await?;
             about.grounds = known.grounds();
@@ -241,27 +243,33 @@ impl Checker {
             let own = own.as_ref().and_then(|own| own.found.value.as_deref());
             let domain = named.found.value.as_ref();
             let (token, reading) = (principal.token, self.model_reading);
-            if step == Step::First {
-                let before = decide::before_body(principal, action, domain, own, reading);
-                let checked = before.and_then(|before| self.before_body(before, parts, started));
-                return checked.inspect_err(|_| {
-                    about.domain = domain.cloned();
-                    about.principal = known.found.value.clone();
-                });
-            }
             let (mut short, mut asked) = (None, None);
-            let authorized = decide::authorize(principal, action, domain, own, reading, |form| {
-                if let Some(read) = &long {
-                    return read.as_ref().map(ModelName::as_str).map_err(|why| *why);
+            let authorized = if step == Step::First {
+                match decide::before_body(principal, action, domain, own, reading) {
+                    Ok(BeforeBody::Authorized(authorized)) => Ok(authorized),
+                    Ok(BeforeBody::Awaits(awaits)) => {
+                        let asked = self.ask_for_body(awaits, parts, started);
+                        return asked.inspect_err(|_| {
+                            about.domain = domain.cloned();
+                            about.principal = known.found.value.clone();
+                        });
+                    }
+                    Err(denial) => Err(denial),
                 }
-                let body = parts.shown();
-                if self.denials.is_spent(token, started) || LongBodies::is_long(&body) {
-                    asked = Some((form, body));
-                    return Err(NoModel::NotShown);
-                }
-                let read = request::model(parts.target, body, form, &mut |_| Ok(()));
-                Ok(short.insert(read?).as_str())
-            });
+            } else {
+                decide::authorize(principal, action, domain, own, reading, |form| {
+                    if let Some(read) = &long {
+                        return read.as_ref().map(ModelName::as_str).map_err(|why| *why);
+                    }
+                    let body = parts.shown();
+                    if self.denials.is_spent(token, started) || LongBodies::is_long(&body) {
+                        asked = Some((form, body));
+                        return Err(NoModel::NotShown);
+                    }
+                    let read = request::model(parts.target, body, form, &mut |_| Ok(()));
+                    Ok(short.insert(read?).as_str())
+                })
+            };
             if let Some((form, body)) = asked {
                 if self.denials.is_spent(token, started) {
                     let (subject, operation) =
@@ -274,14 +282,38 @@ impl Checker {
                 at = Tick::now();
                 continue;
             }
-            return authorized.map(|permit| Checked::Decided(Decision::Allow(permit))).inspect_err(
-                |_| {
+            let listing = match (authorized, domain) {
+                (Ok(Authorized::Permit(permit)), _) => {
+                    return Ok(Checked::Decided(Decision::Allow(permit)));
+                }
+                (Ok(Authorized::List(listing)), Some(domain)) => {
+                    match self.mode.rule_on_list(listing, domain) {
+                        Ok(listing) => listing,
+                        Err(goes_on) => {
+                            about.domain = Some(Arc::clone(domain));
+                            return Ok(Checked::Decided(goes_on));
+                        }
+                    }
+                }
+                (Ok(Authorized::List(_)), None) => return Err(Unavailable.into()),
+                (Err(denial), _) => {
                     let read = long.as_ref().and_then(|read| read.as_ref().ok());
                     about.domain = domain.cloned();
                     about.principal = known.found.value.clone();
                     about.model = read.or(short.as_ref()).map(|model| model.as_str().into());
-                },
-            );
+                    return Err(denial);
+                }
+            };
+            let answered = match &turn {
+                None if listing.takes_long() => {
+                    turn = Some(self.long_bodies.turn(token).await?);
+                    at = Tick::now();
+                    continue;
+                }
+                None => listing.answer(),
+                Some(turn) => turn.aside(|| listing.answer()),
+            };
+            return Ok(Checked::Decided(Decision::Answer(answered)));
         }
     }
 
@@ -312,21 +344,17 @@ impl Checker {
         })
     }
 
-    /// What a first step ends with: it asks for the body, unless the body could not help, or too
-    /// much is awaited for the token already.
-    fn before_body<'a, H>(
+    /// What a first step ends with that needs the body: it asks for it, unless the body could not
+    /// help, or too much is awaited for the token already.
+    fn ask_for_body<'a, H>(
         &self,
-        before: BeforeBody,
+        awaits: AwaitsBody,
         parts: &Parts<'a, H>,
         now: Tick,
     ) -> Result<Checked, Denial>
     where
         H: Fn(&str) -> Option<&'a str>,
     {
-        let awaits = match before {
-            BeforeBody::Allow(permit) => return Ok(Checked::Decided(Decision::Allow(permit))),
-            BeforeBody::Awaits(awaits) => awaits,
-        };
         if self.denials.is_spent(awaits.token(), now) {
             return Err(awaits.refused(Refusal::RateLimited));
         }
@@ -349,6 +377,7 @@ impl Checker {
     ) -> Record {
         let rests_on = match &decision {
             Decision::Allow(permit) => Some(&permit.domain),
+            Decision::Answer(answered) => Some(answered.domain()),
             Decision::Pass(_) | Decision::Deny(_) => about.domain.as_ref(),
         };
         let treatment =

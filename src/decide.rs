@@ -1,7 +1,12 @@
 //! Decides. Pure: no I/O, no clock, no cache.
 
+mod listing;
+
 use std::sync::Arc;
 
+#[cfg(test)]
+pub(crate) use self::listing::tests::listing;
+pub use self::listing::{Answered, Listing, Unanswered};
 use crate::{
     api::{Action, Entity},
     backend::{Backend, Unopened},
@@ -9,6 +14,7 @@ use crate::{
     clock::Moment,
     decision::{Denial, Limit, NoModel, Permit, Refusal},
     domain::{Domain, DomainRef},
+    model_list::{ListForm, Usable},
     operation::{EntityType, Operation, vocabulary},
     principal::{Principal, UserId},
     token::{TokenId, VerifiedToken},
@@ -78,6 +84,16 @@ pub fn domain_of<'r>(
     Ok((action, named.ok_or_else(|| denied(principal, Some(action)))?))
 }
 
+/// What is permitted.
+#[derive(Debug, PartialEq)]
+pub enum Authorized<'p> {
+    /// The request passes.
+    Permit(Permit),
+    /// The request is answered by patgate, because it is for models that token or domain are limited
+    /// to. The mode decides whether it already is.
+    List(Listing<'p>),
+}
+
 /// May this authenticated principal do this in this domain?
 ///
 /// `read` finds the model that the body names. It is asked only when the answer depends on it: when
@@ -94,14 +110,14 @@ pub fn domain_of<'r>(
 /// `Unavailable` when the backend has a credential that cannot be opened, or is named by the table
 /// and does not exist.
 #[inline(never)] // A stage of which `make bench-check` counts the instructions.
-pub fn authorize<'m>(
-    principal: &Principal,
+pub fn authorize<'p, 'm>(
+    principal: &'p Principal,
     action: &Action<'_>,
     domain: Option<&Arc<Domain>>,
     own: Option<&Backend>,
     reading: ModelReading,
     read: impl FnOnce(Form) -> Result<&'m str, NoModel>,
-) -> Result<Permit, Denial> {
+) -> Result<Authorized<'p>, Denial> {
     let denied = || denied(principal, Some(action));
     let (operation, on) = (action.operation, action.entity_type);
     let (domain, grants) = domain
@@ -123,9 +139,16 @@ pub fn authorize<'m>(
         }
     };
     let another = |limit| Denial { refusal: Refusal::OtherEntity(limit), ..denied() };
-    if !every && !grants.scoped(operation, on, entity) {
-        let others = entity.is_some() && grants.scoped_to_some(operation, on);
-        return Err(if others { another(Limit::Scopes) } else { denied() });
+    let form = action.answer.filter(|form| answers(*form, Usable::new(grants, domain), entity));
+    let whole = every || grants.scoped(operation, on, entity);
+    let some = grants.scoped_to_some(operation, on);
+    if !whole {
+        match entity {
+            // A list that patgate makes shows no more than scopes name.
+            None if some && form.is_some() => {}
+            Some(_) if some => return Err(another(Limit::Scopes)),
+            None | Some(_) => return Err(denied()),
+        }
     }
     let model = entity.filter(|_| on == EntityType::Models);
     // Whether the domain may see the model is asked wherever the request then goes.
@@ -139,7 +162,7 @@ pub fn authorize<'m>(
             (name.as_str(), own.ok_or(Unopened).and_then(Backend::credential))
         }
     };
-    Ok(Permit {
+    let permit = Permit {
         token: principal.token,
         owner: principal.owner,
         domain: Arc::clone(domain),
@@ -147,14 +170,28 @@ pub fn authorize<'m>(
         model: model.map(Box::from),
         upstream: upstream.into(),
         credential: credential.map_err(unavailable)?.cloned(),
+    };
+    Ok(match form {
+        None => Authorized::Permit(permit),
+        Some(form) => Authorized::List(Listing::new(permit, grants, form, whole)),
     })
+}
+
+/// Whether patgate answers a request in this form itself: for what token or domain are limited to,
+/// and of one model, if it is known by name.
+fn answers(form: ListForm, usable: Usable<'_>, entity: Option<&str>) -> bool {
+    match (form.is_of_one(), entity) {
+        (false, None) => usable.is_limited(),
+        (true, Some(model)) => usable.is_limited() && usable.has(model),
+        (false, Some(_)) | (true, None) => false,
+    }
 }
 
 /// What is known of a request before its body has come.
 #[derive(Debug, PartialEq)]
-pub enum BeforeBody {
+pub enum BeforeBody<'p> {
     /// Its model does not matter, or was named elsewhere.
-    Allow(Permit),
+    Authorized(Authorized<'p>),
     /// All but the model permits it.
     Awaits(AwaitsBody),
 }
@@ -192,13 +229,13 @@ impl AwaitsBody {
 /// # Errors
 ///
 /// As [`authorize`], but for what only a body can be refused for.
-pub fn before_body(
-    principal: &Principal,
+pub fn before_body<'p>(
+    principal: &'p Principal,
     action: &Action<'_>,
     domain: Option<&Arc<Domain>>,
     own: Option<&Backend>,
     reading: ModelReading,
-) -> Result<BeforeBody, Denial> {
+) -> Result<BeforeBody<'p>, Denial> {
     let mut asked = None;
     // It is asked for only after everything else was checked, and what it refuses is not told.
     let authorized = authorize(principal, action, domain, own, reading, |form| {
@@ -206,7 +243,7 @@ pub fn before_body(
         Err(NoModel::NotShown)
     });
     match (authorized, asked) {
-        (Ok(permit), _) => Ok(BeforeBody::Allow(permit)),
+        (Ok(authorized), _) => Ok(BeforeBody::Authorized(authorized)),
         (Err(_), Some(form)) => Ok(BeforeBody::Awaits(AwaitsBody {
             token: principal.token,
             owner: principal.owner,
@@ -312,12 +349,17 @@ mod tests {
                 entity_type: EntityType::Scim,
                 entity: Entity::None,
                 upstream,
+                answer: None,
             };
             let read = |_| Err(NoModel::NotShown);
             let when = ModelReading::WhenNeeded;
-            authorize(&principal, &action, Some(&domain), own, when, read)
-                .map(|permit| (permit.upstream.into_string(), permit.credential))
-                .map_err(|denial| denial.refusal)
+            match authorize(&principal, &action, Some(&domain), own, when, read) {
+                Ok(Authorized::Permit(permit)) => {
+                    Ok((permit.upstream.into_string(), permit.credential))
+                }
+                Ok(Authorized::List(listing)) => panic!("{listing:?}"),
+                Err(denial) => Err(denial.refusal),
+            }
         };
         let (name, read) = ("own".parse().unwrap(), Operation::Read);
         let of_domain = Ok(("of-domain".to_owned(), Some(key("domain"))));

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    credential::Credential, domain::Domain, mode::Softened, operation::Operation,
+    credential::Credential, decide::Answered, domain::Domain, mode::Softened, operation::Operation,
     principal::UserId, token::TokenId,
 };
 
@@ -12,7 +12,9 @@ use crate::{
 pub enum Decision {
     /// Everything was checked.
     Allow(Permit),
-    /// Something was refused, and that is not enforced yet.
+    /// Everything was checked, and patgate answers in place of a backend.
+    Answer(Answered),
+    /// Something was refused, or patgate would answer, and that is not enforced yet.
     Pass(Softened),
     /// Something was refused.
     Deny(Denial),
@@ -283,11 +285,42 @@ impl Tier {
 }
 
 impl Decision {
-    /// The verdict, carried out or not: `allow` or `deny`.
+    /// The verdict, carried out or not: `allow`, `answered` or `deny`.
     pub fn outcome(&self) -> &'static str {
         match self {
             Self::Allow(_) => "allow",
-            Self::Pass(_) | Self::Deny(_) => "deny",
+            Self::Answer(_) => "answered",
+            Self::Pass(softened) => softened.outcome(),
+            Self::Deny(_) => "deny",
+        }
+    }
+
+    /// As what the request passes, if it passes as anything.
+    pub fn permit(&self) -> Option<&Permit> {
+        match self {
+            Self::Allow(permit) => Some(permit),
+            Self::Pass(softened) => softened.list()?.permit(),
+            Self::Answer(_) | Self::Deny(_) => None,
+        }
+    }
+
+    /// The token and its owner, once possession of the token was proven.
+    pub fn subject(&self) -> Option<(TokenId, UserId)> {
+        match self {
+            Self::Allow(permit) => Some((permit.token, permit.owner)),
+            Self::Answer(answered) => Some(answered.subject()),
+            Self::Pass(softened) => softened.subject(),
+            Self::Deny(denial) => denial.subject,
+        }
+    }
+
+    /// What the request does or would have done, as far as it is known.
+    pub fn operation(&self) -> Option<Operation> {
+        match self {
+            Self::Allow(permit) => Some(permit.operation),
+            Self::Answer(answered) => Some(answered.operation()),
+            Self::Pass(softened) => softened.operation(),
+            Self::Deny(denial) => denial.operation,
         }
     }
 
@@ -296,11 +329,11 @@ impl Decision {
         !matches!(self, Self::Pass(_))
     }
 
-    /// What speaks against the request, carried out or not.
+    /// What is refused, carried out or not.
     pub fn denial(&self) -> Option<&Denial> {
         match self {
-            Self::Allow(_) => None,
-            Self::Pass(softened) => Some(softened.denial()),
+            Self::Allow(_) | Self::Answer(_) => None,
+            Self::Pass(softened) => softened.denial(),
             Self::Deny(denial) => Some(denial),
         }
     }

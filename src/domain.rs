@@ -121,8 +121,7 @@ impl Domain {
     pub fn upstream_for(&self, model: Option<&str>) -> Option<&str> {
         match (model, &self.models) {
             (Some(model), Models::Listed(listed)) => {
-                let (names, patterns) =
-                    listed.split_at(listed.partition_point(|(name, _)| !is_pattern(name)));
+                let (names, patterns) = names_and_patterns(listed);
                 let listed = match names.binary_search_by(|(name, _)| (**name).cmp(model)) {
                     Ok(at) => names.get(at),
                     Err(_) => patterns.iter().find(|(pattern, _)| matches(pattern, model)),
@@ -131,6 +130,22 @@ impl Domain {
             }
             (None, _) | (_, Models::All) => Some(&self.upstream),
         }
+    }
+
+    /// The exact names on its list of models, in the order of their bytes.
+    pub(crate) fn names(&self) -> impl ExactSizeIterator<Item = &str> {
+        names_and_patterns(self.models.list()).0.iter().map(|(name, _)| &**name)
+    }
+
+    /// Whether its list of models has this exact name.
+    pub(crate) fn has_name(&self, model: &str) -> bool {
+        let (names, _) = names_and_patterns(self.models.list());
+        names.binary_search_by(|(name, _)| (**name).cmp(model)).is_ok()
+    }
+
+    /// How many patterns its list of models has.
+    pub(crate) fn patterns(&self) -> usize {
+        names_and_patterns(self.models.list()).1.len()
     }
 
     /// The pattern that would cover a model, if its `*` stood for any characters.
@@ -153,7 +168,7 @@ impl Domain {
 
 impl Models {
     /// What is listed; nothing where all models may be seen.
-    fn list(&self) -> &[(Box<str>, Box<str>)] {
+    fn list(&self) -> &List {
         match self {
             Self::All => &[],
             Self::Listed(models) => models,
@@ -166,6 +181,14 @@ impl Models {
             Self::Listed(models) => models,
         }
     }
+}
+
+/// A list of models, with the cluster of each.
+type List = [(Box<str>, Box<str>)];
+
+/// The two parts of a list that is in its order.
+fn names_and_patterns(listed: &List) -> (&List, &List) {
+    listed.split_at(listed.partition_point(|(name, _)| !is_pattern(name)))
 }
 
 /// Whether an entry of a list of models stands for more than one.

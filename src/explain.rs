@@ -14,8 +14,8 @@ use crate::{
     backend::Backend,
     body::{Body, Form, ModelName},
     clock::Moment,
-    decide::{self, ModelReading},
-    decision::{Decision, Denial, NoModel, Permit},
+    decide::{self, Authorized, ModelReading},
+    decision::{Decision, Denial, NoModel},
     domain::Domain,
     principal::Principal,
     request::{self, AuthRequest, Place, Rejected},
@@ -74,12 +74,16 @@ pub struct Explanation {
 }
 
 impl Evidence<'_> {
-    /// Decides as the service does: by the same functions in the same order.
+    /// Decides as the service does when it enforces: by the same functions in the same order.
     pub fn decide(&self) -> Decision {
-        self.permit().map_or_else(Decision::Deny, Decision::Allow)
+        match self.authorize() {
+            Ok(Authorized::Permit(permit)) => Decision::Allow(permit),
+            Ok(Authorized::List(listing)) => Decision::Answer(listing.answer()),
+            Err(denial) => Decision::Deny(denial),
+        }
     }
 
-    fn permit(&self) -> Result<Permit, Denial> {
+    fn authorize(&self) -> Result<Authorized<'_>, Denial> {
         let request = self.request.map_err(|rejected| rejected.refusal)?;
         let principal = decide::authenticate(&request.token, self.principal, self.now)?;
         let named = request.place.as_ref().and_then(Place::domain);
@@ -144,6 +148,7 @@ impl Evidence<'_> {
             Some(Entity::Named(name)) => Some(*name),
             _ => named.as_ref().map(ModelName::as_str),
         };
-        Walk::new(self, refusal, entity).explanation()
+        let answered = matches!(decision, Decision::Answer(_));
+        Walk::new(self, refusal, entity, answered).explanation()
     }
 }

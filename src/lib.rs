@@ -72,6 +72,7 @@ pub mod keyring;
 mod last_use;
 mod legible;
 pub mod mode;
+pub mod model_list;
 pub mod operation;
 mod outlet;
 mod percent;

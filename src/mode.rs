@@ -5,19 +5,21 @@
 //! without credentials of ours, with the client's own `authorization`. A ramp then enforces for a
 //! share of a domain's tokens, and for more of them by and by.
 //!
-//! [`Mode::rule`] alone makes a [`Softened`]. Whatever it is not sure of, it enforces: 503 and,
-//! except for several credentials that differ, 400
-//! always, and what it cannot attribute to a domain that is known and in use.
+//! [`Mode::rule`] and [`Mode::rule_on_list`] alone make a [`Softened`]. Whatever they are not sure
+//! of, they enforce: 503 and, except for several credentials that differ, 400 always, and what they
+//! cannot attribute to a domain that is known and in use.
 
 use std::{fmt, str::FromStr};
 
 use sha2::{Digest as _, Sha256};
 
 use crate::{
+    decide::{Listing, Unanswered},
     decision::{Decision, Denial, Malformed, Refusal},
     domain::{Domain, DomainId},
-    operation::vocabulary,
+    operation::{Operation, vocabulary},
     percent,
+    principal::UserId,
     token::TokenId,
 };
 
@@ -127,17 +129,59 @@ impl fmt::Display for Share {
     }
 }
 
-/// A denial that is not carried out. Nothing but [`Mode::rule`] makes one.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// A verdict that is not carried out: a denial, or a list of models that patgate would answer.
+/// Nothing but [`Mode::rule`] and [`Mode::rule_on_list`] makes one.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Softened {
-    denial: Denial,
+    verdict: Verdict,
     by: Treatment,
 }
 
+#[derive(Clone, Debug, PartialEq)]
+enum Verdict {
+    Denial(Denial),
+    List(Unanswered),
+}
+
 impl Softened {
-    /// What enforcing would have answered.
-    pub fn denial(&self) -> &Denial {
-        &self.denial
+    /// What enforcing would have refused.
+    pub fn denial(&self) -> Option<&Denial> {
+        match &self.verdict {
+            Verdict::Denial(denial) => Some(denial),
+            Verdict::List(_) => None,
+        }
+    }
+
+    /// What patgate would have answered when enforcing.
+    pub fn list(&self) -> Option<&Unanswered> {
+        match &self.verdict {
+            Verdict::Denial(_) => None,
+            Verdict::List(list) => Some(list),
+        }
+    }
+
+    /// The verdict in a word.
+    pub fn outcome(&self) -> &'static str {
+        match &self.verdict {
+            Verdict::Denial(_) => "deny",
+            Verdict::List(_) => "answered",
+        }
+    }
+
+    /// The token and its owner, once possession of the token was proven.
+    pub fn subject(&self) -> Option<(TokenId, UserId)> {
+        match &self.verdict {
+            Verdict::Denial(denial) => denial.subject,
+            Verdict::List(list) => Some(list.subject()),
+        }
+    }
+
+    /// What the request would have done, as far as it is known.
+    pub fn operation(&self) -> Option<Operation> {
+        match &self.verdict {
+            Verdict::Denial(denial) => denial.operation,
+            Verdict::List(list) => Some(list.operation()),
+        }
     }
 
     /// Why it was not.
@@ -173,9 +217,32 @@ impl Mode {
             Treatment::Ramp => beyond_the_share(&denial, domain),
         };
         match passes && !closed {
-            true => Decision::Pass(Softened { denial, by }),
+            true => Decision::Pass(Softened { verdict: Verdict::Denial(denial), by }),
             false => Decision::Deny(denial),
         }
+    }
+
+    /// Has patgate answer a list of models of `domain`, or lets the request go on to a backend as if
+    /// patgate never answered.
+    ///
+    /// # Errors
+    ///
+    /// The decision that lets it go on, where the mode does not enforce.
+    pub fn rule_on_list<'p>(
+        self,
+        listing: Listing<'p>,
+        domain: &Domain,
+    ) -> Result<Listing<'p>, Decision> {
+        let by = self.treatment(Some(domain));
+        let answers = match by {
+            Treatment::Enforce => true,
+            Treatment::Shadow => false,
+            Treatment::Ramp => domain.rollout.share.includes(domain.id, listing.token()),
+        };
+        if answers {
+            return Ok(listing);
+        }
+        Err(Decision::Pass(Softened { verdict: Verdict::List(listing.unanswered()), by }))
     }
 }
 

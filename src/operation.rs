@@ -162,6 +162,17 @@ impl OperationSet {
         Self(self.0 | other.0)
     }
 
+    /// What both sets hold.
+    #[must_use]
+    pub const fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// Whether some operation is in both sets.
+    pub const fn intersects(self, other: Self) -> bool {
+        self.intersection(other).0 != 0
+    }
+
     /// The members, in the order of the vocabulary.
     pub fn iter(self) -> impl Iterator<Item = Operation> {
         Operation::ALL.iter().copied().filter(move |operation| self.contains(*operation))

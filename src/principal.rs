@@ -6,6 +6,7 @@ use std::{fmt, ops::Range};
 
 use uuid::Uuid;
 
+pub(crate) use self::single::Entry;
 use self::single::SingleScopes;
 use crate::{
     clock::Moment,
@@ -180,14 +181,28 @@ impl DomainGrants {
     /// A scope names this operation on the whole domain, on every entity of the type, or on
     /// exactly this entity. Without an entity, only the first two count.
     pub fn scoped(&self, operation: Operation, on: EntityType, entity: Option<&str>) -> bool {
-        self.every[EntityType::Domains as usize].contains(operation)
-            || self.every[on as usize].contains(operation)
+        self.on_every(on).contains(operation)
             || entity.is_some_and(|entity| self.one.give(operation, on, entity))
     }
 
     /// A scope names this operation on one entity of the type or another.
     pub fn scoped_to_some(&self, operation: Operation, on: EntityType) -> bool {
         self.one.give_on_some(operation, on)
+    }
+
+    /// What scopes give on every entity of a type.
+    pub(crate) fn on_every(&self, of: EntityType) -> OperationSet {
+        self.every[EntityType::Domains as usize].union(self.every[of as usize])
+    }
+
+    /// What scopes give on one entity of a type or another.
+    pub(crate) fn on_some(&self, of: EntityType) -> OperationSet {
+        self.one.on_some(of)
+    }
+
+    /// The entities of a type that scopes name, in the order of their ids, with what each is given.
+    pub(crate) fn one_by_one(&self, of: EntityType) -> &[Entry] {
+        self.one.entries_of(of)
     }
 
     fn size(&self) -> usize {

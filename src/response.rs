@@ -5,6 +5,7 @@
 //! denial carries a non-OK status. An allow is written by `allow.rs`, without the message.
 
 mod allow;
+mod answered;
 mod not_found;
 mod other_entity;
 mod settings;
@@ -24,7 +25,7 @@ pub(crate) use self::{settings::AnswerSettings, told::Told};
 use crate::proto::envoy::service::auth::v3::CheckResponse;
 use crate::{
     api::{Action, Apis, Manner},
-    decide::AwaitsBody,
+    decide::{AwaitsBody, Unanswered},
     decision::{Decision, Denial, Grounds, Refusal, Tier},
     domain::Domain,
     grpc::frame,
@@ -50,7 +51,7 @@ const RETRY_AFTER: &str = "1";
 const NEEDS_BODY: &str = "needs_body";
 
 /// An answer to a check as it goes over the wire: never empty, and an allow only for a [`Permit`],
-/// or for a [`Softened`] or an [`AwaitsBody`], which are given nothing.
+/// or for a [`Softened`] or an [`AwaitsBody`], which are given nothing but a `Permit` of their own.
 ///
 /// [`Permit`]: crate::decision::Permit
 pub(crate) struct Answer(Bytes);
@@ -108,8 +109,17 @@ impl Answer {
     ) -> Self {
         Self(match decision {
             Decision::Allow(permit) => allow::write(permit, grounds, settings, &to.cleaned),
-            Decision::Pass(softened) => pass(softened, grounds, settings, &to.cleaned),
-            Decision::Deny(denial) => deny(denial, grounds, to),
+            Decision::Answer(answered) => {
+                answered::write(answered, metadata(decision, grounds), to)
+            }
+            Decision::Pass(softened) => match softened.list().and_then(Unanswered::permit) {
+                Some(permit) => {
+                    let by = softened.by();
+                    allow::write_unanswered(permit, by, grounds, settings, &to.cleaned)
+                }
+                None => pass(softened, metadata(decision, grounds), settings, &to.cleaned),
+            },
+            Decision::Deny(denial) => deny(denial, metadata(decision, grounds), to),
         })
     }
 
@@ -142,11 +152,10 @@ pub(crate) fn status(decision: &Decision, manner: Manner) -> u16 {
 /// headers also makes Envoy choose the route again.
 fn pass(
     softened: &Softened,
-    grounds: &Grounds,
+    mut metadata: Struct,
     settings: &AnswerSettings,
     cleaned: &Cleaned,
 ) -> Bytes {
-    let mut metadata = metadata(softened.denial(), grounds);
     // The guard before the router lets through what patgate lets through, whatever the verdict.
     for (name, value) in [
         ("enforced", "false"),
@@ -169,12 +178,12 @@ fn pass(
     framed(Status::default(), ok, metadata)
 }
 
-fn deny(denial: &Denial, grounds: &Grounds, to: &Addressee<'_>) -> Bytes {
+fn deny(denial: &Denial, metadata: Struct, to: &Addressee<'_>) -> Bytes {
     let status = Status {
         code: grpc_code(http_status(denial.refusal, to.manner)) as i32,
         message: denial.refusal.code().to_owned(),
     };
-    framed(status, HttpResponse::DeniedResponse(denied(denial, to)), metadata(denial, grounds))
+    framed(status, HttpResponse::DeniedResponse(denied(denial, to)), metadata)
 }
 
 /// A `CheckResponse`, as gRPC frames it.
@@ -197,11 +206,7 @@ fn denied(denial: &Denial, to: &Addressee<'_>) -> DeniedHttpResponse {
     let about_model = is_about_model(denial, &to.facts);
     let (content_type, body) =
         body(to.manner.errors, denial.refusal, about_model, status, &message);
-    let mut headers = vec![
-        header("content-type", content_type.to_owned()),
-        header("cache-control", "no-store".to_owned()),
-        header("x-request-id", to.request_id.to_owned()),
-    ];
+    let mut headers = headers(content_type, to);
     if let Some(challenge) = challenge(denial, to.manner, &message) {
         headers.push(header("www-authenticate", challenge));
     }
@@ -214,6 +219,15 @@ fn denied(denial: &Denial, to: &Addressee<'_>) -> DeniedHttpResponse {
     DeniedHttpResponse { status: Some(HttpStatus { code: status as i32 }), headers, body }
 }
 
+/// Of what patgate answers itself. It depends on the token, so no cache may keep it.
+fn headers(content_type: &str, to: &Addressee<'_>) -> Vec<HeaderValueOption> {
+    vec![
+        header("content-type", content_type.to_owned()),
+        header("cache-control", "no-store".to_owned()),
+        header("x-request-id", to.request_id.to_owned()),
+    ]
+}
+
 fn header(name: &str, value: String) -> HeaderValueOption {
     HeaderValueOption {
         header: Some(HeaderValue { key: name.to_owned(), value }),
@@ -222,15 +236,15 @@ fn header(name: &str, value: String) -> HeaderValueOption {
     }
 }
 
-/// For Envoy's access log and rate limits: what was refused, to whom, and going by what.
-fn metadata(denial: &Denial, grounds: &Grounds) -> Struct {
-    let subject = denial.subject;
+/// For Envoy's access log and rate limits: what was decided, about whom, and going by what.
+fn metadata(decision: &Decision, grounds: &Grounds) -> Struct {
+    let subject = decision.subject();
     let fields = [
-        ("outcome", Some("deny".to_owned())),
-        ("code", Some(denial.refusal.code().to_owned())),
+        ("outcome", Some(decision.outcome().to_owned())),
+        ("code", Some(decision.code().to_owned())),
         ("user_id", subject.map(|(_, owner)| owner.to_string())),
         ("pat_id", subject.map(|(token, _)| token.to_string())),
-        ("operation", denial.operation.map(|operation| operation.to_string())),
+        ("operation", decision.operation().map(|operation| operation.to_string())),
         ("tier", Some(grounds.tier.as_str().to_owned())),
     ];
     let known =

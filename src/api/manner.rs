@@ -187,6 +187,11 @@ impl Methods {
         self.common(self).next()
     }
 
+    /// Whether it holds none but GET and HEAD.
+    pub(super) const fn only_read(self) -> bool {
+        self.0 & !(1 << Method::Get as u8 | 1 << Method::Head as u8) == 0
+    }
+
     /// What both hold.
     pub(super) fn common(self, other: Self) -> impl Iterator<Item = Method> {
         let both = Self(self.0 & other.0);

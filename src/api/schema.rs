@@ -4,7 +4,10 @@
 use serde_json::{Value, json};
 
 use super::{ContentType, CredentialSource, ErrorStyle, Insufficient, Method, Upgrade};
-use crate::operation::{EntityType, Operation};
+use crate::{
+    model_list::ListForm,
+    operation::{EntityType, Operation},
+};
 
 /// The schema as it is published.
 pub fn text() -> String {
@@ -19,6 +22,9 @@ pub fn schema() -> Value {
     let methods: Vec<_> = Method::ALL.iter().map(|word| word.as_str()).collect();
     let sources: Vec<_> = CredentialSource::ALL.iter().map(|word| word.as_str()).collect();
     let upgrades: Vec<_> = Upgrade::ALL.iter().map(|word| word.as_str()).collect();
+    let forms: Vec<_> = ListForm::ALL.iter().map(|word| word.as_str()).collect();
+    let lists: Vec<_> =
+        ListForm::ALL.iter().filter(|form| !form.is_of_one()).map(|form| form.as_str()).collect();
     let errors: Vec<_> = ErrorStyle::ALL.iter().map(|word| word.as_str()).collect();
     let content_types: Vec<_> = ContentType::ALL.iter().map(|word| word.as_str()).collect();
     let statuses: Vec<u16> =
@@ -42,6 +48,22 @@ pub fn schema() -> Value {
             json!({ "if": { "required": ["entity"], "properties": this }, "then": then })
         })
         .collect();
+    // What patgate answers itself is one model, or all that a token may use.
+    let read = [Method::Get.as_str(), Method::Head.as_str()];
+    let answers = json!({
+        "if": { "required": ["answer"] },
+        "then": {
+            "properties": {
+                "methods": { "items": words(&read) },
+                "operation": { "const": Operation::LlmRead.as_str() },
+                "entity": { "const": EntityType::Models.as_str() },
+            },
+            "if": { "properties": { "answer": words(&lists) } },
+            "then": { "properties": { "id": false } },
+            "else": { "required": ["id"], "properties": { "id": { "pattern": "^path[.]" } } },
+        },
+    });
+    let pairs: Vec<_> = pairs.into_iter().chain([answers]).collect();
     // Whole segments: literal, `{name}`, and for rules one `{*tail}` at the end.
     let literal = r##"(?!\.{1,2}(/|$)|:)[!"$&-)+-.0-:<->@-\[\]-z|~]+"##;
     let name = "[a-z][a-z0-9_]*";
@@ -153,6 +175,10 @@ pub fn schema() -> Value {
                         "description": "The backend that serves such requests, in place of the table's.",
                         "type": "string",
                         "pattern": backend,
+                    },
+                    "answer": {
+                        "description": "In which form patgate answers such requests itself, for a token or a domain that is limited to some models. Without it, backends answer all of them.",
+                        "enum": forms,
                     },
                 },
                 "allOf": pairs,

@@ -10,6 +10,7 @@ use crate::{
     backend::{BackendName, BackendNameError},
     body::Form,
     domain::DomainRef,
+    model_list::ListForm,
     operation::{EntityType, Operation},
     yaml::{self, Node, Placed, Problem, ProblemKind, line},
 };
@@ -30,13 +31,26 @@ pub(super) const TABLE_FIELDS: [&str; 10] = [
     "insufficient_permission",
     "rules",
 ];
-pub(super) const RULE_FIELDS: [&str; 8] =
-    ["methods", "path", "operation", "entity", "id", "content_type", "upstream", "upgrade"];
+pub(super) const RULE_FIELDS: [&str; 9] = [
+    "methods",
+    "path",
+    "operation",
+    "entity",
+    "id",
+    "content_type",
+    "upstream",
+    "upgrade",
+    "answer",
+];
 
 /// A call of no model in particular would pass by a domain's list of models.
 const MODEL_IS_MISSING: &str = "`id` is missing: write `id: body.model`, `id: form.model` or `id: \
      path.` and the name of a parameter, or `id: body` where the model is named in a way that is \
      not read; only `llm_read` can be about no model in particular";
+
+/// What patgate answers itself, it must know: which models there are for a token.
+const NOT_A_LIST: &str = "`answer` is for rules of `llm_read` on `models` with the methods GET and \
+     HEAD: `openai-model` with `id: path.` and the name of a parameter, the others without `id`";
 
 /// One surface, well-formed in itself.
 pub(super) struct Table {
@@ -239,18 +253,19 @@ impl Reader<'_> {
         }
         let upstream = self.optional(&fields, "upstream", backend).value();
         let upgrade = self.optional(&fields, "upgrade", word::<Upgrade>).value();
+        let answer = self.optional(&fields, "answer", word::<ListForm>).value();
+        let (methods, operation, entity_type) = (methods?, operation?, entity_type?);
+        let lists = (operation, entity_type) == (Operation::LlmRead, EntityType::Models)
+            && methods.only_read();
+        if let Some(form) = answer
+            && !(lists && form.is_of_one() == matches!(id, IdSource::Path(_)))
+        {
+            self.mistake(fields.line, NOT_A_LIST);
+        }
         Some(Row {
             line: fields.line,
             title: self.rule.clone().unwrap_or_default(),
-            rule: Rule {
-                methods: methods?,
-                operation: operation?,
-                entity_type: entity_type?,
-                id,
-                upgrade,
-                upstream,
-                template,
-            },
+            rule: Rule { methods, operation, entity_type, id, upgrade, upstream, answer, template },
         })
     }
 

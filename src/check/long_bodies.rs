@@ -3,7 +3,8 @@
 //! Checks are answered on the connection that they come by, several in one go. A body of a megabyte
 //! takes a millisecond to read, for which all the others would wait. So a long one is read in a
 //! task of its own, which leaves its worker thread to the others for that time; so many are read at
-//! once, and of each token one. The turn is waited for within the deadline of the check.
+//! once, and of each token one. The turn is waited for within the deadline of the check. Long lists
+//! of models are made in the same way.
 
 use std::{
     collections::HashMap,
@@ -12,7 +13,7 @@ use std::{
 
 use tokio::{
     runtime::{Handle, RuntimeFlavor},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
     task::{block_in_place, yield_now},
 };
 
@@ -76,12 +77,31 @@ impl LongBodies {
         token: TokenId,
         read: impl FnOnce() -> T,
     ) -> Result<T, Unavailable> {
+        Ok(self.turn(token).await?.aside(read))
+    }
+
+    /// Waits for a turn of this token. Never ready at the first poll.
+    pub(crate) async fn turn(&self, token: TokenId) -> Result<InTurn<'_>, Unavailable> {
         // The connection polls a check once, and makes a task of what is not ready then.
         yield_now().await;
         let own = Own::new(self, token);
-        let _own = own.one.acquire().await.map_err(|_| Unavailable)?;
-        let _turn = self.at_once.acquire().await.map_err(|_| Unavailable)?;
-        Ok(aside(read))
+        let one = Arc::clone(&own.one).acquire_owned().await.map_err(|_| Unavailable)?;
+        let among_all = self.at_once.acquire().await.map_err(|_| Unavailable)?;
+        Ok(InTurn { _among_all: among_all, _one: one, _own: own })
+    }
+}
+
+/// A turn, until it is dropped.
+pub(crate) struct InTurn<'b> {
+    _among_all: SemaphorePermit<'b>,
+    _one: OwnedSemaphorePermit,
+    _own: Own<'b>,
+}
+
+impl InTurn<'_> {
+    /// Does what takes long where it delays no other check.
+    pub(crate) fn aside<T>(&self, work: impl FnOnce() -> T) -> T {
+        aside(work)
     }
 }
 

@@ -38,8 +38,14 @@ fn found<V>(value: V, as_of: Tick, verified: Moment, stamp: &Arc<Stamp>) -> Foun
     }
 }
 
-/// A checker whose memory knows one token of one domain, and whose Postgres is not there.
-fn checker(token: &VerifiedToken, tokens: Tokens, registry: &mut Registry) -> Checker {
+/// A checker whose memory knows one token of one domain, and whose Postgres is not there. The token
+/// may use the model `m`, and so many others.
+fn checker(
+    token: &VerifiedToken,
+    tokens: Tokens,
+    registry: &mut Registry,
+    others: usize,
+) -> Checker {
     let metrics = Metrics::new(registry);
     let clock = Arc::new(Clock::default());
     let (now, moment) = (Tick::now(), Moment(1_000_000));
@@ -52,6 +58,9 @@ fn checker(token: &VerifiedToken, tokens: Tokens, registry: &mut Registry) -> Ch
     let mut grants = DomainGrants::new(domain, "acme".parse().unwrap(), operations);
     grants.add_scope(EntityType::Models, "*", Operation::LlmRead);
     grants.add_scope(EntityType::Models, "m", Operation::LlmChatCompletions);
+    for other in 0..others {
+        grants.add_scope(EntityType::Models, &format!("m{other}"), Operation::LlmChatCompletions);
+    }
     let principal = Principal::new(
         token.id,
         token.digest.clone(),
@@ -149,11 +158,16 @@ fn decide_at_once(
 
 /// That checker, its keys, and its token.
 pub(crate) fn hot(registry: &mut Registry) -> (Checker, Tokens, PlainToken) {
+    hot_for(registry, 0)
+}
+
+/// The same with a token for so many models more.
+fn hot_for(registry: &mut Registry, others: usize) -> (Checker, Tokens, PlainToken) {
     let ring = KeyRing::parse(RING).unwrap();
     let tokens = Tokens::new(Prefixes::default(), ring);
     let plain = tokens.mint(TokenId(Uuid::from_u128(7))).unwrap().plain;
     let token = tokens.verify(plain.expose()).unwrap();
-    (checker(&token, tokens.clone(), registry), tokens, plain)
+    (checker(&token, tokens.clone(), registry, others), tokens, plain)
 }
 
 #[tokio::test]
@@ -180,7 +194,8 @@ async fn an_answer_says_how_old_its_grounds_are() {
 async fn an_answer_from_memory_waits_for_nothing() {
     let (checker, tokens, plain) = hot(&mut Registry::default());
     let check = |path| decide_at_once(&checker, plain.expose(), path);
-    assert_eq!(check("/proxy/acme/v1/models"), Some(("allow", "ok")));
+    assert_eq!(check("/proxy/acme/api/version"), Some(("allow", "ok")));
+    assert_eq!(check("/proxy/acme/v1/models"), Some(("answered", "ok")));
     assert_eq!(check("/proxy/beta/v1/models"), Some(("deny", "permission_denied")));
     assert_eq!(check("/proxy/acme/v1/models/"), Some(("deny", "bad_request")));
     let forged = decide_at_once(&checker, "pat_forged", "/proxy/acme/v1/models");
@@ -345,4 +360,52 @@ async fn a_compressed_body_counts_as_a_long_one() {
     assert_eq!(room.available_permits(), all);
     assert!(checker.awaited.admit(token, "another", u64::MAX / 2, Tick::now()));
     assert_eq!(code().await, "rate_limited");
+}
+
+/// It is made in a task, and what was known before it waited decides nothing.
+#[tokio::test]
+async fn what_changes_while_a_long_list_waits_counts() {
+    for (others, long, changes, outcome) in [
+        (10, false, false, "answered"),
+        (2000, true, false, "answered"),
+        (2000, true, true, "deny"),
+    ] {
+        let (checker, _, plain) = hot_for(&mut Registry::default(), others);
+        let bearer = format!("Bearer {}", plain.expose());
+        let header = |name: &str| (name == "authorization").then_some(bearer.as_str());
+        let (method, authority, target) = ("GET", "gateway", "/proxy/acme/v1/models");
+        let parts = Parts { method, authority, target, header, body: b"" };
+        let apis = checker.apis.load();
+        let mut check = pin!(checker.check(&parts, &apis, Step::Only, Tick::now()));
+        let first = poll!(check.as_mut());
+        assert_eq!(first.is_pending(), long, "{others} others");
+        if changes {
+            checker.clock.observe(Tick::now(), Moment(3_000_000));
+        }
+        let checked = match first {
+            Poll::Ready(checked) => checked,
+            Poll::Pending => check.await,
+        };
+        let (decision, _) = decided(checked);
+        assert_eq!(decision.outcome(), outcome, "{others} others");
+        if let Decision::Answer(answered) = decision {
+            assert_eq!(answered.body().matches(r#""id":"m"#).count(), others + 1);
+        }
+    }
+}
+
+/// It needs no body.
+#[tokio::test]
+async fn a_first_step_answers_a_list() {
+    let (checker, _, plain) = hot(&mut Registry::default());
+    let bearer = format!("Bearer {}", plain.expose());
+    let header = |name: &str| (name == "authorization").then_some(bearer.as_str());
+    let (method, authority, target) = ("GET", "gateway", "/proxy/acme/api/tags");
+    let parts = Parts { method, authority, target, header, body: b"" };
+    let apis = checker.apis.load();
+    for step in [Step::Only, Step::First, Step::Second] {
+        let (decision, _) = decided(checker.check(&parts, &apis, step, Tick::now()).await);
+        let Decision::Answer(answered) = decision else { panic!("{step:?}: {decision:?}") };
+        assert_eq!(answered.body(), r#"{"models":[{"name":"m","model":"m"}]}"#, "{step:?}");
+    }
 }

@@ -163,7 +163,7 @@ pub(super) async fn run(session: &Session, asked: Request) -> anyhow::Result<()>
         bail!("the replica answers {told}, the stores {status} {code}");
     }
     match decision {
-        Decision::Allow(_) => Ok(()),
+        Decision::Allow(_) | Decision::Answer(_) => Ok(()),
         Decision::Pass(_) | Decision::Deny(_) => {
             Err(Refused { known: request.is_err() || known.principal.is_some() }.into())
         }

@@ -111,7 +111,7 @@ impl Report {
             slugs.insert(id.to_string(), slug.to_string());
         }
         match (&*line.outcome, line.enforced) {
-            ("allow", _) => self.allowed += 1,
+            ("allow" | "answered", _) => self.allowed += 1,
             (_, true) => self.denied += 1,
             (_, false) => {
                 self.not_enforced_total += 1;

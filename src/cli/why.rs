@@ -97,6 +97,7 @@ pub(super) fn run(session: &Session, request: &Request) -> anyhow::Result<()> {
 fn properties(line: &Line<'_>) -> Vec<(&'static str, String)> {
     let effect = match (&*line.outcome, line.enforced) {
         ("deny", false) => format!("let through all the same (mode {})", line.mode),
+        ("answered", false) => format!("sent on instead (mode {})", line.mode),
         _ => format!("carried out (mode {})", line.mode),
     };
     let domain = match (&line.domain_slug, line.domain_id) {

@@ -41,20 +41,19 @@ pub(crate) struct Named {
 impl Record {
     /// As it is written. It came about at `time`.
     pub(super) fn line(&self, time: Timestamp) -> Line<'_> {
-        let subject = match &self.decision {
-            Decision::Allow(permit) => Some((permit.token, permit.owner)),
-            Decision::Pass(_) | Decision::Deny(_) => {
-                self.decision.denial().and_then(|denial| denial.subject)
-            }
+        let subject = self.decision.subject();
+        let permit = self.decision.permit();
+        let (domain, model) = match (&self.decision, permit) {
+            (Decision::Answer(answered), _) => (Some(answered.domain()), answered.model()),
+            (_, Some(permit)) => (Some(&permit.domain), permit.model.as_deref()),
+            (_, None) => (self.domain.as_ref(), None),
         };
-        let permit = match &self.decision {
-            Decision::Allow(permit) => Some(permit),
-            Decision::Pass(_) | Decision::Deny(_) => None,
-        };
-        let domain = permit.map(|permit| &permit.domain).or(self.domain.as_ref());
-        let operation = permit.map(|permit| permit.operation).or(self.named.operation);
-        let model = permit.and_then(|permit| permit.model.as_deref());
+        let operation = self.decision.operation().or(self.named.operation);
         let model = model.or(self.named.model.as_deref());
+        let upstream = match &self.decision {
+            Decision::Allow(permit) => Some(&*permit.upstream),
+            Decision::Answer(_) | Decision::Pass(_) | Decision::Deny(_) => None,
+        };
         Line {
             time: rfc3339(time).into(),
             request_id: self.request_id.as_str().into(),
@@ -70,7 +69,7 @@ impl Record {
             domain_slug: domain.map(|domain| domain.slug.as_str().into()),
             operation: operation.map(|operation| operation.as_str().into()),
             model: model.map(Cow::from),
-            upstream: permit.map(|permit| (&*permit.upstream).into()),
+            upstream: upstream.map(Cow::from),
             tier: self.tier.as_str().into(),
             micros: u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX),
         }

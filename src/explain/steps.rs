@@ -9,6 +9,7 @@ use crate::{
     backend::{Backend, Unopened},
     decision::{Malformed, NoModel, Refusal},
     domain::{Domain, DomainRef},
+    model_list::Usable,
     operation::{EntityType, Operation},
     principal::{DomainGrants, Principal},
     request::{self, AuthRequest},
@@ -22,6 +23,8 @@ pub(super) struct Walk<'e> {
     refusal: Option<Refusal>,
     /// The one entity that the request is about, as far as is known.
     entity: Option<&'e str>,
+    /// Whether patgate answers in place of a backend.
+    answered: bool,
     steps: Vec<Step>,
 }
 
@@ -47,8 +50,9 @@ impl<'e> Walk<'e> {
         evidence: &'e Evidence<'e>,
         refusal: Option<Refusal>,
         entity: Option<&'e str>,
+        answered: bool,
     ) -> Self {
-        Self { evidence, refusal, entity, steps: Vec::new() }
+        Self { evidence, refusal, entity, answered, steps: Vec::new() }
     }
 
     pub(super) fn explanation(mut self) -> Explanation {
@@ -83,7 +87,9 @@ impl<'e> Walk<'e> {
         self.permission(domain, grants, action)?;
         self.body(domain, grants, action)?;
         self.scope(grants, action)?;
-        self.model(domain, action)
+        self.model(domain, action)?;
+        self.answer(domain, grants);
+        Ok(())
     }
 
     fn passed(&mut self, step: &'static str, detail: impl Into<String>) {
@@ -310,7 +316,13 @@ impl<'e> Walk<'e> {
 
     fn scope(&mut self, grants: &DomainGrants, action: &Action<'_>) -> Result<(), Failed> {
         let (operation, on) = (action.operation, about(action.entity_type, self.entity));
-        if !self.covered(grants, action) {
+        let covered = self.covered(grants, action);
+        if self.answered && !covered {
+            let detail = format!("scopes cover {operation} on some models");
+            self.passed("scope", detail);
+            return Ok(());
+        }
+        if !covered {
             let detail = format!("no scope covers {operation} on {on}");
             return failed("scope", detail, Some(self.miss(grants, action)));
         }
@@ -367,6 +379,28 @@ impl<'e> Walk<'e> {
             return failed("upstream", detail, Some(nearest.to_owned()));
         }
         Ok(())
+    }
+
+    /// What patgate itself answers, and why.
+    fn answer(&mut self, domain: &Domain, grants: &DomainGrants) {
+        if !self.answered {
+            return;
+        }
+        let usable = Usable::new(grants, domain);
+        let names: Vec<_> = match self.entity {
+            Some(model) => vec![model],
+            None => usable.names(),
+        };
+        let (slug, names) = (&domain.slug, list(names.iter().map(|name| format!("`{name}`"))));
+        let limited = match domain.lists_models() {
+            true => format!("{slug} lists its models"),
+            false => "the token's scopes name particular models".to_owned(),
+        };
+        let detail = format!(
+            "by patgate, in place of a backend, because {limited}; known by name, and permitted for \
+             more than llm_read: {names}"
+        );
+        self.passed("answer", detail);
     }
 
     fn covered(&self, grants: &DomainGrants, action: &Action<'_>) -> bool {

@@ -63,9 +63,11 @@ impl GrpcEdge {
             parts.as_ref().map_or_else(|_| Facts::default(), |parts| about.facts(parts, &apis));
         let cookies = about.cookies();
         let cleaned = match &decision {
-            Decision::Allow(_) => Cleaned::for_a_backend(header, cookies, &checker.tokens),
+            _ if decision.permit().is_some() => {
+                Cleaned::for_a_backend(header, cookies, &checker.tokens)
+            }
             Decision::Pass(_) => Cleaned::of_tokens(header, cookies, &checker.tokens),
-            Decision::Deny(_) => Cleaned::default(),
+            Decision::Allow(_) | Decision::Answer(_) | Decision::Deny(_) => Cleaned::default(),
         };
         let to = Addressee { request_id: &request_id, manner: about.manner, facts, cleaned };
         let answer = Answer::new(&decision, &about.grounds, &checker.answers, &to);
@@ -136,7 +138,7 @@ mod tests {
             counted.count_total
         };
         // The slug that the domain is looked up by, the upstream's name, the answer.
-        assert_eq!(asked("/proxy/acme/v1/models"), 3);
+        assert_eq!(asked("/proxy/acme/api/version"), 3);
         // And the model's name.
         assert_eq!(asked("/proxy/acme/v1/models/org/m-7b"), 4);
     }

@@ -3,7 +3,7 @@
 use crate::operation::{EntityType, Operation, OperationSet};
 
 /// An entity, and what the token's scopes give on it.
-type Entry = (EntityType, Box<str>, OperationSet);
+pub(crate) type Entry = (EntityType, Box<str>, OperationSet);
 
 /// Behind one pointer, because nearly no token has any. Stored as the list alone.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -36,7 +36,20 @@ impl SingleScopes {
 
     /// Whether it is given on one entity of the type or another.
     pub(super) fn give_on_some(&self, operation: Operation, on: EntityType) -> bool {
-        self.0.as_ref().is_some_and(|inner| inner.some[on as usize].contains(operation))
+        self.on_some(on).contains(operation)
+    }
+
+    /// What is given on one entity of the type or another.
+    pub(super) fn on_some(&self, on: EntityType) -> OperationSet {
+        self.0.as_ref().map_or_else(OperationSet::default, |inner| inner.some[on as usize])
+    }
+
+    /// The entries of a type.
+    pub(super) fn entries_of(&self, on: EntityType) -> &[Entry] {
+        let entries = self.entries();
+        let from = entries.partition_point(|(of, ..)| *of < on);
+        let rest = entries.get(from..).unwrap_or_default();
+        rest.get(..rest.partition_point(|(of, ..)| *of == on)).unwrap_or_default()
     }
 
     pub(super) fn entries(&self) -> &[Entry] {

@@ -11,6 +11,7 @@ use crate::{
     credential::Credential,
     decision::{Grounds, Permit},
     grpc::frame,
+    mode::Treatment,
     request::{COOKIES, Change, Cleaned, SUBPROTOCOLS},
 };
 
@@ -23,6 +24,32 @@ const OVERWRITE_IF_EXISTS_OR_ADD: u8 = 2;
 /// Every name of ours is either set, with overwrite stated, or removed, and so is every header in
 /// which clients send credentials: a client's copy never survives.
 pub(super) fn write(
+    permit: &Permit,
+    grounds: &Grounds,
+    settings: &AnswerSettings,
+    cleaned: &Cleaned,
+) -> Bytes {
+    write_as(VERDICT, permit, grounds, settings, cleaned)
+}
+
+/// The same for a list of models that the mode does not have patgate answer.
+pub(super) fn write_unanswered(
+    permit: &Permit,
+    by: Treatment,
+    grounds: &Grounds,
+    settings: &AnswerSettings,
+    cleaned: &Cleaned,
+) -> Bytes {
+    let verdict =
+        [("outcome", "answered"), ("code", "ok"), ("enforced", "false"), ("mode", by.as_str())];
+    let verdict = verdict.map(|(name, value)| metadata_entry(name, value)).concat();
+    write_as(&verdict, permit, grounds, settings, cleaned)
+}
+
+/// `verdict` is the encoded entries of the metadata that say what was decided.
+#[inline]
+fn write_as(
+    verdict: &[u8],
     permit: &Permit,
     grounds: &Grounds,
     settings: &AnswerSettings,
@@ -67,7 +94,7 @@ pub(super) fn write(
             }
         }
         fields.bytes(settings.guard.entry());
-        fields.bytes(VERDICT);
+        fields.bytes(verdict);
     });
     frame.message(OK_RESPONSE, |ok| {
         ok.bytes(settings.credentials_removed.but(credential.map(Credential::place)));

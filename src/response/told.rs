@@ -70,7 +70,11 @@ impl fmt::Display for Told {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { status, code, .. } = self;
         match self.softened_by() {
+            Some(mode) if self.outcome() == "answered" => {
+                write!(f, "{status}, sends on what it would answer itself (mode {mode})")
+            }
             Some(mode) => write!(f, "{status}, lets {code} through (mode {mode})"),
+            None if self.outcome() == "answered" => write!(f, "{status} {code}, by itself"),
             None => write!(f, "{status} {code}"),
         }
     }

@@ -49,6 +49,7 @@ mod grpc;
 mod guard;
 mod key_rings;
 mod last_use;
+mod lists;
 mod losses;
 mod output;
 mod own_backends;
@@ -123,6 +124,13 @@ fn main() -> ExitCode {
         bodies::a_domains_list_of_models_decides,
         bodies::explained::each_is_explained_as_it_is_read,
         bodies::explained::each_listed_model_is_explained,
+        lists::the_list_is_what_the_token_may_use,
+        lists::one_model_is_answered_as_the_list_shows_it,
+        lists::openai_lists_what_it_may_use,
+        lists::it_is_told_from_an_allow_and_a_denial,
+        lists::a_rollout_answers_no_lists,
+        lists::envoy_sends_it_as_a_backends_answer,
+        lists::a_long_list_arrives_whole,
         serving::drains_before_it_ends,
         serving::an_empty_request_is_denied,
         serving::a_message_that_is_too_long_is_an_outage,

@@ -102,6 +102,26 @@ fn mistakes_in_rules() {
             "5: rule `POST /a`: `id` is missing: write `id: body.model`,",
         ),
         (
+            "{ methods: [GET], path: /a, operation: llm_read, entity: models, answer: list }",
+            "5: rule `GET /a`: `answer`: unknown form of an answer `list`",
+        ),
+        (
+            "{ methods: [GET], path: /a, operation: read, entity: scim, answer: ollama-ps }",
+            "5: rule `GET /a`: `answer` is for rules of `llm_read` on `models`",
+        ),
+        (
+            "{ methods: [GET, POST], path: /a, operation: llm_read, entity: models, answer: ollama-ps }",
+            "5: rule `GET,POST /a`: `answer` is for rules of `llm_read` on `models`",
+        ),
+        (
+            "{ methods: [GET], path: /a, operation: llm_read, entity: models, answer: openai-model }",
+            "5: rule `GET /a`: `answer` is for rules of `llm_read` on `models`",
+        ),
+        (
+            "{ methods: [GET], path: \"/{a}\", operation: llm_read, entity: models, id: path.a, answer: openai-models }",
+            "5: rule `GET /{a}`: `answer` is for rules of `llm_read` on `models`",
+        ),
+        (
             "{ methods: [GET], path: /a%20b, operation: read, entity: scim }",
             "5: rule `GET /a%20b`: `path`: `a%20b`: a request's path has visible ASCII",
         ),

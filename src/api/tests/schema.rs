@@ -50,6 +50,24 @@ fn the_schema_agrees() {
     }
     let listing = good.replace("read, entity: scim, id: path.c", "llm_read, entity: models");
     assert!(valid(&listing) && compile(&listing).is_ok());
+    let answered = listing.replace("entity: models", "entity: models, answer: ollama-tags");
+    let one = answered.replace("ollama-tags", "openai-model, id: path.c");
+    assert!(valid(&answered) && compile(&answered).is_ok());
+    assert!(valid(&one) && compile(&one).is_ok());
+    for (good, from, to) in [
+        (&answered, "ollama-tags", "ollama"),
+        (&answered, "ollama-tags", "openai-model"),
+        (&answered, "ollama-tags", "ollama-tags, id: path.c"),
+        (&answered, "[GET]", "[GET, DELETE]"),
+        (&answered, "llm_read, entity: models", "read, entity: scim"),
+        (&one, "openai-model", "openai-models"),
+        (&one, "path.c", "body.model"),
+        (&one, "llm_read", "llm_delete"),
+    ] {
+        let bad = good.replace(from, to);
+        assert!(!valid(&bad), "the schema takes {to:?} for {from:?}");
+        assert!(compile(&bad).is_err(), "compiled {to:?} for {from:?}");
+    }
     for (from, to) in [
         ("name: x", "name: X"),
         ("name: x\n", ""),

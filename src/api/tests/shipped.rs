@@ -46,6 +46,18 @@ fn cube_ai() {
     let stored = Some(("acme", Operation::LlmChatCompletions, Models, Unread(Form::Other)));
     check("GET", "/proxy/acme/v1/responses/resp_1", stored);
     check("POST", "/proxy/acme/v1/responses/resp_1/cancel", stored);
+    for (path, form) in [
+        ("v1/models", Some(ListForm::OpenaiModels)),
+        ("v1/models/org/m-7b", Some(ListForm::OpenaiModel)),
+        ("api/tags", Some(ListForm::OllamaTags)),
+        ("api/ps", Some(ListForm::OllamaPs)),
+        ("api/version", None),
+    ] {
+        let path = format!("/proxy/acme/{path}");
+        let apis = shipped();
+        let action = apis.surface("gateway", &path).and_then(|it| it.action("GET", &path));
+        assert_eq!(action.map(|action| action.answer), Some(form), "{path}");
+    }
     let audit = (Operation::AuditLogRead, EntityType::Domains);
     check("GET", "/proxy/acme/audit/a/b", Some(("acme", audit.0, audit.1, Any)));
 }

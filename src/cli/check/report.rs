@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::{super::output::aligned, caches::Caches, replica::Opinion};
 use crate::{
     body::ModelName,
+    decide::Answered,
     decision::Decision,
     explain::{Evidence, Explanation},
     response::{self, Told},
@@ -49,10 +50,12 @@ impl<'a> Report<'a> {
         decision: &'a Decision,
         redis: Option<Caches>,
     ) -> Self {
-        let permit = match decision {
-            Decision::Allow(permit) => Some(permit),
-            Decision::Pass(_) | Decision::Deny(_) => None,
+        let permit = decision.permit();
+        let answered = match decision {
+            Decision::Answer(answered) => Some(answered),
+            Decision::Allow(_) | Decision::Pass(_) | Decision::Deny(_) => None,
         };
+        let model = permit.and_then(|permit| permit.model.as_deref());
         Self {
             method: evidence.method,
             path: evidence.target.split_once('?').map_or(evidence.target, |(path, _)| path),
@@ -64,7 +67,7 @@ impl<'a> Report<'a> {
                 response::message(denial, &evidence.facts(model.as_ref().map(ModelName::as_str)))
             }),
             explanation: evidence.explain(decision),
-            model: permit.and_then(|permit| permit.model.as_deref()),
+            model: model.or(answered.and_then(Answered::model)),
             upstream: permit.map(|permit| &*permit.upstream),
             backend_credential: permit.map(|permit| match permit.credential {
                 Some(_) => "set",
@@ -92,7 +95,8 @@ impl<'a> Report<'a> {
             let verdict = if step.passed { "ok" } else { "REFUSED" };
             rows.push(vec![step.step.to_owned(), verdict.to_owned(), step.detail.clone()]);
         }
-        let mut last = vec![format!("answer: {} {}", self.status, self.code)];
+        let by = if self.outcome == "answered" { ", by patgate itself" } else { "" };
+        let mut last = vec![format!("answer: {} {}{by}", self.status, self.code)];
         last.extend(self.message.as_ref().map(|message| format!("the client is told: {message}")));
         last.extend(self.upstream.map(|upstream| format!("upstream: {upstream}")));
         last.extend(self.backend_credential.map(|is| format!("backend credential: {is}")));

@@ -8,6 +8,8 @@ use crate::harness::{Scope, Token, World};
 pub(super) type Answer = (u16, &'static str);
 
 const OK: Answer = (200, "ok");
+/// By patgate, in place of a backend.
+pub(super) const ANSWERED: Answer = (200, "answered");
 const BAD: Answer = (400, "bad_request");
 const MISSING: Answer = (401, "missing_credential");
 pub(super) const INVALID: Answer = (401, "invalid_token");
@@ -262,7 +264,7 @@ async fn scopes(world: &World<'_>) -> Vec<Case> {
         case("a longer name", "GET", "/proxy/acme/v1/models/org/m-7b/x", &one, DENIED),
         case("another case", "GET", "/proxy/acme/v1/models/org/M-7b", &one, DENIED),
         case("a star is no name", "GET", "/proxy/acme/v1/models/*", &one, DENIED),
-        case("listing is about no model in particular", "GET", MODELS, &one, DENIED),
+        case("a list for one model", "GET", MODELS, &one, ANSWERED),
         case(
             "deleting is another operation",
             "DELETE",
@@ -271,10 +273,11 @@ async fn scopes(world: &World<'_>) -> Vec<Case> {
             DENIED,
         ),
         case("one model, and there is no body", "POST", CHAT, &one_chat, NO_BODY).envoy(NO_TYPE),
-        case("a model named as the domain", "GET", MODELS, &named_as_domain, DENIED),
+        case("a model named as the domain", "GET", MODELS, &named_as_domain, ANSWERED),
+        case("is one model", "GET", "/proxy/acme/api/version", &named_as_domain, DENIED),
         case("another entity type", "GET", MODELS, &datasets, DENIED),
         case("a disabled domain", "POST", "/proxy/closed/v1/chat/completions", &closed, DENIED),
-        case("a listed model", "GET", "/proxy/picky/v1/models/org/listed", &picky, OK),
+        case("a listed model", "GET", "/proxy/picky/v1/models/org/listed", &picky, ANSWERED),
         case("an unlisted model", "GET", "/proxy/picky/v1/models/org/unlisted", &picky, DENIED),
         case(
             "a list, and there is no body",
@@ -284,7 +287,8 @@ async fn scopes(world: &World<'_>) -> Vec<Case> {
             NO_BODY,
         )
         .envoy(NO_TYPE),
-        case("a list, and no model in particular", "GET", "/proxy/picky/v1/models", &picky, OK),
+        case("a list, and no model in particular", "GET", "/proxy/picky/api/version", &picky, OK),
+        case("a list of its list", "GET", "/proxy/picky/v1/models", &picky, ANSWERED),
         case("the audit log", "GET", "/proxy/acme/audit/2026/11", &audit, OK),
         case("models are not in its scope", "GET", MODELS, &audit, DENIED),
         case("scopes beyond the owner's role", "POST", CHAT, &reader, DENIED),

@@ -1,0 +1,463 @@
+//! Lists of models: for a token or a domain that is limited to some models, patgate answers them
+//! itself, with what the token may use.
+
+use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, sync::Arc};
+
+use envoy_types::pb::envoy::service::auth::v3::{CheckResponse, check_response::HttpResponse};
+use serde_json::{Value, json};
+
+use crate::{
+    access_log,
+    cli::Cli,
+    clients::openai,
+    decision_log::{ALL, decisions, file, logging},
+    eventually::eventually,
+    guard::Gateway,
+    harness::{Replica, Scope, Suite, Token, World, envoy_patch, patient},
+    http::{self, Over, Reply, Sent},
+    shipped::configuration,
+};
+
+const CHAT: &str = "llm_chat_completions";
+const READ: &str = "llm_read";
+const EMBED: &str = "llm_embeddings";
+
+/// Who answers a request for models, and with what.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum By {
+    /// The backend, whatever it has.
+    Backend,
+    /// patgate, with these.
+    Patgate(&'static [&'static str]),
+    /// Nobody.
+    Refused(u16, &'static str),
+}
+
+/// `wild` lists a pattern alone, `mixed` a name and a pattern. Ann is an administrator of both. Of
+/// the roles in `acme`, `reader` may read and chat.
+async fn populate(world: &World<'_>) {
+    let (ann, acme) = (world.id("ann"), world.id("acme"));
+    for (slug, id, models) in [
+        ("wild", "00000000-0000-7000-8000-0000000000a1", &["qwen*"][..]),
+        ("mixed", "00000000-0000-7000-8000-0000000000a2", &["qwen*", "org/m-7b"]),
+    ] {
+        world
+            .sql(&format!(
+                "INSERT INTO patgate.domains (id, slug, name, enabled, upstream, all_models)
+                     VALUES ('{id}', '{slug}', '{slug}', true, 'model-acme', false);
+                 INSERT INTO patgate.roles (id, domain_id, name) VALUES ('{id}', '{id}', 'admin');
+                 INSERT INTO patgate.role_operations
+                     SELECT '{id}', operation FROM patgate.operations;
+                 INSERT INTO patgate.role_members VALUES ('{id}', '{ann}')"
+            ))
+            .await;
+        for model in models {
+            world
+                .sql(&format!(
+                    "INSERT INTO patgate.domain_models VALUES ('{id}', '{model}', 'model-beta')"
+                ))
+                .await;
+        }
+    }
+    world
+        .sql(&format!(
+            "INSERT INTO patgate.role_operations
+                 SELECT id, '{CHAT}' FROM patgate.roles
+                 WHERE domain_id = '{acme}' AND name = 'reader'"
+        ))
+        .await;
+}
+
+/// The domain by the slug that `World::token` knows, or by its id.
+fn domain(slug: &str) -> &str {
+    match slug {
+        "wild" => "00000000-0000-7000-8000-0000000000a1",
+        "mixed" => "00000000-0000-7000-8000-0000000000a2",
+        slug => slug,
+    }
+}
+
+async fn token(
+    world: &World<'_>,
+    owner: &str,
+    slug: &str,
+    scopes: &[(&'static str, &'static str)],
+) -> Token {
+    let scopes: Vec<Scope<'_>> = scopes
+        .iter()
+        .map(|(model, operation)| (domain(slug), "models", *model, *operation))
+        .collect();
+    world.token_for(owner, "1 hour", &scopes).await
+}
+
+async fn get(port: u16, path: &str, token: &Token) -> Reply {
+    http::send(port, "GET", path, &[("authorization", &token.bearer())], "").await
+}
+
+/// As the API in question has it, and as headers have it that no cache may keep.
+fn answered(reply: &Reply, expected: &Value, name: &str) {
+    assert_eq!((reply.status, reply.json()), (200, expected.clone()), "{name}: {reply:?}");
+    assert_eq!(reply.header("x-backend"), None, "{name}");
+    assert_eq!(reply.header("content-type"), Some("application/json"), "{name}");
+    assert_eq!(reply.header("cache-control"), Some("no-store"), "{name}");
+    let length = reply.body.len().to_string();
+    assert_eq!(reply.header("content-length"), Some(&*length), "{name}");
+    assert!(reply.header("x-request-id").is_some(), "{name}: {reply:?}");
+}
+
+fn openai_list(names: &[&str]) -> Value {
+    let data: Vec<_> = names.iter().map(|id| json!({ "id": id, "object": "model" })).collect();
+    json!({ "object": "list", "data": data })
+}
+
+fn ollama_list(names: &[&str]) -> Value {
+    let models: Vec<_> = names.iter().map(|name| json!({ "name": name, "model": name })).collect();
+    json!({ "models": models })
+}
+
+/// The list, in each API's form, over each protocol.
+pub(crate) async fn the_list_is_what_the_token_may_use(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    populate(&world).await;
+    let replica = world.serve(&[]).await;
+    let envoy = replica.envoy(&suite);
+    let revoked = token(&world, "ann", "acme", &[("a", READ), ("a", CHAT)]).await;
+    world
+        .sql(&format!("UPDATE patgate.pats SET revoked_at = now() WHERE id = '{}'", revoked.id))
+        .await;
+    let all = [("*", READ), ("*", CHAT)];
+    let some = [("b", READ), ("b", CHAT), ("a", CHAT), ("a", EMBED), ("r", READ)];
+    let mut asked = 0;
+    for (name, owner, slug, scopes, expected) in [
+        ("unlimited", "ann", "acme", &all[..], By::Backend),
+        ("who only reads, reads all", "ann", "acme", &all[..1], By::Backend),
+        ("limited by its scopes", "ann", "acme", &some, By::Patgate(&["a", "b"])),
+        (
+            "reads all, uses some",
+            "ann",
+            "acme",
+            &[("*", READ), ("org/m-7b", CHAT)],
+            By::Patgate(&["org/m-7b"]),
+        ),
+        ("limited by its domain", "ann", "picky", &all, By::Patgate(&["org/listed", "other"])),
+        (
+            "limited by both",
+            "ann",
+            "picky",
+            &[("*", READ), ("other", CHAT), ("elsewhere", CHAT)],
+            By::Patgate(&["other"]),
+        ),
+        (
+            "limited by its owner's role",
+            "reader",
+            "acme",
+            &[("*", READ), ("a", CHAT), ("b", EMBED)],
+            By::Patgate(&["a"]),
+        ),
+        ("a pattern has no name", "ann", "wild", &all, By::Patgate(&[])),
+        (
+            "a name that a pattern covers",
+            "ann",
+            "wild",
+            &[("*", READ), ("qwen2.5-7b", CHAT), ("other", CHAT)],
+            By::Patgate(&["qwen2.5-7b"]),
+        ),
+        ("a name beside a pattern", "ann", "mixed", &all, By::Patgate(&["org/m-7b"])),
+        ("may not read", "ann", "acme", &[("a", CHAT)], By::Refused(403, "permission_denied")),
+        ("in another domain", "ann", "beta", &all, By::Refused(403, "permission_denied")),
+    ] {
+        let token = token(&world, owner, slug, scopes).await;
+        for (path, form) in [
+            ("v1/models", openai_list as fn(&[&str]) -> Value),
+            ("api/tags", ollama_list),
+            ("api/ps", |_| ollama_list(&[])),
+        ] {
+            let (name, path) = (format!("{name}, {path}"), format!("/proxy/{slug}/{path}"));
+            let bearer = token.bearer();
+            let headers = [("authorization", bearer.as_str())];
+            let sent = Sent { method: "GET", target: &path, headers: &headers, ..Sent::default() };
+            for over in Over::that_carry(sent) {
+                let reply = over.try_send(envoy.port, sent).await.unwrap();
+                match expected {
+                    By::Backend => {
+                        assert!(reply.header("x-backend").is_some(), "{name}: {reply:?}")
+                    }
+                    By::Patgate(names) => answered(&reply, &form(names), &name),
+                    By::Refused(status, code) => {
+                        assert_eq!((reply.status, &*reply.code()), (status, code), "{name}");
+                    }
+                }
+                asked += 1;
+            }
+        }
+    }
+    assert!(asked >= 2 * 12 * 3, "{asked}");
+    let reply = get(envoy.port, "/proxy/acme/v1/models", &revoked).await;
+    assert_eq!((reply.status, &*reply.code()), (401, "token_revoked"));
+    // The query changes nothing.
+    let token = token(&world, "ann", "acme", &some).await;
+    let reply = get(envoy.port, "/proxy/acme/v1/models?limit=1&model=x", &token).await;
+    answered(&reply, &openai_list(&["a", "b"]), "a query");
+}
+
+/// What the list shows is found, what may be read about is asked of the backend, and what may not
+/// is refused.
+pub(crate) async fn one_model_is_answered_as_the_list_shows_it(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    populate(&world).await;
+    let replica = world.serve(&[]).await;
+    let envoy = replica.envoy(&suite);
+    let all = [("*", READ), ("*", CHAT)];
+    for (slug, scopes, model, expected) in [
+        ("acme", &all[..], "a", By::Backend),
+        ("acme", &[("a/b", READ), ("a/b", CHAT)], "a/b", By::Patgate(&["a/b"])),
+        ("acme", &[("a", READ), ("a", CHAT)], "b", By::Refused(403, "permission_denied")),
+        ("acme", &[("a", READ)], "a", By::Backend),
+        ("picky", &all, "org/listed", By::Patgate(&["org/listed"])),
+        ("picky", &all, "unlisted", By::Refused(403, "permission_denied")),
+        ("wild", &all, "qwen2.5-7b", By::Backend),
+        ("wild", &all, "other", By::Refused(403, "permission_denied")),
+    ] {
+        let token = token(&world, "ann", slug, scopes).await;
+        let path = format!("/proxy/{slug}/v1/models/{model}");
+        let reply = get(envoy.port, &path, &token).await;
+        match expected {
+            By::Backend => {
+                let backend = if slug == "wild" { "model-beta" } else { "model-acme" };
+                assert_eq!(reply.header("x-backend"), Some(backend), "{path}");
+            }
+            By::Patgate(_) => {
+                answered(&reply, &json!({ "id": model, "object": "model" }), &path);
+            }
+            By::Refused(status, code) => {
+                assert_eq!((reply.status, &*reply.code()), (status, code), "{path}");
+            }
+        }
+    }
+}
+
+/// What a person sees in the official client.
+pub(crate) async fn openai_lists_what_it_may_use(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let replica = world.serve(&[]).await;
+    let envoy = replica.envoy(&suite);
+    let scopes = [("m-7b", READ), ("m-7b", CHAT), ("org/x", CHAT)];
+    let token = token(&world, "ann", "acme", &scopes).await;
+    let calls = [("list", ""), ("retrieve", "m-7b"), ("retrieve", "m-8b")];
+    let mut results = openai(envoy.port, &token.text, &calls).await;
+    let refused = results.pop().unwrap();
+    assert_eq!(results, [json!({ "models": ["m-7b", "org/x"] }), json!({ "model": "m-7b" })]);
+    assert_eq!(
+        (&refused["error"], &refused["status"]),
+        (&json!("PermissionDeniedError"), &json!(403))
+    );
+}
+
+/// It is a decision of its own wherever decisions are told, and a use of the token.
+pub(crate) async fn it_is_told_from_an_allow_and_a_denial(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let log = file(&world, "lists");
+    let replica = logging(&world, &log, &ALL).await;
+    let envoy = replica.envoy(&suite);
+    let token = token(&world, "ann", "acme", &[("m", READ), ("m", CHAT)]).await;
+    let reply = get(envoy.port, "/proxy/acme/v1/models/m", &token).await;
+    let line = access_log::line(&envoy, &reply).await;
+    let acme = world.id("acme").to_string();
+    for (name, value) in [
+        ("response_code", json!(200)),
+        ("response_code_details", json!("ext_authz_denied")),
+        ("upstream_cluster", json!(null)),
+        ("outcome", json!("answered")),
+        ("code", json!("ok")),
+        ("enforced", json!(null)),
+        ("operation", json!(READ)),
+        ("model", json!("m")),
+        ("domain_id", json!(acme)),
+        ("domain_slug", json!("acme")),
+        ("pat_id", json!(token.id.to_string())),
+        ("user_id", json!(world.id("ann").to_string())),
+    ] {
+        assert_eq!(line[name], value, "{name}: {line}");
+    }
+    let decided = decisions(&log, 1).await.remove(0);
+    for (name, value) in [
+        ("outcome", json!("answered")),
+        ("code", json!("ok")),
+        ("status", json!(200)),
+        ("enforced", json!(true)),
+        ("mode", json!("enforce")),
+        ("operation", json!(READ)),
+        ("model", json!("m")),
+        ("domain_id", json!(acme)),
+        ("domain", json!("acme")),
+        ("pat_id", json!(token.id.to_string())),
+        ("upstream", json!(null)),
+    ] {
+        assert_eq!(decided[name], value, "{name}: {decided}");
+    }
+    let count = async |outcome: &str| {
+        let labels = format!(r#"outcome="{outcome}",code="ok",enforced="true""#);
+        replica.metric(&format!("patgate_decisions_total{{{labels}}}")).await
+    };
+    assert_eq!((count("answered").await, count("allow").await), (1, 0));
+    eventually("its use to be written", async || {
+        replica.metric("patgate_last_used_writes_total{result=\"written\"}").await == 1
+    })
+    .await;
+    // Rest: no client sees more of it than a list.
+    let told = Cli::of(&world).feed(
+        &format!("check --method GET --path /proxy/acme/v1/models --server {}", replica.grpc),
+        &token.text,
+    );
+    assert_eq!(told.code, 0, "{told:?}");
+    for line in [
+        "answer: 200 ok, by patgate itself",
+        "by patgate, in place of a backend, because the token's scopes name particular models",
+        "permitted for more than llm_read: `m`",
+        "200 ok, by itself, the same",
+    ] {
+        assert!(told.stdout.contains(line), "{line}: {}", told.stdout);
+    }
+}
+
+/// As what a request passes that was let through.
+fn identity(response: &CheckResponse) -> Option<bool> {
+    match response.http_response.as_ref()? {
+        HttpResponse::OkResponse(ok) => Some(!ok.headers.is_empty()),
+        _ => None,
+    }
+}
+
+/// Before enforcing, nothing changes for clients: who might read the whole list reads it, as
+/// somebody, and who was refused passes as nobody.
+pub(crate) async fn a_rollout_answers_no_lists(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let shadow = Rollout { replica: world.serve(&["mode=shadow"]).await, mode: "shadow" };
+    let per_domain = world.serve(&["mode=per-domain"]).await;
+    let of_domain = token(&world, "ann", "picky", &[("*", READ), ("*", CHAT)]).await;
+    let of_scopes = token(&world, "ann", "acme", &[("m", READ), ("m", CHAT)]).await;
+    let lists =
+        [("/proxy/picky/v1/models", &of_domain, true), ("/proxy/acme/api/tags", &of_scopes, false)];
+    for (path, token, as_somebody) in lists {
+        shadow.passes(path, token, as_somebody).await;
+        let enforced = per_domain.check("GET", path, &[("authorization", &token.bearer())]).await;
+        assert_eq!(identity(&enforced), None, "{path}");
+    }
+    let envoy = shadow.replica.envoy(&suite);
+    let reply = get(envoy.port, "/proxy/picky/v1/models", &of_domain).await;
+    assert_eq!((reply.status, reply.header("x-backend")), (200, Some("model-acme")), "{reply:?}");
+    assert_eq!(reply.seen("x-user-id"), [world.id("ann").to_string()]);
+    assert_eq!(reply.seen("authorization"), <[&str; 0]>::default());
+    let line = access_log::line(&envoy, &reply).await;
+    assert_eq!((&line["outcome"], &line["enforced"]), (&json!("answered"), &json!("false")));
+    drop(per_domain);
+
+    world.sql("UPDATE patgate.domains SET mode = 'shadow'").await;
+    let per_domain = Rollout { replica: world.serve(&["mode=per-domain"]).await, mode: "shadow" };
+    for (path, token, as_somebody) in lists {
+        per_domain.passes(path, token, as_somebody).await;
+    }
+    world.sql("UPDATE patgate.domains SET mode = 'enforce', enforced_share = 0").await;
+    let ramp = Rollout { replica: world.serve(&["mode=per-domain"]).await, mode: "ramp" };
+    for (path, token, as_somebody) in lists {
+        ramp.passes(path, token, as_somebody).await;
+    }
+    let told = Cli::of(&world).feed(
+        &format!("check --method GET --path {} --server {}", lists[0].0, ramp.replica.grpc),
+        &of_domain.text,
+    );
+    assert_eq!(told.code, 0, "{told:?}");
+    let line = "200, sends on what it would answer itself (mode ramp), otherwise the same";
+    assert!(told.stdout.contains(line), "{}", told.stdout);
+}
+
+struct Rollout {
+    replica: Replica,
+    mode: &'static str,
+}
+
+impl Rollout {
+    async fn passes(&self, path: &str, token: &Token, as_somebody: bool) {
+        let bearer = token.bearer();
+        let response = self.replica.check("GET", path, &[("authorization", &bearer)]).await;
+        assert_eq!(identity(&response), Some(as_somebody), "{path} in {}", self.mode);
+        let metadata = &response.dynamic_metadata.unwrap().fields;
+        for (name, value) in
+            [("outcome", "answered"), ("code", "ok"), ("enforced", "false"), ("mode", self.mode)]
+        {
+            let told = format!("{:?}", metadata[name].kind);
+            assert!(told.contains(value), "{path} in {}: {name} is {told}", self.mode);
+        }
+    }
+}
+
+/// A list needs no body, comes past the guard, is shown to browsers, and has a head.
+pub(crate) async fn envoy_sends_it_as_a_backends_answer(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let table = suite.dir.path().join("heads.yaml");
+    fs::write(
+        &table,
+        "name: heads\nmount: /proxy/{domain}\nerrors: openai\nrules:\n  - { methods: [GET, HEAD], \
+         path: /v1/models, operation: llm_read, entity: models, answer: openai-models }\n",
+    )
+    .unwrap();
+    fs::set_permissions(&table, fs::Permissions::from_mode(0o644)).unwrap();
+    let replica = world.serve(&[&format!("apis={}", table.display())]).await;
+    let token = token(&world, "ann", "acme", &[("m", READ), ("m", CHAT)]).await;
+    for name in ["envoy.yaml", "single-step.yaml", "rate-limits.yaml"] {
+        let config = configuration(name);
+        let listener = config["static_resources"]["listeners"][0].clone();
+        let patch = envoy_patch(&suite, &[replica.grpc], patient("60s", "60s"));
+        let listeners = BTreeMap::from([("shipped".to_owned(), listener)]);
+        let gateway = Gateway::start(&suite, config, listeners, patch);
+        let port = gateway.ports["shipped"];
+        let (bearer, path) = (token.bearer(), "/proxy/acme/v1/models");
+        let origin = "https://app.example.com";
+        let headers = [("authorization", bearer.as_str()), ("origin", origin)];
+        let reply = http::send(port, "GET", path, &headers, "").await;
+        answered(&reply, &openai_list(&["m"]), name);
+        assert_eq!(reply.header("access-control-allow-origin"), Some(origin), "{name}");
+        let head = http::send(port, "HEAD", path, &headers, "").await;
+        assert_eq!((head.status, &*head.body), (200, ""), "{name}: {head:?}");
+        for header in ["content-type", "content-length", "cache-control"] {
+            assert_eq!(head.header(header), reply.header(header), "{name}: {head:?}");
+        }
+        assert_eq!(gateway.stat("http.gateway.rbac.patgate_guard.denied").await, 0, "{name}");
+        // Envoy counts what patgate answers among its denials.
+        assert_eq!(gateway.stat("http.gateway.ext_authz.denied").await, 2, "{name}");
+    }
+    assert_eq!(replica.metric("patgate_bodies_asked_total").await, 0);
+}
+
+/// As many names as are shown, and more that are not. Nothing of it is cut on the way.
+pub(crate) async fn a_long_list_arrives_whole(suite: Arc<Suite>) {
+    const SHOWN: usize = 10_000;
+    let world = suite.world().await;
+    let replica = world.serve(&[]).await;
+    let envoy = replica.envoy(&suite);
+    let token = token(&world, "ann", "acme", &[]).await;
+    let acme = world.id("acme");
+    world
+        .sql(&format!(
+            "INSERT INTO patgate.pat_scopes
+                 SELECT gen_random_uuid(), '{}', '{acme}', 'models',
+                        'org/model-' || to_char(n, 'FM000000'), operation
+                 FROM generate_series(0, {SHOWN} + 9) AS n, unnest(ARRAY['{READ}', '{CHAT}']) AS operation",
+            token.id
+        ))
+        .await;
+    let names: Vec<String> = (0..SHOWN).map(|n| format!("org/model-{n:06}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let bearer = token.bearer();
+    let headers = [("authorization", bearer.as_str())];
+    let sent = Sent {
+        method: "GET",
+        target: "/proxy/acme/v1/models",
+        headers: &headers,
+        ..Sent::default()
+    };
+    for over in Over::that_carry(sent) {
+        let reply = over.try_send(envoy.port, sent).await.unwrap();
+        answered(&reply, &openai_list(&names), &format!("{over:?}"));
+    }
+}

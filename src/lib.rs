@@ -13,9 +13,10 @@
 //! # Invariants
 //!
 //! - Nothing is allowed unless everything was checked. A [`decision::Permit`] is made in one
-//!   place, `decide::authorize`; a [`mode::Softened`], which passes without being anybody, in
-//!   one, [`mode::Mode::rule`]; a [`decide::AwaitsBody`], which is no decision at all, in one,
-//!   [`decide::before_body`]; an answer in one, `response.rs`, which alone may name
+//!   place, `decide::authorize`; a [`mode::Softened`], a verdict that is not carried out, in
+//!   `mode.rs`; a [`decide::AwaitsBody`], which is no decision at all, in one,
+//!   [`decide::before_body`]; a [`decide::Answered`], which reaches no backend, in one,
+//!   [`decide::Listing::answer`]; an answer in one, `response.rs`, which alone may name
 //!   Envoy's `CheckResponse`, because its default is an ALLOW.
 //! - "Not found" is a value, "cannot know" is an error, and an outage never looks like a denial.
 //! - No answer rests on knowledge older than `max_staleness`; ages are measured in one clock,
@@ -27,7 +28,7 @@
 //! # Modules, in reading order
 //!
 //! The way of a request: `check`, [`request`], [`api`], `resolve`, [`decide`] (and [`body`], where
-//! the model decides), `response`.
+//! the model decides; [`model_list`], where patgate lists models itself), `response`.
 //!
 //! What it is about: [`token`], [`keyring`], [`principal`], [`domain`], [`backend`] and its
 //! [`credential`], [`operation`], [`decision`], [`mode`] (whether a denial is carried out).

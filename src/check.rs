@@ -291,7 +291,7 @@ impl Checker {
                         Ok(listing) => listing,
                         Err(goes_on) => {
                             about.domain = Some(Arc::clone(domain));
-                            return Ok(Checked::Decided(goes_on));
+                            return Ok(Checked::Decided(*goes_on));
                         }
                     }
                 }

@@ -232,7 +232,7 @@ impl Mode {
         self,
         listing: Listing<'p>,
         domain: &Domain,
-    ) -> Result<Listing<'p>, Decision> {
+    ) -> Result<Listing<'p>, Box<Decision>> {
         let by = self.treatment(Some(domain));
         let answers = match by {
             Treatment::Enforce => true,
@@ -242,7 +242,8 @@ impl Mode {
         if answers {
             return Ok(listing);
         }
-        Err(Decision::Pass(Softened { verdict: Verdict::List(listing.unanswered()), by }))
+        let verdict = Verdict::List(listing.unanswered());
+        Err(Box::new(Decision::Pass(Softened { verdict, by })))
     }
 }
 

@@ -132,7 +132,7 @@ pub(crate) async fn the_nearest_miss_is_named(suite: Arc<Suite>) {
         miss("ann", &chats, "GET /proxy/beta/v1/models", "domain", "the token's scopes name acme"),
         miss("ann", &chats, "GET /proxy/none/v1/models", "domain", "the token's scopes name acme"),
         miss("ann", &[], CHAT, "domain", "the token has no scopes at all"),
-        miss("ann", &chats, "GET /proxy/acme/", "path", ""),
+        miss("ann", &chats, "GET /proxy/acme/v1/models/", "path", ""),
     ] {
         check(&world, &cli, &case).await;
     }
@@ -187,7 +187,7 @@ pub(crate) async fn files_hold_what_no_argument_may(suite: Arc<Suite>) {
         (format!("--authorization-file {unix} --body {body}"), "", 0, "answer: 200 ok"),
         (format!("--authorization-file {other} --body -"), r#"{"model":"n"}"#, 0, "model `n`"),
         (format!("--pat-id {} --body -", token.id), r#"{"model":"o"}"#, DENIED, "model `o`"),
-        (format!("--body {body} --partial"), &token.text, DENIED, "`max_request_bytes`"),
+        (format!("--body {body} --partial"), &token.text, DENIED, "of it that the gateway"),
         (format!("--body {body} --content-encoding gzip"), &token.text, DENIED, "compressed"),
         (format!("--body {body} --content-type="), &token.text, DENIED, "Send JSON in UTF-8"),
         ("--no-credential".to_owned(), "", DENIED, "No access token was sent"),

@@ -71,7 +71,7 @@ pub(super) fn compressed() -> Vec<Case> {
         Case::new("a form in zstd", AUDIO, zstd(&parts(&[MODEL])), Err("form is compressed"));
     let form = form.header("content-type", "multipart/form-data; boundary=b1");
     cases.push(form.header("content-encoding", "zstd"));
-    let ollama = Case::new("zstd for Ollama", "/proxy/acme/api/chat", zstd(GOOD), M);
+    let ollama = Case::new("zstd for Ollama", "/proxy/acme/api/show", zstd(GOOD), M);
     cases.push(ollama.header("content-encoding", "zstd"));
     cases
 }

@@ -79,7 +79,7 @@ fn of_types() -> Vec<Case> {
     ] {
         let case = |body: &str, expected| {
             let name = format!("Ollama: {media_type}: {body}");
-            Case::new(&name, "/proxy/acme/api/chat", body, expected)
+            Case::new(&name, "/proxy/acme/api/show", body, expected)
                 .header("content-type", media_type)
         };
         cases.push(case(r#"{"model":"m"}"#, M));

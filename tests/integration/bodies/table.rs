@@ -454,7 +454,7 @@ fn other_calls() -> Vec<Case> {
         Case::new(name, path, body, expected).header("content-type", "application/json")
     };
     vec![
-        json("Ollama", "/proxy/acme/api/chat", r#"{"model":"m"}"#, M),
+        json("Ollama", "/proxy/acme/api/chat", r#"{"model":"m","stream":false}"#, M),
         json("its other name for it", "/proxy/acme/api/show", r#"{"name":"m"}"#, ABSENT),
         json("both names", "/proxy/acme/api/pull", r#"{"name":"n","model":"m"}"#, M),
         json(

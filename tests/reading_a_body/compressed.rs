@@ -19,7 +19,7 @@ pub(super) fn compressed(size: usize) -> Vec<Costly> {
     let pieces = |text: &[u8]| text.chunks(PIECE).map(<[u8]>::to_vec).collect::<Vec<_>>();
     let noise = noise(size);
     // Nearly as many times as long as it may be.
-    let dense = [&*self::noise(size / 70), &vec![b' '; size - size / 70]].concat();
+    let dense = [&*self::noise(size / 45), &vec![b' '; size - size / 45]].concat();
     let bomb = [&*self::noise(100), &vec![b' '; size]].concat();
     let empty = [&b"\x28\xb5\x2f\xfd\0\0"[..], &b"\0\0\0".repeat(size / 3)].concat();
     let (head, flood) = (&gzip(&[])[..10], b"\0\0\0\xff\xff".repeat(size / 5));

@@ -4,10 +4,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{
-    WORDS,
-    drive::{MODEL, OTHER_MODEL},
-};
+use super::{WORDS, drive::MODEL};
 
 /// What a client showed.
 #[derive(Debug, Deserialize)]
@@ -137,7 +134,7 @@ impl Round {
 
     /// Which model, and what may be used instead.
     fn wrong_model(&self) -> Expected {
-        Expected::fails(self.errors.forbidden, &[OTHER_MODEL, MODEL])
+        Expected::fails(self.errors.forbidden, &["`m-70b`", "Available to it: `m-7b`"])
     }
 
     /// The base URL that works.

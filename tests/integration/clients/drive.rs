@@ -129,7 +129,7 @@ pub(crate) async fn shows_what_its_user_has_to_know(suite: Arc<Suite>, client: &
 /// What is still to come is driven, and not compared.
 fn is_awaited(client: &Client, case: &str) -> bool {
     let succeeds = ["chat", "stream", "list"].contains(&case);
-    (client.script == "ollama_node" && !succeeds) || case.contains("limited")
+    client.script == "ollama_node" && !succeeds
 }
 
 fn run(client: &Client, job: &Value) -> Vec<Line> {

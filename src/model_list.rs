@@ -38,7 +38,7 @@ const MAX_BYTES: usize = 1_000_000;
 
 /// What it costs to look at a name, in comparisons with a pattern.
 const A_NAME: usize = 16;
-/// Up to this cost, a list takes less time than waking a thread.
+/// Up to this cost, a list is made on the connection; 256 names without patterns.
 const SHORT: usize = 4096;
 
 /// What can be done with a model besides reading about it.

@@ -47,7 +47,7 @@ impl fmt::Debug for HttpRequest<'_> {
 const UNREADABLE: &str = "\u{fffd}";
 
 /// The headers that a check asks for whatever it is about.
-const NOTICED: [&str; 9] = [
+pub const NOTICED: [&str; 9] = [
     "authorization",
     "x-request-id",
     "x-api-key",

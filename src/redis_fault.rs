@@ -16,7 +16,7 @@ use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, RedisError, ServerErr
 use secrecy::ExposeSecret;
 use tokio::time::timeout;
 
-use crate::{clock::Tick, config};
+use crate::{clock::Tick, config, legible};
 
 /// For a connection and the answers to a few commands.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -25,6 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const AGAIN_AFTER: Duration = Duration::from_secs(10 * 60);
 /// A fault that comes and goes is logged so often at most.
 const BACK_AFTER: Duration = Duration::from_secs(60);
+
+/// Characters of a fault that are shown.
+const MAX_TEXT: usize = 400;
 
 /// A reason why Redis cannot be used. It names the user, a command or a key, and never a password.
 #[derive(Clone, Debug)]
@@ -65,7 +68,8 @@ impl From<&RedisError> for RedisFault {
             ),
             (_, None) => error.to_string(),
         };
-        Self { text, kind: error.kind() }
+        // What a server says must not steer a terminal, nor fill the log.
+        Self { text: legible::shown(&text, MAX_TEXT), kind: error.kind() }
     }
 }
 

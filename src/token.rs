@@ -232,15 +232,21 @@ impl Tokens {
     }
 
     /// Whether a token of ours stands anywhere in `text`: what has the form of one, and what has
-    /// letters or digits behind it if it verifies.
+    /// letters or digits behind it if it verifies. A text with many of these is taken for one that
+    /// holds a token, so that nobody is made to verify more.
     pub fn found_in(&self, text: &str) -> bool {
+        let mut verified = 0;
         self.prefixes.0.iter().any(|prefix| {
             memmem::find_iter(text.as_bytes(), prefix).any(|at| {
                 let (before, behind) = text.as_bytes().split_at(at + prefix.len());
                 let Some((rest, behind)) = behind.split_at_checked(REST_LEN) else { return false };
                 let ends = behind.first().is_none_or(|byte| !byte.is_ascii_alphanumeric());
+                if !has_form(rest) || ends {
+                    return has_form(rest);
+                }
+                verified += 1;
                 let token = &text[before.len() - prefix.len()..];
-                has_form(rest) && (ends || self.verify(&token[..prefix.len() + REST_LEN]).is_some())
+                verified > MOST_VERIFIED || self.verify(&token[..prefix.len() + REST_LEN]).is_some()
             })
         })
     }
@@ -261,6 +267,9 @@ impl Tokens {
         Prefixes::new([prefix]).is_ok() && has_form(rest.as_bytes()) && !self.has_our_prefix(text)
     }
 }
+
+/// Texts that [`Tokens::found_in`] verifies.
+const MOST_VERIFIED: usize = 8;
 
 /// Whether this could be the rest of a token, behind its prefix.
 fn has_form(rest: &[u8]) -> bool {

@@ -6,7 +6,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use patgate::codec::HttpRequest;
+use patgate::codec::{HttpRequest, NOTICED};
 
 #[path = "../../src/codec/expected.rs"]
 mod expected;

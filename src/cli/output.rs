@@ -120,8 +120,12 @@ pub(super) fn aligned(rows: Vec<Vec<String>>) -> String {
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
     let mut text = String::new();
     for row in rows {
-        let cells: Vec<String> =
-            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        // More than a format's width may be would panic.
+        let padded = |(cell, width): (&String, &usize)| {
+            let missing = width.saturating_sub(cell.chars().count());
+            format!("{cell}{}", " ".repeat(missing))
+        };
+        let cells: Vec<String> = row.iter().zip(&widths).map(padded).collect();
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');
     }
@@ -171,6 +175,9 @@ mod tests {
         let rows = [["NAME", "NOTE"], ["ä", ""], ["longer", "a\x1b[2J\nb"]];
         let rows = rows.map(|row| row.map(str::to_owned).to_vec()).to_vec();
         assert_eq!(aligned(rows), "NAME    NOTE\nä\nlonger  a\\u{1b}[2J\\nb\n");
+        let long = "o".repeat(70_000);
+        let rows = vec![vec![long.clone(), "x".to_owned()], vec!["a".to_owned()]];
+        assert_eq!(aligned(rows), format!("{long}  x\na\n"));
         assert_eq!(printable("a\u{202e}b\u{2066}\u{200f}ä"), "a\\u{202e}b\\u{2066}\\u{200f}ä");
         assert_eq!(printable_lines("a\x1b\nb\u{9b}"), "a\\u{1b}\nb\\u{9b}");
     }

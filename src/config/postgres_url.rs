@@ -54,8 +54,9 @@ fn unknown_parameter(url: &str) -> Option<String> {
         !PARAMETERS.contains(name) && !SPELLINGS.contains(name) && !is_an_option(name)
     })?;
     let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
-    // With an `@`, it may be the rest of a password that has a `?`.
-    Some(match !query.contains('@') && unknown.len() <= 40 && unknown.bytes().all(harmless) {
+    // With an `@` or a `#`, it may be the rest of a password that has a `?`.
+    let of_password = url.split_once('?')?.1.contains(['@', '#']);
+    Some(match !of_password && unknown.len() <= 40 && unknown.bytes().all(harmless) {
         true => format!("the parameter `{unknown}`"),
         false => "parameters that are not known".to_owned(),
     })
@@ -103,8 +104,9 @@ mod tests {
             let expected = postgres_url(&format!("postgres://h/db?{query}")).unwrap_err();
             assert!(expected.contains(name) && expected.contains("`sslrootcert`"), "{expected}");
         }
-        // The password is `1?secret&more=2`.
-        let expected = postgres_url("postgres://u:1?secret&more=2@h/db").unwrap_err();
-        assert!(!expected.contains("secret") && !expected.contains("more"), "{expected}");
+        for password in ["1?secret&more=2", "1?secret#more", "1?secret&x#more"] {
+            let expected = postgres_url(&format!("postgres://u:{password}@h/db")).unwrap_err();
+            assert!(!expected.contains("secret") && !expected.contains("more"), "{expected}");
+        }
     }
 }

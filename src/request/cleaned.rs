@@ -1,6 +1,10 @@
 //! Takes the token out of a request that goes on, wherever its client has put it.
 
-use base64::{Engine, prelude::BASE64_STANDARD_NO_PAD};
+use base64::{
+    Engine, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
+use memchr::memmem;
 
 use super::credential::{IN_SUBPROTOCOL, subprotocols};
 use crate::token::Tokens;
@@ -21,6 +25,16 @@ pub const CREDENTIAL_HEADERS: [&str; 7] = [
 pub const SUBPROTOCOLS: &str = "sec-websocket-protocol";
 /// Cookies, one of which may hold a credential.
 pub const COOKIES: &str = "cookie";
+
+/// Blanks around a cookie.
+const BLANKS: [char; 2] = [' ', '\t'];
+/// Reads whatever some server reads as base64.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
 
 /// What becomes of a header.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,7 +72,7 @@ impl Cleaned {
         let subprotocols = header(SUBPROTOCOLS).map_or(Change::Remove, |value| {
             without_tokens(value, tokens).unwrap_or_else(|| Change::Set(value.to_owned()))
         });
-        let cookies = without_cookies(header(COOKIES), cookies);
+        let cookies = without_cookies(header(COOKIES), cookies, tokens);
         Self { with_tokens: Vec::new(), subprotocols, cookies }
     }
 
@@ -74,24 +88,35 @@ impl Cleaned {
         Self {
             with_tokens: CREDENTIAL_HEADERS.into_iter().filter(holds).collect(),
             subprotocols: subprotocols.unwrap_or_default(),
-            cookies: without_cookies(header(COOKIES), cookies),
+            cookies: without_cookies(header(COOKIES), cookies, tokens),
         }
     }
 }
 
-/// As it is, or within `Basic` (RFC 7617).
+/// As an edge shows what it cannot: several values, or bytes that are no text. It may hold anything.
+fn is_opaque(value: &str) -> bool {
+    value == "," || value.contains('\u{fffd}')
+}
+
+/// As it is, or within `Basic` (RFC 7617); and what may hold one.
 fn holds_token(value: &str, tokens: &Tokens) -> bool {
-    let decoded = |part: &str| BASE64_STANDARD_NO_PAD.decode(part.trim_end_matches('=')).ok();
     let within = |part: &str| {
-        let decoded = decoded(part).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-        decoded.is_some_and(|text| tokens.found_in(&text))
+        let decoded = LENIENT.decode(part.trim_end_matches('=')).ok();
+        decoded.is_some_and(|bytes| tokens.found_in(&String::from_utf8_lossy(&bytes)))
     };
-    tokens.found_in(value) || value.split([' ', ',']).any(within)
+    is_opaque(value) || tokens.found_in(value) || value.split([' ', '\t', ',']).any(within)
 }
 
 /// The subprotocols without those that are, or hold, a credential; `None` if there are none such.
 fn without_tokens(value: &str, tokens: &Tokens) -> Option<Change> {
-    let is_credential = |name: &str| name.starts_with(IN_SUBPROTOCOL) || tokens.found_in(name);
+    if is_opaque(value) {
+        return Some(Change::Remove);
+    }
+    let is_key = |name: &str| {
+        let beginning = name.get(..IN_SUBPROTOCOL.len());
+        beginning.is_some_and(|beginning| beginning.eq_ignore_ascii_case(IN_SUBPROTOCOL))
+    };
+    let is_credential = |name: &str| is_key(name) || tokens.found_in(name);
     if !subprotocols(value).any(is_credential) {
         return None;
     }
@@ -99,29 +124,44 @@ fn without_tokens(value: &str, tokens: &Tokens) -> Option<Change> {
     Some(if rest.is_empty() { Change::Remove } else { Change::Set(rest.join(", ")) })
 }
 
-/// The cookies without those of these names.
-fn without_cookies(value: Option<&str>, names: &[Box<str>]) -> Change {
-    let Some(value) = value.filter(|_| !names.is_empty()) else { return Change::Keep };
-    let is_named = |cookie: &str| {
-        let name = cookie.split('=').next().unwrap_or_default().trim_matches([' ', '\t']);
-        names.iter().any(|known| **known == *name)
+/// The cookies without those of these names, and without those that hold a token.
+fn without_cookies(value: Option<&str>, names: &[Box<str>], tokens: &Tokens) -> Change {
+    let Some(value) = value else { return Change::Keep };
+    if is_opaque(value) {
+        return Change::Remove;
+    }
+    let with_token = tokens.found_in(value);
+    let occurs = |name: &str| memmem::find(value.as_bytes(), name.as_bytes()).is_some();
+    if !with_token && !names.iter().any(|name| occurs(name)) {
+        return Change::Keep;
+    }
+    let goes = |cookie: &str| {
+        let name = cookie.split('=').next().unwrap_or_default().trim_matches(BLANKS);
+        names.iter().any(|known| **known == *name) || with_token && tokens.found_in(cookie)
     };
-    let mut rest = Vec::new();
+    let mut rest = String::with_capacity(value.len());
     for pair in value.split(';') {
+        let before = rest.len();
         // Envoy joins repeated headers of HTTP/1.1 with a comma, which some values hold, too.
         let mut dropped = false;
         let kept = pair.split(',').filter(|part| {
             // What has no name of its own goes with the part before it.
-            dropped = is_named(part) || dropped && !part.contains('=');
+            dropped = goes(part) || dropped && !part.contains('=');
             !dropped
         });
-        let kept = kept.collect::<Vec<_>>().join(",");
-        let pair = kept.trim_matches([' ', '\t']);
-        if !pair.is_empty() {
-            rest.push(pair.to_owned());
+        for (at, part) in kept.enumerate() {
+            match (at, before) {
+                (0, 0) => rest.push_str(part.trim_start_matches(BLANKS)),
+                (0, _) => rest.extend(["; ", part.trim_start_matches(BLANKS)]),
+                _ => rest.extend([",", part]),
+            }
+        }
+        rest.truncate(rest.trim_end_matches(BLANKS).len());
+        // Of a blank one, the `;` before it is left.
+        if before > 0 && rest.len() == before + 1 {
+            rest.truncate(before);
         }
     }
-    let rest = rest.join("; ");
     match rest.is_empty() {
         true => Change::Remove,
         false if rest == value => Change::Keep,
@@ -168,6 +208,8 @@ mod tests {
                 set("realtime, v1"),
             ),
             (Some(format!("bearer, {text}")), set("bearer"), set("bearer")),
+            (Some("OpenAI-Insecure-API-Key.sk-1".to_owned()), Change::Remove, Change::Remove),
+            (Some(",".to_owned()), Change::Remove, Change::Remove),
         ] {
             let header = |name: &str| value.as_deref().filter(|_| name == SUBPROTOCOLS);
             let cleaned = Cleaned::for_a_backend(header, &[], &tokens);
@@ -179,6 +221,7 @@ mod tests {
 
     #[test]
     fn cookies_are_removed_by_their_names() {
+        let (tokens, text) = ours();
         let names = ["pat".into(), "api_key".into()];
         for (value, expected) in [
             ("a=1; b=2", Change::Keep),
@@ -193,24 +236,33 @@ mod tests {
             ("a=1, pat=x, b=2; c=3", Change::Set("a=1, b=2; c=3".to_owned())),
             ("a=1,2; pat=x", Change::Set("a=1,2".to_owned())),
             ("pat=x; a=1; pat=y", Change::Set("a=1".to_owned())),
+            ("pat=x; ; a=1;; ", Change::Set("a=1".to_owned())),
+            (",", Change::Remove),
+            ("pat=1; x=\u{fffd}", Change::Remove),
         ] {
-            assert_eq!(without_cookies(Some(value), &names), expected, "{value}");
+            assert_eq!(without_cookies(Some(value), &names, &tokens), expected, "{value}");
         }
-        assert_eq!(without_cookies(Some("pat=1"), &[]), Change::Keep);
-        assert_eq!(without_cookies(None, &names), Change::Keep);
+        assert_eq!(without_cookies(Some("pat=1"), &[], &tokens), Change::Keep);
+        assert_eq!(without_cookies(None, &names, &tokens), Change::Keep);
+        // Whatever its name.
+        let value = format!("a=1; session={text}; b=\"x {text}\"; c=3");
+        let expected = Change::Set("a=1; c=3".to_owned());
+        assert_eq!(without_cookies(Some(&value), &[], &tokens), expected);
     }
 
     #[test]
     fn what_holds_a_token_is_told_from_what_does_not() {
         let (tokens, text) = ours();
-        let basic = BASE64_STANDARD_NO_PAD.encode(format!("ann:{text}"));
+        let basic = LENIENT.encode(format!("ann:{text}")).trim_end_matches('=').to_owned();
         for (value, holds) in [
             (format!("Bearer {text}"), true),
             (text.clone(), true),
             (format!("Bearer {text}trailing"), true),
             (format!("Token token=\"{text}\""), true),
             (format!("Basic {basic}"), true),
-            (format!("basic {basic}=="), true),
+            (format!("basic\t{basic}="), true),
+            (format!("Bearer {}\u{fffd}", "x"), true),
+            (",".to_owned(), true),
             ("Bearer sk-1".to_owned(), false),
             ("Basic YW5uOnBhc3N3b3Jk".to_owned(), false),
         ] {

@@ -27,7 +27,7 @@ use serde_json::{Map, Value, json};
 use self::table::{CHAT, Case, SHOWN, cases};
 use crate::{
     harness::{Replica, Suite, Token, World, envoy_patch, http_of, patient},
-    http::{self, Over, Sent},
+    http::{Over, Sent},
     stack::project,
 };
 
@@ -419,7 +419,9 @@ pub(crate) async fn a_domains_list_of_models_decides(suite: Arc<Suite>) {
     }
     let every = listed[0].0.as_str();
     let headers = [("authorization", every), ("content-type", "application/json")];
-    let reply = http::send(envoy.port, "POST", path, &headers, "{}").await;
-    assert!(message(&reply.json()).contains("names no model"), "{}", reply.body);
-    assert_eq!(reply.json()["error"]["param"], "model");
+    for over in Over::ALL {
+        let reply = over.post(envoy.port, path, &headers, "{}").await;
+        assert!(message(&reply.json()).contains("names no model"), "{}", reply.body);
+        assert_eq!(reply.json()["error"]["param"], "model");
+    }
 }

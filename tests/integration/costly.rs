@@ -17,7 +17,8 @@ use patgate::body::Form;
 use crate::{
     fleet::{MODELS, answer},
     harness::{Suite, http_of, outcome, patient, request},
-    http, process,
+    http::{self, Over},
+    process,
     tiers::reader,
 };
 
@@ -87,7 +88,7 @@ pub(crate) async fn neighbours_of_a_costly_token_are_served(suite: Arc<Suite>) {
                 ("content-type", media_type),
                 ("content-encoding", encoding),
             ];
-            let status = http::send(envoy.port, "POST", target, &headers, body).await.status;
+            let status = Over::in_turn().post(envoy.port, target, &headers, body).await.status;
             *statuses.entry(status).or_insert(0) += 1;
             sent.fetch_add(1, Relaxed);
         }

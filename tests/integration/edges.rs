@@ -107,10 +107,13 @@ pub(crate) async fn the_backend_sees_our_identity_headers_and_no_others(suite: A
         headers.push((name, &stranger));
     }
     for envoy in strict_and_forgetful(&suite, &replica) {
-        for (method, path, body, operation) in
-            [("GET", MODELS, "", "llm_read"), ("POST", CHAT, "{}", "llm_chat_completions")]
+        let calls = [("GET", MODELS, "", "llm_read"), ("POST", CHAT, "{}", "llm_chat_completions")];
+        for (over, (method, path, body, operation)) in
+            Over::ALL.into_iter().flat_map(|over| calls.map(|call| (over, call)))
         {
-            let reply = http::send(envoy.port, method, path, &headers, body).await;
+            let (target, headers, body) = (path, &headers[..], body.as_bytes());
+            let sent = Sent { method, target, headers, body, ..Sent::default() };
+            let reply = over.send(envoy.port, sent).await;
             assert_eq!((reply.status, reply.header("x-backend")), (200, Some("model-acme")));
             for (name, value) in identity(&world, &token, operation) {
                 assert_eq!(reply.seen(name), [value], "{method} {name}");
@@ -184,15 +187,18 @@ pub(crate) async fn the_access_log_names_the_subject_and_no_token(suite: Arc<Sui
         assert_eq!(line[&name], value, "{name}");
     }
 
-    let reply = http::send(envoy.port, "POST", &format!("{CHAT}{query}"), &headers, "{}").await;
-    let line = access_log::line(&envoy, &reply).await;
-    assert_eq!((&line["response_code"], &line["path"]), (&json!(403), &json!(CHAT)));
-    assert_eq!((&line["outcome"], &line["code"]), (&json!("deny"), &json!("permission_denied")));
-    assert_eq!(line["operation"], "llm_chat_completions");
-    assert_eq!(line["tier"], "memory");
-    assert_eq!(line["pat_id"], token.id.to_string());
-    assert_eq!(line["user_id"], world.id("ann").to_string());
-    assert_eq!((&line["domain_id"], &line["model"]), (&Value::Null, &Value::Null));
+    for over in Over::ALL {
+        let reply = over.post(envoy.port, &format!("{CHAT}{query}"), &headers, "{}").await;
+        let line = access_log::line(&envoy, &reply).await;
+        assert_eq!((&line["response_code"], &line["path"]), (&json!(403), &json!(CHAT)));
+        let denied = (&json!("deny"), &json!("permission_denied"));
+        assert_eq!((&line["outcome"], &line["code"]), denied);
+        assert_eq!(line["operation"], "llm_chat_completions");
+        assert_eq!(line["tier"], "memory");
+        assert_eq!(line["pat_id"], token.id.to_string());
+        assert_eq!(line["user_id"], world.id("ann").to_string());
+        assert_eq!((&line["domain_id"], &line["model"]), (&Value::Null, &Value::Null));
+    }
 
     let log = fs::read_to_string(&envoy.access_log).unwrap();
     assert!(log.contains("llm_read") && !log.contains(&token.text), "{log}");

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use crate::{
     harness::{Suite, envoy_patch, patient},
-    http, process,
+    http::Over,
+    process,
     stack::project,
 };
 
@@ -107,20 +108,21 @@ pub(crate) async fn envoy_may_send_headers_raw(suite: Arc<Suite>) {
         patient
     };
     let envoy = suite.stack.envoy(envoy_patch(&suite, &[replica.grpc], ext_authz));
-    let send = async |headers: &[(&str, &str)], model: &str| {
-        let body = json!({ "model": model, "input": "x" }).to_string();
-        let headers = [&[("content-type", "application/json")], headers].concat();
-        let reply =
-            http::send(envoy.port, "POST", "/proxy/acme/v1/embeddings", &headers, &body).await;
-        let code = if reply.status == 200 { String::new() } else { reply.code() };
-        (reply.status, code)
-    };
-    let bearer = ("authorization", &*mine);
-    let expected = |status: u16, code: &str| (status, code.to_owned());
-    assert_eq!(send(&[bearer], "m").await, expected(200, ""));
-    // What a body says of itself is read from the list as well.
-    assert_eq!(send(&[bearer], "other").await, expected(403, "permission_denied"));
-    assert_eq!(send(&[bearer, ("content-encoding", "br")], "m").await.0, 415);
-    assert_eq!(send(&[], "m").await, expected(401, "missing_credential"));
-    assert_eq!(send(&[bearer, bearer], "m").await, expected(400, "bad_request"));
+    for over in Over::ALL {
+        let send = async |headers: &[(&str, &str)], model: &str| {
+            let body = json!({ "model": model, "input": "x" }).to_string();
+            let headers = [&[("content-type", "application/json")], headers].concat();
+            let reply = over.post(envoy.port, "/proxy/acme/v1/embeddings", &headers, &body).await;
+            let code = if reply.status == 200 { String::new() } else { reply.code() };
+            (reply.status, code)
+        };
+        let bearer = ("authorization", &*mine);
+        let expected = |status: u16, code: &str| (status, code.to_owned());
+        assert_eq!(send(&[bearer], "m").await, expected(200, ""));
+        // What a body says of itself is read from the list as well.
+        assert_eq!(send(&[bearer], "other").await, expected(403, "permission_denied"));
+        assert_eq!(send(&[bearer, ("content-encoding", "br")], "m").await.0, 415);
+        assert_eq!(send(&[], "m").await, expected(401, "missing_credential"));
+        assert_eq!(send(&[bearer, bearer], "m").await, expected(400, "bad_request"));
+    }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::{
     clients::openai,
     harness::{Replica, Scope, Suite, Token, envoy_patch, patient},
-    http::{self, Reply},
+    http::{self, Over, Reply},
     stack::{Server, project},
     surfaces::{self, CLOUD, open_aigne},
 };
@@ -40,11 +40,11 @@ async fn get(envoy: &Server, token: &Token, path: &str) -> Reply {
     http::send(envoy.port, "GET", path, &[("authorization", &bearer)], "").await
 }
 
-async fn chat(envoy: &Server, token: &Token, model: &str) -> Reply {
+async fn chat(envoy: &Server, over: Over, token: &Token, model: &str) -> Reply {
     let bearer = token.bearer();
     let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
     let body = json!({ "messages": [], "model": model }).to_string();
-    http::send(envoy.port, "POST", "/proxy/acme/v1/chat/completions", &headers, &body).await
+    over.post(envoy.port, "/proxy/acme/v1/chat/completions", &headers, &body).await
 }
 
 /// Asks until it is refused for the rate, and returns how often it was not.
@@ -143,16 +143,19 @@ pub(crate) async fn a_call_is_counted_by_the_model_of_its_body(suite: Arc<Suite>
     let by_default = envoy(&suite, &replica);
     let always = world.serve(&["model.read=always"]).await;
     let always = envoy(&suite, &always);
-    for (envoy, scoped_to, limit) in [
+    let calls = [
         (&by_default, "org/m-7b", MODEL),
         (&by_default, "*", TOKEN),
         (&always, "org/m-7b", MODEL),
         (&always, "*", MODEL),
-    ] {
+    ];
+    for (over, (envoy, scoped_to, limit)) in
+        Over::ALL.into_iter().flat_map(|over| calls.map(|call| (over, call)))
+    {
         let token = world.token(&[("acme", "models", scoped_to, call)]).await;
-        let ask = async || chat(envoy, &token, "org/m-7b").await;
-        assert_eq!(passed(ask).await, limit, "{scoped_to}");
-        let other = chat(envoy, &token, "org/other").await.status;
+        let ask = async || chat(envoy, over, &token, "org/m-7b").await;
+        assert_eq!(passed(ask).await, limit, "{over:?} {scoped_to}");
+        let other = chat(envoy, over, &token, "org/other").await.status;
         let expected = if scoped_to != "*" {
             403
         } else if limit == TOKEN {
@@ -167,10 +170,12 @@ pub(crate) async fn a_call_is_counted_by_the_model_of_its_body(suite: Arc<Suite>
     let bearer = token.bearer();
     let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
     let twice = r#"{"model":"org/other","model":"org/m-7b"}"#;
-    let reply =
-        http::send(always.port, "POST", "/proxy/acme/v1/chat/completions", &headers, twice).await;
-    assert_eq!(reply.status, 403, "{reply:?}");
-    assert!(reply.body.contains("which model this call is for"), "{reply:?}");
+    for over in Over::ALL {
+        let reply =
+            over.post(always.port, "/proxy/acme/v1/chat/completions", &headers, twice).await;
+        assert_eq!(reply.status, 403, "{over:?}: {reply:?}");
+        assert!(reply.body.contains("which model this call is for"), "{over:?}: {reply:?}");
+    }
 }
 
 pub(crate) async fn a_limit_is_told_in_the_words_of_the_api(suite: Arc<Suite>) {

@@ -270,8 +270,13 @@ async fn softened_requests_reach_the_old_backend(envoy: &Server, good: &str) {
     }
     // Whoever is allowed goes where patgate says, as before; what has two meanings goes nowhere.
     let headers = [("authorization", good)];
-    for (method, path, body) in [("GET", MODELS, ""), ("POST", CHAT, "{\"model\":\"m\"}")] {
-        let reply = http::send(envoy.port, method, path, &headers, body).await;
+    let calls = [("GET", MODELS, ""), ("POST", CHAT, "{\"model\":\"m\"}")];
+    for (over, (method, target, body)) in
+        Over::ALL.into_iter().flat_map(|over| calls.map(|call| (over, call)))
+    {
+        let (headers, body) = (&headers[..], body.as_bytes());
+        let sent = Sent { method, target, headers, body, ..Sent::default() };
+        let reply = over.send(envoy.port, sent).await;
         assert_eq!((reply.status, reply.header("x-backend")), (200, Some("model-acme")));
         assert_eq!(reply.seen("authorization").len(), 0);
         assert_eq!(reply.seen("x-domain-slug"), ["acme"]);

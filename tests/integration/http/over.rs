@@ -4,7 +4,10 @@ use std::{
     fs,
     net::SocketAddr,
     path::Path,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -89,6 +92,24 @@ impl Over {
     pub(crate) async fn send(self, port: u16, sent: Sent<'_>) -> Reply {
         let reply = self.try_send(port, sent).await;
         reply.unwrap_or_else(|error| panic!("{self:?} {} {}: {error}", sent.method, sent.target))
+    }
+
+    /// The same with a body.
+    pub(crate) async fn post(
+        self,
+        port: u16,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: impl AsRef<[u8]>,
+    ) -> Reply {
+        let body = body.as_ref();
+        self.send(port, Sent { method: "POST", target, headers, body, ..Sent::default() }).await
+    }
+
+    /// Each in turn, for calls that cannot be made over all of them because they are counted.
+    pub(crate) fn in_turn() -> Self {
+        static CALLS: AtomicUsize = AtomicUsize::new(0);
+        Self::ALL[CALLS.fetch_add(1, Relaxed) % Self::ALL.len()]
     }
 
     /// The same; the error is that of a stream which was reset before an answer came.

@@ -16,7 +16,7 @@ use crate::{
 const CONNECTIONS: u64 = 32;
 
 /// What stands between the client and the backend, in the order in which it is measured.
-const WAYS: [&str; 11] = [
+const WAYS: [&str; 12] = [
     "no_auth",
     "api_key_auth",
     "allow_all_uds",
@@ -24,6 +24,7 @@ const WAYS: [&str; 11] = [
     "patgate_uds",
     "patgate_tcp",
     "patgate_uds_guard",
+    "patgate_uds_two_steps",
     "patgate_uds_few_headers",
     "patgate_uds_body",
     "patgate_uds_many_connections",
@@ -60,6 +61,7 @@ pub(crate) fn measure(
         asks(uds(patgate), none(), none()),
         asks(patgate.tcp(), none(), none()),
         guarded(asks(uds(patgate), none(), none())),
+        (gateway::two_steps(), Some(Authz { target: uds(patgate), http2: none() })),
         asks(uds(patgate), gateway::few_headers(), none()),
         asks(uds(patgate), gateway::with_body(), none()),
         asks(uds(patgate), none(), gateway::one_check_a_connection()),
@@ -105,6 +107,8 @@ pub(crate) fn measure(
     compare("envoy_api_key_auth_vs_no_auth", "api_key_auth", "no_auth", rate);
     compare("envoy_uds_vs_tcp", "patgate_uds", "patgate_tcp", rate);
     compare("envoy_guard_vs_none", "patgate_uds_guard", "patgate_uds", rate);
+    // These requests need no body: the second filter does nothing.
+    compare("envoy_two_steps_vs_one", "patgate_uds_two_steps", "patgate_uds", rate);
     compare("envoy_few_headers_vs_all", "patgate_uds_few_headers", "patgate_uds", rate);
     compare("envoy_body_vs_none", "patgate_uds_body", "patgate_uds", rate);
     compare("envoy_many_connections_vs_one", "patgate_uds_many_connections", "patgate_uds", rate);

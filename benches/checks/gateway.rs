@@ -51,6 +51,28 @@ pub(crate) fn with_body() -> Value {
     }})
 }
 
+/// Asks without the body, and again with it where the answer says so, as in envoy/envoy.yaml.
+pub(crate) fn two_steps() -> Vec<Value> {
+    let step = |step: &str| {
+        json!({ "grpc_service": {
+            "envoy_grpc": { "cluster_name": "authz" },
+            "timeout": "5s",
+            "initial_metadata": [
+                { "key": "patgate-step", "value": step },
+                { "key": "x-request-id", "value": "%REQ(X-REQUEST-ID)%" },
+            ],
+        }})
+    };
+    let mut second = step("second");
+    second["filter_enabled_metadata"] = json!({
+        "filter": "envoy.filters.http.ext_authz",
+        "path": [{ "key": "needs_body" }],
+        "value": { "bool_match": true },
+    });
+    second["with_request_body"] = with_body()["with_request_body"].clone();
+    vec![ext_authz(step("first")), ext_authz(second)]
+}
+
 /// Who is asked, and the settings of HTTP/2 with which.
 pub(crate) struct Authz {
     pub(crate) target: Target,

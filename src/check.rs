@@ -359,7 +359,11 @@ impl Checker {
             return Err(awaits.refused(Refusal::RateLimited));
         }
         parts.may_name_a_model(awaits.form()).map_err(|why| awaits.refused(why.into()))?;
-        let bytes = parts.length().unwrap_or(MAX_SHOWN).min(MAX_SHOWN);
+        let bytes = parts.length().unwrap_or(MAX_SHOWN);
+        // The gateway would collect all that it can show, and then refuse it.
+        if bytes > MAX_SHOWN {
+            return Err(awaits.refused(NoModel::Cut.into()));
+        }
         match self.awaited.admit(awaits.token(), parts.request_id(), bytes, now) {
             true => Ok(Checked::AwaitsBody(awaits)),
             false => Err(awaits.refused(Refusal::TooManyBodies)),

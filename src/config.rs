@@ -214,6 +214,8 @@ pub struct Bodies {
     pub per_token: usize,
     /// Bytes of all of them.
     pub bytes_per_token: u64,
+    /// When a body that has not come counts no more.
+    pub timeout: Duration,
 }
 
 impl fmt::Display for Mistakes {

@@ -112,6 +112,7 @@ pub struct Metrics {
     bodies_asked: Counter,
     bodies_awaited: Gauge,
     awaited_bytes: Gauge,
+    bodies_unasked: Counter,
 }
 
 /// Makes metrics, each under its name.
@@ -232,6 +233,10 @@ impl Metrics {
                 "bodies_awaited_bytes",
                 "How long those are together; one that does not say its length counts as 32 MiB",
             ),
+            bodies_unasked: to.count(
+                "bodies_unasked",
+                "Second steps whose first step this replica has not answered, or has forgotten",
+            ),
         }
     }
 
@@ -242,6 +247,10 @@ impl Metrics {
 
     pub(crate) fn asked_for_a_body(&self) {
         self.bodies_asked.inc();
+    }
+
+    pub(crate) fn unasked_body(&self) {
+        self.bodies_unasked.inc();
     }
 
     pub(crate) fn bodies_awaited(&self, bodies: usize, bytes: u64) {

@@ -1,30 +1,33 @@
 //! Counts the bodies that Envoy was asked to hold, for each token.
 //!
 //! In the form of two steps, the first answer to a request whose model is in its body has Envoy
-//! collect that body. A token may cause only so much of this at a time. A body counts from the first
-//! answer until the second check, which brings it, has ended; one whose second check never comes, or comes to another
-//! replica, counts for [`FORGOTTEN`].
+//! collect that body. A token may cause only so much of this at a time.
+//!
+//! A body counts from the first answer until the second check, which brings it, has ended. If that
+//! check never comes, because the client has gone, or comes to another replica, the body counts for
+//! as long as Envoy may wait for it ([`Bodies::timeout`]). Fewer than are held are never counted.
+//! Envoy as shipped sends both checks of a request to the same replica.
 
 use std::{
     collections::HashMap,
     hash::{BuildHasher as _, RandomState},
     mem,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use crate::{clock::Tick, config::Bodies, telemetry::Metrics, token::TokenId};
 
-/// After this, a body that has not come counts no more.
-const FORGOTTEN: Duration = Duration::from_secs(10);
 /// Tells what a body becomes from the body itself.
 const DECODED: &str = "decoded";
-/// Of all tokens together, so that what is counted here is bounded, too: some MiB.
+/// Of all tokens together, so that what is counted here is bounded, too: some MiB. Beyond that, a
+/// token that has less than an equal share is still admitted.
 const MAX_IN_ALL: usize = 100_000;
 
 /// The bodies that are awaited.
 pub(crate) struct AwaitedBodies {
     limits: Bodies,
+    /// [`MAX_IN_ALL`], but in tests.
+    in_all: usize,
     /// Of the ids of requests, which a client may have chosen if Envoy was told so.
     ids: RandomState,
     state: Mutex<State>,
@@ -50,7 +53,8 @@ struct Awaited {
 
 impl AwaitedBodies {
     pub(crate) fn new(limits: Bodies, metrics: Metrics) -> Self {
-        Self { limits, ids: RandomState::new(), state: Mutex::default(), metrics }
+        let (in_all, ids) = (MAX_IN_ALL, RandomState::new());
+        Self { limits, in_all, ids, state: Mutex::default(), metrics }
     }
 
     /// Counts a body of up to `bytes`. False if that would be too much for this token, or there are
@@ -58,19 +62,21 @@ impl AwaitedBodies {
     pub(crate) fn admit(&self, token: TokenId, request: &str, bytes: u64, now: Tick) -> bool {
         let request = self.ids.hash_one(request);
         let mut state = self.lock();
-        state.forget(token, now);
+        let Bodies { per_token, bytes_per_token, timeout } = self.limits;
+        state.forget(token, now, now.after(timeout / 8));
+        let is_full = state.bodies >= self.in_all;
+        let share = self.in_all / (state.tokens.len() + 1);
         let awaited = state.tokens.entry(token).or_default();
         let held: u64 = awaited.iter().map(|one| one.bytes).sum();
-        let Bodies { per_token, bytes_per_token } = self.limits;
         // A body that is larger than all that a token may have is still one that it may have.
         let fits = held == 0 || held.saturating_add(bytes) <= bytes_per_token;
         let bodies: usize = awaited.iter().map(|one| one.bodies).sum();
-        let admitted = bodies < per_token && fits && state.bodies < MAX_IN_ALL;
+        let admitted = bodies < per_token && fits && !(is_full && bodies >= share);
         if admitted {
-            state.count(
-                token,
-                Awaited { request, bodies: 1, bytes, forgotten: now.after(FORGOTTEN) },
-            );
+            let forgotten = now.after(timeout);
+            state.count(token, Awaited { request, bodies: 1, bytes, forgotten });
+        } else if awaited.is_empty() {
+            state.tokens.remove(&token);
         }
         self.show(&state);
         admitted
@@ -87,8 +93,9 @@ impl AwaitedBodies {
     ) -> Option<Held<'_>> {
         let held = Held { bodies: self, token, request: self.ids.hash_one((DECODED, request)) };
         let own = self.ids.hash_one(request);
+        let timeout = self.limits.timeout;
         let mut state = self.lock();
-        state.forget(token, now);
+        state.forget(token, now, now.after(timeout / 8));
         let awaited = state.tokens.entry(token).or_default();
         let others: u64 =
             awaited.iter().filter(|one| one.request != own).map(|one| one.bytes).sum();
@@ -96,7 +103,7 @@ impl AwaitedBodies {
         if others > 0 && others.saturating_add(bytes) > self.limits.bytes_per_token {
             return None;
         }
-        let forgotten = now.after(FORGOTTEN);
+        let forgotten = now.after(timeout);
         state.count(token, Awaited { request: held.request, bodies: 0, bytes, forgotten });
         self.show(&state);
         drop(state);
@@ -110,9 +117,13 @@ impl AwaitedBodies {
 
     fn release(&self, token: TokenId, request: u64) {
         let mut state = self.lock();
-        let Some(awaited) = state.tokens.get_mut(&token) else { return };
-        // Not here: the first answer was another replica's.
-        let Some(at) = awaited.iter().position(|one| one.request == request) else { return };
+        let awaited = state.tokens.entry(token).or_default();
+        let Some(at) = awaited.iter().position(|one| one.request == request) else {
+            if awaited.is_empty() {
+                state.tokens.remove(&token);
+            }
+            return self.metrics.unasked_body();
+        };
         let one = awaited.swap_remove(at);
         if awaited.is_empty() {
             state.tokens.remove(&token);
@@ -151,10 +162,10 @@ impl State {
         self.tokens.entry(token).or_default().push(one);
     }
 
-    /// Drops what is forgotten of this token, and now and then of all.
-    fn forget(&mut self, token: TokenId, now: Tick) {
+    /// Drops what is forgotten of this token, and now and then of all: then again at `next`.
+    fn forget(&mut self, token: TokenId, now: Tick, next: Tick) {
         if self.sweep_at.is_none_or(|at| at <= now) {
-            self.sweep_at = Some(now.after(FORGOTTEN));
+            self.sweep_at = Some(next);
             let mut tokens = mem::take(&mut self.tokens);
             tokens.retain(|_, awaited| {
                 self.retain(awaited, now);
@@ -163,7 +174,9 @@ impl State {
             self.tokens = tokens;
         } else if let Some(mut awaited) = self.tokens.remove(&token) {
             self.retain(&mut awaited, now);
-            self.tokens.insert(token, awaited);
+            if !awaited.is_empty() {
+                self.tokens.insert(token, awaited);
+            }
         }
     }
 
@@ -181,12 +194,15 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use prometheus_client::{encoding::text::encode, registry::Registry};
     use uuid::Uuid;
 
     use super::*;
 
-    const LIMITS: Bodies = Bodies { per_token: 3, bytes_per_token: 100 };
+    const TIMEOUT: Duration = Duration::from_secs(60);
+    const LIMITS: Bodies = Bodies { per_token: 3, bytes_per_token: 100, timeout: TIMEOUT };
 
     fn token(number: u128) -> TokenId {
         TokenId(Uuid::from_u128(number))
@@ -261,13 +277,46 @@ mod tests {
         let second = Duration::from_secs(1);
         assert!((0..3).all(|n| awaited.admit(token(1), &n.to_string(), 1, start)));
         assert!(awaited.admit(token(2), "a", 1, start.after(second)));
-        let late = start.after(FORGOTTEN - second);
+        let late = start.after(TIMEOUT - second);
         assert!(!awaited.admit(token(1), "x", 1, late));
-        assert!(awaited.admit(token(1), "x", 1, start.after(FORGOTTEN)));
+        assert!(awaited.admit(token(1), "x", 1, start.after(TIMEOUT)));
         assert_eq!(shown(&registry), (2, 2));
         // Token 2 asks for nothing more, and is forgotten all the same.
-        assert!(awaited.admit(token(3), "x", 1, start.after(FORGOTTEN * 3)));
+        assert!(awaited.admit(token(3), "x", 1, start.after(TIMEOUT * 3)));
         assert_eq!(shown(&registry), (1, 1));
         assert_eq!(awaited.lock().tokens.len(), 1);
+    }
+
+    /// As those are whose first answer was another replica's.
+    #[test]
+    fn bodies_that_were_not_asked_for_here_are_counted() {
+        let ((awaited, registry), now) = (awaited(), Tick::from_micros(7));
+        assert!(awaited.admit(token(1), "a", 1, now));
+        for (number, request) in [(1, "a"), (1, "a"), (1, "b"), (2, "a")] {
+            drop(awaited.held(token(number), request));
+        }
+        let mut page = String::new();
+        encode(&mut page, &registry).unwrap();
+        assert!(page.contains("\npatgate_bodies_unasked_total 3\n"), "{page}");
+        assert!(awaited.lock().tokens.is_empty());
+    }
+
+    #[test]
+    fn tokens_that_fill_the_count_leave_others_their_share() {
+        const FLOODS: usize = 4;
+        const IN_ALL: usize = 200;
+        let mut registry = Registry::default();
+        let limits = Bodies { per_token: 1000, bytes_per_token: 1000, timeout: TIMEOUT };
+        let mut awaited = AwaitedBodies::new(limits, Metrics::new(&mut registry));
+        awaited.in_all = IN_ALL;
+        let now = Tick::from_micros(7);
+        let admitted = |number: usize, request: usize| {
+            awaited.admit(token(number as u128), &request.to_string(), 1, now)
+        };
+        let flooded = (0..FLOODS * IN_ALL).filter(|n| admitted(n % FLOODS, *n)).count();
+        assert_eq!(flooded, IN_ALL);
+        let share = (0..IN_ALL).filter(|n| admitted(FLOODS, *n)).count();
+        assert!((IN_ALL / (FLOODS + 2)..IN_ALL / FLOODS).contains(&share), "{share}");
+        assert!(!admitted(0, 0), "a flood has its share already");
     }
 }

@@ -122,7 +122,7 @@ fn checker(
         denials: DenialRates::new(10),
         long_bodies: LongBodies::new(1),
         awaited: AwaitedBodies::new(
-            config::Bodies { per_token: 2, bytes_per_token: 64 << 20 },
+            config::Bodies { per_token: 2, bytes_per_token: 64 << 20, timeout: hour },
             metrics.clone(),
         ),
         log: DecisionLog::open(&nothing_logged, &metrics).unwrap().0,

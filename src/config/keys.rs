@@ -135,6 +135,12 @@ pub(super) const KEYS: &[Key] = &[
         "256MiB",
         "The same in bytes. One body is always admitted; one without a length counts as 32 MiB.",
     ),
+    key(
+        "bodies.timeout",
+        "120s",
+        "How long a body may take to arrive: Envoy's `request_timeout`. One that has not come by \
+         then counts no more.",
+    ),
     key("memory.principals", "64MiB", "Memory for what tokens resolve to."),
     key("memory.domains", "16MiB", "Memory for domains."),
     key("memory.negatives", "65536", "How many unknown token ids are remembered."),

@@ -174,7 +174,8 @@ impl Bodies {
     fn read(reader: &mut Reader) -> Option<Self> {
         let per_token = reader.get("bodies.per_token", count);
         let bytes_per_token = reader.get("bodies.bytes_per_token", size);
-        Some(Self { per_token: per_token?, bytes_per_token: bytes_per_token? })
+        let timeout = reader.get("bodies.timeout", some_time);
+        Some(Self { per_token: per_token?, bytes_per_token: bytes_per_token?, timeout: timeout? })
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
         switch_off_on_the_routes, unguard,
     },
     harness::{Replica, Scope, Suite, World, envoy_patch, patient},
-    http::{self, Reply},
+    http::{Over, Reply},
     shipped::{EXT_AUTHZ, WITH_BODY, find, manager, shipped},
     stack::project,
     wire::Wire,
@@ -38,7 +38,7 @@ pub(crate) async fn the_single_step_differs_only_where_it_says_so(suite: Arc<Sui
             _ => {}
         }
     }
-    assert_eq!(blocks, 5);
+    assert_eq!(blocks, 6);
     // What the marked parts replace is missing; nothing is there that is not in the other file.
     let mut rest = two.split_once("\n\n").unwrap().1.lines();
     for line in &kept {
@@ -65,15 +65,19 @@ fn gateway(suite: &Suite, replica: &Replica, variations: &[(&str, &[Change<'_>])
     Gateway::start(suite, config, listeners, patch)
 }
 
-async fn chat(gateway: &Gateway, on: &str, bearer: &str, body: &[u8]) -> Reply {
+async fn chat(gateway: &Gateway, on: &str, over: Over, bearer: &str, body: &[u8]) -> Reply {
     let headers = [("authorization", bearer), ("content-type", "application/json")];
-    http::send(gateway.ports[on], "POST", CHAT, &headers, body).await
+    over.post(gateway.ports[on], CHAT, &headers, body).await
 }
 
 /// A chat with this model behind an image of so many bytes.
 fn body(model: &str, length: usize) -> Vec<u8> {
     let image = "A".repeat(length);
     format!(r#"{{"messages":[{{"content":"{image}"}}],"model":"{model}"}}"#).into_bytes()
+}
+
+fn each_way<T: Copy, const N: usize>(cases: [T; N]) -> impl Iterator<Item = (Over, T)> {
+    Over::ALL.into_iter().flat_map(move |over| cases.map(|case| (over, case)))
 }
 
 async fn asked(replica: &Replica) -> u64 {
@@ -112,30 +116,29 @@ pub(crate) async fn a_body_is_shown_only_where_it_matters(suite: Arc<Suite>) {
 
     let long = body("m", LENGTH);
     let before = sent().await;
-    for (bearer, status) in [
+    let revoked = revoked.bearer();
+    let unread = [
         ("", 401),
         ("Bearer pat_forged", 401),
-        (&revoked.bearer(), 401),
+        (&revoked, 401),
         (&other, 403),
         // Good, and no model matters.
         (&every, 200),
-    ] {
+    ];
+    for (over, (bearer, status)) in each_way(unread) {
         let counted = decided(&replica).await;
-        assert_eq!(chat(&gateway, "shipped", bearer, &long).await.status, status);
+        assert_eq!(chat(&gateway, "shipped", over, bearer, &long).await.status, status, "{over:?}");
         assert_eq!(decided(&replica).await, counted + 1);
     }
     assert_eq!(asked(&replica).await, 0, "bodies were asked for");
     let sent_without = sent().await - before;
     assert!(sent_without < LENGTH as u64 / 4, "{sent_without} bytes for requests without need");
 
-    for (number, (model, length, status)) in
-        [("m", 0, 200), ("m", LENGTH, 200), ("other", 0, 403), ("other", LENGTH, 403)]
-            .into_iter()
-            .enumerate()
-    {
+    let read = [("m", 0, 200), ("m", LENGTH, 200), ("other", 0, 403), ("other", LENGTH, 403)];
+    for (number, (over, (model, length, status))) in each_way(read).enumerate() {
         let (before, counted) = (sent().await, decided(&replica).await);
-        let reply = chat(&gateway, "shipped", &one, &body(model, length)).await;
-        assert_eq!(reply.status, status, "{model} {length}: {reply:?}");
+        let reply = chat(&gateway, "shipped", over, &one, &body(model, length)).await;
+        assert_eq!(reply.status, status, "{over:?} {model} {length}: {reply:?}");
         if status == 200 {
             assert_eq!(reply.header("x-backend"), Some("model-acme"));
             assert_eq!(reply.seen("x-auth-model"), ["m"]);
@@ -155,9 +158,11 @@ pub(crate) async fn a_body_is_shown_only_where_it_matters(suite: Arc<Suite>) {
         ("x-user-id", "root"),
         ("x-upstream-cluster", "model-beta"),
     ];
-    let reply = http::send(gateway.ports["shipped"], "POST", CHAT, &headers, body("m", 9)).await;
-    assert_eq!((reply.status, reply.header("x-backend")), (200, Some("model-acme")));
-    assert_eq!(reply.seen("x-user-id"), [world.id("ann").to_string()]);
+    for over in Over::ALL {
+        let reply = over.post(gateway.ports["shipped"], CHAT, &headers, body("m", 9)).await;
+        assert_eq!((reply.status, reply.header("x-backend")), (200, Some("model-acme")));
+        assert_eq!(reply.seen("x-user-id"), [world.id("ann").to_string()]);
+    }
 }
 
 pub(crate) async fn thirty_megabytes_are_read(suite: Arc<Suite>) {
@@ -165,12 +170,81 @@ pub(crate) async fn thirty_megabytes_are_read(suite: Arc<Suite>) {
     let world = suite.world().await;
     let replica = world.serve(&[]).await;
     let (gateway, one) = (gateway(&suite, &replica, &[]), limited(&world).await);
-    let long = body("m", LENGTH);
-    let reply = chat(&gateway, "shipped", &one, &long).await;
-    assert_eq!((reply.status, reply.header("x-backend")), (200, Some("model-acme")), "{reply:?}");
-    assert_eq!(reply.json()["seen"]["body"]["bytes"], long.len());
-    // The last bytes decide.
-    assert_eq!(chat(&gateway, "shipped", &one, &body("other", LENGTH)).await.status, 403);
+    let (long, other) = (body("m", LENGTH), body("other", LENGTH));
+    let too_long = body("m", 32 << 20);
+    for over in Over::ALL {
+        let reply = chat(&gateway, "shipped", over, &one, &long).await;
+        assert_eq!((reply.status, reply.header("x-backend")), (200, Some("model-acme")));
+        assert_eq!(reply.json()["seen"]["body"]["bytes"], long.len());
+        // The last bytes decide.
+        assert_eq!(chat(&gateway, "shipped", over, &one, &other).await.status, 403, "{over:?}");
+        // One that cannot be shown whole is not asked for.
+        let before = asked(&replica).await;
+        let reply = chat(&gateway, "shipped", over, &one, &too_long).await;
+        assert_eq!((reply.status, reply.code().as_str()), (403, "permission_denied"), "{reply:?}");
+        assert!(reply.body.contains("longer than what the gateway shows"), "{reply:?}");
+        assert_eq!(asked(&replica).await, before);
+    }
+}
+
+/// So what a replica counts for a token is what Envoy holds for it. Where checks go to any replica,
+/// more is counted, and never less.
+pub(crate) async fn both_steps_ask_the_same_replica(suite: Arc<Suite>) {
+    const CALLS: u64 = 40;
+    let world = suite.world().await;
+    let one = limited(&world).await;
+    for sticky in [true, false] {
+        let replicas = [world.serve(&[]).await, world.serve(&[]).await];
+        let mut config = shipped();
+        if !sticky {
+            let patgate = find(&mut config["static_resources"]["clusters"], "patgate");
+            patgate.as_object_mut().unwrap().remove("load_balancing_policy").unwrap();
+        }
+        let addresses = [replicas[0].grpc, replicas[1].grpc];
+        let patch = envoy_patch(&suite, &addresses, patient("60s", "60s"));
+        let text = config.to_string();
+        let envoy = suite.stack.start("envoy", json!({ "config_yaml": text, "patch": patch }));
+        let headers = [("authorization", &*one), ("content-type", "application/json")];
+        for over in Over::ALL.into_iter().cycle().take(CALLS as usize) {
+            let reply = over.post(envoy.port, CHAT, &headers, body("m", 9)).await;
+            assert_eq!(reply.status, 200, "{over:?}");
+        }
+        let count = async |name| [replicas[0].metric(name).await, replicas[1].metric(name).await];
+        let asked = count("patgate_bodies_asked_total").await;
+        assert!(asked.iter().all(|asked| *asked > 0), "{asked:?}");
+        assert_eq!(asked.iter().sum::<u64>(), CALLS);
+        let awaited: u64 = count("patgate_bodies_awaited").await.iter().sum();
+        let unasked: u64 = count("patgate_bodies_unasked_total").await.iter().sum();
+        assert_eq!(awaited, unasked, "{sticky}");
+        assert_eq!(awaited == 0, sticky, "{awaited}");
+    }
+}
+
+/// Elsewhere, Envoy would hold no more of a body than of anything else.
+pub(crate) async fn the_first_route_has_the_paths_of_all_that_lead_to_backends(_: Arc<Suite>) {
+    let mut config = shipped();
+    let manager = manager(&mut config["static_resources"]["listeners"][0]);
+    let routes = &mut manager["route_config"]["virtual_hosts"][0]["routes"];
+    let mut paths = |name| {
+        let regex = &find(routes, name)["match"]["safe_regex"]["regex"];
+        let paths = regex.as_str().unwrap().strip_prefix('/').unwrap();
+        let within = paths.strip_prefix('(').and_then(|paths| paths.strip_suffix(')'));
+        within.filter(|_| paths.starts_with('(')).unwrap_or(paths).to_owned()
+    };
+    let [first, backend, surface] = ["undecided", "backend", "surface"].map(&mut paths);
+    assert_eq!(first, format!("{backend}|{surface}"));
+    let to_backends = |route: &&Value| route["route"]["cluster_header"].is_string();
+    assert_eq!(routes.as_array().unwrap().iter().filter(to_backends).count(), 3);
+}
+
+/// patgate counts a body for as long as Envoy waits for it.
+pub(crate) async fn a_body_counts_for_as_long_as_it_may_take(_: Arc<Suite>) {
+    let mut config = shipped();
+    let manager = manager(&mut config["static_resources"]["listeners"][0]);
+    let readme = fs::read_to_string(project("README.md")).unwrap();
+    let row = readme.lines().find(|line| line.starts_with("| `bodies.timeout` |")).unwrap();
+    let default = row.split('|').nth(3).unwrap().trim().trim_matches('`');
+    assert_eq!(manager["request_timeout"], default);
 }
 
 pub(crate) async fn what_is_lost_of_two_steps_reaches_no_backend(suite: Arc<Suite>) {
@@ -226,10 +300,11 @@ pub(crate) async fn what_is_lost_of_two_steps_reaches_no_backend(suite: Arc<Suit
     let gateway = gateway(&suite, &replica, &variations);
     let served = async || gateway.stat("cluster.model-acme.upstream_rq_total").await;
     let (one, chat_body) = (limited(&world).await, body("other", 10));
-    for (name, _) in &names {
+    let names = names.iter().map(|(name, _)| name);
+    for (name, over) in names.flat_map(|name| Over::ALL.map(|over| (name, over))) {
         let before = served().await;
         // A model that the token is not for: the second step would have refused it.
-        let reply = chat(&gateway, name, &one, &chat_body).await;
+        let reply = chat(&gateway, name, over, &one, &chat_body).await;
         match (name.contains("unguarded"), name.contains("fixed")) {
             (false, _) => refused_as_an_outage(&reply, name),
             (true, false) => assert_eq!((reply.status, &*reply.body), (503, ""), "{name}"),
@@ -263,13 +338,17 @@ pub(crate) async fn a_token_has_so_many_bodies_awaited(suite: Arc<Suite>) {
         replica.metric("patgate_bodies_awaited").await == 1
     })
     .await;
-    let reply = chat(&gateway, "shipped", &one, chat_body.as_bytes()).await;
-    assert_eq!((reply.status, reply.code().as_str()), (429, "rate_limited"), "{reply:?}");
-    assert_eq!(reply.header("retry-after"), Some("1"));
-    assert_eq!(chat(&gateway, "shipped", &another, chat_body.as_bytes()).await.status, 200);
+    let chat_with =
+        async |over, bearer| chat(&gateway, "shipped", over, bearer, chat_body.as_bytes()).await;
+    for over in Over::ALL {
+        let reply = chat_with(over, &one).await;
+        assert_eq!((reply.status, reply.code().as_str()), (429, "rate_limited"), "{reply:?}");
+        assert_eq!(reply.header("retry-after"), Some("1"));
+        assert_eq!(chat_with(over, &another).await.status, 200, "{over:?}");
+    }
     slow.write(rest).await;
     slow.read_until("\"x-auth-model\"").await;
     assert!(slow.text.starts_with("HTTP/1.1 200"), "{}", slow.text);
     assert_eq!(replica.metric("patgate_bodies_awaited").await, 0);
-    assert_eq!(chat(&gateway, "shipped", &one, chat_body.as_bytes()).await.status, 200);
+    assert_eq!(chat_with(Over::Http2, &one).await.status, 200);
 }

@@ -11,9 +11,10 @@ use std::{
 
 use serde_json::{Value, json};
 use tokio::{
-    net::TcpListener,
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpSocket},
     task::JoinSet,
-    time::{interval, sleep},
+    time::{interval, sleep, timeout},
 };
 
 use crate::{
@@ -25,6 +26,8 @@ use crate::{
 
 const CHAT: &str = "/proxy/acme/v1/chat/completions";
 const MIB: u64 = 1 << 20;
+/// After this without a byte taken, nobody takes any.
+const STALLED: Duration = Duration::from_secs(3);
 
 /// Envoy as shipped, but for these pieces of its text.
 fn envoy(suite: &Suite, authz: &str, ext_authz: Value, changes: &[(&str, &str)]) -> Server {
@@ -91,6 +94,57 @@ pub(crate) async fn an_upload_that_does_not_end_is_ended(suite: Arc<Suite>) {
     assert!(peak > before + EACH as u64 * MIB, "held {peak} of {before}: not what this is about");
     eventually("the memory to be free again", async || allocated(&envoy).await < before + 8 * MIB)
         .await;
+}
+
+/// A client that reads nothing of a long answer has Envoy hold little of it: what is held of bodies is
+/// bounded elsewhere, by the routes.
+pub(crate) async fn an_answer_that_nobody_reads_holds_little(suite: Arc<Suite>) {
+    const CLIENTS: u64 = 12;
+    const ANSWER: usize = 30 << 20;
+    let world = suite.world().await;
+    let token = world.token(&[("acme", "models", "*", "llm_read")]).await;
+    let replica = world.serve(&[]).await;
+    let backend = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut patch = envoy_patch(&suite, &[replica.grpc], patient("60s", "60s"));
+    patch["clusters"]["model-acme"] = json!(backend.local_addr().unwrap().to_string());
+    let envoy = suite.stack.envoy(patch);
+    let before = allocated(&envoy).await;
+
+    let head = format!(
+        "GET /proxy/acme/v1/models HTTP/1.1\r\nhost: gateway\r\nauthorization: {}\r\n\r\n",
+        token.bearer()
+    );
+    let (mut clients, mut answers) = (Vec::new(), JoinSet::new());
+    for _ in 0..CLIENTS {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut client = socket.connect(([127, 0, 0, 1], envoy.port).into()).await.unwrap();
+        client.write_all(head.as_bytes()).await.unwrap();
+        clients.push(client);
+        let (mut served, _) = backend.accept().await.unwrap();
+        answers.spawn(async move {
+            let start = format!("HTTP/1.1 200 OK\r\ncontent-length: {ANSWER}\r\n\r\n");
+            served.write_all(start.as_bytes()).await.unwrap();
+            let (piece, mut sent) = (vec![b'x'; 1 << 16], 0);
+            // As long as anything goes on; all of it would be the fault that this is about.
+            while sent < ANSWER {
+                match timeout(STALLED, served.write(&piece)).await {
+                    Ok(written) => sent += written.unwrap(),
+                    Err(_) => break,
+                }
+            }
+            (served, sent)
+        });
+    }
+    let sent: Vec<_> = answers.join_all().await;
+    for mut client in clients {
+        let mut status = [0; 12];
+        client.read_exact(&mut status).await.unwrap();
+        assert_eq!(&status, b"HTTP/1.1 200");
+    }
+    let held = allocated(&envoy).await - before;
+    println!("{} KiB are held for each of {CLIENTS}", held / CLIENTS / 1024);
+    assert!(held < CLIENTS * 4 * MIB, "{held}: {:?}", sent.iter().map(|s| s.1).max());
 }
 
 /// A flood of bodies, while whoever authorizes is silent, so that Envoy has to hold them all: beyond

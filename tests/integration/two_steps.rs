@@ -181,8 +181,8 @@ pub(crate) async fn thirty_megabytes_are_read(suite: Arc<Suite>) {
         // One that cannot be shown whole is not asked for.
         let before = asked(&replica).await;
         let reply = chat(&gateway, "shipped", over, &one, &too_long).await;
-        assert_eq!((reply.status, reply.code().as_str()), (403, "permission_denied"), "{reply:?}");
-        assert!(reply.body.contains("longer than what the gateway shows"), "{reply:?}");
+        assert_eq!((reply.status, reply.code().as_str()), (413, "body_too_large"), "{reply:?}");
+        assert!(reply.body.contains("longer than the 32 MiB"), "{reply:?}");
         assert_eq!(asked(&replica).await, before);
     }
 }

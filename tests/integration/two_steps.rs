@@ -12,7 +12,7 @@ use crate::{
         switch_off_on_the_routes, unguard,
     },
     harness::{Replica, Scope, Suite, World, envoy_patch, patient},
-    http::{Over, Reply},
+    http::{self, Over, Reply},
     shipped::{EXT_AUTHZ, WITH_BODY, find, manager, shipped},
     stack::project,
     wire::Wire,
@@ -204,6 +204,13 @@ pub(crate) async fn both_steps_ask_the_same_replica(suite: Arc<Suite>) {
         let patch = envoy_patch(&suite, &addresses, patient("60s", "60s"));
         let text = config.to_string();
         let envoy = suite.stack.start("envoy", json!({ "config_yaml": text, "patch": patch }));
+        // Envoy asks no replica that it has not found healthy yet.
+        let both = "cluster.patgate.membership_healthy: 2";
+        let healthy = async || {
+            let page = http::send(envoy.admin_port, "GET", "/stats?filter=healthy", &[], "").await;
+            page.body.lines().any(|line| line.trim() == both)
+        };
+        eventually("both replicas to be healthy", healthy).await;
         let headers = [("authorization", &*one), ("content-type", "application/json")];
         for over in Over::ALL.into_iter().cycle().take(CALLS as usize) {
             let reply = over.post(envoy.port, CHAT, &headers, body("m", 9)).await;

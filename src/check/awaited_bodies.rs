@@ -66,6 +66,8 @@ impl AwaitedBodies {
         state.forget(token, now, now.after(timeout / 8));
         let is_full = state.bodies >= self.in_all;
         let share = self.in_all / (state.tokens.len() + 1);
+        // Envoy has asked for it before, and did not hear the answer.
+        state.uncount(token, request);
         let awaited = state.tokens.entry(token).or_default();
         let held: u64 = awaited.iter().map(|one| one.bytes).sum();
         // A body that is larger than all that a token may have is still one that it may have.
@@ -117,19 +119,9 @@ impl AwaitedBodies {
 
     fn release(&self, token: TokenId, request: u64) {
         let mut state = self.lock();
-        let awaited = state.tokens.entry(token).or_default();
-        let Some(at) = awaited.iter().position(|one| one.request == request) else {
-            if awaited.is_empty() {
-                state.tokens.remove(&token);
-            }
+        if !state.uncount(token, request) {
             return self.metrics.unasked_body();
-        };
-        let one = awaited.swap_remove(at);
-        if awaited.is_empty() {
-            state.tokens.remove(&token);
         }
-        state.bodies -= one.bodies;
-        state.bytes -= one.bytes;
         self.show(&state);
     }
 
@@ -160,6 +152,19 @@ impl State {
         self.bodies += one.bodies;
         self.bytes += one.bytes;
         self.tokens.entry(token).or_default().push(one);
+    }
+
+    /// False if there is no such body.
+    fn uncount(&mut self, token: TokenId, request: u64) -> bool {
+        let Some(awaited) = self.tokens.get_mut(&token) else { return false };
+        let Some(at) = awaited.iter().position(|one| one.request == request) else { return false };
+        let one = awaited.swap_remove(at);
+        if awaited.is_empty() {
+            self.tokens.remove(&token);
+        }
+        self.bodies -= one.bodies;
+        self.bytes -= one.bytes;
+        true
     }
 
     /// Drops what is forgotten of this token, and now and then of all: then again at `next`.
@@ -299,6 +304,15 @@ mod tests {
         encode(&mut page, &registry).unwrap();
         assert!(page.contains("\npatgate_bodies_unasked_total 3\n"), "{page}");
         assert!(awaited.lock().tokens.is_empty());
+    }
+
+    #[test]
+    fn a_body_that_is_asked_for_twice_counts_once() {
+        let ((awaited, registry), now) = (awaited(), Tick::from_micros(7));
+        assert!((0..5).all(|_| awaited.admit(token(1), "a", 90, now)));
+        assert_eq!(shown(&registry), (1, 90));
+        drop(awaited.held(token(1), "a"));
+        assert_eq!(shown(&registry), (0, 0));
     }
 
     #[test]

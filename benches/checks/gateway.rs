@@ -37,7 +37,7 @@ pub(crate) fn ext_authz(more: Value) -> Value {
     typed("envoy.filters.http.ext_authz", "filters.http.ext_authz.v3.ExtAuthz", config)
 }
 
-/// Sends the headers that patgate reads, and no other.
+/// Sends five of the headers that patgate reads, and no other. The list that is shipped is longer.
 pub(crate) fn few_headers() -> Value {
     let patterns =
         ["authorization", "x-request-id", "content-type", "content-length", "content-encoding"];

@@ -30,9 +30,9 @@ BENCH = TESTED_PATGATE=$(CURDIR)/target/bench/patgate cargo bench --locked --ben
 help:
 	@echo 'make demo     a tour of patgate behind a real Envoy (ONCE=1: check the tour and end)'
 	@echo 'make build    the release binary, target/release/patgate'
-	@echo 'make test     all tests, against real Postgres, Valkey and Envoy'
+	@echo 'make test     the tests, against real Postgres, Valkey and Envoy; those whose programs are missing say so'
 	@echo 'make grpc-test  health and unknown methods as grpcurl sees them; needs Go'
-	@echo 'make client-test  what the clients of model APIs, a browser among them, show their users'
+	@echo 'make client-test  what the clients of model APIs show their users, in Chromium too if it is there'
 	@echo 'make soak     faults at random for 10 minutes (MINUTES=…, SEED=…), every answer judged'
 	@echo 'make bench    what a check costs: a table, in target/bench (BENCH_QUICK=1: only a trial; DOCS=1: into docs)'
 	@echo 'make bench-large  the same with ten million tokens, too'

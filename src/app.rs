@@ -405,8 +405,9 @@ fn tell_the_mode(mode: Mode) {
              tokens, denials are recorded and not carried out",
         ),
         Mode::Shadow => tracing::warn!(
-            "mode is shadow: NOTHING IS ENFORCED; what would be a 401, 403 or 404 is let through \
-             without an identity, and recorded",
+            "mode is shadow: NOTHING IS ENFORCED; what would be a 401, 403 or 404, or a refusal of \
+             a body or of several credentials that differ, is let through without an identity, and \
+             recorded",
         ),
     }
 }

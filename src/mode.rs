@@ -1,13 +1,14 @@
 //! Whether a denial is carried out, or only recorded: enforcing, shadowing, and what lies between.
 //!
 //! A gateway that has served without patgate is not closed to everybody at once. In shadow, what
-//! would have been a 401, 403 or 404, or a refusal of a body, passes, as whatever it was before patgate came: without identity,
-//! without credentials of ours, with the client's own `authorization`. A ramp then enforces for a
-//! share of a domain's tokens, and for more of them by and by.
+//! would have been a 401, 403 or 404, or a refusal of a body or of several credentials that differ,
+//! passes as what it was before patgate came: without identity, without credentials of ours, with the
+//! client's own `authorization`. A ramp then enforces for a share of a domain's tokens, and for more
+//! of them by and by.
 //!
 //! [`Mode::rule`] and [`Mode::rule_on_list`] alone make a [`Softened`]. Whatever they are not sure
-//! of, they enforce: 503 and, except for several credentials that differ, 400 always, and what they
-//! cannot attribute to a domain that is known and in use.
+//! of, they enforce: always 400 `bad_request` (except for several credentials that differ), 429 and
+//! 503, and what they cannot attribute to a domain that is known and in use.
 
 use std::{fmt, str::FromStr};
 
@@ -248,9 +249,9 @@ impl Mode {
 }
 
 /// What stands for 401, 403 and 404, and what is said about a body, which nobody read before. A
-/// request with more than one meaning is refused in any mode: whoever
-/// is behind might read the other one. A rate limit is no verdict on a request, and counts no denial
-/// that is not carried out. And nobody knows what an outage would have been.
+/// request with more than one meaning is refused in any mode: whoever is behind might read the other
+/// one. A rate limit is no verdict on a request, and counts no denial that is not carried out. And
+/// nobody knows what an outage would have been.
 fn softenable(refusal: Refusal) -> bool {
     match refusal {
         Refusal::MissingCredential

@@ -225,7 +225,6 @@ where
     }
 }
 
-/// The path of a target, as it was sent.
 /// Whether a `Connection` of an upgrade names no header. Envoy forwards its list as it came, and the
 /// next hop drops the headers that it names (RFC 9110, section 7.6.1): ours may be among them.
 fn names_no_header(connection: Option<&str>) -> bool {
@@ -235,6 +234,7 @@ fn names_no_header(connection: Option<&str>) -> bool {
     })
 }
 
+/// The path of a target, as it was sent.
 pub(crate) fn without_query(target: &str) -> &str {
     memchr(b'?', target.as_bytes()).map_or(target, |at| &target[..at])
 }

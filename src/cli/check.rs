@@ -193,6 +193,9 @@ fn form(action: &Action<'_>) -> Option<Form> {
     }
 }
 
+/// What is softened beside what has a status of its own.
+const FURTHER: &str = "a refusal of a body or of several credentials that differ, is only recorded";
+
 /// What a replica with `mode: per-domain` makes of a refusal here. Which mode replicas are in, only
 /// their own configuration tells.
 fn rollout(domain: &Domain, token: Option<TokenId>) -> Option<String> {
@@ -200,12 +203,14 @@ fn rollout(domain: &Domain, token: Option<TokenId>) -> Option<String> {
     let what = match domain.rollout.treatment() {
         Treatment::Enforce => return None,
         _ if !domain.enabled => format!("{slug} is disabled, which is enforced in any mode"),
-        Treatment::Shadow => format!("{slug} is in shadow: a 401, 403 or 404 is only recorded"),
+        Treatment::Shadow => format!("{slug} is in shadow: a 401, 403 or 404, or {FURTHER}"),
         Treatment::Ramp => {
             let this = match token {
-                Some(token) if share.includes(domain.id, token) => "; this token is one of them",
-                Some(_) => "; this token is none of them, so a 403 or 404 is only recorded",
-                None => "",
+                Some(token) if share.includes(domain.id, token) => {
+                    "; this token is one of them".to_owned()
+                }
+                Some(_) => format!("; this token is none of them, so a 403 or 404, or {FURTHER}"),
+                None => String::new(),
             };
             format!("{slug} is enforced for {share} of its tokens{this}")
         }

@@ -36,7 +36,8 @@ pub(super) enum Command {
         /// serves with mode `per-domain`, as does the share
         #[arg(long, default_value = "enforce")]
         mode: DomainMode,
-        /// Of its tokens, where it is enforced: for the others, a 403 or 404 is only recorded
+        /// Of its tokens, where it is enforced: for the others, a 403 or 404, or a refusal of a body
+        /// or of several credentials that differ, is only recorded
         #[arg(long, default_value = "100%", value_name = "PERCENT")]
         enforced_share: Share,
     },
@@ -58,7 +59,8 @@ pub(super) enum Command {
         /// `enforce`, or `shadow`: denials are recorded and not carried out
         #[arg(long, group = "changes")]
         mode: Option<DomainMode>,
-        /// Of its tokens, where it is enforced: for the others, a 403 or 404 is only recorded
+        /// Of its tokens, where it is enforced: for the others, a 403 or 404, or a refusal of a body
+        /// or of several credentials that differ, is only recorded
         #[arg(long, group = "changes", value_name = "PERCENT")]
         enforced_share: Option<Share>,
         /// The domain sees every model that its backend serves; its list of models is deleted

@@ -102,8 +102,9 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "mode",
         "enforce",
-        "`enforce`: denials are carried out. `shadow`: what would be a 401, 403 or 404 is let through \
-         without an identity, and recorded. `per-domain`: as each domain's own setting says.",
+        "`enforce`: denials are carried out. `shadow`: what would be a 401, 403 or 404, or a refusal \
+         of a body or of several credentials that differ, is let through without an identity, and \
+         recorded. `per-domain`: as each domain's own setting says.",
     ),
     key(
         "decision_log.to",
@@ -133,7 +134,8 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "bodies.bytes_per_token",
         "256MiB",
-        "The same in bytes. One body is always admitted; one without a length counts as 32 MiB.",
+        "The same in bytes, with what compressed bodies become while they are read. One body is \
+         always admitted; one without a length counts as 32 MiB.",
     ),
     key(
         "bodies.timeout",

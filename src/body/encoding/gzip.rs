@@ -19,6 +19,8 @@ const TAIL: usize = 8;
 const DEFLATE: u8 = 8;
 /// Bytes between two looks at the time.
 const PIECE: usize = 256 * 1024;
+/// Blocks between two looks at the time: their tables take time even if they become nothing.
+const BLOCKS: usize = 1024;
 
 /// What a member says about its time and its system says nothing about its content.
 pub(super) fn decode(sent: &[u8], limits: &Limits, leave: Leave<'_>) -> Result<Vec<u8>, NoModel> {
@@ -58,7 +60,7 @@ fn inflate(
 ) -> Result<usize, NoModel> {
     const HOW: u32 = TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF | TINFL_FLAG_STOP_ON_BLOCK_BOUNDARY;
     let mut state = Box::<DecompressorOxide>::default();
-    let (mut read, mut written, mut looked) = (0, 0, 0);
+    let (mut read, mut written, mut looked, mut ended) = (0, 0, 0, 0);
     loop {
         let rest = deflated.get(read..).ok_or(MALFORMED)?;
         let (status, taken, given) =
@@ -72,13 +74,14 @@ fn inflate(
             }
             TINFLStatus::BlockBoundary => {
                 blocks = blocks.checked_sub(1).ok_or(TOO_MANY_BLOCKS)?;
+                ended += 1;
             }
             TINFLStatus::HasMoreOutput if given > 0 => {}
             _ => return Err(MALFORMED),
         }
-        if written - looked >= PIECE {
+        if written - looked >= PIECE || ended >= BLOCKS {
             leave(Ask::Time)?;
-            looked = written;
+            (looked, ended) = (written, 0);
         }
     }
 }

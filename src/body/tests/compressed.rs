@@ -255,6 +255,27 @@ fn memory_is_asked_for_first_and_no_more_than_that_is_taken() {
     }
 }
 
+/// Blocks that become nothing take time as well.
+#[test]
+fn time_is_asked_for_however_little_comes_out() {
+    let long = [TEXT, &vec![b' '; 60_000]].concat();
+    let length = long.len() as u16;
+    let stored = [&length.to_le_bytes()[..], &(!length).to_le_bytes(), &long].concat();
+    for (empty, expected) in [(0, 1), (1000, 1), (1100, 2)] {
+        // Long enough that so many blocks are few.
+        let padding = [&[0][..], &60_000_u16.to_le_bytes(), &(!60_000_u16).to_le_bytes()].concat();
+        let padding = [&padding[..], &[b' '; 60_000]].concat().repeat(2);
+        let deflated = [&b"\0\0\0\xff\xff".repeat(empty)[..], &padding, &[1], &stored].concat();
+        let text = [&[b' '; 120_000][..], &long].concat();
+        let mut looks = 0;
+        let read = body("gzip", &member(&deflated, &text)).model_with(Form::Json, &mut |ask| {
+            looks += usize::from(matches!(ask, Ask::Time));
+            Ok(())
+        });
+        assert_eq!((told(read).as_deref(), looks), (Ok("m"), expected), "{empty} empty blocks");
+    }
+}
+
 /// Where showing may have ended, more may follow.
 #[test]
 fn one_that_ends_where_showing_does_needs_its_length() {

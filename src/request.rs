@@ -153,7 +153,8 @@ impl<'a> Place<'a> {
         self.surface.action_with(method, self.path, self.query)
     }
 
-    fn may_become_websocket(&self, method: &str) -> bool {
+    /// Whether the rule for a request with this method lets it become a WebSocket.
+    pub(crate) fn may_become_websocket(&self, method: &str) -> bool {
         self.surface.may_become_websocket(method, self.path)
     }
 

@@ -20,13 +20,16 @@ pub(super) fn message(facts: &Facts<'_>) -> String {
     let path = without_query(target);
     let asked = format!("{} {}", shown(method, MOST_OF_A_METHOD), shown(path, MOST_OF_A_PATH));
     let mut told = format!("`{asked}` is not served here.");
-    let served = |apis| {
-        Place::of(facts.authority, target, apis).is_some_and(|it| it.action(method).is_some())
-    };
-    if facts.apis.is_some_and(served) {
-        told.push_str(" It is without `Upgrade`: no rule lets it become a WebSocket.");
-    } else if let Some(apis) = facts.apis {
-        told.push_str(&advice(facts, apis, path));
+    let Some(apis) = facts.apis else { return told };
+    let served = Place::of(facts.authority, target, apis).filter(|it| it.action(method).is_some());
+    match served {
+        Some(place) if place.may_become_websocket(method) => {
+            told.push_str(" It may become a WebSocket, and nothing else that `Upgrade` names.");
+        }
+        Some(_) => {
+            told.push_str(" It is without `Upgrade`: no rule lets it become a WebSocket.");
+        }
+        None => told.push_str(&advice(facts, apis, path)),
     }
     told
 }
@@ -71,5 +74,24 @@ fn base(base: &str, domain: Option<&str>) -> String {
     match domain {
         Some(_) => format!(" A base URL for this domain ends with `{base}`."),
         None => format!(" A base URL ends with `{base}`."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Without their `Upgrade` they are served.
+    #[test]
+    fn an_upgrade_is_explained_by_what_the_rule_permits() {
+        let apis = Apis::embedded().unwrap();
+        for (target, expected) in [
+            ("/proxy/acme/v1/realtime?model=m", "It may become a WebSocket, and nothing else"),
+            ("/proxy/acme/v1/models", "no rule lets it become a WebSocket"),
+        ] {
+            let facts = Facts { apis: Some(&apis), method: "GET", target, ..Facts::default() };
+            let told = message(&facts);
+            assert!(told.contains(expected), "{target}: {told}");
+        }
     }
 }

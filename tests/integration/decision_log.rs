@@ -94,7 +94,7 @@ pub(crate) async fn holds_what_was_decided(suite: Arc<Suite>) {
         (MODELS, "r-2", Some(&*bearer)),
         (EMBEDDINGS, "r-3", Some(&*bearer)),
         (MODELS, "r-4", None),
-        ("/proxy/acme/", "r-5", None),
+        ("/proxy/acme/v1/models/", "r-5", None),
     ] {
         ask(&replica, path, id, bearer).await;
     }
@@ -392,7 +392,7 @@ async fn shadow_log(world: &World<'_>, token: &Token) -> PathBuf {
         (EMBEDDINGS, "none-3", None),
         ("/proxy/beta/v1/embeddings", "other", Some(&*bearer)),
         ("/nowhere", "nowhere", Some(&*bearer)),
-        ("/proxy/acme/", "bad", None),
+        ("/proxy/acme/v1/models/", "bad", None),
     ] {
         ask(&replica, path, id, bearer).await;
     }

@@ -26,9 +26,10 @@ use crate::{
     clock::{Clock, Tick},
     decide::{self, Authorized, AwaitsBody, BeforeBody, ModelReading},
     decision::{Decision, Denial, Grounds, NoModel, Refusal},
-    decision_log::{DecisionLog, Named, Record},
+    decision_log::{DecisionLog, MAX_MODEL, Named, Record},
     domain::{Domain, DomainRef},
     last_use::LastUses,
+    legible::logged,
     mode::{Mode, Treatment},
     operation::EntityType,
     principal::{Principal, UserId},
@@ -133,8 +134,9 @@ impl Checker {
     /// rollout is no denial to its client.
     fn limited(&self, decision: Decision, now: Tick) -> Decision {
         let counts = |refusal| {
-            use Refusal::{RateLimited, TooManyBodies, Unavailable};
-            !matches!(refusal, RateLimited | TooManyBodies | Unavailable)
+            use Refusal::{NoModel, RateLimited, TooManyBodies, Unavailable};
+            let busy = matches!(refusal, NoModel(why) if why.fault().is_temporary());
+            !busy && !matches!(refusal, RateLimited | TooManyBodies | Unavailable)
         };
         match decision {
             Decision::Deny(denial)
@@ -423,9 +425,6 @@ pub(crate) struct Particulars<'r> {
     principal: Option<Arc<Principal>>,
 }
 
-/// Characters of a model's name in a record: as many as a name has.
-const MAX_MODEL: usize = 256;
-
 impl Particulars<'_> {
     /// What a denial of a request with these parts may say.
     pub(crate) fn facts<'a, H>(&'a self, parts: &Parts<'a, H>, apis: &'a Apis) -> Facts<'a> {
@@ -463,7 +462,7 @@ impl Particulars<'_> {
         let about_models = |action: &&Action<'_>| action.entity_type == EntityType::Models;
         let model = action.as_ref().filter(about_models).filter(|_| proven);
         let model = model.and_then(|action| match action.entity {
-            Entity::Named(name) => Some(name.chars().take(MAX_MODEL).collect()),
+            Entity::Named(name) => Some(logged(name, MAX_MODEL).into()),
             Entity::Unread(_) => self.model,
             Entity::None => None,
         });

@@ -222,6 +222,8 @@ impl NoModel {
             | Self::NotForm => Fault::Unsupported,
             Self::InQuery | Self::Excessive(Excess::Parameters) => Fault::Query,
             Self::Elsewhere => Fault::Permission,
+            Self::TooMuchAtOnce => Fault::Rate,
+            Self::NotInTime => Fault::Time,
             _ => Fault::Body,
         }
     }
@@ -240,6 +242,17 @@ pub enum Fault {
     Unsupported,
     /// Nothing: the token or the domain is limited to some models.
     Permission,
+    /// Nothing: so much is read for the token already.
+    Rate,
+    /// Nothing: it cannot be read in time.
+    Time,
+}
+
+impl Fault {
+    /// Whether the same request may be judged otherwise in a moment.
+    pub fn is_temporary(self) -> bool {
+        matches!(self, Self::Rate | Self::Time)
+    }
 }
 
 /// Who answered, from the nearest to the farthest.
@@ -382,6 +395,8 @@ impl Refusal {
                 Fault::TooLong => "body_too_large",
                 Fault::Unsupported => "unsupported_media_type",
                 Fault::Permission => "permission_denied",
+                Fault::Rate => "rate_limited",
+                Fault::Time => "unavailable",
             },
             Self::RateLimited => "rate_limited",
             Self::TooManyBodies => "rate_limited",
@@ -392,11 +407,7 @@ impl Refusal {
 
 impl From<NoModel> for Refusal {
     fn from(why: NoModel) -> Self {
-        match why {
-            NoModel::TooMuchAtOnce => Self::TooManyBodies,
-            NoModel::NotInTime => Self::Unavailable,
-            why => Self::NoModel(why),
-        }
+        Self::NoModel(why)
     }
 }
 

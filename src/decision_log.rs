@@ -28,7 +28,7 @@ use self::{
 };
 pub(crate) use self::{
     line::{Entry, Line, Lines, Repeated},
-    record::{Named, Record},
+    record::{MAX_MODEL, Named, Record},
     sink::OpenError,
     writer::{Handle, Writer},
 };

@@ -37,6 +37,13 @@ pub(crate) fn shown(text: &str, most: usize) -> String {
     shown
 }
 
+/// What a client sent, as a log may hold it: so many characters at most, without what may be a
+/// secret. What misleads is kept: a log is read as JSON.
+pub(crate) fn logged(text: &str, most: usize) -> String {
+    let beginning: String = text.chars().take(most + SECRET).collect();
+    without_secrets(&beginning).chars().take(most).collect()
+}
+
 /// Letters and digits in a row that may be a secret.
 const SECRET: usize = 40;
 
@@ -110,6 +117,20 @@ mod tests {
         }
         // Written out, a character is ten at most.
         assert!(shown(&"\u{e0041}".repeat(9999), 100).len() < 1100);
+    }
+
+    #[test]
+    fn what_is_logged_is_cut_without_a_piece_of_a_secret() {
+        let token = format!("pat_{}", "aB3".repeat(25));
+        for (text, expected) in [
+            ("org/m-7b", "org/m-7b".to_owned()),
+            ("a\u{202e}", "a\u{202e}".to_owned()),
+            (&token, "pat_(not repeated)".to_owned()),
+            (&format!("{}{token}", "-".repeat(90)), format!("{}pat_(not r", "-".repeat(90))),
+            (&"m".repeat(300), "m".repeat(100)),
+        ] {
+            assert_eq!(logged(text, 100), expected, "{text}");
+        }
     }
 
     #[test]

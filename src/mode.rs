@@ -248,10 +248,10 @@ impl Mode {
     }
 }
 
-/// What stands for 401, 403 and 404, and what is said about a body, which nobody read before. A
-/// request with more than one meaning is refused in any mode: whoever is behind might read the other
-/// one. A rate limit is no verdict on a request, and counts no denial that is not carried out. And
-/// nobody knows what an outage would have been.
+/// What stands for 401, 403 and 404, and what is said about a body, which nobody read before: also
+/// that a compressed one cannot be decoded now. A request with more than one meaning is refused in
+/// any mode: whoever is behind might read the other one. A rate limit is no verdict on a request, and
+/// counts no denial that is not carried out. And nobody knows what an outage would have been.
 fn softenable(refusal: Refusal) -> bool {
     match refusal {
         Refusal::MissingCredential
@@ -320,7 +320,7 @@ mod tests {
         Denial { subject: Some((token(1), UserId(Uuid::from_u128(2)))), ..refusal.into() }
     }
 
-    const REFUSALS: [(Refusal, bool); 19] = [
+    const REFUSALS: [(Refusal, bool); 21] = [
         (Refusal::BadRequest(Malformed::Path), false),
         (Refusal::BadRequest(Malformed::TokenInQuery), false),
         (Refusal::BadRequest(Malformed::Credentials), true),
@@ -336,6 +336,8 @@ mod tests {
         (Refusal::OtherEntity(Limit::Scopes), true),
         (Refusal::NoModel(NoModel::Absent), true),
         (Refusal::NoModel(NoModel::Cut), true),
+        (Refusal::NoModel(NoModel::TooMuchAtOnce), true),
+        (Refusal::NoModel(NoModel::NotInTime), true),
         (Refusal::NoModel(NoModel::Excessive(Excess::Members)), true),
         (Refusal::RateLimited, false),
         (Refusal::TooManyBodies, false),

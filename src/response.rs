@@ -210,13 +210,19 @@ fn denied(denial: &Denial, to: &Addressee<'_>) -> DeniedHttpResponse {
     if let Some(challenge) = challenge(denial, to.manner, &message) {
         headers.push(header("www-authenticate", challenge));
     }
-    if matches!(
-        denial.refusal,
-        Refusal::RateLimited | Refusal::TooManyBodies | Refusal::Unavailable
-    ) {
+    if is_temporary(denial.refusal) {
         headers.push(header("retry-after", RETRY_AFTER.to_owned()));
     }
     DeniedHttpResponse { status: Some(HttpStatus { code: status as i32 }), headers, body }
+}
+
+/// Whether the client may send the same again in a moment.
+fn is_temporary(refusal: Refusal) -> bool {
+    match refusal {
+        Refusal::RateLimited | Refusal::TooManyBodies | Refusal::Unavailable => true,
+        Refusal::NoModel(why) => why.fault().is_temporary(),
+        _ => false,
+    }
 }
 
 /// Of what patgate answers itself. It depends on the token, so no cache may keep it.

@@ -265,6 +265,60 @@ async fn what_a_record_names_is_read_whatever_was_refused() {
     }
 }
 
+/// Whether it is permitted or not, and wherever it was named.
+#[tokio::test]
+async fn a_token_in_place_of_a_model_is_not_logged() {
+    let (checker, _, plain) = hot(&mut Registry::default());
+    let (token, bearer) = (plain.expose(), format!("Bearer {}", plain.expose()));
+    let secret = token.rsplit('_').next().unwrap();
+    let (path, body) =
+        (format!("/proxy/acme/v1/models/{token}"), format!(r#"{{"model":"{token}"}}"#));
+    let chat = "/proxy/acme/v1/chat/completions";
+    let header = |name: &str| match name {
+        "authorization" => Some(bearer.as_str()),
+        "content-type" => Some("application/json"),
+        "x-envoy-auth-partial-body" => Some("false"),
+        _ => None,
+    };
+    let apis = checker.apis.load();
+    for (method, target, body, outcome) in
+        [("GET", &*path, "", "allow"), ("DELETE", &path, "", "deny"), ("POST", chat, &body, "deny")]
+    {
+        let body = body.as_bytes();
+        let parts = Parts { method, authority: "gateway", target, header, body };
+        let now = Tick::now();
+        let decided = decided(checker.check(&parts, &apis, Step::Only, now).await);
+        assert_eq!(decided.0.outcome(), outcome, "{method}");
+        let record = checker.record(method, decided, token.to_owned(), now, Duration::ZERO);
+        let line = serde_json::to_string(&record.line(jiff::Timestamp::UNIX_EPOCH)).unwrap();
+        assert!(!line.contains(secret), "{line}");
+        if method != "DELETE" {
+            let model = token.replace(secret, "(not repeated)");
+            assert!(line.contains(&format!(r#""model":"{model}""#)), "{line}");
+        }
+    }
+}
+
+/// Though patgate would answer it when enforcing.
+#[tokio::test]
+async fn a_list_that_goes_on_is_logged_with_its_backend() {
+    for (mode, upstream) in [(Mode::Enforce, None), (Mode::Shadow, Some("model-acme"))] {
+        let (checker, _, plain) = hot(&mut Registry::default());
+        let checker = Checker { mode, ..checker };
+        let bearer = format!("Bearer {}", plain.expose());
+        let header = |name: &str| (name == "authorization").then_some(bearer.as_str());
+        let (method, authority, target) = ("GET", "gateway", "/proxy/acme/v1/models");
+        let parts = Parts { method, authority, target, header, body: b"" };
+        let apis = checker.apis.load();
+        let now = Tick::now();
+        let decided = decided(checker.check(&parts, &apis, Step::Only, now).await);
+        assert_eq!(decided.0.outcome(), "answered", "{mode}");
+        let record = checker.record(method, decided, "r-1".to_owned(), now, Duration::ZERO);
+        let line = record.line(jiff::Timestamp::UNIX_EPOCH);
+        assert_eq!(line.upstream.as_deref(), upstream, "{mode}");
+    }
+}
+
 /// Only a first step asks for a body, and for so many of a token. The second ends the wait, whatever
 /// it decides.
 #[tokio::test]
@@ -332,7 +386,7 @@ async fn a_compressed_body_counts_as_a_long_one() {
     let text = br#"{"messages":[],"model":"m"}"#;
     let mut body = Vec::with_capacity(zstd_safe::compress_bound(text.len()));
     zstd_safe::compress(&mut body, text, 3).unwrap();
-    let (checker, _, plain) = hot(&mut Registry::default());
+    let (mut checker, _, plain) = hot(&mut Registry::default());
     let token = checker.tokens.verify(plain.expose()).unwrap().id;
     let bearer = format!("Bearer {}", plain.expose());
     let header = |name: &str| match name {
@@ -344,22 +398,31 @@ async fn a_compressed_body_counts_as_a_long_one() {
     };
     let (method, authority, target) = ("POST", "gateway", "/proxy/acme/v1/chat/completions");
     let parts = Parts { method, authority, target, header, body: &body };
-    let apis = checker.apis.load();
-    let code = async || {
+    let apis = checker.apis.load_full();
+    let code = async |checker: &Checker| {
         let mut check = pin!(checker.check(&parts, &apis, Step::Second, Tick::now()));
         assert!(poll!(check.as_mut()).is_pending(), "it was read on the connection");
-        decided(check.await).0.code()
+        let (decision, _) = decided(check.await);
+        assert!(decision.code() == "ok" || decision.permit().is_none());
+        (decision.code(), decision.is_enforced())
     };
-    let room = checker.long_bodies.room();
-    assert_eq!(code().await, "ok");
+    let room = Arc::clone(checker.long_bodies.room());
+    assert_eq!(code(&checker).await, ("ok", true));
     let all = room.available_permits();
-    let taken = room.try_acquire_many(u32::try_from(all - 26).unwrap()).unwrap();
-    assert_eq!(code().await, "unavailable", "27 bytes in a room for 26");
-    drop(taken);
-    assert_eq!(code().await, "ok");
-    assert_eq!(room.available_permits(), all);
+    for mode in [Mode::Enforce, Mode::Shadow] {
+        checker.mode = mode;
+        let taken = room.try_acquire_many(u32::try_from(all - 26).unwrap()).unwrap();
+        // 27 bytes in a room for 26. Before patgate came nobody had to decode them.
+        assert_eq!(code(&checker).await, ("unavailable", mode == Mode::Enforce));
+        drop(taken);
+        assert_eq!(code(&checker).await, ("ok", true));
+        assert_eq!(room.available_permits(), all);
+    }
     assert!(checker.awaited.admit(token, "another", u64::MAX / 2, Tick::now()));
-    assert_eq!(code().await, "rate_limited");
+    for mode in [Mode::Shadow, Mode::Enforce] {
+        checker.mode = mode;
+        assert_eq!(code(&checker).await, ("rate_limited", mode == Mode::Enforce));
+    }
 }
 
 /// It is made in a task, and what was known before it waited decides nothing.

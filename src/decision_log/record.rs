@@ -9,9 +9,13 @@ use crate::{
     clock::Tick,
     decision::{Decision, Tier},
     domain::{Domain, DomainRef},
+    legible::{logged, without_secrets},
     mode::Treatment,
     operation::Operation,
 };
+
+/// Characters of a model's name in a line: as many as a name has.
+pub(crate) const MAX_MODEL: usize = 256;
 
 /// What was decided, and what is known of the request.
 pub(crate) struct Record {
@@ -40,7 +44,7 @@ pub(crate) struct Named {
 
 impl Record {
     /// As it is written. It came about at `time`.
-    pub(super) fn line(&self, time: Timestamp) -> Line<'_> {
+    pub(crate) fn line(&self, time: Timestamp) -> Line<'_> {
         let subject = self.decision.subject();
         let permit = self.decision.permit();
         let (domain, model) = match (&self.decision, permit) {
@@ -50,13 +54,11 @@ impl Record {
         };
         let operation = self.decision.operation().or(self.named.operation);
         let model = model.or(self.named.model.as_deref());
-        let upstream = match &self.decision {
-            Decision::Allow(permit) => Some(&*permit.upstream),
-            Decision::Answer(_) | Decision::Pass(_) | Decision::Deny(_) => None,
-        };
+        let upstream = permit.map(|permit| &*permit.upstream);
+        let named = self.named.domain.as_ref().map(ToString::to_string);
         Line {
             time: rfc3339(time).into(),
-            request_id: self.request_id.as_str().into(),
+            request_id: without_secrets(&self.request_id).into(),
             outcome: self.decision.outcome().into(),
             code: self.decision.code().into(),
             enforced: self.decision.is_enforced(),
@@ -64,11 +66,11 @@ impl Record {
             status: self.status,
             pat_id: subject.map(|(token, _)| token.0),
             user_id: subject.map(|(_, user)| user.0),
-            domain: self.named.domain.as_ref().map(|domain| domain.to_string().into()),
+            domain: named.map(|domain| without_secrets(&domain).into()),
             domain_id: domain.map(|domain| domain.id.0),
             domain_slug: domain.map(|domain| domain.slug.as_str().into()),
             operation: operation.map(|operation| operation.as_str().into()),
-            model: model.map(Cow::from),
+            model: model.map(|model| logged(model, MAX_MODEL).into()),
             upstream: upstream.map(Cow::from),
             tier: self.tier.as_str().into(),
             micros: u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX),

@@ -14,6 +14,7 @@ use super::{Record, admission::Pace, line::Repeated};
 use crate::{
     clock::Tick,
     domain::{DomainId, DomainRef},
+    legible::without_secrets,
     mode::Treatment,
     operation::Operation,
     principal::UserId,
@@ -125,7 +126,7 @@ impl Repeats {
                     status: group.status,
                     pat_id: key.token.0,
                     user_id: group.owner.0,
-                    domain: group.named.as_ref().map(ToString::to_string),
+                    domain: group.named.as_ref().map(|it| without_secrets(&it.to_string())),
                     domain_id: key.domain.map(|domain| domain.0),
                     domain_slug: group.slug.clone(),
                     operation: key.operation.map(|operation| operation.as_str().to_owned()),

@@ -38,6 +38,8 @@ pub(super) fn http_status(refusal: Refusal, manner: Manner) -> StatusCode {
             (Fault::Unsupported, _) => StatusCode::UnsupportedMediaType,
             (Fault::Permission, Insufficient::Unauthorized) => StatusCode::Unauthorized,
             (Fault::Permission, Insufficient::Forbidden) => StatusCode::Forbidden,
+            (Fault::Rate, _) => StatusCode::TooManyRequests,
+            (Fault::Time, _) => StatusCode::ServiceUnavailable,
         },
         (Refusal::NotFound, _) => StatusCode::NotFound,
         (Refusal::RateLimited | Refusal::TooManyBodies, _) => StatusCode::TooManyRequests,
@@ -317,7 +319,7 @@ pub(super) fn challenge(denial: &Denial, manner: Manner, message: &str) -> Optio
 pub(super) fn is_about_model(denial: &Denial, facts: &Facts<'_>) -> bool {
     let of_models = || facts.action.is_none_or(|action| action.entity_type == EntityType::Models);
     match denial.refusal {
-        Refusal::NoModel(_) => true,
+        Refusal::NoModel(why) => !why.fault().is_temporary(),
         Refusal::OtherEntity(_) => of_models(),
         _ => false,
     }

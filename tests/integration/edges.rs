@@ -171,8 +171,12 @@ pub(crate) async fn the_access_log_names_the_subject_and_no_token(suite: Arc<Sui
     let headers = [("authorization", bearer.as_str())];
     // Some clients put a token where it does not belong.
     let query = format!("?access_token={}", token.text);
-
     let reply = http::send(envoy.port, "GET", &format!("{MODEL}{query}"), &headers, "").await;
+    let line = access_log::line(&envoy, &reply).await;
+    assert_eq!((&line["response_code"], &line["path"]), (&json!(400), &json!(MODEL)));
+    assert_eq!((&line["outcome"], &line["code"]), (&json!("deny"), &json!("bad_request")));
+
+    let reply = http::send(envoy.port, "GET", &format!("{MODEL}?a=b"), &headers, "").await;
     let line = access_log::line(&envoy, &reply).await;
     assert_eq!((&line["response_code"], &line["path"]), (&json!(200), &json!(MODEL)));
     assert_eq!((&line["outcome"], &line["code"]), (&json!("allow"), &json!("ok")));
@@ -188,7 +192,7 @@ pub(crate) async fn the_access_log_names_the_subject_and_no_token(suite: Arc<Sui
     }
 
     for over in Over::ALL {
-        let reply = over.post(envoy.port, &format!("{CHAT}{query}"), &headers, "{}").await;
+        let reply = over.post(envoy.port, &format!("{CHAT}?a=b"), &headers, "{}").await;
         let line = access_log::line(&envoy, &reply).await;
         assert_eq!((&line["response_code"], &line["path"]), (&json!(403), &json!(CHAT)));
         let denied = (&json!("deny"), &json!("permission_denied"));

@@ -101,7 +101,7 @@ pub(crate) async fn each_token_user_domain_and_model_has_its_bucket(suite: Arc<S
     let wrong = Token { id: one.id, text: format!("{rest}{}", if last == "0" { 1 } else { 0 }) };
     for _ in 0..TOKEN {
         assert_eq!(get(&envoy, &one, "/proxy/beta/v1/models").await.status, 403);
-        assert_eq!(get(&envoy, &one, "/proxy/acme/v1/nothing").await.status, 403);
+        assert_eq!(get(&envoy, &one, "/proxy/acme/v1/nothing").await.status, 404);
         assert_eq!(get(&envoy, &wrong, MODELS).await.status, 401);
     }
     assert_eq!(until_limited(&envoy, &one, MODELS).await, TOKEN);
@@ -173,7 +173,7 @@ pub(crate) async fn a_call_is_counted_by_the_model_of_its_body(suite: Arc<Suite>
     for over in Over::ALL {
         let reply =
             over.post(always.port, "/proxy/acme/v1/chat/completions", &headers, twice).await;
-        assert_eq!(reply.status, 403, "{over:?}: {reply:?}");
+        assert_eq!(reply.status, 400, "{over:?}: {reply:?}");
         assert!(reply.body.contains("which model this call is for"), "{over:?}: {reply:?}");
     }
 }

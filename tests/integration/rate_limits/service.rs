@@ -199,7 +199,7 @@ pub(crate) async fn the_global_filter_tells_a_service_the_same_descriptors(suite
     };
     // What patgate refuses is not counted: a service is not even asked.
     assert_eq!(get(&envoy, &token, "/proxy/beta/v1/models").await.status, 403);
-    assert_eq!(get(&envoy, &token, "/proxy/acme/v1/nothing").await.status, 403);
+    assert_eq!(get(&envoy, &token, "/proxy/acme/v1/nothing").await.status, 404);
     assert_eq!(counter.told(), Vec::<Vec<Entries>>::new());
     assert_eq!(get(&envoy, &token, MODELS).await.status, 200);
     assert_eq!(counter.told(), told(&token, None));

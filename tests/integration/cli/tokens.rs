@@ -26,7 +26,7 @@ pub(crate) async fn scopes_hold_colons_and_slashes(suite: Arc<Suite>) {
         let (status, code) = expected;
         assert_eq!(get(&replica, &token, &path(model)).await, answer(status, code), "{model}");
     }
-    assert_eq!(ask(&replica, &token, "acme").await, answer(403, "permission_denied"));
+    assert_eq!(ask(&replica, &token, "acme").await, answer(200, "answered"));
 
     let shown = cli.json(&format!("token show {}", token.id));
     let scopes: Vec<_> = shown["scopes"]

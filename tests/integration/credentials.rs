@@ -164,7 +164,7 @@ pub(crate) async fn nothing_else_in_an_answer_mentions_it(suite: Arc<Suite>) {
     ok.headers.retain(|option| option.header.as_ref().unwrap().key != "authorization");
     assert!(!mentions(&format!("{allow:?}")), "{allow:?}");
     let denial = replica.check("GET", "/proxy/acme/v1/nothing", &headers).await;
-    assert_eq!(outcome(&denial).0, 403);
+    assert_eq!(outcome(&denial).0, 404);
     assert!(!mentions(&format!("{denial:?}")), "{denial:?}");
 
     let envoy = replica.envoy(&suite);

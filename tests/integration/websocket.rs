@@ -121,12 +121,12 @@ pub(crate) async fn only_where_a_rule_says_so_and_without_the_token(suite: Arc<S
         ("another path", "/proxy/acme/v1/realtime/x", &[in_header], 404),
         // The model comes in a later message, which nobody reads here.
         ("a limited token", REALTIME, &[limited_header], 403),
-        ("and a query", "/proxy/acme/v1/realtime?model=m-1", &[limited_header], 403),
+        ("and a query", "/proxy/acme/v1/realtime?model=m-1", &[limited_header], 400),
         ("the model of the query", "/proxy/acme/v1/query?model=m-1", &[limited_header], 101),
         ("another model", "/proxy/acme/v1/query?model=m-2", &[limited_header], 403),
-        ("two", "/proxy/acme/v1/query?model=m-1&model=m-1", &[limited_header], 403),
-        ("two keys", "/proxy/acme/v1/query?model=m-1&Model=m-2", &[limited_header], 403),
-        ("an encoded one", "/proxy/acme/v1/query?model=m%2D1", &[limited_header], 403),
+        ("two", "/proxy/acme/v1/query?model=m-1&model=m-1", &[limited_header], 400),
+        ("two keys", "/proxy/acme/v1/query?model=m-1&Model=m-2", &[limited_header], 400),
+        ("an encoded one", "/proxy/acme/v1/query?model=m%2D1", &[limited_header], 400),
         ("none", "/proxy/acme/v1/query", &[limited_header], 403),
         ("none that matters", "/proxy/acme/v1/query", &[in_header], 101),
     ] {

@@ -50,7 +50,8 @@ END
 $$;
 
 -- As in 0010, but for its lock: a row that only patgate's own roles can lock, by this function, and
--- no key that any login may take.
+-- no key that any login may take. And it comes first in its transaction: what that had written before
+-- would look like changes from the future to it.
 CREATE OR REPLACE FUNCTION patgate.prune_changes() RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -58,6 +59,10 @@ DECLARE
     pruned  integer;
     horizon pg_snapshot;
 BEGIN
+    IF pg_current_xact_id_if_assigned() IS NOT NULL THEN
+        RAISE EXCEPTION 'patgate.prune_changes() was called in a transaction that has written'
+            USING ERRCODE = 'active_sql_transaction', HINT = 'Call it in a transaction of its own.';
+    END IF;
     PERFORM FROM patgate.change_horizon FOR UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
         RETURN false;
@@ -66,7 +71,8 @@ BEGIN
     IF (SELECT pg_snapshot_xmax(snapshot) > pg_snapshot_xmax(pg_current_snapshot())
         FROM patgate.change_horizon)
         OR EXISTS (SELECT FROM patgate.changes
-                   WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()))
+                   WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())
+                       AND xid <> pg_current_xact_id())
     THEN
         -- Those first; what is left goes the usual way. The horizon comes last: it has to see
         -- whatever was deleted, and what commits in between may be.

@@ -37,12 +37,8 @@ pub(crate) async fn beyond_the_horizon_everything_is_read_again(suite: Arc<Suite
     let old = held(&redis, &revoked).await;
     proxy.set(Mode::Refuse);
     revoke(&world, &revoked).await;
-    world
-        .sql(
-            "INSERT INTO patgate.change_marks (at) VALUES (now() - interval '2 hours');
-             SELECT patgate.prune_changes()",
-        )
-        .await;
+    world.sql("INSERT INTO patgate.change_marks (at) VALUES (now() - interval '2 hours')").await;
+    world.sql("SELECT patgate.prune_changes()").await;
     let left: i64 = sqlx::query_scalar("SELECT count(*) FROM patgate.changes")
         .fetch_one(&world.postgres)
         .await

@@ -219,6 +219,7 @@ fn main() -> ExitCode {
         schema::privileges::everything_belongs_to_the_migrating_role,
         schema::privileges::nobody_executes_what_is_not_meant_for_them,
         schema::pruning::a_backlog_is_pruned_in_slices,
+        schema::pruning::who_prunes_has_written_nothing,
         schema::versions::this_version_and_the_next_are_served,
         two_steps::the_single_step_differs_only_where_it_says_so,
         two_steps::a_body_is_shown_only_where_it_matters,

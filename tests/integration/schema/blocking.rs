@@ -36,7 +36,8 @@ const ADVISORY: [&str; 5] = [
 
 /// Takes every lock that a login can, in one transaction that stays open, and tells which.
 async fn hold_everything(connection: &mut PgConnection, tables: &[String]) -> Vec<String> {
-    let mut wanted: Vec<String> = Vec::new();
+    // It has to come first in its transaction.
+    let mut wanted = vec!["SELECT patgate.prune_changes()".to_owned()];
     for table in tables {
         wanted.extend(ROWS.map(|mode| format!("SELECT FROM patgate.{table} FOR {mode}")));
         wanted.extend(TABLES.map(|mode| format!("LOCK TABLE patgate.{table} IN {mode} MODE")));
@@ -45,7 +46,6 @@ async fn hold_everything(connection: &mut PgConnection, tables: &[String]) -> Ve
         [
             "SELECT patgate.note_uses(ARRAY(SELECT id FROM patgate.pats))",
             "SELECT patgate.sweep_uses('00000000-0000-0000-0000-000000000000')",
-            "SELECT patgate.prune_changes()",
             "SELECT patgate.flip_canary(gen_random_uuid(), '1 hour')",
             "SELECT patgate.remove_canary(id) FROM patgate.pats",
             "SELECT count(*) FROM (SELECT pg_advisory_lock(n) FROM generate_series(0, 99) n) x",

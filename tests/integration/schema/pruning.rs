@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
-use sqlx::PgPool;
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool};
 
-use crate::{cli::value, harness::Suite};
+use crate::{
+    cli::value,
+    harness::Suite,
+    tiers::{eventually, reader, status},
+};
 
 const BACKLOG: i64 = 500_000;
 const YOUNGER: i64 = 10;
@@ -63,4 +67,34 @@ pub(crate) async fn a_backlog_is_pruned_in_slices(suite: Arc<Suite>) {
     assert_eq!(left().await, YOUNGER, "what is younger than the mark");
     assert!(calls > 1, "at once");
     hasty.close().await;
+}
+
+/// Pruning takes ids that its snapshot has not reached for those of another cluster, and its own
+/// transaction's is such a one.
+pub(crate) async fn who_prunes_has_written_nothing(suite: Arc<Suite>) {
+    const ACTIVE_SQL_TRANSACTION: &str = "25001";
+    let world = suite.world().await;
+    let replica = world.serve(&[]).await;
+    let token = reader(&world).await;
+    assert_eq!(status(&replica, &token).await, 200);
+    let recorded = format!("SELECT count(*) FROM patgate.changes WHERE key = '{}'", token.id);
+    let before: i64 = value(&world, &recorded).await;
+    for (login, write) in [
+        ("server", format!("SELECT patgate.note_uses(ARRAY['{}'::uuid])", token.id)),
+        (
+            "administrator",
+            format!("UPDATE patgate.pats SET revoked_at = now() WHERE id = '{}'", token.id),
+        ),
+    ] {
+        let mut login = PgConnection::connect(&world.url(login, world.port)).await.unwrap();
+        let begin = format!("BEGIN; {write}; SAVEPOINT here");
+        login.execute(sqlx::raw_sql(AssertSqlSafe(begin))).await.unwrap();
+        let refused = login.execute("SELECT patgate.prune_changes()").await.unwrap_err();
+        let refused = refused.as_database_error().unwrap();
+        assert_eq!(refused.code().as_deref(), Some(ACTIVE_SQL_TRANSACTION), "{refused}");
+        login.execute(sqlx::raw_sql("ROLLBACK TO here; COMMIT")).await.unwrap();
+        login.close().await.unwrap();
+    }
+    assert_eq!(value::<i64>(&world, &recorded).await, before + 1);
+    eventually("the revocation", async || status(&replica, &token).await == 401).await;
 }

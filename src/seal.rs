@@ -18,9 +18,9 @@ use crate::{
     operation::{EntityType, Operation},
 };
 
-/// Goes up with every change of a payload's form; part of the Redis keys, too, so that replicas of
+/// Goes up with every change of a payload's form or of the vocabulary; part of the Redis keys, too, so that replicas of
 /// two releases do not undo each other's entries.
-pub(crate) const VERSION: u8 = 3;
+pub(crate) const VERSION: u8 = 4;
 const MAC_LEN: usize = 32;
 
 /// What is sealed, which decides by which key.
@@ -139,6 +139,12 @@ mod tests {
         assert_eq!(both.open::<Payload>(Entries, "l", &sealed), None);
         assert_eq!(both.open::<Payload>(Relay, "k", &sealed), None);
         assert_eq!(with(B).open::<Payload>(Entries, "k", &sealed), None);
+    }
+
+    /// If it fails, raise [`VERSION`] once a release, and note the vocabulary's hash here.
+    #[test]
+    fn a_vocabulary_has_a_version_of_its_own() {
+        assert_eq!((VERSION, VOCABULARY[..4].to_vec()), (4, vec![7, 177, 27, 171]));
     }
 
     /// Also where a key of Redis is the same, as if somebody had copied it from one to the other.

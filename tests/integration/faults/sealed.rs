@@ -22,7 +22,7 @@ fn key(world: &World<'_>, token: &Token) -> String {
 /// What lies there under this token, of the one installation that uses this Redis database.
 pub(crate) async fn held(redis: &MultiplexedConnection, token: &Token) -> Vec<u8> {
     let mut redis = redis.clone();
-    let pattern = format!("patgate:3:*:principal:{}", token.id);
+    let pattern = format!("patgate:4:*:principal:{}", token.id);
     let keys: Vec<String> =
         redis::cmd("KEYS").arg(pattern).query_async(&mut redis).await.unwrap_or_default();
     assert!(keys.len() <= 1, "{keys:?}");
@@ -85,7 +85,7 @@ pub(crate) async fn what_redis_holds_is_sealed(suite: Arc<Suite>) {
         load.bear(repaired(&redis, &poor, forgery)).await;
     }
     // What is kept under the name of another release is nothing to this one.
-    let newer = key(&world, &poor).replace(":3:", ":4:");
+    let newer = key(&world, &poor).replace(":4:", ":5:");
     redis::cmd("DEL").arg(key(&world, &poor)).exec_async(&mut redis.clone()).await.unwrap();
     plant(&redis, &[(newer, rich.clone())]).await;
     let replica = world.serve(&PATIENT).await;

@@ -9,22 +9,25 @@ use std::time::Duration;
 use sqlx::{Executor, PgPool, pool::PoolConnection};
 use tokio::time::timeout;
 
-/// Beyond that, the next poll of the replicas is about as soon.
+/// In all. Beyond that, the next poll of the replicas is about as soon.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// As `Installation::channel` has it. The lock is taken at the end, where no `statement_timeout`
-/// holds any more.
+/// holds any more, and kept until the commit is over: that must not wait for a synchronous standby.
 const NOTIFY: &str = "SET LOCAL lock_timeout = '200ms'; SET LOCAL statement_timeout = '200ms';
+    SET LOCAL synchronous_commit = off;
     SELECT pg_notify('patgate_changes_' || replace(i.id::text, '-', ''), '')
     FROM patgate.installation i";
 
 /// Notifies, after a commit. Whatever goes wrong here costs a part of the time between two polls.
 pub(super) async fn send(pool: &PgPool) {
-    let Ok(Ok(mut connection)) = timeout(PATIENCE, pool.acquire()).await else { return };
-    match timeout(PATIENCE, connection.execute(sqlx::raw_sql(NOTIFY))).await {
+    let mut connection = None;
+    let notify =
+        async { connection.insert(pool.acquire().await?).execute(sqlx::raw_sql(NOTIFY)).await };
+    match timeout(PATIENCE, notify).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => tracing::debug!(%error, "notifying the replicas"),
         // The answer may never come, and the pool would wait for it.
-        Err(_) => drop(PoolConnection::detach(connection)),
+        Err(_) => drop(connection.map(PoolConnection::detach)),
     }
 }

@@ -139,7 +139,7 @@ impl App {
         let relay = parts.relay()?;
         let postgres = parts.postgres(&config.postgres);
         let resolver = parts.resolver(&postgres)?;
-        let mut ring_watch = RingWatch::new(parts.ring.clone(), postgres);
+        let mut ring_watch = RingWatch::new(parts.ring.clone(), postgres, config.mode);
         ring_watch.look().await;
         let canary = parts.canary(&resolver);
         let (last_uses, scribe) = LastUses::new(parts.writer(), parts.metrics.clone());
@@ -301,19 +301,33 @@ impl Parts<'_> {
             }
         }
         pool.close().await;
-        let pooled = self.config.feed_url.is_some() && schema::is_pooled(&settings).await?;
-        if pooled && self.config.relay {
-            return Err(Error::PooledRelay);
-        }
-        if pooled {
-            tracing::warn!("{}", schema::POOLED_FEED);
-        }
+        // Nothing listens unless the connection is known to be its own.
+        let listens = match self.config.feed_url {
+            None => false,
+            Some(_) => match schema::is_pooled(&settings).await {
+                Ok(true) if self.config.relay => return Err(Error::PooledRelay),
+                Ok(true) => {
+                    tracing::warn!("{}", schema::POOLED_FEED);
+                    false
+                }
+                Ok(false) => true,
+                Err(error) => {
+                    tracing::warn!(
+                        %error,
+                        "not known whether feed.url leads through a connection pooler; until the \
+                         next start, changes are noticed by polling. It takes two connections to \
+                         find out",
+                    );
+                    false
+                }
+            },
+        };
         let reader = feed::Reader {
             feed: Arc::clone(&self.feed),
             clock: Arc::clone(&self.clock),
             postgres: self.postgres(&settings),
             settings,
-            listens: self.config.feed_url.is_some() && !pooled,
+            listens,
             lease: Lease::new(self.config.max_staleness),
             metrics: self.metrics.clone(),
             tasks: self.tasks.clone(),

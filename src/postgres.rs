@@ -215,6 +215,16 @@ impl Postgres {
         let outcome = timeout(self.query_timeout, fetch).await;
         outcome.unwrap_or(Err(AskError::Timeout(self.query_timeout)))
     }
+
+    /// The same, of one row that names its installation, which must be ours.
+    pub(crate) async fn fetch_here(&self, sql: String) -> Result<PgRow, AskError> {
+        let row = self.fetch(sql).await?.into_iter().next().ok_or(sqlx::Error::RowNotFound)?;
+        let (expected, found) = (self.feed.installation(), Installation::of_row(&row)?);
+        if found != expected {
+            return Err(self.unheeded(Unheeded::Elsewhere(Elsewhere { expected, found })));
+        }
+        Ok(row)
+    }
 }
 
 /// Whether another connection may do better.

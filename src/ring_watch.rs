@@ -1,8 +1,8 @@
 //! Whether this replica's key ring is the one that the installation's tokens were signed with.
 //!
-//! A replica with another key ring refuses every token with 401, which clients take for final, so it
-//! is not ready while tokens are live and its ring has signed none of them. The first token of the
-//! ring ends that, for good: from then on, tokens of other keys are only reported.
+//! A replica with another key ring refuses every token with 401, which clients take for final. So one
+//! that starts while tokens are live is not ready until its ring has signed one of them. Once it is
+//! ready, it stays so: tokens of other keys are only reported.
 
 use std::time::Duration;
 
@@ -13,7 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Tick,
+    installation::identity_column,
     keyring::{KeyId, KeyRing},
+    mode::Mode,
     postgres::{AskError, Postgres},
     turnstile::Turnstile,
 };
@@ -27,19 +29,33 @@ const SELDOM: Duration = Duration::from_secs(60);
 /// How often tokens of other keys are reported.
 const REPORT_EVERY: Duration = Duration::from_secs(10 * 60);
 
-/// The keys that have signed live tokens, those of canaries aside. It steps from key to key in their
-/// index, however many tokens there are.
-pub(crate) const LIVE_KEYS: &str = "
-    WITH RECURSIVE keys (id) AS (
-        (SELECT min(key_id) FROM patgate.pats)
-        UNION ALL
-        (SELECT (SELECT min(p.key_id) FROM patgate.pats p WHERE p.key_id > keys.id)
-         FROM keys WHERE keys.id IS NOT NULL))
-    SELECT id FROM keys WHERE EXISTS (
-        SELECT FROM patgate.pats p
-        WHERE p.key_id = keys.id AND p.revoked_at IS NULL AND p.expires_at > now()
-            AND p.user_id <> 'ca4a4700-0000-8000-8000-000000000000')
-    LIMIT 100";
+/// Asks which keys have signed live tokens, those of canaries and of disabled owners aside: the ring's
+/// own, and others. It steps from key to key in their index, however many tokens there are.
+pub(crate) fn live_keys(ring: &KeyRing) -> String {
+    // As a subquery that is not a join, which could read all tokens.
+    const LIVE: &str = "(
+        SELECT true FROM patgate.pats p JOIN patgate.users u ON u.id = p.user_id
+        WHERE p.key_id = k.id AND p.revoked_at IS NULL AND p.expires_at > now() AND u.enabled
+            AND p.user_id <> 'ca4a4700-0000-8000-8000-000000000000'
+        LIMIT 1)";
+    let own: Vec<_> = ring.ids().map(|id| format!("'{}'", id.as_str())).collect();
+    let own = own.join(", ");
+    format!(
+        concat!(
+            "WITH RECURSIVE keys (id) AS (
+                (SELECT min(key_id) FROM patgate.pats)
+                UNION ALL
+                (SELECT (SELECT min(p.key_id) FROM patgate.pats p WHERE p.key_id > keys.id)
+                 FROM keys WHERE keys.id IS NOT NULL))
+            SELECT ",
+            identity_column!(),
+            ", ARRAY(SELECT k.id FROM unnest(ARRAY[{own}]) AS k (id) WHERE {live}) AS own,
+             ARRAY(SELECT k.id FROM keys k WHERE k.id NOT IN ({own}) AND {live} LIMIT 100) AS others"
+        ),
+        own = own,
+        live = LIVE
+    )
+}
 
 /// What the keys of live tokens say about a key ring.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,21 +69,15 @@ pub(crate) enum Fitness {
 }
 
 impl Fitness {
-    /// Judges the rows of [`LIVE_KEYS`].
-    pub(crate) fn of(ring: &KeyRing, rows: &[PgRow]) -> Result<Self, sqlx::Error> {
-        let live: Result<Vec<String>, _> = rows.iter().map(|row| row.try_get("id")).collect();
-        let ids = ring.ids().map(KeyId::as_str).collect::<Vec<_>>();
-        Ok(Self::among(&ids, live?))
-    }
-
-    fn among(ring: &[&str], mut live: Vec<String>) -> Self {
-        let all = live.len();
-        live.retain(|id| !ring.contains(&id.as_str()));
-        match (all, live.len()) {
-            (0, _) => Self::Unproven,
-            (all, others) if others < all => Self::Fits { others: live },
-            _ => Self::Alien { signed_by: live },
-        }
+    /// Judges the answer to [`live_keys`].
+    pub(crate) fn of(row: &PgRow) -> Result<Self, sqlx::Error> {
+        let own: Vec<String> = row.try_get("own")?;
+        let others: Vec<String> = row.try_get("others")?;
+        Ok(match (own.is_empty(), others.is_empty()) {
+            (true, true) => Self::Unproven,
+            (true, false) => Self::Alien { signed_by: others },
+            (false, _) => Self::Fits { others },
+        })
     }
 
     /// Why a replica with this ring must not serve.
@@ -83,8 +93,11 @@ impl Fitness {
 pub(crate) struct RingWatch {
     ring: KeyRing,
     postgres: Postgres,
+    /// As long as it has never been ready.
+    may_object: bool,
     proven: bool,
     reports: Turnstile,
+    failures: Turnstile,
     objection: watch::Sender<Option<&'static str>>,
 }
 
@@ -111,9 +124,18 @@ impl Objection {
 }
 
 impl RingWatch {
-    pub(crate) fn new(ring: KeyRing, postgres: Postgres) -> Self {
+    /// In shadow, no refusal is carried out, so there it does not object.
+    pub(crate) fn new(ring: KeyRing, postgres: Postgres, mode: Mode) -> Self {
         let (objection, _) = watch::channel(None);
-        Self { ring, postgres, proven: false, reports: Turnstile::default(), objection }
+        Self {
+            ring,
+            postgres,
+            may_object: mode != Mode::Shadow,
+            proven: false,
+            reports: Turnstile::default(),
+            failures: Turnstile::default(),
+            objection,
+        }
     }
 
     pub(crate) fn objection(&self) -> Objection {
@@ -140,66 +162,41 @@ impl RingWatch {
     pub(crate) async fn look(&mut self) {
         match self.fitness().await {
             Ok(fitness) => self.take(&fitness),
-            Err(error) => tracing::debug!(%error, "looking for the keys of live tokens"),
+            Err(error) if self.failures.passes(Tick::now(), REPORT_EVERY) => {
+                tracing::warn!(%error, "the key ring cannot be compared with the live tokens");
+            }
+            Err(_) => {}
         }
     }
 
     async fn fitness(&self) -> Result<Fitness, AskError> {
-        let rows = self.postgres.fetch(LIVE_KEYS.to_owned()).await?;
-        Ok(Fitness::of(&self.ring, &rows)?)
+        Ok(Fitness::of(&self.postgres.fetch_here(live_keys(&self.ring)).await?)?)
     }
 
     fn take(&mut self, fitness: &Fitness) {
-        let objection = fitness.objection().filter(|_| !self.proven);
+        let objection = fitness.objection().filter(|_| self.may_object);
+        self.may_object = objection.is_some();
         let before = self.objection.send_replace(objection);
-        let own: Vec<_> = self.ring.ids().map(KeyId::as_str).collect();
-        match fitness {
-            Fitness::Alien { signed_by } if objection.is_some() => {
-                if self.reports.passes(Tick::now(), REPORT_EVERY) {
-                    tracing::error!(
-                        ?signed_by,
-                        ?own,
-                        "not ready: {}",
-                        objection.unwrap_or_default()
-                    );
-                }
-                return;
-            }
-            Fitness::Fits { others } | Fitness::Alien { signed_by: others } => {
-                self.proven = true;
-                if !others.is_empty() && self.reports.passes(Tick::now(), REPORT_EVERY) {
-                    tracing::warn!(
-                        ?others,
-                        ?own,
-                        "live tokens were signed by keys that this replica's key ring lacks, and are \
-                         refused here; do all replicas, and those who create tokens, have the same \
-                         key ring?",
-                    );
-                }
-            }
-            Fitness::Unproven => {}
-        }
-        if before.is_some() {
+        if before.is_some() && objection.is_none() {
             tracing::info!("ready: the key ring has signed a live token, or no other is live");
             self.reports = Turnstile::default();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_ring_fits_if_it_has_signed_one_of_the_live_tokens_or_there_is_none() {
-        let among = |live: &[&str]| {
-            let live = live.iter().map(|id| (*id).to_owned()).collect();
-            Fitness::among(&["k2", "k1"], live)
-        };
-        assert_eq!(among(&[]), Fitness::Unproven);
-        assert_eq!(among(&["k1"]), Fitness::Fits { others: vec![] });
-        assert_eq!(among(&["k0", "k1"]), Fitness::Fits { others: vec!["k0".to_owned()] });
-        assert_eq!(among(&["k0"]), Fitness::Alien { signed_by: vec!["k0".to_owned()] });
-        assert!(among(&["k0"]).objection().is_some() && among(&["k0", "k2"]).objection().is_none());
+        let own: Vec<_> = self.ring.ids().map(KeyId::as_str).collect();
+        let reports = || self.reports.passes(Tick::now(), REPORT_EVERY);
+        match fitness {
+            Fitness::Alien { signed_by } if reports() => {
+                let ready = if objection.is_some() { "not ready" } else { "ready all the same" };
+                let why = fitness.objection().unwrap_or_default();
+                tracing::error!(?signed_by, ?own, "{ready}: {why}");
+            }
+            Fitness::Fits { others } if !others.is_empty() && reports() => tracing::warn!(
+                ?others,
+                ?own,
+                "live tokens were signed by keys that this replica's key ring lacks, and are \
+                 refused here; do all replicas, and those who create tokens, have the same key ring?",
+            ),
+            _ => {}
+        }
+        self.proven |= matches!(fitness, Fitness::Fits { .. });
     }
 }

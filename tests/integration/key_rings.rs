@@ -49,28 +49,32 @@ pub(crate) async fn one_that_signed_no_live_token_is_not_ready(suite: Arc<Suite>
     let keyring = format!("keyring_file={}", ring.display());
     let other = Cli::of(&world).with("keyring_file", ring.to_str().unwrap());
     let judged = || found(&other.login(&world, "server"), "keyring_file");
-    // Those that are dead, and canaries, say nothing.
+    // Those that are dead or of a disabled owner, and canaries, say nothing.
     revoke(&world, &reader(&world).await).await;
     world.token_for("ann", "-1 hour", &[]).await;
+    world.token_for("gone", "1 hour", &[]).await;
     world.sql("SELECT patgate.flip_canary(gen_random_uuid(), '1 hour')").await;
     let without = process::serve(&world, &[&keyring]).await;
     assert_eq!(ready(&without).await.0, 200);
     assert_eq!(judged(), (0, "ok".into(), "no token is live".into()));
 
-    // It finds out while it runs, as one does that starts then.
     let token = reader(&world).await;
-    let late = process::listen(&world, &[&process::program(), "serve"], &[&keyring]).await;
-    for replica in [&without, &late] {
-        eventually("it to be unready", async || ready(replica).await.0 == 503).await;
-        assert!(ready(replica).await.1.contains(NONE_OF_THEM));
-        eventually("its health to tell", async || {
-            health(replica.replica.grpc).await == NOT_SERVING
-        })
-        .await;
-        // Whoever asks is answered all the same.
-        assert_eq!(status(&replica.replica, &token).await, 401);
-        assert_eq!(logged(replica, NONE_OF_THEM), 1);
+    // One that starts now is not ready; what was, stays so and complains, as all do in shadow.
+    let listen = async |settings: &[&str]| {
+        process::listen(&world, &[&process::program(), "serve"], settings).await
+    };
+    let late = listen(&[&keyring]).await;
+    let shadow = listen(&[&keyring, "mode=shadow"]).await;
+    for replica in [&without, &shadow] {
+        eventually("its complaint", async || logged(replica, NONE_OF_THEM) == 1).await;
+        assert_eq!((ready(replica).await.0, health(replica.replica.grpc).await), (200, SERVING));
     }
+    eventually("it to be unready", async || ready(&late).await.0 == 503).await;
+    assert!(ready(&late).await.1.contains(NONE_OF_THEM));
+    eventually("its health to tell", async || health(late.replica.grpc).await == NOT_SERVING).await;
+    // Whoever asks is answered all the same.
+    assert_eq!(status(&late.replica, &token).await, 401);
+    assert_eq!(logged(&late, NONE_OF_THEM), 1);
     let (code, outcome, detail) = judged();
     assert_eq!((code, &*outcome), (1, "failed"), "{detail}");
     assert!(detail.contains(NONE_OF_THEM), "{detail}");
@@ -89,6 +93,11 @@ pub(crate) async fn one_that_signed_no_live_token_is_not_ready(suite: Arc<Suite>
     revoke(&world, &first).await;
     eventually("the revocation", async || status(&late.replica, &first).await == 401).await;
     assert_eq!(ready(&late).await.0, 200);
+    // In shadow, it is no reason to refuse the settings, either.
+    let shadow = other.login(&world, "server").with("mode", "shadow");
+    let (code, outcome, detail) = found(&shadow, "keyring_file");
+    assert_eq!((code, &*outcome), (0, "warning"), "{detail}");
+    assert!(detail.contains(NONE_OF_THEM), "{detail}");
 }
 
 pub(crate) async fn different_ones_are_noticed(suite: Arc<Suite>) {

@@ -7,7 +7,7 @@
 use std::fmt;
 
 use hmac::Mac;
-use memchr::memmem;
+use memchr::memchr_iter;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -235,19 +235,20 @@ impl Tokens {
     /// letters or digits behind it if it verifies. A text with many of these is taken for one that
     /// holds a token, so that nobody is made to verify more.
     pub fn found_in(&self, text: &str) -> bool {
-        let mut verified = 0;
-        self.prefixes.0.iter().any(|prefix| {
-            memmem::find_iter(text.as_bytes(), prefix).any(|at| {
-                let (before, behind) = text.as_bytes().split_at(at + prefix.len());
-                let Some((rest, behind)) = behind.split_at_checked(REST_LEN) else { return false };
-                let ends = behind.first().is_none_or(|byte| !byte.is_ascii_alphanumeric());
-                if !has_form(rest) || ends {
-                    return has_form(rest);
-                }
-                verified += 1;
-                let token = &text[before.len() - prefix.len()..];
-                verified > MOST_VERIFIED || self.verify(&token[..prefix.len() + REST_LEN]).is_some()
-            })
+        let (bytes, mut verified) = (text.as_bytes(), 0);
+        // By the `_` behind the prefix: to look for a text would mean to prepare the search first.
+        memchr_iter(b'_', bytes).any(|at| {
+            let (before, rest) = bytes.split_at(at);
+            let of = |prefix: &&String| before.ends_with(prefix.as_bytes());
+            let Some(prefix) = self.prefixes.0.iter().find(of) else { return false };
+            let Some((rest, behind)) = rest.split_at_checked(REST_LEN) else { return false };
+            let ends = behind.first().is_none_or(|byte| !byte.is_ascii_alphanumeric());
+            if !has_form(rest) || ends {
+                return has_form(rest);
+            }
+            verified += 1;
+            verified > MOST_VERIFIED
+                || self.verify(&text[at - prefix.len()..at + REST_LEN]).is_some()
         })
     }
 

@@ -11,7 +11,7 @@ use crate::bench::Bench;
 mod bodies;
 
 /// Whatever the content. The costliest takes 55.
-pub(crate) const MOST_PER_BYTE: f64 = 80.0;
+pub(crate) const MOST_PER_BYTE: f64 = 128.0;
 const BODY: usize = 100_000;
 const QUERY: usize = 30_000;
 

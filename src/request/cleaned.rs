@@ -4,7 +4,7 @@ use base64::{
     Engine, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use memchr::memmem;
+use memchr::{memchr, memmem};
 
 use super::credential::{IN_SUBPROTOCOL, subprotocols};
 use crate::token::Tokens;
@@ -95,7 +95,8 @@ impl Cleaned {
 
 /// As an edge shows what it cannot: several values, or bytes that are no text. It may hold anything.
 fn is_opaque(value: &str) -> bool {
-    value == "," || value.contains('\u{fffd}')
+    // The first byte of U+FFFD; few headers have it, and a search for one byte is cheap.
+    value == "," || memchr(0xef, value.as_bytes()).is_some() && value.contains('\u{fffd}')
 }
 
 /// As it is, or within `Basic` (RFC 7617); and what may hold one.

@@ -108,7 +108,7 @@ impl Answered {
     }
 }
 
-/// A list that the mode does not have patgate answer yet. Made by [`Listing::unanswered`] alone.
+/// A list that the mode does not have patgate answer yet. Made by `Listing::unanswered` alone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unanswered {
     token: TokenId,

@@ -285,43 +285,52 @@ pub(crate) async fn one_owners_flood_leaves_others_their_share(suite: Arc<Suite>
     let postgres = format!("postgres.url={url}");
     let settings = [&postgres, "redis.url=", "memory.principals=1KiB"];
     let settings = [&settings[..], &["postgres.max_connections=2"], &SLOW].concat();
-    let replica = Arc::new(world.serve(&settings).await);
-    let ask = async |tokens: &[Token]| {
-        let mut took = Vec::new();
-        for token in tokens {
-            let asked = Instant::now();
-            assert_ne!(answer(&replica, token, MODELS).await, 503);
-            took.push(asked.elapsed());
-        }
-        took.sort_unstable();
-        took[took.len() / 2]
-    };
-    // From now on it is known whose they are.
-    ask(&others).await;
-    join_all(flooding.iter().map(|token| answer(&replica, token, MODELS))).await;
-    let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let mut flood = JoinSet::new();
-    for token in flooding {
-        let (replica, stop, answered) =
-            (Arc::clone(&replica), Arc::clone(&stop), Arc::clone(&answered));
-        flood.spawn(async move {
-            while !stop.load(Relaxed) {
-                answer(&replica, &token, MODELS).await;
-                answered.fetch_add(1, Relaxed);
+    // Two owners may share a lane, which each replica draws anew: one time in 32.
+    for again in [true, true, false] {
+        let replica = Arc::new(world.serve(&settings).await);
+        let ask = async |tokens: &[Token]| {
+            let mut took = Vec::new();
+            for token in tokens {
+                let asked = Instant::now();
+                assert_ne!(answer(&replica, token, MODELS).await, 503);
+                took.push(asked.elapsed());
             }
-        });
+            took.sort_unstable();
+            took[took.len() / 2]
+        };
+        // From now on it is known whose they are.
+        ask(&others).await;
+        join_all(flooding.iter().map(|token| answer(&replica, token, MODELS))).await;
+        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let mut flood = JoinSet::new();
+        for token in flooding.clone() {
+            let (replica, stop, answered) =
+                (Arc::clone(&replica), Arc::clone(&stop), Arc::clone(&answered));
+            flood.spawn(async move {
+                while !stop.load(Relaxed) {
+                    answer(&replica, &token, MODELS).await;
+                    answered.fetch_add(1, Relaxed);
+                }
+            });
+        }
+        eventually("the flood to begin", async || answered.load(Relaxed) > 0).await;
+        proxy.set(Mode::Delay(FAR));
+        let before = answered.load(Relaxed);
+        let (known, new) = (ask(&others).await, ask(&newcomers).await);
+        let served = answered.load(Relaxed) - before;
+        stop.store(true, Relaxed);
+        flood.join_all().await;
+        let alone = ask(&others).await;
+        println!(
+            "alone {alone:?}; beside {served} of a flood {known:?}, and not known before {new:?}"
+        );
+        assert!(alone >= FAR && served > TOKENS / 2, "no flood, or none in the way");
+        if known <= 2 * alone && new <= 2 * alone {
+            return;
+        }
+        assert!(again, "{known:?} and {new:?}, not {alone:?}");
+        proxy.set(Mode::Pass);
     }
-    eventually("the flood to begin", async || answered.load(Relaxed) > 0).await;
-    proxy.set(Mode::Delay(FAR));
-    let before = answered.load(Relaxed);
-    let (known, new) = (ask(&others).await, ask(&newcomers).await);
-    let served = answered.load(Relaxed) - before;
-    stop.store(true, Relaxed);
-    flood.join_all().await;
-    let alone = ask(&others).await;
-    println!("alone {alone:?}; beside {served} of a flood {known:?}, and not known before {new:?}");
-    assert!(alone >= FAR && served > TOKENS / 2, "no flood, or none in the way");
-    assert!(known <= 2 * alone && new <= 2 * alone, "{known:?} and {new:?}, not {alone:?}");
 }
 
 /// Each asked for once, one after another, so that neither memory nor batches spare Postgres.

@@ -101,9 +101,11 @@ impl Surface {
     /// Where the base URL of a client ends that is to come to `rule`, or to any.
     fn base(&self, rule: Option<&Rule>, domain: Option<&str>) -> String {
         let mut base = self.mounted_at(domain);
+        let is = |segment: Option<&Segment>, word: &str| matches!(segment, Some(Segment::Literal(literal)) if **literal == *word);
+        // Anthropic's clients add `/v1` themselves.
         let begins = |rule: &Rule| {
-            let first = rule.template.segments.get(self.mount.segments.len());
-            matches!(first, Some(Segment::Literal(first)) if **first == *"v1")
+            let below = rule.template.segments.get(self.mount.segments.len()..).unwrap_or_default();
+            is(below.first(), "v1") && !is(below.get(1), "messages")
         };
         let openai = self.manner.errors == ErrorStyle::Openai;
         if openai && rule.map_or_else(|| self.rules.iter().any(begins), begins) {
@@ -296,6 +298,7 @@ mod tests {
             ("GET", "/proxy/acme/v1/chat/completions/models", "GET /proxy/acme/v1/models", v1),
             ("POST", "/proxy/acme/v1/embedding", "POST /proxy/acme/v1/embeddings", v1),
             ("POST", "/proxy/acme/v1/api/chat", "POST /proxy/acme/api/chat", "/proxy/acme"),
+            ("POST", "/proxy/acme/v1/v1/messages", "POST /proxy/acme/v1/messages", "/proxy/acme"),
             ("GET", "/api/tags", "GET /proxy/acme/api/tags", "/proxy/acme"),
             ("POST", "/proxy/acme/v1/tokenize", "POST /proxy/acme/tokenize", "/proxy/acme"),
         ] {

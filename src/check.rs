@@ -221,7 +221,7 @@ impl Checker {
         let _awaited =
             (step == Step::Second).then(|| self.awaited.held(request.token.id, parts.request_id()));
         let until = started.after(self.deadline_of(step));
-        let (mut long, mut at) = (None::<Result<ModelName, NoModel>>, started);
+        let (mut long, mut at) = (None::<Result<Box<ModelName>, NoModel>>, started);
         // For a list that takes long to make.
         let mut turn = None;
         loop {
@@ -261,7 +261,7 @@ impl Checker {
             } else {
                 decide::authorize(principal, action, domain, own, reading, |form| {
                     if let Some(read) = &long {
-                        return read.as_ref().map(ModelName::as_str).map_err(|why| *why);
+                        return read.as_ref().map(|model| model.as_str()).map_err(|why| *why);
                     }
                     let body = parts.shown();
                     if self.denials.is_spent(token, started) || LongBodies::is_long(&body) {
@@ -279,27 +279,25 @@ impl Checker {
                     return Err(Denial { refusal: Refusal::RateLimited, subject, operation });
                 }
                 // That may take its time, in which the token may be revoked: all else is asked again.
-                let read = || self.read_long(token, parts, (form, body), until);
+                // Boxed, so that the future of every check is not longer by a name.
+                let read = || self.read_long(token, parts, (form, body), until).map(Box::new);
                 long = Some(self.long_bodies.read(token, read).await?);
                 at = Tick::now();
                 continue;
             }
-            let listing = match (authorized, domain) {
-                (Ok(Authorized::Permit(permit)), _) => {
+            let listing = match authorized {
+                Ok(Authorized::Permit(permit)) => {
                     return Ok(Checked::Decided(Decision::Allow(permit)));
                 }
-                (Ok(Authorized::List(listing)), Some(domain)) => {
-                    match self.mode.rule_on_list(listing, domain) {
-                        Ok(listing) => listing,
-                        Err(goes_on) => {
-                            about.domain = Some(Arc::clone(domain));
-                            return Ok(Checked::Decided(*goes_on));
-                        }
+                Ok(Authorized::List(listing)) => match self.mode.rule_on_list(listing) {
+                    Ok(listing) => listing,
+                    Err(goes_on) => {
+                        about.domain = domain.cloned();
+                        return Ok(Checked::Decided(*goes_on));
                     }
-                }
-                (Ok(Authorized::List(_)), None) => return Err(Unavailable.into()),
-                (Err(denial), _) => {
-                    let read = long.as_ref().and_then(|read| read.as_ref().ok());
+                },
+                Err(denial) => {
+                    let read = long.as_ref().and_then(|read| read.as_deref().ok());
                     about.domain = domain.cloned();
                     about.principal = known.found.value.clone();
                     about.model = read.or(short.as_ref()).map(|model| model.as_str().into());

@@ -223,17 +223,14 @@ impl Mode {
         }
     }
 
-    /// Has patgate answer a list of models of `domain`, or lets the request go on to a backend as if
+    /// Has patgate answer a list of models, or lets the request go on to a backend as if
     /// patgate never answered.
     ///
     /// # Errors
     ///
     /// The decision that lets it go on, where the mode does not enforce.
-    pub fn rule_on_list<'p>(
-        self,
-        listing: Listing<'p>,
-        domain: &Domain,
-    ) -> Result<Listing<'p>, Box<Decision>> {
+    pub fn rule_on_list<'p>(self, listing: Listing<'p>) -> Result<Listing<'p>, Box<Decision>> {
+        let domain = listing.domain();
         let by = self.treatment(Some(domain));
         let answers = match by {
             Treatment::Enforce => true,

@@ -127,6 +127,9 @@ pub(crate) fn gate(bench: Bench) -> ExitCode {
             println!("  better: `make bench-check UPDATE=1` makes it the baseline");
         }
     }
+    for (name, now) in counts.iter().filter(|(name, _)| !baseline.contains_key(*name)) {
+        println!("{name}: {now:.0}, compared with no baseline");
+    }
     mistakes.iter().for_each(|mistake| eprintln!("{mistake}"));
     if mistakes.is_empty() {
         return ExitCode::SUCCESS;

@@ -40,7 +40,6 @@ impl<'p> Listing<'p> {
     }
 
     /// The domain whose models they are.
-    #[cfg(test)]
     pub(crate) fn domain(&self) -> &Domain {
         &self.permit.domain
     }
@@ -321,7 +320,7 @@ pub(crate) mod tests {
                 else {
                     panic!("no list");
                 };
-                match mode.rule_on_list(listing, &domain) {
+                match mode.rule_on_list(listing) {
                     Ok(_) => assert!(answers, "{mode} {rollout:?}"),
                     Err(decision) => {
                         assert!(!answers, "{mode} {rollout:?}");

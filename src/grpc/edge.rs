@@ -89,15 +89,18 @@ impl GrpcEdge {
     }
 }
 
-/// A bug must neither open the gate nor take the process down.
-async fn guard<T>(
+/// A bug must neither open the gate nor take the process down. No `async fn`, whose future would hold
+/// that of the check twice.
+fn guard<T>(
     metrics: &Metrics,
     check: impl Future<Output = (Checked, T)>,
     otherwise: T,
-) -> (Checked, T) {
-    AssertUnwindSafe(check).catch_unwind().await.unwrap_or_else(|_| {
-        metrics.panicked();
-        (denied(Refusal::Unavailable), otherwise)
+) -> impl Future<Output = (Checked, T)> {
+    AssertUnwindSafe(check).catch_unwind().map(|checked| {
+        checked.unwrap_or_else(|_| {
+            metrics.panicked();
+            (denied(Refusal::Unavailable), otherwise)
+        })
     })
 }
 

@@ -115,8 +115,7 @@ mod tests {
     fn a_list_that_is_not_answered_yet_passes_as_what_it_may() {
         for whole in [true, false] {
             let decision = decide::listing(ListForm::OllamaTags, None, whole, |listing| {
-                let domain = listing.domain().clone();
-                Mode::Shadow.rule_on_list(listing, &domain).unwrap_err()
+                Mode::Shadow.rule_on_list(listing).unwrap_err()
             });
             let response = read(&decision);
             assert_eq!(response.status.as_ref().unwrap().code, 0);

@@ -244,7 +244,7 @@ impl Checker {
             own.iter().for_each(|own| about.grounds.add(own.grounds()));
             let own = own.as_ref().and_then(|own| own.found.value.as_deref());
             let domain = named.found.value.as_ref();
-            let (token, reading) = (principal.token, self.model_reading);
+            let (token, owner, reading) = (principal.token, principal.owner, self.model_reading);
             let (mut short, mut asked) = (None, None);
             let authorized = if step == Step::First {
                 match decide::before_body(principal, action, domain, own, reading) {
@@ -274,14 +274,13 @@ impl Checker {
             };
             if let Some((form, body)) = asked {
                 if self.denials.is_spent(token, started) {
-                    let (subject, operation) =
-                        (Some((token, principal.owner)), Some(action.operation));
+                    let (subject, operation) = (Some((token, owner)), Some(action.operation));
                     return Err(Denial { refusal: Refusal::RateLimited, subject, operation });
                 }
                 // That may take its time, in which the token may be revoked: all else is asked again.
                 // Boxed, so that the future of every check is not longer by a name.
                 let read = || self.read_long(token, parts, (form, body), until).map(Box::new);
-                long = Some(self.long_bodies.read(token, read).await?);
+                long = Some(self.long_bodies.read(owner, read).await?);
                 at = Tick::now();
                 continue;
             }
@@ -306,7 +305,7 @@ impl Checker {
             };
             let answered = match &turn {
                 None if listing.takes_long() => {
-                    turn = Some(self.long_bodies.turn(token).await?);
+                    turn = Some(self.long_bodies.turn(owner).await?);
                     at = Tick::now();
                     continue;
                 }

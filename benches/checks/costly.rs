@@ -8,7 +8,7 @@ use patgate::{body::Form, request::Parts};
 use crate::bench::Bench;
 
 #[path = "../../tests/reading_a_body/bodies.rs"]
-mod bodies;
+pub(crate) mod bodies;
 
 /// Whatever the content. The costliest that is read takes 57; a bomb of zstd that is refused, 111 of
 /// its few bytes.

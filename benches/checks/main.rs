@@ -24,6 +24,7 @@ mod grpc;
 mod http1;
 mod instructions;
 mod memory;
+mod neighbours;
 mod report;
 mod requests;
 mod servers;
@@ -52,8 +53,11 @@ fn main() -> ExitCode {
         ["check"] => return check(Plan::chosen(Task::Check)),
         [] => return everything(Plan::chosen(Task::Everything)),
         ["large"] => return everything(Plan::chosen(Task::Large)),
+        ["neighbours"] => neighbours::measure(&mut Bench::prepare(Plan::chosen(Task::Everything))),
         _ => {
-            eprintln!("usage: checks [large | check | allow-all SOCKET | read-costly NUMBER]");
+            eprintln!(
+                "usage: checks [large | check | neighbours | allow-all SOCKET | read-costly NUMBER]"
+            );
             return ExitCode::from(2);
         }
     }
@@ -97,6 +101,7 @@ fn everything(plan: Plan) -> ExitCode {
     cold::measure(&mut bench);
     memory::measure(&mut bench);
     growth::measure(&mut bench);
+    neighbours::measure(&mut bench);
     instructions::measure(&mut bench);
 
     bench.report.value("elapsed_s", plan.elapsed().as_secs_f64());

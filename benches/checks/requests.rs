@@ -66,14 +66,23 @@ pub(crate) struct Check<'a> {
     /// Headers on top of the fifteen.
     pub(crate) extra: usize,
     pub(crate) body: &'a [u8],
+    /// Replace those of the same name.
+    pub(crate) headers: &'a [(&'a str, &'a str)],
 }
 
 impl<'a> Check<'a> {
     pub(crate) fn post(path: String, token: &'a str) -> Self {
-        Self { method: "POST", path, token, extra: 0, body: &[] }
+        Self { method: "POST", path, token, extra: 0, body: &[], headers: &[] }
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
+        let message = self.request().encode_to_vec();
+        let usual = self.extra == 0 && self.body.is_empty() && self.headers.is_empty();
+        assert!(!usual || SIZE.contains(&message.len()), "{} bytes", message.len());
+        message
+    }
+
+    pub(crate) fn request(&self) -> CheckRequest {
         let text = |text: &str| text.to_owned();
         let mut headers: Vec<_> = HEADERS.map(|(name, value)| (text(name), text(value))).into();
         headers.push((text("authorization"), format!("Bearer {}", self.token)));
@@ -81,6 +90,7 @@ impl<'a> Check<'a> {
         // Of the length that most of the others have.
         let more = |n| (format!("x-client-header-{n:03}"), "v".repeat(32));
         headers.extend((0..self.extra).map(more));
+        headers.extend(self.headers.iter().map(|&(name, value)| (text(name), text(value))));
         let http = HttpRequest {
             id: text("9284719374019283745"),
             method: text(self.method),
@@ -116,10 +126,7 @@ impl<'a> Check<'a> {
             context_extensions: [(text("route"), text("model-in-body"))].into(),
             ..Default::default()
         };
-        let message = CheckRequest { attributes: Some(attributes) }.encode_to_vec();
-        let usual = self.extra == 0 && self.body.is_empty();
-        assert!(!usual || SIZE.contains(&message.len()), "{} bytes", message.len());
-        message
+        CheckRequest { attributes: Some(attributes) }
     }
 }
 

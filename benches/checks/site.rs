@@ -43,6 +43,7 @@ pub(crate) struct Database {
 /// A token that works, and the domain that it works in.
 #[derive(Clone)]
 pub(crate) struct Issued {
+    pub(crate) id: TokenId,
     pub(crate) text: String,
     pub(crate) domain: String,
 }
@@ -167,6 +168,7 @@ impl Site {
             .into_iter()
             .enumerate()
             .map(|(place, token)| Issued {
+                id: token.id,
                 text: text(token),
                 domain: format!("domain-{}", domain(place)),
             })
@@ -178,8 +180,12 @@ impl Site {
 pub(crate) fn strangers(count: usize) -> Vec<Issued> {
     let line = keyring::new_line(&"k1".parse().unwrap()).unwrap();
     let tokens = Tokens::new(Prefixes::default(), KeyRing::parse(&line).unwrap());
-    let text = || tokens.mint(TokenId(Uuid::new_v4())).unwrap().plain.expose().to_owned();
-    (0..count).map(|_| Issued { text: text(), domain: "domain-0".to_owned() }).collect()
+    let stranger = |_| {
+        let id = TokenId(Uuid::new_v4());
+        let text = tokens.mint(id).unwrap().plain.expose().to_owned();
+        Issued { id, text, domain: "domain-0".to_owned() }
+    };
+    (0..count).map(stranger).collect()
 }
 
 impl Database {
@@ -213,6 +219,21 @@ impl Database {
                             'org/model-' || to_char(n, 'FM0000'), 'llm_read'
                      FROM (SELECT DISTINCT pat_id, domain_id FROM had) AS had,
                           generate_series(0, {scopes} - 1) AS n"
+            );
+            execute(&self.pool, &sql).await;
+        });
+    }
+
+    /// Limits a token to calls of these models.
+    pub(crate) fn limit(&self, runtime: &Runtime, token: TokenId, models: &[&str]) {
+        runtime.block_on(async {
+            let (id, models) = (token.0, models.join("','"));
+            let sql = format!(
+                "DELETE FROM patgate.pat_scopes WHERE pat_id = '{id}';
+                 INSERT INTO patgate.pat_scopes
+                     SELECT gen_random_uuid(), '{id}', id('domain', 0), 'models', model, operation
+                     FROM unnest(ARRAY['{models}']) AS model,
+                          unnest(ARRAY['llm_chat_completions', 'llm_transcription']) AS operation"
             );
             execute(&self.pool, &sql).await;
         });

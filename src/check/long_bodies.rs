@@ -2,9 +2,9 @@
 //!
 //! Checks are answered on the connection that they come by, several in one go. A body of a megabyte
 //! takes a millisecond to read, for which all the others would wait. So a long one is read in a
-//! task of its own, which leaves its worker thread to the others for that time; so many are read at
-//! once, and of each token one. The turn is waited for within the deadline of the check. Long lists
-//! of models are made in the same way.
+//! task of its own, which leaves its worker thread to the others for that time. How many are read at
+//! once is bounded, and each owner of tokens has one read at a time. The turn is waited for within
+//! the deadline of the check. Long lists of models are made in the same way.
 
 use std::{
     collections::HashMap,
@@ -17,7 +17,7 @@ use tokio::{
     task::{block_in_place, yield_now},
 };
 
-use crate::{body::Body, resolve::Unavailable, token::TokenId};
+use crate::{body::Body, principal::UserId, resolve::Unavailable};
 
 /// Bytes of a body that is read on the connection: in less time than it takes to wake a thread.
 const SHORT: usize = 32 * 1024;
@@ -30,14 +30,14 @@ pub(crate) struct LongBodies {
     /// Bytes that are left for bodies that are read: those that come in pieces, and what compressed
     /// ones become.
     room: Arc<Semaphore>,
-    /// The bodies of a token wait for each other before they wait for those of other tokens: one
-    /// token never has more than one in the common queue, however many it sends. Here are the tokens
-    /// of which a body waits or is read.
-    turns: Mutex<HashMap<TokenId, Turn>>,
+    /// The bodies of an owner's tokens wait for each other before they wait for those of others: an
+    /// owner never has more than one in the common queue, however many tokens send how many bodies.
+    /// Holds the owners of which a body waits or is read.
+    turns: Mutex<HashMap<UserId, Turn>>,
     at_once: Semaphore,
 }
 
-/// Of the bodies of one token.
+/// The bodies of one owner.
 struct Turn {
     one: Arc<Semaphore>,
     /// Bodies that wait or are read.
@@ -57,7 +57,7 @@ impl LongBodies {
     }
 
     /// No code that can panic runs under this lock.
-    fn turns(&self) -> MutexGuard<'_, HashMap<TokenId, Turn>> {
+    fn turns(&self) -> MutexGuard<'_, HashMap<UserId, Turn>> {
         self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -71,20 +71,20 @@ impl LongBodies {
         body.bytes.len() > SHORT || body.is_compressed()
     }
 
-    /// Reads a body of this token in its turn. Never ready at the first poll.
+    /// Reads a body that a token of this owner sent, in its turn. Never ready at the first poll.
     pub(crate) async fn read<T>(
         &self,
-        token: TokenId,
+        owner: UserId,
         read: impl FnOnce() -> T,
     ) -> Result<T, Unavailable> {
-        Ok(self.turn(token).await?.aside(read))
+        Ok(self.turn(owner).await?.aside(read))
     }
 
-    /// Waits for a turn of this token. Never ready at the first poll.
-    pub(crate) async fn turn(&self, token: TokenId) -> Result<InTurn<'_>, Unavailable> {
+    /// Waits for a turn of this owner. Never ready at the first poll.
+    pub(crate) async fn turn(&self, owner: UserId) -> Result<InTurn<'_>, Unavailable> {
         // The connection polls a check once, and makes a task of what is not ready then.
         yield_now().await;
-        let own = Own::new(self, token);
+        let own = Own::new(self, owner);
         let one = Arc::clone(&own.one).acquire_owned().await.map_err(|_| Unavailable)?;
         let among_all = self.at_once.acquire().await.map_err(|_| Unavailable)?;
         Ok(InTurn { _among_all: among_all, _one: one, _own: own })
@@ -105,31 +105,31 @@ impl InTurn<'_> {
     }
 }
 
-/// A body among those of its token.
+/// A body among those of its owner.
 struct Own<'b> {
     bodies: &'b LongBodies,
-    token: TokenId,
+    owner: UserId,
     one: Arc<Semaphore>,
 }
 
 impl<'b> Own<'b> {
-    fn new(bodies: &'b LongBodies, token: TokenId) -> Self {
+    fn new(bodies: &'b LongBodies, owner: UserId) -> Self {
         let mut turns = bodies.turns();
         let turn = turns
-            .entry(token)
+            .entry(owner)
             .or_insert_with(|| Turn { one: Arc::new(Semaphore::new(1)), bodies: 0 });
         turn.bodies += 1;
-        Self { bodies, token, one: Arc::clone(&turn.one) }
+        Self { bodies, owner, one: Arc::clone(&turn.one) }
     }
 }
 
 impl Drop for Own<'_> {
     fn drop(&mut self) {
         let mut turns = self.bodies.turns();
-        let Some(turn) = turns.get_mut(&self.token) else { return };
+        let Some(turn) = turns.get_mut(&self.owner) else { return };
         turn.bodies -= 1;
         if turn.bodies == 0 {
-            turns.remove(&self.token);
+            turns.remove(&self.owner);
         }
     }
 }
@@ -156,30 +156,30 @@ mod tests {
 
     use super::*;
 
-    fn token(number: u128) -> TokenId {
-        TokenId(Uuid::from_u128(number))
+    fn owner(number: u128) -> UserId {
+        UserId(Uuid::from_u128(number))
     }
 
     #[tokio::test]
     async fn nothing_is_read_at_the_first_poll() {
         let bodies = LongBodies::new(1);
-        assert_eq!(bodies.read(token(1), || panic!("read")).now_or_never(), None::<Result<(), _>>);
-        assert_eq!(bodies.read(token(1), || 7).await, Ok(7));
+        assert_eq!(bodies.read(owner(1), || panic!("read")).now_or_never(), None::<Result<(), _>>);
+        assert_eq!(bodies.read(owner(1), || 7).await, Ok(7));
     }
 
     /// Each body is read until the gate opens.
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-    async fn a_token_has_one_read_at_a_time_and_delays_no_other_task() {
+    async fn an_owner_has_one_read_at_a_time_and_delays_no_other_task() {
         let bodies = Arc::new(LongBodies::new(2));
         let gate = Arc::new((Mutex::new(false), Condvar::new()));
         let reading = Arc::new(AtomicUsize::new(0));
-        let [one, other] = [1, 2].map(token);
-        let read = |token| {
+        let [one, other] = [1, 2].map(owner);
+        let read = |owner| {
             let (bodies, gate, reading) =
                 (Arc::clone(&bodies), Arc::clone(&gate), Arc::clone(&reading));
             tokio::spawn(async move {
                 bodies
-                    .read(token, || {
+                    .read(owner, || {
                         reading.fetch_add(1, SeqCst);
                         let open = gate.0.lock().unwrap();
                         drop(gate.1.wait_while(open, |open| !*open).unwrap());
@@ -189,20 +189,20 @@ mod tests {
         };
         let mut reads: Vec<_> = (0..50).map(|_| read(one)).collect();
         reads.push(read(other));
-        // This task runs on although the only worker thread reads, and so does the other token's.
+        // This task runs on although the only worker thread reads, and so does the other owner's.
         while reading.load(SeqCst) < 2 {
             yield_now().await;
         }
         for _ in 0..100 {
             yield_now().await;
         }
-        assert_eq!(reading.load(SeqCst), 2, "one of each token");
+        assert_eq!(reading.load(SeqCst), 2, "one of each owner");
         *gate.0.lock().unwrap() = true;
         gate.1.notify_all();
         for read in reads {
             assert_eq!(read.await.unwrap(), Ok(()));
         }
         assert_eq!(reading.load(SeqCst), 51);
-        assert!(bodies.turns().is_empty(), "no token is kept");
+        assert!(bodies.turns().is_empty(), "no owner is kept");
     }
 }

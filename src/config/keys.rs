@@ -30,152 +30,152 @@ pub(super) const KEYS: &[Key] = &[
     key("listen.http", "127.0.0.1:9192", "Address and port for health and metrics; empty = off."),
     secret(
         "postgres.url",
-        "Where the truth is: `postgres://user:password@host:port/database`. Required.",
+        "The primary Postgres server: `postgres://user:password@host:port/database`. Required.",
     ),
-    key("postgres.max_connections", "8", "Connections held at most."),
-    key("postgres.query_timeout", "1s", "How long one statement may run."),
+    key("postgres.max_connections", "8", "Most Postgres connections for lookups, per replica."),
+    key("postgres.query_timeout", "1s", "Longest time that one statement may run."),
     key(
         "postgres.max_query_rate",
         "500",
-        "Queries a second for look-ups, each of which answers up to 256 keys.",
+        "Most lookup queries per second; each query answers up to 256 keys.",
     ),
     secret(
         "feed.url",
-        "Where changes are read and listened for: a direct connection or a pooler in session \
-         mode; empty = `postgres.url`, polled every 400 ms.",
+        "Where patgate reads changes and listens for notifications: a direct connection, or a \
+         pooler in session mode; empty = `postgres.url`, polled every 400 ms.",
     ),
     key(
         "feed.relay",
         "off",
-        "`redis`: one replica reads the changes and relays them to the others through Redis, for \
-         large fleets; needs `feed.url` and `redis.url`. `off`: each replica reads them.",
+        "`off`: each replica reads the changes from Postgres. `redis`, for large fleets: one replica \
+         reads them and relays them to the others through Redis; needs `feed.url` and `redis.url`.",
     ),
     secret("redis.url", "`redis://…`, or `rediss://…` for TLS; empty = no Redis."),
-    key("redis.timeout", "20ms", "How long one round trip to Redis may take."),
-    key("redis.max_connections", "4", "Connections held at most."),
+    key("redis.timeout", "20ms", "Longest time that one round trip to Redis may take."),
+    key("redis.max_connections", "4", "Most Redis connections for lookups, per replica."),
     key(
         "keyring_file",
         "",
-        "The key ring: lines `<key id>:<base64 of 32 bytes>`. Required to serve and to mint tokens.",
+        "The key ring: lines `<key id>:<base64 of 32 bytes>`. Required to serve and to create tokens.",
     ),
     key(
         "apis",
         "",
-        "The tables of the protected APIs: files, or directories of `.yaml` files, separated by \
-         commas; empty = Cube AI's, which the binary carries.",
+        "The API tables: files, or directories of `.yaml` files, separated by commas; empty = the \
+         Cube AI table that is part of the binary.",
     ),
     key(
         "model.read",
         "when-needed",
-        "When the model of a call is read from its body. `when-needed`: where the token's scopes or \
-         the domain admit some models only. `always`: so that each call can be limited and logged \
-         by its model; one whose model cannot be read is refused.",
+        "When patgate reads the model from the body. `when-needed`: if the token's scopes or the \
+         domain permit only some models. `always`: for every call, so that calls can be limited and \
+         logged by model; a call whose model cannot be read is refused.",
     ),
     key(
         "token.prefixes",
         "pat",
-        "What tokens may begin with, separated by commas; the first one is minted.",
+        "Prefixes that tokens may have, separated by commas; new tokens get the first one.",
     ),
     key(
         "token.denials_per_second",
         "100",
-        "How often one token that was proven is denied a second, ten seconds' worth at once; \
-         beyond that it is answered 429, and no body is read for it. 0 = without a bound.",
+        "Most denials per second of one token whose secret was verified, with a burst of ten \
+         seconds' worth; above that, patgate answers 429 and reads no body for it. 0 = no limit.",
     ),
-    key("max_staleness", "30s", "No answer rests on knowledge older than this."),
+    key("max_staleness", "30s", "No answer is based on data older than this."),
     key(
         "negative_ttl",
         "5s",
-        "How long it is remembered that a token or domain is unknown; at most `max_staleness`.",
+        "How long patgate remembers that a token or domain is unknown; at most `max_staleness`.",
     ),
     key(
         "deadline",
         "100ms",
-        "How long resolving one request may take; keep it below Envoy's own timeout.",
+        "Longest time for the lookups of one request; keep it below Envoy's own timeout.",
     ),
     key(
         "canary.every",
         "",
-        "How often this replica revokes, or issues again, a token of its own and measures how \
-         long it takes to obey; empty = off.",
+        "How often this replica revokes or reissues its own test token, and measures how long it \
+         takes to apply the change; empty = off.",
     ),
     key(
         "mode",
         "enforce",
-        "`enforce`: denials are carried out. `shadow`: what would be a 401, 403 or 404, or a refusal \
-         of a body or of several credentials that differ, is let through without an identity, and \
-         recorded. `per-domain`: as each domain's own setting says.",
+        "`enforce`: patgate denies. `shadow`: a request that would get 401, 403 or 404, or be refused \
+         for its body or for several different credentials, passes without an identity and is \
+         recorded. `per-domain`: each domain's own mode applies.",
     ),
     key(
         "decision_log.to",
         "stdout",
-        "Where decisions are logged, as JSON lines: `stdout`, the path of a file, or `none`.",
+        "Where decisions are logged as JSON lines: `stdout`, the path of a file, or `none`.",
     ),
-    key("decision_log.sample_allows", "1%", "Share of the allows that are logged."),
+    key("decision_log.sample_allows", "1%", "Share of allows that are logged."),
     key(
         "decision_log.denials_per_second",
         "100",
-        "How many denials a second are logged of requests without a token that was proven; the \
-         others are counted.",
+        "Most denials per second that are logged for requests without a verified token; the others \
+         are counted.",
     ),
     key(
         "decision_log.repeats_per_second",
         "1",
-        "How many denials a second are logged of one proven token with the same code, operation \
-         and domain; the others are counted, for each such group.",
+        "Most denials per second that are logged for one verified token with the same code, \
+         operation and domain; the others are counted per group.",
     ),
-    key("decision_log.queue", "8192", "Records that may wait to be written; more are dropped."),
+    key("decision_log.queue", "8192", "Most records that wait to be written; patgate drops and counts the rest."),
     key(
         "bodies.per_token",
         "4096",
-        "Where Envoy asks in two steps: how many bodies it may be asked to hold for one token at a \
-         time; beyond that, 429.",
+        "If Envoy asks in two steps: most bodies that Envoy holds for one token at a time; above that, \
+         429.",
     ),
     key(
         "bodies.bytes_per_token",
         "256MiB",
-        "The same in bytes, with what compressed bodies become while they are read. One body is \
-         always admitted; one without a length counts as 32 MiB.",
+        "The same limit in bytes, including the decompressed size of bodies while they are read. One \
+         body is always accepted; a body without a length counts as 32 MiB.",
     ),
     key(
         "bodies.timeout",
         "120s",
-        "How long a body may take to arrive: Envoy's `request_timeout`. One that has not come by \
-         then counts no more.",
+        "Longest time for a body to arrive; set it to Envoy's `request_timeout`. A body that has not \
+         arrived by then no longer counts.",
     ),
-    key("memory.principals", "64MiB", "Memory for what tokens resolve to."),
-    key("memory.domains", "16MiB", "Memory for domains."),
-    key("memory.negatives", "65536", "How many unknown token ids are remembered."),
-    key("headers.prefix", "x-", "What the names of the headers added for the upstream begin with."),
+    key("memory.principals", "64MiB", "Memory for cached tokens, with their scopes and owners."),
+    key("memory.domains", "16MiB", "Memory for cached domains."),
+    key("memory.negatives", "65536", "Most unknown token ids that are remembered."),
+    key("headers.prefix", "x-", "Prefix of the headers that patgate adds for the upstream."),
     key(
         "guard.word",
         "patgate",
-        "The dynamic metadatum `guard` of each answer that lets a request through: the guard in \
-         Envoy wants to see it. No secret, but choose one per installation that no other \
+        "Value of the dynamic metadata field `guard` in each answer that lets a request through; the \
+         guard in Envoy requires it. It is not a secret. Choose one per installation that no other \
          authorization service sends.",
     ),
     key(
         "drain.delay",
         "5s",
-        "How long to keep accepting after SIGTERM, while reporting not ready.",
+        "How long patgate accepts requests after SIGTERM while it reports not ready.",
     ),
-    key("drain.grace", "30s", "How long requests in flight may then take."),
+    key("drain.grace", "30s", "How long requests in progress may take after that."),
     key(
         "grpc.max_connections",
         "4096",
-        "How many connections each gRPC listener holds; others wait. Fewer where the limit on open \
-         files is too low.",
+        "Most connections per gRPC listener; others wait. Fewer if the limit on open files is too \
+         low.",
     ),
     key(
         "grpc.max_connection_age",
         "10m",
-        "When a connection is closed, so that new replicas receive load.",
+        "Age at which a connection is closed, so that new replicas receive load.",
     ),
     key("log.format", "json", "`json` or `text`."),
     key(
         "log.filter",
         "info",
-        "What is logged: a level, or `target=level` pairs separated by commas.",
+        "Which log messages are written: a level, or `target=level` pairs separated by commas.",
     ),
 ];
 

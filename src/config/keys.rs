@@ -124,7 +124,11 @@ pub(super) const KEYS: &[Key] = &[
         "Most denials per second that are logged for one verified token with the same code, \
          operation and domain; the others are counted per group.",
     ),
-    key("decision_log.queue", "8192", "Most records that wait to be written; patgate drops and counts the rest."),
+    key(
+        "decision_log.queue",
+        "8192",
+        "Most records that wait to be written; patgate drops and counts the rest.",
+    ),
     key(
         "bodies.per_token",
         "4096",

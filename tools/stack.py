@@ -9,6 +9,7 @@ with it, when its standard input does; so a test process that was killed leaves 
     {"do": "stop"|"restart"|"status", "id": ID}
     {"do": "envoy-validate", "config": PATH}
     {"do": "free-port"}
+    {"do": "dir"}
 
 The other members of "start" are the keyword arguments of the `Stack` method named by its kind.
 An answer has "ok", and "error" when that is false.
@@ -323,6 +324,8 @@ def _answer(stack, request):
         return {}
     if do == "free-port":
         return {"port": free_port()}
+    if do == "dir":
+        return {"dir": stack.dir}
     server = stack[request["id"]]
     if do == "signal":
         server.signal(signal.Signals["SIG" + request["signal"]])

@@ -1,9 +1,6 @@
 //! Real Postgres and Valkey, a key ring, and databases full of tokens.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::PathBuf};
 
 use patgate::{
     keyring::{self, KeyRing},
@@ -50,13 +47,13 @@ pub(crate) struct Issued {
 
 impl Site {
     pub(crate) fn launch() -> Self {
-        let stack = Stack::launch();
+        let stack = Stack::default();
         // As much of a large database as a production server would hold in memory.
         let settings = json!({ "shared_buffers": "1GB", "max_wal_size": "8GB" });
         let postgres = stack.start("postgres", json!({ "settings": settings }));
         let valkey = stack.start("valkey", json!({ "args": ["--databases", "64"] }));
         // Inside the supervisor's folder, which that removes, however this program ends.
-        let dir = TempDir::new_in(Path::new(&valkey.log).ancestors().nth(2).unwrap()).unwrap();
+        let dir = TempDir::new_in(stack.dir()).unwrap();
         let keyring = dir.path().join("keyring");
         let line = keyring::new_line(&"k1".parse().unwrap()).unwrap();
         fs::write(&keyring, line.as_bytes()).unwrap();

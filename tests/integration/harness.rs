@@ -10,7 +10,7 @@ use std::{
     future::Future,
     path::Path,
     sync::{
-        Mutex,
+        Arc, LazyLock, Mutex,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
 };
@@ -27,7 +27,7 @@ use rustix::{
 use serde_json::json;
 use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions};
 use tempfile::TempDir;
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, sync::OnceCell};
 use uuid::Uuid;
 
 pub(crate) use self::{
@@ -43,13 +43,18 @@ const TEMPLATE: &str = "patgate_template";
 /// Redis databases; each world takes one.
 const REDIS_DATABASES: u32 = 2000;
 
+/// What is started when a test first uses it, and shared by all tests from then on.
+pub(crate) type OnFirstUse<T> = LazyLock<T, Box<dyn FnOnce() -> T + Send>>;
+
 pub(crate) struct Suite {
     runtime: Runtime,
-    pub(crate) stack: Stack,
-    pub(crate) postgres: Server,
-    pub(crate) valkey: Server,
+    pub(crate) stack: Arc<Stack>,
+    pub(crate) postgres: OnFirstUse<Server>,
+    /// Whether that Postgres has the database that each world is a copy of.
+    template: OnceCell<()>,
+    pub(crate) valkey: OnFirstUse<Server>,
     /// Model backends, each under the name of its cluster.
-    pub(crate) backends: HashMap<&'static str, Server>,
+    pub(crate) backends: OnFirstUse<HashMap<&'static str, Server>>,
     worlds: AtomicU32,
     /// What was answered to the load of all tests.
     pub(crate) answers: Ledger,
@@ -64,7 +69,8 @@ pub(crate) struct Suite {
 }
 
 impl Suite {
-    pub(crate) fn launch() -> Self {
+    /// Starts no server.
+    pub(crate) fn prepare() -> Self {
         allow_files();
         // patgate refuses files that a group may write to. Under another umask, all that the tests
         // write would be such, and the checkout is.
@@ -76,36 +82,21 @@ impl Suite {
             .with_env_filter("info,patgate=trace,sqlx=trace,redis=trace")
             .with_writer(Mutex::new(log))
             .init();
-        let stack = Stack::launch();
-        let settings = json!({
-            "log_statement": "all",
-            "log_line_prefix": "%d|%p|",
-            // Nobody replicates from it, and the databases of all tests are large enough.
-            "max_wal_size": "256MB",
-        });
-        let postgres = stack.start("postgres", json!({ "settings": settings }));
-        // All that was ever written is kept in its file, for the search for leaks.
-        let kept = "--appendonly yes --appendfsync no --auto-aof-rewrite-percentage 0";
-        let arguments = format!("--databases {REDIS_DATABASES} {kept}");
-        let arguments: Vec<_> = arguments.split(' ').collect();
-        let valkey = stack.start("valkey", json!({ "args": arguments }));
-        let backends = ["model-acme", "model-beta"]
-            .map(|name| (name, stack.start("backend", json!({ "name": name }))));
-        let suite = Self {
+        let stack = Arc::new(Stack::default());
+        Self {
             runtime: Runtime::new().unwrap(),
+            postgres: on_first_use(&stack, shared_postgres),
+            template: OnceCell::new(),
+            valkey: on_first_use(&stack, shared_valkey),
+            backends: on_first_use(&stack, model_backends),
             stack,
-            postgres,
-            valkey,
-            backends: backends.into(),
             worlds: AtomicU32::new(0),
             answers: Ledger::default(),
             minted: Mutex::default(),
             credentials: Mutex::default(),
             dir,
             shipped_tables,
-        };
-        suite.runtime.block_on(prepare_template(suite.postgres.port));
-        suite
+        }
     }
 
     pub(crate) fn run(&self, test: impl Future<Output = ()>) {
@@ -135,7 +126,9 @@ impl Suite {
 
     /// A database with two domains, their backends and some users, and nothing else.
     pub(crate) async fn world(&self) -> World<'_> {
-        self.world_on(self.postgres.port).await
+        let port = self.postgres.port;
+        self.template.get_or_init(|| prepare_template(port)).await;
+        self.world_on(port).await
     }
 
     /// A Postgres for one test, which may do to it what it likes, and a world there.
@@ -151,6 +144,37 @@ impl Suite {
         assert!(number < REDIS_DATABASES);
         World::create(self, port, number).await
     }
+}
+
+fn on_first_use<T>(stack: &Arc<Stack>, start: fn(&Stack) -> T) -> OnFirstUse<T>
+where
+    T: 'static,
+{
+    let stack = Arc::clone(stack);
+    LazyLock::new(Box::new(move || start(&stack)))
+}
+
+fn shared_postgres(stack: &Stack) -> Server {
+    let settings = json!({
+        "log_statement": "all",
+        "log_line_prefix": "%d|%p|",
+        // Nobody replicates from it, and the databases of all tests are large enough.
+        "max_wal_size": "256MB",
+    });
+    stack.start("postgres", json!({ "settings": settings }))
+}
+
+fn shared_valkey(stack: &Stack) -> Server {
+    // All that was ever written is kept in its file, for the search for leaks.
+    let kept = "--appendonly yes --appendfsync no --auto-aof-rewrite-percentage 0";
+    let arguments = format!("--databases {REDIS_DATABASES} {kept}");
+    let arguments: Vec<_> = arguments.split(' ').collect();
+    stack.start("valkey", json!({ "args": arguments }))
+}
+
+fn model_backends(stack: &Stack) -> HashMap<&'static str, Server> {
+    let start = |name| (name, stack.start("backend", json!({ "name": name })));
+    ["model-acme", "model-beta"].map(start).into()
 }
 
 /// What the test with the most connections needs, in this process and in Envoy, which inherits it.

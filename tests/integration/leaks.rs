@@ -10,6 +10,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::LazyLock,
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -22,15 +23,20 @@ const TAIL: usize = 50;
 /// Written to Redis at the end, to be found where all that was written is kept.
 const MARK: &str = "the search for leaks";
 
-/// Where secrets were found.
+/// Ends the servers. Returns where secrets were found.
 pub(crate) fn search(suite: Suite) -> Vec<String> {
     let minted = suite.minted.into_inner().unwrap();
     let credentials = suite.credentials.into_inner().unwrap();
-    let dumps = [dump_postgres(&suite.postgres), dump_redis(&suite.valkey)];
+    let postgres = LazyLock::get(&suite.postgres).map(dump_postgres);
+    let redis = LazyLock::get(&suite.valkey).map(dump_redis);
+    // A search that could not have found anything proves nothing.
+    let sought = [
+        postgres.is_some().then_some(("a dump of Postgres", "patgate.pats")),
+        redis.is_some().then_some((".aof", MARK)),
+    ];
+    let mut places: Vec<(String, Vec<u8>)> = postgres.into_iter().chain(redis).collect();
     // The servers' logs and access logs, Envoy's configurations, Redis's file.
-    let servers = Path::new(&suite.valkey.log).ancestors().nth(2).unwrap().to_owned();
-    let mut places: Vec<(String, Vec<u8>)> = dumps.into();
-    for file in files(&servers).into_iter().chain(files(suite.dir.path())) {
+    for file in files(&suite.stack.dir()).into_iter().chain(files(suite.dir.path())) {
         places.push((file.display().to_string(), fs::read(&file).unwrap()));
     }
     let bytes: usize = places.iter().map(|(_, content)| content.len()).sum();
@@ -41,8 +47,7 @@ pub(crate) fn search(suite: Suite) -> Vec<String> {
         places.len(),
         bytes >> 20
     );
-    // A search that could not have found anything proves nothing.
-    for (place, text) in [("a dump of Postgres", "patgate.pats"), (".aof", MARK)] {
+    for (place, text) in sought.into_iter().flatten() {
         let in_place = places
             .iter()
             .any(|(name, content)| name.ends_with(place) && contains(content, text.as_bytes()));

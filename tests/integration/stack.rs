@@ -1,14 +1,14 @@
 //! The real servers, through the supervisor in tools/stack.py.
 //!
-//! The supervisor ends what it started when our end of its standard input closes, so that a test
-//! run that is killed leaves nothing behind.
+//! The supervisor is started by the first request. It ends what it started when our end of its
+//! standard input closes, so that a test run that is killed leaves nothing behind.
 
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    sync::Mutex,
+    sync::{Mutex, OnceLock},
 };
 
 use serde::Deserialize;
@@ -16,9 +16,14 @@ use serde_json::{Value, json};
 
 use crate::eventually::eventually;
 
-pub(crate) struct Stack {
-    pipes: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
-    child: Mutex<Child>,
+#[derive(Default)]
+pub(crate) struct Stack(OnceLock<Mutex<Supervisor>>);
+
+struct Supervisor {
+    /// `None` once it was shut down.
+    requests: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+    process: Child,
 }
 
 /// A server that the supervisor started. Which members mean something depends on its kind.
@@ -61,19 +66,22 @@ pub(crate) fn project(path: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path).display().to_string()
 }
 
-impl Stack {
-    pub(crate) fn launch() -> Self {
+impl Supervisor {
+    fn launch() -> Self {
         let python = project(".venv/bin/python");
-        let mut child = Command::new(&python)
+        let mut process = Command::new(&python)
             .arg(project("tools/stack.py"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("{python}: {error}; run `make tools` first"));
-        let pipes = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
-        Self { pipes: Mutex::new(pipes), child: Mutex::new(child) }
+        let requests = process.stdin.take();
+        let answers = BufReader::new(process.stdout.take().unwrap());
+        Self { requests, answers, process }
     }
+}
 
+impl Stack {
     pub(crate) fn start(&self, kind: &str, arguments: Value) -> Server {
         let mut request = json!({ "do": "start", "kind": kind });
         request.as_object_mut().unwrap().extend(arguments.as_object().unwrap().clone());
@@ -120,11 +128,13 @@ impl Stack {
 
     /// One request, one answer; the error is the supervisor's.
     pub(crate) fn ask(&self, request: Value) -> Result<Value, String> {
-        let mut pipes = self.pipes.lock().unwrap();
-        writeln!(pipes.0, "{request}").unwrap();
-        pipes.0.flush().unwrap();
+        let supervisor = self.0.get_or_init(|| Mutex::new(Supervisor::launch()));
+        let mut supervisor = supervisor.lock().unwrap();
+        let requests = supervisor.requests.as_mut().expect("a supervisor that was not shut down");
+        writeln!(requests, "{request}").unwrap();
+        requests.flush().unwrap();
         let mut line = String::new();
-        pipes.1.read_line(&mut line).unwrap();
+        supervisor.answers.read_line(&mut line).unwrap();
         let answer: Value = serde_json::from_str(&line).expect("an answer of the supervisor");
         match answer["ok"] {
             Value::Bool(true) => Ok(answer),
@@ -132,9 +142,23 @@ impl Stack {
         }
     }
 
-    /// Ends everything and waits for it.
-    pub(crate) fn shut_down(self) {
-        drop(self.pipes);
-        self.child.into_inner().unwrap().wait().unwrap();
+    /// Whether any server was ever asked for.
+    pub(crate) fn was_used(&self) -> bool {
+        self.0.get().is_some()
+    }
+
+    /// The folder with all that the servers write.
+    pub(crate) fn dir(&self) -> PathBuf {
+        let answer = self.ask(json!({ "do": "dir" })).unwrap();
+        answer["dir"].as_str().unwrap().into()
+    }
+
+    /// Ends every server and waits until all have ended.
+    pub(crate) fn shut_down(&self) {
+        let Some(supervisor) = self.0.get() else { return };
+        let mut supervisor = supervisor.lock().unwrap();
+        // The end of its requests.
+        supervisor.requests = None;
+        supervisor.process.wait().unwrap();
     }
 }

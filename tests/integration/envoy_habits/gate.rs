@@ -135,7 +135,7 @@ impl Gate {
             "nobody": format!("unix:{}", suite.dir.path().join("nobody.sock").display()),
             "model-stream": stream.local_addr().unwrap().to_string(),
         });
-        for (name, backend) in &suite.backends {
+        for (name, backend) in suite.backends.iter() {
             clusters[name] = json!(format!("127.0.0.1:{}", backend.port));
         }
         let start = json!({

@@ -89,9 +89,9 @@ lint:
 	@tools/install.sh lint
 	cargo fmt --check
 	cargo fmt --check $(FUZZ)
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo clippy --locked $(FUZZ) --target-dir target -- -D warnings
-	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items
 	PATH="$(CURDIR)/$(VENV):$$PATH" cargo deny --locked check bans licenses sources
 	$(VENV)/shellcheck $(SHELL_FILES)
 	$(VENV)/buf lint

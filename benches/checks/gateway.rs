@@ -2,13 +2,13 @@
 
 use std::{fs, net::SocketAddr, path::PathBuf};
 
+use patgate_testing::stack::{Server, project};
 use serde_json::{Value, json};
 
 use crate::{
     grpc::Target,
     servers::{Launcher, fresh},
     site::Site,
-    stack::{Server, project},
 };
 
 pub(crate) struct Gateway {

@@ -1,6 +1,7 @@
 //! Instructions of a check: the same on a busy machine as on an idle one, so that they can be
 //! compared with a committed baseline.
 
+use patgate_testing::stack::project;
 use std::{collections::BTreeMap, env, fs, process::ExitCode};
 
 use crate::{
@@ -12,7 +13,6 @@ use crate::{
     requests::Check,
     servers::{self, Launcher, PATIENT, Running},
     site::Database,
-    stack::project,
 };
 
 type Counts = BTreeMap<String, f64>;

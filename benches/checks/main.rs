@@ -16,8 +16,6 @@ mod callgrind;
 mod cold;
 mod costly;
 mod envoy;
-#[path = "../../tests/integration/eventually.rs"]
-mod eventually;
 mod gateway;
 mod growth;
 mod grpc;
@@ -29,9 +27,6 @@ mod report;
 mod requests;
 mod servers;
 mod site;
-#[path = "../../tests/integration/stack.rs"]
-#[allow(dead_code, reason = "the tests need more of it")]
-mod stack;
 mod statistics;
 mod throughput;
 

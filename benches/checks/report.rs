@@ -2,9 +2,10 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, fs, io::ErrorKind};
 
+use patgate_testing::stack::project;
 use serde_json::json;
 
-use crate::{bench::Plan, instructions, neighbours, stack::project, statistics::Spread};
+use crate::{bench::Plan, instructions, neighbours, statistics::Spread};
 
 /// Figures by their names, which docs/performance.md explains.
 #[derive(Default)]

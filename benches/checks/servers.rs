@@ -10,12 +10,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use patgate_testing::stack::{Server, Stack};
 use serde_json::{Map, Value, json};
 
 use crate::{
     grpc::Target,
     site::{Database, Site},
-    stack::{Server, Stack},
 };
 
 const CLIENT_CORE: &str = "0";

@@ -7,13 +7,12 @@ use patgate::{
     schema,
     token::{Prefixes, TokenId, Tokens},
 };
+use patgate_testing::stack::{Server, Stack};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
-
-use crate::stack::{Server, Stack};
 
 /// What a token of these databases may do, unless said otherwise.
 const OPERATIONS: [&str; 3] = ["llm_chat_completions", "llm_embeddings", "llm_read"];

@@ -13,20 +13,12 @@
     reason = "a test without libtest's harness, for which clippy makes its exceptions"
 )]
 
-mod access_log;
-mod eventually;
-mod frames;
 mod harness;
-mod http;
 mod installations;
 mod leaks;
 mod load;
 mod locked;
 mod process;
-mod proxy;
-mod shipped;
-mod stack;
-mod wire;
 
 mod bodies;
 mod bulk;
@@ -81,6 +73,7 @@ use std::{process::ExitCode, sync::Arc};
 use clients::{CLIENTS, Client};
 use harness::Suite;
 use libtest_mimic::{Arguments, Failed, Trial};
+use patgate_testing::{access_log, eventually, frames, http, proxy, shipped, stack, wire};
 
 macro_rules! tests {
     ($suite:expr, $($test:path),+ $(,)?) => {

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::eventually::eventually;
 
 #[derive(Default)]
-pub(crate) struct Stack(OnceLock<Mutex<Supervisor>>);
+pub struct Stack(OnceLock<Mutex<Supervisor>>);
 
 struct Supervisor {
     /// `None` once it was shut down.
@@ -28,30 +28,30 @@ struct Supervisor {
 
 /// A server that the supervisor started. Which members mean something depends on its kind.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Server {
-    pub(crate) id: String,
-    pub(crate) pid: u32,
+pub struct Server {
+    pub id: String,
+    pub pid: u32,
     #[serde(default)]
-    pub(crate) port: u16,
+    pub port: u16,
     #[serde(default)]
-    pub(crate) url: String,
+    pub url: String,
     #[serde(default)]
-    pub(crate) bin: String,
+    pub bin: String,
     #[serde(default)]
-    pub(crate) access_log: String,
+    pub access_log: String,
     #[serde(default)]
-    pub(crate) admin_port: u16,
-    pub(crate) log: String,
+    pub admin_port: u16,
+    pub log: String,
 }
 
 impl Server {
     /// Bytes of memory that it occupies.
-    pub(crate) fn resident(&self) -> u64 {
+    pub fn resident(&self) -> u64 {
         self.memory("VmRSS:")
     }
 
     /// The most that it ever occupied.
-    pub(crate) fn peak_resident(&self) -> u64 {
+    pub fn peak_resident(&self) -> u64 {
         self.memory("VmHWM:")
     }
 
@@ -62,8 +62,10 @@ impl Server {
     }
 }
 
-pub(crate) fn project(path: &str) -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path).display().to_string()
+/// The path of a file of the repository.
+pub fn project(path: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
+    root.join(path).display().to_string()
 }
 
 impl Supervisor {
@@ -82,52 +84,52 @@ impl Supervisor {
 }
 
 impl Stack {
-    pub(crate) fn start(&self, kind: &str, arguments: Value) -> Server {
+    pub fn start(&self, kind: &str, arguments: Value) -> Server {
         let mut request = json!({ "do": "start", "kind": kind });
         request.as_object_mut().unwrap().extend(arguments.as_object().unwrap().clone());
         serde_json::from_value(self.ask(request).unwrap()).unwrap()
     }
 
     /// Envoy with the shipped configuration, pointed at `authz`, its clusters at `clusters`.
-    pub(crate) fn envoy(&self, patch: Value) -> Server {
+    pub fn envoy(&self, patch: Value) -> Server {
         self.start("envoy", json!({ "config": project("envoy/envoy.yaml"), "patch": patch }))
     }
 
-    pub(crate) fn stop(&self, server: &Server) {
+    pub fn stop(&self, server: &Server) {
         self.ask(json!({ "do": "stop", "id": server.id })).unwrap();
     }
 
     /// The same server as it is now: under another process id.
-    pub(crate) fn restart(&self, server: &Server) -> Server {
+    pub fn restart(&self, server: &Server) -> Server {
         let answer = self.ask(json!({ "do": "restart", "id": server.id })).unwrap();
         serde_json::from_value(answer).unwrap()
     }
 
-    pub(crate) fn signal(&self, server: &Server, signal: &str) {
+    pub fn signal(&self, server: &Server, signal: &str) {
         self.ask(json!({ "do": "signal", "id": server.id, "signal": signal })).unwrap();
     }
 
     /// For a process that has to come back where it was.
-    pub(crate) fn free_port(&self) -> u16 {
+    pub fn free_port(&self) -> u16 {
         let answer = self.ask(json!({ "do": "free-port" })).unwrap();
         answer["port"].as_u64().unwrap().try_into().unwrap()
     }
 
     /// Whether a process has not ended.
-    pub(crate) fn is_running(&self, server: &Server) -> bool {
+    pub fn is_running(&self, server: &Server) -> bool {
         self.ask(json!({ "do": "status", "id": server.id })).unwrap()["running"] == true
     }
 
     /// What a process ends with that ends by itself. Asked again and again: the supervisor does one
     /// thing at a time, and other tests need it meanwhile.
-    pub(crate) async fn exit_code(&self, server: &Server) -> Value {
+    pub async fn exit_code(&self, server: &Server) -> Value {
         let status = || self.ask(json!({ "do": "status", "id": server.id })).unwrap();
         eventually("the process to end", async || status()["running"] == false).await;
         status()["exit"].take()
     }
 
     /// One request, one answer; the error is the supervisor's.
-    pub(crate) fn ask(&self, request: Value) -> Result<Value, String> {
+    pub fn ask(&self, request: Value) -> Result<Value, String> {
         let supervisor = self.0.get_or_init(|| Mutex::new(Supervisor::launch()));
         let mut supervisor = supervisor.lock().unwrap();
         let requests = supervisor.requests.as_mut().expect("a supervisor that was not shut down");
@@ -143,18 +145,18 @@ impl Stack {
     }
 
     /// Whether any server was ever asked for.
-    pub(crate) fn was_used(&self) -> bool {
+    pub fn was_used(&self) -> bool {
         self.0.get().is_some()
     }
 
     /// The folder with all that the servers write.
-    pub(crate) fn dir(&self) -> PathBuf {
+    pub fn dir(&self) -> PathBuf {
         let answer = self.ask(json!({ "do": "dir" })).unwrap();
         answer["dir"].as_str().unwrap().into()
     }
 
     /// Ends every server and waits until all have ended.
-    pub(crate) fn shut_down(&self) {
+    pub fn shut_down(&self) {
         let Some(supervisor) = self.0.get() else { return };
         let mut supervisor = supervisor.lock().unwrap();
         // The end of its requests.

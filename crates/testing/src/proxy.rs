@@ -21,7 +21,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// What happens to connections, those that stand included.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Mode {
+pub enum Mode {
     Pass,
     /// Connections are closed, new ones at once.
     Refuse,
@@ -37,8 +37,8 @@ pub(crate) enum Mode {
 }
 
 /// Listens on a port of its own until dropped.
-pub(crate) struct Proxy {
-    pub(crate) port: u16,
+pub struct Proxy {
+    pub port: u16,
     mode: watch::Sender<Mode>,
     cuts: watch::Sender<()>,
     server: Arc<AtomicU16>,
@@ -56,7 +56,7 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    pub(crate) async fn to(server_port: u16) -> Self {
+    pub async fn to(server_port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (mode, modes) = watch::channel(Mode::Pass);
@@ -99,47 +99,47 @@ impl Proxy {
         proxy
     }
 
-    pub(crate) fn set(&self, mode: Mode) {
+    pub fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
     }
 
     /// New connections go to that port; those that stand stay where they are.
-    pub(crate) fn retarget(&self, server_port: u16) {
+    pub fn retarget(&self, server_port: u16) {
         self.server.store(server_port, Relaxed);
     }
 
     /// New connections to Postgres that ask for one database are led to another.
-    pub(crate) fn lead(&self, from: &str, to: &str) {
+    pub fn lead(&self, from: &str, to: &str) {
         assert_eq!(from.len(), to.len());
         *self.renamed.lock().unwrap() = Some([from, to].map(|name| format!("\0{name}\0")));
     }
 
     /// Closes those that stand.
-    pub(crate) fn cut(&self) {
+    pub fn cut(&self) {
         self.cuts.send_replace(());
     }
 
     /// Those that stand carry nothing any more, and nobody is told; new ones do.
-    pub(crate) fn forget(&self) {
+    pub fn forget(&self) {
         self.forgotten.store(self.accepted.load(Relaxed), Relaxed);
     }
 
     /// Connections so far.
-    pub(crate) fn accepted(&self) -> u64 {
+    pub fn accepted(&self) -> u64 {
         self.accepted.load(Relaxed)
     }
 
     /// Replies that are held back now; one whose connection ends is no more.
-    pub(crate) fn delayed(&self) -> usize {
+    pub fn delayed(&self) -> usize {
         Arc::strong_count(&self.delayed) - 1
     }
 
-    pub(crate) fn bytes_upward(&self) -> u64 {
+    pub fn bytes_upward(&self) -> u64 {
         self.upward.load(Relaxed)
     }
 
     /// Those on their way included.
-    pub(crate) fn bytes_downward(&self) -> u64 {
+    pub fn bytes_downward(&self) -> u64 {
         self.downward.load(Relaxed)
     }
 }

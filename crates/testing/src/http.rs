@@ -12,32 +12,32 @@ use tokio::{
     time::timeout,
 };
 
-pub(crate) use self::over::{CERTIFICATE, KEY, Over, Sent, certify};
+pub use self::over::{CERTIFICATE, KEY, Over, Sent, certify};
 
 #[derive(Debug)]
-pub(crate) struct Reply {
-    pub(crate) status: u16,
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: String,
+pub struct Reply {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: String,
 }
 
 impl Reply {
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+    pub fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
     }
 
-    pub(crate) fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or(Value::Null)
     }
 
     /// The code of our error body, or that of the catch-all route, or nothing.
-    pub(crate) fn code(&self) -> String {
+    pub fn code(&self) -> String {
         self.json()["error"]["code"].as_str().unwrap_or_default().to_owned()
     }
 
     /// The headers that a model backend saw, by lower-case name.
-    pub(crate) fn seen(&self, name: &str) -> Vec<String> {
+    pub fn seen(&self, name: &str) -> Vec<String> {
         let seen = self.json()["seen"]["headers"].clone();
         let headers: Vec<(String, String)> = serde_json::from_value(seen).unwrap_or_default();
         headers.into_iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v).collect()
@@ -45,7 +45,7 @@ impl Reply {
 }
 
 /// Sends a request line and headers exactly as given, plus what ends the exchange.
-pub(crate) async fn send(
+pub async fn send(
     port: u16,
     method: &str,
     target: &str,
@@ -56,7 +56,7 @@ pub(crate) async fn send(
 }
 
 /// The same to another host's name.
-pub(crate) async fn send_to(
+pub async fn send_to(
     host: &str,
     port: u16,
     method: &str,
@@ -77,24 +77,24 @@ pub(crate) async fn send_to(
 }
 
 /// Sends all of a request as given; it has to ask for the end of the connection.
-pub(crate) async fn raw(port: u16, request: Vec<u8>) -> Reply {
+pub async fn raw(port: u16, request: Vec<u8>) -> Reply {
     let exchange = exchange(SocketAddr::from(([127, 0, 0, 1], port)), request);
     timeout(Duration::from_secs(20), exchange).await.expect("an answer within 20 s")
 }
 
 /// A client that sends one request after another over the same connection.
-pub(crate) struct Session {
+pub struct Session {
     port: u16,
     stream: Option<TcpStream>,
 }
 
 impl Session {
-    pub(crate) fn new(port: u16) -> Self {
+    pub fn new(port: u16) -> Self {
         Self { port, stream: None }
     }
 
     /// The status of the answer to a GET.
-    pub(crate) async fn get(&mut self, target: &str, bearer: &str) -> io::Result<u16> {
+    pub async fn get(&mut self, target: &str, bearer: &str) -> io::Result<u16> {
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
             None => TcpStream::connect(("127.0.0.1", self.port)).await?,
@@ -131,7 +131,7 @@ fn head(bytes: &[u8]) -> io::Result<Option<(u16, usize)>> {
 }
 
 /// A body in pieces of at most `size`, as `transfer-encoding: chunked` has it.
-pub(crate) fn chunked(body: &[u8], size: usize) -> Vec<u8> {
+pub fn chunked(body: &[u8], size: usize) -> Vec<u8> {
     let piece =
         |piece: &[u8]| [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat();
     body.chunks(size).chain([&b""[..]]).flat_map(piece).collect()

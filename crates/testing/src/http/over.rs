@@ -31,8 +31,8 @@ use tokio_rustls::TlsConnector;
 use super::{Reply, chunked, raw};
 
 /// The files of the certificate and its key.
-pub(crate) const CERTIFICATE: &str = "gateway.crt";
-pub(crate) const KEY: &str = "gateway.key";
+pub const CERTIFICATE: &str = "gateway.crt";
+pub const KEY: &str = "gateway.key";
 /// The name that the certificate is for, and the host that requests are for unless they say.
 const GATEWAY: &str = "gateway";
 /// How long an exchange may take before a test gives up.
@@ -40,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A way to Envoy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Over {
+pub enum Over {
     /// HTTP/1.1 on a plain connection.
     Http1,
     /// HTTP/2 on a plain connection, known beforehand.
@@ -51,15 +51,15 @@ pub(crate) enum Over {
 
 /// What a client sends.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Sent<'a> {
-    pub(crate) method: &'a str,
-    pub(crate) target: &'a str,
-    pub(crate) headers: &'a [(&'a str, &'a str)],
-    pub(crate) body: &'a [u8],
+pub struct Sent<'a> {
+    pub method: &'a str,
+    pub target: &'a str,
+    pub headers: &'a [(&'a str, &'a str)],
+    pub body: &'a [u8],
     /// The client does not state the length, and sends pieces of this size.
-    pub(crate) pieces: Option<usize>,
+    pub pieces: Option<usize>,
     /// One more byte is announced than comes.
-    pub(crate) unfinished: bool,
+    pub unfinished: bool,
 }
 
 impl Sent<'_> {
@@ -69,11 +69,11 @@ impl Sent<'_> {
 }
 
 impl Over {
-    pub(crate) const ALL: [Self; 3] = [Self::Http1, Self::Http2, Self::Tls];
+    pub const ALL: [Self; 3] = [Self::Http1, Self::Http2, Self::Tls];
 
     /// The ways in which a client can send this: what no library would send goes over HTTP/1.1,
     /// where it can be written by hand.
-    pub(crate) fn that_carry(sent: Sent<'_>) -> impl Iterator<Item = Self> {
+    pub fn that_carry(sent: Sent<'_>) -> impl Iterator<Item = Self> {
         let uri = format!("http://{}{}", host_of(sent), sent.target).parse::<Uri>();
         let is_same = uri.is_ok_and(|uri| {
             let host = uri.authority().is_some_and(|authority| authority == host_of(sent));
@@ -89,13 +89,13 @@ impl Over {
     }
 
     /// The answer to one request on a connection of its own.
-    pub(crate) async fn send(self, port: u16, sent: Sent<'_>) -> Reply {
+    pub async fn send(self, port: u16, sent: Sent<'_>) -> Reply {
         let reply = self.try_send(port, sent).await;
         reply.unwrap_or_else(|error| panic!("{self:?} {} {}: {error}", sent.method, sent.target))
     }
 
     /// The same with a body.
-    pub(crate) async fn post(
+    pub async fn post(
         self,
         port: u16,
         target: &str,
@@ -107,13 +107,13 @@ impl Over {
     }
 
     /// Each in turn, for calls that cannot be made over all of them because they are counted.
-    pub(crate) fn in_turn() -> Self {
+    pub fn in_turn() -> Self {
         static CALLS: AtomicUsize = AtomicUsize::new(0);
         Self::ALL[CALLS.fetch_add(1, Relaxed) % Self::ALL.len()]
     }
 
     /// The same; the error is that of a stream which was reset before an answer came.
-    pub(crate) async fn try_send(self, port: u16, sent: Sent<'_>) -> Result<Reply, h2::Error> {
+    pub async fn try_send(self, port: u16, sent: Sent<'_>) -> Result<Reply, h2::Error> {
         let exchange = async {
             match self {
                 Self::Http1 => Ok(raw(port, written(sent)).await),
@@ -134,7 +134,7 @@ impl Over {
 
 impl Over {
     /// Sends and waits, as long as it takes, until the server ends the exchange in any way.
-    pub(crate) async fn hold(self, port: u16, sent: Sent<'_>) {
+    pub async fn hold(self, port: u16, sent: Sent<'_>) {
         match self {
             Self::Http1 => {
                 let mut stream = connect(port).await;
@@ -260,7 +260,7 @@ static TRUST: OnceLock<Arc<ClientConfig>> = OnceLock::new();
 
 /// Makes a certificate that the client here trusts, and returns what tells Envoy to serve it: see
 /// `tls` in tools/envoy_config.py.
-pub(crate) fn certify(dir: &Path) -> Value {
+pub fn certify(dir: &Path) -> Value {
     let [certificate, key] = [CERTIFICATE, KEY].map(|name| dir.join(name));
     TRUST.get_or_init(|| {
         let made =

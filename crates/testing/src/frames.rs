@@ -33,7 +33,7 @@ const END_HEADERS: u8 = 4;
 const INITIAL_WINDOW: i64 = 65_535;
 
 /// One connection, on which the same answer is expected to every call as to the first.
-pub(crate) struct Calls {
+pub struct Calls {
     write: Arc<Mutex<OwnedWriteHalf>>,
     seen: Arc<Seen>,
     next_stream: u32,
@@ -51,7 +51,7 @@ struct Seen {
 }
 
 /// A call without its stream's number.
-pub(crate) struct Call(Vec<u8>);
+pub struct Call(Vec<u8>);
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
@@ -59,7 +59,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 impl Call {
-    pub(crate) fn new(request: &CheckRequest) -> Self {
+    pub fn new(request: &CheckRequest) -> Self {
         // RFC 7541: names by their place in the static table, values as they are.
         let mut headers = vec![0x83, 0x86];
         for (name, value) in [
@@ -81,7 +81,7 @@ impl Call {
 }
 
 impl Calls {
-    pub(crate) async fn connect(to: SocketAddr) -> Self {
+    pub async fn connect(to: SocketAddr) -> Self {
         let stream = TcpStream::connect(to).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let (read, mut write) = stream.into_split();
@@ -98,7 +98,7 @@ impl Calls {
     }
 
     /// False when the server is not ready to take it.
-    pub(crate) async fn send(&mut self, calls: &[&Call]) -> bool {
+    pub async fn send(&mut self, calls: &[&Call]) -> bool {
         let (mut frames, mut size) = (Vec::new(), 0);
         for Call(call) in calls {
             let start = frames.len();
@@ -122,12 +122,12 @@ impl Calls {
     }
 
     /// Calls that have no answer yet.
-    pub(crate) fn outstanding(&self) -> u64 {
+    pub fn outstanding(&self) -> u64 {
         self.sent - self.seen.ended.load(SeqCst)
     }
 
     /// How many calls there were, and the one answer to all of them.
-    pub(crate) fn answered(&self) -> (u64, Option<CheckResponse>) {
+    pub fn answered(&self) -> (u64, Option<CheckResponse>) {
         assert_eq!(self.outstanding(), 0);
         assert_eq!(self.seen.as_first.load(SeqCst), self.sent, "another answer");
         // After the prefix that gRPC gives it.

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 /// Between two questions whether something has happened yet.
-pub(crate) const PAUSE: Duration = Duration::from_millis(5);
+pub const PAUSE: Duration = Duration::from_millis(5);
 
 /// Waits for what happens behind an answer.
-pub(crate) async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
+pub async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
     let wait = async {
         while !condition().await {
             tokio::time::sleep(PAUSE).await;

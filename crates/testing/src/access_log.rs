@@ -8,7 +8,7 @@ use tokio::time::{sleep, timeout};
 use crate::{http::Reply, stack::Server, wire::PATIENCE};
 
 /// The line about the request that `reply` answers. Envoy writes it a moment later.
-pub(crate) async fn line(envoy: &Server, reply: &Reply) -> Value {
+pub async fn line(envoy: &Server, reply: &Reply) -> Value {
     let id = reply.header("x-request-id").expect("Envoy returns the request id");
     let found = async {
         loop {

@@ -9,39 +9,39 @@ use tokio::{
 };
 
 /// How long anything may take before a test gives up; never what a test measures.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
-pub(crate) struct Wire {
+pub struct Wire {
     stream: TcpStream,
     /// All that has arrived.
-    pub(crate) text: String,
+    pub text: String,
 }
 
 impl Wire {
-    pub(crate) async fn connect(port: u16) -> Self {
+    pub async fn connect(port: u16) -> Self {
         Self::new(TcpStream::connect(("127.0.0.1", port)).await.unwrap())
     }
 
-    pub(crate) fn new(stream: TcpStream) -> Self {
+    pub fn new(stream: TcpStream) -> Self {
         Self { stream, text: String::new() }
     }
 
     /// The connection itself, for what is not text.
-    pub(crate) fn into_stream(self) -> TcpStream {
+    pub fn into_stream(self) -> TcpStream {
         self.stream
     }
 
-    pub(crate) async fn write(&mut self, text: &str) {
+    pub async fn write(&mut self, text: &str) {
         self.stream.write_all(text.as_bytes()).await.unwrap();
     }
 
     /// A piece of a chunked body; an empty one ends it.
-    pub(crate) async fn write_chunk(&mut self, data: &str) {
+    pub async fn write_chunk(&mut self, data: &str) {
         self.write(&format!("{:x}\r\n{data}\r\n", data.len())).await;
     }
 
     /// Reads on until `expected` has arrived.
-    pub(crate) async fn read_until(&mut self, expected: &str) {
+    pub async fn read_until(&mut self, expected: &str) {
         while !self.text.contains(expected) {
             let mut buffer = [0; 4096];
             let read = timeout(PATIENCE, self.stream.read(&mut buffer)).await;

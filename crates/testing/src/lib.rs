@@ -1,0 +1,21 @@
+//! What tests and benchmarks of patgate stand on, and what they ask it with: the real servers, a
+//! proxy that goes wrong on demand, clients of HTTP and gRPC that do what no library would.
+//!
+//! Nothing here knows patgate, so a change of patgate does not compile it again. What does know it,
+//! such as a database with users and tokens, is in `tests/integration/support`.
+
+#![expect(
+    missing_docs,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "used by tests, which end at the first thing that is not as it should be"
+)]
+
+pub mod access_log;
+pub mod eventually;
+pub mod frames;
+pub mod http;
+pub mod proxy;
+pub mod shipped;
+pub mod stack;
+pub mod wire;

@@ -25,14 +25,14 @@ pub use self::logs::init;
 pub(crate) use self::logs::{flush, last_words};
 use crate::{clock::Tick, feed::Feed, mode::Mode};
 
-/// Seconds; from 1 ms to a minute.
+/// Upper bounds in seconds, from 1 ms to a minute.
 const PROPAGATION_BUCKETS: [f64; 15] =
     [1e-3, 2e-3, 5e-3, 10e-3, 20e-3, 50e-3, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
 
-/// Seconds. There is a poll every 0.4 s at least; what is promised is one second.
+/// Upper bounds in seconds. There is a poll at least every 0.4 s; the promise is one second.
 const AGE_BUCKETS: [f64; 9] = [0.1, 0.25, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0];
 
-/// What became of a check: the verdict with its code, and whether it was carried out.
+/// Labels of one answered check: the verdict with its code, and whether it was enforced.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct DecisionLabels {
     outcome: &'static str,
@@ -40,7 +40,7 @@ pub struct DecisionLabels {
     enforced: bool,
 }
 
-/// What a tier said to a look-up.
+/// Labels of one lookup in one tier, with its result.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct TierLabels {
     kind: &'static str,
@@ -48,42 +48,42 @@ pub struct TierLabels {
     result: &'static str,
 }
 
-/// What is held in memory: values, or negatives.
+/// Labels of the entries in memory: their kind, and whether they are values or negatives.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct EntryLabels {
     kind: &'static str,
     holds: &'static str,
 }
 
-/// Where a round trip went.
+/// Label of a round trip: the store that it went to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct StoreLabels {
     store: &'static str,
 }
 
-/// Whether denials are carried out.
+/// Label of the mode, which says whether denials are enforced.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ModeLabels {
     mode: &'static str,
 }
 
-/// The setting that an address stands in.
+/// Label of an address: the setting that holds it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct SettingLabels {
     setting: &'static str,
 }
 
-/// How something ended.
+/// Label of a result, such as `written` or `dropped`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ResultLabels {
     result: &'static str,
 }
 
-/// All metrics of the process. Clones count into the same place.
+/// All metrics of the process. Clones share the same counters.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     decisions: Family<DecisionLabels, Counter>,
-    /// The one of decisions that nearly every check counts.
+    /// The member of `decisions` that counts enforced allows, kept here because most checks use it.
     allowed: Counter,
     check_duration: Durations,
     panics: Counter,
@@ -115,11 +115,11 @@ pub struct Metrics {
     bodies_unasked: Counter,
 }
 
-/// Makes metrics, each under its name.
+/// Creates metrics and registers each under its name.
 struct Registrar<'r>(&'r mut Registry);
 
 impl Registrar<'_> {
-    /// Of things, or of what there is of them now.
+    /// Registers a counter, a gauge or a family of them.
     fn count<M: Metric + Clone + Default>(&mut self, name: &str, help: &str) -> M {
         let metric = M::default();
         self.0.register(name, help, metric.clone());
@@ -133,39 +133,39 @@ impl Registrar<'_> {
 }
 
 impl Metrics {
-    /// Makes the metrics and registers them under `patgate_`.
+    /// Creates the metrics and registers them in `registry`, with names that begin with `patgate_`.
     pub fn new(registry: &mut Registry) -> Self {
         let registry = registry.sub_registry_with_prefix("patgate");
         let mut to = Registrar(registry);
         let decisions: Family<DecisionLabels, Counter> =
-            to.count("decisions", "Checks by outcome and code, and by whether it was carried out");
+            to.count("decisions", "Answered checks by outcome and code, and by whether the verdict was enforced");
         let allowed = DecisionLabels { outcome: "allow", code: "ok", enforced: true };
         let allowed = decisions.get_or_create(&allowed).clone();
-        // One for the process, as its log is.
-        to.0.register("log_lines", "Lines of the log, by what became of them", logs::counts());
+        // The process has one log, and so one counter of its lines.
+        to.0.register("log_lines", "Log lines by result", logs::counts());
         Self {
             allowed,
             decisions,
             check_duration: to.seconds(
                 "check_duration",
-                "From the decoded request to the answer",
+                "Time from the decoded request to the answer",
                 Durations::default(),
             ),
             panics: to.count("panics", "Checks that panicked and were denied"),
-            lookups: to.count("lookups", "Look-ups by kind, tier and result"),
+            lookups: to.count("lookups", "Lookups by kind, tier and result"),
             entries: to.count(
                 "memory_entries",
-                "Entries in memory after the latest look-up that brought one",
+                "Entries in memory after the last lookup that added one",
             ),
             commands: to.count(
                 "store_commands",
-                "Round trips to a store: each a Redis command or a Postgres query",
+                "Round trips to a store; each is a Redis command or a Postgres query",
             ),
             failures: to.count("store_failures", "Round trips to a store that failed or timed out"),
             elsewhere: to.count(
                 "other_installation_answers",
-                "Answers of Postgres that were not used because another installation gave them, by \
-                 the setting that led there",
+                "Postgres answers that were not used because another installation gave them, by the \
+                 setting that led there",
             ),
             dropped_writes: to.count(
                 "redis_dropped_writes",
@@ -173,24 +173,24 @@ impl Metrics {
             ),
             unopened_credentials: to.count(
                 "unopened_credentials",
-                "Credentials of backends that could not be opened when domain or backend was read",
+                "Backend credentials that could not be opened when the backend or domain was read",
             ),
             polls: to.count("feed_polls", "Polls of the change feed"),
             changes: to.count("feed_changes", "Changes read from the feed"),
             restarts: to.count(
                 "feed_restarts",
-                "Times that the record of changes began anew: at start, after a gap or too many \
-                 changes at once, on a new server",
+                "Restarts of the record of changes: at startup, after a gap, after too many changes at \
+                 once, after triggers had been off, on a new server",
             ),
             triggers_off: to.count(
                 "feed_triggers_off",
-                "1 while triggers that record changes are off or missing: polls are not used",
+                "1 while triggers that record changes are off or missing; polls are not used then",
             ),
             triggers_switched: to.count(
                 "feed_triggers_switched",
-                "Times that triggers were found to have been off, or made anew, since the last poll",
+                "Times that a poll found that triggers had been off or created again since the last poll",
             ),
-            frames: to.count("relay_frames", "Relayed polls by result"),
+            frames: to.count("relay_frames", "Frames of the relay by result"),
             leads: to.count("relay_leader", "1 while this replica relays the feed to the others"),
             silences: to.count(
                 "relay_silences",
@@ -198,49 +198,49 @@ impl Metrics {
             ),
             renewed_at_age: to.seconds(
                 "feed_renewed_at_age",
-                "How old the knowledge of changes had become each time that it was renewed",
+                "Age of the knowledge of changes each time that a poll renewed it",
                 Histogram::new(AGE_BUCKETS),
             ),
-            last_uses: to.count("last_used_writes", "Noted uses of tokens, by what became of them"),
+            last_uses: to.count("last_used_writes", "Recorded uses of tokens by result"),
             canary_rounds: to.count(
                 "revocation_canary_rounds",
-                "Changes of the canary, by whether they were made and seen",
+                "Changes of the canary by result: seen, not seen in time, or not made",
             ),
             propagation: to.seconds(
                 "revocation_propagation",
-                "From before a change of the canary was sent until it was obeyed",
+                "Time from before a change of the canary was sent until the replica obeyed it",
                 Histogram::new(PROPAGATION_BUCKETS),
             ),
             api_reloads: to
-                .count("api_reloads", "Changed tables of APIs, by whether they were taken up"),
+                .count("api_reloads", "Changes of API tables by result: loaded or refused"),
             logged: to.count(
                 "decision_log_records",
-                "Records for the decision log, by what became of them",
+                "Records of the decision log by result",
             ),
             mode: to.count(
                 "mode",
-                "1 for the mode that this replica is in: whether denials are carried out",
+                "1 for the mode of this replica, which says whether denials are enforced",
             ),
             bodies_asked: to.count(
                 "bodies_asked",
-                "First steps that ended with asking Envoy for the body: no decision yet",
+                "First checks of two in which patgate asked Envoy for the body; not a decision",
             ),
             bodies_awaited: to.count(
                 "bodies_awaited",
-                "Bodies that were asked for and have neither come nor been forgotten",
+                "Bodies that patgate has asked for, and that have neither arrived nor timed out",
             ),
             awaited_bytes: to.count(
                 "bodies_awaited_bytes",
-                "How long those are together; one that does not say its length counts as 32 MiB",
+                "Total length of these bodies; a body without a length counts as 32 MiB",
             ),
             bodies_unasked: to.count(
                 "bodies_unasked",
-                "Second steps whose first step this replica has not answered, or has forgotten",
+                "Second checks of two whose first check this replica did not answer, or no longer counts",
             ),
         }
     }
 
-    /// Shows the mode.
+    /// Sets the gauge of this replica's mode.
     pub(crate) fn in_mode(&self, mode: Mode) {
         self.mode.get_or_create(&ModeLabels { mode: mode.as_str() }).set(1);
     }
@@ -284,7 +284,7 @@ impl Metrics {
         self.panics.inc();
     }
 
-    /// The counter of what a tier says, for who counts often.
+    /// Returns the counter of one result of a tier, for callers that count often.
     pub(crate) fn lookups(
         &self,
         kind: &'static str,
@@ -340,7 +340,7 @@ impl Metrics {
         self.frames.get_or_create(&ResultLabels { result }).inc_by(count as u64);
     }
 
-    /// While the result lives.
+    /// Reports this replica as the leader of the relay until the result is dropped.
     pub(crate) fn leading(&self) -> Leading {
         self.leads.set(1);
         Leading(self.leads.clone())
@@ -375,7 +375,7 @@ impl Metrics {
     }
 }
 
-/// Resets the gauge that says so.
+/// Resets the gauge `relay_leader` when it is dropped.
 pub(crate) struct Leading(Gauge);
 
 impl Drop for Leading {
@@ -384,8 +384,8 @@ impl Drop for Leading {
     }
 }
 
-/// Shows how old the knowledge of changes is when the page is asked for: a gauge that each poll set
-/// would say nothing once there are no polls.
+/// Registers the age of the knowledge of changes, computed at each scrape: a gauge that each poll set
+/// would keep its value when the polls stop.
 pub(crate) fn show_watermark(registry: &mut Registry, feed: &Arc<Feed>) {
     let age = WatermarkAge(Arc::clone(feed));
     registry.sub_registry_with_prefix("patgate").register_collector(Box::new(age));
@@ -400,7 +400,7 @@ impl Collector for WatermarkAge {
         let gauge = ConstGauge::new(age.map_or(f64::INFINITY, |age| age.as_secs_f64()));
         let encoder = encoder.encode_descriptor(
             "feed_watermark_age",
-            "How old the knowledge of changes is; infinite while there is none",
+            "Age of the knowledge of changes at this scrape; infinite while there is none",
             Some(&Unit::Seconds),
             gauge.metric_type(),
         )?;
@@ -408,7 +408,7 @@ impl Collector for WatermarkAge {
     }
 }
 
-/// The registry in the OpenMetrics text format, as a page.
+/// Returns the registry as an HTTP response in the OpenMetrics text format.
 pub(crate) fn metrics_page(registry: &Registry) -> impl IntoResponse + use<> {
     let mut page = String::new();
     // Writing to a string does not fail.

@@ -57,16 +57,16 @@ struct Cli {
 
 #[derive(clap::Args)]
 struct Global {
-    /// YAML file to read settings from [env: PATGATE_CONFIG]
+    /// The YAML configuration file [env: PATGATE_CONFIG]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Overrides a setting, such as `--set log.format=text`; not for secrets
     #[arg(long, global = true, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// How results are written
+    /// The output format
     #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
     output: Format,
-    /// Who the audit log says it was; by default `cli:` and the operating system's user
+    /// The actor in the audit log; by default `cli:` and the operating system's user
     #[arg(long, global = true)]
     actor: Option<Actor>,
 }
@@ -80,46 +80,46 @@ enum Command {
     /// Needs a direct connection, not one through a connection pooler. The login needs CREATEROLE
     /// and CREATE on the database the first time; afterwards, membership in patgate_migrate.
     Migrate,
-    /// Keys that sign tokens and seal cached entries
+    /// Manages the keys that sign tokens and seal cached entries
     #[command(subcommand)]
     Keyring(keyring::Command),
-    /// Users
+    /// Manages users
     #[command(subcommand)]
     User(user::Command),
-    /// Domains: the tenants
+    /// Manages domains, which are the tenants
     #[command(subcommand)]
     Domain(domain::Command),
-    /// Backends: where domains are served from
+    /// Manages backends, which serve the domains
     #[command(subcommand)]
     Backend(backend::Command),
-    /// Roles: what users may do in a domain
+    /// Manages roles, which say what users may do in a domain
     #[command(subcommand)]
     Role(role::Command),
-    /// Personal Access Tokens
+    /// Manages Personal Access Tokens
     #[command(subcommand)]
     Token(token::Command),
-    /// Tables of the protected APIs
+    /// Checks API tables, which describe the protected APIs
     #[command(subcommand)]
     Api(api::Command),
-    /// Explains, step by step, what the service would answer to a request
+    /// Explains step by step how the service would answer a request
     Check(check::Request),
-    /// Finds what was decided about a request in a decision log
+    /// Finds the decision about a request in a decision log
     Why(why::Request),
-    /// What a rollout would refuse
+    /// Reports what patgate would refuse during a rollout
     #[command(subcommand)]
     Shadow(shadow::Command),
-    /// Which installation of patgate the database is
+    /// Shows or renews the installation's identity in the database
     #[command(subcommand)]
     Installation(installation::Command),
-    /// The record of every administrative change
+    /// Shows the log of administrative changes
     #[command(subcommand)]
     Audit(audit::Command),
-    /// The configuration
+    /// Checks and documents the configuration
     #[command(subcommand)]
     Config(settings::Command),
     /// Prints a completion script
     Completions {
-        /// For which shell
+        /// The shell
         shell: clap_complete::Shell,
     },
 }

@@ -9,13 +9,13 @@ use crate::api::{Apis, schema};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
-    /// Reports every mistake in tables of APIs; without any, lists them
+    /// Reports all errors in API tables; if there are none, lists the tables
     Check {
-        /// Files, or directories of `.yaml` files, checked as those that one replica would serve
+        /// Files, or directories of `.yaml` files, checked together as one replica would load them
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
-    /// Prints the JSON Schema of a table
+    /// Prints the JSON Schema of an API table
     Schema,
 }
 

@@ -5,18 +5,18 @@ use crate::store::{AuditAction, AuditFilter};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
-    /// Lists changes, latest first
+    /// Lists changes, the latest first
     List {
-        /// Made by exactly this actor
+        /// Only changes by exactly this actor
         #[arg(long = "by", value_name = "ACTOR")]
         by: Option<String>,
-        /// Of this kind: `token`, or `token.revoke`; a wrong one is answered with all there are
+        /// Only changes of this kind, such as `token` or `token.revoke`; an unknown kind prints the list
         #[arg(long)]
         action: Option<AuditAction>,
-        /// Of the token, user or domain with this id, or of this backend
+        /// Only changes of the token, user or domain with this id, or of this backend
         #[arg(long, value_name = "ID")]
         object: Option<String>,
-        /// At most this many
+        /// The maximum number of changes
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..))]
         limit: i64,
     },

@@ -11,10 +11,10 @@ pub(super) enum Command {
     Create {
         /// The name of its Envoy cluster
         name: BackendName,
-        /// Where it answers, for people: where requests go, its Envoy cluster decides
+        /// Its address, as a note for people; its Envoy cluster decides where requests go
         #[arg(long)]
         url: BackendUrl,
-        /// What it speaks: `vllm`, `ollama` or `openai`
+        /// Its API: `vllm`, `ollama` or `openai`
         #[arg(long)]
         kind: BackendKind,
     },
@@ -30,10 +30,10 @@ pub(super) enum Command {
     Update {
         /// The name of its Envoy cluster
         name: BackendName,
-        /// Where it answers, for people: where requests go, its Envoy cluster decides
+        /// Its address, as a note for people; its Envoy cluster decides where requests go
         #[arg(long, group = "changes")]
         url: Option<BackendUrl>,
-        /// What it speaks: `vllm`, `ollama` or `openai`
+        /// Its API: `vllm`, `ollama` or `openai`
         #[arg(long, group = "changes")]
         kind: Option<BackendKind>,
     },
@@ -42,7 +42,7 @@ pub(super) enum Command {
         /// The name of its Envoy cluster
         name: BackendName,
     },
-    /// What a backend wants to see in place of the client's token
+    /// Manages the credential that a backend gets in place of the client's token
     #[command(subcommand)]
     Credential(credential::Command),
 }

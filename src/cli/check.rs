@@ -46,17 +46,17 @@ pub(super) struct Request {
     /// The request's method
     #[arg(long)]
     method: String,
-    /// Its path, as Envoy would show it
+    /// The request's path, as Envoy would send it
     #[arg(long)]
     path: String,
-    /// Its host, for APIs that are told apart by it
+    /// The request's host, for APIs that are distinguished by host
     #[arg(long, default_value = "")]
     host: String,
     #[command(flatten)]
     who: Who,
     #[command(flatten)]
     content: Content,
-    /// Also asks this replica, at `host:port` or `unix:/path`, as Envoy would
+    /// Also asks the replica at `host:port` or `unix:/path`, as Envoy would
     #[arg(long, value_name = "ADDRESS")]
     server: Option<Server>,
 }

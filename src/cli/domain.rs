@@ -11,12 +11,12 @@ use crate::{
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
-    /// Creates a domain, with a role `admin` that holds every operation
+    /// Creates a domain, with a role `admin` that has every operation
     #[command(group = clap::ArgGroup::new("sees").required(true))]
     Create {
-        /// Its name in paths
+        /// The domain's name in paths
         slug: Slug,
-        /// What people call it
+        /// The display name
         #[arg(long)]
         name: Name,
         /// The backend that serves it
@@ -25,19 +25,19 @@ pub(super) enum Command {
         /// The domain sees every model that its backend serves
         #[arg(long, group = "sees")]
         all_models: bool,
-        /// The domain sees this model, and others only if listed; may be repeated. One `*` stands
+        /// The domain sees this model, and others only if listed; repeatable. One `*` stands
         /// for letters, digits and `. _ - :`
         #[arg(long = "model", group = "sees", value_name = "MODEL")]
         models: Vec<Model>,
         /// The domain sees no model until `patgate domain model set` lists one
         #[arg(long, group = "sees")]
         no_models: bool,
-        /// `enforce`, or `shadow`: denials are recorded and not carried out. Counts where patgate
-        /// serves with mode `per-domain`, as does the share
+        /// `enforce`, or `shadow`: denials are recorded and not enforced. Used if patgate
+        /// serves with mode `per-domain`, as is the share
         #[arg(long, default_value = "enforce")]
         mode: DomainMode,
-        /// Of its tokens, where it is enforced: for the others, a 403 or 404, or a refusal of a body
-        /// or of several credentials that differ, is only recorded
+        /// Share of its tokens for which it is enforced; for the others, a 403 or 404, or a refusal
+        /// for a body or for several different credentials, is only recorded
         #[arg(long, default_value = "100%", value_name = "PERCENT")]
         enforced_share: Share,
     },
@@ -49,25 +49,25 @@ pub(super) enum Command {
         #[arg(value_parser = domain_ref)]
         domain: DomainRef,
     },
-    /// Sets the rollout mode and the enforced share, which count where patgate serves with mode
+    /// Sets the rollout mode and the enforced share, which are used if patgate serves with mode
     /// `per-domain`; or lets a domain see all models
     #[command(group = clap::ArgGroup::new("changes").required(true).multiple(true))]
     Update {
         /// Slug or id
         #[arg(value_parser = domain_ref)]
         domain: DomainRef,
-        /// `enforce`, or `shadow`: denials are recorded and not carried out
+        /// `enforce`, or `shadow`: denials are recorded and not enforced
         #[arg(long, group = "changes")]
         mode: Option<DomainMode>,
-        /// Of its tokens, where it is enforced: for the others, a 403 or 404, or a refusal of a body
-        /// or of several credentials that differ, is only recorded
+        /// Share of its tokens for which it is enforced; for the others, a 403 or 404, or a refusal
+        /// for a body or for several different credentials, is only recorded
         #[arg(long, group = "changes", value_name = "PERCENT")]
         enforced_share: Option<Share>,
         /// The domain sees every model that its backend serves; its list of models is deleted
         #[arg(long, group = "changes")]
         all_models: bool,
     },
-    /// Lets requests into a domain again
+    /// Permits requests to a domain again
     Enable {
         /// Slug or id
         #[arg(value_parser = domain_ref)]
@@ -79,7 +79,7 @@ pub(super) enum Command {
         #[arg(value_parser = domain_ref)]
         domain: DomainRef,
     },
-    /// Sets the backend that serves a domain unless a model has its own
+    /// Sets the backend that serves a domain, except for models with a backend of their own
     SetUpstream {
         /// Slug or id
         #[arg(value_parser = domain_ref)]
@@ -101,35 +101,35 @@ pub(super) enum Command {
         /// Slug or id
         #[arg(value_parser = domain_ref)]
         domain: DomainRef,
-        /// Confirms it
+        /// Confirms the deletion
         #[arg(long)]
         yes: bool,
     },
-    /// The models that a domain may see, unless it sees all; without any, it sees none
+    /// Manages the list of models that a domain sees, unless it sees all models
     #[command(subcommand)]
     Model(ModelCommand),
 }
 
 #[derive(clap::Subcommand)]
 pub(super) enum ModelCommand {
-    /// Lets a domain see a model, served by a backend; a domain that saw all models sees only those
-    /// that are listed from then on
+    /// Lets a domain see a model, served by a backend; a domain that saw all models then sees only
+    /// the listed ones
     Set {
         /// Slug or id
         #[arg(value_parser = domain_ref)]
         domain: DomainRef,
-        /// As requests name it; one `*` stands for letters, digits and `. _ - :`
+        /// The name in requests; one `*` stands for letters, digits and `. _ - :`
         model: Model,
         /// The backend that serves it
         #[arg(long, value_name = "BACKEND")]
         upstream: BackendName,
     },
-    /// Takes a model off a domain's list; without the last one, the domain sees no model
+    /// Removes a model from a domain's list; with an empty list, the domain sees no model
     Unset {
         /// Slug or id
         #[arg(value_parser = domain_ref)]
         domain: DomainRef,
-        /// As it was listed
+        /// The name or pattern on the list
         model: Model,
     },
 }

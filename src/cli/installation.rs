@@ -6,16 +6,16 @@ use super::{Usage, session::Session};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
-    /// Shows the identity of this database, and what its keys in Redis begin with
+    /// Shows the identity of this database, and the prefix of its keys in Redis
     Show,
-    /// Makes another installation of this database: for a copy of a cluster's files
+    /// Gives this database a new identity; needed for a copy of a cluster's files
     ///
-    /// A database that was restored from a dump is another installation than its original by itself.
+    /// A database that was restored from a dump is another installation than its original already.
     /// A copy of the files of a whole cluster (pg_basebackup, a snapshot of a disk) is the same one,
-    /// until this is run on it, before its first replica starts. Replicas that run already stop using
-    /// the database, and have to be restarted.
+    /// until you run this command on it, before its first replica starts. Running replicas stop using
+    /// the database and must be restarted.
     Renew {
-        /// Also if replicas serve from this database; until they are restarted they obey no change,
+        /// Renews even if replicas serve from this database; until they restart, they obey no change,
         /// and `token revoke --wait` does not know of them
         #[arg(long)]
         yes: bool,

@@ -35,11 +35,11 @@ pub(super) enum Command {
         /// The key-ring file [default: keyring_file of the configuration]
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
-        /// Count what needs each key: live tokens, credentials of backends
+        /// Counts the live tokens and the credentials of backends that need each key
         #[arg(long)]
         count: bool,
     },
-    /// Appends a key, which then verifies; every replica must have it before it is promoted
+    /// Appends a key, which then verifies tokens; every replica must have it before you promote it
     Add {
         /// The key-ring file [default: keyring_file of the configuration]
         #[arg(long, value_name = "FILE")]
@@ -47,11 +47,11 @@ pub(super) enum Command {
         /// The key's name [default: a random one]
         #[arg(long, conflicts_with = "stdin")]
         id: Option<KeyId>,
-        /// Take the line from standard input instead of making a new key
+        /// Reads the line from standard input instead of making a new key
         #[arg(long)]
         stdin: bool,
     },
-    /// Moves a key to the top: from now on it mints and seals
+    /// Moves a key to the top; from then on it signs new tokens and seals entries
     Promote {
         /// The key's name
         id: KeyId,
@@ -59,7 +59,7 @@ pub(super) enum Command {
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
     },
-    /// Removes a key that no live token and no backend's credential needs
+    /// Removes a key, unless a live token or a backend's credential needs it
     Drop {
         /// The key's name
         id: KeyId,

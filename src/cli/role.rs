@@ -14,9 +14,9 @@ pub(super) enum Command {
         /// Slug or id
         #[arg(value_parser = domain_ref)]
         domain: DomainRef,
-        /// Its name
+        /// The role's name
         role: RoleName,
-        /// What it permits, such as `llm_read,llm_chat_completions`
+        /// The operations that it permits, such as `llm_read,llm_chat_completions`
         #[arg(long = "operation", value_name = "OPERATION", value_delimiter = ',')]
         operations: Vec<Operation>,
     },
@@ -26,12 +26,12 @@ pub(super) enum Command {
         #[arg(value_parser = domain_ref)]
         domain: DomainRef,
     },
-    /// Deletes a role; its members lose what only it permitted
+    /// Deletes a role; its members lose the operations that only this role permitted
     Delete {
         /// Slug or id
         #[arg(value_parser = domain_ref)]
         domain: DomainRef,
-        /// Its name
+        /// The role's name
         role: RoleName,
     },
     /// Adds operations to a role
@@ -39,31 +39,31 @@ pub(super) enum Command {
         /// Slug or id
         #[arg(value_parser = domain_ref)]
         domain: DomainRef,
-        /// Its name
+        /// The role's name
         role: RoleName,
-        /// What it shall permit
+        /// The operations to add
         #[arg(required = true, value_name = "OPERATION", value_delimiter = ',')]
         operations: Vec<Operation>,
     },
-    /// Takes operations from a role
+    /// Removes operations from a role
     Revoke {
         /// Slug or id
         #[arg(value_parser = domain_ref)]
         domain: DomainRef,
-        /// Its name
+        /// The role's name
         role: RoleName,
-        /// What it shall no longer permit
+        /// The operations to remove
         #[arg(required = true, value_name = "OPERATION", value_delimiter = ',')]
         operations: Vec<Operation>,
     },
-    /// Who has a role
+    /// Manages the members of a role
     #[command(subcommand)]
     Member(MemberCommand),
 }
 
 #[derive(clap::Subcommand)]
 pub(super) enum MemberCommand {
-    /// Gives a role to a user
+    /// Adds a user to a role
     Add {
         /// Slug or id
         #[arg(value_parser = domain_ref)]
@@ -73,7 +73,7 @@ pub(super) enum MemberCommand {
         /// E-mail address or id
         user: UserRef,
     },
-    /// Takes a role from a user
+    /// Removes a user from a role
     Remove {
         /// Slug or id
         #[arg(value_parser = domain_ref)]

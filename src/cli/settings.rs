@@ -10,16 +10,16 @@ use crate::{
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
-    /// Reports every mistake; without any, shows the effective settings and where they come from
+    /// Reports all errors; if there are none, shows the effective settings and their sources
     Check {
-        /// Check what the administrator's commands need, not what serving needs
+        /// Checks the settings for the administrator's commands, not those for serving
         #[arg(long)]
         admin: bool,
-        /// Connect to the services that the settings name, and say of each whether it can be used
+        /// Connects to the services that the settings name, and reports whether each can be used
         #[arg(long)]
         connect: bool,
     },
-    /// Prints all keys with their defaults, as a Markdown table
+    /// Prints all settings with their defaults, as a Markdown table
     Reference,
 }
 

@@ -18,7 +18,7 @@ use crate::decision_log::{Entry, Line, Repeated};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
-    /// Counts denials that were not carried out, by domain, code and operation
+    /// Counts denials that were not enforced, by domain, code and operation
     Report {
         #[command(flatten)]
         log: Log,

@@ -33,36 +33,36 @@ const MAX_INPUT: u64 = 4096;
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
-    /// Mints a token and prints it, this once, alone on standard output
+    /// Creates a token and prints it once, alone on standard output
     #[command(group = clap::ArgGroup::new("expiry").required(true))]
     Create {
-        /// What its owner calls it
+        /// The token's name, unique per owner
         name: TokenName,
         /// The owner: e-mail address or id
         #[arg(long)]
         user: UserRef,
-        /// How long it works, such as `90d` or `12h`
+        /// How long it is valid, such as `90d` or `12h`
         #[arg(long, group = "expiry", value_name = "DURATION", value_parser = duration)]
         expires_in: Option<Duration>,
-        /// Until when it works, such as `2030-01-31T00:00:00Z`
+        /// When it expires, such as `2030-01-31T00:00:00Z`
         #[arg(long, group = "expiry", value_name = "TIME", value_parser = time)]
         expires_at: Option<Timestamp>,
-        /// What it may be used for: `DOMAIN:ENTITY_TYPE:ENTITY_ID:OPERATION[,…]`; repeatable
+        /// What it permits: `DOMAIN:ENTITY_TYPE:ENTITY_ID:OPERATION[,…]`; repeatable
         #[arg(long = "scope", value_name = "SCOPE")]
         scopes: Vec<NewScope>,
-        /// What it is for
+        /// Its purpose
         #[arg(long, default_value = "")]
         description: Description,
     },
     /// Lists tokens
     List {
-        /// Of this user only
+        /// Only tokens of this user
         #[arg(long)]
         user: Option<UserRef>,
-        /// With a scope in this domain only
+        /// Only tokens with a scope in this domain
         #[arg(long, value_parser = domain_ref)]
         domain: Option<DomainRef>,
-        /// Neither expired nor revoked only
+        /// Only tokens that are neither expired nor revoked
         #[arg(long)]
         live: bool,
     },
@@ -72,10 +72,10 @@ pub(super) enum Command {
         #[arg(value_name = "TOKEN_ID", value_parser = TokenIdParser)]
         id: Uuid,
     },
-    /// What a token may be used for
+    /// Manages the scopes of a token
     #[command(subcommand)]
     Scope(ScopeCommand),
-    /// Revokes tokens for good
+    /// Revokes tokens permanently
     #[command(group = clap::ArgGroup::new("which").required(true))]
     Revoke {
         /// The token's id
@@ -90,32 +90,32 @@ pub(super) enum Command {
         /// All live tokens with a scope in a domain, whatever other scopes they have
         #[arg(long, group = "which", value_parser = domain_ref)]
         domain: Option<DomainRef>,
-        /// Confirms it, for --user and --domain
+        /// Confirms the revocation; needed with --user and --domain
         #[arg(long)]
         yes: bool,
-        /// Returns once every replica has applied it, and says how many and how fast
+        /// Waits until every replica has applied it, and reports how many and how fast
         #[arg(long)]
         wait: bool,
     },
-    /// Replaces a token by a new one with the same owner, name, description and scopes
+    /// Replaces a token with a new one with the same owner, name, description and scopes
     ///
-    /// The new token has an id of its own and is printed, this once, alone on standard output. The
+    /// The new token has its own id and is printed once, alone on standard output. The
     /// old one is renamed after its id; it is revoked at once, or expires after --grace.
     Rotate {
         /// The old token's id
         #[arg(value_name = "TOKEN_ID", value_parser = TokenIdParser)]
         id: Uuid,
-        /// How long the old token still works, such as `24h`
+        /// How long the old token remains valid, such as `24h`
         #[arg(long, default_value = "0s", value_name = "DURATION", value_parser = duration)]
         grace: Duration,
-        /// How long the new one works [default: as long as the old one was made to]
+        /// How long the new token is valid [default: the original duration of the old one]
         #[arg(long, value_name = "DURATION", conflicts_with = "expires_at", value_parser = duration)]
         expires_in: Option<Duration>,
-        /// Until when the new one works
+        /// When the new token expires
         #[arg(long, value_name = "TIME", value_parser = time)]
         expires_at: Option<Timestamp>,
     },
-    /// Deletes a token; better revoke it, so that its id still says whose it was
+    /// Deletes a token; prefer to revoke it, so that its id still shows its owner
     Delete {
         /// The token's id
         #[arg(value_name = "TOKEN_ID", value_parser = TokenIdParser)]
@@ -125,7 +125,7 @@ pub(super) enum Command {
 
 #[derive(clap::Subcommand)]
 pub(super) enum ScopeCommand {
-    /// Gives a token further scopes
+    /// Adds scopes to a token
     Add {
         /// The token's id
         #[arg(value_name = "TOKEN_ID", value_parser = TokenIdParser)]
@@ -134,7 +134,7 @@ pub(super) enum ScopeCommand {
         #[arg(required = true, value_name = "SCOPE")]
         scopes: Vec<NewScope>,
     },
-    /// Takes scopes from a token
+    /// Removes scopes from a token
     Remove {
         /// The token's id
         #[arg(value_name = "TOKEN_ID", value_parser = TokenIdParser)]

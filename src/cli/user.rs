@@ -7,12 +7,12 @@ use crate::store::{Email, Name, NewUser, UserRef};
 pub(super) enum Command {
     /// Creates a user
     Create {
-        /// Names the user
+        /// The user's e-mail address
         email: Email,
-        /// What people call the user
+        /// The user's display name
         #[arg(long)]
         name: Name,
-        /// May do everything in every domain
+        /// Permits the user everything in every domain
         #[arg(long)]
         platform_admin: bool,
     },
@@ -23,7 +23,7 @@ pub(super) enum Command {
         /// E-mail address or id
         user: UserRef,
     },
-    /// Lets a user's tokens work again
+    /// Accepts a user's tokens again
     Enable {
         /// E-mail address or id
         user: UserRef,
@@ -33,7 +33,7 @@ pub(super) enum Command {
         /// E-mail address or id
         user: UserRef,
     },
-    /// Makes a user a platform admin, who may do everything in every domain, or no longer one
+    /// Sets whether a user is a platform admin, who may do everything in every domain
     SetPlatformAdmin {
         /// E-mail address or id
         user: UserRef,
@@ -45,7 +45,7 @@ pub(super) enum Command {
     Delete {
         /// E-mail address or id
         user: UserRef,
-        /// Confirms it
+        /// Confirms the deletion
         #[arg(long)]
         yes: bool,
     },

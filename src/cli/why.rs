@@ -15,14 +15,14 @@ use crate::decision_log::{Entry, Line, Lines};
 /// Where a decision log is read.
 #[derive(clap::Args)]
 pub(super) struct Log {
-    /// The decision log, among whatever other lines; by default, standard input
+    /// The decision log, by default standard input; other lines in it are skipped
     #[arg(long = "log", value_name = "FILE")]
     path: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
 pub(super) struct Request {
-    /// As `x-request-id` of the answer and Envoy's access log have it
+    /// The request id, from `x-request-id` of the answer or from Envoy's access log
     request_id: String,
     #[command(flatten)]
     log: Log,

@@ -13,14 +13,14 @@ use crate::{
 
 #[derive(clap::Subcommand)]
 pub(in crate::cli) enum Command {
-    /// Sets a backend's credential, which is read from standard input and never shown again
+    /// Sets a backend's credential, read from standard input; it is never shown again
     Set {
         /// The name of its Envoy cluster
         name: BackendName,
-        /// The header in which the backend wants it: `authorization`, `x-api-key` or `api-key`
+        /// The header that carries it: `authorization`, `x-api-key` or `api-key`
         #[arg(long, default_value = "authorization")]
         header: Place,
-        /// How it stands in `authorization`: `bearer` unless given, `basic` or `api-key`
+        /// The scheme in `authorization`: `bearer` (the default), `basic` or `api-key`
         #[arg(long)]
         scheme: Option<Scheme>,
     },

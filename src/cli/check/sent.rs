@@ -29,11 +29,11 @@ const MAX_INPUT: u64 = 8 * 1024 * 1024;
 #[derive(clap::Args)]
 #[group(id = "who", multiple = false)]
 pub(super) struct Who {
-    /// Treats this token as if it had been sent, without its secret, and reads none from standard
+    /// Treats this token as if it had been sent, without its secret; reads no token from standard
     /// input
     #[arg(long, value_name = "TOKEN_ID", value_parser = TokenIdParser)]
     pub(super) pat_id: Option<Uuid>,
-    /// Sends what this file holds as `Authorization`: scheme and token, as a client would; `-` for
+    /// Sends the content of this file as `Authorization`: scheme and token, as a client would; `-` is
     /// standard input
     #[arg(long, value_name = "FILE")]
     authorization_file: Option<PathBuf>,
@@ -45,13 +45,13 @@ pub(super) struct Who {
 /// The body, as far as it matters. Without any of these, none is shown.
 #[derive(clap::Args)]
 pub(super) struct Content {
-    /// The model that its body would name, in the way of its API
+    /// The model that the body would name, in the form of its API
     #[arg(long, conflicts_with = "body")]
     model: Option<String>,
-    /// Its body: what this file holds; `-` for standard input
+    /// The file that holds the body; `-` is standard input
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
-    /// The `Content-Type` of the body, `application/json` unless given; empty for none
+    /// The `Content-Type` of the body, by default `application/json`; empty for none
     #[arg(long, value_name = "TYPE", requires = "body", conflicts_with = "model")]
     content_type: Option<String>,
     /// The `Content-Encoding` of the body

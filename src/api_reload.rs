@@ -104,9 +104,9 @@ impl ApiReloader {
                 self.metrics.reloaded_apis("ok");
                 tracing::info!("API tables reloaded");
             }
-            Err(mistakes) => {
+            Err(errors) => {
                 self.metrics.reloaded_apis("refused");
-                tracing::error!(%mistakes, "API tables not reloaded; those before stay in use");
+                tracing::error!(%errors, "API tables not reloaded; the previous ones stay in use");
             }
         }
     }

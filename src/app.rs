@@ -314,9 +314,9 @@ impl Parts<'_> {
                 Err(error) => {
                     tracing::warn!(
                         %error,
-                        "not known whether feed.url leads through a connection pooler; until the \
-                         next start, changes are noticed by polling. It takes two connections to \
-                         find out",
+                        "cannot determine whether feed.url leads through a connection pooler; \
+                         until the next start, this replica notices changes by polling. The test \
+                         needs two connections",
                     );
                     false
                 }
@@ -415,13 +415,13 @@ fn tell_the_mode(mode: Mode) {
     match mode {
         Mode::Enforce => {}
         Mode::PerDomain => tracing::warn!(
-            "mode is per-domain: where a domain is in shadow, or enforced for a share of its \
-             tokens, denials are recorded and not carried out",
+            "mode is per-domain: if a domain is in shadow, or enforced for a share of its \
+             tokens, denials are recorded and not enforced",
         ),
         Mode::Shadow => tracing::warn!(
-            "mode is shadow: NOTHING IS ENFORCED; what would be a 401, 403 or 404, or a refusal of \
-             a body or of several credentials that differ, is let through without an identity, and \
-             recorded",
+            "mode is shadow: NOTHING IS ENFORCED; a request that would get 401, 403 or 404, or be \
+             refused for its body or for several different credentials, passes without an identity \
+             and is recorded",
         ),
     }
 }

@@ -111,8 +111,8 @@ impl Postgres {
         let pool = Pool::builder(Connector(settings.clone()))
             .max_size(settings.max_connections as usize)
             .build();
-        #[expect(clippy::expect_used, reason = "only time-outs, of which it has none, can fail")]
-        let pool = pool.expect("a pool without time-outs");
+        #[expect(clippy::expect_used, reason = "only timeouts, of which it has none, can fail")]
+        let pool = pool.expect("a pool without timeouts");
         Self {
             pool,
             query_timeout: settings.query_timeout,

@@ -89,7 +89,7 @@ pub enum SchemaError {
     )]
     MayNotMigrate(String),
     #[error(
-        "migrating: a table is in use by others, and waiting longer would hold up all look-ups{0}; \
+        "migrating: a table is in use by others, and waiting longer would delay all lookups{0}; \
          end what uses it, or run `patgate migrate` again later"
     )]
     Locked(String),

@@ -207,7 +207,7 @@ pub(crate) async fn run(
     let open = Family::<ListenerLabels, Gauge>::default();
     registry.sub_registry_with_prefix("patgate").register(
         "grpc_connections",
-        "Connections to a gRPC listener that are open",
+        "Open connections per gRPC listener",
         open.clone(),
     );
     let grpc = Grpc::new(edge, Routes::new(health).prepare());
@@ -278,7 +278,7 @@ pub(crate) async fn run(
     closing.cancel();
     connections.close();
     if timeout(lifetimes.drain_grace, connections.wait()).await.is_err() {
-        tracing::warn!("some checks had not ended within drain.grace");
+        tracing::warn!("some checks did not end within drain.grace");
     }
 }
 
@@ -310,7 +310,7 @@ impl Gate {
             Err(_) => {
                 if self.complaints.passes(Tick::now(), COMPLAIN_EVERY) {
                     let listener = self.listener;
-                    tracing::warn!(listener, "no place is left for another gRPC connection");
+                    tracing::warn!(listener, "the limit of gRPC connections is reached; further connections wait");
                 }
                 places.acquire_owned().await.ok()
             }

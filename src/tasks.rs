@@ -86,7 +86,7 @@ impl Tasks {
     }
 
     fn fail(&self, ended: TaskEnded) {
-        tracing::error!(%ended, "a task that patgate cannot do without is gone; patgate ends");
+        tracing::error!(%ended, "a required task has ended; patgate exits");
         let _ = self.0.first.set(ended);
         self.0.ended.cancel();
     }

@@ -49,7 +49,7 @@ impl Sink {
             Ok(opened) => file.replace(opened),
             Err(error) => tracing::error!(
                 %error, path = %path.display(),
-                "the decision log cannot be opened again; the file before stays in use",
+                "the decision log cannot be opened again; the previous file stays in use",
             ),
         }
     }

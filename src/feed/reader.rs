@@ -210,7 +210,7 @@ impl Reader {
         if self.feed.triggers().is_some_and(|known| known.state != polled.poll.triggers.state) {
             self.metrics.triggers_switched();
             tracing::warn!(
-                "triggers that record changes were off, or made anew, since the last poll: what \
+                "triggers that record changes were off, or created again, since the last poll: what \
                  happened meanwhile may not be recorded, so all from before is read again"
             );
         }

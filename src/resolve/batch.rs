@@ -69,7 +69,7 @@ impl<K: Send + 'static, V: Send + 'static> Batcher<K, V> {
         let (waiting, bounds) = (Arc::clone(&queue), Arc::clone(&load));
         let due = Arc::new(AtomicI64::new(UNKNOWN));
         let announced = Arc::clone(&due);
-        tasks.spawn_owned("queue of look-ups", async move {
+        tasks.spawn_owned("queue of lookups", async move {
             while waiting.ready().await {
                 // What arrives until then joins the batch.
                 let Some(turn) = bounds.turn(&announced).await else { return };

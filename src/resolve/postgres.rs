@@ -61,7 +61,7 @@ impl<K: Kind> Lookup<K> {
                 reading.await.map_err(|error| {
                     // An outage fails as often as it is asked; it is told once a while.
                     if complaints.passes(Tick::now(), COMPLAIN_EVERY) {
-                        tracing::warn!(kind = K::NAME, %error, "Postgres did not answer a look-up");
+                        tracing::warn!(kind = K::NAME, %error, "Postgres did not answer a lookup");
                     }
                     Unavailable
                 })
@@ -144,7 +144,7 @@ pub(crate) async fn read_backends(
 
 /// A row that our constraints would not have let in. It must not spoil its whole batch.
 fn unreadable(kind: &str, id: impl Display, error: &sqlx::Error) {
-    tracing::error!(kind, %id, %error, "a row cannot be read; its look-ups are answered with 503");
+    tracing::error!(kind, %id, %error, "a row cannot be read; its lookups are answered with 503");
 }
 
 impl Reply {

@@ -224,7 +224,7 @@ impl Link {
             pool,
             timeout: config.timeout,
             breaker: Breaker::default(),
-            reading: Complaints::new("look-ups go to Postgres until it can"),
+            reading: Complaints::new("lookups go to Postgres until it can"),
             writing: Complaints::new("what this replica looks up is not shared until it can"),
             metrics,
         })

@@ -108,7 +108,7 @@ pub(crate) async fn a_fault_is_said_with_its_reason_and_once(suite: Arc<Suite>) 
     let user = |name: &str| guarded.url(&format!("{name}:{PASSWORD}"), "/0");
     let (login, tls) = (format!(":{PASSWORD}"), guarded.tls_port);
     let cut = "what this replica looks up is not shared";
-    let past = "look-ups go to Postgres";
+    let past = "lookups go to Postgres";
     for (url, consequence, reason) in [
         (guarded.url(":wrong", "/0"), past, "refuses the user name or the password in redis.url"),
         (user("nobody"), past, "refuses the user name or the password in redis.url"),

@@ -16,7 +16,7 @@ pub(super) async fn find(
     installation: Option<Installation>,
 ) -> Finding {
     let Some(redis) = &config.redis else {
-        return Finding::off(REDIS, "not set: look-ups that memory cannot answer go to Postgres");
+        return Finding::off(REDIS, "not set: lookups that memory cannot answer go to Postgres");
     };
     let uses: &[Use] = match purpose {
         Purpose::Admin => &[Use::Read, Use::Forget],

@@ -310,7 +310,10 @@ impl Gate {
             Err(_) => {
                 if self.complaints.passes(Tick::now(), COMPLAIN_EVERY) {
                     let listener = self.listener;
-                    tracing::warn!(listener, "the limit of gRPC connections is reached; further connections wait");
+                    tracing::warn!(
+                        listener,
+                        "the limit of gRPC connections is reached; further connections wait"
+                    );
                 }
                 places.acquire_owned().await.ok()
             }

@@ -137,8 +137,10 @@ impl Metrics {
     pub fn new(registry: &mut Registry) -> Self {
         let registry = registry.sub_registry_with_prefix("patgate");
         let mut to = Registrar(registry);
-        let decisions: Family<DecisionLabels, Counter> =
-            to.count("decisions", "Answered checks by outcome and code, and by whether the verdict was enforced");
+        let decisions: Family<DecisionLabels, Counter> = to.count(
+            "decisions",
+            "Answered checks by outcome and code, and by whether the verdict was enforced",
+        );
         let allowed = DecisionLabels { outcome: "allow", code: "ok", enforced: true };
         let allowed = decisions.get_or_create(&allowed).clone();
         // The process has one log, and so one counter of its lines.

@@ -1,4 +1,4 @@
-//! Puts the parts together, and runs them until told to stop.
+//! Builds the parts of patgate, connects them, and runs them until shutdown.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -36,10 +36,10 @@ use crate::{
     writer::Writer,
 };
 
-/// For what is written behind the answers, after the last of them.
+/// Time limit for the writers, after the last answer.
 const LAST_WRITES: Duration = Duration::from_secs(2);
 
-/// For the backends that tables name: hundreds of them, with long credentials.
+/// Memory for backends that API tables name: enough for hundreds of them, with long credentials.
 const BACKENDS_MEMORY: u64 = 2 << 20;
 
 /// Everything that `patgate serve` runs, connected and listening, not yet serving.
@@ -58,63 +58,64 @@ pub struct App {
     tasks: Tasks,
 }
 
-/// Why patgate does not start or stopped.
+/// Why patgate did not start, or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The key ring.
+    /// The key ring cannot be read.
     #[error(transparent)]
     KeyRing(#[from] KeyRingFileError),
-    /// Tables of APIs.
+    /// The API tables have errors.
     #[error("apis: {0}")]
     Tables(#[from] TableErrors),
-    /// Where decisions are to be logged.
+    /// The decision log cannot be opened.
     #[error(transparent)]
     DecisionLog(#[from] decision_log::OpenError),
-    /// A listener.
+    /// A listener cannot be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The database cannot be reached, or its schema is not ours.
+    /// The database cannot be reached, or its schema version does not fit.
     #[error(transparent)]
     Schema(#[from] schema::SchemaError),
-    /// What is read for the feed says nothing about what is looked up.
+    /// The feed belongs to another database than the lookups, so it says nothing about them.
     #[error(
         "feed.url leads to another installation of patgate than postgres.url: {feed} there, \
          {postgres} here (system/database/installation). Changes made here would never be read: \
          let both name the same database"
     )]
     FeedElsewhere {
-        /// Where `feed.url` leads.
+        /// The installation that `feed.url` leads to.
         feed: Installation,
-        /// Where `postgres.url` leads.
+        /// The installation that `postgres.url` leads to.
         postgres: Installation,
     },
-    /// What is relayed needs a lock that a session holds.
+    /// The relay needs a lock that a session holds, and `feed.url` leads through a pooler in
+    /// transaction mode.
     #[error("{}", schema::POOLED_RELAY)]
     PooledRelay,
-    /// There is no feed where it is to be read.
+    /// Postgres cannot be used at `feed.url`.
     #[error("feed.url: {0}")]
     NoFeed(schema::SchemaError),
-    /// Not an address of a Redis.
+    /// `redis.url` is not the address of a Redis.
     #[error("redis.url: {0}")]
     Redis(String),
-    /// The operating system gives no signals.
+    /// The operating system delivers no signals.
     #[error("signals: {0}")]
     Signal(io::Error),
-    /// The operating system gives no thread, or no file descriptor, to write logs.
+    /// The operating system has no thread, or no file descriptor, to write logs.
     #[error("logs: {0}")]
     Logs(io::Error),
-    /// A task is gone that patgate cannot do without.
+    /// A task that must not end has ended.
     #[error(transparent)]
     Task(#[from] TaskEnded),
 }
 
 impl App {
-    /// Reads the key ring, binds the sockets, connects to Postgres and checks its schema. Redis
-    /// is optional at every moment, this one included.
+    /// Reads the key ring, binds the sockets, connects to Postgres and checks its schema. Redis is
+    /// optional, also at startup.
     ///
     /// # Errors
     ///
-    /// The first thing that keeps patgate from starting.
+    /// Returns the first error that prevents patgate from starting.
     pub async fn build(config: &Config) -> Result<Self, Error> {
         let ring = config.key_ring()?;
         let mut registry = Registry::default();
@@ -182,22 +183,23 @@ impl App {
         })
     }
 
-    /// Where gRPC is served over TCP, port 0 resolved.
+    /// Returns the TCP address that serves gRPC, with port 0 resolved.
     pub fn grpc_address(&self) -> Option<SocketAddr> {
         self.listeners.grpc_address()
     }
 
-    /// Where health and metrics are served, port 0 resolved.
+    /// Returns the address that serves health and metrics, with port 0 resolved.
     pub fn http_address(&self) -> Option<SocketAddr> {
         self.listeners.http_address()
     }
 
-    /// Reads the tables of APIs again when notified.
+    /// Returns a handle that makes patgate read the API tables again when it is notified.
     pub fn reload(&self) -> Arc<Notify> {
         Arc::clone(&self.reloader.asked)
     }
 
-    /// Takes up the file of the decision log anew, for whoever has renamed it.
+    /// Returns a function that opens the file of the decision log again, after another program has
+    /// renamed it.
     pub fn reopen_log(&self) -> impl Fn() + Send + use<> {
         let handle = self.log.as_ref().map(|(_, handle)| handle.clone());
         move || handle.iter().for_each(decision_log::Handle::reopen)
@@ -207,10 +209,10 @@ impl App {
     ///
     /// # Errors
     ///
-    /// When a task ended that should not have.
+    /// Returns an error if a task ended that should not have.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
         let stop = CancellationToken::new();
-        // Until the last check is answered, not just until the signal.
+        // Not only until the signal, but until the last check is answered.
         let stop_tasks = stop.clone().drop_guard();
         let tasks = self.tasks;
         let reader = match self.relay {
@@ -249,12 +251,13 @@ impl App {
     }
 }
 
-/// Files and connections that are nobody's in particular: logs, tables that are read, commands.
+/// Files and connections without a reservation of their own: logs, API tables, commands.
 const SPARE_DESCRIPTORS: usize = 64;
-/// For the feed, what listens, the relay's lock, the canary and the notes of use.
+/// Connections for the feed, its listener, the relay's lock, the canary and the records of use.
 const POSTGRES_BESIDES: usize = 8;
 
-/// On each gRPC listener, so that stores, health and metrics find descriptors whoever connects.
+/// Limits the connections of each gRPC listener, so that stores, health and metrics always find
+/// descriptors.
 fn max_connections(config: &Config) -> usize {
     let redis = config.redis.as_ref().map_or(0, |redis| redis.max_connections + 2);
     let reserved = SPARE_DESCRIPTORS
@@ -276,7 +279,7 @@ fn max_connections(config: &Config) -> usize {
     places
 }
 
-/// What the larger parts are made of, and share.
+/// The values from which the larger parts are built, and which they share.
 struct Parts<'c> {
     config: &'c Config,
     ring: KeyRing,
@@ -287,10 +290,11 @@ struct Parts<'c> {
 }
 
 impl Parts<'_> {
-    /// The feed, read once already: what other replicas have left in Redis can be judged from the
-    /// first check on.
+    /// Returns the feed after a first poll, so that the first check can already judge what other
+    /// replicas have left in Redis.
     async fn reader(&self) -> Result<feed::Reader, Error> {
-        // To poll with; what listens, and the lock of who relays, have one beside it.
+        // One connection for polling; the listener and the lock of the leader each have another
+        // one.
         let settings = self.config.feed();
         let pool = schema::connect(&settings).await?;
         if self.config.feed_url.is_some() {
@@ -301,7 +305,7 @@ impl Parts<'_> {
             }
         }
         pool.close().await;
-        // Nothing listens unless the connection is known to be its own.
+        // Listens only if the connection is known to reach Postgres without a transaction pooler.
         let listens = match self.config.feed_url {
             None => false,
             Some(_) => match schema::is_pooled(&settings).await {
@@ -410,7 +414,7 @@ fn unusable(error: redis::RedisError) -> Error {
     Error::Redis(error.to_string())
 }
 
-/// Nobody shall find out by accident that a gate stands open.
+/// Warns if denials are not enforced, so that the operator does not find this out by accident.
 fn tell_the_mode(mode: Mode) {
     match mode {
         Mode::Enforce => {}
@@ -426,19 +430,19 @@ fn tell_the_mode(mode: Mode) {
     }
 }
 
-/// `patgate serve`: until SIGTERM or SIGINT. SIGHUP reads the tables of APIs again, and takes up the
-/// file of the decision log anew.
+/// Runs `patgate serve` until SIGTERM or SIGINT. On SIGHUP, it reads the API tables again and opens
+/// the file of the decision log again.
 ///
 /// # Errors
 ///
-/// What keeps it from starting, or a task that ended while it served.
+/// Returns the error that prevents the start, or names a task that ended while it served.
 pub async fn serve(config: Config) -> Result<(), Error> {
     telemetry::init(&config.log).map_err(Error::Logs)?;
     let shutdown = CancellationToken::new();
     let listen = |kind| signal(kind).map_err(Error::Signal);
     let (mut terminate, mut interrupt) =
         (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-    // From now on it no longer ends the process.
+    // From now on, SIGHUP no longer ends the process.
     let mut hangup = listen(SignalKind::hangup())?;
     let stop = shutdown.clone();
     tokio::spawn(async move {

@@ -1,9 +1,9 @@
-//! Notes when tokens were last used, behind the answers.
+//! Records when tokens were last used, after the answers.
 //!
-//! A request pays for one comparison: beside each entry in memory stands when a use of it was last
-//! noted. What is due goes into a bounded queue, and from there in batches into Postgres. Nothing
-//! is tried twice: a note that is lost is made good by the next use after a minute, and it is
-//! better to lose notes than to hold up anything, an administrator's transaction included.
+//! A request pays for one comparison: each entry in memory holds the time at which its last use was
+//! recorded. Uses that are due go into a bounded queue, and from there in batches into Postgres.
+//! Nothing is tried twice: if a record is lost, the next use after a minute replaces it. It is
+//! better to lose records than to delay anything, an administrator's transaction included.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -19,41 +19,41 @@ use crate::{
     writer::{WriteError, Writer},
 };
 
-/// Tokens that may wait to be written; further ones are dropped and counted.
+/// Tokens that may wait to be written; more are dropped and counted.
 const MAX_QUEUE: usize = 8192;
-/// Tokens in one statement.
+/// Tokens per statement.
 const MAX_BATCH: usize = 1000;
-/// How long the first of a batch waits for company.
+/// How long the first token of a batch waits for others.
 const GATHER: Duration = Duration::from_secs(2);
-/// How often one replica notes the use of one token. Rows that were written within the last minute
-/// are passed over, and a note may wait for up to `GATHER` in the queue: a minute and that much
-/// between two notes, and neither comes too early.
+/// How often one replica records the use of one token. Rows that were written within the last
+/// minute are skipped, and a record may wait for up to `GATHER` in the queue. So a minute and
+/// `GATHER` lie between two records, and neither comes too early.
 const NOTE_EVERY: Duration = Duration::from_secs(60).saturating_add(GATHER);
 
-/// When a use of an entry was last noted.
+/// When a use of an entry was last recorded.
 #[derive(Debug, Default)]
 pub(crate) struct Noted(Turnstile);
 
 impl Noted {
-    /// Whether this use is to be noted; true for one use at a time.
+    /// Returns whether this use must be recorded; true for one use at a time.
     fn due(&self, now: Tick) -> bool {
         self.0.passes(now, NOTE_EVERY)
     }
 
-    /// Takes over from the entry that this one replaces.
+    /// Takes over the time from the entry that this one replaces.
     pub(crate) fn succeed(&self, earlier: &Self) {
         self.0.succeed(&earlier.0);
     }
 }
 
-/// Where uses are noted.
+/// Accepts the uses of tokens.
 pub(crate) struct LastUses {
     queue: mpsc::Sender<TokenId>,
     metrics: Metrics,
 }
 
 impl LastUses {
-    /// Its other end is to be run.
+    /// Returns the queue and its writer, which the caller must run.
     pub(crate) fn new(writer: Writer, metrics: Metrics) -> (Self, Scribe) {
         let (queue, waiting) = mpsc::channel(MAX_QUEUE);
         let scribe =
@@ -61,7 +61,7 @@ impl LastUses {
         (Self { queue, metrics }, scribe)
     }
 
-    /// Notes that a token was used, unless that was done lately. Waits for nothing.
+    /// Records that a token was used, unless this was done within the last minute. Does not wait.
     pub(crate) fn note(&self, token: TokenId, noted: &Noted, now: Tick) {
         if noted.due(now) && self.queue.try_send(token).is_err() {
             self.metrics.last_uses("dropped", 1);
@@ -69,14 +69,14 @@ impl LastUses {
     }
 }
 
-/// Writes what is noted.
+/// Writes the recorded uses.
 pub(crate) struct Scribe {
     waiting: mpsc::Receiver<TokenId>,
     writer: Writer,
     metrics: Metrics,
-    /// Whether the latest batch was written.
+    /// Whether the last batch was written.
     well: bool,
-    /// Up to which id notes of tokens that are gone were looked for, along with the batches.
+    /// The id up to which the records of deleted tokens were removed, along with the batches.
     swept: Uuid,
 }
 
@@ -90,7 +90,7 @@ impl Scribe {
         }
     }
 
-    /// False when it was stopped and there is nothing left.
+    /// Returns false if it was stopped and nothing is left.
     async fn gather(&mut self, batch: &mut Vec<TokenId>, stop: &CancellationToken) -> bool {
         let waiting = &mut self.waiting;
         let company = async {
@@ -143,7 +143,7 @@ impl Scribe {
     }
 }
 
-/// Notes that somebody else has locked are passed over: another replica, which writes the same.
+/// Skips records that another session has locked, such as another replica that writes the same.
 fn statement(batch: &[TokenId], swept: Uuid) -> String {
     let mut ids = String::with_capacity(33 * batch.len());
     for TokenId(id) in batch {

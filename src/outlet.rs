@@ -1,8 +1,8 @@
-//! Writes lines to a file descriptor that may fail, or not take anything for a while.
+//! Writes lines to a file descriptor that may fail, or accept nothing for a while.
 //!
 //! `println!` and `eprintln!` panic when they cannot write, and `io::stdout()` keeps what it could
-//! not write and tries it again at exit, which then may never end. A thread of its own belongs in
-//! front of an outlet: a write waits for as long as the reader of a pipe does.
+//! not write and tries again at exit, which may then never end. Run an outlet in its own thread: a
+//! write waits as long as the reader of the pipe does.
 
 use std::{
     fs::File,
@@ -21,12 +21,12 @@ pub(crate) struct Outlet {
 }
 
 impl Outlet {
-    /// Duplicates standard output, without the buffer that the standard library puts before it.
+    /// Duplicates standard output, without the buffer of the standard library.
     pub(crate) fn stdout() -> io::Result<Self> {
         Self::duplicate(&io::stdout())
     }
 
-    /// Duplicates standard error.
+    /// Duplicates the descriptor of standard error.
     pub(crate) fn stderr() -> io::Result<Self> {
         Self::duplicate(&io::stderr())
     }
@@ -35,13 +35,13 @@ impl Outlet {
         Ok(of.as_fd().try_clone_to_owned().map(File::from)?.into())
     }
 
-    /// Goes on in another file.
+    /// Continues in another file.
     pub(crate) fn replace(&mut self, file: File) {
         self.file = file;
     }
 
-    /// Writes whole lines. After an error some of them may have been written, the last one in part;
-    /// the next write then begins on a line of its own.
+    /// Writes whole lines. After an error, some of them may have been written, the last one in
+    /// part; the next write then starts on a new line.
     pub(crate) fn write(&mut self, lines: &[u8]) -> io::Result<()> {
         if self.torn {
             self.write_all(b"\n")?;
@@ -58,7 +58,7 @@ impl Outlet {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(written) => rest = &rest[written..],
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // Another process that has the same pipe open made it non-blocking.
+                // Another process that has the same pipe open has made it non-blocking.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.until_writable()?,
                 Err(error) => return Err(error),
             }
@@ -88,7 +88,7 @@ mod tests {
 
     use super::*;
 
-    /// What others do to a pipe that they share with us loses no line.
+    /// No line is lost when another process changes the pipe that it shares with patgate.
     #[test]
     fn a_pipe_that_does_not_block_is_waited_for() {
         let (reader, writer) = io::pipe().unwrap();

@@ -1,4 +1,4 @@
-//! Listeners, health, drain.
+//! Listeners, health, and drain.
 
 mod http;
 
@@ -41,21 +41,23 @@ use crate::{
     turnstile::Turnstile,
 };
 
-/// After a connection could not be accepted, as when there are too many open files.
+/// Pause after a connection could not be accepted, for example because of too many open files.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
-/// That there is no place for a connection is logged so often at most.
+/// Minimum time between two log messages about the limit of connections.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
-/// Sockets, bound before anything else is started, so that a taken port is found out at once.
+/// The bound sockets. They are bound before anything else starts, so that a taken port is found at
+/// once.
 #[derive(Debug)]
 pub(crate) struct Listeners {
     grpc: Option<TcpListener>,
-    /// Its file stays when we end: it may be a successor's by then, who replaces it anyway.
+    /// The file stays when patgate ends: it may belong to a successor by then, which replaces the
+    /// file anyway.
     uds: Option<UnixListener>,
     http: Option<TcpListener>,
 }
 
-/// File descriptors that the HTTP listener may take.
+/// File descriptors that the HTTP listener may use.
 pub(crate) const HTTP_DESCRIPTORS: usize = http::MAX_CONNECTIONS + 1;
 
 impl Listeners {
@@ -80,34 +82,34 @@ impl Listeners {
         })
     }
 
-    /// Where gRPC is served over TCP.
+    /// Returns the TCP address that serves gRPC.
     pub(crate) fn grpc_address(&self) -> Option<SocketAddr> {
         self.grpc.as_ref()?.local_addr().ok()
     }
 
-    /// Where health and metrics are served.
+    /// Returns the address that serves health and metrics.
     pub(crate) fn http_address(&self) -> Option<SocketAddr> {
         self.http.as_ref()?.local_addr().ok()
     }
 }
 
-/// A socket that could not be had.
+/// A socket that could not be bound.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// Another process listens there, perhaps another patgate.
+    /// Another process listens there, possibly another patgate.
     #[error("{key}: another process listens on {at}; stop it, or give {key} another value")]
     InUse {
-        /// The setting.
+        /// The setting of the address.
         key: &'static str,
-        /// Its value.
+        /// The address.
         at: String,
     },
-    /// Anything else.
+    /// Any other error.
     #[error("{key}: cannot listen on {at}: {error}")]
     Io {
-        /// The setting.
+        /// The setting of the address.
         key: &'static str,
-        /// Its value.
+        /// The address.
         at: String,
         /// The operating system's reason.
         error: io::Error,
@@ -123,7 +125,7 @@ impl BindError {
     }
 }
 
-/// A socket file of a process that is gone is replaced; anything else in its place is not.
+/// Replaces the socket file of a process that has ended; refuses to replace anything else.
 fn bind_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
     match std::fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => {
@@ -140,8 +142,8 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Whether traffic should come here: from start-up to the signal to stop, unless the key ring is
-/// another one than tokens were signed with.
+/// Whether this replica should get traffic: from startup until the signal to stop, unless its key
+/// ring has not signed the live tokens.
 #[derive(Clone)]
 struct Readiness {
     serving: Arc<AtomicBool>,
@@ -157,7 +159,7 @@ impl Readiness {
         self.serving.store(serving, Relaxed);
     }
 
-    /// Why not.
+    /// Why the replica is not ready.
     fn get(&self) -> Result<(), &'static str> {
         if !self.serving.load(Relaxed) {
             return Err("draining");
@@ -170,28 +172,28 @@ impl Readiness {
     }
 }
 
-/// What is served.
+/// The parts that `serve` needs.
 pub(crate) struct Serving {
     pub(crate) edge: GrpcEdge,
     pub(crate) registry: Registry,
     pub(crate) lifetimes: Lifetimes,
-    /// What keeps it from being ready, while there is something.
+    /// The reason why the replica is not ready, while there is one.
     pub(crate) objection: Objection,
 }
 
-/// How many connections to hold, and when to let go of them and of the process.
+/// How many connections to hold, and when to close them and end the process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lifetimes {
     pub(crate) max_connection_age: Duration,
-    /// On each gRPC listener.
+    /// Per gRPC listener.
     pub(crate) max_connections: usize,
     pub(crate) drain_delay: Duration,
     pub(crate) drain_grace: Duration,
 }
 
-/// Serves until `shutdown`, or until a task has ended that should not have, then drains: not ready,
-/// keep serving for a while so that everybody notices, GOAWAY, finish what is under way, give up
-/// after the grace period.
+/// Serves until `shutdown`, or until a task ends that should not, then drains: reports not ready,
+/// continues to serve so that callers notice, sends GOAWAY, finishes the checks in progress, and
+/// gives up after the grace period.
 pub(crate) async fn run(
     listeners: Listeners,
     serving: Serving,
@@ -229,7 +231,8 @@ pub(crate) async fn run(
                 loop {
                     let place = gate.place().await;
                     let accepted = listener.accept().await.and_then(|(stream, _)| {
-                        // Without it an answer waits for the acknowledgement of the one before.
+                        // Without this, an answer waits for the acknowledgement of the previous
+                        // one.
                         stream.set_nodelay(true)?;
                         Ok(stream)
                     });
@@ -252,7 +255,7 @@ pub(crate) async fn run(
     }
     if let Some(listener) = listeners.http {
         let served = http::serve(listener, operations(readiness.clone(), registry));
-        // Requests here are short; nothing is lost when it ends with the process.
+        // Requests here are short; nothing is lost when the task ends with the process.
         tasks.spawn("HTTP listener", closing.clone().run_until_cancelled_owned(served));
     }
     if readiness.get().is_ok() {
@@ -282,13 +285,13 @@ pub(crate) async fn run(
     }
 }
 
-/// Where connections come in: over TCP, or over a Unix socket.
+/// A listening socket: TCP or Unix.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ListenerLabels {
     listener: &'static str,
 }
 
-/// Where connections to one listener come in.
+/// Accepts the connections of one listener.
 struct Gate {
     listener: &'static str,
     grpc: Grpc,
@@ -301,8 +304,8 @@ struct Gate {
 }
 
 impl Gate {
-    /// A place for one more connection. While there is none, those that come wait in the listener's
-    /// own queue: each that is held has a file descriptor, and others need some.
+    /// Returns a place for one more connection. While there is none, new connections wait in the
+    /// listener's own queue: each open connection has a file descriptor, and other parts need some.
     async fn place(&self) -> Option<OwnedSemaphorePermit> {
         let places = Arc::clone(&self.places);
         match Arc::clone(&places).try_acquire_owned() {
@@ -342,7 +345,7 @@ impl Gate {
     }
 }
 
-/// Counts one for as long as it lives.
+/// Counts one connection while it exists.
 struct Counted(Gauge);
 
 impl Counted {
@@ -364,7 +367,7 @@ async fn report(reporter: &HealthReporter, status: ServingStatus) {
     }
 }
 
-/// What a kubelet and Prometheus ask for.
+/// The routes for kubelets and Prometheus.
 fn operations(readiness: Readiness, registry: Registry) -> Router {
     let registry = Arc::new(registry);
     Router::new()
@@ -386,7 +389,7 @@ mod tests {
     use super::*;
     use crate::check::tests::hot;
 
-    /// As on a signal, with a reason: readiness goes first, then the listeners.
+    /// Behaves as on a signal, with a reason: readiness goes first, then the listeners.
     #[tokio::test]
     async fn when_a_task_is_gone_it_drains_and_ends() {
         let mut registry = Registry::default();

@@ -1,10 +1,10 @@
-//! Tasks that have to run for as long as the process does: the reader of the feed, the listeners,
-//! the queues before the stores.
+//! Tasks that must run as long as the process: the reader of the feed, the listeners, the queues in
+//! front of the stores.
 //!
-//! A panic in a task ends that task and nothing else. Checks would go on without, for example, the
-//! feed, and revocations would only be obeyed by `max_staleness`. So the process ends when one of
-//! these tasks ends before it should: it says which, drains as on SIGTERM, and exits with an error,
-//! and whatever runs patgate starts it again.
+//! A panic in a task ends only that task. Without the feed, for example, checks would continue and
+//! revocations would be obeyed only after `max_staleness`. So the process ends when one of these
+//! tasks ends too early: it names the task, drains as on SIGTERM, and exits with an error, and its
+//! supervisor starts it again.
 
 use std::{
     future::Future,
@@ -19,7 +19,7 @@ use futures_util::FutureExt;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Why the process has to end.
+/// Why the process must end.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the {task} {how}; this is a bug in patgate, and the log says where")]
 pub struct TaskEnded {
@@ -27,7 +27,7 @@ pub struct TaskEnded {
     how: &'static str,
 }
 
-/// Starts tasks and watches them. Clones watch for the same process.
+/// Starts tasks and watches them. Clones watch the same tasks.
 #[derive(Clone, Default)]
 pub(crate) struct Tasks(Arc<Shared>);
 
@@ -55,8 +55,8 @@ impl Tasks {
         })
     }
 
-    /// Likewise, a task that may end before, as one that serves a queue does when nothing is left
-    /// that could send to it.
+    /// Spawns a task that may also end before the process, as a task that serves a queue does when
+    /// all its senders are gone. It must never panic.
     pub(crate) fn spawn_owned(
         &self,
         task: &'static str,
@@ -70,17 +70,17 @@ impl Tasks {
         })
     }
 
-    /// From now on tasks may end.
+    /// Permits tasks to end from now on.
     pub(crate) fn stop(&self) {
         self.0.stopping.store(true, SeqCst);
     }
 
-    /// Ends when a task has ended that should not have.
+    /// Completes when a task has ended that should not have.
     pub(crate) async fn ended(&self) {
         self.0.ended.cancelled().await;
     }
 
-    /// The first task that ended before it should, if one did.
+    /// Returns the first task that ended too early, if there is one.
     pub(crate) fn outcome(&self) -> Result<(), TaskEnded> {
         self.0.first.get().cloned().map_or(Ok(()), Err)
     }

@@ -1,5 +1,6 @@
-//! Serves health and metrics over HTTP/1.1 to whoever can connect, without letting them take what
-//! checks need: connections are few, their heads short, and neither a silent one nor an old one stays.
+//! Serves health and metrics over HTTP/1.1 to every client that can connect, and keeps these
+//! clients from taking what checks need: connections are few, their heads are short, and silent or
+//! old connections are closed.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -18,19 +19,20 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::ACCEPT_AGAIN_AFTER;
 
-/// At a time. One more takes the place of the oldest: an honest request takes milliseconds, so it is
-/// answered also while somebody opens connections and says nothing.
+/// Open connections. Another one replaces the oldest: an honest request takes milliseconds, so
+/// patgate answers it even while an attacker opens silent connections.
 pub(super) const MAX_CONNECTIONS: usize = 64;
-/// For the head of a request, from the start of the connection or the end of the answer before.
+/// Time for the head of a request, from the start of the connection or the end of the previous
+/// answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// For everything on a connection, such as reading an answer.
+/// Time for a whole connection, including the time in which the client reads an answer.
 const MAX_AGE: Duration = Duration::from_secs(60);
-/// Of what was read and not understood yet, such as the head of a request.
+/// Bytes of unparsed input, such as the head of a request.
 const MAX_BUFFER: usize = 16 * 1024;
-/// In one request.
+/// Headers in one request.
 const MAX_HEADERS: usize = 64;
 
-/// Accepts connections for as long as it is polled. Those that are open end with it.
+/// Accepts connections while it is polled. Open connections end with it.
 pub(super) async fn serve(listener: TcpListener, router: Router) {
     let mut open = VecDeque::<AbortOnDropHandle<()>>::new();
     loop {
@@ -60,7 +62,7 @@ async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router) {
         .max_buf_size(MAX_BUFFER)
         .max_headers(MAX_HEADERS)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    // What a client does to its own connection is its own business.
+    // An error of one connection affects only its client.
     let _ = timeout(MAX_AGE, served).await;
 }
 
@@ -76,7 +78,7 @@ mod tests {
         Router::new().route("/", get(async || "x".repeat(100_000)))
     }
 
-    /// Time is tokio's own here: it moves on when nothing else does.
+    /// tokio's clock is paused here: it advances when nothing else runs.
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_says_nothing_more_ends() {
         let request = b"GET / HTTP/1.1\r\nhost: h\r\n\r\n";
@@ -114,7 +116,7 @@ mod tests {
         let mut told = String::new();
         honest.read_to_string(&mut told).await.unwrap();
         assert!(told.starts_with("HTTP/1.0 200"), "{told}");
-        // Long before its time was up.
+        // Long before its time limit.
         let began = Tick::now();
         assert_eq!(open[0].read(&mut [0]).await.unwrap_or(0), 0);
         assert!(Tick::now().since(began) < PATIENCE);

@@ -1,10 +1,10 @@
 //! The revocation canary: measures how long it takes this replica to obey a revocation.
 //!
-//! A replica that is told to owns one token, which nobody can use (`0004_revocation_canary.sql`),
-//! revokes it and issues it again in turn, and looks it up like any other until it sees the
-//! change. Then it notifies, as the commands do. What is measured begins before the change is sent,
-//! and ends after the look-up that saw it; the commit is somewhere in between, so the figure is an
-//! upper bound of the time from there.
+//! If it is configured to, a replica owns one token, which no client can use
+//! (`0004_revocation_canary.sql`). It revokes it and reissues it in turn, and looks it up like any
+//! other until it sees the change. Then it notifies, as the commands do. The measurement begins
+//! before the change is sent, and ends after the lookup that saw it. The commit is somewhere in
+//! between, so the figure is an upper bound of the time from the commit.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,18 +22,18 @@ use crate::{
     writer::{WriteError, Writer},
 };
 
-/// How often memory is asked whether it has heard; what is measured is right to that.
+/// How often the canary looks into memory for the change; this is the precision of the measurement.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
-/// A canary is removed by others when it was not flipped for so long, and some rounds.
+/// Other replicas remove a canary that was not changed for this time, and for some rounds.
 const LEAST_LIFETIME: Duration = Duration::from_secs(5 * 60);
 const ROUNDS_OF_LIFE: u32 = 4;
 
 pub(crate) struct Canary {
     id: TokenId,
     every: Duration,
-    /// A round that takes longer has failed: the promise on staleness, and a look-up.
+    /// A round that takes longer has failed: the promise on staleness, and the time for a lookup.
     bound: Duration,
-    /// Wakes the replicas that listen.
+    /// The statement that wakes the replicas that listen.
     notify: String,
     principals: Arc<Tiers<Principals>>,
     writer: Writer,
@@ -53,9 +53,9 @@ impl Canary {
         Self { id: TokenId(Uuid::new_v4()), every, bound, notify, principals, writer, metrics }
     }
 
-    /// Goes on until `stop`, and leaves nothing behind.
+    /// Runs until `stop`, and then removes the canary.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        // So that replicas that were started together do not flip together.
+        // Replicas that were started together must not change their canaries together.
         let spread = u32::from(self.id.0.as_bytes()[0]);
         let mut pause = self.every / 256 * spread;
         while stop.run_until_cancelled(sleep(pause)).await.is_some() {
@@ -70,7 +70,7 @@ impl Canary {
     }
 
     async fn round(&mut self) -> &'static str {
-        // So that memory holds what is about to become wrong.
+        // Loads the canary into memory, so that memory holds what is about to change.
         let _ = self.principals.get(&self.id, Tick::now()).await;
         let sent = Tick::now();
         let revoked = match self.flip().await {
@@ -88,7 +88,7 @@ impl Canary {
             Tick::now()
         };
         let left = self.bound.saturating_sub(Tick::now().since(sent));
-        // The poll comes all the same.
+        // The poll comes in any case.
         let (seen, _) = join(timeout(left, seen), writer.run(notify)).await;
         let Ok(seen) = seen else { return "unseen" };
         self.metrics.propagated(seen.since(sent));
@@ -106,7 +106,7 @@ impl Canary {
     }
 }
 
-/// A look-up without an answer shows nothing.
+/// Returns whether memory shows this state. A lookup without an answer shows nothing.
 async fn shows(principals: &Arc<Tiers<Principals>>, canary: &TokenId, revoked: bool) -> bool {
     let known = principals.get(canary, Tick::now()).await;
     known.is_ok_and(|known| {

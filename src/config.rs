@@ -1,5 +1,5 @@
-//! The configuration: a pure function of a YAML file, the environment and flags, which yields
-//! either a [`Config`] or every mistake at once, each under its key.
+//! The configuration: a pure function of a YAML file, the environment and flags. It yields either a
+//! [`Config`] or all errors at once, each with its key.
 
 mod keyring_file;
 mod keys;
@@ -27,69 +27,69 @@ use self::{
 pub use crate::trusted_file::Untrusted;
 use crate::{decide::ModelReading, keyring::KeyRing, mode::Mode, token::Prefixes};
 
-/// Everything that can be set.
+/// All settings.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where checks and probes arrive.
+    /// The addresses for checks and probes.
     pub listen: Listen,
-    /// The truth.
+    /// The primary Postgres server, which holds all data.
     pub postgres: Postgres,
-    /// Where changes are read, if not where everything else is.
+    /// The Postgres URL for reading changes, if it differs from `postgres.url`.
     pub feed_url: Option<SecretString>,
-    /// Whether one replica reads changes for all, and relays them through Redis.
+    /// Whether one replica reads changes for all replicas, and relays them through Redis.
     pub relay: bool,
-    /// The second tier, if there is one.
+    /// The second tier, if one is configured.
     pub redis: Option<Redis>,
-    /// Where the key ring is; present when loaded for serving.
+    /// The path of the key ring; present when loaded for serving.
     pub keyring_file: Option<PathBuf>,
-    /// Files and directories of API tables; none for the one that the binary carries.
+    /// Files and directories of API tables; if empty, patgate uses the table in the binary.
     pub apis: Vec<PathBuf>,
     /// When the model of a call is read from its body.
     pub model_reading: ModelReading,
-    /// What tokens may begin with.
+    /// The prefixes that tokens may have.
     pub token_prefixes: Prefixes,
-    /// No answer rests on knowledge older than this.
+    /// No answer is based on data older than this.
     pub max_staleness: Duration,
-    /// How long "no such token" is remembered; at most `max_staleness`.
+    /// How long patgate remembers that a token or domain is unknown; at most `max_staleness`.
     pub negative_ttl: Duration,
-    /// How long resolving one request may take; at most `max_staleness`.
+    /// The longest time for the lookups of one request; at most `max_staleness`.
     pub deadline: Duration,
-    /// How often a replica measures what revoking takes, if it does.
+    /// How often a replica measures how long a revocation takes, if it does.
     pub canary_every: Option<Duration>,
-    /// Whether denials are carried out.
+    /// Whether denials are enforced.
     pub mode: Mode,
-    /// What was decided, for people.
+    /// What is recorded of decisions.
     pub decision_log: DecisionLog,
-    /// Denials of one token a second; 0 is no bound.
+    /// Denials of one token per second; 0 means no limit.
     pub token_denials: u32,
-    /// The bodies that Envoy may be asked to hold for one token at a time.
+    /// The limits of the bodies that Envoy holds for one token at a time.
     pub bodies: Bodies,
-    /// The bounds of the first tier.
+    /// The limits of the first tier.
     pub memory: Memory,
-    /// What the names of headers for the upstream begin with, such as `x-`.
+    /// The prefix of the headers for the upstream, such as `x-`.
     pub headers_prefix: String,
-    /// By which Envoy's guard knows what patgate lets through.
+    /// The word by which Envoy's guard recognizes what patgate lets through.
     pub guard_word: String,
-    /// How to stop.
+    /// How long patgate drains when it stops.
     pub drain: Drain,
-    /// How many connections each gRPC listener holds.
+    /// Most connections per gRPC listener.
     pub max_connections: usize,
-    /// When a gRPC connection is closed, so that new replicas receive load.
+    /// The age at which a gRPC connection is closed, so that new replicas receive load.
     pub max_connection_age: Duration,
-    /// What is logged, and how.
+    /// The format and the filter of patgate's own log.
     pub log: Log,
 }
 
-/// Listeners. An absent one is off.
+/// The listeners. An absent one is off.
 #[derive(Clone, Debug)]
 pub struct Listen {
-    /// gRPC over TCP.
+    /// The TCP address for gRPC.
     pub grpc: Option<SocketAddr>,
-    /// gRPC over a Unix socket.
+    /// The path of the Unix socket for gRPC.
     pub uds: Option<PathBuf>,
     /// The permissions of that socket.
     pub uds_mode: u32,
-    /// Health and metrics.
+    /// The address for health and metrics.
     pub http: Option<SocketAddr>,
 }
 
@@ -98,101 +98,102 @@ pub struct Listen {
 pub struct Postgres {
     /// The setting that holds the URL, for messages.
     pub key: &'static str,
-    /// Well-formed for sqlx.
+    /// The URL, which sqlx can parse.
     pub url: SecretString,
-    /// At least 1.
+    /// Most connections for lookups; at least 1.
     pub max_connections: u32,
-    /// For one statement.
+    /// The longest time for one statement.
     pub query_timeout: Duration,
-    /// Look-ups a second, at least 1.
+    /// Lookup queries per second; at least 1.
     pub max_query_rate: u32,
 }
 
 /// How to reach Redis.
 #[derive(Clone, Debug)]
 pub struct Redis {
-    /// Well-formed for the redis crate.
+    /// The URL, which the redis crate can parse.
     pub url: SecretString,
-    /// For one round trip.
+    /// The longest time for one round trip.
     pub timeout: Duration,
-    /// At least 1.
+    /// Most connections for lookups; at least 1.
     pub max_connections: usize,
 }
 
 /// What is recorded of decisions.
 #[derive(Clone, Debug)]
 pub struct DecisionLog {
-    /// Where.
+    /// Where the log is written.
     pub to: LogTo,
-    /// Of the allows, from 0 to 1.
+    /// The logged share of the allows, from 0 to 1.
     pub sample_allows: f64,
-    /// Of the denials that anybody can cause; at least 1.
+    /// Logged denials per second of requests without a verified token; at least 1.
     pub denials_per_second: u32,
-    /// Of the denials of one proven token with the same code, operation and domain; at least 1.
+    /// Logged denials per second of one verified token with the same code, operation and domain; at
+    /// least 1.
     pub repeats_per_second: u32,
-    /// Records that may wait; at least 1.
+    /// Most records that wait; at least 1.
     pub queue: usize,
 }
 
 /// Where decisions are logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogTo {
-    /// Nowhere.
+    /// Decisions are not logged.
     Nowhere,
-    /// Standard output, which nothing else is written to.
+    /// Standard output; nothing else writes to it.
     Stdout,
     /// A file, appended to.
     File(PathBuf),
 }
 
-/// Bounds of what is held in memory.
+/// The memory limits of the caches.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
-    /// Bytes, for what tokens resolve to.
+    /// Bytes for cached tokens, with their scopes and owners.
     pub principals: u64,
-    /// Bytes, for domains.
+    /// Bytes for cached domains.
     pub domains: u64,
-    /// Entries, for unknown token ids.
+    /// Most unknown token ids.
     pub negatives: u64,
 }
 
-/// How to stop without dropping a request.
+/// The times by which patgate stops without dropping a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Drain {
-    /// Between "not ready" and the end of listening.
+    /// The time between "not ready" and the end of listening.
     pub delay: Duration,
-    /// For what is then still in flight.
+    /// The time for requests that are then still in progress.
     pub grace: Duration,
 }
 
-/// Logging.
+/// The settings of patgate's own log.
 #[derive(Clone, Debug)]
 pub struct Log {
-    /// How a line looks.
+    /// The format of a line.
     pub format: LogFormat,
     /// Directives that `EnvFilter` understands.
     pub filter: String,
 }
 
-/// How a log line looks.
+/// The format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// For people.
+    /// Text that people read.
     Text,
 }
 
-/// What a configuration is loaded for, which decides what it must hold.
+/// The purpose for which a configuration is loaded; it decides which settings are required.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// Answering Envoy: a key ring and a listener are required.
     Serve,
-    /// Administration.
+    /// The administrator's commands: neither key ring nor listener is required.
     Admin,
 }
 
-/// One thing that is wrong: a key, where its value came from, and what was expected there.
+/// One error: a key, the source of its value, and what was expected there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{key} ({source_name}): expected {expected}")]
 pub struct Mistake {
@@ -201,20 +202,20 @@ pub struct Mistake {
     expected: String,
 }
 
-/// Everything that is wrong, one line each.
+/// All errors, one line each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistakes(Vec<Mistake>);
 
 impl std::error::Error for Mistakes {}
 
-/// How much of bodies one token may cause Envoy to hold until their second check.
+/// The limits of the bodies that one token may cause Envoy to hold until their second check.
 #[derive(Clone, Copy, Debug)]
 pub struct Bodies {
-    /// Bodies; at least 1.
+    /// Most bodies; at least 1.
     pub per_token: usize,
-    /// Bytes of all of them.
+    /// Most bytes of all bodies together.
     pub bytes_per_token: u64,
-    /// When a body that has not come counts no more.
+    /// The age at which a body that has not arrived no longer counts.
     pub timeout: Duration,
 }
 
@@ -228,14 +229,14 @@ impl fmt::Display for Mistakes {
     }
 }
 
-/// A setting as people may see it.
+/// A setting, in a form that people may see.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Effective {
-    /// Such as `postgres.url`.
+    /// The key, such as `postgres.url`.
     pub key: &'static str,
-    /// The value; of a secret, only whether there is one.
+    /// The value; for a secret, only whether it is set.
     pub value: String,
-    /// Where it was found.
+    /// The source of the value.
     pub source: String,
 }
 
@@ -244,16 +245,16 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// When there is none, or its file is not as it should be.
+    /// Returns an error if there is no key ring, or its file is not valid.
     pub fn key_ring(&self) -> Result<KeyRing, KeyRingFileError> {
         read_keyring(self.keyring_file.as_deref().ok_or(KeyRingFileError::Unset)?)
     }
 
-    /// Where the key ring is, for commands that need nothing else.
+    /// Returns the path of the key ring, for commands that need nothing else.
     ///
     /// # Errors
     ///
-    /// When the sources cannot be understood, or do not name one.
+    /// Returns all errors of the sources, or that they name no key ring.
     pub fn keyring_path(sources: &Sources) -> Result<PathBuf, Mistakes> {
         let mut reader = Reader::of(sources);
         let path = reader.get("keyring_file", path).flatten();
@@ -263,7 +264,8 @@ impl Config {
         reader.finish(path)
     }
 
-    /// To read the feed of changes with: one connection, at `feed.url` where that is set.
+    /// Returns the settings for reading the change feed: one connection, at `feed.url` if that is
+    /// set.
     pub(crate) fn feed(&self) -> Postgres {
         let (key, url) = match &self.feed_url {
             Some(url) => ("feed.url", url),
@@ -272,14 +274,15 @@ impl Config {
         Postgres { key, url: url.clone(), max_connections: 1, ..self.postgres.clone() }
     }
 
-    /// The key ring and the tables of APIs as the sources name them, whatever else is wrong there.
+    /// Returns the key ring and the API tables that the sources name, even if other settings have
+    /// errors.
     pub fn files(sources: &Sources) -> (Option<PathBuf>, Vec<PathBuf>) {
         let mut reader = Reader::of(sources);
         let keyring_file = reader.get("keyring_file", path).flatten();
         (keyring_file, reader.get("apis", paths).unwrap_or_default())
     }
 
-    /// Every key with its effective value, in the order of the reference.
+    /// Returns every key with its effective value, in the order of the reference.
     pub fn effective(sources: &Sources) -> Vec<Effective> {
         let settings = Settings::collect(sources);
         let shown = |key: &keys::Key| {

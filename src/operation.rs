@@ -1,12 +1,12 @@
-//! The closed vocabulary: what can be done (operations) and to what (entity types).
+//! The closed vocabulary: operations, and the entity types on which they act.
 //!
-//! The same words stand in the database (`patgate.entity_operations`), in the API tables and in
-//! the CLI. Words are matched exactly; a word outside the vocabulary is an error where it is
-//! written and grants nothing where it is read.
+//! The database (`patgate.entity_operations`), the API tables and the CLI use the same words. Words
+//! are matched exactly; a word outside the vocabulary is an error where it is written and grants
+//! nothing where it is read.
 
 use std::fmt;
 
-/// A word that the vocabulary does not know.
+/// A word that is not in the vocabulary.
 #[derive(Debug, thiserror::Error)]
 #[error("unknown {what} `{word}`; expected one of: {expected}")]
 pub struct UnknownWord {
@@ -30,10 +30,10 @@ macro_rules! vocabulary {
         }
 
         impl $name {
-            /// Every word, in the order of declaration.
+            /// All words, in the order of declaration.
             pub const ALL: &[Self] = &[$(Self::$variant,)+];
 
-            /// The word itself.
+            /// Returns the word, as it is written in the database, in API tables and in the CLI.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word,)+ }
             }
@@ -60,7 +60,7 @@ macro_rules! vocabulary {
 pub(crate) use vocabulary;
 
 vocabulary! {
-    /// What a request does.
+    /// The operation of a request, such as `llm_chat_completions`.
     Operation, "operation" {
         Read = "read",
         Update = "update",
@@ -93,7 +93,7 @@ vocabulary! {
 }
 
 vocabulary! {
-    /// What a request does it to.
+    /// The type of entity on which a request acts, such as `models`.
     EntityType, "entity type" {
         Domains = "domains",
         Models = "models",
@@ -108,9 +108,9 @@ vocabulary! {
 }
 
 impl EntityType {
-    /// The operations that mean something on this type.
+    /// Returns the operations that are valid on this type.
     ///
-    /// A domain holds everything, so a scope on a domain may carry every operation.
+    /// A domain contains everything, so a scope on a domain may have every operation.
     pub fn operations(self) -> OperationSet {
         use Operation as O;
         let own: &[O] = match self {
@@ -151,29 +151,29 @@ pub struct OperationSet(u64);
 const _: () = assert!(Operation::ALL.len() <= u64::BITS as usize);
 
 impl OperationSet {
-    /// Whether the set holds `operation`.
+    /// Returns whether the set has `operation`.
     pub const fn contains(self, operation: Operation) -> bool {
         self.0 & (1 << operation as u64) != 0
     }
 
-    /// What either set holds.
+    /// Returns the operations that are in either set.
     #[must_use]
     pub const fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// What both sets hold.
+    /// Returns the operations that are in both sets.
     #[must_use]
     pub const fn intersection(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
-    /// Whether some operation is in both sets.
+    /// Returns whether some operation is in both sets.
     pub const fn intersects(self, other: Self) -> bool {
         self.intersection(other).0 != 0
     }
 
-    /// The members, in the order of the vocabulary.
+    /// Returns the members, in the order of the vocabulary.
     pub fn iter(self) -> impl Iterator<Item = Operation> {
         Operation::ALL.iter().copied().filter(move |operation| self.contains(*operation))
     }

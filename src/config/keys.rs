@@ -1,13 +1,14 @@
-//! The one table of keys. Everything that reads, checks or documents the configuration starts here.
+//! The only table of keys. All code that reads, checks or documents the configuration uses it.
 
 use std::fmt::Write as _;
 
-/// One setting.
+/// One setting, with its default and its help text.
 pub(super) struct Key {
     pub(super) name: &'static str,
-    /// As one would write it. Empty where there is none, or where empty means off.
+    /// The default, as an operator would write it. Empty if there is none, or if empty means off.
     pub(super) default: &'static str,
-    /// Never shown, never taken from a flag, and readable from a file.
+    /// Whether the value is a secret: never shown, never taken from a flag, and readable from a
+    /// file.
     pub(super) secret: bool,
     pub(super) help: &'static str,
 }
@@ -187,22 +188,23 @@ pub(super) fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
 }
 
-/// Whether keys of the form `group.…` exist.
+/// Returns whether there are keys of the form `group.…`.
 pub(super) fn is_group(group: &str) -> bool {
     KEYS.iter().any(|key| key.name.strip_prefix(group).is_some_and(|rest| rest.starts_with('.')))
 }
 
 impl Key {
-    /// `postgres.url` is `PATGATE_POSTGRES_URL`.
+    /// Returns the name of the environment variable: for `postgres.url` it is
+    /// `PATGATE_POSTGRES_URL`.
     pub(super) fn variable(&self) -> String {
         format!("{PREFIX}{}", self.name.replace('.', "_").to_ascii_uppercase())
     }
 }
 
-/// What the names of our environment variables begin with.
+/// The prefix of patgate's environment variables.
 pub(super) const PREFIX: &str = "PATGATE_";
 
-/// The known name closest to `name`, when one is close enough to have been meant.
+/// Returns the known name closest to `name`, if one is close enough to be a likely misspelling.
 pub(super) fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<String> {
     known
         .map(|candidate| (strsim::damerau_levenshtein(name, &candidate), candidate))
@@ -211,7 +213,7 @@ pub(super) fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option
         .map(|(_, candidate)| candidate)
 }
 
-/// All keys as a Markdown table.
+/// Returns all keys as a Markdown table.
 pub fn reference() -> String {
     let mut table =
         String::from("| Key | Environment | Default | Meaning |\n| --- | --- | --- | --- |\n");

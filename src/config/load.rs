@@ -1,5 +1,5 @@
-//! Reads the settings, section by section. All are read before any is missed, so that every mistake
-//! is told.
+//! Reads the settings, section by section. It reads all sections before it fails, so that it can
+//! report all errors.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// Every mistake of all sources. A secret's value is never shown.
+    /// Returns all errors of all sources. They never show the value of a secret.
     pub fn load(sources: &Sources, purpose: Purpose) -> Result<Self, Mistakes> {
         let mut reader = Reader::of(sources);
         let listen = Listen::read(&mut reader, purpose);
@@ -115,7 +115,7 @@ impl Postgres {
 }
 
 impl Redis {
-    /// Inside, nothing where none is configured.
+    /// Returns `Some(None)` if no Redis is configured, and `None` after an error.
     fn read(reader: &mut Reader, relays: bool) -> Option<Option<Self>> {
         let url = reader.get("redis.url", redis_url);
         if relays && matches!(url, Some(None)) {
@@ -128,7 +128,7 @@ impl Redis {
     }
 }
 
-/// How long knowledge may be used, and how long one may wait for it.
+/// How long cached data may be used, and how long a request may wait for data.
 struct Times {
     max_staleness: Duration,
     negative_ttl: Duration,
@@ -210,7 +210,7 @@ const SERVING_NEEDS_KEYS: &str = "the path of a key ring; `patgate keyring new` 
 const SERVING_NEEDS_A_LISTENER: &str =
     "an address here or a path in listen.uds, to be reached by Envoy";
 
-/// Parses settings, and turns what does not parse into mistakes.
+/// Parses settings, and collects an error for each value that does not parse.
 pub(super) struct Reader(Settings);
 
 impl Reader {
@@ -218,7 +218,7 @@ impl Reader {
         Self(Settings::collect(sources))
     }
 
-    /// Nothing where a mistake was left instead.
+    /// Returns `None` after an error, which it has collected.
     pub(super) fn get<T>(
         &mut self,
         key: &'static str,
@@ -250,7 +250,7 @@ impl Reader {
         });
     }
 
-    /// What was read, unless there was a mistake.
+    /// Returns what was read, unless there was an error.
     pub(super) fn finish<T>(self, read: Option<T>) -> Result<T, Mistakes> {
         match read {
             Some(read) if self.0.mistakes.is_empty() => Ok(read),

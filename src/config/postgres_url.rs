@@ -1,5 +1,5 @@
-//! URLs of Postgres. sqlx ignores a parameter that it does not know, be it `sslmod` or
-//! `channel_binding`; here it is a mistake.
+//! Postgres URLs. sqlx ignores a parameter that it does not know, such as `sslmod` or
+//! `channel_binding`; patgate reports an error.
 
 use std::str::FromStr;
 
@@ -8,7 +8,8 @@ use sqlx::postgres::PgConnectOptions;
 
 use super::values::Expected;
 
-/// What may stand behind the `?`, as sqlx reads it, without what patgate sets itself.
+/// The parameters that may follow the `?`, as sqlx reads them, without those that patgate sets
+/// itself.
 const PARAMETERS: [&str; 11] = [
     "sslmode",
     "sslrootcert",
@@ -22,12 +23,12 @@ const PARAMETERS: [&str; 11] = [
     "password",
     "options",
 ];
-/// Other spellings of these.
+/// Other spellings of these parameters.
 const SPELLINGS: [&str; 4] = ["ssl-mode", "ssl-root-cert", "ssl-cert", "ssl-key"];
 
 pub(super) fn postgres_url(text: &str) -> Result<SecretString, Expected> {
     let known_scheme = text.starts_with("postgres://") || text.starts_with("postgresql://");
-    // Before sqlx reads it, which logs what it does not know, with its value.
+    // Checked before sqlx reads the URL, because sqlx logs an unknown parameter with its value.
     if known_scheme && let Some(parameter) = unknown_parameter(text) {
         let known = PARAMETERS.map(|name| format!("`{name}`")).join(", ");
         return Err(format!("a URL without {parameter}: patgate takes only {known}"));
@@ -45,7 +46,7 @@ pub(super) fn feed_url(text: &str) -> Result<Option<SecretString>, Expected> {
     if text.is_empty() { Ok(None) } else { postgres_url(text).map(Some) }
 }
 
-/// The first parameter that is not known, for a message.
+/// Returns the first unknown parameter, for a message.
 fn unknown_parameter(url: &str) -> Option<String> {
     let query = url.split('#').next()?.split_once('?')?.1;
     let names = query.split('&').filter(|parameter| !parameter.is_empty());
@@ -62,7 +63,7 @@ fn unknown_parameter(url: &str) -> Option<String> {
     })
 }
 
-/// `options[search_path]`, with or without its brackets percent-encoded.
+/// Whether this is `options[search_path]`, with or without its brackets percent-encoded.
 fn is_an_option(name: &str) -> bool {
     let name = name.replace("%5B", "[").replace("%5b", "[").replace("%5D", "]").replace("%5d", "]");
     name.strip_prefix("options[").is_some_and(|name| name.len() > 1 && name.ends_with(']'))

@@ -1,4 +1,4 @@
-//! Where settings come from: a YAML file, the environment, flags; later ones win.
+//! The sources of settings: a YAML file, the environment, flags; later ones win.
 
 use std::{
     collections::BTreeMap,
@@ -17,27 +17,27 @@ use crate::{
     yaml::{self, Node, Placed, Problem, ProblemKind},
 };
 
-/// Names the file, where no `--config` does.
+/// Names the configuration file if `--config` does not.
 const FILE_VARIABLE: &str = "PATGATE_CONFIG";
 
-/// Everything that the configuration is a function of.
+/// The whole input of the configuration.
 #[derive(Clone)]
 pub struct Sources {
-    /// The YAML file. Without one, `PATGATE_CONFIG` may name it.
+    /// The path of the YAML file. Without it, `PATGATE_CONFIG` may name one.
     pub file: Option<PathBuf>,
-    /// The environment.
+    /// The environment variables.
     pub env: BTreeMap<String, String>,
-    /// `key=value`, each.
+    /// The flags, each as `key=value`.
     pub flags: Vec<String>,
-    /// How a file's text is had.
+    /// Reads the text of a file.
     pub read: fn(&Path) -> io::Result<String>,
 }
 
 impl Sources {
-    /// This process's own environment and file system.
+    /// Returns the environment and the file system of this process.
     ///
-    /// A variable that is not UTF-8 is taken as far as it can be read: it is then reported when it
-    /// is ours, and does not matter when it is not.
+    /// A variable that is not UTF-8 is converted lossily: if it belongs to patgate, it is then
+    /// reported, and otherwise it does not matter.
     pub fn of_process(file: Option<PathBuf>, flags: Vec<String>) -> Self {
         let env = std::env::vars_os()
             .map(|(name, value)| {
@@ -54,7 +54,7 @@ impl fmt::Debug for Sources {
     }
 }
 
-/// A value as text, and where it was found. No `Debug`: it may be a secret.
+/// A value as text, and its source. It has no `Debug`, because it may be a secret.
 pub(super) struct Setting {
     pub(super) text: String,
     pub(super) source: String,
@@ -67,7 +67,8 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Reads all sources. What cannot be understood is a mistake, and its default stands in.
+    /// Reads all sources. A value that cannot be understood becomes an error, and its default is
+    /// used.
     pub(super) fn collect(sources: &Sources) -> Self {
         let unset = |key: &'static Key| {
             let source = if key.default.is_empty() { "not set" } else { "default" };
@@ -113,7 +114,7 @@ impl Settings {
             Ok(Node::Text(text)) if text.is_empty() => {}
             Ok(Node::Map(entries)) => self.flatten("", entries, &source, &mut found),
             Ok(_) => self.mistake("--config", &source, "a map of keys"),
-            // What the parser says may quote the file, which may hold a secret.
+            // The parser's message may quote the file, which may hold a secret.
             Err(Problem { line, column, kind }) => {
                 let expected = match kind {
                     ProblemKind::KeyTwice => "each key once",
@@ -124,7 +125,7 @@ impl Settings {
             }
         }
         for (index, (key, text)) in found.iter().enumerate() {
-            // `a.b: 1` beside `a: {b: 2}` repeats a key in a way that YAML does not see.
+            // `a.b: 1` beside `a: {b: 2}` repeats a key in a way that YAML does not detect.
             if found[..index].iter().any(|(other, _)| other.name == key.name) {
                 self.mistake(key.name, &source, "each key once");
             }
@@ -155,7 +156,7 @@ impl Settings {
                 (None, Node::Map(entries)) if keys::is_group(&name) => {
                     self.flatten(&name, entries, source, found);
                 }
-                // A group with nothing in it.
+                // A group without keys.
                 (None, Node::Text(text)) if keys::is_group(&name) && text.is_empty() => {}
                 (None, _) if keys::is_group(&name) => {
                     self.mistake(&name, source, "a map of keys");
@@ -221,7 +222,7 @@ impl Settings {
         const SOURCE: &str = "--set";
         for flag in flags {
             let Some((name, text)) = flag.split_once('=') else {
-                // Not echoed: it may be a secret that lost its key.
+                // Not repeated: it may be a secret whose key is missing.
                 self.mistake("--set", "flag", "`key=value`");
                 continue;
             };
@@ -249,8 +250,9 @@ fn unknown_key(name: &str) -> String {
     }
 }
 
-/// Kubernetes puts variables of this form into every container of a namespace that has a Service
-/// called `patgate` or `patgate-…`. They are not ours, and must not keep us from starting.
+/// Whether Kubernetes has set this variable. It puts variables of this form into every container of
+/// a namespace that has a Service called `patgate` or `patgate-…`. They are not settings, and must
+/// not prevent the start.
 fn is_service_link(name: &str, value: &str) -> bool {
     let is_url = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
     name.ends_with("_SERVICE_HOST")

@@ -1,5 +1,5 @@
 //! One parser for each kind of value. An error says what was expected; the caller adds the key, the
-//! source, and the text when it is no secret.
+//! source, and the text unless it is a secret.
 
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
@@ -9,10 +9,10 @@ use tracing_subscriber::EnvFilter;
 use super::{LogFormat, LogTo};
 use crate::{decide::ModelReading, mode::Mode, percent, token::Prefixes};
 
-/// What was expected instead.
+/// The description of a valid value, for an error.
 pub(super) type Expected = String;
 
-/// The longest path that a socket address holds on Linux, without its closing zero.
+/// The longest path that a socket address holds on Linux, without its terminating zero.
 const MAX_SOCKET_PATH: usize = 107;
 
 pub(super) fn address(text: &str) -> Result<Option<SocketAddr>, Expected> {
@@ -47,7 +47,7 @@ pub(super) fn socket_path(text: &str) -> Result<Option<PathBuf>, Expected> {
     path(text)
 }
 
-/// Insists on the leading zero: YAML reads `0o660` as 432, which must not become mode 0432.
+/// Requires the leading zero: YAML reads `0o660` as 432, which must not become mode 0432.
 pub(super) fn mode(text: &str) -> Result<u32, Expected> {
     text.strip_prefix('0')
         .filter(|digits| digits.len() == 3 && digits.bytes().all(|b| b.is_ascii_digit()))
@@ -77,12 +77,12 @@ pub(super) fn count<N: FromStr + PartialOrd + From<u16>>(text: &str) -> Result<N
         .ok_or_else(|| "a whole number of at least 1".into())
 }
 
-/// A number that may be 0.
+/// Parses a number that may be 0.
 pub(super) fn count_or_none(text: &str) -> Result<u32, Expected> {
     text.parse().map_err(|_| "a whole number, or 0 for no bound".into())
 }
 
-/// Bytes, with a suffix so that nobody has to guess the unit.
+/// Parses bytes. The suffix is required, so that the unit is always explicit.
 pub(super) fn size(text: &str) -> Result<u64, Expected> {
     let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1u64 << 30)];
     units
@@ -111,7 +111,8 @@ pub(super) fn headers_prefix(text: &str) -> Result<String, Expected> {
     Ok(text.to_owned())
 }
 
-/// It stands in Envoy's configuration as well, so nothing that would need quoting there.
+/// Parses the word of the guard. It is also written in Envoy's configuration, so it has no
+/// characters that need quoting there.
 pub(super) fn guard_word(text: &str) -> Result<String, Expected> {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     match (1..=64).contains(&text.len()) && text.bytes().all(known) {
@@ -145,7 +146,7 @@ pub(super) fn log_to(text: &str) -> Result<LogTo, Expected> {
     }
 }
 
-/// From 0 to 1.
+/// Parses a percentage as a number from 0 to 1.
 pub(super) fn percentage(text: &str) -> Result<f64, Expected> {
     percent::number::<f64>(text)
         .filter(|percent| (0.0..=100.0).contains(percent))

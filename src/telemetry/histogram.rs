@@ -1,4 +1,4 @@
-//! A histogram that nobody waits for: the one of prometheus-client takes a lock for each
+//! A histogram without a lock: the histogram of prometheus-client takes a lock for each
 //! observation, and every check makes one.
 
 use std::{
@@ -35,13 +35,13 @@ const BOUNDS: [u64; 16] = [
     1_000_000_000,
 ];
 
-/// Of durations; clones share it. What is read while others write is off by what they write.
+/// A histogram of durations; clones share it. A read during writes may miss some of them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Durations(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// One for each bound, and one for what is beyond.
+    /// One counter for each bound, and one for longer durations.
     counts: [AtomicU64; BOUNDS.len() + 1],
     nanoseconds: AtomicU64,
 }

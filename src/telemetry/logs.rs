@@ -1,12 +1,12 @@
-//! The way of a log line to standard error.
+//! Writes log lines to standard error.
 //!
-//! Whoever logs leaves the line in a queue and goes on; a thread of its own writes. Standard error
-//! may be a pipe that nobody reads, or a file on a disk that is full: lines are then dropped and
-//! counted, and reported once writing works again. Nothing else notices.
+//! A caller that logs puts the line into a queue and continues; a separate thread writes. Standard
+//! error may be a pipe that nothing reads, or a file on a full disk. Lines are then dropped and
+//! counted, and the log reports them once writing works again. Nothing else is affected.
 //!
-//! `tracing-appender` does the same, but for this: it does not count lines that could not be
-//! written, and when its queue is full at the end it says so on standard error, which may be what
-//! is blocked.
+//! `tracing-appender` does almost the same. But it does not count lines that it could not write,
+//! and if its queue is full at the end, it reports this on standard error, which may be the blocked
+//! output.
 
 use std::{
     io::{self, IsTerminal as _},
@@ -29,35 +29,36 @@ use crate::{
     outlet::Outlet,
 };
 
-/// Bytes that wait to be written.
+/// Bytes that may wait to be written.
 const MAX_QUEUED: usize = 1024 * 1024;
-/// What a line takes beside its text.
+/// Bytes that a queued line takes in addition to its text.
 const PER_LINE: usize = 64;
-/// Bytes in one write, or one line.
+/// Most bytes in one write, or in one line.
 const MAX_BATCH: usize = 64 * 1024;
-/// For the last lines, at the end of the process.
+/// Time for the last lines, at the end of the process.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// The logs of this process.
+/// The log of this process.
 static LOGS: OnceLock<Logs> = OnceLock::new();
 static COUNTS: LazyLock<Counts> = LazyLock::new(Counts::default);
 
-/// Lines by what became of them: a family of counters, as there is one standard error.
+/// Returns the counters of log lines by result. They are global, because there is one standard
+/// error.
 pub(super) fn counts() -> Family<ResultLabels, Counter> {
     COUNTS.lines.clone()
 }
 
-/// Logs to standard error from here on, panics included.
+/// Logs to standard error from now on, including panics.
 ///
 /// # Errors
 ///
-/// When the system has no thread or no file descriptor left.
+/// Returns an error if the system has no thread or no file descriptor left.
 pub fn init(config: &config::Log) -> io::Result<()> {
     let logs = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(&config.filter))
         .with_writer(start()?)
         .with_ansi(io::stderr().is_terminal())
-        // Its own complaints go to standard error directly.
+        // tracing would report its own errors directly to standard error.
         .log_internal_errors(false);
     // A second call, as in a test that starts two, changes nothing.
     let _ = match config.format {
@@ -97,7 +98,7 @@ fn start() -> io::Result<&'static Logs> {
     Ok(LOGS.get_or_init(|| logs))
 }
 
-/// What becomes of lines.
+/// The counters of lines, by result.
 struct Counts {
     lines: Family<ResultLabels, Counter>,
     written: Counter,
@@ -125,13 +126,13 @@ enum Message {
     Flush(SyncSender<()>),
 }
 
-/// Where lines are left.
+/// Accepts lines.
 struct Logs {
     queue: Sender<Message>,
     shared: &'static Shared,
 }
 
-/// What both ends know. There is one for the life of the process.
+/// The state that both ends share, for the life of the process.
 struct Shared {
     /// Bytes in the queue.
     queued: AtomicUsize,
@@ -139,8 +140,8 @@ struct Shared {
 }
 
 impl Logs {
-    /// Starts the thread that writes to `outlet`. `report` is told how many lines were lost, once
-    /// writing works again; it may log.
+    /// Starts the thread that writes to `outlet`. Once writing works again, it calls `report` with
+    /// the number of lost lines; `report` may log.
     fn spawn(
         outlet: Outlet,
         counts: &'static Counts,
@@ -151,13 +152,13 @@ impl Logs {
             Box::leak(Box::new(Shared { queued: AtomicUsize::new(0), counts }));
         let mut writer = Writer { waiting, outlet, shared, told: counts.lost() };
         thread::Builder::new().name("log".to_owned()).spawn(move || {
-            // A bug here costs lines, and nothing else.
+            // A bug in this thread costs lines, and nothing else.
             while panic::catch_unwind(AssertUnwindSafe(|| writer.run(&report))).is_err() {}
         })?;
         Ok(Self { queue, shared })
     }
 
-    /// Leaves a line to be written, or drops it. Waits for nothing.
+    /// Queues a line, or drops it. Does not wait.
     fn push(&self, line: &[u8]) {
         let size = line.len() + PER_LINE;
         let fits = self.shared.queued.fetch_add(size, Relaxed) + size <= MAX_QUEUED;
@@ -183,7 +184,7 @@ impl<'l> MakeWriter<'l> for &'static Logs {
     }
 }
 
-/// Takes one line, in one piece, as the formatter writes it.
+/// Accepts one line, in one piece, as the formatter writes it.
 struct Line<'l>(&'l Logs);
 
 impl io::Write for Line<'_> {
@@ -202,7 +203,7 @@ struct Writer {
     waiting: Receiver<Message>,
     outlet: Outlet,
     shared: &'static Shared,
-    /// Lost lines that were reported.
+    /// Lost lines that the log has already reported.
     told: u64,
 }
 
@@ -229,7 +230,7 @@ impl Writer {
             let counts = self.shared.counts;
             let written = lines > 0 && self.outlet.write(&text).is_ok();
             if written { &counts.written } else { &counts.failed }.inc_by(lines);
-            // Not while the queue is full, where the report would be dropped as well.
+            // Not while the queue is full, because the report would be dropped as well.
             let lost = counts.lost();
             if written && drained && lost > self.told {
                 report(lost - self.told);

@@ -1,13 +1,14 @@
-//! The decision log: what was decided about which request, as JSON lines.
+//! The decision log: the decision about each request, as JSON lines.
 //!
-//! A check moves a record into a bounded queue; a thread of its own writes what is queued, in
-//! batches. What nobody will read costs next to nothing: an allow that is not in the sample is one
-//! draw from a generator of this thread. Of the denials of a proven token that have code, operation
-//! and domain in common, one a second is logged, and the others are a number in a summary. A denial
-//! that anybody can cause is paced, and what is left out is counted by its code. So the log grows
-//! by a bounded rate whatever clients do, and who reads it can tell what it does not know.
+//! A check moves a record into a bounded queue; a separate thread writes the queued records in
+//! batches. Decisions that are not logged cost almost nothing: for an allow that is not in the
+//! sample, the log draws one number from a generator of this thread. Of the denials of a verified
+//! token with the same code, operation and domain, one per second is logged, and the others are a
+//! number in a summary. Denials that any client can cause are rate-limited, and the rest is counted
+//! by code. So the log grows at a bounded rate whatever clients do, and its reader can see what is
+//! missing.
 //!
-//! Nothing here waits for the log. When the queue is full, records are dropped and counted.
+//! No check waits for the log. When the queue is full, records are dropped and counted.
 
 mod admission;
 mod line;
@@ -34,7 +35,7 @@ pub(crate) use self::{
 };
 use crate::{clock::Tick, config, decision::Decision, telemetry::Metrics};
 
-/// Where checks leave their records. One that goes nowhere takes none.
+/// Accepts the records of checks. If decisions are not logged, it holds no queue and accepts none.
 pub(crate) struct DecisionLog(Option<Queue>);
 
 struct Queue {
@@ -47,11 +48,11 @@ struct Queue {
 
 enum Message {
     Record(Box<Record>),
-    /// To look at the flags.
+    /// Wakes the writer, which then reads the flags.
     Wake,
 }
 
-/// What both ends know.
+/// The state that both ends share.
 struct Shared {
     omissions: Omissions,
     repeats: Repeats,
@@ -60,11 +61,12 @@ struct Shared {
 }
 
 impl DecisionLog {
-    /// Its other end is to be run; there is none where the log goes nowhere.
+    /// Returns the log and its writer, which the caller must run; no writer if decisions are not
+    /// logged.
     ///
     /// # Errors
     ///
-    /// When a file cannot be opened.
+    /// Returns an error if the file cannot be opened.
     pub(crate) fn open(
         settings: &config::DecisionLog,
         metrics: &Metrics,
@@ -89,14 +91,14 @@ impl DecisionLog {
         Ok((Self(Some(queue)), Some(writer)))
     }
 
-    /// Tells the other end what to do, if there is one.
+    /// Returns a handle that controls the writer, if there is one.
     pub(crate) fn handle(&self) -> Option<Handle> {
         let Queue { records, shared, .. } = self.0.as_ref()?;
         Some(Handle { shared: Arc::clone(shared), waker: records.clone() })
     }
 
-    /// Whether a decision that was answered then is to be recorded. Asked once for each: what is
-    /// not, is counted here.
+    /// Returns whether a decision that was answered at `at` must be recorded. Call it once per
+    /// decision: it counts the decisions that are not recorded.
     pub(crate) fn admits(&self, decision: &Decision, at: Tick) -> bool {
         let Some(queue) = &self.0 else { return false };
         match decision.denial() {
@@ -109,8 +111,7 @@ impl DecisionLog {
         }
     }
 
-    /// Leaves a record to be written, or counts it as one more of what the log has already. Waits
-    /// for nothing.
+    /// Queues a record, or counts it as a repetition of a logged one. Does not wait.
     pub(crate) fn write(&self, record: Record) {
         let Some(queue) = &self.0 else { return };
         match queue.shared.repeats.admit(&record) {

@@ -1,4 +1,4 @@
-//! What is recorded, and the count of what is not.
+//! Decides what is recorded, and counts what is not.
 
 use std::{
     cell::Cell,
@@ -11,18 +11,20 @@ use std::{
 
 use crate::{clock::Tick, decision::Refusal};
 
-/// A share of what there is, by chance.
+/// A random share of the decisions.
 pub(super) struct Sample {
-    /// Of 2^64 draws, those below count; the last value stands for all.
+    /// A draw of 64 bits is in the sample if it is below this value; the maximum means that all
+    /// are.
     below: u64,
 }
 
 thread_local! {
-    /// Never 0, from which nothing would follow.
+    /// Never 0, because xorshift would then return only 0.
     static STATE: Cell<u64> = Cell::new(RandomState::new().hash_one(0) | 1);
 }
 
-/// The next of a sequence, by xorshift64*: each thread has its own, so nobody waits for anybody.
+/// Returns the next number of a sequence, by xorshift64*. Each thread has its own sequence, so no
+/// thread waits for another.
 fn draw() -> u64 {
     STATE.with(|state| {
         let mut next = state.get();
@@ -35,13 +37,13 @@ fn draw() -> u64 {
 }
 
 impl Sample {
-    /// From 0, nothing, to 1, everything.
+    /// Makes a sample with a share from 0, nothing, to 1, everything.
     pub(super) fn new(share: f64) -> Self {
-        // Saturates: 1 is all of them.
+        // The conversion saturates: 1 gives the maximum.
         Self { below: (share * 2f64.powi(64)) as u64 }
     }
 
-    /// Whether the next one is in the sample.
+    /// Draws a number, and returns whether the next decision is in the sample.
     pub(super) fn draws(&self) -> bool {
         self.below == u64::MAX || draw() < self.below
     }
@@ -49,11 +51,11 @@ impl Sample {
 
 const SECOND: i64 = 1_000_000_000;
 
-/// So many a second, and as many at once after a second without any.
+/// Permits so many per second, and as many at once after a second without any.
 pub(super) struct Pace {
-    /// Nanoseconds from one to the next.
+    /// Nanoseconds between two.
     interval: i64,
-    /// When the next would come if they all came evenly; nanoseconds of a tick.
+    /// The time of the next one if they came evenly, in nanoseconds of a tick.
     next: AtomicI64,
 }
 
@@ -72,28 +74,28 @@ impl Pace {
     }
 }
 
-/// What was not recorded since the last summary.
+/// Counts what was not recorded since the last summary.
 #[derive(Default)]
 pub(super) struct Omissions {
-    /// By code, in the order of [`Refusal::CODES`].
+    /// One counter per code, in the order of [`Refusal::CODES`].
     left_out: [AtomicU64; Refusal::CODES.len()],
     dropped: AtomicU64,
 }
 
 impl Omissions {
-    /// To keep the pace.
+    /// Counts a denial that the rate limit excluded.
     pub(super) fn left_out(&self, code: &str) {
         if let Some(at) = Refusal::CODES.iter().position(|known| *known == code) {
             self.left_out[at].fetch_add(1, Relaxed);
         }
     }
 
-    /// Because the queue was full.
+    /// Counts a record that was dropped because the queue was full.
     pub(super) fn dropped(&self) {
         self.dropped.fetch_add(1, Relaxed);
     }
 
-    /// Both, counted from here on anew.
+    /// Returns both counts, and resets them.
     pub(super) fn take(&self) -> (Vec<(&'static str, u64)>, u64) {
         let counts = Refusal::CODES.iter().zip(&self.left_out);
         let counts = counts.map(|(code, count)| (*code, count.swap(0, Relaxed)));

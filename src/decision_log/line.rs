@@ -1,4 +1,4 @@
-//! A line of the log, written and read.
+//! A line of the decision log, written and read.
 
 use std::{
     borrow::Cow,
@@ -10,16 +10,16 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 use uuid::Uuid;
 
-/// Lines of ours are far shorter. A longer one is stepped over, not held in memory.
+/// Lines of this log are far shorter. A longer line is skipped, not held in memory.
 const MAX_LINE: usize = 64 * 1024;
 
-/// A decision. What is absent is not known, or does not exist.
+/// A decision. An absent member is unknown, or does not exist.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Line<'a> {
     /// RFC 3339, in UTC.
     pub(crate) time: Cow<'a, str>,
     pub(crate) request_id: Cow<'a, str>,
-    /// `allow` or `deny`: the verdict, carried out or not.
+    /// `allow`, `answered` or `deny`: the verdict, enforced or not.
     pub(crate) outcome: Cow<'a, str>,
     pub(crate) code: Cow<'a, str>,
     /// Whether the answer was the verdict.
@@ -30,7 +30,7 @@ pub(crate) struct Line<'a> {
     pub(crate) pat_id: Option<Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) user_id: Option<Uuid>,
-    /// As the request names it: a slug or an id, of a domain that need not exist.
+    /// The domain as the request names it: a slug or an id, of a domain that need not exist.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) domain: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -43,24 +43,24 @@ pub(crate) struct Line<'a> {
     pub(crate) model: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) upstream: Option<Cow<'a, str>>,
-    /// The farthest that answered.
+    /// The farthest tier that answered.
     pub(crate) tier: Cow<'a, str>,
-    /// From the decoded request to the answer.
+    /// Microseconds from the decoded request to the answer.
     pub(crate) micros: u64,
 }
 
-/// A summary: what was not recorded since the one before.
+/// A summary: what was not recorded since the previous one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Omitted {
     pub(crate) time: String,
     /// Denials that would have exceeded the rate, by code.
     pub(crate) left_out: BTreeMap<String, u64>,
-    /// Records that found the queue full.
+    /// Records that were dropped because the queue was full.
     pub(crate) dropped: u64,
 }
 
-/// A summary: how many denials of one token were not recorded line by line since the one before,
-/// because they repeat what the log has.
+/// A summary: how many denials of one token were not recorded line by line since the previous one,
+/// because they repeat a logged denial.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Repeated {
     pub(crate) time: String,
@@ -71,7 +71,7 @@ pub(crate) struct Repeated {
     pub(crate) status: u16,
     pub(crate) pat_id: Uuid,
     pub(crate) user_id: Uuid,
-    /// As all of the requests name it.
+    /// The domain as all of these requests name it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) domain: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -82,12 +82,13 @@ pub(crate) struct Repeated {
     pub(crate) operation: Option<String>,
 }
 
-/// To the microsecond, always with as many digits: lines sort by time as text.
+/// Formats a time to the microsecond, always with the same number of digits, so that lines sort by
+/// time as text.
 pub(super) fn rfc3339(time: Timestamp) -> String {
     format!("{time:.6}")
 }
 
-/// What a line of a file is to us.
+/// The meaning of a line in a file.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Entry {
     Decision(Box<Line<'static>>),
@@ -98,7 +99,7 @@ pub(crate) enum Entry {
     NotJson,
 }
 
-/// Reads a log line by line, among whatever else there is.
+/// Reads the lines of a decision log, among any other lines.
 pub(crate) struct Lines<R>(pub(crate) R);
 
 impl<R: BufRead> Iterator for Lines<R> {
@@ -132,7 +133,7 @@ impl Entry {
     }
 }
 
-/// The next line, or as much of it as we hold; nothing at the end.
+/// Returns the next line, up to the maximum length; `None` at the end.
 fn next_line(from: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
     let mut any = false;

@@ -1,4 +1,4 @@
-//! One decision, on its way into the log.
+//! A decision on its way into the log.
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
@@ -14,36 +14,36 @@ use crate::{
     operation::Operation,
 };
 
-/// Characters of a model's name in a line: as many as a name has.
+/// Most characters of a model's name in a line: as many as a name may have.
 pub(crate) const MAX_MODEL: usize = 256;
 
-/// What was decided, and what is known of the request.
+/// The decision, and what is known of the request.
 pub(crate) struct Record {
-    /// When it was answered.
+    /// The time of the answer.
     pub(crate) at: Tick,
     pub(crate) took: Duration,
     pub(crate) request_id: String,
     pub(crate) decision: Decision,
     pub(crate) treatment: Treatment,
-    /// Of the verdict, carried out or not.
+    /// The status of the verdict, enforced or not.
     pub(crate) status: u16,
     pub(crate) tier: Tier,
-    /// The domain that a denial rests on.
+    /// The domain on which a denial is based.
     pub(crate) domain: Option<Arc<Domain>>,
     pub(crate) named: Named,
 }
 
-/// What a request names, known or not, as it was read for the decision.
+/// What a request names, whether it exists or not, as it was read for the decision.
 #[derive(Debug, Default)]
 pub(crate) struct Named {
     pub(crate) domain: Option<DomainRef>,
     pub(crate) operation: Option<Operation>,
-    /// Logged only for tokens that were proven.
+    /// Logged only for verified tokens.
     pub(crate) model: Option<Box<str>>,
 }
 
 impl Record {
-    /// As it is written. It came about at `time`.
+    /// Returns the record as a line. The decision was made at `time`.
     pub(crate) fn line(&self, time: Timestamp) -> Line<'_> {
         let subject = self.decision.subject();
         let permit = self.decision.permit();

@@ -1,8 +1,7 @@
-//! Denials of proven tokens that come again and again: one line of each a second, and the rest as
-//! a number.
+//! Repeated denials of verified tokens: one line of each per second, and the rest as a number.
 //!
-//! A client with a revoked token asks on, thousands of times a second. What its requests have in
-//! common is worth one line, and how many there were a second one.
+//! A client with a revoked token may continue to ask thousands of times a second. The log needs one
+//! line for what these requests have in common, and one for their number.
 
 use std::{
     collections::HashMap,
@@ -21,14 +20,14 @@ use crate::{
     token::TokenId,
 };
 
-/// Groups that are known at a time; about 1 MiB. Without room, a denial is paced like one that
-/// anybody can cause.
+/// Groups that are known at a time; about 1 MiB. Without room, a denial is rate-limited like one
+/// that any client can cause.
 const MAX_GROUPS: usize = 4096;
 /// How long a group is remembered after its last denial.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// What denials have in common that count as one another's repetition. The domain is the one that
-/// the verdict rests on, so nobody makes groups by naming domains.
+/// What denials must have in common to count as repetitions. The domain is the one on which the
+/// verdict is based, so no client can make groups by naming domains.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Key {
     token: TokenId,
@@ -41,17 +40,17 @@ struct Key {
 struct Group {
     pace: Pace,
     last: Tick,
-    /// Since the last summary.
+    /// Repetitions since the last summary.
     repeated: u64,
     owner: UserId,
     treatment: Treatment,
     status: u16,
     slug: Option<String>,
-    /// What all of them called the domain; nothing where they did not agree.
+    /// The domain as all of these requests name it; `None` if they differ.
     named: Option<DomainRef>,
 }
 
-/// What becomes of a record.
+/// What the log does with a record.
 #[derive(Debug, PartialEq)]
 pub(super) enum Admission {
     Logged,
@@ -60,19 +59,19 @@ pub(super) enum Admission {
     Unknown,
 }
 
-/// All groups.
+/// All groups, and the lines that each may have per second.
 pub(super) struct Repeats {
     per_second: u32,
     groups: Mutex<HashMap<Key, Group>>,
 }
 
 impl Repeats {
-    /// So many lines a second of each group.
+    /// Permits `per_second` lines per second for each group.
     pub(super) fn new(per_second: u32) -> Self {
         Self { per_second, groups: Mutex::default() }
     }
 
-    /// Whether a record gets a line of its own.
+    /// Decides whether a record gets its own line.
     pub(super) fn admit(&self, record: &Record) -> Admission {
         let denial = record.decision.denial();
         let Some((denial, (token, owner))) = denial.and_then(|it| Some((it, it.subject?))) else {
@@ -110,7 +109,7 @@ impl Repeats {
         Admission::Repetition
     }
 
-    /// What was counted since it was last asked for, and nothing of it any more.
+    /// Returns the counts since the last call, and resets them.
     pub(super) fn take(&self, now: Tick, time: &str) -> Vec<Repeated> {
         let mut groups = self.lock();
         let mut counted = Vec::new();
@@ -135,13 +134,13 @@ impl Repeats {
         }
         groups.retain(|_, group| now.since(group.last) < IDLE);
         if groups.is_empty() {
-            // What a flood has made of it.
+            // Releases the memory that a flood has taken.
             groups.shrink_to_fit();
         }
         counted
     }
 
-    /// No code that can panic runs under this lock, so a poisoned one is as good as any.
+    /// No code that can panic runs under this lock, so a poisoned lock is still consistent.
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Group>> {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }

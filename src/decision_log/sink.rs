@@ -1,4 +1,4 @@
-//! Where lines go.
+//! Where the lines of the decision log are written.
 
 use std::{
     fs::{File, OpenOptions},
@@ -24,7 +24,7 @@ pub(super) enum Sink {
 }
 
 impl Sink {
-    /// Nothing where nothing is to be written.
+    /// Returns `None` if decisions are not logged.
     pub(super) fn open(to: &LogTo) -> Result<Option<Self>, OpenError> {
         Ok(match to {
             LogTo::Nowhere => None,
@@ -42,7 +42,7 @@ impl Sink {
         })
     }
 
-    /// Takes up the file that has its name now. If there can be none, the one before goes on.
+    /// Opens the file again under its name. If that fails, the previous file stays in use.
     pub(super) fn reopen(&mut self) {
         let Self::File { path, file } = self else { return };
         match append_to(path) {
@@ -60,7 +60,7 @@ impl Sink {
     }
 }
 
-/// Ids of users and tokens are nobody's business but the operator's and their group's.
+/// Opens the file. Only its owner and its group may read it, because it has ids of users and tokens.
 fn append_to(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).mode(0o640).open(path)
 }

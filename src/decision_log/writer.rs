@@ -1,4 +1,5 @@
-//! Writes what is queued, on a thread of its own: standard output may be a pipe that nobody reads.
+//! Writes the queued records in a separate thread, because standard output may be a pipe that
+//! nothing reads.
 
 use std::{
     io,
@@ -26,7 +27,7 @@ use crate::{
 
 /// Lines in one write.
 const MAX_BATCH: usize = 512;
-/// How often the log says what was not recorded line by line, if anything was not.
+/// How often the log summarizes what was not recorded line by line, if there is anything.
 const SUMMARY_EVERY: Duration = Duration::from_secs(5);
 
 /// The end of the queue that writes.
@@ -37,7 +38,7 @@ pub(crate) struct Writer {
     pub(super) metrics: Metrics,
 }
 
-/// Tells a writer what to do besides.
+/// Controls a writer from another thread.
 #[derive(Clone)]
 pub(crate) struct Handle {
     pub(super) shared: Arc<Shared>,
@@ -45,30 +46,30 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
-    /// Takes up the file anew, for whoever has renamed it.
+    /// Opens the file again, after another program has renamed it.
     pub(crate) fn reopen(&self) {
         self.shared.reopen.store(true, Release);
         self.wake();
     }
 
-    /// Ends it once all that is queued is written.
+    /// Stops the writer once all queued records are written.
     pub(crate) fn stop(&self) {
         self.shared.stop.store(true, Release);
         self.wake();
     }
 
     fn wake(&self) {
-        // In a queue that is full, nobody sleeps.
+        // If the queue is full, the writer is awake.
         let _ = self.waker.try_send(Message::Wake);
     }
 }
 
 impl Writer {
-    /// Starts writing. The result is there when it has ended.
+    /// Starts the thread. The receiver gets a message when the thread has ended.
     ///
     /// # Errors
     ///
-    /// When the system has no thread left.
+    /// Returns an error if the system has no thread left.
     pub(crate) fn spawn(self) -> io::Result<oneshot::Receiver<()>> {
         let (ending, ended) = oneshot::channel();
         let thread = thread::Builder::new().name("decision-log".to_owned());
@@ -115,8 +116,8 @@ impl Writer {
         }
     }
 
-    /// Waits for a record, unless it is time to stop, and takes what others there are. False when
-    /// there will be no more.
+    /// Waits for a record, unless it is time to stop, and takes the other records that are queued.
+    /// Returns false if there will be no more.
     fn gather(&self, batch: &mut Batch, stopping: bool) -> bool {
         let patience = if stopping { Duration::ZERO } else { SUMMARY_EVERY };
         match self.waiting.recv_timeout(patience) {
@@ -132,7 +133,7 @@ impl Writer {
         true
     }
 
-    /// Whether it was written; a change of that is logged, not each failure.
+    /// Returns whether the lines were written. Logs only a change of that, not each failure.
     fn tell(&self, written: &io::Result<()>, lines: usize, well: bool) -> bool {
         let result = if written.is_ok() { "written" } else { "failed" };
         self.metrics.logged_decisions(result, lines as u64);
@@ -171,7 +172,7 @@ impl Batch {
 }
 
 fn append(text: &mut Vec<u8>, line: &impl Serialize) {
-    // Neither a vector nor what we write can fail.
+    // Neither writing to a vector nor serializing a line can fail.
     let _ = serde_json::to_writer(&mut *text, line);
     text.push(b'\n');
 }

@@ -1,12 +1,12 @@
-//! The model that a call names in its body.
+//! Reads the model that a call names in its body.
 //!
-//! What is read here is what the backend will use: where two readers of the same bytes could come
-//! to different models, or one of them sees more than we were shown, there is no model, and a
-//! decision that needs one is a denial. Reading is one pass, does not recurse, and allocates nothing
-//! but what a compressed body becomes; it happens only when a decision depends on it. What it costs is bounded by the length
-//! of the body, whatever is in it: a name is compared no further than the names that matter go, and
-//! the members, parts and parameters that have names are counted, and bounded far above what
-//! clients send.
+//! The model that patgate reads must be the model that the backend uses. If two readers of the same
+//! bytes could come to different models, or one of them sees more than patgate was shown, there is
+//! no model, and a decision that needs one is a denial. Reading is one pass, does not recurse, and
+//! allocates only for a decompressed body. It happens only if a decision depends on it. Its cost is
+//! bounded by the length of the body, whatever is in it: a name is compared no further than the
+//! names that matter, and named members, parts and parameters are counted, with a limit far above
+//! what clients send.
 
 mod encoding;
 mod json;
@@ -30,42 +30,44 @@ pub(crate) use self::{
 };
 use crate::decision::NoModel;
 
-/// A body without a length is not known to end where showing ends. Envoy is told to show a multiple
-/// of this.
+/// If a body without a length ends at a multiple of this, Envoy may have stopped showing it there.
+/// Envoy is configured to show a multiple of this.
 const SHOWN_BY: usize = 4096;
 
-/// The longest body that a gateway in two steps is told to show; one without a length counts as one.
+/// The longest body that a gateway in two steps is configured to show; a body without a length
+/// counts as this long.
 pub(crate) const MAX_SHOWN: u64 = 32 * 1024 * 1024;
 
-/// How a call names its model in its body.
+/// Where a call names its model in its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// As the member `model` of a JSON object.
+    /// In the member `model` of a JSON object.
     Json,
-    /// The same, for a backend that reads JSON whatever `Content-Type` says.
+    /// In the same member, for a backend that reads JSON whatever `Content-Type` says.
     JsonOfAnyType,
-    /// As the part `model` of `multipart/form-data`.
+    /// In the part `model` of `multipart/form-data`.
     Multipart,
-    /// In a way that is not read.
+    /// In a place that patgate does not read.
     Other,
 }
 
-/// A body as an edge lends it, with the headers that say what it is.
+/// A body that an edge lends, with the headers that describe it.
 #[derive(Clone, Copy, Default)]
 pub struct Body<'a> {
-    /// What was shown of it.
+    /// The bytes that Envoy has shown.
     pub bytes: &'a [u8],
-    /// `x-envoy-auth-partial-body`: `false` when that was all, absent when nothing was shown.
+    /// `x-envoy-auth-partial-body`: `false` if that was the whole body, absent if nothing was
+    /// shown.
     pub partial: Option<&'a str>,
-    /// `content-length`.
+    /// The value of `content-length`.
     pub length: Option<&'a str>,
-    /// `content-encoding`.
+    /// The value of `content-encoding`.
     pub encoding: Option<&'a str>,
-    /// `content-type`.
+    /// The value of `content-type`.
     pub media_type: Option<&'a str>,
 }
 
-/// It holds what a person wrote to a model.
+/// Hides the bytes: they hold what a person wrote to a model.
 impl fmt::Debug for Body<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Body(…)")
@@ -73,20 +75,20 @@ impl fmt::Debug for Body<'_> {
 }
 
 impl Body<'_> {
-    /// The one model that the body names.
+    /// Returns the one model that the body names.
     ///
     /// # Errors
     ///
-    /// Whatever keeps it from naming exactly one.
+    /// Returns the reason why it does not name exactly one.
     pub fn model(&self, form: Form) -> Result<ModelName, NoModel> {
         self.model_with(form, &mut |_| Ok(()))
     }
 
-    /// The same, where decoding has to ask for memory and time.
+    /// Returns the same, where decoding must ask for memory and time.
     ///
     /// # Errors
     ///
-    /// Whatever keeps it from naming exactly one, or what `leave` answers.
+    /// Returns the reason why it does not name exactly one, or the error of `leave`.
     pub fn model_with(&self, form: Form, leave: Leave<'_>) -> Result<ModelName, NoModel> {
         let encoding = self.encoding_for(form)?;
         self.is_whole()?;
@@ -95,13 +97,13 @@ impl Body<'_> {
             Form::Json if !is_json(media_type) => Err(NoModel::NotJson),
             Form::Json | Form::JsonOfAnyType => match encoding {
                 None => in_json(self.bytes),
-                // More may follow, which some decoders read as well.
+                // More bytes may follow, which some decoders also read.
                 Some(_) if self.may_go_on() => Err(NoModel::Endless),
                 Some(encoding) => in_json(&encoding.decode(self.bytes, leave)?),
             },
             Form::Multipart => {
                 let boundary = boundary(media_type).ok_or(NoModel::NotForm)?;
-                // Some readers of forms go on behind the last delimiter.
+                // Some readers of forms continue after the last delimiter.
                 if self.may_go_on() {
                     return Err(NoModel::Endless);
                 }
@@ -111,44 +113,45 @@ impl Body<'_> {
         }
     }
 
-    /// How it is compressed.
+    /// Returns how the body is compressed.
     ///
     /// # Errors
     ///
-    /// If it is not read so, or not read at all.
+    /// Returns an error if patgate does not read this encoding, or not in this form.
     fn encoding_for(&self, form: Form) -> Result<Option<Encoding>, NoModel> {
         if form == Form::Other {
             return Err(NoModel::Elsewhere);
         }
         match (form, Encoding::of(self.encoding)?) {
-            // Readers of forms look for them behind other bytes, too, such as compressed ones.
+            // Readers of forms also look for parts after other bytes, such as compressed ones.
             (Form::Multipart, Some(_)) => Err(NoModel::CompressedForm),
             (_, encoding) => Ok(encoding),
         }
     }
 
-    /// Whether it could be read, as far as can be said before any of it is shown.
+    /// Checks whether the body could be read, before any of it is shown.
     ///
     /// # Errors
     ///
-    /// What keeps it from that, whatever is in it.
+    /// Returns the reason why it could not be read, whatever it contains.
     pub(crate) fn may_be_read(&self, form: Form) -> Result<(), NoModel> {
         self.encoding_for(form).map(drop)
     }
 
-    /// Whether it has to be decoded.
+    /// Returns whether the body must be decoded.
     pub(crate) fn is_compressed(&self) -> bool {
         matches!(Encoding::of(self.encoding), Ok(Some(_)))
     }
 
-    /// Whether it may be longer than what was shown.
+    /// Returns whether the body may be longer than what was shown.
     fn may_go_on(&self) -> bool {
         self.length.is_none() && self.bytes.len().is_multiple_of(SHOWN_BY)
     }
 
-    /// A second model may follow a cut. A client may have sent `x-envoy-auth-partial-body` itself
-    /// to an Envoy that shows no bodies, but then there are no bytes, either; nor are there where
-    /// `pack_as_bytes` is not set, and what is not UTF-8 would have been replaced.
+    /// Checks that the body was shown whole, because a second model may follow a cut. A client may
+    /// have sent `x-envoy-auth-partial-body` itself to an Envoy that shows no bodies, but then
+    /// there are no bytes either. There are also none if `pack_as_bytes` is not set, where Envoy
+    /// would have replaced bytes that are not UTF-8.
     fn is_whole(&self) -> Result<(), NoModel> {
         match self.partial {
             Some("false") => {}
@@ -158,9 +161,9 @@ impl Body<'_> {
         if self.bytes.is_empty() {
             return Err(NoModel::NotShown);
         }
-        // Envoy 1.40 says `false` of the beginning of a longer body, too, when exactly as much as
-        // it may show has arrived. Without a length that is not noticed here; but nothing may
-        // follow the end of an object, and a form that ends just there is refused.
+        // Envoy 1.40 also says `false` of the beginning of a longer body, if exactly as much as it
+        // may show has arrived. Without a length, this cannot be noticed here. But nothing may
+        // follow the end of an object, and a form that ends exactly there is refused.
         let same = |length: &str| is_length(length, self.bytes.len());
         if self.length.is_none_or(same) { Ok(()) } else { Err(NoModel::Cut) }
     }
@@ -172,8 +175,9 @@ fn in_json(bytes: &[u8]) -> Result<ModelName, NoModel> {
     json::model(text)
 }
 
-/// `application/json`, in UTF-8 if it says so. Some backends parse a body without looking at its
-/// type, others by its type alone: only when it says what it is do they agree.
+/// Returns whether this is `application/json`, in UTF-8 if it names an encoding. Some backends
+/// parse a body without looking at its type, others by its type alone: they agree only if the body
+/// says what it is.
 fn is_json(media_type: &str) -> bool {
     let (kind, parameter) = split(media_type);
     let utf8 = |value: &str| unquoted(value).eq_ignore_ascii_case("utf-8");
@@ -181,9 +185,9 @@ fn is_json(media_type: &str) -> bool {
         && parameter.is_none_or(|text| parameter_named("charset", text).is_some_and(utf8))
 }
 
-/// The boundary of `multipart/form-data`, which may have no other parameter. Of the characters
-/// that RFC 2046 allows only those that no reader takes for something else; they are what clients
-/// use.
+/// Returns the boundary of `multipart/form-data`, which may have no other parameter. Of the
+/// characters that RFC 2046 allows, it may have only those that every reader understands in the
+/// same way; clients use no others.
 fn boundary(media_type: &str) -> Option<&str> {
     let (kind, parameter) = split(media_type);
     let boundary = unquoted(parameter_named("boundary", parameter?)?);
@@ -193,8 +197,8 @@ fn boundary(media_type: &str) -> Option<&str> {
         .then_some(boundary)
 }
 
-/// The type, and what follows the first semicolon. Another parameter ends up in the value of the
-/// first, where nobody accepts it.
+/// Splits a media type into the type and what follows the first semicolon. Another parameter ends
+/// up in the value of the first, where the callers refuse it.
 fn split(media_type: &str) -> (&str, Option<&str>) {
     match media_type.split_once(';') {
         Some((kind, parameter)) => (trimmed(kind), Some(trimmed(parameter))),
@@ -202,14 +206,14 @@ fn split(media_type: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Without the optional white space of RFC 9110, section 5.6.3. What Unicode counts as space
-/// besides, most readers take for a part of the value.
+/// Removes the optional white space of RFC 9110, section 5.6.3. Most readers treat other Unicode
+/// spaces as a part of the value.
 fn trimmed(value: &str) -> &str {
     value.trim_matches([' ', '\t'])
 }
 
-/// Whether a header's value is this length: digits alone, where the standard library would also
-/// read a sign.
+/// Returns whether a header's value is this length: only digits, because the standard library would
+/// also read a sign.
 fn is_length(value: &str, length: usize) -> bool {
     value.bytes().all(|byte| byte.is_ascii_digit()) && value.parse() == Ok(length)
 }

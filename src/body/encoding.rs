@@ -1,44 +1,46 @@
-//! Bodies that are compressed, and what is read of them.
+//! Decodes compressed bodies.
 //!
-//! A backend may decode a body or not. Compressed with gzip or zstd, it begins with bytes that begin
-//! neither JSON nor a form: a backend that does not decode refuses it, and one that does reads what
-//! is read here. That is so because nothing is left to a decoder's choice: one encoding, one member
-//! or frame with nothing optional in it and nothing behind it, and a checksum that is right.
+//! A backend may decode a body or not. A body that is compressed with gzip or zstd begins with
+//! bytes that begin neither JSON nor a form: a backend that does not decode refuses it, and one
+//! that decodes reads the same as patgate. This holds because decoders have no choice: one
+//! encoding, one member or frame with nothing optional in it and nothing after it, and a correct
+//! checksum.
 //!
-//! What decoding costs is bounded before it begins: by the length of what was sent, of what it says
-//! it becomes, and by the number of its blocks, each of which may bring tables of its own.
+//! The cost of decoding is bounded before it begins: by the length of the compressed body, by the
+//! length that it states, and by the number of its blocks, each of which may bring its own tables.
 
 mod gzip;
 mod zstd;
 
 use crate::decision::{Compressed, NoModel};
 
-/// Bytes of a decoded body at most: as many as of one that is sent as it is.
+/// Most bytes of a decoded body: the same limit as for a body that is not compressed.
 pub(crate) const MAX_DECODED: usize = 32 * 1024 * 1024;
-/// How many times as long as what was sent it may be. JSON of chats has a tenth of that.
+/// How many times as long as the compressed body the decoded body may be. JSON of chats needs a
+/// tenth of this.
 pub(crate) const MAX_RATIO: usize = 100;
 
-/// Encodings that are read.
+/// The encodings that patgate reads.
 #[derive(Clone, Copy)]
 pub(super) enum Encoding {
     Gzip,
     Zstd,
 }
 
-/// What decoding asks for before it goes on.
+/// What decoding asks for before it continues.
 #[derive(Clone, Copy, Debug)]
 pub enum Ask {
-    /// So many bytes of memory, until the body has been read.
+    /// Memory in bytes, until the body has been read.
     Memory(usize),
-    /// More time.
+    /// Time to decode another piece.
     Time,
 }
 
-/// Answers what decoding asks for.
+/// Grants or refuses what decoding asks for.
 pub type Leave<'l> = &'l mut dyn FnMut(Ask) -> Result<(), NoModel>;
 
 impl Encoding {
-    /// What a `Content-Encoding` says; `None` if the body is sent as it is.
+    /// Returns the encoding that a `Content-Encoding` names; `None` if the body is not compressed.
     pub(super) fn of(value: Option<&str>) -> Result<Option<Self>, NoModel> {
         let said = |name: &str| value.is_some_and(|value| value.eq_ignore_ascii_case(name));
         match value {
@@ -59,17 +61,18 @@ impl Encoding {
     }
 }
 
-/// Of one body.
+/// The limits of one body.
 struct Limits {
-    /// Bytes that it may become.
+    /// Most bytes of the decoded body.
     bytes: usize,
-    /// What it is if it becomes more.
+    /// The error if there are more.
     beyond: Compressed,
     blocks: usize,
 }
 
 impl Limits {
-    /// Of a block in the middle, over all blocks of a body. Encoders end one after some kilobytes.
+    /// Minimum average of compressed bytes per block, over all blocks of a body. Encoders end a
+    /// block after some kilobytes.
     const BYTES_A_BLOCK: usize = 128;
     const FEW_BLOCKS: usize = 64;
 

@@ -1,26 +1,28 @@
-//! The member `model` of a JSON object (RFC 8259).
+//! Reads the member `model` of a JSON object (RFC 8259).
 //!
-//! The whole text is checked, not only up to the member: of a repeated one, some readers take the
-//! first, others the last, and Go's takes `Model` and `MODEL` for it as well.
+//! It checks the whole text, not only the part before the member: if a member is repeated, some
+//! readers take the first, others the last, and Go's reader also treats `Model` and `MODEL` as
+//! `model`.
 //!
-//! Beyond the RFC, this reads what some readers refuse, and all others read alike: one byte order
-//! mark before the object, `NaN`, `Infinity` and `-Infinity` as values, and half a surrogate pair in
-//! a text. A reader keeps or replaces such a half; where the text is a name that matters, that makes
-//! two names of it, so there it is refused.
+//! Beyond the RFC, this reads what some readers refuse and all others read alike: one byte order
+//! mark before the object, `NaN`, `Infinity` and `-Infinity` as values, and half a surrogate pair
+//! in a text. A reader keeps or replaces such a half. In a name that matters, this makes two
+//! different names, so it is refused there.
 
 use super::{ModelName, member::Member};
 use crate::decision::{Excess, NoModel};
 
-/// Objects and arrays open at a time. Readers stop at 100 (PHP's lower settings), 128 (serde_json),
-/// about 1000 (Python); requests for models stay far below. At most 128, the bits of [`Open`].
+/// Most objects and arrays that are open at a time. Readers stop at 100 (PHP's lower settings), 128
+/// (serde_json), or about 1000 (Python); requests for models stay far below. At most 128, the bits
+/// of [`Open`].
 pub(crate) const MAX_DEPTH: u32 = 100;
-/// Members of the object itself, whose names are compared with those that matter. The APIs that we
-/// protect define fewer than a hundred.
+/// Most members of the object itself, whose names are compared with those that matter. The
+/// protected APIs define fewer than a hundred.
 pub(crate) const MAX_MEMBERS: usize = 10_000;
 const MALFORMED: Fault = Fault::Malformed;
 
-/// What is wrong with a text. Of one byte, so that it is told in a register: this is asked after
-/// each byte that is read.
+/// What is wrong with a text. One byte long, so that it is returned in a register: it is checked
+/// after each byte that is read.
 #[derive(Clone, Copy)]
 enum Fault {
     Malformed,
@@ -38,7 +40,7 @@ impl From<Fault> for NoModel {
 
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// The value of the one `model` at the top level.
+/// Returns the value of the one `model` at the top level.
 pub(super) fn model(text: &str) -> Result<ModelName, NoModel> {
     let mut scan = Scan { text, at: 0, half: false };
     object(&mut scan).map_err(|why| match why {
@@ -91,7 +93,7 @@ fn object(scan: &mut Scan<'_>) -> Result<ModelName, NoModel> {
 struct Scan<'a> {
     text: &'a str,
     at: usize,
-    /// Half a surrogate pair was read since this was last set to false.
+    /// Whether half a surrogate pair was read since this was last set to false.
     half: bool,
 }
 
@@ -120,7 +122,7 @@ impl<'a> Scan<'a> {
         if self.eat(byte) { Ok(()) } else { Err(MALFORMED) }
     }
 
-    /// Byte by byte: most of what is passed over so has none or few.
+    /// Byte by byte: most values that are skipped in this way have no such bytes, or few.
     #[inline(always)]
     fn skip(&mut self, what: impl Fn(u8) -> bool) -> usize {
         let from = self.at;
@@ -135,7 +137,7 @@ impl<'a> Scan<'a> {
         self.skip(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r'));
     }
 
-    /// A key and its colon, up to where the value begins.
+    /// Reads a key and its colon, up to the beginning of the value.
     fn key(&mut self) -> Result<&'a str, Fault> {
         self.expect(b'"')?;
         let key = self.string()?;
@@ -157,11 +159,11 @@ impl<'a> Scan<'a> {
         ModelName::read(unescaped(name))
     }
 
-    /// What stands between the quotes; the first one has been read.
+    /// Reads the text between the quotes; the first quote has been read.
     fn string(&mut self) -> Result<&'a str, Fault> {
         let start = self.at;
         loop {
-            // Most short ones end where they begin.
+            // Most short texts end here.
             if !self.peek().is_some_and(stops) {
                 self.at += plain(self.rest());
             }
@@ -173,7 +175,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// What follows a backslash.
+    /// Reads what follows a backslash.
     fn escape(&mut self) -> Result<(), Fault> {
         match self.next()? {
             b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Ok(()),
@@ -190,7 +192,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Reads the second half of a surrogate pair, if it stands here.
+    /// Reads the second half of a surrogate pair, if it is next.
     fn low_half(&mut self) -> bool {
         let from = self.at;
         let found = self.eat(b'\\') && self.eat(b'u') && matches!(self.hex(), Ok(0xDC00..=0xDFFF));
@@ -209,10 +211,10 @@ impl<'a> Scan<'a> {
         Ok(code)
     }
 
-    /// Passes over any value. What is open inside it is kept in a set of bits, so a deep value
-    /// costs no more than a flat one.
+    /// Skips any value. The objects and arrays that are open inside it are bits of a set, so a deep
+    /// value costs no more than a flat one.
     fn value(&mut self) -> Result<(), Fault> {
-        // The object that all this stands in is open, too.
+        // The object around all of this is also open.
         let mut open = Open { depth: 1, objects: 1 };
         loop {
             match self.next()? {
@@ -245,7 +247,8 @@ impl<'a> Scan<'a> {
                 },
                 first => self.number(first)?,
             }
-            // A value has ended. It may be the last of what it stands in, and that of another.
+            // A value has ended. It may be the last one in its object or array, and end that value
+            // as well.
             loop {
                 if open.depth == 1 {
                     return Ok(());
@@ -272,7 +275,7 @@ impl<'a> Scan<'a> {
         rest.iter().try_for_each(|byte| self.expect(*byte))
     }
 
-    /// The rest of a number without its sign.
+    /// Reads the rest of a number without its sign.
     fn number(&mut self, first: u8) -> Result<(), Fault> {
         match first {
             b'0' => {}
@@ -294,7 +297,7 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// The objects and arrays that are open; the lowest bit tells the innermost, 1 for an object.
+/// The objects and arrays that are open. The lowest bit is the innermost one; 1 means an object.
 struct Open {
     depth: u32,
     objects: u128,
@@ -320,13 +323,13 @@ impl Open {
     }
 }
 
-/// How many bytes stand in a string before one that ends it, escapes, or may not be in it. Most of
-/// a body is text: eight bytes at a time.
+/// Returns the number of bytes before the first byte that ends a string, escapes, or is not
+/// permitted in it. Most of a body is text: it reads eight bytes at a time.
 pub(super) fn plain(text: &[u8]) -> usize {
     const ONES: u64 = u64::MAX / 255;
     const HIGH: u64 = ONES << 7;
-    // The highest bit of each byte that is lower than `bound`, and perhaps of bytes behind the
-    // first of those.
+    // Returns the highest bit of each byte that is lower than `bound`, and perhaps of bytes after
+    // the first of those.
     let lower = |bytes: u64, bound: u8| bytes.wrapping_sub(ONES * u64::from(bound)) & !bytes & HIGH;
     let same = |bytes: u64, byte: u8| lower(bytes ^ (ONES * u64::from(byte)), 1);
     let (chunks, rest) = text.as_chunks();
@@ -340,12 +343,12 @@ pub(super) fn plain(text: &[u8]) -> usize {
     text.len() - rest.len() + rest.iter().position(|byte| stops(*byte)).unwrap_or(rest.len())
 }
 
-/// Whether a byte ends a string, escapes, or may not be in it.
+/// Returns whether a byte ends a string, escapes, or is not permitted in it.
 fn stops(byte: u8) -> bool {
     byte < b' ' || matches!(byte, b'"' | b'\\')
 }
 
-/// The characters that the inside of a checked string stands for, in which no surrogate is alone.
+/// Returns the characters of a checked string, in which no surrogate is alone.
 fn unescaped(raw: &str) -> Unescaped<'_> {
     Unescaped { rest: raw.chars() }
 }
@@ -371,7 +374,7 @@ impl Iterator for Unescaped<'_> {
             'r' => '\r',
             't' => '\t',
             'u' => match unit(rest) {
-                // Of a checked name: the second half follows.
+                // The name has been checked: the second half follows.
                 high @ 0xD800..=0xDBFF => {
                     let _backslash_and_u = (rest.next(), rest.next());
                     let low = unit(rest) & 0x3FF;
@@ -384,7 +387,7 @@ impl Iterator for Unescaped<'_> {
     }
 }
 
-/// Four hexadecimal digits.
+/// Reads a UTF-16 code unit from four hexadecimal digits.
 fn unit(digits: &mut std::str::Chars<'_>) -> u32 {
     digits.take(4).fold(0, |code, digit| code * 16 + digit.to_digit(16).unwrap_or(0))
 }

@@ -1,13 +1,14 @@
-//! What the name of a member, a part or a query parameter has to do with the model.
+//! Classifies the name of a member, a part or a query parameter by its effect on the model.
 
 use memchr::{memchr, memchr2, memchr3_iter};
 
 use crate::decision::Excess;
 
-/// Members by which some backends choose a model in place of `model`, or when that one fails:
-/// OpenRouter's; then LiteLLM's, which also merges what is in `extra_body` over the request (the
-/// clients' option of that name is not sent under it) and lets the model of a stored prompt win;
-/// then the adapters of SGLang, llama.cpp, TensorRT-LLM and MLX, which make a model another one.
+/// Members by which some backends choose a model in place of `model`, or when that model fails.
+/// First OpenRouter's; then LiteLLM's, which also merges the content of `extra_body` over the
+/// request (the clients' option of that name is not sent under it) and prefers the model of a
+/// stored prompt; then the adapters of SGLang, llama.cpp, TensorRT-LLM and MLX, which change a
+/// model into another one.
 const RIVALS: [&str; 17] = [
     "models",
     "preset",
@@ -28,7 +29,7 @@ const RIVALS: [&str; 17] = [
     "adapters",
 ];
 const MODEL: &str = "model";
-/// Bytes of the longest of these names.
+/// Length of the longest of these names, in bytes.
 const LONGEST: usize = {
     let (mut longest, mut at) = (MODEL.len(), 0);
     while at < RIVALS.len() {
@@ -39,7 +40,7 @@ const LONGEST: usize = {
     }
     longest
 };
-/// Whether a name of these begins with a byte.
+/// Whether one of these names begins with a byte.
 const BEGINS: [bool; 128] = {
     let (mut begins, mut at) = ([false; 128], 0);
     begins[MODEL.as_bytes()[0] as usize] = true;
@@ -50,7 +51,7 @@ const BEGINS: [bool; 128] = {
     begins
 };
 
-/// Whether a name of these has so many bytes.
+/// Whether one of these names has this length in bytes.
 const LENGTHS: [bool; LONGEST + 1] = {
     let (mut lengths, mut at) = ([false; LONGEST + 1], 0);
     lengths[MODEL.len()] = true;
@@ -61,27 +62,27 @@ const LENGTHS: [bool; LONGEST + 1] = {
     lengths
 };
 
-/// Parameters of a query at most. PHP and Django stop at 1000 as well; clients send a handful.
+/// Most parameters of a query. PHP and Django also stop at 1000; clients send a handful.
 pub(crate) const MAX_PARAMETERS: usize = 1000;
 
-/// How near a name comes to `model`.
+/// How close a name is to `model`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Member {
-    /// It is that.
+    /// The name is `model`.
     Model,
-    /// Some readers take it for that.
+    /// Some readers treat the name as `model`.
     Variant,
-    /// It may choose a model as well.
+    /// The member may also choose a model.
     Rival(&'static str),
     Other,
 }
 
 impl Member {
-    /// What readers may take these characters for: whether a reader that ignores case would take
-    /// them for a name of ours; for one in C, a text ends at U+0000.
+    /// Classifies a name by what readers may make of it: whether a reader that ignores case would
+    /// read one of the names that matter. For a reader in C, a text ends at U+0000.
     ///
-    /// Most names are told apart by their first character or their length, and none is read further
-    /// than the longest of ours: a body may consist of nothing but names.
+    /// Most names are distinguished by their first character or their length, and none is read
+    /// further than the longest name that matters: a body may consist of nothing but names.
     pub(super) fn of(name: impl Iterator<Item = char>) -> Self {
         let (mut read, mut length, mut exact) = ([0; LONGEST], 0, true);
         for character in name {
@@ -113,15 +114,15 @@ impl Member {
     }
 }
 
-/// Whether the query of a target may choose a model. Some backends let it win over the body, some
-/// read both into one map.
+/// Returns whether the query of a target may choose a model. Some backends prefer the query to the
+/// body, some read both into one map.
 ///
-/// A key that is escaped is not decoded: no client of a model's API needs one. Some readers split
-/// at semicolons, and some take a question mark away once more.
+/// An escaped key is not decoded: no client of a model API needs one. Some readers split at
+/// semicolons, and some remove one more question mark.
 ///
 /// # Errors
 ///
-/// If it has more parameters than are read.
+/// Returns an error if the query has more parameters than patgate reads.
 pub(crate) fn in_query(target: &str) -> Result<bool, Excess> {
     let Some(query) = memchr(b'?', target.as_bytes()).and_then(|at| target.get(at + 1..)) else {
         return Ok(false);
@@ -140,8 +141,9 @@ pub(crate) fn in_query(target: &str) -> Result<bool, Excess> {
     Ok(false)
 }
 
-/// The one model that a query names, in the one spelling that all readers take for it: `None` unless
-/// it is there once, and neither encoded nor beside anything that some reader takes for another.
+/// Returns the one model that a query names, in the one spelling that all readers understand:
+/// `None` unless it occurs once, unencoded, and without anything that some reader takes for another
+/// model.
 pub(crate) fn model_in_query(query: &str) -> Option<&str> {
     let query = query.strip_prefix('?')?;
     let mut found = None;
@@ -166,12 +168,12 @@ fn chooses(parameter: &str) -> bool {
     memchr2(b'%', b'+', key.as_bytes()).is_some() || Member::of(stem(key).chars()) != Member::Other
 }
 
-/// Some readers take `model[]` and `model.x` for more of `model`.
+/// Some readers treat `model[]` and `model.x` as more of `model`.
 pub(super) fn stem(name: &str) -> &str {
     memchr2(b'[', b'.', name.as_bytes()).and_then(|end| name.get(..end)).unwrap_or(name)
 }
 
-/// Go folds case as Unicode does, by which these two are letters of ours.
+/// Go folds case as Unicode does, which turns these two characters into letters of the names above.
 fn folded(character: char) -> char {
     match character {
         '\u{17f}' => 's',

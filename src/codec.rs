@@ -1,13 +1,14 @@
-//! How a check travels: the bytes of a `CheckRequest` in, without a copy or an allocation.
+//! Decodes a check: reads the bytes of a `CheckRequest` without a copy or an allocation.
 //!
-//! Envoy's message holds some fifteen headers in a map; a check needs a few. Those are noticed while
-//! the message is stepped through once; another one is looked for when it is asked for.
+//! Envoy's message has some fifteen headers in a map; a check needs a few of them. Those are noted
+//! during one pass over the message; any other header is searched for when it is needed.
 //!
-//! A stranger's bytes, as far as Envoy lets them through: `fuzz/` feeds it what Envoy would not.
+//! These are a stranger's bytes, as far as Envoy lets them through: `fuzz/` also sends what Envoy
+//! would not.
 //!
-//! Where the wire format leaves a choice, there is one meaning or none: a message that occurs twice
-//! would be merged by other decoders, and is refused here, as groups are. So is a check that has its
-//! headers twice, as a map and as a list, unless both say the same.
+//! If the wire format leaves a choice, there is one meaning or none: other decoders would merge a
+//! message that occurs twice; this one refuses it, and also refuses groups. It also refuses a check
+//! that has its headers twice, as a map and as a list, unless both say the same.
 
 mod encode;
 mod raw;
@@ -16,26 +17,26 @@ use std::fmt;
 
 pub(crate) use self::encode::encode;
 
-/// The HTTP request that Envoy asks about.
+/// The HTTP request of a check.
 #[derive(Clone, Copy, PartialEq)]
 pub struct HttpRequest<'a> {
     /// The method, as sent.
     pub method: &'a str,
     /// The authority that the client asked for.
     pub host: &'a str,
-    /// Path and query.
+    /// The path with its query.
     pub path: &'a str,
-    /// As bytes, as far as Envoy shows it.
+    /// The part of the body that Envoy shows.
     pub body: &'a [u8],
-    /// Values of the headers that are noticed, by their place in [`NOTICED`].
+    /// Values of the noted headers, by their place in [`NOTICED`].
     noticed: [Option<&'a [u8]>; NOTICED.len()],
-    /// The headers, where they are sent as a list.
+    /// The headers, if they are sent as a list.
     raw: Option<&'a [u8]>,
-    /// The message itself, in which every field has been stepped over once.
+    /// The message itself, after one pass over every field.
     message: &'a [u8],
 }
 
-/// It holds a token, and what a person wrote to a model.
+/// Hides the content: it has a token, and what a person wrote to a model.
 impl fmt::Debug for HttpRequest<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("HttpRequest(…)")
@@ -46,7 +47,7 @@ impl fmt::Debug for HttpRequest<'_> {
 /// for absent, a compressed body would be taken for a plain one. No header that is read may say this.
 const UNREADABLE: &str = "\u{fffd}";
 
-/// The headers that a check asks for whatever it is about.
+/// The headers that every check needs.
 pub const NOTICED: [&str; 9] = [
     "authorization",
     "x-request-id",
@@ -59,7 +60,8 @@ pub const NOTICED: [&str; 9] = [
     "upgrade",
 ];
 
-/// Where a header stands in [`NOTICED`]. By its length first: most have none of these lengths.
+/// Returns the place of a header in [`NOTICED`]. It compares the length first: most headers have
+/// none of these lengths.
 #[inline]
 fn noticed(name: &[u8]) -> Option<usize> {
     let at = match name.len() {
@@ -81,19 +83,19 @@ fn noticed(name: &[u8]) -> Option<usize> {
 const ATTRIBUTES: u32 = 1;
 const REQUEST: u32 = 4;
 const HTTP: u32 = 2;
-/// Those of `AttributeContext.HttpRequest`.
+/// Field numbers of `AttributeContext.HttpRequest`.
 const METHOD: u32 = 2;
 const HEADERS: u32 = 3;
 const PATH: u32 = 4;
 const HOST: u32 = 5;
 const RAW_BODY: u32 = 12;
 const HEADER_MAP: u32 = 13;
-/// Those of an entry of a map.
+/// Field numbers of a map entry.
 const KEY: u32 = 1;
 const VALUE: u32 = 2;
 
 impl<'a> HttpRequest<'a> {
-    /// Nothing where `bytes` is not a `CheckRequest` with an HTTP request in it.
+    /// Returns `None` if `bytes` is not a `CheckRequest` with an HTTP request.
     #[inline(never)] // A stage of which `make bench-check` counts the instructions.
     pub fn decode(bytes: &'a [u8]) -> Option<Self> {
         let mut at = bytes;
@@ -131,8 +133,8 @@ impl<'a> HttpRequest<'a> {
         Some(Self { method, host, path, body, noticed: values, raw, message: at })
     }
 
-    /// A header by its lower-case name. Of several in a map, as nobody sends them, the last one
-    /// counts; several in a list say `,`, which no header that is read may say.
+    /// Returns a header by its lower-case name. If a map has several, which no client sends, the
+    /// last one counts; several in a list give `,`, which no header that patgate reads may have.
     pub fn header(&self, name: &str) -> Option<&'a str> {
         let name = name.as_bytes();
         let value = match (self.raw, noticed(name)) {
@@ -157,14 +159,15 @@ impl<'a> HttpRequest<'a> {
     }
 }
 
-/// What a field holds, as far as it matters here.
+/// The value of a field, as far as the decoder needs it.
 #[derive(Clone, Copy)]
 enum Value<'a> {
     Bytes(&'a [u8]),
     Number,
 }
 
-/// The message under `number`, which must be there once. What else there is must be well-formed.
+/// Returns the message in field `number`, which must occur once. The other fields must be
+/// well-formed.
 fn only(bytes: &[u8], number: u32) -> Option<&[u8]> {
     let (mut fields, mut found) = (Fields(bytes), None);
     while let Some((field, value)) = fields.next()? {
@@ -178,13 +181,13 @@ fn only(bytes: &[u8], number: u32) -> Option<&[u8]> {
     found
 }
 
-/// The key and the value of an entry of a map of strings.
+/// Returns the key and the value of an entry in a map of strings.
 #[inline]
 fn pair(entry: &[u8]) -> Option<(&[u8], &[u8])> {
     usual_pair(entry).or_else(|| any_pair(entry))
 }
 
-/// As every encoder writes it: a short key, then the value, then nothing.
+/// Reads an entry as every encoder writes it: a short key, then the value, then nothing.
 #[inline]
 fn usual_pair(entry: &[u8]) -> Option<(&[u8], &[u8])> {
     const TAGS: [u8; 2] = [(KEY << 3 | 2) as u8, (VALUE << 3 | 2) as u8];
@@ -214,11 +217,12 @@ fn any_pair(entry: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((key, text))
 }
 
-/// What is left of a message.
+/// The rest of a message.
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
-    /// The next field and its number, `None` at the end; nothing at all where it is malformed.
+    /// Returns the next field and its number, `Some(None)` at the end, and `None` if it is
+    /// malformed.
     #[expect(clippy::option_option, reason = "`?` for what is malformed, `while let` for the end")]
     #[inline]
     fn next(&mut self) -> Option<Option<(u32, Value<'a>)>> {
@@ -271,11 +275,11 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Seven bits a byte, the lowest first, in at most ten bytes.
+    /// Reads seven bits per byte, the lowest first, in at most ten bytes.
     fn long_varint(&mut self) -> Option<u64> {
         let mut number = 0;
         for (index, byte) in self.0.iter().enumerate().take(10) {
-            // The tenth holds the highest bit alone.
+            // The tenth byte holds only the highest bit.
             if index == 9 && *byte > 1 {
                 return None;
             }

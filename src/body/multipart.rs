@@ -1,7 +1,7 @@
-//! The part `model` of a form (RFC 7578).
+//! Reads the part `model` of a form (RFC 7578).
 //!
 //! Readers of forms differ in almost everything that the RFC leaves open, and often in what it does
-//! not. So this reads what clients in use write, and refuses the rest.
+//! not. So this reads what the clients in use write, and refuses the rest.
 
 use memchr::memmem;
 
@@ -12,22 +12,23 @@ use super::{
 };
 use crate::decision::{Excess, NoModel};
 
-/// RFC 2046.
+/// The longest boundary (RFC 2046).
 pub(super) const MAX_BOUNDARY: usize = 70;
 const MAX_PART_NAME: usize = 64;
-/// Readers stop at 1000 as well (Starlette, Werkzeug, PHP), or before; clients send a dozen.
+/// Readers also stop at 1000 (Starlette, Werkzeug, PHP), or earlier; clients send a dozen.
 pub(crate) const MAX_PARTS: usize = 1000;
-/// Of a part's headers and the empty line behind them. Readers cut what is longer, or drop it: from
-/// 4 KiB a header on (python-multipart), 5 KiB a line (PHP), 80 KiB in all (Node's busboy).
+/// Most bytes of a part's headers and the empty line after them. Readers cut or drop what is
+/// longer: from 4 KiB per header (python-multipart), 5 KiB per line (PHP), 80 KiB in all (Node's
+/// busboy).
 const MAX_HEAD: usize = 4096;
 const CRLF: &[u8] = b"\r\n";
 const EMPTY_LINE: &[u8] = b"\r\n\r\n";
 
-/// The content of the one part `model`.
+/// Returns the content of the one part `model`.
 ///
-/// The delimiter may stand where it delimits and nowhere else, not even after a bare line feed
-/// or with more behind it: some readers would see a delimiter there, and others would not. There
-/// is nothing before the first one, nor after the last.
+/// The delimiter may occur only where it delimits, not even after a bare line feed or with more
+/// text after it: some readers would see a delimiter there, and others would not. Nothing may
+/// precede the first delimiter, and nothing may follow the last.
 pub(super) fn model(form: &[u8], boundary: &str) -> Result<ModelName, NoModel> {
     let malformed = |part| NoModel::MalformedForm { part };
     let mut delimiter = [b'-'; 2 + MAX_BOUNDARY];
@@ -67,8 +68,8 @@ struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
-    /// Only headers that clients in use write: others mean something to some reader, such as
-    /// `Content-Encoding` to aiohttp and `X-Content-Disposition` to Rack.
+    /// Accepts only headers that the clients in use write: others have a meaning for some reader,
+    /// such as `Content-Encoding` for aiohttp and `X-Content-Disposition` for Rack.
     fn read(part: &'a [u8], empty_line: &memmem::Finder<'_>) -> Option<Self> {
         let end = empty_line.find(part.get(..MAX_HEAD).unwrap_or(part))?;
         let (head, content) = part.split_at_checked(end)?;
@@ -85,7 +86,7 @@ impl<'a> Part<'a> {
             ]
             .into_iter()
             .find(|(known, _)| name.eq_ignore_ascii_case(known))?;
-            // Of two, readers take either.
+            // Of two values, readers take either.
             if slot.replace(value).is_some() {
                 return None;
             }
@@ -95,8 +96,7 @@ impl<'a> Part<'a> {
             ["7bit", "8bit", "binary"].iter().any(|known| value.eq_ignore_ascii_case(known))
         };
         let counted = |value: &str| is_length(value, content.len());
-        // Some readers look for parts within parts, and some take what Unicode counts as space away
-        // before.
+        // Some readers look for parts within parts, and some of them remove Unicode spaces first.
         let nested = |value: &str| {
             let kind = value.get(..10);
             !value.is_ascii() || kind.is_some_and(|kind| kind.eq_ignore_ascii_case("multipart/"))
@@ -133,8 +133,8 @@ impl<'a> Part<'a> {
     }
 }
 
-/// A header's name and value. A line that continues another begins with a space, which no name
-/// does.
+/// Splits a header into name and value. A line that continues another one begins with a space,
+/// which no name does.
 fn header(line: &str) -> Option<(&str, &str)> {
     let (name, value) = line.split_once(':')?;
     let printable = |c: char| c == '\t' || !c.is_control();
@@ -142,11 +142,12 @@ fn header(line: &str) -> Option<(&str, &str)> {
     (is_token(name) && value.chars().all(printable)).then_some((name, value))
 }
 
-/// `form-data; name="…"`, then perhaps a file's name: the part's name, and whether it is a file.
+/// Reads `form-data; name="…"`, then perhaps a file's name. Returns the part's name, and whether it
+/// is a file.
 ///
-/// The name comes first, because some readers take the first `name="…"` that they find, be it the
-/// end of `filename="…"`. It holds neither backslashes, which not all readers take for escapes, nor
-/// semicolons, at which some split.
+/// The name must come first, because some readers take the first `name="…"` that they find, even
+/// the end of `filename="…"`. It must have no backslashes, which not all readers treat as escapes,
+/// and no semicolons, at which some split.
 fn disposition(value: &str) -> Option<(&str, bool)> {
     let kind = "form-data";
     let (head, mut rest) = value.split_at_checked(kind.len())?;
@@ -175,10 +176,10 @@ fn disposition(value: &str) -> Option<(&str, bool)> {
     Some((name, filename.is_some() || extended.is_some()))
 }
 
-/// A file's name behind its first quote, and what stands behind its last one.
+/// Returns a file's name after its first quote, and what follows its last quote.
 ///
-/// Readers differ over where a name with quotes, backslashes or semicolons ends, and over what the
-/// rest of it is. None finds another part's name in it: that takes a `=`.
+/// Readers differ in where a name with quotes, backslashes or semicolons ends, and in how they read
+/// the rest. None finds another part's name in it, because that needs a `=`.
 fn file_name(quoted: &str) -> Option<(&str, &str)> {
     let plain = quoted.split_once('"').filter(|(name, after)| {
         !name.contains(['\\', ';']) && (after.is_empty() || next_parameter(after).is_some())
@@ -195,8 +196,8 @@ fn next_parameter(rest: &str) -> Option<&str> {
     Some(rest.trim_start_matches([' ', '\t']).strip_prefix(';')?.trim_start_matches([' ', '\t']))
 }
 
-/// Names that mean the same to readers that trim, decode or nest. HTML gives `_charset_` a meaning
-/// for the other parts.
+/// Returns whether a name means the same to readers that trim, decode or nest. HTML gives
+/// `_charset_` a meaning for the other parts.
 fn is_part_name(name: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.[]".contains(&byte);
     name.len() <= MAX_PART_NAME
@@ -205,7 +206,7 @@ fn is_part_name(name: &str) -> bool {
         && !name.eq_ignore_ascii_case("_charset_")
 }
 
-/// RFC 9110, section 5.6.2.
+/// Returns whether this is a token (RFC 9110, section 5.6.2).
 fn is_token(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     !text.is_empty() && text.bytes().all(allowed)

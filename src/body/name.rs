@@ -1,10 +1,10 @@
-//! A model's name, bounded and owned without an allocation.
+//! A model's name, with a maximum length, stored without an allocation.
 
 use crate::decision::NoModel;
 
-/// Characters of a model's name at most, as where domains and scopes name models.
+/// Most characters of a model's name, as in domains and scopes.
 const MAX_CHARS: usize = 256;
-/// Bytes that so many characters occupy at most.
+/// Most bytes of that many characters.
 const MAX_BYTES: usize = MAX_CHARS * 4;
 
 /// A model's name: 1 to 256 characters, none of them a control character.
@@ -15,7 +15,7 @@ pub struct ModelName {
 }
 
 impl ModelName {
-    /// Takes the characters, and no more of them than fit.
+    /// Reads the characters; refuses more than fit.
     pub(super) fn read(characters: impl Iterator<Item = char>) -> Result<Self, NoModel> {
         let mut name = Self { bytes: [0; MAX_BYTES], len: 0 };
         for (index, character) in characters.enumerate() {
@@ -30,9 +30,9 @@ impl ModelName {
         if name.len == 0 { Err(NoModel::NotAName) } else { Ok(name) }
     }
 
-    /// The name itself.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
-        // Whole characters were written, so this is UTF-8; and an empty name fits nothing.
+        // Whole characters were written, so this is UTF-8; and an empty name matches nothing.
         let written = self.bytes.get(..self.len).unwrap_or_default();
         std::str::from_utf8(written).unwrap_or_default()
     }

@@ -1,5 +1,6 @@
-//! What a generated decoder makes of a message, where it is asked for nothing but what is read here,
-//! and what of it is refused on purpose. The decoder's test and its fuzz target hold it to this.
+//! Computes what a generated decoder reads from a message, restricted to what patgate reads, and
+//! what patgate refuses on purpose. The decoder's test and its fuzz target compare the decoder with
+//! it.
 
 use std::collections::BTreeMap;
 
@@ -13,20 +14,20 @@ use super::HttpRequest;
 /// Why there is no request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
-    /// Not for any decoder.
+    /// No decoder reads the message.
     Malformed,
-    /// A message without one.
+    /// The message has no request.
     Absent,
-    /// Others merge what occurs twice.
+    /// A field occurs twice, which other decoders merge.
     Repeated,
-    /// Others step over groups.
+    /// The message has groups, which other decoders skip.
     Group,
-    /// Headers that others might read in the other place.
+    /// Map and list of headers disagree, and another decoder might read the other one.
     Disagreeing,
 }
 
-// A message that may occur once is a list, so that it can be counted. Headers are bytes: whoever
-// reads one is told that it is not UTF-8.
+// A message that may occur once is declared as a list, so that it can be counted. Headers are
+// bytes, so that a reader can detect a value that is not UTF-8.
 
 #[derive(Clone, PartialEq, Message)]
 struct CheckRequest {
@@ -86,11 +87,11 @@ struct Header {
     value: Vec<u8>,
 }
 
-/// From the message down to a header, the fields in which something is read.
+/// The field numbers from the message down to a header, in which something is read.
 pub(super) const WAY: [u32; 4] = [1, 4, 2, 3];
-/// Likewise, down to a header in a list.
+/// The field numbers down to a header in a list.
 const RAW_WAY: [u32; 5] = [1, 4, 2, 13, 1];
-/// Headers that are compared.
+/// Most headers that are compared.
 const MAX_COMPARED: usize = 1024;
 
 fn expected(bytes: &[u8]) -> Result<Http, Refused> {
@@ -129,7 +130,7 @@ impl RawHeader {
 }
 
 impl Http {
-    /// What a header says by either way of sending it.
+    /// Returns the value of a header, in either form.
     fn header(&self, name: &str) -> Option<&[u8]> {
         let name = name.as_bytes();
         let Some(list) = self.header_map.first() else {
@@ -152,8 +153,8 @@ fn only<M>(mut messages: Vec<M>) -> Result<M, Refused> {
     if messages.is_empty() { Ok(last) } else { Err(Refused::Repeated) }
 }
 
-/// Whether one of the fields is such, of those on the way: how many steps of it are left, the
-/// field's number, its type.
+/// Returns whether `is_such` holds for a field on the path. Its arguments are the remaining steps
+/// of the path, the field's number, and its type.
 pub(super) fn any_field(
     mut bytes: &[u8],
     way: &[u32],
@@ -179,7 +180,7 @@ pub(super) fn any_field(
     false
 }
 
-/// Holds the decoder to it: both read the same, or both refuse.
+/// Compares the decoder with this expectation: both read the same, or both refuse.
 pub(super) fn agree(bytes: &[u8]) -> Result<(), Refused> {
     let expected = expected(bytes);
     let http = match (&expected, HttpRequest::decode(bytes)) {

@@ -1,24 +1,25 @@
-//! Headers as Envoy sends them with `encode_raw_headers`: in a list, each value as bytes, instead of
-//! in a map.
+//! Headers as Envoy sends them with `encode_raw_headers`: in a list, each value as bytes, instead
+//! of in a map.
 //!
-//! A check that has both, which Envoy sends never, must say the same in both: another reader of the
-//! same message may read the other one.
+//! A check that has both, which Envoy never sends, must say the same in both: another reader of the
+//! message may read the other one.
 
 use super::{Fields, HEADERS, KEY, VALUE, Value, pair};
 
-/// Field number of the one field of `HeaderMap`.
+/// Number of the only field of `HeaderMap`.
 const ENTRY: u32 = 1;
-/// That of `HeaderValue` beside its key and its value as text.
+/// Number of the field of `HeaderValue` that holds the value as bytes, in addition to key and value
+/// as text.
 const RAW_VALUE: u32 = 3;
-/// Headers that are compared, where there is something to compare; Envoy lets a client send 100.
+/// Most headers that are compared, if both are there; Envoy lets a client send 100.
 pub(super) const MAX_COMPARED: usize = 1024;
-/// What a header says that is there several times. Where Envoy joins them, there is a comma, too.
+/// The value of a header that occurs several times. Where Envoy joins them, there is also a comma.
 pub(super) const SEVERAL: &[u8] = b",";
 
 type Pair<'a> = (&'a [u8], &'a [u8]);
 
-/// Whether `list`, a `HeaderMap`, is well-formed, and says what the map of the message around it
-/// says, if that has one.
+/// Returns whether `list`, a `HeaderMap`, is well-formed, and says the same as the map of the
+/// message around it, if there is one.
 #[cold]
 pub(super) fn agrees(message: &[u8], list: &[u8]) -> bool {
     check(message, list).unwrap_or(false)
@@ -47,7 +48,7 @@ fn check(message: &[u8], list: &[u8]) -> Option<bool> {
     if mapped.is_empty() {
         return Some(true);
     }
-    // Of several entries with one key, the last one counts in a map.
+    // If several entries of a map have one key, the last one counts.
     mapped.reverse();
     mapped.sort_by_key(|(name, _)| *name);
     mapped.dedup_by_key(|(name, _)| *name);
@@ -55,7 +56,7 @@ fn check(message: &[u8], list: &[u8]) -> Option<bool> {
     Some(mapped == listed)
 }
 
-/// The value of a header in a well-formed list.
+/// Returns the value of a header in a well-formed list.
 pub(super) fn find<'a>(list: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let (mut entries, mut found) = (Entries(Fields(list)), None);
     while let Some(Some((key, value))) = entries.next() {
@@ -69,7 +70,7 @@ pub(super) fn find<'a>(list: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 struct Entries<'a>(Fields<'a>);
 
 impl<'a> Entries<'a> {
-    /// As [`Fields::next`].
+    /// Returns the next field, as [`Fields::next`] does.
     #[expect(clippy::option_option, reason = "`?` for what is malformed, `while let` for the end")]
     fn next(&mut self) -> Option<Option<Pair<'a>>> {
         while let Some(field) = self.0.next()? {
@@ -83,7 +84,7 @@ impl<'a> Entries<'a> {
     }
 }
 
-/// A `HeaderValue`, which has its value as text or as bytes.
+/// Reads a `HeaderValue`, which has its value as text or as bytes.
 fn header_value(header: &[u8]) -> Option<Pair<'_>> {
     let (mut key, mut text, mut raw): (&[u8], &[u8], &[u8]) = (&[], &[], &[]);
     let mut fields = Fields(header);

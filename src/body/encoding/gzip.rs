@@ -1,4 +1,4 @@
-//! One member of gzip (RFC 1952).
+//! Decodes one gzip member (RFC 1952).
 
 use miniz_oxide::inflate::{
     TINFLStatus,
@@ -14,15 +14,15 @@ use super::{Ask, Leave, Limits, MALFORMED, OPTIONAL, TOO_MANY_BLOCKS, little_end
 use crate::decision::NoModel;
 
 const HEAD: usize = 10;
-/// Checksum and length.
+/// Bytes of the checksum and the length at the end.
 const TAIL: usize = 8;
 const DEFLATE: u8 = 8;
-/// Bytes between two looks at the time.
+/// Bytes between two requests for time.
 const PIECE: usize = 256 * 1024;
-/// Blocks between two looks at the time: their tables take time even if they become nothing.
+/// Blocks between two requests for time: their tables take time even if they produce no bytes.
 const BLOCKS: usize = 1024;
 
-/// What a member says about its time and its system says nothing about its content.
+/// Decodes a member. Its fields about time and system do not affect its content.
 pub(super) fn decode(sent: &[u8], limits: &Limits, leave: Leave<'_>) -> Result<Vec<u8>, NoModel> {
     let (head, rest) = sent.split_at_checked(HEAD).ok_or(MALFORMED)?;
     let flags = head.strip_prefix(&[0x1f, 0x8b, DEFLATE]).and_then(<[u8]>::first);
@@ -34,13 +34,13 @@ pub(super) fn decode(sent: &[u8], limits: &Limits, leave: Leave<'_>) -> Result<V
     let end = rest.len().checked_sub(TAIL).ok_or(MALFORMED)?;
     let (deflated, tail) = rest.split_at(end);
     let (checksum, length) = tail.split_at(4);
-    // In the last member it is the length; whatever it is, not a byte more is decoded.
+    // In the last member, this is the length; whatever it is, no more bytes are decoded.
     let length = usize::try_from(little_endian(length)).map_err(|_| MALFORMED)?;
     if length > limits.bytes {
         return Err(limits.beyond());
     }
     leave(Ask::Memory(length))?;
-    // One byte more tells a longer one.
+    // One more byte reveals a longer body.
     let mut decoded = vec![0; length + 1];
     let written = inflate(deflated, &mut decoded, limits.blocks, leave)?;
     if written != length {
@@ -51,7 +51,7 @@ pub(super) fn decode(sent: &[u8], limits: &Limits, leave: Leave<'_>) -> Result<V
     if right { Ok(decoded) } else { Err(MALFORMED) }
 }
 
-/// Decodes all of `deflated`. Returns how many bytes that were.
+/// Decodes all of `deflated`. Returns the number of decoded bytes.
 fn inflate(
     deflated: &[u8],
     into: &mut [u8],

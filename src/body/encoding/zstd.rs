@@ -1,7 +1,7 @@
-//! One frame of Zstandard (RFC 8878).
+//! Decodes one Zstandard frame (RFC 8878).
 //!
-//! The headers of frame and blocks are read before the library sees the body: what is in them bounds
-//! what it will do.
+//! The headers of frame and blocks are read before the library gets the body, because they bound
+//! the work of the library.
 
 use zstd_safe::zstd_sys::ZSTD_ErrorCode::ZSTD_error_dstSize_tooSmall;
 
@@ -9,14 +9,14 @@ use super::{Ask, Leave, Limits, MALFORMED, OPTIONAL, TOO_MANY_BLOCKS, little_end
 use crate::decision::NoModel;
 
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-/// RFC 9659: no encoder of HTTP takes a larger one.
+/// RFC 9659: no HTTP encoder uses a larger window.
 const MAX_WINDOW: u64 = 8 * 1024 * 1024;
 const MAX_BLOCK: u64 = 128 * 1024;
 
 pub(super) fn decode(sent: &[u8], limits: &Limits, leave: Leave<'_>) -> Result<Vec<u8>, NoModel> {
     let Frame { length, bound } = Frame::read(sent, limits)?;
     let limit = limits.bytes as u64;
-    // One byte more tells a longer one.
+    // One more byte reveals a longer body.
     let room = length.unwrap_or(bound.min(limit + 1));
     let room = usize::try_from(room).map_err(|_| MALFORMED)?;
     leave(Ask::Memory(room))?;
@@ -32,22 +32,22 @@ pub(super) fn decode(sent: &[u8], limits: &Limits, leave: Leave<'_>) -> Result<V
     Ok(decoded)
 }
 
-/// What the headers of a frame say.
+/// The content of a frame's headers.
 #[derive(Debug, PartialEq)]
 struct Frame {
-    /// Of its content.
+    /// The length of the decoded content, if the header states it.
     length: Option<u64>,
-    /// Its content has no more bytes, whatever is in the blocks.
+    /// The content has no more bytes than this, whatever is in the blocks.
     bound: u64,
 }
 
 impl Frame {
-    /// Reads the headers of a frame that is all of `sent`.
+    /// Reads the headers of a frame that must be all of `sent`.
     fn read(sent: &[u8], limits: &Limits) -> Result<Self, NoModel> {
         let mut rest = Rest(sent.strip_prefix(&MAGIC).ok_or(MALFORMED)?);
         let descriptor = rest.number(1)?;
         let single_segment = descriptor & 0x20 != 0;
-        // A reserved bit, and one that is not used.
+        // A reserved bit, and an unused bit.
         if descriptor & 0x18 != 0 {
             return Err(MALFORMED);
         }
@@ -84,7 +84,7 @@ impl Frame {
     }
 }
 
-/// What has not been read.
+/// The bytes that have not been read.
 struct Rest<'a>(&'a [u8]);
 
 impl<'a> Rest<'a> {
@@ -98,7 +98,7 @@ impl<'a> Rest<'a> {
         self.skip(bytes).map(little_endian)
     }
 
-    /// Passes over the blocks. Returns how many bytes they become at most.
+    /// Skips the blocks. Returns the most bytes that they may produce.
     fn blocks(&mut self, longest: u64, limits: &Limits) -> Result<u64, NoModel> {
         const RAW: u64 = 0;
         const REPEATED: u64 = 1;

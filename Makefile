@@ -7,11 +7,14 @@ FUZZ := --manifest-path fuzz/Cargo.toml
 # Hidden folders hold what was installed or built, except for .ci.
 SHELL_FILES = .ci/run $(shell find . -name '*.sh' -not -path './.*' -not -path './target/*')
 
-.PHONY: help tools build test client-test grpc-test soak bench bench-large bench-check bench-build lint fuzz demo clean
+.PHONY: help tools build check test client-test grpc-test soak bench bench-large bench-check bench-build lint fuzz demo clean
 
 # Of `make grpc-test`. Another version is another file.
 GRPCURL_VERSION := v1.9.4
 GRPCURL := target/go/grpcurl-$(GRPCURL_VERSION)
+
+# Of `make test`: not empty, and only the integration tests whose names contain it run.
+T ?=
 
 # Of `make soak`. Without a seed, one is drawn.
 MINUTES ?= 10
@@ -30,7 +33,9 @@ BENCH = TESTED_PATGATE=$(CURDIR)/target/bench/patgate cargo bench --locked --ben
 help:
 	@echo 'make demo     a tour of patgate behind a real Envoy (ONCE=1: check the tour and end)'
 	@echo 'make build    the release binary, target/release/patgate'
+	@echo 'make check    unit tests and clippy, which need no server: between two edits'
 	@echo 'make test     the tests, against real Postgres, Valkey and Envoy; those whose programs are missing say so'
+	@echo '              (T=faults:: runs the integration tests whose names contain that)'
 	@echo 'make grpc-test  health and unknown methods as grpcurl sees them; needs Go'
 	@echo 'make client-test  what the clients of model APIs show their users, in Chromium too if it is there'
 	@echo 'make soak     faults at random for 10 minutes (MINUTES=…, SEED=…), every answer judged'
@@ -48,9 +53,13 @@ tools:
 build:
 	cargo build --release --locked
 
+check:
+	cargo test --locked --lib
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
 test: tools
 	@tools/install_clients.sh python
-	cargo test --locked
+	cargo test --locked $(if $(T),--test integration -- $(T))
 
 grpc-test: tools $(GRPCURL)
 	GRPCURL=$(CURDIR)/$(GRPCURL) cargo test --locked --test integration -- grpc::grpcurl_

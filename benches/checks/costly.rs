@@ -3,12 +3,10 @@
 
 use std::{fs, hint::black_box, process::Command};
 
-use patgate::{body::Form, request::Parts};
+use patgate::{body, request::Parts};
+use patgate_testing::costly_bodies::{self, Form};
 
 use crate::bench::Bench;
-
-#[path = "../../tests/reading_a_body/bodies.rs"]
-pub(crate) mod bodies;
 
 /// Whatever the content. The costliest that is read takes 57; a bomb of zstd that is refused, 111 of
 /// its few bytes.
@@ -27,12 +25,12 @@ struct Costly {
 }
 
 fn all() -> Vec<Costly> {
-    let bodies = bodies::bodies(BODY).into_iter().map(|costly| {
-        let bodies::Costly { name, form, bytes, encoding, decoded, good } = costly;
+    let bodies = costly_bodies::bodies(BODY).into_iter().map(|costly| {
+        let costly_bodies::Costly { name, form, bytes, encoding, decoded, good } = costly;
         let name = if good { name.to_owned() } else { format!("{name}, which is refused") };
         Costly { name, form, target: "/a".to_owned(), body: bytes, encoding, decoded }
     });
-    let queries = bodies::targets(QUERY).into_iter().map(|(name, target)| Costly {
+    let queries = costly_bodies::targets(QUERY).into_iter().map(|(name, target)| Costly {
         name: format!("a query of {name}"),
         form: Form::Json,
         target,
@@ -46,9 +44,10 @@ fn all() -> Vec<Costly> {
 /// The part of this program whose instructions are counted.
 #[inline(never)]
 fn read_costly(costly: &Costly) {
-    let media_type = match costly.form {
-        Form::Json => "application/json",
-        _ => "multipart/form-data; boundary=b",
+    let media_type = costly.form.media_type();
+    let form = match costly.form {
+        Form::Json => body::Form::Json,
+        Form::Multipart => body::Form::Multipart,
     };
     let header = |name: &str| match name {
         "content-type" => Some(media_type),
@@ -56,9 +55,14 @@ fn read_costly(costly: &Costly) {
         "x-envoy-auth-partial-body" => Some("false"),
         _ => None,
     };
-    let (method, authority, body) = ("POST", "gateway", &*costly.body);
-    let parts = Parts { method, authority, target: &costly.target, header, body };
-    let _ = black_box(parts.model(costly.form));
+    let parts = Parts {
+        method: "POST",
+        authority: "gateway",
+        target: &costly.target,
+        header,
+        body: &costly.body,
+    };
+    let _ = black_box(parts.model(form));
 }
 
 /// Reads one of them, once.

@@ -15,12 +15,11 @@ use std::{
 use envoy_types::pb::envoy::service::auth::v3::{
     CheckRequest, authorization_client::AuthorizationClient,
 };
-use patgate::body::Form;
+use patgate_testing::costly_bodies::{Form, bodies, targets};
 use tonic::transport::Channel;
 
 use crate::{
     bench::{Bench, ask_all, chats},
-    costly::bodies::{bodies, targets},
     grpc::{Connection, Pace, Requests, nanoseconds},
     requests::{Check, chat},
     servers::{self, Launcher, Running},
@@ -86,14 +85,14 @@ pub(crate) fn measure(bench: &mut Bench) {
 /// Requests of the sender, and whether each is read to its end and allowed.
 fn costly(sender: &Issued) -> Vec<(CheckRequest, bool)> {
     let bodies = bodies(BODY).into_iter().map(|costly| {
-        let (path, media_type) = match costly.form {
-            Form::Json => (chat(&sender.domain), "application/json"),
-            _ => (
-                format!("/proxy/{}/v1/audio/transcriptions", sender.domain),
-                "multipart/form-data; boundary=b",
-            ),
+        let path = match costly.form {
+            Form::Json => chat(&sender.domain),
+            Form::Multipart => format!("/proxy/{}/v1/audio/transcriptions", sender.domain),
         };
-        (request(sender, path, media_type, costly.encoding, &costly.bytes), costly.good)
+        (
+            request(sender, path, costly.form.media_type(), costly.encoding, &costly.bytes),
+            costly.good,
+        )
     });
     let queries = targets(QUERY).into_iter().map(|(_, target)| {
         let (_, query) = target.split_once('?').expect("a query");

@@ -22,13 +22,17 @@ use envoy_types::pb::{
     },
     google::protobuf::value::Kind,
 };
+use patgate_testing::{
+    http::{Over, Sent},
+    stack::project,
+};
 use serde_json::{Map, Value, json};
 
 use self::table::{CHAT, Case, SHOWN, cases};
-use crate::{
-    harness::{Replica, Suite, Token, World, envoy_patch, http_of, patient},
-    http::{Over, Sent},
-    stack::project,
+use crate::support::{
+    Replica, Suite, Token, World,
+    envoy::{envoy_patch, patient},
+    http_of,
 };
 
 /// A token for these models alone, and for calls about them.

@@ -10,10 +10,7 @@ use patgate::{
 };
 use sqlx::postgres::PgPoolOptions;
 
-use crate::{
-    harness::{Suite, World},
-    tiers::reader,
-};
+use crate::support::{Suite, World, tokens::reader};
 
 /// Whatever meets whatever, nothing fails but for a reason of its own.
 pub(crate) async fn revocations_and_rotations_do_not_deadlock(suite: Arc<Suite>) {

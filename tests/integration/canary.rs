@@ -3,15 +3,20 @@
 use std::sync::Arc;
 
 use patgate::token::TokenId;
+use patgate_testing::{
+    eventually, http,
+    proxy::{Mode, Proxy},
+};
 use uuid::Uuid;
 
-use crate::{
-    cli::{Cli, value},
-    fleet::{MODELS, PATIENT, answer},
-    harness::{PROMPT, Replica, Suite, World},
-    http,
-    proxy::{Mode, Proxy},
-    tiers::{eventually, feed_through, lookups, reader},
+use crate::support::{
+    Replica, Suite, World,
+    cli::Cli,
+    fleet::{MODELS, answer},
+    replica::lookups,
+    settings::{PATIENT, PROMPT, feed_through},
+    tokens::reader,
+    value,
 };
 
 const KEEPER: &str = "ca4a4700-0000-8000-8000-000000000000";
@@ -100,14 +105,14 @@ pub(crate) async fn is_of_no_other_use(suite: Arc<Suite>) {
     let before = rounds(&replica, "seen").await;
     eventually("two rounds", async || {
         let answer = replica.check("GET", MODELS, &[("authorization", &forged.bearer())]).await;
-        assert_eq!(crate::harness::outcome(&answer), (401, "invalid_token".to_owned()));
+        assert_eq!(crate::support::outcome(&answer), (401, "invalid_token".to_owned()));
         rounds(&replica, "seen").await >= before + 2
     })
     .await;
 
     let real = reader(&world).await;
     let server =
-        crate::harness::connect(&world.suite.postgres_url("server", &world.database)).await;
+        crate::support::connect(&world.suite.postgres_url("server", &world.database)).await;
     let call = |call: String| sqlx::raw_sql(sqlx::AssertSqlSafe(call)).execute(&server);
     let flip = format!("SELECT patgate.flip_canary('{}', '1 hour')", real.id);
     assert!(call(flip).await.is_err(), "a token of somebody's");
@@ -136,8 +141,7 @@ pub(crate) async fn tells_when_revoking_takes_long(suite: Arc<Suite>) {
         &url,
         PROMPT[0],
     ];
-    let replica =
-        world.serve(&[&settings[..], &[&feed_through(&world, &suite, &feed)]].concat()).await;
+    let replica = world.serve(&[&settings[..], &[&feed_through(&world, &feed)]].concat()).await;
     eventually("a round", async || rounds(&replica, "seen").await >= 1).await;
     feed.set(Mode::BlackHole);
     // One may have been under way.

@@ -6,23 +6,22 @@ mod table;
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
+use patgate_testing::http::{Over, Sent};
 
 use self::table::{ANSWERED, Answer, CHAT, Case, INVALID, cases, everything};
-use crate::{
-    cli::{
-        Cli,
-        explained::{self, Question},
-    },
-    harness::{self, Suite, World, outcome},
-    http::{Over, Sent},
-    tiers::entries_written,
+use crate::support::{
+    Suite, World,
+    cli::Cli,
+    entries::entries_written,
+    explained::{self, Question},
+    http_of, outcome, request,
 };
 
 /// Every request of the table, for who is not after its answer.
 pub(crate) async fn requests(world: &World<'_>) -> Vec<CheckRequest> {
     let cases = cases(world).await.into_iter().map(|case| {
-        let mut request = harness::request(&case.method, &case.path, &case.headers());
-        harness::http_of(&mut request).host = "gateway".to_owned();
+        let mut request = request(&case.method, &case.path, &case.headers());
+        http_of(&mut request).host = "gateway".to_owned();
         request
     });
     cases.collect()

@@ -5,18 +5,12 @@ pub(crate) mod recorded;
 mod shown;
 mod table;
 
-use std::{
-    io::Write,
-    process::{Command, Stdio},
-    sync::Arc,
-};
+use std::sync::Arc;
 
-use serde_json::{Value, json};
+use patgate_testing::openai::openai;
+use serde_json::json;
 
-use crate::{
-    harness::{Suite, Token},
-    stack::project,
-};
+use crate::support::{Suite, Token};
 
 pub(crate) use self::{
     drive::{all_are_wanted, shows_what_its_user_has_to_know},
@@ -25,37 +19,6 @@ pub(crate) use self::{
 
 /// What the backend says, in as many pieces.
 const WORDS: [&str; 8] = ["Hello", ",", " this", " is", " a", " streamed", " answer", "."];
-
-/// What the official Python client of OpenAI makes of each of `calls`: what to do, and the model.
-pub(crate) async fn openai(port: u16, key: &str, calls: &[(&str, &str)]) -> Vec<Value> {
-    openai_at(port, "/proxy/acme/v1", key, calls).await
-}
-
-/// The same, with another base URL.
-pub(crate) async fn openai_at(
-    port: u16,
-    base: &str,
-    key: &str,
-    calls: &[(&str, &str)],
-) -> Vec<Value> {
-    let base_url = format!("http://127.0.0.1:{port}{base}");
-    // Not as an argument, which everybody on the machine could read.
-    let job = json!({ "base_url": base_url, "api_key": key, "calls": calls });
-    let run = move || {
-        let mut child = Command::new(project(".venv/bin/python"))
-            .arg(project("tests/clients/openai_client.py"))
-            .env("NO_PROXY", "127.0.0.1")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        write!(child.stdin.take().unwrap(), "{job}").unwrap();
-        let output = child.wait_with_output().unwrap();
-        assert!(output.status.success(), "{}", output.status);
-        serde_json::from_slice(&output.stdout).unwrap()
-    };
-    tokio::task::spawn_blocking(run).await.unwrap()
-}
 
 pub(crate) async fn openai_reads_models_and_chats(suite: Arc<Suite>) {
     let world = suite.world().await;

@@ -5,41 +5,20 @@ use std::{
     time::{Duration, Instant},
 };
 
+use patgate_testing::proxy::{Mode, Proxy};
 use tokio::process::Command;
 
-use crate::{
-    fleet::{Fleet, MODELS, PATIENT},
-    floods::SLOW,
-    harness::{Replica, Scope, Suite, World},
-    proxy::{Mode, Proxy},
-    tiers::{entries_written, feed_through, lookups, reader, revoke, status},
+use crate::support::{
+    Replica, Scope, Suite,
+    clock::{put, with_a_clock},
+    entries::entries_written,
+    fleet::{Fleet, MODELS, status},
+    replica::lookups,
+    settings::{PATIENT, SLOW, feed_through},
+    tokens::{reader, revoke},
 };
 
 const READ: Scope<'_> = ("acme", "models", "*", "llm_read");
-
-/// Everything that patgate has in this database asks a clock that can be put.
-pub(crate) async fn with_a_clock(world: &World<'_>) {
-    world
-        .sql(&format!(
-            "CREATE SCHEMA faked;
-             CREATE TABLE faked.clock (ahead interval NOT NULL);
-             INSERT INTO faked.clock VALUES ('0');
-             CREATE FUNCTION faked.now() RETURNS timestamptz LANGUAGE sql STABLE
-                 AS 'SELECT pg_catalog.now() + ahead FROM faked.clock';
-             GRANT USAGE ON SCHEMA faked TO PUBLIC;
-             GRANT SELECT ON faked.clock TO PUBLIC;
-             ALTER ROLE server IN DATABASE {0} SET search_path = faked, pg_catalog;
-             ALTER ROLE administrator IN DATABASE {0} SET search_path = faked, pg_catalog;
-             ALTER FUNCTION patgate.prune_changes SET search_path = faked, pg_catalog, pg_temp;
-             ALTER TABLE patgate.change_marks ALTER at SET DEFAULT faked.now()",
-            world.database
-        ))
-        .await;
-}
-
-pub(crate) async fn put(world: &World<'_>, ahead: &str) {
-    world.sql(&format!("UPDATE faked.clock SET ahead = '{ahead}'")).await;
-}
 
 async fn read_from_postgres(fleet: &Fleet) -> Vec<u64> {
     let mut read = Vec::new();
@@ -107,7 +86,7 @@ pub(crate) async fn a_step_back_makes_no_entry_younger(suite: Arc<Suite>) {
     let world = suite.world().await;
     with_a_clock(&world).await;
     let proxy = Proxy::to(suite.postgres.port).await;
-    let feed = feed_through(&world, &suite, &proxy);
+    let feed = feed_through(&world, &proxy);
     let settings = [feed.as_str(), "deadline=2s", "max_staleness=3s", "negative_ttl=1s"];
     let (writer, other): (Replica, Replica) =
         (world.serve(&settings).await, world.serve(&settings).await);

@@ -12,18 +12,19 @@ use envoy_types::pb::envoy::service::auth::v3::{
     CheckResponse, check_response::HttpResponse::DeniedResponse,
 };
 use futures_util::future::join_all;
-use patgate::body::Form;
-
-use crate::{
-    fleet::{MODELS, answer},
-    harness::{Suite, http_of, outcome, patient, request},
+use patgate_testing::{
+    costly_bodies::{self, Form},
+    eventually,
     http::{self, Over},
-    process,
-    tiers::reader,
 };
 
-#[path = "../reading_a_body/bodies.rs"]
-mod bodies;
+use crate::support::{
+    Suite,
+    envoy::patient,
+    fleet::{MODELS, answer},
+    http_of, outcome, process, request,
+    tokens::reader,
+};
 
 const CHAT: &str = "/proxy/acme/v1/chat/completions";
 const AUDIO: &str = "/proxy/acme/v1/audio/transcriptions";
@@ -36,17 +37,17 @@ const QUERY: usize = 30_000;
 type Costly = (String, &'static str, &'static str, Vec<u8>);
 
 fn costly() -> Vec<Costly> {
-    let bodies = bodies::bodies(BODY).into_iter().map(|costly| {
-        let bodies::Costly { name, form, bytes, encoding, decoded, good } = costly;
+    let bodies = costly_bodies::bodies(BODY).into_iter().map(|costly| {
+        let costly_bodies::Costly { name, form, bytes, encoding, decoded, good } = costly;
         let malformed = if good { "" } else { ", malformed" };
         println!("{name}: {} bytes, decoded {decoded}{malformed}", bytes.len());
-        let (target, media_type) = match form {
-            Form::Json => (CHAT, "application/json"),
-            _ => (AUDIO, "multipart/form-data; boundary=b"),
+        let target = match form {
+            Form::Json => CHAT,
+            Form::Multipart => AUDIO,
         };
-        (target.to_owned(), media_type, encoding.unwrap_or("identity"), bytes)
+        (target.to_owned(), form.media_type(), encoding.unwrap_or("identity"), bytes)
     });
-    let queries = bodies::targets(QUERY).into_iter().map(|(_, target)| {
+    let queries = costly_bodies::targets(QUERY).into_iter().map(|(_, target)| {
         let query = target.split_once('?').unwrap().1;
         let body = b"{\"model\":\"n\"}".to_vec();
         (format!("{CHAT}?{query}"), "application/json", "identity", body)
@@ -71,8 +72,7 @@ pub(crate) async fn neighbours_of_a_costly_token_are_served(suite: Arc<Suite>) {
         let headers = [("authorization", bearer)];
         http::send(envoy.port, "GET", MODELS, &headers, "").await.status
     };
-    crate::tiers::eventually("the neighbour to be served", async || ask(&neighbour).await == 200)
-        .await;
+    eventually("the neighbour to be served", async || ask(&neighbour).await == 200).await;
 
     let (costly, stop, sent) = (costly(), AtomicBool::new(false), AtomicUsize::new(0));
     let flood = join_all((0..CLIENTS).map(async |client| {

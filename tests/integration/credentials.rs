@@ -3,65 +3,24 @@
 use std::{fs, sync::Arc, time::Instant};
 
 use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
+use patgate_testing::{PAUSE, http};
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::{
+use crate::support::{
+    Suite, Token, World,
     cli::Cli,
+    credentials::{authorization, give, turns},
     decision_log,
-    fleet::{Fleet, HEALED, MODELS, PATIENT},
-    harness::{Replica, Suite, Token, World, outcome},
-    http, leaks,
-    tiers::{PAUSE, entries_written, reader},
+    entries::entries_written,
+    fleet::{Fleet, HEALED, MODELS},
+    leaks, outcome,
+    settings::PATIENT,
+    tokens::reader,
 };
 
 const LISTED: &str = "/proxy/picky/v1/models/org/listed";
 const OTHER: &str = "/proxy/picky/v1/models/other";
-
-/// What stands in `Authorization` when a request is allowed, or the status when it is not.
-pub(crate) async fn authorization(
-    replica: &Replica,
-    token: &Token,
-    path: &str,
-) -> Result<Option<String>, u16> {
-    let bearer = token.bearer();
-    let response = replica.check("GET", path, &[("authorization", &bearer)]).await;
-    let (status, _) = outcome(&response);
-    let Some(HttpResponse::OkResponse(ok)) = response.http_response else { return Err(status) };
-    let headers = ok.headers.into_iter().filter_map(|option| option.header);
-    let mut set: Vec<_> = headers.filter(|header| header.key == "authorization").collect();
-    let removed = ok.headers_to_remove.iter().any(|name| name == "authorization");
-    assert_eq!(set.len() + usize::from(removed), 1, "set, or removed");
-    Ok(set.pop().map(|header| header.value))
-}
-
-/// Gives a backend a new credential; what it then sees.
-pub(crate) fn give(cli: &Cli<'_>, suite: &Suite, backend: &str) -> String {
-    let key = suite.provider_key();
-    let ran = cli.feed(&format!("backend credential set {backend}"), &format!("{key}\n"));
-    assert_eq!(ran.code, 0, "{ran:#?}");
-    format!("Bearer {key}")
-}
-
-/// Waits until every replica answers so, and stays with it.
-pub(crate) async fn turns(
-    fleet: &Fleet,
-    token: &Token,
-    path: &str,
-    expected: Result<Option<&str>, u16>,
-) {
-    let expected = expected.map(|value| value.map(str::to_owned));
-    let began = Instant::now();
-    for replica in &fleet.0 {
-        while authorization(replica, token, path).await != expected {
-            assert!(began.elapsed() < HEALED, "not {expected:?}");
-            sleep(PAUSE).await;
-        }
-    }
-    for replica in &fleet.0 {
-        assert_eq!(authorization(replica, token, path).await, expected);
-    }
-}
 
 async fn picky_reader(world: &World<'_>) -> Token {
     let scopes = ["acme", "picky"].map(|domain| (domain, "models", "*", "llm_read"));
@@ -214,9 +173,13 @@ pub(crate) async fn a_change_is_obeyed_at_once_by_whatever_means(suite: Arc<Suit
     world.sql("UPDATE patgate.backends SET name = 'model-beta' WHERE name = 'renamed'").await;
     turns(&fleet, &token, LISTED, Ok(Some(&third))).await;
     let changes = "SELECT count(*) FROM patgate.changes";
-    let before: i64 = crate::cli::value(&world, changes).await;
+    let before: i64 = crate::support::value(&world, changes).await;
     world.sql("UPDATE patgate.backends SET url = 'http://elsewhere', kind = 'openai'").await;
-    assert_eq!(crate::cli::value::<i64>(&world, changes).await, before, "no answer rests on it");
+    assert_eq!(
+        crate::support::value::<i64>(&world, changes).await,
+        before,
+        "no answer rests on it"
+    );
 }
 
 /// Whoever changes the credential does not see who takes up the backend, nor the other way round.

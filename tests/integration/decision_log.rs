@@ -10,49 +10,20 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use patgate_testing::eventually;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::{
+use crate::support::{
+    Replica, Suite, Token, World,
     cli::Cli,
-    harness::{Replica, Suite, Token, World, outcome, request},
-    process,
-    tiers::{eventually, reader},
+    decision_log::{ALL, decisions, file, lines, logging},
+    outcome, process, request,
+    tokens::reader,
 };
 
 const MODELS: &str = "/proxy/acme/v1/models";
 const EMBEDDINGS: &str = "/proxy/acme/v1/embeddings";
-/// Everything, for who looks at single lines.
-pub(crate) const ALL: [&str; 3] = [
-    "decision_log.sample_allows=100%",
-    "decision_log.denials_per_second=100000",
-    "decision_log.repeats_per_second=100000",
-];
-
-/// A file for one log, where leaks are looked for.
-pub(crate) fn file(world: &World<'_>, name: &str) -> PathBuf {
-    world.suite.dir.path().join(format!("{}.{name}.decisions", world.database))
-}
-
-pub(crate) async fn logging(world: &World<'_>, to: &Path, settings: &[&str]) -> Replica {
-    let to = format!("decision_log.to={}", to.display());
-    world.serve(&[&[to.as_str()], settings].concat()).await
-}
-
-/// The lines of a log so far. The last one may be half written.
-pub(crate) fn lines(from: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(from).unwrap_or_default();
-    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
-}
-
-/// The decisions, once there are so many.
-pub(crate) async fn decisions(from: &Path, count: usize) -> Vec<Value> {
-    let decisions = || -> Vec<Value> {
-        lines(from).into_iter().filter(|line| line.get("request_id").is_some()).collect()
-    };
-    eventually("decisions to be written", async || decisions().len() >= count).await;
-    decisions()
-}
 
 /// What was not logged, by code, and what was dropped.
 fn omitted(lines: &[Value]) -> (BTreeMap<String, u64>, u64) {

@@ -2,13 +2,16 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, sync::Arc};
 
-use serde_json::{Value, json};
-
-use crate::{
+use patgate_testing::{
     access_log,
-    harness::{Replica, Suite, Token, World, envoy_patch, patient},
     http::{self, Over, Sent},
     stack::{Server, project},
+};
+use serde_json::{Value, json};
+
+use crate::support::{
+    Replica, Suite, Token, World,
+    envoy::{envoy_patch, patient},
 };
 
 const CHAT: &str = "/proxy/acme/v1/chat/completions";

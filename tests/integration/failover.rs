@@ -2,16 +2,22 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
-use sqlx::{PgPool, Row};
-
-use crate::{
-    faults::{CHANGING, Front, UNREAD},
-    fleet::{Fleet, MODELS, PATIENT},
-    harness::{Suite, Token, World, connect, execute},
-    load::WELL,
+use patgate_testing::{
+    eventually,
     proxy::{Mode, Proxy},
-    tiers::{eventually, lookups, reader, revoke},
+};
+use serde_json::json;
+use sqlx::{PgPool, Row as _};
+
+use crate::support::{
+    Suite, Token, connect, execute,
+    fleet::{Fleet, MODELS},
+    front::Front,
+    load::{CHANGING, UNREAD, WELL},
+    replica::lookups,
+    settings::{PATIENT, postgres_at},
+    standby::{caught_up, scalar},
+    tokens::{reader, revoke},
 };
 
 /// A standby is promoted that never heard of the last transactions; the old primary lives on, as
@@ -166,20 +172,6 @@ pub(crate) async fn ids_given_out_twice_hide_no_change(suite: Arc<Suite>) {
     }
 }
 
-pub(crate) fn postgres_at(world: &World<'_>, port: u16) -> String {
-    format!("postgres.url={}", world.url("server", port))
-}
-
-/// Until the standby has all that the primary has.
-pub(crate) async fn caught_up(world: &World<'_>, standby: &PgPool) {
-    let written: String = scalar(&world.postgres, "SELECT pg_current_wal_lsn()::text").await;
-    eventually("the standby to catch up", async || {
-        let behind = format!("SELECT (pg_last_wal_replay_lsn() >= '{written}')::text");
-        scalar(standby, &behind).await == "true"
-    })
-    .await;
-}
-
 /// Rolls back some transactions that have an id; returns the last one's.
 async fn burn(pool: &PgPool, count: usize) -> u64 {
     let mut last = 0;
@@ -200,9 +192,4 @@ async fn revoke_as(pool: &PgPool, token: &Token) -> u64 {
         token.id
     );
     scalar(pool, &sql).await.parse().unwrap()
-}
-
-pub(crate) async fn scalar(pool: &PgPool, sql: &str) -> String {
-    let row = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_one(pool).await;
-    row.unwrap_or_else(|error| panic!("{error}: {sql}")).get(0)
 }

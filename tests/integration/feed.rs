@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::{
-    fleet::{Fleet, MODELS, PATIENT},
-    harness::{Suite, Token, World},
-    tiers::reader,
+use crate::support::{
+    Suite, Token, World,
+    fleet::{Fleet, MODELS},
+    settings::PATIENT,
+    tokens::reader,
 };
 
 const RENAMED: &str = "/proxy/renamed/v1/models";

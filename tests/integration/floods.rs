@@ -11,24 +11,29 @@ use std::{
 
 use futures_util::future::join_all;
 use patgate::token::TokenId;
+use patgate_testing::{
+    eventually,
+    frames::{Call, Calls},
+    http,
+    proxy::{Mode, Proxy},
+};
 use tokio::{
     task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
 use uuid::Uuid;
 
-use crate::{
-    fleet::{MODELS, PATIENT, answer, polls},
-    frames::{Call, Calls},
-    harness::{Replica, Scope, Suite, Token, World, outcome, request},
-    http, process,
-    proxy::{Mode, Proxy},
-    tiers::{eventually, lookups, reader},
+use crate::support::{
+    Replica, Scope, Suite, Token, World,
+    fleet::{MODELS, answer, polls},
+    outcome, process,
+    replica::lookups,
+    request,
+    settings::{PATIENT, SLOW},
+    tokens::reader,
 };
 
 const READ: Scope<'_> = ("acme", "models", "*", "llm_read");
-/// For a machine that has more to do than it was made for.
-pub(crate) const SLOW: [&str; 2] = ["deadline=9s", "postgres.query_timeout=9s"];
 
 pub(crate) async fn commands(replica: &Replica, store: &str) -> u64 {
     replica.metric(&format!("patgate_store_commands_total{{store=\"{store}\"}}")).await
@@ -67,7 +72,7 @@ pub(crate) async fn forged_tokens_are_turned_away(suite: Arc<Suite>) {
     let hot = reader(&world).await;
     assert_eq!(answer(&replica, &hot, MODELS).await, 200);
     let forged: Vec<_> = (0..BURST).map(|_| unknown(&stranger)).collect();
-    crate::tiers::entries_written(&world, 2).await;
+    crate::support::entries::entries_written(&world, 2).await;
 
     let mut p99 = Vec::new();
     for flooded in [false, true] {
@@ -109,7 +114,7 @@ pub(crate) async fn five_thousand_forged_tokens_a_second(suite: Arc<Suite>) {
     let replica = &process.replica;
     let hot = reader(&world).await;
     assert_eq!(answer(replica, &hot, MODELS).await, 200);
-    crate::tiers::entries_written(&world, 2).await;
+    crate::support::entries::entries_written(&world, 2).await;
     // With the same id for all, every answer is the same to the byte.
     let request = |token: &Token| {
         request("GET", MODELS, &[("authorization", &token.bearer()), ("x-request-id", "flood")])

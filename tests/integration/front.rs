@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
-
-use crate::{
-    eventually::eventually,
-    harness::{Suite, envoy_patch, patient},
+use patgate_testing::{
+    eventually,
     http::{self, Over, Reply, Sent},
     shipped::shipped,
     stack::Server,
+};
+use serde_json::{Value, json};
+
+use crate::support::{
+    Suite,
+    envoy::{envoy_patch, patient},
 };
 
 const CHAT: &str = "/proxy/acme/v1/chat/completions";

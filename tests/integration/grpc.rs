@@ -2,13 +2,13 @@
 
 use std::{process::Command, sync::Arc};
 
+use patgate_testing::{http::Over, stack::project};
 use serde_json::{Value, json};
 
-use crate::{
-    harness::{Suite, envoy_patch, patient},
-    http::Over,
+use crate::support::{
+    Suite,
+    envoy::{envoy_patch, patient},
     process,
-    stack::project,
 };
 
 /// grpcio reports what was meant, where a call ends with a status and nothing else, too.

@@ -3,68 +3,24 @@
 
 pub(crate) mod words;
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
+use patgate_testing::{
+    http,
+    shipped::{
+        EXT_AUTHZ, GUARD, WITH_BODY, authorizers, configuration, ext_authz, fail_open, find,
+        fix_the_routes, manager, routes, shipped, switch_off_on_the_routes, unguard,
+    },
+};
 use serde_json::{Value, json};
 
-use crate::{
-    harness::{Scope, Suite, envoy_patch, patient},
-    http::{self, Reply},
-    shipped::{
-        EXT_AUTHZ, GUARD, WITH_BODY, authorizers, configuration, ext_authz, find, manager, shipped,
-    },
-    stack::Server,
+use crate::support::{
+    Scope, Suite,
+    envoy::{Gateway, add_nobody, envoy_patch, patient, refused_as_an_outage},
 };
 
 const MODELS: &str = "/proxy/acme/v1/models";
 const READ: Scope<'static> = ("acme", "models", "*", "llm_read");
-
-/// An Envoy with many listeners.
-pub(crate) struct Gateway {
-    server: Server,
-    pub(crate) ports: HashMap<String, u16>,
-}
-
-impl Gateway {
-    /// `listeners` are variations of the shipped one by their names.
-    pub(crate) fn start(
-        suite: &Suite,
-        mut config: Value,
-        listeners: BTreeMap<String, Value>,
-        patch: Value,
-    ) -> Self {
-        let listeners = listeners.into_iter().map(|(name, mut listener)| {
-            listener["name"] = json!(name);
-            listener
-        });
-        config["static_resources"]["listeners"] = listeners.collect();
-        let start = json!({
-            "do": "start", "kind": "envoy", "config_yaml": config.to_string(), "patch": patch,
-        });
-        let started = suite.stack.ask(start).unwrap();
-        let ports = serde_json::from_value(started["ports"].clone()).unwrap();
-        Self { server: serde_json::from_value(started).unwrap(), ports }
-    }
-
-    pub(crate) async fn get(&self, listener: &str, headers: &[(&str, &str)]) -> Reply {
-        self.get_at(listener, MODELS, headers).await
-    }
-
-    pub(crate) async fn get_at(&self, on: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
-        http::send(self.ports[on], "GET", path, headers, "").await
-    }
-
-    /// A counter of Envoy's.
-    pub(crate) async fn stat(&self, name: &str) -> u64 {
-        let target = format!("/stats?filter={name}");
-        let page = http::send(self.server.admin_port, "GET", &target, &[], "").await.body;
-        let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-        value.and_then(|value| value.trim().parse().ok()).unwrap_or_else(|| panic!("{page}"))
-    }
-}
 
 /// What is done to a connection manager.
 type Change = fn(&mut Value);
@@ -82,53 +38,6 @@ const LOSSES: [(&str, Change); 3] = [
         filters.retain(|filter| filter["name"] != EXT_AUTHZ && filter["name"] != WITH_BODY);
     }),
 ];
-
-/// Whom this filter asks is dead, and then it lets everything through.
-pub(crate) fn fail_open(filter: &mut Value) {
-    let settings = &mut filter["typed_config"];
-    settings["grpc_service"]["envoy_grpc"]["cluster_name"] = json!("nobody");
-    settings["failure_mode_allow"] = json!(true);
-}
-
-pub(crate) fn switch_off_on_the_routes(manager: &mut Value, filters: &[&str]) {
-    for route in routes(manager) {
-        for filter in filters {
-            route["typed_per_filter_config"][*filter] = json!({
-                "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
-                "disabled": true,
-            });
-        }
-    }
-}
-
-/// A cluster in which nobody answers, for [`fail_open`].
-pub(crate) fn add_nobody(suite: &Suite, config: &mut Value, patch: &mut Value) {
-    let clusters = config["static_resources"]["clusters"].as_array_mut().unwrap();
-    let mut nobody = clusters[0].clone();
-    nobody["name"] = json!("nobody");
-    clusters.push(nobody);
-    let missing = suite.dir.path().join("nobody.sock");
-    patch["clusters"]["nobody"] = json!(format!("unix:{}", missing.display()));
-}
-
-pub(super) fn routes(manager: &mut Value) -> impl Iterator<Item = &mut Value> {
-    manager["route_config"]["virtual_hosts"][0]["routes"].as_array_mut().unwrap().iter_mut()
-}
-
-/// Every route to a backend leads to the same one, whatever patgate names.
-pub(crate) fn fix_the_routes(manager: &mut Value) {
-    for route in routes(manager) {
-        if let Some(to) = route.get_mut("route") {
-            to.as_object_mut().unwrap().remove("cluster_header").unwrap();
-            to["cluster"] = json!("model-acme");
-        }
-    }
-}
-
-pub(crate) fn unguard(manager: &mut Value) {
-    let filters = manager["http_filters"].as_array_mut().unwrap();
-    filters.retain(|filter| filter["name"] != GUARD);
-}
 
 /// As an application team's policy comes to be: an RBACPerRoute, here an empty one, under the name
 /// by which control planes call the filter.
@@ -156,23 +65,6 @@ impl Variations {
         changes.iter().for_each(|change| change(manager(&mut listener)));
         self.listeners.insert(name.to_owned(), listener);
     }
-}
-
-pub(crate) fn refused_as_an_outage(reply: &Reply, name: &str) {
-    assert_eq!((reply.status, reply.header("x-backend")), (503, None), "{name}: {reply:?}");
-    let message = "Authorization is temporarily unavailable. Nothing is wrong with the request: \
-                   retry.";
-    let error = json!({ "error": {
-        "message": message, "type": "service_unavailable_error", "param": null,
-        "code": "unavailable",
-    } });
-    assert_eq!(reply.json(), error, "{name}");
-    for (header, value) in
-        [("content-type", "application/json"), ("retry-after", "1"), ("cache-control", "no-store")]
-    {
-        assert_eq!(reply.header(header), Some(value), "{name}: {reply:?}");
-    }
-    assert!(reply.header("x-request-id").is_some(), "{name}: {reply:?}");
 }
 
 /// Each loss on a route that patgate's header leads on, and on one that leads to a backend anyway.

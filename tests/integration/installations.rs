@@ -4,21 +4,19 @@
 use std::{fs, sync::Arc};
 
 use patgate::app::App;
+use patgate_testing::{eventually, proxy::Proxy};
 use serde_json::json;
 
-use crate::{
-    cli::{Cli, value},
-    fleet::{Fleet, MODELS, PATIENT, answer},
-    harness::{PROMPT, Suite, Token, World, connect, execute, redis_at},
-    proxy::Proxy,
-    relay,
-    tiers::{eventually, feed_through, reader, revoke},
-    waiting::revoke_and_wait,
+use crate::support::{
+    Suite, Token, World,
+    cli::Cli,
+    connect, execute,
+    fleet::{Fleet, MODELS, answer},
+    redis_at, relay,
+    settings::{PATIENT, SOON, feed_through},
+    tokens::{reader, revoke, revoke_and_wait},
+    value,
 };
-
-/// For replicas that soon give up what they cannot verify, and what leads nowhere.
-pub(crate) const SOON: [&str; 4] =
-    ["max_staleness=3s", "negative_ttl=1s", "deadline=2s", PROMPT[0]];
 
 async fn identity(world: &World<'_>) -> String {
     value(world, "SELECT patgate.identity()").await
@@ -138,7 +136,7 @@ pub(crate) async fn a_feed_that_leads_elsewhere_is_not_trusted(suite: Arc<Suite>
     let staging = production.restored().await;
     let ids = [identity(&production).await, identity(&staging).await];
     let proxy = Proxy::to(suite.postgres.port).await;
-    let feed = feed_through(&production, &suite, &proxy);
+    let feed = feed_through(&production, &proxy);
     let fleet = Fleet::of(&production, 1, &[&[feed.as_str()], &SOON[..]].concat()).await;
     let replica = &fleet.0[0];
     let (token, other) = (reader(&production).await, reader(&production).await);
@@ -176,7 +174,8 @@ pub(crate) async fn a_feed_that_leads_elsewhere_is_not_trusted(suite: Arc<Suite>
     assert!(warned.len() == 1 && warned[0].contains("feed.url"), "{warned:#?}");
 
     proxy.lead(&staging.database, &production.database);
-    let (last, polled) = (reader(&production).await, async || crate::fleet::polls(replica).await);
+    let (last, polled) =
+        (reader(&production).await, async || crate::support::fleet::polls(replica).await);
     let before = polled().await;
     eventually("the feed to be back", async || polled().await > before + 1).await;
     fleet.all_answer(&last, MODELS, 200).await;

@@ -4,14 +4,15 @@
 use std::{fs, path::PathBuf, sync::Arc};
 
 use patgate::keyring;
+use patgate_testing::{eventually, http};
 
-use crate::{
-    cli::{Cli, connect::found},
-    harness::{Suite, Token, World},
-    http,
+use crate::support::{
+    Suite, Token, World,
+    cli::{Cli, found},
+    fleet::status,
     process::{self, Process},
-    serving::health,
-    tiers::{eventually, reader, revoke, status},
+    replica::health,
+    tokens::{reader, revoke},
 };
 
 const SERVING: i32 = 1;

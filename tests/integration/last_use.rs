@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use patgate::app::App;
+use patgate_testing::eventually;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Executor};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    cli::{Cli, value},
-    harness::{Replica, Suite, Token, World},
-    tiers::{eventually, reader, revoke, status},
+use crate::support::{
+    Replica, Suite, Token, World,
+    cli::Cli,
+    fleet::status,
+    tokens::{reader, revoke},
+    value,
 };
 
 async fn noted(replica: &Replica, result: &str) -> u64 {

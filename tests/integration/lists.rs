@@ -4,18 +4,19 @@
 use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, sync::Arc};
 
 use envoy_types::pb::envoy::service::auth::v3::{CheckResponse, check_response::HttpResponse};
+use patgate_testing::{
+    access_log, eventually,
+    http::{self, Over, Reply, Sent},
+    openai::openai,
+    shipped::configuration,
+};
 use serde_json::{Value, json};
 
-use crate::{
-    access_log,
+use crate::support::{
+    Replica, Scope, Suite, Token, World,
     cli::Cli,
-    clients::openai,
     decision_log::{ALL, decisions, file, logging},
-    eventually::eventually,
-    guard::Gateway,
-    harness::{Replica, Scope, Suite, Token, World, envoy_patch, patient},
-    http::{self, Over, Reply, Sent},
-    shipped::configuration,
+    envoy::{Gateway, envoy_patch, patient},
 };
 
 const CHAT: &str = "llm_chat_completions";

@@ -5,13 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use patgate_testing::eventually;
 use sqlx::{Connection, Executor, PgConnection};
 
-use crate::{
-    cli::value,
+use crate::support::{
+    Suite,
     fleet::{Fleet, HEALED, MODELS, answer},
-    harness::Suite,
-    tiers::{eventually, reader},
+    tokens::reader,
+    value,
 };
 
 /// Who has waited long enough for Postgres goes away; Postgres does not go on waiting for a lock.

@@ -6,18 +6,20 @@ use std::{
 };
 
 use futures_util::future::join_all;
-
-use crate::{
-    faults::{all_held, held, repaired},
-    fleet::{Fleet, HEALED, MODELS, PATIENT, answer, polls},
-    harness::{PROMPT, Replica, Suite, Token, World, redis_at},
+use patgate_testing::{
+    eventually,
     proxy::{Mode, Proxy},
-    tiers::{eventually, lookups, reader, revoke},
 };
 
-pub(crate) fn feed_at(world: &World<'_>, proxy: &Proxy) -> String {
-    format!("feed.url={}", world.url("server", proxy.port))
-}
+use crate::support::{
+    Replica, Suite, Token, World,
+    entries::{all_held, held, repaired},
+    fleet::{Fleet, HEALED, MODELS, answer, polls},
+    redis_at,
+    replica::lookups,
+    settings::{PATIENT, PROMPT, feed_through},
+    tokens::{reader, revoke},
+};
 
 async fn restarts(replica: &Replica) -> u64 {
     replica.metric("patgate_feed_restarts_total").await
@@ -27,7 +29,8 @@ async fn restarts(replica: &Replica) -> u64 {
 pub(crate) async fn beyond_the_horizon_everything_is_read_again(suite: Arc<Suite>) {
     let world = suite.world().await;
     let proxy = Proxy::to(suite.postgres.port).await;
-    let cut_off = Fleet::of(&world, 1, &[&feed_at(&world, &proxy), PATIENT[0], PATIENT[1]]).await;
+    let cut_off =
+        Fleet::of(&world, 1, &[&feed_through(&world, &proxy), PATIENT[0], PATIENT[1]]).await;
     let (revoked, hot) = (reader(&world).await, reader(&world).await);
     for token in [&revoked, &hot] {
         cut_off.all_answer(token, MODELS, 200).await;
@@ -67,7 +70,7 @@ pub(crate) async fn a_feed_that_heals_has_missed_nothing(suite: Arc<Suite>) {
     for mode in [Mode::Refuse, Mode::BlackHole] {
         let world = suite.world().await;
         let proxy = Proxy::to(suite.postgres.port).await;
-        let feed = feed_at(&world, &proxy);
+        let feed = feed_through(&world, &proxy);
         let settings = [&[feed.as_str()], &PATIENT[..], &PROMPT].concat();
         let fleet = Fleet::of(&world, 2, &settings).await;
         let changes = changes(&world).await;

@@ -13,13 +13,6 @@
     reason = "a test without libtest's harness, for which clippy makes its exceptions"
 )]
 
-mod harness;
-mod installations;
-mod leaks;
-mod load;
-mod locked;
-mod process;
-
 mod bodies;
 mod bulk;
 mod canary;
@@ -35,14 +28,15 @@ mod envoy_habits;
 mod failover;
 mod faults;
 mod feed;
-mod fleet;
 mod floods;
 mod front;
 mod grpc;
 mod guard;
+mod installations;
 mod key_rings;
 mod last_use;
 mod lists;
+mod locked;
 mod losses;
 mod output;
 mod own_backends;
@@ -60,6 +54,7 @@ mod schema;
 mod serving;
 mod shadow;
 mod soak;
+mod support;
 mod surfaces;
 mod tiers;
 mod two_steps;
@@ -71,16 +66,15 @@ mod words;
 use std::{process::ExitCode, sync::Arc};
 
 use clients::{CLIENTS, Client};
-use harness::Suite;
 use libtest_mimic::{Arguments, Failed, Trial};
-use patgate_testing::{access_log, eventually, frames, http, proxy, shipped, stack, wire};
+use support::{Suite, leaks};
 
 macro_rules! tests {
     ($suite:expr, $($test:path),+ $(,)?) => {
         vec![$({
             let suite = Arc::clone($suite);
             Trial::test(stringify!($test), move || {
-                suite.clone().run($test(suite));
+                suite.clone().run(stringify!($test), $test(suite));
                 Ok::<(), Failed>(())
             })
         }),+]
@@ -434,8 +428,10 @@ fn main() -> ExitCode {
     let wanted = |client: &&Client| client.needs_only_python() || clients::all_are_wanted();
     trials.extend(CLIENTS.iter().filter(wanted).map(|client| {
         let suite = Arc::clone(&suite);
-        Trial::test(format!("clients::{}", client.script), move || {
-            suite.clone().run(clients::shows_what_its_user_has_to_know(suite, client));
+        let name = format!("clients::{}", client.script);
+        Trial::test(name.clone(), move || {
+            let test = clients::shows_what_its_user_has_to_know(Arc::clone(&suite), client);
+            suite.run(&name, test);
             Ok(())
         })
     }));
@@ -456,6 +452,7 @@ fn main() -> ExitCode {
     if !suite.stack.was_used() {
         return conclusion.exit_code();
     }
+    suite.durations.report();
     println!("answers under load: {}", suite.answers);
     let wrong_allows = suite.answers.wrong_allows();
     let mut wrong: Vec<String> = match Arc::into_inner(suite).map(leaks::search) {

@@ -12,6 +12,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use patgate_testing::{eventually, http};
 use rustix::{
     io::ioctl_fionbio,
     process::{Pid, Signal, kill_process},
@@ -19,12 +20,8 @@ use rustix::{
 use serde_json::Value;
 use tokio::process::{Child, Command};
 
-use crate::{
-    harness::{Replica, Suite, World},
-    http,
-    process::program,
-    serving::health,
-    tiers::{eventually, reader, status},
+use crate::support::{
+    Replica, Suite, World, fleet::status, process::program, replica::health, tokens::reader,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -7,15 +7,18 @@ use std::{
     time::Instant,
 };
 
+use patgate_testing::{PAUSE, http};
 use tokio::time::sleep;
 
-use crate::{
+use crate::support::{
+    Suite, World,
     cli::Cli,
     credentials::{authorization, give, turns},
-    fleet::{Fleet, HEALED, MODELS, PATIENT},
-    harness::{Suite, World, outcome},
-    http, leaks,
-    tiers::{PAUSE, entries_written, lookups},
+    entries::entries_written,
+    fleet::{Fleet, HEALED, MODELS},
+    leaks, outcome,
+    replica::lookups,
+    settings::PATIENT,
 };
 
 const OWN: &str = "/api/own/acme/models";

@@ -6,20 +6,23 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use patgate_testing::{
+    eventually,
+    http::{Over, Reply, Sent},
+    shipped::rollout_configurations,
+    stack::Server,
+};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
 };
 
-use crate::{
+use crate::support::{
+    Suite, World,
     cli::Cli,
-    harness::{Suite, World, envoy_patch, outcome, patient},
-    http::{Over, Reply, Sent},
-    leaks,
-    shadow::rollout_configurations,
-    stack::Server,
-    tiers::eventually,
+    envoy::{envoy_patch, patient},
+    leaks, outcome,
 };
 
 const MODELS: &str = "/proxy/acme/v1/models";

@@ -4,17 +4,19 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
+use patgate_testing::{eventually, http as http1};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
 
-use crate::{
-    harness::{Replica, Suite, World, patient},
-    http as http1,
+use crate::support::{
+    Replica, Suite, World,
+    envoy::patient,
+    fleet::status,
     process::{self, Process},
-    tiers::{eventually, reader, status},
+    tokens::reader,
 };
 
 /// They once held 1.8 GiB. Now the process grows by some 60 MiB.
@@ -127,7 +129,7 @@ async fn idle(to: SocketAddr, count: usize, said: &[u8]) -> Vec<TcpStream> {
     open
 }
 
-async fn revoke(world: &World<'_>, token: &crate::harness::Token) {
+async fn revoke(world: &World<'_>, token: &crate::support::Token) {
     let id = token.id;
     world.sql(&format!("UPDATE patgate.pats SET revoked_at = now() WHERE id = '{id}'")).await;
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::stack::project;
+use patgate_testing::stack::project;
 
 /// Panics unless every test that a document names is among `tests`, or in the library. `group::*`
 /// stands for all of a group; names of unit tests begin with that of a module of the library.

@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
+use patgate_testing::{
+    eventually,
+    proxy::{Mode, Proxy},
+};
 use serde_json::json;
 
-use crate::{
-    failover::{caught_up, postgres_at, scalar},
-    fleet::{Fleet, MODELS, PATIENT},
-    harness::{Suite, connect, execute},
-    losses::feed_at,
-    proxy::{Mode, Proxy},
-    tiers::{eventually, reader},
+use crate::support::{
+    Suite, connect, execute,
+    fleet::{Fleet, MODELS},
+    settings::{PATIENT, feed_through, postgres_at},
+    standby::{caught_up, scalar},
+    tokens::reader,
 };
 
 /// Its snapshot takes for ended what was running on the old primary, but it finds that it is not
@@ -42,7 +45,7 @@ pub(crate) async fn a_statement_under_way_at_a_promotion_hides_no_change(suite: 
     caught_up(&world, &promoted).await;
 
     let feed = Proxy::to(primary.port).await;
-    let (postgres, feed_url) = (postgres_at(&world, standby.port), feed_at(&world, &feed));
+    let (postgres, feed_url) = (postgres_at(&world, standby.port), feed_through(&world, &feed));
     let patient = ["postgres.query_timeout=20s", "deadline=20s", "redis.url="];
     let settings = [&[postgres.as_str(), &feed_url], &PATIENT[..], &patient].concat();
     let fleet = Fleet::of(&world, 1, &settings).await;

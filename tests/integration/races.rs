@@ -6,13 +6,19 @@ use std::{
 };
 
 use futures_util::future::join_all;
-
-use crate::{
-    faults::{all_held, settled},
-    fleet::{Fleet, MODELS, PATIENT, answer},
-    harness::{Scope, Suite, Token, World, redis_at},
+use patgate_testing::{
+    eventually,
     proxy::{Mode, Proxy},
-    tiers::{entries_written, eventually, lookups, reader, revoke},
+};
+
+use crate::support::{
+    Scope, Suite, Token, World,
+    entries::{all_held, entries_written, settled},
+    fleet::{Fleet, MODELS, answer},
+    redis_at,
+    replica::lookups,
+    settings::PATIENT,
+    tokens::{reader, revoke},
 };
 
 const READ: Scope<'_> = ("acme", "models", "*", "llm_read");

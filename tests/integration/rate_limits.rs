@@ -5,14 +5,17 @@ pub(crate) mod service;
 
 use std::{fs, sync::Arc};
 
+use patgate_testing::{
+    http::{self, Over, Reply},
+    openai::openai,
+    stack::{Server, project},
+};
 use serde_json::{Value, json};
 
-use crate::{
-    clients::openai,
-    harness::{Replica, Scope, Suite, Token, envoy_patch, patient},
-    http::{self, Over, Reply},
-    stack::{Server, project},
-    surfaces::{self, CLOUD, open_aigne},
+use crate::support::{
+    Replica, Scope, Suite, Token,
+    envoy::{envoy_patch, patient},
+    tables::{CLOUD, open_aigne, tables},
 };
 
 const MODELS: &str = "/proxy/acme/v1/models";
@@ -181,7 +184,7 @@ pub(crate) async fn a_call_is_counted_by_the_model_of_its_body(suite: Arc<Suite>
 pub(crate) async fn a_limit_is_told_in_the_words_of_the_api(suite: Arc<Suite>) {
     let world = suite.world().await;
     let aigne = open_aigne(&world).await;
-    let tables = surfaces::tables(&suite);
+    let tables = tables(&suite);
     let replica = world.serve(&[&tables]).await;
     let envoy = envoy(&suite, &replica);
     let token = world

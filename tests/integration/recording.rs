@@ -2,14 +2,16 @@
 
 use std::{fs, sync::Arc};
 
-use crate::{
+use patgate_testing::eventually;
+
+use crate::support::{
+    Suite, Token, World,
     cli::Cli,
-    fleet::{Fleet, MODELS, PATIENT, polls},
-    harness::{Suite, Token, World},
-    installations::SOON,
+    fleet::{Fleet, MODELS, polls},
     process,
     relay::relayed,
-    tiers::{eventually, reader},
+    settings::{PATIENT, SOON},
+    tokens::reader,
 };
 
 const OFF: &str = "ALTER TABLE patgate.pats DISABLE TRIGGER record_change";
@@ -22,7 +24,7 @@ fn revoking(token: &Token) -> String {
 
 /// How many changes are on record.
 async fn recorded(world: &World<'_>) -> i64 {
-    crate::cli::value(world, "SELECT count(*) FROM patgate.changes").await
+    crate::support::value(world, "SELECT count(*) FROM patgate.changes").await
 }
 
 /// How it is called, and what switches triggers off and on again around a statement.
@@ -80,8 +82,8 @@ pub(crate) async fn what_was_done_while_triggers_were_off_is_obeyed(suite: Arc<S
     sqlx::raw_sql("SELECT pg_current_xact_id()").execute(&mut *running).await.unwrap();
     let token = reader(&world).await;
     fleet.all_answer(&token, MODELS, 200).await;
-    let redis = crate::harness::redis_at(&world.redis_url).await;
-    crate::faults::all_held(&redis, &[&token]).await;
+    let redis = crate::support::redis_at(&world.redis_url).await;
+    crate::support::entries::all_held(&redis, &[&token]).await;
     fleet.0.clear();
     world.sql(&nested(&revoking(&token))).await;
     Fleet::of(&world, 1, &PATIENT).await.all_answer(&token, MODELS, 401).await;

@@ -3,6 +3,7 @@
 
 use std::{fs, sync::Arc};
 
+use patgate_testing::{eventually, stack::Server};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::{ServerConfig, crypto::ring::default_provider, pki_types::PrivateKeyDer};
 use serde_json::{Value, json};
@@ -12,12 +13,12 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::{
-    cli::{Cli, connect::found},
-    harness::{Suite, World, redis_at},
-    process,
-    stack::Server,
-    tiers::{eventually, reader, status},
+use crate::support::{
+    Suite, World,
+    cli::{Cli, found},
+    fleet::status,
+    process, redis_at,
+    tokens::reader,
 };
 
 const PASSWORD: &str = "correct-horse-battery";

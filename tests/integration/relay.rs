@@ -4,7 +4,6 @@ pub(crate) mod leases;
 pub(crate) mod outages;
 
 use std::{
-    cell::Cell,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -13,6 +12,10 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use patgate_testing::{
+    eventually,
+    proxy::{Mode, Proxy},
+};
 use redis::{
     from_redis_value,
     streams::{StreamRangeReply, StreamReadReply},
@@ -22,71 +25,14 @@ use sqlx::{Connection as _, Executor as _, PgConnection};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{
-    fleet::{Fleet, HEALED, MODELS, PATIENT, answer, polls},
-    harness::{PROMPT, Replica, Suite, Token, World, redis_at},
-    proxy::{Mode, Proxy},
-    tiers::{eventually, reader, revoke},
-    waiting::revoke_and_wait,
+use crate::support::{
+    Replica, Suite, Token,
+    fleet::{Fleet, HEALED, MODELS, answer, polls},
+    redis_at,
+    relay::{fleet, frames, leaders, obeys, relayed, silences, stream, the_leader},
+    settings::{PATIENT, PROMPT},
+    tokens::{reader, revoke, revoke_and_wait},
 };
-
-/// Where frames are relayed.
-fn stream(world: &World<'_>) -> String {
-    world.in_redis("feed")
-}
-
-/// What a replica of this world has to be told to follow.
-pub(crate) fn relayed(world: &World<'_>) -> [String; 2] {
-    [format!("feed.url={}", world.url("server", world.port)), "feed.relay=redis".to_owned()]
-}
-
-pub(crate) async fn fleet(world: &World<'_>, size: usize, settings: &[&str]) -> Fleet {
-    let relayed = relayed(world);
-    let settings = [&relayed.each_ref().map(String::as_str)[..], &PATIENT, settings].concat();
-    let fleet = Fleet::of(world, size, &settings).await;
-    the_leader(&fleet).await;
-    eventually("frames", async || {
-        let heard = join_all(fleet.0.iter().map(|replica| frames(replica, "applied"))).await;
-        // All of them, if the first leader was replaced.
-        heard.iter().filter(|heard| **heard > 1).count() >= size - 1
-    })
-    .await;
-    fleet
-}
-
-/// Who leads, once it is one: there may be nobody for a while, and two for a moment.
-async fn the_leader(fleet: &Fleet) -> usize {
-    let leader = Cell::new(None);
-    eventually("one leader", async || {
-        let found = leaders(fleet).await;
-        leader.set(found.first().copied().filter(|_| found.len() == 1));
-        leader.get().is_some()
-    })
-    .await;
-    leader.get().unwrap()
-}
-
-async fn silences(replica: &Replica) -> u64 {
-    replica.metric("patgate_relay_silences_total").await
-}
-
-async fn leaders(fleet: &Fleet) -> Vec<usize> {
-    let leads = fleet.0.iter().map(|replica| replica.metric("patgate_relay_leader"));
-    let leads = join_all(leads).await.into_iter().enumerate();
-    leads.filter(|(_, leads)| *leads == 1).map(|(index, _)| index).collect()
-}
-
-pub(crate) async fn frames(replica: &Replica, result: &str) -> u64 {
-    replica.metric(&format!("patgate_relay_frames_total{{result=\"{result}\"}}")).await
-}
-
-/// A token that is served everywhere is refused everywhere after its revocation.
-async fn obeys(fleet: &Fleet, world: &World<'_>, what: &str) {
-    let token = reader(world).await;
-    fleet.all_answer(&token, MODELS, 200).await;
-    revoke(world, &token).await;
-    fleet.turn(what, (&token, MODELS), 200, 401).await;
-}
 
 /// A round in which everybody got on: where nothing was heard for too long, as when the machine
 /// stands still for a second, a replica reads for itself, and another may lead.

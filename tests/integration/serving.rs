@@ -1,26 +1,23 @@
 //! The process: start, health, drain, and messages on the wire that no Envoy would send.
 
-use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fs, sync::Arc, time::Duration};
 
 use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
-use serde_json::json;
-use tonic::transport::Channel;
-use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
-
-use crate::{
-    harness::{Suite, envoy_patch, outcome, patient},
+use patgate_testing::{
+    eventually,
     http::{self, Over},
-    process,
     stack::project,
-    tiers::{eventually, reader, status},
 };
+use serde_json::json;
 
-pub(crate) async fn health(at: SocketAddr) -> i32 {
-    let channel = Channel::from_shared(format!("http://{at}")).unwrap();
-    let service = "envoy.service.auth.v3.Authorization".to_owned();
-    let mut client = HealthClient::new(channel.connect_lazy());
-    client.check(HealthCheckRequest { service }).await.unwrap().into_inner().status
-}
+use crate::support::{
+    Suite,
+    envoy::{envoy_patch, patient},
+    fleet::status,
+    outcome, process,
+    replica::health,
+    tokens::reader,
+};
 
 /// On SIGTERM a replica says that it is leaving, goes on answering for a while, and ends with 0.
 pub(crate) async fn drains_before_it_ends(suite: Arc<Suite>) {

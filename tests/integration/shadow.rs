@@ -10,19 +10,29 @@ use std::{
 use envoy_types::pb::envoy::service::auth::v3::{CheckResponse, check_response::HttpResponse};
 use futures_util::future::join_all;
 use patgate::{domain::DomainId, mode::Share};
+use patgate_testing::{
+    access_log, eventually,
+    http::{self, Over, Sent},
+    proxy::{Mode, Proxy},
+    shipped::rollout_configurations,
+    stack::Server,
+};
 use serde_json::{Value, json};
 
 use crate::{
-    access_log, bodies, cases,
-    cli::{Cli, get},
-    decision_log::{ALL, decisions, file, logging},
-    harness::{Replica, Scope, Suite, Token, World, http_of, outcome, patient},
-    http::{self, Over, Sent},
-    process,
-    proxy::{Mode, Proxy},
-    stack::{Server, project},
+    bodies, cases,
+    support::{
+        Replica, Scope, Suite, Token, World,
+        cli::{Cli, get},
+        decision_log::{ALL, decisions, file, logging},
+        envoy::patient,
+        fleet::status,
+        http_of, outcome, process,
+        replica::lookups,
+        tables::tables,
+        tokens::reader,
+    },
     surfaces,
-    tiers::{eventually, lookups, reader, status},
 };
 
 const MODELS: &str = "/proxy/acme/v1/models";
@@ -88,8 +98,7 @@ pub(crate) async fn verdicts_are_the_same_in_every_mode(suite: Arc<Suite>) {
         let log = file(&world, mode);
         let setting = format!("mode={mode}");
         let replica =
-            logging(&world, &log, &[&setting, &surfaces::tables(&suite), ALL[0], ALL[1], ALL[2]])
-                .await;
+            logging(&world, &log, &[&setting, &tables(&suite), ALL[0], ALL[1], ALL[2]]).await;
         let mut softening = HashMap::new();
         for (number, request) in requests.iter().enumerate() {
             let (id, mut request) = (format!("case-{number}"), request.clone());
@@ -197,25 +206,6 @@ pub(crate) async fn a_softened_request_gets_nothing_of_ours(suite: Arc<Suite>) {
     };
     assert_eq!(replica.metric(&counted(false)).await, 1);
     assert_eq!(replica.metric(&counted(true)).await, 0);
-}
-
-/// What envoy/README.md says of the route table during a rollout is what is tested, in two steps and
-/// in one.
-pub(crate) fn rollout_configurations() -> [String; 2] {
-    let readme = fs::read_to_string(project("envoy/README.md")).unwrap();
-    let section = readme.split_once("## Rolling out").unwrap().1.split_once("\n## ").unwrap().0;
-    let mut blocks = section.split("```yaml\n").skip(1);
-    let mut block = || blocks.next().unwrap().split_once("```").unwrap().0.trim_end().to_owned();
-    let (route, shows_the_body) = (block(), block());
-    assert!(route.contains("cluster: old-gateway") && shows_the_body.starts_with("  typed_per"));
-    [("envoy.yaml", ""), ("single-step.yaml", &*shows_the_body)].map(|(file, more)| {
-        let lines = route.lines().chain(more.lines());
-        let indented: String =
-            lines.map(|line| format!("                        {line}\n")).collect();
-        let shipped = fs::read_to_string(project(&format!("envoy/{file}"))).unwrap();
-        let (before, after) = shipped.split_once("                      routes:\n").unwrap();
-        format!("{before}                      routes:\n{indented}{after}")
-    })
 }
 
 pub(crate) async fn through_envoy_a_softened_request_reaches_the_old_backend(suite: Arc<Suite>) {

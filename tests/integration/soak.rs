@@ -16,11 +16,11 @@ use std::{
 };
 
 use self::{dice::Dice, faults::Fault, site::Site, subjects::Subjects, weather::Weather};
-use crate::{
+use crate::support::{
+    Suite,
     fleet::HEALED,
-    harness::Suite,
     load::{FALTERING, Kind, Load, WELL},
-    propagation::PROMISED,
+    withdrawals::PROMISED,
 };
 
 /// Not by PATGATE_…, which the replicas would take for settings.

@@ -15,23 +15,22 @@ use std::{
 };
 
 use envoy_types::pb::envoy::service::auth::v3::{CheckRequest, check_response::HttpResponse};
-use serde_json::{Value, json};
-use uuid::Uuid;
-
-use crate::{
-    cli::{
-        Cli,
-        explained::{self, Question},
-    },
-    harness::{self, Replica, Suite, World, outcome},
+use patgate_testing::{
+    eventually,
     http::{self, Over, Reply, Sent},
-    process,
-    tiers::eventually,
+};
+use serde_json::{Value, json};
+
+use crate::support::{
+    Replica, Suite, World,
+    cli::Cli,
+    explained::{self, Question},
+    http_of, outcome, process, request,
+    tables::{CLOUD, open, open_aigne, tables},
 };
 
 pub(crate) use self::entities::every_type_of_entity_has_rules_and_scopes;
 
-pub(crate) const CLOUD: &str = "acme.cubecloud.dev";
 const HUB: &str = "hub.example.com";
 /// As in the document of the API.
 const CHAT: &str = r#"{"model":"openai/gpt-3.5-turbo","messages":[{"role":"user","content":"Hello, AIGNE Hub!"}]}"#;
@@ -72,28 +71,6 @@ fn case(
     let (method, path) = request.split_once(' ').unwrap();
     let (path, authorization) = (path.to_owned(), authorization.into());
     Case { host, method, path, authorization, body: None, expected }
-}
-
-/// The domain of the table that serves one tenant.
-pub(crate) async fn open_aigne(world: &World<'_>) -> String {
-    open(world, "aigne").await
-}
-
-/// A domain in which ann may do everything.
-async fn open(world: &World<'_>, slug: &str) -> String {
-    let domain = Uuid::now_v7();
-    let ann = world.id("ann");
-    world
-        .sql(&format!(
-            "INSERT INTO patgate.domains (id, slug, name, enabled, upstream, all_models)
-                 VALUES ('{domain}', '{slug}', '{slug}', true, 'model-beta', true);
-             INSERT INTO patgate.roles (id, domain_id, name) VALUES ('{domain}', '{domain}', 'admin');
-             INSERT INTO patgate.role_operations
-                 SELECT '{domain}', operation FROM patgate.operations;
-             INSERT INTO patgate.role_members VALUES ('{domain}', '{ann}')"
-        ))
-        .await;
-    domain.to_string()
 }
 
 /// Every request of the table and of the documents, for who is not after its answer.
@@ -331,8 +308,8 @@ impl Case {
         if !body.is_empty() {
             headers.extend([("content-length", &*length), ("x-envoy-auth-partial-body", "false")]);
         }
-        let mut request = harness::request(self.method, &self.path, &headers);
-        let http = harness::http_of(&mut request);
+        let mut request = request(self.method, &self.path, &headers);
+        let http = http_of(&mut request);
         (http.host, http.raw_body) = (self.host.to_owned(), body.into());
         request
     }
@@ -389,10 +366,6 @@ impl Case {
         let header = |name: &str| reply.header(name).map(str::to_owned);
         self.judge(reply.status, passed, header, &reply.json());
     }
-}
-
-pub(crate) fn tables(suite: &Suite) -> String {
-    format!("apis={}", suite.shipped_tables)
 }
 
 /// Cases of tokens that nobody has asked about, now that they cannot be looked up.

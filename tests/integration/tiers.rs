@@ -7,47 +7,28 @@ use std::{
 
 use futures_util::future::join_all;
 use patgate::token::TokenId;
+use patgate_testing::{
+    eventually, http,
+    proxy::{Mode, Proxy},
+};
 use serde_json::json;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-pub(crate) use crate::eventually::{PAUSE, eventually};
-use crate::{
-    faults::all_held,
-    floods::SLOW,
-    harness::{PROMPT, Replica, Suite, Token, World, outcome, redis_at},
-    http,
-    proxy::{Mode, Proxy},
+use crate::support::{
+    Suite,
+    entries::{all_held, entries_written},
+    fleet::status,
+    outcome, redis_at,
+    replica::lookups,
+    settings::{PROMPT, SLOW, feed_through, postgres_through, redis_through},
+    tokens::{reader, revoke},
 };
 
 const MODELS: &str = "/proxy/acme/v1/models";
 /// What only looking a token up has in its statement.
 const LOOK_UP: &str = "p.digest, p.user_id";
 const REDIS: &str = "patgate_store_commands_total{store=\"redis\"}";
-
-pub(crate) async fn reader(world: &World<'_>) -> Token {
-    world.token(&[("acme", "models", "*", "llm_read")]).await
-}
-
-pub(crate) async fn status(replica: &Replica, token: &Token) -> u16 {
-    let headers = [("authorization", token.bearer())];
-    let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
-    outcome(&replica.check("GET", MODELS, &headers).await).0
-}
-
-pub(crate) async fn lookups(replica: &Replica, kind: &str, tier: &str, result: &str) -> u64 {
-    let labels = format!("kind=\"{kind}\",tier=\"{tier}\",result=\"{result}\"");
-    replica.metric(&format!("patgate_lookups_total{{{labels}}}")).await
-}
-
-pub(crate) async fn entries_written(world: &World<'_>, at_least: usize) {
-    let connection = redis_at(&world.redis_url).await;
-    eventually("entries in Redis", async || {
-        let size = redis::cmd("DBSIZE").query_async(&mut connection.clone()).await;
-        size.is_ok_and(|size: usize| size >= at_least)
-    })
-    .await;
-}
 
 /// Memory, then Redis (by way of another replica), then Postgres.
 pub(crate) async fn each_tier_spares_the_next(suite: Arc<Suite>) {
@@ -78,16 +59,8 @@ pub(crate) async fn a_forged_token_reaches_no_store(suite: Arc<Suite>) {
     let world = suite.world().await;
     let postgres = Proxy::to(suite.postgres.port).await;
     let redis = Proxy::to(suite.valkey.port).await;
-    let replica = world
-        .serve(&[
-            &through(
-                &suite.postgres_url("server", &world.database),
-                suite.postgres.port,
-                &postgres,
-            ),
-            &redis_through(&world, &suite, &redis),
-        ])
-        .await;
+    let replica =
+        world.serve(&[&postgres_through(&world, &postgres), &redis_through(&world, &redis)]).await;
     // A real one first, so that the connections stand.
     assert_eq!(status(&replica, &reader(&world).await).await, 200);
     entries_written(&world, 2).await;
@@ -110,15 +83,6 @@ pub(crate) async fn a_forged_token_reaches_no_store(suite: Arc<Suite>) {
     assert_eq!((replica.metric(REDIS).await, redis.bytes_upward()), before, "Redis was asked");
     assert_eq!(world.statements_with(LOOK_UP), statements, "Postgres was asked");
     assert_eq!(lookups(&replica, "principal", "postgres", "negative").await, 0);
-}
-
-fn through(url: &str, port: u16, proxy: &Proxy) -> String {
-    format!("postgres.url={}", url.replace(&port.to_string(), &proxy.port.to_string()))
-}
-
-pub(crate) fn redis_through(world: &World<'_>, suite: &Suite, proxy: &Proxy) -> String {
-    let port = suite.valkey.port.to_string();
-    format!("redis.url={}", world.redis_url.replace(&port, &proxy.port.to_string()))
 }
 
 pub(crate) async fn a_thousand_first_uses_are_one_query(suite: Arc<Suite>) {
@@ -165,7 +129,7 @@ pub(crate) async fn a_late_reply_has_no_reader(suite: Arc<Suite>) {
     entries_written(&world, 3).await;
 
     let proxy = Proxy::to(suite.valkey.port).await;
-    let redis = redis_through(&world, &suite, &proxy);
+    let redis = redis_through(&world, &proxy);
     let stored = redis_at(&world.redis_url).await;
     for _ in 0..10 {
         let replica =
@@ -201,8 +165,7 @@ pub(crate) async fn postgres_may_be_away(suite: Arc<Suite>) {
     let (hot, refused) = (reader(&world).await, world.token(&[]).await);
     for mode in [Mode::Refuse, Mode::BlackHole] {
         let proxy = Proxy::to(suite.postgres.port).await;
-        let url = suite.postgres_url("server", &world.database);
-        let postgres = through(&url, suite.postgres.port, &proxy);
+        let postgres = postgres_through(&world, &proxy);
         let replica = world
             .serve(&[
                 &postgres,
@@ -258,7 +221,7 @@ pub(crate) async fn nothing_is_older_than_max_staleness(suite: Arc<Suite>) {
     for mode in [Mode::Refuse, Mode::BlackHole] {
         let token = reader(&world).await;
         let proxy = Proxy::to(suite.postgres.port).await;
-        let feed = feed_through(&world, &suite, &proxy);
+        let feed = feed_through(&world, &proxy);
         let times = ["deadline=2s", "max_staleness=2s", "negative_ttl=1s"];
         let settings = [&[feed.as_str()], &times[..], &PROMPT].concat();
         let replicas = [world.serve(&settings).await, world.serve(&settings).await];
@@ -295,7 +258,7 @@ pub(crate) async fn without_the_feed_entries_are_refreshed_ahead(suite: Arc<Suit
     const BOUND: Duration = Duration::from_secs(10);
     let token = reader(&world).await;
     let proxy = Proxy::to(suite.postgres.port).await;
-    let feed = feed_through(&world, &suite, &proxy);
+    let feed = feed_through(&world, &proxy);
     let bound = format!("max_staleness={}s", BOUND.as_secs());
     let replica = world.serve(&[&feed, &bound, "negative_ttl=1s", "redis.url="]).await;
     assert_eq!(status(&replica, &token).await, 200);
@@ -316,16 +279,6 @@ pub(crate) async fn without_the_feed_entries_are_refreshed_ahead(suite: Arc<Suit
     assert!(known, "{from_memory} of {asked} were answered from memory, {excused} came late");
     let read = lookups(&replica, "principal", "postgres", "hit").await;
     assert!((2..5).contains(&read), "{read} times");
-}
-
-pub(crate) fn feed_through(world: &World<'_>, suite: &Suite, proxy: &Proxy) -> String {
-    let url = suite.postgres_url("server", &world.database);
-    through(&url, suite.postgres.port, proxy).replace("postgres.url", "feed.url")
-}
-
-pub(crate) async fn revoke(world: &World<'_>, token: &Token) {
-    let revoke = format!("UPDATE patgate.pats SET revoked_at = now() WHERE id = '{}'", token.id);
-    world.sql(&revoke).await;
 }
 
 /// What cannot be read is no reason to refuse anybody else, nor to say that it is not there.
@@ -350,8 +303,7 @@ pub(crate) async fn one_bad_row_spoils_no_other(suite: Arc<Suite>) {
 pub(crate) async fn an_outage_is_told_in_our_words(suite: Arc<Suite>) {
     let world = suite.world().await;
     let proxy = Proxy::to(suite.postgres.port).await;
-    let url = suite.postgres_url("server", &world.database);
-    let postgres = through(&url, suite.postgres.port, &proxy);
+    let postgres = postgres_through(&world, &proxy);
     let replica = world.serve(&[&postgres, "redis.url=", "deadline=100ms"]).await;
     let envoy = replica.envoy_with(&suite, json!({}));
     proxy.set(Mode::BlackHole);

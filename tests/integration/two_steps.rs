@@ -3,19 +3,21 @@
 
 use std::{collections::BTreeMap, fs, sync::Arc};
 
-use serde_json::{Value, json};
-
-use crate::{
-    eventually::eventually,
-    guard::{
-        Gateway, add_nobody, fail_open, fix_the_routes, refused_as_an_outage,
+use patgate_testing::{
+    eventually,
+    http::{self, Over, Reply},
+    shipped::{
+        EXT_AUTHZ, WITH_BODY, fail_open, find, fix_the_routes, manager, shipped,
         switch_off_on_the_routes, unguard,
     },
-    harness::{Replica, Scope, Suite, World, envoy_patch, patient},
-    http::{self, Over, Reply},
-    shipped::{EXT_AUTHZ, WITH_BODY, find, manager, shipped},
     stack::project,
     wire::Wire,
+};
+use serde_json::{Value, json};
+
+use crate::support::{
+    Replica, Scope, Suite, World,
+    envoy::{Gateway, add_nobody, envoy_patch, patient, refused_as_an_outage},
 };
 
 const CHAT: &str = "/proxy/acme/v1/chat/completions";

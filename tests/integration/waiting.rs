@@ -2,30 +2,23 @@
 
 use std::{
     io::{BufRead as _, BufReader},
-    process::Output,
     sync::Arc,
 };
 
-use sqlx::{Connection as _, Executor as _, PgConnection};
-use tokio::process::Command;
-
-use crate::{
-    cli::{Cli, value},
-    harness::{PROMPT, Suite, Token, World},
+use patgate_testing::{
+    eventually,
     proxy::{Mode, Proxy},
-    tiers::{eventually, feed_through, reader, status},
 };
+use sqlx::{Connection as _, Executor as _, PgConnection};
 
-pub(crate) async fn revoke_and_wait(world: &World<'_>, token: &Token) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_patgate"))
-        .args(["token", "revoke", "--wait", &token.id.to_string()])
-        .env("PATGATE_POSTGRES_URL", world.suite.postgres_url("administrator", &world.database))
-        // Whoever waits for it may give up.
-        .kill_on_drop(true)
-        .output()
-        .await
-        .unwrap()
-}
+use crate::support::{
+    Suite,
+    cli::Cli,
+    fleet::status,
+    settings::{PROMPT, feed_through},
+    tokens::{reader, revoke_and_wait},
+    value,
+};
 
 pub(crate) async fn returns_when_all_replicas_refuse(suite: Arc<Suite>) {
     let world = suite.world().await;
@@ -54,7 +47,7 @@ pub(crate) async fn names_a_replica_that_lags(suite: Arc<Suite>) {
     let world = suite.world().await;
     let token = reader(&world).await;
     let proxy = Proxy::to(suite.postgres.port).await;
-    let feed = feed_through(&world, &suite, &proxy);
+    let feed = feed_through(&world, &proxy);
     let healthy = world.serve(&[]).await;
     let lagging = world.serve(&[&feed, "max_staleness=6s", PROMPT[0]]).await;
     for replica in [&healthy, &lagging] {

@@ -2,6 +2,10 @@
 
 use std::{fs, sync::Arc, time::Duration};
 
+use patgate_testing::{
+    stack::{Server, project},
+    wire::{PATIENCE, Wire},
+};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -10,11 +14,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{
-    harness::{Suite, Token, World, envoy_patch, patient},
+use crate::support::{
+    Suite, Token, World,
+    envoy::{envoy_patch, patient},
     leaks,
-    stack::{Server, project},
-    wire::{PATIENCE, Wire},
 };
 
 const REALTIME: &str = "/proxy/acme/v1/realtime";

@@ -6,7 +6,7 @@ pub(crate) mod not_found;
 use envoy_types::pb::envoy::service::auth::v3::{CheckResponse, check_response::HttpResponse};
 use serde_json::Value;
 
-use crate::harness::Replica;
+use crate::support::Replica;
 
 /// Status, code and message of an answer to Envoy; `None` if it lets the request through.
 pub(crate) fn told(response: &CheckResponse) -> Option<(u16, String, String)> {

@@ -3,29 +3,26 @@
 //!
 //! A program of its own, because counting needs an allocator of its own.
 
-mod bodies;
 mod search;
 
 use std::hint::black_box;
 
-use patgate::{body::Form, request::Parts};
+use patgate::{body, request::Parts};
+use patgate_testing::costly_bodies::{Costly, Form, bodies, targets};
 use rustix::time::{ClockId, clock_gettime};
 
-use self::bodies::{Costly, bodies, targets};
-
 fn read(form: Form, target: &str, bytes: &[u8], encoding: Option<&str>) -> bool {
-    let media_type = match form {
-        Form::Json => "application/json",
-        _ => "multipart/form-data; boundary=b",
-    };
     let header = |name: &str| match name {
-        "content-type" => Some(media_type),
+        "content-type" => Some(form.media_type()),
         "content-encoding" => encoding,
         "x-envoy-auth-partial-body" => Some("false"),
         _ => None,
     };
-    let (method, authority, body) = ("POST", "gateway", bytes);
-    let parts = Parts { method, authority, target, header, body };
+    let parts = Parts { method: "POST", authority: "gateway", target, header, body: bytes };
+    let form = match form {
+        Form::Json => body::Form::Json,
+        Form::Multipart => body::Form::Multipart,
+    };
     black_box(parts.model(form)).is_ok()
 }
 

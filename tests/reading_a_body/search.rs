@@ -2,9 +2,7 @@
 //! and keeps what costs more. It climbs from a few places, because the way up from one of them may
 //! end early.
 
-use patgate::body::Form;
-
-use crate::bodies::object;
+use patgate_testing::costly_bodies::{Form, object};
 
 /// What is repeated is made of pieces, one of each of these lists.
 pub(crate) struct Kind {

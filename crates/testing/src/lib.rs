@@ -12,10 +12,15 @@
 )]
 
 pub mod access_log;
-pub mod eventually;
+pub mod costly_bodies;
+mod eventually;
 pub mod frames;
 pub mod http;
+pub mod openai;
+pub mod ports;
 pub mod proxy;
 pub mod shipped;
 pub mod stack;
 pub mod wire;
+
+pub use self::eventually::{PAUSE, eventually};

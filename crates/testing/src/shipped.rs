@@ -1,8 +1,8 @@
-//! The configurations that are shipped in envoy/, to be changed by tests in one thing each.
+//! The configurations that are shipped in envoy/, and changes that tests make to them.
 
 use std::fs;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::stack::project;
 
@@ -42,4 +42,60 @@ pub fn authorizers(manager: &mut Value) -> impl Iterator<Item = &mut Value> {
 pub fn find<'v>(list: &'v mut Value, name: &str) -> &'v mut Value {
     let items = list.as_array_mut().unwrap();
     items.iter_mut().find(|item| item["name"] == name).unwrap()
+}
+
+/// Whom this filter asks is dead, and then it lets everything through.
+pub fn fail_open(filter: &mut Value) {
+    let settings = &mut filter["typed_config"];
+    settings["grpc_service"]["envoy_grpc"]["cluster_name"] = json!("nobody");
+    settings["failure_mode_allow"] = json!(true);
+}
+
+pub fn switch_off_on_the_routes(manager: &mut Value, filters: &[&str]) {
+    for route in routes(manager) {
+        for filter in filters {
+            route["typed_per_filter_config"][*filter] = json!({
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
+                "disabled": true,
+            });
+        }
+    }
+}
+
+pub fn routes(manager: &mut Value) -> impl Iterator<Item = &mut Value> {
+    manager["route_config"]["virtual_hosts"][0]["routes"].as_array_mut().unwrap().iter_mut()
+}
+
+/// Every route to a backend leads to the same one, whatever patgate names.
+pub fn fix_the_routes(manager: &mut Value) {
+    for route in routes(manager) {
+        if let Some(to) = route.get_mut("route") {
+            to.as_object_mut().unwrap().remove("cluster_header").unwrap();
+            to["cluster"] = json!("model-acme");
+        }
+    }
+}
+
+pub fn unguard(manager: &mut Value) {
+    let filters = manager["http_filters"].as_array_mut().unwrap();
+    filters.retain(|filter| filter["name"] != GUARD);
+}
+
+/// What envoy/README.md says of the route table during a rollout is what is tested, in two steps and
+/// in one.
+pub fn rollout_configurations() -> [String; 2] {
+    let readme = fs::read_to_string(project("envoy/README.md")).unwrap();
+    let section = readme.split_once("## Rolling out").unwrap().1.split_once("\n## ").unwrap().0;
+    let mut blocks = section.split("```yaml\n").skip(1);
+    let mut block = || blocks.next().unwrap().split_once("```").unwrap().0.trim_end().to_owned();
+    let (route, shows_the_body) = (block(), block());
+    assert!(route.contains("cluster: old-gateway") && shows_the_body.starts_with("  typed_per"));
+    [("envoy.yaml", ""), ("single-step.yaml", &*shows_the_body)].map(|(file, more)| {
+        let lines = route.lines().chain(more.lines());
+        let indented: String =
+            lines.map(|line| format!("                        {line}\n")).collect();
+        let shipped = fs::read_to_string(project(&format!("envoy/{file}"))).unwrap();
+        let (before, after) = shipped.split_once("                      routes:\n").unwrap();
+        format!("{before}                      routes:\n{indented}{after}")
+    })
 }

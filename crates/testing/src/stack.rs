@@ -14,7 +14,7 @@ use std::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::eventually::eventually;
+use crate::eventually;
 
 #[derive(Default)]
 pub struct Stack(OnceLock<Mutex<Supervisor>>);

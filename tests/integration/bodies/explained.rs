@@ -8,12 +8,10 @@ use super::{
     answer, limited, listed,
     table::{Case, SHOWN, cases},
 };
-use crate::{
-    cli::{
-        Cli,
-        explained::{self, Question},
-    },
-    harness::{Replica, Suite, World},
+use crate::support::{
+    Replica, Suite, World,
+    cli::Cli,
+    explained::{self, Question},
 };
 
 /// Where the bodies of a world are put.

@@ -3,7 +3,7 @@
 use patgate::token::TokenId;
 use uuid::Uuid;
 
-use crate::harness::{Scope, Token, World};
+use crate::support::{Scope, Token, World};
 
 pub(super) type Answer = (u16, &'static str);
 

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
-use super::{Cli, value};
-use crate::harness::{Suite, Token, World};
+use crate::support::{Suite, Token, World, cli::Cli, value};
 
 /// Every command that changes something, with the actions that it leaves. `{0}` and so on are
 /// tokens of Ann's that are alive.

@@ -2,11 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Cli, answer, ask, get, value};
-use crate::{
-    harness::{Scope, Suite, Token, World, redis_at},
+use patgate_testing::{
+    eventually,
     proxy::{Mode, Proxy},
-    tiers::eventually,
+};
+
+use crate::support::{
+    Scope, Suite, Token, World,
+    cli::{Cli, answer, ask, get},
+    redis_at, value,
 };
 
 const READ: &str = "llm_read";

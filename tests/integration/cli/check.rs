@@ -7,11 +7,11 @@ use patgate::keyring;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::Cli;
-use crate::{
-    fleet::MODELS,
-    harness::{Scope, Suite, World},
-    tiers::{entries_written, status},
+use crate::support::{
+    Scope, Suite, World,
+    cli::Cli,
+    entries::entries_written,
+    fleet::{MODELS, status},
 };
 
 const CHAT: &str = "POST /proxy/acme/v1/chat/completions";

@@ -2,28 +2,12 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use patgate_testing::ports::free_port;
 
-use super::{Cli, Ran};
-use crate::{
-    harness::{Suite, World},
-    schema::process::free_port,
+use crate::support::{
+    Suite,
+    cli::{found, server},
 };
-
-/// What `serve` would run with.
-pub(crate) fn server<'s>(world: &World<'s>) -> Cli<'s> {
-    Cli::of(world).login(world, "server")
-}
-
-/// The finding about one setting, and the exit code.
-pub(crate) fn found(cli: &Cli<'_>, key: &str) -> (i32, String, String) {
-    let ran: Ran = cli.run("config check --connect --output json");
-    let findings: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|_| panic!("{ran:#?}"));
-    let finding = findings.as_array().unwrap().iter().find(|finding| finding["key"] == key);
-    let finding = finding.unwrap_or_else(|| panic!("no {key}: {findings:#}"));
-    let text = |name: &str| finding[name].as_str().unwrap().to_owned();
-    (ran.code, text("outcome"), text("detail"))
-}
 
 pub(crate) async fn postgres_and_feed_are_tried(suite: Arc<Suite>) {
     const PASSWORD: &str = "correct-horse-battery";

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{Cli, value};
-use crate::harness::Suite;
+use crate::support::{Suite, cli::Cli, value};
 
 const FAILED: i32 = 1;
 const USAGE: i32 = 2;

@@ -10,8 +10,10 @@ use std::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
-use super::{Cli, answer, ask};
-use crate::harness::Suite;
+use crate::support::{
+    Suite,
+    cli::{Cli, answer, ask},
+};
 
 const CREATE: &str =
     "token create {name} --user ann@example.com --expires-in 1h --scope acme:models:*:llm_read";

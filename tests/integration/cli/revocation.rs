@@ -6,8 +6,7 @@ use patgate::token::TokenId;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Cli, value};
-use crate::harness::{Suite, Token, World};
+use crate::support::{Suite, Token, World, cli::Cli, value};
 
 async fn revoked(world: &World<'_>, token: &Token) -> bool {
     let sql = format!("SELECT revoked_at IS NOT NULL FROM patgate.pats WHERE id = '{}'", token.id);

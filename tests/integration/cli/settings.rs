@@ -7,8 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use super::Cli;
-use crate::harness::Suite;
+use crate::support::{Suite, cli::Cli};
 
 const PASSWORD: &str = "correct-horse-battery";
 

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::Cli;
-use crate::harness::Suite;
+use crate::support::{Suite, cli::Cli};
 
 const USER: &str = "created_at email enabled id name platform_admin";
 const DOMAIN: &str = "all_models created_at enabled enforced_share id mode name slug upstream";

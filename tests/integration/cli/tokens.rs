@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Cli, answer, ask, get, value};
-use crate::harness::{Suite, Token, World};
+use crate::support::{
+    Suite, Token, World,
+    cli::{Cli, answer, ask, get},
+    value,
+};
 
 const OK: (u16, &str) = (200, "ok");
 const DENIED: (u16, &str) = (403, "permission_denied");

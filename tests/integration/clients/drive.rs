@@ -10,6 +10,10 @@ use std::{
     sync::Arc,
 };
 
+use patgate_testing::{
+    eventually, http,
+    stack::{Server, project},
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -18,12 +22,7 @@ use super::{
     shown::Shown,
     table::{Client, Runtime},
 };
-use crate::{
-    eventually::eventually,
-    harness::{Replica, Suite, Token},
-    http,
-    stack::{Server, project},
-};
+use crate::support::{Replica, Suite, Token};
 
 /// Set by `make client-test`: the clients that need Node, and the browser.
 const ALL: &str = "TESTED_CLIENTS";

@@ -3,15 +3,15 @@
 
 use std::{collections::BTreeMap, fs, sync::Arc};
 
+use patgate_testing::{
+    http::{Over, Reply, Sent},
+    stack::project,
+};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::drive::Stage;
-use crate::{
-    harness::Suite,
-    http::{Over, Reply, Sent},
-    stack::project,
-};
+use crate::support::Suite;
 
 #[derive(Deserialize)]
 struct Recorded {

@@ -14,6 +14,7 @@ use envoy_types::pb::{
     },
     google::rpc::Status,
 };
+use patgate_testing::{http::Reply, shipped::shipped};
 use serde_json::Value;
 use tonic::Code;
 
@@ -23,7 +24,7 @@ use super::gate::{
     CREDULOUS, HURRIED, HURRIED_AND_OPEN, MODELS, OPEN, PATIENT, SHIPPED, TO_ACME, authz_service,
     gate,
 };
-use crate::{harness::Suite, http::Reply, shipped::shipped};
+use crate::support::Suite;
 
 pub(super) fn response(code: Code, http_response: Option<HttpResponse>) -> CheckResponse {
     let status = Some(Status { code: code as i32, ..Default::default() });

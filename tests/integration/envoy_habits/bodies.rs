@@ -3,6 +3,11 @@
 use std::{collections::BTreeMap, fs, sync::Arc};
 
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
+use patgate_testing::{
+    http::{Over, Reply, Sent},
+    stack::project,
+    wire::Wire,
+};
 use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -15,12 +20,7 @@ use super::{
         Case, SHIPPED, SINGLE_STEP, TEXT_BODIES, TO_ACME, gate,
     },
 };
-use crate::{
-    harness::Suite,
-    http::{Over, Reply, Sent},
-    stack::project,
-    wire::Wire,
-};
+use crate::support::Suite;
 
 /// What the single step shows at most.
 const SHOWN: usize = 1 << 20;

@@ -17,6 +17,14 @@ use envoy_types::pb::{
     },
     google::protobuf::{Struct, Value as Datum, value::Kind},
 };
+use patgate_testing::{
+    http::{self, Over, Reply, Sent},
+    shipped::{
+        EXT_AUTHZ, GUARD, authorizers, configuration as file, ext_authz, find, manager, shipped,
+    },
+    stack::Server,
+    wire::PATIENCE,
+};
 use serde_json::{Value, json};
 use tokio::{
     net::TcpListener,
@@ -32,15 +40,7 @@ use tonic::{
 };
 
 use super::answers::allow;
-use crate::{
-    harness::Suite,
-    http::{self, Over, Reply, Sent},
-    shipped::{
-        EXT_AUTHZ, GUARD, authorizers, configuration as file, ext_authz, find, manager, shipped,
-    },
-    stack::Server,
-    wire::PATIENCE,
-};
+use crate::support::Suite;
 
 /// As it is shipped, but without the guard before the router, and that it also shows which test a
 /// request is from, and that a check may take long: on a loaded test machine a late answer is no

@@ -10,6 +10,10 @@ use envoy_types::pb::{
     google::protobuf::BoolValue,
 };
 use patgate::request::{COOKIES, CREDENTIAL_HEADERS, SUBPROTOCOLS};
+use patgate_testing::{
+    access_log,
+    http::{Over, Sent},
+};
 use tonic::Code;
 
 use super::{
@@ -20,11 +24,7 @@ use super::{
     },
     routing::metadata,
 };
-use crate::{
-    access_log,
-    harness::Suite,
-    http::{Over, Sent},
-};
+use crate::support::Suite;
 
 pub(super) const OURS: [&str; 7] = [
     "x-domain-id",

@@ -3,15 +3,14 @@
 
 use std::sync::Arc;
 
+use patgate_testing::http::{Over, Reply, Sent};
+
 use super::{
     answers::allow,
     gate::{Answer::Says, Case, Gate, MODELS, SHIPPED, TO_ACME, gate},
     headers::OURS,
 };
-use crate::{
-    harness::Suite,
-    http::{Over, Reply, Sent},
-};
+use crate::support::Suite;
 
 /// What any client may rely on.
 const PROMISED: usize = 100;

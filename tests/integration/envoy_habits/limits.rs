@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use patgate_testing::http;
 use tokio::task::JoinSet;
 
 use super::gate::{Answer::Silence, MODELS, ROOMY, UNSAID, gate};
-use crate::{harness::Suite, http};
+use crate::support::Suite;
 
 /// Where nothing is said about it.
 const BY_DEFAULT: usize = 1024;

@@ -3,14 +3,13 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use patgate_testing::http::{Over, Sent};
+
 use super::{
     answers::allow,
     gate::{Answer::Says, CREDULOUS, MODELS, SHIPPED, TO_ACME, gate},
 };
-use crate::{
-    harness::Suite,
-    http::{Over, Sent},
-};
+use crate::support::Suite;
 
 const HOST_PATH_OR_SCHEME: &str = "
     forwarded forwarded-for forwarded-host forwarded-proto forward-for x-forward x-forward-for

@@ -3,16 +3,14 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use patgate_testing::http::{Over, Sent};
 use tonic::Code;
 
 use super::{
     answers::{allow, denied},
     gate::{Answer::Says, CANDID, MODELS, SHIPPED, TO_ACME, gate},
 };
-use crate::{
-    harness::Suite,
-    http::{Over, Sent},
-};
+use crate::support::Suite;
 
 pub(crate) async fn repeated_authorization_arrives_joined_with_a_comma(suite: Arc<Suite>) {
     let gate = gate(&suite).await;

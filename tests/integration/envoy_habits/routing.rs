@@ -6,6 +6,7 @@ use envoy_types::pb::{
     envoy::service::auth::v3::{CheckResponse, check_response::HttpResponse},
     google::protobuf::{Struct, Value, value::Kind},
 };
+use patgate_testing::wire::{PATIENCE, Wire};
 use tokio::time::timeout;
 use tonic::Code;
 
@@ -16,10 +17,7 @@ use super::{
         WITHOUT_LAST_ROUTE, gate,
     },
 };
-use crate::{
-    harness::Suite,
-    wire::{PATIENCE, Wire},
-};
+use crate::support::Suite;
 
 pub(super) fn metadata(fields: &[(&str, &str)]) -> Option<Struct> {
     let value = |text: &str| Value { kind: Some(Kind::StringValue(text.to_owned())) };

@@ -2,13 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Front, SHORT, turned, unread};
-use crate::{
-    harness::Suite,
-    load::WELL,
-    proxy::{Mode, Proxy},
-    tiers::revoke,
-};
+use patgate_testing::proxy::{Mode, Proxy};
+
+use super::{SHORT, turned, unread};
+use crate::support::{Suite, front::Front, load::WELL, tokens::revoke};
 
 pub(crate) async fn redis_and_postgres_are_away(suite: Arc<Suite>) {
     let world = suite.world().await;

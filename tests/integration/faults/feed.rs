@@ -2,13 +2,16 @@
 
 use std::{sync::Arc, time::Instant};
 
-use super::{Front, SHORT, STALENESS, turned};
-use crate::{
+use patgate_testing::proxy::{Mode, Proxy};
+
+use super::{SHORT, STALENESS, turned};
+use crate::support::{
+    Suite,
     fleet::MODELS,
-    harness::Suite,
+    front::Front,
     load::{Law, WELL},
-    proxy::{Mode, Proxy},
-    tiers::{feed_through, reader, revoke},
+    settings::feed_through,
+    tokens::{reader, revoke},
 };
 
 pub(crate) async fn the_feed_is_cut(suite: Arc<Suite>) {
@@ -22,7 +25,7 @@ pub(crate) async fn the_feed_is_black_holed(suite: Arc<Suite>) {
 async fn the_feed_is_lost(suite: &Suite, mode: Mode) {
     let world = suite.world().await;
     let proxy = Proxy::to(suite.postgres.port).await;
-    let feed = feed_through(&world, suite, &proxy);
+    let feed = feed_through(&world, &proxy);
     let front = Front::of(&world, &[&feed, SHORT[0], SHORT[1]]).await;
     let load = front.load(&world).await;
     // In use, an entry is renewed ahead of the bound. This one is known, and left alone.

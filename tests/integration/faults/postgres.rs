@@ -5,16 +5,21 @@ use std::{
     time::{Duration, Instant},
 };
 
+use patgate_testing::{
+    eventually,
+    proxy::{Mode, Proxy},
+};
 use serde_json::json;
 use sqlx::{Connection, PgConnection};
 
-use super::{CHANGING, Front, SHORT, STALENESS, UNREAD, turned, unread};
-use crate::{
-    fleet::{HEALED, MODELS, PATIENT},
-    harness::{Suite, World, execute},
-    load::{Kind, LASTING_LONG, Law, WELL},
-    proxy::{Mode, Proxy},
-    tiers::{eventually, reader, revoke},
+use super::{SHORT, STALENESS, turned, unread};
+use crate::support::{
+    Suite, World, execute,
+    fleet::{HEALED, MODELS},
+    front::Front,
+    load::{CHANGING, Kind, LASTING_LONG, Law, UNREAD, WELL},
+    settings::PATIENT,
+    tokens::{reader, revoke},
 };
 
 fn postgres_at(world: &World<'_>, port: u16) -> String {

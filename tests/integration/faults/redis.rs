@@ -6,19 +6,23 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use serde_json::json;
-
-use super::{
-    Front,
-    sealed::{all_held, arrives},
-};
-use crate::{
-    fleet::{MODELS, PATIENT, answer},
-    harness::{Replica, Suite, World, redis_at},
-    load::{Kind, LASTING_LONG, Law, WELL},
+use patgate_testing::{
+    eventually,
     proxy::{Mode, Proxy},
     stack::Server,
-    tiers::{eventually, lookups, reader, redis_through, revoke, status},
+};
+use serde_json::json;
+
+use crate::support::{
+    Replica, Suite, World,
+    entries::{all_held, arrives},
+    fleet::{MODELS, answer, status},
+    front::Front,
+    load::{Kind, LASTING_LONG, Law, WELL},
+    redis_at,
+    replica::lookups,
+    settings::{PATIENT, redis_through},
+    tokens::{reader, revoke},
 };
 
 /// As shipped. Every look-up may wait for Redis that long, and no longer.
@@ -41,7 +45,7 @@ fn more(now: &[u64], before: &[u64]) -> bool {
 pub(crate) async fn redis_fails_on_the_wire(suite: Arc<Suite>) {
     let world = suite.world().await;
     let proxy = Proxy::to(suite.valkey.port).await;
-    let redis = redis_through(&world, &suite, &proxy);
+    let redis = redis_through(&world, &proxy);
     // Longer than as shipped: on a loaded machine a good Redis must be found good again.
     let settings = [&redis, "redis.timeout=100ms", PATIENT[0], PATIENT[1]];
     let front = Front::of(&world, &settings).await;
@@ -97,7 +101,7 @@ pub(crate) async fn redis_fails_on_the_wire(suite: Arc<Suite>) {
 pub(crate) async fn a_dead_redis_costs_a_look_up_one_box(suite: Arc<Suite>) {
     let world = suite.world().await;
     let proxy = Proxy::to(suite.valkey.port).await;
-    let redis = redis_through(&world, &suite, &proxy);
+    let redis = redis_through(&world, &proxy);
     let front = Front::of(&world, &[&redis, BOXED, PATIENT[0], PATIENT[1]]).await;
     let load = front.load(&world).await;
     // As shipped, and so large that one box is told from two on a loaded machine.

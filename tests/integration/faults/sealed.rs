@@ -1,59 +1,22 @@
 //! Whoever can write to Redis can make patgate ask Postgres, and no more.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use futures_util::future::join_all;
 use patgate::keyring;
+use patgate_testing::eventually;
 use redis::aio::MultiplexedConnection;
-use tokio::time::timeout;
 
-use super::Front;
-use crate::{
-    fleet::{Fleet, MODELS, PATIENT, answer},
-    harness::{Suite, Token, World, redis_at},
+use crate::support::{
+    Suite,
+    entries::{all_held, held, key, repaired, settled},
+    fleet::{MODELS, answer},
+    front::Front,
     load::{Kind, Law, WELL},
-    tiers::{eventually, lookups, reader, revoke},
+    redis_at,
+    replica::lookups,
+    settings::PATIENT,
+    tokens::{reader, revoke},
 };
-
-fn key(world: &World<'_>, token: &Token) -> String {
-    world.in_redis(&format!("principal:{}", token.id))
-}
-
-/// What lies there under this token, of the one installation that uses this Redis database.
-pub(crate) async fn held(redis: &MultiplexedConnection, token: &Token) -> Vec<u8> {
-    let mut redis = redis.clone();
-    let pattern = format!("patgate:4:*:principal:{}", token.id);
-    let keys: Vec<String> =
-        redis::cmd("KEYS").arg(pattern).query_async(&mut redis).await.unwrap_or_default();
-    assert!(keys.len() <= 1, "{keys:?}");
-    let Some(key) = keys.first() else { return Vec::new() };
-    redis::cmd("GET").arg(key).query_async(&mut redis).await.unwrap_or_default()
-}
-
-pub(crate) async fn all_held(redis: &MultiplexedConnection, tokens: &[&Token]) {
-    eventually("entries in Redis", async || {
-        join_all(tokens.iter().map(|token| held(redis, token))).await.iter().all(|v| !v.is_empty())
-    })
-    .await;
-}
-
-/// Whether an entry gets there. What takes longer to write than Redis may take is dropped for good.
-pub(super) async fn arrives(redis: &MultiplexedConnection, token: &Token) -> bool {
-    timeout(Duration::from_secs(1), all_held(redis, &[token])).await.is_ok()
-}
-
-/// Until nothing that these replicas have found so far is still to be written: it would replace
-/// what is planted. Each writes in order, so that is when something found later is there.
-pub(crate) async fn settled(redis: &MultiplexedConnection, world: &World<'_>, fleet: &Fleet) {
-    for replica in &fleet.0 {
-        eventually("what was found to be written", async || {
-            let later = reader(world).await;
-            assert_eq!(answer(replica, &later, MODELS).await, 200);
-            arrives(redis, &later).await
-        })
-        .await;
-    }
-}
 
 async fn plant(redis: &MultiplexedConnection, values: &[(String, Vec<u8>)]) {
     let mut pipeline = redis::pipe();
@@ -127,14 +90,6 @@ fn forgeries(genuine: &[u8]) -> [Vec<u8>; 6] {
     *changed.last_mut().unwrap() ^= 1;
     let half = genuine[..genuine.len() / 2].to_vec();
     [genuine.to_vec(), newer, changed, half, b"garbage".to_vec(), Vec::new()]
-}
-
-pub(crate) async fn repaired(redis: &MultiplexedConnection, token: &Token, planted: &[u8]) {
-    eventually("the entry to be repaired", async || {
-        let held = held(redis, token).await;
-        held != planted && held.len() > 40
-    })
-    .await;
 }
 
 /// Sealed by a replica whose ring has a newer key first. Its tokens are ours; its entries are not,

@@ -18,6 +18,7 @@ use envoy_types::pb::{
         rpc::Status as RpcStatus,
     },
 };
+use patgate_testing::shipped::{GUARD, configuration, find, manager};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tonic::{
@@ -26,9 +27,9 @@ use tonic::{
 };
 
 use super::{Gateway, MODELS, fix_the_routes};
-use crate::{
-    harness::{Suite, envoy_patch, patient},
-    shipped::{GUARD, configuration, find, manager},
+use crate::support::{
+    Suite,
+    envoy::{envoy_patch, patient},
 };
 
 /// Answers by what the client asks for in `authorization`, which is shown to it.

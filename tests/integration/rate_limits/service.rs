@@ -17,6 +17,7 @@ use envoy_types::pb::envoy::{
         rate_limit_service_server::{RateLimitService, RateLimitServiceServer},
     },
 };
+use patgate_testing::stack::{Server, project};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -26,9 +27,9 @@ use tonic::{
 };
 
 use super::{MODELS, READ, get, shipped};
-use crate::{
-    harness::{Suite, Token, envoy_patch, patient},
-    stack::{Server, project},
+use crate::support::{
+    Suite, Token,
+    envoy::{envoy_patch, patient},
 };
 
 /// The entries of one descriptor: keys and values.

@@ -3,21 +3,20 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use patgate_testing::{
+    eventually,
+    proxy::{Mode, Proxy},
+};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{
-    fleet, frames, leaders,
-    outages::{leases_of, serve},
-    relayed, the_leader,
-};
-use crate::{
-    fleet::{Fleet, HEALED, MODELS, PATIENT, answer},
-    harness::{PROMPT, Suite, redis_at},
-    losses::feed_at,
-    proxy::{Mode, Proxy},
-    tiers::{eventually, reader, revoke, status},
-    waiting::revoke_and_wait,
+use crate::support::{
+    Suite,
+    fleet::{Fleet, HEALED, MODELS, answer, status},
+    redis_at,
+    relay::{fleet, frames, leaders, leases_of, relayed, serve, stream, the_leader},
+    settings::{PATIENT, PROMPT, feed_through},
+    tokens::{reader, revoke, revoke_and_wait},
 };
 
 /// The first replica hears nobody for a while; the next ones hear the first.
@@ -53,7 +52,7 @@ pub(crate) async fn who_missed_a_frame_is_not_waited_for_without_end(suite: Arc<
     let through = world.redis_url.replace(&suite.valkey.port.to_string(), &redis.port.to_string());
     let settings = [
         &relayed[1],
-        &feed_at(&world, &feed),
+        &feed_through(&world, &feed),
         &format!("redis.url={through}"),
         &format!("max_staleness={}s", STALENESS.as_secs()),
     ];
@@ -73,7 +72,7 @@ pub(crate) async fn who_missed_a_frame_is_not_waited_for_without_end(suite: Arc<
     led.turn("revoked", (&missed, MODELS), 200, 401).await;
     led.polled(2).await;
     let mut direct = redis_at(&world.redis_url).await;
-    let () = redis::cmd("DEL").arg(super::stream(&world)).query_async(&mut direct).await.unwrap();
+    let () = redis::cmd("DEL").arg(stream(&world)).query_async(&mut direct).await.unwrap();
     redis.set(Mode::Pass);
     eventually("a gap", async || frames(&follower, "gap").await > 0).await;
 

@@ -7,22 +7,22 @@ use std::{
 
 use futures_util::future::join_all;
 use patgate::store::Store;
+use patgate_testing::{
+    eventually,
+    proxy::{Mode, Proxy},
+};
 use redis::aio::MultiplexedConnection;
 use serde_json::json;
 
-use super::{fleet, frames, leaders, obeys, relayed, silences, the_leader};
-use crate::{
-    fleet::{Fleet, MODELS, PATIENT, polls},
-    harness::{PROMPT, Suite, World, redis_at},
+use crate::support::{
+    Suite,
+    fleet::{Fleet, MODELS, polls},
     process::{self, Process},
-    proxy::{Mode, Proxy},
-    tiers::{eventually, reader, revoke},
+    redis_at,
+    relay::{fleet, frames, leaders, leases_of, obeys, relayed, serve, silences, the_leader},
+    settings::{PATIENT, PROMPT},
+    tokens::{reader, revoke},
 };
-
-/// Where followers leave theirs.
-pub(super) fn leases_of(world: &World<'_>) -> String {
-    world.in_redis("leases")
-}
 
 /// How Redis fails at once, rather than late.
 #[derive(Clone, Copy, Debug)]
@@ -96,14 +96,6 @@ pub(crate) async fn a_redis_that_fails_at_once_spares_postgres(suite: Arc<Suite>
     }
     drop(fleet);
     suite.stack.stop(&valkey);
-}
-
-/// A replica of this world as a process, which can be frozen.
-pub(super) async fn serve(world: &World<'_>) -> Process {
-    let settings = relayed(world);
-    let settings = settings.each_ref().map(String::as_str);
-    let more = ["drain.delay=0s", "decision_log.to=none"];
-    process::serve(world, &[&settings[..], &PATIENT, &more].concat()).await
 }
 
 /// Who is frozen keeps its connections, and so its lock, until Postgres ends a session that says

@@ -5,13 +5,15 @@ use std::{
     sync::Arc,
 };
 
+use patgate_testing::eventually;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
 use super::attempt;
-use crate::{
-    cli::{Cli, answer, ask, value},
-    harness::Suite,
-    tiers::{eventually, reader},
+use crate::support::{
+    Suite,
+    cli::{Cli, answer, ask},
+    tokens::reader,
+    value,
 };
 
 const ROWS: [&str; 4] = ["UPDATE", "NO KEY UPDATE", "SHARE", "KEY SHARE"];
@@ -202,7 +204,7 @@ pub(crate) async fn a_token_of_the_future_is_refused_and_counted(suite: Arc<Suit
     let world = suite.world().await;
     let (cli, replica) = (Cli::of(&world), world.serve(&[]).await);
     let (future, past) = (reader(&world).await, reader(&world).await);
-    let issue = |at: &str, token: &crate::harness::Token| {
+    let issue = |at: &str, token: &crate::support::Token| {
         format!("UPDATE patgate.pats SET issued_at = {at} WHERE id = '{}'", token.id)
     };
     let soon = issue("now() + interval '2 minutes'", &future);

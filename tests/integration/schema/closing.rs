@@ -2,10 +2,11 @@
 
 use std::{path::Path, sync::Arc};
 
+use patgate_testing::stack::project;
 use sqlx::{Connection as _, Executor as _, PgConnection, migrate::Migrator};
 
 use super::INSUFFICIENT_PRIVILEGE;
-use crate::{cli::Cli, harness::Suite, stack::project};
+use crate::support::{Suite, cli::Cli};
 
 const BOOTSTRAP: &str = include_str!("../../../deploy/bootstrap.sql");
 /// The last migration before the one that closes the database.

@@ -5,10 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use patgate::operation::{EntityType, Operation};
 
 use super::attempt;
-use crate::{
-    cli::value,
-    harness::{Suite, World},
-};
+use crate::support::{Suite, World, value};
 
 const CHECK: &str = "23514";
 const NOT_NULL: &str = "23502";

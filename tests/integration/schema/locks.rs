@@ -10,11 +10,9 @@ use patgate::schema::SCHEMA;
 use serde_json::{Value, json};
 use sqlx::{Connection, Executor, PgConnection};
 
-use crate::{
-    cli::{Cli, value},
-    fleet::{MODELS, PATIENT},
-    harness::{Replica, Suite, World, outcome},
-    tiers::reader,
+use crate::support::{
+    Replica, Suite, World, cli::Cli, fleet::MODELS, outcome, settings::PATIENT, tokens::reader,
+    value,
 };
 
 /// Takes the migration back that changes a table which every look-up reads.

@@ -6,16 +6,16 @@ use std::{
     sync::Arc,
 };
 
+use patgate_testing::{eventually, ports::free_port};
 use sqlx::{Connection, PgConnection};
 
 use super::{
     migrating::{Cluster, migrates},
-    process::{Home, free_port},
+    process::Home,
 };
-use crate::{
-    cli::{Cli, demo},
-    harness::{Suite, World},
-    tiers::eventually,
+use crate::support::{
+    Suite, World,
+    cli::{Cli, walk_through},
 };
 
 /// Where Debian puts them, one directory a version.
@@ -77,7 +77,7 @@ async fn works_on(world: &World<'_>, bin: &Path) {
     cli.ok("backend create other --url http://127.0.0.1:1 --kind ollama");
     cli.ok("domain create acme --name Acme --upstream other --all-models");
     let settings = format!("postgres.url={}", cluster.url("server", "first"));
-    demo::walk_through(world, &cli, &[&settings]).await;
+    walk_through(world, &cli, &[&settings]).await;
     // Its own way of ending at once, which gives its shared memory back.
     suite.stack.signal(&server, "INT");
     suite.stack.stop(&server);

@@ -6,10 +6,7 @@ use patgate::schema::SCHEMA;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, PgPool};
 
-use crate::{
-    cli::Cli,
-    harness::{Suite, World},
-};
+use crate::support::{Suite, World, cli::Cli};
 
 const BOOTSTRAP: &str = include_str!("../../../deploy/bootstrap.sql");
 const DENIED: i32 = 4;

@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use patgate::domain::{Domain, DomainId, Models};
+use patgate_testing::eventually;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, types::Json};
 
-use crate::{
-    cli::{Cli, answer, get, value},
-    harness::{Suite, World},
-    tiers::eventually,
+use crate::support::{
+    Suite, World,
+    cli::{Cli, answer, get},
+    value,
 };
 
 /// Takes the migration back that says explicitly which domains see all models.

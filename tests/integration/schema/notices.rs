@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use patgate_testing::eventually;
 use serde_json::json;
 use sqlx::{
     AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool, postgres::PgListener,
@@ -14,10 +15,12 @@ use sqlx::{
 use tokio::{process::Command, time::timeout};
 
 use super::attempt;
-use crate::{
-    cli::{Cli, answer, ask, value},
-    harness::{Replica, Suite, Token, World},
-    tiers::{eventually, reader, revoke, status},
+use crate::support::{
+    Replica, Suite, Token, World,
+    cli::{Cli, answer, ask},
+    fleet::status,
+    tokens::{reader, revoke},
+    value,
 };
 
 /// As a transaction that notifies did until it was the commands that notify.

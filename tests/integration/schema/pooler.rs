@@ -4,13 +4,17 @@
 use std::{env, fs, sync::Arc};
 
 use futures_util::future::join_all;
+use patgate_testing::{eventually, ports::free_port, stack::Server};
 
-use super::process::{Home, find, free_port};
+use super::process::{Home, find};
 use crate::{
-    cli::{Cli, answer, ask, audit, connect, demo, value},
-    harness::{Suite, Token, World},
-    stack::Server,
-    tiers::{eventually, reader},
+    cli::audit,
+    support::{
+        Suite, Token, World,
+        cli::{self, Cli, answer, ask, walk_through},
+        tokens::reader,
+        value,
+    },
 };
 
 const SERVER_CONNECTIONS: i64 = 2;
@@ -58,7 +62,7 @@ pub(crate) async fn everything_works_behind_a_pooler(suite: Arc<Suite>) {
     let pooled = |user: &str| url(user, &world);
     let cli = Cli::of(&world).with("postgres.url", &pooled("administrator"));
     let replicas = format!("postgres.url={}", pooled("server"));
-    demo::walk_through(&world, &cli, &[&replicas, "redis.url="]).await;
+    walk_through(&world, &cli, &[&replicas, "redis.url="]).await;
 
     // A login for both, so that replicas and commands are given each other's connections. A
     // replica that hears of changes at once has a connection of its own for that; one that has
@@ -95,13 +99,13 @@ pub(crate) async fn a_feed_behind_a_pooler_is_told(suite: Arc<Suite>) {
     ] {
         let Some((_home, server, port)) = start(&suite, mode, more) else { return };
         let feed = world.url("server", port);
-        let cli = connect::server(&world).with("feed.url", &feed);
-        let (code, outcome, detail) = connect::found(&cli, "feed.url");
+        let cli = cli::server(&world).with("feed.url", &feed);
+        let (code, outcome, detail) = cli::found(&cli, "feed.url");
         let expected = if pooled { "warning" } else { "ok" };
         assert_eq!((code, &*outcome), (0, expected), "{mode} {more}: {detail}");
         assert_eq!(detail.contains(TOLD), pooled, "{mode} {more}: {detail}");
         let relayed = cli.with("feed.relay", "redis");
-        let (code, outcome, _) = connect::found(&relayed, "feed.url");
+        let (code, outcome, _) = cli::found(&relayed, "feed.url");
         let expected = if pooled { (1, "failed") } else { (0, "ok") };
         assert_eq!((code, &*outcome), expected, "{mode} {more}");
         if pooled {
@@ -129,10 +133,10 @@ pub(crate) async fn too_few_connections_are_told(suite: Arc<Suite>) {
     let world = suite.world().await;
     let user = format!("narrow_{}", world.database);
     world.sql(&format!("CREATE ROLE {user} LOGIN IN ROLE patgate_serve CONNECTION LIMIT 9")).await;
-    let cli = connect::server(&world).login(&world, &user);
+    let cli = cli::server(&world).login(&world, &user);
     let found = |wanted: &str| {
         let (code, outcome, detail) =
-            connect::found(&cli.with("postgres.max_connections", wanted), "postgres.url");
+            cli::found(&cli.with("postgres.max_connections", wanted), "postgres.url");
         assert_eq!(code, 0, "{detail}");
         (outcome, detail)
     };

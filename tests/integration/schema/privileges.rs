@@ -5,10 +5,7 @@ use std::sync::Arc;
 use sqlx::PgPool;
 
 use super::{INSUFFICIENT_PRIVILEGE, attempt};
-use crate::{
-    cli::value,
-    harness::{Suite, World},
-};
+use crate::support::{Suite, World, value};
 
 /// What an administrator may write.
 const MODEL: &[&str] = &[

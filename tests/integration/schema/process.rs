@@ -2,17 +2,16 @@
 
 use std::{
     fs::{self, Permissions},
-    net::TcpListener,
-    os::unix::fs::{MetadataExt, PermissionsExt, chown},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
     path::{Path, PathBuf},
     process::Command,
-    sync::atomic::{AtomicU16, Ordering::Relaxed},
 };
 
+use patgate_testing::stack::Server;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::{harness::Suite, stack::Server};
+use crate::support::Suite;
 
 const NOBODY: u32 = 65534;
 
@@ -97,18 +96,4 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let mut places: Vec<PathBuf> = std::env::split_paths(&path).collect();
     places.extend(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from));
     places.into_iter().map(|place| place.join(program)).find(|path| path.is_file())
-}
-
-/// A port that is free, below those that the supervisor and the kernel give out, and that nobody
-/// else in this process was given.
-pub(crate) fn free_port() -> u16 {
-    static GIVEN: AtomicU16 = AtomicU16::new(0);
-    let first = 10_000 + (std::process::id() % 4_000) as u16;
-    loop {
-        let port = first + GIVEN.fetch_add(1, Relaxed);
-        assert!(port < 15_000, "no port is free");
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
 }

@@ -2,13 +2,10 @@
 
 use std::sync::Arc;
 
+use patgate_testing::eventually;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool};
 
-use crate::{
-    cli::value,
-    harness::Suite,
-    tiers::{eventually, reader, status},
-};
+use crate::support::{Suite, fleet::status, tokens::reader, value};
 
 const BACKLOG: i64 = 500_000;
 const YOUNGER: i64 = 10;

@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use patgate::{app::App, schema::SCHEMA};
 
-use crate::{
-    cli::{Cli, value},
-    harness::{Suite, World},
-};
+use crate::support::{Suite, World, cli::Cli, value};
 
 /// What starting on a database comes to, as a library and as a program.
 async fn start(world: &World<'_>, database: &str) -> Result<(), String> {

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::{dice::Dice, site::Site};
-use crate::{
-    clocks::put,
-    harness::redis_at,
+use patgate_testing::{
+    eventually,
     proxy::{Mode, Proxy},
-    tiers::eventually,
 };
+
+use super::{dice::Dice, site::Site};
+use crate::support::{clock::put, redis_at};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Fault {

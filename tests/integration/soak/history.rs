@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{dice::Dice, weather::Weather};
-use crate::propagation::WAYS;
+use crate::support::withdrawals::WAYS;
 
 pub(super) const STALENESS: Duration = Duration::from_secs(3);
 /// Of these at most one is taken at a time: giving one back would give back the other, too.

@@ -1,15 +1,10 @@
 //! Replicas behind an Envoy, stores of their own, and a proxy before each store.
 
+use patgate_testing::{proxy::Proxy, stack::Server};
 use serde_json::json;
 
 use super::history::STALENESS;
-use crate::{
-    clocks::with_a_clock,
-    faults::Processes,
-    harness::{Suite, World, patient},
-    proxy::Proxy,
-    stack::Server,
-};
+use crate::support::{Suite, World, clock::with_a_clock, envoy::patient, processes::Processes};
 
 pub(super) const REPLICAS: usize = 3;
 

@@ -5,15 +5,15 @@ use std::{
     time::Duration,
 };
 
+use patgate_testing::http::Session;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 
 use super::{dice::Dice, history::History, weather::Weather};
-use crate::{
-    harness::World,
-    http::Session,
+use crate::support::{
+    World,
     load::{Answer, Kind, Ledger, tell, told},
-    propagation::{self, Subject, WAYS, keep},
+    withdrawals::{self, Subject, WAYS, keep},
 };
 
 /// How long the clients of each pause between two questions: some tokens are hot, and some are
@@ -53,7 +53,7 @@ impl Subjects {
         for (count, shortest, longest) in PAUSES {
             for _ in 0..count {
                 cases.push(Arc::new(Case {
-                    subject: propagation::subject(world).await,
+                    subject: withdrawals::subject(world).await,
                     history: Mutex::new(History::new()),
                     weather: Arc::clone(weather),
                     ledgers: [answers.clone(), world.suite.answers.clone()],

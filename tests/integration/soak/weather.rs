@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Mutex, time::Instant};
 
-use crate::fleet::HEALED;
+use crate::support::fleet::HEALED;
 
 /// The faults that are told with a violation.
 const TOLD: usize = 4;

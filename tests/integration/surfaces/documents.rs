@@ -1,7 +1,7 @@
 //! The requests that the documents of the APIs show, as they stand there.
 
 use super::{Answer, CLOUD, Case, HUB, Words, case, denied};
-use crate::harness::World;
+use crate::support::World;
 
 /// What `curl` sends for AIGNE Hub.
 const CURL: &str = r#"{

@@ -3,8 +3,9 @@
 use std::{fs, sync::Arc};
 
 use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
+use patgate_testing::stack::project;
 
-use crate::{harness::Suite, stack::project};
+use crate::support::Suite;
 
 const SERVICES: &str = r#"
 name: services

@@ -9,6 +9,11 @@ use std::{
     time::Duration,
 };
 
+use patgate_testing::{
+    PAUSE, eventually,
+    http::{self, Over, Sent},
+    stack::{Server, project},
+};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -17,11 +22,9 @@ use tokio::{
     time::{interval, sleep, timeout},
 };
 
-use crate::{
-    eventually::{PAUSE, eventually},
-    harness::{Suite, envoy_patch, patient},
-    http::{self, Over, Sent},
-    stack::{Server, project},
+use crate::support::{
+    Suite,
+    envoy::{envoy_patch, patient},
 };
 
 const CHAT: &str = "/proxy/acme/v1/chat/completions";

@@ -7,13 +7,13 @@ use std::{
     sync::Arc,
 };
 
-use serde_json::{Value, json};
-
-use crate::{
-    harness::Suite,
+use patgate_testing::{
     http::{Over, Sent, certify},
     stack::project,
 };
+use serde_json::{Value, json};
+
+use crate::support::Suite;
 
 const CHAT: &str = "/proxy/acme/v1/chat/completions";
 /// Up to here every client has sent all before it can be told anything.

@@ -4,13 +4,11 @@
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::service::auth::v3::CheckResponse;
+use patgate_testing::openai::openai_at;
 use serde_json::{Value, json};
 
 use super::told;
-use crate::{
-    clients::openai_at,
-    harness::{Replica, Scope, Suite, World, http_of, request},
-};
+use crate::support::{Replica, Scope, Suite, World, http_of, request};
 
 const CHAT: &str = "llm_chat_completions";
 

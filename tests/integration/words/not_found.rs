@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
+use patgate_testing::openai::openai_at;
 use serde_json::json;
 
 use super::ask;
-use crate::{
-    clients::openai_at,
-    harness::{Scope, Suite},
-};
+use crate::support::{Scope, Suite};
 
 const READ: Scope<'static> = ("acme", "models", "*", "llm_read");
 

@@ -17,6 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use patgate_testing::{eventually, http::Session, wire::PATIENCE};
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -27,16 +28,14 @@ use self::{
     Kind::{Cold, Forged, Hot, Revoked, Turning},
     tokens::{TOKENS, Tokenry, forged},
 };
-pub(crate) use self::{
-    law::{FALTERING, Kind, Law, WELL},
-    ledger::Ledger,
-};
-use crate::{
+use crate::support::{
+    Replica, Token, World,
     fleet::{MODELS, answer},
-    harness::{Replica, Token, World},
-    http::Session,
-    tiers::eventually,
-    wire::PATIENCE,
+};
+
+pub(crate) use self::{
+    law::{CHANGING, FALTERING, Kind, Law, UNREAD, WELL},
+    ledger::Ledger,
 };
 
 /// Each with the moment from which it is in force, in order.

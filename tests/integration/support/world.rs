@@ -13,12 +13,15 @@ use patgate::{
     keyring::{self, KeyRing},
     token::{Prefixes, TokenId, Tokens},
 };
-use sqlx::PgPool;
+use sqlx::{Decode, PgPool, Postgres, Type};
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Replica, Suite, TEMPLATE, connect, execute, url};
+use super::{
+    Replica, Suite, connect, execute,
+    suite::{TEMPLATE, url},
+};
 
 /// One installation: a database, a Redis database, a key ring.
 pub(crate) struct World<'s> {
@@ -47,9 +50,6 @@ impl Token {
         format!("Bearer {}", self.text)
     }
 }
-
-/// For replicas that have to give up what leads nowhere about as soon as they would as shipped.
-pub(crate) const PROMPT: [&str; 2] = ["postgres.query_timeout=1s", "redis.timeout=1s"];
 
 /// Domain (by slug or id), entity type, entity id, operation.
 pub(crate) type Scope<'a> = (&'a str, &'a str, &'a str, &'a str);
@@ -314,4 +314,15 @@ pub(crate) async fn redis_prefix(postgres: &PgPool) -> String {
     let identity: String =
         sqlx::query_scalar("SELECT patgate.identity()").fetch_one(postgres).await.unwrap();
     identity.parse::<Installation>().unwrap().redis_prefix()
+}
+
+/// One value that the database holds, read as the superuser.
+pub(crate) async fn value<T>(world: &World<'_>, sql: &str) -> T
+where
+    T: for<'r> Decode<'r, Postgres> + Type<Postgres> + Send + Unpin,
+{
+    sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
+        .fetch_one(&world.postgres)
+        .await
+        .unwrap_or_else(|error| panic!("{error}: {sql}"))
 }

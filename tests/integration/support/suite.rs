@@ -1,8 +1,4 @@
-//! What every test stands on: the servers, and a world of users, domains and tokens in a database
-//! of its own.
-
-mod replica;
-mod world;
+//! What all tests share: the servers, and every secret that any of them made.
 
 use std::{
     collections::HashMap,
@@ -13,12 +9,14 @@ use std::{
         Arc, LazyLock, Mutex,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
+    time::Instant,
 };
 
 use patgate::{
     schema,
     token::{TokenId, Tokens},
 };
+use patgate_testing::stack::{Server, Stack, project};
 use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
 use rustix::{
     fs::Mode,
@@ -30,16 +28,10 @@ use tempfile::TempDir;
 use tokio::{runtime::Runtime, sync::OnceCell};
 use uuid::Uuid;
 
-pub(crate) use self::{
-    replica::{Replica, envoy, envoy_patch, http_of, outcome, patient, request},
-    world::{PROMPT, Scope, Token, World},
-};
-use crate::{
-    load::Ledger,
-    stack::{Server, Stack, project},
-};
+use super::{Token, World, durations::Durations, load::Ledger};
 
-const TEMPLATE: &str = "patgate_template";
+/// The database that each world is a copy of.
+pub(super) const TEMPLATE: &str = "patgate_template";
 /// Redis databases; each world takes one.
 const REDIS_DATABASES: u32 = 2000;
 
@@ -56,6 +48,7 @@ pub(crate) struct Suite {
     /// Model backends, each under the name of its cluster.
     pub(crate) backends: OnFirstUse<HashMap<&'static str, Server>>,
     worlds: AtomicU32,
+    pub(crate) durations: Durations,
     /// What was answered to the load of all tests.
     pub(crate) answers: Ledger,
     /// Every token ever made, to be looked for where it must not be.
@@ -91,6 +84,7 @@ impl Suite {
             backends: on_first_use(&stack, model_backends),
             stack,
             worlds: AtomicU32::new(0),
+            durations: Durations::default(),
             answers: Ledger::default(),
             minted: Mutex::default(),
             credentials: Mutex::default(),
@@ -99,8 +93,11 @@ impl Suite {
         }
     }
 
-    pub(crate) fn run(&self, test: impl Future<Output = ()>) {
+    /// Runs a test, and notes how long it took, unless it fails.
+    pub(crate) fn run(&self, name: &str, test: impl Future<Output = ()>) {
+        let began = Instant::now();
         self.runtime.block_on(test);
+        self.durations.add(name, began.elapsed());
     }
 
     pub(crate) fn postgres_url(&self, user: &str, database: &str) -> String {
@@ -203,7 +200,7 @@ fn copy_tables(to: &Path) -> String {
     to.display().to_string()
 }
 
-fn url(port: u16, user: &str, database: &str) -> String {
+pub(super) fn url(port: u16, user: &str, database: &str) -> String {
     format!("postgres://{user}@127.0.0.1:{port}/{database}")
 }
 

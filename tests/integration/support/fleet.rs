@@ -6,16 +6,13 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use patgate_testing::{PAUSE, eventually};
 use tokio::time::sleep;
 
-use crate::{
-    harness::{Replica, Token, World, outcome},
-    tiers::{PAUSE, eventually},
-};
+use crate::support::{Replica, Token, World, outcome};
 
 pub(crate) const MODELS: &str = "/proxy/acme/v1/models";
-/// So long that nothing but the feed can have told.
-pub(crate) const PATIENT: [&str; 2] = ["max_staleness=60s", "negative_ttl=60s"];
+
 /// How soon all has to be well again after a fault.
 pub(crate) const HEALED: Duration = Duration::from_secs(5);
 
@@ -86,4 +83,10 @@ pub(crate) async fn polls(replica: &Replica) -> u64 {
 async fn polled(replica: &Replica, times: u64) {
     let before = polls(replica).await;
     eventually("polls of the feed", async || polls(replica).await >= before + times).await;
+}
+
+pub(crate) async fn status(replica: &Replica, token: &Token) -> u16 {
+    let headers = [("authorization", token.bearer())];
+    let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
+    outcome(&replica.check("GET", MODELS, &headers).await).0
 }

@@ -49,3 +49,8 @@ impl Law {
         legal.contains(&status)
     }
 }
+
+pub(crate) const CHANGING: Law = Law { cold: &[200, 503], ..WELL };
+
+/// Postgres cannot be read.
+pub(crate) const UNREAD: Law = Law { cold: &[503], ..WELL };

@@ -6,10 +6,7 @@ use patgate::{
 };
 use uuid::Uuid;
 
-use crate::{
-    harness::{Suite, Token, World},
-    tiers::revoke,
-};
+use crate::support::{Suite, Token, World, tokens::revoke};
 
 /// Of each kind but cold ones, and but the one that turns.
 pub(super) const TOKENS: usize = 8;

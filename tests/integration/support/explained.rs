@@ -13,8 +13,10 @@ use envoy_types::pb::{
 };
 use serde_json::Value;
 
-use super::{Cli, Ran};
-use crate::harness::Replica;
+use super::{
+    Replica,
+    cli::{Cli, Ran},
+};
 
 /// A request, as the command is asked about it, and what the service answered to it.
 pub(crate) struct Question {

@@ -2,14 +2,10 @@
 
 use std::{fs, net::SocketAddr, sync::Arc};
 
+use patgate_testing::{eventually, http, stack::Server};
 use serde_json::{Value, json};
 
-use crate::{
-    harness::{Replica, World},
-    http,
-    stack::Server,
-    tiers::eventually,
-};
+use crate::support::{Replica, World};
 
 pub(crate) struct Process {
     pub(crate) replica: Arc<Replica>,

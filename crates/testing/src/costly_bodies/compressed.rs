@@ -4,10 +4,9 @@
 use miniz_oxide::deflate::core::{
     CompressorOxide, TDEFLFlush, compress, create_comp_flags_from_zip_params,
 };
-use patgate::body::Form;
 use zstd_safe::{CCtx, InBuffer, OutBuffer};
 
-use super::Costly;
+use super::{Costly, Form};
 
 /// Bodies that become about `size` bytes, or are about as long where they are refused.
 pub(super) fn compressed(size: usize) -> Vec<Costly> {

@@ -15,8 +15,9 @@ use std::{
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use memchr::memmem;
+use patgate_testing::stack::Server;
 
-use crate::{harness::Suite, stack::Server};
+use crate::support::Suite;
 
 /// How many letters and digits without a break each secret has, at its end.
 const TAIL: usize = 50;

@@ -1,10 +1,7 @@
 //! Generators of costly requests: each makes the worst of its kind, of any size. Those of names are
 //! what the search found, or come near it.
 
-#[path = "compressed.rs"]
 mod compressed;
-
-use patgate::body::Form;
 
 use self::compressed::compressed;
 
@@ -12,20 +9,37 @@ use self::compressed::compressed;
 const MEMBERS: usize = 9_990;
 const PARTS: usize = 990;
 
+/// What a body is written as.
+#[derive(Clone, Copy)]
+pub enum Form {
+    Json,
+    Multipart,
+}
+
+impl Form {
+    /// The value of its `Content-Type`.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Multipart => "multipart/form-data; boundary=b",
+        }
+    }
+}
+
 /// A costly body.
-pub(crate) struct Costly {
-    pub(crate) name: &'static str,
-    pub(crate) form: Form,
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) encoding: Option<&'static str>,
+pub struct Costly {
+    pub name: &'static str,
+    pub form: Form,
+    pub bytes: Vec<u8>,
+    pub encoding: Option<&'static str>,
     /// Bytes that it becomes where it is compressed.
-    pub(crate) decoded: usize,
+    pub decoded: usize,
     /// Whether it names a model, and is read to its end.
-    pub(crate) good: bool,
+    pub good: bool,
 }
 
 /// Bodies of about `size` bytes.
-pub(crate) fn bodies(size: usize) -> Vec<Costly> {
+pub fn bodies(size: usize) -> Vec<Costly> {
     let plain = |name, form, text: String, good| {
         let (bytes, encoding, decoded) = (text.into_bytes(), None, 0);
         Costly { name, form, bytes, encoding, decoded, good }
@@ -80,7 +94,7 @@ pub(crate) fn bodies(size: usize) -> Vec<Costly> {
 }
 
 /// An object of these members, and of as many more in an object inside as it takes.
-pub(crate) fn object(size: usize, member: &str) -> String {
+pub fn object(size: usize, member: &str) -> String {
     let count = size / member.len();
     let outer = member.repeat(count.min(MEMBERS));
     let inner = member.repeat(count.saturating_sub(MEMBERS));
@@ -88,7 +102,7 @@ pub(crate) fn object(size: usize, member: &str) -> String {
 }
 
 /// Targets with queries of about `size` bytes.
-pub(crate) fn targets(size: usize) -> Vec<(&'static str, String)> {
+pub fn targets(size: usize) -> Vec<(&'static str, String)> {
     let query = |text: &str| format!("/a?{}", text.repeat(size / text.len()));
     vec![
         ("nothing but separators", query("&")),

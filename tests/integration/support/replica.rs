@@ -1,9 +1,6 @@
 //! Asks a replica, with Envoy in between or without.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    net::SocketAddr,
-};
+use std::{collections::HashMap, net::SocketAddr};
 
 use envoy_types::pb::envoy::service::auth::v3::{
     AttributeContext, CheckRequest, CheckResponse,
@@ -11,13 +8,16 @@ use envoy_types::pb::envoy::service::auth::v3::{
     authorization_client::AuthorizationClient,
     check_response::HttpResponse,
 };
-use serde::Serialize;
-use serde_json::{Value, json};
+use patgate_testing::{http, stack::Server};
+use serde_json::Value;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::Channel;
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-use super::Suite;
-use crate::{http, stack::Server};
+use super::{
+    Suite,
+    envoy::{envoy, patient},
+};
 
 pub(crate) struct Replica {
     pub(crate) grpc: SocketAddr,
@@ -142,29 +142,6 @@ pub(crate) fn http_of(request: &mut CheckRequest) -> &mut HttpRequest {
     request.attributes.as_mut().unwrap().request.as_mut().unwrap().http.as_mut().unwrap()
 }
 
-/// Settings of ext_authz: how long one try may take, and all of them together. On a loaded test
-/// machine a late answer is no reason for a 503.
-pub(crate) fn patient(one: &str, all: &str) -> Value {
-    let retry = json!({ "retry_back_off": { "base_interval": "0.02s", "max_interval": one } });
-    json!({ "grpc_service": { "timeout": all, "retry_policy": retry } })
-}
-
-/// The shipped Envoy in front of these replicas and the model backends.
-pub(crate) fn envoy(suite: &Suite, replicas: &[SocketAddr], ext_authz: Value) -> Server {
-    suite.stack.envoy(envoy_patch(suite, replicas, ext_authz))
-}
-
-/// What makes of a shipped configuration one that works here, with patgate at these addresses.
-pub(crate) fn envoy_patch(suite: &Suite, authz: &[impl Serialize], ext_authz: Value) -> Value {
-    let clusters: BTreeMap<_, _> = suite
-        .backends
-        .iter()
-        .map(|(name, backend)| (*name, format!("127.0.0.1:{}", backend.port)))
-        .collect();
-    let tls = http::certify(suite.dir.path());
-    json!({ "authz": authz, "clusters": clusters, "ext_authz": ext_authz, "tls": tls })
-}
-
 /// The HTTP status and code that an answer stands for: `(200, "ok")` for an allow.
 pub(crate) fn outcome(response: &CheckResponse) -> (u16, String) {
     let code = response.status.as_ref().map_or(0, |status| status.code);
@@ -188,4 +165,16 @@ pub(crate) fn outcome(response: &CheckResponse) -> (u16, String) {
             panic!("an error response is an ALLOW under failure_mode_allow")
         }
     }
+}
+
+pub(crate) async fn lookups(replica: &Replica, kind: &str, tier: &str, result: &str) -> u64 {
+    let labels = format!("kind=\"{kind}\",tier=\"{tier}\",result=\"{result}\"");
+    replica.metric(&format!("patgate_lookups_total{{{labels}}}")).await
+}
+
+pub(crate) async fn health(at: SocketAddr) -> i32 {
+    let channel = Channel::from_shared(format!("http://{at}")).unwrap();
+    let service = "envoy.service.auth.v3.Authorization".to_owned();
+    let mut client = HealthClient::new(channel.connect_lazy());
+    client.check(HealthCheckRequest { service }).await.unwrap().into_inner().status
 }

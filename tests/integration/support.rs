@@ -1,0 +1,33 @@
+//! What the tests stand on that knows patgate: worlds of users and tokens, replicas, the
+//! administrator's commands, and what several tests ask of them. Servers, proxies and clients are in
+//! `crates/testing`.
+
+pub(crate) mod cli;
+pub(crate) mod clock;
+pub(crate) mod credentials;
+pub(crate) mod decision_log;
+pub(crate) mod durations;
+pub(crate) mod entries;
+pub(crate) mod envoy;
+pub(crate) mod explained;
+pub(crate) mod fleet;
+pub(crate) mod front;
+pub(crate) mod leaks;
+pub(crate) mod load;
+pub(crate) mod process;
+pub(crate) mod processes;
+pub(crate) mod relay;
+pub(crate) mod replica;
+pub(crate) mod settings;
+pub(crate) mod standby;
+pub(crate) mod suite;
+pub(crate) mod tables;
+pub(crate) mod tokens;
+pub(crate) mod withdrawals;
+pub(crate) mod world;
+
+pub(crate) use self::{
+    replica::{Replica, http_of, outcome, request},
+    suite::{Suite, connect, execute, redis_at},
+    world::{Scope, Token, World, value},
+};

@@ -9,16 +9,17 @@ mod audit;
 mod backend;
 mod check;
 mod domain;
-mod forget;
 mod installation;
 mod keyring;
 mod output;
 mod role;
+mod secret_input;
 mod session;
 mod settings;
 mod shadow;
 mod token;
 mod user;
+mod warnings;
 mod why;
 
 use std::{
@@ -32,12 +33,12 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use self::{output::Format, session::Session};
 use crate::{
+    admin::{self, Actor, StoreError},
     api::TableErrors,
     app,
     config::{Config, KeyRingFileError, Mistakes, Purpose},
     domain::DomainRef,
     schema::{self, SchemaError},
-    store::{self, Actor},
     telemetry,
 };
 
@@ -102,9 +103,9 @@ enum Command {
     #[command(subcommand)]
     Api(api::Command),
     /// Explains step by step how the service would answer a request
-    Check(check::Request),
+    Check(check::Arguments),
     /// Finds the decision about a request in a decision log
-    Why(why::Request),
+    Why(why::Arguments),
     /// Reports what patgate would refuse during a rollout
     #[command(subcommand)]
     Shadow(shadow::Command),
@@ -126,12 +127,12 @@ enum Command {
 
 const USAGE: u8 = 2;
 
-/// Wrong usage that only shows once the command runs.
+/// Wrong usage that the parser of arguments does not see.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct Usage(String);
+struct UsageError(String);
 
-/// For what still runs when the server ends, such as a name that is being resolved.
+/// How long tasks may still run after the server has ended, such as the lookup of a host name.
 const LAST_TASKS: Duration = Duration::from_secs(1);
 
 /// Runs the command that the arguments of this process name.
@@ -147,8 +148,8 @@ pub fn run() -> ExitCode {
     match dispatch(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // What was refused has been told already, as the result.
-            if !error.is::<check::Refused>() {
+            // The result has already said that the request would be refused.
+            if !error.is::<check::RequestRefused>() {
                 output::complain(&output::causes(&error));
             }
             exit_code(&error)
@@ -208,8 +209,8 @@ async fn administer(session: &Session, command: Command) -> anyhow::Result<()> {
         Command::Role(command) => role::run(session, command).await,
         Command::Token(command) => token::run(session, command).await,
         Command::Api(command) => api::run(session, command),
-        Command::Check(request) => check::run(session, request).await,
-        Command::Why(request) => why::run(session, &request),
+        Command::Check(arguments) => check::run(session, arguments).await,
+        Command::Why(arguments) => why::run(session, &arguments),
         Command::Shadow(command) => shadow::run(session, &command),
         Command::Installation(command) => installation::run(session, command).await,
         Command::Audit(command) => audit::run(session, command).await,
@@ -245,12 +246,12 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     const NOT_FOUND: u8 = 3;
     const DENIED: u8 = 4;
     let started = error.downcast_ref::<app::Error>();
-    let stored = error.downcast_ref::<store::Error>();
+    let administered = error.downcast_ref::<admin::Error>();
     let schema = match started {
         Some(app::Error::Schema(error)) => Some(error),
         _ => error.downcast_ref(),
     };
-    let code = if error.is::<Usage>()
+    let code = if error.is::<UsageError>()
         || error.is::<Mistakes>()
         || error.is::<KeyRingFileError>()
         || error.is::<TableErrors>()
@@ -264,13 +265,17 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
             )
         ) {
         USAGE
-    } else if let Some(check::Refused { known }) = error.downcast_ref() {
+    } else if let Some(check::RequestRefused { known }) = error.downcast_ref() {
         if *known { DENIED } else { NOT_FOUND }
     } else if error.is::<why::NotLogged>()
-        || matches!(stored, Some(store::Error::NotFound { .. } | store::Error::NotSigned))
+        || error.is::<keyring::NoSuchKey>()
+        || matches!(
+            administered,
+            Some(admin::Error::Store(StoreError::NotFound { .. }) | admin::Error::NotSigned)
+        )
     {
         NOT_FOUND
-    } else if matches!(stored, Some(store::Error::Denied(_)))
+    } else if matches!(administered, Some(admin::Error::Store(StoreError::Denied(_))))
         || matches!(schema, Some(SchemaError::Denied(_) | SchemaError::MayNotMigrate(_)))
     {
         DENIED
@@ -280,9 +285,14 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// For arguments that name a domain.
+/// Parses an argument that names a domain.
 fn domain_ref(text: &str) -> Result<DomainRef, String> {
     DomainRef::parse(text).ok_or_else(|| DomainRef::EXPECTED.to_owned())
+}
+
+/// The error of a command that cannot be undone and lacks `--yes`.
+fn unconfirmed(consequence: &str) -> anyhow::Error {
+    UsageError(format!("{consequence}; add --yes")).into()
 }
 
 #[cfg(test)]

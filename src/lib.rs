@@ -41,13 +41,15 @@
 //!
 //! Around it: [`app`] wires, `api_reload` takes up changed tables, `server` listens and drains,
 //! `grpc` is the edge, [`telemetry`] names every metric, [`config`] reads settings (`yaml` is how
-//! they and the tables are written, `percent` how shares are), [`schema`] migrates, [`store`] is
-//! the administrator's side, [`explain`] says why something was refused, and [`cli`] holds the
-//! commands. `ring_watch` keeps a replica with another key ring from being ready. `tasks` ends the
-//! process if one of its tasks ends, `descriptors` shares out what may be open, `outlet` writes to
+//! they and the tables are written, `percent` how shares are), [`schema`] migrates, [`admin`] is
+//! the administrator's service and `store` what it reads and writes in Postgres, [`explain`] says
+//! why something was refused, and [`cli`] holds the commands.
+//! `ring_watch` keeps a replica with another key ring from being ready. `tasks` ends the process
+//! if one of its tasks ends, `descriptors` shares out what may be open, `outlet` writes to
 //! outputs that may fail or block, `trusted_file` refuses files that others may write to, `legible`
 //! escapes characters that show a text as another.
 
+pub mod admin;
 pub mod api;
 mod api_reload;
 pub mod app;
@@ -90,7 +92,7 @@ pub mod schema;
 mod seal;
 mod server;
 mod snapshot;
-pub mod store;
+mod store;
 mod tasks;
 pub mod telemetry;
 pub mod token;

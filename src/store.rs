@@ -1,17 +1,21 @@
-//! The administrator's side of the database: users, domains, backends, roles, tokens, audit.
+//! What [`admin`](crate::admin) reads and writes in the database: users, domains, backends, roles, tokens, audit.
 //!
-//! Every change is one transaction that also writes its line of the audit log, and reports what it
-//! outdates in caches. When it has committed, replicas that listen are notified. Nothing here needs state of a session, so a connection pooler may sit in
-//! between; that is why each statement goes through `sql`, `sql_as` or `sql_scalar`.
+//! Every change is one transaction that also writes its entries of the audit log, and reports which
+//! cached copies it outdates. After the commit, the replicas that listen are notified.
+//!
+//! No statement needs state of a session, so a connection pooler may stand in between. That is why
+//! each one goes through `sql`, `sql_as` or `sql_scalar`.
 
 mod audit;
 mod backends;
 mod credentials;
+mod domain_models;
 mod domains;
 mod error;
 mod installation;
+mod lock_watch;
 mod names;
-mod notice;
+mod notify;
 mod replicas;
 mod revocation;
 mod roles;
@@ -19,7 +23,6 @@ mod rotation;
 mod scopes;
 mod tokens;
 mod users;
-mod waiting;
 
 use serde_json::Value;
 use sqlx::{
@@ -29,24 +32,26 @@ use sqlx::{
 };
 use uuid::Uuid;
 
-use self::waiting::{View, Watch};
+use self::lock_watch::{LockWatch, ReadTransaction};
 pub use self::{
-    audit::{AuditAction, AuditActionError, AuditEntry, AuditFilter},
-    backends::{Backend, BackendChanges, CredentialNote},
-    credentials::BackendCredential,
-    domains::{Domain, DomainChanges, DomainDetails, DomainModel, NewModels},
+    audit::{AuditAction, AuditActionFilter, AuditActionFilterError, AuditEntry, AuditFilter},
+    backends::{BackendChanges, BackendSummary, CredentialNote},
+    domain_models::DomainModel,
+    domains::{DomainChanges, DomainDetails, DomainSummary, NewDomain, NewModels},
     error::Error,
-    installation::Renewed,
+    installation::RenewedInstallation,
     names::{
-        Actor, BackendKind, BackendName, BackendUrl, Description, Email, EntityId, Malformed,
-        Model, Name, RoleName, TokenName, UserRef,
+        Actor, BackendKind, BackendName, BackendUrl, Description, DisplayName, Email, EntityId,
+        InvalidText, ListedModel, RoleName, TokenName, UserRef,
     },
     replicas::Replica,
-    revocation::Revoked,
+    revocation::{RevokedToken, TokenGroup},
     roles::Role,
     rotation::Rotation,
     scopes::{NewScope, Scope, ScopeError},
-    tokens::{Expiry, KeyUse, NewToken, Shown, Token, TokenDetails, TokenFilter},
+    tokens::{
+        CreatedToken, Expiry, KeyUse, NewToken, Token, TokenDetails, TokenFilter, TokenStatus,
+    },
     users::{NewUser, User, UserDetails, UserRole},
 };
 use crate::{
@@ -55,7 +60,7 @@ use crate::{
     token::TokenId,
 };
 
-/// Owns the canaries of replicas; see `0004_revocation_canary.sql`. Lists do not show them.
+/// The user that owns the canaries of replicas; see `0004_revocation_canary.sql`. Lists do not show them.
 const CANARY_KEEPER: Uuid = Uuid::from_u128(0xca4a_4700_0000_8000_8000_0000_0000_0000);
 
 /// A moment as RFC 3339 text in UTC, to the second.
@@ -66,69 +71,68 @@ macro_rules! utc {
 }
 use utc;
 
-/// Everything whose cached copies a change outdates.
+/// Everything whose cached copies a change has made outdated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Touched {
-    /// Tokens that resolve to something else now.
-    pub tokens: Vec<TokenId>,
-    /// Domains by every reference that they had or have.
-    pub domains: Vec<DomainRef>,
-    /// Backends that have another credential now, or are new or gone.
-    pub backends: Vec<BackendName>,
+pub(crate) struct OutdatedCopies {
+    /// Tokens that now resolve to something else.
+    pub(crate) tokens: Vec<TokenId>,
+    /// Domains, under every reference that they had or have.
+    pub(crate) domains: Vec<DomainRef>,
+    /// Backends that were created or deleted, or whose credential was changed.
+    pub(crate) backends: Vec<BackendName>,
 }
 
 /// A change that is committed.
 #[derive(Debug)]
-pub struct Changed<T> {
-    /// What came of it.
-    pub value: T,
-    /// What it outdates.
-    pub touched: Touched,
-    /// The id of the transaction that made it, by which replicas can be asked whether they have
-    /// read it; nothing where nothing was changed.
-    pub xid: Option<String>,
+pub(crate) struct Committed<T> {
+    /// The result of the change.
+    pub(crate) value: T,
+    /// The cached copies that it has made outdated.
+    pub(crate) outdated: OutdatedCopies,
+    /// The id of its transaction, by which replicas are asked whether they have read it; `None` if
+    /// nothing was changed.
+    pub(crate) xid: Option<String>,
 }
 
-impl<T> Changed<T> {
-    /// The same change, of which something else came.
-    pub fn map<U>(self, with: impl FnOnce(T) -> U) -> Changed<U> {
-        Changed { value: with(self.value), touched: self.touched, xid: self.xid }
-    }
-}
-
-/// Reads and changes, in the name of one administrator.
+/// Reads and changes the database on behalf of one actor.
 #[derive(Clone, Debug)]
-pub struct Store {
+pub(crate) struct Store {
     pool: PgPool,
     actor: Actor,
 }
 
 impl Store {
-    /// Changes are recorded as `actor`'s.
-    pub fn new(pool: PgPool, actor: Actor) -> Self {
+    /// The audit log names `actor` as the author of every change.
+    pub(crate) fn new(pool: PgPool, actor: Actor) -> Self {
         Self { pool, actor }
     }
 
-    /// A view of one moment. It is to be committed: a connection given back amid a transaction costs
-    /// a round trip here, and a pooler its connection to the server.
-    async fn read(&self) -> Result<View, Error> {
+    /// The same store on behalf of another actor.
+    pub(crate) fn on_behalf_of(&self, actor: Actor) -> Self {
+        Self { pool: self.pool.clone(), actor }
+    }
+
+    /// Begins a transaction that sees the database as of one moment. The caller must commit it: a
+    /// connection that is returned inside a transaction costs a round trip, and a pooler its
+    /// connection to the server.
+    async fn read(&self) -> Result<ReadTransaction, Error> {
         const BEGIN: &str = "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY";
         let (tx, watch) = self.begin(BEGIN, "read").await?;
-        Ok(View::new(tx, watch))
+        Ok(ReadTransaction::new(tx, watch))
     }
 
-    async fn change(&self) -> Result<Change<'_>, Error> {
+    async fn change(&self) -> Result<PendingChange<'_>, Error> {
         let (tx, watch) = self.begin("BEGIN", "change").await?;
         let (pool, actor) = (&self.pool, &self.actor);
-        Ok(Change { tx, pool, actor, touched: Touched::default(), _watch: watch })
+        Ok(PendingChange { tx, pool, actor, outdated: OutdatedCopies::default(), _watch: watch })
     }
 
-    /// A transaction has a name of its own in Postgres, by which it is found while it waits.
+    /// Each transaction has a name of its own in Postgres, by which it is found while it waits.
     async fn begin(
         &self,
         begin: &str,
         what: &str,
-    ) -> Result<(Transaction<'static, Postgres>, Watch), Error> {
+    ) -> Result<(Transaction<'static, Postgres>, LockWatch), Error> {
         let name = format!("patgate {what} {}", Uuid::new_v4().simple());
         let begin = format!(
             "{begin};
@@ -136,58 +140,58 @@ impl Store {
              SET LOCAL lock_timeout = '10s';
              SET LOCAL application_name = '{name}'"
         );
-        let watch = Watch::over(self.pool.clone(), name);
+        let watch = LockWatch::over(self.pool.clone(), name);
         Ok((self.pool.begin_with(AssertSqlSafe(begin)).await?, watch))
     }
 
-    /// One that may concern every token there is: the feed records each of them, so it takes the
-    /// longer the more there are, and must not fail for that.
-    async fn bulk_change(&self) -> Result<Change<'_>, Error> {
+    /// Begins a change that may concern every token. The feed records each of them, so the change
+    /// takes longer the more there are, and must not fail for that.
+    async fn bulk_change(&self) -> Result<PendingChange<'_>, Error> {
         let mut change = self.change().await?;
         sqlx::raw_sql("SET LOCAL statement_timeout = '30min'").execute(&mut *change.tx).await?;
         Ok(change)
     }
 }
 
-/// A change on its way. Dropped unfinished, it never happened.
-struct Change<'a> {
+/// A transaction that changes something. If it is dropped unfinished, nothing was changed.
+struct PendingChange<'a> {
     tx: Transaction<'static, Postgres>,
     pool: &'a PgPool,
     actor: &'a Actor,
-    touched: Touched,
-    /// Says whom it waits for.
-    _watch: Watch,
+    outdated: OutdatedCopies,
+    /// Reports the sessions that it waits for.
+    _watch: LockWatch,
 }
 
-/// A line of the audit log. `details` holds no secret and no digest.
-struct Entry {
-    action: &'static str,
+/// An entry of the audit log to write. `details` must hold no secret and no digest.
+struct NewAuditEntry {
+    action: AuditAction,
     object: String,
     details: Value,
 }
 
-impl Change<'_> {
-    /// Records and commits.
+impl PendingChange<'_> {
+    /// Writes one entry of the audit log and commits.
     async fn finish<T>(
         self,
-        action: &'static str,
+        action: AuditAction,
         object: impl ToString,
         details: Value,
         value: T,
-    ) -> Result<Changed<T>, Error> {
-        self.finish_all([Entry { action, object: object.to_string(), details }], value).await
+    ) -> Result<Committed<T>, Error> {
+        self.finish_all([NewAuditEntry { action, object: object.to_string(), details }], value)
+            .await
     }
 
-    /// Records several lines and commits.
+    /// Writes several entries of the audit log and commits.
     async fn finish_all<T>(
         mut self,
-        entries: impl IntoIterator<Item = Entry>,
+        entries: impl IntoIterator<Item = NewAuditEntry>,
         value: T,
-    ) -> Result<Changed<T>, Error> {
+    ) -> Result<Committed<T>, Error> {
         let (mut actions, mut objects, mut details) = (Vec::new(), Vec::new(), Vec::new());
         for entry in entries {
-            debug_assert!(audit::ACTIONS.contains(&entry.action), "{}", entry.action);
-            actions.push(entry.action);
+            actions.push(entry.action.as_str());
             objects.push(entry.object);
             details.push(entry.details);
         }
@@ -203,19 +207,21 @@ impl Change<'_> {
         .fetch_optional(&mut *self.tx)
         .await?;
         self.tx.commit().await?;
-        notice::send(self.pool).await;
-        Ok(Changed { value, touched: self.touched, xid })
+        notify::send(self.pool).await;
+        Ok(Committed { value, outdated: self.outdated, xid })
     }
 
-    /// All tokens of a user.
-    async fn touch_user(&mut self, user: UserId) -> Result<(), Error> {
-        self.touch_tokens(sql_scalar("SELECT id FROM patgate.pats WHERE user_id = $1").bind(user.0))
-            .await
+    /// Marks all tokens of a user as outdated.
+    async fn outdate_user(&mut self, user: UserId) -> Result<(), Error> {
+        self.outdate_tokens(
+            sql_scalar("SELECT id FROM patgate.pats WHERE user_id = $1").bind(user.0),
+        )
+        .await
     }
 
-    /// All tokens of the members of a role.
-    async fn touch_role(&mut self, role: Uuid) -> Result<(), Error> {
-        self.touch_tokens(
+    /// Marks all tokens of the members of a role as outdated.
+    async fn outdate_role(&mut self, role: Uuid) -> Result<(), Error> {
+        self.outdate_tokens(
             sql_scalar(
                 "SELECT p.id FROM patgate.pats p
                  JOIN patgate.role_members m ON m.user_id = p.user_id WHERE m.role_id = $1",
@@ -225,39 +231,39 @@ impl Change<'_> {
         .await
     }
 
-    /// A domain under its references, and the tokens with a scope in it.
-    async fn touch_domain(&mut self, id: DomainId, slug: &Slug) -> Result<(), Error> {
-        self.touched.domains.extend([DomainRef::Id(id), DomainRef::Slug(slug.clone())]);
-        self.touch_tokens(
+    /// Marks a domain, and the tokens with a scope in it, as outdated.
+    async fn outdate_domain(&mut self, id: DomainId, slug: &Slug) -> Result<(), Error> {
+        self.outdated.domains.extend([DomainRef::Id(id), DomainRef::Slug(slug.clone())]);
+        self.outdate_tokens(
             sql_scalar("SELECT DISTINCT pat_id FROM patgate.pat_scopes WHERE domain_id = $1")
                 .bind(id.0),
         )
         .await
     }
 
-    async fn touch_tokens(
+    async fn outdate_tokens(
         &mut self,
         ids: QueryScalar<'static, Postgres, Uuid, PgArguments>,
     ) -> Result<(), Error> {
         let ids = ids.fetch_all(&mut *self.tx).await?;
-        self.touched.tokens.extend(ids.into_iter().map(TokenId));
+        self.outdated.tokens.extend(ids.into_iter().map(TokenId));
         Ok(())
     }
 }
 
-/// A statement without a name. See [`crate::schema::connect`].
+/// Makes a statement without a name. See [`crate::schema::connect`].
 fn sql(text: &'static str) -> Query<'static, Postgres, PgArguments> {
     sqlx::query(text).persistent(false)
 }
 
-/// A statement without a name whose rows are `T`s.
+/// Makes a statement without a name whose rows are `T`s.
 fn sql_as<T: for<'r> FromRow<'r, PgRow>>(
     text: &'static str,
 ) -> QueryAs<'static, Postgres, T, PgArguments> {
     sqlx::query_as(text).persistent(false)
 }
 
-/// A statement without a name whose rows hold one value.
+/// Makes a statement without a name whose rows hold one value.
 fn sql_scalar<T>(text: &'static str) -> QueryScalar<'static, Postgres, T, PgArguments>
 where
     (T,): for<'r> FromRow<'r, PgRow>,
@@ -265,7 +271,7 @@ where
     sqlx::query_scalar(text).persistent(false)
 }
 
-/// An id whose order is that of creation, which keeps indexes compact.
-fn new_id() -> Uuid {
+/// Makes an id that sorts by time of creation, which keeps indexes compact.
+pub(crate) fn new_id() -> Uuid {
     Uuid::now_v7()
 }

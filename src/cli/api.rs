@@ -19,11 +19,12 @@ pub(super) enum Command {
     Schema,
 }
 
+/// A table of an API, for the list.
 #[derive(Serialize)]
-struct Listed {
+struct ListedApi {
     name: String,
     rules: usize,
-    /// The backends that the table and its rules name; none: those of the domains.
+    /// The backends that the table and its rules name. If empty, each domain's own backend is used.
     upstreams: Vec<String>,
 }
 
@@ -35,16 +36,18 @@ pub(super) fn run(session: &Session, command: Command) -> anyhow::Result<()> {
             let listed =
                 apis.list().zip(apis.upstreams()).map(|((name, rules), (_, upstreams))| {
                     let upstreams = upstreams.into_iter().map(ToString::to_string).collect();
-                    Listed { name: name.to_owned(), rules, upstreams }
+                    ListedApi { name: name.to_owned(), rules, upstreams }
                 });
             session.out.list(
                 &listed.collect::<Vec<_>>(),
                 &[
                     ("NAME", |api| api.name.clone()),
                     ("RULES", |api| api.rules.to_string()),
-                    ("UPSTREAMS", |api| match api.upstreams.is_empty() {
-                        true => "each domain's".to_owned(),
-                        false => api.upstreams.join(" "),
+                    ("UPSTREAMS", |api| {
+                        if api.upstreams.is_empty() {
+                            return "each domain's".to_owned();
+                        }
+                        api.upstreams.join(" ")
                     }),
                 ],
             )

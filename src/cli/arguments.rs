@@ -1,4 +1,4 @@
-//! Reading the arguments, without repeating what may be a secret in the wrong place.
+//! Parses the arguments. An error does not repeat what may be a secret in the wrong place.
 
 use clap::{
     Parser,
@@ -8,42 +8,44 @@ use clap::{
 use super::output;
 use crate::legible::without_secrets;
 
-/// What stands in place of what was given.
+/// Replaces an argument that is not repeated.
 const WITHHELD: &str = "…";
 const NOTE: &str = "note: what was given is not repeated, as it may be a secret";
-/// Longer words are no option's or command's name, not even a misspelt one.
+/// No option or command has a longer name, not even a misspelt one.
 const LONGEST_NAME: usize = 24;
 
-/// The arguments of this process; help or version, or nothing after what is wrong was told.
+/// Parses the arguments of this process. Returns help or version as an error, and `None` if the
+/// arguments are wrong and that was reported.
 pub(super) fn parse<C: Parser>() -> Result<C, Option<Error>> {
     C::try_parse().map_err(|error| {
         if !error.use_stderr() {
             return Some(error);
         }
-        output::complain_as(&told(error));
+        output::complain_as(&message(error));
         None
     })
 }
 
-/// In clap's words, but for values and whatever else cannot be the name of an option or a command.
-fn told(mut error: Error) -> String {
+/// The message of clap, without values and without anything that cannot be the name of an option or a
+/// command.
+fn message(mut error: Error) -> String {
     let mut withheld = withhold(&mut error, ContextKind::InvalidValue, |_| false);
     withheld |= withhold(&mut error, ContextKind::InvalidSubcommand, is_name);
     if error.kind() == ErrorKind::UnknownArgument {
         withheld |= withhold(&mut error, ContextKind::InvalidArg, is_name);
     }
     if withheld {
-        // It advises how to pass the very text.
+        // The suggestion would repeat the argument.
         error.remove(ContextKind::Suggested);
     }
     let text = error.render().to_string();
     let text = text.trim_end();
-    // What stands in the message of a value's own parser.
+    // The message of a value's own parser may hold a secret as well.
     let clean = without_secrets(text);
     if withheld || clean != text { format!("{clean}\n\n{NOTE}") } else { clean }
 }
 
-/// Whether anything was taken out.
+/// Removes an argument from the message unless it is harmless. Returns whether it was removed.
 fn withhold(error: &mut Error, kind: ContextKind, harmless: fn(&str) -> bool) -> bool {
     let secret = match error.get(kind) {
         Some(ContextValue::String(text)) => !text.is_empty() && !harmless(text),
@@ -56,7 +58,7 @@ fn withhold(error: &mut Error, kind: ContextKind, harmless: fn(&str) -> bool) ->
     secret
 }
 
-/// Whether it may be the name of an option or a command, in a wrong spelling perhaps.
+/// Whether a text may be the name of an option or a command, perhaps misspelt.
 fn is_name(text: &str) -> bool {
     text.len() <= LONGEST_NAME && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
 }
@@ -68,7 +70,7 @@ mod tests {
 
     /// Nothing where the arguments are taken.
     fn complaint(arguments: &[&str]) -> Option<String> {
-        Cli::try_parse_from([&["patgate"], arguments].concat()).err().map(told)
+        Cli::try_parse_from([&["patgate"], arguments].concat()).err().map(message)
     }
 
     /// A secret in every place where an argument can stand.

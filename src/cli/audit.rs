@@ -1,7 +1,7 @@
 //! `patgate audit …`
 
 use super::session::Session;
-use crate::store::{AuditAction, AuditFilter};
+use crate::admin::{AuditActionFilter, AuditFilter};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
@@ -12,7 +12,7 @@ pub(super) enum Command {
         by: Option<String>,
         /// Only changes of this kind, such as `token` or `token.revoke`; an unknown kind prints the list
         #[arg(long)]
-        action: Option<AuditAction>,
+        action: Option<AuditActionFilter>,
         /// Only changes of the token, user or domain with this id, or of this backend
         #[arg(long, value_name = "ID")]
         object: Option<String>,
@@ -27,7 +27,7 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
     let Command::List { by, action, object, limit } = command;
     let filter = AuditFilter { actor: by, action, object, limit };
     session.out.list(
-        &admin.store.audit(&filter).await?,
+        &admin.audit_log(&filter).await?,
         &[
             ("AT", |entry| entry.at.clone()),
             ("ACTOR", |entry| entry.actor.clone()),

@@ -3,7 +3,7 @@
 mod credential;
 
 use super::session::Session;
-use crate::store::{Backend, BackendChanges, BackendKind, BackendName, BackendUrl};
+use crate::admin::{BackendChanges, BackendKind, BackendName, BackendSummary, BackendUrl};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
@@ -49,14 +49,14 @@ pub(super) enum Command {
 
 pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
     let admin = session.admin().await?;
-    let (store, out) = (&admin.store, session.out);
+    let out = session.out;
     match command {
         Command::Create { name, url, kind } => {
-            admin.settle(store.create_backend(&name, &url, kind).await?).await;
-            out.message(&format!("created backend {name}"))
+            let outcome = admin.create_backend(&name, &url, kind).await?;
+            session.report(outcome, &format!("created backend {name}"))
         }
         Command::List => out.list(
-            &store.backends().await?,
+            &admin.backends().await?,
             &[
                 ("NAME", |backend| backend.name.clone()),
                 ("KIND", |backend| backend.kind.clone()),
@@ -66,8 +66,8 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
             ],
         ),
         Command::Show { name } => {
-            let backend = store.backend(&name).await?;
-            let Backend { name, url, kind, domains, .. } = &backend;
+            let backend = admin.backend(&name).await?;
+            let BackendSummary { name, url, kind, domains, .. } = &backend;
             let properties = vec![
                 ("name", name.clone()),
                 ("kind", kind.clone()),
@@ -78,14 +78,13 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
             out.one(&backend, properties)
         }
         Command::Update { name, url, kind } => {
-            let changes = BackendChanges { url, kind };
-            admin.settle(store.update_backend(&name, &changes).await?).await;
-            out.message(&format!("updated backend {name}"))
+            let outcome = admin.update_backend(&name, &BackendChanges { url, kind }).await?;
+            session.report(outcome, &format!("updated backend {name}"))
         }
         Command::Delete { name } => {
-            admin.settle(store.delete_backend(&name).await?).await;
-            out.message(&format!("deleted backend {name}"))
+            let outcome = admin.delete_backend(&name).await?;
+            session.report(outcome, &format!("deleted backend {name}"))
         }
-        Command::Credential(command) => credential::run(&admin, out, command).await,
+        Command::Credential(command) => credential::run(session, admin, command).await,
     }
 }

@@ -8,18 +8,21 @@ mod sent;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use prometheus_client::registry::Registry;
 
 use self::{
-    replica::{Opinion, Question, Server},
+    replica::{ReplicaAddress, ReplicaAnswer, ReplicaQuestion},
     report::Report,
-    sent::{Content, Sent, Who},
+    sent::{BodyArguments, CallerArguments, SentRequest},
 };
-use super::{Usage, output::write, session::Session};
+use super::{UsageError, output::write, session::Session};
 use crate::{
+    admin::{self, StoreError},
     api::{Action, Apis, Entity, Manner},
     backend::{Backend, BackendName},
     body::Form,
     clock::{Clock, Moment, Tick},
+    config::{Config, Purpose},
     credential::{Credential, Scheme, Sealed},
     decision::Decision,
     domain::{Domain, DomainRef},
@@ -34,16 +37,16 @@ use crate::{
         Found,
         postgres::{read_backends, read_domains, read_principals},
     },
-    store,
+    telemetry::Metrics,
     token::TokenId,
 };
 
-/// A request to explain.
+/// The request to explain.
 #[derive(clap::Args)]
 #[command(after_help = "The token is read from standard input, unless --authorization-file, \
                   --no-credential or --pat-id is given.")]
-pub(super) struct Request {
-    /// The request's method
+pub(super) struct Arguments {
+    /// The request's method, such as `GET`
     #[arg(long)]
     method: String,
     /// The request's path, as Envoy would send it
@@ -53,76 +56,87 @@ pub(super) struct Request {
     #[arg(long, default_value = "")]
     host: String,
     #[command(flatten)]
-    who: Who,
+    who: CallerArguments,
     #[command(flatten)]
-    content: Content,
+    content: BodyArguments,
     /// Also asks the replica at `host:port` or `unix:/path`, as Envoy would
     #[arg(long, value_name = "ADDRESS")]
-    server: Option<Server>,
+    server: Option<ReplicaAddress>,
 }
 
-/// The service would refuse the request, which has been told in full.
+/// The service would refuse the request. The report has said why.
 #[derive(Debug, thiserror::Error)]
 #[error("the request would be refused")]
-pub(super) struct Refused {
-    /// Whether there is such a token, as far as that was asked.
+pub(super) struct RequestRefused {
+    /// Whether the token is known, as far as it was looked up.
     pub(super) known: bool,
 }
 
-/// What Postgres knows.
+/// What Postgres holds about the request.
 #[derive(Default)]
-struct Known {
+struct StoredFacts {
     principal: Option<Arc<Principal>>,
     domain: Option<Arc<Domain>>,
     backend: Option<Arc<Backend>>,
 }
 
-pub(super) async fn run(session: &Session, asked: Request) -> anyhow::Result<()> {
+pub(super) async fn run(session: &Session, asked: Arguments) -> anyhow::Result<()> {
     let presumed = asked.who.pat_id.is_some();
     asked.consistent()?;
-    let admin = session.admin().await?;
-    let apis = Apis::load(&admin.config.apis)?;
-    let (method, authority, target) = (&*asked.method, &*asked.host, &*asked.path);
+    let config = session.config(Purpose::Admin)?;
+    let installation = session.connect(&config).await?.installation();
+    let apis = Apis::load(&config.apis)?;
+    let method = &*asked.method;
+    let authority = &*asked.host;
+    let target = &*asked.path;
     let path = target.split_once('?').map_or(target, |(path, _)| path);
     let manner = apis.surface(authority, path).map_or_else(Manner::default, |api| api.manner());
-    // Which body names the model so is for the rule to say, and the rule needs none.
+    // The rule says how a body names the model; to find the rule, no body is needed.
     let place = Place::of(authority, target, &apis);
     let form = place.and_then(|place| place.action(method)).as_ref().and_then(form);
-    let mut sent = Sent::default();
-    let tokens = asked.who.send(&mut sent, &admin, manner)?;
+    let mut sent = SentRequest::default();
+    let tokens = asked.who.send(&mut sent, &config, manner)?;
     asked.content.send(&mut sent, form)?;
     let header = |name: &str| sent.header(name);
     let parts = Parts { method, authority, target, header, body: &sent.body };
 
     let mut request = request::parse(&parts, &apis, &tokens);
-    let ring = match admin.config.key_ring() {
-        // Nothing that is needed here was signed or sealed.
+    let ring = match config.key_ring() {
+        // Nothing that this call reads was signed or sealed.
         Err(_) if asked.who.needs_no_keys() => None,
         ring => Some(ring?),
     };
-    let (clock, mut known, mut now) = (Arc::new(Clock::default()), Known::default(), Moment(0));
+    let clock = Arc::new(Clock::default());
+    let mut known = StoredFacts::default();
+    let mut now = Moment(0);
     let mut caches = None;
     if let Ok(request) = &mut request {
         let place = request.place.as_ref().filter(|_| request.action.is_some());
         let reference = place.and_then(Place::domain);
         let backend = request.action.as_ref().and_then(|action| action.upstream);
-        let feed = Arc::new(Feed::of(admin.installation));
-        let postgres = admin.postgres(&clock, &feed);
+        let feed = Arc::new(Feed::of(installation));
+        let postgres = postgres(&config, &clock, &feed);
         known = look_up(&postgres, request.token.id, reference.clone(), backend).await?;
-        if let (Some(redis), Some(ring)) = (&admin.config.redis, &ring) {
-            let with =
-                caches::With { redis, ring, postgres: &postgres, clock: &clock, feed: &feed };
-            let (token, domain) = (request.token.id, reference.as_ref());
-            caches = Some(caches::look(&admin.config, with, token, domain, backend).await?);
+        if let (Some(redis), Some(ring)) = (&config.redis, &ring) {
+            let context = caches::LookupContext {
+                redis,
+                ring,
+                postgres: &postgres,
+                clock: &clock,
+                feed: &feed,
+            };
+            let token = request.token.id;
+            let domain = reference.as_ref();
+            caches = Some(caches::inspect(&config, context, token, domain, backend).await?);
         }
         now = clock.now(Tick::now()).context("Postgres did not tell the time")?;
         if presumed {
             let Some(principal) = &known.principal else {
                 let name = request.token.id.to_string();
-                return Err(store::Error::NotFound { what: "token", name }.into());
+                return Err(admin::Error::from(StoreError::NotFound { what: "token", name }).into());
             };
-            // The one place where possession is not proven. What comes of it is printed, and
-            // lets nobody in.
+            // The only place where possession of the token is not proven. The result is only
+            // printed; it admits no request.
             request.token.digest = principal.digest.clone();
         }
     }
@@ -136,7 +150,7 @@ pub(super) async fn run(session: &Session, asked: Request) -> anyhow::Result<()>
         target,
         authorization: sent.header("authorization"),
         body: asked.content.given().then(|| parts.shown()),
-        model_reading: admin.config.model_reading,
+        model_reading: config.model_reading,
         presumed,
         request: request.as_ref(),
         principal: known.principal.as_deref(),
@@ -150,29 +164,28 @@ pub(super) async fn run(session: &Session, asked: Request) -> anyhow::Result<()>
         rollout(domain, known.principal.as_ref().map(|principal| principal.token))
     });
     if let Some(server) = &asked.server {
-        let question = Question { method, authority, target, sent: &sent };
-        report.heard(replica::ask(server, &question).await?);
+        let question = ReplicaQuestion { method, authority, target, sent: &sent };
+        report.record_answer(replica::ask(server, &question).await?);
     }
     if session.out.is_json() {
         session.out.json(&report)?
     } else {
         write(&report.text())?
     }
-    if let Some(Opinion { agrees: false, told }) = &report.replica {
-        let (status, code) = (report.status, report.code);
-        bail!("the replica answers {told}, the stores {status} {code}");
+    if let Some(ReplicaAnswer { agrees: false, told }) = &report.replica {
+        bail!("the replica answers {told}, the stores {} {}", report.status, report.code);
     }
     match decision {
         Decision::Allow(_) | Decision::Answer(_) => Ok(()),
         Decision::Pass(_) | Decision::Deny(_) => {
-            Err(Refused { known: request.is_err() || known.principal.is_some() }.into())
+            Err(RequestRefused { known: request.is_err() || known.principal.is_some() }.into())
         }
     }
 }
 
-impl Request {
-    /// What the parser of arguments does not see.
-    fn consistent(&self) -> Result<(), Usage> {
+impl Arguments {
+    /// Checks what the parser of arguments does not see.
+    fn consistent(&self) -> Result<(), UsageError> {
         let why = if self.who.pat_id.is_some() && self.server.is_some() {
             "a replica cannot be asked about --pat-id: it needs the token itself; give that on \
              standard input, or leave --server out"
@@ -181,11 +194,11 @@ impl Request {
         } else {
             return Ok(());
         };
-        Err(Usage(why.to_owned()))
+        Err(UsageError(why.to_owned()))
     }
 }
 
-/// How the body of a call would name its model, where it would.
+/// How the body of a call names its model; `None` if the body does not name it.
 fn form(action: &Action<'_>) -> Option<Form> {
     match action.entity {
         Entity::Unread(form) => Some(form),
@@ -193,13 +206,14 @@ fn form(action: &Action<'_>) -> Option<Form> {
     }
 }
 
-/// What is softened beside what has a status of its own.
+/// The refusals that are only recorded besides those that are named by status.
 const FURTHER: &str = "a refusal of a body or of several credentials that differ, is only recorded";
 
-/// What a replica with `mode: per-domain` makes of a refusal here. Which mode replicas are in, only
-/// their own configuration tells.
+/// What a replica with `mode: per-domain` does with a refusal in this domain; `None` if it enforces
+/// all. The mode of a replica is in its own configuration, which is not known here.
 fn rollout(domain: &Domain, token: Option<TokenId>) -> Option<String> {
-    let (slug, Rollout { share, .. }) = (&domain.slug, domain.rollout);
+    let slug = &domain.slug;
+    let Rollout { share, .. } = domain.rollout;
     let what = match domain.rollout.treatment() {
         Treatment::Enforce => return None,
         _ if !domain.enabled => format!("{slug} is disabled, which is enforced in any mode"),
@@ -218,8 +232,8 @@ fn rollout(domain: &Domain, token: Option<TokenId>) -> Option<String> {
     Some(format!("{what} (where patgate serves with mode `per-domain`)"))
 }
 
-/// As a replica does that takes the backend into memory. Without a key ring, that it opens is taken
-/// as proven.
+/// Opens a credential as a replica does when it loads the backend. Without a key ring, the credential
+/// is presumed to open.
 fn open_credential(ring: Option<&KeyRing>, backend: &str, sealed: &Sealed) -> Option<Credential> {
     match ring {
         Some(ring) => sealed.open(ring, backend),
@@ -227,14 +241,20 @@ fn open_credential(ring: Option<&KeyRing>, backend: &str, sealed: &Sealed) -> Op
     }
 }
 
-/// By the queries of the service. The domain is looked up even where the service would not need
-/// to, so that more can be told about it.
+/// Asks Postgres as the service does, lookups included.
+fn postgres(config: &Config, clock: &Arc<Clock>, feed: &Arc<Feed>) -> Postgres {
+    let metrics = Metrics::new(&mut Registry::default());
+    Postgres::new(&config.postgres, Arc::clone(clock), Arc::clone(feed), metrics)
+}
+
+/// Reads Postgres with the queries of the service. The domain is looked up even if the service would
+/// not need it, so that the report can say more about it.
 async fn look_up(
     postgres: &Postgres,
     id: TokenId,
     reference: Option<DomainRef>,
     backend: Option<&BackendName>,
-) -> anyhow::Result<Known> {
+) -> anyhow::Result<StoredFacts> {
     let principals = read_principals(postgres.clone(), vec![id]).await.map_err(told)?;
     let principal = only("token", principals)?;
     let domain = match reference {
@@ -251,7 +271,7 @@ async fn look_up(
         }
         None => None,
     };
-    Ok(Known { principal, domain, backend })
+    Ok(StoredFacts { principal, domain, backend })
 }
 
 fn only<V>(what: &str, answers: Vec<Option<Found<V>>>) -> anyhow::Result<Option<Arc<V>>> {
@@ -263,7 +283,7 @@ fn only<V>(what: &str, answers: Vec<Option<Found<V>>>) -> anyhow::Result<Option<
 
 fn told(error: AskError) -> anyhow::Error {
     match error {
-        AskError::Sqlx(error) => store::Error::from(error).into(),
+        AskError::Sqlx(error) => admin::Error::from(StoreError::from(error)).into(),
         error => anyhow::Error::new(error).context("Postgres"),
     }
 }

@@ -1,12 +1,13 @@
 //! `patgate domain …`
 
-use super::{Usage, domain_ref, output::complain, role, session::Session};
+use super::{domain_ref, output::Output, role, session::Session, unconfirmed};
 use crate::{
+    admin::{
+        BackendName, DisplayName, DomainChanges, DomainDetails, DomainSummary, ListedModel,
+        NewDomain, NewModels, TokenGroup,
+    },
     domain::{DomainRef, Slug},
     mode::{DomainMode, Rollout, Share},
-    store::{
-        BackendName, Domain, DomainChanges, DomainDetails, Model, Name, NewModels, TokenFilter,
-    },
 };
 
 #[derive(clap::Subcommand)]
@@ -18,7 +19,7 @@ pub(super) enum Command {
         slug: Slug,
         /// The display name
         #[arg(long)]
-        name: Name,
+        name: DisplayName,
         /// The backend that serves it
         #[arg(long, value_name = "BACKEND")]
         upstream: BackendName,
@@ -28,7 +29,7 @@ pub(super) enum Command {
         /// The domain sees this model, and others only if listed; repeatable. One `*` stands
         /// for letters, digits and `. _ - :`
         #[arg(long = "model", group = "sees", value_name = "MODEL")]
-        models: Vec<Model>,
+        models: Vec<ListedModel>,
         /// The domain sees no model until `patgate domain model set` lists one
         #[arg(long, group = "sees")]
         no_models: bool,
@@ -119,7 +120,7 @@ pub(super) enum ModelCommand {
         #[arg(value_parser = domain_ref)]
         domain: DomainRef,
         /// The name in requests; one `*` stands for letters, digits and `. _ - :`
-        model: Model,
+        model: ListedModel,
         /// The backend that serves it
         #[arg(long, value_name = "BACKEND")]
         upstream: BackendName,
@@ -130,13 +131,13 @@ pub(super) enum ModelCommand {
         #[arg(value_parser = domain_ref)]
         domain: DomainRef,
         /// The name or pattern on the list
-        model: Model,
+        model: ListedModel,
     },
 }
 
 pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
     let admin = session.admin().await?;
-    let (store, out) = (&admin.store, session.out);
+    let out = session.out;
     match command {
         Command::Create {
             slug,
@@ -148,14 +149,14 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
             mode,
             enforced_share: share,
         } => {
-            let rollout = Rollout { mode, share };
             let models = if all_models { NewModels::All } else { NewModels::Listed(models) };
-            let created = store.create_domain(&slug, &name, &upstream, rollout, &models).await?;
-            let domain = admin.settle(created).await;
+            let rollout = Rollout { mode, share };
+            let new = NewDomain { slug, name, upstream, rollout, models };
+            let domain = session.accept(admin.create_domain(&new).await?);
             out.one(&domain, vec![("id", domain.id.to_string()), ("slug", domain.slug.clone())])
         }
         Command::List => out.list(
-            &store.domains().await?,
+            &admin.domains().await?,
             &[
                 ("SLUG", |domain| domain.slug.clone()),
                 ("NAME", |domain| domain.name.clone()),
@@ -166,98 +167,96 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
                 ("ID", |domain| domain.id.to_string()),
             ],
         ),
-        Command::Show { domain } => {
-            let shown = store.domain(&domain).await?;
-            let mut properties = vec![
-                ("id", shown.domain.id.to_string()),
-                ("slug", shown.domain.slug.clone()),
-                ("name", shown.domain.name.clone()),
-                ("enabled", shown.domain.enabled.to_string()),
-                ("mode", mode(&shown.domain)),
-                ("upstream", shown.domain.upstream.clone()),
-                ("created at", shown.domain.created_at.clone()),
-                ("models", models(&shown)),
-            ];
-            properties.extend(shown.roles.iter().map(|role| {
-                let operations = role::summary(role);
-                let members = role.members.join(" ");
-                ("role", format!("{} (operations: {operations}; members: {members})", role.name))
-            }));
-            out.one(&shown, properties)
-        }
+        Command::Show { domain } => show(out, &admin.domain(&domain).await?),
         Command::Update { domain, mode, enforced_share: share, all_models } => {
             let changes = DomainChanges { mode, share, all_models };
-            let unlisted = admin.settle(store.update_domain(&domain, changes).await?).await;
-            out.message(&match (all_models, unlisted.len()) {
-                (false, _) => format!("updated domain {domain}"),
-                (true, 0) => format!("domain {domain} sees all models"),
-                (true, count) => {
-                    format!("domain {domain} sees all models; its list of {count} is deleted")
-                }
-            })
+            let outcome = admin.update_domain(&domain, changes).await?;
+            let done = match outcome.value.len() {
+                _ if !all_models => format!("updated domain {domain}"),
+                0 => format!("domain {domain} sees all models"),
+                count => format!("domain {domain} sees all models; its list of {count} is deleted"),
+            };
+            session.report(outcome, &done)
         }
         Command::Enable { domain } => {
-            admin.settle(store.set_domain_enabled(&domain, true).await?).await;
-            out.message(&format!("enabled domain {domain}"))
+            let outcome = admin.set_domain_enabled(&domain, true).await?;
+            session.report(outcome, &format!("enabled domain {domain}"))
         }
         Command::Disable { domain } => {
-            admin.settle(store.set_domain_enabled(&domain, false).await?).await;
-            out.message(&format!("disabled domain {domain}"))
+            let outcome = admin.set_domain_enabled(&domain, false).await?;
+            session.report(outcome, &format!("disabled domain {domain}"))
         }
         Command::SetUpstream { domain, upstream } => {
-            admin.settle(store.set_domain_upstream(&domain, &upstream).await?).await;
-            out.message(&format!("domain {domain} is served by {upstream}"))
+            let outcome = admin.set_domain_upstream(&domain, &upstream).await?;
+            session.report(outcome, &format!("domain {domain} is served by {upstream}"))
         }
         Command::Rename { domain, slug } => {
-            admin.settle(store.rename_domain(&domain, &slug).await?).await;
-            out.message(&format!("domain {domain} is now {slug}"))
+            let outcome = admin.rename_domain(&domain, &slug).await?;
+            session.report(outcome, &format!("domain {domain} is now {slug}"))
         }
         Command::Delete { domain, yes } => {
             if !yes {
-                let filter =
-                    TokenFilter { domain: Some(domain.clone()), live: true, ..Default::default() };
-                let tokens = store.tokens(&filter).await?.len();
-                let warning = format!(
+                let tokens = admin.count_live_tokens(&TokenGroup::OfDomain(domain.clone())).await?;
+                return Err(unconfirmed(&format!(
                     "this deletes domain {domain} for good, with its roles and with scopes of \
-                     {tokens} live tokens; add --yes"
-                );
-                return Err(Usage(warning).into());
+                     {tokens} live tokens"
+                )));
             }
-            admin.settle(store.delete_domain(&domain).await?).await;
-            out.message(&format!("deleted domain {domain}"))
+            let outcome = admin.delete_domain(&domain).await?;
+            session.report(outcome, &format!("deleted domain {domain}"))
         }
         Command::Model(ModelCommand::Set { domain, model, upstream }) => {
-            let saw_all =
-                admin.settle(store.set_domain_model(&domain, &model, &upstream).await?).await;
+            let outcome = admin.set_domain_model(&domain, &model, &upstream).await?;
+            let saw_all = outcome.value;
             let only =
                 if saw_all { "; it saw all models before, and sees no other now" } else { "" };
-            out.message(&format!("domain {domain} sees model {model}, served by {upstream}{only}"))
+            let done = format!("domain {domain} sees model {model}, served by {upstream}{only}");
+            session.report(outcome, &done)
         }
         Command::Model(ModelCommand::Unset { domain, model }) => {
-            let left = admin.settle(store.unset_domain_model(&domain, &model).await?).await;
-            if left == 0 {
-                complain(&format!(
-                    "warning: domain {domain} lists no model any more, so it sees none; \
-                     `patgate domain update {domain} --all-models` lets it see all"
-                ));
-            }
-            out.message(&format!("domain {domain} no longer lists model {model}"))
+            let outcome = admin.unset_domain_model(&domain, &model).await?;
+            session.report(outcome, &format!("domain {domain} no longer lists model {model}"))
         }
     }
 }
 
-fn models(shown: &DomainDetails) -> String {
-    let listed: Vec<String> =
-        shown.models.iter().map(|it| format!("{} ({})", it.model, it.upstream)).collect();
-    match (listed.is_empty(), shown.domain.all_models) {
-        (false, _) => listed.join(", "),
-        (true, true) => "all".to_owned(),
-        (true, false) => "none".to_owned(),
+fn show(out: Output, details: &DomainDetails) -> anyhow::Result<()> {
+    let domain = &details.domain;
+    let mut properties = vec![
+        ("id", domain.id.to_string()),
+        ("slug", domain.slug.clone()),
+        ("name", domain.name.clone()),
+        ("enabled", domain.enabled.to_string()),
+        ("mode", mode(domain)),
+        ("upstream", domain.upstream.clone()),
+        ("created at", domain.created_at.clone()),
+        ("models", models(details)),
+    ];
+    properties.extend(details.roles.iter().map(|role| {
+        let operations = role::summary(role);
+        let members = role.members.join(" ");
+        ("role", format!("{} (operations: {operations}; members: {members})", role.name))
+    }));
+    out.one(details, properties)
+}
+
+fn models(details: &DomainDetails) -> String {
+    let listed: Vec<String> = details
+        .models
+        .iter()
+        .map(|listed| format!("{} ({})", listed.model, listed.upstream))
+        .collect();
+    if !listed.is_empty() {
+        listed.join(", ")
+    } else if details.domain.all_models {
+        "all".to_owned()
+    } else {
+        "none".to_owned()
     }
 }
 
-/// The share along with it, where it is not all.
-fn mode(domain: &Domain) -> String {
+/// The mode, with the enforced share if that is not everything.
+fn mode(domain: &DomainSummary) -> String {
     match domain.enforced_share {
         100 => domain.mode.clone(),
         share => format!("{} {share}%", domain.mode),

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Usage, session::Session};
+use super::{UsageError, session::Session};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
@@ -24,35 +24,36 @@ pub(super) enum Command {
 
 pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
     let admin = session.admin().await?;
-    let (store, out) = (&admin.store, session.out);
+    let out = session.out;
     match command {
         Command::Show => {
-            let (identity, redis) = (admin.installation, admin.installation.redis_prefix());
+            let installation = admin.installation();
+            let redis_prefix = installation.redis_prefix();
             let shown = json!({
-                "id": identity.id(),
-                "identity": identity.to_string(),
-                "redis_prefix": redis,
+                "id": installation.id(),
+                "identity": installation.to_string(),
+                "redis_prefix": redis_prefix,
             });
             let properties = vec![
-                ("id", identity.id().to_string()),
-                ("identity", identity.to_string()),
-                ("redis prefix", redis),
+                ("id", installation.id().to_string()),
+                ("identity", installation.to_string()),
+                ("redis prefix", redis_prefix),
             ];
             out.one(&shown, properties)
         }
         Command::Renew { yes } => {
-            let serving = store.serving().await?;
+            let serving = admin.serving_replicas().await?;
             if !yes && !serving.is_empty() {
                 let why = format!(
                     "replicas serve from this database ({}), or did when it was copied: is it the \
-                     copy? They would obey no change any more, and answer from what they know for \
-                     max_staleness, then 503, until they are restarted. Stop them and wait until \
-                     they are forgotten, for twice their max_staleness, or add --yes",
+                     copy? They would no longer obey any change, and would answer from what they \
+                     know for max_staleness, then with 503, until they are restarted. Stop them \
+                     and wait until they are forgotten, for twice their max_staleness, or add --yes",
                     serving.join(", ")
                 );
-                return Err(Usage(why).into());
+                return Err(UsageError(why).into());
             }
-            let renewed = admin.settle(store.renew_installation().await?).await;
+            let renewed = session.accept(admin.renew_installation().await?);
             if out.is_json() {
                 return out.json(&renewed);
             }

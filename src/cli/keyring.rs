@@ -2,25 +2,27 @@
 
 mod file;
 
-use std::{
-    io::{self, Read as _},
-    path::PathBuf,
-};
+use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
 use self::file::KeyRingFile;
+pub(super) use self::file::NoSuchKey;
 use super::{
     output::{complain, write},
+    secret_input::secret_from_standard_input,
     session::Session,
 };
 use crate::{
+    admin::KeyUse,
     config::Config,
     keyring::{KeyId, new_line},
-    store::{self, KeyUse},
 };
+
+/// Bytes that are read of a line of a key ring; longer than any line is.
+const MAX_LINE_LEN: usize = 1024;
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
@@ -30,7 +32,7 @@ pub(super) enum Command {
         #[arg(long)]
         id: Option<KeyId>,
     },
-    /// Lists the keys of the ring by name
+    /// Lists the names of the keys of the ring
     List {
         /// The key-ring file [default: keyring_file of the configuration]
         #[arg(long, value_name = "FILE")]
@@ -69,9 +71,9 @@ pub(super) enum Command {
     },
 }
 
-/// A key as people may see it.
+/// What may be shown of a key.
 #[derive(Serialize)]
-struct Listed {
+struct ListedKey {
     id: String,
     mints: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -89,40 +91,13 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
         Command::New { id } => write(&format!("{}\n", new_key(id)?.as_str())),
         Command::List { file, count } => {
             let ring = KeyRingFile::open(&path(file)?)?;
-            let uses = match count {
-                true => Some(session.admin().await?.store.key_uses().await?),
-                false => None,
-            };
-            let count = |id: &str, of: fn(&KeyUse) -> i64| {
-                let found = uses.as_ref()?.iter().find(|entry| entry.key_id == id);
-                Some(found.map_or(0, of))
-            };
-            let keys: Vec<Listed> = ring
-                .ids()
-                .enumerate()
-                .map(|(at, id)| Listed {
-                    id: id.to_owned(),
-                    mints: at == 0,
-                    live_tokens: count(id, |entry| entry.live_tokens),
-                    credentials: count(id, |entry| entry.credentials),
-                })
-                .collect();
-            session.out.list(
-                &keys,
-                &[
-                    ("KEY", |key| key.id.clone()),
-                    ("USE", |key| {
-                        if key.mints { "mints and verifies" } else { "verifies" }.to_owned()
-                    }),
-                    ("LIVE TOKENS", |key| counted(key.live_tokens)),
-                    ("CREDENTIALS", |key| counted(key.credentials)),
-                ],
-            )
+            let uses = if count { Some(session.admin().await?.key_uses().await?) } else { None };
+            list(session, &ring, uses.as_deref())
         }
         Command::Add { file, id, stdin } => {
-            let line = if stdin { line_from_standard_input()? } else { new_key(id)? };
+            let line = if stdin { secret_from_standard_input(MAX_LINE_LEN)? } else { new_key(id)? };
             let path = path(file)?;
-            let id = KeyRingFile::open_or_begin(&path)?.add(&line)?;
+            let id = KeyRingFile::open_or_begin(&path)?.add(line.trim())?;
             // The only key of a new file mints already.
             if KeyRingFile::open(&path)?.ids().count() > 1 {
                 complain(&format!(
@@ -137,36 +112,46 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
         }
         Command::Drop { id, file } => {
             let ring = KeyRingFile::open(&path(file)?)?;
-            // Not a token signed by the current key, but the next one would be lost.
+            // Even if no live token was signed by it, the next one would be.
             if ring.ids().next() == Some(id.as_str()) {
                 bail!("key `{id}` is the one that mints; promote another one first");
             }
-            let uses = session.admin().await?.store.key_uses().await?;
-            if let Some(needed) = uses.iter().find(|entry| entry.key_id == id.as_str()) {
-                return Err(store::Error::Refused(needs(needed)).into());
-            }
+            session.admin().await?.ensure_unused(&id).await?;
             ring.drop_key(&id)?;
             session.out.message(&format!("dropped key {id}"))
         }
     }
 }
 
-fn counted(count: Option<i64>) -> String {
-    count.map_or_else(|| "-".to_owned(), |count| count.to_string())
+/// `uses` is `None` if nothing was counted.
+fn list(session: &Session, ring: &KeyRingFile, uses: Option<&[KeyUse]>) -> anyhow::Result<()> {
+    let count = |id: &str, of: fn(&KeyUse) -> i64| {
+        let uses = uses?.iter().find(|uses| uses.key_id == id);
+        Some(uses.map_or(0, of))
+    };
+    let keys: Vec<ListedKey> = ring
+        .ids()
+        .enumerate()
+        .map(|(index, id)| ListedKey {
+            id: id.to_owned(),
+            mints: index == 0,
+            live_tokens: count(id, |uses| uses.live_tokens),
+            credentials: count(id, |uses| uses.credentials),
+        })
+        .collect();
+    session.out.list(
+        &keys,
+        &[
+            ("KEY", |key| key.id.clone()),
+            ("USE", |key| if key.mints { "mints and verifies" } else { "verifies" }.to_owned()),
+            ("LIVE TOKENS", |key| counted(key.live_tokens)),
+            ("CREDENTIALS", |key| counted(key.credentials)),
+        ],
+    )
 }
 
-/// Why a key is not dropped.
-fn needs(KeyUse { key_id, live_tokens, credentials }: &KeyUse) -> String {
-    if *live_tokens > 0 {
-        return format!(
-            "key `{key_id}` has signed {live_tokens} live tokens, which would stop working; rotate \
-             or revoke them first, or wait until they have expired"
-        );
-    }
-    format!(
-        "key `{key_id}` seals the credentials of {credentials} backends, which nobody could open; \
-         `patgate backend credential reseal` seals them with the current key"
-    )
+fn counted(count: Option<i64>) -> String {
+    count.map_or_else(|| "-".to_owned(), |count| count.to_string())
 }
 
 fn new_key(id: Option<KeyId>) -> anyhow::Result<Zeroizing<String>> {
@@ -179,11 +164,4 @@ fn new_key(id: Option<KeyId>) -> anyhow::Result<Zeroizing<String>> {
         }
     };
     Ok(new_line(&id)?)
-}
-
-fn line_from_standard_input() -> anyhow::Result<Zeroizing<String>> {
-    const MAX_INPUT: u64 = 1024;
-    let mut text = Zeroizing::new(String::new());
-    io::stdin().lock().take(MAX_INPUT).read_to_string(&mut text).context("standard input")?;
-    Ok(Zeroizing::new(text.trim().to_owned()))
 }

@@ -18,11 +18,11 @@ pub(super) enum Format {
 #[derive(Clone, Copy)]
 pub(super) struct Output(pub(super) Format);
 
-/// A column: its heading, and what stands under it.
+/// A column: its heading, and the text of its cells.
 pub(super) type Column<T> = (&'static str, fn(&T) -> String);
 
 impl Output {
-    /// Several things of a kind.
+    /// Prints a table, one row per value.
     pub(super) fn list<T: Serialize>(
         self,
         rows: &[T],
@@ -36,7 +36,7 @@ impl Output {
         write(&aligned(std::iter::once(heading).chain(cells).collect()))
     }
 
-    /// One thing, a property a line.
+    /// Prints one value, one property per line.
     pub(super) fn one<T: Serialize>(
         self,
         value: &T,
@@ -49,7 +49,7 @@ impl Output {
         write(&aligned(lines.collect()))
     }
 
-    /// What was done, where there is nothing else to show.
+    /// Prints what was done, if there is no other result.
     pub(super) fn message(self, text: &str) -> anyhow::Result<()> {
         if self.is_json() {
             return self.json(&serde_json::json!({ "message": text }));
@@ -66,7 +66,7 @@ impl Output {
     }
 }
 
-/// Writes to standard output. A reader who has seen enough (`| head`) is no failure.
+/// Writes to standard output. It is no error if the reader stops reading, as `head` does.
 pub(super) fn write(text: &str) -> anyhow::Result<()> {
     match write_all(text) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -74,31 +74,32 @@ pub(super) fn write(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Writes to standard output what must not get lost on the way.
+/// Writes to standard output a text that must not be lost: a reader that stops is an error.
 pub(super) fn write_all(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     stdout.flush()
 }
 
-/// Says something to the person in front, aside from the result.
+/// Writes a message for the operator to standard error.
 pub(super) fn complain(text: &str) {
     complain_as(&complaint(text));
 }
 
-/// The same for a text that is whole.
+/// Writes a text to standard error as it is, without our name.
 pub(super) fn complain_as(text: &str) {
-    // With standard error gone, there is nobody left to tell.
+    // If standard error cannot be written, there is no other place for the message.
     let _ = writeln!(io::stderr(), "{}", printable_lines(text));
 }
 
-/// What is said, in our name and legible. A token or key that was given in the place of something
-/// else is not repeated.
+/// Makes a message legible and adds our name. A token or key that was given in a wrong place is not
+/// repeated.
 pub(super) fn complaint(text: &str) -> String {
     format!("patgate: {}", printable_lines(&without_secrets(text)))
 }
 
-/// An error and its causes, each text once: many errors repeat their cause in their own text.
+/// The texts of an error and its causes. Many errors repeat their cause in their own text; such a
+/// cause is left out.
 pub(super) fn causes(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
@@ -120,7 +121,7 @@ pub(super) fn aligned(rows: Vec<Vec<String>>) -> String {
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
     let mut text = String::new();
     for row in rows {
-        // More than a format's width may be would panic.
+        // A cell may be longer than the width that a format accepts.
         let padded = |(cell, width): (&String, &usize)| {
             let missing = width.saturating_sub(cell.chars().count());
             format!("{cell}{}", " ".repeat(missing))
@@ -132,7 +133,7 @@ pub(super) fn aligned(rows: Vec<Vec<String>>) -> String {
     text
 }
 
-/// What came from a database must not steer the terminal, nor show in another order than it has.
+/// Escapes characters that would control the terminal, or show a text in another order than it has.
 fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
@@ -145,13 +146,13 @@ fn printable(text: &str) -> String {
     shown
 }
 
-/// The same for a text of several lines.
+/// Does the same for a text of several lines.
 fn printable_lines(text: &str) -> String {
     text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
 }
 
-/// JSON in which such characters are escaped as well. Outside of strings JSON has none of them but
-/// the ends of lines, and in strings these are escaped already.
+/// Escapes the same characters in JSON. Outside of strings, JSON has none of them except line
+/// endings; in strings, line endings are escaped already.
 fn escaped(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for character in json.chars() {

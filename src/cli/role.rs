@@ -2,9 +2,9 @@
 
 use super::{domain_ref, session::Session};
 use crate::{
+    admin::{Role, RoleName, UserRef},
     domain::DomainRef,
     operation::Operation,
-    store::{Role, RoleName, UserRef},
 };
 
 #[derive(clap::Subcommand)]
@@ -87,14 +87,13 @@ pub(super) enum MemberCommand {
 
 pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
     let admin = session.admin().await?;
-    let (store, out) = (&admin.store, session.out);
     match command {
         Command::Create { domain, role, operations } => {
-            admin.settle(store.create_role(&domain, &role, &operations).await?).await;
-            out.message(&format!("created role {role} in domain {domain}"))
+            let outcome = admin.create_role(&domain, &role, &operations).await?;
+            session.report(outcome, &format!("created role {role} in domain {domain}"))
         }
-        Command::List { domain } => out.list(
-            &store.roles(&domain).await?,
+        Command::List { domain } => session.out.list(
+            &admin.roles(&domain).await?,
             &[
                 ("ROLE", |role| role.name.clone()),
                 ("OPERATIONS", summary),
@@ -102,30 +101,33 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
             ],
         ),
         Command::Delete { domain, role } => {
-            admin.settle(store.delete_role(&domain, &role).await?).await;
-            out.message(&format!("deleted role {role} of domain {domain}"))
+            let outcome = admin.delete_role(&domain, &role).await?;
+            session.report(outcome, &format!("deleted role {role} of domain {domain}"))
         }
         Command::Grant { domain, role, operations } => {
-            admin.settle(store.grant(&domain, &role, &operations).await?).await;
-            out.message(&format!("role {role} of domain {domain} permits {}", words(&operations)))
+            let outcome = admin.grant_operations(&domain, &role, &operations).await?;
+            let words = words(&operations);
+            session.report(outcome, &format!("role {role} of domain {domain} permits {words}"))
         }
         Command::Revoke { domain, role, operations } => {
-            admin.settle(store.revoke(&domain, &role, &operations).await?).await;
+            let outcome = admin.revoke_operations(&domain, &role, &operations).await?;
             let words = words(&operations);
-            out.message(&format!("role {role} of domain {domain} no longer permits {words}"))
+            let done = format!("role {role} of domain {domain} no longer permits {words}");
+            session.report(outcome, &done)
         }
         Command::Member(MemberCommand::Add { domain, role, user }) => {
-            admin.settle(store.add_member(&domain, &role, &user).await?).await;
-            out.message(&format!("user {user} has role {role} in domain {domain}"))
+            let outcome = admin.add_member(&domain, &role, &user).await?;
+            session.report(outcome, &format!("user {user} has role {role} in domain {domain}"))
         }
         Command::Member(MemberCommand::Remove { domain, role, user }) => {
-            admin.settle(store.remove_member(&domain, &role, &user).await?).await;
-            out.message(&format!("user {user} no longer has role {role} in domain {domain}"))
+            let outcome = admin.remove_member(&domain, &role, &user).await?;
+            let done = format!("user {user} no longer has role {role} in domain {domain}");
+            session.report(outcome, &done)
         }
     }
 }
 
-/// What a role permits, in few words.
+/// The operations of a role, for a table.
 pub(super) fn summary(role: &Role) -> String {
     match role.operations.len() {
         0 => "none".to_owned(),

@@ -1,25 +1,14 @@
-//! What the administrator's commands share: settings, the store, and tidying up after a change.
+//! What the administrator's commands share: settings, the service, and how results are shown.
 
-use std::{cell::OnceCell, os::unix::fs::MetadataExt as _, sync::Arc};
+use std::cell::OnceCell;
 
-use prometheus_client::registry::Registry;
 use sqlx::PgPool;
 
-use super::{
-    Global,
-    forget::forget,
-    output::{Output, complain},
-};
+use super::{Global, output::Output, warnings::show_warnings};
 use crate::{
-    clock::Clock,
+    admin::{Actor, Admin, CachedCopies, Outcome},
     config::{Config, Mistakes, Purpose, Sources},
-    feed::Feed,
-    installation::Installation,
-    postgres::Postgres,
     schema,
-    store::{Actor, Changed, Store},
-    telemetry::Metrics,
-    token::Tokens,
 };
 
 pub(super) struct Session {
@@ -27,13 +16,6 @@ pub(super) struct Session {
     pub(super) out: Output,
     actor: Actor,
     pool: OnceCell<PgPool>,
-}
-
-/// A store, and what to do after a change.
-pub(super) struct Admin {
-    pub(super) store: Store,
-    pub(super) config: Config,
-    pub(super) installation: Installation,
 }
 
 impl Session {
@@ -53,16 +35,43 @@ impl Session {
         Config::load(&self.sources, purpose)
     }
 
+    /// The service, without the key ring.
     pub(super) async fn admin(&self) -> anyhow::Result<Admin> {
-        let config = self.config(Purpose::Admin)?;
-        let pool = schema::connect(&config.postgres).await?;
-        let pool = self.pool.get_or_init(|| pool);
-        let installation = schema::check(pool).await?;
-        let store = Store::new(pool.clone(), self.actor.clone());
-        Ok(Admin { store, config, installation })
+        self.connect(&self.config(Purpose::Admin)?).await
     }
 
-    /// Says goodbye to Postgres. A connection that just ends costs a pooler one to the server.
+    /// Adds the key ring that the configuration names.
+    pub(super) fn with_keys(&self, admin: Admin) -> anyhow::Result<Admin> {
+        let config = self.config(Purpose::Admin)?;
+        Ok(admin.with_keys(config.key_ring()?, config.token_prefixes))
+    }
+
+    /// Connects to the database that a configuration names.
+    pub(super) async fn connect(&self, config: &Config) -> anyhow::Result<Admin> {
+        let pool = schema::connect(&config.postgres).await?;
+        let pool = self.pool.get_or_init(|| pool);
+        let cached_copies = CachedCopies {
+            installation: schema::check(pool).await?,
+            redis_url: config.redis.as_ref().map(|redis| redis.url.clone()),
+            max_staleness: config.max_staleness,
+        };
+        Ok(Admin::new(pool.clone(), self.actor.clone(), cached_copies))
+    }
+
+    /// Shows the warnings about a change, and returns its result.
+    pub(super) fn accept<T>(&self, outcome: Outcome<T>) -> T {
+        show_warnings(&outcome.warnings);
+        outcome.value
+    }
+
+    /// Shows the warnings about a change, and then `done` as its result.
+    pub(super) fn report<T>(&self, outcome: Outcome<T>, done: &str) -> anyhow::Result<()> {
+        self.accept(outcome);
+        self.out.message(done)
+    }
+
+    /// Closes the connections to Postgres. A connection that is only dropped costs a pooler its
+    /// connection to the server.
     pub(super) async fn close(&self) {
         if let Some(pool) = self.pool.get() {
             pool.close().await;
@@ -70,45 +79,10 @@ impl Session {
     }
 }
 
-impl Admin {
-    pub(super) fn tokens(&self) -> anyhow::Result<Tokens> {
-        Ok(Tokens::new(self.config.token_prefixes.clone(), self.config.key_ring()?))
-    }
-
-    /// Asks Postgres as the service does, its look-ups included.
-    pub(super) fn postgres(&self, clock: &Arc<Clock>, feed: &Arc<Feed>) -> Postgres {
-        let metrics = Metrics::new(&mut Registry::default());
-        Postgres::new(&self.config.postgres, Arc::clone(clock), Arc::clone(feed), metrics)
-    }
-
-    /// Deletes what a change has outdated in Redis. Replicas hold copies in memory for
-    /// `max_staleness` at most, with or without this.
-    pub(super) async fn settle<T>(&self, changed: Changed<T>) -> T {
-        if let Some(redis) = &self.config.redis
-            && let Err(error) = forget(redis, self.installation, &changed.touched).await
-        {
-            complain(&format!(
-                "warning: {error}; the change is committed, but cached copies may be used \
-                 for up to max_staleness ({})",
-                humantime::format_duration(self.config.max_staleness),
-            ));
-        }
-        changed.value
-    }
-}
-
-/// The name of the user that this process runs as, or their number where the name is not known.
+/// The name of the user that this process runs as; if it has none, the user's number.
 fn operating_system_user() -> String {
-    let Ok(uid) = std::fs::metadata("/proc/self").map(|process| process.uid()) else {
-        // No Linux. The environment may be set to anything, but so may `--actor`.
-        let user = std::env::var("USER").ok().filter(|user| user.parse::<Actor>().is_ok());
-        return user.unwrap_or_else(|| "unknown".to_owned());
-    };
-    let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let name = accounts.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)?.parse() == Ok(uid)).then_some(name)
-    });
-    name.map_or_else(|| uid.to_string(), str::to_owned)
+    // The name may come from a directory that others maintain, and be no valid name of an actor.
+    let name = uzers::get_effective_username().and_then(|name| name.into_string().ok());
+    let name = name.filter(|name| name.parse::<Actor>().is_ok());
+    name.unwrap_or_else(|| uzers::get_effective_uid().to_string())
 }

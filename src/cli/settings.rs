@@ -2,7 +2,7 @@
 
 mod connect;
 
-use super::{Usage, output, session::Session};
+use super::{UsageError, output, session::Session};
 use crate::{
     api::Apis,
     config::{self, Config, Purpose, read_keyring},
@@ -30,7 +30,7 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
             let purpose = if admin { Purpose::Admin } else { Purpose::Serve };
             let mistakes = mistakes(session, purpose);
             if !mistakes.is_empty() {
-                return Err(Usage(mistakes.join("\n")).into());
+                return Err(UsageError(mistakes.join("\n")).into());
             }
             if connect {
                 return connect::run(&session.config(purpose)?, purpose, session.out).await;
@@ -47,7 +47,8 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
     }
 }
 
-/// Of the settings, of the key ring and of the tables: who mends one shall know of the others.
+/// Collects the errors in the settings, the key ring and the tables, so that they can be fixed in one
+/// pass.
 fn mistakes(session: &Session, purpose: Purpose) -> Vec<String> {
     let mut mistakes = Vec::new();
     if let Err(settings) = session.config(purpose) {

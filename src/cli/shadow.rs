@@ -1,4 +1,4 @@
-//! `patgate shadow …`: what enforcing would have refused, from a decision log.
+//! `patgate shadow …`: reports from a decision log which requests enforcing would have refused.
 
 use std::{
     borrow::Cow,
@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{
     output::{aligned, write},
     session::Session,
-    why::Log,
+    why::LogArguments,
 };
 use crate::decision_log::{Entry, Line, Repeated};
 
@@ -21,24 +21,25 @@ pub(super) enum Command {
     /// Counts denials that were not enforced, by domain, code and operation
     Report {
         #[command(flatten)]
-        log: Log,
+        log: LogArguments,
     },
 }
 
 #[derive(Default, Serialize)]
 struct Report {
-    /// Moments of the first and the last decision in the log.
+    /// The time of the first decision in the log.
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<String>,
+    /// The time of the last decision in the log.
     #[serde(skip_serializing_if = "Option::is_none")]
     to: Option<String>,
-    /// The most frequent first.
+    /// Denials that were not enforced, the most frequent first.
     not_enforced: Vec<Row>,
-    /// Lines by what became of them.
+    /// Decisions that were denials and not enforced.
     not_enforced_total: u64,
     denied: u64,
     allowed: u64,
-    /// Denials that the log does not hold, carried out or not, by code.
+    /// Denials that the log does not hold, enforced or not, by code.
     left_out: BTreeMap<String, u64>,
     /// Records that were lost because the queue was full.
     dropped: u64,
@@ -51,13 +52,13 @@ struct Row {
     code: String,
     operation: String,
     count: u64,
-    /// Distinct ones that were proven.
+    /// How many different tokens, of those whose possession was proven.
     tokens: usize,
-    /// The id of one such request.
+    /// The id of one of the requests.
     example: String,
 }
 
-/// Domain, code, operation.
+/// Domain, code and operation of a denial.
 type Group = (String, String, String);
 
 #[derive(Default)]
@@ -69,7 +70,8 @@ struct Tally {
 
 pub(super) fn run(session: &Session, command: &Command) -> anyhow::Result<()> {
     let Command::Report { log } = command;
-    let (mut report, mut groups) = (Report::default(), HashMap::new());
+    let mut report = Report::default();
+    let mut groups = HashMap::new();
     // A domain may be named by its id in one request and by its slug in another.
     let mut slugs = HashMap::new();
     for entry in log.lines()? {
@@ -87,10 +89,7 @@ pub(super) fn run(session: &Session, command: &Command) -> anyhow::Result<()> {
         }
     }
     report.not_enforced = rows(groups, &slugs);
-    match session.out.is_json() {
-        true => session.out.json(&report),
-        false => write(&report.text()),
-    }
+    if session.out.is_json() { session.out.json(&report) } else { write(&report.text()) }
 }
 
 impl Report {
@@ -100,7 +99,7 @@ impl Report {
         groups: &mut HashMap<Group, Tally>,
         slugs: &mut HashMap<String, String>,
     ) {
-        // Of several replicas' logs together, lines are in no order.
+        // If the logs of several replicas were joined, their lines are in no order.
         if self.from.as_deref().is_none_or(|from| *line.time < *from) {
             self.from = Some(line.time.to_string());
         }
@@ -129,7 +128,7 @@ impl Report {
         }
     }
 
-    /// Adds denials that the log has as a number.
+    /// Adds denials that the log only counts.
     fn add(
         &mut self,
         summary: &Repeated,
@@ -174,12 +173,12 @@ impl Report {
         }));
         text.push_str(&aligned(table));
         text.push('\n');
-        text.push_str(&aligned(self.unknown().into_iter().map(|line| vec![line]).collect()));
+        text.push_str(&aligned(self.omissions().into_iter().map(|line| vec![line]).collect()));
         text
     }
 
-    /// What the log does not say.
-    fn unknown(&self) -> Vec<String> {
+    /// Says what the log leaves out.
+    fn omissions(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for (code, count) in &self.left_out {
             lines.push(format!(
@@ -220,7 +219,7 @@ fn rows(groups: HashMap<Group, Tally>, slugs: &HashMap<String, String>) -> Vec<R
             operation,
             count,
             tokens: tokens.len(),
-            // All of them may be counted only, as where a file begins with their number.
+            // There is no example if the log only counts these denials.
             example: if example.is_empty() { "-".to_owned() } else { example },
         })
         .collect();

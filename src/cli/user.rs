@@ -1,7 +1,7 @@
 //! `patgate user …`
 
-use super::{Usage, session::Session};
-use crate::store::{Email, Name, NewUser, UserRef};
+use super::{output::Output, session::Session, unconfirmed};
+use crate::admin::{DisplayName, Email, NewUser, UserDetails, UserRef};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
@@ -11,7 +11,7 @@ pub(super) enum Command {
         email: Email,
         /// The user's display name
         #[arg(long)]
-        name: Name,
+        name: DisplayName,
         /// Permits the user everything in every domain
         #[arg(long)]
         platform_admin: bool,
@@ -53,15 +53,15 @@ pub(super) enum Command {
 
 pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
     let admin = session.admin().await?;
-    let (store, out) = (&admin.store, session.out);
+    let out = session.out;
     match command {
         Command::Create { email, name, platform_admin } => {
             let new = NewUser { email, name, platform_admin };
-            let user = admin.settle(store.create_user(&new).await?).await;
+            let user = session.accept(admin.create_user(&new).await?);
             out.one(&user, vec![("id", user.id.to_string()), ("email", user.email.clone())])
         }
         Command::List => out.list(
-            &store.users().await?,
+            &admin.users().await?,
             &[
                 ("EMAIL", |user| user.email.clone()),
                 ("NAME", |user| user.name.clone()),
@@ -70,47 +70,45 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
                 ("ID", |user| user.id.to_string()),
             ],
         ),
-        Command::Show { user } => {
-            let shown = store.user(&user).await?;
-            let roles: Vec<String> =
-                shown.roles.iter().map(|role| format!("{}/{}", role.domain, role.role)).collect();
-            out.one(
-                &shown,
-                vec![
-                    ("id", shown.user.id.to_string()),
-                    ("email", shown.user.email.clone()),
-                    ("name", shown.user.name.clone()),
-                    ("enabled", shown.user.enabled.to_string()),
-                    ("platform admin", shown.user.platform_admin.to_string()),
-                    ("created at", shown.user.created_at.clone()),
-                    ("live tokens", shown.live_tokens.to_string()),
-                    ("roles", roles.join(" ")),
-                ],
-            )
-        }
+        Command::Show { user } => show(out, &admin.user(&user).await?),
         Command::Enable { user } => {
-            admin.settle(store.set_user_enabled(&user, true).await?).await;
-            out.message(&format!("enabled user {user}"))
+            let outcome = admin.set_user_enabled(&user, true).await?;
+            session.report(outcome, &format!("enabled user {user}"))
         }
         Command::Disable { user } => {
-            admin.settle(store.set_user_enabled(&user, false).await?).await;
-            out.message(&format!("disabled user {user}"))
+            let outcome = admin.set_user_enabled(&user, false).await?;
+            session.report(outcome, &format!("disabled user {user}"))
         }
         Command::SetPlatformAdmin { user, platform_admin } => {
-            admin.settle(store.set_platform_admin(&user, platform_admin).await?).await;
+            let outcome = admin.set_platform_admin(&user, platform_admin).await?;
             let is = if platform_admin { "is" } else { "is not" };
-            out.message(&format!("user {user} {is} a platform admin"))
+            session.report(outcome, &format!("user {user} {is} a platform admin"))
         }
         Command::Delete { user, yes } => {
             if !yes {
-                let tokens = store.user(&user).await?.live_tokens;
-                let warning = format!(
-                    "this deletes user {user} for good, with {tokens} live tokens; add --yes"
-                );
-                return Err(Usage(warning).into());
+                let tokens = admin.user(&user).await?.live_tokens;
+                let what = format!("this deletes user {user} for good, with {tokens} live tokens");
+                return Err(unconfirmed(&what));
             }
-            admin.settle(store.delete_user(&user).await?).await;
-            out.message(&format!("deleted user {user}"))
+            let outcome = admin.delete_user(&user).await?;
+            session.report(outcome, &format!("deleted user {user}"))
         }
     }
+}
+
+fn show(out: Output, details: &UserDetails) -> anyhow::Result<()> {
+    let user = &details.user;
+    let roles: Vec<String> =
+        details.roles.iter().map(|role| format!("{}/{}", role.domain, role.role)).collect();
+    let properties = vec![
+        ("id", user.id.to_string()),
+        ("email", user.email.clone()),
+        ("name", user.name.clone()),
+        ("enabled", user.enabled.to_string()),
+        ("platform admin", user.platform_admin.to_string()),
+        ("created at", user.created_at.clone()),
+        ("live tokens", details.live_tokens.to_string()),
+        ("roles", roles.join(" ")),
+    ];
+    out.one(details, properties)
 }

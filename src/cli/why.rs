@@ -1,4 +1,4 @@
-//! `patgate why`: what was decided about one request, from a decision log.
+//! `patgate why`: finds the decision about one request in a decision log.
 
 use std::{
     borrow::Cow,
@@ -12,23 +12,23 @@ use anyhow::Context as _;
 use super::{output::write, session::Session};
 use crate::decision_log::{Entry, Line, Lines};
 
-/// Where a decision log is read.
+/// The decision log to read.
 #[derive(clap::Args)]
-pub(super) struct Log {
+pub(super) struct LogArguments {
     /// The decision log, by default standard input; other lines in it are skipped
     #[arg(long = "log", value_name = "FILE")]
     path: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
-pub(super) struct Request {
+pub(super) struct Arguments {
     /// The request id, from `x-request-id` of the answer or from Envoy's access log
     request_id: String,
     #[command(flatten)]
-    log: Log,
+    log: LogArguments,
 }
 
-/// Nothing in the log is about the request.
+/// The log holds no decision about the request.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "no decision about request {request_id} among {decisions} in this log. That does not say that \
@@ -45,8 +45,8 @@ pub(super) struct NotLogged {
     not_json: u64,
 }
 
-impl Log {
-    /// Its lines, one after another: it may be of any length.
+impl LogArguments {
+    /// Reads its lines one by one: the log may be of any length.
     pub(super) fn lines(&self) -> anyhow::Result<Lines<Box<dyn BufRead>>> {
         Ok(Lines(match &self.path {
             None => Box::new(BufReader::new(io::stdin())),
@@ -58,14 +58,17 @@ impl Log {
     }
 }
 
-pub(super) fn run(session: &Session, request: &Request) -> anyhow::Result<()> {
+pub(super) fn run(session: &Session, arguments: &Arguments) -> anyhow::Result<()> {
     let mut found = Vec::new();
-    let (mut decisions, mut repeated, mut omitted, mut not_json) = (0, 0, 0, 0);
-    for entry in request.log.lines()? {
+    let mut decisions = 0;
+    let mut repeated = 0;
+    let mut omitted = 0;
+    let mut not_json = 0;
+    for entry in arguments.log.lines()? {
         match entry.context("the decision log")? {
             Entry::Decision(line) => {
                 decisions += 1;
-                if line.request_id == request.request_id {
+                if line.request_id == arguments.request_id {
                     found.push(*line);
                 }
             }
@@ -78,13 +81,13 @@ pub(super) fn run(session: &Session, request: &Request) -> anyhow::Result<()> {
         }
     }
     if found.is_empty() {
-        let request_id = request.request_id.escape_debug().to_string();
+        let request_id = arguments.request_id.escape_debug().to_string();
         return Err(NotLogged { request_id, decisions, repeated, omitted, not_json }.into());
     }
     if session.out.is_json() {
         return session.out.json(&found);
     }
-    // Envoy asks again when an answer is late: there may be more than one.
+    // Envoy asks again if an answer is late, so there may be several.
     for (index, line) in found.iter().enumerate() {
         if index > 0 {
             write("\n")?;

@@ -6,112 +6,116 @@ use serde_json::Value;
 use sqlx::FromRow;
 
 use super::{Error, Store, sql_as, utc};
+use crate::operation::vocabulary;
 
-/// A line of the audit log.
+/// An entry of the audit log.
 #[derive(Clone, Debug, FromRow, serde::Serialize)]
 pub struct AuditEntry {
-    /// In the order of writing.
+    /// Grows in the order in which entries were written.
     pub id: i64,
-    /// When.
+    /// When it was written, in UTC.
     pub at: String,
-    /// Who, as the command was told or found out.
+    /// Who made the change, as the caller stated it.
     pub actor: String,
-    /// The login by which it was written, as Postgres knows it; lines of before it was recorded
-    /// have none.
+    /// The database login that wrote it, as Postgres knows it; `None` in entries older than this
+    /// column.
     pub login: Option<String>,
-    /// What, such as `token.revoke`.
+    /// What was done, such as `token.revoke`.
     pub action: String,
-    /// On what, by its id.
+    /// The id of the object that was changed; of a backend, its name.
     pub object: String,
-    /// What else is worth knowing.
+    /// Further facts about the change. Holds no secret and no digest.
     pub details: Value,
 }
 
-/// Every action that a line may tell of.
-pub(super) const ACTIONS: [&str; 33] = [
-    "backend.create",
-    "backend.delete",
-    "backend.remove_credential",
-    "backend.reseal_credential",
-    "backend.set_credential",
-    "backend.update",
-    "domain.create",
-    "domain.delete",
-    "domain.disable",
-    "domain.enable",
-    "domain.rename",
-    "domain.set_model",
-    "domain.set_upstream",
-    "domain.unset_model",
-    "domain.update",
-    "installation.renew",
-    "role.add_member",
-    "role.create",
-    "role.delete",
-    "role.grant",
-    "role.remove_member",
-    "role.revoke",
-    "token.add_scope",
-    "token.create",
-    "token.delete",
-    "token.remove_scope",
-    "token.revoke",
-    "token.rotate",
-    "user.create",
-    "user.delete",
-    "user.disable",
-    "user.enable",
-    "user.set_platform_admin",
-];
-
-/// What lines tell of: one action, or all on one kind of object, which their names begin with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AuditAction(&'static str);
-
-/// A text that no line would tell of.
-#[derive(Debug, thiserror::Error)]
-#[error("expected one of {}", all_actions().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "))]
-pub struct AuditActionError;
-
-impl FromStr for AuditAction {
-    type Err = AuditActionError;
-
-    fn from_str(text: &str) -> Result<Self, AuditActionError> {
-        all_actions().find(|name| *name == text).map(Self).ok_or(AuditActionError)
+vocabulary! {
+    /// What an entry of the audit log records. The words are stored, so they never change.
+    AuditAction, "audit action" {
+        BackendCreate = "backend.create",
+        BackendDelete = "backend.delete",
+        BackendRemoveCredential = "backend.remove_credential",
+        BackendResealCredential = "backend.reseal_credential",
+        BackendSetCredential = "backend.set_credential",
+        BackendUpdate = "backend.update",
+        DomainCreate = "domain.create",
+        DomainDelete = "domain.delete",
+        DomainDisable = "domain.disable",
+        DomainEnable = "domain.enable",
+        DomainRename = "domain.rename",
+        DomainSetModel = "domain.set_model",
+        DomainSetUpstream = "domain.set_upstream",
+        DomainUnsetModel = "domain.unset_model",
+        DomainUpdate = "domain.update",
+        InstallationRenew = "installation.renew",
+        RoleAddMember = "role.add_member",
+        RoleCreate = "role.create",
+        RoleDelete = "role.delete",
+        RoleGrant = "role.grant",
+        RoleRemoveMember = "role.remove_member",
+        RoleRevoke = "role.revoke",
+        TokenAddScope = "token.add_scope",
+        TokenCreate = "token.create",
+        TokenDelete = "token.delete",
+        TokenRemoveScope = "token.remove_scope",
+        TokenRevoke = "token.revoke",
+        TokenRotate = "token.rotate",
+        UserCreate = "user.create",
+        UserDelete = "user.delete",
+        UserDisable = "user.disable",
+        UserEnable = "user.enable",
+        UserSetPlatformAdmin = "user.set_platform_admin",
     }
 }
 
-/// Each kind of object before the actions on it.
-fn all_actions() -> impl Iterator<Item = &'static str> {
-    let mut kind = "";
-    ACTIONS.into_iter().flat_map(move |action| {
-        let of = action.split('.').next().unwrap_or_default();
-        let first = (of != kind).then_some(of);
-        kind = of;
-        first.into_iter().chain([action])
+/// Selects entries by their action: one action, or every action on one kind of object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditActionFilter(&'static str);
+
+/// A text that selects no action.
+#[derive(Debug, thiserror::Error)]
+#[error("expected one of {}", selectors().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "))]
+pub struct AuditActionFilterError;
+
+impl FromStr for AuditActionFilter {
+    type Err = AuditActionFilterError;
+
+    fn from_str(text: &str) -> Result<Self, AuditActionFilterError> {
+        selectors().find(|word| *word == text).map(Self).ok_or(AuditActionFilterError)
+    }
+}
+
+/// Every word that selects entries: each kind of object, followed by the actions on it.
+fn selectors() -> impl Iterator<Item = &'static str> {
+    let mut last_kind = "";
+    AuditAction::ALL.iter().flat_map(move |action| {
+        let action = action.as_str();
+        let kind = action.split('.').next().unwrap_or_default();
+        let new_kind = (kind != last_kind).then_some(kind);
+        last_kind = kind;
+        new_kind.into_iter().chain([action])
     })
 }
 
-/// Which lines to read. What is absent does not restrict.
+/// Which entries to read. An absent field does not restrict.
 #[derive(Clone, Debug)]
 pub struct AuditFilter {
-    /// Exactly this actor.
+    /// By exactly this actor.
     pub actor: Option<String>,
-    /// Of this kind.
-    pub action: Option<AuditAction>,
-    /// Exactly this object.
+    /// With one of these actions.
+    pub action: Option<AuditActionFilter>,
+    /// About exactly this object.
     pub object: Option<String>,
-    /// The latest ones, this many at most.
+    /// At most this many, the latest first.
     pub limit: i64,
 }
 
 impl Store {
-    /// Reads the audit log, latest line first.
+    /// Reads the audit log, the latest entry first.
     ///
     /// # Errors
     ///
-    /// When the database does not answer.
-    pub async fn audit(&self, filter: &AuditFilter) -> Result<Vec<AuditEntry>, Error> {
+    /// If the database does not answer.
+    pub(crate) async fn audit_log(&self, filter: &AuditFilter) -> Result<Vec<AuditEntry>, Error> {
         let mut tx = self.read().await?;
         let entries = sql_as(concat!(
             "SELECT id, ",
@@ -129,5 +133,23 @@ impl Store {
         let entries = entries.fetch_all(&mut *tx).await?;
         tx.commit().await?;
         Ok(entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn actions_are_selected_by_kind_or_one_by_one() {
+        for text in ["token", "token.revoke", "installation"] {
+            assert_eq!(text.parse::<AuditActionFilter>().unwrap().0, text);
+        }
+        for text in ["", "token.", "mint", "token.revoke "] {
+            let error = text.parse::<AuditActionFilter>().unwrap_err().to_string();
+            assert!(error.starts_with("expected one of `backend`, `backend.create`"), "{error}");
+        }
+        let kinds: Vec<&str> = selectors().filter(|word| !word.contains('.')).collect();
+        assert_eq!(kinds, ["backend", "domain", "installation", "role", "token", "user"]);
     }
 }

@@ -5,41 +5,42 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::{
-    BackendKind, BackendName, BackendUrl, Changed, Error, Store, sql, sql_as, sql_scalar, utc,
+    AuditAction, BackendKind, BackendName, BackendUrl, Committed, Error, Store, sql, sql_as,
+    sql_scalar, utc,
 };
 use crate::domain::{DomainId, Slug};
 
 /// A backend.
 #[derive(Clone, Debug, FromRow, serde::Serialize)]
-pub struct Backend {
+pub struct BackendSummary {
     /// The name of its Envoy cluster.
     pub name: String,
-    /// Where it answers.
+    /// Its address, which is a note for people.
     pub url: String,
-    /// What it speaks.
+    /// The API that it offers.
     pub kind: String,
     /// Slugs of the domains that use it, in order.
     pub domains: Vec<String>,
-    /// That it has a credential of its own, if it has. Not which.
+    /// What may be shown of its credential, if it has one.
     #[sqlx(json(nullable))]
     pub credential: Option<CredentialNote>,
 }
 
-/// What may be told of a credential.
+/// What may be shown of a credential.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct CredentialNote {
-    /// The key that opens it.
+    /// The key that encrypts it.
     pub key_id: String,
     /// When it was set.
     pub set_at: String,
 }
 
-/// What to change about a backend; the rest stays.
+/// What to change about a backend. An absent field does not change.
 #[derive(Clone, Debug, Default)]
 pub struct BackendChanges {
-    /// Where it answers.
+    /// Its address, which is a note for people.
     pub url: Option<BackendUrl>,
-    /// What it speaks.
+    /// The API that it offers.
     pub kind: Option<BackendKind>,
 }
 
@@ -79,13 +80,13 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// When the name is taken.
-    pub async fn create_backend(
+    /// If the name is taken.
+    pub(crate) async fn create_backend(
         &self,
         name: &BackendName,
         url: &BackendUrl,
         kind: BackendKind,
-    ) -> Result<Changed<()>, Error> {
+    ) -> Result<Committed<()>, Error> {
         let mut change = self.change().await?;
         sql("INSERT INTO patgate.backends (name, url, kind) VALUES ($1, $2, $3)")
             .bind(name.as_str())
@@ -94,17 +95,17 @@ impl Store {
             .execute(&mut *change.tx)
             .await
             .map_err(|error| Error::exists(error, "backend", name))?;
-        change.touched.backends.push(name.clone());
+        change.outdated.backends.push(name.clone());
         let details = json!({ "url": url.as_str(), "kind": kind.as_str() });
-        change.finish("backend.create", name, details, ()).await
+        change.finish(AuditAction::BackendCreate, name, details, ()).await
     }
 
     /// All backends, by name.
     ///
     /// # Errors
     ///
-    /// When the database does not answer.
-    pub async fn backends(&self) -> Result<Vec<Backend>, Error> {
+    /// If the database does not answer.
+    pub(crate) async fn backends(&self) -> Result<Vec<BackendSummary>, Error> {
         let mut tx = self.read().await?;
         let backends = sql_as(select_backend!("ORDER BY b.name")).fetch_all(&mut *tx).await?;
         tx.commit().await?;
@@ -115,8 +116,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// When there is no such backend.
-    pub async fn backend(&self, name: &BackendName) -> Result<Backend, Error> {
+    /// If the backend does not exist.
+    pub(crate) async fn backend(&self, name: &BackendName) -> Result<BackendSummary, Error> {
         let mut tx = self.read().await?;
         let backend = sql_as(select_backend!("WHERE b.name = $1"));
         let backend = backend.bind(name.as_str().to_owned()).fetch_optional(&mut *tx).await?;
@@ -128,12 +129,12 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// When there is no such backend.
-    pub async fn update_backend(
+    /// If the backend does not exist.
+    pub(crate) async fn update_backend(
         &self,
         name: &BackendName,
         changes: &BackendChanges,
-    ) -> Result<Changed<()>, Error> {
+    ) -> Result<Committed<()>, Error> {
         let (url, kind) = (changes.url.as_ref().map(BackendUrl::as_str), changes.kind);
         let mut change = self.change().await?;
         let updated = sql("UPDATE patgate.backends
@@ -150,19 +151,19 @@ impl Store {
             sql_as(USERS).bind(name.as_str()).fetch_all(&mut *change.tx).await?;
         for (id, slug) in users {
             if let Ok(slug) = Slug::try_from(slug) {
-                change.touch_domain(DomainId(id), &slug).await?;
+                change.outdate_domain(DomainId(id), &slug).await?;
             }
         }
         let details = json!({ "url": url, "kind": kind.map(BackendKind::as_str) });
-        change.finish("backend.update", name, details, ()).await
+        change.finish(AuditAction::BackendUpdate, name, details, ()).await
     }
 
-    /// Deletes a backend that nobody uses.
+    /// Deletes a backend that no domain uses.
     ///
     /// # Errors
     ///
-    /// When there is no such backend, or a domain still uses it.
-    pub async fn delete_backend(&self, name: &BackendName) -> Result<Changed<()>, Error> {
+    /// If the backend does not exist, or a domain still uses it.
+    pub(crate) async fn delete_backend(&self, name: &BackendName) -> Result<Committed<()>, Error> {
         let mut change = self.change().await?;
         // Keeps a domain from taking it up between the question and the deletion.
         sql_scalar::<String>("SELECT name FROM patgate.backends WHERE name = $1 FOR UPDATE")
@@ -186,7 +187,7 @@ impl Store {
             .bind(name.as_str())
             .execute(&mut *change.tx)
             .await?;
-        change.touched.backends.push(name.clone());
-        change.finish("backend.delete", name, json!({}), ()).await
+        change.outdated.backends.push(name.clone());
+        change.finish(AuditAction::BackendDelete, name, json!({}), ()).await
     }
 }

@@ -1,44 +1,46 @@
-//! The credentials of backends, sealed: what is set here cannot be read back.
+//! The sealed credentials of backends.
 
 use serde_json::json;
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::{BackendName, Change, Changed, Error, Store, sql, sql_as};
+use super::{
+    AuditAction, BackendName, Committed, Error, NewAuditEntry, PendingChange, Store, sql, sql_as,
+};
 use crate::{
     credential::{Place, Sealed},
     domain::{DomainId, DomainRef, Slug},
+    keyring::KeyId,
 };
 
-/// A backend, and its sealed credential.
+/// The sealed credential of a backend, as it is stored.
 #[derive(Clone, Debug, FromRow)]
-pub struct BackendCredential {
+pub(crate) struct StoredCredential {
     /// The backend's name.
-    pub name: String,
+    pub(crate) backend: String,
     key_id: String,
     bytes: Vec<u8>,
 }
 
-impl BackendCredential {
-    /// As it is stored.
-    pub fn sealed(&self) -> Sealed {
+impl StoredCredential {
+    pub(crate) fn sealed(&self) -> Sealed {
         Sealed { key_id: self.key_id.as_str().into(), bytes: self.bytes.as_slice().into() }
     }
 }
 
 impl Store {
-    /// Gives a backend a credential, in place of any that it had. `place` is for the audit log: the
-    /// seal says which header it is for.
+    /// Sets the credential of a backend. `place` is for the audit log: the seal already says which
+    /// header the credential is for.
     ///
     /// # Errors
     ///
-    /// When there is no such backend.
-    pub async fn set_credential(
+    /// If the backend does not exist.
+    pub(crate) async fn set_credential(
         &self,
         name: &BackendName,
         place: Place,
         sealed: &Sealed,
-    ) -> Result<Changed<()>, Error> {
+    ) -> Result<Committed<()>, Error> {
         let mut change = self.change().await?;
         let updated = sql("UPDATE patgate.backends SET credential = $2, credential_key_id = $3,
                  credential_set_at = now() WHERE name = $1")
@@ -50,17 +52,20 @@ impl Store {
         if updated.rows_affected() == 0 {
             return Err(Error::not_found("backend", name));
         }
-        change.touch_backend(name.as_str()).await?;
+        change.outdate_backend(name.as_str()).await?;
         let details = json!({ "key_id": sealed.key_id, "header": place });
-        change.finish("backend.set_credential", name, details, ()).await
+        change.finish(AuditAction::BackendSetCredential, name, details, ()).await
     }
 
-    /// Takes a backend's credential away.
+    /// Removes the credential of a backend.
     ///
     /// # Errors
     ///
-    /// When there is no such backend, or it has none.
-    pub async fn remove_credential(&self, name: &BackendName) -> Result<Changed<()>, Error> {
+    /// If the backend does not exist, or it has none.
+    pub(crate) async fn remove_credential(
+        &self,
+        name: &BackendName,
+    ) -> Result<Committed<()>, Error> {
         let mut change = self.change().await?;
         let updated = sql("UPDATE patgate.backends SET credential = NULL,
                  credential_key_id = NULL, credential_set_at = NULL
@@ -71,72 +76,78 @@ impl Store {
         if updated.rows_affected() == 0 {
             return Err(Error::not_found("credential of backend", name));
         }
-        change.touch_backend(name.as_str()).await?;
-        change.finish("backend.remove_credential", name, json!({}), ()).await
+        change.outdate_backend(name.as_str()).await?;
+        change.finish(AuditAction::BackendRemoveCredential, name, json!({}), ()).await
     }
 
-    /// All that are not sealed under `key_id`, in the order of their backends' names.
+    /// Returns the credentials that are not sealed under `key`, by the names of their backends.
     ///
     /// # Errors
     ///
-    /// When the database does not answer.
-    pub async fn credentials_not_under(
+    /// If the database does not answer.
+    pub(crate) async fn credentials_not_under(
         &self,
-        key_id: &str,
-    ) -> Result<Vec<BackendCredential>, Error> {
+        key: &KeyId,
+    ) -> Result<Vec<StoredCredential>, Error> {
         let mut tx = self.read().await?;
         let found = sql_as(
-            "SELECT name, credential_key_id AS key_id, credential AS bytes FROM patgate.backends
+            "SELECT name AS backend, credential_key_id AS key_id, credential AS bytes FROM patgate.backends
              WHERE credential_key_id <> $1 ORDER BY name",
         );
-        let found = found.bind(key_id.to_owned()).fetch_all(&mut *tx).await?;
+        let found = found.bind(key.to_string()).fetch_all(&mut *tx).await?;
         tx.commit().await?;
         Ok(found)
     }
 
-    /// Stores the same credential under another key. It stays as old as it is.
+    /// Stores the same credentials under another seal. They keep the time at which they were set.
     ///
     /// # Errors
     ///
-    /// When somebody has changed it meanwhile.
-    pub async fn reseal_credential(
+    /// If one of them was changed meanwhile. Nothing is changed then.
+    pub(crate) async fn reseal_credentials(
         &self,
-        before: &BackendCredential,
-        after: &Sealed,
-    ) -> Result<Changed<()>, Error> {
+        resealed: &[(StoredCredential, Sealed)],
+    ) -> Result<Committed<()>, Error> {
         let mut change = self.change().await?;
-        let updated = sql("UPDATE patgate.backends SET credential = $3, credential_key_id = $4
-             WHERE name = $1 AND credential = $2")
-        .bind(&before.name)
-        .bind(&before.bytes)
-        .bind(&*after.bytes)
-        .bind(&*after.key_id)
-        .execute(&mut *change.tx)
-        .await?;
-        if updated.rows_affected() == 0 {
-            return Err(Error::Refused(format!(
-                "the credential of backend `{}` was changed meanwhile; run it again",
-                before.name
-            )));
+        let mut entries = Vec::new();
+        for (before, after) in resealed {
+            let updated = sql("UPDATE patgate.backends SET credential = $3, credential_key_id = $4
+                 WHERE name = $1 AND credential = $2")
+            .bind(&before.backend)
+            .bind(&before.bytes)
+            .bind(&*after.bytes)
+            .bind(&*after.key_id)
+            .execute(&mut *change.tx)
+            .await?;
+            if updated.rows_affected() == 0 {
+                return Err(Error::Refused(format!(
+                    "the credential of backend `{}` was changed meanwhile; run it again",
+                    before.backend
+                )));
+            }
+            change.outdate_backend(&before.backend).await?;
+            entries.push(NewAuditEntry {
+                action: AuditAction::BackendResealCredential,
+                object: before.backend.clone(),
+                details: json!({ "key_id": after.key_id, "before": before.key_id }),
+            });
         }
-        change.touch_backend(&before.name).await?;
-        let details = json!({ "key_id": after.key_id, "before": before.key_id });
-        change.finish("backend.reseal_credential", &before.name, details, ()).await
+        change.finish_all(entries, ()).await
     }
 }
 
-impl Change<'_> {
-    /// A backend, and the domains that use it, under their references. What a token may do does not
-    /// depend on it.
-    async fn touch_backend(&mut self, backend: &str) -> Result<(), Error> {
-        self.touched.backends.extend(backend.parse::<BackendName>().ok());
+impl PendingChange<'_> {
+    /// Marks a backend, and the domains that use it, as outdated. What a token may do does not depend
+    /// on it.
+    async fn outdate_backend(&mut self, backend: &str) -> Result<(), Error> {
+        self.outdated.backends.extend(backend.parse::<BackendName>().ok());
         let users: Vec<(Uuid, String)> = sql_as(super::backends::USERS)
             .bind(backend.to_owned())
             .fetch_all(&mut *self.tx)
             .await?;
         for (id, slug) in users {
-            self.touched.domains.push(DomainRef::Id(DomainId(id)));
-            self.touched.domains.extend(Slug::try_from(slug).ok().map(DomainRef::Slug));
+            self.outdated.domains.push(DomainRef::Id(DomainId(id)));
+            self.outdated.domains.extend(Slug::try_from(slug).ok().map(DomainRef::Slug));
         }
         Ok(())
     }

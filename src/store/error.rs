@@ -1,22 +1,16 @@
-//! Why the administrator's side refuses, in words that say what to do.
+//! Why a read or a change fails.
 
 use sqlx::error::ErrorKind;
 
-/// A read or a change that did not happen.
+/// A read or a change that failed.
 ///
-/// Holds text only: a database error carries the row that it refused, digest included, and would
-/// show it in `Debug`.
+/// Holds only text: an error of sqlx holds the refused row, digest included, and its `Debug` shows
+/// it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum Error {
     #[error("{what} `{name}` does not exist")]
     NotFound { what: &'static str, name: String },
-    #[error(
-        "no key of this key ring signed this text: it is no token, or one that was cut short, or \
-         its prefix is not among token.prefixes, or the replicas have another key ring. Where its \
-         id is known, `patgate token revoke TOKEN_ID` needs no key"
-    )]
-    NotSigned,
     #[error("{what} `{name}` exists already")]
     Exists { what: &'static str, name: String },
     #[error("{0}")]
@@ -44,7 +38,7 @@ impl Error {
         Self::NotFound { what, name: name.to_string() }
     }
 
-    /// `what` exists already, if that is what `error` says.
+    /// Converts a violation of uniqueness into [`Self::Exists`].
     pub(super) fn exists(error: sqlx::Error, what: &'static str, name: impl ToString) -> Self {
         match error.as_database_error().map(|error| error.kind()) {
             Some(ErrorKind::UniqueViolation) => Self::Exists { what, name: name.to_string() },
@@ -52,7 +46,7 @@ impl Error {
         }
     }
 
-    /// What a row refers to, `what`, does not exist, if that is what `error` says.
+    /// Converts a reference to a row that does not exist into [`Self::NotFound`].
     pub(super) fn dangling(error: sqlx::Error, what: &'static str, name: impl ToString) -> Self {
         match error.as_database_error().map(|error| error.kind()) {
             Some(ErrorKind::ForeignKeyViolation) => Self::not_found(what, name),

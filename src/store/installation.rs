@@ -3,25 +3,25 @@
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Changed, Error, Store, sql_scalar};
+use super::{AuditAction, Committed, Error, Store, sql_scalar};
 
-/// Another id in the place of one.
+/// The id of an installation before and after it was renewed.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
-pub struct Renewed {
-    /// Until now.
+pub struct RenewedInstallation {
+    /// The id until now.
     pub old_id: Uuid,
-    /// From now on.
+    /// The id from now on.
     pub new_id: Uuid,
 }
 
 impl Store {
-    /// Makes another installation of this database. Whatever was written for the old one, in Redis or
-    /// by replicas that run, is nothing to the new one.
+    /// Makes another installation of this database. The new one uses nothing that was written for
+    /// the old one, in Redis or by running replicas.
     ///
     /// # Errors
     ///
-    /// When the database does not answer.
-    pub async fn renew_installation(&self) -> Result<Changed<Renewed>, Error> {
+    /// If the database does not answer.
+    pub(crate) async fn renew_installation(&self) -> Result<Committed<RenewedInstallation>, Error> {
         let mut change = self.change().await?;
         let old_id = sql_scalar("SELECT id FROM patgate.installation FOR UPDATE")
             .fetch_one(&mut *change.tx)
@@ -30,7 +30,9 @@ impl Store {
             sql_scalar("UPDATE patgate.installation SET id = gen_random_uuid() RETURNING id")
                 .fetch_one(&mut *change.tx)
                 .await?;
-        let renewed = Renewed { old_id, new_id };
-        change.finish("installation.renew", new_id, json!({ "old_id": old_id }), renewed).await
+        let renewed = RenewedInstallation { old_id, new_id };
+        change
+            .finish(AuditAction::InstallationRenew, new_id, json!({ "old_id": old_id }), renewed)
+            .await
     }
 }

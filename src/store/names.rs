@@ -1,5 +1,5 @@
-//! Texts that administrators give, as types that cannot hold a wrong one. The database checks the
-//! same; here the message says what was expected.
+//! Texts that administrators enter, as types that cannot hold an invalid one. The database checks the
+//! same; here, the error says what was expected.
 
 use std::{fmt, str::FromStr};
 
@@ -12,10 +12,10 @@ use crate::{
     principal::UserId,
 };
 
-/// A text that is not what its type wants.
+/// A text that its type does not accept.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected {0}")]
-pub struct Malformed(&'static str);
+pub struct InvalidText(&'static str);
 
 macro_rules! text {
     ($(#[$doc:meta])* $name:ident, $expected:literal, $parse:expr) => {
@@ -31,11 +31,11 @@ macro_rules! text {
         }
 
         impl FromStr for $name {
-            type Err = Malformed;
+            type Err = InvalidText;
 
-            fn from_str(text: &str) -> Result<Self, Malformed> {
+            fn from_str(text: &str) -> Result<Self, InvalidText> {
                 let parse: fn(&str) -> Option<Box<str>> = $parse;
-                parse(text).map(Self).ok_or(Malformed($expected))
+                parse(text).map(Self).ok_or(InvalidText($expected))
             }
         }
 
@@ -47,27 +47,26 @@ macro_rules! text {
     };
 }
 
-/// `text` when it has `least` to `most` characters, none of which shows a reader something else
-/// than there is.
+/// Accepts a text of `least` to `most` characters, none of which makes it look like another text.
 fn line(text: &str, least: usize, most: usize) -> Option<Box<str>> {
     let fits = (least..=most).contains(&text.chars().count());
     (fits && !text.contains(misleads)).then(|| text.into())
 }
 
-/// The same for what people make up. A token or a key that was given in its place would be stored
-/// and shown.
+/// Accepts a text that a person made up. It must not hold a token or a key, which would be stored and
+/// shown.
 fn made_up(text: &str, least: usize, most: usize) -> Option<Box<str>> {
     line(text, least, most).filter(|text| !holds_a_secret(text))
 }
 
-/// `text` when it is an ASCII word of at most `most` bytes.
+/// Accepts an ASCII word of at most `most` bytes.
 fn word(text: &str, most: usize, first: fn(u8) -> bool, rest: fn(u8) -> bool) -> Option<Box<str>> {
     let (head, tail) = text.as_bytes().split_first()?;
     (text.len() <= most && first(*head) && tail.iter().all(|byte| rest(*byte))).then(|| text.into())
 }
 
 text! {
-    /// Who made a change.
+    /// The author of a change, for the audit log.
     Actor, "an actor's name of 1 to 200 characters, legible and no secret", |text| made_up(text, 1, 200)
 }
 
@@ -84,23 +83,23 @@ text! {
 
 text! {
     /// What people call a user or a domain.
-    Name, "a name of 1 to 200 characters, without control and bidirectional characters and without secrets", |text| made_up(text, 1, 200)
+    DisplayName, "a name of 1 to 200 characters, without control and bidirectional characters and without secrets", |text| made_up(text, 1, 200)
 }
 
 text! {
-    /// What its owner calls a token.
+    /// The name of a token, unique among those of its owner.
     TokenName, "a token's name of 1 to 200 characters, without control and bidirectional characters and without secrets",
     |text| made_up(text, 1, 200)
 }
 
 text! {
-    /// What a token is for.
+    /// A description of what a token is for.
     Description, "a description of at most 2000 characters, without control and bidirectional characters and without secrets",
     |text| made_up(text, 0, 2000)
 }
 
 text! {
-    /// Where a backend answers. It is shown in lists, so it holds no credentials.
+    /// The address of a backend. It is shown in lists, so it must not hold credentials.
     BackendUrl, "a URL such as `http://10.0.0.7:8000`, without spaces and without credentials",
     |text| {
         let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"))?;
@@ -111,7 +110,7 @@ text! {
 }
 
 text! {
-    /// A role of a domain.
+    /// The name of a role.
     RoleName, "a role's name: 1 to 63 characters of a-z, 0-9, _ and -, beginning with a letter",
     |text| word(
         text,
@@ -122,25 +121,25 @@ text! {
 }
 
 text! {
-    /// A model, as requests name it, or a pattern of names.
-    Model, "a model's name of 1 to 256 characters, without control and bidirectional characters; or, with one `*`, a pattern of letters, digits and `. _ - : / @ +`",
+    /// A model as requests name it, or a pattern of such names.
+    ListedModel, "a model's name of 1 to 256 characters, without control and bidirectional characters; or, with one `*`, a pattern of letters, digits and `. _ - : / @ +`",
     |text| line(text, 1, 256).filter(|text| !text.contains('*') || is_writable_pattern(text))
 }
 
 text! {
-    /// `*`, or one entity, literally: a pattern would look as if it worked.
+    /// One entity, or `*` for all. A pattern is not accepted, because it would not match anything.
     EntityId, "`*` or an entity's id of 1 to 256 characters, without control and bidirectional characters and without `*`",
     |text| line(text, 1, 256).filter(|text| &**text == "*" || !text.contains('*'))
 }
 
-/// What a backend speaks.
+/// The API that a backend offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackendKind {
     /// vLLM.
     Vllm,
     /// Ollama.
     Ollama,
-    /// Anything else with OpenAI's API.
+    /// Any other server with the API of OpenAI.
     Openai,
 }
 
@@ -156,22 +155,22 @@ impl BackendKind {
 }
 
 impl FromStr for BackendKind {
-    type Err = Malformed;
+    type Err = InvalidText;
 
-    fn from_str(word: &str) -> Result<Self, Malformed> {
+    fn from_str(word: &str) -> Result<Self, InvalidText> {
         [Self::Vllm, Self::Ollama, Self::Openai]
             .into_iter()
             .find(|kind| kind.as_str() == word)
-            .ok_or(Malformed("`vllm`, `ollama` or `openai`"))
+            .ok_or(InvalidText("`vllm`, `ollama` or `openai`"))
     }
 }
 
-/// How a command names a user.
+/// A reference to a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UserRef {
-    /// By what never changes.
+    /// By id, which never changes.
     Id(UserId),
-    /// By address.
+    /// By e-mail address.
     Email(Email),
 }
 
@@ -192,14 +191,14 @@ impl UserRef {
 }
 
 impl FromStr for UserRef {
-    type Err = Malformed;
+    type Err = InvalidText;
 
-    fn from_str(text: &str) -> Result<Self, Malformed> {
+    fn from_str(text: &str) -> Result<Self, InvalidText> {
         match text.parse() {
             Ok(email) => Ok(Self::Email(email)),
             Err(_) => Uuid::try_parse(text)
                 .map(|id| Self::Id(UserId(id)))
-                .map_err(|_| Malformed("a user's e-mail address or id")),
+                .map_err(|_| InvalidText("a user's e-mail address or id")),
         }
     }
 }
@@ -217,7 +216,7 @@ impl fmt::Display for UserRef {
 mod tests {
     use super::*;
 
-    fn check<T: FromStr<Err = Malformed> + fmt::Display>(good: &[&str], bad: &[&str]) {
+    fn check<T: FromStr<Err = InvalidText> + fmt::Display>(good: &[&str], bad: &[&str]) {
         for text in good {
             assert_eq!(
                 text.parse::<T>().map_or_else(|error| error.to_string(), |t| t.to_string()),
@@ -233,7 +232,7 @@ mod tests {
     fn texts() {
         let (long, longer) = ("n ".repeat(100), "n ".repeat(101));
         let token = format!("pat_{}", "aB3".repeat(25));
-        check::<Name>(
+        check::<DisplayName>(
             &["Ada", "Ångström & Söhne", &long],
             &[
                 "",
@@ -268,7 +267,7 @@ mod tests {
                 "http://h\n",
             ],
         );
-        check::<Model>(
+        check::<ListedModel>(
             &["qwen2.5:7b", "org/model", "*", "qwen2.5-*", "org/*-7b", "a,b \u{fc}", "a_b:c@+*"],
             &[
                 "",

@@ -6,28 +6,33 @@ use sqlx::FromRow;
 
 use super::{Error, Store, sql_as, sql_scalar, utc};
 
-/// A replica that may be answering.
+/// A replica that serves from the database.
 #[derive(Clone, Debug, FromRow, serde::Serialize)]
 pub struct Replica {
-    /// Host and process.
+    /// Its host and process.
     pub name: String,
     /// Whether it has read the change.
     pub applied: bool,
-    /// What it knows is not older than this.
+    /// It knows every change that was committed before this moment, in UTC.
     pub watermark: String,
-    /// When that must have expired, if it does not read on, and what it may have looked up after
-    /// that and before the change.
+    /// When everything that it knows from before the change has expired, in UTC, even if it reads
+    /// no further changes.
     pub expires_at: String,
 }
 
 impl Store {
-    /// The replicas that may answer from before a change, or have read it, and whether they have:
-    /// that of transaction `xid`, committed `ago`. Where there is no such change, everybody has.
+    /// Returns the replicas that serve, each with whether it has read the change of transaction
+    /// `xid`, which was committed `ago`. A replica whose knowledge from before the change has
+    /// expired is left out. Without `xid`, every replica counts as having read it.
     ///
     /// # Errors
     ///
-    /// When the database does not answer.
-    pub async fn replicas(&self, xid: Option<&str>, ago: Duration) -> Result<Vec<Replica>, Error> {
+    /// If the database does not answer.
+    pub(crate) async fn replicas(
+        &self,
+        xid: Option<&str>,
+        ago: Duration,
+    ) -> Result<Vec<Replica>, Error> {
         let mut tx = self.read().await?;
         // A replica that has lost the feed may still look things up, until the commit. One that has
         // ended may leave a lease from which nobody can tell how far it had read: `Snapshot::of_all`.
@@ -49,13 +54,12 @@ impl Store {
         Ok(replicas)
     }
 
-    /// The names of the replicas of which something was heard lately: within twice their
-    /// `max_staleness`.
+    /// Returns the names of the replicas that reported within twice their `max_staleness`.
     ///
     /// # Errors
     ///
-    /// When the database does not answer.
-    pub async fn serving(&self) -> Result<Vec<String>, Error> {
+    /// If the database does not answer.
+    pub(crate) async fn serving_replicas(&self) -> Result<Vec<String>, Error> {
         let mut tx = self.read().await?;
         let names = sql_scalar(
             "SELECT name FROM patgate.replicas

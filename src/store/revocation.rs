@@ -1,166 +1,146 @@
-//! Revoking tokens: one, the one somebody found, or all of a user or a domain.
+//! Revoking tokens: one, or all of a user or a domain.
 
 use serde_json::json;
 use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::{
-    Change, Changed, Entry, Error, Store, UserRef, domains, sql_as, sql_scalar, tokens::lock,
-    users, utc,
+    AuditAction, Committed, Error, NewAuditEntry, PendingChange, Store, UserRef, domains, sql_as,
+    sql_scalar, tokens::lock, users, utc,
 };
 use crate::{
     domain::DomainRef,
-    token::{TokenDigest, TokenId, Tokens},
+    token::{TokenDigest, TokenId, VerifiedToken},
 };
 
-/// How often a bulk revocation is tried that runs into deadlocks.
+/// How often a bulk revocation is tried if Postgres ends it to resolve a deadlock.
 const ATTEMPTS: u32 = 5;
 
-/// A token that is revoked.
+/// The ids of the live tokens of a user, which are locked in the order of all bulk changes.
+const LIVE_TOKENS_OF_USER: &str = "
+    SELECT id FROM patgate.pats
+    WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > now()
+    ORDER BY id FOR UPDATE";
+
+/// The same of a domain: tokens with a scope there.
+const LIVE_TOKENS_OF_DOMAIN: &str = "
+    SELECT id FROM patgate.pats p
+    WHERE revoked_at IS NULL AND expires_at > now() AND EXISTS (
+        SELECT FROM patgate.pat_scopes s WHERE s.pat_id = p.id AND s.domain_id = $1)
+    ORDER BY id FOR UPDATE";
+
+/// Tokens that are revoked together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenGroup {
+    /// All tokens of a user.
+    OfUser(UserRef),
+    /// All tokens with a scope in a domain, whatever other scopes they have.
+    OfDomain(DomainRef),
+}
+
+/// A revoked token.
 #[derive(Clone, Debug, FromRow, serde::Serialize)]
-pub struct Revoked {
-    /// Which.
+pub struct RevokedToken {
+    /// The token's id.
     pub id: Uuid,
     /// Its name.
     pub name: String,
     /// The owner's address.
     pub owner: String,
-    /// Since when.
+    /// When it was revoked, in UTC.
     pub revoked_at: String,
 }
 
 impl Store {
-    /// Revokes a token for good. One that is revoked already keeps its time.
+    /// Revokes a token for good. A token that is revoked already keeps its time.
     ///
     /// # Errors
     ///
-    /// When there is no such token.
-    pub async fn revoke_token(&self, id: TokenId) -> Result<Changed<Revoked>, Error> {
+    /// If the token does not exist.
+    pub(crate) async fn revoke_token(&self, id: TokenId) -> Result<Committed<RevokedToken>, Error> {
         let mut change = self.change().await?;
         lock(&mut change.tx, id).await?;
-        let revoked: Option<Revoked> = revoke(&mut change, &[id.0]).await?.pop();
+        let revoked: Option<RevokedToken> = revoke(&mut change, &[id.0]).await?.pop();
         let revoked = revoked.ok_or_else(|| Error::not_found("token", id))?;
         let details = json!({ "name": revoked.name, "email": revoked.owner });
-        change.finish("token.revoke", id, details, revoked).await
+        change.finish(AuditAction::TokenRevoke, id, details, revoked).await
     }
 
-    /// Revokes the token that somebody found in plain text. The text is all that
-    /// it takes, so a leak can be stopped by whoever finds it.
+    /// Revokes a token whose text was verified, if that very token is stored.
     ///
     /// # Errors
     ///
-    /// When the token's tag does not verify, or when there is no such token.
-    pub async fn revoke_plain(
+    /// If there is no such token, or the one with this id has another secret.
+    pub(crate) async fn revoke_verified_token(
         &self,
-        tokens: &Tokens,
-        plain: &str,
-    ) -> Result<Changed<Revoked>, Error> {
-        let presented = tokens.verify(plain).ok_or(Error::NotSigned)?;
+        token: &VerifiedToken,
+    ) -> Result<Committed<RevokedToken>, Error> {
         let mut tx = self.read().await?;
         let stored: Option<Vec<u8>> = sql_scalar("SELECT digest FROM patgate.pats WHERE id = $1")
-            .bind(presented.id.0)
+            .bind(token.id.0)
             .fetch_optional(&mut *tx)
             .await?;
         tx.commit().await?;
         let stored = stored.and_then(|digest| digest.try_into().ok()).map(TokenDigest::from_bytes);
-        if stored.as_ref() != Some(&presented.digest) {
-            return Err(Error::not_found("token", presented.id));
+        if stored.as_ref() != Some(&token.digest) {
+            return Err(Error::not_found("token", token.id));
         }
-        self.revoke_token(presented.id).await
+        self.revoke_token(token.id).await
     }
 
-    /// Revokes all live tokens of a user.
+    /// Revokes all live tokens of a group.
+    ///
+    /// A bulk revocation must succeed whatever else is under way, statements of an administrator
+    /// in an order of their own included: if Postgres ends it to resolve a deadlock, it is tried
+    /// again.
     ///
     /// # Errors
     ///
-    /// When there is no such user.
-    pub async fn revoke_tokens_of_user(
+    /// If the user or domain does not exist.
+    pub(crate) async fn revoke_tokens(
         &self,
-        user: &UserRef,
-    ) -> Result<Changed<Vec<Revoked>>, Error> {
-        unless_deadlocked(async || self.try_revoke_tokens_of_user(user).await).await
-    }
-
-    async fn try_revoke_tokens_of_user(
-        &self,
-        user: &UserRef,
-    ) -> Result<Changed<Vec<Revoked>>, Error> {
-        let mut change = self.bulk_change().await?;
-        let user = users::lock(&mut change.tx, user).await?;
-        let ids = sql_scalar(
-            "SELECT id FROM patgate.pats
-             WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > now()
-             ORDER BY id FOR UPDATE",
-        )
-        .bind(user.id)
-        .fetch_all(&mut *change.tx)
-        .await?;
-        revoke_all(change, &ids, "all tokens of the user").await
-    }
-
-    /// Revokes all live tokens with a scope in a domain, whatever other scopes they have.
-    ///
-    /// # Errors
-    ///
-    /// When there is no such domain.
-    pub async fn revoke_tokens_of_domain(
-        &self,
-        domain: &DomainRef,
-    ) -> Result<Changed<Vec<Revoked>>, Error> {
-        unless_deadlocked(async || self.try_revoke_tokens_of_domain(domain).await).await
-    }
-
-    async fn try_revoke_tokens_of_domain(
-        &self,
-        domain: &DomainRef,
-    ) -> Result<Changed<Vec<Revoked>>, Error> {
-        let mut change = self.bulk_change().await?;
-        let domain = domains::lock(&mut change.tx, domain).await?;
-        let ids = sql_scalar(
-            "SELECT id FROM patgate.pats p
-             WHERE revoked_at IS NULL AND expires_at > now() AND EXISTS (
-                 SELECT FROM patgate.pat_scopes s WHERE s.pat_id = p.id AND s.domain_id = $1)
-             ORDER BY id FOR UPDATE",
-        )
-        .bind(domain.id)
-        .fetch_all(&mut *change.tx)
-        .await?;
-        revoke_all(change, &ids, "all tokens of the domain").await
-    }
-}
-
-/// Whatever else is under way, also by bare SQL in an order of its own, a bulk revocation is carried
-/// out: if Postgres ends it to end a deadlock, it begins again.
-async fn unless_deadlocked<T>(revoke: impl AsyncFn() -> Result<T, Error>) -> Result<T, Error> {
-    for _ in 1..ATTEMPTS {
-        match revoke().await {
-            Err(Error::Deadlock) => {}
-            outcome => return outcome,
+        group: &TokenGroup,
+    ) -> Result<Committed<Vec<RevokedToken>>, Error> {
+        for _ in 1..ATTEMPTS {
+            match self.try_revoke_tokens(group).await {
+                Err(Error::Deadlock) => {}
+                outcome => return outcome,
+            }
         }
+        self.try_revoke_tokens(group).await
     }
-    revoke().await
+
+    async fn try_revoke_tokens(
+        &self,
+        group: &TokenGroup,
+    ) -> Result<Committed<Vec<RevokedToken>>, Error> {
+        let mut change = self.bulk_change().await?;
+        let (tokens, of, reason) = match group {
+            TokenGroup::OfUser(user) => {
+                let user = users::lock(&mut change.tx, user).await?;
+                (LIVE_TOKENS_OF_USER, user.id, "all tokens of the user")
+            }
+            TokenGroup::OfDomain(domain) => {
+                let domain = domains::lock(&mut change.tx, domain).await?;
+                (LIVE_TOKENS_OF_DOMAIN, domain.id, "all tokens of the domain")
+            }
+        };
+        let ids: Vec<Uuid> = sql_scalar(tokens).bind(of).fetch_all(&mut *change.tx).await?;
+        let revoked = revoke(&mut change, &ids).await?;
+        let entries: Vec<NewAuditEntry> = revoked
+            .iter()
+            .map(|token| NewAuditEntry {
+                action: AuditAction::TokenRevoke,
+                object: token.id.to_string(),
+                details: json!({ "name": token.name, "email": token.owner, "reason": reason }),
+            })
+            .collect();
+        change.finish_all(entries, revoked).await
+    }
 }
 
-/// Revokes several tokens, each with its line of the audit log.
-async fn revoke_all(
-    mut change: Change<'_>,
-    ids: &[Uuid],
-    reason: &str,
-) -> Result<Changed<Vec<Revoked>>, Error> {
-    let revoked = revoke(&mut change, ids).await?;
-    let entries: Vec<Entry> = revoked
-        .iter()
-        .map(|token| Entry {
-            action: "token.revoke",
-            object: token.id.to_string(),
-            details: json!({ "name": token.name, "email": token.owner, "reason": reason }),
-        })
-        .collect();
-    change.finish_all(entries, revoked).await
-}
-
-async fn revoke(change: &mut Change<'_>, ids: &[Uuid]) -> Result<Vec<Revoked>, Error> {
-    let revoked: Vec<Revoked> = sql_as(concat!(
+async fn revoke(change: &mut PendingChange<'_>, ids: &[Uuid]) -> Result<Vec<RevokedToken>, Error> {
+    let revoked: Vec<RevokedToken> = sql_as(concat!(
         "UPDATE patgate.pats p SET revoked_at = coalesce(p.revoked_at, now())
          FROM patgate.users u WHERE u.id = p.user_id AND p.id = ANY($1)
          RETURNING p.id, p.name, u.email AS owner, ",
@@ -170,6 +150,6 @@ async fn revoke(change: &mut Change<'_>, ids: &[Uuid]) -> Result<Vec<Revoked>, E
     .bind(ids)
     .fetch_all(&mut *change.tx)
     .await?;
-    change.touched.tokens.extend(ids.iter().copied().map(TokenId));
+    change.outdated.tokens.extend(ids.iter().copied().map(TokenId));
     Ok(revoked)
 }

@@ -1,12 +1,12 @@
-//! Roles: what users may do in a domain.
+//! Roles, their operations and their members.
 
 use serde_json::json;
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::{
-    Change, Changed, Error, RoleName, Store, UserRef, domains, new_id, sql, sql_as, sql_scalar,
-    users,
+    AuditAction, Committed, Error, PendingChange, RoleName, Store, UserRef, domains, new_id, sql,
+    sql_as, sql_scalar, users,
 };
 use crate::{
     domain::{DomainId, DomainRef},
@@ -17,11 +17,11 @@ use crate::{
 /// A role of a domain.
 #[derive(Clone, Debug, FromRow, serde::Serialize)]
 pub struct Role {
-    /// Unique in the domain.
+    /// Unique in its domain.
     pub name: String,
-    /// What it permits, in order.
+    /// The operations that it permits, in order.
     pub operations: Vec<String>,
-    /// The addresses of who has it, in order.
+    /// The addresses of its members, in order.
     pub members: Vec<String>,
 }
 
@@ -30,27 +30,27 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// When there is no such domain, or it has a role of that name.
-    pub async fn create_role(
+    /// If the domain does not exist, or it has a role of that name.
+    pub(crate) async fn create_role(
         &self,
         domain: &DomainRef,
         name: &RoleName,
         operations: &[Operation],
-    ) -> Result<Changed<()>, Error> {
+    ) -> Result<Committed<()>, Error> {
         let mut change = self.change().await?;
         let domain = domains::find(&mut change.tx, domain).await?;
         let id = insert(&mut change.tx, DomainId(domain.id), name.as_str(), operations).await?;
         let details =
             json!({ "domain": domain.slug, "role": name.as_str(), "operations": operations });
-        change.finish("role.create", id, details, ()).await
+        change.finish(AuditAction::RoleCreate, id, details, ()).await
     }
 
     /// The roles of a domain, by name.
     ///
     /// # Errors
     ///
-    /// When there is no such domain.
-    pub async fn roles(&self, domain: &DomainRef) -> Result<Vec<Role>, Error> {
+    /// If the domain does not exist.
+    pub(crate) async fn roles(&self, domain: &DomainRef) -> Result<Vec<Role>, Error> {
         let mut tx = self.read().await?;
         let domain = domains::find(&mut tx, domain).await?;
         let roles = list(&mut tx, DomainId(domain.id)).await?;
@@ -62,52 +62,52 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// When there is no such role.
-    pub async fn delete_role(
+    /// If the role does not exist.
+    pub(crate) async fn delete_role(
         &self,
         domain: &DomainRef,
         name: &RoleName,
-    ) -> Result<Changed<()>, Error> {
+    ) -> Result<Committed<()>, Error> {
         let (mut change, slug, role) = self.changing_role(domain, name).await?;
-        change.touch_role(role).await?;
+        change.outdate_role(role).await?;
         sql("DELETE FROM patgate.roles WHERE id = $1").bind(role).execute(&mut *change.tx).await?;
         let details = json!({ "domain": slug, "role": name.as_str() });
-        change.finish("role.delete", role, details, ()).await
+        change.finish(AuditAction::RoleDelete, role, details, ()).await
     }
 
     /// Adds operations to a role.
     ///
     /// # Errors
     ///
-    /// When there is no such role.
-    pub async fn grant(
+    /// If the role does not exist.
+    pub(crate) async fn grant_operations(
         &self,
         domain: &DomainRef,
         name: &RoleName,
         operations: &[Operation],
-    ) -> Result<Changed<()>, Error> {
+    ) -> Result<Committed<()>, Error> {
         let (mut change, slug, role) = self.changing_role(domain, name).await?;
-        change.touch_role(role).await?;
+        change.outdate_role(role).await?;
         insert_operations(&mut change.tx, role, operations).await?;
         let details = json!({
             "domain": slug, "role": name.as_str(), "operations": operations,
         });
-        change.finish("role.grant", role, details, ()).await
+        change.finish(AuditAction::RoleGrant, role, details, ()).await
     }
 
     /// Takes operations from a role.
     ///
     /// # Errors
     ///
-    /// When there is no such role.
-    pub async fn revoke(
+    /// If the role does not exist.
+    pub(crate) async fn revoke_operations(
         &self,
         domain: &DomainRef,
         name: &RoleName,
         operations: &[Operation],
-    ) -> Result<Changed<()>, Error> {
+    ) -> Result<Committed<()>, Error> {
         let (mut change, slug, role) = self.changing_role(domain, name).await?;
-        change.touch_role(role).await?;
+        change.outdate_role(role).await?;
         sql("DELETE FROM patgate.role_operations WHERE role_id = $1 AND operation = ANY($2)")
             .bind(role)
             .bind(words(operations))
@@ -116,20 +116,20 @@ impl Store {
         let details = json!({
             "domain": slug, "role": name.as_str(), "operations": operations,
         });
-        change.finish("role.revoke", role, details, ()).await
+        change.finish(AuditAction::RoleRevoke, role, details, ()).await
     }
 
     /// Gives a role to a user.
     ///
     /// # Errors
     ///
-    /// When there is no such role or user.
-    pub async fn add_member(
+    /// If the role or the user does not exist.
+    pub(crate) async fn add_member(
         &self,
         domain: &DomainRef,
         name: &RoleName,
         user: &UserRef,
-    ) -> Result<Changed<()>, Error> {
+    ) -> Result<Committed<()>, Error> {
         let (mut change, slug, role) = self.changing_role(domain, name).await?;
         let user = users::lock(&mut change.tx, user).await?;
         sql("INSERT INTO patgate.role_members (role_id, user_id) VALUES ($1, $2)
@@ -138,22 +138,22 @@ impl Store {
         .bind(user.id)
         .execute(&mut *change.tx)
         .await?;
-        change.touch_user(UserId(user.id)).await?;
+        change.outdate_user(UserId(user.id)).await?;
         let details = json!({ "domain": slug, "role": name.as_str(), "email": user.email });
-        change.finish("role.add_member", role, details, ()).await
+        change.finish(AuditAction::RoleAddMember, role, details, ()).await
     }
 
     /// Takes a role from a user.
     ///
     /// # Errors
     ///
-    /// When there is no such role or user, or the user does not have it.
-    pub async fn remove_member(
+    /// If the role or the user does not exist, or the user does not have it.
+    pub(crate) async fn remove_member(
         &self,
         domain: &DomainRef,
         name: &RoleName,
         user: &UserRef,
-    ) -> Result<Changed<()>, Error> {
+    ) -> Result<Committed<()>, Error> {
         let (mut change, slug, role) = self.changing_role(domain, name).await?;
         let user = users::lock(&mut change.tx, user).await?;
         let deleted = sql("DELETE FROM patgate.role_members WHERE role_id = $1 AND user_id = $2")
@@ -164,16 +164,16 @@ impl Store {
         if deleted.rows_affected() == 0 {
             return Err(Error::not_found("member", user.email));
         }
-        change.touch_user(UserId(user.id)).await?;
+        change.outdate_user(UserId(user.id)).await?;
         let details = json!({ "domain": slug, "role": name.as_str(), "email": user.email });
-        change.finish("role.remove_member", role, details, ()).await
+        change.finish(AuditAction::RoleRemoveMember, role, details, ()).await
     }
 
     async fn changing_role(
         &self,
         domain: &DomainRef,
         name: &RoleName,
-    ) -> Result<(Change<'_>, String, Uuid), Error> {
+    ) -> Result<(PendingChange<'_>, String, Uuid), Error> {
         let mut change = self.change().await?;
         let domain = domains::find(&mut change.tx, domain).await?;
         let role = sql_scalar(

@@ -5,41 +5,43 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{
-    Changed, Entry, Error, Expiry, Shown, Store, scopes, sql, sql_scalar,
-    tokens::{details, hold_roots, lock, micros, mint, refused},
+    AuditAction, Committed, CreatedToken, Error, Expiry, NewAuditEntry, Store, TokenStatus, scopes,
+    sql, sql_scalar,
+    tokens::{details, hold_roots, lock, micros, refused},
 };
-use crate::token::{TokenId, Tokens};
+use crate::token::{Minted, TokenId};
 
-/// How to replace a token.
+/// How a token is replaced.
 #[derive(Clone, Copy, Debug)]
 pub struct Rotation {
-    /// When the new one ends; without, it lives as long as the old one was made to.
+    /// When the new token expires. Without it, the new token lives as long as the old one was
+    /// created for.
     pub expiry: Option<Expiry>,
-    /// How long the old one may still be used.
+    /// How long the old token still works.
     pub grace: Duration,
 }
 
 impl Store {
-    /// Replaces a live token by a new one with the same owner, name, description and scopes.
+    /// Replaces a live token by one that was just minted, with the same owner, name, description and scopes.
     ///
-    /// It is a new token with a new id, so that logs tell the two apart and revoking one leaves
-    /// the other alone. The old one is renamed after its id; it is revoked at once, or expires
-    /// after the grace.
+    /// The new token has an id of its own, so that logs distinguish the two, and revoking one
+    /// leaves the other alone. The old one is renamed after its id. It is revoked at once, or
+    /// expires after the grace.
     ///
     /// # Errors
     ///
-    /// When there is no such token, or it is expired or revoked.
-    pub async fn rotate_token(
+    /// If the token does not exist, or it is expired or revoked.
+    pub(crate) async fn rotate_token(
         &self,
-        tokens: &Tokens,
         id: TokenId,
+        minted: Minted,
         rotation: &Rotation,
-    ) -> Result<Changed<Shown>, Error> {
+    ) -> Result<Committed<CreatedToken>, Error> {
         let mut change = self.change().await?;
         hold_roots(&mut change.tx, id).await?;
         lock(&mut change.tx, id).await?;
         let old = details(&mut change.tx, id).await?.token;
-        if matches!(old.status.as_str(), "expired" | "revoked") {
+        if matches!(old.status, TokenStatus::Expired | TokenStatus::Revoked) {
             return Err(Error::Refused(format!(
                 "token `{id}` is {}; create a new one with `patgate token create`",
                 old.status
@@ -65,7 +67,6 @@ impl Store {
         .execute(&mut *change.tx)
         .await?;
 
-        let minted = mint(tokens)?;
         let (from_now, at) = match rotation.expiry {
             Some(expiry) => expiry.as_parameters()?,
             None => (Some(lifetime), None),
@@ -87,18 +88,18 @@ impl Store {
         scopes::copy(&mut change.tx, id, minted.id).await?;
 
         let token = details(&mut change.tx, minted.id).await?;
-        change.touched.tokens.extend([id, minted.id]);
+        change.outdated.tokens.extend([id, minted.id]);
         let entries = [
-            Entry {
-                action: "token.rotate",
+            NewAuditEntry {
+                action: AuditAction::TokenRotate,
                 object: id.to_string(),
                 details: json!({
                     "name": old.name, "email": old.owner, "replaced_by": minted.id,
                     "grace_seconds": rotation.grace.as_secs(),
                 }),
             },
-            Entry {
-                action: "token.create",
+            NewAuditEntry {
+                action: AuditAction::TokenCreate,
                 object: minted.id.to_string(),
                 details: json!({
                     "name": old.name, "email": old.owner, "replaces": id,
@@ -106,6 +107,6 @@ impl Store {
                 }),
             },
         ];
-        change.finish_all(entries, Shown { plain: minted.plain, token }).await
+        change.finish_all(entries, CreatedToken { plain: minted.plain, token }).await
     }
 }

@@ -1,21 +1,21 @@
-//! Scopes: what a token may be used for.
+//! The scopes of tokens.
 
 use std::{fmt, str::FromStr};
 
 use serde_json::json;
 use sqlx::{FromRow, PgConnection};
 
-use super::{Changed, EntityId, Error, Store, domains, new_id, sql, sql_as, tokens};
+use super::{AuditAction, Committed, EntityId, Error, Store, domains, new_id, sql, sql_as, tokens};
 use crate::{
     domain::DomainRef,
     operation::{EntityType, Operation},
     token::TokenId,
 };
 
-/// What entity id a scope on everything of a type has.
+/// The entity id of a scope on everything of a type.
 const ANY: &str = "*";
 
-/// A scope to give, for one or more operations: `DOMAIN:ENTITY_TYPE:ENTITY_ID:OPERATION[,…]`.
+/// A scope to add, for one or more operations: `DOMAIN:ENTITY_TYPE:ENTITY_ID:OPERATION[,…]`.
 ///
 /// An entity id may hold colons, so the operations are what follows the last one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,13 +31,13 @@ pub struct NewScope {
 pub struct Scope {
     /// The domain's slug.
     pub domain: String,
-    /// What kind of thing.
+    /// The type of the entity.
     pub entity_type: String,
-    /// `*` or one thing.
+    /// One entity, or `*` for all of the type.
     pub entity_id: String,
-    /// What may be done to it.
+    /// The operation.
     pub operation: String,
-    /// Whether the owner's roles permit the operation; a scope grants nothing without.
+    /// Whether a role of the owner permits the operation. Otherwise, the scope grants nothing.
     pub permitted: bool,
 }
 
@@ -47,7 +47,7 @@ impl fmt::Display for Scope {
     }
 }
 
-/// A text that is no scope.
+/// A text that is not a scope.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{0}; a scope is `DOMAIN:ENTITY_TYPE:ENTITY_ID:OPERATION[,OPERATION…]`, such as `acme:models:*:llm_read`"
@@ -95,36 +95,38 @@ impl fmt::Display for NewScope {
 }
 
 impl Store {
-    /// Gives a token further scopes. Those that it has already stay as they are.
+    /// Adds scopes to a token, and returns all that it has then.
     ///
     /// # Errors
     ///
-    /// When there is no such token or domain.
-    pub async fn add_scopes(
+    /// If the token or the domain does not exist.
+    pub(crate) async fn add_scopes(
         &self,
         token: TokenId,
         scopes: &[NewScope],
-    ) -> Result<Changed<Vec<Scope>>, Error> {
+    ) -> Result<Committed<Vec<Scope>>, Error> {
         let mut change = self.change().await?;
-        // Before the token, as does who revokes all tokens of a domain.
+        // Before the token, in the order of a revocation of all tokens of a domain.
         domains::hold(&mut change.tx, scopes.iter().map(|scope| &scope.domain)).await?;
         tokens::lock(&mut change.tx, token).await?;
         insert(&mut change.tx, token, scopes).await?;
         let now = list(&mut change.tx, token).await?;
-        change.touched.tokens.push(token);
-        change.finish("token.add_scope", token, json!({ "scopes": texts(scopes) }), now).await
+        change.outdated.tokens.push(token);
+        change
+            .finish(AuditAction::TokenAddScope, token, json!({ "scopes": texts(scopes) }), now)
+            .await
     }
 
-    /// Takes scopes from a token.
+    /// Removes scopes from a token, and returns those that are left.
     ///
     /// # Errors
     ///
-    /// When there is no such token or domain, or the token lacks one of the scopes.
-    pub async fn remove_scopes(
+    /// If the token or the domain does not exist, or the token lacks one of the scopes.
+    pub(crate) async fn remove_scopes(
         &self,
         token: TokenId,
         scopes: &[NewScope],
-    ) -> Result<Changed<Vec<Scope>>, Error> {
+    ) -> Result<Committed<Vec<Scope>>, Error> {
         let mut change = self.change().await?;
         tokens::lock(&mut change.tx, token).await?;
         for scope in scopes {
@@ -146,8 +148,10 @@ impl Store {
             }
         }
         let now = list(&mut change.tx, token).await?;
-        change.touched.tokens.push(token);
-        change.finish("token.remove_scope", token, json!({ "scopes": texts(scopes) }), now).await
+        change.outdated.tokens.push(token);
+        change
+            .finish(AuditAction::TokenRemoveScope, token, json!({ "scopes": texts(scopes) }), now)
+            .await
     }
 }
 

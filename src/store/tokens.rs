@@ -8,69 +8,89 @@ use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::{
-    CANARY_KEEPER, Changed, Description, Error, NewScope, Scope, Store, TokenName, UserRef,
-    domains, new_id, scopes, sql, sql_as, sql_scalar, users, utc,
+    AuditAction, CANARY_KEEPER, Committed, Description, Error, NewScope, Scope, Store, TokenName,
+    UserRef, domains, scopes, sql, sql_as, sql_scalar, users, utc,
 };
 use crate::{
     domain::DomainRef,
-    token::{Minted, PlainToken, TokenId, Tokens},
+    operation::{UnknownWord, vocabulary},
+    token::{Minted, PlainToken, TokenId},
 };
 
 /// A token to create.
 #[derive(Clone, Debug)]
 pub struct NewToken {
-    /// Unique among its owner's.
+    /// Unique among the tokens of its owner.
     pub name: TokenName,
-    /// Whose it is.
+    /// The user that it belongs to.
     pub owner: UserRef,
     /// What it is for.
     pub description: Description,
-    /// When it ends.
+    /// When it expires.
     pub expiry: Expiry,
-    /// What it may be used for. Without any, for nothing.
+    /// What it may be used for. A token without scopes can do nothing.
     pub scopes: Vec<NewScope>,
 }
 
-/// When a token ends.
+/// When a token expires.
 #[derive(Clone, Copy, Debug)]
 pub enum Expiry {
-    /// This long after Postgres's now.
+    /// This long after the present time of Postgres.
     In(Duration),
-    /// Then.
+    /// At this moment.
     At(Timestamp),
 }
 
-/// A new token with its plaintext, which nobody will see again.
+/// A new token with its plaintext, which is not stored anywhere.
 #[derive(Debug)]
-pub struct Shown {
-    /// For the owner.
+pub struct CreatedToken {
+    /// The plaintext, to be given to the owner.
     pub plain: PlainToken,
-    /// What was stored.
+    /// The token as it was stored.
     pub token: TokenDetails,
+}
+
+vocabulary! {
+    /// Whether a token works, and if not, why.
+    TokenStatus, "token status" {
+        Live = "live",
+        Expired = "expired",
+        Revoked = "revoked",
+        OwnerDisabled = "owner_disabled",
+    }
+}
+
+impl TryFrom<String> for TokenStatus {
+    type Error = UnknownWord;
+
+    fn try_from(word: String) -> Result<Self, UnknownWord> {
+        word.parse()
+    }
 }
 
 /// A token.
 #[derive(Clone, Debug, FromRow, serde::Serialize)]
 pub struct Token {
-    /// Public.
+    /// The token's id, which is public.
     pub id: Uuid,
-    /// Unique among its owner's.
+    /// Unique among the tokens of its owner.
     pub name: String,
     /// What it is for.
     pub description: String,
     /// The owner's address.
     pub owner: String,
-    /// `live`, `expired`, `revoked` or `owner_disabled`.
-    pub status: String,
+    /// Whether it works, and if not, why.
+    #[sqlx(try_from = "String")]
+    pub status: TokenStatus,
     /// The key that signed it.
     pub key_id: String,
-    /// When it was minted.
+    /// When it was created, in UTC.
     pub issued_at: String,
-    /// When it ends.
+    /// When it expires, in UTC.
     pub expires_at: String,
-    /// When it was revoked.
+    /// When it was revoked, if it was.
     pub revoked_at: Option<String>,
-    /// When it was last used, about.
+    /// When it was last used, approximately.
     pub last_used_at: Option<String>,
 }
 
@@ -80,11 +100,11 @@ pub struct TokenDetails {
     /// The token.
     #[serde(flatten)]
     pub token: Token,
-    /// In order.
+    /// Ordered by domain, entity and operation.
     pub scopes: Vec<Scope>,
 }
 
-/// Which tokens to list. What is absent does not restrict.
+/// Which tokens to list. An absent field does not restrict.
 #[derive(Clone, Debug, Default)]
 pub struct TokenFilter {
     /// This user's.
@@ -95,14 +115,14 @@ pub struct TokenFilter {
     pub live: bool,
 }
 
-/// What needs a key.
+/// How much depends on one key of the ring.
 #[derive(Clone, Debug, FromRow, serde::Serialize)]
 pub struct KeyUse {
     /// The key's id.
     pub key_id: String,
-    /// Tokens neither expired nor revoked.
+    /// Tokens that it signed and that are neither expired nor revoked.
     pub live_tokens: i64,
-    /// Credentials of backends.
+    /// Credentials of backends that it encrypts.
     pub credentials: i64,
 }
 
@@ -130,20 +150,19 @@ macro_rules! select_token {
 }
 
 impl Store {
-    /// Mints and stores a token.
+    /// Stores a token that was just minted.
     ///
     /// # Errors
     ///
-    /// When there is no such user or domain, when the user has a token of that name, when the
-    /// expiry is not in the future, or when there is no randomness to be had.
-    pub async fn create_token(
+    /// If the user or a scope's domain does not exist, if the user has a token of that name, or if
+    /// the expiry is not in the future.
+    pub(crate) async fn create_token(
         &self,
-        tokens: &Tokens,
+        minted: Minted,
         new: &NewToken,
-    ) -> Result<Changed<Shown>, Error> {
+    ) -> Result<Committed<CreatedToken>, Error> {
         let mut change = self.change().await?;
         let owner = users::find(&mut change.tx, &new.owner).await?;
-        let minted = mint(tokens)?;
         let (from_now, at) = new.expiry.as_parameters()?;
         sql("INSERT INTO patgate.pats (id, user_id, name, description, digest, key_id, expires_at)
              VALUES ($1, $2, $3, $4, $5, $6,
@@ -161,21 +180,28 @@ impl Store {
         .map_err(|error| refused(error, new.name.as_str(), &owner.email))?;
         scopes::insert(&mut change.tx, minted.id, &new.scopes).await?;
         let token = details(&mut change.tx, minted.id).await?;
-        change.touched.tokens.push(minted.id);
+        change.outdated.tokens.push(minted.id);
         let details = json!({
             "name": token.token.name, "email": owner.email, "expires_at": token.token.expires_at,
             "key_id": token.token.key_id, "scopes": scopes::texts(&new.scopes),
         });
         let id = minted.id;
-        change.finish("token.create", id, details, Shown { plain: minted.plain, token }).await
+        change
+            .finish(
+                AuditAction::TokenCreate,
+                id,
+                details,
+                CreatedToken { plain: minted.plain, token },
+            )
+            .await
     }
 
     /// Tokens by owner and name, without the canaries of replicas.
     ///
     /// # Errors
     ///
-    /// When the filter names a user or domain that does not exist.
-    pub async fn tokens(&self, filter: &TokenFilter) -> Result<Vec<Token>, Error> {
+    /// If the filter names a user or domain that does not exist.
+    pub(crate) async fn tokens(&self, filter: &TokenFilter) -> Result<Vec<Token>, Error> {
         let mut tx = self.read().await?;
         let owner = match &filter.owner {
             Some(owner) => Some(users::find(&mut tx, owner).await?.id),
@@ -206,8 +232,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// When there is no such token.
-    pub async fn token(&self, id: TokenId) -> Result<TokenDetails, Error> {
+    /// If the token does not exist.
+    pub(crate) async fn token(&self, id: TokenId) -> Result<TokenDetails, Error> {
         let mut tx = self.read().await?;
         let token = details(&mut tx, id).await?;
         tx.commit().await?;
@@ -218,23 +244,23 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// When there is no such token.
-    pub async fn delete_token(&self, id: TokenId) -> Result<Changed<()>, Error> {
+    /// If the token does not exist.
+    pub(crate) async fn delete_token(&self, id: TokenId) -> Result<Committed<()>, Error> {
         let mut change = self.change().await?;
         lock(&mut change.tx, id).await?;
         let token = details(&mut change.tx, id).await?.token;
         sql("DELETE FROM patgate.pats WHERE id = $1").bind(id.0).execute(&mut *change.tx).await?;
-        change.touched.tokens.push(id);
+        change.outdated.tokens.push(id);
         let details = json!({ "name": token.name, "email": token.owner, "status": token.status });
-        change.finish("token.delete", id, details, ()).await
+        change.finish(AuditAction::TokenDelete, id, details, ()).await
     }
 
-    /// How many live tokens each key has signed.
+    /// How many live tokens and credentials depend on each key.
     ///
     /// # Errors
     ///
-    /// When the database does not answer.
-    pub async fn key_uses(&self) -> Result<Vec<KeyUse>, Error> {
+    /// If the database does not answer.
+    pub(crate) async fn key_uses(&self) -> Result<Vec<KeyUse>, Error> {
         let mut tx = self.read().await?;
         let uses = sql_as(
             "SELECT key_id, count(*) FILTER (WHERE token) AS live_tokens,
@@ -270,13 +296,7 @@ pub(super) fn micros(duration: Duration) -> Result<i64, Error> {
         .map_err(|_| Error::Refused("the time is out of range".to_owned()))
 }
 
-pub(super) fn mint(tokens: &Tokens) -> Result<Minted, Error> {
-    tokens
-        .mint(TokenId(new_id()))
-        .map_err(|error| Error::Refused(format!("no randomness: {error}")))
-}
-
-/// What a refused row of `pats` says about the token that was asked for.
+/// Converts the refusal of a row of `pats` into an error about the new token.
 pub(super) fn refused(error: sqlx::Error, name: &str, owner: &str) -> Error {
     match error.as_database_error() {
         Some(refusal) if refusal.is_check_violation() => {
@@ -286,9 +306,9 @@ pub(super) fn refused(error: sqlx::Error, name: &str, owner: &str) -> Error {
     }
 }
 
-/// Keeps other changes of a token away until the end of this one.
-/// Holds what a token hangs on, for a change that will refer to it anew: the owner, and the domains
-/// of its scopes. Before the token, in the order of who revokes all tokens of one of them.
+/// Keeps the owner of a token and the domains of its scopes from being deleted, for a change that
+/// refers to them. Call it before locking the token: a revocation of all tokens of a user or a domain
+/// locks in the same order.
 pub(super) async fn hold_roots(tx: &mut PgConnection, id: TokenId) -> Result<(), Error> {
     for held in [
         "SELECT FROM patgate.users
@@ -302,6 +322,7 @@ pub(super) async fn hold_roots(tx: &mut PgConnection, id: TokenId) -> Result<(),
     Ok(())
 }
 
+/// Keeps other changes of a token away until the end of this one.
 pub(super) async fn lock(tx: &mut PgConnection, id: TokenId) -> Result<(), Error> {
     sql_scalar::<Uuid>("SELECT id FROM patgate.pats WHERE id = $1 FOR UPDATE")
         .bind(id.0)

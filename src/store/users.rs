@@ -4,16 +4,19 @@ use serde_json::json;
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
-use super::{CANARY_KEEPER, Changed, Email, Error, Name, Store, UserRef, new_id, sql, sql_as, utc};
+use super::{
+    AuditAction, CANARY_KEEPER, Committed, DisplayName, Email, Error, Store, UserRef, new_id, sql,
+    sql_as, utc,
+};
 use crate::principal::UserId;
 
 /// A user to create.
 #[derive(Clone, Debug)]
 pub struct NewUser {
-    /// Names the user.
+    /// Identifies the user.
     pub email: Email,
-    /// For people.
-    pub name: Name,
+    /// What people call the user.
+    pub name: DisplayName,
     /// Whether every operation is permitted in every domain.
     pub platform_admin: bool,
 }
@@ -30,13 +33,13 @@ pub struct User {
     pub created_at: String,
 }
 
-/// A user and what is theirs.
+/// A user with their roles.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct UserDetails {
     /// The user.
     #[serde(flatten)]
     pub user: User,
-    /// By domain and name.
+    /// Ordered by domain and name.
     pub roles: Vec<UserRole>,
     /// Tokens that are neither expired nor revoked.
     pub live_tokens: i64,
@@ -56,8 +59,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// When the address is taken.
-    pub async fn create_user(&self, new: &NewUser) -> Result<Changed<User>, Error> {
+    /// If the address is taken.
+    pub(crate) async fn create_user(&self, new: &NewUser) -> Result<Committed<User>, Error> {
         let mut change = self.change().await?;
         let user: User = sql_as(concat!(
             "INSERT INTO patgate.users (id, email, name, platform_admin) VALUES ($1, $2, $3, $4)
@@ -75,15 +78,15 @@ impl Store {
         let details = json!({
             "email": user.email, "name": user.name, "platform_admin": user.platform_admin,
         });
-        change.finish("user.create", user.id, details, user).await
+        change.finish(AuditAction::UserCreate, user.id, details, user).await
     }
 
     /// All users, by address, without the owner of canaries.
     ///
     /// # Errors
     ///
-    /// When the database does not answer.
-    pub async fn users(&self) -> Result<Vec<User>, Error> {
+    /// If the database does not answer.
+    pub(crate) async fn users(&self) -> Result<Vec<User>, Error> {
         let mut tx = self.read().await?;
         let users = sql_as(concat!(
             "SELECT id, email, name, platform_admin, enabled, ",
@@ -100,8 +103,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// When there is no such user.
-    pub async fn user(&self, reference: &UserRef) -> Result<UserDetails, Error> {
+    /// If the user does not exist.
+    pub(crate) async fn user(&self, reference: &UserRef) -> Result<UserDetails, Error> {
         let mut tx = self.read().await?;
         let user = find(&mut tx, reference).await?;
         let roles = sql_as(
@@ -123,17 +126,17 @@ impl Store {
         Ok(UserDetails { user, roles, live_tokens })
     }
 
-    /// Says whether a user may do anything at all. The tokens of a disabled user are refused, and
+    /// Enables or disables a user. The tokens of a disabled user are refused, and
     /// work again once the user is enabled.
     ///
     /// # Errors
     ///
-    /// When there is no such user.
-    pub async fn set_user_enabled(
+    /// If the user does not exist.
+    pub(crate) async fn set_user_enabled(
         &self,
         reference: &UserRef,
         enabled: bool,
-    ) -> Result<Changed<()>, Error> {
+    ) -> Result<Committed<()>, Error> {
         let mut change = self.change().await?;
         let user = lock(&mut change.tx, reference).await?;
         sql("UPDATE patgate.users SET enabled = $2 WHERE id = $1")
@@ -141,21 +144,21 @@ impl Store {
             .bind(enabled)
             .execute(&mut *change.tx)
             .await?;
-        change.touch_user(UserId(user.id)).await?;
-        let action = if enabled { "user.enable" } else { "user.disable" };
+        change.outdate_user(UserId(user.id)).await?;
+        let action = if enabled { AuditAction::UserEnable } else { AuditAction::UserDisable };
         change.finish(action, user.id, json!({ "email": user.email }), ()).await
     }
 
-    /// Says whether a user may do everything in every domain.
+    /// Sets whether a user may do everything in every domain.
     ///
     /// # Errors
     ///
-    /// When there is no such user.
-    pub async fn set_platform_admin(
+    /// If the user does not exist.
+    pub(crate) async fn set_platform_admin(
         &self,
         reference: &UserRef,
         platform_admin: bool,
-    ) -> Result<Changed<()>, Error> {
+    ) -> Result<Committed<()>, Error> {
         let mut change = self.change().await?;
         let user = lock(&mut change.tx, reference).await?;
         sql("UPDATE patgate.users SET platform_admin = $2 WHERE id = $1")
@@ -163,26 +166,26 @@ impl Store {
             .bind(platform_admin)
             .execute(&mut *change.tx)
             .await?;
-        change.touch_user(UserId(user.id)).await?;
+        change.outdate_user(UserId(user.id)).await?;
         let details = json!({ "email": user.email, "platform_admin": platform_admin });
-        change.finish("user.set_platform_admin", user.id, details, ()).await
+        change.finish(AuditAction::UserSetPlatformAdmin, user.id, details, ()).await
     }
 
     /// Deletes a user with their tokens.
     ///
     /// # Errors
     ///
-    /// When there is no such user.
-    pub async fn delete_user(&self, reference: &UserRef) -> Result<Changed<()>, Error> {
+    /// If the user does not exist.
+    pub(crate) async fn delete_user(&self, reference: &UserRef) -> Result<Committed<()>, Error> {
         let mut change = self.bulk_change().await?;
         let user = lock(&mut change.tx, reference).await?;
-        change.touch_user(UserId(user.id)).await?;
+        change.outdate_user(UserId(user.id)).await?;
         sql("DELETE FROM patgate.users WHERE id = $1")
             .bind(user.id)
             .execute(&mut *change.tx)
             .await?;
-        let details = json!({ "email": user.email, "tokens": change.touched.tokens.len() });
-        change.finish("user.delete", user.id, details, ()).await
+        let details = json!({ "email": user.email, "tokens": change.outdated.tokens.len() });
+        change.finish(AuditAction::UserDelete, user.id, details, ()).await
     }
 }
 

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use patgate::{
+    admin::{Admin, Error, Rotation, StoreError, TokenGroup},
     domain::DomainRef,
-    store::{Error, Rotation, Store, UserRef},
     token::TokenId,
 };
 use sqlx::postgres::PgPoolOptions;
@@ -19,9 +19,9 @@ pub(crate) async fn revocations_and_rotations_do_not_deadlock(suite: Arc<Suite>)
     let world = suite.world().await;
     let url = world.url("administrator", world.port);
     let pool = PgPoolOptions::new().max_connections(20).connect(&url).await.unwrap();
-    let store = Store::new(pool, "tester".parse().unwrap());
-    let (user, domain): (UserRef, _) =
-        ("ann@example.com".parse().unwrap(), DomainRef::parse("acme").unwrap());
+    let admin = world.admin(pool).await;
+    let user = TokenGroup::OfUser("ann@example.com".parse().unwrap());
+    let domain = TokenGroup::OfDomain(DomainRef::parse("acme").unwrap());
     let (mut rotated, mut revoked) = (0, 0);
     for round in 0..ROUNDS {
         let tokens = join_all((0..TOKENS).map(|_| reader(&world))).await;
@@ -30,39 +30,41 @@ pub(crate) async fn revocations_and_rotations_do_not_deadlock(suite: Arc<Suite>)
             match index % 3 {
                 0 => {
                     let scope = "acme:models:other:llm_read".parse().unwrap();
-                    store.add_scopes(id, &[scope]).await.map(|_| 0)
+                    admin.add_scopes(id, &[scope]).await.map(|_| 0)
                 }
-                _ => rotate(&store, &world, id).await,
+                _ => rotate(&admin, &world, id).await,
             }
         };
         let changes = join_all((0..TOKENS).map(change));
         let all = async {
-            let by_user = store.revoke_tokens_of_user(&user).await.unwrap();
+            let by_user = admin.revoke_tokens(&user).await.unwrap();
             by_user.value.len()
         };
         let all_in_domain = async {
-            let by_domain = store.revoke_tokens_of_domain(&domain).await.unwrap();
+            let by_domain = admin.revoke_tokens(&domain).await.unwrap();
             by_domain.value.len()
         };
         let (changes, by_user, by_domain) = tokio::join!(changes, all, all_in_domain);
         for change in changes {
             match change {
                 Ok(count) => rotated += count,
-                Err(Error::Refused(reason)) => assert!(reason.contains("is revoked"), "{reason}"),
+                Err(Error::Store(StoreError::Refused(reason))) => {
+                    assert!(reason.contains("is revoked"), "{reason}")
+                }
                 Err(error) => panic!("round {round}: {error}"),
             }
         }
         revoked += by_user + by_domain;
         // What was made after the last of them, too.
-        store.revoke_tokens_of_user(&user).await.unwrap();
+        let _ = admin.revoke_tokens(&user).await.unwrap();
     }
     println!("{rotated} rotated, {revoked} revoked meanwhile");
     assert!(rotated > 0 && revoked > 0, "{rotated} rotated, {revoked} revoked");
 }
 
-async fn rotate(store: &Store, world: &World<'_>, id: TokenId) -> Result<usize, Error> {
+async fn rotate(admin: &Admin, world: &World<'_>, id: TokenId) -> Result<usize, Error> {
     let rotation = Rotation { expiry: None, grace: Duration::ZERO };
-    let shown = store.rotate_token(&world.tokens, id, &rotation).await?.value;
+    let shown = admin.rotate_token(id, &rotation).await?.value;
     world.suite.minted.lock().unwrap().push(shown.plain.expose().to_owned());
     Ok(1)
 }

@@ -1,14 +1,11 @@
 //! `patgate backend credential …`
 
-use std::io::{self, Read as _};
-
-use anyhow::Context as _;
 use zeroize::Zeroizing;
 
-use super::super::{Usage, output::Output, session::Admin};
+use super::super::{UsageError, secret_input::secret_from_standard_input, session::Session};
 use crate::{
-    credential::{Credential, Place, Scheme, Sealed},
-    store::{Backend, BackendName, Error},
+    admin::{Admin, BackendName, BackendSummary, ResealedCredentials},
+    credential::{Credential, Place, Scheme},
 };
 
 #[derive(clap::Subcommand)]
@@ -33,76 +30,66 @@ pub(in crate::cli) enum Command {
     Reseal,
 }
 
-pub(super) async fn run(admin: &Admin, out: Output, command: Command) -> anyhow::Result<()> {
-    let store = &admin.store;
+pub(super) async fn run(session: &Session, admin: Admin, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Set { name, header, scheme } => {
             if let (Place::XApiKey | Place::ApiKey, Some(_)) = (header, scheme) {
                 let why =
                     format!("--scheme is for `authorization`: `{header}` holds the key alone");
-                return Err(Usage(why).into());
+                return Err(UsageError(why).into());
             }
-            let ring = admin.config.key_ring()?;
-            let key = key_from_standard_input()?;
-            if key.is_empty() {
-                return Err(Usage("expected a credential on standard input".to_owned()).into());
-            }
-            let credential = match header {
-                Place::Authorization => Credential::new(scheme.unwrap_or(Scheme::Bearer), &key),
-                Place::XApiKey | Place::ApiKey => Credential::bare(header, &key),
-            };
-            let credential = credential.map_err(|error| Usage(error.to_string()))?;
-            let sealed = Sealed::seal(&ring, name.as_str(), &credential)?;
-            admin.settle(store.set_credential(&name, header, &sealed).await?).await;
-            out.message(&format!("set the credential of backend {name}, for its header `{header}`"))
+            let admin = session.with_keys(admin)?;
+            let credential = credential_from_standard_input(header, scheme)?;
+            let outcome = admin.set_credential(&name, &credential).await?;
+            let done = format!("set the credential of backend {name}, for its header `{header}`");
+            session.report(outcome, &done)
         }
         Command::Remove { name } => {
-            admin.settle(store.remove_credential(&name).await?).await;
-            out.message(&format!("removed the credential of backend {name}"))
+            let outcome = admin.remove_credential(&name).await?;
+            session.report(outcome, &format!("removed the credential of backend {name}"))
         }
         Command::Reseal => {
-            let ring = admin.config.key_ring()?;
-            let current = ring.ids().next().map_or("", |id| id.as_str());
-            let mut resealed = Vec::new();
-            for before in store.credentials_not_under(current).await? {
-                let sealed = before.sealed();
-                let Some(credential) = sealed.open(&ring, &before.name) else {
-                    return Err(Error::Refused(format!(
-                        "the credential of backend `{}` cannot be opened with this key ring; it \
-                         needs key `{}`. Or set it again",
-                        before.name, sealed.key_id
-                    ))
-                    .into());
-                };
-                let after = Sealed::seal(&ring, &before.name, &credential)?;
-                admin.settle(store.reseal_credential(&before, &after).await?).await;
-                resealed.push(before.name);
-            }
-            out.message(&match resealed.is_empty() {
-                true => format!("every credential is under key {current} already"),
-                false => format!("resealed under key {current}: {}", resealed.join(" ")),
-            })
+            let outcome = session.with_keys(admin)?.reseal_credentials().await?;
+            let ResealedCredentials { key, backends } = &outcome.value;
+            let done = if backends.is_empty() {
+                format!("every credential is under key {key} already")
+            } else {
+                format!("resealed under key {key}: {}", backends.join(" "))
+            };
+            session.report(outcome, &done)
         }
     }
 }
 
-/// What may be shown of it.
-pub(super) fn note(backend: &Backend) -> String {
+fn credential_from_standard_input(
+    header: Place,
+    scheme: Option<Scheme>,
+) -> anyhow::Result<Credential> {
+    let key = key_from_standard_input()?;
+    if key.is_empty() {
+        return Err(UsageError("expected a credential on standard input".to_owned()).into());
+    }
+    let credential = match header {
+        Place::Authorization => Credential::new(scheme.unwrap_or(Scheme::Bearer), &key),
+        Place::XApiKey | Place::ApiKey => Credential::bare(header, &key),
+    };
+    Ok(credential.map_err(|error| UsageError(error.to_string()))?)
+}
+
+/// What may be shown of a backend's credential.
+pub(super) fn note(backend: &BackendSummary) -> String {
     let note = backend.credential.as_ref();
     note.map_or_else(|| "-".to_owned(), |note| format!("set {} ({})", note.set_at, note.key_id))
 }
 
-/// One line. Only its end is cut off: a space in it is a mistake to be told, not mended.
+/// Reads one line. Only its line ending is removed: a space in it is an error, which must be reported.
 fn key_from_standard_input() -> anyhow::Result<Zeroizing<String>> {
     // More than a credential may have, so that a longer one is refused and not cut.
-    const MAX_INPUT: usize = 16 * 1024;
-    // Its room is there from the start: growing would leave copies behind.
-    let mut text = Zeroizing::new(String::with_capacity(MAX_INPUT));
-    let input = io::stdin().lock().take(MAX_INPUT as u64);
-    { input }.read_to_string(&mut text).context("standard input")?;
-    let end = text.strip_suffix('\n').map_or(text.len(), str::len);
-    text.truncate(end);
-    let end = text.strip_suffix('\r').map_or(text.len(), str::len);
-    text.truncate(end);
+    const MAX_LEN: usize = 16 * 1024;
+    let mut text = secret_from_standard_input(MAX_LEN)?;
+    for ending in ['\n', '\r'] {
+        let end = text.strip_suffix(ending).map_or(text.len(), str::len);
+        text.truncate(end);
+    }
     Ok(text)
 }

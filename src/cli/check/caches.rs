@@ -1,4 +1,5 @@
-//! What Redis holds about a request: which tier a replica that just started would answer from.
+//! Shows what Redis holds about a request, and so which tier a replica that just started would answer
+//! from.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -23,34 +24,34 @@ use crate::{
     token::TokenId,
 };
 
-/// For a new connection and the answer. Nobody's request waits here.
+/// For a new connection and the answer. No client waits for it.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What Redis holds under one key.
+/// The entry that Redis holds under one key.
 #[derive(Debug, Serialize)]
-pub(super) struct Held {
-    /// A word as in the metrics of look-ups.
+pub(super) struct RedisEntry {
+    /// The result of the lookup, in the words of its metric.
     entry: &'static str,
-    /// How long ago Postgres was asked, of an entry that can be used.
+    /// The age of a usable entry: how long ago Postgres was asked.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "to_the_millisecond")]
     age_seconds: Option<f64>,
-    /// Why Redis cannot be used.
+    /// Why Redis cannot be used, if it cannot.
     #[serde(skip_serializing_if = "Option::is_none")]
     fault: Option<String>,
 }
 
-/// Each kind.
+/// The entries that Redis holds for one request.
 #[derive(Debug, Serialize)]
-pub(super) struct Caches {
-    token: Held,
+pub(super) struct RedisEntries {
+    token: RedisEntry,
     #[serde(skip_serializing_if = "Option::is_none")]
-    domain: Option<Held>,
-    /// That the rule or its table names.
+    domain: Option<RedisEntry>,
+    /// The backend that the rule or its table names.
     #[serde(skip_serializing_if = "Option::is_none")]
-    backend: Option<Held>,
+    backend: Option<RedisEntry>,
 }
 
-impl fmt::Display for Held {
+impl fmt::Display for RedisEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let words = match self.entry {
             "hit" => "usable",
@@ -68,17 +69,22 @@ impl fmt::Display for Held {
     }
 }
 
-impl Caches {
+impl RedisEntries {
     pub(super) fn lines(&self) -> Vec<String> {
-        let (domain, backend) = (self.domain.as_ref(), self.backend.as_ref());
-        let held = [("token", Some(&self.token)), ("domain", domain), ("backend", backend)];
-        let told = held.into_iter().filter_map(|(what, held)| Some((what, held?)));
-        told.map(|(what, held)| format!("redis, {what}: {held}")).collect()
+        let entries = [
+            ("token", Some(&self.token)),
+            ("domain", self.domain.as_ref()),
+            ("backend", self.backend.as_ref()),
+        ];
+        let line = |(what, entry): (&str, Option<&RedisEntry>)| {
+            entry.map(|entry| format!("redis, {what}: {entry}"))
+        };
+        entries.into_iter().filter_map(line).collect()
     }
 }
 
-/// What it takes to look.
-pub(super) struct With<'a> {
+/// What a lookup in Redis needs.
+pub(super) struct LookupContext<'a> {
     pub(super) redis: &'a config::Redis,
     pub(super) ring: &'a KeyRing,
     pub(super) postgres: &'a Postgres,
@@ -86,24 +92,32 @@ pub(super) struct With<'a> {
     pub(super) feed: &'a Arc<Feed>,
 }
 
-/// Judges the entries as a replica would that has read the feed of changes this moment. It counts
-/// nothing and writes nothing.
-pub(super) async fn look(
+/// Judges the entries like a replica that has just read the feed of changes. Counts nothing and writes
+/// nothing.
+pub(super) async fn inspect(
     config: &Config,
-    with: With<'_>,
+    context: LookupContext<'_>,
     token: TokenId,
     domain: Option<&DomainRef>,
     backend: Option<&BackendName>,
-) -> anyhow::Result<Caches> {
-    let With { redis: settings, ring, postgres, .. } = with;
-    let prefix = with.feed.installation().redis_prefix();
+) -> anyhow::Result<RedisEntries> {
+    let LookupContext { redis: settings, ring, postgres, .. } = context;
+    let prefix = context.feed.installation().redis_prefix();
     if let Err(fault) = probe(settings, &prefix, &[Use::Read]).await {
-        let unused =
-            || Held { entry: "unavailable", age_seconds: None, fault: Some(fault.to_string()) };
-        let (domain, backend) = (domain.map(|_| unused()), backend.map(|_| unused()));
-        return Ok(Caches { token: unused(), domain, backend });
+        let unused = || RedisEntry {
+            entry: "unavailable",
+            age_seconds: None,
+            fault: Some(fault.to_string()),
+        };
+        return Ok(RedisEntries {
+            token: unused(),
+            domain: domain.map(|_| unused()),
+            backend: backend.map(|_| unused()),
+        });
     }
-    let (ring, clock, feed) = (ring.clone(), Arc::clone(with.clock), Arc::clone(with.feed));
+    let ring = ring.clone();
+    let clock = Arc::clone(context.clock);
+    let feed = Arc::clone(context.feed);
     let metrics = Metrics::new(&mut Registry::default());
     let max_staleness = config.max_staleness;
     let tasks = Tasks::default();
@@ -130,21 +144,21 @@ pub(super) async fn look(
     let domains = Tiers::new(Memory::new(0, 0), domains, shared.clone());
     let backends = Tiers::new(Memory::new(0, 0), backends, shared);
     let domain = match domain {
-        Some(reference) => Some(held(&domains, &redis, reference).await),
+        Some(reference) => Some(entry(&domains, &redis, reference).await),
         None => None,
     };
     let backend = match backend {
-        Some(name) => Some(held(&backends, &redis, name).await),
+        Some(name) => Some(entry(&backends, &redis, name).await),
         None => None,
     };
-    Ok(Caches { token: held(&principals, &redis, &token).await, domain, backend })
+    Ok(RedisEntries { token: entry(&principals, &redis, &token).await, domain, backend })
 }
 
-async fn held<K: Kind>(tiers: &Tiers<K>, redis: &Redis, key: &K::Key) -> Held {
+async fn entry<K: Kind>(tiers: &Tiers<K>, redis: &Redis, key: &K::Key) -> RedisEntry {
     let any_age = Tick::from_micros(i64::MIN);
     let found = tiers.held_by_redis(redis, key, any_age).await;
     let age = |found: &Found<K::Value>| Tick::now().since(found.as_of).as_secs_f64();
-    Held {
+    RedisEntry {
         entry: found.as_ref().map_or_else(|word| *word, Found::result),
         age_seconds: found.as_ref().ok().map(age),
         fault: None,

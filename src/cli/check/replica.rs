@@ -1,4 +1,4 @@
-//! Asks a running replica, as Envoy would.
+//! Asks a running replica, as Envoy does.
 
 use std::{str::FromStr, time::Duration};
 
@@ -12,22 +12,22 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use super::sent::Sent;
+use super::sent::SentRequest;
 use crate::{codec, grpc::frame, response::Told};
 
-/// Far longer than a replica may take, and short enough for whoever waits.
+/// Far longer than a replica may take, and short enough for an operator who waits.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// No answer is as long as this.
+/// Bytes; longer than any answer of a replica.
 const MAX_ANSWER: usize = 1 << 20;
 
 /// Where a replica listens for Envoy's checks.
 #[derive(Clone, Debug)]
-pub(super) enum Server {
+pub(super) enum ReplicaAddress {
     Tcp(String),
     Unix(String),
 }
 
-impl FromStr for Server {
+impl FromStr for ReplicaAddress {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -41,30 +41,33 @@ impl FromStr for Server {
     }
 }
 
-/// A request, with all that decides.
-pub(super) struct Question<'a> {
+/// Everything about a request that a replica decides by.
+pub(super) struct ReplicaQuestion<'a> {
     pub(super) method: &'a str,
     pub(super) authority: &'a str,
     pub(super) target: &'a str,
-    pub(super) sent: &'a Sent,
+    pub(super) sent: &'a SentRequest,
 }
 
-/// What a replica answers, and whether that is what the stores say.
+/// The answer of a replica, and whether it agrees with what the stores say.
 #[derive(Serialize)]
-pub(super) struct Opinion {
+pub(super) struct ReplicaAnswer {
     #[serde(flatten)]
     pub(super) told: Told,
     pub(super) agrees: bool,
 }
 
-pub(super) async fn ask(server: &Server, question: &Question<'_>) -> anyhow::Result<Told> {
+pub(super) async fn ask(
+    server: &ReplicaAddress,
+    question: &ReplicaQuestion<'_>,
+) -> anyhow::Result<Told> {
     let exchange = async {
         match server {
-            Server::Tcp(address) => {
+            ReplicaAddress::Tcp(address) => {
                 let stream = TcpStream::connect(address).await.context("connecting")?;
                 exchange(stream, question).await
             }
-            Server::Unix(path) => {
+            ReplicaAddress::Unix(path) => {
                 let stream = UnixStream::connect(path).await.context("connecting")?;
                 exchange(stream, question).await
             }
@@ -75,7 +78,7 @@ pub(super) async fn ask(server: &Server, question: &Question<'_>) -> anyhow::Res
     asked.context("the replica (--server)")
 }
 
-async fn exchange<S>(stream: S, question: &Question<'_>) -> anyhow::Result<Told>
+async fn exchange<S>(stream: S, question: &ReplicaQuestion<'_>) -> anyhow::Result<Told>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -106,9 +109,9 @@ where
     Told::decode(&answer).context("the answer is not one of patgate's")
 }
 
-/// A `CheckRequest`, as gRPC frames it.
-fn framed(question: &Question<'_>) -> Bytes {
-    let Question { method, authority, target, sent, .. } = question;
+/// Encodes a `CheckRequest` in a gRPC frame.
+fn framed(question: &ReplicaQuestion<'_>) -> Bytes {
+    let ReplicaQuestion { method, authority, target, sent, .. } = question;
     let message = codec::encode(method, authority, target, &sent.headers, &sent.body);
     [&frame::head(message.len())[..], &message].concat().into()
 }

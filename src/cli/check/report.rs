@@ -1,8 +1,8 @@
-//! The result of `patgate check`, for people and for programs.
+//! The result of `patgate check`, as text and as JSON.
 
 use serde::Serialize;
 
-use super::{super::output::aligned, caches::Caches, replica::Opinion};
+use super::{super::output::aligned, caches::RedisEntries, replica::ReplicaAnswer};
 use crate::{
     body::ModelName,
     decide::Answered,
@@ -14,41 +14,41 @@ use crate::{
 #[derive(Serialize)]
 pub(super) struct Report<'a> {
     method: &'a str,
-    /// Without the query, which may hold anything.
+    /// The path without the query, which may hold a secret.
     path: &'a str,
     outcome: &'static str,
     pub(super) status: u16,
     pub(super) code: &'static str,
-    /// What the client is told, of a refusal.
+    /// The message that the client sees, if the request is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
     #[serde(flatten)]
     explanation: Explanation,
-    /// The model that an allow is for, where anything depends on it.
+    /// The model for which the request is allowed, if anything depends on it.
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     upstream: Option<&'a str>,
-    /// Whether there is one, and nothing else about it.
+    /// Whether the backend has a credential, and nothing else about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     backend_credential: Option<&'static str>,
-    /// How far the domain is enforced, where that is not to the full.
+    /// How far the domain is enforced, unless it is enforced fully.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) rollout: Option<String>,
-    /// What the above is known from, where anything had to be looked up.
+    /// The tier that was asked, if anything had to be looked up.
     #[serde(skip_serializing_if = "Option::is_none")]
     tier: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    redis: Option<Caches>,
+    redis: Option<RedisEntries>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) replica: Option<Opinion>,
+    pub(super) replica: Option<ReplicaAnswer>,
 }
 
 impl<'a> Report<'a> {
     pub(super) fn new(
         evidence: &Evidence<'a>,
         decision: &'a Decision,
-        redis: Option<Caches>,
+        redis: Option<RedisEntries>,
     ) -> Self {
         let permit = decision.permit();
         let answered = match decision {
@@ -80,13 +80,13 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// Takes down what a replica answered. Of one that does not carry its verdict out, the verdict
-    /// is what is compared: its mode is in its own configuration, and not known here.
-    pub(super) fn heard(&mut self, told: Told) {
+    /// Records the answer of a replica. If the replica does not enforce its verdict, the verdict is
+    /// compared: the mode is in the replica's own configuration, which is not known here.
+    pub(super) fn record_answer(&mut self, told: Told) {
         let carried_out = told.softened_by().is_none();
         let agrees = (told.outcome(), &*told.code) == (self.outcome, self.code)
             && (told.status == self.status || !carried_out);
-        self.replica = Some(Opinion { told, agrees });
+        self.replica = Some(ReplicaAnswer { told, agrees });
     }
 
     pub(super) fn text(&self) -> String {
@@ -104,8 +104,8 @@ impl<'a> Report<'a> {
         let nearest = self.explanation.nearest.as_ref();
         last.extend(nearest.map(|nearest| format!("nearest miss: {nearest}")));
         last.extend(self.tier.map(|tier| format!("known from: {tier}, as of this moment")));
-        last.extend(self.redis.iter().flat_map(Caches::lines));
-        if let Some(Opinion { told, agrees }) = &self.replica {
+        last.extend(self.redis.iter().flat_map(RedisEntries::lines));
+        if let Some(ReplicaAnswer { told, agrees }) = &self.replica {
             let verdict = match (agrees, told.softened_by()) {
                 (false, _) => "DIFFERS",
                 (true, None) => "the same",

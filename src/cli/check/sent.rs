@@ -1,4 +1,4 @@
-//! What the request carries: who asks, and with which body.
+//! The credential and the body that the request carries.
 
 use std::{
     fs::File,
@@ -11,13 +11,13 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::super::{
-    Usage,
-    session::Admin,
+    UsageError,
     token::{TokenIdParser, plain_from_standard_input},
 };
 use crate::{
     api::{Manner, Scheme},
     body::Form,
+    config::Config,
     keyring::{self, KeyRing},
     token::{Prefixes, TokenId, Tokens},
 };
@@ -25,10 +25,10 @@ use crate::{
 /// More than Envoy can be told to let through in headers, and more than a replica reads.
 const MAX_INPUT: u64 = 8 * 1024 * 1024;
 
-/// Who asks. A token is read from standard input unless one of these is given.
+/// The caller. Unless one of these is given, a token is read from standard input.
 #[derive(clap::Args)]
 #[group(id = "who", multiple = false)]
-pub(super) struct Who {
+pub(super) struct CallerArguments {
     /// Treats this token as if it had been sent, without its secret; reads no token from standard
     /// input
     #[arg(long, value_name = "TOKEN_ID", value_parser = TokenIdParser)]
@@ -42,9 +42,9 @@ pub(super) struct Who {
     no_credential: bool,
 }
 
-/// The body, as far as it matters. Without any of these, none is shown.
+/// The body. Unless one of these is given, patgate sees no body.
 #[derive(clap::Args)]
-pub(super) struct Content {
+pub(super) struct BodyArguments {
     /// The model that the body would name, in the form of its API
     #[arg(long, conflicts_with = "body")]
     model: Option<String>,
@@ -65,15 +65,15 @@ pub(super) struct Content {
     chunked: bool,
 }
 
-/// What goes to the service, besides method, host and path.
+/// What the request carries besides method, host and path.
 #[derive(Default)]
-pub(super) struct Sent {
-    /// By their lower-case names, each once.
+pub(super) struct SentRequest {
+    /// Headers by their lower-case names, each once.
     pub(super) headers: Vec<(&'static str, Zeroizing<String>)>,
     pub(super) body: Vec<u8>,
 }
 
-impl Sent {
+impl SentRequest {
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(of, _)| *of == name).map(|(_, value)| value.as_str())
     }
@@ -83,13 +83,13 @@ impl Sent {
     }
 }
 
-impl Who {
-    /// Whether nothing is asked that takes the key ring of the service.
+impl CallerArguments {
+    /// Whether the question can be answered without the key ring of the service.
     pub(super) fn needs_no_keys(&self) -> bool {
         self.pat_id.is_some() || self.no_credential
     }
 
-    /// Whether standard input holds who asks.
+    /// Whether the credential is on standard input.
     pub(super) fn on_standard_input(&self) -> bool {
         match &self.authorization_file {
             Some(file) => is_standard_input(file),
@@ -97,20 +97,19 @@ impl Who {
         }
     }
 
-    /// Adds the credential, and says who can verify it. For an id, both are made for the occasion:
-    /// the key is thrown away with the process, and the key ring of the service is not even read.
+    /// Adds the credential, and returns what verifies it. For a token's id, both are made with a
+    /// random key, and the key ring of the service is not read.
     pub(super) fn send(
         &self,
-        sent: &mut Sent,
-        admin: &Admin,
+        sent: &mut SentRequest,
+        config: &Config,
         manner: Manner,
     ) -> anyhow::Result<Tokens> {
-        let tokens = match self.needs_no_keys() {
-            true => Tokens::new(
-                Prefixes::default(),
-                KeyRing::parse(&keyring::new_line(&"check".parse()?)?)?,
-            ),
-            false => admin.tokens()?,
+        let tokens = if self.needs_no_keys() {
+            let ring = KeyRing::parse(&keyring::new_line(&"check".parse()?)?)?;
+            Tokens::new(Prefixes::default(), ring)
+        } else {
+            Tokens::new(config.token_prefixes.clone(), config.key_ring()?)
         };
         let scheme = manner.sources.schemes().next().unwrap_or(Scheme::Bearer);
         let value = match self {
@@ -124,7 +123,7 @@ impl Who {
                 if plain.is_empty() {
                     let why = "expected a token on standard input, or --authorization-file, \
                                --no-credential or --pat-id";
-                    return Err(Usage(why.to_owned()).into());
+                    return Err(UsageError(why.to_owned()).into());
                 }
                 format!("{scheme} {}", plain.as_str())
             }
@@ -134,10 +133,10 @@ impl Who {
     }
 }
 
-/// The value of a header: a line, whose end is no part of it.
+/// Reads the value of a header: one line, without its line ending.
 fn value(file: &Path) -> anyhow::Result<String> {
     let text = String::from_utf8(read(file)?);
-    let mut text = text.map_err(|_| Usage(format!("{}: not UTF-8", file.display())))?;
+    let mut text = text.map_err(|_| UsageError(format!("{}: not UTF-8", file.display())))?;
     if text.ends_with('\n') {
         text.pop();
         if text.ends_with('\r') {
@@ -147,18 +146,19 @@ fn value(file: &Path) -> anyhow::Result<String> {
     Ok(text)
 }
 
-impl Content {
+impl BodyArguments {
     pub(super) fn on_standard_input(&self) -> bool {
         self.body.as_deref().is_some_and(is_standard_input)
     }
 
-    /// Whether anything was said about a body.
+    /// Whether the arguments describe a body.
     pub(super) fn given(&self) -> bool {
         self.model.is_some() || self.body.is_some()
     }
 
-    /// Adds the body as Envoy shows it. `form` is how the call names its model, where it does.
-    pub(super) fn send(&self, sent: &mut Sent, form: Option<Form>) -> anyhow::Result<()> {
+    /// Adds the body as Envoy sends it to patgate. `form` is how the call names its model; `None` if
+    /// its body does not name it.
+    pub(super) fn send(&self, sent: &mut SentRequest, form: Option<Form>) -> anyhow::Result<()> {
         let media_type = match (&self.body, &self.model) {
             (Some(file), _) => {
                 sent.body = read(file)?;
@@ -179,11 +179,11 @@ impl Content {
         if let Some(encoding) = &self.content_encoding {
             sent.set("content-encoding", encoding);
         }
-        // Envoy's word for whether it has shown a body in full; of none it says nothing.
+        // Envoy sets this header to say whether it sends the whole body; without a body, it does not.
         if !sent.body.is_empty() {
             sent.set("x-envoy-auth-partial-body", self.partial.to_string());
         }
-        // The length of what was cut is not known here.
+        // The length of the whole body is not known if it was cut.
         if !self.partial && !self.chunked {
             sent.set("content-length", sent.body.len().to_string());
         }
@@ -191,7 +191,7 @@ impl Content {
     }
 }
 
-/// The shortest body that names a model so; none where it cannot be named.
+/// The shortest body that names a model in this form, with its media type; `None` if there is none.
 fn naming(model: &str, form: Form) -> Option<(&'static str, Vec<u8>)> {
     match form {
         Form::Json | Form::JsonOfAnyType => {
@@ -213,24 +213,24 @@ fn is_standard_input(file: &Path) -> bool {
     file == Path::new("-")
 }
 
-/// All that a file holds.
+/// Reads a whole file.
 fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
-    let name = match is_standard_input(file) {
-        true => "standard input".to_owned(),
-        false => file.display().to_string(),
-    };
+    let from_standard_input = is_standard_input(file);
+    let name =
+        if from_standard_input { "standard input".to_owned() } else { file.display().to_string() };
     let all = |from: &mut dyn Read| -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         from.take(MAX_INPUT + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
-    let bytes = match is_standard_input(file) {
-        true => all(&mut io::stdin().lock()),
-        false => File::open(file).and_then(|mut file| all(&mut file)),
+    let bytes = if from_standard_input {
+        all(&mut io::stdin().lock())
+    } else {
+        File::open(file).and_then(|mut file| all(&mut file))
     };
     let bytes = bytes.with_context(|| name.clone())?;
     if bytes.len() as u64 > MAX_INPUT {
-        return Err(Usage(format!("{name}: more than {MAX_INPUT} bytes")).into());
+        return Err(UsageError(format!("{name}: more than {MAX_INPUT} bytes")).into());
     }
     Ok(bytes)
 }

@@ -1,5 +1,5 @@
-//! Editing a key-ring file so that whoever reads it meanwhile sees the old ring or the new one,
-//! never half of one.
+//! Edits a key-ring file. A process that reads it meanwhile sees the old ring or the new one, never a
+//! part of one.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -14,8 +14,12 @@ use zeroize::Zeroizing;
 use crate::{
     config::read_keyring_text,
     keyring::{KeyId, KeyRing},
-    store,
 };
+
+/// The file has no key of this name.
+#[derive(Debug, thiserror::Error)]
+#[error("key `{0}` does not exist")]
+pub(in crate::cli) struct NoSuchKey(KeyId);
 
 /// A key-ring file as it was when opened.
 pub(super) struct KeyRingFile {
@@ -32,7 +36,7 @@ impl KeyRingFile {
         Ok(Self { path, text })
     }
 
-    /// Like [`Self::open`], but begins a new ring where there is no file.
+    /// Like [`Self::open`], but begins a new ring if there is no file.
     pub(super) fn open_or_begin(path: &Path) -> anyhow::Result<Self> {
         if fs::exists(path)? {
             return Self::open(path);
@@ -69,11 +73,11 @@ impl KeyRingFile {
         self.replace(self.text.lines().filter(|line| id_of(line) != Some(id.as_str())))
     }
 
-    fn find(&self, id: &KeyId) -> Result<&str, store::Error> {
+    fn find(&self, id: &KeyId) -> Result<&str, NoSuchKey> {
         self.text
             .lines()
             .find(|line| id_of(line) == Some(id.as_str()))
-            .ok_or_else(|| store::Error::NotFound { what: "key", name: id.to_string() })
+            .ok_or_else(|| NoSuchKey(id.clone()))
     }
 
     fn replace<'a>(&self, lines: impl Iterator<Item = &'a str>) -> anyhow::Result<()> {
@@ -94,18 +98,20 @@ impl KeyRingFile {
         if outcome.as_ref().is_err_and(|error| !is_taken(error)) {
             let _ = fs::remove_file(&new);
         }
-        outcome.map_err(|error| match is_taken(&error) {
-            true => anyhow::anyhow!(
-                "{} exists: somebody else is editing the key ring, or was interrupted; remove it \
-                 if nobody is",
-                new.display()
-            ),
-            false => anyhow::Error::new(error).context(format!("writing {shown}")),
+        outcome.map_err(|error| {
+            if is_taken(&error) {
+                return anyhow::anyhow!(
+                    "{} exists: another command is editing the key ring, or was interrupted; \
+                     remove the file if none is running",
+                    new.display()
+                );
+            }
+            anyhow::Error::new(error).context(format!("writing {shown}"))
         })
     }
 
     fn write_beside(&self, new: &Path, text: &str, directory: &Path) -> io::Result<()> {
-        // It must not exist: this is the lock between two edits, too.
+        // It must not exist: it is also the lock between two edits.
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(new)?;
         if let Ok(old) = fs::metadata(&self.path) {
             // The service must still be able to read what an administrator edited.
@@ -125,7 +131,7 @@ fn is_taken(error: &io::Error) -> bool {
     error.kind() == ErrorKind::AlreadyExists
 }
 
-/// The name of the key on a line, if there is one.
+/// The name of the key on a line, if the line holds a key.
 fn id_of(line: &str) -> Option<&str> {
     let line = line.trim();
     if line.starts_with('#') { None } else { line.split_once(':').map(|(id, _)| id) }

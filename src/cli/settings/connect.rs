@@ -1,7 +1,7 @@
-//! `patgate config check --connect`: whether the services that the settings name can be used.
+//! `patgate config check --connect`: reports whether the services that the settings name can be used.
 //!
-//! Each probe tries one service as `serve` would, and says what it found. A new probe is a function in
-//! a module below and a line in [`findings`].
+//! Each probe tries one service as `patgate serve` does, and reports what it found. A new probe is a
+//! function in a module below and a line in [`findings`].
 
 mod keyring;
 mod postgres;
@@ -14,17 +14,17 @@ use crate::{
     config::{Config, Purpose},
 };
 
-/// What a probe found.
+/// Whether a service can be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Outcome {
+pub(super) enum ProbeResult {
     /// It can be used.
     Ok,
-    /// It can be used, and something about it will make trouble.
+    /// It can be used, and something about it will cause problems.
     Warning,
     /// It cannot be used.
     Failed,
-    /// Nothing is configured.
+    /// It is not configured.
     Off,
 }
 
@@ -33,20 +33,20 @@ pub(super) enum Outcome {
 pub(super) struct Finding {
     /// The setting that was tried, such as `postgres.url`.
     pub(super) key: &'static str,
-    pub(super) outcome: Outcome,
+    pub(super) outcome: ProbeResult,
     pub(super) detail: String,
 }
 
-/// At least one service cannot be used; which one, the findings say.
+/// At least one service cannot be used. The findings say which.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot be used as configured: {0}")]
 pub(super) struct Unusable(String);
 
-/// Tries everything and prints what was found.
+/// Runs all probes and prints what they found.
 ///
 /// # Errors
 ///
-/// Unless every service that is configured can be used.
+/// If a service that is configured cannot be used.
 pub(super) async fn run(config: &Config, purpose: Purpose, out: Output) -> anyhow::Result<()> {
     let findings = findings(config, purpose).await;
     out.list(
@@ -59,13 +59,13 @@ pub(super) async fn run(config: &Config, purpose: Purpose, out: Output) -> anyho
     )?;
     let failed: Vec<&str> = findings
         .iter()
-        .filter(|finding| finding.outcome == Outcome::Failed)
+        .filter(|finding| finding.outcome == ProbeResult::Failed)
         .map(|finding| finding.key)
         .collect();
     if failed.is_empty() { Ok(()) } else { Err(Unusable(failed.join(", ")).into()) }
 }
 
-/// One after the other, so that a slow one is seen to be.
+/// Runs the probes one after the other, so that an operator sees which one is slow.
 async fn findings(config: &Config, purpose: Purpose) -> Vec<Finding> {
     let (postgres, installation) = postgres::probe(config).await;
     let mut findings = Vec::from(postgres);
@@ -76,18 +76,18 @@ async fn findings(config: &Config, purpose: Purpose) -> Vec<Finding> {
 
 impl Finding {
     pub(super) fn ok(key: &'static str, detail: impl ToString) -> Self {
-        Self { key, outcome: Outcome::Ok, detail: detail.to_string() }
+        Self { key, outcome: ProbeResult::Ok, detail: detail.to_string() }
     }
 
     pub(super) fn warning(key: &'static str, detail: impl ToString) -> Self {
-        Self { key, outcome: Outcome::Warning, detail: detail.to_string() }
+        Self { key, outcome: ProbeResult::Warning, detail: detail.to_string() }
     }
 
     pub(super) fn failed(key: &'static str, detail: impl ToString) -> Self {
-        Self { key, outcome: Outcome::Failed, detail: detail.to_string() }
+        Self { key, outcome: ProbeResult::Failed, detail: detail.to_string() }
     }
 
     pub(super) fn off(key: &'static str, detail: impl ToString) -> Self {
-        Self { key, outcome: Outcome::Off, detail: detail.to_string() }
+        Self { key, outcome: ProbeResult::Off, detail: detail.to_string() }
     }
 }

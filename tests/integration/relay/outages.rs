@@ -6,7 +6,6 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use patgate::store::Store;
 use patgate_testing::{
     eventually,
     proxy::{Mode, Proxy},
@@ -167,10 +166,10 @@ pub(crate) async fn who_ends_takes_its_lease_along(suite: Arc<Suite>) {
     let world = suite.world().await;
     let (first, second) = (serve(&world).await, serve(&world).await);
     let redis = redis_at(&world.redis_url).await;
-    let store = Store::new(world.postgres.clone(), "tester".parse().unwrap());
+    let admin = world.admin(world.postgres.clone()).await;
     let leases = async || {
         let left = redis::cmd("HLEN").arg(leases_of(&world)).query_async(&mut redis.clone()).await;
-        let noted = store.replicas(None, Duration::ZERO).await.unwrap().len();
+        let noted = admin.serving_replicas().await.unwrap().len();
         let left: usize = left.unwrap();
         (noted, left)
     };

@@ -4,13 +4,16 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use patgate::{
+    admin::{Admin, CachedCopies},
     app::App,
-    config::{Config, Purpose, Sources},
+    config::{Config, Purpose, Sources, read_keyring},
     installation::Installation,
     keyring::{self, KeyRing},
+    schema,
     token::{Prefixes, TokenId, Tokens},
 };
 use sqlx::{Decode, PgPool, Postgres, Type};
@@ -277,6 +280,18 @@ impl<'s> World<'s> {
         let stop = CancellationToken::new();
         tokio::spawn(app.run(stop.clone()));
         Replica::at(grpc, http).ended_by(stop)
+    }
+
+    /// The administrator's service, with connections of its own.
+    pub(crate) async fn admin(&self, pool: PgPool) -> Admin {
+        let cached_copies = CachedCopies {
+            installation: schema::check(&pool).await.unwrap(),
+            redis_url: None,
+            max_staleness: Duration::ZERO,
+        };
+        let ring = read_keyring(&self.keyring_file).unwrap();
+        let admin = Admin::new(pool, "tester".parse().unwrap(), cached_copies);
+        admin.with_keys(ring, Prefixes::default())
     }
 
     /// The name of something of this installation in Redis.

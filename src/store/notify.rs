@@ -1,25 +1,26 @@
 //! Wakes the replicas that listen for changes.
 //!
-//! Not by the transaction of the change. All databases of a cluster share one queue of notifications,
-//! and a transaction that notifies takes one lock for all of them as it commits: any login of the
-//! cluster could hold a change up, or make it fail.
+//! The transaction of the change does not do this itself. All databases of a cluster share one queue of
+//! notifications, and a transaction that notifies locks that queue while it commits. Any login of the
+//! cluster could then delay a change or make it fail.
 
 use std::time::Duration;
 
 use sqlx::{Executor, PgPool, pool::PoolConnection};
 use tokio::time::timeout;
 
-/// In all. Beyond that, the next poll of the replicas is about as soon.
+/// For the whole notification. After that, the next poll of the replicas comes about as soon.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// As `Installation::channel` has it. The lock is taken at the end, where no `statement_timeout`
-/// holds any more, and kept until the commit is over: that must not wait for a synchronous standby.
+/// The channel is that of `Installation::channel`. The lock is taken at the end of the transaction,
+/// where `statement_timeout` no longer applies, and held until the commit is complete, which therefore
+/// must not wait for a synchronous standby.
 const NOTIFY: &str = "SET LOCAL lock_timeout = '200ms'; SET LOCAL statement_timeout = '200ms';
     SET LOCAL synchronous_commit = off;
     SELECT pg_notify('patgate_changes_' || replace(i.id::text, '-', ''), '')
     FROM patgate.installation i";
 
-/// Notifies, after a commit. Whatever goes wrong here costs a part of the time between two polls.
+/// Notifies the replicas after a commit. If this fails, they learn of the change by their next poll.
 pub(super) async fn send(pool: &PgPool) {
     let mut connection = None;
     let notify =

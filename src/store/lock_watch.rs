@@ -1,4 +1,4 @@
-//! Says who keeps a command waiting for a lock.
+//! Reports which sessions keep a transaction waiting for a lock.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -10,7 +10,7 @@ use tokio::{task::JoinHandle, time::sleep};
 
 use super::{Error, sql_scalar};
 
-/// How long a command may wait before it says for whom, and how often it looks again.
+/// How long a transaction may wait before the holders are reported, and how often to look again.
 const NOTICED: Duration = Duration::from_secs(1);
 
 /// The sessions that hold what another one waits for, by that one's application name. How long a
@@ -26,41 +26,41 @@ const HOLDERS: &str = "
     JOIN pg_stat_activity h ON h.pid = b.pid
     WHERE w.application_name = $1";
 
-/// Watches a transaction until this is dropped.
+/// Watches one transaction, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Watch(JoinHandle<()>);
+pub(super) struct LockWatch(JoinHandle<()>);
 
-impl Watch {
+impl LockWatch {
     /// Watches the transaction that has this application name, which no other one may have: behind a
     /// pooler, a process id would not be known without asking.
     pub(super) fn over(pool: PgPool, application: String) -> Self {
         Self(tokio::spawn(async move {
-            let mut told = None;
+            let mut reported = None;
             loop {
                 sleep(NOTICED).await;
                 let holders = sql_scalar::<Option<String>>(HOLDERS).bind(&application);
-                // While it cannot be known, there is nothing to say.
+                // Without an answer there is nothing to report.
                 let Ok(holders) = holders.fetch_one(&pool).await else { continue };
                 if let Some(holders) = &holders
-                    && told.as_ref() != Some(holders)
+                    && reported.as_ref() != Some(holders)
                 {
                     tracing::warn!("waiting for a lock that is held by {holders}");
                 }
-                told = holders.or(told);
+                reported = holders.or(reported);
             }
         }))
     }
 }
 
-/// A transaction that reads, and is watched meanwhile.
+/// A transaction that only reads, watched in the same way.
 #[derive(Debug)]
-pub(super) struct View {
+pub(super) struct ReadTransaction {
     tx: Transaction<'static, Postgres>,
-    _watch: Watch,
+    _watch: LockWatch,
 }
 
-impl View {
-    pub(super) fn new(tx: Transaction<'static, Postgres>, watch: Watch) -> Self {
+impl ReadTransaction {
+    pub(super) fn new(tx: Transaction<'static, Postgres>, watch: LockWatch) -> Self {
         Self { tx, _watch: watch }
     }
 
@@ -69,7 +69,7 @@ impl View {
     }
 }
 
-impl Deref for View {
+impl Deref for ReadTransaction {
     type Target = PgConnection;
 
     fn deref(&self) -> &PgConnection {
@@ -77,13 +77,13 @@ impl Deref for View {
     }
 }
 
-impl DerefMut for View {
+impl DerefMut for ReadTransaction {
     fn deref_mut(&mut self) -> &mut PgConnection {
         &mut self.tx
     }
 }
 
-impl Drop for Watch {
+impl Drop for LockWatch {
     fn drop(&mut self) {
         self.0.abort();
     }

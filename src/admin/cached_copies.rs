@@ -1,0 +1,69 @@
+//! Deletes outdated copies from Redis, so that replicas which cannot read the feed of changes do not
+//! use them.
+
+use std::{sync::Arc, time::Duration};
+
+use redis::{AsyncConnectionConfig, Client, RedisError};
+use secrecy::ExposeSecret;
+use tokio::time::timeout;
+
+use super::CachedCopies;
+use crate::{
+    redis_fault::RedisFault,
+    resolve::{Backends, Domains, Principals, redis::redis_key},
+    store::OutdatedCopies,
+};
+
+/// An operator prefers to wait rather than leave an outdated copy behind.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Why outdated copies may still be in Redis.
+#[derive(Debug, thiserror::Error)]
+pub enum CachedCopiesError {
+    /// Redis refused the command, or could not be reached.
+    #[error("Redis: {}", RedisFault::from(.0))]
+    Redis(#[from] RedisError),
+    /// Redis did not answer.
+    #[error("Redis did not answer within {PATIENCE:?}")]
+    Timeout,
+}
+
+/// Deletes the copies that a change has made outdated.
+///
+/// # Errors
+///
+/// If Redis cannot be reached. Replicas may then use the copies until they are too old.
+pub(super) async fn delete_cached_copies(
+    copies: &CachedCopies,
+    outdated: &OutdatedCopies,
+) -> Result<(), Arc<CachedCopiesError>> {
+    let keys = keys(&copies.installation.redis_prefix(), outdated);
+    match &copies.redis_url {
+        Some(url) if !keys.is_empty() => {
+            let deleted = timeout(PATIENCE, delete(url.expose_secret(), &keys)).await;
+            deleted.unwrap_or(Err(CachedCopiesError::Timeout)).map_err(Arc::new)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The keys of the copies in Redis.
+fn keys(prefix: &str, outdated: &OutdatedCopies) -> Vec<String> {
+    let OutdatedCopies { tokens, domains, backends } = outdated;
+    let tokens = tokens.iter().map(|token| redis_key::<Principals>(prefix, token));
+    let domains = domains.iter().map(|domain| redis_key::<Domains>(prefix, domain));
+    let backends = backends.iter().map(|backend| redis_key::<Backends>(prefix, backend));
+    tokens.chain(domains).chain(backends).collect()
+}
+
+async fn delete(url: &str, keys: &[String]) -> Result<(), CachedCopiesError> {
+    let client = Client::open(url)?;
+    // The timeouts that the crate sets by default are shorter than ours.
+    let unbounded =
+        AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+    let mut connection = client.get_multiplexed_async_connection_with_config(&unbounded).await?;
+    for keys in keys.chunks(1000) {
+        redis::cmd("DEL").arg(keys).exec_async(&mut connection).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,197 @@
+//! Tokens and their scopes.
+
+use super::{
+    Admin, CreatedToken, Error, NewScope, NewToken, Outcome, RevokedToken, Rotation, Scope, Token,
+    TokenDetails, TokenFilter, TokenGroup, Warning,
+};
+use crate::{store::Committed, token::TokenId};
+
+impl Admin {
+    /// Creates a token. The outcome holds its plaintext, which cannot be read again.
+    ///
+    /// # Errors
+    ///
+    /// If the owner or a domain does not exist, if the owner has a token of this name, or if the
+    /// expiry is not in the future.
+    pub async fn create_token(&self, new: &NewToken) -> Result<Outcome<CreatedToken>, Error> {
+        let minted = self.keys()?.mint()?;
+        let created = self.store.create_token(minted, new).await?;
+        Ok(self.complete_creation(created).await)
+    }
+
+    /// Lists tokens, by owner and name, without the canaries of replicas.
+    ///
+    /// # Errors
+    ///
+    /// If the filter names a user or domain that does not exist.
+    pub async fn tokens(&self, filter: &TokenFilter) -> Result<Vec<Token>, Error> {
+        Ok(self.store.tokens(filter).await?)
+    }
+
+    /// Counts the tokens of a group that are neither expired nor revoked.
+    ///
+    /// # Errors
+    ///
+    /// If the user or domain does not exist.
+    pub async fn count_live_tokens(&self, group: &TokenGroup) -> Result<usize, Error> {
+        let everything = TokenFilter { live: true, ..TokenFilter::default() };
+        let filter = match group.clone() {
+            TokenGroup::OfUser(user) => TokenFilter { owner: Some(user), ..everything },
+            TokenGroup::OfDomain(domain) => TokenFilter { domain: Some(domain), ..everything },
+        };
+        Ok(self.tokens(&filter).await?.len())
+    }
+
+    /// Returns a token with its scopes.
+    ///
+    /// # Errors
+    ///
+    /// If the token does not exist.
+    pub async fn token(&self, id: TokenId) -> Result<TokenDetails, Error> {
+        Ok(self.store.token(id).await?)
+    }
+
+    /// Adds scopes to a token, and returns all that it has then.
+    ///
+    /// # Errors
+    ///
+    /// If the token or a domain does not exist.
+    pub async fn add_scopes(
+        &self,
+        id: TokenId,
+        scopes: &[NewScope],
+    ) -> Result<Outcome<Vec<Scope>>, Error> {
+        Ok(self.complete(self.store.add_scopes(id, scopes).await?).await)
+    }
+
+    /// Removes scopes from a token, and returns those that are left.
+    ///
+    /// # Errors
+    ///
+    /// If the token or a domain does not exist, or if the token does not have one of the scopes.
+    pub async fn remove_scopes(
+        &self,
+        id: TokenId,
+        scopes: &[NewScope],
+    ) -> Result<Outcome<Vec<Scope>>, Error> {
+        Ok(self.complete(self.store.remove_scopes(id, scopes).await?).await)
+    }
+
+    /// Revokes a token for good. A token that is revoked already keeps its time.
+    ///
+    /// # Errors
+    ///
+    /// If the token does not exist.
+    pub async fn revoke_token(&self, id: TokenId) -> Result<Outcome<RevokedToken>, Error> {
+        Ok(self.complete(self.store.revoke_token(id).await?).await)
+    }
+
+    /// Revokes the token whose plaintext was found. The text is all that this takes, so whoever
+    /// finds a leaked token can stop it.
+    ///
+    /// # Errors
+    ///
+    /// If no key of the ring has signed the text, or the token does not exist.
+    pub async fn revoke_plaintext(&self, plain: &str) -> Result<Outcome<RevokedToken>, Error> {
+        let token = self.keys()?.tokens.verify(plain).ok_or(Error::NotSigned)?;
+        Ok(self.complete(self.store.revoke_verified_token(&token).await?).await)
+    }
+
+    /// Revokes all live tokens of a user or a domain for good.
+    ///
+    /// # Errors
+    ///
+    /// If the user or domain does not exist.
+    pub async fn revoke_tokens(
+        &self,
+        group: &TokenGroup,
+    ) -> Result<Outcome<Vec<RevokedToken>>, Error> {
+        Ok(self.complete(self.store.revoke_tokens(group).await?).await)
+    }
+
+    /// Replaces a live token by a new one with the same owner, name, description and scopes. The
+    /// outcome holds the plaintext of the new one, which cannot be read again.
+    ///
+    /// # Errors
+    ///
+    /// If the token does not exist, or is expired or revoked.
+    pub async fn rotate_token(
+        &self,
+        id: TokenId,
+        rotation: &Rotation,
+    ) -> Result<Outcome<CreatedToken>, Error> {
+        let minted = self.keys()?.mint()?;
+        let rotated = self.store.rotate_token(id, minted, rotation).await?;
+        Ok(self.complete_creation(rotated).await)
+    }
+
+    /// Deletes a token with its scopes. Its entries in the audit log stay.
+    ///
+    /// # Errors
+    ///
+    /// If the token does not exist.
+    pub async fn delete_token(&self, id: TokenId) -> Result<Outcome<()>, Error> {
+        Ok(self.complete(self.store.delete_token(id).await?).await)
+    }
+
+    async fn complete_creation(&self, created: Committed<CreatedToken>) -> Outcome<CreatedToken> {
+        let mut outcome = self.complete(created).await;
+        outcome.warnings.extend(warnings(&outcome.value.token));
+        outcome
+    }
+}
+
+/// What keeps a new token from doing what its scopes say.
+fn warnings(created: &TokenDetails) -> Vec<Warning> {
+    if created.scopes.is_empty() {
+        return vec![Warning::NoScopes];
+    }
+    let without_effect = created.scopes.iter().filter(|scope| !scope.permitted);
+    without_effect
+        .map(|scope| Warning::ScopeNotPermitted {
+            scope: scope.clone(),
+            owner: created.token.owner.clone(),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::store::TokenStatus;
+
+    fn created(permitted: &[bool]) -> TokenDetails {
+        let text = || "t".to_owned();
+        let token = Token {
+            id: Uuid::nil(),
+            name: text(),
+            description: text(),
+            owner: "ann@example.com".to_owned(),
+            status: TokenStatus::Live,
+            key_id: text(),
+            issued_at: text(),
+            expires_at: text(),
+            revoked_at: None,
+            last_used_at: None,
+        };
+        let scope = |(index, permitted): (usize, &bool)| Scope {
+            domain: format!("d{index}"),
+            entity_type: text(),
+            entity_id: text(),
+            operation: text(),
+            permitted: *permitted,
+        };
+        TokenDetails { token, scopes: permitted.iter().enumerate().map(scope).collect() }
+    }
+
+    #[test]
+    fn a_token_that_cannot_do_what_it_should_comes_with_a_warning() {
+        assert!(matches!(*warnings(&created(&[])), [Warning::NoScopes]));
+        assert!(warnings(&created(&[true, true])).is_empty());
+        let some = warnings(&created(&[true, false]));
+        let [Warning::ScopeNotPermitted { scope, owner }] = &*some else { panic!("{some:?}") };
+        assert_eq!((&*scope.domain, &**owner), ("d1", "ann@example.com"));
+    }
+}

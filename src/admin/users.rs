@@ -1,0 +1,68 @@
+//! Users.
+
+use super::{Admin, Error, NewUser, Outcome, User, UserDetails, UserRef};
+
+impl Admin {
+    /// Creates a user, enabled.
+    ///
+    /// # Errors
+    ///
+    /// If another user has the address.
+    pub async fn create_user(&self, new: &NewUser) -> Result<Outcome<User>, Error> {
+        Ok(self.complete(self.store.create_user(new).await?).await)
+    }
+
+    /// Lists all users, by address, without the owner of canaries.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer.
+    pub async fn users(&self) -> Result<Vec<User>, Error> {
+        Ok(self.store.users().await?)
+    }
+
+    /// Returns a user with their roles.
+    ///
+    /// # Errors
+    ///
+    /// If the user does not exist.
+    pub async fn user(&self, user: &UserRef) -> Result<UserDetails, Error> {
+        Ok(self.store.user(user).await?)
+    }
+
+    /// Enables or disables a user. The tokens of a disabled user are refused, and work again once
+    /// the user is enabled.
+    ///
+    /// # Errors
+    ///
+    /// If the user does not exist.
+    pub async fn set_user_enabled(
+        &self,
+        user: &UserRef,
+        enabled: bool,
+    ) -> Result<Outcome<()>, Error> {
+        Ok(self.complete(self.store.set_user_enabled(user, enabled).await?).await)
+    }
+
+    /// Sets whether a user may do everything in every domain.
+    ///
+    /// # Errors
+    ///
+    /// If the user does not exist.
+    pub async fn set_platform_admin(
+        &self,
+        user: &UserRef,
+        platform_admin: bool,
+    ) -> Result<Outcome<()>, Error> {
+        Ok(self.complete(self.store.set_platform_admin(user, platform_admin).await?).await)
+    }
+
+    /// Deletes a user with all their tokens.
+    ///
+    /// # Errors
+    ///
+    /// If the user does not exist.
+    pub async fn delete_user(&self, user: &UserRef) -> Result<Outcome<()>, Error> {
+        Ok(self.complete(self.store.delete_user(user).await?).await)
+    }
+}

@@ -1,0 +1,127 @@
+//! `patgate token revoke`
+
+use std::{pin::pin, time::Duration};
+
+use anyhow::Context as _;
+use futures_util::StreamExt as _;
+use uuid::Uuid;
+
+use super::{
+    super::{domain_ref, output::complain, session::Session, unconfirmed},
+    TokenIdParser, plain_from_standard_input,
+};
+use crate::{
+    admin::{
+        Admin, CommittedChange, Outcome, Progress, ReplicaStates, RevokedToken, TokenGroup, UserRef,
+    },
+    domain::DomainRef,
+    token::TokenId,
+};
+
+/// By then, a replica that reads the feed of changes has applied the change. The others are named.
+const NAMED_AFTER: Duration = Duration::from_secs(2);
+
+#[derive(clap::Args)]
+#[command(group = clap::ArgGroup::new("which").required(true))]
+pub(in crate::cli) struct Arguments {
+    /// The token's id
+    #[arg(value_name = "TOKEN_ID", group = "which", value_parser = TokenIdParser)]
+    id: Option<Uuid>,
+    /// The token whose plaintext is on standard input
+    #[arg(long, group = "which")]
+    stdin: bool,
+    /// All live tokens of a user
+    #[arg(long, group = "which")]
+    user: Option<UserRef>,
+    /// All live tokens with a scope in a domain, whatever other scopes they have
+    #[arg(long, group = "which", value_parser = domain_ref)]
+    domain: Option<DomainRef>,
+    /// Confirms the revocation; needed with --user and --domain
+    #[arg(long)]
+    yes: bool,
+    /// Waits until every replica has applied it, and reports how many and how fast
+    #[arg(long)]
+    wait: bool,
+}
+
+pub(super) async fn revoke(
+    session: &Session,
+    admin: Admin,
+    arguments: Arguments,
+) -> anyhow::Result<()> {
+    let Arguments { id, stdin: _, user, domain, yes, wait } = arguments;
+    let group = user.map(TokenGroup::OfUser).or(domain.map(TokenGroup::OfDomain));
+    let outcome = if let Some(group) = group {
+        if !yes {
+            let count = admin.count_live_tokens(&group).await?;
+            return Err(unconfirmed(&format!("this revokes {count} live tokens for good")));
+        }
+        admin.revoke_tokens(&group).await?
+    } else {
+        let outcome = match id {
+            Some(id) => admin.revoke_token(TokenId(id)).await?,
+            None => {
+                let plain = plain_from_standard_input()?;
+                session.with_keys(admin.clone())?.revoke_plaintext(&plain).await?
+            }
+        };
+        outcome.map(|revoked| vec![revoked])
+    };
+    let change = outcome.committed.clone();
+    list(session, outcome)?;
+    if !wait {
+        return Ok(());
+    }
+    let waited = wait_for_replicas(&admin, change).await;
+    waited.context("revoked; which replicas have applied it cannot be told")
+}
+
+fn list(session: &Session, outcome: Outcome<Vec<RevokedToken>>) -> anyhow::Result<()> {
+    session.out.list(
+        &session.accept(outcome),
+        &[
+            ("ID", |token| token.id.to_string()),
+            ("OWNER", |token| token.owner.clone()),
+            ("NAME", |token| token.name.clone()),
+            ("REVOKED AT", |token| token.revoked_at.clone()),
+        ],
+    )
+}
+
+/// Shows how far a change has come, until every replica has applied it.
+async fn wait_for_replicas(admin: &Admin, change: CommittedChange) -> anyhow::Result<()> {
+    let mut progress = pin!(admin.progress(change));
+    let mut named = false;
+    while let Some(event) = progress.next().await {
+        match event? {
+            Progress::Waiting(states) => {
+                if !named && states.elapsed > NAMED_AFTER {
+                    named = true;
+                    name_missing(&states);
+                }
+            }
+            Progress::Done(states) => complain(&result(&states)),
+        }
+    }
+    Ok(())
+}
+
+fn name_missing(states: &ReplicaStates) {
+    for replica in &states.missing {
+        complain(&format!(
+            "waiting for {}, which has read the feed up to {}; what it knows expires at {}",
+            replica.name, replica.watermark, replica.expires_at
+        ));
+    }
+}
+
+fn result(states: &ReplicaStates) -> String {
+    let after = states.elapsed;
+    match states.applied.len() {
+        0 => {
+            "no replica is known to serve from this database: there is none to wait for".to_owned()
+        }
+        1 => format!("applied by 1 replica after {after:.1?}"),
+        count => format!("applied by {count} replicas after {after:.1?}"),
+    }
+}

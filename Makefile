@@ -7,7 +7,7 @@ FUZZ := --manifest-path fuzz/Cargo.toml
 # Hidden folders hold what was installed or built, except for .ci.
 SHELL_FILES = .ci/run $(shell find . -name '*.sh' -not -path './.*' -not -path './target/*')
 
-.PHONY: help tools build check test client-test grpc-test soak bench bench-large bench-check bench-build lint fuzz demo clean
+.PHONY: help tools build check test client-test grpc-test test-all soak bench bench-large bench-check bench-build lint fuzz demo clean
 
 # Of `make grpc-test`. Another version is another file.
 GRPCURL_VERSION := v1.9.4
@@ -38,6 +38,7 @@ help:
 	@echo '              (T=faults:: runs the integration tests whose names contain that)'
 	@echo 'make grpc-test  health and unknown methods as grpcurl sees them; needs Go'
 	@echo 'make client-test  what the clients of model APIs show their users, in Chromium too if it is there'
+	@echo 'make test-all  the three above in one run; needs Go'
 	@echo 'make soak     faults at random for 10 minutes (MINUTES=…, SEED=…), every answer judged'
 	@echo 'make bench    what a check costs: a table, in target/bench (BENCH_QUICK=1: only a trial; DOCS=1: into docs)'
 	@echo 'make bench-large  the same with ten million tokens, too'
@@ -75,6 +76,11 @@ $(GRPCURL):
 client-test: tools
 	@tools/install_clients.sh
 	TESTED_CLIENTS=all cargo test --locked --test integration -- clients::
+
+# Each client and each server once, where three runs would start some of them again.
+test-all: tools $(GRPCURL)
+	@tools/install_clients.sh
+	GRPCURL=$(CURDIR)/$(GRPCURL) TESTED_CLIENTS=all cargo test --locked
 
 soak: tools
 	SOAK_SECONDS=$$(($(MINUTES) * 60)) SOAK_SEED=$(SEED) cargo test --locked --test integration -- soak::

@@ -41,7 +41,7 @@ async fn count(world: &World<'_>, what: &str) -> i64 {
 }
 
 /// Alone, and disturbing nobody.
-pub(crate) async fn measures_when_it_is_told_to(suite: Arc<Suite>) {
+pub(crate) async fn measures_if_it_is_switched_on(suite: Arc<Suite>) {
     let world = suite.world().await;
     let quiet = world.serve(&PATIENT).await;
     let hot = reader(&world).await;
@@ -95,7 +95,7 @@ pub(crate) async fn measures_when_it_is_told_to(suite: Arc<Suite>) {
 }
 
 /// Not even with a tag that verifies; and its functions reach no other token.
-pub(crate) async fn is_of_no_other_use(suite: Arc<Suite>) {
+pub(crate) async fn permits_nothing(suite: Arc<Suite>) {
     let world = suite.world().await;
     let replica = world.serve(&[EVERY, PATIENT[0]]).await;
     eventually("a canary", async || count(&world, "pats WHERE user_id").await == 1).await;
@@ -127,7 +127,7 @@ pub(crate) async fn is_of_no_other_use(suite: Arc<Suite>) {
 }
 
 /// Without the feed a change is seen late; without Postgres it is not made.
-pub(crate) async fn tells_when_revoking_takes_long(suite: Arc<Suite>) {
+pub(crate) async fn reports_slow_revocation(suite: Arc<Suite>) {
     let world = suite.world().await;
     let (feed, postgres) =
         (Proxy::to(suite.postgres.port).await, Proxy::to(suite.postgres.port).await);

@@ -105,7 +105,7 @@ pub(crate) async fn the_backend_sees_its_own_and_no_token(suite: Arc<Suite>) {
 }
 
 /// But for that one header, of an allow.
-pub(crate) async fn nothing_else_in_an_answer_mentions_it(suite: Arc<Suite>) {
+pub(crate) async fn no_other_part_of_an_answer_contains_the_credential(suite: Arc<Suite>) {
     let world = suite.world().await;
     let cli = Cli::of(&world);
     let token = picky_reader(&world).await;
@@ -183,7 +183,9 @@ pub(crate) async fn a_change_is_obeyed_at_once_by_whatever_means(suite: Arc<Suit
 }
 
 /// Whoever changes the credential does not see who takes up the backend, nor the other way round.
-pub(crate) async fn who_takes_up_a_backend_amid_a_change_has_the_new_one(suite: Arc<Suite>) {
+pub(crate) async fn a_domain_that_takes_up_a_backend_during_a_change_uses_the_new_credential(
+    suite: Arc<Suite>,
+) {
     let world = suite.world().await;
     let cli = Cli::of(&world);
     let token = reader(&world).await;
@@ -201,7 +203,7 @@ pub(crate) async fn who_takes_up_a_backend_amid_a_change_has_the_new_one(suite: 
     turns(&fleet, &token, MODELS, Ok(None)).await;
 }
 
-pub(crate) async fn in_another_row_or_changed_it_opens_nothing(suite: Arc<Suite>) {
+pub(crate) async fn a_moved_or_changed_credential_is_not_used(suite: Arc<Suite>) {
     let world = suite.world().await;
     let cli = Cli::of(&world);
     let token = picky_reader(&world).await;

@@ -131,7 +131,7 @@ pub(crate) async fn a_feed_of_another_database_keeps_from_serving(suite: Arc<Sui
 }
 
 /// The address of a feed leads to another database of the same cluster while it is read.
-pub(crate) async fn a_feed_that_leads_elsewhere_is_not_trusted(suite: Arc<Suite>) {
+pub(crate) async fn a_feed_url_that_comes_to_lead_elsewhere_is_not_trusted(suite: Arc<Suite>) {
     let production = suite.world().await;
     let staging = production.restored().await;
     let ids = [identity(&production).await, identity(&staging).await];
@@ -184,7 +184,7 @@ pub(crate) async fn a_feed_that_leads_elsewhere_is_not_trusted(suite: Arc<Suite>
 }
 
 /// The address of the truth itself leads elsewhere: nothing of it is used.
-pub(crate) async fn a_truth_that_leads_elsewhere_is_not_believed(suite: Arc<Suite>) {
+pub(crate) async fn a_postgres_url_that_comes_to_lead_elsewhere_is_not_trusted(suite: Arc<Suite>) {
     let production = suite.world().await;
     let token = reader(&production).await;
     let staging = production.restored().await;
@@ -210,7 +210,7 @@ pub(crate) async fn a_truth_that_leads_elsewhere_is_not_believed(suite: Arc<Suit
 }
 
 /// Nor is anything written where the address leads to by then: no canary, no note of use.
-pub(crate) async fn nothing_is_written_elsewhere(suite: Arc<Suite>) {
+pub(crate) async fn nothing_is_written_to_another_installation(suite: Arc<Suite>) {
     const CANARIES: &str = "SELECT count(*) FROM patgate.users
         WHERE email = 'revocation-canary@patgate.invalid'";
     const UNAVAILABLE: &str = "patgate_revocation_canary_rounds_total{result=\"unavailable\"}";

@@ -255,7 +255,7 @@ pub(crate) async fn openai_lists_what_it_may_use(suite: Arc<Suite>) {
 }
 
 /// It is a decision of its own wherever decisions are told, and a use of the token.
-pub(crate) async fn it_is_told_from_an_allow_and_a_denial(suite: Arc<Suite>) {
+pub(crate) async fn a_list_is_distinguished_from_an_allow_and_a_denial(suite: Arc<Suite>) {
     let world = suite.world().await;
     let log = file(&world, "lists");
     let replica = logging(&world, &log, &ALL).await;

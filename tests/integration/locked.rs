@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 /// Who has waited long enough for Postgres goes away; Postgres does not go on waiting for a lock.
-pub(crate) async fn look_ups_that_nobody_waits_for_end(suite: Arc<Suite>) {
+pub(crate) async fn lookups_that_no_check_waits_for_end(suite: Arc<Suite>) {
     const CONNECTIONS: i64 = 4;
     const HELD: Duration = Duration::from_secs(5);
     const BACKENDS: &str = "SELECT count(*) FROM pg_stat_activity

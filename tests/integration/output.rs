@@ -117,7 +117,7 @@ impl Process {
     }
 }
 
-pub(crate) async fn that_takes_nothing_ends_and_delays_nothing(suite: Arc<Suite>) {
+pub(crate) async fn a_blocked_output_ends_and_delays_nothing(suite: Arc<Suite>) {
     let world = suite.world().await;
     let behaves = async |how: Broken| {
         let token = reader(&world).await;
@@ -151,7 +151,7 @@ pub(crate) async fn that_takes_nothing_ends_and_delays_nothing(suite: Arc<Suite>
 }
 
 /// The log goes on where it can be written again, and says what it does not know.
-pub(crate) async fn that_is_read_again_tells_what_was_lost(suite: Arc<Suite>) {
+pub(crate) async fn an_output_that_is_read_again_says_what_was_lost(suite: Arc<Suite>) {
     let world = suite.world().await;
     let token = reader(&world).await;
     let mut process = serve(&world, Broken::Blocked, &[]).await;
@@ -180,7 +180,7 @@ pub(crate) async fn that_is_read_again_tells_what_was_lost(suite: Arc<Suite>) {
 }
 
 /// Nothing waits for what keeps it from starting to be read.
-pub(crate) async fn that_takes_nothing_is_no_reason_to_hang_at_the_start(suite: Arc<Suite>) {
+pub(crate) async fn a_blocked_output_does_not_hang_the_start(suite: Arc<Suite>) {
     let world = suite.world().await;
     for (setting, code) in
         [("postgres.url=postgres://nobody@127.0.0.1:1/none", 1), ("deadline=x", 2)]
@@ -203,7 +203,7 @@ pub(crate) async fn that_takes_nothing_is_no_reason_to_hang_at_the_start(suite: 
 }
 
 /// Warnings of a command that cannot be written are lost, and what it is for is done.
-pub(crate) async fn that_takes_no_warning_fails_no_command(suite: Arc<Suite>) {
+pub(crate) async fn a_warning_that_cannot_be_written_fails_no_command(suite: Arc<Suite>) {
     let world = suite.world().await;
     let ring = suite.dir.path().join(format!("{}.read-by-all", world.database));
     fs::copy(&world.keyring_file, &ring).unwrap();
@@ -224,7 +224,7 @@ pub(crate) async fn that_takes_no_warning_fails_no_command(suite: Arc<Suite>) {
 }
 
 /// Text for people has colours on a terminal only.
-pub(crate) async fn that_is_a_file_gets_no_colours(suite: Arc<Suite>) {
+pub(crate) async fn a_file_gets_no_colours(suite: Arc<Suite>) {
     let world = suite.world().await;
     let path = suite.dir.path().join(format!("{}.log", world.database));
     let settings = ["log.format=text", "mode=shadow", "listen.grpc=127.0.0.1:0", "listen.http="];

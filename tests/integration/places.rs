@@ -179,7 +179,7 @@ pub(crate) async fn no_token_reaches_a_backend(suite: Arc<Suite>) {
     .await;
 }
 
-pub(crate) async fn several_that_differ_or_a_query_go_nowhere(suite: Arc<Suite>) {
+pub(crate) async fn different_tokens_or_a_token_in_the_query_are_refused(suite: Arc<Suite>) {
     let world = suite.world().await;
     let recorder = Recorder::start().await;
     let scopes = ["llm_read", "llm_chat_completions"].map(|it| ("acme", "models", "*", it));
@@ -287,7 +287,7 @@ pub(crate) async fn in_shadow_no_token_reaches_what_was_there_before(suite: Arc<
 }
 
 /// As a 403 does: only where a token is proven that is not among those for which it is enforced.
-pub(crate) async fn in_a_ramp_several_that_differ_pass_as_a_403_does(suite: Arc<Suite>) {
+pub(crate) async fn in_a_rollout_different_tokens_pass_where_a_403_does(suite: Arc<Suite>) {
     let world = suite.world().await;
     let cli = Cli::of(&world);
     let token = world.token(&[("acme", "models", "*", "llm_read")]).await.text;

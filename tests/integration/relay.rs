@@ -107,7 +107,7 @@ pub(crate) async fn another_takes_over(suite: Arc<Suite>) {
 
 /// The lock is a key that any login of the database may hold. Then nobody relays, and each replica
 /// polls for itself.
-pub(crate) async fn whoever_holds_the_relays_lock_keeps_nobody_from_obeying(suite: Arc<Suite>) {
+pub(crate) async fn a_strangers_hold_on_the_relays_lock_delays_no_revocation(suite: Arc<Suite>) {
     const LOCK: &str = "SELECT pg_advisory_lock(hashtextextended('patgate relay ' || id, 0))
         FROM patgate.installation";
     let world = suite.world().await;

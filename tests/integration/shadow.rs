@@ -164,7 +164,7 @@ pub(crate) async fn verdicts_are_the_same_in_every_mode(suite: Arc<Suite>) {
     assert!(codes.iter().eq(&expected), "{codes:?}");
 }
 
-pub(crate) async fn a_softened_request_gets_nothing_of_ours(suite: Arc<Suite>) {
+pub(crate) async fn an_unenforced_denial_adds_no_identity_headers(suite: Arc<Suite>) {
     let world = suite.world().await;
     let bearer = world.token(&[]).await.bearer();
     let replica = world.serve(&["mode=shadow"]).await;
@@ -411,7 +411,9 @@ pub(crate) async fn where_the_mode_is_not_known_it_is_enforced(suite: Arc<Suite>
 }
 
 /// Forged tokens cost a look-up of the domain in one mode only, and there one for many.
-pub(crate) async fn whose_mode_it_is_is_asked_only_per_domain(suite: Arc<Suite>) {
+pub(crate) async fn the_mode_of_a_domain_is_looked_up_once_for_many_forged_tokens(
+    suite: Arc<Suite>,
+) {
     let world = suite.world().await;
     set_mode(&world, "shadow").await;
     for (mode, status, asked) in [("enforce", 401, 0), ("shadow", 200, 0), ("per-domain", 200, 1)] {
@@ -427,7 +429,7 @@ pub(crate) async fn whose_mode_it_is_is_asked_only_per_domain(suite: Arc<Suite>)
     }
 }
 
-pub(crate) async fn it_is_told_that_a_gate_stands_open(suite: Arc<Suite>) {
+pub(crate) async fn an_open_gate_is_reported(suite: Arc<Suite>) {
     let world = suite.world().await;
     for (mode, told) in
         [("enforce", ""), ("per-domain", "mode is per-domain"), ("shadow", "NOTHING IS ENFORCED")]

@@ -117,7 +117,7 @@ pub(crate) async fn unknown_tokens_are_remembered_apart(suite: Arc<Suite>) {
 }
 
 /// One reply comes late. Whoever asks next must get the answer to their own question.
-pub(crate) async fn a_late_reply_has_no_reader(suite: Arc<Suite>) {
+pub(crate) async fn a_late_reply_answers_no_later_request(suite: Arc<Suite>) {
     let world = suite.world().await;
     let (alive, revoked) = (reader(&world).await, reader(&world).await);
     world

@@ -68,7 +68,7 @@ pub(crate) async fn names_a_replica_that_lags(suite: Arc<Suite>) {
 
 /// The login of a replica can lock the leases: who waits is told who holds them, and that the change
 /// is made.
-pub(crate) async fn names_who_locks_the_leases(suite: Arc<Suite>) {
+pub(crate) async fn names_the_session_that_locks_the_leases(suite: Arc<Suite>) {
     let world = suite.world().await;
     let (cli, replica, token) = (Cli::of(&world), world.serve(&[]).await, reader(&world).await);
     assert_eq!(status(&replica, &token).await, 200);

@@ -106,7 +106,7 @@ const CHANGES: &[Change] = &[
 
 /// A replica fills Redis; the change is made; another replica, which knows nothing but what Redis
 /// and Postgres hold, answers by what is true now.
-pub(crate) async fn a_change_is_obeyed_by_who_starts_next(suite: Arc<Suite>) {
+pub(crate) async fn a_replica_that_starts_later_obeys_a_change(suite: Arc<Suite>) {
     for change in CHANGES {
         let world = suite.world().await;
         let token = world.token_for(change.owner, "1 hour", change.scopes).await;

@@ -224,7 +224,7 @@ pub(crate) async fn files_hold_what_no_argument_may(suite: Arc<Suite>) {
     }
 }
 
-pub(crate) async fn what_redis_holds_is_told_beside_the_truth(suite: Arc<Suite>) {
+pub(crate) async fn the_entry_in_redis_is_shown_beside_postgres(suite: Arc<Suite>) {
     let world = suite.world().await;
     let cli = Cli::of(&world);
     let token = world.token(&[("acme", "models", "*", "llm_read")]).await;

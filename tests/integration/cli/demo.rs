@@ -7,7 +7,7 @@ use crate::support::{
     cli::{Cli, walk_through},
 };
 
-pub(crate) async fn the_demo(suite: Arc<Suite>) {
+pub(crate) async fn a_domain_and_a_token_made_by_commands_work(suite: Arc<Suite>) {
     let world = suite.world().await;
     walk_through(&world, &Cli::of(&world), &[]).await;
 }

@@ -309,7 +309,7 @@ pub(crate) async fn what_cannot_be_reached_or_opened_is_named(suite: Arc<Suite>)
 }
 
 /// The replicas' login may read what it needs, and nobody's login has rights by itself.
-pub(crate) async fn what_a_login_may_not_is_denied(suite: Arc<Suite>) {
+pub(crate) async fn a_login_without_the_privilege_is_denied(suite: Arc<Suite>) {
     let world = suite.world().await;
     // Logins belong to the cluster: others of this name are other worlds'.
     let stranger = format!("stranger_{}", world.database);

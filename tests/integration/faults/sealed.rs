@@ -94,7 +94,7 @@ fn forgeries(genuine: &[u8]) -> [Vec<u8>; 6] {
 
 /// Sealed by a replica whose ring has a newer key first. Its tokens are ours; its entries are not,
 /// until we know that key.
-pub(crate) async fn another_key_seals_what_nobody_here_opens(suite: Arc<Suite>) {
+pub(crate) async fn entries_sealed_with_an_unknown_key_are_not_used(suite: Arc<Suite>) {
     let world = suite.world().await;
     let ring = suite.dir.path().join(format!("{}-rotated.keys", world.database));
     let first = keyring::new_line(&"k2".parse().unwrap()).unwrap();

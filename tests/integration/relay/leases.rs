@@ -20,7 +20,7 @@ use crate::support::{
 };
 
 /// The first replica hears nobody for a while; the next ones hear the first.
-pub(crate) async fn who_has_just_started_is_waited_for(suite: Arc<Suite>) {
+pub(crate) async fn a_replica_that_has_just_started_is_waited_for(suite: Arc<Suite>) {
     let world = suite.world().await;
     let relayed = relayed(&world);
     let settings = [&relayed.each_ref().map(String::as_str)[..], &PATIENT].concat();
@@ -43,7 +43,9 @@ pub(crate) async fn who_has_just_started_is_waited_for(suite: Arc<Suite>) {
 
 /// A replica that has lost its feed and missed a frame hears the next ones, and goes on serving. It
 /// is waited for until what it knows must have expired.
-pub(crate) async fn who_missed_a_frame_is_not_waited_for_without_end(suite: Arc<Suite>) {
+pub(crate) async fn a_replica_that_missed_a_frame_is_waited_for_until_its_knowledge_expires(
+    suite: Arc<Suite>,
+) {
     const STALENESS: Duration = Duration::from_secs(6);
     let world = suite.world().await;
     let (redis, feed) = (Proxy::to(suite.valkey.port).await, Proxy::to(world.port).await);

@@ -162,7 +162,7 @@ pub(crate) async fn a_frozen_follower_goes_on_where_it_was(suite: Arc<Suite>) {
 }
 
 /// Nobody who waits for all replicas waits for one that was told to end.
-pub(crate) async fn who_ends_takes_its_lease_along(suite: Arc<Suite>) {
+pub(crate) async fn a_replica_that_ends_gives_up_its_lease(suite: Arc<Suite>) {
     let world = suite.world().await;
     let (first, second) = (serve(&world).await, serve(&world).await);
     let redis = redis_at(&world.redis_url).await;

@@ -48,7 +48,7 @@ pub(crate) async fn a_database_is_closed_to_strangers(suite: Arc<Suite>) {
 }
 
 /// A database as the release before left it, which other logins use.
-pub(crate) async fn who_may_miss_a_database_is_told(suite: Arc<Suite>) {
+pub(crate) async fn logins_that_lose_access_to_the_database_are_reported(suite: Arc<Suite>) {
     let world = suite.world().await;
     let database = format!("used_{}", world.database);
     let [stranger, taker] = ["monitor", "taker"].map(|name| format!("{name}_{}", world.database));

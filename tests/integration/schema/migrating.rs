@@ -33,7 +33,7 @@ impl Cluster {
     }
 }
 
-pub(crate) async fn whoever_may_migrates(suite: Arc<Suite>) {
+pub(crate) async fn any_login_with_the_privileges_can_migrate(suite: Arc<Suite>) {
     let server = suite.stack.start("postgres", json!({}));
     let world = suite.world().await;
     migrates(&world, &Cluster { port: server.port }).await;

@@ -61,7 +61,7 @@ async fn sees_none(world: &World<'_>, slug: &str, how: &str) {
 }
 
 /// Whichever way the last model of a list goes, and however a domain is made that lists none.
-pub(crate) async fn an_empty_list_is_none(suite: Arc<Suite>) {
+pub(crate) async fn an_empty_list_permits_no_model(suite: Arc<Suite>) {
     let world = suite.world().await;
     let (cli, replica) = (Cli::of(&world), world.serve(&["max_staleness=60s"]).await);
     let scopes = ["acme", "picky"].map(|slug| (slug, "models", "*", "llm_read"));
@@ -154,7 +154,7 @@ pub(crate) async fn an_empty_list_is_none(suite: Arc<Suite>) {
 }
 
 /// Domains that see all models by having no list go on seeing them, and the others do not begin to.
-pub(crate) async fn a_migration_opens_and_closes_nothing(suite: Arc<Suite>) {
+pub(crate) async fn a_migration_keeps_the_models_that_each_domain_sees(suite: Arc<Suite>) {
     let world = suite.world().await;
     world.sql(BEFORE).await;
     Cli::of(&world).login(&world, "postgres").ok("migrate");

@@ -68,7 +68,7 @@ pub(crate) async fn a_backlog_is_pruned_in_slices(suite: Arc<Suite>) {
 
 /// Pruning takes ids that its snapshot has not reached for those of another cluster, and its own
 /// transaction's is such a one.
-pub(crate) async fn who_prunes_has_written_nothing(suite: Arc<Suite>) {
+pub(crate) async fn a_transaction_that_has_written_cannot_prune(suite: Arc<Suite>) {
     const ACTIVE_SQL_TRANSACTION: &str = "25001";
     let world = suite.world().await;
     let replica = world.serve(&[]).await;

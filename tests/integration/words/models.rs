@@ -82,7 +82,7 @@ pub(crate) async fn a_refused_model_is_named_with_what_may_be_used(suite: Arc<Su
     }
 }
 
-pub(crate) async fn a_domains_list_says_what_it_has(suite: Arc<Suite>) {
+pub(crate) async fn a_refusal_by_a_domains_list_names_its_models(suite: Arc<Suite>) {
     let world = suite.world().await;
     let replica = world.serve(&[]).await;
     let id = world.id("picky");

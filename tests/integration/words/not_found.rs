@@ -69,7 +69,7 @@ pub(crate) async fn a_path_that_no_rule_names_explains_itself(suite: Arc<Suite>)
 }
 
 /// In shadow it passes, and so it does for a token beyond the share that is enforced.
-pub(crate) async fn it_is_let_through_where_a_403_is(suite: Arc<Suite>) {
+pub(crate) async fn an_unknown_path_passes_in_a_rollout_where_a_403_does(suite: Arc<Suite>) {
     let world = suite.world().await;
     let bearer = world.token(&[READ]).await.bearer();
     let (shadow, per_domain) =

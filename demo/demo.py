@@ -1,7 +1,7 @@
 """The tour: patgate behind a real Envoy, with two domains, their model backends, and failures.
 
 make demo          ends with commands to try, and stays up until Ctrl-C
-make demo ONCE=1   checks every answer and ends; non-zero when one differs
+make demo ONCE=1   checks every answer and ends; the exit status is not zero if one differs
 """
 
 import json
@@ -22,13 +22,13 @@ from stack import Stack  # noqa: E402
 from tour import Tour, bold, curl, dim, short  # noqa: E402
 
 PATGATE = Path(os.environ.get("TESTED_PATGATE", ROOT / "target" / "release" / "patgate"))
-# Far below the default of 30 s, so that the bound can be watched.
+# Far below the default of 30 s, so that a viewer can watch the bound.
 MAX_STALENESS = 5
-# Who only checks the answers may do so on a loaded machine: a late one is no reason for a 503.
+# With ONCE, the machine may be loaded: a late answer must not become a 503.
 ONCE = os.environ.get("ONCE") not in (None, "", "0")
-# What the design promises after any outage.
+# The promised time of recovery after any outage, in seconds.
 HEALED_WITHIN = 5
-# Of Envoy's ext_authz: longer than patgate's deadline. A `max_interval` bounds each try as well.
+# For Envoy's ext_authz: longer than patgate's deadline. A `max_interval` also bounds each try.
 PATIENT = {
     "grpc_service": {
         "timeout": "10s",
@@ -55,7 +55,7 @@ class Gateway:
         grpc, http = (f"127.0.0.1:{free_port()}" for _ in range(2))
         self.env = {
             "PATGATE_POSTGRES_URL": self.postgres.url,
-            # The same, said once more: then changes are listened for, not just polled for.
+            # The same URL, set again: then patgate listens for changes in addition to polling.
             "PATGATE_FEED_URL": self.postgres.url,
             "PATGATE_REDIS_URL": self.redis.url,
             "PATGATE_KEYRING_FILE": str(keyring),
@@ -113,8 +113,8 @@ def tour_requests(tour, gateway, alice, bob):
 
     tour.step(
         "A chat completion is allowed",
-        "The backend sees who called. It sees neither the token, nor the x-domain-id that the "
-        "client made up.",
+        "The backend sees the identity of the caller. It sees neither the token, nor the "
+        "x-domain-id that the client made up.",
     )
     answer = tour.show("POST", chat, alice, CHAT, [("x-domain-id", "made-up")])
     tour.expect(answer, 200)
@@ -126,8 +126,8 @@ def tour_requests(tour, gateway, alice, bob):
     tour.check("one x-domain-id", len(values) == 1 and values != ["made-up"], values)
     tour.check("no Authorization upstream", "authorization" not in dict(seen), dict(seen))
 
-    tour.step("The same, streamed", "The words arrive one after another: nothing holds them back.")
-    # On a machine that stands still for a moment they may all be there at once, but not each time.
+    tour.step("The same, streamed", "The words arrive one after another: no proxy buffers them.")
+    # If the machine stalls for a moment, all may arrive at once, but not each time.
     for _ in range(5):
         status, arrivals = tour.stream(chat, alice, STREAM)
         spread = arrivals[-1] - arrivals[0] if arrivals else 0
@@ -144,7 +144,7 @@ def tour_requests(tour, gateway, alice, bob):
 
     tour.step(
         "Another domain is refused",
-        "Alice's token has no scope in beta. A domain that does not exist is answered the same.",
+        "Alice's token has no scope in beta. A domain that does not exist gets the same answer.",
     )
     answer = tour.show("POST", "/proxy/beta/v1/chat/completions", alice, CHAT)
     tour.expect(answer, 403, "permission_denied")
@@ -157,7 +157,7 @@ def tour_requests(tour, gateway, alice, bob):
 
     tour.step(
         "No token, and a mistyped one",
-        "The token carries a checksum under patgate's key: a typo costs no look-up.",
+        "The token carries a checksum under patgate's key: a typo costs no lookup.",
     )
     answer = tour.show("GET", "/proxy/acme/v1/models")
     tour.expect(answer, 401, "missing_credential")
@@ -165,7 +165,7 @@ def tour_requests(tour, gateway, alice, bob):
     answer = tour.show("GET", "/proxy/acme/v1/models", mistyped)
     tour.expect(answer, 401, "invalid_token")
 
-    tour.step("The official OpenAI client", "What it raises on a denial is patgate's own message.")
+    tour.step("The official OpenAI client", "Its error for a denial has patgate's own message.")
     url = f"{gateway.envoy.url}/proxy/acme/v1"
     print(f"   OpenAI(base_url={url!r}, api_key={short(alice)!r}).chat.completions.create(…)")
     content = OpenAI(base_url=url, api_key=alice).chat.completions.create(**CHAT)
@@ -190,7 +190,7 @@ def tour_lifetimes(tour, gateway):
 
     tour.step(
         "A token is revoked",
-        f"Nothing is answered from knowledge older than max_staleness, {MAX_STALENESS} s here.",
+        f"No answer is based on data older than max_staleness, {MAX_STALENESS} s here.",
     )
     created = gateway.token("to-be-revoked")
     tour.expect(tour.show("GET", "/proxy/acme/v1/models", created["token"]), 200)
@@ -208,7 +208,7 @@ def tour_outages(tour, gateway, hot):
 
     tour.step(
         "Redis stops",
-        "Nobody notices. A token that this replica has never seen comes from Postgres.",
+        "Clients do not notice. A token that this replica has never seen is read from Postgres.",
     )
     gateway.redis.stop()
     tour.expect(tour.show("GET", models, hot), 200)
@@ -217,8 +217,8 @@ def tour_outages(tour, gateway, hot):
 
     tour.step(
         "Postgres stops",
-        "A hot token is served from memory. About a cold one nothing is known: that is a 503 with "
-        "Retry-After, never a 401 or 403.",
+        "A token in use is served from memory. Nothing is known about a new one: that is a 503 "
+        "with Retry-After, never a 401 or 403.",
     )
     tour.expect(tour.send("GET", models, hot), 200)
     gateway.postgres.stop()
@@ -230,8 +230,8 @@ def tour_outages(tour, gateway, hot):
     tour.check("Retry-After", bool(retry_after), retry_after)
 
     tour.step(
-        "Postgres stays away",
-        "No answer ever rests on knowledge older than max_staleness: the token might be revoked.",
+        "Postgres stays down",
+        "No answer is based on data older than max_staleness: the token might be revoked.",
     )
     answer, _ = tour.until(
         "hot token no longer served",
@@ -241,7 +241,7 @@ def tour_outages(tour, gateway, hot):
     )
     tour.expect(answer, 503, "unavailable")
 
-    tour.step("Postgres is back", "Everything heals by itself, without a restart.")
+    tour.step("Postgres is back", "Everything recovers by itself, without a restart.")
     gateway.postgres.restart()
     for token, which in ((cold[1], "cold token served"), (hot, "hot token served")):
         tour.until(
@@ -292,9 +292,9 @@ def main():
 
 if __name__ == "__main__":
     STARTED = time.monotonic()
-    # The OpenAI client would go by way of a proxy that the environment names.
+    # The OpenAI client would use a proxy that the environment names.
     os.environ["no_proxy"] = "127.0.0.1"
-    # Leaving the `with` of the stack is what stops the servers.
+    # Leaving the `with` of the stack stops the servers.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         sys.exit(main())

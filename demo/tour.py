@@ -1,4 +1,4 @@
-"""The mechanics of the tour: sends requests through the gateway, shows them, checks the answers."""
+"""The parts of the tour: sends requests through the gateway, shows them, checks the answers."""
 
 import http.client
 import json
@@ -35,7 +35,7 @@ class Answer:
 
 
 class Tour:
-    """Counts what was as expected and remembers what was not."""
+    """Counts the expected answers and collects the others."""
 
     def __init__(self, port):
         self.port = port
@@ -81,7 +81,7 @@ class Tour:
         return response.status, arrivals
 
     def until(self, what, ask, wanted, within):
-        """Asks again and again until `wanted` holds of the answer; returns answer and seconds."""
+        """Repeats `ask` until `wanted` holds for the answer; returns the answer and the seconds."""
         began = time.monotonic()
         while True:
             answer = ask()
@@ -136,7 +136,7 @@ def curl(port, method, path, token=None, body=None, headers=()):
 
 
 def short(token):
-    """Enough to tell tokens apart, and to see a typo: the id and the tag are no secret."""
+    """Enough to distinguish tokens, and to see a typo: the id and the tag are not secret."""
     return token and f"{token[:12]}…{token[-3:]}"
 
 

@@ -1,7 +1,7 @@
-//! Takes up changed tables of APIs while requests go on.
+//! Reloads changed API tables while patgate serves.
 //!
-//! A check uses the tables that were current when it began. Tables with a mistake are not taken up:
-//! those before them stay.
+//! A check uses the tables that were current when it began. Tables with an error are not loaded:
+//! the previous ones stay in use.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -18,31 +18,31 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// How often the files are read. They are few and small, and comparing what they say works on every
-/// file system, as notifications and times of change do not.
+/// How often the files are read. They are few and small, and comparing their content works on every
+/// file system, unlike notifications and modification times.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// How soon they are read again when somebody asked: who does so may still be writing.
+/// Time until the files are read again after a signal, because their writer may not have finished.
 const AGAIN: Duration = Duration::from_millis(50);
 
 type Read = Result<Vec<Source>, TableErrors>;
 
-/// Keeps the tables as their files are.
+/// Keeps the loaded tables equal to the files.
 pub(crate) struct ApiReloader {
     pub(crate) apis: Arc<ArcSwap<Apis>>,
-    /// To read at once, and to take up what is there, whether or not anything has changed.
+    /// Makes the reloader read at once, and load the files whether or not they have changed.
     pub(crate) asked: Arc<Notify>,
     paths: Vec<PathBuf>,
     metrics: Metrics,
-    /// What was last tried: a mistake is told once, not with every look.
+    /// The content that was tried last: an error is reported once, not at every read.
     tried: Read,
-    /// What was seen once. It is not tried before it is seen again: the next look may find the rest
-    /// of a file that is being written, and half a table may protect less.
+    /// Content that was read once. It is not tried before it is read again: the next read may find
+    /// the rest of a file that is being written, and half a table may protect less.
     seen: Option<Read>,
 }
 
 impl ApiReloader {
-    /// Loads the tables, which at the start must be free of mistakes.
+    /// Loads the tables. At startup, they must have no errors.
     pub(crate) fn load(paths: Vec<PathBuf>, metrics: Metrics) -> Result<Self, TableErrors> {
         let sources = Source::read(&paths)?;
         let apis = Arc::new(ArcSwap::from_pointee(Apis::compile(&sources)?));
@@ -50,9 +50,9 @@ impl ApiReloader {
         Ok(Self { apis, asked, paths, metrics, tried: Ok(sources), seen: None })
     }
 
-    /// Looks until `stop`.
+    /// Reads the files until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        // What the binary carries does not change.
+        // The table in the binary does not change.
         if self.paths.is_empty() {
             return stop.cancelled().await;
         }
@@ -70,19 +70,19 @@ impl ApiReloader {
             if again == read {
                 self.take_up(read).await;
             } else {
-                // Looked at until it has settled.
+                // Read again until it has settled.
                 self.asked.notify_one();
             }
         }
     }
 
-    /// Nothing when the process ends.
+    /// Returns `None` if the process ends.
     async fn read(&self) -> Option<Read> {
         let paths = self.paths.clone();
         spawn_blocking(move || Source::read(&paths)).await.ok()
     }
 
-    /// Whether this is another reading than the one last tried, for the second time.
+    /// Returns whether this content differs from what was tried last, and was read twice.
     fn is_settled(&mut self, read: &Read) -> bool {
         if *read == self.tried {
             self.seen = None;
@@ -120,7 +120,7 @@ mod tests {
 
     use super::*;
 
-    /// What somebody asks for in the middle of a write is read when it is written.
+    /// If the signal comes during a write, the file is read after the write.
     #[tokio::test(start_paused = true)]
     async fn a_table_that_is_being_written_is_not_taken_up_cut_short() {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -140,14 +140,14 @@ mod tests {
         let stop = CancellationToken::new();
         let running = tokio::spawn(reloader.run(stop.clone()));
 
-        // A beginning that is a table in itself.
+        // The beginning of the file, which is itself a valid table.
         fs::write(file.path(), table(&["/a", "/b"])).unwrap();
         asked.notify_one();
         sleep(AGAIN / 2).await;
         fs::write(file.path(), table(&["/a", "/b", "/c"])).unwrap();
         sleep(AGAIN).await;
         assert_eq!(rules(), [1]);
-        // Long before it would be looked at without being asked.
+        // Long before the next regular read.
         sleep(EVERY / 4).await;
         assert_eq!(rules(), [3]);
         stop.cancel();

@@ -1,10 +1,10 @@
-//! A backend: its name, which is that of an Envoy cluster, and its own credential.
+//! A backend: its name, which is the name of an Envoy cluster, and its own credential.
 
 use std::{fmt, str::FromStr, sync::OnceLock};
 
 use crate::credential::{Credential, Sealed};
 
-/// How long a name may be.
+/// The longest name.
 const MAX_NAME_LEN: usize = 63;
 
 /// A backend's name: `[a-z0-9][a-z0-9._-]{0,62}`.
@@ -20,7 +20,7 @@ pub struct BackendName(Box<str>);
 pub struct BackendNameError;
 
 impl BackendName {
-    /// The text itself.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -44,43 +44,43 @@ impl fmt::Display for BackendName {
     }
 }
 
-/// A backend as of one moment.
+/// A backend at one moment.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Backend {
     name: Box<str>,
     credential: Option<Sealed>,
-    /// Filled once, when the backend is taken into memory; no opened credential goes anywhere else.
+    /// Filled once, when the backend enters memory; the opened credential is stored nowhere else.
     #[serde(skip)]
     opened: OnceLock<Option<Credential>>,
 }
 
-/// A backend has a credential, and it is not open: nothing may be sent there.
+/// A backend has a credential that could not be opened: no request may be sent to it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Unopened;
 
 impl Backend {
-    /// A backend, with its credential if it has one.
+    /// Makes a backend, with its credential if it has one.
     pub fn new(name: Box<str>, credential: Option<Sealed>) -> Self {
         Self { name, credential, opened: OnceLock::new() }
     }
 
-    /// The name of its Envoy cluster.
+    /// Returns the name of its Envoy cluster.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Opens its credential unless that is done already, or finds that it cannot be opened.
+    /// Opens its credential, or records that it cannot be opened, unless that was done already.
     pub fn open_credential(&self, open: impl FnOnce(&str, &Sealed) -> Option<Credential>) {
         if let Some(sealed) = &self.credential {
             self.opened.get_or_init(|| open(&self.name, sealed));
         }
     }
 
-    /// What the backend wants to see in `Authorization`, if anything.
+    /// Returns the credential that the backend gets, if it has one.
     ///
     /// # Errors
     ///
-    /// When it has a credential that is not open.
+    /// Returns an error if its credential could not be opened.
     pub fn credential(&self) -> Result<Option<&Credential>, Unopened> {
         match (&self.credential, self.opened.get()) {
             (None, _) => Ok(None),
@@ -89,10 +89,10 @@ impl Backend {
         }
     }
 
-    /// Bytes beside its own that it occupies, for the bound of the memory tier.
+    /// Returns the bytes on the heap, for the limit of the memory tier.
     pub(crate) fn heap_size(&self) -> usize {
         let credential = self.credential.as_ref();
-        // Once sealed, once opened.
+        // The credential is there twice: sealed and opened.
         self.name.len() + credential.map_or(0, |it| it.key_id.len() + 2 * it.bytes.len())
     }
 }

@@ -1,4 +1,4 @@
-//! Base62 (`0-9A-Za-z`, big-endian, zero-padded to a fixed width) with one spelling a value.
+//! Base62 (`0-9A-Za-z`, big-endian, zero-padded to a fixed width) with one spelling per value.
 //!
 //! The alphabet is in ASCII order, so texts of one width compare as their values do.
 
@@ -18,7 +18,8 @@ pub(crate) fn encode<const N: usize>(mut value: [u8; N], out: &mut [u8]) {
     debug_assert_eq!(value, [0; N], "the text is too narrow for the value");
 }
 
-/// Reads a number of up to 128 bits, or nothing for a foreign byte or a value of 2^128 and above.
+/// Reads a number of up to 128 bits; `None` for a byte outside the alphabet or a value of 2^128 and
+/// above.
 pub(crate) fn decode_u128(text: &[u8]) -> Option<u128> {
     text.iter().try_fold(0u128, |value, byte| {
         value.checked_mul(62)?.checked_add(u128::from(digit(*byte)?))

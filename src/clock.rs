@@ -1,21 +1,22 @@
-//! Time, in two clocks, and the only code that reads one.
+//! The two clocks of patgate, and the only code that reads a clock.
 //!
-//! A [`Tick`] is this machine's monotonic clock, suspended time included: ages and deadlines are
+//! A [`Tick`] is this machine's monotonic clock, including suspended time: ages and deadlines are
 //! measured in it. A [`Moment`] is a point in Postgres's clock: expiry and the moment of
 //! verification, which travels between replicas, are written in it. Nothing is ever compared with
-//! this machine's wall clock, so neither skew between machines nor a step of theirs stretches a
+//! this machine's wall clock, so neither skew between machines nor a step of their clocks extends a
 //! bound.
 //!
-//! Only a request-reply pair relates the two. A statement sent at tick `s` and answered with `p`,
-//! Postgres's time while it ran, proves that Postgres's time was at most `p` at `s`, hence is at
-//! most `p + (t - s)` at tick `t`.
+//! Only a request-reply pair relates the two. If a statement is sent at tick `s` and answered with
+//! `p`, Postgres's time while it ran, then Postgres's time was at most `p` at `s`, hence is at most
+//! `p + (t - s)` at tick `t`.
 //!
-//! Postgres's own clock may be put, too. Put forward, it makes what others wrote to Redis look too
-//! old, and tokens expire by it. Put back, it revives nothing that has expired here, and what was
-//! written before does not look younger to a process that saw the time from before. One that
-//! started after the step cannot know of it: to it, an entry from before is younger by as much as
-//! the clock was put back. That matters only while the feed is lost, for entries that outlive the
-//! start by `max_staleness`: at most for as long as an entry lives in Redis.
+//! Postgres's own clock may also step. A step forward makes entries of other replicas in Redis
+//! look too old, and tokens expire by it. A step back revives nothing that has expired here, and
+//! entries from before the step do not look younger to a process that saw the time before it. A
+//! process that started after the step cannot know of it: to it, an entry from before looks
+//! younger by the size of the step. That matters only while the feed is lost, and only for entries
+//! that exist longer than `max_staleness` after the start: at most for the lifetime of an entry in
+//! Redis.
 
 use std::{
     sync::{
@@ -33,34 +34,34 @@ use rustix::time::{ClockId, clock_gettime};
 pub struct Tick(i64);
 
 impl Tick {
-    /// This instant.
+    /// Returns the current instant.
     pub fn now() -> Self {
-        // A laptop or a virtual machine that slept must not take old knowledge for fresh.
+        // A laptop or a virtual machine that slept must not take old data for fresh.
         #[cfg(target_os = "linux")]
         const CLOCK: ClockId = ClockId::Boottime;
-        // Elsewhere (macOS) the monotonic clock counts sleep already.
+        // Elsewhere (macOS), the monotonic clock includes sleep already.
         #[cfg(not(target_os = "linux"))]
         const CLOCK: ClockId = ClockId::Monotonic;
         let time = clock_gettime(CLOCK);
         Self(time.tv_sec * 1_000_000 + time.tv_nsec / 1_000)
     }
 
-    /// The time from `earlier` to here; zero when `earlier` is later.
+    /// Returns the time from `earlier` to this tick; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0 - earlier.0).unwrap_or(0))
     }
 
-    /// This long before here.
+    /// Returns the tick that is `duration` earlier.
     pub fn before(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(micros(duration)))
     }
 
-    /// This long after here.
+    /// Returns the tick that is `duration` later.
     pub fn after(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(micros(duration)))
     }
 
-    /// For storage in an atomic.
+    /// Returns the microseconds, for storage in an atomic.
     pub(crate) fn as_micros(self) -> i64 {
         self.0
     }
@@ -84,22 +85,22 @@ pub struct Moment(pub i64);
 /// What is known of Postgres's clock.
 #[derive(Debug)]
 pub struct Clock {
-    /// `p - s` of the latest trip.
+    /// `p - s` of the last trip.
     offset: AtomicI64,
-    /// When that trip was sent.
+    /// When the last trip was sent.
     sent: AtomicI64,
-    /// The latest moment that [`Clock::now`] gave out.
+    /// The latest moment that [`Clock::now`] has returned.
     high_water: AtomicI64,
-    /// The highest offset of some time.
+    /// The highest recent offset.
     highest: Mutex<Highest>,
 }
 
 const UNKNOWN: i64 = i64::MIN;
-/// How long an offset is remembered, at least: longer than an entry that was written by it lives
-/// in Redis.
+/// Minimum time for which an offset is remembered: longer than the lifetime in Redis of an entry
+/// that was written by it.
 const REMEMBERED: Duration = Duration::from_secs(10 * 60);
 
-/// The highest offset of the period under way, and of the one before it.
+/// The highest offset of the current period, and of the previous one.
 #[derive(Debug)]
 struct Highest {
     since: Tick,
@@ -119,35 +120,37 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// Takes note of a trip: `answered` is Postgres's time at some point after `sent`.
+    /// Records a trip: `answered` is Postgres's time at some point after `sent`.
     pub fn observe(&self, sent: Tick, answered: Moment) {
-        // The latest trip wins, so that a slow one and the drift between the clocks wear off. Two
-        // trips that race here may swap their sends; both are true, so either offset is a bound.
+        // The last trip wins, so that a slow trip and the drift between the clocks lose their
+        // effect. Two trips that race here may swap their sends; both are true, so either offset is
+        // a bound.
         if self.sent.fetch_max(sent.0, Relaxed) <= sent.0 {
             self.offset.store(answered.0 - sent.0, Relaxed);
         }
         self.highest().note(sent, answered.0 - sent.0);
     }
 
-    /// The latest that Postgres's clock can show at `tick`. Never runs backward within a process,
-    /// so what has expired stays expired. `None` before the first trip.
+    /// Returns the latest time that Postgres's clock can show at `tick`. It never runs backward
+    /// within a process, so what has expired stays expired. `None` before the first trip.
     pub fn now(&self, tick: Tick) -> Option<Moment> {
         let Moment(bound) = self.at(tick)?;
         Some(Moment(self.high_water.fetch_max(bound, Relaxed).max(bound)))
     }
 
-    /// The latest that Postgres's clock can have shown at a tick that has passed. Unlike
-    /// [`Clock::now`] it knows nothing of what was given out since. `None` before the first trip.
+    /// Returns the latest time that Postgres's clock can have shown at a past tick. Unlike
+    /// [`Clock::now`], it ignores the moments that were returned since. `None` before the first
+    /// trip.
     pub fn at(&self, tick: Tick) -> Option<Moment> {
         Some(Moment(self.offset()?.saturating_add(tick.0)))
     }
 
-    /// The tick at which Postgres's clock showed `moment`, or an earlier one.
+    /// Returns the tick at which Postgres's clock showed `moment`, or an earlier tick.
     ///
-    /// `None` before the first trip, and for a moment after `tick`, which nobody can have seen.
+    /// `None` before the first trip, and for a moment after `tick`, which no replica can have seen.
     pub fn tick_of(&self, moment: Moment, tick: Tick) -> Option<Tick> {
         self.offset()?;
-        // If the clock was put back lately, `moment` may be from before.
+        // If the clock stepped back recently, `moment` may be from before the step.
         let highest = self.highest().get();
         let then = Tick(moment.0.checked_sub(highest)?);
         (then <= tick).then_some(then)
@@ -179,8 +182,8 @@ impl Highest {
     }
 }
 
-/// A reading of this machine's wall clock, to date records that people read. Nothing is ever compared
-/// with it.
+/// A reading of this machine's wall clock, for the dates of records that people read. Nothing is
+/// ever compared with it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WallClock {
     pub(crate) now: Timestamp,
@@ -192,10 +195,10 @@ impl WallClock {
         Self { now: Timestamp::now(), tick: Tick::now() }
     }
 
-    /// What it showed, or will show, at `tick`.
+    /// Returns the time that the wall clock showed, or will show, at `tick`.
     pub(crate) fn at(&self, tick: Tick) -> Timestamp {
         let since = SignedDuration::from_micros(tick.0.saturating_sub(self.tick.0));
-        // Out of all calendars: then the reading itself is as good.
+        // Outside the range of calendars, the reading itself is as good.
         self.now.checked_add(since).unwrap_or(self.now)
     }
 }
@@ -246,7 +249,7 @@ mod tests {
         assert_eq!(clock.tick_of(verified, Tick(200)), Some(Tick(150)));
         clock.observe(Tick(210), Moment(1_010));
         assert_eq!(clock.tick_of(verified, Tick(300)), Some(Tick(150)));
-        // Two periods later nothing is left that was written before the step.
+        // After two periods, nothing is left that was written before the step.
         for _ in 0..2 {
             let later = clock.highest().since.after(REMEMBERED).after(Duration::from_micros(1));
             assert_eq!(clock.tick_of(verified, Tick(300)), Some(Tick(150)));

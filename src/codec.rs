@@ -43,8 +43,9 @@ impl fmt::Debug for HttpRequest<'_> {
     }
 }
 
-/// What a header says that is not UTF-8. Envoy sends it with `encode_raw_headers` only. Were it taken
-/// for absent, a compressed body would be taken for a plain one. No header that is read may say this.
+/// The value of a header that is not UTF-8. Envoy sends one only with `encode_raw_headers`. If it
+/// counted as absent, a compressed body would be read as a plain one. No header that patgate reads
+/// may have this value.
 const UNREADABLE: &str = "\u{fffd}";
 
 /// The headers that every check needs.
@@ -159,7 +160,7 @@ impl<'a> HttpRequest<'a> {
     }
 }
 
-/// The value of a field, as far as the decoder needs it.
+/// The value of a field, in the form that the decoder needs.
 #[derive(Clone, Copy)]
 enum Value<'a> {
     Bytes(&'a [u8]),

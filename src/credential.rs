@@ -1,12 +1,12 @@
-//! A backend's own credential: what patgate puts into one header on the way to it.
+//! A backend's own credential, which patgate puts into one header of the request to it.
 //!
-//! It is stored, in Postgres and in Redis, encrypted with ChaCha20-Poly1305:
-//! `version (1 byte) ‖ nonce (12) ‖ ciphertext ‖ tag (16)`. The key is derived from the key ring for
-//! this one purpose. The tag covers version, key id and the backend's name as well, so that a
-//! sealed credential is worth nothing in another backend's row.
+//! Postgres and Redis store it encrypted with ChaCha20-Poly1305: `version (1 byte) ‖ nonce (12) ‖
+//! ciphertext ‖ tag (16)`. The key is derived from the key ring for this one purpose. The tag also
+//! covers version, key id and the backend's name, so a sealed credential cannot be used in another
+//! backend's row.
 //!
-//! The version says which header it is for, so the tag covers that, too: whoever can write to a store
-//! cannot have the credential sent in a header that a backend repeats to its clients.
+//! The version says which header it is for, and the tag covers it. So an attacker who can write to
+//! a store cannot have the credential sent in a header that a backend repeats to its clients.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -19,12 +19,12 @@ use crate::{
     operation::vocabulary,
 };
 
-/// Longer than any key or signed token that a backend takes, and short enough for any server.
+/// Longer than any key or signed token that a backend accepts, and short enough for any server.
 const MAX_LEN: usize = 4096;
 
 vocabulary! {
-    /// A header in which a backend may want its credential. Of all others, some backends write what
-    /// they hold into logs and answers.
+    /// A header that may carry a backend's credential. Other headers are not possible, because some
+    /// backends write them into logs and answers.
     Place, "header for a credential" {
         Authorization = "authorization",
         XApiKey = "x-api-key",
@@ -33,7 +33,7 @@ vocabulary! {
 }
 
 impl Place {
-    /// Of the sealed form. No two places have the same one, and none changes its own.
+    /// Returns the version of the sealed form. Each place has its own version, which never changes.
     const fn version(self) -> u8 {
         match self {
             Self::Authorization => 1,
@@ -43,22 +43,22 @@ impl Place {
     }
 }
 
-/// The value of a header that a backend trusts, and which header. Clones share it; it is wiped with
-/// the last one.
+/// A header that a backend trusts, and its value. Clones share the value; it is wiped with the last
+/// one.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credential {
     place: Place,
     value: Arc<Zeroizing<String>>,
 }
 
-/// How a key is put into `authorization`.
+/// How a key is written into `authorization`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
-    /// `Bearer <key>`
+    /// The value is `Bearer <key>`.
     Bearer,
-    /// `Basic <key>`
+    /// The value is `Basic <key>`.
     Basic,
-    /// `Api-Key <key>`
+    /// The value is `Api-Key <key>`.
     ApiKey,
 }
 
@@ -75,7 +75,7 @@ impl FromStr for Scheme {
     }
 }
 
-/// What cannot stand in the header. Never shows it.
+/// A value that cannot be in the header. The error never shows it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a credential is 1 to {MAX_LEN} visible ASCII characters, its scheme included if it has one; \
@@ -84,11 +84,12 @@ impl FromStr for Scheme {
 pub struct Malformed;
 
 impl Credential {
-    /// A key for `authorization`, under its scheme.
+    /// Makes a credential for `authorization`, with its scheme.
     ///
     /// # Errors
     ///
-    /// When it holds what would end the header, or what a server might read in two ways.
+    /// Returns an error if the key contains what would end the header, or what a server might read
+    /// in two ways.
     pub fn new(scheme: Scheme, key: &str) -> Result<Self, Malformed> {
         let scheme = match scheme {
             Scheme::Bearer => "Bearer",
@@ -98,7 +99,7 @@ impl Credential {
         Self::parse(Place::Authorization, format!("{scheme} {key}").into()).ok_or(Malformed)
     }
 
-    /// A key that is the whole value of a header. That is never `authorization`.
+    /// Makes a credential that is the whole value of a header other than `authorization`.
     ///
     /// # Errors
     ///
@@ -119,12 +120,12 @@ impl Credential {
         fits.then(|| Self { place, value: Arc::new(value) })
     }
 
-    /// The header that it stands in.
+    /// Returns the header that carries it.
     pub(crate) fn place(&self) -> Place {
         self.place
     }
 
-    /// The value itself, for the one place that sends it to Envoy.
+    /// Returns the value, for the one place that sends it to Envoy.
     pub(crate) fn expose(&self) -> &str {
         &self.value
     }
@@ -136,16 +137,16 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// A credential as the stores hold it.
+/// A credential in its stored form.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sealed {
     /// The key that opens it.
     pub key_id: Box<str>,
-    /// Its encrypted form.
+    /// The encrypted bytes.
     pub bytes: Box<[u8]>,
 }
 
-/// The operating system has no randomness to give, or encryption failed.
+/// The operating system has no random numbers, or encryption failed.
 #[derive(Debug, thiserror::Error)]
 #[error("the credential could not be sealed")]
 pub struct SealError;
@@ -155,11 +156,11 @@ impl Sealed {
     ///
     /// # Errors
     ///
-    /// When there is no randomness for a nonce.
+    /// Returns an error if there are no random numbers for a nonce.
     pub fn seal(ring: &KeyRing, backend: &str, credential: &Credential) -> Result<Self, SealError> {
         let key = ring.current();
-        // Random, and not counted: a key seals a few credentials, not the billions that it takes
-        // for 96 random bits to be repeated.
+        // Random, not counted: a key seals a few credentials, not the billions after which 96
+        // random bits are likely to repeat.
         let mut nonce = [0; NONCE_LEN];
         getrandom::fill(&mut nonce).map_err(|_| SealError)?;
         let mut text = Zeroizing::new(credential.expose().as_bytes().to_vec());
@@ -176,7 +177,7 @@ impl Sealed {
         Ok(Self { key_id: key.id.as_str().into(), bytes })
     }
 
-    /// Opens it, if it was sealed for this backend by a key that is in the ring.
+    /// Opens the credential if it was sealed for this backend by a key that is in the ring.
     pub fn open(&self, ring: &KeyRing, backend: &str) -> Option<Credential> {
         let key = ring.keys().iter().find(|key| key.id.as_str() == &*self.key_id)?;
         let (version, rest) = self.bytes.split_first()?;
@@ -192,7 +193,7 @@ impl Sealed {
     }
 }
 
-/// What a sealed credential is bound to. Neither name can hold a zero byte.
+/// Returns what a sealed credential is bound to. Neither name can have a zero byte.
 fn context(place: Place, key_id: &KeyId, backend: &str) -> Aad<Vec<u8>> {
     Aad::from([&[place.version()], key_id.as_str().as_bytes(), &[0], backend.as_bytes()].concat())
 }
@@ -225,13 +226,13 @@ mod tests {
         assert_eq!(opened.expose(), "Bearer sk-1");
         assert_eq!(sealed.open(&ring(A), "vllm2"), None);
         assert_eq!(sealed.open(&ring(B), "vllm"), None);
-        // The same key by another name, and another key by the same one.
+        // The same key under another name, and another key under the same name.
         let renamed = Sealed { key_id: "b".into(), ..sealed.clone() };
         assert_eq!(renamed.open(&ring(&A.replace("a:", "b:")), "vllm"), None);
         assert_eq!(sealed.open(&ring(&B.replace("b:", "a:")), "vllm"), None);
     }
 
-    /// A login to the database can change every byte that is stored.
+    /// A database login can change every stored byte.
     #[test]
     fn opens_for_the_header_that_it_was_sealed_for_and_for_no_other() {
         for place in Place::ALL {

@@ -1,9 +1,10 @@
-//! How many files and connections this process may have open.
+//! Limits on open files and connections of this process.
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// Raises the soft limit of file descriptors, which shells and systemd leave at 1,024 for programs
-/// that use `select`, to the hard one. Returns what may be open, or nothing where that is unlimited.
+/// Raises the soft limit of file descriptors to the hard limit. Shells and systemd set the soft
+/// limit to 1,024 for programs that use `select`. Returns the new limit, or `None` if it is
+/// unlimited.
 pub(crate) fn raise() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     if limit.current == limit.maximum {
@@ -12,13 +13,13 @@ pub(crate) fn raise() -> Option<u64> {
     let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
     match setrlimit(Resource::Nofile, raised) {
         Ok(()) => limit.maximum,
-        // As on macOS, where a hard limit may be unlimited and the kernel's own is lower.
+        // On macOS, for example, the hard limit may be unlimited, and the kernel's own limit lower.
         Err(_) => limit.current,
     }
 }
 
-/// Places for connections on each of `listeners`: as many as are `wanted`, and as are left of `limit`
-/// without `reserved`, which are for everything else.
+/// Returns the number of connections for each of `listeners`: `wanted`, or what is left of `limit`
+/// without `reserved`, which is for everything else.
 pub(crate) fn places(
     wanted: usize,
     limit: Option<u64>,

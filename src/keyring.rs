@@ -1,8 +1,8 @@
-//! The key ring: up to four keys of 32 bytes, each of which yields one key a purpose.
+//! The key ring: up to four keys of 32 bytes, from each of which one key per purpose is derived.
 //!
-//! A file holds one `<key id>:<base64>` a line. The first key mints and seals, all of them verify.
-//! To rotate: add the new key as the second line on every replica, then move it to the top; drop
-//! the old line when no live token needs it.
+//! A file holds one `<key id>:<base64>` per line. The first key signs and seals, all of them
+//! verify. To rotate: add the new key as the second line on every replica, then move it to the top;
+//! drop the old line when no live token needs it.
 
 use std::{fmt, str::FromStr};
 
@@ -15,8 +15,8 @@ use zeroize::{Zeroize, Zeroizing};
 
 pub(crate) type HmacSha256 = Hmac<Sha256>;
 
-/// How many keys a ring may hold: each is tried on a token, so their number bounds the work that
-/// a forged token can cause.
+/// Most keys in a ring. Each is tried on a token, so their number bounds the work that a forged
+/// token can cause.
 pub const MAX_KEYS: usize = 4;
 
 /// The name of a key: `[a-z0-9][a-z0-9-]{0,31}`.
@@ -24,7 +24,7 @@ pub const MAX_KEYS: usize = 4;
 pub struct KeyId(String);
 
 impl KeyId {
-    /// The name itself.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -54,7 +54,7 @@ impl fmt::Display for KeyId {
     }
 }
 
-/// What is wrong with a key ring. Never shows key material.
+/// What is wrong with a key ring. The error never shows key material.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum KeyRingError {
@@ -70,23 +70,23 @@ pub enum KeyRingError {
     TooMany,
 }
 
-/// The keys of one deployment, current one first.
+/// The keys of one deployment, the current one first.
 #[derive(Clone)]
 pub struct KeyRing {
     keys: Vec<Key>,
 }
 
-/// One key, by what is derived from it.
+/// One key, in the form of the keys that are derived from it.
 #[derive(Clone)]
 pub(crate) struct Key {
     pub(crate) id: KeyId,
-    /// Signs tokens.
+    /// The key that signs tokens.
     pub(crate) tokens: HmacSha256,
-    /// Seals what is kept in Redis.
+    /// The key that seals entries in Redis.
     pub(crate) entries: HmacSha256,
-    /// Seals what replicas tell one another through Redis.
+    /// The key that seals what replicas send one another through Redis.
     pub(crate) relay: HmacSha256,
-    /// Encrypts the credentials of backends.
+    /// The key that encrypts the credentials of backends.
     pub(crate) credentials: LessSafeKey,
 }
 
@@ -95,7 +95,7 @@ impl KeyRing {
     ///
     /// # Errors
     ///
-    /// The first line that is not a key, by its number.
+    /// Returns the number of the first line that is not a key.
     pub fn parse(text: &str) -> Result<Self, KeyRingError> {
         let mut keys: Vec<Key> = Vec::new();
         for (index, line) in text.lines().map(str::trim).enumerate() {
@@ -115,7 +115,7 @@ impl KeyRing {
         }
     }
 
-    /// The ids of the keys, current one first.
+    /// Returns the ids of the keys, the current one first.
     pub fn ids(&self) -> impl Iterator<Item = &KeyId> {
         self.keys.iter().map(|key| &key.id)
     }
@@ -156,7 +156,7 @@ impl Key {
     }
 }
 
-/// HKDF-SHA-256 (RFC 5869) without salt; `label` is the info.
+/// Derives a key by HKDF-SHA-256 (RFC 5869) without salt; `label` is the info.
 fn derive(secret: &[u8; 32], label: &str) -> Zeroizing<[u8; 32]> {
     let mut key = Zeroizing::new([0; 32]);
     #[expect(clippy::expect_used, reason = "fails for more than 255 * 32 bytes only")]
@@ -175,11 +175,11 @@ fn aead(secret: &[u8; 32], label: &str) -> LessSafeKey {
     LessSafeKey::new(key)
 }
 
-/// A new line for a key-ring file, from the operating system's random numbers.
+/// Returns a new line for a key-ring file, from the operating system's random numbers.
 ///
 /// # Errors
 ///
-/// When the operating system has no randomness to give.
+/// Returns an error if the operating system has no random numbers.
 pub fn new_line(id: &KeyId) -> Result<Zeroizing<String>, getrandom::Error> {
     let mut secret = Zeroizing::new([0; 32]);
     getrandom::fill(secret.as_mut())?;

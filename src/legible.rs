@@ -1,27 +1,27 @@
-//! Characters by which a text shows a reader something else than it holds.
+//! Escapes or removes text that would mislead a reader or reveal a secret.
 
-/// Whether a character is not shown as itself, and may change how what stands around it is shown:
-/// it controls a terminal, ends a line, turns the direction of writing, or cannot be seen at all.
+/// Returns whether a character is not shown as itself, and may change how the text around it is
+/// shown: it controls a terminal, ends a line, changes the direction of writing, or is invisible.
 ///
-/// U+200C and U+200D, which join or part letters of some scripts and emoji, are not among them:
-/// names are written with them.
+/// U+200C and U+200D, which join or separate letters of some scripts and emoji, are not among them,
+/// because names contain them.
 pub(crate) fn misleads(character: char) -> bool {
     character.is_control()
         || matches!(character,
             // Marks, embeddings, overrides and isolates of direction.
             '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{206f}'
-            // Ends of a line or a paragraph.
+            // Line and paragraph separators.
             | '\u{2028}' | '\u{2029}'
-            // Without a width.
+            // Characters without a width.
             | '\u{200b}' | '\u{2060}'..='\u{2065}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
-            // Tags, which spell hidden texts.
+            // Tags, which can hide text.
             | '\u{e0000}'..='\u{e007f}')
 }
 
-/// What a client sent, as its answer may repeat it: no longer than this many characters, without
-/// what may be a secret, and with what misleads written out.
+/// Returns a client's text in the form in which the answer may repeat it: at most `most`
+/// characters, without text that may be a secret, and with misleading characters escaped.
 pub(crate) fn shown(text: &str, most: usize) -> String {
-    // A secret is noticed by its length, so more is looked at than is shown.
+    // A secret is recognized by its length, so more text is checked than shown.
     let beginning: String = text.chars().take(most + SECRET).collect();
     let clean = without_secrets(&beginning);
     let (mut shown, mut characters) = (String::new(), clean.chars());
@@ -37,23 +37,24 @@ pub(crate) fn shown(text: &str, most: usize) -> String {
     shown
 }
 
-/// What a client sent, as a log may hold it: so many characters at most, without what may be a
-/// secret. What misleads is kept: a log is read as JSON.
+/// Returns a client's text in the form in which a log may have it: at most `most` characters,
+/// without text that may be a secret. Misleading characters stay, because the log is JSON.
 pub(crate) fn logged(text: &str, most: usize) -> String {
     let beginning: String = text.chars().take(most + SECRET).collect();
     without_secrets(&beginning).chars().take(most).collect()
 }
 
-/// Letters and digits in a row that may be a secret.
+/// The number of letters and digits in a row that may be a secret.
 const SECRET: usize = 40;
 
-/// Whether a text holds something that looks like a secret: 40 or more letters and digits in a row,
-/// not all of a kind. Tokens have 73, and hexadecimal keys 40 or 64; no id or word of ours does.
+/// Returns whether a text has something that looks like a secret: 40 or more letters and digits in
+/// a row, not all of one kind. Tokens have 73, and hexadecimal keys 40 or 64; no id and no word of
+/// patgate has as many.
 pub(crate) fn holds_a_secret(text: &str) -> bool {
     pieces(text).any(|(piece, _)| is_secret(piece))
 }
 
-/// The text without what may be a secret in it.
+/// Returns the text without what may be a secret.
 pub(crate) fn without_secrets(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     for (piece, rest) in pieces(text) {
@@ -70,7 +71,7 @@ fn is_secret(piece: &str) -> bool {
     piece.len() >= SECRET && kinds > 1
 }
 
-/// Each row of letters and digits, with what follows it up to the next.
+/// Splits a text into rows of letters and digits, each with the text up to the next row.
 fn pieces(text: &str) -> impl Iterator<Item = (&str, &str)> {
     let of_row = |c: char| c.is_ascii_alphanumeric();
     let mut left = text;
@@ -115,7 +116,7 @@ mod tests {
         ] {
             assert_eq!(shown(text, 100), expected, "{text:?}");
         }
-        // Written out, a character is ten at most.
+        // An escaped character has at most ten characters.
         assert!(shown(&"\u{e0041}".repeat(9999), 100).len() < 1100);
     }
 

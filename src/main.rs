@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // Two crates bring rustls in; a provider chosen here spares them a choice at the first
-    // handshake. It fails when one is chosen already, which is as good.
+    // Two crates use rustls, so the provider is chosen here, before the first handshake. This fails
+    // if a provider is chosen already, which is equally good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     patgate::cli::run()
 }

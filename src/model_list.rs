@@ -1,5 +1,5 @@
-//! The models that a token may use in a domain, as far as they are known by name, and the lists of
-//! them in the forms of the APIs.
+//! Finds the models that a token may use in a domain, if their names are known, and writes the
+//! lists of them in the forms of the APIs.
 
 use serde::{Serialize, Serializer};
 
@@ -10,7 +10,7 @@ use crate::{
 };
 
 vocabulary! {
-    /// In which form patgate answers a request for the models that a token may use.
+    /// The form in which patgate answers a request for the models that a token may use.
     ListForm, "form of an answer" {
         OpenaiModels = "openai-models",
         OpenaiModel = "openai-model",
@@ -20,7 +20,7 @@ vocabulary! {
 }
 
 impl ListForm {
-    /// Whether it is about the one model that the path names.
+    /// Returns whether the answer is about the one model that the path names.
     pub(crate) fn is_of_one(self) -> bool {
         match self {
             Self::OpenaiModel => true,
@@ -29,25 +29,25 @@ impl ListForm {
     }
 }
 
-/// Names of a token's scopes, and of a domain's list, that are looked at for one list.
+/// Most names of a token's scopes, and of a domain's list, that are looked at for one list.
 const MAX_NAMES: usize = 10_000;
-/// Comparisons of names with patterns for one list.
+/// Most comparisons of names with patterns for one list.
 const MAX_COMPARISONS: usize = 1_000_000;
-/// Bytes of a list, if no name has characters that JSON escapes.
+/// Most bytes of a list, if no name has characters that JSON escapes.
 const MAX_BYTES: usize = 1_000_000;
 
-/// What it costs to look at a name, in comparisons with a pattern.
+/// The cost of looking at a name, in comparisons with a pattern.
 const A_NAME: usize = 16;
-/// Up to this cost, a list is made on the connection; 256 names without patterns.
+/// Up to this cost, patgate makes a list in the task of the connection: 256 names without patterns.
 const SHORT: usize = 4096;
 
-/// What can be done with a model besides reading about it.
+/// Returns the operations on a model other than reading about it.
 fn uses() -> OperationSet {
     let operations = EntityType::Models.operations();
     operations.iter().filter(|operation| *operation != Operation::LlmRead).collect()
 }
 
-/// Of a domain's models, those for which the token's scopes and its owner's roles permit some
+/// Those of a domain's models for which the token's scopes and its owner's roles permit some
 /// operation besides `llm_read`.
 #[derive(Clone, Copy)]
 pub(crate) struct Usable<'a> {
@@ -55,7 +55,7 @@ pub(crate) struct Usable<'a> {
     domain: &'a Domain,
     /// The operations that count: those that the owner's roles include.
     permitted: OperationSet,
-    /// Whether scopes give one of them on every model.
+    /// Whether scopes permit one of them on every model.
     every: bool,
 }
 
@@ -66,8 +66,8 @@ impl<'a> Usable<'a> {
         Self { grants, domain, permitted, every }
     }
 
-    /// Whether the token or the domain is limited to some models: the domain lists its models, or
-    /// scopes name those that the token may read about, or those that it may use.
+    /// Returns whether the token or the domain is limited to some models: the domain lists its
+    /// models, or scopes name the models that the token may read about or use.
     pub(crate) fn is_limited(&self) -> bool {
         let uses_some = || self.grants.on_some(EntityType::Models).intersects(self.permitted);
         self.domain.lists_models()
@@ -75,20 +75,21 @@ impl<'a> Usable<'a> {
             || (!self.every && uses_some())
     }
 
-    /// The exact names, in the order of their bytes. What only a pattern or `*` covers has none.
+    /// Returns the exact names, sorted by their bytes. A model that only a pattern or `*` covers
+    /// has no known name.
     pub(crate) fn names(&self) -> Vec<&'a str> {
         let of_domain = self.domain.names().filter(|_| self.every).take(MAX_NAMES);
         let scoped = self.grants.one_by_one(EntityType::Models).iter().take(self.scoped());
         let usable = scoped.filter(|(_, name, operations)| self.covers(name, *operations));
         let mut names: Vec<_> = usable.map(|(_, name, _)| &**name).chain(of_domain).collect();
-        // Two runs that are sorted already.
+        // Both parts are sorted already.
         names.sort();
         names.dedup();
         names.truncate(MAX_NAMES);
         names
     }
 
-    /// Whether `name` is one of [`Self::names`], but for the bounds on their number.
+    /// Returns whether `name` is one of [`Self::names`], ignoring the limits on their number.
     pub(crate) fn has(&self, name: &str) -> bool {
         let scopes = self.grants.one_by_one(EntityType::Models);
         let scope = scopes.binary_search_by(|(_, scoped, _)| (**scoped).cmp(name)).ok();
@@ -102,14 +103,14 @@ impl<'a> Usable<'a> {
             && self.domain.upstream_for(Some(name)).is_some()
     }
 
-    /// How many names of scopes are looked at.
+    /// Returns how many names of scopes are looked at.
     fn scoped(&self) -> usize {
         let names = self.grants.one_by_one(EntityType::Models).len();
         let comparable = MAX_COMPARISONS / self.domain.patterns().max(1);
         names.min(MAX_NAMES).min(comparable.max(1))
     }
 
-    /// Whether [`Self::names`] take so long that other checks should not wait for them.
+    /// Returns whether [`Self::names`] takes so long that other checks should not wait for it.
     pub(crate) fn takes_long(&self) -> bool {
         let of_domain = if self.every { self.domain.names().len().min(MAX_NAMES) } else { 0 };
         let of_scopes = self.scoped();
@@ -117,10 +118,10 @@ impl<'a> Usable<'a> {
     }
 }
 
-/// The body of an answer about these names. Nothing else is known of a model, so nothing else is
-/// said of it.
+/// Returns the body of an answer with these names. patgate knows nothing else about a model, so the
+/// answer says nothing else.
 pub(crate) fn body(form: ListForm, names: &[&str]) -> String {
-    // Which models are loaded only a backend knows.
+    // Only a backend knows which models are loaded.
     let names = if form == ListForm::OllamaPs { &[] } else { names };
     let mut bytes = 0;
     let fitting = names.iter().take_while(|name| {
@@ -143,7 +144,7 @@ pub(crate) fn body(form: ListForm, names: &[&str]) -> String {
     written.unwrap_or_default()
 }
 
-/// The entry of each name.
+/// Serializes one entry per name.
 struct Entries<'a, T>(&'a [&'a str], fn(&'a str) -> T);
 
 impl<T: Serialize> Serialize for Entries<'_, T> {

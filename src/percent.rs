@@ -1,8 +1,8 @@
-//! Percentages as people write them.
+//! Parses percentages such as `30%`.
 
 use std::str::FromStr;
 
-/// The number before the sign, which is insisted on: nobody shall have to guess what `1` is.
+/// Returns the number before the sign. The sign is required, so that `1` is never ambiguous.
 pub(crate) fn number<N: FromStr>(text: &str) -> Option<N> {
     text.strip_suffix('%')
         .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.'))

@@ -1,7 +1,7 @@
-//! Reads a request, from borrowed parts, into types that have one meaning.
+//! Parses a request, from borrowed parts, into types that have one meaning.
 //!
-//! Nothing here does I/O. What a client sends besides host, method, path and `Authorization` is never
-//! identity: not `x-domain-id`, not the query, not the context extensions of the edge.
+//! There is no I/O here. Of what a client sends, only host, method, path and credential decide:
+//! `x-domain-id`, the query, or the context extensions of the edge are never identity.
 
 mod cleaned;
 mod credential;
@@ -22,20 +22,20 @@ pub use self::{
     credential::behind_scheme,
 };
 
-/// A path longer than this names nothing that we protect.
+/// The longest path; no protected path is longer.
 const MAX_PATH_LEN: usize = 4096;
 
-/// The parts of an HTTP request that an edge lends us.
+/// The parts of an HTTP request that an edge lends.
 pub struct Parts<'a, H> {
-    /// The method, as sent.
+    /// The method, as the client sent it.
     pub method: &'a str,
-    /// The host, and perhaps a port, as the proxy will route them.
+    /// The host, perhaps with a port, by which the proxy will route.
     pub authority: &'a str,
-    /// Path and query, as the proxy will route them.
+    /// Path and query, by which the proxy will route.
     pub target: &'a str,
-    /// Looks a header up by its lower-case name.
+    /// Looks up a header by its lower-case name.
     pub header: H,
-    /// As much of the body as the edge was shown.
+    /// The part of the body that the edge was shown.
     pub body: &'a [u8],
 }
 
@@ -43,20 +43,20 @@ impl<'a, H> Parts<'a, H>
 where
     H: Fn(&str) -> Option<&'a str>,
 {
-    /// The one model that the body names, and the query does not.
+    /// Returns the one model that the body names, if the query names none.
     ///
     /// # Errors
     ///
-    /// Whatever keeps it from naming exactly one.
+    /// Returns the reason why the body does not name exactly one model.
     pub fn model(&self, form: Form) -> Result<ModelName, NoModel> {
         model(self.target, self.shown(), form, &mut |_| Ok(()))
     }
 
-    /// Whether the body could name the one model, as far as can be said before any of it is shown.
+    /// Checks whether the body could name one model, before any of it is shown.
     ///
     /// # Errors
     ///
-    /// What keeps it from that whatever is in it, as [`Self::model`] would say.
+    /// Returns the reason why it could not, whatever it contains, as [`Self::model`] would.
     pub(crate) fn may_name_a_model(&self, form: Form) -> Result<(), NoModel> {
         match body::in_query(self.target).map_err(NoModel::Excessive)? {
             true => Err(NoModel::InQuery),
@@ -64,17 +64,17 @@ where
         }
     }
 
-    /// How long the client says that its body is.
+    /// Returns the length of the body, as the client states it.
     pub(crate) fn length(&self) -> Option<u64> {
         (self.header)("content-length")?.parse().ok()
     }
 
-    /// The gateway's own name for the request, the same in each of its steps.
+    /// Returns the gateway's id of the request, which is the same in each of its steps.
     pub(crate) fn request_id(&self) -> &'a str {
         (self.header)("x-request-id").unwrap_or_default()
     }
 
-    /// The body, with the headers that say what it is.
+    /// Returns the body, with the headers that describe it.
     pub fn shown(&self) -> Body<'a> {
         Body {
             bytes: self.body,
@@ -86,7 +86,7 @@ where
     }
 }
 
-/// The one model that a body names, and the query of its request does not.
+/// Returns the one model that a body names, if the query of its request names none.
 pub(crate) fn model(
     target: &str,
     body: Body<'_>,
@@ -112,16 +112,17 @@ pub struct AuthRequest<'a> {
     pub manner: Manner,
 }
 
-/// A request that was refused before any look-up.
+/// A request that was refused before any lookup.
 #[derive(Debug)]
 pub struct Rejected<'a> {
-    /// Why.
+    /// The reason of the refusal.
     pub refusal: Refusal,
-    /// Where it goes; `None` if its path belongs to no API, or has another spelling.
+    /// The API and the path of the request; `None` if its path belongs to no API, or has another
+    /// spelling.
     pub place: Option<Place<'a>>,
-    /// How the API in question answers.
+    /// How the API answers.
     pub manner: Manner,
-    /// Where several credentials differ, the one token among them. It proves nothing about the
+    /// If several credentials differ, the only token among them. It proves nothing about the
     /// others.
     pub among: Option<Box<VerifiedToken>>,
 }
@@ -132,38 +133,38 @@ impl<'a> Rejected<'a> {
     }
 }
 
-/// An API, and a canonical path in it: what a request names, whatever else is wrong with it. Found
-/// once, for the decision, for whose mode applies, and for the record. Grants nothing.
+/// An API, and a canonical path in it: what a request names, even if other parts of it are wrong.
+/// It is found once, for the decision, the mode and the record. It grants nothing.
 #[derive(Clone, Debug)]
 pub struct Place<'a> {
     surface: Belonging<'a>,
     path: &'a str,
-    /// With its `?`; empty if there is none.
+    /// The query with its `?`; empty if there is none.
     query: &'a str,
 }
 
 impl<'a> Place<'a> {
-    /// The domain that the request names, which need not exist.
+    /// Returns the domain that the request names, which need not exist.
     pub fn domain(&self) -> Option<DomainRef> {
         DomainRef::parse(&self.surface.domain(self.path)?)
     }
 
-    /// The rule for a request with this method.
+    /// Returns the rule for a request with this method.
     pub fn action(&self, method: &str) -> Option<Action<'a>> {
         self.surface.action_with(method, self.path, self.query)
     }
 
-    /// Whether the rule for a request with this method lets it become a WebSocket.
+    /// Returns whether the rule for a request with this method permits a WebSocket.
     pub(crate) fn may_become_websocket(&self, method: &str) -> bool {
         self.surface.may_become_websocket(method, self.path)
     }
 
-    /// The names of the cookies that do not go on to a backend.
+    /// Returns the names of the cookies that must not reach a backend.
     pub fn cookies(&self) -> &'a [Box<str>] {
         self.surface.cookies()
     }
 
-    /// Where a request goes, without a look at its credential.
+    /// Finds the API and the path of a request, without reading its credential.
     pub fn of(authority: &'a str, target: &'a str, apis: &'a Apis) -> Option<Self> {
         let as_sent = without_query(target);
         let surface = apis.surface(authority, as_sent)?;
@@ -172,11 +173,11 @@ impl<'a> Place<'a> {
     }
 }
 
-/// Reads a request. Malformed comes before unauthenticated.
+/// Parses a request. Malformed comes before unauthenticated.
 ///
 /// # Errors
 ///
-/// `BadRequest`, `MissingCredential`, `NotAToken` or `InvalidToken`.
+/// Returns `BadRequest`, `MissingCredential`, `NotAToken` or `InvalidToken`.
 #[inline(never)] // A stage of which `make bench-check` counts the instructions.
 pub fn parse<'r, 'a: 'r, H>(
     parts: &Parts<'a, H>,
@@ -187,7 +188,7 @@ where
     H: Fn(&str) -> Option<&'a str>,
 {
     let as_sent = without_query(parts.target);
-    // Before anything is refused, so that whatever is refused is refused in the API's own words.
+    // Found before anything is refused, so that every refusal has the form of the API.
     let surface = apis.surface(parts.authority, as_sent);
     let manner = surface.as_ref().map_or_else(Manner::default, |surface| surface.manner());
     let root = surface.as_ref().and_then(|surface| surface.root(as_sent));
@@ -196,7 +197,7 @@ where
         Err(refusal) => return Err(Rejected::new(refusal, None, manner)),
     };
     if memchr(b',', parts.authority.as_bytes()).is_some() {
-        // As a repeated header is joined: another reader takes another host of the two.
+        // A comma joins repeated headers: another reader might take the other host.
         let refusal = Refusal::BadRequest(Malformed::Authority);
         return Err(Rejected::new(refusal, None, manner));
     }
@@ -226,8 +227,8 @@ where
     }
 }
 
-/// Whether a `Connection` of an upgrade names no header. Envoy forwards its list as it came, and the
-/// next hop drops the headers that it names (RFC 9110, section 7.6.1): ours may be among them.
+/// Returns whether a `Connection` of an upgrade names no header. Envoy forwards its list unchanged,
+/// and the next hop drops the headers that it names (RFC 9110, section 7.6.1), possibly patgate's.
 fn names_no_header(connection: Option<&str>) -> bool {
     connection.unwrap_or_default().split(',').all(|name| {
         let name = name.trim_matches([' ', '\t']);
@@ -235,19 +236,20 @@ fn names_no_header(connection: Option<&str>) -> bool {
     })
 }
 
-/// The path of a target, as it was sent.
+/// Returns the path of a target, as the client sent it.
 pub(crate) fn without_query(target: &str) -> &str {
     memchr(b'?', target.as_bytes()).map_or(target, |at| &target[..at])
 }
 
-/// The path of a target, which is given beside it, if it is the only spelling of itself.
+/// Returns the path, if it is the only spelling of itself.
 ///
-/// Whatever a server behind the proxy might read differently is refused: empty and dot segments,
-/// backslashes, path parameters, percent-encoding, bytes outside visible ASCII.
+/// It refuses everything that a server behind the proxy might read differently: empty and dot
+/// segments, backslashes, path parameters, percent-encoding, bytes outside visible ASCII.
 fn canonical_path<'a>(target: &str, path: &'a str) -> Result<&'a str, Refusal> {
     let malformed = Refusal::BadRequest(Malformed::Path);
     let segments = path.strip_prefix('/').ok_or(malformed)?;
-    // Folded, not searched: without a way out of the loop it is done many bytes at a time.
+    // A fold, not a search: without an exit from the loop, the compiler checks many bytes at a
+    // time.
     let visible = |byte: u8| byte.is_ascii_graphic() & (byte != b'#');
     let literal = |byte: u8| (byte != b'%') & (byte != b';') & (byte != b'\\');
     let visible = target.bytes().fold(true, |all, byte| all & visible(byte));
@@ -256,13 +258,13 @@ fn canonical_path<'a>(target: &str, path: &'a str) -> Result<&'a str, Refusal> {
         return Err(malformed);
     }
     let named = |segment: &[u8]| !matches!(segment, b"" | b"." | b"..");
-    // The root alone has no segments.
+    // The root path has no segments.
     let canonical =
         segments.is_empty() || segments.as_bytes().split(|byte| *byte == b'/').all(named);
     if canonical { Ok(path) } else { Err(malformed) }
 }
 
-/// What makes a target another spelling of something.
+/// What makes a target another spelling of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Misspelling {
     /// A character that has more than one spelling, or that only some servers read.
@@ -279,7 +281,8 @@ pub enum Misspelling {
     EmptySegment,
 }
 
-/// Why [`parse`] refuses a target; nothing where it does not. For a person: it takes its time.
+/// Returns why [`parse`] refuses a target; `None` if it does not. Slow, because only people read
+/// it.
 pub fn misspelling(target: &str) -> Option<Misspelling> {
     let path = without_query(target);
     let invisible = target.chars().find(|c| !c.is_ascii_graphic() || *c == '#');
@@ -394,7 +397,7 @@ mod tests {
         }
     }
 
-    /// Around the longest path, and with all that gives a path another spelling.
+    /// Targets around the longest path, and with everything that gives a path another spelling.
     fn any_target() -> impl Strategy<Value = String> {
         let near_the_limit = (MAX_PATH_LEN - 3..MAX_PATH_LEN + 3, "[a/.?]{0,3}")
             .prop_map(|(length, rest)| format!("/{}{rest}", "a".repeat(length)));
@@ -407,7 +410,7 @@ mod tests {
             prop_assert_eq!(misspelling(&target).is_some(), canonical(&target).is_err());
         }
 
-        /// What passes means the same to a server that collapses, decodes or strips.
+        /// A path that passes means the same to a server that collapses, decodes or strips.
         #[test]
         fn a_canonical_path_survives_normalisation(target in "/[a-c./%;\\\\2eEfF?# ]{0,12}") {
             if let Ok(path) = canonical(&target) {

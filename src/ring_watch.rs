@@ -1,8 +1,8 @@
-//! Whether this replica's key ring is the one that the installation's tokens were signed with.
+//! Checks that this replica's key ring is the one that signed the installation's tokens.
 //!
-//! A replica with another key ring refuses every token with 401, which clients take for final. So one
-//! that starts while tokens are live is not ready until its ring has signed one of them. Once it is
-//! ready, it stays so: tokens of other keys are only reported.
+//! A replica with another key ring refuses every token with 401, which clients treat as final. So a
+//! replica that starts while tokens are live is not ready until its ring has signed one of them.
+//! Once ready, it stays ready: tokens of other keys are only reported.
 
 use std::time::Duration;
 
@@ -20,19 +20,20 @@ use crate::{
     turnstile::Turnstile,
 };
 
-/// While the replica is not ready.
+/// Interval while the replica is not ready.
 const SOON: Duration = Duration::from_secs(1);
-/// While no token is live.
+/// Interval while no token is live.
 const LATER: Duration = Duration::from_secs(10);
-/// Once the ring has signed a live token.
+/// Interval once the ring has signed a live token.
 const SELDOM: Duration = Duration::from_secs(60);
-/// How often tokens of other keys are reported.
+/// Interval between two reports of tokens of other keys.
 const REPORT_EVERY: Duration = Duration::from_secs(10 * 60);
 
-/// Asks which keys have signed live tokens, those of canaries and of disabled owners aside: the ring's
-/// own, and others. It steps from key to key in their index, however many tokens there are.
+/// Returns the query for the keys that have signed live tokens, except those of canaries and of
+/// disabled owners: keys of this ring, and others. The query steps from key to key in their index,
+/// however many tokens there are.
 pub(crate) fn live_keys(ring: &KeyRing) -> String {
-    // As a subquery that is not a join, which could read all tokens.
+    // A subquery, not a join, because a join could read all tokens.
     const LIVE: &str = "(
         SELECT true FROM patgate.pats p JOIN patgate.users u ON u.id = p.user_id
         WHERE p.key_id = k.id AND p.revoked_at IS NULL AND p.expires_at > now() AND u.enabled
@@ -62,14 +63,14 @@ pub(crate) fn live_keys(ring: &KeyRing) -> String {
 pub(crate) enum Fitness {
     /// No token is live.
     Unproven,
-    /// It has signed a live token, and these other keys have signed some, too.
+    /// The ring has signed a live token; these other keys have also signed some.
     Fits { others: Vec<String> },
-    /// It has signed none of them; these keys have.
+    /// The ring has signed no live token; these keys have.
     Alien { signed_by: Vec<String> },
 }
 
 impl Fitness {
-    /// Judges the answer to [`live_keys`].
+    /// Reads the result of [`live_keys`].
     pub(crate) fn of(row: &PgRow) -> Result<Self, sqlx::Error> {
         let own: Vec<String> = row.try_get("own")?;
         let others: Vec<String> = row.try_get("others")?;
@@ -80,7 +81,7 @@ impl Fitness {
         })
     }
 
-    /// Why a replica with this ring must not serve.
+    /// Returns why a replica with this ring must not serve.
     pub(crate) fn objection(&self) -> Option<&'static str> {
         matches!(self, Self::Alien { .. }).then_some(
             "the key ring has signed none of the live tokens, so all of them would be refused; give \
@@ -93,7 +94,7 @@ impl Fitness {
 pub(crate) struct RingWatch {
     ring: KeyRing,
     postgres: Postgres,
-    /// As long as it has never been ready.
+    /// True until the replica has been ready once.
     may_object: bool,
     proven: bool,
     reports: Turnstile,
@@ -101,7 +102,7 @@ pub(crate) struct RingWatch {
     objection: watch::Sender<Option<&'static str>>,
 }
 
-/// Why a replica is not ready, which may change; `None` while it is.
+/// The current reason why a replica is not ready; `None` if it is ready.
 #[derive(Clone)]
 pub(crate) struct Objection(watch::Receiver<Option<&'static str>>);
 
@@ -110,7 +111,7 @@ impl Objection {
         *self.0.borrow()
     }
 
-    /// Waits until it is another one.
+    /// Waits until the reason changes.
     pub(crate) async fn changed(&mut self) {
         if self.0.changed().await.is_err() {
             future::pending::<()>().await;
@@ -124,7 +125,8 @@ impl Objection {
 }
 
 impl RingWatch {
-    /// In shadow, no refusal is carried out, so there it does not object.
+    /// Creates the watch. In shadow mode no refusal is enforced, so the watch has no objection
+    /// there.
     pub(crate) fn new(ring: KeyRing, postgres: Postgres, mode: Mode) -> Self {
         let (objection, _) = watch::channel(None);
         Self {
@@ -142,7 +144,7 @@ impl RingWatch {
         Objection(self.objection.subscribe())
     }
 
-    /// Goes on until `stop`.
+    /// Runs until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         loop {
             let objects = self.objection.borrow().is_some();
@@ -158,7 +160,7 @@ impl RingWatch {
         }
     }
 
-    /// Looks once. What cannot be known changes nothing.
+    /// Queries once. A failed query changes nothing.
     pub(crate) async fn look(&mut self) {
         match self.fitness().await {
             Ok(fitness) => self.take(&fitness),

@@ -1,9 +1,10 @@
-//! Seals what passes through Redis, so that whoever can write there can deny service but never turn
-//! a denial into an allow.
+//! Seals what passes through Redis. So an attacker who can write there can deny service, but never
+//! turn a denial into an allow.
 //!
 //! `version (1 byte) ‖ HMAC-SHA-256 (32) ‖ postcard of the payload`. The key is derived for one
-//! purpose. The MAC covers version, vocabulary, the installation, the place in Redis, and payload: a
-//! genuine value is worth nothing in another place, nor to another installation with the same keys.
+//! purpose. The MAC covers version, vocabulary, the installation, the Redis key, and payload: a
+//! genuine value cannot be used under another Redis key, nor by another installation with the same
+//! keys.
 
 use std::sync::{Arc, LazyLock};
 
@@ -18,21 +19,21 @@ use crate::{
     operation::{EntityType, Operation},
 };
 
-/// Goes up with every change of a payload's form or of the vocabulary; part of the Redis keys, too, so that replicas of
-/// two releases do not undo each other's entries.
+/// Increases with every change of a payload's form or of the vocabulary. It is also part of the
+/// Redis keys, so that replicas of two releases do not overwrite each other's entries.
 pub(crate) const VERSION: u8 = 4;
 const MAC_LEN: usize = 32;
 
-/// What is sealed, which decides by which key.
+/// The purpose of a seal, which decides which key is used.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Purpose {
-    /// What a token or a domain resolves to.
+    /// Cached tokens and domains.
     Entries,
-    /// The feed of changes on its way from one replica to the others, and their leases.
+    /// The relayed change feed, and the leases of replicas.
     Relay,
 }
 
-/// Seals and opens what one installation keeps in Redis. Clones share it.
+/// Seals and opens what one installation keeps in Redis. Clones share the keys.
 #[derive(Clone)]
 pub(crate) struct Sealer {
     ring: KeyRing,
@@ -45,7 +46,7 @@ impl Sealer {
         Self { ring, installation, prefix: installation.redis_prefix().into() }
     }
 
-    /// What all keys in Redis begin with.
+    /// Returns the prefix of all keys in Redis.
     pub(crate) fn prefix(&self) -> &str {
         &self.prefix
     }
@@ -65,8 +66,8 @@ impl Sealer {
         Ok(sealed)
     }
 
-    /// Opens what any key of the ring sealed for this purpose and place, and for this installation;
-    /// nothing else.
+    /// Opens only what any key of the ring sealed for this purpose, this Redis key and this
+    /// installation.
     pub(crate) fn open<T: DeserializeOwned>(
         &self,
         purpose: Purpose,
@@ -83,8 +84,8 @@ impl Sealer {
         rest.is_empty().then_some(payload)
     }
 
-    /// The length of the place is part of the input, so that no two inputs read alike; all before it
-    /// is of a fixed length.
+    /// Computes the MAC. The length of the Redis key is part of the input, so that no two inputs
+    /// are equal; everything before it has a fixed length.
     fn mac(&self, key: &Key, purpose: Purpose, place: &str, payload: &[u8]) -> [u8; MAC_LEN] {
         let mac: HmacSha256 = match purpose {
             Purpose::Entries => key.entries.clone(),
@@ -102,8 +103,8 @@ impl Sealer {
     }
 }
 
-/// Payloads hold operations and entity types by their position, so an entry means something only
-/// to a release with the same vocabulary in the same order.
+/// Payloads hold operations and entity types by their position, so an entry can be read only by a
+/// release with the same vocabulary in the same order.
 static VOCABULARY: LazyLock<[u8; 32]> = LazyLock::new(|| {
     let operations = Operation::ALL.iter().map(|word| word.as_str());
     let types = EntityType::ALL.iter().map(|word| word.as_str());
@@ -141,13 +142,14 @@ mod tests {
         assert_eq!(with(B).open::<Payload>(Entries, "k", &sealed), None);
     }
 
-    /// If it fails, raise [`VERSION`] once a release, and note the vocabulary's hash here.
+    /// If this fails, raise [`VERSION`], once per release, and write the new hash of the vocabulary
+    /// here.
     #[test]
     fn a_vocabulary_has_a_version_of_its_own() {
         assert_eq!((VERSION, VOCABULARY[..4].to_vec()), (4, vec![7, 177, 27, 171]));
     }
 
-    /// Also where a key of Redis is the same, as if somebody had copied it from one to the other.
+    /// Also where the Redis key is the same, as if an attacker had copied it from one to the other.
     #[test]
     fn opens_for_no_other_installation_with_the_same_keys() {
         for other in [

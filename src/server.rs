@@ -99,17 +99,17 @@ pub enum BindError {
     /// Another process listens there, possibly another patgate.
     #[error("{key}: another process listens on {at}; stop it, or give {key} another value")]
     InUse {
-        /// The setting of the address.
+        /// The setting that holds the address.
         key: &'static str,
-        /// The address.
+        /// The address, as the setting has it.
         at: String,
     },
     /// Any other error.
     #[error("{key}: cannot listen on {at}: {error}")]
     Io {
-        /// The setting of the address.
+        /// The setting that holds the address.
         key: &'static str,
-        /// The address.
+        /// The address, as the setting has it.
         at: String,
         /// The operating system's reason.
         error: io::Error,

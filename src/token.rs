@@ -2,7 +2,7 @@
 //!
 //! All three parts are base62. With `D = HMAC-SHA-256(token key, everything before the tag)`, the
 //! tag is the first 40 bits of D, and SHA-256(D) is what a store holds. So a mistyped or forged
-//! token is refused without a look-up, and a stolen store yields no working token.
+//! token is refused without a lookup, and a stolen store yields no working token.
 
 use std::fmt;
 
@@ -23,15 +23,15 @@ const ID_LEN: usize = 22;
 const SECRET_LEN: usize = 43;
 const TAG_LEN: usize = 7;
 const TAG_BITS: usize = 40;
-/// Everything behind the prefix, its underscore included.
+/// Length of everything after the prefix, including its underscore.
 const REST_LEN: usize = 1 + ID_LEN + 1 + SECRET_LEN + TAG_LEN;
 const MAX_PREFIX_LEN: usize = 16;
 const MAX_LEN: usize = MAX_PREFIX_LEN + REST_LEN;
 
-/// 2^256 - 1, the last secret there is; a higher text would be a second spelling.
+/// 2^256 - 1, the highest secret; a higher text would be a second spelling.
 const MAX_SECRET: &[u8; SECRET_LEN] = b"yhjskwdA6OZ1AL1YmHWZWm8LLG7HjnuCA2j5rOw8Xp1";
 
-/// Identifies a token. Public: it stands in logs and headers.
+/// Identifies a token. Public: logs and headers show it.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
 )]
@@ -44,18 +44,18 @@ impl fmt::Display for TokenId {
     }
 }
 
-/// SHA-256(D): what is stored of a token. Compared in constant time.
+/// SHA-256(D): the stored form of a token. Compared in constant time.
 #[derive(Clone, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct TokenDigest([u8; 32]);
 
 impl TokenDigest {
-    /// As read from a store.
+    /// Makes a digest from the bytes that a store holds.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// As written to a store.
+    /// Returns the bytes that a store holds.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -77,11 +77,11 @@ impl fmt::Debug for TokenDigest {
     }
 }
 
-/// The prefixes that tokens may begin with; the first one is minted.
+/// The prefixes that tokens may have; new tokens get the first one.
 #[derive(Clone, Debug)]
 pub struct Prefixes(Vec<String>);
 
-/// A prefix that cannot begin a token.
+/// A text that cannot be the prefix of a token.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "a token prefix is 1 to {MAX_PREFIX_LEN} characters of a-z, 0-9 and _, begins with a letter and does not end with _"
@@ -89,11 +89,11 @@ pub struct Prefixes(Vec<String>);
 pub struct PrefixError;
 
 impl Prefixes {
-    /// One prefix at least, each `[a-z][a-z0-9_]{0,15}` and not ending with `_`.
+    /// Parses prefixes: at least one, each `[a-z][a-z0-9_]{0,15}` and not ending with `_`.
     ///
     /// # Errors
     ///
-    /// When there is none, or one of them is not of that form.
+    /// Returns an error if there is none, or one of them does not have that form.
     pub fn new<'a>(prefixes: impl IntoIterator<Item = &'a str>) -> Result<Self, PrefixError> {
         let prefixes: Vec<_> = prefixes.into_iter().map(str::to_owned).collect();
         let well_formed = |prefix: &String| {
@@ -115,11 +115,11 @@ impl Default for Prefixes {
     }
 }
 
-/// A token in plain text: shown once, where it is minted, and never stored.
+/// A token in plain text: shown once, when it is created, and never stored.
 pub struct PlainToken(SecretString);
 
 impl PlainToken {
-    /// The text to hand to the owner.
+    /// Returns the text to give to the owner.
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
@@ -131,30 +131,30 @@ impl fmt::Debug for PlainToken {
     }
 }
 
-/// A new token and what is stored of it.
+/// A new token, and its stored form.
 #[derive(Debug)]
 pub struct Minted {
-    /// For the owner's eyes.
+    /// The plaintext, only for the owner.
     pub plain: PlainToken,
-    /// Its id.
+    /// The id of the new token.
     pub id: TokenId,
-    /// What a store holds.
+    /// The digest that a store holds.
     pub digest: TokenDigest,
     /// The key that signed it.
     pub key_id: KeyId,
 }
 
-/// A token whose tag verified: whoever sent it holds a text that a key of ours signed. Whether it
-/// is a live one is for the stores to say.
+/// A token whose tag verified: the client holds a text that a key of this ring signed. Only the
+/// stores know whether the token is live.
 #[derive(Clone, Debug)]
 pub struct VerifiedToken {
-    /// The id it carries.
+    /// The id in the token.
     pub id: TokenId,
-    /// To be compared with the stored one.
+    /// The digest to compare with the stored one.
     pub digest: TokenDigest,
 }
 
-/// Mints and verifies tokens.
+/// Creates and verifies tokens.
 #[derive(Clone, Debug)]
 pub struct Tokens {
     prefixes: Prefixes,
@@ -162,7 +162,7 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// Mints with the first prefix and the first key, verifies with all.
+    /// Creates tokens with the first prefix and the first key; verifies with all.
     pub fn new(prefixes: Prefixes, ring: KeyRing) -> Self {
         Self { prefixes, ring }
     }
@@ -171,7 +171,7 @@ impl Tokens {
     ///
     /// # Errors
     ///
-    /// When the operating system has no randomness to give.
+    /// Returns an error if the operating system has no random numbers.
     pub fn mint(&self, id: TokenId) -> Result<Minted, getrandom::Error> {
         let mut secret = Zeroizing::new([0; 32]);
         getrandom::fill(secret.as_mut())?;
@@ -201,9 +201,10 @@ impl Tokens {
         }
     }
 
-    /// Reads a token and verifies its tag, without any look-up.
+    /// Reads a token and verifies its tag, without any lookup.
     ///
-    /// Nothing says why a text was refused: a caller learns whether the tag verified, no more.
+    /// The result does not say why a text was refused: a caller learns only whether the tag
+    /// verified.
     pub fn verify(&self, text: &str) -> Option<VerifiedToken> {
         if text.len() > MAX_LEN {
             return None;
@@ -231,12 +232,13 @@ impl Tokens {
         })
     }
 
-    /// Whether a token of ours stands anywhere in `text`: what has the form of one, and what has
-    /// letters or digits behind it if it verifies. A text with many of these is taken for one that
-    /// holds a token, so that nobody is made to verify more.
+    /// Returns whether `text` contains a token of this ring: a text in the form of a token, or one
+    /// that is followed by letters or digits and verifies. A text with many candidates counts as
+    /// containing a token, so that no client can make patgate verify more.
     pub fn found_in(&self, text: &str) -> bool {
         let (bytes, mut verified) = (text.as_bytes(), 0);
-        // By the `_` behind the prefix: to look for a text would mean to prepare the search first.
+        // Searches for the `_` after the prefix, because a search for a longer text would first
+        // have to be prepared.
         memchr_iter(b'_', bytes).any(|at| {
             let (before, rest) = bytes.split_at(at);
             let of = |prefix: &&String| before.ends_with(prefix.as_bytes());
@@ -252,13 +254,13 @@ impl Tokens {
         })
     }
 
-    /// Whether `text` begins as our tokens do.
+    /// Returns whether `text` begins with one of the prefixes.
     pub fn has_our_prefix(&self, text: &str) -> bool {
         let rest = |prefix: &String| text.strip_prefix(prefix.as_str());
         self.prefixes.0.iter().filter_map(rest).any(|rest| rest.starts_with('_'))
     }
 
-    /// Whether `text` is like a token, but for its prefix.
+    /// Returns whether `text` has the form of a token, except for its prefix.
     pub fn is_of_another_prefix(&self, text: &str) -> bool {
         let Some((prefix, rest)) =
             text.len().checked_sub(REST_LEN).and_then(|at| text.split_at_checked(at))
@@ -269,16 +271,16 @@ impl Tokens {
     }
 }
 
-/// Texts that [`Tokens::found_in`] verifies.
+/// Most texts that [`Tokens::found_in`] verifies.
 const MOST_VERIFIED: usize = 8;
 
-/// Whether this could be the rest of a token, behind its prefix.
+/// Returns whether this could be the rest of a token, after its prefix.
 fn has_form(rest: &[u8]) -> bool {
     let parts = rest.len() == REST_LEN && [rest[0], rest[1 + ID_LEN]] == *b"__";
     parts && base62::is_base62(&rest[1..=ID_LEN]) && base62::is_base62(&rest[2 + ID_LEN..])
 }
 
-/// D.
+/// D, the HMAC of the signed part of a token.
 type Signature = Zeroizing<[u8; 32]>;
 
 fn sign(key: &Key, signed: &[u8]) -> Signature {
@@ -307,7 +309,7 @@ mod tests {
         Tokens::new(Prefixes::default(), KeyRing::parse(ring).unwrap())
     }
 
-    /// For a second implementation to check itself against; docs/token.md holds the same values.
+    /// A known answer for a second implementation; docs/token.md has the same values.
     #[test]
     fn known_answer() {
         let id = TokenId(Uuid::from_u128(0x0190_5c2b_8b1e_7c3d_9e4f_a5b6_c7d8_e9f0));

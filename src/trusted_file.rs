@@ -1,9 +1,10 @@
-//! Reading files that decide whom patgate lets in, and refusing those that another user could have
-//! written: the key ring, tables of APIs, configuration files and files that hold URLs.
+//! Reads files that decide whom patgate lets in, and refuses those that another user could have
+//! written: the key ring, API tables, configuration files and files that hold URLs.
 //!
-//! What Kubernetes mounts passes: ConfigMaps and Secrets belong to root, are reached through links,
-//! and `fsGroup` lets the group read them. The directory is not looked at, because mounted ones let
-//! everybody write who could: a file that a stranger puts there belongs to the stranger.
+//! Files that Kubernetes mounts are accepted: ConfigMaps and Secrets belong to root, are reached
+//! through links, and `fsGroup` lets the group read them. The directory is not checked, because
+//! mounted directories let everyone write: a file that another user puts there belongs to that
+//! user.
 
 use std::{
     fs::File,
@@ -16,26 +17,26 @@ use zeroize::Zeroizing;
 
 const GROUP_OR_OTHERS_WRITE: u32 = 0o022;
 
-/// Why a file's text is not believed.
+/// Why a file is not trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Untrusted {
-    /// Its mode.
+    /// Its mode lets others write.
     #[error("its mode {0:04o} lets others write to it; `chmod go-w` it")]
     Writable(u32),
-    /// Its owner, and the user that patgate runs as.
+    /// Its owner is neither root nor the user that patgate runs as.
     #[error(
         "it belongs to the user with id {owner}, who may write to it, and patgate runs as {user}; \
          `chown` it to that user or to root"
     )]
     Foreign {
-        /// The owner's id.
+        /// The id of the owner.
         owner: u32,
-        /// Our own.
+        /// The id of the user that patgate runs as.
         user: u32,
     },
 }
 
-/// A file that could not be read, or must not be.
+/// A file that could not be read, or must not be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
     #[error(transparent)]
@@ -44,13 +45,14 @@ pub(crate) enum ReadError {
     Untrusted(#[from] Untrusted),
 }
 
-/// The text of a file that nobody but root and the user of this process can write to; and its mode.
+/// Returns the text of a file that only root and the user of this process can write to, and its
+/// mode.
 pub(crate) fn read(path: &Path) -> Result<(Zeroizing<String>, u32), ReadError> {
     let mut file = File::open(path)?;
-    // Of the opened file, so that what was checked is what is read.
+    // The metadata of the opened file, so that the checked file is the one that is read.
     let metadata = file.metadata()?;
     let mode = metadata.mode() & 0o7777;
-    // What is written to a device such as /dev/null is not read from it again.
+    // A device such as /dev/null does not return what is written to it.
     if !metadata.file_type().is_char_device() {
         judge(mode, metadata.uid(), rustix::process::geteuid().as_raw())?;
     }
@@ -59,7 +61,7 @@ pub(crate) fn read(path: &Path) -> Result<(Zeroizing<String>, u32), ReadError> {
     Ok((text, mode))
 }
 
-/// The same for where only text and error are wanted.
+/// Returns only the text, or the error.
 pub(crate) fn read_to_string(path: &Path) -> io::Result<String> {
     match read(path) {
         Ok((mut text, _)) => Ok(std::mem::take(&mut *text)),
@@ -68,7 +70,7 @@ pub(crate) fn read_to_string(path: &Path) -> io::Result<String> {
     }
 }
 
-/// Who owns a file may write to it, whatever its mode.
+/// Judges a file. Its owner may write to it, whatever its mode is.
 fn judge(mode: u32, owner: u32, user: u32) -> Result<(), Untrusted> {
     if mode & GROUP_OR_OTHERS_WRITE != 0 {
         return Err(Untrusted::Writable(mode));
@@ -91,7 +93,8 @@ mod tests {
     #[test]
     fn only_root_and_ourselves_may_have_written_it() {
         const US: u32 = 1000;
-        // As Kubernetes mounts them: with its default mode, with `fsGroup`, and read-only.
+        // The modes with which Kubernetes mounts files: the default mode, with `fsGroup`, and
+        // read-only.
         for (mode, owner) in [(0o644, 0), (0o640, 0), (0o440, 0), (0o600, US), (0o444, US)] {
             assert_eq!(judge(mode, owner, US), Ok(()), "{mode:o} {owner}");
         }
@@ -105,8 +108,8 @@ mod tests {
         assert_eq!(judge(0o444, 1001, 0), foreign(1001, 0));
     }
 
-    /// A mounted ConfigMap: a link to a file in a hidden directory that is a link itself, in a
-    /// directory that everybody may write to.
+    /// A mounted ConfigMap: a link to a file in a hidden directory that is itself a link, in a
+    /// directory to which everyone may write.
     #[test]
     fn links_are_followed_to_what_is_judged() {
         let mount = tempfile::tempdir().unwrap();

@@ -1,22 +1,22 @@
-//! A YAML document as text and structure, each with its line: what a value means is for whoever reads
-//! it to say, and so all mistakes can be told at once, and where they are.
+//! Reads a YAML document as text and structure, each with its line. The callers decide what a value
+//! means, so that they can report all errors at once, each with its place.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
-/// A value and the line that it stands on.
+/// A value, and the line where it begins.
 pub(crate) type Placed = Spanned<Node>;
 
-/// Scalars are text. No `Debug`: it may hold a secret.
+/// Scalars are text. There is no `Debug`, because the text may be a secret.
 pub(crate) enum Node {
     Text(String),
     List(Vec<Placed>),
     Map(Vec<(Spanned<String>, Placed)>),
 }
 
-/// Where a text stops being a document, and why.
+/// The place where a text stops being a document, and the reason.
 pub(crate) struct Problem {
     pub(crate) line: u64,
     pub(crate) column: u64,
@@ -25,13 +25,13 @@ pub(crate) struct Problem {
 
 pub(crate) enum ProblemKind {
     KeyTwice,
-    /// In the parser's words, which may quote the document.
+    /// The parser's message, which may quote the document.
     Malformed(String),
 }
 
-/// Reads one document.
+/// Reads one YAML document.
 pub(crate) fn read(text: &str) -> Result<Placed, Problem> {
-    // A number keeps the spelling that it was given as far as there is more than one.
+    // A number keeps its spelling, if it could be written in more than one way.
     let options = serde_saphyr::options! {
         with_snippet: false,
         strict_booleans: true,
@@ -61,7 +61,7 @@ impl Node {
         }
     }
 
-    /// What it is, for people.
+    /// Returns what the node is, in words for an error.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Text(_) => "a value",

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the clients that the tests drive, each into an environment of its own, .clients/<name>.
 #   tools/install_clients.sh python    those that need only Python
-#   tools/install_clients.sh           all of them; Node comes as a wheel, too
+#   tools/install_clients.sh           all of them; Node also comes as a wheel
 # A run that finds everything in place uses no network.
 #
 # The locks are made by:
@@ -11,12 +11,12 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-# A company's own authority, which the system knows, is one for uv and npm, too.
+# uv and npm also trust a company's own authority that the system knows.
 export UV_SYSTEM_CERTS=true UV_NATIVE_TLS=true NODE_USE_SYSTEM_CA=1
 
 sums() { cat "$@" | cksum; }
 installed() { home=$1 && shift && [ "$(cat "$home/installed" 2>/dev/null)" = "$(sums "$@")" ]; }
-# A download that breaks off is asked for once more.
+# An interrupted download is tried once more.
 twice() { "$@" || { printf 'Once more: %s\n' "$*" >&2 && "$@"; }; }
 
 # It installs an environment in seconds, for which pip takes a minute.

@@ -12,9 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from model_dialects import ANSWERS, describe_model, ollama_tags
 
-# Long enough that a proxy which buffers the stream is told from one which does not.
+# Long enough to distinguish a proxy that buffers the stream from one that does not.
 PAUSE = 0.05
-# Python's own limit of 100 is lower than what Envoy passes on.
+# Python's own limit of 100 is lower than the number that Envoy forwards.
 http.client._MAXHEADERS = 1000
 
 
@@ -101,7 +101,7 @@ class Handler(BaseHTTPRequestHandler):
         return data
 
     def log_message(self, *args):
-        """Nothing: the access log that counts is Envoy's."""
+        """Logs nothing, because Envoy has the access log."""
 
 
 class Backend(ThreadingHTTPServer):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 WORDS = ["Hello", ",", " this", " is", " a", " streamed", " answer", "."]
 TEXT = "".join(WORDS)
 USAGE = {"prompt_tokens": 1, "completion_tokens": 8, "total_tokens": 9}
-# Ollama writes moments so.
+# The format of times in Ollama.
 MOMENT = "2026-01-01T00:00:00Z"
 
 
@@ -178,7 +178,7 @@ def ollama(request, member):
             **({"done_reason": "stop", "eval_count": len(WORDS)} if done else {}),
         }
 
-    # Unlike the other APIs, it streams unless it is told not to.
+    # Unlike the other APIs, it streams by default.
     if request.get("stream") is False:
         return part(TEXT, True)
     parts = [*(part(word, False) for word in WORDS), part("", True)]

@@ -1,4 +1,4 @@
-"""One supervised server process, and the conditions by which to tell that it is up."""
+"""One supervised server process, and the conditions that show that it is up."""
 
 import contextlib
 import ctypes
@@ -20,7 +20,7 @@ POLL = 0.01
 
 
 class ServerError(Exception):
-    """Says what a server did wrong, with the end of its log."""
+    """An error of a server, with the end of its log."""
 
 
 class Server:

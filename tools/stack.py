@@ -109,7 +109,7 @@ class Stack:
                 argv,
                 home / "log",
                 ready=_postgres_ready,
-                # On macOS the locale look-up of an unset LC_ALL starts a thread, which it refuses.
+                # On macOS the locale lookup of an unset LC_ALL starts a thread, which it refuses.
                 env={**os.environ, "LC_ALL": "C"},
                 user=self._user,
                 cwd=home,
@@ -144,7 +144,7 @@ class Stack:
         )
 
     def backend(self, name):
-        """A model backend that tells in each answer what arrived; see model_backend.py."""
+        """A model backend that reports in each answer what arrived; see model_backend.py."""
         id, home = self._new("backend")
         port = free_port()
         argv = [sys.executable, BACKEND, "--name", name, "--port", port]
@@ -286,7 +286,7 @@ def _valkey_ready(server):
     try:
         with socket.create_connection(("127.0.0.1", server.port), timeout=1) as client:
             client.sendall(b"PING\r\n")
-            # A server that asks for a password is ready, too; one that loads its data is not.
+            # A server that asks for a password is also ready; one that loads its data is not.
             return client.recv(64).startswith((b"+PONG", b"-NOAUTH"))
     except OSError:
         return False
@@ -357,7 +357,7 @@ def _supervise():
                     answer = {"ok": False, "error": f"{type(error).__name__}: {error}"}
                 print(json.dumps(answer, default=str), flush=True)
         except BrokenPipeError:
-            # Nobody reads the answers any more: the same as the end of the requests.
+            # Nothing reads the answers any more: the same as the end of the requests.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         finally:
             # Cleaning up is never interrupted half-way.

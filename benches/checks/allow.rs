@@ -1,8 +1,8 @@
-//! Whether an answer is an allow: read from the bytes, because decoding it would cost as much as
-//! the server spends on it.
+//! Returns whether an answer is an allow. It reads the bytes, because decoding would cost as much
+//! as the server spends on the answer.
 
-/// A message of gRPC with a `CheckResponse` that has an `ok_response` and no other, and whose
-/// status, if any, is OK. An empty one is an ALLOW for Envoy, but not for us.
+/// A gRPC message with a `CheckResponse` that has only an `ok_response`, and whose status, if any,
+/// is OK. An empty response is an ALLOW for Envoy, but not here.
 pub(crate) fn is_allow(frame: &[u8]) -> bool {
     let Some((head, message)) = frame.split_at_checked(5) else { return false };
     let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
@@ -14,7 +14,7 @@ const STATUS: u64 = 1;
 const DENIED: u64 = 2;
 const OK: u64 = 3;
 const ERROR: u64 = 5;
-/// That of `google.rpc.Status`.
+/// Field number of `google.rpc.Status`.
 const CODE: u64 = 1;
 
 fn allows(mut message: &[u8]) -> Option<bool> {

@@ -1,5 +1,5 @@
-//! The server to compare with: what anybody would write with tonic and the published definitions,
-//! on one thread. It says yes to everything, in four headers, and does nothing else.
+//! The server for comparison: what anyone would write with tonic and the published definitions, on
+//! one thread. It allows every check, with four headers, and does nothing else.
 
 use std::{convert::Infallible, path::Path};
 
@@ -32,7 +32,7 @@ impl Authorization for AllowAll {
     }
 }
 
-/// Serves on both until it is ended, and says on standard output where.
+/// Serves on both addresses until it is ended, and prints them on standard output.
 pub(crate) fn serve(socket: &Path) {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {

@@ -1,4 +1,4 @@
-//! What every measurement stands on: the servers, how often to ask, and where figures go.
+//! What every measurement needs: the servers, the number of rounds, and the place for figures.
 
 use std::{
     fs, process,
@@ -16,9 +16,9 @@ use crate::{
     statistics::Dice,
 };
 
-/// Streams at once, as a busy Envoy has them.
+/// Concurrent streams, as from a busy Envoy.
 pub(crate) const MANY: usize = 100;
-/// Tokens in use, as far as nothing else is said.
+/// Tokens in use, unless a measurement says otherwise.
 pub(crate) const HOT: usize = 10_000;
 
 pub(crate) struct Bench {
@@ -29,41 +29,41 @@ pub(crate) struct Bench {
     pub(crate) dice: Dice,
 }
 
-/// Fewer rounds than that say too little.
+/// Fewer rounds are not enough for an interval.
 const LEAST: usize = 5;
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// What there is to do.
+/// The kinds of runs.
 #[derive(Clone, Copy, Eq, PartialEq)]
 pub(crate) enum Task {
     /// All measurements.
     Everything,
-    /// With ten million tokens, too.
+    /// All measurements, also with ten million tokens.
     Large,
-    /// Instructions alone.
+    /// Only instructions.
     Check,
 }
 
-/// How thoroughly, and how long.
+/// The number of rounds and the time limit.
 #[derive(Clone, Copy)]
 pub(crate) struct Plan {
-    /// So many, as long as there is time.
+    /// The number of rounds, if there is time.
     pub(crate) rounds: usize,
     least: usize,
     started: Instant,
     budget: Duration,
     /// Tries the machinery; its figures mean nothing.
     pub(crate) quick: bool,
-    /// Whether docs/performance.md is to show the table.
+    /// Whether docs/performance.md shows the table.
     pub(crate) docs: bool,
-    /// Of one side of one round.
+    /// Duration of one side of one round.
     pub(crate) time: Duration,
-    /// With ten million tokens, too.
+    /// Whether to measure with ten million tokens as well.
     pub(crate) large: bool,
 }
 
 impl Plan {
-    /// `BENCH_QUICK=1`, `BENCH_ROUNDS=…` and `DOCS=1`, where they are set.
+    /// Reads `BENCH_QUICK=1`, `BENCH_ROUNDS=…` and `DOCS=1` from the environment, if they are set.
     pub(crate) fn chosen(task: Task) -> Self {
         let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let quick = set("BENCH_QUICK").is_some();
@@ -115,8 +115,8 @@ impl Plan {
         rounds
     }
 
-    /// Rounds in which each side comes first in turn, so that neither gains by a machine that
-    /// gets slower or faster meanwhile.
+    /// Runs rounds in which each side is first in turn, so that neither gains if the machine gets
+    /// slower or faster meanwhile.
     pub(crate) fn alternate<T>(&self, mut side: impl FnMut(usize) -> T) -> Vec<(T, T)> {
         self.rounds(|round| {
             if round.is_multiple_of(2) {
@@ -131,8 +131,8 @@ impl Plan {
 }
 
 impl Bench {
-    /// Checks a second of two servers, or of one with two kinds of requests; and the processor time
-    /// of each, in which the client has no part.
+    /// Measures checks per second of two servers, or of one with two kinds of requests, and the
+    /// processor time of each, without the client's.
     pub(crate) fn throughput(&mut self, name: &str, sides: [(&Running, &Requests); 2]) {
         let (plan, dice) = (self.plan, &mut self.dice);
         let rounds = plan.alternate(|side| {
@@ -147,17 +147,17 @@ impl Bench {
     }
 }
 
-/// The supervisor, which then ends all servers, and what was started beside it.
+/// The supervisor, which ends all servers and their children.
 fn end_children() {
     let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let children =
         threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
     let children: String = children.collect();
-    // Should it fail: the supervisor notices that we are gone.
+    // If this fails, the supervisor notices that this process is gone.
     let _ = Command::new("kill").args(children.split_whitespace()).status();
 }
 
-/// Over TCP, on a connection of its own.
+/// Connects over TCP, on a connection of its own.
 pub(crate) fn run(
     running: &Running,
     time: Duration,
@@ -171,9 +171,9 @@ pub(crate) fn run(
     run.unwrap_or_else(|error| panic!("{}: {error}", running.server.id))
 }
 
-/// Every request once, in their order, so that all of them are known from then on. So many unknown
-/// tokens at once may be more than fit into the deadline: what was answered then is known, and the
-/// rest is asked for again.
+/// Sends every request once, in order, so that the server knows all of them from then on. So many
+/// unknown tokens at once may take longer than the deadline: those that were answered are known,
+/// and the others are sent again.
 pub(crate) fn ask_all(running: &Running, requests: &Requests) {
     const ATTEMPTS: usize = 10;
     let ask = || {
@@ -185,12 +185,12 @@ pub(crate) fn ask_all(running: &Running, requests: &Requests) {
     run.unwrap_or_else(|error| panic!("{}: {error}", running.server.id));
 }
 
-/// A chat of each token in its domain.
+/// Returns a chat of each token in its domain.
 pub(crate) fn chats(tokens: &[Issued]) -> Requests {
     asking(tokens, |check| check)
 }
 
-/// A chat of each, changed.
+/// Returns a changed chat of each token.
 pub(crate) fn asking<'a>(
     tokens: &'a [Issued],
     change: impl Fn(Check<'a>) -> Check<'a>,

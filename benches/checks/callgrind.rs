@@ -1,4 +1,4 @@
-//! Counts instructions in user space, of a server that valgrind runs.
+//! Counts instructions in user space of a server that valgrind runs.
 
 use std::{
     fs,
@@ -14,13 +14,13 @@ use crate::{
     servers::Running,
 };
 
-/// Checks of the shorter one of two runs; the longer one has three times as many, and what both
-/// have in common cancels out.
+/// Checks in the shorter of two runs. The longer one has three times as many; the difference
+/// cancels out what both have in common.
 const CHECKS: usize = 2000;
-/// How long to watch what a server does when nobody asks.
+/// How long to watch what a server does without checks.
 const IDLE: Duration = Duration::from_secs(4);
 
-/// What must be installed, if it is not.
+/// The hint if valgrind is not installed.
 pub(crate) fn missing() -> Option<&'static str> {
     let found = Command::new("valgrind").arg("--version").output();
     (!found.is_ok_and(|done| done.status.success())).then_some(
@@ -28,28 +28,30 @@ pub(crate) fn missing() -> Option<&'static str> {
     )
 }
 
-/// What goes before a program whose instructions are counted once that is switched on.
+/// The command that runs a program so that its instructions are counted once counting is switched
+/// on.
 pub(crate) fn tool(dir: &Path) -> Vec<String> {
     let profile = dir.join("callgrind.%p").display().to_string();
     let out = format!("--callgrind-out-file={profile}");
     ["valgrind", "--tool=callgrind", "--instr-atstart=no", &out].map(str::to_owned).into()
 }
 
-/// Instructions of one check, and the profile that tells whose they are.
+/// Instructions of one check, and the profile that assigns them to functions.
 pub(crate) struct Profile {
     pub(crate) per_check: f64,
     functions: Vec<(String, f64)>,
 }
 
 impl Profile {
-    /// Those of all functions whose name begins with one of these, and of what they called.
+    /// Returns the instructions of all functions whose name begins with one of these, and of what
+    /// they called.
     pub(crate) fn within(&self, names: &[&str]) -> f64 {
         let ours = |function: &str| names.iter().any(|name| function.starts_with(name));
         self.functions.iter().filter(|(name, _)| ours(name)).map(|(_, count)| count).sum()
     }
 }
 
-/// Of checks drawn from `requests` in turn, all of which are asked once before.
+/// Counts checks drawn from `requests` in turn; all requests are sent once before.
 pub(crate) fn profile(running: &Running, dir: &Path, requests: &Requests) -> Profile {
     ask_all(running, requests);
     let counter = Counter { pid: running.server.pid, dir: dir.to_owned() };
@@ -90,7 +92,7 @@ struct Counted {
 }
 
 impl Counter {
-    /// From the last count to the end of `work`. Each count is a file with a higher number.
+    /// Counts from the last count to the end of `work`. Each count is a file with a higher number.
     fn count(&self, work: impl FnOnce()) -> Counted {
         let started = Instant::now();
         work();
@@ -116,12 +118,12 @@ impl Counter {
     }
 }
 
-/// Instructions a check within each function, by its name.
+/// Returns the instructions per check within each function, by its name.
 fn functions(profile: &Path, checks: f64) -> Vec<(String, f64)> {
     let options = ["--inclusive=yes", "--auto=no", "--threshold=100"];
     let done = Command::new("callgrind_annotate").args(options).arg(profile).output().unwrap();
     let text = String::from_utf8_lossy(&done.stdout).into_owned();
-    // Such as `1,234 ( 0.12%)  ???:patgate::token::Tokens::verify [/…/patgate]`.
+    // A line such as `1,234 ( 0.12%)  ???:patgate::token::Tokens::verify [/…/patgate]`.
     let function = |line: &str| {
         let (count, rest) = line.trim().split_once(' ')?;
         let count: f64 = count.replace(',', "").parse().ok()?;

@@ -1,4 +1,4 @@
-//! Checks that memory cannot answer: how long they take, and what they ask of the stores.
+//! Measures checks that memory cannot answer: their time, and what they ask of the stores.
 
 use std::{thread, time::Duration};
 
@@ -10,13 +10,13 @@ use crate::{
     statistics::median,
 };
 
-/// Longer than a check takes, and fewer than patgate's own limit of queries a second, so that no
+/// Longer than a check takes, and fewer queries than patgate's own limit per second, so that no
 /// check waits for another one.
 const PAUSE: Duration = Duration::from_millis(6);
-/// Checks of one side of a round.
+/// Checks per side of a round.
 const TOKENS: usize = 100;
 
-/// What checks that follow one another at a distance took and asked.
+/// Time and store commands of checks that follow one another at a distance.
 struct Seen {
     /// In microseconds.
     waits: Vec<f64>,
@@ -30,13 +30,13 @@ pub(crate) fn measure(bench: &mut Bench) {
     growth(bench);
 }
 
-/// Asks once for each, alone.
+/// Sends one check for each, alone.
 fn ask_slowly(running: &Running, requests: &Requests, numbers: std::ops::Range<usize>) -> Seen {
     let count = numbers.len() as f64;
     let mut connection = Connection::open(&running.tcp()).unwrap();
     let asked =
         |store: &str| running.metric(&format!("patgate_store_commands_total{{store=\"{store}\"}}"));
-    // The feed is read by queries, too, whether anybody asks or not.
+    // The feed also makes queries, with or without checks.
     let polls = || {
         let polls =
             |result| running.metric(&format!("patgate_feed_polls_total{{result=\"{result}\"}}"));
@@ -67,7 +67,7 @@ fn round_trips(bench: &mut Bench) {
     let (seen, from_redis) = twice(bench, &scattered, 1);
     bench.report.rounds("cold_postgres_p50_us", &seen.waits);
     bench.report.value("postgres_queries", seen.postgres);
-    // Those behind the answer, which write, among them.
+    // Including the commands that write after the answer.
     bench.report.value("cold_postgres_redis_commands", seen.redis);
     bench.report.value("redis_round_trips_cold_domain", from_redis.redis);
     let (_, from_redis) = twice(bench, &gathered, 2);
@@ -96,7 +96,7 @@ fn twice(bench: &Bench, database: &Database, redis: usize) -> (Seen, Seen) {
     (first, second)
 }
 
-/// What is written to Redis is written behind the answers.
+/// Waits, because entries are written to Redis after the answers.
 fn await_writes(url: &str, database: &Database) {
     let mut redis = redis::Client::open(url).unwrap().get_connection().unwrap();
     until(Duration::from_secs(10), "all tokens to be in Redis", || {
@@ -105,7 +105,7 @@ fn await_writes(url: &str, database: &Database) {
     });
 }
 
-/// Whether it matters how many tokens there are.
+/// Measures whether the number of tokens matters.
 fn growth(bench: &mut Bench) {
     let large = bench.plan.large.then_some(("10m", 10_000_000));
     let needed = TOKENS * (bench.plan.rounds + 1);
@@ -124,7 +124,7 @@ fn growth(bench: &mut Bench) {
             next[side] = numbers.end;
             median(&ask_slowly(running, requests, numbers).waits)
         };
-        // Connections and plans are made by the first queries.
+        // The first queries make connections and plans.
         let _ = (turn(0), turn(1));
         let rounds = bench.plan.alternate(turn);
         let p50: Vec<_> = rounds.iter().map(|round| round.0).collect();

@@ -1,5 +1,5 @@
-//! Instructions for each byte of the costliest bodies and queries: of this program itself, which
-//! callgrind counts inside the one function that reads.
+//! Counts instructions per byte of the costliest bodies and queries. callgrind counts this program
+//! itself, inside the one function that reads.
 
 use std::{fs, hint::black_box, process::Command};
 
@@ -8,8 +8,8 @@ use patgate_testing::costly_bodies::{self, Form};
 
 use crate::bench::Bench;
 
-/// Whatever the content. The costliest that is read takes 57; a bomb of zstd that is refused, 111 of
-/// its few bytes.
+/// The limit, whatever the content is. The costliest content that is read takes 57; a zstd bomb
+/// that is refused takes 111 for each of its few bytes.
 pub(crate) const MOST_PER_BYTE: f64 = 128.0;
 const BODY: usize = 100_000;
 const QUERY: usize = 30_000;
@@ -20,7 +20,7 @@ struct Costly {
     target: String,
     body: Vec<u8>,
     encoding: Option<&'static str>,
-    /// Bytes that it becomes.
+    /// Bytes of the decoded body.
     decoded: usize,
 }
 
@@ -70,7 +70,7 @@ pub(crate) fn read(number: usize) {
     read_costly(&all()[number]);
 }
 
-/// What costs more for a byte than may be.
+/// Returns what costs more per byte than the limit.
 pub(crate) fn too_costly(bench: &Bench) -> Vec<String> {
     let mut mistakes = Vec::new();
     let this = std::env::current_exe().unwrap();

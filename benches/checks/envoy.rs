@@ -1,4 +1,4 @@
-//! Through a real Envoy: what a client notices.
+//! Measures through a real Envoy what a client notices.
 
 use serde_json::{Value, json};
 
@@ -12,10 +12,10 @@ use crate::{
     statistics::quantile,
 };
 
-/// Of clients, each with one request at a time.
+/// Connections of clients, each with one request at a time.
 const CONNECTIONS: u64 = 32;
 
-/// What stands between the client and the backend, in the order in which it is measured.
+/// The filters between client and backend, in the order of measurement.
 const WAYS: [&str; 12] = [
     "no_auth",
     "api_key_auth",
@@ -75,12 +75,12 @@ pub(crate) fn measure(
         let mut tally = http1::load(gateway.port, bench.plan.time, &requests, CONNECTIONS);
         Seen { rate: tally.rate(), p99: quantile(&mut tally.latencies, 0.99) / 1e3 }
     };
-    // Connections to backend and server are made by the first requests.
+    // The first requests make connections to backend and server.
     for gateway in &gateways {
         visit(gateway);
     }
     let rounds: Vec<Vec<Seen>> = bench.plan.rounds(|round| {
-        // There, and back again in the next round.
+        // Back again in the next round.
         if round.is_multiple_of(2) {
             return gateways.iter().map(visit).collect();
         }
@@ -123,7 +123,7 @@ pub(crate) fn measure(
     }
 }
 
-/// Without a filter Envoy is fastest. If even then it is what is busy, the client never is.
+/// Without a filter, Envoy is fastest. If Envoy is still the busy part then, the client never is.
 fn what_is_busy(bench: &mut Bench, gateway: &Gateway, requests: &[Vec<u8>]) {
     let before = cpu(gateway.server.pid);
     let tally = http1::load(gateway.port, bench.plan.time, requests, CONNECTIONS);

@@ -1,4 +1,4 @@
-//! Envoy before a backend, with one filter or another, and everything else the same.
+//! Envoy in front of a backend, with one filter or another, and everything else equal.
 
 use std::{fs, net::SocketAddr, path::PathBuf};
 
@@ -23,7 +23,7 @@ fn typed(name: &str, kind: &str, mut config: Value) -> Value {
     json!({ "name": name, "typed_config": config })
 }
 
-/// Asks a server, set up as in envoy/envoy.yaml where that is on the way of a check, and with `more`.
+/// Configures a check by a server, as in envoy/envoy.yaml where that affects a check, with `more`.
 pub(crate) fn ext_authz(more: Value) -> Value {
     let mut config = json!({
         "transport_api_version": "V3",
@@ -37,21 +37,21 @@ pub(crate) fn ext_authz(more: Value) -> Value {
     typed("envoy.filters.http.ext_authz", "filters.http.ext_authz.v3.ExtAuthz", config)
 }
 
-/// Sends five of the headers that patgate reads, and no other. The list that is shipped is longer.
+/// Sends only five of the headers that patgate reads. The shipped list is longer.
 pub(crate) fn few_headers() -> Value {
     let patterns =
         ["authorization", "x-request-id", "content-type", "content-length", "content-encoding"];
     json!({ "allowed_headers": { "patterns": patterns.map(|name| json!({ "exact": name })) } })
 }
 
-/// Shows the body, as the shipped configuration does where it may name the model.
+/// Shows the body, as the shipped configuration does where the body may name the model.
 pub(crate) fn with_body() -> Value {
     json!({ "with_request_body": {
         "max_request_bytes": 1 << 20, "allow_partial_message": true, "pack_as_bytes": true,
     }})
 }
 
-/// Asks without the body, and again with it where the answer says so, as in envoy/envoy.yaml.
+/// Asks without the body, and again with it if the answer requires it, as in envoy/envoy.yaml.
 pub(crate) fn two_steps() -> Vec<Value> {
     let step = |step: &str| {
         json!({ "grpc_service": {
@@ -73,7 +73,7 @@ pub(crate) fn two_steps() -> Vec<Value> {
     vec![ext_authz(step("first")), ext_authz(second)]
 }
 
-/// Who is asked, and the settings of HTTP/2 with which.
+/// The server that Envoy asks, and the HTTP/2 settings.
 pub(crate) struct Authz {
     pub(crate) target: Target,
     pub(crate) http2: Value,
@@ -84,12 +84,12 @@ pub(crate) fn one_check_a_connection() -> Value {
     json!({ "max_concurrent_streams": 1 })
 }
 
-/// The smallest that Envoy takes, for what it is sent.
+/// The smallest windows that Envoy accepts, for what it receives.
 pub(crate) fn small_windows() -> Value {
     json!({ "initial_stream_window_size": 65535, "initial_connection_window_size": 65535 })
 }
 
-/// Envoy's own list of keys.
+/// Envoy's own filter with a list of keys.
 pub(crate) fn api_keys<'a>(keys: impl Iterator<Item = &'a str>) -> Value {
     let credentials: Vec<_> =
         keys.enumerate().map(|(n, key)| json!({ "key": key, "client": n.to_string() })).collect();
@@ -98,7 +98,7 @@ pub(crate) fn api_keys<'a>(keys: impl Iterator<Item = &'a str>) -> Value {
     typed("envoy.filters.http.api_key_auth", "filters.http.api_key_auth.v3.ApiKeyAuth", config)
 }
 
-/// What stands before the router in envoy/envoy.yaml, and refuses what patgate has not let through.
+/// The guard before the router in envoy/envoy.yaml, which refuses what patgate has not let through.
 pub(crate) fn guard() -> Value {
     let word = json!({ "metadata_matcher": {
         "filter": "envoy.filters.http.ext_authz",
@@ -113,7 +113,7 @@ pub(crate) fn guard() -> Value {
     typed("patgate.guard", "filters.http.rbac.v3.RBAC", json!({ "rules": rules }))
 }
 
-/// Starts it, on the servers' core.
+/// Starts Envoy on the servers' core.
 pub(crate) fn start(
     site: &Site,
     launcher: &Launcher,
@@ -142,7 +142,7 @@ pub(crate) fn start(
     let manager = typed(
         "envoy.filters.network.http_connection_manager",
         "filters.network.http_connection_manager.v3.HttpConnectionManager",
-        // What the client's sidecar says of it stays: patgate is asked with all fifteen headers.
+        // The sidecar's header about the client stays: patgate gets all fifteen headers.
         json!({ "stat_prefix": "bench", "route_config": routes, "http_filters": filters,
                 "forward_client_cert_details": "ALWAYS_FORWARD_ONLY" }),
     );
@@ -169,7 +169,7 @@ pub(crate) fn start(
 
 fn cluster(name: &str, target: &Target, more: Value) -> Value {
     let endpoint = json!({ "endpoint": { "address": address(target) } });
-    // As in envoy/envoy.yaml: not the bound that is measured.
+    // As in envoy/envoy.yaml: this limit is not what is measured.
     let limit = json!({ "max_connections": 1024, "max_pending_requests": 16384,
                         "max_requests": 16384 });
     let mut cluster = json!({

@@ -1,5 +1,5 @@
-//! Whether a check costs more where there is more: scopes, domains, rules. (Tokens: memory.rs and
-//! cold.rs.)
+//! Measures whether a check costs more with more scopes, domains or rules. (For tokens, see
+//! memory.rs and cold.rs.)
 
 use std::{fmt::Write as _, fs};
 
@@ -52,7 +52,7 @@ pub(crate) fn measure(bench: &mut Bench) {
         (running, requests)
     });
     bench.throughput("rules_10000_vs_10", [(&long, &long_requests), (&short, &short_requests)]);
-    // Without what it costs that 10,000 paths are asked for instead of ten.
+    // Without the cost of requesting 10,000 paths instead of ten.
     let same = "rules_10000_vs_10_same_paths";
     bench.throughput(same, [(&long, &short_requests), (&short, &short_requests)]);
     long.stop(&bench.site.stack);
@@ -63,7 +63,7 @@ fn start(bench: &Bench, database: &Database, settings: &[(&str, &str)]) -> Runni
     servers::patgate(&bench.site, &bench.launcher, database, settings)
 }
 
-/// An API of so many rules; returns the path of its file.
+/// Writes an API with this many rules; returns the path of its file.
 pub(crate) fn table(bench: &Bench, rules: usize) -> String {
     let mut text = "name: tools\nmount: /proxy/{domain}\nerrors: openai\nrules:\n".to_owned();
     for rule in 0..rules {
@@ -78,7 +78,7 @@ pub(crate) fn table(bench: &Bench, rules: usize) -> String {
     path.display().to_string()
 }
 
-/// A call of some rule's by each token.
+/// Returns one call per token, each of some rule.
 pub(crate) fn tool_calls(tokens: &[Issued], rules: usize) -> Requests {
     Requests::new(tokens.iter().enumerate().map(|(n, token)| {
         let path = format!("/proxy/{}/v1/tool-{}/run", token.domain, n % rules);
@@ -86,7 +86,7 @@ pub(crate) fn tool_calls(tokens: &[Issued], rules: usize) -> Requests {
     }))
 }
 
-/// A database with one token, which has scopes on so many models and no other.
+/// Creates a database with one token, which has scopes on this many models and no others.
 pub(crate) fn scoped(bench: &Bench, name: &str, scopes: usize) -> Database {
     let mut database = bench.site.database(name, 1);
     bench.site.issue(&mut database, 1, 1);
@@ -94,7 +94,8 @@ pub(crate) fn scoped(bench: &Bench, name: &str, scopes: usize) -> Database {
     database
 }
 
-/// As many questions, however many scopes there are, each after one of the models that they name.
+/// Returns the same number of requests, however many scopes there are, each for one of their
+/// models.
 pub(crate) fn model_calls(token: &Issued, scopes: usize) -> Requests {
     Requests::new((0..SCOPES).map(|n| {
         let path = format!("/proxy/{}/v1/models/org/model-{:04}", token.domain, n % scopes);

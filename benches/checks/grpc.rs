@@ -1,6 +1,6 @@
 //! A client that costs less than any server it measures: requests are encoded beforehand, frames
-//! are read by their length, and one thread does nothing else. It counts allows and nothing but:
-//! the first answer that is something else ends the run.
+//! are read by their length, and one thread does nothing else. It accepts only allows: the first
+//! other answer ends the run.
 
 use std::{
     io::{self, Read, Write},
@@ -25,14 +25,15 @@ const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
 const HEAD: usize = 9;
-/// Of a frame, unless the other side says that it takes more.
+/// The largest frame, unless the other side accepts more.
 const MAX_PAYLOAD: usize = 16_384;
-/// Some thirty answers. Each of them makes room for a request, and the server has those before the
-/// client has read the rest: were all read at once, one side would wait while the other one works.
+/// Bytes of some thirty answers. Each answer makes room for a request, so the server has new
+/// requests before the client has read the rest: if all were read at once, one side would wait
+/// while the other works.
 const READ: usize = 16 * 1024;
 const INITIAL_WINDOW: i64 = 65_535;
 
-/// What Envoy sends with each check.
+/// The headers that Envoy sends with each check.
 const FIELDS: [(&str, &str); 9] = [
     (":method", "POST"),
     (":scheme", "http"),
@@ -45,14 +46,14 @@ const FIELDS: [(&str, &str); 9] = [
     ("x-forwarded-for", "10.0.0.7"),
 ];
 
-/// Where a server is.
+/// The address of a server.
 #[derive(Clone, Debug)]
 pub(crate) enum Target {
     Tcp(SocketAddr),
     Unix(PathBuf),
 }
 
-/// Requests to draw from, each as the frames that carry it.
+/// The requests to draw from, each as the frames that carry it.
 pub(crate) struct Requests(Vec<Vec<u8>>);
 
 impl Requests {
@@ -76,19 +77,19 @@ impl Requests {
 /// How requests follow one another.
 #[derive(Clone, Copy)]
 pub(crate) enum Pace {
-    /// So many at once: each answer makes room for the next request.
+    /// This many at once: each answer makes room for the next request.
     Closed(usize),
-    /// So many together, and the next ones when all are answered: what the server does is then
-    /// the same each time, whatever it is run under.
+    /// This many together, and the next ones when all are answered: the server's work is then the
+    /// same each time, whatever it runs under.
     Together(usize),
 }
 
-/// What was answered.
+/// The counts and times of the answers.
 #[derive(Default)]
 pub(crate) struct Tally {
     pub(crate) checks: u64,
     pub(crate) took: Duration,
-    /// Of requests that were alone, in nanoseconds.
+    /// Times of requests that were alone, in nanoseconds.
     pub(crate) latencies: Vec<u32>,
 }
 
@@ -104,16 +105,16 @@ impl<S: Read + Write> Duplex for S {}
 /// One connection.
 pub(crate) struct Connection {
     io: Box<dyn Duplex>,
-    /// Header fields as the first request has them, then by their place in the dynamic table.
+    /// The header fields of the first request in full; later requests refer to the dynamic table.
     fields: Vec<u8>,
     next_stream: u32,
-    /// Bytes that the server is ready to take.
+    /// Bytes that the server is ready to accept.
     window: i64,
     outgoing: Vec<u8>,
     incoming: Vec<u8>,
-    /// So much of it holds what was read and not yet understood.
+    /// How much of it holds bytes that were read and not yet parsed.
     filled: usize,
-    /// Whether an answer is what is measured.
+    /// Whether an answer counts.
     judge: fn(&[u8]) -> bool,
     good: u64,
     ended: u64,
@@ -132,7 +133,7 @@ impl Connection {
         };
         let mut outgoing = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         outgoing.extend(frame(SETTINGS, 0, &[]));
-        // Room for all answers there will ever be: none has to wait for us.
+        // Room for all answers of the run, so that no answer waits for this client.
         outgoing.extend(frame(WINDOW_UPDATE, 0, &(i32::MAX - INITIAL_WINDOW as i32).to_be_bytes()));
         Ok(Self {
             io,
@@ -148,12 +149,12 @@ impl Connection {
         })
     }
 
-    /// For a flood, which counts what is refused and nothing but.
+    /// For a flood: counts refusals, and accepts nothing else.
     pub(crate) fn expecting_denials(self) -> Self {
         Self { judge: |answer| !is_allow(answer), ..self }
     }
 
-    /// Requests drawn at random, for as long as told.
+    /// Sends requests drawn at random, for this long.
     pub(crate) fn run_for(
         &mut self,
         time: Duration,
@@ -166,7 +167,7 @@ impl Connection {
         self.run(requests, Pace::Closed(streams), draw)
     }
 
-    /// Requests by their numbers, until `next` has no more.
+    /// Sends requests by their numbers, until `next` returns no more.
     pub(crate) fn run(
         &mut self,
         requests: &Requests,
@@ -210,7 +211,7 @@ impl Connection {
         Ok(tally)
     }
 
-    /// False when the server is not ready to take it.
+    /// Returns false if the server is not ready to accept it.
     fn send(&mut self, data: &[u8]) -> bool {
         let frames = || iter::once(&*self.fields).chain(data.chunks(HEAD + MAX_PAYLOAD));
         let size: usize = frames().skip(1).map(|frame| frame.len() - HEAD).sum();
@@ -230,7 +231,7 @@ impl Connection {
         true
     }
 
-    /// Waits for something and tells how many requests it ended.
+    /// Waits for input, and returns how many requests it ended.
     fn receive(&mut self) -> io::Result<usize> {
         let room = self.incoming.len().min(self.filled + READ);
         let read = self.io.read(&mut self.incoming[self.filled..room])?;
@@ -261,7 +262,7 @@ impl Connection {
             }
             if (kind == DATA || kind == HEADERS) && flags & END_STREAM != 0 {
                 self.ended += 1;
-                // An error of gRPC ends a stream without a message.
+                // A gRPC error ends a stream without a message.
                 if self.ended > self.good {
                     return Err(bad("an error of gRPC instead of an answer"));
                 }
@@ -282,13 +283,13 @@ fn bad(what: &str) -> io::Error {
     io::Error::other(what)
 }
 
-/// On stream 0; that of requests is set when they are sent.
+/// Writes the stream id 0; the id of requests is set when they are sent.
 fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags, 0, 0, 0, 0], payload].concat()
 }
 
-/// RFC 7541, section 6.2.1: fields in full, to be put into the dynamic table.
+/// Writes fields in full, for the dynamic table (RFC 7541, section 6.2.1).
 fn remembered() -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in FIELDS {
@@ -301,7 +302,8 @@ fn remembered() -> Vec<u8> {
     block
 }
 
-/// Section 6.1: each by its place there. The one that was put in last is at 62.
+/// Writes each field by its place in the dynamic table (section 6.1). The last inserted field is at
+/// 62.
 fn recalled() -> Vec<u8> {
     (0..FIELDS.len()).rev().map(|place| 0x80 | (62 + place as u8)).collect()
 }

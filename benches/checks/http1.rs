@@ -1,5 +1,5 @@
-//! HTTP/1.1 as cheap as it gets: clients that send what was written beforehand, and a backend that
-//! always says the same. A thread for each connection.
+//! HTTP/1.1 at minimal cost: clients that send requests that were written beforehand, and a backend
+//! that always gives the same answer. One thread per connection.
 
 use std::{
     io::{self, Read, Write},
@@ -20,7 +20,7 @@ const REPLY: &[u8] =
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
 const HEAD_ENDS: &[u8] = b"\r\n\r\n";
 
-/// A chat as an OpenAI client sends it.
+/// A chat, as an OpenAI client sends it.
 pub(crate) fn request(token: &Issued) -> Vec<u8> {
     let mut text = format!("POST {} HTTP/1.1\r\nhost: gateway\r\n", chat(&token.domain));
     for (name, value) in HEADERS {
@@ -31,13 +31,13 @@ pub(crate) fn request(token: &Issued) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// Accepts for as long as this process lives.
+/// Accepts connections as long as this process lives.
 pub(crate) fn backend() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            // It ends when the other side closes.
+            // Ends when the other side closes the connection.
             thread::spawn(move || answer(stream));
         }
     });
@@ -64,8 +64,8 @@ fn answer(mut stream: TcpStream) -> io::Result<()> {
     }
 }
 
-/// So many connections, each with one request at a time, drawn at random. Panics at the first
-/// answer that is not 200.
+/// Opens this many connections, each with one request at a time, drawn at random. Panics at the
+/// first answer that is not 200.
 pub(crate) fn load(port: u16, time: Duration, requests: &[Vec<u8>], connections: u64) -> Tally {
     let started = Instant::now();
     let end = started + time;
@@ -91,7 +91,7 @@ fn client(port: u16, end: Instant, requests: &[Vec<u8>], mut dice: Dice) -> io::
         }
         stream.write_all(&requests[dice.below(requests.len())])?;
         let mut filled = 0;
-        // All answers have the body of the backend's.
+        // All answers have the body of the backend.
         while !bytes[..filled].ends_with(b"\r\n\r\n{}") {
             match stream.read(&mut bytes[filled..])? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),

@@ -1,5 +1,5 @@
-//! Instructions of a check: the same on a busy machine as on an idle one, so that they can be
-//! compared with a committed baseline.
+//! Counts the instructions of a check. They are the same on a busy machine as on an idle one, so
+//! they can be compared with a committed baseline.
 
 use patgate_testing::stack::project;
 use std::{collections::BTreeMap, env, fs, process::ExitCode};
@@ -18,36 +18,37 @@ use crate::{
 type Counts = BTreeMap<String, f64>;
 
 const BASELINE: &str = "benches/instructions.json";
-/// More than the same binary differs from run to run, which is by one per cent on a busy machine.
+/// More than the difference between two runs of the same binary, which is one per cent on a busy
+/// machine.
 const TOLERANCE: f64 = 0.03;
-/// What the compiler inlines moves between stages by more than that, and with no change of theirs:
-/// cutting a file in two has made one of 4,000 longer by 230.
+/// Inlining moves more than that between stages, without a change in them: cutting a file in two
+/// has made one stage of 4,000 longer by 230.
 const SLACK: f64 = 300.0;
-/// Of a stage so short that this is less. It has nothing that would move by as much: one of 500
+/// For a stage that is so short that this is less. Nothing in it moves by as much: a stage of 500
 /// differs by two from run to run, one of 1,200 by fifty.
 const MOST_SLACK: f64 = 0.15;
-/// Only to compare with: when it changes, that is nobody's merit here.
+/// Only for comparison: a change of it is not a result of patgate.
 const ALLOW_ALL: &str = "instructions_per_check_allow_all";
 pub(crate) const VS_ALLOW_ALL: &str = "instructions_per_check_vs_allow_all";
-/// It comes in as many frames as it happens to. What these leave behind makes allocating dearer by
-/// two hundred in one run and not in the next, so that no count is compared with the baseline's;
-/// and of what puts them together it is reported only.
+/// The body arrives in a varying number of frames. In some runs, what these leave behind makes
+/// allocations more expensive by two hundred, so no count is compared with the baseline; and the
+/// count of putting them together is only reported.
 const LONG_BODY: &str = "_64k_body";
-/// The two parts of a check, inside our code and around it. Where messages end in what was read at
-/// once decides which of them allocates: of messages of some length two thousand move over their
-/// border between two runs. Both are reported; their sum, which is `per_check`, is compared, and
-/// each stage.
+/// The two parts of a check, inside patgate's code and around it. Where messages end in the bytes
+/// that were read at once decides which part allocates: with messages of some lengths, two thousand
+/// instructions move between the two parts from run to run. Both are reported; their sum, which is
+/// `per_check`, and each stage are compared.
 const PARTS: [&str; 2] = ["instructions_whole", "instructions_http2"];
-/// No baseline moves this one.
+/// The limit, whatever the baseline is.
 pub(crate) const MOST_VS_ALLOW_ALL: f64 = 0.65;
-/// For each time that there are twice as many scopes: one more step of each of two binary searches,
-/// for the operation and, because patgate answers lists itself, for another use of the model.
+/// For each doubling of the scopes: one more step in each of two binary searches, for the operation
+/// and, because patgate answers lists itself, for another use of the model.
 const STEP: f64 = 100.0;
 const FEW: usize = 1000;
 const MANY: usize = 100_000;
 const BODY: usize = 64 * 1024;
 
-/// The stages of a check, and the functions that are each of them.
+/// The stages of a check, and the functions that belong to each.
 const STAGES: [(&str, &[&str]); 6] = [
     ("decode", &["patgate::codec::HttpRequest::decode"]),
     ("parse", &["patgate::request::parse"]),
@@ -68,14 +69,14 @@ const STAGES: [(&str, &[&str]); 6] = [
     ("whole", &["patgate::grpc::Grpc::answer::"]),
 ];
 
-/// What counting needs beside the bench.
+/// What counting needs in addition to the bench.
 struct Counting<'b> {
     bench: &'b Bench,
     launcher: Launcher,
     counts: Counts,
 }
 
-/// As part of all measurements.
+/// Counts as a part of all measurements.
 pub(crate) fn measure(bench: &mut Bench) {
     if let Some(missing) = callgrind::missing() {
         return bench.report.lacks(VS_ALLOW_ALL, missing);
@@ -87,7 +88,7 @@ pub(crate) fn measure(bench: &mut Bench) {
     }
 }
 
-/// Compares with the baseline, or with UPDATE=1 replaces it.
+/// Compares with the baseline, or replaces it with UPDATE=1.
 pub(crate) fn gate(bench: Bench) -> ExitCode {
     if let Some(missing) = callgrind::missing() {
         eprintln!("{missing}");
@@ -101,7 +102,7 @@ pub(crate) fn gate(bench: Bench) -> ExitCode {
     if ratio > MOST_VS_ALLOW_ALL {
         mistakes.push(format!("{VS_ALLOW_ALL} is {ratio:.3}, more than {MOST_VS_ALLOW_ALL}"));
     }
-    // What no baseline excuses.
+    // Limits that no baseline changes.
     let failed = !mistakes.is_empty();
     if !failed && env::var("UPDATE").is_ok_and(|update| !update.is_empty()) {
         let steady = counts.iter().filter(|(name, _)| {
@@ -144,12 +145,12 @@ fn vs_allow_all(counts: &Counts) -> f64 {
     counts["instructions_per_check"] / counts[ALLOW_ALL]
 }
 
-/// As good as `known`.
+/// Returns whether a count is as good as `known`.
 fn allowed(known: f64) -> f64 {
     known * (1.0 + TOLERANCE) + SLACK.min(known * MOST_SLACK)
 }
 
-/// What costs more where there is more of something, though it should not, or not so much.
+/// Returns what costs more with more of something, although it should not, or not so much.
 fn growing(counts: &Counts) -> Vec<String> {
     let mut grown = Vec::new();
     let mut no_more = |name: String, than: f64, what: &str| {
@@ -210,7 +211,7 @@ impl Counting<'_> {
         profile
     }
 
-    /// The same, stage by stage.
+    /// The same comparison, stage by stage.
     fn stages(&mut self, what: &str, running: &Running, requests: &Requests) {
         let profile = self.profile(what, running, requests);
         for (stage, functions) in STAGES {
@@ -229,7 +230,7 @@ impl Counting<'_> {
         running.stop(&self.bench.site.stack);
     }
 
-    /// Of one server that is started for it.
+    /// Counts with one server that is started for it.
     fn alone(
         &mut self,
         what: &str,
@@ -249,7 +250,7 @@ impl Counting<'_> {
             let requests = asking(&database.tokens, |check| Check { extra, ..check });
             self.stages(&format!("_{}_headers", 15 + extra), &running, &requests);
         }
-        // Where it had to be read, all of it had to be: the model comes last.
+        // If it had to be read, all of it had to be: the model comes last.
         let (text, model) = ("x".repeat(BODY), r#""model":"org/model""#);
         let body = format!(r#"{{"messages":[{{"role":"user","content":"{text}"}}],{model}}}"#);
         let requests = asking(&database.tokens, |check| Check { body: body.as_bytes(), ..check });

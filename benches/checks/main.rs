@@ -61,7 +61,7 @@ fn main() -> ExitCode {
 
 impl Bench {
     fn prepare(plan: Plan) -> Self {
-        // Before this process is bound to a core: the stores may use both.
+        // Before this process is bound to a core, because the stores may use both.
         let site = Site::launch();
         let launcher = Launcher::pinned();
         Self { site, launcher, plan, report: Report::default(), dice: Dice::new(7) }
@@ -105,7 +105,7 @@ fn everything(plan: Plan) -> ExitCode {
     if short.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// What was measured, when, how and where.
+/// Describes the run: what was measured, when, how and where.
 fn head(plan: &Plan, fewest: Option<usize>) -> String {
     let said = |program: &str, words: &[&str]| {
         let said = Command::new(program).args(words).output().ok()?.stdout;

@@ -1,4 +1,4 @@
-//! What a process occupies, and how soon it is there.
+//! Measures the memory of a process, and the time until it is ready.
 
 use std::{
     process::{Child, Command, Stdio},
@@ -13,9 +13,9 @@ use crate::{
     site::{Database, strangers},
 };
 
-/// As many as one replica holds in memory with its defaults.
+/// As many tokens as one replica holds in memory with its defaults.
 const HELD: usize = 100_000;
-/// Checks of a flood with forged tokens, each of which comes ten times.
+/// Checks of a flood with forged tokens, each of which is sent ten times.
 const FLOOD: usize = 300_000;
 const STARTS: usize = 9;
 
@@ -28,13 +28,13 @@ pub(crate) fn measure(bench: &mut Bench) {
     let running = servers::patgate(&bench.site, &bench.launcher, &database, &settings);
     let requests = chats(&database.tokens);
     let first = chats(&database.tokens[..1]);
-    // What starting it took is given back, and what runs now and then has run.
+    // Memory that the start used is given back, and periodic work has run.
     thread::sleep(Duration::from_secs(3));
     bench.report.value("rss_idle_mib", running.resident());
     ask_all(&running, &first);
     let one = running.resident();
     ask_all(&running, &requests);
-    // Once more: so that nothing is written behind any more, and all are in use.
+    // Once more, so that no writes are pending, and all tokens are in use.
     ask_all(&running, &requests);
     let held = running.metric("patgate_memory_entries{kind=\"principal\",holds=\"value\"}");
     let full = running.resident();
@@ -52,7 +52,7 @@ pub(crate) fn measure(bench: &mut Bench) {
     ready(bench, &database, &settings);
 }
 
-/// Tokens that a stranger made: well-formed, each another one.
+/// Tokens that a stranger made: well-formed, each a different one.
 fn flood(running: &Running) {
     let requests = chats(&strangers(FLOOD / 10));
     let mut numbers = (0..FLOOD).map(|n| n % requests.len());
@@ -60,7 +60,7 @@ fn flood(running: &Running) {
     connection.run(&requests, Pace::Closed(MANY), || numbers.next()).unwrap();
 }
 
-/// From the start of the process until it says that traffic may come.
+/// Measures from the start of the process until it reports ready.
 fn ready(bench: &mut Bench, database: &Database, settings: &[(&str, &str)]) {
     let starts: Vec<_> = (0..STARTS)
         .map(|_| {
@@ -84,7 +84,7 @@ fn ready(bench: &mut Bench, database: &Database, settings: &[(&str, &str)]) {
     bench.report.rounds("ready_ms", &starts);
 }
 
-/// A process that is ended with its scope.
+/// A process that ends with its scope.
 struct Ended(Child);
 
 impl Drop for Ended {

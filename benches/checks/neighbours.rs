@@ -27,10 +27,10 @@ use crate::{
     statistics::{Dice, quantile},
 };
 
-/// The 99th percentile with the costly requests, to that without.
+/// The ratio of the 99th percentiles with and without the costly requests.
 pub(crate) const P99: &str = "neighbours_p99_with_costly_vs_without";
 const NEIGHBOURS: usize = 1000;
-/// Between two checks of the neighbours.
+/// Time between two checks of the neighbours.
 const EVERY: Duration = Duration::from_millis(1);
 /// Connections that carry the costly requests, and the time between two requests of each: 20 a
 /// second in all.

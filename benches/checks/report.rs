@@ -1,4 +1,4 @@
-//! What comes out: a table, the same as JSON, and what of it was promised.
+//! Writes the results: a table, the same as JSON, and which promises hold.
 
 use std::{collections::BTreeMap, fmt::Write as _, fs, io::ErrorKind};
 
@@ -15,16 +15,16 @@ pub(crate) struct Report {
     measured: BTreeMap<String, Spread>,
     /// Counted once.
     counted: BTreeMap<String, f64>,
-    /// Why something could not be measured.
+    /// Why a figure could not be measured.
     missing: BTreeMap<&'static str, &'static str>,
-    /// Rounds of the ratio that had the fewest, as far as it was not counted once.
+    /// The smallest number of rounds of a ratio, except for what was counted once.
     pub(crate) fewest: Option<usize>,
 }
 
 enum Bound {
     AtLeast(f64),
     AtMost(f64),
-    /// Of the upper end of the interval: the ratio may be that high.
+    /// A bound on the upper end of the interval: the ratio may be that high.
     MayReach(f64),
 }
 
@@ -37,7 +37,7 @@ const PROMISES: [(&str, Bound); 17] = [
     (instructions::VS_ALLOW_ALL, Bound::AtMost(instructions::MOST_VS_ALLOW_ALL)),
     ("cold_postgres_1m_vs_1k", Bound::AtMost(1.3)),
     (OF_A_LARGE_RUN, Bound::AtMost(1.3)),
-    // Of a token whose domain is known, and of one whose domain is not.
+    // For a token whose domain is known, and for one whose domain is not.
     ("redis_round_trips", Bound::AtMost(1.0)),
     ("redis_round_trips_cold_domain", Bound::AtMost(2.0)),
     ("postgres_queries", Bound::AtMost(2.0)),
@@ -49,19 +49,19 @@ const PROMISES: [(&str, Bound); 17] = [
     (neighbours::P99, Bound::AtMost(2.0)),
 ];
 
-/// Nobody else writes ten million tokens.
+/// Only `make bench-large` writes ten million tokens.
 const OF_A_LARGE_RUN: &str = "cold_postgres_10m_vs_1k";
 
 const DIR: &str = "target/bench";
-/// Instead of a head, until there is nothing left to measure.
+/// The first line while measurements are missing.
 const PARTIAL: &str = "**Partial**: of a run that has not ended yet, or was ended early.";
-/// What DOCS=1 fills in.
+/// The document that DOCS=1 updates.
 const DOCUMENT: &str = "docs/performance.md";
 const BEGIN: &str = "<!-- results:begin -->\n";
 const END: &str = "<!-- results:end -->";
 
 impl Report {
-    /// Nobody takes the figures of an earlier run for those of this one.
+    /// Removes the results of an earlier run, so that they are not taken for those of this one.
     pub(crate) fn forget_the_last() {
         for file in ["results.json", "results.md"] {
             match fs::remove_file(project(&format!("{DIR}/{file}"))) {
@@ -71,7 +71,7 @@ impl Report {
         }
     }
 
-    /// Of pairs that were measured in the same round, the first to the second.
+    /// Adds the ratio of pairs that were measured in the same round.
     pub(crate) fn ratio(&mut self, name: &str, rounds: impl IntoIterator<Item = (f64, f64)>) {
         let ratios: Vec<_> = rounds.into_iter().map(|(ours, theirs)| ours / theirs).collect();
         let spread = Spread::of(&ratios);
@@ -84,7 +84,7 @@ impl Report {
         self.write(PARTIAL, false);
     }
 
-    /// What was measured anew in each round.
+    /// Adds a value that was measured in each round.
     pub(crate) fn rounds(&mut self, name: impl Into<String>, rounds: &[f64]) {
         let (name, spread) = (name.into(), Spread::of(rounds));
         eprintln!("  {name}: {}", text(spread));
@@ -92,7 +92,7 @@ impl Report {
         self.write(PARTIAL, false);
     }
 
-    /// What was counted once.
+    /// Adds a value that was counted once.
     pub(crate) fn value(&mut self, name: impl Into<String>, value: f64) {
         let name = name.into();
         eprintln!("  {name}: {}", figure(value));
@@ -100,14 +100,14 @@ impl Report {
         self.write(PARTIAL, false);
     }
 
-    /// What cannot be measured, and what would help.
+    /// Adds a figure that cannot be measured, and a hint.
     pub(crate) fn lacks(&mut self, name: &'static str, why: &'static str) {
         eprintln!("  {name}: {why}");
         self.missing.insert(name, why);
     }
 
-    /// Writes the files, where asked to the document, too, prints the table, and tells which
-    /// promises are not kept.
+    /// Writes the files and, if requested, the document; prints the table; and returns the promises
+    /// that do not hold.
     pub(crate) fn finish(&self, head: &str, plan: &Plan) -> Vec<String> {
         let text = self.write(head, true);
         println!("{text}\nWritten to {DIR}/results.md and results.json.");
@@ -117,7 +117,7 @@ impl Report {
         PROMISES.iter().filter_map(|(name, bound)| self.shortcoming(name, bound, plan)).collect()
     }
 
-    /// Both files, anew with each figure: what was measured outlives a run that does not end well.
+    /// Writes both files again with each figure: measured values survive a run that ends early.
     fn write(&self, head: &str, complete: bool) -> String {
         let dir = project(DIR);
         fs::create_dir_all(&dir).unwrap();
@@ -129,14 +129,14 @@ impl Report {
         let json = json!({ "complete": complete, "ratios": self.ratios, "values": values });
         let text = self.markdown(head);
         for (name, text) in [("results.json", &format!("{json:#}\n")), ("results.md", &text)] {
-            // The time may be over at any moment, and half a file is worse than the one before.
+            // The time may end at any moment, and half a file is worse than the previous one.
             fs::write(format!("{dir}/.{name}"), text).unwrap();
             fs::rename(format!("{dir}/.{name}"), format!("{dir}/{name}")).unwrap();
         }
         text
     }
 
-    /// A trial's figures mean nothing, but it has to come by them.
+    /// A trial's figures mean nothing, but the trial must produce them.
     fn shortcoming(&self, name: &str, bound: &Bound, plan: &Plan) -> Option<String> {
         match self.judged(name, bound) {
             Some(judged) if judged.holds || plan.quick => None,
@@ -186,7 +186,7 @@ impl Report {
         text
     }
 
-    /// Nothing where it was not measured.
+    /// Returns `None` if it was not measured.
     fn judged(&self, name: &str, bound: &Bound) -> Option<Judged> {
         let spread = self.ratios.get(name).or(self.measured.get(name));
         let middle = spread.map(|spread| spread.median).or(self.counted.get(name).copied())?;
@@ -208,7 +208,7 @@ struct Judged {
     holds: bool,
 }
 
-/// Puts the table in the place of the one before.
+/// Replaces the table in the document.
 fn document(table: &str) {
     let path = project(DOCUMENT);
     let text = fs::read_to_string(&path).unwrap();
@@ -223,7 +223,7 @@ fn text(Spread { median, min, max }: Spread) -> String {
     format!("{median} ({min} to {max})")
 }
 
-/// As many digits as mean something.
+/// Formats with as many digits as are significant.
 fn figure(value: f64) -> String {
     match value.abs() {
         1000.0.. => format!("{value:.0}"),

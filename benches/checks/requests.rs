@@ -1,4 +1,5 @@
-//! What Envoy asks about a request of an OpenAI client, in a mesh: fifteen headers, 1.5 KB.
+//! The checks that Envoy sends for a request of an OpenAI client, in a mesh: fifteen headers, 1.5
+//! KB.
 
 use std::ops::RangeInclusive;
 
@@ -17,10 +18,10 @@ use envoy_types::pb::{
 };
 use prost::Message;
 
-/// Bytes of a message, as far as nothing is added to it.
+/// Bytes of a message, unless something is added to it.
 const SIZE: RangeInclusive<usize> = 1450..=1600;
 
-/// What the official Python client sends, and what sidecar and Envoy add. The token comes with
+/// The headers of the official Python client, of the sidecar and of Envoy. The token is added to
 /// each request.
 pub(crate) const HEADERS: [(&str, &str); 13] = [
     ("accept", "application/json"),
@@ -53,20 +54,20 @@ pub(crate) const HEADERS: [(&str, &str); 13] = [
     ),
 ];
 
-/// The path by which a domain's models are asked.
+/// The path for the list of a domain's models.
 pub(crate) fn chat(domain: &str) -> String {
     format!("/proxy/{domain}/v1/chat/completions")
 }
 
-/// One request, and what it has more than others.
+/// One request, and its additions.
 pub(crate) struct Check<'a> {
     pub(crate) method: &'a str,
     pub(crate) path: String,
     pub(crate) token: &'a str,
-    /// Headers on top of the fifteen.
+    /// Headers in addition to the fifteen.
     pub(crate) extra: usize,
     pub(crate) body: &'a [u8],
-    /// Replace those of the same name.
+    /// Headers that replace those of the same name.
     pub(crate) headers: &'a [(&'a str, &'a str)],
 }
 
@@ -87,7 +88,7 @@ impl<'a> Check<'a> {
         let mut headers: Vec<_> = HEADERS.map(|(name, value)| (text(name), text(value))).into();
         headers.push((text("authorization"), format!("Bearer {}", self.token)));
         headers.push((text("x-request-id"), text("5a2f0c9e-7d3b-4f0e-9a61-2f7c4b8d1e90")));
-        // Of the length that most of the others have.
+        // With the length of most other headers.
         let more = |n| (format!("x-client-header-{n:03}"), "v".repeat(32));
         headers.extend((0..self.extra).map(more));
         headers.extend(self.headers.iter().map(|&(name, value)| (text(name), text(value))));

@@ -1,4 +1,4 @@
-//! The processes that are measured: one core for them, the other one for the client.
+//! The measured processes: one core for them, the other for the client.
 
 use std::{
     fs,
@@ -20,18 +20,18 @@ use crate::{
 
 const CLIENT_CORE: &str = "0";
 const SERVER_CORE: &str = "1";
-/// Generous: under valgrind everything takes fifty times as long.
+/// Generous, because under valgrind everything takes fifty times as long.
 const START: Duration = Duration::from_secs(120);
-/// For what nobody serves by: under valgrind, and where a check waits for a store. There a machine
-/// that is busy otherwise is no reason for a 503, which would end the run.
+/// For runs that do not measure time: under valgrind, and where a check waits for a store. There a
+/// machine that is busy with other work must not cause a 503, which would end the run.
 pub(crate) const PATIENT: [(&str, &str); 2] = [("DEADLINE", "20s"), ("REDIS_TIMEOUT", "1s")];
 
-/// How a process is started: `taskset`, valgrind, or nothing before the program.
+/// How a process is started: with `taskset`, with valgrind, or directly.
 #[derive(Clone, Default)]
 pub(crate) struct Launcher(Vec<String>);
 
 impl Launcher {
-    /// Binds this process to one core and what it launches to another, where there are two.
+    /// Binds this process to one core, and what it starts to another, if there are two.
     pub(crate) fn pinned() -> Self {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let me = std::process::id().to_string();
@@ -55,7 +55,7 @@ impl Launcher {
     }
 }
 
-/// A server under measurement. Ended with the supervisor, or by `stop`.
+/// A measured server. It ends with the supervisor, or by `stop`.
 pub(crate) struct Running {
     pub(crate) server: Server,
     pub(crate) grpc: SocketAddr,
@@ -63,12 +63,12 @@ pub(crate) struct Running {
     http: Option<SocketAddr>,
 }
 
-/// The release that is measured; by a name that patgate does not take for a setting.
+/// The measured release binary; the name of the variable is not one of patgate's settings.
 pub(crate) fn program() -> String {
     std::env::var("TESTED_PATGATE").unwrap_or_else(|_| env!("CARGO_BIN_EXE_patgate").to_owned())
 }
 
-/// patgate with the defaults, on a database and a Redis of its own, and `settings` besides.
+/// Starts patgate with the defaults, on a database and a Redis of its own, and with `settings`.
 pub(crate) fn patgate(
     site: &Site,
     launcher: &Launcher,
@@ -86,7 +86,7 @@ pub(crate) fn patgate(
     running
 }
 
-/// What patgate is told by its environment.
+/// Returns patgate's environment.
 pub(crate) fn environment(
     site: &Site,
     database: &Database,
@@ -105,7 +105,7 @@ pub(crate) fn environment(
     needed.iter().chain(settings).map(variable).collect()
 }
 
-/// The baseline, which is this program under another name.
+/// Starts the baseline, which is this program under another name.
 pub(crate) fn allow_all(site: &Site, launcher: &Launcher) -> Running {
     let socket = fresh(site.dir.path(), "allow-all");
     let this = std::env::current_exe().unwrap().display().to_string();
@@ -115,13 +115,13 @@ pub(crate) fn allow_all(site: &Site, launcher: &Launcher) -> Running {
     Running { server, grpc, socket, http }
 }
 
-/// A name for a socket that nobody uses.
+/// Returns an unused name for a socket.
 pub(crate) fn fresh(dir: &Path, name: &str) -> PathBuf {
     let unused = |n: &usize| !dir.join(format!("{name}-{n}")).exists();
     dir.join(format!("{name}-{}", (0..).find(unused).unwrap()))
 }
 
-/// From the line of its log that says where it listens.
+/// Reads the address from the line of the log that names it.
 fn addresses(stack: &Stack, server: &Server) -> (SocketAddr, Option<SocketAddr>) {
     let log = || fs::read_to_string(&server.log).unwrap_or_default();
     let mut found = None;
@@ -144,22 +144,22 @@ impl Running {
     }
 
     pub(crate) fn stop(self, stack: &Stack) {
-        // A draining patgate would serve on for a while.
+        // A draining patgate would continue to serve for a while.
         stack.signal(&self.server, "KILL");
         stack.stop(&self.server);
     }
 
-    /// Time on a processor, of all its threads.
+    /// Returns the processor time of all its threads.
     pub(crate) fn cpu(&self) -> Duration {
         cpu(self.server.pid)
     }
 
-    /// MiB of memory that it occupies.
+    /// Returns its memory in MiB.
     pub(crate) fn resident(&self) -> f64 {
         self.server.resident() as f64 / f64::from(1 << 20)
     }
 
-    /// The value of one line of its metrics, 0 when it is not there.
+    /// Returns the value of one line of its metrics; 0 if the line is missing.
     pub(crate) fn metric(&self, line: &str) -> f64 {
         let page = self.get("/metrics").expect("metrics");
         let value = page.lines().find_map(|known| known.strip_prefix(line)?.strip_prefix(' '));
@@ -171,7 +171,7 @@ impl Running {
     }
 }
 
-/// The text of a page, if it is there.
+/// Returns the text of a page, if the page exists.
 pub(crate) fn get(from: SocketAddr, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(from).ok()?;
     write!(stream, "GET {path} HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n").ok()?;
@@ -180,7 +180,7 @@ pub(crate) fn get(from: SocketAddr, path: &str) -> Option<String> {
     text.starts_with("HTTP/1.1 200").then_some(text)
 }
 
-/// In nanoseconds from the scheduler: `stat` counts in hundredths of a second.
+/// Reads nanoseconds from the scheduler, because `stat` counts in hundredths of a second.
 pub(crate) fn cpu(pid: u32) -> Duration {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     let time = threads.filter_map(|thread| {

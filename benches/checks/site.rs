@@ -1,4 +1,4 @@
-//! Real Postgres and Valkey, a key ring, and databases full of tokens.
+//! Real Postgres and Valkey servers, a key ring, and databases full of tokens.
 
 use std::{fs, path::PathBuf};
 
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
-/// What a token of these databases may do, unless said otherwise.
+/// What a token of these databases permits, unless a measurement says otherwise.
 const OPERATIONS: [&str; 3] = ["llm_chat_completions", "llm_embeddings", "llm_read"];
 /// Rows that one statement inserts.
 const BATCH: usize = 20_000;
@@ -36,7 +36,7 @@ pub(crate) struct Database {
     pool: PgPool,
 }
 
-/// A token that works, and the domain that it works in.
+/// A working token, and its domain.
 #[derive(Clone)]
 pub(crate) struct Issued {
     pub(crate) id: TokenId,
@@ -51,7 +51,7 @@ impl Site {
         let settings = json!({ "shared_buffers": "1GB", "max_wal_size": "8GB" });
         let postgres = stack.start("postgres", json!({ "settings": settings }));
         let valkey = stack.start("valkey", json!({ "args": ["--databases", "64"] }));
-        // Inside the supervisor's folder, which that removes, however this program ends.
+        // Inside the supervisor's folder, which the supervisor removes, however this program ends.
         let dir = TempDir::new_in(stack.dir()).unwrap();
         let keyring = dir.path().join("keyring");
         let line = keyring::new_line(&"k1".parse().unwrap()).unwrap();
@@ -69,7 +69,7 @@ impl Site {
         format!("postgres://{user}@127.0.0.1:{}/{database}", self.postgres.port)
     }
 
-    /// A database with so many domains, each with a user who has every permission in it.
+    /// Creates a database with this many domains, each with a user who has every permission in it.
     pub(crate) fn database(&self, name: &str, domains: usize) -> Database {
         self.runtime.block_on(async {
             let root = connect(&self.postgres_url("postgres", "postgres")).await;
@@ -87,7 +87,7 @@ impl Site {
             .await;
             root.close().await;
             let pool = connect(&url).await;
-            // Ids that follow from a number, so that every statement here can name them.
+            // Ids are computed from a number, so that every statement here can name them.
             execute(
                 &pool,
                 &format!(
@@ -172,7 +172,7 @@ impl Site {
     }
 }
 
-/// Tokens of a key ring that nobody has.
+/// Returns tokens of a key ring that no server has.
 pub(crate) fn strangers(count: usize) -> Vec<Issued> {
     let line = keyring::new_line(&"k1".parse().unwrap()).unwrap();
     let tokens = Tokens::new(Prefixes::default(), KeyRing::parse(&line).unwrap());
@@ -185,7 +185,7 @@ pub(crate) fn strangers(count: usize) -> Vec<Issued> {
 }
 
 impl Database {
-    /// Adds tokens that nobody will ask for, each with a scope, until there are so many in all.
+    /// Adds tokens that are never requested, each with a scope, until there are this many in all.
     pub(crate) fn fill(&mut self, runtime: &Runtime, total: usize) {
         let missing = total - self.tokens.len();
         runtime.block_on(self.without_triggers(async |database| {
@@ -205,7 +205,7 @@ impl Database {
         }));
     }
 
-    /// Gives each token so many scopes instead of those that it had, each on one model.
+    /// Replaces the scopes of each token with this many scopes, each on one model.
     pub(crate) fn narrow(&mut self, runtime: &Runtime, scopes: usize) {
         runtime.block_on(async {
             let sql = format!(
@@ -235,7 +235,7 @@ impl Database {
         });
     }
 
-    /// Rows in bulk are not recorded as changes: nobody reads this database yet.
+    /// Rows in bulk are not recorded as changes, because no replica reads this database yet.
     async fn without_triggers(&mut self, load: impl AsyncFnOnce(&mut Self)) {
         let switch = async |pool: &PgPool, how: &str| {
             for table in ["pats", "pat_scopes"] {

@@ -1,4 +1,4 @@
-//! Medians, and how sure of them one may be.
+//! Medians and their confidence intervals.
 
 /// A median, and the interval that holds it in 95 of 100 repetitions of the same rounds.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
@@ -11,8 +11,8 @@ pub(crate) struct Spread {
 const RESAMPLES: usize = 10_000;
 
 impl Spread {
-    /// By bootstrap: the medians of as many rounds, drawn from these with replacement. It assumes
-    /// nothing about how figures of a shared machine are distributed.
+    /// Computes the interval by bootstrap: the medians of as many rounds, drawn from these with
+    /// replacement. It assumes nothing about the distribution of figures on a shared machine.
     pub(crate) fn of(rounds: &[f64]) -> Self {
         let mut dice = Dice::new(1);
         let mut medians: Vec<_> = (0..RESAMPLES)
@@ -35,14 +35,14 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     if sorted.len() % 2 == 1 { sorted[middle] } else { sorted[middle - 1].midpoint(sorted[middle]) }
 }
 
-/// The value that this share of them does not exceed. Sorts them.
+/// Returns the value that this share of the values does not exceed. Sorts them.
 pub(crate) fn quantile(values: &mut [u32], share: f64) -> f64 {
     values.sort_unstable();
     let last = values.len().saturating_sub(1);
     values.get((last as f64 * share).round() as usize).copied().map_or(f64::NAN, f64::from)
 }
 
-/// xorshift64*: a draw costs nothing beside what is measured, and a seed repeats it.
+/// xorshift64*: a draw costs almost nothing compared with what is measured, and a seed repeats it.
 pub(crate) struct Dice(u64);
 
 impl Dice {

@@ -1,4 +1,4 @@
-//! The server alone, over gRPC.
+//! Measures the server alone, over gRPC.
 
 use std::{fs, path::Path, process::Command};
 
@@ -11,7 +11,7 @@ use crate::{
     statistics::quantile,
 };
 
-/// A run that counted denials would be worth nothing. So each begins by showing that it cannot.
+/// A run that counted denials would be worthless, so each run begins with a proof that it cannot.
 pub(crate) fn refuses_to_count_denials(patgate: &Running) {
     let forged = chats(&strangers(1));
     let mut once = Some(0);
@@ -20,10 +20,10 @@ pub(crate) fn refuses_to_count_denials(patgate: &Running) {
     assert!(run.is_err(), "a forged token was counted as an allow");
 }
 
-/// What one side of a round shows.
+/// The result of one side of a round.
 struct Seen {
     rate: f64,
-    /// Microseconds on a processor, of one check.
+    /// Microseconds of processor time per check.
     cpu: f64,
     busy: f64,
     p50: f64,
@@ -71,7 +71,7 @@ pub(crate) fn measure(
     }
 }
 
-/// The same question, always with one token, by a client that others wrote.
+/// Repeats the comparison with an independent client, always with one token.
 pub(crate) fn cross_check(
     bench: &mut Bench,
     patgate: &Running,
@@ -89,7 +89,7 @@ pub(crate) fn cross_check(
     let body = bench.site.dir.path().join("check");
     fs::write(&body, [&[0], &length[..], &message].concat()).unwrap();
     let (plan, servers) = (bench.plan, [patgate, allow_all]);
-    // It is told how much to ask, not for how long, and it does not look at what is answered.
+    // h2load takes a number of requests, not a duration, and does not look at the answers.
     let question = asking(std::slice::from_ref(token), |check| check);
     let calls = servers
         .map(|server| run(server, plan.time, &question, MANY, &mut bench.dice).checks.max(1000));
@@ -97,7 +97,7 @@ pub(crate) fn cross_check(
     bench.report.ratio("h2load_100_streams_vs_allow_all", rounds);
 }
 
-/// Requests a second.
+/// Requests per second.
 fn h2load(running: &Running, body: &Path, calls: u64) -> f64 {
     let calls = calls.to_string();
     let done = Command::new("h2load")

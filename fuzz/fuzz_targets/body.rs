@@ -1,9 +1,10 @@
-//! Bodies: none makes the reader panic; whatever model it reads from JSON, serde_json reads, and no
-//! other; and nothing that may follow what was shown brings in another one.
+//! Fuzzes bodies: no body makes the reader panic. If it reads a model from JSON, serde_json reads
+//! the same model; and nothing that may follow the shown bytes brings in another model.
 //!
-//! The input is a body: a form with boundary `b` if it begins with `-`, a frame of zstd if it begins
-//! as one, what a member of gzip deflates if it begins with 0x1f, which is left out; else JSON. What is
-//! read from a compressed body is what is read from what other decoders make of it.
+//! The input is a body: a form with boundary `b` if it begins with `-`; a zstd frame if it begins
+//! like one; the deflated content of a gzip member if it begins with 0x1f, which is removed;
+//! otherwise JSON. The model that is read from a compressed body must be the one in the output of
+//! other decoders.
 
 #![no_main]
 
@@ -39,13 +40,13 @@ fn plain(data: &[u8], form: Form) {
     }
 }
 
-/// Whether it has something that serde_json refuses.
+/// Returns whether the text has something that serde_json refuses.
 fn is_odd(data: &[u8]) -> bool {
     let odd = ["\u{feff}", "NaN", "Infinity", "\\ud", "\\uD"];
     odd.iter().any(|odd| data.windows(odd.len()).any(|window| window == odd.as_bytes()))
 }
 
-/// A member around what is deflated, with the checksum of what another decoder makes of it.
+/// Builds a gzip member around deflated bytes, with the checksum of another decoder's output.
 fn gzip(deflated: &[u8]) {
     let mut decoder = DeflateDecoder::new(deflated);
     let mut text = Vec::new();
@@ -78,7 +79,7 @@ fn read(bytes: &[u8], form: Form, encoding: Option<&str>) -> Option<String> {
     body.model(form).ok().map(|name| name.as_str().to_owned())
 }
 
-/// The members that some reader might take for `model`.
+/// The members that some reader might read as `model`.
 struct Members(Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Members {
@@ -109,7 +110,7 @@ impl<'de> Visitor<'de> for Collect {
     }
 }
 
-/// What a careless reader finds: wherever a delimiter stands, a part; in it, any `model`.
+/// Returns what a careless reader finds: a part wherever a delimiter stands, and any `model` in it.
 fn models_in_form(form: &[u8]) -> Vec<&[u8]> {
     let mut models = Vec::new();
     for part in split(form, b"--b") {

@@ -1,8 +1,8 @@
-//! Requests: no method, target or credential makes the parser panic, and a target that is accepted
-//! means the same to whoever decodes, collapses or strips a path before reading it.
+//! Fuzzes requests: no method, target or credential makes the parser panic, and an accepted target
+//! means the same to every server that decodes, collapses or strips a path before reading it.
 //!
-//! The input is `method NUL target NUL authorization`. Without an authorization, a genuine token
-//! is sent along, so that what happens to the target can be seen.
+//! The input is `method NUL target NUL authorization`. Without an authorization, the target is sent
+//! with a genuine token, so that its own result is visible.
 
 #![no_main]
 
@@ -44,7 +44,7 @@ fn read<'a>(
     parse(&Parts { method, authority: "gateway", target, header, body: b"" }, &APIS, &TOKENS)
 }
 
-/// The one good credential, under any spelling of its scheme, is let in; no other is.
+/// The one good credential, with any spelling of its scheme, is accepted; no other is.
 fn check_credential(method: &str, target: &str, authorization: &str) {
     let genuine = authorization.len() == BEARER.len()
         && authorization.is_char_boundary("Bearer".len())
@@ -63,7 +63,7 @@ fn check_target(method: &str, target: &str) {
     };
     let path = target.split('?').next().unwrap_or_default();
     assert_eq!(normalised(path), path);
-    // The query takes no part.
+    // The query takes no part in the decision.
     let alone = read(method, path, BEARER).expect("an accepted path is accepted again");
     assert_eq!(alone.action, request.action);
 
@@ -74,7 +74,7 @@ fn check_target(method: &str, target: &str) {
     }
 }
 
-/// What the most obliging of servers would make of a path.
+/// Returns what the most lenient server would make of a path.
 fn normalised(path: &str) -> String {
     let mut decoded = Vec::new();
     let mut rest = path.as_bytes();

@@ -1,5 +1,5 @@
-//! Tokens: no text makes the parser panic, what verifies does so again, and whatever was changed
-//! about a genuine token is refused.
+//! Fuzzes tokens: no text makes the parser panic, a verified text verifies again, and every change
+//! of a genuine token is refused.
 
 #![no_main]
 
@@ -30,7 +30,7 @@ fuzz_target!(|data: &[u8]| {
     if let Ok(text) = std::str::from_utf8(data) {
         let read = || TOKENS.verify(text).map(|token| (token.id, token.digest));
         assert_eq!(read(), read());
-        // Nobody but the holder of the key makes another one.
+        // Only the holder of the key can make another token.
         assert!(text == GENUINE || read().is_none(), "forged: {text}");
     }
     if let Ok(text) = std::str::from_utf8(&mutated(data))

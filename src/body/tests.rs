@@ -21,7 +21,7 @@ fn json(text: &str) -> Result<String, NoModel> {
 
 const BAD_JSON: NoModel = NoModel::MalformedJson { at: 0 };
 
-/// What is read, wherever that ended.
+/// Returns the result, without the position of an error.
 fn told(read: Result<ModelName, NoModel>) -> Result<String, NoModel> {
     let somewhere = |why| match why {
         NoModel::MalformedJson { .. } => BAD_JSON,
@@ -366,7 +366,7 @@ fn names_are_counted_and_bounded() {
     assert_eq!(in_query(&format!("/a?model{}", "&".repeat(2 * MAX_PARAMETERS))), Ok(true));
 }
 
-/// Byte for byte, at every place in eight.
+/// Compares byte for byte, at every offset within eight bytes.
 #[test]
 fn plain_text_is_passed_over_up_to_the_first_byte_that_is_not() {
     for before in 0..20 {
@@ -467,7 +467,7 @@ fn what_a_body_says_about_itself() {
     }
 }
 
-/// What serde_json makes of an object: every member whose key is `model`, whatever its case.
+/// What serde_json reads from an object: every member whose key is `model`, in any case.
 struct Models(Vec<(String, serde_json::Value)>);
 
 impl<'de> serde::Deserialize<'de> for Models {
@@ -541,8 +541,8 @@ fn any_body() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4096, ..ProptestConfig::default() })]
 
-    /// Whatever model is read, serde_json reads, and no other; and it reads no text that we refuse
-    /// for its form.
+    /// If patgate reads a model, serde_json reads the same one; and serde_json reads no text that
+    /// patgate refuses for its form.
     #[test]
     fn serde_json_agrees(text in any_body()) {
         let theirs = serde_json::from_str::<Models>(&text).map(|Models(models)| models);

@@ -7,10 +7,10 @@ use super::*;
 use crate::domain::{DomainId, Models};
 
 const DOMAIN: DomainId = DomainId(Uuid::from_u128(1));
-/// One that no scope and no list names, and some that they may.
+/// One name that no scope and no list has, and some that they may have.
 const NAMES: [&str; 5] = ["unheard-of", "a", "a-b", "org/m-7b", "z"];
 const LISTED: [&str; 6] = ["a", "a-b", "z", "a*", "org/*", "left,*"];
-/// Two uses, what is none, and what models do not have.
+/// Two uses, an operation that is not a use, and one that models do not have.
 const OPERATIONS: [Operation; 4] =
     [Operation::LlmChatCompletions, Operation::LlmEmbeddings, Operation::LlmRead, Operation::Read];
 
@@ -31,8 +31,8 @@ fn grants(permitted: &[Operation], scopes: &[Scope<'_>]) -> DomainGrants {
 }
 
 proptest! {
-    /// By the rule of each single call: a name is in the list if some use of it is permitted, and
-    /// if it stands somewhere.
+    /// Compares the list with the rule of single calls: a name is in the list if some use of it is
+    /// permitted, and if a scope or the domain's list names it.
     #[test]
     fn a_list_has_what_single_calls_may_use(
         permitted in vec(select(&OPERATIONS[..]), 0..4),
@@ -71,7 +71,7 @@ proptest! {
             prop_assert_eq!(usable.has(name), expected.contains(&name), "{}", name);
         }
         if !usable.is_limited() {
-            // Whatever it is, the backend's list shows nothing that may not be read about.
+            // In every case, the backend's list shows nothing that the token must not read about.
             prop_assert!(grants.scoped(Operation::LlmRead, EntityType::Models, None));
             prop_assert!(listed.is_none());
         }
@@ -87,12 +87,12 @@ fn limited_is_what_names_models() {
     for (permitted, scopes, limited) in [
         (&all[..], &[(M, "*", Read), (M, "*", Chat)][..], false),
         (&all, &[(EntityType::Domains, "*", Read), (EntityType::Domains, "*", Chat)], false),
-        // Who only reads, reads all.
+        // A token that only reads may read about every model.
         (&all, &[(M, "*", Read)], false),
         (&[Read], &[(M, "*", Read), (M, "a", Chat)], false),
         (&all, &[(M, "*", Read), (M, "a", Chat)], true),
         (&all, &[(M, "*", Read), (M, "a", Chat), (M, "*", Operation::LlmEmbeddings)], false),
-        // The use of every model, without the role's part in it, is none.
+        // Scopes for every model count only as far as the role permits them.
         (
             &[Chat, Read],
             &[(M, "*", Read), (M, "a", Chat), (M, "*", Operation::LlmEmbeddings)],
@@ -160,7 +160,7 @@ fn what_a_list_takes_is_bounded() {
     assert_eq!(count(&scoped(&short), &none), (0, false));
     assert_eq!(count(&every, &listed(&long)), (MAX_NAMES, true));
     assert_eq!(count(&scoped(&long), &all), (MAX_NAMES, true));
-    // They are the first ones.
+    // The list has the first ones.
     let domain = listed(&long);
     let listed_first = Usable::new(&every, &domain).names();
     assert_eq!(listed_first.last().copied(), Some(&*format!("m{:06}", MAX_NAMES - 1)));

@@ -1,4 +1,4 @@
-//! Takes the token out of a request that goes on, wherever its client has put it.
+//! Removes the client's token from a request that is forwarded, wherever it is.
 
 use base64::{
     Engine, alphabet,
@@ -9,14 +9,14 @@ use memchr::{memchr, memmem};
 use super::credential::{IN_SUBPROTOCOL, subprotocols};
 use crate::token::Tokens;
 
-/// The headers in which clients send a credential and nothing else.
+/// The headers in which clients send only a credential.
 pub const CREDENTIAL_HEADERS: [&str; 7] = [
     "authorization",
     "proxy-authorization",
     "x-api-key",
     "api-key",
     "x-goog-api-key",
-    // No API takes a token from these two, but backends do take a key from them.
+    // No API takes a token from these two, but backends take a key from them.
     "x-litellm-api-key",
     "ocp-apim-subscription-key",
 ];
@@ -26,9 +26,9 @@ pub const SUBPROTOCOLS: &str = "sec-websocket-protocol";
 /// Cookies, one of which may hold a credential.
 pub const COOKIES: &str = "cookie";
 
-/// Blanks around a cookie.
+/// White space around a cookie.
 const BLANKS: [char; 2] = [' ', '\t'];
-/// Reads whatever some server reads as base64.
+/// Decodes everything that some server decodes as base64.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new()
@@ -36,39 +36,39 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
-/// What becomes of a header.
+/// The change of one header.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Change {
-    /// It goes on as it came.
+    /// The header is forwarded unchanged.
     #[default]
     Keep,
-    /// It does not go on.
+    /// The header is removed.
     Remove,
-    /// It goes on as this.
+    /// The header is forwarded with this value.
     Set(String),
 }
 
-/// What becomes of a request's own headers.
+/// The changes of a request's own headers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cleaned {
-    /// Of [`CREDENTIAL_HEADERS`], those that do not go on of a request that is let through without
-    /// having been allowed. Of one that was allowed, none does.
+    /// Members of [`CREDENTIAL_HEADERS`] to remove from a request that passes without being
+    /// allowed. From an allowed request, all of them are removed.
     pub with_tokens: Vec<&'static str>,
-    /// Of [`SUBPROTOCOLS`].
+    /// The change of [`SUBPROTOCOLS`].
     pub subprotocols: Change,
-    /// Of [`COOKIES`].
+    /// The change of [`COOKIES`].
     pub cookies: Change,
 }
 
 impl Cleaned {
-    /// For a backend: it gets no credential of the client's, whether or not it was used. `cookies`
-    /// are the names of those that are removed.
+    /// Returns the changes for a backend: it gets no credential from the client, whether or not
+    /// patgate used it. `cookies` are the names of cookies to remove.
     pub fn for_a_backend<'a>(
         header: impl Fn(&str) -> Option<&'a str>,
         cookies: &[Box<str>],
         tokens: &Tokens,
     ) -> Self {
-        // One that was not shown may hold a token.
+        // A header that was not shown may hold a token.
         let subprotocols = header(SUBPROTOCOLS).map_or(Change::Remove, |value| {
             without_tokens(value, tokens).unwrap_or_else(|| Change::Set(value.to_owned()))
         });
@@ -76,8 +76,8 @@ impl Cleaned {
         Self { with_tokens: Vec::new(), subprotocols, cookies }
     }
 
-    /// For what served the request before patgate did, and checks credentials itself: all goes on
-    /// but tokens of ours.
+    /// Returns the changes for the service that served the request before patgate, and checks
+    /// credentials itself: everything is forwarded except patgate's tokens.
     pub fn of_tokens<'a>(
         header: impl Fn(&str) -> Option<&'a str>,
         cookies: &[Box<str>],
@@ -93,13 +93,14 @@ impl Cleaned {
     }
 }
 
-/// As an edge shows what it cannot: several values, or bytes that are no text. It may hold anything.
+/// Returns whether the edge could not show the value: several values, or bytes that are not text.
+/// It may hold anything.
 fn is_opaque(value: &str) -> bool {
-    // The first byte of U+FFFD; few headers have it, and a search for one byte is cheap.
+    // 0xef is the first byte of U+FFFD; few headers have it, and a search for one byte is cheap.
     value == "," || memchr(0xef, value.as_bytes()).is_some() && value.contains('\u{fffd}')
 }
 
-/// As it is, or within `Basic` (RFC 7617); and what may hold one.
+/// Returns whether a value holds a token, directly or within `Basic` (RFC 7617), or may hold one.
 fn holds_token(value: &str, tokens: &Tokens) -> bool {
     let within = |part: &str| {
         let decoded = LENIENT.decode(part.trim_end_matches('=')).ok();
@@ -108,7 +109,8 @@ fn holds_token(value: &str, tokens: &Tokens) -> bool {
     is_opaque(value) || tokens.found_in(value) || value.split([' ', '\t', ',']).any(within)
 }
 
-/// The subprotocols without those that are, or hold, a credential; `None` if there are none such.
+/// Returns the subprotocols without those that are, or hold, a credential; `None` if there are
+/// none.
 fn without_tokens(value: &str, tokens: &Tokens) -> Option<Change> {
     if is_opaque(value) {
         return Some(Change::Remove);
@@ -125,7 +127,7 @@ fn without_tokens(value: &str, tokens: &Tokens) -> Option<Change> {
     Some(if rest.is_empty() { Change::Remove } else { Change::Set(rest.join(", ")) })
 }
 
-/// The cookies without those of these names, and without those that hold a token.
+/// Returns the cookies without those of these names, and without those that hold a token.
 fn without_cookies(value: Option<&str>, names: &[Box<str>], tokens: &Tokens) -> Change {
     let Some(value) = value else { return Change::Keep };
     if is_opaque(value) {
@@ -143,10 +145,10 @@ fn without_cookies(value: Option<&str>, names: &[Box<str>], tokens: &Tokens) -> 
     let mut rest = String::with_capacity(value.len());
     for pair in value.split(';') {
         let before = rest.len();
-        // Envoy joins repeated headers of HTTP/1.1 with a comma, which some values hold, too.
+        // Envoy joins repeated headers of HTTP/1.1 with a comma, which some values also contain.
         let mut dropped = false;
         let kept = pair.split(',').filter(|part| {
-            // What has no name of its own goes with the part before it.
+            // A part without a name of its own belongs to the part before it.
             dropped = goes(part) || dropped && !part.contains('=');
             !dropped
         });
@@ -158,7 +160,7 @@ fn without_cookies(value: Option<&str>, names: &[Box<str>], tokens: &Tokens) -> 
             }
         }
         rest.truncate(rest.trim_end_matches(BLANKS).len());
-        // Of a blank one, the `;` before it is left.
+        // A blank part leaves only the `;` before it, which is removed.
         if before > 0 && rest.len() == before + 1 {
             rest.truncate(before);
         }
@@ -245,7 +247,7 @@ mod tests {
         }
         assert_eq!(without_cookies(Some("pat=1"), &[], &tokens), Change::Keep);
         assert_eq!(without_cookies(None, &names, &tokens), Change::Keep);
-        // Whatever its name.
+        // Whatever the name of the cookie is.
         let value = format!("a=1; session={text}; b=\"x {text}\"; c=3");
         let expected = Change::Set("a=1; c=3".to_owned());
         assert_eq!(without_cookies(Some(&value), &[], &tokens), expected);

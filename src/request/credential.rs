@@ -1,4 +1,4 @@
-//! Finds the token of a request in the places where its API lets clients send it.
+//! Finds the token of a request in the places in which its API permits it.
 
 use std::borrow::Cow;
 
@@ -11,14 +11,14 @@ use crate::{
     token::{Tokens, VerifiedToken},
 };
 
-/// What stands before the token in the subprotocol by which browsers send it.
+/// The text before the token in the subprotocol by which browsers send it.
 pub(super) const IN_SUBPROTOCOL: &str = "openai-insecure-api-key.";
 
 /// Why no token was found.
 #[derive(Debug)]
 pub(super) struct Refused {
     pub(super) refusal: Refusal,
-    /// Where several credentials differ, the one token among them.
+    /// If several credentials differ, the only token among them.
     pub(super) among: Option<Box<VerifiedToken>>,
 }
 
@@ -28,7 +28,7 @@ impl From<Refusal> for Refused {
     }
 }
 
-/// The one token that a request carries in its headers.
+/// Returns the one token that a request has in its headers.
 pub(super) fn find<'a, H>(
     header: &H,
     sources: &Sources,
@@ -39,7 +39,7 @@ where
 {
     let (mut first, mut read_authorization) = (None, false);
     for source in sources.iter() {
-        // One place, however many schemes it may have.
+        // `authorization` is one place, however many schemes the API accepts.
         if source.scheme().is_some() && std::mem::replace(&mut read_authorization, true) {
             continue;
         }
@@ -63,7 +63,7 @@ where
     }
 }
 
-/// What a header holds in place of a token, or `None` if it holds nothing.
+/// Returns the credential in a header, or what is there in place of a token; `None` if it is empty.
 fn credential_in<'a>(
     source: CredentialSource,
     value: &'a str,
@@ -71,7 +71,8 @@ fn credential_in<'a>(
 ) -> Result<Option<Result<&'a str, NotAToken>>, Refused> {
     match source {
         CredentialSource::Bearer | CredentialSource::ApiKeyScheme => {
-            // Envoy joins the values of a repeated header with a comma, so a comma means two.
+            // Envoy joins the values of a repeated header with a comma, so a comma means two
+            // values.
             if memchr(b',', value.as_bytes()).is_some() {
                 return Err(Refusal::BadRequest(Malformed::Authorization).into());
             }
@@ -86,13 +87,13 @@ fn credential_in<'a>(
             }
         }
         CredentialSource::XApiKey | CredentialSource::ApiKey | CredentialSource::XGoogApiKey => {
-            // Clients that send their key elsewhere leave this one empty.
+            // Clients that send their key in another header leave this one empty.
             Ok(Some(value).filter(|value| !value.is_empty()).map(Ok))
         }
     }
 }
 
-/// The refusal of several credentials, with the token if there is exactly one among them.
+/// Returns the refusal of several credentials, with the token if there is exactly one among them.
 #[cold]
 fn several<'a, H>(header: &H, sources: &Sources, tokens: &Tokens) -> Refused
 where
@@ -113,16 +114,16 @@ where
     Refused { refusal: Refusal::BadRequest(Malformed::Credentials), among: among.map(Box::new) }
 }
 
-/// The names in a `Sec-WebSocket-Protocol`.
+/// Returns the names in a `Sec-WebSocket-Protocol`.
 pub(super) fn subprotocols(value: &str) -> impl Iterator<Item = &str> {
     value.split(',').map(|name| name.trim_matches([' ', '\t'])).filter(|name| !name.is_empty())
 }
 
-/// What follows a scheme that this API accepts and a space: exactly one, or it is no token.
+/// Returns what follows a scheme that this API accepts and exactly one space.
 ///
 /// # Errors
 ///
-/// What is there instead.
+/// Returns what is there in place of a token.
 pub fn behind_scheme<'a>(value: &'a str, sources: &Sources) -> Result<&'a str, NotAToken> {
     match memchr(b' ', value.as_bytes()) {
         Some(space) if sources.accept_scheme(&value[..space]) => Ok(&value[space + 1..]),
@@ -133,8 +134,8 @@ pub fn behind_scheme<'a>(value: &'a str, sources: &Sources) -> Result<&'a str, N
 }
 
 impl NotAToken {
-    /// What `text` is by its form, if that says that it cannot be a token of ours. `None` for what
-    /// begins like one: whether it was mistyped, cut or forged is not for its sender to learn.
+    /// Classifies a text whose form says that it cannot be a token. Returns `None` for a text that
+    /// begins like a token: its sender must not learn whether it was mistyped, cut or forged.
     fn of(text: &str, tokens: &Tokens) -> Option<Self> {
         const VENDORS: [&str; 9] =
             ["sk-", "sk_", "gsk_", "AIza", "hf_", "xai-", "ghp_", "github_pat_", "eyJ"];
@@ -155,7 +156,7 @@ impl NotAToken {
     }
 }
 
-/// Whether a query holds a token of ours, as it is or percent-encoded.
+/// Returns whether a query holds a token of this ring, directly or percent-encoded.
 pub(super) fn in_query(query: &str, tokens: &Tokens) -> bool {
     if tokens.found_in(query) {
         return true;
@@ -216,7 +217,7 @@ mod tests {
         for (at, name) in everywhere.iter().map(|(name, _)| *name).enumerate() {
             let alone = &everywhere[at..=at];
             assert_eq!(outcome(alone, &all(), &ours).unwrap(), 1, "{name}");
-            // Where the table does not name it, it is neither read nor compared.
+            // If the table does not name the header, patgate neither reads nor compares it.
             let bearer = Sources::default();
             let read = outcome(alone, &bearer, &ours).map_err(|refused| refused.refusal);
             let expected = if at == 0 { Ok(1) } else { Err(Refusal::MissingCredential) };

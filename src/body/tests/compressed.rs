@@ -15,7 +15,7 @@ const TOO_LONG: NoModel = NoModel::Compressed(Compressed::TooLong);
 const TOO_MANY_BLOCKS: NoModel = NoModel::Compressed(Compressed::TooManyBlocks);
 const TEXT: &[u8] = br#"{"messages":[{"role":"user","content":"Say: say, say."}],"model":"m"}"#;
 
-/// A member around a deflated text, which is said to be `text`.
+/// Builds a gzip member around a deflated text, with the checksum and length of `text`.
 fn member(deflated: &[u8], text: &[u8]) -> Vec<u8> {
     let (checksum, length) =
         (crc32fast::hash(text).to_le_bytes(), (text.len() as u32).to_le_bytes());
@@ -49,7 +49,7 @@ fn read(encoding: &str, bytes: &[u8]) -> Result<String, NoModel> {
     told(body(encoding, bytes).model(Form::Json))
 }
 
-/// JSON of about so many bytes that compresses as chats do.
+/// JSON of about this many bytes that compresses as chats do.
 fn chat(length: usize) -> Vec<u8> {
     let mut text = br#"{"model":"m","messages":[""#.to_vec();
     let mut number = 1_u32;
@@ -61,7 +61,7 @@ fn chat(length: usize) -> Vec<u8> {
     text
 }
 
-/// JSON with so many blanks.
+/// JSON with this many blanks.
 fn blanks(length: usize) -> Vec<u8> {
     [&br#"{"model":"m""#[..], &vec![b' '; length], b"}"].concat()
 }
@@ -255,7 +255,7 @@ fn memory_is_asked_for_first_and_no_more_than_that_is_taken() {
     }
 }
 
-/// Blocks that become nothing take time as well.
+/// Blocks that produce no bytes also take time.
 #[test]
 fn time_is_asked_for_however_little_comes_out() {
     let long = [TEXT, &vec![b' '; 60_000]].concat();
@@ -276,7 +276,7 @@ fn time_is_asked_for_however_little_comes_out() {
     }
 }
 
-/// Where showing may have ended, more may follow.
+/// If Envoy may have stopped showing the body, more may follow.
 #[test]
 fn one_that_ends_where_showing_does_needs_its_length() {
     let text = |length: usize| [TEXT, &vec![b' '; length - TEXT.len()]].concat();
@@ -295,7 +295,7 @@ fn one_that_ends_where_showing_does_needs_its_length() {
 }
 
 proptest! {
-    /// What two bytes of a change make of a body is nothing, or what was sent.
+    /// A change of two bytes gives no body, or the original one.
     #[test]
     fn changes_change_no_model(at: [prop::sample::Index; 2], to: [u8; 2], is_gzip: bool) {
         let (encoding, mut sent) =

@@ -207,7 +207,8 @@ fn forms() {
     );
 }
 
-/// Where showing may have ended, a form may go on, and some readers would go on reading.
+/// If Envoy may have stopped showing a form, it may continue, and some readers would continue to
+/// read.
 #[test]
 fn a_form_that_ends_where_showing_does_needs_its_length() {
     let padding = |length: usize| {
@@ -229,7 +230,7 @@ fn a_form_that_ends_where_showing_does_needs_its_length() {
     assert_eq!(body(Some("8192")).model(Form::Multipart).unwrap().as_str(), "m");
 }
 
-/// Forms of parts that are right, and of what goes wrong with forms.
+/// Forms of valid parts, and of typical errors in forms.
 fn any_form() -> impl Strategy<Value = String> {
     let mostly = |right: &'static str, quirks: &'static [&'static str]| prop_oneof![19 => Just(right), 1 => select(quirks)];
     let disposition = prop_oneof![
@@ -278,7 +279,7 @@ fn any_form() -> impl Strategy<Value = String> {
         .prop_map(|(start, parts, end)| [start, &parts.concat(), end].concat())
 }
 
-/// What a careless reader finds: wherever a delimiter stands, a part; in it, any `model`.
+/// What a careless reader finds: a part wherever a delimiter stands, and any `model` in it.
 fn careless(form: &str) -> Vec<&str> {
     let mut models = Vec::new();
     for part in form.split("--b-1") {

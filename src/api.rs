@@ -5,6 +5,7 @@
 //! them. What no rule names is denied. The cost of finding a rule does not grow with their number.
 
 mod compile;
+mod errors;
 mod host;
 mod manner;
 mod nearest;
@@ -20,18 +21,20 @@ use std::{
     fmt,
 };
 
+pub use self::{
+    errors::ErrorStyle,
+    manner::{
+        ContentType, Insufficient, Manner, Method, Scheme, Source as CredentialSource, Sources,
+        Upgrade,
+    },
+    sources::Source,
+};
 use self::{
+    errors::ErrorStyles,
     host::HostPattern,
     manner::Methods,
     template::{Capture, Template},
     tree::Tree,
-};
-pub use self::{
-    manner::{
-        ContentType, ErrorStyle, Insufficient, Manner, Method, Scheme, Source as CredentialSource,
-        Sources, Upgrade,
-    },
-    sources::Source,
 };
 use crate::{
     backend::BackendName,
@@ -59,6 +62,8 @@ pub struct Surface {
     host: HostPattern,
     mount: Template,
     manner: Manner,
+    /// How it words its errors.
+    errors: ErrorStyles,
     /// Names of cookies that reach no backend.
     cookies: Box<[Box<str>]>,
     domain: DomainSource,

@@ -6,6 +6,7 @@
 
 mod allow;
 mod answered;
+mod error_body;
 mod not_found;
 mod other_entity;
 mod settings;
@@ -18,13 +19,16 @@ use bytes::Bytes;
 use prost::Message;
 use prost_types::{Struct, Value, value::Kind};
 
-use self::wording::{body, challenge, grpc_code, http_status, is_about_model};
 pub(crate) use self::wording::{message, no_model};
+use self::{
+    error_body::ErrorBody,
+    wording::{challenge, grpc_code, http_status, is_about_model},
+};
 pub(crate) use self::{settings::AnswerSettings, told::Told};
 #[expect(clippy::disallowed_types, reason = "the one place that builds it")]
 use crate::proto::envoy::service::auth::v3::CheckResponse;
 use crate::{
-    api::{Action, Apis, Manner},
+    api::{Action, Apis, ErrorStyle, Manner},
     decide::{AwaitsBody, Unanswered},
     decision::{Decision, Denial, Grounds, Refusal, Tier},
     domain::Domain,
@@ -41,7 +45,7 @@ use crate::{
         },
         google::rpc::Status,
     },
-    request::{COOKIES, Change, Cleaned, SUBPROTOCOLS},
+    request::{COOKIES, Change, Cleaned, SUBPROTOCOLS, without_query},
 };
 
 /// Seconds after which a client may ask again when we could not decide, or did not want to.
@@ -96,6 +100,14 @@ pub(crate) struct Facts<'a> {
     pub(crate) action: Option<&'a Action<'a>>,
     /// The model that the body names, if that was read.
     pub(crate) model: Option<&'a str>,
+}
+
+impl Facts<'_> {
+    /// How the API that was called words its errors. Looked up only for an answer that needs it.
+    fn error_style(&self) -> ErrorStyle {
+        let path = without_query(self.target);
+        self.apis.map_or(ErrorStyle::Openai, |apis| apis.error_style(self.authority, path))
+    }
 }
 
 impl Answer {
@@ -203,10 +215,20 @@ fn framed(status: Status, http_response: HttpResponse, metadata: Struct) -> Byte
 fn denied(denial: &Denial, to: &Addressee<'_>) -> DeniedHttpResponse {
     let message = message(denial, &to.facts);
     let status = http_status(denial.refusal, to.manner);
-    let about_model = is_about_model(denial, &to.facts);
-    let (content_type, body) =
-        body(to.manner.errors, denial.refusal, about_model, status, &message);
+    let style = to.facts.error_style();
+    let error = ErrorBody {
+        status,
+        code: denial.refusal.code(),
+        message: &message,
+        about_model: is_about_model(denial, &to.facts),
+        request_id: to.request_id,
+    };
+    let (content_type, body) = error.write(style);
     let mut headers = headers(content_type, to);
+    if style == ErrorStyle::Anthropic {
+        // From here its clients take the id that they show.
+        headers.push(header("request-id", to.request_id.to_owned()));
+    }
     if let Some(challenge) = challenge(denial, to.manner, &message) {
         headers.push(header("www-authenticate", challenge));
     }

@@ -61,6 +61,7 @@ impl Apis {
             host: table.host,
             mount: table.mount,
             manner: table.manner,
+            errors: table.errors,
             cookies: table.cookies,
             domain: table.domain,
             upstream: table.upstream,

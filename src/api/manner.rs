@@ -3,16 +3,6 @@
 use crate::operation::vocabulary;
 
 vocabulary! {
-    /// How an API words its errors.
-    ErrorStyle, "error style" {
-        Openai = "openai",
-        Aigne = "aigne",
-        Scim = "scim",
-        Problem = "problem",
-    }
-}
-
-vocabulary! {
     /// A place where clients may send their token: a header and, for some, the scheme before it.
     Source, "source of credentials" {
         Bearer = "authorization.Bearer",
@@ -71,8 +61,6 @@ vocabulary! {
 /// How an API speaks to its clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Manner {
-    /// How it words its errors.
-    pub errors: ErrorStyle,
     /// Where its clients may send their tokens.
     pub sources: Sources,
     /// What it answers to a token that may not do this.
@@ -82,11 +70,7 @@ pub struct Manner {
 /// For a request that belongs to no API.
 impl Default for Manner {
     fn default() -> Self {
-        Self {
-            errors: ErrorStyle::Openai,
-            sources: Sources::default(),
-            insufficient: Insufficient::Forbidden,
-        }
+        Self { sources: Sources::default(), insufficient: Insufficient::Forbidden }
     }
 }
 

@@ -101,14 +101,13 @@ impl Surface {
     /// Where the base URL of a client ends that is to come to `rule`, or to any.
     fn base(&self, rule: Option<&Rule>, domain: Option<&str>) -> String {
         let mut base = self.mounted_at(domain);
-        let is = |segment: Option<&Segment>, word: &str| matches!(segment, Some(Segment::Literal(literal)) if **literal == *word);
-        // Anthropic's clients add `/v1` themselves.
-        let begins = |rule: &Rule| {
-            let below = rule.template.segments.get(self.mount.segments.len()..).unwrap_or_default();
-            is(below.first(), "v1") && !is(below.get(1), "messages")
+        // Only OpenAI's clients want it in their base URL: Anthropic's add it themselves.
+        let wants_version = |rule: &Rule| {
+            let below = rule.template.segments.get(self.mount.segments.len());
+            let version = matches!(below, Some(Segment::Literal(first)) if **first == *"v1");
+            version && self.error_style(&written(&rule.template, None)) == ErrorStyle::Openai
         };
-        let openai = self.manner.errors == ErrorStyle::Openai;
-        if openai && rule.map_or_else(|| self.rules.iter().any(begins), begins) {
+        if rule.map_or_else(|| self.rules.iter().any(wants_version), wants_version) {
             base.truncate(base.trim_end_matches('/').len());
             base.push_str("/v1");
         }

@@ -118,8 +118,16 @@ pub fn schema() -> Value {
                 "items": { "type": "string", "pattern": "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$" },
             },
             "errors": {
-                "description": "How errors are worded.",
-                "enum": errors,
+                "description": "How errors are worded: one style, or a style for each prefix of the paths below the mount. The longest prefix counts; `/` is for all other paths.",
+                "anyOf": [
+                    { "enum": errors },
+                    {
+                        "type": "object",
+                        "required": ["/"],
+                        "propertyNames": { "pattern": format!(r"^/$|^(/{literal})+$") },
+                        "additionalProperties": { "enum": errors },
+                    },
+                ],
             },
             "insufficient_permission": {
                 "description": "The status for a good token that may not do this. By default 403.",

@@ -3,8 +3,11 @@
 use std::str::FromStr;
 
 use super::{
-    ContentType, CredentialSource, DomainSource, ErrorStyle, IdSource, Insufficient, Manner,
-    Method, Methods, Rule, Sources, TableError, Upgrade, host::HostPattern, template::Template,
+    ContentType, CredentialSource, DomainSource, IdSource, Insufficient, Manner, Method, Methods,
+    Rule, Sources, TableError, Upgrade,
+    errors::{self, ErrorStyles},
+    host::HostPattern,
+    template::Template,
 };
 use crate::{
     backend::{BackendName, BackendNameError},
@@ -62,6 +65,7 @@ pub(super) struct Table {
     pub(super) domain: DomainSource,
     pub(super) upstream: Option<BackendName>,
     pub(super) manner: Manner,
+    pub(super) errors: ErrorStyles,
     pub(super) cookies: Box<[Box<str>]>,
     pub(super) rows: Vec<Row>,
 }
@@ -129,7 +133,7 @@ impl Reader<'_> {
         let upstream = self.optional(&fields, "upstream", backend).value();
         let sources = self.sources(&fields);
         let cookies = self.cookies(&fields);
-        let errors = self.required(&fields, "errors", word::<ErrorStyle>);
+        let errors = self.errors(&fields);
         let insufficient = self.optional(&fields, "insufficient_permission", word::<Insufficient>);
         let wrong = host.is_wrong() || mount.is_wrong() || fixed.is_wrong();
         // Whatever these are, the rules' own mistakes are to be found as well.
@@ -144,13 +148,39 @@ impl Reader<'_> {
         }
         let rows = self.rows(&fields, &mount)?;
         let manner = Manner {
-            errors: errors?,
             sources: sources?,
             insufficient: insufficient.value().unwrap_or(Insufficient::Forbidden),
         };
         let (file, line) = (self.file.to_owned(), fields.line);
-        let (name, domain, cookies) = (name?, domain?, cookies?);
-        Some(Table { file, line, name, host, mount, domain, upstream, manner, cookies, rows })
+        let (name, domain, errors, cookies) = (name?, domain?, errors?, cookies?);
+        Some(Table {
+            file,
+            line,
+            name,
+            host,
+            mount,
+            domain,
+            upstream,
+            manner,
+            errors,
+            cookies,
+            rows,
+        })
+    }
+
+    fn errors(&mut self, fields: &Fields<'_>) -> Option<ErrorStyles> {
+        let Some(field) = fields.get("errors") else {
+            self.mistake(fields.line, "`errors` is missing");
+            return None;
+        };
+        let mistakes = match errors::read(field) {
+            Ok(styles) => return Some(styles),
+            Err(mistakes) => mistakes,
+        };
+        for (line, problem) in mistakes {
+            self.mistake(line, problem);
+        }
+        None
     }
 
     fn sources(&mut self, fields: &Fields<'_>) -> Option<Sources> {

@@ -4,9 +4,8 @@ use std::{collections::BTreeMap, fmt};
 
 use prost::Message;
 use prost_types::value::Kind;
-use serde_json::Value;
 
-use super::settings::GUARD;
+use super::{error_body::message, settings::GUARD};
 use crate::grpc::frame;
 #[expect(clippy::disallowed_types, reason = "read here, not built")]
 use crate::proto::envoy::service::auth::v3::{CheckResponse, check_response::HttpResponse};
@@ -78,11 +77,4 @@ impl fmt::Display for Told {
             None => write!(f, "{status} {code}"),
         }
     }
-}
-
-/// The words for a person, where a style of errors puts them.
-fn message(body: &str) -> Option<String> {
-    let body: Value = serde_json::from_str(body).ok()?;
-    let found = ["/error/message", "/message", "/detail"].iter().find_map(|at| body.pointer(at));
-    found?.as_str().map(str::to_owned)
 }

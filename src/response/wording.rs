@@ -1,12 +1,10 @@
-//! How a refusal is told, in the manner of the API in question: status, challenge, body.
+//! What a refusal says, whatever the form of its body: status, challenge, message.
 
 use std::borrow::Cow;
 
-use serde_json::json;
-
 use super::{Facts, not_found, other_entity};
 use crate::{
-    api::{ErrorStyle, Insufficient, Manner, Scheme},
+    api::{Insufficient, Manner, Scheme},
     body::{MAX_DECODED, MAX_DEPTH, MAX_MEMBERS, MAX_PARAMETERS, MAX_PARTS, MAX_RATIO, MAX_SHOWN},
     decision::{Compressed, Denial, Excess, Fault, Malformed, NoModel, NotAToken, Refusal},
     operation::EntityType,
@@ -325,128 +323,10 @@ pub(super) fn is_about_model(denial: &Denial, facts: &Facts<'_>) -> bool {
     }
 }
 
-/// The media type and the text of an error.
-pub(super) fn body(
-    style: ErrorStyle,
-    refusal: Refusal,
-    about_model: bool,
-    status: StatusCode,
-    message: &str,
-) -> (&'static str, String) {
-    let (kind, title) = match status {
-        StatusCode::BadRequest => ("invalid_request_error", "Bad Request"),
-        StatusCode::Unauthorized => ("authentication_error", "Unauthorized"),
-        StatusCode::NotFound => ("invalid_request_error", "Not Found"),
-        StatusCode::PayloadTooLarge => ("invalid_request_error", "Content Too Large"),
-        StatusCode::UnsupportedMediaType => ("invalid_request_error", "Unsupported Media Type"),
-        StatusCode::TooManyRequests => ("rate_limit_error", "Too Many Requests"),
-        StatusCode::ServiceUnavailable => ("service_unavailable_error", "Service Unavailable"),
-        StatusCode::Forbidden | StatusCode::Empty => ("permission_error", "Forbidden"),
-    };
-    let (number, code) = (status as i32, refusal.code());
-    let (media_type, body) = match style {
-        ErrorStyle::Openai => {
-            let param = about_model.then_some("model");
-            let error = json!({ "message": message, "type": kind, "param": param, "code": code });
-            ("application/json", json!({ "error": error }))
-        }
-        ErrorStyle::Aigne => ("application/json", json!({ "error": title, "message": message })),
-        // RFC 7644, section 3.12: the status is a string, and `scimType` is for faults of a body.
-        ErrorStyle::Scim => (
-            "application/scim+json",
-            json!({
-                "schemas": ["urn:ietf:params:scim:api:messages:2.0:Error"],
-                "status": number.to_string(),
-                "detail": message,
-            }),
-        ),
-        // RFC 9457: without a type of its own, the title is that of the status.
-        ErrorStyle::Problem => (
-            "application/problem+json",
-            json!({
-                "type": "about:blank",
-                "title": title,
-                "status": number,
-                "detail": message,
-                "code": code,
-            }),
-        ),
-    };
-    (media_type, body.to_string())
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
-    use crate::{api::CredentialSource, decision::Limit, operation::Operation};
-
-    fn told(manner: Manner, denial: Denial) -> (i32, &'static str, Value, Option<String>) {
-        let facts = Facts::default();
-        let (status, message) = (http_status(denial.refusal, manner), message(&denial, &facts));
-        let about_model = is_about_model(&denial, &facts);
-        let (media_type, body) = body(manner.errors, denial.refusal, about_model, status, &message);
-        let challenge = challenge(&denial, manner, &message);
-        (status as i32, media_type, serde_json::from_str(&body).unwrap(), challenge)
-    }
-
-    #[test]
-    fn every_style_words_every_refusal() {
-        for style in ErrorStyle::ALL {
-            let manner = Manner { errors: *style, ..Manner::default() };
-            for (refusal, status, title) in [
-                (Refusal::BadRequest(Malformed::Path), 400, "Bad Request"),
-                (NoModel::Excessive(Excess::Members).into(), 400, "Bad Request"),
-                (NoModel::MalformedJson { at: 7 }.into(), 400, "Bad Request"),
-                (NoModel::InQuery.into(), 400, "Bad Request"),
-                (NoModel::Cut.into(), 413, "Content Too Large"),
-                (NoModel::Encoded.into(), 415, "Unsupported Media Type"),
-                (NoModel::NotJson.into(), 415, "Unsupported Media Type"),
-                (NoModel::Elsewhere.into(), 403, "Forbidden"),
-                (Refusal::OtherEntity(Limit::Domain), 403, "Forbidden"),
-                (Refusal::MissingCredential, 401, "Unauthorized"),
-                (Refusal::TokenRevoked, 401, "Unauthorized"),
-                (Refusal::NotFound, 404, "Not Found"),
-                (Refusal::PermissionDenied, 403, "Forbidden"),
-                (Refusal::RateLimited, 429, "Too Many Requests"),
-                (Refusal::TooManyBodies, 429, "Too Many Requests"),
-                (Refusal::Unavailable, 503, "Service Unavailable"),
-            ] {
-                let told = told(manner, refusal.into());
-                let text = message(&refusal.into(), &Facts::default());
-                let (media_type, body) = match style {
-                    ErrorStyle::Openai => {
-                        assert_eq!(told.2["error"]["code"], refusal.code());
-                        assert_eq!(told.2["error"]["message"], text);
-                        continue;
-                    }
-                    ErrorStyle::Aigne => {
-                        ("application/json", json!({ "error": title, "message": text }))
-                    }
-                    ErrorStyle::Scim => (
-                        "application/scim+json",
-                        json!({
-                            "schemas": ["urn:ietf:params:scim:api:messages:2.0:Error"],
-                            "status": status.to_string(),
-                            "detail": text,
-                        }),
-                    ),
-                    ErrorStyle::Problem => (
-                        "application/problem+json",
-                        json!({
-                            "type": "about:blank",
-                            "title": title,
-                            "status": status,
-                            "detail": text,
-                            "code": refusal.code(),
-                        }),
-                    ),
-                };
-                assert_eq!((told.0, told.1, told.2), (status, media_type, body), "{style}");
-            }
-        }
-    }
+    use crate::{api::CredentialSource, operation::Operation};
 
     #[test]
     fn a_401_has_a_challenge_for_each_scheme() {
@@ -500,7 +380,8 @@ mod tests {
             (hub, Refusal::Unavailable.into(), 503, None),
             (hub, Refusal::BadRequest(Malformed::Path).into(), 400, None),
         ] {
-            let (got, _, _, challenge) = told(manner, denial);
+            let challenge = challenge(&denial, manner, &message(&denial, &Facts::default()));
+            let got = http_status(denial.refusal, manner) as i32;
             assert_eq!((got, challenge.as_deref()), (status, expected), "{denial:?}");
         }
     }

@@ -34,21 +34,19 @@ pub(crate) async fn openai_reads_models_and_chats(suite: Arc<Suite>) {
         ("chat", "org/m-7b"),
         ("stream", "org/m-7b"),
     ];
-    let results = openai(envoy.port, &token.text, &calls).await;
+    let mut results = openai(envoy.port, &token.text, &calls).await;
+    // This client escapes the slash in a model's name, and Envoy refuses that: whoever decodes it
+    // later would see another path than the one that was checked.
+    let escaped = results.remove(2);
+    assert_eq!(escaped["error"], "BadRequestError", "{escaped}");
+    assert_eq!((&escaped["status"], &escaped["code"]), (&json!(400), &json!("path_not_accepted")));
+    let message = escaped["message"].as_str().unwrap();
+    assert!(message.contains("Send the slashes in the name of a model as they are"), "{escaped}");
     assert_eq!(
         results,
         [
             json!({ "models": ["model-acme-small"] }),
             json!({ "model": "m-7b" }),
-            // This client escapes the slash in a model's name, and Envoy refuses that: whoever
-            // decodes it later would see another path than the one that was checked.
-            json!({
-                "error": "BadRequestError",
-                "status": 400,
-                "code": null,
-                "message": "Error code: 400",
-                "retry_after": null,
-            }),
             json!({ "text": WORDS.concat() }),
             json!({ "chunks": WORDS }),
         ]

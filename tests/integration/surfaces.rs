@@ -39,6 +39,8 @@ const CHAT: &str = r#"{"model":"openai/gpt-3.5-turbo","messages":[{"role":"user"
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Words {
     Openai,
+    Ollama,
+    Anthropic,
     Aigne,
     Scim,
     Problem,
@@ -170,15 +172,25 @@ async fn cases(world: &World<'_>, aigne: &str) -> Vec<Case> {
         case(HUB, "POST /api/v2/nothing", good(), no_rule(Words::Aigne)),
         case(HUB, "POST /api/v2/chat/completions;x", good(), bad(Words::Aigne)),
         case(HUB, "POST /api/v2/chat/completions", key.clone(), other_scheme(Words::Aigne)),
+        // The other APIs that Cube AI serves have errors of their own.
+        case(HUB, "POST /proxy/acme/api/nothing", good(), no_rule(Words::Ollama)),
+        case(HUB, "GET /proxy/acme/api/tags;x", good(), bad(Words::Ollama)),
+        case(HUB, "POST /proxy/beta/api/chat", good(), denied(403, Words::Ollama)),
+        case(HUB, "POST /proxy/beta/v1/messages", good(), denied(403, Words::Anthropic)),
+        case(HUB, "POST /proxy/acme/v1/messages/x", good(), no_rule(Words::Anthropic)),
+        case(HUB, "POST /proxy/acme/v1/messages/", good(), bad(Words::Anthropic)),
+        // So have paths without the mount, which belong to no API.
+        case(HUB, "POST /v1/messages", good(), no_rule(Words::Anthropic)),
+        case(HUB, "GET /api/tags", good(), no_rule(Words::Ollama)),
         // Hosts that are almost one of ours.
-        case("cubecloud.dev", "GET /api/v1/deployments", good(), no_rule(Words::Openai)),
-        case("a.acme.cubecloud.dev", "GET /api/v1/deployments", good(), no_rule(Words::Openai)),
-        case("acme.cubecloud.dev.", "GET /api/v1/deployments", good(), no_rule(Words::Openai)),
+        case("cubecloud.dev", "GET /api/v1/deployments", good(), no_rule(Words::Ollama)),
+        case("a.acme.cubecloud.dev", "GET /api/v1/deployments", good(), no_rule(Words::Ollama)),
+        case("acme.cubecloud.dev.", "GET /api/v1/deployments", good(), no_rule(Words::Ollama)),
         case(
             "acme.cubecloud.dev.evil.example",
             "GET /api/v1/deployments",
             good(),
-            no_rule(Words::Openai),
+            no_rule(Words::Ollama),
         ),
         case(HUB, "GET /nowhere", good(), no_rule(Words::Openai)),
     ];
@@ -195,8 +207,10 @@ async fn cases(world: &World<'_>, aigne: &str) -> Vec<Case> {
 }
 
 /// A request to each, for what is alike everywhere.
-const SURFACES: [(&str, &str, Words); 4] = [
+const SURFACES: [(&str, &str, Words); 6] = [
     ("gateway", "GET /proxy/acme/v1/models", Words::Openai),
+    ("gateway", "POST /proxy/acme/api/chat", Words::Ollama),
+    ("gateway", "POST /proxy/acme/v1/messages", Words::Anthropic),
     (CLOUD, "GET /api/v1/deployments", Words::Problem),
     (CLOUD, "GET /api/scim/v2/Users", Words::Scim),
     (HUB, "POST /api/v2/chat/completions", Words::Aigne),
@@ -250,6 +264,25 @@ fn message(
     assert_eq!(header("retry-after").is_some(), status == 503);
     let (media_type, text, whole) = match words {
         Words::Openai => ("application/json", &body["error"]["message"], None),
+        Words::Ollama => {
+            let text = &body["error"];
+            ("application/json", text, Some(json!({ "error": text })))
+        }
+        Words::Anthropic => {
+            let id = header("x-request-id");
+            assert!(id.is_some() && header("request-id") == id, "{body}");
+            let kind = match status {
+                400 => "invalid_request_error",
+                401 => "authentication_error",
+                403 => "permission_error",
+                404 => "not_found_error",
+                _ => "api_error",
+            };
+            let text = &body["error"]["message"];
+            let error = json!({ "type": kind, "message": text });
+            let whole = json!({ "type": "error", "error": error, "request_id": id });
+            ("application/json", text, Some(whole))
+        }
         Words::Aigne => {
             let text = &body["message"];
             ("application/json", text, Some(json!({ "error": phrase, "message": text })))

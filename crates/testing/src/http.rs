@@ -146,7 +146,8 @@ async fn exchange(to: SocketAddr, request: Vec<u8>) -> Reply {
     parse(&bytes)
 }
 
-fn parse(bytes: &[u8]) -> Reply {
+/// A whole answer, as it came.
+pub fn parse(bytes: &[u8]) -> Reply {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut headers);
     let Ok(httparse::Status::Complete(body)) = response.parse(bytes) else {

@@ -176,6 +176,18 @@ fn mistakes_in_tables() {
         ("name: x\nmount: /p/{domain}\n", "t.yaml:1: `errors` is missing"),
         ("name: x\nmount: /p/{domain}\nerrors: soap\n", "t.yaml:3: `errors`: unknown error style"),
         (
+            "name: x\nmount: /p/{domain}\nerrors: [openai]\n",
+            "t.yaml:3: `errors`: expected an error style, not a list",
+        ),
+        (
+            "name: x\nmount: /p/{domain}\nerrors: {}\n",
+            "t.yaml:3: `errors`: `/` is missing: the style for all other paths",
+        ),
+        (
+            "name: x\nmount: /p/{domain}\nerrors:\n  /: openai\n  /: ollama\n",
+            "t.yaml:5: a key stands here twice",
+        ),
+        (
             "name: x\nmount: /p\nerrors: openai\n",
             "t.yaml:1: expected one thing that names the domain",
         ),
@@ -243,6 +255,35 @@ fn all_mistakes_are_told_at_once() {
     let message = compile(text).unwrap_err().to_string();
     let lines: Vec<_> = message.lines().map(|line| line.split(':').nth(1).unwrap()).collect();
     assert_eq!(lines, ["1", "3", "5", "5", "5", "6"], "{message}");
+}
+
+#[test]
+fn mistakes_in_styles_of_errors() {
+    let styles = [
+        ("/a: openai", "`errors`: `/` is missing: the style for all other paths"),
+        ("/: soap", "`errors`: `/`: unknown error style `soap`"),
+        ("/a: { b: openai }", "`errors`: `/a`: expected an error style, not a map"),
+        ("b: openai", "`errors`: a path begins with `/`"),
+        ("/b/: openai", "`errors`: ``: a path has no empty segments and no `/` at its end"),
+        ("/b/../c: openai", "`errors`: `..`: a path has no `.` and `..`"),
+        ("\"/b/{c}\": openai", "`errors`: `{c}`: a prefix has no parameters"),
+        ("\"/b/{*c}\": openai", "`errors`: `{c}`: a prefix has no parameters"),
+    ];
+    for (style, expected) in styles {
+        let more =
+            if style.starts_with("/:") || style == "/a: openai" { "" } else { "  /: scim\n" };
+        let text = format!("name: x\nmount: /p/{{domain}}\nerrors:\n  {style}\n{more}rules: 7\n");
+        let message = compile(&text).unwrap_err().to_string();
+        assert_eq!(message.lines().count(), 2, "{message}");
+        assert!(message.contains(expected), "{style}\n{message}");
+    }
+    // All of them at once.
+    let all: String = styles[1..].iter().map(|(style, _)| format!("  {style}\n")).collect();
+    let message = compile(&format!("name: x\nmount: /p/{{domain}}\nerrors:\n{all}rules: 7\n"));
+    let message = message.unwrap_err().to_string();
+    for (at, (style, expected)) in styles.iter().enumerate().skip(1) {
+        assert!(message.contains(&format!("t.yaml:{}: {expected}", at + 3)), "{style}\n{message}");
+    }
 }
 
 #[test]

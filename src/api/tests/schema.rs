@@ -38,6 +38,23 @@ fn the_schema_agrees() {
         assert!(!valid(&bad), "the schema takes {to:?} for {from:?}");
         assert!(compile(&bad).is_err(), "compiled {to:?} for {from:?}");
     }
+    let by_path = "errors: { /: openai, /a/b: ollama, /v1: anthropic }";
+    let styled = good.replace("errors: openai", by_path);
+    assert!(valid(&styled) && compile(&styled).is_ok());
+    for (from, to) in [
+        ("/: openai, ", ""),
+        ("ollama", "soap"),
+        ("/a/b:", "a/b:"),
+        ("/a/b:", "/a/b/:"),
+        ("/a/b:", "/a//b:"),
+        ("/a/b:", "/a/..:"),
+        ("/a/b:", "\"/a/{b}\":"),
+        ("/a/b: ollama", "/a/b: [ollama]"),
+    ] {
+        let bad = styled.replace(from, to);
+        assert!(!valid(&bad), "the schema takes {to:?} for {from:?}");
+        assert!(compile(&bad).is_err(), "compiled {to:?} for {from:?}");
+    }
     let ignoring = good.replace(
         "read, entity: scim, id: path.c",
         "llm_read, entity: models, id: body.model, content_type: ignored",

@@ -242,21 +242,27 @@ fn what_no_rule_names_is_nothing() {
 #[test]
 fn a_surface_is_known_before_its_rules() {
     let apis = shipped();
-    let errors = |host, path| apis.surface(host, path).map(|surface| surface.manner().errors);
-    for (host, path, expected) in [
-        (CLOUD, "/api/scim/v2/Nothing", Some(ErrorStyle::Scim)),
-        (CLOUD, "/api/scim/v2", Some(ErrorStyle::Scim)),
-        (CLOUD, "/api/scim/v2/", Some(ErrorStyle::Scim)),
-        (CLOUD, "/api/scim/v2/Users/%20;//..", Some(ErrorStyle::Scim)),
-        (CLOUD, "/api/scim/v20/Users", None),
-        (CLOUD, "/api/scim", None),
-        (CLOUD, "/api/v1/x", Some(ErrorStyle::Problem)),
-        (CLOUD, "/api/v2/x", Some(ErrorStyle::Aigne)),
-        ("elsewhere", "/api/scim/v2/Users", None),
-        ("elsewhere", "/api/v2/x", Some(ErrorStyle::Aigne)),
-        ("elsewhere", "/proxy/acme/../x", Some(ErrorStyle::Openai)),
-        ("elsewhere", "/proxy//x", None),
+    use ErrorStyle::{Aigne, Anthropic, Ollama, Openai, Problem, Scim};
+    for (host, path, table, errors) in [
+        (CLOUD, "/api/scim/v2/Nothing", Some("scim"), Scim),
+        (CLOUD, "/api/scim/v2", Some("scim"), Scim),
+        (CLOUD, "/api/scim/v2/", Some("scim"), Scim),
+        (CLOUD, "/api/scim/v2/Users/%20;//..", Some("scim"), Scim),
+        (CLOUD, "/api/scim/v20/Users", None, Ollama),
+        (CLOUD, "/api/scim", None, Ollama),
+        (CLOUD, "/api/v1/x", Some("cube-cloud"), Problem),
+        (CLOUD, "/api/v2/x", Some("aigne-hub"), Aigne),
+        (CLOUD, "/users/x", Some("cube-platform"), Problem),
+        ("elsewhere", "/api/scim/v2/Users", None, Ollama),
+        ("elsewhere", "/api/v2/x", Some("aigne-hub"), Aigne),
+        ("elsewhere", "/proxy/acme/../x", Some("cube-ai"), Openai),
+        ("elsewhere", "/proxy/acme/v1/chat/completions", Some("cube-ai"), Openai),
+        ("elsewhere", "/proxy/acme/v1/messages/nothing", Some("cube-ai"), Anthropic),
+        ("elsewhere", "/proxy/acme/api/nothing", Some("cube-ai"), Ollama),
+        ("elsewhere", "/proxy//x", None, Openai),
+        ("elsewhere", "/v1/messages", None, Anthropic),
     ] {
-        assert_eq!(errors(host, path), expected, "{host} {path}");
+        assert_eq!(apis.surface(host, path).map(|it| it.name()), table, "{host} {path}");
+        assert_eq!(apis.error_style(host, path), errors, "{host} {path}");
     }
 }

@@ -22,8 +22,9 @@ const NO_BODY: Answer = (400, "invalid_body");
 const NO_TYPE: Answer = (415, "unsupported_media_type");
 const NO_RULE: Answer = (404, "not_found");
 /// Envoy refused it itself, with an empty body.
-const ENVOY_400: Answer = (400, "");
-const ENVOY_431: Answer = (431, "");
+const ENVOY_400: Answer = (400, "malformed_request");
+const ENVOY_PATH: Answer = (400, "path_not_accepted");
+const ENVOY_431: Answer = (431, "headers_too_large");
 
 pub(super) struct Case {
     pub(super) name: String,
@@ -406,10 +407,10 @@ fn paths(full: &Token) -> Vec<Case> {
         case("/../../proxy/acme/v1/models", BAD, OK),
         case("/proxy\\acme\\v1\\models", BAD, OK),
         // And these it refuses itself.
-        case("/proxy/acme%2Fv1/models", BAD, ENVOY_400),
-        case("/proxy/acme%2fv1/models", BAD, ENVOY_400),
-        case("/proxy/acme%5Cv1/models", BAD, ENVOY_400),
-        case("/proxy/acme/v1/models%00", BAD, ENVOY_400),
+        case("/proxy/acme%2Fv1/models", BAD, ENVOY_PATH),
+        case("/proxy/acme%2fv1/models", BAD, ENVOY_PATH),
+        case("/proxy/acme%5Cv1/models", BAD, ENVOY_PATH),
+        case("/proxy/acme/v1/models%00", BAD, ENVOY_PATH),
         case("/proxy/acme/v1/models#x", BAD, ENVOY_400),
         case("/proxy/acme/v1/modéls", BAD, ENVOY_400),
         // The rest is left to us.

@@ -101,10 +101,6 @@ pub(crate) async fn shows_what_its_user_has_to_know(suite: Arc<Suite>, client: &
         }
     }
     for (case, expected) in client.cases() {
-        if is_awaited(client, &case) {
-            reported.remove(&case);
-            continue;
-        }
         match reported.remove(&case) {
             Some(shown) => {
                 wrong.extend(expected.missed(&shown).map(|why| format!("{case}: {why}")))
@@ -123,12 +119,6 @@ pub(crate) async fn shows_what_its_user_has_to_know(suite: Arc<Suite>, client: &
     };
     eventually("lines in the access log", async || !protocols().is_empty()).await;
     assert_eq!(protocols(), [client.protocol.to_owned()].into(), "{}", client.script);
-}
-
-/// What is still to come is driven, and not compared.
-fn is_awaited(client: &Client, case: &str) -> bool {
-    let succeeds = ["chat", "stream", "list"].contains(&case);
-    client.script == "ollama_node" && !succeeds
 }
 
 fn run(client: &Client, job: &Value) -> Vec<Line> {

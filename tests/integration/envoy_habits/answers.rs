@@ -76,6 +76,12 @@ fn assert_refused(reply: &Reply, status: u16, body: &str) {
     assert_eq!(reply.header("x-backend"), None, "{reply:?}");
 }
 
+/// In Envoy's words.
+fn assert_outage(reply: &Reply, code: &str) {
+    assert_eq!((reply.status, reply.code().as_str()), (503, code), "{reply:?}");
+    assert_eq!(reply.header("x-backend"), None, "{reply:?}");
+}
+
 fn assert_teapot(reply: &Reply) {
     assert_refused(reply, 418, "short and stout");
     assert_eq!(reply.header("x-why"), Some("tea"));
@@ -102,7 +108,7 @@ pub(crate) async fn an_error_without_a_code_is_an_allow(suite: Arc<Suite>) {
 pub(crate) async fn as_shipped_an_allow_that_names_no_backend_reaches_none(suite: Arc<Suite>) {
     let gate = gate(&suite).await;
     for empty in [CheckResponse::default(), denied(Code::Ok), error(Code::Ok), allow(&[], &[])] {
-        assert_refused(&gate.ask(SHIPPED, Says(empty)).await, 503, "");
+        assert_outage(&gate.ask(SHIPPED, Says(empty)).await, "backend_unavailable");
     }
 }
 
@@ -145,7 +151,7 @@ pub(crate) async fn a_grpc_error_is_503_unless_failures_are_allowed(suite: Arc<S
     for code in (1..=16).map(Code::from) {
         let mut case = gate.case(Fails(code));
         let reply = case.get(CREDULOUS, MODELS, &[TO_ACME]).await;
-        assert_refused(&reply, 503, "");
+        assert_outage(&reply, "unavailable");
         // Only what another replica might answer is asked again.
         let asked = if code == Code::Unavailable { 3 } else { 1 };
         assert_eq!(case.checks().len(), asked, "{code:?}");
@@ -155,7 +161,7 @@ pub(crate) async fn a_grpc_error_is_503_unless_failures_are_allowed(suite: Arc<S
 
 pub(crate) async fn silence_is_503_unless_failures_are_allowed(suite: Arc<Suite>) {
     let gate = gate(&suite).await;
-    assert_refused(&gate.ask(HURRIED, Silence).await, 503, "");
+    assert_outage(&gate.ask(HURRIED, Silence).await, "unavailable");
     assert_served(&gate.ask(HURRIED_AND_OPEN, Silence).await);
 }
 
@@ -164,7 +170,7 @@ pub(crate) async fn silence_is_503_unless_failures_are_allowed(suite: Arc<Suite>
 pub(crate) async fn the_longest_pause_between_tries_ends_a_try(suite: Arc<Suite>) {
     let gate = gate(&suite).await;
     let mut case = gate.case(Silence);
-    assert_refused(&case.get(PATIENT, MODELS, &[TO_ACME]).await, 503, "");
+    assert_outage(&case.get(PATIENT, MODELS, &[TO_ACME]).await, "unavailable");
     // The timeout of the whole would have ended them all at once.
     assert_eq!(case.checks().len(), 3);
 
@@ -180,7 +186,7 @@ pub(crate) async fn the_longest_pause_between_tries_ends_a_try(suite: Arc<Suite>
 
 pub(crate) async fn nobody_there_is_503_unless_failures_are_allowed(suite: Arc<Suite>) {
     let gate = gate(&suite).await;
-    assert_refused(&gate.ask(ALONE, Silence).await, 503, "");
+    assert_outage(&gate.ask(ALONE, Silence).await, "unavailable");
     assert_served(&gate.ask(ALONE_AND_OPEN, Silence).await);
 }
 

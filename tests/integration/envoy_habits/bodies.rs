@@ -199,6 +199,10 @@ pub(crate) async fn as_shipped_a_body_is_shown_whole_or_is_too_large(suite: Arc<
             let sent = Sent { pieces: chunk, ..upload("POST", EMBEDDINGS, &body) };
             let reply = case.over(over, SHIPPED, sent).await;
             assert_eq!(reply.status, status, "{over:?} {length} {chunk:?}");
+            if status == 413 {
+                let told = reply.body.contains("longer than what the gateway takes");
+                assert!(reply.code() == "body_too_large" && told, "{over:?} {chunk:?}: {reply:?}");
+            }
             is_without_body(&case.next_check().await);
             if status == 200 {
                 assert_passed_on(&reply, &body);

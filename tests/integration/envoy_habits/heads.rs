@@ -34,6 +34,31 @@ async fn ask(case: &Case<'_>, over: Over, headers: &[(&str, &str)]) -> Option<Re
     case.try_over(over, SHIPPED, sent).await.ok()
 }
 
+/// In the form of the API that was called.
+pub(crate) async fn as_shipped_too_many_headers_are_told_in_each_form(suite: Arc<Suite>) {
+    let gate = gate(&suite).await;
+    let case = largest(gate, 8);
+    let names: Vec<_> = (0..TAKEN - 7).map(|number| format!("x-{number}")).collect();
+    let headers: Vec<_> = names.iter().map(|name| (name.as_str(), "v")).collect();
+    for over in Over::ALL {
+        for (target, at) in [
+            ("/proxy/acme/api/tags", "/error"),
+            ("/proxy/acme/v1/messages", "/error/message"),
+            ("/api/v2/models", "/message"),
+            ("/api/scim/v2/Users", "/detail"),
+            ("/api/v1/reports", "/detail"),
+        ] {
+            let sent = Sent { method: "GET", target, headers: &headers, ..Sent::default() };
+            let reply = case.over(over, SHIPPED, sent).await;
+            assert_eq!(reply.status, 431, "{over:?} {target}: {reply:?}");
+            let body = reply.json();
+            let text = body.pointer(at).and_then(|text| text.as_str());
+            let is_told = text.is_some_and(|text| text.contains("Send at most 100 headers"));
+            assert!(is_told, "{over:?} {target}: {reply:?}");
+        }
+    }
+}
+
 fn assert_told(reply: &Reply, what: &str) {
     assert_eq!((reply.status, reply.code().as_str()), (431, "headers_too_large"), "{what}");
     assert!(reply.body.contains("Send at most 100 headers"), "{what}: {}", reply.body);

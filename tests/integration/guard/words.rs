@@ -1,7 +1,7 @@
 //! Of whom the guard takes its word, and what becomes of answers that are not the guard's. The
 //! authorization service here is another one than patgate, which answers as each test says.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use envoy_types::pb::{
     envoy::{
@@ -91,17 +91,22 @@ fn deny(status: i32) -> CheckResponse {
     }
 }
 
-async fn gateway(suite: &Suite, name: &str, change: impl Fn(&mut Value)) -> Gateway {
+/// Where an authorization service listens that answers as the client asks.
+pub(super) async fn foreign() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let foreign = listener.local_addr().unwrap();
+    let address = listener.local_addr().unwrap();
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let service = AuthorizationServer::new(Foreign);
     tokio::spawn(Grpc::builder().add_service(service).serve_with_incoming(incoming));
+    address
+}
+
+async fn gateway(suite: &Suite, name: &str, change: impl Fn(&mut Value)) -> Gateway {
     let mut config = configuration(name);
     let mut listener = config["static_resources"]["listeners"][0].clone();
     fix_the_routes(manager(&mut listener));
     change(manager(&mut listener));
-    let patch = envoy_patch(suite, &[foreign], patient("10s", "10s"));
+    let patch = envoy_patch(suite, &[foreign().await], patient("10s", "10s"));
     Gateway::start(suite, config.take(), BTreeMap::from([("fixed".to_owned(), listener)]), patch)
 }
 
@@ -149,12 +154,20 @@ pub(crate) async fn the_guard_takes_no_other_services_word(suite: Arc<Suite>) {
     }
 }
 
-/// Whatever status patgate answers with, its words are not replaced by the guard's or the limits'.
+/// Whatever status patgate answers with, its words are not replaced by Envoy's.
 pub(crate) async fn answers_of_authorization_pass_byte_for_byte(suite: Arc<Suite>) {
     for file in ["envoy.yaml", "rate-limits.yaml", "single-step.yaml"] {
         let gateway = gateway(&suite, file, |_| {}).await;
-        for status in [200, 400, 401, 403, 404, 429, 503] {
-            for path in [MODELS, "/api/v2/x", "/api/scim/v2/Users", "/api/v1/x", "/elsewhere"] {
+        for status in [200, 400, 401, 403, 404, 408, 413, 415, 426, 429, 431, 500, 503, 504, 507] {
+            for path in [
+                MODELS,
+                "/proxy/acme/api/tags",
+                "/proxy/acme/v1/messages",
+                "/api/v2/x",
+                "/api/scim/v2/Users",
+                "/api/v1/x",
+                "/elsewhere",
+            ] {
                 let asked = json!({ "deny": status }).to_string();
                 let headers = [("authorization", asked.as_str())];
                 let reply = gateway.get_at("fixed", path, &headers).await;
@@ -165,13 +178,19 @@ pub(crate) async fn answers_of_authorization_pass_byte_for_byte(suite: Arc<Suite
                 assert_eq!(reply.header("cache-control"), None, "{file} {path}");
             }
         }
+        const TOLD: &str = "Authorization is temporarily unavailable. Nothing is wrong with the \
+                            request: retry.";
         // The guard's own words, where each style of errors is spoken.
         let asked = json!({ "metadata": {} }).to_string();
         for (path, media_type, member, told) in [
             (MODELS, "application/json", "/error/code", "unavailable"),
+            ("/proxy/acme/api/tags", "application/json", "/error", TOLD),
+            ("/proxy/acme/v1/messages", "application/json", "/error/message", TOLD),
             ("/api/v2/x", "application/json", "/error", "Service Unavailable"),
             ("/api/scim/v2/Users", "application/scim+json", "/status", "503"),
-            ("/elsewhere", "application/problem+json", "/code", "unavailable"),
+            ("/api/v1/x", "application/problem+json", "/code", "unavailable"),
+            ("/users/x", "application/problem+json", "/code", "unavailable"),
+            ("/elsewhere", "application/json", "/error/code", "unavailable"),
         ] {
             let headers = [("authorization", asked.as_str())];
             let reply = gateway.get_at("fixed", path, &headers).await;

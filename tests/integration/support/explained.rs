@@ -49,7 +49,7 @@ impl Live {
             HttpResponse::OkResponse(_) => (200, None),
             HttpResponse::DeniedResponse(denied) => {
                 let body: Value = serde_json::from_str(&denied.body).unwrap();
-                let places = ["/error/message", "/message", "/detail"];
+                let places = ["/error/message", "/message", "/detail", "/error"];
                 let message = places.iter().find_map(|at| body.pointer(at)?.as_str());
                 (denied.status.as_ref().unwrap().code, message.map(str::to_owned))
             }

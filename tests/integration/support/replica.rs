@@ -2,11 +2,14 @@
 
 use std::{collections::HashMap, net::SocketAddr};
 
-use envoy_types::pb::envoy::service::auth::v3::{
-    AttributeContext, CheckRequest, CheckResponse,
-    attribute_context::{HttpRequest, Request},
-    authorization_client::AuthorizationClient,
-    check_response::HttpResponse,
+use envoy_types::pb::{
+    envoy::service::auth::v3::{
+        AttributeContext, CheckRequest, CheckResponse,
+        attribute_context::{HttpRequest, Request},
+        authorization_client::AuthorizationClient,
+        check_response::HttpResponse,
+    },
+    google::protobuf::value::Kind,
 };
 use patgate_testing::{http, stack::Server};
 use serde_json::Value;
@@ -152,14 +155,22 @@ pub(crate) fn outcome(response: &CheckResponse) -> (u16, String) {
         }
         HttpResponse::DeniedResponse(denied) => {
             assert_ne!(code, 0, "Envoy takes a denial with an OK status for an ALLOW");
-            let body: serde_json::Value = serde_json::from_str(&denied.body).unwrap();
+            let body: Value = serde_json::from_str(&denied.body).unwrap();
             let status = denied.status.as_ref().unwrap().code;
             if status == 200 {
                 // What patgate answers in place of a backend.
                 assert!(body.get("error").is_none(), "{body}");
                 return (200, "answered".to_owned());
             }
-            (u16::try_from(status).unwrap(), body["error"]["code"].as_str().unwrap().to_owned())
+            // Not every form of an error has a member for it.
+            let metadata = response.dynamic_metadata.as_ref().expect("metadata with a code");
+            let Some(Kind::StringValue(code)) = &metadata.fields["code"].kind else {
+                panic!("no code in {metadata:?}");
+            };
+            if let Some(told) = body.pointer("/error/code") {
+                assert_eq!(told, &**code, "{body}");
+            }
+            (u16::try_from(status).unwrap(), code.clone())
         }
         HttpResponse::ErrorResponse(_) => {
             panic!("an error response is an ALLOW under failure_mode_allow")

@@ -1,0 +1,242 @@
+//! The body of an error in the style of the API that was called.
+
+use serde_json::{Value, json};
+
+use crate::{api::ErrorStyle, proto::envoy::r#type::v3::StatusCode};
+
+/// What a body says about a denial.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ErrorBody<'a> {
+    pub(super) status: StatusCode,
+    /// The word for programs.
+    pub(super) code: &'a str,
+    /// The text for people.
+    pub(super) message: &'a str,
+    /// Whether the denial is about the model that the request names.
+    pub(super) about_model: bool,
+    pub(super) request_id: &'a str,
+}
+
+impl ErrorBody<'_> {
+    /// The media type and the text.
+    pub(super) fn write(&self, style: ErrorStyle) -> (&'static str, String) {
+        let Self { status, code, message, about_model, request_id } = *self;
+        let number = status as i32;
+        let (media_type, body) = match style {
+            ErrorStyle::Openai => {
+                let (kind, param) = (openai_type(status), about_model.then_some("model"));
+                let error =
+                    json!({ "message": message, "type": kind, "param": param, "code": code });
+                ("application/json", json!({ "error": error }))
+            }
+            ErrorStyle::Ollama => ("application/json", json!({ "error": message })),
+            ErrorStyle::Anthropic => {
+                let error = json!({ "type": anthropic_type(status), "message": message });
+                let body = json!({ "type": "error", "error": error, "request_id": request_id });
+                ("application/json", body)
+            }
+            ErrorStyle::Aigne => {
+                ("application/json", json!({ "error": title(status), "message": message }))
+            }
+            // RFC 7644, section 3.12: the status is a string, and `scimType` is for faults of a body.
+            ErrorStyle::Scim => (
+                "application/scim+json",
+                json!({
+                    "schemas": ["urn:ietf:params:scim:api:messages:2.0:Error"],
+                    "status": number.to_string(),
+                    "detail": message,
+                }),
+            ),
+            // RFC 9457: without a type of its own, the title is that of the status.
+            ErrorStyle::Problem => (
+                "application/problem+json",
+                json!({
+                    "type": "about:blank",
+                    "title": title(status),
+                    "status": number,
+                    "detail": message,
+                    "code": code,
+                }),
+            ),
+        };
+        (media_type, body.to_string())
+    }
+}
+
+/// The message of a body in any of the styles.
+pub(super) fn message(body: &str) -> Option<String> {
+    let body: Value = serde_json::from_str(body).ok()?;
+    let texts = ["/error/message", "/message", "/detail", "/error"];
+    texts.iter().find_map(|at| body.pointer(at)?.as_str()).map(str::to_owned)
+}
+
+fn openai_type(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::BadRequest
+        | StatusCode::NotFound
+        | StatusCode::PayloadTooLarge
+        | StatusCode::UnsupportedMediaType => "invalid_request_error",
+        StatusCode::Unauthorized => "authentication_error",
+        StatusCode::TooManyRequests => "rate_limit_error",
+        StatusCode::ServiceUnavailable => "service_unavailable_error",
+        StatusCode::Forbidden | StatusCode::Empty => "permission_error",
+    }
+}
+
+fn anthropic_type(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::BadRequest | StatusCode::UnsupportedMediaType => "invalid_request_error",
+        StatusCode::Unauthorized => "authentication_error",
+        StatusCode::NotFound => "not_found_error",
+        StatusCode::PayloadTooLarge => "request_too_large",
+        StatusCode::TooManyRequests => "rate_limit_error",
+        StatusCode::ServiceUnavailable => "api_error",
+        StatusCode::Forbidden | StatusCode::Empty => "permission_error",
+    }
+}
+
+fn title(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::BadRequest => "Bad Request",
+        StatusCode::Unauthorized => "Unauthorized",
+        StatusCode::NotFound => "Not Found",
+        StatusCode::PayloadTooLarge => "Content Too Large",
+        StatusCode::UnsupportedMediaType => "Unsupported Media Type",
+        StatusCode::TooManyRequests => "Too Many Requests",
+        StatusCode::ServiceUnavailable => "Service Unavailable",
+        StatusCode::Forbidden | StatusCode::Empty => "Forbidden",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::Manner,
+        decision::{Excess, Limit, Malformed, NoModel, Refusal},
+        response::{Facts, wording},
+    };
+
+    #[test]
+    fn every_style_words_every_refusal() {
+        let invalid = "invalid_request_error";
+        for (refusals, status, title, openai, anthropic) in [
+            (
+                &[
+                    Refusal::BadRequest(Malformed::Path),
+                    NoModel::Excessive(Excess::Members).into(),
+                    NoModel::MalformedJson { at: 7 }.into(),
+                    NoModel::InQuery.into(),
+                ][..],
+                400,
+                "Bad Request",
+                invalid,
+                invalid,
+            ),
+            (&[NoModel::Cut.into()], 413, "Content Too Large", invalid, "request_too_large"),
+            (
+                &[NoModel::Encoded.into(), NoModel::NotJson.into()],
+                415,
+                "Unsupported Media Type",
+                invalid,
+                invalid,
+            ),
+            (
+                &[Refusal::MissingCredential, Refusal::TokenRevoked],
+                401,
+                "Unauthorized",
+                "authentication_error",
+                "authentication_error",
+            ),
+            (
+                &[
+                    Refusal::PermissionDenied,
+                    NoModel::Elsewhere.into(),
+                    Refusal::OtherEntity(Limit::Domain),
+                ],
+                403,
+                "Forbidden",
+                "permission_error",
+                "permission_error",
+            ),
+            (&[Refusal::NotFound], 404, "Not Found", invalid, "not_found_error"),
+            (
+                &[Refusal::RateLimited, Refusal::TooManyBodies],
+                429,
+                "Too Many Requests",
+                "rate_limit_error",
+                "rate_limit_error",
+            ),
+            (
+                &[Refusal::Unavailable],
+                503,
+                "Service Unavailable",
+                "service_unavailable_error",
+                "api_error",
+            ),
+        ] {
+            for refusal in refusals {
+                check(*refusal, (status, title, openai, anthropic));
+            }
+        }
+    }
+
+    /// `expected`: the status, its title, and the types of errors of OpenAI and Anthropic.
+    fn check(refusal: Refusal, expected: (i32, &str, &str, &str)) {
+        let (status, title, openai, anthropic) = expected;
+        let text = wording::message(&refusal.into(), &Facts::default());
+        let error = ErrorBody {
+            status: wording::http_status(refusal, Manner::default()),
+            code: refusal.code(),
+            message: &text,
+            about_model: false,
+            request_id: "r-1",
+        };
+        assert_eq!(error.status as i32, status, "{refusal:?}");
+        for style in ErrorStyle::ALL {
+            let (media_type, body) = match style {
+                ErrorStyle::Openai => (
+                    "application/json",
+                    json!({ "error": {
+                            "message": text, "type": openai, "param": null, "code": refusal.code(),
+                        } }),
+                ),
+                ErrorStyle::Ollama => ("application/json", json!({ "error": text })),
+                ErrorStyle::Anthropic => (
+                    "application/json",
+                    json!({
+                        "type": "error",
+                        "error": { "type": anthropic, "message": text },
+                        "request_id": "r-1",
+                    }),
+                ),
+                ErrorStyle::Aigne => {
+                    ("application/json", json!({ "error": title, "message": text }))
+                }
+                ErrorStyle::Scim => (
+                    "application/scim+json",
+                    json!({
+                        "schemas": ["urn:ietf:params:scim:api:messages:2.0:Error"],
+                        "status": status.to_string(),
+                        "detail": text,
+                    }),
+                ),
+                ErrorStyle::Problem => (
+                    "application/problem+json",
+                    json!({
+                        "type": "about:blank",
+                        "title": title,
+                        "status": status,
+                        "detail": text,
+                        "code": refusal.code(),
+                    }),
+                ),
+            };
+            let written = error.write(*style);
+            let told: Value = serde_json::from_str(&written.1).unwrap();
+            assert_eq!((written.0, told), (media_type, body), "{style} {refusal:?}");
+            // What `patgate check` shows of it.
+            assert_eq!(message(&written.1), Some(text.clone()), "{style}");
+        }
+    }
+}

@@ -259,6 +259,8 @@ fn a_surface_is_known_before_its_rules() {
         ("elsewhere", "/proxy/acme/v1/chat/completions", Some("cube-ai"), Openai),
         ("elsewhere", "/proxy/acme/v1/messages/nothing", Some("cube-ai"), Anthropic),
         ("elsewhere", "/proxy/acme/api/nothing", Some("cube-ai"), Ollama),
+        ("elsewhere", "/proxy/acme/v1/api/chat", Some("cube-ai"), Ollama),
+        ("elsewhere", "/proxy/acme/v1/v1/messages", Some("cube-ai"), Anthropic),
         ("elsewhere", "/proxy//x", None, Openai),
         ("elsewhere", "/v1/messages", None, Anthropic),
     ] {

@@ -31,12 +31,15 @@ enum Form {
 }
 
 /// Paths, and the form of errors about each.
-const PATHS: [(&str, Form); 12] = [
+const PATHS: [(&str, Form); 14] = [
     ("/proxy/acme/v1/chat/completions", Form::Openai),
     ("/proxy/acme/apis", Form::Openai),
     ("/proxy/acme/v1/messages", Form::Anthropic),
     ("/proxy/acme/v1/messages/count_tokens", Form::Anthropic),
     ("/proxy/acme/api/chat", Form::Ollama),
+    // With one `/v1` too many.
+    ("/proxy/acme/v1/api/chat", Form::Ollama),
+    ("/proxy/acme/v1/v1/messages", Form::Anthropic),
     ("/api/chat", Form::Ollama),
     ("/api/v1/deployments", Form::Problem),
     ("/users", Form::Problem),

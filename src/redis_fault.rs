@@ -12,11 +12,10 @@ use std::{
     time::Duration,
 };
 
-use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, RedisError, ServerErrorKind};
-use secrecy::ExposeSecret;
+use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind};
 use tokio::time::timeout;
 
-use crate::{clock::Tick, config, legible};
+use crate::{clock::Tick, config, legible, redis_connections::RedisConnections};
 
 /// For a connection and the answers to a few commands.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -139,12 +138,7 @@ pub(crate) async fn probe(
     uses: &[Use],
 ) -> Result<(), RedisFault> {
     let probe = async {
-        let client = Client::open(settings.url.expose_secret())?;
-        // What the crate sets instead is shorter than our patience.
-        let unbounded =
-            AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-        let mut connection =
-            client.get_multiplexed_async_connection_with_config(&unbounded).await?;
+        let mut connection = RedisConnections::new(&settings.url, None)?.connect().await?;
         for command in uses.iter().flat_map(|of| of.commands(prefix)) {
             command.exec_async(&mut connection).await?;
         }

@@ -3,12 +3,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use redis::{AsyncConnectionConfig, Client, RedisError};
-use secrecy::ExposeSecret;
+use redis::RedisError;
+use secrecy::SecretString;
 use tokio::time::timeout;
 
 use super::CachedCopies;
 use crate::{
+    redis_connections::RedisConnections,
     redis_fault::RedisFault,
     resolve::{Backends, Domains, Principals, redis::redis_key},
     store::OutdatedCopies,
@@ -40,7 +41,7 @@ pub(super) async fn delete_cached_copies(
     let keys = keys(&copies.installation.redis_prefix(), outdated);
     match &copies.redis_url {
         Some(url) if !keys.is_empty() => {
-            let deleted = timeout(PATIENCE, delete(url.expose_secret(), &keys)).await;
+            let deleted = timeout(PATIENCE, delete(url, &keys)).await;
             deleted.unwrap_or(Err(CachedCopiesError::Timeout)).map_err(Arc::new)
         }
         _ => Ok(()),
@@ -56,12 +57,8 @@ fn keys(prefix: &str, outdated: &OutdatedCopies) -> Vec<String> {
     tokens.chain(domains).chain(backends).collect()
 }
 
-async fn delete(url: &str, keys: &[String]) -> Result<(), CachedCopiesError> {
-    let client = Client::open(url)?;
-    // The timeouts that the crate sets by default are shorter than ours.
-    let unbounded =
-        AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-    let mut connection = client.get_multiplexed_async_connection_with_config(&unbounded).await?;
+async fn delete(url: &SecretString, keys: &[String]) -> Result<(), CachedCopiesError> {
+    let mut connection = RedisConnections::new(url, None)?.connect().await?;
     for keys in keys.chunks(1000) {
         redis::cmd("DEL").arg(keys).exec_async(&mut connection).await?;
     }

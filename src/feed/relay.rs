@@ -11,10 +11,9 @@
 use std::{collections::HashMap, pin::pin, time::Duration};
 
 use redis::{
-    AsyncConnectionConfig, Client, ErrorKind, RedisError, ServerErrorKind, Value,
-    aio::MultiplexedConnection, streams::StreamReadReply,
+    ErrorKind, RedisError, ServerErrorKind, Value, aio::MultiplexedConnection,
+    streams::StreamReadReply,
 };
-use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -23,6 +22,7 @@ use super::{Change, Poll, Server, Stamp, Triggers, lease::Note};
 use crate::{
     clock::Tick,
     config,
+    redis_connections::RedisConnections,
     redis_fault::{Complaints, RedisFault},
     seal::{Purpose, Sealer},
     snapshot::{Snapshot, Xid},
@@ -93,7 +93,7 @@ pub(super) struct Heard {
 
 /// One end of it.
 pub(crate) struct Relay {
-    client: Client,
+    connections: RedisConnections,
     sealer: Sealer,
     connection: Option<MultiplexedConnection>,
     /// The last entry of the stream that was read.
@@ -110,7 +110,7 @@ impl Relay {
         let key = |name: &str| format!("{}{name}", sealer.prefix());
         let (stream, leases) = (key("feed"), key("leases"));
         Ok(Self {
-            client: Client::open(config.url.expose_secret())?,
+            connections: RedisConnections::new(&config.url, Some(PATIENCE))?,
             sealer,
             connection: None,
             position: BEGINNING.to_owned(),
@@ -227,12 +227,7 @@ impl Relay {
     ) -> Result<T, RelayError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => {
-                let config = AsyncConnectionConfig::new()
-                    .set_connection_timeout(Some(PATIENCE))
-                    .set_response_timeout(None);
-                self.client.get_multiplexed_async_connection_with_config(&config).await?
-            }
+            None => self.connections.connect().await?,
         };
         let reply = {
             let mut reply = pin!(command.query_async(&mut connection));

@@ -7,12 +7,8 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use deadpool::managed::{self, Object, Pool, PoolError};
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, FromRedisValue, Pipeline, RedisError,
-    aio::MultiplexedConnection,
-};
-use secrecy::ExposeSecret;
+use deadpool::managed::{Object, Pool, PoolError};
+use redis::{Cmd, FromRedisValue, Pipeline, RedisError, aio::MultiplexedConnection};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::mpsc, time::timeout};
 
@@ -26,6 +22,7 @@ use crate::{
     clock::{Moment, Tick},
     config,
     feed::Stamp,
+    redis_connections::RedisConnections,
     redis_fault::{Complaints, RedisFault, Use, probe},
     seal::{Purpose, Sealer},
     tasks::Tasks,
@@ -195,7 +192,7 @@ impl<T: FromRedisValue> Request<T> for Pipeline {
 
 /// Connections to one server, and what we think of its health.
 struct Link {
-    pool: Pool<Connector>,
+    pool: Pool<RedisConnections>,
     timeout: Duration,
     breaker: Breaker,
     reading: Complaints,
@@ -215,8 +212,8 @@ enum Failure {
 
 impl Link {
     fn new(config: &config::Redis, metrics: Metrics) -> Result<Self, RedisError> {
-        let connector = Connector { client: Client::open(config.url.expose_secret())? };
-        let pool = Pool::builder(connector).max_size(config.max_connections.max(1) + 1).build();
+        let connections = RedisConnections::new(&config.url, Some(CONNECT_TIMEOUT))?;
+        let pool = Pool::builder(connections).max_size(config.max_connections.max(1) + 1).build();
         let pool = pool.map_err(|error| {
             RedisError::from((redis::ErrorKind::InvalidClientConfig, "pool", error.to_string()))
         })?;
@@ -280,31 +277,5 @@ impl Link {
         };
         drop(Object::take(connection));
         Err(failure)
-    }
-}
-
-/// Makes connections. Unlike deadpool-redis it does not ping one before each use: that would be
-/// a second round trip a look-up, and a connection that ever failed is gone already.
-struct Connector {
-    client: Client,
-}
-
-impl managed::Manager for Connector {
-    type Type = MultiplexedConnection;
-    type Error = RedisError;
-
-    async fn create(&self) -> Result<MultiplexedConnection, RedisError> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(None);
-        self.client.get_multiplexed_async_connection_with_config(&config).await
-    }
-
-    async fn recycle(
-        &self,
-        _: &mut MultiplexedConnection,
-        _: &managed::Metrics,
-    ) -> managed::RecycleResult<RedisError> {
-        Ok(())
     }
 }

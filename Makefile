@@ -36,7 +36,7 @@ help:
 	@echo 'make check    unit tests and clippy, which need no server: between two edits'
 	@echo 'make test     the tests, against real Postgres, Valkey and Envoy; those whose programs are missing say so'
 	@echo '              (T=faults:: runs the integration tests whose names contain that)'
-	@echo 'make grpc-test  health and unknown methods as grpcurl sees them; needs Go'
+	@echo 'make grpc-test  the gRPC services as grpcurl sees them; needs Go'
 	@echo 'make client-test  what the clients of model APIs show their users, in Chromium too if it is there'
 	@echo 'make test-all  the three above in one run; needs Go'
 	@echo 'make soak     faults at random for 10 minutes (MINUTES=…, SEED=…), every answer judged'

@@ -19,7 +19,7 @@ use std::fmt;
 use self::encoding::Encoding;
 pub(crate) use self::member::{in_query, model_in_query};
 pub use self::{
-    encoding::{Ask, Leave},
+    encoding::{Ask, Leave, gunzip},
     name::ModelName,
 };
 pub(crate) use self::{
@@ -228,4 +228,4 @@ fn unquoted(value: &str) -> &str {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -18,7 +18,8 @@ use futures_util::poll;
 use tokio::{task::yield_now, time::timeout};
 
 pub(crate) use self::{
-    awaited_bodies::AwaitedBodies, denial_rates::DenialRates, long_bodies::LongBodies, step::Step,
+    awaited_bodies::AwaitedBodies, denial_rates::DenialRates, long_bodies::LongBodies,
+    long_bodies::aside, step::Step,
 };
 use crate::{
     api::{Action, Apis, Entity, Manner},

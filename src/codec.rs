@@ -297,4 +297,4 @@ impl<'a> Fields<'a> {
 #[cfg(test)]
 mod expected;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,4 +1,5 @@
-//! Serves gRPC: checks right here on the HTTP/2 connection, everything else by tonic.
+//! Serves gRPC: checks right here on the HTTP/2 connection, everything else by tonic: compressed
+//! checks, health, and server reflection.
 //!
 //! A check is one message each way, and nearly always answered at once from memory. Through a
 //! general framework it costs several times of what deciding does: a task for each stream, boxed
@@ -6,10 +7,12 @@
 //! at once, and one becomes a task only if it has to wait. Their answers leave together.
 
 mod call;
+mod compressed;
 mod edge;
 pub(crate) mod frame;
 mod message;
 mod others;
+pub(crate) mod service;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -34,12 +37,13 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
+use tonic_health::pb::health_server::{Health, HealthServer};
 
 pub(crate) use self::edge::GrpcEdge;
 use self::{
     call::{Asked, Call, MAX_OTHERS},
-    message::{Room, Unread},
+    message::{Message, Room, Unread},
+    others::Others,
     stream::Unvectored,
 };
 use crate::{check::Step, decision::Refusal, response::Answer};
@@ -71,23 +75,26 @@ pub(crate) struct Grpc(Arc<Shared>);
 /// One for all connections.
 struct Shared {
     edge: GrpcEdge,
-    /// Health.
-    others: Routes,
+    others: Others,
     /// Of messages that come in pieces.
     room: Room,
     /// The same of second steps, which bring long bodies.
     room_for_bodies: Room,
+    /// For decompressing a message.
+    turn: Semaphore,
 }
 
 impl Grpc {
-    pub(crate) fn new(edge: GrpcEdge, others: Routes) -> Self {
-        Self::with_room(edge, others, message::MAX_IN_PIECES)
+    pub(crate) fn new(edge: GrpcEdge, health: HealthServer<impl Health>) -> Self {
+        Self::with_room(edge, health, message::MAX_IN_PIECES)
     }
 
-    fn with_room(edge: GrpcEdge, others: Routes, room: usize) -> Self {
+    fn with_room(edge: GrpcEdge, health: HealthServer<impl Health>, room: usize) -> Self {
+        let others = Others::new(edge.clone(), health);
         let room = Room::for_checks(room);
         let room_for_bodies = Room::for_bodies(Arc::clone(edge.0.long_bodies.room()));
-        Self(Arc::new(Shared { edge, others, room, room_for_bodies }))
+        let turn = Semaphore::new(1);
+        Self(Arc::new(Shared { edge, others, room, room_for_bodies, turn }))
     }
 
     /// Serves one connection until it ends; told to end when it is old, or by `closing`.
@@ -164,12 +171,12 @@ impl Grpc {
     }
 
     async fn answer(self, call: Call) {
-        let Shared { edge, others, room, room_for_bodies } = &*self.0;
+        let Shared { edge, others, room, room_for_bodies, .. } = &*self.0;
         let Call { asked, body, mut respond } = call;
         let step = match asked {
             Asked::Check(step) => step,
             Asked::Other(path, _place) => {
-                return others::answer(others.clone(), &path, body, respond).await;
+                return Box::pin(others.answer(&path, body, respond)).await;
             }
             Asked::OneTooMany => return others::refuse(respond),
         };
@@ -177,6 +184,9 @@ impl Grpc {
         let message = match message::read(body, room).await {
             Ok(message) => Ok(message),
             Err(Unread::Refused(refusal)) => Err(refusal),
+            Err(Unread::Compressed(message)) => {
+                return Box::pin(self.answer_compressed(message, room, step, respond)).await;
+            }
             // Nobody asks any more: nothing is decided, counted or logged.
             Err(Unread::Gone) => return,
         };
@@ -188,6 +198,28 @@ impl Grpc {
             None => edge.check(Err(Refusal::Unavailable), Step::Only).await,
         };
         // Whoever has gone away meanwhile needs none.
+        let _ = send(answer, &mut respond);
+    }
+
+    /// Answers a check whose message is compressed as if it were not.
+    async fn answer_compressed(
+        &self,
+        message: Message,
+        room: &Room,
+        step: Option<Step>,
+        mut respond: SendResponse<Bytes>,
+    ) {
+        let Shared { edge, others, turn, .. } = &*self.0;
+        let decompressed = compressed::decompress(message, room, turn).await;
+        let refusal = match (decompressed, step) {
+            (Ok(Message { bytes, held: _held }), Some(step)) => {
+                let answer = compressed::serve(others.routes(), bytes, step).await;
+                return others::send_answer(answer, &mut respond).await;
+            }
+            (Ok(_), None) => Refusal::Unavailable,
+            (Err(refusal), _) => refusal,
+        };
+        let answer = edge.check(Err(refusal), step.unwrap_or(Step::Only)).await;
         let _ = send(answer, &mut respond);
     }
 }

@@ -35,8 +35,8 @@
 //!
 //! How fresh it is: [`clock`], `feed` (the rule, and why it is enough), `snapshot`, `postgres`,
 //! [`installation`] (whose knowledge it is), `seal` (what passes through Redis), `turnstile` (what
-//! happens once in a while), `redis_connections` (the one
-//! way to make them), `redis_fault` (what is wrong with a Redis).
+//! happens once in a while), `redis_connections` (makes them all), `redis_fault` (what is wrong with
+//! a Redis).
 //!
 //! What is written behind the answers: `decision_log`, `last_use`, `canary`, `writer`.
 //!

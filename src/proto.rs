@@ -33,3 +33,15 @@ pub(crate) mod google {
         include!(concat!(env!("OUT_DIR"), "/google.rpc.rs"));
     }
 }
+
+#[expect(
+    unreachable_pub,
+    clippy::default_constructed_unit_structs,
+    reason = "generated from proto/, for any codec"
+)]
+pub(crate) mod authorization {
+    include!(concat!(env!("OUT_DIR"), "/service/envoy.service.auth.v3.rs"));
+}
+
+/// Of all files in `proto/` and of those that they import, for server reflection.
+pub(crate) const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

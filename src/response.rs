@@ -148,6 +148,11 @@ impl Answer {
         Self(framed(Status::default(), http_response, metadata))
     }
 
+    /// Without what gRPC puts before it.
+    pub(crate) fn into_message(self) -> Bytes {
+        self.into_frame().slice(frame::HEAD..)
+    }
+
     /// As gRPC frames it.
     pub(crate) fn into_frame(self) -> Bytes {
         self.0
@@ -258,7 +263,7 @@ fn headers(content_type: &str, to: &Addressee<'_>) -> Vec<HeaderValueOption> {
 
 fn header(name: &str, value: String) -> HeaderValueOption {
     HeaderValueOption {
-        header: Some(HeaderValue { key: name.to_owned(), value }),
+        header: Some(HeaderValue { key: name.to_owned(), value, ..HeaderValue::default() }),
         // Always stated: what Envoy does when it is unset has changed between releases.
         append_action: HeaderAppendAction::OverwriteIfExistsOrAdd as i32,
     }

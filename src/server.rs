@@ -28,7 +28,6 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
@@ -212,7 +211,7 @@ pub(crate) async fn run(
         "Open connections per gRPC listener",
         open.clone(),
     );
-    let grpc = Grpc::new(edge, Routes::new(health).prepare());
+    let grpc = Grpc::new(edge, health);
     let gate = |listener| Gate {
         listener,
         grpc: grpc.clone(),

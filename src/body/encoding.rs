@@ -61,6 +61,17 @@ impl Encoding {
     }
 }
 
+/// Decodes one member of gzip that is no body but a message, up to a length of `longest`.
+///
+/// # Errors
+///
+/// Why it cannot be decoded, or what `leave` says.
+pub fn gunzip(sent: &[u8], longest: usize, leave: Leave<'_>) -> Result<Vec<u8>, NoModel> {
+    let limits =
+        Limits { bytes: longest, beyond: Compressed::TooLong, blocks: Limits::blocks(sent) };
+    gzip::decode(sent, &limits, leave)
+}
+
 /// The limits of one body.
 struct Limits {
     /// Most bytes of the decoded body.
@@ -80,11 +91,11 @@ impl Limits {
         let by_ratio = sent.len().saturating_mul(MAX_RATIO);
         let beyond =
             if by_ratio < MAX_DECODED { Compressed::TooDense } else { Compressed::TooLong };
-        Self {
-            bytes: by_ratio.min(MAX_DECODED),
-            beyond,
-            blocks: Self::FEW_BLOCKS + sent.len() / Self::BYTES_A_BLOCK,
-        }
+        Self { bytes: by_ratio.min(MAX_DECODED), beyond, blocks: Self::blocks(sent) }
+    }
+
+    fn blocks(sent: &[u8]) -> usize {
+        Self::FEW_BLOCKS + sent.len() / Self::BYTES_A_BLOCK
     }
 
     fn beyond(&self) -> NoModel {

@@ -6,7 +6,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use super::*;
 use crate::decision::Excess;
 
-mod compressed;
+pub(crate) mod compressed;
 mod forms;
 
 fn json(text: &str) -> Result<String, NoModel> {

@@ -136,7 +136,7 @@ impl Drop for Own<'_> {
 
 /// Runs what takes long in this thread, after the tasks that would wait for it were given to
 /// another.
-fn aside<T>(work: impl FnOnce() -> T) -> T {
+pub(crate) fn aside<T>(work: impl FnOnce() -> T) -> T {
     match Handle::current().runtime_flavor() {
         RuntimeFlavor::MultiThread => block_in_place(work),
         // There is no other thread.

@@ -1,8 +1,11 @@
 //! Writes a check as Envoy would, to ask a replica. Nothing is decided by it.
 
-use prost::encoding::encode_varint;
+use prost::Message;
 
-use super::{ATTRIBUTES, HEADERS, HOST, HTTP, KEY, METHOD, PATH, RAW_BODY, REQUEST, VALUE};
+use crate::proto::envoy::service::auth::v3::{
+    AttributeContext, CheckRequest,
+    attribute_context::{HttpRequest, Request},
+};
 
 /// A `CheckRequest` about this request.
 pub(crate) fn encode(
@@ -12,26 +15,16 @@ pub(crate) fn encode(
     headers: &[(&str, impl AsRef<str>)],
     body: &[u8],
 ) -> Vec<u8> {
-    let mut http = Vec::new();
-    for (number, text) in [(METHOD, method), (PATH, path), (HOST, host)] {
-        field(number, text.as_bytes(), &mut http);
-    }
-    for (name, value) in headers {
-        let mut entry = Vec::new();
-        field(KEY, name.as_bytes(), &mut entry);
-        field(VALUE, value.as_ref().as_bytes(), &mut entry);
-        field(HEADERS, &entry, &mut http);
-    }
-    field(RAW_BODY, body, &mut http);
-    [HTTP, REQUEST, ATTRIBUTES].into_iter().fold(http, |inner, number| {
-        let mut outer = Vec::new();
-        field(number, &inner, &mut outer);
-        outer
-    })
-}
-
-fn field(number: u32, bytes: &[u8], into: &mut Vec<u8>) {
-    encode_varint(u64::from(number << 3 | 2), into);
-    encode_varint(bytes.len() as u64, into);
-    into.extend_from_slice(bytes);
+    let headers = headers.iter().map(|(name, value)| ((*name).into(), value.as_ref().into()));
+    let http = HttpRequest {
+        method: method.into(),
+        host: host.into(),
+        path: path.into(),
+        headers: headers.collect(),
+        raw_body: body.into(),
+        ..HttpRequest::default()
+    };
+    let request = Request { http: Some(http), ..Request::default() };
+    let attributes = AttributeContext { request: Some(request), ..AttributeContext::default() };
+    CheckRequest { attributes: Some(attributes) }.encode_to_vec()
 }

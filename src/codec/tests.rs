@@ -455,6 +455,12 @@ impl Random {
     }
 }
 
+/// So many of the messages that the decoder is tested with.
+pub(crate) fn generated(count: usize) -> impl Iterator<Item = Vec<u8>> {
+    let mut random = Random(2);
+    (0..count).map(move |_| random.message())
+}
+
 /// Of many messages, made of what an encoder or an attacker could write, so many as `DECODER_CASES`
 /// says, or 200,000, are read by ours and by Envoy's; the others are refused for a reason that is
 /// meant.

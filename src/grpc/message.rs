@@ -22,25 +22,26 @@ pub(super) const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 pub(super) const MAX_IN_PIECES: usize = 256 * 1024 * 1024;
 /// What a call takes for itself while its message is awaited: its task, and h2's knowledge of the
 /// stream.
-pub(super) const WAITING: u32 = 4 * 1024;
+pub(super) const WAITING: usize = 4 * 1024;
 /// For all of a message. Envoy sends none before it has all of it.
 pub(super) const READING: Duration = Duration::from_secs(5);
 
-/// A whole message, uncompressed.
+/// A whole message.
 pub(super) struct Message {
     pub(super) bytes: Bytes,
     /// What it takes of the room for messages in pieces, for as long as it is there.
-    _held: Option<OwnedSemaphorePermit>,
+    pub(super) held: Option<OwnedSemaphorePermit>,
 }
 
 /// Why there is no message.
-#[derive(Debug, PartialEq)]
 pub(super) enum Unread {
     /// The call has failed, as when Envoy gives it up: nobody waits for an answer.
     Gone,
     /// An answer is due all the same. An error of gRPC would be an ALLOW under
     /// `failure_mode_allow`.
     Refused(Refusal),
+    /// It is compressed.
+    Compressed(Message),
 }
 
 /// Within which messages are read.
@@ -48,9 +49,9 @@ pub(super) struct Room {
     /// Bytes that are left for messages in pieces.
     bytes: Arc<Semaphore>,
     /// Of one message.
-    longest: usize,
+    pub(super) longest: usize,
     /// For all of one.
-    patience: Duration,
+    pub(super) patience: Duration,
 }
 
 impl Room {
@@ -64,6 +65,13 @@ impl Room {
     /// other checks.
     pub(super) fn for_bodies(bytes: Arc<Semaphore>) -> Self {
         Self { bytes, longest: 33 * 1024 * 1024, patience: Duration::from_secs(10) }
+    }
+
+    /// Takes so many bytes, if they are left.
+    pub(super) fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
+        let bytes = u32::try_from(bytes).map_err(|_| Refusal::Unavailable)?;
+        let taken = Arc::clone(&self.bytes).try_acquire_many_owned(bytes);
+        taken.map_err(|_| Refusal::Unavailable)
     }
 }
 
@@ -88,8 +96,7 @@ pub(super) async fn read(mut body: RecvStream, room: &Room) -> Result<Message, U
 /// that they share: all would wait for what none of them lets through. Room bounds them instead.
 /// Who finds none is not left waiting for it, for the same reason.
 async fn rest(mut body: RecvStream, first: Poll<Piece>, room: &Room) -> Result<Message, Unread> {
-    let waiting = Arc::clone(&room.bytes).try_acquire_many_owned(WAITING);
-    let mut held = waiting.map_err(|_| UNAVAILABLE)?;
+    let mut held = room.take(WAITING).map_err(Unread::Refused)?;
     let mut kept = Vec::new();
     let mut next = first;
     loop {
@@ -106,9 +113,7 @@ async fn rest(mut body: RecvStream, first: Poll<Piece>, room: &Room) -> Result<M
         if kept.len() + data.len() > room.longest + HEAD {
             return Err(UNAVAILABLE);
         }
-        let more = u32::try_from(data.len()).map_err(|_| UNAVAILABLE)?;
-        let more = Arc::clone(&room.bytes).try_acquire_many_owned(more).map_err(|_| UNAVAILABLE)?;
-        held.merge(more);
+        held.merge(room.take(data.len()).map_err(Unread::Refused)?);
         // Copied: a piece may be a small part of the buffer that it was read into.
         kept.extend_from_slice(&data);
         next = Poll::Pending;
@@ -117,12 +122,18 @@ async fn rest(mut body: RecvStream, first: Poll<Piece>, room: &Room) -> Result<M
 
 fn whole(mut frame: Bytes, held: Option<OwnedSemaphorePermit>) -> Result<Message, Unread> {
     const MALFORMED: Unread = Unread::Refused(Refusal::BadRequest(Malformed::Message));
-    if frame.len() < HEAD || frame.get_u8() != 0 {
+    if frame.len() < HEAD {
         return Err(MALFORMED);
     }
+    let flag = frame.get_u8();
     let length = frame.get_u32() as usize;
     if frame.len() != length {
         return Err(MALFORMED);
     }
-    Ok(Message { bytes: frame, _held: held })
+    let message = Message { bytes: frame, held };
+    match flag {
+        0 => Ok(message),
+        1 => Err(Unread::Compressed(message)),
+        _ => Err(MALFORMED),
+    }
 }

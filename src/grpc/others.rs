@@ -1,9 +1,11 @@
-//! What is no check goes to tonic, if it is short and comes in time.
+//! What is no check goes to tonic, if it is short and comes in time: questions about health, and about
+//! the services themselves.
 
 use std::{
     future::poll_fn,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -11,22 +13,79 @@ use h2::{RecvStream, SendStream, server::SendResponse};
 use http::{Request, Response};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, Limited};
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 use tonic::{Status, body::Body, codegen::Service, service::Routes};
+use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
-use super::message::READING;
+use super::{GrpcEdge, message::READING, service};
+use crate::proto::DESCRIPTORS;
 
 /// A question about health holds the name of a service.
 const MAX_BODY: usize = 4096;
 
-/// Answers a call until it ends, or the client gives it up.
-pub(super) async fn answer(
+/// Before the paths of server reflection.
+const REFLECTION: &str = "/grpc.reflection.";
+/// Conversations about the services at one moment, on all connections together: each holds descriptors
+/// of some kilobytes, and a task of its own.
+pub(super) const MAX_REFLECTIONS: usize = 16;
+/// How long such a conversation may last. A client needs a few round trips.
+pub(super) const REFLECTING: Duration = Duration::from_secs(10);
+
+/// The services of tonic.
+pub(super) struct Others {
+    routes: Routes,
+    reflections: Semaphore,
+}
+
+impl Others {
+    pub(super) fn new(edge: GrpcEdge, health: HealthServer<impl Health>) -> Self {
+        let routes =
+            Routes::new(health).add_service(reflection()).add_service(service::authorization(edge));
+        Self { routes: routes.prepare(), reflections: Semaphore::new(MAX_REFLECTIONS) }
+    }
+
+    pub(super) fn routes(&self) -> Routes {
+        self.routes.clone()
+    }
+
+    /// Answers a call until it ends, or the client gives it up.
+    pub(super) async fn answer(
+        &self,
+        path: &str,
+        body: RecvStream,
+        mut respond: SendResponse<Bytes>,
+    ) {
+        if !path.starts_with(REFLECTION) {
+            return answer(self.routes(), path, body, &mut respond).await;
+        }
+        let Ok(_place) = self.reflections.try_acquire() else { return refuse(respond) };
+        // Client and server take turns, so neither the client's end nor ours comes by itself.
+        let answered = timeout(REFLECTING, answer(self.routes(), path, body, &mut respond)).await;
+        if answered.is_err() {
+            respond.send_reset(h2::Reason::CANCEL);
+        }
+    }
+}
+
+/// Lets clients ask which services there are, and what their messages look like.
+fn reflection() -> ServerReflectionServer<impl ServerReflection> {
+    let described = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1();
+    #[expect(clippy::expect_used, reason = "the descriptors are compiled in; tests read them")]
+    described.expect("descriptors of the services")
+}
+
+async fn answer(
     mut routes: Routes,
     path: &str,
     body: RecvStream,
-    mut respond: SendResponse<Bytes>,
+    respond: &mut SendResponse<Bytes>,
 ) {
-    // All of it is read before the answer begins. Of the head, tonic needs no more than the path.
+    // All of a question about health is read before its answer begins. Of the head, tonic needs no
+    // more than the path.
     let body = Body::new(Limited::new(Received(body), MAX_BODY));
     let Ok(request) = Request::post(path).body(body) else {
         return respond.send_reset(h2::Reason::PROTOCOL_ERROR);
@@ -34,7 +93,12 @@ pub(super) async fn answer(
     let Ok(answered) = timeout(READING, routes.call(request)).await else {
         return respond.send_reset(h2::Reason::CANCEL);
     };
-    let (head, body) = answered.unwrap_or_else(|never| match never {}).into_parts();
+    send_answer(answered.unwrap_or_else(|never| match never {}), respond).await;
+}
+
+/// Sends what tonic answers.
+pub(super) async fn send_answer(answer: Response<Body>, respond: &mut SendResponse<Bytes>) {
+    let (head, body) = answer.into_parts();
     // A status and nothing else has to be the end of the stream: with an empty frame of data after
     // it, grpcio and others do not read it, and report UNKNOWN.
     let only_status = body.is_end_stream();
@@ -56,7 +120,6 @@ pub(super) fn refuse(mut respond: SendResponse<Bytes>) {
 
 /// Whether all of it was sent that the client wanted.
 async fn send(mut body: Body, stream: &mut SendStream<Bytes>) -> bool {
-    // Messages about health are a few bytes each: they need not wait for a window.
     loop {
         let frame = tokio::select! {
             frame = body.frame() => frame,
@@ -68,7 +131,7 @@ async fn send(mut body: Body, stream: &mut SendStream<Bytes>) -> bool {
             None => return false,
             Some(Err(_)) => return false,
             Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => stream.send_data(data, false),
+                Ok(data) => send_data(data, stream).await,
                 Err(frame) => match frame.into_trailers() {
                     Ok(trailers) => return stream.send_trailers(trailers).is_ok(),
                     Err(_) => Ok(()),
@@ -79,6 +142,18 @@ async fn send(mut body: Body, stream: &mut SendStream<Bytes>) -> bool {
             return false;
         }
     }
+}
+
+/// Sends as the client makes room, so that nothing piles up for one that does not read.
+async fn send_data(mut data: Bytes, stream: &mut SendStream<Bytes>) -> Result<(), h2::Error> {
+    while !data.is_empty() {
+        stream.reserve_capacity(data.len());
+        let Some(room) = poll_fn(|cx| stream.poll_capacity(cx)).await else {
+            return Err(h2::Reason::CANCEL.into());
+        };
+        stream.send_data(data.split_to(room?.min(data.len())), false)?;
+    }
+    Ok(())
 }
 
 /// A request's body, as tonic takes it.

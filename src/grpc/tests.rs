@@ -1,6 +1,9 @@
 //! Clients that send what no Envoy sends, or not to the end. Time is tokio's own here: it moves on
 //! when nothing else does.
 
+mod compressed;
+mod reflection;
+
 use std::ops::Range;
 
 use bytes::BytesMut;
@@ -17,7 +20,7 @@ use super::{
     frame::{CHECK, HEAD},
     *,
 };
-use crate::{check::tests::hot, response::Told};
+use crate::{check::tests::hot, response::Told, token::PlainToken};
 
 /// Longer than anything may take.
 const FOREVER: Duration = Duration::from_secs(1_000_000);
@@ -29,23 +32,43 @@ struct Client {
     calls: SendRequest<Bytes>,
     registry: Registry,
     served: JoinHandle<()>,
+    /// What it could also connect to.
+    grpc: Grpc,
+    /// That the edge knows.
+    token: PlainToken,
 }
 
 impl Client {
     async fn connect(room: usize, max_age: Duration) -> Self {
         let mut registry = Registry::default();
-        let (checker, ..) = hot(&mut registry);
-        let others = Routes::new(health_reporter().1).prepare();
-        let grpc = Grpc::with_room(GrpcEdge(Arc::new(checker)), others, room);
+        let (checker, _, token) = hot(&mut registry);
+        let grpc = Grpc::with_room(GrpcEdge(Arc::new(checker)), health_reporter().1, room);
+        let (calls, served) = Self::calls(&grpc, max_age).await;
+        Self { calls, registry, served, grpc, token }
+    }
+
+    /// Opens one more connection.
+    async fn calls(grpc: &Grpc, max_age: Duration) -> (SendRequest<Bytes>, JoinHandle<()>) {
         let (ours, theirs) = duplex(1 << 20);
-        let served = tokio::spawn(grpc.serve(theirs, max_age, CancellationToken::new()));
+        let served = tokio::spawn(grpc.clone().serve(theirs, max_age, CancellationToken::new()));
         let (calls, connection) = h2::client::handshake(ours).await.unwrap();
         tokio::spawn(connection);
-        Self { calls, registry, served }
+        (calls, served)
     }
 
     async fn call(&self, path: &str) -> (ResponseFuture, h2::SendStream<Bytes>) {
-        let head = Request::post(format!("http://patgate{path}")).body(()).unwrap();
+        self.call_in_step(path, None).await
+    }
+
+    async fn call_in_step(
+        &self,
+        path: &str,
+        step: Option<&str>,
+    ) -> (ResponseFuture, h2::SendStream<Bytes>) {
+        let mut head = Request::post(format!("http://patgate{path}")).body(()).unwrap();
+        if let Some(step) = step {
+            head.headers_mut().insert("patgate-step", step.parse().unwrap());
+        }
         self.calls.clone().ready().await.unwrap().send_request(head, false).unwrap()
     }
 
@@ -99,6 +122,11 @@ async fn send_all(stream: &mut h2::SendStream<Bytes>, piece: &[u8]) {
 }
 
 async fn told(answer: ResponseFuture) -> u16 {
+    Told::decode(&answered(answer).await).unwrap().status
+}
+
+/// The answer to a check, as it is framed.
+async fn answered(answer: ResponseFuture) -> BytesMut {
     let answer = timeout(FOREVER, answer).await.expect("an answer");
     let (head, mut body) = answer.unwrap().into_parts();
     assert_eq!(head.status, StatusCode::OK);
@@ -108,7 +136,7 @@ async fn told(answer: ResponseFuture) -> u16 {
     }
     let trailers = body.trailers().await.unwrap().unwrap();
     assert_eq!(trailers["grpc-status"], "0", "an error of gRPC could be an ALLOW");
-    Told::decode(&frame).unwrap().status
+    frame
 }
 
 /// A framed `CheckRequest` of so many bytes: a request for `/` with a body of zeros.
@@ -248,7 +276,7 @@ async fn calls_that_are_no_checks_are_few_on_a_connection() {
 
 #[tokio::test(start_paused = true)]
 async fn calls_that_wait_share_the_room_of_messages() {
-    let client = Client::connect(2 * message::WAITING as usize, FOREVER).await;
+    let client = Client::connect(2 * message::WAITING, FOREVER).await;
     let (_one, mut first) = client.call(CHECK).await;
     let (_two, _second) = client.call(CHECK).await;
     assert_eq!(client.check_without_end().await, 503, "there is no room to wait");

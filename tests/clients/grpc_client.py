@@ -2,7 +2,8 @@
 
     grpc_client.py ADDRESS     prints, a line of JSON for each call, its status and its answer
 
-The messages are small enough to be written by hand; so no generated code is needed.
+The messages are small enough to be written by hand; so no generated code is needed. The last two
+calls are the same check, plain and compressed.
 """
 
 import json
@@ -32,10 +33,30 @@ CALLS = [
 ]
 
 
-def call(channel: grpc.Channel, path: str, message: bytes) -> dict:
+def field(number: int, content: bytes) -> bytes:
+    size = len(content)
+    length = [size] if size < 128 else [size % 128 + 128, size // 128]
+    return bytes([number * 8 + 2, *length]) + content
+
+
+def check() -> bytes:
+    """A CheckRequest without a token, long enough that grpcio compresses it."""
+    header = field(1, b"x-request-id") + field(2, b"r-1")
+    path = b"/proxy/" + b"a" * 1000
+    http = field(2, b"GET") + field(3, header) + field(4, path) + field(5, b"gateway")
+    return field(1, field(4, field(2, http)))
+
+
+def call(
+    channel: grpc.Channel,
+    path: str,
+    message: bytes,
+    compression: grpc.Compression = grpc.Compression.NoCompression,
+) -> dict:
     ask = channel.unary_unary(path, request_serializer=None, response_deserializer=None)
     try:
-        return {"path": path, "status": "OK", "answer": ask(message, timeout=20).hex()}
+        answer = ask(message, timeout=20, compression=compression)
+        return {"path": path, "status": "OK", "answer": answer.hex()}
     except grpc.RpcError as error:
         return {"path": path, "status": error.code().name}
 
@@ -55,6 +76,8 @@ def main(address: str):
         for path, message in CALLS:
             print(json.dumps(call(channel, path, message)))
         print(json.dumps(watch(channel)))
+        for compression in (grpc.Compression.NoCompression, grpc.Compression.Gzip):
+            print(json.dumps(call(channel, f"/{AUTHORIZATION}/Check", check(), compression)))
 
 
 main(sys.argv[1])

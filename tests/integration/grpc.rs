@@ -41,6 +41,8 @@ pub(crate) async fn grpcio_hears_every_status(suite: Arc<Suite>) {
         ("/no.such.Service/Method".to_owned(), "UNIMPLEMENTED"),
         (format!("{check}/Check"), "OK"),
         (format!("{health}/Watch"), "OK"),
+        (format!("{check}/Check"), "OK"),
+        (format!("{check}/Check"), "OK"),
     ];
     let expected: Vec<_> = expected.iter().map(|(path, status)| (path.as_str(), *status)).collect();
     assert_eq!(statuses, expected, "{said}");
@@ -49,6 +51,8 @@ pub(crate) async fn grpcio_hears_every_status(suite: Arc<Suite>) {
         assert_eq!(call["answer"], "0801");
     }
     assert_ne!(heard[6]["answer"], "", "an empty answer is an ALLOW");
+    assert_ne!(heard[8]["answer"], "", "an empty answer is an ALLOW");
+    assert_eq!(heard[8]["answer"], heard[9]["answer"], "one is compressed");
 }
 
 /// Where grpcurl is; `make grpc-test` says so.
@@ -89,12 +93,45 @@ pub(crate) async fn grpcurl_hears_every_status(suite: Arc<Suite>) {
     ] {
         assert_eq!(call(service, method).await, expected, "{service} {method}");
     }
-    // Without a definition it asks for one first, which is a stream in both directions.
-    let mut list = tokio::process::Command::new(&grpcurl);
-    list.args(["-plaintext", "-max-time", "60", &address, "list"]);
-    let output = list.output().await.unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("does not support the reflection API"), "{said}");
+}
+
+/// Without a definition at hand, grpcurl asks patgate for it.
+pub(crate) async fn grpcurl_finds_services_and_messages_by_reflection(suite: Arc<Suite>) {
+    let grpcurl = std::env::var(GRPCURL).unwrap();
+    let world = suite.world().await;
+    let token = world.token(&[("acme", "models", "m", "llm_read")]).await;
+    let process = process::serve(&world, &[]).await;
+    let address = process.replica.grpc.to_string();
+    let run = async |options: &[&str], of: &[&str]| {
+        let mut command = tokio::process::Command::new(&grpcurl);
+        command.args(["-plaintext", "-max-time", "60"]).args(options).arg(&address).args(of);
+        let output = command.output().await.unwrap();
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{of:?}: {err}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let authorization = "envoy.service.auth.v3.Authorization";
+    let list = run(&[], &["list"]).await;
+    let services = [authorization, "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"];
+    assert_eq!(list.lines().collect::<Vec<_>>(), services);
+    let described = run(&[], &["describe", authorization]).await;
+    assert!(described.contains("rpc Check ( .envoy.service.auth.v3.CheckRequest )"), "{described}");
+    for message in ["CheckRequest", "AttributeContext", "CheckResponse"] {
+        let described = run(&[], &["describe", &format!("envoy.service.auth.v3.{message}")]).await;
+        assert!(described.contains(&format!("message {message} {{")), "{described}");
+    }
+    let check = async |headers: Value| {
+        let http =
+            json!({ "method": "GET", "path": "/proxy/acme/v1/models/m", "headers": headers });
+        let question = json!({ "attributes": { "request": { "http": http } } }).to_string();
+        let answer = run(&["-d", &question], &[&format!("{authorization}/Check")]).await;
+        serde_json::from_str::<Value>(&answer).unwrap()
+    };
+    let allowed = check(json!({ "authorization": token.bearer() })).await;
+    assert_eq!(allowed["dynamicMetadata"]["outcome"], "allow", "{allowed}");
+    assert!(allowed["okResponse"]["headers"].is_array(), "{allowed}");
+    let denied = check(json!({})).await;
+    assert_eq!(denied["deniedResponse"]["status"]["code"], "Unauthorized", "{denied}");
 }
 
 /// With `encode_raw_headers` Envoy sends no map of headers, but a list.

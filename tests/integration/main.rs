@@ -445,7 +445,11 @@ fn main() -> ExitCode {
     }
     // By `make grpc-test` and `make test-all`, which need Go.
     if grpc::has_grpcurl() {
-        trials.extend(tests![&suite, grpc::grpcurl_hears_every_status]);
+        trials.extend(tests![
+            &suite,
+            grpc::grpcurl_hears_every_status,
+            grpc::grpcurl_finds_services_and_messages_by_reflection
+        ]);
     }
     let names: Vec<String> = trials.iter().map(|trial| trial.name().to_owned()).collect();
     trials.push(Trial::test("promises::name_their_tests", move || {

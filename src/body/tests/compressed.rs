@@ -22,7 +22,7 @@ fn member(deflated: &[u8], text: &[u8]) -> Vec<u8> {
     [&[0x1f, 0x8b, 8, 0, 1, 2, 3, 4, 0, 255], deflated, &checksum, &length].concat()
 }
 
-fn gzip(text: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(text: &[u8]) -> Vec<u8> {
     member(&compress_to_vec(text, 6), text)
 }
 

@@ -1,0 +1,72 @@
+//! Checks whose message is compressed, as Envoy never sends one.
+//!
+//! They are decompressed within the bounds of every message: its length, the room that all messages
+//! share, and the time. tonic could decompress them as well, but what it has begun cannot be
+//! stopped, and what is refused becomes an error of gRPC. So the decoder of compressed bodies does it,
+//! and the generated service is handed a message that is complete and plain.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{Request, Response};
+use http_body::Frame;
+use http_body_util::StreamBody;
+use tokio::{sync::Semaphore, task::yield_now, time::timeout};
+use tonic::{body::Body, codegen::Service, service::Routes};
+
+use super::{
+    frame,
+    message::{Message, Room, WAITING},
+};
+use crate::{
+    body::{Ask, gunzip},
+    check::{Step, aside},
+    clock::Tick,
+    decision::{Compressed, Malformed, NoModel, Refusal},
+};
+
+/// Decompresses `message`. Never ready at the first poll, which is on the connection: all other
+/// checks would wait. `turn` has one place, so that whatever is sent keeps one thread busy at most.
+pub(super) async fn decompress(
+    message: Message,
+    room: &Room,
+    turn: &Semaphore,
+) -> Result<Message, Refusal> {
+    yield_now().await;
+    let until = Tick::now().after(room.patience);
+    // Unlike one that is answered at once, it waits; so its bytes take room, if they do not yet.
+    let own = if message.held.is_some() { 0 } else { WAITING + message.bytes.len() };
+    let mut held = room.take(own)?;
+    let in_turn = timeout(room.patience, turn.acquire()).await;
+    let _in_turn = in_turn.ok().and_then(Result::ok).ok_or(Refusal::Unavailable)?;
+    let decoded = aside(|| {
+        gunzip(&message.bytes, room.longest, &mut |ask| match ask {
+            Ask::Time if Tick::now() < until => Ok(()),
+            Ask::Time => Err(NoModel::NotInTime),
+            // The service copies it once.
+            Ask::Memory(bytes) => {
+                held.merge(room.take(2 * bytes).map_err(|_| NoModel::NotInTime)?);
+                Ok(())
+            }
+        })
+    });
+    match decoded {
+        Ok(bytes) => Ok(Message { bytes: bytes.into(), held: Some(held) }),
+        Err(NoModel::NotInTime | NoModel::Compressed(Compressed::TooLong)) => {
+            Err(Refusal::Unavailable)
+        }
+        Err(_) => Err(Refusal::BadRequest(Malformed::Message)),
+    }
+}
+
+/// What the generated service answers to a message.
+pub(super) async fn serve(mut routes: Routes, message: Bytes, step: Step) -> Response<Body> {
+    let head = Bytes::copy_from_slice(&frame::head(message.len()));
+    let frames = [head, message].map(|bytes| Ok::<_, Infallible>(Frame::data(bytes)));
+    let mut request = Request::new(Body::new(StreamBody::new(stream::iter(frames))));
+    *request.method_mut() = http::Method::POST;
+    *request.uri_mut() = http::Uri::from_static(frame::CHECK);
+    request.extensions_mut().insert(step);
+    routes.call(request).await.unwrap_or_else(|never| match never {})
+}

@@ -1,0 +1,76 @@
+//! The generated service. Checks reach it if they are compressed; the connection answers all others
+//! by itself.
+
+use bytes::{Buf, BufMut, Bytes};
+use tonic::{
+    Request, Response, Status, async_trait,
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+};
+
+use super::GrpcEdge;
+use crate::{
+    check::Step,
+    decision::Refusal,
+    proto::authorization::authorization_server::{Authorization, AuthorizationServer},
+    response::Answer,
+};
+
+/// A `CheckRequest` as it came over the wire.
+pub(crate) struct Encoded(Bytes);
+
+/// Leaves messages as they are: `codec.rs` reads every check, and an answer is bytes already.
+#[derive(Default)]
+pub(crate) struct Raw;
+
+impl Codec for Raw {
+    type Encode = Answer;
+    type Decode = Encoded;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Answer;
+    type Error = Status;
+
+    fn encode(&mut self, answer: Answer, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        into.put(answer.into_message());
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Encoded;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Encoded>, Status> {
+        Ok(Some(Encoded(from.copy_to_bytes(from.remaining()))))
+    }
+}
+
+/// The service, for messages whose length was bounded before.
+pub(super) fn authorization(edge: GrpcEdge) -> AuthorizationServer<GrpcEdge> {
+    AuthorizationServer::new(edge).max_decoding_message_size(usize::MAX)
+}
+
+#[async_trait]
+impl Authorization for GrpcEdge {
+    /// Never an error, which could become an ALLOW.
+    async fn check(&self, request: Request<Encoded>) -> Result<Response<Answer>, Status> {
+        let step = request.extensions().get::<Step>().copied();
+        let message = request.into_inner();
+        Ok(Response::new(match step {
+            Some(step) => GrpcEdge::check(self, Ok(&message.0), step).await,
+            // The step comes with every check that is handed over.
+            None => GrpcEdge::check(self, Err(Refusal::Unavailable), Step::Only).await,
+        }))
+    }
+}

@@ -1,0 +1,440 @@
+//! Which room of `src/` may use which, read from its imports. It needs no servers.
+//!
+//! A room is a group of the modules that `src/lib.rs` declares. An import against the tables below
+//! fails here, with the file that has it and the reason.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Modules that belong together.
+struct Room {
+    name: &'static str,
+    modules: &'static [&'static str],
+    /// The other rooms whose modules they may use.
+    uses: &'static [&'static str],
+}
+
+/// The order of its modules counts: each may use those before it only.
+const CORE: &str = "core";
+
+/// From the inside out: a room uses rooms before it only.
+const ROOMS: &[Room] = &[
+    Room {
+        name: CORE,
+        modules: &[
+            "base62",
+            "percent",
+            "legible",
+            "clock",
+            "operation",
+            "keyring",
+            "token",
+            "credential",
+            "backend",
+            "domain",
+            "principal",
+            "model_list",
+            "decision",
+            "body",
+            "api",
+            "request",
+            "decide",
+            "mode",
+            "explain",
+        ],
+        uses: &[],
+    },
+    Room { name: "files", modules: &["trusted_file", "yaml"], uses: &[] },
+    Room { name: "tasks", modules: &["tasks", "descriptors", "turnstile"], uses: &[CORE] },
+    Room { name: "wire", modules: &["codec", "proto", "response"], uses: &[CORE] },
+    Room { name: "config", modules: &["config"], uses: &[CORE, "files"] },
+    Room { name: "telemetry", modules: &["outlet", "telemetry"], uses: &[CORE, "config"] },
+    Room {
+        name: "postgres",
+        modules: &["installation", "postgres", "schema", "seal", "writer"],
+        uses: &[CORE, "config", "telemetry"],
+    },
+    Room { name: "redis", modules: &["redis_fault"], uses: &[CORE, "config"] },
+    Room {
+        name: "feed",
+        modules: &["feed", "snapshot"],
+        uses: &[CORE, "config", "postgres", "redis", "tasks", "telemetry"],
+    },
+    Room {
+        name: "resolve",
+        modules: &["resolve"],
+        uses: &[CORE, "config", "feed", "postgres", "redis", "tasks", "telemetry"],
+    },
+    Room {
+        name: "check",
+        modules: &["check", "decision_log", "last_use"],
+        uses: &[CORE, "config", "postgres", "resolve", "tasks", "telemetry"],
+    },
+    Room { name: "edge", modules: &["grpc"], uses: &[CORE, "check", "telemetry", "wire"] },
+    Room {
+        name: "server",
+        modules: &["ring_watch", "server"],
+        uses: &[CORE, "config", "edge", "postgres", "tasks", "telemetry"],
+    },
+    Room { name: "store", modules: &["store"], uses: &[CORE] },
+    Room {
+        name: "app",
+        modules: &["api_reload", "app", "canary"],
+        uses: &[
+            CORE,
+            "check",
+            "config",
+            "edge",
+            "feed",
+            "postgres",
+            "resolve",
+            "server",
+            "tasks",
+            "telemetry",
+            "wire",
+        ],
+    },
+    Room {
+        name: "cli",
+        modules: &["cli"],
+        uses: &[
+            CORE,
+            "app",
+            "check",
+            "config",
+            "edge",
+            "feed",
+            "postgres",
+            "redis",
+            "resolve",
+            "server",
+            "store",
+            "tasks",
+            "telemetry",
+            "wire",
+        ],
+    },
+];
+
+/// Imports between modules that the rooms forbid and the code still has. Lines are only deleted here.
+const TO_BE_OPENED: &[(&str, &str)] = &[
+    // The words for a person are in the room of the wire.
+    ("explain", "response"),
+    ("check", "response"),
+    ("response", "grpc"),
+    // The data that a decision is made of.
+    ("decision", "decide"),
+    ("decision", "mode"),
+    ("domain", "mode"),
+    // Tables are read from files where they are parsed.
+    ("api", "trusted_file"),
+    ("api", "yaml"),
+    // The rule of the feed is in the room of its reader.
+    ("postgres", "feed"),
+    ("telemetry", "feed"),
+    // An entry carries what the writer of last uses noted.
+    ("resolve", "last_use"),
+];
+
+/// Crates and parts of `std` that only some modules may name, whatever room they are in.
+const OUTSIDE: &[(&str, &[&str])] = &[
+    ("anyhow", &["cli"]),
+    ("axum", &["server", "telemetry"]),
+    ("clap", &["cli"]),
+    ("deadpool", &["postgres", "resolve"]),
+    ("h2", &["cli", "grpc"]),
+    ("hyper", &["server"]),
+    ("prost", &["codec", "proto", "response"]),
+    ("prost_types", &["proto", "response"]),
+    (
+        "prometheus_client",
+        &["app", "check", "cli", "decision_log", "grpc", "resolve", "server", "telemetry"],
+    ),
+    ("redis", &["app", "cli", "config", "feed", "redis_fault", "resolve"]),
+    ("rustix", &["clock", "descriptors", "feed", "outlet", "trusted_file"]),
+    (
+        "sqlx",
+        &[
+            "canary",
+            "cli",
+            "config",
+            "feed",
+            "installation",
+            "last_use",
+            "postgres",
+            "resolve",
+            "ring_watch",
+            "schema",
+            "store",
+            "writer",
+        ],
+    ),
+    ("tonic", &["grpc", "proto", "response", "server"]),
+];
+
+/// What the core must not name: it does no I/O, logs nothing and reads no clock.
+const NOT_IN_CORE: &[&str] = &[
+    "tokio",
+    "tokio_util",
+    "futures_util",
+    "tracing",
+    "arc_swap",
+    "std::env",
+    "std::fs",
+    "std::net",
+    "std::process",
+    "std::thread",
+    "Tick::now",
+    "Clock",
+];
+
+/// What of that the core still names, by module.
+const IN_CORE_STILL: &[(&str, &str)] =
+    &[("api", "std::fs"), ("clock", "Clock"), ("clock", "Tick::now")];
+
+/// A file of `src/`, without comments and tests.
+struct Source {
+    path: PathBuf,
+    /// The module of the crate's root that it is part of.
+    module: String,
+    /// How many modules are above its own, the crate's root included.
+    depth: usize,
+    text: String,
+}
+
+#[test]
+fn each_module_is_in_one_room() {
+    let root = fs::read_to_string(src().join("lib.rs")).unwrap();
+    let declared: BTreeSet<_> = root
+        .lines()
+        .filter_map(|line| line.trim_start_matches("pub ").strip_prefix("mod "))
+        .filter_map(|rest| rest.strip_suffix(';'))
+        .collect();
+    let mut placed = BTreeMap::new();
+    for room in ROOMS {
+        for module in room.modules {
+            let before = placed.insert(*module, room.name);
+            assert_eq!(before, None, "`{module}` stands in two rooms of {}", file!());
+        }
+    }
+    for module in &declared {
+        assert!(placed.contains_key(module), "`{module}` has no room: give it one in {}", file!());
+    }
+    for module in placed.keys() {
+        assert!(declared.contains(module), "`{module}` of {} is not in src/lib.rs", file!());
+    }
+    for (at, room) in ROOMS.iter().enumerate() {
+        for used in room.uses {
+            let inner = ROOMS[..at].iter().any(|before| before.name == *used);
+            assert!(inner, "the room `{}` may not use `{used}`, which is outside it", room.name);
+        }
+    }
+}
+
+#[test]
+fn a_module_uses_only_the_rooms_that_its_own_may_use() {
+    let mut forbidden = Vec::new();
+    let mut to_be_opened: BTreeSet<_> = TO_BE_OPENED.iter().copied().collect();
+    for source in sources() {
+        for used in source.modules() {
+            if is_allowed(&source.module, &used) {
+                continue;
+            }
+            let arrow =
+                TO_BE_OPENED.iter().find(|(from, to)| *from == source.module && *to == used);
+            match arrow {
+                Some(arrow) => drop(to_be_opened.remove(arrow)),
+                None => forbidden.push(format!(
+                    "{}: `crate::{used}`, which {}",
+                    source.path.display(),
+                    why_not(&source.module, &used)
+                )),
+            }
+        }
+    }
+    assert!(forbidden.is_empty(), "forbidden imports:\n{}", forbidden.join("\n"));
+    assert!(to_be_opened.is_empty(), "opened: delete it from TO_BE_OPENED: {to_be_opened:?}");
+}
+
+#[test]
+fn a_crate_is_named_only_where_it_belongs() {
+    let mut forbidden = Vec::new();
+    let mut still: BTreeSet<_> = IN_CORE_STILL.iter().copied().collect();
+    for source in sources() {
+        let module = source.module.as_str();
+        for (name, modules) in OUTSIDE {
+            if !modules.contains(&module) && source.names(name) {
+                forbidden.push(format!(
+                    "{}: `{name}`, which only {modules:?} may name",
+                    source.path.display()
+                ));
+            }
+        }
+        let in_core = room(module).is_some_and(|room| room.name == CORE);
+        for name in NOT_IN_CORE.iter().filter(|name| in_core && source.names(name)) {
+            match IN_CORE_STILL.iter().find(|known| **known == (module, *name)) {
+                Some(known) => drop(still.remove(known)),
+                None => forbidden.push(format!(
+                    "{}: `{name}`: the core takes what it needs as arguments",
+                    source.path.display()
+                )),
+            }
+        }
+    }
+    assert!(forbidden.is_empty(), "forbidden names:\n{}", forbidden.join("\n"));
+    assert!(still.is_empty(), "gone: delete it from IN_CORE_STILL: {still:?}");
+}
+
+fn room(module: &str) -> Option<&'static Room> {
+    ROOMS.iter().find(|room| room.modules.contains(&module))
+}
+
+fn is_allowed(from: &str, to: &str) -> bool {
+    let (Some(own), Some(other)) = (room(from), room(to)) else { return false };
+    if own.name != other.name {
+        return own.uses.contains(&other.name);
+    }
+    let place = |module| own.modules.iter().position(|known| *known == module);
+    own.name != CORE || place(to) < place(from)
+}
+
+fn why_not(from: &str, to: &str) -> String {
+    match (room(from), room(to)) {
+        (Some(own), Some(other)) if own.name == other.name => {
+            format!("comes after `{from}` in the order of the room `{CORE}`")
+        }
+        (Some(own), Some(other)) => format!(
+            "is in the room `{}`; the room `{}` may use {:?}",
+            other.name, own.name, own.uses
+        ),
+        _ => "is in no room".to_owned(),
+    }
+}
+
+fn src() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+/// All files but the two roots and those that hold tests.
+fn sources() -> Vec<Source> {
+    let (mut found, mut directories) = (Vec::new(), vec![src()]);
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.extend(Source::read(path));
+            }
+        }
+    }
+    assert!(found.len() > 100, "{} files: the sources are elsewhere", found.len());
+    found
+}
+
+impl Source {
+    fn read(path: PathBuf) -> Option<Self> {
+        let path = path.strip_prefix(src()).unwrap();
+        let relative = path.with_extension("");
+        let parts: Vec<_> = relative.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
+        if ["lib", "main"].contains(&parts[0].as_str()) || parts.iter().any(|part| part == "tests")
+        {
+            return None;
+        }
+        let text = fs::read_to_string(src().join(path)).unwrap();
+        let lines = text.lines().map(|line| line.split("//").next().unwrap_or_default());
+        let code = lines.collect::<Vec<_>>().join("\n");
+        // Modules of tests come last in their files; a lint sees to it.
+        let end = code.match_indices("#[cfg(test)]").find(|(at, attribute)| {
+            let item = code[at + attribute.len()..].trim_start().trim_start_matches("pub(crate) ");
+            item.starts_with("mod ") && item.lines().next().unwrap().ends_with('{')
+        });
+        let text = end.map_or(&*code, |(at, _)| &code[..at]).to_owned();
+        Some(Self {
+            module: parts[0].clone(),
+            depth: parts.len(),
+            path: Path::new("src").join(path),
+            text,
+        })
+    }
+
+    /// The other modules of the crate's root that it names.
+    fn modules(&self) -> BTreeSet<String> {
+        let root = "super::".repeat(self.depth);
+        let mut modules = first_names(&self.text, "crate::");
+        modules.extend(first_names(&self.text, &root));
+        modules.retain(|module| *module != self.module && room(module).is_some());
+        modules
+    }
+
+    /// Whether it names something of `path`: a crate, a part of `std`, or the end of a path.
+    fn names(&self, path: &str) -> bool {
+        match path.split_once("std::") {
+            Some((_, part)) => first_names(&self.text, "std::").contains(part),
+            None if path.contains("::") || path.starts_with(char::is_uppercase) => {
+                words(&self.text, path).next().is_some()
+            }
+            None => words(&self.text, path).any(|at| {
+                let (before, after) = (&self.text[..at], &self.text[at + path.len()..]);
+                // The crate itself, not a module or a type of ours that is called the same.
+                !before.ends_with("::") && (after.starts_with("::") || before.ends_with("use "))
+            }),
+        }
+    }
+}
+
+/// Where `word` stands in a text and is not a part of a longer one.
+fn words<'t>(text: &'t str, word: &'t str) -> impl Iterator<Item = usize> + 't {
+    let part = |c: char| c.is_alphanumeric() || c == '_';
+    text.match_indices(word).map(|(at, _)| at).filter(move |at| {
+        let (before, after) = (&text[..*at], &text[at + word.len()..]);
+        !before.ends_with(part) && (word.ends_with("::") || !after.starts_with(part))
+    })
+}
+
+/// What comes right behind `prefix` in the paths of a text: of `crate::{a::B, c}`, `a` and `c`.
+fn first_names(text: &str, prefix: &str) -> BTreeSet<String> {
+    let name = |text: &str| -> String {
+        let text = text.trim_start();
+        text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+    };
+    let mut names = BTreeSet::new();
+    for at in words(text, prefix) {
+        let rest = &text[at + prefix.len()..];
+        if !rest.starts_with('{') {
+            names.insert(name(rest));
+            continue;
+        }
+        let mut depth = 0;
+        for (at, character) in rest.char_indices() {
+            match character {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                _ => {}
+            }
+            if depth == 0 {
+                break;
+            }
+            if depth == 1 && (character == '{' || character == ',') {
+                names.insert(name(&rest[at + 1..]));
+            }
+        }
+    }
+    names.retain(|name| !name.is_empty() && name != "super");
+    names
+}
+
+#[test]
+fn the_first_names_of_paths_are_found() {
+    let text =
+        "use crate::{\n    a::{B, c::D},\n    e,\n};\nfn f() { crate::g::h(); notcrate::i(); }";
+    let names = ["a", "e", "g"].map(str::to_owned);
+    assert_eq!(first_names(text, "crate::"), BTreeSet::from(names));
+    assert_eq!(first_names("use super::super::a;", "super::super::").len(), 1);
+    assert!(first_names("use super::super::super::a;", "super::super::").is_empty());
+}

@@ -28,7 +28,7 @@ pub(crate) use self::{
     member::MAX_PARAMETERS,
     multipart::MAX_PARTS,
 };
-use crate::decision::NoModel;
+use crate::refusal::NoModel;
 
 /// If a body without a length ends at a multiple of this, Envoy may have stopped showing it there.
 /// Envoy is configured to show a multiple of this.

@@ -26,17 +26,19 @@ use crate::{
     body::{Ask, Body, Form, MAX_SHOWN, ModelName},
     clock::{Clock, Tick},
     decide::{self, Authorized, AwaitsBody, BeforeBody, ModelReading},
-    decision::{Decision, Denial, Grounds, NoModel, Refusal},
+    decision::Decision,
     decision_log::{DecisionLog, MAX_MODEL, Named, Record},
     domain::{Domain, DomainRef},
+    grounds::Grounds,
     last_use::LastUses,
     legible::logged,
-    mode::{Mode, Treatment},
     operation::EntityType,
     principal::{Principal, UserId},
+    refusal::{Denial, NoModel, Refusal},
     request::{self, AuthRequest, Parts, Place},
     resolve::{Resolver, Unavailable},
     response::{self, AnswerSettings, Facts},
+    rollout::{Mode, Treatment},
     telemetry::Metrics,
     token::{TokenId, Tokens, VerifiedToken},
 };
@@ -124,30 +126,31 @@ impl Checker {
             about.read_domain();
             let domain = self.whose(about.named.as_ref(), started, &mut about.grounds).await;
             about.treatment = Some(self.mode.treatment(domain.as_deref()));
-            let ruled = self.mode.rule(denial, domain.as_deref());
-            return (Checked::Decided(self.limited(ruled, started)), about);
+            let ruled = self.enforce(denial, domain.as_deref(), started);
+            return (Checked::Decided(ruled), about);
         }
-        let ruled = self.mode.rule(denial, about.domain.as_deref());
-        (Checked::Decided(self.limited(ruled, started)), about)
+        let ruled = self.enforce(denial, about.domain.as_deref(), started);
+        (Checked::Decided(ruled), about)
     }
 
-    /// Has a token that is denied too often wait. Only what is carried out counts: what passes in a
-    /// rollout is no denial to its client.
-    fn limited(&self, decision: Decision, now: Tick) -> Decision {
+    /// Makes a decision of a denial. A token that is denied too often has to wait. Only denials that
+    /// are enforced count: for its client, a request that passes in a rollout was not denied.
+    fn enforce(&self, denial: Denial, domain: Option<&Domain>, now: Tick) -> Decision {
         let counts = |refusal| {
             use Refusal::{NoModel, RateLimited, TooManyBodies, Unavailable};
             let busy = matches!(refusal, NoModel(why) if why.fault().is_temporary());
             !busy && !matches!(refusal, RateLimited | TooManyBodies | Unavailable)
         };
-        match decision {
-            Decision::Deny(denial)
+        match self.mode.rule(denial, domain) {
+            Ok(unenforced) => Decision::Pass(unenforced),
+            Err(denial)
                 if counts(denial.refusal)
                     && let Some((token, _)) = denial.subject
                     && !self.denials.take(token, now) =>
             {
                 Decision::Deny(Denial { refusal: Refusal::RateLimited, ..denial })
             }
-            decision => decision,
+            Err(denial) => Decision::Deny(denial),
         }
     }
 
@@ -292,8 +295,7 @@ impl Checker {
                 Ok(Authorized::List(listing)) => match self.mode.rule_on_list(listing) {
                     Ok(listing) => listing,
                     Err(goes_on) => {
-                        about.domain = domain.cloned();
-                        return Ok(Checked::Decided(*goes_on));
+                        return Ok(Checked::Decided(Decision::Pass(*goes_on)));
                     }
                 },
                 Err(denial) => {
@@ -379,11 +381,7 @@ impl Checker {
         at: Tick,
         took: Duration,
     ) -> Record {
-        let rests_on = match &decision {
-            Decision::Allow(permit) => Some(&permit.domain),
-            Decision::Answer(answered) => Some(answered.domain()),
-            Decision::Pass(_) | Decision::Deny(_) => about.domain.as_ref(),
-        };
+        let rests_on = decision.domain().or(about.domain.as_ref());
         let treatment =
             about.treatment.unwrap_or_else(|| self.mode.treatment(rests_on.map(|d| &**d)));
         Record {

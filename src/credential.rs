@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     keyring::{KeyId, KeyRing},
-    operation::vocabulary,
+    vocabulary::vocabulary,
 };
 
 /// Longer than any key or signed token that a backend accepts, and short enough for any server.

@@ -1,23 +1,28 @@
 //! Decides. Pure: no I/O, no clock, no cache.
 
 mod listing;
+mod permit;
 
 use std::sync::Arc;
 
 #[cfg(test)]
 pub(crate) use self::listing::tests::listing;
-pub use self::listing::{Answered, Listing, Unanswered};
+pub use self::{
+    listing::{AnsweredList, Listing, UnansweredList},
+    permit::Permit,
+};
 use crate::{
     api::{Action, Entity},
     backend::{Backend, Unopened},
     body::Form,
     clock::Moment,
-    decision::{Denial, Limit, NoModel, Permit, Refusal},
     domain::{Domain, DomainRef},
     model_list::{ListForm, Usable},
-    operation::{EntityType, Operation, vocabulary},
+    operation::{EntityType, Operation},
     principal::{Principal, UserId},
+    refusal::{Denial, Limit, NoModel, Refusal},
     token::{TokenId, VerifiedToken},
+    vocabulary::vocabulary,
 };
 
 vocabulary! {

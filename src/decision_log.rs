@@ -141,7 +141,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        decision::Permit,
+        decide::Permit,
         domain::{Domain, DomainId, Models},
         operation::Operation,
         principal::UserId,

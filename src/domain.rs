@@ -1,14 +1,12 @@
 //! A domain: a tenant, with the models that it may see and the backends that serve it.
 
-mod reference;
-
 use std::cmp::Reverse;
 
-pub use self::reference::{DomainId, DomainRef, Slug, SlugError};
+pub use crate::domain_ref::{DomainId, DomainRef, Slug, SlugError};
 use crate::{
     backend::{Backend, Unopened},
     credential::{Credential, Sealed},
-    mode::Rollout,
+    rollout::Rollout,
 };
 
 /// A tenant, as of one moment.

@@ -15,9 +15,10 @@ use crate::{
     body::{Body, Form, ModelName},
     clock::Moment,
     decide::{self, Authorized, ModelReading},
-    decision::{Decision, Denial, NoModel},
+    decision::Decision,
     domain::Domain,
     principal::Principal,
+    refusal::{Denial, NoModel},
     request::{self, AuthRequest, Place, Rejected},
     response::Facts,
 };

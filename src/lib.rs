@@ -12,12 +12,11 @@
 //!
 //! # Invariants
 //!
-//! - Nothing is allowed unless everything was checked. A [`decision::Permit`] is made in one
-//!   place, `decide::authorize`; a [`mode::Softened`], a verdict that is not carried out, in
-//!   `mode.rs`; a [`decide::AwaitsBody`], which is no decision at all, in one,
-//!   [`decide::before_body`]; a [`decide::Answered`], which reaches no backend, in one,
-//!   [`decide::Listing::answer`]; an answer in one, `response.rs`, which alone may name
-//!   Envoy's `CheckResponse`, because its default is an ALLOW.
+//! - Nothing is allowed unless everything was checked. Each of these is made in one place: a
+//!   [`decide::Permit`] in `decide::authorize`; an [`enforce::UnenforcedVerdict`] in `enforce.rs`;
+//!   a [`decide::AwaitsBody`], which is no decision at all, in [`decide::before_body`]; a
+//!   [`decide::AnsweredList`], which reaches no backend, in [`decide::Listing::answer`]; an answer in
+//!   `response.rs`, which alone may name Envoy's `CheckResponse`, because its default is an ALLOW.
 //! - "Not found" is a value, "cannot know" is an error, and an outage never looks like a denial.
 //! - No answer rests on knowledge older than `max_staleness`; ages are measured in one clock,
 //!   moments written in another, and [`clock`] is the only code that reads either.
@@ -28,10 +27,11 @@
 //! # Modules, in reading order
 //!
 //! The way of a request: `check`, [`request`], [`api`], `resolve`, [`decide`] (and [`body`], where
-//! the model decides; [`model_list`], where patgate lists models itself), `response`.
+//! the model decides; [`model_list`], where patgate lists models itself), [`enforce`], `response`.
 //!
-//! What it is about: [`token`], [`keyring`], [`principal`], [`domain`], [`backend`] and its
-//! [`credential`], [`operation`], [`decision`], [`mode`] (whether a denial is carried out).
+//! What it is about: [`token`], [`keyring`], [`principal`], [`domain`] and [`domain_ref`] (how
+//! requests name it), [`backend`] and its [`credential`], [`operation`], [`rollout`] (how far denials
+//! are enforced), [`refusal`], [`grounds`] and [`decision`]. [`vocabulary`] makes their words.
 //!
 //! How fresh it is: [`clock`], `feed` (the rule, and why it is enough), `snapshot`, `postgres`,
 //! [`installation`] (whose knowledge it is), `seal` (what passes through Redis), `turnstile` (what
@@ -69,14 +69,16 @@ pub mod decision;
 mod decision_log;
 mod descriptors;
 pub mod domain;
+pub mod domain_ref;
+pub mod enforce;
 pub mod explain;
 mod feed;
+pub mod grounds;
 mod grpc;
 pub mod installation;
 pub mod keyring;
 mod last_use;
 mod legible;
-pub mod mode;
 pub mod model_list;
 pub mod operation;
 mod outlet;
@@ -86,10 +88,12 @@ pub mod principal;
 mod proto;
 mod redis_connections;
 mod redis_fault;
+pub mod refusal;
 pub mod request;
 mod resolve;
 mod response;
 mod ring_watch;
+pub mod rollout;
 pub mod schema;
 mod seal;
 mod server;
@@ -100,5 +104,6 @@ pub mod telemetry;
 pub mod token;
 mod trusted_file;
 mod turnstile;
+pub mod vocabulary;
 mod writer;
 mod yaml;

@@ -5,8 +5,9 @@ use serde::{Serialize, Serializer};
 
 use crate::{
     domain::Domain,
-    operation::{EntityType, Operation, OperationSet, vocabulary},
+    operation::{EntityType, Operation, OperationSet},
     principal::DomainGrants,
+    vocabulary::vocabulary,
 };
 
 vocabulary! {

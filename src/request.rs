@@ -11,8 +11,8 @@ use memchr::memchr;
 use crate::{
     api::{Action, Apis, Belonging, Manner},
     body::{self, Body, Form, Leave, ModelName},
-    decision::{Malformed, NoModel, Refusal},
     domain::DomainRef,
+    refusal::{Malformed, NoModel, Refusal},
     token::{Tokens, VerifiedToken},
 };
 

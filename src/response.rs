@@ -29,11 +29,12 @@ pub(crate) use self::{settings::AnswerSettings, told::Told};
 use crate::proto::envoy::service::auth::v3::CheckResponse;
 use crate::{
     api::{Action, Apis, ErrorStyle, Manner},
-    decide::{AwaitsBody, Unanswered},
-    decision::{Decision, Denial, Grounds, Refusal, Tier},
+    decide::{AwaitsBody, UnansweredList},
+    decision::Decision,
     domain::Domain,
+    enforce::UnenforcedVerdict,
+    grounds::{Grounds, Tier},
     grpc::frame,
-    mode::Softened,
     principal::Principal,
     proto::{
         envoy::{
@@ -45,6 +46,7 @@ use crate::{
         },
         google::rpc::Status,
     },
+    refusal::{Denial, Refusal},
     request::{COOKIES, Change, Cleaned, SUBPROTOCOLS, without_query},
 };
 
@@ -55,9 +57,9 @@ const RETRY_AFTER: &str = "1";
 const NEEDS_BODY: &str = "needs_body";
 
 /// An answer to a check as it goes over the wire: never empty, and an allow only for a [`Permit`],
-/// or for a [`Softened`] or an [`AwaitsBody`], which are given nothing but a `Permit` of their own.
+/// or for a [`UnenforcedVerdict`] or an [`AwaitsBody`], which are given nothing but a `Permit` of their own.
 ///
-/// [`Permit`]: crate::decision::Permit
+/// [`Permit`]: crate::decide::Permit
 pub(crate) struct Answer(Bytes);
 
 /// It may hold a backend's credential.
@@ -124,13 +126,15 @@ impl Answer {
             Decision::Answer(answered) => {
                 answered::write(answered, metadata(decision, grounds), to)
             }
-            Decision::Pass(softened) => match softened.list().and_then(Unanswered::permit) {
-                Some(permit) => {
-                    let by = softened.by();
-                    allow::write_unanswered(permit, by, grounds, settings, &to.cleaned)
+            Decision::Pass(unenforced) => {
+                match unenforced.list().and_then(UnansweredList::permit) {
+                    Some(permit) => {
+                        let by = unenforced.by();
+                        allow::write_unanswered(permit, by, grounds, settings, &to.cleaned)
+                    }
+                    None => pass(unenforced, metadata(decision, grounds), settings, &to.cleaned),
                 }
-                None => pass(softened, metadata(decision, grounds), settings, &to.cleaned),
-            },
+            }
             Decision::Deny(denial) => deny(denial, metadata(decision, grounds), to),
         })
     }
@@ -168,7 +172,7 @@ pub(crate) fn status(decision: &Decision, manner: Manner) -> u16 {
 /// our headers. A credential of another kind stays, for what served the request before. Removing
 /// headers also makes Envoy choose the route again.
 fn pass(
-    softened: &Softened,
+    unenforced: &UnenforcedVerdict,
     mut metadata: Struct,
     settings: &AnswerSettings,
     cleaned: &Cleaned,
@@ -176,7 +180,7 @@ fn pass(
     // The guard before the router lets through what patgate lets through, whatever the verdict.
     for (name, value) in [
         ("enforced", "false"),
-        ("mode", softened.by().as_str()),
+        ("mode", unenforced.by().as_str()),
         (settings::GUARD, settings.guard.word()),
     ] {
         metadata.fields.insert(name.to_owned(), string(value.to_owned()));
@@ -306,10 +310,11 @@ mod tests {
     use super::*;
     use crate::{
         credential::{Credential, Scheme},
-        decision::{Compressed, Excess, Limit, Malformed, NoModel, Permit},
+        decide::Permit,
         domain::{Domain, DomainId, Models},
         operation::Operation,
         principal::UserId,
+        refusal::{Compressed, Excess, Limit, Malformed, NoModel},
         token::TokenId,
     };
 

@@ -15,8 +15,8 @@ use crate::{
     clock::Tick,
     installation::identity_column,
     keyring::{KeyId, KeyRing},
-    mode::Mode,
     postgres::{AskError, Postgres},
+    rollout::Mode,
     turnstile::Turnstile,
 };
 

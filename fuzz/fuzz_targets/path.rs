@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use patgate::{
     api::{Apis, Entity},
-    decision::{Malformed, Refusal},
+    refusal::{Malformed, Refusal},
     keyring::KeyRing,
     request::{AuthRequest, Parts, Rejected, parse},
     token::{Prefixes, Tokens},

@@ -1,6 +1,6 @@
 //! How an API speaks to its clients, and what it listens to.
 
-use crate::operation::vocabulary;
+use crate::vocabulary::vocabulary;
 
 vocabulary! {
     /// A place where clients may send their token: a header and, for some, the scheme before it.

@@ -441,8 +441,8 @@ fn title(rule: &Node) -> Option<String> {
     Some(format!("{methods} {path}"))
 }
 
-fn word<T: FromStr<Err = crate::operation::UnknownWord>>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|error: crate::operation::UnknownWord| error.to_string())
+fn word<T: FromStr<Err = crate::vocabulary::UnknownWord>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: crate::vocabulary::UnknownWord| error.to_string())
 }
 
 fn table_name(text: &str) -> Result<Box<str>, String> {

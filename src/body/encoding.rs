@@ -12,7 +12,7 @@
 mod gzip;
 mod zstd;
 
-use crate::decision::{Compressed, NoModel};
+use crate::refusal::{Compressed, NoModel};
 
 /// Most bytes of a decoded body: the same limit as for a body that is not compressed.
 pub(crate) const MAX_DECODED: usize = 32 * 1024 * 1024;

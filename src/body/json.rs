@@ -10,7 +10,7 @@
 //! different names, so it is refused there.
 
 use super::{ModelName, member::Member};
-use crate::decision::{Excess, NoModel};
+use crate::refusal::{Excess, NoModel};
 
 /// Most objects and arrays that are open at a time. Readers stop at 100 (PHP's lower settings), 128
 /// (serde_json), or about 1000 (Python); requests for models stay far below. At most 128, the bits

@@ -2,7 +2,7 @@
 
 use memchr::{memchr, memchr2, memchr3_iter};
 
-use crate::decision::Excess;
+use crate::refusal::Excess;
 
 /// Members by which some backends choose a model in place of `model`, or when that model fails.
 /// First OpenRouter's; then LiteLLM's, which also merges the content of `extra_body` over the

@@ -10,7 +10,7 @@ use super::{
     member::{self, Member},
     trimmed,
 };
-use crate::decision::{Excess, NoModel};
+use crate::refusal::{Excess, NoModel};
 
 /// The longest boundary (RFC 2046).
 pub(super) const MAX_BOUNDARY: usize = 70;

@@ -1,6 +1,6 @@
 //! A model's name, with a maximum length, stored without an allocation.
 
-use crate::decision::NoModel;
+use crate::refusal::NoModel;
 
 /// Most characters of a model's name, as in domains and scopes.
 const MAX_CHARS: usize = 256;

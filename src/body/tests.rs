@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::*;
-use crate::decision::Excess;
+use crate::refusal::Excess;
 
 pub(crate) mod compressed;
 mod forms;

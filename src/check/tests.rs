@@ -8,9 +8,9 @@ use super::*;
 use crate::{
     clock::Moment,
     config,
-    decision::Tier,
     domain::{Domain, DomainId, DomainRef, Models},
     feed::{self, Feed, Server, Stamp},
+    grounds::Tier,
     installation::tests::OURS,
     keyring::KeyRing,
     last_use::Noted,

@@ -29,7 +29,6 @@ use crate::{
     explain::Evidence,
     feed::Feed,
     keyring::KeyRing,
-    mode::{Rollout, Treatment},
     postgres::{AskError, Postgres},
     principal::Principal,
     request::{self, Parts, Place},
@@ -37,6 +36,7 @@ use crate::{
         Found,
         postgres::{read_backends, read_domains, read_principals},
     },
+    rollout::{Rollout, Treatment},
     telemetry::Metrics,
     token::TokenId,
 };

@@ -7,7 +7,7 @@ use crate::{
         NewDomain, NewModels, TokenGroup,
     },
     domain::{DomainRef, Slug},
-    mode::{DomainMode, Rollout, Share},
+    rollout::{DomainMode, Rollout, Share},
 };
 
 #[derive(clap::Subcommand)]

@@ -8,7 +8,7 @@ use super::{
     expected::{Refused, WAY, agree, any_field},
     *,
 };
-use crate::{body::Form, decision::NoModel, request::Parts};
+use crate::{body::Form, refusal::NoModel, request::Parts};
 
 fn message(http: envoy::attribute_context::HttpRequest) -> Vec<u8> {
     let request = envoy::attribute_context::Request { http: Some(http), ..Default::default() };

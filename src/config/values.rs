@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 
 use super::{LogFormat, LogTo};
-use crate::{decide::ModelReading, mode::Mode, percent, token::Prefixes};
+use crate::{decide::ModelReading, percent, rollout::Mode, token::Prefixes};
 
 /// The description of a valid value, for an error.
 pub(super) type Expected = String;

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
+use super::Permit;
 use crate::{
-    decision::Permit,
     domain::Domain,
     model_list::{ListForm, Usable, body},
     operation::Operation,
@@ -52,26 +52,33 @@ impl<'p> Listing<'p> {
 
     /// The answer.
     #[inline(never)] // A stage of which `make bench-check` counts the instructions.
-    pub fn answer(self) -> Answered {
+    pub fn answer(self) -> AnsweredList {
         let Permit { token, owner, domain, operation, model, .. } = self.permit;
         let body = match &model {
             Some(name) => body(self.form, &[name]),
             None => body(self.form, &Usable::new(self.grants, &domain).names()),
         };
-        Answered { token, owner, domain, operation, model, body }
+        AnsweredList { token, owner, domain, operation, model, body }
     }
 
     /// What is left where the mode does not have patgate answer.
-    pub(crate) fn unanswered(self) -> Unanswered {
+    pub(crate) fn unanswered(self) -> UnansweredList {
         let Permit { token, owner, operation, .. } = self.permit;
-        Unanswered { token, owner, operation, permit: self.whole.then_some(self.permit) }
+        let domain = Arc::clone(&self.permit.domain);
+        UnansweredList {
+            token,
+            owner,
+            domain,
+            operation,
+            permit: self.whole.then_some(self.permit),
+        }
     }
 }
 
 /// What patgate answers in place of a backend. It holds neither a backend nor a credential, so that
 /// it lets nothing through. Made by [`Listing::answer`] alone.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Answered {
+pub struct AnsweredList {
     token: TokenId,
     owner: UserId,
     domain: Arc<Domain>,
@@ -80,7 +87,7 @@ pub struct Answered {
     body: String,
 }
 
-impl Answered {
+impl AnsweredList {
     /// The token and its owner.
     pub fn subject(&self) -> (TokenId, UserId) {
         (self.token, self.owner)
@@ -109,14 +116,15 @@ impl Answered {
 
 /// A list that the mode does not have patgate answer yet. Made by `Listing::unanswered` alone.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Unanswered {
+pub struct UnansweredList {
     token: TokenId,
     owner: UserId,
+    domain: Arc<Domain>,
     operation: Operation,
     permit: Option<Permit>,
 }
 
-impl Unanswered {
+impl UnansweredList {
     /// The token and its owner.
     pub fn subject(&self) -> (TokenId, UserId) {
         (self.token, self.owner)
@@ -125,6 +133,11 @@ impl Unanswered {
     /// What the request does.
     pub fn operation(&self) -> Operation {
         self.operation
+    }
+
+    /// The domain whose models they are.
+    pub fn domain(&self) -> &Arc<Domain> {
+        &self.domain
     }
 
     /// As what the request passes. `None` if scopes name only some models: then nothing permits
@@ -144,11 +157,12 @@ pub(crate) mod tests {
         clock::Moment,
         credential::Sealed,
         decide::{Authorized, ModelReading, authorize},
-        decision::{Denial, NoModel, Refusal},
+        decision::Decision,
         domain::{DomainId, Models},
-        mode::{DomainMode, Mode, Rollout, Share},
         operation::EntityType,
         principal::Principal,
+        refusal::{Denial, NoModel, Refusal},
+        rollout::{DomainMode, Mode, Rollout, Share},
         token::TokenDigest,
     };
 
@@ -322,8 +336,9 @@ pub(crate) mod tests {
                 };
                 match mode.rule_on_list(listing) {
                     Ok(_) => assert!(answers, "{mode} {rollout:?}"),
-                    Err(decision) => {
+                    Err(unenforced) => {
                         assert!(!answers, "{mode} {rollout:?}");
+                        let decision = Decision::Pass(*unenforced);
                         assert_eq!((decision.outcome(), decision.code()), ("answered", "ok"));
                         assert!(!decision.is_enforced() && decision.denial().is_none());
                         assert_eq!(decision.permit().is_some(), passes_as_somebody);

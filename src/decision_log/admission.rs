@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use crate::{clock::Tick, decision::Refusal};
+use crate::{clock::Tick, refusal::Refusal};
 
 /// A random share of the decisions.
 pub(super) struct Sample {

@@ -7,11 +7,12 @@ use jiff::Timestamp;
 use super::line::{Line, rfc3339};
 use crate::{
     clock::Tick,
-    decision::{Decision, Tier},
+    decision::Decision,
     domain::{Domain, DomainRef},
+    grounds::Tier,
     legible::{logged, without_secrets},
-    mode::Treatment,
     operation::Operation,
+    rollout::Treatment,
 };
 
 /// Most characters of a model's name in a line: as many as a name may have.
@@ -47,13 +48,13 @@ impl Record {
     pub(crate) fn line(&self, time: Timestamp) -> Line<'_> {
         let subject = self.decision.subject();
         let permit = self.decision.permit();
-        let (domain, model) = match (&self.decision, permit) {
-            (Decision::Answer(answered), _) => (Some(answered.domain()), answered.model()),
-            (_, Some(permit)) => (Some(&permit.domain), permit.model.as_deref()),
-            (_, None) => (self.domain.as_ref(), None),
+        let domain = self.decision.domain().or(self.domain.as_ref());
+        let decided_about = match &self.decision {
+            Decision::Answer(answered) => answered.model(),
+            _ => permit.and_then(|permit| permit.model.as_deref()),
         };
+        let model = decided_about.or(self.named.model.as_deref());
         let operation = self.decision.operation().or(self.named.operation);
-        let model = model.or(self.named.model.as_deref());
         let upstream = permit.map(|permit| &*permit.upstream);
         let named = self.named.domain.as_ref().map(ToString::to_string);
         Line {

@@ -14,9 +14,9 @@ use crate::{
     clock::Tick,
     domain::{DomainId, DomainRef},
     legible::without_secrets,
-    mode::Treatment,
     operation::Operation,
     principal::UserId,
+    rollout::Treatment,
     token::TokenId,
 };
 
@@ -152,8 +152,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        decision::{Decision, Denial, Refusal, Tier},
+        decision::Decision,
         decision_log::Named,
+        grounds::Tier,
+        refusal::{Denial, Refusal},
     };
 
     fn record(token: u128, refusal: Refusal, named: &str, at: Tick) -> Record {

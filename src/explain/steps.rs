@@ -7,11 +7,11 @@ use super::{
 use crate::{
     api::{Action, Method},
     backend::{Backend, Unopened},
-    decision::{Malformed, NoModel, Refusal},
     domain::{Domain, DomainRef},
     model_list::Usable,
     operation::{EntityType, Operation},
     principal::{DomainGrants, Principal},
+    refusal::{Malformed, NoModel, Refusal},
     request::{self, AuthRequest},
     response,
 };

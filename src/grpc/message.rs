@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::frame::HEAD;
-use crate::decision::{Malformed, Refusal};
+use crate::refusal::{Malformed, Refusal};
 
 /// Far above what Envoy accepts of a client's headers, and shows of a body as shipped. A longer one
 /// is the mistake of who configured Envoy: its client is told of an outage, and nothing of itself.

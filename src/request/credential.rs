@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::{
     api::{CredentialSource, Sources},
-    decision::{Malformed, NotAToken, Refusal},
+    refusal::{Malformed, NotAToken, Refusal},
     token::{Tokens, VerifiedToken},
 };
 

@@ -9,10 +9,11 @@ use uuid::fmt::Hyphenated;
 use super::{AnswerSettings, milliseconds};
 use crate::{
     credential::Credential,
-    decision::{Grounds, Permit},
+    decide::Permit,
+    grounds::Grounds,
     grpc::frame,
-    mode::Treatment,
     request::{COOKIES, Change, Cleaned, SUBPROTOCOLS},
+    rollout::Treatment,
 };
 
 /// Of `HeaderValueOption.append_action`. Always stated: what Envoy does when it is unset has changed

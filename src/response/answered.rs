@@ -6,14 +6,14 @@ use prost_types::Struct;
 use super::{
     Addressee, DeniedHttpResponse, HttpResponse, HttpStatus, Status, framed, headers, string,
 };
-use crate::decide::Answered;
+use crate::decide::AnsweredList;
 
 /// The HTTP status. Those of refusals are in `wording`.
 const OK: i32 = 200;
 
 /// The `CheckResponse` that ends the request with an answer of ours. For Envoy it is a denial like
 /// any other, whose status happens to be 200: nothing reaches a backend.
-pub(super) fn write(answered: &Answered, mut metadata: Struct, to: &Addressee<'_>) -> Bytes {
+pub(super) fn write(answered: &AnsweredList, mut metadata: Struct, to: &Addressee<'_>) -> Bytes {
     // Whatever is not OK makes it a denial.
     let status = Status { code: tonic::Code::Aborted as i32, message: "answered".to_owned() };
     let domain = answered.domain();
@@ -44,11 +44,12 @@ mod tests {
     use crate::{
         api::Manner,
         decide,
-        decision::{Decision, Grounds},
-        mode::Mode,
+        decision::Decision,
+        grounds::Grounds,
         model_list::ListForm,
         request::Cleaned,
         response::{Answer, AnswerSettings, Facts},
+        rollout::Mode,
     };
 
     fn read(decision: &Decision) -> CheckResponse {
@@ -115,7 +116,7 @@ mod tests {
     fn a_list_that_is_not_answered_yet_passes_as_what_it_may() {
         for whole in [true, false] {
             let decision = decide::listing(ListForm::OllamaTags, None, whole, |listing| {
-                Mode::Shadow.rule_on_list(listing).unwrap_err()
+                Decision::Pass(*Mode::Shadow.rule_on_list(listing).unwrap_err())
             });
             let response = read(&decision);
             assert_eq!(response.status.as_ref().unwrap().code, 0);

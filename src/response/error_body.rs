@@ -113,7 +113,7 @@ mod tests {
     use super::*;
     use crate::{
         api::Manner,
-        decision::{Excess, Limit, Malformed, NoModel, Refusal},
+        refusal::{Excess, Limit, Malformed, NoModel, Refusal},
         response::{Facts, wording},
     };
 

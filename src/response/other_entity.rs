@@ -4,11 +4,11 @@
 use super::Facts;
 use crate::{
     api::Entity,
-    decision::{Denial, Limit},
     domain::Domain,
     legible::shown,
     operation::{EntityType, Operation},
     principal::DomainGrants,
+    refusal::{Denial, Limit},
 };
 
 /// Characters of a name.

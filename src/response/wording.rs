@@ -6,9 +6,9 @@ use super::{Facts, not_found, other_entity};
 use crate::{
     api::{Insufficient, Manner, Scheme},
     body::{MAX_DECODED, MAX_DEPTH, MAX_MEMBERS, MAX_PARAMETERS, MAX_PARTS, MAX_RATIO, MAX_SHOWN},
-    decision::{Compressed, Denial, Excess, Fault, Malformed, NoModel, NotAToken, Refusal},
     operation::EntityType,
     proto::envoy::r#type::v3::StatusCode,
+    refusal::{Compressed, Denial, Excess, Fault, Malformed, NoModel, NotAToken, Refusal},
 };
 
 pub(super) fn http_status(refusal: Refusal, manner: Manner) -> StatusCode {

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     domain::{DomainId, DomainRef, Slug},
-    mode::{DomainMode, Rollout, Share},
     operation::Operation,
+    rollout::{DomainMode, Rollout, Share},
 };
 
 /// A domain.

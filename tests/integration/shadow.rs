@@ -9,7 +9,7 @@ use std::{
 
 use envoy_types::pb::envoy::service::auth::v3::{CheckResponse, check_response::HttpResponse};
 use futures_util::future::join_all;
-use patgate::{domain::DomainId, mode::Share};
+use patgate::{domain::DomainId, rollout::Share};
 use patgate_testing::{
     access_log, eventually,
     http::{self, Over, Sent},

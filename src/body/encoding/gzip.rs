@@ -11,7 +11,7 @@ use miniz_oxide::inflate::{
 };
 
 use super::{Ask, Leave, Limits, MALFORMED, OPTIONAL, TOO_MANY_BLOCKS, little_endian};
-use crate::decision::NoModel;
+use crate::refusal::NoModel;
 
 const HEAD: usize = 10;
 /// Bytes of the checksum and the length at the end.

@@ -6,7 +6,7 @@
 use zstd_safe::zstd_sys::ZSTD_ErrorCode::ZSTD_error_dstSize_tooSmall;
 
 use super::{Ask, Leave, Limits, MALFORMED, OPTIONAL, TOO_MANY_BLOCKS, little_endian};
-use crate::decision::NoModel;
+use crate::refusal::NoModel;
 
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// RFC 9659: no HTTP encoder uses a larger window.

@@ -5,7 +5,7 @@ use zstd_safe::{CCtx, CParameter};
 use super::{Body, Form, NoModel, told};
 use crate::{
     body::{Ask, MAX_RATIO},
-    decision::Compressed,
+    refusal::Compressed,
 };
 
 const MALFORMED: NoModel = NoModel::Compressed(Compressed::Malformed);

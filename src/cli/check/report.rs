@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{super::output::aligned, caches::RedisEntries, replica::ReplicaAnswer};
 use crate::{
     body::ModelName,
-    decide::Answered,
+    decide::AnsweredList,
     decision::Decision,
     explain::{Evidence, Explanation},
     response::{self, Told},
@@ -67,7 +67,7 @@ impl<'a> Report<'a> {
                 response::message(denial, &evidence.facts(model.as_ref().map(ModelName::as_str)))
             }),
             explanation: evidence.explain(decision),
-            model: model.or(answered.and_then(Answered::model)),
+            model: model.or(answered.and_then(AnsweredList::model)),
             upstream: permit.map(|permit| &*permit.upstream),
             backend_credential: permit.map(|permit| match permit.credential {
                 Some(_) => "set",

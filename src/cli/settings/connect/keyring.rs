@@ -6,8 +6,8 @@ use sqlx::AssertSqlSafe;
 use super::Finding;
 use crate::{
     config::Config,
-    mode::Mode,
     ring_watch::{Fitness, live_keys},
+    rollout::Mode,
     schema,
 };
 

@@ -1,46 +1,47 @@
-//! What is done about a request, whichever edge it came by: parse → resolve → decide → record.
+//! The life of a request, whichever edge it came by: parse → resolve → authenticate → authorize →
+//! enforce → answer → record. The stages are those of `stages.rs`; here they are given what they
+//! need: what the tiers know, the bodies, the time, and the budgets of tokens.
 
 mod awaited_bodies;
+mod bodies;
 mod denial_rates;
+mod details;
+mod enforcing;
 mod long_bodies;
+mod record;
 mod step;
 
 use std::{
-    future::Future,
-    pin::{Pin, pin},
-    sync::Arc,
-    task::Poll,
+    borrow::Cow, future::Future, panic::AssertUnwindSafe, pin::pin, sync::Arc, task::Poll,
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use futures_util::poll;
-use tokio::{task::yield_now, time::timeout};
+use futures_util::{FutureExt, poll};
+use tokio::time::timeout;
+use uuid::Uuid;
 
+use self::details::{CheckDetails, Refused, Upon};
 pub(crate) use self::{
     awaited_bodies::AwaitedBodies, denial_rates::DenialRates, long_bodies::LongBodies,
     long_bodies::aside, step::Step,
 };
 use crate::{
-    api::{Action, Apis, Entity, Manner},
-    body::{Ask, Body, Form, MAX_SHOWN, ModelName},
+    api::Apis,
+    body::ModelName,
     clock::{Clock, Tick},
-    decide::{self, Authorized, AwaitsBody, BeforeBody, ModelReading},
+    decide::{Authorized, AwaitsBody, ModelReading, Progress},
     decision::Decision,
-    decision_log::{DecisionLog, MAX_MODEL, Named, Record},
-    domain::{Domain, DomainRef},
+    decision_log::DecisionLog,
     grounds::Grounds,
     last_use::LastUses,
-    legible::logged,
-    operation::EntityType,
-    principal::{Principal, UserId},
     refusal::{Denial, NoModel, Refusal},
-    request::{self, AuthRequest, Parts, Place},
-    resolve::{Resolver, Unavailable},
-    response::{self, AnswerSettings, Facts},
-    rollout::{Mode, Treatment},
+    request::{self, AuthRequest, Cleaned, Parts},
+    resolve::{Kind, Known, Resolver, Tiers, Unavailable},
+    response::{Addressee, AnswerSettings, Facts},
+    rollout::Mode,
     telemetry::Metrics,
-    token::{TokenId, Tokens, VerifiedToken},
+    token::Tokens,
 };
 
 /// Everything a check needs.
@@ -67,9 +68,9 @@ pub(crate) struct Checker {
     pub(crate) metrics: Metrics,
 }
 
-/// What comes of a check.
+/// How far a check came.
 #[derive(Debug)]
-pub(crate) enum Checked {
+pub(crate) enum CheckOutcome {
     /// It is decided.
     Decided(Decision),
     /// Nothing is decided, counted or logged yet: the gateway shall ask again, and show the body.
@@ -77,110 +78,187 @@ pub(crate) enum Checked {
     AwaitsBody(AwaitsBody),
 }
 
+/// What an edge encodes.
+pub(crate) enum ToEncode<'c> {
+    /// A decision, what it rests on, and what its answer may say.
+    Decision(&'c Decision, &'c Grounds, &'c Addressee<'c>),
+    /// The question for the body.
+    AwaitsBody(&'c AwaitsBody),
+}
+
 /// What a second step may take beyond the deadline of a check: its body may be long, and many may
-/// wait for being read.
+/// wait to be read.
 const FOR_A_BODY: Duration = Duration::from_secs(5);
 
 impl Checker {
-    /// Decides about a request that came at `started`, whichever edge it came by.
-    pub(crate) async fn check<'r, 'a: 'r, H>(
+    /// Answers a request that came at `started`, or the reason why none could be decoded. All that
+    /// an edge does beside is to decode the one and to `encode` the other.
+    pub(crate) async fn answer<'a, H, A>(
+        &self,
+        parts: Result<&Parts<'a, H>, Refusal>,
+        step: Step,
+        started: Tick,
+        encode: impl FnOnce(ToEncode<'_>) -> A,
+    ) -> A
+    where
+        H: Fn(&str) -> Option<&'a str>,
+    {
+        let apis = self.apis.load();
+        let (outcome, details) = match parts {
+            Ok(parts) => guard(&self.metrics, self.check(parts, &apis, step, started)).await,
+            Err(refusal) => denied(refusal),
+        };
+        let decision = match outcome {
+            CheckOutcome::Decided(decision) => decision,
+            CheckOutcome::AwaitsBody(awaits) => {
+                self.metrics.asked_for_a_body();
+                return encode(ToEncode::AwaitsBody(&awaits));
+            }
+        };
+        let header = |name: &str| parts.ok().and_then(|parts| (parts.header)(name));
+        let request_id = header("x-request-id").filter(|id| is_request_id(id));
+        let request_id = request_id.map_or_else(|| Uuid::new_v4().to_string().into(), Cow::from);
+        let cookies = details.cookies();
+        let cleaned = match &decision {
+            _ if decision.permit().is_some() => {
+                Cleaned::for_a_backend(header, cookies, &self.tokens)
+            }
+            Decision::Pass(_) => Cleaned::of_tokens(header, cookies, &self.tokens),
+            Decision::Allow(_) | Decision::Answer(_) | Decision::Deny(_) => Cleaned::default(),
+        };
+        let facts = parts.map_or_else(|_| Facts::default(), |parts| details.facts(parts, &apis));
+        let to = Addressee { request_id: &request_id, manner: details.manner, facts, cleaned };
+        let answer = encode(ToEncode::Decision(&decision, &details.grounds, &to));
+        let method = parts.map_or("", |parts| parts.method);
+        self.record(method, (decision, details), request_id, started);
+        answer
+    }
+
+    /// Decides about a request.
+    async fn check<'r, 'a: 'r, H>(
         &self,
         parts: &Parts<'a, H>,
         apis: &'r Apis,
         step: Step,
         started: Tick,
-    ) -> (Checked, Particulars<'r>)
+    ) -> (CheckOutcome, CheckDetails<'r>)
     where
         H: Fn(&str) -> Option<&'a str>,
     {
-        let mut about = Particulars::default();
-        let denial = match request::parse(parts, apis, &self.tokens) {
-            Ok(request) => {
-                about.manner = request.manner;
-                let decided = {
-                    let work = pin!(self.decide(&request, parts, step, started, &mut about));
-                    self.in_time(self.deadline_of(step), started, work).await
-                };
-                about.place = request.place;
-                about.action = Some(request.action);
-                match decided {
-                    Ok(Ok(checked)) => return (checked, about),
-                    Ok(Err(denial)) => denial,
-                    Err(unavailable) => unavailable.into(),
+        let (refused, details) = match request::parse(parts, apis, &self.tokens) {
+            Ok(request) => match self.authorize(&request, parts, step, started).await {
+                Ok((outcome, grounds)) => return (outcome, CheckDetails::of(request, grounds)),
+                Err(refused) => (refused, CheckDetails::of(request, Grounds::default())),
+            },
+            Err(rejected) => self.reject(rejected, started).await,
+        };
+        self.enforce(refused, details, started).await
+    }
+
+    /// Resolves what the request names, and authorizes it. A stage that fails ends the check:
+    /// nothing after it is looked up.
+    async fn authorize<'a, H>(
+        &self,
+        request: &AuthRequest<'_>,
+        parts: &Parts<'a, H>,
+        step: Step,
+        started: Tick,
+    ) -> Result<(CheckOutcome, Grounds), Refused>
+    where
+        H: Fn(&str) -> Option<&'a str>,
+    {
+        // A body that a first step asked for counts until it is decided about: so long it is held.
+        let _awaited =
+            (step == Step::Second).then(|| self.awaited.held(request.token.id, parts.request_id()));
+        let until = started.after(self.deadline_of(step));
+        let mut grounds = Grounds::default();
+        let mut at = started;
+        // Boxed, so that the future of every check is not longer by a name.
+        let mut long: Option<Result<Box<ModelName>, NoModel>> = None;
+        // For a list that takes long to make.
+        let mut turn = None;
+        loop {
+            let Resolver { principals, domains, backends } = &self.resolver;
+            let known = known_by(until, principals, &request.token.id, at).await.upon(grounds)?;
+            grounds = known.grounds();
+            let principal = &known.found.value;
+            let now = self.clock.now(known.at).ok_or(Unavailable).upon(grounds)?;
+            let authenticated = request.authenticate(principal.as_deref(), now).upon(grounds)?;
+            // Whatever it may do: its owner, or a thief, has used it.
+            self.last_uses.note(request.token.id, &known.found.noted, known.at);
+            let located = authenticated.locate().upon(grounds);
+            let located = located.map_err(|refused| refused.of(principal.as_ref()))?;
+            let named = known_by(until, domains, located.domain(), known.at).await.upon(grounds)?;
+            grounds.add(named.grounds());
+            let domain = named.found.value.as_ref();
+            let own = match located.backend() {
+                None => None,
+                Some(name) => Some(known_by(until, backends, name, known.at).await.upon(grounds)?),
+            };
+            own.iter().for_each(|own| grounds.add(own.grounds()));
+            let own = own.as_ref().and_then(|own| own.found.value.as_deref());
+            let mut short = None;
+            let authorized = match located.authorize(domain, own, self.model_reading) {
+                Ok(Progress::Authorized(authorized)) => Ok(authorized),
+                Err(denial) => Err(denial),
+                Ok(Progress::NeedsModel(needs)) if step == Step::First => {
+                    let asked = self.ask_for_body(needs.await_body(), parts, started);
+                    let asked = asked.map(|awaits| (CheckOutcome::AwaitsBody(awaits), grounds));
+                    return asked
+                        .upon(grounds)
+                        .map_err(|refused| refused.of(principal.as_ref()).in_domain(domain));
                 }
-            }
-            Err(rejected) => {
-                about.manner = rejected.manner;
-                about.place = rejected.place;
-                let subject = match rejected.among {
-                    // A ramp is for tokens that are proven.
-                    Some(token) if self.mode.depends_on_domain(rejected.refusal) => {
-                        self.proven(&token, started, &mut about.grounds).await
+                Ok(Progress::NeedsModel(needs)) => match &long {
+                    Some(read) => {
+                        needs.with(read.as_ref().map(|model| model.as_str()).map_err(|why| *why))
                     }
-                    _ => None,
-                };
-                Denial { subject, ..rejected.refusal.into() }
-            }
-        };
-        if self.mode.depends_on_domain(denial.refusal) && about.domain.is_none() {
-            about.read_domain();
-            let domain = self.whose(about.named.as_ref(), started, &mut about.grounds).await;
-            about.treatment = Some(self.mode.treatment(domain.as_deref()));
-            let ruled = self.enforce(denial, domain.as_deref(), started);
-            return (Checked::Decided(ruled), about);
+                    None if self.denials.is_spent(request.token.id, started) => {
+                        return Err(needs.refused(Refusal::RateLimited)).upon(grounds);
+                    }
+                    None => {
+                        let (body, form) = (parts.shown(), needs.form());
+                        if LongBodies::is_long(&body) {
+                            // Reading takes its time, in which the token may be revoked: then all
+                            // else is asked again.
+                            let read =
+                                || self.read_long(request.token.id, parts, form, body, until);
+                            let read =
+                                self.long_bodies.read(needs.owner(), || read().map(Box::new));
+                            long = Some(in_time(until, read).await.upon(grounds)?);
+                            at = Tick::now();
+                            continue;
+                        }
+                        let read = request::model(parts.target, body, form, &mut |_| Ok(()));
+                        needs.with(read.map(|model| short.insert(model).as_str()))
+                    }
+                },
+            };
+            let listing = match authorized {
+                Ok(Authorized::Permit(permit)) => return decided(Decision::Allow(permit), grounds),
+                Ok(Authorized::List(listing)) => match self.mode.rule_on_list(listing) {
+                    Ok(listing) => listing,
+                    Err(unenforced) => return decided(Decision::Pass(*unenforced), grounds),
+                },
+                Err(denial) => {
+                    let read = long.as_ref().and_then(|read| read.as_deref().ok());
+                    let model = read.or(short.as_ref()).map(ModelName::as_str);
+                    return Err(denial).upon(grounds).map_err(|refused| {
+                        refused.of(principal.as_ref()).in_domain(domain).about(model)
+                    });
+                }
+            };
+            let answered = match &turn {
+                None if listing.takes_long() => {
+                    let owner = listing.owner();
+                    turn = Some(in_time(until, self.long_bodies.turn(owner)).await.upon(grounds)?);
+                    at = Tick::now();
+                    continue;
+                }
+                None => listing.answer(),
+                Some(turn) => turn.aside(|| listing.answer()),
+            };
+            return decided(Decision::Answer(answered), grounds);
         }
-        let ruled = self.enforce(denial, about.domain.as_deref(), started);
-        (Checked::Decided(ruled), about)
-    }
-
-    /// Makes a decision of a denial. A token that is denied too often has to wait. Only denials that
-    /// are enforced count: for its client, a request that passes in a rollout was not denied.
-    fn enforce(&self, denial: Denial, domain: Option<&Domain>, now: Tick) -> Decision {
-        let counts = |refusal| {
-            use Refusal::{NoModel, RateLimited, TooManyBodies, Unavailable};
-            let busy = matches!(refusal, NoModel(why) if why.fault().is_temporary());
-            !busy && !matches!(refusal, RateLimited | TooManyBodies | Unavailable)
-        };
-        match self.mode.rule(denial, domain) {
-            Ok(unenforced) => Decision::Pass(unenforced),
-            Err(denial)
-                if counts(denial.refusal)
-                    && let Some((token, _)) = denial.subject
-                    && !self.denials.take(token, now) =>
-            {
-                Decision::Deny(Denial { refusal: Refusal::RateLimited, ..denial })
-            }
-            Err(denial) => Decision::Deny(denial),
-        }
-    }
-
-    /// The domain whose mode applies, if that can be known before the time is up.
-    async fn whose(
-        &self,
-        reference: Option<&DomainRef>,
-        started: Tick,
-        grounds: &mut Grounds,
-    ) -> Option<Arc<Domain>> {
-        let reference = reference?;
-        let found = pin!(self.resolver.domains.get(reference, Tick::now()));
-        let known = self.in_time(self.deadline, started, found).await.ok()?.ok()?;
-        grounds.add(known.grounds());
-        known.found.value.clone()
-    }
-
-    /// Whose token it is, if it can be known before the time is up that the token is good.
-    async fn proven(
-        &self,
-        token: &VerifiedToken,
-        started: Tick,
-        grounds: &mut Grounds,
-    ) -> Option<(TokenId, UserId)> {
-        let found = pin!(self.resolver.principals.get(&token.id, started));
-        let known = self.in_time(self.deadline, started, found).await.ok()?.ok()?;
-        grounds.add(known.grounds());
-        let now = self.clock.now(known.at)?;
-        let principal = decide::authenticate(token, known.found.value.as_deref(), now).ok()?;
-        Some((principal.token, principal.owner))
     }
 
     fn deadline_of(&self, step: Step) -> Duration {
@@ -189,282 +267,56 @@ impl Checker {
             Step::Second => self.deadline + FOR_A_BODY,
         }
     }
+}
 
-    /// Waits for what is not known at once, though no longer than the deadline.
-    async fn in_time<F: Future>(
-        &self,
-        deadline: Duration,
-        started: Tick,
-        mut work: Pin<&mut F>,
-    ) -> Result<F::Output, Unavailable> {
-        // Known at once, it needs no timer.
-        if let Poll::Ready(done) = poll!(work.as_mut()) {
-            return Ok(done);
-        }
-        // The connection polls a check once, and makes a task of what is not ready then. A timer
-        // would poll it again right here, where a long body would be read after all.
-        yield_now().await;
-        let left = deadline.saturating_sub(Tick::now().since(started));
-        timeout(left, work).await.map_err(|_| Unavailable)
+fn decided(decision: Decision, grounds: Grounds) -> Result<(CheckOutcome, Grounds), Refused> {
+    Ok((CheckOutcome::Decided(decision), grounds))
+}
+
+/// What is known of `key` before the time is up. What memory knows needs no timer.
+async fn known_by<K: Kind>(
+    until: Tick,
+    tiers: &Arc<Tiers<K>>,
+    key: &K::Key,
+    at: Tick,
+) -> Result<Known<K::Value>, Unavailable> {
+    let mut known = pin!(tiers.get(key, at));
+    if let Poll::Ready(known) = poll!(known.as_mut()) {
+        return known;
     }
+    in_time(until, known).await
+}
 
-    /// A stage that cannot be decided ends the check: nothing after it is asked.
-    async fn decide<'a, H>(
-        &self,
-        request: &AuthRequest<'_>,
-        parts: &Parts<'a, H>,
-        step: Step,
-        started: Tick,
-        about: &mut Particulars<'_>,
-    ) -> Result<Checked, Denial>
-    where
-        H: Fn(&str) -> Option<&'a str>,
-    {
-        let action = request.action.as_ref();
-        // Until it is decided about: so long its bytes are held here.
-        let _awaited =
-            (step == Step::Second).then(|| self.awaited.held(request.token.id, parts.request_id()));
-        let until = started.after(self.deadline_of(step));
-        let (mut long, mut at) = (None::<Result<Box<ModelName>, NoModel>>, started);
-        // For a list that takes long to make.
-        let mut turn = None;
-        loop {
-            let known = self.resolver.principals.get(&request.token.id, at).await?;
-            about.grounds = known.grounds();
-            let now = self.clock.now(known.at).ok_or(Unavailable)?;
-            let known_as = known.found.value.as_deref();
-            let principal = decide::authenticate(&request.token, known_as, now)?;
-            // Whatever it may do: its owner, or a thief, has used it.
-            self.last_uses.note(principal.token, &known.found.noted, known.at);
-            about.named = request.place.as_ref().and_then(Place::domain);
-            let (action, reference) = decide::domain_of(principal, action, about.named.as_ref())
-                .inspect_err(|_| about.principal = known.found.value.clone())?;
-            let named = self.resolver.domains.get(reference, known.at).await?;
-            about.grounds.add(named.grounds());
-            let own = match action.upstream {
-                None => None,
-                Some(backend) => Some(self.resolver.backends.get(backend, known.at).await?),
-            };
-            own.iter().for_each(|own| about.grounds.add(own.grounds()));
-            let own = own.as_ref().and_then(|own| own.found.value.as_deref());
-            let domain = named.found.value.as_ref();
-            let (token, owner, reading) = (principal.token, principal.owner, self.model_reading);
-            let (mut short, mut asked) = (None, None);
-            let authorized = if step == Step::First {
-                match decide::before_body(principal, action, domain, own, reading) {
-                    Ok(BeforeBody::Authorized(authorized)) => Ok(authorized),
-                    Ok(BeforeBody::Awaits(awaits)) => {
-                        let asked = self.ask_for_body(awaits, parts, started);
-                        return asked.inspect_err(|_| {
-                            about.domain = domain.cloned();
-                            about.principal = known.found.value.clone();
-                        });
-                    }
-                    Err(denial) => Err(denial),
-                }
-            } else {
-                decide::authorize(principal, action, domain, own, reading, |form| {
-                    if let Some(read) = &long {
-                        return read.as_ref().map(|model| model.as_str()).map_err(|why| *why);
-                    }
-                    let body = parts.shown();
-                    if self.denials.is_spent(token, started) || LongBodies::is_long(&body) {
-                        asked = Some((form, body));
-                        return Err(NoModel::NotShown);
-                    }
-                    let read = request::model(parts.target, body, form, &mut |_| Ok(()));
-                    Ok(short.insert(read?).as_str())
-                })
-            };
-            if let Some((form, body)) = asked {
-                if self.denials.is_spent(token, started) {
-                    let (subject, operation) = (Some((token, owner)), Some(action.operation));
-                    return Err(Denial { refusal: Refusal::RateLimited, subject, operation });
-                }
-                // That may take its time, in which the token may be revoked: all else is asked again.
-                // Boxed, so that the future of every check is not longer by a name.
-                let read = || self.read_long(token, parts, (form, body), until).map(Box::new);
-                long = Some(self.long_bodies.read(owner, read).await?);
-                at = Tick::now();
-                continue;
-            }
-            let listing = match authorized {
-                Ok(Authorized::Permit(permit)) => {
-                    return Ok(Checked::Decided(Decision::Allow(permit)));
-                }
-                Ok(Authorized::List(listing)) => match self.mode.rule_on_list(listing) {
-                    Ok(listing) => listing,
-                    Err(goes_on) => {
-                        return Ok(Checked::Decided(Decision::Pass(*goes_on)));
-                    }
-                },
-                Err(denial) => {
-                    let read = long.as_ref().and_then(|read| read.as_deref().ok());
-                    about.domain = domain.cloned();
-                    about.principal = known.found.value.clone();
-                    about.model = read.or(short.as_ref()).map(|model| model.as_str().into());
-                    return Err(denial);
-                }
-            };
-            let answered = match &turn {
-                None if listing.takes_long() => {
-                    turn = Some(self.long_bodies.turn(owner).await?);
-                    at = Tick::now();
-                    continue;
-                }
-                None => listing.answer(),
-                Some(turn) => turn.aside(|| listing.answer()),
-            };
-            return Ok(Checked::Decided(Decision::Answer(answered)));
-        }
-    }
+/// Waits for `work` until the time is up.
+fn in_time<T>(
+    until: Tick,
+    work: impl Future<Output = Result<T, Unavailable>>,
+) -> impl Future<Output = Result<T, Unavailable>> {
+    timeout(until.since(Tick::now()), work).map(|done| done.map_err(|_| Unavailable).flatten())
+}
 
-    /// Reads the model of a long body. What it is decoded to counts as long bodies do, while it is read.
-    fn read_long<'a, H>(
-        &self,
-        token: TokenId,
-        parts: &Parts<'a, H>,
-        (form, body): (Form, Body<'a>),
-        until: Tick,
-    ) -> Result<ModelName, NoModel>
-    where
-        H: Fn(&str) -> Option<&'a str>,
-    {
-        let (mut counted, mut held) = (None, None);
-        request::model(parts.target, body, form, &mut |ask| match ask {
-            Ask::Time if Tick::now() < until => Ok(()),
-            Ask::Time => Err(NoModel::NotInTime),
-            Ask::Memory(bytes) => {
-                let (id, now) = (parts.request_id(), Tick::now());
-                let share = self.awaited.decoded(token, id, bytes as u64, now);
-                counted = Some(share.ok_or(NoModel::TooMuchAtOnce)?);
-                let bytes = u32::try_from(bytes).map_err(|_| NoModel::NotInTime)?;
-                let room = self.long_bodies.room().try_acquire_many(bytes);
-                held = Some(room.map_err(|_| NoModel::NotInTime)?);
-                Ok(())
-            }
+/// A bug must neither open the gate nor take the process down. No `async fn`, whose future would hold
+/// that of the check twice.
+fn guard<'r>(
+    metrics: &Metrics,
+    check: impl Future<Output = (CheckOutcome, CheckDetails<'r>)>,
+) -> impl Future<Output = (CheckOutcome, CheckDetails<'r>)> {
+    AssertUnwindSafe(check).catch_unwind().map(|checked| {
+        checked.unwrap_or_else(|_| {
+            metrics.panicked();
+            denied(Refusal::Unavailable)
         })
-    }
-
-    /// What a first step ends with that needs the body: it asks for it, unless the body could not
-    /// help, or too much is awaited for the token already.
-    fn ask_for_body<'a, H>(
-        &self,
-        awaits: AwaitsBody,
-        parts: &Parts<'a, H>,
-        now: Tick,
-    ) -> Result<Checked, Denial>
-    where
-        H: Fn(&str) -> Option<&'a str>,
-    {
-        if self.denials.is_spent(awaits.token(), now) {
-            return Err(awaits.refused(Refusal::RateLimited));
-        }
-        parts.may_name_a_model(awaits.form()).map_err(|why| awaits.refused(why.into()))?;
-        let bytes = parts.length().unwrap_or(MAX_SHOWN);
-        // The gateway would collect all that it can show, and then refuse it.
-        if bytes > MAX_SHOWN {
-            return Err(awaits.refused(NoModel::Cut.into()));
-        }
-        match self.awaited.admit(awaits.token(), parts.request_id(), bytes, now) {
-            true => Ok(Checked::AwaitsBody(awaits)),
-            false => Err(awaits.refused(Refusal::TooManyBodies)),
-        }
-    }
-
-    /// The record of a decision about a request with this method, out of what was read for it.
-    pub(crate) fn record(
-        &self,
-        method: &str,
-        (decision, about): (Decision, Particulars<'_>),
-        request_id: String,
-        at: Tick,
-        took: Duration,
-    ) -> Record {
-        let rests_on = decision.domain().or(about.domain.as_ref());
-        let treatment =
-            about.treatment.unwrap_or_else(|| self.mode.treatment(rests_on.map(|d| &**d)));
-        Record {
-            at,
-            took,
-            request_id,
-            status: response::status(&decision, about.manner),
-            treatment,
-            tier: about.grounds.tier,
-            domain: about.domain.clone(),
-            named: about.into_named(method, &decision),
-            decision,
-        }
-    }
+    })
 }
 
-/// What else came of a check. What was read of the request is kept here: nothing is read twice.
-#[derive(Debug, Default)]
-pub(crate) struct Particulars<'r> {
-    /// How the API in question answers.
-    pub(crate) manner: Manner,
-    /// What it rests on.
-    pub(crate) grounds: Grounds,
-    /// The domain that a denial rests on.
-    domain: Option<Arc<Domain>>,
-    /// What applied, where it took another look-up to know.
-    treatment: Option<Treatment>,
-    /// Where the request goes.
-    place: Option<Place<'r>>,
-    /// The domain that it names, once that was read.
-    named: Option<DomainRef>,
-    /// The rule for it, if there is one. `None` if no rule was looked for.
-    action: Option<Option<Action<'r>>>,
-    /// The model that its body names, if that was read for a denial.
-    model: Option<Box<str>>,
-    /// The token that was denied, if its possession was proven.
-    principal: Option<Arc<Principal>>,
+fn denied<'r>(refusal: Refusal) -> (CheckOutcome, CheckDetails<'r>) {
+    (CheckOutcome::Decided(Decision::Deny(refusal.into())), CheckDetails::default())
 }
 
-impl Particulars<'_> {
-    /// What a denial of a request with these parts may say.
-    pub(crate) fn facts<'a, H>(&'a self, parts: &Parts<'a, H>, apis: &'a Apis) -> Facts<'a> {
-        Facts {
-            apis: Some(apis),
-            method: parts.method,
-            authority: parts.authority,
-            target: parts.target,
-            shown: parts.body.len(),
-            principal: self.principal.as_deref(),
-            domain: self.domain.as_deref(),
-            action: self.action.as_ref().and_then(Option::as_ref),
-            model: self.model.as_deref(),
-        }
-    }
-
-    /// The names of the cookies that do not go on to a backend.
-    pub(crate) fn cookies(&self) -> &[Box<str>] {
-        self.place.as_ref().map_or(&[], Place::cookies)
-    }
-
-    fn read_domain(&mut self) {
-        if self.named.is_none() {
-            self.named = self.place.as_ref().and_then(Place::domain);
-        }
-    }
-
-    /// What a request with this method names, for the record of a decision. What the decision did
-    /// not need is read now, so that only requests that are logged pay for it.
-    fn into_named(mut self, method: &str, decision: &Decision) -> Named {
-        self.read_domain();
-        let place = self.place.as_ref();
-        let action = self.action.unwrap_or_else(|| place.and_then(|place| place.action(method)));
-        let proven = decision.denial().is_some_and(|denial| denial.subject.is_some());
-        let about_models = |action: &&Action<'_>| action.entity_type == EntityType::Models;
-        let model = action.as_ref().filter(about_models).filter(|_| proven);
-        let model = model.and_then(|action| match action.entity {
-            Entity::Named(name) => Some(logged(name, MAX_MODEL).into()),
-            Entity::Unread(_) => self.model,
-            Entity::None => None,
-        });
-        let operation = action.map(|action| action.operation);
-        Named { domain: self.named, operation, model }
-    }
+/// Envoy makes one for each request. What else a client might have sent is not repeated to it.
+fn is_request_id(id: &str) -> bool {
+    id.len() <= 128
+        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/=+".contains(&byte))
 }
 
 impl From<Unavailable> for Denial {

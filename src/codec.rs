@@ -11,6 +11,7 @@
 //! that has its headers twice, as a map and as a list, unless both say the same.
 
 mod encode;
+pub(crate) mod frame;
 mod raw;
 
 use std::fmt;

@@ -19,7 +19,7 @@ use crate::{
     domain::{Domain, DomainRef},
     model_list::{ListForm, Usable},
     operation::{EntityType, Operation},
-    principal::{Principal, UserId},
+    principal::{DomainGrants, Principal, UserId},
     refusal::{Denial, Limit, NoModel, Refusal},
     token::{TokenId, VerifiedToken},
     vocabulary::vocabulary,
@@ -99,11 +99,19 @@ pub enum Authorized<'p> {
     List(Listing<'p>),
 }
 
+/// How far the decision about an authenticated request has come.
+#[derive(Debug, PartialEq)]
+pub enum Progress<'p, 's> {
+    /// It is permitted.
+    Authorized(Authorized<'p>),
+    /// All but the model permits it, and its body names the model.
+    NeedsModel(NeedsModel<'p, 's>),
+}
+
 /// May this authenticated principal do this in this domain?
 ///
-/// `read` finds the model that the body names. It is asked only when the answer depends on it: when
-/// the token's scopes name particular models, or the domain lists its models, or it is to be read
-/// from every call. The caller keeps what was read, so that nobody has to read it again.
+/// The model that the body names is needed only if the answer depends on it: if the token's scopes
+/// name particular models, or the domain lists its models, or it is to be read from every call.
 ///
 /// `own` is the backend that the rule or its table names, if one does: then address and credential
 /// both come from it, and otherwise both from the domain.
@@ -111,18 +119,16 @@ pub enum Authorized<'p> {
 /// # Errors
 ///
 /// `PermissionDenied`, alike for a domain that is unknown, disabled or out of reach; `OtherEntity`
-/// where the operation is permitted on others; or `NoModel`.
-/// `Unavailable` when the backend has a credential that cannot be opened, or is named by the table
-/// and does not exist.
+/// if the operation is permitted on others. `Unavailable` if the backend has a credential that
+/// cannot be opened, or is named by the table and does not exist.
 #[inline(never)] // A stage of which `make bench-check` counts the instructions.
-pub fn authorize<'p, 'm>(
+pub fn authorize<'p, 's>(
     principal: &'p Principal,
-    action: &Action<'_>,
-    domain: Option<&Arc<Domain>>,
-    own: Option<&Backend>,
+    action: &'s Action<'s>,
+    domain: Option<&'s Arc<Domain>>,
+    own: Option<&'s Backend>,
     reading: ModelReading,
-    read: impl FnOnce(Form) -> Result<&'m str, NoModel>,
-) -> Result<Authorized<'p>, Denial> {
+) -> Result<Progress<'p, 's>, Denial> {
     let denied = || denied(principal, Some(action));
     let (operation, on) = (action.operation, action.entity_type);
     let (domain, grants) = domain
@@ -130,56 +136,129 @@ pub fn authorize<'p, 'm>(
         .and_then(|domain| Some((domain, principal.grants_in(domain.id)?)))
         .filter(|(_, grants)| grants.permits(operation))
         .ok_or_else(denied)?;
-    let (every, lists) = (grants.scoped(operation, on, None), domain.lists_models());
+    let every = grants.scoped(operation, on, None);
+    let permitted = Permitted { principal, action, domain, grants, own, every };
     let entity = match action.entity {
         Entity::None => None,
         Entity::Named(name) => Some(name),
-        Entity::Unread(_) if every && !lists && reading == ModelReading::WhenNeeded => None,
+        Entity::Unread(_)
+            if every && !domain.lists_models() && reading == ModelReading::WhenNeeded =>
+        {
+            None
+        }
         Entity::Unread(_) if !every && !grants.scoped_to_some(operation, on) => {
             return Err(denied());
         }
-        Entity::Unread(form) => {
-            let refuse = |why: NoModel| Denial { refusal: why.into(), ..denied() };
-            Some(read(form).map_err(refuse)?)
-        }
+        Entity::Unread(form) => return Ok(Progress::NeedsModel(NeedsModel { permitted, form })),
     };
-    let another = |limit| Denial { refusal: Refusal::OtherEntity(limit), ..denied() };
-    let form = action.answer.filter(|form| answers(*form, Usable::new(grants, domain), entity));
-    let whole = every || grants.scoped(operation, on, entity);
-    let some = grants.scoped_to_some(operation, on);
-    if !whole {
-        match entity {
-            // A list that patgate makes shows no more than scopes name.
-            None if some && form.is_some() => {}
-            Some(_) if some => return Err(another(Limit::Scopes)),
-            None | Some(_) => return Err(denied()),
+    permitted.authorize(entity).map(Progress::Authorized)
+}
+
+/// A request whose operation the owner's roles permit in its domain. Scopes are still to be asked.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Permitted<'p, 's> {
+    principal: &'p Principal,
+    action: &'s Action<'s>,
+    domain: &'s Arc<Domain>,
+    grants: &'p DomainGrants,
+    /// The backend that the rule or its table names.
+    own: Option<&'s Backend>,
+    /// Whether a scope covers every entity of the type.
+    every: bool,
+}
+
+impl<'p> Permitted<'p, '_> {
+    /// Authorizes a request about one entity, or about none in particular.
+    #[inline(always)] // Once for each of the two callers, as parts of what is counted there.
+    fn authorize(self, entity: Option<&str>) -> Result<Authorized<'p>, Denial> {
+        let Self { principal, action, domain, grants, own, every } = self;
+        let (operation, on) = (action.operation, action.entity_type);
+        let denied = || denied(principal, Some(action));
+        let another = |limit| Denial { refusal: Refusal::OtherEntity(limit), ..denied() };
+        let form = action.answer.filter(|form| answers(*form, Usable::new(grants, domain), entity));
+        let whole = every || grants.scoped(operation, on, entity);
+        let some = grants.scoped_to_some(operation, on);
+        if !whole {
+            match entity {
+                // A list that patgate makes shows no more than scopes name.
+                None if some && form.is_some() => {}
+                Some(_) if some => return Err(another(Limit::Scopes)),
+                None | Some(_) => return Err(denied()),
+            }
+        }
+        let model = entity.filter(|_| on == EntityType::Models);
+        // Whether the domain may see the model is asked wherever the request then goes.
+        let of_domain = domain.upstream_for(model).ok_or_else(|| another(Limit::Domain))?;
+        let unavailable = |Unopened| Denial { refusal: Refusal::Unavailable, ..denied() };
+        let (upstream, credential) = match action.upstream {
+            None => (of_domain, domain.credential_for(of_domain)),
+            // Never the domain's in its place: that has another credential.
+            Some(name) => {
+                let own = own.filter(|backend| backend.name() == name.as_str());
+                (name.as_str(), own.ok_or(Unopened).and_then(Backend::credential))
+            }
+        };
+        let permit = Permit {
+            token: principal.token,
+            owner: principal.owner,
+            domain: Arc::clone(domain),
+            operation,
+            model: model.map(Box::from),
+            upstream: upstream.into(),
+            credential: credential.map_err(unavailable)?.cloned(),
+        };
+        Ok(match form {
+            None => Authorized::Permit(permit),
+            Some(form) => Authorized::List(Listing::new(permit, grants, form, whole)),
+        })
+    }
+}
+
+/// A request that nothing speaks against yet, whose model has to be read from its body. It is no
+/// permit, and becomes one only with the model. Made by [`authorize`] alone.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NeedsModel<'p, 's> {
+    permitted: Permitted<'p, 's>,
+    form: Form,
+}
+
+impl<'p> NeedsModel<'p, '_> {
+    /// Whose token was shown.
+    pub fn owner(&self) -> UserId {
+        self.permitted.principal.owner
+    }
+
+    /// How the body names the model.
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
+    /// Authorizes the request with what reading its body found. The caller keeps the name, so that
+    /// the body is not read again for a log.
+    ///
+    /// # Errors
+    ///
+    /// As [`authorize`], or `NoModel`.
+    #[inline(never)] // A stage of which `make bench-check` counts the instructions.
+    pub fn with(self, model: Result<&str, NoModel>) -> Result<Authorized<'p>, Denial> {
+        match model {
+            Ok(model) => self.permitted.authorize(Some(model)),
+            Err(why) => Err(self.refused(why.into())),
         }
     }
-    let model = entity.filter(|_| on == EntityType::Models);
-    // Whether the domain may see the model is asked wherever the request then goes.
-    let of_domain = domain.upstream_for(model).ok_or_else(|| another(Limit::Domain))?;
-    let unavailable = |Unopened| Denial { refusal: Refusal::Unavailable, ..denied() };
-    let (upstream, credential) = match action.upstream {
-        None => (of_domain, domain.credential_for(of_domain)),
-        // Never the domain's in its place: that has another credential.
-        Some(name) => {
-            let own = own.filter(|backend| backend.name() == name.as_str());
-            (name.as_str(), own.ok_or(Unopened).and_then(Backend::credential))
-        }
-    };
-    let permit = Permit {
-        token: principal.token,
-        owner: principal.owner,
-        domain: Arc::clone(domain),
-        operation,
-        model: model.map(Box::from),
-        upstream: upstream.into(),
-        credential: credential.map_err(unavailable)?.cloned(),
-    };
-    Ok(match form {
-        None => Authorized::Permit(permit),
-        Some(form) => Authorized::List(Listing::new(permit, grants, form, whole)),
-    })
+
+    /// Ends a first step, whose gateway is asked for the body.
+    pub fn await_body(&self) -> AwaitsBody {
+        let Permitted { principal, action, .. } = self.permitted;
+        let Principal { token, owner, .. } = *principal;
+        AwaitsBody { token, owner, operation: action.operation, form: self.form }
+    }
+
+    /// Refuses the request for another reason than its model.
+    pub fn refused(&self, refusal: Refusal) -> Denial {
+        let Permitted { principal, action, .. } = self.permitted;
+        Denial { refusal, ..denied(principal, Some(action)) }
+    }
 }
 
 /// Whether patgate answers a request in this form itself: for what token or domain are limited to,
@@ -192,17 +271,8 @@ fn answers(form: ListForm, usable: Usable<'_>, entity: Option<&str>) -> bool {
     }
 }
 
-/// What is known of a request before its body has come.
-#[derive(Debug, PartialEq)]
-pub enum BeforeBody<'p> {
-    /// Its model does not matter, or was named elsewhere.
-    Authorized(Authorized<'p>),
-    /// All but the model permits it.
-    Awaits(AwaitsBody),
-}
-
-/// A request that nothing speaks against yet, whose model has to be read from its body. It is no
-/// permit: nothing can be made of it but the question for the body. Made by [`before_body`] alone.
+/// A request that ends a first step: its model has to be read from its body. Nothing can be made of
+/// it but the question for the body, or a denial. Made by [`NeedsModel::await_body`] alone.
 #[derive(Debug, PartialEq)]
 pub struct AwaitsBody {
     token: TokenId,
@@ -226,36 +296,6 @@ impl AwaitsBody {
     pub fn refused(&self, refusal: Refusal) -> Denial {
         let subject = Some((self.token, self.owner));
         Denial { refusal, subject, operation: Some(self.operation) }
-    }
-}
-
-/// May this authenticated principal do this in this domain, as far as can be said without the body?
-///
-/// # Errors
-///
-/// As [`authorize`], but for what only a body can be refused for.
-pub fn before_body<'p>(
-    principal: &'p Principal,
-    action: &Action<'_>,
-    domain: Option<&Arc<Domain>>,
-    own: Option<&Backend>,
-    reading: ModelReading,
-) -> Result<BeforeBody<'p>, Denial> {
-    let mut asked = None;
-    // It is asked for only after everything else was checked, and what it refuses is not told.
-    let authorized = authorize(principal, action, domain, own, reading, |form| {
-        asked = Some(form);
-        Err(NoModel::NotShown)
-    });
-    match (authorized, asked) {
-        (Ok(authorized), _) => Ok(BeforeBody::Authorized(authorized)),
-        (Err(_), Some(form)) => Ok(BeforeBody::Awaits(AwaitsBody {
-            token: principal.token,
-            owner: principal.owner,
-            operation: action.operation,
-            form,
-        })),
-        (Err(denial), None) => Err(denial),
     }
 }
 
@@ -356,13 +396,11 @@ mod tests {
                 upstream,
                 answer: None,
             };
-            let read = |_| Err(NoModel::NotShown);
-            let when = ModelReading::WhenNeeded;
-            match authorize(&principal, &action, Some(&domain), own, when, read) {
-                Ok(Authorized::Permit(permit)) => {
+            match authorize(&principal, &action, Some(&domain), own, ModelReading::WhenNeeded) {
+                Ok(Progress::Authorized(Authorized::Permit(permit))) => {
                     Ok((permit.upstream.into_string(), permit.credential))
                 }
-                Ok(Authorized::List(listing)) => panic!("{listing:?}"),
+                Ok(other) => panic!("{other:?}"),
                 Err(denial) => Err(denial.refusal),
             }
         };

@@ -1,5 +1,5 @@
-//! Explains a decision step by step, to an administrator. Pure, and beside the decision: it is made
-//! by [`decide`] out of the functions that the service calls; explaining only says what they saw.
+//! Explains a decision step by step, to an administrator. Pure, and beside the decision: that is made
+//! by the stages that the service goes through; explaining only says what they saw.
 
 mod steps;
 mod words;
@@ -14,12 +14,12 @@ use crate::{
     backend::Backend,
     body::{Body, Form, ModelName},
     clock::Moment,
-    decide::{self, Authorized, ModelReading},
+    decide::{Authorized, ModelReading, Progress},
     decision::Decision,
     domain::Domain,
     principal::Principal,
     refusal::{Denial, NoModel},
-    request::{self, AuthRequest, Place, Rejected},
+    request::{self, AuthRequest, Rejected},
     response::Facts,
 };
 
@@ -75,7 +75,7 @@ pub struct Explanation {
 }
 
 impl Evidence<'_> {
-    /// Decides as the service does when it enforces: by the same functions in the same order.
+    /// Decides as the service does when it enforces: through the same stages.
     pub fn decide(&self) -> Decision {
         match self.authorize() {
             Ok(Authorized::Permit(permit)) => Decision::Allow(permit),
@@ -86,14 +86,14 @@ impl Evidence<'_> {
 
     fn authorize(&self) -> Result<Authorized<'_>, Denial> {
         let request = self.request.map_err(|rejected| rejected.refusal)?;
-        let principal = decide::authenticate(&request.token, self.principal, self.now)?;
-        let named = request.place.as_ref().and_then(Place::domain);
-        let (action, _) = decide::domain_of(principal, request.action.as_ref(), named.as_ref())?;
-        let Self { domain, backend, model_reading, .. } = *self;
-        let mut model = None;
-        decide::authorize(principal, action, domain, backend, model_reading, |form| {
-            Ok(model.insert(self.read(form)?).as_str())
-        })
+        let located = request.authenticate(self.principal, self.now)?.locate()?;
+        match located.authorize(self.domain, self.backend, self.model_reading)? {
+            Progress::Authorized(authorized) => Ok(authorized),
+            Progress::NeedsModel(needs) => {
+                let model = self.read(needs.form());
+                needs.with(model.as_ref().map(ModelName::as_str).map_err(|why| *why))
+            }
+        }
     }
 
     /// What the answer may say of the request.

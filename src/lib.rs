@@ -4,29 +4,30 @@
 //! client ─HTTPS─▶ Envoy: ext_authz ──────────────▶ router ─▶ upstream cluster of the domain
 //!                   │  Check (gRPC over TCP or a Unix socket)
 //!                   ▼
-//!   check     parse ───▶ resolve ──────────────────────────▶ decide ──▶ respond
-//!             request    resolve: memory ▸ redis ▸ postgres  decide     response
-//!             token      one flight a key, one clock rule    pure       the only
-//!             api, body                                                 constructor
+//!   check     parse ───▶ resolve ──────────────────────────▶ decide ──▶ enforce ─▶ respond
+//!             request    resolve: memory ▸ redis ▸ postgres  stages     enforce    response
+//!             token      one flight per key, one clock rule  decide     pure       the only
+//!             api, body                                      pure                  constructor
 //! ```
 //!
 //! # Invariants
 //!
 //! - Nothing is allowed unless everything was checked. Each of these is made in one place: a
 //!   [`decide::Permit`] in `decide::authorize`; an [`enforce::UnenforcedVerdict`] in `enforce.rs`;
-//!   a [`decide::AwaitsBody`], which is no decision at all, in [`decide::before_body`]; a
+//!   a [`decide::AwaitsBody`], which is no decision at all, in [`decide::NeedsModel::await_body`]; a
 //!   [`decide::AnsweredList`], which reaches no backend, in [`decide::Listing::answer`]; an answer in
 //!   `response.rs`, which alone may name Envoy's `CheckResponse`, because its default is an ALLOW.
 //! - "Not found" is a value, "cannot know" is an error, and an outage never looks like a denial.
 //! - No answer rests on knowledge older than `max_staleness`; ages are measured in one clock,
 //!   moments written in another, and [`clock`] is the only code that reads either.
 //! - A malformed or forged token causes no I/O. An answer from memory causes none, either.
-//! - A stage does not import another; they share the plain types of the second group below.
+//! - A stage does not import another: `stages` chains them, and `check` gives them what they need.
+//!   They share the plain types of the second group below. `tests/architecture.rs` sees to it.
 //! - Protobuf stops at the edge: `grpc`, [`codec`], `response` and `proto`.
 //!
 //! # Modules, in reading order
 //!
-//! The way of a request: `check`, [`request`], [`api`], `resolve`, [`decide`] (and [`body`], where
+//! The way of a request: `check`, [`stages`], [`request`], [`api`], `resolve`, [`decide`] (and [`body`], where
 //! the model decides; [`model_list`], where patgate lists models itself), [`enforce`], `response`.
 //!
 //! What it is about: [`token`], [`keyring`], [`principal`], [`domain`] and [`domain_ref`] (how
@@ -98,6 +99,7 @@ pub mod schema;
 mod seal;
 mod server;
 mod snapshot;
+pub mod stages;
 mod store;
 mod tasks;
 pub mod telemetry;

@@ -104,10 +104,12 @@ pub(crate) fn model(
 pub struct AuthRequest<'a> {
     /// The token; its tag verified.
     pub token: VerifiedToken,
-    /// What the request does; nothing when no rule names it.
+    /// What the request does; `None` if no rule names it.
     pub action: Option<Action<'a>>,
     /// Where it goes; `None` if its path belongs to no API.
     pub place: Option<Place<'a>>,
+    /// The domain that it names, which need not exist.
+    pub domain: Option<DomainRef>,
     /// How the API in question answers.
     pub manner: Manner,
 }
@@ -221,7 +223,8 @@ where
             };
             let action = place.as_ref().filter(served);
             let action = action.and_then(|place| place.action(parts.method));
-            Ok(AuthRequest { token, action, place, manner })
+            let domain = place.as_ref().and_then(Place::domain);
+            Ok(AuthRequest { token, action, place, domain, manner })
         }
         Err(Refused { refusal, among }) => Err(Rejected { refusal, place, manner, among }),
     }

@@ -29,12 +29,12 @@ pub(crate) use self::{settings::AnswerSettings, told::Told};
 use crate::proto::envoy::service::auth::v3::CheckResponse;
 use crate::{
     api::{Action, Apis, ErrorStyle, Manner},
+    codec::frame,
     decide::{AwaitsBody, UnansweredList},
     decision::Decision,
     domain::Domain,
     enforce::UnenforcedVerdict,
     grounds::{Grounds, Tier},
-    grpc::frame,
     principal::Principal,
     proto::{
         envoy::{

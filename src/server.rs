@@ -32,8 +32,9 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
     clock::Tick,
+    codec::frame::SERVICE,
     config,
-    grpc::{Grpc, GrpcEdge, frame::SERVICE},
+    grpc::{Grpc, GrpcEdge},
     ring_watch::Objection,
     tasks::Tasks,
     telemetry,

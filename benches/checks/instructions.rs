@@ -62,6 +62,7 @@ const STAGES: [(&str, &[&str]); 6] = [
             "patgate::decide::authenticate",
             "patgate::decide::domain_of",
             "patgate::decide::authorize",
+            "patgate::decide::NeedsModel::with",
         ],
     ),
     ("respond", &["patgate::response::Answer::new"]),

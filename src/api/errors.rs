@@ -6,7 +6,7 @@ use serde_saphyr::Spanned;
 
 use super::{Apis, Surface, template::Template};
 use crate::{
-    operation::{UnknownWord, vocabulary},
+    vocabulary::{UnknownWord, vocabulary},
     yaml::{Node, Placed, line},
 };
 

@@ -8,6 +8,7 @@ use super::*;
 use crate::{
     clock::Moment,
     config,
+    decision_log::Named,
     domain::{Domain, DomainId, DomainRef, Models},
     feed::{self, Feed, Server, Stamp},
     grounds::Tier,
@@ -133,10 +134,10 @@ fn checker(
 }
 
 /// The decision that a check ended with.
-fn decided<T>((checked, about): (Checked, T)) -> (Decision, T) {
+fn decided<T>((checked, about): (CheckOutcome, T)) -> (Decision, T) {
     match checked {
-        Checked::Decided(decision) => (decision, about),
-        Checked::AwaitsBody(_) => panic!("it is still to be decided"),
+        CheckOutcome::Decided(decision) => (decision, about),
+        CheckOutcome::AwaitsBody(_) => panic!("it is still to be decided"),
     }
 }
 
@@ -227,7 +228,7 @@ async fn nothing_is_read_twice_for_the_record() {
     let now = Tick::now();
     let decided = decided(checker.check(&parts, &apis, Step::Only, now).await);
     assert_eq!((decided.0.outcome(), decided.0.code()), ("deny", "permission_denied"));
-    let record = checker.record(method, decided, "r-1".to_owned(), now, Duration::ZERO);
+    let record = checker.record_of(method, decided, "r-1".to_owned(), now, Duration::ZERO);
     let Named { domain, operation, model } = record.named;
     assert_eq!(domain.map(|domain| domain.to_string()).as_deref(), Some("acme"));
     assert_eq!(operation, Some(Operation::LlmChatCompletions));
@@ -258,7 +259,8 @@ async fn what_a_record_names_is_read_whatever_was_refused() {
         let parts = Parts { method, authority, target, header, body: b"" };
         let decided = decided(checker.check(&parts, &apis, Step::Only, Tick::now()).await);
         assert_eq!(decided.0.code(), code, "{target}");
-        let record = checker.record(method, decided, "r-1".to_owned(), Tick::now(), Duration::ZERO);
+        let record =
+            checker.record_of(method, decided, "r-1".to_owned(), Tick::now(), Duration::ZERO);
         let named = record.named;
         assert_eq!(named.domain.map(|domain| domain.to_string()).as_deref(), domain, "{target}");
         assert_eq!(named.operation, operation, "{target}");
@@ -289,7 +291,7 @@ async fn a_token_in_place_of_a_model_is_not_logged() {
         let now = Tick::now();
         let decided = decided(checker.check(&parts, &apis, Step::Only, now).await);
         assert_eq!(decided.0.outcome(), outcome, "{method}");
-        let record = checker.record(method, decided, token.to_owned(), now, Duration::ZERO);
+        let record = checker.record_of(method, decided, token.to_owned(), now, Duration::ZERO);
         let line = serde_json::to_string(&record.line(jiff::Timestamp::UNIX_EPOCH)).unwrap();
         assert!(!line.contains(secret), "{line}");
         if method != "DELETE" {
@@ -313,7 +315,7 @@ async fn a_list_that_goes_on_is_logged_with_its_backend() {
         let now = Tick::now();
         let decided = decided(checker.check(&parts, &apis, Step::Only, now).await);
         assert_eq!(decided.0.outcome(), "answered", "{mode}");
-        let record = checker.record(method, decided, "r-1".to_owned(), now, Duration::ZERO);
+        let record = checker.record_of(method, decided, "r-1".to_owned(), now, Duration::ZERO);
         let line = record.line(jiff::Timestamp::UNIX_EPOCH);
         assert_eq!(line.upstream.as_deref(), upstream, "{mode}");
     }
@@ -337,8 +339,8 @@ async fn a_first_step_asks_for_a_body_and_counts_it() {
         let (method, authority, target) = ("POST", "gateway", "/proxy/acme/v1/chat/completions");
         let parts = Parts { method, authority, target, header, body };
         match checker.check(&parts, &apis, step, Tick::now()).await.0 {
-            Checked::Decided(decision) => decision.code(),
-            Checked::AwaitsBody(_) => "awaits its body",
+            CheckOutcome::Decided(decision) => decision.code(),
+            CheckOutcome::AwaitsBody(_) => "awaits its body",
         }
     };
     let body = br#"{"messages":[],"model":"other"}"#;
@@ -471,4 +473,15 @@ async fn a_first_step_answers_a_list() {
         let Decision::Answer(answered) = decision else { panic!("{step:?}: {decision:?}") };
         assert_eq!(answered.body(), r#"{"models":[{"name":"m","model":"m"}]}"#, "{step:?}");
     }
+}
+
+#[tokio::test]
+async fn a_panic_is_denied_and_counted() {
+    let mut registry = Registry::default();
+    let metrics = Metrics::new(&mut registry);
+    let (decision, _) = decided(guard(&metrics, async { panic!("on purpose") }).await);
+    assert_eq!(decision, Decision::Deny(Refusal::Unavailable.into()));
+    let mut page = String::new();
+    prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
+    assert!(page.contains("patgate_panics_total 1"), "{page}");
 }

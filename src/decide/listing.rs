@@ -39,6 +39,11 @@ impl<'p> Listing<'p> {
         self.permit.token
     }
 
+    /// Whose it is.
+    pub(crate) fn owner(&self) -> UserId {
+        self.permit.owner
+    }
+
     /// The domain whose models they are.
     pub(crate) fn domain(&self) -> &Domain {
         &self.permit.domain
@@ -156,7 +161,7 @@ pub(crate) mod tests {
         api::{Action, Entity},
         clock::Moment,
         credential::Sealed,
-        decide::{Authorized, ModelReading, authorize},
+        decide::{Authorized, ModelReading, Progress, authorize},
         decision::Decision,
         domain::{DomainId, Models},
         operation::EntityType,
@@ -220,8 +225,10 @@ pub(crate) mod tests {
             answer,
         };
         let domain = Arc::new(domain.clone());
-        let unread = |_| Err(NoModel::NotShown);
-        authorize(principal, &action, Some(&domain), None, ModelReading::WhenNeeded, unread)
+        match authorize(principal, &action, Some(&domain), None, ModelReading::WhenNeeded)? {
+            Progress::Authorized(authorized) => Ok(authorized),
+            Progress::NeedsModel(needs) => needs.with(Err(NoModel::NotShown)),
+        }
     }
 
     /// In a word: `passes`, `refused`, or the body, with `?` before it where scopes name only some

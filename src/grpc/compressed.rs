@@ -23,7 +23,7 @@ use crate::{
     body::{Ask, gunzip},
     check::{Step, aside},
     clock::Tick,
-    decision::{Compressed, Malformed, NoModel, Refusal},
+    refusal::{Compressed, Malformed, NoModel, Refusal},
 };
 
 /// Decompresses `message`. Never ready at the first poll, which is on the connection: all other

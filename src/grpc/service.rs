@@ -10,8 +10,8 @@ use tonic::{
 use super::GrpcEdge;
 use crate::{
     check::Step,
-    decision::Refusal,
     proto::authorization::authorization_server::{Authorization, AuthorizationServer},
+    refusal::Refusal,
     response::Answer,
 };
 

@@ -302,3 +302,13 @@ async fn an_old_connection_ends_whatever_is_open_on_it() {
     // Not because the client was taken for gone: it answers pings.
     ended.expect("it ends").unwrap();
 }
+
+/// Every call moves its future, and one of more than 4 KiB takes a slower path of `memcpy`.
+#[test]
+fn the_future_of_a_call_stays_small() {
+    fn size<F>(_: impl Fn(Grpc, Call) -> F) -> usize {
+        size_of::<F>()
+    }
+    let size = size(Grpc::answer);
+    assert!(size <= 3904, "{size} bytes");
+}

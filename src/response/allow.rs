@@ -8,10 +8,10 @@ use uuid::fmt::Hyphenated;
 
 use super::{AnswerSettings, milliseconds};
 use crate::{
+    codec::frame,
     credential::Credential,
     decide::Permit,
     grounds::Grounds,
-    grpc::frame,
     request::{COOKIES, Change, Cleaned, SUBPROTOCOLS},
     rollout::Treatment,
 };

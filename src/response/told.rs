@@ -6,7 +6,7 @@ use prost::Message;
 use prost_types::value::Kind;
 
 use super::{error_body::message, settings::GUARD};
-use crate::grpc::frame;
+use crate::codec::frame;
 #[expect(clippy::disallowed_types, reason = "read here, not built")]
 use crate::proto::envoy::service::auth::v3::{CheckResponse, check_response::HttpResponse};
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 use sqlx::FromRow;
 
 use super::{Error, Store, sql_as, utc};
-use crate::operation::vocabulary;
+use crate::vocabulary::vocabulary;
 
 /// An entry of the audit log.
 #[derive(Clone, Debug, FromRow, serde::Serialize)]

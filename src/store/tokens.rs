@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     domain::DomainRef,
-    operation::{UnknownWord, vocabulary},
     token::{Minted, PlainToken, TokenId},
+    vocabulary::{UnknownWord, vocabulary},
 };
 
 /// A token to create.

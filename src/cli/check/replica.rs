@@ -13,7 +13,10 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use super::sent::SentRequest;
-use crate::{codec, grpc::frame, response::Told};
+use crate::{
+    codec::{self, frame},
+    response::Told,
+};
 
 /// Far longer than a replica may take, and short enough for an operator who waits.
 const PATIENCE: Duration = Duration::from_secs(10);

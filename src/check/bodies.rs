@@ -1,0 +1,69 @@
+//! Bodies that are read in a check, or that the gateway is asked for.
+
+use super::Checker;
+use crate::{
+    body::{Ask, Body, Form, MAX_SHOWN, ModelName},
+    clock::Tick,
+    decide::AwaitsBody,
+    refusal::{Denial, NoModel, Refusal},
+    request::{self, Parts},
+    token::TokenId,
+};
+
+impl Checker {
+    /// Reads the model of a long body. While it is read, the bytes that it is decoded to count as
+    /// those of long bodies.
+    pub(super) fn read_long<'a, H>(
+        &self,
+        token: TokenId,
+        parts: &Parts<'a, H>,
+        form: Form,
+        body: Body<'a>,
+        until: Tick,
+    ) -> Result<ModelName, NoModel>
+    where
+        H: Fn(&str) -> Option<&'a str>,
+    {
+        let (mut counted, mut held) = (None, None);
+        request::model(parts.target, body, form, &mut |ask| match ask {
+            Ask::Time if Tick::now() < until => Ok(()),
+            Ask::Time => Err(NoModel::NotInTime),
+            Ask::Memory(bytes) => {
+                let (id, now) = (parts.request_id(), Tick::now());
+                let share = self.awaited.decoded(token, id, bytes as u64, now);
+                counted = Some(share.ok_or(NoModel::TooMuchAtOnce)?);
+                let bytes = u32::try_from(bytes).map_err(|_| NoModel::NotInTime)?;
+                let room = self.long_bodies.room().try_acquire_many(bytes);
+                held = Some(room.map_err(|_| NoModel::NotInTime)?);
+                Ok(())
+            }
+        })
+    }
+
+    /// Admits the body that a first step needs, unless the body could not help, or too much is
+    /// awaited for the token already.
+    pub(super) fn ask_for_body<'a, H>(
+        &self,
+        awaits: AwaitsBody,
+        parts: &Parts<'a, H>,
+        now: Tick,
+    ) -> Result<AwaitsBody, Denial>
+    where
+        H: Fn(&str) -> Option<&'a str>,
+    {
+        if self.denials.is_spent(awaits.token(), now) {
+            return Err(awaits.refused(Refusal::RateLimited));
+        }
+        parts.may_name_a_model(awaits.form()).map_err(|why| awaits.refused(why.into()))?;
+        let bytes = parts.length().unwrap_or(MAX_SHOWN);
+        // The gateway would collect all that it can show, and then refuse it.
+        if bytes > MAX_SHOWN {
+            return Err(awaits.refused(NoModel::Cut.into()));
+        }
+        if self.awaited.admit(awaits.token(), parts.request_id(), bytes, now) {
+            Ok(awaits)
+        } else {
+            Err(awaits.refused(Refusal::TooManyBodies))
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! From a denial to a decision: whose token was denied, which mode applies, and how often a token is
+//! denied.
+
+use super::{
+    CheckOutcome, Checker,
+    details::{CheckDetails, Refused},
+    known_by,
+};
+use crate::{
+    clock::Tick,
+    decide,
+    decision::Decision,
+    domain::{Domain, DomainRef},
+    grounds::Grounds,
+    principal::{Principal, UserId},
+    refusal::{Denial, Refusal},
+    request::Rejected,
+    resolve::Known,
+    token::{TokenId, VerifiedToken},
+};
+
+impl Checker {
+    /// The denial of a request that was rejected before any look-up.
+    pub(super) async fn reject<'r>(
+        &self,
+        rejected: Rejected<'r>,
+        started: Tick,
+    ) -> (Refused, CheckDetails<'r>) {
+        let Rejected { refusal, place, manner, among } = rejected;
+        // A ramp is for tokens that are proven.
+        let among = among.filter(|_| self.mode.depends_on_domain(refusal));
+        let proven = match &among {
+            Some(token) => self.proven(token, started).await,
+            None => None,
+        };
+        let (subject, grounds) = proven.unwrap_or_default();
+        let refused = Refused::new(Denial { subject, ..refusal.into() }, grounds);
+        (refused, CheckDetails { place, manner, ..CheckDetails::default() })
+    }
+
+    /// Makes a decision of a denial.
+    pub(super) async fn enforce<'r>(
+        &self,
+        refused: Refused,
+        details: CheckDetails<'r>,
+        started: Tick,
+    ) -> (CheckOutcome, CheckDetails<'r>) {
+        let mut details = CheckDetails { grounds: refused.grounds, ..details };
+        let denial = refused.denial;
+        let decision =
+            if self.mode.depends_on_domain(denial.refusal) && refused.rests_on.domain.is_none() {
+                let named = details.named();
+                let known = self.whose(named.as_ref(), started).await;
+                if let Some(known) = &known {
+                    details.grounds.add(known.grounds());
+                }
+                // Only for the mode: no denial says anything about a domain that it does not rest on.
+                let domain = known.as_ref().and_then(|known| known.found.value.as_deref());
+                details.treatment = Some(self.mode.treatment(domain));
+                self.rule(denial, domain, started)
+            } else {
+                self.rule(denial, refused.rests_on.domain.as_deref(), started)
+            };
+        details.rests_on = refused.rests_on;
+        (CheckOutcome::Decided(decision), details)
+    }
+
+    /// Rules on a denial. A token that is denied too often has to wait. Only denials that are enforced
+    /// count: for its client, a request that passes in a rollout was not denied.
+    fn rule(&self, denial: Denial, domain: Option<&Domain>, now: Tick) -> Decision {
+        let counts = |refusal| {
+            use Refusal::{NoModel, RateLimited, TooManyBodies, Unavailable};
+            let busy = matches!(refusal, NoModel(why) if why.fault().is_temporary());
+            !busy && !matches!(refusal, RateLimited | TooManyBodies | Unavailable)
+        };
+        match self.mode.rule(denial, domain) {
+            Ok(unenforced) => Decision::Pass(unenforced),
+            Err(denial)
+                if counts(denial.refusal)
+                    && let Some((token, _)) = denial.subject
+                    && !self.denials.take(token, now) =>
+            {
+                Decision::Deny(Denial { refusal: Refusal::RateLimited, ..denial })
+            }
+            Err(denial) => Decision::Deny(denial),
+        }
+    }
+
+    /// The domain whose mode applies, if it can be known before the time is up.
+    async fn whose(&self, named: Option<&DomainRef>, started: Tick) -> Option<Known<Domain>> {
+        let until = started.after(self.deadline);
+        known_by(until, &self.resolver.domains, named?, Tick::now()).await.ok()
+    }
+
+    /// Whose token it is, if it can be known before the time is up that the token is good.
+    async fn proven(
+        &self,
+        token: &VerifiedToken,
+        started: Tick,
+    ) -> Option<(Option<(TokenId, UserId)>, Grounds)> {
+        let until = started.after(self.deadline);
+        let known = known_by(until, &self.resolver.principals, &token.id, started).await.ok()?;
+        let subject = |principal: &Principal| (principal.token, principal.owner);
+        let now = self.clock.now(known.at);
+        let proven = now.and_then(|now| {
+            decide::authenticate(token, known.found.value.as_deref(), now).ok().map(subject)
+        });
+        Some((proven, known.grounds()))
+    }
+}

@@ -1,0 +1,91 @@
+//! What is left of a check: its counts, and its record in the decision log.
+
+use std::{
+    borrow::Cow,
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
+
+use super::{
+    Checker,
+    details::{CheckDetails, ReadRequest},
+};
+use crate::{
+    api::{Action, Entity},
+    clock::Tick,
+    decision::Decision,
+    decision_log::{MAX_MODEL, Named, Record},
+    legible::logged,
+    operation::EntityType,
+    response,
+};
+
+impl Checker {
+    /// Counts a decision, and logs it if the log admits it.
+    pub(super) fn record(
+        &self,
+        method: &str,
+        decided: (Decision, CheckDetails<'_>),
+        request_id: Cow<'_, str>,
+        started: Tick,
+    ) {
+        let decision = &decided.0;
+        let ended = Tick::now();
+        let took = ended.since(started);
+        let (outcome, code) = (decision.outcome(), decision.code());
+        self.metrics.decided(outcome, code, decision.is_enforced(), took);
+        if self.log.admits(decision, ended) {
+            let request_id = request_id.into_owned();
+            let write = || self.log.write(self.record_of(method, decided, request_id, ended, took));
+            // The answer stands, whatever becomes of its record.
+            if catch_unwind(AssertUnwindSafe(write)).is_err() {
+                self.metrics.panicked();
+            }
+        }
+    }
+
+    /// The record of a decision about a request with this method, out of what was read for it.
+    pub(super) fn record_of(
+        &self,
+        method: &str,
+        (decision, details): (Decision, CheckDetails<'_>),
+        request_id: String,
+        at: Tick,
+        took: Duration,
+    ) -> Record {
+        let rests_on = decision.domain().or(details.rests_on.domain.as_ref());
+        let treatment =
+            details.treatment.unwrap_or_else(|| self.mode.treatment(rests_on.map(|d| &**d)));
+        Record {
+            at,
+            took,
+            request_id,
+            status: response::status(&decision, details.manner),
+            treatment,
+            tier: details.grounds.tier,
+            domain: details.rests_on.domain.clone(),
+            named: named(details, method, &decision),
+            decision,
+        }
+    }
+}
+
+/// What a request with this method names. What the decision did not need is read now, so that only
+/// requests that are logged pay for it.
+fn named(details: CheckDetails<'_>, method: &str, decision: &Decision) -> Named {
+    let CheckDetails { place, request, rests_on, .. } = details;
+    let place = place.as_ref();
+    let ReadRequest { domain, action } = request.unwrap_or_else(|| ReadRequest {
+        domain: place.and_then(|place| place.domain()),
+        action: place.and_then(|place| place.action(method)),
+    });
+    let proven = decision.denial().is_some_and(|denial| denial.subject.is_some());
+    let about_models = |action: &&Action<'_>| action.entity_type == EntityType::Models;
+    let model = action.as_ref().filter(about_models).filter(|_| proven);
+    let model = model.and_then(|action| match action.entity {
+        Entity::Named(name) => Some(logged(name, MAX_MODEL).into()),
+        Entity::Unread(_) => rests_on.model,
+        Entity::None => None,
+    });
+    Named { domain, operation: action.map(|action| action.operation), model }
+}

@@ -30,7 +30,7 @@ use serde_json::{Map, Value, json};
 
 use self::table::{CHAT, Case, SHOWN, cases};
 use crate::support::{
-    Replica, Suite, Token, World,
+    self, Replica, Suite, Token, World,
     envoy::{envoy_patch, patient},
     http_of,
 };
@@ -48,6 +48,7 @@ async fn limited(world: &World<'_>) -> Token {
 
 /// The model that an answer permits, or its message.
 fn outcome(response: CheckResponse) -> Result<String, String> {
+    let (status, code) = support::outcome(&response);
     match response.http_response.unwrap() {
         HttpResponse::OkResponse(ok) => {
             let headers = ok.headers.into_iter().filter_map(|option| option.header);
@@ -55,28 +56,31 @@ fn outcome(response: CheckResponse) -> Result<String, String> {
             Ok(model.next_back().unwrap_or_default())
         }
         HttpResponse::DeniedResponse(denied) => {
-            let body = serde_json::from_str(&denied.body).unwrap();
-            assert_eq!(denied.status.unwrap().code, status_of(&body), "{}", denied.body);
-            Err(message(&body))
+            assert_eq!(status, status_of(&code), "{}", denied.body);
+            Err(message(&serde_json::from_str(&denied.body).unwrap()))
         }
         HttpResponse::ErrorResponse(_) => panic!("an error response"),
     }
 }
 
 /// The status that goes with the code of a refusal of a body. 403 is for permission alone.
-fn status_of(body: &Value) -> i32 {
-    match body["error"]["code"].as_str().unwrap() {
+fn status_of(code: &str) -> u16 {
+    match code {
         "permission_denied" => 403,
         "invalid_body" | "invalid_query" => 400,
         "body_too_large" => 413,
         "unsupported_media_type" => 415,
-        code => panic!("{code} is no code of these: {body}"),
+        code => panic!("{code} is no code of these"),
     }
 }
 
+/// The text of an error in the form of OpenAI, Anthropic or Ollama, of which the first has a code.
 fn message(body: &Value) -> String {
-    status_of(body);
-    body["error"]["message"].as_str().unwrap().to_owned()
+    if let Some(code) = body.pointer("/error/code") {
+        status_of(code.as_str().unwrap());
+    }
+    let text = ["/error/message", "/error"].iter().find_map(|at| body.pointer(at)?.as_str());
+    text.unwrap_or_else(|| panic!("no message in {body}")).to_owned()
 }
 
 /// Asks as Envoy does that was told to show bodies.

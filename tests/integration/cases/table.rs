@@ -411,7 +411,7 @@ fn paths(full: &Token) -> Vec<Case> {
         case("/proxy/acme%2fv1/models", BAD, ENVOY_PATH),
         case("/proxy/acme%5Cv1/models", BAD, ENVOY_PATH),
         case("/proxy/acme/v1/models%00", BAD, ENVOY_PATH),
-        case("/proxy/acme/v1/models#x", BAD, ENVOY_400),
+        case("/proxy/acme/v1/models#x", BAD, ENVOY_PATH),
         case("/proxy/acme/v1/modéls", BAD, ENVOY_400),
         // The rest is left to us.
         case("/proxy/acme;x=1/v1/models", BAD, BAD),

@@ -310,9 +310,14 @@ pub(crate) async fn keys_rotate(suite: Arc<Suite>) {
     );
     turns(&last, &fresh, OTHER, Ok(Some(&of_acme))).await;
 
-    // What no key opens is not thrown away.
-    world.sql("UPDATE patgate.backends SET credential_key_id = 'k1'").await;
+    // A credential that no key opens is kept, and the others are not resealed without it.
+    cli.ok("keyring add --id k3");
+    cli.ok("keyring promote k3");
+    world
+        .sql("UPDATE patgate.backends SET credential_key_id = 'k1' WHERE name = 'model-beta'")
+        .await;
     cli.refused("backend credential reseal", 1, "needs key `k1`");
+    assert_eq!(cli.json("backend show model-acme")["credential"]["key_id"], "k2");
 }
 
 pub(crate) async fn mistakes_are_told_and_not_repeated(suite: Arc<Suite>) {

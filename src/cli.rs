@@ -157,7 +157,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// Nothing here waits for standard error, which may be a pipe that nobody reads.
+/// Does not wait for standard error, which may be a pipe that no process reads.
 fn serve(global: Global) -> ExitCode {
     let served = || {
         let config = Session::new(global)?.config(Purpose::Serve)?;

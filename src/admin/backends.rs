@@ -108,10 +108,11 @@ impl Admin {
         let mut resealed = Vec::new();
         for stored in self.store.credentials_not_under(&key).await? {
             let sealed = stored.sealed();
-            let credential = sealed.open(ring, &stored.backend).ok_or_else(|| {
-                let (backend, key_id) = (stored.backend.clone(), sealed.key_id.to_string());
-                Error::CredentialNotOpened { backend, key_id }
-            })?;
+            let credential =
+                sealed.open(ring, &stored.backend).ok_or_else(|| Error::CredentialNotOpened {
+                    backend: stored.backend.clone(),
+                    key_id: sealed.key_id.to_string(),
+                })?;
             let sealed = Sealed::seal(ring, &stored.backend, &credential)?;
             resealed.push((stored, sealed));
         }

@@ -47,7 +47,7 @@ pub enum Warning {
     },
     /// A scope of the new token grants nothing until a role of its owner permits the operation.
     ScopeNotPermitted {
-        /// The scope.
+        /// The scope that grants nothing.
         scope: Scope,
         /// The e-mail address of the token's owner.
         owner: String,

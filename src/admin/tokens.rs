@@ -86,7 +86,7 @@ impl Admin {
         Ok(self.complete(self.store.revoke_token(id).await?).await)
     }
 
-    /// Revokes the token whose plaintext was found. The text is all that this takes, so whoever
+    /// Revokes the token whose plaintext was found. Nothing but the text is needed, so a person who
     /// finds a leaked token can stop it.
     ///
     /// # Errors

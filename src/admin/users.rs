@@ -1,4 +1,4 @@
-//! Users.
+//! Users and what they may do everywhere.
 
 use super::{Admin, Error, NewUser, Outcome, User, UserDetails, UserRef};
 

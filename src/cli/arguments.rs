@@ -68,7 +68,7 @@ mod tests {
     use super::*;
     use crate::cli::Cli;
 
-    /// Nothing where the arguments are taken.
+    /// The message about wrong arguments; `None` if they are accepted.
     fn complaint(arguments: &[&str]) -> Option<String> {
         Cli::try_parse_from([&["patgate"], arguments].concat()).err().map(message)
     }

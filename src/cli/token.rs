@@ -217,7 +217,7 @@ fn hand_over(out: Output, created: &CreatedToken) -> anyhow::Result<()> {
     };
     write_all(&text).with_context(|| {
         format!(
-            "standard output; the token exists but nobody has seen it: revoke it with \
+            "standard output; the token exists but was not shown: revoke it with \
              `patgate token revoke {}`",
             token.id
         )

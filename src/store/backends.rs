@@ -10,7 +10,7 @@ use super::{
 };
 use crate::domain::{DomainId, Slug};
 
-/// A backend.
+/// A backend, with the domains that use it.
 #[derive(Clone, Debug, FromRow, serde::Serialize)]
 pub struct BackendSummary {
     /// The name of its Envoy cluster.
@@ -112,7 +112,7 @@ impl Store {
         Ok(backends)
     }
 
-    /// One backend.
+    /// Returns a backend with the domains that use it.
     ///
     /// # Errors
     ///
@@ -135,13 +135,14 @@ impl Store {
         name: &BackendName,
         changes: &BackendChanges,
     ) -> Result<Committed<()>, Error> {
-        let (url, kind) = (changes.url.as_ref().map(BackendUrl::as_str), changes.kind);
+        let url = changes.url.as_ref().map(BackendUrl::as_str);
+        let kind = changes.kind.map(BackendKind::as_str);
         let mut change = self.change().await?;
         let updated = sql("UPDATE patgate.backends
              SET url = coalesce($2, url), kind = coalesce($3, kind) WHERE name = $1")
         .bind(name.as_str())
         .bind(url)
-        .bind(kind.map(BackendKind::as_str))
+        .bind(kind)
         .execute(&mut *change.tx)
         .await?;
         if updated.rows_affected() == 0 {
@@ -154,7 +155,7 @@ impl Store {
                 change.outdate_domain(DomainId(id), &slug).await?;
             }
         }
-        let details = json!({ "url": url, "kind": kind.map(BackendKind::as_str) });
+        let details = json!({ "url": url, "kind": kind });
         change.finish(AuditAction::BackendUpdate, name, details, ()).await
     }
 

@@ -1,4 +1,4 @@
-//! Domains.
+//! Reads and changes domains.
 
 use serde_json::json;
 use sqlx::{FromRow, PgConnection};
@@ -14,7 +14,7 @@ use crate::{
     rollout::{DomainMode, Rollout, Share},
 };
 
-/// A domain.
+/// A domain, as stored.
 #[derive(Clone, Debug, FromRow, serde::Serialize)]
 #[expect(missing_docs, reason = "the columns of patgate.domains")]
 pub struct DomainSummary {
@@ -67,7 +67,7 @@ pub struct DomainChanges {
 /// A domain and what is in it.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct DomainDetails {
-    /// The domain.
+    /// The domain, as stored.
     #[serde(flatten)]
     pub domain: DomainSummary,
     /// The models that it lists. If it lists none, it sees all models or none, as its summary says.
@@ -150,7 +150,7 @@ impl Store {
         Ok(domains)
     }
 
-    /// One domain.
+    /// Returns a domain with its models and roles.
     ///
     /// # Errors
     ///

@@ -35,7 +35,7 @@ impl Store {
     ) -> Result<Vec<Replica>, Error> {
         let mut tx = self.read().await?;
         // A replica that has lost the feed may still look things up, until the commit. One that has
-        // ended may leave a lease from which nobody can tell how far it had read: `Snapshot::of_all`.
+        // ended may leave a lease that does not say how far it had read: `Snapshot::of_all`.
         let replicas = sql_as(concat!(
             "SELECT name, coalesce(pg_visible_in_snapshot($1::text::xid8, snapshot), true) AS applied, ",
             utc!("watermark"),

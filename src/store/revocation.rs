@@ -38,14 +38,14 @@ pub enum TokenGroup {
     OfDomain(DomainRef),
 }
 
-/// A revoked token.
+/// A token that was revoked.
 #[derive(Clone, Debug, FromRow, serde::Serialize)]
 pub struct RevokedToken {
-    /// The token's id.
+    /// The id of the token.
     pub id: Uuid,
-    /// Its name.
+    /// The name of the token.
     pub name: String,
-    /// The owner's address.
+    /// The e-mail address of its owner.
     pub owner: String,
     /// When it was revoked, in UTC.
     pub revoked_at: String,

@@ -1,4 +1,4 @@
-//! Replacing a token.
+//! Replaces a token by a new one.
 
 use std::time::Duration;
 

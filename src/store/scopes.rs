@@ -29,13 +29,13 @@ pub struct NewScope {
 /// A scope that a token has.
 #[derive(Clone, Debug, FromRow, serde::Serialize)]
 pub struct Scope {
-    /// The domain's slug.
+    /// The slug of the domain.
     pub domain: String,
     /// The type of the entity.
     pub entity_type: String,
     /// One entity, or `*` for all of the type.
     pub entity_id: String,
-    /// The operation.
+    /// The operation that it is for.
     pub operation: String,
     /// Whether a role of the owner permits the operation. Otherwise, the scope grants nothing.
     pub permitted: bool,

@@ -1,4 +1,4 @@
-//! Tokens.
+//! Reads, creates and deletes tokens.
 
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ impl TryFrom<String> for TokenStatus {
     }
 }
 
-/// A token.
+/// A token, as stored.
 #[derive(Clone, Debug, FromRow, serde::Serialize)]
 pub struct Token {
     /// The token's id, which is public.
@@ -77,7 +77,7 @@ pub struct Token {
     pub name: String,
     /// What it is for.
     pub description: String,
-    /// The owner's address.
+    /// The e-mail address of its owner.
     pub owner: String,
     /// Whether it works, and if not, why.
     #[sqlx(try_from = "String")]
@@ -97,7 +97,7 @@ pub struct Token {
 /// A token and its scopes.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct TokenDetails {
-    /// The token.
+    /// The token, as stored.
     #[serde(flatten)]
     pub token: Token,
     /// Ordered by domain, entity and operation.
@@ -107,18 +107,18 @@ pub struct TokenDetails {
 /// Which tokens to list. An absent field does not restrict.
 #[derive(Clone, Debug, Default)]
 pub struct TokenFilter {
-    /// This user's.
+    /// Only tokens of this user.
     pub owner: Option<UserRef>,
-    /// Those with a scope in this domain.
+    /// Only tokens with a scope in this domain.
     pub domain: Option<DomainRef>,
-    /// Those neither expired nor revoked.
+    /// Only tokens that are neither expired nor revoked.
     pub live: bool,
 }
 
 /// How much depends on one key of the ring.
 #[derive(Clone, Debug, FromRow, serde::Serialize)]
 pub struct KeyUse {
-    /// The key's id.
+    /// The id of the key.
     pub key_id: String,
     /// Tokens that it signed and that are neither expired nor revoked.
     pub live_tokens: i64,

@@ -1,4 +1,4 @@
-//! Users.
+//! Reads and changes users.
 
 use serde_json::json;
 use sqlx::{FromRow, PgConnection};
@@ -21,7 +21,7 @@ pub struct NewUser {
     pub platform_admin: bool,
 }
 
-/// A user.
+/// A user, as stored.
 #[derive(Clone, Debug, FromRow, serde::Serialize)]
 #[expect(missing_docs, reason = "the columns of patgate.users")]
 pub struct User {
@@ -36,7 +36,7 @@ pub struct User {
 /// A user with their roles.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct UserDetails {
-    /// The user.
+    /// The user, as stored.
     #[serde(flatten)]
     pub user: User,
     /// Ordered by domain and name.
@@ -48,9 +48,9 @@ pub struct UserDetails {
 /// A role that a user has.
 #[derive(Clone, Debug, FromRow, serde::Serialize)]
 pub struct UserRole {
-    /// The domain's slug.
+    /// The slug of the role's domain.
     pub domain: String,
-    /// The role's name.
+    /// The name of the role.
     pub role: String,
 }
 
@@ -99,7 +99,7 @@ impl Store {
         Ok(users)
     }
 
-    /// One user.
+    /// Returns a user with their roles.
     ///
     /// # Errors
     ///

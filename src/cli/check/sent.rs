@@ -22,7 +22,8 @@ use crate::{
     token::{Prefixes, TokenId, Tokens},
 };
 
-/// More than Envoy can be told to let through in headers, and more than a replica reads.
+/// Bytes that are read of a file: more than Envoy can be configured to accept in headers, and more
+/// than a replica reads.
 const MAX_INPUT: u64 = 8 * 1024 * 1024;
 
 /// The caller. Unless one of these is given, a token is read from standard input.

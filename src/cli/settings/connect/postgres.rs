@@ -26,7 +26,7 @@ pub(super) async fn probe(config: &Config) -> ([Finding; 2], Option<Installation
 async fn connections(config: &Config, installation: Installation) -> Finding {
     match schema::shortage(config).await {
         Ok(Some(shortage)) => Finding::warning(POSTGRES, shortage),
-        // What keeps feed.url from being asked is told of that.
+        // If the shortage is unknown because feed.url fails, its own finding says so.
         Ok(None) | Err(_) => Finding::ok(POSTGRES, format!("installation {installation}")),
     }
 }

@@ -1,5 +1,7 @@
 //! Builds the parts of patgate, connects them, and runs them until shutdown.
 
+mod connections;
+
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::future::{OptionFuture, join4};
@@ -8,16 +10,18 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::{sync::Notify, time::timeout};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::connections::connection_shortage;
+use self::connections::max_connections;
 use crate::{
     api::TableErrors,
     api_reload::ApiReloader,
     canary::Canary,
     check::{AwaitedBodies, Checker, DenialRates, LongBodies},
-    clock::Clock,
+    clock::{Clock, Tick},
     config::{self, Config, KeyRingFileError},
     decision_log::{self, DecisionLog},
-    descriptors,
-    feed::{self, Feed, Lease, Relay},
+    feed::{FeedReader, Lease, POOLED_FEED, POOLED_RELAY, Relay},
+    freshness::{AgeBounds, KnownChanges},
     grpc::GrpcEdge,
     installation::Installation,
     keyring::KeyRing,
@@ -33,7 +37,6 @@ use crate::{
     tasks::{TaskEnded, Tasks},
     telemetry::{self, Metrics},
     token::Tokens,
-    writer::Writer,
 };
 
 /// Time limit for the writers, after the last answer.
@@ -46,9 +49,9 @@ const BACKENDS_MEMORY: u64 = 2 << 20;
 pub struct App {
     listeners: Listeners,
     edge: GrpcEdge,
-    reader: feed::Reader,
+    reader: FeedReader,
     relay: Option<Relay>,
-    scribe: Scribe,
+    last_use_writer: LastUseWriter,
     canary: Option<Canary>,
     reloader: ApiReloader,
     ring_watch: RingWatch,
@@ -73,9 +76,12 @@ pub enum Error {
     /// A listener cannot be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The database cannot be reached, or its schema version does not fit.
+    /// The database cannot be reached.
     #[error(transparent)]
-    Schema(#[from] schema::SchemaError),
+    Postgres(#[from] ConnectError),
+    /// The schema of the database is not one that this release works with.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
     /// The feed belongs to another database than the lookups, so it says nothing about them.
     #[error(
         "feed.url leads to another installation of patgate than postgres.url: {feed} there, \
@@ -90,11 +96,11 @@ pub enum Error {
     },
     /// The relay needs a lock that a session holds, and `feed.url` leads through a pooler in
     /// transaction mode.
-    #[error("{}", schema::POOLED_RELAY)]
+    #[error("{POOLED_RELAY}")]
     PooledRelay,
     /// Postgres cannot be used at `feed.url`.
     #[error("feed.url: {0}")]
-    NoFeed(schema::SchemaError),
+    NoFeed(SchemaError),
     /// `redis.url` is not the address of a Redis.
     #[error("redis.url: {0}")]
     Redis(String),
@@ -126,16 +132,17 @@ impl App {
         let log_handle = log.handle();
 
         let tasks = Tasks::default();
-        let pool = schema::connect(&config.postgres).await?;
-        let installation = schema::check(&pool).await?;
+        let pool = postgres::connect(&config.postgres).await?;
+        let installation = postgres::check(&pool).await?;
         pool.close().await;
-        if let Ok(Some(shortage)) = schema::shortage(config).await {
+        if let Ok(Some(shortage)) = connection_shortage(config).await {
             tracing::warn!("{shortage}");
         }
-        let feed = Arc::new(Feed::of(installation));
-        telemetry::show_watermark(&mut registry, &feed);
+        let changes = Arc::new(KnownChanges::of(installation));
+        let shown = Arc::clone(&changes);
+        telemetry::show_watermark(&mut registry, move || shown.watermark_age(Tick::now()));
         let clock = Arc::default();
-        let parts = Parts { config, ring, clock, feed, metrics, tasks: tasks.clone() };
+        let parts = Parts { config, ring, clock, changes, metrics, tasks: tasks.clone() };
         let reader = parts.reader().await?;
         let relay = parts.relay()?;
         let postgres = parts.postgres(&config.postgres);
@@ -143,7 +150,7 @@ impl App {
         let mut ring_watch = RingWatch::new(parts.ring.clone(), postgres, config.mode);
         ring_watch.look().await;
         let canary = parts.canary(&resolver);
-        let (last_uses, scribe) = LastUses::new(parts.writer(), parts.metrics.clone());
+        let (last_uses, last_use_writer) = LastUses::new(parts.writer(), parts.metrics.clone());
         parts.metrics.in_mode(config.mode);
         tell_the_mode(config.mode);
         let checker = Checker {
@@ -167,7 +174,7 @@ impl App {
             edge: GrpcEdge(Arc::new(checker)),
             reader,
             relay,
-            scribe,
+            last_use_writer,
             canary,
             reloader,
             ring_watch,
@@ -224,7 +231,7 @@ impl App {
         tasks.spawn("reader of API tables", self.reloader.run(stop.clone()));
         let objection = self.ring_watch.objection();
         tasks.spawn("watch of the key ring", self.ring_watch.run(stop.clone()));
-        let scribe = tasks.spawn("writer of last uses", self.scribe.run(stop.clone()));
+        let last_uses = tasks.spawn("writer of last uses", self.last_use_writer.run(stop.clone()));
         let canary = self.canary.map(|canary| tasks.spawn("canary", canary.run(stop)));
         let log = match self.log {
             Some((writer, handle)) => {
@@ -246,37 +253,9 @@ impl App {
             handle.stop();
             ended
         }));
-        let _ = timeout(LAST_WRITES, join4(reader, scribe, canary, logged)).await;
+        let _ = timeout(LAST_WRITES, join4(reader, last_uses, canary, logged)).await;
         Ok(tasks.outcome()?)
     }
-}
-
-/// Files and connections without a reservation of their own: logs, API tables, commands.
-const SPARE_DESCRIPTORS: usize = 64;
-/// Connections for the feed, its listener, the relay's lock, the canary and the records of use.
-const POSTGRES_BESIDES: usize = 8;
-
-/// Limits the connections of each gRPC listener, so that stores, health and metrics always find
-/// descriptors.
-fn max_connections(config: &Config) -> usize {
-    let redis = config.redis.as_ref().map_or(0, |redis| redis.max_connections + 2);
-    let reserved = SPARE_DESCRIPTORS
-        + server::HTTP_DESCRIPTORS
-        + POSTGRES_BESIDES
-        + config.postgres.max_connections as usize
-        + redis;
-    let listeners = [config.listen.grpc.is_some(), config.listen.uds.is_some()];
-    let listeners = listeners.into_iter().filter(|listens| *listens).count();
-    let wanted = config.max_connections;
-    let places = descriptors::places(wanted, descriptors::raise(), reserved, listeners);
-    if places < wanted {
-        tracing::warn!(
-            places,
-            "the limit on open files (ulimit -n) allows fewer connections than \
-             grpc.max_connections",
-        );
-    }
-    places
 }
 
 /// The values from which the larger parts are built, and which they share.
@@ -284,7 +263,7 @@ struct Parts<'c> {
     config: &'c Config,
     ring: KeyRing,
     clock: Arc<Clock>,
-    feed: Arc<Feed>,
+    changes: Arc<KnownChanges>,
     metrics: Metrics,
     tasks: Tasks,
 }
@@ -292,14 +271,14 @@ struct Parts<'c> {
 impl Parts<'_> {
     /// Returns the feed after a first poll, so that the first check can already judge what other
     /// replicas have left in Redis.
-    async fn reader(&self) -> Result<feed::Reader, Error> {
+    async fn reader(&self) -> Result<FeedReader, Error> {
         // One connection for polling; the listener and the lock of the leader each have another
         // one.
         let settings = self.config.feed();
-        let pool = schema::connect(&settings).await?;
+        let pool = postgres::connect(&settings).await?;
         if self.config.feed_url.is_some() {
-            let feed = schema::identify(&pool).await.map_err(Error::NoFeed)?;
-            let postgres = self.feed.installation();
+            let feed = postgres::identify(&pool).await.map_err(Error::NoFeed)?;
+            let postgres = self.changes.installation();
             if feed != postgres {
                 return Err(Error::FeedElsewhere { feed, postgres });
             }
@@ -308,10 +287,10 @@ impl Parts<'_> {
         // Listens only if the connection is known to reach Postgres without a transaction pooler.
         let listens = match self.config.feed_url {
             None => false,
-            Some(_) => match schema::is_pooled(&settings).await {
+            Some(_) => match postgres::is_pooled(&settings).await {
                 Ok(true) if self.config.relay => return Err(Error::PooledRelay),
                 Ok(true) => {
-                    tracing::warn!("{}", schema::POOLED_FEED);
+                    tracing::warn!("{POOLED_FEED}");
                     false
                 }
                 Ok(false) => true,
@@ -326,8 +305,8 @@ impl Parts<'_> {
                 }
             },
         };
-        let reader = feed::Reader {
-            feed: Arc::clone(&self.feed),
+        let reader = FeedReader {
+            changes: Arc::clone(&self.changes),
             clock: Arc::clone(&self.clock),
             postgres: self.postgres(&settings),
             settings,
@@ -355,19 +334,19 @@ impl Parts<'_> {
         if let (Some(redis), Some(settings)) = (&redis, &config.redis) {
             redis.greet(settings, &self.tasks);
         }
-        let shared = Shared {
+        let context = TierContext {
             redis,
             ring: self.ring.clone(),
             clock: Arc::clone(&self.clock),
-            feed: Arc::clone(&self.feed),
-            freshness: Freshness {
+            changes: Arc::clone(&self.changes),
+            bounds: AgeBounds {
                 max_staleness: config.max_staleness,
                 negative_ttl: config.negative_ttl,
             },
             metrics: self.metrics.clone(),
         };
         let load = Load::new(config.postgres.max_connections, config.deadline)
-            .paced(config.postgres.max_query_rate);
+            .paced(config.max_query_rate);
         let (principals, domains, backends) = lookups(postgres, &Arc::new(load), &self.tasks);
         let config::Memory { principals: principals_size, domains: domains_size, negatives } =
             config.memory;
@@ -375,9 +354,9 @@ impl Parts<'_> {
         let domains_memory = Memory::new(domains_size, negatives);
         let backends_memory = Memory::new(BACKENDS_MEMORY, negatives);
         Ok(Resolver {
-            principals: Tiers::new(principals_memory, principals, shared.clone()),
-            domains: Tiers::new(domains_memory, domains, shared.clone()),
-            backends: Tiers::new(backends_memory, backends, shared),
+            principals: Tiers::new(principals_memory, principals, context.clone()),
+            domains: Tiers::new(domains_memory, domains, context.clone()),
+            backends: Tiers::new(backends_memory, backends, context),
         })
     }
 
@@ -387,7 +366,7 @@ impl Parts<'_> {
             Canary::new(
                 every,
                 config.max_staleness + config.deadline,
-                self.feed.installation(),
+                self.changes.installation(),
                 Arc::clone(&resolver.principals),
                 self.writer(),
                 self.metrics.clone(),
@@ -395,18 +374,28 @@ impl Parts<'_> {
         })
     }
 
-    fn postgres(&self, settings: &config::Postgres) -> Postgres {
-        let (clock, feed) = (Arc::clone(&self.clock), Arc::clone(&self.feed));
-        Postgres::new(settings, clock, feed, self.metrics.clone())
+    fn postgres(&self, settings: &postgres::Settings) -> Postgres {
+        let clock = Arc::clone(&self.clock);
+        let changes = Arc::clone(&self.changes);
+        Postgres::new(settings, clock, changes, self.counters(settings))
+    }
+
+    fn counters(&self, settings: &postgres::Settings) -> postgres::Counters {
+        postgres::Counters {
+            queries: self.metrics.commands("postgres"),
+            failures: self.metrics.failures("postgres"),
+            other_installation: self.metrics.other_installation_answers(settings.key),
+        }
     }
 
     fn sealer(&self) -> Sealer {
-        Sealer::new(self.ring.clone(), self.feed.installation())
+        Sealer::new(self.ring.clone(), self.changes.installation())
     }
 
-    fn writer(&self) -> Writer {
-        let installation = self.feed.installation();
-        Writer::new(self.config.postgres.clone(), installation, self.metrics.clone())
+    fn writer(&self) -> BackgroundWriter {
+        let settings = self.config.postgres.clone();
+        let counters = self.counters(&settings);
+        BackgroundWriter::new(settings, self.changes.installation(), counters)
     }
 }
 

@@ -16,10 +16,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     clock::Tick,
     installation::Installation,
+    postgres::{BackgroundWriter, WriteError},
     resolve::{Principals, Tiers},
     telemetry::Metrics,
     token::TokenId,
-    writer::{WriteError, Writer},
 };
 
 /// How often the canary looks into memory for the change; this is the precision of the measurement.
@@ -36,7 +36,7 @@ pub(crate) struct Canary {
     /// The statement that wakes the replicas that listen.
     notify: String,
     principals: Arc<Tiers<Principals>>,
-    writer: Writer,
+    writer: BackgroundWriter,
     metrics: Metrics,
 }
 
@@ -46,7 +46,7 @@ impl Canary {
         bound: Duration,
         installation: Installation,
         principals: Arc<Tiers<Principals>>,
-        writer: Writer,
+        writer: BackgroundWriter,
         metrics: Metrics,
     ) -> Self {
         let notify = format!("SELECT pg_notify('{}', '')", installation.channel());

@@ -38,7 +38,7 @@ use crate::{
     app,
     config::{Config, KeyRingFileError, Mistakes, Purpose},
     domain::DomainRef,
-    schema::{self, SchemaError},
+    postgres::{self, SchemaError},
     telemetry,
 };
 
@@ -225,7 +225,7 @@ async fn administer(session: &Session, command: Command) -> anyhow::Result<()> {
 
 async fn migrate(session: &Session) -> anyhow::Result<()> {
     let config: Config = session.config(Purpose::Admin)?;
-    let migrated = schema::migrate(&config.postgres.url).await?;
+    let migrated = postgres::migrate(&config.postgres.url).await?;
     if session.out.is_json() {
         return session.out.json(&migrated);
     }

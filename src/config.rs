@@ -33,7 +33,9 @@ pub struct Config {
     /// The addresses for checks and probes.
     pub listen: Listen,
     /// The primary Postgres server, which holds all data.
-    pub postgres: Postgres,
+    pub postgres: postgres::Settings,
+    /// Lookup queries in Postgres per second; at least 1.
+    pub max_query_rate: u32,
     /// The Postgres URL for reading changes, if it differs from `postgres.url`.
     pub feed_url: Option<SecretString>,
     /// Whether one replica reads changes for all replicas, and relays them through Redis.
@@ -91,21 +93,6 @@ pub struct Listen {
     pub uds_mode: u32,
     /// The address for health and metrics.
     pub http: Option<SocketAddr>,
-}
-
-/// How to reach Postgres.
-#[derive(Clone, Debug)]
-pub struct Postgres {
-    /// The setting that holds the URL, for messages.
-    pub key: &'static str,
-    /// The URL, which sqlx can parse.
-    pub url: SecretString,
-    /// Most connections for lookups; at least 1.
-    pub max_connections: u32,
-    /// The longest time for one statement.
-    pub query_timeout: Duration,
-    /// Lookup queries per second; at least 1.
-    pub max_query_rate: u32,
 }
 
 /// How to reach Redis.
@@ -266,12 +253,17 @@ impl Config {
 
     /// Returns the settings for reading the change feed: one connection, at `feed.url` if that is
     /// set.
-    pub(crate) fn feed(&self) -> Postgres {
+    pub(crate) fn feed(&self) -> postgres::Settings {
         let (key, url) = match &self.feed_url {
             Some(url) => ("feed.url", url),
             None => (self.postgres.key, &self.postgres.url),
         };
-        Postgres { key, url: url.clone(), max_connections: 1, ..self.postgres.clone() }
+        postgres::Settings {
+            key,
+            url: url.clone(),
+            max_connections: 1,
+            query_timeout: self.postgres.query_timeout,
+        }
     }
 
     /// Returns the key ring and the API tables that the sources name, even if other settings have

@@ -8,7 +8,6 @@ use std::{fmt, num::ParseIntError, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use sqlx::{Row, postgres::PgRow};
 use uuid::Uuid;
 
 use crate::seal;
@@ -37,12 +36,6 @@ impl Installation {
         self.id
     }
 
-    /// Reads the column that [`identity_column`] selects.
-    pub(crate) fn of_row(row: &PgRow) -> Result<Self, sqlx::Error> {
-        let identity: &str = row.try_get("identity")?;
-        identity.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))
-    }
-
     /// What its keys in Redis begin with. 64 bits of a hash: a name, not a protection, which the
     /// seals are, each of which covers the whole identity.
     pub fn redis_prefix(&self) -> String {
@@ -66,16 +59,7 @@ impl Installation {
     }
 }
 
-/// What a statement selects to tell which installation answers it. Each statement asks: behind a
-/// pooler, two in a row need not be answered by one server.
-macro_rules! identity_column {
-    () => {
-        "(SELECT patgate.identity()) AS identity"
-    };
-}
-pub(crate) use identity_column;
-
-/// As `patgate.identity()` tells it. Its alphabet holds no quote.
+/// As `patgate.identity()` writes it. Its alphabet holds no quote.
 impl fmt::Display for Installation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { system, database, id } = self;

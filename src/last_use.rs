@@ -1,9 +1,10 @@
 //! Records when tokens were last used, after the answers.
 //!
-//! A request pays for one comparison: each entry in memory holds the time at which its last use was
-//! recorded. Uses that are due go into a bounded queue, and from there in batches into Postgres.
-//! Nothing is tried twice: if a record is lost, the next use after a minute replaces it. It is
-//! better to lose records than to delay anything, an administrator's transaction included.
+//! A request pays for one comparison: each entry in memory has a throttle beside it, which lets a
+//! use pass once in a while. It is kept there because a map of its own would cost each request a
+//! second lookup. What passes goes into a bounded queue, and from there in batches into Postgres.
+//! Nothing is tried twice: the next use after a minute makes up for a lost note, and it is better
+//! to lose notes than to hold up anything, including an administrator's transaction.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -13,74 +14,63 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Tick,
+    postgres::{BackgroundWriter, WriteError},
     telemetry::Metrics,
+    throttle::Throttle,
     token::TokenId,
-    turnstile::Turnstile,
-    writer::{WriteError, Writer},
 };
 
-/// Tokens that may wait to be written; more are dropped and counted.
+/// How many tokens may wait to be written; further ones are dropped and counted.
 const MAX_QUEUE: usize = 8192;
-/// Tokens per statement.
+/// How many tokens one statement holds.
 const MAX_BATCH: usize = 1000;
-/// How long the first token of a batch waits for others.
+/// How long the first of a batch waits for others.
 const GATHER: Duration = Duration::from_secs(2);
 /// How often one replica records the use of one token. Rows that were written within the last
 /// minute are skipped, and a record may wait for up to `GATHER` in the queue. So a minute and
 /// `GATHER` lie between two records, and neither comes too early.
 const NOTE_EVERY: Duration = Duration::from_secs(60).saturating_add(GATHER);
 
-/// When a use of an entry was last recorded.
-#[derive(Debug, Default)]
-pub(crate) struct Noted(Turnstile);
-
-impl Noted {
-    /// Returns whether this use must be recorded; true for one use at a time.
-    fn due(&self, now: Tick) -> bool {
-        self.0.passes(now, NOTE_EVERY)
-    }
-
-    /// Takes over the time from the entry that this one replaces.
-    pub(crate) fn succeed(&self, earlier: &Self) {
-        self.0.succeed(&earlier.0);
-    }
-}
-
-/// Accepts the uses of tokens.
+/// Takes notes of the uses of tokens.
 pub(crate) struct LastUses {
     queue: mpsc::Sender<TokenId>,
     metrics: Metrics,
 }
 
 impl LastUses {
-    /// Returns the queue and its writer, which the caller must run.
-    pub(crate) fn new(writer: Writer, metrics: Metrics) -> (Self, Scribe) {
+    /// Returns the queue, and the task that empties it, which the caller must run.
+    pub(crate) fn new(writer: BackgroundWriter, metrics: Metrics) -> (Self, LastUseWriter) {
         let (queue, waiting) = mpsc::channel(MAX_QUEUE);
-        let scribe =
-            Scribe { waiting, writer, metrics: metrics.clone(), well: true, swept: Uuid::nil() };
-        (Self { queue, metrics }, scribe)
+        let last_use_writer = LastUseWriter {
+            waiting,
+            writer,
+            metrics: metrics.clone(),
+            well: true,
+            swept: Uuid::nil(),
+        };
+        (Self { queue, metrics }, last_use_writer)
     }
 
-    /// Records that a token was used, unless this was done within the last minute. Does not wait.
-    pub(crate) fn note(&self, token: TokenId, noted: &Noted, now: Tick) {
-        if noted.due(now) && self.queue.try_send(token).is_err() {
+    /// Notes that a token was used, if its throttle lets this use pass. Never waits.
+    pub(crate) fn note(&self, token: TokenId, notes: &Throttle, now: Tick) {
+        if notes.passes(now, NOTE_EVERY) && self.queue.try_send(token).is_err() {
             self.metrics.last_uses("dropped", 1);
         }
     }
 }
 
-/// Writes the recorded uses.
-pub(crate) struct Scribe {
+/// Writes the notes to Postgres.
+pub(crate) struct LastUseWriter {
     waiting: mpsc::Receiver<TokenId>,
-    writer: Writer,
+    writer: BackgroundWriter,
     metrics: Metrics,
     /// Whether the last batch was written.
     well: bool,
-    /// The id up to which the records of deleted tokens were removed, along with the batches.
+    /// Each batch also deletes some notes of tokens that are gone; this is the last id it looked at.
     swept: Uuid,
 }
 
-impl Scribe {
+impl LastUseWriter {
     /// Writes until `stop`, and then what is still queued.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut batch = Vec::with_capacity(MAX_BATCH);
@@ -90,10 +80,10 @@ impl Scribe {
         }
     }
 
-    /// Returns false if it was stopped and nothing is left.
+    /// Collects a batch. Returns false once it was stopped and nothing is left.
     async fn gather(&mut self, batch: &mut Vec<TokenId>, stop: &CancellationToken) -> bool {
         let waiting = &mut self.waiting;
-        let company = async {
+        let collected = async {
             waiting.recv_many(batch, MAX_BATCH).await;
             let more = async {
                 while batch.len() < MAX_BATCH
@@ -102,7 +92,7 @@ impl Scribe {
             };
             let _ = timeout(GATHER, more).await;
         };
-        if stop.run_until_cancelled(company).await.is_none() {
+        if stop.run_until_cancelled(collected).await.is_none() {
             self.waiting.close();
             while batch.len() < MAX_BATCH
                 && let Ok(token) = self.waiting.try_recv()
@@ -143,7 +133,7 @@ impl Scribe {
     }
 }
 
-/// Skips records that another session has locked, such as another replica that writes the same.
+/// Notes that another session has locked are skipped: it is another replica, which writes the same.
 fn statement(batch: &[TokenId], swept: Uuid) -> String {
     let mut ids = String::with_capacity(33 * batch.len());
     for TokenId(id) in batch {
@@ -155,20 +145,4 @@ fn statement(batch: &[TokenId], swept: Uuid) -> String {
     format!(
         "SELECT patgate.note_uses('{{{ids}}}') AS written, patgate.sweep_uses('{swept}') AS swept"
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_use_in_a_while_is_noted() {
-        let (noted, start) = (Noted::default(), Tick::from_micros(5));
-        let renewed = Noted::default();
-        assert!(noted.due(start));
-        assert!(!noted.due(start) && !noted.due(start.after(NOTE_EVERY / 2)));
-        renewed.succeed(&noted);
-        assert!(!renewed.due(start.after(NOTE_EVERY / 2)), "an entry that was read again");
-        assert!(renewed.due(start.after(NOTE_EVERY)));
-    }
 }

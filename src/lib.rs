@@ -34,16 +34,17 @@
 //! requests name it), [`backend`] and its [`credential`], [`operation`], [`rollout`] (how far denials
 //! are enforced), [`refusal`], [`grounds`] and [`decision`]. [`vocabulary`] makes their words.
 //!
-//! How fresh it is: [`clock`], `feed` (the rule, and why it is enough), `snapshot`, `postgres`,
-//! [`installation`] (whose knowledge it is), `seal` (what passes through Redis), `turnstile` (what
+//! How fresh it is: [`clock`], `freshness` (the rule, and why it is enough), `snapshot`, `feed`
+//! (reads changes and hands them to the rule), [`postgres`] (connects, asks, writes, migrates),
+//! [`installation`] (whose knowledge it is), `seal` (what passes through Redis), `throttle` (what
 //! happens once in a while), `redis_connections` (makes them all), `redis_fault` (what is wrong with
 //! a Redis).
 //!
-//! What is written behind the answers: `decision_log`, `last_use`, `canary`, `writer`.
+//! What is written behind the answers: `decision_log`, `last_use`, `canary`.
 //!
 //! Around it: [`app`] wires, `api_reload` takes up changed tables, `server` listens and drains,
 //! `grpc` is the edge, [`telemetry`] names every metric, [`config`] reads settings (`yaml` is how
-//! they and the tables are written, `percent` how shares are), [`schema`] migrates, [`admin`] is
+//! they and the tables are written, `percent` how shares are), [`admin`] is
 //! the administrator's service and `store` what it reads and writes in Postgres, [`explain`] says
 //! why something was refused, and [`cli`] holds the commands.
 //! `ring_watch` keeps a replica with another key ring from being ready. `tasks` ends the process
@@ -84,7 +85,7 @@ pub mod model_list;
 pub mod operation;
 mod outlet;
 mod percent;
-mod postgres;
+pub mod postgres;
 pub mod principal;
 mod proto;
 mod redis_connections;
@@ -103,6 +104,7 @@ pub mod stages;
 mod store;
 mod tasks;
 pub mod telemetry;
+mod throttle;
 pub mod token;
 mod trusted_file;
 mod turnstile;

@@ -13,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Tick,
-    installation::identity_column,
     keyring::{KeyId, KeyRing},
     postgres::{AskError, Postgres},
     rollout::Mode,
@@ -97,8 +96,8 @@ pub(crate) struct RingWatch {
     /// True until the replica has been ready once.
     may_object: bool,
     proven: bool,
-    reports: Turnstile,
-    failures: Turnstile,
+    reports: Throttle,
+    failures: Throttle,
     objection: watch::Sender<Option<&'static str>>,
 }
 
@@ -134,8 +133,8 @@ impl RingWatch {
             postgres,
             may_object: mode != Mode::Shadow,
             proven: false,
-            reports: Turnstile::default(),
-            failures: Turnstile::default(),
+            reports: Throttle::default(),
+            failures: Throttle::default(),
             objection,
         }
     }
@@ -181,7 +180,7 @@ impl RingWatch {
         let before = self.objection.send_replace(objection);
         if before.is_some() && objection.is_none() {
             tracing::info!("ready: the key ring has signed a live token, or no other is live");
-            self.reports = Turnstile::default();
+            self.reports = Throttle::default();
         }
         let own: Vec<_> = self.ring.ids().map(KeyId::as_str).collect();
         let reports = || self.reports.passes(Tick::now(), REPORT_EVERY);

@@ -38,7 +38,7 @@ use crate::{
     ring_watch::Objection,
     tasks::Tasks,
     telemetry,
-    turnstile::Turnstile,
+    throttle::Throttle,
 };
 
 /// Pause after a connection could not be accepted, for example because of too many open files.
@@ -218,7 +218,7 @@ pub(crate) async fn run(
         grpc: grpc.clone(),
         max_connection_age: lifetimes.max_connection_age,
         places: Arc::new(Semaphore::new(lifetimes.max_connections)),
-        complaints: Turnstile::default(),
+        complaints: Throttle::default(),
         open: open.get_or_create(&ListenerLabels { listener }).clone(),
         connections: connections.clone(),
         closing: closing.clone(),
@@ -297,7 +297,7 @@ struct Gate {
     grpc: Grpc,
     max_connection_age: Duration,
     places: Arc<Semaphore>,
-    complaints: Turnstile,
+    complaints: Throttle,
     open: Gauge,
     connections: TaskTracker,
     closing: CancellationToken,

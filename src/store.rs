@@ -251,7 +251,7 @@ impl PendingChange<'_> {
     }
 }
 
-/// Makes a statement without a name. See [`crate::schema::connect`].
+/// Makes a statement without a name. See [`crate::postgres::connect`].
 fn sql(text: &'static str) -> Query<'static, Postgres, PgArguments> {
     sqlx::query(text).persistent(false)
 }

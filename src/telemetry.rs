@@ -5,7 +5,7 @@
 mod histogram;
 mod logs;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, time::Duration};
 
 use axum::{http::header::CONTENT_TYPE, response::IntoResponse};
 use prometheus_client::{
@@ -91,7 +91,7 @@ pub struct Metrics {
     entries: Family<EntryLabels, Gauge>,
     commands: Family<StoreLabels, Counter>,
     failures: Family<StoreLabels, Counter>,
-    elsewhere: Family<SettingLabels, Counter>,
+    other_installation: Family<SettingLabels, Counter>,
     dropped_writes: Counter,
     unopened_credentials: Counter,
     polls: Family<ResultLabels, Counter>,
@@ -164,7 +164,7 @@ impl Metrics {
                 "Round trips to a store; each is a Redis command or a Postgres query",
             ),
             failures: to.count("store_failures", "Round trips to a store that failed or timed out"),
-            elsewhere: to.count(
+            other_installation: to.count(
                 "other_installation_answers",
                 "Postgres answers that were not used because another installation gave them, by the \
                  setting that led there",
@@ -313,8 +313,19 @@ impl Metrics {
         self.failures.get_or_create(&StoreLabels { store }).inc();
     }
 
-    pub(crate) fn led_elsewhere(&self, setting: &'static str) {
-        self.elsewhere.get_or_create(&SettingLabels { setting }).inc();
+    /// The counter of round trips to a store.
+    pub(crate) fn commands(&self, store: &'static str) -> Counter {
+        self.commands.get_or_create(&StoreLabels { store }).clone()
+    }
+
+    /// The counter of round trips to a store that failed or timed out.
+    pub(crate) fn failures(&self, store: &'static str) -> Counter {
+        self.failures.get_or_create(&StoreLabels { store }).clone()
+    }
+
+    /// The counter of answers by another installation, to which a setting led.
+    pub(crate) fn other_installation_answers(&self, setting: &'static str) -> Counter {
+        self.other_installation.get_or_create(&SettingLabels { setting }).clone()
     }
 
     pub(crate) fn dropped_write(&self) {
@@ -387,18 +398,26 @@ impl Drop for Leading {
 }
 
 /// Registers the age of the knowledge of changes, computed at each scrape: a gauge that each poll set
-/// would keep its value when the polls stop.
-pub(crate) fn show_watermark(registry: &mut Registry, feed: &Arc<Feed>) {
-    let age = WatermarkAge(Arc::clone(feed));
+/// would keep its value when the polls stop. `age` returns `None` while nothing is known.
+pub(crate) fn show_watermark(
+    registry: &mut Registry,
+    age: impl Fn() -> Option<Duration> + Send + Sync + 'static,
+) {
+    let age = WatermarkAge(age);
     registry.sub_registry_with_prefix("patgate").register_collector(Box::new(age));
 }
 
-#[derive(Debug)]
-struct WatermarkAge(Arc<Feed>);
+struct WatermarkAge<F>(F);
 
-impl Collector for WatermarkAge {
+impl<F> fmt::Debug for WatermarkAge<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WatermarkAge")
+    }
+}
+
+impl<F: Fn() -> Option<Duration> + Send + Sync + 'static> Collector for WatermarkAge<F> {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let age = self.0.watermark_age(Tick::now());
+        let age = (self.0)();
         let gauge = ConstGauge::new(age.map_or(f64::INFINITY, |age| age.as_secs_f64()));
         let encoder = encoder.encode_descriptor(
             "feed_watermark_age",

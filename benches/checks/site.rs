@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use patgate::{
     keyring::{self, KeyRing},
-    schema,
+    postgres,
     token::{Prefixes, TokenId, Tokens},
 };
 use patgate_testing::stack::{Server, Stack};
@@ -75,7 +75,7 @@ impl Site {
             let root = connect(&self.postgres_url("postgres", "postgres")).await;
             execute(&root, &format!("CREATE DATABASE {name}")).await;
             let url = self.postgres_url("postgres", name);
-            schema::migrate(&url.clone().into()).await.unwrap();
+            postgres::migrate(&url.clone().into()).await.unwrap();
             execute(
                 &root,
                 "DO $$ BEGIN

@@ -14,14 +14,13 @@ use crate::{
     grounds::Tier,
     installation::tests::OURS,
     keyring::KeyRing,
-    last_use::Noted,
     operation::{EntityType, Operation},
-    postgres::Postgres,
+    postgres::{self, BackgroundWriter, Counters, Postgres},
     principal::{DomainGrants, Principal, UserId},
-    resolve::{Found, Freshness, Load, Memory, Renewal, Shared, Tiers, postgres::lookups},
+    resolve::{Found, Load, Memory, Renewal, TierContext, Tiers, postgres::lookups},
     tasks::Tasks,
+    throttle::Throttle,
     token::{PlainToken, Prefixes, TokenId, VerifiedToken},
-    writer::Writer,
 };
 
 const RING: &str = "a:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
@@ -33,8 +32,8 @@ fn found<V>(value: V, as_of: Tick, verified: Moment, stamp: &Arc<Stamp>) -> Foun
         as_of,
         verified,
         stamp,
-        checked: feed::Checked::default(),
-        noted: Noted::default(),
+        checked: CheckedVersion::default(),
+        use_notes: Throttle::default(),
         renewal: Renewal::default(),
     }
 }
@@ -52,7 +51,7 @@ fn checker(
     let (now, moment) = (Tick::now(), Moment(1_000_000));
     clock.observe(now, moment);
     let hour = Duration::from_secs(3600);
-    let freshness = Freshness { max_staleness: hour, negative_ttl: hour };
+    let bounds = AgeBounds { max_staleness: hour, negative_ttl: hour };
 
     let domain = DomainId(Uuid::from_u128(1));
     let operations = Operation::ALL.iter().copied().collect();
@@ -73,22 +72,21 @@ fn checker(
     );
     let domain =
         Domain::new(domain, "acme".parse().unwrap(), true, "model-acme".into(), Models::All);
-    let feed = Arc::new(Feed::of(OURS));
-    let server = Server { installation: OURS, timeline: 1, life: 1 };
-    let stamp = Arc::new(Stamp { server, snapshot: "10:10:".parse().unwrap() });
-    feed.meet(&stamp, now).unwrap();
+    let changes = Arc::new(KnownChanges::of(OURS));
+    let lineage = Lineage { installation: OURS, timeline: 1, life: 1 };
+    let stamp = Arc::new(Stamp { lineage, snapshot: "10:10:".parse().unwrap() });
+    changes.meet(&stamp, now).unwrap();
     let principals = Memory::new(1 << 20, 10);
     principals.insert(token.id, Arc::new(found(principal, now, moment, &stamp)));
     let domains = Memory::new(1 << 20, 10);
     let reference = DomainRef::Slug(domain.slug.clone());
     domains.insert(reference, Arc::new(found(domain, now, moment, &stamp)));
 
-    let nowhere = config::Postgres {
+    let nowhere = postgres::Settings {
         key: "postgres.url",
         url: "postgres://127.0.0.1:1/none".into(),
         max_connections: 1,
         query_timeout: hour,
-        max_query_rate: 1,
     };
     let nothing_logged = config::DecisionLog {
         to: config::LogTo::Nowhere,
@@ -97,21 +95,22 @@ fn checker(
         repeats_per_second: 1,
         queue: 1,
     };
-    let writer = Writer::new(nowhere.clone(), OURS, metrics.clone());
-    let postgres = Postgres::new(&nowhere, Arc::clone(&clock), Arc::clone(&feed), metrics.clone());
-    let shared = Shared {
+    let writer = BackgroundWriter::new(nowhere.clone(), OURS, Counters::default());
+    let postgres =
+        Postgres::new(&nowhere, Arc::clone(&clock), Arc::clone(&changes), Counters::default());
+    let context = TierContext {
         redis: None,
         ring: KeyRing::parse(RING).unwrap(),
         clock: Arc::clone(&clock),
-        feed,
-        freshness,
+        changes,
+        bounds,
         metrics: metrics.clone(),
     };
     let (load, tasks) = (Arc::new(Load::new(1, hour)), Tasks::default());
     let (principal_lookup, domain_lookup, backend_lookup) = lookups(&postgres, &load, &tasks);
-    let principals = Tiers::new(principals, principal_lookup, shared.clone());
-    let domains = Tiers::new(domains, domain_lookup, shared.clone());
-    let backends = Tiers::new(Memory::new(1 << 20, 10), backend_lookup, shared);
+    let principals = Tiers::new(principals, principal_lookup, context.clone());
+    let domains = Tiers::new(domains, domain_lookup, context.clone());
+    let backends = Tiers::new(Memory::new(1 << 20, 10), backend_lookup, context);
     Checker {
         apis: Arc::new(ArcSwap::from_pointee(Apis::embedded().unwrap())),
         tokens,

@@ -8,7 +8,6 @@ mod sent;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use prometheus_client::registry::Registry;
 
 use self::{
     replica::{ReplicaAddress, ReplicaAnswer, ReplicaQuestion},
@@ -27,7 +26,7 @@ use crate::{
     decision::Decision,
     domain::{Domain, DomainRef},
     explain::Evidence,
-    feed::Feed,
+    freshness::KnownChanges,
     keyring::KeyRing,
     postgres::{AskError, Postgres},
     principal::Principal,
@@ -114,8 +113,8 @@ pub(super) async fn run(session: &Session, asked: Arguments) -> anyhow::Result<(
         let place = request.place.as_ref().filter(|_| request.action.is_some());
         let reference = place.and_then(Place::domain);
         let backend = request.action.as_ref().and_then(|action| action.upstream);
-        let feed = Arc::new(Feed::of(installation));
-        let postgres = postgres(&config, &clock, &feed);
+        let changes = Arc::new(KnownChanges::of(installation));
+        let postgres = postgres(&config, &clock, &changes);
         known = look_up(&postgres, request.token.id, reference.clone(), backend).await?;
         if let (Some(redis), Some(ring)) = (&config.redis, &ring) {
             let context = caches::LookupContext {
@@ -123,7 +122,7 @@ pub(super) async fn run(session: &Session, asked: Arguments) -> anyhow::Result<(
                 ring,
                 postgres: &postgres,
                 clock: &clock,
-                feed: &feed,
+                changes: &changes,
             };
             let token = request.token.id;
             let domain = reference.as_ref();
@@ -242,9 +241,9 @@ fn open_credential(ring: Option<&KeyRing>, backend: &str, sealed: &Sealed) -> Op
 }
 
 /// Asks Postgres as the service does, lookups included.
-fn postgres(config: &Config, clock: &Arc<Clock>, feed: &Arc<Feed>) -> Postgres {
-    let metrics = Metrics::new(&mut Registry::default());
-    Postgres::new(&config.postgres, Arc::clone(clock), Arc::clone(feed), metrics)
+fn postgres(config: &Config, clock: &Arc<Clock>, changes: &Arc<KnownChanges>) -> Postgres {
+    let (clock, changes) = (Arc::clone(clock), Arc::clone(changes));
+    Postgres::new(&config.postgres, clock, changes, Counters::default())
 }
 
 /// Reads Postgres with the queries of the service. The domain is looked up even if the service would

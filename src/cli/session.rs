@@ -8,7 +8,7 @@ use super::{Global, output::Output, warnings::show_warnings};
 use crate::{
     admin::{Actor, Admin, CachedCopies, Outcome},
     config::{Config, Mistakes, Purpose, Sources},
-    schema,
+    postgres,
 };
 
 pub(super) struct Session {
@@ -48,10 +48,10 @@ impl Session {
 
     /// Connects to the database that a configuration names.
     pub(super) async fn connect(&self, config: &Config) -> anyhow::Result<Admin> {
-        let pool = schema::connect(&config.postgres).await?;
+        let pool = postgres::connect(&config.postgres).await?;
         let pool = self.pool.get_or_init(|| pool);
         let cached_copies = CachedCopies {
-            installation: schema::check(pool).await?,
+            installation: postgres::check(pool).await?,
             redis_url: config.redis.as_ref().map(|redis| redis.url.clone()),
             max_staleness: config.max_staleness,
         };

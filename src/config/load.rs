@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::{
-    Bodies, Config, DecisionLog, Drain, Listen, Log, Memory, Mistake, Mistakes, Postgres, Purpose,
-    Redis, Sources, keys,
+    Bodies, Config, DecisionLog, Drain, Listen, Log, Memory, Mistake, Mistakes, Purpose, Redis,
+    Sources, keys,
     postgres_url::{feed_url, postgres_url},
     sources::Settings,
     values::{
@@ -14,6 +14,7 @@ use super::{
         redis_url, relay, rollout_mode, size, socket_path, some_time,
     },
 };
+use crate::postgres;
 
 impl Config {
     /// Reads all sources for one purpose.
@@ -24,7 +25,8 @@ impl Config {
     pub fn load(sources: &Sources, purpose: Purpose) -> Result<Self, Mistakes> {
         let mut reader = Reader::of(sources);
         let listen = Listen::read(&mut reader, purpose);
-        let postgres = Postgres::read(&mut reader);
+        let postgres = postgres(&mut reader);
+        let max_query_rate = reader.get("postgres.max_query_rate", count);
         let relay = reader.get("feed.relay", relay);
         let feed_url = reader.get("feed.url", feed_url);
         if relay == Some(true) && matches!(feed_url, Some(None)) {
@@ -56,6 +58,7 @@ impl Config {
             Some(Self {
                 listen: listen?,
                 postgres: postgres?,
+                max_query_rate: max_query_rate?,
                 feed_url: feed_url?,
                 relay: relay?,
                 redis: redis?,
@@ -97,21 +100,17 @@ impl Listen {
     }
 }
 
-impl Postgres {
-    fn read(reader: &mut Reader) -> Option<Self> {
-        let key = "postgres.url";
-        let url = reader.get(key, postgres_url);
-        let max_connections = reader.get("postgres.max_connections", count);
-        let query_timeout = reader.get("postgres.query_timeout", some_time);
-        let max_query_rate = reader.get("postgres.max_query_rate", count);
-        Some(Self {
-            key,
-            url: url?,
-            max_connections: max_connections?,
-            query_timeout: query_timeout?,
-            max_query_rate: max_query_rate?,
-        })
-    }
+fn postgres(reader: &mut Reader) -> Option<postgres::Settings> {
+    let key = "postgres.url";
+    let url = reader.get(key, postgres_url);
+    let max_connections = reader.get("postgres.max_connections", count);
+    let query_timeout = reader.get("postgres.query_timeout", some_time);
+    Some(postgres::Settings {
+        key,
+        url: url?,
+        max_connections: max_connections?,
+        query_timeout: query_timeout?,
+    })
 }
 
 impl Redis {

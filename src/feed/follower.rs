@@ -1,4 +1,4 @@
-//! Reads the feed where it is relayed: follows the replica that does, or is it.
+//! Reads the feed if it is relayed: follows the replica that relays it, or is that replica.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,41 +10,44 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Reader, Relay,
+    FeedReader, Relay,
     leader::Leadership,
-    lease::{Note, RENEW_EVERY},
-    reader::{PAUSE, POLL_EVERY, Rounds, awaken, jittered},
+    lease::{LeaseRow, RENEW_EVERY},
+    reader::{PAUSE, POLL_EVERY, Rounds, jittered, notified},
     relay::RelayError,
 };
 use crate::{clock::Tick, postgres::select};
 
-/// How long nothing is heard before it is silence.
+/// How long a follower waits for a frame.
 const SILENCE: Duration = Duration::from_secs(2);
-/// Then a follower listens for once more, lest it was itself that stood still. If there is nothing
-/// again, it reads for itself, and offers itself as a leader.
+/// Then it listens once more for this long, since it may have stood still itself. If there is nothing
+/// again, it polls Postgres itself, and offers to lead.
 const LAST_CALL: Duration = Duration::from_millis(500);
-/// How long a leader whom nobody can hear leaves it to others. Nobody offers itself less often.
+/// How long a leader that cannot write to Redis leaves leading to others. No replica offers to lead
+/// less often.
 const MUTE_FOR: Duration = Duration::from_secs(10);
-/// How often a follower asks Postgres what it sees, at most. What is known from the relay is as
-/// fresh as the latest of these.
-const VISIT_EVERY: Duration = Duration::from_secs(5);
-/// After a change, a leader looks so often for the leases of those whom it has told.
+/// How often, at most, a follower asks Postgres for its current snapshot. What it knows from the
+/// relay is as fresh as the latest of these statements.
+const OBSERVE_EVERY: Duration = Duration::from_secs(5);
+/// How often a leader looks for the leases of its followers after it has sent a change, and how
+/// many times.
 const HURRY: Duration = Duration::from_millis(50);
 const HURRIES: u8 = 4;
-/// For taking a lease back from a Redis that may not answer.
+/// How long deleting the lease may take at the end: Redis may not answer.
 const PARTING: Duration = Duration::from_secs(1);
 
-impl Reader {
-    /// Follows the replica that relays the feed, or is it, until `stop`.
+impl FeedReader {
+    /// Follows the replica that relays the feed, or is that replica, until `stop`.
     pub(crate) async fn run_relayed(self, mut relay: Relay, stop: CancellationToken) {
-        let (mut rounds, mut mute_until) = (Rounds::default(), Tick::now());
+        let mut rounds = Rounds::default();
+        let mut mute_until = Tick::now();
         while !stop.is_cancelled() {
             relay.rewind();
             let followed = self.follow(&mut relay, &stop).await;
             let mut offer_at = mute_until.max(Tick::now());
             if let Err(error) = followed {
                 tracing::debug!(%error, "listening to the relay");
-                // Somebody may lead all the same.
+                // Another replica may lead all the same.
                 offer_at = offer_at.max(Tick::now().after(jittered(SILENCE)));
             }
             let leadership = self.read_alone(&mut relay, &mut rounds, offer_at, &stop).await;
@@ -54,43 +57,46 @@ impl Reader {
                 mute_until = Tick::now().after(MUTE_FOR);
             }
         }
-        // First there, so that a leader does not hand it on again.
+        // First in Redis, so that a leader does not write it again.
         let _ = timeout(PARTING, relay.remove(&[self.lease.id()])).await;
         if let Some(now) = self.clock.now(Tick::now())
-            && let Err(error) = self.hand_over(&[self.lease.released(now)]).await
+            && let Err(error) = self.write_leases(&[self.lease.released(now)]).await
         {
             tracing::debug!(%error, "releasing the lease");
         }
     }
 
-    /// Applies what is relayed, until nothing is heard any more, or `stop`.
+    /// Applies what is relayed, until the relay goes silent, or `stop`.
     async fn follow(&self, relay: &mut Relay, stop: &CancellationToken) -> Result<(), RelayError> {
         let done = stop.child_token();
         let followed = async {
-            let followed = done.run_until_cancelled(self.hear_out(relay)).await;
+            let followed = done.run_until_cancelled(self.apply_frames(relay)).await;
             done.cancel();
             followed.unwrap_or(Ok(()))
         };
-        join(followed, self.visit(&done)).await.0
+        join(followed, self.observe(&done)).await.0
     }
 
-    async fn hear_out(&self, relay: &mut Relay) -> Result<(), RelayError> {
-        let (mut heard_at, mut renewed) = (Tick::now(), None);
+    async fn apply_frames(&self, relay: &mut Relay) -> Result<(), RelayError> {
+        let mut heard_at = Tick::now();
+        let mut renewed = None;
         loop {
             let left = SILENCE.saturating_sub(Tick::now().since(heard_at));
             let last_call = left.is_zero();
             let heard = relay.hear(if last_call { LAST_CALL } else { left }).await?;
             self.metrics.frames("refused", heard.refused);
             self.metrics.frames("superseded", heard.superseded);
-            let (mut spoke, mut changed) = (false, false);
+            let mut spoke = false;
+            let mut changed = false;
             for poll in heard.polls {
-                if self.feed.is_behind(&poll.stamp.server) {
+                if self.changes.is_behind(&poll.stamp.lineage) {
                     self.metrics.frames("superseded", 1);
                     continue;
                 }
-                (spoke, heard_at) = (true, Tick::now());
+                spoke = true;
+                heard_at = Tick::now();
                 changed |= poll.brings_news();
-                let joined = self.feed.follow(poll);
+                let joined = self.changes.follow(poll);
                 self.metrics.frames(if joined { "applied" } else { "gap" }, 1);
                 if !joined && let Err(error) = self.poll().await {
                     tracing::warn!(%error, "a gap in what is relayed cannot be closed yet");
@@ -103,8 +109,8 @@ impl Reader {
             if changed || renewed.is_none_or(|renewed| now.since(renewed) >= RENEW_EVERY) {
                 renewed = Some(now);
                 // A Redis that takes no writes can be read all the same.
-                if let Some(note) = self.note(now)
-                    && let Err(error) = relay.leave(&note).await
+                if let Some(lease) = self.current_lease(now)
+                    && let Err(error) = relay.leave(&lease).await
                 {
                     tracing::debug!(%error, "leaving a lease for the leader");
                 }
@@ -112,9 +118,9 @@ impl Reader {
         }
     }
 
-    /// Nobody is heard: reads for itself, until somebody is, or until it leads. Offers itself at
-    /// `offer_at` and then now and then: each time is a connection, and if Redis is gone for all,
-    /// all of them make one.
+    /// Polls for itself while no leader is heard, until one is, or until this replica leads. Offers to
+    /// lead at `offer_at`, and then more and more rarely: each offer is a connection, and if Redis is
+    /// gone for all replicas, all of them make one.
     async fn read_alone(
         &self,
         relay: &mut Relay,
@@ -126,7 +132,8 @@ impl Reader {
         let mut pause = SILENCE;
         while !stop.is_cancelled() {
             if Tick::now() >= offer_at {
-                let leadership = Leadership::take(&self.settings, self.feed.installation()).await;
+                let leadership =
+                    Leadership::take(&self.settings, self.changes.installation()).await;
                 if leadership.is_some() {
                     return leadership;
                 }
@@ -135,11 +142,11 @@ impl Reader {
             }
             let began = Tick::now();
             let rest = match self.round(rounds).await {
-                // From one sending to the next, however long all else took.
+                // Counted from one sending to the next, however long everything else took.
                 Some(_) => POLL_EVERY.saturating_sub(Tick::now().since(began)),
                 None => jittered(PAUSE),
             };
-            let heard = stop.run_until_cancelled(self.hears_anybody(relay, rest)).await;
+            let heard = stop.run_until_cancelled(self.hears_a_leader(relay, rest)).await;
             if heard == Some(true) {
                 return None;
             }
@@ -147,8 +154,8 @@ impl Reader {
         None
     }
 
-    /// Rests, unless somebody says something meanwhile.
-    async fn hears_anybody(&self, relay: &mut Relay, rest: Duration) -> bool {
+    /// Waits for `rest`, or until a leader is heard. Returns whether one was.
+    async fn hears_a_leader(&self, relay: &mut Relay, rest: Duration) -> bool {
         let until = Tick::now().after(rest);
         loop {
             let left = until.since(Tick::now());
@@ -160,7 +167,7 @@ impl Reader {
                 Ok(heard) => {
                     self.metrics.frames("refused", heard.refused);
                     self.metrics.frames("superseded", heard.superseded);
-                    if heard.polls.iter().any(|poll| !self.feed.is_behind(&poll.stamp.server)) {
+                    if heard.polls.iter().any(|poll| !self.changes.is_behind(&poll.stamp.lineage)) {
                         return true;
                     }
                 }
@@ -172,20 +179,20 @@ impl Reader {
         }
     }
 
-    /// What this replica knows, for who waits for a change.
-    fn note(&self, now: Tick) -> Option<Note> {
-        let watermark = now.before(self.feed.watermark_age(now)?);
-        Some(self.lease.note(self.feed.polled_to()?, self.clock.at(watermark)?))
+    /// Says what this replica knows, for commands that wait for a change.
+    fn current_lease(&self, now: Tick) -> Option<LeaseRow> {
+        let watermark = now.before(self.changes.watermark_age(now)?);
+        Some(self.lease.row(self.changes.polled_to()?, self.clock.at(watermark)?))
     }
 
-    /// Asks Postgres now and then what it sees: by that, relayed polls are dated.
-    async fn visit(&self, done: &CancellationToken) {
-        let every = VISIT_EVERY.min(self.max_staleness / 6);
-        // Between two statements, not amid one, which would cost the connection.
+    /// Asks Postgres now and then for its current snapshot, by which relayed polls are dated.
+    async fn observe(&self, done: &CancellationToken) {
+        let every = OBSERVE_EVERY.min(self.max_staleness / 6);
+        // It ends between two statements: ending within one would cost the connection.
         while !done.is_cancelled() {
-            let pause = match self.postgres.ask(VISIT.to_owned()).await {
+            let pause = match self.postgres.ask(OBSERVE.to_owned()).await {
                 Ok(reply) => {
-                    self.feed.visit(&reply.stamp, reply.as_of);
+                    self.changes.observe(&reply.stamp, reply.as_of);
                     every
                 }
                 Err(error) => {
@@ -197,7 +204,7 @@ impl Reader {
         }
     }
 
-    /// Polls and relays until the lock is lost, `stop`, or nobody can be told.
+    /// Polls and relays until the lock is lost, `stop`, or Redis takes no frames.
     async fn lead(
         &self,
         relay: &mut Relay,
@@ -209,16 +216,18 @@ impl Reader {
         let _leading = self.metrics.leading();
         let wake = Arc::new(Notify::new());
         let _listener = self.listen(&wake);
-        let (mut told_at, mut asked_at, mut hurry) = (Tick::now(), Tick::now(), 0);
+        let mut sent_at = Tick::now();
+        let mut asked_at = Tick::now();
+        let mut hurry = 0;
         let mut refused = None;
         while !stop.is_cancelled() {
             let began = Tick::now();
-            // Of a poll that fails, Redis knows nothing.
+            // If the poll failed, Redis was not asked.
             let polled = self.round(rounds).await;
             refused = refused.filter(|_| polled.is_some());
             if let Some(polled) = polled {
                 match relay.publish(leadership.epoch, &polled.poll).await {
-                    Ok(()) => told_at = Tick::now(),
+                    Ok(()) => sent_at = Tick::now(),
                     Err(error) => refused = Some(error),
                 }
                 if polled.poll.brings_news() {
@@ -226,14 +235,14 @@ impl Reader {
                 }
             }
             let now = Tick::now();
-            if now.since(told_at) > SILENCE {
+            if now.since(sent_at) > SILENCE {
                 match refused {
                     Some(error) => tracing::warn!(
                         %error,
                         "Redis takes no frames from this replica; another one relays the feed, if \
                          Redis takes them from it: see whether redis.url can be written to from here"
                     ),
-                    // Why, `round` has logged.
+                    // `round` has logged why.
                     None => tracing::warn!(
                         "this replica has no poll of the feed to relay; another one relays it, if \
                          it can read the feed"
@@ -247,26 +256,27 @@ impl Reader {
                     tracing::warn!("the connection that held the relay's lock is lost");
                     return Step::Aside;
                 }
-                self.hand_on(relay).await;
+                self.pass_leases_on(relay).await;
             } else if hurry > 0 {
-                self.hand_on(relay).await;
+                self.pass_leases_on(relay).await;
             }
-            // Who waits for a change waits for the leases of those who have just been told.
+            // A command that waits for a change waits for the leases of the followers that have just
+            // received it.
             let pause = if hurry > 0 { HURRY } else { POLL_EVERY };
             hurry = hurry.saturating_sub(1);
             let rest = pause.saturating_sub(Tick::now().since(began));
-            let _ = stop.run_until_cancelled(awaken(&wake, rest)).await;
+            let _ = stop.run_until_cancelled(notified(&wake, rest)).await;
         }
         Step::Aside
     }
 
-    /// Hands the followers' leases on to the administrators.
-    async fn hand_on(&self, relay: &mut Relay) {
+    /// Writes the followers' leases where commands read them, and deletes expired ones.
+    async fn pass_leases_on(&self, relay: &mut Relay) {
         let Some(now) = self.clock.now(Tick::now()) else { return };
         let Ok(leases) = relay.leases().await else { return };
         let (gone, live): (Vec<_>, Vec<_>) =
             leases.into_iter().partition(|lease| lease.has_expired(now));
-        if let Err(error) = self.hand_over(&live).await {
+        if let Err(error) = self.write_leases(&live).await {
             tracing::debug!(%error, "handing leases on");
         }
         if !gone.is_empty() {
@@ -276,14 +286,14 @@ impl Reader {
     }
 }
 
-/// How a leader ends.
+/// How a leader ends leading.
 #[derive(PartialEq)]
 enum Step {
     /// Others may take over, and so may this one.
     Aside,
-    /// Others may take over, who can perhaps be heard.
+    /// Others may take over, since they may be able to write to Redis.
     Down,
 }
 
-/// Nothing but what every statement tells.
-const VISIT: &str = select!("true AS visited");
+/// Selects only what every statement selects.
+const OBSERVE: &str = select!("true AS observed");

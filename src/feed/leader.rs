@@ -1,18 +1,21 @@
-//! Who relays the feed: the replica that holds an advisory lock in Postgres.
+//! Which replica relays the feed: the one that holds an advisory lock in Postgres.
 
 use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 use tokio::time::timeout;
 
-use crate::{config, installation::Installation, schema};
+use crate::{
+    installation::Installation,
+    postgres::{Settings, connect_one},
+};
 
-/// For taking the lock, and for finding out that it is lost.
+/// How long taking the lock may take, or finding out that it is lost.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A session that says nothing for so long is ended by Postgres, and the lock with it. The holder
-/// speaks every second; one that is frozen, or was cut off without a word, would keep it for hours.
-/// Where another installation answers, nobody leads ours.
+/// Takes the lock. Postgres ends a session, and with it the lock, if it is silent for five seconds:
+/// the holder sends something every second, and one that is frozen or cut off would otherwise keep
+/// the lock for hours. In another installation the lock is not taken.
 fn take_lock(installation: Installation) -> String {
     let id = installation.id();
     format!(
@@ -23,7 +26,7 @@ fn take_lock(installation: Installation) -> String {
     )
 }
 
-/// The lock, held by a connection of its own for as long as this lives.
+/// The lock. A connection of its own holds it until this is dropped.
 pub(super) struct Leadership {
     /// Higher than that of any leader before, on this server.
     pub(super) epoch: u64,
@@ -31,14 +34,10 @@ pub(super) struct Leadership {
 }
 
 impl Leadership {
-    /// Nothing when another replica has it, or when that cannot be known.
-    pub(super) async fn take(
-        settings: &config::Postgres,
-        installation: Installation,
-    ) -> Option<Self> {
+    /// Takes the lock. Returns `None` if another replica has it, or if that cannot be known.
+    pub(super) async fn take(settings: &Settings, installation: Installation) -> Option<Self> {
         let take = async {
-            let mut connection =
-                schema::connect_one(settings).await.map_err(sqlx::Error::config)?;
+            let mut connection = connect_one(settings).await.map_err(sqlx::Error::config)?;
             let taken =
                 connection.fetch_one(sqlx::raw_sql(AssertSqlSafe(take_lock(installation)))).await?;
             let epoch: Option<String> = taken.try_get("epoch")?;
@@ -59,7 +58,7 @@ impl Leadership {
         }
     }
 
-    /// Whether the connection stands, and with it the lock.
+    /// Whether the connection still works, which holds the lock.
     pub(super) async fn holds(&mut self) -> bool {
         let asked = self.connection.execute(sqlx::raw_sql("SELECT"));
         matches!(timeout(PATIENCE, asked).await, Ok(Ok(_)))

@@ -1,7 +1,7 @@
-//! A replica's lease: tells administrators that it serves, and how far it has read.
+//! A replica's lease: it shows administrators that the replica serves, and how far it has read.
 //!
-//! Nothing is decided by it. When it cannot be renewed, as on a read-only server, somebody who
-//! waits for a change waits until this replica's knowledge must have expired.
+//! No decision rests on it. If it cannot be renewed, as on a read-only server, a command that waits
+//! for a change waits until this replica's knowledge must have expired.
 
 use std::time::Duration;
 
@@ -15,19 +15,19 @@ use crate::{
     snapshot::Snapshot,
 };
 
-/// How often it is renewed while nothing changes.
+/// How often a lease is renewed while nothing changes.
 pub(super) const RENEW_EVERY: Duration = Duration::from_secs(1);
 
-/// Who holds it.
+/// The lease of this replica.
 pub(crate) struct Lease {
     id: Uuid,
     name: String,
     max_staleness: Duration,
 }
 
-/// A lease as it is written down.
+/// A lease as a row of `patgate.replicas`, and as followers leave it for the leader.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Note {
+pub(super) struct LeaseRow {
     pub(super) id: Uuid,
     name: String,
     snapshot: Snapshot,
@@ -35,15 +35,15 @@ pub(super) struct Note {
     max_staleness: Duration,
 }
 
-impl Note {
-    /// Whether nobody can rest on that knowledge any more.
+impl LeaseRow {
+    /// Whether the knowledge that it stands for is too old to be used anywhere.
     pub(super) fn has_expired(&self, now: Moment) -> bool {
         let life = i64::try_from((2 * self.max_staleness).as_micros()).unwrap_or(i64::MAX);
         self.watermark.0.saturating_add(life) < now.0
     }
 }
 
-/// What may become part of a statement as it is.
+/// Whether a letter may become part of a statement as it is.
 fn is_harmless(letter: char) -> bool {
     letter.is_ascii_alphanumeric() || ".-_:".contains(letter)
 }
@@ -60,10 +60,10 @@ impl Lease {
         self.id
     }
 
-    /// That this replica knows what the snapshot sees, as of then.
-    pub(super) fn note(&self, snapshot: Snapshot, watermark: Moment) -> Note {
+    /// Says that this replica knows what the snapshot sees, as of the watermark.
+    pub(super) fn row(&self, snapshot: Snapshot, watermark: Moment) -> LeaseRow {
         let Self { id, name, max_staleness } = self;
-        Note { id: *id, name: name.clone(), snapshot, watermark, max_staleness: *max_staleness }
+        LeaseRow { id: *id, name: name.clone(), snapshot, watermark, max_staleness: *max_staleness }
     }
 
     pub(super) async fn release(&self, postgres: &Postgres) {
@@ -71,42 +71,43 @@ impl Lease {
         postgres.run("releasing the lease", sql).await;
     }
 
-    /// That this replica is gone. A leader may have read its lease before that was taken back, and
-    /// hand it on afterwards: this one stays, and none replaces it, until both are of the past.
-    pub(super) fn released(&self, now: Moment) -> Note {
-        self.note(Snapshot::of_all(), now)
+    /// Says that this replica is gone. A leader may have read an earlier lease and write it
+    /// afterwards: this one is not replaced by it, and stays until both have expired.
+    pub(super) fn released(&self, now: Moment) -> LeaseRow {
+        self.row(Snapshot::of_all(), now)
     }
 }
 
-/// Hands leases to the administrators, those of others too. An old one that a leader hands on must
-/// not replace what its replica has said since; and the clock may have been put back. To those of
-/// another installation, where the address leads there by now, nothing is handed: they would wait
-/// for a replica that does not serve them.
-pub(super) async fn renew(
+/// Writes leases for the commands that wait, also those of other replicas. An old lease that a leader
+/// passes on must not replace a later one of the same replica, even if the clock was put back. Nothing
+/// is written in another installation, to which the address may lead by now: commands there would
+/// wait for a replica that does not serve them.
+pub(super) async fn write(
     postgres: &Postgres,
     installation: Installation,
-    notes: &[Note],
+    leases: &[LeaseRow],
 ) -> Result<(), AskError> {
-    let row = |note: &Note| {
-        let Note { id, name, snapshot, watermark, max_staleness } = note;
-        let (watermark, max_staleness) = (watermark.0, max_staleness.as_micros());
+    let row = |lease: &LeaseRow| {
+        let LeaseRow { id, name, snapshot, watermark, max_staleness } = lease;
+        let watermark = watermark.0;
+        let max_staleness = max_staleness.as_micros();
         format!(
             "('{id}'::uuid, '{name}', '{snapshot}'::pg_snapshot,
               'epoch'::timestamptz + {watermark} * interval '1 microsecond',
               {max_staleness} * interval '1 microsecond')"
         )
     };
-    let harmless = notes.iter().filter(|note| note.name.chars().all(is_harmless));
+    let harmless = leases.iter().filter(|lease| lease.name.chars().all(is_harmless));
     let rows: Vec<String> = harmless.map(row).collect();
     if rows.is_empty() {
         return Ok(());
     }
-    // The next poll waits for this, and nobody's lock of these rows is to hold up a poll.
+    // The next poll waits for this, and must not be held up by a lock of these rows.
     let sql = format!(
         "SET LOCAL lock_timeout = '100ms';
          INSERT INTO patgate.replicas
              (id, name, snapshot, watermark, max_staleness, installation)
-         SELECT note.*, '{installation}' FROM (VALUES {}) AS note
+         SELECT lease.*, '{installation}' FROM (VALUES {}) AS lease
              WHERE patgate.identity() = '{installation}'
          ON CONFLICT (id) DO UPDATE
              SET snapshot = excluded.snapshot, watermark = excluded.watermark

@@ -1,18 +1,9 @@
-//! Reads the feed: on every notification, and every 400 ms, one statement.
+//! Reads the feed: one statement on every notification, and every 400 ms.
 
-use std::{
-    convert::Infallible,
-    mem::{Discriminant, discriminant},
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
-use sqlx::{
-    Row,
-    postgres::{PgListener, PgRow},
-    types::Uuid,
-};
+use sqlx::{Row, postgres::PgListener};
 use tokio::{
     sync::Notify,
     time::{sleep, timeout},
@@ -20,53 +11,41 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
-    Change, Feed, Lease, Poll, Stamp, Subject,
-    lease::{self, Note, RENEW_EVERY},
-    recording::Triggers,
+    Lease,
+    lease::{self, LeaseRow, RENEW_EVERY},
+    poll::{self, ErrorKind, PollError, Polled},
 };
 use crate::{
-    clock::{Clock, Moment, Tick},
-    config,
-    domain::DomainId,
-    postgres::{AskError, Postgres, select},
-    principal::UserId,
-    schema,
-    snapshot::{Snapshot, Xid},
+    clock::{Clock, Tick},
+    freshness::{Applied, KnownChanges, Poll},
+    postgres::{self, AskError, Postgres, Settings},
+    snapshot::Snapshot,
     tasks::Tasks,
     telemetry::Metrics,
-    token::TokenId,
 };
 
-/// How long a change may go unnoticed when its notification is lost.
+/// How long a change may go unnoticed if its notification is lost.
 pub(super) const POLL_EVERY: Duration = Duration::from_millis(400);
-/// After a failure, so that a server that comes back is not met by everybody at once. With the
-/// poll's own time-out it stays below the five seconds in which all has to be well again.
+/// How long to wait after a failure, so that not all replicas return to a server at once. With the
+/// time limit of a poll it stays below the five seconds within which the feed has to be back.
 pub(super) const PAUSE: Duration = Duration::from_millis(400);
 const LISTEN_AGAIN_AFTER: Duration = Duration::from_secs(2);
-/// Changes that are read one by one. A statement that changes more at once would otherwise outrun
-/// a poll's time-out, and the next poll's, and the feed would be lost.
-const MOST_AT_ONCE: usize = 20_000;
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
-/// Whether there is more to be forgotten than it could at once.
+/// Prunes a slice of the changes, and says whether more can be pruned.
 const PRUNE: &str = "SELECT patgate.prune_changes() AS more";
-/// Of many changes in a row, each would wake every replica.
+/// Notifications within this time count as one: otherwise each of many changes in a row would wake
+/// every replica.
 const BUNCH: Duration = Duration::from_millis(5);
 
-/// A poll that is recorded, and Postgres's time at which it was made.
-pub(crate) struct Polled {
-    pub(super) poll: Poll,
-    verified: Moment,
-}
-
-/// What it takes to read the feed.
-pub(crate) struct Reader {
-    pub(crate) feed: Arc<Feed>,
+/// Reads the feed for one replica.
+pub(crate) struct FeedReader {
+    pub(crate) changes: Arc<KnownChanges>,
     pub(crate) clock: Arc<Clock>,
-    /// How to reach it for what takes a connection of its own.
-    pub(crate) settings: config::Postgres,
-    /// Whether a connection made so is nobody else's, so that it may listen. A pooler in
-    /// transaction mode hands the connection that listens to others, whose statements would be
-    /// interrupted by notifications, those that they cause themselves included.
+    /// The address, for what takes a connection of its own.
+    pub(crate) settings: Settings,
+    /// Whether a connection to that address is this replica's alone, so that it may listen. A pooler
+    /// in transaction mode hands the connection that listens to other clients, whose statements
+    /// would be interrupted by notifications, even by their own.
     pub(crate) listens: bool,
     pub(crate) postgres: Postgres,
     pub(crate) lease: Lease,
@@ -75,10 +54,10 @@ pub(crate) struct Reader {
     pub(crate) max_staleness: Duration,
 }
 
-/// What one poll leaves to the next.
+/// What is remembered from one poll to the next.
 pub(super) struct Rounds {
-    /// What the log has been told about the feed since it was last read; empty while it is read.
-    complaints: Vec<Discriminant<AskError>>,
+    /// The kinds of errors that were logged since the feed was last read; empty while it is read.
+    logged: Vec<ErrorKind>,
     renewed: Option<Tick>,
     prune_at: Tick,
     prunes: bool,
@@ -87,28 +66,29 @@ pub(super) struct Rounds {
 impl Default for Rounds {
     fn default() -> Self {
         let prune_at = Tick::now().after(PRUNE_EVERY);
-        Self { complaints: Vec::new(), renewed: None, prune_at, prunes: true }
+        Self { logged: Vec::new(), renewed: None, prune_at, prunes: true }
     }
 }
 
-impl Reader {
+impl FeedReader {
     /// Polls until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let wake = Arc::new(Notify::new());
         let mut listener = self.listens.then(|| self.listen(&wake));
         let mut rounds = Rounds::default();
         while !stop.is_cancelled() {
-            let (began, connected) = (Tick::now(), rounds.complaints.is_empty());
+            let began = Tick::now();
+            let was_lost = !rounds.logged.is_empty();
             let polled = self.round(&mut rounds).await;
-            if polled.is_some() && !connected && listener.is_some() {
-                // Where it listened may be lost as well, without a word.
+            if polled.is_some() && was_lost && listener.is_some() {
+                // The connection that listens may be lost as well, without a sign of it.
                 listener = Some(self.listen(&wake));
             }
             let wait = match polled {
-                // From one sending to the next, however long all else took.
+                // Counted from one sending to the next, however long everything else took.
                 Some(_) => {
                     let rest = POLL_EVERY.saturating_sub(Tick::now().since(began));
-                    awaken(&wake, rest).left_future()
+                    notified(&wake, rest).left_future()
                 }
                 None => sleep(jittered(PAUSE)).right_future(),
             };
@@ -117,19 +97,19 @@ impl Reader {
         self.lease.release(&self.postgres).await;
     }
 
-    /// One poll, and what goes with it. Logs when contact is lost, each reason once, and when it is
-    /// back.
+    /// Polls once, renews the lease and prunes if they are due. Logs when contact is lost, once per
+    /// kind of error, and when it is back.
     pub(super) async fn round(&self, rounds: &mut Rounds) -> Option<Polled> {
         let polled = self.poll().await;
         match &polled {
-            Ok(_) if rounds.complaints.is_empty() => {}
+            Ok(_) if rounds.logged.is_empty() => {}
             Ok(_) => {
                 tracing::info!("the feed of changes is back");
-                rounds.complaints.clear();
+                rounds.logged.clear();
             }
-            Err(error) if rounds.complaints.contains(&discriminant(error)) => {}
+            Err(error) if rounds.logged.contains(&error.kind()) => {}
             Err(error) => {
-                rounds.complaints.push(discriminant(error));
+                rounds.logged.push(error.kind());
                 tracing::warn!(
                     %error,
                     "the feed of changes is lost; until it is back, what is known of a token is \
@@ -149,13 +129,15 @@ impl Reader {
         }
         if now >= rounds.prune_at {
             let more = self.prune(rounds).await;
-            rounds.prune_at = now.after(if more { POLL_EVERY } else { PRUNE_EVERY });
+            let pause = if more { POLL_EVERY } else { PRUNE_EVERY };
+            rounds.prune_at = now.after(pause);
         }
         Some(polled)
     }
 
-    /// Forgets a slice of what everybody has read; says whether there is more. It takes less than
-    /// the time between two polls. Logs when it begins to fail, and when it works again.
+    /// Deletes a slice of the changes that every replica has read; returns whether there is more. It
+    /// takes less than the time between two polls. Logs when it begins to fail, and when it works
+    /// again.
     async fn prune(&self, rounds: &mut Rounds) -> bool {
         let answer = self.postgres.fetch(PRUNE.to_owned()).await.and_then(|rows| {
             Ok(rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get::<bool, _>("more")?)
@@ -172,9 +154,9 @@ impl Reader {
         answer.unwrap_or(false)
     }
 
-    /// Brings the record up to date, if it can be done at the start, and takes the lease: who waits
-    /// for a change has to know of this replica before it answers for the first time. Without one it
-    /// starts all the same, on a server that takes no writes for instance.
+    /// Brings the record up to date, and takes the lease: a command that waits for a change has to
+    /// know of this replica before the replica answers for the first time. Errors are only logged,
+    /// so that a replica starts on a server that takes no writes, too.
     pub(crate) async fn begin(&self) {
         let Some(polled) = self.catch_up().await else { return };
         if let Err(error) = self.renew(&polled).await {
@@ -186,7 +168,7 @@ impl Reader {
         }
     }
 
-    /// Brings the record up to date, and leaves no trace: others than replicas read it, too.
+    /// Brings the record up to date and writes nothing, since commands do so as well.
     pub(crate) async fn catch_up(&self) -> Option<Polled> {
         let polled = self.poll().await;
         polled
@@ -196,25 +178,27 @@ impl Reader {
 
     async fn renew(&self, polled: &Polled) -> Result<(), AskError> {
         let snapshot = polled.poll.stamp.snapshot.clone();
-        self.hand_over(&[self.lease.note(snapshot, polled.verified)]).await
+        self.write_leases(&[self.lease.row(snapshot, polled.verified)]).await
     }
 
-    /// Hands leases to the administrators.
-    pub(super) async fn hand_over(&self, notes: &[Note]) -> Result<(), AskError> {
-        lease::renew(&self.postgres, self.feed.installation(), notes).await
+    /// Writes leases where commands read them.
+    pub(super) async fn write_leases(&self, leases: &[LeaseRow]) -> Result<(), AskError> {
+        lease::write(&self.postgres, self.changes.installation(), leases).await
     }
 
-    pub(super) async fn poll(&self) -> Result<Polled, AskError> {
-        // At first nothing is known, and everything that is retained is asked for.
-        let mut polled = self.ask(self.feed.polled_to()).await?;
-        if self.feed.triggers().is_some_and(|known| known.state != polled.poll.triggers.state) {
+    /// Polls once and records what it brings.
+    pub(super) async fn poll(&self) -> Result<Polled, PollError> {
+        // Before the first poll nothing is known, and everything that is retained is asked for.
+        let mut polled = self.ask(self.changes.polled_to()).await?;
+        let applied = self.apply(polled.poll.clone());
+        if applied.triggers_switched {
             self.metrics.triggers_switched();
             tracing::warn!(
                 "triggers that record changes were off, or created again, since the last poll: what \
                  happened meanwhile may not be recorded, so all from before is read again"
             );
         }
-        if !self.apply(polled.poll.clone()) {
+        if !applied.joined {
             // There is a gap, or another server.
             polled = self.ask(None).await?;
             self.apply(polled.poll.clone());
@@ -225,104 +209,53 @@ impl Reader {
         Ok(polled)
     }
 
-    fn apply(&self, poll: Poll) -> bool {
-        let began = Tick::now();
-        let age = self.feed.watermark_age(began);
-        let joined = self.feed.apply(poll);
-        if joined && let Some(age) = age {
-            // Until now checks were answered from it.
-            self.metrics.renewed_at(age + Tick::now().since(began));
+    async fn ask(&self, after: Option<Snapshot>) -> Result<Polled, PollError> {
+        let polled = poll::ask(&self.postgres, after).await;
+        match &polled {
+            Ok(Polled { poll, .. }) => {
+                self.metrics.recording(true);
+                self.metrics.changes_read(poll.changes.len());
+            }
+            Err(PollError::Unrecorded(_)) => self.metrics.recording(false),
+            Err(PollError::Ask(_)) => {}
         }
-        joined
+        polled
     }
 
-    async fn ask(&self, after: Option<Snapshot>) -> Result<Polled, AskError> {
-        let unseen = match &after {
-            None => "true".to_owned(),
-            Some(after) => format!(
-                "c.xid >= '{}'::xid8 AND NOT pg_visible_in_snapshot(c.xid, '{after}'::pg_snapshot)",
-                after.xmin().0
-            ),
-        };
-        let sql = format!("{CHANGES} {unseen} LIMIT {}", MOST_AT_ONCE + 1);
-        let reply = self.postgres.ask(sql).await?;
-        let (sent, stamp, verified) = (reply.as_of, Stamp::clone(&reply.stamp), reply.verified);
-        let horizon: String = reply.rows[0].try_get("horizon")?;
-        let horizon = horizon.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
-        let triggers = Triggers::of_row(&reply.rows[0])?;
-        self.metrics.recording(triggers.is_ok());
-        let triggers = triggers?;
-        if reply.rows.len() > MOST_AT_ONCE {
-            // Begins anew here, as if all before were pruned: everything is read again.
-            let horizon = stamp.snapshot.clone();
-            let poll = Poll { sent, stamp, triggers, horizon, after: None, changes: Vec::new() };
-            return Ok(Polled { poll, verified });
+    fn apply(&self, poll: Poll) -> Applied {
+        let applied = self.changes.apply(poll);
+        if applied.joined
+            && let Some(watermark) = applied.earlier_watermark
+        {
+            // Until now, checks were answered from it.
+            self.metrics.renewed_at(Tick::now().since(watermark));
         }
-        let changes: Vec<_> = reply
-            .rows
-            .iter()
-            .filter_map(|row| change(row).transpose())
-            .collect::<Result<_, _>>()?;
-        self.metrics.changes_read(changes.len());
-        Ok(Polled { poll: Poll { sent, stamp, triggers, horizon, after, changes }, verified })
+        applied
     }
 
     pub(super) fn listen(&self, wake: &Arc<Notify>) -> AbortOnDropHandle<()> {
-        let channel = self.feed.installation().channel();
+        let channel = self.changes.installation().channel();
         let listening = listen(self.settings.clone(), channel, Arc::clone(wake));
         AbortOnDropHandle::new(self.tasks.spawn("listener for changes", listening))
     }
 }
 
-const CHANGES: &str = select!(
-    "
-       (SELECT h.snapshot::text FROM patgate.change_horizon h) AS horizon,
-       recording.*, c.xid::text AS xid, c.kind, c.key
-FROM patgate.recording() AS recording
-LEFT JOIN patgate.changes c ON"
-);
-
-fn change(row: &PgRow) -> Result<Option<(Xid, Change)>, sqlx::Error> {
-    let Some(xid) = row.try_get::<Option<&str>, _>("xid")? else { return Ok(None) };
-    let xid = xid.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
-    let (kind, key): (&str, &str) = (row.try_get("kind")?, row.try_get("key")?);
-    // What this release cannot read may be about anything.
-    let change = subject(kind, key).map_or(Change::Everything, Change::To);
-    Ok(Some((Xid(xid), change)))
-}
-
-fn subject(kind: &str, key: &str) -> Option<Subject> {
-    let id = |text: &str| Uuid::try_parse(text).ok();
-    Some(match kind {
-        "token" => Subject::Token(TokenId(id(key)?)),
-        "user" => Subject::User(UserId(id(key)?)),
-        "domain" => Subject::Domain(DomainId(id(key)?)),
-        "slug" => Subject::Slug(key.parse().ok()?),
-        "backend" => Subject::Backend(key.into()),
-        "membership" => {
-            let (user, domain) = key.split_once('/')?;
-            Subject::Membership(UserId(id(user)?), DomainId(id(domain)?))
-        }
-        _ => return None,
-    })
-}
-
-/// Until the next notification, or for so long. Notifications that come in a bunch count as one.
-pub(super) async fn awaken(wake: &Notify, pause: Duration) {
+/// Waits for the next notification, or for `pause` if none arrives.
+pub(super) async fn notified(wake: &Notify, pause: Duration) {
     if timeout(pause, wake.notified()).await.is_ok() {
         sleep(BUNCH).await;
     }
 }
 
-/// Wakes the reader. Whatever goes wrong here costs time only: there is the next poll.
-async fn listen(settings: config::Postgres, channel: String, wake: Arc<Notify>) {
+/// Wakes the reader. An error here costs time only, until the next poll.
+async fn listen(settings: Settings, channel: String, wake: Arc<Notify>) {
     loop {
         let attempt = async {
-            let pool = schema::connect(&settings).await.map_err(sqlx::Error::config)?;
+            let pool = postgres::connect(&settings).await.map_err(sqlx::Error::config)?;
             let mut listener = PgListener::connect_with(&pool).await?;
             listener.listen(&channel).await?;
             loop {
-                // Nothing comes after a reconnect, though something may have happened meanwhile.
+                // It also returns after a reconnect, without a notification: there may have been some.
                 listener.try_recv().await?;
                 wake.notify_one();
             }
@@ -333,8 +266,7 @@ async fn listen(settings: config::Postgres, channel: String, wake: Arc<Notify>) 
     }
 }
 
-/// Between half and the whole of `pause`.
+/// A random time between half and the whole of `pause`, so that replicas do not act at once.
 pub(super) fn jittered(pause: Duration) -> Duration {
-    let spread = u32::try_from(Tick::now().as_micros() % 256).unwrap_or(0);
-    pause / 2 + pause / 512 * spread
+    pause.mul_f64(0.5 + fastrand::f64() / 2.0)
 }

@@ -1,12 +1,14 @@
-//! The way of the feed from one replica to the others: a Redis stream of frames, each one poll.
+//! Carries the feed from one replica to the others: a Redis stream of frames, each one poll.
 //!
-//! Redis may lose, delay, repeat or reorder frames, and whoever can write there may try to. None of
-//! it does harm: a frame is sealed for one installation, whose stream has a name of its own; it says from which snapshot it goes on, so that one that is
-//! missing is noticed and one that comes again changes nothing; and how fresh it is, each follower
-//! tells by statements of its own (`record.rs`). So it does not matter either who leads, or whether
-//! two do for a while. The epoch only spares followers what a leader says that was replaced.
+//! Redis may lose, delay, repeat or reorder frames, and so may anything that can write there. None
+//! of it does harm. A frame is sealed for one installation, whose stream has a name of its own. It
+//! names the snapshot from which it continues, so a missing frame is noticed, and a repeated one
+//! changes nothing. How fresh it is, each follower learns from statements of its own
+//! (`freshness/record.rs`). So it does not matter which replica leads, or whether two do for a
+//! while. The epoch only lets followers ignore a leader that was replaced.
 //!
-//! Leases take the way back: each follower leaves its own in a hash, the leader hands them on.
+//! Leases go the other way: each follower leaves its own in a hash, and the leader writes them to
+//! Postgres.
 
 use std::{collections::HashMap, pin::pin, time::Duration};
 
@@ -18,29 +20,31 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{Change, Poll, Server, Stamp, Triggers, lease::Note};
+use super::lease::LeaseRow;
 use crate::{
     clock::Tick,
     config,
+    freshness::{Change, Lineage, Poll, Stamp, Triggers},
     redis_connections::RedisConnections,
     redis_fault::{Complaints, RedisFault},
     seal::{Purpose, Sealer},
     snapshot::{Snapshot, Xid},
 };
 
-/// For a new connection and for a command, beyond the time that it is meant to block.
+/// How long a new connection may take; and a command, beyond the time that it is meant to block.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Frames that are kept for followers that are late; what is older they read in Postgres.
+/// Frames that are kept for followers that are late; what is older, they read in Postgres.
 const KEPT: usize = 256;
-/// Beyond it a frame says that everything may have changed, and all is read again when it is used.
+/// If a poll brought more changes, its frame says that everything may have changed, and each entry
+/// is read again when it is used.
 const MOST_IN_A_FRAME: usize = 5_000;
-/// When this process stood still, a reply lies there and its time is up. It is read.
+/// If this process stood still, a reply may have arrived although its time is up. It is read.
 const ONE_LOOK: Duration = Duration::from_millis(300);
-/// In the stream an entry is a map, in which this is the only field.
+/// An entry of the stream is a map, of which this is the only field.
 const FIELD: &str = "f";
-/// Before the first entry of any stream.
+/// The position before the first entry of any stream.
 const BEGINNING: &str = "0-0";
-/// After the last one, whichever that is.
+/// The position after the last entry, whichever that is.
 const END: &str = "$";
 
 /// One poll, as the leader publishes it.
@@ -70,7 +74,7 @@ impl Frame {
     }
 }
 
-/// Why nothing is heard.
+/// Why a command to the relay failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RelayError {
     #[error("Redis: {}", RedisFault::from(.0))]
@@ -81,25 +85,25 @@ pub(super) enum RelayError {
     Seal(#[from] postcard::Error),
 }
 
-/// What was heard: polls of the leader, and how many frames there were beside them.
+/// What was read: polls of the leader, and how many frames were not used.
 #[derive(Default)]
 pub(super) struct Heard {
     pub(super) polls: Vec<Poll>,
-    /// Not sealed by us, or not readable.
+    /// Frames that were not sealed by this key ring for this installation, or cannot be read.
     pub(super) refused: usize,
-    /// Of a leader that was replaced.
+    /// Frames of a leader that was replaced.
     pub(super) superseded: usize,
 }
 
-/// One end of it.
+/// One end of the stream.
 pub(crate) struct Relay {
     connections: RedisConnections,
     sealer: Sealer,
     connection: Option<MultiplexedConnection>,
     /// The last entry of the stream that was read.
     position: String,
-    /// The highest epoch that was heard of, on its server.
-    epoch: Option<(Server, u64)>,
+    /// The highest epoch in a frame, and the lineage that it belongs to.
+    epoch: Option<(Lineage, u64)>,
     stream: String,
     leases: String,
     complaints: Complaints,
@@ -121,14 +125,14 @@ impl Relay {
         })
     }
 
-    /// Tells the followers.
+    /// Sends a poll to the followers.
     pub(super) async fn publish(&mut self, epoch: u64, poll: &Poll) -> Result<(), RelayError> {
         let frame = Frame::new(epoch, poll);
         let sealed = self.sealer.seal(Purpose::Relay, &self.stream, &frame)?;
         let mut add = redis::cmd("XADD");
         add.arg(&self.stream).arg("MAXLEN").arg("~").arg(KEPT).arg("*").arg(FIELD).arg(sealed);
         match self.run::<Value>(&add, PATIENCE).await {
-            // Somebody put something else in its place, or used up all ids.
+            // Another client put something else in its place, or used up all ids.
             Err(RelayError::Redis(error)) if matches!(error.code(), Some("WRONGTYPE" | "ERR")) => {
                 let _: Value = self.run(redis::cmd("DEL").arg(&self.stream), PATIENCE).await?;
                 self.run::<Value>(&add, PATIENCE).await.map(drop)
@@ -137,7 +141,7 @@ impl Relay {
         }
     }
 
-    /// Waits for frames, for so long at most.
+    /// Waits for frames, at most for `patience`.
     pub(super) async fn hear(&mut self, patience: Duration) -> Result<Heard, RelayError> {
         let milliseconds = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX).max(1);
         let mut read = redis::cmd("XREAD");
@@ -164,31 +168,31 @@ impl Relay {
 
     fn is_superseded(&mut self, frame: &Frame) -> bool {
         match &mut self.epoch {
-            Some((server, epoch)) if *server == frame.stamp.server => {
+            Some((lineage, epoch)) if *lineage == frame.stamp.lineage => {
                 let superseded = frame.epoch < *epoch;
                 *epoch = frame.epoch.max(*epoch);
                 superseded
             }
-            // Which server is the current one is not for the relay to say.
+            // Frames are not believed about which server is the current one.
             epoch => {
-                *epoch = Some((frame.stamp.server, frame.epoch));
+                *epoch = Some((frame.stamp.lineage, frame.epoch));
                 false
             }
         }
     }
 
-    /// Reads the stream from its beginning the next time: it may be another one by then.
+    /// Reads the stream from its beginning the next time: it may have been replaced by then.
     pub(super) fn rewind(&mut self) {
         self.position = BEGINNING.to_owned();
     }
 
-    /// Hears the next time only of what is said from then on.
+    /// Reads only frames that are added from the next read on.
     pub(super) fn skip(&mut self) {
         self.position = END.to_owned();
     }
 
     /// Leaves a lease for the leader.
-    pub(super) async fn leave(&mut self, lease: &Note) -> Result<(), RelayError> {
+    pub(super) async fn leave(&mut self, lease: &LeaseRow) -> Result<(), RelayError> {
         let place = self.place_of(lease.id);
         let sealed = self.sealer.seal(Purpose::Relay, &place, lease)?;
         let mut set = redis::cmd("HSET");
@@ -196,8 +200,8 @@ impl Relay {
         self.run::<Value>(&set, PATIENCE).await.map(drop)
     }
 
-    /// All leases that were left, those of replicas that are gone included.
-    pub(super) async fn leases(&mut self) -> Result<Vec<Note>, RelayError> {
+    /// Returns all leases that were left, including those of replicas that are gone.
+    pub(super) async fn leases(&mut self) -> Result<Vec<LeaseRow>, RelayError> {
         let mut get = redis::cmd("HGETALL");
         get.arg(&self.leases);
         let left: HashMap<String, Vec<u8>> = self.run(&get, PATIENCE).await?;
@@ -208,7 +212,7 @@ impl Relay {
         Ok(opened.collect())
     }
 
-    /// Takes leases away.
+    /// Deletes leases.
     pub(super) async fn remove(&mut self, ids: &[Uuid]) -> Result<(), RelayError> {
         let mut delete = redis::cmd("HDEL");
         delete.arg(&self.leases).arg(ids.iter().map(Uuid::to_string).collect::<Vec<_>>());
@@ -236,7 +240,7 @@ impl Relay {
                 Err(_) => timeout(ONE_LOOK, reply).await.map_err(|_| RelayError::Timeout)?,
             }
         };
-        // Whether Redis can be reached at all, look-ups find out.
+        // That Redis cannot be reached is reported by the lookups.
         if let Err(error) = &reply
             && error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
         {

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{clock::Tick, turnstile::Turnstile};
+use crate::{clock::Tick, throttle::Throttle};
 
 /// Failures in a row that open the circuit.
 const THRESHOLD: u32 = 5;
@@ -15,7 +15,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     failures: AtomicU32,
-    probes: Turnstile,
+    probes: Throttle,
 }
 
 impl Breaker {

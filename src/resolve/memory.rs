@@ -52,7 +52,7 @@ impl<K: Kind> Memory<K> {
             if held.stamp.outdates(&found.stamp) {
                 return;
             }
-            found.noted.succeed(&held.noted);
+            found.use_notes.succeed(&held.use_notes);
         }
         if found.value.is_some() {
             self.unknown.remove(&key);

@@ -19,8 +19,8 @@ use crate::{
     principal::{DomainGrants, Principal, UserId},
     rollout::{DomainMode, Rollout, Share},
     tasks::Tasks,
+    throttle::Throttle,
     token::{TokenDigest, TokenId},
-    turnstile::Turnstile,
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use sqlx::{
@@ -54,7 +54,7 @@ impl<K: Kind> Lookup<K> {
     where
         R: Future<Output = Result<Answers<K>, AskError>> + Send + 'static,
     {
-        let (postgres, complaints) = (postgres.clone(), Arc::new(Turnstile::default()));
+        let (postgres, complaints) = (postgres.clone(), Arc::new(Throttle::default()));
         let run = move |keys| {
             let (reading, complaints) = (read(postgres.clone(), keys), Arc::clone(&complaints));
             async move {
@@ -160,8 +160,8 @@ impl Reply {
             as_of: self.as_of,
             verified: self.verified,
             stamp: Arc::clone(&self.stamp),
-            checked: Checked::default(),
-            noted: Noted::default(),
+            checked: CheckedVersion::default(),
+            use_notes: Throttle::default(),
             renewal: Renewal::default(),
         })
     }

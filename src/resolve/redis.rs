@@ -21,13 +21,13 @@ use super::{
 use crate::{
     clock::{Moment, Tick},
     config,
-    feed::Stamp,
+    freshness::Stamp,
     redis_connections::RedisConnections,
     redis_fault::{Complaints, RedisFault, Use, probe},
     seal::{Purpose, Sealer},
     tasks::Tasks,
     telemetry::Metrics,
-    turnstile::Turnstile,
+    throttle::Throttle,
 };
 
 /// For a new connection, its TLS and authentication; look-ups do not wait that long for it.
@@ -52,7 +52,7 @@ pub(crate) struct Redis {
     writes: mpsc::Sender<Write>,
     link: Arc<Link>,
     sealer: Sealer,
-    seals: Turnstile,
+    seals: Throttle,
     metrics: Metrics,
 }
 
@@ -81,7 +81,7 @@ impl Redis {
         });
         let (writes, waiting) = mpsc::channel(MAX_WRITES);
         tasks.spawn_owned("writer to Redis", write_behind(Arc::clone(&link), waiting));
-        let seals = Turnstile::default();
+        let seals = Throttle::default();
         Ok(Arc::new(Self { reads, writes, link, sealer, seals, metrics }))
     }
 

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use crate::{clock::Tick, turnstile::Turnstile};
+use crate::{clock::Tick, throttle::Throttle};
 
 /// How soon after an attempt to renew an entry the next one may follow.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The attempts to renew an entry.
 #[derive(Debug, Default)]
-pub(crate) struct Renewal(Turnstile);
+pub(crate) struct Renewal(Throttle);
 
 impl Renewal {
     /// Whether this use should start one; true for one use at a time. The entry was filled as of

@@ -4,7 +4,7 @@ use prometheus_client::registry::Registry;
 use uuid::Uuid;
 
 use super::*;
-use crate::check::tests::hot;
+use crate::{check::tests::hot, token::TokenId};
 
 /// As when another one has ended since memory was asked. The stores are not there.
 #[tokio::test]

@@ -11,13 +11,12 @@ use crate::{
     clock::{Clock, Tick},
     config::{self, Config},
     domain::DomainRef,
-    feed::{Feed, Lease, Reader},
+    feed::{FeedReader, Lease},
+    freshness::{AgeBounds, KnownChanges},
     keyring::KeyRing,
     postgres::Postgres,
     redis_fault::{Use, probe},
-    resolve::{
-        Found, Freshness, Kind, Load, Memory, Shared, Tiers, postgres::lookups, redis::Redis,
-    },
+    resolve::{Found, Kind, Load, Memory, TierContext, Tiers, postgres::lookups, redis::Redis},
     seal::Sealer,
     tasks::Tasks,
     telemetry::Metrics,
@@ -89,7 +88,7 @@ pub(super) struct LookupContext<'a> {
     pub(super) ring: &'a KeyRing,
     pub(super) postgres: &'a Postgres,
     pub(super) clock: &'a Arc<Clock>,
-    pub(super) feed: &'a Arc<Feed>,
+    pub(super) changes: &'a Arc<KnownChanges>,
 }
 
 /// Judges the entries like a replica that has just read the feed of changes. Counts nothing and writes
@@ -102,7 +101,7 @@ pub(super) async fn inspect(
     backend: Option<&BackendName>,
 ) -> anyhow::Result<RedisEntries> {
     let LookupContext { redis: settings, ring, postgres, .. } = context;
-    let prefix = context.feed.installation().redis_prefix();
+    let prefix = context.changes.installation().redis_prefix();
     if let Err(fault) = probe(settings, &prefix, &[Use::Read]).await {
         let unused = || RedisEntry {
             entry: "unavailable",
@@ -117,12 +116,12 @@ pub(super) async fn inspect(
     }
     let ring = ring.clone();
     let clock = Arc::clone(context.clock);
-    let feed = Arc::clone(context.feed);
+    let changes = Arc::clone(context.changes);
     let metrics = Metrics::new(&mut Registry::default());
     let max_staleness = config.max_staleness;
     let tasks = Tasks::default();
-    let reader = Reader {
-        feed: Arc::clone(&feed),
+    let reader = FeedReader {
+        changes: Arc::clone(&changes),
         clock: Arc::clone(&clock),
         settings: config.postgres.clone(),
         listens: false,
@@ -134,15 +133,15 @@ pub(super) async fn inspect(
     };
     reader.catch_up().await;
     let settings = config::Redis { timeout: PATIENCE, ..settings.clone() };
-    let sealer = Sealer::new(ring.clone(), feed.installation());
+    let sealer = Sealer::new(ring.clone(), changes.installation());
     let redis = Redis::spawn(&settings, sealer, metrics.clone(), &tasks)?;
-    let freshness = Freshness { max_staleness, negative_ttl: config.negative_ttl };
-    let shared = Shared { redis: None, ring, clock, feed, freshness, metrics };
+    let bounds = AgeBounds { max_staleness, negative_ttl: config.negative_ttl };
+    let tiers = TierContext { redis: None, ring, clock, changes, bounds, metrics };
     let load = Arc::new(Load::new(1, config.deadline));
     let (principals, domains, backends) = lookups(postgres, &load, &tasks);
-    let principals = Tiers::new(Memory::new(0, 0), principals, shared.clone());
-    let domains = Tiers::new(Memory::new(0, 0), domains, shared.clone());
-    let backends = Tiers::new(Memory::new(0, 0), backends, shared);
+    let principals = Tiers::new(Memory::new(0, 0), principals, tiers.clone());
+    let domains = Tiers::new(Memory::new(0, 0), domains, tiers.clone());
+    let backends = Tiers::new(Memory::new(0, 0), backends, tiers);
     let domain = match domain {
         Some(reference) => Some(entry(&domains, &redis, reference).await),
         None => None,

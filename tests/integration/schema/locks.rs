@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use patgate::schema::SCHEMA;
+use patgate::postgres::SCHEMA;
 use serde_json::{Value, json};
 use sqlx::{Connection, Executor, PgConnection};
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use patgate::schema::SCHEMA;
+use patgate::postgres::SCHEMA;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, PgPool};
 

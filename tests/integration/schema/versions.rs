@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use patgate::{app::App, schema::SCHEMA};
+use patgate::{app::App, postgres::SCHEMA};
 
 use crate::support::{Suite, World, cli::Cli, value};
 

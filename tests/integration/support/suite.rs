@@ -13,7 +13,7 @@ use std::{
 };
 
 use patgate::{
-    schema,
+    postgres,
     token::{TokenId, Tokens},
 };
 use patgate_testing::stack::{Server, Stack, project};
@@ -208,7 +208,7 @@ pub(super) fn url(port: u16, user: &str, database: &str) -> String {
 async fn prepare_template(port: u16) {
     let root = connect(&url(port, "postgres", "postgres")).await;
     execute(&root, &format!("CREATE DATABASE {TEMPLATE}")).await;
-    schema::migrate(&url(port, "postgres", TEMPLATE).into()).await.unwrap();
+    postgres::migrate(&url(port, "postgres", TEMPLATE).into()).await.unwrap();
     execute(
         &root,
         "CREATE ROLE server LOGIN IN ROLE patgate_serve;

@@ -13,7 +13,7 @@ use patgate::{
     config::{Config, Purpose, Sources, read_keyring},
     installation::Installation,
     keyring::{self, KeyRing},
-    schema,
+    postgres,
     token::{Prefixes, TokenId, Tokens},
 };
 use sqlx::{Decode, PgPool, Postgres, Type};
@@ -285,7 +285,7 @@ impl<'s> World<'s> {
     /// The administrator's service, with connections of its own.
     pub(crate) async fn admin(&self, pool: PgPool) -> Admin {
         let cached_copies = CachedCopies {
-            installation: schema::check(&pool).await.unwrap(),
+            installation: postgres::check(&pool).await.unwrap(),
             redis_url: None,
             max_staleness: Duration::ZERO,
         };

@@ -44,7 +44,8 @@ pub(super) async fn find(config: &Config) -> Finding {
 
 async fn fitness(config: &Config) -> anyhow::Result<Fitness> {
     let ring = config.key_ring()?;
-    let pool = schema::connect(&config.postgres).await.map_err(|_| anyhow!("see postgres.url"))?;
+    let pool =
+        postgres::connect(&config.postgres).await.map_err(|_| anyhow!("see postgres.url"))?;
     let row = sqlx::raw_sql(AssertSqlSafe(live_keys(&ring))).fetch_one(&pool).await;
     pool.close().await;
     Ok(Fitness::of(&row?)?)

@@ -2,9 +2,11 @@
 
 use super::Finding;
 use crate::{
+    app,
     config::Config,
+    feed::{POOLED_FEED, POOLED_RELAY},
     installation::Installation,
-    schema::{self, SchemaError},
+    postgres::{self, SchemaError},
 };
 
 const POSTGRES: &str = "postgres.url";
@@ -24,7 +26,7 @@ pub(super) async fn probe(config: &Config) -> ([Finding; 2], Option<Installation
 
 /// Whether there are enough, where all else is well.
 async fn connections(config: &Config, installation: Installation) -> Finding {
-    match schema::shortage(config).await {
+    match app::connection_shortage(config).await {
         Ok(Some(shortage)) => Finding::warning(POSTGRES, shortage),
         // If the shortage is unknown because feed.url fails, its own finding says so.
         Ok(None) | Err(_) => Finding::ok(POSTGRES, format!("installation {installation}")),
@@ -32,8 +34,8 @@ async fn connections(config: &Config, installation: Installation) -> Finding {
 }
 
 async fn installation(config: &Config) -> Result<Installation, SchemaError> {
-    let pool = schema::connect(&config.postgres).await?;
-    let installation = schema::check(&pool).await;
+    let pool = postgres::connect(&config.postgres).await?;
+    let installation = postgres::check(&pool).await;
     pool.close().await;
     installation
 }
@@ -43,8 +45,8 @@ async fn feed(config: &Config, expected: Option<Installation>) -> Finding {
         return Finding::off(FEED, "not set: changes are read at postgres.url, every 400 ms");
     }
     let identified = async {
-        let pool = schema::connect(&config.feed()).await?;
-        let identified = schema::identify(&pool).await;
+        let pool = postgres::connect(&config.feed()).await?;
+        let identified = postgres::identify(&pool).await;
         pool.close().await;
         identified
     };
@@ -57,9 +59,9 @@ async fn feed(config: &Config, expected: Option<Installation>) -> Finding {
                  database"
             ),
         ),
-        (Ok(found), _) => match schema::is_pooled(&config.feed()).await {
-            Ok(true) if config.relay => Finding::failed(FEED, schema::POOLED_RELAY),
-            Ok(true) => Finding::warning(FEED, schema::POOLED_FEED),
+        (Ok(found), _) => match postgres::is_pooled(&config.feed()).await {
+            Ok(true) if config.relay => Finding::failed(FEED, POOLED_RELAY),
+            Ok(true) => Finding::warning(FEED, POOLED_FEED),
             Ok(false) => Finding::ok(FEED, format!("installation {found}")),
             Err(error) => Finding::failed(FEED, error),
         },

@@ -1,4 +1,5 @@
-//! A replica: the real feed, and around it what a look-up and the reader do, in their steps.
+//! A replica: the real record of known changes and, around it, what a lookup and the feed do, step
+//! by step.
 
 use std::{
     hash::{Hash, Hasher},
@@ -21,8 +22,8 @@ pub(super) struct Entry {
 }
 
 pub(super) struct Replica {
-    pub(super) feed: Feed,
-    /// With what its `Checked` holds.
+    pub(super) changes: KnownChanges,
+    /// With what its `CheckedVersion` holds.
     pub(super) memory: Option<(Rc<Entry>, u64)>,
     /// The answer to a fill, on its way.
     pub(super) fill: Option<Rc<Entry>>,
@@ -32,7 +33,7 @@ pub(super) struct Replica {
     pub(super) again: bool,
     /// The latest server that it has met, and by a statement sent when; and the writes there that it
     /// was told of.
-    pub(super) met: Option<(Server, i64)>,
+    pub(super) met: Option<(Lineage, i64)>,
     pub(super) told: Writes,
 }
 
@@ -40,21 +41,21 @@ pub(super) fn tick(at: i64) -> Tick {
     Tick::from_micros(0).after(TICK * u32::try_from(at).unwrap())
 }
 
-fn checked(version: u64) -> Checked {
-    Checked(AtomicU64::new(version))
+fn checked(version: u64) -> CheckedVersion {
+    CheckedVersion(AtomicU64::new(version))
 }
 
 impl Replica {
     pub(super) fn new(remembered: usize) -> Self {
-        let record = Record::retaining(TICK, remembered);
-        let feed = Feed { record: RwLock::new(record), ..Feed::of(OURS) };
-        Self { feed, memory: None, fill: None, poll: None, again: false, met: None, told: 0 }
+        let record = ChangeRecord::retaining(TICK, remembered);
+        let changes = KnownChanges { record: RwLock::new(record), ..KnownChanges::of(OURS) };
+        Self { changes, memory: None, fill: None, poll: None, again: false, met: None, told: 0 }
     }
 
     /// Whether the entry may be used now, by the rule; and what it was compared with.
     pub(super) fn admits(&self, entry: &Entry, version: u64, now: i64) -> (bool, u64) {
         let checked = checked(version);
-        let known = self.feed.holds_as_of(&entry.stamp, &checked, tick(entry.as_of), |visit| {
+        let known = self.changes.holds_as_of(&entry.stamp, &checked, tick(entry.as_of), |visit| {
             visit(token());
         });
         let fresh = |known| tick(now).since(known) <= TICK * u32::try_from(MAX_STALENESS).unwrap();
@@ -73,7 +74,7 @@ impl Replica {
     pub(super) fn poll_arrives(&mut self, (poll, writes): (Poll, Writes)) -> bool {
         // A fill may meet another server between these two.
         let met = self.meets(&poll.stamp, poll.sent.since(tick(0)).as_secs().cast_signed());
-        let joined = self.feed.apply(poll);
+        let joined = self.changes.apply(poll).joined;
         self.again = met && !joined;
         if joined {
             self.told |= writes;
@@ -83,36 +84,36 @@ impl Replica {
 
     /// A poll of another replica, perhaps an old one, arrives by the relay.
     pub(super) fn frame_arrives(&mut self, (poll, writes): &(Poll, Writes), now: i64) {
-        if self.feed.follow(Poll { sent: tick(now), ..poll.clone() }) {
+        if self.changes.follow(Poll { sent: tick(now), ..poll.clone() }) {
             self.told |= writes;
         }
     }
 
     /// Asks only what the server sees.
-    pub(super) fn visit(&mut self, server: &Postgres, now: i64) {
+    pub(super) fn observe(&mut self, server: &Postgres, now: i64) {
         let stamp = server.stamp();
         if self.meets(&stamp, now) {
-            self.feed.visit(&stamp, tick(now));
+            self.changes.observe(&stamp, tick(now));
         }
     }
 
     fn meets(&mut self, stamp: &Stamp, sent: i64) -> bool {
-        // Not what the feed says, lest it were taken at its word.
-        let left_behind = |(met, at): (Server, i64)| {
-            met.timeline > stamp.server.timeline
-                || (met.timeline == stamp.server.timeline && met != stamp.server && sent < at)
+        // The model decides this by itself, so that the rule is not tested against itself.
+        let left_behind = |(met, at): (Lineage, i64)| {
+            met.timeline > stamp.lineage.timeline
+                || (met.timeline == stamp.lineage.timeline && met != stamp.lineage && sent < at)
         };
-        let known = self.met.is_some_and(|(met, _)| met == stamp.server);
-        let ours = stamp.server.installation == OURS;
+        let known = self.met.is_some_and(|(met, _)| met == stamp.lineage);
+        let ours = stamp.lineage.installation == OURS;
         if ours && !known && !self.met.is_some_and(left_behind) {
-            self.met = Some((stamp.server, sent));
+            self.met = Some((stamp.lineage, sent));
             self.told = 0;
         }
-        self.feed.meet(stamp, tick(sent)).is_ok()
+        self.changes.meet(stamp, tick(sent)).is_ok()
     }
 
     pub(super) fn poll(&mut self, server: &Postgres, now: i64) {
-        let after = if self.again { None } else { self.feed.polled_to() };
+        let after = if self.again { None } else { self.changes.polled_to() };
         self.again = false;
         self.poll = Some(server.answer(tick(now), after));
     }
@@ -120,11 +121,11 @@ impl Replica {
 
 impl Clone for Replica {
     fn clone(&self) -> Self {
-        let record = self.feed.read().clone();
+        let record = self.changes.read().clone();
         Self {
-            feed: Feed {
-                version: AtomicU64::new(self.feed.version.load(Relaxed)),
-                watermark: AtomicI64::new(self.feed.watermark.load(Relaxed)),
+            changes: KnownChanges {
+                version: AtomicU64::new(self.changes.version.load(Relaxed)),
+                watermark: AtomicI64::new(self.changes.watermark.load(Relaxed)),
                 record: RwLock::new(record),
             },
             memory: self.memory.clone(),
@@ -137,15 +138,15 @@ impl Clone for Replica {
 
 impl Hash for Replica {
     fn hash<H: Hasher>(&self, to: &mut H) {
-        let record = self.feed.read();
-        assert_eq!(record.version(), self.feed.version.load(Relaxed));
+        let record = self.changes.read();
+        assert_eq!(record.version(), self.changes.version.load(Relaxed));
         let mut versions: Vec<u64> = self.memory.iter().map(|(_, version)| *version).collect();
         record.versions(&mut versions);
         versions.sort_unstable();
         versions.dedup();
         let order = |version| versions.binary_search(&version).unwrap_or(usize::MAX);
         record.hash(to, order);
-        self.feed.watermark.load(Relaxed).hash(to);
+        self.changes.watermark.load(Relaxed).hash(to);
         self.memory.as_ref().map(|(entry, version)| (entry, order(*version))).hash(to);
         self.fill.hash(to);
         self.poll.as_ref().map(of_poll).hash(to);

@@ -2,7 +2,7 @@
 
 use crate::{
     clock::Tick,
-    feed::{Change, Poll, Server, Stamp, Subject, Triggers},
+    freshness::{Change, Lineage, Poll, Stamp, Subject, Triggers},
     snapshot::{Snapshot, Xid},
     token::TokenId,
 };
@@ -21,7 +21,7 @@ const FIRST_XID: u64 = 10;
 /// One server that takes itself for the primary.
 #[derive(Clone, Debug, Hash)]
 pub(super) struct Postgres {
-    pub(super) server: Server,
+    pub(super) lineage: Lineage,
     next: u64,
     /// The highest xid that has ended, however it did.
     ended: u64,
@@ -63,16 +63,16 @@ impl Logged {
 }
 
 impl Postgres {
-    pub(super) fn new(server: Server) -> Self {
+    pub(super) fn new(lineage: Lineage) -> Self {
         let (next, ended) = (FIRST_XID, FIRST_XID - 1);
-        Self { server, next, ended, running: Vec::new(), log: Vec::new() }
+        Self { lineage, next, ended, running: Vec::new(), log: Vec::new() }
     }
 
     /// Of another database in the same cluster, which had the same history until it was made; since
     /// then, more has happened there, and nothing that is told of here.
-    pub(super) fn elsewhere(ours: Server) -> Self {
+    pub(super) fn elsewhere(ours: Lineage) -> Self {
         let theirs = "7/16385/00000000-0000-0000-0000-000000000001".parse().unwrap();
-        let mut elsewhere = Self::new(Server { installation: theirs, timeline: 2, ..ours });
+        let mut elsewhere = Self::new(Lineage { installation: theirs, timeline: 2, ..ours });
         (elsewhere.next, elsewhere.ended) = (FIRST_XID + 8, FIRST_XID + 7);
         elsewhere
     }
@@ -113,14 +113,14 @@ impl Postgres {
 
     /// What somebody who knows the first `logged` events takes for the past. Whoever was not among
     /// them never happened, and its xid is given out again.
-    pub(super) fn recovered(&self, server: Server, logged: usize) -> Self {
+    pub(super) fn recovered(&self, lineage: Lineage, logged: usize) -> Self {
         let log: Vec<Logged> = self.log[..logged].to_vec();
         let ended = log.iter().map(Logged::xid).max().unwrap_or(FIRST_XID - 1);
-        Self { server, next: ended + 1, ended, running: Vec::new(), log }
+        Self { lineage, next: ended + 1, ended, running: Vec::new(), log }
     }
 
     pub(super) fn stamp(&self) -> Stamp {
-        Stamp { server: self.server, snapshot: self.snapshot() }
+        Stamp { lineage: self.lineage, snapshot: self.snapshot() }
     }
 
     fn snapshot(&self) -> Snapshot {

@@ -1,5 +1,5 @@
 //! Checks the rule by search: every order of events in a small world, with the real
-//! [`Feed`](super::Feed) in it.
+//! [`KnownChanges`](super::KnownChanges) in it.
 //!
 //! The world: a primary whose transactions commit in any order, late or never, whose table of
 //! changes is pruned, whose triggers are switched off and on again, which crashes, and which fails over to a standby that lost its latest
@@ -22,7 +22,7 @@ use self::{
     replica::{Entry, Replica, of_poll, tick},
     world::{Postgres, Writes},
 };
-use super::{Poll, Server, UNCHECKED};
+use super::{Lineage, Poll, UNCHECKED};
 use crate::installation::tests::OURS;
 
 const TICK: Duration = Duration::from_secs(1);
@@ -51,7 +51,7 @@ struct Budget {
     /// many arrive, and so many statements of its own date them.
     relay: bool,
     frames: u8,
-    visits: u8,
+    observations: u8,
     remembered: usize,
 }
 
@@ -98,20 +98,20 @@ enum Act {
     /// The one for all that is retained. Whatever else is lost may as well never have been sent.
     PollIsLost,
     FrameArrives(usize),
-    Visit(usize),
+    Observe(usize),
     Restart,
 }
 
 impl State {
     fn new(budget: Budget) -> Self {
-        let server = Server { installation: OURS, timeline: 1, life: 1 };
+        let lineage = Lineage { installation: OURS, timeline: 1, life: 1 };
         let replica = Rc::new(Replica::new(budget.remembered));
         let hash = fingerprint(&replica);
         let mut state = Self {
             now: 0,
             left: budget,
-            servers: vec![Rc::new(Postgres::new(server))],
-            elsewhere: budget.elsewhere.then(|| Rc::new(Postgres::elsewhere(server))),
+            servers: vec![Rc::new(Postgres::new(lineage))],
+            elsewhere: budget.elsewhere.then(|| Rc::new(Postgres::elsewhere(lineage))),
             redis: None,
             relayed: Vec::new(),
             replicas: vec![(replica, hash); budget.replicas],
@@ -154,7 +154,7 @@ impl State {
             for server in 0..self.servers.len() + usize::from(self.elsewhere.is_some()) {
                 may(left.fills > 0 && replica.fill.is_none() && !leads, Act::Fill(server));
                 may(left.polls > 0 && replica.poll.is_none(), Act::Poll(server));
-                may(left.visits > 0 && follows, Act::Visit(server));
+                may(left.observations > 0 && follows, Act::Observe(server));
             }
             for frame in 0..self.relayed.len() {
                 may(left.frames > 0 && follows, Act::FrameArrives(frame));
@@ -198,14 +198,14 @@ impl State {
             }
             Step::Crash => {
                 left.crashes -= 1;
-                let life = primary.server.life + 1;
-                let recovered = Server { life, ..primary.server };
+                let life = primary.lineage.life + 1;
+                let recovered = Lineage { life, ..primary.lineage };
                 *primary = primary.recovered(recovered, primary.logged());
             }
             Step::Failover(logged) => {
                 left.failovers -= 1;
-                let timeline = primary.server.timeline + 1;
-                let standby = Server { timeline, ..primary.server };
+                let timeline = primary.lineage.timeline + 1;
+                let standby = Lineage { timeline, ..primary.lineage };
                 let promoted = Rc::new(primary.recovered(standby, logged));
                 if !left.zombie {
                     servers.clear();
@@ -224,7 +224,9 @@ impl State {
 
     fn act(&mut self, at: usize, act: Act) {
         let asked = match act {
-            Act::Fill(server) | Act::Poll(server) | Act::Visit(server) => Some(self.server(server)),
+            Act::Fill(server) | Act::Poll(server) | Act::Observe(server) => {
+                Some(self.server(server))
+            }
             _ => None,
         };
         let (replica, hash) = &mut self.replicas[at];
@@ -268,9 +270,9 @@ impl State {
                 self.left.frames -= 1;
                 replica.frame_arrives(&self.relayed[frame], self.now);
             }
-            Act::Visit(_) => {
-                self.left.visits -= 1;
-                replica.visit(&asked.unwrap(), self.now);
+            Act::Observe(_) => {
+                self.left.observations -= 1;
+                replica.observe(&asked.unwrap(), self.now);
             }
             Act::PollIsLost => replica.again = false,
             Act::Restart => {
@@ -304,10 +306,10 @@ impl State {
 
     /// Why it is wrong to use the entry.
     fn harm_in(&self, entry: &Entry, replica: &Replica) -> Option<&'static str> {
-        if entry.stamp.server.installation != OURS {
+        if entry.stamp.lineage.installation != OURS {
             return Some("an entry of another installation is used");
         }
-        if replica.met.is_some_and(|(met, _)| met != entry.stamp.server) {
+        if replica.met.is_some_and(|(met, _)| met != entry.stamp.lineage) {
             return Some("an entry of a server that was left behind is used");
         }
         if replica.told & !entry.knows != 0 {
@@ -315,7 +317,7 @@ impl State {
         }
         // An old primary that answers cannot be told from the real one by those who have not met
         // that: they are held to the old one's changes. Nobody is, once it is dead.
-        let held_to = self.servers.iter().find(|server| server.server == entry.stamp.server);
+        let held_to = self.servers.iter().find(|server| server.lineage == entry.stamp.lineage);
         let held_to = held_to.map_or(self.primary(), |server| server);
         let old = held_to.committed_before(self.now - MAX_STALENESS);
         (old & !entry.knows != 0).then_some("an entry is used on knowledge that is too old")
@@ -343,7 +345,7 @@ impl State {
                     replica.poll_arrives(poll);
                 }
                 if replica.again
-                    || replica.feed.watermark_age(tick(self.now)) != Some(Duration::ZERO)
+                    || replica.changes.watermark_age(tick(self.now)) != Some(Duration::ZERO)
                 {
                     return Some("the feed does not come back");
                 }
@@ -422,7 +424,7 @@ const NOTHING: Budget = Budget {
     redis: false,
     relay: false,
     frames: 0,
-    visits: 0,
+    observations: 0,
     remembered: usize::MAX,
 };
 
@@ -448,7 +450,7 @@ fn two_replicas_share_redis() {
 
 #[test]
 fn polls_are_relayed() {
-    let one = Budget { replicas: 2, relay: true, ticks: 2, fills: 1, visits: 1, ..NOTHING };
+    let one = Budget { replicas: 2, relay: true, ticks: 2, fills: 1, observations: 1, ..NOTHING };
     search("frames are mixed up", Budget { writes: 1, polls: 2, frames: 3, ..one });
     search("a frame is missing", Budget { ticks: 1, writes: 2, polls: 2, frames: 1, ..one });
     let one = Budget { ticks: 1, writes: 1, polls: 2, frames: 2, ..one };
@@ -470,7 +472,7 @@ fn triggers_are_switched() {
     search("what is not recorded", one);
     let two = Budget { replicas: 2, redis: true, polls: 1, ..one };
     search("another replica starts after it", two);
-    let relayed = Budget { replicas: 2, relay: true, frames: 2, visits: 1, ticks: 1, ..one };
+    let relayed = Budget { replicas: 2, relay: true, frames: 2, observations: 1, ticks: 1, ..one };
     search("a relay goes on", Budget { writes: 0, polls: 2, ..relayed });
 }
 
@@ -481,7 +483,7 @@ fn another_installation_answers() {
     search("statements are led elsewhere", Budget { polls: 3, ..one });
     let one = Budget { replicas: 2, relay: true, elsewhere: true, writes: 1, ..NOTHING };
     let one = Budget { ticks: 2, fills: 1, polls: 1, ..one };
-    search("a relay that is led elsewhere", Budget { frames: 2, visits: 1, ..one });
+    search("a relay that is led elsewhere", Budget { frames: 2, observations: 1, ..one });
 }
 
 #[test]

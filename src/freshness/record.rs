@@ -1,4 +1,4 @@
-//! The record of changes: pure data, so that it can be checked against a model.
+//! The record of changes. It is pure data, so that it can be checked against a model.
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Elsewhere, Superseded, Triggers, Unheeded};
+use super::{OtherInstallation, RefusedStamp, Superseded, Triggers};
 use crate::{
     clock::Tick,
     domain::{DomainId, Slug},
@@ -20,8 +20,8 @@ use crate::{
 #[cfg(test)]
 pub(super) mod tests;
 
-/// Statements of our own that are remembered to date polls by.
-const MAX_VISITS: usize = 4;
+/// How many statements of this replica are remembered, by which polls of others are dated.
+const MAX_OBSERVATIONS: usize = 4;
 
 /// How many changes are remembered, and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -35,55 +35,57 @@ impl Default for Retention {
         Self {
             // Longer than an entry lives in Redis.
             age: Duration::from_secs(15 * 60),
-            // Beyond, entries that were not checked lately are read again.
+            // If there are more, entries that were not checked lately are read again.
             count: 200_000,
         }
     }
 }
 
-/// Which installation, and which of its histories: a promoted standby begins a new one, and so does
-/// recovery from a crash. In both, transaction ids of what was lost are given out again.
+/// The history that a snapshot is of. A promoted standby begins a new one, and so does recovery from
+/// a crash: in both cases, the transaction ids of lost transactions are given out again. Snapshots
+/// can be compared only within one lineage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) struct Server {
+pub(crate) struct Lineage {
     pub(crate) installation: Installation,
+    /// Postgres's timeline.
     pub(crate) timeline: u32,
     /// Since when the server counts its statistics, which do not survive a crash. A crash loses
-    /// the transactions that had not reached the disk, though they had ended for all to see: those
-    /// that were rolled back and, under `synchronous_commit = off`, those that were committed. And
-    /// it does not begin a new timeline. Not ordered: it is the server's clock.
+    /// the transactions that had not reached the disk, though others had seen them end: those that
+    /// were rolled back and, under `synchronous_commit = off`, those that were committed. A crash
+    /// does not begin a new timeline. Lives are not ordered: this is the server's clock.
     pub(crate) life: i64,
 }
 
-/// Where a statement was answered, and what it saw.
+/// The server that answered a statement, and what the statement saw.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Stamp {
-    pub(crate) server: Server,
+    pub(crate) lineage: Lineage,
     pub(crate) snapshot: Snapshot,
 }
 
 impl Stamp {
-    /// Whether this one saw all that `other` saw, and more.
+    /// Whether this statement saw all that `other` saw, and more.
     pub(crate) fn outdates(&self, other: &Self) -> bool {
-        self.server == other.server
+        self.lineage == other.lineage
             && self.snapshot.includes(&other.snapshot)
             && !other.snapshot.includes(&self.snapshot)
     }
 }
 
-/// What an entry may rest on.
+/// One of the things that an entry may rest on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Subject {
     Token(TokenId),
     User(UserId),
     Domain(DomainId),
-    /// For "there is no domain of that slug".
+    /// An entry that says "there is no domain of that slug" rests on the slug.
     Slug(Slug),
     Membership(UserId, DomainId),
-    /// By name.
+    /// A backend, by its name.
     Backend(Box<str>),
 }
 
-/// What a transaction has changed.
+/// One change that a transaction made.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Change {
     To(Subject),
@@ -94,29 +96,31 @@ pub(crate) enum Change {
 /// The answer to one poll.
 #[derive(Clone, Debug)]
 pub(crate) struct Poll {
+    /// When the statement was sent.
     pub(crate) sent: Tick,
     pub(crate) stamp: Stamp,
-    /// Those that record changes.
+    /// The triggers that record changes.
     pub(crate) triggers: Triggers,
     /// Changes that it sees may have been pruned.
     pub(crate) horizon: Snapshot,
-    /// The snapshot whose unseen changes were asked for; nothing for all that are retained.
+    /// The poll asked for changes that this snapshot does not see; `None` for all that are retained.
     pub(crate) after: Option<Snapshot>,
     pub(crate) changes: Vec<(Xid, Change)>,
 }
 
 impl Poll {
-    /// Whether somebody may wait for what it brings.
-    pub(super) fn brings_news(&self) -> bool {
+    /// Whether a command may be waiting for what the poll brings.
+    pub(crate) fn brings_news(&self) -> bool {
         self.after.is_none() || !self.changes.is_empty()
     }
 }
 
-/// See the module above for what it is for.
+/// The changes that polls have brought, and how far back they reach. The rule that it serves is
+/// stated in `freshness.rs`.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
-pub(crate) struct Record {
-    /// Nothing of any other is used.
+pub(crate) struct ChangeRecord {
+    /// Nothing of any other installation is used.
     installation: Installation,
     retention: Retention,
     history: Option<History>,
@@ -127,25 +131,25 @@ pub(crate) struct Record {
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 struct History {
-    server: Server,
-    /// When the statement was sent by which it was met.
+    lineage: Lineage,
+    /// When the first statement that this server answered was sent.
     met: Tick,
-    /// Every change that it does not see, and `seen` does, is recorded.
+    /// Every change that the floor does not see, and `seen` does, is recorded.
     floor: Snapshot,
     /// The version at which the floor was set; entries checked before it are below the floor.
     floor_version: u64,
-    /// That of the latest poll, or of the statement by which the server was met.
+    /// The snapshot of the latest poll, or else of the first statement that this server answered.
     seen: Snapshot,
-    /// Whether there was a poll: the first one asks for all that is retained.
+    /// Whether there was a poll. The first one asks for all that is retained.
     polled: bool,
-    /// The triggers as polls have seen them ever since the first one, and what that saw.
+    /// The triggers as polls have seen them since the first one, and the snapshot of that one.
     triggers: Option<(Triggers, Snapshot)>,
-    /// The latest statements by which polls of others are dated.
-    visits: VecDeque<(Tick, Snapshot)>,
-    /// Each with the version that brought it, in that order.
+    /// The latest statements of this replica, by which polls of others are dated.
+    observations: VecDeque<(Tick, Snapshot)>,
+    /// By subject, each with the version that brought it, in that order.
     changes: HashMap<Subject, VecDeque<(Xid, u64)>>,
     everything: VecDeque<(Xid, u64)>,
-    /// One entry a poll that brought changes, oldest first.
+    /// One entry per poll that brought changes, oldest first.
     arrivals: VecDeque<Arrival>,
     count: usize,
 }
@@ -159,7 +163,7 @@ struct Arrival {
     changes: Vec<Change>,
 }
 
-impl Record {
+impl ChangeRecord {
     pub(super) fn of(installation: Installation) -> Self {
         Self { installation, retention: Retention::default(), history: None, version: 0 }
     }
@@ -168,8 +172,8 @@ impl Record {
         self.installation
     }
 
-    pub(super) fn server(&self) -> Option<Server> {
-        self.history.as_ref().map(|history| history.server)
+    pub(super) fn lineage(&self) -> Option<Lineage> {
+        self.history.as_ref().map(|history| history.lineage)
     }
 
     pub(super) fn version(&self) -> u64 {
@@ -185,15 +189,15 @@ impl Record {
         self.history.as_ref()?.triggers.as_ref().map(|(triggers, _)| *triggers)
     }
 
-    /// The version up to which an entry is found to hold, or nothing. `since` is the result of an
-    /// earlier comparison.
+    /// Returns the version up to which an entry is found to hold, or `None` if it does not. `since`
+    /// is the result of an earlier comparison.
     pub(super) fn judge(
         &self,
         stamp: &Stamp,
         since: Option<u64>,
         subjects: impl FnOnce(&mut dyn FnMut(Subject)),
     ) -> Option<u64> {
-        let history = self.history.as_ref().filter(|history| history.server == stamp.server)?;
+        let history = self.history.as_ref().filter(|history| history.lineage == stamp.lineage)?;
         // An earlier result counts from the floor on; before it, the snapshot decides alone.
         let since = since.filter(|version| *version >= history.floor_version);
         if since.is_none()
@@ -202,10 +206,10 @@ impl Record {
             return None;
         }
         let since = since.unwrap_or(0);
-        // The latest are at the end.
+        // The latest changes are at the end.
         let seen = |changes: &VecDeque<(Xid, u64)>| {
-            let new = changes.iter().rev().take_while(|(_, version)| *version > since);
-            { new }.all(|(xid, _)| stamp.snapshot.sees(*xid))
+            let mut new = changes.iter().rev().take_while(|(_, version)| *version > since);
+            new.all(|(xid, _)| stamp.snapshot.sees(*xid))
         };
         let mut holds = seen(&history.everything);
         if !history.changes.is_empty() {
@@ -216,31 +220,35 @@ impl Record {
         holds.then_some(self.version)
     }
 
-    /// A statement that was sent then was answered by this server. The first one, one on a later
-    /// timeline, and one after a crash, begins the record anew, without anything from before.
-    /// One of another installation is not met at all.
-    pub(super) fn meet(&mut self, stamp: &Stamp, sent: Tick) -> Result<(), Unheeded> {
-        let (expected, found) = (self.installation, stamp.server.installation);
-        if found != expected {
-            return Err(Elsewhere { expected, found }.into());
+    /// Takes note of the server that answered a statement, which was sent at `sent`. The first
+    /// server, one on a later timeline, and one after a crash begin the record again, without
+    /// anything from before. A server of another installation changes nothing.
+    pub(super) fn meet(&mut self, stamp: &Stamp, sent: Tick) -> Result<(), RefusedStamp> {
+        let lineage = stamp.lineage;
+        if lineage.installation != self.installation {
+            let found = lineage.installation;
+            return Err(OtherInstallation { expected: self.installation, found }.into());
         }
-        let (server, superseded) = (stamp.server, Superseded(stamp.server.timeline));
-        if let Some(History { server: known, met, .. }) = &self.history {
-            if *known == server {
+        if let Some(History { lineage: known, met, .. }) = &self.history {
+            if *known == lineage {
                 return Ok(());
             }
-            // Timelines are ordered. Lives are not: a late answer from before the crash is told by
-            // its sending.
-            let ordered = known.timeline != server.timeline;
-            if if ordered { known.timeline > server.timeline } else { sent < *met } {
-                return Err(superseded.into());
+            // Timelines are ordered. Lives are not: a late answer from before the crash is
+            // recognized by when its statement was sent.
+            let superseded = if known.timeline == lineage.timeline {
+                sent < *met
+            } else {
+                known.timeline > lineage.timeline
+            };
+            if superseded {
+                return Err(Superseded(lineage.timeline).into());
             }
         }
         self.begin(stamp, stamp.snapshot.clone(), sent);
         Ok(())
     }
 
-    /// Records a poll of our own; false when it leaves a gap.
+    /// Records a poll of this replica. Returns false if it leaves a gap.
     pub(super) fn apply(&mut self, poll: Poll) -> bool {
         if self.meet(&poll.stamp, poll.sent).is_err() {
             return false;
@@ -248,8 +256,8 @@ impl Record {
         let Some(history) = &self.history else { return false };
         match &poll.after {
             Some(after) => {
-                // Not where we stand, a server that went back in time, pruned under our feet, or
-                // with changes that were not recorded.
+                // A poll does not join if it begins elsewhere, if the server went back in time, if
+                // changes were pruned that it asked for, or if changes were not recorded.
                 let joins = history.polled
                     && self.triggers() == Some(poll.triggers)
                     && history.seen.includes(after)
@@ -261,13 +269,12 @@ impl Record {
             }
             None => {
                 // All that is retained is all that the horizon does not see. A horizon that is not
-                // of the past came from another cluster with a dump, and tells nothing.
+                // of the past came from another cluster with a dump, and says nothing.
                 let snapshot = &poll.stamp.snapshot;
                 let floor = if snapshot.includes(&poll.horizon) { &poll.horizon } else { snapshot };
-                let (stamp, floor) = (poll.stamp.clone(), floor.clone());
-                self.begin(&stamp, floor, poll.sent);
+                self.begin(&poll.stamp, floor.clone(), poll.sent);
                 if let Some(history) = &mut self.history {
-                    history.triggers = Some((poll.triggers, stamp.snapshot));
+                    history.triggers = Some((poll.triggers, poll.stamp.snapshot.clone()));
                 }
             }
         }
@@ -275,50 +282,50 @@ impl Record {
         true
     }
 
-    /// Records a poll that another replica made, at whatever time; false when it leaves a gap. Which
-    /// server is the current one, only statements of our own tell.
+    /// Records a poll that another replica made, at whatever time. Returns false if it leaves a gap.
+    /// Which server is the current one, only statements of this replica show.
     pub(super) fn follow(&mut self, poll: Poll) -> bool {
         let Some(history) = self.history.as_ref().filter(|history| history.polled) else {
             return false;
         };
-        if history.server != poll.stamp.server {
+        if history.lineage != poll.stamp.lineage {
             return false;
         }
         let snapshot = &poll.stamp.snapshot;
         history.seen.includes(snapshot) || (snapshot.includes(&history.seen) && self.apply(poll))
     }
 
-    /// A statement of our own, sent then, saw this.
-    pub(super) fn visit(&mut self, stamp: &Stamp, sent: Tick) {
-        if let Some(history) = self.history.as_mut().filter(|h| h.server == stamp.server) {
-            history.visits.push_back((sent, stamp.snapshot.clone()));
-            if history.visits.len() > MAX_VISITS {
-                history.visits.pop_front();
+    /// Takes note of what a statement of this replica saw, which was sent at `sent`.
+    pub(super) fn observe(&mut self, stamp: &Stamp, sent: Tick) {
+        if let Some(history) = self.history.as_mut().filter(|h| h.lineage == stamp.lineage) {
+            history.observations.push_back((sent, stamp.snapshot.clone()));
+            if history.observations.len() > MAX_OBSERVATIONS {
+                history.observations.pop_front();
             }
         }
     }
 
-    /// A tick before which no change was committed that is not recorded. A snapshot that includes
-    /// that of a statement sees all that was committed before this was sent.
+    /// A tick before which every committed change is recorded. A snapshot that includes that of a
+    /// statement sees all that was committed before the statement was sent.
     pub(super) fn reaches(&self) -> Option<Tick> {
         let history = self.history.as_ref().filter(|history| history.polled)?;
-        let mut visits = history.visits.iter().rev();
-        visits.find(|(_, snapshot)| history.seen.includes(snapshot)).map(|(sent, _)| *sent)
+        let mut latest_first = history.observations.iter().rev();
+        latest_first.find(|(_, snapshot)| history.seen.includes(snapshot)).map(|(sent, _)| *sent)
     }
 
     fn begin(&mut self, stamp: &Stamp, floor: Snapshot, sent: Tick) {
         self.version += 1;
-        let known = self.history.as_ref().filter(|history| history.server == stamp.server);
+        let known = self.history.as_ref().filter(|history| history.lineage == stamp.lineage);
         let met = known.map_or(sent, |history| history.met);
         self.history = Some(History {
-            server: stamp.server,
+            lineage: stamp.lineage,
             met,
             floor,
             floor_version: self.version,
             seen: stamp.snapshot.clone(),
             polled: false,
             triggers: None,
-            visits: VecDeque::new(),
+            observations: VecDeque::new(),
             changes: HashMap::new(),
             everything: VecDeque::new(),
             arrivals: VecDeque::new(),
@@ -369,7 +376,7 @@ impl History {
         })
     }
 
-    /// Drops what is old, and raises the floor to where that leaves it.
+    /// Drops what is old, and raises the floor to what is left.
     fn forget(&mut self, now: Tick, retention: Retention) {
         let old = |arrival: &Arrival, count| {
             count > retention.count || now.since(arrival.at) > retention.age
@@ -378,7 +385,7 @@ impl History {
             let Some(arrival) = self.arrivals.pop_front() else { return };
             self.count -= arrival.changes.len();
             for change in arrival.changes {
-                // What a poll brought is older than what later ones did, so it stands in front.
+                // What a poll brought is older than what later polls brought, so it is in front.
                 match change {
                     Change::Everything => drop(self.everything.pop_front()),
                     Change::To(subject) => {

@@ -1,9 +1,9 @@
-//! Who may connect to the database: only logins with a role of patgate's, once it is closed.
+//! Closing the database: from then on, only logins with a role of patgate's may connect.
 
 use sqlx::{Executor as _, PgConnection};
 
-/// The migration after which only logins with a role of ours may connect, if the login that migrates
-/// owns the database: its privileges are not those of patgate_migrate.
+/// The migration after which only logins with a role of patgate's may connect. That takes a login
+/// that owns the database, whose privileges are not those of patgate_migrate.
 const SINCE: i64 = 12;
 
 /// CONNECT is asked for before a login can take on a role, so one that does not inherit its roles
@@ -36,16 +36,16 @@ const OPEN: &str = "SELECT quote_ident(d.datname)
     FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
     WHERE d.datname = current_database() AND a.grantee = 0 AND a.privilege_type = 'CONNECT'";
 
-/// What became of it, to be told once the transaction is committed.
+/// What became of the database, to be reported once the transaction is committed.
 pub(super) struct Closed {
-    /// The quoted name of the database that is closed from now on, if somebody may miss it.
+    /// The quoted name of the database that is closed from now on, if a login may miss it.
     newly: Option<String>,
-    /// The same of one that is open.
+    /// The quoted name of the database, if it is open.
     open: Option<String>,
 }
 
-/// Closes the database when the migration has just been applied that does so, not again: whoever opens
-/// it later has a reason. `before` are the migrations that had been applied.
+/// Closes the database if the migration that does so has just been applied. It is not closed again
+/// later: an operator who opens it has a reason. `before` are the migrations that had been applied.
 pub(super) async fn close(
     connection: &mut PgConnection,
     before: &[i64],
@@ -56,14 +56,14 @@ pub(super) async fn close(
         connection.execute(sqlx::raw_sql(CLOSE)).await?;
     }
     let open = open(connection).await?;
-    // In a new database nobody misses it.
+    // A new database has no logins yet that could miss it.
     let newly = was_open.filter(|_| open.is_none() && !before.is_empty());
     Ok(Closed { newly, open })
 }
 
 impl Closed {
-    /// Tells the person who migrates.
-    pub(super) fn tell(&self) {
+    /// Logs it for the person who migrates.
+    pub(super) fn report(&self) {
         if let Some(database) = &self.newly {
             tracing::warn!(
                 "only logins with a role of patgate's, the owner and superusers may connect to the \

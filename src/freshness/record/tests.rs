@@ -3,16 +3,16 @@
 use std::hash::{Hash, Hasher};
 
 use super::*;
-use crate::{feed::Elsewhere, installation::tests::OURS};
+use crate::{freshness::OtherInstallation, installation::tests::OURS};
 
-impl Record {
+impl ChangeRecord {
     /// One that forgets early.
-    pub(in crate::feed) fn retaining(age: Duration, count: usize) -> Self {
+    pub(in crate::freshness) fn retaining(age: Duration, count: usize) -> Self {
         Self { retention: Retention { age, count }, ..Self::of(OURS) }
     }
 
     /// All versions that are told apart.
-    pub(in crate::feed) fn versions(&self, to: &mut Vec<u64>) {
+    pub(in crate::freshness) fn versions(&self, to: &mut Vec<u64>) {
         to.push(self.version);
         let Some(history) = &self.history else { return };
         to.push(history.floor_version);
@@ -20,12 +20,12 @@ impl Record {
     }
 
     /// Equal for records that behave alike, with the versions by their order.
-    pub(in crate::feed) fn hash(&self, to: &mut impl Hasher, order: impl Fn(u64) -> usize) {
+    pub(in crate::freshness) fn hash(&self, to: &mut impl Hasher, order: impl Fn(u64) -> usize) {
         order(self.version).hash(to);
         let Some(history) = &self.history else { return };
-        history.server.hash(to);
+        history.lineage.hash(to);
         history.met.as_micros().hash(to);
-        for (sent, snapshot) in &history.visits {
+        for (sent, snapshot) in &history.observations {
             (sent.as_micros(), snapshot).hash(to);
         }
         history.floor.hash(to);
@@ -54,12 +54,12 @@ impl Record {
 /// As they were made, long before.
 const ON: Triggers = Triggers { state: 1, switched: Xid(1) };
 
-fn server() -> Server {
-    Server { installation: OURS, timeline: 1, life: 1 }
+fn lineage() -> Lineage {
+    Lineage { installation: OURS, timeline: 1, life: 1 }
 }
 
 fn stamp(snapshot: &str) -> Stamp {
-    Stamp { server: server(), snapshot: snapshot.parse().unwrap() }
+    Stamp { lineage: lineage(), snapshot: snapshot.parse().unwrap() }
 }
 
 fn slug(name: &str) -> Subject {
@@ -67,7 +67,7 @@ fn slug(name: &str) -> Subject {
 }
 
 /// At second `sent`: from nothing, or from where `record` stands.
-fn poll(record: &Record, sent: u64, snapshot: &str, changes: &[(u64, Change)]) -> Poll {
+fn poll(record: &ChangeRecord, sent: u64, snapshot: &str, changes: &[(u64, Change)]) -> Poll {
     Poll {
         sent: Tick::from_micros(0).after(Duration::from_secs(sent)),
         stamp: stamp(snapshot),
@@ -78,18 +78,18 @@ fn poll(record: &Record, sent: u64, snapshot: &str, changes: &[(u64, Change)]) -
     }
 }
 
-fn apply(record: &mut Record, sent: u64, snapshot: &str, changes: &[(u64, Change)]) {
+fn apply(record: &mut ChangeRecord, sent: u64, snapshot: &str, changes: &[(u64, Change)]) {
     let poll = poll(record, sent, snapshot, changes);
     assert!(record.apply(poll));
 }
 
-fn holds(record: &Record, snapshot: &str, subject: &Subject) -> bool {
+fn holds(record: &ChangeRecord, snapshot: &str, subject: &Subject) -> bool {
     record.judge(&stamp(snapshot), None, |visit| visit(subject.clone())).is_some()
 }
 
 #[test]
 fn a_change_outdates_what_rests_on_it_and_nothing_else() {
-    let (mut record, [a, b]) = (Record::of(OURS), ["aa", "bb"].map(slug));
+    let (mut record, [a, b]) = (ChangeRecord::of(OURS), ["aa", "bb"].map(slug));
     assert!(!holds(&record, "11:11:", &a), "nothing is known of any server");
     apply(&mut record, 0, "12:12:", &[(11, Change::To(a.clone()))]);
     assert_eq!([holds(&record, "11:11:", &a), holds(&record, "11:11:", &b)], [false, true]);
@@ -102,10 +102,11 @@ fn a_change_outdates_what_rests_on_it_and_nothing_else() {
 
 #[test]
 fn an_earlier_result_counts_for_what_it_was_compared_with() {
-    let (mut record, a) = (Record::retaining(Duration::from_secs(2), 9), slug("aa"));
+    let (mut record, a) = (ChangeRecord::retaining(Duration::from_secs(2), 9), slug("aa"));
     let change = Change::To(a.clone());
-    let judge =
-        |record: &Record, since| record.judge(&stamp("12:12:"), since, |visit| visit(a.clone()));
+    let judge = |record: &ChangeRecord, since| {
+        record.judge(&stamp("12:12:"), since, |visit| visit(a.clone()))
+    };
     apply(&mut record, 0, "12:12:", &[(11, change.clone())]);
     let first = judge(&record, None);
     assert!(first.is_some());
@@ -123,7 +124,7 @@ fn an_earlier_result_counts_for_what_it_was_compared_with() {
 
 #[test]
 fn what_is_forgotten_is_gone() {
-    let mut record = Record::retaining(Duration::from_secs(2), 9);
+    let mut record = ChangeRecord::retaining(Duration::from_secs(2), 9);
     for second in 0..9 {
         let (xid, next) = (10 + second, 11 + second);
         let changes = [(xid, Change::To(slug("aa"))), (xid, Change::Everything)];
@@ -140,7 +141,7 @@ fn what_is_forgotten_is_gone() {
 
 #[test]
 fn more_than_can_be_remembered_raises_the_floor() {
-    let (mut record, a) = (Record::retaining(Duration::from_secs(2), 1), slug("aa"));
+    let (mut record, a) = (ChangeRecord::retaining(Duration::from_secs(2), 1), slug("aa"));
     let change = Change::To(a.clone());
     apply(&mut record, 0, "13:13:", &[(11, change.clone()), (12, change)]);
     assert_eq!([holds(&record, "12:12:", &a), holds(&record, "13:13:", &a)], [false, true]);
@@ -148,7 +149,7 @@ fn more_than_can_be_remembered_raises_the_floor() {
 
 #[test]
 fn what_does_not_see_triggers_switched_is_refused() {
-    let (mut record, a) = (Record::of(OURS), slug("aa"));
+    let (mut record, a) = (ChangeRecord::of(OURS), slug("aa"));
     apply(&mut record, 0, "20:20:", &[]);
     assert!(holds(&record, "15:15:", &a));
     // By 25, or by a part of 22: while that is running, 25 counts as ended.
@@ -171,7 +172,7 @@ fn what_does_not_see_triggers_switched_is_refused() {
 
 #[test]
 fn a_gap_is_noticed() {
-    let mut record = Record::of(OURS);
+    let mut record = ChangeRecord::of(OURS);
     apply(&mut record, 0, "20:20:", &[]);
     let good = poll(&record, 1, "30:30:", &[]);
     let after = |text: &str| Some(text.parse().unwrap());
@@ -188,7 +189,7 @@ fn a_gap_is_noticed() {
 
 #[test]
 fn what_a_dump_brings_from_another_cluster_does_no_harm() {
-    let (mut record, a) = (Record::of(OURS), slug("aa"));
+    let (mut record, a) = (ChangeRecord::of(OURS), slug("aa"));
     let foreign = [(9_000, Change::To(a.clone()))];
     for second in 0..9 {
         apply(&mut record, second, "20:20:", &foreign);
@@ -203,9 +204,9 @@ fn what_a_dump_brings_from_another_cluster_does_no_harm() {
 
 #[test]
 fn another_history_begins_anew_and_an_earlier_one_is_refused() {
-    let (mut record, a) = (Record::of(OURS), slug("aa"));
+    let (mut record, a) = (ChangeRecord::of(OURS), slug("aa"));
     let at = |timeline, life| Stamp {
-        server: Server { installation: OURS, timeline, life },
+        lineage: Lineage { installation: OURS, timeline, life },
         snapshot: "20:20:".parse().unwrap(),
     };
     apply(&mut record, 0, "20:20:", &[]);
@@ -222,21 +223,21 @@ fn another_history_begins_anew_and_an_earlier_one_is_refused() {
     assert_eq!(record.meet(&late, second(7)), Err(Superseded(6).into()));
     // An answer that was on its way since before the crash.
     assert_eq!(record.meet(&at(7, 0), second(5)), Err(Superseded(7).into()));
-    assert!(!record.apply(Poll { stamp: late, ..poll(&Record::of(OURS), 1, "30:30:", &[]) }));
-    assert_eq!(record.server(), Some(old.server));
+    assert!(!record.apply(Poll { stamp: late, ..poll(&ChangeRecord::of(OURS), 1, "30:30:", &[]) }));
+    assert_eq!(record.lineage(), Some(old.lineage));
 }
 
 #[test]
 fn nothing_of_another_installation_is_used() {
-    let (mut record, a) = (Record::of(OURS), slug("aa"));
+    let (mut record, a) = (ChangeRecord::of(OURS), slug("aa"));
     let theirs = "7/16385/00000000-0000-0000-0000-000000000001".parse().unwrap();
     let later = |second| Tick::from_micros(0).after(Duration::from_secs(second));
     // A later timeline, a later sending and all that could be seen make no difference.
-    let server = Server { installation: theirs, timeline: 9, life: 9 };
-    let stamp = Stamp { server, snapshot: "900:900:".parse().unwrap() };
-    let elsewhere = Err(Elsewhere { expected: OURS, found: theirs }.into());
+    let lineage = Lineage { installation: theirs, timeline: 9, life: 9 };
+    let stamp = Stamp { lineage, snapshot: "900:900:".parse().unwrap() };
+    let elsewhere = Err(OtherInstallation { expected: OURS, found: theirs }.into());
     assert_eq!(record.meet(&stamp, later(1)), elsewhere);
-    assert_eq!(record.server(), None);
+    assert_eq!(record.lineage(), None);
     apply(&mut record, 2, "20:20:", &[]);
     let version = record.version();
     assert_eq!(record.meet(&stamp, later(3)), elsewhere);
@@ -245,7 +246,7 @@ fn nothing_of_another_installation_is_used() {
         assert!(!record.apply(poll.clone()));
         assert!(!record.follow(poll));
     }
-    record.visit(&stamp, later(5));
+    record.observe(&stamp, later(5));
     assert_eq!((record.version(), record.reaches()), (version, None));
     assert!(record.judge(&stamp, None, |visit| visit(a.clone())).is_none());
     assert!(holds(&record, "20:20:", &a));
@@ -253,19 +254,19 @@ fn nothing_of_another_installation_is_used() {
 
 #[test]
 fn polls_of_others_join_on_and_are_dated_by_our_own_statements() {
-    let (mut record, a) = (Record::of(OURS), slug("aa"));
+    let (mut record, a) = (ChangeRecord::of(OURS), slug("aa"));
     let second = |second| Tick::from_micros(0).after(Duration::from_secs(second));
     let change = |xid| vec![(Xid(xid), Change::To(a.clone()))];
     let theirs = |after: &str, snapshot: &str, changes| Poll {
         after: Some(after.parse().unwrap()),
         changes,
-        ..poll(&Record::of(OURS), 9, snapshot, &[])
+        ..poll(&ChangeRecord::of(OURS), 9, snapshot, &[])
     };
     assert!(!record.follow(theirs("10:10:", "11:11:", Vec::new())), "nothing to join on to");
     apply(&mut record, 0, "13:13:", &[(12, Change::To(a.clone()))]);
     assert_eq!(record.reaches(), None);
-    record.visit(&stamp("14:14:"), second(3));
-    record.visit(&stamp("16:16:"), second(4));
+    record.observe(&stamp("14:14:"), second(3));
+    record.observe(&stamp("16:16:"), second(4));
 
     let (before, version) = (record.clone(), record.version());
     assert!(record.follow(theirs("10:10:", "12:12:", change(11))), "of the past");
@@ -280,9 +281,9 @@ fn polls_of_others_join_on_and_are_dated_by_our_own_statements() {
 
     assert!(!record.follow(theirs("16:16:", "17:17:", Vec::new())), "one is missing");
     let mut other = theirs("15:15:", "17:17:", Vec::new());
-    other.stamp.server.timeline = 2;
+    other.stamp.lineage.timeline = 2;
     assert!(!record.follow(other), "of a server that we have not met");
-    assert_eq!(record.server(), before.server());
+    assert_eq!(record.lineage(), before.lineage());
     let anew = Poll { after: None, ..theirs("10:10:", "30:30:", Vec::new()) };
     assert!(record.follow(Poll { stamp: stamp("12:12:"), ..anew.clone() }), "of the past");
     assert!(holds(&record, "15:15:", &a));

@@ -2,10 +2,10 @@
 
 use sqlx::{Connection as _, Executor as _, Row as _, postgres::PgRow};
 
-use super::{SchemaError, Server, connect_one, is_pooled};
-use crate::config::{self, Config};
+use super::{ConnectError, Settings, connect::Target, connect_one, is_pooled};
 
-/// The limits of the login, of the database and of the server for logins like it; -1 is none.
+/// The connection limits of the login, of the database and of the server for such logins; -1 means
+/// no limit.
 const LIMITS: &str = "
     SELECT quote_ident(r.rolname) AS login, r.rolconnlimit AS of_login,
            quote_ident(d.datname) AS database, d.datconnlimit AS of_database,
@@ -15,6 +15,7 @@ const LIMITS: &str = "
     FROM pg_roles r, pg_database d
     WHERE r.rolname = session_user AND d.datname = current_database()";
 
+/// What [`LIMITS`] selects.
 struct Limits {
     login: String,
     of_login: i32,
@@ -23,21 +24,33 @@ struct Limits {
     of_server: i32,
 }
 
-/// What is too low, in words that say what to do; nothing where nothing is, or where a pooler stands
-/// before Postgres, whose limits are its own.
+/// How many connections one replica may want at a time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Demand {
+    /// Connections at `postgres.url`.
+    pub(crate) lookups: u32,
+    /// Connections for the feed, wherever that is read.
+    pub(crate) feed: u32,
+}
+
+/// Says which limit is too low and what to do; `None` if none is, or if a pooler stands before
+/// Postgres, which has limits of its own. `feed` is the address of the feed if it has one of its own.
 ///
 /// # Errors
 ///
-/// When Postgres cannot be reached with these settings.
-pub(crate) async fn shortage(config: &Config) -> Result<Option<String>, SchemaError> {
-    let (lookups, feed) = wanted(config);
-    let limits = limits(&config.postgres).await?;
-    let apart = match &config.feed_url {
-        Some(_) => self::limits(&config.feed()).await?.login != limits.login,
+/// Postgres cannot be reached with these settings.
+pub(crate) async fn shortage(
+    settings: &Settings,
+    feed: Option<&Settings>,
+    demand: Demand,
+) -> Result<Option<String>, ConnectError> {
+    let limits = limits(settings).await?;
+    let feed_has_own_login = match feed {
+        Some(feed) => self::limits(feed).await?.login != limits.login,
         None => false,
     };
-    let all = lookups + feed;
-    let of_login = if apart { lookups } else { all };
+    let all = demand.lookups + demand.feed;
+    let of_login = if feed_has_own_login { demand.lookups } else { all };
     let Limits { login, database, .. } = &limits;
     let Some((whose, limit, wanted)) = [
         (format!("login {login}"), limits.of_login, of_login),
@@ -45,31 +58,22 @@ pub(crate) async fn shortage(config: &Config) -> Result<Option<String>, SchemaEr
         ("server, for logins that are no superusers,".to_owned(), limits.of_server, all),
     ]
     .into_iter()
-    .find(|(_, limit, wanted)| *limit >= 0 && i64::from(*limit) < *wanted) else {
+    .find(|(_, limit, wanted)| *limit >= 0 && i64::from(*limit) < i64::from(*wanted)) else {
         return Ok(None);
     };
-    if is_pooled(&config.postgres).await? {
+    if is_pooled(settings).await? {
         return Ok(None);
     }
     Ok(Some(format!(
         "the {whose} may have {limit} connections at a time, and one replica may want {wanted}: \
          postgres.max_connections ({}) and {} more. What finds none is answered with 503. Raise the \
          limit, for all replicas together, or lower postgres.max_connections",
-        config.postgres.max_connections,
-        wanted - i64::from(config.postgres.max_connections),
+        settings.max_connections,
+        wanted - settings.max_connections,
     )))
 }
 
-/// Connections at `postgres.url`, and beyond them at `feed.url`.
-fn wanted(config: &Config) -> (i64, i64) {
-    let notes_of_use = 1;
-    let canary = i64::from(config.canary_every.is_some());
-    let lookups = i64::from(config.postgres.max_connections) + notes_of_use + canary;
-    let listener = i64::from(config.feed_url.is_some());
-    (lookups, 1 + listener + i64::from(config.relay))
-}
-
-async fn limits(settings: &config::Postgres) -> Result<Limits, SchemaError> {
+async fn limits(settings: &Settings) -> Result<Limits, ConnectError> {
     let mut connection = connect_one(settings).await?;
     let read = async {
         let row: PgRow = connection.fetch_one(sqlx::raw_sql(LIMITS)).await?;
@@ -85,6 +89,6 @@ async fn limits(settings: &config::Postgres) -> Result<Limits, SchemaError> {
     let _ = connection.close().await;
     match read {
         Ok(limits) => Ok(limits),
-        Err(error) => Err(Server::of(settings.key, &settings.url)?.unreachable(&error)),
+        Err(error) => Err(Target::of(settings.key, &settings.url)?.unreachable(&error)),
     }
 }

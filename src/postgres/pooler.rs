@@ -1,22 +1,14 @@
 //! Whether a pooler in transaction mode stands before Postgres: what belongs to a session, such as
-//! `LISTEN`, a lock of the session and a connection limit, is not ours there.
+//! `LISTEN`, a lock of the session and a connection limit, belongs to the pooler there.
 
 use std::time::Duration;
 
 use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
 use tokio::time::timeout;
 
-use super::{SchemaError, connect_one};
-use crate::config;
+use super::{ConnectError, Settings, connect_one};
 
-pub(crate) const POOLED_FEED: &str = "feed.url leads through a connection pooler in transaction mode, where notifications do not \
-     arrive: changes are noticed by polling, every 400 ms. Let feed.url lead to Postgres directly, or \
-     through a pooler in session mode";
-pub(crate) const POOLED_RELAY: &str = "feed.url leads through a connection pooler in transaction mode, where the replica that relays \
-     cannot hold its lock. Let feed.url lead to Postgres directly, or through a pooler in session \
-     mode, or set feed.relay to `off`";
-
-/// Which backend of which server answers.
+/// Names the backend that answers, and its server.
 const BACKEND: &str = "SELECT pg_backend_pid() || ' ' || pg_postmaster_start_time() AS backend";
 /// A pooler may hand out several backends in turn.
 const ROUNDS: usize = 3;
@@ -24,17 +16,17 @@ const ROUNDS: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Whether two sessions share one backend, or one session has several. Neither happens without a
-/// pooler; behind one, it may be missed, when all its backends are busy.
+/// pooler. A pooler may be missed while all its backends are busy.
 ///
 /// # Errors
 ///
-/// When Postgres cannot be reached with these settings.
-pub(crate) async fn is_pooled(settings: &config::Postgres) -> Result<bool, SchemaError> {
+/// Postgres cannot be reached with these settings.
+pub(crate) async fn is_pooled(settings: &Settings) -> Result<bool, ConnectError> {
     let (mut one, mut other) = (connect_one(settings).await?, connect_one(settings).await?);
     let compared = timeout(PATIENCE, compare(&mut one, &mut other)).await;
     let Ok(Ok(pooled)) = compared else { return Ok(false) };
     for connection in [one, other] {
-        // Whether it can be closed in good order says nothing about what was found.
+        // An error on closing says nothing about what was found.
         let _ = connection.close().await;
     }
     Ok(pooled)

@@ -1,0 +1,53 @@
+//! How many connections one replica holds: those of Envoy, and those to Postgres.
+
+use crate::{
+    config::Config,
+    descriptors,
+    postgres::{self, ConnectError, Demand},
+    server,
+};
+
+/// Files and connections without a reservation of their own: logs, API tables, commands.
+const SPARE_DESCRIPTORS: usize = 64;
+/// Connections to Postgres for the feed, its listener, the relay's lock, the canary and last uses.
+const OTHER_POSTGRES: usize = 8;
+
+/// How many connections each gRPC listener may hold, so that enough descriptors are left for stores,
+/// health and metrics.
+pub(super) fn max_connections(config: &Config) -> usize {
+    let redis = config.redis.as_ref().map_or(0, |redis| redis.max_connections + 2);
+    let reserved = SPARE_DESCRIPTORS
+        + server::HTTP_DESCRIPTORS
+        + OTHER_POSTGRES
+        + config.postgres.max_connections as usize
+        + redis;
+    let listeners = [config.listen.grpc.is_some(), config.listen.uds.is_some()];
+    let listeners = listeners.into_iter().filter(|listens| *listens).count();
+    let wanted = config.max_connections;
+    let places = descriptors::places(wanted, descriptors::raise(), reserved, listeners);
+    if places < wanted {
+        tracing::warn!(
+            places,
+            "the limit on open files (ulimit -n) allows fewer connections than \
+             grpc.max_connections",
+        );
+    }
+    places
+}
+
+/// Says which of Postgres's connection limits is too low for this replica, and what to do.
+///
+/// # Errors
+///
+/// Postgres cannot be reached.
+pub(crate) async fn connection_shortage(config: &Config) -> Result<Option<String>, ConnectError> {
+    let feed = config.feed_url.is_some().then(|| config.feed());
+    let last_uses = 1;
+    let canary = u32::from(config.canary_every.is_some());
+    let listener = u32::from(config.feed_url.is_some());
+    let demand = Demand {
+        lookups: config.postgres.max_connections.saturating_add(last_uses + canary),
+        feed: 1 + listener + u32::from(config.relay),
+    };
+    postgres::shortage(&config.postgres, feed.as_ref(), demand).await
+}

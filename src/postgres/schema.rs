@@ -1,0 +1,109 @@
+//! Whether the schema of a database is one that this release works with.
+
+use sqlx::{PgPool, Row as _};
+
+use super::{ConnectError, code, connect::Target, identify, message};
+use crate::installation::Installation;
+
+/// The version of the schema that this release is made for. It also runs on the next one, so that
+/// a rollout can migrate first and a rollback need not migrate back.
+pub const SCHEMA: i32 = 2;
+
+/// The setting that names the database; the feed may be read by another one.
+pub(super) const POSTGRES_URL: &str = "postgres.url";
+
+/// Postgres's codes for a table, a function and a schema that do not exist.
+pub(super) const UNDEFINED_TABLE: &str = "42P01";
+pub(super) const UNDEFINED_FUNCTION: &str = "42883";
+pub(super) const UNDEFINED_SCHEMA: &str = "3F000";
+/// Postgres's code for a lack of privileges.
+pub(super) const INSUFFICIENT_PRIVILEGE: &str = "42501";
+
+/// Why the database cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum SchemaError {
+    #[error(transparent)]
+    Unreachable(#[from] ConnectError),
+    #[error("the database has no patgate schema; `patgate migrate` creates it")]
+    Absent,
+    #[error(
+        "the schema of the database does not say which installation it is, as this release needs; \
+         run `patgate migrate`"
+    )]
+    Nameless,
+    #[error(
+        "the database has schema version {0}, this release needs {SCHEMA}; run `patgate migrate`"
+    )]
+    Older(i32),
+    #[error(
+        "the database has schema version {0}, this release knows {SCHEMA} and also runs on the \
+         next one; upgrade patgate"
+    )]
+    Newer(i32),
+    #[error(
+        "the login may not read the schema ({0}); as an administrator of the database, grant it \
+         patgate_serve, or patgate_admin for administration"
+    )]
+    Denied(String),
+    #[error(
+        "the login may not migrate ({0}); it needs CREATEROLE, and CREATE on the database. Or an \
+         administrator of the cluster runs deploy/bootstrap.sql once and grants patgate_migrate \
+         to it"
+    )]
+    MayNotMigrate(String),
+    #[error(
+        "migrating: a table is in use by others, and waiting longer would delay all lookups{0}; \
+         end what uses it, or run `patgate migrate` again later"
+    )]
+    Locked(String),
+    #[error("migrating: {0}")]
+    Migrate(String),
+}
+
+/// Checks that the schema is one that this release works with, and returns the installation that it
+/// belongs to.
+///
+/// # Errors
+///
+/// The version is another one; the message names the command that fixes it.
+pub async fn check(pool: &PgPool) -> Result<Installation, SchemaError> {
+    let unreachable = |error: sqlx::Error| {
+        SchemaError::from(Target::of_pool(POSTGRES_URL, pool).unreachable(&error))
+    };
+    // In one message: between two, a pooler may change the connection behind this one.
+    let row = sqlx::raw_sql("SELECT version FROM patgate.schema_version")
+        .fetch_optional(pool)
+        .await
+        .map_err(|error| match code(&error).as_deref() {
+            Some(UNDEFINED_TABLE) => SchemaError::Absent,
+            Some(INSUFFICIENT_PRIVILEGE) => SchemaError::Denied(message(&error)),
+            _ => unreachable(error),
+        })?;
+    let version = row.map(|row| row.try_get("version")).transpose().map_err(unreachable)?;
+    accept(version)?;
+    identify(pool).await
+}
+
+/// Whether this release runs on that version.
+pub(super) fn accept(version: Option<i32>) -> Result<(), SchemaError> {
+    match version {
+        None => Err(SchemaError::Absent),
+        Some(version) if version < SCHEMA => Err(SchemaError::Older(version)),
+        Some(version) if version > SCHEMA + 1 => Err(SchemaError::Newer(version)),
+        Some(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepts_this_version_and_the_next() {
+        assert!(matches!(accept(None), Err(SchemaError::Absent)));
+        assert!(matches!(accept(Some(SCHEMA - 1)), Err(SchemaError::Older(_))));
+        assert!(accept(Some(SCHEMA)).is_ok() && accept(Some(SCHEMA + 1)).is_ok());
+        assert!(matches!(accept(Some(SCHEMA + 2)), Err(SchemaError::Newer(_))));
+    }
+}

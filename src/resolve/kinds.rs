@@ -1,0 +1,168 @@
+//! What is looked up: principals by token id, domains by reference, backends that tables name.
+
+use std::{cell::RefCell, fmt::Display, hash::Hash};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    backend::{Backend, BackendName},
+    credential::{Credential, Sealed},
+    domain::{Domain, DomainRef},
+    freshness::Subject,
+    keyring::KeyRing,
+    principal::{Principal, UserId},
+    token::TokenId,
+};
+
+/// A kind of values, and what the tiers need to know of it.
+pub(crate) trait Kind: 'static {
+    type Key: Clone + Display + Eq + Hash + Send + Sync + 'static;
+    type Value: Serialize + DeserializeOwned + Send + Sync + 'static;
+
+    /// The name in metrics and Redis keys.
+    const NAME: &'static str;
+
+    /// Bytes that a value occupies in memory.
+    fn size(value: &Self::Value) -> usize;
+
+    /// Visits what a finding under `key` rests on: a change to any of it may have made it wrong.
+    fn rests_on(key: &Self::Key, value: Option<&Self::Value>, visit: &mut dyn FnMut(Subject));
+
+    /// Whether values have owners, whose lookups wait in one lane.
+    const OWNED: bool = false;
+
+    /// The owner of a value.
+    fn owner(_value: &Self::Value) -> Option<UserId> {
+        None
+    }
+
+    /// Makes a finding ready for use, once, wherever it came from. Returns what an operator has to
+    /// know; the caller logs and counts it.
+    fn prepare(_key: &Self::Key, _value: Option<&Self::Value>, _ring: &KeyRing) -> Vec<Defect> {
+        Vec::new()
+    }
+}
+
+/// A finding because of which requests are answered with 503.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Defect {
+    /// The credential of a backend cannot be opened by the key ring.
+    UnopenedCredential {
+        /// The backend's name.
+        backend: Box<str>,
+        /// The id of the key that it was sealed with.
+        key_id: Box<str>,
+    },
+    /// The tables of APIs name a backend that does not exist.
+    UnknownBackend {
+        /// The name.
+        backend: Box<str>,
+    },
+}
+
+/// Looked up by token id.
+pub(crate) enum Principals {}
+
+/// Looked up by id or slug.
+pub(crate) enum Domains {}
+
+/// Looked up by name. Each is an entry of its own, so what is known of one does not depend on which
+/// tables were in use when it was read, nor by which replica.
+pub(crate) enum Backends {}
+
+impl Kind for Principals {
+    type Key = TokenId;
+    type Value = Principal;
+    const NAME: &'static str = "principal";
+    const OWNED: bool = true;
+
+    fn owner(value: &Principal) -> Option<UserId> {
+        Some(value.owner)
+    }
+
+    fn size(value: &Principal) -> usize {
+        value.size()
+    }
+
+    fn rests_on(key: &TokenId, value: Option<&Principal>, visit: &mut dyn FnMut(Subject)) {
+        visit(Subject::Token(*key));
+        let Some(principal) = value else { return };
+        visit(Subject::User(principal.owner));
+        for domain in principal.domains() {
+            visit(Subject::Domain(domain));
+            visit(Subject::Membership(principal.owner, domain));
+        }
+    }
+}
+
+impl Kind for Domains {
+    type Key = DomainRef;
+    type Value = Domain;
+    const NAME: &'static str = "domain";
+
+    fn size(value: &Domain) -> usize {
+        value.size()
+    }
+
+    fn rests_on(key: &DomainRef, value: Option<&Domain>, visit: &mut dyn FnMut(Subject)) {
+        match key {
+            DomainRef::Id(id) => visit(Subject::Domain(*id)),
+            DomainRef::Slug(slug) => visit(Subject::Slug(slug.clone())),
+        }
+        if let Some(domain) = value {
+            visit(Subject::Domain(domain.id));
+            domain.backends().for_each(|backend| visit(Subject::Backend(backend.into())));
+        }
+    }
+
+    fn prepare(_: &DomainRef, domain: Option<&Domain>, ring: &KeyRing) -> Vec<Defect> {
+        let defects = RefCell::default();
+        if let Some(domain) = domain {
+            domain.open_credentials(|backend, sealed| open(ring, backend, sealed, &defects));
+        }
+        defects.into_inner()
+    }
+}
+
+impl Kind for Backends {
+    type Key = BackendName;
+    type Value = Backend;
+    const NAME: &'static str = "backend";
+
+    fn size(value: &Backend) -> usize {
+        size_of::<Backend>() + value.heap_size()
+    }
+
+    fn rests_on(key: &BackendName, _: Option<&Backend>, visit: &mut dyn FnMut(Subject)) {
+        visit(Subject::Backend(key.as_str().into()));
+    }
+
+    fn prepare(key: &BackendName, backend: Option<&Backend>, ring: &KeyRing) -> Vec<Defect> {
+        let defects = RefCell::default();
+        match backend {
+            Some(backend) => {
+                backend.open_credential(|name, sealed| open(ring, name, sealed, &defects));
+            }
+            None => {
+                let backend = key.as_str().into();
+                defects.borrow_mut().push(Defect::UnknownBackend { backend });
+            }
+        }
+        defects.into_inner()
+    }
+}
+
+/// Opens a backend's credential, and notes one that cannot be opened.
+fn open(
+    ring: &KeyRing,
+    backend: &str,
+    sealed: &Sealed,
+    defects: &RefCell<Vec<Defect>>,
+) -> Option<Credential> {
+    let opened = sealed.open(ring, backend);
+    if opened.is_none() {
+        let (backend, key_id) = (backend.into(), sealed.key_id.clone());
+        defects.borrow_mut().push(Defect::UnopenedCredential { backend, key_id });
+    }
+    opened
+}

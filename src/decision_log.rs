@@ -24,7 +24,7 @@ use std::sync::{
 };
 
 use self::{
-    admission::{Omissions, Pace, Sample},
+    admission::{Omissions, Sample},
     repeats::{Admission, Repeats},
 };
 pub(crate) use self::{
@@ -33,7 +33,7 @@ pub(crate) use self::{
     sink::OpenError,
     writer::{Handle, Writer},
 };
-use crate::{clock::Tick, config, decision::Decision, telemetry::Metrics};
+use crate::{clock::Tick, config, decision::Decision, pace::Pace, telemetry::Metrics};
 
 /// Accepts the records of checks. If decisions are not logged, it holds no queue and accepts none.
 pub(crate) struct DecisionLog(Option<Queue>);
@@ -83,7 +83,7 @@ impl DecisionLog {
             Writer { waiting, sink, shared: Arc::clone(&shared), metrics: metrics.clone() };
         let queue = Queue {
             sample: Sample::new(settings.sample_allows),
-            pace: Pace::new(settings.denials_per_second),
+            pace: Pace::new(settings.denials_per_second, settings.denials_per_second),
             records,
             shared,
             metrics: metrics.clone(),

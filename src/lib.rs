@@ -36,9 +36,9 @@
 //!
 //! How fresh it is: [`clock`], `freshness` (the rule, and why it is enough), `snapshot`, `feed`
 //! (reads changes and hands them to the rule), [`postgres`] (connects, asks, writes, migrates),
-//! [`installation`] (whose knowledge it is), `seal` (what passes through Redis), `throttle` (what
-//! happens once in a while), `redis_connections` (makes them all), `redis_fault` (what is wrong with
-//! a Redis).
+//! [`installation`] (whose knowledge it is), `seal` (what passes through Redis), `throttle` (once in a
+//! while), `pace` (so many per second), `redis_connections` (makes them all), `redis_fault` (what is
+//! wrong with a Redis).
 //!
 //! What is written behind the answers: `decision_log`, `last_use`, `canary`.
 //!
@@ -84,6 +84,7 @@ mod legible;
 pub mod model_list;
 pub mod operation;
 mod outlet;
+mod pace;
 mod percent;
 pub mod postgres;
 pub mod principal;

@@ -12,29 +12,30 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub(crate) struct Xid(pub(crate) u64);
 
-/// What `pg_current_snapshot()` tells.
+/// A snapshot as `pg_current_snapshot()` returns it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Snapshot {
     xmin: Xid,
-    /// No transaction from here on had ended.
+    /// No transaction with this id or a higher one had ended.
     xmax: Xid,
-    /// Those in between that had not ended, in order.
+    /// The transactions in between that had not ended, in order.
     running: Box<[Xid]>,
 }
 
-/// A text that is no snapshot.
+/// The text is not a snapshot.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected a snapshot as Postgres writes it: xmin:xmax:xip,xip…")]
 pub(crate) struct SnapshotError;
 
 impl Snapshot {
-    /// One that no server comes to, and that each can read: it sees all that will ever be committed.
+    /// A snapshot that no server reaches, and that each can read: it sees all that will ever be
+    /// committed.
     pub(crate) fn of_all() -> Self {
         let end = Xid(i64::MAX as u64);
         Self { xmin: end, xmax: end, running: Box::default() }
     }
 
-    /// Every transaction below has ended.
+    /// Every transaction below this id has ended.
     pub(crate) fn xmin(&self) -> Xid {
         self.xmin
     }
@@ -45,7 +46,7 @@ impl Snapshot {
         xid < self.xmin || (xid < self.xmax && self.running.binary_search(&xid).is_err())
     }
 
-    /// Whether everything that `earlier` saw is seen here, too.
+    /// Whether this snapshot sees everything that `earlier` sees.
     pub(crate) fn includes(&self, earlier: &Self) -> bool {
         self.xmax >= earlier.xmax && !self.running.iter().any(|xid| earlier.sees(*xid))
     }
@@ -62,7 +63,8 @@ impl FromStr for Snapshot {
         else {
             return Err(SnapshotError);
         };
-        let (xmin, xmax) = (xid(xmin)?, xid(xmax)?);
+        let xmin = xid(xmin)?;
+        let xmax = xid(xmax)?;
         let running = running.split(',').filter(|text| !text.is_empty());
         let running: Box<[Xid]> = running.map(xid).collect::<Result<_, _>>()?;
         let within = running.iter().all(|xid| (xmin..xmax).contains(xid));

@@ -46,7 +46,8 @@ mod tests {
 
     #[test]
     fn one_passes_and_the_next_after_a_pause() {
-        let (throttle, pause) = (Throttle::default(), Duration::from_secs(1));
+        let throttle = Throttle::default();
+        let pause = Duration::from_secs(1);
         let start = Tick::from_micros(77);
         assert!(throttle.passes(start, pause));
         assert!(!throttle.passes(start, pause));

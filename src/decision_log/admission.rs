@@ -1,13 +1,6 @@
 //! Decides what is recorded, and counts what is not.
 
-use std::{
-    cell::Cell,
-    hash::{BuildHasher as _, RandomState},
-    sync::atomic::{
-        AtomicI64, AtomicU64,
-        Ordering::{AcqRel, Relaxed},
-    },
-};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::{clock::Tick, refusal::Refusal};
 
@@ -16,24 +9,6 @@ pub(super) struct Sample {
     /// A draw of 64 bits is in the sample if it is below this value; the maximum means that all
     /// are.
     below: u64,
-}
-
-thread_local! {
-    /// Never 0, because xorshift would then return only 0.
-    static STATE: Cell<u64> = Cell::new(RandomState::new().hash_one(0) | 1);
-}
-
-/// Returns the next number of a sequence, by xorshift64*. Each thread has its own sequence, so no
-/// thread waits for another.
-fn draw() -> u64 {
-    STATE.with(|state| {
-        let mut next = state.get();
-        next ^= next >> 12;
-        next ^= next << 25;
-        next ^= next >> 27;
-        state.set(next);
-        next.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    })
 }
 
 impl Sample {
@@ -45,32 +20,7 @@ impl Sample {
 
     /// Draws a number, and returns whether the next decision is in the sample.
     pub(super) fn draws(&self) -> bool {
-        self.below == u64::MAX || draw() < self.below
-    }
-}
-
-const SECOND: i64 = 1_000_000_000;
-
-/// Permits so many per second, and as many at once after a second without any.
-pub(super) struct Pace {
-    /// Nanoseconds between two.
-    interval: i64,
-    /// The time of the next one if they came evenly, in nanoseconds of a tick.
-    next: AtomicI64,
-}
-
-impl Pace {
-    pub(super) fn new(per_second: u32) -> Self {
-        Self { interval: SECOND / i64::from(per_second.max(1)), next: AtomicI64::new(i64::MIN) }
-    }
-
-    pub(super) fn admits(&self, at: Tick) -> bool {
-        let now = at.as_micros().saturating_mul(1000);
-        let step = |next: i64| {
-            let next = next.max(now) + self.interval;
-            (next - now <= SECOND).then_some(next)
-        };
-        self.next.fetch_update(AcqRel, Relaxed, step).is_ok()
+        self.below == u64::MAX || fastrand::u64(..) < self.below
     }
 }
 
@@ -105,8 +55,6 @@ impl Omissions {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const DRAWS: u32 = 100_000;
@@ -121,16 +69,6 @@ mod tests {
             let deviation = (expected * (1.0 - share)).sqrt();
             assert!((drawn - expected).abs() <= 5.0 * deviation, "{share}: {drawn}");
         }
-    }
-
-    #[test]
-    fn so_many_a_second_and_no_more() {
-        let (pace, start) = (Pace::new(10), Tick::from_micros(77));
-        let admitted = |at: Tick| (0..100).filter(|_| pace.admits(at)).count();
-        assert_eq!(admitted(start), 10);
-        assert_eq!(admitted(start.after(Duration::from_millis(99))), 0);
-        assert_eq!(admitted(start.after(Duration::from_millis(100))), 1);
-        assert_eq!(admitted(start.after(Duration::from_secs(60))), 10, "a second's worth");
     }
 
     #[test]

@@ -9,12 +9,13 @@ use std::{
     time::Duration,
 };
 
-use super::{Record, admission::Pace, line::Repeated};
+use super::{Record, line::Repeated};
 use crate::{
     clock::Tick,
     domain::{DomainId, DomainRef},
     legible::without_secrets,
     operation::Operation,
+    pace::Pace,
     principal::UserId,
     rollout::Treatment,
     token::TokenId,
@@ -89,7 +90,7 @@ impl Repeats {
             return Admission::Unknown;
         }
         let group = groups.entry(key).or_insert_with(|| Group {
-            pace: Pace::new(self.per_second),
+            pace: Pace::new(self.per_second, self.per_second),
             last: record.at,
             repeated: 0,
             owner,

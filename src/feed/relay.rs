@@ -111,8 +111,8 @@ pub(crate) struct Relay {
 
 impl Relay {
     pub(crate) fn new(config: &config::Redis, sealer: Sealer) -> Result<Self, RedisError> {
-        let key = |name: &str| format!("{}{name}", sealer.prefix());
-        let (stream, leases) = (key("feed"), key("leases"));
+        let stream = format!("{}feed", sealer.prefix());
+        let leases = format!("{}leases", sealer.prefix());
         Ok(Self {
             connections: RedisConnections::new(&config.url, Some(PATIENCE))?,
             sealer,

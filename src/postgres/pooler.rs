@@ -22,7 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 ///
 /// Postgres cannot be reached with these settings.
 pub(crate) async fn is_pooled(settings: &Settings) -> Result<bool, ConnectError> {
-    let (mut one, mut other) = (connect_one(settings).await?, connect_one(settings).await?);
+    let mut one = connect_one(settings).await?;
+    let mut other = connect_one(settings).await?;
     let compared = timeout(PATIENCE, compare(&mut one, &mut other)).await;
     let Ok(Ok(pooled)) = compared else { return Ok(false) };
     for connection in [one, other] {

@@ -1,8 +1,8 @@
-//! Coalesces look-ups into batches.
+//! Collects lookups into batches.
 //!
-//! No look-up waits for company: while fewer batches run than may (`load.rs`), each starts at
-//! once; else, what arrives meanwhile goes together into the next. Who waits for whom, `queue.rs`
-//! says.
+//! No lookup waits for others: while fewer batches run than are allowed (`load.rs`), each starts at
+//! once. While all run, what arrives goes together into the next one. `queue.rs` decides which
+//! lookups go first.
 
 use std::{
     future::Future,
@@ -19,16 +19,17 @@ use super::{
 };
 use crate::{clock::Tick, tasks::Tasks};
 
-/// Keys in one batch.
+/// How many keys one batch holds.
 pub(super) const MAX_BATCH: usize = 256;
 
+/// A key, and where its answer goes.
 type Ticket<K, V> = (K, oneshot::Sender<V>);
 
-/// The queue of one kind of look-up.
+/// The queue of one kind of lookup.
 pub(super) struct Batcher<K, V> {
     queue: Arc<Queue<Ticket<K, V>>>,
     load: Arc<Load>,
-    /// When the batch that is being gathered will go.
+    /// When the batch that is being gathered will be sent.
     due: Arc<AtomicI64>,
 }
 
@@ -38,17 +39,17 @@ impl<K, V> Drop for Batcher<K, V> {
     }
 }
 
-/// Why a look-up has no answer.
+/// Why a lookup has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unanswered {
     /// It was not begun: the answer would have come too late.
     Shed,
-    /// The store was asked in vain.
+    /// The store failed, or did not answer in time.
     Failed,
 }
 
 impl Unanswered {
-    /// For metrics.
+    /// The word for it in metrics.
     pub(super) fn result(self) -> &'static str {
         match self {
             Self::Shed => "shed",
@@ -58,15 +59,16 @@ impl Unanswered {
 }
 
 impl<K: Send + 'static, V: Send + 'static> Batcher<K, V> {
-    /// Serves the queue with `run`, which answers the keys in their order, or not at all. A task
-    /// of its own ends with the batcher.
+    /// Serves the queue with `run`, which answers the keys in their order, or none of them. The task
+    /// that does so ends with the batcher.
     pub(super) fn spawn<F, R>(tasks: &Tasks, load: Arc<Load>, run: F) -> Self
     where
         F: Fn(Vec<K>) -> R + Send + 'static,
         R: Future<Output = Result<Vec<V>, Unavailable>> + Send + 'static,
     {
         let queue = Arc::new(Queue::<Ticket<K, V>>::new(load.at_once()));
-        let (waiting, bounds) = (Arc::clone(&queue), Arc::clone(&load));
+        let waiting = Arc::clone(&queue);
+        let bounds = Arc::clone(&load);
         let due = Arc::new(AtomicI64::new(UNKNOWN));
         let announced = Arc::clone(&due);
         tasks.spawn_owned("queue of lookups", async move {
@@ -74,18 +76,19 @@ impl<K: Send + 'static, V: Send + 'static> Batcher<K, V> {
                 // What arrives until then joins the batch.
                 let Some(turn) = bounds.turn(&announced).await else { return };
                 let Batch { tickets, alone } = waiting.take();
-                // Whoever gave up needs no answer.
+                // Callers that gave up need no answer.
                 let live = tickets.into_iter().filter(|(_, answer)| !answer.is_closed());
                 let (keys, answers): (Vec<_>, Vec<_>) = live.unzip();
                 if keys.is_empty() {
                     continue;
                 }
-                let (batch, bounds) = (run(keys), Arc::clone(&bounds));
+                let batch = run(keys);
+                let bounds = Arc::clone(&bounds);
                 tokio::spawn(async move {
                     let values = batch.await;
                     bounds.ended(turn);
                     drop(alone);
-                    // On failure the answers are dropped, which tells the callers.
+                    // On failure the senders are dropped, which the callers notice.
                     for (answer, value) in answers.into_iter().zip(values.into_iter().flatten()) {
                         let _ = answer.send(value);
                     }

@@ -1,4 +1,4 @@
-//! A circuit breaker: after some failures in a row, one attempt a while.
+//! A circuit breaker: after some failures in a row, one attempt per pause.
 
 use std::{
     sync::atomic::{AtomicU32, Ordering::Relaxed},
@@ -9,7 +9,7 @@ use crate::{clock::Tick, throttle::Throttle};
 
 /// Failures in a row that open the circuit.
 const THRESHOLD: u32 = 5;
-/// How long after an attempt the next one may follow, while it is open.
+/// How long to wait between attempts while it is open.
 const PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
@@ -19,7 +19,7 @@ pub(super) struct Breaker {
 }
 
 impl Breaker {
-    /// Whether an attempt may be made now. While open, one caller a pause is the probe.
+    /// Whether an attempt may be made now. While the circuit is open, one caller per pause may.
     pub(super) fn admits(&self, now: Tick) -> bool {
         !self.is_open() || self.probes.passes(now, PAUSE)
     }
@@ -48,7 +48,8 @@ mod tests {
 
     #[test]
     fn opens_probes_and_closes() {
-        let (breaker, start) = (Breaker::default(), Tick::from_micros(0));
+        let breaker = Breaker::default();
+        let start = Tick::from_micros(0);
         for count in 1..=THRESHOLD {
             assert!(breaker.admits(start));
             assert_eq!(breaker.failed(start), count == THRESHOLD);

@@ -1,6 +1,6 @@
-//! Single flight: concurrent look-ups of one key lane one.
+//! Single flight: concurrent lookups of one key share one.
 //!
-//! The look-up runs in a task of its own, so that it survives a caller who goes away.
+//! The lookup runs in a task of its own, so that it survives a caller that goes away.
 
 use std::{
     collections::HashMap,
@@ -20,22 +20,22 @@ use super::{
     lanes::{LANES, Lane},
 };
 
-/// Look-ups under way at once. More would be an overload: the next caller is told to come back.
+/// How many lookups may be under way. More would be an overload: the next caller gets 503.
 const MAX_FLIGHTS: usize = 8192;
-/// So many of one lane may be under way whatever others do.
+/// This many lookups of one lane may be under way, however many others are.
 const RESERVED: usize = MAX_FLIGHTS / LANES;
 
-/// Waits for a look-up.
+/// A future that waits for a lookup, with others.
 pub(super) type Waiter<T> = Shared<BoxFuture<'static, Result<T, Unavailable>>>;
 
 type Board<K, T> = Arc<Mutex<UnderWay<K, T>>>;
 
-/// The look-ups under way, by key.
+/// The lookups under way, by key.
 pub(super) struct Flights<K, T>(Board<K, T>);
 
 struct UnderWay<K, T> {
     waiters: HashMap<K, Waiter<T>>,
-    /// How many of them are of each lane.
+    /// How many lookups of each lane are under way.
     lanes: [usize; LANES],
 }
 
@@ -51,7 +51,7 @@ where
     K: Clone + Eq + Hash + Send + 'static,
     T: Clone + Send + Sync + 'static,
 {
-    /// Joins the look-up of `key` or, when there is none, starts it.
+    /// Joins the lookup of `key`, or starts one if none is under way.
     pub(super) fn join<F>(
         &self,
         key: &K,
@@ -73,7 +73,7 @@ where
                 return Err(Unavailable);
             }
             *of_lane += 1;
-            // No answer: the look-up panicked, or the process is ending.
+            // No answer means that the lookup panicked, or that the process is ending.
             let waiter = answered.map(|answer| answer.unwrap_or(Err(Unavailable)));
             let waiter = waiter.boxed().shared();
             board.waiters.insert(key.clone(), waiter.clone());
@@ -84,8 +84,8 @@ where
         let look_up = start(key.clone());
         tokio::spawn(async move {
             let found = look_up.await;
-            // Leaves the board before anybody is told: a caller who comes after the result starts
-            // afresh. When the look-up panics, it leaves as well.
+            // It leaves the board before the callers get the result: a caller that comes later starts
+            // a new lookup. If the lookup panics, it leaves as well.
             drop(landing);
             let _ = answer.send(found);
         });
@@ -93,6 +93,7 @@ where
     }
 }
 
+/// Takes a lookup off the board when it ends.
 struct Landing<K: Eq + Hash, T> {
     board: Board<K, T>,
     key: K,

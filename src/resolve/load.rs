@@ -1,5 +1,5 @@
-//! How much a store is asked: so many queries at once, so many a second. And what is not worth
-//! queueing for, because the answer would come too late.
+//! How much a store is asked: so many queries at once, so many per second. And which lookups are not
+//! worth queueing, because the answer would come too late.
 
 use std::{
     sync::{
@@ -15,16 +15,16 @@ use tokio::{
 };
 
 use super::batch::MAX_BATCH;
-use crate::clock::Tick;
+use crate::{clock::Tick, pace::Pace};
 
-/// The bounds of one store, whatever it is asked for.
+/// The bounds on the queries of one store.
 pub(crate) struct Load {
     permits: Arc<Semaphore>,
     at_once: u32,
     pace: Option<Pace>,
-    /// How long anybody waits for an answer.
+    /// How long a caller waits for an answer.
     deadline: Duration,
-    /// Microseconds that a query took lately.
+    /// How long a query took lately, in microseconds.
     took: AtomicI64,
 }
 
@@ -46,9 +46,9 @@ impl Load {
         }
     }
 
-    /// And up to `rate` a second, with those of a tenth of a second in a burst.
+    /// Adds a bound of `rate` queries per second, with those of a tenth of a second in a burst.
     pub(crate) fn paced(self, rate: u32) -> Self {
-        Self { pace: Some(Pace::new(rate)), ..self }
+        Self { pace: Some(Pace::new(rate, rate / 10)), ..self }
     }
 
     /// Queries that may run at a time.
@@ -56,7 +56,7 @@ impl Load {
         self.at_once as usize
     }
 
-    /// Waits until a query may be made. The queue behind is told when that will be.
+    /// Waits until a query may be made. Meanwhile, `due` holds when that will be.
     pub(super) async fn turn(&self, due: &AtomicI64) -> Option<Turn> {
         // The permit first: slots that pass while it is waited for are not saved up.
         let permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
@@ -79,16 +79,16 @@ impl Load {
         self.took.store(self.took.load(Relaxed).midpoint(took), Relaxed);
     }
 
-    /// Whether a look-up behind `queued` others can be expected to begin before the deadline.
+    /// Whether a lookup behind `queued` others can be expected to begin before the deadline.
     pub(super) fn in_time(&self, queued: usize, due: &AtomicI64, now: Tick) -> bool {
-        // One has left the queue and gathers the next batch.
+        // One batch has left the queue and is being gathered.
         let batches = u32::try_from((queued + 1) / MAX_BATCH).unwrap_or(u32::MAX);
         let paced = self.pace.as_ref().map_or(Duration::ZERO, |pace| {
             let next = match due.load(Relaxed) {
                 UNKNOWN => pace.peek(now),
                 due => Tick::from_micros(due),
             };
-            next.after(pace.interval.saturating_mul(batches)).since(now)
+            next.after(pace.interval().saturating_mul(batches)).since(now)
         });
         // How long queries take is a guess, so there is always room for a whole batch: what comes
         // too late for its callers still fills the caches, and a store that is slow is not asked
@@ -106,88 +106,12 @@ impl Load {
 /// The value of `due` while no batch waits for its slot.
 pub(super) const UNKNOWN: i64 = i64::MIN;
 
-/// A token bucket, kept as the time of its next slot. What was not used lately may be made up for
-/// by a burst, so who asks seldom never waits.
-struct Pace {
-    interval: Duration,
-    /// How far back unused slots count.
-    saved: Duration,
-    next: AtomicI64,
-}
-
-impl Pace {
-    fn new(rate: u32) -> Self {
-        let interval = Duration::from_secs(1) / rate.max(1);
-        let burst = (rate / 10).max(1);
-        Self { interval, saved: interval * (burst - 1), next: AtomicI64::new(i64::MIN) }
-    }
-
-    /// The next slot; one that has passed is to be used at once.
-    fn peek(&self, now: Tick) -> Tick {
-        Tick::from_micros(self.next.load(Relaxed)).max(now.before(self.saved))
-    }
-
-    /// Takes that slot.
-    fn take(&self, now: Tick) -> Tick {
-        loop {
-            let known = self.next.load(Relaxed);
-            let slot = Tick::from_micros(known).max(now.before(self.saved));
-            let next = slot.after(self.interval).as_micros();
-            if self.next.compare_exchange_weak(known, next, Relaxed, Relaxed).is_ok() {
-                return slot;
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn millis(millis: i64) -> Tick {
         Tick::from_micros(millis * 1000)
-    }
-
-    #[test]
-    fn a_burst_and_then_so_many_a_second() {
-        let pace = Pace::new(100);
-        let start = millis(1_000_000);
-        let slots: Vec<_> = (0..30).map(|_| pace.take(start)).collect();
-        assert!(slots[..10].iter().all(|slot| *slot <= start), "the burst");
-        assert_eq!(slots[10..], (1..=20).map(|n| millis(1_000_000 + 10 * n)).collect::<Vec<_>>());
-        // However long nobody asked, no more than a burst is saved up.
-        let later = millis(9_000_000);
-        let at_once = (0..30).filter(|_| pace.take(later) <= later).count();
-        assert_eq!(at_once, 10);
-    }
-
-    #[test]
-    fn who_asks_seldom_never_waits() {
-        for rate in [1, 9, 500] {
-            let pace = Pace::new(rate);
-            for n in 0..100 {
-                let now = millis(1_000_000 + 1000 * n);
-                assert!(pace.take(now) <= now, "{rate} a second");
-            }
-        }
-    }
-
-    #[test]
-    fn no_window_has_more_than_its_share() {
-        let pace = Pace::new(50);
-        // Asked for as fast as it goes, with a pause in the middle.
-        let (mut now, mut slots) = (millis(1_000_000), Vec::new());
-        for n in 0..400 {
-            if n == 200 {
-                now = now.after(Duration::from_secs(7));
-            }
-            now = now.max(pace.take(now));
-            slots.push(now);
-        }
-        for (at, from) in slots.iter().enumerate() {
-            let within = |slot: &&Tick| slot.since(*from) < Duration::from_secs(1);
-            assert!(slots[at..].iter().filter(within).count() <= 50 + 5, "from {from:?} on");
-        }
     }
 
     #[tokio::test]

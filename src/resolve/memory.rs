@@ -7,10 +7,10 @@ use quick_cache::{UnitWeighter, Weighter, sync::Cache};
 
 use super::{Found, Kind};
 
-/// What an entry costs besides its key and value: its place in the cache, what is known beside the
-/// value, and what the allocator adds to both.
+/// Bytes that an entry takes besides its key and value: its place in the cache, what is known beside
+/// the value, and what the allocator adds to both.
 const OVERHEAD: usize = 160;
-/// For a first guess at how many there will be; what it is used for grows with the entries.
+/// A first guess at the bytes per entry. Only the initial size of the table follows from it.
 const TYPICAL: u64 = 512;
 
 /// Entries of one kind.
@@ -20,19 +20,30 @@ pub(crate) struct Memory<K: Kind> {
     unknown: Bounded<K, UnitWeighter>,
 }
 
-/// Bounded by what `W` counts.
+/// A cache that is bounded by what `W` counts.
 type Bounded<K, W> = Cache<<K as Kind>::Key, Arc<Found<<K as Kind>::Value>>, W, RandomState>;
 
 impl<K: Kind> Memory<K> {
-    /// Up to `bytes` of entries, and up to `negatives` keys that lead nowhere. When room is needed,
-    /// those that were not used lately go first.
+    /// Holds up to `bytes` of entries, and up to `negatives` keys that lead nowhere. If room is needed,
+    /// the entries that were not used lately go first.
     pub(crate) fn new(bytes: u64, negatives: u64) -> Self {
         let guess = usize::try_from(bytes / TYPICAL).unwrap_or(usize::MAX);
         let number = usize::try_from(negatives).unwrap_or(usize::MAX);
-        let (hasher, order) = (RandomState::default, Default::default);
         Self {
-            known: Cache::with(guess, bytes, Bytes(PhantomData), hasher(), order()),
-            unknown: Cache::with(number, negatives, UnitWeighter, hasher(), order()),
+            known: Cache::with(
+                guess,
+                bytes,
+                Bytes(PhantomData),
+                RandomState::default(),
+                Default::default(),
+            ),
+            unknown: Cache::with(
+                number,
+                negatives,
+                UnitWeighter,
+                RandomState::default(),
+                Default::default(),
+            ),
         }
     }
 
@@ -41,14 +52,14 @@ impl<K: Kind> Memory<K> {
         self.known.get(key).or_else(|| self.unknown.get(key))
     }
 
-    /// How many entries there are, and how many of unknown keys.
+    /// The number of entries, and that of unknown keys.
     pub(super) fn counts(&self) -> (u64, u64) {
         (self.known.len() as u64, self.unknown.len() as u64)
     }
 
     pub(crate) fn insert(&self, key: K::Key, found: Arc<Found<K::Value>>) {
         if let Some(held) = self.get(&key) {
-            // Two look-ups may end out of order. What saw less does not replace what saw more.
+            // Two lookups may end out of order. What saw less does not replace what saw more.
             if held.stamp.outdates(&found.stamp) {
                 return;
             }
@@ -64,7 +75,7 @@ impl<K: Kind> Memory<K> {
     }
 }
 
-/// Counts what entries occupy.
+/// Counts the bytes of entries.
 struct Bytes<K>(PhantomData<fn() -> K>);
 
 impl<K> Clone for Bytes<K> {

@@ -1,4 +1,4 @@
-//! The truth: one query each for principals, domains and backends, each for a batch of keys.
+//! The Postgres tier: one query each for principals, domains and backends, for a batch of keys.
 
 use std::{collections::HashMap, fmt::Display, future::Future, sync::Arc, time::Duration};
 
@@ -29,12 +29,12 @@ use sqlx::{
     types::{Json, Uuid},
 };
 
-/// Look-ups of one kind.
+/// Lookups of one kind.
 pub(crate) struct Lookup<K: Kind> {
     batches: Batcher<K::Key, Option<Found<K::Value>>>,
 }
 
-/// One for each key; nothing where it cannot be known.
+/// One answer per key; `None` if it cannot be known.
 type Answers<K> = Vec<Option<Found<<K as Kind>::Value>>>;
 
 /// How often an outage is logged.
@@ -54,12 +54,14 @@ impl<K: Kind> Lookup<K> {
     where
         R: Future<Output = Result<Answers<K>, AskError>> + Send + 'static,
     {
-        let (postgres, complaints) = (postgres.clone(), Arc::new(Throttle::default()));
+        let postgres = postgres.clone();
+        let complaints = Arc::new(Throttle::default());
         let run = move |keys| {
-            let (reading, complaints) = (read(postgres.clone(), keys), Arc::clone(&complaints));
+            let reading = read(postgres.clone(), keys);
+            let complaints = Arc::clone(&complaints);
             async move {
                 reading.await.map_err(|error| {
-                    // An outage fails as often as it is asked; it is told once a while.
+                    // During an outage each lookup fails; that is logged once in a while.
                     if complaints.passes(Tick::now(), COMPLAIN_EVERY) {
                         tracing::warn!(kind = K::NAME, %error, "Postgres did not answer a lookup");
                     }
@@ -71,7 +73,7 @@ impl<K: Kind> Lookup<K> {
     }
 }
 
-/// All kinds, which share one store.
+/// The lookups of all kinds, which share one store.
 pub(crate) fn lookups(
     postgres: &Postgres,
     load: &Arc<Load>,
@@ -108,7 +110,8 @@ pub(crate) async fn read_domains(
 ) -> Result<Answers<Domains>, AskError> {
     let (ids, slugs): (Vec<_>, Vec<_>) =
         references.iter().partition(|reference| matches!(reference, DomainRef::Id(_)));
-    let (ids, slugs) = (array(&ids, "uuid"), array(&slugs, "text"));
+    let ids = array(&ids, "uuid");
+    let slugs = array(&slugs, "text");
     let sql = format!("{DOMAINS} d.id = ANY ({ids}) OR d.slug = ANY ({slugs})");
     let reply = postgres.ask(sql).await?;
     let mut found = HashMap::new();
@@ -142,7 +145,7 @@ pub(crate) async fn read_backends(
     Ok(names.iter().map(|name| reply.answer(found.get(name.as_str()))).collect())
 }
 
-/// A row that our constraints would not have let in. It must not spoil its whole batch.
+/// Logs a row that the constraints of the schema would not have let in. It must not spoil its batch.
 fn unreadable(kind: &str, id: impl Display, error: &sqlx::Error) {
     tracing::error!(kind, %id, %error, "a row cannot be read; its lookups are answered with 503");
 }
@@ -290,7 +293,7 @@ fn domain(id: Uuid, row: &PgRow) -> Result<Domain, sqlx::Error> {
     let credentials = row.try_get::<Option<Json<Vec<CredentialRow>>>, _>("credentials")?;
     let credentials = credentials.map_or_else(Vec::new, |Json(credentials)| credentials);
     let credentials: Result<_, _> = credentials.into_iter().map(credential).collect();
-    // What our constraints would not have let in softens nothing.
+    // What the constraints of the schema would not have let in softens nothing.
     let share = u8::try_from(row.try_get::<i16, _>("enforced_share")?).ok().and_then(Share::new);
     let rollout = Rollout {
         mode: row.try_get::<&str, _>("mode")?.parse().unwrap_or(DomainMode::Enforce),

@@ -1,8 +1,8 @@
-//! The look-ups that wait for a store, so that no lane of them holds up the others.
+//! The lookups that wait for a store, in lanes, so that no lane holds up the others.
 //!
-//! Most lanes have few look-ups waiting, and those go together in the next batch but one at most.
-//! One that has many is served alone, in turn with others like it, and such batches never take
-//! more than half of the queries that may run at once: whoever asks for little finds a free one.
+//! Most lanes have few lookups waiting; those go together, in one of the next two batches. A lane
+//! with many is served alone, in turn with others like it. Such batches never take more than half of
+//! the queries that may run at once, so a lane with few finds a free one.
 
 use std::{
     collections::VecDeque,
@@ -16,41 +16,41 @@ use super::{
     lanes::{LANES, Lane},
 };
 
-/// Look-ups that may wait, whatever is expected of the store. A lane that has few may exceed it.
+/// How many lookups may wait, however fast the store is. A lane that has few may exceed it.
 const MAX_QUEUE: usize = 8192;
-/// So many of one lane always find room.
+/// This many lookups of one lane always find room.
 const RESERVED: usize = MAX_QUEUE / LANES;
-/// A lane with fewer waiting look-ups goes together with others.
+/// A lane with fewer waiting lookups goes together with others.
 const FEW: usize = 16;
 
-/// Tickets by lane.
+/// Tickets that wait for a store, by lane.
 pub(super) struct Queue<T> {
     waiting: Mutex<Waiting<T>>,
-    /// There is more to take, or nothing will come any more.
+    /// Notified when there is more to take, and when the queue is closed.
     changed: Notify,
-    /// Batches of lanes with many look-ups that may run at once.
+    /// How many batches of lanes with many lookups may run at once.
     most: usize,
 }
 
 struct Waiting<T> {
     lanes: [VecDeque<T>; LANES],
-    /// Of all lanes.
+    /// The tickets in all lanes.
     count: usize,
     /// The lane after the one that was served alone last.
     next: usize,
     /// The lane with few that is served first.
     few_from: usize,
-    /// Whether those with few are next, if there are any.
+    /// Whether the lanes with few are next, if there are any.
     few_next: bool,
-    /// Batches that are served alone now.
+    /// How many batches are being served alone.
     alone: usize,
     closed: bool,
 }
 
-/// What goes to the store together.
+/// The tickets that go to the store together.
 pub(super) struct Batch<T> {
     pub(super) tickets: Vec<T>,
-    /// Held until the store has answered.
+    /// Set if the batch is of one lane alone; held until the store has answered.
     pub(super) alone: Option<Alone<T>>,
 }
 
@@ -65,7 +65,7 @@ impl<T> Drop for Alone<T> {
 }
 
 impl<T> Queue<T> {
-    /// Of a store that answers so many queries at once.
+    /// The queue of a store that answers so many queries at once.
     pub(super) fn new(at_once: usize) -> Self {
         let waiting = Waiting {
             lanes: std::array::from_fn(|_| VecDeque::new()),
@@ -80,7 +80,7 @@ impl<T> Queue<T> {
         Self { waiting: Mutex::new(waiting), changed: Notify::new(), most }
     }
 
-    /// False if there is no room.
+    /// Adds a ticket. Returns false if there is no room.
     pub(super) fn push(&self, lane: Lane, ticket: T) -> bool {
         let mut waiting = self.lock();
         let full = waiting.count >= MAX_QUEUE;
@@ -95,26 +95,29 @@ impl<T> Queue<T> {
         true
     }
 
-    /// How many look-ups go before one more of this lane, batches counted as full ones where they
-    /// are served before it.
+    /// How many lookups go before one more of this lane. Batches of other lanes that are served
+    /// before it count as full.
     pub(super) fn ahead(&self, lane: Lane) -> usize {
         let waiting = self.lock();
         let own = waiting.lanes.get(lane.0).map_or(0, VecDeque::len);
         let others = waiting.lanes.iter().enumerate().filter(|(at, _)| *at != lane.0);
-        let (mut few, mut many) = (0, 0);
+        let mut few = 0;
+        let mut many = 0;
         for (_, queue) in others {
-            match queue.len() {
-                length if length < FEW => few += length,
-                _ => many += 1,
+            if queue.len() < FEW {
+                few += queue.len();
+            } else {
+                many += 1;
             }
         }
-        match own + 1 < FEW {
-            true => own + few + if many > 0 { MAX_BATCH } else { 0 },
-            false => own + MAX_BATCH * many * (own / MAX_BATCH + 1),
+        if own + 1 < FEW {
+            own + few + if many > 0 { MAX_BATCH } else { 0 }
+        } else {
+            own + MAX_BATCH * many * (own / MAX_BATCH + 1)
         }
     }
 
-    /// Waits until there is a batch to take. False when there will be none.
+    /// Waits until there is a batch to take. Returns false once the queue is closed.
     pub(super) async fn ready(&self) -> bool {
         loop {
             {
@@ -144,7 +147,7 @@ impl<T> Queue<T> {
             _ => {
                 waiting.few_next = false;
                 let mut tickets = Vec::new();
-                // Those that found no room in a batch are the first of the next one.
+                // Lanes that found no room in a batch are the first of the next one.
                 let first = waiting.few_from;
                 for lane in (0..LANES).map(|lane| (first + lane) % LANES) {
                     if tickets.len() == MAX_BATCH {
@@ -162,7 +165,7 @@ impl<T> Queue<T> {
         Batch { tickets, alone: alone.then(|| Alone(Arc::clone(self))) }
     }
 
-    /// Lets go who waits in [`Self::ready`].
+    /// Closes the queue, which ends [`Self::ready`].
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.changed.notify_one();
@@ -179,7 +182,7 @@ impl<T> Waiting<T> {
         self.lanes.iter().any(|queue| (1..FEW).contains(&queue.len()))
     }
 
-    /// The next lane that is served alone.
+    /// The next lane to be served alone.
     fn with_many(&self) -> Option<usize> {
         let lanes = (0..LANES).map(|lane| (self.next + lane) % LANES);
         lanes.into_iter().find(|lane| self.lanes.get(*lane).is_some_and(|q| q.len() >= FEW))
@@ -218,7 +221,7 @@ mod tests {
         assert_eq!((taken(&one), one.alone.is_some()), ((1, MAX_BATCH), true));
         let other = queue.take();
         assert_eq!((taken(&other), other.alone.is_some()), ((2, MAX_BATCH), true));
-        // Two of four are taken by those with many: the other two are for whoever comes.
+        // Two of four are taken by lanes with many: the other two are free for others.
         assert_eq!(queue.ready().now_or_never(), None);
         fill(&queue, 4, 1);
         assert_eq!(queue.ready().now_or_never(), Some(true));

@@ -1,4 +1,4 @@
-//! When an entry in use is renewed behind the answer.
+//! Decides when an entry in use is renewed behind the answer.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use crate::{clock::Tick, throttle::Throttle};
 /// How soon after an attempt to renew an entry the next one may follow.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The attempts to renew an entry.
+/// Bounds the attempts to renew an entry.
 #[derive(Debug, Default)]
 pub(crate) struct Renewal(Throttle);
 
 impl Renewal {
-    /// Whether this use should start one; true for one use at a time. The entry was filled as of
+    /// Whether this use should start a renewal; true for one use at a time. The entry was filled as of
     /// `filled` and is known to hold as of `known`: while the feed runs, that is never long ago.
     pub(super) fn due(
         &self,
@@ -22,7 +22,7 @@ impl Renewal {
         max_staleness: Duration,
     ) -> bool {
         let age = now.since(known);
-        // The second is no more than the first, but dearer to know.
+        // The second condition implies the first, but costs more.
         age >= max_staleness / 2
             && age >= patience(filled, max_staleness)
             && self.0.passes(now, RETRY_AFTER)

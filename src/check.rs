@@ -185,7 +185,7 @@ impl Checker {
             let now = self.clock.now(known.at).ok_or(Unavailable).upon(grounds)?;
             let authenticated = request.authenticate(principal.as_deref(), now).upon(grounds)?;
             // Whatever it may do: its owner, or a thief, has used it.
-            self.last_uses.note(request.token.id, &known.found.noted, known.at);
+            self.last_uses.note(request.token.id, &known.found.use_notes, known.at);
             let located = authenticated.locate().upon(grounds);
             let located = located.map_err(|refused| refused.of(principal.as_ref()))?;
             let named = known_by(until, domains, located.domain(), known.at).await.upon(grounds)?;

@@ -25,7 +25,7 @@ use self::{
     values::{path, paths},
 };
 pub use crate::trusted_file::Untrusted;
-use crate::{decide::ModelReading, keyring::KeyRing, rollout::Mode, token::Prefixes};
+use crate::{decide::ModelReading, keyring::KeyRing, postgres, rollout::Mode, token::Prefixes};
 
 /// All settings.
 #[derive(Clone, Debug)]

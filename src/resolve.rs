@@ -48,9 +48,7 @@ pub(crate) use self::{
 };
 use crate::{
     clock::{Clock, Moment, Tick},
-    credential::{Credential, Sealed},
-    domain::{Domain, DomainRef},
-    feed::{Checked, Feed, Stamp, Subject},
+    freshness::{AgeBounds, CheckedVersion, KnownChanges, Stamp, Subject},
     grounds::{Grounds, Tier},
     keyring::KeyRing,
     telemetry::Metrics,

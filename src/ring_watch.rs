@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     clock::Tick,
     keyring::{KeyId, KeyRing},
-    postgres::{AskError, Postgres},
+    postgres::{AskError, Postgres, identity_column},
     rollout::Mode,
-    turnstile::Turnstile,
+    throttle::Throttle,
 };
 
 /// Interval while the replica is not ready.

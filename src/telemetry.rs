@@ -23,7 +23,7 @@ use prometheus_client::{
 use self::histogram::Durations;
 pub use self::logs::init;
 pub(crate) use self::logs::{flush, last_words};
-use crate::{clock::Tick, feed::Feed, rollout::Mode};
+use crate::rollout::Mode;
 
 /// Upper bounds in seconds, from 1 ms to a minute.
 const PROPAGATION_BUCKETS: [f64; 15] =

@@ -10,7 +10,7 @@ use crate::{
     config,
     decision_log::Named,
     domain::{Domain, DomainId, DomainRef, Models},
-    feed::{self, Feed, Server, Stamp},
+    freshness::{AgeBounds, CheckedVersion, KnownChanges, Lineage, Stamp},
     grounds::Tier,
     installation::tests::OURS,
     keyring::KeyRing,

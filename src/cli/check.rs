@@ -28,7 +28,7 @@ use crate::{
     explain::Evidence,
     freshness::KnownChanges,
     keyring::KeyRing,
-    postgres::{AskError, Postgres},
+    postgres::{AskError, Counters, Postgres},
     principal::Principal,
     request::{self, Parts, Place},
     resolve::{
@@ -36,7 +36,6 @@ use crate::{
         postgres::{read_backends, read_domains, read_principals},
     },
     rollout::{Rollout, Treatment},
-    telemetry::Metrics,
     token::TokenId,
 };
 

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::{clock::Tick, refusal::Refusal};
+use crate::refusal::Refusal;
 
 /// A random share of the decisions.
 pub(super) struct Sample {

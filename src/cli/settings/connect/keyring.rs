@@ -6,9 +6,9 @@ use sqlx::AssertSqlSafe;
 use super::Finding;
 use crate::{
     config::Config,
+    postgres,
     ring_watch::{Fitness, live_keys},
     rollout::Mode,
-    schema,
 };
 
 const KEY_RING: &str = "keyring_file";

@@ -7,10 +7,7 @@
 use std::{fmt, num::ParseIntError, str::FromStr};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
-
-use crate::seal;
 
 /// The identity of an installation. A standby has that of its primary, before and after it is
 /// promoted; a database restored from a dump has another one, because its oid or its cluster is
@@ -34,14 +31,6 @@ impl Installation {
     /// The random part.
     pub fn id(&self) -> Uuid {
         self.id
-    }
-
-    /// What its keys in Redis begin with. 64 bits of a hash: a name, not a protection, which the
-    /// seals are, each of which covers the whole identity.
-    pub fn redis_prefix(&self) -> String {
-        let hash = Sha256::digest(self.to_string());
-        let hash: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        format!("patgate:{}:{hash}:", seal::VERSION)
     }
 
     /// The channel on which commands announce what they have changed.

@@ -112,6 +112,16 @@ static VOCABULARY: LazyLock<[u8; 32]> = LazyLock::new(|| {
     Sha256::digest(words.join(" ")).into()
 });
 
+impl Installation {
+    /// What its keys in Redis begin with. 64 bits of a hash: a name, not a protection, which the
+    /// seals are, each of which covers the whole identity.
+    pub fn redis_prefix(&self) -> String {
+        let hash = Sha256::digest(self.to_string());
+        let hash: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        format!("patgate:{}:{hash}:", VERSION)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -44,6 +44,12 @@ const ROOMS: &[Room] = &[
             "model_list",
             "refusal",
             "grounds",
+            "installation",
+            "seal",
+            "snapshot",
+            "freshness",
+            "pace",
+            "throttle",
             "body",
             "api",
             "request",
@@ -56,19 +62,15 @@ const ROOMS: &[Room] = &[
         uses: &[],
     },
     Room { name: "files", modules: &["trusted_file", "yaml"], uses: &[] },
-    Room { name: "tasks", modules: &["tasks", "descriptors", "turnstile"], uses: &[CORE] },
+    Room { name: "tasks", modules: &["tasks", "descriptors"], uses: &[CORE] },
     Room { name: "wire", modules: &["codec", "proto", "response"], uses: &[CORE] },
-    Room { name: "config", modules: &["config"], uses: &[CORE, "files"] },
+    Room { name: "postgres", modules: &["postgres"], uses: &[CORE, "tasks"] },
+    Room { name: "config", modules: &["config"], uses: &[CORE, "files", "postgres"] },
     Room { name: "telemetry", modules: &["outlet", "telemetry"], uses: &[CORE, "config"] },
-    Room {
-        name: "postgres",
-        modules: &["installation", "postgres", "schema", "seal", "writer"],
-        uses: &[CORE, "config", "telemetry"],
-    },
     Room { name: "redis", modules: &["redis_connections", "redis_fault"], uses: &[CORE, "config"] },
     Room {
         name: "feed",
-        modules: &["feed", "snapshot"],
+        modules: &["feed"],
         uses: &[CORE, "config", "postgres", "redis", "tasks", "telemetry"],
     },
     Room {
@@ -140,11 +142,6 @@ const TO_BE_OPENED: &[(&str, &str)] = &[
     // Tables are read from files where they are parsed.
     ("api", "trusted_file"),
     ("api", "yaml"),
-    // The rule of the feed is in the room of its reader.
-    ("postgres", "feed"),
-    ("telemetry", "feed"),
-    // An entry carries what the writer of last uses noted.
-    ("resolve", "last_use"),
 ];
 
 /// Crates and parts of `std` that only some modules may name, whatever room they are in.
@@ -159,7 +156,17 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("prost_types", &["proto", "response"]),
     (
         "prometheus_client",
-        &["app", "check", "cli", "decision_log", "grpc", "resolve", "server", "telemetry"],
+        &[
+            "app",
+            "check",
+            "cli",
+            "decision_log",
+            "grpc",
+            "postgres",
+            "resolve",
+            "server",
+            "telemetry",
+        ],
     ),
     (
         "redis",
@@ -174,14 +181,11 @@ const OUTSIDE: &[(&str, &[&str])] = &[
             "cli",
             "config",
             "feed",
-            "installation",
             "last_use",
             "postgres",
             "resolve",
             "ring_watch",
-            "schema",
             "store",
-            "writer",
         ],
     ),
     ("tonic", &["grpc", "proto", "response", "server"]),

@@ -13,7 +13,7 @@ pub(super) type Writes = u16;
 
 /// All transactions write about one token.
 pub(super) fn token() -> Subject {
-    Subject::Token(TokenId(sqlx::types::Uuid::nil()))
+    Subject::Token(TokenId(uuid::Uuid::nil()))
 }
 
 const FIRST_XID: u64 = 10;

@@ -41,7 +41,7 @@ pub use crate::store::{
     TokenName, TokenStatus, User, UserDetails, UserRef, UserRole,
 };
 use crate::{
-    clock::Tick,
+    clock,
     installation::Installation,
     keyring::KeyRing,
     store::{Committed, Store},
@@ -96,7 +96,7 @@ impl Admin {
     /// Completes a change that is committed: deletes the copies in Redis that it has made outdated.
     /// Copies in the memory of replicas are used for `max_staleness` at most, with or without this.
     async fn complete<T>(&self, change: Committed<T>) -> Outcome<T> {
-        let committed = CommittedChange { transaction: change.xid, at: Tick::now() };
+        let committed = CommittedChange { transaction: change.xid, at: clock::now() };
         let mut warnings = Vec::new();
         if let Err(error) = delete_cached_copies(&self.cached_copies, &change.outdated).await {
             let max_staleness = self.cached_copies.max_staleness;

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::{Apis, Source, TableErrors},
+    api_files,
     telemetry::Metrics,
 };
 
@@ -44,7 +45,7 @@ pub(crate) struct ApiReloader {
 impl ApiReloader {
     /// Loads the tables. At startup, they must have no errors.
     pub(crate) fn load(paths: Vec<PathBuf>, metrics: Metrics) -> Result<Self, TableErrors> {
-        let sources = Source::read(&paths)?;
+        let sources = api_files::read(&paths)?;
         let apis = Arc::new(ArcSwap::from_pointee(Apis::compile(&sources)?));
         let asked = Arc::default();
         Ok(Self { apis, asked, paths, metrics, tried: Ok(sources), seen: None })
@@ -79,7 +80,7 @@ impl ApiReloader {
     /// Returns `None` if the process ends.
     async fn read(&self) -> Option<Read> {
         let paths = self.paths.clone();
-        spawn_blocking(move || Source::read(&paths)).await.ok()
+        spawn_blocking(move || api_files::read(&paths)).await.ok()
     }
 
     /// Returns whether this content differs from what was tried last, and was read twice.

@@ -17,7 +17,7 @@ use crate::{
     api_reload::ApiReloader,
     canary::Canary,
     check::{AwaitedBodies, Checker, DenialRates, LongBodies},
-    clock::{Clock, Tick},
+    clock::{self, Clock},
     config::{self, Config, KeyRingFileError},
     decision_log::{self, DecisionLog},
     feed::{FeedReader, Lease, POOLED_FEED, POOLED_RELAY, Relay},
@@ -139,7 +139,7 @@ impl App {
         }
         let changes = Arc::new(KnownChanges::of(installation));
         let shown = Arc::clone(&changes);
-        telemetry::show_watermark(&mut registry, move || shown.watermark_age(Tick::now()));
+        telemetry::show_watermark(&mut registry, move || shown.watermark_age(clock::now()));
         let clock = Arc::default();
         let parts = Parts { config, ring, clock, changes, metrics, tasks: tasks.clone() };
         let reader = parts.reader().await?;

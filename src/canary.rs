@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    clock::Tick,
+    clock,
     installation::Installation,
     postgres::{BackgroundWriter, WriteError},
     resolve::{Principals, Tiers},
@@ -71,8 +71,8 @@ impl Canary {
 
     async fn round(&mut self) -> &'static str {
         // Loads the canary into memory, so that memory holds what is about to change.
-        let _ = self.principals.get(&self.id, Tick::now()).await;
-        let sent = Tick::now();
+        let _ = self.principals.get(&self.id, clock::now()).await;
+        let sent = clock::now();
         let revoked = match self.flip().await {
             Ok(revoked) => revoked,
             Err(error) => {
@@ -85,9 +85,9 @@ impl Canary {
             while !shows(principals, id, revoked).await {
                 sleep(LOOK_EVERY).await;
             }
-            Tick::now()
+            clock::now()
         };
-        let left = self.bound.saturating_sub(Tick::now().since(sent));
+        let left = self.bound.saturating_sub(clock::now().since(sent));
         // The poll comes in any case.
         let (seen, _) = join(timeout(left, seen), writer.run(notify)).await;
         let Ok(seen) = seen else { return "unseen" };
@@ -108,7 +108,7 @@ impl Canary {
 
 /// Returns whether memory shows this state. A lookup without an answer shows nothing.
 async fn shows(principals: &Arc<Tiers<Principals>>, canary: &TokenId, revoked: bool) -> bool {
-    let known = principals.get(canary, Tick::now()).await;
+    let known = principals.get(canary, clock::now()).await;
     known.is_ok_and(|known| {
         known.found.value.as_ref().is_some_and(|canary| canary.revoked == revoked)
     })

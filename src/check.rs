@@ -29,7 +29,7 @@ pub(crate) use self::{
 use crate::{
     api::Apis,
     body::ModelName,
-    clock::{Clock, Tick},
+    clock::{self, Clock, Tick},
     decide::{Authorized, AwaitsBody, ModelReading, Progress},
     decision::Decision,
     decision_log::DecisionLog,
@@ -225,7 +225,7 @@ impl Checker {
                             let read =
                                 self.long_bodies.read(needs.owner(), || read().map(Box::new));
                             long = Some(in_time(until, read).await.upon(grounds)?);
-                            at = Tick::now();
+                            at = clock::now();
                             continue;
                         }
                         let read = request::model(parts.target, body, form, &mut |_| Ok(()));
@@ -251,7 +251,7 @@ impl Checker {
                 None if listing.takes_long() => {
                     let owner = listing.owner();
                     turn = Some(in_time(until, self.long_bodies.turn(owner)).await.upon(grounds)?);
-                    at = Tick::now();
+                    at = clock::now();
                     continue;
                 }
                 None => listing.answer(),
@@ -292,7 +292,7 @@ fn in_time<T>(
     until: Tick,
     work: impl Future<Output = Result<T, Unavailable>>,
 ) -> impl Future<Output = Result<T, Unavailable>> {
-    timeout(until.since(Tick::now()), work).map(|done| done.map_err(|_| Unavailable).flatten())
+    timeout(until.since(clock::now()), work).map(|done| done.map_err(|_| Unavailable).flatten())
 }
 
 /// A bug must neither open the gate nor take the process down. No `async fn`, whose future would hold

@@ -137,29 +137,11 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use prometheus_client::registry::Registry;
-    use uuid::Uuid;
 
     use super::*;
-    use crate::{
-        decide::Permit,
-        domain::{Domain, DomainId, Models},
-        operation::Operation,
-        principal::UserId,
-        token::TokenId,
-    };
 
     fn allow() -> Decision {
-        let (id, slug) = (DomainId(Uuid::from_u128(1)), "acme".parse().unwrap());
-        let domain = Domain::new(id, slug, true, "model-acme".into(), Models::All);
-        Decision::Allow(Permit {
-            token: TokenId(Uuid::from_u128(2)),
-            owner: UserId(Uuid::from_u128(3)),
-            domain: Arc::new(domain),
-            operation: Operation::LlmRead,
-            model: None,
-            upstream: "model-acme".into(),
-            credential: None,
-        })
+        Decision::Allow(patgate_core::testing::permit())
     }
 
     #[test]
@@ -173,7 +155,7 @@ mod tests {
         };
         let metrics = Metrics::new(&mut Registry::default());
         let (log, _writer) = DecisionLog::open(&settings, &metrics).unwrap();
-        let (decision, now) = (allow(), Tick::now());
+        let (decision, now) = (allow(), crate::clock::now());
         let mut admitted = 0;
         let cost = allocation_counter::measure(|| {
             admitted = (0..10_000).filter(|_| log.admits(&decision, now)).count();

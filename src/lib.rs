@@ -27,6 +27,9 @@
 //!
 //! # Modules, in reading order
 //!
+//! The package [`patgate_core`] has what needs neither I/O nor a clock, and this package all that
+//! drives it. Its modules are re-exported here under the same names.
+//!
 //! The way of a request: `check`, [`stages`], [`request`], [`api`], `resolve`, [`decide`] (and [`body`], where
 //! the model decides; [`model_list`], where patgate lists models itself), [`enforce`], `response`.
 //!
@@ -42,7 +45,7 @@
 //!
 //! What is written behind the answers: `decision_log`, `last_use`, `canary`.
 //!
-//! Around it: [`app`] wires, `api_reload` takes up changed tables, `server` listens and drains,
+//! Around it: [`app`] wires, `api_files` reads tables and `api_reload` takes up changed ones, `server` listens and drains,
 //! `grpc` is the edge, [`telemetry`] names every metric, [`config`] reads settings (`yaml` is how
 //! they and the tables are written, `percent` how shares are), [`admin`] is
 //! the administrator's service and `store` what it reads and writes in Postgres, [`explain`] says
@@ -53,60 +56,38 @@
 //! escapes characters that show a text as another.
 
 pub mod admin;
-pub mod api;
+mod api_files;
 mod api_reload;
 pub mod app;
-pub mod backend;
-mod base62;
-pub mod body;
 mod canary;
 mod check;
 pub mod cli;
 pub mod clock;
 pub mod codec;
 pub mod config;
-pub mod credential;
-pub mod decide;
-pub mod decision;
 mod decision_log;
 mod descriptors;
-pub mod domain;
-pub mod domain_ref;
-pub mod enforce;
 pub mod explain;
 mod feed;
-mod freshness;
-pub mod grounds;
 mod grpc;
-pub mod installation;
-pub mod keyring;
 mod last_use;
-mod legible;
-pub mod model_list;
-pub mod operation;
 mod outlet;
-mod pace;
-mod percent;
 pub mod postgres;
-pub mod principal;
 mod proto;
 mod redis_connections;
 mod redis_fault;
-pub mod refusal;
-pub mod request;
 mod resolve;
 mod response;
 mod ring_watch;
-pub mod rollout;
-mod seal;
 mod server;
-mod snapshot;
-pub mod stages;
 mod store;
 mod tasks;
 pub mod telemetry;
-mod throttle;
-pub mod token;
 mod trusted_file;
-pub mod vocabulary;
-mod yaml;
+
+pub use patgate_core::{
+    api, backend, body, credential, decide, decision, domain, domain_ref, enforce, grounds,
+    installation, keyring, model_list, operation, principal, refusal, request, rollout, stages,
+    token, vocabulary,
+};
+use patgate_core::{freshness, legible, pace, percent, seal, snapshot, throttle, yaml};

@@ -47,7 +47,7 @@ pub(crate) use self::{
     renewal::Renewal,
 };
 use crate::{
-    clock::{Clock, Moment, Tick},
+    clock::{self, Clock, Moment, Tick},
     freshness::{AgeBounds, CheckedVersion, KnownChanges, Stamp, Subject},
     grounds::{Grounds, Tier},
     keyring::KeyRing,
@@ -172,10 +172,10 @@ impl<K: Kind> Tiers<K> {
             return Ok(Known { found, tier: Tier::Memory, at: now, as_of: known });
         }
         for _ in 0..ATTEMPTS {
-            let oldest = Tick::now().before(self.context.bounds.max_staleness);
+            let oldest = clock::now().before(self.context.bounds.max_staleness);
             let (found, tier) = self.look_up(key, oldest)?.await?;
             // What was true after the caller asked is an answer, however short the bounds.
-            let answered = Tick::now();
+            let answered = clock::now();
             let bound = |known: &Tick| *known >= now || self.within_bound(&found, *known, answered);
             if let Some(as_of) = self.holds_as_of(key, &found).filter(bound) {
                 return Ok(Known { found, tier, at: answered, as_of });
@@ -235,7 +235,7 @@ impl<K: Kind> Tiers<K> {
         let TierContext { redis, bounds, .. } = &self.context;
         // Another lookup may have ended after memory was asked and before this one began.
         if let Some(found) = self.memory.get(&key)
-            && self.usable(&key, &found, Tick::now()).is_some_and(|known| known >= oldest)
+            && self.usable(&key, &found, clock::now()).is_some_and(|known| known >= oldest)
         {
             self.count("memory", found.result());
             return Ok((found, Tier::Memory));
@@ -306,7 +306,7 @@ impl<K: Kind> Tiers<K> {
         oldest: Tick,
     ) -> Result<Found<K::Value>, &'static str> {
         let entry = redis.get::<K>(key, self.lanes.of(key)).await?;
-        let now = Tick::now();
+        let now = clock::now();
         let as_of = self.context.clock.tick_of(entry.verified, now).ok_or("stale")?;
         let found = Found {
             value: entry.value.map(Arc::new),

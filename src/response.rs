@@ -302,7 +302,7 @@ fn string(text: String) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use std::{fmt::Write, sync::Arc};
+    use std::fmt::Write;
 
     use envoy_types::pb::envoy::service::auth::v3 as envoy;
     use uuid::Uuid;
@@ -310,8 +310,6 @@ mod tests {
     use super::*;
     use crate::{
         credential::{Credential, Scheme},
-        decide::Permit,
-        domain::{Domain, DomainId, Models},
         operation::Operation,
         principal::UserId,
         refusal::{Compressed, Excess, Limit, Malformed, NoModel},
@@ -337,17 +335,9 @@ mod tests {
     }
 
     fn permit(model: Option<&str>) -> Decision {
-        let (id, slug) = (DomainId(Uuid::from_u128(3)), "acme".parse().unwrap());
-        let domain = Domain::new(id, slug, true, "model-acme".into(), Models::All);
-        Decision::Allow(Permit {
-            token: TOKEN,
-            owner: OWNER,
-            domain: Arc::new(domain),
-            operation: Operation::LlmRead,
-            model: model.map(Box::from),
-            upstream: "model-acme".into(),
-            credential: None,
-        })
+        let mut permit = patgate_core::testing::permit();
+        permit.model = model.map(Box::from);
+        Decision::Allow(permit)
     }
 
     fn denials() -> Vec<Denial> {

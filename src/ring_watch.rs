@@ -12,7 +12,7 @@ use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    clock::Tick,
+    clock,
     keyring::{KeyId, KeyRing},
     postgres::{AskError, Postgres, identity_column},
     rollout::Mode,
@@ -163,7 +163,7 @@ impl RingWatch {
     pub(crate) async fn look(&mut self) {
         match self.fitness().await {
             Ok(fitness) => self.take(&fitness),
-            Err(error) if self.failures.passes(Tick::now(), REPORT_EVERY) => {
+            Err(error) if self.failures.passes(clock::now(), REPORT_EVERY) => {
                 tracing::warn!(%error, "the key ring cannot be compared with the live tokens");
             }
             Err(_) => {}
@@ -183,7 +183,7 @@ impl RingWatch {
             self.reports = Throttle::default();
         }
         let own: Vec<_> = self.ring.ids().map(KeyId::as_str).collect();
-        let reports = || self.reports.passes(Tick::now(), REPORT_EVERY);
+        let reports = || self.reports.passes(clock::now(), REPORT_EVERY);
         match fitness {
             Fitness::Alien { signed_by } if reports() => {
                 let ready = if objection.is_some() { "not ready" } else { "ready all the same" };

@@ -31,7 +31,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
-    clock::Tick,
+    clock,
     codec::frame::SERVICE,
     config,
     grpc::{Grpc, GrpcEdge},
@@ -311,7 +311,7 @@ impl Gate {
         match Arc::clone(&places).try_acquire_owned() {
             Ok(place) => Some(place),
             Err(_) => {
-                if self.complaints.passes(Tick::now(), COMPLAIN_EVERY) {
+                if self.complaints.passes(clock::now(), COMPLAIN_EVERY) {
                     let listener = self.listener;
                     tracing::warn!(
                         listener,

@@ -1,6 +1,6 @@
-//! Which room of `src/` may use which, read from its imports. It needs no servers.
+//! Which room may use which, read from its imports. It needs no servers.
 //!
-//! A room is a group of the modules that `src/lib.rs` declares. An import against the tables below
+//! A room is a group of the modules that `src/lib.rs` and `crates/core/src/lib.rs` declare. An import against the tables below
 //! fails here, with the file that has it and the reason.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -30,6 +30,7 @@ const ROOMS: &[Room] = &[
             "base62",
             "percent",
             "legible",
+            "yaml",
             "clock",
             "vocabulary",
             "operation",
@@ -61,7 +62,7 @@ const ROOMS: &[Room] = &[
         ],
         uses: &[],
     },
-    Room { name: "files", modules: &["trusted_file", "yaml"], uses: &[] },
+    Room { name: "files", modules: &["trusted_file", "api_files"], uses: &[CORE] },
     Room { name: "tasks", modules: &["tasks", "descriptors"], uses: &[CORE] },
     Room { name: "wire", modules: &["codec", "proto", "response"], uses: &[CORE] },
     Room { name: "postgres", modules: &["postgres"], uses: &[CORE, "tasks"] },
@@ -104,6 +105,7 @@ const ROOMS: &[Room] = &[
             "config",
             "edge",
             "feed",
+            "files",
             "postgres",
             "resolve",
             "server",
@@ -123,6 +125,7 @@ const ROOMS: &[Room] = &[
             "config",
             "edge",
             "feed",
+            "files",
             "postgres",
             "redis",
             "resolve",
@@ -139,9 +142,6 @@ const TO_BE_OPENED: &[(&str, &str)] = &[
     // The words for a person are in the room of the wire.
     ("explain", "response"),
     ("check", "response"),
-    // Tables are read from files where they are parsed.
-    ("api", "trusted_file"),
-    ("api", "yaml"),
 ];
 
 /// Crates and parts of `std` that only some modules may name, whatever room they are in.
@@ -203,15 +203,12 @@ const NOT_IN_CORE: &[&str] = &[
     "std::net",
     "std::process",
     "std::thread",
-    "Tick::now",
-    "Clock",
 ];
 
-/// What of that the core still names, by module.
-const IN_CORE_STILL: &[(&str, &str)] =
-    &[("api", "std::fs"), ("clock", "Clock"), ("clock", "Tick::now")];
+/// The module of the core that only tests have.
+const TESTING: &str = "testing";
 
-/// A file of `src/`, without comments and tests.
+/// A source file, without comments and tests.
 struct Source {
     path: PathBuf,
     /// The module of the crate's root that it is part of.
@@ -223,11 +220,12 @@ struct Source {
 
 #[test]
 fn each_module_is_in_one_room() {
-    let root = fs::read_to_string(src().join("lib.rs")).unwrap();
-    let declared: BTreeSet<_> = root
+    let roots = roots().map(|root| fs::read_to_string(root.join("lib.rs")).unwrap()).concat();
+    let declared: BTreeSet<_> = roots
         .lines()
         .filter_map(|line| line.trim_start_matches("pub ").strip_prefix("mod "))
         .filter_map(|rest| rest.strip_suffix(';'))
+        .filter(|module| *module != TESTING)
         .collect();
     let mut placed = BTreeMap::new();
     for room in ROOMS {
@@ -278,7 +276,6 @@ fn a_module_uses_only_the_rooms_that_its_own_may_use() {
 #[test]
 fn a_crate_is_named_only_where_it_belongs() {
     let mut forbidden = Vec::new();
-    let mut still: BTreeSet<_> = IN_CORE_STILL.iter().copied().collect();
     for source in sources() {
         let module = source.module.as_str();
         for (name, modules) in OUTSIDE {
@@ -291,17 +288,13 @@ fn a_crate_is_named_only_where_it_belongs() {
         }
         let in_core = room(module).is_some_and(|room| room.name == CORE);
         for name in NOT_IN_CORE.iter().filter(|name| in_core && source.names(name)) {
-            match IN_CORE_STILL.iter().find(|known| **known == (module, *name)) {
-                Some(known) => drop(still.remove(known)),
-                None => forbidden.push(format!(
-                    "{}: `{name}`: the core takes what it needs as arguments",
-                    source.path.display()
-                )),
-            }
+            forbidden.push(format!(
+                "{}: `{name}`: the core takes what it needs as arguments",
+                source.path.display()
+            ));
         }
     }
     assert!(forbidden.is_empty(), "forbidden names:\n{}", forbidden.join("\n"));
-    assert!(still.is_empty(), "gone: delete it from IN_CORE_STILL: {still:?}");
 }
 
 fn room(module: &str) -> Option<&'static Room> {
@@ -330,20 +323,24 @@ fn why_not(from: &str, to: &str) -> String {
     }
 }
 
-fn src() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+/// Where the sources of the packages are.
+fn roots() -> [PathBuf; 2] {
+    ["src", "crates/core/src"].map(|root| Path::new(env!("CARGO_MANIFEST_DIR")).join(root))
 }
 
 /// All files but the two roots and those that hold tests.
 fn sources() -> Vec<Source> {
-    let (mut found, mut directories) = (Vec::new(), vec![src()]);
-    while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                directories.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                found.extend(Source::read(path));
+    let mut found = Vec::new();
+    for root in roots() {
+        let mut directories = vec![root.clone()];
+        while let Some(directory) = directories.pop() {
+            for entry in fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    directories.push(path);
+                } else if path.extension().is_some_and(|extension| extension == "rs") {
+                    found.extend(Source::read(&root, &path));
+                }
             }
         }
     }
@@ -352,15 +349,16 @@ fn sources() -> Vec<Source> {
 }
 
 impl Source {
-    fn read(path: PathBuf) -> Option<Self> {
-        let path = path.strip_prefix(src()).unwrap();
+    fn read(root: &Path, file: &Path) -> Option<Self> {
+        let path = file.strip_prefix(root).unwrap();
         let relative = path.with_extension("");
         let parts: Vec<_> = relative.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
-        if ["lib", "main"].contains(&parts[0].as_str()) || parts.iter().any(|part| part == "tests")
+        if ["lib", "main", TESTING].contains(&parts[0].as_str())
+            || parts.iter().any(|part| part == "tests")
         {
             return None;
         }
-        let text = fs::read_to_string(src().join(path)).unwrap();
+        let text = fs::read_to_string(file).unwrap();
         let lines = text.lines().map(|line| line.split("//").next().unwrap_or_default());
         let code = lines.collect::<Vec<_>>().join("\n");
         // Modules of tests come last in their files; a lint sees to it.
@@ -372,7 +370,7 @@ impl Source {
         Some(Self {
             module: parts[0].clone(),
             depth: parts.len(),
-            path: Path::new("src").join(path),
+            path: file.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().to_owned(),
             text,
         })
     }

@@ -51,7 +51,7 @@ const BODY: usize = 64 * 1024;
 /// The stages of a check, and the functions that belong to each.
 const STAGES: [(&str, &[&str]); 6] = [
     ("decode", &["patgate::codec::HttpRequest::decode"]),
-    ("parse", &["patgate::request::parse"]),
+    ("parse", &["patgate_core::request::parse"]),
     (
         "resolve",
         &["patgate::resolve::memory::Memory<K>::get", "patgate::resolve::Tiers<K>::usable"],
@@ -59,10 +59,10 @@ const STAGES: [(&str, &[&str]); 6] = [
     (
         "decide",
         &[
-            "patgate::decide::authenticate",
-            "patgate::decide::domain_of",
-            "patgate::decide::authorize",
-            "patgate::decide::NeedsModel::with",
+            "patgate_core::decide::authenticate",
+            "patgate_core::decide::domain_of",
+            "patgate_core::decide::authorize",
+            "patgate_core::decide::NeedsModel::with",
         ],
     ),
     ("respond", &["patgate::response::Answer::new"]),

@@ -6,7 +6,7 @@ use futures_util::{Stream, stream};
 use tokio::time::sleep;
 
 use super::{Admin, CommittedChange, Error, Replica};
-use crate::clock::Tick;
+use crate::clock;
 
 /// How often Postgres is asked.
 const POLLED_EVERY: Duration = Duration::from_millis(20);
@@ -54,7 +54,7 @@ impl Admin {
         stream::try_unfold(begin, async |state| {
             let Some((change, mut events)) = state else { return Ok(None) };
             loop {
-                let elapsed = Tick::now().since(change.at);
+                let elapsed = clock::now().since(change.at);
                 let replicas = self.store.replicas(change.transaction.as_deref(), elapsed).await?;
                 match events.next(elapsed, replicas) {
                     Some(last @ Progress::Done(_)) => return Ok(Some((last, None))),

@@ -3,7 +3,7 @@
 use super::Checker;
 use crate::{
     body::{Ask, Body, Form, MAX_SHOWN, ModelName},
-    clock::Tick,
+    clock::{self, Tick},
     decide::AwaitsBody,
     refusal::{Denial, NoModel, Refusal},
     request::{self, Parts},
@@ -26,10 +26,10 @@ impl Checker {
     {
         let (mut counted, mut held) = (None, None);
         request::model(parts.target, body, form, &mut |ask| match ask {
-            Ask::Time if Tick::now() < until => Ok(()),
+            Ask::Time if clock::now() < until => Ok(()),
             Ask::Time => Err(NoModel::NotInTime),
             Ask::Memory(bytes) => {
-                let (id, now) = (parts.request_id(), Tick::now());
+                let (id, now) = (parts.request_id(), clock::now());
                 let share = self.awaited.decoded(token, id, bytes as u64, now);
                 counted = Some(share.ok_or(NoModel::TooMuchAtOnce)?);
                 let bytes = u32::try_from(bytes).map_err(|_| NoModel::NotInTime)?;

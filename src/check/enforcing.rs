@@ -7,7 +7,7 @@ use super::{
     known_by,
 };
 use crate::{
-    clock::Tick,
+    clock::{self, Tick},
     decide,
     decision::Decision,
     domain::{Domain, DomainRef},
@@ -89,7 +89,7 @@ impl Checker {
     /// The domain whose mode applies, if it can be known before the time is up.
     async fn whose(&self, named: Option<&DomainRef>, started: Tick) -> Option<Known<Domain>> {
         let until = started.after(self.deadline);
-        known_by(until, &self.resolver.domains, named?, Tick::now()).await.ok()
+        known_by(until, &self.resolver.domains, named?, clock::now()).await.ok()
     }
 
     /// Whose token it is, if it can be known before the time is up that the token is good.

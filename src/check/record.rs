@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     api::{Action, Entity},
-    clock::Tick,
+    clock::{self, Tick},
     decision::Decision,
     decision_log::{MAX_MODEL, Named, Record},
     legible::logged,
@@ -30,7 +30,7 @@ impl Checker {
         started: Tick,
     ) {
         let decision = &decided.0;
-        let ended = Tick::now();
+        let ended = clock::now();
         let took = ended.since(started);
         let (outcome, code) = (decision.outcome(), decision.code());
         self.metrics.decided(outcome, code, decision.is_enforced(), took);

@@ -1,18 +1,18 @@
 use std::cell::RefCell;
 
 use futures_util::FutureExt;
+use patgate_core::testing::OURS;
 use prometheus_client::registry::Registry;
 use uuid::Uuid;
 
 use super::*;
 use crate::{
-    clock::Moment,
+    clock::{self, Moment},
     config,
     decision_log::Named,
     domain::{Domain, DomainId, DomainRef, Models},
     freshness::{AgeBounds, CheckedVersion, KnownChanges, Lineage, Stamp},
     grounds::Tier,
-    installation::tests::OURS,
     keyring::KeyRing,
     operation::{EntityType, Operation},
     postgres::{self, BackgroundWriter, Counters, Postgres},
@@ -48,7 +48,7 @@ fn checker(
 ) -> Checker {
     let metrics = Metrics::new(registry);
     let clock = Arc::new(Clock::default());
-    let (now, moment) = (Tick::now(), Moment(1_000_000));
+    let (now, moment) = (clock::now(), Moment(1_000_000));
     clock.observe(now, moment);
     let hour = Duration::from_secs(3600);
     let bounds = AgeBounds { max_staleness: hour, negative_ttl: hour };
@@ -151,7 +151,7 @@ fn decide_at_once(
     let parts = Parts { method, authority, target: path, header, body: b"" };
     // Polled once: whoever had to wait for anything would not be ready.
     let apis = checker.apis.load();
-    let checked = checker.check(&parts, &apis, Step::Only, Tick::now()).now_or_never()?;
+    let checked = checker.check(&parts, &apis, Step::Only, clock::now()).now_or_never()?;
     let (decision, _) = decided(checked);
     Some((decision.outcome(), decision.code()))
 }
@@ -172,9 +172,9 @@ fn hot_for(registry: &mut Registry, others: usize) -> (Checker, Tokens, PlainTok
 
 #[tokio::test]
 async fn an_answer_says_how_old_its_grounds_are() {
-    let before = Tick::now();
+    let before = clock::now();
     let (checker, _, plain) = hot(&mut Registry::default());
-    let (known, later) = (Tick::now(), Duration::from_secs(7));
+    let (known, later) = (clock::now(), Duration::from_secs(7));
     let grounds = async |token: &str| {
         let bearer = format!("Bearer {token}");
         let header = |name: &str| (name == "authorization").then_some(bearer.as_str());
@@ -224,7 +224,7 @@ async fn nothing_is_read_twice_for_the_record() {
     let (method, authority, target) = ("POST", "gateway", "/proxy/acme/v1/chat/completions");
     let parts = Parts { method, authority, target, header, body };
     let apis = checker.apis.load();
-    let now = Tick::now();
+    let now = clock::now();
     let decided = decided(checker.check(&parts, &apis, Step::Only, now).await);
     assert_eq!((decided.0.outcome(), decided.0.code()), ("deny", "permission_denied"));
     let record = checker.record_of(method, decided, "r-1".to_owned(), now, Duration::ZERO);
@@ -256,10 +256,10 @@ async fn what_a_record_names_is_read_whatever_was_refused() {
         let header = |name: &str| (name == "authorization").then_some(bearer.as_str());
         let (method, authority) = ("GET", "gateway");
         let parts = Parts { method, authority, target, header, body: b"" };
-        let decided = decided(checker.check(&parts, &apis, Step::Only, Tick::now()).await);
+        let decided = decided(checker.check(&parts, &apis, Step::Only, clock::now()).await);
         assert_eq!(decided.0.code(), code, "{target}");
         let record =
-            checker.record_of(method, decided, "r-1".to_owned(), Tick::now(), Duration::ZERO);
+            checker.record_of(method, decided, "r-1".to_owned(), clock::now(), Duration::ZERO);
         let named = record.named;
         assert_eq!(named.domain.map(|domain| domain.to_string()).as_deref(), domain, "{target}");
         assert_eq!(named.operation, operation, "{target}");
@@ -287,7 +287,7 @@ async fn a_token_in_place_of_a_model_is_not_logged() {
     {
         let body = body.as_bytes();
         let parts = Parts { method, authority: "gateway", target, header, body };
-        let now = Tick::now();
+        let now = clock::now();
         let decided = decided(checker.check(&parts, &apis, Step::Only, now).await);
         assert_eq!(decided.0.outcome(), outcome, "{method}");
         let record = checker.record_of(method, decided, token.to_owned(), now, Duration::ZERO);
@@ -311,7 +311,7 @@ async fn a_list_that_goes_on_is_logged_with_its_backend() {
         let (method, authority, target) = ("GET", "gateway", "/proxy/acme/v1/models");
         let parts = Parts { method, authority, target, header, body: b"" };
         let apis = checker.apis.load();
-        let now = Tick::now();
+        let now = clock::now();
         let decided = decided(checker.check(&parts, &apis, Step::Only, now).await);
         assert_eq!(decided.0.outcome(), "answered", "{mode}");
         let record = checker.record_of(method, decided, "r-1".to_owned(), now, Duration::ZERO);
@@ -337,7 +337,7 @@ async fn a_first_step_asks_for_a_body_and_counts_it() {
         };
         let (method, authority, target) = ("POST", "gateway", "/proxy/acme/v1/chat/completions");
         let parts = Parts { method, authority, target, header, body };
-        match checker.check(&parts, &apis, step, Tick::now()).await.0 {
+        match checker.check(&parts, &apis, step, clock::now()).await.0 {
             CheckOutcome::Decided(decision) => decision.code(),
             CheckOutcome::AwaitsBody(_) => "awaits its body",
         }
@@ -371,11 +371,11 @@ async fn what_changes_while_a_long_body_waits_counts() {
         let (method, authority, target) = ("POST", "gateway", "/proxy/acme/v1/chat/completions");
         let parts = Parts { method, authority, target, header, body: body.as_bytes() };
         let apis = checker.apis.load();
-        let mut check = pin!(checker.check(&parts, &apis, Step::Only, Tick::now()));
+        let mut check = pin!(checker.check(&parts, &apis, Step::Only, clock::now()));
         assert!(poll!(check.as_mut()).is_pending(), "it was read on the connection");
         if changes {
             // Its last moment has passed.
-            checker.clock.observe(Tick::now(), Moment(3_000_000));
+            checker.clock.observe(clock::now(), Moment(3_000_000));
         }
         assert_eq!(decided(check.await).0.code(), code);
     }
@@ -401,7 +401,7 @@ async fn a_compressed_body_counts_as_a_long_one() {
     let parts = Parts { method, authority, target, header, body: &body };
     let apis = checker.apis.load_full();
     let code = async |checker: &Checker| {
-        let mut check = pin!(checker.check(&parts, &apis, Step::Second, Tick::now()));
+        let mut check = pin!(checker.check(&parts, &apis, Step::Second, clock::now()));
         assert!(poll!(check.as_mut()).is_pending(), "it was read on the connection");
         let (decision, _) = decided(check.await);
         assert!(decision.code() == "ok" || decision.permit().is_none());
@@ -419,7 +419,7 @@ async fn a_compressed_body_counts_as_a_long_one() {
         assert_eq!(code(&checker).await, ("ok", true));
         assert_eq!(room.available_permits(), all);
     }
-    assert!(checker.awaited.admit(token, "another", u64::MAX / 2, Tick::now()));
+    assert!(checker.awaited.admit(token, "another", u64::MAX / 2, clock::now()));
     for mode in [Mode::Shadow, Mode::Enforce] {
         checker.mode = mode;
         assert_eq!(code(&checker).await, ("rate_limited", mode == Mode::Enforce));
@@ -440,11 +440,11 @@ async fn what_changes_while_a_long_list_waits_counts() {
         let (method, authority, target) = ("GET", "gateway", "/proxy/acme/v1/models");
         let parts = Parts { method, authority, target, header, body: b"" };
         let apis = checker.apis.load();
-        let mut check = pin!(checker.check(&parts, &apis, Step::Only, Tick::now()));
+        let mut check = pin!(checker.check(&parts, &apis, Step::Only, clock::now()));
         let first = poll!(check.as_mut());
         assert_eq!(first.is_pending(), long, "{others} others");
         if changes {
-            checker.clock.observe(Tick::now(), Moment(3_000_000));
+            checker.clock.observe(clock::now(), Moment(3_000_000));
         }
         let checked = match first {
             Poll::Ready(checked) => checked,
@@ -468,7 +468,7 @@ async fn a_first_step_answers_a_list() {
     let parts = Parts { method, authority, target, header, body: b"" };
     let apis = checker.apis.load();
     for step in [Step::Only, Step::First, Step::Second] {
-        let (decision, _) = decided(checker.check(&parts, &apis, step, Tick::now()).await);
+        let (decision, _) = decided(checker.check(&parts, &apis, step, clock::now()).await);
         let Decision::Answer(answered) = decision else { panic!("{step:?}: {decision:?}") };
         assert_eq!(answered.body(), r#"{"models":[{"name":"m","model":"m"}]}"#, "{step:?}");
     }

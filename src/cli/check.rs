@@ -17,10 +17,11 @@ use self::{
 use super::{UsageError, output::write, session::Session};
 use crate::{
     admin::{self, StoreError},
-    api::{Action, Apis, Entity, Manner},
+    api::{Action, Entity, Manner},
+    api_files,
     backend::{Backend, BackendName},
     body::Form,
-    clock::{Clock, Moment, Tick},
+    clock::{self, Clock, Moment},
     config::{Config, Purpose},
     credential::{Credential, Scheme, Sealed},
     decision::Decision,
@@ -83,7 +84,7 @@ pub(super) async fn run(session: &Session, asked: Arguments) -> anyhow::Result<(
     asked.consistent()?;
     let config = session.config(Purpose::Admin)?;
     let installation = session.connect(&config).await?.installation();
-    let apis = Apis::load(&config.apis)?;
+    let apis = api_files::load(&config.apis)?;
     let method = &*asked.method;
     let authority = &*asked.host;
     let target = &*asked.path;
@@ -127,7 +128,7 @@ pub(super) async fn run(session: &Session, asked: Arguments) -> anyhow::Result<(
             let domain = reference.as_ref();
             caches = Some(caches::inspect(&config, context, token, domain, backend).await?);
         }
-        now = clock.now(Tick::now()).context("Postgres did not tell the time")?;
+        now = clock.now(clock::now()).context("Postgres did not tell the time")?;
         if presumed {
             let Some(principal) = &known.principal else {
                 let name = request.token.id.to_string();

@@ -4,7 +4,7 @@ mod connect;
 
 use super::{UsageError, output, session::Session};
 use crate::{
-    api::Apis,
+    api_files,
     config::{self, Config, Purpose, read_keyring},
 };
 
@@ -58,7 +58,7 @@ fn mistakes(session: &Session, purpose: Purpose) -> Vec<String> {
     if let Some(Err(ring)) = keyring_file.as_deref().map(read_keyring) {
         mistakes.push(ring.to_string());
     }
-    if let Err(tables) = Apis::load(&apis) {
+    if let Err(tables) = api_files::load(&apis) {
         mistakes.extend(tables.to_string().lines().map(|mistake| format!("apis: {mistake}")));
     }
     mistakes

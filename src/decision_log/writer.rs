@@ -21,7 +21,7 @@ use super::{
     sink::Sink,
 };
 use crate::{
-    clock::{Tick, WallClock},
+    clock::{self, WallClock},
     telemetry::Metrics,
 };
 
@@ -82,7 +82,7 @@ impl Writer {
 
     fn run(mut self) {
         let (mut batch, mut well) = (Batch::default(), true);
-        let mut summary_due = Tick::now().after(SUMMARY_EVERY);
+        let mut summary_due = clock::now().after(SUMMARY_EVERY);
         loop {
             let stopping = self.shared.stop.load(Acquire);
             let stopping = !self.gather(&mut batch, stopping) || stopping;

@@ -16,7 +16,10 @@ use super::{
     reader::{PAUSE, POLL_EVERY, Rounds, jittered, notified},
     relay::RelayError,
 };
-use crate::{clock::Tick, postgres::select};
+use crate::{
+    clock::{self, Tick},
+    postgres::select,
+};
 
 /// How long a follower waits for a frame.
 const SILENCE: Duration = Duration::from_secs(2);
@@ -40,26 +43,26 @@ impl FeedReader {
     /// Follows the replica that relays the feed, or is that replica, until `stop`.
     pub(crate) async fn run_relayed(self, mut relay: Relay, stop: CancellationToken) {
         let mut rounds = Rounds::default();
-        let mut mute_until = Tick::now();
+        let mut mute_until = clock::now();
         while !stop.is_cancelled() {
             relay.rewind();
             let followed = self.follow(&mut relay, &stop).await;
-            let mut offer_at = mute_until.max(Tick::now());
+            let mut offer_at = mute_until.max(clock::now());
             if let Err(error) = followed {
                 tracing::debug!(%error, "listening to the relay");
                 // Another replica may lead all the same.
-                offer_at = offer_at.max(Tick::now().after(jittered(SILENCE)));
+                offer_at = offer_at.max(clock::now().after(jittered(SILENCE)));
             }
             let leadership = self.read_alone(&mut relay, &mut rounds, offer_at, &stop).await;
             if let Some(leadership) = leadership
                 && self.lead(&mut relay, leadership, &mut rounds, &stop).await == Step::Down
             {
-                mute_until = Tick::now().after(MUTE_FOR);
+                mute_until = clock::now().after(MUTE_FOR);
             }
         }
         // First in Redis, so that a leader does not write it again.
         let _ = timeout(PARTING, relay.remove(&[self.lease.id()])).await;
-        if let Some(now) = self.clock.now(Tick::now())
+        if let Some(now) = self.clock.now(clock::now())
             && let Err(error) = self.write_leases(&[self.lease.released(now)]).await
         {
             tracing::debug!(%error, "releasing the lease");
@@ -78,10 +81,10 @@ impl FeedReader {
     }
 
     async fn apply_frames(&self, relay: &mut Relay) -> Result<(), RelayError> {
-        let mut heard_at = Tick::now();
+        let mut heard_at = clock::now();
         let mut renewed = None;
         loop {
-            let left = SILENCE.saturating_sub(Tick::now().since(heard_at));
+            let left = SILENCE.saturating_sub(clock::now().since(heard_at));
             let last_call = left.is_zero();
             let heard = relay.hear(if last_call { LAST_CALL } else { left }).await?;
             self.metrics.frames("refused", heard.refused);
@@ -94,7 +97,7 @@ impl FeedReader {
                     continue;
                 }
                 spoke = true;
-                heard_at = Tick::now();
+                heard_at = clock::now();
                 changed |= poll.brings_news();
                 let joined = self.changes.follow(poll);
                 self.metrics.frames(if joined { "applied" } else { "gap" }, 1);
@@ -105,7 +108,7 @@ impl FeedReader {
             if last_call && !spoke {
                 return Ok(());
             }
-            let now = Tick::now();
+            let now = clock::now();
             if changed || renewed.is_none_or(|renewed| now.since(renewed) >= RENEW_EVERY) {
                 renewed = Some(now);
                 // A Redis that takes no writes can be read all the same.
@@ -131,19 +134,19 @@ impl FeedReader {
         self.metrics.fell_silent();
         let mut pause = SILENCE;
         while !stop.is_cancelled() {
-            if Tick::now() >= offer_at {
+            if clock::now() >= offer_at {
                 let leadership =
                     Leadership::take(&self.settings, self.changes.installation()).await;
                 if leadership.is_some() {
                     return leadership;
                 }
-                offer_at = Tick::now().after(jittered(pause));
+                offer_at = clock::now().after(jittered(pause));
                 pause = MUTE_FOR.min(2 * pause);
             }
-            let began = Tick::now();
+            let began = clock::now();
             let rest = match self.round(rounds).await {
                 // Counted from one sending to the next, however long everything else took.
-                Some(_) => POLL_EVERY.saturating_sub(Tick::now().since(began)),
+                Some(_) => POLL_EVERY.saturating_sub(clock::now().since(began)),
                 None => jittered(PAUSE),
             };
             let heard = stop.run_until_cancelled(self.hears_a_leader(relay, rest)).await;
@@ -156,9 +159,9 @@ impl FeedReader {
 
     /// Waits for `rest`, or until a leader is heard. Returns whether one was.
     async fn hears_a_leader(&self, relay: &mut Relay, rest: Duration) -> bool {
-        let until = Tick::now().after(rest);
+        let until = clock::now().after(rest);
         loop {
-            let left = until.since(Tick::now());
+            let left = until.since(clock::now());
             if left.is_zero() {
                 return false;
             }
@@ -173,7 +176,7 @@ impl FeedReader {
                 }
                 Err(error) => {
                     tracing::debug!(%error, "listening to the relay");
-                    sleep(until.since(Tick::now())).await;
+                    sleep(until.since(clock::now())).await;
                 }
             }
         }
@@ -216,25 +219,25 @@ impl FeedReader {
         let _leading = self.metrics.leading();
         let wake = Arc::new(Notify::new());
         let _listener = self.listen(&wake);
-        let mut sent_at = Tick::now();
-        let mut asked_at = Tick::now();
+        let mut sent_at = clock::now();
+        let mut asked_at = clock::now();
         let mut hurry = 0;
         let mut refused = None;
         while !stop.is_cancelled() {
-            let began = Tick::now();
+            let began = clock::now();
             // If the poll failed, Redis was not asked.
             let polled = self.round(rounds).await;
             refused = refused.filter(|_| polled.is_some());
             if let Some(polled) = polled {
                 match relay.publish(leadership.epoch, &polled.poll).await {
-                    Ok(()) => sent_at = Tick::now(),
+                    Ok(()) => sent_at = clock::now(),
                     Err(error) => refused = Some(error),
                 }
                 if polled.poll.brings_news() {
                     hurry = HURRIES;
                 }
             }
-            let now = Tick::now();
+            let now = clock::now();
             if now.since(sent_at) > SILENCE {
                 match refused {
                     Some(error) => tracing::warn!(
@@ -264,7 +267,7 @@ impl FeedReader {
             // received it.
             let pause = if hurry > 0 { HURRY } else { POLL_EVERY };
             hurry = hurry.saturating_sub(1);
-            let rest = pause.saturating_sub(Tick::now().since(began));
+            let rest = pause.saturating_sub(clock::now().since(began));
             let _ = stop.run_until_cancelled(notified(&wake, rest)).await;
         }
         Step::Aside
@@ -272,7 +275,7 @@ impl FeedReader {
 
     /// Writes the followers' leases where commands read them, and deletes expired ones.
     async fn pass_leases_on(&self, relay: &mut Relay) {
-        let Some(now) = self.clock.now(Tick::now()) else { return };
+        let Some(now) = self.clock.now(clock::now()) else { return };
         let Ok(leases) = relay.leases().await else { return };
         let (gone, live): (Vec<_>, Vec<_>) =
             leases.into_iter().partition(|lease| lease.has_expired(now));

@@ -16,7 +16,7 @@ use super::{
     poll::{self, ErrorKind, PollError, Polled},
 };
 use crate::{
-    clock::{Clock, Tick},
+    clock::{self, Clock, Tick},
     freshness::{Applied, KnownChanges, Poll},
     postgres::{self, AskError, Postgres, Settings},
     snapshot::Snapshot,
@@ -65,7 +65,7 @@ pub(super) struct Rounds {
 
 impl Default for Rounds {
     fn default() -> Self {
-        let prune_at = Tick::now().after(PRUNE_EVERY);
+        let prune_at = clock::now().after(PRUNE_EVERY);
         Self { logged: Vec::new(), renewed: None, prune_at, prunes: true }
     }
 }
@@ -77,7 +77,7 @@ impl FeedReader {
         let mut listener = self.listens.then(|| self.listen(&wake));
         let mut rounds = Rounds::default();
         while !stop.is_cancelled() {
-            let began = Tick::now();
+            let began = clock::now();
             let was_lost = !rounds.logged.is_empty();
             let polled = self.round(&mut rounds).await;
             if polled.is_some() && was_lost && listener.is_some() {
@@ -87,7 +87,7 @@ impl FeedReader {
             let wait = match polled {
                 // Counted from one sending to the next, however long everything else took.
                 Some(_) => {
-                    let rest = POLL_EVERY.saturating_sub(Tick::now().since(began));
+                    let rest = POLL_EVERY.saturating_sub(clock::now().since(began));
                     notified(&wake, rest).left_future()
                 }
                 None => sleep(jittered(PAUSE)).right_future(),
@@ -117,7 +117,7 @@ impl FeedReader {
                 );
             }
         }
-        let now = Tick::now();
+        let now = clock::now();
         self.metrics.polled(polled.is_ok());
         let polled = polled.ok()?;
         let due = rounds.renewed.is_none_or(|renewed| now.since(renewed) >= RENEW_EVERY);
@@ -228,7 +228,7 @@ impl FeedReader {
             && let Some(watermark) = applied.earlier_watermark
         {
             // Until now, checks were answered from it.
-            self.metrics.renewed_at(Tick::now().since(watermark));
+            self.metrics.renewed_at(clock::now().since(watermark));
         }
         applied
     }

@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use super::lease::LeaseRow;
 use crate::{
-    clock::Tick,
+    clock::{self, Tick},
     config,
     freshness::{Change, Lineage, Poll, Stamp, Triggers},
     redis_connections::RedisConnections,
@@ -159,7 +159,7 @@ impl Relay {
             match frame {
                 None => heard.refused += 1,
                 Some(frame) if self.is_superseded(&frame) => heard.superseded += 1,
-                Some(frame) => heard.polls.push(frame.poll(Tick::now())),
+                Some(frame) => heard.polls.push(frame.poll(clock::now())),
             }
             self.position = entry.id;
         }
@@ -244,7 +244,7 @@ impl Relay {
         if let Err(error) = &reply
             && error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
         {
-            self.complaints.fault(RedisFault::from(error), Tick::now());
+            self.complaints.fault(RedisFault::from(error), clock::now());
         }
         if !reply.as_ref().is_err_and(RedisError::is_io_error) {
             self.connection = Some(connection);

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     body::{Ask, gunzip},
     check::{Step, aside},
-    clock::Tick,
+    clock,
     refusal::{Compressed, Malformed, NoModel, Refusal},
 };
 
@@ -34,7 +34,7 @@ pub(super) async fn decompress(
     turn: &Semaphore,
 ) -> Result<Message, Refusal> {
     yield_now().await;
-    let until = Tick::now().after(room.patience);
+    let until = clock::now().after(room.patience);
     // Unlike one that is answered at once, it waits; so its bytes take room, if they do not yet.
     let own = if message.held.is_some() { 0 } else { WAITING + message.bytes.len() };
     let mut held = room.take(own)?;
@@ -42,7 +42,7 @@ pub(super) async fn decompress(
     let _in_turn = in_turn.ok().and_then(Result::ok).ok_or(Refusal::Unavailable)?;
     let decoded = aside(|| {
         gunzip(&message.bytes, room.longest, &mut |ask| match ask {
-            Ask::Time if Tick::now() < until => Ok(()),
+            Ask::Time if clock::now() < until => Ok(()),
             Ask::Time => Err(NoModel::NotInTime),
             // The service copies it once.
             Ask::Memory(bytes) => {

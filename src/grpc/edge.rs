@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     check::{Checker, Step, ToEncode},
-    clock::Tick,
+    clock,
     codec::HttpRequest,
     refusal::{Malformed, Refusal},
     request::Parts,
@@ -25,7 +25,7 @@ impl GrpcEdge {
     /// message that is no `CheckRequest` is denied.
     pub(crate) async fn check(&self, message: Result<&[u8], Refusal>, step: Step) -> Answer {
         const MALFORMED: Refusal = Refusal::BadRequest(Malformed::Message);
-        let (checker, started) = (&*self.0, Tick::now());
+        let (checker, started) = (&*self.0, clock::now());
         let http = message.and_then(|bytes| HttpRequest::decode(bytes).ok_or(MALFORMED));
         let header = |name: &str| http.as_ref().ok()?.header(name);
         let parts = http.as_ref().map_err(|refusal| *refusal).map(|http| {

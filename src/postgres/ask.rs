@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::{ConnectError, Counters, Settings, connect_one, installation};
 use crate::{
-    clock::{Clock, Moment, Tick},
+    clock::{self, Clock, Moment, Tick},
     freshness::{KnownChanges, Lineage, OtherInstallation, RefusedStamp, Stamp, Superseded},
     installation::Installation,
 };
@@ -152,7 +152,7 @@ impl Postgres {
         let mut checkout = Checkout(Some(self.pool.get().await?));
         let connection = checkout.connection()?;
         self.counters.queries.inc();
-        let sent = Tick::now();
+        let sent = clock::now();
         let mut rows = connection.fetch_all(sqlx::raw_sql(AssertSqlSafe(sql))).await?;
         let shown = rows.drain(..1.min(rows.len())).next().ok_or(sqlx::Error::RowNotFound)?;
         let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;

@@ -17,7 +17,7 @@ use super::{
     load::{Load, UNKNOWN},
     queue::{Batch, Queue},
 };
-use crate::{clock::Tick, tasks::Tasks};
+use crate::{clock, tasks::Tasks};
 
 /// How many keys one batch holds.
 pub(super) const MAX_BATCH: usize = 256;
@@ -99,7 +99,7 @@ impl<K: Send + 'static, V: Send + 'static> Batcher<K, V> {
     }
 
     pub(super) async fn get(&self, key: K, lane: Lane) -> Result<V, Unanswered> {
-        if !self.load.in_time(self.queue.ahead(lane), &self.due, Tick::now()) {
+        if !self.load.in_time(self.queue.ahead(lane), &self.due, clock::now()) {
             return Err(Unanswered::Shed);
         }
         let (answer, answered) = oneshot::channel();

@@ -15,7 +15,10 @@ use tokio::{
 };
 
 use super::batch::MAX_BATCH;
-use crate::{clock::Tick, pace::Pace};
+use crate::{
+    clock::{self, Tick},
+    pace::Pace,
+};
 
 /// The bounds on the queries of one store.
 pub(crate) struct Load {
@@ -61,7 +64,7 @@ impl Load {
         // The permit first: slots that pass while it is waited for are not saved up.
         let permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
         if let Some(pace) = &self.pace {
-            let now = Tick::now();
+            let now = clock::now();
             let slot = pace.take(now);
             due.store(slot.as_micros(), Relaxed);
             if slot > now {
@@ -69,12 +72,12 @@ impl Load {
             }
             due.store(UNKNOWN, Relaxed);
         }
-        Some(Turn { _permit: permit, began: Tick::now() })
+        Some(Turn { _permit: permit, began: clock::now() })
     }
 
     /// Takes note of how long a query took.
     pub(super) fn ended(&self, turn: Turn) {
-        let took = i64::try_from(Tick::now().since(turn.began).as_micros()).unwrap_or(i64::MAX);
+        let took = i64::try_from(clock::now().since(turn.began).as_micros()).unwrap_or(i64::MAX);
         // Quick to forget, so that an outage is not held against a store that is back.
         self.took.store(self.took.load(Relaxed).midpoint(took), Relaxed);
     }
@@ -133,9 +136,9 @@ mod tests {
         let nobody = AtomicI64::new(UNKNOWN);
         let load = Load::new(2, Duration::from_millis(100));
         load.took.store(1_000_000, Relaxed);
-        let free = load.in_time(5000, &nobody, Tick::now());
+        let free = load.in_time(5000, &nobody, clock::now());
         let turns = [load.turn(&nobody).await.unwrap(), load.turn(&nobody).await.unwrap()];
-        let room = |queued| load.in_time(queued, &nobody, Tick::now());
+        let room = |queued| load.in_time(queued, &nobody, clock::now());
         assert!(free && room(MAX_BATCH - 2) && !room(MAX_BATCH - 1));
         for turn in turns {
             load.ended(turn);

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     backend::{Backend, BackendName},
-    clock::{Moment, Tick},
+    clock::{self, Moment},
     credential::Sealed,
     domain::{Domain, DomainId, DomainRef, Models, SlugError},
     freshness::CheckedVersion,
@@ -61,7 +61,7 @@ impl<K: Kind> Lookup<K> {
             async move {
                 reading.await.map_err(|error| {
                     // During an outage each lookup fails; that is logged once in a while.
-                    if complaints.passes(Tick::now(), COMPLAIN_EVERY) {
+                    if complaints.passes(clock::now(), COMPLAIN_EVERY) {
                         tracing::warn!(kind = K::NAME, %error, "Postgres did not answer a lookup");
                     }
                     Unavailable

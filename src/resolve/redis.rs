@@ -19,7 +19,7 @@ use super::{
     lanes::Lane,
 };
 use crate::{
-    clock::{Moment, Tick},
+    clock::{self, Moment},
     config,
     freshness::Stamp,
     redis_connections::RedisConnections,
@@ -92,7 +92,7 @@ impl Redis {
         let link = Arc::clone(&self.link);
         tasks.spawn_owned("first contact with Redis", async move {
             if let Err(fault) = probe(&config, &prefix, &[Use::Read]).await {
-                link.reading.fault(fault, Tick::now());
+                link.reading.fault(fault, clock::now());
             }
         });
     }
@@ -104,7 +104,7 @@ impl Redis {
         key: &K::Key,
         lane: Lane,
     ) -> Result<Entry<K::Value>, &'static str> {
-        if !self.link.breaker.admits(Tick::now()) {
+        if !self.link.breaker.admits(clock::now()) {
             return Err("open");
         }
         let redis_key = redis_key::<K>(self.sealer.prefix(), key);
@@ -123,7 +123,7 @@ impl Redis {
 
     /// Logs, now and then, that an entry was not sealed by this key ring.
     pub(super) fn complain_of_seals(&self) {
-        if self.seals.passes(Tick::now(), SEALS_EVERY) {
+        if self.seals.passes(clock::now(), SEALS_EVERY) {
             tracing::warn!(
                 prefix = self.sealer.prefix(),
                 "an entry in Redis is not sealed by this key ring and is not used: replicas have \
@@ -159,7 +159,7 @@ async fn write_behind(link: Arc<Link>, mut waiting: mpsc::Receiver<Write>) {
             pipeline.pset_ex(key, sealed, milliseconds).ignore();
         }
         let count = pipeline.cmd_iter().count();
-        let admitted = link.breaker.admits(Tick::now());
+        let admitted = link.breaker.admits(clock::now());
         let written = admitted && link.run(&pipeline, &link.writing).await == Ok(());
         if admitted && !written {
             link.failed();
@@ -230,7 +230,7 @@ impl Link {
     /// A look-up or a write was in vain. To be told once for each, by who made it: several may have
     /// shared a command, and who waits for one gives up before its connection does.
     fn failed(&self) {
-        if self.breaker.failed(Tick::now()) {
+        if self.breaker.failed(clock::now()) {
             // When the way there was lost without a word, the connections that wait in the pool
             // are dead as well, and would each cost a probe.
             self.pool.retain(|_, _| false);
@@ -246,7 +246,7 @@ impl Link {
         match self.attempt(request).await {
             Ok(reply) => {
                 self.breaker.succeeded();
-                complaints.well(Tick::now());
+                complaints.well(clock::now());
                 Ok(reply)
             }
             Err(failure) => {
@@ -254,7 +254,7 @@ impl Link {
                 match failure {
                     Failure::Amid(_) if !self.breaker.is_open() => {}
                     Failure::Fault(fault) | Failure::Amid(fault) => {
-                        complaints.fault(fault, Tick::now());
+                        complaints.fault(fault, clock::now());
                     }
                     Failure::Busy => {}
                 }

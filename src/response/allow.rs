@@ -252,23 +252,14 @@ impl Backward {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use envoy_types::pb::{
         envoy::service::auth::v3::{CheckResponse, check_response::HttpResponse},
         google::protobuf::value::Kind,
     };
     use prost::Message;
-    use uuid::Uuid;
 
     use super::*;
-    use crate::{
-        credential::{Place, Scheme},
-        domain::{Domain, DomainId, Models},
-        operation::Operation,
-        principal::UserId,
-        token::TokenId,
-    };
+    use crate::credential::{Place, Scheme};
 
     /// Names and values of all headers that are set, and the names of those that are removed.
     type Headers = (Vec<(String, String)>, Vec<String>);
@@ -302,19 +293,12 @@ mod tests {
             let places = Place::ALL.iter().map(|place| (None, Some((*place, &text))));
             let without = [(Some(&text), None), (None, None)];
             for (model, credential) in places.chain(without) {
-                let (id, slug) = (DomainId(Uuid::from_u128(3)), "acme".parse().unwrap());
-                let permit = Permit {
-                    token: TokenId(Uuid::from_u128(1)),
-                    owner: UserId(Uuid::from_u128(2)),
-                    domain: Arc::new(Domain::new(id, slug, true, "m".into(), Models::All)),
-                    operation: Operation::LlmRead,
-                    model: model.map(|model| model.as_str().into()),
-                    upstream: "m".into(),
-                    credential: credential.map(|(place, key)| match place {
-                        Place::Authorization => Credential::new(Scheme::Bearer, key).unwrap(),
-                        Place::XApiKey | Place::ApiKey => Credential::bare(place, key).unwrap(),
-                    }),
-                };
+                let mut permit = patgate_core::testing::permit();
+                permit.model = model.map(|model| model.as_str().into());
+                permit.credential = credential.map(|(place, key)| match place {
+                    Place::Authorization => Credential::new(Scheme::Bearer, key).unwrap(),
+                    Place::XApiKey | Place::ApiKey => Credential::bare(place, key).unwrap(),
+                });
                 let (set, removed) =
                     headers(&write(&permit, &Grounds::default(), &settings, &cleaned));
                 let value = |name: &str| set.iter().find(|(set, _)| set == name).map(|(_, v)| &**v);

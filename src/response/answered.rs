@@ -43,7 +43,6 @@ mod tests {
     use super::*;
     use crate::{
         api::Manner,
-        decide,
         decision::Decision,
         grounds::Grounds,
         model_list::ListForm,
@@ -76,7 +75,7 @@ mod tests {
     fn an_answer_in_place_of_a_backend_is_no_allow() {
         for form in ListForm::ALL {
             for model in [None, Some("a")] {
-                let answered = decide::listing(*form, model, true, |it| it.answer());
+                let answered = patgate_core::testing::listing(*form, model, true, |it| it.answer());
                 let body = answered.body().to_owned();
                 let response = read(&Decision::Answer(answered));
                 assert_ne!(response.status.as_ref().unwrap().code, 0, "{form}");
@@ -115,9 +114,10 @@ mod tests {
     #[test]
     fn a_list_that_is_not_answered_yet_passes_as_what_it_may() {
         for whole in [true, false] {
-            let decision = decide::listing(ListForm::OllamaTags, None, whole, |listing| {
-                Decision::Pass(*Mode::Shadow.rule_on_list(listing).unwrap_err())
-            });
+            let decision =
+                patgate_core::testing::listing(ListForm::OllamaTags, None, whole, |listing| {
+                    Decision::Pass(*Mode::Shadow.rule_on_list(listing).unwrap_err())
+                });
             let response = read(&decision);
             assert_eq!(response.status.as_ref().unwrap().code, 0);
             for (name, value) in [

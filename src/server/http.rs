@@ -72,7 +72,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::*;
-    use crate::clock::Tick;
+    use crate::clock;
 
     fn router() -> Router {
         Router::new().route("/", get(async || "x".repeat(100_000)))
@@ -117,9 +117,9 @@ mod tests {
         honest.read_to_string(&mut told).await.unwrap();
         assert!(told.starts_with("HTTP/1.0 200"), "{told}");
         // Long before its time limit.
-        let began = Tick::now();
+        let began = clock::now();
         assert_eq!(open[0].read(&mut [0]).await.unwrap_or(0), 0);
-        assert!(Tick::now().since(began) < PATIENCE);
+        assert!(clock::now().since(began) < PATIENCE);
         served.abort();
     }
 }

@@ -36,8 +36,9 @@ fn is_of_a_test(name: &str) -> bool {
 /// Whether a module of the library has a test of that name, or is called so itself.
 fn is_in_the_library(name: &str) -> bool {
     let source = |modules: &str| {
-        let file = format!("src/{}.rs", modules.replace("::", "/"));
-        fs::read_to_string(project(&file)).unwrap_or_default()
+        let file = modules.replace("::", "/");
+        let read = |root| fs::read_to_string(project(&format!("{root}/{file}.rs")));
+        ["src", "crates/core/src"].map(|root| read(root).unwrap_or_default()).concat()
     };
     let (modules, test) = name.rsplit_once("::").unwrap();
     let within = modules.strip_suffix("::tests").unwrap_or(modules);

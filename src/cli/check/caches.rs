@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 
 use crate::{
     backend::BackendName,
-    clock::{Clock, Tick},
+    clock::{self, Clock, Tick},
     config::{self, Config},
     domain::DomainRef,
     feed::{FeedReader, Lease},
@@ -156,7 +156,7 @@ pub(super) async fn inspect(
 async fn entry<K: Kind>(tiers: &Tiers<K>, redis: &Redis, key: &K::Key) -> RedisEntry {
     let any_age = Tick::from_micros(i64::MIN);
     let found = tiers.held_by_redis(redis, key, any_age).await;
-    let age = |found: &Found<K::Value>| Tick::now().since(found.as_of).as_secs_f64();
+    let age = |found: &Found<K::Value>| clock::now().since(found.as_of).as_secs_f64();
     RedisEntry {
         entry: found.as_ref().map_or_else(|word| *word, Found::result),
         age_seconds: found.as_ref().ok().map(age),

@@ -1,0 +1,276 @@
+//! The rule on freshness: what this replica knows of changes, and how old an entry may be.
+//!
+//! This module has no I/O: it reads no clock, logs nothing and counts nothing. `feed` reads the
+//! changes and hands them over; the tiers of `resolve` ask whether an entry may be used.
+//!
+//! An entry rests on subjects: the token, its owner, each domain, each (owner, domain) membership.
+//! It carries the snapshot of the statement that read it, and the lineage of that snapshot: its
+//! installation, timeline and life. It may be used only if
+//!
+//! - (a) its snapshot sees every change of its subjects that is known here, it is of the current
+//!   lineage, and its snapshot is not older than the floor of the record; **and**
+//! - (b) `now - max(as of, watermark) <= max_staleness`.
+//!
+//! # Why this is enough
+//!
+//! Let an entry be used at tick `t`, and let `c` be a change of one of its subjects that its
+//! snapshot `S` does not see. Claim: `c` committed no earlier than `max_staleness` before `t`.
+//!
+//! `S` was taken after the tick `as of`, and sees all that committed before it was taken; so `c`
+//! committed after `as of`. If (b) holds by `as of`, that is the claim. Otherwise (b) holds by the
+//! watermark.
+//!
+//! Let `P` be the snapshot of the latest poll that is recorded. The watermark is the tick at which
+//! that poll was sent or, if another replica made the poll, the tick at which this replica sent a
+//! statement whose snapshot `P` includes. So `P` sees all that committed before the watermark.
+//! Suppose `c` is among that. The record holds every change that `P` sees and the floor `F` does
+//! not: it began with all that the table retained, which is all that the horizon does not see, and
+//! each poll added what the snapshot of the previous one did not see; where that would leave a gap,
+//! the record begins again. By (a), `S` includes `F`. `S` does not see `c`, so `F` does not see it
+//! either; hence `c` is recorded, and (a) refuses the entry. So `c` committed after the watermark,
+//! which again is the claim.
+//!
+//! # What the argument rests on
+//!
+//! - Entries, polls and this replica's own statements are all of one database. Two databases of one
+//!   cluster share transaction ids: by its numbers, the snapshot of one sees changes of the other,
+//!   and a poll of one knows of none of them. So each statement says which database answers it, and
+//!   its installation, which a copy of the files is given anew ([`Installation`]). The answer of
+//!   another installation is refused before anything else in it is read, and changes neither record
+//!   nor watermark.
+//! - Snapshots of one lineage are ordered, because what is visible only grows until a standby is
+//!   promoted or a crash takes away what was not on disk. So lineages are compared first.
+//! - The watermark is read before the version of the record is, and published after it, so a reader
+//!   that sees a watermark sees its changes. It is read after the version that the entry was
+//!   compared with, or under the record's lock, so it is never the watermark of a server that the
+//!   record had left when the two were compared.
+//! - A change carries the id of its own top-level transaction. So it becomes visible together with
+//!   what it describes, however late that commits.
+//! - Every change is recorded, unless its trigger was off. While a trigger is off, no poll is used;
+//!   when it is on again, an entry is not used unless it sees that it was switched on
+//!   (`freshness/triggers.rs`).
+
+mod bounds;
+#[cfg(test)]
+mod model;
+mod record;
+#[cfg(test)]
+mod tests;
+mod triggers;
+
+use std::{
+    sync::{
+        PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{
+            AtomicI64, AtomicU64,
+            Ordering::{AcqRel, Acquire, Release},
+        },
+    },
+    time::Duration,
+};
+
+use self::record::ChangeRecord;
+pub use self::{
+    bounds::AgeBounds,
+    record::{Change, Lineage, Poll, Stamp, Subject},
+    triggers::{Triggers, Unrecorded},
+};
+use crate::{clock::Tick, installation::Installation, snapshot::Snapshot};
+
+/// The version of a finding that was never compared with the record.
+const UNCHECKED: u64 = u64::MAX;
+
+/// The version of the record up to which a finding is known to hold.
+#[derive(Debug)]
+pub struct CheckedVersion(AtomicU64);
+
+impl Default for CheckedVersion {
+    fn default() -> Self {
+        Self(AtomicU64::new(UNCHECKED))
+    }
+}
+
+/// What one replica knows of the changes in Postgres.
+#[derive(Debug)]
+pub struct KnownChanges {
+    record: RwLock<ChangeRecord>,
+    /// The version of the record, readable without its lock while nothing changes.
+    version: AtomicU64,
+    /// Everything that was committed before this tick is recorded.
+    watermark: AtomicI64,
+}
+
+/// What a poll did to the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// Whether the poll continues what is recorded. If not, it was not used, and the next poll has
+    /// to ask for everything that is retained.
+    pub joined: bool,
+    /// Whether triggers were off, or were created again, since the last poll.
+    pub triggers_switched: bool,
+    /// The watermark before the poll, if there was one: until now, entries were judged by it.
+    pub earlier_watermark: Option<Tick>,
+}
+
+impl KnownChanges {
+    /// Knowledge of this installation, empty at first.
+    pub fn of(installation: Installation) -> Self {
+        Self {
+            record: RwLock::new(ChangeRecord::of(installation)),
+            version: AtomicU64::new(0),
+            watermark: AtomicI64::new(i64::MIN),
+        }
+    }
+
+    /// The installation that this is knowledge of.
+    pub fn installation(&self) -> Installation {
+        self.read().installation()
+    }
+
+    /// Returns the tick as of which a finding still holds, as far as is known here. Returns `None`
+    /// if a change has outdated it, or if too little is known to say so.
+    pub fn holds_as_of(
+        &self,
+        stamp: &Stamp,
+        checked: &CheckedVersion,
+        as_of: Tick,
+        subjects: impl FnOnce(&mut dyn FnMut(Subject)),
+    ) -> Option<Tick> {
+        // The order of these loads matters, see above.
+        let known = checked.0.load(Acquire);
+        let mut watermark = self.watermark.load(Acquire);
+        if known == UNCHECKED || known != self.version.load(Acquire) {
+            let since = (known != UNCHECKED).then_some(known);
+            let record = self.read();
+            watermark = self.watermark.load(Acquire);
+            let version = record.judge(stamp, since, subjects)?;
+            checked.0.store(version, Release);
+        }
+        Some(as_of.max(Tick::from_micros(watermark)))
+    }
+
+    /// Takes note of the server that answered a statement, which was sent at `sent`.
+    ///
+    /// # Errors
+    ///
+    /// The server is of another installation, or of a lineage that was left behind: an earlier
+    /// timeline, or the time before a crash that a later statement has noticed.
+    pub fn meet(&self, stamp: &Stamp, sent: Tick) -> Result<(), RefusedStamp> {
+        if self.read().lineage() == Some(stamp.lineage) {
+            return Ok(());
+        }
+        let mut record = self.write();
+        record.meet(stamp, sent)?;
+        self.publish(&record);
+        // What was known of another server says nothing about this one.
+        self.watermark.store(i64::MIN, Release);
+        Ok(())
+    }
+
+    /// Whether the current server is on a later timeline than this one.
+    pub fn is_behind(&self, lineage: &Lineage) -> bool {
+        self.read().lineage().is_some_and(|known| known.timeline > lineage.timeline)
+    }
+
+    /// The snapshot from which the next poll has to continue; `None` before the first poll.
+    pub fn polled_to(&self) -> Option<Snapshot> {
+        self.read().polled_to()
+    }
+
+    /// Records a poll of this replica.
+    pub fn apply(&self, poll: Poll) -> Applied {
+        let sent = poll.sent;
+        let mut record = self.write();
+        let earlier_watermark = self.watermark();
+        let triggers_switched =
+            record.triggers().is_some_and(|known| known.state != poll.triggers.state);
+        let lineage = record.lineage();
+        let joined = record.apply(poll);
+        self.publish(&record);
+        if record.lineage() != lineage {
+            self.watermark.store(i64::MIN, Release);
+        }
+        if joined {
+            // After the changes, see above.
+            self.watermark.fetch_max(sent.as_micros(), AcqRel);
+        }
+        Applied { joined, triggers_switched, earlier_watermark }
+    }
+
+    /// Records a poll that another replica made. Returns false if it does not continue what is
+    /// recorded: then only a poll of this replica shows how far it is.
+    pub fn follow(&self, poll: Poll) -> bool {
+        let mut record = self.write();
+        let joined = record.follow(poll);
+        self.publish(&record);
+        self.advance(&record);
+        joined
+    }
+
+    /// Takes note of a statement of this replica, by which polls of other replicas are dated.
+    pub fn observe(&self, stamp: &Stamp, sent: Tick) {
+        let mut record = self.write();
+        record.observe(stamp, sent);
+        self.advance(&record);
+    }
+
+    fn advance(&self, record: &ChangeRecord) {
+        if let Some(reaches) = record.reaches() {
+            self.watermark.fetch_max(reaches.as_micros(), AcqRel);
+        }
+    }
+
+    /// Everything that was committed before this tick is recorded; `None` before the first poll.
+    pub(crate) fn watermark(&self) -> Option<Tick> {
+        match self.watermark.load(Acquire) {
+            i64::MIN => None,
+            watermark => Some(Tick::from_micros(watermark)),
+        }
+    }
+
+    /// The age of the watermark; `None` before the first poll.
+    pub fn watermark_age(&self, now: Tick) -> Option<Duration> {
+        self.watermark().map(|watermark| now.since(watermark))
+    }
+
+    fn publish(&self, record: &ChangeRecord) {
+        self.version.store(record.version(), Release);
+    }
+
+    // No code that can panic runs under these locks.
+    fn read(&self) -> RwLockReadGuard<'_, ChangeRecord> {
+        self.record.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, ChangeRecord> {
+        self.record.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why the answer of a server is not used.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(transparent)]
+pub enum RefusedStamp {
+    /// A server that was left behind answered.
+    Superseded(#[from] Superseded),
+    /// Another installation answered.
+    OtherInstallation(#[from] OtherInstallation),
+}
+
+/// Another installation answered than the one that was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "another installation of patgate answered: expected {expected}, found {found} \
+     (system/database/installation)"
+)]
+pub struct OtherInstallation {
+    /// The installation of this replica.
+    pub expected: Installation,
+    /// The installation that answered.
+    pub found: Installation,
+}
+
+/// The server is no longer the primary, though it may still answer as one.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the answer is of a server, on timeline {0}, that another has superseded")]
+pub struct Superseded(u32);

@@ -1,0 +1,194 @@
+//! Seals what passes through Redis. So an attacker who can write there can deny service, but never
+//! turn a denial into an allow.
+//!
+//! `version (1 byte) ‖ HMAC-SHA-256 (32) ‖ postcard of the payload`. The key is derived for one
+//! purpose. The MAC covers version, vocabulary, the installation, the Redis key, and payload: a
+//! genuine value cannot be used under another Redis key, nor by another installation with the same
+//! keys.
+
+use std::sync::{Arc, LazyLock};
+
+use hmac::Mac;
+use serde::{Serialize, de::DeserializeOwned};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::{
+    installation::Installation,
+    keyring::{HmacSha256, Key, KeyRing},
+    operation::{EntityType, Operation},
+};
+
+/// Increases with every change of a payload's form or of the vocabulary. It is also part of the
+/// Redis keys, so that replicas of two releases do not overwrite each other's entries.
+pub(crate) const VERSION: u8 = 4;
+const MAC_LEN: usize = 32;
+
+/// The purpose of a seal, which decides which key is used.
+#[derive(Clone, Copy, Debug)]
+pub enum Purpose {
+    /// Cached tokens and domains.
+    Entries,
+    /// The relayed change feed, and the leases of replicas.
+    Relay,
+}
+
+/// Seals and opens what one installation keeps in Redis. Clones share the keys.
+#[derive(Clone)]
+pub struct Sealer {
+    ring: KeyRing,
+    installation: Installation,
+    prefix: Arc<str>,
+}
+
+impl Sealer {
+    /// Returns a sealer with the keys of `ring`, for the entries of one installation.
+    pub fn new(ring: KeyRing, installation: Installation) -> Self {
+        Self { ring, installation, prefix: installation.redis_prefix().into() }
+    }
+
+    /// Returns the prefix of all keys in Redis.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Seals with the current key.
+    pub fn seal(
+        &self,
+        purpose: Purpose,
+        place: &str,
+        payload: &impl Serialize,
+    ) -> Result<Vec<u8>, postcard::Error> {
+        let payload = postcard::to_stdvec(payload)?;
+        let mut sealed = Vec::with_capacity(1 + MAC_LEN + payload.len());
+        sealed.push(VERSION);
+        sealed.extend_from_slice(&self.mac(self.ring.current(), purpose, place, &payload));
+        sealed.extend_from_slice(&payload);
+        Ok(sealed)
+    }
+
+    /// Opens only what any key of the ring sealed for this purpose, this Redis key and this
+    /// installation.
+    pub fn open<T: DeserializeOwned>(
+        &self,
+        purpose: Purpose,
+        place: &str,
+        sealed: &[u8],
+    ) -> Option<T> {
+        let (version, rest) = sealed.split_first()?;
+        let (claimed, payload) = rest.split_at_checked(MAC_LEN)?;
+        let genuine = |key: &Key| bool::from(self.mac(key, purpose, place, payload).ct_eq(claimed));
+        if *version != VERSION || !self.ring.keys().iter().any(genuine) {
+            return None;
+        }
+        let (payload, rest) = postcard::take_from_bytes(payload).ok()?;
+        rest.is_empty().then_some(payload)
+    }
+
+    /// Computes the MAC. The length of the Redis key is part of the input, so that no two inputs
+    /// are equal; everything before it has a fixed length.
+    fn mac(&self, key: &Key, purpose: Purpose, place: &str, payload: &[u8]) -> [u8; MAC_LEN] {
+        let mac: HmacSha256 = match purpose {
+            Purpose::Entries => key.entries.clone(),
+            Purpose::Relay => key.relay.clone(),
+        };
+        mac.chain_update([VERSION])
+            .chain_update(*VOCABULARY)
+            .chain_update(self.installation.to_bytes())
+            .chain_update((place.len() as u64).to_be_bytes())
+            .chain_update(place)
+            .chain_update(payload)
+            .finalize()
+            .into_bytes()
+            .into()
+    }
+}
+
+/// Payloads hold operations and entity types by their position, so an entry can be read only by a
+/// release with the same vocabulary in the same order.
+static VOCABULARY: LazyLock<[u8; 32]> = LazyLock::new(|| {
+    let operations = Operation::ALL.iter().map(|word| word.as_str());
+    let types = EntityType::ALL.iter().map(|word| word.as_str());
+    let words: Vec<_> = operations.chain(["/"]).chain(types).collect();
+    Sha256::digest(words.join(" ")).into()
+});
+
+impl Installation {
+    /// What its keys in Redis begin with. 64 bits of a hash: a name, not a protection, which the
+    /// seals are, each of which covers the whole identity.
+    pub fn redis_prefix(&self) -> String {
+        let hash = Sha256::digest(self.to_string());
+        let hash: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        format!("patgate:{}:{hash}:", VERSION)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{Purpose::*, *};
+    use crate::testing::OURS;
+
+    const A: &str = "a:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    const B: &str = "b:HwECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+    type Payload = (u8, String, Option<u32>);
+
+    fn with(ring: &str) -> Sealer {
+        Sealer::new(KeyRing::parse(ring).unwrap(), OURS)
+    }
+
+    fn sealed() -> Vec<u8> {
+        with(A).seal(Entries, "k", &(7u8, "some", Some(1u32))).unwrap()
+    }
+
+    #[test]
+    fn opens_in_its_own_place_for_its_purpose_and_by_any_key_of_the_ring() {
+        let (sealed, both) = (sealed(), with(&format!("{B}\n{A}")));
+        let payload = (7, "some".to_owned(), Some(1));
+        assert_eq!(both.open::<Payload>(Entries, "k", &sealed), Some(payload));
+        assert_eq!(both.open::<Payload>(Entries, "l", &sealed), None);
+        assert_eq!(both.open::<Payload>(Relay, "k", &sealed), None);
+        assert_eq!(with(B).open::<Payload>(Entries, "k", &sealed), None);
+    }
+
+    /// If this fails, raise [`VERSION`], once per release, and write the new hash of the vocabulary
+    /// here.
+    #[test]
+    fn a_vocabulary_has_a_version_of_its_own() {
+        assert_eq!((VERSION, VOCABULARY[..4].to_vec()), (4, vec![7, 177, 27, 171]));
+    }
+
+    /// Also where the Redis key is the same, as if an attacker had copied it from one to the other.
+    #[test]
+    fn opens_for_no_other_installation_with_the_same_keys() {
+        for other in [
+            "8/16384/00000000-0000-0000-0000-000000000001",
+            "7/16385/00000000-0000-0000-0000-000000000001",
+            "7/16384/00000000-0000-0000-0000-000000000002",
+        ] {
+            let other = Sealer::new(KeyRing::parse(A).unwrap(), other.parse().unwrap());
+            for purpose in [Entries, Relay] {
+                let sealed = with(A).seal(purpose, "k", &7u8).unwrap();
+                assert_eq!(with(A).open::<u8>(purpose, "k", &sealed), Some(7));
+                assert_eq!(other.open::<u8>(purpose, "k", &sealed), None);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_changed_byte_opens_nothing(at in 0usize..64, flip in 1u8..) {
+            let mut sealed = sealed();
+            let at = at % sealed.len();
+            sealed[at] ^= flip;
+            prop_assert_eq!(with(A).open::<Payload>(Entries, "k", &sealed), None);
+        }
+
+        #[test]
+        fn garbage_opens_nothing(bytes: Vec<u8>) {
+            prop_assert_eq!(with(A).open::<u32>(Entries, "k", &bytes), None);
+        }
+    }
+}

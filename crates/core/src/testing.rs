@@ -1,0 +1,87 @@
+//! For tests, of other packages too: what otherwise only a check or a database makes.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::{
+    api::{Action, Entity},
+    clock::Moment,
+    decide::{Authorized, Listing, ModelReading, Permit, Progress, authorize},
+    domain::{Domain, DomainId, Models},
+    installation::Installation,
+    model_list::ListForm,
+    operation::{EntityType, Operation},
+    principal::{DomainGrants, Principal, UserId},
+    token::{TokenDigest, TokenId},
+};
+
+/// The installation of unit tests.
+pub const OURS: Installation = Installation { system: 7, database: 16_384, id: Uuid::from_u128(1) };
+
+const DOMAIN: DomainId = DomainId(Uuid::from_u128(3));
+
+/// The domain `acme` with all models, whose backend is `model-acme`.
+fn acme() -> Arc<Domain> {
+    let Ok(slug) = "acme".parse() else { panic!("a slug") };
+    Arc::new(Domain::new(DOMAIN, slug, true, "model-acme".into(), Models::All))
+}
+
+/// A permit to list the models of the domain `acme`, for token 1 of user 2.
+pub fn permit() -> Permit {
+    Permit {
+        token: TokenId(Uuid::from_u128(1)),
+        owner: UserId(Uuid::from_u128(2)),
+        domain: acme(),
+        operation: Operation::LlmRead,
+        model: None,
+        upstream: "model-acme".into(),
+        credential: None,
+    }
+}
+
+/// Passes on what a permitted request of a token for the model `a` becomes; `whole` if the token may
+/// read about all models.
+pub fn listing<T>(
+    form: ListForm,
+    model: Option<&str>,
+    whole: bool,
+    then: impl FnOnce(Listing<'_>) -> T,
+) -> T {
+    use Operation::{LlmChatCompletions as Chat, LlmRead as Read};
+    let Ok(slug) = "acme".parse() else { panic!("a slug") };
+    let mut grants = DomainGrants::new(DOMAIN, slug, [Chat, Read].into_iter().collect());
+    let read = if whole { "*" } else { "a" };
+    for (model, operation) in [(read, Read), ("a", Chat)] {
+        grants.add_scope(EntityType::Models, model, operation);
+    }
+    let (token, owner) = (TokenId(Uuid::from_u128(7)), UserId(Uuid::from_u128(8)));
+    let digest = TokenDigest::from_bytes([0; 32]);
+    let valid = Moment(0)..Moment(1);
+    let principal = Principal::new(token, digest, valid, false, owner, true, vec![grants]);
+    let action = Action {
+        domain: "acme".into(),
+        operation: Read,
+        entity_type: EntityType::Models,
+        entity: Entity::None,
+        upstream: None,
+        answer: Some(ListForm::OpenaiModels),
+    };
+    let domain = acme();
+    match authorize(&principal, &action, Some(&domain), None, ModelReading::WhenNeeded) {
+        Ok(Progress::Authorized(Authorized::List(listing))) => then(listing.for_tests(form, model)),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Builds a gzip member around a deflated text, with the checksum and length of `text`.
+pub fn gzip_member(deflated: &[u8], text: &[u8]) -> Vec<u8> {
+    let (checksum, length) =
+        (crc32fast::hash(text).to_le_bytes(), (text.len() as u32).to_le_bytes());
+    [&[0x1f, 0x8b, 8, 0, 1, 2, 3, 4, 0, 255], deflated, &checksum, &length].concat()
+}
+
+/// Compresses a text into one member of gzip.
+pub fn gzip(text: &[u8]) -> Vec<u8> {
+    gzip_member(&miniz_oxide::deflate::compress_to_vec(text, 6), text)
+}

@@ -1,0 +1,137 @@
+//! Reads a YAML document as text and structure, each with its line. The callers decide what a value
+//! means, so that they can report all errors at once, each with its place.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::Spanned;
+
+/// A value, and the line where it begins.
+pub type Placed = Spanned<Node>;
+
+/// Scalars are text. There is no `Debug`, because the text may be a secret.
+pub enum Node {
+    /// A scalar, as it is spelled.
+    Text(String),
+    /// A sequence.
+    List(Vec<Placed>),
+    /// Pairs, in their order.
+    Map(Vec<(Spanned<String>, Placed)>),
+}
+
+/// The place where a text stops being a document, and the reason.
+pub struct Problem {
+    /// From 1.
+    pub line: u64,
+    /// From 1.
+    pub column: u64,
+    /// What is wrong there.
+    pub kind: ProblemKind,
+}
+
+/// The reason why a text is not a document.
+pub enum ProblemKind {
+    /// A map has a key twice.
+    KeyTwice,
+    /// The parser's message, which may quote the document.
+    Malformed(String),
+}
+
+/// Reads one YAML document.
+pub fn read(text: &str) -> Result<Placed, Problem> {
+    // A number keeps its spelling, if it could be written in more than one way.
+    let options = serde_saphyr::options! {
+        with_snippet: false,
+        strict_booleans: true,
+        leading_zero_numbers_as_strings: true,
+        underscored_numbers_as_strings: true,
+    };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        let place = error.location();
+        let (line, column) = place.map_or((1, 1), |place| (place.line(), place.column()));
+        let kind = match error {
+            serde_saphyr::Error::DuplicateMappingKey { .. } => ProblemKind::KeyTwice,
+            _ => ProblemKind::Malformed(error.to_string()),
+        };
+        Problem { line, column, kind }
+    })
+}
+
+pub(crate) fn line<T>(placed: &Spanned<T>) -> u64 {
+    placed.referenced.line()
+}
+
+impl Node {
+    /// Returns the scalar; `None` for a list or a map.
+    pub fn into_text(self) -> Option<String> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::List(_) | Self::Map(_) => None,
+        }
+    }
+
+    /// Returns what the node is, in words for an error.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Text(_) => "a value",
+            Self::List(_) => "a list",
+            Self::Map(_) => "a map",
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(NodeVisitor)
+    }
+}
+
+struct NodeVisitor;
+
+impl<'de> Visitor<'de> for NodeVisitor {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value, a list or a map")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Node, E> {
+        Ok(Node::Text(text.to_owned()))
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
+        Ok(Node::Text(value.to_string()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
+        Ok(Node::Text(value.to_string()))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
+        Ok(Node::Text(value.to_string()))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
+        Ok(Node::Text(value.to_string()))
+    }
+
+    fn visit_unit<E>(self) -> Result<Node, E> {
+        Ok(Node::Text(String::new()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Node, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = list.next_element()? {
+            items.push(item);
+        }
+        Ok(Node::List(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            entries.push(entry);
+        }
+        Ok(Node::Map(entries))
+    }
+}

@@ -35,7 +35,7 @@
 //!
 //! What it is about: [`token`], [`keyring`], [`principal`], [`domain`] and [`domain_ref`] (how
 //! requests name it), [`backend`] and its [`credential`], [`operation`], [`rollout`] (how far denials
-//! are enforced), [`refusal`], [`grounds`] and [`decision`]. [`vocabulary`] makes their words.
+//! are enforced), [`refusal`], [`grounds`] and [`decision`]. [`mod@vocabulary`] makes their words.
 //!
 //! How fresh it is: [`clock`], `freshness` (the rule, and why it is enough), `snapshot`, `feed`
 //! (reads changes and hands them to the rule), [`postgres`] (connects, asks, writes, migrates),

@@ -11,8 +11,8 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use patgate::{
     api::{Apis, Entity},
-    refusal::{Malformed, Refusal},
     keyring::KeyRing,
+    refusal::{Malformed, Refusal},
     request::{AuthRequest, Parts, Rejected, parse},
     token::{Prefixes, Tokens},
 };

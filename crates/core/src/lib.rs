@@ -16,7 +16,7 @@
 //!
 //! How fresh it is, and of which installation: [`clock`], [`snapshot`], [`installation`], [`seal`].
 //!
-//! Texts: [`vocabulary`], [`yaml`], [`percent`], [`base62`], [`legible`].
+//! Texts: [`mod@vocabulary`], [`yaml`], [`percent`], [`base62`], [`legible`].
 
 pub mod api;
 pub mod backend;

@@ -14,7 +14,7 @@ use crate::refusal::{Excess, NoModel};
 
 /// Most objects and arrays that are open at a time. Readers stop at 100 (PHP's lower settings), 128
 /// (serde_json), or about 1000 (Python); requests for models stay far below. At most 128, the bits
-/// of [`Open`].
+/// of `Open`.
 pub const MAX_DEPTH: u32 = 100;
 /// Most members of the object itself, whose names are compared with those that matter. The
 /// protected APIs define fewer than a hundred.

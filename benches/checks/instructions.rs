@@ -40,7 +40,7 @@ const LONG_BODY: &str = "_64k_body";
 /// `per_check`, and each stage are compared.
 const PARTS: [&str; 2] = ["instructions_whole", "instructions_http2"];
 /// The limit, whatever the baseline is.
-pub(crate) const MOST_VS_ALLOW_ALL: f64 = 0.65;
+pub(crate) const MOST_VS_ALLOW_ALL: f64 = 0.6;
 /// For each doubling of the scopes: one more step in each of two binary searches, for the operation
 /// and, because patgate answers lists itself, for another use of the model.
 const STEP: f64 = 100.0;

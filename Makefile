@@ -56,7 +56,7 @@ build:
 
 # Without the unit tests that search long; `make test` runs them.
 check:
-	cargo test --locked --lib -- --skip feed:: --skip cost:: --skip agrees_with_the_generated_decoders
+	cargo test --locked --lib -- --skip freshness::model --skip freshness::tests --skip cost:: --skip agrees_with_the_generated_decoders
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
 test: tools

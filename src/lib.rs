@@ -30,8 +30,9 @@
 //! The package [`patgate_core`] has what needs neither I/O nor a clock, and this package all that
 //! drives it. Its modules are re-exported here under the same names.
 //!
-//! The way of a request: `check`, [`stages`], [`request`], [`api`], `resolve`, [`decide`] (and [`body`], where
-//! the model decides; [`model_list`], where patgate lists models itself), [`enforce`], `response`.
+//! The way of a request: `check`, [`stages`], [`request`], [`api`], `resolve`, [`decide`] (and
+//! [`body`], where the model decides; [`model_list`], where patgate lists models itself),
+//! [`enforce`], `response`.
 //!
 //! What it is about: [`token`], [`keyring`], [`principal`], [`domain`] and [`domain_ref`] (how
 //! requests name it), [`backend`] and its [`credential`], [`operation`], [`rollout`] (how far denials

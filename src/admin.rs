@@ -15,6 +15,7 @@ mod keys;
 mod outcome;
 mod progress;
 mod roles;
+pub(crate) mod store;
 mod system;
 mod tokens;
 mod users;
@@ -31,7 +32,7 @@ pub use self::{
     progress::{Progress, ReplicaStates},
 };
 use self::{cached_copies::delete_cached_copies, keys::Keys};
-pub use crate::store::{
+pub use crate::admin::store::{
     Actor, AuditAction, AuditActionFilter, AuditActionFilterError, AuditEntry, AuditFilter,
     BackendChanges, BackendKind, BackendName, BackendSummary, BackendUrl, CreatedToken,
     CredentialNote, Description, DisplayName, DomainChanges, DomainDetails, DomainModel,
@@ -41,10 +42,10 @@ pub use crate::store::{
     TokenName, TokenStatus, User, UserDetails, UserRef, UserRole,
 };
 use crate::{
+    admin::store::{Committed, Store},
     clock,
     installation::Installation,
     keyring::KeyRing,
-    store::{Committed, Store},
     token::{Prefixes, Tokens},
 };
 

@@ -1,5 +1,7 @@
 //! Builds the parts of patgate, connects them, and runs them until shutdown.
 
+mod api_reload;
+mod canary;
 mod connections;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -14,28 +16,28 @@ pub(crate) use self::connections::connection_shortage;
 use self::connections::max_connections;
 use crate::{
     api::TableErrors,
-    api_reload::ApiReloader,
-    canary::Canary,
-    check::{AwaitedBodies, Checker, DenialRates, LongBodies},
+    app::{api_reload::ApiReloader, canary::Canary},
+    check::{
+        AwaitedBodies, Checker, DenialRates, LongBodies,
+        decision_log::{self, DecisionLog},
+        last_use::{LastUseWriter, LastUses},
+    },
     clock::{self, Clock},
     config::{self, Config, KeyRingFileError},
-    decision_log::{self, DecisionLog},
+    edge::grpc::GrpcEdge,
     feed::{FeedReader, Lease, POOLED_FEED, POOLED_RELAY, Relay},
     freshness::{AgeBounds, KnownChanges},
-    grpc::GrpcEdge,
     installation::Installation,
     keyring::KeyRing,
-    last_use::{LastUseWriter, LastUses},
     postgres::{self, BackgroundWriter, ConnectError, Postgres, SchemaError},
+    process::tasks::{TaskEnded, Tasks},
     resolve::{Load, Memory, Resolver, TierContext, Tiers, postgres::lookups, redis::Redis},
-    response::AnswerSettings,
-    ring_watch::RingWatch,
     rollout::Mode,
     seal::Sealer,
-    server::{self, BindError, Lifetimes, Listeners},
-    tasks::{TaskEnded, Tasks},
+    server::{self, BindError, Lifetimes, Listeners, ring_watch::RingWatch},
     telemetry::{self, Metrics},
     token::Tokens,
+    wire::response::AnswerSettings,
 };
 
 /// Time limit for the writers, after the last answer.

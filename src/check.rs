@@ -4,9 +4,11 @@
 
 mod awaited_bodies;
 mod bodies;
+pub(crate) mod decision_log;
 mod denial_rates;
 mod details;
 mod enforcing;
+pub(crate) mod last_use;
 mod long_bodies;
 mod record;
 mod step;
@@ -29,19 +31,18 @@ pub(crate) use self::{
 use crate::{
     api::Apis,
     body::ModelName,
+    check::{decision_log::DecisionLog, last_use::LastUses},
     clock::{self, Clock, Tick},
     decide::{Authorized, AwaitsBody, ModelReading, Progress},
     decision::Decision,
-    decision_log::DecisionLog,
     grounds::Grounds,
-    last_use::LastUses,
     refusal::{Denial, NoModel, Refusal},
     request::{self, AuthRequest, Cleaned, Parts},
     resolve::{Kind, Known, Resolver, Tiers, Unavailable},
-    response::{Addressee, AnswerSettings, Facts},
     rollout::Mode,
     telemetry::Metrics,
     token::Tokens,
+    wire::response::{Addressee, AnswerSettings, Facts},
 };
 
 /// Everything a check needs.

@@ -24,7 +24,7 @@ use self::{
     sources::Settings,
     values::{path, paths},
 };
-pub use crate::trusted_file::Untrusted;
+pub use crate::files::trusted_file::Untrusted;
 use crate::{decide::ModelReading, keyring::KeyRing, postgres, rollout::Mode, token::Prefixes};
 
 /// All settings.

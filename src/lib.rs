@@ -16,75 +16,60 @@
 //!   [`decide::Permit`] in `decide::authorize`; an [`enforce::UnenforcedVerdict`] in `enforce.rs`;
 //!   a [`decide::AwaitsBody`], which is no decision at all, in [`decide::NeedsModel::await_body`]; a
 //!   [`decide::AnsweredList`], which reaches no backend, in [`decide::Listing::answer`]; an answer in
-//!   `response.rs`, which alone may name Envoy's `CheckResponse`, because its default is an ALLOW.
+//!   `wire/response.rs`, which alone may name Envoy's `CheckResponse`, because its default is an ALLOW.
 //! - "Not found" is a value, "cannot know" is an error, and an outage never looks like a denial.
 //! - No answer rests on knowledge older than `max_staleness`; ages are measured in one clock,
 //!   moments written in another, and [`clock`] is the only code that reads either.
 //! - A malformed or forged token causes no I/O. An answer from memory causes none, either.
-//! - A stage does not import another: `stages` chains them, and `check` gives them what they need.
-//!   They share the plain types of the second group below. `tests/architecture.rs` sees to it.
-//! - Protobuf stops at the edge: `grpc`, [`codec`], `response` and `proto`.
+//! - A stage does not import another: [`stages`] chains them, and `check` gives them what they need.
+//!   They share plain types only. `tests/architecture.rs` enforces it.
+//! - Protobuf stops at [`wire`].
 //!
-//! # Modules, in reading order
+//! # Where to find what
 //!
-//! The package [`patgate_core`] has what needs neither I/O nor a clock, and this package all that
-//! drives it. Its modules are re-exported here under the same names.
+//! The package [`patgate_core`] has everything that needs neither I/O nor a clock: the request and its
+//! parser, tokens, tables of the API, the stages of a check, the decision, the rule on freshness. Its
+//! documentation lists them in reading order. This package drives it, and re-exports its modules
+//! under the same names. Each module below is a room of its own, and `tests/architecture.rs` says
+//! which room may use which.
 //!
-//! The way of a request: `check`, [`stages`], [`request`], [`api`], `resolve`, [`decide`] (and
-//! [`body`], where the model decides; [`model_list`], where patgate lists models itself),
-//! [`enforce`], `response`.
-//!
-//! What it is about: [`token`], [`keyring`], [`principal`], [`domain`] and [`domain_ref`] (how
-//! requests name it), [`backend`] and its [`credential`], [`operation`], [`rollout`] (how far denials
-//! are enforced), [`refusal`], [`grounds`] and [`decision`]. [`mod@vocabulary`] makes their words.
-//!
-//! How fresh it is: [`clock`], `freshness` (the rule, and why it is enough), `snapshot`, `feed`
-//! (reads changes and hands them to the rule), [`postgres`] (connects, asks, writes, migrates),
-//! [`installation`] (whose knowledge it is), `seal` (what passes through Redis), `throttle` (once in a
-//! while), `pace` (so many per second), `redis_connections` (makes them all), `redis_fault` (what is
-//! wrong with a Redis).
-//!
-//! What is written behind the answers: `decision_log`, `last_use`, `canary`.
-//!
-//! Around it: [`app`] wires, `api_files` reads tables and `api_reload` takes up changed ones, `server` listens and drains,
-//! `grpc` is the edge, [`telemetry`] names every metric, [`config`] reads settings (`yaml` is how
-//! they and the tables are written, `percent` how shares are), [`admin`] is
-//! the administrator's service and `store` what it reads and writes in Postgres, [`explain`] says
-//! why something was refused, and [`cli`] holds the commands.
-//! `ring_watch` keeps a replica with another key ring from being ready. `tasks` ends the process
-//! if one of its tasks ends, `descriptors` shares out what may be open, `outlet` writes to
-//! outputs that may fail or block, `trusted_file` refuses files that others may write to, `legible`
-//! escapes characters that show a text as another.
+//! | room | what it holds |
+//! | --- | --- |
+//! | `check` | the driver: one function from a request to its record; the decision log and notes of use |
+//! | `edge` | where checks come in: gRPC over HTTP/2 |
+//! | [`wire`] | protobuf, both ways: the decoder of checks, and the encoder of answers |
+//! | `resolve` | memory, Redis and Postgres as tiers of one lookup |
+//! | `feed` | polls, listens and relays what changed, and hands it to [`freshness`] |
+//! | [`postgres`] | connects, asks, writes and migrates |
+//! | `redis_client` | makes every connection to Redis, and says what is wrong with one |
+//! | [`config`] | settings from file, environment and flags |
+//! | `files` | files that the operator writes: whether to trust them, and the tables of the API |
+//! | [`telemetry`] | every metric, the log, and outputs that may fail or block |
+//! | `process` | tasks whose end ends the process, and the files and sockets that may be open |
+//! | [`clock`] | the only code that reads a clock |
+//! | `server` | listens, answers health checks, drains |
+//! | [`app`] | wires all of this together |
+//! | [`admin`] | the administrator's service, and what it reads and writes in Postgres |
+//! | [`explain`] | says why a request would be refused |
+//! | [`cli`] | the commands |
 
 pub mod admin;
-mod api_files;
-mod api_reload;
 pub mod app;
-mod canary;
 mod check;
 pub mod cli;
 pub mod clock;
-pub mod codec;
 pub mod config;
-mod decision_log;
-mod descriptors;
+mod edge;
 pub mod explain;
 mod feed;
-mod grpc;
-mod last_use;
-mod outlet;
+mod files;
 pub mod postgres;
-mod proto;
-mod redis_connections;
-mod redis_fault;
+mod process;
+mod redis_client;
 mod resolve;
-mod response;
-mod ring_watch;
 mod server;
-mod store;
-mod tasks;
 pub mod telemetry;
-mod trusted_file;
+pub mod wire;
 
 pub use patgate_core::{
     api, backend, body, credential, decide, decision, domain, domain_ref, enforce, grounds,

@@ -1,6 +1,7 @@
 //! Listeners, health, and drain.
 
 mod http;
+pub(crate) mod ring_watch;
 
 use std::{
     fs::Permissions,
@@ -31,14 +32,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
-    clock,
-    codec::frame::SERVICE,
-    config,
-    grpc::{Grpc, GrpcEdge},
-    ring_watch::Objection,
-    tasks::Tasks,
+    clock, config,
+    edge::grpc::{Grpc, GrpcEdge},
+    process::tasks::Tasks,
+    server::ring_watch::Objection,
     telemetry,
     throttle::Throttle,
+    wire::codec::frame::SERVICE,
 };
 
 /// Pause after a connection could not be accepted, for example because of too many open files.

@@ -4,6 +4,7 @@
 
 mod histogram;
 mod logs;
+pub(crate) mod outlet;
 
 use std::{fmt, time::Duration};
 

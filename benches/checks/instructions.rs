@@ -50,7 +50,7 @@ const BODY: usize = 64 * 1024;
 
 /// The stages of a check, and the functions that belong to each.
 const STAGES: [(&str, &[&str]); 6] = [
-    ("decode", &["patgate::codec::HttpRequest::decode"]),
+    ("decode", &["patgate::wire::codec::HttpRequest::decode"]),
     ("parse", &["patgate_core::request::parse"]),
     (
         "resolve",
@@ -65,9 +65,9 @@ const STAGES: [(&str, &[&str]); 6] = [
             "patgate_core::decide::NeedsModel::with",
         ],
     ),
-    ("respond", &["patgate::response::Answer::new"]),
+    ("respond", &["patgate::wire::response::Answer::new"]),
     // From the request's body to its answer.
-    ("whole", &["patgate::grpc::Grpc::answer::"]),
+    ("whole", &["patgate::edge::grpc::Grpc::answer::"]),
 ];
 
 /// What counting needs in addition to the bench.

@@ -11,10 +11,10 @@ use flate2::{Compression, write::GzEncoder};
 use libfuzzer_sys::fuzz_target;
 use patgate::{
     body::gunzip,
-    codec::{HttpRequest, NOTICED},
+    wire::codec::{HttpRequest, NOTICED},
 };
 
-#[path = "../../src/codec/expected.rs"]
+#[path = "../../src/wire/codec/expected.rs"]
 mod expected;
 
 /// Bytes that a compressed message may become here.

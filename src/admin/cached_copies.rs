@@ -9,10 +9,9 @@ use tokio::time::timeout;
 
 use super::CachedCopies;
 use crate::{
-    redis_connections::RedisConnections,
-    redis_fault::RedisFault,
+    admin::store::OutdatedCopies,
+    redis_client::{connections::RedisConnections, fault::RedisFault},
     resolve::{Backends, Domains, Principals, redis::redis_key},
-    store::OutdatedCopies,
 };
 
 /// An operator prefers to wait rather than leave an outdated copy behind.

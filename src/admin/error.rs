@@ -1,9 +1,9 @@
 //! Why a call of the service fails.
 
 use crate::{
+    admin::store::{Error as StoreError, KeyUse},
     credential::SealError,
     keyring::KeyId,
-    store::{Error as StoreError, KeyUse},
 };
 
 /// A query that was not answered, or a change that was not made.

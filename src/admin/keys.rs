@@ -2,8 +2,8 @@
 
 use super::{Admin, Error, KeyUse};
 use crate::{
+    admin::store::new_id,
     keyring::{KeyId, KeyRing},
-    store::new_id,
     token::{Minted, TokenId, Tokens},
 };
 

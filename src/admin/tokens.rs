@@ -4,7 +4,7 @@ use super::{
     Admin, CreatedToken, Error, NewScope, NewToken, Outcome, RevokedToken, Rotation, Scope, Token,
     TokenDetails, TokenFilter, TokenGroup, Warning,
 };
-use crate::{store::Committed, token::TokenId};
+use crate::{admin::store::Committed, token::TokenId};
 
 impl Admin {
     /// Creates a token. The outcome holds its plaintext, which cannot be read again.
@@ -160,7 +160,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::store::TokenStatus;
+    use crate::admin::store::TokenStatus;
 
     fn created(permitted: &[bool]) -> TokenDetails {
         let text = || "t".to_owned();

@@ -2,8 +2,8 @@
 
 use crate::{
     config::Config,
-    descriptors,
     postgres::{self, ConnectError, Demand},
+    process::descriptors,
     server,
 };
 

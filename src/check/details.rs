@@ -10,8 +10,8 @@ use crate::{
     principal::Principal,
     refusal::Denial,
     request::{AuthRequest, Parts, Place},
-    response::Facts,
     rollout::Treatment,
+    wire::response::Facts,
 };
 
 /// A denial of which it is not known yet whether it is enforced.

@@ -12,12 +12,12 @@ use super::{
 };
 use crate::{
     api::{Action, Entity},
+    check::decision_log::{MAX_MODEL, Named, Record},
     clock::{self, Tick},
     decision::Decision,
-    decision_log::{MAX_MODEL, Named, Record},
     legible::logged,
     operation::EntityType,
-    response,
+    wire::response,
 };
 
 impl Checker {

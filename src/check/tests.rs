@@ -7,9 +7,9 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
+    check::decision_log::Named,
     clock::{self, Moment},
     config,
-    decision_log::Named,
     domain::{Domain, DomainId, DomainRef, Models},
     freshness::{AgeBounds, CheckedVersion, KnownChanges, Lineage, Stamp},
     grounds::Tier,
@@ -17,8 +17,8 @@ use crate::{
     operation::{EntityType, Operation},
     postgres::{self, BackgroundWriter, Counters, Postgres},
     principal::{DomainGrants, Principal, UserId},
+    process::tasks::Tasks,
     resolve::{Found, Load, Memory, Renewal, TierContext, Tiers, postgres::lookups},
-    tasks::Tasks,
     throttle::Throttle,
     token::{PlainToken, Prefixes, TokenId, VerifiedToken},
 };

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::{output, session::Session};
-use crate::{api::schema, api_files};
+use crate::{api::schema, files::api_files};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {

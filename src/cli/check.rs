@@ -18,7 +18,6 @@ use super::{UsageError, output::write, session::Session};
 use crate::{
     admin::{self, StoreError},
     api::{Action, Entity, Manner},
-    api_files,
     backend::{Backend, BackendName},
     body::Form,
     clock::{self, Clock, Moment},
@@ -27,6 +26,7 @@ use crate::{
     decision::Decision,
     domain::{Domain, DomainRef},
     explain::Evidence,
+    files::api_files,
     freshness::KnownChanges,
     keyring::KeyRing,
     postgres::{AskError, Counters, Postgres},

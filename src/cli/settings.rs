@@ -4,8 +4,8 @@ mod connect;
 
 use super::{UsageError, output, session::Session};
 use crate::{
-    api_files,
     config::{self, Config, Purpose, read_keyring},
+    files::api_files,
 };
 
 #[derive(clap::Subcommand)]

@@ -14,7 +14,7 @@ use super::{
     session::Session,
     why::LogArguments,
 };
-use crate::decision_log::{Entry, Line, Repeated};
+use crate::check::decision_log::{Entry, Line, Repeated};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {

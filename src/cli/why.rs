@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context as _;
 
 use super::{output::write, session::Session};
-use crate::decision_log::{Entry, Line, Lines};
+use crate::check::decision_log::{Entry, Line, Lines};
 
 /// The decision log to read.
 #[derive(clap::Args)]

@@ -5,8 +5,8 @@ use std::{io, path::Path};
 use zeroize::Zeroizing;
 
 use crate::{
+    files::trusted_file::{self, ReadError, Untrusted},
     keyring::{KeyRing, KeyRingError},
-    trusted_file::{self, ReadError, Untrusted},
 };
 
 const OTHERS_READ: u32 = 0o004;

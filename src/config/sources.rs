@@ -13,7 +13,7 @@ use super::{
     keys::{self, KEYS, Key, PREFIX},
 };
 use crate::{
-    trusted_file,
+    files::trusted_file,
     yaml::{self, Node, Placed, Problem, ProblemKind},
 };
 

@@ -13,7 +13,7 @@ use crate::{
     principal::{DomainGrants, Principal},
     refusal::{Malformed, NoModel, Refusal},
     request::{self, AuthRequest},
-    response,
+    wire::response,
 };
 
 pub(super) struct Walk<'e> {

@@ -19,8 +19,8 @@ use crate::{
     clock::{self, Clock, Tick},
     freshness::{Applied, KnownChanges, Poll},
     postgres::{self, AskError, Postgres, Settings},
+    process::tasks::Tasks,
     snapshot::Snapshot,
-    tasks::Tasks,
     telemetry::Metrics,
 };
 

@@ -25,8 +25,10 @@ use crate::{
     clock::{self, Tick},
     config,
     freshness::{Change, Lineage, Poll, Stamp, Triggers},
-    redis_connections::RedisConnections,
-    redis_fault::{Complaints, RedisFault},
+    redis_client::{
+        connections::RedisConnections,
+        fault::{Complaints, RedisFault},
+    },
     seal::{Purpose, Sealer},
     snapshot::{Snapshot, Xid},
 };

@@ -17,7 +17,7 @@ use super::{
     load::{Load, UNKNOWN},
     queue::{Batch, Queue},
 };
-use crate::{clock, tasks::Tasks};
+use crate::{clock, process::tasks::Tasks};
 
 /// How many keys one batch holds.
 pub(super) const MAX_BATCH: usize = 256;

@@ -16,8 +16,8 @@ use crate::{
     operation::{Operation, OperationSet},
     postgres::{AskError, Postgres, Reply, select},
     principal::{DomainGrants, Principal, UserId},
+    process::tasks::Tasks,
     rollout::{DomainMode, Rollout, Share},
-    tasks::Tasks,
     throttle::Throttle,
     token::{TokenDigest, TokenId},
 };

@@ -22,10 +22,12 @@ use crate::{
     clock::{self, Moment},
     config,
     freshness::Stamp,
-    redis_connections::RedisConnections,
-    redis_fault::{Complaints, RedisFault, Use, probe},
+    process::tasks::Tasks,
+    redis_client::{
+        connections::RedisConnections,
+        fault::{Complaints, RedisFault, Use, probe},
+    },
     seal::{Purpose, Sealer},
-    tasks::Tasks,
     telemetry::Metrics,
     throttle::Throttle,
 };

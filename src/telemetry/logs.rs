@@ -26,7 +26,7 @@ use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 use super::ResultLabels;
 use crate::{
     config::{self, LogFormat},
-    outlet::Outlet,
+    telemetry::outlet::Outlet,
 };
 
 /// Bytes that may wait to be written.

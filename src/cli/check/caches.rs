@@ -15,10 +15,10 @@ use crate::{
     freshness::{AgeBounds, KnownChanges},
     keyring::KeyRing,
     postgres::Postgres,
-    redis_fault::{Use, probe},
+    process::tasks::Tasks,
+    redis_client::fault::{Use, probe},
     resolve::{Found, Kind, Load, Memory, TierContext, Tiers, postgres::lookups, redis::Redis},
     seal::Sealer,
-    tasks::Tasks,
     telemetry::Metrics,
     token::TokenId,
 };

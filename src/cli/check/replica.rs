@@ -13,7 +13,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use super::sent::SentRequest;
-use crate::{
+use crate::wire::{
     codec::{self, frame},
     response::Told,
 };

@@ -8,7 +8,7 @@ use crate::{
     decide::AnsweredList,
     decision::Decision,
     explain::{Evidence, Explanation},
-    response::{self, Told},
+    wire::response::{self, Told},
 };
 
 #[derive(Serialize)]

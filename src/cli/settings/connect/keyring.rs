@@ -7,8 +7,8 @@ use super::Finding;
 use crate::{
     config::Config,
     postgres,
-    ring_watch::{Fitness, live_keys},
     rollout::Mode,
+    server::ring_watch::{Fitness, live_keys},
 };
 
 const KEY_RING: &str = "keyring_file";

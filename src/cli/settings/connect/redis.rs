@@ -4,7 +4,7 @@ use super::Finding;
 use crate::{
     config::{Config, Purpose},
     installation::Installation,
-    redis_fault::{Use, probe},
+    redis_client::fault::{Use, probe},
 };
 
 const REDIS: &str = "redis.url";

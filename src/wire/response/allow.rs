@@ -8,12 +8,12 @@ use uuid::fmt::Hyphenated;
 
 use super::{AnswerSettings, milliseconds};
 use crate::{
-    codec::frame,
     credential::Credential,
     decide::Permit,
     grounds::Grounds,
     request::{COOKIES, Change, Cleaned, SUBPROTOCOLS},
     rollout::Treatment,
+    wire::codec::frame,
 };
 
 /// Of `HeaderValueOption.append_action`. Always stated: what Envoy does when it is unset has changed

@@ -5,10 +5,9 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     check::{Checker, Step, ToEncode},
     clock,
-    codec::HttpRequest,
     refusal::{Malformed, Refusal},
     request::Parts,
-    response::Answer,
+    wire::{codec::HttpRequest, response::Answer},
 };
 
 /// Answers what came over gRPC.
@@ -49,7 +48,10 @@ mod tests {
     use prometheus_client::registry::Registry;
 
     use super::*;
-    use crate::{check::tests::hot, codec::encode, response::Told};
+    use crate::{
+        check::tests::hot,
+        wire::{codec::encode, response::Told},
+    };
 
     /// Exactly: one more on the way of every check should be meant.
     #[tokio::test]

@@ -153,8 +153,8 @@ mod tests {
 
     use super::*;
     use crate::{
+        check::decision_log::Named,
         decision::Decision,
-        decision_log::Named,
         grounds::Tier,
         refusal::{Denial, Refusal},
     };

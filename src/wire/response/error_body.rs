@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{api::ErrorStyle, proto::envoy::r#type::v3::StatusCode};
+use crate::{api::ErrorStyle, wire::proto::envoy::r#type::v3::StatusCode};
 
 /// What a body says about a denial.
 #[derive(Clone, Copy, Debug)]
@@ -114,7 +114,7 @@ mod tests {
     use crate::{
         api::Manner,
         refusal::{Excess, Limit, Malformed, NoModel, Refusal},
-        response::{Facts, wording},
+        wire::response::{Facts, wording},
     };
 
     #[test]

@@ -20,7 +20,7 @@ use super::{
     frame::{CHECK, HEAD},
     *,
 };
-use crate::{check::tests::hot, response::Told, token::PlainToken};
+use crate::{check::tests::hot, token::PlainToken, wire::response::Told};
 
 /// Longer than anything may take.
 const FOREVER: Duration = Duration::from_secs(1_000_000);

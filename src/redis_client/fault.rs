@@ -15,7 +15,7 @@ use std::{
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind};
 use tokio::time::timeout;
 
-use crate::{clock::Tick, config, legible, redis_connections::RedisConnections};
+use crate::{clock::Tick, config, legible, redis_client::connections::RedisConnections};
 
 /// For a connection and the answers to a few commands.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{config::LogTo, outlet::Outlet};
+use crate::{config::LogTo, telemetry::outlet::Outlet};
 
 /// The file, or standard output, cannot be opened.
 #[derive(Debug, thiserror::Error)]

@@ -7,8 +7,8 @@ use crate::{
     api::{Insufficient, Manner, Scheme},
     body::{MAX_DECODED, MAX_DEPTH, MAX_MEMBERS, MAX_PARAMETERS, MAX_PARTS, MAX_RATIO, MAX_SHOWN},
     operation::EntityType,
-    proto::envoy::r#type::v3::StatusCode,
     refusal::{Compressed, Denial, Excess, Fault, Malformed, NoModel, NotAToken, Refusal},
+    wire::proto::envoy::r#type::v3::StatusCode,
 };
 
 pub(super) fn http_status(refusal: Refusal, manner: Manner) -> StatusCode {

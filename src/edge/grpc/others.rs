@@ -19,7 +19,7 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
 use super::{GrpcEdge, message::READING, service};
-use crate::proto::DESCRIPTORS;
+use crate::wire::proto::DESCRIPTORS;
 
 /// A question about health holds the name of a service.
 const MAX_BODY: usize = 4096;

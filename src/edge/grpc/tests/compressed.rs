@@ -6,7 +6,7 @@ use prost::Message as _;
 use patgate_core::testing::gzip;
 
 use super::{super::compressed::decompress, *};
-use crate::codec::{encode, tests::generated};
+use crate::wire::codec::{encode, tests::generated};
 
 fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
     [&[flag], &(message.len() as u32).to_be_bytes()[..], message].concat()

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     api::{Apis, Source, TableError, TableErrors},
-    trusted_file,
+    files::trusted_file,
 };
 
 /// Reads and compiles the tables of files and directories, or without any those that the binary

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::{Apis, Source, TableErrors},
-    api_files,
+    files::api_files,
     telemetry::Metrics,
 };
 

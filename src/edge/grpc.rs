@@ -45,7 +45,11 @@ use self::{
     others::Others,
     stream::Unvectored,
 };
-use crate::{check::Step, codec::frame, refusal::Refusal, response::Answer};
+use crate::{
+    check::Step,
+    refusal::Refusal,
+    wire::{codec::frame, response::Answer},
+};
 
 /// Of the call itself, decoded; those of the request that it is about are in the message. Envoy sends
 /// about 500 bytes, and what its tracing adds. All heads that a connection sends at once are in

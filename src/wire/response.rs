@@ -26,28 +26,32 @@ use self::{
 };
 pub(crate) use self::{settings::AnswerSettings, told::Told};
 #[expect(clippy::disallowed_types, reason = "the one place that builds it")]
-use crate::proto::envoy::service::auth::v3::CheckResponse;
+use crate::wire::proto::envoy::service::auth::v3::CheckResponse;
 use crate::{
     api::{Action, Apis, ErrorStyle, Manner},
-    codec::frame,
     decide::{AwaitsBody, UnansweredList},
     decision::Decision,
     domain::Domain,
     enforce::UnenforcedVerdict,
     grounds::{Grounds, Tier},
     principal::Principal,
-    proto::{
-        envoy::{
-            config::core::v3::{
-                HeaderValue, HeaderValueOption, header_value_option::HeaderAppendAction,
-            },
-            service::auth::v3::{DeniedHttpResponse, OkHttpResponse, check_response::HttpResponse},
-            r#type::v3::HttpStatus,
-        },
-        google::rpc::Status,
-    },
     refusal::{Denial, Refusal},
     request::{COOKIES, Change, Cleaned, SUBPROTOCOLS, without_query},
+    wire::{
+        codec::frame,
+        proto::{
+            envoy::{
+                config::core::v3::{
+                    HeaderValue, HeaderValueOption, header_value_option::HeaderAppendAction,
+                },
+                service::auth::v3::{
+                    DeniedHttpResponse, OkHttpResponse, check_response::HttpResponse,
+                },
+                r#type::v3::HttpStatus,
+            },
+            google::rpc::Status,
+        },
+    },
 };
 
 /// Seconds after which a client may ask again when we could not decide, or did not want to.

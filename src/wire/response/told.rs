@@ -6,9 +6,9 @@ use prost::Message;
 use prost_types::value::Kind;
 
 use super::{error_body::message, settings::GUARD};
-use crate::codec::frame;
+use crate::wire::codec::frame;
 #[expect(clippy::disallowed_types, reason = "read here, not built")]
-use crate::proto::envoy::service::auth::v3::{CheckResponse, check_response::HttpResponse};
+use crate::wire::proto::envoy::service::auth::v3::{CheckResponse, check_response::HttpResponse};
 
 /// What a replica has answered, without the headers: one of them may be a backend's credential.
 #[derive(Debug, serde::Serialize)]

@@ -47,8 +47,8 @@ mod tests {
         grounds::Grounds,
         model_list::ListForm,
         request::Cleaned,
-        response::{Answer, AnswerSettings, Facts},
         rollout::Mode,
+        wire::response::{Answer, AnswerSettings, Facts},
     };
 
     fn read(decision: &Decision) -> CheckResponse {

@@ -10,9 +10,11 @@ use tonic::{
 use super::GrpcEdge;
 use crate::{
     check::Step,
-    proto::authorization::authorization_server::{Authorization, AuthorizationServer},
     refusal::Refusal,
-    response::Answer,
+    wire::{
+        proto::authorization::authorization_server::{Authorization, AuthorizationServer},
+        response::Answer,
+    },
 };
 
 /// A `CheckRequest` as it came over the wire.

@@ -2,7 +2,7 @@
 
 use prost::Message;
 
-use crate::proto::envoy::service::auth::v3::{
+use crate::wire::proto::envoy::service::auth::v3::{
     AttributeContext, CheckRequest,
     attribute_context::{HttpRequest, Request},
 };

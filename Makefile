@@ -116,7 +116,7 @@ lint:
 
 fuzz:
 	DECODER_CASES=$(CASES) cargo test --release --locked --lib -- \
-		--exact --nocapture codec::tests::agrees_with_the_generated_decoders
+		--exact --nocapture wire::codec::tests::agrees_with_the_generated_decoders
 
 demo: tools build
 	@ONCE=$(ONCE) $(VENV)/python demo/demo.py

@@ -30,8 +30,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .build_client(false)
         .out_dir(service)
-        .codec_path("crate::edge::grpc::service::Raw")
-        .extern_path(".envoy.service.auth.v3.CheckRequest", "crate::edge::grpc::service::Encoded")
+        .codec_path("crate::edge::grpc::service::RawCodec")
+        .extern_path(
+            ".envoy.service.auth.v3.CheckRequest",
+            "crate::edge::grpc::service::EncodedRequest",
+        )
         .extern_path(".envoy.service.auth.v3.CheckResponse", "crate::wire::response::Answer")
         .extern_path(".envoy", "crate::wire::proto::envoy")
         .extern_path(".google.rpc", "crate::wire::proto::google::rpc")

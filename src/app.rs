@@ -19,7 +19,7 @@ use crate::{
     app::{api_reload::ApiReloader, canary::Canary},
     check::{
         AwaitedBodies, Checker, DenialRates, LongBodies,
-        decision_log::{self, DecisionLog},
+        decision_log::{DecisionLog, DecisionLogHandle, DecisionLogWriter, LogOpenError},
         last_use::{LastUseWriter, LastUses},
     },
     clock::{self, Clock},
@@ -29,9 +29,11 @@ use crate::{
     freshness::{AgeBounds, KnownChanges},
     installation::Installation,
     keyring::KeyRing,
-    postgres::{self, BackgroundWriter, ConnectError, Postgres, SchemaError},
+    postgres::{self, BackgroundWriter, ConnectError, Postgres, PostgresSettings, SchemaError},
     process::tasks::{TaskEnded, Tasks},
-    resolve::{Load, Memory, Resolver, TierContext, Tiers, postgres::lookups, redis::Redis},
+    resolve::{
+        Load, MemoryTier, Resolver, TierContext, Tiers, postgres::lookups, redis::RedisTier,
+    },
     rollout::Mode,
     seal::Sealer,
     server::{self, BindError, Lifetimes, Listeners, ring_watch::RingWatch},
@@ -56,7 +58,7 @@ pub struct App {
     canary: Option<Canary>,
     reloader: ApiReloader,
     ring_watch: RingWatch,
-    log: Option<(decision_log::Writer, decision_log::Handle)>,
+    log: Option<(DecisionLogWriter, DecisionLogHandle)>,
     registry: Registry,
     lifetimes: Lifetimes,
     tasks: Tasks,
@@ -73,7 +75,7 @@ pub enum Error {
     Tables(#[from] TableErrors),
     /// The decision log cannot be opened.
     #[error(transparent)]
-    DecisionLog(#[from] decision_log::OpenError),
+    DecisionLog(#[from] LogOpenError),
     /// A listener cannot be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -143,7 +145,7 @@ impl App {
         let shown = Arc::clone(&changes);
         telemetry::show_watermark(&mut registry, move || shown.watermark_age(clock::now()));
         let clock = Arc::default();
-        let parts = Parts { config, ring, clock, changes, metrics, tasks: tasks.clone() };
+        let parts = Builder { config, ring, clock, changes, metrics, tasks: tasks.clone() };
         let reader = parts.reader().await?;
         let relay = parts.relay()?;
         let postgres = parts.postgres(&config.postgres);
@@ -210,7 +212,7 @@ impl App {
     /// renamed it.
     pub fn reopen_log(&self) -> impl Fn() + Send + use<> {
         let handle = self.log.as_ref().map(|(_, handle)| handle.clone());
-        move || handle.iter().for_each(decision_log::Handle::reopen)
+        move || handle.iter().for_each(DecisionLogHandle::reopen)
     }
 
     /// Serves until `shutdown`, or until a task ends that should not, then drains.
@@ -260,7 +262,7 @@ impl App {
 }
 
 /// The values from which the larger parts are built, and which they share.
-struct Parts<'c> {
+struct Builder<'c> {
     config: &'c Config,
     ring: KeyRing,
     clock: Arc<Clock>,
@@ -269,7 +271,7 @@ struct Parts<'c> {
     tasks: Tasks,
 }
 
-impl Parts<'_> {
+impl Builder<'_> {
     /// Returns the feed after a first poll, so that the first check can already judge what other
     /// replicas have left in Redis.
     async fn reader(&self) -> Result<FeedReader, Error> {
@@ -330,7 +332,7 @@ impl Parts<'_> {
         let config = self.config;
         let redis = config.redis.as_ref();
         let redis = redis
-            .map(|redis| Redis::spawn(redis, self.sealer(), self.metrics.clone(), &self.tasks));
+            .map(|redis| RedisTier::spawn(redis, self.sealer(), self.metrics.clone(), &self.tasks));
         let redis = redis.transpose().map_err(unusable)?;
         if let (Some(redis), Some(settings)) = (&redis, &config.redis) {
             redis.greet(settings, &self.tasks);
@@ -349,11 +351,11 @@ impl Parts<'_> {
         let load = Load::new(config.postgres.max_connections, config.deadline)
             .paced(config.max_query_rate);
         let (principals, domains, backends) = lookups(postgres, &Arc::new(load), &self.tasks);
-        let config::Memory { principals: principals_size, domains: domains_size, negatives } =
+        let config::MemoryLimits { principals: principals_size, domains: domains_size, negatives } =
             config.memory;
-        let principals_memory = Memory::new(principals_size, negatives);
-        let domains_memory = Memory::new(domains_size, negatives);
-        let backends_memory = Memory::new(BACKENDS_MEMORY, negatives);
+        let principals_memory = MemoryTier::new(principals_size, negatives);
+        let domains_memory = MemoryTier::new(domains_size, negatives);
+        let backends_memory = MemoryTier::new(BACKENDS_MEMORY, negatives);
         Ok(Resolver {
             principals: Tiers::new(principals_memory, principals, context.clone()),
             domains: Tiers::new(domains_memory, domains, context.clone()),
@@ -375,13 +377,13 @@ impl Parts<'_> {
         })
     }
 
-    fn postgres(&self, settings: &postgres::Settings) -> Postgres {
+    fn postgres(&self, settings: &PostgresSettings) -> Postgres {
         let clock = Arc::clone(&self.clock);
         let changes = Arc::clone(&self.changes);
         Postgres::new(settings, clock, changes, self.counters(settings))
     }
 
-    fn counters(&self, settings: &postgres::Settings) -> postgres::Counters {
+    fn counters(&self, settings: &PostgresSettings) -> postgres::Counters {
         postgres::Counters {
             queries: self.metrics.commands("postgres"),
             failures: self.metrics.failures("postgres"),

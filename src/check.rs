@@ -23,10 +23,10 @@ use futures_util::{FutureExt, poll};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use self::details::{CheckDetails, Refused, Upon};
+use self::details::{CheckDetails, PendingDenial, WithGrounds};
 pub(crate) use self::{
     awaited_bodies::AwaitedBodies, denial_rates::DenialRates, long_bodies::LongBodies,
-    long_bodies::aside, step::Step,
+    long_bodies::aside, step::CheckStep,
 };
 use crate::{
     api::Apis,
@@ -38,7 +38,7 @@ use crate::{
     grounds::Grounds,
     refusal::{Denial, NoModel, Refusal},
     request::{self, AuthRequest, Cleaned, Parts},
-    resolve::{Kind, Known, Resolver, Tiers, Unavailable},
+    resolve::{LookupKind, Resolved, Resolver, Tiers, Unavailable},
     rollout::Mode,
     telemetry::Metrics,
     token::Tokens,
@@ -97,7 +97,7 @@ impl Checker {
     pub(crate) async fn answer<'a, H, A>(
         &self,
         parts: Result<&Parts<'a, H>, Refusal>,
-        step: Step,
+        step: CheckStep,
         started: Tick,
         encode: impl FnOnce(ToEncode<'_>) -> A,
     ) -> A
@@ -140,7 +140,7 @@ impl Checker {
         &self,
         parts: &Parts<'a, H>,
         apis: &'r Apis,
-        step: Step,
+        step: CheckStep,
         started: Tick,
     ) -> (CheckOutcome, CheckDetails<'r>)
     where
@@ -162,15 +162,15 @@ impl Checker {
         &self,
         request: &AuthRequest<'_>,
         parts: &Parts<'a, H>,
-        step: Step,
+        step: CheckStep,
         started: Tick,
-    ) -> Result<(CheckOutcome, Grounds), Refused>
+    ) -> Result<(CheckOutcome, Grounds), PendingDenial>
     where
         H: Fn(&str) -> Option<&'a str>,
     {
         // A body that a first step asked for counts until it is decided about: so long it is held.
-        let _awaited =
-            (step == Step::Second).then(|| self.awaited.held(request.token.id, parts.request_id()));
+        let _awaited = (step == CheckStep::Second)
+            .then(|| self.awaited.held(request.token.id, parts.request_id()));
         let until = started.after(self.deadline_of(step));
         let mut grounds = Grounds::default();
         let mut at = started;
@@ -180,21 +180,26 @@ impl Checker {
         let mut turn = None;
         loop {
             let Resolver { principals, domains, backends } = &self.resolver;
-            let known = known_by(until, principals, &request.token.id, at).await.upon(grounds)?;
+            let known =
+                known_by(until, principals, &request.token.id, at).await.with_grounds(grounds)?;
             grounds = known.grounds();
             let principal = &known.found.value;
-            let now = self.clock.now(known.at).ok_or(Unavailable).upon(grounds)?;
-            let authenticated = request.authenticate(principal.as_deref(), now).upon(grounds)?;
+            let now = self.clock.now(known.at).ok_or(Unavailable).with_grounds(grounds)?;
+            let authenticated =
+                request.authenticate(principal.as_deref(), now).with_grounds(grounds)?;
             // Whatever it may do: its owner, or a thief, has used it.
             self.last_uses.note(request.token.id, &known.found.use_notes, known.at);
-            let located = authenticated.locate().upon(grounds);
+            let located = authenticated.locate().with_grounds(grounds);
             let located = located.map_err(|refused| refused.of(principal.as_ref()))?;
-            let named = known_by(until, domains, located.domain(), known.at).await.upon(grounds)?;
+            let named =
+                known_by(until, domains, located.domain(), known.at).await.with_grounds(grounds)?;
             grounds.add(named.grounds());
             let domain = named.found.value.as_ref();
             let own = match located.backend() {
                 None => None,
-                Some(name) => Some(known_by(until, backends, name, known.at).await.upon(grounds)?),
+                Some(name) => {
+                    Some(known_by(until, backends, name, known.at).await.with_grounds(grounds)?)
+                }
             };
             own.iter().for_each(|own| grounds.add(own.grounds()));
             let own = own.as_ref().and_then(|own| own.found.value.as_deref());
@@ -202,11 +207,11 @@ impl Checker {
             let authorized = match located.authorize(domain, own, self.model_reading) {
                 Ok(Progress::Authorized(authorized)) => Ok(authorized),
                 Err(denial) => Err(denial),
-                Ok(Progress::NeedsModel(needs)) if step == Step::First => {
+                Ok(Progress::NeedsModel(needs)) if step == CheckStep::First => {
                     let asked = self.ask_for_body(needs.await_body(), parts, started);
                     let asked = asked.map(|awaits| (CheckOutcome::AwaitsBody(awaits), grounds));
                     return asked
-                        .upon(grounds)
+                        .with_grounds(grounds)
                         .map_err(|refused| refused.of(principal.as_ref()).in_domain(domain));
                 }
                 Ok(Progress::NeedsModel(needs)) => match &long {
@@ -214,7 +219,7 @@ impl Checker {
                         needs.with(read.as_ref().map(|model| model.as_str()).map_err(|why| *why))
                     }
                     None if self.denials.is_spent(request.token.id, started) => {
-                        return Err(needs.refused(Refusal::RateLimited)).upon(grounds);
+                        return Err(needs.refused(Refusal::RateLimited)).with_grounds(grounds);
                     }
                     None => {
                         let (body, form) = (parts.shown(), needs.form());
@@ -225,7 +230,7 @@ impl Checker {
                                 || self.read_long(request.token.id, parts, form, body, until);
                             let read =
                                 self.long_bodies.read(needs.owner(), || read().map(Box::new));
-                            long = Some(in_time(until, read).await.upon(grounds)?);
+                            long = Some(in_time(until, read).await.with_grounds(grounds)?);
                             at = clock::now();
                             continue;
                         }
@@ -243,7 +248,7 @@ impl Checker {
                 Err(denial) => {
                     let read = long.as_ref().and_then(|read| read.as_deref().ok());
                     let model = read.or(short.as_ref()).map(ModelName::as_str);
-                    return Err(denial).upon(grounds).map_err(|refused| {
+                    return Err(denial).with_grounds(grounds).map_err(|refused| {
                         refused.of(principal.as_ref()).in_domain(domain).about(model)
                     });
                 }
@@ -251,7 +256,9 @@ impl Checker {
             let answered = match &turn {
                 None if listing.takes_long() => {
                     let owner = listing.owner();
-                    turn = Some(in_time(until, self.long_bodies.turn(owner)).await.upon(grounds)?);
+                    turn = Some(
+                        in_time(until, self.long_bodies.turn(owner)).await.with_grounds(grounds)?,
+                    );
                     at = clock::now();
                     continue;
                 }
@@ -262,25 +269,25 @@ impl Checker {
         }
     }
 
-    fn deadline_of(&self, step: Step) -> Duration {
+    fn deadline_of(&self, step: CheckStep) -> Duration {
         match step {
-            Step::Only | Step::First => self.deadline,
-            Step::Second => self.deadline + FOR_A_BODY,
+            CheckStep::Only | CheckStep::First => self.deadline,
+            CheckStep::Second => self.deadline + FOR_A_BODY,
         }
     }
 }
 
-fn decided(decision: Decision, grounds: Grounds) -> Result<(CheckOutcome, Grounds), Refused> {
+fn decided(decision: Decision, grounds: Grounds) -> Result<(CheckOutcome, Grounds), PendingDenial> {
     Ok((CheckOutcome::Decided(decision), grounds))
 }
 
 /// What is known of `key` before the time is up. What memory knows needs no timer.
-async fn known_by<K: Kind>(
+async fn known_by<K: LookupKind>(
     until: Tick,
     tiers: &Arc<Tiers<K>>,
     key: &K::Key,
     at: Tick,
-) -> Result<Known<K::Value>, Unavailable> {
+) -> Result<Resolved<K::Value>, Unavailable> {
     let mut known = pin!(tiers.get(key, at));
     if let Poll::Ready(known) = poll!(known.as_mut()) {
         return known;

@@ -36,7 +36,7 @@ use crate::{
     admin::{self, Actor, StoreError},
     api::TableErrors,
     app,
-    config::{Config, KeyRingFileError, Mistakes, Purpose},
+    config::{Config, ConfigErrors, KeyRingFileError, Purpose},
     domain::DomainRef,
     postgres::{self, SchemaError},
     telemetry,
@@ -252,7 +252,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
         _ => error.downcast_ref(),
     };
     let code = if error.is::<UsageError>()
-        || error.is::<Mistakes>()
+        || error.is::<ConfigErrors>()
         || error.is::<KeyRingFileError>()
         || error.is::<TableErrors>()
         || matches!(

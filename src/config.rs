@@ -20,20 +20,23 @@ pub use self::{
 };
 use self::{
     keys::KEYS,
-    load::Reader,
-    sources::Settings,
+    load::SettingsReader,
+    sources::SettingTexts,
     values::{path, paths},
 };
-pub use crate::files::trusted_file::Untrusted;
-use crate::{decide::ModelReading, keyring::KeyRing, postgres, rollout::Mode, token::Prefixes};
+pub use crate::files::trusted::UntrustedFile;
+use crate::{
+    decide::ModelReading, keyring::KeyRing, postgres::PostgresSettings, rollout::Mode,
+    token::Prefixes,
+};
 
 /// All settings.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The addresses for checks and probes.
-    pub listen: Listen,
+    pub listen: ListenSettings,
     /// The primary Postgres server, which holds all data.
-    pub postgres: postgres::Settings,
+    pub postgres: PostgresSettings,
     /// Lookup queries in Postgres per second; at least 1.
     pub max_query_rate: u32,
     /// The Postgres URL for reading changes, if it differs from `postgres.url`.
@@ -41,7 +44,7 @@ pub struct Config {
     /// Whether one replica reads changes for all replicas, and relays them through Redis.
     pub relay: bool,
     /// The second tier, if one is configured.
-    pub redis: Option<Redis>,
+    pub redis: Option<RedisSettings>,
     /// The path of the key ring; present when loaded for serving.
     pub keyring_file: Option<PathBuf>,
     /// Files and directories of API tables; if empty, patgate uses the table in the binary.
@@ -61,30 +64,30 @@ pub struct Config {
     /// Whether denials are enforced.
     pub mode: Mode,
     /// What is recorded of decisions.
-    pub decision_log: DecisionLog,
+    pub decision_log: DecisionLogSettings,
     /// Denials of one token per second; 0 means no limit.
     pub token_denials: u32,
     /// The limits of the bodies that Envoy holds for one token at a time.
-    pub bodies: Bodies,
+    pub bodies: AwaitedBodyLimits,
     /// The limits of the first tier.
-    pub memory: Memory,
+    pub memory: MemoryLimits,
     /// The prefix of the headers for the upstream, such as `x-`.
     pub headers_prefix: String,
     /// The word by which Envoy's guard recognizes what patgate lets through.
     pub guard_word: String,
     /// How long patgate drains when it stops.
-    pub drain: Drain,
+    pub drain: DrainTimes,
     /// Most connections per gRPC listener.
     pub max_connections: usize,
     /// The age at which a gRPC connection is closed, so that new replicas receive load.
     pub max_connection_age: Duration,
     /// The format and the filter of patgate's own log.
-    pub log: Log,
+    pub log: LogSettings,
 }
 
 /// The listeners. An absent one is off.
 #[derive(Clone, Debug)]
-pub struct Listen {
+pub struct ListenSettings {
     /// The TCP address for gRPC.
     pub grpc: Option<SocketAddr>,
     /// The path of the Unix socket for gRPC.
@@ -97,7 +100,7 @@ pub struct Listen {
 
 /// How to reach Redis.
 #[derive(Clone, Debug)]
-pub struct Redis {
+pub struct RedisSettings {
     /// The URL, which the redis crate can parse.
     pub url: SecretString,
     /// The longest time for one round trip.
@@ -108,7 +111,7 @@ pub struct Redis {
 
 /// What is recorded of decisions.
 #[derive(Clone, Debug)]
-pub struct DecisionLog {
+pub struct DecisionLogSettings {
     /// Where the log is written.
     pub to: LogTo,
     /// The logged share of the allows, from 0 to 1.
@@ -135,7 +138,7 @@ pub enum LogTo {
 
 /// The memory limits of the caches.
 #[derive(Clone, Copy, Debug)]
-pub struct Memory {
+pub struct MemoryLimits {
     /// Bytes for cached tokens, with their scopes and owners.
     pub principals: u64,
     /// Bytes for cached domains.
@@ -146,7 +149,7 @@ pub struct Memory {
 
 /// The times by which patgate stops without dropping a request.
 #[derive(Clone, Copy, Debug)]
-pub struct Drain {
+pub struct DrainTimes {
     /// The time between "not ready" and the end of listening.
     pub delay: Duration,
     /// The time for requests that are then still in progress.
@@ -155,7 +158,7 @@ pub struct Drain {
 
 /// The settings of patgate's own log.
 #[derive(Clone, Debug)]
-pub struct Log {
+pub struct LogSettings {
     /// The format of a line.
     pub format: LogFormat,
     /// Directives that `EnvFilter` understands.
@@ -183,7 +186,7 @@ pub enum Purpose {
 /// One error: a key, the source of its value, and what was expected there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{key} ({source_name}): expected {expected}")]
-pub struct Mistake {
+pub struct ConfigError {
     key: String,
     source_name: String,
     expected: String,
@@ -191,13 +194,13 @@ pub struct Mistake {
 
 /// All errors, one line each.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mistakes(Vec<Mistake>);
+pub struct ConfigErrors(Vec<ConfigError>);
 
-impl std::error::Error for Mistakes {}
+impl std::error::Error for ConfigErrors {}
 
 /// The limits of the bodies that one token may cause Envoy to hold until their second check.
 #[derive(Clone, Copy, Debug)]
-pub struct Bodies {
+pub struct AwaitedBodyLimits {
     /// Most bodies; at least 1.
     pub per_token: usize,
     /// Most bytes of all bodies together.
@@ -206,7 +209,7 @@ pub struct Bodies {
     pub timeout: Duration,
 }
 
-impl fmt::Display for Mistakes {
+impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, mistake) in self.0.iter().enumerate() {
             let newline = if index == 0 { "" } else { "\n" };
@@ -218,7 +221,7 @@ impl fmt::Display for Mistakes {
 
 /// A setting, in a form that people may see.
 #[derive(Clone, Debug, serde::Serialize)]
-pub struct Effective {
+pub struct EffectiveSetting {
     /// The key, such as `postgres.url`.
     pub key: &'static str,
     /// The value; for a secret, only whether it is set.
@@ -242,8 +245,8 @@ impl Config {
     /// # Errors
     ///
     /// Returns all errors of the sources, or that they name no key ring.
-    pub fn keyring_path(sources: &Sources) -> Result<PathBuf, Mistakes> {
-        let mut reader = Reader::of(sources);
+    pub fn keyring_path(sources: &Sources) -> Result<PathBuf, ConfigErrors> {
+        let mut reader = SettingsReader::of(sources);
         let path = reader.get("keyring_file", path).flatten();
         if path.is_none() {
             reader.mistake("keyring_file", "the path of a key ring");
@@ -253,12 +256,12 @@ impl Config {
 
     /// Returns the settings for reading the change feed: one connection, at `feed.url` if that is
     /// set.
-    pub(crate) fn feed(&self) -> postgres::Settings {
+    pub(crate) fn feed(&self) -> PostgresSettings {
         let (key, url) = match &self.feed_url {
             Some(url) => ("feed.url", url),
             None => (self.postgres.key, &self.postgres.url),
         };
-        postgres::Settings {
+        PostgresSettings {
             key,
             url: url.clone(),
             max_connections: 1,
@@ -269,21 +272,21 @@ impl Config {
     /// Returns the key ring and the API tables that the sources name, even if other settings have
     /// errors.
     pub fn files(sources: &Sources) -> (Option<PathBuf>, Vec<PathBuf>) {
-        let mut reader = Reader::of(sources);
+        let mut reader = SettingsReader::of(sources);
         let keyring_file = reader.get("keyring_file", path).flatten();
         (keyring_file, reader.get("apis", paths).unwrap_or_default())
     }
 
     /// Returns every key with its effective value, in the order of the reference.
-    pub fn effective(sources: &Sources) -> Vec<Effective> {
-        let settings = Settings::collect(sources);
+    pub fn effective(sources: &Sources) -> Vec<EffectiveSetting> {
+        let settings = SettingTexts::collect(sources);
         let shown = |key: &keys::Key| {
             let setting = settings.get(key.name)?;
             let value = match (key.secret, setting.text.is_empty()) {
                 (true, false) => "(set)".to_owned(),
                 _ => setting.text.clone(),
             };
-            Some(Effective { key: key.name, value, source: setting.source.clone() })
+            Some(EffectiveSetting { key: key.name, value, source: setting.source.clone() })
         };
         KEYS.iter().filter_map(shown).collect()
     }

@@ -1,4 +1,4 @@
 //! Files that the operator writes.
 
-pub(crate) mod api_files;
-pub(crate) mod trusted_file;
+pub(crate) mod api_tables;
+pub(crate) mod trusted;

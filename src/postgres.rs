@@ -1,7 +1,7 @@
 //! The Postgres room: connect, ask, write, migrate.
 //!
 //! It knows Postgres and the rule on freshness, and nothing of settings files, metrics or the change
-//! feed: it takes plain [`Settings`], and counts into the counters that it is given. What the
+//! feed: it takes plain [`PostgresSettings`], and counts into the counters that it is given. What the
 //! queries of lookups and polls mean is known to the modules that send them.
 //!
 //! Nothing here needs the state of a session, except where it says so, so a connection pooler in
@@ -25,7 +25,7 @@ pub(crate) use self::{
     ask::{AskError, Postgres, Reply, select},
     connect::{connect, connect_one},
     identity::{identify, identity_column, installation},
-    limits::{Demand, shortage},
+    limits::{ConnectionDemand, shortage},
     pooler::is_pooled,
     write::{BackgroundWriter, WriteError},
 };
@@ -37,7 +37,7 @@ pub use self::{
 
 /// How to reach Postgres.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct PostgresSettings {
     /// The setting that holds the URL, for messages.
     pub key: &'static str,
     /// The URL, which sqlx can parse.

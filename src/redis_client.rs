@@ -2,3 +2,5 @@
 
 pub(crate) mod connections;
 pub(crate) mod fault;
+pub(crate) mod fault_log;
+pub(crate) mod probe;

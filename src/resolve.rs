@@ -37,13 +37,13 @@ use self::{
     flight::Flights,
     kinds::Defect,
     lanes::{Lane, Lanes},
-    postgres::Lookup,
-    redis::Redis,
+    postgres::PostgresTier,
+    redis::RedisTier,
 };
 pub(crate) use self::{
-    kinds::{Backends, Domains, Kind, Principals},
+    kinds::{Backends, Domains, LookupKind, Principals},
     load::Load,
-    memory::Memory,
+    memory::MemoryTier,
     renewal::Renewal,
 };
 use crate::{
@@ -81,10 +81,10 @@ pub(crate) struct Found<V> {
 }
 
 /// What was found, and in which tier.
-type Answered<V> = (Arc<Found<V>>, Tier);
+type FoundInTier<V> = (Arc<Found<V>>, Tier);
 
 /// What is known of a key.
-pub(crate) struct Known<V> {
+pub(crate) struct Resolved<V> {
     pub(crate) found: Arc<Found<V>>,
     tier: Tier,
     /// When that was known: when it was asked for, if memory held it.
@@ -93,7 +93,7 @@ pub(crate) struct Known<V> {
     as_of: Tick,
 }
 
-impl<V> Known<V> {
+impl<V> Resolved<V> {
     pub(crate) fn grounds(&self) -> Grounds {
         Grounds { tier: self.tier, age: self.at.since(self.as_of) }
     }
@@ -113,22 +113,22 @@ pub(crate) struct Resolver {
 }
 
 /// The three tiers for one kind.
-pub(crate) struct Tiers<K: Kind> {
-    memory: Memory<K>,
+pub(crate) struct Tiers<K: LookupKind> {
+    memory: MemoryTier<K>,
     /// Counts what memory finds to be there; nearly every check does.
     hits: Counter,
-    flights: Flights<K::Key, Answered<K::Value>>,
+    flights: Flights<K::Key, FoundInTier<K::Value>>,
     lanes: Lanes,
     /// The stamp of the latest finding. While nothing commits in Postgres, all findings share it.
     stamp: Mutex<Option<Arc<Stamp>>>,
-    postgres: Lookup<K>,
+    postgres: PostgresTier<K>,
     context: TierContext,
 }
 
 /// What the tiers of all kinds have in common.
 #[derive(Clone)]
 pub(crate) struct TierContext {
-    pub(crate) redis: Option<Arc<Redis>>,
+    pub(crate) redis: Option<Arc<RedisTier>>,
     /// Opens the credentials of backends.
     pub(crate) ring: KeyRing,
     pub(crate) clock: Arc<Clock>,
@@ -137,8 +137,12 @@ pub(crate) struct TierContext {
     pub(crate) metrics: Metrics,
 }
 
-impl<K: Kind> Tiers<K> {
-    pub(crate) fn new(memory: Memory<K>, postgres: Lookup<K>, context: TierContext) -> Arc<Self> {
+impl<K: LookupKind> Tiers<K> {
+    pub(crate) fn new(
+        memory: MemoryTier<K>,
+        postgres: PostgresTier<K>,
+        context: TierContext,
+    ) -> Arc<Self> {
         Arc::new(Self {
             memory,
             hits: context.metrics.lookups(K::NAME, "memory", "hit"),
@@ -156,7 +160,7 @@ impl<K: Kind> Tiers<K> {
         self: &Arc<Self>,
         key: &K::Key,
         now: Tick,
-    ) -> Result<Known<K::Value>, Unavailable> {
+    ) -> Result<Resolved<K::Value>, Unavailable> {
         if let Some(found) = self.memory.get(key)
             && let Some(known) = self.usable(key, &found, now)
         {
@@ -169,7 +173,7 @@ impl<K: Kind> Tiers<K> {
                 // No caller waits for it; if it fails, the next use after a while tries again.
                 drop(self.look_up(key, now.before(max_staleness / 4)));
             }
-            return Ok(Known { found, tier: Tier::Memory, at: now, as_of: known });
+            return Ok(Resolved { found, tier: Tier::Memory, at: now, as_of: known });
         }
         for _ in 0..ATTEMPTS {
             let oldest = clock::now().before(self.context.bounds.max_staleness);
@@ -178,7 +182,7 @@ impl<K: Kind> Tiers<K> {
             let answered = clock::now();
             let bound = |known: &Tick| *known >= now || self.within_bound(&found, *known, answered);
             if let Some(as_of) = self.holds_as_of(key, &found).filter(bound) {
-                return Ok(Known { found, tier, at: answered, as_of });
+                return Ok(Resolved { found, tier, at: answered, as_of });
             }
         }
         Err(Unavailable)
@@ -218,7 +222,7 @@ impl<K: Kind> Tiers<K> {
         self: &Arc<Self>,
         key: &K::Key,
         oldest: Tick,
-    ) -> Result<flight::Waiter<Answered<K::Value>>, Unavailable> {
+    ) -> Result<flight::Waiter<FoundInTier<K::Value>>, Unavailable> {
         let tiers = Arc::clone(self);
         let lane = self.lanes.of(key);
         let fill = |key| async move { tiers.fill(key, lane, oldest).await };
@@ -231,7 +235,7 @@ impl<K: Kind> Tiers<K> {
         key: K::Key,
         lane: Lane,
         oldest: Tick,
-    ) -> Result<Answered<K::Value>, Unavailable> {
+    ) -> Result<FoundInTier<K::Value>, Unavailable> {
         let TierContext { redis, bounds, .. } = &self.context;
         // Another lookup may have ended after memory was asked and before this one began.
         if let Some(found) = self.memory.get(&key)
@@ -301,7 +305,7 @@ impl<K: Kind> Tiers<K> {
     /// not, the word for the reason in metrics.
     pub(crate) async fn held_by_redis(
         &self,
-        redis: &Redis,
+        redis: &RedisTier,
         key: &K::Key,
         oldest: Tick,
     ) -> Result<Found<K::Value>, &'static str> {

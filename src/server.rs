@@ -33,7 +33,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
     clock, config,
-    edge::grpc::{Grpc, GrpcEdge},
+    edge::grpc::{GrpcEdge, GrpcServer},
     process::tasks::Tasks,
     server::ring_watch::Objection,
     telemetry,
@@ -61,7 +61,7 @@ pub(crate) struct Listeners {
 pub(crate) const HTTP_DESCRIPTORS: usize = http::MAX_CONNECTIONS + 1;
 
 impl Listeners {
-    pub(crate) async fn bind(config: &config::Listen) -> Result<Self, BindError> {
+    pub(crate) async fn bind(config: &config::ListenSettings) -> Result<Self, BindError> {
         let tcp = async |address: Option<SocketAddr>, key| match address {
             None => Ok(None),
             Some(address) => {
@@ -212,8 +212,8 @@ pub(crate) async fn run(
         "Open connections per gRPC listener",
         open.clone(),
     );
-    let grpc = Grpc::new(edge, health);
-    let gate = |listener| Gate {
+    let grpc = GrpcServer::new(edge, health);
+    let gate = |listener| Acceptor {
         listener,
         grpc: grpc.clone(),
         max_connection_age: lifetimes.max_connection_age,
@@ -292,9 +292,9 @@ struct ListenerLabels {
 }
 
 /// Accepts the connections of one listener.
-struct Gate {
+struct Acceptor {
     listener: &'static str,
-    grpc: Grpc,
+    grpc: GrpcServer,
     max_connection_age: Duration,
     places: Arc<Semaphore>,
     complaints: Throttle,
@@ -303,7 +303,7 @@ struct Gate {
     closing: CancellationToken,
 }
 
-impl Gate {
+impl Acceptor {
     /// Returns a place for one more connection. While there is none, new connections wait in the
     /// listener's own queue: each open connection has a file descriptor, and other parts need some.
     async fn place(&self) -> Option<OwnedSemaphorePermit> {
@@ -331,7 +331,7 @@ impl Gate {
             Ok(stream) => {
                 let (age, closing) = (self.max_connection_age, self.closing.clone());
                 let served = self.grpc.clone().serve(stream, age, closing);
-                let counted = Counted::new(self.open.clone());
+                let counted = OpenConnection::new(self.open.clone());
                 self.connections.spawn(async move {
                     let _held = (place, counted);
                     served.await;
@@ -346,16 +346,16 @@ impl Gate {
 }
 
 /// Counts one connection while it exists.
-struct Counted(Gauge);
+struct OpenConnection(Gauge);
 
-impl Counted {
+impl OpenConnection {
     fn new(gauge: Gauge) -> Self {
         gauge.inc();
         Self(gauge)
     }
 }
 
-impl Drop for Counted {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.dec();
     }

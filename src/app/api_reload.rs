@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::{Apis, Source, TableErrors},
-    files::api_files,
+    files::api_tables,
     telemetry::Metrics,
 };
 
@@ -26,7 +26,7 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Time until the files are read again after a signal, because their writer may not have finished.
 const AGAIN: Duration = Duration::from_millis(50);
 
-type Read = Result<Vec<Source>, TableErrors>;
+type ReadSources = Result<Vec<Source>, TableErrors>;
 
 /// Keeps the loaded tables equal to the files.
 pub(crate) struct ApiReloader {
@@ -36,16 +36,16 @@ pub(crate) struct ApiReloader {
     paths: Vec<PathBuf>,
     metrics: Metrics,
     /// The content that was tried last: an error is reported once, not at every read.
-    tried: Read,
+    tried: ReadSources,
     /// Content that was read once. It is not tried before it is read again: the next read may find
     /// the rest of a file that is being written, and half a table may protect less.
-    seen: Option<Read>,
+    seen: Option<ReadSources>,
 }
 
 impl ApiReloader {
     /// Loads the tables. At startup, they must have no errors.
     pub(crate) fn load(paths: Vec<PathBuf>, metrics: Metrics) -> Result<Self, TableErrors> {
-        let sources = api_files::read(&paths)?;
+        let sources = api_tables::read(&paths)?;
         let apis = Arc::new(ArcSwap::from_pointee(Apis::compile(&sources)?));
         let asked = Arc::default();
         Ok(Self { apis, asked, paths, metrics, tried: Ok(sources), seen: None })
@@ -78,13 +78,13 @@ impl ApiReloader {
     }
 
     /// Returns `None` if the process ends.
-    async fn read(&self) -> Option<Read> {
+    async fn read(&self) -> Option<ReadSources> {
         let paths = self.paths.clone();
-        spawn_blocking(move || api_files::read(&paths)).await.ok()
+        spawn_blocking(move || api_tables::read(&paths)).await.ok()
     }
 
     /// Returns whether this content differs from what was tried last, and was read twice.
-    fn is_settled(&mut self, read: &Read) -> bool {
+    fn is_settled(&mut self, read: &ReadSources) -> bool {
         if *read == self.tried {
             self.seen = None;
             return false;
@@ -94,7 +94,7 @@ impl ApiReloader {
         again
     }
 
-    async fn take_up(&mut self, read: Read) {
+    async fn take_up(&mut self, read: ReadSources) {
         self.seen = None;
         self.tried = read.clone();
         let compile = move || read.and_then(|sources| Apis::compile(&sources));

@@ -2,7 +2,7 @@
 
 use crate::{
     config::Config,
-    postgres::{self, ConnectError, Demand},
+    postgres::{self, ConnectError, ConnectionDemand},
     process::descriptors,
     server,
 };
@@ -45,7 +45,7 @@ pub(crate) async fn connection_shortage(config: &Config) -> Result<Option<String
     let last_uses = 1;
     let canary = u32::from(config.canary_every.is_some());
     let listener = u32::from(config.feed_url.is_some());
-    let demand = Demand {
+    let demand = ConnectionDemand {
         lookups: config.postgres.max_connections.saturating_add(last_uses + canary),
         feed: 1 + listener + u32::from(config.relay),
     };

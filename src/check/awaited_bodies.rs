@@ -5,7 +5,7 @@
 //!
 //! A body counts from the first answer until the second check, which brings it, has ended. If that
 //! check never comes, because the client has gone, or comes to another replica, the body counts for
-//! as long as Envoy may wait for it ([`Bodies::timeout`]). Fewer than are held are never counted.
+//! as long as Envoy may wait for it ([`AwaitedBodyLimits::timeout`]). Fewer than are held are never counted.
 //! Envoy as shipped sends both checks of a request to the same replica.
 
 use std::{
@@ -15,7 +15,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use crate::{clock::Tick, config::Bodies, telemetry::Metrics, token::TokenId};
+use crate::{clock::Tick, config::AwaitedBodyLimits, telemetry::Metrics, token::TokenId};
 
 /// Tells what a body becomes from the body itself.
 const DECODED: &str = "decoded";
@@ -25,7 +25,7 @@ const MAX_IN_ALL: usize = 100_000;
 
 /// The bodies that are awaited.
 pub(crate) struct AwaitedBodies {
-    limits: Bodies,
+    limits: AwaitedBodyLimits,
     /// [`MAX_IN_ALL`], but in tests.
     in_all: usize,
     /// Of the ids of requests, which a client may have chosen if Envoy was told so.
@@ -52,7 +52,7 @@ struct Awaited {
 }
 
 impl AwaitedBodies {
-    pub(crate) fn new(limits: Bodies, metrics: Metrics) -> Self {
+    pub(crate) fn new(limits: AwaitedBodyLimits, metrics: Metrics) -> Self {
         let (in_all, ids) = (MAX_IN_ALL, RandomState::new());
         Self { limits, in_all, ids, state: Mutex::default(), metrics }
     }
@@ -62,7 +62,7 @@ impl AwaitedBodies {
     pub(crate) fn admit(&self, token: TokenId, request: &str, bytes: u64, now: Tick) -> bool {
         let request = self.ids.hash_one(request);
         let mut state = self.lock();
-        let Bodies { per_token, bytes_per_token, timeout } = self.limits;
+        let AwaitedBodyLimits { per_token, bytes_per_token, timeout } = self.limits;
         state.forget(token, now, now.after(timeout / 8));
         let is_full = state.bodies >= self.in_all;
         let share = self.in_all / (state.tokens.len() + 1);
@@ -207,7 +207,8 @@ mod tests {
     use super::*;
 
     const TIMEOUT: Duration = Duration::from_secs(60);
-    const LIMITS: Bodies = Bodies { per_token: 3, bytes_per_token: 100, timeout: TIMEOUT };
+    const LIMITS: AwaitedBodyLimits =
+        AwaitedBodyLimits { per_token: 3, bytes_per_token: 100, timeout: TIMEOUT };
 
     fn token(number: u128) -> TokenId {
         TokenId(Uuid::from_u128(number))
@@ -320,7 +321,7 @@ mod tests {
         const FLOODS: usize = 4;
         const IN_ALL: usize = 200;
         let mut registry = Registry::default();
-        let limits = Bodies { per_token: 1000, bytes_per_token: 1000, timeout: TIMEOUT };
+        let limits = AwaitedBodyLimits { per_token: 1000, bytes_per_token: 1000, timeout: TIMEOUT };
         let mut awaited = AwaitedBodies::new(limits, Metrics::new(&mut registry));
         awaited.in_all = IN_ALL;
         let now = Tick::from_micros(7);

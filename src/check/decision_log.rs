@@ -28,10 +28,10 @@ use self::{
     repeats::{Admission, Repeats},
 };
 pub(crate) use self::{
-    line::{Entry, Line, Lines, Repeated},
-    record::{MAX_MODEL, Named, Record},
-    sink::OpenError,
-    writer::{Handle, Writer},
+    line::{DecisionLine, LogEntry, LogLines, RepeatedSummary},
+    record::{MAX_MODEL, Record, RequestedAccess},
+    sink::LogOpenError,
+    writer::{DecisionLogHandle, DecisionLogWriter},
 };
 use crate::{clock::Tick, config, decision::Decision, pace::Pace, telemetry::Metrics};
 
@@ -41,19 +41,19 @@ pub(crate) struct DecisionLog(Option<Queue>);
 struct Queue {
     sample: Sample,
     pace: Pace,
-    records: SyncSender<Message>,
-    shared: Arc<Shared>,
+    records: SyncSender<WriterMessage>,
+    shared: Arc<LogState>,
     metrics: Metrics,
 }
 
-enum Message {
+enum WriterMessage {
     Record(Box<Record>),
     /// Wakes the writer, which then reads the flags.
     Wake,
 }
 
 /// The state that both ends share.
-struct Shared {
+struct LogState {
     omissions: Omissions,
     repeats: Repeats,
     reopen: AtomicBool,
@@ -68,19 +68,23 @@ impl DecisionLog {
     ///
     /// Returns an error if the file cannot be opened.
     pub(crate) fn open(
-        settings: &config::DecisionLog,
+        settings: &config::DecisionLogSettings,
         metrics: &Metrics,
-    ) -> Result<(Self, Option<Writer>), OpenError> {
+    ) -> Result<(Self, Option<DecisionLogWriter>), LogOpenError> {
         let Some(sink) = sink::Sink::open(&settings.to)? else { return Ok((Self(None), None)) };
         let (records, waiting) = sync_channel(settings.queue);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(LogState {
             omissions: Omissions::default(),
             repeats: Repeats::new(settings.repeats_per_second),
             reopen: AtomicBool::default(),
             stop: AtomicBool::default(),
         });
-        let writer =
-            Writer { waiting, sink, shared: Arc::clone(&shared), metrics: metrics.clone() };
+        let writer = DecisionLogWriter {
+            waiting,
+            sink,
+            shared: Arc::clone(&shared),
+            metrics: metrics.clone(),
+        };
         let queue = Queue {
             sample: Sample::new(settings.sample_allows),
             pace: Pace::new(settings.denials_per_second, settings.denials_per_second),
@@ -92,9 +96,9 @@ impl DecisionLog {
     }
 
     /// Returns a handle that controls the writer, if there is one.
-    pub(crate) fn handle(&self) -> Option<Handle> {
+    pub(crate) fn handle(&self) -> Option<DecisionLogHandle> {
         let Queue { records, shared, .. } = self.0.as_ref()?;
-        Some(Handle { shared: Arc::clone(shared), waker: records.clone() })
+        Some(DecisionLogHandle { shared: Arc::clone(shared), waker: records.clone() })
     }
 
     /// Returns whether a decision that was answered at `at` must be recorded. Call it once per
@@ -120,7 +124,7 @@ impl DecisionLog {
             Admission::Unknown if queue.pace.admits(record.at) => {}
             Admission::Unknown => return queue.left_out(record.decision.code()),
         }
-        if queue.records.try_send(Message::Record(Box::new(record))).is_err() {
+        if queue.records.try_send(WriterMessage::Record(Box::new(record))).is_err() {
             queue.shared.omissions.dropped();
             queue.metrics.logged_decisions("dropped", 1);
         }
@@ -146,7 +150,7 @@ mod tests {
 
     #[test]
     fn what_is_not_sampled_costs_no_allocation() {
-        let settings = config::DecisionLog {
+        let settings = config::DecisionLogSettings {
             to: config::LogTo::Stdout,
             sample_allows: 0.01,
             denials_per_second: 1,

@@ -15,15 +15,15 @@ use crate::{
 };
 
 /// A denial of which it is not known yet whether it is enforced.
-pub(super) struct Refused {
+pub(super) struct PendingDenial {
     pub(super) denial: Denial,
     pub(super) grounds: Grounds,
-    pub(super) rests_on: RestsOn,
+    pub(super) context: DenialContext,
 }
 
 /// What a denial rests on, and what its answer may therefore say.
 #[derive(Debug, Default)]
-pub(super) struct RestsOn {
+pub(super) struct DenialContext {
     /// The token that was denied, if its possession was proven.
     pub(super) principal: Option<Arc<Principal>>,
     pub(super) domain: Option<Arc<Domain>>,
@@ -31,38 +31,38 @@ pub(super) struct RestsOn {
     pub(super) model: Option<Box<str>>,
 }
 
-impl Refused {
+impl PendingDenial {
     pub(super) fn new(denial: Denial, grounds: Grounds) -> Self {
-        Self { denial, grounds, rests_on: RestsOn::default() }
+        Self { denial, grounds, context: DenialContext::default() }
     }
 
     /// Notes whose token was denied, after its possession was proven.
     pub(super) fn of(mut self, principal: Option<&Arc<Principal>>) -> Self {
-        self.rests_on.principal = principal.cloned();
+        self.context.principal = principal.cloned();
         self
     }
 
     /// Notes in which domain the request was denied.
     pub(super) fn in_domain(mut self, domain: Option<&Arc<Domain>>) -> Self {
-        self.rests_on.domain = domain.cloned();
+        self.context.domain = domain.cloned();
         self
     }
 
     /// Notes which model the body of the denied request names.
     pub(super) fn about(mut self, model: Option<&str>) -> Self {
-        self.rests_on.model = model.map(Box::from);
+        self.context.model = model.map(Box::from);
         self
     }
 }
 
 /// Adds to an error what it rests on.
-pub(super) trait Upon<T> {
-    fn upon(self, grounds: Grounds) -> Result<T, Refused>;
+pub(super) trait WithGrounds<T> {
+    fn with_grounds(self, grounds: Grounds) -> Result<T, PendingDenial>;
 }
 
-impl<T, E: Into<Denial>> Upon<T> for Result<T, E> {
-    fn upon(self, grounds: Grounds) -> Result<T, Refused> {
-        self.map_err(|error| Refused::new(error.into(), grounds))
+impl<T, E: Into<Denial>> WithGrounds<T> for Result<T, E> {
+    fn with_grounds(self, grounds: Grounds) -> Result<T, PendingDenial> {
+        self.map_err(|error| PendingDenial::new(error.into(), grounds))
     }
 }
 
@@ -74,7 +74,7 @@ pub(crate) struct CheckDetails<'r> {
     /// What the decision rests on.
     pub(crate) grounds: Grounds,
     /// What a denial rests on.
-    pub(super) rests_on: RestsOn,
+    pub(super) context: DenialContext,
     /// What applied, where it took another look-up to know.
     pub(super) treatment: Option<Treatment>,
     /// Where the request goes.
@@ -107,10 +107,10 @@ impl<'r> CheckDetails<'r> {
             authority: parts.authority,
             target: parts.target,
             shown: parts.body.len(),
-            principal: self.rests_on.principal.as_deref(),
-            domain: self.rests_on.domain.as_deref(),
+            principal: self.context.principal.as_deref(),
+            domain: self.context.domain.as_deref(),
             action: self.request.as_ref().and_then(|request| request.action.as_ref()),
-            model: self.rests_on.model.as_deref(),
+            model: self.context.model.as_deref(),
         }
     }
 

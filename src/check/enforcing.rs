@@ -3,7 +3,7 @@
 
 use super::{
     CheckOutcome, Checker,
-    details::{CheckDetails, Refused},
+    details::{CheckDetails, PendingDenial},
     known_by,
 };
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     principal::{Principal, UserId},
     refusal::{Denial, Refusal},
     request::Rejected,
-    resolve::Known,
+    resolve::Resolved,
     token::{TokenId, VerifiedToken},
 };
 
@@ -25,7 +25,7 @@ impl Checker {
         &self,
         rejected: Rejected<'r>,
         started: Tick,
-    ) -> (Refused, CheckDetails<'r>) {
+    ) -> (PendingDenial, CheckDetails<'r>) {
         let Rejected { refusal, place, manner, among } = rejected;
         // A ramp is for tokens that are proven.
         let among = among.filter(|_| self.mode.depends_on_domain(refusal));
@@ -34,23 +34,23 @@ impl Checker {
             None => None,
         };
         let (subject, grounds) = proven.unwrap_or_default();
-        let refused = Refused::new(Denial { subject, ..refusal.into() }, grounds);
+        let refused = PendingDenial::new(Denial { subject, ..refusal.into() }, grounds);
         (refused, CheckDetails { place, manner, ..CheckDetails::default() })
     }
 
     /// Makes a decision of a denial.
     pub(super) async fn enforce<'r>(
         &self,
-        refused: Refused,
+        refused: PendingDenial,
         details: CheckDetails<'r>,
         started: Tick,
     ) -> (CheckOutcome, CheckDetails<'r>) {
         let mut details = CheckDetails { grounds: refused.grounds, ..details };
         let denial = refused.denial;
         let decision =
-            if self.mode.depends_on_domain(denial.refusal) && refused.rests_on.domain.is_none() {
+            if self.mode.depends_on_domain(denial.refusal) && refused.context.domain.is_none() {
                 let named = details.named();
-                let known = self.whose(named.as_ref(), started).await;
+                let known = self.named_domain(named.as_ref(), started).await;
                 if let Some(known) = &known {
                     details.grounds.add(known.grounds());
                 }
@@ -59,9 +59,9 @@ impl Checker {
                 details.treatment = Some(self.mode.treatment(domain));
                 self.rule(denial, domain, started)
             } else {
-                self.rule(denial, refused.rests_on.domain.as_deref(), started)
+                self.rule(denial, refused.context.domain.as_deref(), started)
             };
-        details.rests_on = refused.rests_on;
+        details.context = refused.context;
         (CheckOutcome::Decided(decision), details)
     }
 
@@ -87,7 +87,11 @@ impl Checker {
     }
 
     /// The domain whose mode applies, if it can be known before the time is up.
-    async fn whose(&self, named: Option<&DomainRef>, started: Tick) -> Option<Known<Domain>> {
+    async fn named_domain(
+        &self,
+        named: Option<&DomainRef>,
+        started: Tick,
+    ) -> Option<Resolved<Domain>> {
         let until = started.after(self.deadline);
         known_by(until, &self.resolver.domains, named?, clock::now()).await.ok()
     }

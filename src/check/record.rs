@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     api::{Action, Entity},
-    check::decision_log::{MAX_MODEL, Named, Record},
+    check::decision_log::{MAX_MODEL, Record, RequestedAccess},
     clock::{self, Tick},
     decision::Decision,
     legible::logged,
@@ -53,9 +53,9 @@ impl Checker {
         at: Tick,
         took: Duration,
     ) -> Record {
-        let rests_on = decision.domain().or(details.rests_on.domain.as_ref());
+        let domain = decision.domain().or(details.context.domain.as_ref());
         let treatment =
-            details.treatment.unwrap_or_else(|| self.mode.treatment(rests_on.map(|d| &**d)));
+            details.treatment.unwrap_or_else(|| self.mode.treatment(domain.map(|d| &**d)));
         Record {
             at,
             took,
@@ -63,8 +63,8 @@ impl Checker {
             status: response::status(&decision, details.manner),
             treatment,
             tier: details.grounds.tier,
-            domain: details.rests_on.domain.clone(),
-            named: named(details, method, &decision),
+            domain: details.context.domain.clone(),
+            requested: requested_access(details, method, &decision),
             decision,
         }
     }
@@ -72,8 +72,12 @@ impl Checker {
 
 /// What a request with this method names. What the decision did not need is read now, so that only
 /// requests that are logged pay for it.
-fn named(details: CheckDetails<'_>, method: &str, decision: &Decision) -> Named {
-    let CheckDetails { place, request, rests_on, .. } = details;
+fn requested_access(
+    details: CheckDetails<'_>,
+    method: &str,
+    decision: &Decision,
+) -> RequestedAccess {
+    let CheckDetails { place, request, context, .. } = details;
     let place = place.as_ref();
     let ReadRequest { domain, action } = request.unwrap_or_else(|| ReadRequest {
         domain: place.and_then(|place| place.domain()),
@@ -84,8 +88,8 @@ fn named(details: CheckDetails<'_>, method: &str, decision: &Decision) -> Named 
     let model = action.as_ref().filter(about_models).filter(|_| proven);
     let model = model.and_then(|action| match action.entity {
         Entity::Named(name) => Some(logged(name, MAX_MODEL).into()),
-        Entity::Unread(_) => rests_on.model,
+        Entity::Unread(_) => context.model,
         Entity::None => None,
     });
-    Named { domain, operation: action.map(|action| action.operation), model }
+    RequestedAccess { domain, operation: action.map(|action| action.operation), model }
 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    check::decision_log::Named,
+    check::decision_log::RequestedAccess,
     clock::{self, Moment},
     config,
     domain::{Domain, DomainId, DomainRef, Models},
@@ -15,10 +15,10 @@ use crate::{
     grounds::Tier,
     keyring::KeyRing,
     operation::{EntityType, Operation},
-    postgres::{self, BackgroundWriter, Counters, Postgres},
+    postgres::{BackgroundWriter, Counters, Postgres, PostgresSettings},
     principal::{DomainGrants, Principal, UserId},
     process::tasks::Tasks,
-    resolve::{Found, Load, Memory, Renewal, TierContext, Tiers, postgres::lookups},
+    resolve::{Found, Load, MemoryTier, Renewal, TierContext, Tiers, postgres::lookups},
     throttle::Throttle,
     token::{PlainToken, Prefixes, TokenId, VerifiedToken},
 };
@@ -76,19 +76,19 @@ fn checker(
     let lineage = Lineage { installation: OURS, timeline: 1, life: 1 };
     let stamp = Arc::new(Stamp { lineage, snapshot: "10:10:".parse().unwrap() });
     changes.meet(&stamp, now).unwrap();
-    let principals = Memory::new(1 << 20, 10);
+    let principals = MemoryTier::new(1 << 20, 10);
     principals.insert(token.id, Arc::new(found(principal, now, moment, &stamp)));
-    let domains = Memory::new(1 << 20, 10);
+    let domains = MemoryTier::new(1 << 20, 10);
     let reference = DomainRef::Slug(domain.slug.clone());
     domains.insert(reference, Arc::new(found(domain, now, moment, &stamp)));
 
-    let nowhere = postgres::Settings {
+    let nowhere = PostgresSettings {
         key: "postgres.url",
         url: "postgres://127.0.0.1:1/none".into(),
         max_connections: 1,
         query_timeout: hour,
     };
-    let nothing_logged = config::DecisionLog {
+    let nothing_logged = config::DecisionLogSettings {
         to: config::LogTo::Nowhere,
         sample_allows: 0.0,
         denials_per_second: 1,
@@ -110,7 +110,7 @@ fn checker(
     let (principal_lookup, domain_lookup, backend_lookup) = lookups(&postgres, &load, &tasks);
     let principals = Tiers::new(principals, principal_lookup, context.clone());
     let domains = Tiers::new(domains, domain_lookup, context.clone());
-    let backends = Tiers::new(Memory::new(1 << 20, 10), backend_lookup, context);
+    let backends = Tiers::new(MemoryTier::new(1 << 20, 10), backend_lookup, context);
     Checker {
         apis: Arc::new(ArcSwap::from_pointee(Apis::embedded().unwrap())),
         tokens,
@@ -122,7 +122,7 @@ fn checker(
         denials: DenialRates::new(10),
         long_bodies: LongBodies::new(1),
         awaited: AwaitedBodies::new(
-            config::Bodies { per_token: 2, bytes_per_token: 64 << 20, timeout: hour },
+            config::AwaitedBodyLimits { per_token: 2, bytes_per_token: 64 << 20, timeout: hour },
             metrics.clone(),
         ),
         log: DecisionLog::open(&nothing_logged, &metrics).unwrap().0,
@@ -151,7 +151,7 @@ fn decide_at_once(
     let parts = Parts { method, authority, target: path, header, body: b"" };
     // Polled once: whoever had to wait for anything would not be ready.
     let apis = checker.apis.load();
-    let checked = checker.check(&parts, &apis, Step::Only, clock::now()).now_or_never()?;
+    let checked = checker.check(&parts, &apis, CheckStep::Only, clock::now()).now_or_never()?;
     let (decision, _) = decided(checked);
     Some((decision.outcome(), decision.code()))
 }
@@ -181,7 +181,7 @@ async fn an_answer_says_how_old_its_grounds_are() {
         let (method, authority, target) = ("GET", "gateway", "/proxy/acme/v1/models");
         let parts = Parts { method, authority, target, header, body: b"" };
         let apis = checker.apis.load();
-        checker.check(&parts, &apis, Step::Only, known.after(later)).await.1.grounds
+        checker.check(&parts, &apis, CheckStep::Only, known.after(later)).await.1.grounds
     };
     let told = grounds(plain.expose()).await;
     assert_eq!(told.tier, Tier::Memory);
@@ -225,10 +225,10 @@ async fn nothing_is_read_twice_for_the_record() {
     let parts = Parts { method, authority, target, header, body };
     let apis = checker.apis.load();
     let now = clock::now();
-    let decided = decided(checker.check(&parts, &apis, Step::Only, now).await);
+    let decided = decided(checker.check(&parts, &apis, CheckStep::Only, now).await);
     assert_eq!((decided.0.outcome(), decided.0.code()), ("deny", "permission_denied"));
     let record = checker.record_of(method, decided, "r-1".to_owned(), now, Duration::ZERO);
-    let Named { domain, operation, model } = record.named;
+    let RequestedAccess { domain, operation, model } = record.requested;
     assert_eq!(domain.map(|domain| domain.to_string()).as_deref(), Some("acme"));
     assert_eq!(operation, Some(Operation::LlmChatCompletions));
     assert_eq!(model.as_deref(), Some("other"));
@@ -256,11 +256,11 @@ async fn what_a_record_names_is_read_whatever_was_refused() {
         let header = |name: &str| (name == "authorization").then_some(bearer.as_str());
         let (method, authority) = ("GET", "gateway");
         let parts = Parts { method, authority, target, header, body: b"" };
-        let decided = decided(checker.check(&parts, &apis, Step::Only, clock::now()).await);
+        let decided = decided(checker.check(&parts, &apis, CheckStep::Only, clock::now()).await);
         assert_eq!(decided.0.code(), code, "{target}");
         let record =
             checker.record_of(method, decided, "r-1".to_owned(), clock::now(), Duration::ZERO);
-        let named = record.named;
+        let named = record.requested;
         assert_eq!(named.domain.map(|domain| domain.to_string()).as_deref(), domain, "{target}");
         assert_eq!(named.operation, operation, "{target}");
     }
@@ -288,7 +288,7 @@ async fn a_token_in_place_of_a_model_is_not_logged() {
         let body = body.as_bytes();
         let parts = Parts { method, authority: "gateway", target, header, body };
         let now = clock::now();
-        let decided = decided(checker.check(&parts, &apis, Step::Only, now).await);
+        let decided = decided(checker.check(&parts, &apis, CheckStep::Only, now).await);
         assert_eq!(decided.0.outcome(), outcome, "{method}");
         let record = checker.record_of(method, decided, token.to_owned(), now, Duration::ZERO);
         let line = serde_json::to_string(&record.line(jiff::Timestamp::UNIX_EPOCH)).unwrap();
@@ -312,7 +312,7 @@ async fn a_list_that_goes_on_is_logged_with_its_backend() {
         let parts = Parts { method, authority, target, header, body: b"" };
         let apis = checker.apis.load();
         let now = clock::now();
-        let decided = decided(checker.check(&parts, &apis, Step::Only, now).await);
+        let decided = decided(checker.check(&parts, &apis, CheckStep::Only, now).await);
         assert_eq!(decided.0.outcome(), "answered", "{mode}");
         let record = checker.record_of(method, decided, "r-1".to_owned(), now, Duration::ZERO);
         let line = record.line(jiff::Timestamp::UNIX_EPOCH);
@@ -343,15 +343,15 @@ async fn a_first_step_asks_for_a_body_and_counts_it() {
         }
     };
     let body = br#"{"messages":[],"model":"other"}"#;
-    assert_eq!(check(Step::Only, "a", b"").await, "invalid_body");
-    assert_eq!(check(Step::First, "a", b"").await, "awaits its body");
-    assert_eq!(check(Step::First, "b", b"").await, "awaits its body");
-    assert_eq!(check(Step::First, "c", b"").await, "rate_limited");
-    assert_eq!(check(Step::Second, "a", body).await, "permission_denied");
-    assert_eq!(check(Step::First, "c", b"").await, "awaits its body");
-    assert_eq!(check(Step::First, "d", b"").await, "rate_limited");
+    assert_eq!(check(CheckStep::Only, "a", b"").await, "invalid_body");
+    assert_eq!(check(CheckStep::First, "a", b"").await, "awaits its body");
+    assert_eq!(check(CheckStep::First, "b", b"").await, "awaits its body");
+    assert_eq!(check(CheckStep::First, "c", b"").await, "rate_limited");
+    assert_eq!(check(CheckStep::Second, "a", body).await, "permission_denied");
+    assert_eq!(check(CheckStep::First, "c", b"").await, "awaits its body");
+    assert_eq!(check(CheckStep::First, "d", b"").await, "rate_limited");
     // What a second step is not shown, it does not ask for again.
-    assert_eq!(check(Step::Second, "b", b"").await, "invalid_body");
+    assert_eq!(check(CheckStep::Second, "b", b"").await, "invalid_body");
 }
 
 /// It is read in a task, and what was known before it waited decides nothing.
@@ -371,7 +371,7 @@ async fn what_changes_while_a_long_body_waits_counts() {
         let (method, authority, target) = ("POST", "gateway", "/proxy/acme/v1/chat/completions");
         let parts = Parts { method, authority, target, header, body: body.as_bytes() };
         let apis = checker.apis.load();
-        let mut check = pin!(checker.check(&parts, &apis, Step::Only, clock::now()));
+        let mut check = pin!(checker.check(&parts, &apis, CheckStep::Only, clock::now()));
         assert!(poll!(check.as_mut()).is_pending(), "it was read on the connection");
         if changes {
             // Its last moment has passed.
@@ -401,7 +401,7 @@ async fn a_compressed_body_counts_as_a_long_one() {
     let parts = Parts { method, authority, target, header, body: &body };
     let apis = checker.apis.load_full();
     let code = async |checker: &Checker| {
-        let mut check = pin!(checker.check(&parts, &apis, Step::Second, clock::now()));
+        let mut check = pin!(checker.check(&parts, &apis, CheckStep::Second, clock::now()));
         assert!(poll!(check.as_mut()).is_pending(), "it was read on the connection");
         let (decision, _) = decided(check.await);
         assert!(decision.code() == "ok" || decision.permit().is_none());
@@ -440,7 +440,7 @@ async fn what_changes_while_a_long_list_waits_counts() {
         let (method, authority, target) = ("GET", "gateway", "/proxy/acme/v1/models");
         let parts = Parts { method, authority, target, header, body: b"" };
         let apis = checker.apis.load();
-        let mut check = pin!(checker.check(&parts, &apis, Step::Only, clock::now()));
+        let mut check = pin!(checker.check(&parts, &apis, CheckStep::Only, clock::now()));
         let first = poll!(check.as_mut());
         assert_eq!(first.is_pending(), long, "{others} others");
         if changes {
@@ -467,7 +467,7 @@ async fn a_first_step_answers_a_list() {
     let (method, authority, target) = ("GET", "gateway", "/proxy/acme/api/tags");
     let parts = Parts { method, authority, target, header, body: b"" };
     let apis = checker.apis.load();
-    for step in [Step::Only, Step::First, Step::Second] {
+    for step in [CheckStep::Only, CheckStep::First, CheckStep::Second] {
         let (decision, _) = decided(checker.check(&parts, &apis, step, clock::now()).await);
         let Decision::Answer(answered) = decision else { panic!("{step:?}: {decision:?}") };
         assert_eq!(answered.body(), r#"{"models":[{"name":"m","model":"m"}]}"#, "{step:?}");

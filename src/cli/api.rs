@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::{output, session::Session};
-use crate::{api::schema, files::api_files};
+use crate::{api::schema, files::api_tables};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
@@ -32,7 +32,7 @@ pub(super) fn run(session: &Session, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Schema => output::write(&schema::text()),
         Command::Check { files } => {
-            let apis = api_files::load(&files)?;
+            let apis = api_tables::load(&files)?;
             let listed =
                 apis.list().zip(apis.upstreams()).map(|((name, rules), (_, upstreams))| {
                     let upstreams = upstreams.into_iter().map(ToString::to_string).collect();

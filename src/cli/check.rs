@@ -26,7 +26,7 @@ use crate::{
     decision::Decision,
     domain::{Domain, DomainRef},
     explain::Evidence,
-    files::api_files,
+    files::api_tables,
     freshness::KnownChanges,
     keyring::KeyRing,
     postgres::{AskError, Counters, Postgres},
@@ -84,7 +84,7 @@ pub(super) async fn run(session: &Session, asked: Arguments) -> anyhow::Result<(
     asked.consistent()?;
     let config = session.config(Purpose::Admin)?;
     let installation = session.connect(&config).await?.installation();
-    let apis = api_files::load(&config.apis)?;
+    let apis = api_tables::load(&config.apis)?;
     let method = &*asked.method;
     let authority = &*asked.host;
     let target = &*asked.path;

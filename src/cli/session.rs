@@ -7,7 +7,7 @@ use sqlx::PgPool;
 use super::{Global, output::Output, warnings::show_warnings};
 use crate::{
     admin::{Actor, Admin, CachedCopies, Outcome},
-    config::{Config, Mistakes, Purpose, Sources},
+    config::{Config, ConfigErrors, Purpose, Sources},
     postgres,
 };
 
@@ -31,7 +31,7 @@ impl Session {
         })
     }
 
-    pub(super) fn config(&self, purpose: Purpose) -> Result<Config, Mistakes> {
+    pub(super) fn config(&self, purpose: Purpose) -> Result<Config, ConfigErrors> {
         Config::load(&self.sources, purpose)
     }
 

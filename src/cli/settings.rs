@@ -5,7 +5,7 @@ mod connect;
 use super::{UsageError, output, session::Session};
 use crate::{
     config::{self, Config, Purpose, read_keyring},
-    files::api_files,
+    files::api_tables,
 };
 
 #[derive(clap::Subcommand)]
@@ -58,7 +58,7 @@ fn mistakes(session: &Session, purpose: Purpose) -> Vec<String> {
     if let Some(Err(ring)) = keyring_file.as_deref().map(read_keyring) {
         mistakes.push(ring.to_string());
     }
-    if let Err(tables) = api_files::load(&apis) {
+    if let Err(tables) = api_tables::load(&apis) {
         mistakes.extend(tables.to_string().lines().map(|mistake| format!("apis: {mistake}")));
     }
     mistakes

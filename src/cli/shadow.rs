@@ -14,7 +14,7 @@ use super::{
     session::Session,
     why::LogArguments,
 };
-use crate::check::decision_log::{Entry, Line, Repeated};
+use crate::check::decision_log::{DecisionLine, LogEntry, RepeatedSummary};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
@@ -76,16 +76,16 @@ pub(super) fn run(session: &Session, command: &Command) -> anyhow::Result<()> {
     let mut slugs = HashMap::new();
     for entry in log.lines()? {
         match entry.context("the decision log")? {
-            Entry::Decision(line) => report.take(&line, &mut groups, &mut slugs),
-            Entry::Repeated(summary) => report.add(&summary, &mut groups, &mut slugs),
-            Entry::Omitted(summary) => {
+            LogEntry::Decision(line) => report.take(&line, &mut groups, &mut slugs),
+            LogEntry::Repeated(summary) => report.add(&summary, &mut groups, &mut slugs),
+            LogEntry::Omitted(summary) => {
                 report.dropped += summary.dropped;
                 for (code, count) in summary.left_out {
                     *report.left_out.entry(code).or_default() += count;
                 }
             }
-            Entry::NotJson => report.not_json += 1,
-            Entry::Other => {}
+            LogEntry::NotJson => report.not_json += 1,
+            LogEntry::Other => {}
         }
     }
     report.not_enforced = rows(groups, &slugs);
@@ -95,7 +95,7 @@ pub(super) fn run(session: &Session, command: &Command) -> anyhow::Result<()> {
 impl Report {
     fn take(
         &mut self,
-        line: &Line<'_>,
+        line: &DecisionLine<'_>,
         groups: &mut HashMap<Group, Tally>,
         slugs: &mut HashMap<String, String>,
     ) {
@@ -131,7 +131,7 @@ impl Report {
     /// Adds denials that the log only counts.
     fn add(
         &mut self,
-        summary: &Repeated,
+        summary: &RepeatedSummary,
         groups: &mut HashMap<Group, Tally>,
         slugs: &mut HashMap<String, String>,
     ) {

@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context as _;
 
 use super::{output::write, session::Session};
-use crate::check::decision_log::{Entry, Line, Lines};
+use crate::check::decision_log::{DecisionLine, LogEntry, LogLines};
 
 /// The decision log to read.
 #[derive(clap::Args)]
@@ -47,8 +47,8 @@ pub(super) struct NotLogged {
 
 impl LogArguments {
     /// Reads its lines one by one: the log may be of any length.
-    pub(super) fn lines(&self) -> anyhow::Result<Lines<Box<dyn BufRead>>> {
-        Ok(Lines(match &self.path {
+    pub(super) fn lines(&self) -> anyhow::Result<LogLines<Box<dyn BufRead>>> {
+        Ok(LogLines(match &self.path {
             None => Box::new(BufReader::new(io::stdin())),
             Some(path) => {
                 let file = File::open(path).with_context(|| format!("--log {}", path.display()))?;
@@ -66,18 +66,18 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> anyhow::Result<()
     let mut not_json = 0;
     for entry in arguments.log.lines()? {
         match entry.context("the decision log")? {
-            Entry::Decision(line) => {
+            LogEntry::Decision(line) => {
                 decisions += 1;
                 if line.request_id == arguments.request_id {
                     found.push(*line);
                 }
             }
-            Entry::Repeated(summary) => repeated += summary.repeated,
-            Entry::Omitted(summary) => {
+            LogEntry::Repeated(summary) => repeated += summary.repeated,
+            LogEntry::Omitted(summary) => {
                 omitted += summary.dropped + summary.left_out.values().sum::<u64>();
             }
-            Entry::NotJson => not_json += 1,
-            Entry::Other => {}
+            LogEntry::NotJson => not_json += 1,
+            LogEntry::Other => {}
         }
     }
     if found.is_empty() {
@@ -97,7 +97,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> anyhow::Result<()
     Ok(())
 }
 
-fn properties(line: &Line<'_>) -> Vec<(&'static str, String)> {
+fn properties(line: &DecisionLine<'_>) -> Vec<(&'static str, String)> {
     let effect = match (&*line.outcome, line.enforced) {
         ("deny", false) => format!("let through all the same (mode {})", line.mode),
         ("answered", false) => format!("sent on instead (mode {})", line.mode),

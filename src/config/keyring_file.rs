@@ -5,7 +5,7 @@ use std::{io, path::Path};
 use zeroize::Zeroizing;
 
 use crate::{
-    files::trusted_file::{self, ReadError, Untrusted},
+    files::trusted::{self, ReadError, UntrustedFile},
     keyring::{KeyRing, KeyRingError},
 };
 
@@ -25,7 +25,7 @@ pub enum KeyRingFileError {
     #[error("key ring {path}: {error}")]
     Unreadable { path: String, error: io::Error },
     #[error("key ring {path}: {why}; who writes the keys can mint tokens")]
-    Untrusted { path: String, why: Untrusted },
+    Untrusted { path: String, why: UntrustedFile },
     #[error("key ring {path}: {error}")]
     Malformed { path: String, error: KeyRingError },
 }
@@ -44,7 +44,7 @@ pub fn read_keyring(path: &Path) -> Result<KeyRing, KeyRingFileError> {
 /// The text of a key-ring file, after the checks on the file itself.
 pub(crate) fn read_keyring_text(path: &Path) -> Result<Zeroizing<String>, KeyRingFileError> {
     let shown = || path.display().to_string();
-    let (text, mode) = trusted_file::read(path).map_err(|error| match error {
+    let (text, mode) = trusted::read(path).map_err(|error| match error {
         ReadError::Untrusted(why) => KeyRingFileError::Untrusted { path: shown(), why },
         ReadError::Io(error) if error.kind() == io::ErrorKind::NotFound => {
             KeyRingFileError::Missing { path: shown() }

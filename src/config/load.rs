@@ -4,17 +4,17 @@
 use std::time::Duration;
 
 use super::{
-    Bodies, Config, DecisionLog, Drain, Listen, Log, Memory, Mistake, Mistakes, Purpose, Redis,
-    Sources, keys,
+    AwaitedBodyLimits, Config, ConfigError, ConfigErrors, DecisionLogSettings, DrainTimes,
+    ListenSettings, LogSettings, MemoryLimits, Purpose, RedisSettings, Sources, keys,
     postgres_url::{feed_url, postgres_url},
-    sources::Settings,
+    sources::SettingTexts,
     values::{
-        Expected, address, count, count_or_none, duration, guard_word, headers_prefix, log_filter,
-        log_format, log_to, mode, model_reading, optional_time, path, paths, percentage, prefixes,
-        redis_url, relay, rollout_mode, size, socket_path, some_time,
+        ExpectedValue, address, count, count_or_none, duration, guard_word, headers_prefix,
+        log_filter, log_format, log_to, mode, model_reading, optional_time, path, paths,
+        percentage, prefixes, redis_url, relay, rollout_mode, size, socket_path, some_time,
     },
 };
-use crate::postgres;
+use crate::postgres::PostgresSettings;
 
 impl Config {
     /// Reads all sources for one purpose.
@@ -22,9 +22,9 @@ impl Config {
     /// # Errors
     ///
     /// Returns all errors of all sources. They never show the value of a secret.
-    pub fn load(sources: &Sources, purpose: Purpose) -> Result<Self, Mistakes> {
-        let mut reader = Reader::of(sources);
-        let listen = Listen::read(&mut reader, purpose);
+    pub fn load(sources: &Sources, purpose: Purpose) -> Result<Self, ConfigErrors> {
+        let mut reader = SettingsReader::of(sources);
+        let listen = ListenSettings::read(&mut reader, purpose);
         let postgres = postgres(&mut reader);
         let max_query_rate = reader.get("postgres.max_query_rate", count);
         let relay = reader.get("feed.relay", relay);
@@ -32,7 +32,7 @@ impl Config {
         if relay == Some(true) && matches!(feed_url, Some(None)) {
             reader.mistake("feed.url", RELAY_NEEDS_FEED);
         }
-        let redis = Redis::read(&mut reader, relay == Some(true));
+        let redis = RedisSettings::read(&mut reader, relay == Some(true));
         let keyring_file = reader.get("keyring_file", path);
         if purpose == Purpose::Serve && keyring_file == Some(None) {
             reader.mistake("keyring_file", SERVING_NEEDS_KEYS);
@@ -41,20 +41,20 @@ impl Config {
         let model_reading = reader.get("model.read", model_reading);
         let token_prefixes = reader.get("token.prefixes", prefixes);
         let token_denials = reader.get("token.denials_per_second", count_or_none);
-        let times = Times::read(&mut reader);
+        let times = TimeLimits::read(&mut reader);
         let canary_every = reader.get("canary.every", optional_time);
         let mode = reader.get("mode", rollout_mode);
-        let decision_log = DecisionLog::read(&mut reader);
-        let bodies = Bodies::read(&mut reader);
-        let memory = Memory::read(&mut reader);
+        let decision_log = DecisionLogSettings::read(&mut reader);
+        let bodies = AwaitedBodyLimits::read(&mut reader);
+        let memory = MemoryLimits::read(&mut reader);
         let headers_prefix = reader.get("headers.prefix", headers_prefix);
         let guard_word = reader.get("guard.word", guard_word);
-        let drain = Drain::read(&mut reader);
+        let drain = DrainTimes::read(&mut reader);
         let max_connections = reader.get("grpc.max_connections", count);
         let max_connection_age = reader.get("grpc.max_connection_age", some_time);
-        let log = Log::read(&mut reader);
+        let log = LogSettings::read(&mut reader);
         let config = || {
-            let Times { max_staleness, negative_ttl, deadline } = times?;
+            let TimeLimits { max_staleness, negative_ttl, deadline } = times?;
             Some(Self {
                 listen: listen?,
                 postgres: postgres?,
@@ -87,8 +87,8 @@ impl Config {
     }
 }
 
-impl Listen {
-    fn read(reader: &mut Reader, purpose: Purpose) -> Option<Self> {
+impl ListenSettings {
+    fn read(reader: &mut SettingsReader, purpose: Purpose) -> Option<Self> {
         let grpc = reader.get("listen.grpc", address);
         let uds = reader.get("listen.uds", socket_path);
         let uds_mode = reader.get("listen.uds_mode", mode);
@@ -100,12 +100,12 @@ impl Listen {
     }
 }
 
-fn postgres(reader: &mut Reader) -> Option<postgres::Settings> {
+fn postgres(reader: &mut SettingsReader) -> Option<PostgresSettings> {
     let key = "postgres.url";
     let url = reader.get(key, postgres_url);
     let max_connections = reader.get("postgres.max_connections", count);
     let query_timeout = reader.get("postgres.query_timeout", some_time);
-    Some(postgres::Settings {
+    Some(PostgresSettings {
         key,
         url: url?,
         max_connections: max_connections?,
@@ -113,9 +113,9 @@ fn postgres(reader: &mut Reader) -> Option<postgres::Settings> {
     })
 }
 
-impl Redis {
+impl RedisSettings {
     /// Returns `Some(None)` if no Redis is configured, and `None` after an error.
-    fn read(reader: &mut Reader, relays: bool) -> Option<Option<Self>> {
+    fn read(reader: &mut SettingsReader, relays: bool) -> Option<Option<Self>> {
         let url = reader.get("redis.url", redis_url);
         if relays && matches!(url, Some(None)) {
             reader.mistake("redis.url", RELAY_NEEDS_REDIS);
@@ -128,14 +128,14 @@ impl Redis {
 }
 
 /// How long cached data may be used, and how long a request may wait for data.
-struct Times {
+struct TimeLimits {
     max_staleness: Duration,
     negative_ttl: Duration,
     deadline: Duration,
 }
 
-impl Times {
-    fn read(reader: &mut Reader) -> Option<Self> {
+impl TimeLimits {
+    fn read(reader: &mut SettingsReader) -> Option<Self> {
         let max_staleness = reader.get("max_staleness", some_time);
         let negative_ttl = reader.get("negative_ttl", duration);
         let deadline = reader.get("deadline", some_time);
@@ -152,8 +152,8 @@ impl Times {
     }
 }
 
-impl DecisionLog {
-    fn read(reader: &mut Reader) -> Option<Self> {
+impl DecisionLogSettings {
+    fn read(reader: &mut SettingsReader) -> Option<Self> {
         let to = reader.get("decision_log.to", log_to);
         let sample_allows = reader.get("decision_log.sample_allows", percentage);
         let denials_per_second = reader.get("decision_log.denials_per_second", count);
@@ -169,8 +169,8 @@ impl DecisionLog {
     }
 }
 
-impl Bodies {
-    fn read(reader: &mut Reader) -> Option<Self> {
+impl AwaitedBodyLimits {
+    fn read(reader: &mut SettingsReader) -> Option<Self> {
         let per_token = reader.get("bodies.per_token", count);
         let bytes_per_token = reader.get("bodies.bytes_per_token", size);
         let timeout = reader.get("bodies.timeout", some_time);
@@ -178,8 +178,8 @@ impl Bodies {
     }
 }
 
-impl Memory {
-    fn read(reader: &mut Reader) -> Option<Self> {
+impl MemoryLimits {
+    fn read(reader: &mut SettingsReader) -> Option<Self> {
         let principals = reader.get("memory.principals", size);
         let domains = reader.get("memory.domains", size);
         let negatives = reader.get("memory.negatives", count);
@@ -187,16 +187,16 @@ impl Memory {
     }
 }
 
-impl Drain {
-    fn read(reader: &mut Reader) -> Option<Self> {
+impl DrainTimes {
+    fn read(reader: &mut SettingsReader) -> Option<Self> {
         let delay = reader.get("drain.delay", duration);
         let grace = reader.get("drain.grace", duration);
         Some(Self { delay: delay?, grace: grace? })
     }
 }
 
-impl Log {
-    fn read(reader: &mut Reader) -> Option<Self> {
+impl LogSettings {
+    fn read(reader: &mut SettingsReader) -> Option<Self> {
         let format = reader.get("log.format", log_format);
         let filter = reader.get("log.filter", log_filter);
         Some(Self { format: format?, filter: filter? })
@@ -210,18 +210,18 @@ const SERVING_NEEDS_A_LISTENER: &str =
     "an address here or a path in listen.uds, to be reached by Envoy";
 
 /// Parses settings, and collects an error for each value that does not parse.
-pub(super) struct Reader(Settings);
+pub(super) struct SettingsReader(SettingTexts);
 
-impl Reader {
+impl SettingsReader {
     pub(super) fn of(sources: &Sources) -> Self {
-        Self(Settings::collect(sources))
+        Self(SettingTexts::collect(sources))
     }
 
     /// Returns `None` after an error, which it has collected.
     pub(super) fn get<T>(
         &mut self,
         key: &'static str,
-        parse: impl FnOnce(&str) -> Result<T, Expected>,
+        parse: impl FnOnce(&str) -> Result<T, ExpectedValue>,
     ) -> Option<T> {
         let secret = keys::find(key).is_none_or(|key| key.secret);
         let setting = self.0.get(key)?;
@@ -242,7 +242,7 @@ impl Reader {
     pub(super) fn mistake(&mut self, key: &'static str, expected: &str) {
         let source_name =
             self.0.get(key).map_or_else(String::new, |setting| setting.source.clone());
-        self.0.mistakes.push(Mistake {
+        self.0.mistakes.push(ConfigError {
             key: key.to_owned(),
             source_name,
             expected: expected.to_owned(),
@@ -250,10 +250,10 @@ impl Reader {
     }
 
     /// Returns what was read, unless there was an error.
-    pub(super) fn finish<T>(self, read: Option<T>) -> Result<T, Mistakes> {
+    pub(super) fn finish<T>(self, read: Option<T>) -> Result<T, ConfigErrors> {
         match read {
             Some(read) if self.0.mistakes.is_empty() => Ok(read),
-            _ => Err(Mistakes(self.0.mistakes)),
+            _ => Err(ConfigErrors(self.0.mistakes)),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use secrecy::SecretString;
 use sqlx::postgres::PgConnectOptions;
 
-use super::values::Expected;
+use super::values::ExpectedValue;
 
 /// The parameters that may follow the `?`, as sqlx reads them, without those that patgate sets
 /// itself.
@@ -26,7 +26,7 @@ const PARAMETERS: [&str; 11] = [
 /// Other spellings of these parameters.
 const SPELLINGS: [&str; 4] = ["ssl-mode", "ssl-root-cert", "ssl-cert", "ssl-key"];
 
-pub(super) fn postgres_url(text: &str) -> Result<SecretString, Expected> {
+pub(super) fn postgres_url(text: &str) -> Result<SecretString, ExpectedValue> {
     let known_scheme = text.starts_with("postgres://") || text.starts_with("postgresql://");
     // Checked before sqlx reads the URL, because sqlx logs an unknown parameter with its value.
     if known_scheme && let Some(parameter) = unknown_parameter(text) {
@@ -42,7 +42,7 @@ pub(super) fn postgres_url(text: &str) -> Result<SecretString, Expected> {
     }
 }
 
-pub(super) fn feed_url(text: &str) -> Result<Option<SecretString>, Expected> {
+pub(super) fn feed_url(text: &str) -> Result<Option<SecretString>, ExpectedValue> {
     if text.is_empty() { Ok(None) } else { postgres_url(text).map(Some) }
 }
 

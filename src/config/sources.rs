@@ -9,11 +9,11 @@ use std::{
 use serde_saphyr::Spanned;
 
 use super::{
-    Mistake,
+    ConfigError,
     keys::{self, KEYS, Key, PREFIX},
 };
 use crate::{
-    files::trusted_file,
+    files::trusted,
     yaml::{self, Node, Placed, Problem, ProblemKind},
 };
 
@@ -44,7 +44,7 @@ impl Sources {
                 (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
             })
             .collect();
-        Self { file, env, flags, read: trusted_file::read_to_string }
+        Self { file, env, flags, read: trusted::read_to_string }
     }
 }
 
@@ -61,12 +61,12 @@ pub(super) struct Setting {
 }
 
 /// The effective settings by key, defaults included.
-pub(super) struct Settings {
+pub(super) struct SettingTexts {
     values: BTreeMap<&'static str, Setting>,
-    pub(super) mistakes: Vec<Mistake>,
+    pub(super) mistakes: Vec<ConfigError>,
 }
 
-impl Settings {
+impl SettingTexts {
     /// Reads all sources. A value that cannot be understood becomes an error, and its default is
     /// used.
     pub(super) fn collect(sources: &Sources) -> Self {
@@ -94,7 +94,7 @@ impl Settings {
     }
 
     fn mistake(&mut self, key: &str, source: &str, expected: impl Into<String>) {
-        self.mistakes.push(Mistake {
+        self.mistakes.push(ConfigError {
             key: key.to_owned(),
             source_name: source.to_owned(),
             expected: expected.into(),

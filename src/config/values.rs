@@ -10,12 +10,12 @@ use super::{LogFormat, LogTo};
 use crate::{decide::ModelReading, percent, rollout::Mode, token::Prefixes};
 
 /// The description of a valid value, for an error.
-pub(super) type Expected = String;
+pub(super) type ExpectedValue = String;
 
 /// The longest path that a socket address holds on Linux, without its terminating zero.
 const MAX_SOCKET_PATH: usize = 107;
 
-pub(super) fn address(text: &str) -> Result<Option<SocketAddr>, Expected> {
+pub(super) fn address(text: &str) -> Result<Option<SocketAddr>, ExpectedValue> {
     if text.is_empty() {
         return Ok(None);
     }
@@ -25,11 +25,11 @@ pub(super) fn address(text: &str) -> Result<Option<SocketAddr>, Expected> {
     })
 }
 
-pub(super) fn path(text: &str) -> Result<Option<PathBuf>, Expected> {
+pub(super) fn path(text: &str) -> Result<Option<PathBuf>, ExpectedValue> {
     Ok(if text.is_empty() { None } else { Some(text.into()) })
 }
 
-pub(super) fn paths(text: &str) -> Result<Vec<PathBuf>, Expected> {
+pub(super) fn paths(text: &str) -> Result<Vec<PathBuf>, ExpectedValue> {
     if text.is_empty() {
         return Ok(Vec::new());
     }
@@ -40,7 +40,7 @@ pub(super) fn paths(text: &str) -> Result<Vec<PathBuf>, Expected> {
     }
 }
 
-pub(super) fn socket_path(text: &str) -> Result<Option<PathBuf>, Expected> {
+pub(super) fn socket_path(text: &str) -> Result<Option<PathBuf>, ExpectedValue> {
     if text.len() > MAX_SOCKET_PATH {
         return Err(format!("a path of at most {MAX_SOCKET_PATH} bytes"));
     }
@@ -48,29 +48,29 @@ pub(super) fn socket_path(text: &str) -> Result<Option<PathBuf>, Expected> {
 }
 
 /// Requires the leading zero: YAML reads `0o660` as 432, which must not become mode 0432.
-pub(super) fn mode(text: &str) -> Result<u32, Expected> {
+pub(super) fn mode(text: &str) -> Result<u32, ExpectedValue> {
     text.strip_prefix('0')
         .filter(|digits| digits.len() == 3 && digits.bytes().all(|b| b.is_ascii_digit()))
         .and_then(|digits| u32::from_str_radix(digits, 8).ok())
         .ok_or_else(|| "permissions as four octal digits, such as `0660`".into())
 }
 
-pub(super) fn duration(text: &str) -> Result<Duration, Expected> {
+pub(super) fn duration(text: &str) -> Result<Duration, ExpectedValue> {
     humantime::parse_duration(text).map_err(|_| "a duration such as `20ms`, `30s` or `10m`".into())
 }
 
-pub(super) fn some_time(text: &str) -> Result<Duration, Expected> {
+pub(super) fn some_time(text: &str) -> Result<Duration, ExpectedValue> {
     match duration(text)? {
         Duration::ZERO => Err("a duration longer than zero".into()),
         duration => Ok(duration),
     }
 }
 
-pub(super) fn optional_time(text: &str) -> Result<Option<Duration>, Expected> {
+pub(super) fn optional_time(text: &str) -> Result<Option<Duration>, ExpectedValue> {
     if text.is_empty() { Ok(None) } else { some_time(text).map(Some) }
 }
 
-pub(super) fn count<N: FromStr + PartialOrd + From<u16>>(text: &str) -> Result<N, Expected> {
+pub(super) fn count<N: FromStr + PartialOrd + From<u16>>(text: &str) -> Result<N, ExpectedValue> {
     text.parse()
         .ok()
         .filter(|number| *number >= N::from(1))
@@ -78,12 +78,12 @@ pub(super) fn count<N: FromStr + PartialOrd + From<u16>>(text: &str) -> Result<N
 }
 
 /// Parses a number that may be 0.
-pub(super) fn count_or_none(text: &str) -> Result<u32, Expected> {
+pub(super) fn count_or_none(text: &str) -> Result<u32, ExpectedValue> {
     text.parse().map_err(|_| "a whole number, or 0 for no bound".into())
 }
 
 /// Parses bytes. The suffix is required, so that the unit is always explicit.
-pub(super) fn size(text: &str) -> Result<u64, Expected> {
+pub(super) fn size(text: &str) -> Result<u64, ExpectedValue> {
     let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1u64 << 30)];
     units
         .into_iter()
@@ -93,11 +93,11 @@ pub(super) fn size(text: &str) -> Result<u64, Expected> {
         .ok_or_else(|| "a size such as `512KiB`, `64MiB` or `1GiB`".into())
 }
 
-pub(super) fn prefixes(text: &str) -> Result<Prefixes, Expected> {
+pub(super) fn prefixes(text: &str) -> Result<Prefixes, ExpectedValue> {
     Prefixes::new(text.split(',').map(str::trim)).map_err(|error| error.to_string())
 }
 
-pub(super) fn headers_prefix(text: &str) -> Result<String, Expected> {
+pub(super) fn headers_prefix(text: &str) -> Result<String, ExpectedValue> {
     let well_formed = (2..=64).contains(&text.len())
         && text.starts_with(|first: char| first.is_ascii_lowercase())
         && text.ends_with('-')
@@ -113,7 +113,7 @@ pub(super) fn headers_prefix(text: &str) -> Result<String, Expected> {
 
 /// Parses the word of the guard. It is also written in Envoy's configuration, so it has no
 /// characters that need quoting there.
-pub(super) fn guard_word(text: &str) -> Result<String, Expected> {
+pub(super) fn guard_word(text: &str) -> Result<String, ExpectedValue> {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     match (1..=64).contains(&text.len()) && text.bytes().all(known) {
         true => Ok(text.to_owned()),
@@ -121,7 +121,7 @@ pub(super) fn guard_word(text: &str) -> Result<String, Expected> {
     }
 }
 
-pub(super) fn log_format(text: &str) -> Result<LogFormat, Expected> {
+pub(super) fn log_format(text: &str) -> Result<LogFormat, ExpectedValue> {
     match text {
         "json" => Ok(LogFormat::Json),
         "text" => Ok(LogFormat::Text),
@@ -129,15 +129,15 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, Expected> {
     }
 }
 
-pub(super) fn rollout_mode(text: &str) -> Result<Mode, Expected> {
+pub(super) fn rollout_mode(text: &str) -> Result<Mode, ExpectedValue> {
     text.parse().map_err(|_| "`enforce`, `per-domain` or `shadow`".into())
 }
 
-pub(super) fn model_reading(text: &str) -> Result<ModelReading, Expected> {
+pub(super) fn model_reading(text: &str) -> Result<ModelReading, ExpectedValue> {
     text.parse().map_err(|_| "`when-needed` or `always`".into())
 }
 
-pub(super) fn log_to(text: &str) -> Result<LogTo, Expected> {
+pub(super) fn log_to(text: &str) -> Result<LogTo, ExpectedValue> {
     match text {
         "" => Err("`stdout`, `none` or the path of a file".into()),
         "none" => Ok(LogTo::Nowhere),
@@ -147,14 +147,14 @@ pub(super) fn log_to(text: &str) -> Result<LogTo, Expected> {
 }
 
 /// Parses a percentage as a number from 0 to 1.
-pub(super) fn percentage(text: &str) -> Result<f64, Expected> {
+pub(super) fn percentage(text: &str) -> Result<f64, ExpectedValue> {
     percent::number::<f64>(text)
         .filter(|percent| (0.0..=100.0).contains(percent))
         .map(|percent| percent / 100.0)
         .ok_or_else(|| "a percentage such as `1%`, `0.1%` or `100%`".into())
 }
 
-pub(super) fn log_filter(text: &str) -> Result<String, Expected> {
+pub(super) fn log_filter(text: &str) -> Result<String, ExpectedValue> {
     match EnvFilter::try_new(text) {
         Ok(_) if !text.is_empty() => Ok(text.to_owned()),
         _ => {
@@ -164,7 +164,7 @@ pub(super) fn log_filter(text: &str) -> Result<String, Expected> {
     }
 }
 
-pub(super) fn relay(text: &str) -> Result<bool, Expected> {
+pub(super) fn relay(text: &str) -> Result<bool, ExpectedValue> {
     match text {
         "redis" => Ok(true),
         "off" => Ok(false),
@@ -172,7 +172,7 @@ pub(super) fn relay(text: &str) -> Result<bool, Expected> {
     }
 }
 
-pub(super) fn redis_url(text: &str) -> Result<Option<SecretString>, Expected> {
+pub(super) fn redis_url(text: &str) -> Result<Option<SecretString>, ExpectedValue> {
     if text.is_empty() {
         return Ok(None);
     }
@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     fn check<T: PartialEq + std::fmt::Debug>(
-        parse: fn(&str) -> Result<T, Expected>,
+        parse: fn(&str) -> Result<T, ExpectedValue>,
         good: &[(&str, T)],
         bad: &[&str],
     ) {

@@ -10,11 +10,11 @@ mod call;
 mod compressed;
 mod edge;
 mod message;
-mod others;
 pub(crate) mod service;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod tonic_services;
 
 use std::{
     future::{Future, poll_fn},
@@ -40,13 +40,13 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 
 pub(crate) use self::edge::GrpcEdge;
 use self::{
-    call::{Asked, Call, MAX_OTHERS},
-    message::{Message, Room, Unread},
-    others::Others,
+    call::{Call, CalledMethod, MAX_OTHERS},
+    message::{Message, MessageRoom, Unread},
     stream::Unvectored,
+    tonic_services::TonicServices,
 };
 use crate::{
-    check::Step,
+    check::CheckStep,
     refusal::Refusal,
     wire::{codec::frame, response::Answer},
 };
@@ -73,31 +73,31 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Answers what arrives on a connection.
 #[derive(Clone)]
-pub(crate) struct Grpc(Arc<Shared>);
+pub(crate) struct GrpcServer(Arc<ServerState>);
 
 /// One for all connections.
-struct Shared {
+struct ServerState {
     edge: GrpcEdge,
-    others: Others,
+    others: TonicServices,
     /// Of messages that come in pieces.
-    room: Room,
+    room: MessageRoom,
     /// The same of second steps, which bring long bodies.
-    room_for_bodies: Room,
+    room_for_bodies: MessageRoom,
     /// For decompressing a message.
     turn: Semaphore,
 }
 
-impl Grpc {
+impl GrpcServer {
     pub(crate) fn new(edge: GrpcEdge, health: HealthServer<impl Health>) -> Self {
         Self::with_room(edge, health, message::MAX_IN_PIECES)
     }
 
     fn with_room(edge: GrpcEdge, health: HealthServer<impl Health>, room: usize) -> Self {
-        let others = Others::new(edge.clone(), health);
-        let room = Room::for_checks(room);
-        let room_for_bodies = Room::for_bodies(Arc::clone(edge.0.long_bodies.room()));
+        let others = TonicServices::new(edge.clone(), health);
+        let room = MessageRoom::for_checks(room);
+        let room_for_bodies = MessageRoom::for_bodies(Arc::clone(edge.0.long_bodies.room()));
         let turn = Semaphore::new(1);
-        Self(Arc::new(Shared { edge, others, room, room_for_bodies, turn }))
+        Self(Arc::new(ServerState { edge, others, room, room_for_bodies, turn }))
     }
 
     /// Serves one connection until it ends; told to end when it is old, or by `closing`.
@@ -174,16 +174,16 @@ impl Grpc {
     }
 
     async fn answer(self, call: Call) {
-        let Shared { edge, others, room, room_for_bodies, .. } = &*self.0;
-        let Call { asked, body, mut respond } = call;
-        let step = match asked {
-            Asked::Check(step) => step,
-            Asked::Other(path, _place) => {
+        let ServerState { edge, others, room, room_for_bodies, .. } = &*self.0;
+        let Call { method, body, mut respond } = call;
+        let step = match method {
+            CalledMethod::Check(step) => step,
+            CalledMethod::Other(path, _place) => {
                 return Box::pin(others.answer(&path, body, respond)).await;
             }
-            Asked::OneTooMany => return others::refuse(respond),
+            CalledMethod::OneTooMany => return tonic_services::refuse(respond),
         };
-        let room = if step == Some(Step::Second) { room_for_bodies } else { room };
+        let room = if step == Some(CheckStep::Second) { room_for_bodies } else { room };
         let message = match message::read(body, room).await {
             Ok(message) => Ok(message),
             Err(Unread::Refused(refusal)) => Err(refusal),
@@ -198,7 +198,7 @@ impl Grpc {
         let answer = match step {
             Some(step) => edge.check(bytes, step).await,
             // The mistake of who configured the gateway: its client is told of an outage.
-            None => edge.check(Err(Refusal::Unavailable), Step::Only).await,
+            None => edge.check(Err(Refusal::Unavailable), CheckStep::Only).await,
         };
         // Whoever has gone away meanwhile needs none.
         let _ = send(answer, &mut respond);
@@ -208,21 +208,21 @@ impl Grpc {
     async fn answer_compressed(
         &self,
         message: Message,
-        room: &Room,
-        step: Option<Step>,
+        room: &MessageRoom,
+        step: Option<CheckStep>,
         mut respond: SendResponse<Bytes>,
     ) {
-        let Shared { edge, others, turn, .. } = &*self.0;
+        let ServerState { edge, others, turn, .. } = &*self.0;
         let decompressed = compressed::decompress(message, room, turn).await;
         let refusal = match (decompressed, step) {
             (Ok(Message { bytes, held: _held }), Some(step)) => {
                 let answer = compressed::serve(others.routes(), bytes, step).await;
-                return others::send_answer(answer, &mut respond).await;
+                return tonic_services::send_answer(answer, &mut respond).await;
             }
             (Ok(_), None) => Refusal::Unavailable,
             (Err(refusal), _) => refusal,
         };
-        let answer = edge.check(Err(refusal), step.unwrap_or(Step::Only)).await;
+        let answer = edge.check(Err(refusal), step.unwrap_or(CheckStep::Only)).await;
         let _ = send(answer, &mut respond);
     }
 }

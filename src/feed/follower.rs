@@ -55,7 +55,8 @@ impl FeedReader {
             }
             let leadership = self.read_alone(&mut relay, &mut rounds, offer_at, &stop).await;
             if let Some(leadership) = leadership
-                && self.lead(&mut relay, leadership, &mut rounds, &stop).await == Step::Down
+                && self.lead(&mut relay, leadership, &mut rounds, &stop).await
+                    == LeadershipEnd::LeavesToOthers
             {
                 mute_until = clock::now().after(MUTE_FOR);
             }
@@ -214,7 +215,7 @@ impl FeedReader {
         mut leadership: Leadership,
         rounds: &mut Rounds,
         stop: &CancellationToken,
-    ) -> Step {
+    ) -> LeadershipEnd {
         tracing::info!(epoch = leadership.epoch, "relaying the feed of changes");
         let _leading = self.metrics.leading();
         let wake = Arc::new(Notify::new());
@@ -251,13 +252,13 @@ impl FeedReader {
                          it can read the feed"
                     ),
                 }
-                return Step::Down;
+                return LeadershipEnd::LeavesToOthers;
             }
             if now.since(asked_at) >= RENEW_EVERY {
                 asked_at = now;
                 if !leadership.holds().await {
                     tracing::warn!("the connection that held the relay's lock is lost");
-                    return Step::Aside;
+                    return LeadershipEnd::MayLeadAgain;
                 }
                 self.pass_leases_on(relay).await;
             } else if hurry > 0 {
@@ -270,7 +271,7 @@ impl FeedReader {
             let rest = pause.saturating_sub(clock::now().since(began));
             let _ = stop.run_until_cancelled(notified(&wake, rest)).await;
         }
-        Step::Aside
+        LeadershipEnd::MayLeadAgain
     }
 
     /// Writes the followers' leases where commands read them, and deletes expired ones.
@@ -291,11 +292,11 @@ impl FeedReader {
 
 /// How a leader ends leading.
 #[derive(PartialEq)]
-enum Step {
+enum LeadershipEnd {
     /// Others may take over, and so may this one.
-    Aside,
+    MayLeadAgain,
     /// Others may take over, since they may be able to write to Redis.
-    Down,
+    LeavesToOthers,
 }
 
 /// Selects only what every statement selects.

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use crate::{
     installation::Installation,
-    postgres::{Settings, connect_one},
+    postgres::{PostgresSettings, connect_one},
 };
 
 /// How long taking the lock may take, or finding out that it is lost.
@@ -35,7 +35,10 @@ pub(super) struct Leadership {
 
 impl Leadership {
     /// Takes the lock. Returns `None` if another replica has it, or if that cannot be known.
-    pub(super) async fn take(settings: &Settings, installation: Installation) -> Option<Self> {
+    pub(super) async fn take(
+        settings: &PostgresSettings,
+        installation: Installation,
+    ) -> Option<Self> {
         let take = async {
             let mut connection = connect_one(settings).await.map_err(sqlx::Error::config)?;
             let taken =

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     clock::{self, Clock, Tick},
     freshness::{Applied, KnownChanges, Poll},
-    postgres::{self, AskError, Postgres, Settings},
+    postgres::{self, AskError, Postgres, PostgresSettings},
     process::tasks::Tasks,
     snapshot::Snapshot,
     telemetry::Metrics,
@@ -42,7 +42,7 @@ pub(crate) struct FeedReader {
     pub(crate) changes: Arc<KnownChanges>,
     pub(crate) clock: Arc<Clock>,
     /// The address, for what takes a connection of its own.
-    pub(crate) settings: Settings,
+    pub(crate) settings: PostgresSettings,
     /// Whether a connection to that address is this replica's alone, so that it may listen. A pooler
     /// in transaction mode hands the connection that listens to other clients, whose statements
     /// would be interrupted by notifications, even by their own.
@@ -248,7 +248,7 @@ pub(super) async fn notified(wake: &Notify, pause: Duration) {
 }
 
 /// Wakes the reader. An error here costs time only, until the next poll.
-async fn listen(settings: Settings, channel: String, wake: Arc<Notify>) {
+async fn listen(settings: PostgresSettings, channel: String, wake: Arc<Notify>) {
     loop {
         let attempt = async {
             let pool = postgres::connect(&settings).await.map_err(sqlx::Error::config)?;

@@ -25,10 +25,7 @@ use crate::{
     clock::{self, Tick},
     config,
     freshness::{Change, Lineage, Poll, Stamp, Triggers},
-    redis_client::{
-        connections::RedisConnections,
-        fault::{Complaints, RedisFault},
-    },
+    redis_client::{connections::RedisConnections, fault::RedisFault, fault_log::FaultLog},
     seal::{Purpose, Sealer},
     snapshot::{Snapshot, Xid},
 };
@@ -108,11 +105,11 @@ pub(crate) struct Relay {
     epoch: Option<(Lineage, u64)>,
     stream: String,
     leases: String,
-    complaints: Complaints,
+    complaints: FaultLog,
 }
 
 impl Relay {
-    pub(crate) fn new(config: &config::Redis, sealer: Sealer) -> Result<Self, RedisError> {
+    pub(crate) fn new(config: &config::RedisSettings, sealer: Sealer) -> Result<Self, RedisError> {
         let stream = format!("{}feed", sealer.prefix());
         let leases = format!("{}leases", sealer.prefix());
         Ok(Self {
@@ -123,7 +120,7 @@ impl Relay {
             epoch: None,
             stream,
             leases,
-            complaints: Complaints::new("the feed of changes is not relayed until it can"),
+            complaints: FaultLog::new("the feed of changes is not relayed until it can"),
         })
     }
 

@@ -14,7 +14,7 @@ use deadpool::managed::{self, Object, Pool, PoolError};
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row, postgres::PgRow};
 use tokio::time::timeout;
 
-use super::{ConnectError, Counters, Settings, connect_one, installation};
+use super::{ConnectError, Counters, PostgresSettings, connect_one, installation};
 use crate::{
     clock::{self, Clock, Moment, Tick},
     freshness::{KnownChanges, Lineage, OtherInstallation, RefusedStamp, Stamp, Superseded},
@@ -100,7 +100,7 @@ impl Postgres {
     /// Connects when it is first asked. `changes` learns which server answers, and refuses servers
     /// that are not the primary any more.
     pub(crate) fn new(
-        settings: &Settings,
+        settings: &PostgresSettings,
         clock: Arc<Clock>,
         changes: Arc<KnownChanges>,
         counters: Counters,
@@ -246,7 +246,7 @@ fn of_the_connection(error: &AskError) -> bool {
 /// Makes connections. sqlx's own pool pings a connection each time that it is given back: a second
 /// round trip for each lookup, which never ends if the network path is lost, and holds a place in
 /// the pool as long.
-struct Connector(Settings);
+struct Connector(PostgresSettings);
 
 impl managed::Manager for Connector {
     type Type = PgConnection;

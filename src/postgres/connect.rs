@@ -9,7 +9,7 @@ use sqlx::{
 };
 use tokio::time::timeout;
 
-use super::{Settings, message};
+use super::{PostgresSettings, message};
 
 /// For a new connection, its TLS and authentication.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,7 +34,7 @@ pub struct ConnectError {
 /// # Errors
 ///
 /// Postgres cannot be reached with these settings.
-pub(crate) async fn connect(settings: &Settings) -> Result<PgPool, ConnectError> {
+pub(crate) async fn connect(settings: &PostgresSettings) -> Result<PgPool, ConnectError> {
     let target = Target::of(settings.key, &settings.url)?;
     // The pool would try again and again, and in the end not say why.
     target.connect().await?.close().await.map_err(|error| target.unreachable(&error))?;
@@ -51,7 +51,7 @@ pub(crate) async fn connect(settings: &Settings) -> Result<PgPool, ConnectError>
 /// # Errors
 ///
 /// Postgres cannot be reached with these settings.
-pub(crate) async fn connect_one(settings: &Settings) -> Result<PgConnection, ConnectError> {
+pub(crate) async fn connect_one(settings: &PostgresSettings) -> Result<PgConnection, ConnectError> {
     Target::of(settings.key, &settings.url)?.connect().await
 }
 

@@ -2,7 +2,7 @@
 
 use sqlx::{Connection as _, Executor as _, Row as _, postgres::PgRow};
 
-use super::{ConnectError, Settings, connect::Target, connect_one, is_pooled};
+use super::{ConnectError, PostgresSettings, connect::Target, connect_one, is_pooled};
 
 /// The connection limits of the login, of the database and of the server for such logins; -1 means
 /// no limit.
@@ -16,7 +16,7 @@ const LIMITS: &str = "
     WHERE r.rolname = session_user AND d.datname = current_database()";
 
 /// What [`LIMITS`] selects.
-struct Limits {
+struct ConnectionLimits {
     login: String,
     of_login: i32,
     database: String,
@@ -26,7 +26,7 @@ struct Limits {
 
 /// How many connections one replica may want at a time.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Demand {
+pub(crate) struct ConnectionDemand {
     /// Connections at `postgres.url`.
     pub(crate) lookups: u32,
     /// Connections for the feed, wherever that is read.
@@ -40,9 +40,9 @@ pub(crate) struct Demand {
 ///
 /// Postgres cannot be reached with these settings.
 pub(crate) async fn shortage(
-    settings: &Settings,
-    feed: Option<&Settings>,
-    demand: Demand,
+    settings: &PostgresSettings,
+    feed: Option<&PostgresSettings>,
+    demand: ConnectionDemand,
 ) -> Result<Option<String>, ConnectError> {
     let limits = limits(settings).await?;
     let feed_has_own_login = match feed {
@@ -51,7 +51,7 @@ pub(crate) async fn shortage(
     };
     let all = demand.lookups + demand.feed;
     let of_login = if feed_has_own_login { demand.lookups } else { all };
-    let Limits { login, database, .. } = &limits;
+    let ConnectionLimits { login, database, .. } = &limits;
     let Some((whose, limit, wanted)) = [
         (format!("login {login}"), limits.of_login, of_login),
         (format!("database {database}"), limits.of_database, all),
@@ -73,11 +73,11 @@ pub(crate) async fn shortage(
     )))
 }
 
-async fn limits(settings: &Settings) -> Result<Limits, ConnectError> {
+async fn limits(settings: &PostgresSettings) -> Result<ConnectionLimits, ConnectError> {
     let mut connection = connect_one(settings).await?;
     let read = async {
         let row: PgRow = connection.fetch_one(sqlx::raw_sql(LIMITS)).await?;
-        Ok(Limits {
+        Ok(ConnectionLimits {
             login: row.try_get("login")?,
             of_login: row.try_get("of_login")?,
             database: row.try_get("database")?,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
 use tokio::time::timeout;
 
-use super::{ConnectError, Settings, connect_one};
+use super::{ConnectError, PostgresSettings, connect_one};
 
 /// Names the backend that answers, and its server.
 const BACKEND: &str = "SELECT pg_backend_pid() || ' ' || pg_postmaster_start_time() AS backend";
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// # Errors
 ///
 /// Postgres cannot be reached with these settings.
-pub(crate) async fn is_pooled(settings: &Settings) -> Result<bool, ConnectError> {
+pub(crate) async fn is_pooled(settings: &PostgresSettings) -> Result<bool, ConnectError> {
     let mut one = connect_one(settings).await?;
     let mut other = connect_one(settings).await?;
     let compared = timeout(PATIENCE, compare(&mut one, &mut other)).await;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, Executor, PgConnection, postgres::PgRow};
 use tokio::time::timeout;
 
-use super::{ConnectError, Counters, Settings, connect_one};
+use super::{ConnectError, Counters, PostgresSettings, connect_one};
 use crate::installation::Installation;
 
 /// The SQLSTATE by which a statement reports that it ran in another installation.
@@ -17,7 +17,7 @@ const OTHER_INSTALLATION: &str = "PG404";
 
 /// Writes by one connection, made when it is first needed.
 pub(crate) struct BackgroundWriter {
-    settings: Settings,
+    settings: PostgresSettings,
     installation: Installation,
     counters: Counters,
     kept: Option<PgConnection>,
@@ -42,7 +42,11 @@ pub(crate) enum WriteError {
 
 impl BackgroundWriter {
     /// A writer that writes to this installation and no other.
-    pub(crate) fn new(settings: Settings, installation: Installation, counters: Counters) -> Self {
+    pub(crate) fn new(
+        settings: PostgresSettings,
+        installation: Installation,
+        counters: Counters,
+    ) -> Self {
         Self { settings, installation, counters, kept: None }
     }
 

@@ -29,10 +29,10 @@ pub struct TaskEnded {
 
 /// Starts tasks and watches them. Clones watch the same tasks.
 #[derive(Clone, Default)]
-pub(crate) struct Tasks(Arc<Shared>);
+pub(crate) struct Tasks(Arc<TasksState>);
 
 #[derive(Default)]
-struct Shared {
+struct TasksState {
     stopping: AtomicBool,
     first: OnceLock<TaskEnded>,
     ended: CancellationToken,

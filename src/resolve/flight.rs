@@ -28,12 +28,12 @@ const RESERVED: usize = MAX_FLIGHTS / LANES;
 /// A future that waits for a lookup, with others.
 pub(super) type Waiter<T> = Shared<BoxFuture<'static, Result<T, Unavailable>>>;
 
-type Board<K, T> = Arc<Mutex<UnderWay<K, T>>>;
+type SharedLookups<K, T> = Arc<Mutex<LookupsUnderWay<K, T>>>;
 
 /// The lookups under way, by key.
-pub(super) struct Flights<K, T>(Board<K, T>);
+pub(super) struct Flights<K, T>(SharedLookups<K, T>);
 
-struct UnderWay<K, T> {
+struct LookupsUnderWay<K, T> {
     waiters: HashMap<K, Waiter<T>>,
     /// How many lookups of each lane are under way.
     lanes: [usize; LANES],
@@ -41,7 +41,7 @@ struct UnderWay<K, T> {
 
 impl<K, T> Default for Flights<K, T> {
     fn default() -> Self {
-        let under_way = UnderWay { waiters: HashMap::default(), lanes: [0; LANES] };
+        let under_way = LookupsUnderWay { waiters: HashMap::default(), lanes: [0; LANES] };
         Self(Arc::new(Mutex::new(under_way)))
     }
 }
@@ -80,7 +80,7 @@ where
             waiter
         };
         // Not under the lock: a runtime that is ending drops the task right here.
-        let landing = Landing { board: Arc::clone(&self.0), key: key.clone(), lane };
+        let landing = FlightGuard { board: Arc::clone(&self.0), key: key.clone(), lane };
         let look_up = start(key.clone());
         tokio::spawn(async move {
             let found = look_up.await;
@@ -94,13 +94,13 @@ where
 }
 
 /// Takes a lookup off the board when it ends.
-struct Landing<K: Eq + Hash, T> {
-    board: Board<K, T>,
+struct FlightGuard<K: Eq + Hash, T> {
+    board: SharedLookups<K, T>,
     key: K,
     lane: Lane,
 }
 
-impl<K: Eq + Hash, T> Drop for Landing<K, T> {
+impl<K: Eq + Hash, T> Drop for FlightGuard<K, T> {
     fn drop(&mut self) {
         let mut board = lock(&self.board);
         board.waiters.remove(&self.key);
@@ -111,7 +111,7 @@ impl<K: Eq + Hash, T> Drop for Landing<K, T> {
 }
 
 /// No code that can panic runs under this lock, so a poisoned one is as good as any.
-fn lock<K, T>(board: &Board<K, T>) -> MutexGuard<'_, UnderWay<K, T>> {
+fn lock<K, T>(board: &SharedLookups<K, T>) -> MutexGuard<'_, LookupsUnderWay<K, T>> {
     board.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// A kind of values, and what the tiers need to know of it.
-pub(crate) trait Kind: 'static {
+pub(crate) trait LookupKind: 'static {
     type Key: Clone + Display + Eq + Hash + Send + Sync + 'static;
     type Value: Serialize + DeserializeOwned + Send + Sync + 'static;
 
@@ -70,7 +70,7 @@ pub(crate) enum Domains {}
 /// tables were in use when it was read, nor by which replica.
 pub(crate) enum Backends {}
 
-impl Kind for Principals {
+impl LookupKind for Principals {
     type Key = TokenId;
     type Value = Principal;
     const NAME: &'static str = "principal";
@@ -95,7 +95,7 @@ impl Kind for Principals {
     }
 }
 
-impl Kind for Domains {
+impl LookupKind for Domains {
     type Key = DomainRef;
     type Value = Domain;
     const NAME: &'static str = "domain";
@@ -124,7 +124,7 @@ impl Kind for Domains {
     }
 }
 
-impl Kind for Backends {
+impl LookupKind for Backends {
     type Key = BackendName;
     type Value = Backend;
     const NAME: &'static str = "backend";

@@ -32,7 +32,7 @@ pub(crate) struct Load {
 }
 
 /// A query that may be made now.
-pub(super) struct Turn {
+pub(super) struct QueryPermit {
     _permit: OwnedSemaphorePermit,
     began: Tick,
 }
@@ -60,7 +60,7 @@ impl Load {
     }
 
     /// Waits until a query may be made. Meanwhile, `due` holds when that will be.
-    pub(super) async fn turn(&self, due: &AtomicI64) -> Option<Turn> {
+    pub(super) async fn turn(&self, due: &AtomicI64) -> Option<QueryPermit> {
         // The permit first: slots that pass while it is waited for are not saved up.
         let permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
         if let Some(pace) = &self.pace {
@@ -72,11 +72,11 @@ impl Load {
             }
             due.store(UNKNOWN, Relaxed);
         }
-        Some(Turn { _permit: permit, began: clock::now() })
+        Some(QueryPermit { _permit: permit, began: clock::now() })
     }
 
     /// Takes note of how long a query took.
-    pub(super) fn ended(&self, turn: Turn) {
+    pub(super) fn ended(&self, turn: QueryPermit) {
         let took = i64::try_from(clock::now().since(turn.began).as_micros()).unwrap_or(i64::MAX);
         // Quick to forget, so that an outage is not held against a store that is back.
         self.took.store(self.took.load(Relaxed).midpoint(took), Relaxed);

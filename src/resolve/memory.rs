@@ -5,7 +5,7 @@ use std::{marker::PhantomData, sync::Arc};
 use foldhash::fast::RandomState;
 use quick_cache::{UnitWeighter, Weighter, sync::Cache};
 
-use super::{Found, Kind};
+use super::{Found, LookupKind};
 
 /// Bytes that an entry takes besides its key and value: its place in the cache, what is known beside
 /// the value, and what the allocator adds to both.
@@ -14,16 +14,17 @@ const OVERHEAD: usize = 160;
 const TYPICAL: u64 = 512;
 
 /// Entries of one kind.
-pub(crate) struct Memory<K: Kind> {
+pub(crate) struct MemoryTier<K: LookupKind> {
     known: Bounded<K, Bytes<K>>,
     /// "There is no such thing". Apart, so that a flood of unknown keys evicts nothing real.
     unknown: Bounded<K, UnitWeighter>,
 }
 
 /// A cache that is bounded by what `W` counts.
-type Bounded<K, W> = Cache<<K as Kind>::Key, Arc<Found<<K as Kind>::Value>>, W, RandomState>;
+type Bounded<K, W> =
+    Cache<<K as LookupKind>::Key, Arc<Found<<K as LookupKind>::Value>>, W, RandomState>;
 
-impl<K: Kind> Memory<K> {
+impl<K: LookupKind> MemoryTier<K> {
     /// Holds up to `bytes` of entries, and up to `negatives` keys that lead nowhere. If room is needed,
     /// the entries that were not used lately go first.
     pub(crate) fn new(bytes: u64, negatives: u64) -> Self {
@@ -84,7 +85,7 @@ impl<K> Clone for Bytes<K> {
     }
 }
 
-impl<K: Kind> Weighter<K::Key, Arc<Found<K::Value>>> for Bytes<K> {
+impl<K: LookupKind> Weighter<K::Key, Arc<Found<K::Value>>> for Bytes<K> {
     fn weight(&self, _: &K::Key, found: &Arc<Found<K::Value>>) -> u64 {
         let value = found.value.as_deref().map_or(0, K::size);
         (OVERHEAD + size_of::<K::Key>() + value) as u64

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fmt::Display, future::Future, sync::Arc, time::Duration};
 
 use super::{
-    Backends, Domains, Found, Kind, Load, Principals, Renewal, Unavailable,
+    Backends, Domains, Found, Load, LookupKind, Principals, Renewal, Unavailable,
     batch::{Batcher, Unanswered},
     lanes::Lane,
 };
@@ -29,17 +29,17 @@ use sqlx::{
 };
 
 /// Lookups of one kind.
-pub(crate) struct Lookup<K: Kind> {
+pub(crate) struct PostgresTier<K: LookupKind> {
     batches: Batcher<K::Key, Option<Found<K::Value>>>,
 }
 
 /// One answer per key; `None` if it cannot be known.
-type Answers<K> = Vec<Option<Found<<K as Kind>::Value>>>;
+type FoundByKey<K> = Vec<Option<Found<<K as LookupKind>::Value>>>;
 
 /// How often an outage is logged.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(1);
 
-impl<K: Kind> Lookup<K> {
+impl<K: LookupKind> PostgresTier<K> {
     pub(super) async fn get(&self, key: K::Key, lane: Lane) -> Result<Found<K::Value>, Unanswered> {
         self.batches.get(key, lane).await?.ok_or(Unanswered::Failed)
     }
@@ -51,7 +51,7 @@ impl<K: Kind> Lookup<K> {
         read: fn(Postgres, Vec<K::Key>) -> R,
     ) -> Self
     where
-        R: Future<Output = Result<Answers<K>, AskError>> + Send + 'static,
+        R: Future<Output = Result<FoundByKey<K>, AskError>> + Send + 'static,
     {
         let postgres = postgres.clone();
         let complaints = Arc::new(Throttle::default());
@@ -77,18 +77,18 @@ pub(crate) fn lookups(
     postgres: &Postgres,
     load: &Arc<Load>,
     tasks: &Tasks,
-) -> (Lookup<Principals>, Lookup<Domains>, Lookup<Backends>) {
+) -> (PostgresTier<Principals>, PostgresTier<Domains>, PostgresTier<Backends>) {
     (
-        Lookup::new(postgres, load, tasks, read_principals),
-        Lookup::new(postgres, load, tasks, read_domains),
-        Lookup::new(postgres, load, tasks, read_backends),
+        PostgresTier::new(postgres, load, tasks, read_principals),
+        PostgresTier::new(postgres, load, tasks, read_domains),
+        PostgresTier::new(postgres, load, tasks, read_backends),
     )
 }
 
 pub(crate) async fn read_principals(
     postgres: Postgres,
     ids: Vec<TokenId>,
-) -> Result<Answers<Principals>, AskError> {
+) -> Result<FoundByKey<Principals>, AskError> {
     let reply = postgres.ask(format!("{PRINCIPALS} p.id = ANY ({})", array(&ids, "uuid"))).await?;
     let mut found = HashMap::new();
     for row in &reply.rows {
@@ -106,7 +106,7 @@ pub(crate) async fn read_principals(
 pub(crate) async fn read_domains(
     postgres: Postgres,
     references: Vec<DomainRef>,
-) -> Result<Answers<Domains>, AskError> {
+) -> Result<FoundByKey<Domains>, AskError> {
     let (ids, slugs): (Vec<_>, Vec<_>) =
         references.iter().partition(|reference| matches!(reference, DomainRef::Id(_)));
     let ids = array(&ids, "uuid");
@@ -130,7 +130,7 @@ pub(crate) async fn read_domains(
 pub(crate) async fn read_backends(
     postgres: Postgres,
     names: Vec<BackendName>,
-) -> Result<Answers<Backends>, AskError> {
+) -> Result<FoundByKey<Backends>, AskError> {
     let reply =
         postgres.ask(format!("{BACKENDS} b.name = ANY ({})", array(&names, "text"))).await?;
     let mut found = HashMap::new();

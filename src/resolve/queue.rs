@@ -51,13 +51,13 @@ struct Waiting<T> {
 pub(super) struct Batch<T> {
     pub(super) tickets: Vec<T>,
     /// Set if the batch is of one lane alone; held until the store has answered.
-    pub(super) alone: Option<Alone<T>>,
+    pub(super) alone: Option<AloneGuard<T>>,
 }
 
 /// The place of a batch that is served alone.
-pub(super) struct Alone<T>(Arc<Queue<T>>);
+pub(super) struct AloneGuard<T>(Arc<Queue<T>>);
 
-impl<T> Drop for Alone<T> {
+impl<T> Drop for AloneGuard<T> {
     fn drop(&mut self) {
         self.0.lock().alone -= 1;
         self.0.changed.notify_one();
@@ -162,7 +162,7 @@ impl<T> Queue<T> {
             }
         };
         drop(waiting);
-        Batch { tickets, alone: alone.then(|| Alone(Arc::clone(self))) }
+        Batch { tickets, alone: alone.then(|| AloneGuard(Arc::clone(self))) }
     }
 
     /// Closes the queue, which ends [`Self::ready`].

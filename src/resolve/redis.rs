@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::mpsc, time::timeout};
 
 use super::{
-    Found, Kind, Load, Unavailable,
+    Found, Load, LookupKind, Unavailable,
     batch::{Batcher, Unanswered},
     breaker::Breaker,
     lanes::Lane,
@@ -25,7 +25,9 @@ use crate::{
     process::tasks::Tasks,
     redis_client::{
         connections::RedisConnections,
-        fault::{Complaints, RedisFault, Use, probe},
+        fault::RedisFault,
+        fault_log::FaultLog,
+        probe::{RedisUse, probe},
     },
     seal::{Purpose, Sealer},
     telemetry::Metrics,
@@ -42,32 +44,32 @@ const SEALS_EVERY: Duration = Duration::from_secs(10 * 60);
 
 /// A finding as Redis holds it. `None` is "there is no such thing".
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Entry<V, S = Stamp> {
+pub(super) struct StoredEntry<V, S = Stamp> {
     pub(super) verified: Moment,
     pub(super) stamp: S,
     pub(super) value: Option<V>,
 }
 
 /// The tier. Its tasks end when it is dropped.
-pub(crate) struct Redis {
+pub(crate) struct RedisTier {
     reads: Batcher<String, Option<Vec<u8>>>,
-    writes: mpsc::Sender<Write>,
+    writes: mpsc::Sender<QueuedWrite>,
     link: Arc<Link>,
     sealer: Sealer,
     seals: Throttle,
     metrics: Metrics,
 }
 
-struct Write {
+struct QueuedWrite {
     key: String,
     sealed: Vec<u8>,
     ttl: Duration,
 }
 
-impl Redis {
+impl RedisTier {
     /// Connects when first asked, so that a dead Redis keeps nobody from starting.
     pub(crate) fn spawn(
-        config: &config::Redis,
+        config: &config::RedisSettings,
         sealer: Sealer,
         metrics: Metrics,
         tasks: &Tasks,
@@ -89,11 +91,11 @@ impl Redis {
 
     /// Finds out whether Redis lets this replica in and lets it read, so that the log says so before
     /// the first look-up needs it. Nobody waits for it.
-    pub(crate) fn greet(&self, config: &config::Redis, tasks: &Tasks) {
+    pub(crate) fn greet(&self, config: &config::RedisSettings, tasks: &Tasks) {
         let (config, prefix) = (config.clone(), self.sealer.prefix().to_owned());
         let link = Arc::clone(&self.link);
         tasks.spawn_owned("first contact with Redis", async move {
-            if let Err(fault) = probe(&config, &prefix, &[Use::Read]).await {
+            if let Err(fault) = probe(&config, &prefix, &[RedisUse::Read]).await {
                 link.reading.fault(fault, clock::now());
             }
         });
@@ -101,11 +103,11 @@ impl Redis {
 
     /// The entry under `key`, or a word for why there is none: `miss`, `open` (circuit),
     /// `unavailable`, `refused` (not sealed by us for this key).
-    pub(super) async fn get<K: Kind>(
+    pub(super) async fn get<K: LookupKind>(
         &self,
         key: &K::Key,
         lane: Lane,
-    ) -> Result<Entry<K::Value>, &'static str> {
+    ) -> Result<StoredEntry<K::Value>, &'static str> {
         if !self.link.breaker.admits(clock::now()) {
             return Err("open");
         }
@@ -135,12 +137,12 @@ impl Redis {
     }
 
     /// Writes an entry some time soon, or not at all. Nobody waits for it.
-    pub(super) fn put<K: Kind>(&self, key: &K::Key, found: &Found<K::Value>, ttl: Duration) {
+    pub(super) fn put<K: LookupKind>(&self, key: &K::Key, found: &Found<K::Value>, ttl: Duration) {
         let redis_key = redis_key::<K>(self.sealer.prefix(), key);
         let value = found.value.as_deref();
-        let entry = Entry { verified: found.verified, stamp: &*found.stamp, value };
+        let entry = StoredEntry { verified: found.verified, stamp: &*found.stamp, value };
         let sealed = self.sealer.seal(Purpose::Entries, &redis_key, &entry).ok();
-        let write = sealed.map(|sealed| Write { key: redis_key, sealed, ttl });
+        let write = sealed.map(|sealed| QueuedWrite { key: redis_key, sealed, ttl });
         if write.is_none_or(|write| self.writes.try_send(write).is_err()) {
             self.metrics.dropped_write();
         }
@@ -148,15 +150,15 @@ impl Redis {
 }
 
 /// Under which Redis holds what `key` stands for; `prefix` is that of the installation.
-pub(crate) fn redis_key<K: Kind>(prefix: &str, key: &K::Key) -> String {
+pub(crate) fn redis_key<K: LookupKind>(prefix: &str, key: &K::Key) -> String {
     format!("{prefix}{}:{key}", K::NAME)
 }
 
-async fn write_behind(link: Arc<Link>, mut waiting: mpsc::Receiver<Write>) {
+async fn write_behind(link: Arc<Link>, mut waiting: mpsc::Receiver<QueuedWrite>) {
     let mut writes = Vec::new();
     while waiting.recv_many(&mut writes, MAX_WRITE_BATCH).await > 0 {
         let mut pipeline = Pipeline::with_capacity(writes.len());
-        for Write { key, sealed, ttl } in writes.drain(..) {
+        for QueuedWrite { key, sealed, ttl } in writes.drain(..) {
             let milliseconds = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1);
             pipeline.pset_ex(key, sealed, milliseconds).ignore();
         }
@@ -173,20 +175,20 @@ async fn write_behind(link: Arc<Link>, mut waiting: mpsc::Receiver<Write>) {
 }
 
 /// What can be sent over a connection and answered with a `T`.
-trait Request<T> {
+trait RedisRequest<T> {
     fn send(
         &self,
         connection: &mut MultiplexedConnection,
     ) -> impl Future<Output = Result<T, RedisError>> + Send;
 }
 
-impl<T: FromRedisValue> Request<T> for Cmd {
+impl<T: FromRedisValue> RedisRequest<T> for Cmd {
     async fn send(&self, connection: &mut MultiplexedConnection) -> Result<T, RedisError> {
         self.query_async(connection).await
     }
 }
 
-impl<T: FromRedisValue> Request<T> for Pipeline {
+impl<T: FromRedisValue> RedisRequest<T> for Pipeline {
     async fn send(&self, connection: &mut MultiplexedConnection) -> Result<T, RedisError> {
         self.query_async(connection).await
     }
@@ -197,8 +199,8 @@ struct Link {
     pool: Pool<RedisConnections>,
     timeout: Duration,
     breaker: Breaker,
-    reading: Complaints,
-    writing: Complaints,
+    reading: FaultLog,
+    writing: FaultLog,
     metrics: Metrics,
 }
 
@@ -213,7 +215,7 @@ enum Failure {
 }
 
 impl Link {
-    fn new(config: &config::Redis, metrics: Metrics) -> Result<Self, RedisError> {
+    fn new(config: &config::RedisSettings, metrics: Metrics) -> Result<Self, RedisError> {
         let connections = RedisConnections::new(&config.url, Some(CONNECT_TIMEOUT))?;
         let pool = Pool::builder(connections).max_size(config.max_connections.max(1) + 1).build();
         let pool = pool.map_err(|error| {
@@ -223,8 +225,8 @@ impl Link {
             pool,
             timeout: config.timeout,
             breaker: Breaker::default(),
-            reading: Complaints::new("lookups go to Postgres until it can"),
-            writing: Complaints::new("what this replica looks up is not shared until it can"),
+            reading: FaultLog::new("lookups go to Postgres until it can"),
+            writing: FaultLog::new("what this replica looks up is not shared until it can"),
             metrics,
         })
     }
@@ -242,8 +244,8 @@ impl Link {
     /// One round trip. A connection that fails, or does not answer in time, is closed.
     async fn run<T>(
         &self,
-        request: &impl Request<T>,
-        complaints: &Complaints,
+        request: &impl RedisRequest<T>,
+        complaints: &FaultLog,
     ) -> Result<T, Unavailable> {
         match self.attempt(request).await {
             Ok(reply) => {
@@ -265,7 +267,7 @@ impl Link {
         }
     }
 
-    async fn attempt<T>(&self, request: &impl Request<T>) -> Result<T, Failure> {
+    async fn attempt<T>(&self, request: &impl RedisRequest<T>) -> Result<T, Failure> {
         let mut connection = self.pool.get().await.map_err(|error| match error {
             PoolError::Backend(error) => Failure::Fault(RedisFault::from(&error)),
             _ => Failure::Busy,

@@ -40,7 +40,7 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// The log of this process.
 static LOGS: OnceLock<Logs> = OnceLock::new();
-static COUNTS: LazyLock<Counts> = LazyLock::new(Counts::default);
+static COUNTS: LazyLock<LineCounters> = LazyLock::new(LineCounters::default);
 
 /// Returns the counters of log lines by result. They are global, because there is one standard
 /// error.
@@ -53,7 +53,7 @@ pub(super) fn counts() -> Family<ResultLabels, Counter> {
 /// # Errors
 ///
 /// Returns an error if the system has no thread or no file descriptor left.
-pub fn init(config: &config::Log) -> io::Result<()> {
+pub fn init(config: &config::LogSettings) -> io::Result<()> {
     let logs = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(&config.filter))
         .with_writer(start()?)
@@ -99,14 +99,14 @@ fn start() -> io::Result<&'static Logs> {
 }
 
 /// The counters of lines, by result.
-struct Counts {
+struct LineCounters {
     lines: Family<ResultLabels, Counter>,
     written: Counter,
     dropped: Counter,
     failed: Counter,
 }
 
-impl Default for Counts {
+impl Default for LineCounters {
     fn default() -> Self {
         let lines = Family::<ResultLabels, Counter>::default();
         let count = |result| lines.get_or_create(&ResultLabels { result }).clone();
@@ -115,28 +115,28 @@ impl Default for Counts {
     }
 }
 
-impl Counts {
+impl LineCounters {
     fn lost(&self) -> u64 {
         self.dropped.get() + self.failed.get()
     }
 }
 
-enum Message {
-    Line(Vec<u8>),
+enum LogMessage {
+    LineWriter(Vec<u8>),
     Flush(SyncSender<()>),
 }
 
 /// Accepts lines.
 struct Logs {
-    queue: Sender<Message>,
-    shared: &'static Shared,
+    queue: Sender<LogMessage>,
+    shared: &'static QueueState,
 }
 
 /// The state that both ends share, for the life of the process.
-struct Shared {
+struct QueueState {
     /// Bytes in the queue.
     queued: AtomicUsize,
-    counts: &'static Counts,
+    counts: &'static LineCounters,
 }
 
 impl Logs {
@@ -144,13 +144,13 @@ impl Logs {
     /// the number of lost lines; `report` may log.
     fn spawn(
         outlet: Outlet,
-        counts: &'static Counts,
+        counts: &'static LineCounters,
         report: impl Fn(u64) + Send + 'static,
     ) -> io::Result<Self> {
         let (queue, waiting) = channel();
-        let shared: &'static Shared =
-            Box::leak(Box::new(Shared { queued: AtomicUsize::new(0), counts }));
-        let mut writer = Writer { waiting, outlet, shared, told: counts.lost() };
+        let shared: &'static QueueState =
+            Box::leak(Box::new(QueueState { queued: AtomicUsize::new(0), counts }));
+        let mut writer = LogWriter { waiting, outlet, shared, told: counts.lost() };
         thread::Builder::new().name("log".to_owned()).spawn(move || {
             // A bug in this thread costs lines, and nothing else.
             while panic::catch_unwind(AssertUnwindSafe(|| writer.run(&report))).is_err() {}
@@ -162,7 +162,7 @@ impl Logs {
     fn push(&self, line: &[u8]) {
         let size = line.len() + PER_LINE;
         let fits = self.shared.queued.fetch_add(size, Relaxed) + size <= MAX_QUEUED;
-        if !fits || self.queue.send(Message::Line(line.to_owned())).is_err() {
+        if !fits || self.queue.send(LogMessage::LineWriter(line.to_owned())).is_err() {
             self.shared.queued.fetch_sub(size, Relaxed);
             self.shared.counts.dropped.inc();
         }
@@ -170,24 +170,24 @@ impl Logs {
 
     fn flush(&self, patience: Duration) {
         let (flushed, told) = sync_channel(1);
-        if self.queue.send(Message::Flush(flushed)).is_ok() {
+        if self.queue.send(LogMessage::Flush(flushed)).is_ok() {
             let _ = told.recv_timeout(patience);
         }
     }
 }
 
 impl<'l> MakeWriter<'l> for &'static Logs {
-    type Writer = Line<'l>;
+    type Writer = LineWriter<'l>;
 
-    fn make_writer(&'l self) -> Line<'l> {
-        Line(self)
+    fn make_writer(&'l self) -> LineWriter<'l> {
+        LineWriter(self)
     }
 }
 
 /// Accepts one line, in one piece, as the formatter writes it.
-struct Line<'l>(&'l Logs);
+struct LineWriter<'l>(&'l Logs);
 
-impl io::Write for Line<'_> {
+impl io::Write for LineWriter<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.0.push(line);
         Ok(line.len())
@@ -199,27 +199,27 @@ impl io::Write for Line<'_> {
 }
 
 /// The end of the queue that writes.
-struct Writer {
-    waiting: Receiver<Message>,
+struct LogWriter {
+    waiting: Receiver<LogMessage>,
     outlet: Outlet,
-    shared: &'static Shared,
+    shared: &'static QueueState,
     /// Lost lines that the log has already reported.
     told: u64,
 }
 
-impl Writer {
+impl LogWriter {
     fn run(&mut self, report: &impl Fn(u64)) {
         while let Ok(first) = self.waiting.recv() {
             let (mut text, mut lines, mut flushes) = (Vec::new(), 0, Vec::new());
             let mut next = Ok(first);
             let drained = loop {
                 match next {
-                    Ok(Message::Line(line)) => {
+                    Ok(LogMessage::LineWriter(line)) => {
                         text.extend_from_slice(&line);
                         lines += 1;
                         self.shared.queued.fetch_sub(line.len() + PER_LINE, Relaxed);
                     }
-                    Ok(Message::Flush(flushed)) => flushes.push(flushed),
+                    Ok(LogMessage::Flush(flushed)) => flushes.push(flushed),
                     Err(TryRecvError::Empty | TryRecvError::Disconnected) => break true,
                 }
                 if text.len() >= MAX_BATCH {
@@ -258,7 +258,7 @@ mod tests {
     }
 
     /// Reports into itself, as tracing does.
-    fn logs(outlet: File, counts: &'static Counts) -> Arc<Logs> {
+    fn logs(outlet: File, counts: &'static LineCounters) -> Arc<Logs> {
         let own = Arc::new(OnceLock::<Arc<Logs>>::new());
         let report = {
             let own = Arc::clone(&own);
@@ -272,7 +272,7 @@ mod tests {
     #[test]
     fn a_pipe_that_nobody_reads_costs_lines_which_are_counted_and_reported() {
         let (reader, writer) = io::pipe().unwrap();
-        let counts: &Counts = leaked();
+        let counts: &LineCounters = leaked();
         let logs = logs(File::from(std::os::fd::OwnedFd::from(writer)), counts);
         let line = [b'x'; 999];
         let sent = 3 * MAX_QUEUED / line.len();
@@ -303,7 +303,7 @@ mod tests {
         let full = File::options().write(true).open("/dev/full");
         assert_eq!(full.is_ok(), cfg!(target_os = "linux"));
         for outlet in [Ok(gone), full].into_iter().flatten() {
-            let counts: &Counts = leaked();
+            let counts: &LineCounters = leaked();
             let logs = logs(outlet, counts);
             for _ in 0..10 {
                 logs.push(b"line\n");

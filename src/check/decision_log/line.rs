@@ -15,7 +15,7 @@ const MAX_LINE: usize = 64 * 1024;
 
 /// A decision. An absent member is unknown, or does not exist.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Line<'a> {
+pub(crate) struct DecisionLine<'a> {
     /// RFC 3339, in UTC.
     pub(crate) time: Cow<'a, str>,
     pub(crate) request_id: Cow<'a, str>,
@@ -51,7 +51,7 @@ pub(crate) struct Line<'a> {
 
 /// A summary: what was not recorded since the previous one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Omitted {
+pub(crate) struct OmittedSummary {
     pub(crate) time: String,
     /// Denials that would have exceeded the rate, by code.
     pub(crate) left_out: BTreeMap<String, u64>,
@@ -62,7 +62,7 @@ pub(crate) struct Omitted {
 /// A summary: how many denials of one token were not recorded line by line since the previous one,
 /// because they repeat a logged denial.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Repeated {
+pub(crate) struct RepeatedSummary {
     pub(crate) time: String,
     pub(crate) repeated: u64,
     pub(crate) code: String,
@@ -90,34 +90,34 @@ pub(super) fn rfc3339(time: Timestamp) -> String {
 
 /// The meaning of a line in a file.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Entry {
-    Decision(Box<Line<'static>>),
-    Repeated(Box<Repeated>),
-    Omitted(Omitted),
+pub(crate) enum LogEntry {
+    Decision(Box<DecisionLine<'static>>),
+    Repeated(Box<RepeatedSummary>),
+    Omitted(OmittedSummary),
     /// JSON, but not of this log.
     Other,
     NotJson,
 }
 
 /// Reads the lines of a decision log, among any other lines.
-pub(crate) struct Lines<R>(pub(crate) R);
+pub(crate) struct LogLines<R>(pub(crate) R);
 
-impl<R: BufRead> Iterator for Lines<R> {
-    type Item = io::Result<Entry>;
+impl<R: BufRead> Iterator for LogLines<R> {
+    type Item = io::Result<LogEntry>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             match next_line(&mut self.0) {
                 Ok(None) => return None,
                 Ok(Some(line)) if line.trim_ascii().is_empty() => {}
-                Ok(Some(line)) => return Some(Ok(Entry::read(&line))),
+                Ok(Some(line)) => return Some(Ok(LogEntry::read(&line))),
                 Err(error) => return Some(Err(error)),
             }
         }
     }
 }
 
-impl Entry {
+impl LogEntry {
     fn read(line: &[u8]) -> Self {
         if let Ok(line) = serde_json::from_slice(line) {
             return Self::Decision(Box::new(line));
@@ -161,8 +161,8 @@ fn next_line(from: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
 mod tests {
     use super::*;
 
-    fn line() -> Line<'static> {
-        Line {
+    fn line() -> DecisionLine<'static> {
+        DecisionLine {
             time: "2026-11-22T09:00:00.000001Z".into(),
             request_id: "r-1".into(),
             outcome: "deny".into(),
@@ -183,24 +183,24 @@ mod tests {
         }
     }
 
-    fn read(text: impl AsRef<[u8]>) -> Vec<Entry> {
+    fn read(text: impl AsRef<[u8]>) -> Vec<LogEntry> {
         // A small buffer, so that lines lie across its end.
         let reader = io::BufReader::with_capacity(7, text.as_ref());
-        Lines(reader).map(Result::unwrap).collect()
+        LogLines(reader).map(Result::unwrap).collect()
     }
 
     #[test]
     fn what_is_written_is_one_line_and_is_read_back() {
         let written = serde_json::to_string(&line()).unwrap();
         assert!(!written.bytes().any(|byte| byte < b' '), "{written:?}");
-        assert_eq!(read(&written), [Entry::Decision(Box::new(line()))]);
+        assert_eq!(read(&written), [LogEntry::Decision(Box::new(line()))]);
     }
 
     #[test]
     fn other_lines_are_told_apart_and_stepped_over() {
         let written = serde_json::to_string(&line()).unwrap();
         let omitted = r#"{"time":"t","left_out":{"invalid_token":3},"dropped":1}"#;
-        let repeated = Repeated {
+        let repeated = RepeatedSummary {
             time: "t".into(),
             repeated: 7,
             code: "token_revoked".into(),
@@ -220,7 +220,7 @@ mod tests {
         let text = format!(
             "\n{torn}\nplain\r\n{omitted}\n{repeats}\n{{\"level\":\"INFO\"}}\n{long}\n{written}"
         );
-        let expected = Omitted {
+        let expected = OmittedSummary {
             time: "t".into(),
             left_out: [("invalid_token".to_owned(), 3)].into(),
             dropped: 1,
@@ -228,16 +228,16 @@ mod tests {
         assert_eq!(
             read(text),
             [
-                Entry::NotJson,
-                Entry::NotJson,
-                Entry::Omitted(expected),
-                Entry::Repeated(Box::new(repeated)),
-                Entry::Other,
-                Entry::NotJson,
-                Entry::Decision(Box::new(line())),
+                LogEntry::NotJson,
+                LogEntry::NotJson,
+                LogEntry::Omitted(expected),
+                LogEntry::Repeated(Box::new(repeated)),
+                LogEntry::Other,
+                LogEntry::NotJson,
+                LogEntry::Decision(Box::new(line())),
             ]
         );
-        assert_eq!(read(b"\xff\xfe\n"), [Entry::NotJson]);
+        assert_eq!(read(b"\xff\xfe\n"), [LogEntry::NotJson]);
         assert_eq!(read(""), []);
     }
 }

@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
-use super::line::{Line, rfc3339};
+use super::line::{DecisionLine, rfc3339};
 use crate::{
     clock::Tick,
     decision::Decision,
@@ -31,12 +31,12 @@ pub(crate) struct Record {
     pub(crate) tier: Tier,
     /// The domain on which a denial is based.
     pub(crate) domain: Option<Arc<Domain>>,
-    pub(crate) named: Named,
+    pub(crate) requested: RequestedAccess,
 }
 
 /// What a request names, whether it exists or not, as it was read for the decision.
 #[derive(Debug, Default)]
-pub(crate) struct Named {
+pub(crate) struct RequestedAccess {
     pub(crate) domain: Option<DomainRef>,
     pub(crate) operation: Option<Operation>,
     /// Logged only for verified tokens.
@@ -45,7 +45,7 @@ pub(crate) struct Named {
 
 impl Record {
     /// Returns the record as a line. The decision was made at `time`.
-    pub(crate) fn line(&self, time: Timestamp) -> Line<'_> {
+    pub(crate) fn line(&self, time: Timestamp) -> DecisionLine<'_> {
         let subject = self.decision.subject();
         let permit = self.decision.permit();
         let domain = self.decision.domain().or(self.domain.as_ref());
@@ -53,11 +53,11 @@ impl Record {
             Decision::Answer(answered) => answered.model(),
             _ => permit.and_then(|permit| permit.model.as_deref()),
         };
-        let model = decided_about.or(self.named.model.as_deref());
-        let operation = self.decision.operation().or(self.named.operation);
+        let model = decided_about.or(self.requested.model.as_deref());
+        let operation = self.decision.operation().or(self.requested.operation);
         let upstream = permit.map(|permit| &*permit.upstream);
-        let named = self.named.domain.as_ref().map(ToString::to_string);
-        Line {
+        let requested = self.requested.domain.as_ref().map(ToString::to_string);
+        DecisionLine {
             time: rfc3339(time).into(),
             request_id: without_secrets(&self.request_id).into(),
             outcome: self.decision.outcome().into(),
@@ -67,7 +67,7 @@ impl Record {
             status: self.status,
             pat_id: subject.map(|(token, _)| token.0),
             user_id: subject.map(|(_, user)| user.0),
-            domain: named.map(|domain| without_secrets(&domain).into()),
+            domain: requested.map(|domain| without_secrets(&domain).into()),
             domain_id: domain.map(|domain| domain.id.0),
             domain_slug: domain.map(|domain| domain.slug.as_str().into()),
             operation: operation.map(|operation| operation.as_str().into()),

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Record, line::Repeated};
+use super::{Record, line::RepeatedSummary};
 use crate::{
     clock::Tick,
     domain::{DomainId, DomainRef},
@@ -30,7 +30,7 @@ const IDLE: Duration = Duration::from_secs(5);
 /// What denials must have in common to count as repetitions. The domain is the one on which the
 /// verdict is based, so no client can make groups by naming domains.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct Key {
+struct RepeatKey {
     token: TokenId,
     code: &'static str,
     operation: Option<Operation>,
@@ -38,7 +38,7 @@ struct Key {
     enforced: bool,
 }
 
-struct Group {
+struct RepeatGroup {
     pace: Pace,
     last: Tick,
     /// Repetitions since the last summary.
@@ -63,7 +63,7 @@ pub(super) enum Admission {
 /// All groups, and the lines that each may have per second.
 pub(super) struct Repeats {
     per_second: u32,
-    groups: Mutex<HashMap<Key, Group>>,
+    groups: Mutex<HashMap<RepeatKey, RepeatGroup>>,
 }
 
 impl Repeats {
@@ -78,10 +78,10 @@ impl Repeats {
         let Some((denial, (token, owner))) = denial.and_then(|it| Some((it, it.subject?))) else {
             return Admission::Logged;
         };
-        let key = Key {
+        let key = RepeatKey {
             token,
             code: denial.refusal.code(),
-            operation: record.named.operation,
+            operation: record.requested.operation,
             domain: record.domain.as_ref().map(|domain| domain.id),
             enforced: record.decision.is_enforced(),
         };
@@ -89,7 +89,7 @@ impl Repeats {
         if groups.len() >= MAX_GROUPS && !groups.contains_key(&key) {
             return Admission::Unknown;
         }
-        let group = groups.entry(key).or_insert_with(|| Group {
+        let group = groups.entry(key).or_insert_with(|| RepeatGroup {
             pace: Pace::new(self.per_second, self.per_second),
             last: record.at,
             repeated: 0,
@@ -97,27 +97,27 @@ impl Repeats {
             treatment: record.treatment,
             status: record.status,
             slug: record.domain.as_ref().map(|domain| domain.slug.to_string()),
-            named: record.named.domain.clone(),
+            named: record.requested.domain.clone(),
         });
         group.last = group.last.max(record.at);
         if group.pace.admits(record.at) {
             return Admission::Logged;
         }
         group.repeated += 1;
-        if group.named != record.named.domain {
+        if group.named != record.requested.domain {
             group.named = None;
         }
         Admission::Repetition
     }
 
     /// Returns the counts since the last call, and resets them.
-    pub(super) fn take(&self, now: Tick, time: &str) -> Vec<Repeated> {
+    pub(super) fn take(&self, now: Tick, time: &str) -> Vec<RepeatedSummary> {
         let mut groups = self.lock();
         let mut counted = Vec::new();
         for (key, group) in &mut *groups {
             let repeated = std::mem::take(&mut group.repeated);
             if repeated > 0 {
-                counted.push(Repeated {
+                counted.push(RepeatedSummary {
                     time: time.to_owned(),
                     repeated,
                     code: key.code.to_owned(),
@@ -142,7 +142,7 @@ impl Repeats {
     }
 
     /// No code that can panic runs under this lock, so a poisoned lock is still consistent.
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Group>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<RepeatKey, RepeatGroup>> {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -153,7 +153,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        check::decision_log::Named,
+        check::decision_log::RequestedAccess,
         decision::Decision,
         grounds::Tier,
         refusal::{Denial, Refusal},
@@ -170,7 +170,10 @@ mod tests {
             status: 401,
             tier: Tier::Memory,
             domain: None,
-            named: Named { domain: DomainRef::parse(named), ..Named::default() },
+            requested: RequestedAccess {
+                domain: DomainRef::parse(named),
+                ..RequestedAccess::default()
+            },
         }
     }
 
@@ -193,7 +196,7 @@ mod tests {
 
         let counted = repeats.take(later, "t");
         assert_eq!(counted.len(), 1);
-        let Repeated { repeated, code, pat_id, domain, .. } = &counted[0];
+        let RepeatedSummary { repeated, code, pat_id, domain, .. } = &counted[0];
         assert_eq!((*repeated, code.as_str(), pat_id.as_u128()), (101, "token_revoked", 1));
         assert_eq!(*domain, None, "they did not agree");
         assert_eq!(repeats.take(later, "t"), []);

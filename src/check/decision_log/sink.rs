@@ -12,7 +12,7 @@ use crate::{config::LogTo, telemetry::outlet::Outlet};
 /// The file, or standard output, cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("decision_log.to: cannot open {}: {error}", .path.display())]
-pub struct OpenError {
+pub struct LogOpenError {
     path: PathBuf,
     error: io::Error,
 }
@@ -25,18 +25,18 @@ pub(super) enum Sink {
 
 impl Sink {
     /// Returns `None` if decisions are not logged.
-    pub(super) fn open(to: &LogTo) -> Result<Option<Self>, OpenError> {
+    pub(super) fn open(to: &LogTo) -> Result<Option<Self>, LogOpenError> {
         Ok(match to {
             LogTo::Nowhere => None,
             LogTo::Stdout => match Outlet::stdout() {
                 Ok(stdout) => Some(Self::Stdout(stdout)),
-                Err(error) => return Err(OpenError { path: "standard output".into(), error }),
+                Err(error) => return Err(LogOpenError { path: "standard output".into(), error }),
             },
             LogTo::File(path) => {
                 let path = path.clone();
                 match append_to(&path) {
                     Ok(file) => Some(Self::File { path, file: file.into() }),
-                    Err(error) => return Err(OpenError { path, error }),
+                    Err(error) => return Err(LogOpenError { path, error }),
                 }
             }
         })

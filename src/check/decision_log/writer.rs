@@ -16,8 +16,8 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use super::{
-    Message, Shared,
-    line::{Omitted, rfc3339},
+    LogState, WriterMessage,
+    line::{OmittedSummary, rfc3339},
     sink::Sink,
 };
 use crate::{
@@ -31,21 +31,21 @@ const MAX_BATCH: usize = 512;
 const SUMMARY_EVERY: Duration = Duration::from_secs(5);
 
 /// The end of the queue that writes.
-pub(crate) struct Writer {
-    pub(super) waiting: Receiver<Message>,
+pub(crate) struct DecisionLogWriter {
+    pub(super) waiting: Receiver<WriterMessage>,
     pub(super) sink: Sink,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<LogState>,
     pub(super) metrics: Metrics,
 }
 
 /// Controls a writer from another thread.
 #[derive(Clone)]
-pub(crate) struct Handle {
-    pub(super) shared: Arc<Shared>,
-    pub(super) waker: SyncSender<Message>,
+pub(crate) struct DecisionLogHandle {
+    pub(super) shared: Arc<LogState>,
+    pub(super) waker: SyncSender<WriterMessage>,
 }
 
-impl Handle {
+impl DecisionLogHandle {
     /// Opens the file again, after another program has renamed it.
     pub(crate) fn reopen(&self) {
         self.shared.reopen.store(true, Release);
@@ -60,11 +60,11 @@ impl Handle {
 
     fn wake(&self) {
         // If the queue is full, the writer is awake.
-        let _ = self.waker.try_send(Message::Wake);
+        let _ = self.waker.try_send(WriterMessage::Wake);
     }
 }
 
-impl Writer {
+impl DecisionLogWriter {
     /// Starts the thread. The receiver gets a message when the thread has ended.
     ///
     /// # Errors
@@ -81,7 +81,7 @@ impl Writer {
     }
 
     fn run(mut self) {
-        let (mut batch, mut well) = (Batch::default(), true);
+        let (mut batch, mut well) = (LineBatch::default(), true);
         let mut summary_due = clock::now().after(SUMMARY_EVERY);
         loop {
             let stopping = self.shared.stop.load(Acquire);
@@ -94,7 +94,7 @@ impl Writer {
                 if dropped > 0 || !left_out.is_empty() {
                     let left_out = left_out.into_iter().map(|(code, n)| (code.to_owned(), n));
                     let time = rfc3339(clock.now);
-                    let summary = Omitted { time, left_out: left_out.collect(), dropped };
+                    let summary = OmittedSummary { time, left_out: left_out.collect(), dropped };
                     append(&mut batch.text, &summary);
                 }
                 let time = rfc3339(clock.now);
@@ -118,7 +118,7 @@ impl Writer {
 
     /// Waits for a record, unless it is time to stop, and takes the other records that are queued.
     /// Returns false if there will be no more.
-    fn gather(&self, batch: &mut Batch, stopping: bool) -> bool {
+    fn gather(&self, batch: &mut LineBatch, stopping: bool) -> bool {
         let patience = if stopping { Duration::ZERO } else { SUMMARY_EVERY };
         match self.waiting.recv_timeout(patience) {
             Ok(message) => batch.push(message),
@@ -150,16 +150,16 @@ impl Writer {
 
 /// Lines to be written at once.
 #[derive(Default)]
-struct Batch {
+struct LineBatch {
     text: Vec<u8>,
     lines: usize,
     /// Read once, when the first record has come.
     clock: Option<WallClock>,
 }
 
-impl Batch {
-    fn push(&mut self, message: Message) {
-        let Message::Record(record) = message else { return };
+impl LineBatch {
+    fn push(&mut self, message: WriterMessage) {
+        let WriterMessage::Record(record) = message else { return };
         let clock = self.clock.get_or_insert_with(WallClock::read);
         append(&mut self.text, &record.line(clock.at(record.at)));
         self.lines += 1;

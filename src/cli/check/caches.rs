@@ -16,8 +16,11 @@ use crate::{
     keyring::KeyRing,
     postgres::Postgres,
     process::tasks::Tasks,
-    redis_client::fault::{Use, probe},
-    resolve::{Found, Kind, Load, Memory, TierContext, Tiers, postgres::lookups, redis::Redis},
+    redis_client::probe::{RedisUse, probe},
+    resolve::{
+        Found, Load, LookupKind, MemoryTier, TierContext, Tiers, postgres::lookups,
+        redis::RedisTier,
+    },
     seal::Sealer,
     telemetry::Metrics,
     token::TokenId,
@@ -84,7 +87,7 @@ impl RedisEntries {
 
 /// What a lookup in Redis needs.
 pub(super) struct LookupContext<'a> {
-    pub(super) redis: &'a config::Redis,
+    pub(super) redis: &'a config::RedisSettings,
     pub(super) ring: &'a KeyRing,
     pub(super) postgres: &'a Postgres,
     pub(super) clock: &'a Arc<Clock>,
@@ -102,7 +105,7 @@ pub(super) async fn inspect(
 ) -> anyhow::Result<RedisEntries> {
     let LookupContext { redis: settings, ring, postgres, .. } = context;
     let prefix = context.changes.installation().redis_prefix();
-    if let Err(fault) = probe(settings, &prefix, &[Use::Read]).await {
+    if let Err(fault) = probe(settings, &prefix, &[RedisUse::Read]).await {
         let unused = || RedisEntry {
             entry: "unavailable",
             age_seconds: None,
@@ -132,16 +135,16 @@ pub(super) async fn inspect(
         max_staleness,
     };
     reader.catch_up().await;
-    let settings = config::Redis { timeout: PATIENCE, ..settings.clone() };
+    let settings = config::RedisSettings { timeout: PATIENCE, ..settings.clone() };
     let sealer = Sealer::new(ring.clone(), changes.installation());
-    let redis = Redis::spawn(&settings, sealer, metrics.clone(), &tasks)?;
+    let redis = RedisTier::spawn(&settings, sealer, metrics.clone(), &tasks)?;
     let bounds = AgeBounds { max_staleness, negative_ttl: config.negative_ttl };
     let tiers = TierContext { redis: None, ring, clock, changes, bounds, metrics };
     let load = Arc::new(Load::new(1, config.deadline));
     let (principals, domains, backends) = lookups(postgres, &load, &tasks);
-    let principals = Tiers::new(Memory::new(0, 0), principals, tiers.clone());
-    let domains = Tiers::new(Memory::new(0, 0), domains, tiers.clone());
-    let backends = Tiers::new(Memory::new(0, 0), backends, tiers);
+    let principals = Tiers::new(MemoryTier::new(0, 0), principals, tiers.clone());
+    let domains = Tiers::new(MemoryTier::new(0, 0), domains, tiers.clone());
+    let backends = Tiers::new(MemoryTier::new(0, 0), backends, tiers);
     let domain = match domain {
         Some(reference) => Some(entry(&domains, &redis, reference).await),
         None => None,
@@ -153,7 +156,7 @@ pub(super) async fn inspect(
     Ok(RedisEntries { token: entry(&principals, &redis, &token).await, domain, backend })
 }
 
-async fn entry<K: Kind>(tiers: &Tiers<K>, redis: &Redis, key: &K::Key) -> RedisEntry {
+async fn entry<K: LookupKind>(tiers: &Tiers<K>, redis: &RedisTier, key: &K::Key) -> RedisEntry {
     let any_age = Tick::from_micros(i64::MIN);
     let found = tiers.held_by_redis(redis, key, any_age).await;
     let age = |found: &Found<K::Value>| clock::now().since(found.as_of).as_secs_f64();

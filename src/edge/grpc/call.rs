@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::frame;
-use crate::check::Step;
+use crate::check::CheckStep;
 
 /// Calls on one connection, at a time, that are no checks. Who asks about health or watches it needs
 /// one, and others must not be able to fill the memory with streams of answers.
@@ -21,15 +21,15 @@ const MAX_PATH: usize = 128;
 
 /// A call without its head.
 pub(super) struct Call {
-    pub(super) asked: Asked,
+    pub(super) method: CalledMethod,
     pub(super) body: RecvStream,
     pub(super) respond: SendResponse<Bytes>,
 }
 
 /// Which method is called.
-pub(super) enum Asked {
+pub(super) enum CalledMethod {
     /// Envoy's, about a request, by the filter that asks. `None` if that is said wrongly.
-    Check(Option<Step>),
+    Check(Option<CheckStep>),
     /// Another one, by its path.
     Other(Box<str>, OwnedSemaphorePermit),
     /// Another one, while too many are under way on this connection.
@@ -45,14 +45,14 @@ impl Call {
     ) -> Self {
         let (head, body) = request.into_parts();
         let path = head.uri.path();
-        let asked = if path == frame::CHECK {
-            Asked::Check(step_of(&head.headers))
+        let method = if path == frame::CHECK {
+            CalledMethod::Check(step_of(&head.headers))
         } else if let Ok(place) = Arc::clone(others).try_acquire_owned() {
-            Asked::Other(if path.len() > MAX_PATH { "/" } else { path }.into(), place)
+            CalledMethod::Other(if path.len() > MAX_PATH { "/" } else { path }.into(), place)
         } else {
-            Asked::OneTooMany
+            CalledMethod::OneTooMany
         };
-        Self { asked, body, respond }
+        Self { method, body, respond }
     }
 }
 
@@ -60,8 +60,8 @@ impl Call {
 static STEP: HeaderName = HeaderName::from_static("patgate-step");
 
 /// `None` if that is no step, or more than one.
-fn step_of(headers: &HeaderMap) -> Option<Step> {
+fn step_of(headers: &HeaderMap) -> Option<CheckStep> {
     let mut said = headers.get_all(&STEP).iter();
     let (first, more) = (said.next(), said.next());
-    Step::parse(first.map(HeaderValue::as_bytes)).filter(|_| more.is_none())
+    CheckStep::parse(first.map(HeaderValue::as_bytes)).filter(|_| more.is_none())
 }

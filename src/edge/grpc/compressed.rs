@@ -17,11 +17,11 @@ use tonic::{body::Body, codegen::Service, service::Routes};
 
 use super::{
     frame,
-    message::{Message, Room, WAITING},
+    message::{Message, MessageRoom, WAITING},
 };
 use crate::{
     body::{Ask, gunzip},
-    check::{Step, aside},
+    check::{CheckStep, aside},
     clock,
     refusal::{Compressed, Malformed, NoModel, Refusal},
 };
@@ -30,7 +30,7 @@ use crate::{
 /// checks would wait. `turn` has one place, so that whatever is sent keeps one thread busy at most.
 pub(super) async fn decompress(
     message: Message,
-    room: &Room,
+    room: &MessageRoom,
     turn: &Semaphore,
 ) -> Result<Message, Refusal> {
     yield_now().await;
@@ -61,7 +61,7 @@ pub(super) async fn decompress(
 }
 
 /// What the generated service answers to a message.
-pub(super) async fn serve(mut routes: Routes, message: Bytes, step: Step) -> Response<Body> {
+pub(super) async fn serve(mut routes: Routes, message: Bytes, step: CheckStep) -> Response<Body> {
     let head = Bytes::copy_from_slice(&frame::head(message.len()));
     let frames = [head, message].map(|bytes| Ok::<_, Infallible>(Frame::data(bytes)));
     let mut request = Request::new(Body::new(StreamBody::new(stream::iter(frames))));

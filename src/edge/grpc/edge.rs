@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    check::{Checker, Step, ToEncode},
+    check::{CheckStep, Checker, ToEncode},
     clock,
     refusal::{Malformed, Refusal},
     request::Parts,
@@ -22,7 +22,7 @@ impl GrpcEdge {
 
     /// Answers a `CheckRequest` as it came over the wire, or the reason why it did not come. A
     /// message that is no `CheckRequest` is denied.
-    pub(crate) async fn check(&self, message: Result<&[u8], Refusal>, step: Step) -> Answer {
+    pub(crate) async fn check(&self, message: Result<&[u8], Refusal>, step: CheckStep) -> Answer {
         const MALFORMED: Refusal = Refusal::BadRequest(Malformed::Message);
         let (checker, started) = (&*self.0, clock::now());
         let http = message.and_then(|bytes| HttpRequest::decode(bytes).ok_or(MALFORMED));
@@ -62,8 +62,9 @@ mod tests {
             let bearer = format!("Bearer {}", token.expose());
             let headers = [("authorization", bearer), ("x-request-id", "r-1".to_owned())];
             let message = encode("GET", "gateway", path, &headers, b"");
-            let check =
-                || edge.check(Ok(&message), Step::Only).now_or_never().expect("an answer at once");
+            let check = || {
+                edge.check(Ok(&message), CheckStep::Only).now_or_never().expect("an answer at once")
+            };
             // Counters and the like are made the first time.
             drop(check());
             let mut answer = None;

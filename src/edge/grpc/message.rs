@@ -45,7 +45,7 @@ pub(super) enum Unread {
 }
 
 /// Within which messages are read.
-pub(super) struct Room {
+pub(super) struct MessageRoom {
     /// Bytes that are left for messages in pieces.
     bytes: Arc<Semaphore>,
     /// Of one message.
@@ -54,7 +54,7 @@ pub(super) struct Room {
     pub(super) patience: Duration,
 }
 
-impl Room {
+impl MessageRoom {
     /// For all but second steps.
     pub(super) fn for_checks(bytes: usize) -> Self {
         Self { bytes: Arc::new(Semaphore::new(bytes)), longest: MAX_MESSAGE, patience: READING }
@@ -79,7 +79,7 @@ const UNAVAILABLE: Unread = Unread::Refused(Refusal::Unavailable);
 
 type Piece = Option<Result<Bytes, h2::Error>>;
 
-pub(super) async fn read(mut body: RecvStream, room: &Room) -> Result<Message, Unread> {
+pub(super) async fn read(mut body: RecvStream, room: &MessageRoom) -> Result<Message, Unread> {
     match poll_fn(|cx| Poll::Ready(body.poll_data(cx))).await {
         // Nearly always it is there at once, in one piece: without a timer, without a copy.
         Poll::Ready(Some(Ok(data))) if body.is_end_stream() => {
@@ -95,7 +95,11 @@ pub(super) async fn read(mut body: RecvStream, room: &Room) -> Result<Message, U
 /// What has been kept is released to Envoy at once, so that half messages never fill the window
 /// that they share: all would wait for what none of them lets through. Room bounds them instead.
 /// Who finds none is not left waiting for it, for the same reason.
-async fn rest(mut body: RecvStream, first: Poll<Piece>, room: &Room) -> Result<Message, Unread> {
+async fn rest(
+    mut body: RecvStream,
+    first: Poll<Piece>,
+    room: &MessageRoom,
+) -> Result<Message, Unread> {
     let mut held = room.take(WAITING).map_err(Unread::Refused)?;
     let mut kept = Vec::new();
     let mut next = first;

@@ -9,7 +9,7 @@ use tonic::{
 
 use super::GrpcEdge;
 use crate::{
-    check::Step,
+    check::CheckStep,
     refusal::Refusal,
     wire::{
         proto::authorization::authorization_server::{Authorization, AuthorizationServer},
@@ -18,15 +18,15 @@ use crate::{
 };
 
 /// A `CheckRequest` as it came over the wire.
-pub(crate) struct Encoded(Bytes);
+pub(crate) struct EncodedRequest(Bytes);
 
 /// Leaves messages as they are: `codec.rs` reads every check, and an answer is bytes already.
 #[derive(Default)]
-pub(crate) struct Raw;
+pub(crate) struct RawCodec;
 
-impl Codec for Raw {
+impl Codec for RawCodec {
     type Encode = Answer;
-    type Decode = Encoded;
+    type Decode = EncodedRequest;
     type Encoder = Self;
     type Decoder = Self;
 
@@ -39,7 +39,7 @@ impl Codec for Raw {
     }
 }
 
-impl Encoder for Raw {
+impl Encoder for RawCodec {
     type Item = Answer;
     type Error = Status;
 
@@ -49,12 +49,12 @@ impl Encoder for Raw {
     }
 }
 
-impl Decoder for Raw {
-    type Item = Encoded;
+impl Decoder for RawCodec {
+    type Item = EncodedRequest;
     type Error = Status;
 
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Encoded>, Status> {
-        Ok(Some(Encoded(from.copy_to_bytes(from.remaining()))))
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<EncodedRequest>, Status> {
+        Ok(Some(EncodedRequest(from.copy_to_bytes(from.remaining()))))
     }
 }
 
@@ -66,13 +66,13 @@ pub(super) fn authorization(edge: GrpcEdge) -> AuthorizationServer<GrpcEdge> {
 #[async_trait]
 impl Authorization for GrpcEdge {
     /// Never an error, which could become an ALLOW.
-    async fn check(&self, request: Request<Encoded>) -> Result<Response<Answer>, Status> {
-        let step = request.extensions().get::<Step>().copied();
+    async fn check(&self, request: Request<EncodedRequest>) -> Result<Response<Answer>, Status> {
+        let step = request.extensions().get::<CheckStep>().copied();
         let message = request.into_inner();
         Ok(Response::new(match step {
             Some(step) => GrpcEdge::check(self, Ok(&message.0), step).await,
             // The step comes with every check that is handed over.
-            None => GrpcEdge::check(self, Err(Refusal::Unavailable), Step::Only).await,
+            None => GrpcEdge::check(self, Err(Refusal::Unavailable), CheckStep::Only).await,
         }))
     }
 }

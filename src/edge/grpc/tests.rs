@@ -33,7 +33,7 @@ struct Client {
     registry: Registry,
     served: JoinHandle<()>,
     /// What it could also connect to.
-    grpc: Grpc,
+    grpc: GrpcServer,
     /// That the edge knows.
     token: PlainToken,
 }
@@ -42,13 +42,13 @@ impl Client {
     async fn connect(room: usize, max_age: Duration) -> Self {
         let mut registry = Registry::default();
         let (checker, _, token) = hot(&mut registry);
-        let grpc = Grpc::with_room(GrpcEdge(Arc::new(checker)), health_reporter().1, room);
+        let grpc = GrpcServer::with_room(GrpcEdge(Arc::new(checker)), health_reporter().1, room);
         let (calls, served) = Self::calls(&grpc, max_age).await;
         Self { calls, registry, served, grpc, token }
     }
 
     /// Opens one more connection.
-    async fn calls(grpc: &Grpc, max_age: Duration) -> (SendRequest<Bytes>, JoinHandle<()>) {
+    async fn calls(grpc: &GrpcServer, max_age: Duration) -> (SendRequest<Bytes>, JoinHandle<()>) {
         let (ours, theirs) = duplex(1 << 20);
         let served = tokio::spawn(grpc.clone().serve(theirs, max_age, CancellationToken::new()));
         let (calls, connection) = h2::client::handshake(ours).await.unwrap();
@@ -306,9 +306,9 @@ async fn an_old_connection_ends_whatever_is_open_on_it() {
 /// Every call moves its future, and one of more than 4 KiB takes a slower path of `memcpy`.
 #[test]
 fn the_future_of_a_call_stays_small() {
-    fn size<F>(_: impl Fn(Grpc, Call) -> F) -> usize {
+    fn size<F>(_: impl Fn(GrpcServer, Call) -> F) -> usize {
         size_of::<F>()
     }
-    let size = size(Grpc::answer);
+    let size = size(GrpcServer::answer);
     assert!(size <= 3904, "{size} bytes");
 }

@@ -4,7 +4,7 @@ use super::Finding;
 use crate::{
     config::{Config, Purpose},
     installation::Installation,
-    redis_client::fault::{Use, probe},
+    redis_client::probe::{RedisUse, probe},
 };
 
 const REDIS: &str = "redis.url";
@@ -18,10 +18,10 @@ pub(super) async fn find(
     let Some(redis) = &config.redis else {
         return Finding::off(REDIS, "not set: lookups that memory cannot answer go to Postgres");
     };
-    let uses: &[Use] = match purpose {
-        Purpose::Admin => &[Use::Read, Use::Forget],
-        Purpose::Serve if config.relay => &[Use::Read, Use::Write, Use::Relay],
-        Purpose::Serve => &[Use::Read, Use::Write],
+    let uses: &[RedisUse] = match purpose {
+        Purpose::Admin => &[RedisUse::Read, RedisUse::Forget],
+        Purpose::Serve if config.relay => &[RedisUse::Read, RedisUse::Write, RedisUse::Relay],
+        Purpose::Serve => &[RedisUse::Read, RedisUse::Write],
     };
     let prefix = installation.map_or_else(|| "patgate:".to_owned(), |it| it.redis_prefix());
     match probe(redis, &prefix, uses).await {

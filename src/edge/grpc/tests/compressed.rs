@@ -151,7 +151,7 @@ fn compressed(message: &[u8]) -> message::Message {
 /// On the connection, all other checks would wait.
 #[tokio::test(start_paused = true)]
 async fn one_message_is_decompressed_at_a_time_and_none_on_the_connection() {
-    let room = Room::for_checks(message::MAX_IN_PIECES);
+    let room = MessageRoom::for_checks(message::MAX_IN_PIECES);
     let turn = Semaphore::new(1);
     let begun = decompress(compressed(b"x"), &room, &turn).now_or_never();
     assert!(begun.is_none(), "nothing is done at the first poll");

@@ -7,7 +7,7 @@ use tonic_reflection::pb::v1::{
 };
 
 use super::{
-    super::others::{MAX_REFLECTIONS, REFLECTING},
+    super::tonic_services::{MAX_REFLECTIONS, REFLECTING},
     *,
 };
 

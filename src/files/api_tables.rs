@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     api::{Apis, Source, TableError, TableErrors},
-    files::trusted_file,
+    files::trusted,
 };
 
 /// Reads and compiles the tables of files and directories, or without any those that the binary
@@ -48,7 +48,7 @@ pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<Source>, TableErrors> {
             }
         };
         for file in files {
-            match trusted_file::read_to_string(&file) {
+            match trusted::read_to_string(&file) {
                 Ok(text) => sources.push(Source { file: file.display().to_string(), text }),
                 Err(error) => note(&file, error.to_string()),
             }

@@ -19,7 +19,7 @@ const GROUP_OR_OTHERS_WRITE: u32 = 0o022;
 
 /// Why a file is not trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Untrusted {
+pub enum UntrustedFile {
     /// Its mode lets others write.
     #[error("its mode {0:04o} lets others write to it; `chmod go-w` it")]
     Writable(u32),
@@ -42,7 +42,7 @@ pub(crate) enum ReadError {
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
-    Untrusted(#[from] Untrusted),
+    Untrusted(#[from] UntrustedFile),
 }
 
 /// Returns the text of a file that only root and the user of this process can write to, and its
@@ -71,12 +71,12 @@ pub(crate) fn read_to_string(path: &Path) -> io::Result<String> {
 }
 
 /// Judges a file. Its owner may write to it, whatever its mode is.
-fn judge(mode: u32, owner: u32, user: u32) -> Result<(), Untrusted> {
+fn judge(mode: u32, owner: u32, user: u32) -> Result<(), UntrustedFile> {
     if mode & GROUP_OR_OTHERS_WRITE != 0 {
-        return Err(Untrusted::Writable(mode));
+        return Err(UntrustedFile::Writable(mode));
     }
     if owner != user && owner != 0 {
-        return Err(Untrusted::Foreign { owner, user });
+        return Err(UntrustedFile::Foreign { owner, user });
     }
     Ok(())
 }
@@ -100,10 +100,10 @@ mod tests {
         }
         for mode in [0o620, 0o602, 0o666, 0o660, 0o777] {
             for owner in [0, US, 1001] {
-                assert_eq!(judge(mode, owner, US), Err(Untrusted::Writable(mode)), "{mode:o}");
+                assert_eq!(judge(mode, owner, US), Err(UntrustedFile::Writable(mode)), "{mode:o}");
             }
         }
-        let foreign = |owner, user| Err(Untrusted::Foreign { owner, user });
+        let foreign = |owner, user| Err(UntrustedFile::Foreign { owner, user });
         assert_eq!(judge(0o600, 1001, US), foreign(1001, US));
         assert_eq!(judge(0o444, 1001, 0), foreign(1001, 0));
     }

@@ -33,12 +33,12 @@ pub(super) const MAX_REFLECTIONS: usize = 16;
 pub(super) const REFLECTING: Duration = Duration::from_secs(10);
 
 /// The services of tonic.
-pub(super) struct Others {
+pub(super) struct TonicServices {
     routes: Routes,
     reflections: Semaphore,
 }
 
-impl Others {
+impl TonicServices {
     pub(super) fn new(edge: GrpcEdge, health: HealthServer<impl Health>) -> Self {
         let routes =
             Routes::new(health).add_service(reflection()).add_service(service::authorization(edge));
@@ -86,7 +86,7 @@ async fn answer(
 ) {
     // All of a question about health is read before its answer begins. Of the head, tonic needs no
     // more than the path.
-    let body = Body::new(Limited::new(Received(body), MAX_BODY));
+    let body = Body::new(Limited::new(RequestBody(body), MAX_BODY));
     let Ok(request) = Request::post(path).body(body) else {
         return respond.send_reset(h2::Reason::PROTOCOL_ERROR);
     };
@@ -157,9 +157,9 @@ async fn send_data(mut data: Bytes, stream: &mut SendStream<Bytes>) -> Result<()
 }
 
 /// A request's body, as tonic takes it.
-struct Received(RecvStream);
+struct RequestBody(RecvStream);
 
-impl http_body::Body for Received {
+impl http_body::Body for RequestBody {
     type Data = Bytes;
     type Error = h2::Error;
 

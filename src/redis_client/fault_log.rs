@@ -1,0 +1,92 @@
+//! Logs what is wrong with Redis, once while it lasts and not for each command.
+
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use redis::ErrorKind;
+
+use super::fault::RedisFault;
+use crate::clock::Tick;
+
+/// While a fault lasts, it is logged again after so long.
+const AGAIN_AFTER: Duration = Duration::from_secs(10 * 60);
+/// A fault that comes and goes is logged so often at most.
+const BACK_AFTER: Duration = Duration::from_secs(60);
+
+/// Logs faults of one use of Redis: each kind once while it lasts, and then every ten minutes.
+pub(crate) struct FaultLog {
+    /// What becomes of it while there is a fault.
+    consequence: &'static str,
+    /// By kind, when it may be logged again.
+    logged: Mutex<Vec<(ErrorKind, Tick)>>,
+    open: AtomicBool,
+}
+
+impl FaultLog {
+    pub(crate) fn new(consequence: &'static str) -> Self {
+        Self { consequence, logged: Mutex::default(), open: AtomicBool::new(false) }
+    }
+
+    /// Logs a fault unless it was logged lately.
+    pub(crate) fn fault(&self, fault: RedisFault, now: Tick) {
+        if self.due(fault.kind, now) {
+            tracing::warn!(why = %fault, "Redis cannot be used; {}", self.consequence);
+            self.open.store(true, Relaxed);
+        }
+    }
+
+    fn due(&self, kind: ErrorKind, now: Tick) -> bool {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = now.after(AGAIN_AFTER);
+        match logged.iter_mut().find(|(of, _)| *of == kind) {
+            Some((_, at)) if now < *at => false,
+            Some((_, at)) => {
+                *at = next;
+                true
+            }
+            None => {
+                logged.push((kind, next));
+                true
+            }
+        }
+    }
+
+    /// It works, again perhaps.
+    pub(crate) fn well(&self, now: Tick) {
+        if self.open.load(Relaxed) && self.open.swap(false, Relaxed) {
+            tracing::info!("Redis can be used again ({} no longer)", self.consequence);
+            let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+            logged.iter_mut().for_each(|(_, at)| *at = (*at).min(now.after(BACK_AFTER)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_is_logged_once_and_again_seldom() {
+        let complaints = FaultLog::new("nothing is lost");
+        let (silent, refused) = (ErrorKind::Io, ErrorKind::AuthenticationFailed);
+        let start = Tick::from_micros(0);
+        let just_before = |moment: Tick| moment.before(Duration::from_micros(1));
+        assert!(complaints.due(silent, start));
+        assert!(!complaints.due(silent, start));
+        assert!(complaints.due(refused, start), "it is of another kind");
+        let again = start.after(AGAIN_AFTER);
+        assert!(!complaints.due(silent, just_before(again)));
+        complaints.fault(RedisFault::silence(BACK_AFTER), again);
+        assert!(!complaints.due(silent, again), "it was logged");
+        // What comes back is told sooner, and not at once.
+        complaints.well(again);
+        let back = again.after(BACK_AFTER);
+        assert!(!complaints.due(silent, just_before(back)));
+        assert!(complaints.due(silent, back));
+    }
+}

@@ -42,7 +42,8 @@ use crate::{
     rollout::Mode,
     telemetry::Metrics,
     token::Tokens,
-    wire::response::{Addressee, AnswerSettings, Facts},
+    wire::response::{Addressee, AnswerSettings},
+    wording::Facts,
 };
 
 /// Everything a check needs.

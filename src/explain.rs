@@ -20,7 +20,7 @@ use crate::{
     principal::Principal,
     refusal::{Denial, NoModel},
     request::{self, AuthRequest, Rejected},
-    wire::response::Facts,
+    wording::Facts,
 };
 
 /// A request, and all that was known when it was decided.

@@ -11,7 +11,7 @@ use crate::{
     refusal::Denial,
     request::{AuthRequest, Parts, Place},
     rollout::Treatment,
-    wire::response::Facts,
+    wording::Facts,
 };
 
 /// A denial of which it is not known yet whether it is enforced.

@@ -13,7 +13,7 @@ use crate::{
     principal::{DomainGrants, Principal},
     refusal::{Malformed, NoModel, Refusal},
     request::{self, AuthRequest},
-    wire::response,
+    wording,
 };
 
 pub(super) struct Walk<'e> {
@@ -309,7 +309,7 @@ impl<'e> Walk<'e> {
                  body with --body"
                     .into()
             }
-            _ => response::no_model(why, self.evidence.shown()),
+            _ => wording::no_model(why, self.evidence.shown()),
         };
         failed("model", format!("{needs}, and none is known"), Some(nearest.into_owned()))
     }

@@ -6,12 +6,8 @@
 
 mod allow;
 mod answered;
-mod error_body;
-mod not_found;
-mod other_entity;
 mod settings;
 mod told;
-mod wording;
 
 use std::{fmt, time::Duration};
 
@@ -19,24 +15,17 @@ use bytes::Bytes;
 use prost::Message;
 use prost_types::{Struct, Value, value::Kind};
 
-pub(crate) use self::wording::{message, no_model};
-use self::{
-    error_body::ErrorBody,
-    wording::{challenge, grpc_code, http_status, is_about_model},
-};
 pub(crate) use self::{settings::AnswerSettings, told::Told};
 #[expect(clippy::disallowed_types, reason = "the one place that builds it")]
 use crate::wire::proto::envoy::service::auth::v3::CheckResponse;
 use crate::{
-    api::{Action, Apis, ErrorStyle, Manner},
+    api::{ErrorStyle, Manner},
     decide::{AwaitsBody, UnansweredList},
     decision::Decision,
-    domain::Domain,
     enforce::UnenforcedVerdict,
     grounds::{Grounds, Tier},
-    principal::Principal,
     refusal::{Denial, Refusal},
-    request::{COOKIES, Change, Cleaned, SUBPROTOCOLS, without_query},
+    request::{COOKIES, Change, Cleaned, SUBPROTOCOLS},
     wire::{
         codec::frame,
         proto::{
@@ -52,6 +41,7 @@ use crate::{
             google::rpc::Status,
         },
     },
+    wording::{ErrorBody, ErrorStatus, Facts, challenge, is_about_model, message},
 };
 
 /// Seconds after which a client may ask again when we could not decide, or did not want to.
@@ -84,36 +74,6 @@ pub(crate) struct Addressee<'a> {
     pub(crate) facts: Facts<'a>,
     /// What goes on of the client's headers if the request does.
     pub(crate) cleaned: Cleaned,
-}
-
-/// What is known of a request that was refused, for the words of its answer alone. Lent, not copied:
-/// it is read when a denial is worded, and most requests are allowed.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Facts<'a> {
-    /// The APIs that it was decided by.
-    pub(crate) apis: Option<&'a Apis>,
-    pub(crate) method: &'a str,
-    pub(crate) authority: &'a str,
-    /// Path and query.
-    pub(crate) target: &'a str,
-    /// How many bytes of the body were shown.
-    pub(crate) shown: usize,
-    /// The token, if its possession was proven.
-    pub(crate) principal: Option<&'a Principal>,
-    /// The domain that the denial rests on.
-    pub(crate) domain: Option<&'a Domain>,
-    /// The rule for the request.
-    pub(crate) action: Option<&'a Action<'a>>,
-    /// The model that the body names, if that was read.
-    pub(crate) model: Option<&'a str>,
-}
-
-impl Facts<'_> {
-    /// How the API that was called words its errors. Looked up only for an answer that needs it.
-    fn error_style(&self) -> ErrorStyle {
-        let path = without_query(self.target);
-        self.apis.map_or(ErrorStyle::Openai, |apis| apis.error_style(self.authority, path))
-    }
 }
 
 impl Answer {
@@ -169,7 +129,7 @@ impl Answer {
 
 /// The HTTP status of the verdict, carried out or not.
 pub(crate) fn status(decision: &Decision, manner: Manner) -> u16 {
-    decision.denial().map_or(200, |denial| http_status(denial.refusal, manner) as u16)
+    decision.denial().map_or(200, |denial| ErrorStatus::of(denial.refusal, manner).code())
 }
 
 /// Lets a request on as what it came, except that tokens of ours are removed, as are its copies of
@@ -205,10 +165,24 @@ fn pass(
 
 fn deny(denial: &Denial, metadata: Struct, to: &Addressee<'_>) -> Bytes {
     let status = Status {
-        code: grpc_code(http_status(denial.refusal, to.manner)) as i32,
+        code: grpc_code(ErrorStatus::of(denial.refusal, to.manner)) as i32,
         message: denial.refusal.code().to_owned(),
     };
     framed(status, HttpResponse::DeniedResponse(denied(denial, to)), metadata)
+}
+
+/// The gRPC code of a denial. Whatever is not OK makes it a denial.
+fn grpc_code(status: ErrorStatus) -> tonic::Code {
+    match status {
+        ErrorStatus::BadRequest
+        | ErrorStatus::ContentTooLarge
+        | ErrorStatus::UnsupportedMediaType => tonic::Code::InvalidArgument,
+        ErrorStatus::Unauthorized => tonic::Code::Unauthenticated,
+        ErrorStatus::Forbidden => tonic::Code::PermissionDenied,
+        ErrorStatus::NotFound => tonic::Code::NotFound,
+        ErrorStatus::TooManyRequests => tonic::Code::ResourceExhausted,
+        ErrorStatus::ServiceUnavailable => tonic::Code::Unavailable,
+    }
 }
 
 /// A `CheckResponse`, as gRPC frames it.
@@ -227,7 +201,7 @@ fn framed(status: Status, http_response: HttpResponse, metadata: Struct) -> Byte
 
 fn denied(denial: &Denial, to: &Addressee<'_>) -> DeniedHttpResponse {
     let message = message(denial, &to.facts);
-    let status = http_status(denial.refusal, to.manner);
+    let status = ErrorStatus::of(denial.refusal, to.manner);
     let style = to.facts.error_style();
     let error = ErrorBody {
         status,
@@ -248,7 +222,7 @@ fn denied(denial: &Denial, to: &Addressee<'_>) -> DeniedHttpResponse {
     if is_temporary(denial.refusal) {
         headers.push(header("retry-after", RETRY_AFTER.to_owned()));
     }
-    DeniedHttpResponse { status: Some(HttpStatus { code: status as i32 }), headers, body }
+    DeniedHttpResponse { status: Some(HttpStatus { code: status.code().into() }), headers, body }
 }
 
 /// Whether the client may send the same again in a moment.

@@ -9,7 +9,8 @@
 //!
 //! A request: [`request`] parses it by the tables of [`api`]; [`stages`] say what to look up next;
 //! [`decide`] authenticates and authorizes it; [`body`] reads the model, if that matters;
-//! [`model_list`] lists models; [`enforce`] applies the [`rollout`]; [`decision`] is the result.
+//! [`model_list`] lists models; [`enforce`] applies the [`rollout`]; [`decision`] is the result;
+//! [`wording`] says it to the client.
 //!
 //! What it is about: [`token`], [`keyring`], [`principal`], [`domain`], [`domain_ref`],
 //! [`backend`], [`credential`], [`operation`], [`refusal`], [`grounds`].
@@ -50,4 +51,5 @@ pub mod testing;
 pub mod throttle;
 pub mod token;
 pub mod vocabulary;
+pub mod wording;
 pub mod yaml;

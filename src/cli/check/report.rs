@@ -9,6 +9,7 @@ use crate::{
     decision::Decision,
     explain::{Evidence, Explanation},
     wire::response::{self, Told},
+    wording,
 };
 
 #[derive(Serialize)]
@@ -64,7 +65,7 @@ impl<'a> Report<'a> {
             code: decision.code(),
             message: decision.denial().map(|denial| {
                 let model = evidence.model();
-                response::message(denial, &evidence.facts(model.as_ref().map(ModelName::as_str)))
+                wording::message(denial, &evidence.facts(model.as_ref().map(ModelName::as_str)))
             }),
             explanation: evidence.explain(decision),
             model: model.or(answered.and_then(AnsweredList::model)),

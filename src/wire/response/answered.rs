@@ -48,7 +48,8 @@ mod tests {
         model_list::ListForm,
         request::Cleaned,
         rollout::Mode,
-        wire::response::{Answer, AnswerSettings, Facts},
+        wire::response::{Answer, AnswerSettings},
+        wording::Facts,
     };
 
     fn read(decision: &Decision) -> CheckResponse {

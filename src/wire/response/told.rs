@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, fmt};
 use prost::Message;
 use prost_types::value::Kind;
 
-use super::{error_body::message, settings::GUARD};
-use crate::wire::codec::frame;
+use super::settings::GUARD;
 #[expect(clippy::disallowed_types, reason = "read here, not built")]
 use crate::wire::proto::envoy::service::auth::v3::{CheckResponse, check_response::HttpResponse};
+use crate::{wire::codec::frame, wording::message_of};
 
 /// What a replica has answered, without the headers: one of them may be a backend's credential.
 #[derive(Debug, serde::Serialize)]
@@ -44,7 +44,7 @@ impl Told {
         let (status, message) = match response.http_response? {
             HttpResponse::OkResponse(_) => (200, None),
             HttpResponse::DeniedResponse(denied) => {
-                (u16::try_from(denied.status?.code).ok()?, message(&denied.body))
+                (u16::try_from(denied.status?.code).ok()?, message_of(&denied.body))
             }
         };
         Some(Self { status, code: metadata.remove("code")?, message, metadata })

@@ -2,26 +2,29 @@
 
 use serde_json::{Value, json};
 
-use crate::{api::ErrorStyle, wire::proto::envoy::r#type::v3::StatusCode};
+use super::ErrorStatus;
+use crate::api::ErrorStyle;
 
-/// What a body says about a denial.
+/// The contents of an error body.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ErrorBody<'a> {
-    pub(super) status: StatusCode,
+pub struct ErrorBody<'a> {
+    /// The status of the answer.
+    pub status: ErrorStatus,
     /// The word for programs.
-    pub(super) code: &'a str,
+    pub code: &'a str,
     /// The text for people.
-    pub(super) message: &'a str,
+    pub message: &'a str,
     /// Whether the denial is about the model that the request names.
-    pub(super) about_model: bool,
-    pub(super) request_id: &'a str,
+    pub about_model: bool,
+    /// The gateway's id of the request.
+    pub request_id: &'a str,
 }
 
 impl ErrorBody<'_> {
-    /// The media type and the text.
-    pub(super) fn write(&self, style: ErrorStyle) -> (&'static str, String) {
+    /// Returns the media type and the text.
+    pub fn write(&self, style: ErrorStyle) -> (&'static str, String) {
         let Self { status, code, message, about_model, request_id } = *self;
-        let number = status as i32;
+        let number = status.code();
         let (media_type, body) = match style {
             ErrorStyle::Openai => {
                 let (kind, param) = (openai_type(status), about_model.then_some("model"));
@@ -36,7 +39,7 @@ impl ErrorBody<'_> {
                 ("application/json", body)
             }
             ErrorStyle::Aigne => {
-                ("application/json", json!({ "error": title(status), "message": message }))
+                ("application/json", json!({ "error": status.title(), "message": message }))
             }
             // RFC 7644, section 3.12: the status is a string, and `scimType` is for faults of a body.
             ErrorStyle::Scim => (
@@ -52,7 +55,7 @@ impl ErrorBody<'_> {
                 "application/problem+json",
                 json!({
                     "type": "about:blank",
-                    "title": title(status),
+                    "title": status.title(),
                     "status": number,
                     "detail": message,
                     "code": code,
@@ -63,48 +66,35 @@ impl ErrorBody<'_> {
     }
 }
 
-/// The message of a body in any of the styles.
-pub(super) fn message(body: &str) -> Option<String> {
+/// Returns the text for people in an error body of any style.
+pub fn message_of(body: &str) -> Option<String> {
     let body: Value = serde_json::from_str(body).ok()?;
     let texts = ["/error/message", "/message", "/detail", "/error"];
     texts.iter().find_map(|at| body.pointer(at)?.as_str()).map(str::to_owned)
 }
 
-fn openai_type(status: StatusCode) -> &'static str {
+fn openai_type(status: ErrorStatus) -> &'static str {
     match status {
-        StatusCode::BadRequest
-        | StatusCode::NotFound
-        | StatusCode::PayloadTooLarge
-        | StatusCode::UnsupportedMediaType => "invalid_request_error",
-        StatusCode::Unauthorized => "authentication_error",
-        StatusCode::TooManyRequests => "rate_limit_error",
-        StatusCode::ServiceUnavailable => "service_unavailable_error",
-        StatusCode::Forbidden | StatusCode::Empty => "permission_error",
+        ErrorStatus::BadRequest
+        | ErrorStatus::NotFound
+        | ErrorStatus::ContentTooLarge
+        | ErrorStatus::UnsupportedMediaType => "invalid_request_error",
+        ErrorStatus::Unauthorized => "authentication_error",
+        ErrorStatus::TooManyRequests => "rate_limit_error",
+        ErrorStatus::ServiceUnavailable => "service_unavailable_error",
+        ErrorStatus::Forbidden => "permission_error",
     }
 }
 
-fn anthropic_type(status: StatusCode) -> &'static str {
+fn anthropic_type(status: ErrorStatus) -> &'static str {
     match status {
-        StatusCode::BadRequest | StatusCode::UnsupportedMediaType => "invalid_request_error",
-        StatusCode::Unauthorized => "authentication_error",
-        StatusCode::NotFound => "not_found_error",
-        StatusCode::PayloadTooLarge => "request_too_large",
-        StatusCode::TooManyRequests => "rate_limit_error",
-        StatusCode::ServiceUnavailable => "api_error",
-        StatusCode::Forbidden | StatusCode::Empty => "permission_error",
-    }
-}
-
-fn title(status: StatusCode) -> &'static str {
-    match status {
-        StatusCode::BadRequest => "Bad Request",
-        StatusCode::Unauthorized => "Unauthorized",
-        StatusCode::NotFound => "Not Found",
-        StatusCode::PayloadTooLarge => "Content Too Large",
-        StatusCode::UnsupportedMediaType => "Unsupported Media Type",
-        StatusCode::TooManyRequests => "Too Many Requests",
-        StatusCode::ServiceUnavailable => "Service Unavailable",
-        StatusCode::Forbidden | StatusCode::Empty => "Forbidden",
+        ErrorStatus::BadRequest | ErrorStatus::UnsupportedMediaType => "invalid_request_error",
+        ErrorStatus::Unauthorized => "authentication_error",
+        ErrorStatus::NotFound => "not_found_error",
+        ErrorStatus::ContentTooLarge => "request_too_large",
+        ErrorStatus::TooManyRequests => "rate_limit_error",
+        ErrorStatus::ServiceUnavailable => "api_error",
+        ErrorStatus::Forbidden => "permission_error",
     }
 }
 
@@ -114,7 +104,7 @@ mod tests {
     use crate::{
         api::Manner,
         refusal::{Excess, Limit, Malformed, NoModel, Refusal},
-        wire::response::{Facts, wording},
+        wording::{Facts, message as text_of},
     };
 
     #[test]
@@ -182,17 +172,17 @@ mod tests {
     }
 
     /// `expected`: the status, its title, and the types of errors of OpenAI and Anthropic.
-    fn check(refusal: Refusal, expected: (i32, &str, &str, &str)) {
+    fn check(refusal: Refusal, expected: (u16, &str, &str, &str)) {
         let (status, title, openai, anthropic) = expected;
-        let text = wording::message(&refusal.into(), &Facts::default());
+        let text = text_of(&refusal.into(), &Facts::default());
         let error = ErrorBody {
-            status: wording::http_status(refusal, Manner::default()),
+            status: ErrorStatus::of(refusal, Manner::default()),
             code: refusal.code(),
             message: &text,
             about_model: false,
             request_id: "r-1",
         };
-        assert_eq!(error.status as i32, status, "{refusal:?}");
+        assert_eq!(error.status.code(), status, "{refusal:?}");
         for style in ErrorStyle::ALL {
             let (media_type, body) = match style {
                 ErrorStyle::Openai => (
@@ -236,7 +226,7 @@ mod tests {
             let told: Value = serde_json::from_str(&written.1).unwrap();
             assert_eq!((written.0, told), (media_type, body), "{style} {refusal:?}");
             // What `patgate check` shows of it.
-            assert_eq!(message(&written.1), Some(text.clone()), "{style}");
+            assert_eq!(message_of(&written.1), Some(text.clone()), "{style}");
         }
     }
 }

@@ -1,0 +1,163 @@
+//! What a refusal says to the client: its status, its challenge, and the text for people. The same
+//! text is in error bodies of every style, and in what `patgate check` prints.
+
+mod challenge;
+mod error_body;
+mod no_model;
+mod not_found;
+mod other_entity;
+mod status;
+
+pub use self::{
+    challenge::challenge,
+    error_body::{ErrorBody, message_of},
+    no_model::no_model,
+    status::ErrorStatus,
+};
+use crate::{
+    api::{Action, Apis, ErrorStyle},
+    domain::Domain,
+    operation::EntityType,
+    principal::Principal,
+    refusal::{Denial, Malformed, NotAToken, Refusal},
+    request::without_query,
+};
+
+/// What is known of a refused request, for the words of its answer alone. It is borrowed, because
+/// only denials are worded, and most requests are allowed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Facts<'a> {
+    /// The API tables by which the request was decided.
+    pub apis: Option<&'a Apis>,
+    /// The method, as the client sent it.
+    pub method: &'a str,
+    /// The host, perhaps with a port.
+    pub authority: &'a str,
+    /// Path and query.
+    pub target: &'a str,
+    /// The length in bytes of the part of the body that patgate was shown.
+    pub shown: usize,
+    /// The token, if its possession was proven.
+    pub principal: Option<&'a Principal>,
+    /// The domain on which the denial is based.
+    pub domain: Option<&'a Domain>,
+    /// The rule for the request.
+    pub action: Option<&'a Action<'a>>,
+    /// The model that the body names, if it was read.
+    pub model: Option<&'a str>,
+}
+
+impl Facts<'_> {
+    /// Returns the form of errors in the API that was called. Looked up only for an answer that
+    /// needs it.
+    pub fn error_style(&self) -> ErrorStyle {
+        let path = without_query(self.target);
+        self.apis.map_or(ErrorStyle::Openai, |apis| apis.error_style(self.authority, path))
+    }
+}
+
+/// Returns the text for the person who reads the client's error: what happened and what to do.
+pub fn message(denial: &Denial, facts: &Facts<'_>) -> String {
+    match (denial.refusal, denial.operation) {
+        (Refusal::BadRequest(Malformed::Path), _) => {
+            "The request path is not in canonical form: send it without empty, `.` or `..` \
+             segments, percent-encoding, `;`, `\\`, `#` or a trailing slash, in visible ASCII \
+             characters, and at most 4096 of them."
+        }
+        (Refusal::BadRequest(Malformed::Authorization), _) => {
+            "The Authorization header has more than one value. Send exactly one."
+        }
+        (Refusal::BadRequest(Malformed::Credentials), _) => {
+            "The request carries several credentials that differ. Send the access token once, or \
+             the same one everywhere."
+        }
+        (Refusal::BadRequest(Malformed::TokenInQuery), _) => {
+            "The query of the URL holds an access token. URLs are written to logs and histories, \
+             so it is not accepted there. Send the token in a header, and replace it by a new one: \
+             others may have read it."
+        }
+        (Refusal::BadRequest(Malformed::Connection), _) => {
+            "The Connection header of an upgrade names more than `Upgrade` and `keep-alive`. Send \
+             only these two."
+        }
+        (Refusal::BadRequest(Malformed::Authority), _) => {
+            "The Host header has more than one value. Send exactly one."
+        }
+        (Refusal::BadRequest(Malformed::Message), _) => "The request could not be read.",
+        (Refusal::MissingCredential, _) => {
+            "No access token was sent. Send it as `Authorization: Bearer <token>`."
+        }
+        (Refusal::NotAToken(what), _) => not_a_token(what),
+        (Refusal::InvalidToken, _) => {
+            "The access token is not valid. Check that it was copied completely and still exists."
+        }
+        (Refusal::TokenNotYetIssued, _) => {
+            "The access token says that it was issued in the future. Ask an administrator."
+        }
+        (Refusal::TokenExpired, _) => "The access token has expired. Create a new one.",
+        (Refusal::TokenRevoked, _) => "The access token was revoked. Create a new one.",
+        (Refusal::OwnerDisabled, _) => {
+            "The owner of the access token is disabled. Ask an administrator."
+        }
+        (Refusal::PermissionDenied, Some(operation)) => {
+            return format!(
+                "The access token does not permit `{operation}` here: it needs a scope for it in \
+                 this domain, and its owner a role with it."
+            );
+        }
+        (Refusal::PermissionDenied, None) => "The access token does not permit this.",
+        (Refusal::OtherEntity(limit), _) => return other_entity::message(denial, limit, facts),
+        (Refusal::NotFound, _) => return not_found::message(facts),
+        (Refusal::NoModel(why), _) => {
+            return format!(
+                "It must be known here which model this call is for. {}",
+                no_model(why, facts.shown)
+            );
+        }
+        (Refusal::RateLimited, _) => {
+            "The access token was refused too often lately. Wait a second, and find out why its \
+             requests are refused before you repeat them."
+        }
+        (Refusal::TooManyBodies, _) => {
+            "Too many requests with a body are under way with this access token. Send fewer at a \
+             time, or shorter ones, and retry."
+        }
+        (Refusal::Unavailable, _) => {
+            "Authorization is temporarily unavailable. Nothing is wrong with the request: retry."
+        }
+    }
+    .to_owned()
+}
+
+/// What was sent in place of a token.
+fn not_a_token(what: NotAToken) -> &'static str {
+    match what {
+        NotAToken::NoScheme => {
+            "The Authorization header has no scheme. Send `Authorization: Bearer <token>`."
+        }
+        NotAToken::OtherScheme => {
+            "The Authorization header has a scheme that is not accepted here. Send `Authorization: \
+             Bearer <token>`."
+        }
+        NotAToken::Blank => {
+            "The access token is empty or has blanks in it. Send it whole, behind exactly one space."
+        }
+        NotAToken::ForeignKey => {
+            "This is the key of another vendor. Send an access token of this gateway."
+        }
+        NotAToken::Variable => {
+            "This is the name of a variable, not an access token: the client did not replace it."
+        }
+        NotAToken::OtherPrefix => "The access token has a prefix that is not used here.",
+    }
+}
+
+/// Returns whether a denial is about the model of the request.
+pub fn is_about_model(denial: &Denial, facts: &Facts<'_>) -> bool {
+    let of_models = || facts.action.is_none_or(|action| action.entity_type == EntityType::Models);
+    match denial.refusal {
+        Refusal::NoModel(why) => !why.fault().is_temporary(),
+        Refusal::OtherEntity(_) => of_models(),
+        _ => false,
+    }
+}

@@ -432,8 +432,8 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     telemetry::init(&config.log).map_err(Error::Logs)?;
     let shutdown = CancellationToken::new();
     let listen = |kind| signal(kind).map_err(Error::Signal);
-    let (mut terminate, mut interrupt) =
-        (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
     // From now on, SIGHUP no longer ends the process.
     let mut hangup = listen(SignalKind::hangup())?;
     let stop = shutdown.clone();
@@ -445,7 +445,8 @@ pub async fn serve(config: Config) -> Result<(), Error> {
         stop.cancel();
     });
     let app = App::build(&config).await?;
-    let (reload, reopen_log) = (app.reload(), app.reopen_log());
+    let reload = app.reload();
+    let reopen_log = app.reopen_log();
     app.tasks.spawn("receiver of SIGHUP", async move {
         while hangup.recv().await.is_some() {
             reload.notify_one();

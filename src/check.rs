@@ -223,7 +223,8 @@ impl Checker {
                         return Err(needs.refused(Refusal::RateLimited)).with_grounds(grounds);
                     }
                     None => {
-                        let (body, form) = (parts.shown(), needs.form());
+                        let body = parts.shown();
+                        let form = needs.form();
                         if LongBodies::is_long(&body) {
                             // Reading takes its time, in which the token may be revoked: then all
                             // else is asked again.

@@ -201,7 +201,8 @@ pub(crate) async fn run(
     shutdown: CancellationToken,
 ) {
     let Serving { edge, mut registry, lifetimes, mut objection } = serving;
-    let (readiness, closing) = (Readiness::new(objection.clone()), CancellationToken::new());
+    let readiness = Readiness::new(objection.clone());
+    let closing = CancellationToken::new();
     let (reporter, health) = tonic_health::server::health_reporter();
     readiness.set(true);
     report(&reporter, readiness.status()).await;
@@ -329,7 +330,8 @@ impl Acceptor {
     {
         match accepted {
             Ok(stream) => {
-                let (age, closing) = (self.max_connection_age, self.closing.clone());
+                let age = self.max_connection_age;
+                let closing = self.closing.clone();
                 let served = self.grpc.clone().serve(stream, age, closing);
                 let counted = OpenConnection::new(self.open.clone());
                 self.connections.spawn(async move {
@@ -404,7 +406,8 @@ mod tests {
             drain_delay: second,
             drain_grace: second,
         };
-        let (tasks, dies) = (Tasks::default(), CancellationToken::new());
+        let tasks = Tasks::default();
+        let dies = CancellationToken::new();
         let dying = dies.clone();
         tasks.spawn("feed", async move {
             dying.cancelled().await;

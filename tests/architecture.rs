@@ -384,7 +384,8 @@ impl Source {
                 words(&self.text, path).next().is_some()
             }
             None => words(&self.text, path).any(|at| {
-                let (before, after) = (&self.text[..at], &self.text[at + path.len()..]);
+                let before = &self.text[..at];
+                let after = &self.text[at + path.len()..];
                 // The crate itself, not a module or a type of ours that is called the same.
                 !before.ends_with("::") && (after.starts_with("::") || before.ends_with("use "))
             }),
@@ -396,7 +397,8 @@ impl Source {
 fn words<'t>(text: &'t str, word: &'t str) -> impl Iterator<Item = usize> + 't {
     let part = |c: char| c.is_alphanumeric() || c == '_';
     text.match_indices(word).map(|(at, _)| at).filter(move |at| {
-        let (before, after) = (&text[..*at], &text[at + word.len()..]);
+        let before = &text[..*at];
+        let after = &text[at + word.len()..];
         !before.ends_with(part) && (word.ends_with("::") || !after.starts_with(part))
     })
 }

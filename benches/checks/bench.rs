@@ -134,7 +134,8 @@ impl Bench {
     /// Measures checks per second of two servers, or of one with two kinds of requests, and the
     /// processor time of each, without the client's.
     pub(crate) fn throughput(&mut self, name: &str, sides: [(&Running, &Requests); 2]) {
-        let (plan, dice) = (self.plan, &mut self.dice);
+        let plan = self.plan;
+        let dice = &mut self.dice;
         let rounds = plan.alternate(|side| {
             let (running, requests) = sides[side];
             let before = running.cpu();

@@ -121,7 +121,8 @@ pub(crate) fn start(
     filters: Vec<Value>,
     authz: Option<Authz>,
 ) -> Gateway {
-    let (port, admin) = (site.stack.free_port(), site.stack.free_port());
+    let port = site.stack.free_port();
+    let admin = site.stack.free_port();
     let mut clusters = vec![cluster("backend", &Target::Tcp(backend), json!({}))];
     if let Some(Authz { target, http2 }) = authz {
         let http2 = json!({ "typed_extension_protocol_options": {
@@ -159,7 +160,8 @@ pub(crate) fn start(
     });
     let file = fresh(site.dir.path(), "envoy").with_extension("json");
     fs::write(&file, config.to_string()).unwrap();
-    let (envoy, file) = (installed().display().to_string(), file.display().to_string());
+    let envoy = installed().display().to_string();
+    let file = file.display().to_string();
     let options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error"];
     let argv = launcher.argv(&[&[&envoy, "-c", &file][..], &options].concat());
     let ready = format!("http://127.0.0.1:{admin}/ready");

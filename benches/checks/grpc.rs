@@ -174,12 +174,15 @@ impl Connection {
         pace: Pace,
         mut next: impl FnMut() -> Option<usize>,
     ) -> io::Result<Tally> {
-        let (mut tally, started) = (Tally::default(), Instant::now());
+        let mut tally = Tally::default();
+        let started = Instant::now();
         let (streams, together) = match pace {
             Pace::Closed(streams) => (streams, false),
             Pace::Together(streams) => (streams, true),
         };
-        let (mut under_way, mut refused, mut over) = (0, None, false);
+        let mut under_way = 0;
+        let mut refused = None;
+        let mut over = false;
         loop {
             let mut room = if together && under_way > 0 { 0 } else { streams - under_way };
             while room > 0 && !over {
@@ -239,10 +242,13 @@ impl Connection {
             return Err(bad("the server closed the connection"));
         }
         self.filled += read;
-        let (mut start, before) = (0, self.ended);
+        let mut start = 0;
+        let before = self.ended;
         while let Some(head) = self.incoming[..self.filled].get(start..start + HEAD) {
             let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-            let (kind, flags, on_connection) = (head[3], head[4], head[5..] == [0; 4]);
+            let kind = head[3];
+            let flags = head[4];
+            let on_connection = head[5..] == [0; 4];
             let end = start + HEAD + length;
             if end > self.filled {
                 break;

@@ -46,7 +46,8 @@ pub(crate) fn backend() -> SocketAddr {
 
 fn answer(mut stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let (mut bytes, mut filled) = ([0; 1 << 14], 0);
+    let mut bytes = [0; 1 << 14];
+    let mut filled = 0;
     loop {
         filled += match stream.read(&mut bytes[filled..])? {
             0 => return Ok(()),
@@ -83,7 +84,8 @@ fn client(port: u16, end: Instant, requests: &[Vec<u8>], mut dice: Dice) -> io::
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    let (mut bytes, mut latencies) = ([0; 1 << 14], Vec::new());
+    let mut bytes = [0; 1 << 14];
+    let mut latencies = Vec::new();
     loop {
         let sent = Instant::now();
         if sent >= end {

@@ -252,7 +252,8 @@ impl Counting<'_> {
             self.stages(&format!("_{}_headers", 15 + extra), &running, &requests);
         }
         // If it had to be read, all of it had to be: the model comes last.
-        let (text, model) = ("x".repeat(BODY), r#""model":"org/model""#);
+        let text = "x".repeat(BODY);
+        let model = r#""model":"org/model""#;
         let body = format!(r#"{{"messages":[{{"role":"user","content":"{text}"}}],{model}}}"#);
         let requests = asking(&database.tokens, |check| Check { body: body.as_bytes(), ..check });
         self.stages(LONG_BODY, &running, &requests);

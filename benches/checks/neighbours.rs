@@ -66,7 +66,8 @@ pub(crate) fn measure(bench: &mut Bench) {
         .on_thread_start(yield_to_others)
         .build()
         .expect("a runtime");
-    let (plan, dice) = (bench.plan, &mut bench.dice);
+    let plan = bench.plan;
+    let dice = &mut bench.dice;
     let sent = Arc::new(AtomicUsize::new(0));
     let rounds = plan.alternate(|side| {
         let clients = if side == 0 { CLIENTS } else { 0 };

@@ -86,7 +86,8 @@ impl Report {
 
     /// Adds a value that was measured in each round.
     pub(crate) fn rounds(&mut self, name: impl Into<String>, rounds: &[f64]) {
-        let (name, spread) = (name.into(), Spread::of(rounds));
+        let name = name.into();
+        let spread = Spread::of(rounds);
         eprintln!("  {name}: {}", text(spread));
         self.measured.insert(name, spread);
         self.write(PARTIAL, false);
@@ -177,8 +178,8 @@ impl Report {
                 }
                 None => writeln!(text, "| `{name}` | not measured | falls short |"),
                 Some(Judged { promised, measured, holds }) => {
-                    let (measured, verdict) =
-                        (figure(measured), if holds { "holds" } else { "falls short" });
+                    let measured = figure(measured);
+                    let verdict = if holds { "holds" } else { "falls short" };
                     writeln!(text, "| `{name}` {promised} | {measured} | {verdict} |")
                 }
             };

@@ -93,7 +93,8 @@ pub(crate) fn environment(
     socket: &Path,
     settings: &[(&str, &str)],
 ) -> Map<String, Value> {
-    let (keyring, socket) = (site.keyring.display().to_string(), socket.display().to_string());
+    let keyring = site.keyring.display().to_string();
+    let socket = socket.display().to_string();
     let needed = [
         ("POSTGRES_URL", database.url.as_str()),
         ("KEYRING_FILE", &keyring),

@@ -134,7 +134,8 @@ impl Site {
             (0..count).map(|_| self.tokens.mint(TokenId(Uuid::new_v4())).unwrap()).collect();
         let ids: Vec<Uuid> = minted.iter().map(|token| token.id.0).collect();
         let digests: Vec<_> = minted.iter().map(|token| token.digest.as_bytes().to_vec()).collect();
-        let (ids, domains) = (&ids, i64::try_from(domains).unwrap());
+        let ids = &ids;
+        let domains = i64::try_from(domains).unwrap();
         sqlx::query(
             "INSERT INTO patgate.pats (id, user_id, name, digest, key_id, issued_at, expires_at)
                  SELECT t.id, id('user', n % $3), t.id, digest, 'k1',
@@ -223,7 +224,8 @@ impl Database {
     /// Limits a token to calls of these models.
     pub(crate) fn limit(&self, runtime: &Runtime, token: TokenId, models: &[&str]) {
         runtime.block_on(async {
-            let (id, models) = (token.0, models.join("','"));
+            let id = token.0;
+            let models = models.join("','");
             let sql = format!(
                 "DELETE FROM patgate.pat_scopes WHERE pat_id = '{id}';
                  INSERT INTO patgate.pat_scopes

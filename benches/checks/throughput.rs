@@ -40,7 +40,8 @@ pub(crate) fn measure(
     for (at_once, streams, cpu) in
         [(MANY, "100_streams", "cpu_per_check"), (1, "1_stream", "cpu_per_check_1_stream")]
     {
-        let (plan, dice) = (bench.plan, &mut bench.dice);
+        let plan = bench.plan;
+        let dice = &mut bench.dice;
         let rounds = plan.alternate(|side| {
             let before = servers[side].cpu();
             let mut tally = run(servers[side], plan.time, requests, at_once, dice);
@@ -88,7 +89,8 @@ pub(crate) fn cross_check(
     let length = u32::try_from(message.len()).unwrap().to_be_bytes();
     let body = bench.site.dir.path().join("check");
     fs::write(&body, [&[0], &length[..], &message].concat()).unwrap();
-    let (plan, servers) = (bench.plan, [patgate, allow_all]);
+    let plan = bench.plan;
+    let servers = [patgate, allow_all];
     // h2load takes a number of requests, not a duration, and does not look at the answers.
     let question = asking(std::slice::from_ref(token), |check| check);
     let calls = servers

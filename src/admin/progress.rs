@@ -114,7 +114,8 @@ mod tests {
                 Progress::Done(states) => (true, states.applied.len(), states.missing.len()),
             })
         };
-        let (neither, one) = ([("a", false), ("b", false)], [("a", true), ("b", false)]);
+        let neither = [("a", false), ("b", false)];
+        let one = [("a", true), ("b", false)];
         assert_eq!(next(0, &neither), Some((false, 0, 2)));
         assert_eq!(next(20, &neither), None);
         assert_eq!(next(40, &one), Some((false, 1, 1)));

@@ -123,7 +123,8 @@ impl Store {
 
     async fn change(&self) -> Result<PendingChange<'_>, Error> {
         let (tx, watch) = self.begin("BEGIN", "change").await?;
-        let (pool, actor) = (&self.pool, &self.actor);
+        let pool = &self.pool;
+        let actor = &self.actor;
         Ok(PendingChange { tx, pool, actor, outdated: OutdatedCopies::default(), _watch: watch })
     }
 
@@ -189,7 +190,9 @@ impl PendingChange<'_> {
         entries: impl IntoIterator<Item = NewAuditEntry>,
         value: T,
     ) -> Result<Committed<T>, Error> {
-        let (mut actions, mut objects, mut details) = (Vec::new(), Vec::new(), Vec::new());
+        let mut actions = Vec::new();
+        let mut objects = Vec::new();
+        let mut details = Vec::new();
         for entry in entries {
             actions.push(entry.action.as_str());
             objects.push(entry.object);

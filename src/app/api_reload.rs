@@ -136,7 +136,8 @@ mod tests {
         let reloader =
             ApiReloader::load(vec![file.path().to_owned()], Metrics::new(&mut Registry::default()))
                 .unwrap();
-        let (apis, asked) = (Arc::clone(&reloader.apis), Arc::clone(&reloader.asked));
+        let apis = Arc::clone(&reloader.apis);
+        let asked = Arc::clone(&reloader.asked);
         let rules = || apis.load().list().map(|(_, rules)| rules).collect::<Vec<_>>();
         let stop = CancellationToken::new();
         let running = tokio::spawn(reloader.run(stop.clone()));

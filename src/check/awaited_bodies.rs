@@ -53,7 +53,8 @@ struct Awaited {
 
 impl AwaitedBodies {
     pub(crate) fn new(limits: AwaitedBodyLimits, metrics: Metrics) -> Self {
-        let (in_all, ids) = (MAX_IN_ALL, RandomState::new());
+        let in_all = MAX_IN_ALL;
+        let ids = RandomState::new();
         Self { limits, in_all, ids, state: Mutex::default(), metrics }
     }
 

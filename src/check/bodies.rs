@@ -24,12 +24,14 @@ impl Checker {
     where
         H: Fn(&str) -> Option<&'a str>,
     {
-        let (mut counted, mut held) = (None, None);
+        let mut counted = None;
+        let mut held = None;
         request::model(parts.target, body, form, &mut |ask| match ask {
             Ask::Time if clock::now() < until => Ok(()),
             Ask::Time => Err(NoModel::NotInTime),
             Ask::Memory(bytes) => {
-                let (id, now) = (parts.request_id(), clock::now());
+                let id = parts.request_id();
+                let now = clock::now();
                 let share = self.awaited.decoded(token, id, bytes as u64, now);
                 counted = Some(share.ok_or(NoModel::TooMuchAtOnce)?);
                 let bytes = u32::try_from(bytes).map_err(|_| NoModel::NotInTime)?;

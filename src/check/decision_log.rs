@@ -159,7 +159,8 @@ mod tests {
         };
         let metrics = Metrics::new(&mut Registry::default());
         let (log, _writer) = DecisionLog::open(&settings, &metrics).unwrap();
-        let (decision, now) = (allow(), crate::clock::now());
+        let decision = allow();
+        let now = crate::clock::now();
         let mut admitted = 0;
         let cost = allocation_counter::measure(|| {
             admitted = (0..10_000).filter(|_| log.admits(&decision, now)).count();

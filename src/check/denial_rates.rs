@@ -93,7 +93,8 @@ mod tests {
 
     #[test]
     fn a_token_has_so_many_and_others_lose_none() {
-        let (rates, start) = (DenialRates::new(10), Tick::from_micros(77));
+        let rates = DenialRates::new(10);
+        let start = Tick::from_micros(77);
         let taken = |number, at: Tick| (0..1000).filter(|_| rates.take(token(number), at)).count();
         assert_eq!(taken(1, start), 100, "what ten seconds save up");
         assert!(rates.is_spent(token(1), start));
@@ -109,7 +110,8 @@ mod tests {
 
     #[test]
     fn without_a_bound_there_is_none() {
-        let (rates, now) = (DenialRates::new(0), Tick::from_micros(77));
+        let rates = DenialRates::new(0);
+        let now = Tick::from_micros(77);
         assert!((0..10_000).all(|_| rates.take(token(1), now)));
         assert!(!rates.is_spent(token(1), now));
     }

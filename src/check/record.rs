@@ -32,7 +32,8 @@ impl Checker {
         let decision = &decided.0;
         let ended = clock::now();
         let took = ended.since(started);
-        let (outcome, code) = (decision.outcome(), decision.code());
+        let outcome = decision.outcome();
+        let code = decision.code();
         self.metrics.decided(outcome, code, decision.is_enforced(), took);
         if self.log.admits(decision, ended) {
             let request_id = request_id.into_owned();

@@ -26,7 +26,8 @@ use crate::{
 const RING: &str = "a:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 fn found<V>(value: V, as_of: Tick, verified: Moment, stamp: &Arc<Stamp>) -> Found<V> {
-    let (value, stamp) = (Some(Arc::new(value)), Arc::clone(stamp));
+    let value = Some(Arc::new(value));
+    let stamp = Arc::clone(stamp);
     Found {
         value,
         as_of,
@@ -48,7 +49,8 @@ fn checker(
 ) -> Checker {
     let metrics = Metrics::new(registry);
     let clock = Arc::new(Clock::default());
-    let (now, moment) = (clock::now(), Moment(1_000_000));
+    let now = clock::now();
+    let moment = Moment(1_000_000);
     clock.observe(now, moment);
     let hour = Duration::from_secs(3600);
     let bounds = AgeBounds { max_staleness: hour, negative_ttl: hour };
@@ -106,7 +108,8 @@ fn checker(
         bounds,
         metrics: metrics.clone(),
     };
-    let (load, tasks) = (Arc::new(Load::new(1, hour)), Tasks::default());
+    let load = Arc::new(Load::new(1, hour));
+    let tasks = Tasks::default();
     let (principal_lookup, domain_lookup, backend_lookup) = lookups(&postgres, &load, &tasks);
     let principals = Tiers::new(principals, principal_lookup, context.clone());
     let domains = Tiers::new(domains, domain_lookup, context.clone());
@@ -147,7 +150,8 @@ fn decide_at_once(
 ) -> Option<(&'static str, &'static str)> {
     let bearer = format!("Bearer {token}");
     let header = |name: &str| (name == "authorization").then_some(bearer.as_str());
-    let (method, authority) = ("GET", "gateway");
+    let method = "GET";
+    let authority = "gateway";
     let parts = Parts { method, authority, target: path, header, body: b"" };
     // Polled once: whoever had to wait for anything would not be ready.
     let apis = checker.apis.load();
@@ -174,11 +178,14 @@ fn hot_for(registry: &mut Registry, others: usize) -> (Checker, Tokens, PlainTok
 async fn an_answer_says_how_old_its_grounds_are() {
     let before = clock::now();
     let (checker, _, plain) = hot(&mut Registry::default());
-    let (known, later) = (clock::now(), Duration::from_secs(7));
+    let known = clock::now();
+    let later = Duration::from_secs(7);
     let grounds = async |token: &str| {
         let bearer = format!("Bearer {token}");
         let header = |name: &str| (name == "authorization").then_some(bearer.as_str());
-        let (method, authority, target) = ("GET", "gateway", "/proxy/acme/v1/models");
+        let method = "GET";
+        let authority = "gateway";
+        let target = "/proxy/acme/v1/models";
         let parts = Parts { method, authority, target, header, body: b"" };
         let apis = checker.apis.load();
         checker.check(&parts, &apis, CheckStep::Only, known.after(later)).await.1.grounds
@@ -210,7 +217,8 @@ async fn an_answer_from_memory_waits_for_nothing() {
 #[tokio::test]
 async fn nothing_is_read_twice_for_the_record() {
     let (checker, _, plain) = hot(&mut Registry::default());
-    let (asked, bearer) = (RefCell::new(Vec::new()), format!("Bearer {}", plain.expose()));
+    let asked = RefCell::new(Vec::new());
+    let bearer = format!("Bearer {}", plain.expose());
     let body = br#"{"messages":[],"model":"other"}"#;
     let header = |name: &str| {
         asked.borrow_mut().push(name.to_owned());
@@ -221,7 +229,9 @@ async fn nothing_is_read_twice_for_the_record() {
             _ => None,
         }
     };
-    let (method, authority, target) = ("POST", "gateway", "/proxy/acme/v1/chat/completions");
+    let method = "POST";
+    let authority = "gateway";
+    let target = "/proxy/acme/v1/chat/completions";
     let parts = Parts { method, authority, target, header, body };
     let apis = checker.apis.load();
     let now = clock::now();
@@ -254,7 +264,8 @@ async fn what_a_record_names_is_read_whatever_was_refused() {
     ] {
         let bearer = format!("Bearer {token}");
         let header = |name: &str| (name == "authorization").then_some(bearer.as_str());
-        let (method, authority) = ("GET", "gateway");
+        let method = "GET";
+        let authority = "gateway";
         let parts = Parts { method, authority, target, header, body: b"" };
         let decided = decided(checker.check(&parts, &apis, CheckStep::Only, clock::now()).await);
         assert_eq!(decided.0.code(), code, "{target}");
@@ -270,10 +281,11 @@ async fn what_a_record_names_is_read_whatever_was_refused() {
 #[tokio::test]
 async fn a_token_in_place_of_a_model_is_not_logged() {
     let (checker, _, plain) = hot(&mut Registry::default());
-    let (token, bearer) = (plain.expose(), format!("Bearer {}", plain.expose()));
+    let token = plain.expose();
+    let bearer = format!("Bearer {}", plain.expose());
     let secret = token.rsplit('_').next().unwrap();
-    let (path, body) =
-        (format!("/proxy/acme/v1/models/{token}"), format!(r#"{{"model":"{token}"}}"#));
+    let path = format!("/proxy/acme/v1/models/{token}");
+    let body = format!(r#"{{"model":"{token}"}}"#);
     let chat = "/proxy/acme/v1/chat/completions";
     let header = |name: &str| match name {
         "authorization" => Some(bearer.as_str()),
@@ -308,7 +320,9 @@ async fn a_list_that_goes_on_is_logged_with_its_backend() {
         let checker = Checker { mode, ..checker };
         let bearer = format!("Bearer {}", plain.expose());
         let header = |name: &str| (name == "authorization").then_some(bearer.as_str());
-        let (method, authority, target) = ("GET", "gateway", "/proxy/acme/v1/models");
+        let method = "GET";
+        let authority = "gateway";
+        let target = "/proxy/acme/v1/models";
         let parts = Parts { method, authority, target, header, body: b"" };
         let apis = checker.apis.load();
         let now = clock::now();
@@ -335,7 +349,9 @@ async fn a_first_step_asks_for_a_body_and_counts_it() {
             "x-envoy-auth-partial-body" if !body.is_empty() => Some("false"),
             _ => None,
         };
-        let (method, authority, target) = ("POST", "gateway", "/proxy/acme/v1/chat/completions");
+        let method = "POST";
+        let authority = "gateway";
+        let target = "/proxy/acme/v1/chat/completions";
         let parts = Parts { method, authority, target, header, body };
         match checker.check(&parts, &apis, step, clock::now()).await.0 {
             CheckOutcome::Decided(decision) => decision.code(),
@@ -368,7 +384,9 @@ async fn what_changes_while_a_long_body_waits_counts() {
             "x-envoy-auth-partial-body" => Some("false"),
             _ => None,
         };
-        let (method, authority, target) = ("POST", "gateway", "/proxy/acme/v1/chat/completions");
+        let method = "POST";
+        let authority = "gateway";
+        let target = "/proxy/acme/v1/chat/completions";
         let parts = Parts { method, authority, target, header, body: body.as_bytes() };
         let apis = checker.apis.load();
         let mut check = pin!(checker.check(&parts, &apis, CheckStep::Only, clock::now()));
@@ -397,7 +415,9 @@ async fn a_compressed_body_counts_as_a_long_one() {
         "x-envoy-auth-partial-body" => Some("false"),
         _ => None,
     };
-    let (method, authority, target) = ("POST", "gateway", "/proxy/acme/v1/chat/completions");
+    let method = "POST";
+    let authority = "gateway";
+    let target = "/proxy/acme/v1/chat/completions";
     let parts = Parts { method, authority, target, header, body: &body };
     let apis = checker.apis.load_full();
     let code = async |checker: &Checker| {
@@ -437,7 +457,9 @@ async fn what_changes_while_a_long_list_waits_counts() {
         let (checker, _, plain) = hot_for(&mut Registry::default(), others);
         let bearer = format!("Bearer {}", plain.expose());
         let header = |name: &str| (name == "authorization").then_some(bearer.as_str());
-        let (method, authority, target) = ("GET", "gateway", "/proxy/acme/v1/models");
+        let method = "GET";
+        let authority = "gateway";
+        let target = "/proxy/acme/v1/models";
         let parts = Parts { method, authority, target, header, body: b"" };
         let apis = checker.apis.load();
         let mut check = pin!(checker.check(&parts, &apis, CheckStep::Only, clock::now()));
@@ -464,7 +486,9 @@ async fn a_first_step_answers_a_list() {
     let (checker, _, plain) = hot(&mut Registry::default());
     let bearer = format!("Bearer {}", plain.expose());
     let header = |name: &str| (name == "authorization").then_some(bearer.as_str());
-    let (method, authority, target) = ("GET", "gateway", "/proxy/acme/api/tags");
+    let method = "GET";
+    let authority = "gateway";
+    let target = "/proxy/acme/api/tags";
     let parts = Parts { method, authority, target, header, body: b"" };
     let apis = checker.apis.load();
     for step in [CheckStep::Only, CheckStep::First, CheckStep::Second] {

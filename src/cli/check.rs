@@ -242,7 +242,8 @@ fn open_credential(ring: Option<&KeyRing>, backend: &str, sealed: &Sealed) -> Op
 
 /// Asks Postgres as the service does, lookups included.
 fn postgres(config: &Config, clock: &Arc<Clock>, changes: &Arc<KnownChanges>) -> Postgres {
-    let (clock, changes) = (Arc::clone(clock), Arc::clone(changes));
+    let clock = Arc::clone(clock);
+    let changes = Arc::clone(changes);
     Postgres::new(&config.postgres, clock, changes, Counters::default())
 }
 

@@ -122,7 +122,9 @@ impl RedisSettings {
         }
         let timeout = reader.get("redis.timeout", some_time);
         let max_connections = reader.get("redis.max_connections", count);
-        let (url, timeout, max_connections) = (url?, timeout?, max_connections?);
+        let url = url?;
+        let timeout = timeout?;
+        let max_connections = max_connections?;
         Some(url.map(|url| Self { url, timeout, max_connections }))
     }
 }

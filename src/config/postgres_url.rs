@@ -57,10 +57,11 @@ fn unknown_parameter(url: &str) -> Option<String> {
     let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
     // With an `@` or a `#`, it may be the rest of a password that has a `?`.
     let of_password = url.split_once('?')?.1.contains(['@', '#']);
-    Some(match !of_password && unknown.len() <= 40 && unknown.bytes().all(harmless) {
-        true => format!("the parameter `{unknown}`"),
-        false => "parameters that are not known".to_owned(),
-    })
+    if !of_password && unknown.len() <= 40 && unknown.bytes().all(harmless) {
+        Some(format!("the parameter `{unknown}`"))
+    } else {
+        Some("parameters that are not known".to_owned())
+    }
 }
 
 /// Whether this is `options[search_path]`, with or without its brackets percent-encoded.

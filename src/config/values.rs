@@ -34,10 +34,10 @@ pub(super) fn paths(text: &str) -> Result<Vec<PathBuf>, ExpectedValue> {
         return Ok(Vec::new());
     }
     let paths: Vec<_> = text.split(',').map(|path| PathBuf::from(path.trim())).collect();
-    match paths.iter().any(|path| path.as_os_str().is_empty()) {
-        true => Err("paths separated by commas".into()),
-        false => Ok(paths),
+    if paths.iter().any(|path| path.as_os_str().is_empty()) {
+        return Err("paths separated by commas".into());
     }
+    Ok(paths)
 }
 
 pub(super) fn socket_path(text: &str) -> Result<Option<PathBuf>, ExpectedValue> {
@@ -115,9 +115,10 @@ pub(super) fn headers_prefix(text: &str) -> Result<String, ExpectedValue> {
 /// characters that need quoting there.
 pub(super) fn guard_word(text: &str) -> Result<String, ExpectedValue> {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    match (1..=64).contains(&text.len()) && text.bytes().all(known) {
-        true => Ok(text.to_owned()),
-        false => Err("a word of 1 to 64 letters, digits, `.`, `_` and `-`".into()),
+    if (1..=64).contains(&text.len()) && text.bytes().all(known) {
+        Ok(text.to_owned())
+    } else {
+        Err("a word of 1 to 64 letters, digits, `.`, `_` and `-`".into())
     }
 }
 

@@ -30,7 +30,8 @@ pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<Source>, TableErrors> {
     if paths.is_empty() {
         return Ok(Source::embedded());
     }
-    let (mut sources, mut mistakes) = (Vec::new(), Vec::new());
+    let mut sources = Vec::new();
+    let mut mistakes = Vec::new();
     let mut note = |path: &Path, problem: String| {
         let file = path.display().to_string();
         mistakes.push(TableError { file, line: 0, rule: None, problem });

@@ -73,7 +73,8 @@ mod tests {
     #[test]
     fn a_fault_is_logged_once_and_again_seldom() {
         let complaints = FaultLog::new("nothing is lost");
-        let (silent, refused) = (ErrorKind::Io, ErrorKind::AuthenticationFailed);
+        let silent = ErrorKind::Io;
+        let refused = ErrorKind::AuthenticationFailed;
         let start = Tick::from_micros(0);
         let just_before = |moment: Tick| moment.before(Duration::from_micros(1));
         assert!(complaints.due(silent, start));

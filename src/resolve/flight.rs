@@ -126,9 +126,11 @@ mod tests {
     #[tokio::test]
     async fn callers_share_one_look_up_that_survives_them() {
         let flights: Flights<u8, usize> = Flights::default();
-        let (started, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+        let started = Arc::new(AtomicUsize::new(0));
+        let gate = Arc::new(Notify::new());
         let join = || {
-            let (started, gate) = (Arc::clone(&started), Arc::clone(&gate));
+            let started = Arc::clone(&started);
+            let gate = Arc::clone(&gate);
             flights.join(&1, Lane(0), |_| async move {
                 gate.notified().await;
                 Ok(started.fetch_add(1, SeqCst) + 1)

@@ -161,7 +161,8 @@ fn open(
 ) -> Option<Credential> {
     let opened = sealed.open(ring, backend);
     if opened.is_none() {
-        let (backend, key_id) = (backend.into(), sealed.key_id.clone());
+        let backend = backend.into();
+        let key_id = sealed.key_id.clone();
         defects.borrow_mut().push(Defect::UnopenedCredential { backend, key_id });
     }
     opened

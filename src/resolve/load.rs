@@ -119,7 +119,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_would_come_too_late_is_not_queued() {
-        let (now, nobody) = (millis(1_000_000), AtomicI64::new(UNKNOWN));
+        let now = millis(1_000_000);
+        let nobody = AtomicI64::new(UNKNOWN);
         let load = Load::new(1, Duration::from_millis(100)).paced(20);
         assert!(load.in_time(0, &nobody, now));
         // A batch goes every 50 ms, two at once after a pause.

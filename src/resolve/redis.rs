@@ -92,7 +92,8 @@ impl RedisTier {
     /// Finds out whether Redis lets this replica in and lets it read, so that the log says so before
     /// the first look-up needs it. Nobody waits for it.
     pub(crate) fn greet(&self, config: &config::RedisSettings, tasks: &Tasks) {
-        let (config, prefix) = (config.clone(), self.sealer.prefix().to_owned());
+        let config = config.clone();
+        let prefix = self.sealer.prefix().to_owned();
         let link = Arc::clone(&self.link);
         tasks.spawn_owned("first contact with Redis", async move {
             if let Err(fault) = probe(&config, &prefix, &[RedisUse::Read]).await {

@@ -83,7 +83,8 @@ mod tests {
 
     #[test]
     fn counts_each_once_where_it_belongs() {
-        let (mut registry, durations) = (Registry::default(), Durations::default());
+        let mut registry = Registry::default();
+        let durations = Durations::default();
         registry.register("took", "Help", durations.clone());
         for microseconds in [1, 10, 11, 999_000, 3_000_000] {
             durations.observe(Duration::from_micros(microseconds));

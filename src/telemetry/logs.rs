@@ -110,7 +110,9 @@ impl Default for LineCounters {
     fn default() -> Self {
         let lines = Family::<ResultLabels, Counter>::default();
         let count = |result| lines.get_or_create(&ResultLabels { result }).clone();
-        let (written, dropped, failed) = (count("written"), count("dropped"), count("failed"));
+        let written = count("written");
+        let dropped = count("dropped");
+        let failed = count("failed");
         Self { lines, written, dropped, failed }
     }
 }
@@ -210,7 +212,9 @@ struct LogWriter {
 impl LogWriter {
     fn run(&mut self, report: &impl Fn(u64)) {
         while let Ok(first) = self.waiting.recv() {
-            let (mut text, mut lines, mut flushes) = (Vec::new(), 0, Vec::new());
+            let mut text = Vec::new();
+            let mut lines = 0;
+            let mut flushes = Vec::new();
             let mut next = Ok(first);
             let drained = loop {
                 match next {

@@ -104,7 +104,9 @@ impl<'a> HttpRequest<'a> {
         for number in [ATTRIBUTES, REQUEST, HTTP] {
             at = only(at, number)?;
         }
-        let (mut method, mut host, mut path) = ("", "", "");
+        let mut method = "";
+        let mut host = "";
+        let mut path = "";
         let mut body: &[u8] = &[];
         let mut values = [None; NOTICED.len()];
         let mut raw = None;
@@ -148,7 +150,8 @@ impl<'a> HttpRequest<'a> {
     }
 
     fn find(&self, name: &[u8]) -> Option<&'a [u8]> {
-        let (mut fields, mut found) = (Fields(self.message), None);
+        let mut fields = Fields(self.message);
+        let mut found = None;
         while let Some(Some((number, value))) = fields.next() {
             if let (HEADERS, Value::Bytes(entry)) = (number, value)
                 && let Some((key, value)) = pair(entry)
@@ -171,7 +174,8 @@ enum Value<'a> {
 /// Returns the message in field `number`, which must occur once. The other fields must be
 /// well-formed.
 fn only(bytes: &[u8], number: u32) -> Option<&[u8]> {
-    let (mut fields, mut found) = (Fields(bytes), None);
+    let mut fields = Fields(bytes);
+    let mut found = None;
     while let Some((field, value)) = fields.next()? {
         if field == number {
             match (value, found) {

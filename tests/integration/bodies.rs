@@ -134,8 +134,10 @@ fn compare(wrong: &mut Vec<String>, case: &Case, got: &Result<String, String>) {
 
 pub(crate) async fn the_model_is_read_or_the_call_refused(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let (replica, token) = (world.serve(&[]).await, limited(&world).await);
-    let (cases, mut wrong) = (cases(), Vec::new());
+    let replica = world.serve(&[]).await;
+    let token = limited(&world).await;
+    let cases = cases();
+    let mut wrong = Vec::new();
     for case in &cases {
         compare(&mut wrong, case, &ask(&replica, &token.bearer(), case).await);
     }
@@ -145,7 +147,8 @@ pub(crate) async fn the_model_is_read_or_the_call_refused(suite: Arc<Suite>) {
 
 pub(crate) async fn in_one_step_the_backend_reads_the_same_model(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let (replica, token) = (world.serve(&[]).await, limited(&world).await);
+    let replica = world.serve(&[]).await;
+    let token = limited(&world).await;
     let patch = envoy_patch(&suite, &[replica.grpc], patient("60s", "60s"));
     let config = project("envoy/single-step.yaml");
     let envoy = suite.stack.start("envoy", json!({ "config": config, "patch": patch }));
@@ -155,7 +158,8 @@ pub(crate) async fn in_one_step_the_backend_reads_the_same_model(suite: Arc<Suit
 /// The same where patgate asks for the body first. There much more is shown.
 pub(crate) async fn in_two_steps_the_backend_reads_the_same_model(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let (replica, token) = (world.serve(&[]).await, limited(&world).await);
+    let replica = world.serve(&[]).await;
+    let token = limited(&world).await;
     let envoy = replica.envoy(&suite);
     let cases: Vec<_> = cases().into_iter().filter(|case| case.body.len() < SHOWN).collect();
     through(envoy.port, &token.bearer(), &cases).await;
@@ -171,7 +175,9 @@ async fn through(port: u16, bearer: &str, cases: &[Case]) {
         let mut headers = vec![("authorization", bearer)];
         headers.extend(case.headers.iter().map(|(name, value)| (*name, value.as_str())));
         let pieces = case.chunked.then_some(1000);
-        let (method, target, headers) = ("POST", case.path, headers.as_slice());
+        let method = "POST";
+        let target = case.path;
+        let headers = headers.as_slice();
         let sent = Sent { method, target, headers, body: &case.body, pieces, unfinished: false };
         let reply = over.send(port, sent).await;
         let got = match reply.header("x-backend") {
@@ -200,7 +206,8 @@ async fn through(port: u16, bearer: &str, cases: &[Case]) {
 /// decides the same or asks for the body, and then gives nothing.
 pub(crate) async fn in_two_steps_each_is_decided_as_in_one(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let (bearer, cases) = (limited(&world).await.bearer(), cases());
+    let bearer = limited(&world).await.bearer();
+    let cases = cases();
     for mode in ["mode=enforce", "mode=shadow"] {
         let replica = world.serve(&[mode, "token.denials_per_second=0"]).await;
         let mut asked = 0;
@@ -267,7 +274,8 @@ pub(crate) async fn no_reader_reads_another_model(_: Arc<Suite>) {
             None
         }
     };
-    let (mut agreed, mut differed) = (0, 0);
+    let mut agreed = 0;
+    let mut differed = 0;
     for (index, case) in cases.iter().enumerate() {
         let mut seen = python[index].clone();
         seen.extend(node.as_ref().map(|node| node[index].clone()).unwrap_or_default());
@@ -339,7 +347,8 @@ pub(crate) async fn where_no_model_matters_no_body_is_read(suite: Arc<Suite>) {
 pub(crate) async fn every_model_is_read_where_that_is_set(suite: Arc<Suite>) {
     let world = suite.world().await;
     let replica = world.serve(&["model.read=always"]).await;
-    let (cases, mut wrong) = (cases(), Vec::new());
+    let cases = cases();
+    let mut wrong = Vec::new();
     for entity_type in ["models", "domains"] {
         let operations = ["llm_chat_completions", "llm_transcription", "llm_create", "llm_read"];
         let scopes = operations.map(|operation| ("acme", entity_type, "*", operation));
@@ -374,7 +383,9 @@ async fn listed(world: &World<'_>) -> Vec<Listed> {
         .bearer();
     // No pattern: it names a model of this very name.
     let literal = world.token(&[("picky", "models", "qwen2.5-*", chat)]).await.bearer();
-    let (every, some, literal) = (|| every.clone(), || some.clone(), || literal.clone());
+    let every = || every.clone();
+    let some = || some.clone();
+    let literal = || literal.clone();
     vec![
         (every(), "org/listed", Some("model-beta")),
         (every(), "other", Some("model-acme")),
@@ -410,7 +421,8 @@ pub(crate) async fn a_domains_list_of_models_decides(suite: Arc<Suite>) {
     for (bearer, model, backend) in &listed {
         let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
         let body = json!({ "messages": [], "model": model }).to_string();
-        let (headers, body) = (&headers[..], body.as_bytes());
+        let headers = &headers[..];
+        let body = body.as_bytes();
         let sent = Sent { method: "POST", target: path, headers, body, ..Sent::default() };
         for over in Over::ALL {
             let reply = over.send(envoy.port, sent).await;

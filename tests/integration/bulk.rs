@@ -22,7 +22,8 @@ pub(crate) async fn revocations_and_rotations_do_not_deadlock(suite: Arc<Suite>)
     let admin = world.admin(pool).await;
     let user = TokenGroup::OfUser("ann@example.com".parse().unwrap());
     let domain = TokenGroup::OfDomain(DomainRef::parse("acme").unwrap());
-    let (mut rotated, mut revoked) = (0, 0);
+    let mut rotated = 0;
+    let mut revoked = 0;
     for round in 0..ROUNDS {
         let tokens = join_all((0..TOKENS).map(|_| reader(&world))).await;
         let change = async |index: usize| {

@@ -129,8 +129,8 @@ pub(crate) async fn permits_nothing(suite: Arc<Suite>) {
 /// Without the feed a change is seen late; without Postgres it is not made.
 pub(crate) async fn reports_slow_revocation(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let (feed, postgres) =
-        (Proxy::to(suite.postgres.port).await, Proxy::to(suite.postgres.port).await);
+    let feed = Proxy::to(suite.postgres.port).await;
+    let postgres = Proxy::to(suite.postgres.port).await;
     let url = format!("postgres.url={}", world.url("server", postgres.port));
     let settings = [
         EVERY,
@@ -152,7 +152,8 @@ pub(crate) async fn reports_slow_revocation(suite: Arc<Suite>) {
     let before = ended().await;
     eventually("two late rounds", async || ended().await >= before + 2).await;
     let (late, slow) = measured(&replica).await;
-    let (late, slow) = (late - count, slow - sum);
+    let late = late - count;
+    let slow = slow - sum;
     assert!(
         rounds(&replica, "unseen").await > unseen || slow / late as f64 > 1.0,
         "{slow} s in {late}"

@@ -42,7 +42,8 @@ fn conclude(wrong: &[String], count: usize) {
 pub(crate) async fn over_grpc(suite: Arc<Suite>) {
     let world = suite.world().await;
     let replica = world.serve(&[]).await;
-    let (cases, mut wrong) = (cases(&world).await, Vec::new());
+    let cases = cases(&world).await;
+    let mut wrong = Vec::new();
     for case in &cases {
         let response = replica.check(&case.method, &case.path, &case.headers()).await;
         check(&mut wrong, case, case.direct, outcome(&response));
@@ -54,7 +55,8 @@ pub(crate) async fn through_envoy(suite: Arc<Suite>) {
     let world = suite.world().await;
     let replica = world.serve(&[]).await;
     let envoy = replica.envoy(&suite);
-    let (cases, mut wrong) = (cases(&world).await, Vec::new());
+    let cases = cases(&world).await;
+    let mut wrong = Vec::new();
     let mut count = 0;
     for case in &cases {
         let Some(expected) = case.envoy else { continue };
@@ -63,7 +65,9 @@ pub(crate) async fn through_envoy(suite: Arc<Suite>) {
         // A denial of HEAD has no body to tell the code.
         let denied = expected.0 != 200;
         let expected = if case.method == "HEAD" && denied { (expected.0, "") } else { expected };
-        let (method, target, headers) = (&*case.method, &*case.path, &case.headers()[..]);
+        let method = &*case.method;
+        let target = &*case.path;
+        let headers = &case.headers()[..];
         let sent = Sent { method, target, headers, body: body.as_bytes(), ..Sent::default() };
         let ways = Over::that_carry(sent);
         for over in ways.filter(|over| *over == Over::Http1 || !body.is_empty()) {
@@ -104,7 +108,8 @@ fn question(case: &Case, live: &CheckResponse) -> Question {
 /// each that is refused.
 pub(crate) async fn through_the_command_line(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let (replica, cases) = (world.serve(&[]).await, cases(&world).await);
+    let replica = world.serve(&[]).await;
+    let cases = cases(&world).await;
     let mut questions = Vec::new();
     for case in &cases {
         let live = replica.check(&case.method, &case.path, &case.headers()).await;
@@ -125,8 +130,11 @@ pub(crate) async fn through_the_command_line(suite: Arc<Suite>) {
 /// So it does beside a replica that carries no verdict out, and hears that it has the same one.
 pub(crate) async fn through_the_command_line_in_shadow(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let (replica, shadow) = (world.serve(&[]).await, world.serve(&["mode=shadow"]).await);
-    let (cases, mut questions, mut softened) = (cases(&world).await, Vec::new(), 0);
+    let replica = world.serve(&[]).await;
+    let shadow = world.serve(&["mode=shadow"]).await;
+    let cases = cases(&world).await;
+    let mut questions = Vec::new();
+    let mut softened = 0;
     for case in &cases {
         let live = replica.check(&case.method, &case.path, &case.headers()).await;
         let answer = shadow.check(&case.method, &case.path, &case.headers()).await;
@@ -150,7 +158,8 @@ pub(crate) async fn every_mutation_of_a_token_is_refused(suite: Arc<Suite>) {
     // Written behind the answer, and counted.
     entries_written(&world, 2).await;
     let before = replica.metric("patgate_store_commands_total{store=\"redis\"}").await;
-    let (mut tried, mut sent) = (0, 0);
+    let mut tried = 0;
+    let mut sent = 0;
     for (at, right) in token.text.bytes().enumerate() {
         for byte in (b'!'..=b'~').filter(|byte| *byte != right) {
             let mut text = token.text.clone();

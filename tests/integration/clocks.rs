@@ -90,7 +90,9 @@ pub(crate) async fn a_step_back_makes_no_entry_younger(suite: Arc<Suite>) {
     let settings = [feed.as_str(), "deadline=2s", "max_staleness=3s", "negative_ttl=1s"];
     let (writer, other): (Replica, Replica) =
         (world.serve(&settings).await, world.serve(&settings).await);
-    let (token, warm, next) = (reader(&world).await, reader(&world).await, reader(&world).await);
+    let token = reader(&world).await;
+    let warm = reader(&world).await;
+    let next = reader(&world).await;
     assert_eq!(status(&other, &warm).await, 200);
     proxy.set(Mode::Refuse);
     // The age of an entry counts from its reading, that of the knowledge of changes from here.

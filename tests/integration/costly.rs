@@ -74,7 +74,9 @@ pub(crate) async fn neighbours_of_a_costly_token_are_served(suite: Arc<Suite>) {
     };
     eventually("the neighbour to be served", async || ask(&neighbour).await == 200).await;
 
-    let (costly, stop, sent) = (costly(), AtomicBool::new(false), AtomicUsize::new(0));
+    let costly = costly();
+    let stop = AtomicBool::new(false);
+    let sent = AtomicUsize::new(0);
     let flood = join_all((0..CLIENTS).map(async |client| {
         let mut statuses = std::collections::BTreeMap::new();
         for (target, media_type, encoding, body) in
@@ -97,7 +99,8 @@ pub(crate) async fn neighbours_of_a_costly_token_are_served(suite: Arc<Suite>) {
     let neighbours = async {
         // Until all have been sent, and so many were asked for meanwhile.
         let mut asked = 0;
-        let (mut refused, mut took) = (Vec::new(), Vec::new());
+        let mut refused = Vec::new();
+        let mut took = Vec::new();
         while asked < CHECKS || sent.load(Relaxed) < costly.len() {
             let began = Instant::now();
             let answers = join_all((0..AT_ONCE).map(|_| ask(&neighbour))).await;
@@ -140,7 +143,8 @@ pub(crate) async fn one_token_is_denied_at_a_bounded_rate(suite: Arc<Suite>) {
     let replica = world.serve(&["token.denials_per_second=1"]).await;
     let scopes =
         [("acme", "models", "*", "llm_read"), ("acme", "models", "m", "llm_chat_completions")];
-    let (token, other) = (world.token(&scopes).await, world.token(&scopes).await);
+    let token = world.token(&scopes).await;
+    let other = world.token(&scopes).await;
     let deny =
         async |bearer: &str| replica.check("POST", EMBEDDINGS, &[("authorization", bearer)]).await;
     let chat = async |bearer: &str| {
@@ -153,8 +157,10 @@ pub(crate) async fn one_token_is_denied_at_a_bounded_rate(suite: Arc<Suite>) {
         http_of(&mut request).raw_body = b"{\"model\":\"m\"}".to_vec();
         outcome(&replica.raw(request).await)
     };
-    let (began, bearer) = (Instant::now(), token.bearer());
-    let (mut denied, mut limited) = (0, 0);
+    let began = Instant::now();
+    let bearer = token.bearer();
+    let mut denied = 0;
+    let mut limited = 0;
     for _ in 0..ASKED {
         let answer = deny(&bearer).await;
         match outcome(&answer).0 {

@@ -354,7 +354,8 @@ pub(crate) async fn mistakes_are_told_and_not_repeated(suite: Arc<Suite>) {
     for (scheme, word) in [("bearer", "Bearer"), ("basic", "Basic"), ("api-key", "Api-Key")] {
         let ran = cli.feed(&format!("{set} --scheme {scheme}"), &format!("{key}\r\n"));
         assert_eq!(ran.code, 0, "{ran:#?}");
-        let (token, fleet) = (reader(&world).await, Fleet::of(&world, 1, &[]).await);
+        let token = reader(&world).await;
+        let fleet = Fleet::of(&world, 1, &[]).await;
         turns(&fleet, &token, MODELS, Ok(Some(&format!("{word} {key}")))).await;
     }
     let shown = cli.json("backend list")[0]["credential"].clone();

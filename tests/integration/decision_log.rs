@@ -27,7 +27,8 @@ const EMBEDDINGS: &str = "/proxy/acme/v1/embeddings";
 
 /// What was not logged, by code, and what was dropped.
 fn omitted(lines: &[Value]) -> (BTreeMap<String, u64>, u64) {
-    let (mut left_out, mut dropped) = (BTreeMap::new(), 0);
+    let mut left_out = BTreeMap::new();
+    let mut dropped = 0;
     for line in lines.iter().filter(|line| line.get("left_out").is_some()) {
         dropped += line["dropped"].as_u64().unwrap();
         for (code, count) in line["left_out"].as_object().unwrap() {
@@ -71,7 +72,8 @@ pub(crate) async fn holds_what_was_decided(suite: Arc<Suite>) {
     }
     let mut lines: Vec<Value> = decisions(&log, 5).await.iter().map(told).collect();
     lines.sort_by_key(|line| line["request_id"].as_str().unwrap().to_owned());
-    let (acme, ann) = (world.id("acme").to_string(), world.id("ann").to_string());
+    let acme = world.id("acme").to_string();
+    let ann = world.id("ann").to_string();
     let allowed = |id: &str, tier: &str| {
         json!({
             "request_id": id, "outcome": "allow", "code": "ok", "enforced": true,
@@ -169,7 +171,8 @@ pub(crate) async fn allows_are_sampled(suite: Arc<Suite>) {
     drop(replica);
     let count = |outcome: &str| lines(&log).iter().filter(|l| l["outcome"] == outcome).count();
     eventually("all denials to be written", async || count("deny") == DENIED).await;
-    let (allowed, expected) = (count("allow") as f64, ASKED as f64 * 0.1);
+    let allowed = count("allow") as f64;
+    let expected = ASKED as f64 * 0.1;
     let deviation = (expected * 0.9).sqrt();
     println!("logged {allowed} of {ASKED} allows at 10%");
     assert!((allowed - expected).abs() <= 5.0 * deviation, "{allowed} of {ASKED}");
@@ -181,7 +184,8 @@ pub(crate) async fn what_one_token_repeats_is_counted(suite: Arc<Suite>) {
     const ASKED: usize = 1000;
     let world = suite.world().await;
     let token = reader(&world).await;
-    let (bearer, id) = (token.bearer(), token.id);
+    let bearer = token.bearer();
+    let id = token.id;
     world.sql(&format!("UPDATE patgate.pats SET revoked_at = now() WHERE id = '{id}'")).await;
     let log = file(&world, "repeated");
     for (mode, status) in [("enforce", 401), ("shadow", 200)] {
@@ -265,7 +269,8 @@ pub(crate) async fn a_full_queue_holds_up_nobody(suite: Arc<Suite>) {
         let labels = format!("{{result=\"{result}\"}}");
         replica.metric(&format!("patgate_decision_log_records_total{labels}")).await
     };
-    let (dropped, written) = (count("dropped").await, count("written").await);
+    let dropped = count("dropped").await;
+    let written = count("written").await;
     println!("of {ASKED} records {dropped} were dropped and {written} written into a full pipe");
     assert!(dropped > 0, "the queue was never full");
     assert!(dropped + written < ASKED, "nothing waits: the pipe was read");
@@ -273,7 +278,8 @@ pub(crate) async fn a_full_queue_holds_up_nobody(suite: Arc<Suite>) {
     // Read at last: what was queued arrives, and the count of what was not.
     let (lines, arrived) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        let (mut text, mut buffer) = (String::new(), [0; 4096]);
+        let mut text = String::new();
+        let mut buffer = [0; 4096];
         while let Ok(read) = reading.read(&mut buffer) {
             text.push_str(&String::from_utf8_lossy(&buffer[..read]));
             while let Some((line, rest)) = text.split_once('\n') {

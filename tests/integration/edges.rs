@@ -89,7 +89,8 @@ pub(crate) async fn the_backend_sees_our_identity_headers_and_no_others(suite: A
     let world = suite.world().await;
     let token = world.token(&[READ, TALK]).await;
     let replica = world.serve(&[]).await;
-    let (bearer, stranger) = (token.bearer(), world.id("root").to_string());
+    let bearer = token.bearer();
+    let stranger = world.id("root").to_string();
     let mut headers = vec![("Authorization", bearer.as_str())];
     for name in [
         "x-domain-id",
@@ -114,7 +115,9 @@ pub(crate) async fn the_backend_sees_our_identity_headers_and_no_others(suite: A
         for (over, (method, path, body, operation)) in
             Over::ALL.into_iter().flat_map(|over| calls.map(|call| (over, call)))
         {
-            let (target, headers, body) = (path, &headers[..], body.as_bytes());
+            let target = path;
+            let headers = &headers[..];
+            let body = body.as_bytes();
             let sent = Sent { method, target, headers, body, ..Sent::default() };
             let reply = over.send(envoy.port, sent).await;
             assert_eq!((reply.status, reply.header("x-backend")), (200, Some("model-acme")));
@@ -149,7 +152,8 @@ pub(crate) async fn a_chat_is_streamed(suite: Arc<Suite>) {
     let envoy = replica.envoy(&suite);
     let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
     for over in Over::ALL {
-        let (headers, body) = (&headers[..], &br#"{"stream":true}"#[..]);
+        let headers = &headers[..];
+        let body = &br#"{"stream":true}"#[..];
         let sent = Sent { method: "POST", target: CHAT, headers, body, ..Sent::default() };
         let reply = over.send(envoy.port, sent).await;
         assert_eq!(reply.header("content-type"), Some("text/event-stream"), "{over:?} {reply:?}");

@@ -125,7 +125,8 @@ pub(crate) async fn ids_given_out_twice_hide_no_change(suite: Arc<Suite>) {
     });
     let (postgres, world) = suite.spare(forgetful).await;
     let fleet = Fleet::of(&world, 2, &PATIENT).await;
-    let (lost, kept) = (reader(&world).await, reader(&world).await);
+    let lost = reader(&world).await;
+    let kept = reader(&world).await;
     let mut cold = Vec::new();
     for _ in 0..10 {
         cold.push(reader(&world).await);

@@ -51,8 +51,10 @@ pub(crate) async fn every_change_is_obeyed_everywhere(suite: Arc<Suite>) {
 }
 
 fn steps(world: &World<'_>, token: &Token) -> Vec<Step> {
-    let (acme, picky, ann, bob) =
-        (world.id("acme"), world.id("picky"), world.id("ann"), world.id("bob"));
+    let acme = world.id("acme");
+    let picky = world.id("picky");
+    let ann = world.id("ann");
+    let bob = world.id("bob");
     let pat = |set: &str| format!("UPDATE patgate.pats SET {set} WHERE id = '{}'", token.id);
     let user = |set: &str| format!("UPDATE patgate.users SET {set} WHERE id = '{ann}'");
     let domain = |set: &str| format!("UPDATE patgate.domains SET {set} WHERE id = '{acme}'");

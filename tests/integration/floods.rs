@@ -50,7 +50,9 @@ fn use_meanwhile(
     token: &Token,
     stop: &Arc<AtomicBool>,
 ) -> tokio::task::JoinHandle<Vec<Duration>> {
-    let (replica, token, stop) = (Arc::clone(replica), token.clone(), Arc::clone(stop));
+    let replica = Arc::clone(replica);
+    let token = token.clone();
+    let stop = Arc::clone(stop);
     tokio::spawn(async move {
         let mut took = Vec::new();
         while !stop.load(Relaxed) {
@@ -82,7 +84,8 @@ pub(crate) async fn forged_tokens_are_turned_away(suite: Arc<Suite>) {
         let uses = use_meanwhile(&replica, &hot, &stop);
         let mut pace = interval(Duration::from_millis(20));
         pace.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let (began, mut turned_away) = (Instant::now(), 0);
+        let began = Instant::now();
+        let mut turned_away = 0;
         while began.elapsed() < Duration::from_secs(if flooded { 4 } else { 1 }) {
             pace.tick().await;
             if flooded {
@@ -109,7 +112,8 @@ pub(crate) async fn forged_tokens_are_turned_away(suite: Arc<Suite>) {
 pub(crate) async fn five_thousand_forged_tokens_a_second(suite: Arc<Suite>) {
     const A_SECOND: u64 = 5000;
     const AT_ONCE: usize = 50;
-    let (world, stranger) = (suite.world().await, suite.world().await);
+    let world = suite.world().await;
+    let stranger = suite.world().await;
     let process = process::serve(&world, &[PATIENT[0], PATIENT[1], SLOW[0], SLOW[1]]).await;
     let replica = &process.replica;
     let hot = reader(&world).await;
@@ -306,11 +310,13 @@ pub(crate) async fn one_owners_flood_leaves_others_their_share(suite: Arc<Suite>
         // From now on it is known whose they are.
         ask(&others).await;
         join_all(flooding.iter().map(|token| answer(&replica, token, MODELS))).await;
-        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let stop = Arc::new(AtomicBool::new(false));
+        let answered = Arc::new(AtomicUsize::new(0));
         let mut flood = JoinSet::new();
         for token in flooding.clone() {
-            let (replica, stop, answered) =
-                (Arc::clone(&replica), Arc::clone(&stop), Arc::clone(&answered));
+            let replica = Arc::clone(&replica);
+            let stop = Arc::clone(&stop);
+            let answered = Arc::clone(&answered);
             flood.spawn(async move {
                 while !stop.load(Relaxed) {
                     answer(&replica, &token, MODELS).await;
@@ -321,7 +327,8 @@ pub(crate) async fn one_owners_flood_leaves_others_their_share(suite: Arc<Suite>
         eventually("the flood to begin", async || answered.load(Relaxed) > 0).await;
         proxy.set(Mode::Delay(FAR));
         let before = answered.load(Relaxed);
-        let (known, new) = (ask(&others).await, ask(&newcomers).await);
+        let known = ask(&others).await;
+        let new = ask(&newcomers).await;
         let served = answered.load(Relaxed) - before;
         stop.store(true, Relaxed);
         flood.join_all().await;
@@ -352,7 +359,8 @@ pub(crate) async fn paced_unknown_tokens_cost_a_bounded_rate(suite: Arc<Suite>) 
         "redis.url=",
     ];
     let replica = Arc::new(world.serve(&[&PATIENT[..], &bounds[..]].concat()).await);
-    let (hot, cold) = (reader(&world).await, reader(&world).await);
+    let hot = reader(&world).await;
+    let cold = reader(&world).await;
     let served = async |token| answer(&replica, token, MODELS).await == 200;
     eventually("the hot token", async || served(&hot).await).await;
     let stop = Arc::new(AtomicBool::new(false));
@@ -360,8 +368,10 @@ pub(crate) async fn paced_unknown_tokens_cost_a_bounded_rate(suite: Arc<Suite>) 
 
     let mut pace = interval(Duration::from_millis(20));
     pace.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let (began, mut asked) = (Instant::now(), JoinSet::new());
-    let (polled, before) = (polls(&replica).await, commands(&replica, "postgres").await);
+    let began = Instant::now();
+    let mut asked = JoinSet::new();
+    let polled = polls(&replica).await;
+    let before = commands(&replica, "postgres").await;
     let mut told = BTreeMap::from([(401, 0), (503, 0)]);
     // Longer where nearly all answers come too late.
     while began.elapsed() < Duration::from_secs(4)
@@ -373,14 +383,16 @@ pub(crate) async fn paced_unknown_tokens_cost_a_bounded_rate(suite: Arc<Suite>) 
         }
         // A machine that does not keep up is not asked for ever more.
         for _ in 0..BURST.min(MOST_AT_ONCE - asked.len()) {
-            let (replica, token) = (Arc::clone(&replica), unknown(&world));
+            let replica = Arc::clone(&replica);
+            let token = unknown(&world);
             asked.spawn(async move { answer(&replica, &token, MODELS).await });
         }
     }
     for answer in asked.join_all().await {
         *told.get_mut(&answer).expect("401 or 503") += 1;
     }
-    let (unauthorized, unavailable) = (told[&401], told[&503]);
+    let unauthorized = told[&401];
+    let unavailable = told[&503];
     let queries = commands(&replica, "postgres").await - before;
     let polls = polls(&replica).await - polled;
     let took = began.elapsed();

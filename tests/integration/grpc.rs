@@ -31,7 +31,8 @@ pub(crate) async fn grpcio_hears_every_status(suite: Arc<Suite>) {
         .iter()
         .map(|call| (call["path"].as_str().unwrap(), call["status"].as_str().unwrap()))
         .collect();
-    let (check, health) = ("/envoy.service.auth.v3.Authorization", "/grpc.health.v1.Health");
+    let check = "/envoy.service.auth.v3.Authorization";
+    let health = "/grpc.health.v1.Health";
     let expected = [
         (format!("{health}/Check"), "OK"),
         (format!("{health}/Check"), "OK"),
@@ -73,7 +74,8 @@ pub(crate) async fn grpcurl_hears_every_status(suite: Arc<Suite>) {
         command.args(["-plaintext", "-max-time", "60", "-import-path", &project("tests/clients")]);
         command.args(["-proto", "grpcurl.proto", "-d", &json!({ "service": service }).to_string()]);
         let output = command.arg(&address).arg(method).output().await.unwrap();
-        let (out, err) = (output.stdout, String::from_utf8(output.stderr).unwrap());
+        let out = output.stdout;
+        let err = String::from_utf8(output.stderr).unwrap();
         let code = err.lines().find_map(|line| line.trim().strip_prefix("Code: "));
         code.map_or_else(
             || {

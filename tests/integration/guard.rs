@@ -102,13 +102,15 @@ async fn no_loss_reaches_a_backend(suite: &Suite, mut config: Value) {
     let served = async || gateway.stat("cluster.model-acme.upstream_rq_total").await;
 
     for name in ["shipped", "fixed"] {
-        let (before, reply) = (served().await, gateway.get(name, &good).await);
+        let before = served().await;
+        let reply = gateway.get(name, &good).await;
         assert_eq!((reply.status, reply.header("x-backend")), (200, Some("model-acme")), "{name}");
         assert_eq!(reply.seen("x-user-id"), [world.id("ann").to_string()], "{name}");
         assert_eq!(served().await, before + 1);
         assert_eq!(gateway.get(name, &[]).await.status, 401, "{name}");
     }
-    let (mut open, mut closed) = (0, 0);
+    let mut open = 0;
+    let mut closed = 0;
     for name in names.iter().filter(|name| name.contains(';')) {
         let before = served().await;
         for headers in [&[][..], &good] {
@@ -142,7 +144,8 @@ async fn no_loss_reaches_a_backend(suite: &Suite, mut config: Value) {
 /// its favour, because a denial is not carried out yet, passes.
 pub(crate) async fn the_guard_leaves_alone_what_it_is_not_for(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let (replica, shadow) = (world.serve(&[]).await, world.serve(&["mode=shadow"]).await);
+    let replica = world.serve(&[]).await;
+    let shadow = world.serve(&["mode=shadow"]).await;
     let bearer = world.token(&[READ]).await.bearer();
     let good = [("authorization", bearer.as_str())];
     let mut config = shipped();

@@ -139,7 +139,8 @@ pub(crate) async fn a_feed_url_that_comes_to_lead_elsewhere_is_not_trusted(suite
     let feed = feed_through(&production, &proxy);
     let fleet = Fleet::of(&production, 1, &[&[feed.as_str()], &SOON[..]].concat()).await;
     let replica = &fleet.0[0];
-    let (token, other) = (reader(&production).await, reader(&production).await);
+    let token = reader(&production).await;
+    let other = reader(&production).await;
     fleet.all_answer(&token, MODELS, 200).await;
 
     proxy.lead(&production.database, &staging.database);
@@ -174,8 +175,8 @@ pub(crate) async fn a_feed_url_that_comes_to_lead_elsewhere_is_not_trusted(suite
     assert!(warned.len() == 1 && warned[0].contains("feed.url"), "{warned:#?}");
 
     proxy.lead(&staging.database, &production.database);
-    let (last, polled) =
-        (reader(&production).await, async || crate::support::fleet::polls(replica).await);
+    let last = reader(&production).await;
+    let polled = async || crate::support::fleet::polls(replica).await;
     let before = polled().await;
     eventually("the feed to be back", async || polled().await > before + 1).await;
     fleet.all_answer(&last, MODELS, 200).await;

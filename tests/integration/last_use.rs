@@ -40,8 +40,9 @@ async fn set_used(world: &World<'_>, token: &Token, ago: &str) {
 /// Whoever shows possession has used the token, whatever came of it. Within a minute, once.
 pub(crate) async fn is_written_once_in_a_while(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let (allowed, denied, revoked) =
-        (reader(&world).await, world.token(&[]).await, reader(&world).await);
+    let allowed = reader(&world).await;
+    let denied = world.token(&[]).await;
+    let revoked = reader(&world).await;
     revoke(&world, &revoked).await;
     let [first, second] = [world.serve(&[]).await, world.serve(&[]).await];
     for (token, expected) in [(&allowed, 200), (&denied, 403), (&revoked, 401)] {
@@ -125,7 +126,8 @@ pub(crate) async fn a_read_only_postgres_costs_notes_only(suite: Arc<Suite>) {
 /// Without a foreign key, a note may outlive its token; not for long.
 pub(crate) async fn notes_of_tokens_that_are_gone_are_swept(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let (gone, kept) = (reader(&world).await, reader(&world).await);
+    let gone = reader(&world).await;
+    let kept = reader(&world).await;
     let replica = world.serve(&[]).await;
     for token in [&gone, &kept] {
         assert_eq!(status(&replica, token).await, 200);
@@ -159,7 +161,8 @@ pub(crate) async fn notes_of_tokens_that_are_gone_are_swept(suite: Arc<Suite>) {
 /// Not on the note, not on the table of notes, and not on the token.
 pub(crate) async fn nobody_waits_for_an_administrators_lock(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let (locked, free) = (reader(&world).await, reader(&world).await);
+    let locked = reader(&world).await;
+    let free = reader(&world).await;
     let replica = world.serve(&[]).await;
     let mut row = world.postgres.begin().await.unwrap();
     world
@@ -182,7 +185,8 @@ pub(crate) async fn nobody_waits_for_an_administrators_lock(suite: Arc<Suite>) {
     assert_eq!(noted(&replica, "dropped").await, 0);
     row.rollback().await.unwrap();
 
-    let (token, after) = (reader(&world).await, reader(&world).await);
+    let token = reader(&world).await;
+    let after = reader(&world).await;
     let mut table = world.postgres.begin().await.unwrap();
     table.execute("LOCK TABLE patgate.pat_uses IN SHARE ROW EXCLUSIVE MODE").await.unwrap();
     assert_eq!(status(&replica, &token).await, 200);

@@ -37,7 +37,8 @@ enum By {
 /// `wild` lists a pattern alone, `mixed` a name and a pattern. Ann is an administrator of both. Of
 /// the roles in `acme`, `reader` may read and chat.
 async fn populate(world: &World<'_>) {
-    let (ann, acme) = (world.id("ann"), world.id("acme"));
+    let ann = world.id("ann");
+    let acme = world.id("acme");
     for (slug, id, models) in [
         ("wild", "00000000-0000-7000-8000-0000000000a1", &["qwen*"][..]),
         ("mixed", "00000000-0000-7000-8000-0000000000a2", &["qwen*", "org/m-7b"]),
@@ -173,7 +174,8 @@ pub(crate) async fn the_list_is_what_the_token_may_use(suite: Arc<Suite>) {
             ("api/tags", ollama_list),
             ("api/ps", |_| ollama_list(&[])),
         ] {
-            let (name, path) = (format!("{name}, {path}"), format!("/proxy/{slug}/{path}"));
+            let name = format!("{name}, {path}");
+            let path = format!("/proxy/{slug}/{path}");
             let bearer = token.bearer();
             let headers = [("authorization", bearer.as_str())];
             let sent = Sent { method: "GET", target: &path, headers: &headers, ..Sent::default() };
@@ -415,7 +417,8 @@ pub(crate) async fn envoy_sends_it_as_a_backends_answer(suite: Arc<Suite>) {
         let listeners = BTreeMap::from([("shipped".to_owned(), listener)]);
         let gateway = Gateway::start(&suite, config, listeners, patch);
         let port = gateway.ports["shipped"];
-        let (bearer, path) = (token.bearer(), "/proxy/acme/v1/models");
+        let bearer = token.bearer();
+        let path = "/proxy/acme/v1/models";
         let origin = "https://app.example.com";
         let headers = [("authorization", bearer.as_str()), ("origin", origin)];
         let reply = http::send(port, "GET", path, &headers, "").await;

@@ -34,7 +34,9 @@ pub(crate) async fn lookups_that_no_check_waits_for_end(suite: Arc<Suite>) {
     let lock = "BEGIN; LOCK TABLE patgate.pats IN ACCESS EXCLUSIVE MODE";
     holder.execute(sqlx::raw_sql(lock)).await.unwrap();
 
-    let (locked, mut most, mut asked) = (Instant::now(), 0, Vec::new());
+    let locked = Instant::now();
+    let mut most = 0;
+    let mut asked = Vec::new();
     while locked.elapsed() < HELD {
         let token = tokens.pop().unwrap();
         let replica = Arc::clone(replica);

@@ -31,7 +31,8 @@ pub(crate) async fn beyond_the_horizon_everything_is_read_again(suite: Arc<Suite
     let proxy = Proxy::to(suite.postgres.port).await;
     let cut_off =
         Fleet::of(&world, 1, &[&feed_through(&world, &proxy), PATIENT[0], PATIENT[1]]).await;
-    let (revoked, hot) = (reader(&world).await, reader(&world).await);
+    let revoked = reader(&world).await;
+    let hot = reader(&world).await;
     for token in [&revoked, &hot] {
         cut_off.all_answer(token, MODELS, 200).await;
     }
@@ -148,7 +149,8 @@ async fn changes(world: &World<'_>) -> Vec<Turn> {
 pub(crate) async fn a_bulk_change_does_not_stop_the_feed(suite: Arc<Suite>) {
     let world = suite.world().await;
     let fleet = Fleet::of(&world, 1, &PATIENT).await;
-    let (hot, revoked) = (reader(&world).await, reader(&world).await);
+    let hot = reader(&world).await;
+    let revoked = reader(&world).await;
     fleet.all_answer(&hot, MODELS, 200).await;
     fleet.all_answer(&revoked, MODELS, 200).await;
     world
@@ -191,7 +193,8 @@ pub(crate) async fn connections_that_lead_nowhere_are_given_up(suite: Arc<Suite>
     let settings = [&postgres, &feed, "redis.url=", "deadline=100ms", PATIENT[0], PROMPT[0]];
     let fleet = Fleet::of(&world, 1, &settings).await;
     let replica = &fleet.0[0];
-    let (hot, cold) = (reader(&world).await, reader(&world).await);
+    let hot = reader(&world).await;
+    let cold = reader(&world).await;
     // A loaded machine may take longer than the deadline.
     eventually("the hot token", async || answer(replica, &hot, MODELS).await == 200).await;
     stand(&world, &proxy, replica, 6, Duration::from_millis(100)).await;
@@ -222,7 +225,8 @@ async fn stand(
     eventually("connections", async || {
         let token = reader(world).await;
         tokens.lock().unwrap().push(token.clone());
-        let (replica, sent) = (Arc::clone(replica), proxy.bytes_upward());
+        let replica = Arc::clone(replica);
+        let sent = proxy.bytes_upward();
         let asked = tokio::spawn(async move { answer(&replica, &token, MODELS).await });
         // Those that begin together would share a connection.
         let begun = async || proxy.bytes_upward() > sent || asked.is_finished();

@@ -69,7 +69,8 @@ struct Process {
 
 /// Ready to serve, with both of its outputs broken from the start.
 async fn serve(world: &World<'_>, how: Broken, settings: &[&str]) -> Process {
-    let (grpc, http) = (world.suite.stack.free_port(), world.suite.stack.free_port());
+    let grpc = world.suite.stack.free_port();
+    let http = world.suite.stack.free_port();
     let listen = [format!("listen.grpc=127.0.0.1:{grpc}"), format!("listen.http=127.0.0.1:{http}")];
     let loud = [
         "log.filter=trace",

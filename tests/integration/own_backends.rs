@@ -54,7 +54,8 @@ pub(crate) async fn each_sees_its_own_key_and_never_anothers(suite: Arc<Suite>) 
     let of_acme = give(&cli, &suite, "model-acme");
     let replica = world.serve(&[&format!("apis={}", dir.display())]).await;
     let envoy = replica.envoy(&suite);
-    let (bearer, stranger) = (token.bearer(), world.token(&[]).await.bearer());
+    let bearer = token.bearer();
+    let stranger = world.token(&[]).await.bearer();
     let ask = async |path: &str, bearer: &str| {
         http::send(envoy.port, "GET", path, &[("authorization", bearer)], "").await
     };
@@ -150,7 +151,8 @@ pub(crate) async fn entries_do_not_depend_on_tables(suite: Arc<Suite>) {
     let world = suite.world().await;
     let cli = Cli::of(&world);
     let token = world.token(&[("acme", "models", "*", "llm_read")]).await;
-    let (of_acme, of_beta) = (give(&cli, &suite, "model-acme"), give(&cli, &suite, "model-beta"));
+    let of_acme = give(&cli, &suite, "model-acme");
+    let of_beta = give(&cli, &suite, "model-beta");
     let dir = tables(&world);
     let apis = format!("apis={}", dir.display());
 
@@ -179,8 +181,8 @@ pub(crate) async fn entries_do_not_depend_on_tables(suite: Arc<Suite>) {
     // And one that takes the change up while it serves.
     let began = Instant::now();
     loop {
-        let (own, rule) =
-            (authorization(&first, &token, OWN).await, authorization(&first, &token, RULE).await);
+        let own = authorization(&first, &token, OWN).await;
+        let rule = authorization(&first, &token, RULE).await;
         let response = first.check("GET", OWN, &[("authorization", &token.bearer())]).await;
         assert_eq!(outcome(&response).0, 200);
         if own == Ok(Some(of_acme.clone())) && rule == Ok(Some(of_beta.clone())) {

@@ -143,7 +143,8 @@ pub(crate) async fn no_token_reaches_a_backend(suite: Arc<Suite>) {
     let mut patch = envoy_patch(&suite, &[replica.grpc], patient("10s", "10s"));
     patch["clusters"]["model-acme"] = json!(recorder.address());
     let envoy = suite.stack.envoy(patch);
-    let (sources, others) = (sources(&token), others(&token));
+    let sources = sources(&token);
+    let others = others(&token);
     let kept = ("x-kept", "as it came".to_owned());
     let mut requests = vec![[&sources[..], &others].concat()];
     requests.extend(sources.iter().map(|source| vec![source.clone()]));
@@ -183,7 +184,8 @@ pub(crate) async fn different_tokens_or_a_token_in_the_query_are_refused(suite: 
     let world = suite.world().await;
     let recorder = Recorder::start().await;
     let scopes = ["llm_read", "llm_chat_completions"].map(|it| ("acme", "models", "*", it));
-    let (token, second) = (world.token(&scopes).await.text, world.token(&scopes).await.text);
+    let token = world.token(&scopes).await.text;
+    let second = world.token(&scopes).await.text;
     for mode in ["mode=enforce", "mode=shadow"] {
         let replica = world.serve(&[&everywhere(&suite, &world), mode]).await;
         let mut patch = envoy_patch(&suite, &[replica.grpc], patient("10s", "10s"));
@@ -207,7 +209,8 @@ pub(crate) async fn different_tokens_or_a_token_in_the_query_are_refused(suite: 
             }
         }
         if mode == "mode=enforce" {
-            let (one, two) = (sources(&token), sources(&second));
+            let one = sources(&token);
+            let two = sources(&second);
             for at in 0..one.len() {
                 let other = &two[(at + 1) % two.len()];
                 send(&envoy, &[one[at].clone(), other.clone()], |over, reply| {
@@ -243,7 +246,8 @@ pub(crate) async fn in_shadow_no_token_reaches_what_was_there_before(suite: Arc<
     for config_yaml in rollout_configurations() {
         let arguments = json!({ "config_yaml": config_yaml, "patch": patch() });
         let envoy = suite.stack.start("envoy", arguments);
-        let (sources, others) = (sources(&token), others(&token));
+        let sources = sources(&token);
+        let others = others(&token);
         let mut requests = vec![[&sources[..], &others].concat()];
         requests.extend(sources.iter().chain(&others).map(|place| vec![place.clone()]));
         requests.push(vec![("authorization", token.clone())]);

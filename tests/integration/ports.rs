@@ -91,7 +91,8 @@ pub(crate) async fn heads_without_bodies_hold_little_memory(suite: Arc<Suite>) {
 pub(crate) async fn idle_connections_of_one_port_leave_room_for_the_other(suite: Arc<Suite>) {
     const FILES: usize = 400;
     let world = suite.world().await;
-    let (token, other) = (reader(&world).await, reader(&world).await);
+    let token = reader(&world).await;
+    let other = reader(&world).await;
     let few = format!("ulimit -n {FILES}; exec {} serve", process::program());
     let settings = ["max_staleness=10m"];
     let started = process::serve_by(&world, &["/bin/sh", "-c", &few], &settings).await;

@@ -45,7 +45,8 @@ pub(crate) async fn a_statement_under_way_at_a_promotion_hides_no_change(suite: 
     caught_up(&world, &promoted).await;
 
     let feed = Proxy::to(primary.port).await;
-    let (postgres, feed_url) = (postgres_at(&world, standby.port), feed_through(&world, &feed));
+    let postgres = postgres_at(&world, standby.port);
+    let feed_url = feed_through(&world, &feed);
     let patient = ["postgres.query_timeout=20s", "deadline=20s", "redis.url="];
     let settings = [&[postgres.as_str(), &feed_url], &PATIENT[..], &patient].concat();
     let fleet = Fleet::of(&world, 1, &settings).await;

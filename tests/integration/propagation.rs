@@ -82,7 +82,8 @@ async fn obeyed(
     (before, after): (u16, u16),
 ) -> Duration {
     let committed = Instant::now();
-    let (mut late, mut told) = (None, None);
+    let mut late = None;
+    let mut told = None;
     let mut pauses = PAUSES.iter().chain(std::iter::repeat(&PAUSES[5]));
     loop {
         // Well before it matters, so that what matters comes after.

@@ -28,7 +28,8 @@ const READ: Scope<'_> = ("acme", "models", "*", "llm_read");
 pub(crate) async fn a_long_transaction_counts_from_its_commit(suite: Arc<Suite>) {
     let world = suite.world().await;
     let mut fleet = Fleet::of(&world, 3, &PATIENT).await;
-    let (early, late) = (reader(&world).await, reader(&world).await);
+    let early = reader(&world).await;
+    let late = reader(&world).await;
     for token in [&early, &late] {
         fleet.all_answer(token, MODELS, 200).await;
     }
@@ -39,7 +40,8 @@ pub(crate) async fn a_long_transaction_counts_from_its_commit(suite: Arc<Suite>)
     let begin = "SELECT pg_current_xact_id()";
     sqlx::raw_sql(begin).execute(&mut *long).await.unwrap();
     sqlx::raw_sql(sqlx::AssertSqlSafe(update(&early))).execute(&mut *long).await.unwrap();
-    let (began, mut others) = (Instant::now(), 0);
+    let began = Instant::now();
+    let mut others = 0;
     while began.elapsed() < Duration::from_secs(60) {
         let seen = visible(&world).await;
         let other = reader(&world).await;
@@ -104,8 +106,8 @@ pub(crate) async fn a_slow_fill_brings_nothing_back(suite: Arc<Suite>) {
     /// Less than a reply takes for each token in it.
     const REPLY: u64 = 400;
     let world = suite.world().await;
-    let (slow, slower) =
-        (Proxy::to(suite.postgres.port).await, Proxy::to(suite.postgres.port).await);
+    let slow = Proxy::to(suite.postgres.port).await;
+    let slower = Proxy::to(suite.postgres.port).await;
     let nowhere = Proxy::to(suite.postgres.port).await;
     let url = |proxy: &Proxy| format!("postgres.url={}", world.url("server", proxy.port));
     let direct = format!("feed.url={}", world.url("server", suite.postgres.port));
@@ -129,7 +131,8 @@ pub(crate) async fn a_slow_fill_brings_nothing_back(suite: Arc<Suite>) {
     // Twice that, and more: what was overtaken is read again before.
     slower.set(Mode::Delay(Duration::from_millis(800)));
     let known = async || told.metric("patgate_feed_changes_total").await;
-    let (mut racers, mut revoked) = (0, Vec::new());
+    let mut racers = 0;
+    let mut revoked = Vec::new();
     for _ in 0..ROUNDS {
         let (tokens, sql): (Vec<_>, Vec<_>) =
             (0..TOKENS).map(|_| world.issue("ann", "1 hour", &[READ])).unzip();
@@ -150,7 +153,8 @@ pub(crate) async fn a_slow_fill_brings_nothing_back(suite: Arc<Suite>) {
                     .all(|(now, before)| *now >= before + replies)
             })
             .await;
-            let (before, ids) = (known().await, ids.join(","));
+            let before = known().await;
+            let ids = ids.join(",");
             world
                 .sql(&format!("UPDATE patgate.pats SET revoked_at = now() WHERE id IN ({ids})"))
                 .await;

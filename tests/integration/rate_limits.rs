@@ -70,7 +70,9 @@ async fn passed(ask: impl AsyncFn() -> Reply) -> usize {
 pub(crate) async fn the_file_adds_nothing_else(suite: Arc<Suite>) {
     let shipped = shipped();
     let (_, body) = shipped.split_once("\n\n").unwrap();
-    let (mut rest, mut marked, mut blocks) = (Vec::new(), false, 0);
+    let mut rest = Vec::new();
+    let mut marked = false;
+    let mut blocks = 0;
     let mut lines = body.lines().peekable();
     while let Some(line) = lines.next() {
         match line.trim() {
@@ -98,7 +100,8 @@ pub(crate) async fn each_token_user_domain_and_model_has_its_bucket(suite: Arc<S
     let world = suite.world().await;
     let replica = world.serve(&[]).await;
     let envoy = envoy(&suite, &replica);
-    let (one, two) = (world.token(&[READ]).await, world.token(&[READ]).await);
+    let one = world.token(&[READ]).await;
+    let two = world.token(&[READ]).await;
     // What is refused before costs nothing: no permission, no such domain, a secret that is wrong.
     let (rest, last) = one.text.split_at(one.text.len() - 1);
     let wrong = Token { id: one.id, text: format!("{rest}{}", if last == "0" { 1 } else { 0 }) };

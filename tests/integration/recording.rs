@@ -68,7 +68,8 @@ pub(crate) async fn what_was_done_while_triggers_were_off_is_obeyed(suite: Arc<S
         let token = reader(&world).await;
         fleet.all_answer(&token, MODELS, 200).await;
         fleet.polled(1).await;
-        let (before, changes) = (fleet.0[0].metric(SWITCHED).await, recorded(&world).await);
+        let before = fleet.0[0].metric(SWITCHED).await;
+        let changes = recorded(&world).await;
         world.sql(&switched(&revoking(&token))).await;
         assert_eq!(recorded(&world).await, changes, "{way}: it was recorded");
         fleet.turn(way, (&token, MODELS), 200, 401).await;
@@ -95,7 +96,8 @@ pub(crate) async fn a_feed_without_triggers_is_not_trusted(suite: Arc<Suite>) {
     let world = suite.world().await;
     let short = Fleet::of(&world, 1, &SOON).await;
     let patient = Fleet::of(&world, 1, &PATIENT).await;
-    let (token, other) = (reader(&world).await, reader(&world).await);
+    let token = reader(&world).await;
+    let other = reader(&world).await;
     for fleet in [&short, &patient] {
         fleet.all_answer(&token, MODELS, 200).await;
         fleet.all_answer(&other, MODELS, 200).await;

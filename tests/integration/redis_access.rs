@@ -69,8 +69,8 @@ async fn behind_tls(port: u16) -> u16 {
         .with_no_client_auth()
         .with_single_cert(vec![cert.der().clone()], key)
         .unwrap();
-    let (acceptor, listener) =
-        (TlsAcceptor::from(Arc::new(config)), TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let tls_port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
@@ -107,7 +107,8 @@ pub(crate) async fn a_fault_is_said_with_its_reason_and_once(suite: Arc<Suite>) 
     let world = suite.world().await;
     let guarded = Guarded::start(&suite).await;
     let user = |name: &str| guarded.url(&format!("{name}:{PASSWORD}"), "/0");
-    let (login, tls) = (format!(":{PASSWORD}"), guarded.tls_port);
+    let login = format!(":{PASSWORD}");
+    let tls = guarded.tls_port;
     let cut = "what this replica looks up is not shared";
     let past = "lookups go to Postgres";
     for (url, consequence, reason) in [
@@ -186,7 +187,8 @@ pub(crate) async fn a_fault_that_is_mended_is_over(suite: Arc<Suite>) {
         let log = process.server.log.clone();
         move || complaints(&log).iter().any(|(message, _)| message.starts_with(with))
     };
-    let (broken, mended) = (begins("Redis cannot be used"), begins("Redis can be used again"));
+    let broken = begins("Redis cannot be used");
+    let mended = begins("Redis can be used again");
     eventually("a complaint", async || {
         served(&world, &process).await;
         broken()

@@ -204,7 +204,8 @@ pub(crate) async fn a_relay_may_fail_in_any_way(suite: Arc<Suite>) {
 /// Frames are lost, and come twice and in the wrong order: somebody sits between a leader in one
 /// Redis database and a follower in another.
 pub(crate) async fn a_missing_frame_is_noticed(suite: Arc<Suite>) {
-    let (world, elsewhere) = (suite.world().await, suite.world().await);
+    let world = suite.world().await;
+    let elsewhere = suite.world().await;
     let settings = relayed(&world);
     let mut settings: Vec<&str> = settings.iter().map(String::as_str).chain(PATIENT).collect();
     let led = Fleet::of(&world, 1, &settings).await;
@@ -266,12 +267,14 @@ struct Between {
 
 impl Between {
     async fn new(stream: String, from: &str, to: &str) -> Self {
-        let (mut from, mut to) = (redis_at(from).await, redis_at(to).await);
+        let mut from = redis_at(from).await;
+        let mut to = redis_at(to).await;
         let (handling, how) = watch::channel(Handling::Pass);
         let passed = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&passed);
         let carry = tokio::spawn(async move {
-            let (mut position, mut held) = ("0-0".to_owned(), None);
+            let mut position = "0-0".to_owned();
+            let mut held = None;
             loop {
                 let mut read = redis::cmd("XREAD");
                 read.arg(&["COUNT", "1", "BLOCK", "100", "STREAMS", &stream, &position]);
@@ -358,7 +361,8 @@ pub(crate) async fn a_large_fleet_spares_postgres(suite: Arc<Suite>) {
     all.all_answer(&token, MODELS, 200).await;
     let counted = async || join_all(all.0.iter().map(|replica| Counts::of(replica))).await;
     // Who read for itself while so many started follows again, where the machine is not too busy.
-    let (mut before, mut watch) = (counted().await, Instant::now());
+    let mut before = counted().await;
+    let mut watch = Instant::now();
     for _ in 0..10 {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let polls = |of: &[Counts]| of.iter().map(|of| of.polls).sum::<u64>();

@@ -25,8 +25,10 @@ pub(crate) async fn drains_before_it_ends(suite: Arc<Suite>) {
     const NOT_SERVING: i32 = 2;
     let world = suite.world().await;
     let process = process::serve(&world, &["drain.delay=10s"]).await;
-    let (replica, process) = (process.replica, process.server);
-    let (grpc, http) = (replica.grpc, replica.http);
+    let replica = process.replica;
+    let process = process.server;
+    let grpc = replica.grpc;
+    let http = replica.http;
     let ready = async || http::send(http.port(), "GET", "/readyz", &[], "").await.status;
     assert_eq!(http::send(http.port(), "GET", "/livez", &[], "").await.status, 200);
     assert_eq!(health(grpc).await, SERVING);

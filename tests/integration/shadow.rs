@@ -101,7 +101,8 @@ pub(crate) async fn verdicts_are_the_same_in_every_mode(suite: Arc<Suite>) {
             logging(&world, &log, &[&setting, &tables(&suite), ALL[0], ALL[1], ALL[2]]).await;
         let mut softening = HashMap::new();
         for (number, request) in requests.iter().enumerate() {
-            let (id, mut request) = (format!("case-{number}"), request.clone());
+            let id = format!("case-{number}");
+            let mut request = request.clone();
             http_of(&mut request).headers.insert("x-request-id".to_owned(), id.clone());
             softening.insert(id, softened(&replica.raw(request).await));
         }
@@ -114,7 +115,8 @@ pub(crate) async fn verdicts_are_the_same_in_every_mode(suite: Arc<Suite>) {
     let [enforced, others @ ..] = &logs[..] else { panic!() };
     assert_eq!(enforced.len(), requests.len());
     let mut codes = BTreeSet::new();
-    let (mut passed, mut lists) = ([0; 3], 0);
+    let mut passed = [0; 3];
+    let mut lists = 0;
     for (id, line) in enforced {
         codes.insert(line["code"].as_str().unwrap());
         for other in others {
@@ -243,7 +245,8 @@ async fn softened_requests_reach_the_old_backend(envoy: &Server, good: &str) {
         for (method, path, body) in [("GET", MODELS, ""), ("POST", CHAT, "{\"model\":\"m\"}")] {
             let mut headers = forged.clone();
             headers.extend(credential.map(|value| ("authorization", value)));
-            let (headers, body) = (&headers[..], body.as_bytes());
+            let headers = &headers[..];
+            let body = body.as_bytes();
             let sent = Sent { method, target: path, headers, body, ..Sent::default() };
             for over in Over::ALL {
                 let reply = over.send(envoy.port, sent).await;
@@ -267,7 +270,8 @@ async fn softened_requests_reach_the_old_backend(envoy: &Server, good: &str) {
     for (over, (method, target, body)) in
         Over::ALL.into_iter().flat_map(|over| calls.map(|call| (over, call)))
     {
-        let (headers, body) = (&headers[..], body.as_bytes());
+        let headers = &headers[..];
+        let body = body.as_bytes();
         let sent = Sent { method, target, headers, body, ..Sent::default() };
         let reply = over.send(envoy.port, sent).await;
         assert_eq!((reply.status, reply.header("x-backend")), (200, Some("model-acme")));
@@ -307,7 +311,8 @@ pub(crate) async fn a_share_is_enforced_of_the_same_tokens_everywhere(suite: Arc
     let good = reader(&world).await;
     let replicas =
         [world.serve(&["mode=per-domain"]).await, world.serve(&["mode=per-domain"]).await];
-    let (cli, acme) = (Cli::of(&world), DomainId(world.id("acme")));
+    let cli = Cli::of(&world);
+    let acme = DomainId(world.id("acme"));
     let mut before = vec![false; TOKENS];
     for percent in [0u8, 30, 60, 100] {
         cli.ok(&format!("domain update acme --enforced-share {percent}%"));
@@ -330,7 +335,8 @@ pub(crate) async fn a_share_is_enforced_of_the_same_tokens_everywhere(suite: Arc
             assert!(refused(replica, &tokens).await == first, "{percent}: not the same tokens");
         }
         let count = first.iter().filter(|refused| **refused).count();
-        let (expected, p) = (10.0 * f64::from(percent), f64::from(percent) / 100.0);
+        let expected = 10.0 * f64::from(percent);
+        let p = f64::from(percent) / 100.0;
         println!("enforced for {count} of {TOKENS} tokens at {percent}%");
         // Five standard deviations of a fair draw.
         assert!((count as f64 - expected).abs() <= 5.0 * (expected * (1.0 - p)).sqrt(), "{count}");

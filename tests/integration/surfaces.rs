@@ -71,7 +71,8 @@ fn case(
     expected: Answer,
 ) -> Case {
     let (method, path) = request.split_once(' ').unwrap();
-    let (path, authorization) = (path.to_owned(), authorization.into());
+    let path = path.to_owned();
+    let authorization = authorization.into();
     Case { host, method, path, authorization, body: None, expected }
 }
 
@@ -95,7 +96,8 @@ async fn cases(world: &World<'_>, aigne: &str) -> Vec<Case> {
         (aigne, "models", "*", "llm_chat_completions"),
     ];
     let token = world.token(&scopes).await;
-    let (good, key) = (token.bearer(), format!("Api-Key {}", token.text));
+    let good = token.bearer();
+    let key = format!("Api-Key {}", token.text);
     let expired = world.token_for("ann", "-1 hour", &scopes).await;
     let revoked = world.token(&scopes).await;
     let id = revoked.id;
@@ -288,13 +290,15 @@ fn message(
             ("application/json", text, Some(json!({ "error": phrase, "message": text })))
         }
         Words::Scim => {
-            let (text, schema) = (&body["detail"], "urn:ietf:params:scim:api:messages:2.0:Error");
+            let text = &body["detail"];
+            let schema = "urn:ietf:params:scim:api:messages:2.0:Error";
             let whole =
                 json!({ "schemas": [schema], "status": status.to_string(), "detail": text });
             ("application/scim+json", text, Some(whole))
         }
         Words::Problem => {
-            let (text, code) = (&body["detail"], &body["code"]);
+            let text = &body["detail"];
+            let code = &body["code"];
             let whole = json!({ "type": "about:blank", "title": phrase, "status": status, "detail": text, "code": code });
             ("application/problem+json", text, Some(whole))
         }
@@ -336,7 +340,8 @@ impl Case {
 
     /// As Envoy asks that was told to show bodies.
     fn request(&self) -> CheckRequest {
-        let (mut headers, body) = (self.headers(), self.body.unwrap_or_default());
+        let mut headers = self.headers();
+        let body = self.body.unwrap_or_default();
         let length = body.len().to_string();
         if !body.is_empty() {
             headers.extend([("content-length", &*length), ("x-envoy-auth-partial-body", "false")]);
@@ -373,7 +378,9 @@ impl Case {
     async fn through_envoy(&self, port: u16) {
         let body = self.body.unwrap_or(if self.method == "GET" { "" } else { CHAT });
         let headers = [&self.headers()[..], &[("host", self.host)]].concat();
-        let (method, target, headers) = (self.method, &*self.path, &headers[..]);
+        let method = self.method;
+        let target = &*self.path;
+        let headers = &headers[..];
         let sent = Sent { method, target, headers, body: body.as_bytes(), ..Sent::default() };
         for over in Over::that_carry(sent) {
             self.compare(&over.send(port, sent).await);
@@ -476,7 +483,8 @@ pub(crate) async fn changed_tables_are_taken_up_and_no_request_is_lost(suite: Ar
     };
     assert_eq!((ask("/one/acme/models").await, ask("/two/acme/models").await), (200, 404));
 
-    let (done, asked) = (AtomicBool::new(false), AtomicU64::new(0));
+    let done = AtomicBool::new(false);
+    let asked = AtomicU64::new(0);
     let requests = async {
         while !done.load(Relaxed) {
             assert_eq!(ask("/one/acme/models").await, 200);
@@ -536,7 +544,8 @@ pub(crate) async fn mistakes_in_tables_are_told_before_serving(suite: Arc<Suite>
     let world = suite.world().await;
     let file = suite.dir.path().join(format!("{}.bad.yaml", world.database));
     fs::write(&file, table("one").replace("models }", "scim }")).unwrap();
-    let (path, cli) = (file.display().to_string(), Cli::of(&world));
+    let path = file.display().to_string();
+    let cli = Cli::of(&world);
     let mistake = "5: rule `GET /models`: `llm_read` is not an operation of `scim`";
     cli.refused(&format!("api check {path}"), 2, mistake);
     let bad = cli.with("apis", &path);
@@ -554,7 +563,9 @@ pub(crate) async fn each_is_explained_as_it_answers(suite: Arc<Suite>) {
     let cases = documented(&world).await;
     let replica = world.serve(&[&tables(&suite)]).await;
     let shadow = world.serve(&[&tables(&suite), "mode=shadow"]).await;
-    let (folder, mut questions, mut bodies) = (tempfile::tempdir().unwrap(), Vec::new(), 0);
+    let folder = tempfile::tempdir().unwrap();
+    let mut questions = Vec::new();
+    let mut bodies = 0;
     for case in &cases {
         let request = [case.host, case.method, &case.path];
         let live = replica.raw(case.request()).await;

@@ -34,7 +34,8 @@ const REDIS: &str = "patgate_store_commands_total{store=\"redis\"}";
 pub(crate) async fn each_tier_spares_the_next(suite: Arc<Suite>) {
     let world = suite.world().await;
     let token = reader(&world).await;
-    let (first, second) = (world.serve(&[]).await, world.serve(&[]).await);
+    let first = world.serve(&[]).await;
+    let second = world.serve(&[]).await;
     let created = world.statements_with(&token.id.to_string());
 
     assert_eq!(status(&first, &token).await, 200);
@@ -87,7 +88,8 @@ pub(crate) async fn a_forged_token_reaches_no_store(suite: Arc<Suite>) {
 
 pub(crate) async fn a_thousand_first_uses_are_one_query(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let (token, replica) = (reader(&world).await, world.serve(&SLOW).await);
+    let token = reader(&world).await;
+    let replica = world.serve(&SLOW).await;
     let created = world.statements_with(&token.id.to_string());
     let statuses = join_all((0..1000).map(|_| status(&replica, &token))).await;
     assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
@@ -119,7 +121,8 @@ pub(crate) async fn unknown_tokens_are_remembered_apart(suite: Arc<Suite>) {
 /// One reply comes late. Whoever asks next must get the answer to their own question.
 pub(crate) async fn a_late_reply_answers_no_later_request(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let (alive, revoked) = (reader(&world).await, reader(&world).await);
+    let alive = reader(&world).await;
+    let revoked = reader(&world).await;
     world
         .sql(&format!("UPDATE patgate.pats SET revoked_at = now() WHERE id = '{}'", revoked.id))
         .await;
@@ -162,7 +165,8 @@ pub(crate) async fn a_late_reply_answers_no_later_request(suite: Arc<Suite>) {
 /// ever a 401 or 403 that was not one before.
 pub(crate) async fn postgres_may_be_away(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let (hot, refused) = (reader(&world).await, world.token(&[]).await);
+    let hot = reader(&world).await;
+    let refused = world.token(&[]).await;
     for mode in [Mode::Refuse, Mode::BlackHole] {
         let proxy = Proxy::to(suite.postgres.port).await;
         let postgres = postgres_through(&world, &proxy);
@@ -264,7 +268,9 @@ pub(crate) async fn without_the_feed_entries_are_refreshed_ahead(suite: Arc<Suit
     assert_eq!(status(&replica, &token).await, 200);
     proxy.set(Mode::Refuse);
     let gone = Instant::now();
-    let (mut asked, mut excused, mut last) = (0, 0, gone);
+    let mut asked = 0;
+    let mut excused = 0;
+    let mut last = gone;
     // Longer than what was read first may be used.
     while gone.elapsed() < BOUND + BOUND / 10 {
         // It is a use that renews: of one that comes too late nothing was promised.
@@ -284,7 +290,8 @@ pub(crate) async fn without_the_feed_entries_are_refreshed_ahead(suite: Arc<Suit
 /// What cannot be read is no reason to refuse anybody else, nor to say that it is not there.
 pub(crate) async fn one_bad_row_spoils_no_other(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let (good, bad) = (reader(&world).await, reader(&world).await);
+    let good = reader(&world).await;
+    let bad = reader(&world).await;
     world
         .sql(&format!(
             "ALTER TABLE patgate.pats DROP CONSTRAINT pats_digest_check;

@@ -26,8 +26,11 @@ const EVERY_MODEL: Scope<'static> = ("acme", "models", "*", "llm_chat_completion
 
 pub(crate) async fn the_single_step_differs_only_where_it_says_so(suite: Arc<Suite>) {
     let read = |name: &str| fs::read_to_string(project(&format!("envoy/{name}"))).unwrap();
-    let (two, single) = (read("envoy.yaml"), read("single-step.yaml"));
-    let (mut kept, mut marked, mut blocks) = (Vec::new(), false, 0);
+    let two = read("envoy.yaml");
+    let single = read("single-step.yaml");
+    let mut kept = Vec::new();
+    let mut marked = false;
+    let mut blocks = 0;
     let mut lines = single.split_once("\n\n").unwrap().1.lines().peekable();
     while let Some(line) = lines.next() {
         match line.trim() {
@@ -138,7 +141,8 @@ pub(crate) async fn a_body_is_shown_only_where_it_matters(suite: Arc<Suite>) {
 
     let read = [("m", 0, 200), ("m", LENGTH, 200), ("other", 0, 403), ("other", LENGTH, 403)];
     for (number, (over, (model, length, status))) in each_way(read).enumerate() {
-        let (before, counted) = (sent().await, decided(&replica).await);
+        let before = sent().await;
+        let counted = decided(&replica).await;
         let reply = chat(&gateway, "shipped", over, &one, &body(model, length)).await;
         assert_eq!(reply.status, status, "{over:?} {model} {length}: {reply:?}");
         if status == 200 {
@@ -171,8 +175,10 @@ pub(crate) async fn thirty_megabytes_are_read(suite: Arc<Suite>) {
     const LENGTH: usize = 30_000_000;
     let world = suite.world().await;
     let replica = world.serve(&[]).await;
-    let (gateway, one) = (gateway(&suite, &replica, &[]), limited(&world).await);
-    let (long, other) = (body("m", LENGTH), body("other", LENGTH));
+    let gateway = gateway(&suite, &replica, &[]);
+    let one = limited(&world).await;
+    let long = body("m", LENGTH);
+    let other = body("other", LENGTH);
     let too_long = body("m", 32 << 20);
     for over in Over::ALL {
         let reply = chat(&gateway, "shipped", over, &one, &long).await;
@@ -273,7 +279,8 @@ pub(crate) async fn what_is_lost_of_two_steps_reaches_no_backend(suite: Arc<Suit
     let reordered: Change<'_> = &|manager| {
         let filters = manager["http_filters"].as_array_mut().unwrap();
         let place = |name| filters.iter().position(|filter| filter["name"] == name).unwrap();
-        let (first, second) = (place(EXT_AUTHZ), place(WITH_BODY));
+        let first = place(EXT_AUTHZ);
+        let second = place(WITH_BODY);
         filters.swap(first, second);
     };
     let disabled: Change<'_> = &|manager| {
@@ -315,7 +322,8 @@ pub(crate) async fn what_is_lost_of_two_steps_reaches_no_backend(suite: Arc<Suit
         names.iter().map(|(name, changes)| (name.as_str(), changes.as_slice())).collect();
     let gateway = gateway(&suite, &replica, &variations);
     let served = async || gateway.stat("cluster.model-acme.upstream_rq_total").await;
-    let (one, chat_body) = (limited(&world).await, body("other", 10));
+    let one = limited(&world).await;
+    let chat_body = body("other", 10);
     let names = names.iter().map(|(name, _)| name);
     for (name, over) in names.flat_map(|name| Over::ALL.map(|over| (name, over))) {
         let before = served().await;
@@ -340,7 +348,8 @@ pub(crate) async fn a_token_has_so_many_bodies_awaited(suite: Arc<Suite>) {
     let world = suite.world().await;
     let replica = world.serve(&["bodies.per_token=1"]).await;
     let gateway = gateway(&suite, &replica, &[]);
-    let (one, another) = (limited(&world).await, limited(&world).await);
+    let one = limited(&world).await;
+    let another = limited(&world).await;
     let chat_body = String::from_utf8(body("m", 10)).unwrap();
     let (begun, rest) = chat_body.split_at(20);
     let mut slow = Wire::connect(gateway.ports["shipped"]).await;

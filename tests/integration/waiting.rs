@@ -70,14 +70,17 @@ pub(crate) async fn names_a_replica_that_lags(suite: Arc<Suite>) {
 /// is made.
 pub(crate) async fn names_the_session_that_locks_the_leases(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let (cli, replica, token) = (Cli::of(&world), world.serve(&[]).await, reader(&world).await);
+    let cli = Cli::of(&world);
+    let replica = world.serve(&[]).await;
+    let token = reader(&world).await;
     assert_eq!(status(&replica, &token).await, 200);
     let mut thief = PgConnection::connect(&world.url("server", world.port)).await.unwrap();
     let lock = "SET application_name = 'thief'; BEGIN;
         LOCK TABLE patgate.replicas IN ACCESS EXCLUSIVE MODE";
     thief.execute(sqlx::raw_sql(lock)).await.unwrap();
     let mut child = cli.spawn(&format!("token revoke --wait {}", token.id));
-    let (mut said, mut stderr) = (String::new(), BufReader::new(child.stderr.take().unwrap()));
+    let mut said = String::new();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
     stderr.read_line(&mut said).unwrap();
     assert!(said.contains("waiting for a lock that is held by thief (pid "), "{said}");
     assert!(said.contains(", login server, "), "{said}");

@@ -34,7 +34,8 @@ async fn echo() -> (u16, UnboundedReceiver<String>) {
         while let Ok((mut stream, _)) = listener.accept().await {
             let heads = heads.clone();
             tokio::spawn(async move {
-                let (mut head, mut byte) = (Vec::new(), [0]);
+                let mut head = Vec::new();
+                let mut byte = [0];
                 while !head.ends_with(b"\r\n\r\n") {
                     stream.read_exact(&mut byte).await?;
                     head.push(byte[0]);
@@ -86,7 +87,8 @@ async fn transcriber(world: &World<'_>, model: &str) -> Token {
 
 pub(crate) async fn only_where_a_rule_says_so_and_without_the_token(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let (token, limited) = (transcriber(&world, "*").await, transcriber(&world, "m-1").await);
+    let token = transcriber(&world, "*").await;
+    let limited = transcriber(&world, "m-1").await;
     let table = fs::read_to_string(format!("{}/cube-ai.yaml", suite.shipped_tables)).unwrap();
     let file = suite.dir.path().join(format!("realtime-{}.yaml", world.database));
     fs::write(&file, format!("{table}{RULES}")).unwrap();

@@ -71,7 +71,9 @@ fn takes_time_in_proportion() {
             let read = || _ = read(body.form, "/a", &body.bytes, body.encoding);
             (fastest(5, read) / 1000).max(20)
         };
-        let (name, small, large) = (small.name, micros(&small), micros(&large));
+        let name = small.name;
+        let small = micros(&small);
+        let large = micros(&large);
         println!("{name}: 100 KB {small} µs, 1 MB {large} µs");
         // Ten times the work, with room for caches; a square would be a hundred.
         assert!(large < small * 30, "{name}: {small} µs, {large} µs");
@@ -98,7 +100,8 @@ fn cost(target: &str, body: &Costly) -> f64 {
 }
 
 fn plain(form: Form, text: &str) -> Costly {
-    let (name, bytes) = ("plain", text.as_bytes().to_vec());
+    let name = "plain";
+    let bytes = text.as_bytes().to_vec();
     Costly { name, form, bytes, encoding: None, decoded: 0, good: true }
 }
 

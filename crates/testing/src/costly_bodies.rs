@@ -41,7 +41,9 @@ pub struct Costly {
 /// Bodies of about `size` bytes.
 pub fn bodies(size: usize) -> Vec<Costly> {
     let plain = |name, form, text: String, good| {
-        let (bytes, encoding, decoded) = (text.into_bytes(), None, 0);
+        let bytes = text.into_bytes();
+        let encoding = None;
+        let decoded = 0;
         Costly { name, form, bytes, encoding, decoded, good }
     };
     let body = |name, form, text| plain(name, form, text, true);

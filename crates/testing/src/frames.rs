@@ -90,7 +90,8 @@ impl Calls {
         // Room for all answers there will ever be.
         let room = (i32::MAX - INITIAL_WINDOW as i32).to_be_bytes();
         write.write_all(&frame(WINDOW_UPDATE, 0, 0, &room)).await.unwrap();
-        let (write, seen) = (Arc::new(Mutex::new(write)), Arc::new(Seen::default()));
+        let write = Arc::new(Mutex::new(write));
+        let seen = Arc::new(Seen::default());
         seen.window.store(INITIAL_WINDOW, SeqCst);
         let reading = tokio::spawn(read_answers(read, Arc::clone(&write), Arc::clone(&seen)));
         let reading = AbortOnDropHandle::new(reading);
@@ -99,7 +100,8 @@ impl Calls {
 
     /// False when the server is not ready to take it.
     pub async fn send(&mut self, calls: &[&Call]) -> bool {
-        let (mut frames, mut size) = (Vec::new(), 0);
+        let mut frames = Vec::new();
+        let mut size = 0;
         for Call(call) in calls {
             let start = frames.len();
             frames.extend_from_slice(call);
@@ -137,11 +139,13 @@ impl Calls {
 }
 
 async fn read_answers(mut read: OwnedReadHalf, write: Arc<Mutex<OwnedWriteHalf>>, seen: Arc<Seen>) {
-    let (mut bytes, mut start) = (Vec::new(), 0);
+    let mut bytes = Vec::new();
+    let mut start = 0;
     while let Ok(1..) = read.read_buf(&mut bytes).await {
         while let Some(head) = bytes.get(start..start + 9) {
             let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-            let (kind, flags) = (head[3], head[4]);
+            let kind = head[3];
+            let flags = head[4];
             let Some(payload) = bytes.get(start + 9..start + 9 + length) else { break };
             match kind {
                 DATA if payload == seen.first.get_or_init(|| payload.to_vec()) => {

@@ -75,11 +75,13 @@ impl Proxy {
             downward: Arc::default(),
             _stop: stop.clone().drop_guard(),
         };
-        let (server, forgotten) = (Arc::clone(&proxy.server), Arc::clone(&proxy.forgotten));
+        let server = Arc::clone(&proxy.server);
+        let forgotten = Arc::clone(&proxy.forgotten);
         let accepted = Arc::clone(&proxy.accepted);
         let renamed = Arc::clone(&proxy.renamed);
         let delayed = Arc::downgrade(&proxy.delayed);
-        let (upward, downward) = (Arc::clone(&proxy.upward), Arc::clone(&proxy.downward));
+        let upward = Arc::clone(&proxy.upward);
+        let downward = Arc::clone(&proxy.downward);
         tokio::spawn(stop.run_until_cancelled_owned(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {

@@ -88,7 +88,8 @@ pub fn rollout_configurations() -> [String; 2] {
     let section = readme.split_once("## Rolling out").unwrap().1.split_once("\n## ").unwrap().0;
     let mut blocks = section.split("```yaml\n").skip(1);
     let mut block = || blocks.next().unwrap().split_once("```").unwrap().0.trim_end().to_owned();
-    let (route, shows_the_body) = (block(), block());
+    let route = block();
+    let shows_the_body = block();
     assert!(route.contains("cluster: old-gateway") && shows_the_body.starts_with("  typed_per"));
     [("envoy.yaml", ""), ("single-step.yaml", &*shows_the_body)].map(|(file, more)| {
         let lines = route.lines().chain(more.lines());

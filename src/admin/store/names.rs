@@ -230,7 +230,8 @@ mod tests {
 
     #[test]
     fn texts() {
-        let (long, longer) = ("n ".repeat(100), "n ".repeat(101));
+        let long = "n ".repeat(100);
+        let longer = "n ".repeat(101);
         let token = format!("pat_{}", "aB3".repeat(25));
         check::<DisplayName>(
             &["Ada", "Ångström & Söhne", &long],

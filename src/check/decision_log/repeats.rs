@@ -179,7 +179,8 @@ mod tests {
 
     #[test]
     fn one_line_a_second_and_the_rest_as_a_number() {
-        let (repeats, start) = (Repeats::new(1), Tick::from_micros(77));
+        let repeats = Repeats::new(1);
+        let start = Tick::from_micros(77);
         let admit = |token, refusal, named, at| repeats.admit(&record(token, refusal, named, at));
         let revoked = Refusal::TokenRevoked;
         assert_eq!(admit(1, revoked, "acme", start), Admission::Logged);
@@ -207,7 +208,8 @@ mod tests {
 
     #[test]
     fn what_is_known_is_bounded() {
-        let (repeats, now) = (Repeats::new(1), Tick::from_micros(77));
+        let repeats = Repeats::new(1);
+        let now = Tick::from_micros(77);
         let admit = |token| repeats.admit(&record(token, Refusal::TokenRevoked, "acme", now));
         let known = MAX_GROUPS as u128;
         assert!((0..known).all(|token| admit(token) == Admission::Logged));

@@ -81,7 +81,8 @@ impl DecisionLogWriter {
     }
 
     fn run(mut self) {
-        let (mut batch, mut well) = (LineBatch::default(), true);
+        let mut batch = LineBatch::default();
+        let mut well = true;
         let mut summary_due = clock::now().after(SUMMARY_EVERY);
         loop {
             let stopping = self.shared.stop.load(Acquire);

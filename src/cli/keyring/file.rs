@@ -174,7 +174,8 @@ mod tests {
     #[test]
     fn comments_mode_and_link_stay() {
         let directory = tempfile::tempdir().unwrap();
-        let (path, link) = (directory.path().join("ring"), directory.path().join("link"));
+        let path = directory.path().join("ring");
+        let link = directory.path().join("link");
         let lines = ["a", "b"].map(|name| new_line(&id(name)).unwrap());
         let text = format!("# old\n{}\n\n{}\n# end\n", lines[0].as_str(), lines[1].as_str());
         fs::write(&path, text).unwrap();

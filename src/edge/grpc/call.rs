@@ -62,6 +62,7 @@ static STEP: HeaderName = HeaderName::from_static("patgate-step");
 /// `None` if that is no step, or more than one.
 fn step_of(headers: &HeaderMap) -> Option<CheckStep> {
     let mut said = headers.get_all(&STEP).iter();
-    let (first, more) = (said.next(), said.next());
+    let first = said.next();
+    let more = said.next();
     CheckStep::parse(first.map(HeaderValue::as_bytes)).filter(|_| more.is_none())
 }

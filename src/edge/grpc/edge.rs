@@ -24,7 +24,8 @@ impl GrpcEdge {
     /// message that is no `CheckRequest` is denied.
     pub(crate) async fn check(&self, message: Result<&[u8], Refusal>, step: CheckStep) -> Answer {
         const MALFORMED: Refusal = Refusal::BadRequest(Malformed::Message);
-        let (checker, started) = (&*self.0, clock::now());
+        let checker = &*self.0;
+        let started = clock::now();
         let http = message.and_then(|bytes| HttpRequest::decode(bytes).ok_or(MALFORMED));
         let header = |name: &str| http.as_ref().ok()?.header(name);
         let parts = http.as_ref().map_err(|refusal| *refusal).map(|http| {

@@ -166,7 +166,8 @@ async fn a_message_in_pieces_is_read_up_to_the_limit() {
     let two = message(100).repeat(2);
     let mut compressed = message(100);
     compressed[0] = 1;
-    let (short, empty) = (&message(100)[..100], &[]);
+    let short = &message(100)[..100];
+    let empty = &[];
     for body in [&two[..], &compressed, short, &short[..3], empty] {
         assert_eq!(client.check(body).await, 400);
     }

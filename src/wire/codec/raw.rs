@@ -27,7 +27,8 @@ pub(super) fn agrees(message: &[u8], list: &[u8]) -> bool {
 
 fn check(message: &[u8], list: &[u8]) -> Option<bool> {
     let mut fields = Fields(message);
-    let (mut mapped, mut listed) = (Vec::new(), Vec::new());
+    let mut mapped = Vec::new();
+    let mut listed = Vec::new();
     while let Some(field) = fields.next()? {
         if let (HEADERS, Value::Bytes(header)) = field {
             mapped.push(pair(header)?);
@@ -58,7 +59,8 @@ fn check(message: &[u8], list: &[u8]) -> Option<bool> {
 
 /// Returns the value of a header in a well-formed list.
 pub(super) fn find<'a>(list: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let (mut entries, mut found) = (Entries(Fields(list)), None);
+    let mut entries = Entries(Fields(list));
+    let mut found = None;
     while let Some(Some((key, value))) = entries.next() {
         if key == name {
             found = Some(if found.is_some() { SEVERAL } else { value });

@@ -168,7 +168,9 @@ fn a_header_that_is_not_utf_8_only_ever_refuses() {
             bytes[at + 2] = 0xff;
         }
         let http = HttpRequest::decode(&bytes).unwrap();
-        let (method, authority, target) = (http.method, http.host, http.path);
+        let method = http.method;
+        let authority = http.host;
+        let target = http.path;
         let parts = Parts {
             method,
             authority,
@@ -300,7 +302,8 @@ impl Random {
             "x-other",
         ];
         let name = self.of(&names).as_bytes();
-        let (mut entry, value) = (Vec::new(), self.text());
+        let mut entry = Vec::new();
+        let value = self.text();
         match self.below(24) {
             0 => {
                 self.field(VALUE, &value, &mut entry);
@@ -382,7 +385,8 @@ impl Random {
         for _ in 0..self.below(8) {
             match self.below(14) {
                 0..3 => {
-                    let (number, text) = (self.of(&[METHOD, PATH, HOST]), self.text());
+                    let number = self.of(&[METHOD, PATH, HOST]);
+                    let text = self.text();
                     self.field(number, &text, &mut http);
                 }
                 3..9 => {
@@ -396,7 +400,8 @@ impl Random {
                 }
                 // Texts and a number that Envoy sends and nobody reads.
                 10 | 11 => {
-                    let (number, text) = (self.of(&[1, 6, 7, 8, 10, 11]), self.text());
+                    let number = self.of(&[1, 6, 7, 8, 10, 11]);
+                    let text = self.text();
                     self.field(number, &text, &mut http);
                 }
                 12 => {
@@ -469,9 +474,15 @@ fn agrees_with_the_generated_decoders() {
     let cases = std::env::var("DECODER_CASES").ok().and_then(|cases| cases.parse().ok());
     let cases: usize = cases.unwrap_or(200_000);
     let mut random = Random(1);
-    let (mut made, mut compared, mut lenient) = (0, 0, 0);
+    let mut made = 0;
+    let mut compared = 0;
+    let mut lenient = 0;
     let mut mistyped = 0;
-    let (mut malformed, mut absent, mut repeated, mut groups, mut disagreeing) = (0, 0, 0, 0, 0);
+    let mut malformed = 0;
+    let mut absent = 0;
+    let mut repeated = 0;
+    let mut groups = 0;
+    let mut disagreeing = 0;
     while compared < cases {
         made += 1;
         assert!(made < 1000 + cases * 3, "{compared} of {made} could be compared");

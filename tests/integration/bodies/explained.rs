@@ -45,8 +45,10 @@ async fn question(replica: &Replica, bearer: &str, case: &Case, file: PathBuf) -
 /// What is said of each body of the table is what the service says of it, in the same words.
 pub(crate) async fn each_is_explained_as_it_is_read(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let (replica, token) = (world.serve(&[]).await, limited(&world).await);
-    let (folder, mut questions) = (folder(&world), Vec::new());
+    let replica = world.serve(&[]).await;
+    let token = limited(&world).await;
+    let folder = folder(&world);
+    let mut questions = Vec::new();
     for (index, case) in cases().iter().enumerate() {
         let file = folder.join(index.to_string());
         questions.push(question(&replica, &token.bearer(), case, file).await);
@@ -58,8 +60,10 @@ pub(crate) async fn each_is_explained_as_it_is_read(suite: Arc<Suite>) {
 /// So it is with each model that a domain lists or does not, by its body and by its name.
 pub(crate) async fn each_listed_model_is_explained(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let (listed, replica) = (listed(&world).await, world.serve(&[]).await);
-    let (folder, mut questions) = (folder(&world), Vec::new());
+    let listed = listed(&world).await;
+    let replica = world.serve(&[]).await;
+    let folder = folder(&world);
+    let mut questions = Vec::new();
     for (index, (bearer, model, _)) in listed.iter().enumerate() {
         let path = "/proxy/picky/v1/chat/completions";
         let body = json!({ "messages": [], "model": model }).to_string();

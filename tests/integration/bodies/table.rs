@@ -45,7 +45,8 @@ impl Case {
         body: impl Into<Vec<u8>>,
         expected: Expected,
     ) -> Self {
-        let (name, body) = (name.to_owned(), body.into());
+        let name = name.to_owned();
+        let body = body.into();
         Self { name, path, headers: Vec::new(), body, chunked: false, expected }
     }
 
@@ -247,7 +248,8 @@ fn malformed() -> Vec<Case> {
 
 fn sizes() -> Vec<Case> {
     let padded = |length: usize| {
-        let (head, tail) = (r#"{"messages":""#, r#"","model":"m"}"#);
+        let head = r#"{"messages":""#;
+        let tail = r#"","model":"m"}"#;
         format!("{head}{}{tail}", "x".repeat(length - head.len() - tail.len()))
     };
     let space = format!(r#"{{"model":"m"{}}}"#, " ".repeat(1_000_000));
@@ -326,7 +328,8 @@ fn forms() -> Vec<Case> {
     };
     // Node's busboy keeps 80 KiB of a part's headers, which is all but the last two bytes.
     let cut = |length: usize| {
-        let (head, tail) = ("Content-Disposition: form-data; name=model", "_x\r\n\r\nn");
+        let head = "Content-Disposition: form-data; name=model";
+        let tail = "_x\r\n\r\nn";
         format!("X: {}\r\n{head}{tail}", "x".repeat(length - "X: \r\n".len() - head.len()))
     };
     let not_utf8 =

@@ -316,7 +316,8 @@ async fn nonsense_scopes(world: &World<'_>) -> Vec<Case> {
         )
         .await;
     let acme = world.id("acme").to_string();
-    let (beta, acme_column) = (world.id("beta").to_string(), format!("'{acme}'"));
+    let beta = world.id("beta").to_string();
+    let acme_column = format!("'{acme}'");
     let chat = "'llm_chat_completions'";
     let rows = [
         ("domain NULL", ["NULL", "'models'", "'*'", chat]),
@@ -461,7 +462,8 @@ fn paths(full: &Token) -> Vec<Case> {
 
 fn domains(world: &World<'_>, full: &Token) -> Vec<Case> {
     let id = world.id("acme");
-    let (hyphenated, simple) = (id.to_string(), id.simple().to_string());
+    let hyphenated = id.to_string();
+    let simple = id.simple().to_string();
     let stranger = Uuid::now_v7().to_string();
     [
         ("by slug", "acme", OK),

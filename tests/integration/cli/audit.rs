@@ -88,7 +88,8 @@ pub(crate) async fn everything_is_recorded(world: &World<'_>, cli: &Cli<'_>, ser
         })
     };
     for (command, actions) in CHANGES {
-        let (command, before) = (fill(command), lines(world).await);
+        let command = fill(command);
+        let before = lines(world).await;
         let credential = world.suite.provider_key();
         let ran = server.feed(&command, &credential);
         assert_eq!(ran.code, 4, "{command}: {ran:#?}");

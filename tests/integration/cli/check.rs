@@ -57,8 +57,8 @@ pub(crate) async fn the_nearest_miss_is_named(suite: Arc<Suite>) {
         ))
         .await;
     let chat = "llm_chat_completions";
-    let (embeds, chats) =
-        ([("acme", "models", "*", "llm_embeddings")], [("acme", "models", "*", chat)]);
+    let embeds = [("acme", "models", "*", "llm_embeddings")];
+    let chats = [("acme", "models", "*", chat)];
     let one = [("acme", "models", "x", chat)];
     let picky = [("picky", "models", "*", chat)];
     let audits = [("acme", "domains", "*", "audit_log_read")];

@@ -11,7 +11,8 @@ use crate::support::{
 
 pub(crate) async fn postgres_and_feed_are_tried(suite: Arc<Suite>) {
     const PASSWORD: &str = "correct-horse-battery";
-    let (world, other) = (suite.world().await, suite.world().await);
+    let world = suite.world().await;
+    let other = suite.world().await;
     let here = server(&world);
     let direct = suite.postgres_url("server", &world.database);
     let fed = here.with("feed.url", &direct);

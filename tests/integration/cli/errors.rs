@@ -264,7 +264,8 @@ const REFUSED: &[(i32, &str, &[&str])] = &[
 pub(crate) async fn every_refusal_has_its_exit_code(suite: Arc<Suite>) {
     let world = suite.world().await;
     let cli = Cli::of(&world);
-    let (token, revoked) = (world.token(&[]).await, world.token(&[]).await);
+    let token = world.token(&[]).await;
+    let revoked = world.token(&[]).await;
     cli.ok(&format!("token revoke {}", revoked.id));
     let nobody = Uuid::now_v7().to_string();
     let fill = |text: &str| {
@@ -331,7 +332,8 @@ pub(crate) async fn a_login_without_the_privilege_is_denied(suite: Arc<Suite>) {
 pub(crate) async fn a_misplaced_secret_is_not_repeated(suite: Arc<Suite>) {
     let world = suite.world().await;
     let cli = Cli::of(&world);
-    let (token, key) = (world.token(&[]).await.text, suite.provider_key());
+    let token = world.token(&[]).await.text;
+    let key = suite.provider_key();
     let silent = |cli: &Cli<'_>, command: &str, secret: &str| {
         let ran = cli.run(command);
         assert!((1..=3).contains(&ran.code) && !ran.stderr.is_empty(), "{command}: {ran:#?}");

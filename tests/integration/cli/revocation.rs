@@ -71,7 +71,8 @@ pub(crate) async fn a_leaked_token_is_revoked_by_its_text(suite: Arc<Suite>) {
 pub(crate) async fn tokens_are_revoked_in_bulk(suite: Arc<Suite>) {
     let world = suite.world().await;
     let cli = Cli::of(&world);
-    let (acme, beta) = (("acme", "models", "*", "llm_read"), ("beta", "models", "*", "llm_read"));
+    let acme = ("acme", "models", "*", "llm_read");
+    let beta = ("beta", "models", "*", "llm_read");
     let in_acme = world.token(&[acme]).await;
     let in_both = world.token_for("bob", "1 hour", &[acme, beta]).await;
     let in_beta = world.token_for("bob", "1 hour", &[beta]).await;

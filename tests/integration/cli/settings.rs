@@ -53,7 +53,8 @@ pub(crate) async fn every_mistake_at_once(suite: Arc<Suite>) {
     let broken = good.with("keyring_file", &ring.display().to_string());
     broken.refused("config check", 2, "line 1");
     assert!(!broken.run("config check").stderr.contains(PASSWORD));
-    let (apis, ring_path) = ("/no/such/tables", ring.display().to_string());
+    let apis = "/no/such/tables";
+    let ring_path = ring.display().to_string();
     let wholly_bad = broken.with("apis", apis).with("max_staleness", "soon");
     wholly_bad.refused("config check", 2, "found `soon`");
     let stderr = wholly_bad.run("config check").stderr;

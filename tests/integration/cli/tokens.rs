@@ -16,7 +16,8 @@ pub(crate) async fn scopes_hold_colons_and_slashes(suite: Arc<Suite>) {
     let world = suite.world().await;
     let cli = Cli::of(&world);
     let acme = world.id("acme");
-    let (entity, other) = ("org/qwen2.5:7b:q4", "org/qwen2.5:7b");
+    let entity = "org/qwen2.5:7b:q4";
+    let other = "org/qwen2.5:7b";
     let token = cli.mint(&format!(
         "token create t --user ann@example.com --expires-in 1h \
          --scope acme:models:{entity}:llm_read --scope {acme}:models:{other}:llm_delete"
@@ -89,7 +90,8 @@ pub(crate) async fn tokens_rotate_at_once_or_after_a_grace(suite: Arc<Suite>) {
     let at_once = create("at-once", "2h");
     let was = show(&at_once);
     let next = rotate(&at_once, "");
-    let (old, new) = (show(&at_once), show(&next));
+    let old = show(&at_once);
+    let new = show(&next);
     assert_ne!(at_once.id, next.id);
     for kept in ["name", "description", "owner", "scopes", "key_id"] {
         assert_eq!(new[kept], was[kept], "{kept}");
@@ -147,10 +149,12 @@ pub(crate) async fn tokens_rotate_at_once_or_after_a_grace(suite: Arc<Suite>) {
 pub(crate) async fn deletion_takes_along_what_hangs_on_it(suite: Arc<Suite>) {
     let world = suite.world().await;
     let cli = Cli::of(&world);
-    let (acme, beta) = (("acme", "models", "*", "llm_read"), ("beta", "models", "*", "llm_read"));
+    let acme = ("acme", "models", "*", "llm_read");
+    let beta = ("beta", "models", "*", "llm_read");
     let ann = world.token(&[acme]).await;
     let bob = world.token_for("bob", "1 hour", &[acme, beta]).await;
-    let (ann_id, acme_id) = (world.id("ann"), world.id("acme"));
+    let ann_id = world.id("ann");
+    let acme_id = world.id("acme");
     let count = async |from: &str| {
         value::<i64>(&world, &format!("SELECT count(*) FROM patgate.{from}")).await
     };

@@ -42,7 +42,8 @@ pub(super) fn allow(set: &[(&str, &str)], remove: &[&str]) -> CheckResponse {
 }
 
 pub(super) fn overwrite(name: &str, value: &str) -> HeaderValueOption {
-    let (key, value) = (name.to_owned(), value.to_owned());
+    let key = name.to_owned();
+    let value = value.to_owned();
     HeaderValueOption {
         header: Some(HeaderValue { key, value, ..Default::default() }),
         append_action: HeaderAppendAction::OverwriteIfExistsOrAdd as i32,

@@ -237,7 +237,8 @@ pub(crate) async fn a_longer_body_is_cut_and_passes_on_whole(suite: Arc<Suite>) 
 /// So `false` alone proves nothing: the length does, where the client told it.
 pub(crate) async fn a_cut_just_where_showing_ends_is_called_whole(suite: Arc<Suite>) {
     let gate = gate(&suite).await;
-    let (first, rest) = (text_of(SHOWN), "rest");
+    let first = text_of(SHOWN);
+    let rest = "rest";
     let lengths = [
         "transfer-encoding: chunked".to_owned(),
         format!("content-length: {}", SHOWN + rest.len()),

@@ -57,7 +57,8 @@ pub(crate) async fn postgres_is_cut_short(suite: Arc<Suite>) {
     let world = suite.world().await;
     let proxy = Proxy::to(suite.postgres.port).await;
     let front = Front::of(&world, &[&postgres_at(&world, proxy.port), SHORT[0], SHORT[1]]).await;
-    let (load, fleet) = (front.load(&world).await, &front.fleet);
+    let load = front.load(&world).await;
+    let fleet = &front.fleet;
     load.law(CHANGING);
     proxy.set(Mode::CutReplies(900));
     let cut = load.law(Law { turning: &[200, 503], ..UNREAD });

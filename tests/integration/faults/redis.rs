@@ -69,7 +69,8 @@ pub(crate) async fn redis_fails_on_the_wire(suite: Arc<Suite>) {
             };
             load.bear(eventually("an entry that can be cut", written)).await;
         }
-        let (cold, open) = (load.count(Kind::Cold, 200), by_each(&front, "open").await);
+        let cold = load.count(Kind::Cold, 200);
+        let open = by_each(&front, "open").await;
         let hits = front.lookups("redis", "hit").await;
         proxy.set(mode);
         let late = world.serve(&settings).await;

@@ -32,10 +32,12 @@ pub(crate) async fn what_redis_holds_is_sealed(suite: Arc<Suite>) {
     let load = front.load(&world).await;
     let redis = redis_at(&world.redis_url).await;
     // One token that may nothing, and one of which an earlier state will be put back.
-    let (poor, turning) = (world.token(&[]).await, &load.turning);
+    let poor = world.token(&[]).await;
+    let turning = &load.turning;
     load.bear(front.fleet.all_answer(&poor, MODELS, 403)).await;
     load.bear(all_held(&redis, &[&poor, turning, &load.hot[0]])).await;
-    let (rich, old) = (held(&redis, &load.hot[0]).await, held(&redis, turning).await);
+    let rich = held(&redis, &load.hot[0]).await;
+    let old = held(&redis, turning).await;
     let forgeries = forgeries(&rich);
     load.bear(settled(&redis, &world, &front.fleet)).await;
 
@@ -85,7 +87,8 @@ pub(crate) async fn what_redis_holds_is_sealed(suite: Arc<Suite>) {
 
 /// What somebody might write who has read everything.
 fn forgeries(genuine: &[u8]) -> [Vec<u8>; 6] {
-    let (mut newer, mut changed) = (genuine.to_vec(), genuine.to_vec());
+    let mut newer = genuine.to_vec();
+    let mut changed = genuine.to_vec();
     newer[0] += 1;
     *changed.last_mut().unwrap() ^= 1;
     let half = genuine[..genuine.len() / 2].to_vec();

@@ -48,7 +48,8 @@ pub(crate) async fn a_replica_that_missed_a_frame_is_waited_for_until_its_knowle
 ) {
     const STALENESS: Duration = Duration::from_secs(6);
     let world = suite.world().await;
-    let (redis, feed) = (Proxy::to(suite.valkey.port).await, Proxy::to(world.port).await);
+    let redis = Proxy::to(suite.valkey.port).await;
+    let feed = Proxy::to(world.port).await;
     let led = fleet(&world, 1, &[]).await;
     let relayed = relayed(&world);
     let through = world.redis_url.replace(&suite.valkey.port.to_string(), &redis.port.to_string());
@@ -62,7 +63,9 @@ pub(crate) async fn a_replica_that_missed_a_frame_is_waited_for_until_its_knowle
     let follows = Fleet::of(&world, 1, &settings).await;
     let follower = Arc::clone(&follows.0[0]);
     eventually("frames", async || frames(&follower, "applied").await > 1).await;
-    let (hot, missed, revoked) = (reader(&world).await, reader(&world).await, reader(&world).await);
+    let hot = reader(&world).await;
+    let missed = reader(&world).await;
+    let revoked = reader(&world).await;
     for token in [&hot, &missed, &revoked] {
         follows.all_answer(token, MODELS, 200).await;
     }

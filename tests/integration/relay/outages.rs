@@ -44,7 +44,8 @@ pub(crate) async fn a_redis_that_fails_at_once_spares_postgres(suite: Arc<Suite>
     let world = suite.world().await;
     let full = ["--maxmemory-policy", "noeviction"];
     let valkey = suite.stack.start("valkey", json!({ "args": full }));
-    let (redis, postgres) = (Proxy::to(valkey.port).await, Proxy::to(world.port).await);
+    let redis = Proxy::to(valkey.port).await;
+    let postgres = Proxy::to(world.port).await;
     let settings = [
         format!("redis.url=redis://127.0.0.1:{}", redis.port),
         format!("feed.url={}", world.url("server", postgres.port)),
@@ -62,14 +63,17 @@ pub(crate) async fn a_redis_that_fails_at_once_spares_postgres(suite: Arc<Suite>
             }
             Outage::Full => command(&mut direct, &["CONFIG", "SET", "maxmemory", "1"]).await,
         }
-        let (connections, before, watch) = (postgres.accepted(), polled().await, Instant::now());
+        let connections = postgres.accepted();
+        let before = polled().await;
+        let watch = Instant::now();
         let mut changes = 0;
         while watch.elapsed() < WATCHED {
             obeys(&fleet, &world, "revoked without the relay").await;
             changes += 2;
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
-        let (after, seconds) = (polled().await, watch.elapsed().as_secs() + 1);
+        let after = polled().await;
+        let seconds = watch.elapsed().as_secs() + 1;
         let polled: Vec<u64> = after.iter().zip(&before).map(|(after, now)| after - now).collect();
         let connected = postgres.accepted() - connections;
         println!("{outage:?}: {polled:?} polls, {connected} connections in {seconds} s");
@@ -142,7 +146,8 @@ pub(crate) async fn a_frozen_follower_goes_on_where_it_was(suite: Arc<Suite>) {
     let heard = async || frames(&follower.replica, "applied").await;
     eventually("frames", async || heard().await > 2).await;
     let fleet = Fleet([&led.0[..], &[Arc::clone(&follower.replica)]].concat());
-    let (asked, silent) = (polls(&follower.replica).await, silences(&follower.replica).await);
+    let asked = polls(&follower.replica).await;
+    let silent = silences(&follower.replica).await;
     for _ in 0..2 {
         let token = reader(&world).await;
         fleet.all_answer(&token, MODELS, 200).await;
@@ -164,7 +169,8 @@ pub(crate) async fn a_frozen_follower_goes_on_where_it_was(suite: Arc<Suite>) {
 /// Nobody who waits for all replicas waits for one that was told to end.
 pub(crate) async fn a_replica_that_ends_gives_up_its_lease(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let (first, second) = (serve(&world).await, serve(&world).await);
+    let first = serve(&world).await;
+    let second = serve(&world).await;
     let redis = redis_at(&world.redis_url).await;
     let admin = world.admin(world.postgres.clone()).await;
     let leases = async || {

@@ -71,7 +71,8 @@ async fn hold_everything(connection: &mut PgConnection, tables: &[String]) -> Ve
 
 pub(crate) async fn a_replicas_login_holds_up_no_change(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let (cli, replica) = (Cli::of(&world), world.serve(&[]).await);
+    let cli = Cli::of(&world);
+    let replica = world.serve(&[]).await;
     let [revoked, deleted, bulk] =
         [reader(&world).await, reader(&world).await, reader(&world).await];
     for token in [&revoked, &deleted, &bulk] {
@@ -158,7 +159,8 @@ pub(crate) async fn a_command_that_waits_names_who_holds_the_lock(suite: Arc<Sui
 /// What the audit log says of a line's order, time and login is the database's to say.
 pub(crate) async fn an_audit_line_cannot_be_forged(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let (cli, token) = (Cli::of(&world), reader(&world).await);
+    let cli = Cli::of(&world);
+    let token = reader(&world).await;
     let url = world.suite.postgres_url("administrator", &world.database);
     let mut administrator = PgConnection::connect(&url).await.unwrap();
     let mut written = async |columns: &str, values: &str| {
@@ -202,8 +204,10 @@ pub(crate) async fn an_audit_line_cannot_be_forged(suite: Arc<Suite>) {
 /// A token whose row says that it was issued in the future, as no command writes one.
 pub(crate) async fn a_token_of_the_future_is_refused_and_counted(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let (cli, replica) = (Cli::of(&world), world.serve(&[]).await);
-    let (future, past) = (reader(&world).await, reader(&world).await);
+    let cli = Cli::of(&world);
+    let replica = world.serve(&[]).await;
+    let future = reader(&world).await;
+    let past = reader(&world).await;
     let issue = |at: &str, token: &crate::support::Token| {
         format!("UPDATE patgate.pats SET issued_at = {at} WHERE id = '{}'", token.id)
     };

@@ -26,8 +26,8 @@ async fn connects(suite: &Suite, user: &str, database: &str) -> bool {
 /// Locks that any login of a database could hold, and its room, are for our own logins.
 pub(crate) async fn a_database_is_closed_to_strangers(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let (database, stranger) =
-        (format!("own_{}", world.database), format!("stranger_{}", world.database));
+    let database = format!("own_{}", world.database);
+    let stranger = format!("stranger_{}", world.database);
     world.sql(&format!("CREATE ROLE {stranger} LOGIN")).await;
     world.sql(&format!("CREATE DATABASE {database}")).await;
     let connects = async |user: &str| connects(&suite, user, &database).await;

@@ -37,7 +37,8 @@ async fn look_up(world: &World<'_>, replica: &Replica) {
 
 /// How many there were before a command had ended.
 async fn look_ups_until_the_end(world: &World<'_>, replica: &Replica, child: &mut Child) -> usize {
-    let (mut answered, mut long) = (0, 0);
+    let mut answered = 0;
+    let mut long = 0;
     while child.try_wait().unwrap().is_none() {
         let asked = Instant::now();
         look_up(world, replica).await;

@@ -40,7 +40,8 @@ pub(crate) async fn other_versions_of_postgres(suite: Arc<Suite>) {
 
 async fn works_on(world: &World<'_>, bin: &Path) {
     let suite = world.suite;
-    let (home, port) = (Home::new(), free_port());
+    let home = Home::new();
+    let port = free_port();
     let data = home.path("data");
     let options = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"];
     home.run(&bin.join("initdb"), &[&["-D", data.as_str()], options.as_slice()].concat());

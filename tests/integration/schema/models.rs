@@ -63,10 +63,12 @@ async fn sees_none(world: &World<'_>, slug: &str, how: &str) {
 /// Whichever way the last model of a list goes, and however a domain is made that lists none.
 pub(crate) async fn an_empty_list_permits_no_model(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let (cli, replica) = (Cli::of(&world), world.serve(&["max_staleness=60s"]).await);
+    let cli = Cli::of(&world);
+    let replica = world.serve(&["max_staleness=60s"]).await;
     let scopes = ["acme", "picky"].map(|slug| (slug, "models", "*", "llm_read"));
     let token = world.token(&scopes).await;
-    let (ok, denied) = (answer(200, "ok"), answer(403, "permission_denied"));
+    let ok = answer(200, "ok");
+    let denied = answer(403, "permission_denied");
     let picky = world.id("picky");
 
     assert_eq!(get(&replica, &token, LISTED).await, ok);

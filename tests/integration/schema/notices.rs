@@ -169,7 +169,8 @@ pub(crate) async fn commands_notify_and_bare_sql_is_polled(suite: Arc<Suite>) {
     let channel = value::<String>(&world, channel).await;
     let mut listener = PgListener::connect_with(&world.postgres).await.unwrap();
     listener.listen(&channel).await.unwrap();
-    let (bare, token) = (reader(&world).await, reader(&world).await);
+    let bare = reader(&world).await;
+    let token = reader(&world).await;
     revoke(&world, &bare).await;
     // Of the same database, so it comes after whatever came of the revocation.
     world.sql(&format!("SELECT pg_notify('{channel}', 'marker')")).await;
@@ -209,8 +210,8 @@ pub(crate) async fn a_command_wakes_who_listens(suite: Arc<Suite>) {
     let listening = "SELECT count(*) FROM pg_stat_activity
          WHERE datname = current_database() AND query LIKE 'LISTEN %'";
     eventually("one to listen", async || value::<i64>(&world, listening).await > 0).await;
-    let (woken, polled) =
-        (obeyed_after(&world, &listens).await, obeyed_after(&world, &polls).await);
+    let woken = obeyed_after(&world, &listens).await;
+    let polled = obeyed_after(&world, &polls).await;
     println!("15 revocations were obeyed within {woken:?} listening, {polled:?} polling");
     assert!(2 * woken < polled, "{woken:?} listening, {polled:?} polling");
 }

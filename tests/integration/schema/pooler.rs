@@ -28,7 +28,8 @@ fn start(suite: &Suite, mode: &str, more: &str) -> Option<(Home, Server, u16)> {
         println!("skipped: {skipped}");
         return None;
     };
-    let (home, port) = (Home::new(), free_port());
+    let home = Home::new();
+    let port = free_port();
     // No parameter at start-up is ignored: we send none that it does not know.
     let users = home.write("users", "\"server\" \"\"\n\"administrator\" \"\"\n");
     let config = home.write(

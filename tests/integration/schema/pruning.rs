@@ -52,7 +52,8 @@ pub(crate) async fn a_backlog_is_pruned_in_slices(suite: Arc<Suite>) {
     let left = async || value::<i64>(&world, "SELECT count(*) FROM patgate.changes").await;
     let kept = "SELECT count(*) FROM patgate.changes c, patgate.change_horizon h
          WHERE NOT pg_visible_in_snapshot(c.xid, h.snapshot)";
-    let (mut calls, mut before) = (0, left().await);
+    let mut calls = 0;
+    let mut before = left().await;
     while prune(&hasty).await {
         calls += 1;
         assert_eq!(value::<i64>(&world, kept).await, YOUNGER, "what the horizon does not cover");

@@ -118,7 +118,8 @@ impl History {
         for Change { asked, done, taken, .. } in &self.0[self.0.len().saturating_sub(TOLD)..] {
             let names: Vec<_> = taken.iter().map(|way| WAYS[*way].0).collect();
             let done = done.map_or("?".to_owned(), |done| format!("{:.3}", weather.at(done)));
-            let (asked, status) = (weather.at(*asked), answer(taken, taken));
+            let asked = weather.at(*asked);
+            let status = answer(taken, taken);
             let _ = writeln!(told, "  at {asked:.3}–{done} s: {status}, {names:?}");
         }
         told

@@ -49,7 +49,8 @@ impl Subjects {
     ) -> Self {
         let answers = Ledger::default();
         let (report, illegal) = watch::channel(None);
-        let (mut cases, mut pauses) = (Vec::new(), Vec::new());
+        let mut cases = Vec::new();
+        let mut pauses = Vec::new();
         for (count, shortest, longest) in PAUSES {
             for _ in 0..count {
                 cases.push(Arc::new(Case {
@@ -99,7 +100,8 @@ impl Subjects {
 impl Case {
     async fn ask(self: Arc<Self>, envoy: u16, (shortest, longest): (u64, u64), mut dice: Dice) {
         let Subject { token, path, .. } = &self.subject;
-        let (bearer, mut session) = (token.bearer(), Session::new(envoy));
+        let bearer = token.bearer();
+        let mut session = Session::new(envoy);
         loop {
             sleep(dice.between(shortest, longest)).await;
             self.judge(&Answer::to(&mut session, path, &bearer).await);
@@ -118,7 +120,8 @@ impl Case {
             ledger.add(Kind::Turning, status, !legal && status == 200);
         }
         if !legal {
-            let (sent, arrived) = (self.weather.at(sent), self.weather.at(arrived));
+            let sent = self.weather.at(sent);
+            let arrived = self.weather.at(arrived);
             let history = history.tell(&self.weather);
             tell(
                 &self.illegal,

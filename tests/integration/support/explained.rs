@@ -55,7 +55,8 @@ impl Live {
             }
             HttpResponse::ErrorResponse(_) => panic!("an error response"),
         };
-        let (code, model) = (fact("code").unwrap(), fact("model"));
+        let code = fact("code").unwrap();
+        let model = fact("model");
         Self { status: status.try_into().unwrap(), code, message, model }
     }
 }
@@ -127,7 +128,8 @@ impl Question {
         let told: Value = serde_json::from_str(&ran.stdout).unwrap_or_default();
         let steps = told["steps"].as_array().cloned().unwrap_or_default();
         let failed = steps.iter().filter(|step| step["passed"] == false).count();
-        let (text, replica) = (|of: &Value| of.as_str().map(str::to_owned), &told["replica"]);
+        let text = |of: &Value| of.as_str().map(str::to_owned);
+        let replica = &told["replica"];
         let heard = self.heard.as_ref().map_or(replica.is_null(), |heard| {
             replica["agrees"] == true
                 && replica["status"] == heard.status
@@ -149,8 +151,8 @@ impl Question {
 
 /// Asks all of them, a few at a time, and panics over the answers that are not the service's.
 pub(crate) fn ask(cli: &Cli<'_>, questions: &[Question]) {
-    let (next, few) =
-        (AtomicUsize::new(0), thread::available_parallelism().map_or(1, NonZero::get));
+    let next = AtomicUsize::new(0);
+    let few = thread::available_parallelism().map_or(1, NonZero::get);
     let some = || {
         let mut wrong = Vec::new();
         while let Some(question) = questions.get(next.fetch_add(1, Relaxed)) {

@@ -80,7 +80,8 @@ impl Drop for Processes<'_> {
 
 fn start(world: &World<'_>, settings: &Value) -> (Server, Replica) {
     let address = || SocketAddr::from(([127, 0, 0, 1], world.suite.stack.free_port()));
-    let (grpc, http) = (address(), address());
+    let grpc = address();
+    let http = address();
     let mut env = json!({
         "PATGATE_POSTGRES_URL": world.url("server", world.suite.postgres.port),
         "PATGATE_REDIS_URL": world.redis_url,

@@ -93,7 +93,8 @@ impl<'s> World<'s> {
     pub(crate) async fn restored(&self) -> Self {
         let database = self.database.replace("world", "clone");
         let bin = &self.suite.postgres.bin;
-        let (from, to) = (self.url("postgres", self.port), url(self.port, "postgres", &database));
+        let from = self.url("postgres", self.port);
+        let to = url(self.port, "postgres", &database);
         self.sql(&format!("CREATE DATABASE {database}")).await;
         let dump = self.suite.dir.path().join(format!("{database}.dump"));
         for (program, arguments) in [
@@ -143,7 +144,8 @@ impl<'s> World<'s> {
             ("closed", false, "model-acme"),
             ("picky", true, "model-acme"),
         ] {
-            let (id, all_models) = (self.id(slug), slug != "picky");
+            let id = self.id(slug);
+            let all_models = slug != "picky";
             self.sql(&format!(
                 "INSERT INTO patgate.domains (id, slug, name, enabled, upstream, all_models)
                      VALUES ('{id}', '{slug}', '{slug}', {enabled}, '{upstream}', {all_models});
@@ -170,11 +172,14 @@ impl<'s> World<'s> {
             ("gone", "acme"),
             ("bob", "beta"),
         ] {
-            let (role, user) = (self.id(domain), self.id(user));
+            let role = self.id(domain);
+            let user = self.id(user);
             self.sql(&format!("INSERT INTO patgate.role_members VALUES ('{role}', '{user}')"))
                 .await;
         }
-        let (role, acme, picky) = (Uuid::now_v7(), self.id("acme"), self.id("picky"));
+        let role = Uuid::now_v7();
+        let acme = self.id("acme");
+        let picky = self.id("picky");
         self.sql(&format!(
             "INSERT INTO patgate.roles (id, domain_id, name) VALUES ('{role}', '{acme}', 'reader');
              INSERT INTO patgate.role_operations VALUES ('{role}', 'llm_read');
@@ -210,7 +215,8 @@ impl<'s> World<'s> {
     /// A token that nobody knows yet, and the statements that make it known.
     pub(crate) fn issue(&self, owner: &str, life: &str, scopes: &[Scope<'_>]) -> (Token, String) {
         let (token, digest) = self.suite.mint(&self.tokens, TokenId(Uuid::now_v7()));
-        let (id, user) = (token.id, self.id(owner));
+        let id = token.id;
+        let user = self.id(owner);
         let mut sql = format!(
             "INSERT INTO patgate.pats
                  (id, user_id, name, digest, key_id, issued_at, expires_at)
@@ -276,7 +282,8 @@ impl<'s> World<'s> {
     pub(crate) async fn serve(&self, settings: &[&str]) -> Replica {
         let app =
             App::build(&self.config(settings)).await.unwrap_or_else(|error| panic!("{error}"));
-        let (grpc, http) = (app.grpc_address().unwrap(), app.http_address().unwrap());
+        let grpc = app.grpc_address().unwrap();
+        let http = app.http_address().unwrap();
         let stop = CancellationToken::new();
         tokio::spawn(app.run(stop.clone()));
         Replica::at(grpc, http).ended_by(stop)

@@ -40,7 +40,8 @@ pub(super) async fn cases(world: &World<'_>, aigne: &str, platform: &str) -> Vec
         body: Some(body),
         ..case(HUB, request, token.clone(), expected)
     };
-    let (curl, node) = ("POST /api/v2/chat/completions", "POST /api/v2/chat");
+    let curl = "POST /api/v2/chat/completions";
+    let node = "POST /api/v2/chat";
     let image = "POST /api/v2/image/generations";
     let unread = Answer::Refused(401, Words::Aigne, "in a way that is not read");
     let models = format!("/proxy/{}/v1/models", world.id("acme"));

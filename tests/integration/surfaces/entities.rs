@@ -37,7 +37,8 @@ pub(crate) async fn every_type_of_entity_has_rules_and_scopes(suite: Arc<Suite>)
         ("acme", "services", "*", "execute"),
         ("acme", "services", "*", "read"),
     ]);
-    let (one, every) = (one.await.bearer(), every.await.bearer());
+    let one = one.await.bearer();
+    let every = every.await.bearer();
     for (request, one_may, every_may) in [
         ("GET /api/datasets", false, true),
         ("GET /api/datasets/d1", true, true),

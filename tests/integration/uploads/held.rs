@@ -73,7 +73,8 @@ pub(crate) async fn an_upload_that_does_not_end_is_ended(suite: Arc<Suite>) {
     for over in Over::ALL {
         for number in 0..2 * EACH {
             let token = (number % 2 == 0).then(|| limited.clone());
-            let (body, port) = (Arc::clone(&body), envoy.port);
+            let body = Arc::clone(&body);
+            let port = envoy.port;
             replies.spawn(async move {
                 let content_type = ("content-type", "application/json");
                 let authorization = token.as_deref().map(|value| ("authorization", value));
@@ -83,7 +84,8 @@ pub(crate) async fn an_upload_that_does_not_end_is_ended(suite: Arc<Suite>) {
             });
         }
     }
-    let (mut peak, mut ended) = (0, 0);
+    let mut peak = 0;
+    let mut ended = 0;
     while ended < Over::ALL.len() * 2 * EACH {
         while let Some(reply) = replies.try_join_next() {
             let (over, has_token, reply) = reply.unwrap();
@@ -117,7 +119,8 @@ pub(crate) async fn an_answer_that_nobody_reads_holds_little(suite: Arc<Suite>) 
         "GET /proxy/acme/v1/models HTTP/1.1\r\nhost: gateway\r\nauthorization: {}\r\n\r\n",
         token.bearer()
     );
-    let (mut clients, mut answers) = (Vec::new(), JoinSet::new());
+    let mut clients = Vec::new();
+    let mut answers = JoinSet::new();
     for _ in 0..CLIENTS {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
@@ -128,7 +131,8 @@ pub(crate) async fn an_answer_that_nobody_reads_holds_little(suite: Arc<Suite>) 
         answers.spawn(async move {
             let start = format!("HTTP/1.1 200 OK\r\ncontent-length: {ANSWER}\r\n\r\n");
             served.write_all(start.as_bytes()).await.unwrap();
-            let (piece, mut sent) = (vec![b'x'; 1 << 16], 0);
+            let piece = vec![b'x'; 1 << 16];
+            let mut sent = 0;
             // As long as anything goes on; all of it would be the fault that this is about.
             while sent < ANSWER {
                 match timeout(STALLED, served.write(&piece)).await {
@@ -166,12 +170,15 @@ pub(crate) async fn beyond_its_limit_envoy_sheds_uploads(suite: Arc<Suite>) {
         let mut uploads = JoinSet::new();
         // A flood has a rate, in which Envoy has to notice it: here 100 MiB/s.
         let mut pace = interval(Duration::from_secs(size) / (100 * MIB) as u32);
-        let (mut peak, mut sent) = (0, 0);
+        let mut peak = 0;
+        let mut sent = 0;
         while ended.load(Relaxed) == 0 {
             pace.tick().await;
             if sent < FLOOD {
                 sent += size;
-                let (body, port, ended) = (Arc::clone(&body), envoy.port, Arc::clone(&ended));
+                let body = Arc::clone(&body);
+                let port = envoy.port;
+                let ended = Arc::clone(&ended);
                 uploads.spawn(async move {
                     over.hold(port, unfinished(&[], &body)).await;
                     ended.fetch_add(1, Relaxed);

@@ -101,7 +101,10 @@ pub(crate) async fn no_client_waits_for_the_answer_to_a_refused_upload(suite: Ar
         {
             let authorization = authorization.map(|value| ("authorization", value));
             let headers: Vec<_> = authorization.into_iter().chain([content_type]).collect();
-            let (method, target, headers, body) = ("POST", CHAT, &headers[..], body.as_bytes());
+            let method = "POST";
+            let target = CHAT;
+            let headers = &headers[..];
+            let body = body.as_bytes();
             let sent = Sent { method, target, headers, body, ..Sent::default() };
             let reply = over.send(envoy.port, sent).await;
             let code =
@@ -118,7 +121,8 @@ pub(crate) async fn no_client_waits_for_the_answer_to_a_refused_upload(suite: Ar
             "httpx" => &[SHORT, 100_000, 2_000_000][..],
             _ => &[SHORT, 100_000, 1 << 20, LONG],
         };
-        let (mut calls, mut expected) = (Vec::new(), Vec::new());
+        let mut calls = Vec::new();
+        let mut expected = Vec::new();
         for (scheme, http2) in [("http", false), ("http", true), ("https", true)] {
             if client == "node" && !http2 {
                 continue;

@@ -72,8 +72,8 @@ pub(crate) async fn a_path_that_no_rule_names_explains_itself(suite: Arc<Suite>)
 pub(crate) async fn an_unknown_path_passes_in_a_rollout_where_a_403_does(suite: Arc<Suite>) {
     let world = suite.world().await;
     let bearer = world.token(&[READ]).await.bearer();
-    let (shadow, per_domain) =
-        (world.serve(&["mode=shadow"]).await, world.serve(&["mode=per-domain"]).await);
+    let shadow = world.serve(&["mode=shadow"]).await;
+    let per_domain = world.serve(&["mode=per-domain"]).await;
     let request = ("GET", "/proxy/acme/nothing");
     assert_eq!(ask(&shadow, request, Some(&bearer)).await, None);
     let (status, ..) = ask(&per_domain, request, Some(&bearer)).await.unwrap();

@@ -11,7 +11,8 @@ use super::{Costly, Form};
 /// Bodies that become about `size` bytes, or are about as long where they are refused.
 pub(super) fn compressed(size: usize) -> Vec<Costly> {
     let body = |name, encoding, bytes, decoded, good| {
-        let (form, encoding) = (Form::Json, Some(encoding));
+        let form = Form::Json;
+        let encoding = Some(encoding);
         Costly { name, form, bytes, encoding, decoded, good }
     };
     let all = |text: &[u8]| vec![text.to_vec()];
@@ -21,7 +22,8 @@ pub(super) fn compressed(size: usize) -> Vec<Costly> {
     let dense = [&*self::noise(size / 45), &vec![b' '; size - size / 45]].concat();
     let bomb = [&*self::noise(100), &vec![b' '; size]].concat();
     let empty = [&b"\x28\xb5\x2f\xfd\0\0"[..], &b"\0\0\0".repeat(size / 3)].concat();
-    let (head, flood) = (&gzip(&[])[..10], b"\0\0\0\xff\xff".repeat(size / 5));
+    let head = &gzip(&[])[..10];
+    let flood = b"\0\0\0\xff\xff".repeat(size / 5);
     let flood = [head, &flood, &[0; 8]].concat();
     vec![
         body("gzip, noise", "gzip", gzip(&all(&noise)), noise.len(), true),
@@ -46,7 +48,8 @@ fn noise(length: usize) -> Vec<u8> {
     let mut state = 1_u64;
     while text.len() < length - 2 {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        let (high, low) = ((state >> 56) as u8, (state >> 48) as u8);
+        let high = (state >> 56) as u8;
+        let low = (state >> 48) as u8;
         text.push(b'A' + high.min(low) / 8);
     }
     let text: Vec<_> =
@@ -67,7 +70,8 @@ fn gzip(pieces: &[Vec<u8>]) -> Vec<u8> {
         assert_eq!(read, piece.len());
         written += more;
     }
-    let (checksum, length) = (crc32fast::hash(&text), text.len() as u32);
+    let checksum = crc32fast::hash(&text);
+    let length = text.len() as u32;
     let head = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
     [&head, &deflated[..written], &checksum.to_le_bytes(), &length.to_le_bytes()].concat()
 }

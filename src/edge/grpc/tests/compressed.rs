@@ -113,7 +113,9 @@ async fn what_is_not_one_whole_member_is_malformed() {
     let mut says_less = good.clone();
     let at = good.len() - 4;
     says_less[at..].copy_from_slice(&10_u32.to_le_bytes());
-    let (plain, cut, more) = (&message[..], &good[..good.len() - 1], [&good[..], b"\0"].concat());
+    let plain = &message[..];
+    let cut = &good[..good.len() - 1];
+    let more = [&good[..], b"\0"].concat();
     for sent in [plain, cut, &more, &good.repeat(2), &says_less, &[]] {
         assert_eq!(client.check(&framed(1, sent)).await, 400, "{sent:?}");
     }

@@ -28,7 +28,8 @@ impl Tokenry {
         while cold.len() < colds {
             cold.extend(many(world, BATCH.min(colds - cold.len())).await);
         }
-        let (hot, revoked) = (many(world, TOKENS).await, many(world, TOKENS).await);
+        let hot = many(world, TOKENS).await;
+        let revoked = many(world, TOKENS).await;
         for token in &revoked {
             revoke(world, token).await;
         }
@@ -54,8 +55,10 @@ async fn many(world: &World<'_>, count: usize) -> Vec<Token> {
         (0..count).map(|_| mint(world.suite, &world.tokens)).unzip();
     let (ids, hex): (Vec<_>, Vec<_>) =
         tokens.iter().zip(&digests).map(|(t, d)| (t.id.to_string(), d.as_str())).unzip();
-    let (ids, hex, user, domain) =
-        (ids.join(","), hex.join(","), world.id("ann"), world.id("acme"));
+    let ids = ids.join(",");
+    let hex = hex.join(",");
+    let user = world.id("ann");
+    let domain = world.id("acme");
     let sql = format!(
         "BEGIN;
          INSERT INTO patgate.pats (id, user_id, name, digest, key_id, issued_at, expires_at)

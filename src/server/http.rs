@@ -2,14 +2,15 @@
 //! clients from taking what checks need: connections are few, their heads are short, and silent or
 //! old connections are closed.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{Router, http::StatusCode, routing::get};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use prometheus_client::registry::Registry;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -17,11 +18,14 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use super::ACCEPT_AGAIN_AFTER;
+use super::{acceptor::ACCEPT_AGAIN_AFTER, readiness::Readiness};
+use crate::telemetry;
 
 /// Open connections. Another one replaces the oldest: an honest request takes milliseconds, so
 /// patgate answers it even while an attacker opens silent connections.
-pub(super) const MAX_CONNECTIONS: usize = 64;
+const MAX_CONNECTIONS: usize = 64;
+/// File descriptors that the listener may use.
+pub(crate) const DESCRIPTORS: usize = MAX_CONNECTIONS + 1;
 /// Time for the head of a request, from the start of the connection or the end of the previous
 /// answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -31,6 +35,21 @@ const MAX_AGE: Duration = Duration::from_secs(60);
 const MAX_BUFFER: usize = 16 * 1024;
 /// Headers in one request.
 const MAX_HEADERS: usize = 64;
+
+/// The routes for kubelets and Prometheus.
+pub(super) fn routes(readiness: Readiness, registry: Registry) -> Router {
+    let registry = Arc::new(registry);
+    Router::new()
+        .route("/livez", get(async || "ok\n"))
+        .route(
+            "/readyz",
+            get(async move || match readiness.get() {
+                Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
+                Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+            }),
+        )
+        .route("/metrics", get(async move || telemetry::metrics_page(&registry)))
+}
 
 /// Accepts connections while it is polled. Open connections end with it.
 pub(super) async fn serve(listener: TcpListener, router: Router) {

@@ -1,0 +1,167 @@
+//! Builds the larger parts of patgate from the configuration.
+
+use std::sync::Arc;
+
+use super::{Error, canary::Canary};
+use crate::{
+    clock::Clock,
+    config::{self, Config},
+    feed::{FeedReader, Lease, POOLED_FEED, Relay},
+    freshness::{AgeBounds, KnownChanges},
+    keyring::KeyRing,
+    postgres::{self, BackgroundWriter, Postgres, PostgresSettings},
+    process::tasks::Tasks,
+    resolve::{
+        Load, MemoryTier, Resolver, TierContext, Tiers, postgres::lookups, redis::RedisTier,
+    },
+    seal::Sealer,
+    telemetry::Metrics,
+};
+
+/// Memory for backends that API tables name: enough for hundreds of them, with long credentials.
+const BACKENDS_MEMORY: u64 = 2 << 20;
+
+/// The values from which the larger parts are built, and which they share.
+pub(super) struct Builder<'c> {
+    pub(super) config: &'c Config,
+    pub(super) ring: KeyRing,
+    pub(super) clock: Arc<Clock>,
+    pub(super) changes: Arc<KnownChanges>,
+    pub(super) metrics: Metrics,
+    pub(super) tasks: Tasks,
+}
+
+impl Builder<'_> {
+    /// Returns the feed after a first poll, so that the first check can already judge what other
+    /// replicas have left in Redis.
+    pub(super) async fn reader(&self) -> Result<FeedReader, Error> {
+        // One connection for polling; the listener and the lock of the leader each have another
+        // one.
+        let settings = self.config.feed();
+        let pool = postgres::connect(&settings).await?;
+        if self.config.feed_url.is_some() {
+            let feed = postgres::identify(&pool).await.map_err(Error::NoFeed)?;
+            let postgres = self.changes.installation();
+            if feed != postgres {
+                return Err(Error::FeedElsewhere { feed, postgres });
+            }
+        }
+        pool.close().await;
+        // Listens only if the connection is known to reach Postgres without a transaction pooler.
+        let listens = match self.config.feed_url {
+            None => false,
+            Some(_) => match postgres::is_pooled(&settings).await {
+                Ok(true) if self.config.relay => return Err(Error::PooledRelay),
+                Ok(true) => {
+                    tracing::warn!("{POOLED_FEED}");
+                    false
+                }
+                Ok(false) => true,
+                Err(error) => {
+                    tracing::warn!(
+                        %error,
+                        "cannot determine whether feed.url leads through a connection pooler; \
+                         until the next start, this replica notices changes by polling. The test \
+                         needs two connections",
+                    );
+                    false
+                }
+            },
+        };
+        let reader = FeedReader {
+            changes: Arc::clone(&self.changes),
+            clock: Arc::clone(&self.clock),
+            postgres: self.postgres(&settings),
+            settings,
+            listens,
+            lease: Lease::new(self.config.max_staleness),
+            metrics: self.metrics.clone(),
+            tasks: self.tasks.clone(),
+            max_staleness: self.config.max_staleness,
+        };
+        reader.begin().await;
+        Ok(reader)
+    }
+
+    pub(super) fn relay(&self) -> Result<Option<Relay>, Error> {
+        let redis = self.config.redis.as_ref().filter(|_| self.config.relay);
+        redis.map(|redis| Relay::new(redis, self.sealer())).transpose().map_err(unusable)
+    }
+
+    pub(super) fn resolver(&self, postgres: &Postgres) -> Result<Resolver, Error> {
+        let config = self.config;
+        let redis = config.redis.as_ref();
+        let redis = redis
+            .map(|redis| RedisTier::spawn(redis, self.sealer(), self.metrics.clone(), &self.tasks));
+        let redis = redis.transpose().map_err(unusable)?;
+        if let (Some(redis), Some(settings)) = (&redis, &config.redis) {
+            redis.greet(settings, &self.tasks);
+        }
+        let context = TierContext {
+            redis,
+            ring: self.ring.clone(),
+            clock: Arc::clone(&self.clock),
+            changes: Arc::clone(&self.changes),
+            bounds: AgeBounds {
+                max_staleness: config.max_staleness,
+                negative_ttl: config.negative_ttl,
+            },
+            metrics: self.metrics.clone(),
+        };
+        let load = Load::new(config.postgres.max_connections, config.deadline)
+            .paced(config.max_query_rate);
+        let (principals, domains, backends) = lookups(postgres, &Arc::new(load), &self.tasks);
+        let config::MemoryLimits { principals: principals_size, domains: domains_size, negatives } =
+            config.memory;
+        let principals_memory = MemoryTier::new(principals_size, negatives);
+        let domains_memory = MemoryTier::new(domains_size, negatives);
+        let backends_memory = MemoryTier::new(BACKENDS_MEMORY, negatives);
+        Ok(Resolver {
+            principals: Tiers::new(principals_memory, principals, context.clone()),
+            domains: Tiers::new(domains_memory, domains, context.clone()),
+            backends: Tiers::new(backends_memory, backends, context),
+        })
+    }
+
+    pub(super) fn canary(&self, resolver: &Resolver) -> Option<Canary> {
+        let config = self.config;
+        config.canary_every.map(|every| {
+            Canary::new(
+                every,
+                config.max_staleness + config.deadline,
+                self.changes.installation(),
+                Arc::clone(&resolver.principals),
+                self.writer(),
+                self.metrics.clone(),
+            )
+        })
+    }
+
+    pub(super) fn postgres(&self, settings: &PostgresSettings) -> Postgres {
+        let clock = Arc::clone(&self.clock);
+        let changes = Arc::clone(&self.changes);
+        Postgres::new(settings, clock, changes, self.counters(settings))
+    }
+
+    fn counters(&self, settings: &PostgresSettings) -> postgres::Counters {
+        postgres::Counters {
+            queries: self.metrics.commands("postgres"),
+            failures: self.metrics.failures("postgres"),
+            other_installation: self.metrics.other_installation_answers(settings.key),
+        }
+    }
+
+    fn sealer(&self) -> Sealer {
+        Sealer::new(self.ring.clone(), self.changes.installation())
+    }
+
+    pub(super) fn writer(&self) -> BackgroundWriter {
+        let settings = self.config.postgres.clone();
+        let counters = self.counters(&settings);
+        BackgroundWriter::new(settings, self.changes.installation(), counters)
+    }
+}
+
+fn unusable(error: redis::RedisError) -> Error {
+    Error::Redis(error.to_string())
+}

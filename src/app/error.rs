@@ -1,0 +1,68 @@
+//! Why patgate did not start, or stopped.
+
+use std::io;
+
+use crate::{
+    api::TableErrors,
+    check::decision_log::LogOpenError,
+    config::KeyRingFileError,
+    feed::POOLED_RELAY,
+    installation::Installation,
+    postgres::{ConnectError, SchemaError},
+    process::tasks::TaskEnded,
+    server::BindError,
+};
+
+/// Why patgate did not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The key ring cannot be read.
+    #[error(transparent)]
+    KeyRing(#[from] KeyRingFileError),
+    /// The API tables have errors.
+    #[error("apis: {0}")]
+    Tables(#[from] TableErrors),
+    /// The decision log cannot be opened.
+    #[error(transparent)]
+    DecisionLog(#[from] LogOpenError),
+    /// A listener cannot be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The database cannot be reached.
+    #[error(transparent)]
+    Postgres(#[from] ConnectError),
+    /// The schema of the database is not one that this release works with.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// The feed belongs to another database than the lookups, so it says nothing about them.
+    #[error(
+        "feed.url leads to another installation of patgate than postgres.url: {feed} there, \
+         {postgres} here (system/database/installation). Changes made here would never be read: \
+         let both name the same database"
+    )]
+    FeedElsewhere {
+        /// The installation that `feed.url` leads to.
+        feed: Installation,
+        /// The installation that `postgres.url` leads to.
+        postgres: Installation,
+    },
+    /// The relay needs a lock that a session holds, and `feed.url` leads through a pooler in
+    /// transaction mode.
+    #[error("{POOLED_RELAY}")]
+    PooledRelay,
+    /// Postgres cannot be used at `feed.url`.
+    #[error("feed.url: {0}")]
+    NoFeed(SchemaError),
+    /// `redis.url` is not the address of a Redis.
+    #[error("redis.url: {0}")]
+    Redis(String),
+    /// The operating system delivers no signals.
+    #[error("signals: {0}")]
+    Signal(io::Error),
+    /// The operating system has no thread, or no file descriptor, to write logs.
+    #[error("logs: {0}")]
+    Logs(io::Error),
+    /// A task that must not end has ended.
+    #[error(transparent)]
+    Task(#[from] TaskEnded),
+}

@@ -1,0 +1,167 @@
+//! Bodies and lists for which a check waits.
+
+use super::*;
+
+/// Only a first step asks for a body, and for so many of a token. The second ends the wait, whatever
+/// it decides.
+#[tokio::test]
+async fn a_first_step_asks_for_a_body_and_counts_it() {
+    let (checker, _, plain) = hot(&mut Registry::default());
+    let bearer = format!("Bearer {}", plain.expose());
+    let apis = checker.apis.load();
+    let check = async |step, id: &str, body: &[u8]| {
+        let header = |name: &str| match name {
+            "authorization" => Some(bearer.as_str()),
+            "content-type" => Some("application/json"),
+            "x-request-id" => Some(id),
+            "x-envoy-auth-partial-body" if !body.is_empty() => Some("false"),
+            _ => None,
+        };
+        let method = "POST";
+        let authority = "gateway";
+        let target = "/proxy/acme/v1/chat/completions";
+        let parts = Parts { method, authority, target, header, body };
+        match checker.check(&parts, &apis, step, clock::now()).await.0 {
+            CheckOutcome::Decided(decision) => decision.code(),
+            CheckOutcome::AwaitsBody(_) => "awaits its body",
+        }
+    };
+    let body = br#"{"messages":[],"model":"other"}"#;
+    assert_eq!(check(CheckStep::Only, "a", b"").await, "invalid_body");
+    assert_eq!(check(CheckStep::First, "a", b"").await, "awaits its body");
+    assert_eq!(check(CheckStep::First, "b", b"").await, "awaits its body");
+    assert_eq!(check(CheckStep::First, "c", b"").await, "rate_limited");
+    assert_eq!(check(CheckStep::Second, "a", body).await, "permission_denied");
+    assert_eq!(check(CheckStep::First, "c", b"").await, "awaits its body");
+    assert_eq!(check(CheckStep::First, "d", b"").await, "rate_limited");
+    // What a second step is not shown, it does not ask for again.
+    assert_eq!(check(CheckStep::Second, "b", b"").await, "invalid_body");
+}
+
+/// It is read in a task, and what was known before it waited decides nothing.
+#[tokio::test]
+async fn what_changes_while_a_long_body_waits_counts() {
+    let prompt = "x".repeat(40_000);
+    let body = format!(r#"{{"messages":["{prompt}"],"model":"m"}}"#);
+    for (changes, code) in [(false, "ok"), (true, "token_expired")] {
+        let (checker, _, plain) = hot(&mut Registry::default());
+        let bearer = format!("Bearer {}", plain.expose());
+        let header = |name: &str| match name {
+            "authorization" => Some(bearer.as_str()),
+            "content-type" => Some("application/json"),
+            "x-envoy-auth-partial-body" => Some("false"),
+            _ => None,
+        };
+        let method = "POST";
+        let authority = "gateway";
+        let target = "/proxy/acme/v1/chat/completions";
+        let parts = Parts { method, authority, target, header, body: body.as_bytes() };
+        let apis = checker.apis.load();
+        let mut check = pin!(checker.check(&parts, &apis, CheckStep::Only, clock::now()));
+        assert!(poll!(check.as_mut()).is_pending(), "it was read on the connection");
+        if changes {
+            // Its last moment has passed.
+            checker.clock.observe(clock::now(), Moment(3_000_000));
+        }
+        assert_eq!(decided(check.await).0.code(), code);
+    }
+}
+
+/// However short it is: nobody knows how long it becomes. Of that, room and share are taken.
+#[tokio::test]
+async fn a_compressed_body_counts_as_a_long_one() {
+    let text = br#"{"messages":[],"model":"m"}"#;
+    let mut body = Vec::with_capacity(zstd_safe::compress_bound(text.len()));
+    zstd_safe::compress(&mut body, text, 3).unwrap();
+    let (mut checker, _, plain) = hot(&mut Registry::default());
+    let token = checker.tokens.verify(plain.expose()).unwrap().id;
+    let bearer = format!("Bearer {}", plain.expose());
+    let header = |name: &str| match name {
+        "authorization" => Some(bearer.as_str()),
+        "content-type" => Some("application/json"),
+        "content-encoding" => Some("zstd"),
+        "x-envoy-auth-partial-body" => Some("false"),
+        _ => None,
+    };
+    let method = "POST";
+    let authority = "gateway";
+    let target = "/proxy/acme/v1/chat/completions";
+    let parts = Parts { method, authority, target, header, body: &body };
+    let apis = checker.apis.load_full();
+    let code = async |checker: &Checker| {
+        let mut check = pin!(checker.check(&parts, &apis, CheckStep::Second, clock::now()));
+        assert!(poll!(check.as_mut()).is_pending(), "it was read on the connection");
+        let (decision, _) = decided(check.await);
+        assert!(decision.code() == "ok" || decision.permit().is_none());
+        (decision.code(), decision.is_enforced())
+    };
+    let room = Arc::clone(checker.long_bodies.room());
+    assert_eq!(code(&checker).await, ("ok", true));
+    let all = room.available_permits();
+    for mode in [Mode::Enforce, Mode::Shadow] {
+        checker.mode = mode;
+        let taken = room.try_acquire_many(u32::try_from(all - 26).unwrap()).unwrap();
+        // 27 bytes in a room for 26. Before patgate came nobody had to decode them.
+        assert_eq!(code(&checker).await, ("unavailable", mode == Mode::Enforce));
+        drop(taken);
+        assert_eq!(code(&checker).await, ("ok", true));
+        assert_eq!(room.available_permits(), all);
+    }
+    assert!(checker.awaited.admit(token, "another", u64::MAX / 2, clock::now()));
+    for mode in [Mode::Shadow, Mode::Enforce] {
+        checker.mode = mode;
+        assert_eq!(code(&checker).await, ("rate_limited", mode == Mode::Enforce));
+    }
+}
+
+/// It is made in a task, and what was known before it waited decides nothing.
+#[tokio::test]
+async fn what_changes_while_a_long_list_waits_counts() {
+    for (others, long, changes, outcome) in [
+        (10, false, false, "answered"),
+        (2000, true, false, "answered"),
+        (2000, true, true, "deny"),
+    ] {
+        let (checker, _, plain) = hot_for(&mut Registry::default(), others);
+        let bearer = format!("Bearer {}", plain.expose());
+        let header = |name: &str| (name == "authorization").then_some(bearer.as_str());
+        let method = "GET";
+        let authority = "gateway";
+        let target = "/proxy/acme/v1/models";
+        let parts = Parts { method, authority, target, header, body: b"" };
+        let apis = checker.apis.load();
+        let mut check = pin!(checker.check(&parts, &apis, CheckStep::Only, clock::now()));
+        let first = poll!(check.as_mut());
+        assert_eq!(first.is_pending(), long, "{others} others");
+        if changes {
+            checker.clock.observe(clock::now(), Moment(3_000_000));
+        }
+        let checked = match first {
+            Poll::Ready(checked) => checked,
+            Poll::Pending => check.await,
+        };
+        let (decision, _) = decided(checked);
+        assert_eq!(decision.outcome(), outcome, "{others} others");
+        if let Decision::Answer(answered) = decision {
+            assert_eq!(answered.body().matches(r#""id":"m"#).count(), others + 1);
+        }
+    }
+}
+
+/// It needs no body.
+#[tokio::test]
+async fn a_first_step_answers_a_list() {
+    let (checker, _, plain) = hot(&mut Registry::default());
+    let bearer = format!("Bearer {}", plain.expose());
+    let header = |name: &str| (name == "authorization").then_some(bearer.as_str());
+    let method = "GET";
+    let authority = "gateway";
+    let target = "/proxy/acme/api/tags";
+    let parts = Parts { method, authority, target, header, body: b"" };
+    let apis = checker.apis.load();
+    for step in [CheckStep::Only, CheckStep::First, CheckStep::Second] {
+        let (decision, _) = decided(checker.check(&parts, &apis, step, clock::now()).await);
+        let Decision::Answer(answered) = decision else { panic!("{step:?}: {decision:?}") };
+        assert_eq!(answered.body(), r#"{"models":[{"name":"m","model":"m"}]}"#, "{step:?}");
+    }
+}

@@ -30,6 +30,7 @@ pub use self::{
     error::Error,
     outcome::{CommittedChange, Outcome, Warning},
     progress::{Progress, ReplicaStates},
+    system::ServingReplicas,
 };
 use self::{cached_copies::delete_cached_copies, keys::Keys};
 pub use crate::admin::store::{

@@ -4,6 +4,7 @@ mod acceptor;
 mod http;
 mod listeners;
 mod readiness;
+pub(crate) mod ring_fit;
 pub(crate) mod ring_watch;
 
 use std::{sync::Arc, time::Duration};

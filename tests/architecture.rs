@@ -171,7 +171,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
             "feed",
             "postgres",
             "resolve",
-            "server::ring_watch",
+            "server::ring_fit",
         ],
     ),
     ("tonic", &["edge", "server", "wire"]),

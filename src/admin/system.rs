@@ -3,6 +3,16 @@
 use super::{Admin, AuditEntry, AuditFilter, Error, Outcome, RenewedInstallation};
 use crate::installation::Installation;
 
+/// Whether an installation may be renewed under the replicas that serve from it. Until they are
+/// restarted, they obey no change, and waiting for a revocation does not know of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServingReplicas {
+    /// No replica may serve from it.
+    MustHaveStopped,
+    /// They may go on serving.
+    MayServe,
+}
+
 impl Admin {
     /// The identity of the installation.
     pub fn installation(&self) -> Installation {
@@ -20,12 +30,22 @@ impl Admin {
     }
 
     /// Makes another installation of this database. Replicas that serve from it stop using it, and
-    /// must be restarted; see [`Self::serving_replicas`].
+    /// must be restarted.
     ///
     /// # Errors
     ///
-    /// If the database does not answer.
-    pub async fn renew_installation(&self) -> Result<Outcome<RenewedInstallation>, Error> {
+    /// If there are [serving replicas](Self::serving_replicas), unless they may go on serving, or if
+    /// the database does not answer.
+    pub async fn renew_installation(
+        &self,
+        serving: ServingReplicas,
+    ) -> Result<Outcome<RenewedInstallation>, Error> {
+        if serving == ServingReplicas::MustHaveStopped {
+            let replicas = self.serving_replicas().await?;
+            if !replicas.is_empty() {
+                return Err(Error::ReplicasServe { replicas });
+            }
+        }
         Ok(self.complete(self.store.renew_installation().await?).await)
     }
 

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::{UsageError, session::Session};
+use crate::admin::{Error, ServingReplicas};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
@@ -42,18 +43,14 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
             out.one(&shown, properties)
         }
         Command::Renew { yes } => {
-            let serving = admin.serving_replicas().await?;
-            if !yes && !serving.is_empty() {
-                let why = format!(
-                    "replicas serve from this database ({}), or did when it was copied: is it the \
-                     copy? They would no longer obey any change, and would answer from what they \
-                     know for max_staleness, then with 503, until they are restarted. Stop them \
-                     and wait until they are forgotten, for twice their max_staleness, or add --yes",
-                    serving.join(", ")
-                );
-                return Err(UsageError(why).into());
-            }
-            let renewed = session.accept(admin.renew_installation().await?);
+            let serving =
+                if yes { ServingReplicas::MayServe } else { ServingReplicas::MustHaveStopped };
+            let renewed = match admin.renew_installation(serving).await {
+                Err(error @ Error::ReplicasServe { .. }) => {
+                    return Err(UsageError(format!("{error}, or add --yes")).into());
+                }
+                renewed => session.accept(renewed?),
+            };
             if out.is_json() {
                 return out.json(&renewed);
             }

@@ -7,14 +7,14 @@
 use std::time::Duration;
 
 use futures_util::future;
-use sqlx::{Row, postgres::PgRow};
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::ring_fit::RingFit;
 use crate::{
     clock,
     keyring::{KeyId, KeyRing},
-    postgres::{AskError, Postgres, identity_column},
+    postgres::Postgres,
     rollout::Mode,
     throttle::Throttle,
 };
@@ -27,67 +27,6 @@ const LATER: Duration = Duration::from_secs(10);
 const SELDOM: Duration = Duration::from_secs(60);
 /// Interval between two reports of tokens of other keys.
 const REPORT_EVERY: Duration = Duration::from_secs(10 * 60);
-
-/// Returns the query for the keys that have signed live tokens, except those of canaries and of
-/// disabled owners: keys of this ring, and others. The query steps from key to key in their index,
-/// however many tokens there are.
-pub(crate) fn live_keys(ring: &KeyRing) -> String {
-    // A subquery, not a join, because a join could read all tokens.
-    const LIVE: &str = "(
-        SELECT true FROM patgate.pats p JOIN patgate.users u ON u.id = p.user_id
-        WHERE p.key_id = k.id AND p.revoked_at IS NULL AND p.expires_at > now() AND u.enabled
-            AND p.user_id <> 'ca4a4700-0000-8000-8000-000000000000'
-        LIMIT 1)";
-    let own: Vec<_> = ring.ids().map(|id| format!("'{}'", id.as_str())).collect();
-    let own = own.join(", ");
-    format!(
-        concat!(
-            "WITH RECURSIVE keys (id) AS (
-                (SELECT min(key_id) FROM patgate.pats)
-                UNION ALL
-                (SELECT (SELECT min(p.key_id) FROM patgate.pats p WHERE p.key_id > keys.id)
-                 FROM keys WHERE keys.id IS NOT NULL))
-            SELECT ",
-            identity_column!(),
-            ", ARRAY(SELECT k.id FROM unnest(ARRAY[{own}]) AS k (id) WHERE {live}) AS own,
-             ARRAY(SELECT k.id FROM keys k WHERE k.id NOT IN ({own}) AND {live} LIMIT 100) AS others"
-        ),
-        own = own,
-        live = LIVE
-    )
-}
-
-/// What the keys of live tokens say about a key ring.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Fitness {
-    /// No token is live.
-    Unproven,
-    /// The ring has signed a live token; these other keys have also signed some.
-    Fits { others: Vec<String> },
-    /// The ring has signed no live token; these keys have.
-    Alien { signed_by: Vec<String> },
-}
-
-impl Fitness {
-    /// Reads the result of [`live_keys`].
-    pub(crate) fn of(row: &PgRow) -> Result<Self, sqlx::Error> {
-        let own: Vec<String> = row.try_get("own")?;
-        let others: Vec<String> = row.try_get("others")?;
-        Ok(match (own.is_empty(), others.is_empty()) {
-            (true, true) => Self::Unproven,
-            (true, false) => Self::Alien { signed_by: others },
-            (false, _) => Self::Fits { others },
-        })
-    }
-
-    /// Returns why a replica with this ring must not serve.
-    pub(crate) fn objection(&self) -> Option<&'static str> {
-        matches!(self, Self::Alien { .. }).then_some(
-            "the key ring has signed none of the live tokens, so all of them would be refused; give \
-             this replica the key ring of the installation, or create the first token with this one",
-        )
-    }
-}
 
 /// Watches one replica's key ring.
 pub(crate) struct RingWatch {
@@ -161,8 +100,8 @@ impl RingWatch {
 
     /// Queries once. A failed query changes nothing.
     pub(crate) async fn look(&mut self) {
-        match self.fitness().await {
-            Ok(fitness) => self.take(&fitness),
+        match RingFit::read(&self.postgres, &self.ring).await {
+            Ok(fit) => self.take(&fit),
             Err(error) if self.failures.passes(clock::now(), REPORT_EVERY) => {
                 tracing::warn!(%error, "the key ring cannot be compared with the live tokens");
             }
@@ -170,12 +109,8 @@ impl RingWatch {
         }
     }
 
-    async fn fitness(&self) -> Result<Fitness, AskError> {
-        Ok(Fitness::of(&self.postgres.fetch_here(live_keys(&self.ring)).await?)?)
-    }
-
-    fn take(&mut self, fitness: &Fitness) {
-        let objection = fitness.objection().filter(|_| self.may_object);
+    fn take(&mut self, fit: &RingFit) {
+        let objection = fit.objection().filter(|_| self.may_object);
         self.may_object = objection.is_some();
         let before = self.objection.send_replace(objection);
         if before.is_some() && objection.is_none() {
@@ -184,13 +119,13 @@ impl RingWatch {
         }
         let own: Vec<_> = self.ring.ids().map(KeyId::as_str).collect();
         let reports = || self.reports.passes(clock::now(), REPORT_EVERY);
-        match fitness {
-            Fitness::Alien { signed_by } if reports() => {
+        match fit {
+            RingFit::Alien { signed_by } if reports() => {
                 let ready = if objection.is_some() { "not ready" } else { "ready all the same" };
-                let why = fitness.objection().unwrap_or_default();
+                let why = fit.objection().unwrap_or_default();
                 tracing::error!(?signed_by, ?own, "{ready}: {why}");
             }
-            Fitness::Fits { others } if !others.is_empty() && reports() => tracing::warn!(
+            RingFit::Fits { others } if !others.is_empty() && reports() => tracing::warn!(
                 ?others,
                 ?own,
                 "live tokens were signed by keys that this replica's key ring lacks, and are \
@@ -198,6 +133,6 @@ impl RingWatch {
             ),
             _ => {}
         }
-        self.proven |= matches!(fitness, Fitness::Fits { .. });
+        self.proven |= matches!(fit, RingFit::Fits { .. });
     }
 }

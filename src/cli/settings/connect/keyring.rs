@@ -1,15 +1,9 @@
 //! The key ring, against the tokens that are live.
 
 use anyhow::anyhow;
-use sqlx::AssertSqlSafe;
 
 use super::Finding;
-use crate::{
-    config::Config,
-    postgres,
-    rollout::Mode,
-    server::ring_watch::{Fitness, live_keys},
-};
+use crate::{config::Config, postgres, rollout::Mode, server::ring_fit::RingFit};
 
 const KEY_RING: &str = "keyring_file";
 
@@ -17,22 +11,22 @@ pub(super) async fn find(config: &Config) -> Finding {
     if config.keyring_file.is_none() {
         return Finding::off(KEY_RING, "not set: tokens can be neither created nor verified");
     }
-    match fitness(config).await {
+    match ring_fit(config).await {
         Err(error) => {
             Finding::failed(KEY_RING, format!("not compared with live tokens: {error:#}"))
         }
-        Ok(Fitness::Unproven) => Finding::ok(KEY_RING, "no token is live"),
-        Ok(Fitness::Fits { others }) if others.is_empty() => {
+        Ok(RingFit::NoLiveToken) => Finding::ok(KEY_RING, "no token is live"),
+        Ok(RingFit::Fits { others }) if others.is_empty() => {
             Finding::ok(KEY_RING, "has the keys of all live tokens")
         }
-        Ok(Fitness::Fits { others }) => Finding::warning(
+        Ok(RingFit::Fits { others }) => Finding::warning(
             KEY_RING,
             format!(
                 "live tokens were signed by keys that it lacks, and are refused: {}",
                 others.join(", ")
             ),
         ),
-        Ok(alien @ Fitness::Alien { .. }) => {
+        Ok(alien @ RingFit::Alien { .. }) => {
             let why = alien.objection().unwrap_or_default();
             match config.mode {
                 Mode::Shadow => Finding::warning(KEY_RING, why),
@@ -42,11 +36,11 @@ pub(super) async fn find(config: &Config) -> Finding {
     }
 }
 
-async fn fitness(config: &Config) -> anyhow::Result<Fitness> {
+async fn ring_fit(config: &Config) -> anyhow::Result<RingFit> {
     let ring = config.key_ring()?;
     let pool =
         postgres::connect(&config.postgres).await.map_err(|_| anyhow!("see postgres.url"))?;
-    let row = sqlx::raw_sql(AssertSqlSafe(live_keys(&ring))).fetch_one(&pool).await;
+    let fit = RingFit::read_with(&pool, &ring).await;
     pool.close().await;
-    Ok(Fitness::of(&row?)?)
+    Ok(fit?)
 }

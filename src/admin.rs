@@ -38,9 +38,9 @@ pub use crate::admin::store::{
     BackendChanges, BackendKind, BackendName, BackendSummary, BackendUrl, CreatedToken,
     CredentialNote, Description, DisplayName, DomainChanges, DomainDetails, DomainModel,
     DomainSummary, Email, EntityId, Error as StoreError, Expiry, InvalidText, KeyUse, ListedModel,
-    NewDomain, NewModels, NewScope, NewToken, NewUser, RenewedInstallation, Replica, RevokedToken,
-    Role, RoleName, Rotation, Scope, ScopeError, Token, TokenDetails, TokenFilter, TokenGroup,
-    TokenName, TokenStatus, User, UserDetails, UserRef, UserRole,
+    NewDomain, NewModels, NewScope, NewToken, NewUser, ObjectKind, RenewedInstallation, Replica,
+    RevokedToken, Role, RoleName, Rotation, Scope, ScopeError, Token, TokenDetails, TokenFilter,
+    TokenGroup, TokenName, TokenStatus, User, UserDetails, UserRef, UserRole,
 };
 use crate::{
     admin::store::{Committed, Store},

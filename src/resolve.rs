@@ -17,6 +17,7 @@ mod flight;
 mod kinds;
 mod lanes;
 mod load;
+mod lookup_result;
 mod memory;
 pub(crate) mod postgres;
 mod queue;
@@ -43,6 +44,7 @@ use self::{
 pub(crate) use self::{
     kinds::{Backends, Domains, LookupKind, Principals},
     load::Load,
+    lookup_result::LookupResult,
     memory::MemoryTier,
     renewal::Renewal,
 };
@@ -145,7 +147,11 @@ impl<K: LookupKind> Tiers<K> {
     ) -> Arc<Self> {
         Arc::new(Self {
             memory,
-            hits: context.metrics.lookups(K::NAME, "memory", "hit"),
+            hits: context.metrics.lookups(
+                K::NAME,
+                Tier::Memory.as_str(),
+                LookupResult::Hit.as_str(),
+            ),
             flights: Flights::default(),
             lanes: Lanes::new(K::OWNED),
             stamp: Mutex::default(),
@@ -166,7 +172,7 @@ impl<K: LookupKind> Tiers<K> {
         {
             match found.value {
                 Some(_) => drop(self.hits.inc()),
-                None => self.count("memory", "negative"),
+                None => self.count(Tier::Memory, LookupResult::Negative),
             }
             let max_staleness = self.context.bounds.max_staleness;
             if found.value.is_some() && found.renewal.due(found.as_of, known, now, max_staleness) {
@@ -212,8 +218,8 @@ impl<K: LookupKind> Tiers<K> {
         self.holds_as_of(key, found).filter(|known| self.within_bound(found, *known, now))
     }
 
-    fn count(&self, tier: &'static str, result: &'static str) {
-        self.context.metrics.looked_up(K::NAME, tier, result);
+    fn count(&self, tier: Tier, result: LookupResult) {
+        self.context.metrics.looked_up(K::NAME, tier.as_str(), result.as_str());
     }
 
     /// Joins the lookup of `key` that is under way, or starts one. It takes nothing from Redis that
@@ -227,7 +233,7 @@ impl<K: LookupKind> Tiers<K> {
         let lane = self.lanes.of(key);
         let fill = |key| async move { tiers.fill(key, lane, oldest).await };
         let joined = self.flights.join(key, lane, fill);
-        joined.inspect_err(|Unavailable| self.count("postgres", Unanswered::Shed.result()))
+        joined.inspect_err(|Unavailable| self.count(Tier::Postgres, Unanswered::Shed.result()))
     }
 
     async fn fill(
@@ -241,7 +247,7 @@ impl<K: LookupKind> Tiers<K> {
         if let Some(found) = self.memory.get(&key)
             && self.usable(&key, &found, clock::now()).is_some_and(|known| known >= oldest)
         {
-            self.count("memory", found.result());
+            self.count(Tier::Memory, found.result());
             return Ok((found, Tier::Memory));
         }
         if let Some(found) = self.ask_redis(&key, oldest).await {
@@ -250,10 +256,10 @@ impl<K: LookupKind> Tiers<K> {
             return Ok((found, Tier::Redis));
         }
         let found = self.postgres.get(key.clone(), lane).await.map_err(|unanswered| {
-            self.count("postgres", unanswered.result());
+            self.count(Tier::Postgres, unanswered.result());
             Unavailable
         })?;
-        self.count("postgres", found.result());
+        self.count(Tier::Postgres, found.result());
         let found = self.shared_stamp(found);
         self.keep(key.clone(), &found);
         if let Some(redis) = redis {
@@ -293,25 +299,25 @@ impl<K: LookupKind> Tiers<K> {
     async fn ask_redis(&self, key: &K::Key, oldest: Tick) -> Option<Found<K::Value>> {
         let redis = self.context.redis.as_ref()?;
         let usable = self.held_by_redis(redis, key, oldest).await;
-        let result = usable.as_ref().map_or_else(|miss| *miss, Found::result);
-        self.count("redis", result);
-        if result == "refused" {
+        let result = usable.as_ref().map_or_else(|reason| *reason, Found::result);
+        self.count(Tier::Redis, result);
+        if result == LookupResult::Refused {
             redis.complain_of_seals();
         }
         usable.ok()
     }
 
     /// Returns what Redis holds under `key`, if that can be used and is no older than `oldest`; if
-    /// not, the word for the reason in metrics.
+    /// not, the reason.
     pub(crate) async fn held_by_redis(
         &self,
         redis: &RedisTier,
         key: &K::Key,
         oldest: Tick,
-    ) -> Result<Found<K::Value>, &'static str> {
+    ) -> Result<Found<K::Value>, LookupResult> {
         let entry = redis.get::<K>(key, self.lanes.of(key)).await?;
         let now = clock::now();
-        let as_of = self.context.clock.tick_of(entry.verified, now).ok_or("stale")?;
+        let as_of = self.context.clock.tick_of(entry.verified, now).ok_or(LookupResult::Stale)?;
         let found = Found {
             value: entry.value.map(Arc::new),
             as_of,
@@ -322,7 +328,7 @@ impl<K: LookupKind> Tiers<K> {
             renewal: Renewal::default(),
         };
         let known = self.usable(key, &found, now).filter(|known| *known >= oldest);
-        known.map(|_| found).ok_or("stale")
+        known.map(|_| found).ok_or(LookupResult::Stale)
     }
 }
 
@@ -345,8 +351,7 @@ fn report(defect: &Defect, metrics: &Metrics) {
 }
 
 impl<V> Found<V> {
-    /// The word for the result in metrics.
-    pub(crate) fn result(&self) -> &'static str {
-        if self.value.is_some() { "hit" } else { "negative" }
+    pub(crate) fn result(&self) -> LookupResult {
+        if self.value.is_some() { LookupResult::Hit } else { LookupResult::Negative }
     }
 }

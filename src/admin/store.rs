@@ -38,7 +38,7 @@ pub use self::{
     backends::{BackendChanges, BackendSummary, CredentialNote},
     domain_models::DomainModel,
     domains::{DomainChanges, DomainDetails, DomainSummary, NewDomain, NewModels},
-    error::Error,
+    error::{Error, ObjectKind},
     installation::RenewedInstallation,
     names::{
         Actor, BackendKind, BackendName, BackendUrl, Description, DisplayName, Email, EntityId,

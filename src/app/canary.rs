@@ -28,6 +28,27 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 const LEAST_LIFETIME: Duration = Duration::from_secs(5 * 60);
 const ROUNDS_OF_LIFE: u32 = 4;
 
+/// What became of one change of the canary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CanaryRound {
+    /// The replica obeyed it in time.
+    Seen,
+    NotSeen,
+    /// Postgres did not accept it.
+    NotMade,
+}
+
+impl CanaryRound {
+    /// The word in metrics.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Seen => "seen",
+            Self::NotSeen => "unseen",
+            Self::NotMade => "unavailable",
+        }
+    }
+}
+
 pub(crate) struct Canary {
     id: TokenId,
     every: Duration,
@@ -59,8 +80,8 @@ impl Canary {
         let spread = u32::from(self.id.0.as_bytes()[0]);
         let mut pause = self.every / 256 * spread;
         while stop.run_until_cancelled(sleep(pause)).await.is_some() {
-            let Some(result) = stop.run_until_cancelled(self.round()).await else { break };
-            self.metrics.canary_round(result);
+            let Some(round) = stop.run_until_cancelled(self.round()).await else { break };
+            self.metrics.canary_round(round.as_str());
             pause = self.every;
         }
         let remove = format!("SELECT patgate.remove_canary('{}')", self.id);
@@ -69,7 +90,7 @@ impl Canary {
         }
     }
 
-    async fn round(&mut self) -> &'static str {
+    async fn round(&mut self) -> CanaryRound {
         // Loads the canary into memory, so that memory holds what is about to change.
         let _ = self.principals.get(&self.id, clock::now()).await;
         let sent = clock::now();
@@ -77,7 +98,7 @@ impl Canary {
             Ok(revoked) => revoked,
             Err(error) => {
                 tracing::debug!(%error, "flipping the canary");
-                return "unavailable";
+                return CanaryRound::NotMade;
             }
         };
         let Self { id, notify, principals, writer, .. } = self;
@@ -90,9 +111,9 @@ impl Canary {
         let left = self.bound.saturating_sub(clock::now().since(sent));
         // The poll comes in any case.
         let (seen, _) = join(timeout(left, seen), writer.run(notify)).await;
-        let Ok(seen) = seen else { return "unseen" };
+        let Ok(seen) = seen else { return CanaryRound::NotSeen };
         self.metrics.propagated(seen.since(sent));
-        "seen"
+        CanaryRound::Seen
     }
 
     async fn flip(&mut self) -> Result<bool, WriteError> {

@@ -16,7 +16,7 @@ use self::{
 };
 use super::{UsageError, output::write, session::Session};
 use crate::{
-    admin::{self, StoreError},
+    admin::{self, ObjectKind, StoreError},
     api::{Action, Entity, Manner},
     backend::{Backend, BackendName},
     body::Form,
@@ -132,7 +132,11 @@ pub(super) async fn run(session: &Session, asked: Arguments) -> anyhow::Result<(
         if presumed {
             let Some(principal) = &known.principal else {
                 let name = request.token.id.to_string();
-                return Err(admin::Error::from(StoreError::NotFound { what: "token", name }).into());
+                return Err(admin::Error::from(StoreError::NotFound {
+                    what: ObjectKind::Token,
+                    name,
+                })
+                .into());
             };
             // The only place where possession of the token is not proven. The result is only
             // printed; it admits no request.

@@ -7,6 +7,7 @@
 //! supervisor starts it again.
 
 use std::{
+    fmt,
     future::Future,
     panic::AssertUnwindSafe,
     sync::{
@@ -24,7 +25,23 @@ use tokio_util::sync::CancellationToken;
 #[error("the {task} {how}; this is a bug in patgate, and the log says where")]
 pub struct TaskEnded {
     task: &'static str,
-    how: &'static str,
+    how: HowEnded,
+}
+
+/// How a task ended that should not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HowEnded {
+    Returned,
+    Panicked,
+}
+
+impl fmt::Display for HowEnded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Returned => "ended before the process did",
+            Self::Panicked => "panicked",
+        })
+    }
 }
 
 /// Starts tasks and watches them. Clones watch the same tasks.
@@ -50,7 +67,7 @@ impl Tasks {
         self.spawn_owned(task, async move {
             work.await;
             if !tasks.0.stopping.load(SeqCst) {
-                tasks.fail(TaskEnded { task, how: "ended before the process did" });
+                tasks.fail(TaskEnded { task, how: HowEnded::Returned });
             }
         })
     }
@@ -65,7 +82,7 @@ impl Tasks {
         let tasks = self.clone();
         tokio::spawn(async move {
             if AssertUnwindSafe(work).catch_unwind().await.is_err() {
-                tasks.fail(TaskEnded { task, how: "panicked" });
+                tasks.fail(TaskEnded { task, how: HowEnded::Panicked });
             }
         })
     }
@@ -98,7 +115,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_task_that_panics_or_returns_is_the_reason_to_end() {
-        for (panics, how) in [(true, "panicked"), (false, "ended before the process did")] {
+        for (panics, how) in [(true, HowEnded::Panicked), (false, HowEnded::Returned)] {
             let tasks = Tasks::default();
             assert_eq!(tasks.outcome(), Ok(()));
             let other = tasks.spawn("other task", std::future::pending::<()>());
@@ -115,7 +132,7 @@ mod tests {
         tasks.spawn_owned("queue", async {}).await.unwrap();
         assert_eq!(tasks.outcome(), Ok(()));
         tasks.spawn_owned("queue", async { panic!("on purpose") }).await.unwrap();
-        assert_eq!(tasks.outcome(), Err(TaskEnded { task: "queue", how: "panicked" }));
+        assert_eq!(tasks.outcome(), Err(TaskEnded { task: "queue", how: HowEnded::Panicked }));
     }
 
     #[tokio::test]
@@ -125,6 +142,6 @@ mod tests {
         tasks.spawn("feed", async {}).await.unwrap();
         assert_eq!(tasks.outcome(), Ok(()));
         tasks.spawn("canary", async { panic!("on purpose") }).await.unwrap();
-        assert_eq!(tasks.outcome(), Err(TaskEnded { task: "canary", how: "panicked" }));
+        assert_eq!(tasks.outcome(), Err(TaskEnded { task: "canary", how: HowEnded::Panicked }));
     }
 }

@@ -15,6 +15,7 @@ use super::{
     Unavailable,
     lanes::Lane,
     load::{Load, UNKNOWN},
+    lookup_result::LookupResult,
     queue::{Batch, Queue},
 };
 use crate::{clock, process::tasks::Tasks};
@@ -49,11 +50,10 @@ pub(super) enum Unanswered {
 }
 
 impl Unanswered {
-    /// The word for it in metrics.
-    pub(super) fn result(self) -> &'static str {
+    pub(super) fn result(self) -> LookupResult {
         match self {
-            Self::Shed => "shed",
-            Self::Failed => "unavailable",
+            Self::Shed => LookupResult::Shed,
+            Self::Failed => LookupResult::Unavailable,
         }
     }
 }

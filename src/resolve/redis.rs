@@ -17,6 +17,7 @@ use super::{
     batch::{Batcher, Unanswered},
     breaker::Breaker,
     lanes::Lane,
+    lookup_result::LookupResult,
 };
 use crate::{
     clock::{self, Moment},
@@ -102,28 +103,27 @@ impl RedisTier {
         });
     }
 
-    /// The entry under `key`, or a word for why there is none: `miss`, `open` (circuit),
-    /// `unavailable`, `refused` (not sealed by us for this key).
+    /// Returns the entry under `key`, or why there is none.
     pub(super) async fn get<K: LookupKind>(
         &self,
         key: &K::Key,
         lane: Lane,
-    ) -> Result<StoredEntry<K::Value>, &'static str> {
+    ) -> Result<StoredEntry<K::Value>, LookupResult> {
         if !self.link.breaker.admits(clock::now()) {
-            return Err("open");
+            return Err(LookupResult::Open);
         }
         let redis_key = redis_key::<K>(self.sealer.prefix(), key);
         let sealed = match timeout(self.link.timeout, self.reads.get(redis_key.clone(), lane)).await
         {
-            Ok(Ok(reply)) => reply.ok_or("miss")?,
+            Ok(Ok(reply)) => reply.ok_or(LookupResult::Miss)?,
             // It was not asked, which says nothing about its health.
-            Ok(Err(Unanswered::Shed)) => return Err("unavailable"),
+            Ok(Err(Unanswered::Shed)) => return Err(LookupResult::Unavailable),
             Ok(Err(Unanswered::Failed)) | Err(_) => {
                 self.link.failed();
-                return Err("unavailable");
+                return Err(LookupResult::Unavailable);
             }
         };
-        self.sealer.open(Purpose::Entries, &redis_key, &sealed).ok_or("refused")
+        self.sealer.open(Purpose::Entries, &redis_key, &sealed).ok_or(LookupResult::Refused)
     }
 
     /// Logs, now and then, that an entry was not sealed by this key ring.

@@ -5,8 +5,8 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::{
-    AuditAction, BackendKind, BackendName, BackendUrl, Committed, Error, Store, sql, sql_as,
-    sql_scalar, utc,
+    AuditAction, BackendKind, BackendName, BackendUrl, Committed, Error, ObjectKind, Store, sql,
+    sql_as, sql_scalar, utc,
 };
 use crate::domain::{DomainId, Slug};
 
@@ -94,7 +94,7 @@ impl Store {
             .bind(kind.as_str())
             .execute(&mut *change.tx)
             .await
-            .map_err(|error| Error::exists(error, "backend", name))?;
+            .map_err(|error| Error::exists(error, ObjectKind::Backend, name))?;
         change.outdated.backends.push(name.clone());
         let details = json!({ "url": url.as_str(), "kind": kind.as_str() });
         change.finish(AuditAction::BackendCreate, name, details, ()).await
@@ -122,7 +122,7 @@ impl Store {
         let backend = sql_as(select_backend!("WHERE b.name = $1"));
         let backend = backend.bind(name.as_str().to_owned()).fetch_optional(&mut *tx).await?;
         tx.commit().await?;
-        backend.ok_or_else(|| Error::not_found("backend", name))
+        backend.ok_or_else(|| Error::not_found(ObjectKind::Backend, name))
     }
 
     /// Changes a backend in place.
@@ -146,7 +146,7 @@ impl Store {
         .execute(&mut *change.tx)
         .await?;
         if updated.rows_affected() == 0 {
-            return Err(Error::not_found("backend", name));
+            return Err(Error::not_found(ObjectKind::Backend, name));
         }
         let users: Vec<(Uuid, String)> =
             sql_as(USERS).bind(name.as_str()).fetch_all(&mut *change.tx).await?;
@@ -171,7 +171,7 @@ impl Store {
             .bind(name.as_str())
             .fetch_optional(&mut *change.tx)
             .await?
-            .ok_or_else(|| Error::not_found("backend", name))?;
+            .ok_or_else(|| Error::not_found(ObjectKind::Backend, name))?;
         let users: Vec<String> =
             sql_scalar(concat!("SELECT slug FROM (", users_of!("$1"), ") u ORDER BY slug"))
                 .bind(name.as_str())

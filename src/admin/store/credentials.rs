@@ -5,7 +5,8 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::{
-    AuditAction, BackendName, Committed, Error, NewAuditEntry, PendingChange, Store, sql, sql_as,
+    AuditAction, BackendName, Committed, Error, NewAuditEntry, ObjectKind, PendingChange, Store,
+    sql, sql_as,
 };
 use crate::{
     credential::{Place, Sealed},
@@ -50,7 +51,7 @@ impl Store {
         .execute(&mut *change.tx)
         .await?;
         if updated.rows_affected() == 0 {
-            return Err(Error::not_found("backend", name));
+            return Err(Error::not_found(ObjectKind::Backend, name));
         }
         change.outdate_backend(name.as_str()).await?;
         let details = json!({ "key_id": sealed.key_id, "header": place });
@@ -74,7 +75,7 @@ impl Store {
         .execute(&mut *change.tx)
         .await?;
         if updated.rows_affected() == 0 {
-            return Err(Error::not_found("credential of backend", name));
+            return Err(Error::not_found(ObjectKind::BackendCredential, name));
         }
         change.outdate_backend(name.as_str()).await?;
         change.finish(AuditAction::BackendRemoveCredential, name, json!({}), ()).await

@@ -4,7 +4,9 @@ use serde_json::json;
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
-use super::{AuditAction, BackendName, Committed, Error, ListedModel, Store, sql, sql_as};
+use super::{
+    AuditAction, BackendName, Committed, Error, ListedModel, ObjectKind, Store, sql, sql_as,
+};
 use crate::domain::DomainRef;
 
 /// A model that a domain lists.
@@ -41,7 +43,7 @@ impl Store {
         .bind(upstream.as_str())
         .execute(&mut *change.tx)
         .await
-        .map_err(|error| Error::dangling(error, "backend", upstream))?;
+        .map_err(|error| Error::dangling(error, ObjectKind::Backend, upstream))?;
         let details = json!({
             "slug": domain.slug, "model": model.as_str(), "upstream": upstream.as_str(),
             "all_models_before": domain.all_models,
@@ -67,7 +69,7 @@ impl Store {
             .execute(&mut *change.tx)
             .await?;
         if deleted.rows_affected() == 0 {
-            return Err(Error::not_found("model", model));
+            return Err(Error::not_found(ObjectKind::Model, model));
         }
         let left = list(&mut change.tx, domain.id).await?.len();
         let details = json!({

@@ -5,7 +5,7 @@ use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::{
-    AuditAction, BackendName, Committed, DisplayName, DomainModel, Error, ListedModel,
+    AuditAction, BackendName, Committed, DisplayName, DomainModel, Error, ListedModel, ObjectKind,
     PendingChange, Role, Store, domain_models, new_id, roles, sql, sql_as, utc,
 };
 use crate::{
@@ -106,9 +106,9 @@ impl Store {
         .await
         .map_err(|error| match error.as_database_error() {
             Some(refusal) if refusal.is_foreign_key_violation() => {
-                Error::not_found("backend", upstream)
+                Error::not_found(ObjectKind::Backend, upstream)
             }
-            _ => Error::exists(error, "domain", slug),
+            _ => Error::exists(error, ObjectKind::Domain, slug),
         })?;
         let listed: Vec<&str> = match models {
             NewModels::All => Vec::new(),
@@ -200,7 +200,7 @@ impl Store {
             .bind(upstream.as_str())
             .execute(&mut *change.tx)
             .await
-            .map_err(|error| Error::dangling(error, "backend", upstream))?;
+            .map_err(|error| Error::dangling(error, ObjectKind::Backend, upstream))?;
         let details = json!({
             "slug": domain.slug, "upstream": upstream.as_str(), "upstream_before": domain.upstream,
         });
@@ -266,7 +266,7 @@ impl Store {
             .bind(slug.as_str())
             .execute(&mut *change.tx)
             .await
-            .map_err(|error| Error::exists(error, "domain", slug))?;
+            .map_err(|error| Error::exists(error, ObjectKind::Domain, slug))?;
         change.outdated.domains.push(DomainRef::Slug(slug.clone()));
         let details = json!({ "slug": slug.as_str(), "slug_before": domain.slug });
         change.finish(AuditAction::DomainRename, domain.id, details, ()).await
@@ -357,7 +357,7 @@ pub(super) async fn find(
     .bind(slug)
     .fetch_optional(&mut *tx)
     .await?
-    .ok_or_else(|| Error::not_found("domain", reference))
+    .ok_or_else(|| Error::not_found(ObjectKind::Domain, reference))
 }
 
 fn columns(reference: &DomainRef) -> (Option<Uuid>, Option<&str>) {

@@ -1,5 +1,7 @@
 //! Why a read or a change fails.
 
+use std::fmt;
+
 use sqlx::error::ErrorKind;
 
 /// A read or a change that failed.
@@ -10,9 +12,9 @@ use sqlx::error::ErrorKind;
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum Error {
     #[error("{what} `{name}` does not exist")]
-    NotFound { what: &'static str, name: String },
+    NotFound { what: ObjectKind, name: String },
     #[error("{what} `{name}` exists already")]
-    Exists { what: &'static str, name: String },
+    Exists { what: ObjectKind, name: String },
     #[error("{0}")]
     Refused(String),
     #[error("the database login may not do this ({0}); grant it patgate_admin")]
@@ -28,18 +30,56 @@ pub enum Error {
     Database(String),
 }
 
+/// The kind of an object that a caller named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum ObjectKind {
+    Token,
+    Scope,
+    User,
+    Role,
+    Member,
+    Domain,
+    Model,
+    Backend,
+    BackendCredential,
+}
+
+impl ObjectKind {
+    /// The word in messages.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::Scope => "scope",
+            Self::User => "user",
+            Self::Role => "role",
+            Self::Member => "member",
+            Self::Domain => "domain",
+            Self::Model => "model",
+            Self::Backend => "backend",
+            Self::BackendCredential => "credential of backend",
+        }
+    }
+}
+
+impl fmt::Display for ObjectKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 const DATETIME_OVERFLOW: &str = "22008";
 const DEADLOCK_DETECTED: &str = "40P01";
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 impl Error {
-    pub(super) fn not_found(what: &'static str, name: impl ToString) -> Self {
+    pub(super) fn not_found(what: ObjectKind, name: impl ToString) -> Self {
         Self::NotFound { what, name: name.to_string() }
     }
 
     /// Converts a violation of uniqueness into [`Self::Exists`].
-    pub(super) fn exists(error: sqlx::Error, what: &'static str, name: impl ToString) -> Self {
+    pub(super) fn exists(error: sqlx::Error, what: ObjectKind, name: impl ToString) -> Self {
         match error.as_database_error().map(|error| error.kind()) {
             Some(ErrorKind::UniqueViolation) => Self::Exists { what, name: name.to_string() },
             _ => error.into(),
@@ -47,7 +87,7 @@ impl Error {
     }
 
     /// Converts a reference to a row that does not exist into [`Self::NotFound`].
-    pub(super) fn dangling(error: sqlx::Error, what: &'static str, name: impl ToString) -> Self {
+    pub(super) fn dangling(error: sqlx::Error, what: ObjectKind, name: impl ToString) -> Self {
         match error.as_database_error().map(|error| error.kind()) {
             Some(ErrorKind::ForeignKeyViolation) => Self::not_found(what, name),
             _ => error.into(),

@@ -5,8 +5,8 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::{
-    AuditAction, Committed, Error, NewAuditEntry, PendingChange, Store, UserRef, domains, sql_as,
-    sql_scalar, tokens::lock, users, utc,
+    AuditAction, Committed, Error, NewAuditEntry, ObjectKind, PendingChange, Store, UserRef,
+    domains, sql_as, sql_scalar, tokens::lock, users, utc,
 };
 use crate::{
     domain::DomainRef,
@@ -61,7 +61,7 @@ impl Store {
         let mut change = self.change().await?;
         lock(&mut change.tx, id).await?;
         let revoked: Option<RevokedToken> = revoke(&mut change, &[id.0]).await?.pop();
-        let revoked = revoked.ok_or_else(|| Error::not_found("token", id))?;
+        let revoked = revoked.ok_or_else(|| Error::not_found(ObjectKind::Token, id))?;
         let details = json!({ "name": revoked.name, "email": revoked.owner });
         change.finish(AuditAction::TokenRevoke, id, details, revoked).await
     }
@@ -83,7 +83,7 @@ impl Store {
         tx.commit().await?;
         let stored = stored.and_then(|digest| digest.try_into().ok()).map(TokenDigest::from_bytes);
         if stored.as_ref() != Some(&token.digest) {
-            return Err(Error::not_found("token", token.id));
+            return Err(Error::not_found(ObjectKind::Token, token.id));
         }
         self.revoke_token(token.id).await
     }

@@ -5,8 +5,8 @@ use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::{
-    AuditAction, Committed, Error, PendingChange, RoleName, Store, UserRef, domains, new_id, sql,
-    sql_as, sql_scalar, users,
+    AuditAction, Committed, Error, ObjectKind, PendingChange, RoleName, Store, UserRef, domains,
+    new_id, sql, sql_as, sql_scalar, users,
 };
 use crate::{
     domain::{DomainId, DomainRef},
@@ -162,7 +162,7 @@ impl Store {
             .execute(&mut *change.tx)
             .await?;
         if deleted.rows_affected() == 0 {
-            return Err(Error::not_found("member", user.email));
+            return Err(Error::not_found(ObjectKind::Member, user.email));
         }
         change.outdate_user(UserId(user.id)).await?;
         let details = json!({ "domain": slug, "role": name.as_str(), "email": user.email });
@@ -183,7 +183,7 @@ impl Store {
         .bind(name.as_str())
         .fetch_optional(&mut *change.tx)
         .await?
-        .ok_or_else(|| Error::not_found("role", format!("{}/{name}", domain.slug)))?;
+        .ok_or_else(|| Error::not_found(ObjectKind::Role, format!("{}/{name}", domain.slug)))?;
         Ok((change, domain.slug, role))
     }
 }
@@ -201,7 +201,7 @@ pub(super) async fn insert(
         .bind(name)
         .execute(&mut *tx)
         .await
-        .map_err(|error| Error::exists(error, "role", name))?;
+        .map_err(|error| Error::exists(error, ObjectKind::Role, name))?;
     insert_operations(tx, id, operations).await?;
     Ok(id)
 }

@@ -5,7 +5,10 @@ use std::{fmt, str::FromStr};
 use serde_json::json;
 use sqlx::{FromRow, PgConnection};
 
-use super::{AuditAction, Committed, EntityId, Error, Store, domains, new_id, sql, sql_as, tokens};
+use super::{
+    AuditAction, Committed, EntityId, Error, ObjectKind, Store, domains, new_id, sql, sql_as,
+    tokens,
+};
 use crate::{
     domain::DomainRef,
     operation::{EntityType, Operation},
@@ -143,7 +146,7 @@ impl Store {
                 .execute(&mut *change.tx)
                 .await?;
                 if deleted.rows_affected() == 0 {
-                    return Err(Error::not_found("scope", scope));
+                    return Err(Error::not_found(ObjectKind::Scope, scope));
                 }
             }
         }

@@ -8,8 +8,8 @@ use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::{
-    AuditAction, CANARY_KEEPER, Committed, Description, Error, NewScope, Scope, Store, TokenName,
-    UserRef, domains, scopes, sql, sql_as, sql_scalar, users, utc,
+    AuditAction, CANARY_KEEPER, Committed, Description, Error, NewScope, ObjectKind, Scope, Store,
+    TokenName, UserRef, domains, scopes, sql, sql_as, sql_scalar, users, utc,
 };
 use crate::{
     domain::DomainRef,
@@ -302,7 +302,7 @@ pub(super) fn refused(error: sqlx::Error, name: &str, owner: &str) -> Error {
         Some(refusal) if refusal.is_check_violation() => {
             Error::Refused("a token must expire in the future".to_owned())
         }
-        _ => Error::exists(error, "token", format_args!("{name}` of `{owner}")),
+        _ => Error::exists(error, ObjectKind::Token, format_args!("{name}` of `{owner}")),
     }
 }
 
@@ -329,7 +329,7 @@ pub(super) async fn lock(tx: &mut PgConnection, id: TokenId) -> Result<(), Error
         .fetch_optional(&mut *tx)
         .await?
         .map(drop)
-        .ok_or_else(|| Error::not_found("token", id))
+        .ok_or_else(|| Error::not_found(ObjectKind::Token, id))
 }
 
 pub(super) async fn details(tx: &mut PgConnection, id: TokenId) -> Result<TokenDetails, Error> {
@@ -337,7 +337,7 @@ pub(super) async fn details(tx: &mut PgConnection, id: TokenId) -> Result<TokenD
         .bind(id.0)
         .fetch_optional(&mut *tx)
         .await?
-        .ok_or_else(|| Error::not_found("token", id))?;
+        .ok_or_else(|| Error::not_found(ObjectKind::Token, id))?;
     let scopes = scopes::list(tx, id).await?;
     Ok(TokenDetails { token, scopes })
 }

@@ -5,8 +5,8 @@ use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::{
-    AuditAction, CANARY_KEEPER, Committed, DisplayName, Email, Error, Store, UserRef, new_id, sql,
-    sql_as, utc,
+    AuditAction, CANARY_KEEPER, Committed, DisplayName, Email, Error, ObjectKind, Store, UserRef,
+    new_id, sql, sql_as, utc,
 };
 use crate::principal::UserId;
 
@@ -74,7 +74,7 @@ impl Store {
         .bind(new.platform_admin)
         .fetch_one(&mut *change.tx)
         .await
-        .map_err(|error| Error::exists(error, "user", &new.email))?;
+        .map_err(|error| Error::exists(error, ObjectKind::User, &new.email))?;
         let details = json!({
             "email": user.email, "name": user.name, "platform_admin": user.platform_admin,
         });
@@ -209,5 +209,5 @@ pub(super) async fn find(tx: &mut PgConnection, reference: &UserRef) -> Result<U
     .bind(reference.email())
     .fetch_optional(&mut *tx)
     .await?
-    .ok_or_else(|| Error::not_found("user", reference))
+    .ok_or_else(|| Error::not_found(ObjectKind::User, reference))
 }

@@ -18,7 +18,7 @@ use crate::{
     process::tasks::Tasks,
     redis_client::probe::{RedisUse, probe},
     resolve::{
-        Found, Load, LookupKind, MemoryTier, TierContext, Tiers, postgres::lookups,
+        Found, Load, LookupKind, LookupResult, MemoryTier, TierContext, Tiers, postgres::lookups,
         redis::RedisTier,
     },
     seal::Sealer,
@@ -33,7 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug, Serialize)]
 pub(super) struct RedisEntry {
     /// The result of the lookup, in the words of its metric.
-    entry: &'static str,
+    #[serde(serialize_with = "as_word")]
+    entry: LookupResult,
     /// The age of a usable entry: how long ago Postgres was asked.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "to_the_millisecond")]
     age_seconds: Option<f64>,
@@ -56,12 +57,14 @@ pub(super) struct RedisEntries {
 impl fmt::Display for RedisEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let words = match self.entry {
-            "hit" => "usable",
-            "negative" => "usable, says that there is none",
-            "miss" => "no entry",
-            "stale" => "too old, or outdated by a change",
-            "refused" => "not sealed by this key ring",
-            _ => "Redis cannot be used",
+            LookupResult::Hit => "usable",
+            LookupResult::Negative => "usable, says that there is none",
+            LookupResult::Miss => "no entry",
+            LookupResult::Stale => "too old, or outdated by a change",
+            LookupResult::Refused => "not sealed by this key ring",
+            LookupResult::Open | LookupResult::Shed | LookupResult::Unavailable => {
+                "Redis cannot be used"
+            }
         };
         f.write_str(words)?;
         if let Some(fault) = &self.fault {
@@ -107,7 +110,7 @@ pub(super) async fn inspect(
     let prefix = context.changes.installation().redis_prefix();
     if let Err(fault) = probe(settings, &prefix, &[RedisUse::Read]).await {
         let unused = || RedisEntry {
-            entry: "unavailable",
+            entry: LookupResult::Unavailable,
             age_seconds: None,
             fault: Some(fault.to_string()),
         };
@@ -161,10 +164,14 @@ async fn entry<K: LookupKind>(tiers: &Tiers<K>, redis: &RedisTier, key: &K::Key)
     let found = tiers.held_by_redis(redis, key, any_age).await;
     let age = |found: &Found<K::Value>| clock::now().since(found.as_of).as_secs_f64();
     RedisEntry {
-        entry: found.as_ref().map_or_else(|word| *word, Found::result),
+        entry: found.as_ref().map_or_else(|reason| *reason, Found::result),
         age_seconds: found.as_ref().ok().map(age),
         fault: None,
     }
+}
+
+fn as_word<S: Serializer>(result: &LookupResult, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(result.as_str())
 }
 
 fn to_the_millisecond<S: Serializer>(age: &Option<f64>, to: S) -> Result<S::Ok, S::Error> {

@@ -29,7 +29,7 @@ pub use self::{
     cached_copies::CachedCopiesError,
     error::Error,
     outcome::{CommittedChange, Outcome, Warning},
-    progress::{Progress, ReplicaStates},
+    progress::{ChangeProgress, ReplicaStates},
     system::ServingReplicas,
 };
 use self::{cached_copies::delete_cached_copies, keys::Keys};

@@ -36,7 +36,7 @@ use crate::{
     admin::{self, Actor, StoreError},
     api::TableErrors,
     app,
-    config::{Config, ConfigErrors, KeyRingFileError, Purpose},
+    config::{Config, ConfigErrors, ConfigPurpose, KeyRingFileError},
     domain::DomainRef,
     postgres::{self, SchemaError},
     telemetry,
@@ -160,7 +160,7 @@ pub fn run() -> ExitCode {
 /// Does not wait for standard error, which may be a pipe that no process reads.
 fn serve(global: Global) -> ExitCode {
     let served = || {
-        let config = Session::new(global)?.config(Purpose::Serve)?;
+        let config = Session::new(global)?.config(ConfigPurpose::Serve)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let served = runtime.block_on(app::serve(config));
         runtime.shutdown_timeout(LAST_TASKS);
@@ -224,7 +224,7 @@ async fn administer(session: &Session, command: Command) -> anyhow::Result<()> {
 }
 
 async fn migrate(session: &Session) -> anyhow::Result<()> {
-    let config: Config = session.config(Purpose::Admin)?;
+    let config: Config = session.config(ConfigPurpose::Admin)?;
     let migrated = postgres::migrate(&config.postgres.url).await?;
     if session.out.is_json() {
         return session.out.json(&migrated);

@@ -16,7 +16,7 @@ pub(crate) use self::keyring_file::read_keyring_text;
 pub use self::{
     keyring_file::{KeyRingFileError, read_keyring},
     keys::reference,
-    sources::Sources,
+    sources::ConfigSources,
 };
 use self::{
     keys::KEYS,
@@ -176,7 +176,7 @@ pub enum LogFormat {
 
 /// The purpose for which a configuration is loaded; it decides which settings are required.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
+pub enum ConfigPurpose {
     /// Answering Envoy: a key ring and a listener are required.
     Serve,
     /// The administrator's commands: neither key ring nor listener is required.
@@ -245,7 +245,7 @@ impl Config {
     /// # Errors
     ///
     /// Returns all errors of the sources, or that they name no key ring.
-    pub fn keyring_path(sources: &Sources) -> Result<PathBuf, ConfigErrors> {
+    pub fn keyring_path(sources: &ConfigSources) -> Result<PathBuf, ConfigErrors> {
         let mut reader = SettingsReader::of(sources);
         let path = reader.get("keyring_file", path).flatten();
         if path.is_none() {
@@ -271,14 +271,14 @@ impl Config {
 
     /// Returns the key ring and the API tables that the sources name, even if other settings have
     /// errors.
-    pub fn files(sources: &Sources) -> (Option<PathBuf>, Vec<PathBuf>) {
+    pub fn files(sources: &ConfigSources) -> (Option<PathBuf>, Vec<PathBuf>) {
         let mut reader = SettingsReader::of(sources);
         let keyring_file = reader.get("keyring_file", path).flatten();
         (keyring_file, reader.get("apis", paths).unwrap_or_default())
     }
 
     /// Returns every key with its effective value, in the order of the reference.
-    pub fn effective(sources: &Sources) -> Vec<EffectiveSetting> {
+    pub fn effective(sources: &ConfigSources) -> Vec<EffectiveSetting> {
         let settings = SettingTexts::collect(sources);
         let shown = |key: &keys::Key| {
             let setting = settings.get(key.name)?;

@@ -302,7 +302,7 @@ impl<K: LookupKind> Tiers<K> {
         let result = usable.as_ref().map_or_else(|reason| *reason, Found::result);
         self.count(Tier::Redis, result);
         if result == LookupResult::Refused {
-            redis.complain_of_seals();
+            redis.warn_of_foreign_seals();
         }
         usable.ok()
     }

@@ -16,7 +16,7 @@ const REPEATED_EVERY: Duration = Duration::from_millis(500);
 
 /// How far a change has come.
 #[derive(Clone, Debug)]
-pub enum Progress {
+pub enum ChangeProgress {
     /// At least one replica may still answer from before the change.
     Waiting(ReplicaStates),
     /// No replica answers from before the change any more. This is the last event.
@@ -40,7 +40,7 @@ impl Admin {
     /// expired.
     ///
     /// The stream sends an event at once, when a replica has applied the change, and every half
-    /// second. It ends after [`Progress::Done`], or after an error. A caller that drops it stops
+    /// second. It ends after [`ChangeProgress::Done`], or after an error. A caller that drops it stops
     /// waiting; the change stays.
     ///
     /// # Errors
@@ -49,7 +49,7 @@ impl Admin {
     pub fn progress(
         &self,
         change: CommittedChange,
-    ) -> impl Stream<Item = Result<Progress, Error>> + '_ {
+    ) -> impl Stream<Item = Result<ChangeProgress, Error>> + '_ {
         let begin = Some((change, Events::default()));
         stream::try_unfold(begin, async |state| {
             let Some((change, mut events)) = state else { return Ok(None) };
@@ -57,7 +57,7 @@ impl Admin {
                 let elapsed = clock::now().since(change.at);
                 let replicas = self.store.replicas(change.transaction.as_deref(), elapsed).await?;
                 match events.next(elapsed, replicas) {
-                    Some(last @ Progress::Done(_)) => return Ok(Some((last, None))),
+                    Some(last @ ChangeProgress::Done(_)) => return Ok(Some((last, None))),
                     Some(event) => return Ok(Some((event, Some((change, events))))),
                     None => sleep(POLLED_EVERY).await,
                 }
@@ -74,19 +74,19 @@ struct Events {
 }
 
 impl Events {
-    fn next(&mut self, elapsed: Duration, replicas: Vec<Replica>) -> Option<Progress> {
+    fn next(&mut self, elapsed: Duration, replicas: Vec<Replica>) -> Option<ChangeProgress> {
         let (applied, missing): (Vec<_>, Vec<_>) =
             replicas.into_iter().partition(|replica| replica.applied);
         let states = ReplicaStates { elapsed, applied, missing };
         if states.missing.is_empty() {
-            return Some(Progress::Done(states));
+            return Some(ChangeProgress::Done(states));
         }
         let is_news = self.last.is_none_or(|(sent, missing)| {
             missing != states.missing.len() || elapsed >= sent + REPEATED_EVERY
         });
         is_news.then(|| {
             self.last = Some((elapsed, states.missing.len()));
-            Progress::Waiting(states)
+            ChangeProgress::Waiting(states)
         })
     }
 }
@@ -110,8 +110,10 @@ mod tests {
         let mut events = Events::default();
         let mut next = |millis, states: &[(&str, bool)]| {
             events.next(Duration::from_millis(millis), replicas(states)).map(|event| match event {
-                Progress::Waiting(states) => (false, states.applied.len(), states.missing.len()),
-                Progress::Done(states) => (true, states.applied.len(), states.missing.len()),
+                ChangeProgress::Waiting(states) => {
+                    (false, states.applied.len(), states.missing.len())
+                }
+                ChangeProgress::Done(states) => (true, states.applied.len(), states.missing.len()),
             })
         };
         let neither = [("a", false), ("b", false)];
@@ -129,6 +131,6 @@ mod tests {
     #[test]
     fn without_replicas_there_is_nothing_to_wait_for() {
         let event = Events::default().next(Duration::ZERO, Vec::new());
-        assert!(matches!(event, Some(Progress::Done(states)) if states.applied.is_empty()));
+        assert!(matches!(event, Some(ChangeProgress::Done(states)) if states.applied.is_empty()));
     }
 }

@@ -95,7 +95,7 @@ impl Builder<'_> {
             .map(|redis| RedisTier::spawn(redis, self.sealer(), self.metrics.clone(), &self.tasks));
         let redis = redis.transpose().map_err(unusable)?;
         if let (Some(redis), Some(settings)) = (&redis, &config.redis) {
-            redis.greet(settings, &self.tasks);
+            redis.probe_in_background(settings, &self.tasks);
         }
         let context = TierContext {
             redis,

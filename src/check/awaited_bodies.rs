@@ -30,20 +30,20 @@ pub(crate) struct AwaitedBodies {
     in_all: usize,
     /// Of the ids of requests, which a client may have chosen if Envoy was told so.
     ids: RandomState,
-    state: Mutex<State>,
+    state: Mutex<AwaitedByToken>,
     metrics: Metrics,
 }
 
 #[derive(Default)]
-struct State {
-    tokens: HashMap<TokenId, Vec<Awaited>>,
+struct AwaitedByToken {
+    tokens: HashMap<TokenId, Vec<AwaitedBody>>,
     bodies: usize,
     bytes: u64,
     /// When the bodies of all tokens are looked through again.
     sweep_at: Option<Tick>,
 }
 
-struct Awaited {
+struct AwaitedBody {
     request: u64,
     /// 0 for what a body becomes beside itself.
     bodies: usize,
@@ -77,7 +77,7 @@ impl AwaitedBodies {
         let admitted = bodies < per_token && fits && !(is_full && bodies >= share);
         if admitted {
             let forgotten = now.after(timeout);
-            state.count(token, Awaited { request, bodies: 1, bytes, forgotten });
+            state.count(token, AwaitedBody { request, bodies: 1, bytes, forgotten });
         } else if awaited.is_empty() {
             state.tokens.remove(&token);
         }
@@ -93,8 +93,8 @@ impl AwaitedBodies {
         request: &str,
         bytes: u64,
         now: Tick,
-    ) -> Option<Held<'_>> {
-        let held = Held { bodies: self, token, request: self.ids.hash_one((DECODED, request)) };
+    ) -> Option<HeldBody<'_>> {
+        let held = HeldBody { bodies: self, token, request: self.ids.hash_one((DECODED, request)) };
         let own = self.ids.hash_one(request);
         let timeout = self.limits.timeout;
         let mut state = self.lock();
@@ -107,15 +107,15 @@ impl AwaitedBodies {
             return None;
         }
         let forgotten = now.after(timeout);
-        state.count(token, Awaited { request: held.request, bodies: 0, bytes, forgotten });
+        state.count(token, AwaitedBody { request: held.request, bodies: 0, bytes, forgotten });
         self.show(&state);
         drop(state);
         Some(held)
     }
 
     /// The body of this request has come. It counts until what is returned is dropped.
-    pub(crate) fn held(&self, token: TokenId, request: &str) -> Held<'_> {
-        Held { bodies: self, token, request: self.ids.hash_one(request) }
+    pub(crate) fn held(&self, token: TokenId, request: &str) -> HeldBody<'_> {
+        HeldBody { bodies: self, token, request: self.ids.hash_one(request) }
     }
 
     fn release(&self, token: TokenId, request: u64) {
@@ -126,30 +126,30 @@ impl AwaitedBodies {
         self.show(&state);
     }
 
-    fn show(&self, state: &State) {
+    fn show(&self, state: &AwaitedByToken) {
         self.metrics.bodies_awaited(state.bodies, state.bytes);
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, AwaitedByToken> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A body that has come, and still takes its place.
-pub(crate) struct Held<'b> {
+pub(crate) struct HeldBody<'b> {
     bodies: &'b AwaitedBodies,
     token: TokenId,
     request: u64,
 }
 
-impl Drop for Held<'_> {
+impl Drop for HeldBody<'_> {
     fn drop(&mut self) {
         self.bodies.release(self.token, self.request);
     }
 }
 
-impl State {
-    fn count(&mut self, token: TokenId, one: Awaited) {
+impl AwaitedByToken {
+    fn count(&mut self, token: TokenId, one: AwaitedBody) {
         self.bodies += one.bodies;
         self.bytes += one.bytes;
         self.tokens.entry(token).or_default().push(one);
@@ -186,7 +186,7 @@ impl State {
         }
     }
 
-    fn retain(&mut self, awaited: &mut Vec<Awaited>, now: Tick) {
+    fn retain(&mut self, awaited: &mut Vec<AwaitedBody>, now: Tick) {
         awaited.retain(|one| {
             let stays = one.forgotten > now;
             if !stays {

@@ -36,9 +36,9 @@ pub(crate) use self::{
 use crate::{clock::Tick, config, decision::Decision, pace::Pace, telemetry::Metrics};
 
 /// Accepts the records of checks. If decisions are not logged, it holds no queue and accepts none.
-pub(crate) struct DecisionLog(Option<Queue>);
+pub(crate) struct DecisionLog(Option<RecordQueue>);
 
-struct Queue {
+struct RecordQueue {
     sample: Sample,
     pace: Pace,
     records: SyncSender<WriterMessage>,
@@ -85,7 +85,7 @@ impl DecisionLog {
             shared: Arc::clone(&shared),
             metrics: metrics.clone(),
         };
-        let queue = Queue {
+        let queue = RecordQueue {
             sample: Sample::new(settings.sample_allows),
             pace: Pace::new(settings.denials_per_second, settings.denials_per_second),
             records,
@@ -97,7 +97,7 @@ impl DecisionLog {
 
     /// Returns a handle that controls the writer, if there is one.
     pub(crate) fn handle(&self) -> Option<DecisionLogHandle> {
-        let Queue { records, shared, .. } = self.0.as_ref()?;
+        let RecordQueue { records, shared, .. } = self.0.as_ref()?;
         Some(DecisionLogHandle { shared: Arc::clone(shared), waker: records.clone() })
     }
 
@@ -131,7 +131,7 @@ impl DecisionLog {
     }
 }
 
-impl Queue {
+impl RecordQueue {
     fn left_out(&self, code: &str) {
         self.shared.omissions.left_out(code);
         self.metrics.logged_decisions("left_out", 1);

@@ -29,10 +29,10 @@ const SAVED: Duration = Duration::from_secs(10);
 pub(crate) struct DenialRates {
     /// From one denial to the next, if they come evenly. Nothing where there is no bound.
     interval: Option<Duration>,
-    rows: [Row; 2],
+    rows: [RateTable; 2],
 }
 
-struct Row {
+struct RateTable {
     keys: RandomState,
     /// For each place the tick at which its next denial would come if they came evenly.
     next: Vec<AtomicI64>,
@@ -42,7 +42,7 @@ impl DenialRates {
     /// So many a second; 0 is no bound.
     pub(crate) fn new(per_second: u32) -> Self {
         let interval = (per_second > 0).then(|| Duration::from_secs(1) / per_second);
-        let row = || Row {
+        let row = || RateTable {
             keys: RandomState::new(),
             next: (0..PLACES).map(|_| AtomicI64::new(i64::MIN)).collect(),
         };
@@ -75,7 +75,7 @@ impl DenialRates {
     }
 
     fn places(&self, token: TokenId) -> [Option<&AtomicI64>; 2] {
-        let place = |row: &'_ Row| row.keys.hash_one(token) as usize % PLACES;
+        let place = |row: &'_ RateTable| row.keys.hash_one(token) as usize % PLACES;
         let [one, other] = &self.rows;
         [one.next.get(place(one)), other.next.get(place(other))]
     }

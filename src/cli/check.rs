@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 
 use self::{
     replica::{ReplicaAddress, ReplicaAnswer, ReplicaQuestion},
-    report::Report,
+    report::CheckReport,
     sent::{BodyArguments, CallerArguments, SentRequest},
 };
 use super::{UsageError, output::write, session::Session};
@@ -21,7 +21,7 @@ use crate::{
     backend::{Backend, BackendName},
     body::Form,
     clock::{self, Clock, Moment},
-    config::{Config, Purpose},
+    config::{Config, ConfigPurpose},
     credential::{Credential, Scheme, Sealed},
     decision::Decision,
     domain::{Domain, DomainRef},
@@ -82,7 +82,7 @@ struct StoredFacts {
 pub(super) async fn run(session: &Session, asked: Arguments) -> anyhow::Result<()> {
     let presumed = asked.who.pat_id.is_some();
     asked.consistent()?;
-    let config = session.config(Purpose::Admin)?;
+    let config = session.config(ConfigPurpose::Admin)?;
     let installation = session.connect(&config).await?.installation();
     let apis = api_tables::load(&config.apis)?;
     let method = &*asked.method;
@@ -162,7 +162,7 @@ pub(super) async fn run(session: &Session, asked: Arguments) -> anyhow::Result<(
         now,
     };
     let decision = evidence.decide();
-    let mut report = Report::new(&evidence, &decision, caches);
+    let mut report = CheckReport::new(&evidence, &decision, caches);
     report.rollout = known.domain.as_deref().and_then(|domain| {
         rollout(domain, known.principal.as_ref().map(|principal| principal.token))
     });
@@ -259,11 +259,12 @@ async fn look_up(
     reference: Option<DomainRef>,
     backend: Option<&BackendName>,
 ) -> anyhow::Result<StoredFacts> {
-    let principals = read_principals(postgres.clone(), vec![id]).await.map_err(told)?;
+    let principals = read_principals(postgres.clone(), vec![id]).await.map_err(as_error)?;
     let principal = only("token", principals)?;
     let domain = match reference {
         Some(reference) => {
-            let domains = read_domains(postgres.clone(), vec![reference]).await.map_err(told)?;
+            let domains =
+                read_domains(postgres.clone(), vec![reference]).await.map_err(as_error)?;
             only("domain", domains)?
         }
         None => None,
@@ -271,7 +272,7 @@ async fn look_up(
     let backend = match backend {
         Some(name) => {
             let backends = read_backends(postgres.clone(), vec![name.clone()]).await;
-            only("backend", backends.map_err(told)?)?
+            only("backend", backends.map_err(as_error)?)?
         }
         None => None,
     };
@@ -285,7 +286,7 @@ fn only<V>(what: &str, answers: Vec<Option<Found<V>>>) -> anyhow::Result<Option<
     }
 }
 
-fn told(error: AskError) -> anyhow::Error {
+fn as_error(error: AskError) -> anyhow::Error {
     match error {
         AskError::Sqlx(error) => admin::Error::from(StoreError::from(error)).into(),
         error => anyhow::Error::new(error).context("Postgres"),

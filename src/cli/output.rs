@@ -187,10 +187,10 @@ mod tests {
     fn a_cause_is_told_once() {
         #[derive(Debug, thiserror::Error)]
         #[error("cannot listen: {source}")]
-        struct Repeats {
+        struct InUse {
             source: io::Error,
         }
-        let error = anyhow::Error::new(Repeats { source: io::Error::other("in use") });
+        let error = anyhow::Error::new(InUse { source: io::Error::other("in use") });
         assert_eq!(causes(&error), "cannot listen: in use");
         let error = error.context("starting");
         assert_eq!(causes(&error), "starting: cannot listen: in use");

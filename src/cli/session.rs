@@ -7,12 +7,12 @@ use sqlx::PgPool;
 use super::{Global, output::Output, warnings::show_warnings};
 use crate::{
     admin::{Actor, Admin, CachedCopies, Outcome},
-    config::{Config, ConfigErrors, Purpose, Sources},
+    config::{Config, ConfigErrors, ConfigPurpose, ConfigSources},
     postgres,
 };
 
 pub(super) struct Session {
-    pub(super) sources: Sources,
+    pub(super) sources: ConfigSources,
     pub(super) out: Output,
     actor: Actor,
     pool: OnceCell<PgPool>,
@@ -21,7 +21,7 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new(global: Global) -> anyhow::Result<Self> {
         Ok(Self {
-            sources: Sources::of_process(global.config, global.set),
+            sources: ConfigSources::of_process(global.config, global.set),
             out: Output(global.output),
             actor: match global.actor {
                 Some(actor) => actor,
@@ -31,18 +31,18 @@ impl Session {
         })
     }
 
-    pub(super) fn config(&self, purpose: Purpose) -> Result<Config, ConfigErrors> {
+    pub(super) fn config(&self, purpose: ConfigPurpose) -> Result<Config, ConfigErrors> {
         Config::load(&self.sources, purpose)
     }
 
     /// The service, without the key ring.
     pub(super) async fn admin(&self) -> anyhow::Result<Admin> {
-        self.connect(&self.config(Purpose::Admin)?).await
+        self.connect(&self.config(ConfigPurpose::Admin)?).await
     }
 
     /// Adds the key ring that the configuration names.
     pub(super) fn with_keys(&self, admin: Admin) -> anyhow::Result<Admin> {
-        let config = self.config(Purpose::Admin)?;
+        let config = self.config(ConfigPurpose::Admin)?;
         Ok(admin.with_keys(config.key_ring()?, config.token_prefixes))
     }
 

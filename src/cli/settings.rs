@@ -4,7 +4,7 @@ mod connect;
 
 use super::{UsageError, output, session::Session};
 use crate::{
-    config::{self, Config, Purpose, read_keyring},
+    config::{self, Config, ConfigPurpose, read_keyring},
     files::api_tables,
 };
 
@@ -27,7 +27,7 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
     match command {
         Command::Reference => output::write(&config::reference()),
         Command::Check { admin, connect } => {
-            let purpose = if admin { Purpose::Admin } else { Purpose::Serve };
+            let purpose = if admin { ConfigPurpose::Admin } else { ConfigPurpose::Serve };
             let mistakes = mistakes(session, purpose);
             if !mistakes.is_empty() {
                 return Err(UsageError(mistakes.join("\n")).into());
@@ -49,7 +49,7 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
 
 /// Collects the errors in the settings, the key ring and the tables, so that they can be fixed in one
 /// pass.
-fn mistakes(session: &Session, purpose: Purpose) -> Vec<String> {
+fn mistakes(session: &Session, purpose: ConfigPurpose) -> Vec<String> {
     let mut mistakes = Vec::new();
     if let Err(settings) = session.config(purpose) {
         mistakes.push(settings.to_string());

@@ -26,7 +26,7 @@ pub(super) enum Command {
 }
 
 #[derive(Default, Serialize)]
-struct Report {
+struct ShadowReport {
     /// The time of the first decision in the log.
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<String>,
@@ -34,7 +34,7 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     to: Option<String>,
     /// Denials that were not enforced, the most frequent first.
-    not_enforced: Vec<Row>,
+    not_enforced: Vec<DenialRow>,
     /// Decisions that were denials and not enforced.
     not_enforced_total: u64,
     denied: u64,
@@ -47,7 +47,7 @@ struct Report {
 }
 
 #[derive(Serialize)]
-struct Row {
+struct DenialRow {
     domain: String,
     code: String,
     operation: String,
@@ -59,7 +59,7 @@ struct Row {
 }
 
 /// Domain, code and operation of a denial.
-type Group = (String, String, String);
+type DenialGroup = (String, String, String);
 
 #[derive(Default)]
 struct Tally {
@@ -70,7 +70,7 @@ struct Tally {
 
 pub(super) fn run(session: &Session, command: &Command) -> anyhow::Result<()> {
     let Command::Report { log } = command;
-    let mut report = Report::default();
+    let mut report = ShadowReport::default();
     let mut groups = HashMap::new();
     // A domain may be named by its id in one request and by its slug in another.
     let mut slugs = HashMap::new();
@@ -92,11 +92,11 @@ pub(super) fn run(session: &Session, command: &Command) -> anyhow::Result<()> {
     if session.out.is_json() { session.out.json(&report) } else { write(&report.text()) }
 }
 
-impl Report {
+impl ShadowReport {
     fn take(
         &mut self,
         line: &DecisionLine<'_>,
-        groups: &mut HashMap<Group, Tally>,
+        groups: &mut HashMap<DenialGroup, Tally>,
         slugs: &mut HashMap<String, String>,
     ) {
         // If the logs of several replicas were joined, their lines are in no order.
@@ -132,7 +132,7 @@ impl Report {
     fn add(
         &mut self,
         summary: &RepeatedSummary,
-        groups: &mut HashMap<Group, Tally>,
+        groups: &mut HashMap<DenialGroup, Tally>,
         slugs: &mut HashMap<String, String>,
     ) {
         if let (Some(id), Some(slug)) = (summary.domain_id, &summary.domain_slug) {
@@ -166,7 +166,7 @@ impl Report {
         let heading = ["DOMAIN", "CODE", "OPERATION", "COUNT", "TOKENS", "EXAMPLE"];
         let mut table = vec![heading.map(str::to_owned).to_vec()];
         table.extend(self.not_enforced.iter().map(|row| {
-            let Row { domain, code, operation, count, tokens, example } = row;
+            let DenialRow { domain, code, operation, count, tokens, example } = row;
             let counts = [count.to_string(), tokens.to_string()];
             let texts = [domain, code, operation].map(String::clone);
             texts.into_iter().chain(counts).chain([example.clone()]).collect()
@@ -200,8 +200,8 @@ impl Report {
     }
 }
 
-fn rows(groups: HashMap<Group, Tally>, slugs: &HashMap<String, String>) -> Vec<Row> {
-    let mut named: HashMap<Group, Tally> = HashMap::new();
+fn rows(groups: HashMap<DenialGroup, Tally>, slugs: &HashMap<String, String>) -> Vec<DenialRow> {
+    let mut named: HashMap<DenialGroup, Tally> = HashMap::new();
     for ((domain, code, operation), tally) in groups {
         let domain = slugs.get(&domain).cloned().unwrap_or(domain);
         let all = named.entry((domain, code, operation)).or_default();
@@ -211,9 +211,9 @@ fn rows(groups: HashMap<Group, Tally>, slugs: &HashMap<String, String>) -> Vec<R
             all.example = tally.example;
         }
     }
-    let mut rows: Vec<Row> = named
+    let mut rows: Vec<DenialRow> = named
         .into_iter()
-        .map(|((domain, code, operation), Tally { count, tokens, example })| Row {
+        .map(|((domain, code, operation), Tally { count, tokens, example })| DenialRow {
             domain,
             code,
             operation,
@@ -224,7 +224,7 @@ fn rows(groups: HashMap<Group, Tally>, slugs: &HashMap<String, String>) -> Vec<R
         })
         .collect();
     rows.sort_unstable_by(|a, b| {
-        let names = |row: &Row| (row.domain.clone(), row.code.clone(), row.operation.clone());
+        let names = |row: &DenialRow| (row.domain.clone(), row.code.clone(), row.operation.clone());
         b.count.cmp(&a.count).then_with(|| names(a).cmp(&names(b)))
     });
     rows

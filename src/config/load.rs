@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use super::{
-    AwaitedBodyLimits, Config, ConfigError, ConfigErrors, DecisionLogSettings, DrainTimes,
-    ListenSettings, LogSettings, MemoryLimits, Purpose, RedisSettings, Sources, keys,
+    AwaitedBodyLimits, Config, ConfigError, ConfigErrors, ConfigPurpose, ConfigSources,
+    DecisionLogSettings, DrainTimes, ListenSettings, LogSettings, MemoryLimits, RedisSettings,
+    keys,
     postgres_url::{feed_url, postgres_url},
     sources::SettingTexts,
     values::{
@@ -22,7 +23,7 @@ impl Config {
     /// # Errors
     ///
     /// Returns all errors of all sources. They never show the value of a secret.
-    pub fn load(sources: &Sources, purpose: Purpose) -> Result<Self, ConfigErrors> {
+    pub fn load(sources: &ConfigSources, purpose: ConfigPurpose) -> Result<Self, ConfigErrors> {
         let mut reader = SettingsReader::of(sources);
         let listen = ListenSettings::read(&mut reader, purpose);
         let postgres = postgres(&mut reader);
@@ -34,7 +35,7 @@ impl Config {
         }
         let redis = RedisSettings::read(&mut reader, relay == Some(true));
         let keyring_file = reader.get("keyring_file", path);
-        if purpose == Purpose::Serve && keyring_file == Some(None) {
+        if purpose == ConfigPurpose::Serve && keyring_file == Some(None) {
             reader.mistake("keyring_file", SERVING_NEEDS_KEYS);
         }
         let apis = reader.get("apis", paths);
@@ -88,12 +89,12 @@ impl Config {
 }
 
 impl ListenSettings {
-    fn read(reader: &mut SettingsReader, purpose: Purpose) -> Option<Self> {
+    fn read(reader: &mut SettingsReader, purpose: ConfigPurpose) -> Option<Self> {
         let grpc = reader.get("listen.grpc", address);
         let uds = reader.get("listen.uds", socket_path);
         let uds_mode = reader.get("listen.uds_mode", mode);
         let http = reader.get("listen.http", address);
-        if purpose == Purpose::Serve && (&grpc, &uds) == (&Some(None), &Some(None)) {
+        if purpose == ConfigPurpose::Serve && (&grpc, &uds) == (&Some(None), &Some(None)) {
             reader.mistake("listen.grpc", SERVING_NEEDS_A_LISTENER);
         }
         Some(Self { grpc: grpc?, uds: uds?, uds_mode: uds_mode?, http: http? })
@@ -215,7 +216,7 @@ const SERVING_NEEDS_A_LISTENER: &str =
 pub(super) struct SettingsReader(SettingTexts);
 
 impl SettingsReader {
-    pub(super) fn of(sources: &Sources) -> Self {
+    pub(super) fn of(sources: &ConfigSources) -> Self {
         Self(SettingTexts::collect(sources))
     }
 

@@ -22,7 +22,7 @@ const FILE_VARIABLE: &str = "PATGATE_CONFIG";
 
 /// The whole input of the configuration.
 #[derive(Clone)]
-pub struct Sources {
+pub struct ConfigSources {
     /// The path of the YAML file. Without it, `PATGATE_CONFIG` may name one.
     pub file: Option<PathBuf>,
     /// The environment variables.
@@ -33,7 +33,7 @@ pub struct Sources {
     pub read: fn(&Path) -> io::Result<String>,
 }
 
-impl Sources {
+impl ConfigSources {
     /// Returns the environment and the file system of this process.
     ///
     /// A variable that is not UTF-8 is converted lossily: if it belongs to patgate, it is then
@@ -48,7 +48,7 @@ impl Sources {
     }
 }
 
-impl fmt::Debug for Sources {
+impl fmt::Debug for ConfigSources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sources").field("file", &self.file).finish_non_exhaustive()
     }
@@ -69,7 +69,7 @@ pub(super) struct SettingTexts {
 impl SettingTexts {
     /// Reads all sources. A value that cannot be understood becomes an error, and its default is
     /// used.
-    pub(super) fn collect(sources: &Sources) -> Self {
+    pub(super) fn collect(sources: &ConfigSources) -> Self {
         let unset = |key: &'static Key| {
             let source = if key.default.is_empty() { "not set" } else { "default" };
             (key.name, Setting { text: key.default.to_owned(), source: source.to_owned() })

@@ -6,21 +6,21 @@ use secrecy::ExposeSecret;
 
 use super::*;
 
-fn sources(env: &[(&str, &str)], flags: &[&str]) -> Sources {
+fn sources(env: &[(&str, &str)], flags: &[&str]) -> ConfigSources {
     let env: BTreeMap<String, String> =
         env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-    Sources { file: None, env, flags, read: |_| Err(io::ErrorKind::NotFound.into()) }
+    ConfigSources { file: None, env, flags, read: |_| Err(io::ErrorKind::NotFound.into()) }
 }
 
-fn file(read: fn(&Path) -> io::Result<String>) -> Sources {
-    Sources { file: Some("p.yaml".into()), read, ..sources(&[], &[]) }
+fn file(read: fn(&Path) -> io::Result<String>) -> ConfigSources {
+    ConfigSources { file: Some("p.yaml".into()), read, ..sources(&[], &[]) }
 }
 
 const URL: (&str, &str) = ("PATGATE_POSTGRES_URL", "postgres://u:hunter2@h/db");
 
-fn check_mistakes(sources: &Sources, expected: &[&str]) {
-    let mistakes = Config::load(sources, Purpose::Serve).unwrap_err().to_string();
+fn check_mistakes(sources: &ConfigSources, expected: &[&str]) {
+    let mistakes = Config::load(sources, ConfigPurpose::Serve).unwrap_err().to_string();
     let lines: Vec<_> = mistakes.lines().collect();
     assert_eq!(lines.len(), expected.len(), "{mistakes}");
     for beginning in expected {
@@ -31,7 +31,7 @@ fn check_mistakes(sources: &Sources, expected: &[&str]) {
 
 #[test]
 fn defaults() {
-    let config = Config::load(&sources(&[URL], &[]), Purpose::Admin).unwrap();
+    let config = Config::load(&sources(&[URL], &[]), ConfigPurpose::Admin).unwrap();
     assert_eq!(config.listen.grpc, Some("127.0.0.1:9191".parse().unwrap()));
     assert_eq!((config.listen.uds, config.listen.uds_mode), (None, 0o660));
     assert!(config.redis.is_none() && config.keyring_file.is_none());
@@ -51,7 +51,7 @@ fn later_sources_win() {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into();
     sources.flags = vec!["deadline=3s".to_owned()];
-    let config = Config::load(&sources, Purpose::Admin).unwrap();
+    let config = Config::load(&sources, ConfigPurpose::Admin).unwrap();
     assert_eq!(config.log.format, LogFormat::Text);
     assert_eq!(config.max_staleness, Duration::from_secs(120));
     assert_eq!(config.deadline, Duration::from_secs(3));
@@ -74,7 +74,7 @@ fn yaml_keeps_the_text_of_values() {
             redis:\n"
             .into())
     });
-    let config = Config::load(&sources, Purpose::Admin).unwrap();
+    let config = Config::load(&sources, ConfigPurpose::Admin).unwrap();
     assert_eq!((config.listen.uds_mode, config.listen.http), (0o600, None));
     assert_eq!(format!("{:?}", config.token_prefixes), r#"Prefixes(["acme", "pat"])"#);
     assert_eq!(config.memory.negatives, 10);
@@ -130,7 +130,7 @@ fn keys_stand_once() {
     let in_two_forms: fn(&Path) -> io::Result<String> =
         |_| Ok("log.format: json\nlog: {format: json}\n".into());
     for read in [twice, in_two_forms] {
-        let mistakes = Config::load(&file(read), Purpose::Admin).unwrap_err().to_string();
+        let mistakes = Config::load(&file(read), ConfigPurpose::Admin).unwrap_err().to_string();
         assert!(mistakes.contains("expected each key once"), "{mistakes}");
     }
 }
@@ -152,7 +152,7 @@ fn what_is_not_yaml_is_said_without_quoting_it() {
 fn secrets_by_file() {
     let mut sources = sources(&[("PATGATE_POSTGRES_URL_FILE", "/run/url")], &[]);
     sources.read = |_| Ok("postgres://u:hunter2@h/db\n".into());
-    let config = Config::load(&sources, Purpose::Admin).unwrap();
+    let config = Config::load(&sources, ConfigPurpose::Admin).unwrap();
     assert_eq!(config.postgres.url.expose_secret(), "postgres://u:hunter2@h/db");
     assert!(!format!("{config:?}{sources:?}").contains("hunter2"));
     let shown = serde_json::to_string(&Config::effective(&sources)).unwrap();

@@ -13,7 +13,7 @@ use super::{
     FeedReader, Relay,
     leader::Leadership,
     lease::{LeaseRow, RENEW_EVERY},
-    reader::{PAUSE, POLL_EVERY, Rounds, jittered, notified},
+    reader::{PAUSE, POLL_EVERY, PollState, jittered, notified},
     relay::RelayError,
 };
 use crate::{
@@ -42,7 +42,7 @@ const PARTING: Duration = Duration::from_secs(1);
 impl FeedReader {
     /// Follows the replica that relays the feed, or is that replica, until `stop`.
     pub(crate) async fn run_relayed(self, mut relay: Relay, stop: CancellationToken) {
-        let mut rounds = Rounds::default();
+        let mut poll_state = PollState::default();
         let mut mute_until = clock::now();
         while !stop.is_cancelled() {
             relay.rewind();
@@ -53,9 +53,9 @@ impl FeedReader {
                 // Another replica may lead all the same.
                 offer_at = offer_at.max(clock::now().after(jittered(SILENCE)));
             }
-            let leadership = self.read_alone(&mut relay, &mut rounds, offer_at, &stop).await;
+            let leadership = self.read_alone(&mut relay, &mut poll_state, offer_at, &stop).await;
             if let Some(leadership) = leadership
-                && self.lead(&mut relay, leadership, &mut rounds, &stop).await
+                && self.lead(&mut relay, leadership, &mut poll_state, &stop).await
                     == LeadershipEnd::LeavesToOthers
             {
                 mute_until = clock::now().after(MUTE_FOR);
@@ -128,7 +128,7 @@ impl FeedReader {
     async fn read_alone(
         &self,
         relay: &mut Relay,
-        rounds: &mut Rounds,
+        poll_state: &mut PollState,
         mut offer_at: Tick,
         stop: &CancellationToken,
     ) -> Option<Leadership> {
@@ -145,7 +145,7 @@ impl FeedReader {
                 pause = MUTE_FOR.min(2 * pause);
             }
             let began = clock::now();
-            let rest = match self.round(rounds).await {
+            let rest = match self.round(poll_state).await {
                 // Counted from one sending to the next, however long everything else took.
                 Some(_) => POLL_EVERY.saturating_sub(clock::now().since(began)),
                 None => jittered(PAUSE),
@@ -213,7 +213,7 @@ impl FeedReader {
         &self,
         relay: &mut Relay,
         mut leadership: Leadership,
-        rounds: &mut Rounds,
+        poll_state: &mut PollState,
         stop: &CancellationToken,
     ) -> LeadershipEnd {
         tracing::info!(epoch = leadership.epoch, "relaying the feed of changes");
@@ -227,7 +227,7 @@ impl FeedReader {
         while !stop.is_cancelled() {
             let began = clock::now();
             // If the poll failed, Redis was not asked.
-            let polled = self.round(rounds).await;
+            let polled = self.round(poll_state).await;
             refused = refused.filter(|_| polled.is_some());
             if let Some(polled) = polled {
                 match relay.publish(leadership.epoch, &polled.poll).await {

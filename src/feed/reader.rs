@@ -55,7 +55,7 @@ pub(crate) struct FeedReader {
 }
 
 /// What is remembered from one poll to the next.
-pub(super) struct Rounds {
+pub(super) struct PollState {
     /// The kinds of errors that were logged since the feed was last read; empty while it is read.
     logged: Vec<ErrorKind>,
     renewed: Option<Tick>,
@@ -63,7 +63,7 @@ pub(super) struct Rounds {
     prunes: bool,
 }
 
-impl Default for Rounds {
+impl Default for PollState {
     fn default() -> Self {
         let prune_at = clock::now().after(PRUNE_EVERY);
         Self { logged: Vec::new(), renewed: None, prune_at, prunes: true }
@@ -75,11 +75,11 @@ impl FeedReader {
     pub(crate) async fn run(self, stop: CancellationToken) {
         let wake = Arc::new(Notify::new());
         let mut listener = self.listens.then(|| self.listen(&wake));
-        let mut rounds = Rounds::default();
+        let mut poll_state = PollState::default();
         while !stop.is_cancelled() {
             let began = clock::now();
-            let was_lost = !rounds.logged.is_empty();
-            let polled = self.round(&mut rounds).await;
+            let was_lost = !poll_state.logged.is_empty();
+            let polled = self.round(&mut poll_state).await;
             if polled.is_some() && was_lost && listener.is_some() {
                 // The connection that listens may be lost as well, without a sign of it.
                 listener = Some(self.listen(&wake));
@@ -99,17 +99,17 @@ impl FeedReader {
 
     /// Polls once, renews the lease and prunes if they are due. Logs when contact is lost, once per
     /// kind of error, and when it is back.
-    pub(super) async fn round(&self, rounds: &mut Rounds) -> Option<Polled> {
+    pub(super) async fn round(&self, poll_state: &mut PollState) -> Option<Polled> {
         let polled = self.poll().await;
         match &polled {
-            Ok(_) if rounds.logged.is_empty() => {}
+            Ok(_) if poll_state.logged.is_empty() => {}
             Ok(_) => {
                 tracing::info!("the feed of changes is back");
-                rounds.logged.clear();
+                poll_state.logged.clear();
             }
-            Err(error) if rounds.logged.contains(&error.kind()) => {}
+            Err(error) if poll_state.logged.contains(&error.kind()) => {}
             Err(error) => {
-                rounds.logged.push(error.kind());
+                poll_state.logged.push(error.kind());
                 tracing::warn!(
                     %error,
                     "the feed of changes is lost; until it is back, what is known of a token is \
@@ -120,17 +120,17 @@ impl FeedReader {
         let now = clock::now();
         self.metrics.polled(polled.is_ok());
         let polled = polled.ok()?;
-        let due = rounds.renewed.is_none_or(|renewed| now.since(renewed) >= RENEW_EVERY);
+        let due = poll_state.renewed.is_none_or(|renewed| now.since(renewed) >= RENEW_EVERY);
         if due || polled.poll.brings_news() {
-            rounds.renewed = Some(now);
+            poll_state.renewed = Some(now);
             if let Err(error) = self.renew(&polled).await {
                 tracing::debug!(%error, "renewing the lease");
             }
         }
-        if now >= rounds.prune_at {
-            let more = self.prune(rounds).await;
+        if now >= poll_state.prune_at {
+            let more = self.prune(poll_state).await;
             let pause = if more { POLL_EVERY } else { PRUNE_EVERY };
-            rounds.prune_at = now.after(pause);
+            poll_state.prune_at = now.after(pause);
         }
         Some(polled)
     }
@@ -138,19 +138,19 @@ impl FeedReader {
     /// Deletes a slice of the changes that every replica has read; returns whether there is more. It
     /// takes less than the time between two polls. Logs when it begins to fail, and when it works
     /// again.
-    async fn prune(&self, rounds: &mut Rounds) -> bool {
+    async fn prune(&self, poll_state: &mut PollState) -> bool {
         let answer = self.postgres.fetch(PRUNE.to_owned()).await.and_then(|rows| {
             Ok(rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get::<bool, _>("more")?)
         });
         match &answer {
-            Ok(_) if !rounds.prunes => tracing::info!("the feed of changes is pruned again"),
-            Err(error) if rounds.prunes => tracing::warn!(
+            Ok(_) if !poll_state.prunes => tracing::info!("the feed of changes is pruned again"),
+            Err(error) if poll_state.prunes => tracing::warn!(
                 %error,
                 "the feed of changes cannot be pruned; until it can, patgate.changes grows",
             ),
             _ => {}
         }
-        rounds.prunes = answer.is_ok();
+        poll_state.prunes = answer.is_ok();
         answer.unwrap_or(false)
     }
 

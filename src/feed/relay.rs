@@ -48,7 +48,7 @@ const END: &str = "$";
 
 /// One poll, as the leader publishes it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Frame {
+struct RelayFrame {
     epoch: u64,
     stamp: Stamp,
     triggers: Triggers,
@@ -57,7 +57,7 @@ struct Frame {
     changes: Vec<(Xid, Change)>,
 }
 
-impl Frame {
+impl RelayFrame {
     fn new(epoch: u64, poll: &Poll) -> Self {
         let Poll { sent: _, stamp, triggers, horizon, after, changes } = poll.clone();
         if changes.len() > MOST_IN_A_FRAME {
@@ -86,7 +86,7 @@ pub(super) enum RelayError {
 
 /// What was read: polls of the leader, and how many frames were not used.
 #[derive(Default)]
-pub(super) struct Heard {
+pub(super) struct ReceivedFrames {
     pub(super) polls: Vec<Poll>,
     /// Frames that were not sealed by this key ring for this installation, or cannot be read.
     pub(super) refused: usize,
@@ -105,7 +105,7 @@ pub(crate) struct Relay {
     epoch: Option<(Lineage, u64)>,
     stream: String,
     leases: String,
-    complaints: FaultLog,
+    fault_log: FaultLog,
 }
 
 impl Relay {
@@ -120,13 +120,13 @@ impl Relay {
             epoch: None,
             stream,
             leases,
-            complaints: FaultLog::new("the feed of changes is not relayed until it can"),
+            fault_log: FaultLog::new("the feed of changes is not relayed until it can"),
         })
     }
 
     /// Sends a poll to the followers.
     pub(super) async fn publish(&mut self, epoch: u64, poll: &Poll) -> Result<(), RelayError> {
-        let frame = Frame::new(epoch, poll);
+        let frame = RelayFrame::new(epoch, poll);
         let sealed = self.sealer.seal(Purpose::Relay, &self.stream, &frame)?;
         let mut add = redis::cmd("XADD");
         add.arg(&self.stream).arg("MAXLEN").arg("~").arg(KEPT).arg("*").arg(FIELD).arg(sealed);
@@ -141,17 +141,17 @@ impl Relay {
     }
 
     /// Waits for frames, at most for `patience`.
-    pub(super) async fn hear(&mut self, patience: Duration) -> Result<Heard, RelayError> {
+    pub(super) async fn hear(&mut self, patience: Duration) -> Result<ReceivedFrames, RelayError> {
         let milliseconds = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX).max(1);
         let mut read = redis::cmd("XREAD");
         read.arg("COUNT").arg(KEPT).arg("BLOCK").arg(milliseconds);
         read.arg("STREAMS").arg(&self.stream).arg(&self.position);
         let reply: Option<StreamReadReply> = self.run(&read, patience + PATIENCE).await?;
-        let mut heard = Heard::default();
+        let mut heard = ReceivedFrames::default();
         for mut entry in reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids) {
             let frame = match entry.map.remove(FIELD) {
                 Some(Value::BulkString(sealed)) => {
-                    self.sealer.open::<Frame>(Purpose::Relay, &self.stream, &sealed)
+                    self.sealer.open::<RelayFrame>(Purpose::Relay, &self.stream, &sealed)
                 }
                 _ => None,
             };
@@ -165,7 +165,7 @@ impl Relay {
         Ok(heard)
     }
 
-    fn is_superseded(&mut self, frame: &Frame) -> bool {
+    fn is_superseded(&mut self, frame: &RelayFrame) -> bool {
         match &mut self.epoch {
             Some((lineage, epoch)) if *lineage == frame.stamp.lineage => {
                 let superseded = frame.epoch < *epoch;
@@ -243,7 +243,7 @@ impl Relay {
         if let Err(error) = &reply
             && error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
         {
-            self.complaints.fault(RedisFault::from(error), clock::now());
+            self.fault_log.fault(RedisFault::from(error), clock::now());
         }
         if !reply.as_ref().is_err_and(RedisError::is_io_error) {
             self.connection = Some(connection);

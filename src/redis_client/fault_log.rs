@@ -72,22 +72,22 @@ mod tests {
 
     #[test]
     fn a_fault_is_logged_once_and_again_seldom() {
-        let complaints = FaultLog::new("nothing is lost");
+        let fault_log = FaultLog::new("nothing is lost");
         let silent = ErrorKind::Io;
         let refused = ErrorKind::AuthenticationFailed;
         let start = Tick::from_micros(0);
         let just_before = |moment: Tick| moment.before(Duration::from_micros(1));
-        assert!(complaints.due(silent, start));
-        assert!(!complaints.due(silent, start));
-        assert!(complaints.due(refused, start), "it is of another kind");
+        assert!(fault_log.due(silent, start));
+        assert!(!fault_log.due(silent, start));
+        assert!(fault_log.due(refused, start), "it is of another kind");
         let again = start.after(AGAIN_AFTER);
-        assert!(!complaints.due(silent, just_before(again)));
-        complaints.fault(RedisFault::silence(BACK_AFTER), again);
-        assert!(!complaints.due(silent, again), "it was logged");
+        assert!(!fault_log.due(silent, just_before(again)));
+        fault_log.fault(RedisFault::silence(BACK_AFTER), again);
+        assert!(!fault_log.due(silent, again), "it was logged");
         // What comes back is told sooner, and not at once.
-        complaints.well(again);
+        fault_log.well(again);
         let back = again.after(BACK_AFTER);
-        assert!(!complaints.due(silent, just_before(back)));
-        assert!(complaints.due(silent, back));
+        assert!(!fault_log.due(silent, just_before(back)));
+        assert!(fault_log.due(silent, back));
     }
 }

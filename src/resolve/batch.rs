@@ -16,7 +16,7 @@ use super::{
     lanes::Lane,
     load::{Load, UNKNOWN},
     lookup_result::LookupResult,
-    queue::{Batch, Queue},
+    queue::{Batch, LaneQueue},
 };
 use crate::{clock, process::tasks::Tasks};
 
@@ -28,7 +28,7 @@ type Ticket<K, V> = (K, oneshot::Sender<V>);
 
 /// The queue of one kind of lookup.
 pub(super) struct Batcher<K, V> {
-    queue: Arc<Queue<Ticket<K, V>>>,
+    queue: Arc<LaneQueue<Ticket<K, V>>>,
     load: Arc<Load>,
     /// When the batch that is being gathered will be sent.
     due: Arc<AtomicI64>,
@@ -66,7 +66,7 @@ impl<K: Send + 'static, V: Send + 'static> Batcher<K, V> {
         F: Fn(Vec<K>) -> R + Send + 'static,
         R: Future<Output = Result<Vec<V>, Unavailable>> + Send + 'static,
     {
-        let queue = Arc::new(Queue::<Ticket<K, V>>::new(load.at_once()));
+        let queue = Arc::new(LaneQueue::<Ticket<K, V>>::new(load.at_once()));
         let waiting = Arc::clone(&queue);
         let bounds = Arc::clone(&load);
         let due = Arc::new(AtomicI64::new(UNKNOWN));

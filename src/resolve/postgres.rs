@@ -37,7 +37,7 @@ pub(crate) struct PostgresTier<K: LookupKind> {
 type FoundByKey<K> = Vec<Option<Found<<K as LookupKind>::Value>>>;
 
 /// How often an outage is logged.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(1);
+const WARN_EVERY: Duration = Duration::from_secs(1);
 
 impl<K: LookupKind> PostgresTier<K> {
     pub(super) async fn get(&self, key: K::Key, lane: Lane) -> Result<Found<K::Value>, Unanswered> {
@@ -54,14 +54,14 @@ impl<K: LookupKind> PostgresTier<K> {
         R: Future<Output = Result<FoundByKey<K>, AskError>> + Send + 'static,
     {
         let postgres = postgres.clone();
-        let complaints = Arc::new(Throttle::default());
+        let warnings = Arc::new(Throttle::default());
         let run = move |keys| {
             let reading = read(postgres.clone(), keys);
-            let complaints = Arc::clone(&complaints);
+            let warnings = Arc::clone(&warnings);
             async move {
                 reading.await.map_err(|error| {
                     // During an outage each lookup fails; that is logged once in a while.
-                    if complaints.passes(clock::now(), COMPLAIN_EVERY) {
+                    if warnings.passes(clock::now(), WARN_EVERY) {
                         tracing::warn!(kind = K::NAME, %error, "Postgres did not answer a lookup");
                     }
                     Unavailable

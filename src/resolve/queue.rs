@@ -24,7 +24,7 @@ const RESERVED: usize = MAX_QUEUE / LANES;
 const FEW: usize = 16;
 
 /// Tickets that wait for a store, by lane.
-pub(super) struct Queue<T> {
+pub(super) struct LaneQueue<T> {
     waiting: Mutex<Waiting<T>>,
     /// Notified when there is more to take, and when the queue is closed.
     changed: Notify,
@@ -55,7 +55,7 @@ pub(super) struct Batch<T> {
 }
 
 /// The place of a batch that is served alone.
-pub(super) struct AloneGuard<T>(Arc<Queue<T>>);
+pub(super) struct AloneGuard<T>(Arc<LaneQueue<T>>);
 
 impl<T> Drop for AloneGuard<T> {
     fn drop(&mut self) {
@@ -64,7 +64,7 @@ impl<T> Drop for AloneGuard<T> {
     }
 }
 
-impl<T> Queue<T> {
+impl<T> LaneQueue<T> {
     /// The queue of a store that answers so many queries at once.
     pub(super) fn new(at_once: usize) -> Self {
         let waiting = Waiting {
@@ -202,7 +202,7 @@ mod tests {
 
     use super::*;
 
-    fn fill(queue: &Queue<usize>, lane: usize, count: usize) {
+    fn fill(queue: &LaneQueue<usize>, lane: usize, count: usize) {
         for _ in 0..count {
             assert!(queue.push(Lane(lane), lane));
         }
@@ -210,7 +210,7 @@ mod tests {
 
     #[tokio::test]
     async fn few_look_ups_go_between_those_of_a_flood() {
-        let queue = Arc::new(Queue::new(4));
+        let queue = Arc::new(LaneQueue::new(4));
         fill(&queue, 1, 1000);
         fill(&queue, 2, 300);
         fill(&queue, 3, 2);
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn lanes_that_found_no_room_come_first() {
-        let queue = Arc::new(Queue::new(4));
+        let queue = Arc::new(LaneQueue::new(4));
         let mut last = 0;
         for _ in 0..2 {
             // All lanes keep as many as they may have, and one batch has no room for them.
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_has_room_for_who_has_few() {
-        let queue = Queue::new(1);
+        let queue = LaneQueue::new(1);
         let pushed = (0..2 * MAX_QUEUE).filter(|_| queue.push(Lane(1), 1)).count();
         assert_eq!(pushed, MAX_QUEUE);
         let pushed = (0..2 * RESERVED).filter(|_| queue.push(Lane(2), 2)).count();

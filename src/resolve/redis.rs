@@ -82,7 +82,7 @@ impl RedisTier {
         let reader = Arc::clone(&link);
         let reads = Batcher::spawn(tasks, load, move |keys: Vec<String>| {
             let link = Arc::clone(&reader);
-            async move { link.run(redis::cmd("MGET").arg(&keys), &link.reading).await }
+            async move { link.run(redis::cmd("MGET").arg(&keys), &link.read_faults).await }
         });
         let (writes, waiting) = mpsc::channel(MAX_WRITES);
         tasks.spawn_owned("writer to Redis", write_behind(Arc::clone(&link), waiting));
@@ -92,13 +92,13 @@ impl RedisTier {
 
     /// Finds out whether Redis lets this replica in and lets it read, so that the log says so before
     /// the first look-up needs it. Nobody waits for it.
-    pub(crate) fn greet(&self, config: &config::RedisSettings, tasks: &Tasks) {
+    pub(crate) fn probe_in_background(&self, config: &config::RedisSettings, tasks: &Tasks) {
         let config = config.clone();
         let prefix = self.sealer.prefix().to_owned();
         let link = Arc::clone(&self.link);
         tasks.spawn_owned("first contact with Redis", async move {
             if let Err(fault) = probe(&config, &prefix, &[RedisUse::Read]).await {
-                link.reading.fault(fault, clock::now());
+                link.read_faults.fault(fault, clock::now());
             }
         });
     }
@@ -127,7 +127,7 @@ impl RedisTier {
     }
 
     /// Logs, now and then, that an entry was not sealed by this key ring.
-    pub(super) fn complain_of_seals(&self) {
+    pub(super) fn warn_of_foreign_seals(&self) {
         if self.seals.passes(clock::now(), SEALS_EVERY) {
             tracing::warn!(
                 prefix = self.sealer.prefix(),
@@ -165,7 +165,7 @@ async fn write_behind(link: Arc<Link>, mut waiting: mpsc::Receiver<QueuedWrite>)
         }
         let count = pipeline.cmd_iter().count();
         let admitted = link.breaker.admits(clock::now());
-        let written = admitted && link.run(&pipeline, &link.writing).await == Ok(());
+        let written = admitted && link.run(&pipeline, &link.write_faults).await == Ok(());
         if admitted && !written {
             link.failed();
         }
@@ -200,8 +200,8 @@ struct Link {
     pool: Pool<RedisConnections>,
     timeout: Duration,
     breaker: Breaker,
-    reading: FaultLog,
-    writing: FaultLog,
+    read_faults: FaultLog,
+    write_faults: FaultLog,
     metrics: Metrics,
 }
 
@@ -226,8 +226,8 @@ impl Link {
             pool,
             timeout: config.timeout,
             breaker: Breaker::default(),
-            reading: FaultLog::new("lookups go to Postgres until it can"),
-            writing: FaultLog::new("what this replica looks up is not shared until it can"),
+            read_faults: FaultLog::new("lookups go to Postgres until it can"),
+            write_faults: FaultLog::new("what this replica looks up is not shared until it can"),
             metrics,
         })
     }
@@ -246,12 +246,12 @@ impl Link {
     async fn run<T>(
         &self,
         request: &impl RedisRequest<T>,
-        complaints: &FaultLog,
+        fault_log: &FaultLog,
     ) -> Result<T, Unavailable> {
         match self.attempt(request).await {
             Ok(reply) => {
                 self.breaker.succeeded();
-                complaints.well(clock::now());
+                fault_log.well(clock::now());
                 Ok(reply)
             }
             Err(failure) => {
@@ -259,7 +259,7 @@ impl Link {
                 match failure {
                     Failure::Amid(_) if !self.breaker.is_open() => {}
                     Failure::Fault(fault) | Failure::Amid(fault) => {
-                        complaints.fault(fault, clock::now());
+                        fault_log.fault(fault, clock::now());
                     }
                     Failure::Busy => {}
                 }

@@ -108,7 +108,7 @@ impl DecisionLogWriter {
             }
             if !batch.text.is_empty() {
                 let written = self.sink.write(&batch.text);
-                well = self.tell(&written, batch.lines, well);
+                well = self.count_and_report(&written, batch.lines, well);
             }
             if ends {
                 return;
@@ -135,7 +135,7 @@ impl DecisionLogWriter {
     }
 
     /// Returns whether the lines were written. Logs only a change of that, not each failure.
-    fn tell(&self, written: &io::Result<()>, lines: usize, well: bool) -> bool {
+    fn count_and_report(&self, written: &io::Result<()>, lines: usize, well: bool) -> bool {
         let result = if written.is_ok() { "written" } else { "failed" };
         self.metrics.logged_decisions(result, lines as u64);
         match written {

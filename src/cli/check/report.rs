@@ -13,7 +13,7 @@ use crate::{
 };
 
 #[derive(Serialize)]
-pub(super) struct Report<'a> {
+pub(super) struct CheckReport<'a> {
     method: &'a str,
     /// The path without the query, which may hold a secret.
     path: &'a str,
@@ -45,7 +45,7 @@ pub(super) struct Report<'a> {
     pub(super) replica: Option<ReplicaAnswer>,
 }
 
-impl<'a> Report<'a> {
+impl<'a> CheckReport<'a> {
     pub(super) fn new(
         evidence: &Evidence<'a>,
         decision: &'a Decision,

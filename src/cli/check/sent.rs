@@ -166,7 +166,8 @@ impl BodyArguments {
                 self.content_type.as_deref().unwrap_or("application/json")
             }
             (None, Some(model)) => {
-                let Some((media_type, body)) = form.and_then(|form| naming(model, form)) else {
+                let Some((media_type, body)) = form.and_then(|form| body_naming(model, form))
+                else {
                     return Ok(());
                 };
                 sent.body = body;
@@ -193,7 +194,7 @@ impl BodyArguments {
 }
 
 /// The shortest body that names a model in this form, with its media type; `None` if there is none.
-fn naming(model: &str, form: Form) -> Option<(&'static str, Vec<u8>)> {
+fn body_naming(model: &str, form: Form) -> Option<(&'static str, Vec<u8>)> {
     match form {
         Form::Json | Form::JsonOfAnyType => {
             let body = serde_json::json!({ "model": model }).to_string();

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::{
     cli::output::Output,
-    config::{Config, Purpose},
+    config::{Config, ConfigPurpose},
 };
 
 /// Whether a service can be used.
@@ -47,7 +47,11 @@ pub(super) struct Unusable(String);
 /// # Errors
 ///
 /// If a service that is configured cannot be used.
-pub(super) async fn run(config: &Config, purpose: Purpose, out: Output) -> anyhow::Result<()> {
+pub(super) async fn run(
+    config: &Config,
+    purpose: ConfigPurpose,
+    out: Output,
+) -> anyhow::Result<()> {
     let findings = findings(config, purpose).await;
     out.list(
         &findings,
@@ -66,7 +70,7 @@ pub(super) async fn run(config: &Config, purpose: Purpose, out: Output) -> anyho
 }
 
 /// Runs the probes one after the other, so that an operator sees which one is slow.
-async fn findings(config: &Config, purpose: Purpose) -> Vec<Finding> {
+async fn findings(config: &Config, purpose: ConfigPurpose) -> Vec<Finding> {
     let (postgres, installation) = postgres::probe(config).await;
     let mut findings = Vec::from(postgres);
     findings.push(redis::find(config, purpose, installation).await);

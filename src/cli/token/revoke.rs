@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{
     admin::{
-        Admin, CommittedChange, Outcome, Progress, ReplicaStates, RevokedToken, TokenGroup, UserRef,
+        Admin, ChangeProgress, CommittedChange, Outcome, ReplicaStates, RevokedToken, TokenGroup,
+        UserRef,
     },
     domain::DomainRef,
     token::TokenId,
@@ -94,13 +95,13 @@ async fn wait_for_replicas(admin: &Admin, change: CommittedChange) -> anyhow::Re
     let mut named = false;
     while let Some(event) = progress.next().await {
         match event? {
-            Progress::Waiting(states) => {
+            ChangeProgress::Waiting(states) => {
                 if !named && states.elapsed > NAMED_AFTER {
                     named = true;
                     name_missing(&states);
                 }
             }
-            Progress::Done(states) => complain(&result(&states)),
+            ChangeProgress::Done(states) => complain(&result(&states)),
         }
     }
     Ok(())

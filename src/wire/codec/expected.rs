@@ -13,7 +13,7 @@ use super::HttpRequest;
 
 /// Why there is no request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(super) enum DecodeRefusal {
     /// No decoder reads the message.
     Malformed,
     /// The message has no request.
@@ -94,19 +94,19 @@ const RAW_WAY: [u32; 5] = [1, 4, 2, 13, 1];
 /// Most headers that are compared.
 const MAX_COMPARED: usize = 1024;
 
-fn expected(bytes: &[u8]) -> Result<Http, Refused> {
-    let message = CheckRequest::decode(bytes).map_err(|_| Refused::Malformed)?;
+fn expected(bytes: &[u8]) -> Result<Http, DecodeRefusal> {
+    let message = CheckRequest::decode(bytes).map_err(|_| DecodeRefusal::Malformed)?;
     let is_group = |_, _, kind| kind == WireType::StartGroup;
     if any_field(bytes, &WAY, &is_group) || any_field(bytes, &RAW_WAY, &is_group) {
-        return Err(Refused::Group);
+        return Err(DecodeRefusal::Group);
     }
     let attributes = only(message.attributes)?;
     let http = only(only(attributes.request)?.http)?;
     if http.header_map.len() > 1 {
-        return Err(Refused::Repeated);
+        return Err(DecodeRefusal::Repeated);
     }
     if http.header_map.iter().any(|list| !agrees(&http.headers, &list.headers)) {
-        return Err(Refused::Disagreeing);
+        return Err(DecodeRefusal::Disagreeing);
     }
     Ok(http)
 }
@@ -148,9 +148,9 @@ impl Http {
     }
 }
 
-fn only<M>(mut messages: Vec<M>) -> Result<M, Refused> {
-    let last = messages.pop().ok_or(Refused::Absent)?;
-    if messages.is_empty() { Ok(last) } else { Err(Refused::Repeated) }
+fn only<M>(mut messages: Vec<M>) -> Result<M, DecodeRefusal> {
+    let last = messages.pop().ok_or(DecodeRefusal::Absent)?;
+    if messages.is_empty() { Ok(last) } else { Err(DecodeRefusal::Repeated) }
 }
 
 /// Returns whether `is_such` holds for a field on the path. Its arguments are the remaining steps
@@ -181,7 +181,7 @@ pub(super) fn any_field(
 }
 
 /// Compares the decoder with this expectation: both read the same, or both refuse.
-pub(super) fn agree(bytes: &[u8]) -> Result<(), Refused> {
+pub(super) fn agree(bytes: &[u8]) -> Result<(), DecodeRefusal> {
     let expected = expected(bytes);
     let http = match (&expected, HttpRequest::decode(bytes)) {
         (Err(why), None) => return Err(*why),

@@ -11,7 +11,7 @@ use prost::{Message, encoding::WireType};
 use self::generated::Random;
 pub(crate) use self::generated::generated;
 use super::{
-    expected::{Refused, WAY, agree, any_field},
+    expected::{DecodeRefusal, WAY, agree, any_field},
     *,
 };
 use crate::{body::Form, refusal::NoModel, request::Parts};
@@ -230,11 +230,11 @@ fn agrees_with_the_generated_decoders() {
             // Something is wrong with what nobody reads, or a header is not UTF-8, which whoever
             // reads it is told.
             (Ok(()), None) => lenient += 1,
-            (Err(Refused::Repeated), _) => repeated += 1,
-            (Err(Refused::Group), _) => groups += 1,
-            (Err(Refused::Disagreeing), _) => disagreeing += 1,
-            (Err(Refused::Malformed), None) => malformed += 1,
-            (Err(Refused::Absent), None) => absent += 1,
+            (Err(DecodeRefusal::Repeated), _) => repeated += 1,
+            (Err(DecodeRefusal::Group), _) => groups += 1,
+            (Err(DecodeRefusal::Disagreeing), _) => disagreeing += 1,
+            (Err(DecodeRefusal::Malformed), None) => malformed += 1,
+            (Err(DecodeRefusal::Absent), None) => absent += 1,
             (Err(why), Some(_)) => panic!("refused, as {why:?}: {bytes:?}"),
         }
     }

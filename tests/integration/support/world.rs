@@ -10,7 +10,7 @@ use std::{
 use patgate::{
     admin::{Admin, CachedCopies},
     app::App,
-    config::{Config, Purpose, Sources, read_keyring},
+    config::{Config, ConfigPurpose, ConfigSources, read_keyring},
     installation::Installation,
     keyring::{self, KeyRing},
     postgres,
@@ -269,13 +269,13 @@ impl<'s> World<'s> {
     pub(crate) fn config(&self, settings: &[&str]) -> Config {
         // Tests of the decision log name a file.
         let settings = [&["drain.delay=0s", "decision_log.to=none"], settings].concat();
-        let sources = Sources {
+        let sources = ConfigSources {
             file: None,
             env: self.environment(&settings).into_iter().collect(),
             flags: Vec::new(),
             read: |path: &Path| fs::read_to_string(path),
         };
-        Config::load(&sources, Purpose::Serve).unwrap_or_else(|mistakes| panic!("{mistakes}"))
+        Config::load(&sources, ConfigPurpose::Serve).unwrap_or_else(|mistakes| panic!("{mistakes}"))
     }
 
     /// A replica of patgate in this process, stopped when it is dropped.

@@ -2,7 +2,7 @@
 
 use super::Finding;
 use crate::{
-    config::{Config, Purpose},
+    config::{Config, ConfigPurpose},
     installation::Installation,
     redis_client::probe::{RedisUse, probe},
 };
@@ -12,16 +12,16 @@ const REDIS: &str = "redis.url";
 /// Tried are keys of this installation, as its ACL may permit no others.
 pub(super) async fn find(
     config: &Config,
-    purpose: Purpose,
+    purpose: ConfigPurpose,
     installation: Option<Installation>,
 ) -> Finding {
     let Some(redis) = &config.redis else {
         return Finding::off(REDIS, "not set: lookups that memory cannot answer go to Postgres");
     };
     let uses: &[RedisUse] = match purpose {
-        Purpose::Admin => &[RedisUse::Read, RedisUse::Forget],
-        Purpose::Serve if config.relay => &[RedisUse::Read, RedisUse::Write, RedisUse::Relay],
-        Purpose::Serve => &[RedisUse::Read, RedisUse::Write],
+        ConfigPurpose::Admin => &[RedisUse::Read, RedisUse::Forget],
+        ConfigPurpose::Serve if config.relay => &[RedisUse::Read, RedisUse::Write, RedisUse::Relay],
+        ConfigPurpose::Serve => &[RedisUse::Read, RedisUse::Write],
     };
     let prefix = installation.map_or_else(|| "patgate:".to_owned(), |it| it.redis_prefix());
     match probe(redis, &prefix, uses).await {

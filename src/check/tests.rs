@@ -148,16 +148,38 @@ fn decided<T>((checked, about): (CheckOutcome, T)) -> (Decision, T) {
     }
 }
 
+/// The headers of a request that carries a token and no body.
+fn only_token<'b>(bearer: &'b str) -> impl Fn(&str) -> Option<&'b str> {
+    move |name| (name == "authorization").then_some(bearer)
+}
+
+/// The headers of a request with JSON that patgate sees whole.
+fn token_and_json<'b>(bearer: &'b str) -> impl Fn(&str) -> Option<&'b str> {
+    move |name| match name {
+        "authorization" => Some(bearer),
+        "content-type" => Some("application/json"),
+        "x-envoy-auth-partial-body" => Some("false"),
+        _ => None,
+    }
+}
+
+fn get<'a, H>(target: &'a str, header: H) -> Parts<'a, H> {
+    Parts { method: "GET", authority: "gateway", target, header, body: b"" }
+}
+
+fn chat<'a, H>(body: &'a [u8], header: H) -> Parts<'a, H> {
+    let target = "/proxy/acme/v1/chat/completions";
+    Parts { method: "POST", authority: "gateway", target, header, body }
+}
+
 fn decide_at_once(
     checker: &Checker,
     token: &str,
     path: &str,
 ) -> Option<(&'static str, &'static str)> {
     let bearer = format!("Bearer {token}");
-    let header = |name: &str| (name == "authorization").then_some(bearer.as_str());
-    let method = "GET";
-    let authority = "gateway";
-    let parts = Parts { method, authority, target: path, header, body: b"" };
+    let header = only_token(&bearer);
+    let parts = get(path, header);
     // Polled once: whoever had to wait for anything would not be ready.
     let apis = checker.apis.load();
     let checked = checker.check(&parts, &apis, CheckStep::Only, clock::now()).now_or_never()?;
@@ -187,11 +209,8 @@ async fn an_answer_says_how_old_its_grounds_are() {
     let later = Duration::from_secs(7);
     let grounds = async |token: &str| {
         let bearer = format!("Bearer {token}");
-        let header = |name: &str| (name == "authorization").then_some(bearer.as_str());
-        let method = "GET";
-        let authority = "gateway";
-        let target = "/proxy/acme/v1/models";
-        let parts = Parts { method, authority, target, header, body: b"" };
+        let header = only_token(&bearer);
+        let parts = get("/proxy/acme/v1/models", header);
         let apis = checker.apis.load();
         checker.check(&parts, &apis, CheckStep::Only, known.after(later)).await.1.grounds
     };

@@ -6,12 +6,7 @@ pub(crate) mod explained;
 mod oddities;
 mod table;
 
-use std::{
-    env,
-    io::Write,
-    process::{Command, Stdio},
-    sync::Arc,
-};
+use std::{env, process::Command, sync::Arc};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use envoy_types::pb::{
@@ -24,6 +19,7 @@ use envoy_types::pb::{
 };
 use patgate_testing::{
     http::{Over, Sent},
+    script::answer_of,
     stack::project,
 };
 use serde_json::{Map, Value, json};
@@ -310,16 +306,9 @@ fn readers(program: &str, script: &str, cases: &[Case]) -> Vec<Map<String, Value
         .iter()
         .map(|case| json!([case.kind(), case.headers, BASE64_STANDARD.encode(&case.body)]))
         .collect();
-    let mut child = Command::new(program)
-        .arg(project(&format!("tests/clients/{script}")))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    write!(child.stdin.take().unwrap(), "{}", Value::from(bodies)).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{script}");
-    serde_json::from_slice(&output.stdout).unwrap()
+    let mut program = Command::new(program);
+    program.arg(project(&format!("tests/clients/{script}")));
+    answer_of(&mut program, &Value::from(bodies).to_string())
 }
 
 /// With nothing that depends on the model, any body passes, and no model is named.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use envoy_types::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
 use patgate_testing::http::{Over, Sent};
 
-use self::table::{ANSWERED, Answer, CHAT, Case, INVALID, cases, everything};
+use self::table::{ANSWERED, CHAT, Case, ExpectedAnswer, INVALID, cases, everything};
 use crate::support::{
     Suite, World,
     cli::Cli,
@@ -28,7 +28,7 @@ pub(crate) async fn requests(world: &World<'_>) -> Vec<CheckRequest> {
 }
 
 /// Collects what differs, so that one run shows all of it.
-fn check(wrong: &mut Vec<String>, case: &Case, expected: Answer, got: (u16, String)) {
+fn check(wrong: &mut Vec<String>, case: &Case, expected: ExpectedAnswer, got: (u16, String)) {
     if (got.0, got.1.as_str()) != expected {
         wrong.push(format!("{}: expected {expected:?}, got {got:?}", case.name));
     }

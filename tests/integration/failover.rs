@@ -55,10 +55,10 @@ pub(crate) async fn a_standby_that_lost_transactions_takes_over(suite: Arc<Suite
     fleet.polled(2).await;
 
     // Before it is promoted, the standby is nobody to ask.
-    load.law(CHANGING);
+    load.allow(CHANGING);
     front.retarget(standby.port);
     front.cut();
-    load.law(UNREAD);
+    load.allow(UNREAD);
     for (token, status) in [(&cold, 503), (&kept, 200), (&known, 401), (&lost, 401)] {
         fleet.all_answer(token, MODELS, status).await;
     }
@@ -70,10 +70,10 @@ pub(crate) async fn a_standby_that_lost_transactions_takes_over(suite: Arc<Suite
     }
     drop(stranded);
 
-    load.law(CHANGING);
+    load.allow(CHANGING);
     execute(&promoted, "SELECT pg_promote()").await;
     load.bear(fleet.turn("served by the new primary", (&cold, MODELS), 503, 200)).await;
-    load.law(WELL);
+    load.allow(WELL);
     // Each replica has met it now, and uses nothing from before.
     for (token, status) in [(&ghosts[0], 401), (&kept, 200), (&known, 401), (&lost, 200)] {
         fleet.all_answer(token, MODELS, status).await;
@@ -93,10 +93,10 @@ pub(crate) async fn a_standby_that_lost_transactions_takes_over(suite: Arc<Suite
     for replica in &fleet.0 {
         load.known_to(replica).await;
     }
-    load.law(CHANGING);
+    load.allow(CHANGING);
     front.retarget(primary.port);
     front.cut();
-    load.law(UNREAD);
+    load.allow(UNREAD);
     for (token, status) in [(&colder, 503), (&quiet, 503), (&kept, 200), (&later, 401)] {
         fleet.all_answer(token, MODELS, status).await;
     }
@@ -104,10 +104,10 @@ pub(crate) async fn a_standby_that_lost_transactions_takes_over(suite: Arc<Suite
         assert!([401, 503].contains(&answer), "{answer}");
     }
     // The address leads to the right one again, and nobody closes what stands.
-    load.law(CHANGING);
+    load.allow(CHANGING);
     front.retarget(standby.port);
     load.bear(fleet.turn("away from the old primary", (&colder, MODELS), 503, 200)).await;
-    load.law(WELL);
+    load.allow(WELL);
     fleet.all_answer(&quiet, MODELS, 401).await;
     load.bear(load.more(WELL, 20)).await;
     load.end("fail-over to a standby that lost transactions").await;

@@ -13,7 +13,7 @@ const RENAMED: &str = "/proxy/renamed/v1/models";
 const LISTED: &str = "/proxy/picky/v1/models/org/listed";
 
 /// What is done, in SQL, and the answers that are others from then on.
-type Step = (&'static str, String, &'static [(&'static str, u16)]);
+type FeedStep = (&'static str, String, &'static [(&'static str, u16)]);
 
 pub(crate) async fn every_change_is_obeyed_everywhere(suite: Arc<Suite>) {
     let world = suite.world().await;
@@ -50,7 +50,7 @@ pub(crate) async fn every_change_is_obeyed_everywhere(suite: Arc<Suite>) {
     fleet.turn("all scopes removed", (&bystander, theirs), 200, 403).await;
 }
 
-fn steps(world: &World<'_>, token: &Token) -> Vec<Step> {
+fn steps(world: &World<'_>, token: &Token) -> Vec<FeedStep> {
     let acme = world.id("acme");
     let picky = world.id("picky");
     let ann = world.id("ann");

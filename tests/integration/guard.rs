@@ -24,10 +24,10 @@ const MODELS: &str = "/proxy/acme/v1/models";
 const READ: Scope<'static> = ("acme", "models", "*", "llm_read");
 
 /// What is done to a connection manager.
-type Change = fn(&mut Value);
+type ConfigChange = fn(&mut Value);
 
 /// What can keep a request from patgate, or from its answer.
-const LOSSES: [(&str, Change); 3] = [
+const LOSSES: [(&str, ConfigChange); 3] = [
     ("patgate dead, and failures allowed", |manager| {
         authorizers(manager).for_each(fail_open);
     }),

@@ -16,6 +16,7 @@ use crate::support::{
     Replica, Scope, Suite, Token, World,
     cli::Cli,
     decision_log::{ALL, decisions, file, logging},
+    domains::add_domain,
     envoy::{Gateway, envoy_patch, patient},
 };
 
@@ -25,7 +26,7 @@ const EMBED: &str = "llm_embeddings";
 
 /// Who answers a request for models, and with what.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum By {
+enum AnsweredBy {
     /// The backend, whatever it has.
     Backend,
     /// patgate, with these.
@@ -37,22 +38,12 @@ enum By {
 /// `wild` lists a pattern alone, `mixed` a name and a pattern. Ann is an administrator of both. Of
 /// the roles in `acme`, `reader` may read and chat.
 async fn populate(world: &World<'_>) {
-    let ann = world.id("ann");
     let acme = world.id("acme");
     for (slug, id, models) in [
         ("wild", "00000000-0000-7000-8000-0000000000a1", &["qwen*"][..]),
         ("mixed", "00000000-0000-7000-8000-0000000000a2", &["qwen*", "org/m-7b"]),
     ] {
-        world
-            .sql(&format!(
-                "INSERT INTO patgate.domains (id, slug, name, enabled, upstream, all_models)
-                     VALUES ('{id}', '{slug}', '{slug}', true, 'model-acme', false);
-                 INSERT INTO patgate.roles (id, domain_id, name) VALUES ('{id}', '{id}', 'admin');
-                 INSERT INTO patgate.role_operations
-                     SELECT '{id}', operation FROM patgate.operations;
-                 INSERT INTO patgate.role_members VALUES ('{id}', '{ann}')"
-            ))
-            .await;
+        add_domain(world, id, slug, "model-acme", false).await;
         for model in models {
             world
                 .sql(&format!(
@@ -131,42 +122,54 @@ pub(crate) async fn the_list_is_what_the_token_may_use(suite: Arc<Suite>) {
     let some = [("b", READ), ("b", CHAT), ("a", CHAT), ("a", EMBED), ("r", READ)];
     let mut asked = 0;
     for (name, owner, slug, scopes, expected) in [
-        ("unlimited", "ann", "acme", &all[..], By::Backend),
-        ("who only reads, reads all", "ann", "acme", &all[..1], By::Backend),
-        ("limited by its scopes", "ann", "acme", &some, By::Patgate(&["a", "b"])),
+        ("unlimited", "ann", "acme", &all[..], AnsweredBy::Backend),
+        ("who only reads, reads all", "ann", "acme", &all[..1], AnsweredBy::Backend),
+        ("limited by its scopes", "ann", "acme", &some, AnsweredBy::Patgate(&["a", "b"])),
         (
             "reads all, uses some",
             "ann",
             "acme",
             &[("*", READ), ("org/m-7b", CHAT)],
-            By::Patgate(&["org/m-7b"]),
+            AnsweredBy::Patgate(&["org/m-7b"]),
         ),
-        ("limited by its domain", "ann", "picky", &all, By::Patgate(&["org/listed", "other"])),
+        (
+            "limited by its domain",
+            "ann",
+            "picky",
+            &all,
+            AnsweredBy::Patgate(&["org/listed", "other"]),
+        ),
         (
             "limited by both",
             "ann",
             "picky",
             &[("*", READ), ("other", CHAT), ("elsewhere", CHAT)],
-            By::Patgate(&["other"]),
+            AnsweredBy::Patgate(&["other"]),
         ),
         (
             "limited by its owner's role",
             "reader",
             "acme",
             &[("*", READ), ("a", CHAT), ("b", EMBED)],
-            By::Patgate(&["a"]),
+            AnsweredBy::Patgate(&["a"]),
         ),
-        ("a pattern has no name", "ann", "wild", &all, By::Patgate(&[])),
+        ("a pattern has no name", "ann", "wild", &all, AnsweredBy::Patgate(&[])),
         (
             "a name that a pattern covers",
             "ann",
             "wild",
             &[("*", READ), ("qwen2.5-7b", CHAT), ("other", CHAT)],
-            By::Patgate(&["qwen2.5-7b"]),
+            AnsweredBy::Patgate(&["qwen2.5-7b"]),
         ),
-        ("a name beside a pattern", "ann", "mixed", &all, By::Patgate(&["org/m-7b"])),
-        ("may not read", "ann", "acme", &[("a", CHAT)], By::Refused(403, "permission_denied")),
-        ("in another domain", "ann", "beta", &all, By::Refused(403, "permission_denied")),
+        ("a name beside a pattern", "ann", "mixed", &all, AnsweredBy::Patgate(&["org/m-7b"])),
+        (
+            "may not read",
+            "ann",
+            "acme",
+            &[("a", CHAT)],
+            AnsweredBy::Refused(403, "permission_denied"),
+        ),
+        ("in another domain", "ann", "beta", &all, AnsweredBy::Refused(403, "permission_denied")),
     ] {
         let token = token(&world, owner, slug, scopes).await;
         for (path, form) in [
@@ -182,11 +185,11 @@ pub(crate) async fn the_list_is_what_the_token_may_use(suite: Arc<Suite>) {
             for over in Over::that_carry(sent) {
                 let reply = over.try_send(envoy.port, sent).await.unwrap();
                 match expected {
-                    By::Backend => {
+                    AnsweredBy::Backend => {
                         assert!(reply.header("x-backend").is_some(), "{name}: {reply:?}")
                     }
-                    By::Patgate(names) => answered(&reply, &form(names), &name),
-                    By::Refused(status, code) => {
+                    AnsweredBy::Patgate(names) => answered(&reply, &form(names), &name),
+                    AnsweredBy::Refused(status, code) => {
                         // Ollama's form has a text alone.
                         let is_text = path.contains("/api/") && reply.json()["error"].is_string();
                         let told = if is_text { code } else { &*reply.code() };
@@ -215,27 +218,27 @@ pub(crate) async fn one_model_is_answered_as_the_list_shows_it(suite: Arc<Suite>
     let envoy = replica.envoy(&suite);
     let all = [("*", READ), ("*", CHAT)];
     for (slug, scopes, model, expected) in [
-        ("acme", &all[..], "a", By::Backend),
-        ("acme", &[("a/b", READ), ("a/b", CHAT)], "a/b", By::Patgate(&["a/b"])),
-        ("acme", &[("a", READ), ("a", CHAT)], "b", By::Refused(403, "permission_denied")),
-        ("acme", &[("a", READ)], "a", By::Backend),
-        ("picky", &all, "org/listed", By::Patgate(&["org/listed"])),
-        ("picky", &all, "unlisted", By::Refused(403, "permission_denied")),
-        ("wild", &all, "qwen2.5-7b", By::Backend),
-        ("wild", &all, "other", By::Refused(403, "permission_denied")),
+        ("acme", &all[..], "a", AnsweredBy::Backend),
+        ("acme", &[("a/b", READ), ("a/b", CHAT)], "a/b", AnsweredBy::Patgate(&["a/b"])),
+        ("acme", &[("a", READ), ("a", CHAT)], "b", AnsweredBy::Refused(403, "permission_denied")),
+        ("acme", &[("a", READ)], "a", AnsweredBy::Backend),
+        ("picky", &all, "org/listed", AnsweredBy::Patgate(&["org/listed"])),
+        ("picky", &all, "unlisted", AnsweredBy::Refused(403, "permission_denied")),
+        ("wild", &all, "qwen2.5-7b", AnsweredBy::Backend),
+        ("wild", &all, "other", AnsweredBy::Refused(403, "permission_denied")),
     ] {
         let token = token(&world, "ann", slug, scopes).await;
         let path = format!("/proxy/{slug}/v1/models/{model}");
         let reply = get(envoy.port, &path, &token).await;
         match expected {
-            By::Backend => {
+            AnsweredBy::Backend => {
                 let backend = if slug == "wild" { "model-beta" } else { "model-acme" };
                 assert_eq!(reply.header("x-backend"), Some(backend), "{path}");
             }
-            By::Patgate(_) => {
+            AnsweredBy::Patgate(_) => {
                 answered(&reply, &json!({ "id": model, "object": "model" }), &path);
             }
-            By::Refused(status, code) => {
+            AnsweredBy::Refused(status, code) => {
                 assert_eq!((reply.status, &*reply.code()), (status, code), "{path}");
             }
         }

@@ -112,10 +112,10 @@ pub(crate) async fn a_feed_that_heals_has_missed_nothing(suite: Arc<Suite>) {
 }
 
 /// A token, a path, what is answered before and after, and the change in between.
-type Turn = (Token, &'static str, u16, u16, String);
+type ChangedAnswer = (Token, &'static str, u16, u16, String);
 
 /// One of each kind.
-async fn changes(world: &World<'_>) -> Vec<Turn> {
+async fn changes(world: &World<'_>) -> Vec<ChangedAnswer> {
     const PICKY: &str = "/proxy/picky/v1/models";
     const BETA: &str = "/proxy/beta/v1/models";
     let read = |domain| (domain, "models", "*", "llm_read");

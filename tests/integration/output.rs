@@ -25,7 +25,7 @@ use crate::support::{
 };
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Broken {
+enum BrokenOutput {
     Blocked,
     Closed,
     Full,
@@ -34,7 +34,7 @@ enum Broken {
 /// A pipe is filled with it.
 const FILL: &str = "###############\n";
 
-impl Broken {
+impl BrokenOutput {
     /// Only Linux has a file that is always full.
     fn kinds() -> impl Iterator<Item = Self> {
         let full = cfg!(target_os = "linux").then_some(Self::Full);
@@ -68,7 +68,7 @@ struct Process {
 }
 
 /// Ready to serve, with both of its outputs broken from the start.
-async fn serve(world: &World<'_>, how: Broken, settings: &[&str]) -> Process {
+async fn serve(world: &World<'_>, how: BrokenOutput, settings: &[&str]) -> Process {
     let grpc = world.suite.stack.free_port();
     let http = world.suite.stack.free_port();
     let listen = [format!("listen.grpc=127.0.0.1:{grpc}"), format!("listen.http=127.0.0.1:{http}")];
@@ -120,12 +120,12 @@ impl Process {
 
 pub(crate) async fn a_blocked_output_ends_and_delays_nothing(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let behaves = async |how: Broken| {
+    let behaves = async |how: BrokenOutput| {
         let token = reader(&world).await;
         let mut process = serve(&world, how, &[]).await;
         let replica = &process.replica;
         assert_eq!(health(replica.grpc).await, 1);
-        let lost = if how == Broken::Blocked { "dropped" } else { "failed" };
+        let lost = if how == BrokenOutput::Blocked { "dropped" } else { "failed" };
         let both_lost = async || {
             process.lines("log_lines", lost).await > 0
                 && process.lines("decision_log_records", lost).await > 0
@@ -148,14 +148,14 @@ pub(crate) async fn a_blocked_output_ends_and_delays_nothing(suite: Arc<Suite>) 
         let ended = tokio::time::timeout(Duration::from_secs(60), process.child.wait()).await;
         assert_eq!(ended.expect("it ends").unwrap().code(), Some(0), "{how:?}");
     };
-    join_all(Broken::kinds().map(behaves)).await;
+    join_all(BrokenOutput::kinds().map(behaves)).await;
 }
 
 /// The log goes on where it can be written again, and says what it does not know.
 pub(crate) async fn an_output_that_is_read_again_says_what_was_lost(suite: Arc<Suite>) {
     let world = suite.world().await;
     let token = reader(&world).await;
-    let mut process = serve(&world, Broken::Blocked, &[]).await;
+    let mut process = serve(&world, BrokenOutput::Blocked, &[]).await;
     let replica = &process.replica;
     while process.lines("log_lines", "dropped").await == 0 {
         join_all((0..100).map(|_| status(replica, &token))).await;
@@ -186,7 +186,7 @@ pub(crate) async fn a_blocked_output_does_not_hang_the_start(suite: Arc<Suite>) 
     for (setting, code) in
         [("postgres.url=postgres://nobody@127.0.0.1:1/none", 1), ("deadline=x", 2)]
     {
-        for how in Broken::kinds() {
+        for how in BrokenOutput::kinds() {
             let ((stdout, _out), (stderr, _err)) = (how.open(), how.open());
             let mut child = Command::new(program())
                 .arg("serve")
@@ -216,7 +216,7 @@ pub(crate) async fn a_warning_that_cannot_be_written_fails_no_command(suite: Arc
     };
     let warned = list(Stdio::piped()).await;
     assert!(String::from_utf8_lossy(&warned.stderr).contains("everyone can read the key ring"));
-    for how in Broken::kinds().filter(|how| *how != Broken::Blocked) {
+    for how in BrokenOutput::kinds().filter(|how| *how != BrokenOutput::Blocked) {
         let (stderr, _) = how.open();
         let listed = list(stderr).await;
         assert_eq!(listed.status.code(), Some(0), "{how:?}");

@@ -17,7 +17,7 @@ use crate::support::{
     fleet::{Fleet, HEALED, MODELS, answer},
     settings::{PATIENT, PROMPT, feed_through},
     tokens::{reader, revoke},
-    withdrawals::{PROMISED, WAYS, keep, subject},
+    withdrawals::{PROMISED, WITHDRAWALS, keep, subject},
 };
 
 /// Between two questions about one change: what is noticed by polling takes its time.
@@ -25,12 +25,12 @@ const PAUSES: [u64; 6] = [0, 5, 10, 20, 40, 80];
 
 /// How promptly this machine lets anybody get on: a task sleeps briefly and asks Postgres for nothing
 /// in particular, again and again, and notes when it was done.
-struct Pulse {
+struct Heartbeat {
     beats: Arc<Mutex<Vec<Instant>>>,
     _task: AbortOnDropHandle<()>,
 }
 
-impl Pulse {
+impl Heartbeat {
     const BEAT: Duration = Duration::from_millis(10);
     /// As often has a change to wait for its turn until it is obeyed: with the notification, the
     /// poll, the question and the look-up.
@@ -131,13 +131,13 @@ pub(crate) async fn whatever_is_taken_away_is_refused_within_a_second(suite: Arc
     let polling = Fleet::of(&world, 1, &PATIENT).await;
     let fleet = Fleet([listening.0, polling.0].concat());
     let mut subjects = Vec::new();
-    for way in WAYS {
+    for way in WITHDRAWALS {
         for _ in 0..SUBJECTS {
             subjects.push((way, subject(&world).await));
         }
     }
     keep(&world).await;
-    let pulse = Pulse::of(&world).await;
+    let pulse = Heartbeat::of(&world).await;
     let lanes = subjects.iter().map(async |((what, refused, statements), subject)| {
         let [take, give] = statements(subject);
         let about = (*what, &subject.token, subject.path.as_str());

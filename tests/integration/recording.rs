@@ -28,7 +28,7 @@ async fn recorded(world: &World<'_>) -> i64 {
 }
 
 /// How it is called, and what switches triggers off and on again around a statement.
-type Way<'a> = (&'a str, &'a dyn Fn(&str) -> String);
+type TriggerSwitch<'a> = (&'a str, &'a dyn Fn(&str) -> String);
 
 /// Off and on again between two polls: what was done meanwhile is obeyed all the same.
 pub(crate) async fn what_was_done_while_triggers_were_off_is_obeyed(suite: Arc<Suite>) {
@@ -57,7 +57,7 @@ pub(crate) async fn what_was_done_while_triggers_were_off_is_obeyed(suite: Arc<S
              DO $$ BEGIN EXECUTE (SELECT by FROM made); END $$; {ON}; COMMIT"
         )
     };
-    let ways: [Way<'_>; 5] = [
+    let ways: [TriggerSwitch<'_>; 5] = [
         ("in transactions of their own", &separately),
         ("in one transaction", &together),
         ("within a savepoint", &nested),

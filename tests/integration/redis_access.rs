@@ -26,12 +26,12 @@ const PASSWORD: &str = "correct-horse-battery";
 const ALL: &str = "+mget +psetex +del";
 
 /// With a password, few databases, users who may do little, and TLS by a CA that nobody knows.
-struct Guarded {
+struct GuardedRedis {
     valkey: Server,
     tls_port: u16,
 }
 
-impl Guarded {
+impl GuardedRedis {
     async fn start(suite: &Suite) -> Self {
         let args = ["--requirepass", PASSWORD, "--databases", "4"];
         let valkey = suite.stack.start("valkey", json!({ "args": args }));
@@ -105,7 +105,7 @@ async fn served(world: &World<'_>, process: &process::Process) {
 
 pub(crate) async fn a_fault_is_said_with_its_reason_and_once(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let guarded = Guarded::start(&suite).await;
+    let guarded = GuardedRedis::start(&suite).await;
     let user = |name: &str| guarded.url(&format!("{name}:{PASSWORD}"), "/0");
     let login = format!(":{PASSWORD}");
     let tls = guarded.tls_port;
@@ -179,7 +179,7 @@ pub(crate) async fn a_fault_is_said_with_its_reason_and_once(suite: Arc<Suite>) 
 /// Mended while the replica runs, it is used from then on, and that is said as well.
 pub(crate) async fn a_fault_that_is_mended_is_over(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let guarded = Guarded::start(&suite).await;
+    let guarded = GuardedRedis::start(&suite).await;
     guarded.allow("all", "+mget").await;
     let url = format!("redis.url={}", guarded.url(&format!("all:{PASSWORD}"), "/0"));
     let process = process::serve(&world, &[&url]).await;

@@ -215,12 +215,12 @@ pub(crate) async fn a_missing_frame_is_noticed(suite: Arc<Suite>) {
     let follows = Fleet::of(&world, 1, &settings).await;
     let follower = &follows.0[0];
     let fleet = Fleet([&led.0[..], &follows.0].concat());
-    let between = Between::new(stream(&world), &world.redis_url, &elsewhere.redis_url).await;
+    let between = FrameForwarder::new(stream(&world), &world.redis_url, &elsewhere.redis_url).await;
     eventually("frames", async || frames(follower, "applied").await > 1).await;
     let token = reader(&world).await;
     fleet.all_answer(&token, MODELS, 200).await;
 
-    between.set(Handling::Repeat);
+    between.set(FrameHandling::Repeat);
     let since = undisturbed(&follows, async || {
         let before = Counts::of(follower).await;
         for _ in 0..5 {
@@ -230,7 +230,7 @@ pub(crate) async fn a_missing_frame_is_noticed(suite: Arc<Suite>) {
     })
     .await;
     assert_eq!((since.gaps, since.polls), (0, 0));
-    for handling in [Handling::Drop, Handling::Swap] {
+    for handling in [FrameHandling::Drop, FrameHandling::Swap] {
         let gaps = frames(follower, "gap").await;
         for _ in 0..5 {
             let token = reader(&world).await;
@@ -240,7 +240,7 @@ pub(crate) async fn a_missing_frame_is_noticed(suite: Arc<Suite>) {
             led.turn("revoked", (&token, MODELS), 200, 401).await;
             let passed = between.passed();
             eventually("a frame", async || between.passed() > passed).await;
-            between.set(Handling::Pass);
+            between.set(FrameHandling::Pass);
             follows.turn("in a frame that was lost", (&token, MODELS), 200, 401).await;
         }
         assert!(frames(follower, "gap").await > gaps, "{handling:?}");
@@ -250,7 +250,7 @@ pub(crate) async fn a_missing_frame_is_noticed(suite: Arc<Suite>) {
 
 /// What happens to frames on their way.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Handling {
+enum FrameHandling {
     Pass,
     Repeat,
     Drop,
@@ -259,17 +259,17 @@ enum Handling {
 }
 
 /// Carries frames from one Redis database to another.
-struct Between {
-    handling: watch::Sender<Handling>,
+struct FrameForwarder {
+    handling: watch::Sender<FrameHandling>,
     passed: Arc<AtomicU64>,
     _stop: AbortOnDropHandle<()>,
 }
 
-impl Between {
+impl FrameForwarder {
     async fn new(stream: String, from: &str, to: &str) -> Self {
         let mut from = redis_at(from).await;
         let mut to = redis_at(to).await;
-        let (handling, how) = watch::channel(Handling::Pass);
+        let (handling, how) = watch::channel(FrameHandling::Pass);
         let passed = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&passed);
         let carry = tokio::spawn(async move {
@@ -283,10 +283,10 @@ impl Between {
                 {
                     let frame: Vec<u8> = from_redis_value(entry.map.remove("f").unwrap()).unwrap();
                     let frames = match *how.borrow() {
-                        Handling::Pass => vec![frame],
-                        Handling::Repeat => vec![frame.clone(), frame],
-                        Handling::Drop => vec![],
-                        Handling::Swap => match held.take() {
+                        FrameHandling::Pass => vec![frame],
+                        FrameHandling::Repeat => vec![frame.clone(), frame],
+                        FrameHandling::Drop => vec![],
+                        FrameHandling::Swap => match held.take() {
                             None => {
                                 held = Some(frame);
                                 vec![]
@@ -307,7 +307,7 @@ impl Between {
         Self { handling, passed, _stop: AbortOnDropHandle::new(carry) }
     }
 
-    fn set(&self, handling: Handling) {
+    fn set(&self, handling: FrameHandling) {
         self.handling.send_replace(handling);
     }
 

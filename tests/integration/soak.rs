@@ -2,11 +2,11 @@
 //! have been known.
 
 mod dice;
+mod fault_periods;
 mod faults;
 mod history;
 mod site;
 mod subjects;
-mod weather;
 
 use std::{
     collections::BTreeMap,
@@ -15,11 +15,13 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use self::{dice::Dice, faults::Fault, site::Site, subjects::Subjects, weather::Weather};
+use self::{
+    dice::Dice, fault_periods::FaultPeriods, faults::Fault, site::SoakServers, subjects::Subjects,
+};
 use crate::support::{
     Suite,
     fleet::HEALED,
-    load::{FALTERING, Kind, Load, WELL},
+    load::{FALTERING, Load, TokenKind, WELL},
     withdrawals::PROMISED,
 };
 
@@ -49,16 +51,17 @@ pub(crate) async fn every_answer_is_accounted_for(suite: Arc<Suite>) {
     let relay = dice.one_of(&["off", "redis"]);
     println!("SEED={seed}: {long:?}, feed.relay={relay}");
 
-    let mut site = Site::start(&suite, relay).await;
+    let mut site = SoakServers::start(&suite, relay).await;
     let envoy = site.gate.envoy.port;
     let load = Load::lasting(long + Duration::from_secs(60), &site.world, envoy).await;
-    let weather = Arc::new(Weather::from(Instant::now()));
-    let subjects = Subjects::start(&site.world, envoy, &weather, seed).await;
-    let mut soak = Soak { site: &mut site, load: &load, weather: &weather, drawn: <_>::default() };
+    let fault_periods = Arc::new(FaultPeriods::from(Instant::now()));
+    let subjects = Subjects::start(&site.world, envoy, &fault_periods, seed).await;
+    let mut soak =
+        Soak { site: &mut site, load: &load, fault_periods: &fault_periods, drawn: <_>::default() };
     let resident = tokio::select! {
         biased;
-        wrong = load.illegal() => panic!("SEED={seed}: {wrong}\n{weather}"),
-        wrong = subjects.illegal() => panic!("SEED={seed}: {wrong}\n{weather}"),
+        wrong = load.illegal() => panic!("SEED={seed}: {wrong}\n{fault_periods}"),
+        wrong = subjects.illegal() => panic!("SEED={seed}: {wrong}\n{fault_periods}"),
         resident = soak.run(long, &mut dice) => resident,
     };
 
@@ -67,10 +70,10 @@ pub(crate) async fn every_answer_is_accounted_for(suite: Arc<Suite>) {
     println!("faults: {}", drawn.join(", "));
     println!("{} changes; changing tokens: {}", subjects.changes(), subjects.answers);
     for status in [200, 401, 403] {
-        let count = subjects.answers.count(Kind::Turning, |s| s == status);
+        let count = subjects.answers.count(TokenKind::Turning, |s| s == status);
         assert!(count > 0, "no changing token was ever told {status}");
     }
-    let mut took = subjects.end(&weather, PROMISED).await;
+    let mut took = subjects.end(&fault_periods, PROMISED).await;
     load.end("others").await;
     took.sort_unstable();
     assert!(!took.is_empty(), "SEED={seed}: too short for a change in fair weather");
@@ -97,9 +100,9 @@ fn mib(resident: [u64; site::REPLICAS]) -> String {
 }
 
 struct Soak<'a, 's> {
-    site: &'a mut Site<'s>,
+    site: &'a mut SoakServers<'s>,
     load: &'a Load,
-    weather: &'a Weather,
+    fault_periods: &'a FaultPeriods,
     /// How often each fault was drawn.
     drawn: BTreeMap<String, u64>,
 }
@@ -123,9 +126,9 @@ impl Soak<'_, '_> {
             *self.drawn.entry(format!("{fault:?}")).or_default() += 1;
         }
         let excuses = faults.iter().any(|fault| fault.excuses());
-        self.weather.worsens(format!("{faults:?} for {lasts:?}"), excuses);
+        self.fault_periods.worsens(format!("{faults:?} for {lasts:?}"), excuses);
         if excuses {
-            self.load.law(FALTERING);
+            self.load.allow(FALTERING);
         }
         for fault in faults {
             fault.begin(self.site).await;
@@ -134,8 +137,8 @@ impl Soak<'_, '_> {
         for fault in faults {
             fault.end(self.site).await;
         }
-        let well = self.weather.clears();
-        self.load.law_from(well, WELL);
+        let well = self.fault_periods.clears();
+        self.load.allow_from(well, WELL);
         tokio::time::sleep(HEALED).await;
         self.load.more(WELL, 5).await;
         self.site.gate.healthy(site::REPLICAS as u64).await;

@@ -1,5 +1,5 @@
 //! The shipped tables side by side: the requests that the documents of each API show, answered in
-//! its own words; and tables that change while requests go on.
+//! its own form; and tables that change while requests go on.
 
 mod documents;
 mod entities;
@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 use crate::support::{
     Replica, Suite, World,
     cli::Cli,
+    error_form::ErrorForm,
     explained::{self, Question},
     http_of, outcome, process, request,
     tables::{CLOUD, open, open_aigne, tables},
@@ -35,23 +36,12 @@ const HUB: &str = "hub.example.com";
 /// As in the document of the API.
 const CHAT: &str = r#"{"model":"openai/gpt-3.5-turbo","messages":[{"role":"user","content":"Hello, AIGNE Hub!"}]}"#;
 
-/// How a refusal must look.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Words {
-    Openai,
-    Ollama,
-    Anthropic,
-    Aigne,
-    Scim,
-    Problem,
-}
-
 #[derive(Clone, Debug, PartialEq)]
-enum Answer {
+enum ExpectedAnswer {
     /// The operation that it passed as, and the model if that is known.
     Passes(String),
-    /// Status, words, and a part of the message.
-    Refused(u16, Words, &'static str),
+    /// Status, form, and a part of the message.
+    Refused(u16, ErrorForm, &'static str),
 }
 
 struct Case {
@@ -61,14 +51,14 @@ struct Case {
     authorization: Option<String>,
     /// JSON, and said to be that.
     body: Option<&'static str>,
-    expected: Answer,
+    expected: ExpectedAnswer,
 }
 
 fn case(
     host: &'static str,
     request: &'static str,
     authorization: impl Into<Option<String>>,
-    expected: Answer,
+    expected: ExpectedAnswer,
 ) -> Case {
     let (method, path) = request.split_once(' ').unwrap();
     let path = path.to_owned();
@@ -102,14 +92,14 @@ async fn cases(world: &World<'_>, aigne: &str) -> Vec<Case> {
     let revoked = world.token(&scopes).await;
     let id = revoked.id;
     world.sql(&format!("UPDATE patgate.pats SET revoked_at = now() WHERE id = '{id}'")).await;
-    let passes = |operation: &str| Answer::Passes(operation.to_owned());
+    let passes = |operation: &str| ExpectedAnswer::Passes(operation.to_owned());
     let good = || good.clone();
 
     let mut cases = vec![
         // Cube AI: whatever the host.
         case(CLOUD, "GET /proxy/acme/v1/models", good(), passes("llm_read")),
         case("gateway:8080", "GET /proxy/acme/v1/models", good(), passes("llm_read")),
-        case(HUB, "POST /proxy/acme/v1/embeddings", good(), denied(403, Words::Openai)),
+        case(HUB, "POST /proxy/acme/v1/embeddings", good(), denied(403, ErrorForm::Openai)),
         // The root, as clients spell it that join their base URL and `/`, and as others do.
         case(HUB, "GET /proxy/acme/", good(), passes("llm_read")),
         case(HUB, "GET /proxy/acme", good(), passes("llm_read")),
@@ -118,25 +108,30 @@ async fn cases(world: &World<'_>, aigne: &str) -> Vec<Case> {
             "gateway,other",
             "GET /proxy/acme/v1/models",
             good(),
-            Answer::Refused(400, Words::Openai, "more than one value"),
+            ExpectedAnswer::Refused(400, ErrorForm::Openai, "more than one value"),
         ),
-        case(HUB, "GET /proxy/acme/v1/models", key.clone(), other_scheme(Words::Openai)),
+        case(HUB, "GET /proxy/acme/v1/models", key.clone(), other_scheme(ErrorForm::Openai)),
         // Cube Cloud.
         case(CLOUD, "GET /api/v1/deployments", good(), passes("read")),
         case("ACME.CubeCloud.Dev:443", "GET /api/v1/deployments", good(), passes("read")),
         case(CLOUD, "PATCH /api/v1/deployments/7", good(), passes("update")),
-        case(CLOUD, "PATCH /api/v1/deployments/8", good(), denied(403, Words::Problem)),
-        case(CLOUD, "DELETE /api/v1/deployments/7", good(), denied(403, Words::Problem)),
+        case(CLOUD, "PATCH /api/v1/deployments/8", good(), denied(403, ErrorForm::Problem)),
+        case(CLOUD, "DELETE /api/v1/deployments/7", good(), denied(403, ErrorForm::Problem)),
         case(CLOUD, "POST /api/v1/reports", good(), passes("create")),
         case(CLOUD, "PUT /api/v1/reports/7", good(), passes("update")),
         case(CLOUD, "DELETE /api/v1/reports/7", good(), passes("delete")),
-        case(CLOUD, "DELETE /api/v1/reports/8", good(), denied(403, Words::Problem)),
-        case(CLOUD, "GET /api/v1/workbooks", good(), denied(403, Words::Problem)),
-        case(CLOUD, "GET /api/v1/nothing", good(), no_rule(Words::Problem)),
-        case(CLOUD, "GET /api/v1/deployments/", good(), bad(Words::Problem)),
+        case(CLOUD, "DELETE /api/v1/reports/8", good(), denied(403, ErrorForm::Problem)),
+        case(CLOUD, "GET /api/v1/workbooks", good(), denied(403, ErrorForm::Problem)),
+        case(CLOUD, "GET /api/v1/nothing", good(), no_rule(ErrorForm::Problem)),
+        case(CLOUD, "GET /api/v1/deployments/", good(), bad(ErrorForm::Problem)),
         // Its documents let only SCIM send this scheme.
-        case(CLOUD, "GET /api/v1/deployments", key.clone(), other_scheme(Words::Problem)),
-        case("beta.cubecloud.dev", "GET /api/v1/deployments", good(), denied(403, Words::Problem)),
+        case(CLOUD, "GET /api/v1/deployments", key.clone(), other_scheme(ErrorForm::Problem)),
+        case(
+            "beta.cubecloud.dev",
+            "GET /api/v1/deployments",
+            good(),
+            denied(403, ErrorForm::Problem),
+        ),
         // SCIM.
         case(CLOUD, "GET /api/scim/v2/Users?count=100&startIndex=1", good(), passes("read")),
         case(CLOUD, "GET /api/scim/v2/Users?count=100&startIndex=1", key.clone(), passes("read")),
@@ -146,61 +141,61 @@ async fn cases(world: &World<'_>, aigne: &str) -> Vec<Case> {
             key.to_lowercase().replace(&token.text.to_lowercase(), &token.text),
             passes("read"),
         ),
-        case(CLOUD, "GET /api/scim/v2/Users", key.replace(' ', "  "), blank(Words::Scim)),
+        case(CLOUD, "GET /api/scim/v2/Users", key.replace(' ', "  "), blank(ErrorForm::Scim)),
         case(
             CLOUD,
             "GET /api/scim/v2/Users",
             key.replace("Api-Key", "ApiKey"),
-            other_scheme(Words::Scim),
+            other_scheme(ErrorForm::Scim),
         ),
         case(CLOUD, "POST /api/scim/v2/Groups", good(), passes("create")),
         case(CLOUD, "POST /api/scim/v2/Users/.search", good(), passes("read")),
         case(CLOUD, "PUT /api/scim/v2/Users/2", good(), passes("update")),
         case(CLOUD, "PATCH /api/scim/v2/Groups/2", good(), passes("update")),
         case(CLOUD, "DELETE /api/scim/v2/Users/2", key.clone(), passes("delete")),
-        case(CLOUD, "DELETE /api/scim/v2/Users/1", good(), denied(403, Words::Scim)),
-        case(CLOUD, "PUT /api/scim/v2/Users/1", good(), denied(403, Words::Scim)),
-        case(CLOUD, "POST /api/scim/v2/Bulk", good(), no_rule(Words::Scim)),
-        case(CLOUD, "GET /api/scim/v2/Users/a%2520b", good(), bad(Words::Scim)),
+        case(CLOUD, "DELETE /api/scim/v2/Users/1", good(), denied(403, ErrorForm::Scim)),
+        case(CLOUD, "PUT /api/scim/v2/Users/1", good(), denied(403, ErrorForm::Scim)),
+        case(CLOUD, "POST /api/scim/v2/Bulk", good(), no_rule(ErrorForm::Scim)),
+        case(CLOUD, "GET /api/scim/v2/Users/a%2520b", good(), bad(ErrorForm::Scim)),
         case(
             CLOUD,
             "GET /api/scim/v2/Users",
             format!("{key},{key}"),
-            Answer::Refused(400, Words::Scim, "more than one value"),
+            ExpectedAnswer::Refused(400, ErrorForm::Scim, "more than one value"),
         ),
         // AIGNE Hub.
         case(HUB, "POST /api/v2/chat/completions", good(), passes("llm_chat_completions")),
-        case(HUB, "POST /api/v2/embeddings", good(), denied(401, Words::Aigne)),
-        case(HUB, "POST /api/v2/nothing", good(), no_rule(Words::Aigne)),
-        case(HUB, "POST /api/v2/chat/completions;x", good(), bad(Words::Aigne)),
-        case(HUB, "POST /api/v2/chat/completions", key.clone(), other_scheme(Words::Aigne)),
+        case(HUB, "POST /api/v2/embeddings", good(), denied(401, ErrorForm::Aigne)),
+        case(HUB, "POST /api/v2/nothing", good(), no_rule(ErrorForm::Aigne)),
+        case(HUB, "POST /api/v2/chat/completions;x", good(), bad(ErrorForm::Aigne)),
+        case(HUB, "POST /api/v2/chat/completions", key.clone(), other_scheme(ErrorForm::Aigne)),
         // The other APIs that Cube AI serves have errors of their own.
-        case(HUB, "POST /proxy/acme/api/nothing", good(), no_rule(Words::Ollama)),
-        case(HUB, "GET /proxy/acme/api/tags;x", good(), bad(Words::Ollama)),
-        case(HUB, "POST /proxy/beta/api/chat", good(), denied(403, Words::Ollama)),
-        case(HUB, "POST /proxy/beta/v1/messages", good(), denied(403, Words::Anthropic)),
-        case(HUB, "POST /proxy/acme/v1/messages/x", good(), no_rule(Words::Anthropic)),
-        case(HUB, "POST /proxy/acme/v1/messages/", good(), bad(Words::Anthropic)),
+        case(HUB, "POST /proxy/acme/api/nothing", good(), no_rule(ErrorForm::Ollama)),
+        case(HUB, "GET /proxy/acme/api/tags;x", good(), bad(ErrorForm::Ollama)),
+        case(HUB, "POST /proxy/beta/api/chat", good(), denied(403, ErrorForm::Ollama)),
+        case(HUB, "POST /proxy/beta/v1/messages", good(), denied(403, ErrorForm::Anthropic)),
+        case(HUB, "POST /proxy/acme/v1/messages/x", good(), no_rule(ErrorForm::Anthropic)),
+        case(HUB, "POST /proxy/acme/v1/messages/", good(), bad(ErrorForm::Anthropic)),
         // So have paths without the mount, which belong to no API.
-        case(HUB, "POST /v1/messages", good(), no_rule(Words::Anthropic)),
-        case(HUB, "GET /api/tags", good(), no_rule(Words::Ollama)),
+        case(HUB, "POST /v1/messages", good(), no_rule(ErrorForm::Anthropic)),
+        case(HUB, "GET /api/tags", good(), no_rule(ErrorForm::Ollama)),
         // Hosts that are almost one of ours.
-        case("cubecloud.dev", "GET /api/v1/deployments", good(), no_rule(Words::Ollama)),
-        case("a.acme.cubecloud.dev", "GET /api/v1/deployments", good(), no_rule(Words::Ollama)),
-        case("acme.cubecloud.dev.", "GET /api/v1/deployments", good(), no_rule(Words::Ollama)),
+        case("cubecloud.dev", "GET /api/v1/deployments", good(), no_rule(ErrorForm::Ollama)),
+        case("a.acme.cubecloud.dev", "GET /api/v1/deployments", good(), no_rule(ErrorForm::Ollama)),
+        case("acme.cubecloud.dev.", "GET /api/v1/deployments", good(), no_rule(ErrorForm::Ollama)),
         case(
             "acme.cubecloud.dev.evil.example",
             "GET /api/v1/deployments",
             good(),
-            no_rule(Words::Ollama),
+            no_rule(ErrorForm::Ollama),
         ),
-        case(HUB, "GET /nowhere", good(), no_rule(Words::Openai)),
+        case(HUB, "GET /nowhere", good(), no_rule(ErrorForm::Openai)),
     ];
-    for (host, request, words) in SURFACES {
-        let refused = |part| Answer::Refused(401, words, part);
+    for (host, request, form) in SURFACES {
+        let refused = |part| ExpectedAnswer::Refused(401, form, part);
         cases.extend([
             case(host, request, None, refused("No access token was sent")),
-            case(host, request, "Bearer nonsense".to_owned(), invalid(words)),
+            case(host, request, "Bearer nonsense".to_owned(), invalid(form)),
             case(host, request, expired.bearer(), refused("expired")),
             case(host, request, revoked.bearer(), refused("revoked")),
         ]);
@@ -209,42 +204,42 @@ async fn cases(world: &World<'_>, aigne: &str) -> Vec<Case> {
 }
 
 /// A request to each, for what is alike everywhere.
-const SURFACES: [(&str, &str, Words); 6] = [
-    ("gateway", "GET /proxy/acme/v1/models", Words::Openai),
-    ("gateway", "POST /proxy/acme/api/chat", Words::Ollama),
-    ("gateway", "POST /proxy/acme/v1/messages", Words::Anthropic),
-    (CLOUD, "GET /api/v1/deployments", Words::Problem),
-    (CLOUD, "GET /api/scim/v2/Users", Words::Scim),
-    (HUB, "POST /api/v2/chat/completions", Words::Aigne),
+const SURFACES: [(&str, &str, ErrorForm); 6] = [
+    ("gateway", "GET /proxy/acme/v1/models", ErrorForm::Openai),
+    ("gateway", "POST /proxy/acme/api/chat", ErrorForm::Ollama),
+    ("gateway", "POST /proxy/acme/v1/messages", ErrorForm::Anthropic),
+    (CLOUD, "GET /api/v1/deployments", ErrorForm::Problem),
+    (CLOUD, "GET /api/scim/v2/Users", ErrorForm::Scim),
+    (HUB, "POST /api/v2/chat/completions", ErrorForm::Aigne),
 ];
 
-fn denied(status: u16, words: Words) -> Answer {
-    Answer::Refused(status, words, "does not permit `")
+fn denied(status: u16, form: ErrorForm) -> ExpectedAnswer {
+    ExpectedAnswer::Refused(status, form, "does not permit `")
 }
 
-fn no_rule(words: Words) -> Answer {
-    Answer::Refused(404, words, "is not served here")
+fn no_rule(form: ErrorForm) -> ExpectedAnswer {
+    ExpectedAnswer::Refused(404, form, "is not served here")
 }
 
-fn invalid(words: Words) -> Answer {
-    Answer::Refused(401, words, "is not valid")
+fn invalid(form: ErrorForm) -> ExpectedAnswer {
+    ExpectedAnswer::Refused(401, form, "is not valid")
 }
 
-fn other_scheme(words: Words) -> Answer {
-    Answer::Refused(401, words, "scheme")
+fn other_scheme(form: ErrorForm) -> ExpectedAnswer {
+    ExpectedAnswer::Refused(401, form, "scheme")
 }
 
-fn blank(words: Words) -> Answer {
-    Answer::Refused(401, words, "blank")
+fn blank(form: ErrorForm) -> ExpectedAnswer {
+    ExpectedAnswer::Refused(401, form, "blank")
 }
 
-fn bad(words: Words) -> Answer {
-    Answer::Refused(400, words, "not in canonical form")
+fn bad(form: ErrorForm) -> ExpectedAnswer {
+    ExpectedAnswer::Refused(400, form, "not in canonical form")
 }
 
-/// The message of a refusal that looks as `words` says in every part.
+/// The message of a refusal that looks as `form` says in every part.
 fn message(
-    words: Words,
+    form: ErrorForm,
     status: u16,
     header: impl Fn(&str) -> Option<String>,
     body: &Value,
@@ -261,16 +256,16 @@ fn message(
         let challenge = challenge.unwrap();
         assert!(challenge.starts_with(r#"Bearer realm="patgate""#), "{challenge}");
         let key = challenge.ends_with(r#", Api-Key realm="patgate""#);
-        assert_eq!(key, words == Words::Scim, "{challenge}");
+        assert_eq!(key, form == ErrorForm::Scim, "{challenge}");
     }
     assert_eq!(header("retry-after").is_some(), status == 503);
-    let (media_type, text, whole) = match words {
-        Words::Openai => ("application/json", &body["error"]["message"], None),
-        Words::Ollama => {
+    let (media_type, text, whole) = match form {
+        ErrorForm::Openai => ("application/json", &body["error"]["message"], None),
+        ErrorForm::Ollama => {
             let text = &body["error"];
             ("application/json", text, Some(json!({ "error": text })))
         }
-        Words::Anthropic => {
+        ErrorForm::Anthropic => {
             let id = header("x-request-id");
             assert!(id.is_some() && header("request-id") == id, "{body}");
             let kind = match status {
@@ -285,18 +280,18 @@ fn message(
             let whole = json!({ "type": "error", "error": error, "request_id": id });
             ("application/json", text, Some(whole))
         }
-        Words::Aigne => {
+        ErrorForm::Aigne => {
             let text = &body["message"];
             ("application/json", text, Some(json!({ "error": phrase, "message": text })))
         }
-        Words::Scim => {
+        ErrorForm::Scim => {
             let text = &body["detail"];
             let schema = "urn:ietf:params:scim:api:messages:2.0:Error";
             let whole =
                 json!({ "schemas": [schema], "status": status.to_string(), "detail": text });
             ("application/scim+json", text, Some(whole))
         }
-        Words::Problem => {
+        ErrorForm::Problem => {
             let text = &body["detail"];
             let code = &body["code"];
             let whole = json!({ "type": "about:blank", "title": phrase, "status": status, "detail": text, "code": code });
@@ -328,10 +323,12 @@ impl Case {
     ) {
         let name = format!("{} {} {} {:?}", self.host, self.method, self.path, self.expected);
         match (&self.expected, passed) {
-            (Answer::Passes(operation), Some(passed)) => assert_eq!(passed, *operation, "{name}"),
-            (Answer::Refused(expected, words, part), None) => {
+            (ExpectedAnswer::Passes(operation), Some(passed)) => {
+                assert_eq!(passed, *operation, "{name}")
+            }
+            (ExpectedAnswer::Refused(expected, form, part), None) => {
                 assert_eq!(status, *expected, "{name}: {body}");
-                let message = message(*words, status, header, body);
+                let message = message(*form, status, header, body);
                 assert!(message.contains(part), "{name}: {message}");
             }
             (_, passed) => panic!("{name}: {status} {passed:?} {body}"),
@@ -411,9 +408,9 @@ impl Case {
 /// Cases of tokens that nobody has asked about, now that they cannot be looked up.
 async fn outage(world: &World<'_>) -> Vec<Case> {
     let mut cases = Vec::new();
-    for (host, request, words) in SURFACES {
+    for (host, request, form) in SURFACES {
         let cold = world.token(&[]).await.bearer();
-        let refused = Answer::Refused(503, words, "temporarily unavailable");
+        let refused = ExpectedAnswer::Refused(503, form, "temporarily unavailable");
         cases.push(case(host, request, cold, refused));
     }
     world.sql("ALTER TABLE patgate.pats RENAME TO lost").await;
@@ -557,7 +554,7 @@ pub(crate) async fn mistakes_in_tables_are_told_before_serving(suite: Arc<Suite>
     assert_eq!(schema["title"], "An API that patgate protects");
 }
 
-/// Host, table, schemes and the words of each are what the command goes by, too.
+/// Host, table, schemes and the form of each are what the command goes by, too.
 pub(crate) async fn each_is_explained_as_it_answers(suite: Arc<Suite>) {
     let world = suite.world().await;
     let cases = documented(&world).await;

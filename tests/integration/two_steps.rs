@@ -53,10 +53,14 @@ pub(crate) async fn the_single_step_differs_only_where_it_says_so(suite: Arc<Sui
     suite.stack.ask(json!({ "do": "envoy-validate", "config": path })).unwrap();
 }
 
-type Change<'c> = &'c dyn Fn(&mut Value);
+type ConfigChange<'c> = &'c dyn Fn(&mut Value);
 
 /// An Envoy in two steps before this replica, with the listener `shipped` and variations of it.
-fn gateway(suite: &Suite, replica: &Replica, variations: &[(&str, &[Change<'_>])]) -> Gateway {
+fn gateway(
+    suite: &Suite,
+    replica: &Replica,
+    variations: &[(&str, &[ConfigChange<'_>])],
+) -> Gateway {
     let mut config = shipped();
     let mut patch = envoy_patch(suite, &[replica.grpc], patient("60s", "60s"));
     add_nobody(suite, &mut config, &mut patch);
@@ -272,29 +276,29 @@ pub(crate) async fn a_body_counts_for_as_long_as_it_may_take(_: Arc<Suite>) {
 pub(crate) async fn what_is_lost_of_two_steps_reaches_no_backend(suite: Arc<Suite>) {
     let world = suite.world().await;
     let replica = world.serve(&[]).await;
-    let missing: Change<'_> = &|manager| {
+    let missing: ConfigChange<'_> = &|manager| {
         let filters = manager["http_filters"].as_array_mut().unwrap();
         filters.retain(|filter| filter["name"] != WITH_BODY);
     };
-    let reordered: Change<'_> = &|manager| {
+    let reordered: ConfigChange<'_> = &|manager| {
         let filters = manager["http_filters"].as_array_mut().unwrap();
         let place = |name| filters.iter().position(|filter| filter["name"] == name).unwrap();
         let first = place(EXT_AUTHZ);
         let second = place(WITH_BODY);
         filters.swap(first, second);
     };
-    let disabled: Change<'_> = &|manager| {
+    let disabled: ConfigChange<'_> = &|manager| {
         find(&mut manager["http_filters"], WITH_BODY)["disabled"] = json!(true);
     };
-    let unmet: Change<'_> = &|manager| {
+    let unmet: ConfigChange<'_> = &|manager| {
         let settings = &mut find(&mut manager["http_filters"], WITH_BODY)["typed_config"];
         settings["filter_enabled_metadata"]["path"][0]["key"] = json!("needs-body");
     };
-    let first_off: Change<'_> = &|manager| {
+    let first_off: ConfigChange<'_> = &|manager| {
         find(&mut manager["http_filters"], EXT_AUTHZ)["disabled"] = json!(true);
     };
-    let second_off: Change<'_> = &|manager| switch_off_on_the_routes(manager, &[WITH_BODY]);
-    let second_open: Change<'_> =
+    let second_off: ConfigChange<'_> = &|manager| switch_off_on_the_routes(manager, &[WITH_BODY]);
+    let second_open: ConfigChange<'_> =
         &|manager| fail_open(find(&mut manager["http_filters"], WITH_BODY));
     let losses = [
         ("second missing", missing),
@@ -308,8 +312,8 @@ pub(crate) async fn what_is_lost_of_two_steps_reaches_no_backend(suite: Arc<Suit
     let names: Vec<_> = losses
         .iter()
         .flat_map(|(loss, change)| {
-            let fixed: Change<'_> = &fix_the_routes;
-            let open: Change<'_> = &unguard;
+            let fixed: ConfigChange<'_> = &fix_the_routes;
+            let open: ConfigChange<'_> = &unguard;
             [
                 (format!("{loss}; by header"), vec![*change]),
                 (format!("{loss}; by header, unguarded"), vec![*change, open]),

@@ -19,6 +19,7 @@ pub mod http;
 pub mod openai;
 pub mod ports;
 pub mod proxy;
+pub mod script;
 pub mod shipped;
 pub mod stack;
 pub mod wire;

@@ -19,15 +19,12 @@ async fn nothing_is_read_twice_for_the_record() {
             _ => None,
         }
     };
-    let method = "POST";
-    let authority = "gateway";
-    let target = "/proxy/acme/v1/chat/completions";
-    let parts = Parts { method, authority, target, header, body };
+    let parts = chat(body, header);
     let apis = checker.apis.load();
     let now = clock::now();
     let decided = decided(checker.check(&parts, &apis, CheckStep::Only, now).await);
     assert_eq!((decided.0.outcome(), decided.0.code()), ("deny", "permission_denied"));
-    let record = checker.record_of(method, decided, "r-1".to_owned(), now, Duration::ZERO);
+    let record = checker.record_of(parts.method, decided, "r-1".to_owned(), now, Duration::ZERO);
     let RequestedAccess { domain, operation, model } = record.requested;
     assert_eq!(domain.map(|domain| domain.to_string()).as_deref(), Some("acme"));
     assert_eq!(operation, Some(Operation::LlmChatCompletions));
@@ -53,14 +50,17 @@ async fn what_a_record_names_is_read_whatever_was_refused() {
         (plain.expose(), "/proxy/acme/v1/models/", "bad_request", None, None),
     ] {
         let bearer = format!("Bearer {token}");
-        let header = |name: &str| (name == "authorization").then_some(bearer.as_str());
-        let method = "GET";
-        let authority = "gateway";
-        let parts = Parts { method, authority, target, header, body: b"" };
+        let header = only_token(&bearer);
+        let parts = get(target, header);
         let decided = decided(checker.check(&parts, &apis, CheckStep::Only, clock::now()).await);
         assert_eq!(decided.0.code(), code, "{target}");
-        let record =
-            checker.record_of(method, decided, "r-1".to_owned(), clock::now(), Duration::ZERO);
+        let record = checker.record_of(
+            parts.method,
+            decided,
+            "r-1".to_owned(),
+            clock::now(),
+            Duration::ZERO,
+        );
         let named = record.requested;
         assert_eq!(named.domain.map(|domain| domain.to_string()).as_deref(), domain, "{target}");
         assert_eq!(named.operation, operation, "{target}");
@@ -77,22 +77,18 @@ async fn a_token_in_place_of_a_model_is_not_logged() {
     let path = format!("/proxy/acme/v1/models/{token}");
     let body = format!(r#"{{"model":"{token}"}}"#);
     let chat = "/proxy/acme/v1/chat/completions";
-    let header = |name: &str| match name {
-        "authorization" => Some(bearer.as_str()),
-        "content-type" => Some("application/json"),
-        "x-envoy-auth-partial-body" => Some("false"),
-        _ => None,
-    };
+    let header = token_and_json(&bearer);
     let apis = checker.apis.load();
     for (method, target, body, outcome) in
         [("GET", &*path, "", "allow"), ("DELETE", &path, "", "deny"), ("POST", chat, &body, "deny")]
     {
         let body = body.as_bytes();
-        let parts = Parts { method, authority: "gateway", target, header, body };
+        let parts = Parts { method, authority: "gateway", target, header: &header, body };
         let now = clock::now();
         let decided = decided(checker.check(&parts, &apis, CheckStep::Only, now).await);
         assert_eq!(decided.0.outcome(), outcome, "{method}");
-        let record = checker.record_of(method, decided, token.to_owned(), now, Duration::ZERO);
+        let record =
+            checker.record_of(parts.method, decided, token.to_owned(), now, Duration::ZERO);
         let line = serde_json::to_string(&record.line(jiff::Timestamp::UNIX_EPOCH)).unwrap();
         assert!(!line.contains(secret), "{line}");
         if method != "DELETE" {
@@ -109,16 +105,14 @@ async fn a_list_that_goes_on_is_logged_with_its_backend() {
         let (checker, _, plain) = hot(&mut Registry::default());
         let checker = Checker { mode, ..checker };
         let bearer = format!("Bearer {}", plain.expose());
-        let header = |name: &str| (name == "authorization").then_some(bearer.as_str());
-        let method = "GET";
-        let authority = "gateway";
-        let target = "/proxy/acme/v1/models";
-        let parts = Parts { method, authority, target, header, body: b"" };
+        let header = only_token(&bearer);
+        let parts = get("/proxy/acme/v1/models", header);
         let apis = checker.apis.load();
         let now = clock::now();
         let decided = decided(checker.check(&parts, &apis, CheckStep::Only, now).await);
         assert_eq!(decided.0.outcome(), "answered", "{mode}");
-        let record = checker.record_of(method, decided, "r-1".to_owned(), now, Duration::ZERO);
+        let record =
+            checker.record_of(parts.method, decided, "r-1".to_owned(), now, Duration::ZERO);
         let line = record.line(jiff::Timestamp::UNIX_EPOCH);
         assert_eq!(line.upstream.as_deref(), upstream, "{mode}");
     }

@@ -17,10 +17,7 @@ async fn a_first_step_asks_for_a_body_and_counts_it() {
             "x-envoy-auth-partial-body" if !body.is_empty() => Some("false"),
             _ => None,
         };
-        let method = "POST";
-        let authority = "gateway";
-        let target = "/proxy/acme/v1/chat/completions";
-        let parts = Parts { method, authority, target, header, body };
+        let parts = chat(body, header);
         match checker.check(&parts, &apis, step, clock::now()).await.0 {
             CheckOutcome::Decided(decision) => decision.code(),
             CheckOutcome::AwaitsBody(_) => "awaits its body",
@@ -46,16 +43,8 @@ async fn what_changes_while_a_long_body_waits_counts() {
     for (changes, code) in [(false, "ok"), (true, "token_expired")] {
         let (checker, _, plain) = hot(&mut Registry::default());
         let bearer = format!("Bearer {}", plain.expose());
-        let header = |name: &str| match name {
-            "authorization" => Some(bearer.as_str()),
-            "content-type" => Some("application/json"),
-            "x-envoy-auth-partial-body" => Some("false"),
-            _ => None,
-        };
-        let method = "POST";
-        let authority = "gateway";
-        let target = "/proxy/acme/v1/chat/completions";
-        let parts = Parts { method, authority, target, header, body: body.as_bytes() };
+        let header = token_and_json(&bearer);
+        let parts = chat(body.as_bytes(), header);
         let apis = checker.apis.load();
         let mut check = pin!(checker.check(&parts, &apis, CheckStep::Only, clock::now()));
         assert!(poll!(check.as_mut()).is_pending(), "it was read on the connection");
@@ -83,10 +72,7 @@ async fn a_compressed_body_counts_as_a_long_one() {
         "x-envoy-auth-partial-body" => Some("false"),
         _ => None,
     };
-    let method = "POST";
-    let authority = "gateway";
-    let target = "/proxy/acme/v1/chat/completions";
-    let parts = Parts { method, authority, target, header, body: &body };
+    let parts = chat(&body, header);
     let apis = checker.apis.load_full();
     let code = async |checker: &Checker| {
         let mut check = pin!(checker.check(&parts, &apis, CheckStep::Second, clock::now()));
@@ -124,11 +110,8 @@ async fn what_changes_while_a_long_list_waits_counts() {
     ] {
         let (checker, _, plain) = hot_for(&mut Registry::default(), others);
         let bearer = format!("Bearer {}", plain.expose());
-        let header = |name: &str| (name == "authorization").then_some(bearer.as_str());
-        let method = "GET";
-        let authority = "gateway";
-        let target = "/proxy/acme/v1/models";
-        let parts = Parts { method, authority, target, header, body: b"" };
+        let header = only_token(&bearer);
+        let parts = get("/proxy/acme/v1/models", header);
         let apis = checker.apis.load();
         let mut check = pin!(checker.check(&parts, &apis, CheckStep::Only, clock::now()));
         let first = poll!(check.as_mut());
@@ -153,11 +136,8 @@ async fn what_changes_while_a_long_list_waits_counts() {
 async fn a_first_step_answers_a_list() {
     let (checker, _, plain) = hot(&mut Registry::default());
     let bearer = format!("Bearer {}", plain.expose());
-    let header = |name: &str| (name == "authorization").then_some(bearer.as_str());
-    let method = "GET";
-    let authority = "gateway";
-    let target = "/proxy/acme/api/tags";
-    let parts = Parts { method, authority, target, header, body: b"" };
+    let header = only_token(&bearer);
+    let parts = get("/proxy/acme/api/tags", header);
     let apis = checker.apis.load();
     for step in [CheckStep::Only, CheckStep::First, CheckStep::Second] {
         let (decision, _) = decided(checker.check(&parts, &apis, step, clock::now()).await);

@@ -5,39 +5,45 @@ use uuid::Uuid;
 
 use crate::support::{Scope, Token, World};
 
-pub(super) type Answer = (u16, &'static str);
+pub(super) type ExpectedAnswer = (u16, &'static str);
 
-const OK: Answer = (200, "ok");
+const OK: ExpectedAnswer = (200, "ok");
 /// By patgate, in place of a backend.
-pub(super) const ANSWERED: Answer = (200, "answered");
-const BAD: Answer = (400, "bad_request");
-const MISSING: Answer = (401, "missing_credential");
-pub(super) const INVALID: Answer = (401, "invalid_token");
-const EXPIRED: Answer = (401, "token_expired");
-const REVOKED: Answer = (401, "token_revoked");
-const DISABLED: Answer = (401, "owner_disabled");
-const DENIED: Answer = (403, "permission_denied");
+pub(super) const ANSWERED: ExpectedAnswer = (200, "answered");
+const BAD: ExpectedAnswer = (400, "bad_request");
+const MISSING: ExpectedAnswer = (401, "missing_credential");
+pub(super) const INVALID: ExpectedAnswer = (401, "invalid_token");
+const EXPIRED: ExpectedAnswer = (401, "token_expired");
+const REVOKED: ExpectedAnswer = (401, "token_revoked");
+const DISABLED: ExpectedAnswer = (401, "owner_disabled");
+const DENIED: ExpectedAnswer = (403, "permission_denied");
 /// The model is needed, and no body was shown; or one without a type.
-const NO_BODY: Answer = (400, "invalid_body");
-const NO_TYPE: Answer = (415, "unsupported_media_type");
-const NO_RULE: Answer = (404, "not_found");
+const NO_BODY: ExpectedAnswer = (400, "invalid_body");
+const NO_TYPE: ExpectedAnswer = (415, "unsupported_media_type");
+const NO_RULE: ExpectedAnswer = (404, "not_found");
 /// Envoy refused it itself, with an empty body.
-const ENVOY_400: Answer = (400, "malformed_request");
-const ENVOY_PATH: Answer = (400, "path_not_accepted");
-const ENVOY_431: Answer = (431, "headers_too_large");
+const ENVOY_400: ExpectedAnswer = (400, "malformed_request");
+const ENVOY_PATH: ExpectedAnswer = (400, "path_not_accepted");
+const ENVOY_431: ExpectedAnswer = (431, "headers_too_large");
 
 pub(super) struct Case {
     pub(super) name: String,
     pub(super) method: String,
     pub(super) path: String,
     pub(super) headers: Vec<(String, String)>,
-    pub(super) direct: Answer,
+    pub(super) direct: ExpectedAnswer,
     /// Nothing where HTTP cannot carry the request.
-    pub(super) envoy: Option<Answer>,
+    pub(super) envoy: Option<ExpectedAnswer>,
 }
 
 impl Case {
-    fn new(name: &str, method: &str, path: &str, bearer: Option<&str>, expected: Answer) -> Self {
+    fn new(
+        name: &str,
+        method: &str,
+        path: &str,
+        bearer: Option<&str>,
+        expected: ExpectedAnswer,
+    ) -> Self {
         let authorization = bearer.map(|value| ("authorization".to_owned(), value.to_owned()));
         Self {
             name: name.to_owned(),
@@ -55,7 +61,7 @@ impl Case {
     }
 
     /// Envoy, or HTTP itself, changes the request before we see it.
-    fn envoy(self, expected: Answer) -> Self {
+    fn envoy(self, expected: ExpectedAnswer) -> Self {
         Self { envoy: Some(expected), ..self }
     }
 
@@ -383,7 +389,7 @@ fn rules(full: &Token) -> Vec<Case> {
 }
 
 fn paths(full: &Token) -> Vec<Case> {
-    let case = |path: &str, direct: Answer, envoy: Answer| {
+    let case = |path: &str, direct: ExpectedAnswer, envoy: ExpectedAnswer| {
         Case::new("path", "GET", path, Some(&full.bearer()), direct).envoy(envoy)
     };
     let long = format!("/proxy/acme/v1/models/{}", "a".repeat(5000));
@@ -494,7 +500,7 @@ fn domains(world: &World<'_>, full: &Token) -> Vec<Case> {
 }
 
 fn methods(full: &Token) -> Vec<Case> {
-    let case = |method: &str, path: &str, expected: Answer| {
+    let case = |method: &str, path: &str, expected: ExpectedAnswer| {
         let name = format!("method {method} {path}");
         Case::new(&name, method, path, Some(&full.bearer()), expected)
     };

@@ -27,7 +27,7 @@ async fn cached(world: &World<'_>, kind: &str, name: &str) -> usize {
 }
 
 /// A change, who is affected, and what they are answered before and after.
-struct Change {
+struct CachedChange {
     command: &'static str,
     owner: &'static str,
     scopes: &'static [Scope<'static>],
@@ -41,8 +41,8 @@ const OK: (u16, &str) = (200, "ok");
 const DENIED: (u16, &str) = (403, "permission_denied");
 
 /// Takes something from Ann's token for `acme`.
-const fn taking(command: &'static str, after: (u16, &'static str)) -> Change {
-    Change {
+const fn taking(command: &'static str, after: (u16, &'static str)) -> CachedChange {
+    CachedChange {
         command,
         owner: "ann",
         scopes: &[("acme", "models", "*", READ)],
@@ -52,7 +52,7 @@ const fn taking(command: &'static str, after: (u16, &'static str)) -> Change {
     }
 }
 
-const CHANGES: &[Change] = &[
+const CHANGES: &[CachedChange] = &[
     taking("token revoke {token}", (401, "token_revoked")),
     taking("token rotate {token}", (401, "token_revoked")),
     taking("token delete {token}", (401, "invalid_token")),
@@ -67,36 +67,44 @@ const CHANGES: &[Change] = &[
     taking("domain disable acme", DENIED),
     taking("domain rename acme apex", DENIED),
     taking("domain delete acme --yes", DENIED),
-    Change {
+    CachedChange {
         path: ("acme", "/v1/models/unlisted"),
         ..taking("domain model set acme listed --upstream model-beta", DENIED)
     },
-    Change {
+    CachedChange {
         path: ("picky", "/v1/models/org/listed"),
         scopes: &[("picky", "models", "*", READ)],
         ..taking("domain model unset picky org/listed", DENIED)
     },
     // And what gives.
-    Change {
+    CachedChange {
         scopes: &[],
         before: DENIED,
         ..taking("token scope add {token} acme:models:*:llm_read", OK)
     },
-    Change { owner: "bob", before: DENIED, ..taking("role member add acme admin {owner}", OK) },
-    Change { owner: "bob", before: DENIED, ..taking("user set-platform-admin {owner} true", OK) },
-    Change {
+    CachedChange {
+        owner: "bob",
+        before: DENIED,
+        ..taking("role member add acme admin {owner}", OK)
+    },
+    CachedChange {
+        owner: "bob",
+        before: DENIED,
+        ..taking("user set-platform-admin {owner} true", OK)
+    },
+    CachedChange {
         owner: "reader",
         scopes: &[("acme", "domains", "*", "audit_log_read")],
         path: ("acme", "/audit/logs"),
         before: DENIED,
         ..taking("role grant acme reader audit_log_read", OK)
     },
-    Change {
+    CachedChange {
         owner: "gone",
         before: (401, "owner_disabled"),
         ..taking("user enable gone@example.com", OK)
     },
-    Change {
+    CachedChange {
         scopes: &[("closed", "models", "*", READ)],
         path: ("closed", "/v1/models"),
         before: DENIED,
@@ -139,7 +147,7 @@ pub(crate) async fn a_replica_that_starts_later_obeys_a_change(suite: Arc<Suite>
 }
 
 /// Waits for the entries that the change is going to outdate.
-async fn filled(world: &World<'_>, change: &Change, token: &Token) {
+async fn filled(world: &World<'_>, change: &CachedChange, token: &Token) {
     let mut expected = vec![("principal", token.id.to_string())];
     if change.command.starts_with("domain") {
         expected.extend(references(world, change.path.0).map(|name| ("domain", name)));

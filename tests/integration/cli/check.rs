@@ -18,7 +18,7 @@ const CHAT: &str = "POST /proxy/acme/v1/chat/completions";
 const DENIED: i32 = 4;
 
 /// A token of `owner`'s with these scopes, a request, and what is said of it.
-struct Miss<'a> {
+struct NearMiss<'a> {
     owner: &'a str,
     scopes: &'a [Scope<'a>],
     request: &'a str,
@@ -26,8 +26,8 @@ struct Miss<'a> {
     nearest: &'a str,
 }
 
-async fn check(world: &World<'_>, cli: &Cli<'_>, miss: &Miss<'_>) {
-    let Miss { owner, scopes, request, step, nearest } = *miss;
+async fn check(world: &World<'_>, cli: &Cli<'_>, miss: &NearMiss<'_>) {
+    let NearMiss { owner, scopes, request, step, nearest } = *miss;
     let token = world.token_for(owner, "1 hour", scopes).await;
     let (method, path) = request.split_once(' ').unwrap();
     let command = format!("check --method {method} --path {path}");
@@ -49,7 +49,7 @@ pub(crate) async fn the_nearest_miss_is_named(suite: Arc<Suite>) {
     let world = suite.world().await;
     let cli = Cli::of(&world);
     let miss =
-        |owner, scopes, request, step, nearest| Miss { owner, scopes, request, step, nearest };
+        |owner, scopes, request, step, nearest| NearMiss { owner, scopes, request, step, nearest };
     let picky = world.id("picky");
     world
         .sql(&format!(

@@ -51,7 +51,7 @@ pub(super) enum Api {
 
 /// How a client lists models.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lists {
+pub(super) enum ListsModels {
     Yes,
     /// It has no call for it.
     No,
@@ -61,7 +61,7 @@ pub(super) enum Lists {
 
 /// The names of a client's exceptions, by status.
 #[derive(Clone, Copy)]
-pub(super) struct Errors {
+pub(super) struct ErrorNames {
     pub(super) unauthorized: &'static str,
     pub(super) forbidden: &'static str,
     pub(super) not_found: &'static str,
@@ -69,12 +69,12 @@ pub(super) struct Errors {
 
 /// The cases that each client goes through, by what its own ways are.
 #[derive(Clone, Copy)]
-pub(super) struct Round {
+pub(super) struct ClientRound {
     /// What goes before the names of the cases.
     pub(super) name: &'static str,
     pub(super) api: Api,
-    pub(super) errors: Errors,
-    pub(super) lists: Lists,
+    pub(super) errors: ErrorNames,
+    pub(super) lists: ListsModels,
     /// Its stream is shown at once.
     pub(super) whole: bool,
     /// Ends of base URLs that people try.
@@ -83,7 +83,7 @@ pub(super) struct Round {
     pub(super) no_token: (&'static str, &'static [&'static str]),
 }
 
-impl Round {
+impl ClientRound {
     pub(super) fn cases(&self) -> Vec<(String, Expected)> {
         let mut cases = vec![
             ("chat".to_owned(), text()),
@@ -100,9 +100,11 @@ impl Round {
         cases.extend(
             self.wrong.iter().map(|end| (format!("wrong base URL '{end}'"), self.wrong_url())),
         );
-        if self.lists != Lists::No {
+        if self.lists != ListsModels::No {
             let listed = |expected| match self.lists {
-                Lists::WithoutDomain => Expected::fails("RuntimeError", &["/v1/models", "/proxy/"]),
+                ListsModels::WithoutDomain => {
+                    Expected::fails("RuntimeError", &["/v1/models", "/proxy/"])
+                }
                 _ => expected,
             };
             let all = json!([if self.api == Api::Ollama {
@@ -118,7 +120,7 @@ impl Round {
             cases.push((
                 "expired token, list".to_owned(),
                 match self.lists {
-                    Lists::WithoutDomain => Expected::fails("RuntimeError", &EXPIRED),
+                    ListsModels::WithoutDomain => Expected::fails("RuntimeError", &EXPIRED),
                     _ => self.expired(),
                 },
             ));

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{
     drive::{MODEL, OTHER_MODEL},
-    shown::{Api, Errors, Expected, Lists, Round, text, words},
+    shown::{Api, ClientRound, ErrorNames, Expected, ListsModels, text, words},
 };
 
 pub(super) enum Runtime {
@@ -20,7 +20,7 @@ pub(crate) struct Client {
     pub(super) runtime: Runtime,
     /// The newest that it speaks.
     pub(super) protocol: &'static str,
-    rounds: &'static [Round],
+    rounds: &'static [ClientRound],
     more: fn() -> Vec<(&'static str, Expected)>,
 }
 
@@ -34,30 +34,30 @@ impl Client {
     }
 
     pub(super) fn cases(&self) -> Vec<(String, Expected)> {
-        let rounds = self.rounds.iter().flat_map(Round::cases);
+        let rounds = self.rounds.iter().flat_map(ClientRound::cases);
         rounds
             .chain((self.more)().into_iter().map(|(case, expected)| (case.to_owned(), expected)))
             .collect()
     }
 }
 
-const OPENAI: Errors = Errors {
+const OPENAI: ErrorNames = ErrorNames {
     unauthorized: "AuthenticationError",
     forbidden: "PermissionDeniedError",
     not_found: "NotFoundError",
 };
 
-const OPENAI_ROUND: Round = Round {
+const OPENAI_ROUND: ClientRound = ClientRound {
     name: "",
     api: Api::OpenAi,
     errors: OPENAI,
-    lists: Lists::Yes,
+    lists: ListsModels::Yes,
     whole: false,
     wrong: &["", "/v1/v1"],
     no_token: ("OpenAIError", &["Missing credentials", "OPENAI_API_KEY"]),
 };
 
-const AZURE_ROUND: Round = Round {
+const AZURE_ROUND: ClientRound = ClientRound {
     name: "azure: ",
     api: Api::Azure,
     wrong: &["/v1", "/openai"],
@@ -65,18 +65,19 @@ const AZURE_ROUND: Round = Round {
     ..OPENAI_ROUND
 };
 
-const ANTHROPIC_ROUND: Round = Round { api: Api::Anthropic, wrong: &["/v1"], ..OPENAI_ROUND };
+const ANTHROPIC_ROUND: ClientRound =
+    ClientRound { api: Api::Anthropic, wrong: &["/v1"], ..OPENAI_ROUND };
 
 /// All errors of an API have one name.
-const fn alike(name: &'static str) -> Errors {
-    Errors { unauthorized: name, forbidden: name, not_found: name }
+const fn alike(name: &'static str) -> ErrorNames {
+    ErrorNames { unauthorized: name, forbidden: name, not_found: name }
 }
 
-const OLLAMA_ROUND: Round = Round {
+const OLLAMA_ROUND: ClientRound = ClientRound {
     name: "",
     api: Api::Ollama,
     errors: alike("ResponseError"),
-    lists: Lists::Yes,
+    lists: ListsModels::Yes,
     whole: false,
     wrong: &["/v1", "/api"],
     no_token: ("ResponseError", &["No access token was sent", "Authorization: Bearer"]),
@@ -89,7 +90,7 @@ pub(crate) static CLIENTS: [Client; 11] = [
         runtime: Runtime::Python,
         protocol: "HTTP/2",
         rounds: &[
-            Round { wrong: &["", "/v1/v1", "/v1/chat/completions"], ..OPENAI_ROUND },
+            ClientRound { wrong: &["", "/v1/v1", "/v1/chat/completions"], ..OPENAI_ROUND },
             AZURE_ROUND,
         ],
         more: || {
@@ -130,9 +131,9 @@ pub(crate) static CLIENTS: [Client; 11] = [
         home: "litellm",
         runtime: Runtime::Python,
         protocol: "HTTP/1.1",
-        rounds: &[Round {
-            errors: Errors { forbidden: "APIError", ..OPENAI },
-            lists: Lists::WithoutDomain,
+        rounds: &[ClientRound {
+            errors: ErrorNames { forbidden: "APIError", ..OPENAI },
+            lists: ListsModels::WithoutDomain,
             no_token: ("InternalServerError", &["Missing credentials", "OPENAI_API_KEY"]),
             ..OPENAI_ROUND
         }],
@@ -167,7 +168,7 @@ pub(crate) static CLIENTS: [Client; 11] = [
         runtime: Runtime::Python,
         protocol: "HTTP/1.1",
         // A command fails with a text alone.
-        rounds: &[Round {
+        rounds: &[ClientRound {
             errors: alike("RuntimeError"),
             whole: true,
             // Where it has no key for a base URL, it sends "DUMMY_KEY".
@@ -181,7 +182,7 @@ pub(crate) static CLIENTS: [Client; 11] = [
         home: "anthropic",
         runtime: Runtime::Python,
         protocol: "HTTP/2",
-        rounds: &[Round {
+        rounds: &[ClientRound {
             no_token: ("TypeError", &["Could not resolve authentication method", "api_key"]),
             ..ANTHROPIC_ROUND
         }],
@@ -208,9 +209,9 @@ pub(crate) static CLIENTS: [Client; 11] = [
         home: "ai-sdk-node",
         runtime: Runtime::Node,
         protocol: "HTTP/2",
-        rounds: &[Round {
+        rounds: &[ClientRound {
             errors: alike("AI_APICallError"),
-            lists: Lists::No,
+            lists: ListsModels::No,
             no_token: ("AI_APICallError", OLLAMA_ROUND.no_token.1),
             ..OPENAI_ROUND
         }],
@@ -238,7 +239,7 @@ pub(crate) static CLIENTS: [Client; 11] = [
         home: "anthropic-node",
         runtime: Runtime::Node,
         protocol: "HTTP/2",
-        rounds: &[Round {
+        rounds: &[ClientRound {
             no_token: ("Error", &["Could not resolve authentication method", "apiKey"]),
             ..ANTHROPIC_ROUND
         }],

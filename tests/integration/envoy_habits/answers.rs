@@ -19,10 +19,9 @@ use serde_json::Value;
 use tonic::Code;
 
 use super::gate::{
-    ALONE, ALONE_AND_OPEN,
-    Answer::{Fails, Says, Silence},
-    CREDULOUS, HURRIED, HURRIED_AND_OPEN, MODELS, OPEN, PATIENT, SHIPPED, TO_ACME, authz_service,
-    gate,
+    ALONE, ALONE_AND_OPEN, CREDULOUS,
+    GateAnswer::{Fails, Says, Silence},
+    HURRIED, HURRIED_AND_OPEN, MODELS, OPEN, PATIENT, SHIPPED, TO_ACME, authz_service, gate,
 };
 use crate::support::Suite;
 

@@ -16,8 +16,9 @@ use tonic::Code;
 use super::{
     answers::allow,
     gate::{
-        Answer::{self, Fails, NeedsBody, Says},
-        Case, SHIPPED, SINGLE_STEP, TEXT_BODIES, TO_ACME, gate,
+        Case,
+        GateAnswer::{self, Fails, NeedsBody, Says},
+        SHIPPED, SINGLE_STEP, TEXT_BODIES, TO_ACME, gate,
     },
 };
 use crate::support::Suite;
@@ -38,11 +39,11 @@ fn upload<'a>(method: &'a str, target: &'a str, body: &'a [u8]) -> Sent<'a> {
 }
 
 /// Both configurations, and an answer after which each has shown the body.
-fn forms(answer: fn() -> Answer) -> [(&'static str, Answer); 2] {
+fn forms(answer: fn() -> GateAnswer) -> [(&'static str, GateAnswer); 2] {
     [(SINGLE_STEP, answer()), (SHIPPED, NeedsBody(Box::new(answer())))]
 }
 
-fn to_acme() -> Answer {
+fn to_acme() -> GateAnswer {
     Says(allow(&[TO_ACME], &[]))
 }
 

@@ -90,15 +90,15 @@ const LONG: &str = "10s";
 const CASE: &str = "x-case";
 
 #[expect(clippy::large_enum_variant, reason = "one exists for each case, and most are this one")]
-pub(super) enum Answer {
+pub(super) enum GateAnswer {
     Says(CheckResponse),
     /// In two steps, the first answer asks for the body, and the second is this one.
-    NeedsBody(Box<Answer>),
+    NeedsBody(Box<GateAnswer>),
     Fails(Code),
     Silence,
 }
 
-type Cases = Arc<Mutex<HashMap<String, (Answer, UnboundedSender<HttpRequest>)>>>;
+type Cases = Arc<Mutex<HashMap<String, (GateAnswer, UnboundedSender<HttpRequest>)>>>;
 
 pub(super) struct Gate {
     cases: Cases,
@@ -154,7 +154,7 @@ impl Gate {
     }
 
     /// Something to send requests for, all of which get the same answer.
-    pub(super) fn case(&self, answer: Answer) -> Case<'_> {
+    pub(super) fn case(&self, answer: GateAnswer) -> Case<'_> {
         let key = self.count.fetch_add(1, Relaxed).to_string();
         let (report, checks) = unbounded_channel();
         self.cases.lock().unwrap().insert(key.clone(), (answer, report));
@@ -162,7 +162,7 @@ impl Gate {
     }
 
     /// What comes of a request that would reach a backend if it were allowed.
-    pub(super) async fn ask(&self, listener: &str, answer: Answer) -> Reply {
+    pub(super) async fn ask(&self, listener: &str, answer: GateAnswer) -> Reply {
         self.case(answer).get(listener, MODELS, &[TO_ACME]).await
     }
 }
@@ -249,15 +249,15 @@ impl Authorization for Script {
             // A test that has ended no longer reads them.
             let _ = report.send(http);
             let answer = match answer {
-                Answer::NeedsBody(_) if first => return Ok(Response::new(needs_body())),
-                Answer::NeedsBody(second) => second,
+                GateAnswer::NeedsBody(_) if first => return Ok(Response::new(needs_body())),
+                GateAnswer::NeedsBody(second) => second,
                 other => other,
             };
             match answer {
-                Answer::Says(response) => return Ok(Response::new(response.clone())),
-                Answer::Fails(code) => return Err(Status::new(*code, "as the test says")),
-                Answer::Silence => {}
-                Answer::NeedsBody(_) => return Err(Status::internal("asked for again")),
+                GateAnswer::Says(response) => return Ok(Response::new(response.clone())),
+                GateAnswer::Fails(code) => return Err(Status::new(*code, "as the test says")),
+                GateAnswer::Silence => {}
+                GateAnswer::NeedsBody(_) => return Err(Status::internal("asked for again")),
             }
         }
         std::future::pending().await

@@ -19,8 +19,9 @@ use tonic::Code;
 use super::{
     answers::{allow, denied, overwrite},
     gate::{
-        Answer::{NeedsBody, Says},
-        BY_METADATA, CANDID, CREDULOUS, MODELS, OPEN, SHIPPED, SINGLE_STEP, TO_ACME, gate,
+        BY_METADATA, CANDID, CREDULOUS,
+        GateAnswer::{NeedsBody, Says},
+        MODELS, OPEN, SHIPPED, SINGLE_STEP, TO_ACME, gate,
     },
     routing::metadata,
 };

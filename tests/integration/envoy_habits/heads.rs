@@ -7,7 +7,7 @@ use patgate_testing::http::{Over, Reply, Sent};
 
 use super::{
     answers::allow,
-    gate::{Answer::Says, Case, Gate, MODELS, SHIPPED, TO_ACME, gate},
+    gate::{Case, Gate, GateAnswer::Says, MODELS, SHIPPED, TO_ACME, gate},
     headers::OURS,
 };
 use crate::support::Suite;

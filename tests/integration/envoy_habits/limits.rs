@@ -5,7 +5,7 @@ use std::sync::Arc;
 use patgate_testing::http;
 use tokio::task::JoinSet;
 
-use super::gate::{Answer::Silence, MODELS, ROOMY, UNSAID, gate};
+use super::gate::{GateAnswer::Silence, MODELS, ROOMY, UNSAID, gate};
 use crate::support::Suite;
 
 /// Where nothing is said about it.

@@ -7,7 +7,7 @@ use patgate_testing::http::{Over, Sent};
 
 use super::{
     answers::allow,
-    gate::{Answer::Says, CREDULOUS, MODELS, SHIPPED, TO_ACME, gate},
+    gate::{CREDULOUS, GateAnswer::Says, MODELS, SHIPPED, TO_ACME, gate},
 };
 use crate::support::Suite;
 

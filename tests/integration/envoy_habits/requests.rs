@@ -8,7 +8,7 @@ use tonic::Code;
 
 use super::{
     answers::{allow, denied},
-    gate::{Answer::Says, CANDID, MODELS, SHIPPED, TO_ACME, gate},
+    gate::{CANDID, GateAnswer::Says, MODELS, SHIPPED, TO_ACME, gate},
 };
 use crate::support::Suite;
 

@@ -13,7 +13,7 @@ use tonic::Code;
 use super::{
     answers::{allow, denied, overwrite},
     gate::{
-        Answer::Says, BY_METADATA, CREDULOUS, MODELS, SHIPPED, STUCK, TO_ACME, TO_BETA,
+        BY_METADATA, CREDULOUS, GateAnswer::Says, MODELS, SHIPPED, STUCK, TO_ACME, TO_BETA,
         WITHOUT_LAST_ROUTE, gate,
     },
 };

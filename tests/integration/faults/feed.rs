@@ -9,7 +9,7 @@ use crate::support::{
     Suite,
     fleet::MODELS,
     front::Front,
-    load::{Law, WELL},
+    load::{AllowedStatuses, WELL},
     settings::feed_through,
     tokens::{reader, revoke},
 };
@@ -32,11 +32,11 @@ async fn the_feed_is_lost(suite: &Suite, mode: Mode) {
     let quiet = reader(&world).await;
     front.fleet.all_answer(&quiet, MODELS, 200).await;
     proxy.set(mode);
-    load.law(Law { turning: &[200, 401], ..WELL });
+    load.allow(AllowedStatuses { turning: &[200, 401], ..WELL });
     revoke(&world, &quiet).await;
     revoke(&world, &load.turning).await;
     let committed = Instant::now();
-    load.law_from(committed + STALENESS, turned(WELL));
+    load.allow_from(committed + STALENESS, turned(WELL));
     load.until(committed + STALENESS).await;
     front.fleet.all_answer(&quiet, MODELS, 401).await;
     // Once more, so that everything in use had to be read again.

@@ -17,7 +17,7 @@ use crate::support::{
     Suite, World, execute,
     fleet::{HEALED, MODELS},
     front::Front,
-    load::{CHANGING, Kind, LASTING_LONG, Law, UNREAD, WELL},
+    load::{AllowedStatuses, CHANGING, LASTING_LONG, TokenKind, UNREAD, WELL},
     settings::PATIENT,
     tokens::{reader, revoke},
 };
@@ -59,17 +59,17 @@ pub(crate) async fn postgres_is_cut_short(suite: Arc<Suite>) {
     let front = Front::of(&world, &[&postgres_at(&world, proxy.port), SHORT[0], SHORT[1]]).await;
     let load = front.load(&world).await;
     let fleet = &front.fleet;
-    load.law(CHANGING);
+    load.allow(CHANGING);
     proxy.set(Mode::CutReplies(900));
-    let cut = load.law(Law { turning: &[200, 503], ..UNREAD });
+    let cut = load.allow(AllowedStatuses { turning: &[200, 503], ..UNREAD });
     revoke(&world, &load.turning).await;
     load.bear(fleet.turn("revoked", (&load.turning, MODELS), 200, 503)).await;
-    load.law(Law { turning: &[503], ..UNREAD });
+    load.allow(AllowedStatuses { turning: &[503], ..UNREAD });
     load.until(cut + 2 * STALENESS).await;
-    load.law(Law { turning: &[401, 503], ..CHANGING });
+    load.allow(AllowedStatuses { turning: &[401, 503], ..CHANGING });
     proxy.set(Mode::Pass);
     let healed = Instant::now();
-    load.law_from(healed + HEALED, turned(WELL));
+    load.allow_from(healed + HEALED, turned(WELL));
     load.until(healed + HEALED).await;
     load.bear(load.more(turned(WELL), 20)).await;
     load.end("Postgres replies cut short").await;
@@ -98,15 +98,15 @@ pub(crate) async fn postgres_is_restarted(suite: Arc<Suite>) {
     let front = Front::of(&world, &[PATIENT[0], PATIENT[1], "redis.url="]).await;
     let load = front.lasting(LASTING_LONG, &world).await;
     for signal in ["INT", "KILL"] {
-        let served = load.count(Kind::Cold, 503);
-        load.law(CHANGING);
+        let served = load.count(TokenKind::Cold, 503);
+        load.allow(CHANGING);
         suite.stack.signal(&postgres, signal);
         suite.stack.restart(&postgres);
         let back = Instant::now();
         let fresh = reader(&world).await;
         let fleet = &front.fleet;
         load.bear(fleet.turn("served after the restart", (&fresh, MODELS), 503, 200)).await;
-        load.law_from(back + HEALED, WELL);
+        load.allow_from(back + HEALED, WELL);
         load.until(back + HEALED).await;
         // The feed is back as well.
         revoke(&world, &fresh).await;
@@ -117,7 +117,10 @@ pub(crate) async fn postgres_is_restarted(suite: Arc<Suite>) {
             assert_eq!(restarts, if signal == "KILL" { 2 } else { 1 }, "{signal}");
         }
         load.bear(load.more(WELL, 20)).await;
-        println!("{signal}: {} cold tokens were told 503", load.count(Kind::Cold, 503) - served);
+        println!(
+            "{signal}: {} cold tokens were told 503",
+            load.count(TokenKind::Cold, 503) - served
+        );
     }
     load.end("Postgres restarted").await;
 }
@@ -200,7 +203,7 @@ pub(crate) async fn postgres_is_read_only(suite: Arc<Suite>) {
     .await;
     load.bear(front.fleet.polled(2)).await;
     load.bear(load.more(WELL, 50)).await;
-    load.law(Law { turning: &[200, 401], ..WELL });
+    load.allow(AllowedStatuses { turning: &[200, 401], ..WELL });
     let revoke = format!(
         "BEGIN READ WRITE; UPDATE patgate.pats SET revoked_at = now() WHERE id = '{}'; COMMIT",
         load.turning.id
@@ -208,7 +211,7 @@ pub(crate) async fn postgres_is_read_only(suite: Arc<Suite>) {
     world.sql(&revoke).await;
     let fleet = &front.fleet;
     load.bear(fleet.turn("revoked all the same", (&load.turning, MODELS), 200, 401)).await;
-    load.law(turned(WELL));
+    load.allow(turned(WELL));
     load.bear(load.more(turned(WELL), 20)).await;
     load.end("Postgres read-only").await;
 }

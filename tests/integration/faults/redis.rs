@@ -18,7 +18,7 @@ use crate::support::{
     entries::{all_held, arrives},
     fleet::{MODELS, answer, status},
     front::Front,
-    load::{Kind, LASTING_LONG, Law, WELL},
+    load::{AllowedStatuses, LASTING_LONG, TokenKind, WELL},
     redis_at,
     replica::lookups,
     settings::{PATIENT, redis_through},
@@ -69,7 +69,7 @@ pub(crate) async fn redis_fails_on_the_wire(suite: Arc<Suite>) {
             };
             load.bear(eventually("an entry that can be cut", written)).await;
         }
-        let cold = load.count(Kind::Cold, 200);
+        let cold = load.count(TokenKind::Cold, 200);
         let open = by_each(&front, "open").await;
         let hits = front.lookups("redis", "hit").await;
         proxy.set(mode);
@@ -91,7 +91,7 @@ pub(crate) async fn redis_fails_on_the_wire(suite: Arc<Suite>) {
         load.bear(eventually(&again, used)).await;
         println!(
             "{mode:?}: {} cold tokens served, {} hits in Redis",
-            load.count(Kind::Cold, 200) - cold,
+            load.count(TokenKind::Cold, 200) - cold,
             front.lookups("redis", "hit").await - hits
         );
     }
@@ -236,11 +236,11 @@ pub(crate) async fn redis_is_restored_from_an_old_dump(suite: Arc<Suite>) {
     load.bear(all_held(&redis_at(&valkey.url).await, &entries)).await;
     command(&valkey, &["SAVE"]).await;
 
-    load.law(Law { turning: &[200, 401], ..WELL });
+    load.allow(AllowedStatuses { turning: &[200, 401], ..WELL });
     revoke(&world, turning).await;
     load.bear(front.fleet.turn("revoked", (turning, MODELS), 200, 401)).await;
-    let turned = Law { turning: &[401], ..WELL };
-    load.law(turned);
+    let turned = AllowedStatuses { turning: &[401], ..WELL };
+    load.allow(turned);
     suite.stack.signal(&valkey, "KILL");
     load.bear(load.more(turned, 10)).await;
     suite.stack.restart(&valkey);

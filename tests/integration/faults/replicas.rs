@@ -9,7 +9,7 @@ use crate::support::{
     Suite,
     envoy::patient,
     fleet::status,
-    load::{FALTERING, Kind, Law, WELL},
+    load::{AllowedStatuses, FALTERING, TokenKind, WELL},
     processes::Processes,
     tokens::revoke,
 };
@@ -22,9 +22,9 @@ pub(crate) async fn one_of_two_replicas_is_killed(suite: Arc<Suite>) {
     let load = two.load(&world).await;
     for kill in 0..KILLS {
         let victim = &two.processes[kill % 2];
-        load.law(FALTERING);
+        load.allow(FALTERING);
         suite.stack.signal(victim, "KILL");
-        load.law(WELL);
+        load.allow(WELL);
         load.bear(load.more(WELL, 20)).await;
         load.bear(two.healthy(1)).await;
         load.bear(load.more(WELL, 20)).await;
@@ -32,7 +32,7 @@ pub(crate) async fn one_of_two_replicas_is_killed(suite: Arc<Suite>) {
         load.bear(two.healthy(2)).await;
         load.bear(load.more(WELL, 10)).await;
     }
-    let lost: u64 = [Kind::Hot, Kind::Cold, Kind::Revoked, Kind::Turning]
+    let lost: u64 = [TokenKind::Hot, TokenKind::Cold, TokenKind::Revoked, TokenKind::Turning]
         .map(|kind| load.count(kind, 503))
         .iter()
         .sum();
@@ -52,11 +52,11 @@ pub(crate) async fn one_of_two_replicas_is_frozen(suite: Arc<Suite>) {
     let load = two.load(&world).await;
     suite.stack.signal(&two.processes[0], "STOP");
     load.bear(two.healthy(1)).await;
-    load.law(Law { turning: &[200, 401], ..WELL });
+    load.allow(AllowedStatuses { turning: &[200, 401], ..WELL });
     revoke(&world, &load.turning).await;
     let committed = Instant::now();
-    let turned = Law { turning: &[401], ..WELL };
-    load.law_from(committed + super::STALENESS, turned);
+    let turned = AllowedStatuses { turning: &[401], ..WELL };
+    load.allow_from(committed + super::STALENESS, turned);
     load.until(committed + super::STALENESS).await;
     load.bear(load.more(turned, 20)).await;
     suite.stack.signal(&two.processes[0], "CONT");

@@ -11,7 +11,7 @@ use crate::support::{
     entries::{all_held, held, key, repaired, settled},
     fleet::{MODELS, answer},
     front::Front,
-    load::{Kind, Law, WELL},
+    load::{AllowedStatuses, TokenKind, WELL},
     redis_at,
     replica::lookups,
     settings::PATIENT,
@@ -58,10 +58,10 @@ pub(crate) async fn what_redis_holds_is_sealed(suite: Arc<Suite>) {
     assert_eq!(lookups(&replica, "principal", "redis", "miss").await, 1);
 
     // A genuine value from before the revocation.
-    load.law(Law { turning: &[200, 401], ..WELL });
+    load.allow(AllowedStatuses { turning: &[200, 401], ..WELL });
     revoke(&world, turning).await;
     load.bear(front.fleet.turn("revoked", (turning, MODELS), 200, 401)).await;
-    load.law(super::turned(WELL));
+    load.allow(super::turned(WELL));
     load.bear(settled(&redis, &world, &front.fleet)).await;
     plant(&redis, &[(key(&world, turning), old.clone())]).await;
     let replica = world.serve(&PATIENT).await;
@@ -74,7 +74,7 @@ pub(crate) async fn what_redis_holds_is_sealed(suite: Arc<Suite>) {
     let values: Vec<_> =
         values.map(|(token, forgery)| (key(&world, token), forgery.clone())).collect();
     plant(&redis, &values).await;
-    let next = load.count(Kind::Cold, 200) as usize + 5;
+    let next = load.count(TokenKind::Cold, 200) as usize + 5;
     let refused = async || front.lookups("redis", "refused").await;
     load.bear(eventually("values to be refused", async || refused().await > 60)).await;
     let used = load.cold.iter().zip(&values).skip(next).take(2 * forgeries.len());

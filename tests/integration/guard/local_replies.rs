@@ -18,35 +18,26 @@ use super::words::foreign;
 use crate::support::{
     Suite,
     envoy::{Gateway, add_nobody, envoy_patch, patient},
+    error_form::ErrorForm,
 };
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Form {
-    Openai,
-    Ollama,
-    Anthropic,
-    Aigne,
-    Scim,
-    Problem,
-}
-
 /// Paths, and the form of errors about each.
-const PATHS: [(&str, Form); 14] = [
-    ("/proxy/acme/v1/chat/completions", Form::Openai),
-    ("/proxy/acme/apis", Form::Openai),
-    ("/proxy/acme/v1/messages", Form::Anthropic),
-    ("/proxy/acme/v1/messages/count_tokens", Form::Anthropic),
-    ("/proxy/acme/api/chat", Form::Ollama),
+const PATHS: [(&str, ErrorForm); 14] = [
+    ("/proxy/acme/v1/chat/completions", ErrorForm::Openai),
+    ("/proxy/acme/apis", ErrorForm::Openai),
+    ("/proxy/acme/v1/messages", ErrorForm::Anthropic),
+    ("/proxy/acme/v1/messages/count_tokens", ErrorForm::Anthropic),
+    ("/proxy/acme/api/chat", ErrorForm::Ollama),
     // With one `/v1` too many.
-    ("/proxy/acme/v1/api/chat", Form::Ollama),
-    ("/proxy/acme/v1/v1/messages", Form::Anthropic),
-    ("/api/chat", Form::Ollama),
-    ("/api/v1/deployments", Form::Problem),
-    ("/users", Form::Problem),
-    ("/users/7", Form::Problem),
-    ("/api/v2/chat", Form::Aigne),
-    ("/api/scim/v2/Users", Form::Scim),
-    ("/elsewhere", Form::Openai),
+    ("/proxy/acme/v1/api/chat", ErrorForm::Ollama),
+    ("/proxy/acme/v1/v1/messages", ErrorForm::Anthropic),
+    ("/api/chat", ErrorForm::Ollama),
+    ("/api/v1/deployments", ErrorForm::Problem),
+    ("/users", ErrorForm::Problem),
+    ("/users/7", ErrorForm::Problem),
+    ("/api/v2/chat", ErrorForm::Aigne),
+    ("/api/scim/v2/Users", ErrorForm::Scim),
+    ("/elsewhere", ErrorForm::Openai),
 ];
 
 /// What each form says of one status.
@@ -62,34 +53,36 @@ struct Expected {
 }
 
 impl Expected {
-    fn check(&self, form: Form, reply: &Reply, case: &str) {
+    fn check(&self, form: ErrorForm, reply: &Reply, case: &str) {
         let case = format!("{} {form:?} {case}: {reply:?}", self.status);
         assert_eq!((reply.status, reply.header("x-backend")), (self.status, None), "{case}");
         let body = reply.json();
         let at = match form {
-            Form::Openai | Form::Anthropic => "/error/message",
-            Form::Ollama => "/error",
-            Form::Aigne => "/message",
-            Form::Scim | Form::Problem => "/detail",
+            ErrorForm::Openai | ErrorForm::Anthropic => "/error/message",
+            ErrorForm::Ollama => "/error",
+            ErrorForm::Aigne => "/message",
+            ErrorForm::Scim | ErrorForm::Problem => "/detail",
         };
         let text = body.pointer(at).and_then(Value::as_str).unwrap_or_else(|| panic!("{case}"));
         assert!(text.contains(self.says), "{case}");
         let id = reply.header("x-request-id");
         let (media_type, whole) = match form {
-            Form::Openai => (
+            ErrorForm::Openai => (
                 "application/json",
                 json!({ "error": {
                     "message": text, "type": self.openai, "param": null, "code": self.code,
                 } }),
             ),
-            Form::Ollama => ("application/json", json!({ "error": text })),
-            Form::Anthropic => {
+            ErrorForm::Ollama => ("application/json", json!({ "error": text })),
+            ErrorForm::Anthropic => {
                 let error = json!({ "type": self.anthropic, "message": text });
                 let whole = json!({ "type": "error", "error": error, "request_id": id });
                 ("application/json", whole)
             }
-            Form::Aigne => ("application/json", json!({ "error": self.title, "message": text })),
-            Form::Scim => (
+            ErrorForm::Aigne => {
+                ("application/json", json!({ "error": self.title, "message": text }))
+            }
+            ErrorForm::Scim => (
                 "application/scim+json",
                 json!({
                     "schemas": ["urn:ietf:params:scim:api:messages:2.0:Error"],
@@ -97,7 +90,7 @@ impl Expected {
                     "detail": text,
                 }),
             ),
-            Form::Problem => (
+            ErrorForm::Problem => (
                 "application/problem+json",
                 json!({
                     "type": "about:blank", "title": self.title, "status": self.status,
@@ -109,7 +102,7 @@ impl Expected {
         assert_eq!(reply.header("content-type"), Some(media_type), "{case}");
         // Where Envoy has refused the path itself, the request has no id yet.
         let named = reply.header("request-id").filter(|id| !id.is_empty());
-        assert_eq!(named, id.filter(|_| form == Form::Anthropic), "{case}");
+        assert_eq!(named, id.filter(|_| form == ErrorForm::Anthropic), "{case}");
         let outage = (self.status == 503).then_some("1");
         assert_eq!(reply.header("retry-after"), outage, "{case}");
         assert_eq!(reply.header("cache-control").is_some(), outage.is_some(), "{case}");
@@ -310,7 +303,7 @@ pub(crate) async fn where_no_head_was_read_envoy_answers_as_openai(suite: Arc<Su
             ] {
                 let request = format!("{line}\r\nhost: g\r\nconnection: close\r\n{head}\r\n\r\n");
                 let reply = http::raw(gateway.ports["shipped"], request.into_bytes()).await;
-                expected.check(Form::Openai, &reply, &format!("{file} {line}"));
+                expected.check(ErrorForm::Openai, &reply, &format!("{file} {line}"));
             }
         }
     }

@@ -33,10 +33,10 @@ use crate::support::{
 };
 
 /// Answers by what the client asks for in `authorization`, which is shown to it.
-struct Foreign;
+struct ForeignAuthorizer;
 
 #[async_trait]
-impl Authorization for Foreign {
+impl Authorization for ForeignAuthorizer {
     async fn check(
         &self,
         request: Request<CheckRequest>,
@@ -96,7 +96,7 @@ pub(super) async fn foreign() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let service = AuthorizationServer::new(Foreign);
+    let service = AuthorizationServer::new(ForeignAuthorizer);
     tokio::spawn(Grpc::builder().add_service(service).serve_with_incoming(incoming));
     address
 }

@@ -38,16 +38,16 @@ type Entries = Vec<(String, String)>;
 #[derive(Deserialize)]
 struct Configuration {
     domain: String,
-    descriptors: Vec<Node>,
+    descriptors: Vec<LimitNode>,
 }
 
 #[derive(Deserialize)]
-struct Node {
+struct LimitNode {
     key: String,
     value: Option<String>,
     rate_limit: Option<Limit>,
     #[serde(default)]
-    descriptors: Vec<Node>,
+    descriptors: Vec<LimitNode>,
 }
 
 #[derive(Deserialize)]
@@ -69,12 +69,13 @@ struct State {
     away: bool,
 }
 
-struct Counting(Arc<Counter>);
+struct CountingService(Arc<Counter>);
 
 /// The one that is written for just these entries; a key without a value stands for each value.
-fn limit<'a>(nodes: &'a [Node], entries: &[(String, String)]) -> Option<&'a Limit> {
+fn limit<'a>(nodes: &'a [LimitNode], entries: &[(String, String)]) -> Option<&'a Limit> {
     let ((key, value), rest) = entries.split_first()?;
-    let fits = |node: &&Node| node.key == *key && node.value.as_ref().is_none_or(|v| v == value);
+    let fits =
+        |node: &&LimitNode| node.key == *key && node.value.as_ref().is_none_or(|v| v == value);
     let node = nodes.iter().find(fits)?;
     if rest.is_empty() { node.rate_limit.as_ref() } else { limit(&node.descriptors, rest) }
 }
@@ -85,7 +86,7 @@ fn entries(descriptor: &RateLimitDescriptor) -> Entries {
 }
 
 #[async_trait]
-impl RateLimitService for Counting {
+impl RateLimitService for CountingService {
     async fn should_rate_limit(
         &self,
         request: Request<RateLimitRequest>,
@@ -175,7 +176,7 @@ pub(crate) async fn the_global_filter_tells_a_service_the_same_descriptors(suite
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let service = listener.local_addr().unwrap().to_string();
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let server = RateLimitServiceServer::new(Counting(Arc::clone(&counter)));
+    let server = RateLimitServiceServer::new(CountingService(Arc::clone(&counter)));
     tokio::spawn(Grpc::builder().add_service(server).serve_with_incoming(incoming));
     let envoy = envoy(&suite, replica.grpc, &service).await;
 

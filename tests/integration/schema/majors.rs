@@ -11,7 +11,7 @@ use sqlx::{Connection, PgConnection};
 
 use super::{
     migrating::{Cluster, migrates},
-    process::Home,
+    process::ServerDirectory,
 };
 use crate::support::{
     Suite, World,
@@ -40,7 +40,7 @@ pub(crate) async fn other_versions_of_postgres(suite: Arc<Suite>) {
 
 async fn works_on(world: &World<'_>, bin: &Path) {
     let suite = world.suite;
-    let home = Home::new();
+    let home = ServerDirectory::new();
     let port = free_port();
     let data = home.path("data");
     let options = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"];

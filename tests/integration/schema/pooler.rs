@@ -6,7 +6,7 @@ use std::{env, fs, sync::Arc};
 use futures_util::future::join_all;
 use patgate_testing::{eventually, ports::free_port, stack::Server};
 
-use super::process::{Home, find};
+use super::process::{ServerDirectory, find};
 use crate::{
     cli::audit,
     support::{
@@ -21,14 +21,14 @@ const SERVER_CONNECTIONS: i64 = 2;
 const READ: (&str, &str, &str, &str) = ("acme", "models", "*", "llm_read");
 
 /// Started before Postgres in a mode, with `more` settings; nothing where there is none to start.
-fn start(suite: &Suite, mode: &str, more: &str) -> Option<(Home, Server, u16)> {
+fn start(suite: &Suite, mode: &str, more: &str) -> Option<(ServerDirectory, Server, u16)> {
     let Some(pgbouncer) = find("pgbouncer") else {
         let skipped = "no pgbouncer on this machine: nothing was tried behind a pooler";
         assert_ne!(env::var("CI").as_deref(), Ok("true"), "{skipped}");
         println!("skipped: {skipped}");
         return None;
     };
-    let home = Home::new();
+    let home = ServerDirectory::new();
     let port = free_port();
     // No parameter at start-up is ignored: we send none that it does not know.
     let users = home.write("users", "\"server\" \"\"\n\"administrator\" \"\"\n");

@@ -16,12 +16,12 @@ use crate::support::Suite;
 const NOBODY: u32 = 65534;
 
 /// A directory of its own for such a server, which belongs to the user it is to run as.
-pub(crate) struct Home {
+pub(crate) struct ServerDirectory {
     dir: TempDir,
     is_root: bool,
 }
 
-impl Home {
+impl ServerDirectory {
     pub(crate) fn new() -> Self {
         let mut builder = tempfile::Builder::new();
         let builder = builder.prefix("patgate-").permissions(Permissions::from_mode(0o755));

@@ -7,7 +7,7 @@ use patgate_testing::{
     proxy::{Mode, Proxy},
 };
 
-use super::{dice::Dice, site::Site};
+use super::{dice::Dice, site::SoakServers};
 use crate::support::{clock::put, redis_at};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,7 +33,7 @@ pub(super) enum Fault {
 /// Of two faults at a time, each is of another part. Replicas come last: they start when the
 /// stores are there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Part {
+enum FaultyPart {
     Redis,
     Postgres,
     Feed,
@@ -90,12 +90,12 @@ impl Fault {
         drawn
     }
 
-    fn part(self) -> Part {
+    fn part(self) -> FaultyPart {
         match self {
-            Self::Redis(_) | Self::RedisFlushed | Self::RedisKilled => Part::Redis,
-            Self::Feed(_) | Self::FeedForgotten => Part::Feed,
-            Self::Frozen(_) | Self::Killed(_) | Self::Replaced(_) => Part::Replica,
-            _ => Part::Postgres,
+            Self::Redis(_) | Self::RedisFlushed | Self::RedisKilled => FaultyPart::Redis,
+            Self::Feed(_) | Self::FeedForgotten => FaultyPart::Feed,
+            Self::Frozen(_) | Self::Killed(_) | Self::Replaced(_) => FaultyPart::Replica,
+            _ => FaultyPart::Postgres,
         }
     }
 
@@ -104,11 +104,11 @@ impl Fault {
         match self {
             Self::Clock(_) => false,
             Self::Killed(_) => true,
-            _ => self.part() == Part::Postgres,
+            _ => self.part() == FaultyPart::Postgres,
         }
     }
 
-    pub(super) async fn begin(self, site: &Site<'_>) {
+    pub(super) async fn begin(self, site: &SoakServers<'_>) {
         let stack = &site.world.suite.stack;
         match self {
             Self::Redis(mode) => site.redis_proxy.set(mode),
@@ -135,7 +135,7 @@ impl Fault {
         }
     }
 
-    pub(super) async fn end(self, site: &mut Site<'_>) {
+    pub(super) async fn end(self, site: &mut SoakServers<'_>) {
         let stack = &site.world.suite.stack;
         match self {
             Self::Redis(_) => site.redis_proxy.set(Mode::Pass),
@@ -168,7 +168,7 @@ async fn flush(url: &str) {
     redis::cmd("FLUSHALL").exec_async(&mut redis_at(url).await).await.unwrap();
 }
 
-fn lead(site: &Site<'_>, port: u16) {
+fn lead(site: &SoakServers<'_>, port: u16) {
     let proxies: [&Proxy; 2] = [&site.postgres_proxy, &site.feed_proxy];
     for proxy in proxies {
         proxy.retarget(port);

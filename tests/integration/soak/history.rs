@@ -10,8 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{dice::Dice, weather::Weather};
-use crate::support::withdrawals::WAYS;
+use super::{dice::Dice, fault_periods::FaultPeriods};
+use crate::support::withdrawals::WITHDRAWALS;
 
 pub(super) const STALENESS: Duration = Duration::from_secs(3);
 /// Of these at most one is taken at a time: giving one back would give back the other, too.
@@ -20,31 +20,35 @@ const DOMAIN: usize = 6;
 /// How many changes are told with a violation.
 const TOLD: usize = 5;
 
-/// What is taken away, as places in `WAYS`.
-type Taken = Vec<usize>;
+/// What is taken away, as places in `WITHDRAWALS`.
+type Withdrawn = Vec<usize>;
 
-struct Change {
+struct MadeChange {
     asked: Instant,
     /// Nothing while it is not sure.
     done: Option<Instant>,
-    taken: Taken,
+    taken: Withdrawn,
     /// How long after it was done somebody asked who was answered as before.
     late: Duration,
 }
 
-pub(super) struct History(Vec<Change>);
+pub(super) struct History(Vec<MadeChange>);
 
 impl History {
     /// Nothing is taken away.
     pub(super) fn new() -> Self {
         let now = Instant::now();
-        let change =
-            Change { asked: now, done: Some(now), taken: Taken::new(), late: <_>::default() };
+        let change = MadeChange {
+            asked: now,
+            done: Some(now),
+            taken: Withdrawn::new(),
+            late: <_>::default(),
+        };
         Self(vec![change])
     }
 
     /// Takes something away or gives it back, so that most tokens are good most of the time.
-    /// Returns the place in `WAYS`, and whether it was taken.
+    /// Returns the place in `WITHDRAWALS`, and whether it was taken.
     pub(super) fn begin(&mut self, dice: &mut Dice) -> (usize, bool) {
         let mut taken = self.0.last().unwrap().taken.clone();
         let exclusive = dice.one_of(&EXCLUSIVE);
@@ -57,7 +61,7 @@ impl History {
                 (taken[taken.len() - 1], true)
             }
         };
-        let change = Change { asked: Instant::now(), done: None, taken, late: <_>::default() };
+        let change = MadeChange { asked: Instant::now(), done: None, taken, late: <_>::default() };
         self.0.push(change);
         did
     }
@@ -69,7 +73,7 @@ impl History {
     /// Whether this may be answered.
     pub(super) fn judge(&mut self, status: u16, sent: Instant, arrived: Instant) -> bool {
         let ends = self.0.iter().skip(1).map(|next| next.done).chain([None]);
-        let possible: Vec<&Taken> = self
+        let possible: Vec<&Withdrawn> = self
             .0
             .iter()
             .zip(ends)
@@ -99,7 +103,7 @@ impl History {
     /// so long.
     pub(super) fn obeyed<'h>(
         &'h self,
-        weather: &'h Weather,
+        fault_periods: &'h FaultPeriods,
         visible: Duration,
     ) -> impl Iterator<Item = Duration> + 'h {
         self.0.windows(3).filter_map(move |changes| {
@@ -107,18 +111,18 @@ impl History {
             let done = change.done?;
             let seen = answer(&before.taken, &before.taken) != answer(&change.taken, &change.taken)
                 && after.asked >= done + visible
-                && weather.is_fair(change.asked, done + visible);
+                && fault_periods.is_fair(change.asked, done + visible);
             seen.then_some(change.late)
         })
     }
 
     /// The latest changes.
-    pub(super) fn tell(&self, weather: &Weather) -> String {
+    pub(super) fn tell(&self, fault_periods: &FaultPeriods) -> String {
         let mut told = String::new();
-        for Change { asked, done, taken, .. } in &self.0[self.0.len().saturating_sub(TOLD)..] {
-            let names: Vec<_> = taken.iter().map(|way| WAYS[*way].0).collect();
-            let done = done.map_or("?".to_owned(), |done| format!("{:.3}", weather.at(done)));
-            let asked = weather.at(*asked);
+        for MadeChange { asked, done, taken, .. } in &self.0[self.0.len().saturating_sub(TOLD)..] {
+            let names: Vec<_> = taken.iter().map(|way| WITHDRAWALS[*way].0).collect();
+            let done = done.map_or("?".to_owned(), |done| format!("{:.3}", fault_periods.at(done)));
+            let asked = fault_periods.at(*asked);
             let status = answer(taken, taken);
             let _ = writeln!(told, "  at {asked:.3}–{done} s: {status}, {names:?}");
         }
@@ -130,5 +134,5 @@ impl History {
 fn answer(token: &[usize], domain: &[usize]) -> u16 {
     let of_token = token.iter().filter(|way| **way != DOMAIN);
     let of_domain = domain.iter().filter(|way| **way == DOMAIN);
-    of_token.chain(of_domain).map(|way| WAYS[*way].1).min().unwrap_or(200)
+    of_token.chain(of_domain).map(|way| WITHDRAWALS[*way].1).min().unwrap_or(200)
 }

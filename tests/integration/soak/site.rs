@@ -8,7 +8,7 @@ use crate::support::{Suite, World, clock::with_a_clock, envoy::patient, processe
 
 pub(super) const REPLICAS: usize = 3;
 
-pub(super) struct Site<'s> {
+pub(super) struct SoakServers<'s> {
     pub(super) world: World<'s>,
     pub(super) primary: Server,
     pub(super) standby: Server,
@@ -19,7 +19,7 @@ pub(super) struct Site<'s> {
     pub(super) gate: Processes<'s>,
 }
 
-impl<'s> Site<'s> {
+impl<'s> SoakServers<'s> {
     pub(super) async fn start(suite: &'s Suite, relay: &str) -> Self {
         let (primary, world) = suite.spare(json!({})).await;
         with_a_clock(&world).await;

@@ -9,11 +9,11 @@ use patgate_testing::http::Session;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 
-use super::{dice::Dice, history::History, weather::Weather};
+use super::{dice::Dice, fault_periods::FaultPeriods, history::History};
 use crate::support::{
     World,
-    load::{Answer, Kind, Ledger, tell, told},
-    withdrawals::{self, Subject, WAYS, keep},
+    load::{Ledger, TimedAnswer, TokenKind, tell, told},
+    withdrawals::{self, Subject, WITHDRAWALS, keep},
 };
 
 /// How long the clients of each pause between two questions: some tokens are hot, and some are
@@ -27,7 +27,7 @@ const SLOW: (u64, u64) = (3000, 9000);
 struct Case {
     subject: Subject,
     history: Mutex<History>,
-    weather: Arc<Weather>,
+    fault_periods: Arc<FaultPeriods>,
     /// Of this, and of all tests.
     ledgers: [Ledger; 2],
     illegal: watch::Sender<Option<String>>,
@@ -44,7 +44,7 @@ impl Subjects {
     pub(super) async fn start(
         world: &World<'_>,
         envoy: u16,
-        weather: &Arc<Weather>,
+        fault_periods: &Arc<FaultPeriods>,
         seed: u64,
     ) -> Self {
         let answers = Ledger::default();
@@ -56,7 +56,7 @@ impl Subjects {
                 cases.push(Arc::new(Case {
                     subject: withdrawals::subject(world).await,
                     history: Mutex::new(History::new()),
-                    weather: Arc::clone(weather),
+                    fault_periods: Arc::clone(fault_periods),
                     ledgers: [answers.clone(), world.suite.answers.clone()],
                     illegal: report.clone(),
                 }));
@@ -86,12 +86,16 @@ impl Subjects {
 
     /// No change and no request after this. How long it took to obey changes in fair weather, of
     /// tokens that are asked about often enough to see it.
-    pub(super) async fn end(mut self, weather: &Weather, visible: Duration) -> Vec<Duration> {
+    pub(super) async fn end(
+        mut self,
+        fault_periods: &FaultPeriods,
+        visible: Duration,
+    ) -> Vec<Duration> {
         self.tasks.shutdown().await;
         let often = PAUSES[0].0 + PAUSES[1].0;
         let mut took = Vec::new();
         for case in &self.cases[..often] {
-            took.extend(case.history.lock().unwrap().obeyed(weather, visible));
+            took.extend(case.history.lock().unwrap().obeyed(fault_periods, visible));
         }
         took
     }
@@ -104,25 +108,25 @@ impl Case {
         let mut session = Session::new(envoy);
         loop {
             sleep(dice.between(shortest, longest)).await;
-            self.judge(&Answer::to(&mut session, path, &bearer).await);
+            self.judge(&TimedAnswer::to(&mut session, path, &bearer).await);
         }
     }
 
-    fn judge(&self, answer: &Answer) {
-        let Answer { status, ref problem, sent, arrived } = *answer;
+    fn judge(&self, answer: &TimedAnswer) {
+        let TimedAnswer { status, ref problem, sent, arrived } = *answer;
         let mut history = self.history.lock().unwrap();
         let legal = if status == 503 {
-            self.weather.excuses(sent, arrived)
+            self.fault_periods.excuses(sent, arrived)
         } else {
             history.judge(status, sent, arrived)
         };
         for ledger in &self.ledgers {
-            ledger.add(Kind::Turning, status, !legal && status == 200);
+            ledger.add(TokenKind::Turning, status, !legal && status == 200);
         }
         if !legal {
-            let sent = self.weather.at(sent);
-            let arrived = self.weather.at(arrived);
-            let history = history.tell(&self.weather);
+            let sent = self.fault_periods.at(sent);
+            let arrived = self.fault_periods.at(arrived);
+            let history = history.tell(&self.fault_periods);
             tell(
                 &self.illegal,
                 format!(
@@ -140,7 +144,7 @@ impl Case {
             let (shortest, longest) = dice.one_of(&[QUICK, SLOW]);
             sleep(dice.between(shortest, longest)).await;
             let (way, takes) = self.history.lock().unwrap().begin(&mut dice);
-            let [take, give] = WAYS[way].2(&self.subject);
+            let [take, give] = WITHDRAWALS[way].2(&self.subject);
             self.make(&url, &mut connection, if takes { take } else { give }).await;
             self.history.lock().unwrap().done();
         }

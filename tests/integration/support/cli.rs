@@ -27,7 +27,7 @@ pub(crate) struct Cli<'s> {
 
 /// What a command came to.
 #[derive(Debug)]
-pub(crate) struct Ran {
+pub(crate) struct CommandOutput {
     pub(crate) code: i32,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
@@ -61,18 +61,18 @@ impl<'s> Cli<'s> {
         self.with("postgres.url", &world.suite.postgres_url(user, &world.database))
     }
 
-    pub(crate) fn run(&self, command: &str) -> Ran {
+    pub(crate) fn run(&self, command: &str) -> CommandOutput {
         self.feed(command, "")
     }
 
     /// Runs a command with something on its standard input. The words of `command` are separated
     /// by spaces.
-    pub(crate) fn feed(&self, command: &str, stdin: &str) -> Ran {
+    pub(crate) fn feed(&self, command: &str, stdin: &str) -> CommandOutput {
         self.feed_words(&command.split_whitespace().collect::<Vec<_>>(), stdin)
     }
 
     /// The same, for words that hold spaces or nothing.
-    pub(crate) fn feed_words(&self, words: &[&str], stdin: &str) -> Ran {
+    pub(crate) fn feed_words(&self, words: &[&str], stdin: &str) -> CommandOutput {
         let mut process = assert_cmd::Command::from_std(self.process(words));
         let output = process.write_stdin(stdin).timeout(PATIENCE).output().unwrap();
         self.finish(&words.join(" "), output)
@@ -85,10 +85,10 @@ impl<'s> Cli<'s> {
         process.spawn().unwrap()
     }
 
-    pub(crate) fn finish(&self, command: &str, output: Output) -> Ran {
+    pub(crate) fn finish(&self, command: &str, output: Output) -> CommandOutput {
         let text = |bytes| String::from_utf8(bytes).unwrap();
         let code = output.status.code().unwrap_or_else(|| panic!("killed: {command}"));
-        let ran = Ran { code, stdout: text(output.stdout), stderr: text(output.stderr) };
+        let ran = CommandOutput { code, stdout: text(output.stdout), stderr: text(output.stderr) };
         self.keep_secrets(command, &ran);
         ran
     }
@@ -106,7 +106,7 @@ impl<'s> Cli<'s> {
 
     /// Every token goes to the search for leaks, and none to standard error. A key is shown by
     /// the command that makes one, and by no other; a backend's credential by none.
-    fn keep_secrets(&self, command: &str, ran: &Ran) {
+    fn keep_secrets(&self, command: &str, ran: &CommandOutput) {
         assert_eq!(tokens_in(&ran.stderr).next(), None, "a token on standard error: {command}");
         let shown = tokens_in(&ran.stdout).map(str::to_owned);
         self.suite.minted.lock().unwrap().extend(shown);
@@ -183,7 +183,7 @@ pub(crate) fn server<'s>(world: &World<'s>) -> Cli<'s> {
 
 /// The finding about one setting, and the exit code.
 pub(crate) fn found(cli: &Cli<'_>, key: &str) -> (i32, String, String) {
-    let ran: Ran = cli.run("config check --connect --output json");
+    let ran: CommandOutput = cli.run("config check --connect --output json");
     let findings: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|_| panic!("{ran:#?}"));
     let finding = findings.as_array().unwrap().iter().find(|finding| finding["key"] == key);
     let finding = finding.unwrap_or_else(|| panic!("no {key}: {findings:#}"));

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::{
     Replica,
-    cli::{Cli, Ran},
+    cli::{Cli, CommandOutput},
 };
 
 /// A request, as the command is asked about it, and what the service answered to it.
@@ -24,21 +24,21 @@ pub(crate) struct Question {
     words: Vec<String>,
     stdin: String,
     /// What enforcing answers.
-    live: Live,
+    live: LiveAnswer,
     /// What a replica answers that the command asks as well.
-    heard: Option<Live>,
+    heard: Option<LiveAnswer>,
 }
 
 /// What an answer says to a client.
 #[derive(Clone)]
-struct Live {
+struct LiveAnswer {
     status: u16,
     code: String,
     message: Option<String>,
     model: Option<String>,
 }
 
-impl Live {
+impl LiveAnswer {
     fn of(answer: &CheckResponse) -> Self {
         let metadata = &answer.dynamic_metadata.as_ref().unwrap().fields;
         let fact = |name: &str| match metadata.get(name)?.kind.clone()? {
@@ -80,7 +80,7 @@ impl Question {
             name: name.to_owned(),
             words: words.chain(request).chain([who.to_owned()]).collect(),
             stdin: authorization.unwrap_or_default().to_owned(),
-            live: Live::of(answer),
+            live: LiveAnswer::of(answer),
             heard: None,
         }
     }
@@ -103,10 +103,10 @@ impl Question {
     /// Asked of a replica that may not carry its verdict out and answers so, too. It must be heard
     /// to agree.
     pub(crate) fn of_another(self, replica: &Replica, answer: &CheckResponse) -> Self {
-        self.heard(replica, Live::of(answer))
+        self.heard(replica, LiveAnswer::of(answer))
     }
 
-    fn heard(mut self, replica: &Replica, heard: Live) -> Self {
+    fn heard(mut self, replica: &Replica, heard: LiveAnswer) -> Self {
         self.heard = Some(heard);
         self.with(format!("--server={}", replica.grpc))
     }
@@ -123,8 +123,8 @@ impl Question {
     }
 
     /// What differs.
-    fn judge(&self, ran: &Ran) -> Option<String> {
-        let Live { status, code, message, model } = &self.live;
+    fn judge(&self, ran: &CommandOutput) -> Option<String> {
+        let LiveAnswer { status, code, message, model } = &self.live;
         let told: Value = serde_json::from_str(&ran.stdout).unwrap_or_default();
         let steps = told["steps"].as_array().cloned().unwrap_or_default();
         let failed = steps.iter().filter(|step| step["passed"] == false).count();

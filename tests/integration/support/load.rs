@@ -4,7 +4,7 @@
 //! answer is legal if it was at any moment between its sending and its arrival. One that is not
 //! fails the test.
 
-mod law;
+mod allowed;
 mod ledger;
 mod tokens;
 
@@ -25,8 +25,8 @@ use tokio::{
 };
 
 use self::{
-    Kind::{Cold, Forged, Hot, Revoked, Turning},
-    tokens::{TOKENS, Tokenry, forged},
+    TokenKind::{Cold, Forged, Hot, Revoked, Turning},
+    tokens::{LoadTokens, TOKENS, forged},
 };
 use crate::support::{
     Replica, Token, World,
@@ -34,15 +34,15 @@ use crate::support::{
 };
 
 pub(crate) use self::{
-    law::{CHANGING, FALTERING, Kind, Law, UNREAD, WELL},
+    allowed::{AllowedStatuses, CHANGING, FALTERING, TokenKind, UNREAD, WELL},
     ledger::Ledger,
 };
 
 /// Each with the moment from which it is in force, in order.
-type Laws = Arc<Mutex<Vec<(Instant, Law)>>>;
+type AllowedFrom = Arc<Mutex<Vec<(Instant, AllowedStatuses)>>>;
 
 /// How often each client sends, unless an answer takes longer.
-const PACE: [(Kind, usize, Duration); 5] = [
+const PACE: [(TokenKind, usize, Duration); 5] = [
     (Hot, 4, Duration::from_millis(20)),
     (Cold, 2, Duration::from_millis(40)),
     (Revoked, 2, Duration::from_millis(40)),
@@ -57,7 +57,7 @@ pub(crate) const LASTING_LONG: Duration = Duration::from_secs(200);
 pub(crate) const NOTHING: u16 = 0;
 
 pub(crate) struct Load {
-    laws: Laws,
+    allowed_from: AllowedFrom,
     answers: Ledger,
     illegal: watch::Receiver<Option<String>>,
     pub(crate) hot: Vec<Token>,
@@ -70,11 +70,11 @@ pub(crate) struct Load {
 
 /// What the clients of one kind share.
 struct Client {
-    kind: Kind,
+    kind: TokenKind,
     port: u16,
     bearers: Vec<String>,
     next: AtomicUsize,
-    laws: Laws,
+    allowed_from: AllowedFrom,
     /// Of this load, and of all.
     ledgers: [Ledger; 2],
     illegal: watch::Sender<Option<String>>,
@@ -87,9 +87,10 @@ impl Load {
         let colds = PACE.iter().filter(|(kind, ..)| *kind == Cold);
         let colds: f64 =
             colds.map(|(_, count, pace)| *count as f64 * long.div_duration_f64(*pace)).sum();
-        let Tokenry { hot, cold, revoked, turning } = Tokenry::mint(world, colds as usize).await;
+        let LoadTokens { hot, cold, revoked, turning } =
+            LoadTokens::mint(world, colds as usize).await;
         let forged = forged(world.suite);
-        let laws = Laws::new(Mutex::new(vec![(Instant::now(), WELL)]));
+        let allowed_from = AllowedFrom::new(Mutex::new(vec![(Instant::now(), WELL)]));
         let ledgers = [Ledger::default(), world.suite.answers.clone()];
         let (report, illegal) = watch::channel(None);
         let mut clients = JoinSet::new();
@@ -106,7 +107,7 @@ impl Load {
                 port: envoy,
                 bearers: tokens.iter().map(Token::bearer).collect(),
                 next: AtomicUsize::new(0),
-                laws: Arc::clone(&laws),
+                allowed_from: Arc::clone(&allowed_from),
                 ledgers: ledgers.clone(),
                 illegal: report.clone(),
             });
@@ -115,36 +116,36 @@ impl Load {
             }
         }
         let [answers, _] = ledgers;
-        let load = Self { laws, answers, illegal, hot, revoked, turning, cold, clients };
+        let load = Self { allowed_from, answers, illegal, hot, revoked, turning, cold, clients };
         load.bear(load.more(WELL, TOKENS as u64)).await;
         load
     }
 
     /// Makes sure that a replica knows every token that is asked for again and again.
     pub(crate) async fn known_to(&self, replica: &Replica) {
-        let law = self.laws.lock().unwrap().last().unwrap().1;
+        let allowed = self.allowed_from.lock().unwrap().last().unwrap().1;
         let turning = std::slice::from_ref(&self.turning);
         for (kind, tokens) in [(Hot, &self.hot[..]), (Revoked, &self.revoked), (Turning, turning)] {
             for token in tokens {
                 let status = self.bear(answer(replica, token, MODELS)).await;
-                assert!(law.allows(kind, status), "{status} to a {kind:?} token by a newcomer");
+                assert!(allowed.allows(kind, status), "{status} to a {kind:?} token by a newcomer");
             }
         }
     }
 
-    /// The law from now on.
-    pub(crate) fn law(&self, law: Law) -> Instant {
+    /// What may be answered from now on.
+    pub(crate) fn allow(&self, allowed: AllowedStatuses) -> Instant {
         let now = Instant::now();
-        self.law_from(now, law);
+        self.allow_from(now, allowed);
         now
     }
 
-    /// The law from some moment on, until another is made. Ones that are to come into force later
-    /// are void.
-    pub(crate) fn law_from(&self, from: Instant, law: Law) {
-        let mut laws = self.laws.lock().unwrap();
-        laws.retain(|(other, _)| *other < from);
-        laws.push((from, law));
+    /// What may be answered from some moment on, until that is changed. What was to come into force
+    /// later is void.
+    pub(crate) fn allow_from(&self, from: Instant, allowed: AllowedStatuses) {
+        let mut allowed_from = self.allowed_from.lock().unwrap();
+        allowed_from.retain(|(other, _)| *other < from);
+        allowed_from.push((from, allowed));
     }
 
     /// `happens`, unless an illegal answer comes first.
@@ -161,10 +162,10 @@ impl Load {
         told(&self.illegal).await
     }
 
-    /// Until each kind was answered some times more, as the law has it.
-    pub(crate) async fn more(&self, law: Law, times: u64) {
+    /// Until each kind was answered some times more, as they may be.
+    pub(crate) async fn more(&self, allowed: AllowedStatuses, times: u64) {
         for (kind, _, _) in PACE {
-            let count = || self.answers.count(kind, |status| law.allows(kind, status));
+            let count = || self.answers.count(kind, |status| allowed.allows(kind, status));
             let enough = count() + times;
             eventually(&format!("{times} answers to {kind:?} tokens"), async || count() >= enough)
                 .await;
@@ -177,7 +178,7 @@ impl Load {
     }
 
     /// How often a kind was answered so.
-    pub(crate) fn count(&self, kind: Kind, status: u16) -> u64 {
+    pub(crate) fn count(&self, kind: TokenKind, status: u16) -> u64 {
         self.answers.count(kind, |answered| answered == status)
     }
 
@@ -202,7 +203,7 @@ impl Client {
             let Some(bearer) = self.bearer(turn) else {
                 return self.tell("no cold tokens are left".to_owned());
             };
-            self.judge(&Answer::to(&mut session, MODELS, bearer).await);
+            self.judge(&TimedAnswer::to(&mut session, MODELS, bearer).await);
         }
     }
 
@@ -211,26 +212,26 @@ impl Client {
         self.bearers.get(turn)
     }
 
-    fn judge(&self, answer: &Answer) {
-        let Answer { status, ref problem, sent, arrived } = *answer;
+    fn judge(&self, answer: &TimedAnswer) {
+        let TimedAnswer { status, ref problem, sent, arrived } = *answer;
         let kind = self.kind;
-        let (legal, law, since) = {
-            let laws = self.laws.lock().unwrap();
-            let ends = laws.iter().skip(1).map(|(from, _)| Some(*from)).chain([None]);
-            let in_force = laws
+        let (legal, allowed, since) = {
+            let allowed_from = self.allowed_from.lock().unwrap();
+            let ends = allowed_from.iter().skip(1).map(|(from, _)| Some(*from)).chain([None]);
+            let in_force = allowed_from
                 .iter()
                 .zip(ends)
                 .filter(|((from, _), end)| *from <= arrived && end.is_none_or(|end| sent < end));
-            let legal = in_force.clone().any(|((_, law), _)| law.allows(kind, status));
-            let (from, law) = in_force.last().map_or(laws[0], |(law, _)| *law);
-            (legal, law, sent.saturating_duration_since(from))
+            let legal = in_force.clone().any(|((_, allowed), _)| allowed.allows(kind, status));
+            let (from, allowed) = in_force.last().map_or(allowed_from[0], |(allowed, _)| *allowed);
+            (legal, allowed, sent.saturating_duration_since(from))
         };
         for ledger in &self.ledgers {
             ledger.add(kind, status, !legal && status == 200);
         }
         if !legal {
             self.tell(format!(
-                "{status} {problem} to a {kind:?} token, sent {since:?} into {law:?}, which took \
+                "{status} {problem} to a {kind:?} token, sent {since:?} into {allowed:?}, which took \
                  {:?}",
                 arrived - sent
             ));
@@ -260,14 +261,14 @@ pub(crate) async fn told(illegal: &watch::Receiver<Option<String>>) -> String {
 }
 
 /// What came back on a request, and when it was on its way.
-pub(crate) struct Answer {
+pub(crate) struct TimedAnswer {
     pub(crate) status: u16,
     pub(crate) problem: String,
     pub(crate) sent: Instant,
     pub(crate) arrived: Instant,
 }
 
-impl Answer {
+impl TimedAnswer {
     pub(crate) async fn to(session: &mut Session, path: &str, bearer: &str) -> Self {
         let sent = Instant::now();
         let answer = timeout(PATIENCE, session.get(path, bearer)).await;

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::support::{Suite, World};
+use crate::support::{Suite, World, domains::add_domain};
 
 pub(crate) const CLOUD: &str = "acme.cubecloud.dev";
 
@@ -13,19 +13,9 @@ pub(crate) async fn open_aigne(world: &World<'_>) -> String {
 
 /// A domain in which ann may do everything.
 pub(crate) async fn open(world: &World<'_>, slug: &str) -> String {
-    let domain = Uuid::now_v7();
-    let ann = world.id("ann");
-    world
-        .sql(&format!(
-            "INSERT INTO patgate.domains (id, slug, name, enabled, upstream, all_models)
-                 VALUES ('{domain}', '{slug}', '{slug}', true, 'model-beta', true);
-             INSERT INTO patgate.roles (id, domain_id, name) VALUES ('{domain}', '{domain}', 'admin');
-             INSERT INTO patgate.role_operations
-                 SELECT '{domain}', operation FROM patgate.operations;
-             INSERT INTO patgate.role_members VALUES ('{domain}', '{ann}')"
-        ))
-        .await;
-    domain.to_string()
+    let id = Uuid::now_v7().to_string();
+    add_domain(world, &id, slug, "model-beta", true).await;
+    id
 }
 
 pub(crate) fn tables(suite: &Suite) -> String {

@@ -16,9 +16,9 @@ pub(crate) struct Subject {
 }
 
 /// What is taken away, the refusal, and the statements that take and give.
-pub(crate) type Way = (&'static str, u16, fn(&Subject) -> [String; 2]);
+pub(crate) type Withdrawal = (&'static str, u16, fn(&Subject) -> [String; 2]);
 
-pub(crate) const WAYS: [Way; 7] = [
+pub(crate) const WITHDRAWALS: [Withdrawal; 7] = [
     ("token revoked", 401, |subject| {
         ["now()", "NULL"].map(|at| {
             format!("UPDATE patgate.pats SET revoked_at = {at} WHERE id = '{}'", subject.token.id)

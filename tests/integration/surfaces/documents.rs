@@ -1,6 +1,6 @@
 //! The requests that the documents of the APIs show, as they stand there.
 
-use super::{Answer, CLOUD, Case, HUB, Words, case, denied};
+use super::{CLOUD, Case, ErrorForm, ExpectedAnswer, HUB, case, denied};
 use crate::support::World;
 
 /// What `curl` sends for AIGNE Hub.
@@ -35,7 +35,7 @@ pub(super) async fn cases(world: &World<'_>, aigne: &str, platform: &str) -> Vec
         (platform, "users", "*", "read"),
     ])
     .await;
-    let passes = |as_what: &str| Answer::Passes(as_what.to_owned());
+    let passes = |as_what: &str| ExpectedAnswer::Passes(as_what.to_owned());
     let sends = |request, token: &String, body, expected| Case {
         body: Some(body),
         ..case(HUB, request, token.clone(), expected)
@@ -43,14 +43,14 @@ pub(super) async fn cases(world: &World<'_>, aigne: &str, platform: &str) -> Vec
     let curl = "POST /api/v2/chat/completions";
     let node = "POST /api/v2/chat";
     let image = "POST /api/v2/image/generations";
-    let unread = Answer::Refused(401, Words::Aigne, "in a way that is not read");
+    let unread = ExpectedAnswer::Refused(401, ErrorForm::Aigne, "in a way that is not read");
     let models = format!("/proxy/{}/v1/models", world.id("acme"));
     let listing = case("cube.example.com", "GET /", every.clone(), passes("llm_read"));
     vec![
         // Cube AI.
         Case { path: models, ..listing },
         case("cube.example.com", "GET /users", every.clone(), passes("read")),
-        case("cube.example.com", "GET /users", some.clone(), denied(403, Words::Problem)),
+        case("cube.example.com", "GET /users", some.clone(), denied(403, ErrorForm::Problem)),
         // Cube Cloud.
         case(CLOUD, "GET /api/v1/deployments", every.clone(), passes("read")),
         case(
@@ -61,7 +61,7 @@ pub(super) async fn cases(world: &World<'_>, aigne: &str, platform: &str) -> Vec
         ),
         // AIGNE Hub.
         sends(curl, &some, CURL, passes("llm_chat_completions openai/gpt-3.5-turbo")),
-        sends(curl, &other, CURL, denied(401, Words::Aigne)),
+        sends(curl, &other, CURL, denied(401, ErrorForm::Aigne)),
         sends(curl, &every, CURL, passes(chat)),
         sends(node, &every, NODE, passes(chat)),
         sends(image, &draws_all, IMAGE, passes("llm_utility")),

@@ -1,14 +1,10 @@
 //! Refusals that come while the client still sends, over each way to Envoy and to several clients.
 
-use std::{
-    env, fs,
-    io::Write,
-    process::{Command, Stdio},
-    sync::Arc,
-};
+use std::{env, fs, process::Command, sync::Arc};
 
 use patgate_testing::{
     http::{Over, Sent, certify},
+    script::answer_of,
     stack::project,
 };
 use serde_json::{Value, json};
@@ -68,16 +64,9 @@ async fn outcomes(client: &'static str, job: Value) -> Option<Vec<Value>> {
             "node" => ("node".to_owned(), "refused_uploads.mjs"),
             _ => (project(".venv/bin/python"), "refused_uploads.py"),
         };
-        let mut child = Command::new(program)
-            .arg(project(&format!("tests/clients/{script}")))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        write!(child.stdin.take().unwrap(), "{job}").unwrap();
-        let output = child.wait_with_output().unwrap();
-        assert!(output.status.success(), "{client}");
-        Some(serde_json::from_slice(&output.stdout).unwrap())
+        let mut program = Command::new(program);
+        program.arg(project(&format!("tests/clients/{script}")));
+        Some(answer_of(&mut program, &job.to_string()))
     };
     tokio::task::spawn_blocking(run).await.unwrap()
 }

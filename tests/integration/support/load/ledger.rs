@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use super::Kind;
+use super::TokenKind;
 
 /// Answers by kind and status.
 #[derive(Clone, Default)]
@@ -17,18 +17,18 @@ pub(crate) struct Ledger(Arc<Counts>);
 
 #[derive(Default)]
 struct Counts {
-    counts: Mutex<BTreeMap<(Kind, u16), u64>>,
+    counts: Mutex<BTreeMap<(TokenKind, u16), u64>>,
     wrong_allows: AtomicU64,
 }
 
 impl Ledger {
-    pub(crate) fn add(&self, kind: Kind, status: u16, wrong_allow: bool) {
+    pub(crate) fn add(&self, kind: TokenKind, status: u16, wrong_allow: bool) {
         *self.0.counts.lock().unwrap().entry((kind, status)).or_default() += 1;
         self.0.wrong_allows.fetch_add(u64::from(wrong_allow), SeqCst);
     }
 
     /// How often a kind was answered with one of these.
-    pub(crate) fn count(&self, kind: Kind, legal: impl Fn(u16) -> bool) -> u64 {
+    pub(crate) fn count(&self, kind: TokenKind, legal: impl Fn(u16) -> bool) -> u64 {
         let counts = self.0.counts.lock().unwrap();
         counts.iter().filter(|((k, s), _)| *k == kind && legal(*s)).map(|(_, count)| count).sum()
     }

@@ -14,7 +14,7 @@ pub(super) const TOKENS: usize = 8;
 const BATCH: usize = 4000;
 
 /// Tokens for a load, not yet in use.
-pub(crate) struct Tokenry {
+pub(crate) struct LoadTokens {
     pub(super) hot: Vec<Token>,
     /// In the order of their use.
     pub(super) cold: Vec<Token>,
@@ -22,7 +22,7 @@ pub(crate) struct Tokenry {
     pub(super) turning: Token,
 }
 
-impl Tokenry {
+impl LoadTokens {
     pub(super) async fn mint(world: &World<'_>, colds: usize) -> Self {
         let mut cold = Vec::new();
         while cold.len() < colds {

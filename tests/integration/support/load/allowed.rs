@@ -1,7 +1,7 @@
 //! Kinds of tokens, and what may be answered to each.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kind {
+pub(crate) enum TokenKind {
     /// Used all the time, and good.
     Hot,
     /// Good, and used once.
@@ -16,7 +16,7 @@ pub(crate) enum Kind {
 
 /// What may be answered.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Law {
+pub(crate) struct AllowedStatuses {
     pub(crate) hot: &'static [u16],
     pub(crate) cold: &'static [u16],
     pub(crate) revoked: &'static [u16],
@@ -25,11 +25,11 @@ pub(crate) struct Law {
 }
 
 /// When all is well.
-pub(crate) const WELL: Law =
-    Law { hot: &[200], cold: &[200], revoked: &[401], turning: &[200], forged: &[401] };
+pub(crate) const WELL: AllowedStatuses =
+    AllowedStatuses { hot: &[200], cold: &[200], revoked: &[401], turning: &[200], forged: &[401] };
 
 /// Anything may be lost on its way, and nothing is answered wrongly.
-pub(crate) const FALTERING: Law = Law {
+pub(crate) const FALTERING: AllowedStatuses = AllowedStatuses {
     hot: &[200, 503],
     cold: &[200, 503],
     revoked: &[401, 503],
@@ -37,20 +37,20 @@ pub(crate) const FALTERING: Law = Law {
     forged: &[401, 503],
 };
 
-impl Law {
-    pub(super) fn allows(&self, kind: Kind, status: u16) -> bool {
+impl AllowedStatuses {
+    pub(super) fn allows(&self, kind: TokenKind, status: u16) -> bool {
         let legal = match kind {
-            Kind::Hot => self.hot,
-            Kind::Cold => self.cold,
-            Kind::Revoked => self.revoked,
-            Kind::Turning => self.turning,
-            Kind::Forged => self.forged,
+            TokenKind::Hot => self.hot,
+            TokenKind::Cold => self.cold,
+            TokenKind::Revoked => self.revoked,
+            TokenKind::Turning => self.turning,
+            TokenKind::Forged => self.forged,
         };
         legal.contains(&status)
     }
 }
 
-pub(crate) const CHANGING: Law = Law { cold: &[200, 503], ..WELL };
+pub(crate) const CHANGING: AllowedStatuses = AllowedStatuses { cold: &[200, 503], ..WELL };
 
 /// Postgres cannot be read.
-pub(crate) const UNREAD: Law = Law { cold: &[503], ..WELL };
+pub(crate) const UNREAD: AllowedStatuses = AllowedStatuses { cold: &[503], ..WELL };

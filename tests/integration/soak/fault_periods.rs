@@ -7,7 +7,7 @@ use crate::support::fleet::HEALED;
 /// The faults that are told with a violation.
 const TOLD: usize = 4;
 
-struct Spell {
+struct FaultPeriod {
     what: String,
     /// Whether anybody may be told 503 for it.
     excuses: bool,
@@ -16,12 +16,12 @@ struct Spell {
     until: Option<Instant>,
 }
 
-pub(super) struct Weather {
+pub(super) struct FaultPeriods {
     began: Instant,
-    spells: Mutex<Vec<Spell>>,
+    spells: Mutex<Vec<FaultPeriod>>,
 }
 
-impl Weather {
+impl FaultPeriods {
     pub(super) fn from(began: Instant) -> Self {
         Self { began, spells: Mutex::default() }
     }
@@ -33,7 +33,7 @@ impl Weather {
 
     pub(super) fn worsens(&self, what: String, excuses: bool) {
         println!("{:7.2} s  {what}", self.at(Instant::now()));
-        let spell = Spell { what, excuses, from: Instant::now(), until: None };
+        let spell = FaultPeriod { what, excuses, from: Instant::now(), until: None };
         self.spells.lock().unwrap().push(spell);
     }
 
@@ -54,18 +54,20 @@ impl Weather {
         !self.any(from, until, |_| true)
     }
 
-    fn any(&self, from: Instant, until: Instant, which: fn(&Spell) -> bool) -> bool {
-        let lasts = |spell: &Spell| spell.until.is_none_or(|healed| from <= healed + HEALED);
+    fn any(&self, from: Instant, until: Instant, which: fn(&FaultPeriod) -> bool) -> bool {
+        let lasts = |spell: &FaultPeriod| spell.until.is_none_or(|healed| from <= healed + HEALED);
         let spells = self.spells.lock().unwrap();
         spells.iter().rev().any(|spell| which(spell) && spell.from <= until && lasts(spell))
     }
 }
 
-impl fmt::Display for Weather {
+impl fmt::Display for FaultPeriods {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "faults until {:.3} s:", self.began.elapsed().as_secs_f64())?;
         let spells = self.spells.lock().unwrap();
-        for Spell { what, excuses, from, until } in &spells[spells.len().saturating_sub(TOLD)..] {
+        for FaultPeriod { what, excuses, from, until } in
+            &spells[spells.len().saturating_sub(TOLD)..]
+        {
             let excuses = if *excuses { ", 503 excused" } else { "" };
             write!(f, "  from {:.3} s ", self.at(*from))?;
             match until {

@@ -91,7 +91,7 @@ impl App {
         let postgres = builder.postgres(&config.postgres);
         let resolver = builder.resolver(&postgres)?;
         let mut ring_watch = RingWatch::new(builder.ring.clone(), postgres, config.mode);
-        ring_watch.look().await;
+        ring_watch.check_once().await;
         let canary = builder.canary(&resolver);
         let (last_uses, last_use_writer) = LastUses::new(builder.writer(), builder.metrics.clone());
         builder.metrics.in_mode(config.mode);

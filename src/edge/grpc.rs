@@ -119,13 +119,13 @@ impl GrpcServer {
         // What a client does to its own connection is its own business.
         let Ok(Ok(mut connection)) = begun.await else { return };
         let others = Arc::new(Semaphore::new(MAX_OTHERS));
-        let mut gone = pin!(gone(connection.ping_pong()));
+        let mut client_gone = pin!(client_gone(connection.ping_pong()));
         tokio::select! {
             biased;
             () = self.answer_all(&mut connection, &others) => return,
             () = closing.cancelled() => {}
             () = sleep(max_age) => {}
-            () = &mut gone => return,
+            () = &mut client_gone => return,
         }
         connection.graceful_shutdown();
         // Every check ends in this time. What else is open, as a client that watches our health is,
@@ -135,7 +135,7 @@ impl GrpcServer {
             biased;
             () = self.answer_all(&mut connection, &others) => {}
             () = sleep(last_calls) => {}
-            () = gone => {}
+            () = client_gone => {}
         }
     }
 
@@ -238,7 +238,7 @@ fn send(answer: Answer, respond: &mut SendResponse<Bytes>) -> Result<(), h2::Err
 }
 
 /// Ends when the client does not answer any more.
-async fn gone(pings: Option<PingPong>) {
+async fn client_gone(pings: Option<PingPong>) {
     let Some(mut pings) = pings else { return };
     loop {
         sleep(KEEP_ALIVE).await;

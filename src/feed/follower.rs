@@ -87,7 +87,7 @@ impl FeedReader {
         loop {
             let left = SILENCE.saturating_sub(clock::now().since(heard_at));
             let last_call = left.is_zero();
-            let heard = relay.hear(if last_call { LAST_CALL } else { left }).await?;
+            let heard = relay.receive(if last_call { LAST_CALL } else { left }).await?;
             self.metrics.frames("refused", heard.refused);
             self.metrics.frames("superseded", heard.superseded);
             let mut spoke = false;
@@ -114,7 +114,7 @@ impl FeedReader {
                 renewed = Some(now);
                 // A Redis that takes no writes can be read all the same.
                 if let Some(lease) = self.current_lease(now)
-                    && let Err(error) = relay.leave(&lease).await
+                    && let Err(error) = relay.write_lease(&lease).await
                 {
                     tracing::debug!(%error, "leaving a lease for the leader");
                 }
@@ -150,7 +150,7 @@ impl FeedReader {
                 Some(_) => POLL_EVERY.saturating_sub(clock::now().since(began)),
                 None => jittered(PAUSE),
             };
-            let heard = stop.run_until_cancelled(self.hears_a_leader(relay, rest)).await;
+            let heard = stop.run_until_cancelled(self.leader_is_heard(relay, rest)).await;
             if heard == Some(true) {
                 return None;
             }
@@ -159,7 +159,7 @@ impl FeedReader {
     }
 
     /// Waits for `rest`, or until a leader is heard. Returns whether one was.
-    async fn hears_a_leader(&self, relay: &mut Relay, rest: Duration) -> bool {
+    async fn leader_is_heard(&self, relay: &mut Relay, rest: Duration) -> bool {
         let until = clock::now().after(rest);
         loop {
             let left = until.since(clock::now());
@@ -167,7 +167,7 @@ impl FeedReader {
                 return false;
             }
             relay.skip();
-            match relay.hear(left).await {
+            match relay.receive(left).await {
                 Ok(heard) => {
                     self.metrics.frames("refused", heard.refused);
                     self.metrics.frames("superseded", heard.superseded);

@@ -141,7 +141,10 @@ impl Relay {
     }
 
     /// Waits for frames, at most for `patience`.
-    pub(super) async fn hear(&mut self, patience: Duration) -> Result<ReceivedFrames, RelayError> {
+    pub(super) async fn receive(
+        &mut self,
+        patience: Duration,
+    ) -> Result<ReceivedFrames, RelayError> {
         let milliseconds = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX).max(1);
         let mut read = redis::cmd("XREAD");
         read.arg("COUNT").arg(KEPT).arg("BLOCK").arg(milliseconds);
@@ -191,7 +194,7 @@ impl Relay {
     }
 
     /// Leaves a lease for the leader.
-    pub(super) async fn leave(&mut self, lease: &LeaseRow) -> Result<(), RelayError> {
+    pub(super) async fn write_lease(&mut self, lease: &LeaseRow) -> Result<(), RelayError> {
         let place = self.place_of(lease.id);
         let sealed = self.sealer.seal(Purpose::Relay, &place, lease)?;
         let mut set = redis::cmd("HSET");

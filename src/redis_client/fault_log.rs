@@ -57,7 +57,7 @@ impl FaultLog {
     }
 
     /// It works, again perhaps.
-    pub(crate) fn well(&self, now: Tick) {
+    pub(crate) fn recovered(&self, now: Tick) {
         if self.open.load(Relaxed) && self.open.swap(false, Relaxed) {
             tracing::info!("Redis can be used again ({} no longer)", self.consequence);
             let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
@@ -85,7 +85,7 @@ mod tests {
         fault_log.fault(RedisFault::silence(BACK_AFTER), again);
         assert!(!fault_log.due(silent, again), "it was logged");
         // What comes back is told sooner, and not at once.
-        fault_log.well(again);
+        fault_log.recovered(again);
         let back = again.after(BACK_AFTER);
         assert!(!fault_log.due(silent, just_before(back)));
         assert!(fault_log.due(silent, back));

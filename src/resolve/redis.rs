@@ -251,7 +251,7 @@ impl Link {
         match self.attempt(request).await {
             Ok(reply) => {
                 self.breaker.succeeded();
-                fault_log.well(clock::now());
+                fault_log.recovered(clock::now());
                 Ok(reply)
             }
             Err(failure) => {

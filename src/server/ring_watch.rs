@@ -94,12 +94,12 @@ impl RingWatch {
             if stop.run_until_cancelled(sleep(pause)).await.is_none() {
                 return;
             }
-            self.look().await;
+            self.check_once().await;
         }
     }
 
     /// Queries once. A failed query changes nothing.
-    pub(crate) async fn look(&mut self) {
+    pub(crate) async fn check_once(&mut self) {
         match RingFit::read(&self.postgres, &self.ring).await {
             Ok(fit) => self.take(&fit),
             Err(error) if self.failures.passes(clock::now(), REPORT_EVERY) => {

@@ -1,52 +1,53 @@
-# Everything is built and kept in this folder; `make clean` leaves no trace.
+# Everything is built and kept in this folder; `make clean` removes it.
 
 VENV := .venv/bin
 PYTHON_FILES := demo tests tools
-# A package of its own, which nothing else compiles.
+# The fuzz targets are a package outside the workspace, so each step names it.
 FUZZ := --manifest-path fuzz/Cargo.toml
-# Hidden folders hold what was installed or built, except for .ci.
+# Hidden folders hold installed or built files, except .ci.
 SHELL_FILES = .ci/run $(shell find . -name '*.sh' -not -path './.*' -not -path './target/*')
 
 .PHONY: help tools build check test client-test grpc-test test-all soak bench bench-large bench-check bench-build lint fuzz demo clean
 
-# Of `make grpc-test`. Another version is another file.
+# For `make grpc-test`. The version is part of the file name, so a new version is built.
 GRPCURL_VERSION := v1.9.4
 GRPCURL := target/go/grpcurl-$(GRPCURL_VERSION)
 
-# Of `make test`: not empty, and only the integration tests whose names contain it run.
+# For `make test`: run only the integration tests whose names contain this.
 T ?=
 
-# Of `make soak`. Without a seed, one is drawn.
+# For `make soak`. Without a seed, the test draws one.
 MINUTES ?= 10
 SEED ?=
 
-# Of `make fuzz`: messages that are read by our decoder and by Envoy's definitions.
+# For `make fuzz`: the number of messages to decode with our decoder and with the generated one.
 CASES ?= 10000000
 
-# Of `make bench-check`: not empty, and what is counted becomes the baseline.
+# For `make bench-check`: if not empty, the counts become the new baseline.
 UPDATE ?=
-# Of `make bench` and `make bench-large`: not empty, and docs/performance.md shows the table.
+# For `make bench` and `make bench-large`: if not empty, write the table into docs/performance.md.
 DOCS ?=
-# By a name that patgate does not take for a setting.
+# The variable does not begin with PATGATE_, which patgate would read as a setting.
 BENCH = TESTED_PATGATE=$(CURDIR)/target/bench/patgate cargo bench --locked --bench checks --
 
 help:
-	@echo 'make demo     a tour of patgate behind a real Envoy (ONCE=1: check the tour and end)'
-	@echo 'make build    the release binary, target/release/patgate'
-	@echo 'make check    clippy and the quick unit tests, which need no server: between two edits'
-	@echo 'make test     the tests, against real Postgres, Valkey and Envoy; those whose programs are missing say so'
-	@echo '              (T=faults:: runs the integration tests whose names contain that)'
-	@echo 'make grpc-test  the gRPC services as grpcurl sees them; needs Go'
-	@echo 'make client-test  what the clients of model APIs show their users, in Chromium too if it is there'
-	@echo 'make test-all  the three above in one run; needs Go'
-	@echo 'make soak     faults at random for 10 minutes (MINUTES=…, SEED=…), every answer judged'
-	@echo 'make bench    what a check costs: a table, in target/bench (BENCH_QUICK=1: only a trial; DOCS=1: into docs)'
-	@echo 'make bench-large  the same with ten million tokens, too'
-	@echo 'make bench-check  instructions of a check against the baseline (UPDATE=1: a new one)'
-	@echo 'make fuzz     the decoder against the generated one, on 10 million messages (CASES=…)'
-	@echo 'make lint     formatting, lints, docs, licences, shell, protobuf and Python'
-	@echo 'make tools    what tests and demo need beside Rust, into .venv'
-	@echo 'make clean    remove everything made here'
+	@echo 'make demo         take a tour of patgate behind a real Envoy (ONCE=1: check the answers and end)'
+	@echo 'make build        build the release binary, target/release/patgate'
+	@echo 'make check        run clippy and the quick unit tests, which need no servers; for use between two edits'
+	@echo 'make test         run the tests against real Postgres, Valkey and Envoy; a test whose program is missing says so'
+	@echo '                  (T=faults:: runs only the integration tests whose names contain it)'
+	@echo 'make grpc-test    call the gRPC services with grpcurl; needs Go'
+	@echo 'make client-test  drive the clients of model APIs and check what they show (in Chromium only if it is installed)'
+	@echo 'make test-all     run the three above in one run; needs Go'
+	@echo 'make soak         inject random faults for 10 minutes and judge every answer (MINUTES=…, SEED=…)'
+	@echo 'make bench        measure what a check costs, as a table in target/bench (BENCH_QUICK=1: a short trial;'
+	@echo '                  DOCS=1: write the table into docs/performance.md)'
+	@echo 'make bench-large  run the same benchmark, and one with ten million tokens'
+	@echo 'make bench-check  compare the instructions of a check with the baseline (UPDATE=1: set a new baseline)'
+	@echo 'make fuzz         compare the decoder with the generated one on 10 million messages (CASES=…)'
+	@echo 'make lint         check formatting, lints, docs, licences, shell, protobuf and Python'
+	@echo 'make tools        install what tests and demo need besides Rust into .venv'
+	@echo 'make clean        remove everything that these commands made'
 
 tools:
 	@tools/install.sh
@@ -54,7 +55,7 @@ tools:
 build:
 	cargo build --release --locked
 
-# Without the unit tests that search long; `make test` runs them.
+# Leaves out the unit tests with long searches, which `make test` runs.
 check:
 	cargo test --locked --lib -- --skip freshness::model --skip freshness::tests --skip cost:: --skip agrees_with_the_generated_decoders
 	cargo clippy --locked --workspace --all-targets -- -D warnings
@@ -66,19 +67,19 @@ test: tools
 grpc-test: tools $(GRPCURL)
 	GRPCURL=$(CURDIR)/$(GRPCURL) cargo test --locked --test integration -- grpc::grpcurl_
 
-# Modules and build cache beside it, so that `make clean` removes them, too.
+# Go's modules and build cache are also in target, so that `make clean` removes them.
 $(GRPCURL):
 	@command -v go >/dev/null || { echo 'make grpc-test: Go is missing; it builds grpcurl. See https://go.dev/dl' >&2; exit 1; }
 	GOPATH=$(CURDIR)/target/go GOCACHE=$(CURDIR)/target/go/cache GOFLAGS=-modcacherw \
 		go install github.com/fullstorydev/grpcurl/cmd/grpcurl@$(GRPCURL_VERSION)
 	@mv target/go/bin/grpcurl $@
 
-# Of the clients, `make test` has those that need only Python.
+# `make test` runs only the clients that need nothing but Python.
 client-test: tools
 	@tools/install_clients.sh
 	TESTED_CLIENTS=all cargo test --locked --test integration -- clients::
 
-# Each client and each server once, where three runs would start some of them again.
+# One run starts each client and each server once; three runs would start some of them again.
 test-all: tools $(GRPCURL)
 	@tools/install_clients.sh
 	GRPCURL=$(CURDIR)/$(GRPCURL) TESTED_CLIENTS=all cargo test --locked
@@ -86,8 +87,8 @@ test-all: tools $(GRPCURL)
 soak: tools
 	SOAK_SECONDS=$$(($(MINUTES) * 60)) SOAK_SEED=$(SEED) cargo test --locked --test integration -- soak::
 
-# The release as it is shipped, under a name of its own: cargo bench builds another one, with what
-# the tests need of its dependencies, in its place.
+# Copies the release binary that ships. `cargo bench` replaces target/release/patgate by one whose
+# dependencies also have the features that the tests need.
 bench-build: tools build
 	@mkdir -p target/bench
 	@cp target/release/patgate target/bench/patgate

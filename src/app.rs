@@ -162,7 +162,7 @@ impl App {
     /// Returns an error if a task ended that should not have.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
         let stop = CancellationToken::new();
-        // Not only until the signal, but until the last check is answered.
+        // The tasks run until the last check is answered, not only until the signal.
         let stop_tasks = stop.clone().drop_guard();
         let tasks = self.tasks;
         let reader = match self.relay {

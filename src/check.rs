@@ -1,6 +1,6 @@
-//! The life of a request, whichever edge it came by: parse → resolve → authenticate → authorize →
-//! enforce → answer → record. The stages are those of `stages.rs`; here they are given what they
-//! need: what the tiers know, the bodies, the time, and the budgets of tokens.
+//! The life of a request, from any edge: parse → resolve → authenticate → authorize → enforce →
+//! answer → record. The stages are those of `stages.rs`. This module gives them what they need:
+//! data from the tiers, bodies, the time, and the budgets of tokens.
 
 mod awaited_bodies;
 mod bodies;
@@ -48,7 +48,7 @@ use crate::{
 
 /// Everything a check needs.
 pub(crate) struct Checker {
-    /// Replaced as a whole on reload; a check keeps those that it began with.
+    /// Replaced as a whole on reload; a check keeps the tables with which it began.
     pub(crate) apis: Arc<ArcSwap<Apis>>,
     pub(crate) tokens: Tokens,
     pub(crate) resolver: Resolver,
@@ -56,45 +56,45 @@ pub(crate) struct Checker {
     pub(crate) last_uses: LastUses,
     /// When the body is read for the model.
     pub(crate) model_reading: ModelReading,
-    /// Whether denials are carried out.
+    /// Whether denials are enforced.
     pub(crate) mode: Mode,
-    /// How often one token is denied.
+    /// Limits how often one token is denied.
     pub(crate) denials: DenialRates,
     pub(crate) long_bodies: LongBodies,
-    /// Bodies that first steps have asked for.
+    /// The bodies that first steps have asked for.
     pub(crate) awaited: AwaitedBodies,
     pub(crate) log: DecisionLog,
     pub(crate) answers: AnswerSettings,
-    /// For resolving; past it the answer is 503.
+    /// Time limit for resolving; after it, the answer is 503.
     pub(crate) deadline: Duration,
     pub(crate) metrics: Metrics,
 }
 
-/// How far a check came.
+/// How a check ended.
 #[derive(Debug)]
 pub(crate) enum CheckOutcome {
-    /// It is decided.
+    /// With a decision.
     Decided(Decision),
-    /// Nothing is decided, counted or logged yet: the gateway shall ask again, and show the body.
-    /// Only a first step ends so.
+    /// Without a decision; nothing is counted or logged yet. The gateway must ask again, with the
+    /// body. Only a first step ends like this.
     AwaitsBody(AwaitsBody),
 }
 
 /// What an edge encodes.
 pub(crate) enum ToEncode<'c> {
-    /// A decision, what it rests on, and what its answer may say.
+    /// A decision, the data it is based on, and what its answer may say.
     Decision(&'c Decision, &'c Grounds, &'c Addressee<'c>),
     /// The question for the body.
     AwaitsBody(&'c AwaitsBody),
 }
 
-/// What a second step may take beyond the deadline of a check: its body may be long, and many may
-/// wait to be read.
+/// How long a second step may take beyond the deadline of a check: its body may be long, and many
+/// bodies may wait to be read.
 const FOR_A_BODY: Duration = Duration::from_secs(5);
 
 impl Checker {
-    /// Answers a request that came at `started`, or the reason why none could be decoded. All that
-    /// an edge does beside is to decode the one and to `encode` the other.
+    /// Answers a request that arrived at `started`, or the reason why it could not be decoded. An
+    /// edge only decodes the request and passes `encode`, which writes the answer.
     pub(crate) async fn answer<'a, H, A>(
         &self,
         parts: Result<&Parts<'a, H>, Refusal>,
@@ -157,8 +157,8 @@ impl Checker {
         self.enforce(refused, details, started).await
     }
 
-    /// Resolves what the request names, and authorizes it. A stage that fails ends the check:
-    /// nothing after it is looked up.
+    /// Resolves what the request names, and authorizes it. A stage that fails ends the check: later
+    /// stages look nothing up.
     async fn authorize<'a, H>(
         &self,
         request: &AuthRequest<'_>,
@@ -169,15 +169,16 @@ impl Checker {
     where
         H: Fn(&str) -> Option<&'a str>,
     {
-        // A body that a first step asked for counts until it is decided about: so long it is held.
+        // A body that a first step asked for counts until the decision, because Envoy holds it
+        // until then.
         let _awaited = (step == CheckStep::Second)
             .then(|| self.awaited.held(request.token.id, parts.request_id()));
         let until = started.after(self.deadline_of(step));
         let mut grounds = Grounds::default();
         let mut at = started;
-        // Boxed, so that the future of every check is not longer by a name.
+        // Boxed, so that the name does not make the future of every check longer.
         let mut long: Option<Result<Box<ModelName>, NoModel>> = None;
-        // For a list that takes long to make.
+        // The turn of a list that takes long to make.
         let mut turn = None;
         loop {
             let Resolver { principals, domains, backends } = &self.resolver;
@@ -188,7 +189,7 @@ impl Checker {
             let now = self.clock.now(known.at).ok_or(Unavailable).with_grounds(grounds)?;
             let authenticated =
                 request.authenticate(principal.as_deref(), now).with_grounds(grounds)?;
-            // Whatever it may do: its owner, or a thief, has used it.
+            // Noted whatever the token may do: its owner, or a thief, has used it.
             self.last_uses.note(request.token.id, &known.found.use_notes, known.at);
             let located = authenticated.locate().with_grounds(grounds);
             let located = located.map_err(|refused| refused.of(principal.as_ref()))?;
@@ -226,8 +227,8 @@ impl Checker {
                         let body = parts.shown();
                         let form = needs.form();
                         if LongBodies::is_long(&body) {
-                            // Reading takes its time, in which the token may be revoked: then all
-                            // else is asked again.
+                            // Reading takes time, and the token may be revoked meanwhile. So
+                            // everything else is looked up again afterwards.
                             let read =
                                 || self.read_long(request.token.id, parts, form, body, until);
                             let read =
@@ -283,7 +284,7 @@ fn decided(decision: Decision, grounds: Grounds) -> Result<(CheckOutcome, Ground
     Ok((CheckOutcome::Decided(decision), grounds))
 }
 
-/// What is known of `key` before the time is up. What memory knows needs no timer.
+/// Looks up `key` until the deadline. An answer from memory needs no timer.
 async fn known_by<K: LookupKind>(
     until: Tick,
     tiers: &Arc<Tiers<K>>,
@@ -297,7 +298,7 @@ async fn known_by<K: LookupKind>(
     in_time(until, known).await
 }
 
-/// Waits for `work` until the time is up.
+/// Waits for `work` until the deadline.
 fn in_time<T>(
     until: Tick,
     work: impl Future<Output = Result<T, Unavailable>>,
@@ -305,8 +306,8 @@ fn in_time<T>(
     timeout(until.since(clock::now()), work).map(|done| done.map_err(|_| Unavailable).flatten())
 }
 
-/// A bug must neither open the gate nor take the process down. No `async fn`, whose future would hold
-/// that of the check twice.
+/// A bug must neither allow a request nor end the process. This is not an `async fn`, whose future
+/// would contain that of the check twice.
 fn guard<'r>(
     metrics: &Metrics,
     check: impl Future<Output = (CheckOutcome, CheckDetails<'r>)>,
@@ -323,7 +324,8 @@ fn denied<'r>(refusal: Refusal) -> (CheckOutcome, CheckDetails<'r>) {
     (CheckOutcome::Decided(Decision::Deny(refusal.into())), CheckDetails::default())
 }
 
-/// Envoy makes one for each request. What else a client might have sent is not repeated to it.
+/// Envoy makes a request id for each request. Any other value may be a client's, and is not
+/// repeated to it.
 fn is_request_id(id: &str) -> bool {
     id.len() <= 128
         && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/=+".contains(&byte))

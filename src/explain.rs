@@ -1,5 +1,5 @@
-//! Explains a decision step by step, to an administrator. Pure, and beside the decision: that is made
-//! by the stages that the service goes through; explaining only says what they saw.
+//! Explains a decision step by step, for an administrator. Does no I/O and takes no part in the
+//! decision: the stages that the service uses decide, and this module describes their input.
 
 mod steps;
 mod words;
@@ -23,7 +23,7 @@ use crate::{
     wording::Facts,
 };
 
-/// A request, and all that was known when it was decided.
+/// A request, and everything that was known when it was decided.
 pub struct Evidence<'a> {
     /// The tables of the APIs.
     pub apis: &'a Apis,
@@ -35,39 +35,39 @@ pub struct Evidence<'a> {
     pub target: &'a str,
     /// The value of `Authorization`.
     pub authorization: Option<&'a str>,
-    /// The body, where anything was said about it.
+    /// The body, if any was described.
     pub body: Option<Body<'a>>,
     /// When the body is read for the model.
     pub model_reading: ModelReading,
-    /// Whether possession of the token was taken as proven, no token being shown.
+    /// Whether possession of the token is presumed, because only its id was given.
     pub presumed: bool,
-    /// What became of reading the request.
+    /// The result of parsing the request.
     pub request: Result<&'a AuthRequest<'a>, &'a Rejected<'a>>,
-    /// What the store knows under the token's id.
+    /// The store's entry for the token's id.
     pub principal: Option<&'a Principal>,
-    /// What it knows under the domain that the request names.
+    /// The store's entry for the domain that the request names.
     pub domain: Option<&'a Arc<Domain>>,
-    /// What it knows under the backend that the rule or its table names.
+    /// The store's entry for the backend that the rule or its table names.
     pub backend: Option<&'a Backend>,
-    /// When.
+    /// The time of the decision.
     pub now: Moment,
 }
 
-/// One thing that had to hold.
+/// One condition that had to hold.
 #[derive(Debug, PartialEq, Serialize)]
 pub struct Step {
-    /// What was looked at.
+    /// The condition.
     pub step: &'static str,
     /// Whether it held.
     pub passed: bool,
-    /// What was seen.
+    /// The facts that were examined.
     pub detail: String,
 }
 
-/// Why it was decided so.
+/// The reasons for a decision.
 #[derive(Debug, Default, PartialEq, Serialize)]
 pub struct Explanation {
-    /// In the order of the service, up to the one that failed: nothing after it is asked.
+    /// In the order of the service, up to the failed step: later steps are not examined.
     pub steps: Vec<Step>,
     /// What came closest to an allow.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -75,7 +75,7 @@ pub struct Explanation {
 }
 
 impl Evidence<'_> {
-    /// Decides as the service does when it enforces: through the same stages.
+    /// Decides as the service does when it enforces, through the same stages.
     pub fn decide(&self) -> Decision {
         match self.authorize() {
             Ok(Authorized::Permit(permit)) => Decision::Allow(permit),
@@ -96,7 +96,7 @@ impl Evidence<'_> {
         }
     }
 
-    /// What the answer may say of the request.
+    /// What the answer may say about the request.
     pub(crate) fn facts<'f>(&'f self, model: Option<&'f str>) -> Facts<'f> {
         let Self { apis, method, authority, target, principal, .. } = *self;
         let shown = self.shown();
@@ -115,12 +115,12 @@ impl Evidence<'_> {
         }
     }
 
-    /// How many bytes of the body were shown.
+    /// The number of body bytes that were shown.
     fn shown(&self) -> usize {
         self.body.map_or(0, |body| body.bytes.len())
     }
 
-    /// The model that the body names, where the rule says that it does.
+    /// The model that the body names, if the rule reads it from the body.
     pub(crate) fn model(&self) -> Option<ModelName> {
         match self.request.ok()?.action.as_ref()?.entity {
             Entity::Unread(form) => self.read(form).ok(),
@@ -132,7 +132,7 @@ impl Evidence<'_> {
         request::model(self.target, self.body.unwrap_or_default(), form, &mut |_| Ok(()))
     }
 
-    /// How the API in question answers.
+    /// How the matched API answers.
     pub fn manner(&self) -> Manner {
         match self.request {
             Ok(request) => request.manner,
@@ -140,7 +140,7 @@ impl Evidence<'_> {
         }
     }
 
-    /// Says why `decision`, which is this evidence's, is what it is.
+    /// Explains `decision`, which must be based on this evidence.
     pub fn explain(&self, decision: &Decision) -> Explanation {
         let refusal = decision.denial().map(|denial| denial.refusal);
         let entity = self.request.ok().and_then(|it| it.action.as_ref()).map(|it| &it.entity);

@@ -1,4 +1,4 @@
-//! What belongs to the process as a whole: its tasks, and the files and sockets it may open.
+//! The process as a whole: its tasks, and the files and sockets that it may open.
 
 pub(crate) mod descriptors;
 pub(crate) mod tasks;

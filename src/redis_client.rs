@@ -1,4 +1,4 @@
-//! Connections to Redis, and what is wrong with one.
+//! Connections to Redis, and the description of their faults.
 
 pub(crate) mod connections;
 pub(crate) mod fault;

@@ -57,23 +57,23 @@ use crate::{
     throttle::Throttle,
 };
 
-/// No store could say in time whether there is such a thing.
+/// No store could determine in time whether the value exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no store could answer in time")]
 pub struct Unavailable;
 
-/// What a lookup found, when, and where.
+/// The result of a lookup, with its time and origin.
 #[derive(Debug)]
 pub(crate) struct Found<V> {
-    /// `None` if there is no such thing.
+    /// `None` if it does not exist.
     pub(crate) value: Option<Arc<V>>,
-    /// This was true at a moment not before this tick.
+    /// The result was true at a moment not before this tick.
     pub(crate) as_of: Tick,
     /// That moment in Postgres's clock, which other replicas can read.
     pub(crate) verified: Moment,
-    /// What the statement that read it saw.
+    /// The snapshot of the statement that read it.
     pub(crate) stamp: Arc<Stamp>,
-    /// How far it was compared with the record of changes.
+    /// Up to which version of the record of changes it was compared.
     pub(crate) checked: CheckedVersion,
     /// Lets `last_use` note one use of the entry in a while. It is here so that a check needs no
     /// second lookup for it.
@@ -82,16 +82,16 @@ pub(crate) struct Found<V> {
     pub(crate) renewal: Renewal,
 }
 
-/// What was found, and in which tier.
+/// A result, and the tier that it came from.
 type FoundInTier<V> = (Arc<Found<V>>, Tier);
 
-/// What is known of a key.
+/// The result for a key, as its caller may use it.
 pub(crate) struct Resolved<V> {
     pub(crate) found: Arc<Found<V>>,
     tier: Tier,
-    /// When that was known: when it was asked for, if memory held it.
+    /// When the result was known: if memory held it, the time of the question.
     pub(crate) at: Tick,
-    /// As of when that is true, at least.
+    /// The result is true as of this tick or later.
     as_of: Tick,
 }
 
@@ -103,8 +103,8 @@ impl<V> Resolved<V> {
 
 /// How long an entry lives in Redis: less than changes are kept on record.
 const REDIS_TTL: Duration = Duration::from_secs(5 * 60);
-/// How often a lookup is made if a change overtakes its result. More would mean that the record and
-/// the database are not of one history.
+/// How often a lookup is repeated if a change overtakes its result. If that is not enough, the
+/// record and the database have different histories.
 const ATTEMPTS: usize = 3;
 
 /// The three tiers, for each kind.
@@ -117,11 +117,11 @@ pub(crate) struct Resolver {
 /// The three tiers for one kind.
 pub(crate) struct Tiers<K: LookupKind> {
     memory: MemoryTier<K>,
-    /// Counts what memory finds to be there; nearly every check does.
+    /// Counts the values found in memory; nearly every check finds one.
     hits: Counter,
     flights: Flights<K::Key, FoundInTier<K::Value>>,
     lanes: Lanes,
-    /// The stamp of the latest finding. While nothing commits in Postgres, all findings share it.
+    /// The stamp of the latest result. While nothing commits in Postgres, all results share it.
     stamp: Mutex<Option<Arc<Stamp>>>,
     postgres: PostgresTier<K>,
     context: TierContext,
@@ -160,8 +160,8 @@ impl<K: LookupKind> Tiers<K> {
         })
     }
 
-    /// Returns what is known under `key`, asked for at `now`. If memory holds it, the future is
-    /// ready at its first poll.
+    /// Returns the result for `key`, for a question of the time `now`. If memory holds it, the
+    /// future is ready at its first poll.
     pub(crate) async fn get(
         self: &Arc<Self>,
         key: &K::Key,
@@ -184,7 +184,8 @@ impl<K: LookupKind> Tiers<K> {
         for _ in 0..ATTEMPTS {
             let oldest = clock::now().before(self.context.bounds.max_staleness);
             let (found, tier) = self.look_up(key, oldest)?.await?;
-            // What was true after the caller asked is an answer, however short the bounds.
+            // A result that was true after the caller asked is always usable, however short the
+            // limits are.
             let answered = clock::now();
             let bound = |known: &Tick| *known >= now || self.within_bound(&found, *known, answered);
             if let Some(as_of) = self.holds_as_of(key, &found).filter(bound) {
@@ -194,7 +195,7 @@ impl<K: LookupKind> Tiers<K> {
         Err(Unavailable)
     }
 
-    /// The tick as of which a finding is true, as far as is known here.
+    /// Returns the tick as of which a result is true, as far as this replica knows.
     fn holds_as_of(&self, key: &K::Key, found: &Found<K::Value>) -> Option<Tick> {
         let value = found.value.as_deref();
         let rests_on = |visit: &mut dyn FnMut(Subject)| K::rests_on(key, value, visit);
@@ -204,7 +205,7 @@ impl<K: LookupKind> Tiers<K> {
             found.as_of,
             rests_on,
         )?;
-        // The feed does not prolong a negative: asking for it again costs little.
+        // The feed does not extend the life of a negative: looking it up again costs little.
         Some(if value.is_some() { known } else { found.as_of })
     }
 
@@ -212,7 +213,7 @@ impl<K: LookupKind> Tiers<K> {
         self.context.bounds.permit(found.value.is_some(), known, now)
     }
 
-    /// Returns that tick if the finding is fresh enough to be used.
+    /// Returns that tick if the result is fresh enough to be used.
     #[inline(never)] // A stage of which `make bench-check` counts the instructions.
     fn usable(&self, key: &K::Key, found: &Found<K::Value>, now: Tick) -> Option<Tick> {
         self.holds_as_of(key, found).filter(|known| self.within_bound(found, *known, now))
@@ -222,8 +223,8 @@ impl<K: LookupKind> Tiers<K> {
         self.context.metrics.looked_up(K::NAME, tier.as_str(), result.as_str());
     }
 
-    /// Joins the lookup of `key` that is under way, or starts one. It takes nothing from Redis that
-    /// is older than `oldest`.
+    /// Joins the lookup of `key` that is in progress, or starts one. It takes nothing from Redis
+    /// that is older than `oldest`.
     fn look_up(
         self: &Arc<Self>,
         key: &K::Key,
@@ -243,7 +244,7 @@ impl<K: LookupKind> Tiers<K> {
         oldest: Tick,
     ) -> Result<FoundInTier<K::Value>, Unavailable> {
         let TierContext { redis, bounds, .. } = &self.context;
-        // Another lookup may have ended after memory was asked and before this one began.
+        // Another lookup may have ended after memory was checked and before this one began.
         if let Some(found) = self.memory.get(&key)
             && self.usable(&key, &found, clock::now()).is_some_and(|known| known >= oldest)
         {
@@ -269,7 +270,7 @@ impl<K: LookupKind> Tiers<K> {
         Ok((found, Tier::Postgres))
     }
 
-    /// Lets the finding share the stamp of the latest one, if they are equal.
+    /// Lets the result share the stamp of the latest one, if they are equal.
     fn shared_stamp(&self, mut found: Found<K::Value>) -> Arc<Found<K::Value>> {
         // No code that can panic runs under this lock.
         let mut latest = self.stamp.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! What Envoy and patgate say to each other: the only code that knows protobuf.
+//! The messages between Envoy and patgate: the only code that knows protobuf.
 
 pub mod codec;
 pub(crate) mod proto;

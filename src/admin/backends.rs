@@ -100,8 +100,8 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// If a credential cannot be opened with the keys of this ring, or was changed meanwhile.
-    /// Nothing is changed then.
+    /// If a credential cannot be opened with the keys of this ring, or was changed meanwhile. In
+    /// that case, nothing is changed.
     pub async fn reseal_credentials(&self) -> Result<Outcome<ResealedCredentials>, Error> {
         let ring = &self.keys()?.ring;
         let key = ring.current().id.clone();

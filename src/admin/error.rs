@@ -6,7 +6,7 @@ use crate::{
     keyring::KeyId,
 };
 
-/// A query that was not answered, or a change that was not made.
+/// A query that got no answer, or a change that was not made.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum Error {

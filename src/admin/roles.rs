@@ -27,7 +27,7 @@ impl Admin {
         Ok(self.store.roles(domain).await?)
     }
 
-    /// Deletes a role. Its members lose what only this role permitted.
+    /// Deletes a role. Its members lose the operations that only this role permitted.
     ///
     /// # Errors
     ///

@@ -141,7 +141,7 @@ impl Admin {
     }
 }
 
-/// What keeps a new token from doing what its scopes say.
+/// Warns of scopes that grant nothing, and of a token that has none.
 fn warnings(created: &TokenDetails) -> Vec<Warning> {
     if created.scopes.is_empty() {
         return vec![Warning::NoScopes];

@@ -1,4 +1,4 @@
-//! Users and what they may do everywhere.
+//! Users, and whether they are platform administrators.
 
 use super::{Admin, Error, NewUser, Outcome, User, UserDetails, UserRef};
 

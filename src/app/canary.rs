@@ -24,7 +24,7 @@ use crate::{
 
 /// How often the canary looks into memory for the change; this is the precision of the measurement.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
-/// Other replicas remove a canary that was not changed for this time, and for some rounds.
+/// Other replicas remove a canary that has not changed for this time, and for some rounds.
 const LEAST_LIFETIME: Duration = Duration::from_secs(5 * 60);
 const ROUNDS_OF_LIFE: u32 = 4;
 

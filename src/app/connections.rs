@@ -39,7 +39,7 @@ pub(super) fn max_connections(config: &Config) -> usize {
 ///
 /// # Errors
 ///
-/// Postgres cannot be reached.
+/// If Postgres cannot be reached.
 pub(crate) async fn connection_shortage(config: &Config) -> Result<Option<String>, ConnectError> {
     let feed = config.feed_url.is_some().then(|| config.feed());
     let last_uses = 1;

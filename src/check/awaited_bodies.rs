@@ -1,12 +1,12 @@
-//! Counts the bodies that Envoy was asked to hold, for each token.
+//! Counts, per token, the bodies that patgate has asked Envoy to hold.
 //!
-//! In the form of two steps, the first answer to a request whose model is in its body has Envoy
-//! collect that body. A token may cause only so much of this at a time.
+//! In the form of two steps, the first answer to a request whose model is in its body makes Envoy
+//! collect that body. A token may cause only a limited amount of this at a time.
 //!
 //! A body counts from the first answer until the second check, which brings it, has ended. If that
-//! check never comes, because the client has gone, or comes to another replica, the body counts for
-//! as long as Envoy may wait for it ([`AwaitedBodyLimits::timeout`]). Fewer than are held are never counted.
-//! Envoy as shipped sends both checks of a request to the same replica.
+//! check never comes, because the client has gone away, or if it goes to another replica, the body
+//! counts for as long as Envoy may wait for it ([`AwaitedBodyLimits::timeout`]). The count is never
+//! too low. Envoy as shipped sends both checks of a request to the same replica.
 
 use std::{
     collections::HashMap,
@@ -17,18 +17,18 @@ use std::{
 
 use crate::{clock::Tick, config::AwaitedBodyLimits, telemetry::Metrics, token::TokenId};
 
-/// Tells what a body becomes from the body itself.
+/// Distinguishes the decoded copy of a body from the body itself.
 const DECODED: &str = "decoded";
-/// Of all tokens together, so that what is counted here is bounded, too: some MiB. Beyond that, a
+/// Limit for all tokens together, which bounds the memory of this table to some MiB. Above it, a
 /// token that has less than an equal share is still admitted.
 const MAX_IN_ALL: usize = 100_000;
 
-/// The bodies that are awaited.
+/// The bodies that patgate waits for.
 pub(crate) struct AwaitedBodies {
     limits: AwaitedBodyLimits,
-    /// [`MAX_IN_ALL`], but in tests.
+    /// [`MAX_IN_ALL`], except in tests.
     in_all: usize,
-    /// Of the ids of requests, which a client may have chosen if Envoy was told so.
+    /// Hashes request ids. A client may have chosen them, if Envoy is configured to accept its ids.
     ids: RandomState,
     state: Mutex<AwaitedByToken>,
     metrics: Metrics,
@@ -39,13 +39,13 @@ struct AwaitedByToken {
     tokens: HashMap<TokenId, Vec<AwaitedBody>>,
     bodies: usize,
     bytes: u64,
-    /// When the bodies of all tokens are looked through again.
+    /// When to look through the bodies of all tokens again.
     sweep_at: Option<Tick>,
 }
 
 struct AwaitedBody {
     request: u64,
-    /// 0 for what a body becomes beside itself.
+    /// The number of bodies; 0 for the decoded copy of a body.
     bodies: usize,
     bytes: u64,
     forgotten: Tick,
@@ -58,8 +58,8 @@ impl AwaitedBodies {
         Self { limits, in_all, ids, state: Mutex::default(), metrics }
     }
 
-    /// Counts a body of up to `bytes`. False if that would be too much for this token, or there are
-    /// too many in all.
+    /// Counts a body of up to `bytes`. Returns false if that would be too much for this token, or
+    /// if all tokens together hold too many.
     pub(crate) fn admit(&self, token: TokenId, request: &str, bytes: u64, now: Tick) -> bool {
         let request = self.ids.hash_one(request);
         let mut state = self.lock();
@@ -67,11 +67,11 @@ impl AwaitedBodies {
         state.forget(token, now, now.after(timeout / 8));
         let is_full = state.bodies >= self.in_all;
         let share = self.in_all / (state.tokens.len() + 1);
-        // Envoy has asked for it before, and did not hear the answer.
+        // Envoy asked before, and did not receive the answer.
         state.uncount(token, request);
         let awaited = state.tokens.entry(token).or_default();
         let held: u64 = awaited.iter().map(|one| one.bytes).sum();
-        // A body that is larger than all that a token may have is still one that it may have.
+        // A token may always have one body, even one that is larger than its limit.
         let fits = held == 0 || held.saturating_add(bytes) <= bytes_per_token;
         let bodies: usize = awaited.iter().map(|one| one.bodies).sum();
         let admitted = bodies < per_token && fits && !(is_full && bodies >= share);
@@ -85,8 +85,8 @@ impl AwaitedBodies {
         admitted
     }
 
-    /// Counts what the body of this request becomes when it is decoded, beside the body itself,
-    /// until what is returned is dropped. `None` if that would be too much for this token.
+    /// Counts the decoded copy of this request's body, in addition to the body itself, until the
+    /// returned value is dropped. Returns `None` if that would be too much for this token.
     pub(crate) fn decoded(
         &self,
         token: TokenId,
@@ -102,7 +102,7 @@ impl AwaitedBodies {
         let awaited = state.tokens.entry(token).or_default();
         let others: u64 =
             awaited.iter().filter(|one| one.request != own).map(|one| one.bytes).sum();
-        // As above: one that is larger than all that a token may have is still one.
+        // As above: one is always accepted, even if it is larger than the limit.
         if others > 0 && others.saturating_add(bytes) > self.limits.bytes_per_token {
             return None;
         }
@@ -113,7 +113,8 @@ impl AwaitedBodies {
         Some(held)
     }
 
-    /// The body of this request has come. It counts until what is returned is dropped.
+    /// Notes that the body of this request has arrived. It counts until the returned value is
+    /// dropped.
     pub(crate) fn held(&self, token: TokenId, request: &str) -> HeldBody<'_> {
         HeldBody { bodies: self, token, request: self.ids.hash_one(request) }
     }
@@ -135,7 +136,7 @@ impl AwaitedBodies {
     }
 }
 
-/// A body that has come, and still takes its place.
+/// A body that has arrived, and still counts.
 pub(crate) struct HeldBody<'b> {
     bodies: &'b AwaitedBodies,
     token: TokenId,
@@ -155,7 +156,7 @@ impl AwaitedByToken {
         self.tokens.entry(token).or_default().push(one);
     }
 
-    /// False if there is no such body.
+    /// Returns false if this body is not counted.
     fn uncount(&mut self, token: TokenId, request: u64) -> bool {
         let Some(awaited) = self.tokens.get_mut(&token) else { return false };
         let Some(at) = awaited.iter().position(|one| one.request == request) else { return false };
@@ -168,7 +169,8 @@ impl AwaitedByToken {
         true
     }
 
-    /// Drops what is forgotten of this token, and now and then of all: then again at `next`.
+    /// Drops expired bodies of this token, and from time to time those of all tokens; the next time
+    /// at `next`.
     fn forget(&mut self, token: TokenId, now: Tick, next: Tick) {
         if self.sweep_at.is_none_or(|at| at <= now) {
             self.sweep_at = Some(next);
@@ -249,7 +251,7 @@ mod tests {
         drop(awaited.held(token(2), "a"));
         assert_eq!(shown(&registry), (3, 60));
         assert!(awaited.admit(token(1), "d", 10, now));
-        // One may be larger than the limit, if it is the only one.
+        // One body may be larger than the limit, if it is the only one.
         assert!(awaited.admit(token(3), "a", 1000, now));
         assert!(!awaited.admit(token(3), "b", 1, now));
     }
@@ -269,7 +271,7 @@ mod tests {
         assert_eq!(shown(&registry), (2, 100));
         drop(decoded);
         assert_eq!(shown(&registry), (2, 20));
-        // As a body may, it may be larger than the limit, if it is the only one.
+        // Like a body, it may be larger than the limit if it is the only one.
         assert!(awaited.decoded(token(2), "a", 1000, now).is_some());
         assert!(
             awaited.admit(token(2), "a", 1, now)
@@ -288,13 +290,13 @@ mod tests {
         assert!(!awaited.admit(token(1), "x", 1, late));
         assert!(awaited.admit(token(1), "x", 1, start.after(TIMEOUT)));
         assert_eq!(shown(&registry), (2, 2));
-        // Token 2 asks for nothing more, and is forgotten all the same.
+        // Token 2 asks for nothing more, and is dropped nevertheless.
         assert!(awaited.admit(token(3), "x", 1, start.after(TIMEOUT * 3)));
         assert_eq!(shown(&registry), (1, 1));
         assert_eq!(awaited.lock().tokens.len(), 1);
     }
 
-    /// As those are whose first answer was another replica's.
+    /// The first answers to such requests came from another replica.
     #[test]
     fn bodies_that_were_not_asked_for_here_are_counted() {
         let ((awaited, registry), now) = (awaited(), Tick::from_micros(7));

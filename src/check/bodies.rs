@@ -1,4 +1,4 @@
-//! Bodies that are read in a check, or that the gateway is asked for.
+//! Bodies: reads the long ones, and decides which ones to ask the gateway for.
 
 use super::Checker;
 use crate::{
@@ -11,8 +11,8 @@ use crate::{
 };
 
 impl Checker {
-    /// Reads the model of a long body. While it is read, the bytes that it is decoded to count as
-    /// those of long bodies.
+    /// Reads the model of a long body. Meanwhile, the memory for its decoded bytes counts towards
+    /// that of long bodies.
     pub(super) fn read_long<'a, H>(
         &self,
         token: TokenId,
@@ -42,7 +42,7 @@ impl Checker {
         })
     }
 
-    /// Admits the body that a first step needs, unless the body could not help, or too much is
+    /// Admits the body that a first step needs, unless the body could not help, or too many are
     /// awaited for the token already.
     pub(super) fn ask_for_body<'a, H>(
         &self,
@@ -58,7 +58,7 @@ impl Checker {
         }
         parts.may_name_a_model(awaits.form()).map_err(|why| awaits.refused(why.into()))?;
         let bytes = parts.length().unwrap_or(MAX_SHOWN);
-        // The gateway would collect all that it can show, and then refuse it.
+        // The gateway would collect as much as it can show, and then refuse the request.
         if bytes > MAX_SHOWN {
             return Err(awaits.refused(NoModel::Cut.into()));
         }

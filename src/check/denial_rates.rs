@@ -1,12 +1,13 @@
-//! How many denials a second one proven token is answered with.
+//! Limits how many denials per second one verified token gets.
 //!
-//! A denial costs as much as an allow, and more where a body had to be read for it; and no rate
-//! limit of Envoy's that goes by what patgate has permitted counts it. Beyond its rate, a token is
-//! told to wait, and no body is read for it.
+//! A denial costs as much as an allow, and more if a body had to be read for it. Envoy's rate
+//! limits cannot count denials, because they use metadata of what patgate permitted. A token above
+//! its rate is told to wait (429), and patgate reads no body for it.
 //!
-//! What is known of a token are two places in a table of fixed size, chosen by two secret keys. A
-//! token is beyond its rate if both places are: two tokens share one now and then, and both of them
-//! once in 16 million. With a thousand tokens beyond their rate, one in twenty shares both with some.
+//! The state of a token is two places in a table of fixed size, chosen by two secret keys. A token
+//! is above its rate if both places are. Two tokens share one place now and then, and both places
+//! once in 16 million. If a thousand tokens are above their rate, one token in twenty shares both
+//! places with some of them.
 
 use std::{
     hash::{BuildHasher as _, RandomState},
@@ -19,27 +20,27 @@ use std::{
 
 use crate::{clock::Tick, token::TokenId};
 
-/// Places of each row; 32 KiB.
+/// The number of places per row; the row takes 32 KiB.
 const PLACES: usize = 4096;
-/// Unused denials are saved up for so long: a client that is refused a hundred times at its start
-/// is no flood.
+/// How much unused rate a token can save up: a client that is refused a hundred times when it
+/// starts is no flood.
 const SAVED: Duration = Duration::from_secs(10);
 
-/// The denials of all tokens.
+/// The denial rates of all tokens.
 pub(crate) struct DenialRates {
-    /// From one denial to the next, if they come evenly. Nothing where there is no bound.
+    /// The time between two denials at an even rate; `None` if there is no limit.
     interval: Option<Duration>,
     rows: [RateTable; 2],
 }
 
 struct RateTable {
     keys: RandomState,
-    /// For each place the tick at which its next denial would come if they came evenly.
+    /// For each place, the tick of its next denial at an even rate.
     next: Vec<AtomicI64>,
 }
 
 impl DenialRates {
-    /// So many a second; 0 is no bound.
+    /// Permits `per_second` denials per token; 0 means no limit.
     pub(crate) fn new(per_second: u32) -> Self {
         let interval = (per_second > 0).then(|| Duration::from_secs(1) / per_second);
         let row = || RateTable {
@@ -49,7 +50,7 @@ impl DenialRates {
         Self { interval, rows: [row(), row()] }
     }
 
-    /// Whether this token has no denial left.
+    /// Returns whether this token has no denial left.
     pub(crate) fn is_spent(&self, token: TokenId, now: Tick) -> bool {
         let Some(interval) = self.interval else { return false };
         self.places(token).into_iter().flatten().all(|place| {
@@ -57,7 +58,7 @@ impl DenialRates {
         })
     }
 
-    /// Takes one of this token's denials. False if it has none left.
+    /// Takes one of this token's denials. Returns false if it has none left.
     pub(crate) fn take(&self, token: TokenId, now: Tick) -> bool {
         let Some(interval) = self.interval else { return true };
         if self.is_spent(token, now) {
@@ -65,7 +66,7 @@ impl DenialRates {
         }
         let step = |next: i64| {
             let next = Tick::from_micros(next).max(now).after(interval);
-            // Whoever shares one of the places is not made to wait longer than that.
+            // A token that shares one of the places does not have to wait longer than this.
             Some(next.min(now.after(SAVED)).as_micros())
         };
         for place in self.places(token).into_iter().flatten() {

@@ -1,5 +1,5 @@
-//! What a check learned beside its decision, for the answer and for the record. Nothing that was read
-//! of the request is read again.
+//! What a check learned besides its decision, for the answer and the record. What was read of the
+//! request is not read twice.
 
 use std::sync::Arc;
 
@@ -14,17 +14,17 @@ use crate::{
     wording::Facts,
 };
 
-/// A denial of which it is not known yet whether it is enforced.
+/// A denial before it is known whether it is enforced.
 pub(super) struct PendingDenial {
     pub(super) denial: Denial,
     pub(super) grounds: Grounds,
     pub(super) context: DenialContext,
 }
 
-/// What a denial rests on, and what its answer may therefore say.
+/// The facts behind a denial, which decide what its answer may say.
 #[derive(Debug, Default)]
 pub(super) struct DenialContext {
-    /// The token that was denied, if its possession was proven.
+    /// The owner of the denied token, if the token was verified.
     pub(super) principal: Option<Arc<Principal>>,
     pub(super) domain: Option<Arc<Domain>>,
     /// The model that the body names, if it was read.
@@ -36,26 +36,26 @@ impl PendingDenial {
         Self { denial, grounds, context: DenialContext::default() }
     }
 
-    /// Notes whose token was denied, after its possession was proven.
+    /// Notes the owner of the denied token, after the token was verified.
     pub(super) fn of(mut self, principal: Option<&Arc<Principal>>) -> Self {
         self.context.principal = principal.cloned();
         self
     }
 
-    /// Notes in which domain the request was denied.
+    /// Notes the domain in which the request was denied.
     pub(super) fn in_domain(mut self, domain: Option<&Arc<Domain>>) -> Self {
         self.context.domain = domain.cloned();
         self
     }
 
-    /// Notes which model the body of the denied request names.
+    /// Notes the model that the body of the denied request names.
     pub(super) fn about(mut self, model: Option<&str>) -> Self {
         self.context.model = model.map(Box::from);
         self
     }
 }
 
-/// Adds to an error what it rests on.
+/// Adds to an error the facts behind it.
 pub(super) trait WithGrounds<T> {
     fn with_grounds(self, grounds: Grounds) -> Result<T, PendingDenial>;
 }
@@ -66,33 +66,33 @@ impl<T, E: Into<Denial>> WithGrounds<T> for Result<T, E> {
     }
 }
 
-/// What else came of a check.
+/// Everything else that a check learned.
 #[derive(Debug, Default)]
 pub(crate) struct CheckDetails<'r> {
-    /// How the API in question answers.
+    /// How the matched API answers.
     pub(super) manner: Manner,
-    /// What the decision rests on.
+    /// The data behind the decision.
     pub(crate) grounds: Grounds,
-    /// What a denial rests on.
+    /// The facts behind a denial.
     pub(super) context: DenialContext,
-    /// What applied, where it took another look-up to know.
+    /// What applied, if another lookup was needed to determine it.
     pub(super) treatment: Option<Treatment>,
     /// Where the request goes.
     pub(super) place: Option<Place<'r>>,
-    /// What was read of a request that was not rejected.
+    /// The parsed request, unless it was rejected.
     pub(super) request: Option<ReadRequest<'r>>,
 }
 
-/// What a request names, once it was read.
+/// What a parsed request names.
 #[derive(Debug)]
 pub(super) struct ReadRequest<'r> {
     pub(super) domain: Option<DomainRef>,
-    /// The rule for it, if there is one.
+    /// The rule that matched, if there is one.
     pub(super) action: Option<Action<'r>>,
 }
 
 impl<'r> CheckDetails<'r> {
-    /// Of a request that was not rejected.
+    /// The parts of a request that was not rejected.
     pub(super) fn of(request: AuthRequest<'r>, grounds: Grounds) -> Self {
         let AuthRequest { action, place, domain, manner, .. } = request;
         let request = Some(ReadRequest { domain, action });
@@ -114,7 +114,7 @@ impl<'r> CheckDetails<'r> {
         }
     }
 
-    /// The names of the cookies that do not go on to a backend.
+    /// The names of the cookies that patgate removes before the request goes to a backend.
     pub(super) fn cookies(&self) -> &[Box<str>] {
         self.place.as_ref().map_or(&[], Place::cookies)
     }

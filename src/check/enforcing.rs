@@ -1,5 +1,5 @@
-//! From a denial to a decision: whose token was denied, which mode applies, and how often a token is
-//! denied.
+//! Makes a decision from a denial: finds the owner of the denied token and the mode that applies,
+//! and limits how often a token is denied.
 
 use super::{
     CheckOutcome, Checker,
@@ -20,14 +20,14 @@ use crate::{
 };
 
 impl Checker {
-    /// The denial of a request that was rejected before any look-up.
+    /// Denies a request that was rejected before any lookup.
     pub(super) async fn reject<'r>(
         &self,
         rejected: Rejected<'r>,
         started: Tick,
     ) -> (PendingDenial, CheckDetails<'r>) {
         let Rejected { refusal, place, manner, among } = rejected;
-        // A ramp is for tokens that are proven.
+        // The ramp's share counts only verified tokens.
         let among = among.filter(|_| self.mode.depends_on_domain(refusal));
         let proven = match &among {
             Some(token) => self.proven(token, started).await,
@@ -38,7 +38,7 @@ impl Checker {
         (refused, CheckDetails { place, manner, ..CheckDetails::default() })
     }
 
-    /// Makes a decision of a denial.
+    /// Makes a decision from a denial.
     pub(super) async fn enforce<'r>(
         &self,
         refused: PendingDenial,
@@ -54,7 +54,7 @@ impl Checker {
                 if let Some(known) = &known {
                     details.grounds.add(known.grounds());
                 }
-                // Only for the mode: no denial says anything about a domain that it does not rest on.
+                // Only for the mode: a denial says nothing about a domain on which it is not based.
                 let domain = known.as_ref().and_then(|known| known.found.value.as_deref());
                 details.treatment = Some(self.mode.treatment(domain));
                 self.rule(denial, domain, started)
@@ -65,8 +65,8 @@ impl Checker {
         (CheckOutcome::Decided(decision), details)
     }
 
-    /// Rules on a denial. A token that is denied too often has to wait. Only denials that are enforced
-    /// count: for its client, a request that passes in a rollout was not denied.
+    /// Applies the mode to a denial. A token that is denied too often must wait. Only enforced
+    /// denials count: to its client, a request that passes in a rollout was not denied.
     fn rule(&self, denial: Denial, domain: Option<&Domain>, now: Tick) -> Decision {
         let counts = |refusal| {
             use Refusal::{NoModel, RateLimited, TooManyBodies, Unavailable};
@@ -86,7 +86,7 @@ impl Checker {
         }
     }
 
-    /// The domain whose mode applies, if it can be known before the time is up.
+    /// Looks up the domain whose mode applies, until the deadline.
     async fn named_domain(
         &self,
         named: Option<&DomainRef>,
@@ -96,7 +96,7 @@ impl Checker {
         known_by(until, &self.resolver.domains, named?, clock::now()).await.ok()
     }
 
-    /// Whose token it is, if it can be known before the time is up that the token is good.
+    /// Verifies the token and returns its owner, if that succeeds before the deadline.
     async fn proven(
         &self,
         token: &VerifiedToken,

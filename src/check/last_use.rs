@@ -1,10 +1,10 @@
 //! Records when tokens were last used, after the answers.
 //!
-//! A request pays for one comparison: each entry in memory has a throttle beside it, which lets a
-//! use pass once in a while. It is kept there because a map of its own would cost each request a
-//! second lookup. What passes goes into a bounded queue, and from there in batches into Postgres.
-//! Nothing is tried twice: the next use after a minute makes up for a lost note, and it is better
-//! to lose notes than to hold up anything, including an administrator's transaction.
+//! This costs each request one comparison: each entry in memory has its own throttle, which lets a
+//! use pass once in a while. A map beside the entries would cost each request a second lookup. A
+//! use that passes goes into a bounded queue, and from there in batches into Postgres. Nothing is
+//! tried twice: the next use after a minute replaces a lost note, and losing notes is better than
+//! delaying anything, including an administrator's transaction.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -51,7 +51,7 @@ impl LastUses {
         (Self { queue, metrics }, last_use_writer)
     }
 
-    /// Notes that a token was used, if its throttle lets this use pass. Never waits.
+    /// Notes that a token was used, if its throttle lets this use pass. Does not wait.
     pub(crate) fn note(&self, token: TokenId, notes: &Throttle, now: Tick) {
         if notes.passes(now, NOTE_EVERY) && self.queue.try_send(token).is_err() {
             self.metrics.last_uses("dropped", 1);
@@ -66,7 +66,7 @@ pub(crate) struct LastUseWriter {
     metrics: Metrics,
     /// Whether the last batch was written.
     well: bool,
-    /// Each batch also deletes some notes of tokens that are gone; this is the last id it looked at.
+    /// Each batch also deletes some notes of deleted tokens; this is the last id that it looked at.
     swept: Uuid,
 }
 
@@ -133,7 +133,7 @@ impl LastUseWriter {
     }
 }
 
-/// Notes that another session has locked are skipped: it is another replica, which writes the same.
+/// Skips notes that another session has locked: that is another replica, which writes the same.
 fn statement(batch: &[TokenId], swept: Uuid) -> String {
     let mut ids = String::with_capacity(33 * batch.len());
     for TokenId(id) in batch {

@@ -1,10 +1,10 @@
-//! Reads long bodies where they delay no other check.
+//! Reads long bodies without delaying other checks.
 //!
-//! Checks are answered on the connection that they come by, several in one go. A body of a megabyte
-//! takes a millisecond to read, for which all the others would wait. So a long one is read in a
-//! task of its own, which leaves its worker thread to the others for that time. How many are read at
-//! once is bounded, and each owner of tokens has one read at a time. The turn is waited for within
-//! the deadline of the check. Long lists of models are made in the same way.
+//! Checks are answered on their connection, several at a time. Reading a body of a megabyte takes a
+//! millisecond, during which all the others would wait. So a long body is read in its own task,
+//! which hands the other tasks of its worker thread to another thread. The number of bodies that
+//! are read at once is bounded, and each owner of tokens has one read at a time. A check waits for
+//! its turn within its deadline. Long lists of models are made in the same way.
 
 use std::{
     collections::HashMap,
@@ -19,20 +19,20 @@ use tokio::{
 
 use crate::{body::Body, principal::UserId, resolve::Unavailable};
 
-/// Bytes of a body that is read on the connection: in less time than it takes to wake a thread.
+/// Longest body, in bytes, that is read on the connection: this takes less time than waking a
+/// thread.
 const SHORT: usize = 32 * 1024;
 
-/// Bytes of all bodies that are held to be read: sixteen of the longest.
+/// Memory for all bodies that wait to be read, in bytes: sixteen of the longest.
 const ROOM: usize = 512 * 1024 * 1024;
 
 /// The queue of long bodies.
 pub(crate) struct LongBodies {
-    /// Bytes that are left for bodies that are read: those that come in pieces, and what compressed
-    /// ones become.
+    /// Bytes that are left for bodies that arrive in pieces, and for decompressed bodies.
     room: Arc<Semaphore>,
-    /// The bodies of an owner's tokens wait for each other before they wait for those of others: an
-    /// owner never has more than one in the common queue, however many tokens send how many bodies.
-    /// Holds the owners of which a body waits or is read.
+    /// The bodies of an owner's tokens wait for each other before they wait for those of others. So
+    /// an owner never has more than one body in the common queue, however many tokens send bodies.
+    /// The map has the owners with a body that waits or is read.
     turns: Mutex<HashMap<UserId, Turn>>,
     at_once: Semaphore,
 }
@@ -40,18 +40,18 @@ pub(crate) struct LongBodies {
 /// The bodies of one owner.
 struct Turn {
     one: Arc<Semaphore>,
-    /// Bodies that wait or are read.
+    /// The number of bodies that wait or are read.
     bodies: usize,
 }
 
 impl LongBodies {
-    /// Reads up to `at_once` of them at a time.
+    /// Reads up to `at_once` bodies at a time.
     pub(crate) fn new(at_once: usize) -> Self {
         let room = Arc::new(Semaphore::new(ROOM));
         Self { room, turns: Mutex::default(), at_once: Semaphore::new(at_once.max(1)) }
     }
 
-    /// As many at a time as leave half of the processors to other checks.
+    /// Reads as many at a time as leave half of the processors to other checks.
     pub(crate) fn for_this_machine() -> Self {
         Self::new(std::thread::available_parallelism().map_or(1, |all| all.get() / 2))
     }
@@ -61,12 +61,13 @@ impl LongBodies {
         self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes that are left for bodies.
+    /// The bytes that are left for bodies.
     pub(crate) fn room(&self) -> &Arc<Semaphore> {
         &self.room
     }
 
-    /// Whether a body takes a turn. Of a compressed one nobody knows how long it becomes.
+    /// Whether a body needs a turn. A compressed body always does, because its real length is
+    /// unknown.
     pub(crate) fn is_long(body: &Body<'_>) -> bool {
         body.bytes.len() > SHORT || body.is_compressed()
     }
@@ -82,7 +83,7 @@ impl LongBodies {
 
     /// Waits for a turn of this owner. Never ready at the first poll.
     pub(crate) async fn turn(&self, owner: UserId) -> Result<InTurn<'_>, Unavailable> {
-        // The connection polls a check once, and makes a task of what is not ready then.
+        // The connection polls a check once, and makes a task of it if it is not ready then.
         yield_now().await;
         let own = Own::new(self, owner);
         let one = Arc::clone(&own.one).acquire_owned().await.map_err(|_| Unavailable)?;
@@ -99,13 +100,13 @@ pub(crate) struct InTurn<'b> {
 }
 
 impl InTurn<'_> {
-    /// Does what takes long where it delays no other check.
+    /// Runs `work`, which takes long, without delaying other checks.
     pub(crate) fn aside<T>(&self, work: impl FnOnce() -> T) -> T {
         aside(work)
     }
 }
 
-/// A body among those of its owner.
+/// A body in the queue of its owner.
 struct Own<'b> {
     bodies: &'b LongBodies,
     owner: UserId,
@@ -134,12 +135,12 @@ impl Drop for Own<'_> {
     }
 }
 
-/// Runs what takes long in this thread, after the tasks that would wait for it were given to
-/// another.
+/// Runs `work`, which takes long, in this thread, after handing the thread's other tasks to another
+/// one.
 pub(crate) fn aside<T>(work: impl FnOnce() -> T) -> T {
     match Handle::current().runtime_flavor() {
         RuntimeFlavor::MultiThread => block_in_place(work),
-        // There is no other thread.
+        // A runtime with one thread cannot hand its tasks over.
         _ => work(),
     }
 }
@@ -189,7 +190,7 @@ mod tests {
         };
         let mut reads: Vec<_> = (0..50).map(|_| read(one)).collect();
         reads.push(read(other));
-        // This task runs on although the only worker thread reads, and so does the other owner's.
+        // This task runs although the only worker thread is reading, and so does the other owner's.
         while reading.load(SeqCst) < 2 {
             yield_now().await;
         }

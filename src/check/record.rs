@@ -1,4 +1,4 @@
-//! What is left of a check: its counts, and its record in the decision log.
+//! Counts a decision and records it in the decision log.
 
 use std::{
     borrow::Cow,
@@ -38,14 +38,14 @@ impl Checker {
         if self.log.admits(decision, ended) {
             let request_id = request_id.into_owned();
             let write = || self.log.write(self.record_of(method, decided, request_id, ended, took));
-            // The answer stands, whatever becomes of its record.
+            // A failure here must not change the answer.
             if catch_unwind(AssertUnwindSafe(write)).is_err() {
                 self.metrics.panicked();
             }
         }
     }
 
-    /// The record of a decision about a request with this method, out of what was read for it.
+    /// Makes the record of a decision about a request with this method, from what was read of it.
     pub(super) fn record_of(
         &self,
         method: &str,
@@ -71,8 +71,8 @@ impl Checker {
     }
 }
 
-/// What a request with this method names. What the decision did not need is read now, so that only
-/// requests that are logged pay for it.
+/// Returns what the request names. Parts that the decision did not need are read only now, so that
+/// only logged requests pay for it.
 fn requested_access(
     details: CheckDetails<'_>,
     method: &str,

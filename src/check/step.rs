@@ -1,20 +1,20 @@
-//! Which of the gateway's checks of a request is made.
+//! Which of the gateway's checks of a request this is.
 
 /// A gateway asks once about each request, or twice: first without its body, and again with it if
 /// the first answer says that it is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CheckStep {
-    /// The only one. What it is not shown of a body, it will not be shown.
+    /// The only check. The gateway will not show more of the body than now.
     Only,
-    /// The first of two. Nothing is shown of the body yet.
+    /// The first of two. The gateway shows nothing of the body yet.
     First,
-    /// The second of two. It decides anew, and rests on nothing that the first has found.
+    /// The second of two. It decides again from the beginning, and uses nothing from the first.
     Second,
 }
 
 impl CheckStep {
-    /// What the gateway says of itself in the metadata `patgate-step` of the call. `None` if it says
-    /// something else: a mistake in its configuration.
+    /// Parses the metadata `patgate-step` of the call. Returns `None` for any other value, which is
+    /// an error in the gateway's configuration.
     pub(crate) fn parse(said: Option<&[u8]>) -> Option<Self> {
         match said {
             None => Some(Self::Only),

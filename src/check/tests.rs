@@ -44,8 +44,8 @@ fn found<V>(value: V, as_of: Tick, verified: Moment, stamp: &Arc<Stamp>) -> Foun
     }
 }
 
-/// A checker whose memory knows one token of one domain, and whose Postgres is not there. The token
-/// may use the model `m`, and so many others.
+/// Makes a checker whose memory has one token of one domain, and whose Postgres does not exist. The
+/// token may use the model `m`, and `others` more.
 fn checker(
     token: &VerifiedToken,
     tokens: Tokens,
@@ -140,7 +140,7 @@ fn checker(
     }
 }
 
-/// The decision that a check ended with.
+/// Returns the decision with which a check ended.
 fn decided<T>((checked, about): (CheckOutcome, T)) -> (Decision, T) {
     match checked {
         CheckOutcome::Decided(decision) => (decision, about),
@@ -180,19 +180,19 @@ fn decide_at_once(
     let bearer = format!("Bearer {token}");
     let header = only_token(&bearer);
     let parts = get(path, header);
-    // Polled once: whoever had to wait for anything would not be ready.
+    // Polled once: a check that had to wait for anything would not be ready.
     let apis = checker.apis.load();
     let checked = checker.check(&parts, &apis, CheckStep::Only, clock::now()).now_or_never()?;
     let (decision, _) = decided(checked);
     Some((decision.outcome(), decision.code()))
 }
 
-/// That checker, its keys, and its token.
+/// Returns that checker, its keys, and its token.
 pub(crate) fn hot(registry: &mut Registry) -> (Checker, Tokens, PlainToken) {
     hot_for(registry, 0)
 }
 
-/// The same with a token for so many models more.
+/// The same, with a token for `others` more models.
 fn hot_for(registry: &mut Registry, others: usize) -> (Checker, Tokens, PlainToken) {
     let ring = KeyRing::parse(RING).unwrap();
     let tokens = Tokens::new(Prefixes::default(), ring);
@@ -231,7 +231,7 @@ async fn an_answer_from_memory_waits_for_nothing() {
     assert_eq!(check("/proxy/acme/v1/models/"), Some(("deny", "bad_request")));
     let forged = decide_at_once(&checker, "pat_forged", "/proxy/acme/v1/models");
     assert_eq!(forged, Some(("deny", "invalid_token")));
-    // One that memory does not know has to wait.
+    // A check of an unknown token has to wait.
     let unknown = tokens.mint(TokenId(Uuid::from_u128(8))).unwrap().plain;
     assert_eq!(decide_at_once(&checker, unknown.expose(), "/proxy/acme/v1/models"), None);
 }

@@ -1,4 +1,4 @@
-//! `patgate check`: what would be answered, and why; and what a running replica answers.
+//! `patgate check`: shows what patgate would answer, and why; and what a running replica answers.
 
 mod caches;
 mod replica;
@@ -67,11 +67,11 @@ pub(super) struct Arguments {
 #[derive(Debug, thiserror::Error)]
 #[error("the request would be refused")]
 pub(super) struct RequestRefused {
-    /// Whether the token is known, as far as it was looked up.
+    /// Whether the token is known. False also if the token was not looked up.
     pub(super) known: bool,
 }
 
-/// What Postgres holds about the request.
+/// What Postgres knows about the request.
 #[derive(Default)]
 struct StoredFacts {
     principal: Option<Arc<Principal>>,
@@ -90,7 +90,7 @@ pub(super) async fn run(session: &Session, asked: Arguments) -> anyhow::Result<(
     let target = &*asked.path;
     let path = target.split_once('?').map_or(target, |(path, _)| path);
     let manner = apis.surface(authority, path).map_or_else(Manner::default, |api| api.manner());
-    // The rule says how a body names the model; to find the rule, no body is needed.
+    // The rule says how a body names the model. Finding the rule needs no body.
     let place = Place::of(authority, target, &apis);
     let form = place.and_then(|place| place.action(method)).as_ref().and_then(form);
     let mut sent = SentRequest::default();
@@ -101,7 +101,7 @@ pub(super) async fn run(session: &Session, asked: Arguments) -> anyhow::Result<(
 
     let mut request = request::parse(&parts, &apis, &tokens);
     let ring = match config.key_ring() {
-        // Nothing that this call reads was signed or sealed.
+        // This call reads nothing that is signed or sealed.
         Err(_) if asked.who.needs_no_keys() => None,
         ring => Some(ring?),
     };
@@ -138,8 +138,8 @@ pub(super) async fn run(session: &Session, asked: Arguments) -> anyhow::Result<(
                 })
                 .into());
             };
-            // The only place where possession of the token is not proven. The result is only
-            // printed; it admits no request.
+            // The only place where possession of the token is not verified. The result is only
+            // printed; it allows no request.
             request.token.digest = principal.digest.clone();
         }
     }
@@ -209,7 +209,7 @@ fn form(action: &Action<'_>) -> Option<Form> {
     }
 }
 
-/// The refusals that are only recorded besides those that are named by status.
+/// The refusals that are only recorded, in addition to those that are listed by status.
 const FURTHER: &str = "a refusal of a body or of several credentials that differ, is only recorded";
 
 /// What a replica with `mode: per-domain` does with a refusal in this domain; `None` if it enforces

@@ -255,7 +255,7 @@ fn models(details: &DomainDetails) -> String {
     }
 }
 
-/// The mode, with the enforced share if that is not everything.
+/// The mode, with the enforced share if that is less than 100%.
 fn mode(domain: &DomainSummary) -> String {
     match domain.enforced_share {
         100 => domain.mode.clone(),

@@ -21,7 +21,7 @@ use crate::{
     keyring::{KeyId, new_line},
 };
 
-/// Bytes that are read of a line of a key ring; longer than any line is.
+/// The maximum length of a key-ring line, in bytes. No valid line is that long.
 const MAX_LINE_LEN: usize = 1024;
 
 #[derive(clap::Subcommand)]
@@ -98,7 +98,7 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
             let line = if stdin { secret_from_standard_input(MAX_LINE_LEN)? } else { new_key(id)? };
             let path = path(file)?;
             let id = KeyRingFile::open_or_begin(&path)?.add(line.trim())?;
-            // The only key of a new file mints already.
+            // The only key of a new file signs new tokens already.
             if KeyRingFile::open(&path)?.ids().count() > 1 {
                 complain(&format!(
                     "once every replica has key {id}, let it mint: `patgate keyring promote {id}`"

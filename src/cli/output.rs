@@ -1,4 +1,4 @@
-//! Writing results: aligned columns for people, JSON for programs.
+//! Writes results: aligned columns for people, JSON for programs.
 
 use std::io::{self, Write as _};
 

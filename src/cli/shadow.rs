@@ -52,7 +52,7 @@ struct DenialRow {
     code: String,
     operation: String,
     count: u64,
-    /// How many different tokens, of those whose possession was proven.
+    /// The number of different verified tokens.
     tokens: usize,
     /// The id of one of the requests.
     example: String,

@@ -27,7 +27,7 @@ use crate::{
     token::TokenId,
 };
 
-/// Bytes that are read of a token; longer than any token is.
+/// The maximum length of the input, in bytes. No token is that long.
 const MAX_INPUT_LEN: usize = 4096;
 
 #[derive(clap::Subcommand)]
@@ -170,7 +170,7 @@ fn time(text: &str) -> Result<Timestamp, String> {
 }
 
 /// Parses a token's id. Unlike clap's own error, this one does not repeat the argument: it may be a
-/// token where its id belongs, and standard error is often kept.
+/// token in place of its id, and standard error is often kept.
 #[derive(Clone)]
 pub(super) struct TokenIdParser;
 

@@ -1,4 +1,4 @@
-//! Warnings of the service, in words for the person who runs a command.
+//! The texts of the service's warnings, for the operator who runs a command.
 
 use super::output::complain;
 use crate::admin::Warning;

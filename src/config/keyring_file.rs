@@ -1,4 +1,4 @@
-//! Reading the key-ring file.
+//! Reads the key-ring file.
 
 use std::{io, path::Path};
 
@@ -11,7 +11,7 @@ use crate::{
 
 const OTHERS_READ: u32 = 0o004;
 
-/// Why there is no key ring. Names the file, never shows what is in it.
+/// Why there is no key ring. The error names the file and never shows its content.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum KeyRingFileError {
@@ -34,14 +34,14 @@ pub enum KeyRingFileError {
 ///
 /// # Errors
 ///
-/// When it cannot be read, when another user may write to it, or when it is no key ring.
+/// If it cannot be read, if another user may write to it, or if it is not a key ring.
 pub fn read_keyring(path: &Path) -> Result<KeyRing, KeyRingFileError> {
     let text = read_keyring_text(path)?;
     KeyRing::parse(&text)
         .map_err(|error| KeyRingFileError::Malformed { path: path.display().to_string(), error })
 }
 
-/// The text of a key-ring file, after the checks on the file itself.
+/// Returns the text of a key-ring file, after checking the file itself.
 pub(crate) fn read_keyring_text(path: &Path) -> Result<Zeroizing<String>, KeyRingFileError> {
     let shown = || path.display().to_string();
     let (text, mode) = trusted::read(path).map_err(|error| match error {
@@ -52,7 +52,7 @@ pub(crate) fn read_keyring_text(path: &Path) -> Result<Zeroizing<String>, KeyRin
         ReadError::Io(error) => KeyRingFileError::Unreadable { path: shown(), error },
     })?;
     if mode & OTHERS_READ != 0 {
-        // Kubernetes mounts Secrets like this by default, so it is no reason to refuse.
+        // Kubernetes mounts Secrets like this by default, so this is no reason to refuse the file.
         tracing::warn!(
             path = shown(),
             mode = format!("{mode:04o}"),

@@ -1,10 +1,11 @@
-//! Serves gRPC: checks right here on the HTTP/2 connection, everything else by tonic: compressed
-//! checks, health, and server reflection.
+//! Serves gRPC: answers checks directly on the HTTP/2 connection. tonic serves everything else:
+//! compressed checks, health, and server reflection.
 //!
-//! A check is one message each way, and nearly always answered at once from memory. Through a
-//! general framework it costs several times of what deciding does: a task for each stream, boxed
-//! bodies, layers that look at every request. Here all streams that were read at once are answered
-//! at once, and one becomes a task only if it has to wait. Their answers leave together.
+//! A check is one message each way, and nearly always answered from memory at once. A general
+//! framework would cost several times as much as the decision: a task for each stream, boxed
+//! bodies, layers that look at every request. Here, all streams that were read together are
+//! answered together, and a stream becomes a task only if it has to wait. The answers are written
+//! together.
 
 mod call;
 mod compressed;
@@ -51,22 +52,22 @@ use crate::{
     wire::{codec::frame, response::Answer},
 };
 
-/// Of the call itself, decoded; those of the request that it is about are in the message. Envoy sends
-/// about 500 bytes, and what its tracing adds. All heads that a connection sends at once are in
-/// memory until they have been read, each with a few times of this.
+/// The headers of the call itself, decoded; the headers of the request that it is about are in the
+/// message. Envoy sends about 500 bytes, plus what its tracing adds. All heads that a connection
+/// sends at once stay in memory until they are read, and each takes a few times this size.
 const MAX_HEADERS: u32 = 8 * 1024;
-/// What h2 lets Envoy send before we have read it: a whole check on each stream, bodies included,
-/// and many on a connection. With its defaults, 64 KB, a check with a body of 1 MiB would take
-/// sixteen round trips, and one large body would hold up everybody's checks.
+/// How much h2 lets Envoy send before patgate has read it: a whole check on each stream, bodies
+/// included, and many on a connection. With h2's default of 64 KB, a check with a body of 1 MiB
+/// would take sixteen round trips, and one large body would delay all checks.
 const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
-/// Streams on one connection. Envoy opens one for each check that is under way, holds a connection
-/// for each of its threads, and opens another one when this many are not enough.
+/// Streams on one connection. Envoy opens one for each check in progress, has a connection for each
+/// of its threads, and opens another one if these streams are not enough.
 const MAX_CONCURRENT_STREAMS: u32 = 1024;
-/// h2 takes clients that give up for an attack and closes the connection that they share with
-/// innocent ones (measured with 2,000 of them): its limits are raised, not lifted.
+/// h2 treats clients that cancel as an attack, and closes the connection that they share with
+/// innocent ones (measured with 2,000 of them). So its limits are raised, but not removed.
 const MAX_RESET_STREAMS: usize = 20_000;
-/// How often a client is asked whether it is still there, and how long it has to begin with and to
+/// How often patgate pings a client, and how long the client has for the handshake and for each
 /// answer. Reading a message takes less.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -75,15 +76,15 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Clone)]
 pub(crate) struct GrpcServer(Arc<ServerState>);
 
-/// One for all connections.
+/// The state that all connections share.
 struct ServerState {
     edge: GrpcEdge,
     others: TonicServices,
-    /// Of messages that come in pieces.
+    /// Memory for messages that arrive in pieces.
     room: MessageRoom,
-    /// The same of second steps, which bring long bodies.
+    /// The same for second steps, which bring long bodies.
     room_for_bodies: MessageRoom,
-    /// For decompressing a message.
+    /// The turn to decompress a message.
     turn: Semaphore,
 }
 
@@ -100,7 +101,7 @@ impl GrpcServer {
         Self(Arc::new(ServerState { edge, others, room, room_for_bodies, turn }))
     }
 
-    /// Serves one connection until it ends; told to end when it is old, or by `closing`.
+    /// Serves one connection until it ends. It is told to end when it is old, or by `closing`.
     pub(crate) async fn serve(
         self,
         stream: impl AsyncRead + AsyncWrite + Unpin,
@@ -116,7 +117,7 @@ impl GrpcServer {
             .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
             .max_local_error_reset_streams(Some(MAX_RESET_STREAMS));
         let begun = timeout(PATIENCE, http2.handshake(Unvectored(stream)));
-        // What a client does to its own connection is its own business.
+        // An error that a client causes on its own connection concerns only that client.
         let Ok(Ok(mut connection)) = begun.await else { return };
         let others = Arc::new(Semaphore::new(MAX_OTHERS));
         let mut client_gone = pin!(client_gone(connection.ping_pong()));
@@ -128,8 +129,8 @@ impl GrpcServer {
             () = &mut client_gone => return,
         }
         connection.graceful_shutdown();
-        // Every check ends in this time. What else is open, as a client that watches our health is,
-        // does not keep an old connection alive.
+        // Every check ends within this time. Other open calls, such as a client that watches the
+        // health, do not keep an old connection alive.
         let last_calls = PATIENCE + self.0.edge.deadline();
         tokio::select! {
             biased;
@@ -139,7 +140,7 @@ impl GrpcServer {
         }
     }
 
-    /// Answers until the connection ends.
+    /// Answers calls until the connection ends.
     async fn answer_all<S>(
         &self,
         connection: &mut Connection<Unvectored<S>, Bytes>,
@@ -149,8 +150,8 @@ impl GrpcServer {
     {
         let mut batch = Vec::new();
         poll_fn(|cx| {
-            // All that have arrived, before any is answered. Answered one by one, each answer would
-            // be written by itself: a system call for each, and a client that is woken by each.
+            // Take all calls that have arrived before answering any. Otherwise each answer would be
+            // written separately: with a system call each, and a wake-up of the client each.
             let ended = loop {
                 match connection.poll_accept(cx) {
                     Poll::Ready(Some(Ok((request, respond)))) => {
@@ -160,10 +161,10 @@ impl GrpcServer {
                     Poll::Pending => break Poll::Pending,
                 }
             };
-            // What they answer wakes the connection, which writes it.
+            // Writing an answer wakes the connection, which sends it.
             for call in batch.drain(..) {
                 let mut answer = Box::pin(self.clone().answer(call));
-                // Whoever is woken too early is polled again by the task.
+                // A check that is not ready is polled again by its own task.
                 if answer.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
                     tokio::spawn(answer);
                 }
@@ -190,21 +191,21 @@ impl GrpcServer {
             Err(Unread::Compressed(message)) => {
                 return Box::pin(self.answer_compressed(message, room, step, respond)).await;
             }
-            // Nobody asks any more: nothing is decided, counted or logged.
+            // The caller no longer waits: nothing is decided, counted or logged.
             Err(Unread::Gone) => return,
         };
         let bytes = message.as_ref().map(|message| &*message.bytes);
         let bytes = bytes.map_err(|refusal| *refusal);
         let answer = match step {
             Some(step) => edge.check(bytes, step).await,
-            // The mistake of who configured the gateway: its client is told of an outage.
+            // The gateway is configured wrongly. Its client gets an outage as the answer.
             None => edge.check(Err(Refusal::Unavailable), CheckStep::Only).await,
         };
-        // Whoever has gone away meanwhile needs none.
+        // If the caller has gone away meanwhile, it needs no answer.
         let _ = send(answer, &mut respond);
     }
 
-    /// Answers a check whose message is compressed as if it were not.
+    /// Answers a check with a compressed message like any other.
     async fn answer_compressed(
         &self,
         message: Message,
@@ -237,7 +238,7 @@ fn send(answer: Answer, respond: &mut SendResponse<Bytes>) -> Result<(), h2::Err
     stream.send_trailers(trailers)
 }
 
-/// Ends when the client does not answer any more.
+/// Ends when the client no longer answers pings.
 async fn client_gone(pings: Option<PingPong>) {
     let Some(mut pings) = pings else { return };
     loop {

@@ -1,4 +1,4 @@
-//! Walks through what had to hold, in the order of the service, up to what did not.
+//! Examines the conditions in the order of the service, up to the one that failed.
 
 use super::{
     Evidence, Explanation, Step,
@@ -18,12 +18,12 @@ use crate::{
 
 pub(super) struct Walk<'e> {
     evidence: &'e Evidence<'e>,
-    /// Says which step failed, wherever it can. Of the many reasons for `PermissionDenied`, the
-    /// first is found here.
+    /// Determines which step failed, if the refusal shows it. For the many reasons of
+    /// `PermissionDenied`, the first one that applies is found here.
     refusal: Option<Refusal>,
-    /// The one entity that the request is about, as far as is known.
+    /// The one entity that the request is about, if it is known.
     entity: Option<&'e str>,
-    /// Whether patgate answers in place of a backend.
+    /// Whether patgate answers instead of a backend.
     answered: bool,
     steps: Vec<Step>,
 }
@@ -31,7 +31,7 @@ pub(super) struct Walk<'e> {
 /// A step that failed.
 struct Failed {
     step: &'static str,
-    /// What was seen.
+    /// The facts that were examined.
     detail: String,
     /// What came closest to an allow.
     nearest: Option<String>,
@@ -123,7 +123,7 @@ impl<'e> Walk<'e> {
         self.passed("api", served);
     }
 
-    /// Why a credential proves nothing.
+    /// Explains why a credential was not accepted.
     fn credential(&self) -> Result<(), Failed> {
         match self.refusal {
             Some(Refusal::BadRequest(Malformed::Authorization)) => {
@@ -229,7 +229,7 @@ impl<'e> Walk<'e> {
         failed("rule", format!("no rule names {method} on this path"), Some(nearest))
     }
 
-    /// The domain, and what the token has there.
+    /// Examines the domain, and the token's rights in it.
     fn domain(
         &mut self,
         principal: &'e Principal,
@@ -284,8 +284,8 @@ impl<'e> Walk<'e> {
         failed("permission", detail, Some(nearest))
     }
 
-    /// Why no model could be read where one is needed: in the words of the answer, but where the
-    /// command was not told of any body.
+    /// Explains why a model is needed and could not be read: in the words of the answer, or, if the
+    /// command was given no body, by saying so.
     fn body(
         &self,
         domain: &Domain,
@@ -330,7 +330,7 @@ impl<'e> Walk<'e> {
         Ok(())
     }
 
-    /// Which of the domain's models, and its upstream.
+    /// Examines the model in the domain's list, and its upstream.
     fn model(&mut self, domain: &Domain, action: &Action<'_>) -> Result<(), Failed> {
         let model = self.entity.filter(|_| action.entity_type == EntityType::Models);
         match (domain.lists_models(), model) {
@@ -381,7 +381,7 @@ impl<'e> Walk<'e> {
         Ok(())
     }
 
-    /// What patgate itself answers, and why.
+    /// Explains what patgate answers itself.
     fn answer(&mut self, domain: &Domain, grants: &DomainGrants) {
         if !self.answered {
             return;

@@ -1,4 +1,4 @@
-//! How an explanation words what was found. Nothing is decided here.
+//! Words an explanation. Decides nothing.
 
 use jiff::Timestamp;
 
@@ -9,7 +9,7 @@ use crate::{
     request::Misspelling,
 };
 
-/// What the scopes in a domain give that comes closest.
+/// What came closest among the token's scopes in a domain.
 pub(super) fn scope_miss(
     grants: &DomainGrants,
     operation: Operation,
@@ -46,12 +46,12 @@ pub(super) fn about(on: EntityType, entity: Option<&str>) -> String {
     }
 }
 
-/// The word for one of a type.
+/// The word for one entity of a type.
 fn one(on: EntityType) -> &'static str {
     on.as_str().strip_suffix('s').unwrap_or(on.as_str())
 }
 
-/// A few of them.
+/// Lists the first few of them.
 pub(super) fn list(words: impl IntoIterator<Item = impl ToString>) -> String {
     const SHOWN: usize = 8;
     let words: Vec<String> = words.into_iter().map(|word| word.to_string()).collect();
@@ -67,7 +67,7 @@ pub(super) fn moment(Moment(micros): Moment) -> String {
     at.map_or_else(|_| "a time out of range".to_owned(), |at| at.to_string())
 }
 
-/// What gives a path another spelling.
+/// Describes a misspelling in a path.
 pub(super) fn misspelt(found: Misspelling) -> String {
     match found {
         Misspelling::Character(c) => return format!("it holds {c:?}"),

@@ -10,22 +10,23 @@ use crate::{
     files::trusted,
 };
 
-/// Reads and compiles the tables of files and directories, or without any those that the binary
-/// carries.
+/// Reads and compiles the tables in files and directories, or those in the binary if `paths` is
+/// empty.
 ///
 /// # Errors
 ///
-/// Every file that cannot be read, or every mistake in what they hold.
+/// Returns all errors: every file that cannot be read, and every error in a table.
 pub(crate) fn load(paths: &[PathBuf]) -> Result<Apis, TableErrors> {
     Apis::compile(&read(paths)?)
 }
 
-/// Reads files, and those of directories that end in `.yaml` or `.yml`, in the order of their
-/// names; what the binary carries, when there is no path at all.
+/// Reads the files, and for a directory its files that end in `.yaml` or `.yml`, in the order of
+/// their names. If `paths` is empty, returns the tables in the binary.
 ///
 /// # Errors
 ///
-/// Every file that cannot be read or that others may write to, and a directory that holds none.
+/// Returns an error for every file that cannot be read or that others may write to, and for every
+/// directory without tables.
 pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<Source>, TableErrors> {
     if paths.is_empty() {
         return Ok(Source::embedded());
@@ -58,7 +59,7 @@ pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<Source>, TableErrors> {
     if mistakes.is_empty() { Ok(sources) } else { Err(TableErrors::new(mistakes)) }
 }
 
-/// Kubernetes keeps the files of a mounted ConfigMap in hidden directories, beside links to them.
+/// Kubernetes keeps the files of a mounted ConfigMap in hidden directories, next to links to them.
 fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
     if !fs::metadata(path)?.is_dir() {
         return Ok(vec![path.to_owned()]);

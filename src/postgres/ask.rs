@@ -21,14 +21,15 @@ use crate::{
     installation::Installation,
 };
 
-/// What every statement selects first: Postgres's time in microseconds, whether the server is a
-/// standby, its installation, timeline and life, and what the statement sees. A standby has no
-/// current position to name a timeline by. A crash leaves only one mark that every login may read:
-/// it resets the statistics, which survive a normal restart.
+/// The columns that every statement selects first: Postgres's time in microseconds, whether the
+/// server is a standby, its installation, timeline and life, and the statement's snapshot. A
+/// standby has no current position that names a timeline. Only one mark of a crash can be read by
+/// every login: a crash resets the statistics, which survive a normal restart.
 ///
-/// A standby is asked twice what it is, first on its own. A statement that is under way when it is
-/// promoted has the snapshot of a standby, which takes what was running for ended, but finds by the
-/// time it looks that it is not in recovery. `SHOW` has no snapshot and comes before that one.
+/// Whether the server is a standby is asked twice, the first time in a separate statement. If a
+/// standby is promoted while a statement runs, the statement has the snapshot of a standby, to
+/// which running transactions look finished, but finds that the server is no longer in recovery.
+/// `SHOW` has no snapshot and runs before that one.
 macro_rules! select {
     ($($rest:expr),+ $(,)?) => {
         concat!(
@@ -70,7 +71,7 @@ pub(crate) struct Reply {
     pub(crate) as_of: Tick,
     /// That moment in Postgres's clock.
     pub(crate) verified: Moment,
-    /// The server that answered, and what the statement saw.
+    /// The server that answered, and the snapshot of the statement.
     pub(crate) stamp: Arc<Stamp>,
 }
 
@@ -83,7 +84,7 @@ pub(crate) enum AskError {
     Connect(#[from] PoolError<ConnectError>),
     #[error("no answer within {0:?}")]
     Timeout(Duration),
-    /// A standby may lag behind by any time, whatever its clock says.
+    /// A standby may lag by any time, whatever its clock says.
     #[error("the server is a standby")]
     Standby,
     #[error(transparent)]
@@ -97,8 +98,8 @@ pub(crate) enum AskError {
 }
 
 impl Postgres {
-    /// Connects when it is first asked. `changes` learns which server answers, and refuses servers
-    /// that are not the primary any more.
+    /// Connects at the first question. `changes` learns which server answers, and refuses servers
+    /// that are no longer the primary.
     pub(crate) fn new(
         settings: &PostgresSettings,
         clock: Arc<Clock>,
@@ -120,11 +121,11 @@ impl Postgres {
         }
     }
 
-    /// Sends a statement made with [`select`], and waits a bounded time for its answer.
+    /// Sends a statement made with [`select`], and waits for its answer for a limited time.
     ///
-    /// After a restart of Postgres every pooled connection is dead, and after a failover every one
-    /// may lead to the old primary. So after an error of the connection, not of the statement, the
-    /// next connection is tried.
+    /// After a restart of Postgres every pooled connection is dead, and after a failover each may
+    /// lead to the old primary. So after an error of the connection, not of the statement, the next
+    /// connection is tried.
     pub(crate) async fn ask(&self, sql: String) -> Result<Reply, AskError> {
         let sql = self.bounded(&sql);
         let attempts = async {
@@ -171,7 +172,7 @@ impl Postgres {
             snapshot: first.try_get::<&str, _>("snapshot")?.parse().map_err(decode)?,
         };
         self.changes.meet(&stamp, sent).map_err(|refused| self.refused(refused))?;
-        // Not earlier: another connection may lead to the primary, this one never will.
+        // Only here: another connection may lead to the primary, but this one never will.
         checkout.keep();
         self.clock.observe(sent, verified);
         Ok(Reply { rows, as_of: sent, verified, stamp: Arc::new(stamp) })
@@ -187,21 +188,22 @@ impl Postgres {
         }
     }
 
-    /// Bounds the time of a statement on the server, too. There it would go on waiting for a lock
-    /// that another session holds, on a connection that others need, although its caller has given
-    /// up. The bound is in the same message: it costs no round trip, and ends with the transaction.
+    /// Limits the time of a statement on the server also. Otherwise it would continue to wait there
+    /// for a lock of another session, on a connection that others need, after its caller has given
+    /// up. The limit is in the same message: it costs no round trip, and ends with the transaction.
     fn bounded(&self, sql: &str) -> String {
         format!("SET LOCAL statement_timeout = {}; {sql}", self.query_timeout.as_millis().max(1))
     }
 
-    /// Runs a statement whose answer is not needed, and which may fail, as on a read-only server.
+    /// Runs a statement whose answer is not needed, and which may fail, for example on a read-only
+    /// server.
     pub(crate) async fn run(&self, what: &str, sql: String) {
         if let Err(error) = self.fetch(sql).await {
             tracing::debug!(%error, "{what}");
         }
     }
 
-    /// Returns the answer to a statement on which no decision rests.
+    /// Returns the answer to a statement on which no decision depends.
     pub(crate) async fn fetch(&self, sql: String) -> Result<Vec<PgRow>, AskError> {
         let sql = self.bounded(&sql);
         let fetch = async {
@@ -214,11 +216,11 @@ impl Postgres {
         outcome.unwrap_or(Err(AskError::Timeout(self.query_timeout)))
     }
 
-    /// Returns one row of such a statement, which has to name its installation.
+    /// Returns one row of such a statement, which must name its installation.
     ///
     /// # Errors
     ///
-    /// It names another one than this replica's.
+    /// If it names an installation other than this replica's.
     pub(crate) async fn fetch_here(&self, sql: String) -> Result<PgRow, AskError> {
         let row = self.fetch(sql).await?.into_iter().next().ok_or(sqlx::Error::RowNotFound)?;
         let expected: Installation = self.changes.installation();
@@ -243,9 +245,9 @@ fn of_the_connection(error: &AskError) -> bool {
     }
 }
 
-/// Makes connections. sqlx's own pool pings a connection each time that it is given back: a second
-/// round trip for each lookup, which never ends if the network path is lost, and holds a place in
-/// the pool as long.
+/// Makes connections. sqlx's own pool pings a connection each time that it is returned: a second
+/// round trip for each lookup, which never ends if the network path is lost, and occupies the
+/// connection meanwhile.
 struct Connector(PostgresSettings);
 
 impl managed::Manager for Connector {
@@ -266,9 +268,9 @@ impl managed::Manager for Connector {
     }
 }
 
-/// A connection in use. It goes back to the pool only after [`Checkout::keep`]: one whose statement
-/// was cut short, by an error or because its caller has given up, may still deliver the rest of an
-/// old answer.
+/// A connection in use. It returns to the pool only after [`Checkout::keep`]. A connection whose
+/// statement was cut short, by an error or because its caller gave up, may still deliver the rest
+/// of an old answer.
 struct Checkout(Option<Object<Connector>>);
 
 impl Checkout {

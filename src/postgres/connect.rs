@@ -1,4 +1,4 @@
-//! Connections, made so that they work through a connection pooler in transaction mode, too.
+//! Makes connections that also work through a connection pooler in transaction mode.
 
 use std::{str::FromStr as _, time::Duration};
 
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::{PostgresSettings, message};
 
-/// For a new connection, its TLS and authentication.
+/// Time limit for a new connection, its TLS and authentication.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Postgres cannot be reached, with the setting that leads there.
@@ -33,10 +33,10 @@ pub struct ConnectError {
 ///
 /// # Errors
 ///
-/// Postgres cannot be reached with these settings.
+/// If Postgres cannot be reached with these settings.
 pub(crate) async fn connect(settings: &PostgresSettings) -> Result<PgPool, ConnectError> {
     let target = Target::of(settings.key, &settings.url)?;
-    // The pool would try again and again, and in the end not say why.
+    // The pool would retry until it times out, and then not say why.
     target.connect().await?.close().await.map_err(|error| target.unreachable(&error))?;
     Ok(PgPoolOptions::new()
         .max_connections(settings.max_connections)
@@ -50,7 +50,7 @@ pub(crate) async fn connect(settings: &PostgresSettings) -> Result<PgPool, Conne
 ///
 /// # Errors
 ///
-/// Postgres cannot be reached with these settings.
+/// If Postgres cannot be reached with these settings.
 pub(crate) async fn connect_one(settings: &PostgresSettings) -> Result<PgConnection, ConnectError> {
     Target::of(settings.key, &settings.url)?.connect().await
 }
@@ -68,12 +68,12 @@ impl Target {
             .application_name("patgate")
             .extra_float_digits(None)
             .statement_cache_capacity(0)
-            // A caller that waits for a slow statement reports itself what it waits for.
+            // A caller that waits for a slow statement reports the reason itself.
             .disable_statement_logging();
         Ok(Self { key, options })
     }
 
-    /// The server that the connections of a pool lead to.
+    /// The server to which the connections of a pool lead.
     pub(super) fn of_pool(key: &'static str, pool: &PgPool) -> Self {
         Self { key, options: PgConnectOptions::clone(&pool.connect_options()) }
     }

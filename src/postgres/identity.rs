@@ -1,4 +1,4 @@
-//! Which installation of patgate a database is.
+//! Determines which installation of patgate a database belongs to.
 
 use sqlx::{PgPool, Row as _, postgres::PgRow};
 
@@ -13,8 +13,8 @@ use super::{
 };
 use crate::installation::Installation;
 
-/// The column by which a statement says which installation answers it. Each statement has it: behind
-/// a pooler, two in a row may be answered by two servers.
+/// The column by which a statement says which installation answers it. Every statement has it:
+/// behind a pooler, two servers may answer two statements in a row.
 macro_rules! identity_column {
     () => {
         "(SELECT patgate.identity()) AS identity"
@@ -26,17 +26,17 @@ pub(crate) use identity_column;
 ///
 /// # Errors
 ///
-/// The column is missing, or does not name an installation.
+/// If the column is missing, or does not name an installation.
 pub(crate) fn installation(row: &PgRow) -> Result<Installation, sqlx::Error> {
     let identity: &str = row.try_get("identity")?;
     identity.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))
 }
 
-/// Asks which installation of patgate the database is.
+/// Asks to which installation of patgate the database belongs.
 ///
 /// # Errors
 ///
-/// It is none, or does not say which, or cannot be reached.
+/// If it belongs to none, does not say which, or cannot be reached.
 pub(crate) async fn identify(pool: &PgPool) -> Result<Installation, SchemaError> {
     const IDENTIFY: &str = concat!("SELECT ", identity_column!());
     let row = sqlx::raw_sql(IDENTIFY).fetch_one(pool).await;

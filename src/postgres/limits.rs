@@ -1,4 +1,4 @@
-//! Whether Postgres permits as many connections as one replica may want.
+//! Checks whether Postgres permits as many connections as one replica may need.
 
 use sqlx::{Connection as _, Executor as _, Row as _, postgres::PgRow};
 
@@ -15,7 +15,7 @@ const LIMITS: &str = "
     FROM pg_roles r, pg_database d
     WHERE r.rolname = session_user AND d.datname = current_database()";
 
-/// What [`LIMITS`] selects.
+/// The row that [`LIMITS`] selects.
 struct ConnectionLimits {
     login: String,
     of_login: i32,
@@ -24,21 +24,22 @@ struct ConnectionLimits {
     of_server: i32,
 }
 
-/// How many connections one replica may want at a time.
+/// How many connections one replica may need at a time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ConnectionDemand {
     /// Connections at `postgres.url`.
     pub(crate) lookups: u32,
-    /// Connections for the feed, wherever that is read.
+    /// Connections for the feed, at whichever address patgate reads it.
     pub(crate) feed: u32,
 }
 
-/// Says which limit is too low and what to do; `None` if none is, or if a pooler stands before
-/// Postgres, which has limits of its own. `feed` is the address of the feed if it has one of its own.
+/// Says which limit is too low and what to do. Returns `None` if all are sufficient, or if a
+/// pooler, which has limits of its own, stands before Postgres. `feed` is the address of the feed
+/// if it has a separate one.
 ///
 /// # Errors
 ///
-/// Postgres cannot be reached with these settings.
+/// If Postgres cannot be reached with these settings.
 pub(crate) async fn shortage(
     settings: &PostgresSettings,
     feed: Option<&PostgresSettings>,

@@ -18,24 +18,26 @@ use super::{
     schema::{INSUFFICIENT_PRIVILEGE, POSTGRES_URL, SCHEMA, SchemaError, accept},
 };
 
-/// Every name of patgate's is qualified: nothing relies on a search path.
+/// Every name of patgate's objects is qualified, so nothing depends on a search path.
 const MIGRATIONS_TABLE: &str = "patgate.migrations";
 const BOOTSTRAP: &str = include_str!("../../deploy/bootstrap.sql");
 static MIGRATIONS: Migrator = sqlx::migrate!("deploy/migrations");
 
-/// Postgres's codes for what exists already.
+/// Postgres's codes for an object that exists already.
 const DUPLICATE_SCHEMA: &str = "42P06";
 const UNIQUE_VIOLATION: &str = "23505";
-/// Postgres's code for a lock that was not given within `lock_timeout`.
+/// Postgres's code for a lock that was not granted within `lock_timeout`.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
-/// How often a migration asks for a lock that others hold, and how long it waits in between. While
-/// it waits for a table itself, every lookup there queues behind it: hence `lock_timeout`.
+/// How often a migration asks for a lock that another session holds, and how long it pauses in
+/// between. While it waits for a table, every lookup in that table queues behind it. That is why
+/// there is a `lock_timeout`.
 const ATTEMPTS: u32 = 25;
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(400);
 
-/// Switches triggers on. Those that record changes also record replayed ones, hence `ALWAYS`; the
-/// others must not be off. `pg_restore --disable-triggers` leaves both kinds in another state.
+/// Enables triggers. Those that record changes must also record replayed ones, so they are
+/// `ALWAYS`; the others must not be disabled. `pg_restore --disable-triggers` leaves both kinds in
+/// another state.
 const SWITCH_ON: &str = "DO $$
     DECLARE
         own record;
@@ -63,14 +65,14 @@ pub struct Migrated {
     pub version: i32,
 }
 
-/// Brings the schema to this release's version, and switches on triggers that are off. Does nothing
-/// if both are so already.
+/// Brings the schema to this release's version, and enables disabled triggers. Does nothing if both
+/// are done already.
 ///
 /// Everything happens in one transaction, so a migration that fails leaves nothing behind.
 ///
 /// # Errors
 ///
-/// The login may not migrate, the schema is too new, or a statement fails.
+/// If the login may not migrate, the schema is too new, or a statement fails.
 pub async fn migrate(url: &SecretString) -> Result<Migrated, SchemaError> {
     migrate_with(&MIGRATIONS, url).await
 }
@@ -107,22 +109,23 @@ async fn try_to_migrate(
     migrations: &Migrator,
     connection: &mut PgConnection,
 ) -> Result<Migrated, SchemaError> {
-    // All state is that of the transaction: through a pooler, a role or a lock of the session would
-    // be left to the client that gets the connection next. The migrator itself does name its
-    // prepared statements, so a direct connection is needed all the same.
+    // All state belongs to the transaction: through a pooler, a role or a lock of the session would
+    // be left to the next client of the connection. The migrator itself does name its prepared
+    // statements, so a direct connection is required nevertheless.
     const BEGIN: &str = "BEGIN;
         SET LOCAL search_path = pg_catalog, pg_temp;
         SET LOCAL lock_timeout = '100ms'";
-    // One migration at a time. An advisory lock could be held by any login; only the owner of a
+    // Only one migration runs at a time. Any login could hold an advisory lock; only the owner of a
     // schema can comment on it.
     const ALONE: &str = "SET LOCAL ROLE patgate_migrate;
         COMMENT ON SCHEMA patgate IS 'patgate: users, domains, tokens and their permissions'";
     let migrations = Migrator {
         migrations: migrations.migrations.clone(),
         table_name: MIGRATIONS_TABLE.into(),
-        // An older release, started again during a rollback, finds what it does not know.
+        // An older release, started again during a rollback, finds migrations that it does not
+        // know.
         ignore_missing: true,
-        // The transaction has a lock of its own.
+        // The transaction has its own lock.
         locking: false,
         ..Migrator::DEFAULT
     };
@@ -166,8 +169,8 @@ async fn try_to_migrate(
     Ok(Migrated { applied, version: version.unwrap_or(SCHEMA) })
 }
 
-/// Names the sessions that have been using patgate's tables all the while, so that a person can
-/// find them; empty if none does any more. Of sessions that the login may not look into, it names
+/// Names the sessions that used patgate's tables during the whole attempt, so that the operator can
+/// find them. Empty if none does any more. For sessions that the login may not inspect, it names
 /// the process id and the login.
 async fn holders(connection: &mut PgConnection) -> String {
     const HOLDERS: &str = "SELECT ': ' || string_agg(

@@ -1,5 +1,5 @@
-//! Whether a pooler in transaction mode stands before Postgres: what belongs to a session, such as
-//! `LISTEN`, a lock of the session and a connection limit, belongs to the pooler there.
+//! Detects a pooler in transaction mode in front of Postgres. State of a session, such as `LISTEN`,
+//! a session lock and a connection limit, then belongs to the pooler's connection.
 
 use std::time::Duration;
 
@@ -8,26 +8,26 @@ use tokio::time::timeout;
 
 use super::{ConnectError, PostgresSettings, connect_one};
 
-/// Names the backend that answers, and its server.
+/// Identifies the backend that answers, and its server.
 const BACKEND: &str = "SELECT pg_backend_pid() || ' ' || pg_postmaster_start_time() AS backend";
 /// A pooler may hand out several backends in turn.
 const ROUNDS: usize = 3;
 /// A pooler may have no second backend while the first is in use.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Whether two sessions share one backend, or one session has several. Neither happens without a
-/// pooler. A pooler may be missed while all its backends are busy.
+/// Returns whether two sessions share one backend, or one session has several. Neither happens
+/// without a pooler. A pooler may be missed while all its backends are busy.
 ///
 /// # Errors
 ///
-/// Postgres cannot be reached with these settings.
+/// If Postgres cannot be reached with these settings.
 pub(crate) async fn is_pooled(settings: &PostgresSettings) -> Result<bool, ConnectError> {
     let mut one = connect_one(settings).await?;
     let mut other = connect_one(settings).await?;
     let compared = timeout(PATIENCE, compare(&mut one, &mut other)).await;
     let Ok(Ok(pooled)) = compared else { return Ok(false) };
     for connection in [one, other] {
-        // An error on closing says nothing about what was found.
+        // An error on closing says nothing about the result.
         let _ = connection.close().await;
     }
     Ok(pooled)

@@ -1,15 +1,15 @@
-//! Whether the schema of a database is one that this release works with.
+//! Checks whether this release works with the schema of a database.
 
 use sqlx::{PgPool, Row as _};
 
 use super::{ConnectError, code, connect::Target, identify, message};
 use crate::installation::Installation;
 
-/// The version of the schema that this release is made for. It also runs on the next one, so that
-/// a rollout can migrate first and a rollback need not migrate back.
+/// The schema version for which this release is made. The release also runs on the next version, so
+/// that a rollout can migrate first and a rollback need not migrate back.
 pub const SCHEMA: i32 = 2;
 
-/// The setting that names the database; the feed may be read by another one.
+/// The setting that names the database; another setting may name the one for the feed.
 pub(super) const POSTGRES_URL: &str = "postgres.url";
 
 /// Postgres's codes for a table, a function and a schema that do not exist.
@@ -61,17 +61,17 @@ pub enum SchemaError {
     Migrate(String),
 }
 
-/// Checks that the schema is one that this release works with, and returns the installation that it
-/// belongs to.
+/// Checks that this release works with the schema, and returns the installation to which it
+/// belongs.
 ///
 /// # Errors
 ///
-/// The version is another one; the message names the command that fixes it.
+/// If the version is another one; the message names the command that fixes it.
 pub async fn check(pool: &PgPool) -> Result<Installation, SchemaError> {
     let unreachable = |error: sqlx::Error| {
         SchemaError::from(Target::of_pool(POSTGRES_URL, pool).unreachable(&error))
     };
-    // In one message: between two, a pooler may change the connection behind this one.
+    // In one message: between two, a pooler may switch to another server.
     let row = sqlx::raw_sql("SELECT version FROM patgate.schema_version")
         .fetch_optional(pool)
         .await
@@ -85,7 +85,7 @@ pub async fn check(pool: &PgPool) -> Result<Installation, SchemaError> {
     identify(pool).await
 }
 
-/// Whether this release runs on that version.
+/// Checks whether this release runs on that version.
 pub(super) fn accept(version: Option<i32>) -> Result<(), SchemaError> {
     match version {
         None => Err(SchemaError::Absent),

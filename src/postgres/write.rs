@@ -1,8 +1,8 @@
-//! Writes to Postgres that no request waits for. They have a connection of their own, so that they
-//! take none from the lookups, and they are not tried for long.
+//! Writes to Postgres that no request waits for. They have a separate connection, so that they take
+//! none from the lookups, and they are retried once at most.
 //!
-//! As in `ask.rs`, statements are sent by the simple query protocol; what becomes a literal is by
-//! type a uuid or a number.
+//! As in `ask.rs`, statements are sent by the simple query protocol. By its type, every literal is
+//! a uuid or a number.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::installation::Installation;
 /// The SQLSTATE by which a statement reports that it ran in another installation.
 const OTHER_INSTALLATION: &str = "PG404";
 
-/// Writes by one connection, made when it is first needed.
+/// Writes over one connection, which it makes at the first write.
 pub(crate) struct BackgroundWriter {
     settings: PostgresSettings,
     installation: Installation,
@@ -23,7 +23,7 @@ pub(crate) struct BackgroundWriter {
     kept: Option<PgConnection>,
 }
 
-/// Why a statement did not succeed. It may have been carried out all the same.
+/// Why a statement did not succeed. Postgres may have executed it nevertheless.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WriteError {
     #[error(transparent)]
@@ -41,7 +41,7 @@ pub(crate) enum WriteError {
 }
 
 impl BackgroundWriter {
-    /// A writer that writes to this installation and no other.
+    /// A writer that writes to this installation only.
     pub(crate) fn new(
         settings: PostgresSettings,
         installation: Installation,
@@ -50,12 +50,12 @@ impl BackgroundWriter {
         Self { settings, installation, counters, kept: None }
     }
 
-    /// Runs statements as one transaction and returns the last row that they return. They may be run
-    /// twice: if they fail on a connection that was kept, which may be dead or lead to a server that
-    /// is no longer the primary, they are tried on a new one.
+    /// Runs statements as one transaction and returns the last row. They may run twice: if they
+    /// fail on a kept connection, which may be dead or lead to a server that is no longer the
+    /// primary, they are tried again on a new one.
     pub(crate) async fn run(&mut self, sql: &str) -> Result<PgRow, WriteError> {
         let limit = self.settings.query_timeout;
-        // The time on the server is bounded as well, where another session may hold a lock; and
+        // The time is limited on the server also, because another session may hold a lock; and
         // these writes need not have reached a standby. All of it is one transaction, so nothing is
         // written if another installation answers.
         let sql = format!(

@@ -18,8 +18,8 @@ pub(crate) fn raise() -> Option<u64> {
     }
 }
 
-/// Returns the number of connections for each of `listeners`: `wanted`, or what is left of `limit`
-/// without `reserved`, which is for everything else.
+/// Returns the number of connections for each of `listeners`: `wanted`, or less if `limit` is too
+/// low. `reserved` descriptors are kept for everything else.
 pub(crate) fn places(
     wanted: usize,
     limit: Option<u64>,

@@ -7,22 +7,22 @@ use deadpool_redis::Manager;
 use redis::{AsyncConnectionConfig, RedisError, aio::MultiplexedConnection};
 use secrecy::{ExposeSecret, SecretString};
 
-/// Connects to one server. A pool of these connections hands each out without asking it first.
+/// Connects to one server. A pool of these connections does not test a connection before reuse.
 ///
-/// The manager of deadpool-redis sends a `PING` before each reuse, which would be a second round trip
-/// for each lookup. Here a connection whose command failed or timed out is closed by its user and
-/// never returns to the pool, so the connections in the pool need no test.
+/// The manager of deadpool-redis sends a `PING` before each reuse, which would be a second round
+/// trip for each lookup. Here, the user of a connection closes it if a command failed or timed out,
+/// and never returns it to the pool. So the connections in the pool need no test.
 pub(crate) struct RedisConnections(Manager);
 
 impl RedisConnections {
-    /// `within` bounds a new connection with its TLS and authentication; with `None`, the caller
-    /// bounds it. How long a command may take is always for the caller to say.
+    /// `within` limits the time for a new connection with its TLS and authentication; if `None`,
+    /// the caller limits it. The caller always limits the time of commands.
     ///
     /// # Errors
     ///
-    /// If the URL is not one of a Redis.
+    /// If the URL is not a Redis URL.
     pub(crate) fn new(url: &SecretString, within: Option<Duration>) -> Result<Self, RedisError> {
-        // The crate has timeouts of its own otherwise, which are shorter than some of ours.
+        // Otherwise the crate's own timeouts would apply, some of which are shorter than patgate's.
         let config =
             AsyncConnectionConfig::new().set_connection_timeout(within).set_response_timeout(None);
         Manager::new_with_config(url.expose_secret(), config).map(Self)

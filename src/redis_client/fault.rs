@@ -1,7 +1,7 @@
-//! What is wrong with a Redis, in words that say what to change.
+//! Describes a fault of Redis, in words that say what to change.
 //!
-//! patgate serves without Redis, so a wrong password or a missing permission shows nowhere but in
-//! the log, in `patgate check` and in `patgate config check --connect`. All of them say it alike.
+//! patgate serves without Redis, so a wrong password or a missing permission shows only in the log,
+//! in `patgate check` and in `patgate config check --connect`. All of them use the same words.
 
 use std::{fmt, time::Duration};
 
@@ -9,7 +9,7 @@ use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use crate::legible;
 
-/// Characters of a fault that are shown.
+/// The maximum number of characters of a fault that are shown.
 const MAX_TEXT: usize = 400;
 
 /// A reason why Redis cannot be used. It names the user, a command or a key, and never a password.
@@ -21,7 +21,7 @@ pub(crate) struct RedisFault {
 
 impl From<&RedisError> for RedisFault {
     fn from(error: &RedisError) -> Self {
-        // Of several commands, the first one that failed stands for all.
+        // If several commands failed, only the first error is shown.
         let server = error.clone().into_server_errors().and_then(|all| all.first().cloned());
         let text = match (error.kind(), server) {
             (ErrorKind::AuthenticationFailed, _) => {
@@ -51,13 +51,13 @@ impl From<&RedisError> for RedisFault {
             ),
             (_, None) => error.to_string(),
         };
-        // What a server says must not steer a terminal, nor fill the log.
+        // A server's text must neither control a terminal nor fill the log.
         Self { text: legible::shown(&text, MAX_TEXT), kind: error.kind() }
     }
 }
 
 impl RedisFault {
-    /// No answer within that time.
+    /// The fault that no answer came within that time.
     pub(crate) fn silence(after: Duration) -> Self {
         Self { text: format!("no answer within {after:?}"), kind: ErrorKind::Io }
     }

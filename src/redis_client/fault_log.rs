@@ -13,16 +13,16 @@ use redis::ErrorKind;
 use super::fault::RedisFault;
 use crate::clock::Tick;
 
-/// While a fault lasts, it is logged again after so long.
+/// While a fault lasts, it is logged again after this time.
 const AGAIN_AFTER: Duration = Duration::from_secs(10 * 60);
-/// A fault that comes and goes is logged so often at most.
+/// A fault that comes and goes is logged at most this often.
 const BACK_AFTER: Duration = Duration::from_secs(60);
 
 /// Logs faults of one use of Redis: each kind once while it lasts, and then every ten minutes.
 pub(crate) struct FaultLog {
-    /// What becomes of it while there is a fault.
+    /// What the fault means for patgate, for the log.
     consequence: &'static str,
-    /// By kind, when it may be logged again.
+    /// When each kind may be logged again.
     logged: Mutex<Vec<(ErrorKind, Tick)>>,
     open: AtomicBool,
 }
@@ -56,7 +56,7 @@ impl FaultLog {
         }
     }
 
-    /// It works, again perhaps.
+    /// Notes a success, and logs it if there was a fault.
     pub(crate) fn recovered(&self, now: Tick) {
         if self.open.load(Relaxed) && self.open.swap(false, Relaxed) {
             tracing::info!("Redis can be used again ({} no longer)", self.consequence);
@@ -84,7 +84,7 @@ mod tests {
         assert!(!fault_log.due(silent, just_before(again)));
         fault_log.fault(RedisFault::silence(BACK_AFTER), again);
         assert!(!fault_log.due(silent, again), "it was logged");
-        // What comes back is told sooner, and not at once.
+        // A fault that comes back is logged sooner, but not at once.
         fault_log.recovered(again);
         let back = again.after(BACK_AFTER);
         assert!(!fault_log.due(silent, just_before(back)));

@@ -8,24 +8,24 @@ use tokio::time::timeout;
 use super::{connections::RedisConnections, fault::RedisFault};
 use crate::config;
 
-/// For a connection and the answers to a few commands.
+/// Time limit for a connection and the answers to a few commands.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What Redis is used for.
+/// A use of Redis.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum RedisUse {
-    /// Look-ups.
+    /// Lookups.
     Read,
-    /// Sharing what was looked up.
+    /// Sharing the results of lookups.
     Write,
-    /// The administrator's commands, which delete what they have outdated.
+    /// Deleting outdated copies, as the administrator's commands do.
     Forget,
     /// Relaying the feed of changes.
     Relay,
 }
 
 impl RedisUse {
-    /// The commands of this use, on keys that begin with `prefix` and hold nothing else.
+    /// The commands of this use, on keys that begin with `prefix` and are never used otherwise.
     fn commands(self, prefix: &str) -> Vec<Cmd> {
         let command = |name: &str, key: &str, rest: &[&str]| {
             let mut command = redis::cmd(name);
@@ -34,7 +34,7 @@ impl RedisUse {
         };
         match self {
             Self::Read => vec![command("MGET", "", &[])],
-            // Gone after a millisecond.
+            // The key expires after a millisecond.
             Self::Write => vec![command("PSETEX", "", &["1", "-"])],
             Self::Forget => vec![command("DEL", "", &[])],
             Self::Relay => {
@@ -57,7 +57,7 @@ impl RedisUse {
 ///
 /// # Errors
 ///
-/// The first fault, within a few seconds.
+/// Returns the first fault, within a few seconds.
 pub(crate) async fn probe(
     settings: &config::RedisSettings,
     prefix: &str,

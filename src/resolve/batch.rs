@@ -1,8 +1,8 @@
 //! Collects lookups into batches.
 //!
-//! No lookup waits for others: while fewer batches run than are allowed (`load.rs`), each starts at
-//! once. While all run, what arrives goes together into the next one. `queue.rs` decides which
-//! lookups go first.
+//! A lookup does not wait for others: while fewer batches run than are allowed (`load.rs`), each
+//! lookup starts at once. While all run, new lookups go together into the next batch. `queue.rs`
+//! decides which lookups go first.
 
 use std::{
     future::Future,
@@ -23,7 +23,7 @@ use crate::{clock, process::tasks::Tasks};
 /// How many keys one batch holds.
 pub(super) const MAX_BATCH: usize = 256;
 
-/// A key, and where its answer goes.
+/// A key, and the sender for its answer.
 type Ticket<K, V> = (K, oneshot::Sender<V>);
 
 /// The queue of one kind of lookup.
@@ -43,7 +43,7 @@ impl<K, V> Drop for Batcher<K, V> {
 /// Why a lookup has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unanswered {
-    /// It was not begun: the answer would have come too late.
+    /// The lookup was not started: the answer would have come too late.
     Shed,
     /// The store failed, or did not answer in time.
     Failed,
@@ -73,7 +73,7 @@ impl<K: Send + 'static, V: Send + 'static> Batcher<K, V> {
         let announced = Arc::clone(&due);
         tasks.spawn_owned("queue of lookups", async move {
             while waiting.ready().await {
-                // What arrives until then joins the batch.
+                // Lookups that arrive until then join the batch.
                 let Some(turn) = bounds.turn(&announced).await else { return };
                 let Batch { tickets, alone } = waiting.take();
                 // Callers that gave up need no answer.

@@ -19,7 +19,7 @@ pub(super) struct Breaker {
 }
 
 impl Breaker {
-    /// Whether an attempt may be made now. While the circuit is open, one caller per pause may.
+    /// Returns whether an attempt is permitted now. While the circuit is open, one per pause is.
     pub(super) fn admits(&self, now: Tick) -> bool {
         !self.is_open() || self.probes.passes(now, PAUSE)
     }
@@ -32,7 +32,7 @@ impl Breaker {
         self.failures.store(0, Relaxed);
     }
 
-    /// Whether this is the failure that opens the circuit.
+    /// Counts a failure. Returns whether it is the one that opens the circuit.
     pub(super) fn failed(&self, now: Tick) -> bool {
         let opens = self.failures.fetch_add(1, Relaxed) + 1 == THRESHOLD;
         if opens {

@@ -1,6 +1,6 @@
 //! Single flight: concurrent lookups of one key share one.
 //!
-//! The lookup runs in a task of its own, so that it survives a caller that goes away.
+//! The lookup runs in its own task, so that it survives a caller that goes away.
 
 use std::{
     collections::HashMap,
@@ -20,22 +20,22 @@ use super::{
     lanes::{LANES, Lane},
 };
 
-/// How many lookups may be under way. More would be an overload: the next caller gets 503.
+/// How many lookups may be in progress. More would be an overload: the next caller gets 503.
 const MAX_FLIGHTS: usize = 8192;
-/// This many lookups of one lane may be under way, however many others are.
+/// This many lookups of one lane may always be in progress, regardless of the others.
 const RESERVED: usize = MAX_FLIGHTS / LANES;
 
-/// A future that waits for a lookup, with others.
+/// A future that waits for a lookup, together with other callers.
 pub(super) type Waiter<T> = Shared<BoxFuture<'static, Result<T, Unavailable>>>;
 
 type SharedLookups<K, T> = Arc<Mutex<LookupsUnderWay<K, T>>>;
 
-/// The lookups under way, by key.
+/// The lookups in progress, by key.
 pub(super) struct Flights<K, T>(SharedLookups<K, T>);
 
 struct LookupsUnderWay<K, T> {
     waiters: HashMap<K, Waiter<T>>,
-    /// How many lookups of each lane are under way.
+    /// The number of lookups in progress per lane.
     lanes: [usize; LANES],
 }
 
@@ -51,7 +51,7 @@ where
     K: Clone + Eq + Hash + Send + 'static,
     T: Clone + Send + Sync + 'static,
 {
-    /// Joins the lookup of `key`, or starts one if none is under way.
+    /// Joins the lookup of `key`, or starts one if none is in progress.
     pub(super) fn join<F>(
         &self,
         key: &K,
@@ -73,19 +73,19 @@ where
                 return Err(Unavailable);
             }
             *of_lane += 1;
-            // No answer means that the lookup panicked, or that the process is ending.
+            // A missing answer means that the lookup panicked, or that the process is ending.
             let waiter = answered.map(|answer| answer.unwrap_or(Err(Unavailable)));
             let waiter = waiter.boxed().shared();
             board.waiters.insert(key.clone(), waiter.clone());
             waiter
         };
-        // Not under the lock: a runtime that is ending drops the task right here.
+        // Spawned outside of the lock: a runtime that is ending drops the task right here.
         let landing = FlightGuard { board: Arc::clone(&self.0), key: key.clone(), lane };
         let look_up = start(key.clone());
         tokio::spawn(async move {
             let found = look_up.await;
-            // It leaves the board before the callers get the result: a caller that comes later starts
-            // a new lookup. If the lookup panics, it leaves as well.
+            // The flight is removed before the callers get the result, so that a later caller
+            // starts a new lookup. It is also removed if the lookup panics.
             drop(landing);
             let _ = answer.send(found);
         });
@@ -93,7 +93,7 @@ where
     }
 }
 
-/// Takes a lookup off the board when it ends.
+/// Removes a flight when it ends.
 struct FlightGuard<K: Eq + Hash, T> {
     board: SharedLookups<K, T>,
     key: K,
@@ -110,7 +110,7 @@ impl<K: Eq + Hash, T> Drop for FlightGuard<K, T> {
     }
 }
 
-/// No code that can panic runs under this lock, so a poisoned one is as good as any.
+/// No code that can panic runs under this lock, so a poisoned lock is still consistent.
 fn lock<K, T>(board: &SharedLookups<K, T>) -> MutexGuard<'_, LookupsUnderWay<K, T>> {
     board.lock().unwrap_or_else(PoisonError::into_inner)
 }

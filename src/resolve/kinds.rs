@@ -1,4 +1,5 @@
-//! What is looked up: principals by token id, domains by reference, backends that tables name.
+//! The kinds of values that are looked up: principals by token id, domains by reference, and
+//! backends that tables name.
 
 use std::{cell::RefCell, fmt::Display, hash::Hash};
 
@@ -14,7 +15,7 @@ use crate::{
     token::TokenId,
 };
 
-/// A kind of values, and what the tiers need to know of it.
+/// A kind of values, with the facts that the tiers need.
 pub(crate) trait LookupKind: 'static {
     type Key: Clone + Display + Eq + Hash + Send + Sync + 'static;
     type Value: Serialize + DeserializeOwned + Send + Sync + 'static;
@@ -22,10 +23,11 @@ pub(crate) trait LookupKind: 'static {
     /// The name in metrics and Redis keys.
     const NAME: &'static str;
 
-    /// Bytes that a value occupies in memory.
+    /// The bytes that a value occupies in memory.
     fn size(value: &Self::Value) -> usize;
 
-    /// Visits what a finding under `key` rests on: a change to any of it may have made it wrong.
+    /// Visits everything on which a result under `key` depends: a change to any of it may have made
+    /// the result wrong.
     fn rests_on(key: &Self::Key, value: Option<&Self::Value>, visit: &mut dyn FnMut(Subject));
 
     /// Whether values have owners, whose lookups wait in one lane.
@@ -36,21 +38,21 @@ pub(crate) trait LookupKind: 'static {
         None
     }
 
-    /// Makes a finding ready for use, once, wherever it came from. Returns what an operator has to
-    /// know; the caller logs and counts it.
+    /// Prepares a result for use, once, from whichever tier it came. Returns a fact that an
+    /// operator must know; the caller logs and counts it.
     fn prepare(_key: &Self::Key, _value: Option<&Self::Value>, _ring: &KeyRing) -> Vec<Defect> {
         Vec::new()
     }
 }
 
-/// A finding because of which requests are answered with 503.
+/// A result that makes patgate answer requests with 503.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Defect {
     /// The credential of a backend cannot be opened by the key ring.
     UnopenedCredential {
         /// The backend's name.
         backend: Box<str>,
-        /// The id of the key that it was sealed with.
+        /// The id of the key that sealed it.
         key_id: Box<str>,
     },
     /// The tables of APIs name a backend that does not exist.
@@ -66,8 +68,8 @@ pub(crate) enum Principals {}
 /// Looked up by id or slug.
 pub(crate) enum Domains {}
 
-/// Looked up by name. Each is an entry of its own, so what is known of one does not depend on which
-/// tables were in use when it was read, nor by which replica.
+/// Looked up by name. Each backend has its own entry, so the entry does not depend on the tables
+/// that were in use when it was read, nor on the replica that read it.
 pub(crate) enum Backends {}
 
 impl LookupKind for Principals {
@@ -152,7 +154,7 @@ impl LookupKind for Backends {
     }
 }
 
-/// Opens a backend's credential, and notes one that cannot be opened.
+/// Opens a backend's credential, and reports one that cannot be opened.
 fn open(
     ring: &KeyRing,
     backend: &str,

@@ -1,5 +1,5 @@
-//! How much a store is asked: so many queries at once, so many per second. And which lookups are not
-//! worth queueing, because the answer would come too late.
+//! Limits the queries to a store: how many run at once, and how many per second. Also decides which
+//! lookups are not worth queueing, because the answer would come too late.
 
 use std::{
     sync::{
@@ -20,25 +20,25 @@ use crate::{
     pace::Pace,
 };
 
-/// The bounds on the queries of one store.
+/// The limits on the queries to one store.
 pub(crate) struct Load {
     permits: Arc<Semaphore>,
     at_once: u32,
     pace: Option<Pace>,
     /// How long a caller waits for an answer.
     deadline: Duration,
-    /// How long a query took lately, in microseconds.
+    /// The recent duration of a query, in microseconds.
     took: AtomicI64,
 }
 
-/// A query that may be made now.
+/// Permission to make a query now.
 pub(super) struct QueryPermit {
     _permit: OwnedSemaphorePermit,
     began: Tick,
 }
 
 impl Load {
-    /// Up to `at_once` queries at a time.
+    /// Permits up to `at_once` queries at a time.
     pub(crate) fn new(at_once: u32, deadline: Duration) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(at_once as usize)),
@@ -49,19 +49,19 @@ impl Load {
         }
     }
 
-    /// Adds a bound of `rate` queries per second, with those of a tenth of a second in a burst.
+    /// Adds a limit of `rate` queries per second, with a burst of a tenth of a second's worth.
     pub(crate) fn paced(self, rate: u32) -> Self {
         Self { pace: Some(Pace::new(rate, rate / 10)), ..self }
     }
 
-    /// Queries that may run at a time.
+    /// The number of queries that may run at a time.
     pub(super) fn at_once(&self) -> usize {
         self.at_once as usize
     }
 
-    /// Waits until a query may be made. Meanwhile, `due` holds when that will be.
+    /// Waits until a query is permitted. Meanwhile, `due` holds the time of that.
     pub(super) async fn turn(&self, due: &AtomicI64) -> Option<QueryPermit> {
-        // The permit first: slots that pass while it is waited for are not saved up.
+        // The permit comes first: slots that pass during the wait for it are not saved up.
         let permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
         if let Some(pace) = &self.pace {
             let now = clock::now();
@@ -75,10 +75,10 @@ impl Load {
         Some(QueryPermit { _permit: permit, began: clock::now() })
     }
 
-    /// Takes note of how long a query took.
+    /// Notes how long a query took.
     pub(super) fn ended(&self, turn: QueryPermit) {
         let took = i64::try_from(clock::now().since(turn.began).as_micros()).unwrap_or(i64::MAX);
-        // Quick to forget, so that an outage is not held against a store that is back.
+        // Forgets quickly, so that a store is not considered slow for long after an outage.
         self.took.store(self.took.load(Relaxed).midpoint(took), Relaxed);
     }
 
@@ -93,8 +93,8 @@ impl Load {
             };
             next.after(pace.interval().saturating_mul(batches)).since(now)
         });
-        // How long queries take is a guess, so there is always room for a whole batch: what comes
-        // too late for its callers still fills the caches, and a store that is slow is not asked
+        // The duration of queries is a guess, so there is always room for a whole batch: answers
+        // that come too late for their callers still fill the caches, and a slow store is not asked
         // for one key at a time.
         let busy = if batches > 0 && self.permits.available_permits() == 0 {
             let took = u64::try_from(self.took.load(Relaxed)).unwrap_or(0);

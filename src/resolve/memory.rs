@@ -1,4 +1,4 @@
-//! The memory tier: bounded by bytes, negatives in a space of their own.
+//! The memory tier: limited by bytes, with a separate limit for negatives.
 
 use std::{marker::PhantomData, sync::Arc};
 
@@ -7,26 +7,26 @@ use quick_cache::{UnitWeighter, Weighter, sync::Cache};
 
 use super::{Found, LookupKind};
 
-/// Bytes that an entry takes besides its key and value: its place in the cache, what is known beside
-/// the value, and what the allocator adds to both.
+/// The bytes of an entry in addition to its key and value: its place in the cache, the facts about
+/// the value, and the overhead of the allocator for both.
 const OVERHEAD: usize = 160;
-/// A first guess at the bytes per entry. Only the initial size of the table follows from it.
+/// A first estimate of the bytes per entry. It only determines the initial size of the table.
 const TYPICAL: u64 = 512;
 
 /// Entries of one kind.
 pub(crate) struct MemoryTier<K: LookupKind> {
     known: Bounded<K, Bytes<K>>,
-    /// "There is no such thing". Apart, so that a flood of unknown keys evicts nothing real.
+    /// Keys that do not exist. They are separate, so that a flood of unknown keys evicts no value.
     unknown: Bounded<K, UnitWeighter>,
 }
 
-/// A cache that is bounded by what `W` counts.
+/// A cache with a limit on the weight that `W` computes.
 type Bounded<K, W> =
     Cache<<K as LookupKind>::Key, Arc<Found<<K as LookupKind>::Value>>, W, RandomState>;
 
 impl<K: LookupKind> MemoryTier<K> {
-    /// Holds up to `bytes` of entries, and up to `negatives` keys that lead nowhere. If room is needed,
-    /// the entries that were not used lately go first.
+    /// Holds up to `bytes` of entries, and up to `negatives` unknown keys. If space is needed, the
+    /// entries that were not used lately are evicted first.
     pub(crate) fn new(bytes: u64, negatives: u64) -> Self {
         let guess = usize::try_from(bytes / TYPICAL).unwrap_or(usize::MAX);
         let number = usize::try_from(negatives).unwrap_or(usize::MAX);
@@ -60,7 +60,8 @@ impl<K: LookupKind> MemoryTier<K> {
 
     pub(crate) fn insert(&self, key: K::Key, found: Arc<Found<K::Value>>) {
         if let Some(held) = self.get(&key) {
-            // Two lookups may end out of order. What saw less does not replace what saw more.
+            // Two lookups may end in another order. A result with an older snapshot does not
+            // replace a newer one.
             if held.stamp.outdates(&found.stamp) {
                 return;
             }

@@ -28,12 +28,12 @@ use sqlx::{
     types::{Json, Uuid},
 };
 
-/// Lookups of one kind.
+/// The lookups of one kind.
 pub(crate) struct PostgresTier<K: LookupKind> {
     batches: Batcher<K::Key, Option<Found<K::Value>>>,
 }
 
-/// One answer per key; `None` if it cannot be known.
+/// One answer per key; `None` if it cannot be determined.
 type FoundByKey<K> = Vec<Option<Found<<K as LookupKind>::Value>>>;
 
 /// How often an outage is logged.
@@ -60,7 +60,7 @@ impl<K: LookupKind> PostgresTier<K> {
             let warnings = Arc::clone(&warnings);
             async move {
                 reading.await.map_err(|error| {
-                    // During an outage each lookup fails; that is logged once in a while.
+                    // During an outage, each lookup fails; the outage is logged at intervals.
                     if warnings.passes(clock::now(), WARN_EVERY) {
                         tracing::warn!(kind = K::NAME, %error, "Postgres did not answer a lookup");
                     }
@@ -144,13 +144,13 @@ pub(crate) async fn read_backends(
     Ok(names.iter().map(|name| reply.answer(found.get(name.as_str()))).collect())
 }
 
-/// Logs a row that the constraints of the schema would not have let in. It must not spoil its batch.
+/// Logs a row that violates the constraints of the schema. It must not make its batch fail.
 fn unreadable(kind: &str, id: impl Display, error: &sqlx::Error) {
     tracing::error!(kind, %id, %error, "a row cannot be read; its lookups are answered with 503");
 }
 
 impl Reply {
-    /// `row` is what was read under a key: no row, one that cannot be read, or a value.
+    /// `row` is the result for a key: no row, one that cannot be read, or a value.
     fn answer<V>(&self, row: Option<&Option<Arc<V>>>) -> Option<Found<V>> {
         let value = match row {
             None => None,
@@ -169,15 +169,15 @@ impl Reply {
     }
 }
 
-/// An array literal. The keys are uuids, slugs and names of backends: no quote or backslash in
-/// their alphabets. Within quotes of its own, `null` is a text like any other.
+/// Makes an array literal. The keys are uuids, slugs and names of backends: their alphabets have no
+/// quote or backslash. Inside quotes, `null` is a text like any other.
 fn array<K: Display>(keys: &[K], of: &str) -> String {
     let keys: Vec<String> = keys.iter().map(|key| format!("\"{key}\"")).collect();
     format!("'{{{}}}'::{of}[]", keys.join(","))
 }
 
-/// At least one row, so that the head always arrives. The owner's operations are read for the
-/// domains that the token's scopes name, and for no other.
+/// Returns at least one row, so that the common columns always arrive. The owner's operations are
+/// read only for the domains that the token's scopes name.
 const PRINCIPALS: &str = select!(
     "
        p.id, p.digest, p.user_id,
@@ -232,8 +232,8 @@ FROM (SELECT) AS always
 LEFT JOIN patgate.backends b ON"
 );
 
-/// The scopes of a token in one domain, as the query builds them. Words are read leniently: what
-/// the vocabulary of this release does not know grants nothing.
+/// The scopes of a token in one domain, as the query builds them. Words are read leniently: a word
+/// that this release does not know grants nothing.
 #[derive(serde::Deserialize)]
 struct GrantsRow {
     domain: Uuid,
@@ -283,7 +283,7 @@ fn domain(id: Uuid, row: &PgRow) -> Result<Domain, sqlx::Error> {
     let slug = slug.map_err(|error: SlugError| sqlx::Error::Decode(Box::new(error)))?;
     let models = match row.try_get::<Option<Json<_>>, _>("models")? {
         Some(Json(listed)) => Models::Listed(listed),
-        // A list that became empty is still one.
+        // A list that became empty is still a list.
         None if row.try_get("all_models")? => Models::All,
         None => Models::Listed(Vec::new()),
     };
@@ -292,7 +292,7 @@ fn domain(id: Uuid, row: &PgRow) -> Result<Domain, sqlx::Error> {
     let credentials = row.try_get::<Option<Json<Vec<CredentialRow>>>, _>("credentials")?;
     let credentials = credentials.map_or_else(Vec::new, |Json(credentials)| credentials);
     let credentials: Result<_, _> = credentials.into_iter().map(credential).collect();
-    // What the constraints of the schema would not have let in softens nothing.
+    // A value that violates the constraints of the schema must not weaken enforcement.
     let share = u8::try_from(row.try_get::<i16, _>("enforced_share")?).ok().and_then(Share::new);
     let rollout = Rollout {
         mode: row.try_get::<&str, _>("mode")?.parse().unwrap_or(DomainMode::Enforce),
@@ -312,7 +312,8 @@ fn backend(name: &str, row: &PgRow) -> Result<Backend, sqlx::Error> {
     Ok(Backend::new(name.into(), sealed))
 }
 
-/// A backend's name, the id of the key that opens its credential, and that, sealed, in base64.
+/// A backend's name, the id of the key that opens its credential, and the sealed credential in
+/// base64.
 type CredentialRow = (Box<str>, Box<str>, String);
 
 fn credential((backend, key_id, bytes): CredentialRow) -> Result<(Box<str>, Sealed), sqlx::Error> {
@@ -325,7 +326,7 @@ fn credential((backend, key_id, bytes): CredentialRow) -> Result<(Box<str>, Seal
 mod tests {
     use super::*;
 
-    /// `null` is a slug and a name of a backend. Bare, it would be the absence of a value.
+    /// `null` is a valid slug and backend name. Without quotes, it would be the SQL NULL.
     #[test]
     fn every_key_of_an_array_is_a_text() {
         let names = ["null", "a.b-c_d"].map(|name| name.parse::<BackendName>().unwrap());

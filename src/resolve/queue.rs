@@ -1,8 +1,8 @@
-//! The lookups that wait for a store, in lanes, so that no lane holds up the others.
+//! The lookups that wait for a store, in lanes, so that no lane delays the others.
 //!
 //! Most lanes have few lookups waiting; those go together, in one of the next two batches. A lane
-//! with many is served alone, in turn with others like it. Such batches never take more than half of
-//! the queries that may run at once, so a lane with few finds a free one.
+//! with many is served alone, in turn with others like it. Such batches never take more than half
+//! of the queries that may run at once, so that the lanes with few find a free one.
 
 use std::{
     collections::VecDeque,
@@ -16,7 +16,7 @@ use super::{
     lanes::{LANES, Lane},
 };
 
-/// How many lookups may wait, however fast the store is. A lane that has few may exceed it.
+/// How many lookups may wait, however fast the store is. A lane with few may exceed it.
 const MAX_QUEUE: usize = 8192;
 /// This many lookups of one lane always find room.
 const RESERVED: usize = MAX_QUEUE / LANES;
@@ -34,15 +34,15 @@ pub(super) struct LaneQueue<T> {
 
 struct Waiting<T> {
     lanes: [VecDeque<T>; LANES],
-    /// The tickets in all lanes.
+    /// The number of tickets in all lanes.
     count: usize,
-    /// The lane after the one that was served alone last.
+    /// The lane after the one that was last served alone.
     next: usize,
-    /// The lane with few that is served first.
+    /// The lane with few lookups that is served first.
     few_from: usize,
-    /// Whether the lanes with few are next, if there are any.
+    /// Whether the lanes with few lookups are next, if there are any.
     few_next: bool,
-    /// How many batches are being served alone.
+    /// The number of batches that are being served alone.
     alone: usize,
     closed: bool,
 }
@@ -65,7 +65,7 @@ impl<T> Drop for AloneGuard<T> {
 }
 
 impl<T> LaneQueue<T> {
-    /// The queue of a store that answers so many queries at once.
+    /// Makes the queue of a store that answers `at_once` queries at a time.
     pub(super) fn new(at_once: usize) -> Self {
         let waiting = Waiting {
             lanes: std::array::from_fn(|_| VecDeque::new()),
@@ -95,8 +95,8 @@ impl<T> LaneQueue<T> {
         true
     }
 
-    /// How many lookups go before one more of this lane. Batches of other lanes that are served
-    /// before it count as full.
+    /// How many lookups are served before a new one of this lane. Batches of other lanes that are
+    /// served before it count as full.
     pub(super) fn ahead(&self, lane: Lane) -> usize {
         let waiting = self.lock();
         let own = waiting.lanes.get(lane.0).map_or(0, VecDeque::len);
@@ -147,7 +147,7 @@ impl<T> LaneQueue<T> {
             _ => {
                 waiting.few_next = false;
                 let mut tickets = Vec::new();
-                // Lanes that found no room in a batch are the first of the next one.
+                // Lanes that found no room in a batch come first in the next one.
                 let first = waiting.few_from;
                 for lane in (0..LANES).map(|lane| (first + lane) % LANES) {
                     if tickets.len() == MAX_BATCH {
@@ -171,7 +171,7 @@ impl<T> LaneQueue<T> {
         self.changed.notify_one();
     }
 
-    /// No code that can panic runs under this lock, so a poisoned one is as good as any.
+    /// No code that can panic runs under this lock, so a poisoned lock is still consistent.
     fn lock(&self) -> MutexGuard<'_, Waiting<T>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -221,7 +221,7 @@ mod tests {
         assert_eq!((taken(&one), one.alone.is_some()), ((1, MAX_BATCH), true));
         let other = queue.take();
         assert_eq!((taken(&other), other.alone.is_some()), ((2, MAX_BATCH), true));
-        // Two of four are taken by lanes with many: the other two are free for others.
+        // Lanes with many take two of the four places; the other two are free for other lanes.
         assert_eq!(queue.ready().now_or_never(), None);
         fill(&queue, 4, 1);
         assert_eq!(queue.ready().now_or_never(), Some(true));
@@ -239,7 +239,7 @@ mod tests {
         let queue = Arc::new(LaneQueue::new(4));
         let mut last = 0;
         for _ in 0..2 {
-            // All lanes keep as many as they may have, and one batch has no room for them.
+            // All lanes hold as many as they may, and one batch has no room for all of them.
             for lane in 0..LANES {
                 let waiting = queue.lock().lanes[lane].len();
                 fill(&queue, lane, FEW - 1 - waiting);

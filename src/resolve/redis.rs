@@ -1,9 +1,9 @@
 //! The Redis tier: a shared cache that may vanish, stall or lie without doing harm.
 //!
-//! A look-up waits for Redis no longer than its box (20 ms unless configured); after some failures
-//! in a row it is not asked at all but for a probe a second. A connection whose command failed or
-//! timed out is closed and never used again, so a late reply has nobody to reach. Entries are
-//! sealed (`seal.rs`) and live for a time that counts from their writing.
+//! A lookup waits for Redis at most for `redis.timeout` (20 ms by default). After several failures
+//! in a row, patgate only sends it one attempt per second. A connection whose command failed or
+//! timed out is closed and never used again, so a late reply cannot reach another caller. Entries
+//! are sealed (`seal.rs`), and their lifetime counts from when they are written.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -35,15 +35,16 @@ use crate::{
     throttle::Throttle,
 };
 
-/// For a new connection, its TLS and authentication; look-ups do not wait that long for it.
+/// Time limit for a new connection, its TLS and authentication. Lookups do not wait that long for
+/// it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Entries that may wait to be written; further ones are dropped and counted.
+/// How many entries may wait to be written; patgate drops and counts the rest.
 const MAX_WRITES: usize = 4096;
 const MAX_WRITE_BATCH: usize = 256;
-/// How often entries that are not sealed by this key ring are logged.
+/// How often patgate logs that entries were not sealed by this key ring.
 const SEALS_EVERY: Duration = Duration::from_secs(10 * 60);
 
-/// A finding as Redis holds it. `None` is "there is no such thing".
+/// A result as Redis holds it. `None` means that the value does not exist.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct StoredEntry<V, S = Stamp> {
     pub(super) verified: Moment,
@@ -68,7 +69,7 @@ struct QueuedWrite {
 }
 
 impl RedisTier {
-    /// Connects when first asked, so that a dead Redis keeps nobody from starting.
+    /// Connects at the first question, so that a Redis that is down does not prevent a start.
     pub(crate) fn spawn(
         config: &config::RedisSettings,
         sealer: Sealer,
@@ -77,7 +78,7 @@ impl RedisTier {
     ) -> Result<Arc<Self>, RedisError> {
         let link = Arc::new(Link::new(config, metrics.clone())?);
         let at_once = u32::try_from(config.max_connections).unwrap_or(u32::MAX);
-        // A box of its own bounds the wait; what does not fit into it is left to Postgres.
+        // The caller's own timeout limits the wait. A lookup that exceeds it goes to Postgres.
         let load = Arc::new(Load::new(at_once, Duration::MAX));
         let reader = Arc::clone(&link);
         let reads = Batcher::spawn(tasks, load, move |keys: Vec<String>| {
@@ -90,8 +91,8 @@ impl RedisTier {
         Ok(Arc::new(Self { reads, writes, link, sealer, seals, metrics }))
     }
 
-    /// Finds out whether Redis lets this replica in and lets it read, so that the log says so before
-    /// the first look-up needs it. Nobody waits for it.
+    /// Tries whether this replica can log in to Redis and read, so that the log reports a problem
+    /// before the first lookup. No caller waits for it.
     pub(crate) fn probe_in_background(&self, config: &config::RedisSettings, tasks: &Tasks) {
         let config = config.clone();
         let prefix = self.sealer.prefix().to_owned();
@@ -116,7 +117,7 @@ impl RedisTier {
         let sealed = match timeout(self.link.timeout, self.reads.get(redis_key.clone(), lane)).await
         {
             Ok(Ok(reply)) => reply.ok_or(LookupResult::Miss)?,
-            // It was not asked, which says nothing about its health.
+            // Redis was not asked, which says nothing about its health.
             Ok(Err(Unanswered::Shed)) => return Err(LookupResult::Unavailable),
             Ok(Err(Unanswered::Failed)) | Err(_) => {
                 self.link.failed();
@@ -126,7 +127,7 @@ impl RedisTier {
         self.sealer.open(Purpose::Entries, &redis_key, &sealed).ok_or(LookupResult::Refused)
     }
 
-    /// Logs, now and then, that an entry was not sealed by this key ring.
+    /// Logs, at intervals, that an entry was not sealed by this key ring.
     pub(super) fn warn_of_foreign_seals(&self) {
         if self.seals.passes(clock::now(), SEALS_EVERY) {
             tracing::warn!(
@@ -137,7 +138,7 @@ impl RedisTier {
         }
     }
 
-    /// Writes an entry some time soon, or not at all. Nobody waits for it.
+    /// Queues an entry to be written, or drops it. No caller waits for it.
     pub(super) fn put<K: LookupKind>(&self, key: &K::Key, found: &Found<K::Value>, ttl: Duration) {
         let redis_key = redis_key::<K>(self.sealer.prefix(), key);
         let value = found.value.as_deref();
@@ -150,7 +151,7 @@ impl RedisTier {
     }
 }
 
-/// Under which Redis holds what `key` stands for; `prefix` is that of the installation.
+/// The Redis key for `key`; `prefix` is that of the installation.
 pub(crate) fn redis_key<K: LookupKind>(prefix: &str, key: &K::Key) -> String {
     format!("{prefix}{}:{key}", K::NAME)
 }
@@ -175,7 +176,7 @@ async fn write_behind(link: Arc<Link>, mut waiting: mpsc::Receiver<QueuedWrite>)
     }
 }
 
-/// What can be sent over a connection and answered with a `T`.
+/// A command that can be sent over a connection, with an answer of type `T`.
 trait RedisRequest<T> {
     fn send(
         &self,
@@ -195,7 +196,7 @@ impl<T: FromRedisValue> RedisRequest<T> for Pipeline {
     }
 }
 
-/// Connections to one server, and what we think of its health.
+/// The connections to one server, and an estimate of its health.
 struct Link {
     pool: Pool<RedisConnections>,
     timeout: Duration,
@@ -207,9 +208,10 @@ struct Link {
 
 /// Why a command has no answer.
 enum Failure {
-    /// The way there, or the server, says so.
+    /// The connection could not be made, or the server reported an error.
     Fault(RedisFault),
-    /// Amid a command. One alone means little: the server was restarted, or is busy.
+    /// The connection failed during a command. Once means little: the server was restarted, or is
+    /// busy.
     Amid(RedisFault),
     /// No connection was free.
     Busy,
@@ -232,17 +234,18 @@ impl Link {
         })
     }
 
-    /// A look-up or a write was in vain. To be told once for each, by who made it: several may have
-    /// shared a command, and who waits for one gives up before its connection does.
+    /// Records one failed lookup or write. Call it once per operation, not per command: several
+    /// operations may have shared a command, and a caller gives up on its lookup before its
+    /// connection does.
     fn failed(&self) {
         if self.breaker.failed(clock::now()) {
-            // When the way there was lost without a word, the connections that wait in the pool
-            // are dead as well, and would each cost a probe.
+            // If the network path was lost without an error, the other connections in the pool are
+            // dead as well, and each would cost one attempt.
             self.pool.retain(|_, _| false);
         }
     }
 
-    /// One round trip. A connection that fails, or does not answer in time, is closed.
+    /// Makes one round trip. A connection that fails, or does not answer in time, is closed.
     async fn run<T>(
         &self,
         request: &impl RedisRequest<T>,

@@ -1,4 +1,4 @@
-//! Decides when an entry in use is renewed behind the answer.
+//! Decides when an entry in use is renewed after the answer.
 
 use std::time::Duration;
 
@@ -12,8 +12,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(crate) struct Renewal(Throttle);
 
 impl Renewal {
-    /// Whether this use should start a renewal; true for one use at a time. The entry was filled as of
-    /// `filled` and is known to hold as of `known`: while the feed runs, that is never long ago.
+    /// Returns whether this use should start a renewal; true for one use at a time. The entry was
+    /// filled as of `filled` and is known to be true as of `known`: while the feed runs, that is
+    /// never long ago.
     pub(super) fn due(
         &self,
         filled: Tick,
@@ -29,8 +30,8 @@ impl Renewal {
     }
 }
 
-/// Half of the bound and up to a quarter more, so that what was filled together is not renewed
-/// together.
+/// Half of the bound and up to a quarter more, so that entries that were filled together are not
+/// renewed together.
 fn patience(filled: Tick, max_staleness: Duration) -> Duration {
     let spread = u32::from(filled.as_micros() as u8);
     max_staleness / 2 + max_staleness / 1024 * spread

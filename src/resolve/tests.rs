@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::*;
 use crate::{check::tests::hot, token::TokenId};
 
-/// As when another one has ended since memory was asked. The stores are not there.
+/// Another lookup has ended after memory was checked. The stores do not exist.
 #[tokio::test]
 async fn a_look_up_takes_what_memory_has_meanwhile() {
     let (checker, ..) = hot(&mut Registry::default());
@@ -19,7 +19,7 @@ async fn a_look_up_takes_what_memory_has_meanwhile() {
     };
     let second = Duration::from_secs(1);
     assert_eq!(look_up(&held, now.before(second)).await, Ok(Tier::Memory));
-    // Nothing older than it was asked for.
+    // Nothing older than the caller accepts is returned.
     assert_eq!(look_up(&held, now.after(second)).await, Err(Unavailable));
     let other = TokenId(Uuid::from_u128(8));
     assert_eq!(look_up(&other, now.before(second)).await, Err(Unavailable));

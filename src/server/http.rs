@@ -1,4 +1,4 @@
-//! Serves health and metrics over HTTP/1.1 to every client that can connect, and keeps these
+//! Serves health and metrics over HTTP/1.1 to every client that can connect, and prevents these
 //! clients from taking what checks need: connections are few, their heads are short, and silent or
 //! old connections are closed.
 
@@ -97,7 +97,7 @@ mod tests {
         Router::new().route("/", get(async || "x".repeat(100_000)))
     }
 
-    /// tokio's clock is paused here: it advances when nothing else runs.
+    /// tokio's clock is paused here: it advances when all tasks wait.
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_says_nothing_more_ends() {
         let request = b"GET / HTTP/1.1\r\nhost: h\r\n\r\n";
@@ -135,7 +135,7 @@ mod tests {
         let mut told = String::new();
         honest.read_to_string(&mut told).await.unwrap();
         assert!(told.starts_with("HTTP/1.0 200"), "{told}");
-        // Long before its time limit.
+        // Long before the time limit of the connection.
         let began = clock::now();
         assert_eq!(open[0].read(&mut [0]).await.unwrap_or(0), 0);
         assert!(clock::now().since(began) < PATIENCE);

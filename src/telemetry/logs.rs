@@ -65,7 +65,7 @@ pub fn init(config: &config::LogSettings) -> io::Result<()> {
         LogFormat::Json => logs.json().flatten_event(true).try_init(),
         LogFormat::Text => logs.try_init(),
     };
-    // The hook that is there by default writes to standard error itself, and waits for it.
+    // The default hook writes to standard error itself, and waits for it.
     panic::set_hook(Box::new(|panic| {
         let thread = thread::current();
         tracing::error!(%panic, thread = thread.name(), "panic");
@@ -73,8 +73,8 @@ pub fn init(config: &config::LogSettings) -> io::Result<()> {
     Ok(())
 }
 
-/// Says what ends the process, after all that was logged, and waits a second at most until it is
-/// written.
+/// Logs the message that ends the process, after everything that was logged before, and waits a
+/// second at most until it is written.
 pub(crate) fn last_words(text: &str) {
     if let Ok(logs) = start() {
         logs.push(format!("{text}\n").as_bytes());
@@ -82,7 +82,7 @@ pub(crate) fn last_words(text: &str) {
     flush();
 }
 
-/// Waits until what was logged is written, a second at most.
+/// Waits until all queued lines are written, a second at most.
 pub(crate) fn flush() {
     if let Some(logs) = LOGS.get() {
         logs.flush(LAST_LINES);
@@ -205,7 +205,7 @@ struct LogWriter {
     waiting: Receiver<LogMessage>,
     outlet: Outlet,
     shared: &'static QueueState,
-    /// Lost lines that the log has already reported.
+    /// The number of lost lines that the log has already reported.
     told: u64,
 }
 
@@ -285,13 +285,14 @@ mod tests {
         }
         let dropped = counts.dropped.get();
         assert!(dropped as usize > sent / 2, "{dropped} of {sent}");
-        // The end of the process does not wait for it, either.
+        // The end of the process does not wait for it either.
         logs.flush(Duration::from_millis(10));
 
         let mut lines = BufReader::new(reader).lines().map(Result::unwrap);
         let read: Vec<_> = lines.by_ref().take_while(|line| !line.starts_with("lost")).collect();
         assert_eq!(read.len() as u64 + dropped, sent as u64);
-        // In the order in which they were logged, each once; between two of them, some are lost.
+        // The lines are in the order in which they were logged, each once; some in between are
+        // lost.
         assert!(read.is_sorted_by(|a, b| a.get(..6) < b.get(..6)));
         logs.push(b"after\n");
         logs.flush(Duration::from_secs(60));

@@ -114,7 +114,7 @@ mod tests {
         assert_eq!(read, lines);
     }
 
-    #[cfg(target_os = "linux")] // Others have no /dev/full.
+    #[cfg(target_os = "linux")] // Other systems have no /dev/full.
     #[test]
     fn a_full_disk_is_an_error_and_what_comes_after_it_a_line_of_its_own() {
         let full = File::options().write(true).open("/dev/full").unwrap();

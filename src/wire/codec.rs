@@ -37,7 +37,7 @@ pub struct HttpRequest<'a> {
     message: &'a [u8],
 }
 
-/// Hides the content: it has a token, and what a person wrote to a model.
+/// Hides the content: it has a token, and a person's text to a model.
 impl fmt::Debug for HttpRequest<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("HttpRequest(…)")

@@ -43,5 +43,5 @@ pub(crate) mod authorization {
     include!(concat!(env!("OUT_DIR"), "/service/envoy.service.auth.v3.rs"));
 }
 
-/// Of all files in `proto/` and of those that they import, for server reflection.
+/// The descriptors of all files in `proto/` and of their imports, for server reflection.
 pub(crate) const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -1,4 +1,4 @@
-//! Backends: where domains are served from.
+//! Reads and changes backends: the servers that serve domains.
 
 use serde_json::json;
 use sqlx::FromRow;
@@ -100,7 +100,7 @@ impl Store {
         change.finish(AuditAction::BackendCreate, name, details, ()).await
     }
 
-    /// All backends, by name.
+    /// Lists all backends, by name.
     ///
     /// # Errors
     ///
@@ -166,7 +166,7 @@ impl Store {
     /// If the backend does not exist, or a domain still uses it.
     pub(crate) async fn delete_backend(&self, name: &BackendName) -> Result<Committed<()>, Error> {
         let mut change = self.change().await?;
-        // Keeps a domain from taking it up between the question and the deletion.
+        // Prevents a domain from starting to use it between the question and the deletion.
         sql_scalar::<String>("SELECT name FROM patgate.backends WHERE name = $1 FOR UPDATE")
             .bind(name.as_str())
             .fetch_optional(&mut *change.tx)

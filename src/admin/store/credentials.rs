@@ -1,4 +1,4 @@
-//! The sealed credentials of backends.
+//! Stores the sealed credentials of backends.
 
 use serde_json::json;
 use sqlx::FromRow;
@@ -62,7 +62,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// If the backend does not exist, or it has none.
+    /// If the backend does not exist, or has no credential.
     pub(crate) async fn remove_credential(
         &self,
         name: &BackendName,
@@ -104,7 +104,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// If one of them was changed meanwhile. Nothing is changed then.
+    /// If one of them was changed meanwhile. In that case, nothing is changed.
     pub(crate) async fn reseal_credentials(
         &self,
         resealed: &[(StoredCredential, Sealed)],
@@ -138,8 +138,8 @@ impl Store {
 }
 
 impl PendingChange<'_> {
-    /// Marks a backend, and the domains that use it, as outdated. What a token may do does not depend
-    /// on it.
+    /// Marks a backend, and the domains that use it, as outdated. The rights of tokens do not
+    /// depend on it.
     async fn outdate_backend(&mut self, backend: &str) -> Result<(), Error> {
         self.outdated.backends.extend(backend.parse::<BackendName>().ok());
         let users: Vec<(Uuid, String)> = sql_as(super::backends::USERS)

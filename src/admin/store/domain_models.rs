@@ -12,7 +12,7 @@ use crate::domain::DomainRef;
 /// A model that a domain lists.
 #[derive(Clone, Debug, FromRow, serde::Serialize)]
 pub struct DomainModel {
-    /// As requests name it.
+    /// The name that requests use.
     pub model: String,
     /// The backend that serves it.
     pub upstream: String,
@@ -51,8 +51,8 @@ impl Store {
         change.finish(AuditAction::DomainSetModel, domain.id, details, domain.all_models).await
     }
 
-    /// Takes a model off a domain's list, and returns how many are left. Without any, the domain
-    /// sees no model.
+    /// Takes a model off a domain's list, and returns how many are left. If none is left, the
+    /// domain sees no model.
     ///
     /// # Errors
     ///
@@ -79,7 +79,7 @@ impl Store {
     }
 }
 
-/// The models that a domain lists, without the row that stands for an empty list; see
+/// Returns the models that a domain lists, without the row that stands for an empty list; see
 /// `0011_all_models.sql`.
 pub(super) async fn list(tx: &mut PgConnection, domain: Uuid) -> Result<Vec<DomainModel>, Error> {
     Ok(sql_as(

@@ -122,7 +122,7 @@ impl Store {
         .execute(&mut *change.tx)
         .await?;
         roles::insert(&mut change.tx, id, ADMIN_ROLE, Operation::ALL).await?;
-        // A replica may remember that there was no such domain.
+        // A replica may remember that this domain did not exist.
         change.outdate_domain(id, slug).await?;
         let domain = find(&mut change.tx, &DomainRef::Id(id)).await?;
         let details = json!({
@@ -133,7 +133,7 @@ impl Store {
         change.finish(AuditAction::DomainCreate, id, details, domain).await
     }
 
-    /// All domains, by slug.
+    /// Lists all domains, by slug.
     ///
     /// # Errors
     ///
@@ -327,8 +327,8 @@ pub(super) async fn lock(
     find(tx, reference).await
 }
 
-/// Keeps domains from being deleted, for a change that refers to them later. A domain that does not
-/// exist is no error here.
+/// Prevents domains from being deleted, for a change that refers to them later. A domain that does
+/// not exist is no error here.
 pub(super) async fn hold(
     tx: &mut PgConnection,
     references: impl IntoIterator<Item = &DomainRef>,

@@ -1,4 +1,4 @@
-//! Giving a copy of a database an identity of its own.
+//! Gives a copy of a database its own identity.
 
 use serde_json::json;
 use uuid::Uuid;

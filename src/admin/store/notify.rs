@@ -9,7 +9,7 @@ use std::time::Duration;
 use sqlx::{Executor, PgPool, pool::PoolConnection};
 use tokio::time::timeout;
 
-/// For the whole notification. After that, the next poll of the replicas comes about as soon.
+/// Time limit for the whole notification. By then, the next poll of the replicas is about as soon.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The channel is that of `Installation::channel`. The lock is taken at the end of the transaction,

@@ -22,7 +22,7 @@ const LIVE_TOKENS_OF_USER: &str = "
     WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > now()
     ORDER BY id FOR UPDATE";
 
-/// The same of a domain: tokens with a scope there.
+/// The ids of the live tokens with a scope in a domain, locked in the same order.
 const LIVE_TOKENS_OF_DOMAIN: &str = "
     SELECT id FROM patgate.pats p
     WHERE revoked_at IS NULL AND expires_at > now() AND EXISTS (
@@ -34,7 +34,7 @@ const LIVE_TOKENS_OF_DOMAIN: &str = "
 pub enum TokenGroup {
     /// All tokens of a user.
     OfUser(UserRef),
-    /// All tokens with a scope in a domain, whatever other scopes they have.
+    /// All tokens with a scope in a domain, including those that also have scopes in other domains.
     OfDomain(DomainRef),
 }
 
@@ -66,11 +66,11 @@ impl Store {
         change.finish(AuditAction::TokenRevoke, id, details, revoked).await
     }
 
-    /// Revokes a token whose text was verified, if that very token is stored.
+    /// Revokes a token whose text was verified, if exactly that token is stored.
     ///
     /// # Errors
     ///
-    /// If there is no such token, or the one with this id has another secret.
+    /// If the token does not exist, or the one with this id has another secret.
     pub(crate) async fn revoke_verified_token(
         &self,
         token: &VerifiedToken,
@@ -90,9 +90,9 @@ impl Store {
 
     /// Revokes all live tokens of a group.
     ///
-    /// A bulk revocation must succeed whatever else is under way, statements of an administrator
-    /// in an order of their own included: if Postgres ends it to resolve a deadlock, it is tried
-    /// again.
+    /// A bulk revocation must succeed whatever else runs at the time, including an administrator's
+    /// own statements, which lock in any order. If Postgres ends it to resolve a deadlock, it is
+    /// tried again.
     ///
     /// # Errors
     ///

@@ -45,7 +45,7 @@ impl Store {
         change.finish(AuditAction::RoleCreate, id, details, ()).await
     }
 
-    /// The roles of a domain, by name.
+    /// Lists the roles of a domain, by name.
     ///
     /// # Errors
     ///
@@ -58,7 +58,7 @@ impl Store {
         Ok(roles)
     }
 
-    /// Deletes a role; its members lose what only it permitted.
+    /// Deletes a role. Its members lose the operations that only this role permitted.
     ///
     /// # Errors
     ///

@@ -14,8 +14,8 @@ use crate::token::{Minted, TokenId};
 /// How a token is replaced.
 #[derive(Clone, Copy, Debug)]
 pub struct Rotation {
-    /// When the new token expires. Without it, the new token lives as long as the old one was
-    /// created for.
+    /// When the new token expires. If `None`, the new token gets the lifetime for which the old one
+    /// was created.
     pub expiry: Option<Expiry>,
     /// How long the old token still works.
     pub grace: Duration,

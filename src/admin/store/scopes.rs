@@ -15,12 +15,12 @@ use crate::{
     token::TokenId,
 };
 
-/// The entity id of a scope on everything of a type.
+/// The entity id of a scope on every entity of a type.
 const ANY: &str = "*";
 
 /// A scope to add, for one or more operations: `DOMAIN:ENTITY_TYPE:ENTITY_ID:OPERATION[,…]`.
 ///
-/// An entity id may hold colons, so the operations are what follows the last one.
+/// An entity id may contain colons, so the operations are the part after the last one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewScope {
     domain: DomainRef,
@@ -109,7 +109,8 @@ impl Store {
         scopes: &[NewScope],
     ) -> Result<Committed<Vec<Scope>>, Error> {
         let mut change = self.change().await?;
-        // Before the token, in the order of a revocation of all tokens of a domain.
+        // Lock the domains before the token, in the order of a revocation of all tokens of a
+        // domain.
         domains::hold(&mut change.tx, scopes.iter().map(|scope| &scope.domain)).await?;
         tokens::lock(&mut change.tx, token).await?;
         insert(&mut change.tx, token, scopes).await?;

@@ -196,7 +196,7 @@ impl Store {
             .await
     }
 
-    /// Tokens by owner and name, without the canaries of replicas.
+    /// Lists tokens by owner and name, without the canaries of replicas.
     ///
     /// # Errors
     ///
@@ -228,7 +228,7 @@ impl Store {
         Ok(tokens)
     }
 
-    /// One token with its scopes.
+    /// Returns a token with its scopes.
     ///
     /// # Errors
     ///
@@ -240,7 +240,7 @@ impl Store {
         Ok(token)
     }
 
-    /// Deletes a token with its scopes. Its trace in the audit log stays.
+    /// Deletes a token with its scopes. Its entries in the audit log stay.
     ///
     /// # Errors
     ///
@@ -255,7 +255,7 @@ impl Store {
         change.finish(AuditAction::TokenDelete, id, details, ()).await
     }
 
-    /// How many live tokens and credentials depend on each key.
+    /// Counts the live tokens and credentials that depend on each key.
     ///
     /// # Errors
     ///
@@ -280,7 +280,8 @@ impl Store {
 }
 
 impl Expiry {
-    /// As two parameters of a statement, one of which is NULL: microseconds from now, or a moment.
+    /// Returns two parameters of a statement, one of which is NULL: microseconds from now, or a
+    /// moment.
     pub(super) fn as_parameters(self) -> Result<(Option<i64>, Option<String>), Error> {
         match self {
             Self::In(duration) => Ok((Some(micros(duration)?), None)),

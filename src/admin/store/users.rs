@@ -81,7 +81,7 @@ impl Store {
         change.finish(AuditAction::UserCreate, user.id, details, user).await
     }
 
-    /// All users, by address, without the owner of canaries.
+    /// Lists all users, by address, without the owner of canaries.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
-//! Shows what Redis holds about a request, and so which tier a replica that just started would answer
-//! from.
+//! Shows what Redis holds about a request, and so from which tier a replica would answer that has
+//! just started.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -26,7 +26,7 @@ use crate::{
     token::TokenId,
 };
 
-/// For a new connection and the answer. No client waits for it.
+/// Time limit for a new connection and the answer. No client waits for it.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The entry that Redis holds under one key.

@@ -44,7 +44,7 @@ impl FromStr for ReplicaAddress {
     }
 }
 
-/// Everything about a request that a replica decides by.
+/// The parts of a request on which a replica's decision depends.
 pub(super) struct ReplicaQuestion<'a> {
     pub(super) method: &'a str,
     pub(super) authority: &'a str,

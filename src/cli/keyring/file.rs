@@ -29,14 +29,14 @@ pub(super) struct KeyRingFile {
 
 impl KeyRingFile {
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
-        // Behind a link, so that the link stays one.
+        // Resolves a link, so that the edit replaces the file behind the link and not the link.
         let path = fs::canonicalize(path).with_context(|| path.display().to_string())?;
         let text = read_keyring_text(&path)?;
         KeyRing::parse(&text).with_context(|| path.display().to_string())?;
         Ok(Self { path, text })
     }
 
-    /// Like [`Self::open`], but begins a new ring if there is no file.
+    /// Like [`Self::open`], but begins a new ring if the file does not exist.
     pub(super) fn open_or_begin(path: &Path) -> anyhow::Result<Self> {
         if fs::exists(path)? {
             return Self::open(path);
@@ -44,7 +44,7 @@ impl KeyRingFile {
         Ok(Self { path: path.to_owned(), text: Zeroizing::default() })
     }
 
-    /// The names of the keys, current one first.
+    /// The names of the keys, the current one first.
     pub(super) fn ids(&self) -> impl Iterator<Item = &str> {
         self.text.lines().filter_map(id_of)
     }
@@ -111,10 +111,10 @@ impl KeyRingFile {
     }
 
     fn write_beside(&self, new: &Path, text: &str, directory: &Path) -> io::Result<()> {
-        // It must not exist: it is also the lock between two edits.
+        // The file must not exist: it is also the lock between two edits.
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(new)?;
         if let Ok(old) = fs::metadata(&self.path) {
-            // The service must still be able to read what an administrator edited.
+            // The service must still be able to read the file after an administrator has edited it.
             if (old.uid(), old.gid()) != (file.metadata()?.uid(), file.metadata()?.gid()) {
                 fchown(&file, Some(old.uid()), Some(old.gid()))?;
             }

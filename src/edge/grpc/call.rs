@@ -1,7 +1,7 @@
-//! What is kept of a call while its message is awaited. Its head is not.
+//! What patgate keeps of a call while it waits for the message. It does not keep the head.
 //!
-//! A header that HPACK's table knows is one byte on the wire and a hundred in memory: ten thousand
-//! heads on a connection, whose messages never come, would hold hundreds of megabytes.
+//! A header that HPACK's table knows is one byte on the wire and a hundred bytes in memory. Ten
+//! thousand heads on a connection, whose messages never come, would hold hundreds of megabytes.
 
 use std::sync::Arc;
 
@@ -13,10 +13,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::frame;
 use crate::check::CheckStep;
 
-/// Calls on one connection, at a time, that are no checks. Who asks about health or watches it needs
-/// one, and others must not be able to fill the memory with streams of answers.
+/// The maximum number of concurrent calls on one connection that are not checks. A client that asks
+/// about health, or watches it, needs one. Other clients must not be able to fill the memory with
+/// streams of answers.
 pub(super) const MAX_OTHERS: usize = 16;
-/// No method that is served has a longer path.
+/// No served method has a longer path.
 const MAX_PATH: usize = 128;
 
 /// A call without its head.
@@ -26,18 +27,18 @@ pub(super) struct Call {
     pub(super) respond: SendResponse<Bytes>,
 }
 
-/// Which method is called.
+/// The method that is called.
 pub(super) enum CalledMethod {
-    /// Envoy's, about a request, by the filter that asks. `None` if that is said wrongly.
+    /// A check: Envoy's filter asks about a request. `None` if the filter states its step wrongly.
     Check(Option<CheckStep>),
-    /// Another one, by its path.
+    /// Another method, by its path.
     Other(Box<str>, OwnedSemaphorePermit),
-    /// Another one, while too many are under way on this connection.
+    /// Another method, while too many such calls are in progress on this connection.
     OneTooMany,
 }
 
 impl Call {
-    /// Takes from the head what is needed. `others` are the places for calls that are no checks.
+    /// Takes what is needed from the head. `others` are the permits for calls that are not checks.
     pub(super) fn new(
         request: Request<RecvStream>,
         respond: SendResponse<Bytes>,
@@ -56,10 +57,10 @@ impl Call {
     }
 }
 
-/// In which metadata a gateway says which of its checks this is.
+/// The metadata in which a gateway states which of its checks this is.
 static STEP: HeaderName = HeaderName::from_static("patgate-step");
 
-/// `None` if that is no step, or more than one.
+/// Returns `None` if the value is not a step, or if there is more than one.
 fn step_of(headers: &HeaderMap) -> Option<CheckStep> {
     let mut said = headers.get_all(&STEP).iter();
     let first = said.next();

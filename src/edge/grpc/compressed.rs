@@ -1,9 +1,9 @@
-//! Checks whose message is compressed, as Envoy never sends one.
+//! Checks with a compressed message, which Envoy never sends.
 //!
-//! They are decompressed within the bounds of every message: its length, the room that all messages
-//! share, and the time. tonic could decompress them as well, but what it has begun cannot be
-//! stopped, and what is refused becomes an error of gRPC. So the decoder of compressed bodies does it,
-//! and the generated service is handed a message that is complete and plain.
+//! They are decompressed within the limits of every message: its length, the memory that all
+//! messages share, and the time. tonic could decompress them too, but it cannot be stopped, and its
+//! refusals are gRPC errors. So the decoder of compressed bodies does it, and the generated service
+//! gets a complete, plain message.
 
 use std::convert::Infallible;
 
@@ -26,8 +26,8 @@ use crate::{
     refusal::{Compressed, Malformed, NoModel, Refusal},
 };
 
-/// Decompresses `message`. Never ready at the first poll, which is on the connection: all other
-/// checks would wait. `turn` has one place, so that whatever is sent keeps one thread busy at most.
+/// Decompresses `message`. Never ready at the first poll, which is on the connection, where all
+/// other checks would wait. `turn` has one permit, so that a flood keeps at most one thread busy.
 pub(super) async fn decompress(
     message: Message,
     room: &MessageRoom,
@@ -35,7 +35,8 @@ pub(super) async fn decompress(
 ) -> Result<Message, Refusal> {
     yield_now().await;
     let until = clock::now().after(room.patience);
-    // Unlike one that is answered at once, it waits; so its bytes take room, if they do not yet.
+    // Unlike a message that is answered at once, this one waits. So its bytes take memory from the
+    // room, unless they do already.
     let own = if message.held.is_some() { 0 } else { WAITING + message.bytes.len() };
     let mut held = room.take(own)?;
     let in_turn = timeout(room.patience, turn.acquire()).await;
@@ -60,7 +61,7 @@ pub(super) async fn decompress(
     }
 }
 
-/// What the generated service answers to a message.
+/// Returns the answer of the generated service to a message.
 pub(super) async fn serve(mut routes: Routes, message: Bytes, step: CheckStep) -> Response<Body> {
     let head = Bytes::copy_from_slice(&frame::head(message.len()));
     let frames = [head, message].map(|bytes| Ok::<_, Infallible>(Frame::data(bytes)));

@@ -1,4 +1,4 @@
-//! Between the wire and the check: decodes, and encodes. It decides nothing.
+//! Decodes checks and encodes answers. Decides nothing.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,18 +10,18 @@ use crate::{
     wire::{codec::HttpRequest, response::Answer},
 };
 
-/// Answers what came over gRPC.
+/// Answers checks that arrive over gRPC.
 #[derive(Clone)]
 pub(crate) struct GrpcEdge(pub(crate) Arc<Checker>);
 
 impl GrpcEdge {
-    /// How long a check may take.
+    /// The time limit for a check.
     pub(crate) fn deadline(&self) -> Duration {
         self.0.deadline
     }
 
-    /// Answers a `CheckRequest` as it came over the wire, or the reason why it did not come. A
-    /// message that is no `CheckRequest` is denied.
+    /// Answers an encoded `CheckRequest`, or the reason why none arrived. A message that is not a
+    /// `CheckRequest` is denied.
     pub(crate) async fn check(&self, message: Result<&[u8], Refusal>, step: CheckStep) -> Answer {
         const MALFORMED: Refusal = Refusal::BadRequest(Malformed::Message);
         let checker = &*self.0;
@@ -54,7 +54,7 @@ mod tests {
         wire::{codec::encode, response::Told},
     };
 
-    /// Exactly: one more on the way of every check should be meant.
+    /// The number is exact: an additional allocation on the path of every check must be deliberate.
     #[tokio::test]
     async fn an_allow_from_memory_allocates_what_it_is_made_of() {
         let (checker, _, token) = hot(&mut Registry::default());
@@ -66,7 +66,7 @@ mod tests {
             let check = || {
                 edge.check(Ok(&message), CheckStep::Only).now_or_never().expect("an answer at once")
             };
-            // Counters and the like are made the first time.
+            // The first check creates counters and the like.
             drop(check());
             let mut answer = None;
             let counted = allocation_counter::measure(|| answer = Some(check()));
@@ -74,9 +74,9 @@ mod tests {
             assert_eq!((told.status, &*told.code), (200, "ok"));
             counted.count_total
         };
-        // The slug that the domain is looked up by, the upstream's name, the answer.
+        // The domain's slug for the lookup, the upstream's name, and the answer.
         assert_eq!(asked("/proxy/acme/api/version"), 3);
-        // And the model's name.
+        // In addition, the model's name.
         assert_eq!(asked("/proxy/acme/v1/models/org/m-7b"), 4);
     }
 }

@@ -12,62 +12,62 @@ use tokio::{
 use super::frame::HEAD;
 use crate::refusal::{Malformed, Refusal};
 
-/// Far above what Envoy accepts of a client's headers, and shows of a body as shipped. A longer one
-/// is the mistake of who configured Envoy: its client is told of an outage, and nothing of itself.
+/// Far more than the headers that Envoy accepts from a client, and the part of a body that Envoy as
+/// shipped shows. A longer message is an error in Envoy's configuration, so Envoy's client gets an
+/// outage as the answer, and no blame.
 pub(super) const MAX_MESSAGE: usize = 4 * 1024 * 1024;
-/// What all messages that are not whole at once may hold together, whatever connections they come
-/// by. Each stream may hold one, and there are a thousand on a connection: without a bound that is
-/// 4 GB. Enough for 250 bodies of 1 MiB at one moment, each of which stays for milliseconds. (A
-/// buffer that grows has at most as much in reserve.)
+/// Memory for all messages that arrive in pieces, over all connections. Each stream may hold one,
+/// and a connection has a thousand streams: without a limit, that is 4 GB. This is enough for 250
+/// bodies of 1 MiB at a time, each of which stays for milliseconds. (A growing buffer has at most
+/// as much again in reserve.)
 pub(super) const MAX_IN_PIECES: usize = 256 * 1024 * 1024;
-/// What a call takes for itself while its message is awaited: its task, and h2's knowledge of the
-/// stream.
+/// The memory of a call while it waits for its message: its task, and h2's state of the stream.
 pub(super) const WAITING: usize = 4 * 1024;
-/// For all of a message. Envoy sends none before it has all of it.
+/// Time limit for a whole message. Envoy begins to send only when it has all of it.
 pub(super) const READING: Duration = Duration::from_secs(5);
 
-/// A whole message.
+/// A complete message.
 pub(super) struct Message {
     pub(super) bytes: Bytes,
-    /// What it takes of the room for messages in pieces, for as long as it is there.
+    /// The memory that it takes from the room for messages in pieces, until it is dropped.
     pub(super) held: Option<OwnedSemaphorePermit>,
 }
 
 /// Why there is no message.
 pub(super) enum Unread {
-    /// The call has failed, as when Envoy gives it up: nobody waits for an answer.
+    /// The call has failed, for example because Envoy cancelled it. The caller does not wait for an
+    /// answer.
     Gone,
-    /// An answer is due all the same. An error of gRPC would be an ALLOW under
-    /// `failure_mode_allow`.
+    /// An answer is due nevertheless. A gRPC error would be an ALLOW under `failure_mode_allow`.
     Refused(Refusal),
-    /// It is compressed.
+    /// The message is compressed.
     Compressed(Message),
 }
 
-/// Within which messages are read.
+/// The limits within which messages are read.
 pub(super) struct MessageRoom {
-    /// Bytes that are left for messages in pieces.
+    /// The bytes that are left for messages in pieces.
     bytes: Arc<Semaphore>,
-    /// Of one message.
+    /// The maximum length of one message.
     pub(super) longest: usize,
-    /// For all of one.
+    /// The time limit for a whole message.
     pub(super) patience: Duration,
 }
 
 impl MessageRoom {
-    /// For all but second steps.
+    /// For all checks except second steps.
     pub(super) fn for_checks(bytes: usize) -> Self {
         Self { bytes: Arc::new(Semaphore::new(bytes)), longest: MAX_MESSAGE, patience: READING }
     }
 
-    /// For second steps: bodies of up to 32 MiB, with what Envoy says beside them; sixteen of the
-    /// longest at a time. They share their room with what is decoded of them, and take none from
-    /// other checks.
+    /// For second steps: bodies of up to 32 MiB, with the attributes that Envoy sends beside them;
+    /// sixteen of the longest at a time. They share their memory with decoded bodies, and take none
+    /// from other checks.
     pub(super) fn for_bodies(bytes: Arc<Semaphore>) -> Self {
         Self { bytes, longest: 33 * 1024 * 1024, patience: Duration::from_secs(10) }
     }
 
-    /// Takes so many bytes, if they are left.
+    /// Takes `bytes` from the room, if they are left.
     pub(super) fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
         let bytes = u32::try_from(bytes).map_err(|_| Refusal::Unavailable)?;
         let taken = Arc::clone(&self.bytes).try_acquire_many_owned(bytes);
@@ -81,7 +81,8 @@ type Piece = Option<Result<Bytes, h2::Error>>;
 
 pub(super) async fn read(mut body: RecvStream, room: &MessageRoom) -> Result<Message, Unread> {
     match poll_fn(|cx| Poll::Ready(body.poll_data(cx))).await {
-        // Nearly always it is there at once, in one piece: without a timer, without a copy.
+        // Nearly always, the message is there at once and in one piece: no timer and no copy are
+        // needed.
         Poll::Ready(Some(Ok(data))) if body.is_end_stream() => {
             let _ = body.flow_control().release_capacity(data.len());
             whole(data, None)
@@ -90,11 +91,12 @@ pub(super) async fn read(mut body: RecvStream, room: &MessageRoom) -> Result<Mes
     }
 }
 
-/// Goes on after `first`.
+/// Reads the rest of the message after `first`.
 ///
-/// What has been kept is released to Envoy at once, so that half messages never fill the window
-/// that they share: all would wait for what none of them lets through. Room bounds them instead.
-/// Who finds none is not left waiting for it, for the same reason.
+/// Flow-control capacity is released to Envoy as soon as a piece is kept. So incomplete messages
+/// never fill the window that they share, in which case all of them would wait for each other. The
+/// room limits them instead. For the same reason, a message that finds no room does not wait for
+/// it.
 async fn rest(
     mut body: RecvStream,
     first: Poll<Piece>,
@@ -118,7 +120,7 @@ async fn rest(
             return Err(UNAVAILABLE);
         }
         held.merge(room.take(data.len()).map_err(Unread::Refused)?);
-        // Copied: a piece may be a small part of the buffer that it was read into.
+        // Copied, because a piece may be a small part of the buffer into which it was read.
         kept.extend_from_slice(&data);
         next = Poll::Pending;
     }

@@ -1,5 +1,5 @@
-//! The generated service. Checks reach it if they are compressed; the connection answers all others
-//! by itself.
+//! The generated service. It gets the checks with a compressed message; the connection answers all
+//! others itself.
 
 use bytes::{Buf, BufMut, Bytes};
 use tonic::{
@@ -17,10 +17,10 @@ use crate::{
     },
 };
 
-/// A `CheckRequest` as it came over the wire.
+/// An encoded `CheckRequest`.
 pub(crate) struct EncodedRequest(Bytes);
 
-/// Leaves messages as they are: `codec.rs` reads every check, and an answer is bytes already.
+/// Passes messages through: `codec.rs` reads every check, and an answer is encoded already.
 #[derive(Default)]
 pub(crate) struct RawCodec;
 
@@ -58,20 +58,20 @@ impl Decoder for RawCodec {
     }
 }
 
-/// The service, for messages whose length was bounded before.
+/// Makes the service, for messages whose length is already limited.
 pub(super) fn authorization(edge: GrpcEdge) -> AuthorizationServer<GrpcEdge> {
     AuthorizationServer::new(edge).max_decoding_message_size(usize::MAX)
 }
 
 #[async_trait]
 impl Authorization for GrpcEdge {
-    /// Never an error, which could become an ALLOW.
+    /// Never returns an error, which could become an ALLOW.
     async fn check(&self, request: Request<EncodedRequest>) -> Result<Response<Answer>, Status> {
         let step = request.extensions().get::<CheckStep>().copied();
         let message = request.into_inner();
         Ok(Response::new(match step {
             Some(step) => GrpcEdge::check(self, Ok(&message.0), step).await,
-            // The step comes with every check that is handed over.
+            // The caller adds the step to every check.
             None => GrpcEdge::check(self, Err(Refusal::Unavailable), CheckStep::Only).await,
         }))
     }

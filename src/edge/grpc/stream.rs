@@ -1,4 +1,4 @@
-//! A connection's stream, as h2 should see it.
+//! Presents a connection's stream to h2.
 
 use std::{
     io,
@@ -8,9 +8,9 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Says of itself that it cannot write many buffers at once. h2 then copies an answer of ours
-/// (about half a kilobyte) into its own buffer beside others, where it would otherwise write it
-/// from where it is, which takes a system call for each answer.
+/// Reports that it cannot write several buffers at once. h2 then copies an answer (about half a
+/// kilobyte) into its own buffer beside other answers. Otherwise it would write each answer from
+/// its own buffer, with one system call each.
 pub(super) struct Unvectored<S>(pub(super) S);
 
 impl<S: AsyncRead + Unpin> AsyncRead for Unvectored<S> {

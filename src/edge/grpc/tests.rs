@@ -1,5 +1,5 @@
-//! Clients that send what no Envoy sends, or not to the end. Time is tokio's own here: it moves on
-//! when nothing else does.
+//! Clients that send what Envoy never sends, or send it incompletely. The tests use tokio's paused
+//! clock, which advances when all tasks wait.
 
 mod compressed;
 mod reflection;
@@ -22,9 +22,9 @@ use super::{
 };
 use crate::{check::tests::hot, token::PlainToken, wire::response::Told};
 
-/// Longer than anything may take.
+/// Longer than any call may take.
 const FOREVER: Duration = Duration::from_secs(1_000_000);
-/// A piece of less than what h2 puts into one frame.
+/// Shorter than the part that h2 puts into one frame.
 const PIECE: usize = 10_000;
 
 /// A connection to an edge.
@@ -32,9 +32,9 @@ struct Client {
     calls: SendRequest<Bytes>,
     registry: Registry,
     served: JoinHandle<()>,
-    /// What it could also connect to.
+    /// The service, for further connections.
     grpc: GrpcServer,
-    /// That the edge knows.
+    /// A token that the edge knows.
     token: PlainToken,
 }
 
@@ -47,7 +47,7 @@ impl Client {
         Self { calls, registry, served, grpc, token }
     }
 
-    /// Opens one more connection.
+    /// Opens another connection.
     async fn calls(grpc: &GrpcServer, max_age: Duration) -> (SendRequest<Bytes>, JoinHandle<()>) {
         let (ours, theirs) = duplex(1 << 20);
         let served = tokio::spawn(grpc.clone().serve(theirs, max_age, CancellationToken::new()));
@@ -72,31 +72,31 @@ impl Client {
         self.calls.clone().ready().await.unwrap().send_request(head, false).unwrap()
     }
 
-    /// The status that is told to a check with this body, in pieces.
+    /// Sends a check with this body in pieces, and returns the status of the answer.
     async fn check(&self, body: &[u8]) -> u16 {
         let (answer, mut stream) = self.call(CHECK).await;
         for piece in body.chunks(PIECE) {
             send_all(&mut stream, piece).await;
         }
-        // Refused already, perhaps.
+        // It may be refused already.
         let _ = stream.send_data(Bytes::new(), true);
         told(answer).await
     }
 
-    /// Likewise, with nothing of it.
+    /// The same, with nothing sent of the body.
     async fn check_without_end(&self) -> u16 {
         let (answer, _stream) = self.call(CHECK).await;
         told(answer).await
     }
 
-    /// Likewise, with all of it in one frame.
+    /// The same, with the whole body in one frame.
     async fn check_at_once(&self, body: &[u8]) -> u16 {
         let (answer, mut stream) = self.call(CHECK).await;
         stream.send_data(Bytes::copy_from_slice(body), true).unwrap();
         told(answer).await
     }
 
-    /// Decisions by code, as they are counted.
+    /// The counter of decisions with this code.
     fn counted(&self, code: &str) -> usize {
         let mut page = String::new();
         encode(&mut page, &self.registry).unwrap();
@@ -108,7 +108,7 @@ impl Client {
     }
 }
 
-/// Sends what is wanted of it.
+/// Sends as much as the other side wants.
 async fn send_all(stream: &mut h2::SendStream<Bytes>, piece: &[u8]) {
     let mut piece = Bytes::copy_from_slice(piece);
     stream.reserve_capacity(piece.len());
@@ -125,7 +125,7 @@ async fn told(answer: ResponseFuture) -> u16 {
     Told::decode(&answered(answer).await).unwrap().status
 }
 
-/// The answer to a check, as it is framed.
+/// The framed answer to a check.
 async fn answered(answer: ResponseFuture) -> BytesMut {
     let answer = timeout(FOREVER, answer).await.expect("an answer");
     let (head, mut body) = answer.unwrap().into_parts();
@@ -139,11 +139,11 @@ async fn answered(answer: ResponseFuture) -> BytesMut {
     frame
 }
 
-/// A framed `CheckRequest` of so many bytes: a request for `/` with a body of zeros.
+/// Makes a framed `CheckRequest` of `length` bytes: a request for `/` with a body of zeros.
 fn message(length: usize) -> Vec<u8> {
     let nest = |field: u8, inner: Vec<u8>| {
         let length = inner.len() as u32;
-        // In five bytes always, so that the sum is known.
+        // Always in five bytes, so that the length of the frame is known.
         let septets = [length | 0x80, length >> 7 | 0x80, length >> 14 | 0x80, length >> 21 | 0x80];
         [&[field << 3 | 2][..], &septets.map(|n| n as u8), &[(length >> 28) as u8], &inner].concat()
     };
@@ -162,7 +162,7 @@ async fn a_message_in_pieces_is_read_up_to_the_limit() {
     {
         assert_eq!(client.check(&message(length)).await, status, "{length}");
     }
-    // Not one whole message.
+    // Not exactly one message.
     let two = message(100).repeat(2);
     let mut compressed = message(100);
     compressed[0] = 1;
@@ -173,7 +173,7 @@ async fn a_message_in_pieces_is_read_up_to_the_limit() {
     }
 }
 
-/// However slowly it goes on.
+/// The time limit also applies to a message that arrives slowly.
 #[tokio::test(start_paused = true)]
 async fn a_message_that_does_not_end_is_an_outage() {
     let client = Client::connect(message::MAX_IN_PIECES, FOREVER).await;
@@ -202,16 +202,16 @@ async fn messages_in_pieces_share_their_room() {
     let (mut first, mut stream) = client.call(CHECK).await;
     send_all(&mut stream, &body[..PIECE]).await;
     send_all(&mut stream, &body[PIECE..2 * PIECE]).await;
-    // One more finds no room. It does not wait for it, and leaves what it had taken.
+    // One more finds no room. It does not wait for room, and returns what it had taken.
     for _ in 0..3 {
         assert_eq!(client.check(&body).await, 503);
     }
     assert!(futures_util::poll!(&mut first).is_pending(), "no time has passed");
-    // What is whole at once needs none.
+    // A message that is complete at once needs no room.
     assert_eq!(client.check_at_once(&message(100)).await, 401);
     stream.send_data(Bytes::copy_from_slice(&body[2 * PIECE..]), true).unwrap();
     assert_eq!(told(first).await, 401);
-    // It has left its room to others, and so has whoever gives up.
+    // It has returned its room, and so does a call that is cancelled.
     let (_, mut gives_up) = client.call(CHECK).await;
     send_all(&mut gives_up, &body).await;
     gives_up.send_reset(Reason::CANCEL);
@@ -237,7 +237,7 @@ async fn nothing_is_decided_about_a_call_that_was_given_up() {
     assert_eq!(counted.map(|code| client.counted(code)), [0, 0, 1]);
 }
 
-/// A body of a call that is no check is bounded likewise.
+/// The body of a call that is not a check has the same limits.
 #[tokio::test(start_paused = true)]
 async fn questions_about_health_are_short_and_end() {
     let client = Client::connect(message::MAX_IN_PIECES, FOREVER).await;
@@ -252,7 +252,8 @@ async fn questions_about_health_are_short_and_end() {
     assert_ne!(head.headers()["grpc-status"], "0");
 }
 
-/// Whoever watches holds a stream and its answers: a connection has few of those.
+/// A client that watches the health holds a stream and its answers, so a connection has only a few
+/// of them.
 #[tokio::test(start_paused = true)]
 async fn calls_that_are_no_checks_are_few_on_a_connection() {
     let client = Client::connect(message::MAX_IN_PIECES, FOREVER).await;
@@ -291,7 +292,7 @@ async fn calls_that_wait_share_the_room_of_messages() {
     assert_eq!(told(answer).await, 401);
 }
 
-/// An old connection ends, though somebody watches our health on it.
+/// An old connection ends, although a client watches the health on it.
 #[tokio::test(start_paused = true)]
 async fn an_old_connection_ends_whatever_is_open_on_it() {
     let mut client = Client::connect(message::MAX_IN_PIECES, Duration::from_secs(60)).await;
@@ -300,7 +301,7 @@ async fn an_old_connection_ends_whatever_is_open_on_it() {
     let mut watched = answer.await.unwrap().into_body();
     assert!(watched.data().await.unwrap().is_ok());
     let ended = timeout(FOREVER, &mut client.served).await;
-    // Not because the client was taken for gone: it answers pings.
+    // It did not end because of missing pongs: the client answers pings.
     ended.expect("it ends").unwrap();
 }
 

@@ -1,5 +1,5 @@
-//! What is no check goes to tonic, if it is short and comes in time: questions about health, and about
-//! the services themselves.
+//! Passes calls that are not checks to tonic, if they are short and arrive in time: questions about
+//! health, and about the services themselves.
 
 use std::{
     future::poll_fn,
@@ -21,15 +21,15 @@ use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 use super::{GrpcEdge, message::READING, service};
 use crate::wire::proto::DESCRIPTORS;
 
-/// A question about health holds the name of a service.
+/// A question about health contains the name of a service.
 const MAX_BODY: usize = 4096;
 
-/// Before the paths of server reflection.
+/// The prefix of the paths of server reflection.
 const REFLECTION: &str = "/grpc.reflection.";
-/// Conversations about the services at one moment, on all connections together: each holds descriptors
-/// of some kilobytes, and a task of its own.
+/// Concurrent reflection calls, on all connections together: each holds descriptors of some
+/// kilobytes, and its own task.
 pub(super) const MAX_REFLECTIONS: usize = 16;
-/// How long such a conversation may last. A client needs a few round trips.
+/// Time limit for a reflection call. A client needs a few round trips.
 pub(super) const REFLECTING: Duration = Duration::from_secs(10);
 
 /// The services of tonic.
@@ -49,7 +49,7 @@ impl TonicServices {
         self.routes.clone()
     }
 
-    /// Answers a call until it ends, or the client gives it up.
+    /// Answers a call until it ends, or the client cancels it.
     pub(super) async fn answer(
         &self,
         path: &str,
@@ -60,7 +60,7 @@ impl TonicServices {
             return answer(self.routes(), path, body, &mut respond).await;
         }
         let Ok(_place) = self.reflections.try_acquire() else { return refuse(respond) };
-        // Client and server take turns, so neither the client's end nor ours comes by itself.
+        // Client and server take turns, so the call may never end by itself.
         let answered = timeout(REFLECTING, answer(self.routes(), path, body, &mut respond)).await;
         if answered.is_err() {
             respond.send_reset(h2::Reason::CANCEL);
@@ -68,7 +68,7 @@ impl TonicServices {
     }
 }
 
-/// Lets clients ask which services there are, and what their messages look like.
+/// Lets clients ask which services there are, and how their messages are defined.
 fn reflection() -> ServerReflectionServer<impl ServerReflection> {
     let described = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -84,8 +84,8 @@ async fn answer(
     body: RecvStream,
     respond: &mut SendResponse<Bytes>,
 ) {
-    // All of a question about health is read before its answer begins. Of the head, tonic needs no
-    // more than the path.
+    // The whole question about health is read before its answer begins. tonic needs only the path
+    // of the head.
     let body = Body::new(Limited::new(RequestBody(body), MAX_BODY));
     let Ok(request) = Request::post(path).body(body) else {
         return respond.send_reset(h2::Reason::PROTOCOL_ERROR);
@@ -96,11 +96,11 @@ async fn answer(
     send_answer(answered.unwrap_or_else(|never| match never {}), respond).await;
 }
 
-/// Sends what tonic answers.
+/// Sends tonic's answer.
 pub(super) async fn send_answer(answer: Response<Body>, respond: &mut SendResponse<Bytes>) {
     let (head, body) = answer.into_parts();
-    // A status and nothing else has to be the end of the stream: with an empty frame of data after
-    // it, grpcio and others do not read it, and report UNKNOWN.
+    // A status without data must end the stream. If an empty data frame follows, grpcio and others
+    // do not read the status, and report UNKNOWN.
     let only_status = body.is_end_stream();
     let Ok(mut stream) = respond.send_response(Response::from_parts(head, ()), only_status) else {
         return;
@@ -110,24 +110,24 @@ pub(super) async fn send_answer(answer: Response<Body>, respond: &mut SendRespon
     }
 }
 
-/// Answers a call for which there is no place.
+/// Answers a call above the limit.
 pub(super) fn refuse(mut respond: SendResponse<Bytes>) {
     let status = Status::resource_exhausted("too many calls on this connection");
     let (head, _) = status.into_http::<()>().into_parts();
-    // A client that is gone needs no answer.
+    // A client that has gone away needs no answer.
     let _ = respond.send_response(Response::from_parts(head, ()), true);
 }
 
-/// Whether all of it was sent that the client wanted.
+/// Returns whether everything was sent that the client wanted.
 async fn send(mut body: Body, stream: &mut SendStream<Bytes>) -> bool {
     loop {
         let frame = tokio::select! {
             frame = body.frame() => frame,
-            // Whoever watches waits for what may never come.
+            // A client that watches the health may wait without end; it stops by a reset.
             _ = poll_fn(|cx| stream.poll_reset(cx)) => return true,
         };
         let sent = match frame {
-            // What tonic answers ends with trailers. Without them, no status would be told.
+            // tonic's answers end with trailers. Without them, the client gets no status.
             None => return false,
             Some(Err(_)) => return false,
             Some(Ok(frame)) => match frame.into_data() {
@@ -144,7 +144,7 @@ async fn send(mut body: Body, stream: &mut SendStream<Bytes>) -> bool {
     }
 }
 
-/// Sends as the client makes room, so that nothing piles up for one that does not read.
+/// Sends as fast as the client accepts, so that nothing piles up for a client that does not read.
 async fn send_data(mut data: Bytes, stream: &mut SendStream<Bytes>) -> Result<(), h2::Error> {
     while !data.is_empty() {
         stream.reserve_capacity(data.len());
@@ -156,7 +156,7 @@ async fn send_data(mut data: Bytes, stream: &mut SendStream<Bytes>) -> Result<()
     Ok(())
 }
 
-/// A request's body, as tonic takes it.
+/// A request's body, in the form that tonic takes.
 struct RequestBody(RecvStream);
 
 impl http_body::Body for RequestBody {

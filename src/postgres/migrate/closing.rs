@@ -1,13 +1,13 @@
-//! Closing the database: from then on, only logins with a role of patgate's may connect.
+//! Closes the database: afterwards, only logins with a role of patgate's may connect.
 
 use sqlx::{Executor as _, PgConnection};
 
-/// The migration after which only logins with a role of patgate's may connect. That takes a login
-/// that owns the database, whose privileges are not those of patgate_migrate.
+/// The migration after which only logins with a role of patgate's may connect. Closing needs a
+/// login that owns the database, and patgate_migrate does not have that privilege.
 const SINCE: i64 = 12;
 
-/// CONNECT is asked for before a login can take on a role, so one that does not inherit its roles
-/// needs it by name.
+/// Postgres checks CONNECT before a login can assume a role, so a login that does not inherit its
+/// roles needs CONNECT by name.
 const CLOSE: &str = "DO $$
 DECLARE
     own CONSTANT text[] := '{patgate_serve,patgate_admin,patgate_migrate}';
@@ -36,16 +36,17 @@ const OPEN: &str = "SELECT quote_ident(d.datname)
     FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
     WHERE d.datname = current_database() AND a.grantee = 0 AND a.privilege_type = 'CONNECT'";
 
-/// What became of the database, to be reported once the transaction is committed.
+/// What was done with the database; reported after the transaction is committed.
 pub(super) struct Closed {
-    /// The quoted name of the database that is closed from now on, if a login may miss it.
+    /// The quoted name of the database that is now closed, if a login may lose access.
     newly: Option<String>,
     /// The quoted name of the database, if it is open.
     open: Option<String>,
 }
 
 /// Closes the database if the migration that does so has just been applied. It is not closed again
-/// later: an operator who opens it has a reason. `before` are the migrations that had been applied.
+/// later: an operator who opens it has a reason. `before` are the migrations that had been applied
+/// before.
 pub(super) async fn close(
     connection: &mut PgConnection,
     before: &[i64],
@@ -56,13 +57,13 @@ pub(super) async fn close(
         connection.execute(sqlx::raw_sql(CLOSE)).await?;
     }
     let open = open(connection).await?;
-    // A new database has no logins yet that could miss it.
+    // A new database has no logins yet that could lose access.
     let newly = was_open.filter(|_| open.is_none() && !before.is_empty());
     Ok(Closed { newly, open })
 }
 
 impl Closed {
-    /// Logs it for the person who migrates.
+    /// Logs it for the operator who migrates.
     pub(super) fn report(&self) {
         if let Some(database) = &self.newly {
             tracing::warn!(

@@ -1,4 +1,4 @@
-//! Writes a check as Envoy would, to ask a replica. Nothing is decided by it.
+//! Encodes a check as Envoy would, to ask a replica. Takes no part in decisions.
 
 use prost::Message;
 
@@ -7,7 +7,7 @@ use crate::wire::proto::envoy::service::auth::v3::{
     attribute_context::{HttpRequest, Request},
 };
 
-/// A `CheckRequest` about this request.
+/// Makes a `CheckRequest` about this request.
 pub(crate) fn encode(
     method: &str,
     host: &str,

@@ -13,7 +13,7 @@ const ENTRY: u32 = 1;
 const RAW_VALUE: u32 = 3;
 /// Most headers that are compared, if both are there; Envoy lets a client send 100.
 pub(super) const MAX_COMPARED: usize = 1024;
-/// The value of a header that occurs several times. Where Envoy joins them, there is also a comma.
+/// The value of a header that occurs several times. Envoy joins such values with a comma also.
 pub(super) const SEVERAL: &[u8] = b",";
 
 type Pair<'a> = (&'a [u8], &'a [u8]);

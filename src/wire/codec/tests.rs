@@ -32,7 +32,7 @@ fn with_headers(headers: &[(&str, &str)]) -> envoy::attribute_context::HttpReque
     envoy::attribute_context::HttpRequest { headers: headers.collect(), ..Default::default() }
 }
 
-/// What Envoy's own definitions encode is read, and what is not named is stepped over.
+/// The decoder reads what Envoy's own definitions encode, and skips unknown fields.
 #[test]
 fn each_header_that_is_noticed_has_its_place() {
     for (at, name) in NOTICED.iter().enumerate() {
@@ -85,7 +85,7 @@ fn in_a_list(headers: &[(&str, &[u8])]) -> HeaderMap {
     HeaderMap { headers: headers.collect() }
 }
 
-/// As Envoy sends them with `encode_raw_headers`.
+/// Headers as Envoy sends them with `encode_raw_headers`.
 #[test]
 fn headers_in_a_list_are_read_and_must_not_contradict_those_in_a_map() {
     let listed: [(&str, &[u8]); 4] = [
@@ -151,7 +151,7 @@ fn debug_shows_nothing() {
     assert_eq!(shown, "HttpRequest(…)");
 }
 
-/// Were it taken for absent, a body that says that it is compressed would be read as it is.
+/// If such a header counted as absent, a compressed body would be read as a plain one.
 #[test]
 fn a_header_that_is_not_utf_8_only_ever_refuses() {
     let good = [
@@ -162,7 +162,7 @@ fn a_header_that_is_not_utf_8_only_ever_refuses() {
     ];
     let read = |spoilt: Option<&str>| {
         let headers = good.map(|(name, value)| match spoilt {
-            // In one byte, whose place is found again.
+            // One byte, so that its place can be found again.
             Some(spoilt) if spoilt == name => (name, "\u{1}"),
             _ => (name, value),
         });
@@ -193,9 +193,9 @@ fn a_header_that_is_not_utf_8_only_ever_refuses() {
     }
 }
 
-/// Of many messages, made of what an encoder or an attacker could write, so many as `DECODER_CASES`
-/// says, or 200,000, are read by ours and by Envoy's; the others are refused for a reason that is
-/// meant.
+/// Compares the decoder with Envoy's definitions on many messages that an encoder or an attacker
+/// could write: `DECODER_CASES`, or 200,000. Our decoder reads the same, or refuses a message for
+/// an intended reason.
 #[test]
 fn agrees_with_the_generated_decoders() {
     let cases = std::env::var("DECODER_CASES").ok().and_then(|cases| cases.parse().ok());
@@ -227,8 +227,8 @@ fn agrees_with_the_generated_decoders() {
                 compared += 1;
                 same(&HttpRequest::decode(&bytes).unwrap(), &theirs, &bytes);
             }
-            // Something is wrong with what nobody reads, or a header is not UTF-8, which whoever
-            // reads it is told.
+            // A field that patgate does not read is malformed, or a header is not UTF-8, which a
+            // caller that reads it learns.
             (Ok(()), None) => lenient += 1,
             (Err(DecodeRefusal::Repeated), _) => repeated += 1,
             (Err(DecodeRefusal::Group), _) => groups += 1,
@@ -249,8 +249,8 @@ fn agrees_with_the_generated_decoders() {
     }
 }
 
-/// `context_extensions` or `headers` as anything but bytes: prost 0.14 does not look at the type of
-/// a map, and takes what comes for a length.
+/// `context_extensions` or `headers` with another wire type than bytes: prost 0.14 does not check
+/// the type of a map, and reads whatever follows as a length.
 fn is_mistyped_map(steps_left: usize, number: u32, kind: WireType) -> bool {
     matches!((steps_left, number), (3, 10) | (1, HEADERS)) && kind != WireType::LengthDelimited
 }

@@ -1,4 +1,4 @@
-//! The key ring, against the tokens that are live.
+//! Checks the key ring against the live tokens.
 
 use anyhow::anyhow;
 

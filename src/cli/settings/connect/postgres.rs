@@ -1,4 +1,4 @@
-//! Postgres: where tokens are looked up, and where changes are read.
+//! Probes Postgres: where tokens are looked up, and where changes are read.
 
 use super::Finding;
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
 const POSTGRES: &str = "postgres.url";
 const FEED: &str = "feed.url";
 
-/// What was found, and which installation `postgres.url` leads to.
+/// Returns the findings, and the installation that `postgres.url` leads to.
 pub(super) async fn probe(config: &Config) -> ([Finding; 2], Option<Installation>) {
     let installation = installation(config).await;
     let known = installation.as_ref().ok().copied();
@@ -24,7 +24,7 @@ pub(super) async fn probe(config: &Config) -> ([Finding; 2], Option<Installation
     ([postgres, feed], known)
 }
 
-/// Whether there are enough, where all else is well.
+/// Reports whether there are enough connections, if everything else is in order.
 async fn connections(config: &Config, installation: Installation) -> Finding {
     match app::connection_shortage(config).await {
         Ok(Some(shortage)) => Finding::warning(POSTGRES, shortage),

@@ -1,4 +1,4 @@
-//! Redis: whether it lets patgate in, and lets it do what it is configured for.
+//! Probes Redis: whether patgate can log in, and has the permissions that its configuration needs.
 
 use super::Finding;
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
 
 const REDIS: &str = "redis.url";
 
-/// Tried are keys of this installation, as its ACL may permit no others.
+/// Tries keys of this installation, because the ACL may permit no others.
 pub(super) async fn find(
     config: &Config,
     purpose: ConfigPurpose,

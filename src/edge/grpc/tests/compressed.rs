@@ -1,4 +1,4 @@
-//! Checks whose message is compressed: each is answered as if it were not.
+//! Checks with a compressed message: each gets the same answer as an uncompressed one.
 
 use futures_util::FutureExt;
 use prost::Message as _;
@@ -28,7 +28,7 @@ impl Client {
     }
 }
 
-/// An answer without what differs from one call to the next.
+/// Returns an answer without the parts that differ between calls.
 fn comparable(frame: &[u8]) -> impl PartialEq + std::fmt::Debug + use<> {
     use envoy_types::pb::envoy::service::auth::v3::{CheckResponse, check_response::HttpResponse};
 
@@ -66,7 +66,7 @@ async fn a_compressed_check_has_the_same_answer() {
             let zipped = client.answer_in_step(&zipped(&message), step).await;
             assert_eq!(comparable(&plain), comparable(&zipped), "{method} {path} {step:?}");
             let told = Told::decode(&plain);
-            // The id is made up if the step is wrong: then nothing is read of the request.
+            // If the step is wrong, the id is made up, because nothing of the request is read.
             let says_no_age = |told: &Told| !told.metadata.contains_key("age_ms");
             if told.as_ref().is_some_and(says_no_age) && step != Some("third") {
                 assert_eq!(plain, zipped, "{method} {path} {step:?}");
@@ -119,7 +119,7 @@ async fn what_is_not_one_whole_member_is_malformed() {
     for sent in [plain, cut, &more, &good.repeat(2), &says_less, &[]] {
         assert_eq!(client.check(&framed(1, sent)).await, 400, "{sent:?}");
     }
-    // What is said to be plain is not decompressed, and there is no other flag.
+    // A message whose flag says "plain" is not decompressed, and no other flag exists.
     assert_eq!(client.check(&framed(0, &good)).await, 400);
     assert_eq!(client.check(&framed(2, &good)).await, 400);
     assert_eq!(client.counted("bad_request"), 8);
@@ -128,7 +128,7 @@ async fn what_is_not_one_whole_member_is_malformed() {
 #[tokio::test(start_paused = true)]
 async fn compressed_messages_share_the_room_of_all() {
     let client = Client::connect(3 * PIECE, FOREVER).await;
-    // Short as it is sent.
+    // It is short as it is sent.
     let long = zipped(&message(2 * PIECE)[HEAD..]);
     assert!(long.len() < PIECE / 10);
     for _ in 0..3 {
@@ -150,7 +150,7 @@ fn compressed(message: &[u8]) -> message::Message {
     message::Message { bytes: gzip(message).into(), held: None }
 }
 
-/// On the connection, all other checks would wait.
+/// If it were, all other checks on the connection would wait.
 #[tokio::test(start_paused = true)]
 async fn one_message_is_decompressed_at_a_time_and_none_on_the_connection() {
     let room = MessageRoom::for_checks(message::MAX_IN_PIECES);

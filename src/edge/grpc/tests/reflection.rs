@@ -23,7 +23,7 @@ fn services() -> Bytes {
     question(MessageRequest::ListServices(String::new()))
 }
 
-/// The next answer of a conversation.
+/// Returns the next answer of the call.
 async fn next(body: &mut h2::RecvStream) -> MessageResponse {
     let mut frame = BytesMut::new();
     loop {
@@ -68,7 +68,7 @@ async fn a_conversation_ends_in_time_whatever_the_client_does() {
     let client = Client::connect(message::MAX_IN_PIECES, FOREVER).await;
     let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let before = tasks();
-    // One client says nothing, one reads nothing, one has enough after an answer.
+    // One client sends nothing, one reads nothing, and one stops after an answer.
     let (silent, _silent) = client.call(PATH).await;
     let (unread, mut asks) = client.call(PATH).await;
     for _ in 0..100 {
@@ -112,7 +112,7 @@ async fn conversations_are_few_on_all_connections_together() {
         client.calls = Client::calls(&client.grpc, FOREVER).await.0;
     }
     assert_eq!(refused, 2);
-    // Neither checks nor questions about health are held up.
+    // Neither checks nor questions about health are delayed.
     assert_eq!(client.check(&message(100)).await, 401);
     let (answer, mut stream) = client.call("/grpc.health.v1.Health/Check").await;
     stream.send_data(Bytes::from_static(&[0; HEAD]), true).unwrap();

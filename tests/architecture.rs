@@ -1,7 +1,8 @@
-//! Which room may use which, read from its imports. It needs no servers.
+//! Checks which room uses which, by the imports. It needs no servers.
 //!
-//! Each module that `src/lib.rs` declares is a room, and all of `crates/core/src/lib.rs` is one. An
-//! import that the tables below forbid fails here, with the file that has it and the reason.
+//! Each module that `src/lib.rs` declares belongs to a room; `crates/core/src/lib.rs` is one room.
+//! If a file has an import that the tables below forbid, this test fails with the name of the file
+//! and the reason.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -15,14 +16,14 @@ use std::{
 struct Room {
     name: &'static str,
     modules: &'static [&'static str],
-    /// The other rooms whose modules they may use.
+    /// The other rooms that it may use.
     uses: &'static [&'static str],
 }
 
-/// The order of its modules counts: each may use those before it only.
+/// The order of this room's modules counts: each may use only those before it.
 const CORE: &str = "core";
 
-/// From the inside out: a room uses rooms before it only.
+/// In order, from the inside out: a room may use only rooms before it.
 const ROOMS: &[Room] = &[
     Room {
         name: CORE,
@@ -138,13 +139,13 @@ const ROOMS: &[Room] = &[
     },
 ];
 
-/// Imports between modules that the rooms forbid and the code still has. Lines are only deleted here.
+/// Forbidden imports that the code still has. Delete lines here; never add one.
 const TO_BE_OPENED: &[(&str, &str)] = &[
     // The answer as data is in the room of the wire.
     ("check", "wire"),
 ];
 
-/// Crates that only some rooms, or some modules in a room, may name.
+/// Crates that only some rooms, or some modules of a room, may name.
 const OUTSIDE: &[(&str, &[&str])] = &[
     ("anyhow", &["cli"]),
     ("axum", &["server", "telemetry"]),
@@ -177,7 +178,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("tonic", &["edge", "server", "wire"]),
 ];
 
-/// What the core must not name: it does no I/O, logs nothing and reads no clock.
+/// Crates and items that the core must not name: it does no I/O, logs nothing and reads no clock.
 const NOT_IN_CORE: &[&str] = &[
     "tokio",
     "tokio_util",
@@ -191,15 +192,15 @@ const NOT_IN_CORE: &[&str] = &[
     "std::thread",
 ];
 
-/// The module of the core that only tests have.
+/// A module of the core for tests only.
 const TESTING: &str = "testing";
 
 /// A source file, without comments and tests.
 struct Source {
     path: PathBuf,
-    /// The module of the crate's root that it is part of.
+    /// The top-level module to which it belongs.
     module: String,
-    /// The modules that lead to it from the crate's root.
+    /// The path of modules from the crate's root.
     place: Vec<String>,
     text: String,
 }
@@ -309,12 +310,12 @@ fn why_not(from: &str, to: &str) -> String {
     }
 }
 
-/// Where the sources of the packages are.
+/// The directories with the sources of the packages.
 fn roots() -> [PathBuf; 2] {
     ["src", "crates/core/src"].map(|root| Path::new(env!("CARGO_MANIFEST_DIR")).join(root))
 }
 
-/// All files but the two roots and those that hold tests.
+/// Returns all files except the two roots and files of tests.
 fn sources() -> Vec<Source> {
     let mut found = Vec::new();
     for root in roots() {
@@ -347,7 +348,7 @@ impl Source {
         let text = fs::read_to_string(file).unwrap();
         let lines = text.lines().map(|line| line.split("//").next().unwrap_or_default());
         let code = lines.collect::<Vec<_>>().join("\n");
-        // Modules of tests come last in their files; a lint sees to it.
+        // Test modules come last in their files; a lint checks this.
         let end = code.match_indices("#[cfg(test)]").find(|(at, attribute)| {
             let item = code[at + attribute.len()..].trim_start().trim_start_matches("pub(crate) ");
             item.starts_with("mod ") && item.lines().next().unwrap().ends_with('{')
@@ -361,13 +362,13 @@ impl Source {
         })
     }
 
-    /// Whether it is the module of this path, or in it.
+    /// Returns whether it is the module at this path, or inside it.
     fn is_in(&self, module: &str) -> bool {
         let mut place = self.place.iter();
         module.split("::").all(|part| place.next().is_some_and(|own| own == part))
     }
 
-    /// The other modules of the crate's root that it names.
+    /// Returns the other top-level modules that it names.
     fn modules(&self) -> BTreeSet<String> {
         let root = "super::".repeat(self.place.len());
         let mut modules = first_names(&self.text, "crate::");
@@ -376,7 +377,7 @@ impl Source {
         modules
     }
 
-    /// Whether it names something of `path`: a crate, a part of `std`, or the end of a path.
+    /// Returns whether it names `path`: a crate, a part of `std`, or the end of a path.
     fn names(&self, path: &str) -> bool {
         match path.split_once("std::") {
             Some((_, part)) => first_names(&self.text, "std::").contains(part),
@@ -386,14 +387,14 @@ impl Source {
             None => words(&self.text, path).any(|at| {
                 let before = &self.text[..at];
                 let after = &self.text[at + path.len()..];
-                // The crate itself, not a module or a type of ours that is called the same.
+                // The crate itself, not one of our modules or types with the same name.
                 !before.ends_with("::") && (after.starts_with("::") || before.ends_with("use "))
             }),
         }
     }
 }
 
-/// Where `word` stands in a text and is not a part of a longer one.
+/// Returns where `word` occurs in a text as a whole word.
 fn words<'t>(text: &'t str, word: &'t str) -> impl Iterator<Item = usize> + 't {
     let part = |c: char| c.is_alphanumeric() || c == '_';
     text.match_indices(word).map(|(at, _)| at).filter(move |at| {
@@ -403,7 +404,8 @@ fn words<'t>(text: &'t str, word: &'t str) -> impl Iterator<Item = usize> + 't {
     })
 }
 
-/// What comes right behind `prefix` in the paths of a text: of `crate::{a::B, c}`, `a` and `c`.
+/// Returns the names that follow `prefix` in the paths of a text: for `crate::{a::B, c}`, `a` and
+/// `c`.
 fn first_names(text: &str, prefix: &str) -> BTreeSet<String> {
     let name = |text: &str| -> String {
         let text = text.trim_start();

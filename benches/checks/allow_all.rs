@@ -1,5 +1,5 @@
-//! The server for comparison: what anyone would write with tonic and the published definitions, on
-//! one thread. It allows every check, with four headers, and does nothing else.
+//! The server for comparison: the simplest server with tonic and the published definitions, on one
+//! thread. It allows every check, with four headers, and does nothing else.
 
 use std::{convert::Infallible, path::Path};
 

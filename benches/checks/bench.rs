@@ -1,4 +1,4 @@
-//! What every measurement needs: the servers, the number of rounds, and the place for figures.
+//! The basis of every measurement: the servers, the number of rounds, and the report.
 
 use std::{
     fs, process,
@@ -58,7 +58,7 @@ pub(crate) struct Plan {
     pub(crate) docs: bool,
     /// Duration of one side of one round.
     pub(crate) time: Duration,
-    /// Whether to measure with ten million tokens as well.
+    /// Whether to measure with ten million tokens also.
     pub(crate) large: bool,
 }
 
@@ -89,7 +89,7 @@ impl Plan {
         self.started.elapsed()
     }
 
-    /// Ends this program when its time is over, whatever it waits for then.
+    /// Ends this program when its time is over, even in the middle of a measurement.
     pub(crate) fn keep_to_the_budget(self, left: &'static str) {
         thread::spawn(move || {
             thread::sleep(self.budget.saturating_sub(self.elapsed()));
@@ -103,8 +103,8 @@ impl Plan {
         });
     }
 
-    /// As many as are planned, and fewer when two thirds of the time have passed: the rest is for
-    /// what is still to come.
+    /// Runs the planned number of rounds, or fewer when two thirds of the time have passed: the
+    /// rest is for the measurements that follow.
     pub(crate) fn rounds<T>(&self, mut round: impl FnMut(usize) -> T) -> Vec<T> {
         let mut rounds = Vec::new();
         while rounds.len() < self.least

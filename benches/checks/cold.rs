@@ -1,4 +1,4 @@
-//! Measures checks that memory cannot answer: their time, and what they ask of the stores.
+//! Measures checks that memory cannot answer: their time, and their commands to the stores.
 
 use std::{thread, time::Duration};
 
@@ -16,9 +16,9 @@ const PAUSE: Duration = Duration::from_millis(6);
 /// Checks per side of a round.
 const TOKENS: usize = 100;
 
-/// Time and store commands of checks that follow one another at a distance.
+/// The time and the store commands of checks with pauses in between.
 struct Seen {
-    /// In microseconds.
+    /// The times in microseconds.
     waits: Vec<f64>,
     redis: f64,
     postgres: f64,
@@ -30,7 +30,7 @@ pub(crate) fn measure(bench: &mut Bench) {
     growth(bench);
 }
 
-/// Sends one check for each, alone.
+/// Sends one check per token, each alone.
 fn ask_slowly(running: &Running, requests: &Requests, numbers: std::ops::Range<usize>) -> Seen {
     let count = numbers.len() as f64;
     let mut connection = Connection::open(&running.tcp()).unwrap();
@@ -55,8 +55,8 @@ fn ask_slowly(running: &Running, requests: &Requests, numbers: std::ops::Range<u
     Seen { waits, redis: (after.0 - before.0) / count, postgres: (after.1 - before.1) / count }
 }
 
-/// Tokens of many domains, nothing of which is known; then the same from Redis, where the domain
-/// is known already, as it nearly always is, and where it is not.
+/// Tokens of many domains, of which the stores' caches know nothing. Then the same from Redis, once
+/// with the domain in memory, as it nearly always is, and once without.
 fn round_trips(bench: &mut Bench) {
     let site = &bench.site;
     let mut scattered = site.database("scattered", TOKENS);
@@ -76,8 +76,8 @@ fn round_trips(bench: &mut Bench) {
     bench.report.value("redis_postgres_queries", from_redis.postgres);
 }
 
-/// Asked of a replica with an empty Redis, and then of another one. The first token only brings
-/// its domain along.
+/// Asks a replica with an empty Redis, and then another replica. The first token only loads its
+/// domain.
 fn twice(bench: &Bench, database: &Database, redis: usize) -> (Seen, Seen) {
     let Bench { site, launcher, .. } = bench;
     let url = site.redis_url(redis);

@@ -8,8 +8,8 @@ use patgate_testing::costly_bodies::{self, Form};
 
 use crate::bench::Bench;
 
-/// The limit, whatever the content is. The costliest content that is read takes 57; a zstd bomb
-/// that is refused takes 111 for each of its few bytes.
+/// The limit for any content. The costliest content that is read takes 57; a zstd bomb that is
+/// refused takes 111 for each of its few bytes.
 pub(crate) const MOST_PER_BYTE: f64 = 128.0;
 const BODY: usize = 100_000;
 const QUERY: usize = 30_000;

@@ -1,4 +1,4 @@
-//! Measures through a real Envoy what a client notices.
+//! Measures the cost of a check for a client, through a real Envoy.
 
 use serde_json::{Value, json};
 

@@ -98,7 +98,8 @@ pub(crate) fn api_keys<'a>(keys: impl Iterator<Item = &'a str>) -> Value {
     typed("envoy.filters.http.api_key_auth", "filters.http.api_key_auth.v3.ApiKeyAuth", config)
 }
 
-/// The guard before the router in envoy/envoy.yaml, which refuses what patgate has not let through.
+/// The guard before the router in envoy/envoy.yaml, which refuses requests that patgate has not let
+/// through.
 pub(crate) fn guard() -> Value {
     let word = json!({ "metadata_matcher": {
         "filter": "envoy.filters.http.ext_authz",

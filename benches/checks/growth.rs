@@ -1,4 +1,4 @@
-//! Measures whether a check costs more with more scopes, domains or rules. (For tokens, see
+//! Measures whether a check costs more with more scopes, domains or rules. (For more tokens, see
 //! memory.rs and cold.rs.)
 
 use std::{fmt::Write as _, fs};

@@ -1,6 +1,6 @@
-//! A client that costs less than any server it measures: requests are encoded beforehand, frames
-//! are read by their length, and one thread does nothing else. It accepts only allows: the first
-//! other answer ends the run.
+//! A client that costs less than any server that it measures: requests are encoded beforehand,
+//! frames are read by their length, and one thread does nothing else. It accepts only allows: the
+//! first other answer ends the run.
 
 use std::{
     io::{self, Read, Write},
@@ -79,8 +79,8 @@ impl Requests {
 pub(crate) enum Pace {
     /// This many at once: each answer makes room for the next request.
     Closed(usize),
-    /// This many together, and the next ones when all are answered: the server's work is then the
-    /// same each time, whatever it runs under.
+    /// This many together, and the next ones when all are answered. So the server does the same
+    /// work every time, with or without valgrind.
     Together(usize),
 }
 

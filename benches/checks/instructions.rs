@@ -21,13 +21,13 @@ const BASELINE: &str = "benches/instructions.json";
 /// More than the difference between two runs of the same binary, which is one per cent on a busy
 /// machine.
 const TOLERANCE: f64 = 0.03;
-/// Inlining moves more than that between stages, without a change in them: cutting a file in two
+/// Inlining moves more than that between stages without a change in them: splitting a file in two
 /// has made one stage of 4,000 longer by 230.
 const SLACK: f64 = 300.0;
-/// For a stage that is so short that this is less. Nothing in it moves by as much: a stage of 500
-/// differs by two from run to run, one of 1,200 by fifty.
+/// For a short stage, this share replaces the fixed slack. No stage varies by as much: a stage of
+/// 500 differs by two from run to run, one of 1,200 by fifty.
 const MOST_SLACK: f64 = 0.15;
-/// Only for comparison: a change of it is not a result of patgate.
+/// For comparison only: a change of it says nothing about patgate.
 const ALLOW_ALL: &str = "instructions_per_check_allow_all";
 pub(crate) const VS_ALLOW_ALL: &str = "instructions_per_check_vs_allow_all";
 /// The body arrives in a varying number of frames. In some runs, what these leave behind makes
@@ -39,7 +39,7 @@ const LONG_BODY: &str = "_64k_body";
 /// instructions move between the two parts from run to run. Both are reported; their sum, which is
 /// `per_check`, and each stage are compared.
 const PARTS: [&str; 2] = ["instructions_whole", "instructions_http2"];
-/// The limit, whatever the baseline is.
+/// The limit, regardless of the baseline.
 pub(crate) const MOST_VS_ALLOW_ALL: f64 = 0.6;
 /// For each doubling of the scopes: one more step in each of two binary searches, for the operation
 /// and, because patgate answers lists itself, for another use of the model.
@@ -151,7 +151,7 @@ fn allowed(known: f64) -> f64 {
     known * (1.0 + TOLERANCE) + SLACK.min(known * MOST_SLACK)
 }
 
-/// Returns what costs more with more of something, although it should not, or not so much.
+/// Returns the checks whose cost grows with a number, although it should not, or not so much.
 fn growing(counts: &Counts) -> Vec<String> {
     let mut grown = Vec::new();
     let mut no_more = |name: String, than: f64, what: &str| {
@@ -251,7 +251,7 @@ impl Counting<'_> {
             let requests = asking(&database.tokens, |check| Check { extra, ..check });
             self.stages(&format!("_{}_headers", 15 + extra), &running, &requests);
         }
-        // If it had to be read, all of it had to be: the model comes last.
+        // If it had to be read, all of it had to be read: the model comes last.
         let text = "x".repeat(BODY);
         let model = r#""model":"org/model""#;
         let body = format!(r#"{{"messages":[{{"role":"user","content":"{text}"}}],{model}}}"#);

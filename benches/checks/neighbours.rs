@@ -50,16 +50,16 @@ pub(crate) fn measure(bench: &mut Bench) {
     let mut database = bench.site.database("neighbours", 1);
     bench.site.issue(&mut database, NEIGHBOURS + 1, 1);
     let sender = database.tokens.pop().expect("the sender's token");
-    // To the models that the costly bodies name, so that they are read.
+    // Limited to the models that the costly bodies name, so that the bodies are read.
     database.limit(&bench.site.runtime, sender.id, &["m", "org/m"]);
-    // On all cores, as it is deployed: how it shares them is what is measured.
+    // On all cores, as in production: the measurement is about how the server shares them.
     let running = servers::patgate(&bench.site, &Launcher::default(), &database, &[]);
     let neighbours = chats(&database.tokens);
     ask_all(&running, &neighbours);
     let costly: Arc<[_]> = costly(&sender).into();
     bench.site.runtime.block_on(all_are_read(&running, &costly));
 
-    // Sending a megabyte takes time, too. That must not come from the client whose checks are timed.
+    // Sending a megabyte also takes time. This must not delay the client whose checks are timed.
     let runtime = Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -176,7 +176,7 @@ fn paced(running: &Running, requests: &Requests, time: Duration, dice: &mut Dice
         let due = started + due;
         let early = due.saturating_duration_since(Instant::now());
         thread::sleep(early);
-        // A timer is late by itself, which is not the server's doing.
+        // A timer may be late by itself; the server must not be charged for that.
         let from = if early.is_zero() { due } else { Instant::now() };
         let mut once = Some(dice.below(requests.len()));
         connection.run(requests, Pace::Closed(1), || once.take()).expect("an allow");

@@ -61,7 +61,8 @@ const BEGIN: &str = "<!-- results:begin -->\n";
 const END: &str = "<!-- results:end -->";
 
 impl Report {
-    /// Removes the results of an earlier run, so that they are not taken for those of this one.
+    /// Removes the results of an earlier run, so that they cannot be mistaken for those of this
+    /// run.
     pub(crate) fn forget_the_last() {
         for file in ["results.json", "results.md"] {
             match fs::remove_file(project(&format!("{DIR}/{file}"))) {
@@ -101,7 +102,7 @@ impl Report {
         self.write(PARTIAL, false);
     }
 
-    /// Adds a figure that cannot be measured, and a hint.
+    /// Notes a figure that cannot be measured, and the reason.
     pub(crate) fn lacks(&mut self, name: &'static str, why: &'static str) {
         eprintln!("  {name}: {why}");
         self.missing.insert(name, why);

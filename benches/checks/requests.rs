@@ -59,7 +59,7 @@ pub(crate) fn chat(domain: &str) -> String {
     format!("/proxy/{domain}/v1/chat/completions")
 }
 
-/// One request, and its additions.
+/// A request, with its differences from the standard one.
 pub(crate) struct Check<'a> {
     pub(crate) method: &'a str,
     pub(crate) path: String,

@@ -22,8 +22,8 @@ const CLIENT_CORE: &str = "0";
 const SERVER_CORE: &str = "1";
 /// Generous, because under valgrind everything takes fifty times as long.
 const START: Duration = Duration::from_secs(120);
-/// For runs that do not measure time: under valgrind, and where a check waits for a store. There a
-/// machine that is busy with other work must not cause a 503, which would end the run.
+/// For runs that do not measure time: under valgrind, and in checks that wait for a store. On a
+/// busy machine, a 503 would end the run.
 pub(crate) const PATIENT: [(&str, &str); 2] = [("DEADLINE", "20s"), ("REDIS_TIMEOUT", "1s")];
 
 /// How a process is started: with `taskset`, with valgrind, or directly.
@@ -68,7 +68,7 @@ pub(crate) fn program() -> String {
     std::env::var("TESTED_PATGATE").unwrap_or_else(|_| env!("CARGO_BIN_EXE_patgate").to_owned())
 }
 
-/// Starts patgate with the defaults, on a database and a Redis of its own, and with `settings`.
+/// Starts patgate with the defaults, on a separate database and Redis, and with `settings`.
 pub(crate) fn patgate(
     site: &Site,
     launcher: &Launcher,

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
-/// What a token of these databases permits, unless a measurement says otherwise.
+/// The operations of a token in these databases, unless a measurement says otherwise.
 const OPERATIONS: [&str; 3] = ["llm_chat_completions", "llm_embeddings", "llm_read"];
 /// Rows that one statement inserts.
 const BATCH: usize = 20_000;

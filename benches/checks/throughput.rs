@@ -11,7 +11,7 @@ use crate::{
     statistics::quantile,
 };
 
-/// A run that counted denials would be worthless, so each run begins with a proof that it cannot.
+/// A run that counted denials would be worthless, so each run first shows that it does not.
 pub(crate) fn refuses_to_count_denials(patgate: &Running) {
     let forged = chats(&strangers(1));
     let mut once = Some(0);

@@ -1,4 +1,4 @@
-// The same as body_readers.py, with what Node has of its own.
+// The counterpart of body_readers.py, with Node's own readers.
 
 import { readFileSync } from "node:fs";
 import zlib from "node:zlib";
@@ -11,7 +11,7 @@ async function read(kind, contentType, body) {
   return JSON.parse(new TextDecoder().decode(body))?.model ?? null;
 }
 
-// As busboy, which keeps the first 80 KiB of a part's headers and drops the rest without a word.
+// Like busboy, which keeps the first 80 KiB of a part's headers and silently drops the rest.
 function cutHeaders(kind, contentType, body) {
   const boundary = /boundary="?([^";]+)/.exec(contentType)[1];
   let model;
@@ -34,10 +34,10 @@ async function readAs(prefix, kind, contentType, body, models) {
   for (const [name, reader] of Object.entries(readers)) {
     try {
       const model = await reader(kind, contentType, body);
-      // Half a surrogate pair cannot be carried everywhere.
+      // Half of a surrogate pair cannot be represented everywhere.
       models[prefix + name] = typeof model === "string" ? Buffer.from(model).toString() : model;
     } catch {
-      // It refuses the body.
+      // This reader refuses the body.
     }
   }
 }
@@ -55,7 +55,7 @@ for (const [kind, headers, encoded] of JSON.parse(readFileSync(0, "utf8"))) {
     try {
       decoded = decode(body);
     } catch {
-      // It is not what it says.
+      // The content does not match its declared encoding.
     }
     if (decoded) await readAs("decoded+", kind, contentType, decoded, models);
   }

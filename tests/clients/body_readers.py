@@ -170,7 +170,7 @@ class Aiohttp:
             try:
                 whole = await (request.post() if request.path == "/form" else request.json())
                 model = printable(whole["model"]) if "model" in whole else None
-            except Exception:  # However it puts that.
+            except Exception:  # Any error is a refusal.
                 raise aiohttp.web.HTTPBadRequest from None
             return aiohttp.web.json_response({"model": model})
 
@@ -223,7 +223,7 @@ async def refusing(read):
         return {"read": printable(await read)}
     except KeyError:
         return {"read": None}
-    except Exception:  # However it puts that.
+    except Exception:  # Any error is a refusal.
         return {}
 
 
@@ -267,7 +267,7 @@ def printable(model):
         return repr(model)
     if isinstance(model, bytes):
         return model.decode()
-    # Half a surrogate pair, which Python keeps and JSON cannot carry everywhere.
+    # Half of a surrogate pair, which Python keeps, and JSON cannot represent everywhere.
     if isinstance(model, str):
         return model.encode(errors="replace").decode()
     return model if isinstance(model, list | dict | int | None) else str(model)
@@ -284,7 +284,7 @@ async def main():
     print(json.dumps(seen))
 
 
-# Most of the bodies are there to be refused.
+# Most of the bodies must be refused.
 logging.disable()
 warnings.simplefilter("ignore")
 asyncio.run(main())

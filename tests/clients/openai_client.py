@@ -49,7 +49,7 @@ def outcome(call, client, model):
 
 def main():
     job = json.load(sys.stdin)
-    # Retries would hide what the first answer was.
+    # Retries would hide the first answer.
     client = openai.OpenAI(base_url=job["base_url"], api_key=job["api_key"], max_retries=0)
     json.dump([outcome(CALLS[name], client, model) for name, model in job["calls"]], sys.stdout)
 

@@ -1,4 +1,4 @@
-// What refused_uploads.py does, with Node's own client of HTTP/2.
+// The counterpart of refused_uploads.py, with Node's own HTTP/2 client.
 
 import { readFileSync } from 'node:fs';
 import http2 from 'node:http2';

@@ -27,7 +27,7 @@ def headers(call):
 
 def httpx(call, job):
     one, two = not call["http2"], call["http2"]
-    # Alone: over TLS, it is for ALPN to choose.
+    # Only one protocol: over TLS, ALPN chooses it.
     one = one or call["url"].startswith("https")
     verify = httpx2.create_ssl_context(verify=job["certificate"], trust_env=False)
     began = time.monotonic()
@@ -54,7 +54,7 @@ def curl(call, job):
         version = "--http2" if call["url"].startswith("https") else "--http2-prior-knowledge"
     argv = ["curl", "--silent", "--output", "/dev/null", "--write-out", "%{http_code}", version]
     argv += ["--noproxy", "*", "--cacert", job["certificate"], "--max-time", str(job["patience"])]
-    # A token is no argument, which everybody on the machine could read.
+    # A token is not an argument, which every user of the machine could read.
     given = "".join(f'header = "{name}: {value}"\n' for name, value in headers(call))
     with tempfile.NamedTemporaryFile() as file:
         file.write(body(call["size"]))

@@ -1,5 +1,5 @@
-//! The table of bodies: the model that is read from each, or why there is none. What we read must
-//! be what a backend reads, so every body is also given to readers as backends have them.
+//! The table of bodies: the model that patgate reads from each, or why there is none. patgate must
+//! read what a backend reads, so the same bodies are given to readers that backends use.
 
 mod compressed;
 pub(crate) mod explained;
@@ -31,7 +31,7 @@ use crate::support::{
     http_of,
 };
 
-/// A token for these models alone, and for calls about them.
+/// Makes a token for these models only, with the operations of calls about them.
 async fn limited(world: &World<'_>) -> Token {
     let models = ["m", "org/m-7b", "𝔪", "é"];
     let operations = ["llm_chat_completions", "llm_transcription", "llm_create", "llm_read"];
@@ -42,7 +42,7 @@ async fn limited(world: &World<'_>) -> Token {
     world.token(&scopes).await
 }
 
-/// The model that an answer permits, or its message.
+/// Returns the model that an answer permits, or its message.
 fn outcome(response: CheckResponse) -> Result<String, String> {
     let (status, code) = support::outcome(&response);
     match response.http_response.unwrap() {
@@ -59,7 +59,7 @@ fn outcome(response: CheckResponse) -> Result<String, String> {
     }
 }
 
-/// The status that goes with the code of a refusal of a body. 403 is for permission alone.
+/// Returns the status for the code of a refused body. 403 is only for missing permission.
 fn status_of(code: &str) -> u16 {
     match code {
         "permission_denied" => 403,
@@ -70,7 +70,8 @@ fn status_of(code: &str) -> u16 {
     }
 }
 
-/// The text of an error in the form of OpenAI, Anthropic or Ollama, of which the first has a code.
+/// Returns the text of an error in the form of OpenAI, Anthropic or Ollama; only the first has a
+/// code.
 fn message(body: &Value) -> String {
     if let Some(code) = body.pointer("/error/code") {
         status_of(code.as_str().unwrap());
@@ -79,7 +80,7 @@ fn message(body: &Value) -> String {
     text.unwrap_or_else(|| panic!("no message in {body}")).to_owned()
 }
 
-/// Asks as Envoy does that was told to show bodies.
+/// Asks like an Envoy that is configured to show bodies.
 async fn ask(replica: &Replica, bearer: &str, case: &Case) -> Result<String, String> {
     outcome(answer(replica, bearer, case).await)
 }
@@ -88,7 +89,7 @@ async fn answer(replica: &Replica, bearer: &str, case: &Case) -> CheckResponse {
     replica.raw(request(bearer, case)).await
 }
 
-/// Every body of the table, for who is not after its answer.
+/// Returns a request for every body of the table, for tests that do not need its answer.
 pub(crate) async fn requests(world: &World<'_>) -> Vec<CheckRequest> {
     let bearer = limited(world).await.bearer();
     cases().iter().map(|case| request(&bearer, case)).collect()
@@ -151,7 +152,7 @@ pub(crate) async fn in_one_step_the_backend_reads_the_same_model(suite: Arc<Suit
     through(envoy.port, &token.bearer(), &cases()).await;
 }
 
-/// The same where patgate asks for the body first. There much more is shown.
+/// The same if patgate asks for the body first. Envoy shows much more then.
 pub(crate) async fn in_two_steps_the_backend_reads_the_same_model(suite: Arc<Suite>) {
     let world = suite.world().await;
     let replica = world.serve(&[]).await;
@@ -182,13 +183,13 @@ async fn through(port: u16, bearer: &str, cases: &[Case]) {
                 assert_eq!((reply.status, backend), (200, "model-acme"), "{over:?} {}", case.name);
                 let seen = &reply.json()["seen"]["body"]["bytes"];
                 assert_eq!(*seen, case.body.len(), "{over:?} {}", case.name);
-                // What the backend itself made of the body. It does not decode.
+                // The backend's own reading of the body. It does not decode.
                 if case.path.starts_with(CHAT) {
                     let model =
                         if case.is_compressed() { "unknown" } else { case.expected.unwrap() };
                     assert_eq!(reply.json()["model"], model, "{}", case.name);
                 }
-                // The backend takes the bytes of a header for Latin-1.
+                // The backend reads the bytes of a header as Latin-1.
                 let seen = reply.seen("x-auth-model").concat().chars().map(|c| c as u8).collect();
                 Ok(String::from_utf8(seen).unwrap())
             }
@@ -198,8 +199,8 @@ async fn through(port: u16, bearer: &str, cases: &[Case]) {
     assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// In two steps each body is decided as in one, whatever mode applies, and the first step either
-/// decides the same or asks for the body, and then gives nothing.
+/// In two steps, each body gets the same decision as in one, in every mode. The first step either
+/// decides the same, or asks for the body and gives nothing else.
 pub(crate) async fn in_two_steps_each_is_decided_as_in_one(suite: Arc<Suite>) {
     let world = suite.world().await;
     let bearer = limited(&world).await.bearer();
@@ -240,7 +241,8 @@ pub(crate) async fn in_two_steps_each_is_decided_as_in_one(suite: Arc<Suite>) {
         assert_eq!(page.value("patgate_bodies_asked_total"), f64::from(asked));
         assert_eq!(page.value("patgate_bodies_awaited"), 0.0);
     }
-    // What a gateway says of itself in any other way is a mistake: an outage, and no allow.
+    // Any other value of the gateway's metadata is an error in its configuration: an outage, and no
+    // allow.
     let replica = world.serve(&[]).await;
     for step in ["", "First", "third"] {
         let answer = replica.raw_in(step, request(&bearer, &cases[0])).await;
@@ -249,15 +251,15 @@ pub(crate) async fn in_two_steps_each_is_decided_as_in_one(suite: Arc<Suite>) {
     }
 }
 
-/// What the metadata say that does not change from one check to the next.
+/// Returns the metadata that do not change from one check to the next.
 fn verdict(response: &CheckResponse) -> Vec<String> {
     let fields = &response.dynamic_metadata.as_ref().unwrap().fields;
     let names = ["outcome", "code", "enforced", "mode", "guard", "model", "pat_id", "operation"];
     names.map(|name| format!("{:?}", fields.get(name))).into()
 }
 
-/// Whatever a reader makes of a body from which we read a model, it is that model, or it refuses;
-/// and readers in Python and in Node both read it.
+/// If patgate reads a model from a body, every reader reads the same model or refuses the body; and
+/// readers in Python and in Node both read it.
 pub(crate) async fn no_reader_reads_another_model(_: Arc<Suite>) {
     let cases = cases();
     let python = readers(&project(".venv/bin/python"), "body_readers.py", &cases);
@@ -282,7 +284,7 @@ pub(crate) async fn no_reader_reads_another_model(_: Arc<Suite>) {
                 assert!(seen.keys().any(reads), "{}: {needed} refuses it", case.name);
                 let as_sent = seen.keys().any(|reader| reader == needed);
                 assert_ne!(as_sent, case.is_compressed(), "{}: {needed}, as sent", case.name);
-                // Node's own reader knows quoted names only, no escapes in them, and no NaN.
+                // Node's own reader supports only quoted names, no escapes in them, and no NaN.
                 let odd = ["odd ", "file: "].iter().any(|odd| case.name.starts_with(odd));
                 let odd = odd || case.is_compressed();
                 let reads = !case.name.ends_with("an unquoted name") && node.is_some();
@@ -293,7 +295,7 @@ pub(crate) async fn no_reader_reads_another_model(_: Arc<Suite>) {
                     agreed += 1;
                 }
             }
-            // Some reader would have used a model that we may not permit.
+            // Some reader would have used a model that patgate may not permit.
             Err(_) => differed += usize::from(seen.values().any(Value::is_string)),
         }
     }
@@ -311,7 +313,7 @@ fn readers(program: &str, script: &str, cases: &[Case]) -> Vec<Map<String, Value
     answer_of(&mut program, &Value::from(bodies).to_string())
 }
 
-/// With nothing that depends on the model, any body passes, and no model is named.
+/// If nothing depends on the model, any body passes, and no model is named.
 pub(crate) async fn where_no_model_matters_no_body_is_read(suite: Arc<Suite>) {
     let world = suite.world().await;
     let replica = world.serve(&[]).await;
@@ -323,7 +325,7 @@ pub(crate) async fn where_no_model_matters_no_body_is_read(suite: Arc<Suite>) {
             assert_eq!(ask(&replica, &bearer, &case).await.as_deref(), Ok(""), "{}", case.name);
         }
     }
-    // And without any scope for the operation, nothing is said about bodies.
+    // Without any scope for the operation, the answer says nothing about bodies.
     let other = world.token(&[("acme", "models", "m", "llm_delete")]).await.bearer();
     for case in cases() {
         let refused = ask(&replica, &other, &case).await.unwrap_err();
@@ -331,8 +333,8 @@ pub(crate) async fn where_no_model_matters_no_body_is_read(suite: Arc<Suite>) {
     }
 }
 
-/// Told to read every model, patgate treats a token for all models as it treats one for some: the
-/// model is known, or the call refused.
+/// If patgate is configured to read every model, it treats a token for all models like one for
+/// some: the model is known, or the call is refused.
 pub(crate) async fn every_model_is_read_where_that_is_set(suite: Arc<Suite>) {
     let world = suite.world().await;
     let replica = world.serve(&["model.read=always"]).await;
@@ -344,7 +346,7 @@ pub(crate) async fn every_model_is_read_where_that_is_set(suite: Arc<Suite>) {
         let bearer = world.token(&scopes).await.bearer();
         for case in &cases {
             match ask(&replica, &bearer, case).await {
-                // Read, and one that the limited token is not for.
+                // It is read, and the limited token is not for it.
                 Ok(model) if case.expected == table::UNSCOPED => assert_ne!(model, ""),
                 got => compare(&mut wrong, case, &got),
             }
@@ -370,7 +372,7 @@ async fn listed(world: &World<'_>) -> Vec<Listed> {
         .token(&[("picky", "models", "other", chat), ("picky", "models", "unlisted", chat)])
         .await
         .bearer();
-    // No pattern: it names a model of this very name.
+    // Not a pattern: it names a model of exactly this name.
     let literal = world.token(&[("picky", "models", "qwen2.5-*", chat)]).await.bearer();
     let every = || every.clone();
     let some = || some.clone();
@@ -386,11 +388,11 @@ async fn listed(world: &World<'_>) -> Vec<Listed> {
         (every(), "qwen2.5-7b/x", None),
         (every(), "any/m/x", None),
         (every(), "Other", None),
-        // LiteLLM takes this for two models.
+        // LiteLLM reads this as two models.
         (every(), "qwen2.5-72b,gpt-4o", None),
         (every(), "qwen2.5-72b, unlisted", None),
         (some(), "other", Some("model-acme")),
-        // The scope is there, and the list is not; the other way round.
+        // The scope permits it, but the list does not have it; and the reverse.
         (some(), "unlisted", None),
         (some(), "org/listed", None),
         (literal(), "qwen2.5-7b", None),
@@ -400,7 +402,7 @@ async fn listed(world: &World<'_>) -> Vec<Listed> {
     ]
 }
 
-/// A domain's list decides, too, and which backend serves a model.
+/// A domain's list also decides whether a model is permitted, and which backend serves it.
 pub(crate) async fn a_domains_list_of_models_decides(suite: Arc<Suite>) {
     let world = suite.world().await;
     let listed = listed(&world).await;

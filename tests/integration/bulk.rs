@@ -12,7 +12,7 @@ use sqlx::postgres::PgPoolOptions;
 
 use crate::support::{Suite, World, tokens::reader};
 
-/// Whatever meets whatever, nothing fails but for a reason of its own.
+/// Whatever runs concurrently, a change fails only for a reason of its own.
 pub(crate) async fn revocations_and_rotations_do_not_deadlock(suite: Arc<Suite>) {
     const ROUNDS: usize = 15;
     const TOKENS: usize = 12;
@@ -56,7 +56,7 @@ pub(crate) async fn revocations_and_rotations_do_not_deadlock(suite: Arc<Suite>)
             }
         }
         revoked += by_user + by_domain;
-        // What was made after the last of them, too.
+        // This also revokes tokens that were created after the last of them.
         let _ = admin.revoke_tokens(&user).await.unwrap();
     }
     println!("{rotated} rotated, {revoked} revoked meanwhile");

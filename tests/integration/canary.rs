@@ -1,4 +1,4 @@
-//! The revocation canary: measures, and is good for nothing else.
+//! The revocation canary: it measures, and is useless for anything else.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ async fn rounds(replica: &Replica, result: &str) -> u64 {
     replica.metric(&format!("patgate_revocation_canary_rounds_total{{result=\"{result}\"}}")).await
 }
 
-/// How many rounds were measured, and how many seconds they took together.
+/// Returns the number of measured rounds, and their total time in seconds.
 async fn measured(replica: &Replica) -> (u64, f64) {
     let page = http::send(replica.http.port(), "GET", "/metrics", &[], "").await.body;
     let line = |name: &str| {
@@ -40,7 +40,7 @@ async fn count(world: &World<'_>, what: &str) -> i64 {
     value(world, &format!("SELECT count(*) FROM patgate.{what} = '{KEEPER}'")).await
 }
 
-/// Alone, and disturbing nobody.
+/// Each canary is alone and disturbs no other.
 pub(crate) async fn measures_if_it_is_switched_on(suite: Arc<Suite>) {
     let world = suite.world().await;
     let quiet = world.serve(&PATIENT).await;
@@ -73,13 +73,13 @@ pub(crate) async fn measures_if_it_is_switched_on(suite: Arc<Suite>) {
     }
     assert_eq!(world.statements_with(&hot.id.to_string()), read, "it was read again");
 
-    // Lists are for people's tokens.
+    // Lists show people's tokens only.
     assert_eq!(count(&world, "pats WHERE user_id").await, 2);
     assert_eq!(Cli::of(&world).ok("token list").lines().count(), tokens.lines().count());
     assert!(!Cli::of(&world).ok("user list").contains("canary"));
     assert!(!Cli::of(&world).ok("keyring list --count").contains("canary"));
 
-    // One that ends takes its canary along; one that was killed leaves it to the others.
+    // A replica that ends removes its canary; that of a killed one is left to the others.
     drop(first);
     eventually("its canary to be removed", async || count(&world, "pats WHERE user_id").await == 1)
         .await;
@@ -94,7 +94,7 @@ pub(crate) async fn measures_if_it_is_switched_on(suite: Arc<Suite>) {
         .await;
 }
 
-/// Not even with a tag that verifies; and its functions reach no other token.
+/// It permits nothing, even with a tag that verifies; and its functions affect no other token.
 pub(crate) async fn permits_nothing(suite: Arc<Suite>) {
     let world = suite.world().await;
     let replica = world.serve(&[EVERY, PATIENT[0]]).await;
@@ -126,7 +126,7 @@ pub(crate) async fn permits_nothing(suite: Arc<Suite>) {
     assert_eq!(value::<i64>(&world, anybody).await, 0);
 }
 
-/// Without the feed a change is seen late; without Postgres it is not made.
+/// Without the feed, the replica sees the change late; without Postgres, it cannot make the change.
 pub(crate) async fn reports_slow_revocation(suite: Arc<Suite>) {
     let world = suite.world().await;
     let feed = Proxy::to(suite.postgres.port).await;
@@ -144,7 +144,7 @@ pub(crate) async fn reports_slow_revocation(suite: Arc<Suite>) {
     let replica = world.serve(&[&settings[..], &[&feed_through(&world, &feed)]].concat()).await;
     eventually("a round", async || rounds(&replica, "seen").await >= 1).await;
     feed.set(Mode::BlackHole);
-    // One may have been under way.
+    // One round may have been in progress.
     let ended = async || rounds(&replica, "seen").await + rounds(&replica, "unseen").await;
     let before = ended().await;
     eventually("that to end", async || ended().await > before).await;

@@ -1,5 +1,4 @@
-//! The table of requests, asked over gRPC as Envoy would and, where HTTP can carry it, through
-//! Envoy.
+//! The table of requests, sent over gRPC as Envoy would and, if HTTP can carry them, through Envoy.
 
 mod table;
 
@@ -17,7 +16,7 @@ use crate::support::{
     http_of, outcome, request,
 };
 
-/// Every request of the table, for who is not after its answer.
+/// Returns every request of the table, for tests that do not need its answer.
 pub(crate) async fn requests(world: &World<'_>) -> Vec<CheckRequest> {
     let cases = cases(world).await.into_iter().map(|case| {
         let mut request = request(&case.method, &case.path, &case.headers());
@@ -27,7 +26,7 @@ pub(crate) async fn requests(world: &World<'_>) -> Vec<CheckRequest> {
     cases.collect()
 }
 
-/// Collects what differs, so that one run shows all of it.
+/// Collects the differences, so that one run shows all of them.
 fn check(wrong: &mut Vec<String>, case: &Case, expected: ExpectedAnswer, got: (u16, String)) {
     if (got.0, got.1.as_str()) != expected {
         wrong.push(format!("{}: expected {expected:?}, got {got:?}", case.name));
@@ -62,7 +61,7 @@ pub(crate) async fn through_envoy(suite: Arc<Suite>) {
         let Some(expected) = case.envoy else { continue };
         count += 1;
         let body = if case.method == "POST" { "{}" } else { "" };
-        // A denial of HEAD has no body to tell the code.
+        // A denial of HEAD has no body that could contain the code.
         let denied = expected.0 != 200;
         let expected = if case.method == "HEAD" && denied { (expected.0, "") } else { expected };
         let method = &*case.method;
@@ -72,7 +71,7 @@ pub(crate) async fn through_envoy(suite: Arc<Suite>) {
         let ways = Over::that_carry(sent);
         for over in ways.filter(|over| *over == Over::Http1 || !body.is_empty()) {
             let Ok(reply) = over.try_send(envoy.port, sent).await else {
-                // What HTTP/1.1 is told with 400 or 431, HTTP/2 is with a reset.
+                // If HTTP/1.1 gets 400 or 431, HTTP/2 gets a reset.
                 let resets = ["malformed_request", "headers_too_large"];
                 assert!(resets.contains(&expected.1), "{}: {over:?}", case.name);
                 continue;
@@ -81,7 +80,7 @@ pub(crate) async fn through_envoy(suite: Arc<Suite>) {
             let code = match reply.header("x-backend") {
                 Some(_) => "ok".to_owned(),
                 None if reply.status == 200 && reply.code().is_empty() => ANSWERED.1.to_owned(),
-                // Ollama's form has no code. That of the answer itself is tested without Envoy.
+                // Ollama's form has no code. Another test compares that of the answer itself.
                 None if reply.json()["error"].is_string() => expected.1.to_owned(),
                 None => reply.code(),
             };
@@ -91,21 +90,21 @@ pub(crate) async fn through_envoy(suite: Arc<Suite>) {
     conclude(&wrong, count);
 }
 
-/// The values of a case, as Envoy joins them.
+/// Joins the values of a case, as Envoy does.
 fn authorization(case: &Case) -> Option<String> {
     let values = case.headers.iter().filter(|(name, _)| name == "authorization");
     let values: Vec<_> = values.map(|(_, value)| value.as_str()).collect();
     (!values.is_empty()).then(|| values.join(","))
 }
 
-/// Headers other than `Authorization` the command cannot be given: none of them counts.
+/// The command cannot be given headers other than `Authorization`; none of them matters.
 fn question(case: &Case, live: &CheckResponse) -> Question {
     let request = ["gateway", &case.method, &case.path];
     Question::new(&case.name, request, authorization(case).as_deref(), live)
 }
 
-/// `patgate check` says what the service answers, of every case, and names one step that failed for
-/// each that is refused.
+/// `patgate check` gives the service's answer for every case, and names one failed step for each
+/// refused request.
 pub(crate) async fn through_the_command_line(suite: Arc<Suite>) {
     let world = suite.world().await;
     let replica = world.serve(&[]).await;
@@ -127,7 +126,8 @@ pub(crate) async fn through_the_command_line(suite: Arc<Suite>) {
     conclude(&[], cases.len());
 }
 
-/// So it does beside a replica that carries no verdict out, and hears that it has the same one.
+/// The same if it also asks a replica that does not enforce; the command reports that both have the
+/// same verdict.
 pub(crate) async fn through_the_command_line_in_shadow(suite: Arc<Suite>) {
     let world = suite.world().await;
     let replica = world.serve(&[]).await;
@@ -147,15 +147,15 @@ pub(crate) async fn through_the_command_line_in_shadow(suite: Arc<Suite>) {
     conclude(&[], cases.len());
 }
 
-/// One character is another: every other one where tokens are read, and over the wire the next one,
-/// the same in the other case, and one that no token has.
+/// Changes one character: every second one where tokens are parsed, and over the wire to the next
+/// one, to the other case, and to a character that no token has.
 pub(crate) async fn every_mutation_of_a_token_is_refused(suite: Arc<Suite>) {
     let world = suite.world().await;
     let replica = world.serve(&[]).await;
     let token = world.token(&everything("acme")).await;
     let good = replica.check("POST", CHAT, &[("authorization", &token.bearer())]).await;
     assert_eq!(outcome(&good).0, 200);
-    // Written behind the answer, and counted.
+    // These are written after the answer, and counted.
     entries_written(&world, 2).await;
     let before = replica.metric("patgate_store_commands_total{store=\"redis\"}").await;
     let mut tried = 0;

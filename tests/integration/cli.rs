@@ -1,4 +1,4 @@
-//! The administrator's commands: the real binary, against real stores.
+//! The administrator's commands: the real binary, with real stores.
 
 pub(crate) mod audit;
 pub(crate) mod caches;

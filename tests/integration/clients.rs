@@ -1,4 +1,4 @@
-//! Clients as they are in use, pointed at Envoy: what they make of our answers.
+//! Clients in their real versions, pointed at Envoy: what they make of the answers.
 
 mod drive;
 pub(crate) mod recorded;
@@ -17,7 +17,7 @@ pub(crate) use self::{
     table::{CLIENTS, Client},
 };
 
-/// What the backend says, in as many pieces.
+/// The backend's answer, in as many pieces.
 const WORDS: [&str; 8] = ["Hello", ",", " this", " is", " a", " streamed", " answer", "."];
 
 pub(crate) async fn openai_reads_models_and_chats(suite: Arc<Suite>) {
@@ -35,8 +35,8 @@ pub(crate) async fn openai_reads_models_and_chats(suite: Arc<Suite>) {
         ("stream", "org/m-7b"),
     ];
     let mut results = openai(envoy.port, &token.text, &calls).await;
-    // This client escapes the slash in a model's name, and Envoy refuses that: whoever decodes it
-    // later would see another path than the one that was checked.
+    // This client escapes the slash in a model's name, and Envoy refuses that: a component that
+    // decoded it later would see another path than the one that was checked.
     let escaped = results.remove(2);
     assert_eq!(escaped["error"], "BadRequestError", "{escaped}");
     assert_eq!((&escaped["status"], &escaped["code"]), (&json!(400), &json!("path_not_accepted")));
@@ -78,7 +78,7 @@ pub(crate) async fn openai_tells_refusals_apart(suite: Arc<Suite>) {
     assert_eq!((&refused["status"], &refused["code"]), (&json!(403), &json!("permission_denied")));
     assert!(refused["message"].as_str().unwrap().contains("`llm_chat_completions`"), "{refused}");
 
-    // Now the look-up of a token that nobody has asked about fails.
+    // Now the lookup of a token that was not used before fails.
     world.sql("ALTER TABLE patgate.pats RENAME TO lost").await;
     let refused = ask(&cold).await;
     assert_eq!(refused["error"], "InternalServerError", "{refused}");

@@ -1,4 +1,4 @@
-//! The wall clock of the database server is put forward or back.
+//! The wall clock of the database server is set forward or back.
 
 use std::{
     sync::Arc,
@@ -28,12 +28,12 @@ async fn read_from_postgres(fleet: &Fleet) -> Vec<u64> {
     read
 }
 
-/// What has expired stays so, what has not is not read again, and changes are told as before.
+/// What has expired stays expired, the rest is not read again, and changes are reported as before.
 pub(crate) async fn a_step_revives_nothing_and_wakes_no_herd(suite: Arc<Suite>) {
     const HOT: usize = 100;
     let world = suite.world().await;
     with_a_clock(&world).await;
-    // A loaded machine is no reason for a 503.
+    // A busy machine must not cause a 503.
     let settings = [&PATIENT[..], &SLOW].concat();
     let fleet = Fleet::of(&world, 2, &settings).await;
     let (hot, sql): (Vec<_>, Vec<_>) =
@@ -63,7 +63,7 @@ pub(crate) async fn a_step_revives_nothing_and_wakes_no_herd(suite: Arc<Suite>) 
         for token in &revoked {
             fleet.all_answer(token, MODELS, 401).await;
         }
-        // One that starts now believes the clock, and finds what the others left in Redis.
+        // A replica that starts now uses the new clock, and finds the others' entries in Redis.
         let late = Fleet::of(&world, 1, &settings).await;
         let expired = if ahead == "1 hour" { 401 } else { 200 };
         late.all_answer(&soon, MODELS, expired).await;
@@ -79,8 +79,8 @@ pub(crate) async fn a_step_revives_nothing_and_wakes_no_herd(suite: Arc<Suite>) 
     }
 }
 
-/// By so much that what is too old seems to be of just now. Nothing but its age can tell, because
-/// the feed is lost.
+/// The step is so large that outdated entries look new. Only their age can show it, because the
+/// feed is lost.
 pub(crate) async fn a_step_back_makes_no_entry_younger(suite: Arc<Suite>) {
     const BOUND: Duration = Duration::from_secs(3);
     let world = suite.world().await;
@@ -95,7 +95,8 @@ pub(crate) async fn a_step_back_makes_no_entry_younger(suite: Arc<Suite>) {
     let next = reader(&world).await;
     assert_eq!(status(&other, &warm).await, 200);
     proxy.set(Mode::Refuse);
-    // The age of an entry counts from its reading, that of the knowledge of changes from here.
+    // The age of an entry counts from its reading; that of the knowledge of changes counts from
+    // here.
     assert_eq!(status(&writer, &token).await, 200);
     entries_written(&world, 3).await;
     revoke(&world, &token).await;
@@ -103,14 +104,14 @@ pub(crate) async fn a_step_back_makes_no_entry_younger(suite: Arc<Suite>) {
     drop(writer);
     tokio::time::sleep(BOUND).await;
     put(&world, "-3 seconds").await;
-    // By this it learns what the time is.
+    // From this answer the replica learns the time.
     assert_eq!(status(&other, &next).await, 200);
     assert_eq!(lookups(&other, "principal", "postgres", "hit").await, 2);
     assert_eq!(status(&other, &token).await, 401, "revoked {:?} ago", committed.elapsed());
     assert_eq!(lookups(&other, "principal", "redis", "stale").await, 1, "from Redis");
 }
 
-/// Leases are in Postgres's time, too: whoever waits for all replicas must not miss one.
+/// Leases are in Postgres's time also: a command that waits for all replicas must not miss one.
 pub(crate) async fn a_step_hides_no_replica_from_who_waits(suite: Arc<Suite>) {
     let world = suite.world().await;
     with_a_clock(&world).await;

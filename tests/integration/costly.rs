@@ -1,4 +1,4 @@
-//! One token that sends what costs most: it spends its own share, and nobody else's.
+//! One token that sends the costliest requests uses up its own share, and nothing of others'.
 
 use std::{
     sync::{
@@ -29,7 +29,7 @@ use crate::support::{
 const CHAT: &str = "/proxy/acme/v1/chat/completions";
 const AUDIO: &str = "/proxy/acme/v1/audio/transcriptions";
 const EMBEDDINGS: &str = "/proxy/acme/v1/embeddings";
-/// What the shipped configuration shows of a body, and what Envoy accepts of headers.
+/// The maximum that the shipped configuration shows of a body, and that Envoy accepts of headers.
 const BODY: usize = 1_000_000;
 const QUERY: usize = 30_000;
 
@@ -56,7 +56,7 @@ fn costly() -> Vec<Costly> {
 }
 
 /// Through Envoy, which asks about all of them on the same connection, and waits a second for an
-/// answer: the machine that tests run on may be busy with other tests.
+/// answer, because the test machine may be busy with other tests.
 pub(crate) async fn neighbours_of_a_costly_token_are_served(suite: Arc<Suite>) {
     const CLIENTS: usize = 4;
     const CHECKS: usize = 1000;
@@ -97,7 +97,7 @@ pub(crate) async fn neighbours_of_a_costly_token_are_served(suite: Arc<Suite>) {
         statuses
     }));
     let neighbours = async {
-        // Until all have been sent, and so many were asked for meanwhile.
+        // Until all have been sent, with this number of other requests meanwhile.
         let mut asked = 0;
         let mut refused = Vec::new();
         let mut took = Vec::new();
@@ -135,8 +135,8 @@ fn retry_after(response: &CheckResponse) -> Option<String> {
     headers.find(|header| header.key == "retry-after").map(|header| header.value.clone())
 }
 
-/// What is permitted still passes, what belongs to others as well, and for the body of a token that
-/// is spent nobody spends time.
+/// Permitted requests of that token still pass, as do those of other tokens; and patgate reads no
+/// body for a token above its rate.
 pub(crate) async fn one_token_is_denied_at_a_bounded_rate(suite: Arc<Suite>) {
     const ASKED: usize = 40;
     let world = suite.world().await;
@@ -176,21 +176,21 @@ pub(crate) async fn one_token_is_denied_at_a_bounded_rate(suite: Arc<Suite>) {
     let most = 11.0 + began.elapsed().as_secs_f64();
     println!("{denied} denied and {limited} told to wait in {:?}", began.elapsed());
     assert!(denied >= 10 && f64::from(denied) <= most && limited > 0, "{denied} {limited}");
-    // One that needs a look at its body waits, even if it would be permitted; unless a second has
-    // passed meanwhile.
+    // A denial that needs the body waits, even if the request would be permitted; unless a second
+    // has passed meanwhile.
     while outcome(&deny(&bearer).await).0 == 403 {}
     assert!(
         [(429, "rate_limited".to_owned()), (200, "ok".to_owned())].contains(&chat(&bearer).await)
     );
     assert_eq!(answer(&replica, &token, MODELS).await, 200);
-    // Another token has its own.
+    // Another token has its own rate.
     assert_eq!(outcome(&deny(&other.bearer()).await).0, 403);
     assert_eq!(chat(&other.bearer()).await.0, 200);
     let counted =
         "patgate_decisions_total{outcome=\"deny\",code=\"rate_limited\",enforced=\"true\"}";
     assert!(replica.metric(counted).await >= limited);
 
-    // What is not carried out is no denial.
+    // A denial that is not enforced does not count.
     let shadow = world.serve(&["token.denials_per_second=1", "mode=shadow"]).await;
     for _ in 0..ASKED {
         let answer = shadow.check("POST", EMBEDDINGS, &[("authorization", &bearer)]).await;

@@ -1,4 +1,4 @@
-//! Upstream credentials: a backend sees its own, nobody else sees any, and changes count at once.
+//! Backend credentials: a backend sees its own, no other sees it, and changes take effect at once.
 
 use std::{fs, sync::Arc, time::Instant};
 
@@ -45,7 +45,7 @@ pub(crate) async fn the_backend_sees_its_own_and_no_token(suite: Arc<Suite>) {
     };
     assert_eq!(seen(MODELS, "model-acme").await, [of_acme.as_str()]);
     assert_eq!(seen(OTHER, "model-acme").await, [of_acme.as_str()]);
-    // The model's own backend has none: not the domain's, and not the client's.
+    // The model's own backend has none: it gets neither the domain's credential nor the client's.
     assert_eq!(seen(LISTED, "model-beta").await, [""; 0]);
     let of_beta = give(&cli, &suite, "model-beta");
     let began = Instant::now();
@@ -85,13 +85,13 @@ pub(crate) async fn the_backend_sees_its_own_and_no_token(suite: Arc<Suite>) {
         assert!(began.elapsed() < HEALED);
         sleep(PAUSE).await;
     }
-    // That was read anew, and is put into Redis again.
+    // The entry was read again, and is written to Redis again.
     assert_eq!(seen(OTHER, "model-acme").await, [of_acme.as_str()]);
-    // Who is refused is refused before any of it.
+    // A refused request is refused before any of this.
     let reply = http::send(envoy.port, "GET", MODELS, &[("authorization", &of_acme)], "").await;
     assert_eq!((reply.status, reply.code()), (401, "invalid_token".to_owned()));
 
-    // That Redis has entries to look into for leaks, and that those would be found.
+    // Redis must have entries, so that the search for leaks could find something.
     entries_written(&world, 3).await;
     let asked = "check --method GET --path /proxy/acme/v1/models";
     let ran = cli.feed(&format!("{asked} --server {}", replica.grpc), &token.text);
@@ -104,7 +104,7 @@ pub(crate) async fn the_backend_sees_its_own_and_no_token(suite: Arc<Suite>) {
     assert!(log.contains("model-acme") && !leaks::mentions(&log, &[&of_acme, &of_beta]), "{log}");
 }
 
-/// But for that one header, of an allow.
+/// Only that one header of an allow has it.
 pub(crate) async fn no_other_part_of_an_answer_contains_the_credential(suite: Arc<Suite>) {
     let world = suite.world().await;
     let cli = Cli::of(&world);
@@ -159,7 +159,7 @@ pub(crate) async fn a_change_is_obeyed_at_once_by_whatever_means(suite: Arc<Suit
                     credential_set_at = NULL";
     world.sql(take).await;
     turns(&fleet, &token, LISTED, Ok(None)).await;
-    // A replayed statement counts as well.
+    // A replayed statement counts also.
     world
         .sql(&format!(
             "BEGIN; SET LOCAL session_replication_role = replica;
@@ -167,7 +167,7 @@ pub(crate) async fn a_change_is_obeyed_at_once_by_whatever_means(suite: Arc<Suit
         ))
         .await;
     turns(&fleet, &token, LISTED, Ok(Some(&third))).await;
-    // Under another name it opens nothing, and nothing is sent without it.
+    // Under another name it cannot be opened, and the request is not sent without it.
     world.sql("UPDATE patgate.backends SET name = 'renamed' WHERE name = 'model-beta'").await;
     turns(&fleet, &token, LISTED, Err(503)).await;
     world.sql("UPDATE patgate.backends SET name = 'model-beta' WHERE name = 'renamed'").await;
@@ -182,7 +182,8 @@ pub(crate) async fn a_change_is_obeyed_at_once_by_whatever_means(suite: Arc<Suit
     );
 }
 
-/// Whoever changes the credential does not see who takes up the backend, nor the other way round.
+/// The transaction that changes the credential does not see the domain that starts to use the
+/// backend, nor the reverse.
 pub(crate) async fn a_domain_that_takes_up_a_backend_during_a_change_uses_the_new_credential(
     suite: Arc<Suite>,
 ) {
@@ -215,13 +216,13 @@ pub(crate) async fn a_moved_or_changed_credential_is_not_used(suite: Arc<Suite>)
     turns(&fleet, &token, LISTED, Ok(Some(&of_beta))).await;
     assert_eq!(unopened().await, 0);
 
-    // Each has the other's, both under the same key.
+    // Each has the other's credential, both under the same key.
     let swap = "UPDATE patgate.backends b SET credential = o.credential
                 FROM patgate.backends o WHERE o.name <> b.name";
     world.sql(swap).await;
     turns(&fleet, &token, MODELS, Err(503)).await;
     turns(&fleet, &token, LISTED, Err(503)).await;
-    // Once for each that was read, however often it was asked for: acme has one, picky two.
+    // Counted once per entry that was read, however often it was used: acme has one, picky two.
     let counted = unopened().await;
     assert!((2..=3).contains(&counted), "{counted}");
     fleet.all_answer(&token, MODELS, 503).await;
@@ -229,7 +230,7 @@ pub(crate) async fn a_moved_or_changed_credential_is_not_used(suite: Arc<Suite>)
     let log = fs::read_to_string(suite.dir.path().join("patgate.log")).unwrap();
     let told = "a backend's credential cannot be opened";
     assert!(log.lines().any(|l| l.contains(told) && l.contains("model-acme") && l.contains("k1")));
-    // What the service says is what is explained.
+    // The command explains what the service answers.
     let ran = cli.feed("check --method GET --path /proxy/acme/v1/models", &token.text);
     assert!(ran.code == 4 && ran.stdout.contains("answer: 503 unavailable"), "{ran:#?}");
     assert!(ran.stdout.contains("the credential of `model-acme` does not open"), "{ran:#?}");
@@ -256,7 +257,7 @@ pub(crate) async fn a_moved_or_changed_credential_is_not_used(suite: Arc<Suite>)
     };
     world.sql(&key("k9")).await;
     turns(&fleet, &token, MODELS, Err(503)).await;
-    // Neither is there an answer for who would not get one anyway.
+    // A caller that would be refused anyway gets the refusal, not the outage.
     let stranger = world.token(&[]).await;
     assert_eq!(authorization(&fleet.0[0], &stranger, MODELS).await, Err(403));
     world.sql(&key("k1")).await;
@@ -289,7 +290,7 @@ pub(crate) async fn keys_rotate(suite: Arc<Suite>) {
     assert_eq!(cli.json("backend show model-acme")["credential"]["key_id"], "k2");
     turns(&of_both, &token, OTHER, Ok(Some(&of_acme))).await;
     turns(&of_both, &token, LISTED, Ok(Some(&of_beta))).await;
-    // A replica that was not given the new key forwards nothing in its stead.
+    // A replica that lacks the new key forwards nothing instead.
     turns(&old, &token, OTHER, Err(503)).await;
     let resealed = json!([{ "id": "k2", "credentials": 2 }, { "id": "k1", "credentials": 0 }]);
     let counts = cli.json("keyring list --count");
@@ -303,7 +304,7 @@ pub(crate) async fn keys_rotate(suite: Arc<Suite>) {
     cli.ok("keyring drop k1");
     let last = Fleet::of(&world, 1, &PATIENT).await;
     world.sql("UPDATE patgate.pats SET key_id = 'k2', revoked_at = NULL").await;
-    // Minted under the key that is gone.
+    // The removed key signed this token.
     assert_eq!(authorization(&last.0[0], &token, OTHER).await, Err(401));
     let fresh = cli.mint(
         "token create fresh --user ann@example.com --expires-in 1h --scope picky:models:*:llm_read",

@@ -1,4 +1,4 @@
-//! The decision log: what is in it, what is not, and that nobody waits for it.
+//! The decision log: what it records, what it omits, and that no check waits for it.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -25,7 +25,7 @@ use crate::support::{
 const MODELS: &str = "/proxy/acme/v1/models";
 const EMBEDDINGS: &str = "/proxy/acme/v1/embeddings";
 
-/// What was not logged, by code, and what was dropped.
+/// Returns what was not logged, by code, and the number of dropped records.
 fn omitted(lines: &[Value]) -> (BTreeMap<String, u64>, u64) {
     let mut left_out = BTreeMap::new();
     let mut dropped = 0;
@@ -45,7 +45,7 @@ async fn ask(replica: &Replica, path: &str, id: &str, bearer: Option<&str>) -> (
     outcome(&replica.check(method, path, &headers).await)
 }
 
-/// Everything but what no test can foretell.
+/// Returns a line without the values that no test can predict.
 fn told(line: &Value) -> Value {
     let mut line = line.clone();
     let members = line.as_object_mut().unwrap();
@@ -110,7 +110,7 @@ pub(crate) async fn holds_what_was_decided(suite: Arc<Suite>) {
     );
 }
 
-/// Whatever a client writes, a decision is one line of JSON, and as long as lines are.
+/// Whatever a client sends, a decision is one line of JSON of limited length.
 pub(crate) async fn text_of_clients_stays_within_its_line(suite: Arc<Suite>) {
     let world = suite.world().await;
     let token = world.token(&[("acme", "models", "mine", "llm_chat_completions")]).await;
@@ -128,7 +128,7 @@ pub(crate) async fn text_of_clients_stays_within_its_line(suite: Arc<Suite>) {
                 ("content-type", "application/json"),
                 ("content-length", &length),
                 ("x-envoy-auth-partial-body", "false"),
-                // None that Envoy would make.
+                // Not an id that Envoy would make.
                 ("x-request-id", "\"}\n{\"outcome\":\"allow\""),
             ],
         );
@@ -153,8 +153,8 @@ pub(crate) async fn text_of_clients_stays_within_its_line(suite: Arc<Suite>) {
     }
 }
 
-/// Within five standard deviations of a fair draw. No pace but their own holds denials of known
-/// tokens back.
+/// Within five standard deviations of a fair draw. Only their own limit applies to denials of known
+/// tokens.
 pub(crate) async fn allows_are_sampled(suite: Arc<Suite>) {
     const ASKED: usize = 3000;
     let world = suite.world().await;
@@ -178,8 +178,8 @@ pub(crate) async fn allows_are_sampled(suite: Arc<Suite>) {
     assert!((allowed - expected).abs() <= 5.0 * deviation, "{allowed} of {ASKED}");
 }
 
-/// A client with a revoked token asks on: a line a second, and how many there were. In shadow the
-/// report adds them.
+/// A client with a revoked token continues to ask: one line per second, and the number of
+/// repetitions. In shadow, the report adds them up.
 pub(crate) async fn what_one_token_repeats_is_counted(suite: Arc<Suite>) {
     const ASKED: usize = 1000;
     let world = suite.world().await;
@@ -249,14 +249,14 @@ pub(crate) async fn what_anybody_can_cause_is_paced_and_counted(suite: Arc<Suite
     assert_eq!(codes, ["invalid_token", "missing_credential"]);
 }
 
-/// The log goes into a pipe that nobody reads.
+/// The log goes into a pipe that nothing reads.
 pub(crate) async fn a_full_queue_holds_up_nobody(suite: Arc<Suite>) {
     const ASKED: u64 = 3000;
     let world = suite.world().await;
     let token = reader(&world).await;
     let pipe = file(&world, "pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    // Open for both, so that opening waits for nobody.
+    // Opened for both, so that opening does not wait for the other end.
     let mut reading = fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
     let settings = [ALL[0], ALL[1], "decision_log.queue=10"];
     let replica = logging(&world, &pipe, &settings).await;
@@ -275,7 +275,7 @@ pub(crate) async fn a_full_queue_holds_up_nobody(suite: Arc<Suite>) {
     assert!(dropped > 0, "the queue was never full");
     assert!(dropped + written < ASKED, "nothing waits: the pipe was read");
 
-    // Read at last: what was queued arrives, and the count of what was not.
+    // The pipe is read at last: the queued lines arrive, and the count of the others.
     let (lines, arrived) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let mut text = String::new();
@@ -299,7 +299,7 @@ pub(crate) async fn a_full_queue_holds_up_nobody(suite: Arc<Suite>) {
     assert_eq!(logged as u64 + dropped, ASKED);
 }
 
-/// A full disk costs records, not answers; a path that is none is found out at the start.
+/// A full disk loses records, not answers; an invalid path is reported at the start.
 pub(crate) async fn a_log_that_cannot_be_written_holds_up_nobody(suite: Arc<Suite>) {
     let world = suite.world().await;
     let bearer = reader(&world).await.bearer();
@@ -337,7 +337,7 @@ pub(crate) async fn a_renamed_file_is_let_go(suite: Arc<Suite>) {
     assert_eq!(decisions(&rotated, 2).await.len(), 2);
 }
 
-/// By default, and beside the log of the process itself.
+/// By default, and separately from the process's own log.
 pub(crate) async fn goes_to_standard_output_and_is_finished_at_the_end(suite: Arc<Suite>) {
     let world = suite.world().await;
     let token = world.token(&[]).await;
@@ -354,7 +354,7 @@ pub(crate) async fn goes_to_standard_output_and_is_finished_at_the_end(suite: Ar
     assert!(asked.iter().all(|id| logged.contains(id)), "{} of 300", logged.len());
 }
 
-/// A log of a replica in shadow, among other lines.
+/// Writes the log of a replica in shadow, among other lines.
 async fn shadow_log(world: &World<'_>, token: &Token) -> PathBuf {
     let log = file(world, "shadow");
     let replica = logging(world, &log, &["mode=shadow", ALL[0], ALL[1], ALL[2]]).await;
@@ -385,7 +385,7 @@ pub(crate) async fn why_finds_a_request(suite: Arc<Suite>) {
     let world = suite.world().await;
     let token = reader(&world).await;
     let log = shadow_log(&world, &token).await;
-    // It needs neither database nor settings.
+    // The command needs neither database nor settings.
     let cli = Cli::of(&world).with("postgres.url", "").with("keyring_file", "");
     let path = log.display();
 
@@ -428,7 +428,7 @@ pub(crate) async fn a_report_counts_what_would_be_denied(suite: Arc<Suite>) {
                 "tokens": tokens, "example": example })
         };
     let mut rows = report["not_enforced"].as_array().unwrap().clone();
-    // By id and by slug, it is one domain; which of the two is shown is nobody's promise.
+    // Given by id and by slug, it is one domain; which example is shown is unspecified.
     let example = rows[1]["example"].take();
     assert!(example == "lacks-1" || example == "lacks-2", "{report:#}");
     rows[1]["example"] = "lacks".into();

@@ -1,4 +1,4 @@
-//! Where patgate, Envoy and a backend meet: what each is given, and what each writes down.
+//! Where patgate, Envoy and a backend meet: what each receives, and what each logs.
 
 use std::{fs, os::unix::fs::PermissionsExt, sync::Arc};
 
@@ -37,7 +37,7 @@ pub(crate) async fn a_unix_socket_serves_and_has_the_mode_that_was_set(suite: Ar
     let world = suite.world().await;
     let bearer = world.token(&[READ]).await.bearer();
     for mode in [0o600, 0o640] {
-        // One each: a replica that ends takes its socket along.
+        // One each: a replica that ends removes its socket.
         let socket = suite.dir.path().join(format!("authz-{mode:o}.sock"));
         let path = format!("listen.uds={}", socket.display());
         let replica = world.serve(&[&path, &format!("listen.uds_mode={mode:04o}")]).await;
@@ -55,12 +55,12 @@ pub(crate) async fn a_unix_socket_serves_and_has_the_mode_that_was_set(suite: Ar
     }
 }
 
-/// Envoy as shipped, and one that forgets to remove the client's copies of our headers, so that
-/// it is on patgate alone that none survives.
+/// Envoy as shipped, and one that does not remove the client's copies of patgate's headers, so that
+/// only patgate prevents them.
 fn strict_and_forgetful(suite: &Suite, replica: &Replica) -> [Server; 2] {
     let text = fs::read_to_string(project("envoy/envoy.yaml")).unwrap();
     let mut forgetful = text.clone();
-    // By name, and by family.
+    // Headers are removed by name, and by prefix.
     for (from, to) in
         [("- remove: x-", "- remove: another-"), ("{ regex: 'x-", "{ regex: 'another-")]
     {
@@ -73,7 +73,7 @@ fn strict_and_forgetful(suite: &Suite, replica: &Replica) -> [Server; 2] {
     })
 }
 
-/// The headers that an allow sets, but for the model's.
+/// The headers that an allow sets, except that of the model.
 fn identity(world: &World<'_>, token: &Token, operation: &str) -> [(&'static str, String); 6] {
     [
         ("x-domain-id", world.id("acme").to_string()),
@@ -176,7 +176,7 @@ pub(crate) async fn the_access_log_names_the_subject_and_no_token(suite: Arc<Sui
     let envoy = replica.envoy(&suite);
     let bearer = token.bearer();
     let headers = [("authorization", bearer.as_str())];
-    // Some clients put a token where it does not belong.
+    // Some clients put a token in the query.
     let query = format!("?access_token={}", token.text);
     let reply = http::send(envoy.port, "GET", &format!("{MODEL}{query}"), &headers, "").await;
     let line = access_log::line(&envoy, &reply).await;
@@ -227,7 +227,7 @@ pub(crate) async fn a_denial_carries_the_request_id_of_the_logs(suite: Arc<Suite
         let count = |name: &str| reply.headers.iter().filter(|(known, _)| known == name).count();
         assert_eq!((count("x-request-id"), count("cache-control")), (1, 1), "{reply:?}");
         assert_ne!(reply.header(named.0), Some(named.1));
-        // Found by the id of the answer.
+        // The line is found by the id of the answer.
         assert_eq!(access_log::line(&envoy, &reply).await["response_code"], status);
     }
 }

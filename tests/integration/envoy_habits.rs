@@ -1,6 +1,6 @@
-//! What Envoy does, where our safety rests on it: against a real Envoy and an authorization server
-//! that answers as each test says. Another release of Envoy that behaves otherwise turns these
-//! red, and so does a shipped configuration that has lost a setting.
+//! Envoy's behaviour, as far as patgate's safety depends on it: tested against a real Envoy and an
+//! authorization server that answers as each test says. A release of Envoy that behaves differently
+//! fails these tests, and so does a shipped configuration that has lost a setting.
 
 mod answers;
 mod bodies;

@@ -1,4 +1,4 @@
-//! Postgres comes back as somebody else, with less.
+//! Postgres comes back as another server, with less data.
 
 use std::sync::Arc;
 
@@ -20,8 +20,8 @@ use crate::support::{
     tokens::{reader, revoke},
 };
 
-/// A standby is promoted that never heard of the last transactions; the old primary lives on, as
-/// in a partitioned network.
+/// The standby that is promoted never received the last transactions; the old primary continues to
+/// run, as in a partitioned network.
 pub(crate) async fn a_standby_that_lost_transactions_takes_over(suite: Arc<Suite>) {
     let (primary, world) = suite.spare(json!({})).await;
     let replication = Proxy::to(primary.port).await;
@@ -54,7 +54,7 @@ pub(crate) async fn a_standby_that_lost_transactions_takes_over(suite: Arc<Suite
     let lost_ids = burn(&world.postgres, 500).await;
     fleet.polled(2).await;
 
-    // Before it is promoted, the standby is nobody to ask.
+    // Before its promotion, the standby is not asked.
     load.allow(CHANGING);
     front.retarget(standby.port);
     front.cut();
@@ -63,7 +63,7 @@ pub(crate) async fn a_standby_that_lost_transactions_takes_over(suite: Arc<Suite
         fleet.all_answer(token, MODELS, status).await;
     }
 
-    // Nor for one that starts now, and knows of no primary.
+    // Nor for a replica that starts now and knows no primary.
     let stranded = Fleet::of(&world, 1, &settings).await;
     for token in [&cold, &kept, &known] {
         stranded.all_answer(token, MODELS, 503).await;
@@ -74,7 +74,7 @@ pub(crate) async fn a_standby_that_lost_transactions_takes_over(suite: Arc<Suite
     execute(&promoted, "SELECT pg_promote()").await;
     load.bear(fleet.turn("served by the new primary", (&cold, MODELS), 503, 200)).await;
     load.allow(WELL);
-    // Each replica has met it now, and uses nothing from before.
+    // Each replica has met the new primary now, and uses nothing from before.
     for (token, status) in [(&ghosts[0], 401), (&kept, 200), (&known, 401), (&lost, 200)] {
         fleet.all_answer(token, MODELS, status).await;
     }
@@ -82,14 +82,14 @@ pub(crate) async fn a_standby_that_lost_transactions_takes_over(suite: Arc<Suite
     late.all_answer(&ghosts[1], MODELS, 401).await;
     assert_eq!(lookups(&late.0[0], "principal", "redis", "stale").await, 1, "from Redis");
 
-    // Ids that the lost transactions had are given out again.
+    // The ids of the lost transactions are assigned again.
     let id = revoke_as(&promoted, &later).await;
     assert!(id < lost_ids, "{id} is not below {lost_ids}");
     revoke_as(&promoted, &quiet).await;
     fleet.turn("revoked on the new primary", (&later, MODELS), 200, 401).await;
 
-    // The old primary, of which it is known by now that it is one. Whatever is in use was read
-    // from the new one.
+    // The old primary, which the replicas now know to be old. Everything in use was read from the
+    // new one.
     for replica in &fleet.0 {
         load.known_to(replica).await;
     }
@@ -103,7 +103,7 @@ pub(crate) async fn a_standby_that_lost_transactions_takes_over(suite: Arc<Suite
     for answer in fleet.answers(&ghosts[0], MODELS).await {
         assert!([401, 503].contains(&answer), "{answer}");
     }
-    // The address leads to the right one again, and nobody closes what stands.
+    // The address leads to the right server again, and open connections are not closed.
     load.allow(CHANGING);
     front.retarget(standby.port);
     load.bear(fleet.turn("away from the old primary", (&colder, MODELS), 503, 200)).await;
@@ -113,13 +113,14 @@ pub(crate) async fn a_standby_that_lost_transactions_takes_over(suite: Arc<Suite
     load.end("fail-over to a standby that lost transactions").await;
 }
 
-/// A Postgres that answers before it writes is killed: ids of what is lost are given out again.
+/// A Postgres that answers before it writes is killed: the ids of lost transactions are assigned
+/// again.
 pub(crate) async fn ids_given_out_twice_hide_no_change(suite: Arc<Suite>) {
     let forgetful = json!({
         "synchronous_commit": "off",
         "wal_writer_delay": "10s",
         "wal_writer_flush_after": "1GB",
-        // Neither writes a page, which would write the log first.
+        // Neither process writes a page, which would write the log first.
         "bgwriter_lru_maxpages": 0,
         "checkpoint_timeout": "1h",
     });
@@ -137,7 +138,7 @@ pub(crate) async fn ids_given_out_twice_hide_no_change(suite: Arc<Suite>) {
     let state =
         format!("SELECT (revoked_at IS NULL)::text FROM patgate.pats WHERE id = '{}'", lost.id);
     let (lost_ids, later) = loop {
-        // The log is written now, and not again for ten seconds, unless somebody notes a use.
+        // The log is written now, and not again for ten seconds, unless a use is noted.
         let end = scalar(&world.postgres, "SELECT pg_current_wal_insert_lsn()::text").await;
         let reached = format!("SELECT (pg_current_wal_lsn() >= '{end}')::text");
         eventually("the log to be written", async || {
@@ -147,7 +148,7 @@ pub(crate) async fn ids_given_out_twice_hide_no_change(suite: Arc<Suite>) {
         revoke(&world, &lost).await;
         fleet.turn("revoked in vain", (&lost, MODELS), 200, 401).await;
         let lost_ids = burn(&world.postgres, 200).await;
-        // Its entries and all that is polled from here on count these ids among what they saw.
+        // Its entries and all following polls count these ids among those that they saw.
         let later = cold.pop().expect("a log that is not written for a while");
         fleet.all_answer(&later, MODELS, 200).await;
         fleet.polled(2).await;
@@ -156,7 +157,7 @@ pub(crate) async fn ids_given_out_twice_hide_no_change(suite: Arc<Suite>) {
         if scalar(&world.postgres, &state).await == "true" {
             break (lost_ids, later);
         }
-        // It was written before it was killed.
+        // This was written before the kill.
         world.sql("UPDATE patgate.pats SET revoked_at = NULL").await;
         let well = async || fleet.answers(&lost, MODELS).await == [200; 2];
         eventually("the token to be good once more", well).await;
@@ -173,7 +174,7 @@ pub(crate) async fn ids_given_out_twice_hide_no_change(suite: Arc<Suite>) {
     }
 }
 
-/// Rolls back some transactions that have an id; returns the last one's.
+/// Rolls back some transactions that have an id; returns the id of the last one.
 async fn burn(pool: &PgPool, count: usize) -> u64 {
     let mut last = 0;
     for _ in 0..count {

@@ -1,5 +1,5 @@
-//! The fault table: what each fault may do to answers, under a load through a real Envoy that asks
-//! two replicas.
+//! The fault table: the permitted effect of each fault on answers, under load through a real Envoy
+//! that asks two replicas.
 
 mod both;
 mod feed;
@@ -18,7 +18,7 @@ use crate::support::{
 
 pub(crate) use self::{both::*, feed::*, postgres::*, redis::*, replicas::*, sealed::*};
 
-/// In rows that wait until everything known is too old.
+/// In rows that wait until all cached data is too old.
 const STALENESS: Duration = Duration::from_secs(3);
 const SHORT: [&str; 2] = ["max_staleness=3s", "negative_ttl=1s"];
 
@@ -29,7 +29,7 @@ const FADING: AllowedStatuses = AllowedStatuses {
     turning: &[200, 503],
     ..WELL
 };
-/// Everything that was known is too old.
+/// All cached data is too old.
 const BLIND: AllowedStatuses =
     AllowedStatuses { hot: &[503], cold: &[503], revoked: &[503], turning: &[503], ..WELL };
 
@@ -38,8 +38,8 @@ const fn turned(allowed: AllowedStatuses) -> AllowedStatuses {
     AllowedStatuses { turning: if allowed.hot.len() > 1 { &[401, 503] } else { &[401] }, ..allowed }
 }
 
-/// Nobody can read Postgres for a while. What is known is served as long as it may be and no
-/// longer; then all is well again, without a restart.
+/// Postgres cannot be read for a while. Cached data is served up to its limit; then everything
+/// recovers without a restart.
 async fn unread(
     front: &Front<'_>,
     load: &Load,

@@ -1,4 +1,4 @@
-//! Whatever is changed, by whatever means, every replica obeys.
+//! Every replica obeys every change, by whatever means it is made.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -12,7 +12,7 @@ use crate::support::{
 const RENAMED: &str = "/proxy/renamed/v1/models";
 const LISTED: &str = "/proxy/picky/v1/models/org/listed";
 
-/// What is done, in SQL, and the answers that are others from then on.
+/// The SQL of a change, and the answers that differ afterwards.
 type FeedStep = (&'static str, String, &'static [(&'static str, u16)]);
 
 pub(crate) async fn every_change_is_obeyed_everywhere(suite: Arc<Suite>) {
@@ -177,7 +177,7 @@ fn steps(world: &World<'_>, token: &Token) -> Vec<FeedStep> {
     ]
 }
 
-/// Every request may write it; nobody is to read anything again for that.
+/// Every request may write it; no entry must be read again because of it.
 pub(crate) async fn the_last_use_is_no_change(suite: Arc<Suite>) {
     let world = suite.world().await;
     let token = reader(&world).await;

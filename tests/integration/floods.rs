@@ -1,4 +1,4 @@
-//! More than anybody could ask for in earnest.
+//! More load than any honest clients cause.
 
 use std::{
     collections::BTreeMap,
@@ -39,12 +39,12 @@ pub(crate) async fn commands(replica: &Replica, store: &str) -> u64 {
     replica.metric(&format!("patgate_store_commands_total{{store=\"{store}\"}}")).await
 }
 
-/// A token of this world that its database does not know.
+/// A token of this world that its database does not have.
 fn unknown(world: &World<'_>) -> Token {
     world.unknown(TokenId(Uuid::now_v7()))
 }
 
-/// Uses a token until told to stop; returns how long each use took, in order of length.
+/// Uses a token until told to stop; returns how long each use took, sorted.
 fn use_meanwhile(
     replica: &Arc<Replica>,
     token: &Token,
@@ -65,7 +65,7 @@ fn use_meanwhile(
     })
 }
 
-/// Forged tokens cost no store anything, and those in use nothing but processor time.
+/// Forged tokens cause no store any work, and cost tokens in use only processor time.
 pub(crate) async fn forged_tokens_are_turned_away(suite: Arc<Suite>) {
     const BURST: usize = 20;
     let world = suite.world().await;
@@ -101,14 +101,14 @@ pub(crate) async fn forged_tokens_are_turned_away(suite: Arc<Suite>) {
         let redis = commands(&replica, "redis").await - before[0];
         let postgres = commands(&replica, "postgres").await - before[1];
         assert_eq!(redis, 0, "commands to Redis");
-        // Polls were read first, and are last: only one that is not answered yet may be missing.
+        // Polls are read first and last, so only an unanswered one may be missing.
         let polls = polls(&replica).await - polled;
         assert!(postgres <= polls + 1, "{postgres} queries and {polls} polls");
     }
     println!("p99 with and without: {:.1}", p99[1].as_secs_f64() / p99[0].as_secs_f64());
 }
 
-/// Paced, to a process of its own: its stores and its memory do not notice.
+/// At a fixed rate, to a separate process: its stores and its memory are not affected.
 pub(crate) async fn five_thousand_forged_tokens_a_second(suite: Arc<Suite>) {
     const A_SECOND: u64 = 5000;
     const AT_ONCE: usize = 50;
@@ -119,7 +119,7 @@ pub(crate) async fn five_thousand_forged_tokens_a_second(suite: Arc<Suite>) {
     let hot = reader(&world).await;
     assert_eq!(answer(replica, &hot, MODELS).await, 200);
     crate::support::entries::entries_written(&world, 2).await;
-    // With the same id for all, every answer is the same to the byte.
+    // With the same id for all, all answers are equal, byte for byte.
     let request = |token: &Token| {
         request("GET", MODELS, &[("authorization", &token.bearer()), ("x-request-id", "flood")])
     };
@@ -128,7 +128,7 @@ pub(crate) async fn five_thousand_forged_tokens_a_second(suite: Arc<Suite>) {
 
     let mut p99 = Vec::new();
     let mut resident = 0;
-    // Once to warm up, once without, and then in earnest.
+    // Once to warm up, once without a flood, and then the measurement.
     for (seconds, flooded) in [(2, true), (3, false), (10, true)] {
         let polled = polls(replica).await;
         let before = [commands(replica, "redis").await, commands(replica, "postgres").await];
@@ -173,7 +173,7 @@ pub(crate) async fn five_thousand_forged_tokens_a_second(suite: Arc<Suite>) {
     suite.stack.stop(&process.server);
 }
 
-/// Deleted tokens replayed by somebody who has them: asked for in batches, and once a while each.
+/// An attacker replays deleted tokens: they are looked up in batches, and rarely each.
 pub(crate) async fn unknown_tokens_are_asked_for_in_batches(suite: Arc<Suite>) {
     const TOKENS: usize = 2000;
     let world = suite.world().await;
@@ -195,11 +195,11 @@ pub(crate) async fn unknown_tokens_are_asked_for_in_batches(suite: Arc<Suite>) {
     stop.store(true, Relaxed);
     println!("{TOKENS} unknown, {} in use: {asked:?} queries", uses.await.unwrap().len());
     assert!(asked[0] < TOKENS as u64 / 4, "{asked:?}");
-    // Not once; one more than polls when one was under way.
+    // Not once, or one more than the polls if one was in progress.
     assert!(asked[1] <= 1 && asked[2] <= 1, "{asked:?}: they are remembered");
 }
 
-/// Everybody at once through Envoy, with nothing in memory or Redis.
+/// All clients at once through Envoy, with nothing in memory or Redis.
 pub(crate) async fn a_herd_is_served(suite: Arc<Suite>) {
     const TOKENS: usize = 2000;
     const CONNECTIONS: i64 = 8;
@@ -208,8 +208,8 @@ pub(crate) async fn a_herd_is_served(suite: Arc<Suite>) {
         (0..TOKENS).map(|_| world.issue("ann", "1 hour", &[READ])).unzip();
     world.sql(&sql.concat()).await;
     let connections = format!("postgres.max_connections={CONNECTIONS}");
-    // As shipped but for the time that anything may take: a debug build that shares two processors
-    // with its clients needs seconds for what takes a release a fraction of one.
+    // As shipped, except for time limits: a debug build that shares two processors with its clients
+    // needs seconds where a release needs a fraction of one.
     let settings = [&connections, SLOW[0], SLOW[1], "redis.timeout=1s"];
     let process = process::serve(&world, &settings).await;
     let envoy = process.replica.envoy(&suite);
@@ -229,7 +229,7 @@ pub(crate) async fn a_herd_is_served(suite: Arc<Suite>) {
         let (mut left, mut tries): (Vec<_>, Vec<usize>) = (tokens.iter().collect(), Vec::new());
         let mut refusals = BTreeMap::new();
         while !left.is_empty() {
-            // As often as the OpenAI clients try.
+            // As often as the OpenAI clients retry.
             assert!(tries.len() < 3, "{} are left after {tries:?}", left.len());
             tries.push(left.len());
             let replies = join_all(left.iter().map(async |token| {
@@ -242,7 +242,7 @@ pub(crate) async fn a_herd_is_served(suite: Arc<Suite>) {
                 let reply = replies.next().unwrap();
                 assert!([200, 503].contains(&reply.status), "{}", reply.status);
                 if reply.status == 503 {
-                    // Envoy's own has no body.
+                    // Envoy's own refusal has no body.
                     *refusals.entry(reply.code()).or_insert(0) += 1;
                 }
                 reply.status == 503
@@ -257,7 +257,7 @@ pub(crate) async fn a_herd_is_served(suite: Arc<Suite>) {
     println!(
         "{TOKENS} first uses took {took:?}, {queries} queries; asked {tries:?}, 503 {refusals:?}"
     );
-    // Two are the feed's, and one writes behind.
+    // Two are the feed's, and one writes after the answers.
     assert!(busiest <= CONNECTIONS + 3, "{busiest} connections");
     let mut asked = BTreeMap::new();
     for line in world.statements() {
@@ -274,9 +274,9 @@ pub(crate) async fn a_herd_is_served(suite: Arc<Suite>) {
     suite.stack.stop(&process.server);
 }
 
-/// A thousand valid tokens of one owner, none of which memory holds: what others look up takes no
-/// more than twice its time, be their tokens known here or not. Postgres is far away, so that its
-/// queries take time and no processor.
+/// A thousand valid tokens of one owner, none of them in memory: lookups of other owners take at
+/// most twice their normal time, whether or not their tokens are known here. Postgres is far away,
+/// so its queries take time and no processor.
 pub(crate) async fn one_owners_flood_leaves_others_their_share(suite: Arc<Suite>) {
     const TOKENS: usize = 1000;
     const OTHERS: usize = 5;
@@ -294,7 +294,7 @@ pub(crate) async fn one_owners_flood_leaves_others_their_share(suite: Arc<Suite>
     let postgres = format!("postgres.url={url}");
     let settings = [&postgres, "redis.url=", "memory.principals=1KiB"];
     let settings = [&settings[..], &["postgres.max_connections=2"], &SLOW].concat();
-    // Two owners may share a lane, which each replica draws anew: one time in 32.
+    // Two owners may share a lane, which each replica draws at random: one time in 32.
     for again in [true, true, false] {
         let replica = Arc::new(world.serve(&settings).await);
         let ask = async |tokens: &[Token]| {
@@ -307,7 +307,7 @@ pub(crate) async fn one_owners_flood_leaves_others_their_share(suite: Arc<Suite>
             took.sort_unstable();
             took[took.len() / 2]
         };
-        // From now on it is known whose they are.
+        // From now on their owners are known.
         ask(&others).await;
         join_all(flooding.iter().map(|token| answer(&replica, token, MODELS))).await;
         let stop = Arc::new(AtomicBool::new(false));
@@ -345,7 +345,7 @@ pub(crate) async fn one_owners_flood_leaves_others_their_share(suite: Arc<Suite>
     }
 }
 
-/// Each asked for once, one after another, so that neither memory nor batches spare Postgres.
+/// Each is used once, one after another, so that neither memory nor batches spare Postgres.
 pub(crate) async fn paced_unknown_tokens_cost_a_bounded_rate(suite: Arc<Suite>) {
     const RATE: u64 = 5;
     const NEGATIVES: u64 = 20;
@@ -373,7 +373,7 @@ pub(crate) async fn paced_unknown_tokens_cost_a_bounded_rate(suite: Arc<Suite>) 
     let polled = polls(&replica).await;
     let before = commands(&replica, "postgres").await;
     let mut told = BTreeMap::from([(401, 0), (503, 0)]);
-    // Longer where nearly all answers come too late.
+    // Longer if nearly all answers come too late.
     while began.elapsed() < Duration::from_secs(4)
         || told[&401] <= NEGATIVES && began.elapsed() < Duration::from_secs(20)
     {
@@ -381,7 +381,7 @@ pub(crate) async fn paced_unknown_tokens_cost_a_bounded_rate(suite: Arc<Suite>) 
         while let Some(answer) = asked.try_join_next() {
             *told.get_mut(&answer.unwrap()).expect("401 or 503") += 1;
         }
-        // A machine that does not keep up is not asked for ever more.
+        // Does not increase the load without limit on a machine that does not keep up.
         for _ in 0..BURST.min(MOST_AT_ONCE - asked.len()) {
             let replica = Arc::clone(&replica);
             let token = unknown(&world);
@@ -405,7 +405,7 @@ pub(crate) async fn paced_unknown_tokens_cost_a_bounded_rate(suite: Arc<Suite>) 
         hot.len(),
         hot[hot.len() * 99 / 100]
     );
-    // One poll may have been under way at the end.
+    // One poll may have been in progress at the end.
     let most = RATE as f64 * took.as_secs_f64() + 1.0;
     assert!((queries - polls.min(queries)) as f64 <= most + 1.0, "{queries} queries");
     assert!(unauthorized > NEGATIVES && 0 < shed && shed <= unavailable, "{shed} shed");

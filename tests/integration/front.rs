@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 const CHAT: &str = "/proxy/acme/v1/chat/completions";
-/// Of the shipped configuration.
+/// The path in the shipped configuration.
 const HEALTH: &str = "/healthz";
 const OURS: (&str, &str) = ("origin", "https://app.example.com");
 const THEIRS: (&str, &str) = ("origin", "https://evil.example.com");
@@ -36,11 +36,11 @@ pub(crate) async fn a_preflight_of_a_listed_origin_is_answered_unchecked(suite: 
         let reply = options(over, &envoy, CHAT, &[OURS, ASKS]).await;
         assert_eq!((reply.status, reply.body.as_str()), (200, ""), "{reply:?}");
         assert_eq!(reply.header("access-control-allow-origin"), Some(OURS.1));
-        // The asterisk does not stand for this one.
+        // The asterisk does not include this header.
         let allowed = reply.header("access-control-allow-headers").unwrap();
         let allowed: Vec<_> = allowed.split(',').map(str::trim).collect();
         assert_eq!(allowed, ["authorization", "*"], "{over:?}");
-        // A page's cookies are none of ours.
+        // patgate does not use a page's cookies.
         assert_eq!(reply.header("access-control-allow-credentials"), None, "{over:?}");
         let methods = reply.header("access-control-allow-methods").unwrap();
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
@@ -49,7 +49,7 @@ pub(crate) async fn a_preflight_of_a_listed_origin_is_answered_unchecked(suite: 
         assert_eq!((reply.header("x-backend"), replica.decisions().await), (None, 0));
     }
 
-    // Everything else is checked, the real request of the same page included.
+    // Every other request is checked, also the real request of the same page.
     for (count, method, headers) in [
         (1, "POST", &[OURS][..]),
         (2, "POST", &[OURS, ASKS]),
@@ -61,7 +61,7 @@ pub(crate) async fn a_preflight_of_a_listed_origin_is_answered_unchecked(suite: 
         let reply = http::send(envoy.port, method, CHAT, headers, "").await;
         assert_eq!(reply.code(), "missing_credential", "{method} {headers:?}");
         assert_eq!(replica.decisions().await, count, "{method} {headers:?}");
-        // So that the page can read why, and when to come again.
+        // So that the page can read the reason, and when to retry.
         let is_ours = headers.contains(&OURS);
         let readable = reply.header("access-control-allow-origin");
         assert_eq!(readable.is_some(), is_ours, "{method} {headers:?}");
@@ -85,7 +85,7 @@ pub(crate) async fn a_preflight_of_another_origin_is_refused_in_words(suite: Arc
             (quoted, CHAT),
             (THEIRS, "/"),
             (THEIRS, "/api/v2/models"),
-            // There is nothing there that a page could want.
+            // This path has nothing that a page could want.
             (OURS, "/elsewhere"),
         ] {
             let reply = options(over, &envoy, target, &[origin, ASKS]).await;
@@ -111,7 +111,7 @@ pub(crate) async fn load_balancers_need_no_token_and_learn_nothing(suite: Arc<Su
     let world = suite.world().await;
     let replica = world.serve(&[]).await;
     let mut config = shipped();
-    // What `--service-cluster` sets.
+    // The value that `--service-cluster` sets.
     config["node"] = json!({ "id": "gateway-7", "cluster": "the-name-of-the-fleet" });
     let patch = envoy_patch(&suite, &[replica.grpc], patient("10s", "10s"));
     let start = json!({ "config_yaml": config.to_string(), "patch": patch });
@@ -121,7 +121,7 @@ pub(crate) async fn load_balancers_need_no_token_and_learn_nothing(suite: Arc<Su
     };
     let health = async |over: Over, method| {
         let reply = ask(over, method, HEALTH, b"").await;
-        // Besides what says how the answer is written.
+        // Except headers about the encoding of the answer.
         let known =
             ["connection", "content-length", "date", "server", "transfer-encoding", "x-request-id"];
         let others = reply.headers.iter().filter(|(name, _)| !known.contains(&name.as_str()));
@@ -137,7 +137,7 @@ pub(crate) async fn load_balancers_need_no_token_and_learn_nothing(suite: Arc<Su
     }
     assert_eq!(replica.decisions().await, 0);
 
-    // Nothing beside it is served by it.
+    // No other path is served by it.
     let mut count = 0;
     for over in Over::ALL {
         for (method, target) in [
@@ -160,7 +160,7 @@ pub(crate) async fn load_balancers_need_no_token_and_learn_nothing(suite: Arc<Su
         }
     }
 
-    // An Envoy that is about to end says so, and goes on serving.
+    // An Envoy that is about to end reports so, and continues to serve.
     let admin = async |target| http::send(envoy.admin_port, "POST", target, &[], "").await.status;
     assert_eq!(admin("/healthcheck/fail").await, 200);
     let failing = ("x-envoy-immediate-health-check-fail".to_owned(), "true".to_owned());
@@ -171,13 +171,13 @@ pub(crate) async fn load_balancers_need_no_token_and_learn_nothing(suite: Arc<Su
     assert_eq!(admin("/healthcheck/ok").await, 200);
     assert_eq!(health(Over::Http1, "GET").await, (200, Vec::new()));
 
-    // The access log has the others, and not a line for each look of a load balancer.
+    // The access log has the others, and no line for the requests of a load balancer.
     let lines = || std::fs::read_to_string(&envoy.access_log).unwrap();
     let is_complete = async || lines().matches(CHAT).count() == Over::ALL.len();
     eventually("lines in the access log", is_complete).await;
     let lines = lines();
     let lines = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let logged = lines.filter(|line| line["path"] == HEALTH && line["method"] == "GET");
-    // Of those with a query, whose queries are not logged.
+    // Lines of requests with a query, which is not logged.
     assert_eq!(logged.count(), 2 * Over::ALL.len());
 }

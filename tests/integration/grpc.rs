@@ -1,4 +1,4 @@
-//! Clients that share no code with patgate, and Envoy as it sends headers when told to send them raw.
+//! Clients that share no code with patgate, and an Envoy that sends headers raw.
 
 use std::{process::Command, sync::Arc};
 
@@ -11,7 +11,7 @@ use crate::support::{
     process,
 };
 
-/// grpcio reports what was meant, where a call ends with a status and nothing else, too.
+/// grpcio reports the intended status, also if a call ends with a status and no message.
 pub(crate) async fn grpcio_hears_every_status(suite: Arc<Suite>) {
     let world = suite.world().await;
     let process = process::serve(&world, &[]).await;
@@ -56,14 +56,14 @@ pub(crate) async fn grpcio_hears_every_status(suite: Arc<Suite>) {
     assert_eq!(heard[8]["answer"], heard[9]["answer"], "one is compressed");
 }
 
-/// Where grpcurl is; `make grpc-test` says so.
+/// Names the grpcurl program; `make grpc-test` sets it.
 const GRPCURL: &str = "GRPCURL";
 
 pub(crate) fn has_grpcurl() -> bool {
     std::env::var_os(GRPCURL).is_some()
 }
 
-/// grpc-go takes an answer apart differently: what is missing in it becomes `Internal` or `Unknown`.
+/// grpc-go parses an answer in another way: a missing part becomes `Internal` or `Unknown`.
 pub(crate) async fn grpcurl_hears_every_status(suite: Arc<Suite>) {
     let grpcurl = std::env::var(GRPCURL).unwrap();
     let world = suite.world().await;
@@ -97,7 +97,7 @@ pub(crate) async fn grpcurl_hears_every_status(suite: Arc<Suite>) {
     }
 }
 
-/// Without a definition at hand, grpcurl asks patgate for it.
+/// Without a definition of its own, grpcurl asks patgate for it.
 pub(crate) async fn grpcurl_finds_services_and_messages_by_reflection(suite: Arc<Suite>) {
     let grpcurl = std::env::var(GRPCURL).unwrap();
     let world = suite.world().await;
@@ -136,7 +136,7 @@ pub(crate) async fn grpcurl_finds_services_and_messages_by_reflection(suite: Arc
     assert_eq!(denied["deniedResponse"]["status"]["code"], "Unauthorized", "{denied}");
 }
 
-/// With `encode_raw_headers` Envoy sends no map of headers, but a list.
+/// With `encode_raw_headers`, Envoy sends a list of headers instead of a map.
 pub(crate) async fn envoy_may_send_headers_raw(suite: Arc<Suite>) {
     let world = suite.world().await;
     let mine = world.token(&[("acme", "models", "m", "llm_embeddings")]).await.bearer();
@@ -158,7 +158,7 @@ pub(crate) async fn envoy_may_send_headers_raw(suite: Arc<Suite>) {
         let bearer = ("authorization", &*mine);
         let expected = |status: u16, code: &str| (status, code.to_owned());
         assert_eq!(send(&[bearer], "m").await, expected(200, ""));
-        // What a body says of itself is read from the list as well.
+        // The headers about a body are read from the list also.
         assert_eq!(send(&[bearer], "other").await, expected(403, "permission_denied"));
         assert_eq!(send(&[bearer, ("content-encoding", "br")], "m").await.0, 415);
         assert_eq!(send(&[], "m").await, expected(401, "missing_credential"));

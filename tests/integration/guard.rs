@@ -1,5 +1,5 @@
-//! The guard before Envoy's router: what patgate has not let through reaches no backend, however it
-//! came past ext_authz. The shipped configuration, changed in one thing for each listener.
+//! The guard before Envoy's router: a request that patgate has not let through reaches no backend,
+//! however it passed ext_authz. Each listener is the shipped configuration with one change.
 
 pub(crate) mod local_replies;
 pub(crate) mod words;
@@ -23,10 +23,10 @@ use crate::support::{
 const MODELS: &str = "/proxy/acme/v1/models";
 const READ: Scope<'static> = ("acme", "models", "*", "llm_read");
 
-/// What is done to a connection manager.
+/// A change of a connection manager.
 type ConfigChange = fn(&mut Value);
 
-/// What can keep a request from patgate, or from its answer.
+/// What can keep a request from patgate, or the answer from Envoy.
 const LOSSES: [(&str, ConfigChange); 3] = [
     ("patgate dead, and failures allowed", |manager| {
         authorizers(manager).for_each(fail_open);
@@ -40,8 +40,8 @@ const LOSSES: [(&str, ConfigChange); 3] = [
     }),
 ];
 
-/// As an application team's policy comes to be: an RBACPerRoute, here an empty one, under the name
-/// by which control planes call the filter.
+/// As a team's policy is often written: an RBACPerRoute, here an empty one, under the name that
+/// control planes use for the filter.
 fn rbac_on_the_routes(manager: &mut Value) {
     for route in routes(manager) {
         route["typed_per_filter_config"]["envoy.filters.http.rbac"] = json!({
@@ -54,7 +54,7 @@ fn generate_the_name(manager: &mut Value) {
     find(&mut manager["http_filters"], GUARD)["name"] = json!("envoy.filters.http.rbac");
 }
 
-/// The shipped listener and, of each kind, one with the guard and one without.
+/// The shipped listener and, for each change, one with the guard and one without.
 struct Variations {
     shipped: Value,
     listeners: BTreeMap<String, Value>,
@@ -68,7 +68,7 @@ impl Variations {
     }
 }
 
-/// Each loss on a route that patgate's header leads on, and on one that leads to a backend anyway.
+/// Each on a route that patgate's header chooses, and on one that leads to a backend anyway.
 pub(crate) async fn what_patgate_did_not_let_through_reaches_no_backend(suite: Arc<Suite>) {
     for file in ["envoy.yaml", "single-step.yaml"] {
         no_loss_reaches_a_backend(&suite, configuration(file)).await;
@@ -91,7 +91,7 @@ async fn no_loss_reaches_a_backend(suite: &Suite, mut config: Value) {
         all.add(&format!("{loss}; by header, unguarded"), &[&change, &unguard]);
         all.add(&format!("{loss}; fixed"), &[&change, &fix_the_routes]);
         all.add(&format!("{loss}; fixed, unguarded"), &[&change, &fix_the_routes, &unguard]);
-        // A route's RBACPerRoute replaces a guard of the name that it is for, and no other.
+        // A route's RBACPerRoute replaces a guard of that name only.
         let changes: [&dyn Fn(&mut Value); 3] = [&change, &fix_the_routes, &rbac_on_the_routes];
         all.add(&format!("{loss}; fixed, rbac on the routes"), &changes);
         let changes = [&changes[..], &[&generate_the_name]].concat();
@@ -118,11 +118,12 @@ async fn no_loss_reaches_a_backend(suite: &Suite, mut config: Value) {
             let unguarded = name.ends_with("unguarded") || name.ends_with("generated name");
             match (unguarded, name.contains("fixed")) {
                 (false, _) => refused_as_an_outage(&reply, name),
-                // Without our header it leads nowhere.
+                // Without patgate's header, the route leads nowhere.
                 (true, false) => {
                     assert_eq!(reply.code(), "backend_unavailable", "{name}: {reply:?}")
                 }
-                // What the guard is for: this is a request as nobody, and a backend serves it.
+                // The case for which the guard exists: a request without identity, which a backend
+                // serves.
                 (true, true) => {
                     let to = reply.header("x-backend");
                     assert_eq!((reply.status, to), (200, Some("model-acme")), "{name}: {reply:?}");
@@ -140,8 +141,8 @@ async fn no_loss_reaches_a_backend(suite: &Suite, mut config: Value) {
     assert_eq!(refused, 18, "each refusal of the guard is counted");
 }
 
-/// What needs no backend is answered as before, and what patgate lets through without a verdict in
-/// its favour, because a denial is not carried out yet, passes.
+/// Requests that need no backend are answered as before. Requests that patgate lets through
+/// although it would deny them, because the denial is not enforced yet, pass.
 pub(crate) async fn the_guard_leaves_alone_what_it_is_not_for(suite: Arc<Suite>) {
     let world = suite.world().await;
     let replica = world.serve(&[]).await;
@@ -180,12 +181,12 @@ pub(crate) async fn the_guard_leaves_alone_what_it_is_not_for(suite: Arc<Suite>)
     let reply = http::send(gateway.ports["shipped"], "OPTIONS", MODELS, &preflight, "").await;
     assert_eq!(reply.status, 200, "{reply:?}");
     assert_eq!(reply.header("access-control-allow-origin"), Some(preflight[0].1), "{reply:?}");
-    // Direct responses are the router's: they come after the guard.
+    // Direct responses are the router's, so they come after the guard.
     let reply = gateway.get("direct", &good).await;
     assert_eq!((reply.status, &*reply.body), (200, "direct"));
     assert_eq!(gateway.get("direct", &[]).await.status, 401);
     refused_as_an_outage(&gateway.get("direct, ext_authz gone", &good).await, "direct");
-    // Where nobody is enforced yet, everybody passes as nobody.
+    // While no denial is enforced, every request passes without an identity.
     let reply = gateway.get("softening", &[]).await;
     assert_eq!((reply.status, reply.header("x-backend")), (200, Some("model-acme")), "{reply:?}");
     assert!(reply.seen("x-user-id").is_empty());

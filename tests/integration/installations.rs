@@ -1,5 +1,5 @@
-//! Several installations share a cluster, a Redis, a key ring, an address: each goes by its own
-//! knowledge.
+//! Several installations share a cluster, a Redis, a key ring or an address: each uses only its own
+//! data.
 
 use std::{fs, sync::Arc};
 
@@ -22,13 +22,14 @@ async fn identity(world: &World<'_>) -> String {
     value(world, "SELECT patgate.identity()").await
 }
 
-/// A replica with nothing in memory, of this world.
+/// A replica of this world with empty memory.
 async fn fresh(world: &World<'_>) -> Fleet {
     Fleet::of(world, 1, &PATIENT).await
 }
 
 /// Staging is made from production by `pg_dump`, in the same cluster, with the same Redis and the
-/// same keys. What one of them revokes is refused by its replicas, whatever the other one's write.
+/// same keys. If one of them revokes a token, its replicas refuse it, whatever the other one's
+/// replicas write.
 pub(crate) async fn a_restored_dump_beside_its_original_is_another(suite: Arc<Suite>) {
     let production = suite.world().await;
     let tokens = [reader(&production).await, reader(&production).await];
@@ -36,7 +37,7 @@ pub(crate) async fn a_restored_dump_beside_its_original_is_another(suite: Arc<Su
     let staging = production.restored().await;
     assert_ne!(identity(&production).await, identity(&staging).await);
 
-    // Leases came along with the dump, and nobody serves from it.
+    // Leases are part of the dump, and no replica serves from it.
     let leases: i64 = value(&staging, "SELECT count(*) FROM patgate.replicas").await;
     let output = revoke_and_wait(&staging, &reader(&staging).await).await;
     let said = String::from_utf8_lossy(&output.stderr);
@@ -53,7 +54,7 @@ pub(crate) async fn a_restored_dump_beside_its_original_is_another(suite: Arc<Su
         ours.turn("revoked here", (token, MODELS), 200, 401).await;
         let mut redis = redis_at(&here.redis_url).await;
         redis::cmd("FLUSHDB").exec_async(&mut redis).await.unwrap();
-        // Each finds what the other has left in Redis, if it looks there.
+        // Each would find the other's entries in Redis, if it looked there.
         for _ in 0..2 {
             fresh(there).await.all_answer(token, MODELS, 200).await;
             in_redis(there, token).await;
@@ -65,7 +66,7 @@ pub(crate) async fn a_restored_dump_beside_its_original_is_another(suite: Arc<Su
     }
 }
 
-/// Waits until what was found about a token is written.
+/// Waits until the entries about a token are written.
 async fn in_redis(world: &World<'_>, token: &Token) {
     let redis = redis_at(&world.redis_url).await;
     eventually("an entry in Redis", async || {
@@ -76,7 +77,8 @@ async fn in_redis(world: &World<'_>, token: &Token) {
     .await;
 }
 
-/// The same with the feed relayed: frames of one do not reach the followers of the other.
+/// The same with the feed relayed: frames of one installation do not reach the followers of the
+/// other.
 pub(crate) async fn relays_that_share_a_redis_are_apart(suite: Arc<Suite>) {
     let production = suite.world().await;
     let mut tokens = Vec::new();
@@ -130,7 +132,7 @@ pub(crate) async fn a_feed_of_another_database_keeps_from_serving(suite: Arc<Sui
     production.serve(&[&format!("feed.url={}", production.url("server", production.port))]).await;
 }
 
-/// The address of a feed leads to another database of the same cluster while it is read.
+/// The address of a feed begins to lead to another database of the same cluster.
 pub(crate) async fn a_feed_url_that_comes_to_lead_elsewhere_is_not_trusted(suite: Arc<Suite>) {
     let production = suite.world().await;
     let staging = production.restored().await;
@@ -151,12 +153,12 @@ pub(crate) async fn a_feed_url_that_comes_to_lead_elsewhere_is_not_trusted(suite
     revoke(&production, &token).await;
     fleet.turn("revoked unknown to the feed", (&token, MODELS), 200, 401).await;
     fleet.all_answer(&other, MODELS, 200).await;
-    // What another one knows is not taken for ours.
+    // Knowledge about another database is not used.
     eventually("what is known of changes to grow old", async || {
         replica.gauge("patgate_feed_watermark_age_seconds").await > 3.0
     })
     .await;
-    // Whoever waits is not told that it has been read.
+    // A waiting command does not report the change as applied.
     let output = revoke_and_wait(&production, &other).await;
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!said.contains("applied by 1"), "{said}");
@@ -184,7 +186,7 @@ pub(crate) async fn a_feed_url_that_comes_to_lead_elsewhere_is_not_trusted(suite
     fleet.turn("revoked when the feed is back", (&last, MODELS), 200, 401).await;
 }
 
-/// The address of the truth itself leads elsewhere: nothing of it is used.
+/// `postgres.url` itself leads to another database: nothing from it is used.
 pub(crate) async fn a_postgres_url_that_comes_to_lead_elsewhere_is_not_trusted(suite: Arc<Suite>) {
     let production = suite.world().await;
     let token = reader(&production).await;
@@ -210,7 +212,7 @@ pub(crate) async fn a_postgres_url_that_comes_to_lead_elsewhere_is_not_trusted(s
     fleet.turn("led to the right one again", (&token, MODELS), 503, 401).await;
 }
 
-/// Nor is anything written where the address leads to by then: no canary, no note of use.
+/// Nor is anything written to the other database: no canary, and no note of use.
 pub(crate) async fn nothing_is_written_to_another_installation(suite: Arc<Suite>) {
     const CANARIES: &str = "SELECT count(*) FROM patgate.users
         WHERE email = 'revocation-canary@patgate.invalid'";
@@ -234,7 +236,7 @@ pub(crate) async fn nothing_is_written_to_another_installation(suite: Arc<Suite>
     eventually("flips here again", async || replica.metric(seen).await > before).await;
 }
 
-/// A copy of a cluster's files is the same installation, until it is told that it is not.
+/// A copy of a cluster's files is the same installation until it is renewed.
 pub(crate) async fn a_copy_of_the_files_is_renewed(suite: Arc<Suite>) {
     let (original, world) = suite.spare(json!({})).await;
     let replica = world.serve(&[&["redis.url="], &SOON[..]].concat()).await;
@@ -253,7 +255,7 @@ pub(crate) async fn a_copy_of_the_files_is_renewed(suite: Arc<Suite>) {
     let identity = shown(copy.port);
     assert_eq!(identity, self::identity(&world).await);
 
-    // It serves, or did a moment ago: which of the two this is, nobody can tell from within.
+    // The replica serves, or did until lately: the database cannot distinguish the two.
     at(copy.port).refused("installation renew", 2, "replicas serve from this database");
     let said = at(copy.port).ok("installation renew --yes");
     assert!(said.contains("this installation is "), "{said}");
@@ -264,7 +266,7 @@ pub(crate) async fn a_copy_of_the_files_is_renewed(suite: Arc<Suite>) {
     let old_id = entry[0]["details"]["old_id"].as_str().unwrap();
     assert!(identity.ends_with(old_id), "{entry}");
 
-    // A replica under which the id changes stops using the database; the next one uses it.
+    // A replica whose installation gets a new id stops using the database; the next one uses it.
     at(original.port).ok("installation renew --yes");
     eventually("it to notice", async || answer(&replica, &token, MODELS).await == 503).await;
     let next = world.serve(&["redis.url="]).await;

@@ -1,5 +1,5 @@
-//! A replica with another key ring than tokens were signed with takes no traffic, and replicas with
-//! different ones are noticed.
+//! A replica whose key ring did not sign the live tokens gets no traffic, and differing key rings
+//! of replicas are reported.
 
 use std::{fs, path::PathBuf, sync::Arc};
 
@@ -21,7 +21,7 @@ const NONE_OF_THEM: &str = "the key ring has signed none of the live tokens";
 const OTHERS: &str = "live tokens were signed by keys that this replica's key ring lacks";
 const SEALS: &str = "an entry in Redis is not sealed by this key ring";
 
-/// A ring of one new key.
+/// Makes a ring with one new key.
 fn new_ring(world: &World<'_>, id: &str) -> PathBuf {
     let path = world.suite.dir.path().join(format!("{}.{id}.other", world.database));
     fs::write(&path, keyring::new_line(&id.parse().unwrap()).unwrap().as_bytes()).unwrap();
@@ -50,7 +50,7 @@ pub(crate) async fn one_that_signed_no_live_token_is_not_ready(suite: Arc<Suite>
     let keyring = format!("keyring_file={}", ring.display());
     let other = Cli::of(&world).with("keyring_file", ring.to_str().unwrap());
     let judged = || found(&other.login(&world, "server"), "keyring_file");
-    // Those that are dead or of a disabled owner, and canaries, say nothing.
+    // Tokens that are dead or of a disabled owner, and canaries, do not count.
     revoke(&world, &reader(&world).await).await;
     world.token_for("ann", "-1 hour", &[]).await;
     world.token_for("gone", "1 hour", &[]).await;
@@ -60,7 +60,8 @@ pub(crate) async fn one_that_signed_no_live_token_is_not_ready(suite: Arc<Suite>
     assert_eq!(judged(), (0, "ok".into(), "no token is live".into()));
 
     let token = reader(&world).await;
-    // One that starts now is not ready; what was, stays so and complains, as all do in shadow.
+    // A replica that starts now is not ready. A ready one stays so and reports it, as does every
+    // replica in shadow.
     let listen = async |settings: &[&str]| {
         process::listen(&world, &[&process::program(), "serve"], settings).await
     };
@@ -73,13 +74,13 @@ pub(crate) async fn one_that_signed_no_live_token_is_not_ready(suite: Arc<Suite>
     eventually("it to be unready", async || ready(&late).await.0 == 503).await;
     assert!(ready(&late).await.1.contains(NONE_OF_THEM));
     eventually("its health to tell", async || health(late.replica.grpc).await == NOT_SERVING).await;
-    // Whoever asks is answered all the same.
+    // A caller that asks gets an answer nevertheless.
     assert_eq!(status(&late.replica, &token).await, 401);
     assert_eq!(logged(&late, NONE_OF_THEM), 1);
     let (code, outcome, detail) = judged();
     assert_eq!((code, &*outcome), (1, "failed"), "{detail}");
     assert!(detail.contains(NONE_OF_THEM), "{detail}");
-    // One with the right ring is.
+    // A replica with the right ring is ready.
     let right = process::serve(&world, &[]).await;
     assert_eq!((ready(&right).await.0, health(right.replica.grpc).await), (200, SERVING));
 
@@ -90,11 +91,11 @@ pub(crate) async fn one_that_signed_no_live_token_is_not_ready(suite: Arc<Suite>
             .await;
         assert_eq!(status(&replica.replica, &first).await, 200);
     }
-    // It stays so, whatever becomes of that token.
+    // It stays ready, whatever happens to that token.
     revoke(&world, &first).await;
     eventually("the revocation", async || status(&late.replica, &first).await == 401).await;
     assert_eq!(ready(&late).await.0, 200);
-    // In shadow, it is no reason to refuse the settings, either.
+    // In shadow, this is no error of the settings either.
     let shadow = other.login(&world, "server").with("mode", "shadow");
     let (code, outcome, detail) = found(&shadow, "keyring_file");
     assert_eq!((code, &*outcome), (0, "warning"), "{detail}");
@@ -104,7 +105,7 @@ pub(crate) async fn one_that_signed_no_live_token_is_not_ready(suite: Arc<Suite>
 pub(crate) async fn different_ones_are_noticed(suite: Arc<Suite>) {
     let world = suite.world().await;
     let token = reader(&world).await;
-    // By the names of keys.
+    // The keys have different names.
     let other = Cli::of(&world).with("keyring_file", new_ring(&world, "k2").to_str().unwrap());
     create(&other, "by-another-ring");
     let one = process::serve(&world, &[]).await;
@@ -114,7 +115,7 @@ pub(crate) async fn different_ones_are_noticed(suite: Arc<Suite>) {
     assert!(detail.ends_with("and are refused: k2"), "{detail}");
     assert_eq!(status(&one.replica, &token).await, 200);
 
-    // And where the names are the same.
+    // The keys have the same name.
     let namesake = new_ring(&world, "k1");
     let keyring = format!("keyring_file={}", namesake.display());
     let two = process::serve(&world, &[&keyring]).await;

@@ -1,4 +1,4 @@
-//! When a token was last used: written behind the answers, at nobody's expense.
+//! When a token was last used: written after the answers, without delaying them.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ async fn noted(replica: &Replica, result: &str) -> u64 {
     replica.metric(&format!("patgate_last_used_writes_total{{result=\"{result}\"}}")).await
 }
 
-/// How long ago a token was used, in whole seconds, as far as its note tells.
+/// How many whole seconds ago a token was used, according to its note.
 async fn used_ago(world: &World<'_>, token: &Token) -> Option<i64> {
     let ago = "floor(extract(epoch FROM now() - last_used_at))::int8";
     let note = format!("SELECT {ago} FROM patgate.pat_uses WHERE pat_id = '{}'", token.id);
@@ -37,7 +37,7 @@ async fn set_used(world: &World<'_>, token: &Token, ago: &str) {
         .await;
 }
 
-/// Whoever shows possession has used the token, whatever came of it. Within a minute, once.
+/// A caller with the secret has used the token, whatever the answer. It is noted once per minute.
 pub(crate) async fn is_written_once_in_a_while(suite: Arc<Suite>) {
     let world = suite.world().await;
     let allowed = reader(&world).await;
@@ -55,7 +55,7 @@ pub(crate) async fn is_written_once_in_a_while(suite: Arc<Suite>) {
     }
     assert_eq!(used_ago(&world, &revoked).await, None);
 
-    // Another replica has to ask the row; this one knows.
+    // Another replica must read the row; this one remembers.
     set_used(&world, &allowed, "30 s").await;
     assert_eq!(status(&second, &allowed).await, 200);
     eventually("a row that is young enough", async || noted(&second, "skipped").await == 1).await;
@@ -123,7 +123,7 @@ pub(crate) async fn a_read_only_postgres_costs_notes_only(suite: Arc<Suite>) {
         .await;
 }
 
-/// Without a foreign key, a note may outlive its token; not for long.
+/// There is no foreign key, so a note may outlive its token, but not for long.
 pub(crate) async fn notes_of_tokens_that_are_gone_are_swept(suite: Arc<Suite>) {
     let world = suite.world().await;
     let gone = reader(&world).await;
@@ -133,7 +133,7 @@ pub(crate) async fn notes_of_tokens_that_are_gone_are_swept(suite: Arc<Suite>) {
         assert_eq!(status(&replica, token).await, 200);
         eventually("its use to be written", async || used_ago(&world, token).await.is_some()).await;
     }
-    // More than are looked at in one go.
+    // More than one batch looks at.
     world
         .sql(
             "INSERT INTO patgate.pat_uses
@@ -191,7 +191,7 @@ pub(crate) async fn nobody_waits_for_an_administrators_lock(suite: Arc<Suite>) {
     table.execute("LOCK TABLE patgate.pat_uses IN SHARE ROW EXCLUSIVE MODE").await.unwrap();
     assert_eq!(status(&replica, &token).await, 200);
     eventually("the note to be dropped", async || noted(&replica, "dropped").await == 1).await;
-    // Nothing of ours is left in the queue for the lock.
+    // No session of patgate's waits for the lock any more.
     let waiting = "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
                    WHERE NOT l.granted AND d.datname = current_database()";
     eventually("an end of waiting", async || value::<i64>(&world, waiting).await == 0).await;

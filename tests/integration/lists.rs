@@ -1,5 +1,5 @@
 //! Lists of models: for a token or a domain that is limited to some models, patgate answers them
-//! itself, with what the token may use.
+//! itself, with the models that the token may use.
 
 use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, sync::Arc};
 
@@ -27,15 +27,15 @@ const EMBED: &str = "llm_embeddings";
 /// Who answers a request for models, and with what.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum AnsweredBy {
-    /// The backend, whatever it has.
+    /// The backend, with its own list.
     Backend,
-    /// patgate, with these.
+    /// patgate, with these models.
     Patgate(&'static [&'static str]),
-    /// Nobody.
+    /// The request is refused.
     Refused(u16, &'static str),
 }
 
-/// `wild` lists a pattern alone, `mixed` a name and a pattern. Ann is an administrator of both. Of
+/// `wild` lists only a pattern, `mixed` a name and a pattern. Ann is an administrator of both. Of
 /// the roles in `acme`, `reader` may read and chat.
 async fn populate(world: &World<'_>) {
     let acme = world.id("acme");
@@ -87,7 +87,7 @@ async fn get(port: u16, path: &str, token: &Token) -> Reply {
     http::send(port, "GET", path, &[("authorization", &token.bearer())], "").await
 }
 
-/// As the API in question has it, and as headers have it that no cache may keep.
+/// In the form of the API, with headers that forbid caching.
 fn answered(reply: &Reply, expected: &Value, name: &str) {
     assert_eq!((reply.status, reply.json()), (200, expected.clone()), "{name}: {reply:?}");
     assert_eq!(reply.header("x-backend"), None, "{name}");
@@ -190,7 +190,7 @@ pub(crate) async fn the_list_is_what_the_token_may_use(suite: Arc<Suite>) {
                     }
                     AnsweredBy::Patgate(names) => answered(&reply, &form(names), &name),
                     AnsweredBy::Refused(status, code) => {
-                        // Ollama's form has a text alone.
+                        // Ollama's form has only a text.
                         let is_text = path.contains("/api/") && reply.json()["error"].is_string();
                         let told = if is_text { code } else { &*reply.code() };
                         assert_eq!((reply.status, told), (status, code), "{name}: {reply:?}");
@@ -209,8 +209,8 @@ pub(crate) async fn the_list_is_what_the_token_may_use(suite: Arc<Suite>) {
     answered(&reply, &openai_list(&["a", "b"]), "a query");
 }
 
-/// What the list shows is found, what may be read about is asked of the backend, and what may not
-/// is refused.
+/// A model on the list is found; a model that may be read but not used is asked of the backend; any
+/// other is refused.
 pub(crate) async fn one_model_is_answered_as_the_list_shows_it(suite: Arc<Suite>) {
     let world = suite.world().await;
     populate(&world).await;
@@ -245,7 +245,7 @@ pub(crate) async fn one_model_is_answered_as_the_list_shows_it(suite: Arc<Suite>
     }
 }
 
-/// What a person sees in the official client.
+/// The output of the official client.
 pub(crate) async fn openai_lists_what_it_may_use(suite: Arc<Suite>) {
     let world = suite.world().await;
     let replica = world.serve(&[]).await;
@@ -262,7 +262,7 @@ pub(crate) async fn openai_lists_what_it_may_use(suite: Arc<Suite>) {
     );
 }
 
-/// It is a decision of its own wherever decisions are told, and a use of the token.
+/// It is a decision of its own kind in logs, metrics and metadata, and a use of the token.
 pub(crate) async fn a_list_is_distinguished_from_an_allow_and_a_denial(suite: Arc<Suite>) {
     let world = suite.world().await;
     let log = file(&world, "lists");
@@ -313,7 +313,7 @@ pub(crate) async fn a_list_is_distinguished_from_an_allow_and_a_denial(suite: Ar
         replica.metric("patgate_last_used_writes_total{result=\"written\"}").await == 1
     })
     .await;
-    // Rest: no client sees more of it than a list.
+    // `patgate check` also reports that patgate answers the list itself.
     let told = Cli::of(&world).feed(
         &format!("check --method GET --path /proxy/acme/v1/models --server {}", replica.grpc),
         &token.text,
@@ -329,7 +329,7 @@ pub(crate) async fn a_list_is_distinguished_from_an_allow_and_a_denial(suite: Ar
     }
 }
 
-/// As what a request passes that was let through.
+/// Returns whether a request that is let through has an identity.
 fn identity(response: &CheckResponse) -> Option<bool> {
     match response.http_response.as_ref()? {
         HttpResponse::OkResponse(ok) => Some(!ok.headers.is_empty()),
@@ -337,8 +337,8 @@ fn identity(response: &CheckResponse) -> Option<bool> {
     }
 }
 
-/// Before enforcing, nothing changes for clients: who might read the whole list reads it, as
-/// somebody, and who was refused passes as nobody.
+/// Before enforcing, nothing changes for clients: a caller that may read the whole list reads it,
+/// with an identity; a refused one passes without.
 pub(crate) async fn a_rollout_answers_no_lists(suite: Arc<Suite>) {
     let world = suite.world().await;
     let shadow = Rollout { replica: world.serve(&["mode=shadow"]).await, mode: "shadow" };
@@ -400,7 +400,7 @@ impl Rollout {
     }
 }
 
-/// A list needs no body, comes past the guard, is shown to browsers, and has a head.
+/// A list needs no body, passes the guard, is visible to browsers, and supports HEAD.
 pub(crate) async fn envoy_sends_it_as_a_backends_answer(suite: Arc<Suite>) {
     let world = suite.world().await;
     let table = suite.dir.path().join("heads.yaml");
@@ -433,13 +433,13 @@ pub(crate) async fn envoy_sends_it_as_a_backends_answer(suite: Arc<Suite>) {
             assert_eq!(head.header(header), reply.header(header), "{name}: {head:?}");
         }
         assert_eq!(gateway.stat("http.gateway.rbac.patgate_guard.denied").await, 0, "{name}");
-        // Envoy counts what patgate answers among its denials.
+        // Envoy counts patgate's own answers among its denials.
         assert_eq!(gateway.stat("http.gateway.ext_authz.denied").await, 2, "{name}");
     }
     assert_eq!(replica.metric("patgate_bodies_asked_total").await, 0);
 }
 
-/// As many names as are shown, and more that are not. Nothing of it is cut on the way.
+/// As many names as are shown, and more that are not. Nothing is cut on the way.
 pub(crate) async fn a_long_list_arrives_whole(suite: Arc<Suite>) {
     const SHOWN: usize = 10_000;
     let world = suite.world().await;

@@ -1,4 +1,4 @@
-//! Somebody keeps a table to himself.
+//! A session locks a table and keeps the lock.
 
 use std::{
     sync::Arc,
@@ -15,7 +15,8 @@ use crate::support::{
     value,
 };
 
-/// Who has waited long enough for Postgres goes away; Postgres does not go on waiting for a lock.
+/// A lookup that has waited long enough for Postgres gives up, and its statement stops waiting for
+/// the lock.
 pub(crate) async fn lookups_that_no_check_waits_for_end(suite: Arc<Suite>) {
     const CONNECTIONS: i64 = 4;
     const HELD: Duration = Duration::from_secs(5);
@@ -48,7 +49,7 @@ pub(crate) async fn lookups_that_no_check_waits_for_end(suite: Arc<Suite>) {
         assert_eq!(asked.await.unwrap(), 503);
     }
     println!("at most {most} backends waited");
-    // Those that are waited for, and those of before, which are about to end: some sooner, some later.
+    // Those that callers wait for, and earlier ones that are about to end, sooner or later.
     assert!((1..=4 * CONNECTIONS).contains(&most), "{most} backends waited");
 
     holder.execute("COMMIT").await.unwrap();

@@ -1,4 +1,4 @@
-//! The feed, or the way to Postgres, is lost for a while.
+//! The feed, or the network path to Postgres, is lost for a while.
 
 use std::{
     sync::{Arc, Mutex},
@@ -25,7 +25,7 @@ async fn restarts(replica: &Replica) -> u64 {
     replica.metric("patgate_feed_restarts_total").await
 }
 
-/// Changes were pruned before a replica could read them: then all that it knows may be wrong.
+/// Changes were pruned before a replica could read them: all of its cached data may be wrong.
 pub(crate) async fn beyond_the_horizon_everything_is_read_again(suite: Arc<Suite>) {
     let world = suite.world().await;
     let proxy = Proxy::to(suite.postgres.port).await;
@@ -50,7 +50,8 @@ pub(crate) async fn beyond_the_horizon_everything_is_read_again(suite: Arc<Suite
     assert_eq!(left, 0, "changes that are left");
     cut_off.all_answer(&revoked, MODELS, 200).await;
 
-    // One that starts now knows of no change either, and finds the old entries in Redis.
+    // A replica that starts now does not know the change either, and finds the old entries in
+    // Redis.
     let fresh = Fleet::of(&world, 1, &PATIENT).await;
     fresh.all_answer(&revoked, MODELS, 401).await;
     assert_eq!(lookups(&fresh.0[0], "principal", "redis", "stale").await, 1, "from Redis");
@@ -61,12 +62,12 @@ pub(crate) async fn beyond_the_horizon_everything_is_read_again(suite: Arc<Suite
     cut_off.turn("pruned", (&revoked, MODELS), 200, 401).await;
     cut_off.all_answer(&hot, MODELS, 200).await;
     assert_eq!(restarts(&cut_off.0[0]).await, 2, "at its start, and now");
-    // The refusal came from Redis, where the fresh one had left it.
+    // The refusal came from Redis, where the fresh replica had written it.
     let again = lookups(&cut_off.0[0], "principal", "postgres", "hit").await - read;
     assert_eq!(again, 1, "the hot token was not read again");
 }
 
-/// Whatever changes while the feed is lost is obeyed by the first answer after it is back.
+/// The first answer after the feed is back obeys every change that was made while it was lost.
 pub(crate) async fn a_feed_that_heals_has_missed_nothing(suite: Arc<Suite>) {
     for mode in [Mode::Refuse, Mode::BlackHole] {
         let world = suite.world().await;
@@ -83,14 +84,14 @@ pub(crate) async fn a_feed_that_heals_has_missed_nothing(suite: Arc<Suite>) {
         for (.., sql) in &changes {
             world.sql(sql).await;
         }
-        // Nobody has been told: each knows what it knew.
+        // No replica has learned of the changes: each answers from its cache.
         for (token, path, before, ..) in &changes {
             fleet.all_answer(token, path, *before).await;
         }
         fleet.all_answer(&hot, MODELS, 200).await;
 
         let polled = join_all(fleet.0.iter().map(|replica| polls(replica))).await;
-        // What stood in the black hole stays there; only new connections get through.
+        // Open connections stay in the black hole; only new ones work.
         proxy.forget();
         proxy.set(Mode::Pass);
         let healed = Instant::now();
@@ -111,10 +112,10 @@ pub(crate) async fn a_feed_that_heals_has_missed_nothing(suite: Arc<Suite>) {
     }
 }
 
-/// A token, a path, what is answered before and after, and the change in between.
+/// A token, a path, the answers before and after, and the change in between.
 type ChangedAnswer = (Token, &'static str, u16, u16, String);
 
-/// One of each kind.
+/// One change of each kind.
 async fn changes(world: &World<'_>) -> Vec<ChangedAnswer> {
     const PICKY: &str = "/proxy/picky/v1/models";
     const BETA: &str = "/proxy/beta/v1/models";
@@ -145,7 +146,7 @@ async fn changes(world: &World<'_>) -> Vec<ChangedAnswer> {
     ]
 }
 
-/// So many changes at once that they cannot be read one by one in the time of a statement.
+/// So many changes at once that they cannot be read one by one within the time of a statement.
 pub(crate) async fn a_bulk_change_does_not_stop_the_feed(suite: Arc<Suite>) {
     let world = suite.world().await;
     let fleet = Fleet::of(&world, 1, &PATIENT).await;
@@ -163,7 +164,7 @@ pub(crate) async fn a_bulk_change_does_not_stop_the_feed(suite: Arc<Suite>) {
             revoked.id
         ))
         .await;
-    // How soon so many are read is nobody's promise, but for `max_staleness`.
+    // How fast so many are read is not promised, except by `max_staleness`.
     let refused = async || match answer(&fleet.0[0], &revoked, MODELS).await {
         200 => false,
         401 => true,
@@ -173,7 +174,7 @@ pub(crate) async fn a_bulk_change_does_not_stop_the_feed(suite: Arc<Suite>) {
     fleet.all_answer(&revoked, MODELS, 401).await;
     let late = Fleet::of(&world, 1, &PATIENT).await;
     for fleet in [fleet, late] {
-        // Nobody falls behind for good.
+        // No replica stays behind.
         let before = polls(&fleet.0[0]).await;
         eventually("polls of the feed", async || polls(&fleet.0[0]).await > before + 2).await;
         let next = reader(&world).await;
@@ -184,7 +185,7 @@ pub(crate) async fn a_bulk_change_does_not_stop_the_feed(suite: Arc<Suite>) {
     }
 }
 
-/// Every pooled connection is dead, and nothing tells. Each that is tried costs a time-out.
+/// Every pooled connection is dead, without a sign of it. Each attempt to use one costs a timeout.
 pub(crate) async fn connections_that_lead_nowhere_are_given_up(suite: Arc<Suite>) {
     let world = suite.world().await;
     let proxy = Proxy::to(suite.postgres.port).await;
@@ -195,7 +196,7 @@ pub(crate) async fn connections_that_lead_nowhere_are_given_up(suite: Arc<Suite>
     let replica = &fleet.0[0];
     let hot = reader(&world).await;
     let cold = reader(&world).await;
-    // A loaded machine may take longer than the deadline.
+    // A busy machine may take longer than the deadline.
     eventually("the hot token", async || answer(replica, &hot, MODELS).await == 200).await;
     stand(&world, &proxy, replica, 6, Duration::from_millis(100)).await;
 
@@ -211,7 +212,8 @@ pub(crate) async fn connections_that_lead_nowhere_are_given_up(suite: Arc<Suite>
     println!("served after {:?}", healed.elapsed());
 }
 
-/// Look-ups, until so many new connections stand: replies come late, and one after another begins.
+/// Starts lookups until this many new connections are open: replies are slow, and one lookup after
+/// another begins.
 async fn stand(
     world: &World<'_>,
     proxy: &Proxy,
@@ -228,7 +230,7 @@ async fn stand(
         let replica = Arc::clone(replica);
         let sent = proxy.bytes_upward();
         let asked = tokio::spawn(async move { answer(&replica, &token, MODELS).await });
-        // Those that begin together would share a connection.
+        // Lookups that begin together would share a connection.
         let begun = async || proxy.bytes_upward() > sent || asked.is_finished();
         eventually("a look-up", begun).await;
         proxy.accepted() - before >= connections
@@ -241,7 +243,7 @@ async fn stand(
     }
 }
 
-/// The same of Redis, which is asked but once a second after some failures.
+/// The same for Redis, which gets only one attempt per second after some failures.
 pub(crate) async fn connections_to_redis_that_lead_nowhere_are_given_up(suite: Arc<Suite>) {
     let world = suite.world().await;
     let proxy = Proxy::to(suite.valkey.port).await;
@@ -255,8 +257,8 @@ pub(crate) async fn connections_to_redis_that_lead_nowhere_are_given_up(suite: A
         fleet.all_answer(&reader(&world).await, MODELS, 200).await;
         stand(&world, &proxy, replica, 14, Duration::from_millis(300)).await;
         let in_vain = async |result| lookups(replica, "principal", "redis", result).await;
-        // A loaded machine may be later still. Then connections were given up already, and another
-        // replica has to be asked: this one may have no room for as many again.
+        // A busy machine may be even slower. Then connections were given up already, and another
+        // replica must be asked, because this one may have no room for as many again.
         if in_vain("unavailable").await + in_vain("open").await == 0 {
             break fleet;
         }

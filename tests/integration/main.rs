@@ -1,9 +1,9 @@
 //! Tests over the wire: real Envoy, real Postgres, real Redis-compatible server.
 //!
-//! Each server starts when a test first needs it; the others share it, and each test has a database
-//! and a Redis database of its own. Tests are plain async functions, registered below. When all have
-//! run, every token and credential that they made is looked for in the logs and in what the stores
-//! hold.
+//! Each server starts when a test first needs it; the others share it, and each test has its own
+//! database and Redis database. Tests are plain async functions, registered below. When all have
+//! run, the logs and the contents of the stores are searched for every token and credential that
+//! the tests made.
 
 #![allow(
     clippy::disallowed_methods,
@@ -88,7 +88,7 @@ fn main() -> ExitCode {
     let suite = Arc::new(Suite::prepare());
     let mut trials = tests![
         &suite,
-        // It takes what the machine has: beside tests in which nothing has to happen in time.
+        // It uses the whole machine, so it runs beside tests that do not depend on timing.
         relay::a_large_fleet_spares_postgres,
         cases::over_grpc,
         cases::through_envoy,
@@ -428,7 +428,7 @@ fn main() -> ExitCode {
         floods::one_owners_flood_leaves_others_their_share,
         floods::paced_unknown_tokens_cost_a_bounded_rate,
     ];
-    // All of them by `make client-test` and `make test-all`; the others need Node.
+    // `make client-test` and `make test-all` run all of them; some need Node.
     let wanted = |client: &&Client| client.needs_only_python() || clients::all_are_wanted();
     trials.extend(CLIENTS.iter().filter(wanted).map(|client| {
         let suite = Arc::clone(&suite);
@@ -439,11 +439,11 @@ fn main() -> ExitCode {
             Ok(())
         })
     }));
-    // By `make soak`, which runs nothing else.
+    // `make soak` runs it, and nothing else.
     if soak::is_wanted() {
         trials.extend(tests![&suite, soak::every_answer_is_accounted_for]);
     }
-    // By `make grpc-test` and `make test-all`, which need Go.
+    // `make grpc-test` and `make test-all` run it; they need Go.
     if grpc::has_grpcurl() {
         trials.extend(tests![
             &suite,
@@ -473,7 +473,7 @@ fn main() -> ExitCode {
     if wrong_allows > 0 {
         wrong.push(format!("{wrong_allows} answers were allows that should not have been"));
     }
-    // After the result of the tests, which says nothing of this.
+    // After the result of the tests, which does not include this.
     for wrong in &wrong {
         println!("FAILED: {wrong}");
     }

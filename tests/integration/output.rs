@@ -1,5 +1,5 @@
-//! Standard output and standard error that take nothing: pipes that nobody reads, pipes whose reader
-//! is gone, files on a disk that is full. patgate serves, obeys and ends as if they were well.
+//! Standard output and standard error that accept nothing: pipes that nothing reads, pipes whose
+//! reader is gone, files on a full disk. patgate serves, applies changes and ends as usual.
 
 use std::{
     fs::{self, File, Permissions},
@@ -31,7 +31,7 @@ enum BrokenOutput {
     Full,
 }
 
-/// A pipe is filled with it.
+/// The text that fills a pipe.
 const FILL: &str = "###############\n";
 
 impl BrokenOutput {
@@ -41,7 +41,7 @@ impl BrokenOutput {
         [Self::Blocked, Self::Closed].into_iter().chain(full)
     }
 
-    /// One end for the process, and the other, where there is one.
+    /// Returns one end for the process, and the other end if there is one.
     fn open(self) -> (Stdio, Option<PipeReader>) {
         if self == Self::Full {
             return (File::options().write(true).open("/dev/full").unwrap().into(), None);
@@ -50,7 +50,7 @@ impl BrokenOutput {
         if self == Self::Blocked {
             ioctl_fionbio(&writer, true).unwrap();
             for line in [FILL, "\n"] {
-                // All of a short line is written, or nothing of it.
+                // A short line is written completely or not at all.
                 while writer.write(line.as_bytes()).is_ok() {}
             }
             ioctl_fionbio(&writer, false).unwrap();
@@ -67,7 +67,7 @@ struct Process {
     _stdout: Option<PipeReader>,
 }
 
-/// Ready to serve, with both of its outputs broken from the start.
+/// Starts a replica, both of whose outputs are broken from the start.
 async fn serve(world: &World<'_>, how: BrokenOutput, settings: &[&str]) -> Process {
     let grpc = world.suite.stack.free_port();
     let http = world.suite.stack.free_port();
@@ -78,7 +78,7 @@ async fn serve(world: &World<'_>, how: BrokenOutput, settings: &[&str]) -> Proce
         "decision_log.sample_allows=100%",
         "decision_log.queue=64",
         "drain.delay=3s",
-        // What is obeyed is obeyed because the feed was read.
+        // A change is applied only because the feed was read.
         "max_staleness=10m",
     ];
     let settings = [&listen.each_ref().map(String::as_str)[..], &loud, settings].concat();
@@ -151,7 +151,7 @@ pub(crate) async fn a_blocked_output_ends_and_delays_nothing(suite: Arc<Suite>) 
     join_all(BrokenOutput::kinds().map(behaves)).await;
 }
 
-/// The log goes on where it can be written again, and says what it does not know.
+/// The log continues when it can be written again, and says how much is missing.
 pub(crate) async fn an_output_that_is_read_again_says_what_was_lost(suite: Arc<Suite>) {
     let world = suite.world().await;
     let token = reader(&world).await;
@@ -180,7 +180,7 @@ pub(crate) async fn an_output_that_is_read_again_says_what_was_lost(suite: Arc<S
     }
 }
 
-/// Nothing waits for what keeps it from starting to be read.
+/// A blocked output does not delay the start.
 pub(crate) async fn a_blocked_output_does_not_hang_the_start(suite: Arc<Suite>) {
     let world = suite.world().await;
     for (setting, code) in
@@ -203,7 +203,7 @@ pub(crate) async fn a_blocked_output_does_not_hang_the_start(suite: Arc<Suite>) 
     }
 }
 
-/// Warnings of a command that cannot be written are lost, and what it is for is done.
+/// A command whose warnings cannot be written loses them, and does its work.
 pub(crate) async fn a_warning_that_cannot_be_written_fails_no_command(suite: Arc<Suite>) {
     let world = suite.world().await;
     let ring = suite.dir.path().join(format!("{}.read-by-all", world.database));
@@ -224,7 +224,7 @@ pub(crate) async fn a_warning_that_cannot_be_written_fails_no_command(suite: Arc
     }
 }
 
-/// Text for people has colours on a terminal only.
+/// Text has colours only on a terminal.
 pub(crate) async fn a_file_gets_no_colours(suite: Arc<Suite>) {
     let world = suite.world().await;
     let path = suite.dir.path().join(format!("{}.log", world.database));

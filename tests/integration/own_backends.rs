@@ -1,4 +1,4 @@
-//! Backends that tables of APIs name: address and credential come from one decision.
+//! Backends that API tables name: address and credential come from the same decision.
 
 use std::{
     fs,
@@ -33,8 +33,8 @@ fn table(name: &str, more: &str, rules: &[(&str, &str)]) -> String {
     format!("name: {name}\nmount: /api/{name}/{{domain}}\nerrors: openai\n{more}rules:\n{rules}")
 }
 
-/// Tables of which one goes to `model-beta` but for one rule, and one to a backend that is not
-/// there.
+/// Writes two tables: in one, all rules except one go to `model-beta`; the other goes to a backend
+/// that does not exist.
 fn tables(world: &World<'_>) -> PathBuf {
     let dir = world.suite.dir.path().join(format!("{}.own", world.database));
     fs::create_dir(&dir).unwrap();
@@ -65,7 +65,8 @@ pub(crate) async fn each_sees_its_own_key_and_never_anothers(suite: Arc<Suite>) 
         assert_eq!(reply.seen("x-upstream-cluster"), [backend]);
         reply.seen("authorization")
     };
-    // The domain's backend has a key and the table's has none: not that of the domain, either.
+    // The domain's backend has a credential and the table's has none: it does not get the domain's
+    // either.
     assert_eq!(seen(MODELS, "model-acme").await, [of_acme.as_str()]);
     assert_eq!(seen(OWN, "model-beta").await, [""; 0]);
     let of_beta = give(&cli, &suite, "model-beta");
@@ -77,7 +78,8 @@ pub(crate) async fn each_sees_its_own_key_and_never_anothers(suite: Arc<Suite>) 
     assert_eq!(seen(RULE, "model-acme").await, [of_acme.as_str()]);
     assert_eq!(seen(MODELS, "model-acme").await, [of_acme.as_str()]);
 
-    // One that does not exist has no substitute, and clients that may not go there do not learn it.
+    // A backend that does not exist has no substitute, and clients without permission do not learn
+    // of it.
     let lost = ask(LOST, &bearer).await;
     assert_eq!((lost.status, lost.code()), (503, "unavailable".to_owned()), "{lost:?}");
     assert!(lost.header("x-backend").is_none() && lost.header("retry-after").is_some());
@@ -87,7 +89,7 @@ pub(crate) async fn each_sees_its_own_key_and_never_anothers(suite: Arc<Suite>) 
     let told = "the API tables name a backend that does not exist";
     assert!(log.lines().any(|line| line.contains(told) && line.contains("model-lost")));
 
-    // What the service does is what is explained.
+    // The command explains what the service does.
     let check = |path: &str| {
         let server = format!("--server {}", replica.grpc);
         cli.feed(&format!("check --method GET --path {path} {server}"), &token.text)
@@ -106,7 +108,7 @@ pub(crate) async fn each_sees_its_own_key_and_never_anothers(suite: Arc<Suite>) 
     }
 }
 
-/// Made, given a key, deprived of it, renamed, deleted: by commands and by bare SQL.
+/// Created, given a credential, deprived of it, renamed, deleted: by commands and by bare SQL.
 pub(crate) async fn changes_count_at_once(suite: Arc<Suite>) {
     let world = suite.world().await;
     let cli = Cli::of(&world);
@@ -126,7 +128,7 @@ pub(crate) async fn changes_count_at_once(suite: Arc<Suite>) {
     world.sql("CREATE TABLE kept AS SELECT * FROM patgate.backends").await;
     world.sql(none).await;
     turns(&fleet, &token, OWN, Ok(None)).await;
-    // The key of another backend opens nothing here, and nothing is sent without one.
+    // The credential of another backend opens nothing here, and nothing is sent without one.
     world
         .sql(
             "UPDATE patgate.backends b SET credential = k.credential,
@@ -156,7 +158,7 @@ pub(crate) async fn entries_do_not_depend_on_tables(suite: Arc<Suite>) {
     let dir = tables(&world);
     let apis = format!("apis={}", dir.display());
 
-    // One without these tables fills Redis with token and domain.
+    // A replica without these tables fills Redis with token and domain.
     let plain = world.serve(&[]).await;
     assert_eq!(authorization(&plain, &token, MODELS).await, Ok(Some(of_acme.clone())));
     entries_written(&world, 2).await;
@@ -165,7 +167,7 @@ pub(crate) async fn entries_do_not_depend_on_tables(suite: Arc<Suite>) {
     assert_eq!(lookups(&first, "domain", "redis", "hit").await, 1);
     assert_eq!(lookups(&first, "backend", "postgres", "hit").await, 1);
     entries_written(&world, 3).await;
-    // One with the tables turned round finds entries that were read for the others.
+    // A replica with the tables swapped finds entries that were read for the others.
     let turned = dir.join("own.yaml");
     let text = fs::read_to_string(&turned).unwrap();
     let swap = |text: &str| {
@@ -178,7 +180,7 @@ pub(crate) async fn entries_do_not_depend_on_tables(suite: Arc<Suite>) {
     assert_eq!(lookups(&second, "backend", "redis", "hit").await, 1);
     assert_eq!(authorization(&second, &token, OWN).await, Ok(Some(of_acme.clone())));
     assert_eq!(authorization(&second, &token, MODELS).await, Ok(Some(of_acme.clone())));
-    // And one that takes the change up while it serves.
+    // A replica that loads the change while it serves.
     let began = Instant::now();
     loop {
         let own = authorization(&first, &token, OWN).await;

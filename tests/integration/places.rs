@@ -1,4 +1,4 @@
-//! Wherever a client sends its token, no backend sees it: asked of one that keeps every byte.
+//! Wherever a client sends its token, the backend, which records every byte here, does not see it.
 
 use std::{
     fs,
@@ -33,7 +33,7 @@ const EVERY_SOURCE: &str = "credentials: [authorization.Bearer, authorization.Ap
 
 type Header = (&'static str, String);
 
-/// A backend that keeps every byte that it is sent.
+/// A backend that keeps every byte that it receives.
 struct Recorder {
     port: u16,
     bytes: Arc<Mutex<Vec<u8>>>,
@@ -72,7 +72,7 @@ impl Recorder {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// What has come since the last time.
+    /// Returns what has arrived since the last call.
     fn taken(&self) -> String {
         String::from_utf8(std::mem::take(&mut self.bytes.lock().unwrap())).unwrap()
     }
@@ -88,7 +88,7 @@ fn is_whole(request: &[u8]) -> bool {
     }
 }
 
-/// The shipped Cube AI table that takes tokens from everywhere.
+/// The shipped Cube AI table, extended to accept tokens in every place.
 fn everywhere(suite: &Suite, world: &World<'_>) -> String {
     let table = fs::read_to_string(format!("{}/cube-ai.yaml", suite.shipped_tables)).unwrap();
     let (before, rest) = table.split_once("\ncredentials: ").unwrap();
@@ -109,7 +109,7 @@ fn sources(text: &str) -> Vec<Header> {
     ]
 }
 
-/// Each from which none is ever read.
+/// Each place from which no token is ever read.
 fn others(text: &str) -> Vec<Header> {
     vec![
         ("proxy-authorization", format!("Bearer {text}")),
@@ -119,7 +119,7 @@ fn others(text: &str) -> Vec<Header> {
     ]
 }
 
-/// Sends a request without a body and one with, in each way of sending.
+/// Sends a request without a body and one with a body, in each way.
 async fn send(envoy: &Server, headers: &[Header], mut each: impl FnMut(Over, Reply)) {
     let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
     for (method, target, body) in [("GET", MODELS, &b""[..]), ("POST", CHAT, BODY)] {
@@ -165,7 +165,7 @@ pub(crate) async fn no_token_reaches_a_backend(suite: Arc<Suite>) {
         })
         .await;
     }
-    // By any of the ways in which clients repeat a cookie.
+    // In each of the ways in which clients repeat a cookie.
     let mut headers = vec![sources[0].clone()];
     headers.extend([("cookie", "a=1".to_owned()), ("cookie", format!("pat={token}"))]);
     headers.push(("cookie", "b=2; c=3".to_owned()));
@@ -227,7 +227,7 @@ pub(crate) async fn different_tokens_or_a_token_in_the_query_are_refused(suite: 
 pub(crate) async fn in_shadow_no_token_reaches_what_was_there_before(suite: Arc<Suite>) {
     let world = suite.world().await;
     let recorder = Recorder::start().await;
-    // Good, and not permitted anything here.
+    // A valid token without permissions here.
     let token = world.token(&[("beta", "models", "*", "llm_read")]).await.text;
     let replica = world.serve(&[&everywhere(&suite, &world), "mode=shadow"]).await;
     let clusters = json!({ "model-acme": recorder.address(), "old-gateway": recorder.address() });
@@ -265,7 +265,8 @@ pub(crate) async fn in_shadow_no_token_reaches_what_was_there_before(suite: Arc<
             })
             .await;
         }
-        // What is no token of ours stays, also beside one: the old gateway's to judge.
+        // A credential that is not patgate's stays, also beside one that is: the old gateway checks
+        // it.
         send(&envoy, &theirs, |over, reply| {
             let came = recorder.taken();
             assert_eq!(reply.status, 200, "{over:?}");
@@ -290,7 +291,7 @@ pub(crate) async fn in_shadow_no_token_reaches_what_was_there_before(suite: Arc<
     }
 }
 
-/// As a 403 does: only where a token is proven that is not among those for which it is enforced.
+/// Like a 403: only for a verified token outside of the share for which denials are enforced.
 pub(crate) async fn in_a_rollout_different_tokens_pass_where_a_403_does(suite: Arc<Suite>) {
     let world = suite.world().await;
     let cli = Cli::of(&world);
@@ -306,7 +307,7 @@ pub(crate) async fn in_a_rollout_different_tokens_pass_where_a_403_does(suite: A
         cli.ok(&format!("domain update acme --enforced-share {share}"));
         eventually("the share to be obeyed", async || ask(&token, "theirs").await == proven).await;
         assert_eq!(ask("theirs", &token).await, proven, "{share}");
-        // Nothing is proven by a token that is dead, by two tokens, or by none.
+        // A dead token, two tokens, or none prove nothing.
         for (ours, theirs) in [(&*dead, "theirs"), (&token, &dead), ("theirs", "others")] {
             assert_eq!(ask(ours, theirs).await, 400, "{share}");
         }

@@ -1,4 +1,4 @@
-//! What somebody can do to patgate who reaches its ports and has no token: hold its memory, and its
+//! What a client without a token, which reaches patgate's ports, can do to its memory and its
 //! connections.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -19,22 +19,23 @@ use crate::support::{
     tokens::reader,
 };
 
-/// They once held 1.8 GiB. Now the process grows by some 60 MiB.
+/// With an earlier release, these held 1.8 GiB. Now the process grows by about 60 MiB.
 const CONNECTIONS: usize = 4;
-/// What a connection was once allowed to have open.
+/// The number of streams that an earlier release permitted per connection.
 const STREAMS: u32 = 10_000;
-/// The largest head that is let through, as HTTP/2 counts it.
+/// The largest head that patgate accepts, as HTTP/2 counts it.
 const LARGEST: usize = 8 * 1024;
-/// Far below the room for messages, which is what calls that wait take their memory from.
+/// Far below the room for messages, from which waiting calls take their memory.
 const GROWTH: u64 = 96 << 20;
 
-/// Opens streams and sends no message on any, as fast as they are read: written by hand, because a
-/// client does as it is told about streams and heads. On the wire, a header of a head is one byte.
+/// Encodes the opening of streams without a message, sent as fast as the server reads: written by
+/// hand, because a client library obeys limits on streams and heads. On the wire, each header is
+/// one byte.
 fn streams(path: &str) -> Vec<u8> {
     let text = |text: &str| [&[text.len() as u8], text.as_bytes()].concat();
-    // POST, http, and two literals that HPACK's table is not to hold: :path and :authority.
+    // POST, http, and two literals that are not inserted into HPACK's table: :path and :authority.
     let begin = [&[0x83, 0x86, 0x04][..], &text(path), &[0x01], &text("patgate")].concat();
-    // `a: b`, which the table is to hold, and from then on its latest entry.
+    // `a: b`, which is inserted into the table and stays its latest entry.
     let first = [&[0x40][..], &text("a"), &text("b")].concat();
     let again = vec![0x80 | 62; (LARGEST - 300) / (32 + 2)];
     let mut wire = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
@@ -42,7 +43,7 @@ fn streams(path: &str) -> Vec<u8> {
         let more = if number == 0 { &first[..] } else { &[] };
         let block = [&begin[..], more, &again].concat();
         wire.extend_from_slice(&(block.len() as u32).to_be_bytes()[1..]);
-        // HEADERS, which are all of them, and not the end of the stream.
+        // HEADERS with END_HEADERS and without END_STREAM.
         wire.extend_from_slice(&[1, 4]);
         wire.extend_from_slice(&(2 * number + 1).to_be_bytes());
         wire.extend_from_slice(&block);
@@ -50,7 +51,7 @@ fn streams(path: &str) -> Vec<u8> {
     wire
 }
 
-/// Until all of it was read that will be, or the connection was closed.
+/// Floods until the server reads no more, or closes the connection.
 async fn flood(replica: &Replica, path: &str) {
     let connections = (0..CONNECTIONS).map(async |_| {
         let wire = streams(path);
@@ -60,16 +61,16 @@ async fn flood(replica: &Replica, path: &str) {
             let mut answers = Vec::new();
             let _ = reading.read_to_end(&mut answers).await;
         });
-        // A server that has had enough closes the connection.
+        // A server that has read enough closes the connection.
         let written = timeout(Duration::from_secs(20), writing.write_all(&wire)).await;
-        // What waits is answered by then.
+        // Waiting calls get their answers by then.
         let _ = timeout(Duration::from_secs(6), answers).await;
         assert!(written.is_ok(), "the flood is not read");
     });
     join_all(connections).await;
 }
 
-/// The promise: calls whose message does not come share the room of messages, and their heads are
+/// The promise: calls whose message does not arrive share the room of messages, and their heads are
 /// not kept.
 pub(crate) async fn heads_without_bodies_hold_little_memory(suite: Arc<Suite>) {
     let world = suite.world().await;
@@ -86,8 +87,8 @@ pub(crate) async fn heads_without_bodies_hold_little_memory(suite: Arc<Suite>) {
     assert_eq!(status(&replica, &token).await, 200);
 }
 
-/// The process has few file descriptors. Who takes all connections of one port takes none of the
-/// other, nor of the stores.
+/// The process has few file descriptors. A client that takes all connections of one port takes none
+/// of the other, nor of the stores.
 pub(crate) async fn idle_connections_of_one_port_leave_room_for_the_other(suite: Arc<Suite>) {
     const FILES: usize = 400;
     let world = suite.world().await;
@@ -101,7 +102,7 @@ pub(crate) async fn idle_connections_of_one_port_leave_room_for_the_other(suite:
         async || http1::send(replica.http.port(), "GET", "/readyz", &[], "").await.status == 200;
 
     let idle_http = idle(replica.http, FILES + 100, b"GET /metr").await;
-    // Over a connection that it has yet to make.
+    // On a connection that it has yet to make.
     let fresh = Replica::at(replica.grpc, replica.http);
     let told = timeout(Duration::from_secs(20), status(&fresh, &token)).await;
     assert_eq!(told, Ok(200), "an answer over gRPC");
@@ -117,11 +118,11 @@ pub(crate) async fn idle_connections_of_one_port_leave_room_for_the_other(suite:
     assert!(replica.metric("patgate_grpc_connections{listener=\"tcp\"}").await < FILES as u64);
 }
 
-/// Connections that are open and say this and nothing else.
+/// Opens connections that send `said` and nothing else.
 async fn idle(to: SocketAddr, count: usize, said: &[u8]) -> Vec<TcpStream> {
     let mut open = Vec::new();
     for _ in 0..count {
-        // Those that nobody accepts wait in the kernel, as far as it lets them.
+        // The kernel queues connections that are not accepted, up to a limit.
         let connecting = timeout(Duration::from_secs(1), TcpStream::connect(to)).await;
         let Ok(Ok(mut stream)) = connecting else { break };
         let _ = stream.write_all(said).await;
@@ -135,11 +136,11 @@ async fn revoke(world: &World<'_>, token: &crate::support::Token) {
     world.sql(&format!("UPDATE patgate.pats SET revoked_at = now() WHERE id = '{id}'")).await;
 }
 
-/// Envoy opens more connections where one has no stream left: more checks are under way than one
-/// connection of patgate's has. What is allowed reaches its backend.
+/// If a connection has no free stream, Envoy opens another one: more checks are in progress than
+/// fit on one connection. Allowed requests reach their backend.
 pub(crate) async fn envoy_finds_a_stream_for_each_check(suite: Arc<Suite>) {
-    /// More than fit onto one connection for each of Envoy's two threads here, and more than Envoy
-    /// sends to a backend at a time by default, those that wait for a connection included.
+    /// More than fit on one connection for each of Envoy's two threads here, and more than Envoy
+    /// sends to a backend at a time by default, including those that wait for a connection.
     const AT_ONCE: usize = 2600;
     let world = suite.world().await;
     let token = reader(&world).await;

@@ -1,11 +1,11 @@
-//! What the documents say is shown by a test has that test.
+//! Every test that a document names exists.
 
 use std::fs;
 
 use patgate_testing::stack::project;
 
-/// Panics unless every test that a document names is among `tests`, or in the library. `group::*`
-/// stands for all of a group; names of unit tests begin with that of a module of the library.
+/// Panics unless every test that a document names is in `tests` or in the library. `group::*`
+/// stands for all tests of a group; names of unit tests begin with a module of the library.
 pub(crate) fn name_their_tests(tests: &[String]) {
     let mut named = 0;
     for document in ["docs/guarantees.md", "docs/security.md"] {
@@ -33,7 +33,7 @@ fn is_of_a_test(name: &str) -> bool {
         && rest.bytes().all(|b| b == b'*' || b == b':' || module_byte(b))
 }
 
-/// Whether a module of the library has a test of that name, or is called so itself.
+/// Returns whether a module of the library has a test or a module of that name.
 fn is_in_the_library(name: &str) -> bool {
     let source = |modules: &str| {
         let file = modules.replace("::", "/");

@@ -1,4 +1,4 @@
-//! A statement that is under way while the standby that answers it becomes the primary.
+//! A statement that runs while the standby that answers it becomes the primary.
 
 use std::sync::Arc;
 
@@ -16,16 +16,16 @@ use crate::support::{
     tokens::reader,
 };
 
-/// Its snapshot takes for ended what was running on the old primary, but it finds that it is not
-/// in recovery by the time it looks. Whatever it says, a change that it did not see must not be
-/// taken for known.
+/// To its snapshot, transactions that were running on the old primary look finished; but by the
+/// time it looks, the server is no longer in recovery. Whatever the statement returns, a change
+/// that it did not see must not count as known.
 pub(crate) async fn a_statement_under_way_at_a_promotion_hides_no_change(suite: Arc<Suite>) {
     let (primary, world) = suite.spare(json!({})).await;
     let standby = suite.stack.start("postgres", json!({ "primary": primary.port }));
     let promoted = connect(&world.url("postgres", standby.port)).await;
     let token = reader(&world).await;
-    // Between its snapshot and the rest, each statement waits for the promotion: `now()` is the
-    // first that it evaluates.
+    // Between its snapshot and the rest, each statement waits for the promotion: it evaluates
+    // `now()` first.
     world
         .sql(
             "CREATE SCHEMA slow; GRANT USAGE ON SCHEMA slow TO patgate_serve;
@@ -37,7 +37,7 @@ pub(crate) async fn a_statement_under_way_at_a_promotion_hides_no_change(suite: 
              ALTER ROLE server SET search_path = slow, pg_catalog",
         )
         .await;
-    // Both are running: the earlier one is to commit when the later one is known to the standby.
+    // Both are running: the earlier one commits when the standby has the later one.
     let revoke = format!("UPDATE patgate.pats SET revoked_at = now() WHERE id = '{}'", token.id);
     let mut early = world.postgres.begin().await.unwrap();
     sqlx::raw_sql(sqlx::AssertSqlSafe(revoke)).execute(&mut *early).await.unwrap();
@@ -56,7 +56,7 @@ pub(crate) async fn a_statement_under_way_at_a_promotion_hides_no_change(suite: 
                   WHERE usename = 'server' AND wait_event = 'PgSleep'";
     let asked = fleet.answers(&token, MODELS);
     let promotion = async {
-        // The look-up waits with the snapshot of a standby.
+        // The lookup waits with the snapshot of a standby.
         eventually("a look-up to wait", async || scalar(&promoted, asleep).await != "0").await;
         early.commit().await.unwrap();
         caught_up(&world, &promoted).await;

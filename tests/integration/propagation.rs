@@ -1,4 +1,4 @@
-//! How soon a change that takes something away is obeyed, and how it shows when it is not.
+//! How fast the loss of a permission takes effect, and how a delay shows.
 
 use std::{
     sync::{Arc, Mutex},
@@ -20,11 +20,11 @@ use crate::support::{
     withdrawals::{PROMISED, WITHDRAWALS, keep, subject},
 };
 
-/// Between two questions about one change: what is noticed by polling takes its time.
+/// Pauses between two requests about one change: a change that is found by polling takes its time.
 const PAUSES: [u64; 6] = [0, 5, 10, 20, 40, 80];
 
-/// How promptly this machine lets anybody get on: a task sleeps briefly and asks Postgres for nothing
-/// in particular, again and again, and notes when it was done.
+/// How promptly this machine runs a task: it repeatedly sleeps briefly and makes a trivial query to
+/// Postgres, and notes the times.
 struct Heartbeat {
     beats: Arc<Mutex<Vec<Instant>>>,
     _task: AbortOnDropHandle<()>,
@@ -32,13 +32,13 @@ struct Heartbeat {
 
 impl Heartbeat {
     const BEAT: Duration = Duration::from_millis(10);
-    /// As often has a change to wait for its turn until it is obeyed: with the notification, the
-    /// poll, the question and the look-up.
+    /// The number of such turns that a change needs until it takes effect: the notification, the
+    /// poll, the request and the lookup.
     const TURNS: u32 = 4;
 
     async fn of(world: &World<'_>) -> Self {
         let beats = Arc::new(Mutex::new(vec![Instant::now()]));
-        // Not of the pool that those use who are measured.
+        // Not from the pool of the measured tasks.
         let postgres = connect(&world.url("postgres", world.port)).await;
         let noted = Arc::clone(&beats);
         let task = tokio::spawn(async move {
@@ -51,8 +51,8 @@ impl Heartbeat {
         Self { beats, _task: AbortOnDropHandle::new(task) }
     }
 
-    /// How much of the time that something took is the machine's fault, at most. Next to nothing
-    /// where the machine does nothing else; all of it where it stood still.
+    /// The maximum share of a duration that is the machine's fault: almost nothing if the machine
+    /// is otherwise idle; all of it if the machine stood still.
     fn excuse(&self, from: Instant, took: Duration) -> Duration {
         let beats = self.beats.lock().unwrap();
         let first = beats.partition_point(|beat| *beat <= from).saturating_sub(1);
@@ -63,19 +63,19 @@ impl Heartbeat {
     }
 }
 
-/// How often knowledge was renewed that had become older than a second.
+/// Returns how often knowledge was renewed that was older than a second.
 async fn late_renewals(replica: &Replica) -> u64 {
-    // Of one page: between two of them it may be renewed.
+    // Of one page: between two of them, it may be renewed.
     let page = replica.page().await;
     let count =
         |line: &str| page.value(&format!("patgate_feed_renewed_at_age_seconds_{line}")) as u64;
     count("count") - count("bucket{le=\"1.0\"}")
 }
 
-/// Asks until the answer is `after`; on the way it is `before`. Returns how long that took.
+/// Asks until the answer is `after`; until then it is `before`. Returns how long that took.
 ///
-/// Whoever is answered by the old state later than promised was answered from knowledge older than
-/// that, and the replica has told so.
+/// If an answer shows the old state later than promised, it came from knowledge that was older than
+/// the promise, and the replica must have reported that.
 async fn obeyed(
     replica: &Replica,
     (what, token, path): (&str, &Token, &str),
@@ -86,7 +86,7 @@ async fn obeyed(
     let mut told = None;
     let mut pauses = PAUSES.iter().chain(std::iter::repeat(&PAUSES[5]));
     loop {
-        // Well before it matters, so that what matters comes after.
+        // Well before it matters, so that the relevant reports come after it.
         if told.is_none() && committed.elapsed() > PROMISED / 2 {
             told = Some(late_renewals(replica).await);
         }
@@ -108,7 +108,7 @@ async fn obeyed(
     took
 }
 
-/// Asks rarely: nobody is in a hurry, and the others are measured.
+/// Asks rarely, because this is not measured, and others are.
 async fn restored(replica: &Replica, (what, token, path): (&str, &Token, &str), before: u16) {
     let given = Instant::now();
     loop {
@@ -121,7 +121,7 @@ async fn restored(replica: &Replica, (what, token, path): (&str, &Token, &str), 
     }
 }
 
-/// By bare SQL, while other changes are made. Two replicas listen, the third one only polls.
+/// By bare SQL, during other changes. Two replicas listen; the third one only polls.
 pub(crate) async fn whatever_is_taken_away_is_refused_within_a_second(suite: Arc<Suite>) {
     const SUBJECTS: usize = 3;
     const ROUNDS: usize = 48;
@@ -179,7 +179,7 @@ pub(crate) async fn whatever_is_taken_away_is_refused_within_a_second(suite: Arc
     }
 }
 
-/// While the feed is lost, on the metrics page; and afterwards that it was.
+/// The metrics page shows it while the feed is lost, and afterwards that it was.
 pub(crate) async fn how_old_knowledge_is_can_be_seen(suite: Arc<Suite>) {
     let world = suite.world().await;
     let proxy = Proxy::to(suite.postgres.port).await;
@@ -193,7 +193,7 @@ pub(crate) async fn how_old_knowledge_is_can_be_seen(suite: Arc<Suite>) {
     proxy.set(Mode::BlackHole);
     revoke(&world, &token).await;
     let heal = async {
-        // By then, a poll whose answer had got through before has been counted.
+        // By then, a poll whose answer was still in transit has been counted.
         eventually("knowledge to grow older than promised", async || age().await > 1.5).await;
         let before = late_renewals(replica).await;
         eventually("knowledge to grow old", async || age().await > 2.0).await;

@@ -1,4 +1,4 @@
-//! A revocation against everything that would bring back what was true before it.
+//! A revocation against everything that could bring back the state before it.
 
 use std::{
     sync::Arc,
@@ -23,8 +23,8 @@ use crate::support::{
 
 const READ: Scope<'_> = ("acme", "models", "*", "llm_read");
 
-/// Its id is old when it commits: for a minute others began later, ended, were read, and pruned
-/// behind.
+/// Its transaction id is old when it commits: for a minute, later transactions began and ended,
+/// were read, and were pruned.
 pub(crate) async fn a_long_transaction_counts_from_its_commit(suite: Arc<Suite>) {
     let world = suite.world().await;
     let mut fleet = Fleet::of(&world, 3, &PATIENT).await;
@@ -47,7 +47,7 @@ pub(crate) async fn a_long_transaction_counts_from_its_commit(suite: Arc<Suite>)
         let other = reader(&world).await;
         fleet.all_answer(&other, MODELS, 200).await;
         revoke(&world, &other).await;
-        // After which everybody has read beyond that.
+        // After this, every replica has read beyond that.
         fleet.turn("revoked meanwhile", (&other, MODELS), 200, 401).await;
         prune(&world, &seen).await;
         for token in [&early, &late] {
@@ -65,8 +65,8 @@ pub(crate) async fn a_long_transaction_counts_from_its_commit(suite: Arc<Suite>)
         let restarts = replica.metric("patgate_feed_restarts_total").await;
         assert_eq!(restarts, 1, "what was pruned had not been read");
     }
-    // Two that begin in between: one is filled from Postgres, and so is Redis, and by that the other.
-    // What was there before does not see what is pruned.
+    // Two replicas start in between: one is filled from Postgres, which also fills Redis, and the
+    // other from Redis. Earlier entries do not include the pruned changes.
     flush(&world).await;
     for tier in ["postgres", "redis"] {
         let another = Fleet::of(&world, 1, &PATIENT).await;
@@ -74,7 +74,7 @@ pub(crate) async fn a_long_transaction_counts_from_its_commit(suite: Arc<Suite>)
             another.all_answer(token, MODELS, 200).await;
         }
         assert_eq!(lookups(&another.0[0], "principal", tier, "hit").await, 2);
-        // Not anything: one of the others may have been written late.
+        // Exactly these entries: one of the others may have been written late.
         all_held(&redis_at(&world.redis_url).await, &[&early, &late]).await;
         fleet.0.extend(another.0);
     }
@@ -90,7 +90,7 @@ pub(crate) async fn a_long_transaction_counts_from_its_commit(suite: Arc<Suite>)
     for token in [&early, &late] {
         fleet.turn("committed", (token, MODELS), 200, 401).await;
     }
-    // One that only knows what pruning has left, and what the others left in Redis.
+    // A replica that knows only what pruning has left, and the others' entries in Redis.
     world.sql("SELECT patgate.prune_changes()").await;
     let last = Fleet::of(&world, 1, &PATIENT).await;
     for token in [&early, &late] {
@@ -98,12 +98,12 @@ pub(crate) async fn a_long_transaction_counts_from_its_commit(suite: Arc<Suite>)
     }
 }
 
-/// The reply with the old state is on its way when the revocation is committed and told. Another
-/// replica, which is not told, writes the old state to Redis later still.
+/// A reply with the old state is on its way when the revocation is committed and announced. Another
+/// replica, which does not learn of it, writes the old state to Redis even later.
 pub(crate) async fn a_slow_fill_brings_nothing_back(suite: Arc<Suite>) {
     const ROUNDS: usize = 32;
     const TOKENS: usize = 32;
-    /// Less than a reply takes for each token in it.
+    /// The size of the part of a reply for one token; the real size is larger.
     const REPLY: u64 = 400;
     let world = suite.world().await;
     let slow = Proxy::to(suite.postgres.port).await;
@@ -111,7 +111,7 @@ pub(crate) async fn a_slow_fill_brings_nothing_back(suite: Arc<Suite>) {
     let nowhere = Proxy::to(suite.postgres.port).await;
     let url = |proxy: &Proxy| format!("postgres.url={}", world.url("server", proxy.port));
     let direct = format!("feed.url={}", world.url("server", suite.postgres.port));
-    // A connection for each, so that all are asked for at once.
+    // A connection per token, so that all are looked up at once.
     let connections = format!("postgres.max_connections={TOKENS}");
     let patient =
         [PATIENT[0], PATIENT[1], "deadline=10s", "postgres.query_timeout=5s", &connections];
@@ -128,7 +128,7 @@ pub(crate) async fn a_slow_fill_brings_nothing_back(suite: Arc<Suite>) {
     }
     nowhere.set(Mode::Refuse);
     slow.set(Mode::Delay(Duration::from_millis(300)));
-    // Twice that, and more: what was overtaken is read again before.
+    // More than twice that: an overtaken result is read again before.
     slower.set(Mode::Delay(Duration::from_millis(800)));
     let known = async || told.metric("patgate_feed_changes_total").await;
     let mut racers = 0;
@@ -144,7 +144,7 @@ pub(crate) async fn a_slow_fill_brings_nothing_back(suite: Arc<Suite>) {
         // Before any reply.
         let sent = [slow.bytes_downward(), slower.bytes_downward()];
         let revocation = async {
-            // As soon as all replies are on their way to both.
+            // As soon as all replies to both are on their way.
             let replies = REPLY * TOKENS as u64;
             eventually("replies", async || {
                 [slow.bytes_downward(), slower.bytes_downward()]
@@ -160,7 +160,7 @@ pub(crate) async fn a_slow_fill_brings_nothing_back(suite: Arc<Suite>) {
                 .await;
             eventually("the change to be told", async || known().await >= before + TOKENS as u64)
                 .await;
-            // These join the look-ups under way.
+            // These join the lookups in progress.
             let told = &told;
             join_all(tokens.iter().map(|token| answer(told, token, MODELS))).await
         };
@@ -177,7 +177,7 @@ pub(crate) async fn a_slow_fill_brings_nothing_back(suite: Arc<Suite>) {
         }
         revoked.extend(tokens);
     }
-    // Fills that the revocation overtook were made again.
+    // Lookups that the revocation overtook were repeated.
     let overtaken =
         lookups(&told, "principal", "postgres", "hit").await as usize - revoked.len() - 1;
     println!("{} revocations: {overtaken} fills overtaken, {racers} elsewhere", revoked.len());
@@ -192,7 +192,7 @@ pub(crate) async fn a_slow_fill_brings_nothing_back(suite: Arc<Suite>) {
     assert!(lookups(late, "principal", "redis", "stale").await > 0, "no stale entry was in Redis");
 }
 
-/// A Redis that is restored, or whose values somebody puts back.
+/// A Redis that is restored, or whose values are put back.
 pub(crate) async fn an_old_redis_brings_nothing_back(suite: Arc<Suite>) {
     let world = suite.world().await;
     let fleet = Fleet::of(&world, 2, &PATIENT).await;
@@ -228,7 +228,7 @@ pub(crate) async fn an_old_redis_brings_nothing_back(suite: Arc<Suite>) {
     let fresh = &started.0[0];
     assert_eq!(lookups(fresh, "principal", "redis", "stale").await, 2, "the two were there");
     assert_eq!(lookups(fresh, "principal", "redis", "hit").await, 1, "and the third is good");
-    // Where memory holds nothing any more, too.
+    // Also if memory no longer holds anything.
     restore(&mut redis).await;
     let poor = Fleet::of(&world, 1, &[PATIENT[0], PATIENT[1], "memory.principals=1KiB"]).await;
     for _ in 0..5 {
@@ -238,13 +238,13 @@ pub(crate) async fn an_old_redis_brings_nothing_back(suite: Arc<Suite>) {
     }
 }
 
-/// What is visible by now.
+/// Returns the current snapshot.
 async fn visible(world: &World<'_>) -> String {
     let snapshot = "SELECT pg_current_snapshot()::text";
     sqlx::query_scalar(snapshot).fetch_one(&world.postgres).await.unwrap()
 }
 
-/// Prunes what the snapshot sees, which everybody has read, as if that had been hours ago.
+/// Prunes the changes in the snapshot, which every replica has read, as if they were hours old.
 async fn prune(world: &World<'_>, snapshot: &str) {
     let mark = "INSERT INTO patgate.change_marks VALUES (now() - interval '2 hours', '";
     world.sql(&format!("{mark}{snapshot}')")).await;

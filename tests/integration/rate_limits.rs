@@ -1,5 +1,5 @@
-//! Rate limits by what patgate says of each request: envoy/rate-limits.yaml, as shipped but for
-//! buckets that are not filled again while a test runs.
+//! Rate limits by patgate's metadata: envoy/rate-limits.yaml as shipped, except that no bucket is
+//! refilled during a test.
 
 pub(crate) mod service;
 
@@ -20,7 +20,7 @@ use crate::support::{
 
 const MODELS: &str = "/proxy/acme/v1/models";
 const READ: Scope<'_> = ("acme", "models", "*", "llm_read");
-/// What a bucket holds: of a token, a user, the domain `beta`, and a token with one model.
+/// The sizes of buckets: of a token, a user, the domain `beta`, and a token with one model.
 const TOKEN: usize = 20;
 const USER: usize = 60;
 const BETA: usize = 10;
@@ -50,7 +50,7 @@ async fn chat(envoy: &Server, over: Over, token: &Token, model: &str) -> Reply {
     over.post(envoy.port, "/proxy/acme/v1/chat/completions", &headers, &body).await
 }
 
-/// Asks until it is refused for the rate, and returns how often it was not.
+/// Sends requests until the rate limit refuses one, and returns how many passed.
 async fn until_limited(envoy: &Server, token: &Token, path: &str) -> usize {
     passed(async || get(envoy, token, path).await).await
 }
@@ -66,7 +66,7 @@ async fn passed(ask: impl AsyncFn() -> Reply) -> usize {
     panic!("there is no limit");
 }
 
-/// The marked parts aside, it is the file that all else is tested with.
+/// Apart from the marked parts, it is the file that all other tests use.
 pub(crate) async fn the_file_adds_nothing_else(suite: Arc<Suite>) {
     let shipped = shipped();
     let (_, body) = shipped.split_once("\n\n").unwrap();
@@ -102,7 +102,8 @@ pub(crate) async fn each_token_user_domain_and_model_has_its_bucket(suite: Arc<S
     let envoy = envoy(&suite, &replica);
     let one = world.token(&[READ]).await;
     let two = world.token(&[READ]).await;
-    // What is refused before costs nothing: no permission, no such domain, a secret that is wrong.
+    // A request that is refused earlier costs nothing: no permission, an unknown domain, a wrong
+    // secret.
     let (rest, last) = one.text.split_at(one.text.len() - 1);
     let wrong = Token { id: one.id, text: format!("{rest}{}", if last == "0" { 1 } else { 0 }) };
     for _ in 0..TOKEN {
@@ -113,9 +114,9 @@ pub(crate) async fn each_token_user_domain_and_model_has_its_bucket(suite: Arc<S
     assert_eq!(until_limited(&envoy, &one, MODELS).await, TOKEN);
     assert_eq!(get(&envoy, &one, MODELS).await.status, 429);
     assert_eq!(until_limited(&envoy, &two, MODELS).await, TOKEN);
-    // Refused for its rate, a request is refused as one without permission before that.
+    // A token above its rate still gets 403 for a request without permission, as before.
     assert_eq!(get(&envoy, &one, "/proxy/beta/v1/models").await.status, 403);
-    // What the token's bucket refused was not taken from the user's.
+    // A request that the token's bucket refused was not taken from the user's.
     let more = [world.token(&[READ]).await, world.token(&[READ]).await];
     assert_eq!(until_limited(&envoy, &more[0], MODELS).await, USER - 2 * TOKEN);
     assert_eq!(until_limited(&envoy, &more[1], MODELS).await, 0);
@@ -140,8 +141,8 @@ pub(crate) async fn each_token_user_domain_and_model_has_its_bucket(suite: Arc<S
     assert_eq!(until_limited(&envoy, &fourth, &dear).await, MODEL);
 }
 
-/// A call names its model in the body. Of a token that is limited to it, patgate knows it in any
-/// case; of one for every model, where it is told to read it.
+/// A call names its model in the body. patgate always reads it for a token that is limited to it;
+/// for a token for every model, only if it is configured to.
 pub(crate) async fn a_call_is_counted_by_the_model_of_its_body(suite: Arc<Suite>) {
     let world = suite.world().await;
     let call = "llm_chat_completions";
@@ -171,7 +172,7 @@ pub(crate) async fn a_call_is_counted_by_the_model_of_its_body(suite: Arc<Suite>
         };
         assert_eq!(other, expected, "{scoped_to}");
     }
-    // Nobody escapes the count by a body that hides its model.
+    // No call avoids the count with a body that hides its model.
     let token = world.token(&[("acme", "models", "*", call)]).await;
     let bearer = token.bearer();
     let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];

@@ -1,4 +1,4 @@
-//! Triggers that record changes are switched off, by whatever means, and on again.
+//! Triggers that record changes are disabled, by whatever means, and enabled again.
 
 use std::{fs, sync::Arc};
 
@@ -22,15 +22,15 @@ fn revoking(token: &Token) -> String {
     format!("UPDATE patgate.pats SET revoked_at = now() WHERE id = '{}'", token.id)
 }
 
-/// How many changes are on record.
+/// Returns the number of recorded changes.
 async fn recorded(world: &World<'_>) -> i64 {
     crate::support::value(world, "SELECT count(*) FROM patgate.changes").await
 }
 
-/// How it is called, and what switches triggers off and on again around a statement.
+/// The name of a way, and the SQL that disables triggers and enables them again around a statement.
 type TriggerSwitch<'a> = (&'a str, &'a dyn Fn(&str) -> String);
 
-/// Off and on again between two polls: what was done meanwhile is obeyed all the same.
+/// Disabled and enabled again between two polls: changes in between take effect nevertheless.
 pub(crate) async fn what_was_done_while_triggers_were_off_is_obeyed(suite: Arc<Suite>) {
     let world = suite.world().await;
     let mut fleet = Fleet::of(&world, 2, &PATIENT).await;
@@ -77,8 +77,8 @@ pub(crate) async fn what_was_done_while_triggers_were_off_is_obeyed(suite: Arc<S
         fleet.all_answer(&bystander, MODELS, 200).await;
     }
 
-    // One that starts afterwards and finds in Redis what was read before; a long transaction
-    // elsewhere is under way all the while.
+    // A replica that starts afterwards finds older entries in Redis, while a long transaction runs
+    // elsewhere.
     let mut running = world.postgres.begin().await.unwrap();
     sqlx::raw_sql("SELECT pg_current_xact_id()").execute(&mut *running).await.unwrap();
     let token = reader(&world).await;
@@ -91,7 +91,7 @@ pub(crate) async fn what_was_done_while_triggers_were_off_is_obeyed(suite: Arc<S
     running.rollback().await.unwrap();
 }
 
-/// While triggers are off, what is known is used for `max_staleness`, and no longer.
+/// While triggers are disabled, cached data is used for `max_staleness` at most.
 pub(crate) async fn a_feed_without_triggers_is_not_trusted(suite: Arc<Suite>) {
     let world = suite.world().await;
     let short = Fleet::of(&world, 1, &SOON).await;
@@ -114,14 +114,15 @@ pub(crate) async fn a_feed_without_triggers_is_not_trusted(suite: Arc<Suite>) {
     let told = "of the triggers in the schema `patgate`, pats.record_change must be there";
     assert!(log.contains(told));
 
-    // As pg_restore leaves them: on, but not for changes that are replayed.
+    // As pg_restore leaves them: enabled, but not for replayed changes.
     world.sql("ALTER TABLE patgate.pats ENABLE TRIGGER record_change").await;
     let before = polls(&patient.0[0]).await;
     let failed = "patgate_feed_polls_total{result=\"failed\"}";
     let failures = patient.0[0].metric(failed).await;
     eventually("more polls", async || patient.0[0].metric(failed).await > failures + 1).await;
     assert_eq!((polls(&patient.0[0]).await, off(&patient).await), (before, 1));
-    // Those that record nothing, too: a domain that lists a model would go on to see all of them.
+    // Also triggers that record nothing: otherwise a domain that lists a model would continue to
+    // see all.
     world.sql("ALTER TABLE patgate.domain_models DISABLE TRIGGER USER").await;
     let owner = world.url("postgres", world.port);
     Cli::of(&world).with("postgres.url", &owner).ok("migrate");
@@ -138,7 +139,7 @@ pub(crate) async fn a_feed_without_triggers_is_not_trusted(suite: Arc<Suite>) {
     patient.all_answer(&other, MODELS, 200).await;
 }
 
-/// The replica that relays the feed has nothing to relay meanwhile, and says that it is not Redis.
+/// The replica that relays the feed has nothing to relay meanwhile, and does not blame Redis.
 pub(crate) async fn a_leader_without_triggers_blames_no_redis(suite: Arc<Suite>) {
     let world = suite.world().await;
     let settings = relayed(&world);

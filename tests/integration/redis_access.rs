@@ -1,5 +1,5 @@
-//! A Redis that lets nobody in, or lets patgate do too little: that costs nobody an answer, and is
-//! said with its reason, by the log once, and by the commands.
+//! A Redis that refuses the login, or permits too little: no request is refused because of it, and
+//! the log, once, and the commands report the reason.
 
 use std::{fs, sync::Arc};
 
@@ -22,10 +22,10 @@ use crate::support::{
 };
 
 const PASSWORD: &str = "correct-horse-battery";
-/// What the documents say that patgate needs.
+/// The commands that the documents list.
 const ALL: &str = "+mget +psetex +del";
 
-/// With a password, few databases, users who may do little, and TLS by a CA that nobody knows.
+/// With a password, few databases, restricted users, and TLS by a CA that no client trusts.
 struct GuardedRedis {
     valkey: Server,
     tls_port: u16,
@@ -48,7 +48,7 @@ impl GuardedRedis {
         format!("redis://{login}@127.0.0.1:{}{rest}", self.valkey.port)
     }
 
-    /// Lets a user of that name run these commands on patgate's keys.
+    /// Permits a user of that name these commands on patgate's keys.
     async fn allow(&self, user: &str, commands: &str) {
         let mut connection = redis_at(&self.url(&format!(":{PASSWORD}"), "/0")).await;
         let rules = format!("reset on >{PASSWORD} ~patgate:* {commands}");
@@ -58,7 +58,7 @@ impl GuardedRedis {
     }
 }
 
-/// Speaks TLS before a server that does not: the Valkey of the tests was built without.
+/// Terminates TLS in front of a server without TLS support: the Valkey of the tests.
 async fn behind_tls(port: u16) -> u16 {
     let CertifiedKey { cert, signing_key } =
         generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
@@ -85,7 +85,7 @@ async fn behind_tls(port: u16) -> u16 {
     tls_port
 }
 
-/// The messages of a log that speak of Redis, with their reasons.
+/// Returns the messages of a log about Redis, with their reasons.
 fn complaints(log: &str) -> Vec<(String, String)> {
     let lines = fs::read_to_string(log).unwrap();
     let lines = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -96,7 +96,7 @@ fn complaints(log: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Asks about ten tokens that nobody knows yet, each a read and a write in Redis.
+/// Uses ten new tokens, each of which causes a read and a write in Redis.
 async fn served(world: &World<'_>, process: &process::Process) {
     for _ in 0..10 {
         assert_eq!(status(&process.replica, &reader(world).await).await, 200);
@@ -162,7 +162,7 @@ pub(crate) async fn a_fault_is_said_with_its_reason_and_once(suite: Arc<Suite>) 
             assert!(checked.stdout.contains(&line), "{url}: no `{line}` in {checked:#?}");
         }
     }
-    // What the documents say is enough.
+    // What the documents list is enough.
     let cli = Cli::of(&world).with("redis.url", &user("all"));
     for cli in [&cli.login(&world, "server"), &cli] {
         let (code, outcome, detail) = found(cli, "redis.url");
@@ -176,7 +176,7 @@ pub(crate) async fn a_fault_is_said_with_its_reason_and_once(suite: Arc<Suite>) 
     assert_eq!((code, &*outcome), (0, "ok"), "{detail}");
 }
 
-/// Mended while the replica runs, it is used from then on, and that is said as well.
+/// If the fault is fixed while the replica runs, Redis is used again, and the log says so.
 pub(crate) async fn a_fault_that_is_mended_is_over(suite: Arc<Suite>) {
     let world = suite.world().await;
     let guarded = GuardedRedis::start(&suite).await;

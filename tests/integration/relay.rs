@@ -34,8 +34,9 @@ use crate::support::{
     tokens::{reader, revoke, revoke_and_wait},
 };
 
-/// A round in which everybody got on: where nothing was heard for too long, as when the machine
-/// stands still for a second, a replica reads for itself, and another may lead.
+/// Repeats a round until no replica was disturbed: if nothing is heard for too long, for example
+/// because the machine stands still for a second, a replica polls Postgres itself, and another may
+/// lead.
 async fn undisturbed<T>(fleet: &Fleet, round: impl AsyncFn() -> T) -> T {
     let disturbances = async || {
         let silences = join_all(fleet.0.iter().map(|replica| silences(replica))).await;
@@ -52,7 +53,7 @@ async fn undisturbed<T>(fleet: &Fleet, round: impl AsyncFn() -> T) -> T {
     panic!("no round without a change of who leads or silence")
 }
 
-/// Changes arrive, and Postgres is polled by the leader alone.
+/// Changes arrive, and only the leader polls Postgres.
 pub(crate) async fn followers_obey_without_polling(suite: Arc<Suite>) {
     let world = suite.world().await;
     let fleet = fleet(&world, 3, &[]).await;
@@ -70,7 +71,7 @@ pub(crate) async fn followers_obey_without_polling(suite: Arc<Suite>) {
     for (index, of) in since.iter().enumerate() {
         assert_eq!((of.polls > 0, of.gaps), (index == leader, 0), "{index}: {of:?}");
     }
-    // It starts with what is retained, and joins on.
+    // It starts with the retained frames, and continues with new ones.
     let late = self::relayed(&world);
     let late = Fleet::of(&world, 1, &late.each_ref().map(String::as_str)).await;
     eventually("frames", async || frames(&late.0[0], "applied").await > 2).await;
@@ -78,7 +79,7 @@ pub(crate) async fn followers_obey_without_polling(suite: Arc<Suite>) {
     assert_eq!(frames(&late.0[0], "gap").await, 0);
 }
 
-/// The leader goes, in order or not; another one relays, under a higher epoch.
+/// The leader goes away, in order or not; another replica relays, with a higher epoch.
 pub(crate) async fn another_takes_over(suite: Arc<Suite>) {
     let world = suite.world().await;
     let mut fleet = fleet(&world, 3, &[]).await;
@@ -89,7 +90,7 @@ pub(crate) async fn another_takes_over(suite: Arc<Suite>) {
         the_leader(&fleet).await;
         obeys(&fleet, &world, "revoked under the next leader").await;
     }
-    // Its lock is taken away behind its back.
+    // The leader loses its lock without noticing.
     let settings = relayed(&world);
     let more = Fleet::of(&world, 2, &settings.each_ref().map(String::as_str)).await;
     let fleet = Fleet([fleet.0, more.0].concat());
@@ -105,8 +106,8 @@ pub(crate) async fn another_takes_over(suite: Arc<Suite>) {
     obeys(&fleet, &world, "revoked under whoever leads now").await;
 }
 
-/// The lock is a key that any login of the database may hold. Then nobody relays, and each replica
-/// polls for itself.
+/// The lock is a key that any login of the database may hold. Then no replica relays, and each
+/// polls Postgres itself.
 pub(crate) async fn a_strangers_hold_on_the_relays_lock_delays_no_revocation(suite: Arc<Suite>) {
     const LOCK: &str = "SELECT pg_advisory_lock(hashtextextended('patgate relay ' || id, 0))
         FROM patgate.installation";
@@ -128,12 +129,12 @@ pub(crate) async fn a_strangers_hold_on_the_relays_lock_delays_no_revocation(sui
     obeys(&fleet, &world, "revoked when one relays").await;
 }
 
-/// Redis goes away, forgets, or holds what somebody else put there.
+/// Redis goes down, loses data, or holds other clients' data under the key.
 pub(crate) async fn a_relay_may_fail_in_any_way(suite: Arc<Suite>) {
     let world = suite.world().await;
     let proxy = Proxy::to(suite.valkey.port).await;
     let through = world.redis_url.replace(&suite.valkey.port.to_string(), &proxy.port.to_string());
-    // Little of the time that healing may take is left for each look-up.
+    // Each lookup gets only a small part of the time that recovery may take.
     let settings = [&format!("redis.url={through}"), PROMPT[0], "redis.timeout=100ms"];
     let fleet = fleet(&world, 3, &settings).await;
     let mut redis = redis_at(&world.redis_url).await;
@@ -171,7 +172,7 @@ pub(crate) async fn a_relay_may_fail_in_any_way(suite: Arc<Suite>) {
         match meddling {
             0 => redis::cmd("FLUSHDB").query_async(&mut redis).await.unwrap(),
             1 => {
-                // As old as they are, they are genuine.
+                // They are old, but genuine.
                 for frame in &replayed {
                     let frame: Vec<u8> = from_redis_value(frame.clone()).unwrap();
                     let () = add(&[("f", &frame)]).query_async(&mut redis).await.unwrap();
@@ -201,8 +202,8 @@ pub(crate) async fn a_relay_may_fail_in_any_way(suite: Arc<Suite>) {
     assert!(refused.iter().sum::<u64>() >= 4, "{refused:?}");
 }
 
-/// Frames are lost, and come twice and in the wrong order: somebody sits between a leader in one
-/// Redis database and a follower in another.
+/// Frames are lost, duplicated and reordered by a component between a leader in one Redis database
+/// and a follower in another.
 pub(crate) async fn a_missing_frame_is_noticed(suite: Arc<Suite>) {
     let world = suite.world().await;
     let elsewhere = suite.world().await;
@@ -248,13 +249,13 @@ pub(crate) async fn a_missing_frame_is_noticed(suite: Arc<Suite>) {
     fleet.all_answer(&token, MODELS, 200).await;
 }
 
-/// What happens to frames on their way.
+/// What happens to frames in transit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum FrameHandling {
     Pass,
     Repeat,
     Drop,
-    /// Each comes after the next one.
+    /// Each arrives after the next one.
     Swap,
 }
 
@@ -311,13 +312,13 @@ impl FrameForwarder {
         self.handling.send_replace(handling);
     }
 
-    /// Frames so far, lost ones included.
+    /// The number of frames so far, including lost ones.
     fn passed(&self) -> u64 {
         self.passed.load(Relaxed)
     }
 }
 
-/// The followers' leases reach who waits by way of the leader.
+/// The leader passes the followers' leases to commands that wait.
 pub(crate) async fn leases_are_handed_on(suite: Arc<Suite>) {
     let world = suite.world().await;
     let fleet = fleet(&world, 3, &[]).await;
@@ -337,12 +338,12 @@ pub(crate) async fn leases_are_handed_on(suite: Arc<Suite>) {
     }
 }
 
-/// Two hundred follow; Postgres is asked by each no more than to date what it hears.
+/// With two hundred followers, each asks Postgres only to date the frames.
 pub(crate) async fn a_large_fleet_spares_postgres(suite: Arc<Suite>) {
     const FOLLOWERS: usize = 200;
     const WATCHED: Duration = Duration::from_secs(10);
     let (_postgres, world) = suite.spare(json!({ "max_connections": 1000 })).await;
-    // Two hundred that look something up at once are more than a small machine answers in time.
+    // Two hundred concurrent lookups are more than a small machine answers in time.
     let settings = [
         "postgres.max_connections=1",
         "redis.max_connections=1",
@@ -360,7 +361,7 @@ pub(crate) async fn a_large_fleet_spares_postgres(suite: Arc<Suite>) {
     let token = reader(&world).await;
     all.all_answer(&token, MODELS, 200).await;
     let counted = async || join_all(all.0.iter().map(|replica| Counts::of(replica))).await;
-    // Who read for itself while so many started follows again, where the machine is not too busy.
+    // Replicas that polled Postgres during the start follow again, unless the machine is too busy.
     let mut before = counted().await;
     let mut watch = Instant::now();
     for _ in 0..10 {
@@ -386,19 +387,20 @@ pub(crate) async fn a_large_fleet_spares_postgres(suite: Arc<Suite>) {
         sum(|of| of.silences),
         polls(&led).await,
     );
-    // To date what it hears, every five seconds less some jitter, and once more at each end.
+    // To date the frames, every five seconds less some jitter, and once more at each end.
     let visits = elapsed.as_secs() * 2 / 5 + 2;
     for of in &since {
         assert!(of.applied > 0, "it hears nothing: {of:?}");
-        // Who hears nothing for a while reads for itself, as on a machine too busy for two hundred.
+        // A replica that hears nothing for a while polls Postgres, as on a machine too busy for two
+        // hundred.
         let alone = of.silences * (elapsed.as_secs() * 5 / 2 + 1);
         assert!(of.polls <= alone + of.gaps, "it polls: {of:?}");
-        // What closes a gap is not counted among the polls.
+        // A poll that closes a gap is not counted as a regular one.
         let more = of.silences + of.polls + 2 * of.gaps;
         assert!(of.asked <= visits + more, "more than {visits}: {of:?}");
     }
-    // Rarely enough to leave them the processor, and for as long as two hundred replicas of a debug
-    // build may take on a small machine.
+    // Rarely enough to leave the processor to the replicas, and for as long as two hundred debug
+    // builds may take on a small machine.
     let refused = async |token: &Token| {
         let began = Instant::now();
         join_all(all.0.iter().map(async |replica| {
@@ -413,7 +415,7 @@ pub(crate) async fn a_large_fleet_spares_postgres(suite: Arc<Suite>) {
     revoke(&world, &token).await;
     println!("refused by all after {:?}", refused(&token).await);
     all.all_answer(&token, MODELS, 401).await;
-    // The leader goes, and all others stay in step.
+    // The leader goes away, and all others stay in step.
     let next = reader(&world).await;
     all.all_answer(&next, MODELS, 200).await;
     drop(led);
@@ -425,7 +427,7 @@ pub(crate) async fn a_large_fleet_spares_postgres(suite: Arc<Suite>) {
 /// What one replica has done.
 #[derive(Debug)]
 struct Counts {
-    /// Statements to Postgres, polls included.
+    /// Statements to Postgres, including polls.
     asked: u64,
     polls: u64,
     gaps: u64,

@@ -1,4 +1,4 @@
-//! The schema: what it refuses, who may do what, and how it comes to be.
+//! The schema: what it refuses, which login may do what, and how migrations create it.
 
 pub(crate) mod blocking;
 pub(crate) mod closing;
@@ -16,10 +16,10 @@ pub(crate) mod versions;
 
 use sqlx::{AssertSqlSafe, PgPool};
 
-/// A lack of privileges, as Postgres says it.
+/// Postgres's code for a missing privilege.
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
-/// Runs a statement and takes it back; the error is Postgres's own code.
+/// Runs a statement and rolls it back; the error is Postgres's code.
 async fn attempt(pool: &PgPool, sql: &str) -> Result<(), String> {
     let mut transaction = pool.begin().await.unwrap();
     let outcome = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *transaction).await;

@@ -1,4 +1,4 @@
-//! The process: start, health, drain, and messages on the wire that no Envoy would send.
+//! The process: start, health, drain, and messages that no Envoy would send.
 
 use std::{fs, sync::Arc, time::Duration};
 
@@ -19,7 +19,7 @@ use crate::support::{
     tokens::reader,
 };
 
-/// On SIGTERM a replica says that it is leaving, goes on answering for a while, and ends with 0.
+/// On SIGTERM a replica reports not ready, continues to answer for a while, and ends with 0.
 pub(crate) async fn drains_before_it_ends(suite: Arc<Suite>) {
     const SERVING: i32 = 1;
     const NOT_SERVING: i32 = 2;
@@ -42,7 +42,7 @@ pub(crate) async fn drains_before_it_ends(suite: Arc<Suite>) {
     assert_eq!(suite.stack.exit_code(&process).await, 0);
 }
 
-/// What is no request is denied, never an error of gRPC, which could be an ALLOW.
+/// A message that is not a request is denied; it never gets a gRPC error, which could be an ALLOW.
 pub(crate) async fn an_empty_request_is_denied(suite: Arc<Suite>) {
     let world = suite.world().await;
     let replica = world.serve(&[]).await;
@@ -50,14 +50,14 @@ pub(crate) async fn an_empty_request_is_denied(suite: Arc<Suite>) {
     assert_eq!(outcome(&response), (400, "bad_request".to_owned()));
 }
 
-/// Envoy may be told to show more of a body than patgate takes. The client, who did nothing wrong,
-/// is told to try again, in our words and not Envoy's, and the next call on that connection is fine.
+/// Envoy may be configured to show more of a body than patgate accepts. The client, who did nothing
+/// wrong, is told to try again, in patgate's words; and the next call on that connection works.
 pub(crate) async fn a_message_that_is_too_long_is_an_outage(suite: Arc<Suite>) {
     let world = suite.world().await;
     let bearer = world.token(&[("acme", "models", "m", "llm_embeddings")]).await.bearer();
     let replica = world.serve(&[]).await;
     let mut showing = fs::read_to_string(project("envoy/single-step.yaml")).unwrap();
-    // Above the other bound, Envoy itself refuses with 413.
+    // Above the other limit, Envoy itself refuses with 413.
     for bound in ["max_request_bytes", "per_connection_buffer_limit_bytes"] {
         let raised = showing.replace(&format!("{bound}: 1048576"), &format!("{bound}: 8388608"));
         assert_ne!(raised, showing);
@@ -84,7 +84,8 @@ pub(crate) async fn a_message_that_is_too_long_is_an_outage(suite: Arc<Suite>) {
     assert_eq!(replica.metric(&denied("bad_request")).await, 0);
 }
 
-/// Postgres may be away when a replica starts: it says so and ends, with the setting's name.
+/// If Postgres is down when a replica starts, the replica ends with an error that names the
+/// setting.
 pub(crate) async fn does_not_start_without_postgres(suite: Arc<Suite>) {
     let world = suite.world().await;
     let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_patgate"))
@@ -100,7 +101,7 @@ pub(crate) async fn does_not_start_without_postgres(suite: Arc<Suite>) {
     assert!(said.contains("postgres.url"), "{said}");
 }
 
-/// Whichever of the listeners it is, the setting and what to do are named, each once.
+/// Whichever listener it is, the error names the setting and the remedy, each once.
 pub(crate) async fn an_address_in_use_is_told_once(suite: Arc<Suite>) {
     let world = suite.world().await;
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,5 +1,5 @@
-//! Shadow and ramp: the verdicts are those of enforcing, and whoever passes all the same passes as
-//! nobody.
+//! Shadow and ramp: the verdicts are those of enforcing, and a request that passes nevertheless has
+//! no identity.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -47,7 +47,7 @@ const OURS: [&str; 7] = [
     "x-user-id",
 ];
 
-/// Everything that a verdict says.
+/// Every field of a verdict.
 const VERDICT: [&str; 11] = [
     "outcome",
     "code",
@@ -63,13 +63,13 @@ const VERDICT: [&str; 11] = [
 ];
 
 fn verdict(line: &Value) -> Vec<Value> {
-    // Where a list that patgate answers goes on to a backend, its line names that.
+    // If a list that patgate would answer goes to a backend, its line names the backend.
     let answered = line["outcome"] == "answered";
     let names = VERDICT.iter().filter(|name| !(answered && **name == "upstream"));
     names.map(|name| line[name].clone()).collect()
 }
 
-/// Whether an answer lets a request pass without giving it anything.
+/// Returns whether an answer lets a request pass without an identity.
 fn softened(response: &CheckResponse) -> bool {
     let Some(HttpResponse::OkResponse(ok)) = &response.http_response else { return false };
     ok.headers.is_empty()
@@ -122,7 +122,7 @@ pub(crate) async fn verdicts_are_the_same_in_every_mode(suite: Arc<Suite>) {
         for other in others {
             assert_eq!(verdict(&other[id]), verdict(line), "{id}: {} and {line}", other[id]);
         }
-        // A list that patgate answers goes on to a backend before that is enforced.
+        // Before enforcing, a list that patgate would answer goes to a backend.
         if line["outcome"] == "answered" {
             let enforced: Vec<_> = logs.iter().map(|log| log[id]["enforced"].clone()).collect();
             assert_eq!(enforced, [true, false, false], "{id}: {line}");
@@ -134,7 +134,7 @@ pub(crate) async fn verdicts_are_the_same_in_every_mode(suite: Arc<Suite>) {
             assert_eq!(log[id]["enforced"], !softening[id], "{id}: {}", log[id]);
             *passed += usize::from(softening[id]);
         }
-        // What has two meanings is refused in any mode, and an allow is no softening.
+        // An ambiguous request is refused in any mode, and an allow is no unenforced denial.
         let may_pass = !["ok", "bad_request"].contains(&line["code"].as_str().unwrap());
         let closed = line["domain"] == "closed";
         assert_eq!(softenings[2][id], may_pass && !closed, "{id}: {}", logs[2][id]);
@@ -143,7 +143,7 @@ pub(crate) async fn verdicts_are_the_same_in_every_mode(suite: Arc<Suite>) {
     println!("of {} requests, each with one verdict, passed: {passed:?}", requests.len());
     assert_eq!(passed[0], 0);
     assert!(lists > 0, "no list is among them");
-    // Those that are refused for what a body holds are among them.
+    // Requests that are refused for their body are among them.
     let refused = (0..bodies).filter(|number| softenings[2][&format!("case-{number}")]).count();
     println!("{refused} of {bodies} bodies are refused");
     assert!(refused > 100 && refused < bodies, "{refused} of {bodies}");
@@ -184,7 +184,7 @@ pub(crate) async fn an_unenforced_denial_adds_no_identity_headers(suite: Arc<Sui
         assert!(ok.headers.is_empty(), "{response:?}");
         let mut removed = ok.headers_to_remove.clone();
         removed.sort();
-        // `authorization` stays for whoever judged before, except with a token of ours.
+        // `authorization` stays for the previous authorization, unless it has a token of patgate's.
         let of_ours = (code == "permission_denied").then_some("authorization");
         let expected: Vec<_> = of_ours.into_iter().chain(OURS).collect();
         assert_eq!(removed, expected);
@@ -215,7 +215,7 @@ pub(crate) async fn through_envoy_a_softened_request_reaches_the_old_backend(sui
     let good = world.token(&[READ, ("acme", "models", "*", "llm_chat_completions")]).await.bearer();
     let replica = world.serve(&["mode=shadow"]).await;
     let backend = |name| format!("127.0.0.1:{}", suite.backends[name].port);
-    // The old gateway answers as model-beta does, and serves paths as they come.
+    // The old gateway answers like model-beta, and does not rewrite paths.
     let patch = json!({
         "authz": replica.grpc.to_string(),
         "clusters": { "model-acme": backend("model-acme"), "old-gateway": backend("model-beta") },
@@ -228,7 +228,7 @@ pub(crate) async fn through_envoy_a_softened_request_reaches_the_old_backend(sui
         softened_requests_reach_the_old_backend(&envoy, &good).await;
     }
 
-    // With the routes as shipped, a softened request finds no backend.
+    // With the routes as shipped, a request that passes without an identity finds no backend.
     let shipped = replica.envoy(&suite);
     let reply = http::send(shipped.port, "GET", MODELS, &[], "").await;
     assert_eq!((reply.status, reply.header("x-backend")), (503, None), "{reply:?}");
@@ -264,7 +264,8 @@ async fn softened_requests_reach_the_old_backend(envoy: &Server, good: &str) {
             }
         }
     }
-    // Whoever is allowed goes where patgate says, as before; what has two meanings goes nowhere.
+    // An allowed request goes to the backend that patgate names, as before; an ambiguous one goes
+    // nowhere.
     let headers = [("authorization", good)];
     let calls = [("GET", MODELS, ""), ("POST", CHAT, "{\"model\":\"m\"}")];
     for (over, (method, target, body)) in
@@ -282,7 +283,7 @@ async fn softened_requests_reach_the_old_backend(envoy: &Server, good: &str) {
     assert_eq!((reply.status, reply.code()), (400, "bad_request".to_owned()));
 }
 
-/// Which of these tokens, all without a scope, are refused.
+/// Returns which of these tokens, all without a scope, are refused.
 async fn refused(replica: &Replica, tokens: &[Token]) -> Vec<bool> {
     let mut refused = Vec::new();
     for some in tokens.chunks(100) {
@@ -317,7 +318,7 @@ pub(crate) async fn a_share_is_enforced_of_the_same_tokens_everywhere(suite: Arc
     for percent in [0u8, 30, 60, 100] {
         cli.ok(&format!("domain update acme --enforced-share {percent}%"));
         let share = Share::new(percent).unwrap();
-        // One that this share treats in another way than the one before.
+        // A token that this share treats differently than the previous one.
         let changed = tokens
             .iter()
             .zip(&before)
@@ -354,11 +355,12 @@ pub(crate) async fn a_share_is_enforced_of_the_same_tokens_everywhere(suite: Arc
             assert_eq!(outcome(&replica.check("GET", MODELS, &[]).await).0, 401, "{percent}");
         }
     }
-    // Another domain is none of this one's business.
+    // Another domain is not affected.
     assert_eq!(get(&replicas[0], &tokens[0], "/proxy/beta/v1/models").await.0, 403);
 }
 
-/// By bare SQL, as by the command; and what a request names decides, whatever its token is for.
+/// By bare SQL and by the command; the domain that a request names decides, whatever its token is
+/// for.
 pub(crate) async fn a_domains_mode_is_obeyed_at_once(suite: Arc<Suite>) {
     let world = suite.world().await;
     let replica = world.serve(&["mode=per-domain"]).await;
@@ -371,7 +373,7 @@ pub(crate) async fn a_domains_mode_is_obeyed_at_once(suite: Arc<Suite>) {
     for (path, status) in [
         (MODELS, 200),
         (&*by_id, 200),
-        // No rule names it: that is what a rollout wants to find out.
+        // No rule names it: a rollout must show this.
         ("/proxy/acme/v9/new", 200),
         ("/proxy/acme/v1/models;x", 400),
         ("/proxy/beta/v1/models", 401),
@@ -387,7 +389,7 @@ pub(crate) async fn a_domains_mode_is_obeyed_at_once(suite: Arc<Suite>) {
     eventually("the domain to be closed", async || ask(MODELS).await == 401).await;
 }
 
-/// Postgres is away, and no cache knows the domain.
+/// Postgres is down, and no cache has the domain.
 pub(crate) async fn where_the_mode_is_not_known_it_is_enforced(suite: Arc<Suite>) {
     let world = suite.world().await;
     set_mode(&world, "shadow").await;
@@ -404,7 +406,7 @@ pub(crate) async fn where_the_mode_is_not_known_it_is_enforced(suite: Arc<Suite>
         proxy.set(mode);
         assert_eq!(outcome(&per_domain.check("GET", MODELS, &forged).await).0, 401, "{mode:?}");
         assert_eq!(outcome(&per_domain.check("GET", MODELS, &[]).await).0, 401, "{mode:?}");
-        // What cannot be decided is neither allowed nor denied, in any mode.
+        // A request that cannot be decided is neither allowed nor denied, in any mode.
         for replica in [&per_domain, &shadow] {
             assert_eq!(status(replica, &token).await, 503, "{mode:?}");
         }
@@ -416,7 +418,8 @@ pub(crate) async fn where_the_mode_is_not_known_it_is_enforced(suite: Arc<Suite>
     }
 }
 
-/// Forged tokens cost a look-up of the domain in one mode only, and there one for many.
+/// Forged tokens cost a lookup of the domain in one mode only, and there one lookup for many
+/// tokens.
 pub(crate) async fn the_mode_of_a_domain_is_looked_up_once_for_many_forged_tokens(
     suite: Arc<Suite>,
 ) {

@@ -1,5 +1,5 @@
-//! For minutes: faults at random, changes at random, and every answer is compared with what may
-//! have been known.
+//! For minutes, with random faults and random changes, every answer is compared with what may have
+//! been known.
 
 mod dice;
 mod fault_periods;
@@ -25,12 +25,13 @@ use crate::support::{
     withdrawals::PROMISED,
 };
 
-/// Not by PATGATE_…, which the replicas would take for settings.
+/// Not named PATGATE_…, which the replicas would read as a setting.
 const SECONDS: &str = "SOAK_SECONDS";
 const SEED: &str = "SOAK_SEED";
-/// How much a replica may grow once it is warm.
+/// How much a replica may grow after the warm-up.
 const GROWTH: u64 = 20 << 20;
-/// How long a fault lasts, and how long all stays well after the healing, in milliseconds.
+/// How long a fault lasts, and how long everything stays healthy after the recovery, in
+/// milliseconds.
 const LASTS: (u64, u64) = (1500, 9000);
 const RESTS: (u64, u64) = (2500, 6000);
 
@@ -108,7 +109,7 @@ struct Soak<'a, 's> {
 }
 
 impl Soak<'_, '_> {
-    /// Returns what the replicas occupied, once between any two faults.
+    /// Returns the memory of the replicas, measured once between two faults.
     async fn run(&mut self, long: Duration, dice: &mut Dice) -> Vec<[u64; site::REPLICAS]> {
         let began = Instant::now();
         let mut resident = vec![self.site.resident()];
@@ -120,7 +121,7 @@ impl Soak<'_, '_> {
         resident
     }
 
-    /// Afterwards all is well again.
+    /// Afterwards, everything works again.
     async fn fault(&mut self, faults: &[Fault], lasts: Duration) {
         for fault in faults {
             *self.drawn.entry(format!("{fault:?}")).or_default() += 1;

@@ -1,6 +1,6 @@
-//! What the tests stand on that knows patgate: worlds of users and tokens, replicas, the
-//! administrator's commands, and what several tests ask of them. Servers, proxies and clients are in
-//! `crates/testing`.
+//! The basis of the tests that knows patgate: worlds of users and tokens, replicas, the
+//! administrator's commands, and checks that several tests share. Servers, proxies and clients are
+//! in `crates/testing`.
 
 pub(crate) mod cli;
 pub(crate) mod clock;

@@ -38,7 +38,7 @@ const CHAT: &str = r#"{"model":"openai/gpt-3.5-turbo","messages":[{"role":"user"
 
 #[derive(Clone, Debug, PartialEq)]
 enum ExpectedAnswer {
-    /// The operation that it passed as, and the model if that is known.
+    /// The request passes with this operation, and the model if it is known.
     Passes(String),
     /// Status, form, and a part of the message.
     Refused(u16, ErrorForm, &'static str),
@@ -49,7 +49,7 @@ struct Case {
     method: &'static str,
     path: String,
     authorization: Option<String>,
-    /// JSON, and said to be that.
+    /// JSON, with its content type.
     body: Option<&'static str>,
     expected: ExpectedAnswer,
 }
@@ -66,7 +66,7 @@ fn case(
     Case { host, method, path, authorization, body: None, expected }
 }
 
-/// Every request of the table and of the documents, for who is not after its answer.
+/// Every request of the table and of the documents, for tests that do not need its answer.
 pub(crate) async fn requests(world: &World<'_>) -> Vec<CheckRequest> {
     documented(world).await.iter().map(Case::request).collect()
 }
@@ -96,11 +96,11 @@ async fn cases(world: &World<'_>, aigne: &str) -> Vec<Case> {
     let good = || good.clone();
 
     let mut cases = vec![
-        // Cube AI: whatever the host.
+        // Cube AI: for any host.
         case(CLOUD, "GET /proxy/acme/v1/models", good(), passes("llm_read")),
         case("gateway:8080", "GET /proxy/acme/v1/models", good(), passes("llm_read")),
         case(HUB, "POST /proxy/acme/v1/embeddings", good(), denied(403, ErrorForm::Openai)),
-        // The root, as clients spell it that join their base URL and `/`, and as others do.
+        // The root, as sent by clients that join their base URL and `/`, and by others.
         case(HUB, "GET /proxy/acme/", good(), passes("llm_read")),
         case(HUB, "GET /proxy/acme", good(), passes("llm_read")),
         // Two hosts, joined.
@@ -124,7 +124,7 @@ async fn cases(world: &World<'_>, aigne: &str) -> Vec<Case> {
         case(CLOUD, "GET /api/v1/workbooks", good(), denied(403, ErrorForm::Problem)),
         case(CLOUD, "GET /api/v1/nothing", good(), no_rule(ErrorForm::Problem)),
         case(CLOUD, "GET /api/v1/deployments/", good(), bad(ErrorForm::Problem)),
-        // Its documents let only SCIM send this scheme.
+        // Its documents permit this scheme only for SCIM.
         case(CLOUD, "GET /api/v1/deployments", key.clone(), other_scheme(ErrorForm::Problem)),
         case(
             "beta.cubecloud.dev",
@@ -169,17 +169,17 @@ async fn cases(world: &World<'_>, aigne: &str) -> Vec<Case> {
         case(HUB, "POST /api/v2/nothing", good(), no_rule(ErrorForm::Aigne)),
         case(HUB, "POST /api/v2/chat/completions;x", good(), bad(ErrorForm::Aigne)),
         case(HUB, "POST /api/v2/chat/completions", key.clone(), other_scheme(ErrorForm::Aigne)),
-        // The other APIs that Cube AI serves have errors of their own.
+        // The other APIs that Cube AI serves have their own forms of errors.
         case(HUB, "POST /proxy/acme/api/nothing", good(), no_rule(ErrorForm::Ollama)),
         case(HUB, "GET /proxy/acme/api/tags;x", good(), bad(ErrorForm::Ollama)),
         case(HUB, "POST /proxy/beta/api/chat", good(), denied(403, ErrorForm::Ollama)),
         case(HUB, "POST /proxy/beta/v1/messages", good(), denied(403, ErrorForm::Anthropic)),
         case(HUB, "POST /proxy/acme/v1/messages/x", good(), no_rule(ErrorForm::Anthropic)),
         case(HUB, "POST /proxy/acme/v1/messages/", good(), bad(ErrorForm::Anthropic)),
-        // So have paths without the mount, which belong to no API.
+        // The same holds for paths without the mount, which belong to no API.
         case(HUB, "POST /v1/messages", good(), no_rule(ErrorForm::Anthropic)),
         case(HUB, "GET /api/tags", good(), no_rule(ErrorForm::Ollama)),
-        // Hosts that are almost one of ours.
+        // Hosts that differ slightly from the configured ones.
         case("cubecloud.dev", "GET /api/v1/deployments", good(), no_rule(ErrorForm::Ollama)),
         case("a.acme.cubecloud.dev", "GET /api/v1/deployments", good(), no_rule(ErrorForm::Ollama)),
         case("acme.cubecloud.dev.", "GET /api/v1/deployments", good(), no_rule(ErrorForm::Ollama)),
@@ -203,7 +203,7 @@ async fn cases(world: &World<'_>, aigne: &str) -> Vec<Case> {
     cases
 }
 
-/// A request to each, for what is alike everywhere.
+/// One request to each, for behaviour that all share.
 const SURFACES: [(&str, &str, ErrorForm); 6] = [
     ("gateway", "GET /proxy/acme/v1/models", ErrorForm::Openai),
     ("gateway", "POST /proxy/acme/api/chat", ErrorForm::Ollama),
@@ -313,7 +313,7 @@ impl Case {
         authorization.chain(self.body.map(|_| ("content-type", "application/json"))).collect()
     }
 
-    /// Panics unless the answer is the expected one, in every part.
+    /// Panics unless the answer is the expected one in every part.
     fn judge(
         &self,
         status: u16,
@@ -335,7 +335,7 @@ impl Case {
         }
     }
 
-    /// As Envoy asks that was told to show bodies.
+    /// Asks like an Envoy that is configured to show bodies.
     fn request(&self) -> CheckRequest {
         let mut headers = self.headers();
         let body = self.body.unwrap_or_default();
@@ -390,7 +390,7 @@ impl Case {
             .header("x-backend")
             .map(|_| passed(&seen("x-auth-operation"), &seen("x-auth-model")));
         if passed.is_some() {
-            // Only what stands behind a prefix of the gateway's own loses it.
+            // Only a path behind the gateway's own prefix loses the prefix.
             let path = match self.path.strip_prefix("/proxy/") {
                 None => self.path.clone(),
                 Some(below) => {
@@ -405,7 +405,7 @@ impl Case {
     }
 }
 
-/// Cases of tokens that nobody has asked about, now that they cannot be looked up.
+/// Cases with unused tokens, which cannot be looked up now.
 async fn outage(world: &World<'_>) -> Vec<Case> {
     let mut cases = Vec::new();
     for (host, request, form) in SURFACES {
@@ -417,7 +417,7 @@ async fn outage(world: &World<'_>) -> Vec<Case> {
     cases
 }
 
-/// All, with what the documents of the APIs show.
+/// All cases from the documents of the APIs.
 async fn documented(world: &World<'_>) -> Vec<Case> {
     let aigne = open_aigne(world).await;
     let mut cases = cases(world, &aigne).await;
@@ -446,7 +446,7 @@ pub(crate) async fn side_by_side_through_envoy(suite: Arc<Suite>) {
     for case in &cases {
         case.through_envoy(envoy.port).await;
     }
-    // The host that counts is the one that Envoy routes by.
+    // The host that counts is the one by which Envoy routes.
     let wandering = world.token(&[]).await.bearer();
     let headers = [("authorization", wandering.as_str())];
     let target = format!("http://{CLOUD}/api/scim/v2/Users");
@@ -457,7 +457,7 @@ pub(crate) async fn side_by_side_through_envoy(suite: Arc<Suite>) {
     }
 }
 
-/// A table that reads models under a mount of this name.
+/// A table with a rule for reading models under a mount of this name.
 fn table(name: &str) -> String {
     format!(
         "name: {name}\nmount: /{name}/{{domain}}\nerrors: openai\nrules:\n\
@@ -489,24 +489,24 @@ pub(crate) async fn changed_tables_are_taken_up_and_no_request_is_lost(suite: Ar
         }
     };
     let changes = async {
-        // Refused as long as it is wrong, and told once.
+        // Refused while it has an error, and reported once.
         fs::write(dir.join("two.yaml"), table("two").replace("GET", "GTE")).unwrap();
         eventually("the mistake to be counted", async || reloads("refused").await == 1).await;
-        // Three more looks.
+        // Three more reads.
         let before = asked.load(Relaxed);
         tokio::time::sleep(Duration::from_secs(3)).await;
         assert!(asked.load(Relaxed) > before, "nothing was asked meanwhile");
         assert_eq!((reloads("refused").await, ask("/two/acme/models").await), (1, 404));
         fs::write(dir.join("two.yaml"), table("two")).unwrap();
         eventually("the table to be used", async || ask("/two/acme/models").await == 200).await;
-        // A contradiction between files, and one that is gone.
+        // A contradiction between files, and a missing file.
         fs::write(dir.join("three.yaml"), table("one")).unwrap();
         eventually("the second mistake", async || reloads("refused").await == 2).await;
         fs::remove_file(dir.join("three.yaml")).unwrap();
         eventually("the tables without it", async || reloads("ok").await == 2).await;
         fs::remove_file(dir.join("two.yaml")).unwrap();
         eventually("the table to be gone", async || ask("/two/acme/models").await == 404).await;
-        // What anybody could have written is no table.
+        // A file that other users could have written is not used.
         let one = dir.join("one.yaml");
         fs::write(&one, table("two")).unwrap();
         fs::set_permissions(&one, fs::Permissions::from_mode(0o646)).unwrap();
@@ -515,7 +515,7 @@ pub(crate) async fn changed_tables_are_taken_up_and_no_request_is_lost(suite: Ar
         done.store(true, Relaxed);
     };
     futures_util::future::join(requests, changes).await;
-    // What is taken up is counted a moment later.
+    // A reload is counted a moment after it takes effect.
     eventually("the last one to be counted", async || reloads("ok").await >= 3).await;
     assert_eq!((reloads("ok").await, reloads("refused").await), (3, 3));
 }
@@ -527,7 +527,7 @@ pub(crate) async fn a_hangup_reads_the_tables_again(suite: Arc<Suite>) {
     let setting = format!("apis={}", file.display());
     let process = process::serve(&world, &[&setting]).await.server;
     let log = || fs::read_to_string(&process.log).unwrap_or_default();
-    // Nothing has changed: without being asked it would not.
+    // Nothing has changed: without the signal, nothing would be reloaded.
     suite.stack.signal(&process, "HUP");
     eventually("the tables to be read", async || log().contains("API tables reloaded")).await;
     fs::write(&file, "name: one\n").unwrap();

@@ -26,11 +26,11 @@ use crate::support::{
 };
 
 const MODELS: &str = "/proxy/acme/v1/models";
-/// What only looking a token up has in its statement.
+/// A text that only the statement for looking up a token has.
 const LOOK_UP: &str = "p.digest, p.user_id";
 const REDIS: &str = "patgate_store_commands_total{store=\"redis\"}";
 
-/// Memory, then Redis (by way of another replica), then Postgres.
+/// Memory, then Redis (filled by another replica), then Postgres.
 pub(crate) async fn each_tier_spares_the_next(suite: Arc<Suite>) {
     let world = suite.world().await;
     let token = reader(&world).await;
@@ -55,14 +55,14 @@ pub(crate) async fn each_tier_spares_the_next(suite: Arc<Suite>) {
     assert_eq!(world.statements_with(&token.id.to_string()) - created, 1);
 }
 
-/// Refused before any look-up: by its form, or by its tag.
+/// Refused before any lookup, because of its form or its tag.
 pub(crate) async fn a_forged_token_reaches_no_store(suite: Arc<Suite>) {
     let world = suite.world().await;
     let postgres = Proxy::to(suite.postgres.port).await;
     let redis = Proxy::to(suite.valkey.port).await;
     let replica =
         world.serve(&[&postgres_through(&world, &postgres), &redis_through(&world, &redis)]).await;
-    // A real one first, so that the connections stand.
+    // A valid one first, so that the connections are open.
     assert_eq!(status(&replica, &reader(&world).await).await, 200);
     entries_written(&world, 2).await;
     let before = (replica.metric(REDIS).await, redis.bytes_upward());
@@ -96,7 +96,8 @@ pub(crate) async fn a_thousand_first_uses_are_one_query(suite: Arc<Suite>) {
     assert_eq!(world.statements_with(&token.id.to_string()) - created, 1);
 }
 
-/// Somebody who guesses secrets for an id, or replays a deleted token, asks Postgres once a while.
+/// An attacker who guesses secrets for an id, or replays a deleted token, causes few lookups in
+/// Postgres.
 pub(crate) async fn unknown_tokens_are_remembered_apart(suite: Arc<Suite>) {
     let world = suite.world().await;
     let replica = world.serve(&["memory.negatives=100"]).await;
@@ -118,7 +119,7 @@ pub(crate) async fn unknown_tokens_are_remembered_apart(suite: Arc<Suite>) {
     assert_eq!(lookups(&replica, "principal", "postgres", "hit").await, 1, "it was not evicted");
 }
 
-/// One reply comes late. Whoever asks next must get the answer to their own question.
+/// One reply is late. The next caller must get the answer to its own question.
 pub(crate) async fn a_late_reply_answers_no_later_request(suite: Arc<Suite>) {
     let world = suite.world().await;
     let alive = reader(&world).await;
@@ -126,7 +127,7 @@ pub(crate) async fn a_late_reply_answers_no_later_request(suite: Arc<Suite>) {
     world
         .sql(&format!("UPDATE patgate.pats SET revoked_at = now() WHERE id = '{}'", revoked.id))
         .await;
-    // Both in Redis, by way of another replica.
+    // Both are in Redis, written by another replica.
     let warm = world.serve(&[]).await;
     assert_eq!((status(&warm, &alive).await, status(&warm, &revoked).await), (200, 401));
     entries_written(&world, 3).await;
@@ -137,18 +138,19 @@ pub(crate) async fn a_late_reply_answers_no_later_request(suite: Arc<Suite>) {
     for _ in 0..10 {
         let replica =
             world.serve(&[&redis, "redis.max_connections=1", "redis.timeout=200ms"]).await;
-        // Its connection stands, and nobody uses it.
+        // Its connection is open and unused.
         eventually("Redis to be used", async || {
             let other = reader(&world).await;
             assert_eq!(status(&replica, &other).await, 200);
-            // What takes longer to write than Redis may take is dropped for good: then another.
+            // A write that takes longer than the timeout of Redis is dropped for good: then try
+            // another.
             let written = timeout(Duration::from_secs(1), all_held(&stored, &[&other])).await;
             written.is_ok() && lookups(&replica, "principal", "redis", "miss").await > 0
         })
         .await;
         let timeouts = lookups(&replica, "principal", "redis", "unavailable").await;
         proxy.set(Mode::Delay(Duration::from_millis(600)));
-        // Times out on Redis: its reply, "alive", is still on its way.
+        // Times out on Redis: its reply, "alive", is still in transit.
         assert_eq!(status(&replica, &alive).await, 200);
         assert_eq!(lookups(&replica, "principal", "redis", "unavailable").await, timeouts + 1);
         proxy.set(Mode::Pass);
@@ -161,8 +163,8 @@ pub(crate) async fn a_late_reply_answers_no_later_request(suite: Arc<Suite>) {
     }
 }
 
-/// Postgres down: what is known is served until it is too old, the rest is 503, and nothing is
-/// ever a 401 or 403 that was not one before.
+/// Postgres is down: cached data is served until it is too old, everything else gets 503, and no
+/// answer becomes a 401 or 403.
 pub(crate) async fn postgres_may_be_away(suite: Arc<Suite>) {
     let world = suite.world().await;
     let hot = reader(&world).await;
@@ -180,7 +182,7 @@ pub(crate) async fn postgres_may_be_away(suite: Arc<Suite>) {
                 PROMPT[0],
             ])
             .await;
-        // A loaded machine may take longer than the deadline, which is all that may come between.
+        // A busy machine may take longer than the deadline; no other error may occur.
         let known = async || {
             let answers = (status(&replica, &hot).await, status(&replica, &refused).await);
             assert!(matches!(answers, (200 | 503, 403 | 503)), "{answers:?} ({mode:?})");
@@ -203,7 +205,7 @@ pub(crate) async fn postgres_may_be_away(suite: Arc<Suite>) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         assert!(served > 0, "hot tokens are served for a while ({mode:?})");
-        // It was read a moment later, so it is known a moment longer; then it is not.
+        // It was read a moment later, so it stays usable a moment longer; then no more.
         eventually("a refusal to grow too old", async || match status(&replica, &refused).await {
             403 => false,
             503 => true,
@@ -256,7 +258,7 @@ pub(crate) async fn nothing_is_older_than_max_staleness(suite: Arc<Suite>) {
     }
 }
 
-/// Entries in use are renewed behind the answers: no caller waits for a store twice.
+/// Entries in use are renewed after the answers: no caller waits for a store twice.
 pub(crate) async fn without_the_feed_entries_are_refreshed_ahead(suite: Arc<Suite>) {
     let world = suite.world().await;
     const BOUND: Duration = Duration::from_secs(10);
@@ -271,9 +273,9 @@ pub(crate) async fn without_the_feed_entries_are_refreshed_ahead(suite: Arc<Suit
     let mut asked = 0;
     let mut excused = 0;
     let mut last = gone;
-    // Longer than what was read first may be used.
+    // Longer than the entry that was read first may be used.
     while gone.elapsed() < BOUND + BOUND / 10 {
-        // It is a use that renews: of one that comes too late nothing was promised.
+        // A use renews the entry: for one that comes too late, nothing is promised.
         excused += u64::from(last.elapsed() > BOUND / 4);
         last = Instant::now();
         assert_eq!(status(&replica, &token).await, 200);
@@ -287,7 +289,7 @@ pub(crate) async fn without_the_feed_entries_are_refreshed_ahead(suite: Arc<Suit
     assert!((2..5).contains(&read), "{read} times");
 }
 
-/// What cannot be read is no reason to refuse anybody else, nor to say that it is not there.
+/// A row that cannot be read must not make other lookups fail, nor count as missing.
 pub(crate) async fn one_bad_row_spoils_no_other(suite: Arc<Suite>) {
     let world = suite.world().await;
     let good = reader(&world).await;
@@ -306,7 +308,7 @@ pub(crate) async fn one_bad_row_spoils_no_other(suite: Arc<Suite>) {
     }
 }
 
-/// With the deadline and the configuration of Envoy as shipped: our 503, not one of Envoy's own.
+/// With the deadline and the Envoy configuration as shipped: patgate's 503, not Envoy's.
 pub(crate) async fn an_outage_is_told_in_our_words(suite: Arc<Suite>) {
     let world = suite.world().await;
     let proxy = Proxy::to(suite.postgres.port).await;
@@ -315,7 +317,7 @@ pub(crate) async fn an_outage_is_told_in_our_words(suite: Arc<Suite>) {
     let envoy = replica.envoy_with(&suite, json!({}));
     proxy.set(Mode::BlackHole);
     let bearer = reader(&world).await.bearer();
-    // On a loaded machine ours may come too late for Envoy, now and then.
+    // On a busy machine, patgate's answer may sometimes be too late for Envoy.
     eventually("our own words", async || {
         let reply = http::send(envoy.port, "GET", MODELS, &[("authorization", &bearer)], "").await;
         assert_eq!(reply.status, 503, "{reply:?}");

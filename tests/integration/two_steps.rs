@@ -44,7 +44,8 @@ pub(crate) async fn the_single_step_differs_only_where_it_says_so(suite: Arc<Sui
         }
     }
     assert_eq!(blocks, 6);
-    // What the marked parts replace is missing; nothing is there that is not in the other file.
+    // Only the parts that the marked parts replace are missing; everything else is in the other
+    // file.
     let mut rest = two.split_once("\n\n").unwrap().1.lines();
     for line in &kept {
         assert!(rest.any(|two| two == *line), "in single-step.yaml alone: {line}");
@@ -79,7 +80,7 @@ async fn chat(gateway: &Gateway, on: &str, over: Over, bearer: &str, body: &[u8]
     over.post(gateway.ports[on], CHAT, &headers, body).await
 }
 
-/// A chat with this model behind an image of so many bytes.
+/// A chat with this model after an image of this many bytes.
 fn body(model: &str, length: usize) -> Vec<u8> {
     let image = "A".repeat(length);
     format!(r#"{{"messages":[{{"content":"{image}"}}],"model":"{model}"}}"#).into_bytes()
@@ -131,7 +132,7 @@ pub(crate) async fn a_body_is_shown_only_where_it_matters(suite: Arc<Suite>) {
         ("Bearer pat_forged", 401),
         (&revoked, 401),
         (&other, 403),
-        // Good, and no model matters.
+        // Permitted, and the model does not matter.
         (&every, 200),
     ];
     for (over, (bearer, status)) in each_way(unread) {
@@ -155,13 +156,13 @@ pub(crate) async fn a_body_is_shown_only_where_it_matters(suite: Arc<Suite>) {
             assert_eq!(reply.seen("x-user-id"), [world.id("ann").to_string()]);
             assert!(reply.seen("authorization").is_empty(), "{reply:?}");
         }
-        // Once asked for, once decided, once shown.
+        // Asked for once, decided once, shown once.
         assert_eq!(asked(&replica).await, number as u64 + 1);
         assert_eq!(decided(&replica).await, counted + 1);
         assert!(sent().await - before >= length as u64);
         assert_eq!(replica.metric("patgate_bodies_awaited").await, 0);
     }
-    // A client's copies of what patgate sets do not survive either step.
+    // A client's copies of patgate's headers survive neither step.
     let headers = [
         ("authorization", one.as_str()),
         ("content-type", "application/json"),
@@ -190,7 +191,7 @@ pub(crate) async fn thirty_megabytes_are_read(suite: Arc<Suite>) {
         assert_eq!(reply.json()["seen"]["body"]["bytes"], long.len());
         // The last bytes decide.
         assert_eq!(chat(&gateway, "shipped", over, &one, &other).await.status, 403, "{over:?}");
-        // One that cannot be shown whole is not asked for.
+        // patgate does not ask for a body that cannot be shown whole.
         let before = asked(&replica).await;
         let reply = chat(&gateway, "shipped", over, &one, &too_long).await;
         assert_eq!((reply.status, reply.code().as_str()), (413, "body_too_large"), "{reply:?}");
@@ -199,8 +200,8 @@ pub(crate) async fn thirty_megabytes_are_read(suite: Arc<Suite>) {
     }
 }
 
-/// So what a replica counts for a token is what Envoy holds for it. Where checks go to any replica,
-/// more is counted, and never less.
+/// So what a replica counts for a token is what Envoy holds for it. If checks could go to any
+/// replica, it would count more, and never less.
 pub(crate) async fn both_steps_ask_the_same_replica(suite: Arc<Suite>) {
     const CALLS: u64 = 40;
     let world = suite.world().await;
@@ -216,7 +217,7 @@ pub(crate) async fn both_steps_ask_the_same_replica(suite: Arc<Suite>) {
         let patch = envoy_patch(&suite, &addresses, patient("60s", "60s"));
         let text = config.to_string();
         let envoy = suite.stack.start("envoy", json!({ "config_yaml": text, "patch": patch }));
-        // Envoy asks no replica that it has not found healthy yet.
+        // Envoy asks only replicas that it has found healthy.
         let both = "cluster.patgate.membership_healthy: 2";
         let healthy = async || {
             let page = http::send(envoy.admin_port, "GET", "/stats?filter=healthy", &[], "").await;
@@ -230,7 +231,7 @@ pub(crate) async fn both_steps_ask_the_same_replica(suite: Arc<Suite>) {
         }
         let count = async |name| [replicas[0].metric(name).await, replicas[1].metric(name).await];
         let asked = count("patgate_bodies_asked_total").await;
-        // In turn, Envoy may ask one replica first, and the other one second, every time.
+        // With round robin, Envoy may ask one replica first and the other one second, every time.
         assert!(!sticky || asked.iter().all(|asked| *asked > 0), "{asked:?}");
         assert_eq!(asked.iter().sum::<u64>(), CALLS);
         let awaited: u64 = count("patgate_bodies_awaited").await.iter().sum();
@@ -240,7 +241,7 @@ pub(crate) async fn both_steps_ask_the_same_replica(suite: Arc<Suite>) {
     }
 }
 
-/// Elsewhere, Envoy would hold no more of a body than of anything else.
+/// On other routes, Envoy would hold no more of a body than usual.
 pub(crate) async fn the_first_route_has_the_paths_of_all_that_lead_to_backends(_: Arc<Suite>) {
     let mut config = shipped();
     let manager = manager(&mut config["static_resources"]["listeners"][0]);
@@ -331,7 +332,7 @@ pub(crate) async fn what_is_lost_of_two_steps_reaches_no_backend(suite: Arc<Suit
     let names = names.iter().map(|(name, _)| name);
     for (name, over) in names.flat_map(|name| Over::ALL.map(|over| (name, over))) {
         let before = served().await;
-        // A model that the token is not for: the second step would have refused it.
+        // A model that the token may not use: the second step would have refused it.
         let reply = chat(&gateway, name, over, &one, &chat_body).await;
         match (name.contains("unguarded"), name.contains("fixed")) {
             (false, _) => refused_as_an_outage(&reply, name),
@@ -347,7 +348,7 @@ pub(crate) async fn what_is_lost_of_two_steps_reaches_no_backend(suite: Arc<Suit
     }
 }
 
-/// Whose bodies have not come yet can ask for no more; others can.
+/// A token whose bodies have not arrived yet can ask for no more; others can.
 pub(crate) async fn a_token_has_so_many_bodies_awaited(suite: Arc<Suite>) {
     let world = suite.world().await;
     let replica = world.serve(&["bodies.per_token=1"]).await;

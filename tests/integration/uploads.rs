@@ -1,4 +1,4 @@
-//! Uploads that are refused, or that do not end: what clients see of the one, and what the other
+//! Uploads that are refused, or that do not end: what clients see of the first, and what the second
 //! costs Envoy.
 
 mod held;

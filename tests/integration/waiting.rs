@@ -1,4 +1,4 @@
-//! `token revoke --wait`: when it returns, nobody is served any more.
+//! `token revoke --wait`: when it returns, no replica serves the token any more.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -66,8 +66,8 @@ pub(crate) async fn names_a_replica_that_lags(suite: Arc<Suite>) {
     }
 }
 
-/// The login of a replica can lock the leases: who waits is told who holds them, and that the change
-/// is made.
+/// The login of a replica can lock the leases: a waiting command names the holder, and says that
+/// the change is made.
 pub(crate) async fn names_the_session_that_locks_the_leases(suite: Arc<Suite>) {
     let world = suite.world().await;
     let cli = Cli::of(&world);

@@ -1,4 +1,4 @@
-//! WebSockets: only where a rule says so, without the token, and not for ever.
+//! WebSockets: only if a rule permits them, without the token, and for a limited time.
 
 use std::{fs, sync::Arc, time::Duration};
 
@@ -25,7 +25,7 @@ const RULES: &str = r#"
   - { methods: [GET], path: "/v1/query", operation: llm_transcription, entity: models, id: query.model, upgrade: websocket }
 "#;
 
-/// A backend that takes every WebSocket, repeats what it is sent, and tells each head that it saw.
+/// A backend that accepts every WebSocket, repeats what it receives, and reports each head.
 async fn echo() -> (u16, UnboundedReceiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -52,7 +52,7 @@ async fn echo() -> (u16, UnboundedReceiver<String>) {
     (port, seen)
 }
 
-/// The shipped Envoy, except that a stream lasts so long.
+/// The shipped Envoy, except that a stream lasts this long.
 fn envoy(suite: &Suite, replica: std::net::SocketAddr, backend: u16, lasts: &str) -> Server {
     let shipped = fs::read_to_string(project("envoy/envoy.yaml")).unwrap();
     let limit = "max_stream_duration: { max_stream_duration: 600s }";
@@ -124,7 +124,7 @@ pub(crate) async fn only_where_a_rule_says_so_and_without_the_token(suite: Arc<S
         ("another one", REALTIME, &[in_header, twice], 400),
         ("no rule for an upgrade", "/proxy/acme/v1/models", &[in_header], 404),
         ("another path", "/proxy/acme/v1/realtime/x", &[in_header], 404),
-        // The model comes in a later message, which nobody reads here.
+        // The model comes in a later message, which patgate does not read.
         ("a limited token", REALTIME, &[limited_header], 403),
         ("and a query", "/proxy/acme/v1/realtime?model=m-1", &[limited_header], 400),
         ("the model of the query", "/proxy/acme/v1/query?model=m-1", &[limited_header], 101),
@@ -157,7 +157,7 @@ pub(crate) async fn a_websocket_ends_with_the_longest_stream(suite: Arc<Suite>) 
         let wire = open(envoy.port, REALTIME, &[("authorization", &bearer)]).await;
         assert!(wire.text.starts_with("HTTP/1.1 101"), "{}", wire.text);
         let mut stream = wire.into_stream();
-        // It is used all the time: that it idles is not why it ends.
+        // It is used all the time, so it does not end because it is idle.
         let used = async {
             let mut byte = [0];
             while stream.write_all(b"x").await.is_ok() && stream.read_exact(&mut byte).await.is_ok()

@@ -1,4 +1,4 @@
-//! What a refusal says: which words, in which form and under which mode.
+//! The texts of refusals: their words, their form and their mode.
 
 pub(crate) mod models;
 pub(crate) mod not_found;
@@ -24,7 +24,7 @@ fn body(response: &CheckResponse) -> Value {
     serde_json::from_str(&denied.body).unwrap()
 }
 
-/// The same of a request with this bearer.
+/// The same for a request with this bearer.
 pub(crate) async fn ask(
     replica: &Replica,
     (method, path): (&str, &str),

@@ -1,7 +1,7 @@
-//! What reading a body and a query costs: no allocation, time in proportion to the length, and no
-//! more for one content than for another, but by a factor that is stated.
+//! The cost of reading a body and a query: no allocation, a time proportional to the length, and at
+//! most a fixed factor between contents.
 //!
-//! A program of its own, because counting needs an allocator of its own.
+//! A separate program, because counting needs its own allocator.
 
 mod search;
 
@@ -26,7 +26,7 @@ fn read(form: Form, target: &str, bytes: &[u8], encoding: Option<&str>) -> bool 
     black_box(parts.model(form)).is_ok()
 }
 
-/// Nanoseconds of this thread, the fewest of a few runs: a busy machine disturbs both less.
+/// Nanoseconds of this thread, the minimum of a few runs: a busy machine affects both less.
 fn fastest(runs: usize, mut work: impl FnMut()) -> i64 {
     let now = || {
         let time = clock_gettime(ClockId::ThreadCPUTime);
@@ -51,8 +51,8 @@ fn allocates_nothing() {
             assert_eq!(counted.count_total, 0, "{name}");
             continue;
         }
-        // What it becomes, at once, and the state of the decoder. zstd's own is not counted here. A
-        // frame that does not say its length is given as much as it may become.
+        // The decoded body, at once, and the state of the decoder. zstd's own state is not counted
+        // here. A frame that does not state its length gets the maximum.
         let said = good && name != "zstd, small blocks";
         let most = if said { decoded + 256 * 1024 } else { bytes.len() * 100 + 64 * 1024 };
         assert!(counted.count_total <= 3, "{name}: {}", counted.count_total);
@@ -75,17 +75,17 @@ fn takes_time_in_proportion() {
         let small = micros(&small);
         let large = micros(&large);
         println!("{name}: 100 KB {small} µs, 1 MB {large} µs");
-        // Ten times the work, with room for caches; a square would be a hundred.
+        // Ten times the work, with room for caches; quadratic time would be a hundred times.
         assert!(large < small * 30, "{name}: {small} µs, {large} µs");
     }
 }
 
-/// How many times as long as a loop over the bytes reading may take, unoptimised, as tests are
-/// built. The costliest takes half of that. A name that is compared with each that matters, as
-/// every one once was, makes it many hundred.
+/// The limit, as a multiple of a loop over the bytes, in an unoptimised build, as tests are. The
+/// costliest content takes half of that. If every name were compared with each important one, as in
+/// an earlier release, it would be many hundred.
 const MOST: f64 = 80.0;
 
-/// How many times as long as a loop over as many bytes reading takes. What is decoded is bytes, too.
+/// The time of reading, as a multiple of a loop over as many bytes. Decoded bytes count also.
 fn cost(target: &str, body: &Costly) -> f64 {
     let bytes = [target.as_bytes(), &body.bytes, &vec![0; body.decoded]].concat();
     let plain = || {
@@ -132,7 +132,7 @@ fn no_search_finds_a_costlier_one() {
         });
         println!("{most:.1} {}: {target:.200} {body:.200}", kind.name);
         assert!(most < MOST, "{most:.1} {}: {target:.200} {body:.200}", kind.name);
-        // A search among what is refused at once finds nothing.
+        // A search among contents that are refused at once finds nothing.
         assert!(read_whole.get(), "{}", kind.name);
     }
 }

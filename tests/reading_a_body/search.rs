@@ -1,17 +1,17 @@
-//! Looks for the costliest body or query of each kind: changes the pieces of one that is repeated,
-//! and keeps what costs more. It climbs from a few places, because the way up from one of them may
-//! end early.
+//! Searches for the costliest body or query of each kind: changes the pieces of a repeated unit,
+//! and keeps what costs more. It climbs from several starting points, because the way up from one
+//! of them may end early.
 
 use patgate_testing::costly_bodies::{Form, object};
 
-/// What is repeated is made of pieces, one of each of these lists.
+/// The repeated unit is made of pieces, one from each of these lists.
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
     pub(crate) form: Form,
     pieces: &'static [&'static [&'static str]],
-    /// Writes one of it.
+    /// Writes one unit.
     unit: fn(&[&str]) -> String,
-    /// Repeats it, and puts around it what it takes to be read to its end: target and body.
+    /// Repeats the unit, and completes it so that it is read to its end: target and body.
     whole: fn(&str) -> (String, String),
 }
 
@@ -25,7 +25,7 @@ const JSON: &[&[&str]] = &[NAMES, NAMES, VALUES, WHITE_SPACE];
 const FORM: &[&[&str]] = &[HEADERS, SPACES, PART_NAMES, FILES, MORE_HEADERS, CONTENTS];
 const QUERY: &[&[&str]] = &[KEYS, KEYS, QUERY_VALUES, SEPARATORS];
 
-/// Of what a name is made.
+/// The pieces of a name.
 const NAMES: &[&str] = &[
     "",
     "m",
@@ -88,7 +88,7 @@ const QUERY_VALUES: &[&str] = &["", "=", "=m", "==", "=model", "=xxxxxxxx"];
 const SEPARATORS: &[&str] = &["&", ";", "?", "&&", "&;?"];
 
 const SIZE: usize = 10_000;
-/// More are refused before they are all read.
+/// A body with more parts is refused before all are read.
 const MOST_PARTS: usize = 990;
 const CLIMBS: usize = 4;
 const STEPS: usize = 60;
@@ -125,12 +125,12 @@ fn parameter(pieces: &[&str]) -> String {
 fn query(parameters: &str) -> (String, String) {
     let count = parameters.matches(['&', ';']).count().max(1);
     let all = parameters.repeat((SIZE / parameters.len().max(1)).min(MOST_PARTS / count));
-    // What follows takes as long as it takes, and is one parameter.
+    // The rest costs what it costs, and is one parameter.
     let rest = "x".repeat(SIZE.saturating_sub(all.len()));
     (format!("/a?{all}{rest}"), String::new())
 }
 
-/// What is repeated: of each unit, which pieces it is made of.
+/// The repeated units: for each, the pieces of which it is made.
 type Units = Vec<Vec<usize>>;
 
 impl Kind {
@@ -146,7 +146,8 @@ impl Kind {
         self.pieces.iter().map(|of| random.below(of.len())).collect()
     }
 
-    /// The target and body that cost most by `cost` of those that were looked at, and what they cost.
+    /// Returns the target and body with the highest `cost` among those that were tried, and the
+    /// cost.
     pub(crate) fn costliest(&self, cost: impl Fn(&str, &str) -> f64) -> (f64, (String, String)) {
         let mut random = Random(1);
         let cost = |units: &Units| {
@@ -182,7 +183,7 @@ impl Kind {
     }
 }
 
-/// SplitMix64: every run looks at the same bodies.
+/// SplitMix64: every run tries the same bodies.
 struct Random(u64);
 
 impl Random {

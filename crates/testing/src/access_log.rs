@@ -7,13 +7,13 @@ use tokio::time::{sleep, timeout};
 
 use crate::{http::Reply, stack::Server, wire::PATIENCE};
 
-/// The line about the request that `reply` answers. Envoy writes it a moment later.
+/// Returns the line about the request that `reply` answers. Envoy writes it a moment later.
 pub async fn line(envoy: &Server, reply: &Reply) -> Value {
     let id = reply.header("x-request-id").expect("Envoy returns the request id");
     let found = async {
         loop {
             let log = fs::read_to_string(&envoy.access_log).unwrap();
-            // The last line may be half written.
+            // The last line may be incomplete.
             let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
             if let Some(line) = lines.into_iter().find(|line| line["request_id"] == id) {
                 return line;

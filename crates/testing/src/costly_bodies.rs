@@ -1,15 +1,16 @@
-//! Generators of costly requests: each makes the worst of its kind, of any size. Those of names are
-//! what the search found, or come near it.
+//! Generates costly requests: each is the costliest of its kind, of any size. The names are those
+//! that the search found, or close to them.
 
 mod compressed;
 
 use self::compressed::compressed;
 
-/// Names that are compared, at most; what is beyond goes where no name matters.
+/// The maximum number of names that are compared. Members above it are placed where no name
+/// matters.
 const MEMBERS: usize = 9_990;
 const PARTS: usize = 990;
 
-/// What a body is written as.
+/// The format of a body.
 #[derive(Clone, Copy)]
 pub enum Form {
     Json,
@@ -32,13 +33,13 @@ pub struct Costly {
     pub form: Form,
     pub bytes: Vec<u8>,
     pub encoding: Option<&'static str>,
-    /// Bytes that it becomes where it is compressed.
+    /// The length of the decoded body, if it is compressed.
     pub decoded: usize,
-    /// Whether it names a model, and is read to its end.
+    /// Whether it names a model and is read to its end.
     pub good: bool,
 }
 
-/// Bodies of about `size` bytes.
+/// Returns bodies of about `size` bytes.
 pub fn bodies(size: usize) -> Vec<Costly> {
     let plain = |name, form, text: String, good| {
         let bytes = text.into_bytes();
@@ -95,7 +96,7 @@ pub fn bodies(size: usize) -> Vec<Costly> {
     bodies
 }
 
-/// An object of these members, and of as many more in an object inside as it takes.
+/// Makes an object of these members, with as many more in an inner object as needed for the size.
 pub fn object(size: usize, member: &str) -> String {
     let count = size / member.len();
     let outer = member.repeat(count.min(MEMBERS));
@@ -103,7 +104,7 @@ pub fn object(size: usize, member: &str) -> String {
     format!("{{{outer}\"a\":{{{inner}\"\":0}},\"model\":\"org\\/m\"}}")
 }
 
-/// Targets with queries of about `size` bytes.
+/// Returns targets with queries of about `size` bytes.
 pub fn targets(size: usize) -> Vec<(&'static str, String)> {
     let query = |text: &str| format!("/a?{}", text.repeat(size / text.len()));
     vec![

@@ -1,11 +1,11 @@
-//! Conditions that are waited for.
+//! Waits for conditions.
 
 use std::time::Duration;
 
-/// Between two questions whether something has happened yet.
+/// The pause between two evaluations of a condition.
 pub const PAUSE: Duration = Duration::from_millis(5);
 
-/// Waits for what happens behind an answer.
+/// Waits for an effect that follows an answer.
 pub async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
     let wait = async {
         while !condition().await {

@@ -1,5 +1,5 @@
-//! Calls of gRPC, frame by frame: written beforehand, and answers compared as they come. Client
-//! libraries cost more than what they ask.
+//! gRPC calls, frame by frame: requests are written beforehand, and answers are compared as they
+//! arrive. Client libraries cost more than the servers that they call.
 
 use std::{
     net::SocketAddr,
@@ -32,7 +32,7 @@ const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
 const INITIAL_WINDOW: i64 = 65_535;
 
-/// One connection, on which the same answer is expected to every call as to the first.
+/// A connection whose calls must all get the same answer as the first.
 pub struct Calls {
     write: Arc<Mutex<OwnedWriteHalf>>,
     seen: Arc<Seen>,
@@ -43,14 +43,14 @@ pub struct Calls {
 
 #[derive(Default)]
 struct Seen {
-    /// Bytes that the server is ready to take.
+    /// The bytes that the server is ready to receive.
     window: AtomicI64,
     first: OnceLock<Vec<u8>>,
     as_first: AtomicU64,
     ended: AtomicU64,
 }
 
-/// A call without its stream's number.
+/// A call without the number of its stream.
 pub struct Call(Vec<u8>);
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -60,7 +60,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 
 impl Call {
     pub fn new(request: &CheckRequest) -> Self {
-        // RFC 7541: names by their place in the static table, values as they are.
+        // RFC 7541: names by their index in the static table, values as literals.
         let mut headers = vec![0x83, 0x86];
         for (name, value) in [
             (&[0x04][..], "/envoy.service.auth.v3.Authorization/Check"),
@@ -87,7 +87,7 @@ impl Calls {
         let (read, mut write) = stream.into_split();
         write.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
         write.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
-        // Room for all answers there will ever be.
+        // A window for all answers that the connection will ever get.
         let room = (i32::MAX - INITIAL_WINDOW as i32).to_be_bytes();
         write.write_all(&frame(WINDOW_UPDATE, 0, 0, &room)).await.unwrap();
         let write = Arc::new(Mutex::new(write));
@@ -98,7 +98,7 @@ impl Calls {
         Self { write, seen, next_stream: 1, sent: 0, _reading: reading }
     }
 
-    /// False when the server is not ready to take it.
+    /// Returns false if the server is not ready to receive it.
     pub async fn send(&mut self, calls: &[&Call]) -> bool {
         let mut frames = Vec::new();
         let mut size = 0;
@@ -110,7 +110,7 @@ impl Calls {
                 frames[at..at + 4].copy_from_slice(&self.next_stream.to_be_bytes());
             }
             self.next_stream += 2;
-            // Only what is data counts.
+            // Only data counts towards the window.
             size += i64::try_from(call.len() - headers - 9).unwrap();
         }
         if self.seen.window.load(SeqCst) < size {
@@ -123,16 +123,16 @@ impl Calls {
         true
     }
 
-    /// Calls that have no answer yet.
+    /// The number of calls without an answer.
     pub fn outstanding(&self) -> u64 {
         self.sent - self.seen.ended.load(SeqCst)
     }
 
-    /// How many calls there were, and the one answer to all of them.
+    /// The number of calls, and the one answer to all of them.
     pub fn answered(&self) -> (u64, Option<CheckResponse>) {
         assert_eq!(self.outstanding(), 0);
         assert_eq!(self.seen.as_first.load(SeqCst), self.sent, "another answer");
-        // After the prefix that gRPC gives it.
+        // After gRPC's prefix.
         let first = self.seen.first.get().map(|message| CheckResponse::decode(&message[5..]));
         (self.sent, first.transpose().unwrap())
     }

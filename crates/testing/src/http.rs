@@ -1,5 +1,5 @@
-//! HTTP/1.1 as written: requests that no client library would send. And, in `over`, the same
-//! request by each way to Envoy.
+//! HTTP/1.1 as written: requests that no client library would send. `over` sends the same request
+//! in each of the ways that reach Envoy.
 
 mod over;
 
@@ -31,12 +31,12 @@ impl Reply {
         serde_json::from_str(&self.body).unwrap_or(Value::Null)
     }
 
-    /// The code of our error body, or that of the catch-all route, or nothing.
+    /// The code in patgate's error body, or in that of the catch-all route; empty if there is none.
     pub fn code(&self) -> String {
         self.json()["error"]["code"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// The headers that a model backend saw, by lower-case name.
+    /// The values of a header that a model backend received, by lower-case name.
     pub fn seen(&self, name: &str) -> Vec<String> {
         let seen = self.json()["seen"]["headers"].clone();
         let headers: Vec<(String, String)> = serde_json::from_value(seen).unwrap_or_default();
@@ -44,7 +44,7 @@ impl Reply {
     }
 }
 
-/// Sends a request line and headers exactly as given, plus what ends the exchange.
+/// Sends a request line and headers exactly as given, and asks the server to close the connection.
 pub async fn send(
     port: u16,
     method: &str,
@@ -55,7 +55,7 @@ pub async fn send(
     send_to("gateway", port, method, target, headers, body).await
 }
 
-/// The same to another host's name.
+/// The same, with another host name.
 pub async fn send_to(
     host: &str,
     port: u16,
@@ -76,13 +76,13 @@ pub async fn send_to(
     raw(port, [text.as_bytes(), body].concat()).await
 }
 
-/// Sends all of a request as given; it has to ask for the end of the connection.
+/// Sends all of a request as given; it must ask the server to close the connection.
 pub async fn raw(port: u16, request: Vec<u8>) -> Reply {
     let exchange = exchange(SocketAddr::from(([127, 0, 0, 1], port)), request);
     timeout(Duration::from_secs(20), exchange).await.expect("an answer within 20 s")
 }
 
-/// A client that sends one request after another over the same connection.
+/// A client that sends one request after another on the same connection.
 pub struct Session {
     port: u16,
     stream: Option<TcpStream>,
@@ -93,7 +93,7 @@ impl Session {
         Self { port, stream: None }
     }
 
-    /// The status of the answer to a GET.
+    /// Sends a GET and returns the status of the answer.
     pub async fn get(&mut self, target: &str, bearer: &str) -> io::Result<u16> {
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
@@ -117,7 +117,7 @@ impl Session {
     }
 }
 
-/// The status, and the length of the whole answer, once its head is there.
+/// Returns the status and the length of the whole answer, once its head is complete.
 fn head(bytes: &[u8]) -> io::Result<Option<(u16, usize)>> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut headers);
@@ -130,7 +130,7 @@ fn head(bytes: &[u8]) -> io::Result<Option<(u16, usize)>> {
     Ok(Some((response.code.unwrap(), head + length)))
 }
 
-/// A body in pieces of at most `size`, as `transfer-encoding: chunked` has it.
+/// Encodes a body in chunks of at most `size`, for `transfer-encoding: chunked`.
 pub fn chunked(body: &[u8], size: usize) -> Vec<u8> {
     let piece =
         |piece: &[u8]| [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat();
@@ -139,14 +139,14 @@ pub fn chunked(body: &[u8], size: usize) -> Vec<u8> {
 
 async fn exchange(to: SocketAddr, request: Vec<u8>) -> Reply {
     let mut stream = TcpStream::connect(to).await.unwrap();
-    // A server that refuses early may close before it has read everything.
+    // A server that refuses early may close the connection before it has read everything.
     let _ = stream.write_all(&request).await;
     let mut bytes = Vec::new();
     let _ = stream.read_to_end(&mut bytes).await;
     parse(&bytes)
 }
 
-/// A whole answer, as it came.
+/// Parses a whole answer.
 pub fn parse(bytes: &[u8]) -> Reply {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut headers);

@@ -1,8 +1,8 @@
-//! What tests and benchmarks of patgate stand on, and what they ask it with: the real servers, a
-//! proxy that goes wrong on demand, clients of HTTP and gRPC that do what no library would.
+//! The basis of patgate's tests and benchmarks: the real servers, a proxy that fails on demand, and
+//! clients of HTTP and gRPC that do what no library would.
 //!
-//! Nothing here knows patgate, so a change of patgate does not compile it again. What does know it,
-//! such as a database with users and tokens, is in `tests/integration/support`.
+//! Nothing here knows patgate, so a change of patgate does not compile it again. Code that knows
+//! patgate, such as a database with users and tokens, is in `tests/integration/support`.
 
 #![expect(
     missing_docs,

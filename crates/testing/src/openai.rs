@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use crate::{script::answer_of, stack::project};
 
-/// What the official Python client of OpenAI makes of each of `calls`: what to do, and the model.
+/// Runs `calls` with OpenAI's official Python client, each an action and a model, and returns the
+/// results.
 pub async fn openai(port: u16, key: &str, calls: &[(&str, &str)]) -> Vec<Value> {
     openai_at(port, "/proxy/acme/v1", key, calls).await
 }
@@ -14,7 +15,7 @@ pub async fn openai(port: u16, key: &str, calls: &[(&str, &str)]) -> Vec<Value> 
 /// The same, with another base URL.
 pub async fn openai_at(port: u16, base: &str, key: &str, calls: &[(&str, &str)]) -> Vec<Value> {
     let base_url = format!("http://127.0.0.1:{port}{base}");
-    // Not as an argument, which everybody on the machine could read.
+    // Not an argument, which every user of the machine could read.
     let job = json!({ "base_url": base_url, "api_key": key, "calls": calls });
     let run = move || {
         let mut python = Command::new(project(".venv/bin/python"));

@@ -1,12 +1,12 @@
-//! Free ports.
+//! Finds free ports.
 
 use std::{
     net::TcpListener,
     sync::atomic::{AtomicU16, Ordering::Relaxed},
 };
 
-/// A port that is free, below those that the supervisor and the kernel give out, and that nobody
-/// else in this process was given.
+/// Returns a free port, below those that the supervisor and the kernel assign, and different from
+/// every port that was returned before in this process.
 pub fn free_port() -> u16 {
     static GIVEN: AtomicU16 = AtomicU16::new(0);
     let first = 10_000 + (std::process::id() % 4_000) as u16;

@@ -1,4 +1,4 @@
-//! A TCP proxy that can go wrong in chosen ways.
+//! A TCP proxy that fails in the way that a test chooses.
 
 use std::{
     io,
@@ -19,37 +19,38 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// What happens to connections, those that stand included.
+/// What the proxy does with connections, including open ones.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mode {
     Pass,
     /// Connections are closed, new ones at once.
     Refuse,
-    /// Nothing arrives any more, in neither direction.
+    /// Nothing passes in either direction.
     BlackHole,
-    /// Replies come this much later.
+    /// Replies are delayed by this time.
     Delay(Duration),
-    /// Replies come at this many bytes a second.
+    /// Replies pass at this many bytes per second.
     Throttle(usize),
-    /// Of a reply of at least this many bytes half arrives, then the connection is closed. Shorter
-    /// ones, such as greetings, pass.
+    /// Half of a reply of at least this many bytes passes, then the proxy closes the connection.
+    /// Shorter replies, such as greetings, pass.
     CutReplies(usize),
 }
 
-/// Listens on a port of its own until dropped.
+/// A proxy on its own port, until it is dropped.
 pub struct Proxy {
     pub port: u16,
     mode: watch::Sender<Mode>,
     cuts: watch::Sender<()>,
     server: Arc<AtomicU16>,
-    /// Another database than the client asks for, by a name as long.
+    /// Replaces the database that the client asks for by another one with a name of the same
+    /// length.
     renamed: Arc<Mutex<Option<[String; 2]>>>,
-    /// How many connections, from the first one on, lead nowhere any more.
+    /// How many connections, from the first one on, are black-holed.
     forgotten: Arc<AtomicU64>,
     accepted: Arc<AtomicU64>,
-    /// Replies that are held back.
+    /// The replies that are held back.
     delayed: Arc<()>,
-    /// Bytes from clients to the server, and from the server.
+    /// The bytes from clients to the server, and from the server to clients.
     upward: Arc<AtomicU64>,
     downward: Arc<AtomicU64>,
     _stop: DropGuard,
@@ -105,33 +106,33 @@ impl Proxy {
         self.mode.send_replace(mode);
     }
 
-    /// New connections go to that port; those that stand stay where they are.
+    /// Leads new connections to that port; open ones stay where they are.
     pub fn retarget(&self, server_port: u16) {
         self.server.store(server_port, Relaxed);
     }
 
-    /// New connections to Postgres that ask for one database are led to another.
+    /// Leads new connections to Postgres that ask for one database to another.
     pub fn lead(&self, from: &str, to: &str) {
         assert_eq!(from.len(), to.len());
         *self.renamed.lock().unwrap() = Some([from, to].map(|name| format!("\0{name}\0")));
     }
 
-    /// Closes those that stand.
+    /// Closes the open connections.
     pub fn cut(&self) {
         self.cuts.send_replace(());
     }
 
-    /// Those that stand carry nothing any more, and nobody is told; new ones do.
+    /// Black-holes the open connections without closing them; new ones work.
     pub fn forget(&self) {
         self.forgotten.store(self.accepted.load(Relaxed), Relaxed);
     }
 
-    /// Connections so far.
+    /// The number of connections so far.
     pub fn accepted(&self) -> u64 {
         self.accepted.load(Relaxed)
     }
 
-    /// Replies that are held back now; one whose connection ends is no more.
+    /// The number of replies that are held back now, without those whose connection has ended.
     pub fn delayed(&self) -> usize {
         Arc::strong_count(&self.delayed) - 1
     }
@@ -140,13 +141,13 @@ impl Proxy {
         self.upward.load(Relaxed)
     }
 
-    /// Those on their way included.
+    /// The number of bytes, including those on their way.
     pub fn bytes_downward(&self) -> u64 {
         self.downward.load(Relaxed)
     }
 }
 
-/// What decides about one connection.
+/// The state that decides about one connection.
 #[derive(Clone)]
 struct Wire {
     number: u64,
@@ -157,7 +158,7 @@ struct Wire {
     cut: watch::Receiver<()>,
 }
 
-/// For a connection that begins now: earlier cuts do not concern it.
+/// Returns a receiver for a new connection, which ignores earlier cuts.
 fn unmoved(cut: &watch::Receiver<()>) -> watch::Receiver<()> {
     let mut cut = cut.clone();
     cut.mark_unchanged();
@@ -203,8 +204,8 @@ async fn copy(
         if wire.number < wire.forgotten.load(Relaxed) {
             std::future::pending::<()>().await;
         }
-        // Who refuses or cuts may go on before this connection is closed; nothing that is sent
-        // afterwards gets through.
+        // The test may continue before this connection is closed, but nothing that is sent
+        // afterwards passes.
         if mode == Mode::Refuse || wire.cut.has_changed().unwrap_or(true) {
             return;
         }

@@ -1,4 +1,4 @@
-//! The configurations that are shipped in envoy/, and changes that tests make to them.
+//! The shipped configurations in envoy/, and the changes that tests make to them.
 
 use std::fs;
 
@@ -7,16 +7,16 @@ use serde_json::{Value, json};
 use crate::stack::project;
 
 pub const EXT_AUTHZ: &str = "envoy.filters.http.ext_authz";
-/// The second of the two steps.
+/// The second filter of the two steps.
 pub const WITH_BODY: &str = "patgate.with-body";
 pub const GUARD: &str = "patgate.guard";
 
-/// envoy/envoy.yaml.
+/// Returns envoy/envoy.yaml.
 pub fn shipped() -> Value {
     configuration("envoy.yaml")
 }
 
-/// A file of envoy/.
+/// Returns a file of envoy/.
 pub fn configuration(name: &str) -> Value {
     let text = fs::read_to_string(project(&format!("envoy/{name}"))).unwrap();
     serde_saphyr::from_str(&text).unwrap()
@@ -27,24 +27,24 @@ pub fn manager(listener: &mut Value) -> &mut Value {
     &mut listener["filter_chains"][0]["filters"][0]["typed_config"]
 }
 
-/// The settings by which a connection manager asks patgate first.
+/// Returns the first filter of a connection manager that asks patgate.
 pub fn ext_authz(manager: &mut Value) -> &mut Value {
     &mut find(&mut manager["http_filters"], EXT_AUTHZ)["typed_config"]
 }
 
-/// Every filter that asks patgate.
+/// Returns every filter that asks patgate.
 pub fn authorizers(manager: &mut Value) -> impl Iterator<Item = &mut Value> {
     let filters = manager["http_filters"].as_array_mut().unwrap().iter_mut();
     filters.filter(|filter| filter["name"] == EXT_AUTHZ || filter["name"] == WITH_BODY)
 }
 
-/// The one of that name.
+/// Returns the element with that name.
 pub fn find<'v>(list: &'v mut Value, name: &str) -> &'v mut Value {
     let items = list.as_array_mut().unwrap();
     items.iter_mut().find(|item| item["name"] == name).unwrap()
 }
 
-/// Whom this filter asks is dead, and then it lets everything through.
+/// Points this filter at a dead server, and lets every request through if it fails.
 pub fn fail_open(filter: &mut Value) {
     let settings = &mut filter["typed_config"];
     settings["grpc_service"]["envoy_grpc"]["cluster_name"] = json!("nobody");
@@ -66,7 +66,7 @@ pub fn routes(manager: &mut Value) -> impl Iterator<Item = &mut Value> {
     manager["route_config"]["virtual_hosts"][0]["routes"].as_array_mut().unwrap().iter_mut()
 }
 
-/// Every route to a backend leads to the same one, whatever patgate names.
+/// Leads every route to the same backend, whatever patgate names.
 pub fn fix_the_routes(manager: &mut Value) {
     for route in routes(manager) {
         if let Some(to) = route.get_mut("route") {
@@ -81,8 +81,8 @@ pub fn unguard(manager: &mut Value) {
     filters.retain(|filter| filter["name"] != GUARD);
 }
 
-/// What envoy/README.md says of the route table during a rollout is what is tested, in two steps and
-/// in one.
+/// Applies the changes to the route table that envoy/README.md documents for a rollout, in two
+/// steps and in one. So the documented text is what is tested.
 pub fn rollout_configurations() -> [String; 2] {
     let readme = fs::read_to_string(project("envoy/README.md")).unwrap();
     let section = readme.split_once("## Rolling out").unwrap().1.split_once("\n## ").unwrap().0;

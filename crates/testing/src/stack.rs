@@ -1,7 +1,7 @@
-//! The real servers, through the supervisor in tools/stack.py.
+//! The real servers, which the supervisor in tools/stack.py runs.
 //!
-//! The supervisor is started by the first request. It ends what it started when our end of its
-//! standard input closes, so that a test run that is killed leaves nothing behind.
+//! The first request starts the supervisor. When our end of its standard input closes, it ends
+//! every server that it started, so a killed test run leaves nothing behind.
 
 use std::{
     fs,
@@ -20,13 +20,13 @@ use crate::eventually;
 pub struct Stack(OnceLock<Mutex<Supervisor>>);
 
 struct Supervisor {
-    /// `None` once it was shut down.
+    /// `None` after the shutdown.
     requests: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
     process: Child,
 }
 
-/// A server that the supervisor started. Which members mean something depends on its kind.
+/// A server that the supervisor started. Which members are set depends on its kind.
 #[derive(Debug, Deserialize)]
 pub struct Server {
     pub id: String,
@@ -45,12 +45,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Bytes of memory that it occupies.
+    /// The memory that it uses, in bytes.
     pub fn resident(&self) -> u64 {
         self.memory("VmRSS:")
     }
 
-    /// The most that it ever occupied.
+    /// The maximum of that memory so far.
     pub fn peak_resident(&self) -> u64 {
         self.memory("VmHWM:")
     }
@@ -62,7 +62,7 @@ impl Server {
     }
 }
 
-/// The path of a file of the repository.
+/// Returns the path of a file in the repository.
 pub fn project(path: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
     root.join(path).display().to_string()
@@ -90,7 +90,7 @@ impl Stack {
         serde_json::from_value(self.ask(request).unwrap()).unwrap()
     }
 
-    /// Envoy with the shipped configuration, pointed at `authz`, its clusters at `clusters`.
+    /// Starts Envoy with the shipped configuration, with the changes in `patch`.
     pub fn envoy(&self, patch: Value) -> Server {
         self.start("envoy", json!({ "config": project("envoy/envoy.yaml"), "patch": patch }))
     }
@@ -99,7 +99,7 @@ impl Stack {
         self.ask(json!({ "do": "stop", "id": server.id })).unwrap();
     }
 
-    /// The same server as it is now: under another process id.
+    /// Restarts a server, and returns it with its new process id.
     pub fn restart(&self, server: &Server) -> Server {
         let answer = self.ask(json!({ "do": "restart", "id": server.id })).unwrap();
         serde_json::from_value(answer).unwrap()
@@ -109,26 +109,26 @@ impl Stack {
         self.ask(json!({ "do": "signal", "id": server.id, "signal": signal })).unwrap();
     }
 
-    /// For a process that has to come back where it was.
+    /// A free port for a process that must return under the same address.
     pub fn free_port(&self) -> u16 {
         let answer = self.ask(json!({ "do": "free-port" })).unwrap();
         answer["port"].as_u64().unwrap().try_into().unwrap()
     }
 
-    /// Whether a process has not ended.
+    /// Returns whether a process still runs.
     pub fn is_running(&self, server: &Server) -> bool {
         self.ask(json!({ "do": "status", "id": server.id })).unwrap()["running"] == true
     }
 
-    /// What a process ends with that ends by itself. Asked again and again: the supervisor does one
-    /// thing at a time, and other tests need it meanwhile.
+    /// Waits until a process ends by itself, and returns its exit code. It asks repeatedly, because
+    /// the supervisor handles one request at a time, and other tests need it meanwhile.
     pub async fn exit_code(&self, server: &Server) -> Value {
         let status = || self.ask(json!({ "do": "status", "id": server.id })).unwrap();
         eventually("the process to end", async || status()["running"] == false).await;
         status()["exit"].take()
     }
 
-    /// One request, one answer; the error is the supervisor's.
+    /// Sends one request and returns the answer; the error is the supervisor's.
     pub fn ask(&self, request: Value) -> Result<Value, String> {
         let supervisor = self.0.get_or_init(|| Mutex::new(Supervisor::launch()));
         let mut supervisor = supervisor.lock().unwrap();
@@ -144,12 +144,12 @@ impl Stack {
         }
     }
 
-    /// Whether any server was ever asked for.
+    /// Returns whether any server was ever requested.
     pub fn was_used(&self) -> bool {
         self.0.get().is_some()
     }
 
-    /// The folder with all that the servers write.
+    /// The folder with all files that the servers write.
     pub fn dir(&self) -> PathBuf {
         let answer = self.ask(json!({ "do": "dir" })).unwrap();
         answer["dir"].as_str().unwrap().into()
@@ -159,7 +159,7 @@ impl Stack {
     pub fn shut_down(&self) {
         let Some(supervisor) = self.0.get() else { return };
         let mut supervisor = supervisor.lock().unwrap();
-        // The end of its requests.
+        // This closes the supervisor's standard input.
         supervisor.requests = None;
         supervisor.process.wait().unwrap();
     }

@@ -1,4 +1,4 @@
-//! One connection, held open: for what is about the order of events.
+//! One connection that stays open, for tests that depend on the order of events.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use tokio::{
     time::timeout,
 };
 
-/// How long anything may take before a test gives up; never what a test measures.
+/// The time limit for any wait in a test; no test measures it.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct Wire {
     stream: TcpStream,
-    /// All that has arrived.
+    /// All text that has arrived.
     pub text: String,
 }
 
@@ -26,7 +26,7 @@ impl Wire {
         Self { stream, text: String::new() }
     }
 
-    /// The connection itself, for what is not text.
+    /// Returns the connection itself, for data that is not text.
     pub fn into_stream(self) -> TcpStream {
         self.stream
     }
@@ -35,12 +35,12 @@ impl Wire {
         self.stream.write_all(text.as_bytes()).await.unwrap();
     }
 
-    /// A piece of a chunked body; an empty one ends it.
+    /// Writes a chunk of a body; an empty one ends the body.
     pub async fn write_chunk(&mut self, data: &str) {
         self.write(&format!("{:x}\r\n{data}\r\n", data.len())).await;
     }
 
-    /// Reads on until `expected` has arrived.
+    /// Reads until `expected` has arrived.
     pub async fn read_until(&mut self, expected: &str) {
         while !self.text.contains(expected) {
             let mut buffer = [0; 4096];

@@ -1,4 +1,4 @@
-//! Bodies that are compressed: as clients send them, in ways that are not read, damaged, and bombs.
+//! Compressed bodies: as clients send them, in unsupported encodings, damaged, and bombs.
 
 use miniz_oxide::deflate::compress_to_vec;
 
@@ -16,7 +16,7 @@ const NO_LENGTH: Expected = Err("no Content-Length");
 const GOOD: &[u8] =
     br#"{"model":"m","messages":[{"role":"user","content":"Hello, hello, hello."}]}"#;
 
-/// A member around what is deflated, which is said to be `text`.
+/// Makes a gzip member around `deflated`, which it declares as `text`.
 fn member(flags: u8, optional: &[u8], deflated: &[u8], text: &[u8]) -> Vec<u8> {
     let checksum = crc32fast::hash(text).to_le_bytes();
     let length = (text.len() as u32).to_le_bytes();
@@ -36,12 +36,12 @@ fn zstd(text: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// JSON as long as that, most of it blanks.
+/// Returns JSON of this length, mostly blanks.
 fn blanks(length: usize) -> Vec<u8> {
     [&br#"{"model":"m""#[..], &vec![b' '; length - 13], b"}"].concat()
 }
 
-/// JSON of this length in which nothing repeats.
+/// Returns JSON of this length without repetitions.
 fn noise(length: usize) -> Vec<u8> {
     let mut text = br#"{"model":"m","a":""#.to_vec();
     let mut state = 1_u64;

@@ -1,4 +1,4 @@
-//! `patgate check` about bodies: given as files, or as the model that they would name.
+//! `patgate check` with bodies: given as files, or by the model that they would name.
 
 use std::{fs, path::PathBuf, sync::Arc};
 
@@ -14,7 +14,7 @@ use crate::support::{
     explained::{self, Question},
 };
 
-/// Where the bodies of a world are put.
+/// The folder for the bodies of a world.
 fn folder(world: &World<'_>) -> PathBuf {
     let folder = world.suite.dir.path().join(format!("{}.bodies", world.database));
     fs::create_dir(&folder).unwrap();
@@ -42,7 +42,7 @@ async fn question(replica: &Replica, bearer: &str, case: &Case, file: PathBuf) -
     question.of(replica)
 }
 
-/// What is said of each body of the table is what the service says of it, in the same words.
+/// The command says about each body of the table what the service says, in the same words.
 pub(crate) async fn each_is_explained_as_it_is_read(suite: Arc<Suite>) {
     let world = suite.world().await;
     let replica = world.serve(&[]).await;
@@ -57,7 +57,8 @@ pub(crate) async fn each_is_explained_as_it_is_read(suite: Arc<Suite>) {
     explained::ask(&Cli::of(&world), &questions);
 }
 
-/// So it is with each model that a domain lists or does not, by its body and by its name.
+/// The same holds for each model that a domain lists or does not list, given by its body and by its
+/// name.
 pub(crate) async fn each_listed_model_is_explained(suite: Arc<Suite>) {
     let world = suite.world().await;
     let listed = listed(&world).await;

@@ -1,5 +1,5 @@
-//! Bodies that clients send although a standard or some reader is against it. The model is read where
-//! all readers that take the body read the same one.
+//! Bodies that clients send although a standard or some reader forbids them. patgate reads the
+//! model if all readers that accept the body read the same one.
 
 use super::table::{
     AUDIO, BAD_FORM, BAD_JSON, Case, Expected, M, MODEL, NO_NAME, REPEATED, UNSCOPED, json, parts,
@@ -42,7 +42,7 @@ fn of_json() -> Vec<Case> {
     cases
 }
 
-/// Names of files, behind a part's own.
+/// File names, after a part's own name.
 fn of_forms() -> Vec<Case> {
     let named = |parameters: &str, expected: Expected| {
         let part = format!("Content-Disposition: form-data; {parameters}\r\n\r\nn");
@@ -66,7 +66,7 @@ fn of_forms() -> Vec<Case> {
     ]
 }
 
-/// Ollama reads JSON, whatever the type.
+/// Ollama reads JSON, whatever the declared type is.
 fn of_types() -> Vec<Case> {
     let mut cases = Vec::new();
     for media_type in [

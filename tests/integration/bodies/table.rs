@@ -1,8 +1,8 @@
-//! Bodies, and what is read from each by the API table of Cube AI.
+//! Bodies, and what patgate reads from each with the API table of Cube AI.
 
 use super::{compressed::compressed, oddities::oddities};
 
-/// What a single step shows at most.
+/// The maximum that a single step shows.
 pub(super) const SHOWN: usize = 1 << 20;
 pub(super) const CHAT: &str = "/proxy/acme/v1/chat/completions";
 pub(super) const AUDIO: &str = "/proxy/acme/v1/audio/transcriptions";
@@ -59,7 +59,7 @@ impl Case {
         Self { chunked: true, ..self }
     }
 
-    /// One that another table says the answer to.
+    /// A body that another table also uses.
     pub(super) fn of_model(name: &str, path: &'static str, body: &str) -> Self {
         Self::new(name, path, body, UNSCOPED).header("content-type", "application/json")
     }
@@ -68,7 +68,7 @@ impl Case {
         self.headers.iter().any(|(name, value)| *name == "content-encoding" && value != "identity")
     }
 
-    /// What the backend takes it for.
+    /// The kind of body that the backend expects.
     pub(super) fn kind(&self) -> &'static str {
         if self.path == AUDIO { "form" } else { "json" }
     }
@@ -287,7 +287,7 @@ fn declared() -> Vec<Case> {
         typed("application/x-www-form-urlencoded", NOT_JSON),
         typed("multipart/form-data; boundary=b", NOT_JSON),
         typed("text/plain", NOT_JSON),
-        // No space to most readers, and none of RFC 9110.
+        // Most readers treat it as a space; RFC 9110 does not.
         typed("application/json\u{a0}", NOT_JSON),
         typed("application/json; charset=utf-8\u{3000}", NOT_JSON),
         typed(" \tapplication/json\t ", M),
@@ -321,12 +321,13 @@ fn forms() -> Vec<Case> {
         &parts(&[MODEL]),
     ];
     let bare = String::from_utf8(parts(&[MODEL])).unwrap().replace("\r\n", "\n").into_bytes();
-    // As long as all that is shown, or as its beginning that it could be cut to.
+    // Exactly as long as what Envoy shows, so it could also be the beginning of a longer body.
     let filled = |length: usize| {
         let padding = "x".repeat(length - parts(&[MODEL, FILE]).len());
         parts(&[MODEL, &format!("{FILE}{padding}")])
     };
-    // Node's busboy keeps 80 KiB of a part's headers, which is all but the last two bytes.
+    // Node's busboy keeps 80 KiB of a part's headers, which is everything except the last two
+    // bytes.
     let cut = |length: usize| {
         let head = "Content-Disposition: form-data; name=model";
         let tail = "_x\r\n\r\nn";
@@ -475,7 +476,7 @@ fn other_calls() -> Vec<Case> {
     ]
 }
 
-/// Members by which backends choose a model, beside `model` or in its stead.
+/// Members by which backends choose a model, beside `model` or instead of it.
 fn rivals() -> Vec<Case> {
     [
         (r#"{"model":"m","models":["n"]}"#, Err("`models` may choose another model")),
@@ -507,7 +508,7 @@ fn rivals() -> Vec<Case> {
     .collect()
 }
 
-/// Queries, beside a good body.
+/// Queries, with a good body.
 fn queries() -> Vec<Case> {
     [
         ("/proxy/acme/v1/chat/completions?", M),

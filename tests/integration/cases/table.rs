@@ -8,7 +8,7 @@ use crate::support::{Scope, Token, World};
 pub(super) type ExpectedAnswer = (u16, &'static str);
 
 const OK: ExpectedAnswer = (200, "ok");
-/// By patgate, in place of a backend.
+/// patgate answers this itself, instead of a backend.
 pub(super) const ANSWERED: ExpectedAnswer = (200, "answered");
 const BAD: ExpectedAnswer = (400, "bad_request");
 const MISSING: ExpectedAnswer = (401, "missing_credential");
@@ -17,7 +17,7 @@ const EXPIRED: ExpectedAnswer = (401, "token_expired");
 const REVOKED: ExpectedAnswer = (401, "token_revoked");
 const DISABLED: ExpectedAnswer = (401, "owner_disabled");
 const DENIED: ExpectedAnswer = (403, "permission_denied");
-/// The model is needed, and no body was shown; or one without a type.
+/// The model is needed, and no body was shown, or one without a type.
 const NO_BODY: ExpectedAnswer = (400, "invalid_body");
 const NO_TYPE: ExpectedAnswer = (415, "unsupported_media_type");
 const NO_RULE: ExpectedAnswer = (404, "not_found");
@@ -32,7 +32,7 @@ pub(super) struct Case {
     pub(super) path: String,
     pub(super) headers: Vec<(String, String)>,
     pub(super) direct: ExpectedAnswer,
-    /// Nothing where HTTP cannot carry the request.
+    /// `None` if HTTP cannot carry the request.
     pub(super) envoy: Option<ExpectedAnswer>,
 }
 
@@ -60,7 +60,7 @@ impl Case {
         self
     }
 
-    /// Envoy, or HTTP itself, changes the request before we see it.
+    /// Envoy, or HTTP itself, changes the request before patgate sees it.
     fn envoy(self, expected: ExpectedAnswer) -> Self {
         Self { envoy: Some(expected), ..self }
     }
@@ -199,7 +199,7 @@ async fn lives(world: &World<'_>) -> Vec<Case> {
             .sql(&format!("UPDATE patgate.pats SET revoked_at = now() WHERE id = '{}'", token.id))
             .await;
     }
-    // Revoked is revoked, whatever the date says.
+    // A revoked token is reported as revoked, also after its expiry.
     world
         .sql(&format!(
             "UPDATE patgate.pats SET revoked_at = now() + interval '1 day' WHERE id = '{}'",
@@ -218,7 +218,7 @@ async fn lives(world: &World<'_>) -> Vec<Case> {
         case("owner disabled", gone.bearer(), DISABLED),
         case("owner disabled, revoked", gone_and_revoked.bearer(), REVOKED),
         case("owner disabled, expired", gone_and_expired.bearer(), EXPIRED),
-        // Without the secret nobody learns which it is.
+        // Without the secret, the caller does not learn what is wrong.
         case("expired, another secret", guess(&expired), INVALID),
         case("revoked, another secret", guess(&revoked), INVALID),
         case("owner disabled, another secret", guess(&gone), INVALID),
@@ -306,7 +306,7 @@ async fn scopes(world: &World<'_>) -> Vec<Case> {
     ]
 }
 
-/// Rows that our constraints keep out, as a careless restore would let them in.
+/// Rows that the constraints of the schema forbid, as a careless restore could insert them.
 async fn nonsense_scopes(world: &World<'_>) -> Vec<Case> {
     world
         .sql(
@@ -354,7 +354,7 @@ async fn nonsense_scopes(world: &World<'_>) -> Vec<Case> {
             ))
             .await;
         let name = format!("a scope with {name}");
-        // That is the name of a model, whatever it looks like.
+        // Such a text is the name of a model.
         let names_a_model = entity == "'**'";
         let (direct, envoy) = if names_a_model { (NO_BODY, NO_TYPE) } else { (DENIED, DENIED) };
         let case = Case::new(&name, "POST", CHAT, Some(&token.bearer()), direct);
@@ -363,7 +363,7 @@ async fn nonsense_scopes(world: &World<'_>) -> Vec<Case> {
     cases
 }
 
-/// Every rule of the table, at its own method and path.
+/// Every rule of the table, with its own method and path.
 fn rules(full: &Token) -> Vec<Case> {
     let posts = "v1/chat/completions v1/completions v1/embeddings v1/audio/transcriptions \
                  v1/audio/translations tokenize detokenize pooling classify score rerank \
@@ -399,7 +399,7 @@ fn paths(full: &Token) -> Vec<Case> {
         case("/proxy/acme/v1/models?a=../..//%2F;\\", OK, OK),
         case("/proxy/acme/v1/models?", OK, OK),
         case("/proxy/acme/v1/models?x=/proxy/beta/v1/models", OK, OK),
-        // Envoy makes one spelling of these before we see them.
+        // Envoy rewrites these to canonical form before patgate sees them.
         case("/proxy/beta/../acme/v1/models", BAD, OK),
         case("/proxy/acme/../beta/v1/models", BAD, DENIED),
         case("/proxy/acme/%2e%2e/beta/v1/models", BAD, DENIED),
@@ -413,20 +413,20 @@ fn paths(full: &Token) -> Vec<Case> {
         case("/proxy/%61cme/v1/models", BAD, OK),
         case("/../../proxy/acme/v1/models", BAD, OK),
         case("/proxy\\acme\\v1\\models", BAD, OK),
-        // And these it refuses itself.
+        // Envoy refuses these itself.
         case("/proxy/acme%2Fv1/models", BAD, ENVOY_PATH),
         case("/proxy/acme%2fv1/models", BAD, ENVOY_PATH),
         case("/proxy/acme%5Cv1/models", BAD, ENVOY_PATH),
         case("/proxy/acme/v1/models%00", BAD, ENVOY_PATH),
         case("/proxy/acme/v1/models#x", BAD, ENVOY_PATH),
         case("/proxy/acme/v1/modéls", BAD, ENVOY_400),
-        // The rest is left to us.
+        // patgate must refuse the rest.
         case("/proxy/acme;x=1/v1/models", BAD, BAD),
         case("/proxy/acme/v1/models;x=1", BAD, BAD),
         case("/proxy/acme/%252e%252e/v1/models", BAD, BAD),
         case("/proxy/acme/v1/models/a%20b", BAD, BAD),
         case("/proxy/acme/v1/models/", BAD, BAD),
-        // The root, in both of its spellings.
+        // The root, in both of its forms.
         case("/proxy/acme/", OK, OK),
         case("/proxy/acme//", BAD, OK),
         case("/proxy/", BAD, BAD),
@@ -445,7 +445,7 @@ fn paths(full: &Token) -> Vec<Case> {
         case("/proxy/acme/v1/chat/completions/x", NO_RULE, NO_RULE),
         case("/proxy/acme/audit", NO_RULE, NO_RULE),
         case("/proxy/acme/api/tags/x", NO_RULE, NO_RULE),
-        // The tail of a path is a name, whatever it looks like: this reads a model.
+        // The tail of a path is a name, whatever it looks like: this request reads a model.
         case("/proxy/acme/v1/models/v1/chat/completions", OK, OK),
         case("", BAD, BAD).grpc_only(),
         case("*", BAD, BAD).grpc_only(),

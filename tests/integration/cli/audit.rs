@@ -1,4 +1,4 @@
-//! Every change leaves its line in the audit log, and only the changes do.
+//! Every change writes its entry in the audit log, and only changes do.
 
 use std::sync::Arc;
 
@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use crate::support::{Suite, Token, World, cli::Cli, value};
 
-/// Every command that changes something, with the actions that it leaves. `{0}` and so on are
-/// tokens of Ann's that are alive.
+/// Every command that changes something, with the actions that it records. `{0}` and so on are live
+/// tokens of Ann's.
 const CHANGES: &[(&str, &[&str])] = &[
     ("backend create vllm --url http://127.0.0.1:1 --kind vllm", &["backend.create"]),
     ("backend update vllm --kind openai", &["backend.update"]),
@@ -42,7 +42,7 @@ const CHANGES: &[(&str, &[&str])] = &[
     ("token revoke {0}", &["token.revoke"]),
     ("token rotate {1}", &["token.rotate", "token.create"]),
     ("token delete {2}", &["token.delete"]),
-    // One line for each token that is still alive: the third, and the one that replaced {1}.
+    // One entry per live token: the third, and the one that replaced {1}.
     ("token revoke --user ann@example.com --yes", &["token.revoke", "token.revoke"]),
     ("token revoke --domain acme --yes", &["token.revoke"]),
     ("domain delete store --yes", &["domain.delete"]),
@@ -50,7 +50,7 @@ const CHANGES: &[(&str, &[&str])] = &[
     ("installation renew", &["installation.renew"]),
 ];
 
-/// Commands that only look.
+/// Commands that change nothing.
 const LOOKS: &[&str] = &[
     "user list",
     "user show ann@example.com",
@@ -76,7 +76,7 @@ pub(crate) async fn each_change_is_recorded_once(suite: Arc<Suite>) {
     everything_is_recorded(&world, &cli, &cli.login(&world, "server")).await;
 }
 
-/// Makes every change: first by a login that is denied all of them, then by an administrator.
+/// Makes every change: first with a login that has no privilege for it, then as an administrator.
 pub(crate) async fn everything_is_recorded(world: &World<'_>, cli: &Cli<'_>, server: &Cli<'_>) {
     let mut tokens: Vec<Token> = Vec::new();
     for owner in ["ann", "ann", "ann", "ann", "bob"] {
@@ -120,7 +120,7 @@ pub(crate) async fn everything_is_recorded(world: &World<'_>, cli: &Cli<'_>, ser
     assert_eq!(lines(world).await, before, "looking is no change");
 }
 
-/// Neither a token's or credential's text, nor what is stored of a token.
+/// The audit log has neither the text of a token or credential, nor a token's digest.
 async fn holds_no_secret(world: &World<'_>) {
     let log: String =
         value(world, "SELECT coalesce(string_agg(a::text, ' '), '') FROM patgate.audit_log a")

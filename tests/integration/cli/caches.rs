@@ -1,4 +1,5 @@
-//! What a change outdates is forgotten: by Redis at once, by a running replica within its bound.
+//! A change deletes outdated copies from Redis at once, and from a running replica within its
+//! bound.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +16,7 @@ use crate::support::{
 
 const READ: &str = "llm_read";
 
-/// The keys under which Redis holds something, in every format that there ever was.
+/// Counts the keys in Redis that have an entry, in every format that ever existed.
 async fn cached(world: &World<'_>, kind: &str, name: &str) -> usize {
     let mut connection = redis_at(&world.redis_url).await;
     let keys: Vec<String> = redis::cmd("KEYS")
@@ -26,12 +27,12 @@ async fn cached(world: &World<'_>, kind: &str, name: &str) -> usize {
     keys.len()
 }
 
-/// A change, who is affected, and what they are answered before and after.
+/// A change, who it affects, and the answers before and after.
 struct CachedChange {
     command: &'static str,
     owner: &'static str,
     scopes: &'static [Scope<'static>],
-    /// A slug, and what follows it in the path.
+    /// A slug, and the rest of the path.
     path: (&'static str, &'static str),
     before: (u16, &'static str),
     after: (u16, &'static str),
@@ -40,7 +41,7 @@ struct CachedChange {
 const OK: (u16, &str) = (200, "ok");
 const DENIED: (u16, &str) = (403, "permission_denied");
 
-/// Takes something from Ann's token for `acme`.
+/// A change that takes something from Ann's token for `acme`.
 const fn taking(command: &'static str, after: (u16, &'static str)) -> CachedChange {
     CachedChange {
         command,
@@ -76,7 +77,7 @@ const CHANGES: &[CachedChange] = &[
         scopes: &[("picky", "models", "*", READ)],
         ..taking("domain model unset picky org/listed", DENIED)
     },
-    // And what gives.
+    // Changes that give something.
     CachedChange {
         scopes: &[],
         before: DENIED,
@@ -112,8 +113,8 @@ const CHANGES: &[CachedChange] = &[
     },
 ];
 
-/// A replica fills Redis; the change is made; another replica, which knows nothing but what Redis
-/// and Postgres hold, answers by what is true now.
+/// A replica fills Redis, then the change is made. Another replica, which knows only what Redis and
+/// Postgres hold, answers by the current state.
 pub(crate) async fn a_replica_that_starts_later_obeys_a_change(suite: Arc<Suite>) {
     for change in CHANGES {
         let world = suite.world().await;
@@ -127,7 +128,7 @@ pub(crate) async fn a_replica_that_starts_later_obeys_a_change(suite: Arc<Suite>
             assert_eq!(get(&first, &token, path).await, answer(status, code), "{}", change.command);
         }
         filled(&world, change, &token).await;
-        // Nothing of it is written any more once it is gone.
+        // It writes no more entries after it has ended.
         drop(first);
 
         let owner = format!("{}@example.com", change.owner);
@@ -146,7 +147,7 @@ pub(crate) async fn a_replica_that_starts_later_obeys_a_change(suite: Arc<Suite>
     }
 }
 
-/// Waits for the entries that the change is going to outdate.
+/// Waits for the entries that the change will outdate.
 async fn filled(world: &World<'_>, change: &CachedChange, token: &Token) {
     let mut expected = vec![("principal", token.id.to_string())];
     if change.command.starts_with("domain") {
@@ -161,7 +162,7 @@ fn references(world: &World<'_>, slug: &str) -> [String; 2] {
     [slug.to_owned(), world.id(slug).to_string()]
 }
 
-/// A replica that has the old state in its memory.
+/// A replica with the old state in its memory.
 pub(crate) async fn a_running_replica_follows_within_the_bound(suite: Arc<Suite>) {
     const BOUND: Duration = Duration::from_secs(3);
     let world = suite.world().await;
@@ -183,12 +184,12 @@ pub(crate) async fn a_running_replica_follows_within_the_bound(suite: Arc<Suite>
             now.0 == after.0
         })
         .await;
-        // The rest of the token is as it was.
+        // The rest of the token is unchanged.
         assert_eq!(ask(&replica, &token, "acme").await, answer(200, "ok"));
     }
 }
 
-/// A renamed domain leaves its slug to whoever wants it, with nothing attached.
+/// A renamed domain leaves its slug free for another domain, with nothing attached.
 pub(crate) async fn a_slug_is_free_at_once(suite: Arc<Suite>) {
     let world = suite.world().await;
     let cli = Cli::of(&world);
@@ -211,7 +212,7 @@ pub(crate) async fn a_slug_is_free_at_once(suite: Arc<Suite>) {
     assert_eq!(ask(&second, &token, "apex").await, answer(200, "ok"));
     assert_eq!(ask(&second, &token, &id).await, answer(200, "ok"));
 
-    // Somebody else's now: the token's scope is in the domain that it was given in.
+    // The slug is another domain's now: the token's scope is in the domain for which it was given.
     cli.ok("domain create acme --name Another --upstream model-beta --all-models");
     cli.ok("role member add acme admin ann@example.com");
     let third = world.serve(&[]).await;
@@ -235,7 +236,7 @@ pub(crate) async fn without_redis_a_change_is_made_all_the_same(suite: Arc<Suite
             format!("SELECT revoked_at IS NOT NULL FROM patgate.pats WHERE id = '{}'", token.id);
         assert!(value::<bool>(&world, &revoked).await, "{mode:?}");
     }
-    // One that is slow is waited for.
+    // The command waits for a slow Redis.
     for mode in [Mode::Delay(Duration::from_millis(600)), Mode::Pass] {
         proxy.set(mode);
         let token = world.token(&[]).await;

@@ -1,5 +1,5 @@
-//! `patgate check`: what it says beside the decision. That the decision is the service's is shown by
-//! the tables of requests and of bodies, see `explained.rs`.
+//! `patgate check`: its output besides the decision. That the decision is the service's is tested
+//! by the tables of requests and bodies, see `explained.rs`.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::support::{
 const CHAT: &str = "POST /proxy/acme/v1/chat/completions";
 const DENIED: i32 = 4;
 
-/// A token of `owner`'s with these scopes, a request, and what is said of it.
+/// A token of `owner`'s with these scopes, a request, and what the command says about it.
 struct NearMiss<'a> {
     owner: &'a str,
     scopes: &'a [Scope<'a>],
@@ -146,7 +146,7 @@ pub(crate) async fn nothing_is_told_of_a_token_that_is_not_there(suite: Arc<Suit
     cli.refused(&format!("{command} --pat-id {id}"), 3, &id.to_string());
     cli.refused(command, 2, "standard input");
     let token = world.token(&[("acme", "models", "*", "llm_read")]).await;
-    // Neither is repeated.
+    // Neither argument is repeated.
     cli.refused(&format!("{command} --pat-id {}", token.text), 2, "a token's id");
     for way in [String::new(), format!(" --pat-id {}", token.id)] {
         let ran = cli.feed(&format!("{command}{way}"), &token.text);
@@ -154,12 +154,12 @@ pub(crate) async fn nothing_is_told_of_a_token_that_is_not_there(suite: Arc<Suit
         assert!(!ran.stdout.contains(&token.text) && !ran.stdout.contains("a-secret"), "{ran:#?}");
         assert_eq!(ran.stdout.contains("taken as proven"), !way.is_empty(), "{ran:#?}");
     }
-    // A token that was deleted: told as the service does, with the exit code for it.
+    // A deleted token: the command answers as the service does, with the exit code for it.
     world.sql(&format!("DELETE FROM patgate.pats WHERE id = '{}'", token.id)).await;
     let ran = cli.feed(command, &token.text);
     assert_eq!(ran.code, 3, "{ran:#?}");
     assert!(ran.stdout.contains("answer: 401 invalid_token"), "{ran:#?}");
-    // A key ring is needed only where there is a token to verify.
+    // The command needs a key ring only if there is a token to verify.
     let bare = cli.with("keyring_file", "");
     bare.refused(&format!("{command} --pat-id {id}"), 3, &id.to_string());
     assert_eq!(bare.feed(command, &token.text).code, 2);
@@ -170,7 +170,7 @@ pub(crate) async fn files_hold_what_no_argument_may(suite: Arc<Suite>) {
     let cli = Cli::of(&world);
     let scopes = ["m", "n"].map(|model| ("acme", "models", model, "llm_chat_completions"));
     let token = world.token(&scopes).await;
-    // Of its own: in the suite's no token may stand.
+    // A separate folder: no token may be in the suite's.
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str, content: &str| {
         let path = dir.path().join(name);
@@ -178,7 +178,7 @@ pub(crate) async fn files_hold_what_no_argument_may(suite: Arc<Suite>) {
         path.display().to_string()
     };
     let body = file("body", r#"{"model":"m"}"#);
-    // As `echo` and other systems end a line.
+    // Line endings as `echo` and other systems write them.
     let unix = file("unix", &format!("bearer {}\n", token.text));
     let other = file("other", &format!("Bearer {}\r\n", token.text));
     let command = "check --method POST --path /proxy/acme/v1/chat/completions";
@@ -231,7 +231,7 @@ pub(crate) async fn the_entry_in_redis_is_shown_beside_postgres(suite: Arc<Suite
     let command = format!("check --method GET --path {MODELS}");
     let told = |cli: &Cli<'_>, way: &str| -> Value {
         let ran = cli.feed(&format!("{command}{way} --output json"), &token.text);
-        // Who looks at the feed is not yet one of the replicas that follow it.
+        // The command reads the feed, but is not one of the replicas that follow it.
         assert!(!ran.stderr.contains("lease"), "{ran:#?}");
         serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran:#?}"))
     };
@@ -255,20 +255,20 @@ pub(crate) async fn the_entry_in_redis_is_shown_beside_postgres(suite: Arc<Suite
         text.contains("known from: postgres") && text.contains("redis, token: usable"),
         "{text}"
     );
-    // Looking changes nothing there.
+    // The command changes nothing in Redis.
     assert_eq!(entries(&told(&cli, "")), expect(200, "hit", "hit"));
 
     world
         .sql(&format!("UPDATE patgate.pats SET revoked_at = now() WHERE id = '{}'", token.id))
         .await;
-    // Whether the replica has deleted the entry or not, it cannot be used.
+    // Whether or not the replica has deleted the entry, it cannot be used.
     assert_eq!(entries(&told(&cli, "")), expect(401, "stale", "hit"));
     let other = cli.with("keyring_file", &other_ring(&world));
     assert_eq!(entries(&told(&other, &format!(" --pat-id {}", token.id))).1, "refused");
     let away = cli.with("redis.url", "redis://127.0.0.1:1/0");
     assert_eq!(entries(&told(&away, "")), expect(401, "unavailable", "unavailable"));
     assert_eq!(told(&cli.with("redis.url", ""), "")["redis"], Value::Null);
-    // Without a key ring nothing there can be read.
+    // Without a key ring, no entry can be read.
     let bare = cli.with("keyring_file", "");
     assert_eq!(told(&bare, &format!(" --pat-id {}", token.id))["redis"], Value::Null);
 }
@@ -297,7 +297,7 @@ pub(crate) async fn a_replica_is_asked_and_compared(suite: Arc<Suite>) {
         for (request, code, said) in [
             ("POST chat/completions --model other", 0, "replica: 200 ok, the same"),
             ("POST chat/completions --model other", 0, "  model: other"),
-            // By now, whatever the first one needed.
+            // Memory has everything that the first check loaded.
             ("POST chat/completions --model other", 0, "  tier: memory"),
             ("POST audio/transcriptions --model org/listed", 0, "  operation: llm_transcription"),
             ("POST chat/completions --model m", DENIED, "replica: 403 permission_denied, the same"),
@@ -315,13 +315,13 @@ pub(crate) async fn a_replica_is_asked_and_compared(suite: Arc<Suite>) {
         }
     }
 
-    // How old its knowledge is: never more than it may be.
+    // The age of its data: never above the limit.
     let ran = ask(&cli, "POST chat/completions --model other --output json", &addresses[0]);
     let told: Value = serde_json::from_str(&ran.stdout).unwrap();
     let age = told["replica"]["metadata"]["age_ms"].as_str().unwrap().parse::<u64>().unwrap();
     assert!(age <= 30_000, "{told:#}");
 
-    // A replica with another key knows no such token.
+    // A replica with another key does not know this token.
     let ring = format!("keyring_file={}", other_ring(&world));
     let stranger = world.serve(&[&ring]).await.grpc.to_string();
     let strangers = world.serve(&[&ring]).await;
@@ -331,7 +331,7 @@ pub(crate) async fn a_replica_is_asked_and_compared(suite: Arc<Suite>) {
         "{ran:#?}"
     );
     assert!(ran.stderr.contains("answers 401 invalid_token, the stores 200 ok"), "{ran:#?}");
-    // One that has ended, and a server that speaks something else.
+    // A replica that has ended, and a server that speaks another protocol.
     for address in [&stranger, &replica.http.to_string()] {
         let ran = ask(&cli, "GET models", address);
         assert!(ran.code == 1 && ran.stderr.contains("the replica (--server)"), "{ran:#?}");
@@ -345,7 +345,7 @@ pub(crate) async fn a_replica_is_asked_and_compared(suite: Arc<Suite>) {
     }
 }
 
-/// Whether a replica carries its verdict out is told and not held against it; the verdict is.
+/// Whether a replica enforces its verdict is reported, but is no difference; the verdict is.
 pub(crate) async fn a_replica_that_softens_is_compared_by_its_verdict(suite: Arc<Suite>) {
     let world = suite.world().await;
     let cli = Cli::of(&world);
@@ -370,7 +370,7 @@ pub(crate) async fn a_replica_that_softens_is_compared_by_its_verdict(suite: Arc
         (&per_domain, embeddings, DENIED, softened("shadow")),
         (&per_domain, "GET /proxy/beta/v1/models", DENIED, softened("ramp")),
         (&per_domain, "GET /proxy/picky/v1/models", DENIED, same("403 permission_denied")),
-        // It knows no such token: another verdict, whether the stores allow or deny.
+        // It does not know the token: another verdict, whether the stores allow or deny.
         (&stranger, "GET /proxy/acme/v1/models", 1, differs("invalid_token")),
         (&stranger, embeddings, 1, differs("invalid_token")),
     ] {

@@ -1,4 +1,4 @@
-//! `patgate config check --connect`: what it says of each service, and of what is wrong with it.
+//! `patgate config check --connect`: its report about each service and its faults.
 
 use std::sync::Arc;
 
@@ -44,6 +44,6 @@ pub(crate) async fn postgres_and_feed_are_tried(suite: Arc<Suite>) {
         assert!(ran.stderr.contains(&format!("cannot be used as configured: {key}")), "{ran:#?}");
         assert!(!format!("{ran:?}").contains(PASSWORD), "{ran:#?}");
     }
-    // What the settings say comes first.
+    // Errors in the settings come first.
     here.with("max_staleness", "soon").refused("config check --connect", 2, "found `soon`");
 }

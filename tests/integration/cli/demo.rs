@@ -1,4 +1,4 @@
-//! From nothing to a token that works, the way the documentation walks.
+//! From nothing to a working token, in the steps of the documentation.
 
 use std::sync::Arc;
 

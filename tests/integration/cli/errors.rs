@@ -1,4 +1,4 @@
-//! Exit codes: scripts decide by them, so each refusal has its own.
+//! Exit codes: scripts depend on them, so each kind of refusal has its own.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ const USAGE: i32 = 2;
 const NOT_FOUND: i32 = 3;
 const DENIED: i32 = 4;
 
-/// `{nobody}` is an id that nothing has, `{token}` a token of Ann's, `{revoked}` a revoked one.
+/// `{nobody}` is an id that does not exist, `{token}` a token of Ann's, `{revoked}` a revoked one.
 const REFUSED: &[(i32, &str, &[&str])] = &[
     (
         NOT_FOUND,
@@ -114,7 +114,7 @@ const REFUSED: &[(i32, &str, &[&str])] = &[
         ],
     ),
     (FAILED, "occurs twice", &["keyring add --id k1"]),
-    // Used by default, and used for a model alone.
+    // One uses it by default, and one for a model only.
     (FAILED, "`acme`, `closed`, `picky`", &["backend delete model-acme"]),
     (FAILED, "`beta`, `picky`", &["backend delete model-beta"]),
     (
@@ -168,7 +168,7 @@ const REFUSED: &[(i32, &str, &[&str])] = &[
             "token revoke",
         ],
     ),
-    // Which models a new domain sees is said, one way or another.
+    // A new domain must state which models it sees.
     (
         USAGE,
         "--all-models|--model <MODEL>|--no-models",
@@ -282,7 +282,7 @@ pub(crate) async fn every_refusal_has_its_exit_code(suite: Arc<Suite>) {
     }
     assert_eq!(value::<i64>(&world, changes).await, before, "a refusal changed something");
 
-    // With JSON for results, standard output still holds results alone.
+    // Standard output contains only results, also with JSON.
     cli.refused("token show 1 --output json", USAGE, "a token's id");
     cli.refused("domain show nowhere --output json", NOT_FOUND, "does not exist");
     cli.with("postgres.url", "").refused("user list", USAGE, "postgres.url");
@@ -293,7 +293,7 @@ pub(crate) async fn every_refusal_has_its_exit_code(suite: Arc<Suite>) {
     );
 }
 
-/// Which setting it was, and where it led; never what it took to get in.
+/// The error names the setting and the address to which it led, never the credentials.
 pub(crate) async fn what_cannot_be_reached_or_opened_is_named(suite: Arc<Suite>) {
     let world = suite.world().await;
     let cli = Cli::of(&world);
@@ -309,10 +309,10 @@ pub(crate) async fn what_cannot_be_reached_or_opened_is_named(suite: Arc<Suite>)
     cli.refused(&format!("{SERVE} --set decision_log.to={log}"), FAILED, &opening);
 }
 
-/// The replicas' login may read what it needs, and nobody's login has rights by itself.
+/// The replicas' login can read what it needs; a login without a role has no rights.
 pub(crate) async fn a_login_without_the_privilege_is_denied(suite: Arc<Suite>) {
     let world = suite.world().await;
-    // Logins belong to the cluster: others of this name are other worlds'.
+    // Logins belong to the cluster, so other worlds could have one with this name.
     let stranger = format!("stranger_{}", world.database);
     world.sql(&format!("CREATE ROLE {stranger} LOGIN")).await;
     let cli = Cli::of(&world);
@@ -325,10 +325,10 @@ pub(crate) async fn a_login_without_the_privilege_is_denied(suite: Arc<Suite>) {
     server.refused("audit list", DENIED, "grant it patgate_admin");
     server.refused("migrate", DENIED, "patgate_migrate");
     cli.refused("migrate", DENIED, "patgate_migrate");
-    // What else it may not is in the table of changes, in audit.rs.
+    // The table of changes in audit.rs has its other missing privileges.
 }
 
-/// A token where a name, an id or a setting belongs, and a key of a provider as well.
+/// A token, or a provider's key, in place of a name, an id or a setting.
 pub(crate) async fn a_misplaced_secret_is_not_repeated(suite: Arc<Suite>) {
     let world = suite.world().await;
     let cli = Cli::of(&world);

@@ -1,4 +1,4 @@
-//! The key ring: made, rotated and protected by commands.
+//! The key ring: commands create, rotate and protect it.
 
 use std::{
     fs::{self, Permissions},
@@ -30,13 +30,13 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-/// Key ids in their order, from the file itself.
+/// Returns the key ids in their order, from the file itself.
 fn ids(path: &Path) -> Vec<String> {
     let text = fs::read_to_string(path).unwrap();
     text.lines().map(|line| line.split_once(':').unwrap().0.to_owned()).collect()
 }
 
-/// From one key to the next, without a token that stops working before its time.
+/// Rotates the key without making a token stop working early.
 pub(crate) async fn keys_rotate(suite: Arc<Suite>) {
     let world = suite.world().await;
     let cli = Cli::of(&world);
@@ -86,7 +86,7 @@ pub(crate) async fn a_key_in_use_is_not_dropped(suite: Arc<Suite>) {
     cli.ok("keyring promote k2");
     cli.refused("keyring drop k1", 1, "key `k1` has signed 1 live tokens");
     assert_eq!(ids(&world.keyring_file), ["k2", "k1"], "the file is as it was");
-    // Whoever cannot know whether a key is needed does not drop it.
+    // A command that cannot determine whether a key is needed does not drop it.
     cli.with("postgres.url", "postgres://a@127.0.0.1:1/b").refused(
         "keyring drop k1",
         1,
@@ -98,7 +98,8 @@ pub(crate) async fn a_key_in_use_is_not_dropped(suite: Arc<Suite>) {
     cli.ok("keyring drop k1");
 }
 
-/// A file made by commands alone: nobody else may read it, and whoever may write it is an error.
+/// A file that only commands made: no other user can read it, and if another user can write to it,
+/// that is an error.
 pub(crate) async fn a_ring_that_others_may_write_is_not_used(suite: Arc<Suite>) {
     let world = suite.world().await;
     let path = world.keyring_file.with_extension("made");

@@ -1,4 +1,4 @@
-//! Revoking: what somebody found, and many at once.
+//! Revokes a token that was found, and many tokens at once.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ fn ids(revoked: &Value) -> Vec<String> {
     ids
 }
 
-/// The text alone is enough, and nothing but the whole text is.
+/// The text of the token is enough, but only the whole text.
 pub(crate) async fn a_leaked_token_is_revoked_by_its_text(suite: Arc<Suite>) {
     let world = suite.world().await;
     let cli = Cli::of(&world);
@@ -54,14 +54,14 @@ pub(crate) async fn a_leaked_token_is_revoked_by_its_text(suite: Arc<Suite>) {
         assert_eq!((ran.code, ran.stdout.as_str()), (3, ""), "{name}: {ran:?}");
         assert!(!revoked(&world, &token).await, "{name}");
     }
-    // As a clipboard or a file has it.
+    // With the white space of a clipboard or a file.
     let ran = cli.feed("token revoke --stdin --output json", &format!("  {}\r\n", token.text));
     assert_eq!(ran.code, 0, "{ran:?}");
     let shown: Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!(ids(&shown), [token.id.to_string()]);
     assert!(revoked(&world, &token).await);
 
-    // Again: it is revoked, and since when does not change.
+    // Again: it stays revoked, and its time of revocation does not change.
     let again = cli.json(&format!("token revoke {}", token.id));
     assert_eq!(again, shown);
     let ran = cli.feed("token revoke --stdin --output json", &token.text);
@@ -84,7 +84,7 @@ pub(crate) async fn tokens_are_revoked_in_bulk(suite: Arc<Suite>) {
         ids
     };
 
-    // Unconfirmed, it says how many it would be, and revokes none.
+    // Without --yes, the command says how many it would revoke, and revokes none.
     cli.refused("token revoke --domain acme", 2, "revokes 2 live tokens");
     cli.refused("token revoke --user ann@example.com", 2, "revokes 2 live tokens");
     for token in [&in_acme, &in_both, &in_beta, &in_none, &expired] {

@@ -1,4 +1,4 @@
-//! The configuration as the commands see it.
+//! The configuration, as the commands read it.
 
 use std::{
     fs::{self, Permissions},
@@ -11,7 +11,7 @@ use crate::support::{Suite, cli::Cli};
 
 const PASSWORD: &str = "correct-horse-battery";
 
-/// One look at the configuration shows all that is wrong with it, and no secret.
+/// One check of the configuration reports all errors, and no secret.
 pub(crate) async fn every_mistake_at_once(suite: Arc<Suite>) {
     let world = suite.world().await;
     let good = Cli::of(&world);
@@ -64,7 +64,7 @@ pub(crate) async fn every_mistake_at_once(suite: Arc<Suite>) {
     fs::remove_file(&ring).unwrap();
     broken.refused("config check", 2, "there is no such file; keyring_file");
 
-    // With a ring that nobody else can read there is nothing to be warned of.
+    // There is no warning about a ring that no other user can read.
     fs::set_permissions(&world.keyring_file, Permissions::from_mode(0o600)).unwrap();
     let whole = good
         .with("postgres.url", &format!("postgres://patgate:{PASSWORD}@db/patgate"))
@@ -75,13 +75,13 @@ pub(crate) async fn every_mistake_at_once(suite: Arc<Suite>) {
         assert!(!ran.stdout.contains(PASSWORD), "{ran:#?}");
         assert_eq!(ran.stdout.matches("(set)").count(), 2, "{ran:#?}");
     }
-    // What serving needs, administration does not.
+    // The administrator's commands do not need the settings for serving.
     good.with("keyring_file", "").refused("config check", 2, "keyring_file");
     good.with("keyring_file", "").ok("config check --admin");
     assert!(good.ok("config reference").contains("`PATGATE_POSTGRES_URL_FILE`"));
 }
 
-/// The arguments of a process are there for every user of the machine to read.
+/// Every user of the machine can read the arguments of a process.
 pub(crate) async fn secrets_come_by_file_or_environment(suite: Arc<Suite>) {
     let world = suite.world().await;
     let cli = Cli::of(&world);
@@ -104,7 +104,7 @@ pub(crate) async fn secrets_come_by_file_or_environment(suite: Arc<Suite>) {
     fs::remove_file(&file).unwrap();
     by_file.refused("user list", 2, "PATGATE_POSTGRES_URL_FILE");
 
-    // A token in the place of its id is not used, and not repeated either.
+    // A token in place of its id is neither used nor repeated.
     let token = world.token(&[]).await;
     for command in ["show", "revoke", "rotate", "delete"] {
         cli.refused(&format!("token {command} {}", token.text), 2, "--stdin");
@@ -112,7 +112,7 @@ pub(crate) async fn secrets_come_by_file_or_environment(suite: Arc<Suite>) {
     assert!(cli.ok("token list --live").contains(&token.id.to_string()));
 }
 
-/// Who may write to what a replica goes by decides in its stead.
+/// A user who can write to a replica's files decides instead of the operator.
 pub(crate) async fn files_that_others_may_write_are_refused(suite: Arc<Suite>) {
     let world = suite.world().await;
     let cli = Cli::of(&world);
@@ -121,7 +121,7 @@ pub(crate) async fn files_that_others_may_write_are_refused(suite: Arc<Suite>) {
     let file = |name: &str, text: &str| {
         let path = dir.join(name);
         fs::write(&path, text).unwrap();
-        // As Kubernetes shows a file of a ConfigMap.
+        // As Kubernetes mounts a file of a ConfigMap.
         let link = dir.join(format!("linked-{name}"));
         std::os::unix::fs::symlink(name, &link).unwrap();
         (path, link.display().to_string())
@@ -157,10 +157,10 @@ pub(crate) async fn files_that_others_may_write_are_refused(suite: Arc<Suite>) {
     }
 }
 
-/// Each shell that is installed reads its script without complaint, and bash completes by it.
+/// Each installed shell reads its script without an error, and bash completes with it.
 pub(crate) async fn completions_parse(suite: Arc<Suite>) {
     let world = suite.world().await;
-    // For somebody who has yet to configure anything.
+    // It must work before anything is configured.
     let bare = Cli::of(&world).with("postgres.url", "").with("keyring_file", "");
     for (shell, dry_run, registers) in [
         ("bash", "-n", "complete -F _patgate"),

@@ -1,4 +1,4 @@
-//! What commands print: JSON that programs rely on, tables that people read.
+//! The output of commands: JSON for programs, tables for people.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ const TOKEN: &str =
     "description expires_at id issued_at key_id last_used_at name owner revoked_at status";
 const AUDIT: &str = "action actor at details id login object";
 
-/// A command, where in its answer to look (a JSON pointer), and the members that are there.
+/// A command, a JSON pointer into its output, and the members there.
 const SHAPES: &[(&str, &str, &[&str])] = &[
     ("user create new@example.com --name New", "", &[USER]),
     ("user list", "/0", &[USER]),
@@ -72,7 +72,7 @@ pub(crate) async fn json_has_its_members(suite: Arc<Suite>) {
     }
 }
 
-/// Moments are RFC 3339, in UTC.
+/// Checks that moments are RFC 3339, in UTC.
 fn check_moments(command: &str, printed: &Value) {
     match printed {
         Value::Array(items) => items.iter().for_each(|item| check_moments(command, item)),
@@ -129,7 +129,7 @@ pub(crate) async fn tables_are_for_people(suite: Arc<Suite>) {
     assert!(cli.ok("role list beta").contains("admin  all         bob@example.com"));
     assert_eq!(cli.ok("audit list --by nobody").lines().count(), 1, "the headings");
 
-    // Whoever owns the tables may store what steers a terminal; nobody's terminal is steered.
+    // The owner of the tables may store text that controls a terminal; no terminal obeys it.
     world
         .sql(
             "ALTER TABLE patgate.pats DROP CONSTRAINT pats_description_check;
@@ -142,7 +142,7 @@ pub(crate) async fn tables_are_for_people(suite: Arc<Suite>) {
     assert_eq!(printed, concat!("patgate ", env!("CARGO_PKG_VERSION"), "\n"));
 }
 
-/// What the database holds, whoever put it there, shows as what it is.
+/// A text in the database is shown as it is, whatever wrote it.
 pub(crate) async fn no_text_shows_as_another(suite: Arc<Suite>) {
     let world = suite.world().await;
     let cli = Cli::of(&world);

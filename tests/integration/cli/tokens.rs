@@ -1,4 +1,4 @@
-//! Tokens through their life: scopes, rotation, and what goes when something is deleted.
+//! Tokens through their life: scopes, rotation, and what is deleted together.
 
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ pub(crate) async fn scopes_hold_colons_and_slashes(suite: Arc<Suite>) {
         .collect();
     assert_eq!(scopes, [(other, "llm_delete"), (entity, "llm_read")]);
 
-    // As it is shown, so it can be given back.
+    // The output can be used as input.
     let table = cli.ok(&format!("token show {}", token.id));
     let mut printed: Vec<&str> =
         table.lines().filter_map(|line| line.strip_prefix("scope:")).map(str::trim).collect();
@@ -52,14 +52,15 @@ pub(crate) async fn scopes_hold_colons_and_slashes(suite: Arc<Suite>) {
     let last = printed.pop().unwrap();
     let left = cli.json(&format!("token scope remove {} {last}", token.id));
     assert_eq!(left.as_array().unwrap().len(), 1);
-    // Giving twice is giving once; taking what is not there takes nothing else, either.
+    // Adding twice is the same as adding once; removing a missing scope removes nothing else
+    // either.
     let given = cli.json(&format!("token scope add {0} {last} {last}", token.id));
     assert_eq!(given, cli.json(&format!("token scope add {} {last}", token.id)));
     cli.refused(&format!("token scope remove {} {last} acme:models:x:llm_read", token.id), 3, "x");
     assert_eq!(cli.json(&format!("token show {}", token.id))["scopes"], given);
 }
 
-/// Warned of what cannot work, and not of what can.
+/// The command warns about scopes that grant nothing, and only about those.
 fn warnings(cli: &Cli<'_>, command: &str) -> usize {
     let ran = cli.run(command);
     assert_eq!(ran.code, 0, "{ran:#?}");
@@ -109,7 +110,7 @@ pub(crate) async fn tokens_rotate_at_once_or_after_a_grace(suite: Arc<Suite>) {
     assert!((HOUR - 120..=HOUR).contains(&left), "{left}");
     assert_eq!(show(&with_grace)["status"], "live");
 
-    // A grace is no longer life than the token had.
+    // The grace period does not extend the token's life.
     let short = create("short", "10m");
     rotate(&short, "--grace 24h");
     assert_eq!(seconds(&world, &short, "issued_at").await, 600);
@@ -124,7 +125,7 @@ pub(crate) async fn tokens_rotate_at_once_or_after_a_grace(suite: Arc<Suite>) {
         assert_eq!(ask(&replica, token, "acme").await, expected);
     }
 
-    // A name as long as names may be still has room for where it came from, again and again.
+    // A name of the maximum length still has room for the id of its origin, repeatedly.
     let name = "n".repeat(200);
     let mut long = create(&name, "1h");
     for _ in 0..2 {
@@ -168,7 +169,7 @@ pub(crate) async fn deletion_takes_along_what_hangs_on_it(suite: Arc<Suite>) {
         format!("domains WHERE id = '{acme_id}'"),
         format!("pat_scopes WHERE domain_id = '{acme_id}'"),
         format!("roles WHERE domain_id = '{acme_id}'"),
-        // The role `admin` of the domain has its id.
+        // The domain's role `admin` has the domain's id.
         format!("role_operations WHERE role_id = '{acme_id}'"),
         format!("role_members WHERE role_id = '{acme_id}'"),
     ];
@@ -184,12 +185,12 @@ pub(crate) async fn deletion_takes_along_what_hangs_on_it(suite: Arc<Suite>) {
             assert_eq!(count(rows).await, 0, "{command}: {rows}");
         }
     }
-    // What others have is left alone.
+    // Data of others is unchanged.
     let replica = world.serve(&[]).await;
     assert_eq!(ask(&replica, &bob, "beta").await, answer(200, "ok"));
     assert_eq!(ask(&replica, &bob, "acme").await, answer(403, "permission_denied"));
 
-    // Neither comes back with its name.
+    // A new user of that name gets neither back.
     cli.ok("user create ann@example.com --name Ann --platform-admin");
     cli.ok("domain create acme --name Acme --upstream model-acme --all-models");
     cli.ok("user set-platform-admin bob@example.com true");

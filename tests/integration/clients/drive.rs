@@ -1,5 +1,5 @@
-//! Each client that people use, in an environment of its own: it is given one job, goes through its
-//! cases, and what it shows its user is compared with what that user has to learn from it.
+//! Drives each client in its own environment: the client gets one job, runs its cases, and its
+//! output to the user is compared with what the user must learn from it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,9 +24,9 @@ use super::{
 };
 use crate::support::{Replica, Suite, Token};
 
-/// Set by `make client-test`: the clients that need Node, and the browser.
+/// Set by `make client-test`: also runs the clients that need Node, and the browser.
 const ALL: &str = "TESTED_CLIENTS";
-/// What the limited token may use, and what it asks for.
+/// The model that the limited token may use, and one for which it asks.
 pub(crate) const MODEL: &str = "m-7b";
 pub(crate) const OTHER_MODEL: &str = "m-70b";
 
@@ -34,7 +34,7 @@ pub(crate) fn all_are_wanted() -> bool {
     env::var(ALL).as_deref() == Ok("all")
 }
 
-/// A line of what a script reports: see tests/clients/calls/report.py.
+/// A line of a script's report: see tests/clients/calls/report.py.
 #[derive(Debug, Deserialize)]
 struct Line {
     case: String,
@@ -42,12 +42,12 @@ struct Line {
     shown: Shown,
 }
 
-/// A gateway for one client, and what its users have.
+/// A gateway for one client, and the tokens of its users.
 pub(super) struct Stage {
     pub(super) envoy: Server,
-    /// For all models.
+    /// A token for all models.
     pub(super) token: Token,
-    /// For one of them.
+    /// A token for one of them.
     limited: Token,
     pub(super) expired: Token,
     _replica: Replica,
@@ -113,7 +113,7 @@ pub(crate) async fn shows_what_its_user_has_to_know(suite: Arc<Suite>, client: &
 
     let protocols = || {
         let log = fs::read_to_string(&envoy.access_log).unwrap();
-        // The last line may be half written.
+        // The last line may be incomplete.
         let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         lines.map(|line| line["protocol"].as_str().unwrap().to_owned()).collect::<BTreeSet<_>>()
     };
@@ -124,11 +124,11 @@ pub(crate) async fn shows_what_its_user_has_to_know(suite: Arc<Suite>, client: &
 fn run(client: &Client, job: &Value) -> Vec<Line> {
     let mut command = command(client);
     let home = TempDir::new().unwrap();
-    // Nothing of whoever runs the tests: neither keys nor proxies.
+    // Nothing from the environment of the test run: neither keys nor proxies.
     command.env_clear().env("HOME", home.path()).env("PATH", env::var_os("PATH").unwrap());
-    // What cannot be told in a script which certificate to trust.
+    // For clients whose scripts cannot set which certificate to trust.
     command.env("SSL_CERT_FILE", job["ca"].as_str().unwrap());
-    // It would fetch prices from the Internet, and wait for them.
+    // Otherwise it fetches prices from the Internet, and waits for them.
     command.env("LITELLM_LOCAL_MODEL_COST_MAP", "True");
     let mut child = command
         .stdin(Stdio::piped())
@@ -136,7 +136,7 @@ fn run(client: &Client, job: &Value) -> Vec<Line> {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap_or_else(|error| panic!("{command:?}: {error}; run tools/install_clients.sh first"));
-    // Not as an argument, which everybody on the machine could read.
+    // Not an argument, which every user of the machine could read.
     write!(child.stdin.take().unwrap(), "{job}").unwrap();
     let output = child.wait_with_output().unwrap();
     let [stdout, stderr] =
@@ -149,7 +149,7 @@ fn run(client: &Client, job: &Value) -> Vec<Line> {
     parsed.collect()
 }
 
-/// Where it is: no package of npm or PyPI brings it.
+/// Finds the browser; no package of npm or PyPI includes it.
 fn chromium() -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
     let names = ["chromium", "chromium-browser", "google-chrome"];

@@ -1,5 +1,5 @@
-//! Requests of chat UIs and editors, which cannot be run here: written by hand after the code that
-//! makes them, which tests/clients/recorded.json names.
+//! Requests of chat UIs and editors, which cannot run here: written by hand from their source code,
+//! which tests/clients/recorded.json names.
 
 use std::{collections::BTreeMap, fs, sync::Arc};
 
@@ -17,13 +17,13 @@ use crate::support::Suite;
 struct Recorded {
     program: String,
     method: String,
-    /// Behind that of the domain.
+    /// The path after that of the domain.
     path: String,
     headers: BTreeMap<String, String>,
     #[serde(default)]
     body: Value,
     status: u16,
-    /// Of the answer.
+    /// Parts of the answer.
     says: Vec<String>,
 }
 
@@ -61,7 +61,7 @@ pub(crate) async fn requests_of_chat_uis_and_editors_are_served(suite: Arc<Suite
             for fact in &request.says {
                 assert!(reply.body.contains(fact), "{program} {over:?}: {fact}: {reply:?}");
             }
-            // The backend tells all that it was sent.
+            // The backend repeats all that it received.
             assert!(!reply.body.contains(&stage.token.text), "{program} {over:?}: {reply:?}");
             assert!(!reply.body.contains("\"session_id\""), "{program} {over:?}: {reply:?}");
 

@@ -1,12 +1,12 @@
-//! What each client has to show: what it returned, or the facts that its user finds in the text of
-//! an error, whatever the client makes of it.
+//! What each client must show: its result, or the facts that its user must find in the text of an
+//! error, however the client formats it.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{WORDS, drive::MODEL};
 
-/// What a client showed.
+/// The output of a client.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Shown {
@@ -14,11 +14,11 @@ pub(super) enum Shown {
     Failed { error: String, says: String },
 }
 
-/// What it has to show.
+/// The expected output.
 #[derive(Clone, Debug)]
 pub(super) enum Expected {
     Returns(Value),
-    /// The end of the exception's name, and what its text has in it.
+    /// The end of the exception's name, and parts of its text.
     Fails(&'static str, Vec<String>),
 }
 
@@ -27,7 +27,7 @@ impl Expected {
         Self::Fails(error, says.iter().map(|&fact| fact.to_owned()).collect())
     }
 
-    /// Why it is something else that was shown.
+    /// Returns how the output differs from the expectation.
     pub(super) fn missed(&self, shown: &Shown) -> Option<String> {
         let is_so = match (self, shown) {
             (Self::Returns(expected), Shown::Returned { returned }) => expected == returned,
@@ -40,7 +40,7 @@ impl Expected {
     }
 }
 
-/// Which API a client speaks.
+/// The API that a client speaks.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Api {
     OpenAi,
@@ -53,9 +53,9 @@ pub(super) enum Api {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum ListsModels {
     Yes,
-    /// It has no call for it.
+    /// The client has no call for it.
     No,
-    /// It drops the path of the base URL, and so asks nobody's domain.
+    /// It drops the path of the base URL, so its request belongs to no domain.
     WithoutDomain,
 }
 
@@ -67,19 +67,19 @@ pub(super) struct ErrorNames {
     pub(super) not_found: &'static str,
 }
 
-/// The cases that each client goes through, by what its own ways are.
+/// The cases for each client, depending on its properties.
 #[derive(Clone, Copy)]
 pub(super) struct ClientRound {
-    /// What goes before the names of the cases.
+    /// The prefix of the cases' names.
     pub(super) name: &'static str,
     pub(super) api: Api,
     pub(super) errors: ErrorNames,
     pub(super) lists: ListsModels,
-    /// Its stream is shown at once.
+    /// Whether the client shows its stream only as a whole.
     pub(super) whole: bool,
-    /// Ends of base URLs that people try.
+    /// Endings of base URLs that users might try.
     pub(super) wrong: &'static [&'static str],
-    /// What it says without a token: most ask for one before they send anything.
+    /// What the client says without a token: most report it before they send anything.
     pub(super) no_token: (&'static str, &'static [&'static str]),
 }
 
@@ -134,7 +134,7 @@ impl ClientRound {
             .collect()
     }
 
-    /// Which model, and what may be used instead.
+    /// Which model was refused, and which may be used instead.
     fn wrong_model(&self) -> Expected {
         Expected::fails(self.errors.forbidden, &["`m-70b`", "Available to it: `m-7b`"])
     }
@@ -155,7 +155,7 @@ impl ClientRound {
     }
 }
 
-/// What has happened, and what to do.
+/// The error says what happened, and what to do.
 const EXPIRED: [&str; 2] = ["has expired", "Create a new one"];
 
 pub(super) fn text() -> Expected {

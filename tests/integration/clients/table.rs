@@ -1,4 +1,4 @@
-//! The clients, and what is particular about each of them.
+//! The clients, and the properties of each.
 
 use serde_json::json;
 
@@ -13,12 +13,12 @@ pub(super) enum Runtime {
 }
 
 pub(crate) struct Client {
-    /// Of its script in tests/clients/calls.
+    /// The name of its script in tests/clients/calls.
     pub(crate) script: &'static str,
-    /// Its environment in .clients.
+    /// The name of its environment in .clients.
     pub(super) home: &'static str,
     pub(super) runtime: Runtime,
-    /// The newest that it speaks.
+    /// The newest protocol version that it speaks.
     pub(super) protocol: &'static str,
     rounds: &'static [ClientRound],
     more: fn() -> Vec<(&'static str, Expected)>,
@@ -68,7 +68,7 @@ const AZURE_ROUND: ClientRound = ClientRound {
 const ANTHROPIC_ROUND: ClientRound =
     ClientRound { api: Api::Anthropic, wrong: &["/v1"], ..OPENAI_ROUND };
 
-/// All errors of an API have one name.
+/// For a client with one name for all errors of an API.
 const fn alike(name: &'static str) -> ErrorNames {
     ErrorNames { unauthorized: name, forbidden: name, not_found: name }
 }
@@ -167,11 +167,11 @@ pub(crate) static CLIENTS: [Client; 11] = [
         home: "llm",
         runtime: Runtime::Python,
         protocol: "HTTP/1.1",
-        // A command fails with a text alone.
+        // A command fails with a text only.
         rounds: &[ClientRound {
             errors: alike("RuntimeError"),
             whole: true,
-            // Where it has no key for a base URL, it sends "DUMMY_KEY".
+            // If it has no key for a base URL, it sends "DUMMY_KEY".
             no_token: ("RuntimeError", &["not valid", "copied completely"]),
             ..OPENAI_ROUND
         }],
@@ -263,8 +263,8 @@ pub(crate) static CLIENTS: [Client; 11] = [
     },
 ];
 
-/// A page shows the same as elsewhere where its origin is listed, together with the request's id,
-/// and elsewhere nothing but that it failed.
+/// A page shows the same as other clients, and the request's id, if its origin is listed. Otherwise
+/// it only learns that the request failed.
 fn browser() -> Vec<(&'static str, Expected)> {
     let refused =
         |error, facts: &[&str]| Expected::fails(error, &[facts, &["request 36 long"]].concat());

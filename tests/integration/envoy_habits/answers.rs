@@ -1,4 +1,4 @@
-//! How an answer is understood: which are an ALLOW, and what the client is told otherwise.
+//! How Envoy reads an answer: which answers are an ALLOW, and what the client gets otherwise.
 
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ pub(super) fn overwrite(name: &str, value: &str) -> HeaderValueOption {
     }
 }
 
-/// 418, which nobody else answers.
+/// 418, which no other component answers.
 fn teapot() -> DeniedHttpResponse {
     DeniedHttpResponse {
         status: Some(HttpStatus { code: 418 }),
@@ -76,7 +76,7 @@ fn assert_refused(reply: &Reply, status: u16, body: &str) {
     assert_eq!(reply.header("x-backend"), None, "{reply:?}");
 }
 
-/// In Envoy's words.
+/// Checks for an outage in Envoy's words.
 fn assert_outage(reply: &Reply, code: &str) {
     assert_eq!((reply.status, reply.code().as_str()), (503, code), "{reply:?}");
     assert_eq!(reply.header("x-backend"), None, "{reply:?}");
@@ -104,7 +104,7 @@ pub(crate) async fn an_error_without_a_code_is_an_allow(suite: Arc<Suite>) {
     assert_served(&gate(&suite).await.ask(CREDULOUS, Says(error(Code::Ok))).await);
 }
 
-/// What is left when our answer is empty by mistake: no route names a backend by itself.
+/// The safeguard if patgate's answer is empty by error: no route names a backend by itself.
 pub(crate) async fn as_shipped_an_allow_that_names_no_backend_reaches_none(suite: Arc<Suite>) {
     let gate = gate(&suite).await;
     for empty in [CheckResponse::default(), denied(Code::Ok), error(Code::Ok), allow(&[], &[])] {
@@ -152,7 +152,7 @@ pub(crate) async fn a_grpc_error_is_503_unless_failures_are_allowed(suite: Arc<S
         let mut case = gate.case(Fails(code));
         let reply = case.get(CREDULOUS, MODELS, &[TO_ACME]).await;
         assert_outage(&reply, "unavailable");
-        // Only what another replica might answer is asked again.
+        // Envoy retries only if another replica might answer.
         let asked = if code == Code::Unavailable { 3 } else { 1 };
         assert_eq!(case.checks().len(), asked, "{code:?}");
         assert_served(&gate.ask(OPEN, Fails(code)).await);
@@ -165,13 +165,13 @@ pub(crate) async fn silence_is_503_unless_failures_are_allowed(suite: Arc<Suite>
     assert_served(&gate.ask(HURRIED_AND_OPEN, Silence).await);
 }
 
-/// What reads as the longest pause between tries also ends each of them: were it shorter than
-/// patgate's deadline, an answer that comes late but in time would never be heard.
+/// The setting that reads like the longest pause between retries also limits each try. If it were
+/// shorter than patgate's deadline, Envoy would never receive a slow answer that is in time.
 pub(crate) async fn the_longest_pause_between_tries_ends_a_try(suite: Arc<Suite>) {
     let gate = gate(&suite).await;
     let mut case = gate.case(Silence);
     assert_outage(&case.get(PATIENT, MODELS, &[TO_ACME]).await, "unavailable");
-    // The timeout of the whole would have ended them all at once.
+    // The total timeout would have ended all of them at once.
     assert_eq!(case.checks().len(), 3);
 
     let mut config = shipped();

@@ -1,4 +1,4 @@
-//! What the check is shown of a body, and what the backend gets of it.
+//! What a check shows of a body, and what the backend gets of it.
 
 use std::{collections::BTreeMap, fs, sync::Arc};
 
@@ -23,9 +23,9 @@ use super::{
 };
 use crate::support::Suite;
 
-/// What the single step shows at most.
+/// The maximum that a single step shows.
 const SHOWN: usize = 1 << 20;
-/// What two steps show at most: what is longer passes to nobody.
+/// The maximum that two steps show. A longer body reaches no backend.
 const LONGEST: usize = 32 << 20;
 const EMBEDDINGS: &str = "/proxy/acme/v1/embeddings";
 const PARTIAL: &str = "x-envoy-auth-partial-body";
@@ -38,7 +38,7 @@ fn upload<'a>(method: &'a str, target: &'a str, body: &'a [u8]) -> Sent<'a> {
     Sent { method, target, body, ..Sent::default() }
 }
 
-/// Both configurations, and an answer after which each has shown the body.
+/// Both configurations, each with an answer after which it has shown the body.
 fn forms(answer: fn() -> GateAnswer) -> [(&'static str, GateAnswer); 2] {
     [(SINGLE_STEP, answer()), (SHIPPED, NeedsBody(Box::new(answer())))]
 }
@@ -47,7 +47,7 @@ fn to_acme() -> GateAnswer {
     Says(allow(&[TO_ACME], &[]))
 }
 
-/// The check that is made with the body. In two steps, there is one without it before.
+/// Returns the check with the body. In two steps, one without a body comes first.
 async fn with_body(case: &mut Case<'_>, listener: &str) -> HttpRequest {
     if listener == SHIPPED {
         is_without_body(&case.next_check().await);
@@ -60,30 +60,31 @@ fn is_without_body(check: &HttpRequest) {
     assert_eq!(check.headers.get(PARTIAL), None);
 }
 
-/// Every way to Envoy with each of these, in which a body comes.
+/// Every way to Envoy, combined with each form of the body.
 fn ways(chunks: &[Option<usize>]) -> impl Iterator<Item = (Over, Option<usize>)> {
     Over::ALL.into_iter().flat_map(move |over| chunks.iter().map(move |chunk| (over, *chunk)))
 }
 
-/// Whether Envoy may say this of a body. Over HTTP/2 it may call one whole that was cut, because
-/// frames often end where showing does: see `a_cut_just_where_showing_ends_is_called_whole`.
+/// Returns whether Envoy may say this of a body. Over HTTP/2 it may report a cut body as whole,
+/// because frames often end where the limit is: see
+/// `a_cut_just_where_showing_ends_is_called_whole`.
 fn may_say(over: Over, said: Option<&str>, partial: &str) -> bool {
     said == Some(partial) || (over != Over::Http1 && partial == "true" && said == Some("false"))
 }
 
-/// All of it reached the backend, and unchanged.
+/// Checks that all of it reached the backend unchanged.
 fn assert_passed_on(reply: &Reply, body: &[u8]) {
     let digest: String = Sha256::digest(body).iter().map(|byte| format!("{byte:02x}")).collect();
     let expected = json!({ "bytes": body.len(), "sha256": digest });
     assert_eq!((reply.status, &reply.json()["seen"]["body"]), (200, &expected));
 }
 
-/// The check is made when the head has arrived, and is told nothing of the body.
+/// The check is made when the head has arrived, and gets nothing of the body.
 pub(crate) async fn as_shipped_a_body_that_names_no_model_is_neither_shown_nor_waited_for(
     suite: Arc<Suite>,
 ) {
     let gate = gate(&suite).await;
-    // In one step by the method, in two by the answer.
+    // In one step, the method decides; in two, the answer.
     for (listener, method) in [(SINGLE_STEP, "PUT"), (SHIPPED, "PUT"), (SHIPPED, "POST")] {
         let mut case = gate.case(to_acme());
         let mut client = Wire::connect(gate.port(listener)).await;
@@ -161,7 +162,7 @@ pub(crate) async fn a_body_is_shown_as_it_is_and_waited_for(suite: Arc<Suite>) {
         assert_eq!(length, chunk.is_none().then_some("9"), "{over:?} {chunk:?}");
     }
 
-    // A client that waits to be asked for its body is asked by Envoy, before the check.
+    // A client that waits for `100 Continue` gets it from Envoy, before the check.
     for (listener, answer) in forms(to_acme) {
         let mut case = gate.case(answer);
         let mut client = Wire::connect(gate.port(listener)).await;
@@ -179,7 +180,7 @@ pub(crate) async fn a_body_is_shown_as_it_is_and_waited_for(suite: Arc<Suite>) {
         client.read_until("HTTP/1.1 200").await;
     }
 
-    // No body at all: nothing is shown, and nothing is said about it.
+    // Without a body, nothing is shown, and the check says nothing about it.
     for headers in [&[][..], &[("content-length", "0")]] {
         for (listener, answer) in forms(to_acme) {
             let mut case = gate.case(answer);
@@ -190,7 +191,7 @@ pub(crate) async fn a_body_is_shown_as_it_is_and_waited_for(suite: Arc<Suite>) {
     }
 }
 
-/// In two steps what is longer than what is shown goes nowhere, so it cannot be cut.
+/// In two steps, a body above the limit reaches no backend, so it cannot be cut.
 pub(crate) async fn as_shipped_a_body_is_shown_whole_or_is_too_large(suite: Arc<Suite>) {
     let gate = gate(&suite).await;
     for (length, status) in [(LONGEST - 1, 200), (LONGEST + 1, 413)] {
@@ -235,7 +236,7 @@ pub(crate) async fn a_longer_body_is_cut_and_passes_on_whole(suite: Arc<Suite>) 
     }
 }
 
-/// So `false` alone proves nothing: the length does, where the client told it.
+/// So `false` alone proves nothing. Only the length does, if the client stated it.
 pub(crate) async fn a_cut_just_where_showing_ends_is_called_whole(suite: Arc<Suite>) {
     let gate = gate(&suite).await;
     let first = text_of(SHOWN);
@@ -278,7 +279,7 @@ pub(crate) async fn only_envoy_says_what_was_shown(suite: Arc<Suite>) {
         ("POST", EMBEDDINGS, 0, 0, None),
         ("PUT", "/proxy/acme/v1/x", 10, 0, None),
         ("POST", "/elsewhere", 10, 0, None),
-        // Tables whose bodies name no model need none of them.
+        // Tables whose bodies name no model need no body.
         ("POST", "/api/scim/v2/Users", 10, 0, None),
         ("POST", "/api/v1/reports", 10, 0, None),
         ("POST", "/api/v2/chat/completions", 10, 10, Some("false")),
@@ -299,7 +300,7 @@ pub(crate) async fn only_envoy_says_what_was_shown(suite: Arc<Suite>) {
             assert!(said.is_none_or(|said| may_say(over, partial, said)), "{what}");
         }
     }
-    // In two steps by the answer, on every path.
+    // In two steps, the answer decides, on every path.
     for path in [EMBEDDINGS, "/api/scim/v2/Users", "/elsewhere"] {
         for (over, length) in Over::ALL.into_iter().flat_map(|over| [(over, 10), (over, 0)]) {
             let body = text_of(length);
@@ -314,7 +315,7 @@ pub(crate) async fn only_envoy_says_what_was_shown(suite: Arc<Suite>) {
     }
 }
 
-/// So it must stand where the filter is configured.
+/// So it must be set where the filter is configured.
 pub(crate) async fn a_route_cannot_ask_for_bytes(suite: Arc<Suite>) {
     let gate = gate(&suite).await;
     for over in Over::ALL {
@@ -325,7 +326,7 @@ pub(crate) async fn a_route_cannot_ask_for_bytes(suite: Arc<Suite>) {
     }
 }
 
-/// Envoy keeps no more than 64 KB of what it sends to the check for another try.
+/// Envoy keeps at most 64 KB of what it sends to a check for a retry.
 pub(crate) async fn a_check_is_tried_again_only_with_a_short_body(suite: Arc<Suite>) {
     let gate = gate(&suite).await;
     for (length, tries) in [(0, 3), (50_000, 3), (100_000, 1), (SHOWN, 1)] {

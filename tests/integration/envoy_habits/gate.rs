@@ -1,5 +1,5 @@
 //! One Envoy with the shipped listener and variations of it, one authorization server that answers
-//! each request as the test that sent it says, and the model backends.
+//! each request as its test says, and the model backends.
 
 use std::{
     collections::HashMap,
@@ -42,57 +42,58 @@ use tonic::{
 use super::answers::allow;
 use crate::support::Suite;
 
-/// As it is shipped, but without the guard before the router, and that it also shows which test a
-/// request is from, and that a check may take long: on a loaded test machine a late answer is no
-/// reason for a 503. So it may on all that follow, where they do not say otherwise.
+/// As shipped, except that it has no guard before the router, that it also shows which test a
+/// request belongs to, and that a check may take long: on a busy test machine, a late answer must
+/// not cause a 503. The same holds for all that follow, unless they say otherwise.
 pub(super) const SHIPPED: &str = "gateway";
-/// The same of the configuration that asks once, with the body.
+/// The same for the configuration that asks once, with the body.
 pub(super) const SINGLE_STEP: &str = "single-step";
-/// As shipped, but that all headers are shown. So do all that follow.
+/// As shipped, except that all headers are shown. So do all that follow.
 pub(super) const CANDID: &str = "candid";
 /// The same without the last route, which matches everything.
 pub(super) const WITHOUT_LAST_ROUTE: &str = "without-last-route";
-/// The client's copies of our headers are not removed first, so that a request with
-/// [`TO_ACME`] is on its way to a backend before anybody has answered. All that follow are this
-/// one with one thing changed.
+/// Envoy does not remove the client's copies of patgate's headers first, so that a request with
+/// [`TO_ACME`] is on its way to a backend before the authorization server answers. All that follow
+/// are this one with one change.
 pub(super) const CREDULOUS: &str = "credulous";
-/// The route is not chosen again.
+/// The route is not chosen again after the answer.
 pub(super) const STUCK: &str = "stuck";
-/// Dynamic metadata chooses the backend: beta if `backend` is in it and says so, else acme.
+/// Dynamic metadata chooses the backend: beta if `backend` names it, else acme.
 pub(super) const BY_METADATA: &str = "by-metadata";
 /// A failure is an allow.
 pub(super) const OPEN: &str = "open";
-/// As the single step, but that bodies are shown as bytes is said by the route, not by the filter.
+/// Like the single step, except that the route and not the filter says that bodies are shown as
+/// bytes.
 pub(super) const TEXT_BODIES: &str = "text-bodies";
-/// A try may take no longer than the longest pause, but there is time for all of them.
+/// A try may take no longer than the longest pause, but there is time for all retries.
 pub(super) const PATIENT: &str = "patient";
 /// A check may take no longer than as shipped.
 pub(super) const HURRIED: &str = "hurried";
-/// Nor here, and a failure is an allow.
+/// The same, and a failure is an allow.
 pub(super) const HURRIED_AND_OPEN: &str = "hurried-and-open";
-/// As many checks at a time as Envoy asks where nothing is said. What is asked may wait for long.
+/// As many checks at a time as Envoy sends by default. Requests may wait for long.
 pub(super) const UNSAID: &str = "unsaid";
-/// As many as shipped, and the same patience.
+/// As many checks as shipped, and the same patience.
 pub(super) const ROOMY: &str = "roomy";
-/// Nobody listens where the authorization server should be.
+/// No authorization server listens.
 pub(super) const ALONE: &str = "alone";
-/// Nobody listens, and a failure is an allow.
+/// No authorization server listens, and a failure is an allow.
 pub(super) const ALONE_AND_OPEN: &str = "alone-and-open";
 
 pub(super) const MODELS: &str = "/proxy/acme/v1/models";
 pub(super) const TO_ACME: (&str, &str) = ("x-upstream-cluster", "model-acme");
 pub(super) const TO_BETA: (&str, &str) = ("x-upstream-cluster", "model-beta");
 
-/// What nothing takes, however loaded the machine is.
+/// Longer than any step takes on a busy machine.
 const LONG: &str = "10s";
 
-/// By it the authorization server knows whose request it is asked about.
+/// The header by which the authorization server knows the test of a request.
 const CASE: &str = "x-case";
 
 #[expect(clippy::large_enum_variant, reason = "one exists for each case, and most are this one")]
 pub(super) enum GateAnswer {
     Says(CheckResponse),
-    /// In two steps, the first answer asks for the body, and the second is this one.
+    /// In two steps, the first answer asks for the body, and the second one is this.
     NeedsBody(Box<GateAnswer>),
     Fails(Code),
     Silence,
@@ -105,11 +106,12 @@ pub(super) struct Gate {
     count: AtomicU32,
     ports: HashMap<String, u16>,
     pub(super) envoy: Server,
-    /// Behind the cluster `model-stream`: whoever takes a connection is the backend.
+    /// The listener behind the cluster `model-stream`: the test that accepts a connection is the
+    /// backend.
     pub(super) stream: TcpListener,
 }
 
-/// One gate for all tests: an Envoy takes longer to start than any of them to run.
+/// One gate for all tests: starting an Envoy takes longer than running any of them.
 static GATE: OnceCell<Gate> = OnceCell::const_new();
 
 pub(super) async fn gate(suite: &Suite) -> &'static Gate {
@@ -124,7 +126,7 @@ impl Gate {
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let service = AuthorizationServer::new(Script(Arc::clone(&cases)));
         let service = service.max_decoding_message_size(64 << 20);
-        // As many as patgate takes on a connection.
+        // As many as patgate accepts on a connection.
         let server = Grpc::builder().max_concurrent_streams(10_000).add_service(service);
         tokio::spawn(server.serve_with_incoming(incoming));
 
@@ -153,7 +155,7 @@ impl Gate {
         self.ports[listener]
     }
 
-    /// Something to send requests for, all of which get the same answer.
+    /// Makes a case: requests that all get the same answer.
     pub(super) fn case(&self, answer: GateAnswer) -> Case<'_> {
         let key = self.count.fetch_add(1, Relaxed).to_string();
         let (report, checks) = unbounded_channel();
@@ -161,7 +163,7 @@ impl Gate {
         Case { gate: self, key, checks }
     }
 
-    /// What comes of a request that would reach a backend if it were allowed.
+    /// Sends a request that would reach a backend if it were allowed, and returns the reply.
     pub(super) async fn ask(&self, listener: &str, answer: GateAnswer) -> Reply {
         self.case(answer).get(listener, MODELS, &[TO_ACME]).await
     }
@@ -200,7 +202,7 @@ impl Case<'_> {
         http::send(self.gate.port(listener), method, target, &headers, body).await
     }
 
-    /// A request of this case, over any way to Envoy.
+    /// Sends a request of this case in any way to Envoy.
     pub(super) async fn try_over(
         &self,
         over: Over,
@@ -216,12 +218,13 @@ impl Case<'_> {
         reply.unwrap_or_else(|error| panic!("{over:?} {}: {error}", sent.target))
     }
 
-    /// The header that makes a request written by hand one of this case.
+    /// The header that assigns a handwritten request to this case.
     pub(super) fn header(&self) -> String {
         format!("{CASE}: {}\r\n", self.key)
     }
 
-    /// The checks made so far. Whoever has an answer from Envoy has all that led to it.
+    /// Returns the checks so far. When Envoy has answered, all checks that led to the answer are
+    /// among them.
     pub(super) fn checks(&mut self) -> Vec<HttpRequest> {
         std::iter::from_fn(|| self.checks.try_recv().ok()).collect()
     }
@@ -264,12 +267,12 @@ impl Authorization for Script {
     }
 }
 
-/// The settings of the shipped listener for asking patgate.
+/// Returns the settings with which the shipped listener asks patgate.
 pub(super) fn authz_service(config: &mut Value) -> &mut Value {
     ext_authz(manager(&mut config["static_resources"]["listeners"][0]))
 }
 
-/// As patgate answers a request whose model it has to read.
+/// The answer of patgate to a request whose model it must read.
 fn needs_body() -> CheckResponse {
     let needed = Datum { kind: Some(Kind::BoolValue(true)) };
     let fields = [("needs_body".to_owned(), needed)].into();
@@ -296,7 +299,7 @@ fn configuration() -> Value {
         let manager = manager(listener);
         limit(manager, LONG, LONG);
         let filters = manager["http_filters"].as_array_mut().unwrap();
-        // It would hide what is tested here. guard.rs tests it.
+        // The guard would hide what is tested here. guard.rs tests it.
         filters.retain(|filter| filter["name"] != GUARD);
     }
     let mut candid = listeners[0].clone();
@@ -393,7 +396,7 @@ fn configuration() -> Value {
     config
 }
 
-/// How long one try may take, and all of them together.
+/// Limits the time of one try, and that of all together.
 fn limit(manager: &mut Value, one: &str, all: &str) {
     let service = &mut ext_authz(manager)["grpc_service"];
     service["retry_policy"]["retry_back_off"]["max_interval"] = json!(one);

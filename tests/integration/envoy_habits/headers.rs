@@ -1,4 +1,4 @@
-//! What becomes of request headers: the client's, and those that the answer sets and removes.
+//! What Envoy does with request headers: the client's, and those that the answer sets and removes.
 
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ pub(super) const OURS: [&str; 7] = [
     "x-upstream-cluster",
 ];
 
-/// What frameworks put in place of the host, the path or the method of a request.
+/// Headers that frameworks use instead of the host, the path or the method of a request.
 const IN_PLACE: [&str; 13] = [
     "forwarded",
     "x-forwarded-host",
@@ -54,7 +54,7 @@ const IN_PLACE: [&str; 13] = [
     "x-rewrite-url",
 ];
 
-/// Twice, in two spellings.
+/// Sent twice, in two spellings.
 const SPOOFED: [(&str, &str); 2] = [("x-domain-id", "evil"), ("X-Domain-Id", "worse")];
 
 pub(crate) async fn as_shipped_no_check_sees_the_clients_copies(suite: Arc<Suite>) {
@@ -68,7 +68,7 @@ pub(crate) async fn as_shipped_no_check_sees_the_clients_copies(suite: Arc<Suite
     }
 }
 
-/// And of a call with a body, what Envoy says of that.
+/// For a call with a body, also what Envoy says about it.
 pub(crate) async fn as_shipped_a_check_sees_what_patgate_reads(suite: Arc<Suite>) {
     let gate = gate(&suite).await;
     let read = [
@@ -113,7 +113,7 @@ pub(crate) async fn as_shipped_a_check_sees_what_patgate_reads(suite: Arc<Suite>
     }
 }
 
-/// Envoy itself leaves the client's copies as they are.
+/// Envoy itself does not remove the client's copies.
 pub(crate) async fn as_shipped_no_backend_sees_another_host_path_or_method(suite: Arc<Suite>) {
     let gate = gate(&suite).await;
     let names = IN_PLACE.map(|name| [(name.to_owned(), "evil"), (name.to_uppercase(), "worse")]);
@@ -126,14 +126,14 @@ pub(crate) async fn as_shipped_no_backend_sees_another_host_path_or_method(suite
                 let reply = case.send(listener, method, path, &headers).await;
                 assert_eq!((reply.status, reply.seen("x-else")), (200, vec!["kept".into()]));
                 for name in IN_PLACE {
-                    // Some it joins.
+                    // Envoy joins the values of some.
                     assert_eq!(
                         reply.seen(name).join(","),
                         left,
                         "{name}: {listener}, {method} {path}"
                     );
                 }
-                // These are Envoy's to set.
+                // Envoy sets these itself.
                 for name in ["x-forwarded-for", "x-forwarded-proto"] {
                     assert_eq!(reply.seen(name).len(), 1, "{name}: {listener}, {method} {path}");
                 }
@@ -148,7 +148,7 @@ pub(crate) async fn a_header_of_the_answer_replaces_every_copy(suite: Arc<Suite>
     assert_eq!(reply.seen("x-domain-id"), ["ours"]);
 }
 
-/// What an answer with this header as well leaves of the client's copies of it.
+/// Returns the values of a header that the backend sees, if the answer also sets that header.
 async fn seen_after(suite: &Suite, option: HeaderValueOption) -> Vec<String> {
     let mut answer = allow(&[TO_ACME], &[]);
     if let Some(HttpResponse::OkResponse(ok)) = &mut answer.http_response {
@@ -158,13 +158,13 @@ async fn seen_after(suite: &Suite, option: HeaderValueOption) -> Vec<String> {
     case.get(CREDULOUS, MODELS, &SPOOFED).await.seen("x-domain-id")
 }
 
-/// Not what their names say, and for the default Envoy has changed it before: the reason why we
-/// always state the one that we mean.
+/// The actions do not do what their names say, and Envoy has changed the default before. That is
+/// why patgate always states the action.
 pub(crate) async fn every_append_action_overwrites(suite: Arc<Suite>) {
     use HeaderAppendAction::{
         AddIfAbsent, AppendIfExistsOrAdd, OverwriteIfExists, OverwriteIfExistsOrAdd,
     };
-    // The first one is the value of a field that is not set.
+    // The first one is also the value of an unset field.
     for action in [AppendIfExistsOrAdd, AddIfAbsent, OverwriteIfExists, OverwriteIfExistsOrAdd] {
         let append_action = action as i32;
         let option = HeaderValueOption { append_action, ..overwrite("x-domain-id", "ours") };
@@ -210,7 +210,7 @@ pub(crate) async fn the_answer_may_set_and_remove_our_headers(suite: Arc<Suite>)
     }
 }
 
-/// Neither is it carried out in part, nor is it a failure that `failure_mode_allow` would allow.
+/// Such an answer is neither applied in part, nor a failure that `failure_mode_allow` would allow.
 pub(crate) async fn an_answer_that_touches_anything_else_is_an_error(suite: Arc<Suite>) {
     let gate = gate(&suite).await;
     let set = |name, value| allow(&[TO_ACME, (name, value)], &[]);

@@ -1,5 +1,5 @@
-//! How many headers a request may have, and how long ones: Envoy holds the client's and those of
-//! the answer together against its limits.
+//! The number and length of headers in a request: Envoy applies its limits to the client's headers
+//! and those of the answer together.
 
 use std::sync::Arc;
 
@@ -12,11 +12,11 @@ use super::{
 };
 use crate::support::Suite;
 
-/// What any client may rely on.
+/// The number that every client may rely on.
 const PROMISED: usize = 100;
-/// What the shipped configuration takes from a client.
+/// The number that the shipped configuration accepts from a client.
 const TAKEN: usize = 128;
-/// Likewise, names and values together.
+/// The length that it accepts, names and values together.
 const TAKEN_BYTES: usize = 32 << 10;
 
 /// An allow with every header that patgate can set, and a credential of this length.
@@ -28,7 +28,7 @@ fn largest(gate: &Gate, credential: usize) -> Case<'_> {
     gate.case(Says(allow(&set, &[])))
 }
 
-/// `None` where Envoy resets the stream, as it does over HTTP/2 with what exceeds its own limits.
+/// Returns `None` if Envoy resets the stream, as it does over HTTP/2 above its own limits.
 async fn ask(case: &Case<'_>, over: Over, headers: &[(&str, &str)]) -> Option<Reply> {
     let sent = Sent { method: "GET", target: MODELS, headers, ..Sent::default() };
     case.try_over(over, SHIPPED, sent).await.ok()
@@ -64,8 +64,8 @@ fn assert_told(reply: &Reply, what: &str) {
     assert!(reply.body.contains("Send at most 100 headers"), "{what}: {}", reply.body);
 }
 
-/// This many headers as the client counts them: those of HTTP/2 that stand for a request line are
-/// none, and `host`, `connection` and the case's own are some.
+/// Sends this many headers as the client counts them: the pseudo-headers of HTTP/2 do not count;
+/// `host`, `connection` and the case's own header do.
 async fn with_headers(case: &Case<'_>, over: Over, count: usize) -> Option<Reply> {
     let already = if over == Over::Http1 { 3 } else { 1 };
     let names: Vec<_> = (already..count).map(|number| format!("x-{number}")).collect();
@@ -92,7 +92,7 @@ pub(crate) async fn as_shipped_a_hundred_headers_pass_and_too_many_are_told(suit
                     let passed = sent.filter(|number| reply.seen(&format!("x-{number}")) == ["v"]);
                     assert!(passed.count() + 3 >= count, "{what}");
                 }
-                // Envoy's own words, before anything else has seen the request.
+                // Envoy's own answer, before any filter has seen the request.
                 431 if count > TAKEN => assert!(!reply.body.is_empty(), "{what}"),
                 _ => {
                     assert!(count > PROMISED, "{what}");
@@ -101,7 +101,7 @@ pub(crate) async fn as_shipped_a_hundred_headers_pass_and_too_many_are_told(suit
             }
             statuses.push((count, reply.status));
         }
-        // Two ranges and no others, with one edge between them.
+        // There are exactly two ranges, with one boundary between them.
         let last = statuses.iter().filter(|(_, status)| *status == 200).map(|(n, _)| n).max();
         let first = statuses.iter().filter(|(_, status)| *status == 431).map(|(n, _)| n).min();
         assert_eq!(last.unwrap() + 1, *first.unwrap(), "{over:?}: {statuses:?}");
@@ -110,7 +110,7 @@ pub(crate) async fn as_shipped_a_hundred_headers_pass_and_too_many_are_told(suit
 
 pub(crate) async fn as_shipped_a_head_that_has_no_room_for_ours_is_told(suite: Arc<Suite>) {
     let gate = gate(&suite).await;
-    // The longest that a backend can be given, and hardly any.
+    // The longest credential that a backend can have, and a short one.
     for credential in [4096, 8] {
         let case = largest(gate, credential);
         for over in Over::ALL {

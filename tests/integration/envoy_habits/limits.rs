@@ -1,4 +1,4 @@
-//! How many checks at a time Envoy asks.
+//! How many checks Envoy sends at a time.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use super::gate::{GateAnswer::Silence, MODELS, ROOMY, UNSAID, gate};
 use crate::support::Suite;
 
-/// Where nothing is said about it.
+/// Envoy's default.
 const BY_DEFAULT: usize = 1024;
 const MORE: usize = 76;
 
@@ -25,7 +25,7 @@ pub(crate) async fn more_checks_at_a_time_than_by_default_are_asked_as_shipped(s
         for asked in 0..BY_DEFAULT + MORE - refused {
             assert_eq!(case.next_check().await.path, MODELS, "{listener}: {asked} were asked");
         }
-        // None of those has an answer yet, so whoever has one was not asked.
+        // None of those has an answer yet, so a request with an answer was refused without a check.
         for _ in 0..refused {
             assert_eq!(replies.join_next().await.unwrap().unwrap().status, 503, "{listener}");
         }

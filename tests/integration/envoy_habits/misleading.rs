@@ -1,5 +1,5 @@
-//! Headers by which a backend could take a request for another one than was judged. There are more
-//! names here than the shipped configuration has: it knows families.
+//! Headers that could make a backend read a request as another one than was checked. There are more
+//! names here than in the shipped configuration, which has prefixes.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -68,7 +68,7 @@ const USER_TENANT_OR_ADDRESS: &str = "
     x-appengine-inbound-appid x-appengine-https
 ";
 
-/// What clients of these APIs and those who trace them send.
+/// Headers that clients of these APIs, and tracing, send.
 const ORDINARY: &str = "
     accept accept-language cookie referer http-referer x-title user-agent x-user-agent
     idempotency-key if-none-match range prefer openai-organization openai-project openai-beta
@@ -81,10 +81,10 @@ const ORDINARY: &str = "
     x-openwebui-chat-id dnt sec-fetch-mode sec-ch-ua x-requested-with x-csrf-token priority
 ";
 
-/// Headers of a request: few enough for one.
+/// The number of headers in one request.
 const AT_ONCE: usize = 40;
 
-/// `x-remote-user` as `X-Remote-User`.
+/// Spells `x-remote-user` as `X-Remote-User`.
 fn in_title_case(name: &str) -> String {
     let part = |part: &str| {
         let (first, rest) = part.split_at(part.len().min(1));
@@ -93,7 +93,7 @@ fn in_title_case(name: &str) -> String {
     name.split('-').map(part).collect::<Vec<_>>().join("-")
 }
 
-/// Those of `names` that reach the backend, sent twice in two spellings.
+/// Sends `names`, each twice in two spellings, and returns those that reach the backend.
 async fn that_pass(suite: &Suite, over: Over, listener: &str, names: &[&str]) -> BTreeSet<String> {
     let mut passed = BTreeSet::new();
     for names in names.chunks(AT_ONCE) {
@@ -123,7 +123,7 @@ pub(crate) async fn as_shipped_no_header_that_misleads_reaches_a_backend(suite: 
     let lists = [HOST_PATH_OR_SCHEME, METHOD, USER_TENANT_OR_ADDRESS];
     let names: Vec<_> = lists.iter().flat_map(|list| list.split_whitespace()).collect();
     assert!(names.len() > 220, "{}", names.len());
-    // Many a server reads these as the same.
+    // Many servers treat these as equal.
     let underscored: Vec<_> = names.iter().map(|name| name.replace('-', "_")).collect();
     let underscored: Vec<_> =
         underscored.iter().map(String::as_str).filter(|name| name.contains('_')).collect();
@@ -134,7 +134,7 @@ pub(crate) async fn as_shipped_no_header_that_misleads_reaches_a_backend(suite: 
         }
     }
     let names: Vec<_> = names.into_iter().filter(|name| !name.contains('_')).collect();
-    // Without the removal, all but Envoy's own and what is hop by hop.
+    // Without the removal, all pass except Envoy's own and hop-by-hop headers.
     let passed = that_pass(&suite, Over::Http1, CREDULOUS, &names).await;
     assert!(passed.len() > names.len() - 15, "{} of {}", passed.len(), names.len());
 }

@@ -1,4 +1,4 @@
-//! What the check is told about a request, and which requests never come to one.
+//! What a check contains about a request, and which requests never reach a check.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub(crate) async fn repeated_authorization_arrives_joined_with_a_comma(suite: Ar
         (&["Bearer a", "Bearer b"], "Bearer a,Bearer b"),
         (&["Bearer a", "Bearer a"], "Bearer a,Bearer a"),
         (&["Bearer a", "Basic b", "c"], "Bearer a,Basic b,c"),
-        // An empty value is dropped, so one that is good stays good.
+        // An empty value is dropped, so a good one stays good.
         (&["Bearer a", ""], "Bearer a"),
         (&["", "Bearer a"], "Bearer a"),
         (&["", "Bearer a", "", "Bearer b"], "Bearer a,Bearer b"),
@@ -52,7 +52,7 @@ pub(crate) async fn the_check_sees_the_path_normalized(suite: Arc<Suite>) {
         ("/proxy\\acme\\v1\\models", "/proxy/acme/v1/models"),
         ("/proxy/%61cme/v1/models", "/proxy/acme/v1/models"),
         ("http://elsewhere/proxy/acme/v1/models", "/proxy/acme/v1/models"),
-        // What is left to us to refuse.
+        // These are left for patgate to refuse.
         ("/proxy/acme/%252e%252e/beta", "/proxy/acme/%252e%252e/beta"),
         ("/proxy/acme;x/v1/models", "/proxy/acme;x/v1/models"),
         ("/proxy/ACME/v1/models", "/proxy/ACME/v1/models"),
@@ -62,7 +62,7 @@ pub(crate) async fn the_check_sees_the_path_normalized(suite: Arc<Suite>) {
         let reply = case.get(SHIPPED, sent, &[]).await;
         let paths: Vec<_> = case.checks().into_iter().map(|check| check.path).collect();
         assert_eq!(paths, [seen], "{sent}");
-        // And the backend is sent what was checked.
+        // The backend gets the same path that was checked.
         assert_eq!(reply.status, 200, "{sent}");
         let rest = seen.splitn(4, '/').nth(3).unwrap();
         assert_eq!(reply.json()["seen"]["path"], format!("/{rest}"), "{sent}");
@@ -71,7 +71,7 @@ pub(crate) async fn the_check_sees_the_path_normalized(suite: Arc<Suite>) {
 
 pub(crate) async fn an_escaped_slash_is_refused_unchecked(suite: Arc<Suite>) {
     let gate = gate(&suite).await;
-    // At once, because Envoy closes a connection with a bad request only after a while.
+    // Concurrently, because Envoy closes a connection with a bad request only after a while.
     let refused = [
         "/proxy/acme%2Fv1/models",
         "/proxy/acme%2fv1/models",
@@ -94,11 +94,11 @@ pub(crate) async fn as_shipped_a_header_with_an_underscore_reaches_nobody(suite:
     let gate = gate(&suite).await;
     let dropped = ["x_domain_id", "X_Domain_Id", "x-domain_id", "x_upstream_cluster", "session_id"];
     let dropped = dropped.map(|name| (name, "underscored"));
-    // What a backend that takes underscores for hyphens would be told.
+    // Headers that a backend would see if it treated underscores as hyphens.
     let headers = [&dropped[..], &[("x-else", "kept")]].concat();
     let sent = Sent { method: "GET", target: MODELS, headers: &headers, ..Sent::default() };
     for over in Over::ALL {
-        // Everything that Envoy lets in is shown on the second.
+        // The second listener shows every header that Envoy lets in.
         for listener in [SHIPPED, CANDID] {
             let mut case = gate.case(Says(allow(&[TO_ACME], &[])));
             let reply = case.over(over, listener, sent).await;

@@ -1,4 +1,4 @@
-//! Who is asked about, and which route is taken after the answer.
+//! Which requests are checked, and which route is taken after the answer.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -67,7 +67,7 @@ pub(crate) async fn as_shipped_every_path_is_checked(suite: Arc<Suite>) {
     }
 }
 
-/// For some requests not even the last route matches: nobody is asked, and nothing is reached.
+/// Some requests do not even match the last route: there is no check, and they reach nothing.
 pub(crate) async fn what_has_no_path_gets_nowhere(suite: Arc<Suite>) {
     let gate = gate(&suite).await;
     for (method, target, headers, status) in [
@@ -98,8 +98,8 @@ pub(crate) async fn without_clear_route_cache_the_client_chooses_the_backend(sui
     assert_eq!(reply.seen(TO_ACME.0), [TO_ACME.1], "the answer had come");
 }
 
-/// Routes of an operator's own may match on metadata. An answer with metadata alone leaves the
-/// route standing that was chosen before it came.
+/// An operator's own routes may match on metadata. After an answer with metadata only, the route
+/// that was chosen before stays.
 pub(crate) async fn only_a_header_set_or_removed_clears_the_route_cache(suite: Arc<Suite>) {
     let gate = gate(&suite).await;
     let mut tells_the_client = allow(&[], &[]);
@@ -120,7 +120,7 @@ pub(crate) async fn only_a_header_set_or_removed_clears_the_route_cache(suite: A
     }
 }
 
-/// The cluster that the client's header had chosen goes when the header does.
+/// If the header is removed, the cluster that it had chosen is no longer used.
 pub(crate) async fn a_removed_header_takes_its_route_with_it(suite: Arc<Suite>) {
     let case = gate(&suite).await.case(Says(allow(&[], &[TO_BETA.0])));
     let reply = case.get(CREDULOUS, MODELS, &[TO_BETA]).await;

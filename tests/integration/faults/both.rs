@@ -1,4 +1,4 @@
-//! Both stores are away.
+//! Both stores are down.
 
 use std::sync::Arc;
 

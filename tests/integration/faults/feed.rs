@@ -1,4 +1,4 @@
-//! The feed is lost, and nothing else.
+//! Only the feed is lost.
 
 use std::{sync::Arc, time::Instant};
 
@@ -28,7 +28,7 @@ async fn the_feed_is_lost(suite: &Suite, mode: Mode) {
     let feed = feed_through(&world, &proxy);
     let front = Front::of(&world, &[&feed, SHORT[0], SHORT[1]]).await;
     let load = front.load(&world).await;
-    // In use, an entry is renewed ahead of the bound. This one is known, and left alone.
+    // An entry in use is renewed before the bound. This one is cached, and not used.
     let quiet = reader(&world).await;
     front.fleet.all_answer(&quiet, MODELS, 200).await;
     proxy.set(mode);
@@ -39,7 +39,7 @@ async fn the_feed_is_lost(suite: &Suite, mode: Mode) {
     load.allow_from(committed + STALENESS, turned(WELL));
     load.until(committed + STALENESS).await;
     front.fleet.all_answer(&quiet, MODELS, 401).await;
-    // Once more, so that everything in use had to be read again.
+    // Wait once more, so that everything in use had to be read again.
     load.until(committed + 2 * STALENESS).await;
     proxy.set(Mode::Pass);
     load.bear(front.fleet.polled(2)).await;

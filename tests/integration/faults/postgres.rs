@@ -1,4 +1,4 @@
-//! Postgres goes away, stalls, is full, comes back, or is suddenly somebody else.
+//! Postgres goes down, stalls, has no connection left, comes back, or becomes another server.
 
 use std::{
     sync::Arc,
@@ -51,8 +51,8 @@ pub(crate) async fn postgres_is_black_holed(suite: Arc<Suite>) {
     load.end("Postgres black-holed").await;
 }
 
-/// Half a reply is none. Greetings and polls of the feed are shorter, and pass: what is known
-/// stays fresh, and what is known to have changed is no longer known.
+/// Half of a reply does not count. Greetings and polls of the feed are shorter, and pass: so cached
+/// entries stay fresh, and changed ones are dropped.
 pub(crate) async fn postgres_is_cut_short(suite: Arc<Suite>) {
     let world = suite.world().await;
     let proxy = Proxy::to(suite.postgres.port).await;
@@ -75,7 +75,7 @@ pub(crate) async fn postgres_is_cut_short(suite: Arc<Suite>) {
     load.end("Postgres replies cut short").await;
 }
 
-/// Late, a byte at a time, but within the time that a statement has: nobody is refused.
+/// Slow, a byte at a time, but within the time limit of a statement: no request is refused.
 pub(crate) async fn postgres_is_slow(suite: Arc<Suite>) {
     let world = suite.world().await;
     let proxy = Proxy::to(suite.postgres.port).await;
@@ -92,7 +92,7 @@ pub(crate) async fn postgres_is_slow(suite: Arc<Suite>) {
     load.end("Postgres slow").await;
 }
 
-/// In order, and by a crash.
+/// In an orderly way, and by a crash.
 pub(crate) async fn postgres_is_restarted(suite: Arc<Suite>) {
     let (postgres, world) = suite.spare(json!({})).await;
     let front = Front::of(&world, &[PATIENT[0], PATIENT[1], "redis.url="]).await;
@@ -108,11 +108,11 @@ pub(crate) async fn postgres_is_restarted(suite: Arc<Suite>) {
         load.bear(fleet.turn("served after the restart", (&fresh, MODELS), 503, 200)).await;
         load.allow_from(back + HEALED, WELL);
         load.until(back + HEALED).await;
-        // The feed is back as well.
+        // The feed is back also.
         revoke(&world, &fresh).await;
         load.bear(fleet.turn("revoked after the restart", (&fresh, MODELS), 200, 401)).await;
         for replica in &fleet.0 {
-            // After a shut-down in good order the record goes on; after a crash it cannot.
+            // After an orderly shutdown the record continues; after a crash it cannot.
             let restarts = replica.metric("patgate_feed_restarts_total").await;
             assert_eq!(restarts, if signal == "KILL" { 2 } else { 1 }, "{signal}");
         }
@@ -125,7 +125,7 @@ pub(crate) async fn postgres_is_restarted(suite: Arc<Suite>) {
     load.end("Postgres restarted").await;
 }
 
-/// Somebody else has taken every connection that there is.
+/// Other clients have taken every connection.
 pub(crate) async fn postgres_has_no_connection_left(suite: Arc<Suite>) {
     let (postgres, world) = suite.spare(json!({ "max_connections": 40 })).await;
     let front = Front::of(&world, &SHORT).await;
@@ -134,7 +134,7 @@ pub(crate) async fn postgres_has_no_connection_left(suite: Arc<Suite>) {
     let url = world.url("administrator", postgres.port);
     let end_theirs = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
                       WHERE usename = 'server'";
-    // Who has just come or is about to go has a place and no row: what is counted is what we have.
+    // A session that is just starting or ending has a slot and no row, so only our own are counted.
     let free = "SELECT current_setting('max_connections')::int8
                      - current_setting('superuser_reserved_connections')::int8
                      - current_setting('reserved_connections')::int8 - count(*)
@@ -144,13 +144,13 @@ pub(crate) async fn postgres_has_no_connection_left(suite: Arc<Suite>) {
         sqlx::query_scalar(sql).fetch_one(&world.postgres).await.unwrap()
     };
     let take_all = async || {
-        // Or they would be the first to take each that they lose.
+        // Otherwise the replicas would be the first to take each connection that becomes free.
         world.sql("ALTER ROLE server CONNECTION LIMIT 0").await;
         loop {
             while let Ok(connection) = PgConnection::connect(&url).await {
                 taken.push(connection);
             }
-            // In this order: once none is free, nobody comes after those that are ended.
+            // In this order: when no slot is free, no session can replace the ended ones.
             let free = number(free).await;
             let ended = number(end_theirs).await;
             if free <= 0 && ended == 0 {
@@ -181,10 +181,10 @@ pub(crate) async fn postgres_is_a_standby(suite: Arc<Suite>) {
     let demote = async || {
         proxy.retarget(standby.port);
         proxy.cut();
-        // It hears of the revocation, and nobody hears it from there.
+        // The standby receives the revocation, but the replicas do not accept it from there.
         revoke(&world, &load.turning).await;
     };
-    // Nobody closes what stands.
+    // Open connections are not closed.
     let restore = async || proxy.retarget(primary.port);
     unread(&front, &load, demote, restore, turned(WELL)).await;
     load.end("Postgres a standby").await;

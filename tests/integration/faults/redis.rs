@@ -1,4 +1,4 @@
-//! Redis goes away, stalls, lies about its room, forgets, or remembers too much. Nobody notices.
+//! Redis goes down, stalls, is full, loses data, or returns old data. No client notices.
 
 use std::{
     sync::Arc,
@@ -25,19 +25,19 @@ use crate::support::{
     tokens::{reader, revoke},
 };
 
-/// As shipped. Every look-up may wait for Redis that long, and no longer.
+/// As shipped: the maximum wait for Redis per lookup.
 const BOX: Duration = Duration::from_millis(20);
 const BOXED: &str = "redis.timeout=20ms";
-/// How many failures in a row open the circuit.
+/// The number of failures in a row that open the circuit.
 const THRESHOLD: u64 = 5;
 
-/// How many look-ups in Redis came to that, by each replica.
+/// The number of lookups in Redis with that result, per replica.
 async fn by_each(front: &Front<'_>, result: &str) -> Vec<u64> {
     let replicas = front.fleet.0.iter();
     join_all(replicas.map(|replica| lookups(replica, "principal", "redis", result))).await
 }
 
-/// Whether each has grown.
+/// Returns whether each number has grown.
 fn more(now: &[u64], before: &[u64]) -> bool {
     now.iter().zip(before).all(|(now, before)| now > before)
 }
@@ -46,7 +46,7 @@ pub(crate) async fn redis_fails_on_the_wire(suite: Arc<Suite>) {
     let world = suite.world().await;
     let proxy = Proxy::to(suite.valkey.port).await;
     let redis = redis_through(&world, &proxy);
-    // Longer than as shipped: on a loaded machine a good Redis must be found good again.
+    // Longer than as shipped: on a busy machine, a good Redis must be recognized as good again.
     let settings = [&redis, "redis.timeout=100ms", PATIENT[0], PATIENT[1]];
     let front = Front::of(&world, &settings).await;
     let load = front.lasting(LASTING_LONG, &world).await;
@@ -57,11 +57,11 @@ pub(crate) async fn redis_fails_on_the_wire(suite: Arc<Suite>) {
         Mode::Delay(Duration::from_millis(500)),
         Mode::Throttle(20),
         Mode::CutReplies(1),
-        // Greetings pass, and what is held is cut in the middle.
+        // Greetings pass, and an entry is cut in the middle.
         Mode::CutReplies(64),
     ] {
         if mode == Mode::CutReplies(64) {
-            // What the replicas wrote may have taken longer than they give Redis.
+            // The replicas' writes may have taken longer than their timeout for Redis.
             let written = async || {
                 let direct = world.serve(&PATIENT).await;
                 load.known_to(&direct).await;
@@ -98,14 +98,14 @@ pub(crate) async fn redis_fails_on_the_wire(suite: Arc<Suite>) {
     load.end("Redis fails on the wire").await;
 }
 
-/// A look-up that finds Redis dead waits for its box; after five of them none waits.
+/// A lookup that finds Redis dead waits for one timeout; after five such lookups none waits.
 pub(crate) async fn a_dead_redis_costs_a_look_up_one_box(suite: Arc<Suite>) {
     let world = suite.world().await;
     let proxy = Proxy::to(suite.valkey.port).await;
     let redis = redis_through(&world, &proxy);
     let front = Front::of(&world, &[&redis, BOXED, PATIENT[0], PATIENT[1]]).await;
     let load = front.load(&world).await;
-    // As shipped, and so large that one box is told from two on a loaded machine.
+    // As shipped, and so large that one timeout differs clearly from two on a busy machine.
     for bound in [BOX, 20 * BOX] {
         let bounded = format!("redis.timeout={}ms", bound.as_millis());
         let mut took = [Vec::new(), Vec::new(), Vec::new()];
@@ -135,14 +135,14 @@ pub(crate) async fn a_dead_redis_costs_a_look_up_one_box(suite: Arc<Suite>) {
     load.end("Redis black-holed").await;
 }
 
-/// Cold look-ups when Redis has just died: how long they took without one, past it, and in vain.
+/// Cold lookups when Redis has just died: their times, and how many waited for it or skipped it.
 async fn look_ups(
     world: &World<'_>,
     proxy: &Proxy,
     [without, with]: [&Replica; 2],
 ) -> [Vec<Duration>; 3] {
     let mut took = [Vec::new(), Vec::new(), Vec::new()];
-    // So that the domain is known, and a look-up is one of the principal alone.
+    // So that the domain is cached, and a check needs only the principal.
     let warm = reader(world).await;
     assert_eq!((status(without, &warm).await, status(with, &warm).await), (200, 200));
     let mut cold = Vec::new();
@@ -166,7 +166,7 @@ async fn look_ups(
     let (open, vain) = refusals(with).await;
     let began = Instant::now();
     took[1].extend(join_all(at_once.iter().map(|token| timed(with, token))).await);
-    // One a second is the probe.
+    // One per second is the probe.
     let probes = began.elapsed().as_secs() + 1;
     let (now_open, now_vain) = refusals(with).await;
     assert!(now_vain - vain <= probes, "{} look-ups waited for Redis", now_vain - vain);
@@ -174,7 +174,7 @@ async fn look_ups(
     took
 }
 
-/// How many look-ups passed Redis by, and how many waited for it in vain.
+/// The number of lookups that skipped Redis, and of those that waited for it without success.
 async fn refusals(replica: &Replica) -> (u64, u64) {
     let count = async |result| lookups(replica, "principal", "redis", result).await;
     (count("open").await, count("unavailable").await)
@@ -224,7 +224,7 @@ pub(crate) async fn redis_is_full_then_flushed(suite: Arc<Suite>) {
     load.end("Redis full, then flushed").await;
 }
 
-/// The dump is from before the revocation: it holds the token as good.
+/// The dump is from before the revocation: in it, the token is valid.
 pub(crate) async fn redis_is_restored_from_an_old_dump(suite: Arc<Suite>) {
     let world = suite.world().await;
     let (valkey, redis) = own_valkey(&suite, &[]);

@@ -1,4 +1,4 @@
-//! One of two replicas dies, freezes, or is replaced.
+//! One of two replicas is killed, frozen, or replaced.
 
 use std::{sync::Arc, time::Instant};
 
@@ -14,7 +14,7 @@ use crate::support::{
     tokens::revoke,
 };
 
-/// The requests in flight on it are all that can be lost; Envoy asks the other one instead.
+/// Only its requests in flight can be lost; Envoy asks the other replica instead.
 pub(crate) async fn one_of_two_replicas_is_killed(suite: Arc<Suite>) {
     const KILLS: usize = 5;
     let world = suite.world().await;
@@ -43,7 +43,7 @@ pub(crate) async fn one_of_two_replicas_is_killed(suite: Arc<Suite>) {
     load.end("one of two replicas killed").await;
 }
 
-/// It keeps its connections and answers nothing; then it goes on with what it knew.
+/// It keeps its connections and does not answer; later it continues with its old data.
 pub(crate) async fn one_of_two_replicas_is_frozen(suite: Arc<Suite>) {
     let world = suite.world().await;
     let short = json!({ "PATGATE_MAX_STALENESS": "3s", "PATGATE_NEGATIVE_TTL": "1s" });
@@ -60,7 +60,7 @@ pub(crate) async fn one_of_two_replicas_is_frozen(suite: Arc<Suite>) {
     load.until(committed + super::STALENESS).await;
     load.bear(load.more(turned, 20)).await;
     suite.stack.signal(&two.processes[0], "CONT");
-    // Its first answers included.
+    // Including its first answers.
     assert_eq!(status(&two.replicas[0], &load.turning).await, 401);
     load.bear(two.healthy(2)).await;
     load.bear(load.more(turned, 20)).await;
@@ -68,7 +68,7 @@ pub(crate) async fn one_of_two_replicas_is_frozen(suite: Arc<Suite>) {
     load.end("one of two replicas frozen").await;
 }
 
-/// One after the other is told to end and replaced, as by a rollout. Nobody notices.
+/// One replica after the other is told to end and replaced, as in a rollout. No client notices.
 pub(crate) async fn two_replicas_are_replaced(suite: Arc<Suite>) {
     let world = suite.world().await;
     let two = Processes::start(&world, 2, &json!({}), patient("10s", "10s"));

@@ -1,4 +1,4 @@
-//! Whoever can write to Redis can make patgate ask Postgres, and no more.
+//! Write access to Redis can make patgate ask Postgres, and do nothing more.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ pub(crate) async fn what_redis_holds_is_sealed(suite: Arc<Suite>) {
     let front = Front::of(&world, &PATIENT).await;
     let load = front.load(&world).await;
     let redis = redis_at(&world.redis_url).await;
-    // One token that may nothing, and one of which an earlier state will be put back.
+    // One token without permissions, and one whose earlier state will be put back.
     let poor = world.token(&[]).await;
     let turning = &load.turning;
     load.bear(front.fleet.all_answer(&poor, MODELS, 403)).await;
@@ -41,7 +41,7 @@ pub(crate) async fn what_redis_holds_is_sealed(suite: Arc<Suite>) {
     let forgeries = forgeries(&rich);
     load.bear(settled(&redis, &world, &front.fleet)).await;
 
-    // By replicas that have nothing in memory, one for each.
+    // Asked of replicas with empty memory, one per forgery.
     for forgery in &forgeries {
         plant(&redis, &[(key(&world, &poor), forgery.clone())]).await;
         let replica = world.serve(&PATIENT).await;
@@ -49,7 +49,7 @@ pub(crate) async fn what_redis_holds_is_sealed(suite: Arc<Suite>) {
         assert_eq!(lookups(&replica, "principal", "redis", "refused").await, 1);
         load.bear(repaired(&redis, &poor, forgery)).await;
     }
-    // What is kept under the name of another release is nothing to this one.
+    // An entry under the key of another release does not exist for this one.
     let newer = key(&world, &poor).replace(":4:", ":5:");
     redis::cmd("DEL").arg(key(&world, &poor)).exec_async(&mut redis.clone()).await.unwrap();
     plant(&redis, &[(newer, rich.clone())]).await;
@@ -85,7 +85,7 @@ pub(crate) async fn what_redis_holds_is_sealed(suite: Arc<Suite>) {
     load.end("Redis holds what is not ours").await;
 }
 
-/// What somebody might write who has read everything.
+/// What an attacker could write who has read everything.
 fn forgeries(genuine: &[u8]) -> [Vec<u8>; 6] {
     let mut newer = genuine.to_vec();
     let mut changed = genuine.to_vec();
@@ -95,8 +95,8 @@ fn forgeries(genuine: &[u8]) -> [Vec<u8>; 6] {
     [genuine.to_vec(), newer, changed, half, b"garbage".to_vec(), Vec::new()]
 }
 
-/// Sealed by a replica whose ring has a newer key first. Its tokens are ours; its entries are not,
-/// until we know that key.
+/// Sealed by a replica whose ring begins with a newer key. This replica accepts its tokens, but not
+/// its entries, until it has that key.
 pub(crate) async fn entries_sealed_with_an_unknown_key_are_not_used(suite: Arc<Suite>) {
     let world = suite.world().await;
     let ring = suite.dir.path().join(format!("{}-rotated.keys", world.database));

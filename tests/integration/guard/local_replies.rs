@@ -1,5 +1,5 @@
 //! Envoy's own answers, in the form of the API that was called. The configuration is the shipped
-//! one, changed so that each status comes about.
+//! one, changed so that each status occurs.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -40,7 +40,7 @@ const PATHS: [(&str, ErrorForm); 14] = [
     ("/elsewhere", ErrorForm::Openai),
 ];
 
-/// What each form says of one status.
+/// What each form says about one status.
 #[derive(Clone, Copy)]
 struct Expected {
     status: u16,
@@ -100,7 +100,7 @@ impl Expected {
         };
         assert_eq!(body, whole, "{case}");
         assert_eq!(reply.header("content-type"), Some(media_type), "{case}");
-        // Where Envoy has refused the path itself, the request has no id yet.
+        // If Envoy has refused the path itself, the request has no id yet.
         let named = reply.header("request-id").filter(|id| !id.is_empty());
         assert_eq!(named, id.filter(|_| form == ErrorForm::Anthropic), "{case}");
         let outage = (self.status == 503).then_some("1");
@@ -177,13 +177,13 @@ const NO_UPGRADE: Expected = Expected {
     says: "does not upgrade",
 };
 
-/// What the authorization service is asked to answer: to let the request through.
+/// Makes the authorization service let the request through.
 const ALLOW: &str = r#"{"metadata":{"guard":"patgate"}}"#;
-/// Likewise: that the body be shown.
+/// Makes it ask for the body.
 const SHOW: &str = r#"{"metadata":{"needs_body":true}}"#;
 
-/// Without the route on which a request waits until patgate has named a cluster, it takes the one
-/// that rewrites its path.
+/// Removes the route on which a request waits until patgate has named a cluster. The request then
+/// takes the route that rewrites its path.
 fn to(manager: &mut Value, cluster: &str) {
     let routes_of_all = &mut manager["route_config"]["virtual_hosts"][0]["routes"];
     routes_of_all.as_array_mut().unwrap().retain(|route| route["name"] != "undecided");
@@ -192,7 +192,7 @@ fn to(manager: &mut Value, cluster: &str) {
     }
 }
 
-/// The shipped listener in variations, by the status that comes of them.
+/// Variations of the shipped listener, by the status that each causes.
 async fn gateway(suite: &Suite, file: &str, silent: &TcpListener) -> Gateway {
     let mut config = configuration(file);
     let mut patch = envoy_patch(suite, &[foreign().await], patient("10s", "10s"));
@@ -231,7 +231,7 @@ async fn gateway(suite: &Suite, file: &str, silent: &TcpListener) -> Gateway {
     vary("backend slow", &|manager| {
         to(manager, "silent");
         for route in routes(manager).filter(|route| route.get("route").is_some()) {
-            // Where there is one, Envoy does not look at `timeout`.
+            // If there is one, Envoy ignores `timeout`.
             route["route"].as_object_mut().unwrap().remove("max_stream_duration");
             route["route"]["timeout"] = json!("0.1s");
         }
@@ -264,7 +264,7 @@ pub(crate) async fn envoys_own_answers_have_the_form_of_the_api(suite: Arc<Suite
                 let reply = ask(over, "authorization away", ALLOW, get).await;
                 AUTHORIZATION_AWAY.check(form, &reply, &case);
             }
-            // Routes that lead to backends rewrite the path, and this one is for no backend.
+            // Routes to backends rewrite the path, and this path has no backend.
             if target != "/elsewhere" {
                 let reply = ask(over, "backend away", ALLOW, get).await;
                 BACKEND_AWAY.check(form, &reply, &case);
@@ -288,7 +288,7 @@ pub(crate) async fn envoys_own_answers_have_the_form_of_the_api(suite: Arc<Suite
     }
 }
 
-/// Then there is no path to tell the API by.
+/// In this case there is no path from which to determine the API.
 pub(crate) async fn where_no_head_was_read_envoy_answers_as_openai(suite: Arc<Suite>) {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     for file in ["envoy.yaml", "single-step.yaml", "rate-limits.yaml"] {
@@ -309,7 +309,7 @@ pub(crate) async fn where_no_head_was_read_envoy_answers_as_openai(suite: Arc<Su
     }
 }
 
-/// A body that is too long to be kept for the next try, while a try has failed and the next has not
+/// A body that is too long to keep for a retry, while one try has failed and the next has not
 /// begun.
 pub(crate) async fn a_backend_that_is_lost_within_an_upload_is_told(suite: Arc<Suite>) {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,5 +1,5 @@
-//! Of whom the guard takes its word, and what becomes of answers that are not the guard's. The
-//! authorization service here is another one than patgate, which answers as each test says.
+//! Whose word the guard accepts, and what happens to answers that are not the guard's. The
+//! authorization service here is not patgate; it answers as each test says.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
@@ -32,7 +32,7 @@ use crate::support::{
     envoy::{envoy_patch, patient},
 };
 
-/// Answers by what the client asks for in `authorization`, which is shown to it.
+/// Answers what the client asks for in `authorization`, which Envoy shows to it.
 struct ForeignAuthorizer;
 
 #[async_trait]
@@ -68,7 +68,7 @@ fn allow(metadata: &Value) -> CheckResponse {
     }
 }
 
-/// With a body, a media type and a header that nobody else would answer.
+/// A denial with a body, a media type and a header that no other component would send.
 fn deny(status: i32) -> CheckResponse {
     let header = |key: &str, value: &str| HeaderValueOption {
         header: Some(HeaderValue {
@@ -91,7 +91,7 @@ fn deny(status: i32) -> CheckResponse {
     }
 }
 
-/// Where an authorization service listens that answers as the client asks.
+/// Starts an authorization service that answers as the client asks, and returns its address.
 pub(super) async fn foreign() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -115,7 +115,7 @@ async fn is_let_through(gateway: &Gateway, metadata: Value) -> bool {
     let reply = gateway.get("fixed", &[("authorization", asked.as_str())]).await;
     match reply.header("x-backend") {
         Some(_) => assert_eq!(reply.status, 200, "{reply:?}"),
-        // Also where an outcome is there, as it is when patgate's word is another one.
+        // Also if there is an outcome, as there is if patgate's word is another one.
         None => super::refused_as_an_outage(&reply, &asked),
     }
     reply.status == 200
@@ -138,7 +138,7 @@ pub(crate) async fn the_guard_takes_no_other_services_word(suite: Arc<Suite>) {
     ] {
         assert!(!is_let_through(&shipped, metadata.clone()).await, "{metadata}");
     }
-    // While patgate's word is being changed, the guard takes two.
+    // While patgate's word is being changed, the guard accepts two.
     let two = gateway(&suite, "envoy.yaml", |manager| {
         let guard = &mut find(&mut manager["http_filters"], GUARD)["typed_config"];
         let policy = &mut guard["rules"]["policies"]["let-through-by-patgate"];
@@ -154,7 +154,7 @@ pub(crate) async fn the_guard_takes_no_other_services_word(suite: Arc<Suite>) {
     }
 }
 
-/// Whatever status patgate answers with, its words are not replaced by Envoy's.
+/// Whatever status patgate answers with, Envoy does not replace its text.
 pub(crate) async fn answers_of_authorization_pass_byte_for_byte(suite: Arc<Suite>) {
     for file in ["envoy.yaml", "rate-limits.yaml", "single-step.yaml"] {
         let gateway = gateway(&suite, file, |_| {}).await;
@@ -180,7 +180,7 @@ pub(crate) async fn answers_of_authorization_pass_byte_for_byte(suite: Arc<Suite
         }
         const TOLD: &str = "Authorization is temporarily unavailable. Nothing is wrong with the \
                             request: retry.";
-        // The guard's own words, where each style of errors is spoken.
+        // The guard's own text, in each style of errors.
         let asked = json!({ "metadata": {} }).to_string();
         for (path, media_type, member, told) in [
             (MODELS, "application/json", "/error/code", "unavailable"),

@@ -1,7 +1,7 @@
-//! The global filter, set up as envoy/README.md says, and what it tells a rate limit service.
+//! The global filter, set up as envoy/README.md says, and what it sends to a rate limit service.
 //!
-//! The service that counts over all proxies is not to be had here. What stands in for it speaks its
-//! protocol, and counts by the configuration that the same page gives.
+//! The real service, which counts over all proxies, is not available here. A substitute speaks its
+//! protocol, and counts by the configuration on the same page.
 
 use std::{
     collections::HashMap,
@@ -71,7 +71,7 @@ struct State {
 
 struct CountingService(Arc<Counter>);
 
-/// The one that is written for just these entries; a key without a value stands for each value.
+/// Returns the limit for exactly these entries; a key without a value matches every value.
 fn limit<'a>(nodes: &'a [LimitNode], entries: &[(String, String)]) -> Option<&'a Limit> {
     let ((key, value), rest) = entries.split_first()?;
     let fits =
@@ -115,13 +115,13 @@ impl RateLimitService for CountingService {
 }
 
 impl Counter {
-    /// What was told since this was last asked.
+    /// Returns the descriptors since the last call.
     fn told(&self) -> Vec<Vec<Entries>> {
         std::mem::take(&mut self.state.lock().unwrap().told)
     }
 }
 
-/// The blocks of YAML in envoy/README.md's section: filter, cluster, service.
+/// Returns the blocks of YAML in envoy/README.md's section: filter, cluster, service.
 fn documented() -> [String; 3] {
     let readme = fs::read_to_string(project("envoy/README.md")).unwrap();
     let section = readme.split_once("## Rate limits").unwrap().1.split_once("\n## ").unwrap().0;
@@ -131,7 +131,7 @@ fn documented() -> [String; 3] {
     blocks.try_into().unwrap()
 }
 
-/// The shipped file with this filter in place of the local one, this cluster, and a descriptor of a
+/// The shipped file with this filter instead of the local one, this cluster, and a descriptor of a
 /// header.
 fn configuration(filter: &str, cluster: &str) -> String {
     let indent = |text: &str, by: &str| -> String {
@@ -150,7 +150,8 @@ fn configuration(filter: &str, cluster: &str) -> String {
     format!("{before}{limits}{}{by_header}\n{after}", " ".repeat(24))
 }
 
-/// With time enough for a loaded test machine: what is not counted in time passes.
+/// Raises the timeout for a busy test machine, because a request that is not counted in time
+/// passes.
 fn unhurried(block: &str, hurried: &str) -> String {
     let (key, _) = hurried.split_once(':').unwrap();
     let patient = block.replace(hurried, &format!("{key}: 10s"));
@@ -199,7 +200,7 @@ pub(crate) async fn the_global_filter_tells_a_service_the_same_descriptors(suite
         all.extend(model.map(|model| vec![id, entry("model", model)]));
         vec![all]
     };
-    // What patgate refuses is not counted: a service is not even asked.
+    // A request that patgate refuses is not counted: the service is not even asked.
     assert_eq!(get(&envoy, &token, "/proxy/beta/v1/models").await.status, 403);
     assert_eq!(get(&envoy, &token, "/proxy/acme/v1/nothing").await.status, 404);
     assert_eq!(counter.told(), Vec::<Vec<Entries>>::new());
@@ -218,7 +219,7 @@ pub(crate) async fn the_global_filter_tells_a_service_the_same_descriptors(suite
     let another = world.token(&[READ]).await;
     assert_eq!(get(&envoy, &another, &dear).await.status, 200);
 
-    // An outage of what counts stops nobody.
+    // An outage of the service stops no request.
     counter.state.lock().unwrap().away = true;
     assert_eq!(get(&envoy, &token, &dear).await.status, 200);
 }

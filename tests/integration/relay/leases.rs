@@ -1,5 +1,5 @@
-//! Who waits for a change, where the feed is relayed, waits for each replica that may not have heard
-//! of it, and for nobody else.
+//! With a relayed feed, a command that waits for a change waits for each replica that may not have
+//! received it, and for no other.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -19,7 +19,7 @@ use crate::support::{
     tokens::{reader, revoke, revoke_and_wait},
 };
 
-/// The first replica hears nobody for a while; the next ones hear the first.
+/// The first replica hears no leader for a while; the next ones hear the first.
 pub(crate) async fn a_replica_that_has_just_started_is_waited_for(suite: Arc<Suite>) {
     let world = suite.world().await;
     let relayed = relayed(&world);
@@ -41,8 +41,8 @@ pub(crate) async fn a_replica_that_has_just_started_is_waited_for(suite: Arc<Sui
     }
 }
 
-/// A replica that has lost its feed and missed a frame hears the next ones, and goes on serving. It
-/// is waited for until what it knows must have expired.
+/// A replica that has lost its feed and missed a frame receives the next ones, and continues to
+/// serve. The command waits until the replica's knowledge must have expired.
 pub(crate) async fn a_replica_that_missed_a_frame_is_waited_for_until_its_knowledge_expires(
     suite: Arc<Suite>,
 ) {
@@ -96,7 +96,7 @@ pub(crate) async fn a_replica_that_missed_a_frame_is_waited_for_until_its_knowle
     assert!(frames(&follower, "gap").await > 0 && leaders(&follows).await.is_empty());
 }
 
-/// A leader may have read a lease that is taken back before it is handed on.
+/// A leader may have read a lease that is withdrawn before it passes the lease on.
 pub(crate) async fn a_lease_that_was_taken_back_stays_so(suite: Arc<Suite>) {
     let world = suite.world().await;
     let led = fleet(&world, 1, &[]).await;
@@ -123,7 +123,7 @@ pub(crate) async fn a_lease_that_was_taken_back_stays_so(suite: Arc<Suite>) {
     eventually("it to be handed on again", async || handed_on() > count).await;
     let token = reader(&world).await;
     led.all_answer(&token, MODELS, 200).await;
-    // Whoever waited for it would wait twice as long as max_staleness, which is a minute.
+    // A command that waited for it would wait for twice max_staleness, which is a minute.
     let waited = timeout(HEALED * 4, revoke_and_wait(&world, &token)).await;
     let output = waited.expect("nobody to wait for");
     let said = String::from_utf8_lossy(&output.stderr);

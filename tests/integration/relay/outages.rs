@@ -1,4 +1,4 @@
-//! The relay fails, or who relays does: the others read for themselves, and no faster than that.
+//! The relay fails, or its leader does: the others poll Postgres themselves, at the usual rate.
 
 use std::{
     sync::Arc,
@@ -23,13 +23,13 @@ use crate::support::{
     tokens::{reader, revoke},
 };
 
-/// How Redis fails at once, rather than late.
+/// A way in which Redis fails at once, instead of slowly.
 #[derive(Clone, Copy, Debug)]
 enum Outage {
     Refused,
-    /// It takes the connection, and no command.
+    /// It accepts connections, and no commands.
     LoggedOut,
-    /// It can be read and not be written.
+    /// It can be read, and not written.
     Full,
 }
 
@@ -37,8 +37,7 @@ async fn command(redis: &mut MultiplexedConnection, words: &[&str]) {
     let () = redis::cmd(words[0]).arg(&words[1..]).query_async(redis).await.unwrap();
 }
 
-/// Whatever Redis does, Postgres is asked no more than the time between two polls implies, and
-/// connections are made now and then.
+/// Whatever Redis does, Postgres gets no more polls than usual, and few new connections.
 pub(crate) async fn a_redis_that_fails_at_once_spares_postgres(suite: Arc<Suite>) {
     const WATCHED: Duration = Duration::from_secs(6);
     let world = suite.world().await;
@@ -78,10 +77,11 @@ pub(crate) async fn a_redis_that_fails_at_once_spares_postgres(suite: Arc<Suite>
         let connected = postgres.accepted() - connections;
         println!("{outage:?}: {polled:?} polls, {connected} connections in {seconds} s");
         for polled in &polled {
-            // Every 400 ms; who leads for a while also polls at each change, and in a hurry after.
+            // Every 400 ms; a replica that leads for a while also polls at each change, and quickly
+            // afterwards.
             assert!(*polled <= seconds * 5 / 2 + changes * 5 + 2, "{outage:?}: {polled} polls");
         }
-        // To offer itself, every second at most; to lead, two more, for the listener.
+        // At most one connection per second to offer to lead; two more to lead, for the listener.
         let most = fleet.0.len() as u64 * (seconds + 4);
         assert!(connected <= most, "{outage:?}: {connected} connections, more than {most}");
 
@@ -101,8 +101,8 @@ pub(crate) async fn a_redis_that_fails_at_once_spares_postgres(suite: Arc<Suite>
     suite.stack.stop(&valkey);
 }
 
-/// Who is frozen keeps its connections, and so its lock, until Postgres ends a session that says
-/// nothing. When it thaws, what it relays is of an epoch that has passed.
+/// A frozen leader keeps its connections, and so its lock, until Postgres ends the silent session.
+/// When it resumes, its frames have an outdated epoch.
 pub(crate) async fn a_frozen_leader_is_replaced(suite: Arc<Suite>) {
     let world = suite.world().await;
     let old = serve(&world).await;
@@ -138,7 +138,7 @@ pub(crate) async fn a_frozen_leader_is_replaced(suite: Arc<Suite>) {
     suite.stack.stop(&old.server);
 }
 
-/// What was said meanwhile lies ready: nobody else is asked.
+/// The frames in the meantime are still in the stream: the replica asks Postgres for nothing.
 pub(crate) async fn a_frozen_follower_goes_on_where_it_was(suite: Arc<Suite>) {
     let world = suite.world().await;
     let led = fleet(&world, 1, &[]).await;
@@ -154,7 +154,7 @@ pub(crate) async fn a_frozen_follower_goes_on_where_it_was(suite: Arc<Suite>) {
         suite.stack.signal(&follower.server, "STOP");
         revoke(&world, &token).await;
         led.turn("revoked", (&token, MODELS), 200, 401).await;
-        // Longer than anything that it waits for.
+        // Longer than any of its timeouts.
         tokio::time::sleep(Duration::from_secs(4)).await;
         suite.stack.signal(&follower.server, "CONT");
         let before = heard().await;
@@ -166,7 +166,7 @@ pub(crate) async fn a_frozen_follower_goes_on_where_it_was(suite: Arc<Suite>) {
     suite.stack.stop(&follower.server);
 }
 
-/// Nobody who waits for all replicas waits for one that was told to end.
+/// A command that waits for all replicas does not wait for one that was told to end.
 pub(crate) async fn a_replica_that_ends_gives_up_its_lease(suite: Arc<Suite>) {
     let world = suite.world().await;
     let first = serve(&world).await;
@@ -181,7 +181,7 @@ pub(crate) async fn a_replica_that_ends_gives_up_its_lease(suite: Arc<Suite>) {
     };
     let both = [&first, &second];
     let leads = async |of: &Process| of.replica.metric("patgate_relay_leader").await == 1;
-    // Who leads has followed before, and left one there as well.
+    // The leader has followed before, and left a lease there also.
     eventually("leases", async || leases().await == (2, 2)).await;
     eventually("a leader", async || leads(&first).await != leads(&second).await).await;
     let follower = usize::from(leads(&first).await);
@@ -190,7 +190,7 @@ pub(crate) async fn a_replica_that_ends_gives_up_its_lease(suite: Arc<Suite>) {
         eventually("it to end", async || !suite.stack.is_running(&ends.server)).await;
         assert_eq!(leases().await, left, "leases in Postgres and in Redis");
     }
-    // One that needs no relay.
+    // A replica without the relay.
     let alone = process::serve(&world, &["drain.delay=0s"]).await;
     eventually("a lease", async || leases().await == (1, 0)).await;
     suite.stack.signal(&alone.server, "TERM");

@@ -1,4 +1,4 @@
-//! What other logins can lock or flood, and that it holds up no change.
+//! What other logins can lock or flood, without delaying a change.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -27,7 +27,7 @@ const TABLES: [&str; 8] = [
     "EXCLUSIVE",
     "ACCESS EXCLUSIVE",
 ];
-/// Keys that this release locks, or the one before.
+/// Keys that this release, or the previous one, locks.
 const ADVISORY: [&str; 5] = [
     "'patgate migrate'",
     "'patgate prune'",
@@ -36,9 +36,9 @@ const ADVISORY: [&str; 5] = [
     "'patgate relay ' || id",
 ];
 
-/// Takes every lock that a login can, in one transaction that stays open, and tells which.
+/// Takes every lock that a login can take, in one transaction that stays open, and returns them.
 async fn hold_everything(connection: &mut PgConnection, tables: &[String]) -> Vec<String> {
-    // It has to come first in its transaction.
+    // This must come first in its transaction.
     let mut wanted = vec!["SELECT patgate.prune_changes()".to_owned()];
     for table in tables {
         wanted.extend(ROWS.map(|mode| format!("SELECT FROM patgate.{table} FOR {mode}")));
@@ -113,7 +113,7 @@ pub(crate) async fn a_replicas_login_holds_up_no_change(suite: Arc<Suite>) {
     }
     thief.execute("ROLLBACK").await.unwrap();
 
-    // With the right that this login had before, it could have locked any token.
+    // With a privilege that this login had in an earlier release, it could have locked any token.
     let row = "SELECT FROM patgate.pats FOR UPDATE";
     assert!(!holds(&held, row));
     world.sql("GRANT UPDATE (last_used_at) ON patgate.pats TO patgate_serve").await;
@@ -150,13 +150,13 @@ pub(crate) async fn a_command_that_waits_names_who_holds_the_lock(suite: Arc<Sui
         holder.execute("ROLLBACK").await.unwrap();
         let ran = cli.finish("token revoke", child.wait_with_output().unwrap());
         assert_eq!(ran.code, 0, "{ran:#?}");
-        // Until here, so that whatever else it says finds a reader.
+        // Open until here, so that all output has a reader.
         drop(stderr);
         holder.close().await.unwrap();
     }
 }
 
-/// What the audit log says of a line's order, time and login is the database's to say.
+/// The database determines the order, time and login of an entry in the audit log.
 pub(crate) async fn an_audit_line_cannot_be_forged(suite: Arc<Suite>) {
     let world = suite.world().await;
     let cli = Cli::of(&world);
@@ -182,7 +182,7 @@ pub(crate) async fn an_audit_line_cannot_be_forged(suite: Arc<Suite>) {
         ("id, at, login,", "1, now(), session_user,"),
     ] {
         assert_eq!(written(columns, values).await, denied, "{columns}");
-        // None of which keeps a command from its line.
+        // None of this prevents a command from writing its entry.
         cli.ok("user set-platform-admin ann@example.com true");
     }
     assert_eq!(written("", "").await, Ok(()));
@@ -201,7 +201,7 @@ pub(crate) async fn an_audit_line_cannot_be_forged(suite: Arc<Suite>) {
     pool.close().await;
 }
 
-/// A token whose row says that it was issued in the future, as no command writes one.
+/// A token whose row says that it was issued in the future, which no command writes.
 pub(crate) async fn a_token_of_the_future_is_refused_and_counted(suite: Arc<Suite>) {
     let world = suite.world().await;
     let cli = Cli::of(&world);
@@ -213,7 +213,7 @@ pub(crate) async fn a_token_of_the_future_is_refused_and_counted(suite: Arc<Suit
     };
     let soon = issue("now() + interval '2 minutes'", &future);
     assert_eq!(attempt(&world.postgres, &soon).await, Err("23514".to_owned()));
-    // As a restored dump, or a replayed change.
+    // As in a restored dump, or a replayed change.
     world
         .sql(&format!("BEGIN; SET LOCAL session_replication_role = replica; {soon}; COMMIT"))
         .await;
@@ -224,7 +224,7 @@ pub(crate) async fn a_token_of_the_future_is_refused_and_counted(suite: Arc<Suit
     let before = replica.metric(count).await;
     assert_eq!(ask(&replica, &future, "acme").await, answer(401, "token_not_yet_issued"));
     assert_eq!(replica.metric(count).await, before + 1);
-    // It can be revoked all the same.
+    // It can be revoked nevertheless.
     cli.ok(&format!("token revoke {}", future.id));
     let revoked = answer(401, "token_revoked");
     eventually("its revocation", async || ask(&replica, &future, "acme").await == revoked).await;

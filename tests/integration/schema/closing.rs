@@ -1,4 +1,4 @@
-//! Who may connect to a database that was migrated.
+//! Which logins may connect to a migrated database.
 
 use std::{path::Path, sync::Arc};
 
@@ -23,7 +23,8 @@ async fn connects(suite: &Suite, user: &str, database: &str) -> bool {
     }
 }
 
-/// Locks that any login of a database could hold, and its room, are for our own logins.
+/// Locks that any login of a database could hold, and its connections, are for patgate's logins
+/// only.
 pub(crate) async fn a_database_is_closed_to_strangers(suite: Arc<Suite>) {
     let world = suite.world().await;
     let database = format!("own_{}", world.database);
@@ -38,7 +39,7 @@ pub(crate) async fn a_database_is_closed_to_strangers(suite: Arc<Suite>) {
     for (user, expected) in [(&*stranger, false), ("server", true), ("administrator", true)] {
         assert_eq!(connects(user).await, expected, "{user}");
     }
-    // Who opens it again has a reason, and is told so.
+    // An operator who opens it again has a reason, and gets a warning.
     world.sql(&format!("GRANT CONNECT ON DATABASE {database} TO PUBLIC")).await;
     let again = cli.run("migrate");
     assert_eq!(again.code, 0, "{again:#?}");
@@ -47,7 +48,7 @@ pub(crate) async fn a_database_is_closed_to_strangers(suite: Arc<Suite>) {
     assert!(connects(&stranger).await);
 }
 
-/// A database as the release before left it, which other logins use.
+/// A database as the previous release left it, which other logins use.
 pub(crate) async fn logins_that_lose_access_to_the_database_are_reported(suite: Arc<Suite>) {
     let world = suite.world().await;
     let database = format!("used_{}", world.database);
@@ -84,7 +85,7 @@ pub(crate) async fn logins_that_lose_access_to_the_database_are_reported(suite: 
     for (user, expected) in [(&*stranger, false), (&taker, true), ("server", true)] {
         assert_eq!(connects(&suite, user, &database).await, expected, "{user}");
     }
-    // It goes on as before, by the role that it takes on.
+    // It continues as before, with the role that it assumes.
     let mut taking = PgConnection::connect(&suite.postgres_url(&taker, &database)).await.unwrap();
     let read = "SET ROLE patgate_admin; SELECT count(*) FROM patgate.users";
     taking.execute(sqlx::raw_sql(read)).await.unwrap();

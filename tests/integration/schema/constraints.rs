@@ -1,4 +1,4 @@
-//! Rows that mean nothing cannot be written, whoever writes them.
+//! Meaningless rows cannot be written, whichever login tries.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -11,10 +11,10 @@ const CHECK: &str = "23514";
 const NOT_NULL: &str = "23502";
 const UNIQUE: &str = "23505";
 const FOREIGN_KEY: &str = "23503";
-/// Not of the column's type to begin with.
+/// The value does not have the column's type.
 const MALFORMED: &str = "22P02";
 
-/// The same words, and the same pairs, in the database and in the program.
+/// The database has the same words and pairs as the program.
 pub(crate) async fn the_vocabulary_is_the_programs(suite: Arc<Suite>) {
     let world = suite.world().await;
     let stored: Vec<String> =
@@ -35,7 +35,7 @@ pub(crate) async fn the_vocabulary_is_the_programs(suite: Arc<Suite>) {
     assert_eq!(stored.into_iter().collect::<BTreeSet<_>>(), known);
 }
 
-/// An insertion with a gap, what fits into it, and what does not.
+/// An insertion with a placeholder, the values that are accepted, and those that are refused.
 struct Column {
     insert: &'static str,
     good: &'static [&'static str],
@@ -201,14 +201,14 @@ const COLUMNS: &[Column] = &[
         insert: "INSERT INTO patgate.pats (id, user_id, name, digest, key_id, expires_at)
                  VALUES (gen_random_uuid(), '{ann}', 'n', sha256('x'), 'k', {})",
         good: &["now() + interval '1 microsecond'", "now() + interval '1000 years'"],
-        // No token lives for ever, or is over before it began.
+        // No token is valid without end, or expired from the start.
         bad: &["NULL", "now()", "now() - interval '1 second'", "'infinity'", "'-infinity'"],
     },
     Column {
         insert: "INSERT INTO patgate.pat_scopes
                  VALUES (gen_random_uuid(), '{token}', '{acme}', 'models', {}, 'llm_read')",
         good: &["'*'", "'org/m:7b'", "'**'", "repeat('m', 256)"],
-        // Neither empty nor absent is "any".
+        // Neither an empty nor an absent value means "any".
         bad: &["NULL", "''", "repeat('m', 257)", "E'm\\n'"],
     },
     Column {
@@ -254,7 +254,7 @@ const REFUSED: &[(&str, &[&str])] = &[
          VALUES (gen_random_uuid(), gen_random_uuid(), '{acme}', 'models', '*', 'llm_read')",
             "INSERT INTO patgate.pat_scopes
          VALUES (gen_random_uuid(), '{token}', gen_random_uuid(), 'models', '*', 'llm_read')",
-            // An unknown word, and known words that make no pair.
+            // An unknown word, and known words that do not form a pair.
             "INSERT INTO patgate.pat_scopes
          VALUES (gen_random_uuid(), '{token}', '{acme}', 'models', '*', 'llm')",
             "INSERT INTO patgate.pat_scopes
@@ -264,7 +264,7 @@ const REFUSED: &[(&str, &[&str])] = &[
             "INSERT INTO patgate.pat_scopes
          VALUES (gen_random_uuid(), '{token}', '{acme}', 'scim', '*', 'execute')",
             "INSERT INTO patgate.entity_operations VALUES ('models', 'llm')",
-            // What is in use stays.
+            // A backend that is in use cannot be deleted.
             "DELETE FROM patgate.backends WHERE name = 'model-acme'",
             "DELETE FROM patgate.operations WHERE operation = 'llm_read'",
             "DELETE FROM patgate.entity_operations WHERE entity_type = 'models'",
@@ -295,9 +295,9 @@ const REFUSED: &[(&str, &[&str])] = &[
         CHECK,
         &[
             "INSERT INTO patgate.schema_version VALUES (1, false)",
-            // No domain sees all models and lists some.
+            // No domain sees all models and also lists some.
             "UPDATE patgate.domains SET all_models = true WHERE slug = 'picky'",
-            // A credential is there as a whole, or not at all.
+            // A credential is complete or absent.
             "UPDATE patgate.backends SET credential = sha256('x')",
             "UPDATE patgate.backends SET credential_key_id = 'k', credential_set_at = now()",
             "INSERT INTO patgate.backends
@@ -355,9 +355,9 @@ pub(crate) async fn rows_that_mean_nothing_are_refused(suite: Arc<Suite>) {
     }
 }
 
-/// What refers to a row that is deleted goes with it, and nothing else does.
+/// Deleting a row deletes the rows that refer to it, and no others.
 pub(crate) async fn deletion_cascades(suite: Arc<Suite>) {
-    // In this order: what each leaves, the next one finds.
+    // In this order: each deletion depends on the previous ones.
     let tables = [
         "users",
         "domains",
@@ -389,7 +389,7 @@ pub(crate) async fn deletion_cascades(suite: Arc<Suite>) {
         let gone: Vec<i64> = before.iter().zip(&after).map(|(b, a)| b - a).collect();
         assert_eq!(gone, expected, "{statement}: of {tables:?}");
     }
-    // A backend is renamed with everything that uses it.
+    // Renaming a backend also renames all references to it.
     let world = suite.world().await;
     world.sql("UPDATE patgate.backends SET name = 'renamed' WHERE name = 'model-acme'").await;
     let used = "SELECT (SELECT count(*) FROM patgate.domains WHERE upstream = 'renamed')

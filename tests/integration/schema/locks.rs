@@ -1,4 +1,4 @@
-//! Migrating while somebody uses the tables: those who look something up do not wait along.
+//! Migrating while another session uses the tables does not delay lookups.
 
 use std::{
     process::Child,
@@ -15,17 +15,17 @@ use crate::support::{
     value,
 };
 
-/// Takes the migration back that changes a table which every look-up reads.
+/// Reverts the migration that changes a table which every lookup reads.
 const BEFORE: &str = "ALTER TABLE patgate.domains DROP COLUMN mode, DROP COLUMN enforced_share;
     DELETE FROM patgate.migrations WHERE version = 5";
-/// As who makes a dump does, for as long as that takes.
+/// A lock like that of a dump, held for as long as the dump takes.
 const HOLD: &str = "SET application_name = 'nightly dump';
     BEGIN; LOCK TABLE patgate.domains IN ACCESS SHARE MODE";
 
-/// Longer than a look-up takes, and longer than a migration waits for a table at a time.
+/// Longer than a lookup takes, and longer than a migration waits for a table at a time.
 const LONG: Duration = Duration::from_millis(500);
-/// So many may take longer for other reasons. A migration for which the others wait makes one do so
-/// in each of its attempts, which are more.
+/// This many lookups may be slow for other reasons. A migration for which lookups wait makes one
+/// slow in each of its attempts, of which there are more.
 const EXCUSED: usize = 5;
 
 /// The first use of a token.
@@ -35,7 +35,7 @@ async fn look_up(world: &World<'_>, replica: &Replica) {
     assert_eq!(outcome(&response).0, 200);
 }
 
-/// How many there were before a command had ended.
+/// Returns how many lookups ended before the command did.
 async fn look_ups_until_the_end(world: &World<'_>, replica: &Replica, child: &mut Child) -> usize {
     let mut answered = 0;
     let mut long = 0;
@@ -52,14 +52,14 @@ async fn look_ups_until_the_end(world: &World<'_>, replica: &Replica, child: &mu
 pub(crate) async fn look_ups_go_on_while_a_migration_waits(suite: Arc<Suite>) {
     let world = suite.world().await;
     let replica = world.serve(&PATIENT).await;
-    // The domain is known from here on; with each token, Postgres is asked for its row all the same.
+    // The domain is cached from here on; for each token, Postgres is asked for its row.
     look_up(&world, &replica).await;
     world.sql(BEFORE).await;
     let cli = Cli::of(&world).login(&world, "postgres");
     let mut holder = PgConnection::connect(&world.url("postgres", world.port)).await.unwrap();
     holder.execute(sqlx::raw_sql(HOLD)).await.unwrap();
 
-    // It is held until the migration gives up, which says by whom.
+    // It is held until the migration gives up and names the holder.
     let mut child = cli.spawn("migrate");
     let answered = look_ups_until_the_end(&world, &replica, &mut child).await;
     let ran = cli.finish("migrate", child.wait_with_output().unwrap());

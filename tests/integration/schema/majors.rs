@@ -1,4 +1,4 @@
-//! Other major versions of Postgres, where this machine has them.
+//! Other major versions of Postgres, if this machine has them.
 
 use std::{
     env, fs,
@@ -18,7 +18,7 @@ use crate::support::{
     cli::{Cli, walk_through},
 };
 
-/// Where Debian puts them, one directory a version.
+/// Where Debian installs them, in one directory per version.
 const INSTALLED: &str = "/usr/lib/postgresql";
 
 pub(crate) async fn other_versions_of_postgres(suite: Arc<Suite>) {
@@ -59,7 +59,7 @@ async fn works_on(world: &World<'_>, bin: &Path) {
     }
     let server = home.start(suite, &bin.join("postgres"), &arguments, port);
     let cluster = Cluster { port };
-    // It listens before it lets anybody in.
+    // The server listens before it accepts logins.
     eventually("Postgres to be up", async || {
         PgConnection::connect(&cluster.url("postgres", "postgres")).await.is_ok()
     })
@@ -79,7 +79,7 @@ async fn works_on(world: &World<'_>, bin: &Path) {
     cli.ok("domain create acme --name Acme --upstream other --all-models");
     let settings = format!("postgres.url={}", cluster.url("server", "first"));
     walk_through(world, &cli, &[&settings]).await;
-    // Its own way of ending at once, which gives its shared memory back.
+    // Postgres's own fast shutdown, which returns its shared memory.
     suite.stack.signal(&server, "INT");
     suite.stack.stop(&server);
 }

@@ -1,4 +1,4 @@
-//! `patgate migrate`: by whom, how often, and what happens when it may not.
+//! `patgate migrate`: which login may run it, how often, and what happens without privileges.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::support::{Suite, World, cli::Cli};
 const BOOTSTRAP: &str = include_str!("../../../deploy/bootstrap.sql");
 const DENIED: i32 = 4;
 
-/// A cluster that nobody has migrated yet.
+/// A cluster that was never migrated.
 pub(crate) struct Cluster {
     pub(crate) port: u16,
 }
@@ -40,7 +40,7 @@ pub(crate) async fn any_login_with_the_privileges_can_migrate(suite: Arc<Suite>)
     suite.stack.stop(&server);
 }
 
-/// From an empty cluster on, without a superuser where none is needed.
+/// From an empty cluster on, without a superuser unless one is needed.
 pub(crate) async fn migrates(world: &World<'_>, cluster: &Cluster) {
     cluster
         .sql(
@@ -54,7 +54,7 @@ pub(crate) async fn migrates(world: &World<'_>, cluster: &Cluster) {
     }
     cluster.sql("postgres", "postgres", "GRANT CREATE ON DATABASE first TO migrator").await;
 
-    // A login that may nothing at all is told what it lacks, and leaves nothing behind.
+    // The command tells a login without privileges what it lacks, and leaves nothing behind.
     let deployer = cluster.cli(world, "deployer", "first");
     deployer.refused("migrate", DENIED, "bootstrap.sql");
     deployer.refused("user list", 1, "`patgate migrate` creates it");
@@ -68,11 +68,11 @@ pub(crate) async fn migrates(world: &World<'_>, cluster: &Cluster) {
     assert_eq!(migrator.json("migrate"), nothing);
     assert_eq!(migrator.ok("migrate"), format!("nothing to do\nschema version {SCHEMA}\n"));
 
-    // The roles exist now; membership in one of them is what the next login needs.
+    // The roles exist now; the next login needs membership in one of them.
     deployer.refused("migrate", DENIED, "grants patgate_migrate");
     cluster.sql("migrator", "first", "GRANT patgate_migrate TO deployer").await;
     assert_eq!(deployer.json("migrate"), nothing);
-    // Whoever migrates next need not be who migrated first.
+    // The next migration may be run by another login than the first.
     cluster
         .sql(
             "deployer",
@@ -82,13 +82,13 @@ pub(crate) async fn migrates(world: &World<'_>, cluster: &Cluster) {
         .await;
     assert_eq!(migrator.json("migrate"), nothing);
 
-    // In another database of the cluster, where it may not create a schema.
+    // In another database of the cluster, where it cannot create a schema.
     let elsewhere = cluster.cli(world, "deployer", "second");
     elsewhere.refused("migrate", DENIED, "CREATE on the database");
     cluster.sql("postgres", "postgres", "GRANT CREATE ON DATABASE second TO deployer").await;
     assert_eq!(elsewhere.json("migrate"), first);
 
-    // Where an administrator of the cluster has prepared it.
+    // After an administrator of the cluster has prepared it.
     cluster.sql("postgres", "third", BOOTSTRAP).await;
     cluster.sql("postgres", "third", BOOTSTRAP).await;
     let prepared = cluster.cli(world, "deployer", "third");

@@ -1,5 +1,5 @@
-//! Which models a domain sees: all of them only where that is said, and none where a list is empty,
-//! for this release and for the one before.
+//! Which models a domain sees: all of them only if it is marked so, and none if its list is empty,
+//! in this release and in the previous one.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::support::{
     value,
 };
 
-/// Takes the migration back that says explicitly which domains see all models.
+/// Reverts the migration that marks explicitly which domains see all models.
 const BEFORE: &str = "DROP FUNCTION patgate.keep_domain_closed, patgate.keep_list_closed,
         patgate.keep_lists_closed CASCADE;
     DELETE FROM patgate.domain_models WHERE model = '(none) *';
@@ -28,11 +28,12 @@ const LISTED: &str = "/proxy/picky/v1/models/org/listed";
 const OTHER: &str = "/proxy/picky/v1/models/unlisted";
 const ACME: &str = "/proxy/acme/v1/models/anything";
 
-/// What clients and administrators may take for a model's name, the row's own text included.
+/// Texts that clients and administrators may use as a model's name, including that of the special
+/// row.
 const NAMES: &[&str] = &["m", "org/listed", "(none) *", "(none) x", "(none) ", "*", "none", ""];
 
-/// A domain as the release before this one reads it: this part of its query, and a list without
-/// entries for "all models".
+/// Reads a domain like the previous release: with this part of its query, and reading a list
+/// without entries as "all models".
 async fn read_by_the_release_before(world: &World<'_>, slug: &str) -> Domain {
     let sql = format!(
         "SELECT (SELECT json_agg(json_build_array(m.model, m.upstream))
@@ -50,7 +51,7 @@ async fn read_by_the_release_before(world: &World<'_>, slug: &str) -> Domain {
     Domain::new(id, slug.parse().unwrap(), true, "model-acme".into(), models)
 }
 
-/// Both releases let the domain see no model.
+/// Checks that both releases let the domain see no model.
 async fn sees_none(world: &World<'_>, slug: &str, how: &str) {
     let before = read_by_the_release_before(world, slug).await;
     for name in NAMES {
@@ -60,7 +61,8 @@ async fn sees_none(world: &World<'_>, slug: &str, how: &str) {
     assert_eq!((&shown["all_models"], &shown["models"]), (&json!(false), &json!([])), "{how}");
 }
 
-/// Whichever way the last model of a list goes, and however a domain is made that lists none.
+/// In whichever way the last model of a list is removed, and however a domain without models is
+/// created.
 pub(crate) async fn an_empty_list_permits_no_model(suite: Arc<Suite>) {
     let world = suite.world().await;
     let cli = Cli::of(&world);
@@ -108,13 +110,13 @@ pub(crate) async fn an_empty_list_permits_no_model(suite: Arc<Suite>) {
         }
         assert_eq!(get(&replica, &token, ACME).await, ok, "{how}");
     }
-    // The row keeps no backend in use that the domain does not use.
+    // The row does not keep a backend in use that the domain does not use.
     let uses = format!("SELECT upstream FROM patgate.domain_models WHERE domain_id = '{picky}'");
     assert_eq!(value::<String>(&world, &uses).await, "model-beta");
 
     cli.ok("domain create none --name None --upstream model-acme --no-models");
     sees_none(&world, "none", "without models").await;
-    // As the release before creates one.
+    // As the previous release creates one.
     world
         .sql(
             "INSERT INTO patgate.domains (id, slug, name, upstream, mode, enforced_share)
@@ -132,7 +134,7 @@ pub(crate) async fn an_empty_list_permits_no_model(suite: Arc<Suite>) {
     let before = read_by_the_release_before(&world, "picky").await;
     assert_eq!(before.upstream_for(Some("m")), Some("model-acme"));
 
-    // From its first entry on, it sees what it lists, by command or not.
+    // From its first entry on, the domain sees what it lists, whether or not a command made it.
     let narrowed = cli.ok("domain model set picky org/listed --upstream model-acme");
     assert!(narrowed.contains("it saw all models before"), "{narrowed}");
     eventually("a list", async || get(&replica, &token, OTHER).await == denied).await;
@@ -155,7 +157,7 @@ pub(crate) async fn an_empty_list_permits_no_model(suite: Arc<Suite>) {
     }
 }
 
-/// Domains that see all models by having no list go on seeing them, and the others do not begin to.
+/// Domains that see all models because they have no list continue to; the others do not begin to.
 pub(crate) async fn a_migration_keeps_the_models_that_each_domain_sees(suite: Arc<Suite>) {
     let world = suite.world().await;
     world.sql(BEFORE).await;

@@ -1,5 +1,5 @@
-//! What other logins of the cluster do with notifications holds up no change, and replicas that
-//! listen hear of changes by commands at once.
+//! Other logins of the cluster cannot delay a change with notifications, and replicas that listen
+//! receive changes by commands at once.
 
 use std::{
     process::ExitStatus,
@@ -23,18 +23,19 @@ use crate::support::{
     value,
 };
 
-/// As a transaction that notifies did until it was the commands that notify.
+/// A transaction that notifies, as changes did in an earlier release.
 const ANNOUNCE: &str = "
     CREATE FUNCTION patgate.announce_change() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN PERFORM pg_notify('patgate_changes', ''); RETURN NULL; END $$;
     CREATE TRIGGER announce AFTER INSERT ON patgate.changes
         FOR EACH STATEMENT EXECUTE FUNCTION patgate.announce_change()";
-/// Postgres's codes for a transaction that cannot notify, and for a lock that is not given in time.
+/// Postgres's codes for a transaction that cannot notify, and for a lock that is not granted in
+/// time.
 const QUEUE_FULL: &str = "54000";
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
-/// A world in a cluster of its own, and the address of another database there for a login that has
-/// nothing to do with us.
+/// The address of another database in the cluster of this world, for a login that has nothing to do
+/// with patgate.
 async fn beside_a_stranger(world: &World<'_>) -> String {
     world.sql("CREATE ROLE stranger LOGIN").await;
     format!("postgres://stranger@127.0.0.1:{}/postgres", world.port)
@@ -45,7 +46,7 @@ async fn two_replicas(world: &World<'_>) -> [Replica; 2] {
     [world.serve(&["max_staleness=60s"]).await, world.serve(&["max_staleness=60s", &feed]).await]
 }
 
-/// Whatever takes something away works at once, and is obeyed.
+/// Whatever takes a permission away succeeds at once, and takes effect.
 async fn changes_go_on(world: &World<'_>, cli: &Cli<'_>, replicas: &[Replica]) {
     let url = world.url("administrator", world.port);
     let [revoked, deleted, bare] = [reader(world).await, reader(world).await, reader(world).await];
@@ -75,7 +76,7 @@ async fn changes_go_on(world: &World<'_>, cli: &Cli<'_>, replicas: &[Replica]) {
     obeyed(&revoked, "acme", 401).await;
     obeyed(&deleted, "acme", 401).await;
     obeyed(&others, "beta", 403).await;
-    // Also where nobody waits for a lock.
+    // Also if the session does not wait for locks.
     let impatient = format!("{url}?options=-c%20lock_timeout%3D100ms");
     let mut administrator = PgConnection::connect(&impatient).await.unwrap();
     administrator.execute(sqlx::raw_sql(AssertSqlSafe(revocation(&bare)))).await.unwrap();
@@ -87,7 +88,7 @@ fn revocation(token: &Token) -> String {
     format!("UPDATE patgate.pats SET revoked_at = now() WHERE id = '{}'", token.id)
 }
 
-/// With notifications in its transaction, as before, the same revocation fails as it commits.
+/// With a notification in its transaction, as before, the same revocation fails at commit.
 async fn fails_if_it_notifies(world: &World<'_>, code: &str) {
     let token = reader(world).await;
     world.sql(ANNOUNCE).await;
@@ -116,7 +117,7 @@ async fn fill_the_queue(url: &str) -> PgConnection {
 }
 
 pub(crate) async fn a_full_queue_holds_up_no_change(suite: Arc<Suite>) {
-    // The smallest that there is; by default it takes 8 GiB to fill it.
+    // The smallest queue that is possible; by default, filling it takes 8 GiB.
     let (postgres, world) = suite.spare(json!({ "max_notify_queue_pages": 64 })).await;
     let cli = Cli::of(&world).with("postgres.url", &world.url("administrator", world.port));
     let replicas = two_replicas(&world).await;
@@ -130,12 +131,13 @@ pub(crate) async fn a_full_queue_holds_up_no_change(suite: Arc<Suite>) {
     suite.stack.stop(&postgres);
 }
 
-/// A transaction that notifies holds, from its commit on, the lock that every other one waits for. How
-/// long that takes, its sender decides: by how much it sends, or here by a standby that is waited for.
+/// From its commit on, a transaction that notifies holds the lock for which every other one waits.
+/// Its sender decides how long that takes: by how much it sends, or here by a standby for which it
+/// waits.
 pub(crate) async fn a_commit_that_takes_long_holds_up_no_change(suite: Arc<Suite>) {
     const HELD: &str = "SELECT EXISTS (SELECT FROM pg_locks WHERE granted AND locktype = 'object'
         AND database = 0 AND classid = 'pg_database'::regclass AND mode = 'AccessExclusiveLock')";
-    // Whoever waits for the lock all the same fails.
+    // A session that waits for the lock nevertheless fails.
     let settings = json!({ "synchronous_commit": "local", "lock_timeout": "20s" });
     let (postgres, world) = suite.spare(settings).await;
     let cli = Cli::of(&world).with("postgres.url", &world.url("administrator", world.port));
@@ -160,7 +162,7 @@ pub(crate) async fn a_commit_that_takes_long_holds_up_no_change(suite: Arc<Suite
     suite.stack.stop(&postgres);
 }
 
-/// A command notifies when it has committed; bare SQL does not.
+/// A command notifies after its commit; bare SQL does not.
 pub(crate) async fn commands_notify_and_bare_sql_is_polled(suite: Arc<Suite>) {
     let world = suite.world().await;
     let cli = Cli::of(&world);
@@ -172,7 +174,7 @@ pub(crate) async fn commands_notify_and_bare_sql_is_polled(suite: Arc<Suite>) {
     let bare = reader(&world).await;
     let token = reader(&world).await;
     revoke(&world, &bare).await;
-    // Of the same database, so it comes after whatever came of the revocation.
+    // In the same database, so it arrives after any notification of the revocation.
     world.sql(&format!("SELECT pg_notify('{channel}', 'marker')")).await;
     let next = async |listener: &mut PgListener| {
         let notified = timeout(Duration::from_secs(60), listener.recv()).await;
@@ -183,7 +185,7 @@ pub(crate) async fn commands_notify_and_bare_sql_is_polled(suite: Arc<Suite>) {
     assert_eq!(next(&mut listener).await, "");
 }
 
-/// How long until a replica obeys a command, from the end of that, summed up over some.
+/// Returns the total time from the end of several commands until a replica applied them.
 async fn obeyed_after(world: &World<'_>, replica: &Replica) -> Duration {
     let mut sum = Duration::ZERO;
     for _ in 0..15 {
@@ -216,8 +218,8 @@ pub(crate) async fn a_command_wakes_who_listens(suite: Arc<Suite>) {
     assert!(2 * woken < polled, "{woken:?} listening, {polled:?} polling");
 }
 
-/// Keys of advisory locks are anybody's who may connect. None of them holds up the pruning, and
-/// nobody but who prunes can lock the row that does.
+/// Any login that may connect can hold advisory locks. None of them delays pruning, and only a
+/// login that prunes can lock the row that does.
 pub(crate) async fn no_key_and_no_login_holds_up_pruning(suite: Arc<Suite>) {
     let world = suite.world().await;
     let keys = ["'patgate prune'", "'patgate prune ' || id"];
@@ -247,7 +249,7 @@ pub(crate) async fn no_key_and_no_login_holds_up_pruning(suite: Arc<Suite>) {
             assert_eq!(attempt(pool, &lock).await, denied, "{mode}");
         }
     }
-    // Who comes while another one prunes does not wait.
+    // A session that prunes at the same time does not wait.
     let mut other = server.begin().await.unwrap();
     other.execute(prune).await.unwrap();
     let more: bool = sqlx::query_scalar(prune).fetch_one(&administrator).await.unwrap();

@@ -1,5 +1,5 @@
-//! Behind PgBouncer in transaction mode, where no two transactions need share a connection, and
-//! everybody's transactions share two.
+//! Behind PgBouncer in transaction mode, where two transactions of a client may use different
+//! connections, and all clients share two.
 
 use std::{env, fs, sync::Arc};
 
@@ -20,7 +20,8 @@ use crate::{
 const SERVER_CONNECTIONS: i64 = 2;
 const READ: (&str, &str, &str, &str) = ("acme", "models", "*", "llm_read");
 
-/// Started before Postgres in a mode, with `more` settings; nothing where there is none to start.
+/// Starts PgBouncer before Postgres in a mode, with `more` settings; returns `None` if it is not
+/// installed.
 fn start(suite: &Suite, mode: &str, more: &str) -> Option<(ServerDirectory, Server, u16)> {
     let Some(pgbouncer) = find("pgbouncer") else {
         let skipped = "no pgbouncer on this machine: nothing was tried behind a pooler";
@@ -30,7 +31,7 @@ fn start(suite: &Suite, mode: &str, more: &str) -> Option<(ServerDirectory, Serv
     };
     let home = ServerDirectory::new();
     let port = free_port();
-    // No parameter at start-up is ignored: we send none that it does not know.
+    // No startup parameter is ignored: patgate sends none that PgBouncer does not know.
     let users = home.write("users", "\"server\" \"\"\n\"administrator\" \"\"\n");
     let config = home.write(
         "pgbouncer.ini",
@@ -65,9 +66,9 @@ pub(crate) async fn everything_works_behind_a_pooler(suite: Arc<Suite>) {
     let replicas = format!("postgres.url={}", pooled("server"));
     walk_through(&world, &cli, &[&replicas, "redis.url="]).await;
 
-    // A login for both, so that replicas and commands are given each other's connections. A
-    // replica that hears of changes at once has a connection of its own for that; one that has
-    // none leaves nothing behind on those that it shares.
+    // One login for both, so that replicas and commands get each other's connections. A replica
+    // that receives changes at once has its own connection for that; one that has none leaves no
+    // state on the connections that it shares.
     let shared = format!("postgres.url={}", pooled("administrator"));
     let direct = suite.postgres_url("server", &world.database);
     under_load(&world, &cli, &[&shared, "redis.url=", &format!("feed.url={direct}")]).await;
@@ -88,7 +89,8 @@ pub(crate) async fn everything_works_behind_a_pooler(suite: Arc<Suite>) {
     suite.stack.stop(&server);
 }
 
-/// A feed that cannot be listened to is told, and read all the same; a relay needs another one.
+/// A feed without notifications is reported, and read nevertheless; a relay needs a direct
+/// connection.
 pub(crate) async fn a_feed_behind_a_pooler_is_told(suite: Arc<Suite>) {
     const TOLD: &str = "connection pooler in transaction mode";
     let world = suite.world().await;
@@ -129,7 +131,7 @@ pub(crate) async fn a_feed_behind_a_pooler_is_told(suite: Arc<Suite>) {
     }
 }
 
-/// A login, a database or a server that permits fewer connections than a replica may want.
+/// A login, a database or a server that permits fewer connections than a replica may need.
 pub(crate) async fn too_few_connections_are_told(suite: Arc<Suite>) {
     let world = suite.world().await;
     let user = format!("narrow_{}", world.database);
@@ -141,7 +143,7 @@ pub(crate) async fn too_few_connections_are_told(suite: Arc<Suite>) {
         assert_eq!(code, 0, "{detail}");
         (outcome, detail)
     };
-    // And one for the feed, and one for notes of use.
+    // In addition, one for the feed, and one for notes of use.
     assert_eq!(found("7").0, "ok");
     let (outcome, detail) = found("8");
     assert_eq!(outcome, "warning");
@@ -156,7 +158,7 @@ pub(crate) async fn too_few_connections_are_told(suite: Arc<Suite>) {
     let (_, detail) = found("1000");
     assert!(detail.starts_with("the server, "), "{detail}");
 
-    // It is said at the start, which goes on.
+    // The start reports it and continues.
     world.sql(&format!("ALTER ROLE {user} CONNECTION LIMIT 9")).await;
     let url = format!("postgres.url={}", world.url(&user, world.port));
     let replica = world.serve(&[&url, "postgres.max_connections=8"]).await;
@@ -166,7 +168,7 @@ pub(crate) async fn too_few_connections_are_told(suite: Arc<Suite>) {
     assert_eq!(ask(&replica, &token, "acme").await, answer(200, "ok"));
 }
 
-/// Many tokens that no replica has seen, while commands are run: every answer is the right one.
+/// Many tokens that are new to the replica, while commands run: every answer is correct.
 async fn under_load(world: &World<'_>, cli: &Cli<'_>, settings: &[&str]) {
     let replicas = [world.serve(settings).await, world.serve(settings).await];
     for round in 0..4 {
@@ -195,7 +197,7 @@ async fn under_load(world: &World<'_>, cli: &Cli<'_>, settings: &[&str]) {
     }
 }
 
-/// One of each kind in turn, and what it is answered.
+/// Makes one token of each kind in turn, and returns its expected answer.
 async fn token(world: &World<'_>, number: usize) -> (Token, (u16, String)) {
     match number % 5 {
         0 | 1 => (world.token(&[READ]).await, answer(200, "ok")),

@@ -1,4 +1,4 @@
-//! What each login may do: tried, table by table, column by column.
+//! What each login may do: tried on each table and column.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use sqlx::PgPool;
 use super::{INSUFFICIENT_PRIVILEGE, attempt};
 use crate::support::{Suite, World, value};
 
-/// What an administrator may write.
+/// The tables that an administrator may write.
 const MODEL: &[&str] = &[
     "backends",
     "domain_models",
@@ -19,12 +19,12 @@ const MODEL: &[&str] = &[
     "roles",
     "users",
 ];
-/// Where replicas tell how far they are.
+/// Where replicas report how far they have read.
 const LEASES: &str = "replicas";
-/// Book-keeping of the schema's owner, which nobody else needs to see.
+/// Tables of the schema's owner that no other login needs to see.
 const INTERNAL: &[&str] = &["change_marks", "migrations"];
 
-/// What neither login may do, whatever its role.
+/// What neither login may do, with any role.
 const NEVER: &[&str] = &[
     "CREATE TABLE patgate.mine (id int)",
     "CREATE FUNCTION patgate.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
@@ -43,7 +43,8 @@ async fn login(world: &World<'_>, user: &str) -> PgPool {
     PgPool::connect(&world.suite.postgres_url(user, &world.database)).await.unwrap()
 }
 
-/// Whether a statement fails for a lack of privileges; for another reason, it was permitted.
+/// Returns false if a statement fails because of a missing privilege. Any other error means that it
+/// was permitted.
 async fn permitted(pool: &PgPool, sql: &str) -> bool {
     attempt(pool, sql).await != Err(INSUFFICIENT_PRIVILEGE.to_owned())
 }
@@ -135,7 +136,7 @@ pub(crate) async fn an_administrator_may_not_rewrite_history(suite: Arc<Suite>) 
     .await;
 }
 
-/// A login without a role of ours cannot even look.
+/// A login without a role of patgate's cannot even read.
 pub(crate) async fn a_stranger_may_nothing(suite: Arc<Suite>) {
     let world = suite.world().await;
     let user = format!("nobody_{}", world.database);
@@ -149,11 +150,12 @@ pub(crate) async fn a_stranger_may_nothing(suite: Arc<Suite>) {
     .await;
 }
 
-/// Not even the owner of the log, or a superuser who replays changes, edits it by mistake.
+/// Neither the owner of the log nor a superuser who replays changes can edit it by accident.
 pub(crate) async fn nobody_edits_the_audit_log(suite: Arc<Suite>) {
     let world = suite.world().await;
     world.sql("INSERT INTO patgate.audit_log (actor, action, object) VALUES ('a', 'b', 'c')").await;
-    // The trigger answers like a missing privilege does, so whether it is missing is asked apart.
+    // The trigger reports the same error as a missing privilege, so the privilege is checked
+    // separately.
     let granted = "SELECT r || ' ' || p FROM unnest(ARRAY['patgate_serve', 'patgate_admin']) r,
              unnest(ARRAY['UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER']) p
          WHERE has_table_privilege(r, 'patgate.audit_log', p)
@@ -178,8 +180,8 @@ pub(crate) async fn nobody_edits_the_audit_log(suite: Arc<Suite>) {
     }
 }
 
-/// Whatever a migration creates belongs to the one role, and what acts in its name cannot be
-/// led astray by a search path.
+/// Everything that a migration creates belongs to one role, and functions that run with its rights
+/// cannot be misled by a search path.
 pub(crate) async fn everything_belongs_to_the_migrating_role(suite: Arc<Suite>) {
     let world = suite.world().await;
     let foreign = "SELECT relname::text FROM pg_class
@@ -193,7 +195,7 @@ pub(crate) async fn everything_belongs_to_the_migrating_role(suite: Arc<Suite>) 
          WHERE pronamespace = 'patgate'::regnamespace
            AND NOT EXISTS (SELECT FROM unnest(proconfig) c WHERE c LIKE 'search_path=pg\\_catalog%')";
     assert_eq!(names(&world, astray).await, [""; 0]);
-    // The check itself sees what is there.
+    // The check itself finds what exists.
     let all = "SELECT proname::text FROM pg_proc WHERE pronamespace = 'patgate'::regnamespace";
     assert!(names(&world, all).await.contains(&"refuse_audit_change".to_owned()));
     let superusers = "SELECT rolname::text FROM pg_roles WHERE rolname LIKE 'patgate\\_%'
@@ -201,8 +203,8 @@ pub(crate) async fn everything_belongs_to_the_migrating_role(suite: Arc<Suite>) 
     assert_eq!(names(&world, superusers).await, [""; 0]);
 }
 
-/// Whoever may execute a trigger's function may put it on a table of their own, and then it acts in
-/// its owner's name. Everybody may execute what nobody has taken away from them.
+/// A login that may execute a trigger's function may attach it to its own table, where it runs with
+/// its owner's rights. Every login may execute a function unless that is revoked.
 pub(crate) async fn nobody_executes_what_is_not_meant_for_them(suite: Arc<Suite>) {
     let world = suite.world().await;
     let executes = |who: &str| {

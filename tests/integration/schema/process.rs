@@ -15,7 +15,7 @@ use crate::support::Suite;
 
 const NOBODY: u32 = 65534;
 
-/// A directory of its own for such a server, which belongs to the user it is to run as.
+/// A directory for such a server, which belongs to the user that runs it.
 pub(crate) struct ServerDirectory {
     dir: TempDir,
     is_root: bool,
@@ -25,7 +25,8 @@ impl ServerDirectory {
     pub(crate) fn new() -> Self {
         let mut builder = tempfile::Builder::new();
         let builder = builder.prefix("patgate-").permissions(Permissions::from_mode(0o755));
-        // Where everybody can get to: root's own place for temporary files may be closed.
+        // In a place that every user can reach: root's own folder for temporary files may be
+        // closed.
         let dir = builder.tempdir_in("/tmp").unwrap();
         let is_root = fs::metadata(dir.path()).unwrap().uid() == 0;
         let home = Self { dir, is_root };
@@ -90,7 +91,7 @@ impl ServerDirectory {
     }
 }
 
-/// A program on the path, or where servers are installed though no user's path leads there.
+/// Finds a program on the path, or where servers are installed outside of any path.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut places: Vec<PathBuf> = std::env::split_paths(&path).collect();

@@ -1,4 +1,4 @@
-//! The feed's table is kept small, however much has come together.
+//! Pruning keeps the feed's table small, however many changes there are.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use crate::support::{Suite, fleet::status, tokens::reader, value};
 const BACKLOG: i64 = 500_000;
 const YOUNGER: i64 = 10;
 
-/// Whether something is left. A machine that stands still for half a second may cost a slice its
-/// time-out; one that takes as long by itself fails again.
+/// Prunes, and returns whether something is left. If the machine stands still for half a second, a
+/// slice may time out; a slice that always takes that long fails again.
 async fn prune(pool: &PgPool) -> bool {
     const CANCELED: &str = "57014";
     let slice = || sqlx::query_scalar("SELECT patgate.prune_changes()").fetch_one(pool);
@@ -27,8 +27,8 @@ async fn prune(pool: &PgPool) -> bool {
     slice().await.unwrap()
 }
 
-/// A login with a time-out of its own, as `docs/operations.md` advises, prunes what it could not
-/// prune at once; the horizon goes ahead, and what is younger stays.
+/// A login with its own timeout, as `docs/operations.md` advises, prunes a backlog that it could
+/// not prune at once; the horizon advances, and newer changes stay.
 pub(crate) async fn a_backlog_is_pruned_in_slices(suite: Arc<Suite>) {
     let world = suite.world().await;
     let insert = |from: i64, to: i64| {
@@ -67,8 +67,8 @@ pub(crate) async fn a_backlog_is_pruned_in_slices(suite: Arc<Suite>) {
     hasty.close().await;
 }
 
-/// Pruning takes ids that its snapshot has not reached for those of another cluster, and its own
-/// transaction's is such a one.
+/// Pruning considers ids above its snapshot to be of another cluster, and the id of its own
+/// transaction is one of those.
 pub(crate) async fn a_transaction_that_has_written_cannot_prune(suite: Arc<Suite>) {
     const ACTIVE_SQL_TRANSACTION: &str = "25001";
     let world = suite.world().await;

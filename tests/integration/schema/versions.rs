@@ -1,4 +1,4 @@
-//! Which schemas a release works on, and what it says about the others.
+//! Which schema versions a release accepts, and what it says about the others.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use patgate::{app::App, postgres::SCHEMA};
 
 use crate::support::{Suite, World, cli::Cli, value};
 
-/// What starting on a database comes to, as a library and as a program.
+/// Starts on a database, with the library and with the program, and returns the result.
 async fn start(world: &World<'_>, database: &str) -> Result<(), String> {
     let url = world.suite.postgres_url("server", database);
     let built = App::build(&world.config(&[&format!("postgres.url={url}")])).await;
@@ -37,7 +37,7 @@ pub(crate) async fn this_version_and_the_next_are_served(suite: Arc<Suite>) {
         set(version).await;
         assert_eq!(start(&world, &world.database).await, Ok(()));
         serve(&world, &world.database).ok("user list");
-        // A release that is rolled back, and migrates as it starts, leaves a newer schema alone.
+        // A release that is rolled back, and migrates at startup, leaves a newer schema unchanged.
         assert!(cli.ok("migrate").starts_with("nothing to do\n"));
         let stored: i32 = value(&world, "SELECT version FROM patgate.schema_version").await;
         assert_eq!(stored, version);

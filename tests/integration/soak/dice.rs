@@ -1,8 +1,8 @@
-//! What follows from a seed.
+//! Random draws from a seed.
 
 use std::time::Duration;
 
-/// SplitMix64: good enough to draw faults by, and without a dependency.
+/// SplitMix64: good enough to draw faults, and without a dependency.
 pub(super) struct Dice(u64);
 
 impl Dice {
@@ -21,12 +21,12 @@ impl Dice {
         all[(self.next() % all.len() as u64) as usize]
     }
 
-    /// Once in so many times.
+    /// True once in this many draws, on average.
     pub(super) fn once_in(&mut self, times: u64) -> bool {
         self.next().is_multiple_of(times)
     }
 
-    /// Milliseconds; the longest is not drawn.
+    /// A random time in milliseconds, below the longest.
     pub(super) fn between(&mut self, shortest: u64, longest: u64) -> Duration {
         Duration::from_millis(shortest + self.next() % (longest - shortest))
     }

@@ -1,18 +1,18 @@
-//! When what was wrong: by this, a 503 is excused or not.
+//! The times of faults, which decide whether a 503 is excused.
 
 use std::{fmt, sync::Mutex, time::Instant};
 
 use crate::support::fleet::HEALED;
 
-/// The faults that are told with a violation.
+/// How many faults the report of a violation shows.
 const TOLD: usize = 4;
 
 struct FaultPeriod {
     what: String,
-    /// Whether anybody may be told 503 for it.
+    /// Whether the fault excuses a 503.
     excuses: bool,
     from: Instant,
-    /// Nothing while it lasts.
+    /// `None` while it lasts.
     until: Option<Instant>,
 }
 
@@ -26,7 +26,7 @@ impl FaultPeriods {
         Self { began, spells: Mutex::default() }
     }
 
-    /// The time of the soak.
+    /// The time since the start of the soak.
     pub(super) fn at(&self, moment: Instant) -> f64 {
         moment.saturating_duration_since(self.began).as_secs_f64()
     }
@@ -37,19 +37,19 @@ impl FaultPeriods {
         self.spells.lock().unwrap().push(spell);
     }
 
-    /// Returns when everything has to be well again.
+    /// Returns when everything must work again.
     pub(super) fn clears(&self) -> Instant {
         let now = Instant::now();
         self.spells.lock().unwrap().last_mut().unwrap().until = Some(now);
         now + HEALED
     }
 
-    /// Whether a 503 that was on its way then is excused.
+    /// Returns whether a 503 that was in transit then is excused.
     pub(super) fn excuses(&self, sent: Instant, arrived: Instant) -> bool {
         self.any(sent, arrived, |spell| spell.excuses)
     }
 
-    /// Whether nothing was wrong or healing then.
+    /// Returns whether nothing was wrong or recovering then.
     pub(super) fn is_fair(&self, from: Instant, until: Instant) -> bool {
         !self.any(from, until, |_| true)
     }

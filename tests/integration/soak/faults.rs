@@ -1,4 +1,4 @@
-//! What can go wrong, and how it is mended.
+//! Faults, and how each is repaired.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub(super) enum Fault {
     Redis(Mode),
     RedisFlushed,
     RedisKilled,
-    /// Look-ups fail; the feed is as it was.
+    /// Lookups fail; the feed works.
     LookUps(Mode),
     Postgres(Mode),
     PostgresStopped,
@@ -30,8 +30,8 @@ pub(super) enum Fault {
     Replaced(usize),
 }
 
-/// Of two faults at a time, each is of another part. Replicas come last: they start when the
-/// stores are there.
+/// If there are two faults at a time, each is in another part. Replicas come last, because they
+/// start when the stores run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum FaultyPart {
     Redis,
@@ -42,7 +42,7 @@ enum FaultyPart {
 
 const SLOW: Mode = Mode::Delay(Duration::from_millis(500));
 
-/// The replica 0 is never replaced: its memory is watched.
+/// Replica 0 is never replaced, because its memory is measured.
 const FAULTS: [Fault; 30] = [
     Fault::Redis(Mode::Refuse),
     Fault::Redis(Mode::BlackHole),
@@ -77,7 +77,7 @@ const FAULTS: [Fault; 30] = [
 ];
 
 impl Fault {
-    /// One, or sometimes two at once.
+    /// Draws one fault, or sometimes two.
     pub(super) fn draw(dice: &mut Dice) -> Vec<Self> {
         let mut drawn = vec![dice.one_of(&FAULTS)];
         if dice.once_in(3) {
@@ -99,7 +99,7 @@ impl Fault {
         }
     }
 
-    /// Whether a good token may be told 503 for it.
+    /// Returns whether the fault excuses a 503 for a good token.
     pub(super) fn excuses(self) -> bool {
         match self {
             Self::Clock(_) => false,

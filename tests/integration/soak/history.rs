@@ -1,9 +1,9 @@
-//! What was so of a token, when, and what may therefore be answered.
+//! The states of a token over time, and the answers that they permit.
 //!
-//! A change was made at some moment between the asking for it and the word that it is done. An
-//! answer may rest on what was so at any moment from `STALENESS` before it was asked for until it
-//! arrived. What a token may and whether its domain is in use are known apart, perhaps as of
-//! different moments; either is known as of one.
+//! A change took effect at some moment between its start and its confirmation. An answer may
+//! reflect the state at any moment from `STALENESS` before the request until the answer arrived.
+//! The permissions of a token and the state of its domain are cached separately, and may be of
+//! different moments; but each is of one moment.
 
 use std::{
     fmt::Write as _,
@@ -14,10 +14,10 @@ use super::{dice::Dice, fault_periods::FaultPeriods};
 use crate::support::withdrawals::WITHDRAWALS;
 
 pub(super) const STALENESS: Duration = Duration::from_secs(3);
-/// Of these at most one is taken at a time: giving one back would give back the other, too.
+/// At most one of each group is taken at a time: giving one back would also give back the other.
 const EXCLUSIVE: [&[usize]; 4] = [&[0, 1, 2], &[3, 4], &[5], &[DOMAIN]];
 const DOMAIN: usize = 6;
-/// How many changes are told with a violation.
+/// How many changes the report of a violation shows.
 const TOLD: usize = 5;
 
 /// What is taken away, as places in `WITHDRAWALS`.
@@ -25,10 +25,10 @@ type Withdrawn = Vec<usize>;
 
 struct MadeChange {
     asked: Instant,
-    /// Nothing while it is not sure.
+    /// `None` until it is confirmed.
     done: Option<Instant>,
     taken: Withdrawn,
-    /// How long after it was done somebody asked who was answered as before.
+    /// How long after its confirmation an answer still showed the old state.
     late: Duration,
 }
 
@@ -70,7 +70,7 @@ impl History {
         self.0.last_mut().unwrap().done = Some(Instant::now());
     }
 
-    /// Whether this may be answered.
+    /// Returns whether this answer is permitted.
     pub(super) fn judge(&mut self, status: u16, sent: Instant, arrived: Instant) -> bool {
         let ends = self.0.iter().skip(1).map(|next| next.done).chain([None]);
         let possible: Vec<&Withdrawn> = self
@@ -84,7 +84,7 @@ impl History {
         let legal = possible
             .iter()
             .any(|token| possible.iter().any(|domain| answer(token, domain) == status));
-        // Of the last one only, if it was done when the question was asked.
+        // Only for the last change, if it was confirmed when the request was sent.
         if let Some(last) = self.0.last_mut()
             && let Some(done) = last.done
             && done <= sent
@@ -99,8 +99,8 @@ impl History {
         self.0.len() - 1
     }
 
-    /// How long it took to obey the changes that were made in fair weather, and could be seen for
-    /// so long.
+    /// Returns how long changes took to apply that were made in fair weather and were visible for
+    /// this long.
     pub(super) fn obeyed<'h>(
         &'h self,
         fault_periods: &'h FaultPeriods,
@@ -116,7 +116,7 @@ impl History {
         })
     }
 
-    /// The latest changes.
+    /// The latest changes, as a text.
     pub(super) fn tell(&self, fault_periods: &FaultPeriods) -> String {
         let mut told = String::new();
         for MadeChange { asked, done, taken, .. } in &self.0[self.0.len().saturating_sub(TOLD)..] {
@@ -130,7 +130,7 @@ impl History {
     }
 }
 
-/// By what is known of the token, and what of the domain. No 401 is told as a 403.
+/// The answer for what is taken from the token and from the domain. A 401 never becomes a 403.
 fn answer(token: &[usize], domain: &[usize]) -> u16 {
     let of_token = token.iter().filter(|way| **way != DOMAIN);
     let of_domain = domain.iter().filter(|way| **way == DOMAIN);

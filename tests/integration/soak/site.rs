@@ -1,4 +1,4 @@
-//! Replicas behind an Envoy, stores of their own, and a proxy before each store.
+//! Replicas behind an Envoy, their own stores, and a proxy before each store.
 
 use patgate_testing::{proxy::Proxy, stack::Server};
 use serde_json::json;
@@ -35,11 +35,11 @@ impl<'s> SoakServers<'s> {
             "PATGATE_FEED_RELAY": relay,
             "PATGATE_MAX_STALENESS": format!("{}s", STALENESS.as_secs()),
             "PATGATE_NEGATIVE_TTL": "1s",
-            // Less than Envoy waits for one replica.
+            // Shorter than Envoy waits for one replica.
             "PATGATE_DEADLINE": "1500ms",
             "PATGATE_POSTGRES_QUERY_TIMEOUT": "1s",
             "PATGATE_REDIS_TIMEOUT": "100ms",
-            // Full before long, so that memory has no reason to grow.
+            // Soon full, so that memory has no reason to grow.
             "PATGATE_MEMORY_PRINCIPALS": "1MiB",
         });
         let gate = Processes::start(&world, REPLICAS, &settings, patient("2s", "5s"));
@@ -47,7 +47,7 @@ impl<'s> SoakServers<'s> {
         Self { world, primary, standby, valkey, postgres_proxy, feed_proxy, redis_proxy, gate }
     }
 
-    /// Bytes that each replica occupies.
+    /// The memory of each replica, in bytes.
     pub(super) fn resident(&self) -> [u64; REPLICAS] {
         std::array::from_fn(|which| self.gate.processes[which].resident())
     }

@@ -1,4 +1,4 @@
-//! Tokens that are changed all the time, and asked about all the time.
+//! Tokens that are changed and used all the time.
 
 use std::{
     sync::{Arc, Mutex},
@@ -16,19 +16,19 @@ use crate::support::{
     withdrawals::{self, Subject, WITHDRAWALS, keep},
 };
 
-/// How long the clients of each pause between two questions: some tokens are hot, and some are
-/// left alone until they are old.
+/// How long the clients of each token pause between two requests: some tokens are hot, and some are
+/// unused until they are old.
 const PAUSES: [(usize, u64, u64); 3] = [(4, 20, 30), (8, 80, 120), (4, 10, 4000)];
-/// Changes come in quick succession, or so that the last one is obeyed for certain.
+/// Changes come in quick succession, or so slowly that the last one certainly took effect.
 const QUICK: (u64, u64) = (50, 1000);
 const SLOW: (u64, u64) = (3000, 9000);
 
-/// One token, its administrator, and whoever uses it.
+/// One token, with its administrator and its users.
 struct Case {
     subject: Subject,
     history: Mutex<History>,
     fault_periods: Arc<FaultPeriods>,
-    /// Of this, and of all tests.
+    /// Of this test, and of all tests.
     ledgers: [Ledger; 2],
     illegal: watch::Sender<Option<String>>,
 }
@@ -64,7 +64,7 @@ impl Subjects {
             }
         }
         keep(world).await;
-        // Past every proxy.
+        // Without any proxy.
         let url = world.url("postgres", world.port);
         let mut tasks = JoinSet::new();
         for (at, (case, pauses)) in cases.iter().zip(pauses).enumerate() {
@@ -75,7 +75,7 @@ impl Subjects {
         Self { cases, answers, illegal, tasks }
     }
 
-    /// Until there is an illegal answer; what is wrong with it.
+    /// Waits until there is an illegal answer, and describes it.
     pub(super) async fn illegal(&self) -> String {
         told(&self.illegal).await
     }
@@ -84,8 +84,8 @@ impl Subjects {
         self.cases.iter().map(|case| case.history.lock().unwrap().changes()).sum()
     }
 
-    /// No change and no request after this. How long it took to obey changes in fair weather, of
-    /// tokens that are asked about often enough to see it.
+    /// Ends all changes and requests. Returns how long changes in fair weather took, for tokens
+    /// that are used often enough to show it.
     pub(super) async fn end(
         mut self,
         fault_periods: &FaultPeriods,
@@ -150,7 +150,7 @@ impl Case {
         }
     }
 
-    /// Until it is sure that it was made. Postgres may be away.
+    /// Repeats the change until it is certainly made. Postgres may be down.
     async fn make(&self, url: &str, connection: &mut Option<PgConnection>, sql: String) {
         for attempt in 0.. {
             let made = async {
@@ -168,9 +168,9 @@ impl Case {
                 Err(_) => String::new(),
             };
             match code.as_str() {
-                // It had been made, only the word of it was lost.
+                // It was made; only the confirmation was lost.
                 "23505" if attempt > 0 => return,
-                // Shutting down, starting up, or not there at all.
+                // Shutting down, starting, or not running.
                 "" | "57P01" | "57P02" | "57P03" => sleep(Duration::from_millis(50)).await,
                 _ => return tell(&self.illegal, format!("{code}: {sql}")),
             }

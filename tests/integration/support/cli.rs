@@ -1,4 +1,4 @@
-//! Calls the administrator's commands: the real binary.
+//! Runs the administrator's commands: the real binary.
 
 use std::{
     collections::BTreeMap,
@@ -15,17 +15,17 @@ use super::{Replica, Suite, Token, World, outcome};
 /// No command takes this long, on any machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long a token is with the prefix `pat`.
+/// The length of a token with the prefix `pat`.
 const TOKEN_LEN: usize = 77;
 
-/// Ways to call the binary: in the name of somebody, with settings of its own.
+/// How to run the binary: as which login, and with which settings.
 #[derive(Clone)]
 pub(crate) struct Cli<'s> {
     suite: &'s Suite,
     env: BTreeMap<String, String>,
 }
 
-/// What a command came to.
+/// The result of a command.
 #[derive(Debug)]
 pub(crate) struct CommandOutput {
     pub(crate) code: i32,
@@ -40,12 +40,12 @@ impl<'s> Cli<'s> {
         bare.with("postgres.url", &world.suite.postgres_url("administrator", &world.database))
             .with("redis.url", &world.redis_url)
             .with("keyring_file", &world.keyring_file.display().to_string())
-            // A loaded test machine is no reason to give up.
+            // A busy test machine must not cause a timeout.
             .with("postgres.query_timeout", "5s")
             .with("redis.timeout", "4s")
     }
 
-    /// With another value for a setting; an empty one takes it away.
+    /// With another value for a setting; an empty one removes it.
     pub(crate) fn with(&self, key: &str, value: &str) -> Self {
         let mut changed = self.clone();
         let variable = format!("PATGATE_{}", key.replace('.', "_").to_uppercase());
@@ -65,20 +65,20 @@ impl<'s> Cli<'s> {
         self.feed(command, "")
     }
 
-    /// Runs a command with something on its standard input. The words of `command` are separated
-    /// by spaces.
+    /// Runs a command with a text on its standard input. The words of `command` are separated by
+    /// spaces.
     pub(crate) fn feed(&self, command: &str, stdin: &str) -> CommandOutput {
         self.feed_words(&command.split_whitespace().collect::<Vec<_>>(), stdin)
     }
 
-    /// The same, for words that hold spaces or nothing.
+    /// The same, for words that contain spaces or are empty.
     pub(crate) fn feed_words(&self, words: &[&str], stdin: &str) -> CommandOutput {
         let mut process = assert_cmd::Command::from_std(self.process(words));
         let output = process.write_stdin(stdin).timeout(PATIENCE).output().unwrap();
         self.finish(&words.join(" "), output)
     }
 
-    /// Starts a command; [`Self::finish`] is for what comes of it.
+    /// Starts a command; [`Self::finish`] takes its result.
     pub(crate) fn spawn(&self, command: &str) -> Child {
         let mut process = self.process(&command.split_whitespace().collect::<Vec<_>>());
         let process = process.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -104,8 +104,8 @@ impl<'s> Cli<'s> {
         process
     }
 
-    /// Every token goes to the search for leaks, and none to standard error. A key is shown by
-    /// the command that makes one, and by no other; a backend's credential by none.
+    /// Registers every token for the search for leaks. No token may be on standard error. A key may
+    /// be shown only by the command that makes it; a backend's credential by none.
     fn keep_secrets(&self, command: &str, ran: &CommandOutput) {
         assert_eq!(tokens_in(&ran.stderr).next(), None, "a token on standard error: {command}");
         let shown = tokens_in(&ran.stdout).map(str::to_owned);
@@ -127,7 +127,7 @@ impl<'s> Cli<'s> {
         self.env.get("PATGATE_KEYRING_FILE").map(PathBuf::from)
     }
 
-    /// Standard output of a command that succeeds.
+    /// Returns the standard output of a command that must succeed.
     pub(crate) fn ok(&self, command: &str) -> String {
         let ran = self.run(command);
         assert_eq!(ran.code, 0, "{command}: {ran:#?}");
@@ -139,7 +139,7 @@ impl<'s> Cli<'s> {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{command}: {error}: {text}"))
     }
 
-    /// A command that makes a token.
+    /// Runs a command that makes a token.
     pub(crate) fn mint(&self, command: &str) -> Token {
         let made = self.json(command);
         let text = made["token"].as_str().unwrap().to_owned();
@@ -147,7 +147,7 @@ impl<'s> Cli<'s> {
         Token { id: serde_json::from_value(made["id"].clone()).unwrap(), text }
     }
 
-    /// A command that fails in a certain way, and says something about it.
+    /// Runs a command that must fail with this code, and give this reason.
     pub(crate) fn refused(&self, command: &str, code: i32, reason: &str) {
         let ran = self.run(command);
         assert_eq!(ran.code, code, "{command}: {ran:#?}");
@@ -156,13 +156,13 @@ impl<'s> Cli<'s> {
     }
 }
 
-/// What looks like a token in a text.
+/// Returns the parts of a text that look like tokens.
 pub(crate) fn tokens_in(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| c != '_' && !c.is_ascii_alphanumeric())
         .filter(|word| word.len() == TOKEN_LEN && word.starts_with("pat_"))
 }
 
-/// What a request for a domain's models is answered.
+/// The answer to a request for a domain's models.
 pub(crate) async fn ask(replica: &Replica, token: &Token, domain: &str) -> (u16, String) {
     get(replica, token, &format!("/proxy/{domain}/v1/models")).await
 }
@@ -176,12 +176,12 @@ pub(crate) fn answer(status: u16, code: &str) -> (u16, String) {
     (status, code.to_owned())
 }
 
-/// What `serve` would run with.
+/// The settings with which `serve` would run.
 pub(crate) fn server<'s>(world: &World<'s>) -> Cli<'s> {
     Cli::of(world).login(world, "server")
 }
 
-/// The finding about one setting, and the exit code.
+/// Returns the finding about one setting, and the exit code.
 pub(crate) fn found(cli: &Cli<'_>, key: &str) -> (i32, String, String) {
     let ran: CommandOutput = cli.run("config check --connect --output json");
     let findings: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|_| panic!("{ran:#?}"));
@@ -191,8 +191,8 @@ pub(crate) fn found(cli: &Cli<'_>, key: &str) -> (i32, String, String) {
     (ran.code, text("outcome"), text("detail"))
 }
 
-/// Makes a backend, a domain, a user and a token with the administrator's commands, and uses it
-/// at a replica with these settings.
+/// Makes a backend, a domain, a user and a token with the administrator's commands, and uses the
+/// token at a replica with these settings.
 pub(crate) async fn walk_through(world: &World<'_>, cli: &Cli<'_>, settings: &[&str]) {
     cli.ok("backend create vllm --url http://127.0.0.1:8000 --kind vllm");
     let domain = cli.json("domain create shop --name Shop --upstream vllm --all-models");

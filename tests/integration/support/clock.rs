@@ -2,7 +2,7 @@
 
 use crate::support::World;
 
-/// Everything that patgate has in this database asks a clock that can be put.
+/// Makes everything of patgate's in this database use a clock that can be set.
 pub(crate) async fn with_a_clock(world: &World<'_>) {
     world
         .sql(&format!(

@@ -13,7 +13,7 @@ use crate::support::{
     outcome,
 };
 
-/// What stands in `Authorization` when a request is allowed, or the status when it is not.
+/// Returns the `Authorization` of an allowed request, or the status of a refused one.
 pub(crate) async fn authorization(
     replica: &Replica,
     token: &Token,
@@ -30,7 +30,7 @@ pub(crate) async fn authorization(
     Ok(set.pop().map(|header| header.value))
 }
 
-/// Gives a backend a new credential; what it then sees.
+/// Gives a backend a new credential, and returns what it should receive.
 pub(crate) fn give(cli: &Cli<'_>, suite: &Suite, backend: &str) -> String {
     let key = suite.provider_key();
     let ran = cli.feed(&format!("backend credential set {backend}"), &format!("{key}\n"));
@@ -38,7 +38,7 @@ pub(crate) fn give(cli: &Cli<'_>, suite: &Suite, backend: &str) -> String {
     format!("Bearer {key}")
 }
 
-/// Waits until every replica answers so, and stays with it.
+/// Waits until every replica gives this answer, and checks that it stays.
 pub(crate) async fn turns(
     fleet: &Fleet,
     token: &Token,

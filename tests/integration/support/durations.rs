@@ -2,7 +2,7 @@
 
 use std::{fs, sync::Mutex, time::Duration};
 
-/// Written by each run. Cargo makes the folder.
+/// Each run writes it. Cargo makes the folder.
 const FILE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/durations.txt");
 /// How many of the slowest tests a run prints.
 const PRINTED: usize = 10;

@@ -27,7 +27,7 @@ pub(crate) fn key(world: &World<'_>, token: &Token) -> String {
     world.in_redis(&format!("principal:{}", token.id))
 }
 
-/// What lies there under this token, of the one installation that uses this Redis database.
+/// Returns the keys of this token's entry, of the one installation that uses this Redis database.
 pub(crate) async fn held(redis: &MultiplexedConnection, token: &Token) -> Vec<u8> {
     let mut redis = redis.clone();
     let pattern = format!("patgate:4:*:principal:{}", token.id);
@@ -45,13 +45,14 @@ pub(crate) async fn all_held(redis: &MultiplexedConnection, tokens: &[&Token]) {
     .await;
 }
 
-/// Whether an entry gets there. What takes longer to write than Redis may take is dropped for good.
+/// Returns whether an entry is written. A write that takes longer than the timeout of Redis is
+/// dropped for good.
 pub(crate) async fn arrives(redis: &MultiplexedConnection, token: &Token) -> bool {
     timeout(Duration::from_secs(1), all_held(redis, &[token])).await.is_ok()
 }
 
-/// Until nothing that these replicas have found so far is still to be written: it would replace
-/// what is planted. Each writes in order, so that is when something found later is there.
+/// Waits until these replicas have no pending writes, which would replace a planted value. Each
+/// replica writes in order, so a later entry shows it.
 pub(crate) async fn settled(redis: &MultiplexedConnection, world: &World<'_>, fleet: &Fleet) {
     for replica in &fleet.0 {
         eventually("what was found to be written", async || {

@@ -19,7 +19,8 @@ pub(crate) fn envoy(suite: &Suite, replicas: &[SocketAddr], ext_authz: Value) ->
     suite.stack.envoy(envoy_patch(suite, replicas, ext_authz))
 }
 
-/// What makes of a shipped configuration one that works here, with patgate at these addresses.
+/// Returns the changes that make a shipped configuration work here, with patgate at these
+/// addresses.
 pub(crate) fn envoy_patch(suite: &Suite, authz: &[impl Serialize], ext_authz: Value) -> Value {
     let clusters: BTreeMap<_, _> = suite
         .backends
@@ -30,8 +31,8 @@ pub(crate) fn envoy_patch(suite: &Suite, authz: &[impl Serialize], ext_authz: Va
     json!({ "authz": authz, "clusters": clusters, "ext_authz": ext_authz, "tls": tls })
 }
 
-/// Settings of ext_authz: how long one try may take, and all of them together. On a loaded test
-/// machine a late answer is no reason for a 503.
+/// Settings of ext_authz: the time limits of one try, and of all together. On a busy test machine,
+/// a late answer must not cause a 503.
 pub(crate) fn patient(one: &str, all: &str) -> Value {
     let retry = json!({ "retry_back_off": { "base_interval": "0.02s", "max_interval": one } });
     json!({ "grpc_service": { "timeout": all, "retry_policy": retry } })
@@ -44,7 +45,7 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// `listeners` are variations of the shipped one by their names.
+    /// `listeners` are named variations of the shipped one.
     pub(crate) fn start(
         suite: &Suite,
         mut config: Value,
@@ -72,7 +73,7 @@ impl Gateway {
         http::send(self.ports[on], "GET", path, headers, "").await
     }
 
-    /// A counter of Envoy's.
+    /// Returns a counter of Envoy's.
     pub(crate) async fn stat(&self, name: &str) -> u64 {
         let target = format!("/stats?filter={name}");
         let page = http::send(self.server.admin_port, "GET", &target, &[], "").await.body;
@@ -81,7 +82,7 @@ impl Gateway {
     }
 }
 
-/// A cluster in which nobody answers, for a filter that fails open.
+/// Adds a cluster without a server, for a filter that fails open.
 pub(crate) fn add_nobody(suite: &Suite, config: &mut Value, patch: &mut Value) {
     let clusters = config["static_resources"]["clusters"].as_array_mut().unwrap();
     let mut nobody = clusters[0].clone();

@@ -1,4 +1,4 @@
-//! `patgate check` about the requests of a table: whether it says what the service answers.
+//! `patgate check` about the requests of a table: whether it explains what the service answers.
 
 use std::{
     num::NonZero,
@@ -18,18 +18,18 @@ use super::{
     cli::{Cli, CommandOutput},
 };
 
-/// A request, as the command is asked about it, and what the service answered to it.
+/// A request, in the form of the command's arguments, and the service's answer to it.
 pub(crate) struct Question {
     name: String,
     words: Vec<String>,
     stdin: String,
-    /// What enforcing answers.
+    /// The answer when enforcing.
     live: LiveAnswer,
-    /// What a replica answers that the command asks as well.
+    /// The answer of a replica that the command also asks.
     heard: Option<LiveAnswer>,
 }
 
-/// What an answer says to a client.
+/// The parts of an answer that a client sees.
 #[derive(Clone)]
 struct LiveAnswer {
     status: u16,
@@ -62,7 +62,7 @@ impl LiveAnswer {
 }
 
 impl Question {
-    /// With this `Authorization`, or none. Envoy shows the values of several as one.
+    /// With this `Authorization`, or none. Envoy joins several values.
     pub(crate) fn new(
         name: &str,
         [host, method, path]: [&str; 3],
@@ -94,14 +94,14 @@ impl Question {
         self.with(format!("--body={}", file.display()))
     }
 
-    /// Asked of the replica itself, too, which must be heard to agree.
+    /// Also asks the replica itself, which must agree.
     pub(crate) fn of(self, replica: &Replica) -> Self {
         let heard = self.live.clone();
         self.heard(replica, heard)
     }
 
-    /// Asked of a replica that may not carry its verdict out and answers so, too. It must be heard
-    /// to agree.
+    /// Also asks a replica that may not enforce its verdict, and answers accordingly. It must agree
+    /// on the verdict.
     pub(crate) fn of_another(self, replica: &Replica, answer: &CheckResponse) -> Self {
         self.heard(replica, LiveAnswer::of(answer))
     }
@@ -111,7 +111,7 @@ impl Question {
         self.with(format!("--server={}", replica.grpc))
     }
 
-    /// The same by the id of the token alone.
+    /// The same, by the id of the token only.
     pub(crate) fn by_id(self, id: &str) -> Self {
         let words = self.words.into_iter().filter(|word| !word.starts_with("--authorization"));
         let words = words.chain([format!("--pat-id={id}")]).collect();
@@ -122,7 +122,7 @@ impl Question {
         &self.live.code
     }
 
-    /// What differs.
+    /// Returns the difference, if there is one.
     fn judge(&self, ran: &CommandOutput) -> Option<String> {
         let LiveAnswer { status, code, message, model } = &self.live;
         let told: Value = serde_json::from_str(&ran.stdout).unwrap_or_default();
@@ -149,7 +149,7 @@ impl Question {
     }
 }
 
-/// Asks all of them, a few at a time, and panics over the answers that are not the service's.
+/// Asks all of them, a few at a time, and panics with the answers that differ from the service's.
 pub(crate) fn ask(cli: &Cli<'_>, questions: &[Question]) {
     let next = AtomicUsize::new(0);
     let few = thread::available_parallelism().map_or(1, NonZero::get);

@@ -13,7 +13,7 @@ use crate::support::{Replica, Token, World, outcome};
 
 pub(crate) const MODELS: &str = "/proxy/acme/v1/models";
 
-/// How soon all has to be well again after a fault.
+/// How soon everything must work again after a fault.
 pub(crate) const HEALED: Duration = Duration::from_secs(5);
 
 pub(crate) struct Fleet(pub(crate) Vec<Arc<Replica>>);
@@ -39,8 +39,8 @@ impl Fleet {
         }
     }
 
-    /// Waits until every replica answers `after`. On the way there is no answer but `before`,
-    /// and nobody goes back. Returns how long each took, to within the pause between two questions.
+    /// Waits until every replica answers `after`. Until then, every answer is `before`, and no
+    /// replica goes back. Returns how long each took, to within the pause between two requests.
     pub(crate) async fn turn(
         &self,
         what: &str,
@@ -65,7 +65,7 @@ impl Fleet {
         turned
     }
 
-    /// Waits until every replica has polled the feed some times more.
+    /// Waits until every replica has polled the feed this many more times.
     pub(crate) async fn polled(&self, times: u64) {
         join_all(self.0.iter().map(|replica| polled(replica, times))).await;
     }

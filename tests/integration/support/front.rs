@@ -21,7 +21,7 @@ pub(crate) struct Front<'s> {
 
 impl<'s> Front<'s> {
     pub(crate) async fn of(world: &World<'s>, settings: &[&str]) -> Self {
-        // A loaded machine is no reason for a 503.
+        // A busy machine must not cause a 503.
         let settings =
             [&["deadline=3s", "postgres.query_timeout=2s", "redis.timeout=1s"], settings].concat();
         let fleet = Fleet::of(world, 2, &settings).await;

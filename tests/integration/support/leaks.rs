@@ -1,9 +1,9 @@
 //! After a run: no token and no backend's credential that a test made is written anywhere.
 //!
-//! Searched are every log of every server and replica, a dump of all of Postgres with its
-//! statement log, a dump of all of Redis, and the file with every command that changed it. Of each
-//! secret the last 50 characters are looked for, which are a token's secret part, as they are and
-//! within what is written in base64; of a credential also in hexadecimal, as bytes are dumped.
+//! The search covers every log of every server and replica, a dump of all of Postgres with its
+//! statement log, a dump of all of Redis, and the file with every command that changed it. It looks
+//! for the last 50 characters of each secret, which are a token's secret part, as they are and
+//! inside base64; for a credential also in hexadecimal, as bytes are dumped.
 
 use std::{
     collections::HashSet,
@@ -19,12 +19,12 @@ use patgate_testing::stack::Server;
 
 use crate::support::Suite;
 
-/// How many letters and digits without a break each secret has, at its end.
+/// The minimum number of consecutive letters and digits at the end of each secret.
 const TAIL: usize = 50;
-/// Written to Redis at the end, to be found where all that was written is kept.
+/// Written to Redis at the end, and must be found in the file with all commands.
 const MARK: &str = "the search for leaks";
 
-/// Ends the servers. Returns where secrets were found.
+/// Ends the servers, and returns where secrets were found.
 pub(crate) fn search(suite: Suite) -> Vec<String> {
     let minted = suite.minted.into_inner().unwrap();
     let credentials = suite.credentials.into_inner().unwrap();
@@ -75,8 +75,8 @@ fn contains(content: &[u8], text: &[u8]) -> bool {
     memmem::find(content, text).is_some()
 }
 
-/// How a text's inner part is written wherever it begins among groups of three bytes. Letters and
-/// digits, which it is of, are always written as such.
+/// The base64 encodings of a text's inner part, for each offset in groups of three bytes. Letters
+/// and digits are never encoded otherwise.
 fn in_base64(tail: &str) -> [String; 3] {
     const GROUPS: usize = TAIL.div_ceil(4);
     [0, 1, 2].map(|from| {
@@ -85,16 +85,16 @@ fn in_base64(tail: &str) -> [String; 3] {
     })
 }
 
-/// What is looked for all at once, in time that does not depend on how many there are. A build
-/// without optimization has hundreds of megabytes to read.
+/// Searches for all secrets at once, in a time that does not depend on their number. A build
+/// without optimization must read hundreds of megabytes.
 struct Secrets {
     whole: HashSet<Vec<u8>>,
-    /// Whether one may begin with eight bytes of that hash: most of what does not is told here.
+    /// Whether a secret may begin with eight bytes of that hash; this excludes most places.
     beginnings: Vec<bool>,
 }
 
 impl Secrets {
-    /// Each is of as many letters and digits as a tail.
+    /// Each secret has as many letters and digits as a tail.
     fn new(secrets: impl IntoIterator<Item = String>) -> Self {
         let whole: HashSet<_> = secrets.into_iter().map(String::into_bytes).collect();
         let mut beginnings = vec![false; (32 * whole.len()).next_power_of_two()];
@@ -106,18 +106,19 @@ impl Secrets {
         Self { whole, beginnings }
     }
 
-    /// Of how a window begins: multiplied, the upper bits depend on all others.
+    /// Hashes the beginning of a window: after the multiplication, the upper bits depend on all
+    /// others.
     fn hash(window: &[u8], below: usize) -> usize {
         let beginning = u64::from_le_bytes(window[..8].try_into().unwrap());
         (beginning.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize & (below - 1)
     }
 
-    /// Whether one of them stands in `content`.
+    /// Returns whether one of them occurs in `content`.
     fn stand_in(&self, content: &[u8]) -> bool {
         let other = |byte: &u8| !byte.is_ascii_alphanumeric();
         let mut from = 0;
         while let Some(window) = content.get(from..from + TAIL) {
-            // What lies before it can begin none.
+            // No secret can begin before it.
             if let Some(last) = window.iter().rposition(other) {
                 from += last + 1;
                 continue;
@@ -137,7 +138,7 @@ impl Secrets {
     }
 }
 
-/// Whether one of these credentials stands in `text`, as it is.
+/// Returns whether one of these credentials occurs in `text`, as it is.
 pub(crate) fn mentions(text: &str, credentials: &[&str]) -> bool {
     let secrets = credentials.iter().map(|text| text[text.len() - TAIL..].to_owned());
     Secrets::new(secrets).stand_in(text.as_bytes())
@@ -148,7 +149,7 @@ fn files(below: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in entries.flatten() {
         match entry.file_type() {
-            // What Postgres holds is dumped.
+            // The contents of Postgres are dumped.
             Ok(kind) if kind.is_dir() && entry.file_name() != "data" => {
                 found.extend(files(&entry.path()));
             }
@@ -168,7 +169,7 @@ fn dump_postgres(server: &Server) -> (String, Vec<u8>) {
     ("a dump of Postgres".to_owned(), output.stdout)
 }
 
-/// Every key and value of every database.
+/// Returns every key and value of every database.
 fn dump_redis(server: &Server) -> (String, Vec<u8>) {
     let mut connection =
         redis::Client::open(server.url.as_str()).unwrap().get_connection().unwrap();
@@ -184,7 +185,7 @@ fn dump_redis(server: &Server) -> (String, Vec<u8>) {
         for key in keys {
             let kind: String = redis::cmd("TYPE").arg(&key).query(&mut connection).unwrap();
             let mut read = match kind.as_str() {
-                // Expired since.
+                // It has expired since.
                 "none" => continue,
                 "string" => redis::cmd("GET"),
                 "hash" => redis::cmd("HGETALL"),

@@ -1,8 +1,8 @@
 //! Requests through Envoy without a pause, each answer of which is judged at once.
 //!
-//! A test says what may be answered to tokens of each kind, and changes it as a fault goes by. An
-//! answer is legal if it was at any moment between its sending and its arrival. One that is not
-//! fails the test.
+//! A test states which answers are legal for tokens of each kind, and changes this as a fault
+//! passes. An answer is legal if it was legal at any moment between its sending and its arrival. An
+//! illegal one fails the test.
 
 mod allowed;
 mod ledger;
@@ -38,7 +38,7 @@ pub(crate) use self::{
     ledger::Ledger,
 };
 
-/// Each with the moment from which it is in force, in order.
+/// Each with the moment from which it applies, in order.
 type AllowedFrom = Arc<Mutex<Vec<(Instant, AllowedStatuses)>>>;
 
 /// How often each client sends, unless an answer takes longer.
@@ -51,7 +51,8 @@ const PACE: [(TokenKind, usize, Duration); 5] = [
 ];
 /// Enough cold tokens for most tests.
 pub(crate) const LASTING: Duration = Duration::from_secs(80);
-/// For tests that stop and start servers: the supervisor does one thing at a time, for all.
+/// For tests that stop and start servers: the supervisor handles one request at a time, for all
+/// tests.
 pub(crate) const LASTING_LONG: Duration = Duration::from_secs(200);
 /// For a connection that ended without an answer.
 pub(crate) const NOTHING: u16 = 0;
@@ -68,20 +69,20 @@ pub(crate) struct Load {
     clients: JoinSet<()>,
 }
 
-/// What the clients of one kind share.
+/// The state that the clients of one kind share.
 struct Client {
     kind: TokenKind,
     port: u16,
     bearers: Vec<String>,
     next: AtomicUsize,
     allowed_from: AllowedFrom,
-    /// Of this load, and of all.
+    /// Of this load, and of all loads.
     ledgers: [Ledger; 2],
     illegal: watch::Sender<Option<String>>,
 }
 
 impl Load {
-    /// Sends through the Envoy at that port, for a test that takes so long, and returns when tokens
+    /// Sends through the Envoy at that port, for a test of this duration, and returns when tokens
     /// of each kind were answered.
     pub(crate) async fn lasting(long: Duration, world: &World<'_>, envoy: u16) -> Self {
         let colds = PACE.iter().filter(|(kind, ..)| *kind == Cold);
@@ -121,7 +122,7 @@ impl Load {
         load
     }
 
-    /// Makes sure that a replica knows every token that is asked for again and again.
+    /// Makes sure that a replica has every token cached that is used repeatedly.
     pub(crate) async fn known_to(&self, replica: &Replica) {
         let allowed = self.allowed_from.lock().unwrap().last().unwrap().1;
         let turning = std::slice::from_ref(&self.turning);
@@ -148,7 +149,7 @@ impl Load {
         allowed_from.push((from, allowed));
     }
 
-    /// `happens`, unless an illegal answer comes first.
+    /// Waits for `happens`, and panics if an illegal answer comes first.
     pub(crate) async fn bear<T>(&self, happens: impl Future<Output = T>) -> T {
         tokio::select! {
             biased;
@@ -157,7 +158,7 @@ impl Load {
         }
     }
 
-    /// Until there is an illegal answer; what is wrong with it.
+    /// Waits until there is an illegal answer, and describes it.
     pub(crate) async fn illegal(&self) -> String {
         told(&self.illegal).await
     }
@@ -172,17 +173,17 @@ impl Load {
         }
     }
 
-    /// Goes on until that moment.
+    /// Continues until that moment.
     pub(crate) async fn until(&self, moment: Instant) {
         self.bear(tokio::time::sleep_until(moment.into())).await;
     }
 
-    /// How often a kind was answered so.
+    /// How often a kind got this status.
     pub(crate) fn count(&self, kind: TokenKind, status: u16) -> u64 {
         self.answers.count(kind, |answered| answered == status)
     }
 
-    /// No request after this. Prints what was answered.
+    /// Ends the requests, and prints the answers.
     pub(crate) async fn end(mut self, row: &str) {
         self.clients.shutdown().await;
         if let Some(answer) = &*self.illegal.borrow() {
@@ -243,7 +244,7 @@ impl Client {
     }
 }
 
-/// The first one to tell is heard.
+/// Only the first report counts.
 pub(crate) fn tell(report: &watch::Sender<Option<String>>, what: String) {
     report.send_if_modified(|told| {
         let first = told.is_none();
@@ -252,7 +253,7 @@ pub(crate) fn tell(report: &watch::Sender<Option<String>>, what: String) {
     });
 }
 
-/// What was told first, once something is.
+/// Waits for the first report.
 pub(crate) async fn told(illegal: &watch::Receiver<Option<String>>) -> String {
     match illegal.clone().wait_for(Option::is_some).await {
         Ok(answer) => answer.clone().unwrap(),
@@ -260,7 +261,7 @@ pub(crate) async fn told(illegal: &watch::Receiver<Option<String>>) -> String {
     }
 }
 
-/// What came back on a request, and when it was on its way.
+/// The answer to a request, and when it was in transit.
 pub(crate) struct TimedAnswer {
     pub(crate) status: u16,
     pub(crate) problem: String,

@@ -1,4 +1,4 @@
-//! patgate as it is run: a process of its own.
+//! patgate as in production: a separate process.
 
 use std::{fs, net::SocketAddr, sync::Arc};
 
@@ -12,7 +12,8 @@ pub(crate) struct Process {
     pub(crate) server: Server,
 }
 
-/// Ready to serve, with the defaults but for what every replica here is told, and for `settings`.
+/// Waits until the process is ready. It has the defaults, except for the settings that every
+/// replica here has, and `settings`.
 pub(crate) async fn serve(world: &World<'_>, settings: &[&str]) -> Process {
     serve_by(world, &[&program(), "serve"], settings).await
 }
@@ -26,7 +27,7 @@ pub(crate) async fn serve_by(world: &World<'_>, argv: &[&str], settings: &[&str]
     process
 }
 
-/// The same, which may not be ready.
+/// The same, without waiting until it is ready.
 pub(crate) async fn listen(world: &World<'_>, argv: &[&str], settings: &[&str]) -> Process {
     let env = world.environment(settings);
     let arguments = json!({ "argv": argv, "name": "patgate", "env": env });
@@ -43,8 +44,8 @@ pub(crate) async fn listen(world: &World<'_>, argv: &[&str], settings: &[&str]) 
     Process { replica: Arc::new(Replica::at(grpc, http)), server }
 }
 
-/// Another build may be named, where the question is how fast it is, or how it does for long. Not
-/// by PATGATE_…, which it would take for a setting.
+/// The environment may name another build, for tests of speed and endurance. The variable is not
+/// named PATGATE_…, which patgate would read as a setting.
 pub(crate) fn program() -> String {
     std::env::var("TESTED_PATGATE").unwrap_or_else(|_| env!("CARGO_BIN_EXE_patgate").to_owned())
 }

@@ -1,4 +1,4 @@
-//! Replicas as processes behind one Envoy. Each comes back under its old address.
+//! Replicas as processes behind one Envoy. Each returns under its old address.
 
 use std::net::SocketAddr;
 
@@ -12,7 +12,7 @@ use crate::support::{
     process,
 };
 
-/// Replicas as processes, which come back where they were, and one Envoy.
+/// Replicas as processes, which keep their addresses, and one Envoy.
 pub(crate) struct Processes<'s> {
     suite: &'s Suite,
     pub(crate) processes: Vec<Server>,
@@ -35,7 +35,7 @@ impl<'s> Processes<'s> {
         Self { suite, processes, replicas, envoy }
     }
 
-    /// A load, once Envoy takes both replicas for healthy and both know its tokens.
+    /// Starts a load, once Envoy considers both replicas healthy and both know its tokens.
     pub(crate) async fn load(&self, world: &World<'_>) -> Load {
         self.healthy(2).await;
         let load = Load::lasting(LASTING_LONG, world, self.envoy.port).await;
@@ -45,7 +45,7 @@ impl<'s> Processes<'s> {
         load
     }
 
-    /// A gauge or counter of Envoy's cluster of replicas.
+    /// Returns a gauge or counter of Envoy's cluster of replicas.
     async fn stat(&self, name: &str) -> u64 {
         let page = http::send(self.envoy.admin_port, "GET", "/stats", &[], "").await.body;
         let line = format!("cluster.patgate.{name}: ");
@@ -88,7 +88,7 @@ fn start(world: &World<'_>, settings: &Value) -> (Server, Replica) {
         "PATGATE_KEYRING_FILE": world.keyring_file,
         "PATGATE_LISTEN_GRPC": grpc.to_string(),
         "PATGATE_LISTEN_HTTP": http.to_string(),
-        // A loaded test machine is no reason for a 503.
+        // A busy test machine must not cause a 503.
         "PATGATE_DEADLINE": "3s",
         "PATGATE_POSTGRES_QUERY_TIMEOUT": "2s",
         "PATGATE_REDIS_TIMEOUT": "1s",

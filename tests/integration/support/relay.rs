@@ -1,4 +1,4 @@
-//! Replicas of which one relays the feed to the others.
+//! Replicas, one of which relays the feed to the others.
 
 use std::cell::Cell;
 
@@ -13,12 +13,12 @@ use crate::support::{
     tokens::{reader, revoke},
 };
 
-/// Where frames are relayed.
+/// The name of the stream of frames.
 pub(crate) fn stream(world: &World<'_>) -> String {
     world.in_redis("feed")
 }
 
-/// What a replica of this world has to be told to follow.
+/// The settings with which a replica of this world follows.
 pub(crate) fn relayed(world: &World<'_>) -> [String; 2] {
     [format!("feed.url={}", world.url("server", world.port)), "feed.relay=redis".to_owned()]
 }
@@ -37,7 +37,8 @@ pub(crate) async fn fleet(world: &World<'_>, size: usize, settings: &[&str]) -> 
     fleet
 }
 
-/// Who leads, once it is one: there may be nobody for a while, and two for a moment.
+/// Returns the leader, once there is exactly one: there may be none for a while, and two for a
+/// moment.
 pub(crate) async fn the_leader(fleet: &Fleet) -> usize {
     let leader = Cell::new(None);
     eventually("one leader", async || {
@@ -63,7 +64,7 @@ pub(crate) async fn frames(replica: &Replica, result: &str) -> u64 {
     replica.metric(&format!("patgate_relay_frames_total{{result=\"{result}\"}}")).await
 }
 
-/// A token that is served everywhere is refused everywhere after its revocation.
+/// Checks that a token that is served everywhere is refused everywhere after its revocation.
 pub(crate) async fn obeys(fleet: &Fleet, world: &World<'_>, what: &str) {
     let token = reader(world).await;
     fleet.all_answer(&token, MODELS, 200).await;
@@ -71,7 +72,7 @@ pub(crate) async fn obeys(fleet: &Fleet, world: &World<'_>, what: &str) {
     fleet.turn(what, (&token, MODELS), 200, 401).await;
 }
 
-/// Where followers leave theirs.
+/// The name of the hash where followers leave their leases.
 pub(crate) fn leases_of(world: &World<'_>) -> String {
     world.in_redis("leases")
 }

@@ -1,4 +1,4 @@
-//! Asks a replica, with Envoy in between or without.
+//! Asks a replica, with or without Envoy in between.
 
 use std::{collections::HashMap, net::SocketAddr};
 
@@ -30,18 +30,18 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    /// One that runs elsewhere.
+    /// A replica that runs elsewhere.
     pub(crate) fn at(grpc: SocketAddr, http: SocketAddr) -> Self {
         let channel = Channel::from_shared(format!("http://{grpc}")).unwrap().connect_lazy();
         Self { grpc, http, client: AuthorizationClient::new(channel), _stop: None }
     }
 
-    /// The same, one in this process that ends when nobody asks it any more.
+    /// The same, for a replica in this process that ends when the last handle is dropped.
     pub(super) fn ended_by(self, stop: CancellationToken) -> Self {
         Self { _stop: Some(stop.drop_guard()), ..self }
     }
 
-    /// What is answered to a request, as Envoy would read it.
+    /// Returns the answer to a request, as Envoy would read it.
     pub(crate) async fn check(
         &self,
         method: &str,
@@ -51,7 +51,7 @@ impl Replica {
         self.check_at("gateway", method, path, headers).await
     }
 
-    /// The same at another host.
+    /// The same for another host.
     pub(crate) async fn check_at(
         &self,
         host: &str,
@@ -68,14 +68,14 @@ impl Replica {
         self.client.clone().check(request).await.unwrap().into_inner()
     }
 
-    /// The same of a gateway that asks in steps.
+    /// The same as a gateway that asks in steps.
     pub(crate) async fn raw_in(&self, step: &str, request: CheckRequest) -> CheckResponse {
         let mut request = tonic::Request::new(request);
         request.metadata_mut().insert("patgate-step", step.parse().unwrap());
         self.client.clone().check(request).await.unwrap().into_inner()
     }
 
-    /// The value of one line of the metrics page, 0 when it is not there.
+    /// Returns the value of one line of the metrics page; 0 if the line is missing.
     pub(crate) async fn metric(&self, line: &str) -> u64 {
         self.gauge(line).await as u64
     }
@@ -84,7 +84,7 @@ impl Replica {
         self.page().await.value(line)
     }
 
-    /// How many requests it has decided on, whatever the outcome.
+    /// The number of decisions, of any outcome.
     pub(crate) async fn decisions(&self) -> u64 {
         let page = self.page().await.0;
         let lines = page.lines().filter(|line| line.starts_with("patgate_decisions_total{"));
@@ -96,7 +96,7 @@ impl Replica {
         Page(http::send(self.http.port(), "GET", "/metrics", &[], "").await.body)
     }
 
-    /// Envoy in front of this replica and the model backends. As shipped, but patient.
+    /// Envoy in front of this replica and the model backends. As shipped, with longer timeouts.
     pub(crate) fn envoy(&self, suite: &Suite) -> Server {
         self.envoy_with(suite, patient("60s", "60s"))
     }
@@ -111,7 +111,7 @@ impl Replica {
 pub(crate) struct Page(String);
 
 impl Page {
-    /// The value of one line, 0 when it is not there.
+    /// Returns the value of one line; 0 if the line is missing.
     pub(crate) fn value(&self, line: &str) -> f64 {
         let mut lines = self.0.lines();
         let value = lines.find_map(|known| known.strip_prefix(line)?.strip_prefix(' '));
@@ -119,7 +119,7 @@ impl Page {
     }
 }
 
-/// A request as Envoy would put it.
+/// Makes a check about a request, as Envoy would.
 pub(crate) fn request(method: &str, path: &str, headers: &[(&str, &str)]) -> CheckRequest {
     // Envoy joins the values of a repeated header.
     let mut joined: HashMap<String, String> = HashMap::new();
@@ -140,12 +140,12 @@ pub(crate) fn request(method: &str, path: &str, headers: &[(&str, &str)]) -> Che
     CheckRequest { attributes: Some(attributes) }
 }
 
-/// The HTTP request that is asked about.
+/// The HTTP request in a check.
 pub(crate) fn http_of(request: &mut CheckRequest) -> &mut HttpRequest {
     request.attributes.as_mut().unwrap().request.as_mut().unwrap().http.as_mut().unwrap()
 }
 
-/// The HTTP status and code that an answer stands for: `(200, "ok")` for an allow.
+/// The HTTP status and code of an answer: `(200, "ok")` for an allow.
 pub(crate) fn outcome(response: &CheckResponse) -> (u16, String) {
     let code = response.status.as_ref().map_or(0, |status| status.code);
     match response.http_response.as_ref().expect("an answer that says allow or deny") {
@@ -158,11 +158,11 @@ pub(crate) fn outcome(response: &CheckResponse) -> (u16, String) {
             let body: Value = serde_json::from_str(&denied.body).unwrap();
             let status = denied.status.as_ref().unwrap().code;
             if status == 200 {
-                // What patgate answers in place of a backend.
+                // An answer of patgate's own, instead of a backend's.
                 assert!(body.get("error").is_none(), "{body}");
                 return (200, "answered".to_owned());
             }
-            // Not every form of an error has a member for it.
+            // Some forms of an error have no member for the code.
             let metadata = response.dynamic_metadata.as_ref().expect("metadata with a code");
             let Some(Kind::StringValue(code)) = &metadata.fields["code"].kind else {
                 panic!("no code in {metadata:?}");

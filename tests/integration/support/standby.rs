@@ -5,7 +5,7 @@ use sqlx::{PgPool, Row as _};
 
 use crate::support::World;
 
-/// Until the standby has all that the primary has.
+/// Waits until the standby has everything that the primary has.
 pub(crate) async fn caught_up(world: &World<'_>, standby: &PgPool) {
     let written: String = scalar(&world.postgres, "SELECT pg_current_wal_lsn()::text").await;
     eventually("the standby to catch up", async || {

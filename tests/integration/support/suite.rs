@@ -1,4 +1,4 @@
-//! What all tests share: the servers, and every secret that any of them made.
+//! The state that all tests share: the servers, and every secret that any test made.
 
 use std::{
     collections::HashMap,
@@ -30,32 +30,32 @@ use uuid::Uuid;
 
 use super::{Token, World, durations::Durations, load::Ledger};
 
-/// The database that each world is a copy of.
+/// The database from which each world is copied.
 pub(super) const TEMPLATE: &str = "patgate_template";
 /// Redis databases; each world takes one.
 const REDIS_DATABASES: u32 = 2000;
 
-/// What is started when a test first uses it, and shared by all tests from then on.
+/// A value that is made when a test first uses it, and then shared by all tests.
 pub(crate) type OnFirstUse<T> = LazyLock<T, Box<dyn FnOnce() -> T + Send>>;
 
 pub(crate) struct Suite {
     runtime: Runtime,
     pub(crate) stack: Arc<Stack>,
     pub(crate) postgres: OnFirstUse<Server>,
-    /// Whether that Postgres has the database that each world is a copy of.
+    /// Whether that Postgres has the template database.
     template: OnceCell<()>,
     pub(crate) valkey: OnFirstUse<Server>,
-    /// Model backends, each under the name of its cluster.
+    /// Model backends, each by the name of its cluster.
     pub(crate) backends: OnFirstUse<HashMap<&'static str, Server>>,
     worlds: AtomicU32,
     pub(crate) durations: Durations,
-    /// What was answered to the load of all tests.
+    /// The answers to the loads of all tests.
     pub(crate) answers: Ledger,
-    /// Every token ever made, to be looked for where it must not be.
+    /// Every token ever made, for the search for leaks.
     pub(crate) minted: Mutex<Vec<String>>,
-    /// Every credential that a backend was ever given, likewise.
+    /// Every credential that a backend was ever given, for the search for leaks.
     pub(crate) credentials: Mutex<Vec<String>>,
-    /// Key rings, and what in-process replicas log.
+    /// The folder for key rings, and for the logs of in-process replicas.
     pub(crate) dir: TempDir,
     /// A copy of `deploy/apis`.
     pub(crate) shipped_tables: String,
@@ -65,8 +65,8 @@ impl Suite {
     /// Starts no server.
     pub(crate) fn prepare() -> Self {
         allow_files();
-        // patgate refuses files that a group may write to. Under another umask, all that the tests
-        // write would be such, and the checkout is.
+        // patgate refuses files that a group may write to. With another umask, all files of the
+        // tests would be like that; the checkout may be.
         umask(Mode::from_raw_mode(0o022));
         let dir = TempDir::new().unwrap();
         let shipped_tables = copy_tables(&dir.path().join("apis"));
@@ -104,7 +104,8 @@ impl Suite {
         url(self.postgres.port, user, database)
     }
 
-    /// A token, to be looked for where it must not be, and its digest in hexadecimal.
+    /// Makes a token, registers it for the search for leaks, and returns it with its digest in
+    /// hexadecimal.
     pub(crate) fn mint(&self, tokens: &Tokens, id: TokenId) -> (Token, String) {
         let minted = tokens.mint(id).unwrap();
         let digest = minted.digest.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -113,7 +114,7 @@ impl Suite {
         (Token { id, text }, digest)
     }
 
-    /// A key as a provider of models might hand it out.
+    /// Makes a key like those of model providers.
     pub(crate) fn provider_key(&self) -> String {
         let random = || Uuid::new_v4().simple().to_string();
         let key = format!("sk-proj_{}{}", random(), random());
@@ -121,14 +122,14 @@ impl Suite {
         key
     }
 
-    /// A database with two domains, their backends and some users, and nothing else.
+    /// A database with two domains, their backends and some users.
     pub(crate) async fn world(&self) -> World<'_> {
         let port = self.postgres.port;
         self.template.get_or_init(|| prepare_template(port)).await;
         self.world_on(port).await
     }
 
-    /// A Postgres for one test, which may do to it what it likes, and a world there.
+    /// Starts a Postgres for one test, which may do anything to it, with a world.
     pub(crate) async fn spare(&self, settings: serde_json::Value) -> (Server, World<'_>) {
         let postgres = self.stack.start("postgres", json!({ "settings": settings }));
         prepare_template(postgres.port).await;
@@ -155,14 +156,14 @@ fn shared_postgres(stack: &Stack) -> Server {
     let settings = json!({
         "log_statement": "all",
         "log_line_prefix": "%d|%p|",
-        // Nobody replicates from it, and the databases of all tests are large enough.
+        // Nothing replicates from it, and the databases of all tests are large enough.
         "max_wal_size": "256MB",
     });
     stack.start("postgres", json!({ "settings": settings }))
 }
 
 fn shared_valkey(stack: &Stack) -> Server {
-    // All that was ever written is kept in its file, for the search for leaks.
+    // The file keeps everything that was ever written, for the search for leaks.
     let kept = "--appendonly yes --appendfsync no --auto-aof-rewrite-percentage 0";
     let arguments = format!("--databases {REDIS_DATABASES} {kept}");
     let arguments: Vec<_> = arguments.split(' ').collect();
@@ -177,8 +178,8 @@ fn model_backends(stack: &Stack) -> HashMap<&'static str, Server> {
 /// What the test with the most connections needs, in this process and in Envoy, which inherits it.
 const FILES: u64 = 8192;
 
-/// Lets this process and those that it starts have as many files and connections open as tests
-/// need. A shell grants 1024 more often than not, though it might grant more.
+/// Lets this process and its children have as many files and connections open as tests need. A
+/// shell usually grants only 1024, although it could grant more.
 fn allow_files() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let granted = maximum.map_or(FILES, |maximum| maximum.min(FILES));
@@ -190,7 +191,7 @@ fn allow_files() {
     }
 }
 
-/// With the permissions of a file that is made here, whatever those of the original.
+/// Copies with the permissions of a new file, whatever those of the original are.
 fn copy_tables(to: &Path) -> String {
     fs::create_dir(to).unwrap();
     for entry in fs::read_dir(project("deploy/apis")).unwrap() {
@@ -204,7 +205,7 @@ pub(super) fn url(port: u16, user: &str, database: &str) -> String {
     format!("postgres://{user}@127.0.0.1:{port}/{database}")
 }
 
-/// A migrated database to copy, and a login for each of the roles that patgate defines.
+/// Prepares a migrated database to copy, and a login for each of the roles that patgate defines.
 async fn prepare_template(port: u16) {
     let root = connect(&url(port, "postgres", "postgres")).await;
     execute(&root, &format!("CREATE DATABASE {TEMPLATE}")).await;
@@ -222,7 +223,7 @@ pub(crate) async fn connect(url: &str) -> PgPool {
     PgPoolOptions::new().max_connections(4).connect(url).await.unwrap()
 }
 
-/// A connection that waits as long as it takes, unlike those that the crate makes by default.
+/// A connection without time limits, unlike those that the crate makes by default.
 pub(crate) async fn redis_at(url: &str) -> MultiplexedConnection {
     let patient =
         AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);

@@ -6,12 +6,12 @@ use crate::support::{Suite, World, domains::add_domain};
 
 pub(crate) const CLOUD: &str = "acme.cubecloud.dev";
 
-/// The domain of the table that serves one tenant.
+/// Opens the domain of the table that serves one tenant.
 pub(crate) async fn open_aigne(world: &World<'_>) -> String {
     open(world, "aigne").await
 }
 
-/// A domain in which ann may do everything.
+/// Makes a domain in which ann may do everything.
 pub(crate) async fn open(world: &World<'_>, slug: &str) -> String {
     let id = Uuid::now_v7().to_string();
     add_domain(world, &id, slug, "model-beta", true).await;

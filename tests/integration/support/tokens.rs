@@ -19,7 +19,7 @@ pub(crate) async fn revoke_and_wait(world: &World<'_>, token: &Token) -> Output 
     Command::new(env!("CARGO_BIN_EXE_patgate"))
         .args(["token", "revoke", "--wait", &token.id.to_string()])
         .env("PATGATE_POSTGRES_URL", world.suite.postgres_url("administrator", &world.database))
-        // Whoever waits for it may give up.
+        // The caller may stop waiting for it.
         .kill_on_drop(true)
         .output()
         .await

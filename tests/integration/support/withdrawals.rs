@@ -8,7 +8,7 @@ use crate::support::{Token, World};
 
 pub(crate) const PROMISED: Duration = Duration::from_secs(1);
 
-/// A token, and a user, a role and a domain of its own that all have the same id.
+/// A token, and its own user, role and domain, which all have the same id.
 pub(crate) struct Subject {
     id: Uuid,
     pub(crate) token: Token,
@@ -67,7 +67,7 @@ pub(crate) async fn subject(world: &World<'_>) -> Subject {
     let scope = id.to_string();
     let (token, issued) =
         world.issue("ann", "1 day", &[(scope.as_str(), "models", "*", "llm_read")]);
-    // A letter first.
+    // A slug begins with a letter.
     let slug = format!("d-{}", id.simple());
     world
         .sql(&format!(
@@ -82,7 +82,7 @@ pub(crate) async fn subject(world: &World<'_>) -> Subject {
     Subject { id, token, path: format!("/proxy/{slug}/v1/models") }
 }
 
-/// From this, what was taken can be given back.
+/// Keeps copies, from which the taken permissions can be given back.
 pub(crate) async fn keep(world: &World<'_>) {
     world
         .sql(

@@ -1,4 +1,4 @@
-//! What a test has of its own: users, domains and tokens, in a database and a Redis database.
+//! The data of one test: users, domains and tokens, in its own database and Redis database.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -31,10 +31,10 @@ pub(crate) struct World<'s> {
     pub(crate) suite: &'s Suite,
     pub(crate) database: String,
     pub(crate) port: u16,
-    /// As the superuser, to whom everything is possible, the wrong things included.
+    /// As the superuser, who may do everything, also what is wrong.
     pub(crate) postgres: PgPool,
     pub(crate) redis_url: String,
-    /// What its keys there begin with.
+    /// The prefix of its keys there.
     pub(crate) redis_prefix: String,
     pub(crate) keyring_file: PathBuf,
     pub(crate) tokens: Tokens,
@@ -200,19 +200,20 @@ impl<'s> World<'s> {
         execute(&self.postgres, sql).await;
     }
 
-    /// Where this world is to be found, by way of a proxy's port perhaps.
+    /// The URL of this world's database, possibly at the port of a proxy.
     pub(crate) fn url(&self, user: &str, port: u16) -> String {
         url(port, user, &self.database)
     }
 
-    /// A token that lives for `life`, a Postgres interval; a negative one has expired already.
+    /// A token that lives for `life`, a Postgres interval; with a negative one, it has already
+    /// expired.
     pub(crate) async fn token_for(&self, owner: &str, life: &str, scopes: &[Scope<'_>]) -> Token {
         let (token, sql) = self.issue(owner, life, scopes);
         self.sql(&sql).await;
         token
     }
 
-    /// A token that nobody knows yet, and the statements that make it known.
+    /// A token that is not stored yet, and the statements that store it.
     pub(crate) fn issue(&self, owner: &str, life: &str, scopes: &[Scope<'_>]) -> (Token, String) {
         let (token, digest) = self.suite.mint(&self.tokens, TokenId(Uuid::now_v7()));
         let id = token.id;
@@ -234,7 +235,7 @@ impl<'s> World<'s> {
         (token, sql)
     }
 
-    /// A token of our own key with this id, of which no database is told.
+    /// A token of our own key with this id, which no database has.
     pub(crate) fn unknown(&self, id: TokenId) -> Token {
         self.suite.mint(&self.tokens, id).0
     }
@@ -252,7 +253,7 @@ impl<'s> World<'s> {
             &format!("keyring_file={}", self.keyring_file.display()),
             "listen.grpc=127.0.0.1:0",
             "listen.http=127.0.0.1:0",
-            // A loaded test machine is no reason for a 503. What is shorter lived says so.
+            // A busy test machine must not cause a 503. Tests with shorter times set them.
             "deadline=5s",
             "postgres.query_timeout=4s",
             "redis.timeout=4s",
@@ -289,7 +290,7 @@ impl<'s> World<'s> {
         Replica::at(grpc, http).ended_by(stop)
     }
 
-    /// The administrator's service, with connections of its own.
+    /// The administrator's service, with its own connections.
     pub(crate) async fn admin(&self, pool: PgPool) -> Admin {
         let cached_copies = CachedCopies {
             installation: postgres::check(&pool).await.unwrap(),
@@ -301,20 +302,20 @@ impl<'s> World<'s> {
         admin.with_keys(ring, Prefixes::default())
     }
 
-    /// The name of something of this installation in Redis.
+    /// The Redis key of something in this installation.
     pub(crate) fn in_redis(&self, name: &str) -> String {
         format!("{}{name}", self.redis_prefix)
     }
 
-    /// How often a text stands in the statements that this world's database was sent.
+    /// How often a text occurs in the statements to this world's database.
     pub(crate) fn statements_with(&self, text: &str) -> usize {
         self.statements().iter().map(|line| line.matches(text).count()).sum()
     }
 
-    /// The lines of the statements that this world's database was sent.
+    /// The lines of the statements to this world's database.
     pub(crate) fn statements(&self) -> Vec<String> {
         let log = fs::read_to_string(&self.suite.postgres.log).unwrap();
-        // A statement continues on lines without a prefix of their own.
+        // A statement continues on lines without a prefix.
         let mut ours = false;
         let mut statements = Vec::new();
         for line in log.lines() {
@@ -331,14 +332,14 @@ impl<'s> World<'s> {
     }
 }
 
-/// What the keys of the installation in this database begin with.
+/// The prefix of the keys of the installation in this database.
 pub(crate) async fn redis_prefix(postgres: &PgPool) -> String {
     let identity: String =
         sqlx::query_scalar("SELECT patgate.identity()").fetch_one(postgres).await.unwrap();
     identity.parse::<Installation>().unwrap().redis_prefix()
 }
 
-/// One value that the database holds, read as the superuser.
+/// Returns one value from the database, read as the superuser.
 pub(crate) async fn value<T>(world: &World<'_>, sql: &str) -> T
 where
     T: for<'r> Decode<'r, Postgres> + Type<Postgres> + Send + Unpin,

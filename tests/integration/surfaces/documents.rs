@@ -1,9 +1,9 @@
-//! The requests that the documents of the APIs show, as they stand there.
+//! The requests in the documents of the APIs, as printed there.
 
 use super::{CLOUD, Case, ErrorForm, ExpectedAnswer, HUB, case, denied};
 use crate::support::World;
 
-/// What `curl` sends for AIGNE Hub.
+/// The body that `curl` sends to AIGNE Hub.
 const CURL: &str = r#"{
   "model": "openai/gpt-3.5-turbo",
   "messages": [
@@ -14,10 +14,10 @@ const CURL: &str = r#"{
   ]
 }"#;
 
-/// What its Node client sends.
+/// The body that its Node client sends.
 const NODE: &str = r#"{"input":{"messages":[{"role":"user","content":"Hello, AIGNE Hub!"}],"modelOptions":{"model":"openai/gpt-3.5-turbo"}},"options":{"returnProgressChunks":true}}"#;
 
-/// The hub reads `model_options` over what it makes of `model`.
+/// The hub prefers `model_options` to what it derives from `model`.
 const IMAGE: &str = r#"{"prompt":"a cat","model":"openai/dall-e-2","modelOptions":{},"model_options":{"model":"gpt-image-1"}}"#;
 
 pub(super) async fn cases(world: &World<'_>, aigne: &str, platform: &str) -> Vec<Case> {

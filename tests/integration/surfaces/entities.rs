@@ -1,4 +1,4 @@
-//! Tables as their documentation shows them, for the types of entities that no shipped table has.
+//! Tables from the documentation, for entity types that no shipped table has.
 
 use std::{fs, sync::Arc};
 
@@ -16,7 +16,7 @@ rules:
   - { methods: [POST], path: "/{id}/run", operation: execute, entity: services, id: path.id }
 "#;
 
-/// The first YAML block of the document.
+/// Returns the first YAML block of the document.
 fn example() -> String {
     let document = fs::read_to_string(project("docs/apis.md")).unwrap();
     let (_, block) = document.split_once("```yaml\n").unwrap();

@@ -29,10 +29,10 @@ use crate::support::{
 
 const CHAT: &str = "/proxy/acme/v1/chat/completions";
 const MIB: u64 = 1 << 20;
-/// After this without a byte taken, nobody takes any.
+/// If no byte is accepted for this time, the reader has stopped.
 const STALLED: Duration = Duration::from_secs(3);
 
-/// Envoy as shipped, but for these pieces of its text.
+/// Envoy as shipped, with these replacements in its text.
 fn envoy(suite: &Suite, authz: &str, ext_authz: Value, changes: &[(&str, &str)]) -> Server {
     let mut text = fs::read_to_string(project("envoy/envoy.yaml")).unwrap();
     for (from, to) in changes {
@@ -43,22 +43,22 @@ fn envoy(suite: &Suite, authz: &str, ext_authz: Value, changes: &[(&str, &str)])
     suite.stack.start("envoy", json!({ "config_yaml": text, "patch": patch }))
 }
 
-/// Bytes that Envoy has allocated and not given back.
+/// The bytes that Envoy has allocated and not returned.
 async fn allocated(envoy: &Server) -> u64 {
     let page = http::send(envoy.admin_port, "GET", "/memory", &[], "").await.body;
-    // It comes in chunks, which this client does not take apart.
+    // The answer comes in chunks, which this client does not decode.
     let object = &page[page.find('{').unwrap()..=page.find('}').unwrap()];
     let memory: Value = serde_json::from_str(object).unwrap();
     memory["allocated"].as_str().unwrap().parse().unwrap()
 }
 
-/// All but the end of an upload.
+/// Everything except the end of an upload.
 fn unfinished<'a>(headers: &'a [(&'a str, &'a str)], body: &'a [u8]) -> Sent<'a> {
     Sent { method: "POST", target: CHAT, headers, body, unfinished: true, ..Sent::default() }
 }
 
-/// Without a good token an upload is refused at once. With one, whoever sends all but the last byte is
-/// sent away, and what Envoy held for it is free again.
+/// Without a valid token, an upload is refused at once. With one, a client that sends everything
+/// except the last byte is refused later, and Envoy frees what it held.
 pub(crate) async fn an_upload_that_does_not_end_is_ended(suite: Arc<Suite>) {
     const EACH: usize = 12;
     let world = suite.world().await;
@@ -101,8 +101,8 @@ pub(crate) async fn an_upload_that_does_not_end_is_ended(suite: Arc<Suite>) {
         .await;
 }
 
-/// A client that reads nothing of a long answer has Envoy hold little of it: what is held of bodies is
-/// bounded elsewhere, by the routes.
+/// If a client does not read a long answer, Envoy holds little of it: the routes limit how much of
+/// bodies it holds elsewhere.
 pub(crate) async fn an_answer_that_nobody_reads_holds_little(suite: Arc<Suite>) {
     const CLIENTS: u64 = 12;
     const ANSWER: usize = 30 << 20;
@@ -133,7 +133,7 @@ pub(crate) async fn an_answer_that_nobody_reads_holds_little(suite: Arc<Suite>) 
             served.write_all(start.as_bytes()).await.unwrap();
             let piece = vec![b'x'; 1 << 16];
             let mut sent = 0;
-            // As long as anything goes on; all of it would be the fault that this is about.
+            // As long as bytes are accepted; accepting all of them would be the fault.
             while sent < ANSWER {
                 match timeout(STALLED, served.write(&piece)).await {
                     Ok(written) => sent += written.unwrap(),
@@ -154,8 +154,8 @@ pub(crate) async fn an_answer_that_nobody_reads_holds_little(suite: Arc<Suite>) 
     assert!(held < CLIENTS * 4 * MIB, "{held}: {:?}", sent.iter().map(|s| s.1).max());
 }
 
-/// A flood of bodies, while whoever authorizes is silent, so that Envoy has to hold them all: beyond
-/// the limit for its memory it gives up some of them, and lives.
+/// A flood of bodies while the authorization server is silent, so that Envoy must hold them all:
+/// above its memory limit, it drops some of them and survives.
 pub(crate) async fn beyond_its_limit_envoy_sheds_uploads(suite: Arc<Suite>) {
     const LIMIT: u64 = 96 * MIB;
     const FLOOD: u64 = 480 * MIB;
@@ -168,7 +168,7 @@ pub(crate) async fn beyond_its_limit_envoy_sheds_uploads(suite: Arc<Suite>) {
         let body: Arc<[u8]> = vec![b'x'; usize::try_from(size).unwrap()].into();
         let ended = Arc::new(AtomicU64::new(0));
         let mut uploads = JoinSet::new();
-        // A flood has a rate, in which Envoy has to notice it: here 100 MiB/s.
+        // The flood has a rate, so that Envoy can react: here 100 MiB/s.
         let mut pace = interval(Duration::from_secs(size) / (100 * MIB) as u32);
         let mut peak = 0;
         let mut sent = 0;
@@ -190,7 +190,7 @@ pub(crate) async fn beyond_its_limit_envoy_sheds_uploads(suite: Arc<Suite>) {
         println!("{over:?}: at most {} MiB of {}", peak / MIB, sent / MIB);
         assert!(peak > LIMIT / 2 && peak < 3 * LIMIT, "{over:?}: {peak}");
         drop(uploads);
-        // A preflight is answered without asking anybody.
+        // A preflight is answered without a check.
         let headers =
             [("origin", "https://app.example.com"), ("access-control-request-method", "POST")];
         let sent = Sent { method: "OPTIONS", target: CHAT, headers: &headers, ..Sent::default() };

@@ -1,4 +1,5 @@
-//! Refusals that come while the client still sends, over each way to Envoy and to several clients.
+//! Refusals that arrive while the client still sends, in each way to Envoy and with several
+//! clients.
 
 use std::{env, fs, process::Command, sync::Arc};
 
@@ -12,20 +13,20 @@ use serde_json::{Value, json};
 use crate::support::Suite;
 
 const CHAT: &str = "/proxy/acme/v1/chat/completions";
-/// Up to here every client has sent all before it can be told anything.
+/// Up to this size, every client has sent everything before an answer can arrive.
 const SHORT: usize = 10_000;
 const LONG: usize = 30_000_000;
-/// How long a client waits, in seconds, before it counts as one that nobody has answered.
+/// How many seconds a client waits before the test considers it unanswered.
 const PATIENCE: u64 = 50;
 
-/// The windows of every shipped configuration: a client whose body fits one never waits for more of
-/// it, and a body that is to be shown has to fit.
+/// The windows of every shipped configuration: a client whose body fits one never waits to send
+/// more, and a body that is shown must fit.
 pub(crate) async fn as_shipped_a_streams_window_holds_what_is_shown(_: Arc<Suite>) {
     for file in ["envoy/envoy.yaml", "envoy/rate-limits.yaml", "envoy/single-step.yaml"] {
         let text = fs::read_to_string(project(file)).unwrap();
         let config: Value = serde_saphyr::from_str(&text).unwrap();
         let size = |name| all(&config, name).into_iter().map(|size| size.as_u64().unwrap());
-        // Of an answer, and of a body where the route says nothing else.
+        // For an answer, and for a body unless the route says otherwise.
         assert_eq!(size("per_connection_buffer_limit_bytes").collect::<Vec<_>>(), [1 << 20]);
         let held = size("request_body_buffer_limit").max().unwrap();
         for window in ["initial_stream_window_size", "initial_connection_window_size"] {
@@ -37,7 +38,7 @@ pub(crate) async fn as_shipped_a_streams_window_holds_what_is_shown(_: Arc<Suite
     }
 }
 
-/// Every value under this name, wherever it stands.
+/// Returns every value under this name, at any depth.
 fn all<'v>(value: &'v Value, name: &str) -> Vec<&'v Value> {
     match value {
         Value::Object(members) => {
@@ -51,7 +52,7 @@ fn all<'v>(value: &'v Value, name: &str) -> Vec<&'v Value> {
     }
 }
 
-/// What `client` makes of uploads: a status, or the name of an error.
+/// What `client` reports about uploads: a status, or the name of an error.
 async fn outcomes(client: &'static str, job: Value) -> Option<Vec<Value>> {
     let run = move || {
         if Command::new(client).arg("--version").output().is_err() && client != "httpx" {
@@ -80,7 +81,7 @@ pub(crate) async fn no_client_waits_for_the_answer_to_a_refused_upload(suite: Ar
     let certificate = certify(suite.dir.path())["certificate"].clone();
     let refusals = [(None, 401), (Some(wrong.as_str()), 401), (Some(limited.as_str()), 403)];
 
-    // The wire itself: the answer is there, whole, at every size.
+    // The wire itself: the whole answer is there, at every size.
     let content_type = ("content-type", "application/json");
     for size in [SHORT, 100_000, 1 << 20, LONG] {
         let text = r#"{"model":"unpermitted","messages":[""#.to_owned() + &"x".repeat(size);
@@ -103,10 +104,10 @@ pub(crate) async fn no_client_waits_for_the_answer_to_a_refused_upload(suite: Ar
         }
     }
 
-    // And what clients make of it.
+    // What clients make of it.
     for client in ["curl", "node", "httpx"] {
         let sizes = match client {
-            // It is Python all the way down.
+            // httpx is pure Python, so it sends less.
             "httpx" => &[SHORT, 100_000, 2_000_000][..],
             _ => &[SHORT, 100_000, 1 << 20, LONG],
         };
@@ -138,7 +139,7 @@ pub(crate) async fn no_client_waits_for_the_answer_to_a_refused_upload(suite: Ar
             }
             let call = &calls[index];
             let what = format!("{client}: {outcome} at {} of {} B", call["url"], call["size"]);
-            // It was told, and takes the reset behind the answer for an error. It does not wait.
+            // It received the answer, and treats the reset after it as an error. It does not wait.
             assert!(outcome.is_string() && outcome != "timeout" && !must_be_seen, "{what}");
             unseen += 1;
         }

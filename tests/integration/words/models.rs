@@ -1,5 +1,5 @@
-//! A refused model is named, with what the token may use in its place; and what is wrong with a body
-//! is no question of permission.
+//! The refusal names the refused model, and the models that the token may use instead; an error in
+//! a body is not reported as missing permission.
 
 use std::sync::Arc;
 
@@ -61,7 +61,7 @@ pub(crate) async fn a_refused_model_is_named_with_what_may_be_used(suite: Arc<Su
             (&json!("model"), &json!("permission_error"),)
         );
     }
-    // What was sent is repeated escaped, cut and without a secret.
+    // The client's text is repeated escaped, shortened and without a secret.
     let bearer = of_models(&world, &["m"]).await;
     let token = bearer.trim_start_matches("Bearer ");
     for (model, shown) in [
@@ -73,7 +73,7 @@ pub(crate) async fn a_refused_model_is_named_with_what_may_be_used(suite: Arc<Su
         let (.., message) = told(&chat(&replica, "acme", &bearer, &[], &body).await).unwrap();
         assert!(message.contains(&shown) && message.len() < 400, "{message}");
     }
-    // Without the operation, or in a domain that is out of reach, no name is told.
+    // Without the operation, or in a domain out of reach, no name is revealed.
     let path = "/proxy/acme/v1/embeddings";
     for (path, operation) in [(path, "llm_embeddings"), ("/proxy/beta/v1/chat/completions", CHAT)] {
         let (_, _, message) = super::ask(&replica, ("POST", path), Some(&bearer)).await.unwrap();
@@ -116,7 +116,7 @@ pub(crate) async fn a_refusal_by_a_domains_list_names_its_models(suite: Arc<Suit
     }
 }
 
-/// 403 is for permission; the rest says what is wrong with the body, and where.
+/// 403 is for permission; other refusals say what is wrong with the body, and where.
 pub(crate) async fn a_body_is_refused_for_what_it_is(suite: Arc<Suite>) {
     let world = suite.world().await;
     let enforced = world.serve(&[]).await;

@@ -1,4 +1,4 @@
-//! A path that no rule names explains itself, to a token that is good and to nobody else.
+//! The refusal of a path without a rule explains itself, but only to a valid token.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ pub(crate) async fn a_path_that_no_rule_names_explains_itself(suite: Arc<Suite>)
             ("POST", "/proxy/acme/v1/v1/chat/completions"),
             vec!["`POST /proxy/acme/v1/v1/chat/completions` is not served here."],
         ),
-        // Only the method is wrong: then the base URL is not.
+        // Only the method is wrong, so the base URL is right.
         (("GET", chat), vec![meant]),
         (("POST", "/v1/chat/completions"), vec![elsewhere]),
         (
@@ -46,21 +46,21 @@ pub(crate) async fn a_path_that_no_rule_names_explains_itself(suite: Arc<Suite>)
     }
     let (_, _, message) = ask(&replica, ("GET", chat), Some(&bearer)).await.unwrap();
     assert!(!message.contains("base URL"), "{message}");
-    // A domain that the token does not name is told like one that does not exist.
+    // A domain that the token does not name gets the same answer as one that does not exist.
     let of = async |domain: &str| {
         let path = format!("/proxy/{domain}/nothing");
         let (_, _, message) = ask(&replica, ("GET", &path), Some(&bearer)).await.unwrap();
         message.replace(domain, "…")
     };
     assert_eq!(of("beta").await, of("nobody").await);
-    // What is repeated is short, and holds no secret.
+    // The repeated text is short, and contains no secret.
     let secret = format!("/proxy/acme/{}", bearer.trim_start_matches("Bearer "));
     let (_, _, message) = ask(&replica, ("GET", &secret), Some(&bearer)).await.unwrap();
     assert!(message.contains("_(not repeated)` is not served"), "{message}");
     let long = format!("/proxy/acme/{}", "a-".repeat(1900));
     let (_, _, message) = ask(&replica, ("GET", &long), Some(&bearer)).await.unwrap();
     assert!(message.len() < 500 && message.contains("…`"), "{message}");
-    // All before it holds: without a good token nobody learns what there is.
+    // All earlier checks apply: without a valid token, a client learns nothing about the API.
     for (bearer, code) in [(None, "missing_credential"), (Some("Bearer pat_x"), "invalid_token")] {
         let (status, got, message) = ask(&replica, ("GET", "/nothing"), bearer).await.unwrap();
         assert_eq!((status, &*got), (401, code));
@@ -68,7 +68,7 @@ pub(crate) async fn a_path_that_no_rule_names_explains_itself(suite: Arc<Suite>)
     }
 }
 
-/// In shadow it passes, and so it does for a token beyond the share that is enforced.
+/// In shadow it passes, and so does a token outside of the enforced share.
 pub(crate) async fn an_unknown_path_passes_in_a_rollout_where_a_403_does(suite: Arc<Suite>) {
     let world = suite.world().await;
     let bearer = world.token(&[READ]).await.bearer();
@@ -81,7 +81,7 @@ pub(crate) async fn an_unknown_path_passes_in_a_rollout_where_a_403_does(suite: 
     world.sql("UPDATE patgate.domains SET enforced_share = 0 WHERE slug = 'acme'").await;
     let ramped = world.serve(&["mode=per-domain"]).await;
     assert_eq!(ask(&ramped, request, Some(&bearer)).await, None);
-    // A ramp softens nothing for who proves nothing, and nothing elsewhere.
+    // A ramp lets nothing pass without a verified token, and nothing elsewhere.
     let (status, ..) = ask(&ramped, request, None).await.unwrap();
     assert_eq!(status, 401);
     let (status, ..) = ask(&ramped, ("GET", "/proxy/beta/nothing"), Some(&bearer)).await.unwrap();

@@ -1,5 +1,5 @@
-//! Costly bodies that are compressed: those that become much, and those that consist of small blocks,
-//! each with tables of its own.
+//! Costly compressed bodies: those that decompress to a large size, and those that consist of small
+//! blocks, each with its own tables.
 
 use miniz_oxide::deflate::core::{
     CompressorOxide, TDEFLFlush, compress, create_comp_flags_from_zip_params,
@@ -8,7 +8,8 @@ use zstd_safe::{CCtx, InBuffer, OutBuffer};
 
 use super::{Costly, Form};
 
-/// Bodies that become about `size` bytes, or are about as long where they are refused.
+/// Returns bodies that decompress to about `size` bytes, or that are about that long if they are
+/// refused.
 pub(super) fn compressed(size: usize) -> Vec<Costly> {
     let body = |name, encoding, bytes, decoded, good| {
         let form = Form::Json;
@@ -18,7 +19,7 @@ pub(super) fn compressed(size: usize) -> Vec<Costly> {
     let all = |text: &[u8]| vec![text.to_vec()];
     let pieces = |text: &[u8]| text.chunks(PIECE).map(<[u8]>::to_vec).collect::<Vec<_>>();
     let noise = noise(size);
-    // Nearly as many times as long as it may be.
+    // Nearly the maximum ratio that is permitted.
     let dense = [&*self::noise(size / 45), &vec![b' '; size - size / 45]].concat();
     let bomb = [&*self::noise(100), &vec![b' '; size]].concat();
     let empty = [&b"\x28\xb5\x2f\xfd\0\0"[..], &b"\0\0\0".repeat(size / 3)].concat();
@@ -39,10 +40,11 @@ pub(super) fn compressed(size: usize) -> Vec<Costly> {
     ]
 }
 
-/// Bytes between two ends of a block: as few as may be.
+/// The number of bytes between two ends of a block: the minimum that is permitted.
 const PIECE: usize = 420;
 
-/// JSON of letters of which some are frequent, so that it is worth tables of its own.
+/// Returns JSON of letters, some of which are frequent, so that separate tables are worth their
+/// cost.
 fn noise(length: usize) -> Vec<u8> {
     let mut text = br#"{"model":"m","a":""#.to_vec();
     let mut state = 1_u64;
@@ -57,7 +59,7 @@ fn noise(length: usize) -> Vec<u8> {
     [&*text, b"\"}"].concat()
 }
 
-/// A member whose blocks end with each piece.
+/// A member with a block per piece.
 fn gzip(pieces: &[Vec<u8>]) -> Vec<u8> {
     let text = pieces.concat();
     let mut compressor = CompressorOxide::new(create_comp_flags_from_zip_params(6, 0, 0));
@@ -76,7 +78,7 @@ fn gzip(pieces: &[Vec<u8>]) -> Vec<u8> {
     [&head, &deflated[..written], &checksum.to_le_bytes(), &length.to_le_bytes()].concat()
 }
 
-/// A frame whose blocks end with each piece.
+/// A frame with a block per piece.
 fn zstd(pieces: &[Vec<u8>]) -> Vec<u8> {
     let mut context = CCtx::create();
     let mut frame = vec![0; pieces.concat().len() * 2 + 1000];

@@ -1,4 +1,4 @@
-//! The same request by each of the ways in which clients reach Envoy.
+//! The same request in each of the ways in which clients reach Envoy.
 
 use std::{
     fs,
@@ -33,9 +33,9 @@ use super::{Reply, chunked, raw};
 /// The files of the certificate and its key.
 pub const CERTIFICATE: &str = "gateway.crt";
 pub const KEY: &str = "gateway.key";
-/// The name that the certificate is for, and the host that requests are for unless they say.
+/// The name in the certificate, and the default host of requests.
 const GATEWAY: &str = "gateway";
-/// How long an exchange may take before a test gives up.
+/// The time limit for an exchange.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A way to Envoy.
@@ -43,22 +43,22 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub enum Over {
     /// HTTP/1.1 on a plain connection.
     Http1,
-    /// HTTP/2 on a plain connection, known beforehand.
+    /// HTTP/2 on a plain connection, with prior knowledge.
     Http2,
-    /// TLS, with HTTP/2 agreed upon by ALPN.
+    /// TLS, with HTTP/2 negotiated by ALPN.
     Tls,
 }
 
-/// What a client sends.
+/// The parts of a request.
 #[derive(Clone, Copy, Default)]
 pub struct Sent<'a> {
     pub method: &'a str,
     pub target: &'a str,
     pub headers: &'a [(&'a str, &'a str)],
     pub body: &'a [u8],
-    /// The client does not state the length, and sends pieces of this size.
+    /// If set, the client does not state the length, and sends pieces of this size.
     pub pieces: Option<usize>,
-    /// One more byte is announced than comes.
+    /// If true, the stated length is one byte more than is sent.
     pub unfinished: bool,
 }
 
@@ -71,8 +71,8 @@ impl Sent<'_> {
 impl Over {
     pub const ALL: [Self; 3] = [Self::Http1, Self::Http2, Self::Tls];
 
-    /// The ways in which a client can send this: what no library would send goes over HTTP/1.1,
-    /// where it can be written by hand.
+    /// The ways in which a client can send this request. A request that no library would send goes
+    /// over HTTP/1.1 only, where the test writes it by hand.
     pub fn that_carry(sent: Sent<'_>) -> impl Iterator<Item = Self> {
         let uri = format!("http://{}{}", host_of(sent), sent.target).parse::<Uri>();
         let is_same = uri.is_ok_and(|uri| {
@@ -80,7 +80,7 @@ impl Over {
             host && uri.path_and_query().is_some_and(|path| path == sent.target)
         });
         let is_sendable = sent.headers.iter().all(|(name, value)| {
-            // HTTP/1.1 does not count white space around a value, HTTP/2 forbids it (RFC 9113, 8.2.1).
+            // HTTP/1.1 ignores white space around a value; HTTP/2 forbids it (RFC 9113, 8.2.1).
             let is_value = HeaderValue::from_str(value).is_ok() && value.trim() == *value;
             HeaderName::from_bytes(name.as_bytes()).is_ok() && is_value
         });
@@ -88,7 +88,7 @@ impl Over {
         Self::ALL.into_iter().filter(move |over| all || *over == Self::Http1)
     }
 
-    /// The answer to one request on a connection of its own.
+    /// Sends one request on its own connection, and returns the answer.
     pub async fn send(self, port: u16, sent: Sent<'_>) -> Reply {
         let reply = self.try_send(port, sent).await;
         reply.unwrap_or_else(|error| panic!("{self:?} {} {}: {error}", sent.method, sent.target))
@@ -106,13 +106,13 @@ impl Over {
         self.send(port, Sent { method: "POST", target, headers, body, ..Sent::default() }).await
     }
 
-    /// Each in turn, for calls that cannot be made over all of them because they are counted.
+    /// Each way in turn, for calls that are counted and therefore cannot be made in all ways.
     pub fn in_turn() -> Self {
         static CALLS: AtomicUsize = AtomicUsize::new(0);
         Self::ALL[CALLS.fetch_add(1, Relaxed) % Self::ALL.len()]
     }
 
-    /// The same; the error is that of a stream which was reset before an answer came.
+    /// The same; the error is that of a stream that was reset before an answer arrived.
     pub async fn try_send(self, port: u16, sent: Sent<'_>) -> Result<Reply, h2::Error> {
         let exchange = async {
             match self {
@@ -133,12 +133,12 @@ impl Over {
 }
 
 impl Over {
-    /// Sends and waits, as long as it takes, until the server ends the exchange in any way.
+    /// Sends and waits without a time limit until the server ends the exchange in any way.
     pub async fn hold(self, port: u16, sent: Sent<'_>) {
         match self {
             Self::Http1 => {
                 let mut stream = connect(port).await;
-                // What was closed cannot be written to, nor read from.
+                // The server may have closed the connection already.
                 let _ = stream.write_all(&written(sent)).await;
                 let _ = stream.read_to_end(&mut Vec::new()).await;
             }
@@ -155,7 +155,7 @@ async fn connect(port: u16) -> TcpStream {
     stream
 }
 
-/// A request as HTTP/1.1 writes it.
+/// Writes a request as HTTP/1.1.
 fn written(sent: Sent<'_>) -> Vec<u8> {
     let host = host_of(sent);
     let mut head = format!("{} {} HTTP/1.1\r\nhost: {host}\r\n", sent.method, sent.target);
@@ -205,7 +205,7 @@ where
             let _ = upload(body, sent).await;
         }
     };
-    // The answer counts, not whether all could be sent.
+    // Only the answer counts, not whether everything could be sent.
     let reply = async { received(response.await?).await };
     tokio::pin!(reply);
     let reply = tokio::select! {
@@ -230,7 +230,7 @@ async fn upload(mut stream: SendStream<Bytes>, sent: Sent<'_>) -> Result<(), h2:
         }
     }
     if sent.unfinished {
-        // Until the server resets it.
+        // Waits until the server resets the stream.
         std::future::poll_fn(|cx| stream.poll_reset(cx)).await.map(|_| ())
     } else {
         stream.send_data(Bytes::new(), true)
@@ -258,8 +258,8 @@ async fn received(response: Response<RecvStream>) -> Result<Reply, h2::Error> {
 
 static TRUST: OnceLock<Arc<ClientConfig>> = OnceLock::new();
 
-/// Makes a certificate that the client here trusts, and returns what tells Envoy to serve it: see
-/// `tls` in tools/envoy_config.py.
+/// Makes a certificate that this client trusts, and returns the settings with which Envoy serves
+/// it: see `tls` in tools/envoy_config.py.
 pub fn certify(dir: &Path) -> Value {
     let [certificate, key] = [CERTIFICATE, KEY].map(|name| dir.join(name));
     TRUST.get_or_init(|| {
@@ -280,7 +280,7 @@ fn trusting(certificate: CertificateDer<'static>) -> Arc<ClientConfig> {
     let builder = ClientConfig::builder_with_provider(provider);
     let builder = builder.with_safe_default_protocol_versions().unwrap();
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-    // What most clients offer.
+    // The protocols that most clients offer.
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Arc::new(config)
 }

@@ -1,20 +1,20 @@
-//! Kinds of tokens, and what may be answered to each.
+//! Kinds of tokens, and the legal answers to each.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum TokenKind {
-    /// Used all the time, and good.
+    /// Valid, and used all the time.
     Hot,
-    /// Good, and used once.
+    /// Valid, and used once.
     Cold,
-    /// Revoked, and known to be, before anything goes wrong.
+    /// Revoked, and known to be revoked before any fault.
     Revoked,
     /// Used all the time; the test revokes it at some point.
     Turning,
-    /// Of another key ring.
+    /// Signed by another key ring.
     Forged,
 }
 
-/// What may be answered.
+/// The legal answers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AllowedStatuses {
     pub(crate) hot: &'static [u16],
@@ -24,11 +24,11 @@ pub(crate) struct AllowedStatuses {
     pub(crate) forged: &'static [u16],
 }
 
-/// When all is well.
+/// Without a fault.
 pub(crate) const WELL: AllowedStatuses =
     AllowedStatuses { hot: &[200], cold: &[200], revoked: &[401], turning: &[200], forged: &[401] };
 
-/// Anything may be lost on its way, and nothing is answered wrongly.
+/// Anything may be lost in transit, and no answer is wrong.
 pub(crate) const FALTERING: AllowedStatuses = AllowedStatuses {
     hot: &[200, 503],
     cold: &[200, 503],

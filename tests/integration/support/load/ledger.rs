@@ -1,4 +1,4 @@
-//! Counts what was answered.
+//! Counts the answers.
 
 use std::{
     collections::BTreeMap,
@@ -27,13 +27,13 @@ impl Ledger {
         self.0.wrong_allows.fetch_add(u64::from(wrong_allow), SeqCst);
     }
 
-    /// How often a kind was answered with one of these.
+    /// How often a kind got one of these answers.
     pub(crate) fn count(&self, kind: TokenKind, legal: impl Fn(u16) -> bool) -> u64 {
         let counts = self.0.counts.lock().unwrap();
         counts.iter().filter(|((k, s), _)| *k == kind && legal(*s)).map(|(_, count)| count).sum()
     }
 
-    /// Answers of 200 where none may be.
+    /// The number of 200 answers that are not legal.
     pub(crate) fn wrong_allows(&self) -> u64 {
         self.0.wrong_allows.load(SeqCst)
     }

@@ -8,9 +8,9 @@ use uuid::Uuid;
 
 use crate::support::{Suite, Token, World, tokens::revoke};
 
-/// Of each kind but cold ones, and but the one that turns.
+/// Per kind, except cold ones and the one that the test revokes.
 pub(super) const TOKENS: usize = 8;
-/// Minted by one statement.
+/// How many tokens one statement mints.
 const BATCH: usize = 4000;
 
 /// Tokens for a load, not yet in use.
@@ -37,7 +37,7 @@ impl LoadTokens {
     }
 }
 
-/// Of a key ring that is not ours.
+/// Signed by another key ring.
 pub(super) fn forged(suite: &Suite) -> Vec<Token> {
     let line = keyring::new_line(&"k1".parse().unwrap()).unwrap();
     let stranger = Tokens::new(Prefixes::default(), KeyRing::parse(&line).unwrap());
@@ -48,8 +48,8 @@ fn mint(suite: &Suite, tokens: &Tokens) -> (Token, String) {
     suite.mint(tokens, TokenId(Uuid::now_v7()))
 }
 
-/// Tokens of Ann's that may read models in `acme`, by two statements that no log holds: other
-/// tests count in it.
+/// Makes tokens of Ann's that may read models in `acme`, by two statements that are not logged,
+/// because other tests count in that log.
 async fn many(world: &World<'_>, count: usize) -> Vec<Token> {
     let (tokens, digests): (Vec<_>, Vec<_>) =
         (0..count).map(|_| mint(world.suite, &world.tokens)).unzip();

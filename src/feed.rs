@@ -15,11 +15,13 @@ mod relay;
 pub(crate) use self::{lease::Lease, reader::FeedReader, relay::Relay};
 
 /// What to say if `feed.url` leads through a connection pooler in transaction mode.
-pub(crate) const POOLED_FEED: &str = "feed.url leads through a connection pooler in transaction mode, where notifications do not \
-     arrive: changes are noticed by polling, every 400 ms. Let feed.url lead to Postgres directly, or \
-     through a pooler in session mode";
+pub(crate) const POOLED_FEED: &str = "feed.url leads through a connection pooler in transaction \
+                                      mode, where notifications do not arrive: changes are noticed \
+                                      by polling, every 400 ms. Point feed.url at Postgres \
+                                      directly, or at a pooler in session mode";
 
 /// What to say if, with that, the feed is to be relayed.
-pub(crate) const POOLED_RELAY: &str = "feed.url leads through a connection pooler in transaction mode, where the replica that relays \
-     cannot hold its lock. Let feed.url lead to Postgres directly, or through a pooler in session \
-     mode, or set feed.relay to `off`";
+pub(crate) const POOLED_RELAY: &str = "feed.url leads through a connection pooler in transaction \
+                                       mode, where the replica that relays cannot hold its lock. \
+                                       Point feed.url at Postgres directly, or at a pooler in \
+                                       session mode, or set feed.relay to `off`";

@@ -15,9 +15,9 @@ pub enum Error {
     #[error("this needs the key ring, and the service was started without one")]
     NoKeyRing,
     #[error(
-        "no key of this key ring signed this text: it is no token, or one that was cut short, or \
-         its prefix is not among token.prefixes, or the replicas have another key ring. If the id \
-         of the token is known, `patgate token revoke TOKEN_ID` needs no key"
+        "no key of this key ring signed this text: it is not a token, or it was cut short, or its \
+         prefix is not in token.prefixes, or the replicas have another key ring. If you know the \
+         token's id, `patgate token revoke TOKEN_ID` needs no key"
     )]
     NotSigned,
     #[error("the operating system has no random numbers: {0}")]
@@ -25,8 +25,8 @@ pub enum Error {
     #[error(transparent)]
     Seal(#[from] SealError),
     #[error(
-        "the credential of backend `{backend}` cannot be opened with this key ring; it needs key \
-         `{key_id}`. Or set it again"
+        "the credential of backend `{backend}` cannot be opened with this key ring; add key \
+         `{key_id}` to the ring, or set the credential again"
     )]
     CredentialNotOpened { backend: String, key_id: String },
     #[error(

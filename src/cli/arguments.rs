@@ -10,7 +10,7 @@ use crate::legible::without_secrets;
 
 /// Replaces an argument that is not repeated.
 const WITHHELD: &str = "…";
-const NOTE: &str = "note: what was given is not repeated, as it may be a secret";
+const NOTE: &str = "note: the argument is not repeated, because it may be a secret";
 /// No option or command has a longer name, not even a misspelt one.
 const LONGEST_NAME: usize = 24;
 

@@ -128,7 +128,7 @@ pub(super) async fn run(session: &Session, asked: Arguments) -> anyhow::Result<(
             let domain = reference.as_ref();
             caches = Some(caches::inspect(&config, context, token, domain, backend).await?);
         }
-        now = clock.now(clock::now()).context("Postgres did not tell the time")?;
+        now = clock.now(clock::now()).context("Postgres did not return the time")?;
         if presumed {
             let Some(principal) = &known.principal else {
                 let name = request.token.id.to_string();
@@ -193,7 +193,8 @@ impl Arguments {
             "a replica cannot be asked about --pat-id: it needs the token itself; give that on \
              standard input, or leave --server out"
         } else if self.who.on_standard_input() && self.content.on_standard_input() {
-            "standard input cannot hold both the body and who asks: give one of them as a file"
+            "standard input cannot hold both the body and the credential: give one of them as a \
+             file"
         } else {
             return Ok(());
         };
@@ -232,7 +233,7 @@ fn rollout(domain: &Domain, token: Option<TokenId>) -> Option<String> {
             format!("{slug} is enforced for {share} of its tokens{this}")
         }
     };
-    Some(format!("{what} (where patgate serves with mode `per-domain`)"))
+    Some(format!("{what} (if patgate serves with mode `per-domain`)"))
 }
 
 /// Opens a credential as a replica does when it loads the backend. Without a key ring, the credential

@@ -208,8 +208,11 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
         Command::Model(ModelCommand::Set { domain, model, upstream }) => {
             let outcome = admin.set_domain_model(&domain, &model, &upstream).await?;
             let saw_all = outcome.value;
-            let only =
-                if saw_all { "; it saw all models before, and sees no other now" } else { "" };
+            let only = if saw_all {
+                "; it saw all models before, and sees only listed ones now"
+            } else {
+                ""
+            };
             let done = format!("domain {domain} sees model {model}, served by {upstream}{only}");
             session.report(outcome, &done)
         }

@@ -55,7 +55,8 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
                 return out.json(&renewed);
             }
             out.message(&format!(
-                "this installation is {} now, no longer {}; restart the replicas that use it",
+                "the id of this installation is now {}, and no longer {}; restart the replicas \
+                 that use it",
                 renewed.new_id, renewed.old_id
             ))
         }

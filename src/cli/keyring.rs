@@ -101,20 +101,20 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
             // The only key of a new file signs new tokens already.
             if KeyRingFile::open(&path)?.ids().count() > 1 {
                 complain(&format!(
-                    "once every replica has key {id}, let it mint: `patgate keyring promote {id}`"
+                    "once every replica has key {id}, promote it: `patgate keyring promote {id}`"
                 ));
             }
             session.out.message(&format!("added key {id}"))
         }
         Command::Promote { id, file } => {
             KeyRingFile::open(&path(file)?)?.promote(&id)?;
-            session.out.message(&format!("key {id} mints and seals from now on"))
+            session.out.message(&format!("key {id} now signs new tokens and seals entries"))
         }
         Command::Drop { id, file } => {
             let ring = KeyRingFile::open(&path(file)?)?;
             // Even if no live token was signed by it, the next one would be.
             if ring.ids().next() == Some(id.as_str()) {
-                bail!("key `{id}` is the one that mints; promote another one first");
+                bail!("key `{id}` signs new tokens; promote another key first");
             }
             session.admin().await?.ensure_unused(&id).await?;
             ring.drop_key(&id)?;

@@ -158,7 +158,7 @@ impl ShadowReport {
                 format!("from {from} to {to}"),
                 format!("denied, not enforced: {}", self.not_enforced_total),
                 format!("denied: {}", self.denied),
-                format!("allowed, as far as they are in the sample: {}", self.allowed),
+                format!("allowed and in the sample: {}", self.allowed),
             ];
             text.push_str(&aligned(counts.map(|line| vec![line]).into()));
             text.push('\n');
@@ -182,16 +182,15 @@ impl ShadowReport {
         let mut lines = Vec::new();
         for (code, count) in &self.left_out {
             lines.push(format!(
-                "not in the log: {count} denials with {code}, which came faster than \
-                 decision_log.denials_per_second"
+                "not in the log: {count} denials with {code}, above decision_log.denials_per_second"
             ));
         }
         if self.dropped > 0 {
             let dropped = self.dropped;
-            lines.push(format!("not in the log: {dropped} records that found the queue full"));
+            lines.push(format!("not in the log: {dropped} records, because the queue was full"));
         }
         if self.left_out.is_empty() && self.dropped == 0 {
-            lines.push("no denial is missing, by the account of this log".to_owned());
+            lines.push("according to this log, no denial is missing".to_owned());
         }
         if self.not_json > 0 {
             lines.push(format!("{} lines were not JSON", self.not_json));

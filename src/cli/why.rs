@@ -31,11 +31,11 @@ pub(super) struct Arguments {
 /// The log holds no decision about the request.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "no decision about request {request_id} among {decisions} in this log. That does not say that \
-     there was none: allows are sampled (decision_log.sample_allows), {repeated} denials repeat \
-     others and were only counted (decision_log.repeats_per_second), {omitted} records were left \
-     out or dropped by the account of this log, each replica writes a log of its own, and \
-     {not_json} lines were not JSON"
+    "no decision about request {request_id} among {decisions} in this log. It may still have been \
+     decided: allows are sampled (decision_log.sample_allows), {repeated} denials repeated others \
+     and were only counted (decision_log.repeats_per_second), {omitted} records were left out or \
+     dropped according to this log, each replica writes its own log, and {not_json} lines were not \
+     JSON"
 )]
 pub(super) struct NotLogged {
     request_id: String,
@@ -99,9 +99,9 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> anyhow::Result<()
 
 fn properties(line: &DecisionLine<'_>) -> Vec<(&'static str, String)> {
     let effect = match (&*line.outcome, line.enforced) {
-        ("deny", false) => format!("let through all the same (mode {})", line.mode),
-        ("answered", false) => format!("sent on instead (mode {})", line.mode),
-        _ => format!("carried out (mode {})", line.mode),
+        ("deny", false) => format!("let through nevertheless (mode {})", line.mode),
+        ("answered", false) => format!("sent to a backend instead (mode {})", line.mode),
+        _ => format!("enforced (mode {})", line.mode),
     };
     let domain = match (&line.domain_slug, line.domain_id) {
         (Some(slug), Some(id)) => Some(format!("{slug} ({id})")),

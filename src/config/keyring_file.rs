@@ -18,13 +18,13 @@ pub enum KeyRingFileError {
     #[error("no key ring: set keyring_file (PATGATE_KEYRING_FILE) to its path")]
     Unset,
     #[error(
-        "key ring {path}: there is no such file; keyring_file (PATGATE_KEYRING_FILE) names it, and \
-         `patgate keyring new` makes the first key of a new one"
+        "key ring {path}: the file does not exist; keyring_file (PATGATE_KEYRING_FILE) names it, \
+         and `patgate keyring new` makes the first key of a new ring"
     )]
     Missing { path: String },
     #[error("key ring {path}: {error}")]
     Unreadable { path: String, error: io::Error },
-    #[error("key ring {path}: {why}; who writes the keys can mint tokens")]
+    #[error("key ring {path}: {why}; a user who can write the keys can make valid tokens")]
     Untrusted { path: String, why: UntrustedFile },
     #[error("key ring {path}: {error}")]
     Malformed { path: String, error: KeyRingError },

@@ -207,10 +207,10 @@ impl LogSettings {
 }
 
 const RELAY_NEEDS_FEED: &str = "a direct connection to Postgres, because feed.relay is `redis`";
-const RELAY_NEEDS_REDIS: &str = "a Redis to relay by, because feed.relay is `redis`";
+const RELAY_NEEDS_REDIS: &str = "a Redis URL, because feed.relay is `redis`";
 const SERVING_NEEDS_KEYS: &str = "the path of a key ring; `patgate keyring new` makes a key";
 const SERVING_NEEDS_A_LISTENER: &str =
-    "an address here or a path in listen.uds, to be reached by Envoy";
+    "an address here or a path in listen.uds, for Envoy to connect to";
 
 /// Parses settings, and collects an error for each value that does not parse.
 pub(super) struct SettingsReader(SettingTexts);

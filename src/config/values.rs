@@ -79,7 +79,7 @@ pub(super) fn count<N: FromStr + PartialOrd + From<u16>>(text: &str) -> Result<N
 
 /// Parses a number that may be 0.
 pub(super) fn count_or_none(text: &str) -> Result<u32, ExpectedValue> {
-    text.parse().map_err(|_| "a whole number, or 0 for no bound".into())
+    text.parse().map_err(|_| "a whole number, or 0 for no limit".into())
 }
 
 /// Parses bytes. The suffix is required, so that the unit is always explicit.

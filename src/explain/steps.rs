@@ -104,10 +104,10 @@ impl<'e> Walk<'e> {
     fn path(&mut self) -> Result<(), Failed> {
         let refused = self.refusal == Some(Refusal::BadRequest(Malformed::Path));
         if let Some(found) = request::misspelling(self.evidence.target).filter(|_| refused) {
-            let detail = format!("not in its one spelling: {}", misspelt(found));
+            let detail = format!("not in canonical form: {}", misspelt(found));
             return failed("path", detail, None);
         }
-        self.passed("path", "in its one spelling; the query takes no part");
+        self.passed("path", "in canonical form, apart from the query");
         if self.evidence.authority.contains(',') {
             return failed("host", "a comma: more than one value of Host", None);
         }
@@ -151,7 +151,7 @@ impl<'e> Walk<'e> {
             let accepted = list(sources.schemes().map(|scheme| format!("`{scheme} <token>`")));
             return (
                 "not a scheme of this API, one space, and a token".to_owned(),
-                Some(format!("it takes {accepted}")),
+                Some(format!("it accepts {accepted}")),
             );
         }
         let nearest = "mistyped, cut, of another installation, or signed with a key that was \
@@ -170,7 +170,7 @@ impl<'e> Walk<'e> {
     fn proven(&mut self, request: &AuthRequest<'_>) {
         let id = request.token.id;
         let how = match self.evidence.presumed {
-            true => format!("possession of token {id} is taken as proven; none was shown"),
+            true => format!("possession of token {id} is presumed, because only its id was given"),
             false => format!("token {id}, with the right tag and secret"),
         };
         self.passed("credential", how);
@@ -182,8 +182,8 @@ impl<'e> Walk<'e> {
             Some(Refusal::TokenRevoked) => failed("state", "revoked", None),
             Some(Refusal::TokenNotYetIssued) => {
                 let issued = moment(principal.issued_at);
-                let nearest = "its row was written by other means than `patgate token`, or \
-                               Postgres's clock was put back: revoke it, and create a new one";
+                let nearest = "its row was not written by `patgate token`, or Postgres's clock was \
+                               set back: revoke it, and create a new one";
                 failed(
                     "state",
                     format!("issued in the future, at {issued}"),
@@ -215,7 +215,8 @@ impl<'e> Walk<'e> {
         let surface = || apis.surface(authority, path);
         if surface().is_none() {
             let names: Vec<&str> = apis.list().map(|(name, _)| name).collect();
-            let nearest = format!("the APIs are {}; where each is, its table says", list(names));
+            let nearest =
+                format!("the APIs are {}; the table of each says where it is", list(names));
             return failed("rule", "the request belongs to no API", Some(nearest));
         }
         let has_rule =
@@ -244,12 +245,12 @@ impl<'e> Walk<'e> {
         let nearest = || {
             let slugs: Vec<_> = principal.grants().map(|grants| grants.slug().as_str()).collect();
             Some(match slugs.is_empty() {
-                true => "the token has no scopes at all".to_owned(),
+                true => "the token has no scopes".to_owned(),
                 false => format!("the token's scopes name {}", list(slugs)),
             })
         };
         let Some(domain) = self.evidence.domain else {
-            return failed("domain", format!("there is no domain `{reference}`"), nearest());
+            return failed("domain", format!("domain `{reference}` does not exist"), nearest());
         };
         let grants = principal.grants_in(domain.id).filter(|_| principal.names(&reference));
         let Some(grants) = grants else {
@@ -305,13 +306,17 @@ impl<'e> Walk<'e> {
         };
         let nearest = match (why, self.evidence.body) {
             (NoModel::NotShown, None) => {
-                "it would depend on the model that the body names: give it with --model, or the \
-                 body with --body"
+                "the answer depends on the model that the body names: give the model with --model, \
+                 or the body with --body"
                     .into()
             }
             _ => wording::no_model(why, self.evidence.shown()),
         };
-        failed("model", format!("{needs}, and none is known"), Some(nearest.into_owned()))
+        failed(
+            "model",
+            format!("{needs}, and the request's model is unknown"),
+            Some(nearest.into_owned()),
+        )
     }
 
     fn scope(&mut self, grants: &DomainGrants, action: &Action<'_>) -> Result<(), Failed> {
@@ -336,7 +341,7 @@ impl<'e> Walk<'e> {
         match (domain.lists_models(), model) {
             (true, Some(model)) if domain.upstream_for(Some(model)).is_none() => {
                 let slug = &domain.slug;
-                let mut nearest = format!("the domain {slug} lists its models, and not `{model}`");
+                let mut nearest = format!("the domain {slug} lists its models, but not `{model}`");
                 if domain.sees_no_model() {
                     nearest = format!("the domain {slug} lists no model, so it sees none");
                 } else if let Some(pattern) = domain.nearest_pattern(model) {
@@ -360,10 +365,13 @@ impl<'e> Walk<'e> {
             }
             Some(name) => {
                 let Some(backend) = self.evidence.backend else {
-                    let detail = format!("the API table names the backend `{name}`, which is none");
+                    let detail = format!(
+                        "the API table names the backend `{name}`, which does not \
+                                          exist"
+                    );
                     let nearest = format!(
-                        "make it with `patgate backend create {name}`, or name another one as \
-                         `upstream` in the table; the domain's is not used in its place"
+                        "create it with `patgate backend create {name}`, or name another one as \
+                         `upstream` in the table; the domain's backend is not used instead"
                     );
                     return failed("upstream", detail, Some(nearest));
                 };
@@ -373,9 +381,9 @@ impl<'e> Walk<'e> {
             }
         };
         if credential == Err(Unopened) {
-            let detail = format!("the credential of `{upstream}` does not open");
-            let nearest = "the key ring lacks its key, or it was changed or moved by other means \
-                           than `patgate backend credential`";
+            let detail = format!("the credential of `{upstream}` cannot be opened");
+            let nearest = "the key ring lacks its key, or something other than `patgate backend \
+                           credential` changed or moved it";
             return failed("upstream", detail, Some(nearest.to_owned()));
         }
         Ok(())
@@ -397,8 +405,8 @@ impl<'e> Walk<'e> {
             false => "the token's scopes name particular models".to_owned(),
         };
         let detail = format!(
-            "by patgate, in place of a backend, because {limited}; known by name, and permitted for \
-             more than llm_read: {names}"
+            "by patgate, instead of a backend, because {limited}; models that are known by name \
+             and permitted for more than llm_read: {names}"
         );
         self.passed("answer", detail);
     }

@@ -34,7 +34,7 @@ pub(super) fn scope_miss(
         held
     });
     match held.is_empty() {
-        true => format!("has no scope here that means anything, lacks {operation}"),
+        true => format!("has no effective scope here, lacks {operation}"),
         false => format!("has {} here, lacks {operation}", list(held)),
     }
 }

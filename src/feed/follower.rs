@@ -103,7 +103,7 @@ impl FeedReader {
                 let joined = self.changes.follow(poll);
                 self.metrics.frames(if joined { "applied" } else { "gap" }, 1);
                 if !joined && let Err(error) = self.poll().await {
-                    tracing::warn!(%error, "a gap in what is relayed cannot be closed yet");
+                    tracing::warn!(%error, "a gap in the relayed changes cannot be closed yet");
                 }
             }
             if last_call && !spoke {
@@ -243,13 +243,14 @@ impl FeedReader {
                 match refused {
                     Some(error) => tracing::warn!(
                         %error,
-                        "Redis takes no frames from this replica; another one relays the feed, if \
-                         Redis takes them from it: see whether redis.url can be written to from here"
+                        "Redis accepts no frames from this replica; another replica relays the \
+                         feed, if Redis accepts its frames. Check whether this replica can write \
+                         to redis.url"
                     ),
                     // `round` has logged why.
                     None => tracing::warn!(
-                        "this replica has no poll of the feed to relay; another one relays it, if \
-                         it can read the feed"
+                        "this replica has no poll of the feed to relay; another replica relays it, \
+                         if that one can read the feed"
                     ),
                 }
                 return LeadershipEnd::LeavesToOthers;

@@ -112,8 +112,8 @@ impl FeedReader {
                 poll_state.logged.push(error.kind());
                 tracing::warn!(
                     %error,
-                    "the feed of changes is lost; until it is back, what is known of a token is \
-                     used until it is older than max_staleness",
+                    "the feed of changes is lost; until it is back, cached data is used until it \
+                     is older than max_staleness",
                 );
             }
         }
@@ -194,8 +194,8 @@ impl FeedReader {
         if applied.triggers_switched {
             self.metrics.triggers_switched();
             tracing::warn!(
-                "triggers that record changes were off, or created again, since the last poll: what \
-                 happened meanwhile may not be recorded, so all from before is read again"
+                "triggers that record changes were off, or created again, since the last poll: \
+                 changes meanwhile may be unrecorded, so all cached data is read again"
             );
         }
         if !applied.joined {

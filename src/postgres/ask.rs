@@ -91,8 +91,8 @@ pub(crate) enum AskError {
     Superseded(Superseded),
     /// The address leads to another database than at the start.
     #[error(
-        "{key}: {other}; it is not used. Let {key} lead to the database that it led to when \
-         this replica started, or restart the replica if the other one is meant"
+        "{key}: {other}; its answer is not used. Point {key} at the database to which it led when \
+         this replica started, or restart the replica if the other database is intended"
     )]
     OtherInstallation { key: &'static str, other: OtherInstallation },
 }

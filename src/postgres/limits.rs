@@ -66,9 +66,9 @@ pub(crate) async fn shortage(
         return Ok(None);
     }
     Ok(Some(format!(
-        "the {whose} may have {limit} connections at a time, and one replica may want {wanted}: \
-         postgres.max_connections ({}) and {} more. What finds none is answered with 503. Raise the \
-         limit, for all replicas together, or lower postgres.max_connections",
+        "the {whose} may have {limit} connections at a time, and one replica may need {wanted}: \
+         postgres.max_connections ({}) and {} more. A lookup that gets none is answered with 503. \
+         Raise the limit, for all replicas together, or lower postgres.max_connections",
         settings.max_connections,
         wanted - settings.max_connections,
     )))

@@ -84,7 +84,7 @@ async fn migrate_with(migrations: &Migrator, url: &SecretString) -> Result<Migra
         match migrate_once(migrations, &mut connection).await {
             Err(SchemaError::Locked(holders)) => {
                 if reported.as_ref() != Some(&holders) {
-                    tracing::warn!("waiting for a table that is in use by others{holders}");
+                    tracing::warn!("waiting for a table that other sessions use{holders}");
                     reported = Some(holders);
                 }
             }

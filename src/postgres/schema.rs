@@ -28,8 +28,8 @@ pub enum SchemaError {
     #[error("the database has no patgate schema; `patgate migrate` creates it")]
     Absent,
     #[error(
-        "the schema of the database does not say which installation it is, as this release needs; \
-         run `patgate migrate`"
+        "the schema of the database does not say which installation it belongs to, and this \
+         release needs that; run `patgate migrate`"
     )]
     Nameless,
     #[error(
@@ -42,19 +42,19 @@ pub enum SchemaError {
     )]
     Newer(i32),
     #[error(
-        "the login may not read the schema ({0}); as an administrator of the database, grant it \
+        "the login cannot read the schema ({0}); as an administrator of the database, grant it \
          patgate_serve, or patgate_admin for administration"
     )]
     Denied(String),
     #[error(
-        "the login may not migrate ({0}); it needs CREATEROLE, and CREATE on the database. Or an \
-         administrator of the cluster runs deploy/bootstrap.sql once and grants patgate_migrate \
-         to it"
+        "the login lacks the privileges to migrate ({0}); it needs CREATEROLE, and CREATE on the \
+         database. Alternatively, an administrator of the cluster runs deploy/bootstrap.sql once \
+         and grants patgate_migrate to it"
     )]
     MayNotMigrate(String),
     #[error(
-        "migrating: a table is in use by others, and waiting longer would delay all lookups{0}; \
-         end what uses it, or run `patgate migrate` again later"
+        "migrating: other sessions use a table, and waiting longer would delay all lookups{0}; end \
+         those sessions, or run `patgate migrate` again later"
     )]
     Locked(String),
     #[error("migrating: {0}")]

@@ -36,7 +36,7 @@ impl From<&RedisError> for RedisFault {
                 )
             }
             (ErrorKind::Extension, Some((_, error))) if error.code() == "NOAUTH" => {
-                "it demands a password, and redis.url has none".to_owned()
+                "it requires a password, and redis.url has none".to_owned()
             }
             (_, Some((_, error))) => {
                 format!("it answers {} {}", error.code(), error.details().unwrap_or_default())

@@ -133,7 +133,8 @@ impl RedisTier {
             tracing::warn!(
                 prefix = self.sealer.prefix(),
                 "an entry in Redis is not sealed by this key ring and is not used: replicas have \
-                 different key rings, or are of different releases, or somebody else writes to Redis",
+                 different key rings, or are of different releases, or another program writes to \
+                 Redis",
             );
         }
     }

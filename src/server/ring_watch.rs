@@ -121,7 +121,7 @@ impl RingWatch {
         let reports = || self.reports.passes(clock::now(), REPORT_EVERY);
         match fit {
             RingFit::Alien { signed_by } if reports() => {
-                let ready = if objection.is_some() { "not ready" } else { "ready all the same" };
+                let ready = if objection.is_some() { "not ready" } else { "ready nevertheless" };
                 let why = fit.objection().unwrap_or_default();
                 tracing::error!(?signed_by, ?own, "{ready}: {why}");
             }
@@ -129,7 +129,8 @@ impl RingWatch {
                 ?others,
                 ?own,
                 "live tokens were signed by keys that this replica's key ring lacks, and are \
-                 refused here; do all replicas, and those who create tokens, have the same key ring?",
+                 refused here; give all replicas, and the operators who create tokens, the same \
+                 key ring",
             ),
             _ => {}
         }

@@ -233,7 +233,7 @@ pub(crate) async fn a_moved_or_changed_credential_is_not_used(suite: Arc<Suite>)
     // The command explains what the service answers.
     let ran = cli.feed("check --method GET --path /proxy/acme/v1/models", &token.text);
     assert!(ran.code == 4 && ran.stdout.contains("answer: 503 unavailable"), "{ran:#?}");
-    assert!(ran.stdout.contains("the credential of `model-acme` does not open"), "{ran:#?}");
+    assert!(ran.stdout.contains("the credential of `model-acme` cannot be opened"), "{ran:#?}");
     world.sql(swap).await;
     turns(&fleet, &token, MODELS, Ok(Some(&of_acme))).await;
     turns(&fleet, &token, LISTED, Ok(Some(&of_beta))).await;

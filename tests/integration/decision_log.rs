@@ -392,7 +392,7 @@ pub(crate) async fn why_finds_a_request(suite: Arc<Suite>) {
     let told = cli.ok(&format!("why lacks-1 --log {path}"));
     for part in [
         "deny 403 permission_denied",
-        "let through all the same (mode shadow)",
+        "let through nevertheless (mode shadow)",
         &token.id.to_string(),
         &world.id("ann").to_string(),
         "acme (",

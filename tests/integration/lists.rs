@@ -321,7 +321,7 @@ pub(crate) async fn a_list_is_distinguished_from_an_allow_and_a_denial(suite: Ar
     assert_eq!(told.code, 0, "{told:?}");
     for line in [
         "answer: 200 ok, by patgate itself",
-        "by patgate, in place of a backend, because the token's scopes name particular models",
+        "by patgate, instead of a backend, because the token's scopes name particular models",
         "permitted for more than llm_read: `m`",
         "200 ok, by itself, the same",
     ] {

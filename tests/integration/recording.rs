@@ -151,5 +151,5 @@ pub(crate) async fn a_leader_without_triggers_blames_no_redis(suite: Arc<Suite>)
     let told = "this replica has no poll of the feed to relay";
     eventually("it to step down", async || log().contains(told)).await;
     assert!(log().contains("changes are not recorded"), "{}", log());
-    assert!(!log().contains("Redis takes no frames"), "{}", log());
+    assert!(!log().contains("Redis accepts no frames"), "{}", log());
 }

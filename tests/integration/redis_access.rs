@@ -109,7 +109,7 @@ pub(crate) async fn a_fault_is_said_with_its_reason_and_once(suite: Arc<Suite>) 
     let user = |name: &str| guarded.url(&format!("{name}:{PASSWORD}"), "/0");
     let login = format!(":{PASSWORD}");
     let tls = guarded.tls_port;
-    let cut = "what this replica looks up is not shared";
+    let cut = "the results of lookups are not shared";
     let past = "lookups go to Postgres";
     for (url, consequence, reason) in [
         (guarded.url(":wrong", "/0"), past, "refuses the user name or the password in redis.url"),
@@ -117,7 +117,7 @@ pub(crate) async fn a_fault_is_said_with_its_reason_and_once(suite: Arc<Suite>) 
         (
             format!("redis://127.0.0.1:{}/0", guarded.valkey.port),
             past,
-            "demands a password, and redis.url has none",
+            "requires a password, and redis.url has none",
         ),
         (guarded.url(&login, "/99"), past, "refuses the database that the path of redis.url names"),
         (format!("rediss://{login}@127.0.0.1:{tls}/0"), past, "SSL_CERT_FILE"),

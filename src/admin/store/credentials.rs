@@ -122,7 +122,7 @@ impl Store {
             .await?;
             if updated.rows_affected() == 0 {
                 return Err(Error::Refused(format!(
-                    "the credential of backend `{}` was changed meanwhile; run it again",
+                    "the credential of backend `{}` was changed meanwhile; run the command again",
                     before.backend
                 )));
             }

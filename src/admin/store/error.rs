@@ -13,17 +13,18 @@ use sqlx::error::ErrorKind;
 pub enum Error {
     #[error("{what} `{name}` does not exist")]
     NotFound { what: ObjectKind, name: String },
-    #[error("{what} `{name}` exists already")]
+    #[error("{what} `{name}` already exists")]
     Exists { what: ObjectKind, name: String },
     #[error("{0}")]
     Refused(String),
-    #[error("the database login may not do this ({0}); grant it patgate_admin")]
+    #[error("the database login lacks a privilege for this ({0}); grant it patgate_admin")]
     Denied(String),
-    #[error("Postgres ended this to end a deadlock with another change; try again")]
+    #[error("Postgres cancelled this change to resolve a deadlock with another one; try again")]
     Deadlock,
     #[error(
-        "not carried out: others hold a lock that this needs, as said above. Try again when they \
-         have ended; an administrator of the cluster can end them with pg_terminate_backend(pid)"
+        "not done: other sessions hold a lock that this needs; the warnings above name them. Try \
+         again when they have ended; an administrator of the cluster can end them with \
+         pg_terminate_backend(pid)"
     )]
     Locked,
     #[error("Postgres: {0}")]

@@ -80,7 +80,7 @@ impl FromStr for NewScope {
             .collect::<Result<Vec<Operation>, _>>()?;
         let valid = entity_type.operations();
         if let Some(odd) = operations.iter().find(|operation| !valid.contains(**operation)) {
-            return Err(error(&format_args!("`{odd}` is no operation on `{entity_type}`")));
+            return Err(error(&format_args!("`{odd}` is not an operation on `{entity_type}`")));
         }
         Ok(Self { domain, entity_type, entity_id, operations })
     }

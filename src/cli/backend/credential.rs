@@ -35,7 +35,7 @@ pub(super) async fn run(session: &Session, admin: Admin, command: Command) -> an
         Command::Set { name, header, scheme } => {
             if let (Place::XApiKey | Place::ApiKey, Some(_)) = (header, scheme) {
                 let why =
-                    format!("--scheme is for `authorization`: `{header}` holds the key alone");
+                    format!("--scheme is only for `authorization`: `{header}` holds the bare key");
                 return Err(UsageError(why).into());
             }
             let admin = session.with_keys(admin)?;

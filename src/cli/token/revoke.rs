@@ -74,7 +74,7 @@ pub(super) async fn revoke(
         return Ok(());
     }
     let waited = wait_for_replicas(&admin, change).await;
-    waited.context("revoked; which replicas have applied it cannot be told")
+    waited.context("revoked; it is unknown which replicas have applied it")
 }
 
 fn list(session: &Session, outcome: Outcome<Vec<RevokedToken>>) -> anyhow::Result<()> {
@@ -110,7 +110,7 @@ async fn wait_for_replicas(admin: &Admin, change: CommittedChange) -> anyhow::Re
 fn name_missing(states: &ReplicaStates) {
     for replica in &states.missing {
         complain(&format!(
-            "waiting for {}, which has read the feed up to {}; what it knows expires at {}",
+            "waiting for {}, which has read the feed up to {}; its cached data expires at {}",
             replica.name, replica.watermark, replica.expires_at
         ));
     }
@@ -119,9 +119,8 @@ fn name_missing(states: &ReplicaStates) {
 fn result(states: &ReplicaStates) -> String {
     let after = states.elapsed;
     match states.applied.len() {
-        0 => {
-            "no replica is known to serve from this database: there is none to wait for".to_owned()
-        }
+        0 => "no replica is known to serve from this database, so there is none to wait for"
+            .to_owned(),
         1 => format!("applied by 1 replica after {after:.1?}"),
         count => format!("applied by {count} replicas after {after:.1?}"),
     }

@@ -68,9 +68,9 @@ impl Closed {
         if let Some(database) = &self.newly {
             tracing::warn!(
                 "only logins with a role of patgate's, the owner and superusers may connect to the \
-                 database from now on. If others have to, such as those of monitoring and backups, or \
-                 a later login with NOINHERIT, run as its owner: GRANT CONNECT ON DATABASE {database} \
-                 TO …"
+                 database from now on. If other logins must, such as those of monitoring and \
+                 backups, or a later login with NOINHERIT, run as its owner: GRANT CONNECT ON \
+                 DATABASE {database} TO …"
             );
         }
         if let Some(database) = &self.open {

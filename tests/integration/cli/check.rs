@@ -97,7 +97,7 @@ pub(crate) async fn the_nearest_miss_is_named(suite: Arc<Suite>) {
             &one,
             CHAT,
             "model",
-            "it would depend on the model that the body names: give it with --model, or the body with --body",
+            "the answer depends on the model that the body names: give the model with --model, or the body with --body",
         ),
         miss("ann", &picky, &with(picky_chat, "other"), "", ""),
         miss(
@@ -131,7 +131,7 @@ pub(crate) async fn the_nearest_miss_is_named(suite: Arc<Suite>) {
         ),
         miss("ann", &chats, "GET /proxy/beta/v1/models", "domain", "the token's scopes name acme"),
         miss("ann", &chats, "GET /proxy/none/v1/models", "domain", "the token's scopes name acme"),
-        miss("ann", &[], CHAT, "domain", "the token has no scopes at all"),
+        miss("ann", &[], CHAT, "domain", "the token has no scopes"),
         miss("ann", &chats, "GET /proxy/acme/v1/models/", "path", ""),
     ] {
         check(&world, &cli, &case).await;
@@ -152,7 +152,7 @@ pub(crate) async fn nothing_is_told_of_a_token_that_is_not_there(suite: Arc<Suit
         let ran = cli.feed(&format!("{command}{way}"), &token.text);
         assert_eq!(ran.code, 0, "{ran:#?}");
         assert!(!ran.stdout.contains(&token.text) && !ran.stdout.contains("a-secret"), "{ran:#?}");
-        assert_eq!(ran.stdout.contains("taken as proven"), !way.is_empty(), "{ran:#?}");
+        assert_eq!(ran.stdout.contains("is presumed"), !way.is_empty(), "{ran:#?}");
     }
     // A deleted token: the command answers as the service does, with the exit code for it.
     world.sql(&format!("DELETE FROM patgate.pats WHERE id = '{}'", token.id)).await;

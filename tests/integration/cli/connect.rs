@@ -34,7 +34,7 @@ pub(crate) async fn postgres_and_feed_are_tried(suite: Arc<Suite>) {
         ("postgres.url", &empty, "`patgate migrate` creates it".to_owned()),
         ("feed.url", &nobody, format!("127.0.0.1, port {port}")),
         ("feed.url", &empty, "run `patgate migrate`".to_owned()),
-        ("feed.url", &elsewhere, "let both name the same database".to_owned()),
+        ("feed.url", &elsewhere, "point both at the same database".to_owned()),
     ] {
         let broken = fed.with(key, url);
         let (code, outcome, detail) = found(&broken, key);

@@ -102,7 +102,7 @@ const REFUSED: &[(i32, &str, &[&str])] = &[
     ),
     (
         FAILED,
-        "exists already",
+        "already exists",
         &[
             "backend create model-acme --url http://127.0.0.1:1 --kind vllm",
             "domain create acme --name Acme --upstream model-acme --all-models",
@@ -142,7 +142,7 @@ const REFUSED: &[(i32, &str, &[&str])] = &[
         "on `domains`, the entity is `*` or the domain's own id",
         &["token scope add {token} acme:domains:beta:read"],
     ),
-    (FAILED, "promote another one first", &["keyring drop k1"]),
+    (FAILED, "promote another key first", &["keyring drop k1"]),
     (
         USAGE,
         "add --yes",

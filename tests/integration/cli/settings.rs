@@ -62,7 +62,7 @@ pub(crate) async fn every_mistake_at_once(suite: Arc<Suite>) {
         assert!(stderr.lines().any(|line| line.starts_with(&beginning)), "{beginning}: {stderr}");
     }
     fs::remove_file(&ring).unwrap();
-    broken.refused("config check", 2, "there is no such file; keyring_file");
+    broken.refused("config check", 2, "the file does not exist; keyring_file");
 
     // There is no warning about a ring that no other user can read.
     fs::set_permissions(&world.keyring_file, Permissions::from_mode(0o600)).unwrap();

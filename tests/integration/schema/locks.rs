@@ -68,7 +68,7 @@ pub(crate) async fn look_ups_go_on_while_a_migration_waits(suite: Arc<Suite>) {
     assert!(answered > 20, "{answered} look-ups");
     for said in [
         "waiting for a table",
-        "in use by others",
+        "other sessions use a table",
         "nightly dump (pid ",
         ", login postgres, in a transaction since 2",
         "`patgate migrate` again",

@@ -55,7 +55,7 @@ async fn feed(config: &Config, expected: Option<Installation>) -> Finding {
         (Ok(found), Some(expected)) if found != expected => Finding::failed(
             FEED,
             format!(
-                "leads to installation {found}, postgres.url to {expected}: let both name the same \
+                "leads to installation {found}, postgres.url to {expected}: point both at the same \
                  database"
             ),
         ),

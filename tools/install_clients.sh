@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the clients that the tests drive, each into an environment of its own, .clients/<name>.
+# Installs the clients that the tests drive, each into its own environment, .clients/<name>.
 #   tools/install_clients.sh python    those that need only Python
 #   tools/install_clients.sh           all of them; Node also comes as a wheel
 # A run that finds everything in place uses no network.
@@ -16,10 +16,10 @@ export UV_SYSTEM_CERTS=true UV_NATIVE_TLS=true NODE_USE_SYSTEM_CA=1
 
 sums() { cat "$@" | cksum; }
 installed() { home=$1 && shift && [ "$(cat "$home/installed" 2>/dev/null)" = "$(sums "$@")" ]; }
-# An interrupted download is tried once more.
+# Retries once, because a download may be interrupted.
 twice() { "$@" || { printf 'Once more: %s\n' "$*" >&2 && "$@"; }; }
 
-# It installs an environment in seconds, for which pip takes a minute.
+# uv installs an environment in seconds; pip takes a minute.
 uv_itself() {
     home=.clients/uv lock=tests/clients/locks/uv.txt
     installed "$home" "$lock" && return
@@ -47,7 +47,7 @@ node_client() {
     rm -rf "$home" && mkdir -p "$home" && cp "$locks"/package*.json "$home"
     PATH=$PWD/.clients/node/bin:$PATH twice npm ci --prefix "$home" --ignore-scripts \
         --no-audit --no-fund --loglevel error >&2
-    # Node looks for packages beside the place by which it came to a script.
+    # Node looks for packages beside the path by which a script was started.
     ln -s ../../tests/clients/calls "$home/calls"
     sums "$locks"/package*.json >"$home/installed"
 }

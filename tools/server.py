@@ -63,7 +63,7 @@ class Server:
 
     def start(self):
         with self.log.open("ab") as log:
-            # A session of its own keeps a terminal's Ctrl-C away: servers end when we say so.
+            # A separate session, so that Ctrl-C in a terminal does not end the servers: the supervisor does.
             self._process = subprocess.Popen(
                 self._argv,
                 stdin=subprocess.DEVNULL,
@@ -96,7 +96,7 @@ class Server:
 
     def stop(self):
         if self._process.poll() is None:
-            # A frozen process would never see the polite signal.
+            # A frozen process would never receive SIGTERM.
             self.signal(signal.SIGCONT)
             self._process.send_signal(self._stop_signal)
             try:

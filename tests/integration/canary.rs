@@ -115,7 +115,7 @@ pub(crate) async fn permits_nothing(suite: Arc<Suite>) {
         crate::support::connect(&world.suite.postgres_url("server", &world.database)).await;
     let call = |call: String| sqlx::raw_sql(sqlx::AssertSqlSafe(call)).execute(&server);
     let flip = format!("SELECT patgate.flip_canary('{}', '1 hour')", real.id);
-    assert!(call(flip).await.is_err(), "a token of somebody's");
+    assert!(call(flip).await.is_err(), "a user's token");
     call(format!("SELECT patgate.remove_canary('{}')", real.id)).await.unwrap();
     assert_eq!(answer(&replica, &real, MODELS).await, 200);
     let untouched = "SELECT count(*) FROM patgate.pats WHERE id = ";

@@ -110,7 +110,7 @@ pub(crate) async fn a_standby_that_lost_transactions_takes_over(suite: Arc<Suite
     load.allow(WELL);
     fleet.all_answer(&quiet, MODELS, 401).await;
     load.bear(load.more(WELL, 20)).await;
-    load.end("fail-over to a standby that lost transactions").await;
+    load.end("failover to a standby that lost transactions").await;
 }
 
 /// A Postgres that answers before it writes is killed: the ids of lost transactions are assigned
@@ -146,7 +146,7 @@ pub(crate) async fn ids_given_out_twice_hide_no_change(suite: Arc<Suite>) {
         })
         .await;
         revoke(&world, &lost).await;
-        fleet.turn("revoked in vain", (&lost, MODELS), 200, 401).await;
+        fleet.turn("a lost revocation", (&lost, MODELS), 200, 401).await;
         let lost_ids = burn(&world.postgres, 200).await;
         // Its entries and all following polls count these ids among those that they saw.
         let later = cold.pop().expect("a log that is not written for a while");

@@ -166,7 +166,7 @@ fn steps(world: &World<'_>, token: &Token) -> Vec<FeedStep> {
             unauthenticated,
         ),
         (
-            "a token that nobody knew",
+            "a token that did not exist",
             "INSERT INTO patgate.pats SELECT * FROM gone;
              INSERT INTO patgate.pat_scopes SELECT * FROM theirs"
                 .to_owned(),

@@ -55,7 +55,7 @@ pub(crate) async fn lookups_that_no_check_waits_for_end(suite: Arc<Suite>) {
     holder.execute("COMMIT").await.unwrap();
     let healed = Instant::now();
     let cold = reader(&world).await;
-    eventually("look-ups to be answered", async || answer(replica, &cold, MODELS).await == 200)
+    eventually("lookups to be answered", async || answer(replica, &cold, MODELS).await == 200)
         .await;
     assert!(healed.elapsed() < HEALED, "after {:?}", healed.elapsed());
 }

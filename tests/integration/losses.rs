@@ -232,14 +232,14 @@ async fn stand(
         let asked = tokio::spawn(async move { answer(&replica, &token, MODELS).await });
         // Lookups that begin together would share a connection.
         let begun = async || proxy.bytes_upward() > sent || asked.is_finished();
-        eventually("a look-up", begun).await;
+        eventually("a lookup", begun).await;
         proxy.accepted() - before >= connections
     })
     .await;
     proxy.set(Mode::Pass);
     for token in &tokens.into_inner().unwrap() {
         let served = async || answer(replica, token, MODELS).await == 200;
-        eventually("the look-ups to end", served).await;
+        eventually("the lookups to end", served).await;
     }
 }
 

@@ -112,7 +112,7 @@ pub(crate) async fn idle_connections_of_one_port_leave_room_for_the_other(suite:
     let _idle_grpc = idle(replica.grpc, FILES + 100, b"").await;
     assert!(ready().await, "an answer over HTTP");
     let told = timeout(Duration::from_secs(20), status(&fresh, &other)).await;
-    assert_eq!(told, Ok(200), "a look-up in the stores, over a connection that is open already");
+    assert_eq!(told, Ok(200), "a lookup in the stores, over a connection that is open already");
     revoke(&world, &token).await;
     eventually("the revocation to be obeyed", async || status(&fresh, &token).await == 401).await;
     assert!(replica.metric("patgate_grpc_connections{listener=\"tcp\"}").await < FILES as u64);

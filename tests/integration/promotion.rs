@@ -57,7 +57,7 @@ pub(crate) async fn a_statement_under_way_at_a_promotion_hides_no_change(suite: 
     let asked = fleet.answers(&token, MODELS);
     let promotion = async {
         // The lookup waits with the snapshot of a standby.
-        eventually("a look-up to wait", async || scalar(&promoted, asleep).await != "0").await;
+        eventually("a lookup to wait", async || scalar(&promoted, asleep).await != "0").await;
         early.commit().await.unwrap();
         caught_up(&world, &promoted).await;
         execute(&promoted, "SELECT pg_promote()").await;

@@ -158,8 +158,10 @@ pub(crate) async fn a_slow_fill_brings_nothing_back(suite: Arc<Suite>) {
             world
                 .sql(&format!("UPDATE patgate.pats SET revoked_at = now() WHERE id IN ({ids})"))
                 .await;
-            eventually("the change to be told", async || known().await >= before + TOKENS as u64)
-                .await;
+            eventually("the change to be announced", async || {
+                known().await >= before + TOKENS as u64
+            })
+            .await;
             // These join the lookups in progress.
             let told = &told;
             join_all(tokens.iter().map(|token| answer(told, token, MODELS))).await
@@ -170,7 +172,7 @@ pub(crate) async fn a_slow_fill_brings_nothing_back(suite: Arc<Suite>) {
         for answer in racing.iter().chain(&elsewhere) {
             assert!([200, 401].contains(answer), "{answer}");
         }
-        assert_eq!(after, [401; TOKENS], "asked after the change was told");
+        assert_eq!(after, [401; TOKENS], "asked after the change was announced");
         racers += elsewhere.iter().filter(|answer| **answer == 200).count();
         for token in &tokens {
             assert_eq!(answer(&told, token, MODELS).await, 401);

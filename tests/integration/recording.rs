@@ -62,7 +62,7 @@ pub(crate) async fn what_was_done_while_triggers_were_off_is_obeyed(suite: Arc<S
         ("in one transaction", &together),
         ("within a savepoint", &nested),
         ("all triggers", &all),
-        ("dropped and made anew", &made_anew),
+        ("dropped and created again", &made_anew),
     ];
     for (way, switched) in ways {
         let token = reader(&world).await;

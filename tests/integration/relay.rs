@@ -48,7 +48,7 @@ async fn undisturbed<T>(fleet: &Fleet, round: impl AsyncFn() -> T) -> T {
         if disturbances().await == before {
             return outcome;
         }
-        println!("another leads, or somebody heard nothing: once more");
+        println!("another replica leads, or one heard nothing: once more");
     }
     panic!("no round without a change of who leads or silence")
 }
@@ -86,7 +86,7 @@ pub(crate) async fn another_takes_over(suite: Arc<Suite>) {
     for _ in 0..2 {
         let leader = the_leader(&fleet).await;
         fleet.0.remove(leader);
-        obeys(&fleet, &world, "revoked while nobody relays").await;
+        obeys(&fleet, &world, "revoked while no replica relays").await;
         the_leader(&fleet).await;
         obeys(&fleet, &world, "revoked under the next leader").await;
     }
@@ -103,7 +103,7 @@ pub(crate) async fn another_takes_over(suite: Arc<Suite>) {
         .await;
     obeys(&fleet, &world, "revoked while the lock is lost").await;
     the_leader(&fleet).await;
-    obeys(&fleet, &world, "revoked under whoever leads now").await;
+    obeys(&fleet, &world, "revoked under the new leader").await;
 }
 
 /// The lock is a key that any login of the database may hold. Then no replica relays, and each
@@ -121,7 +121,7 @@ pub(crate) async fn a_strangers_hold_on_the_relays_lock_delays_no_revocation(sui
         eventually("silence", async || silences(replica).await > 0).await;
     }
     for _ in 0..5 {
-        obeys(&fleet, &world, "revoked while nobody can relay").await;
+        obeys(&fleet, &world, "revoked while no replica can relay").await;
         assert!(leaders(&fleet).await.is_empty());
     }
     holder.close().await.unwrap();

@@ -72,7 +72,7 @@ pub(crate) async fn every_answer_is_accounted_for(suite: Arc<Suite>) {
     println!("{} changes; changing tokens: {}", subjects.changes(), subjects.answers);
     for status in [200, 401, 403] {
         let count = subjects.answers.count(TokenKind::Turning, |s| s == status);
-        assert!(count > 0, "no changing token was ever told {status}");
+        assert!(count > 0, "no changing token ever got {status}");
     }
     let mut took = subjects.end(&fault_periods, PROMISED).await;
     load.end("others").await;

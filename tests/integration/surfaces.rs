@@ -491,7 +491,7 @@ pub(crate) async fn changed_tables_are_taken_up_and_no_request_is_lost(suite: Ar
     let changes = async {
         // Refused while it has an error, and reported once.
         fs::write(dir.join("two.yaml"), table("two").replace("GET", "GTE")).unwrap();
-        eventually("the mistake to be counted", async || reloads("refused").await == 1).await;
+        eventually("the error to be counted", async || reloads("refused").await == 1).await;
         // Three more reads.
         let before = asked.load(Relaxed);
         tokio::time::sleep(Duration::from_secs(3)).await;
@@ -501,7 +501,7 @@ pub(crate) async fn changed_tables_are_taken_up_and_no_request_is_lost(suite: Ar
         eventually("the table to be used", async || ask("/two/acme/models").await == 200).await;
         // A contradiction between files, and a missing file.
         fs::write(dir.join("three.yaml"), table("one")).unwrap();
-        eventually("the second mistake", async || reloads("refused").await == 2).await;
+        eventually("the second error", async || reloads("refused").await == 2).await;
         fs::remove_file(dir.join("three.yaml")).unwrap();
         eventually("the tables without it", async || reloads("ok").await == 2).await;
         fs::remove_file(dir.join("two.yaml")).unwrap();

@@ -98,7 +98,9 @@ impl<'a> CheckReport<'a> {
         }
         let by = if self.outcome == "answered" { ", by patgate itself" } else { "" };
         let mut last = vec![format!("answer: {} {}{by}", self.status, self.code)];
-        last.extend(self.message.as_ref().map(|message| format!("the client is told: {message}")));
+        last.extend(
+            self.message.as_ref().map(|message| format!("message to the client: {message}")),
+        );
         last.extend(self.upstream.map(|upstream| format!("upstream: {upstream}")));
         last.extend(self.backend_credential.map(|is| format!("backend credential: {is}")));
         last.extend(self.rollout.as_ref().map(|rollout| format!("rollout: {rollout}")));

@@ -1,7 +1,7 @@
 // The official JavaScript client of OpenAI in Chromium, on pages of two origins: one that the
 // gateway lists, and one that it does not.
 //
-// The pages are served here, and Chromium is told that both names are this machine. It trusts every
+// The pages are served here, and Chromium resolves both names to this machine. It trusts every
 // certificate; all else is as in any browser.
 
 import { createServer } from "node:https";

@@ -17,7 +17,7 @@ def at(end, token):
 
 
 def llm(base, token, *arguments, model=None):
-    # A token is no argument, which everybody on the machine could read.
+    # A token is not an argument, which every user of the machine could read.
     Path(HOME, "keys.json").write_text(json.dumps({"gateway": token} if token else {}))
     described = {"model_id": model, "model_name": model, "api_base": base}
     if token:

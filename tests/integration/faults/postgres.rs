@@ -167,7 +167,7 @@ pub(crate) async fn postgres_has_no_connection_left(suite: Arc<Suite>) {
         execute(&world.postgres, sql).await;
     };
     unread(&front, &load, take_all, give_back, turned(WELL)).await;
-    println!("somebody had {} connections", taken.len());
+    println!("another client had {} connections", taken.len());
     load.end("Postgres without connections").await;
 }
 

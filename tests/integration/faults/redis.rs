@@ -82,7 +82,7 @@ pub(crate) async fn redis_fails_on_the_wire(suite: Arc<Suite>) {
             assert_eq!(lookups(&late, "principal", "redis", "hit").await, 0, "half a reply");
         } else {
             let opened = async || more(&by_each(&front, "open").await, &open);
-            load.bear(eventually("look-ups that pass Redis by", opened)).await;
+            load.bear(eventually("lookups that pass Redis by", opened)).await;
         }
         proxy.set(Mode::Pass);
         let before = by_each(&front, "miss").await;
@@ -123,7 +123,7 @@ pub(crate) async fn a_dead_redis_costs_a_look_up_one_box(suite: Arc<Suite>) {
             took[took.len() / 2]
         });
         println!(
-            "{bound:?}: a cold look-up takes {without:?} without Redis, {dead:?} with a dead one, \
+            "{bound:?}: a cold lookup takes {without:?} without Redis, {dead:?} with a dead one, \
              {open:?} past it"
         );
         if bound > BOX {
@@ -169,7 +169,7 @@ async fn look_ups(
     // One per second is the probe.
     let probes = began.elapsed().as_secs() + 1;
     let (now_open, now_vain) = refusals(with).await;
-    assert!(now_vain - vain <= probes, "{} look-ups waited for Redis", now_vain - vain);
+    assert!(now_vain - vain <= probes, "{} lookups waited for Redis", now_vain - vain);
     assert_eq!(now_open - open + now_vain - vain, at_once.len() as u64);
     took
 }

@@ -125,7 +125,7 @@ pub(crate) async fn a_lease_that_was_taken_back_stays_so(suite: Arc<Suite>) {
     led.all_answer(&token, MODELS, 200).await;
     // A command that waited for it would wait for twice max_staleness, which is a minute.
     let waited = timeout(HEALED * 4, revoke_and_wait(&world, &token)).await;
-    let output = waited.expect("nobody to wait for");
+    let output = waited.expect("no replica to wait for");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.contains("applied by 1 replica "), "{said}");
     led.all_answer(&token, MODELS, 401).await;

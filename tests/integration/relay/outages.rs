@@ -124,7 +124,7 @@ pub(crate) async fn a_frozen_leader_is_replaced(suite: Arc<Suite>) {
     revoke(&world, &token).await;
     others.turn("revoked while the leader is frozen", (&token, MODELS), 200, 401).await;
     while leaders(&others).await.is_empty() {
-        obeys(&others, &world, "revoked while nobody relays").await;
+        obeys(&others, &world, "revoked while no replica relays").await;
     }
     println!("another leads after {:?}", frozen.elapsed());
     obeys(&others, &world, "revoked under the next leader").await;

@@ -45,7 +45,7 @@ async fn look_ups_until_the_end(world: &World<'_>, replica: &Replica, child: &mu
         answered += 1;
         long += usize::from(asked.elapsed() > LONG);
     }
-    assert!(long <= EXCUSED, "{long} of {answered} look-ups waited along");
+    assert!(long <= EXCUSED, "{long} of {answered} lookups waited along");
     answered
 }
 
@@ -64,8 +64,8 @@ pub(crate) async fn look_ups_go_on_while_a_migration_waits(suite: Arc<Suite>) {
     let answered = look_ups_until_the_end(&world, &replica, &mut child).await;
     let ran = cli.finish("migrate", child.wait_with_output().unwrap());
     assert_eq!(ran.code, 1, "{ran:#?}");
-    println!("{answered} look-ups; {}", ran.stderr);
-    assert!(answered > 20, "{answered} look-ups");
+    println!("{answered} lookups; {}", ran.stderr);
+    assert!(answered > 20, "{answered} lookups");
     for said in [
         "waiting for a table",
         "other sessions use a table",

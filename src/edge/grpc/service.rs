@@ -20,7 +20,7 @@ use crate::{
 /// An encoded `CheckRequest`.
 pub(crate) struct EncodedRequest(Bytes);
 
-/// Passes messages through: `codec.rs` reads every check, and an answer is encoded already.
+/// Passes messages through: `wire/codec.rs` reads every check, and an answer is encoded already.
 #[derive(Default)]
 pub(crate) struct RawCodec;
 

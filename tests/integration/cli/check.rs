@@ -1,5 +1,5 @@
 //! `patgate check`: its output besides the decision. That the decision is the service's is tested
-//! by the tables of requests and bodies, see `explained.rs`.
+//! by the tables of requests and bodies, see `support/explained.rs`.
 
 use std::sync::Arc;
 

@@ -27,11 +27,11 @@ use crate::{
 pub struct Evidence<'a> {
     /// The tables of the APIs.
     pub apis: &'a Apis,
-    /// The method.
+    /// The request's method.
     pub method: &'a str,
-    /// The host.
+    /// The request's host.
     pub authority: &'a str,
-    /// Path and query.
+    /// The request's path and query.
     pub target: &'a str,
     /// The value of `Authorization`.
     pub authorization: Option<&'a str>,
@@ -56,9 +56,9 @@ pub struct Evidence<'a> {
 /// One condition that had to hold.
 #[derive(Debug, PartialEq, Serialize)]
 pub struct Step {
-    /// The condition.
+    /// The condition that was examined.
     pub step: &'static str,
-    /// Whether it held.
+    /// Whether the condition held.
     pub passed: bool,
     /// The facts that were examined.
     pub detail: String,

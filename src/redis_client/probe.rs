@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A use of Redis.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum RedisUse {
-    /// Lookups.
+    /// Looking up entries.
     Read,
     /// Sharing the results of lookups.
     Write,

@@ -57,7 +57,7 @@ pub(crate) enum Defect {
     },
     /// The tables of APIs name a backend that does not exist.
     UnknownBackend {
-        /// The name.
+        /// The name that the tables give.
         backend: Box<str>,
     },
 }

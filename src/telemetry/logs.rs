@@ -128,7 +128,7 @@ enum LogMessage {
     Flush(SyncSender<()>),
 }
 
-/// Accepts lines.
+/// The end of the queue that accepts lines.
 struct Logs {
     queue: Sender<LogMessage>,
     shared: &'static QueueState,

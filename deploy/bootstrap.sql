@@ -1,5 +1,5 @@
 -- The three roles and the schema, whose owner is patgate_migrate. `patgate migrate` runs this first.
--- Where the migrating login may not create roles, an administrator of the cluster runs it once
+-- If the migrating login cannot create roles, an administrator of the cluster runs it once
 -- (psql -v ON_ERROR_STOP=1 -f bootstrap.sql) and then grants patgate_migrate to that login.
 --
 -- Roles belong to the cluster, not to the database: they may exist already. An operator grants
@@ -14,12 +14,12 @@ BEGIN
                 EXECUTE format('CREATE ROLE %I NOLOGIN', wanted);
             END IF;
         EXCEPTION WHEN duplicate_object OR unique_violation THEN
-            -- Another database of this cluster is being migrated at the same moment.
+            -- Another database of this cluster is being migrated at the same time.
             NULL;
         END;
     END LOOP;
 
-    -- From Postgres 16 on, who created a role may grant it but does not yet act as it.
+    -- From Postgres 16 on, a login that created a role can grant it, but cannot act as it yet.
     IF NOT pg_catalog.pg_has_role(
         current_user, 'patgate_migrate',
         CASE WHEN current_setting('server_version_num')::integer >= 160000
@@ -28,7 +28,7 @@ BEGIN
         EXECUTE format('GRANT patgate_migrate TO %I', current_user);
     END IF;
 
-    -- Not CREATE SCHEMA IF NOT EXISTS: that asks for CREATE on the database even when it exists.
+    -- Not CREATE SCHEMA IF NOT EXISTS, which needs CREATE on the database even if the schema exists.
     IF pg_catalog.to_regnamespace('patgate') IS NULL THEN
         CREATE SCHEMA patgate AUTHORIZATION patgate_migrate;
     END IF;

@@ -105,14 +105,14 @@ pub(crate) async fn the_nearest_miss_is_named(suite: Arc<Suite>) {
             &picky,
             &with(picky_chat, "m"),
             "model",
-            "the domain picky lists its models, and not `m`",
+            "the domain picky lists its models, but not `m`",
         ),
         miss(
             "ann",
             &picky,
             &with(picky_chat, "qwen-7b,m"),
             "model",
-            "the domain picky lists its models, and not `qwen-7b,m`: the `*` of `qwen-*` stands for letters, digits and `. _ - :` only",
+            "the domain picky lists its models, but not `qwen-7b,m`: the `*` of `qwen-*` stands for letters, digits and `. _ - :` only",
         ),
         miss(
             "ann",
@@ -127,7 +127,7 @@ pub(crate) async fn the_nearest_miss_is_named(suite: Arc<Suite>) {
             &chats,
             "GET /elsewhere",
             "rule",
-            "the APIs are cube-ai; where each is, its table says",
+            "the APIs are cube-ai; the table of each says where it is",
         ),
         miss("ann", &chats, "GET /proxy/beta/v1/models", "domain", "the token's scopes name acme"),
         miss("ann", &chats, "GET /proxy/none/v1/models", "domain", "the token's scopes name acme"),
@@ -195,7 +195,7 @@ pub(crate) async fn files_hold_what_no_argument_may(suite: Arc<Suite>) {
             format!("--authorization-file {body}"),
             "",
             DENIED,
-            "nearest miss: it takes `Bearer <token>`",
+            "nearest miss: it accepts `Bearer <token>`",
         ),
     ] {
         let ran = cli.feed(&format!("{command} {rest}"), stdin);

@@ -148,7 +148,7 @@ pub(crate) async fn too_few_connections_are_told(suite: Arc<Suite>) {
     let (outcome, detail) = found("8");
     assert_eq!(outcome, "warning");
     let told = format!(
-        "the login {user} may have 9 connections at a time, and one replica may want 10: \
+        "the login {user} may have 9 connections at a time, and one replica may need 10: \
          postgres.max_connections (8) and 2 more"
     );
     assert!(detail.starts_with(&told), "{detail}");

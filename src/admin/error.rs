@@ -25,8 +25,8 @@ pub enum Error {
     #[error(transparent)]
     Seal(#[from] SealError),
     #[error(
-        "the credential of backend `{backend}` cannot be opened with this key ring; add key \
-         `{key_id}` to the ring, or set the credential again"
+        "the credential of backend `{backend}` cannot be opened with this key ring; it needs \
+         key `{key_id}`: add that key, or set the credential again"
     )]
     CredentialNotOpened { backend: String, key_id: String },
     #[error(

@@ -258,8 +258,8 @@ mod tests {
             ("acme:models:*:*", "unknown operation `*`"),
             ("acme:models:*:", "unknown operation ``"),
             ("acme:models:*:llm_read,", "unknown operation ``"),
-            ("acme:models:*:read", "`read` is no operation on `models`"),
-            ("acme:models:*:llm_read,delete", "`delete` is no operation on `models`"),
+            ("acme:models:*:read", "`read` is not an operation on `models`"),
+            ("acme:models:*:llm_read,delete", "`delete` is not an operation on `models`"),
         ] {
             let error = text.parse::<NewScope>().unwrap_err().to_string();
             assert!(error.contains(reason), "{text}: {error}");

@@ -235,7 +235,8 @@ mod tests {
 
     #[test]
     fn a_token_has_so_many_and_so_much_and_others_lose_none() {
-        let ((awaited, registry), now) = (awaited(), Tick::from_micros(7));
+        let (awaited, registry) = awaited();
+        let now = Tick::from_micros(7);
         for request in ["a", "b", "c"] {
             assert!(awaited.admit(token(1), request, 10, now), "{request}");
         }
@@ -258,7 +259,8 @@ mod tests {
 
     #[test]
     fn what_a_body_becomes_counts_beside_it() {
-        let ((awaited, registry), now) = (awaited(), Tick::from_micros(7));
+        let (awaited, registry) = awaited();
+        let now = Tick::from_micros(7);
         for request in ["a", "b", "c"] {
             assert!(awaited.admit(token(1), request, 10, now), "{request}");
         }
@@ -282,7 +284,8 @@ mod tests {
 
     #[test]
     fn what_never_comes_is_forgotten() {
-        let ((awaited, registry), start) = (awaited(), Tick::from_micros(7));
+        let (awaited, registry) = awaited();
+        let start = Tick::from_micros(7);
         let second = Duration::from_secs(1);
         assert!((0..3).all(|n| awaited.admit(token(1), &n.to_string(), 1, start)));
         assert!(awaited.admit(token(2), "a", 1, start.after(second)));
@@ -299,7 +302,8 @@ mod tests {
     /// The first answers to such requests came from another replica.
     #[test]
     fn bodies_that_were_not_asked_for_here_are_counted() {
-        let ((awaited, registry), now) = (awaited(), Tick::from_micros(7));
+        let (awaited, registry) = awaited();
+        let now = Tick::from_micros(7);
         assert!(awaited.admit(token(1), "a", 1, now));
         for (number, request) in [(1, "a"), (1, "a"), (1, "b"), (2, "a")] {
             drop(awaited.held(token(number), request));
@@ -312,7 +316,8 @@ mod tests {
 
     #[test]
     fn a_body_that_is_asked_for_twice_counts_once() {
-        let ((awaited, registry), now) = (awaited(), Tick::from_micros(7));
+        let (awaited, registry) = awaited();
+        let now = Tick::from_micros(7);
         assert!((0..5).all(|_| awaited.admit(token(1), "a", 90, now)));
         assert_eq!(shown(&registry), (1, 90));
         drop(awaited.held(token(1), "a"));

@@ -54,8 +54,8 @@ impl Lanes {
     /// Remembers the owner of a key.
     pub(super) fn learn(&self, key: &impl Hash, owner: &impl Hash) {
         let lane = UNKNOWN + self.hashes.hash_one(owner) as usize % (LANES - UNKNOWN);
-        if let (Some(slot), Ok(lane)) =
-            (self.owner(self.hashes.hash_one(key) as usize), u8::try_from(lane))
+        if let Some(slot) = self.owner(self.hashes.hash_one(key) as usize)
+            && let Ok(lane) = u8::try_from(lane)
         {
             slot.store(lane, Relaxed);
         }

@@ -268,8 +268,9 @@ impl GrantsRow {
         let mut grants =
             DomainGrants::new(DomainId(self.domain), self.slug.parse().ok()?, permitted);
         for (entity_type, entity, operation) in self.scopes {
-            if let (Some(Ok(entity_type)), Some(entity), Some(Ok(operation))) =
-                (entity_type.map(|word| word.parse()), entity, operation.map(|word| word.parse()))
+            if let Some(Ok(entity_type)) = entity_type.map(|word| word.parse())
+                && let Some(entity) = entity
+                && let Some(Ok(operation)) = operation.map(|word| word.parse())
             {
                 grants.add_scope(entity_type, &entity, operation);
             }

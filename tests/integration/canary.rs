@@ -148,7 +148,8 @@ pub(crate) async fn reports_slow_revocation(suite: Arc<Suite>) {
     let ended = async || rounds(&replica, "seen").await + rounds(&replica, "unseen").await;
     let before = ended().await;
     eventually("that to end", async || ended().await > before).await;
-    let ((count, sum), unseen) = (measured(&replica).await, rounds(&replica, "unseen").await);
+    let (count, sum) = measured(&replica).await;
+    let unseen = rounds(&replica, "unseen").await;
     let before = ended().await;
     eventually("two late rounds", async || ended().await >= before + 2).await;
     let (late, slow) = measured(&replica).await;

@@ -9,7 +9,7 @@ use patgate_testing::proxy::{Mode, Proxy};
 use tokio::process::Command;
 
 use crate::support::{
-    Replica, Scope, Suite,
+    Scope, Suite,
     clock::{put, with_a_clock},
     entries::entries_written,
     fleet::{Fleet, MODELS, status},
@@ -88,8 +88,8 @@ pub(crate) async fn a_step_back_makes_no_entry_younger(suite: Arc<Suite>) {
     let proxy = Proxy::to(suite.postgres.port).await;
     let feed = feed_through(&world, &proxy);
     let settings = [feed.as_str(), "deadline=2s", "max_staleness=3s", "negative_ttl=1s"];
-    let (writer, other): (Replica, Replica) =
-        (world.serve(&settings).await, world.serve(&settings).await);
+    let writer = world.serve(&settings).await;
+    let other = world.serve(&settings).await;
     let token = reader(&world).await;
     let warm = reader(&world).await;
     let next = reader(&world).await;

@@ -285,7 +285,8 @@ pub(crate) async fn one_owners_flood_leaves_others_their_share(suite: Arc<Suite>
     let issue = |owner, count| -> (Vec<_>, Vec<_>) {
         (0..count).map(|_| world.issue(owner, "1 hour", &[READ])).unzip()
     };
-    let ((flooding, sql), (others, more)) = (issue("ann", TOKENS), issue("bob", OTHERS));
+    let (flooding, sql) = issue("ann", TOKENS);
+    let (others, more) = issue("bob", OTHERS);
     let (newcomers, last) = issue("bob", OTHERS);
     world.sql(&[sql, more, last].concat().concat()).await;
     let proxy = Proxy::to(suite.postgres.port).await;

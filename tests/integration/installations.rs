@@ -46,7 +46,8 @@ pub(crate) async fn a_restored_dump_beside_its_original_is_another(suite: Arc<Su
     let staged = Fleet::of(&staging, 1, &PATIENT).await;
     let sides = [(&production, &serving), (&staging, &staged)];
     for (at, token) in tokens.iter().enumerate() {
-        let ((here, ours), (there, theirs)) = (sides[at], sides[1 - at]);
+        let (here, ours) = sides[at];
+        let (there, theirs) = sides[1 - at];
         for fleet in [ours, theirs] {
             fleet.all_answer(token, MODELS, 200).await;
         }
@@ -89,7 +90,8 @@ pub(crate) async fn relays_that_share_a_redis_are_apart(suite: Arc<Suite>) {
     let fleets = [relay::fleet(&production, 2, &[]).await, relay::fleet(&staging, 2, &[]).await];
     let sides = [(&production, &fleets[0]), (&staging, &fleets[1])];
     for (at, token) in tokens.iter().enumerate() {
-        let ((here, ours), (_, theirs)) = (sides[at % 2], sides[1 - at % 2]);
+        let (here, ours) = sides[at % 2];
+        let (_, theirs) = sides[1 - at % 2];
         for fleet in [ours, theirs] {
             fleet.all_answer(token, MODELS, 200).await;
         }

@@ -82,7 +82,8 @@ async fn serve(world: &World<'_>, how: BrokenOutput, settings: &[&str]) -> Proce
         "max_staleness=10m",
     ];
     let settings = [&listen.each_ref().map(String::as_str)[..], &loud, settings].concat();
-    let ((stdout, out), (stderr, err)) = (how.open(), how.open());
+    let (stdout, out) = how.open();
+    let (stderr, err) = how.open();
     let child = Command::new(program())
         .arg("serve")
         .envs(world.environment(&settings))
@@ -187,7 +188,8 @@ pub(crate) async fn a_blocked_output_does_not_hang_the_start(suite: Arc<Suite>) 
         [("postgres.url=postgres://nobody@127.0.0.1:1/none", 1), ("deadline=x", 2)]
     {
         for how in BrokenOutput::kinds() {
-            let ((stdout, _out), (stderr, _err)) = (how.open(), how.open());
+            let (stdout, _out) = how.open();
+            let (stderr, _err) = how.open();
             let mut child = Command::new(program())
                 .arg("serve")
                 .envs(world.environment(&[setting]))

@@ -85,6 +85,10 @@ impl App {
         let shown = Arc::clone(&changes);
         telemetry::show_watermark(&mut registry, move || shown.watermark_age(clock::now()));
         let clock = Arc::default();
+        telemetry::show_bounds(&mut registry, config.deadline, config.max_staleness);
+        if config.relay {
+            metrics.show_relay(&mut registry);
+        }
         let builder = Builder { config, ring, clock, changes, metrics, tasks: tasks.clone() };
         let reader = builder.reader().await?;
         let relay = builder.relay()?;

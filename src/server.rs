@@ -32,6 +32,7 @@ pub(crate) use self::{
 use crate::{
     edge::grpc::{GrpcEdge, GrpcServer},
     process::tasks::Tasks,
+    telemetry,
     throttle::Throttle,
     wire::codec::frame::SERVICE,
 };
@@ -77,6 +78,8 @@ pub(crate) async fn run(
         "Open connections per gRPC listener",
         open.clone(),
     );
+    let shown = readiness.clone();
+    telemetry::show_readiness(&mut registry, move || shown.get().is_ok());
     let grpc = GrpcServer::new(edge, health);
     let acceptor = |transport| Acceptor {
         transport,

@@ -4,7 +4,11 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use axum::{Router, http::StatusCode, routing::get};
+use axum::{
+    Router,
+    http::{HeaderMap, StatusCode},
+    routing::get,
+};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -48,7 +52,10 @@ pub(super) fn routes(readiness: Readiness, registry: Registry) -> Router {
                 Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
             }),
         )
-        .route("/metrics", get(async move || telemetry::metrics_page(&registry)))
+        .route(
+            "/metrics",
+            get(async move |headers: HeaderMap| telemetry::metrics_page(&registry, &headers)),
+        )
 }
 
 /// Accepts connections while it is polled. Open connections end with it.

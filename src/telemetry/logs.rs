@@ -23,11 +23,11 @@ use std::{
 use prometheus_client::metrics::{counter::Counter, family::Family};
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
-use super::ResultLabels;
-use crate::{
-    config::{self, LogFormat},
-    telemetry::outlet::Outlet,
+use super::{
+    closed::{ResultLabels, Results},
+    outlet::Outlet,
 };
+use crate::config::{self, LogFormat};
 
 /// Bytes that may wait to be written.
 const MAX_QUEUED: usize = 1024 * 1024;
@@ -45,7 +45,7 @@ static COUNTS: LazyLock<LineCounters> = LazyLock::new(LineCounters::default);
 /// Returns the counters of log lines by result. They are global, because there is one standard
 /// error.
 pub(super) fn counts() -> Family<ResultLabels, Counter> {
-    COUNTS.lines.clone()
+    COUNTS.lines.family()
 }
 
 /// Logs to standard error from now on, including panics.
@@ -100,7 +100,7 @@ fn start() -> io::Result<&'static Logs> {
 
 /// The counters of lines, by result.
 struct LineCounters {
-    lines: Family<ResultLabels, Counter>,
+    lines: Results,
     written: Counter,
     dropped: Counter,
     failed: Counter,
@@ -108,8 +108,8 @@ struct LineCounters {
 
 impl Default for LineCounters {
     fn default() -> Self {
-        let lines = Family::<ResultLabels, Counter>::default();
-        let count = |result| lines.get_or_create(&ResultLabels { result }).clone();
+        let lines = Results::by(&["written", "dropped", "failed"]);
+        let count = |result| lines.handle(&ResultLabels { result });
         let written = count("written");
         let dropped = count("dropped");
         let failed = count("failed");

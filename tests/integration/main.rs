@@ -38,6 +38,7 @@ mod last_use;
 mod lists;
 mod locked;
 mod losses;
+mod metrics;
 mod output;
 mod own_backends;
 mod places;
@@ -119,6 +120,8 @@ fn main() -> ExitCode {
         lists::a_rollout_answers_no_lists,
         lists::envoy_sends_it_as_a_backends_answer,
         lists::a_long_list_arrives_whole,
+        metrics::every_series_exists_from_the_start,
+        metrics::the_two_formats_say_the_same,
         serving::drains_before_it_ends,
         serving::an_empty_request_is_denied,
         serving::a_message_that_is_too_long_is_an_outage,

@@ -1,0 +1,44 @@
+//! What patgate does besides checks: records of use, reloads of API tables, lines of the log.
+
+use prometheus_client::metrics::gauge::Gauge;
+
+use super::{Metrics, Registrar};
+use crate::telemetry::{closed::Results, logs};
+
+#[derive(Clone, Debug)]
+pub(super) struct Background {
+    last_uses: Results,
+    api_reloads: Results,
+    refused_tables: Gauge,
+}
+
+impl Background {
+    pub(super) fn new(to: &mut Registrar<'_>) -> Self {
+        // The process has one log, and so one counter of its lines.
+        to.registered("log_lines", "Log lines by result", logs::counts());
+        let last_uses = Results::by(&["written", "skipped", "dropped"]);
+        to.registered("last_used_writes", "Recorded uses of tokens by result", last_uses.family());
+        let api_reloads = Results::by(&["ok", "refused"]);
+        to.registered(
+            "api_reloads",
+            "Changes of API tables by result: loaded or refused",
+            api_reloads.family(),
+        );
+        let refused_tables = to.count(
+            "api_tables_refused",
+            "1 while the API tables on disk have an error, and earlier ones are in use",
+        );
+        Self { last_uses, api_reloads, refused_tables }
+    }
+}
+
+impl Metrics {
+    pub(crate) fn last_uses(&self, result: &'static str, count: u64) {
+        self.background.last_uses.result(result).inc_by(count);
+    }
+
+    pub(crate) fn reloaded_apis(&self, result: &'static str) {
+        self.background.api_reloads.result(result).inc();
+        self.background.refused_tables.set(i64::from(result == "refused"));
+    }
+}

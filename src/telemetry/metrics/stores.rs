@@ -1,0 +1,172 @@
+//! Lookups in memory, Redis and Postgres, and the round trips to the two stores.
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, gauge::Gauge},
+};
+
+use super::{Metrics, Registrar};
+use crate::telemetry::closed::Closed;
+
+/// What is looked up.
+const KINDS: [&str; 3] = ["principal", "domain", "backend"];
+
+/// The tiers, with the results that a lookup in each may have.
+const TIERS: [(&str, &[&str]); 3] = [
+    ("memory", &["hit", "negative"]),
+    ("redis", &["hit", "negative", "miss", "stale", "refused", "open", "unavailable"]),
+    ("postgres", &["hit", "negative", "shed", "unavailable"]),
+];
+
+const STORES: [&str; 2] = ["redis", "postgres"];
+
+/// The settings that hold an address of Postgres.
+const ADDRESSES: [&str; 2] = ["postgres.url", "feed.url"];
+
+/// Labels of one lookup in one tier, with its result.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TierLabels {
+    kind: &'static str,
+    tier: &'static str,
+    result: &'static str,
+}
+
+impl TierLabels {
+    fn all() -> impl Iterator<Item = Self> {
+        KINDS.into_iter().flat_map(|kind| {
+            TIERS.into_iter().flat_map(move |(tier, results)| {
+                results.iter().map(move |result| Self { kind, tier, result })
+            })
+        })
+    }
+}
+
+/// Labels of the entries in memory: their kind, and whether they are values or negatives.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EntryLabels {
+    kind: &'static str,
+    holds: &'static str,
+}
+
+/// Label of a round trip: the store that it went to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StoreLabels {
+    store: &'static str,
+}
+
+/// Label of an address: the setting that holds it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SettingLabels {
+    setting: &'static str,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Stores {
+    lookups: Closed<TierLabels, Counter>,
+    entries: Closed<EntryLabels, Gauge>,
+    commands: Closed<StoreLabels, Counter>,
+    failures: Closed<StoreLabels, Counter>,
+    other_installation: Closed<SettingLabels, Counter>,
+    dropped_writes: Counter,
+    unopened_credentials: Counter,
+}
+
+impl Stores {
+    pub(super) fn new(to: &mut Registrar<'_>) -> Self {
+        let lookups = Closed::new(TierLabels::all());
+        to.registered("lookups", "Lookups by kind, tier and result", lookups.family());
+        let holdings = |kind| ["value", "negative"].map(|holds| EntryLabels { kind, holds });
+        let entries = Closed::new(KINDS.into_iter().flat_map(holdings));
+        to.registered(
+            "memory_entries",
+            "Entries in memory after the last lookup that added one",
+            entries.family(),
+        );
+        let commands = Closed::new(STORES.map(|store| StoreLabels { store }));
+        to.registered(
+            "store_commands",
+            "Round trips to a store; each is a Redis command or a Postgres query",
+            commands.family(),
+        );
+        let failures = Closed::new(STORES.map(|store| StoreLabels { store }));
+        to.registered(
+            "store_failures",
+            "Round trips to a store that failed or timed out",
+            failures.family(),
+        );
+        let other_installation = Closed::new(ADDRESSES.map(|setting| SettingLabels { setting }));
+        to.registered(
+            "other_installation_answers",
+            "Postgres answers that were not used because another installation gave them, by the \
+             setting that led there",
+            other_installation.family(),
+        );
+        Self {
+            lookups,
+            entries,
+            commands,
+            failures,
+            other_installation,
+            dropped_writes: to.count(
+                "redis_dropped_writes",
+                "Entries not written to Redis because the queue was full or Redis failed",
+            ),
+            unopened_credentials: to.count(
+                "unopened_credentials",
+                "Backend credentials that could not be opened when the backend or domain was read",
+            ),
+        }
+    }
+}
+
+impl Metrics {
+    /// Returns the counter of one result of a tier, for callers that count often.
+    pub(crate) fn lookups(
+        &self,
+        kind: &'static str,
+        tier: &'static str,
+        result: &'static str,
+    ) -> Counter {
+        self.stores.lookups.handle(&TierLabels { kind, tier, result })
+    }
+
+    pub(crate) fn looked_up(&self, kind: &'static str, tier: &'static str, result: &'static str) {
+        self.stores.lookups.of(&TierLabels { kind, tier, result }).inc();
+    }
+
+    pub(crate) fn held(&self, kind: &'static str, holds: &'static str, count: u64) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.stores.entries.of(&EntryLabels { kind, holds }).set(count);
+    }
+
+    pub(crate) fn command(&self, store: &'static str) {
+        self.stores.commands.of(&StoreLabels { store }).inc();
+    }
+
+    pub(crate) fn failure(&self, store: &'static str) {
+        self.stores.failures.of(&StoreLabels { store }).inc();
+    }
+
+    /// The counter of round trips to a store.
+    pub(crate) fn commands(&self, store: &'static str) -> Counter {
+        self.stores.commands.handle(&StoreLabels { store })
+    }
+
+    /// The counter of round trips to a store that failed or timed out.
+    pub(crate) fn failures(&self, store: &'static str) -> Counter {
+        self.stores.failures.handle(&StoreLabels { store })
+    }
+
+    /// The counter of answers by another installation, to which a setting led.
+    pub(crate) fn other_installation_answers(&self, setting: &'static str) -> Counter {
+        self.stores.other_installation.handle(&SettingLabels { setting })
+    }
+
+    pub(crate) fn dropped_write(&self) {
+        self.stores.dropped_writes.inc();
+    }
+
+    pub(crate) fn unopened_credential(&self) {
+        self.stores.unopened_credentials.inc();
+    }
+}

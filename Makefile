@@ -7,7 +7,7 @@ FUZZ := --manifest-path fuzz/Cargo.toml
 # Hidden folders hold installed or built files, except .ci.
 SHELL_FILES = .ci/run $(shell find . -name '*.sh' -not -path './.*' -not -path './target/*')
 
-.PHONY: help tools build check test client-test grpc-test test-all soak bench bench-large bench-check bench-build lint fuzz demo clean
+.PHONY: help tools build check test client-test grpc-test test-all alerts-test soak bench bench-large bench-check bench-build lint fuzz demo clean
 
 # For `make grpc-test`. The version is part of the file name, so a new version is built.
 GRPCURL_VERSION := v1.9.4
@@ -39,6 +39,7 @@ help:
 	@echo 'make grpc-test    call the gRPC services with grpcurl; needs Go'
 	@echo 'make client-test  drive the clients of model APIs and check what they show (in Chromium only if it is installed)'
 	@echo 'make test-all     run the three above in one run; needs Go'
+	@echo 'make alerts-test  check alerts, dashboard and runbook in a real Prometheus, which must be installed'
 	@echo 'make soak         inject random faults for 10 minutes and judge every answer (MINUTES=…, SEED=…)'
 	@echo 'make bench        measure what a check costs, as a table in target/bench (BENCH_QUICK=1: a short trial;'
 	@echo '                  DOCS=1: write the table into docs/performance.md)'
@@ -83,6 +84,11 @@ client-test: tools
 test-all: tools $(GRPCURL)
 	@tools/install_clients.sh
 	GRPCURL=$(CURDIR)/$(GRPCURL) TESTED_CLIENTS=all cargo test --locked
+
+# Alone: alerts about time would be about the other tests.
+alerts-test: tools
+	@command -v prometheus >/dev/null && command -v promtool >/dev/null || { echo 'make alerts-test: prometheus or promtool is missing. Debian and Ubuntu: apt-get install prometheus; others: https://prometheus.io/download' >&2; exit 1; }
+	TESTED_ALERTS=all cargo test --locked --test integration -- alerts::
 
 soak: tools
 	SOAK_SECONDS=$$(($(MINUTES) * 60)) SOAK_SEED=$(SEED) cargo test --locked --test integration -- soak::

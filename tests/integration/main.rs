@@ -13,6 +13,7 @@
     reason = "a test without libtest's harness, for which clippy makes its exceptions"
 )]
 
+mod alerts;
 mod bodies;
 mod bulk;
 mod canary;
@@ -452,6 +453,16 @@ fn main() -> ExitCode {
             &suite,
             grpc::grpcurl_hears_every_status,
             grpc::grpcurl_finds_services_and_messages_by_reflection
+        ]);
+    }
+    // By `make alerts-test`, which runs nothing else.
+    if alerts::are_wanted() {
+        trials.extend(tests![
+            &suite,
+            alerts::rules_and_their_tests_pass_promtool,
+            alerts::the_page_of_metrics_passes_promtool,
+            alerts::commands::of_the_runbook_succeed,
+            alerts::each_fires_for_its_event_and_for_nothing_else,
         ]);
     }
     let names: Vec<String> = trials.iter().map(|trial| trial.name().to_owned()).collect();

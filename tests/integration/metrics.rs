@@ -160,7 +160,7 @@ pub(crate) async fn every_series_exists_from_the_start(suite: Arc<Suite>) {
 }
 
 /// The rows of the tables of metrics in docs/operations.md, by name.
-fn documented() -> BTreeMap<String, String> {
+pub(crate) fn documented() -> BTreeMap<String, String> {
     let text = fs::read_to_string(project("docs/operations.md")).unwrap();
     let mut rows = BTreeMap::new();
     let tables = text.split("\n\n").filter(|block| block.starts_with("| metric |"));

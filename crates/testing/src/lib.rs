@@ -18,6 +18,7 @@ pub mod frames;
 pub mod http;
 pub mod openai;
 pub mod ports;
+pub mod prometheus;
 pub mod proxy;
 pub mod script;
 pub mod shipped;

@@ -73,6 +73,11 @@ impl Gateway {
         http::send(self.ports[on], "GET", path, headers, "").await
     }
 
+    /// Returns the port of Envoy's metrics.
+    pub(crate) fn admin_port(&self) -> u16 {
+        self.server.admin_port
+    }
+
     /// Returns a counter of Envoy's.
     pub(crate) async fn stat(&self, name: &str) -> u64 {
         let target = format!("/stats?filter={name}");

@@ -1,0 +1,94 @@
+//! Key rings, tables, modes and outputs that are not as they should be.
+
+use std::{fs, path::Path};
+
+use patgate::keyring;
+use patgate_testing::{http, stack::project};
+use serde_json::json;
+
+use super::{super::stage::Stage, Story};
+use crate::support::{
+    Replica, World,
+    decision_log::{ALL, logging},
+    fleet::status,
+    process::program,
+    tokens::reader,
+};
+
+/// It has signed none of the live tokens.
+pub(super) async fn another_ring(stage: &Stage<'_>, story: &Story) {
+    let world = stage.suite.world().await;
+    reader(&world).await;
+    let ring = stage.suite.dir.path().join(format!("{}.alerts.keys", world.database));
+    fs::write(&ring, keyring::new_line(&"k2".parse().unwrap()).unwrap().as_bytes()).unwrap();
+    stage.prepared().await;
+    let replica = world.serve(&[&format!("keyring_file={}", ring.display())]).await;
+    stage.scrape(story, &[&replica]);
+    stage.until_fired(story, async || {}).await;
+}
+
+/// A file of the shipped table, and the setting that names it.
+fn table(world: &World<'_>) -> (std::path::PathBuf, String) {
+    let file = world.suite.dir.path().join(format!("{}.alerts.yaml", world.database));
+    fs::copy(project("deploy/apis/cube-ai.yaml"), &file).unwrap();
+    let setting = format!("apis={}", file.display());
+    (file, setting)
+}
+
+fn break_it(file: &Path) {
+    fs::write(file, "name: [").unwrap();
+}
+
+pub(super) async fn a_table_is_broken(stage: &Stage<'_>, story: &Story) {
+    let world = stage.suite.world().await;
+    let (file, setting) = table(&world);
+    let replica = world.serve(&[&setting]).await;
+    stage.scrape(story, &[&replica]);
+    stage.prepared().await;
+    break_it(&file);
+    stage.until_fired(story, async || {}).await;
+}
+
+pub(super) async fn nothing_is_enforced(stage: &Stage<'_>, story: &Story) {
+    let world = stage.suite.world().await;
+    stage.prepared().await;
+    let replica = world.serve(&["mode=shadow"]).await;
+    stage.scrape(story, &[&replica]);
+    stage.until_fired(story, async || {}).await;
+}
+
+pub(super) async fn decisions_go_to_a_full_disk(stage: &Stage<'_>, story: &Story) {
+    let world = stage.suite.world().await;
+    let replica = logging(&world, Path::new("/dev/full"), &ALL).await;
+    stage.scrape(story, &[&replica]);
+    stage.prepared().await;
+    let token = reader(&world).await;
+    let act = async || assert_eq!(status(&replica, &token).await, 200);
+    stage.until_fired(story, act).await;
+}
+
+/// A line that is logged late enough: what is lost before the first scrape, no alert can see.
+pub(super) async fn the_log_goes_to_a_full_disk(stage: &Stage<'_>, story: &Story) {
+    let world = stage.suite.world().await;
+    let (file, setting) = table(&world);
+    let ports = [stage.suite.stack.free_port(), stage.suite.stack.free_port()];
+    let [grpc, http] = ports.map(|port| std::net::SocketAddr::from(([127, 0, 0, 1], port)));
+    let listen = [format!("listen.grpc={grpc}"), format!("listen.http={http}")];
+    let env = world.environment(&[&setting, &listen[0], &listen[1], "decision_log.to=none"]);
+    let server = stage.suite.stack.start(
+        "process",
+        json!({
+            "argv": ["sh", "-c", "exec \"$0\" serve 2>/dev/full", program()],
+            "name": "patgate",
+            "env": env,
+            "ready": format!("http://{http}/readyz"),
+        }),
+    );
+    let replica = Replica::at(grpc, http);
+    stage.scrape(story, &[&replica]);
+    stage.prepared().await;
+    break_it(&file);
+    stage.until_fired(story, async || {}).await;
+    assert_eq!(http::send(http.port(), "GET", "/livez", &[], "").await.status, 200);
+    stage.suite.stack.stop(&server);
+}

@@ -28,7 +28,7 @@ pub struct Metrics {
 
 impl Metrics {
     /// Creates the metrics and registers them in `registry`, with names that begin with `patgate_`.
-    /// Those of the relay are registered by [`Self::show_relay`].
+    /// Those of the relay are registered by `show_relay`.
     pub fn new(registry: &mut Registry) -> Self {
         let registry = registry.sub_registry_with_prefix(PREFIX);
         let version = [("version", env!("CARGO_PKG_VERSION"))];

@@ -30,10 +30,9 @@ pub enum Error {
     )]
     CredentialNotOpened { backend: String, key_id: String },
     #[error(
-        "replicas serve from this database ({}), or did when it was copied: is it the copy? They \
-         would no longer obey any change, and would answer from what they know for max_staleness, \
-         then with 503, until they are restarted. Stop them and wait until they are forgotten, for \
-         twice their max_staleness",
+        "replicas serve from this database ({}), or did when it was copied. They would obey no \
+         further change: they would answer from cached data for max_staleness, and then with 503, \
+         until they are restarted. Stop them and wait for twice their max_staleness",
         replicas.join(", ")
     )]
     ReplicasServe { replicas: Vec<String> },

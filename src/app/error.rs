@@ -37,8 +37,8 @@ pub enum Error {
     /// The feed belongs to another database than the lookups, so it says nothing about them.
     #[error(
         "feed.url leads to another installation of patgate than postgres.url: {feed} there, \
-         {postgres} here (system/database/installation). Changes made here would never be read: \
-         let both name the same database"
+         {postgres} here (system/database/installation). patgate would never read the changes made \
+         here. Point both settings at the same database"
     )]
     FeedElsewhere {
         /// The installation that `feed.url` leads to.

@@ -59,8 +59,8 @@ impl Unanswered {
 }
 
 impl<K: Send + 'static, V: Send + 'static> Batcher<K, V> {
-    /// Serves the queue with `run`, which answers the keys in their order, or none of them. The task
-    /// that does so ends with the batcher.
+    /// Serves the queue with `run`, which answers the keys in their order, or none of them. The
+    /// task that does so ends with the batcher.
     pub(super) fn spawn<F, R>(tasks: &Tasks, load: Arc<Load>, run: F) -> Self
     where
         F: Fn(Vec<K>) -> R + Send + 'static,

@@ -230,7 +230,7 @@ impl Link {
             timeout: config.timeout,
             breaker: Breaker::default(),
             read_faults: FaultLog::new("lookups go to Postgres until it can"),
-            write_faults: FaultLog::new("what this replica looks up is not shared until it can"),
+            write_faults: FaultLog::new("the results of lookups are not shared until it can"),
             metrics,
         })
     }

@@ -121,7 +121,7 @@ impl Acceptor {
     }
 }
 
-/// Counts one connection while it exists.
+/// Counts one connection while it is open.
 struct OpenConnection(Gauge);
 
 impl OpenConnection {

@@ -33,7 +33,7 @@ const FADING: AllowedStatuses = AllowedStatuses {
 const BLIND: AllowedStatuses =
     AllowedStatuses { hot: &[503], cold: &[503], revoked: &[503], turning: &[503], ..WELL };
 
-/// What may be answered, but for the token that was revoked under the fault.
+/// Replaces the answers to the token that is revoked during the fault.
 const fn turned(allowed: AllowedStatuses) -> AllowedStatuses {
     AllowedStatuses { turning: if allowed.hot.len() > 1 { &[401, 503] } else { &[401] }, ..allowed }
 }

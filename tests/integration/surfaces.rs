@@ -1,5 +1,5 @@
-//! The shipped tables side by side: the requests that the documents of each API show, answered in
-//! its own form; and tables that change while requests go on.
+//! The shipped tables side by side: the requests in the documents of each API, each answered in the
+//! API's own form; and tables that change while requests are answered.
 
 mod documents;
 mod entities;
@@ -237,7 +237,7 @@ fn bad(form: ErrorForm) -> ExpectedAnswer {
     ExpectedAnswer::Refused(400, form, "not in canonical form")
 }
 
-/// The message of a refusal that looks as `form` says in every part.
+/// Returns the message of a refusal, and checks every part of its form.
 fn message(
     form: ErrorForm,
     status: u16,
@@ -554,7 +554,7 @@ pub(crate) async fn mistakes_in_tables_are_told_before_serving(suite: Arc<Suite>
     assert_eq!(schema["title"], "An API that patgate protects");
 }
 
-/// Host, table, schemes and the form of each are what the command goes by, too.
+/// The command also uses the host, table, schemes and form of each.
 pub(crate) async fn each_is_explained_as_it_answers(suite: Arc<Suite>) {
     let world = suite.world().await;
     let cases = documented(&world).await;

@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// Counts what is asked of the request: the media type once for each reading of the body, the
-/// credential once for each reading of the request.
+/// Counts the accesses to the request: the media type once per reading of the body, the credential
+/// once per reading of the request.
 #[tokio::test]
 async fn nothing_is_read_twice_for_the_record() {
     let (checker, _, plain) = hot(&mut Registry::default());
@@ -67,7 +67,7 @@ async fn what_a_record_names_is_read_whatever_was_refused() {
     }
 }
 
-/// Whether it is permitted or not, and wherever it was named.
+/// The answer carries it whether the request is permitted or not, and wherever the model was named.
 #[tokio::test]
 async fn a_token_in_place_of_a_model_is_not_logged() {
     let (checker, _, plain) = hot(&mut Registry::default());
@@ -98,7 +98,7 @@ async fn a_token_in_place_of_a_model_is_not_logged() {
     }
 }
 
-/// Though patgate would answer it when enforcing.
+/// patgate would answer it when enforcing.
 #[tokio::test]
 async fn a_list_that_goes_on_is_logged_with_its_backend() {
     for (mode, upstream) in [(Mode::Enforce, None), (Mode::Shadow, Some("model-acme"))] {

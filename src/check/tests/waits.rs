@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// Only a first step asks for a body, and for so many of a token. The second ends the wait, whatever
-/// it decides.
+/// Only a first step asks for a body, and only for a limited number per token. The second step ends
+/// the wait, whatever it decides.
 #[tokio::test]
 async fn a_first_step_asks_for_a_body_and_counts_it() {
     let (checker, _, plain) = hot(&mut Registry::default());
@@ -31,11 +31,11 @@ async fn a_first_step_asks_for_a_body_and_counts_it() {
     assert_eq!(check(CheckStep::Second, "a", body).await, "permission_denied");
     assert_eq!(check(CheckStep::First, "c", b"").await, "awaits its body");
     assert_eq!(check(CheckStep::First, "d", b"").await, "rate_limited");
-    // What a second step is not shown, it does not ask for again.
+    // A second step does not ask again for a body that the gateway does not show.
     assert_eq!(check(CheckStep::Second, "b", b"").await, "invalid_body");
 }
 
-/// It is read in a task, and what was known before it waited decides nothing.
+/// The body is read in a task, and data from before the wait decides nothing.
 #[tokio::test]
 async fn what_changes_while_a_long_body_waits_counts() {
     let prompt = "x".repeat(40_000);
@@ -49,14 +49,15 @@ async fn what_changes_while_a_long_body_waits_counts() {
         let mut check = pin!(checker.check(&parts, &apis, CheckStep::Only, clock::now()));
         assert!(poll!(check.as_mut()).is_pending(), "it was read on the connection");
         if changes {
-            // Its last moment has passed.
+            // The token expires.
             checker.clock.observe(clock::now(), Moment(3_000_000));
         }
         assert_eq!(decided(check.await).0.code(), code);
     }
 }
 
-/// However short it is: nobody knows how long it becomes. Of that, room and share are taken.
+/// This holds for a short body also, because its decompressed length is unknown. That length counts
+/// towards the memory and the token's limit.
 #[tokio::test]
 async fn a_compressed_body_counts_as_a_long_one() {
     let text = br#"{"messages":[],"model":"m"}"#;
@@ -87,7 +88,7 @@ async fn a_compressed_body_counts_as_a_long_one() {
     for mode in [Mode::Enforce, Mode::Shadow] {
         checker.mode = mode;
         let taken = room.try_acquire_many(u32::try_from(all - 26).unwrap()).unwrap();
-        // 27 bytes in a room for 26. Before patgate came nobody had to decode them.
+        // 27 bytes with memory for 26. Without patgate, no component had to decode them.
         assert_eq!(code(&checker).await, ("unavailable", mode == Mode::Enforce));
         drop(taken);
         assert_eq!(code(&checker).await, ("ok", true));
@@ -100,7 +101,7 @@ async fn a_compressed_body_counts_as_a_long_one() {
     }
 }
 
-/// It is made in a task, and what was known before it waited decides nothing.
+/// The list is made in a task, and data from before the wait decides nothing.
 #[tokio::test]
 async fn what_changes_while_a_long_list_waits_counts() {
     for (others, long, changes, outcome) in [
@@ -131,7 +132,7 @@ async fn what_changes_while_a_long_list_waits_counts() {
     }
 }
 
-/// It needs no body.
+/// Such a request needs no body.
 #[tokio::test]
 async fn a_first_step_answers_a_list() {
     let (checker, _, plain) = hot(&mut Registry::default());

@@ -58,7 +58,7 @@ impl fmt::Display for RedisEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let words = match self.entry {
             LookupResult::Hit => "usable",
-            LookupResult::Negative => "usable, says that there is none",
+            LookupResult::Negative => "usable; it says that this does not exist",
             LookupResult::Miss => "no entry",
             LookupResult::Stale => "too old, or outdated by a change",
             LookupResult::Refused => "not sealed by this key ring",

@@ -20,7 +20,7 @@ const DOMAIN: usize = 6;
 /// How many changes the report of a violation shows.
 const TOLD: usize = 5;
 
-/// What is taken away, as places in `WITHDRAWALS`.
+/// What is taken away, as indexes in `WITHDRAWALS`.
 type Withdrawn = Vec<usize>;
 
 struct MadeChange {
@@ -47,8 +47,8 @@ impl History {
         Self(vec![change])
     }
 
-    /// Takes something away or gives it back, so that most tokens are good most of the time.
-    /// Returns the place in `WITHDRAWALS`, and whether it was taken.
+    /// Takes something away or gives it back, so that most tokens work most of the time. Returns
+    /// the index in `WITHDRAWALS`, and whether it was taken.
     pub(super) fn begin(&mut self, dice: &mut Dice) -> (usize, bool) {
         let mut taken = self.0.last().unwrap().taken.clone();
         let exclusive = dice.one_of(&EXCLUSIVE);

@@ -134,15 +134,15 @@ impl Load {
         }
     }
 
-    /// What may be answered from now on.
+    /// Sets what may be answered from now on.
     pub(crate) fn allow(&self, allowed: AllowedStatuses) -> Instant {
         let now = Instant::now();
         self.allow_from(now, allowed);
         now
     }
 
-    /// What may be answered from some moment on, until that is changed. What was to come into force
-    /// later is void.
+    /// Sets what may be answered from some moment on, until the next change. Rules that would apply
+    /// later are dropped.
     pub(crate) fn allow_from(&self, from: Instant, allowed: AllowedStatuses) {
         let mut allowed_from = self.allowed_from.lock().unwrap();
         allowed_from.retain(|(other, _)| *other < from);
@@ -163,7 +163,7 @@ impl Load {
         told(&self.illegal).await
     }
 
-    /// Until each kind was answered some times more, as they may be.
+    /// Waits until each kind was answered this many more times, as permitted.
     pub(crate) async fn more(&self, allowed: AllowedStatuses, times: u64) {
         for (kind, _, _) in PACE {
             let count = || self.answers.count(kind, |status| allowed.allows(kind, status));

@@ -36,7 +36,7 @@ impl Random {
         (0..length).map(|_| self.next() as u8).collect()
     }
 
-    /// UTF-8, nearly always.
+    /// Nearly always UTF-8.
     fn text(&mut self) -> Vec<u8> {
         let length = match self.below(64) {
             0 if self.one_in(50) => 16_383 + self.below(3),
@@ -52,7 +52,7 @@ impl Random {
         text
     }
 
-    /// A varint, now and then longer than it need be, or than it may.
+    /// A varint, sometimes longer than necessary, or than permitted.
     fn varint(&mut self, mut number: u64, into: &mut Vec<u8>) {
         while number >= 0x80 {
             into.push(number as u8 | 0x80);
@@ -76,7 +76,7 @@ impl Random {
         into.extend_from_slice(bytes);
     }
 
-    /// A field of any type under this number.
+    /// Adds a field of any type under this number.
     fn any_field(&mut self, number: u32, into: &mut Vec<u8>) {
         let kind = if self.one_in(12) { self.of(&[3, 4, 6, 7]) } else { self.of(&[0, 1, 2, 5]) };
         match kind {
@@ -106,8 +106,8 @@ impl Random {
         }
     }
 
-    /// What is stepped over: a number that nobody knows, or now and then one that is known, as
-    /// something that it is not.
+    /// Adds a field that must be skipped: an unknown number, or sometimes a known one with another
+    /// type.
     fn noise(&mut self, known: &[u32], into: &mut Vec<u8>) {
         let unknown = [13, 15, 16, 2047, 2048, (1 << 29) - 1];
         let number = if self.one_in(30) { self.of(known) } else { self.of(&unknown) };
@@ -152,7 +152,7 @@ impl Random {
         entry
     }
 
-    /// A header of a list, whose value is text or bytes.
+    /// A header in a list, with its value as text or bytes.
     fn raw_header(&mut self, name: &[u8], value: &[u8]) -> Vec<u8> {
         let mut entry = Vec::new();
         self.field(KEY, name, &mut entry);
@@ -220,7 +220,7 @@ impl Random {
                     let body = self.bytes(length);
                     self.field(RAW_BODY, &body, &mut http);
                 }
-                // Texts and a number that Envoy sends and nobody reads.
+                // Texts and a number that Envoy sends and patgate does not read.
                 10 | 11 => {
                     let number = self.of(&[1, 6, 7, 8, 10, 11]);
                     let text = self.text();
@@ -237,7 +237,7 @@ impl Random {
         http
     }
 
-    /// A message that holds `inner` once, nearly always, and others beside it.
+    /// A message that holds `inner`, nearly always once, and other fields beside it.
     fn around(&mut self, number: u32, inner: &[u8], others: &[u32]) -> Vec<u8> {
         let mut message = Vec::new();
         let times = match self.below(60) {
@@ -282,7 +282,7 @@ impl Random {
     }
 }
 
-/// So many of the messages that the decoder is tested with.
+/// The first `count` messages with which the decoder is tested.
 pub(crate) fn generated(count: usize) -> impl Iterator<Item = Vec<u8>> {
     let mut random = Random(2);
     (0..count).map(move |_| random.message())

@@ -33,11 +33,11 @@ use crate::{
     body::ModelName,
     check::{decision_log::DecisionLog, last_use::LastUses},
     clock::{self, Clock, Tick},
-    decide::{Authorized, AwaitsBody, ModelReading, Progress},
+    decide::{Authorized, AwaitsBody, ModelReading, AuthorizationProgress},
     decision::Decision,
-    grounds::Grounds,
+    provenance::Provenance,
     refusal::{Denial, NoModel, Refusal},
-    request::{self, AuthRequest, Cleaned, Parts},
+    request::{self, AuthRequest, HeaderEdits, RequestParts},
     resolve::{LookupKind, Resolved, Resolver, Tiers, Unavailable},
     rollout::Mode,
     telemetry::Metrics,
@@ -83,7 +83,7 @@ pub(crate) enum CheckOutcome {
 /// What an edge encodes.
 pub(crate) enum ToEncode<'c> {
     /// A decision, the data it is based on, and what its answer may say.
-    Decision(&'c Decision, &'c Grounds, &'c Addressee<'c>),
+    Decision(&'c Decision, &'c Provenance, &'c Addressee<'c>),
     /// The question for the body.
     AwaitsBody(&'c AwaitsBody),
 }
@@ -97,7 +97,7 @@ impl Checker {
     /// edge only decodes the request and passes `encode`, which writes the answer.
     pub(crate) async fn answer<'a, H, A>(
         &self,
-        parts: Result<&Parts<'a, H>, Refusal>,
+        parts: Result<&RequestParts<'a, H>, Refusal>,
         step: CheckStep,
         started: Tick,
         encode: impl FnOnce(ToEncode<'_>) -> A,
@@ -121,16 +121,16 @@ impl Checker {
         let request_id = header("x-request-id").filter(|id| is_request_id(id));
         let request_id = request_id.map_or_else(|| Uuid::new_v4().to_string().into(), Cow::from);
         let cookies = details.cookies();
-        let cleaned = match &decision {
+        let edits = match &decision {
             _ if decision.permit().is_some() => {
-                Cleaned::for_a_backend(header, cookies, &self.tokens)
+                HeaderEdits::for_a_backend(header, cookies, &self.tokens)
             }
-            Decision::Pass(_) => Cleaned::of_tokens(header, cookies, &self.tokens),
-            Decision::Allow(_) | Decision::Answer(_) | Decision::Deny(_) => Cleaned::default(),
+            Decision::Pass(_) => HeaderEdits::of_tokens(header, cookies, &self.tokens),
+            Decision::Allow(_) | Decision::Answer(_) | Decision::Deny(_) => HeaderEdits::default(),
         };
         let facts = parts.map_or_else(|_| Facts::default(), |parts| details.facts(parts, &apis));
-        let to = Addressee { request_id: &request_id, manner: details.manner, facts, cleaned };
-        let answer = encode(ToEncode::Decision(&decision, &details.grounds, &to));
+        let to = Addressee { request_id: &request_id, api_style: details.api_style, facts, edits };
+        let answer = encode(ToEncode::Decision(&decision, &details.provenance, &to));
         let method = parts.map_or("", |parts| parts.method);
         self.record(method, (decision, details), request_id, started);
         answer
@@ -139,7 +139,7 @@ impl Checker {
     /// Decides about a request.
     async fn check<'r, 'a: 'r, H>(
         &self,
-        parts: &Parts<'a, H>,
+        parts: &RequestParts<'a, H>,
         apis: &'r Apis,
         step: CheckStep,
         started: Tick,
@@ -149,8 +149,8 @@ impl Checker {
     {
         let (refused, details) = match request::parse(parts, apis, &self.tokens) {
             Ok(request) => match self.authorize(&request, parts, step, started).await {
-                Ok((outcome, grounds)) => return (outcome, CheckDetails::of(request, grounds)),
-                Err(refused) => (refused, CheckDetails::of(request, Grounds::default())),
+                Ok((outcome, provenance)) => return (outcome, CheckDetails::of(request, provenance)),
+                Err(refused) => (refused, CheckDetails::of(request, Provenance::default())),
             },
             Err(rejected) => self.reject(rejected, started).await,
         };
@@ -162,10 +162,10 @@ impl Checker {
     async fn authorize<'a, H>(
         &self,
         request: &AuthRequest<'_>,
-        parts: &Parts<'a, H>,
+        parts: &RequestParts<'a, H>,
         step: CheckStep,
         started: Tick,
-    ) -> Result<(CheckOutcome, Grounds), PendingDenial>
+    ) -> Result<(CheckOutcome, Provenance), PendingDenial>
     where
         H: Fn(&str) -> Option<&'a str>,
     {
@@ -174,7 +174,7 @@ impl Checker {
         let _awaited = (step == CheckStep::Second)
             .then(|| self.awaited.held(request.token.id, parts.request_id()));
         let until = started.after(self.deadline_of(step));
-        let mut grounds = Grounds::default();
+        let mut provenance = Provenance::default();
         let mut at = started;
         // Boxed, so that the name does not make the future of every check longer.
         let mut long: Option<Result<Box<ModelName>, NoModel>> = None;
@@ -183,45 +183,45 @@ impl Checker {
         loop {
             let Resolver { principals, domains, backends } = &self.resolver;
             let known =
-                known_by(until, principals, &request.token.id, at).await.with_grounds(grounds)?;
-            grounds = known.grounds();
+                known_by(until, principals, &request.token.id, at).await.with_grounds(provenance)?;
+            provenance = known.provenance();
             let principal = &known.found.value;
-            let now = self.clock.now(known.at).ok_or(Unavailable).with_grounds(grounds)?;
+            let now = self.clock.now(known.at).ok_or(Unavailable).with_grounds(provenance)?;
             let authenticated =
-                request.authenticate(principal.as_deref(), now).with_grounds(grounds)?;
+                request.authenticate(principal.as_deref(), now).with_grounds(provenance)?;
             // Noted whatever the token may do: its owner, or a thief, has used it.
             self.last_uses.note(request.token.id, &known.found.use_notes, known.at);
-            let located = authenticated.locate().with_grounds(grounds);
+            let located = authenticated.locate().with_grounds(provenance);
             let located = located.map_err(|refused| refused.of(principal.as_ref()))?;
             let named =
-                known_by(until, domains, located.domain(), known.at).await.with_grounds(grounds)?;
-            grounds.add(named.grounds());
+                known_by(until, domains, located.domain(), known.at).await.with_grounds(provenance)?;
+            provenance.add(named.provenance());
             let domain = named.found.value.as_ref();
             let own = match located.backend() {
                 None => None,
                 Some(name) => {
-                    Some(known_by(until, backends, name, known.at).await.with_grounds(grounds)?)
+                    Some(known_by(until, backends, name, known.at).await.with_grounds(provenance)?)
                 }
             };
-            own.iter().for_each(|own| grounds.add(own.grounds()));
+            own.iter().for_each(|own| provenance.add(own.provenance()));
             let own = own.as_ref().and_then(|own| own.found.value.as_deref());
             let mut short = None;
             let authorized = match located.authorize(domain, own, self.model_reading) {
-                Ok(Progress::Authorized(authorized)) => Ok(authorized),
+                Ok(AuthorizationProgress::Authorized(authorized)) => Ok(authorized),
                 Err(denial) => Err(denial),
-                Ok(Progress::NeedsModel(needs)) if step == CheckStep::First => {
+                Ok(AuthorizationProgress::NeedsModel(needs)) if step == CheckStep::First => {
                     let asked = self.ask_for_body(needs.await_body(), parts, started);
-                    let asked = asked.map(|awaits| (CheckOutcome::AwaitsBody(awaits), grounds));
+                    let asked = asked.map(|awaits| (CheckOutcome::AwaitsBody(awaits), provenance));
                     return asked
-                        .with_grounds(grounds)
+                        .with_grounds(provenance)
                         .map_err(|refused| refused.of(principal.as_ref()).in_domain(domain));
                 }
-                Ok(Progress::NeedsModel(needs)) => match &long {
+                Ok(AuthorizationProgress::NeedsModel(needs)) => match &long {
                     Some(read) => {
                         needs.with(read.as_ref().map(|model| model.as_str()).map_err(|why| *why))
                     }
                     None if self.denials.is_spent(request.token.id, started) => {
-                        return Err(needs.refused(Refusal::RateLimited)).with_grounds(grounds);
+                        return Err(needs.refused(Refusal::RateLimited)).with_grounds(provenance);
                     }
                     None => {
                         let body = parts.shown();
@@ -233,7 +233,7 @@ impl Checker {
                                 || self.read_long(request.token.id, parts, form, body, until);
                             let read =
                                 self.long_bodies.read(needs.owner(), || read().map(Box::new));
-                            long = Some(in_time(until, read).await.with_grounds(grounds)?);
+                            long = Some(in_time(until, read).await.with_grounds(provenance)?);
                             at = clock::now();
                             continue;
                         }
@@ -243,15 +243,15 @@ impl Checker {
                 },
             };
             let listing = match authorized {
-                Ok(Authorized::Permit(permit)) => return decided(Decision::Allow(permit), grounds),
+                Ok(Authorized::Permit(permit)) => return decided(Decision::Allow(permit), provenance),
                 Ok(Authorized::List(listing)) => match self.mode.rule_on_list(listing) {
                     Ok(listing) => listing,
-                    Err(unenforced) => return decided(Decision::Pass(*unenforced), grounds),
+                    Err(unenforced) => return decided(Decision::Pass(*unenforced), provenance),
                 },
                 Err(denial) => {
                     let read = long.as_ref().and_then(|read| read.as_deref().ok());
                     let model = read.or(short.as_ref()).map(ModelName::as_str);
-                    return Err(denial).with_grounds(grounds).map_err(|refused| {
+                    return Err(denial).with_grounds(provenance).map_err(|refused| {
                         refused.of(principal.as_ref()).in_domain(domain).about(model)
                     });
                 }
@@ -260,7 +260,7 @@ impl Checker {
                 None if listing.takes_long() => {
                     let owner = listing.owner();
                     turn = Some(
-                        in_time(until, self.long_bodies.turn(owner)).await.with_grounds(grounds)?,
+                        in_time(until, self.long_bodies.turn(owner)).await.with_grounds(provenance)?,
                     );
                     at = clock::now();
                     continue;
@@ -268,7 +268,7 @@ impl Checker {
                 None => listing.answer(),
                 Some(turn) => turn.aside(|| listing.answer()),
             };
-            return decided(Decision::Answer(answered), grounds);
+            return decided(Decision::Answer(answered), provenance);
         }
     }
 
@@ -280,8 +280,8 @@ impl Checker {
     }
 }
 
-fn decided(decision: Decision, grounds: Grounds) -> Result<(CheckOutcome, Grounds), PendingDenial> {
-    Ok((CheckOutcome::Decided(decision), grounds))
+fn decided(decision: Decision, provenance: Provenance) -> Result<(CheckOutcome, Provenance), PendingDenial> {
+    Ok((CheckOutcome::Decided(decision), provenance))
 }
 
 /// Looks up `key` until the deadline. An answer from memory needs no timer.

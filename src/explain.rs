@@ -10,16 +10,16 @@ use serde::Serialize;
 
 use self::steps::Walk;
 use crate::{
-    api::{Apis, Entity, Manner},
+    api::{Apis, Entity, ApiStyle},
     backend::Backend,
-    body::{Body, Form, ModelName},
+    body::{Body, BodyForm, ModelName},
     clock::Moment,
-    decide::{Authorized, ModelReading, Progress},
+    decide::{Authorized, ModelReading, AuthorizationProgress},
     decision::Decision,
     domain::Domain,
     principal::Principal,
     refusal::{Denial, NoModel},
-    request::{self, AuthRequest, Rejected},
+    request::{self, AuthRequest, RejectedRequest},
     wording::Facts,
 };
 
@@ -42,7 +42,7 @@ pub struct Evidence<'a> {
     /// Whether possession of the token is presumed, because only its id was given.
     pub presumed: bool,
     /// The result of parsing the request.
-    pub request: Result<&'a AuthRequest<'a>, &'a Rejected<'a>>,
+    pub request: Result<&'a AuthRequest<'a>, &'a RejectedRequest<'a>>,
     /// The store's entry for the token's id.
     pub principal: Option<&'a Principal>,
     /// The store's entry for the domain that the request names.
@@ -88,8 +88,8 @@ impl Evidence<'_> {
         let request = self.request.map_err(|rejected| rejected.refusal)?;
         let located = request.authenticate(self.principal, self.now)?.locate()?;
         match located.authorize(self.domain, self.backend, self.model_reading)? {
-            Progress::Authorized(authorized) => Ok(authorized),
-            Progress::NeedsModel(needs) => {
+            AuthorizationProgress::Authorized(authorized) => Ok(authorized),
+            AuthorizationProgress::NeedsModel(needs) => {
                 let model = self.read(needs.form());
                 needs.with(model.as_ref().map(ModelName::as_str).map_err(|why| *why))
             }
@@ -128,15 +128,15 @@ impl Evidence<'_> {
         }
     }
 
-    fn read(&self, form: Form) -> Result<ModelName, NoModel> {
+    fn read(&self, form: BodyForm) -> Result<ModelName, NoModel> {
         request::model(self.target, self.body.unwrap_or_default(), form, &mut |_| Ok(()))
     }
 
     /// How the matched API answers.
-    pub fn manner(&self) -> Manner {
+    pub fn api_style(&self) -> ApiStyle {
         match self.request {
-            Ok(request) => request.manner,
-            Err(rejected) => rejected.manner,
+            Ok(request) => request.api_style,
+            Err(rejected) => rejected.api_style,
         }
     }
 

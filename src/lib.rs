@@ -72,8 +72,8 @@ pub mod telemetry;
 pub mod wire;
 
 pub use patgate_core::{
-    api, backend, body, credential, decide, decision, domain, domain_ref, enforce, grounds,
-    installation, keyring, model_list, operation, principal, refusal, request, rollout, stages,
+    api, backend, body, credential, decide, decision, domain, domain_ref, enforce, installation,
+    keyring, model_list, operation, principal, provenance, refusal, request, rollout, stages,
     token, vocabulary, wording,
 };
 use patgate_core::{freshness, legible, pace, percent, seal, snapshot, throttle, yaml};

@@ -51,8 +51,8 @@ pub(crate) use self::{
 use crate::{
     clock::{self, Clock, Moment, Tick},
     freshness::{AgeBounds, CheckedVersion, KnownChanges, Stamp, Subject},
-    grounds::{Grounds, Tier},
     keyring::KeyRing,
+    provenance::{Provenance, Tier},
     telemetry::Metrics,
     throttle::Throttle,
 };
@@ -96,8 +96,8 @@ pub(crate) struct Resolved<V> {
 }
 
 impl<V> Resolved<V> {
-    pub(crate) fn grounds(&self) -> Grounds {
-        Grounds { tier: self.tier, age: self.at.since(self.as_of) }
+    pub(crate) fn provenance(&self) -> Provenance {
+        Provenance { tier: self.tier, age: self.at.since(self.as_of) }
     }
 }
 

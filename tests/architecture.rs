@@ -45,7 +45,7 @@ const ROOMS: &[Room] = &[
             "principal",
             "model_list",
             "refusal",
-            "grounds",
+            "provenance",
             "installation",
             "seal",
             "snapshot",

@@ -3,7 +3,7 @@
 
 use std::{fs, hint::black_box, process::Command};
 
-use patgate::{body, request::Parts};
+use patgate::{body, request::RequestParts};
 use patgate_testing::costly_bodies::{self, Form};
 
 use crate::bench::Bench;
@@ -46,8 +46,8 @@ fn all() -> Vec<Costly> {
 fn read_costly(costly: &Costly) {
     let media_type = costly.form.media_type();
     let form = match costly.form {
-        Form::Json => body::Form::Json,
-        Form::Multipart => body::Form::Multipart,
+        Form::Json => body::BodyForm::Json,
+        Form::Multipart => body::BodyForm::Multipart,
     };
     let header = |name: &str| match name {
         "content-type" => Some(media_type),
@@ -55,7 +55,7 @@ fn read_costly(costly: &Costly) {
         "x-envoy-auth-partial-body" => Some("false"),
         _ => None,
     };
-    let parts = Parts {
+    let parts = RequestParts {
         method: "POST",
         authority: "gateway",
         target: &costly.target,

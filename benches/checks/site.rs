@@ -160,7 +160,7 @@ impl Site {
         .await
         .unwrap();
         let domain = |place: usize| (place as i64 + 1) % domains;
-        let text = |token: patgate::token::Minted| token.plain.expose().to_owned();
+        let text = |token: patgate::token::MintedToken| token.plain.expose().to_owned();
         minted
             .into_iter()
             .enumerate()

@@ -12,18 +12,18 @@ use std::{fmt, io::Read};
 
 use flate2::read::DeflateDecoder;
 use libfuzzer_sys::fuzz_target;
-use patgate::body::{Body, Form};
+use patgate::body::{Body, BodyForm};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
 fuzz_target!(|data: &[u8]| match data {
     [0x1f, deflated @ ..] => gzip(deflated),
     [0x28, 0xb5, 0x2f, 0xfd, ..] => zstd(data),
-    [b'-', ..] => plain(data, Form::Multipart),
-    _ => plain(data, Form::Json),
+    [b'-', ..] => plain(data, BodyForm::Multipart),
+    _ => plain(data, BodyForm::Json),
 });
 
-fn plain(data: &[u8], form: Form) {
+fn plain(data: &[u8], form: BodyForm) {
     let Some(model) = read(data, form, None) else { return };
     assert!((1..=256).contains(&model.chars().count()) && !model.contains(char::is_control));
     for more in ["", " ", "\n", "x", "}", ",\"model\":\"n\"}", "{\"model\":\"n\"}", "--b\r\n"] {
@@ -31,8 +31,8 @@ fn plain(data: &[u8], form: Form) {
         assert!(read(&longer, form, None).is_none_or(|again| again == model), "{more:?}");
     }
     match form {
-        Form::Json if is_odd(data) => {}
-        Form::Json => {
+        BodyForm::Json if is_odd(data) => {}
+        BodyForm::Json => {
             let Members(members) = serde_json::from_slice(data).expect("JSON for serde_json also");
             assert_eq!(members, [("model".to_owned(), Value::from(model))]);
         }
@@ -55,23 +55,23 @@ fn gzip(deflated: &[u8]) {
     checksum.update(&text);
     let (sum, length) = (checksum.sum().to_le_bytes(), checksum.amount().to_le_bytes());
     let member = [&b"\x1f\x8b\x08\0\0\0\0\0\0\xff"[..], deflated, &sum, &length].concat();
-    if let Some(model) = read(&member, Form::Json, Some("gzip")) {
+    if let Some(model) = read(&member, BodyForm::Json, Some("gzip")) {
         assert!(decoded && decoder.total_in() == deflated.len() as u64);
-        assert_eq!(read(&text, Form::Json, None), Some(model));
+        assert_eq!(read(&text, BodyForm::Json, None), Some(model));
     }
 }
 
 fn zstd(frame: &[u8]) {
-    let Some(model) = read(frame, Form::Json, Some("zstd")) else { return };
+    let Some(model) = read(frame, BodyForm::Json, Some("zstd")) else { return };
     let mut decoder = ruzstd::decoding::StreamingDecoder::new(frame).expect("a frame");
     let mut text = Vec::new();
     decoder.read_to_end(&mut text).expect("a whole frame");
-    assert_eq!(read(&text, Form::Json, None), Some(model));
+    assert_eq!(read(&text, BodyForm::Json, None), Some(model));
 }
 
-fn read(bytes: &[u8], form: Form, encoding: Option<&str>) -> Option<String> {
+fn read(bytes: &[u8], form: BodyForm, encoding: Option<&str>) -> Option<String> {
     let media_type = match form {
-        Form::Json => "application/json",
+        BodyForm::Json => "application/json",
         _ => "multipart/form-data; boundary=b",
     };
     let (partial, media_type) = (Some("false"), Some(media_type));

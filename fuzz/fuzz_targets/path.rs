@@ -12,8 +12,8 @@ use libfuzzer_sys::fuzz_target;
 use patgate::{
     api::{Apis, Entity},
     keyring::KeyRing,
-    refusal::{Malformed, Refusal},
-    request::{AuthRequest, Parts, Rejected, parse},
+    refusal::{MalformedPart, Refusal},
+    request::{AuthRequest, RejectedRequest, RequestParts, parse},
     token::{Prefixes, Tokens},
 };
 
@@ -39,9 +39,9 @@ fn read<'a>(
     method: &'a str,
     target: &'a str,
     authorization: &'a str,
-) -> Result<AuthRequest<'a>, Rejected<'a>> {
+) -> Result<AuthRequest<'a>, RejectedRequest<'a>> {
     let header = |name: &str| (name == "authorization").then_some(authorization);
-    parse(&Parts { method, authority: "gateway", target, header, body: b"" }, &APIS, &TOKENS)
+    parse(&RequestParts { method, authority: "gateway", target, header, body: b"" }, &APIS, &TOKENS)
 }
 
 /// The one good credential, with any spelling of its scheme, is accepted; no other is.
@@ -57,7 +57,7 @@ fn check_target(method: &str, target: &str) {
     let request = match read(method, target, BEARER) {
         Ok(request) => request,
         Err(rejected) => {
-            assert_eq!(rejected.refusal, Refusal::BadRequest(Malformed::Path), "{target:?}");
+            assert_eq!(rejected.refusal, Refusal::BadRequest(MalformedPart::Path), "{target:?}");
             return;
         }
     };

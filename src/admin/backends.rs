@@ -83,7 +83,7 @@ impl Admin {
         credential: &Credential,
     ) -> Result<Outcome<()>, Error> {
         let sealed = Sealed::seal(&self.keys()?.ring, name.as_str(), credential)?;
-        let set = self.store.set_credential(name, credential.place(), &sealed).await?;
+        let set = self.store.set_credential(name, credential.header(), &sealed).await?;
         Ok(self.complete(set).await)
     }
 

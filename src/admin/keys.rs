@@ -4,7 +4,7 @@ use super::{Admin, Error, KeyUse};
 use crate::{
     admin::store::new_id,
     keyring::{KeyId, KeyRing},
-    token::{Minted, TokenId, Tokens},
+    token::{MintedToken, TokenId, Tokens},
 };
 
 /// The key ring, and the tokens that it signs.
@@ -15,7 +15,7 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    pub(super) fn mint(&self) -> Result<Minted, Error> {
+    pub(super) fn mint(&self) -> Result<MintedToken, Error> {
         Ok(self.tokens.mint(TokenId(new_id()))?)
     }
 }

@@ -14,7 +14,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{Apis, Source, TableErrors},
+    api::{Apis, TableErrors, TableSource},
     files::api_tables,
     telemetry::Metrics,
 };
@@ -26,7 +26,7 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Time until the files are read again after a signal, because their writer may not have finished.
 const AGAIN: Duration = Duration::from_millis(50);
 
-type ReadSources = Result<Vec<Source>, TableErrors>;
+type ReadSources = Result<Vec<TableSource>, TableErrors>;
 
 /// Keeps the loaded tables equal to the files.
 pub(crate) struct ApiReloader {

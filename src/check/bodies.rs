@@ -2,11 +2,11 @@
 
 use super::Checker;
 use crate::{
-    body::{Ask, Body, Form, MAX_SHOWN, ModelName},
+    body::{ResourceNeed, Body, BodyForm, MAX_SHOWN, ModelName},
     clock::{self, Tick},
     decide::AwaitsBody,
     refusal::{Denial, NoModel, Refusal},
-    request::{self, Parts},
+    request::{self, RequestParts},
     token::TokenId,
 };
 
@@ -16,8 +16,8 @@ impl Checker {
     pub(super) fn read_long<'a, H>(
         &self,
         token: TokenId,
-        parts: &Parts<'a, H>,
-        form: Form,
+        parts: &RequestParts<'a, H>,
+        form: BodyForm,
         body: Body<'a>,
         until: Tick,
     ) -> Result<ModelName, NoModel>
@@ -27,9 +27,9 @@ impl Checker {
         let mut counted = None;
         let mut held = None;
         request::model(parts.target, body, form, &mut |ask| match ask {
-            Ask::Time if clock::now() < until => Ok(()),
-            Ask::Time => Err(NoModel::NotInTime),
-            Ask::Memory(bytes) => {
+            ResourceNeed::Time if clock::now() < until => Ok(()),
+            ResourceNeed::Time => Err(NoModel::NotInTime),
+            ResourceNeed::Memory(bytes) => {
                 let id = parts.request_id();
                 let now = clock::now();
                 let share = self.awaited.decoded(token, id, bytes as u64, now);
@@ -47,7 +47,7 @@ impl Checker {
     pub(super) fn ask_for_body<'a, H>(
         &self,
         awaits: AwaitsBody,
-        parts: &Parts<'a, H>,
+        parts: &RequestParts<'a, H>,
         now: Tick,
     ) -> Result<AwaitsBody, Denial>
     where

@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use crate::{
-    api::{Action, Apis, Manner},
+    api::{Action, Apis, ApiStyle},
     domain::{Domain, DomainRef},
-    grounds::Grounds,
+    provenance::Provenance,
     principal::Principal,
     refusal::Denial,
-    request::{AuthRequest, Parts, Place},
+    request::{AuthRequest, RequestParts, ApiPath},
     rollout::Treatment,
     wording::Facts,
 };
@@ -17,7 +17,7 @@ use crate::{
 /// A denial before it is known whether it is enforced.
 pub(super) struct PendingDenial {
     pub(super) denial: Denial,
-    pub(super) grounds: Grounds,
+    pub(super) provenance: Provenance,
     pub(super) context: DenialContext,
 }
 
@@ -32,8 +32,8 @@ pub(super) struct DenialContext {
 }
 
 impl PendingDenial {
-    pub(super) fn new(denial: Denial, grounds: Grounds) -> Self {
-        Self { denial, grounds, context: DenialContext::default() }
+    pub(super) fn new(denial: Denial, provenance: Provenance) -> Self {
+        Self { denial, provenance, context: DenialContext::default() }
     }
 
     /// Notes the owner of the denied token, after the token was verified.
@@ -57,12 +57,12 @@ impl PendingDenial {
 
 /// Adds to an error the facts behind it.
 pub(super) trait WithGrounds<T> {
-    fn with_grounds(self, grounds: Grounds) -> Result<T, PendingDenial>;
+    fn with_grounds(self, provenance: Provenance) -> Result<T, PendingDenial>;
 }
 
 impl<T, E: Into<Denial>> WithGrounds<T> for Result<T, E> {
-    fn with_grounds(self, grounds: Grounds) -> Result<T, PendingDenial> {
-        self.map_err(|error| PendingDenial::new(error.into(), grounds))
+    fn with_grounds(self, provenance: Provenance) -> Result<T, PendingDenial> {
+        self.map_err(|error| PendingDenial::new(error.into(), provenance))
     }
 }
 
@@ -70,15 +70,15 @@ impl<T, E: Into<Denial>> WithGrounds<T> for Result<T, E> {
 #[derive(Debug, Default)]
 pub(crate) struct CheckDetails<'r> {
     /// How the matched API answers.
-    pub(super) manner: Manner,
+    pub(super) api_style: ApiStyle,
     /// The data behind the decision.
-    pub(crate) grounds: Grounds,
+    pub(crate) provenance: Provenance,
     /// The facts behind a denial.
     pub(super) context: DenialContext,
     /// What applied, if another lookup was needed to determine it.
     pub(super) treatment: Option<Treatment>,
     /// Where the request goes.
-    pub(super) place: Option<Place<'r>>,
+    pub(super) api_path: Option<ApiPath<'r>>,
     /// The parsed request, unless it was rejected.
     pub(super) request: Option<ReadRequest<'r>>,
 }
@@ -93,14 +93,14 @@ pub(super) struct ReadRequest<'r> {
 
 impl<'r> CheckDetails<'r> {
     /// The parts of a request that was not rejected.
-    pub(super) fn of(request: AuthRequest<'r>, grounds: Grounds) -> Self {
-        let AuthRequest { action, place, domain, manner, .. } = request;
+    pub(super) fn of(request: AuthRequest<'r>, provenance: Provenance) -> Self {
+        let AuthRequest { action, api_path, domain, api_style, .. } = request;
         let request = Some(ReadRequest { domain, action });
-        Self { manner, grounds, place, request, ..Self::default() }
+        Self { api_style, provenance, api_path, request, ..Self::default() }
     }
 
     /// What a denial of a request with these parts may say.
-    pub(super) fn facts<'a, H>(&'a self, parts: &Parts<'a, H>, apis: &'a Apis) -> Facts<'a> {
+    pub(super) fn facts<'a, H>(&'a self, parts: &RequestParts<'a, H>, apis: &'a Apis) -> Facts<'a> {
         Facts {
             apis: Some(apis),
             method: parts.method,
@@ -116,14 +116,14 @@ impl<'r> CheckDetails<'r> {
 
     /// The names of the cookies that patgate removes before the request goes to a backend.
     pub(super) fn cookies(&self) -> &[Box<str>] {
-        self.place.as_ref().map_or(&[], Place::cookies)
+        self.api_path.as_ref().map_or(&[], ApiPath::cookies)
     }
 
     /// The domain that the request names.
     pub(super) fn named(&self) -> Option<DomainRef> {
         match &self.request {
             Some(request) => request.domain.clone(),
-            None => self.place.as_ref().and_then(Place::domain),
+            None => self.api_path.as_ref().and_then(ApiPath::domain),
         }
     }
 }

@@ -11,10 +11,10 @@ use crate::{
     decide,
     decision::Decision,
     domain::{Domain, DomainRef},
-    grounds::Grounds,
+    provenance::Provenance,
     principal::{Principal, UserId},
     refusal::{Denial, Refusal},
-    request::Rejected,
+    request::RejectedRequest,
     resolve::Resolved,
     token::{TokenId, VerifiedToken},
 };
@@ -23,19 +23,19 @@ impl Checker {
     /// Denies a request that was rejected before any lookup.
     pub(super) async fn reject<'r>(
         &self,
-        rejected: Rejected<'r>,
+        rejected: RejectedRequest<'r>,
         started: Tick,
     ) -> (PendingDenial, CheckDetails<'r>) {
-        let Rejected { refusal, place, manner, among } = rejected;
+        let RejectedRequest { refusal, api_path, api_style, among } = rejected;
         // The ramp's share counts only verified tokens.
         let among = among.filter(|_| self.mode.depends_on_domain(refusal));
         let proven = match &among {
             Some(token) => self.proven(token, started).await,
             None => None,
         };
-        let (subject, grounds) = proven.unwrap_or_default();
-        let refused = PendingDenial::new(Denial { subject, ..refusal.into() }, grounds);
-        (refused, CheckDetails { place, manner, ..CheckDetails::default() })
+        let (subject, provenance) = proven.unwrap_or_default();
+        let refused = PendingDenial::new(Denial { subject, ..refusal.into() }, provenance);
+        (refused, CheckDetails { api_path, api_style, ..CheckDetails::default() })
     }
 
     /// Makes a decision from a denial.
@@ -45,14 +45,14 @@ impl Checker {
         details: CheckDetails<'r>,
         started: Tick,
     ) -> (CheckOutcome, CheckDetails<'r>) {
-        let mut details = CheckDetails { grounds: refused.grounds, ..details };
+        let mut details = CheckDetails { provenance: refused.provenance, ..details };
         let denial = refused.denial;
         let decision =
             if self.mode.depends_on_domain(denial.refusal) && refused.context.domain.is_none() {
                 let named = details.named();
                 let known = self.named_domain(named.as_ref(), started).await;
                 if let Some(known) = &known {
-                    details.grounds.add(known.grounds());
+                    details.provenance.add(known.provenance());
                 }
                 // Only for the mode: a denial says nothing about a domain on which it is not based.
                 let domain = known.as_ref().and_then(|known| known.found.value.as_deref());
@@ -70,7 +70,7 @@ impl Checker {
     fn rule(&self, denial: Denial, domain: Option<&Domain>, now: Tick) -> Decision {
         let counts = |refusal| {
             use Refusal::{NoModel, RateLimited, TooManyBodies, Unavailable};
-            let busy = matches!(refusal, NoModel(why) if why.fault().is_temporary());
+            let busy = matches!(refusal, NoModel(why) if why.kind().is_temporary());
             !busy && !matches!(refusal, RateLimited | TooManyBodies | Unavailable)
         };
         match self.mode.rule(denial, domain) {
@@ -101,7 +101,7 @@ impl Checker {
         &self,
         token: &VerifiedToken,
         started: Tick,
-    ) -> Option<(Option<(TokenId, UserId)>, Grounds)> {
+    ) -> Option<(Option<(TokenId, UserId)>, Provenance)> {
         let until = started.after(self.deadline);
         let known = known_by(until, &self.resolver.principals, &token.id, started).await.ok()?;
         let subject = |principal: &Principal| (principal.token, principal.owner);
@@ -109,6 +109,6 @@ impl Checker {
         let proven = now.and_then(|now| {
             decide::authenticate(token, known.found.value.as_deref(), now).ok().map(subject)
         });
-        Some((proven, known.grounds()))
+        Some((proven, known.provenance()))
     }
 }

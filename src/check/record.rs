@@ -61,9 +61,9 @@ impl Checker {
             at,
             took,
             request_id,
-            status: response::status(&decision, details.manner),
+            status: response::status(&decision, details.api_style),
             treatment,
-            tier: details.grounds.tier,
+            tier: details.provenance.tier,
             domain: details.context.domain.clone(),
             requested: requested_access(details, method, &decision),
             decision,
@@ -78,11 +78,11 @@ fn requested_access(
     method: &str,
     decision: &Decision,
 ) -> RequestedAccess {
-    let CheckDetails { place, request, context, .. } = details;
-    let place = place.as_ref();
+    let CheckDetails { api_path, request, context, .. } = details;
+    let api_path = api_path.as_ref();
     let ReadRequest { domain, action } = request.unwrap_or_else(|| ReadRequest {
-        domain: place.and_then(|place| place.domain()),
-        action: place.and_then(|place| place.action(method)),
+        domain: api_path.and_then(|api_path| api_path.domain()),
+        action: api_path.and_then(|api_path| api_path.action(method)),
     });
     let proven = decision.denial().is_some_and(|denial| denial.subject.is_some());
     let about_models = |action: &&Action<'_>| action.entity_type == EntityType::Models;

@@ -17,7 +17,7 @@ use crate::{
     config,
     domain::{Domain, DomainId, DomainRef, Models},
     freshness::{AgeBounds, CheckedVersion, KnownChanges, Lineage, Stamp},
-    grounds::Tier,
+    provenance::Tier,
     keyring::KeyRing,
     operation::{EntityType, Operation},
     postgres::{BackgroundWriter, Counters, Postgres, PostgresSettings},
@@ -163,13 +163,13 @@ fn token_and_json<'b>(bearer: &'b str) -> impl Fn(&str) -> Option<&'b str> {
     }
 }
 
-fn get<'a, H>(target: &'a str, header: H) -> Parts<'a, H> {
-    Parts { method: "GET", authority: "gateway", target, header, body: b"" }
+fn get<'a, H>(target: &'a str, header: H) -> RequestParts<'a, H> {
+    RequestParts { method: "GET", authority: "gateway", target, header, body: b"" }
 }
 
-fn chat<'a, H>(body: &'a [u8], header: H) -> Parts<'a, H> {
+fn chat<'a, H>(body: &'a [u8], header: H) -> RequestParts<'a, H> {
     let target = "/proxy/acme/v1/chat/completions";
-    Parts { method: "POST", authority: "gateway", target, header, body }
+    RequestParts { method: "POST", authority: "gateway", target, header, body }
 }
 
 fn decide_at_once(
@@ -207,18 +207,18 @@ async fn an_answer_says_how_old_its_grounds_are() {
     let (checker, _, plain) = hot(&mut Registry::default());
     let known = clock::now();
     let later = Duration::from_secs(7);
-    let grounds = async |token: &str| {
+    let provenance = async |token: &str| {
         let bearer = format!("Bearer {token}");
         let header = only_token(&bearer);
         let parts = get("/proxy/acme/v1/models", header);
         let apis = checker.apis.load();
-        checker.check(&parts, &apis, CheckStep::Only, known.after(later)).await.1.grounds
+        checker.check(&parts, &apis, CheckStep::Only, known.after(later)).await.1.provenance
     };
-    let told = grounds(plain.expose()).await;
+    let told = provenance(plain.expose()).await;
     assert_eq!(told.tier, Tier::Memory);
     let filled_within = known.since(before);
     assert!((later..=later + filled_within).contains(&told.age), "{told:?}");
-    assert_eq!(grounds("pat_forged").await, Grounds::default());
+    assert_eq!(provenance("pat_forged").await, Provenance::default());
 }
 
 #[tokio::test]

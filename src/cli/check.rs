@@ -17,12 +17,12 @@ use self::{
 use super::{UsageError, output::write, session::Session};
 use crate::{
     admin::{self, ObjectKind, StoreError},
-    api::{Action, Entity, Manner},
+    api::{Action, Entity, ApiStyle},
     backend::{Backend, BackendName},
-    body::Form,
+    body::BodyForm,
     clock::{self, Clock, Moment},
     config::{Config, ConfigPurpose},
-    credential::{Credential, Scheme, Sealed},
+    credential::{Credential, CredentialScheme, Sealed},
     decision::Decision,
     domain::{Domain, DomainRef},
     explain::Evidence,
@@ -31,7 +31,7 @@ use crate::{
     keyring::KeyRing,
     postgres::{AskError, Counters, Postgres},
     principal::Principal,
-    request::{self, Parts, Place},
+    request::{self, RequestParts, ApiPath},
     resolve::{
         Found,
         postgres::{read_backends, read_domains, read_principals},
@@ -89,15 +89,15 @@ pub(super) async fn run(session: &Session, asked: Arguments) -> anyhow::Result<(
     let authority = &*asked.host;
     let target = &*asked.path;
     let path = target.split_once('?').map_or(target, |(path, _)| path);
-    let manner = apis.surface(authority, path).map_or_else(Manner::default, |api| api.manner());
+    let api_style = apis.surface(authority, path).map_or_else(ApiStyle::default, |api| api.api_style());
     // The rule says how a body names the model. Finding the rule needs no body.
-    let place = Place::of(authority, target, &apis);
-    let form = place.and_then(|place| place.action(method)).as_ref().and_then(form);
+    let api_path = ApiPath::of(authority, target, &apis);
+    let form = api_path.and_then(|api_path| api_path.action(method)).as_ref().and_then(form);
     let mut sent = SentRequest::default();
-    let tokens = asked.who.send(&mut sent, &config, manner)?;
+    let tokens = asked.who.send(&mut sent, &config, api_style)?;
     asked.content.send(&mut sent, form)?;
     let header = |name: &str| sent.header(name);
-    let parts = Parts { method, authority, target, header, body: &sent.body };
+    let parts = RequestParts { method, authority, target, header, body: &sent.body };
 
     let mut request = request::parse(&parts, &apis, &tokens);
     let ring = match config.key_ring() {
@@ -110,8 +110,8 @@ pub(super) async fn run(session: &Session, asked: Arguments) -> anyhow::Result<(
     let mut now = Moment(0);
     let mut caches = None;
     if let Ok(request) = &mut request {
-        let place = request.place.as_ref().filter(|_| request.action.is_some());
-        let reference = place.and_then(Place::domain);
+        let api_path = request.api_path.as_ref().filter(|_| request.action.is_some());
+        let reference = api_path.and_then(ApiPath::domain);
         let backend = request.action.as_ref().and_then(|action| action.upstream);
         let changes = Arc::new(KnownChanges::of(installation));
         let postgres = postgres(&config, &clock, &changes);
@@ -203,7 +203,7 @@ impl Arguments {
 }
 
 /// How the body of a call names its model; `None` if the body does not name it.
-fn form(action: &Action<'_>) -> Option<Form> {
+fn form(action: &Action<'_>) -> Option<BodyForm> {
     match action.entity {
         Entity::Unread(form) => Some(form),
         Entity::None | Entity::Named(_) => None,
@@ -241,7 +241,7 @@ fn rollout(domain: &Domain, token: Option<TokenId>) -> Option<String> {
 fn open_credential(ring: Option<&KeyRing>, backend: &str, sealed: &Sealed) -> Option<Credential> {
     match ring {
         Some(ring) => sealed.open(ring, backend),
-        None => Credential::new(Scheme::Bearer, "presumed").ok(),
+        None => Credential::new(CredentialScheme::Bearer, "presumed").ok(),
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     files::trusted,
-    yaml::{self, Node, Placed, Problem, ProblemKind},
+    yaml::{self, Placed, YamlError, YamlErrorKind, YamlNode},
 };
 
 /// Names the configuration file if `--config` does not.
@@ -111,14 +111,14 @@ impl SettingTexts {
         };
         let mut found = Vec::new();
         match yaml::read(&text).map(|document| document.value) {
-            Ok(Node::Text(text)) if text.is_empty() => {}
-            Ok(Node::Map(entries)) => self.flatten("", entries, &source, &mut found),
+            Ok(YamlNode::Text(text)) if text.is_empty() => {}
+            Ok(YamlNode::Map(entries)) => self.flatten("", entries, &source, &mut found),
             Ok(_) => self.mistake("--config", &source, "a map of keys"),
             // The parser's message may quote the file, which may hold a secret.
-            Err(Problem { line, column, kind }) => {
+            Err(YamlError { line, column, kind }) => {
                 let expected = match kind {
-                    ProblemKind::KeyTwice => "each key once",
-                    ProblemKind::Malformed(_) => "well-formed YAML",
+                    YamlErrorKind::KeyTwice => "each key once",
+                    YamlErrorKind::Malformed(_) => "well-formed YAML",
                 };
                 let expected = format!("{expected} (line {line}, column {column})");
                 self.mistake("--config", &source, expected);
@@ -144,8 +144,8 @@ impl SettingTexts {
             let name = name.value;
             let name = if group.is_empty() { name } else { format!("{group}.{name}") };
             match (keys::find(&name), placed.value) {
-                (Some(key), Node::Text(text)) => found.push((key, text)),
-                (Some(key), Node::List(items)) if keys::LISTS.contains(&key.name) => {
+                (Some(key), YamlNode::Text(text)) => found.push((key, text)),
+                (Some(key), YamlNode::List(items)) if keys::LISTS.contains(&key.name) => {
                     let items = items.into_iter().map(|item| item.value.into_text());
                     match items.collect::<Option<Vec<_>>>() {
                         Some(items) => found.push((key, items.join(","))),
@@ -153,11 +153,11 @@ impl SettingTexts {
                     }
                 }
                 (Some(_), _) => self.mistake(&name, source, "a single value"),
-                (None, Node::Map(entries)) if keys::is_group(&name) => {
+                (None, YamlNode::Map(entries)) if keys::is_group(&name) => {
                     self.flatten(&name, entries, source, found);
                 }
                 // A group without keys.
-                (None, Node::Text(text)) if keys::is_group(&name) && text.is_empty() => {}
+                (None, YamlNode::Text(text)) if keys::is_group(&name) && text.is_empty() => {}
                 (None, _) if keys::is_group(&name) => {
                     self.mistake(&name, source, "a map of keys");
                 }

@@ -6,12 +6,12 @@ use super::{
 };
 use crate::{
     api::{Action, Method},
-    backend::{Backend, Unopened},
+    backend::{Backend, UnopenedCredential},
     domain::{Domain, DomainRef},
-    model_list::Usable,
+    model_list::UsableModels,
     operation::{EntityType, Operation},
     principal::{DomainGrants, Principal},
-    refusal::{Malformed, NoModel, Refusal},
+    refusal::{MalformedPart, NoModel, Refusal},
     request::{self, AuthRequest},
     wording,
 };
@@ -102,7 +102,7 @@ impl<'e> Walk<'e> {
     }
 
     fn path(&mut self) -> Result<(), Failed> {
-        let refused = self.refusal == Some(Refusal::BadRequest(Malformed::Path));
+        let refused = self.refusal == Some(Refusal::BadRequest(MalformedPart::Path));
         if let Some(found) = request::misspelling(self.evidence.target).filter(|_| refused) {
             let detail = format!("not in canonical form: {}", misspelt(found));
             return failed("path", detail, None);
@@ -126,10 +126,10 @@ impl<'e> Walk<'e> {
     /// Explains why a credential was not accepted.
     fn credential(&self) -> Result<(), Failed> {
         match self.refusal {
-            Some(Refusal::BadRequest(Malformed::Authorization)) => {
+            Some(Refusal::BadRequest(MalformedPart::Authorization)) => {
                 failed("credential", "a comma: more than one value of Authorization", None)
             }
-            Some(Refusal::BadRequest(Malformed::TokenInQuery)) => {
+            Some(Refusal::BadRequest(MalformedPart::TokenInQuery)) => {
                 failed("credential", "a token in the query, where it is not accepted", None)
             }
             Some(Refusal::MissingCredential) => failed("credential", "none", None),
@@ -145,7 +145,7 @@ impl<'e> Walk<'e> {
     }
 
     fn unread(&self) -> (String, Option<String>) {
-        let sources = self.evidence.manner().sources;
+        let sources = self.evidence.api_style().sources;
         let value = self.evidence.authorization.unwrap_or_default();
         if request::behind_scheme(value, &sources).is_err() {
             let accepted = list(sources.schemes().map(|scheme| format!("`{scheme} <token>`")));
@@ -380,7 +380,7 @@ impl<'e> Walk<'e> {
                 (name.as_str(), Backend::credential(backend))
             }
         };
-        if credential == Err(Unopened) {
+        if credential == Err(UnopenedCredential) {
             let detail = format!("the credential of `{upstream}` cannot be opened");
             let nearest = "the key ring lacks its key, or something other than `patgate backend \
                            credential` changed or moved it";
@@ -394,7 +394,7 @@ impl<'e> Walk<'e> {
         if !self.answered {
             return;
         }
-        let usable = Usable::new(grants, domain);
+        let usable = UsableModels::new(grants, domain);
         let names: Vec<_> = match self.entity {
             Some(model) => vec![model],
             None => usable.names(),

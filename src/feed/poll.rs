@@ -8,7 +8,7 @@ use super::recording;
 use crate::{
     clock::Moment,
     domain::DomainId,
-    freshness::{Change, Poll, Stamp, Subject, Unrecorded},
+    freshness::{Change, Poll, Stamp, Subject, TriggersOff},
     postgres::{AskError, Postgres, select},
     principal::UserId,
     snapshot::{Snapshot, Xid},
@@ -32,7 +32,7 @@ pub(super) enum PollError {
     Ask(#[from] AskError),
     /// The poll would not bring every change.
     #[error(transparent)]
-    Unrecorded(#[from] Unrecorded),
+    Unrecorded(#[from] TriggersOff),
 }
 
 /// The kind of an error, so that each kind is logged once.

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     clock::{self, Clock, Tick},
-    freshness::{Applied, KnownChanges, Poll},
+    freshness::{AppliedPoll, KnownChanges, Poll},
     postgres::{self, AskError, Postgres, PostgresSettings},
     process::tasks::Tasks,
     snapshot::Snapshot,
@@ -222,7 +222,7 @@ impl FeedReader {
         polled
     }
 
-    fn apply(&self, poll: Poll) -> Applied {
+    fn apply(&self, poll: Poll) -> AppliedPoll {
         let applied = self.changes.apply(poll);
         if applied.joined
             && let Some(watermark) = applied.earlier_watermark

@@ -6,7 +6,7 @@
 use sqlx::{Row, postgres::PgRow};
 
 use crate::{
-    freshness::{Triggers, Unrecorded},
+    freshness::{Triggers, TriggersOff},
     snapshot::Xid,
 };
 
@@ -15,9 +15,9 @@ use crate::{
 /// # Errors
 ///
 /// Inside, while a trigger is off.
-pub(super) fn triggers(row: &PgRow) -> Result<Result<Triggers, Unrecorded>, sqlx::Error> {
+pub(super) fn triggers(row: &PgRow) -> Result<Result<Triggers, TriggersOff>, sqlx::Error> {
     if let Some(off) = row.try_get("off")? {
-        return Ok(Err(Unrecorded { off }));
+        return Ok(Err(TriggersOff { off }));
     }
     let switched: i64 = row.try_get("switched")?;
     let switched = Xid(switched.cast_unsigned());

@@ -26,7 +26,7 @@ use crate::{
     config,
     freshness::{Change, Lineage, Poll, Stamp, Triggers},
     redis_client::{connections::RedisConnections, fault::RedisFault, fault_log::FaultLog},
-    seal::{Purpose, Sealer},
+    seal::{SealPurpose, Sealer},
     snapshot::{Snapshot, Xid},
 };
 
@@ -127,7 +127,7 @@ impl Relay {
     /// Sends a poll to the followers.
     pub(super) async fn publish(&mut self, epoch: u64, poll: &Poll) -> Result<(), RelayError> {
         let frame = RelayFrame::new(epoch, poll);
-        let sealed = self.sealer.seal(Purpose::Relay, &self.stream, &frame)?;
+        let sealed = self.sealer.seal(SealPurpose::Relay, &self.stream, &frame)?;
         let mut add = redis::cmd("XADD");
         add.arg(&self.stream).arg("MAXLEN").arg("~").arg(KEPT).arg("*").arg(FIELD).arg(sealed);
         match self.run::<Value>(&add, PATIENCE).await {
@@ -154,7 +154,7 @@ impl Relay {
         for mut entry in reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids) {
             let frame = match entry.map.remove(FIELD) {
                 Some(Value::BulkString(sealed)) => {
-                    self.sealer.open::<RelayFrame>(Purpose::Relay, &self.stream, &sealed)
+                    self.sealer.open::<RelayFrame>(SealPurpose::Relay, &self.stream, &sealed)
                 }
                 _ => None,
             };
@@ -196,7 +196,7 @@ impl Relay {
     /// Leaves a lease for the leader.
     pub(super) async fn write_lease(&mut self, lease: &LeaseRow) -> Result<(), RelayError> {
         let place = self.place_of(lease.id);
-        let sealed = self.sealer.seal(Purpose::Relay, &place, lease)?;
+        let sealed = self.sealer.seal(SealPurpose::Relay, &place, lease)?;
         let mut set = redis::cmd("HSET");
         set.arg(&self.leases).arg(lease.id.to_string()).arg(sealed);
         self.run::<Value>(&set, PATIENCE).await.map(drop)
@@ -209,7 +209,7 @@ impl Relay {
         let left: HashMap<String, Vec<u8>> = self.run(&get, PATIENCE).await?;
         let opened = left.iter().filter_map(|(id, sealed)| {
             let id = id.parse().ok()?;
-            self.sealer.open(Purpose::Relay, &self.place_of(id), sealed)
+            self.sealer.open(SealPurpose::Relay, &self.place_of(id), sealed)
         });
         Ok(opened.collect())
     }

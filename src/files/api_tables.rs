@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    api::{Apis, Source, TableError, TableErrors},
+    api::{Apis, TableSource, TableError, TableErrors},
     files::trusted,
 };
 
@@ -27,9 +27,9 @@ pub(crate) fn load(paths: &[PathBuf]) -> Result<Apis, TableErrors> {
 ///
 /// Returns an error for every file that cannot be read or that others may write to, and for every
 /// directory without tables.
-pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<Source>, TableErrors> {
+pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<TableSource>, TableErrors> {
     if paths.is_empty() {
-        return Ok(Source::embedded());
+        return Ok(TableSource::embedded());
     }
     let mut sources = Vec::new();
     let mut mistakes = Vec::new();
@@ -51,7 +51,7 @@ pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<Source>, TableErrors> {
         };
         for file in files {
             match trusted::read_to_string(&file) {
-                Ok(text) => sources.push(Source { file: file.display().to_string(), text }),
+                Ok(text) => sources.push(TableSource { file: file.display().to_string(), text }),
                 Err(error) => note(&file, error.to_string()),
             }
         }

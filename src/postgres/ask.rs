@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::{ConnectError, Counters, PostgresSettings, connect_one, installation};
 use crate::{
     clock::{self, Clock, Moment, Tick},
-    freshness::{KnownChanges, Lineage, OtherInstallation, RefusedStamp, Stamp, Superseded},
+    freshness::{KnownChanges, Lineage, OtherInstallation, RefusedStamp, Stamp, SupersededServer},
     installation::Installation,
 };
 
@@ -88,7 +88,7 @@ pub(crate) enum AskError {
     #[error("the server is a standby")]
     Standby,
     #[error(transparent)]
-    Superseded(Superseded),
+    Superseded(SupersededServer),
     /// The address leads to another database than at the start.
     #[error(
         "{key}: {other}; its answer is not used. Point {key} at the database to which it led when \

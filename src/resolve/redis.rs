@@ -30,7 +30,7 @@ use crate::{
         fault_log::FaultLog,
         probe::{RedisUse, probe},
     },
-    seal::{Purpose, Sealer},
+    seal::{SealPurpose, Sealer},
     telemetry::Metrics,
     throttle::Throttle,
 };
@@ -124,7 +124,7 @@ impl RedisTier {
                 return Err(LookupResult::Unavailable);
             }
         };
-        self.sealer.open(Purpose::Entries, &redis_key, &sealed).ok_or(LookupResult::Refused)
+        self.sealer.open(SealPurpose::Entries, &redis_key, &sealed).ok_or(LookupResult::Refused)
     }
 
     /// Logs, at intervals, that an entry was not sealed by this key ring.
@@ -144,7 +144,7 @@ impl RedisTier {
         let redis_key = redis_key::<K>(self.sealer.prefix(), key);
         let value = found.value.as_deref();
         let entry = StoredEntry { verified: found.verified, stamp: &*found.stamp, value };
-        let sealed = self.sealer.seal(Purpose::Entries, &redis_key, &entry).ok();
+        let sealed = self.sealer.seal(SealPurpose::Entries, &redis_key, &entry).ok();
         let write = sealed.map(|sealed| QueuedWrite { key: redis_key, sealed, ttl });
         if write.is_none_or(|write| self.writes.try_send(write).is_err()) {
             self.metrics.dropped_write();

@@ -19,13 +19,13 @@ pub(crate) use self::{settings::AnswerSettings, told::Told};
 #[expect(clippy::disallowed_types, reason = "the one place that builds it")]
 use crate::wire::proto::envoy::service::auth::v3::CheckResponse;
 use crate::{
-    api::{ErrorStyle, Manner},
+    api::{ApiStyle, ErrorStyle},
     decide::{AwaitsBody, UnansweredList},
     decision::Decision,
     enforce::UnenforcedVerdict,
-    grounds::{Grounds, Tier},
+    provenance::{Provenance, Tier},
     refusal::{Denial, Refusal},
-    request::{COOKIES, Change, Cleaned, SUBPROTOCOLS},
+    request::{COOKIES, HeaderEdit, HeaderEdits, SUBPROTOCOLS},
     wire::{
         codec::frame,
         proto::{
@@ -69,11 +69,11 @@ pub(crate) struct Addressee<'a> {
     /// Echoed to the client, so that it can be found in the logs.
     pub(crate) request_id: &'a str,
     /// How the API in question answers.
-    pub(crate) manner: Manner,
+    pub(crate) api_style: ApiStyle,
     /// What a denial may say of the request.
     pub(crate) facts: Facts<'a>,
     /// What goes on of the client's headers if the request does.
-    pub(crate) cleaned: Cleaned,
+    pub(crate) edits: HeaderEdits,
 }
 
 impl Answer {
@@ -81,25 +81,25 @@ impl Answer {
     #[inline(never)] // A stage of which `make bench-check` counts the instructions.
     pub(crate) fn new(
         decision: &Decision,
-        grounds: &Grounds,
+        provenance: &Provenance,
         settings: &AnswerSettings,
         to: &Addressee<'_>,
     ) -> Self {
         Self(match decision {
-            Decision::Allow(permit) => allow::write(permit, grounds, settings, &to.cleaned),
+            Decision::Allow(permit) => allow::write(permit, provenance, settings, &to.edits),
             Decision::Answer(answered) => {
-                answered::write(answered, metadata(decision, grounds), to)
+                answered::write(answered, metadata(decision, provenance), to)
             }
             Decision::Pass(unenforced) => {
                 match unenforced.list().and_then(UnansweredList::permit) {
                     Some(permit) => {
                         let by = unenforced.by();
-                        allow::write_unanswered(permit, by, grounds, settings, &to.cleaned)
+                        allow::write_unanswered(permit, by, provenance, settings, &to.edits)
                     }
-                    None => pass(unenforced, metadata(decision, grounds), settings, &to.cleaned),
+                    None => pass(unenforced, metadata(decision, provenance), settings, &to.edits),
                 }
             }
-            Decision::Deny(denial) => deny(denial, metadata(decision, grounds), to),
+            Decision::Deny(denial) => deny(denial, metadata(decision, provenance), to),
         })
     }
 
@@ -128,8 +128,8 @@ impl Answer {
 }
 
 /// The HTTP status of the verdict, carried out or not.
-pub(crate) fn status(decision: &Decision, manner: Manner) -> u16 {
-    decision.denial().map_or(200, |denial| ErrorStatus::of(denial.refusal, manner).code())
+pub(crate) fn status(decision: &Decision, api_style: ApiStyle) -> u16 {
+    decision.denial().map_or(200, |denial| ErrorStatus::of(denial.refusal, api_style).code())
 }
 
 /// Lets a request on as what it came, except that tokens of ours are removed, as are its copies of
@@ -139,7 +139,7 @@ fn pass(
     unenforced: &UnenforcedVerdict,
     mut metadata: Struct,
     settings: &AnswerSettings,
-    cleaned: &Cleaned,
+    edits: &HeaderEdits,
 ) -> Bytes {
     // The guard before the router lets through what patgate lets through, whatever the verdict.
     for (name, value) in [
@@ -151,12 +151,12 @@ fn pass(
     }
     let mut headers = Vec::new();
     let mut headers_to_remove: Vec<_> = settings.names.all().map(String::clone).into();
-    headers_to_remove.extend(cleaned.with_tokens.iter().map(|name| (*name).to_owned()));
-    for (name, change) in [(SUBPROTOCOLS, &cleaned.subprotocols), (COOKIES, &cleaned.cookies)] {
+    headers_to_remove.extend(edits.with_tokens.iter().map(|name| (*name).to_owned()));
+    for (name, change) in [(SUBPROTOCOLS, &edits.subprotocols), (COOKIES, &edits.cookies)] {
         match change {
-            Change::Keep => {}
-            Change::Remove => headers_to_remove.push(name.to_owned()),
-            Change::Set(value) => headers.push(header(name, value.clone())),
+            HeaderEdit::Keep => {}
+            HeaderEdit::Remove => headers_to_remove.push(name.to_owned()),
+            HeaderEdit::Set(value) => headers.push(header(name, value.clone())),
         }
     }
     let ok = HttpResponse::OkResponse(OkHttpResponse { headers, headers_to_remove });
@@ -165,7 +165,7 @@ fn pass(
 
 fn deny(denial: &Denial, metadata: Struct, to: &Addressee<'_>) -> Bytes {
     let status = Status {
-        code: grpc_code(ErrorStatus::of(denial.refusal, to.manner)) as i32,
+        code: grpc_code(ErrorStatus::of(denial.refusal, to.api_style)) as i32,
         message: denial.refusal.code().to_owned(),
     };
     framed(status, HttpResponse::DeniedResponse(denied(denial, to)), metadata)
@@ -201,7 +201,7 @@ fn framed(status: Status, http_response: HttpResponse, metadata: Struct) -> Byte
 
 fn denied(denial: &Denial, to: &Addressee<'_>) -> DeniedHttpResponse {
     let message = message(denial, &to.facts);
-    let status = ErrorStatus::of(denial.refusal, to.manner);
+    let status = ErrorStatus::of(denial.refusal, to.api_style);
     let style = to.facts.error_style();
     let error = ErrorBody {
         status,
@@ -216,7 +216,7 @@ fn denied(denial: &Denial, to: &Addressee<'_>) -> DeniedHttpResponse {
         // From here its clients take the id that they show.
         headers.push(header("request-id", to.request_id.to_owned()));
     }
-    if let Some(challenge) = challenge(denial, to.manner, &message) {
+    if let Some(challenge) = challenge(denial, to.api_style, &message) {
         headers.push(header("www-authenticate", challenge));
     }
     if is_temporary(denial.refusal) {
@@ -229,7 +229,7 @@ fn denied(denial: &Denial, to: &Addressee<'_>) -> DeniedHttpResponse {
 fn is_temporary(refusal: Refusal) -> bool {
     match refusal {
         Refusal::RateLimited | Refusal::TooManyBodies | Refusal::Unavailable => true,
-        Refusal::NoModel(why) => why.fault().is_temporary(),
+        Refusal::NoModel(why) => why.kind().is_temporary(),
         _ => false,
     }
 }
@@ -252,7 +252,7 @@ fn header(name: &str, value: String) -> HeaderValueOption {
 }
 
 /// For Envoy's access log and rate limits: what was decided, about whom, and going by what.
-fn metadata(decision: &Decision, grounds: &Grounds) -> Struct {
+fn metadata(decision: &Decision, provenance: &Provenance) -> Struct {
     let subject = decision.subject();
     let fields = [
         ("outcome", Some(decision.outcome().to_owned())),
@@ -260,11 +260,12 @@ fn metadata(decision: &Decision, grounds: &Grounds) -> Struct {
         ("user_id", subject.map(|(_, owner)| owner.to_string())),
         ("pat_id", subject.map(|(token, _)| token.to_string())),
         ("operation", decision.operation().map(|operation| operation.to_string())),
-        ("tier", Some(grounds.tier.as_str().to_owned())),
+        ("tier", Some(provenance.tier.as_str().to_owned())),
     ];
     let known =
         fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), string(value?))));
-    let age = (grounds.tier != Tier::None).then(|| Kind::NumberValue(milliseconds(grounds.age)));
+    let age =
+        (provenance.tier != Tier::None).then(|| Kind::NumberValue(milliseconds(provenance.age)));
     let age = age.map(|age| ("age_ms".to_owned(), Value { kind: Some(age) }));
     Struct { fields: known.chain(age).collect() }
 }
@@ -287,25 +288,27 @@ mod tests {
 
     use super::*;
     use crate::{
-        credential::{Credential, Scheme},
+        credential::{Credential, CredentialScheme},
         operation::Operation,
         principal::UserId,
-        refusal::{Compressed, Excess, Limit, Malformed, NoModel},
+        refusal::{CompressionFault, Excess, LimitedBy, MalformedPart, NoModel},
         token::TokenId,
     };
 
     const TOKEN: TokenId = TokenId(Uuid::from_u128(1));
     const OWNER: UserId = UserId(Uuid::from_u128(2));
 
-    const GROUNDS: Grounds = Grounds { tier: Tier::Redis, age: Duration::from_micros(1_234_567) };
+    const PROVENANCE: Provenance =
+        Provenance { tier: Tier::Redis, age: Duration::from_micros(1_234_567) };
 
     /// The answer as Envoy's own definitions read it.
     fn answer(decision: &Decision) -> envoy::CheckResponse {
         let facts = Facts { method: "GET", target: "/a?b", ..Facts::default() };
-        let cleaned = Cleaned { subprotocols: Change::Remove, ..Cleaned::default() };
-        let to = Addressee { request_id: "r-1", manner: Manner::default(), facts, cleaned };
-        let frame = Answer::new(decision, &GROUNDS, &AnswerSettings::new("x-", "gateway-7"), &to)
-            .into_frame();
+        let edits = HeaderEdits { subprotocols: HeaderEdit::Remove, ..HeaderEdits::default() };
+        let to = Addressee { request_id: "r-1", api_style: ApiStyle::default(), facts, edits };
+        let frame =
+            Answer::new(decision, &PROVENANCE, &AnswerSettings::new("x-", "gateway-7"), &to)
+                .into_frame();
         let (head, bytes) = frame.split_at(frame::HEAD);
         assert_eq!(head, [&[0][..], &(bytes.len() as u32).to_be_bytes()].concat());
         assert!(!bytes.is_empty(), "an empty message is an ALLOW");
@@ -320,12 +323,12 @@ mod tests {
 
     fn denials() -> Vec<Denial> {
         let early = [
-            Refusal::BadRequest(Malformed::Path),
-            Refusal::BadRequest(Malformed::Authorization),
-            Refusal::BadRequest(Malformed::Authority),
-            Refusal::BadRequest(Malformed::Credentials),
-            Refusal::BadRequest(Malformed::TokenInQuery),
-            Refusal::BadRequest(Malformed::Message),
+            Refusal::BadRequest(MalformedPart::Path),
+            Refusal::BadRequest(MalformedPart::Authorization),
+            Refusal::BadRequest(MalformedPart::Authority),
+            Refusal::BadRequest(MalformedPart::Credentials),
+            Refusal::BadRequest(MalformedPart::TokenInQuery),
+            Refusal::BadRequest(MalformedPart::Message),
             Refusal::MissingCredential,
             Refusal::InvalidToken,
             Refusal::Unavailable,
@@ -352,11 +355,11 @@ mod tests {
             NoModel::Cut,
             NoModel::Encoded,
             NoModel::CompressedForm,
-            NoModel::Compressed(Compressed::Malformed),
-            NoModel::Compressed(Compressed::Optional),
-            NoModel::Compressed(Compressed::TooLong),
-            NoModel::Compressed(Compressed::TooDense),
-            NoModel::Compressed(Compressed::TooManyBlocks),
+            NoModel::Compressed(CompressionFault::Malformed),
+            NoModel::Compressed(CompressionFault::Optional),
+            NoModel::Compressed(CompressionFault::TooLong),
+            NoModel::Compressed(CompressionFault::TooDense),
+            NoModel::Compressed(CompressionFault::TooManyBlocks),
             NoModel::NotJson,
             NoModel::NotForm,
             NoModel::MalformedJson { at: 17 },
@@ -375,7 +378,7 @@ mod tests {
             NoModel::Excessive(Excess::Parameters),
         ];
         let no_model = no_model.map(|why| Denial { refusal: Refusal::NoModel(why), ..named });
-        let others = [Limit::Scopes, Limit::Domain];
+        let others = [LimitedBy::Scopes, LimitedBy::Domain];
         let others = others.map(|limit| Denial { refusal: Refusal::OtherEntity(limit), ..named });
         let denials = early.map(Denial::from).into_iter().chain(late).chain([named]);
         denials.chain(no_model).chain(others).collect()
@@ -411,7 +414,7 @@ mod tests {
     #[test]
     fn a_backends_credential_takes_the_place_of_the_token() {
         let Decision::Allow(mut permit) = permit(None) else { panic!("a permit") };
-        permit.credential = Some(Credential::new(Scheme::Bearer, "sk-1").unwrap());
+        permit.credential = Some(Credential::new(CredentialScheme::Bearer, "sk-1").unwrap());
         let decision = Decision::Allow(permit);
         let response = answer(&decision);
         assert!(!format!("{:?}", response.dynamic_metadata).contains("sk-1"));
@@ -429,11 +432,11 @@ mod tests {
         assert_eq!(set, [("Bearer sk-1", 2)], "once, overwrite stated");
         assert!(!ok.headers_to_remove.contains(&"authorization".to_owned()));
         let facts = Facts::default();
-        let cleaned = Cleaned { subprotocols: Change::Remove, ..Cleaned::default() };
-        let to = Addressee { request_id: "r-1", manner: Manner::default(), facts, cleaned };
+        let edits = HeaderEdits { subprotocols: HeaderEdit::Remove, ..HeaderEdits::default() };
+        let to = Addressee { request_id: "r-1", api_style: ApiStyle::default(), facts, edits };
         let shown = format!(
             "{decision:?} {:?}",
-            Answer::new(&decision, &GROUNDS, &AnswerSettings::new("x-", "gateway-7"), &to)
+            Answer::new(&decision, &PROVENANCE, &AnswerSettings::new("x-", "gateway-7"), &to)
         );
         assert!(!shown.contains("sk-1"), "{shown}");
     }

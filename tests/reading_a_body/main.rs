@@ -7,7 +7,7 @@ mod search;
 
 use std::hint::black_box;
 
-use patgate::{body, request::Parts};
+use patgate::{body, request::RequestParts};
 use patgate_testing::costly_bodies::{Costly, Form, bodies, targets};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -18,10 +18,10 @@ fn read(form: Form, target: &str, bytes: &[u8], encoding: Option<&str>) -> bool 
         "x-envoy-auth-partial-body" => Some("false"),
         _ => None,
     };
-    let parts = Parts { method: "POST", authority: "gateway", target, header, body: bytes };
+    let parts = RequestParts { method: "POST", authority: "gateway", target, header, body: bytes };
     let form = match form {
-        Form::Json => body::Form::Json,
-        Form::Multipart => body::Form::Multipart,
+        Form::Json => body::BodyForm::Json,
+        Form::Multipart => body::BodyForm::Multipart,
     };
     black_box(parts.model(form)).is_ok()
 }

@@ -7,11 +7,11 @@
 mod compile;
 mod errors;
 mod host;
-mod manner;
 mod nearest;
 pub mod schema;
-mod sources;
+mod style;
 mod table;
+mod table_source;
 mod template;
 mod tree;
 
@@ -23,22 +23,22 @@ use std::{
 
 pub use self::{
     errors::ErrorStyle,
-    manner::{
-        ContentType, Insufficient, Manner, Method, Scheme, Source as CredentialSource, Sources,
-        Upgrade,
+    style::{
+        ApiStyle, ContentTypeUse, InsufficientStatus, Method, TokenScheme, TokenSource,
+        TokenSources, Upgrade,
     },
-    sources::Source,
+    table_source::TableSource,
 };
 use self::{
     errors::ErrorStyles,
     host::HostPattern,
-    manner::Methods,
+    style::Methods,
     template::{Capture, Template},
     tree::Tree,
 };
 use crate::{
     backend::BackendName,
-    body::{self, Form},
+    body::{self, BodyForm},
     model_list::ListForm,
     operation::{EntityType, Operation},
 };
@@ -61,7 +61,7 @@ pub struct Surface {
     name: Box<str>,
     host: HostPattern,
     mount: Template,
-    manner: Manner,
+    api_style: ApiStyle,
     /// How it words its errors.
     errors: ErrorStyles,
     /// Names of cookies that reach no backend.
@@ -107,14 +107,14 @@ enum IdSource {
     #[default]
     None,
     Path(Capture),
-    Body(Form),
+    Body(BodyForm),
     /// The one parameter `model` of the query.
     Query,
 }
 
 /// The surface that a request belongs to.
 #[derive(Clone, Debug)]
-pub struct Belonging<'a> {
+pub struct MatchedSurface<'a> {
     surface: &'a Surface,
     /// The domain, where the host names it.
     label: Option<Cow<'a, str>>,
@@ -145,7 +145,7 @@ pub enum Entity<'a> {
     /// This one.
     Named(&'a str),
     /// The one that the body names in this form; it has not been read.
-    Unread(Form),
+    Unread(BodyForm),
 }
 
 impl Entity<'_> {
@@ -214,12 +214,12 @@ impl Apis {
     ///
     /// None, as a test of the shipped tables shows.
     pub fn embedded() -> Result<Self, TableErrors> {
-        Self::compile(&Source::embedded())
+        Self::compile(&TableSource::embedded())
     }
 
     /// Which surface a request belongs to, by its host and the beginning of its path, whether or
     /// not a rule names it. The path need not be canonical.
-    pub fn surface<'a>(&'a self, authority: &'a str, path: &str) -> Option<Belonging<'a>> {
+    pub fn surface<'a>(&'a self, authority: &'a str, path: &str) -> Option<MatchedSurface<'a>> {
         let surface = |mounts: &Tree<usize>| self.surfaces.get(*mounts.find_above(path)?);
         let by_host = || {
             if self.at.is_empty() && self.under.is_empty() {
@@ -227,7 +227,7 @@ impl Apis {
             }
             let host = host::canonical(authority)?;
             if let Some(surface) = self.at.get(&*host).and_then(surface) {
-                return Some(Belonging { surface, label: None });
+                return Some(MatchedSurface { surface, label: None });
             }
             let (label, suffix) = host.split_once('.')?;
             let surface = surface(self.under.get(suffix)?)?;
@@ -235,9 +235,9 @@ impl Apis {
                 Cow::Borrowed(_) => Cow::Borrowed(authority.get(..label.len())?),
                 Cow::Owned(_) => Cow::Owned(label.to_owned()),
             };
-            Some(Belonging { surface, label: Some(label) })
+            Some(MatchedSurface { surface, label: Some(label) })
         };
-        let anywhere = || Some(Belonging { surface: surface(&self.anywhere)?, label: None });
+        let anywhere = || Some(MatchedSurface { surface: surface(&self.anywhere)?, label: None });
         by_host().or_else(anywhere)
     }
 
@@ -255,15 +255,15 @@ impl Apis {
     }
 }
 
-impl<'a> Belonging<'a> {
+impl<'a> MatchedSurface<'a> {
     /// The name of its table.
     pub fn name(&self) -> &'a str {
         &self.surface.name
     }
 
     /// How this surface speaks to its clients.
-    pub fn manner(&self) -> Manner {
-        self.surface.manner
+    pub fn api_style(&self) -> ApiStyle {
+        self.surface.api_style
     }
 
     /// The names of the cookies that are removed from its requests.
@@ -319,9 +319,8 @@ impl<'a> Belonging<'a> {
                 IdSource::Path(at) => Entity::Named(at.of(path)?),
                 IdSource::Body(form) => Entity::Unread(form),
                 // Where no model can be read, none in particular is permitted.
-                IdSource::Query => {
-                    body::model_in_query(query).map_or(Entity::Unread(Form::Other), Entity::Named)
-                }
+                IdSource::Query => body::model_in_query(query)
+                    .map_or(Entity::Unread(BodyForm::Other), Entity::Named),
             },
             upstream: rule.upstream.as_ref().or(self.surface.upstream.as_ref()),
             answer: rule.answer,

@@ -56,7 +56,7 @@ pub struct Backend {
 
 /// A backend has a credential that could not be opened: no request may be sent to it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Unopened;
+pub struct UnopenedCredential;
 
 impl Backend {
     /// Makes a backend, with its credential if it has one.
@@ -81,11 +81,11 @@ impl Backend {
     /// # Errors
     ///
     /// Returns an error if its credential could not be opened.
-    pub fn credential(&self) -> Result<Option<&Credential>, Unopened> {
+    pub fn credential(&self) -> Result<Option<&Credential>, UnopenedCredential> {
         match (&self.credential, self.opened.get()) {
             (None, _) => Ok(None),
             (Some(_), Some(Some(opened))) => Ok(Some(opened)),
-            (Some(_), _) => Err(Unopened),
+            (Some(_), _) => Err(UnopenedCredential),
         }
     }
 

@@ -19,14 +19,14 @@ use std::fmt;
 use self::encoding::Encoding;
 pub(crate) use self::member::{in_query, model_in_query};
 pub use self::{
-    encoding::{Ask, Leave, gunzip},
-    name::ModelName,
-};
-pub use self::{
     encoding::{MAX_DECODED, MAX_RATIO},
     json::{MAX_DEPTH, MAX_MEMBERS},
     member::MAX_PARAMETERS,
     multipart::MAX_PARTS,
+};
+pub use self::{
+    encoding::{ResourceGate, ResourceNeed, gunzip},
+    name::ModelName,
 };
 use crate::refusal::NoModel;
 
@@ -40,7 +40,7 @@ pub const MAX_SHOWN: u64 = 32 * 1024 * 1024;
 
 /// Where a call names its model in its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum BodyForm {
     /// In the member `model` of a JSON object.
     Json,
     /// In the same member, for a backend that reads JSON whatever `Content-Type` says.
@@ -80,7 +80,7 @@ impl Body<'_> {
     /// # Errors
     ///
     /// Returns the reason why it does not name exactly one.
-    pub fn model(&self, form: Form) -> Result<ModelName, NoModel> {
+    pub fn model(&self, form: BodyForm) -> Result<ModelName, NoModel> {
         self.model_with(form, &mut |_| Ok(()))
     }
 
@@ -88,20 +88,20 @@ impl Body<'_> {
     ///
     /// # Errors
     ///
-    /// Returns the reason why it does not name exactly one, or the error of `leave`.
-    pub fn model_with(&self, form: Form, leave: Leave<'_>) -> Result<ModelName, NoModel> {
+    /// Returns the reason why it does not name exactly one, or the error of `gate`.
+    pub fn model_with(&self, form: BodyForm, gate: ResourceGate<'_>) -> Result<ModelName, NoModel> {
         let encoding = self.encoding_for(form)?;
         self.is_whole()?;
         let media_type = self.media_type.unwrap_or_default();
         match form {
-            Form::Json if !is_json(media_type) => Err(NoModel::NotJson),
-            Form::Json | Form::JsonOfAnyType => match encoding {
+            BodyForm::Json if !is_json(media_type) => Err(NoModel::NotJson),
+            BodyForm::Json | BodyForm::JsonOfAnyType => match encoding {
                 None => in_json(self.bytes),
                 // More bytes may follow, which some decoders also read.
                 Some(_) if self.may_go_on() => Err(NoModel::Endless),
-                Some(encoding) => in_json(&encoding.decode(self.bytes, leave)?),
+                Some(encoding) => in_json(&encoding.decode(self.bytes, gate)?),
             },
-            Form::Multipart => {
+            BodyForm::Multipart => {
                 let boundary = boundary(media_type).ok_or(NoModel::NotForm)?;
                 // Some readers of forms continue after the last delimiter.
                 if self.may_go_on() {
@@ -109,7 +109,7 @@ impl Body<'_> {
                 }
                 multipart::model(self.bytes, boundary)
             }
-            Form::Other => Err(NoModel::Elsewhere),
+            BodyForm::Other => Err(NoModel::Elsewhere),
         }
     }
 
@@ -118,13 +118,13 @@ impl Body<'_> {
     /// # Errors
     ///
     /// Returns an error if patgate does not read this encoding, or not in this form.
-    fn encoding_for(&self, form: Form) -> Result<Option<Encoding>, NoModel> {
-        if form == Form::Other {
+    fn encoding_for(&self, form: BodyForm) -> Result<Option<Encoding>, NoModel> {
+        if form == BodyForm::Other {
             return Err(NoModel::Elsewhere);
         }
         match (form, Encoding::of(self.encoding)?) {
             // Readers of forms also look for parts after other bytes, such as compressed ones.
-            (Form::Multipart, Some(_)) => Err(NoModel::CompressedForm),
+            (BodyForm::Multipart, Some(_)) => Err(NoModel::CompressedForm),
             (_, encoding) => Ok(encoding),
         }
     }
@@ -134,7 +134,7 @@ impl Body<'_> {
     /// # Errors
     ///
     /// Returns the reason why it could not be read, whatever it contains.
-    pub(crate) fn may_be_read(&self, form: Form) -> Result<(), NoModel> {
+    pub(crate) fn may_be_read(&self, form: BodyForm) -> Result<(), NoModel> {
         self.encoding_for(form).map(drop)
     }
 

@@ -25,15 +25,15 @@ const MAX_LEN: usize = 4096;
 vocabulary! {
     /// A header that may carry a backend's credential. Other headers are not possible, because some
     /// backends write them into logs and answers.
-    Place, "header for a credential" {
+    CredentialHeader, "header for a credential" {
         Authorization = "authorization",
         XApiKey = "x-api-key",
         ApiKey = "api-key",
     }
 }
 
-impl Place {
-    /// Returns the version of the sealed form. Each place has its own version, which never changes.
+impl CredentialHeader {
+    /// Returns the version of the sealed form. Each header has its own version, which never changes.
     const fn version(self) -> u8 {
         match self {
             Self::Authorization => 1,
@@ -47,13 +47,13 @@ impl Place {
 /// one.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credential {
-    place: Place,
+    header: CredentialHeader,
     value: Arc<Zeroizing<String>>,
 }
 
 /// How a key is written into `authorization`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scheme {
+pub enum CredentialScheme {
     /// The value is `Bearer <key>`.
     Bearer,
     /// The value is `Basic <key>`.
@@ -62,7 +62,7 @@ pub enum Scheme {
     ApiKey,
 }
 
-impl FromStr for Scheme {
+impl FromStr for CredentialScheme {
     type Err = &'static str;
 
     fn from_str(word: &str) -> Result<Self, Self::Err> {
@@ -81,7 +81,7 @@ impl FromStr for Scheme {
     "a credential is 1 to {MAX_LEN} visible ASCII characters, its scheme included if it has one; \
      without spaces and without the scheme's name"
 )]
-pub struct Malformed;
+pub struct CredentialError;
 
 impl Credential {
     /// Makes a credential for `authorization`, with its scheme.
@@ -90,13 +90,14 @@ impl Credential {
     ///
     /// Returns an error if the key contains what would end the header, or what a server might read
     /// in two ways.
-    pub fn new(scheme: Scheme, key: &str) -> Result<Self, Malformed> {
+    pub fn new(scheme: CredentialScheme, key: &str) -> Result<Self, CredentialError> {
         let scheme = match scheme {
-            Scheme::Bearer => "Bearer",
-            Scheme::Basic => "Basic",
-            Scheme::ApiKey => "Api-Key",
+            CredentialScheme::Bearer => "Bearer",
+            CredentialScheme::Basic => "Basic",
+            CredentialScheme::ApiKey => "Api-Key",
         };
-        Self::parse(Place::Authorization, format!("{scheme} {key}").into()).ok_or(Malformed)
+        Self::parse(CredentialHeader::Authorization, format!("{scheme} {key}").into())
+            .ok_or(CredentialError)
     }
 
     /// Makes a credential that is the whole value of a header other than `authorization`.
@@ -104,25 +105,25 @@ impl Credential {
     /// # Errors
     ///
     /// As [`Self::new`].
-    pub fn bare(place: Place, key: &str) -> Result<Self, Malformed> {
-        Self::parse(place, key.to_owned().into()).ok_or(Malformed)
+    pub fn bare(header: CredentialHeader, key: &str) -> Result<Self, CredentialError> {
+        Self::parse(header, key.to_owned().into()).ok_or(CredentialError)
     }
 
-    fn parse(place: Place, value: Zeroizing<String>) -> Option<Self> {
+    fn parse(header: CredentialHeader, value: Zeroizing<String>) -> Option<Self> {
         let visible = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
-        let well_formed = match place {
-            Place::Authorization => {
+        let well_formed = match header {
+            CredentialHeader::Authorization => {
                 value.split_once(' ').is_some_and(|(scheme, key)| visible(scheme) && visible(key))
             }
-            Place::XApiKey | Place::ApiKey => visible(&value),
+            CredentialHeader::XApiKey | CredentialHeader::ApiKey => visible(&value),
         };
         let fits = value.len() <= MAX_LEN && well_formed;
-        fits.then(|| Self { place, value: Arc::new(value) })
+        fits.then(|| Self { header, value: Arc::new(value) })
     }
 
     /// Returns the header that carries it.
-    pub fn place(&self) -> Place {
-        self.place
+    pub fn header(&self) -> CredentialHeader {
+        self.header
     }
 
     /// Returns the value, for the one place that sends it to Envoy.
@@ -168,12 +169,12 @@ impl Sealed {
             .credentials
             .seal_in_place_separate_tag(
                 Nonce::assume_unique_for_key(nonce),
-                context(credential.place, &key.id, backend),
+                context(credential.header, &key.id, backend),
                 &mut text,
             )
             .map_err(|_| SealError)?;
         let bytes =
-            [&[credential.place.version()][..], &nonce, &text, tag.as_ref()].concat().into();
+            [&[credential.header.version()][..], &nonce, &text, tag.as_ref()].concat().into();
         Ok(Self { key_id: key.id.as_str().into(), bytes })
     }
 
@@ -182,20 +183,21 @@ impl Sealed {
         let key = ring.keys().iter().find(|key| key.id.as_str() == &*self.key_id)?;
         let (version, rest) = self.bytes.split_first()?;
         let (nonce, text) = rest.split_first_chunk::<NONCE_LEN>()?;
-        let place = Place::ALL.iter().copied().find(|place| place.version() == *version)?;
+        let header =
+            CredentialHeader::ALL.iter().copied().find(|header| header.version() == *version)?;
         let nonce = Nonce::assume_unique_for_key(*nonce);
         let mut text = Zeroizing::new(text.to_vec());
         let text = key
             .credentials
-            .open_in_place(nonce, context(place, &key.id, backend), &mut text)
+            .open_in_place(nonce, context(header, &key.id, backend), &mut text)
             .ok()?;
-        Credential::parse(place, Zeroizing::new(str::from_utf8(text).ok()?.to_owned()))
+        Credential::parse(header, Zeroizing::new(str::from_utf8(text).ok()?.to_owned()))
     }
 }
 
 /// Returns what a sealed credential is bound to. Neither name can have a zero byte.
-fn context(place: Place, key_id: &KeyId, backend: &str) -> Aad<Vec<u8>> {
-    Aad::from([&[place.version()], key_id.as_str().as_bytes(), &[0], backend.as_bytes()].concat())
+fn context(header: CredentialHeader, key_id: &KeyId, backend: &str) -> Aad<Vec<u8>> {
+    Aad::from([&[header.version()], key_id.as_str().as_bytes(), &[0], backend.as_bytes()].concat())
 }
 
 #[cfg(test)]
@@ -212,7 +214,7 @@ mod tests {
     }
 
     fn credential() -> Credential {
-        Credential::new(Scheme::Bearer, "sk-1").unwrap()
+        Credential::new(CredentialScheme::Bearer, "sk-1").unwrap()
     }
 
     fn sealed() -> Sealed {
@@ -235,19 +237,21 @@ mod tests {
     /// A database login can change every stored byte.
     #[test]
     fn opens_for_the_header_that_it_was_sealed_for_and_for_no_other() {
-        for place in Place::ALL {
-            let credential = match place {
-                Place::Authorization => credential(),
-                Place::XApiKey | Place::ApiKey => Credential::bare(*place, "sk-1").unwrap(),
+        for header in CredentialHeader::ALL {
+            let credential = match header {
+                CredentialHeader::Authorization => credential(),
+                CredentialHeader::XApiKey | CredentialHeader::ApiKey => {
+                    Credential::bare(*header, "sk-1").unwrap()
+                }
             };
             let sealed = Sealed::seal(&ring(A), "vllm", &credential).unwrap();
             let opened = sealed.open(&ring(A), "vllm").unwrap();
-            assert_eq!((opened.place(), &opened), (*place, &credential));
+            assert_eq!((opened.header(), &opened), (*header, &credential));
             for version in 0..=u8::MAX {
                 let mut moved = sealed.clone();
                 moved.bytes[0] = version;
                 let opened = moved.open(&ring(A), "vllm");
-                assert_eq!(opened.is_some(), version == place.version(), "{place} {version}");
+                assert_eq!(opened.is_some(), version == header.version(), "{header} {version}");
             }
         }
     }
@@ -263,22 +267,30 @@ mod tests {
     fn only_what_one_header_can_hold() {
         let longest = "k".repeat(MAX_LEN - "Bearer ".len());
         for good in ["k", "sk-proj_a.b~c+d/e==", "!#$%&'*:,;", &longest] {
-            assert!(Credential::new(Scheme::Bearer, good).is_ok(), "{good}");
+            assert!(Credential::new(CredentialScheme::Bearer, good).is_ok(), "{good}");
         }
         for bad in
             ["", " ", "a b", " a", "a\t", "a\r\nx: y", "a\0", "a\x7f", "ä", &format!("{longest}k")]
         {
-            assert_eq!(Credential::new(Scheme::Bearer, bad), Err(Malformed), "{bad}");
+            assert_eq!(
+                Credential::new(CredentialScheme::Bearer, bad),
+                Err(CredentialError),
+                "{bad}"
+            );
         }
         for bad in ["", " ", "Bearer k", " a", "a\r\nx: y", "ä", &"k".repeat(MAX_LEN + 1)] {
-            assert_eq!(Credential::bare(Place::ApiKey, bad), Err(Malformed), "{bad}");
+            assert_eq!(
+                Credential::bare(CredentialHeader::ApiKey, bad),
+                Err(CredentialError),
+                "{bad}"
+            );
         }
     }
 
     #[test]
     fn debug_shows_nothing() {
         assert_eq!(format!("{:?}", credential()), "Credential(…)");
-        assert!(!format!("{:?} {Malformed}", sealed()).contains("sk-1"));
+        assert!(!format!("{:?} {CredentialError}", sealed()).contains("sk-1"));
     }
 
     proptest! {

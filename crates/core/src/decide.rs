@@ -11,14 +11,14 @@ pub use self::{
 };
 use crate::{
     api::{Action, Entity},
-    backend::{Backend, Unopened},
-    body::Form,
+    backend::{Backend, UnopenedCredential},
+    body::BodyForm,
     clock::Moment,
     domain::{Domain, DomainRef},
-    model_list::{ListForm, Usable},
+    model_list::{ListForm, UsableModels},
     operation::{EntityType, Operation},
     principal::{DomainGrants, Principal, UserId},
-    refusal::{Denial, Limit, NoModel, Refusal},
+    refusal::{Denial, LimitedBy, NoModel, Refusal},
     token::{TokenId, VerifiedToken},
     vocabulary::vocabulary,
 };
@@ -99,7 +99,7 @@ pub enum Authorized<'p> {
 
 /// How far the decision about an authenticated request has come.
 #[derive(Debug, PartialEq)]
-pub enum Progress<'p, 's> {
+pub enum AuthorizationProgress<'p, 's> {
     /// It is permitted.
     Authorized(Authorized<'p>),
     /// All but the model permits it, and its body names the model.
@@ -126,7 +126,7 @@ pub fn authorize<'p, 's>(
     domain: Option<&'s Arc<Domain>>,
     own: Option<&'s Backend>,
     reading: ModelReading,
-) -> Result<Progress<'p, 's>, Denial> {
+) -> Result<AuthorizationProgress<'p, 's>, Denial> {
     let denied = || denied(principal, Some(action));
     let (operation, on) = (action.operation, action.entity_type);
     let (domain, grants) = domain
@@ -147,9 +147,11 @@ pub fn authorize<'p, 's>(
         Entity::Unread(_) if !every && !grants.scoped_to_some(operation, on) => {
             return Err(denied());
         }
-        Entity::Unread(form) => return Ok(Progress::NeedsModel(NeedsModel { permitted, form })),
+        Entity::Unread(form) => {
+            return Ok(AuthorizationProgress::NeedsModel(NeedsModel { permitted, form }));
+        }
     };
-    permitted.authorize(entity).map(Progress::Authorized)
+    permitted.authorize(entity).map(AuthorizationProgress::Authorized)
 }
 
 /// A request whose operation the owner's roles permit in its domain. Scopes are still to be asked.
@@ -173,27 +175,28 @@ impl<'p> Permitted<'p, '_> {
         let (operation, on) = (action.operation, action.entity_type);
         let denied = || denied(principal, Some(action));
         let another = |limit| Denial { refusal: Refusal::OtherEntity(limit), ..denied() };
-        let form = action.answer.filter(|form| answers(*form, Usable::new(grants, domain), entity));
+        let form =
+            action.answer.filter(|form| answers(*form, UsableModels::new(grants, domain), entity));
         let whole = every || grants.scoped(operation, on, entity);
         let some = grants.scoped_to_some(operation, on);
         if !whole {
             match entity {
                 // A list that patgate makes shows no more than scopes name.
                 None if some && form.is_some() => {}
-                Some(_) if some => return Err(another(Limit::Scopes)),
+                Some(_) if some => return Err(another(LimitedBy::Scopes)),
                 None | Some(_) => return Err(denied()),
             }
         }
         let model = entity.filter(|_| on == EntityType::Models);
         // Whether the domain may see the model is asked wherever the request then goes.
-        let of_domain = domain.upstream_for(model).ok_or_else(|| another(Limit::Domain))?;
-        let unavailable = |Unopened| Denial { refusal: Refusal::Unavailable, ..denied() };
+        let of_domain = domain.upstream_for(model).ok_or_else(|| another(LimitedBy::Domain))?;
+        let unavailable = |UnopenedCredential| Denial { refusal: Refusal::Unavailable, ..denied() };
         let (upstream, credential) = match action.upstream {
             None => (of_domain, domain.credential_for(of_domain)),
             // Never the domain's in its place: that has another credential.
             Some(name) => {
                 let own = own.filter(|backend| backend.name() == name.as_str());
-                (name.as_str(), own.ok_or(Unopened).and_then(Backend::credential))
+                (name.as_str(), own.ok_or(UnopenedCredential).and_then(Backend::credential))
             }
         };
         let permit = Permit {
@@ -217,7 +220,7 @@ impl<'p> Permitted<'p, '_> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NeedsModel<'p, 's> {
     permitted: Permitted<'p, 's>,
-    form: Form,
+    form: BodyForm,
 }
 
 impl<'p> NeedsModel<'p, '_> {
@@ -227,7 +230,7 @@ impl<'p> NeedsModel<'p, '_> {
     }
 
     /// How the body names the model.
-    pub fn form(&self) -> Form {
+    pub fn form(&self) -> BodyForm {
         self.form
     }
 
@@ -261,7 +264,7 @@ impl<'p> NeedsModel<'p, '_> {
 
 /// Whether patgate answers a request in this form itself: for what token or domain are limited to,
 /// and of one model, if it is known by name.
-fn answers(form: ListForm, usable: Usable<'_>, entity: Option<&str>) -> bool {
+fn answers(form: ListForm, usable: UsableModels<'_>, entity: Option<&str>) -> bool {
     match (form.is_of_one(), entity) {
         (false, None) => usable.is_limited(),
         (true, Some(model)) => usable.is_limited() && usable.has(model),
@@ -276,7 +279,7 @@ pub struct AwaitsBody {
     token: TokenId,
     owner: UserId,
     operation: Operation,
-    form: Form,
+    form: BodyForm,
 }
 
 impl AwaitsBody {
@@ -286,7 +289,7 @@ impl AwaitsBody {
     }
 
     /// How the body names the model.
-    pub fn form(&self) -> Form {
+    pub fn form(&self) -> BodyForm {
         self.form
     }
 
@@ -312,7 +315,7 @@ mod tests {
     use super::*;
     use crate::{
         backend::BackendName,
-        credential::{Credential, Scheme, Sealed},
+        credential::{Credential, CredentialScheme, Sealed},
         domain::{DomainId, Slug},
         keyring::KeyRing,
         operation::OperationSet,
@@ -373,7 +376,7 @@ mod tests {
         let digest = TokenDigest::from_bytes([0; 32]);
         let principal =
             Principal::new(ID, digest, Moment(0)..Moment(1), false, owner, true, vec![grants]);
-        let key = |text: &str| Credential::new(Scheme::Bearer, text).unwrap();
+        let key = |text: &str| Credential::new(CredentialScheme::Bearer, text).unwrap();
         let sealed = || Sealed { key_id: "k".into(), bytes: [1].into() };
         let opened = |name: &str, text: &str| {
             let backend = Backend::new(name.into(), Some(sealed()));
@@ -395,7 +398,7 @@ mod tests {
                 answer: None,
             };
             match authorize(&principal, &action, Some(&domain), own, ModelReading::WhenNeeded) {
-                Ok(Progress::Authorized(Authorized::Permit(permit))) => {
+                Ok(AuthorizationProgress::Authorized(Authorized::Permit(permit))) => {
                     Ok((permit.upstream.into_string(), permit.credential))
                 }
                 Ok(other) => panic!("{other:?}"),

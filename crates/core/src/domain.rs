@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 pub use crate::domain_ref::{DomainId, DomainRef, Slug, SlugError};
 use crate::{
-    backend::{Backend, Unopened},
+    backend::{Backend, UnopenedCredential},
     credential::{Credential, Sealed},
     rollout::Rollout,
 };
@@ -94,9 +94,9 @@ impl Domain {
     /// # Errors
     ///
     /// When it wants something that is not known.
-    pub fn credential_for(&self, backend: &str) -> Result<Option<&Credential>, Unopened> {
+    pub fn credential_for(&self, backend: &str) -> Result<Option<&Credential>, UnopenedCredential> {
         let at = self.backends.binary_search_by(|known| known.name().cmp(backend));
-        at.ok().and_then(|at| self.backends.get(at)).ok_or(Unopened)?.credential()
+        at.ok().and_then(|at| self.backends.get(at)).ok_or(UnopenedCredential)?.credential()
     }
 
     /// Whether the domain may see some models only.
@@ -226,7 +226,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::credential::Scheme;
+    use crate::credential::CredentialScheme;
 
     fn domain(models: Models) -> Domain {
         let id = DomainId(Uuid::from_u128(1));
@@ -341,18 +341,18 @@ mod tests {
         let domain = picky(&[("*", "any"), ("a", "any"), ("q", "qwen")])
             .with_credentials(credentials.into());
         assert_eq!(domain.backends().collect::<Vec<_>>(), ["any", "default", "qwen"]);
-        assert_eq!(domain.credential_for("any"), Err(Unopened));
-        let opened = Credential::new(Scheme::Bearer, "sk").unwrap();
+        assert_eq!(domain.credential_for("any"), Err(UnopenedCredential));
+        let opened = Credential::new(CredentialScheme::Bearer, "sk").unwrap();
         domain.open_credentials(|name, _| (name == "any").then(|| opened.clone()));
         // Once and for all.
         domain.open_credentials(|_, _| Some(opened.clone()));
         assert_eq!(domain.credential_for("any"), Ok(Some(&opened)));
-        assert_eq!(domain.credential_for("qwen"), Err(Unopened));
+        assert_eq!(domain.credential_for("qwen"), Err(UnopenedCredential));
         assert_eq!(domain.credential_for("default"), Ok(None));
-        assert_eq!(domain.credential_for("unused"), Err(Unopened));
+        assert_eq!(domain.credential_for("unused"), Err(UnopenedCredential));
         // What Redis is given holds none of it.
         let stored = postcard::to_stdvec(&domain).unwrap();
         let restored: Domain = postcard::from_bytes(&stored).unwrap();
-        assert_eq!(restored.credential_for("any"), Err(Unopened));
+        assert_eq!(restored.credential_for("any"), Err(UnopenedCredential));
     }
 }

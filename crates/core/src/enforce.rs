@@ -15,7 +15,7 @@ use crate::{
     domain::Domain,
     operation::Operation,
     principal::UserId,
-    refusal::{Denial, Malformed, Refusal},
+    refusal::{Denial, MalformedPart, Refusal},
     rollout::{Mode, Treatment},
     token::TokenId,
 };
@@ -161,7 +161,7 @@ fn may_go_unenforced(refusal: Refusal) -> bool {
         | Refusal::OtherEntity(_)
         | Refusal::NoModel(_)
         // Clients that sent several before patgate came were served by one of them.
-        | Refusal::BadRequest(Malformed::Credentials) => true,
+        | Refusal::BadRequest(MalformedPart::Credentials) => true,
         Refusal::BadRequest(_)
         | Refusal::RateLimited
         | Refusal::TooManyBodies
@@ -178,7 +178,7 @@ fn is_beyond_the_share(denial: &Denial, domain: Option<&Domain>) -> bool {
             | Refusal::PermissionDenied
             | Refusal::OtherEntity(_)
             | Refusal::NoModel(_)
-            | Refusal::BadRequest(Malformed::Credentials)
+            | Refusal::BadRequest(MalformedPart::Credentials)
     );
     match (denial.subject, domain) {
         (Some((token, _)), Some(domain)) if insufficient => {
@@ -195,7 +195,7 @@ mod tests {
     use super::*;
     use crate::{
         domain::{DomainId, Models},
-        refusal::{Excess, Limit, NoModel, NotAToken},
+        refusal::{Excess, LimitedBy, NoModel, NotAToken},
         rollout::{DomainMode, Rollout, Share},
     };
 
@@ -214,9 +214,9 @@ mod tests {
     }
 
     const REFUSALS: [(Refusal, bool); 21] = [
-        (Refusal::BadRequest(Malformed::Path), false),
-        (Refusal::BadRequest(Malformed::TokenInQuery), false),
-        (Refusal::BadRequest(Malformed::Credentials), true),
+        (Refusal::BadRequest(MalformedPart::Path), false),
+        (Refusal::BadRequest(MalformedPart::TokenInQuery), false),
+        (Refusal::BadRequest(MalformedPart::Credentials), true),
         (Refusal::NotAToken(NotAToken::NoScheme), true),
         (Refusal::MissingCredential, true),
         (Refusal::InvalidToken, true),
@@ -226,7 +226,7 @@ mod tests {
         (Refusal::OwnerDisabled, true),
         (Refusal::NotFound, true),
         (Refusal::PermissionDenied, true),
-        (Refusal::OtherEntity(Limit::Scopes), true),
+        (Refusal::OtherEntity(LimitedBy::Scopes), true),
         (Refusal::NoModel(NoModel::Absent), true),
         (Refusal::NoModel(NoModel::Cut), true),
         (Refusal::NoModel(NoModel::TooMuchAtOnce), true),
@@ -276,7 +276,7 @@ mod tests {
                     | Refusal::PermissionDenied
                     | Refusal::OtherEntity(_)
                     | Refusal::NoModel(_)
-                    | Refusal::BadRequest(Malformed::Credentials)
+                    | Refusal::BadRequest(MalformedPart::Credentials)
             );
             assert_eq!(passes(Mode::PerDomain, refusal, Some(&none)), insufficient, "{refusal:?}");
         }

@@ -73,7 +73,7 @@ use self::record::ChangeRecord;
 pub use self::{
     bounds::AgeBounds,
     record::{Change, Lineage, Poll, Stamp, Subject},
-    triggers::{Triggers, Unrecorded},
+    triggers::{Triggers, TriggersOff},
 };
 use crate::{clock::Tick, installation::Installation, snapshot::Snapshot};
 
@@ -102,7 +102,7 @@ pub struct KnownChanges {
 
 /// What a poll did to the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Applied {
+pub struct AppliedPoll {
     /// Whether the poll continues what is recorded. If not, it was not used, and the next poll has
     /// to ask for everything that is retained.
     pub joined: bool,
@@ -178,7 +178,7 @@ impl KnownChanges {
     }
 
     /// Records a poll of this replica.
-    pub fn apply(&self, poll: Poll) -> Applied {
+    pub fn apply(&self, poll: Poll) -> AppliedPoll {
         let sent = poll.sent;
         let mut record = self.write();
         let earlier_watermark = self.watermark();
@@ -194,7 +194,7 @@ impl KnownChanges {
             // After the changes, see above.
             self.watermark.fetch_max(sent.as_micros(), AcqRel);
         }
-        Applied { joined, triggers_switched, earlier_watermark }
+        AppliedPoll { joined, triggers_switched, earlier_watermark }
     }
 
     /// Records a poll that another replica made. Returns false if it does not continue what is
@@ -252,7 +252,7 @@ impl KnownChanges {
 #[error(transparent)]
 pub enum RefusedStamp {
     /// A server that was left behind answered.
-    Superseded(#[from] Superseded),
+    Superseded(#[from] SupersededServer),
     /// Another installation answered.
     OtherInstallation(#[from] OtherInstallation),
 }
@@ -273,4 +273,4 @@ pub struct OtherInstallation {
 /// The server is no longer the primary, though it may still answer as one.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the answer is of a server, on timeline {0}, that another has superseded")]
-pub struct Superseded(u32);
+pub struct SupersededServer(u32);

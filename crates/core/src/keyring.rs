@@ -73,12 +73,12 @@ pub enum KeyRingError {
 /// The keys of one deployment, the current one first.
 #[derive(Clone)]
 pub struct KeyRing {
-    keys: Vec<Key>,
+    keys: Vec<DerivedKeys>,
 }
 
 /// One key, in the form of the keys that are derived from it.
 #[derive(Clone)]
-pub struct Key {
+pub struct DerivedKeys {
     /// The name of the key, under which tokens and credentials are stored.
     pub id: KeyId,
     /// The key that signs tokens.
@@ -98,12 +98,12 @@ impl KeyRing {
     ///
     /// Returns the number of the first line that is not a key.
     pub fn parse(text: &str) -> Result<Self, KeyRingError> {
-        let mut keys: Vec<Key> = Vec::new();
+        let mut keys: Vec<DerivedKeys> = Vec::new();
         for (index, line) in text.lines().map(str::trim).enumerate() {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let key = Key::parse(line).ok_or(KeyRingError::Line(index + 1))?;
+            let key = DerivedKeys::parse(line).ok_or(KeyRingError::Line(index + 1))?;
             if keys.iter().any(|other| other.id == key.id) {
                 return Err(KeyRingError::Repeated(index + 1));
             }
@@ -122,11 +122,11 @@ impl KeyRing {
     }
 
     /// Returns the key that signs and seals what is new.
-    pub fn current(&self) -> &Key {
+    pub fn current(&self) -> &DerivedKeys {
         &self.keys[0]
     }
 
-    pub(crate) fn keys(&self) -> &[Key] {
+    pub(crate) fn keys(&self) -> &[DerivedKeys] {
         &self.keys
     }
 }
@@ -137,7 +137,7 @@ impl fmt::Debug for KeyRing {
     }
 }
 
-impl Key {
+impl DerivedKeys {
     fn parse(line: &str) -> Option<Self> {
         let (id, encoded) = line.split_once(':')?;
         let id = id.parse().ok()?;

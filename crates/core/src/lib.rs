@@ -13,7 +13,7 @@
 //! [`wording`] says it to the client.
 //!
 //! What it is about: [`token`], [`keyring`], [`principal`], [`domain`], [`domain_ref`],
-//! [`backend`], [`credential`], [`operation`], [`refusal`], [`grounds`].
+//! [`backend`], [`credential`], [`operation`], [`refusal`], [`provenance`].
 //!
 //! How fresh it is, and of which installation: [`clock`], [`snapshot`], [`installation`], [`seal`].
 //!
@@ -31,7 +31,6 @@ pub mod domain;
 pub mod domain_ref;
 pub mod enforce;
 pub mod freshness;
-pub mod grounds;
 pub mod installation;
 pub mod keyring;
 pub mod legible;
@@ -40,6 +39,7 @@ pub mod operation;
 pub mod pace;
 pub mod percent;
 pub mod principal;
+pub mod provenance;
 pub mod refusal;
 pub mod request;
 pub mod rollout;

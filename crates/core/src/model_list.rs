@@ -51,7 +51,7 @@ fn uses() -> OperationSet {
 /// Those of a domain's models for which the token's scopes and its owner's roles permit some
 /// operation besides `llm_read`.
 #[derive(Clone, Copy)]
-pub struct Usable<'a> {
+pub struct UsableModels<'a> {
     grants: &'a DomainGrants,
     domain: &'a Domain,
     /// The operations that count: those that the owner's roles include.
@@ -60,7 +60,7 @@ pub struct Usable<'a> {
     every: bool,
 }
 
-impl<'a> Usable<'a> {
+impl<'a> UsableModels<'a> {
     /// Returns what these grants let their token use in `domain`.
     pub fn new(grants: &'a DomainGrants, domain: &'a Domain) -> Self {
         let permitted = grants.permitted().intersection(uses());

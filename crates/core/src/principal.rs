@@ -6,7 +6,7 @@ use std::{fmt, ops::Range};
 
 use uuid::Uuid;
 
-pub(crate) use self::single::Entry;
+pub(crate) use self::single::ScopeEntry;
 use self::single::SingleScopes;
 use crate::{
     clock::Moment,
@@ -201,7 +201,7 @@ impl DomainGrants {
     }
 
     /// The entities of a type that scopes name, in the order of their ids, with what each is given.
-    pub(crate) fn one_by_one(&self, of: EntityType) -> &[Entry] {
+    pub(crate) fn one_by_one(&self, of: EntityType) -> &[ScopeEntry] {
         self.one.entries_of(of)
     }
 

@@ -17,7 +17,7 @@ pub struct Denial {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// Not a request that has one meaning.
-    BadRequest(Malformed),
+    BadRequest(MalformedPart),
     /// No credential.
     MissingCredential,
     /// A credential that is no token of ours, as its form alone shows.
@@ -37,7 +37,7 @@ pub enum Refusal {
     /// Scope or permission is missing, or the domain is not there for this caller.
     PermissionDenied,
     /// The operation is permitted here, on other entities than this one.
-    OtherEntity(Limit),
+    OtherEntity(LimitedBy),
     /// It depends on the model whether the request may pass, and the body does not name one model.
     NoModel(NoModel),
     /// The token was denied too often lately.
@@ -50,7 +50,7 @@ pub enum Refusal {
 
 /// What names the entities that are permitted, and not the one of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
+pub enum LimitedBy {
     /// The token's scopes.
     Scopes,
     /// The domain's list of models.
@@ -59,7 +59,7 @@ pub enum Limit {
 
 /// How a request can fail to have one meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Malformed {
+pub enum MalformedPart {
     /// The path has another spelling.
     Path,
     /// `Authorization` has more than one value.
@@ -108,7 +108,7 @@ pub enum Excess {
 
 /// How a compressed body can fail to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Compressed {
+pub enum CompressionFault {
     /// It is not exactly one member of gzip or one frame of zstd, or was damaged.
     Malformed,
     /// It has an optional field, a dictionary or a larger window.
@@ -133,7 +133,7 @@ pub enum NoModel {
     /// It is a form that is compressed.
     CompressedForm,
     /// It is compressed, and not in the one way that is read.
-    Compressed(Compressed),
+    Compressed(CompressionFault),
     /// Too much is awaited and decoded for the token already.
     TooMuchAtOnce,
     /// There is neither memory nor time to decode it.
@@ -172,29 +172,31 @@ pub enum NoModel {
 
 impl NoModel {
     /// What is at fault.
-    pub fn fault(self) -> Fault {
+    pub fn kind(self) -> NoModelKind {
         match self {
             Self::Cut
             | Self::Compressed(
-                Compressed::TooLong | Compressed::TooDense | Compressed::TooManyBlocks,
-            ) => Fault::TooLong,
+                CompressionFault::TooLong
+                | CompressionFault::TooDense
+                | CompressionFault::TooManyBlocks,
+            ) => NoModelKind::TooLong,
             Self::Encoded
             | Self::CompressedForm
-            | Self::Compressed(Compressed::Optional)
+            | Self::Compressed(CompressionFault::Optional)
             | Self::NotJson
-            | Self::NotForm => Fault::Unsupported,
-            Self::InQuery | Self::Excessive(Excess::Parameters) => Fault::Query,
-            Self::Elsewhere => Fault::Permission,
-            Self::TooMuchAtOnce => Fault::Rate,
-            Self::NotInTime => Fault::Time,
-            _ => Fault::Body,
+            | Self::NotForm => NoModelKind::Unsupported,
+            Self::InQuery | Self::Excessive(Excess::Parameters) => NoModelKind::Query,
+            Self::Elsewhere => NoModelKind::Permission,
+            Self::TooMuchAtOnce => NoModelKind::Rate,
+            Self::NotInTime => NoModelKind::Time,
+            _ => NoModelKind::Body,
         }
     }
 }
 
 /// What is at fault if no model can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum NoModelKind {
     /// What the body holds.
     Body,
     /// What the query holds.
@@ -211,7 +213,7 @@ pub enum Fault {
     Time,
 }
 
-impl Fault {
+impl NoModelKind {
     /// Whether the same request may be judged otherwise in a moment.
     pub fn is_temporary(self) -> bool {
         matches!(self, Self::Rate | Self::Time)
@@ -250,14 +252,14 @@ impl Refusal {
             Self::OwnerDisabled => "owner_disabled",
             Self::NotFound => "not_found",
             Self::PermissionDenied | Self::OtherEntity(_) => "permission_denied",
-            Self::NoModel(why) => match why.fault() {
-                Fault::Body => "invalid_body",
-                Fault::Query => "invalid_query",
-                Fault::TooLong => "body_too_large",
-                Fault::Unsupported => "unsupported_media_type",
-                Fault::Permission => "permission_denied",
-                Fault::Rate => "rate_limited",
-                Fault::Time => "unavailable",
+            Self::NoModel(why) => match why.kind() {
+                NoModelKind::Body => "invalid_body",
+                NoModelKind::Query => "invalid_query",
+                NoModelKind::TooLong => "body_too_large",
+                NoModelKind::Unsupported => "unsupported_media_type",
+                NoModelKind::Permission => "permission_denied",
+                NoModelKind::Rate => "rate_limited",
+                NoModelKind::Time => "unavailable",
             },
             Self::RateLimited => "rate_limited",
             Self::TooManyBodies => "rate_limited",

@@ -3,30 +3,30 @@
 //! There is no I/O here. Of what a client sends, only host, method, path and credential decide:
 //! `x-domain-id`, the query, or the context extensions of the edge are never identity.
 
-mod cleaned;
 mod credential;
+mod header_edits;
 
 use memchr::memchr;
 
 use crate::{
-    api::{Action, Apis, Belonging, Manner},
-    body::{self, Body, Form, Leave, ModelName},
+    api::{Action, ApiStyle, Apis, MatchedSurface},
+    body::{self, Body, BodyForm, ModelName, ResourceGate},
     domain::DomainRef,
-    refusal::{Malformed, NoModel, Refusal},
+    refusal::{MalformedPart, NoModel, Refusal},
     token::{Tokens, VerifiedToken},
 };
 
-use self::credential::Refused;
+use self::credential::RefusedCredential;
 pub use self::{
-    cleaned::{COOKIES, CREDENTIAL_HEADERS, Change, Cleaned, SUBPROTOCOLS},
     credential::behind_scheme,
+    header_edits::{COOKIES, CREDENTIAL_HEADERS, HeaderEdit, HeaderEdits, SUBPROTOCOLS},
 };
 
 /// The longest path; no protected path is longer.
 const MAX_PATH_LEN: usize = 4096;
 
 /// The parts of an HTTP request that an edge lends.
-pub struct Parts<'a, H> {
+pub struct RequestParts<'a, H> {
     /// The method, as the client sent it.
     pub method: &'a str,
     /// The host, perhaps with a port, by which the proxy will route.
@@ -39,7 +39,7 @@ pub struct Parts<'a, H> {
     pub body: &'a [u8],
 }
 
-impl<'a, H> Parts<'a, H>
+impl<'a, H> RequestParts<'a, H>
 where
     H: Fn(&str) -> Option<&'a str>,
 {
@@ -48,7 +48,7 @@ where
     /// # Errors
     ///
     /// Returns the reason why the body does not name exactly one model.
-    pub fn model(&self, form: Form) -> Result<ModelName, NoModel> {
+    pub fn model(&self, form: BodyForm) -> Result<ModelName, NoModel> {
         model(self.target, self.shown(), form, &mut |_| Ok(()))
     }
 
@@ -57,7 +57,7 @@ where
     /// # Errors
     ///
     /// Returns the reason why it could not, whatever it contains, as [`Self::model`] would.
-    pub fn may_name_a_model(&self, form: Form) -> Result<(), NoModel> {
+    pub fn may_name_a_model(&self, form: BodyForm) -> Result<(), NoModel> {
         match body::in_query(self.target).map_err(NoModel::Excessive)? {
             true => Err(NoModel::InQuery),
             false => self.shown().may_be_read(form),
@@ -90,12 +90,12 @@ where
 pub fn model(
     target: &str,
     body: Body<'_>,
-    form: Form,
-    leave: Leave<'_>,
+    form: BodyForm,
+    gate: ResourceGate<'_>,
 ) -> Result<ModelName, NoModel> {
     match body::in_query(target).map_err(NoModel::Excessive)? {
         true => Err(NoModel::InQuery),
-        false => body.model_with(form, leave),
+        false => body.model_with(form, gate),
     }
 }
 
@@ -107,45 +107,45 @@ pub struct AuthRequest<'a> {
     /// What the request does; `None` if no rule names it.
     pub action: Option<Action<'a>>,
     /// Where it goes; `None` if its path belongs to no API.
-    pub place: Option<Place<'a>>,
+    pub api_path: Option<ApiPath<'a>>,
     /// The domain that it names, which need not exist.
     pub domain: Option<DomainRef>,
     /// How the API in question answers.
-    pub manner: Manner,
+    pub api_style: ApiStyle,
 }
 
 /// A request that was refused before any lookup.
 #[derive(Debug)]
-pub struct Rejected<'a> {
+pub struct RejectedRequest<'a> {
     /// The reason of the refusal.
     pub refusal: Refusal,
     /// The API and the path of the request; `None` if its path belongs to no API, or has another
     /// spelling.
-    pub place: Option<Place<'a>>,
+    pub api_path: Option<ApiPath<'a>>,
     /// How the API answers.
-    pub manner: Manner,
+    pub api_style: ApiStyle,
     /// If several credentials differ, the only token among them. It proves nothing about the
     /// others.
     pub among: Option<Box<VerifiedToken>>,
 }
 
-impl<'a> Rejected<'a> {
-    fn new(refusal: Refusal, place: Option<Place<'a>>, manner: Manner) -> Self {
-        Self { refusal, place, manner, among: None }
+impl<'a> RejectedRequest<'a> {
+    fn new(refusal: Refusal, api_path: Option<ApiPath<'a>>, api_style: ApiStyle) -> Self {
+        Self { refusal, api_path, api_style, among: None }
     }
 }
 
 /// An API, and a canonical path in it: what a request names, even if other parts of it are wrong.
 /// It is found once, for the decision, the mode and the record. It grants nothing.
 #[derive(Clone, Debug)]
-pub struct Place<'a> {
-    surface: Belonging<'a>,
+pub struct ApiPath<'a> {
+    surface: MatchedSurface<'a>,
     path: &'a str,
     /// The query with its `?`; empty if there is none.
     query: &'a str,
 }
 
-impl<'a> Place<'a> {
+impl<'a> ApiPath<'a> {
     /// Returns the domain that the request names, which need not exist.
     pub fn domain(&self) -> Option<DomainRef> {
         DomainRef::parse(&self.surface.domain(self.path)?)
@@ -182,51 +182,54 @@ impl<'a> Place<'a> {
 /// Returns `BadRequest`, `MissingCredential`, `NotAToken` or `InvalidToken`.
 #[inline(never)] // A stage of which `make bench-check` counts the instructions.
 pub fn parse<'r, 'a: 'r, H>(
-    parts: &Parts<'a, H>,
+    parts: &RequestParts<'a, H>,
     apis: &'r Apis,
     tokens: &Tokens,
-) -> Result<AuthRequest<'r>, Rejected<'r>>
+) -> Result<AuthRequest<'r>, RejectedRequest<'r>>
 where
     H: Fn(&str) -> Option<&'a str>,
 {
     let as_sent = without_query(parts.target);
     // Found before anything is refused, so that every refusal has the form of the API.
     let surface = apis.surface(parts.authority, as_sent);
-    let manner = surface.as_ref().map_or_else(Manner::default, |surface| surface.manner());
+    let api_style = surface.as_ref().map_or_else(ApiStyle::default, |surface| surface.api_style());
     let root = surface.as_ref().and_then(|surface| surface.root(as_sent));
     let path = match canonical_path(parts.target, root.unwrap_or(as_sent)) {
         Ok(path) => path,
-        Err(refusal) => return Err(Rejected::new(refusal, None, manner)),
+        Err(refusal) => return Err(RejectedRequest::new(refusal, None, api_style)),
     };
     if memchr(b',', parts.authority.as_bytes()).is_some() {
         // A comma joins repeated headers: another reader might take the other host.
-        let refusal = Refusal::BadRequest(Malformed::Authority);
-        return Err(Rejected::new(refusal, None, manner));
+        let refusal = Refusal::BadRequest(MalformedPart::Authority);
+        return Err(RejectedRequest::new(refusal, None, api_style));
     }
     let query = &parts.target[as_sent.len()..];
-    let place = surface.map(|surface| Place { surface, path, query });
+    let api_path = surface.map(|surface| ApiPath { surface, path, query });
     if !query.is_empty() && credential::in_query(query, tokens) {
-        let refusal = Refusal::BadRequest(Malformed::TokenInQuery);
-        return Err(Rejected::new(refusal, place, manner));
+        let refusal = Refusal::BadRequest(MalformedPart::TokenInQuery);
+        return Err(RejectedRequest::new(refusal, api_path, api_style));
     }
     let upgrade = (parts.header)("upgrade");
     if upgrade.is_some() && !names_no_header((parts.header)("connection")) {
-        let refusal = Refusal::BadRequest(Malformed::Connection);
-        return Err(Rejected::new(refusal, place, manner));
+        let refusal = Refusal::BadRequest(MalformedPart::Connection);
+        return Err(RejectedRequest::new(refusal, api_path, api_style));
     }
-    match credential::find(&parts.header, &manner.sources, tokens) {
+    match credential::find(&parts.header, &api_style.sources, tokens) {
         Ok(token) => {
-            let served = |place: &&Place<'_>| {
+            let served = |api_path: &&ApiPath<'_>| {
                 upgrade.is_none_or(|to| {
-                    to.eq_ignore_ascii_case("websocket") && place.may_become_websocket(parts.method)
+                    to.eq_ignore_ascii_case("websocket")
+                        && api_path.may_become_websocket(parts.method)
                 })
             };
-            let action = place.as_ref().filter(served);
-            let action = action.and_then(|place| place.action(parts.method));
-            let domain = place.as_ref().and_then(Place::domain);
-            Ok(AuthRequest { token, action, place, domain, manner })
+            let action = api_path.as_ref().filter(served);
+            let action = action.and_then(|api_path| api_path.action(parts.method));
+            let domain = api_path.as_ref().and_then(ApiPath::domain);
+            Ok(AuthRequest { token, action, api_path, domain, api_style })
         }
-        Err(Refused { refusal, among }) => Err(Rejected { refusal, place, manner, among }),
+        Err(RefusedCredential { refusal, among }) => {
+            Err(RejectedRequest { refusal, api_path, api_style, among })
+        }
     }
 }
 
@@ -249,7 +252,7 @@ pub fn without_query(target: &str) -> &str {
 /// It refuses everything that a server behind the proxy might read differently: empty and dot
 /// segments, backslashes, path parameters, percent-encoding, bytes outside visible ASCII.
 fn canonical_path<'a>(target: &str, path: &'a str) -> Result<&'a str, Refusal> {
-    let malformed = Refusal::BadRequest(Malformed::Path);
+    let malformed = Refusal::BadRequest(MalformedPart::Path);
     let segments = path.strip_prefix('/').ok_or(malformed)?;
     // A fold, not a search: without an exit from the loop, the compiler checks many bytes at a
     // time.
@@ -326,15 +329,20 @@ mod tests {
         let apis = Apis::embedded().unwrap();
         let refusal = |authority| {
             let target = "/proxy/acme/v1/models";
-            let parts =
-                Parts { method: "GET", authority, target, header: |_: &str| None, body: b"" };
+            let parts = RequestParts {
+                method: "GET",
+                authority,
+                target,
+                header: |_: &str| None,
+                body: b"",
+            };
             parse(&parts, &apis, &tokens).unwrap_err().refusal
         };
         for host in ["a", "a:80", "", "[::1]:80"] {
             assert_eq!(refusal(host), Refusal::MissingCredential, "{host}");
         }
         for host in ["a,b", "a,", ",", "a, b:80"] {
-            assert_eq!(refusal(host), Refusal::BadRequest(Malformed::Authority), "{host}");
+            assert_eq!(refusal(host), Refusal::BadRequest(MalformedPart::Authority), "{host}");
         }
     }
 
@@ -372,7 +380,7 @@ mod tests {
             "http://x/a",
             &long,
         ] {
-            assert_eq!(canonical(path), Err(Refusal::BadRequest(Malformed::Path)), "{path:?}");
+            assert_eq!(canonical(path), Err(Refusal::BadRequest(MalformedPart::Path)), "{path:?}");
         }
     }
 

@@ -15,7 +15,7 @@ use subtle::ConstantTimeEq;
 
 use crate::{
     installation::Installation,
-    keyring::{HmacSha256, Key, KeyRing},
+    keyring::{DerivedKeys, HmacSha256, KeyRing},
     operation::{EntityType, Operation},
 };
 
@@ -26,7 +26,7 @@ const MAC_LEN: usize = 32;
 
 /// The purpose of a seal, which decides which key is used.
 #[derive(Clone, Copy, Debug)]
-pub enum Purpose {
+pub enum SealPurpose {
     /// Cached tokens and domains.
     Entries,
     /// The relayed change feed, and the leases of replicas.
@@ -55,7 +55,7 @@ impl Sealer {
     /// Seals with the current key.
     pub fn seal(
         &self,
-        purpose: Purpose,
+        purpose: SealPurpose,
         place: &str,
         payload: &impl Serialize,
     ) -> Result<Vec<u8>, postcard::Error> {
@@ -71,13 +71,14 @@ impl Sealer {
     /// installation.
     pub fn open<T: DeserializeOwned>(
         &self,
-        purpose: Purpose,
+        purpose: SealPurpose,
         place: &str,
         sealed: &[u8],
     ) -> Option<T> {
         let (version, rest) = sealed.split_first()?;
         let (claimed, payload) = rest.split_at_checked(MAC_LEN)?;
-        let genuine = |key: &Key| bool::from(self.mac(key, purpose, place, payload).ct_eq(claimed));
+        let genuine =
+            |key: &DerivedKeys| bool::from(self.mac(key, purpose, place, payload).ct_eq(claimed));
         if *version != VERSION || !self.ring.keys().iter().any(genuine) {
             return None;
         }
@@ -87,10 +88,16 @@ impl Sealer {
 
     /// Computes the MAC. The length of the Redis key is part of the input, so that no two inputs
     /// are equal; everything before it has a fixed length.
-    fn mac(&self, key: &Key, purpose: Purpose, place: &str, payload: &[u8]) -> [u8; MAC_LEN] {
+    fn mac(
+        &self,
+        key: &DerivedKeys,
+        purpose: SealPurpose,
+        place: &str,
+        payload: &[u8],
+    ) -> [u8; MAC_LEN] {
         let mac: HmacSha256 = match purpose {
-            Purpose::Entries => key.entries.clone(),
-            Purpose::Relay => key.relay.clone(),
+            SealPurpose::Entries => key.entries.clone(),
+            SealPurpose::Relay => key.relay.clone(),
         };
         mac.chain_update([VERSION])
             .chain_update(*VOCABULARY)
@@ -127,7 +134,7 @@ impl Installation {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Purpose::*, *};
+    use super::{SealPurpose::*, *};
     use crate::testing::OURS;
 
     const A: &str = "a:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";

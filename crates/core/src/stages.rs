@@ -6,7 +6,7 @@
 //! request::parse ▶ AuthRequest      needs the principal of its token
 //! authenticate   ▶ Authenticated
 //! locate         ▶ Located          needs a domain, and a backend if the rule names one
-//! authorize      ▶ Progress         may need the model that the body names
+//! authorize      ▶ AuthorizationProgress  may need the model that the body names
 //! Mode::rule     ▶ Decision         may need the domain, where domains have modes of their own
 //! ```
 
@@ -16,7 +16,7 @@ use crate::{
     api::Action,
     backend::{Backend, BackendName},
     clock::Moment,
-    decide::{self, ModelReading, Progress},
+    decide::{self, AuthorizationProgress, ModelReading},
     domain::{Domain, DomainRef},
     principal::Principal,
     refusal::Denial,
@@ -91,7 +91,7 @@ impl<'s> Located<'s> {
         domain: Option<&'s Arc<Domain>>,
         backend: Option<&'s Backend>,
         reading: ModelReading,
-    ) -> Result<Progress<'s, 's>, Denial> {
+    ) -> Result<AuthorizationProgress<'s, 's>, Denial> {
         decide::authorize(self.principal, self.action, domain, backend, reading)
     }
 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::{
     api::{Action, Entity},
     clock::Moment,
-    decide::{Authorized, Listing, ModelReading, Permit, Progress, authorize},
+    decide::{AuthorizationProgress, Authorized, Listing, ModelReading, Permit, authorize},
     domain::{Domain, DomainId, Models},
     installation::Installation,
     model_list::ListForm,
@@ -69,7 +69,9 @@ pub fn listing<T>(
     };
     let domain = acme();
     match authorize(&principal, &action, Some(&domain), None, ModelReading::WhenNeeded) {
-        Ok(Progress::Authorized(Authorized::List(listing))) => then(listing.for_tests(form, model)),
+        Ok(AuthorizationProgress::Authorized(Authorized::List(listing))) => {
+            then(listing.for_tests(form, model))
+        }
         other => panic!("{other:?}"),
     }
 }

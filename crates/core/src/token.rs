@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     base62,
-    keyring::{HmacSha256, Key, KeyId, KeyRing},
+    keyring::{DerivedKeys, HmacSha256, KeyId, KeyRing},
 };
 
 const ID_LEN: usize = 22;
@@ -133,7 +133,7 @@ impl fmt::Debug for PlainToken {
 
 /// A new token, and its stored form.
 #[derive(Debug)]
-pub struct Minted {
+pub struct MintedToken {
     /// The plaintext, only for the owner.
     pub plain: PlainToken,
     /// The id of the new token.
@@ -172,13 +172,13 @@ impl Tokens {
     /// # Errors
     ///
     /// Returns an error if the operating system has no random numbers.
-    pub fn mint(&self, id: TokenId) -> Result<Minted, getrandom::Error> {
+    pub fn mint(&self, id: TokenId) -> Result<MintedToken, getrandom::Error> {
         let mut secret = Zeroizing::new([0; 32]);
         getrandom::fill(secret.as_mut())?;
         Ok(self.assemble(id, &secret))
     }
 
-    fn assemble(&self, id: TokenId, secret: &[u8; 32]) -> Minted {
+    fn assemble(&self, id: TokenId, secret: &[u8; 32]) -> MintedToken {
         let key = self.ring.current();
         let prefix = &self.prefixes.0[0];
         let mut text = Zeroizing::new([0u8; MAX_LEN]);
@@ -193,7 +193,7 @@ impl Tokens {
         let tag = tag(&signature);
         text[signed_len..][..TAG_LEN].copy_from_slice(&tag);
         let text = String::from_utf8_lossy(&text[..signed_len + TAG_LEN]).into_owned();
-        Minted {
+        MintedToken {
             plain: PlainToken(text.into()),
             id,
             digest: TokenDigest::of(&signature),
@@ -283,7 +283,7 @@ fn has_form(rest: &[u8]) -> bool {
 /// D, the HMAC of the signed part of a token.
 type Signature = Zeroizing<[u8; 32]>;
 
-fn sign(key: &Key, signed: &[u8]) -> Signature {
+fn sign(key: &DerivedKeys, signed: &[u8]) -> Signature {
     let mac: HmacSha256 = key.tokens.clone();
     Zeroizing::new(mac.chain_update(signed).finalize().into_bytes().into())
 }

@@ -19,7 +19,7 @@ use crate::{
     domain::Domain,
     operation::EntityType,
     principal::Principal,
-    refusal::{Denial, Malformed, NotAToken, Refusal},
+    refusal::{Denial, MalformedPart, NotAToken, Refusal},
     request::without_query,
 };
 
@@ -59,31 +59,31 @@ impl Facts<'_> {
 /// Returns the text for the person who reads the client's error: what happened and what to do.
 pub fn message(denial: &Denial, facts: &Facts<'_>) -> String {
     match (denial.refusal, denial.operation) {
-        (Refusal::BadRequest(Malformed::Path), _) => {
+        (Refusal::BadRequest(MalformedPart::Path), _) => {
             "The request path is not in canonical form: send it without empty, `.` or `..` \
              segments, percent-encoding, `;`, `\\`, `#` or a trailing slash, in visible ASCII \
              characters, and at most 4096 of them."
         }
-        (Refusal::BadRequest(Malformed::Authorization), _) => {
+        (Refusal::BadRequest(MalformedPart::Authorization), _) => {
             "The Authorization header has more than one value. Send exactly one."
         }
-        (Refusal::BadRequest(Malformed::Credentials), _) => {
+        (Refusal::BadRequest(MalformedPart::Credentials), _) => {
             "The request carries several credentials that differ. Send the access token once, or \
              the same one everywhere."
         }
-        (Refusal::BadRequest(Malformed::TokenInQuery), _) => {
+        (Refusal::BadRequest(MalformedPart::TokenInQuery), _) => {
             "The query of the URL holds an access token. URLs are written to logs and histories, \
              so it is not accepted there. Send the token in a header, and replace it by a new one: \
              others may have read it."
         }
-        (Refusal::BadRequest(Malformed::Connection), _) => {
+        (Refusal::BadRequest(MalformedPart::Connection), _) => {
             "The Connection header of an upgrade names more than `Upgrade` and `keep-alive`. Send \
              only these two."
         }
-        (Refusal::BadRequest(Malformed::Authority), _) => {
+        (Refusal::BadRequest(MalformedPart::Authority), _) => {
             "The Host header has more than one value. Send exactly one."
         }
-        (Refusal::BadRequest(Malformed::Message), _) => "The request could not be read.",
+        (Refusal::BadRequest(MalformedPart::Message), _) => "The request could not be read.",
         (Refusal::MissingCredential, _) => {
             "No access token was sent. Send it as `Authorization: Bearer <token>`."
         }
@@ -156,7 +156,7 @@ fn not_a_token(what: NotAToken) -> &'static str {
 pub fn is_about_model(denial: &Denial, facts: &Facts<'_>) -> bool {
     let of_models = || facts.action.is_none_or(|action| action.entity_type == EntityType::Models);
     match denial.refusal {
-        Refusal::NoModel(why) => !why.fault().is_temporary(),
+        Refusal::NoModel(why) => !why.kind().is_temporary(),
         Refusal::OtherEntity(_) => of_models(),
         _ => false,
     }

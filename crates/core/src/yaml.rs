@@ -7,10 +7,10 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
 /// A value, and the line where it begins.
-pub type Placed = Spanned<Node>;
+pub type Placed = Spanned<YamlNode>;
 
 /// Scalars are text. There is no `Debug`, because the text may be a secret.
-pub enum Node {
+pub enum YamlNode {
     /// A scalar, as it is spelled.
     Text(String),
     /// A sequence.
@@ -20,17 +20,17 @@ pub enum Node {
 }
 
 /// The place where a text stops being a document, and the reason.
-pub struct Problem {
+pub struct YamlError {
     /// From 1.
     pub line: u64,
     /// From 1.
     pub column: u64,
     /// What is wrong there.
-    pub kind: ProblemKind,
+    pub kind: YamlErrorKind,
 }
 
 /// The reason why a text is not a document.
-pub enum ProblemKind {
+pub enum YamlErrorKind {
     /// A map has a key twice.
     KeyTwice,
     /// The parser's message, which may quote the document.
@@ -38,7 +38,7 @@ pub enum ProblemKind {
 }
 
 /// Reads one YAML document.
-pub fn read(text: &str) -> Result<Placed, Problem> {
+pub fn read(text: &str) -> Result<Placed, YamlError> {
     // A number keeps its spelling, if it could be written in more than one way.
     let options = serde_saphyr::options! {
         with_snippet: false,
@@ -50,10 +50,10 @@ pub fn read(text: &str) -> Result<Placed, Problem> {
         let place = error.location();
         let (line, column) = place.map_or((1, 1), |place| (place.line(), place.column()));
         let kind = match error {
-            serde_saphyr::Error::DuplicateMappingKey { .. } => ProblemKind::KeyTwice,
-            _ => ProblemKind::Malformed(error.to_string()),
+            serde_saphyr::Error::DuplicateMappingKey { .. } => YamlErrorKind::KeyTwice,
+            _ => YamlErrorKind::Malformed(error.to_string()),
         };
-        Problem { line, column, kind }
+        YamlError { line, column, kind }
     })
 }
 
@@ -61,7 +61,7 @@ pub(crate) fn line<T>(placed: &Spanned<T>) -> u64 {
     placed.referenced.line()
 }
 
-impl Node {
+impl YamlNode {
     /// Returns the scalar; `None` for a list or a map.
     pub fn into_text(self) -> Option<String> {
         match self {
@@ -80,58 +80,58 @@ impl Node {
     }
 }
 
-impl<'de> Deserialize<'de> for Node {
+impl<'de> Deserialize<'de> for YamlNode {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(NodeVisitor)
+        deserializer.deserialize_any(YamlNodeVisitor)
     }
 }
 
-struct NodeVisitor;
+struct YamlNodeVisitor;
 
-impl<'de> Visitor<'de> for NodeVisitor {
-    type Value = Node;
+impl<'de> Visitor<'de> for YamlNodeVisitor {
+    type Value = YamlNode;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a value, a list or a map")
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Node, E> {
-        Ok(Node::Text(text.to_owned()))
+    fn visit_str<E>(self, text: &str) -> Result<YamlNode, E> {
+        Ok(YamlNode::Text(text.to_owned()))
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
-        Ok(Node::Text(value.to_string()))
+    fn visit_bool<E>(self, value: bool) -> Result<YamlNode, E> {
+        Ok(YamlNode::Text(value.to_string()))
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
-        Ok(Node::Text(value.to_string()))
+    fn visit_u64<E>(self, value: u64) -> Result<YamlNode, E> {
+        Ok(YamlNode::Text(value.to_string()))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
-        Ok(Node::Text(value.to_string()))
+    fn visit_i64<E>(self, value: i64) -> Result<YamlNode, E> {
+        Ok(YamlNode::Text(value.to_string()))
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
-        Ok(Node::Text(value.to_string()))
+    fn visit_f64<E>(self, value: f64) -> Result<YamlNode, E> {
+        Ok(YamlNode::Text(value.to_string()))
     }
 
-    fn visit_unit<E>(self) -> Result<Node, E> {
-        Ok(Node::Text(String::new()))
+    fn visit_unit<E>(self) -> Result<YamlNode, E> {
+        Ok(YamlNode::Text(String::new()))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Node, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<YamlNode, A::Error> {
         let mut items = Vec::new();
         while let Some(item) = list.next_element()? {
             items.push(item);
         }
-        Ok(Node::List(items))
+        Ok(YamlNode::List(items))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<YamlNode, A::Error> {
         let mut entries = Vec::new();
         while let Some(entry) = map.next_entry()? {
             entries.push(entry);
         }
-        Ok(Node::Map(entries))
+        Ok(YamlNode::Map(entries))
     }
 }

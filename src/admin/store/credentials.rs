@@ -9,7 +9,7 @@ use super::{
     sql, sql_as,
 };
 use crate::{
-    credential::{Place, Sealed},
+    credential::{CredentialHeader, Sealed},
     domain::{DomainId, DomainRef, Slug},
     keyring::KeyId,
 };
@@ -30,7 +30,7 @@ impl StoredCredential {
 }
 
 impl Store {
-    /// Sets the credential of a backend. `place` is for the audit log: the seal already says which
+    /// Sets the credential of a backend. `header` is for the audit log: the seal already says which
     /// header the credential is for.
     ///
     /// # Errors
@@ -39,7 +39,7 @@ impl Store {
     pub(crate) async fn set_credential(
         &self,
         name: &BackendName,
-        place: Place,
+        header: CredentialHeader,
         sealed: &Sealed,
     ) -> Result<Committed<()>, Error> {
         let mut change = self.change().await?;
@@ -54,7 +54,7 @@ impl Store {
             return Err(Error::not_found(ObjectKind::Backend, name));
         }
         change.outdate_backend(name.as_str()).await?;
-        let details = json!({ "key_id": sealed.key_id, "header": place });
+        let details = json!({ "key_id": sealed.key_id, "header": header });
         change.finish(AuditAction::BackendSetCredential, name, details, ()).await
     }
 

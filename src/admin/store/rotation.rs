@@ -9,7 +9,7 @@ use super::{
     sql, sql_scalar,
     tokens::{details, hold_roots, lock, micros, refused},
 };
-use crate::token::{Minted, TokenId};
+use crate::token::{MintedToken, TokenId};
 
 /// How a token is replaced.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +34,7 @@ impl Store {
     pub(crate) async fn rotate_token(
         &self,
         id: TokenId,
-        minted: Minted,
+        minted: MintedToken,
         rotation: &Rotation,
     ) -> Result<Committed<CreatedToken>, Error> {
         let mut change = self.change().await?;

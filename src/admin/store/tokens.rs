@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     domain::DomainRef,
-    token::{Minted, PlainToken, TokenId},
+    token::{MintedToken, PlainToken, TokenId},
     vocabulary::{UnknownWord, vocabulary},
 };
 
@@ -158,7 +158,7 @@ impl Store {
     /// the expiry is not in the future.
     pub(crate) async fn create_token(
         &self,
-        minted: Minted,
+        minted: MintedToken,
         new: &NewToken,
     ) -> Result<Committed<CreatedToken>, Error> {
         let mut change = self.change().await?;

@@ -9,9 +9,9 @@ use crate::{
     clock::Tick,
     decision::Decision,
     domain::{Domain, DomainRef},
-    grounds::Tier,
     legible::{logged, without_secrets},
     operation::Operation,
+    provenance::Tier,
     rollout::Treatment,
 };
 

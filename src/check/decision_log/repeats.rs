@@ -155,7 +155,7 @@ mod tests {
     use crate::{
         check::decision_log::RequestedAccess,
         decision::Decision,
-        grounds::Tier,
+        provenance::Tier,
         refusal::{Denial, Refusal},
     };
 

@@ -83,7 +83,7 @@ async fn a_token_in_place_of_a_model_is_not_logged() {
         [("GET", &*path, "", "allow"), ("DELETE", &path, "", "deny"), ("POST", chat, &body, "deny")]
     {
         let body = body.as_bytes();
-        let parts = Parts { method, authority: "gateway", target, header: &header, body };
+        let parts = RequestParts { method, authority: "gateway", target, header: &header, body };
         let now = clock::now();
         let decided = decided(checker.check(&parts, &apis, CheckStep::Only, now).await);
         assert_eq!(decided.0.outcome(), outcome, "{method}");

@@ -5,7 +5,7 @@ use zeroize::Zeroizing;
 use super::super::{UsageError, secret_input::secret_from_standard_input, session::Session};
 use crate::{
     admin::{Admin, BackendName, BackendSummary, ResealedCredentials},
-    credential::{Credential, Place, Scheme},
+    credential::{Credential, CredentialHeader, CredentialScheme},
 };
 
 #[derive(clap::Subcommand)]
@@ -16,10 +16,10 @@ pub(in crate::cli) enum Command {
         name: BackendName,
         /// The header that carries it: `authorization`, `x-api-key` or `api-key`
         #[arg(long, default_value = "authorization")]
-        header: Place,
+        header: CredentialHeader,
         /// The scheme in `authorization`: `bearer` (the default), `basic` or `api-key`
         #[arg(long)]
-        scheme: Option<Scheme>,
+        scheme: Option<CredentialScheme>,
     },
     /// Removes a backend's credential
     Remove {
@@ -33,7 +33,9 @@ pub(in crate::cli) enum Command {
 pub(super) async fn run(session: &Session, admin: Admin, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Set { name, header, scheme } => {
-            if let (Place::XApiKey | Place::ApiKey, Some(_)) = (header, scheme) {
+            if let (CredentialHeader::XApiKey | CredentialHeader::ApiKey, Some(_)) =
+                (header, scheme)
+            {
                 let why =
                     format!("--scheme is only for `authorization`: `{header}` holds the bare key");
                 return Err(UsageError(why).into());
@@ -62,16 +64,18 @@ pub(super) async fn run(session: &Session, admin: Admin, command: Command) -> an
 }
 
 fn credential_from_standard_input(
-    header: Place,
-    scheme: Option<Scheme>,
+    header: CredentialHeader,
+    scheme: Option<CredentialScheme>,
 ) -> anyhow::Result<Credential> {
     let key = key_from_standard_input()?;
     if key.is_empty() {
         return Err(UsageError("expected a credential on standard input".to_owned()).into());
     }
     let credential = match header {
-        Place::Authorization => Credential::new(scheme.unwrap_or(Scheme::Bearer), &key),
-        Place::XApiKey | Place::ApiKey => Credential::bare(header, &key),
+        CredentialHeader::Authorization => {
+            Credential::new(scheme.unwrap_or(CredentialScheme::Bearer), &key)
+        }
+        CredentialHeader::XApiKey | CredentialHeader::ApiKey => Credential::bare(header, &key),
     };
     Ok(credential.map_err(|error| UsageError(error.to_string()))?)
 }

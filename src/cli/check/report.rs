@@ -61,7 +61,7 @@ impl<'a> CheckReport<'a> {
             method: evidence.method,
             path: evidence.target.split_once('?').map_or(evidence.target, |(path, _)| path),
             outcome: decision.outcome(),
-            status: response::status(decision, evidence.manner()),
+            status: response::status(decision, evidence.api_style()),
             code: decision.code(),
             message: decision.denial().map(|denial| {
                 let model = evidence.model();

@@ -15,8 +15,8 @@ use super::super::{
     token::{TokenIdParser, plain_from_standard_input},
 };
 use crate::{
-    api::{Manner, Scheme},
-    body::Form,
+    api::{ApiStyle, TokenScheme},
+    body::BodyForm,
     config::Config,
     keyring::{self, KeyRing},
     token::{Prefixes, TokenId, Tokens},
@@ -104,7 +104,7 @@ impl CallerArguments {
         &self,
         sent: &mut SentRequest,
         config: &Config,
-        manner: Manner,
+        api_style: ApiStyle,
     ) -> anyhow::Result<Tokens> {
         let tokens = if self.needs_no_keys() {
             let ring = KeyRing::parse(&keyring::new_line(&"check".parse()?)?)?;
@@ -112,7 +112,7 @@ impl CallerArguments {
         } else {
             Tokens::new(config.token_prefixes.clone(), config.key_ring()?)
         };
-        let scheme = manner.sources.schemes().next().unwrap_or(Scheme::Bearer);
+        let scheme = api_style.sources.schemes().next().unwrap_or(TokenScheme::Bearer);
         let value = match self {
             Self { no_credential: true, .. } => return Ok(tokens),
             Self { pat_id: Some(id), .. } => {
@@ -159,7 +159,7 @@ impl BodyArguments {
 
     /// Adds the body as Envoy sends it to patgate. `form` is how the call names its model; `None` if
     /// its body does not name it.
-    pub(super) fn send(&self, sent: &mut SentRequest, form: Option<Form>) -> anyhow::Result<()> {
+    pub(super) fn send(&self, sent: &mut SentRequest, form: Option<BodyForm>) -> anyhow::Result<()> {
         let media_type = match (&self.body, &self.model) {
             (Some(file), _) => {
                 sent.body = read(file)?;
@@ -194,20 +194,20 @@ impl BodyArguments {
 }
 
 /// The shortest body that names a model in this form, with its media type; `None` if there is none.
-fn body_naming(model: &str, form: Form) -> Option<(&'static str, Vec<u8>)> {
+fn body_naming(model: &str, form: BodyForm) -> Option<(&'static str, Vec<u8>)> {
     match form {
-        Form::Json | Form::JsonOfAnyType => {
+        BodyForm::Json | BodyForm::JsonOfAnyType => {
             let body = serde_json::json!({ "model": model }).to_string();
             Some(("application/json", body.into_bytes()))
         }
-        Form::Multipart => {
+        BodyForm::Multipart => {
             let body = format!(
                 "--patgate\r\ncontent-disposition: form-data; name=\"model\"\r\n\r\n{model}\r\n\
                  --patgate--\r\n"
             );
             Some(("multipart/form-data; boundary=patgate", body.into_bytes()))
         }
-        Form::Other => None,
+        BodyForm::Other => None,
     }
 }
 

@@ -20,10 +20,10 @@ use super::{
     message::{Message, MessageRoom, WAITING},
 };
 use crate::{
-    body::{Ask, gunzip},
+    body::{ResourceNeed, gunzip},
     check::{CheckStep, aside},
     clock,
-    refusal::{Compressed, Malformed, NoModel, Refusal},
+    refusal::{CompressionFault, MalformedPart, NoModel, Refusal},
 };
 
 /// Decompresses `message`. Never ready at the first poll, which is on the connection, where all
@@ -43,10 +43,10 @@ pub(super) async fn decompress(
     let _in_turn = in_turn.ok().and_then(Result::ok).ok_or(Refusal::Unavailable)?;
     let decoded = aside(|| {
         gunzip(&message.bytes, room.longest, &mut |ask| match ask {
-            Ask::Time if clock::now() < until => Ok(()),
-            Ask::Time => Err(NoModel::NotInTime),
+            ResourceNeed::Time if clock::now() < until => Ok(()),
+            ResourceNeed::Time => Err(NoModel::NotInTime),
             // The service copies it once.
-            Ask::Memory(bytes) => {
+            ResourceNeed::Memory(bytes) => {
                 held.merge(room.take(2 * bytes).map_err(|_| NoModel::NotInTime)?);
                 Ok(())
             }
@@ -54,10 +54,10 @@ pub(super) async fn decompress(
     });
     match decoded {
         Ok(bytes) => Ok(Message { bytes: bytes.into(), held: Some(held) }),
-        Err(NoModel::NotInTime | NoModel::Compressed(Compressed::TooLong)) => {
+        Err(NoModel::NotInTime | NoModel::Compressed(CompressionFault::TooLong)) => {
             Err(Refusal::Unavailable)
         }
-        Err(_) => Err(Refusal::BadRequest(Malformed::Message)),
+        Err(_) => Err(Refusal::BadRequest(MalformedPart::Message)),
     }
 }
 

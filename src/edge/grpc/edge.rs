@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     check::{CheckStep, Checker, ToEncode},
     clock,
-    refusal::{Malformed, Refusal},
-    request::Parts,
+    refusal::{MalformedPart, Refusal},
+    request::RequestParts,
     wire::{codec::HttpRequest, response::Answer},
 };
 
@@ -23,19 +23,19 @@ impl GrpcEdge {
     /// Answers an encoded `CheckRequest`, or the reason why none arrived. A message that is not a
     /// `CheckRequest` is denied.
     pub(crate) async fn check(&self, message: Result<&[u8], Refusal>, step: CheckStep) -> Answer {
-        const MALFORMED: Refusal = Refusal::BadRequest(Malformed::Message);
+        const MALFORMED: Refusal = Refusal::BadRequest(MalformedPart::Message);
         let checker = &*self.0;
         let started = clock::now();
         let http = message.and_then(|bytes| HttpRequest::decode(bytes).ok_or(MALFORMED));
         let header = |name: &str| http.as_ref().ok()?.header(name);
         let parts = http.as_ref().map_err(|refusal| *refusal).map(|http| {
             let HttpRequest { method, host: authority, path: target, body, .. } = http;
-            Parts { method, authority, target, header, body }
+            RequestParts { method, authority, target, header, body }
         });
         let parts = parts.as_ref().map_err(|refusal| *refusal);
         let encode = |answer: ToEncode<'_>| match answer {
-            ToEncode::Decision(decision, grounds, to) => {
-                Answer::new(decision, grounds, &checker.answers, to)
+            ToEncode::Decision(decision, provenance, to) => {
+                Answer::new(decision, provenance, &checker.answers, to)
             }
             ToEncode::AwaitsBody(awaits) => Answer::awaiting(awaits, &checker.answers),
         };

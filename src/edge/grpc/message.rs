@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::frame::HEAD;
-use crate::refusal::{Malformed, Refusal};
+use crate::refusal::{MalformedPart, Refusal};
 
 /// Far more than the headers that Envoy accepts from a client, and the part of a body that Envoy as
 /// shipped shows. A longer message is an error in Envoy's configuration, so Envoy's client gets an
@@ -127,7 +127,7 @@ async fn rest(
 }
 
 fn whole(mut frame: Bytes, held: Option<OwnedSemaphorePermit>) -> Result<Message, Unread> {
-    const MALFORMED: Unread = Unread::Refused(Refusal::BadRequest(Malformed::Message));
+    const MALFORMED: Unread = Unread::Refused(Refusal::BadRequest(MalformedPart::Message));
     if frame.len() < HEAD {
         return Err(MALFORMED);
     }

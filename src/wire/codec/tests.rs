@@ -14,7 +14,7 @@ use super::{
     expected::{DecodeRefusal, WAY, agree, any_field},
     *,
 };
-use crate::{body::Form, refusal::NoModel, request::Parts};
+use crate::{body::BodyForm, refusal::NoModel, request::RequestParts};
 
 fn message(http: envoy::attribute_context::HttpRequest) -> Vec<u8> {
     let request = envoy::attribute_context::Request { http: Some(http), ..Default::default() };
@@ -177,14 +177,14 @@ fn a_header_that_is_not_utf_8_only_ever_refuses() {
         let method = http.method;
         let authority = http.host;
         let target = http.path;
-        let parts = Parts {
+        let parts = RequestParts {
             method,
             authority,
             target,
             header: |name: &str| http.header(name),
             body: http.body,
         };
-        parts.model(Form::Json).map(|name| name.as_str().to_owned())
+        parts.model(BodyForm::Json).map(|name| name.as_str().to_owned())
     };
     assert_eq!(read(None).as_deref(), Ok("m"));
     let refused = [NoModel::NotShown, NoModel::Cut, NoModel::Encoded, NoModel::NotJson];

@@ -10,8 +10,8 @@ use super::{AnswerSettings, milliseconds};
 use crate::{
     credential::Credential,
     decide::Permit,
-    grounds::Grounds,
-    request::{COOKIES, Change, Cleaned, SUBPROTOCOLS},
+    provenance::Provenance,
+    request::{COOKIES, HeaderEdit, HeaderEdits, SUBPROTOCOLS},
     rollout::Treatment,
     wire::codec::frame,
 };
@@ -26,25 +26,25 @@ const OVERWRITE_IF_EXISTS_OR_ADD: u8 = 2;
 /// which clients send credentials: a client's copy never survives.
 pub(super) fn write(
     permit: &Permit,
-    grounds: &Grounds,
+    provenance: &Provenance,
     settings: &AnswerSettings,
-    cleaned: &Cleaned,
+    edits: &HeaderEdits,
 ) -> Bytes {
-    write_as(VERDICT, permit, grounds, settings, cleaned)
+    write_as(VERDICT, permit, provenance, settings, edits)
 }
 
 /// The same for a list of models that the mode does not have patgate answer.
 pub(super) fn write_unanswered(
     permit: &Permit,
     by: Treatment,
-    grounds: &Grounds,
+    provenance: &Provenance,
     settings: &AnswerSettings,
-    cleaned: &Cleaned,
+    edits: &HeaderEdits,
 ) -> Bytes {
     let verdict =
         [("outcome", "answered"), ("code", "ok"), ("enforced", "false"), ("mode", by.as_str())];
     let verdict = verdict.map(|(name, value)| metadata_entry(name, value)).concat();
-    write_as(&verdict, permit, grounds, settings, cleaned)
+    write_as(&verdict, permit, provenance, settings, edits)
 }
 
 /// `verdict` is the encoded entries of the metadata that say what was decided.
@@ -52,9 +52,9 @@ pub(super) fn write_unanswered(
 fn write_as(
     verdict: &[u8],
     permit: &Permit,
-    grounds: &Grounds,
+    provenance: &Provenance,
     settings: &AnswerSettings,
-    cleaned: &Cleaned,
+    edits: &HeaderEdits,
 ) -> Bytes {
     let names = &settings.names;
     let mut texts = [[0; Hyphenated::LENGTH]; 3];
@@ -83,11 +83,11 @@ fn write_as(
         ("pat_id", Some(token)),
         ("operation", Some(operation)),
         ("model", model),
-        ("tier", Some(grounds.tier.as_str())),
+        ("tier", Some(provenance.tier.as_str())),
     ];
     let mut frame = Backward::with_capacity(CAPACITY);
     frame.message(DYNAMIC_METADATA, |fields| {
-        fields.bytes(&milliseconds(grounds.age).to_le_bytes());
+        fields.bytes(&milliseconds(provenance.age).to_le_bytes());
         fields.bytes(AGE);
         for (name, value) in metadata.iter().rev() {
             if let Some(value) = value {
@@ -98,12 +98,12 @@ fn write_as(
         fields.bytes(verdict);
     });
     frame.message(OK_RESPONSE, |ok| {
-        ok.bytes(settings.credentials_removed.but(credential.map(Credential::place)));
-        for (name, change) in [(SUBPROTOCOLS, &cleaned.subprotocols), (COOKIES, &cleaned.cookies)] {
+        ok.bytes(settings.credentials_removed.but(credential.map(Credential::header)));
+        for (name, change) in [(SUBPROTOCOLS, &edits.subprotocols), (COOKIES, &edits.cookies)] {
             match change {
-                Change::Keep => {}
-                Change::Remove => ok.text(HEADERS_TO_REMOVE, name),
-                Change::Set(value) => ok.overwrite(name, value),
+                HeaderEdit::Keep => {}
+                HeaderEdit::Remove => ok.text(HEADERS_TO_REMOVE, name),
+                HeaderEdit::Set(value) => ok.overwrite(name, value),
             }
         }
         for (name, value) in headers.iter().rev() {
@@ -112,7 +112,7 @@ fn write_as(
             }
         }
         if let Some(credential) = credential {
-            ok.overwrite(credential.place().as_str(), credential.expose());
+            ok.overwrite(credential.header().as_str(), credential.expose());
         }
         for (name, value) in headers.iter().rev() {
             if let Some(value) = value {
@@ -259,7 +259,7 @@ mod tests {
     use prost::Message;
 
     use super::*;
-    use crate::credential::{Place, Scheme};
+    use crate::credential::{CredentialHeader, CredentialScheme};
 
     /// Names and values of all headers that are set, and the names of those that are removed.
     type Headers = (Vec<(String, String)>, Vec<String>);
@@ -287,26 +287,34 @@ mod tests {
     #[test]
     fn whatever_the_lengths() {
         let settings = AnswerSettings::new("x-", "gateway-7");
-        let cleaned = Cleaned { subprotocols: Change::Remove, ..Cleaned::default() };
+        let edits = HeaderEdits { subprotocols: HeaderEdit::Remove, ..HeaderEdits::default() };
         for length in [1, 60, 113, 114, 115, 127, 128, 129, 500, 1000, 2000, 4000] {
             let text = "k".repeat(length);
-            let places = Place::ALL.iter().map(|place| (None, Some((*place, &text))));
+            let places = CredentialHeader::ALL.iter().map(|place| (None, Some((*place, &text))));
             let without = [(Some(&text), None), (None, None)];
             for (model, credential) in places.chain(without) {
                 let mut permit = patgate_core::testing::permit();
                 permit.model = model.map(|model| model.as_str().into());
                 permit.credential = credential.map(|(place, key)| match place {
-                    Place::Authorization => Credential::new(Scheme::Bearer, key).unwrap(),
-                    Place::XApiKey | Place::ApiKey => Credential::bare(place, key).unwrap(),
+                    CredentialHeader::Authorization => {
+                        Credential::new(CredentialScheme::Bearer, key).unwrap()
+                    }
+                    CredentialHeader::XApiKey | CredentialHeader::ApiKey => {
+                        Credential::bare(place, key).unwrap()
+                    }
                 });
                 let (set, removed) =
-                    headers(&write(&permit, &Grounds::default(), &settings, &cleaned));
+                    headers(&write(&permit, &Provenance::default(), &settings, &edits));
                 let value = |name: &str| set.iter().find(|(set, _)| set == name).map(|(_, v)| &**v);
                 assert_eq!(value("x-auth-model"), model.map(String::as_str));
-                for place in Place::ALL {
+                for place in CredentialHeader::ALL {
                     let expected = credential.filter(|(of, _)| of == place).map(|(_, key)| {
                         let bare = key.clone();
-                        if *place == Place::Authorization { format!("Bearer {bare}") } else { bare }
+                        if *place == CredentialHeader::Authorization {
+                            format!("Bearer {bare}")
+                        } else {
+                            bare
+                        }
                     });
                     assert_eq!(value(place.as_str()), expected.as_deref(), "{place}");
                     let removed = removed.iter().any(|name| name == place.as_str());

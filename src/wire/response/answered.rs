@@ -42,11 +42,11 @@ mod tests {
 
     use super::*;
     use crate::{
-        api::Manner,
+        api::ApiStyle,
         decision::Decision,
-        grounds::Grounds,
         model_list::ListForm,
-        request::Cleaned,
+        provenance::Provenance,
+        request::HeaderEdits,
         rollout::Mode,
         wire::response::{Answer, AnswerSettings},
         wording::Facts,
@@ -55,12 +55,12 @@ mod tests {
     fn read(decision: &Decision) -> CheckResponse {
         let to = Addressee {
             request_id: "r-1",
-            manner: Manner::default(),
+            api_style: ApiStyle::default(),
             facts: Facts::default(),
-            cleaned: Cleaned::default(),
+            edits: HeaderEdits::default(),
         };
         let settings = AnswerSettings::new("x-", "gateway-7");
-        let frame = Answer::new(decision, &Grounds::default(), &settings, &to).into_frame();
+        let frame = Answer::new(decision, &Provenance::default(), &settings, &to).into_frame();
         CheckResponse::decode(&frame[5..]).unwrap()
     }
 

@@ -1,7 +1,7 @@
 //! What the operator's configuration says about the answers that let a request through.
 
 use super::allow;
-use crate::{credential::Place, request::CREDENTIAL_HEADERS};
+use crate::{credential::CredentialHeader, request::CREDENTIAL_HEADERS};
 
 /// The settings that answers depend on.
 #[derive(Clone, Debug)]
@@ -28,22 +28,22 @@ impl AnswerSettings {
 #[derive(Clone, Debug)]
 pub(super) struct CredentialsRemoved {
     all: Box<[u8]>,
-    /// All but one, by [`Place::ALL`].
+    /// All but one, by [`CredentialHeader::ALL`].
     but_one: Box<[Box<[u8]>]>,
 }
 
 impl CredentialsRemoved {
     fn new() -> Self {
-        let but = |place: &Place| {
-            allow::removed(CREDENTIAL_HEADERS.into_iter().filter(|name| *name != place.as_str()))
+        let but = |header: &CredentialHeader| {
+            allow::removed(CREDENTIAL_HEADERS.into_iter().filter(|name| *name != header.as_str()))
         };
         let all = allow::removed(CREDENTIAL_HEADERS);
-        Self { all, but_one: Place::ALL.iter().map(but).collect() }
+        Self { all, but_one: CredentialHeader::ALL.iter().map(but).collect() }
     }
 
     /// Of all headers but the one that is set, if one is.
-    pub(super) fn but(&self, set: Option<Place>) -> &[u8] {
-        set.and_then(|place| self.but_one.get(place as usize)).unwrap_or(&self.all)
+    pub(super) fn but(&self, set: Option<CredentialHeader>) -> &[u8] {
+        set.and_then(|header| self.but_one.get(header as usize)).unwrap_or(&self.all)
     }
 }
 

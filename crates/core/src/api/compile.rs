@@ -3,8 +3,8 @@
 use super::{
     Apis, Surface, TableError, TableErrors,
     host::HostPattern,
-    sources::Source,
     table::{self, Table},
+    table_source::TableSource,
     tree::Tree,
 };
 
@@ -14,9 +14,9 @@ impl Apis {
     /// # Errors
     ///
     /// Every mistake in each of them; when there is none, every contradiction between them.
-    pub fn compile(sources: &[Source]) -> Result<Self, TableErrors> {
+    pub fn compile(sources: &[TableSource]) -> Result<Self, TableErrors> {
         let mut mistakes = Vec::new();
-        let read = |source: &Source| table::read(&source.file, &source.text, &mut mistakes);
+        let read = |source: &TableSource| table::read(&source.file, &source.text, &mut mistakes);
         let tables: Vec<Table> = sources.iter().filter_map(read).collect();
         for (at, table) in tables.iter().enumerate() {
             for earlier in &tables[..at] {
@@ -60,7 +60,7 @@ impl Apis {
             name: table.name,
             host: table.host,
             mount: table.mount,
-            manner: table.manner,
+            api_style: table.api_style,
             errors: table.errors,
             cookies: table.cookies,
             domain: table.domain,

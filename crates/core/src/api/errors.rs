@@ -7,7 +7,7 @@ use serde_saphyr::Spanned;
 use super::{Apis, Surface, template::Template};
 use crate::{
     vocabulary::{UnknownWord, vocabulary},
-    yaml::{Node, Placed, line},
+    yaml::{Placed, YamlNode, line},
 };
 
 vocabulary! {
@@ -52,8 +52,8 @@ impl Apis {
     /// one of an API whose mount is missing, so it takes the style of the API whose prefix it
     /// begins with, and OpenAI's otherwise.
     pub fn error_style(&self, authority: &str, path: &str) -> ErrorStyle {
-        if let Some(belonging) = self.surface(authority, path) {
-            return belonging.surface.error_style(path);
+        if let Some(matched) = self.surface(authority, path) {
+            return matched.surface.error_style(path);
         }
         let here = self.surfaces.iter().filter(|surface| surface.host.covers(authority));
         let longest = here.filter_map(|surface| surface.errors.longest(path)).max_by_key(|it| it.0);
@@ -80,7 +80,7 @@ fn below(path: &str, segments: usize) -> &str {
 ///
 /// Every mistake, with its line.
 pub(super) fn read(field: &Placed) -> Result<ErrorStyles, Vec<(u64, String)>> {
-    let Node::Map(entries) = &field.value else {
+    let YamlNode::Map(entries) = &field.value else {
         let default = style(field).map_err(|problem| mistake(field, "`errors`", &problem));
         return default
             .map(|default| ErrorStyles { default, by_prefix: Vec::new() })
@@ -114,7 +114,7 @@ fn mistake<T>(placed: &Spanned<T>, at: &str, problem: &str) -> (u64, String) {
 
 fn style(placed: &Placed) -> Result<ErrorStyle, String> {
     match &placed.value {
-        Node::Text(word) => word.parse().map_err(|unknown: UnknownWord| unknown.to_string()),
+        YamlNode::Text(word) => word.parse().map_err(|unknown: UnknownWord| unknown.to_string()),
         other => Err(format!("expected an error style, not {}", other.kind())),
     }
 }
@@ -134,7 +134,7 @@ mod tests {
 
     fn apis(tables: &[&str]) -> Apis {
         let rule = "rules: [{ methods: [GET], path: /a, operation: read, entity: scim }]\n";
-        let sources = tables.iter().enumerate().map(|(number, table)| crate::api::Source {
+        let sources = tables.iter().enumerate().map(|(number, table)| crate::api::TableSource {
             file: "t".to_owned(),
             text: format!("name: t{number}\n{table}\n{rule}"),
         });

@@ -62,7 +62,7 @@ impl Apis {
         path: &'a str,
         known: bool,
     ) -> Nearest<'a> {
-        let own = self.surface(authority, path).map(|belonging| belonging.surface);
+        let own = self.surface(authority, path).map(|matched| matched.surface);
         let others: Vec<_> = match own {
             Some(_) => Vec::new(),
             None => self.surfaces.iter().filter(|it| it.host.covers(authority)).collect(),
@@ -329,7 +329,7 @@ mod tests {
     fn only_what_is_served_at_this_host_is_near() {
         let table = "name: x\nhost: \"{domain}.example.com\"\nmount: /api\nerrors: problem\nrules:\n\
                      - { methods: [GET], path: \"/things/{id}\", operation: read, entity: scim }\n";
-        let source = |text: &str| super::super::Source { file: "t".into(), text: text.into() };
+        let source = |text: &str| super::super::TableSource { file: "t".into(), text: text.into() };
         let apis = Apis::compile(&[source(table)]).unwrap();
         let at = |host, path| {
             let nearest = apis.nearest(host, "GET", path, true);
@@ -356,7 +356,7 @@ mod tests {
             })
             .collect();
         let table = format!("name: x\nmount: /p/{{domain}}\nerrors: openai\nrules:\n{rules}");
-        let source = super::super::Source { file: "t".into(), text: table };
+        let source = super::super::TableSource { file: "t".into(), text: table };
         let apis = Apis::compile(&[source]).unwrap();
         let surface = &apis.surfaces[0];
         for path in [

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ContentType, CredentialSource, ErrorStyle, Insufficient, Method, Upgrade};
+use super::{ContentTypeUse, ErrorStyle, InsufficientStatus, Method, TokenSource, Upgrade};
 use crate::{
     model_list::ListForm,
     operation::{EntityType, Operation},
@@ -20,15 +20,15 @@ pub fn schema() -> Value {
     let operations: Vec<_> = Operation::ALL.iter().map(|word| word.as_str()).collect();
     let entities: Vec<_> = EntityType::ALL.iter().map(|word| word.as_str()).collect();
     let methods: Vec<_> = Method::ALL.iter().map(|word| word.as_str()).collect();
-    let sources: Vec<_> = CredentialSource::ALL.iter().map(|word| word.as_str()).collect();
+    let sources: Vec<_> = TokenSource::ALL.iter().map(|word| word.as_str()).collect();
     let upgrades: Vec<_> = Upgrade::ALL.iter().map(|word| word.as_str()).collect();
     let forms: Vec<_> = ListForm::ALL.iter().map(|word| word.as_str()).collect();
     let lists: Vec<_> =
         ListForm::ALL.iter().filter(|form| !form.is_of_one()).map(|form| form.as_str()).collect();
     let errors: Vec<_> = ErrorStyle::ALL.iter().map(|word| word.as_str()).collect();
-    let content_types: Vec<_> = ContentType::ALL.iter().map(|word| word.as_str()).collect();
+    let content_types: Vec<_> = ContentTypeUse::ALL.iter().map(|word| word.as_str()).collect();
     let statuses: Vec<u16> =
-        Insufficient::ALL.iter().filter_map(|word| word.as_str().parse().ok()).collect();
+        InsufficientStatus::ALL.iter().filter_map(|word| word.as_str().parse().ok()).collect();
     // What each entity type can be asked to do, and where the id of one may come from.
     let pairs: Vec<_> = EntityType::ALL
         .iter()

@@ -3,19 +3,19 @@
 use std::str::FromStr;
 
 use super::{
-    ContentType, CredentialSource, DomainSource, IdSource, Insufficient, Manner, Method, Methods,
-    Rule, Sources, TableError, Upgrade,
+    ApiStyle, ContentTypeUse, DomainSource, IdSource, InsufficientStatus, Method, Methods, Rule,
+    TableError, TokenSource, TokenSources, Upgrade,
     errors::{self, ErrorStyles},
     host::HostPattern,
     template::Template,
 };
 use crate::{
     backend::{BackendName, BackendNameError},
-    body::Form,
+    body::BodyForm,
     domain::DomainRef,
     model_list::ListForm,
     operation::{EntityType, Operation},
-    yaml::{self, Node, Placed, Problem, ProblemKind, line},
+    yaml::{self, Placed, YamlError, YamlErrorKind, YamlNode, line},
 };
 
 /// The parameter that names the domain, in a host or a mount.
@@ -64,14 +64,14 @@ pub(super) struct Table {
     pub(super) mount: Template,
     pub(super) domain: DomainSource,
     pub(super) upstream: Option<BackendName>,
-    pub(super) manner: Manner,
+    pub(super) api_style: ApiStyle,
     pub(super) errors: ErrorStyles,
     pub(super) cookies: Box<[Box<str>]>,
-    pub(super) rows: Vec<Row>,
+    pub(super) rows: Vec<RuleRow>,
 }
 
 /// One rule of it.
-pub(super) struct Row {
+pub(super) struct RuleRow {
     pub(super) line: u64,
     /// Methods and path, as written.
     pub(super) title: String,
@@ -81,13 +81,13 @@ pub(super) struct Row {
 /// Reads a table; what is wrong with it is added to `mistakes`.
 pub(super) fn read(file: &str, text: &str, mistakes: &mut Vec<TableError>) -> Option<Table> {
     let before = mistakes.len();
-    let mut reader = Reader { file, rule: None, mistakes };
+    let mut reader = TableReader { file, rule: None, mistakes };
     let table = match yaml::read(text) {
         Ok(document) => reader.table(&document),
-        Err(Problem { line, kind, .. }) => {
+        Err(YamlError { line, kind, .. }) => {
             let problem = match kind {
-                ProblemKind::KeyTwice => "a key stands here twice".to_owned(),
-                ProblemKind::Malformed(error) => format!("not well-formed YAML: {error}"),
+                YamlErrorKind::KeyTwice => "a key stands here twice".to_owned(),
+                YamlErrorKind::Malformed(error) => format!("not well-formed YAML: {error}"),
             };
             reader.mistake(line, problem);
             None
@@ -96,25 +96,25 @@ pub(super) fn read(file: &str, text: &str, mistakes: &mut Vec<TableError>) -> Op
     table.filter(|_| mistakes.len() == before)
 }
 
-struct Reader<'m> {
+struct TableReader<'m> {
     file: &'m str,
     rule: Option<String>,
     mistakes: &'m mut Vec<TableError>,
 }
 
 /// The fields of a map by name.
-struct Fields<'d> {
+struct TableFields<'d> {
     line: u64,
     found: Vec<(&'d str, &'d Placed)>,
 }
 
-impl<'d> Fields<'d> {
+impl<'d> TableFields<'d> {
     fn get(&self, name: &str) -> Option<&'d Placed> {
         self.found.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
     }
 }
 
-impl Reader<'_> {
+impl TableReader<'_> {
     fn mistake(&mut self, line: u64, problem: impl Into<String>) {
         self.mistakes.push(TableError {
             file: self.file.to_owned(),
@@ -134,7 +134,8 @@ impl Reader<'_> {
         let sources = self.sources(&fields);
         let cookies = self.cookies(&fields);
         let errors = self.errors(&fields);
-        let insufficient = self.optional(&fields, "insufficient_permission", word::<Insufficient>);
+        let insufficient =
+            self.optional(&fields, "insufficient_permission", word::<InsufficientStatus>);
         let wrong = host.is_wrong() || mount.is_wrong() || fixed.is_wrong();
         // Whatever these are, the rules' own mistakes are to be found as well.
         let (host, mount) = (host.or_default(), mount.or_default());
@@ -147,9 +148,9 @@ impl Reader<'_> {
             );
         }
         let rows = self.rows(&fields, &mount)?;
-        let manner = Manner {
+        let api_style = ApiStyle {
             sources: sources?,
-            insufficient: insufficient.value().unwrap_or(Insufficient::Forbidden),
+            insufficient: insufficient.value().unwrap_or(InsufficientStatus::Forbidden),
         };
         let (file, line) = (self.file.to_owned(), fields.line);
         let (name, domain, errors, cookies) = (name?, domain?, errors?, cookies?);
@@ -161,14 +162,14 @@ impl Reader<'_> {
             mount,
             domain,
             upstream,
-            manner,
+            api_style,
             errors,
             cookies,
             rows,
         })
     }
 
-    fn errors(&mut self, fields: &Fields<'_>) -> Option<ErrorStyles> {
+    fn errors(&mut self, fields: &TableFields<'_>) -> Option<ErrorStyles> {
         let Some(field) = fields.get("errors") else {
             self.mistake(fields.line, "`errors` is missing");
             return None;
@@ -183,11 +184,11 @@ impl Reader<'_> {
         None
     }
 
-    fn sources(&mut self, fields: &Fields<'_>) -> Option<Sources> {
-        let Some(list) = fields.get("credentials") else { return Some(Sources::default()) };
-        let mut sources = Sources::NONE;
+    fn sources(&mut self, fields: &TableFields<'_>) -> Option<TokenSources> {
+        let Some(list) = fields.get("credentials") else { return Some(TokenSources::default()) };
+        let mut sources = TokenSources::NONE;
         for (line, text) in self.texts(list, "credentials")? {
-            match text.parse::<CredentialSource>() {
+            match text.parse::<TokenSource>() {
                 Ok(source) if sources.contains(source) => {
                     self.mistake(line, format!("`{source}` stands there twice"));
                 }
@@ -205,7 +206,7 @@ impl Reader<'_> {
         Some(sources)
     }
 
-    fn cookies(&mut self, fields: &Fields<'_>) -> Option<Box<[Box<str>]>> {
+    fn cookies(&mut self, fields: &TableFields<'_>) -> Option<Box<[Box<str>]>> {
         let Some(list) = fields.get("remove_cookies") else { return Some(Box::default()) };
         let mut names: Vec<Box<str>> = Vec::new();
         for (line, name) in self.texts(list, "remove_cookies")? {
@@ -219,12 +220,12 @@ impl Reader<'_> {
         Some(names.into())
     }
 
-    fn rows(&mut self, fields: &Fields<'_>, mount: &Template) -> Option<Vec<Row>> {
+    fn rows(&mut self, fields: &TableFields<'_>, mount: &Template) -> Option<Vec<RuleRow>> {
         let Some(rules) = fields.get("rules") else {
             self.mistake(fields.line, "`rules` is missing");
             return None;
         };
-        let Node::List(rules) = &rules.value else {
+        let YamlNode::List(rules) = &rules.value else {
             self.mistake(
                 line(rules),
                 format!("`rules`: expected a list, not {}", rules.value.kind()),
@@ -242,7 +243,7 @@ impl Reader<'_> {
         Some(rows.collect())
     }
 
-    fn row(&mut self, rule: &Placed, mount: &Template) -> Option<Row> {
+    fn row(&mut self, rule: &Placed, mount: &Template) -> Option<RuleRow> {
         self.rule = title(&rule.value);
         let fields = self.fields(rule, &RULE_FIELDS)?;
         let methods = self.methods(&fields);
@@ -274,12 +275,12 @@ impl Reader<'_> {
         };
         let id = self.optional(&fields, "id", |text| id_source(text, &template, entity_type));
         let mut id = id.or_default();
-        let content_type = self.optional(&fields, "content_type", word::<ContentType>).value();
-        if content_type.is_some() && id != IdSource::Body(Form::Json) {
+        let content_type = self.optional(&fields, "content_type", word::<ContentTypeUse>).value();
+        if content_type.is_some() && id != IdSource::Body(BodyForm::Json) {
             let problem = "`content_type` belongs to a rule with `id: body.model`";
             self.mistake(fields.line, problem);
-        } else if content_type == Some(ContentType::Ignored) {
-            id = IdSource::Body(Form::JsonOfAnyType);
+        } else if content_type == Some(ContentTypeUse::Ignored) {
+            id = IdSource::Body(BodyForm::JsonOfAnyType);
         }
         let upstream = self.optional(&fields, "upstream", backend).value();
         let upgrade = self.optional(&fields, "upgrade", word::<Upgrade>).value();
@@ -292,14 +293,14 @@ impl Reader<'_> {
         {
             self.mistake(fields.line, NOT_A_LIST);
         }
-        Some(Row {
+        Some(RuleRow {
             line: fields.line,
             title: self.rule.clone().unwrap_or_default(),
             rule: Rule { methods, operation, entity_type, id, upgrade, upstream, answer, template },
         })
     }
 
-    fn methods(&mut self, fields: &Fields<'_>) -> Option<Methods> {
+    fn methods(&mut self, fields: &TableFields<'_>) -> Option<Methods> {
         let Some(list) = fields.get("methods") else {
             self.mistake(fields.line, "`methods` is missing");
             return None;
@@ -325,8 +326,8 @@ impl Reader<'_> {
     }
 
     /// The fields of a map, none of them unknown.
-    fn fields<'d>(&mut self, placed: &'d Placed, known: &[&str]) -> Option<Fields<'d>> {
-        let Node::Map(entries) = &placed.value else {
+    fn fields<'d>(&mut self, placed: &'d Placed, known: &[&str]) -> Option<TableFields<'d>> {
+        let YamlNode::Map(entries) = &placed.value else {
             let kind = placed.value.kind();
             self.mistake(line(placed), format!("expected a map of fields, not {kind}"));
             return None;
@@ -337,44 +338,44 @@ impl Reader<'_> {
             self.mistake(line(key), problem);
         }
         let found = entries.iter().map(|(key, value)| (&*key.value, value)).collect();
-        Some(Fields { line: line(placed), found })
+        Some(TableFields { line: line(placed), found })
     }
 
     fn optional<T>(
         &mut self,
-        fields: &Fields<'_>,
+        fields: &TableFields<'_>,
         name: &str,
         parse: impl FnOnce(&str) -> Result<T, String>,
-    ) -> Given<T> {
-        let Some(placed) = fields.get(name) else { return Given::Absent };
+    ) -> FieldValue<T> {
+        let Some(placed) = fields.get(name) else { return FieldValue::Absent };
         let problem = match &placed.value {
-            Node::Text(text) => match parse(text) {
-                Ok(value) => return Given::Value(value),
+            YamlNode::Text(text) => match parse(text) {
+                Ok(value) => return FieldValue::Value(value),
                 Err(problem) => problem,
             },
             other => format!("expected a value, not {}", other.kind()),
         };
         self.mistake(line(placed), format!("`{name}`: {problem}"));
-        Given::Wrong
+        FieldValue::Wrong
     }
 
     fn required<T>(
         &mut self,
-        fields: &Fields<'_>,
+        fields: &TableFields<'_>,
         name: &str,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
         let given = self.optional(fields, name, parse);
-        if matches!(given, Given::Absent) {
+        if matches!(given, FieldValue::Absent) {
             self.mistake(fields.line, format!("`{name}` is missing"));
         }
         given.value()
     }
 
     fn texts<'d>(&mut self, placed: &'d Placed, name: &str) -> Option<Vec<(u64, &'d str)>> {
-        if let Node::List(items) = &placed.value {
+        if let YamlNode::List(items) = &placed.value {
             let texts = items.iter().map(|item| match &item.value {
-                Node::Text(text) => Some((line(item), &**text)),
+                YamlNode::Text(text) => Some((line(item), &**text)),
                 _ => None,
             });
             if let Some(texts) = texts.collect() {
@@ -387,14 +388,14 @@ impl Reader<'_> {
 }
 
 /// A field that need not be there.
-enum Given<T> {
+enum FieldValue<T> {
     Value(T),
     Absent,
     /// A mistake that has been told.
     Wrong,
 }
 
-impl<T> Given<T> {
+impl<T> FieldValue<T> {
     fn is_wrong(&self) -> bool {
         matches!(self, Self::Wrong)
     }
@@ -407,7 +408,7 @@ impl<T> Given<T> {
     }
 }
 
-impl<T: Default> Given<T> {
+impl<T: Default> FieldValue<T> {
     fn or_default(self) -> T {
         self.value().unwrap_or_default()
     }
@@ -426,16 +427,16 @@ fn domain_source(
 }
 
 /// Methods and path of a rule as they are written, however wrong.
-fn title(rule: &Node) -> Option<String> {
-    let Node::Map(entries) = rule else { return None };
+fn title(rule: &YamlNode) -> Option<String> {
+    let YamlNode::Map(entries) = rule else { return None };
     let text = |placed: &Placed| match &placed.value {
-        Node::Text(text) => Some(text.clone()),
+        YamlNode::Text(text) => Some(text.clone()),
         _ => None,
     };
     let field = |name: &str| entries.iter().find(|(key, _)| key.value == name).map(|(_, v)| v);
     let path = field("path").and_then(text)?;
     let methods = match field("methods").map(|methods| &methods.value) {
-        Some(Node::List(items)) => items.iter().filter_map(text).collect::<Vec<_>>().join(","),
+        Some(YamlNode::List(items)) => items.iter().filter_map(text).collect::<Vec<_>>().join(","),
         _ => return Some(path),
     };
     Some(format!("{methods} {path}"))
@@ -490,10 +491,10 @@ fn id_source(
         Some(other) => Err(format!("`{text}` is the id of one of `models`, not `{other}`")),
     };
     match text.split_once('.').unwrap_or((text, "")) {
-        ("body", "model") => of_a_model(Form::Json),
-        ("form", "model") => of_a_model(Form::Multipart),
-        ("body", "") if text == "body" => of_a_model(Form::Other),
-        ("query", "model") => match of_a_model(Form::Other) {
+        ("body", "model") => of_a_model(BodyForm::Json),
+        ("form", "model") => of_a_model(BodyForm::Multipart),
+        ("body", "") if text == "body" => of_a_model(BodyForm::Other),
+        ("query", "model") => match of_a_model(BodyForm::Other) {
             Ok(_) => Ok(IdSource::Query),
             Err(problem) => Err(problem),
         },

@@ -17,12 +17,12 @@ fn folder() -> PathBuf {
     concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/apis").into()
 }
 
-fn sources() -> Vec<Source> {
+fn sources() -> Vec<TableSource> {
     let files = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path());
     let tables = files.filter(|file| file.extension().is_some_and(|extension| extension == "yaml"));
     let mut tables: Vec<_> = tables.collect();
     tables.sort();
-    let source = |file: &PathBuf| Source {
+    let source = |file: &PathBuf| TableSource {
         file: file.display().to_string(),
         text: std::fs::read_to_string(file).unwrap(),
     };
@@ -34,7 +34,7 @@ fn shipped() -> Apis {
 }
 
 fn compile(text: &str) -> Result<Apis, TableErrors> {
-    Apis::compile(&[Source { file: "t.yaml".to_owned(), text: text.to_owned() }])
+    Apis::compile(&[TableSource { file: "t.yaml".to_owned(), text: text.to_owned() }])
 }
 
 #[test]

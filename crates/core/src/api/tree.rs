@@ -12,11 +12,11 @@ use super::template::{Segment, Template};
 #[derive(Debug)]
 pub(super) struct Tree<T> {
     /// The first is the root.
-    nodes: Vec<Node<T>>,
+    nodes: Vec<TreeNode<T>>,
 }
 
 #[derive(Debug)]
-struct Node<T> {
+struct TreeNode<T> {
     literals: HashMap<Box<str>, usize, RandomState>,
     parameter: Option<usize>,
     /// Of templates that end here.
@@ -27,11 +27,11 @@ struct Node<T> {
 
 impl<T> Default for Tree<T> {
     fn default() -> Self {
-        Self { nodes: vec![Node::new()] }
+        Self { nodes: vec![TreeNode::new()] }
     }
 }
 
-impl<T> Node<T> {
+impl<T> TreeNode<T> {
     fn new() -> Self {
         Self { literals: HashMap::default(), parameter: None, here: Vec::new(), beyond: Vec::new() }
     }
@@ -49,7 +49,7 @@ impl<T> Tree<T> {
                 Segment::Parameter(_) => *self.nodes[at].parameter.get_or_insert(free),
             };
             if next == free {
-                self.nodes.push(Node::new());
+                self.nodes.push(TreeNode::new());
             }
             at = next;
         }
@@ -130,7 +130,7 @@ impl<T> Tree<T> {
     }
 }
 
-impl<T> Node<T> {
+impl<T> TreeNode<T> {
     fn children(&self) -> impl Iterator<Item = usize> {
         self.literals.values().copied().chain(self.parameter)
     }

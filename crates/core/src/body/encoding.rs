@@ -12,7 +12,7 @@
 mod gzip;
 mod zstd;
 
-use crate::refusal::{Compressed, NoModel};
+use crate::refusal::{CompressionFault, NoModel};
 
 /// Most bytes of a decoded body: the same limit as for a body that is not compressed.
 pub const MAX_DECODED: usize = 32 * 1024 * 1024;
@@ -29,7 +29,7 @@ pub(super) enum Encoding {
 
 /// What decoding asks for before it continues.
 #[derive(Clone, Copy, Debug)]
-pub enum Ask {
+pub enum ResourceNeed {
     /// Memory in bytes, until the body has been read.
     Memory(usize),
     /// Time to decode another piece.
@@ -37,7 +37,7 @@ pub enum Ask {
 }
 
 /// Grants or refuses what decoding asks for.
-pub type Leave<'l> = &'l mut dyn FnMut(Ask) -> Result<(), NoModel>;
+pub type ResourceGate<'l> = &'l mut dyn FnMut(ResourceNeed) -> Result<(), NoModel>;
 
 impl Encoding {
     /// Returns the encoding that a `Content-Encoding` names; `None` if the body is not compressed.
@@ -52,11 +52,11 @@ impl Encoding {
         }
     }
 
-    pub(super) fn decode(self, sent: &[u8], leave: Leave<'_>) -> Result<Vec<u8>, NoModel> {
-        let limits = Limits::of(sent);
+    pub(super) fn decode(self, sent: &[u8], gate: ResourceGate<'_>) -> Result<Vec<u8>, NoModel> {
+        let limits = DecodeLimits::of(sent);
         match self {
-            Self::Gzip => gzip::decode(sent, &limits, leave),
-            Self::Zstd => zstd::decode(sent, &limits, leave),
+            Self::Gzip => gzip::decode(sent, &limits, gate),
+            Self::Zstd => zstd::decode(sent, &limits, gate),
         }
     }
 }
@@ -65,23 +65,26 @@ impl Encoding {
 ///
 /// # Errors
 ///
-/// Why it cannot be decoded, or what `leave` says.
-pub fn gunzip(sent: &[u8], longest: usize, leave: Leave<'_>) -> Result<Vec<u8>, NoModel> {
-    let limits =
-        Limits { bytes: longest, beyond: Compressed::TooLong, blocks: Limits::blocks(sent) };
-    gzip::decode(sent, &limits, leave)
+/// Why it cannot be decoded, or what `gate` says.
+pub fn gunzip(sent: &[u8], longest: usize, gate: ResourceGate<'_>) -> Result<Vec<u8>, NoModel> {
+    let limits = DecodeLimits {
+        bytes: longest,
+        beyond: CompressionFault::TooLong,
+        blocks: DecodeLimits::blocks(sent),
+    };
+    gzip::decode(sent, &limits, gate)
 }
 
 /// The limits of one body.
-struct Limits {
+struct DecodeLimits {
     /// Most bytes of the decoded body.
     bytes: usize,
     /// The error if there are more.
-    beyond: Compressed,
+    beyond: CompressionFault,
     blocks: usize,
 }
 
-impl Limits {
+impl DecodeLimits {
     /// Minimum average of compressed bytes per block, over all blocks of a body. Encoders end a
     /// block after some kilobytes.
     const BYTES_A_BLOCK: usize = 128;
@@ -89,8 +92,11 @@ impl Limits {
 
     fn of(sent: &[u8]) -> Self {
         let by_ratio = sent.len().saturating_mul(MAX_RATIO);
-        let beyond =
-            if by_ratio < MAX_DECODED { Compressed::TooDense } else { Compressed::TooLong };
+        let beyond = if by_ratio < MAX_DECODED {
+            CompressionFault::TooDense
+        } else {
+            CompressionFault::TooLong
+        };
         Self { bytes: by_ratio.min(MAX_DECODED), beyond, blocks: Self::blocks(sent) }
     }
 
@@ -103,9 +109,9 @@ impl Limits {
     }
 }
 
-const MALFORMED: NoModel = NoModel::Compressed(Compressed::Malformed);
-const OPTIONAL: NoModel = NoModel::Compressed(Compressed::Optional);
-const TOO_MANY_BLOCKS: NoModel = NoModel::Compressed(Compressed::TooManyBlocks);
+const MALFORMED: NoModel = NoModel::Compressed(CompressionFault::Malformed);
+const OPTIONAL: NoModel = NoModel::Compressed(CompressionFault::Optional);
+const TOO_MANY_BLOCKS: NoModel = NoModel::Compressed(CompressionFault::TooManyBlocks);
 
 fn little_endian(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))

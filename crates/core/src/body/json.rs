@@ -19,21 +19,21 @@ pub const MAX_DEPTH: u32 = 100;
 /// Most members of the object itself, whose names are compared with those that matter. The
 /// protected APIs define fewer than a hundred.
 pub const MAX_MEMBERS: usize = 10_000;
-const MALFORMED: Fault = Fault::Malformed;
+const MALFORMED: JsonError = JsonError::Malformed;
 
 /// What is wrong with a text. One byte long, so that it is returned in a register: it is checked
 /// after each byte that is read.
 #[derive(Clone, Copy)]
-enum Fault {
+enum JsonError {
     Malformed,
     TooDeep,
 }
 
-impl From<Fault> for NoModel {
-    fn from(fault: Fault) -> Self {
+impl From<JsonError> for NoModel {
+    fn from(fault: JsonError) -> Self {
         match fault {
-            Fault::Malformed => Self::MalformedJson { at: 0 },
-            Fault::TooDeep => Self::Excessive(Excess::Depth),
+            JsonError::Malformed => Self::MalformedJson { at: 0 },
+            JsonError::TooDeep => Self::Excessive(Excess::Depth),
         }
     }
 }
@@ -106,7 +106,7 @@ impl<'a> Scan<'a> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    fn next(&mut self) -> Result<u8, Fault> {
+    fn next(&mut self) -> Result<u8, JsonError> {
         let byte = self.peek().ok_or(MALFORMED)?;
         self.at += 1;
         Ok(byte)
@@ -118,7 +118,7 @@ impl<'a> Scan<'a> {
         here
     }
 
-    fn expect(&mut self, byte: u8) -> Result<(), Fault> {
+    fn expect(&mut self, byte: u8) -> Result<(), JsonError> {
         if self.eat(byte) { Ok(()) } else { Err(MALFORMED) }
     }
 
@@ -138,7 +138,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Reads a key and its colon, up to the beginning of the value.
-    fn key(&mut self) -> Result<&'a str, Fault> {
+    fn key(&mut self) -> Result<&'a str, JsonError> {
         self.expect(b'"')?;
         let key = self.string()?;
         self.space();
@@ -160,7 +160,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Reads the text between the quotes; the first quote has been read.
-    fn string(&mut self) -> Result<&'a str, Fault> {
+    fn string(&mut self) -> Result<&'a str, JsonError> {
         let start = self.at;
         loop {
             // Most short texts end here.
@@ -176,7 +176,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Reads what follows a backslash.
-    fn escape(&mut self) -> Result<(), Fault> {
+    fn escape(&mut self) -> Result<(), JsonError> {
         match self.next()? {
             b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Ok(()),
             b'u' => {
@@ -202,7 +202,7 @@ impl<'a> Scan<'a> {
         found
     }
 
-    fn hex(&mut self) -> Result<u32, Fault> {
+    fn hex(&mut self) -> Result<u32, JsonError> {
         let mut code = 0;
         for _ in 0..4 {
             let digit = char::from(self.next()?).to_digit(16).ok_or(MALFORMED)?;
@@ -213,7 +213,7 @@ impl<'a> Scan<'a> {
 
     /// Skips any value. The objects and arrays that are open inside it are bits of a set, so a deep
     /// value costs no more than a flat one.
-    fn value(&mut self) -> Result<(), Fault> {
+    fn value(&mut self) -> Result<(), JsonError> {
         // The object around all of this is also open.
         let mut open = Open { depth: 1, objects: 1 };
         loop {
@@ -271,12 +271,12 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn word(&mut self, rest: &[u8]) -> Result<(), Fault> {
+    fn word(&mut self, rest: &[u8]) -> Result<(), JsonError> {
         rest.iter().try_for_each(|byte| self.expect(*byte))
     }
 
     /// Reads the rest of a number without its sign.
-    fn number(&mut self, first: u8) -> Result<(), Fault> {
+    fn number(&mut self, first: u8) -> Result<(), JsonError> {
         match first {
             b'0' => {}
             b'1'..=b'9' => drop(self.skip(|byte| byte.is_ascii_digit())),
@@ -292,7 +292,7 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    fn digits(&mut self) -> Result<(), Fault> {
+    fn digits(&mut self) -> Result<(), JsonError> {
         if self.skip(|byte| byte.is_ascii_digit()) > 0 { Ok(()) } else { Err(MALFORMED) }
     }
 }
@@ -304,9 +304,9 @@ struct Open {
 }
 
 impl Open {
-    fn push(&mut self, object: bool) -> Result<(), Fault> {
+    fn push(&mut self, object: bool) -> Result<(), JsonError> {
         if self.depth == MAX_DEPTH {
-            return Err(Fault::TooDeep);
+            return Err(JsonError::TooDeep);
         }
         self.depth += 1;
         self.objects = self.objects << 1 | u128::from(object);

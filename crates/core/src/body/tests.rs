@@ -16,7 +16,7 @@ fn json(text: &str) -> Result<String, NoModel> {
         media_type: Some("application/json"),
         ..Default::default()
     };
-    told(body.model(Form::Json))
+    told(body.model(BodyForm::Json))
 }
 
 const BAD_JSON: NoModel = NoModel::MalformedJson { at: 0 };
@@ -320,10 +320,10 @@ fn a_malformed_body_is_malformed_somewhere() {
             media_type: Some("application/json"),
             ..Default::default()
         };
-        assert_eq!(body.model(Form::Json), Err(NoModel::MalformedJson { at }), "{text}");
+        assert_eq!(body.model(BodyForm::Json), Err(NoModel::MalformedJson { at }), "{text}");
     }
     let body = Body { bytes: b"{\"a\":\"\xff\"}", partial: Some("false"), ..Default::default() };
-    assert_eq!(body.model(Form::JsonOfAnyType), Err(NoModel::MalformedJson { at: 6 }));
+    assert_eq!(body.model(BodyForm::JsonOfAnyType), Err(NoModel::MalformedJson { at: 6 }));
 }
 
 #[test]
@@ -395,11 +395,11 @@ fn what_a_body_says_about_itself() {
     let with = |change: &dyn Fn(&mut Body<'static>)| {
         let mut body = good;
         change(&mut body);
-        body.model(Form::Json).map(|name| name.as_str().to_owned())
+        body.model(BodyForm::Json).map(|name| name.as_str().to_owned())
     };
-    assert_eq!(good.model(Form::Json).unwrap().as_str(), "m");
-    assert_eq!(good.model(Form::Other), Err(NoModel::Elsewhere));
-    assert_eq!(good.model(Form::Multipart), Err(NoModel::NotForm));
+    assert_eq!(good.model(BodyForm::Json).unwrap().as_str(), "m");
+    assert_eq!(good.model(BodyForm::Other), Err(NoModel::Elsewhere));
+    assert_eq!(good.model(BodyForm::Multipart), Err(NoModel::NotForm));
     for partial in [None, Some(""), Some("False"), Some("false,false"), Some("true,false")] {
         assert_eq!(with(&|body| body.partial = partial), Err(NoModel::NotShown));
     }
@@ -453,7 +453,7 @@ fn what_a_body_says_about_itself() {
     assert_eq!(with(&|body| body.media_type = None), Err(NoModel::NotJson));
     for media_type in [None, Some("text/plain"), Some("multipart/form-data; boundary=b")] {
         let body = Body { media_type, ..good };
-        assert_eq!(told(body.model(Form::JsonOfAnyType)).as_deref(), Ok("m"), "{media_type:?}");
+        assert_eq!(told(body.model(BodyForm::JsonOfAnyType)).as_deref(), Ok("m"), "{media_type:?}");
     }
     for bytes in [
         &b"{\"model\":\"m\xff\"}"[..],
@@ -463,22 +463,22 @@ fn what_a_body_says_about_itself() {
         b"{\0\"\0m\0",
     ] {
         let body = Body { bytes, length: None, ..good };
-        assert_eq!(told(body.model(Form::Json)), Err(BAD_JSON), "{bytes:?}");
+        assert_eq!(told(body.model(BodyForm::Json)), Err(BAD_JSON), "{bytes:?}");
     }
 }
 
 /// What serde_json reads from an object: every member whose key is `model`, in any case.
-struct Models(Vec<(String, serde_json::Value)>);
+struct ModelMembers(Vec<(String, serde_json::Value)>);
 
-impl<'de> serde::Deserialize<'de> for Models {
+impl<'de> serde::Deserialize<'de> for ModelMembers {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Members;
         impl<'de> Visitor<'de> for Members {
-            type Value = Models;
+            type Value = ModelMembers;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Models, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ModelMembers, A::Error> {
                 let mut models = Vec::new();
                 while let Some(key) = map.next_key::<String>()? {
                     if key.split('\0').next().unwrap().eq_ignore_ascii_case("model") {
@@ -487,7 +487,7 @@ impl<'de> serde::Deserialize<'de> for Models {
                         map.next_value::<IgnoredAny>()?;
                     }
                 }
-                Ok(Models(models))
+                Ok(ModelMembers(models))
             }
         }
         deserializer.deserialize_map(Members)
@@ -545,7 +545,7 @@ proptest! {
     /// patgate refuses for its form.
     #[test]
     fn serde_json_agrees(text in any_body()) {
-        let theirs = serde_json::from_str::<Models>(&text).map(|Models(models)| models);
+        let theirs = serde_json::from_str::<ModelMembers>(&text).map(|ModelMembers(models)| models);
         let more_than_theirs = text.starts_with('\u{feff}') || text.contains("NaN");
         match (json(&text), theirs) {
             _ if more_than_theirs => {}
@@ -565,8 +565,8 @@ proptest! {
     #[test]
     fn no_bytes_are_too_odd(bytes: Vec<u8>) {
         let body = |media_type| Body { bytes: &bytes, partial: Some("false"), media_type: Some(media_type), ..Default::default() };
-        prop_assert!(body("application/json").model(Form::Json).is_err());
-        prop_assert!(body(forms::FORM).model(Form::Multipart).is_err());
+        prop_assert!(body("application/json").model(BodyForm::Json).is_err());
+        prop_assert!(body(forms::FORM).model(BodyForm::Multipart).is_err());
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Permit;
 use crate::{
     domain::Domain,
-    model_list::{ListForm, Usable, body},
+    model_list::{ListForm, UsableModels, body},
     operation::Operation,
     principal::{DomainGrants, UserId},
     token::TokenId,
@@ -59,7 +59,7 @@ impl<'p> Listing<'p> {
     /// Whether [`Self::answer`] takes so long that other checks should not wait for it.
     pub fn takes_long(&self) -> bool {
         let all = !self.form.is_of_one() && self.form != ListForm::OllamaPs;
-        all && Usable::new(self.grants, &self.permit.domain).takes_long()
+        all && UsableModels::new(self.grants, &self.permit.domain).takes_long()
     }
 
     /// The answer.
@@ -68,7 +68,7 @@ impl<'p> Listing<'p> {
         let Permit { token, owner, domain, operation, model, .. } = self.permit;
         let body = match &model {
             Some(name) => body(self.form, &[name]),
-            None => body(self.form, &Usable::new(self.grants, &domain).names()),
+            None => body(self.form, &UsableModels::new(self.grants, &domain).names()),
         };
         AnsweredList { token, owner, domain, operation, model, body }
     }
@@ -168,7 +168,7 @@ mod tests {
         api::{Action, Entity},
         clock::Moment,
         credential::Sealed,
-        decide::{Authorized, ModelReading, Progress, authorize},
+        decide::{AuthorizationProgress, Authorized, ModelReading, authorize},
         decision::Decision,
         domain::{DomainId, Models},
         operation::EntityType,
@@ -183,9 +183,9 @@ mod tests {
 
     const DOMAIN: DomainId = DomainId(Uuid::from_u128(1));
 
-    type Scope<'a> = (EntityType, &'a str, Operation);
+    type TestScope<'a> = (EntityType, &'a str, Operation);
 
-    fn principal(permitted: &[Operation], scopes: &[Scope<'_>]) -> Principal {
+    fn principal(permitted: &[Operation], scopes: &[TestScope<'_>]) -> Principal {
         let permitted = permitted.iter().copied().collect();
         let mut grants = DomainGrants::new(DOMAIN, "acme".parse().unwrap(), permitted);
         scopes.iter().for_each(|(on, name, operation)| grants.add_scope(*on, name, *operation));
@@ -217,8 +217,8 @@ mod tests {
         };
         let domain = Arc::new(domain.clone());
         match authorize(principal, &action, Some(&domain), None, ModelReading::WhenNeeded)? {
-            Progress::Authorized(authorized) => Ok(authorized),
-            Progress::NeedsModel(needs) => needs.with(Err(NoModel::NotShown)),
+            AuthorizationProgress::Authorized(authorized) => Ok(authorized),
+            AuthorizationProgress::NeedsModel(needs) => needs.with(Err(NoModel::NotShown)),
         }
     }
 

@@ -19,8 +19,8 @@ use std::{
 };
 
 use self::{
-    replica::{Entry, Replica, of_poll, tick},
-    world::{Postgres, Writes},
+    replica::{CachedEntry, SimulatedReplica, of_poll, tick},
+    world::{SimulatedPostgres, Writes},
 };
 use super::{Lineage, Poll, UNCHECKED};
 use crate::testing::OURS;
@@ -56,22 +56,22 @@ struct Budget {
 }
 
 #[derive(Clone)]
-struct State {
+struct WorldState {
     now: i64,
     left: Budget,
     /// The last one is the primary; one before it may still answer.
-    servers: Vec<Rc<Postgres>>,
-    elsewhere: Option<Rc<Postgres>>,
-    redis: Option<Rc<Entry>>,
+    servers: Vec<Rc<SimulatedPostgres>>,
+    elsewhere: Option<Rc<SimulatedPostgres>>,
+    redis: Option<Rc<CachedEntry>>,
     /// All polls that were ever relayed.
     relayed: Vec<Rc<(Poll, Writes)>>,
     /// With their fingerprints.
-    replicas: Vec<(Rc<Replica>, u64)>,
+    replicas: Vec<(Rc<SimulatedReplica>, u64)>,
 }
 
 /// With the index of a transaction, replica or server, where there are several.
 #[derive(Clone, Copy, Debug)]
-enum Step {
+enum WorldEvent {
     Tick,
     Begin,
     /// Switches triggers off and on again, around what it writes.
@@ -83,12 +83,12 @@ enum Step {
     Crash,
     /// The standby knows as much of the log.
     Failover(usize),
-    Of(usize, Act),
+    Of(usize, ReplicaEvent),
 }
 
 /// What one replica does, or what befalls it.
 #[derive(Clone, Copy, Debug)]
-enum Act {
+enum ReplicaEvent {
     Fill(usize),
     FillArrives,
     RedisIsRead,
@@ -102,36 +102,37 @@ enum Act {
     Restart,
 }
 
-impl State {
+impl WorldState {
     fn new(budget: Budget) -> Self {
         let lineage = Lineage { installation: OURS, timeline: 1, life: 1 };
-        let replica = Rc::new(Replica::new(budget.remembered));
+        let replica = Rc::new(SimulatedReplica::new(budget.remembered));
         let hash = fingerprint(&replica);
         let mut state = Self {
             now: 0,
             left: budget,
-            servers: vec![Rc::new(Postgres::new(lineage))],
-            elsewhere: budget.elsewhere.then(|| Rc::new(Postgres::elsewhere(lineage))),
+            servers: vec![Rc::new(SimulatedPostgres::new(lineage))],
+            elsewhere: budget.elsewhere.then(|| Rc::new(SimulatedPostgres::elsewhere(lineage))),
             redis: None,
             relayed: Vec::new(),
             replicas: vec![(replica, hash); budget.replicas],
         };
         if budget.relay {
             state.left.polls += 1;
-            state.act(1, Act::Poll(0));
-            state.act(1, Act::PollArrives);
+            state.act(1, ReplicaEvent::Poll(0));
+            state.act(1, ReplicaEvent::PollArrives);
             state.relayed.clear();
         }
         if let Some(elsewhere) = state.elsewhere.clone() {
-            let entry = Entry { stamp: elsewhere.stamp(), as_of: 0, knows: elsewhere.visible() };
+            let entry =
+                CachedEntry { stamp: elsewhere.stamp(), as_of: 0, knows: elsewhere.visible() };
             state.redis = Some(Rc::new(entry));
             state.relayed.push(Rc::new(elsewhere.answer(tick(0), None)));
         }
         state
     }
 
-    fn steps(&self) -> Vec<Step> {
-        use Step::*;
+    fn steps(&self) -> Vec<WorldEvent> {
+        use WorldEvent::*;
         let (left, primary) = (&self.left, self.primary());
         let mut steps = Vec::new();
         let mut may = |possible: bool, step| steps.extend(possible.then_some(step));
@@ -152,57 +153,57 @@ impl State {
             let follows = left.relay && at > 0;
             let mut may = |possible: bool, act| may(possible, Of(at, act));
             for server in 0..self.servers.len() + usize::from(self.elsewhere.is_some()) {
-                may(left.fills > 0 && replica.fill.is_none() && !leads, Act::Fill(server));
-                may(left.polls > 0 && replica.poll.is_none(), Act::Poll(server));
-                may(left.observations > 0 && follows, Act::Observe(server));
+                may(left.fills > 0 && replica.fill.is_none() && !leads, ReplicaEvent::Fill(server));
+                may(left.polls > 0 && replica.poll.is_none(), ReplicaEvent::Poll(server));
+                may(left.observations > 0 && follows, ReplicaEvent::Observe(server));
             }
             for frame in 0..self.relayed.len() {
-                may(left.frames > 0 && follows, Act::FrameArrives(frame));
+                may(left.frames > 0 && follows, ReplicaEvent::FrameArrives(frame));
             }
-            may(replica.fill.is_some(), Act::FillArrives);
-            may(self.redis.is_some(), Act::RedisIsRead);
-            may(replica.memory.is_some(), Act::Use);
-            may(replica.poll.is_some(), Act::PollArrives);
-            may(replica.again, Act::PollIsLost);
-            may(left.restarts > 0 && replica.met.is_some(), Act::Restart);
+            may(replica.fill.is_some(), ReplicaEvent::FillArrives);
+            may(self.redis.is_some(), ReplicaEvent::RedisIsRead);
+            may(replica.memory.is_some(), ReplicaEvent::Use);
+            may(replica.poll.is_some(), ReplicaEvent::PollArrives);
+            may(replica.again, ReplicaEvent::PollIsLost);
+            may(left.restarts > 0 && replica.met.is_some(), ReplicaEvent::Restart);
         }
         steps
     }
 
-    fn after(&self, step: Step) -> Self {
+    fn after(&self, step: WorldEvent) -> Self {
         let mut next = self.clone();
-        let State { now, left, servers, .. } = &mut next;
+        let WorldState { now, left, servers, .. } = &mut next;
         // Copied even when it is not changed; it is small.
         let primary = Rc::make_mut(servers.last_mut().unwrap());
         match step {
-            Step::Tick => {
+            WorldEvent::Tick => {
                 left.ticks -= 1;
                 *now += 1;
             }
-            Step::Begin => {
+            WorldEvent::Begin => {
                 left.writes -= 1;
                 primary.begin(1 << left.writes, false);
             }
-            Step::BeginSwitching => {
+            WorldEvent::BeginSwitching => {
                 left.switches -= 1;
                 primary.begin(1 << (8 + left.switches), true);
             }
-            Step::Commit(index) => primary.commit(index, *now),
-            Step::Abort(index) => {
+            WorldEvent::Commit(index) => primary.commit(index, *now),
+            WorldEvent::Abort(index) => {
                 left.aborts -= 1;
                 primary.abort(index);
             }
-            Step::Prune => {
+            WorldEvent::Prune => {
                 left.prunes -= 1;
                 primary.prune();
             }
-            Step::Crash => {
+            WorldEvent::Crash => {
                 left.crashes -= 1;
                 let life = primary.lineage.life + 1;
                 let recovered = Lineage { life, ..primary.lineage };
                 *primary = primary.recovered(recovered, primary.logged());
             }
-            Step::Failover(logged) => {
+            WorldEvent::Failover(logged) => {
                 left.failovers -= 1;
                 let timeline = primary.lineage.timeline + 1;
                 let standby = Lineage { timeline, ..primary.lineage };
@@ -212,78 +213,78 @@ impl State {
                 }
                 servers.push(promoted);
             }
-            Step::Of(at, act) => next.act(at, act),
+            WorldEvent::Of(at, act) => next.act(at, act),
         }
         next
     }
 
     /// By its index; past the last one is the other installation's.
-    fn server(&self, index: usize) -> Rc<Postgres> {
+    fn server(&self, index: usize) -> Rc<SimulatedPostgres> {
         Rc::clone(self.servers.get(index).or(self.elsewhere.as_ref()).unwrap())
     }
 
-    fn act(&mut self, at: usize, act: Act) {
+    fn act(&mut self, at: usize, act: ReplicaEvent) {
         let asked = match act {
-            Act::Fill(server) | Act::Poll(server) | Act::Observe(server) => {
-                Some(self.server(server))
-            }
+            ReplicaEvent::Fill(server)
+            | ReplicaEvent::Poll(server)
+            | ReplicaEvent::Observe(server) => Some(self.server(server)),
             _ => None,
         };
         let (replica, hash) = &mut self.replicas[at];
         let replica = Rc::make_mut(replica);
         match act {
-            Act::Fill(_) => {
+            ReplicaEvent::Fill(_) => {
                 self.left.fills -= 1;
                 let server = asked.unwrap();
                 let (stamp, knows) = (server.stamp(), server.visible());
-                replica.fill = Some(Rc::new(Entry { stamp, as_of: self.now, knows }));
+                replica.fill = Some(Rc::new(CachedEntry { stamp, as_of: self.now, knows }));
             }
-            Act::FillArrives => {
+            ReplicaEvent::FillArrives => {
                 let fill = replica.fill.take().unwrap();
                 if replica.fill_arrives(&fill) && self.left.redis {
                     self.redis = Some(fill);
                 }
             }
-            Act::RedisIsRead => {
+            ReplicaEvent::RedisIsRead => {
                 let entry = self.redis.clone().unwrap();
                 let (admitted, version) = replica.admits(&entry, UNCHECKED, self.now);
                 if admitted {
                     replica.memory = Some((entry, version));
                 }
             }
-            Act::Use => {
+            ReplicaEvent::Use => {
                 let (entry, version) = replica.memory.clone().unwrap();
                 let (_, version) = replica.admits(&entry, version, self.now);
                 replica.memory = Some((entry, version));
             }
-            Act::Poll(_) => {
+            ReplicaEvent::Poll(_) => {
                 self.left.polls -= 1;
                 replica.poll(&asked.unwrap(), self.now);
             }
-            Act::PollArrives => {
+            ReplicaEvent::PollArrives => {
                 let poll = replica.poll.take().unwrap();
                 if replica.poll_arrives(poll.clone()) && self.left.relay {
                     self.relayed.push(Rc::new(poll));
                 }
             }
-            Act::FrameArrives(frame) => {
+            ReplicaEvent::FrameArrives(frame) => {
                 self.left.frames -= 1;
                 replica.frame_arrives(&self.relayed[frame], self.now);
             }
-            Act::Observe(_) => {
+            ReplicaEvent::Observe(_) => {
                 self.left.observations -= 1;
                 replica.observe(&asked.unwrap(), self.now);
             }
-            Act::PollIsLost => replica.again = false,
-            Act::Restart => {
+            ReplicaEvent::PollIsLost => replica.again = false,
+            ReplicaEvent::Restart => {
                 self.left.restarts -= 1;
-                *replica = Replica::new(self.left.remembered);
+                *replica = SimulatedReplica::new(self.left.remembered);
             }
         }
         *hash = fingerprint(replica);
     }
 
-    fn primary(&self) -> &Postgres {
+    fn primary(&self) -> &SimulatedPostgres {
         self.servers.last().unwrap()
     }
 
@@ -305,7 +306,7 @@ impl State {
     }
 
     /// Why it is wrong to use the entry.
-    fn harm_in(&self, entry: &Entry, replica: &Replica) -> Option<&'static str> {
+    fn harm_in(&self, entry: &CachedEntry, replica: &SimulatedReplica) -> Option<&'static str> {
         if entry.stamp.lineage.installation != OURS {
             return Some("an entry of another installation is used");
         }
@@ -324,14 +325,18 @@ impl State {
     }
 
     /// The rule must not refuse what was just read, nor once a poll has gone over it.
-    fn stuck(&self, replica: &Replica, unstuck: &mut HashSet<u64>) -> Option<&'static str> {
+    fn stuck(
+        &self,
+        replica: &SimulatedReplica,
+        unstuck: &mut HashSet<u64>,
+    ) -> Option<&'static str> {
         let (mut replica, primary) = (replica.clone(), self.primary());
         (replica.memory, replica.fill, replica.poll) = (None, None, None);
         if !unstuck.insert(fingerprint(&(&replica, primary, self.now))) {
             return None;
         }
         let knows = primary.visible();
-        let fresh = Entry { stamp: primary.stamp(), as_of: self.now, knows };
+        let fresh = CachedEntry { stamp: primary.stamp(), as_of: self.now, knows };
         for order in ["fill", "poll", "fill"] {
             if order == "fill" {
                 replica.fill_arrives(&Rc::new(fresh.clone()));
@@ -378,8 +383,8 @@ fn fingerprint(value: &impl Hash) -> u64 {
 
 /// Visits all that can be reached; panics with the steps to a state that must not be.
 fn search(name: &str, budget: Budget) -> usize {
-    let start = State::new(budget);
-    let mut came_from: HashMap<u64, Option<(u64, Step)>> = HashMap::new();
+    let start = WorldState::new(budget);
+    let mut came_from: HashMap<u64, Option<(u64, WorldEvent)>> = HashMap::new();
     came_from.insert(start.fingerprint(), None);
     let mut unstuck = HashSet::new();
     let mut open = vec![(start.fingerprint(), start)];

@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{OtherInstallation, RefusedStamp, Superseded, Triggers};
+use super::{OtherInstallation, RefusedStamp, SupersededServer, Triggers};
 use crate::{
     clock::Tick,
     domain::{DomainId, Slug},
@@ -251,7 +251,7 @@ impl ChangeRecord {
                 known.timeline > lineage.timeline
             };
             if superseded {
-                return Err(Superseded(lineage.timeline).into());
+                return Err(SupersededServer(lineage.timeline).into());
             }
         }
         self.begin(stamp, stamp.snapshot.clone(), sent);

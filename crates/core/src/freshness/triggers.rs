@@ -21,7 +21,7 @@ use crate::snapshot::Xid;
     "changes are not recorded: of the triggers in the schema `patgate`, {off} must be there and \
      ENABLED ALWAYS; let `patgate migrate` switch them on again"
 )]
-pub struct Unrecorded {
+pub struct TriggersOff {
     /// The triggers, for the message.
     pub off: String,
 }

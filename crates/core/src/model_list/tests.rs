@@ -21,9 +21,9 @@ fn domain(models: Option<&[&str]>) -> Domain {
     Domain::new(DOMAIN, "acme".parse().unwrap(), true, "model-acme".into(), models)
 }
 
-type Scope<'a> = (EntityType, &'a str, Operation);
+type TestScope<'a> = (EntityType, &'a str, Operation);
 
-fn grants(permitted: &[Operation], scopes: &[Scope<'_>]) -> DomainGrants {
+fn grants(permitted: &[Operation], scopes: &[TestScope<'_>]) -> DomainGrants {
     let permitted = permitted.iter().copied().collect();
     let mut grants = DomainGrants::new(DOMAIN, "acme".parse().unwrap(), permitted);
     scopes.iter().for_each(|(on, name, operation)| grants.add_scope(*on, name, *operation));
@@ -47,7 +47,7 @@ proptest! {
         listed in proptest::option::of(vec(select(&LISTED[..]), 0..5)),
     ) {
         let (domain, grants) = (domain(listed.as_deref()), grants(&permitted, &scopes));
-        let usable = Usable::new(&grants, &domain);
+        let usable = UsableModels::new(&grants, &domain);
         let stands = |name: &str| {
             listed.iter().flatten().any(|listed| *listed == name)
                 || scopes.iter().any(|(on, scoped, operation)| {
@@ -104,7 +104,7 @@ fn limited_is_what_names_models() {
         let grants = grants(permitted, scopes);
         for (models, expected) in [(None, limited), (Some(&["a"][..]), true), (Some(&[]), true)] {
             let domain = domain(models);
-            let usable = Usable::new(&grants, &domain);
+            let usable = UsableModels::new(&grants, &domain);
             assert_eq!(usable.is_limited(), expected, "{permitted:?} {scopes:?} {models:?}");
         }
     }
@@ -150,7 +150,7 @@ fn what_a_list_takes_is_bounded() {
     };
     let every = grants(&[Chat], &[(M, "*", Chat)]);
     let count = |grants: &DomainGrants, domain: &Domain| {
-        let usable = Usable::new(grants, domain);
+        let usable = UsableModels::new(grants, domain);
         (usable.names().len(), usable.takes_long())
     };
     let (short, long) = (names(200, "m"), names(MAX_NAMES + 2000, "m"));
@@ -162,7 +162,7 @@ fn what_a_list_takes_is_bounded() {
     assert_eq!(count(&scoped(&long), &all), (MAX_NAMES, true));
     // The list has the first ones.
     let domain = listed(&long);
-    let listed_first = Usable::new(&every, &domain).names();
+    let listed_first = UsableModels::new(&every, &domain).names();
     assert_eq!(listed_first.last().copied(), Some(&*format!("m{:06}", MAX_NAMES - 1)));
     // With many patterns, fewer names are compared with them.
     let mut patterns: Vec<_> = (0..999).map(|number| format!("x{number}-*")).collect();

@@ -3,17 +3,17 @@
 use crate::operation::{EntityType, Operation, OperationSet};
 
 /// An entity, and what the token's scopes give on it.
-pub(crate) type Entry = (EntityType, Box<str>, OperationSet);
+pub(crate) type ScopeEntry = (EntityType, Box<str>, OperationSet);
 
 /// Behind one pointer, because nearly no token has any. Stored as the list alone.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(from = "Vec<Entry>", into = "Vec<Entry>")]
-pub(super) struct SingleScopes(Option<Box<Inner>>);
+#[serde(from = "Vec<ScopeEntry>", into = "Vec<ScopeEntry>")]
+pub(super) struct SingleScopes(Option<Box<ScopeList>>);
 
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Inner {
+struct ScopeList {
     /// In the order of type and entity.
-    entries: Vec<Entry>,
+    entries: Vec<ScopeEntry>,
     /// What is given on some entity or other, by type: so that nobody has to look at them all.
     some: [OperationSet; EntityType::ALL.len()],
 }
@@ -21,7 +21,7 @@ struct Inner {
 impl SingleScopes {
     pub(super) fn add(&mut self, on: EntityType, entity: &str, operations: OperationSet) {
         let at = self.find(on, entity);
-        let Inner { entries, some } = &mut **self.0.get_or_insert_default();
+        let ScopeList { entries, some } = &mut **self.0.get_or_insert_default();
         match at {
             Ok(at) => entries[at].2 = entries[at].2.union(operations),
             Err(at) => entries.insert(at, (on, entity.into(), operations)),
@@ -45,14 +45,14 @@ impl SingleScopes {
     }
 
     /// The entries of a type.
-    pub(super) fn entries_of(&self, on: EntityType) -> &[Entry] {
+    pub(super) fn entries_of(&self, on: EntityType) -> &[ScopeEntry] {
         let entries = self.entries();
         let from = entries.partition_point(|(of, ..)| *of < on);
         let rest = entries.get(from..).unwrap_or_default();
         rest.get(..rest.partition_point(|(of, ..)| *of == on)).unwrap_or_default()
     }
 
-    pub(super) fn entries(&self) -> &[Entry] {
+    pub(super) fn entries(&self) -> &[ScopeEntry] {
         self.0.as_ref().map_or(&[], |inner| &inner.entries)
     }
 
@@ -74,17 +74,17 @@ impl SingleScopes {
     }
 }
 
-impl From<Vec<Entry>> for SingleScopes {
-    fn from(entries: Vec<Entry>) -> Self {
+impl From<Vec<ScopeEntry>> for SingleScopes {
+    fn from(entries: Vec<ScopeEntry>) -> Self {
         let mut some = <[OperationSet; EntityType::ALL.len()]>::default();
         for (on, _, operations) in &entries {
             some[*on as usize] = some[*on as usize].union(*operations);
         }
-        Self((!entries.is_empty()).then(|| Box::new(Inner { entries, some })))
+        Self((!entries.is_empty()).then(|| Box::new(ScopeList { entries, some })))
     }
 }
 
-impl From<SingleScopes> for Vec<Entry> {
+impl From<SingleScopes> for Vec<ScopeEntry> {
     fn from(scopes: SingleScopes) -> Self {
         scopes.0.map_or_else(Self::new, |inner| inner.entries)
     }
@@ -108,7 +108,7 @@ mod tests {
             scopes.add(on, entity, [operation].into_iter().collect());
         }
         let stored = postcard::to_stdvec(&scopes).unwrap();
-        let entries: Vec<Entry> = scopes.clone().into();
+        let entries: Vec<ScopeEntry> = scopes.clone().into();
         assert_eq!(stored, postcard::to_stdvec(&entries).unwrap(), "not the list alone");
         let read: SingleScopes = postcard::from_bytes(&stored).unwrap();
         assert_eq!(read, scopes);

@@ -6,8 +6,8 @@ use memchr::memchr;
 use percent_encoding::percent_decode_str;
 
 use crate::{
-    api::{CredentialSource, Sources},
-    refusal::{Malformed, NotAToken, Refusal},
+    api::{TokenSource, TokenSources},
+    refusal::{MalformedPart, NotAToken, Refusal},
     token::{Tokens, VerifiedToken},
 };
 
@@ -16,13 +16,13 @@ pub(super) const IN_SUBPROTOCOL: &str = "openai-insecure-api-key.";
 
 /// Why no token was found.
 #[derive(Debug)]
-pub(super) struct Refused {
+pub(super) struct RefusedCredential {
     pub(super) refusal: Refusal,
     /// If several credentials differ, the only token among them.
     pub(super) among: Option<Box<VerifiedToken>>,
 }
 
-impl From<Refusal> for Refused {
+impl From<Refusal> for RefusedCredential {
     fn from(refusal: Refusal) -> Self {
         Self { refusal, among: None }
     }
@@ -31,9 +31,9 @@ impl From<Refusal> for Refused {
 /// Returns the one token that a request has in its headers.
 pub(super) fn find<'a, H>(
     header: &H,
-    sources: &Sources,
+    sources: &TokenSources,
     tokens: &Tokens,
-) -> Result<VerifiedToken, Refused>
+) -> Result<VerifiedToken, RefusedCredential>
 where
     H: Fn(&str) -> Option<&'a str>,
 {
@@ -65,28 +65,28 @@ where
 
 /// Returns the credential in a header, or what is there in place of a token; `None` if it is empty.
 fn credential_in<'a>(
-    source: CredentialSource,
+    source: TokenSource,
     value: &'a str,
-    sources: &Sources,
-) -> Result<Option<Result<&'a str, NotAToken>>, Refused> {
+    sources: &TokenSources,
+) -> Result<Option<Result<&'a str, NotAToken>>, RefusedCredential> {
     match source {
-        CredentialSource::Bearer | CredentialSource::ApiKeyScheme => {
+        TokenSource::Bearer | TokenSource::ApiKeyScheme => {
             // Envoy joins the values of a repeated header with a comma, so a comma means two
             // values.
             if memchr(b',', value.as_bytes()).is_some() {
-                return Err(Refusal::BadRequest(Malformed::Authorization).into());
+                return Err(Refusal::BadRequest(MalformedPart::Authorization).into());
             }
             Ok(Some(behind_scheme(value, sources)))
         }
-        CredentialSource::Subprotocol => {
+        TokenSource::Subprotocol => {
             let mut tokens = subprotocols(value).filter_map(|it| it.strip_prefix(IN_SUBPROTOCOL));
             let first = tokens.next();
             match tokens.all(|other| Some(other) == first) {
                 true => Ok(first.map(Ok)),
-                false => Err(Refusal::BadRequest(Malformed::Credentials).into()),
+                false => Err(Refusal::BadRequest(MalformedPart::Credentials).into()),
             }
         }
-        CredentialSource::XApiKey | CredentialSource::ApiKey | CredentialSource::XGoogApiKey => {
+        TokenSource::XApiKey | TokenSource::ApiKey | TokenSource::XGoogApiKey => {
             // Clients that send their key in another header leave this one empty.
             Ok(Some(value).filter(|value| !value.is_empty()).map(Ok))
         }
@@ -95,7 +95,7 @@ fn credential_in<'a>(
 
 /// Returns the refusal of several credentials, with the token if there is exactly one among them.
 #[cold]
-fn several<'a, H>(header: &H, sources: &Sources, tokens: &Tokens) -> Refused
+fn several<'a, H>(header: &H, sources: &TokenSources, tokens: &Tokens) -> RefusedCredential
 where
     H: Fn(&str) -> Option<&'a str>,
 {
@@ -111,7 +111,10 @@ where
         }
         among = Some(token);
     }
-    Refused { refusal: Refusal::BadRequest(Malformed::Credentials), among: among.map(Box::new) }
+    RefusedCredential {
+        refusal: Refusal::BadRequest(MalformedPart::Credentials),
+        among: among.map(Box::new),
+    }
 }
 
 /// Returns the names in a `Sec-WebSocket-Protocol`.
@@ -124,7 +127,7 @@ pub(super) fn subprotocols(value: &str) -> impl Iterator<Item = &str> {
 /// # Errors
 ///
 /// Returns what is there in place of a token.
-pub fn behind_scheme<'a>(value: &'a str, sources: &Sources) -> Result<&'a str, NotAToken> {
+pub fn behind_scheme<'a>(value: &'a str, sources: &TokenSources) -> Result<&'a str, NotAToken> {
     match memchr(b' ', value.as_bytes()) {
         Some(space) if sources.accept_scheme(&value[..space]) => Ok(&value[space + 1..]),
         Some(_) => Err(NotAToken::OtherScheme),
@@ -187,11 +190,15 @@ mod tests {
         tokens.mint(TokenId(uuid::Uuid::from_u128(id))).unwrap().plain.expose().to_owned()
     }
 
-    fn all() -> Sources {
-        CredentialSource::ALL[1..].iter().fold(Sources::default(), |all, next| all.with(*next))
+    fn all() -> TokenSources {
+        TokenSource::ALL[1..].iter().fold(TokenSources::default(), |all, next| all.with(*next))
     }
 
-    fn outcome(sent: &[(&str, String)], sources: &Sources, ours: &Tokens) -> Result<u128, Refused> {
+    fn outcome(
+        sent: &[(&str, String)],
+        sources: &TokenSources,
+        ours: &Tokens,
+    ) -> Result<u128, RefusedCredential> {
         let header = |name: &str| {
             sent.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
         };
@@ -213,12 +220,12 @@ mod tests {
         };
         let everywhere = places(&one);
         assert_eq!(outcome(&everywhere, &all(), &ours).unwrap(), 1);
-        let differ = Refusal::BadRequest(Malformed::Credentials);
+        let differ = Refusal::BadRequest(MalformedPart::Credentials);
         for (at, name) in everywhere.iter().map(|(name, _)| *name).enumerate() {
             let alone = &everywhere[at..=at];
             assert_eq!(outcome(alone, &all(), &ours).unwrap(), 1, "{name}");
             // If the table does not name the header, patgate neither reads nor compares it.
-            let bearer = Sources::default();
+            let bearer = TokenSources::default();
             let read = outcome(alone, &bearer, &ours).map_err(|refused| refused.refusal);
             let expected = if at == 0 { Ok(1) } else { Err(Refusal::MissingCredential) };
             assert_eq!(read, expected, "{name}");
@@ -270,11 +277,11 @@ mod tests {
             ("Bearer something".to_owned(), Refusal::InvalidToken),
             (
                 format!("Bearer {token},Bearer {token}"),
-                Refusal::BadRequest(Malformed::Authorization),
+                Refusal::BadRequest(MalformedPart::Authorization),
             ),
         ] {
             let sent = [("authorization", authorization.clone())];
-            let refused = outcome(&sent, &Sources::default(), &ours).unwrap_err();
+            let refused = outcome(&sent, &TokenSources::default(), &ours).unwrap_err();
             assert_eq!(refused.refusal, expected, "{authorization}");
         }
     }

@@ -1,15 +1,15 @@
 //! The `WWW-Authenticate` header of a refusal.
 
 use crate::{
-    api::{Insufficient, Manner, Scheme},
-    refusal::{Denial, Fault, Refusal},
+    api::{ApiStyle, InsufficientStatus, TokenScheme},
+    refusal::{Denial, NoModelKind, Refusal},
 };
 
 /// Returns one challenge per scheme (RFC 9110, section 11.6.1). RFC 6750, section 3: no error parameter
 /// when no credential was sent; only `Bearer` defines any.
-pub fn challenge(denial: &Denial, manner: Manner, message: &str) -> Option<String> {
+pub fn challenge(denial: &Denial, api_style: ApiStyle, message: &str) -> Option<String> {
     let error = match (denial.refusal, denial.operation) {
-        (Refusal::NoModel(why), _) if why.fault() != Fault::Permission => return None,
+        (Refusal::NoModel(why), _) if why.kind() != NoModelKind::Permission => return None,
         (
             Refusal::BadRequest(_)
             | Refusal::NotFound
@@ -27,16 +27,16 @@ pub fn challenge(denial: &Denial, manner: Manner, message: &str) -> Option<Strin
         }
         // A 401 must come with a challenge; a 403 need not.
         (Refusal::PermissionDenied | Refusal::OtherEntity(_) | Refusal::NoModel(_), None) => {
-            match manner.insufficient {
-                Insufficient::Forbidden => return None,
-                Insufficient::Unauthorized => r#", error="insufficient_scope""#.to_owned(),
+            match api_style.insufficient {
+                InsufficientStatus::Forbidden => return None,
+                InsufficientStatus::Unauthorized => r#", error="insufficient_scope""#.to_owned(),
             }
         }
         _ => format!(r#", error="invalid_token", error_description="{message}""#),
     };
-    let challenges = manner.sources.schemes().map(|scheme| match scheme {
-        Scheme::Bearer => format!(r#"Bearer realm="patgate"{error}"#),
-        Scheme::ApiKey => r#"Api-Key realm="patgate""#.to_owned(),
+    let challenges = api_style.sources.schemes().map(|scheme| match scheme {
+        TokenScheme::Bearer => format!(r#"Bearer realm="patgate"{error}"#),
+        TokenScheme::ApiKey => r#"Api-Key realm="patgate""#.to_owned(),
     });
     Some(challenges.collect::<Vec<_>>().join(", "))
 }
@@ -44,21 +44,20 @@ pub fn challenge(denial: &Denial, manner: Manner, message: &str) -> Option<Strin
 mod tests {
     use super::*;
     use crate::{
-        api::CredentialSource,
+        api::TokenSource,
         operation::Operation,
-        refusal::{Malformed, NoModel},
+        refusal::{MalformedPart, NoModel},
         wording::{ErrorStatus, Facts, message},
     };
 
     #[test]
     fn a_401_has_a_challenge_for_each_scheme() {
-        let bearer = Manner::default();
-        let both =
-            Manner { sources: bearer.sources.with(CredentialSource::ApiKeyScheme), ..bearer };
-        let hub = Manner { insufficient: Insufficient::Unauthorized, ..bearer };
+        let bearer = ApiStyle::default();
+        let both = ApiStyle { sources: bearer.sources.with(TokenSource::ApiKeyScheme), ..bearer };
+        let hub = ApiStyle { insufficient: InsufficientStatus::Unauthorized, ..bearer };
         let denied = Refusal::PermissionDenied;
         let read = Denial { operation: Some(Operation::Read), ..denied.into() };
-        for (manner, denial, status, expected) in [
+        for (api_style, denial, status, expected) in [
             (bearer, Refusal::MissingCredential.into(), 401, Some(r#"Bearer realm="patgate""#)),
             (
                 both,
@@ -100,10 +99,10 @@ mod tests {
             (hub, Refusal::RateLimited.into(), 429, None),
             (hub, Refusal::TooManyBodies.into(), 429, None),
             (hub, Refusal::Unavailable.into(), 503, None),
-            (hub, Refusal::BadRequest(Malformed::Path).into(), 400, None),
+            (hub, Refusal::BadRequest(MalformedPart::Path).into(), 400, None),
         ] {
-            let challenge = challenge(&denial, manner, &message(&denial, &Facts::default()));
-            let got = ErrorStatus::of(denial.refusal, manner).code();
+            let challenge = challenge(&denial, api_style, &message(&denial, &Facts::default()));
+            let got = ErrorStatus::of(denial.refusal, api_style).code();
             assert_eq!((got, challenge.as_deref()), (status, expected), "{denial:?}");
         }
     }

@@ -102,8 +102,8 @@ fn anthropic_type(status: ErrorStatus) -> &'static str {
 mod tests {
     use super::*;
     use crate::{
-        api::Manner,
-        refusal::{Excess, Limit, Malformed, NoModel, Refusal},
+        api::ApiStyle,
+        refusal::{Excess, LimitedBy, MalformedPart, NoModel, Refusal},
         wording::{Facts, message as text_of},
     };
 
@@ -113,7 +113,7 @@ mod tests {
         for (refusals, status, title, openai, anthropic) in [
             (
                 &[
-                    Refusal::BadRequest(Malformed::Path),
+                    Refusal::BadRequest(MalformedPart::Path),
                     NoModel::Excessive(Excess::Members).into(),
                     NoModel::MalformedJson { at: 7 }.into(),
                     NoModel::InQuery.into(),
@@ -142,7 +142,7 @@ mod tests {
                 &[
                     Refusal::PermissionDenied,
                     NoModel::Elsewhere.into(),
-                    Refusal::OtherEntity(Limit::Domain),
+                    Refusal::OtherEntity(LimitedBy::Domain),
                 ],
                 403,
                 "Forbidden",
@@ -176,7 +176,7 @@ mod tests {
         let (status, title, openai, anthropic) = expected;
         let text = text_of(&refusal.into(), &Facts::default());
         let error = ErrorBody {
-            status: ErrorStatus::of(refusal, Manner::default()),
+            status: ErrorStatus::of(refusal, ApiStyle::default()),
             code: refusal.code(),
             message: &text,
             about_model: false,

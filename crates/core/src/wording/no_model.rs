@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::{
     body::{MAX_DECODED, MAX_DEPTH, MAX_MEMBERS, MAX_PARAMETERS, MAX_PARTS, MAX_RATIO, MAX_SHOWN},
-    refusal::{Compressed, Excess, NoModel},
+    refusal::{CompressionFault, Excess, NoModel},
 };
 
 /// Returns what to change about a body, or about the gateway, so that a model can be read. `shown` is
@@ -86,29 +86,29 @@ fn too_long(shown: usize) -> String {
 }
 
 /// What to change about a compressed body.
-fn compressed(why: Compressed) -> Cow<'static, str> {
+fn compressed(why: CompressionFault) -> Cow<'static, str> {
     let told = match why {
-        Compressed::Malformed => {
+        CompressionFault::Malformed => {
             "The compressed body is damaged, or is not exactly one gzip member or one zstd frame, \
              as its Content-Encoding says."
         }
-        Compressed::Optional => {
+        CompressionFault::Optional => {
             "The compressed body uses an option that is not read: a field such as a name in the \
              header of gzip, or a dictionary or a window of more than 8 MiB in zstd. Compress it \
              without, or send it without Content-Encoding."
         }
-        Compressed::TooLong => {
+        CompressionFault::TooLong => {
             let limit = MAX_DECODED / (1024 * 1024);
             return format!("The compressed body becomes longer than {limit} MiB.").into();
         }
-        Compressed::TooDense => {
+        CompressionFault::TooDense => {
             return format!(
                 "The compressed body becomes more than {MAX_RATIO} times as long as it was sent: \
                  send it without Content-Encoding."
             )
             .into();
         }
-        Compressed::TooManyBlocks => {
+        CompressionFault::TooManyBlocks => {
             "The compressed body consists of very many small blocks: compress it in one go, or \
              send it without Content-Encoding."
         }

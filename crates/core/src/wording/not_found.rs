@@ -5,7 +5,7 @@ use super::Facts;
 use crate::{
     api::Apis,
     legible::shown,
-    request::{Place, without_query},
+    request::{ApiPath, without_query},
 };
 
 /// Of a path, as much as tells which it is.
@@ -21,9 +21,10 @@ pub(super) fn message(facts: &Facts<'_>) -> String {
     let asked = format!("{} {}", shown(method, MOST_OF_A_METHOD), shown(path, MOST_OF_A_PATH));
     let mut told = format!("`{asked}` is not served here.");
     let Some(apis) = facts.apis else { return told };
-    let served = Place::of(facts.authority, target, apis).filter(|it| it.action(method).is_some());
+    let served =
+        ApiPath::of(facts.authority, target, apis).filter(|it| it.action(method).is_some());
     match served {
-        Some(place) if place.may_become_websocket(method) => {
+        Some(api_path) if api_path.may_become_websocket(method) => {
             told.push_str(" It may become a WebSocket, and nothing else that `Upgrade` names.");
         }
         Some(_) => {
@@ -35,7 +36,8 @@ pub(super) fn message(facts: &Facts<'_>) -> String {
 }
 
 fn advice(facts: &Facts<'_>, apis: &Apis, path: &str) -> String {
-    let named = Place::of(facts.authority, facts.target, apis).and_then(|place| place.domain());
+    let named =
+        ApiPath::of(facts.authority, facts.target, apis).and_then(|api_path| api_path.domain());
     let scopes = |reference| facts.principal.is_some_and(|principal| principal.names(reference));
     let (domain, stranger) = match named {
         Some(reference) if scopes(&reference) => (Some(reference.to_string()), None),

@@ -8,7 +8,7 @@ use crate::{
     legible::shown,
     operation::{EntityType, Operation},
     principal::DomainGrants,
-    refusal::{Denial, Limit},
+    refusal::{Denial, LimitedBy},
 };
 
 /// Characters of a name.
@@ -20,7 +20,7 @@ const LOOKED_AT: usize = 1000;
 /// Comparisons of names with patterns.
 const COMPARISONS: usize = 20_000;
 
-pub(super) fn message(denial: &Denial, limit: Limit, facts: &Facts<'_>) -> String {
+pub(super) fn message(denial: &Denial, limit: LimitedBy, facts: &Facts<'_>) -> String {
     let operation = denial.operation.map_or("this", Operation::as_str);
     let on = facts.action.map_or(EntityType::Models, |action| action.entity_type);
     let named = match facts.action.map(|action| &action.entity) {
@@ -33,10 +33,12 @@ pub(super) fn message(denial: &Denial, limit: Limit, facts: &Facts<'_>) -> Strin
         |name| format!("the {what} `{}`", shown(name, MOST_OF_A_NAME)),
     );
     let mut told = match limit {
-        Limit::Scopes => {
+        LimitedBy::Scopes => {
             format!("The access token does not permit `{operation}` on {which} in this domain.")
         }
-        Limit::Domain => format!("{which} is not available in this domain.").replacen('t', "T", 1),
+        LimitedBy::Domain => {
+            format!("{which} is not available in this domain.").replacen('t', "T", 1)
+        }
     };
     let grants = facts.domain.zip(facts.principal);
     let grants = grants.and_then(|(domain, principal)| {

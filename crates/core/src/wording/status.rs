@@ -1,8 +1,8 @@
 //! The HTTP status of a refusal.
 
 use crate::{
-    api::{Insufficient, Manner},
-    refusal::{Fault, Refusal},
+    api::{ApiStyle, InsufficientStatus},
+    refusal::{NoModelKind, Refusal},
 };
 
 /// The statuses of errors that patgate answers.
@@ -28,8 +28,8 @@ pub enum ErrorStatus {
 
 impl ErrorStatus {
     /// Returns the status for a refusal in an API.
-    pub fn of(refusal: Refusal, manner: Manner) -> Self {
-        match (refusal, manner.insufficient) {
+    pub fn of(refusal: Refusal, api_style: ApiStyle) -> Self {
+        match (refusal, api_style.insufficient) {
             (Refusal::BadRequest(_), _) => Self::BadRequest,
             (
                 Refusal::MissingCredential
@@ -41,20 +41,22 @@ impl ErrorStatus {
                 | Refusal::OwnerDisabled,
                 _,
             )
-            | (Refusal::PermissionDenied | Refusal::OtherEntity(_), Insufficient::Unauthorized) => {
-                Self::Unauthorized
-            }
-            (Refusal::PermissionDenied | Refusal::OtherEntity(_), Insufficient::Forbidden) => {
-                Self::Forbidden
-            }
-            (Refusal::NoModel(why), insufficient) => match (why.fault(), insufficient) {
-                (Fault::Body | Fault::Query, _) => Self::BadRequest,
-                (Fault::TooLong, _) => Self::ContentTooLarge,
-                (Fault::Unsupported, _) => Self::UnsupportedMediaType,
-                (Fault::Permission, Insufficient::Unauthorized) => Self::Unauthorized,
-                (Fault::Permission, Insufficient::Forbidden) => Self::Forbidden,
-                (Fault::Rate, _) => Self::TooManyRequests,
-                (Fault::Time, _) => Self::ServiceUnavailable,
+            | (
+                Refusal::PermissionDenied | Refusal::OtherEntity(_),
+                InsufficientStatus::Unauthorized,
+            ) => Self::Unauthorized,
+            (
+                Refusal::PermissionDenied | Refusal::OtherEntity(_),
+                InsufficientStatus::Forbidden,
+            ) => Self::Forbidden,
+            (Refusal::NoModel(why), insufficient) => match (why.kind(), insufficient) {
+                (NoModelKind::Body | NoModelKind::Query, _) => Self::BadRequest,
+                (NoModelKind::TooLong, _) => Self::ContentTooLarge,
+                (NoModelKind::Unsupported, _) => Self::UnsupportedMediaType,
+                (NoModelKind::Permission, InsufficientStatus::Unauthorized) => Self::Unauthorized,
+                (NoModelKind::Permission, InsufficientStatus::Forbidden) => Self::Forbidden,
+                (NoModelKind::Rate, _) => Self::TooManyRequests,
+                (NoModelKind::Time, _) => Self::ServiceUnavailable,
             },
             (Refusal::NotFound, _) => Self::NotFound,
             (Refusal::RateLimited | Refusal::TooManyBodies, _) => Self::TooManyRequests,

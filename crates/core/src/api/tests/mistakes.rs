@@ -291,7 +291,7 @@ fn tables_that_contradict_one_another_are_refused() {
     let table = |name: &str, at: &str| {
         let rules = "rules: [{ methods: [GET], path: /a, operation: read, entity: scim }]";
         let text = format!("name: {name}\n{at}\nerrors: openai\n{rules}\n");
-        Source { file: format!("{name}.yaml"), text }
+        TableSource { file: format!("{name}.yaml"), text }
     };
     let fixed = |at: &str| format!("{at}\ndomain: acme");
     for (one, other, apart) in [

@@ -2,10 +2,10 @@
 
 use super::*;
 
-type Expected<'a> = Option<(&'a str, Operation, EntityType, Entity<'a>)>;
+type ExpectedRule<'a> = Option<(&'a str, Operation, EntityType, Entity<'a>)>;
 
 /// Host, method, path, and what it should come to.
-fn check(host: &str, method: &str, path: &str, expected: Expected<'_>) {
+fn check(host: &str, method: &str, path: &str, expected: ExpectedRule<'_>) {
     let apis = shipped();
     let action = apis.surface(host, path).and_then(|surface| surface.action(method, path));
     let found = action.as_ref().map(|a| (&*a.domain, a.operation, a.entity_type, a.entity));
@@ -26,11 +26,11 @@ fn cube_ai() {
             check(host, method, path, expected);
         }
     };
-    let chat = Some(("acme", Operation::LlmChatCompletions, Models, Unread(Form::Json)));
+    let chat = Some(("acme", Operation::LlmChatCompletions, Models, Unread(BodyForm::Json)));
     check("POST", "/proxy/acme/v1/chat/completions", chat);
     check("POST", "/proxy/acme/v1/responses", chat);
     check("POST", "/proxy/acme/v1/messages", chat);
-    let ollama = Unread(Form::JsonOfAnyType);
+    let ollama = Unread(BodyForm::JsonOfAnyType);
     let chat = Some(("acme", Operation::LlmChatCompletions, Models, ollama));
     check("POST", "/proxy/acme/api/chat", chat);
     let read = |entity| Some(("acme", Operation::LlmRead, Models, entity));
@@ -41,9 +41,9 @@ fn cube_ai() {
     check("GET", "/proxy/acme/v1/models/v1/chat/completions", read(name));
     check("GET", "/proxy/acme", read(Any));
     check("HEAD", "/proxy/acme", read(Any));
-    let blob = Some(("acme", Operation::LlmCreate, Models, Unread(Form::Other)));
+    let blob = Some(("acme", Operation::LlmCreate, Models, Unread(BodyForm::Other)));
     check("HEAD", "/proxy/acme/api/blobs/sha256:0a", blob);
-    let stored = Some(("acme", Operation::LlmChatCompletions, Models, Unread(Form::Other)));
+    let stored = Some(("acme", Operation::LlmChatCompletions, Models, Unread(BodyForm::Other)));
     check("GET", "/proxy/acme/v1/responses/resp_1", stored);
     check("POST", "/proxy/acme/v1/responses/resp_1/cancel", stored);
     for (path, form) in [
@@ -154,16 +154,16 @@ fn scim() {
 fn aigne_hub() {
     use Entity::{None as Any, Unread};
     for (method, path, operation, entity) in [
-        ("POST", "chat/completions", Operation::LlmChatCompletions, Unread(Form::Json)),
+        ("POST", "chat/completions", Operation::LlmChatCompletions, Unread(BodyForm::Json)),
         // The model stands where it is not read.
-        ("POST", "chat", Operation::LlmChatCompletions, Unread(Form::Other)),
-        ("POST", "completions", Operation::LlmCompletions, Unread(Form::Json)),
-        ("POST", "embeddings", Operation::LlmEmbeddings, Unread(Form::Json)),
-        ("POST", "audio/transcriptions", Operation::LlmTranscription, Unread(Form::Multipart)),
-        ("POST", "audio/speech", Operation::LlmUtility, Unread(Form::Json)),
-        ("POST", "image/generations", Operation::LlmUtility, Unread(Form::Other)),
-        ("POST", "image", Operation::LlmUtility, Unread(Form::Other)),
-        ("POST", "video", Operation::LlmUtility, Unread(Form::Other)),
+        ("POST", "chat", Operation::LlmChatCompletions, Unread(BodyForm::Other)),
+        ("POST", "completions", Operation::LlmCompletions, Unread(BodyForm::Json)),
+        ("POST", "embeddings", Operation::LlmEmbeddings, Unread(BodyForm::Json)),
+        ("POST", "audio/transcriptions", Operation::LlmTranscription, Unread(BodyForm::Multipart)),
+        ("POST", "audio/speech", Operation::LlmUtility, Unread(BodyForm::Json)),
+        ("POST", "image/generations", Operation::LlmUtility, Unread(BodyForm::Other)),
+        ("POST", "image", Operation::LlmUtility, Unread(BodyForm::Other)),
+        ("POST", "video", Operation::LlmUtility, Unread(BodyForm::Other)),
         ("GET", "models", Operation::LlmRead, Any),
         ("GET", "status", Operation::LlmRead, Any),
     ] {

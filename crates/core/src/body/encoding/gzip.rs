@@ -10,7 +10,9 @@ use miniz_oxide::inflate::{
     },
 };
 
-use super::{Ask, Leave, Limits, MALFORMED, OPTIONAL, TOO_MANY_BLOCKS, little_endian};
+use super::{
+    DecodeLimits, MALFORMED, OPTIONAL, ResourceGate, ResourceNeed, TOO_MANY_BLOCKS, little_endian,
+};
 use crate::refusal::NoModel;
 
 const HEAD: usize = 10;
@@ -23,7 +25,11 @@ const PIECE: usize = 256 * 1024;
 const BLOCKS: usize = 1024;
 
 /// Decodes a member. Its fields about time and system do not affect its content.
-pub(super) fn decode(sent: &[u8], limits: &Limits, leave: Leave<'_>) -> Result<Vec<u8>, NoModel> {
+pub(super) fn decode(
+    sent: &[u8],
+    limits: &DecodeLimits,
+    gate: ResourceGate<'_>,
+) -> Result<Vec<u8>, NoModel> {
     let (head, rest) = sent.split_at_checked(HEAD).ok_or(MALFORMED)?;
     let flags = head.strip_prefix(&[0x1f, 0x8b, DEFLATE]).and_then(<[u8]>::first);
     match flags.ok_or(MALFORMED)? {
@@ -39,10 +45,10 @@ pub(super) fn decode(sent: &[u8], limits: &Limits, leave: Leave<'_>) -> Result<V
     if length > limits.bytes {
         return Err(limits.beyond());
     }
-    leave(Ask::Memory(length))?;
+    gate(ResourceNeed::Memory(length))?;
     // One more byte reveals a longer body.
     let mut decoded = vec![0; length + 1];
-    let written = inflate(deflated, &mut decoded, limits.blocks, leave)?;
+    let written = inflate(deflated, &mut decoded, limits.blocks, gate)?;
     if written != length {
         return Err(MALFORMED);
     }
@@ -56,7 +62,7 @@ fn inflate(
     deflated: &[u8],
     into: &mut [u8],
     mut blocks: usize,
-    leave: Leave<'_>,
+    gate: ResourceGate<'_>,
 ) -> Result<usize, NoModel> {
     const HOW: u32 = TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF | TINFL_FLAG_STOP_ON_BLOCK_BOUNDARY;
     let mut state = Box::<DecompressorOxide>::default();
@@ -69,7 +75,7 @@ fn inflate(
         written += given;
         match status {
             TINFLStatus::Done if read == deflated.len() => {
-                leave(Ask::Time)?;
+                gate(ResourceNeed::Time)?;
                 return Ok(written);
             }
             TINFLStatus::BlockBoundary => {
@@ -80,7 +86,7 @@ fn inflate(
             _ => return Err(MALFORMED),
         }
         if written - looked >= PIECE || ended >= BLOCKS {
-            leave(Ask::Time)?;
+            gate(ResourceNeed::Time)?;
             (looked, ended) = (written, 0);
         }
     }

@@ -5,7 +5,9 @@
 
 use zstd_safe::zstd_sys::ZSTD_ErrorCode::ZSTD_error_dstSize_tooSmall;
 
-use super::{Ask, Leave, Limits, MALFORMED, OPTIONAL, TOO_MANY_BLOCKS, little_endian};
+use super::{
+    DecodeLimits, MALFORMED, OPTIONAL, ResourceGate, ResourceNeed, TOO_MANY_BLOCKS, little_endian,
+};
 use crate::refusal::NoModel;
 
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
@@ -13,13 +15,17 @@ const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 const MAX_WINDOW: u64 = 8 * 1024 * 1024;
 const MAX_BLOCK: u64 = 128 * 1024;
 
-pub(super) fn decode(sent: &[u8], limits: &Limits, leave: Leave<'_>) -> Result<Vec<u8>, NoModel> {
-    let Frame { length, bound } = Frame::read(sent, limits)?;
+pub(super) fn decode(
+    sent: &[u8],
+    limits: &DecodeLimits,
+    gate: ResourceGate<'_>,
+) -> Result<Vec<u8>, NoModel> {
+    let ZstdFrame { length, bound } = ZstdFrame::read(sent, limits)?;
     let limit = limits.bytes as u64;
     // One more byte reveals a longer body.
     let room = length.unwrap_or(bound.min(limit + 1));
     let room = usize::try_from(room).map_err(|_| MALFORMED)?;
-    leave(Ask::Memory(room))?;
+    gate(ResourceNeed::Memory(room))?;
     let mut decoded = Vec::with_capacity(room);
     let too_small = |code: usize| code.wrapping_neg() == ZSTD_error_dstSize_tooSmall as usize;
     match zstd_safe::decompress(&mut decoded, sent) {
@@ -28,22 +34,22 @@ pub(super) fn decode(sent: &[u8], limits: &Limits, leave: Leave<'_>) -> Result<V
         Err(code) if too_small(code) && bound > limit => return Err(limits.beyond()),
         Err(_) => return Err(MALFORMED),
     }
-    leave(Ask::Time)?;
+    gate(ResourceNeed::Time)?;
     Ok(decoded)
 }
 
 /// The content of a frame's headers.
 #[derive(Debug, PartialEq)]
-struct Frame {
+struct ZstdFrame {
     /// The length of the decoded content, if the header states it.
     length: Option<u64>,
     /// The content has no more bytes than this, whatever is in the blocks.
     bound: u64,
 }
 
-impl Frame {
+impl ZstdFrame {
     /// Reads the headers of a frame that must be all of `sent`.
-    fn read(sent: &[u8], limits: &Limits) -> Result<Self, NoModel> {
+    fn read(sent: &[u8], limits: &DecodeLimits) -> Result<Self, NoModel> {
         let mut rest = Rest(sent.strip_prefix(&MAGIC).ok_or(MALFORMED)?);
         let descriptor = rest.number(1)?;
         let single_segment = descriptor & 0x20 != 0;
@@ -99,7 +105,7 @@ impl<'a> Rest<'a> {
     }
 
     /// Skips the blocks. Returns the most bytes that they may produce.
-    fn blocks(&mut self, longest: u64, limits: &Limits) -> Result<u64, NoModel> {
+    fn blocks(&mut self, longest: u64, limits: &DecodeLimits) -> Result<u64, NoModel> {
         const RAW: u64 = 0;
         const REPEATED: u64 = 1;
         const COMPRESSED: u64 = 2;

@@ -2,18 +2,18 @@ use miniz_oxide::deflate::compress_to_vec;
 use proptest::prelude::*;
 use zstd_safe::{CCtx, CParameter};
 
-use super::{Body, Form, NoModel, told};
+use super::{Body, BodyForm, NoModel, told};
 use crate::testing::{gzip, gzip_member as member};
 use crate::{
-    body::{Ask, MAX_RATIO},
-    refusal::Compressed,
+    body::{MAX_RATIO, ResourceNeed},
+    refusal::CompressionFault,
 };
 
-const MALFORMED: NoModel = NoModel::Compressed(Compressed::Malformed);
-const OPTIONAL: NoModel = NoModel::Compressed(Compressed::Optional);
-const TOO_DENSE: NoModel = NoModel::Compressed(Compressed::TooDense);
-const TOO_LONG: NoModel = NoModel::Compressed(Compressed::TooLong);
-const TOO_MANY_BLOCKS: NoModel = NoModel::Compressed(Compressed::TooManyBlocks);
+const MALFORMED: NoModel = NoModel::Compressed(CompressionFault::Malformed);
+const OPTIONAL: NoModel = NoModel::Compressed(CompressionFault::Optional);
+const TOO_DENSE: NoModel = NoModel::Compressed(CompressionFault::TooDense);
+const TOO_LONG: NoModel = NoModel::Compressed(CompressionFault::TooLong);
+const TOO_MANY_BLOCKS: NoModel = NoModel::Compressed(CompressionFault::TooManyBlocks);
 const TEXT: &[u8] = br#"{"messages":[{"role":"user","content":"Say: say, say."}],"model":"m"}"#;
 
 fn zstd_with(text: &[u8], parameters: &[CParameter]) -> Vec<u8> {
@@ -36,7 +36,7 @@ fn body<'a>(encoding: &'a str, bytes: &'a [u8]) -> Body<'a> {
 }
 
 fn read(encoding: &str, bytes: &[u8]) -> Result<String, NoModel> {
-    told(body(encoding, bytes).model(Form::Json))
+    told(body(encoding, bytes).model(BodyForm::Json))
 }
 
 /// JSON of about this many bytes that compresses as chats do.
@@ -72,7 +72,8 @@ fn one_member_or_frame_is_read() {
         }
     }
     assert_eq!(read("GZip", &gzip(TEXT)), m);
-    let untyped = Body { media_type: None, ..body("zstd", &zstd(TEXT)) }.model(Form::JsonOfAnyType);
+    let untyped =
+        Body { media_type: None, ..body("zstd", &zstd(TEXT)) }.model(BodyForm::JsonOfAnyType);
     assert_eq!(told(untyped), m);
     // What is inside is read as it would be without.
     assert_eq!(read("gzip", &gzip(b"{}")), Err(NoModel::Absent));
@@ -90,15 +91,15 @@ fn other_encodings_are_not() {
         assert_eq!(read(encoding, &gzip(TEXT)), Err(NoModel::Encoded), "{encoding}");
         // Nothing has to be shown for that.
         let body = Body { encoding: Some(encoding), ..Default::default() };
-        assert_eq!(body.may_be_read(Form::Json), Err(NoModel::Encoded), "{encoding}");
+        assert_eq!(body.may_be_read(BodyForm::Json), Err(NoModel::Encoded), "{encoding}");
     }
     assert_eq!(read("gzip", &zstd(TEXT)), Err(MALFORMED));
     assert_eq!(read("zstd", &gzip(TEXT)), Err(MALFORMED));
     assert_eq!(read("gzip", TEXT), Err(MALFORMED));
     for encoding in ["gzip", "zstd"] {
         let form = Body { encoding: Some(encoding), ..Default::default() };
-        assert_eq!(form.model(Form::Multipart), Err(NoModel::CompressedForm));
-        assert_eq!(form.model(Form::Json), Err(NoModel::NotShown));
+        assert_eq!(form.model(BodyForm::Multipart), Err(NoModel::CompressedForm));
+        assert_eq!(form.model(BodyForm::Json), Err(NoModel::NotShown));
     }
 }
 
@@ -223,10 +224,10 @@ fn memory_is_asked_for_first_and_no_more_than_that_is_taken() {
     let unsaid = zstd_with(&text, &[CParameter::ContentSizeFlag(false)]);
     for (encoding, sent) in [("gzip", gzip(&text)), ("zstd", zstd(&text)), ("zstd", unsaid)] {
         let (mut asked, mut pieces) = (0, 0);
-        let read = body(encoding, &sent).model_with(Form::Json, &mut |ask| {
+        let read = body(encoding, &sent).model_with(BodyForm::Json, &mut |ask| {
             match ask {
-                Ask::Memory(bytes) => asked += bytes,
-                Ask::Time => pieces += 1,
+                ResourceNeed::Memory(bytes) => asked += bytes,
+                ResourceNeed::Time => pieces += 1,
             }
             Ok(())
         });
@@ -235,11 +236,11 @@ fn memory_is_asked_for_first_and_no_more_than_that_is_taken() {
         assert!(pieces > 0, "{encoding}");
         for (of, why) in [(true, NoModel::TooMuchAtOnce), (false, NoModel::NotInTime)] {
             let refuse = |ask| match ask {
-                Ask::Memory(_) if of => Err(why),
-                Ask::Time if !of => Err(why),
+                ResourceNeed::Memory(_) if of => Err(why),
+                ResourceNeed::Time if !of => Err(why),
                 _ => Ok(()),
             };
-            let read = body(encoding, &sent).model_with(Form::Json, &mut { refuse });
+            let read = body(encoding, &sent).model_with(BodyForm::Json, &mut { refuse });
             assert_eq!(read.unwrap_err(), why, "{encoding}");
         }
     }
@@ -258,8 +259,8 @@ fn time_is_asked_for_however_little_comes_out() {
         let deflated = [&b"\0\0\0\xff\xff".repeat(empty)[..], &padding, &[1], &stored].concat();
         let text = [&[b' '; 120_000][..], &long].concat();
         let mut looks = 0;
-        let read = body("gzip", &member(&deflated, &text)).model_with(Form::Json, &mut |ask| {
-            looks += usize::from(matches!(ask, Ask::Time));
+        let read = body("gzip", &member(&deflated, &text)).model_with(BodyForm::Json, &mut |ask| {
+            looks += usize::from(matches!(ask, ResourceNeed::Time));
             Ok(())
         });
         assert_eq!((told(read).as_deref(), looks), (Ok("m"), expected), "{empty} empty blocks");
@@ -279,7 +280,7 @@ fn one_that_ends_where_showing_does_needs_its_length() {
     assert_eq!(sent.len(), 4096);
     assert_eq!(read("gzip", &sent), Err(NoModel::Endless));
     let known = Body { length: Some("4096"), ..body("gzip", &sent) };
-    assert_eq!(told(known.model(Form::Json)).as_deref(), Ok("m"));
+    assert_eq!(told(known.model(BodyForm::Json)).as_deref(), Ok("m"));
     let sent = member(&deflated(length - 1), &text(length - 1));
     assert_eq!(read("gzip", &sent).as_deref(), Ok("m"));
 }

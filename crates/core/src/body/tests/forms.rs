@@ -6,7 +6,7 @@ use proptest::{
     test_runner::{Config, TestRunner},
 };
 
-use super::{Body, Form, NoModel, told};
+use super::{Body, BodyForm, NoModel, told};
 
 pub(super) const BAD_FORM: NoModel = NoModel::MalformedForm { part: 0 };
 pub(super) const FORM: &str = "multipart/form-data; boundary=b-1";
@@ -21,7 +21,7 @@ fn form(parts: &[&str]) -> String {
 fn read(media_type: &str, text: &str) -> Result<String, NoModel> {
     let (partial, media_type) = (Some("false"), Some(media_type));
     let body = Body { bytes: text.as_bytes(), partial, media_type, ..Default::default() };
-    told(body.model(Form::Multipart))
+    told(body.model(BodyForm::Multipart))
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn forms() {
         &[MODEL, FILE],
         &[&named("name=model"), FILE],
         &[
-            "content-disposition:Form-Data;name=\"model\"\r\ncontent-type: text/plain; charset=UTF-8\r\n\r\nm",
+            "content-disposition:BodyForm-Data;name=\"model\"\r\ncontent-type: text/plain; charset=UTF-8\r\n\r\nm",
         ],
         &[&part(
             "Content-Disposition: form-data; name=\"model\"\r\nContent-Length: 1\r\nContent-Transfer-Encoding: 8bit",
@@ -181,7 +181,7 @@ fn forms() {
     }
     for (media_type, fits) in [
         (FORM, true),
-        ("Multipart/Form-Data;Boundary=\"b-1\"", true),
+        ("Multipart/BodyForm-Data;Boundary=\"b-1\"", true),
         ("multipart/form-data", false),
         ("multipart/form-data; boundary=", false),
         ("multipart/form-data; boundary=\"b-1", false),
@@ -226,8 +226,8 @@ fn a_form_that_ends_where_showing_does_needs_its_length() {
         length,
         ..Default::default()
     };
-    assert_eq!(body(None).model(Form::Multipart), Err(NoModel::Endless));
-    assert_eq!(body(Some("8192")).model(Form::Multipart).unwrap().as_str(), "m");
+    assert_eq!(body(None).model(BodyForm::Multipart), Err(NoModel::Endless));
+    assert_eq!(body(Some("8192")).model(BodyForm::Multipart).unwrap().as_str(), "m");
 }
 
 /// Forms of valid parts, and of typical errors in forms.

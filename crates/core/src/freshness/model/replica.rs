@@ -10,23 +10,23 @@ use std::{
 use super::{
     super::*,
     MAX_STALENESS, OURS, TICK, fingerprint,
-    world::{Postgres, Writes, token},
+    world::{SimulatedPostgres, Writes, token},
 };
 
 /// What was found about the token, and what the finding truly rests on.
 #[derive(Clone, Debug, Hash)]
-pub(super) struct Entry {
+pub(super) struct CachedEntry {
     pub(super) stamp: Stamp,
     pub(super) as_of: i64,
     pub(super) knows: Writes,
 }
 
-pub(super) struct Replica {
+pub(super) struct SimulatedReplica {
     pub(super) changes: KnownChanges,
     /// With what its `CheckedVersion` holds.
-    pub(super) memory: Option<(Rc<Entry>, u64)>,
+    pub(super) memory: Option<(Rc<CachedEntry>, u64)>,
     /// The answer to a fill, on its way.
-    pub(super) fill: Option<Rc<Entry>>,
+    pub(super) fill: Option<Rc<CachedEntry>>,
     /// That to a poll, and the writes in it.
     pub(super) poll: Option<(Poll, Writes)>,
     /// The last poll did not join.
@@ -45,7 +45,7 @@ fn checked(version: u64) -> CheckedVersion {
     CheckedVersion(AtomicU64::new(version))
 }
 
-impl Replica {
+impl SimulatedReplica {
     pub(super) fn new(remembered: usize) -> Self {
         let record = ChangeRecord::retaining(TICK, remembered);
         let changes = KnownChanges { record: RwLock::new(record), ..KnownChanges::of(OURS) };
@@ -53,7 +53,7 @@ impl Replica {
     }
 
     /// Whether the entry may be used now, by the rule; and what it was compared with.
-    pub(super) fn admits(&self, entry: &Entry, version: u64, now: i64) -> (bool, u64) {
+    pub(super) fn admits(&self, entry: &CachedEntry, version: u64, now: i64) -> (bool, u64) {
         let checked = checked(version);
         let known = self.changes.holds_as_of(&entry.stamp, &checked, tick(entry.as_of), |visit| {
             visit(token());
@@ -62,7 +62,7 @@ impl Replica {
         (known.is_some_and(fresh), checked.0.load(Relaxed))
     }
 
-    pub(super) fn fill_arrives(&mut self, entry: &Rc<Entry>) -> bool {
+    pub(super) fn fill_arrives(&mut self, entry: &Rc<CachedEntry>) -> bool {
         let met = self.meets(&entry.stamp, entry.as_of);
         if met && self.memory.as_ref().is_none_or(|(held, _)| held.as_of <= entry.as_of) {
             self.memory = Some((Rc::clone(entry), UNCHECKED));
@@ -90,7 +90,7 @@ impl Replica {
     }
 
     /// Asks only what the server sees.
-    pub(super) fn observe(&mut self, server: &Postgres, now: i64) {
+    pub(super) fn observe(&mut self, server: &SimulatedPostgres, now: i64) {
         let stamp = server.stamp();
         if self.meets(&stamp, now) {
             self.changes.observe(&stamp, tick(now));
@@ -112,14 +112,14 @@ impl Replica {
         self.changes.meet(stamp, tick(sent)).is_ok()
     }
 
-    pub(super) fn poll(&mut self, server: &Postgres, now: i64) {
+    pub(super) fn poll(&mut self, server: &SimulatedPostgres, now: i64) {
         let after = if self.again { None } else { self.changes.polled_to() };
         self.again = false;
         self.poll = Some(server.answer(tick(now), after));
     }
 }
 
-impl Clone for Replica {
+impl Clone for SimulatedReplica {
     fn clone(&self) -> Self {
         let record = self.changes.read().clone();
         Self {
@@ -136,7 +136,7 @@ impl Clone for Replica {
     }
 }
 
-impl Hash for Replica {
+impl Hash for SimulatedReplica {
     fn hash<H: Hasher>(&self, to: &mut H) {
         let record = self.changes.read();
         assert_eq!(record.version(), self.changes.version.load(Relaxed));

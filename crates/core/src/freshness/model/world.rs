@@ -20,7 +20,7 @@ const FIRST_XID: u64 = 10;
 
 /// One server that takes itself for the primary.
 #[derive(Clone, Debug, Hash)]
-pub(super) struct Postgres {
+pub(super) struct SimulatedPostgres {
     pub(super) lineage: Lineage,
     next: u64,
     /// The highest xid that has ended, however it did.
@@ -62,7 +62,7 @@ impl Logged {
     }
 }
 
-impl Postgres {
+impl SimulatedPostgres {
     pub(super) fn new(lineage: Lineage) -> Self {
         let (next, ended) = (FIRST_XID, FIRST_XID - 1);
         Self { lineage, next, ended, running: Vec::new(), log: Vec::new() }

@@ -220,9 +220,9 @@ fn another_history_begins_anew_and_an_earlier_one_is_refused() {
     }
     let [old, late] = [at(7, 1), at(6, 9)];
     record.meet(&old, second(6)).unwrap();
-    assert_eq!(record.meet(&late, second(7)), Err(Superseded(6).into()));
+    assert_eq!(record.meet(&late, second(7)), Err(SupersededServer(6).into()));
     // An answer that was on its way since before the crash.
-    assert_eq!(record.meet(&at(7, 0), second(5)), Err(Superseded(7).into()));
+    assert_eq!(record.meet(&at(7, 0), second(5)), Err(SupersededServer(7).into()));
     assert!(!record.apply(Poll { stamp: late, ..poll(&ChangeRecord::of(OURS), 1, "30:30:", &[]) }));
     assert_eq!(record.lineage(), Some(old.lineage));
 }

@@ -5,14 +5,14 @@ const CUBE_AI: &str = include_str!("../../../../deploy/apis/cube-ai.yaml");
 
 /// A table's text and the name of its file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
+pub struct TableSource {
     /// For people.
     pub file: String,
     /// YAML.
     pub text: String,
 }
 
-impl Source {
+impl TableSource {
     /// What the binary carries.
     pub fn embedded() -> Vec<Self> {
         vec![Self { file: "cube-ai.yaml (embedded)".to_owned(), text: CUBE_AI.to_owned() }]

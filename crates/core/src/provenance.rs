@@ -18,14 +18,14 @@ pub enum Tier {
 
 /// What a decision rests on.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Grounds {
+pub struct Provenance {
     /// The farthest that answered.
     pub tier: Tier,
     /// How long before it was used the oldest part was last known to be true.
     pub age: Duration,
 }
 
-impl Grounds {
+impl Provenance {
     /// Takes up what else it rests on.
     pub fn add(&mut self, other: Self) {
         *self = Self { tier: self.tier.max(other.tier), age: self.age.max(other.age) };

@@ -38,7 +38,7 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
 
 /// The change of one header.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Change {
+pub enum HeaderEdit {
     /// The header is forwarded unchanged.
     #[default]
     Keep,
@@ -50,17 +50,17 @@ pub enum Change {
 
 /// The changes of a request's own headers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Cleaned {
+pub struct HeaderEdits {
     /// Members of [`CREDENTIAL_HEADERS`] to remove from a request that passes without being
     /// allowed. From an allowed request, all of them are removed.
     pub with_tokens: Vec<&'static str>,
     /// The change of [`SUBPROTOCOLS`].
-    pub subprotocols: Change,
+    pub subprotocols: HeaderEdit,
     /// The change of [`COOKIES`].
-    pub cookies: Change,
+    pub cookies: HeaderEdit,
 }
 
-impl Cleaned {
+impl HeaderEdits {
     /// Returns the changes for a backend: it gets no credential from the client, whether or not
     /// patgate used it. `cookies` are the names of cookies to remove.
     pub fn for_a_backend<'a>(
@@ -69,8 +69,8 @@ impl Cleaned {
         tokens: &Tokens,
     ) -> Self {
         // A header that was not shown may hold a token.
-        let subprotocols = header(SUBPROTOCOLS).map_or(Change::Remove, |value| {
-            without_tokens(value, tokens).unwrap_or_else(|| Change::Set(value.to_owned()))
+        let subprotocols = header(SUBPROTOCOLS).map_or(HeaderEdit::Remove, |value| {
+            without_tokens(value, tokens).unwrap_or_else(|| HeaderEdit::Set(value.to_owned()))
         });
         let cookies = without_cookies(header(COOKIES), cookies, tokens);
         Self { with_tokens: Vec::new(), subprotocols, cookies }
@@ -111,9 +111,9 @@ fn holds_token(value: &str, tokens: &Tokens) -> bool {
 
 /// Returns the subprotocols without those that are, or hold, a credential; `None` if there are
 /// none.
-fn without_tokens(value: &str, tokens: &Tokens) -> Option<Change> {
+fn without_tokens(value: &str, tokens: &Tokens) -> Option<HeaderEdit> {
     if is_opaque(value) {
-        return Some(Change::Remove);
+        return Some(HeaderEdit::Remove);
     }
     let is_key = |name: &str| {
         let beginning = name.get(..IN_SUBPROTOCOL.len());
@@ -124,19 +124,19 @@ fn without_tokens(value: &str, tokens: &Tokens) -> Option<Change> {
         return None;
     }
     let rest: Vec<_> = subprotocols(value).filter(|name| !is_credential(name)).collect();
-    Some(if rest.is_empty() { Change::Remove } else { Change::Set(rest.join(", ")) })
+    Some(if rest.is_empty() { HeaderEdit::Remove } else { HeaderEdit::Set(rest.join(", ")) })
 }
 
 /// Returns the cookies without those of these names, and without those that hold a token.
-fn without_cookies(value: Option<&str>, names: &[Box<str>], tokens: &Tokens) -> Change {
-    let Some(value) = value else { return Change::Keep };
+fn without_cookies(value: Option<&str>, names: &[Box<str>], tokens: &Tokens) -> HeaderEdit {
+    let Some(value) = value else { return HeaderEdit::Keep };
     if is_opaque(value) {
-        return Change::Remove;
+        return HeaderEdit::Remove;
     }
     let with_token = tokens.found_in(value);
     let occurs = |name: &str| memmem::find(value.as_bytes(), name.as_bytes()).is_some();
     if !with_token && !names.iter().any(|name| occurs(name)) {
-        return Change::Keep;
+        return HeaderEdit::Keep;
     }
     let goes = |cookie: &str| {
         let name = cookie.split('=').next().unwrap_or_default().trim_matches(BLANKS);
@@ -166,9 +166,9 @@ fn without_cookies(value: Option<&str>, names: &[Box<str>], tokens: &Tokens) -> 
         }
     }
     match rest.is_empty() {
-        true => Change::Remove,
-        false if rest == value => Change::Keep,
-        false => Change::Set(rest),
+        true => HeaderEdit::Remove,
+        false if rest == value => HeaderEdit::Keep,
+        false => HeaderEdit::Set(rest),
     }
 }
 
@@ -176,7 +176,7 @@ fn without_cookies(value: Option<&str>, names: &[Box<str>], tokens: &Tokens) -> 
 mod tests {
     use super::*;
     use crate::{
-        api::CredentialSource,
+        api::TokenSource,
         keyring::KeyRing,
         token::{Prefixes, TokenId},
     };
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn every_source_is_removed() {
-        for source in CredentialSource::ALL {
+        for source in TokenSource::ALL {
             let header = source.header();
             assert!(CREDENTIAL_HEADERS.contains(&header) || header == SUBPROTOCOLS, "{source}");
         }
@@ -200,25 +200,29 @@ mod tests {
     #[test]
     fn subprotocols_go_on_without_credentials() {
         let (tokens, text) = ours();
-        let set = |rest: &str| Change::Set(rest.to_owned());
+        let set = |rest: &str| HeaderEdit::Set(rest.to_owned());
         for (value, backend, before) in [
-            (None, Change::Remove, Change::Keep),
-            (Some("graphql-ws".to_owned()), set("graphql-ws"), Change::Keep),
-            (Some(format!("{IN_SUBPROTOCOL}sk-1")), Change::Remove, Change::Remove),
+            (None, HeaderEdit::Remove, HeaderEdit::Keep),
+            (Some("graphql-ws".to_owned()), set("graphql-ws"), HeaderEdit::Keep),
+            (Some(format!("{IN_SUBPROTOCOL}sk-1")), HeaderEdit::Remove, HeaderEdit::Remove),
             (
                 Some(format!("realtime,{IN_SUBPROTOCOL}{text} , v1")),
                 set("realtime, v1"),
                 set("realtime, v1"),
             ),
             (Some(format!("bearer, {text}")), set("bearer"), set("bearer")),
-            (Some("OpenAI-Insecure-API-Key.sk-1".to_owned()), Change::Remove, Change::Remove),
-            (Some(",".to_owned()), Change::Remove, Change::Remove),
+            (
+                Some("OpenAI-Insecure-API-Key.sk-1".to_owned()),
+                HeaderEdit::Remove,
+                HeaderEdit::Remove,
+            ),
+            (Some(",".to_owned()), HeaderEdit::Remove, HeaderEdit::Remove),
         ] {
             let header = |name: &str| value.as_deref().filter(|_| name == SUBPROTOCOLS);
-            let cleaned = Cleaned::for_a_backend(header, &[], &tokens);
-            assert_eq!(cleaned.subprotocols, backend, "{value:?}");
-            let cleaned = Cleaned::of_tokens(header, &[], &tokens);
-            assert_eq!(cleaned.subprotocols, before, "{value:?}");
+            let edits = HeaderEdits::for_a_backend(header, &[], &tokens);
+            assert_eq!(edits.subprotocols, backend, "{value:?}");
+            let edits = HeaderEdits::of_tokens(header, &[], &tokens);
+            assert_eq!(edits.subprotocols, before, "{value:?}");
         }
     }
 
@@ -227,29 +231,29 @@ mod tests {
         let (tokens, text) = ours();
         let names = ["pat".into(), "api_key".into()];
         for (value, expected) in [
-            ("a=1; b=2", Change::Keep),
-            ("xpat=1; pat2=1; PAT=1", Change::Keep),
-            ("pat=1", Change::Remove),
-            ("pat", Change::Remove),
-            ("pat=1; api_key=2", Change::Remove),
-            ("a=1; pat=x=y; b=2", Change::Set("a=1; b=2".to_owned())),
-            ("a=1;pat = x;b=2;", Change::Set("a=1; b=2".to_owned())),
-            ("a=1,pat=x; b=2", Change::Set("a=1; b=2".to_owned())),
-            ("pat=x,y; b=2", Change::Set("b=2".to_owned())),
-            ("a=1, pat=x, b=2; c=3", Change::Set("a=1, b=2; c=3".to_owned())),
-            ("a=1,2; pat=x", Change::Set("a=1,2".to_owned())),
-            ("pat=x; a=1; pat=y", Change::Set("a=1".to_owned())),
-            ("pat=x; ; a=1;; ", Change::Set("a=1".to_owned())),
-            (",", Change::Remove),
-            ("pat=1; x=\u{fffd}", Change::Remove),
+            ("a=1; b=2", HeaderEdit::Keep),
+            ("xpat=1; pat2=1; PAT=1", HeaderEdit::Keep),
+            ("pat=1", HeaderEdit::Remove),
+            ("pat", HeaderEdit::Remove),
+            ("pat=1; api_key=2", HeaderEdit::Remove),
+            ("a=1; pat=x=y; b=2", HeaderEdit::Set("a=1; b=2".to_owned())),
+            ("a=1;pat = x;b=2;", HeaderEdit::Set("a=1; b=2".to_owned())),
+            ("a=1,pat=x; b=2", HeaderEdit::Set("a=1; b=2".to_owned())),
+            ("pat=x,y; b=2", HeaderEdit::Set("b=2".to_owned())),
+            ("a=1, pat=x, b=2; c=3", HeaderEdit::Set("a=1, b=2; c=3".to_owned())),
+            ("a=1,2; pat=x", HeaderEdit::Set("a=1,2".to_owned())),
+            ("pat=x; a=1; pat=y", HeaderEdit::Set("a=1".to_owned())),
+            ("pat=x; ; a=1;; ", HeaderEdit::Set("a=1".to_owned())),
+            (",", HeaderEdit::Remove),
+            ("pat=1; x=\u{fffd}", HeaderEdit::Remove),
         ] {
             assert_eq!(without_cookies(Some(value), &names, &tokens), expected, "{value}");
         }
-        assert_eq!(without_cookies(Some("pat=1"), &[], &tokens), Change::Keep);
-        assert_eq!(without_cookies(None, &names, &tokens), Change::Keep);
+        assert_eq!(without_cookies(Some("pat=1"), &[], &tokens), HeaderEdit::Keep);
+        assert_eq!(without_cookies(None, &names, &tokens), HeaderEdit::Keep);
         // Whatever the name of the cookie is.
         let value = format!("a=1; session={text}; b=\"x {text}\"; c=3");
-        let expected = Change::Set("a=1; c=3".to_owned());
+        let expected = HeaderEdit::Set("a=1; c=3".to_owned());
         assert_eq!(without_cookies(Some(&value), &[], &tokens), expected);
     }
 

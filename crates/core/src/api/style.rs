@@ -4,7 +4,7 @@ use crate::vocabulary::vocabulary;
 
 vocabulary! {
     /// A place where clients may send their token: a header and, for some, the scheme before it.
-    Source, "source of credentials" {
+    TokenSource, "source of credentials" {
         Bearer = "authorization.Bearer",
         ApiKeyScheme = "authorization.Api-Key",
         XApiKey = "x-api-key",
@@ -16,7 +16,7 @@ vocabulary! {
 
 vocabulary! {
     /// How a token may be sent in `Authorization`: `<scheme> <token>`.
-    Scheme, "scheme" {
+    TokenScheme, "scheme" {
         Bearer = "Bearer",
         ApiKey = "Api-Key",
     }
@@ -24,7 +24,7 @@ vocabulary! {
 
 vocabulary! {
     /// The status for a token that is good but may not do this.
-    Insufficient, "status" {
+    InsufficientStatus, "status" {
         Forbidden = "403",
         Unauthorized = "401",
     }
@@ -32,7 +32,7 @@ vocabulary! {
 
 vocabulary! {
     /// What the backend makes of `Content-Type` before it reads a body.
-    ContentType, "use of Content-Type" {
+    ContentTypeUse, "use of Content-Type" {
         Checked = "checked",
         Ignored = "ignored",
     }
@@ -60,17 +60,17 @@ vocabulary! {
 
 /// How an API speaks to its clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Manner {
+pub struct ApiStyle {
     /// Where its clients may send their tokens.
-    pub sources: Sources,
+    pub sources: TokenSources,
     /// What it answers to a token that may not do this.
-    pub insufficient: Insufficient,
+    pub insufficient: InsufficientStatus,
 }
 
 /// For a request that belongs to no API.
-impl Default for Manner {
+impl Default for ApiStyle {
     fn default() -> Self {
-        Self { sources: Sources::default(), insufficient: Insufficient::Forbidden }
+        Self { sources: TokenSources::default(), insufficient: InsufficientStatus::Forbidden }
     }
 }
 
@@ -81,7 +81,7 @@ impl Method {
     }
 }
 
-impl Source {
+impl TokenSource {
     /// The header's name, in lower case.
     pub const fn header(self) -> &'static str {
         match self {
@@ -94,10 +94,10 @@ impl Source {
     }
 
     /// The scheme before the token, in `authorization`.
-    pub const fn scheme(self) -> Option<Scheme> {
+    pub const fn scheme(self) -> Option<TokenScheme> {
         match self {
-            Self::Bearer => Some(Scheme::Bearer),
-            Self::ApiKeyScheme => Some(Scheme::ApiKey),
+            Self::Bearer => Some(TokenScheme::Bearer),
+            Self::ApiKeyScheme => Some(TokenScheme::ApiKey),
             _ => None,
         }
     }
@@ -105,32 +105,33 @@ impl Source {
 
 /// The sources of an API, in the order of its table. One of them is in `authorization`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sources {
-    list: [Source; Source::ALL.len()],
+pub struct TokenSources {
+    list: [TokenSource; TokenSource::ALL.len()],
     length: u8,
 }
 
-impl Default for Sources {
+impl Default for TokenSources {
     fn default() -> Self {
         Self { length: 1, ..Self::NONE }
     }
 }
 
-impl Sources {
-    pub(super) const NONE: Self = Self { list: [Source::Bearer; Source::ALL.len()], length: 0 };
+impl TokenSources {
+    pub(super) const NONE: Self =
+        Self { list: [TokenSource::Bearer; TokenSource::ALL.len()], length: 0 };
 
-    fn as_slice(&self) -> &[Source] {
+    fn as_slice(&self) -> &[TokenSource] {
         self.list.get(..usize::from(self.length)).unwrap_or_default()
     }
 
     /// Whether `source` is one of them.
-    pub fn contains(&self, source: Source) -> bool {
+    pub fn contains(&self, source: TokenSource) -> bool {
         self.as_slice().contains(&source)
     }
 
     /// Adds a source that is not one of them yet.
     #[must_use]
-    pub fn with(mut self, source: Source) -> Self {
+    pub fn with(mut self, source: TokenSource) -> Self {
         if let Some(next) = self.list.get_mut(usize::from(self.length)) {
             (*next, self.length) = (source, self.length + 1);
         }
@@ -138,13 +139,13 @@ impl Sources {
     }
 
     /// All of them, in order.
-    pub fn iter(&self) -> impl Iterator<Item = Source> {
+    pub fn iter(&self) -> impl Iterator<Item = TokenSource> {
         self.as_slice().iter().copied()
     }
 
     /// The schemes of `authorization`, in order.
-    pub fn schemes(&self) -> impl Iterator<Item = Scheme> {
-        self.iter().filter_map(Source::scheme)
+    pub fn schemes(&self) -> impl Iterator<Item = TokenScheme> {
+        self.iter().filter_map(TokenSource::scheme)
     }
 
     /// Whether `authorization` may name its scheme like this. The case is ignored.

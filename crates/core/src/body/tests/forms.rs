@@ -35,7 +35,7 @@ fn forms() {
         &[MODEL, FILE],
         &[&named("name=model"), FILE],
         &[
-            "content-disposition:BodyForm-Data;name=\"model\"\r\ncontent-type: text/plain; charset=UTF-8\r\n\r\nm",
+            "content-disposition:Form-Data;name=\"model\"\r\ncontent-type: text/plain; charset=UTF-8\r\n\r\nm",
         ],
         &[&part(
             "Content-Disposition: form-data; name=\"model\"\r\nContent-Length: 1\r\nContent-Transfer-Encoding: 8bit",
@@ -181,7 +181,7 @@ fn forms() {
     }
     for (media_type, fits) in [
         (FORM, true),
-        ("Multipart/BodyForm-Data;Boundary=\"b-1\"", true),
+        ("Multipart/Form-Data;Boundary=\"b-1\"", true),
         ("multipart/form-data", false),
         ("multipart/form-data; boundary=", false),
         ("multipart/form-data; boundary=\"b-1", false),

@@ -1,8 +1,9 @@
-//! The protected API surfaces: tables, read from YAML and compiled once.
+//! The APIs that patgate protects: tables, which are read from YAML and compiled once.
 //!
-//! Host and beginning of the path say which surface a request belongs to, one at most. Within it,
-//! method and path template are one key. Templates match whole segments; one named tail may end
-//! them. What no rule names is denied. The cost of finding a rule does not grow with their number.
+//! The host and the beginning of the path select at most one API, here called a surface. Within it,
+//! the method and a path template select at most one rule. Templates match whole segments; one named
+//! tail may end them. A request without a rule is denied. The cost of finding a rule does not grow
+//! with the number of rules.
 
 mod compile;
 mod errors;
@@ -43,113 +44,114 @@ use crate::{
     operation::{EntityType, Operation},
 };
 
-/// All surfaces, compiled.
+/// All protected APIs, compiled from their tables.
 #[derive(Debug, Default)]
 pub struct Apis {
     surfaces: Vec<Surface>,
-    /// Mounts at one host.
+    /// Mounts by exact host.
     at: HashMap<Box<str>, Tree<usize>>,
-    /// Mounts at one label and what follows it.
+    /// Mounts by the part of the host that follows its first label, which names the domain.
     under: HashMap<Box<str>, Tree<usize>>,
-    /// Mounts at whatever host.
+    /// Mounts at every host.
     anywhere: Tree<usize>,
 }
 
-/// One API.
+/// One protected API.
 #[derive(Debug)]
 pub struct Surface {
     name: Box<str>,
     host: HostPattern,
     mount: Template,
     api_style: ApiStyle,
-    /// How it words its errors.
+    /// The form of errors, by path.
     errors: ErrorStyles,
-    /// Names of cookies that reach no backend.
+    /// The names of cookies that must not reach a backend.
     cookies: Box<[Box<str>]>,
     domain: DomainSource,
-    /// Where requests go, instead of where their domains are served.
+    /// The backend that serves all domains, in place of the backends of the domains.
     upstream: Option<BackendName>,
-    /// Numbers of rules.
+    /// The positions in `rules`, by path template.
     tree: Tree<usize>,
     rules: Vec<Rule>,
 }
 
-/// What names the domain of a request.
+/// The part of a request that names its domain.
 #[derive(Clone, Debug, PartialEq)]
 enum DomainSource {
     /// The first label of the host.
     Host,
     /// A segment of the path.
     Path(Capture),
-    /// Nothing: it is always this one.
+    /// No part: all requests are about this domain.
     Fixed(Box<str>),
 }
 
-/// What methods and a path mean.
+/// What requests with some methods and a path template do.
 #[derive(Clone, Debug)]
 struct Rule {
     methods: Methods,
-    /// Below the host, the mount included.
+    /// The whole path, including the mount.
     template: Template,
     operation: Operation,
     entity_type: EntityType,
     id: IdSource,
-    /// What such a request may be upgraded to.
+    /// The protocol to which such a request may be upgraded.
     upgrade: Option<Upgrade>,
-    /// Where such requests go, whatever the table says.
+    /// The backend that serves such requests, in place of the table's.
     upstream: Option<BackendName>,
-    /// How patgate answers them itself, for what token or domain are limited to.
+    /// The form in which patgate answers itself, if the token or the domain is limited to some models.
     answer: Option<ListForm>,
 }
 
+/// The part of a request that names the entity.
 #[derive(Clone, Debug, Default, PartialEq)]
 enum IdSource {
     #[default]
     None,
     Path(Capture),
     Body(BodyForm),
-    /// The one parameter `model` of the query.
+    /// The parameter `model` of the query, which must occur once.
     Query,
 }
 
-/// The surface that a request belongs to.
+/// The API to which a request belongs, by its host and the beginning of its path.
 #[derive(Clone, Debug)]
 pub struct MatchedSurface<'a> {
     surface: &'a Surface,
-    /// The domain, where the host names it.
+    /// The first label of the host, if it names the domain.
     label: Option<Cow<'a, str>>,
 }
 
-/// A rule that a request falls under.
+/// What a request does, according to the rule for it.
 #[derive(Debug, PartialEq)]
 pub struct Action<'a> {
-    /// The domain as the request, or the table, names it.
+    /// The domain, as the request or the table names it.
     pub domain: Cow<'a, str>,
-    /// What the request does.
+    /// The operation of the request.
     pub operation: Operation,
-    /// What it does it to.
+    /// The type of entity on which the request acts.
     pub entity_type: EntityType,
-    /// Which one.
+    /// The entity on which the request acts.
     pub entity: Entity<'a>,
-    /// The backend that serves it, whatever its domain; without one, the domain's.
+    /// The backend that serves the request. `None`: a backend of the domain.
     pub upstream: Option<&'a BackendName>,
-    /// How patgate answers it itself, if token or domain are limited to some models.
+    /// The form in which patgate answers itself, if the token or the domain is limited to some models.
     pub answer: Option<ListForm>,
 }
 
-/// The one entity that a request is about.
+/// The entity that a request is about.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Entity<'a> {
-    /// None in particular.
+    /// The request is about no entity in particular.
     None,
-    /// This one.
+    /// The request names the entity with this id.
     Named(&'a str),
-    /// The one that the body names in this form; it has not been read.
+    /// The body names the entity in this form, and has not been read.
     Unread(BodyForm),
 }
 
 impl Entity<'_> {
-    /// The id, where it is known.
+    /// Returns the id, if it is known.
     pub fn name(&self) -> Option<&str> {
         match self {
             Self::Named(name) => Some(name),
@@ -158,20 +160,20 @@ impl Entity<'_> {
     }
 }
 
-/// What is wrong with a table, and where.
+/// An error in a table, and its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableError {
-    /// The file, as the operator named it.
+    /// The path of the file, as the operator gave it.
     pub file: String,
-    /// From 1; 0 for the file as a whole.
+    /// The number of the line, from 1; 0 for the file as a whole.
     pub line: u64,
-    /// Methods and path.
+    /// Methods and path of the rule that has the error.
     pub rule: Option<String>,
-    /// What is wrong, for people.
+    /// The description of the error, for people.
     pub problem: String,
 }
 
-/// Everything that is wrong, one line each.
+/// All errors in the tables, one line each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableErrors(Vec<TableError>);
 
@@ -186,9 +188,9 @@ impl std::error::Error for TableErrors {}
 
 impl fmt::Display for TableErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, mistake) in self.0.iter().enumerate() {
+        for (index, error) in self.0.iter().enumerate() {
             let newline = if index == 0 { "" } else { "\n" };
-            write!(f, "{newline}{mistake}")?;
+            write!(f, "{newline}{error}")?;
         }
         Ok(())
     }
@@ -208,16 +210,16 @@ impl fmt::Display for TableError {
 }
 
 impl Apis {
-    /// The tables that the binary carries.
+    /// Compiles the tables that are part of the binary.
     ///
     /// # Errors
     ///
-    /// None, as a test of the shipped tables shows.
+    /// Never returns an error, as a test of these tables shows.
     pub fn embedded() -> Result<Self, TableErrors> {
         Self::compile(&TableSource::embedded())
     }
 
-    /// Which surface a request belongs to, by its host and the beginning of its path, whether or
+    /// Returns the API to which a request belongs, by its host and the beginning of its path, whether or
     /// not a rule names it. The path need not be canonical.
     pub fn surface<'a>(&'a self, authority: &'a str, path: &str) -> Option<MatchedSurface<'a>> {
         let surface = |mounts: &Tree<usize>| self.surfaces.get(*mounts.find_above(path)?);
@@ -241,12 +243,12 @@ impl Apis {
         by_host().or_else(anywhere)
     }
 
-    /// Name and number of rules of each surface.
+    /// Returns the name of each table, and the number of its rules.
     pub fn list(&self) -> impl Iterator<Item = (&str, usize)> {
         self.surfaces.iter().map(|surface| (&*surface.name, surface.rules.len()))
     }
 
-    /// The name of each surface, with the backends that it and its rules name.
+    /// Returns the name of each table, with the backends that it and its rules name.
     pub fn upstreams(&self) -> impl Iterator<Item = (&str, BTreeSet<&BackendName>)> {
         self.surfaces.iter().map(|surface| {
             let of_rules = surface.rules.iter().filter_map(|rule| rule.upstream.as_ref());
@@ -256,29 +258,30 @@ impl Apis {
 }
 
 impl<'a> MatchedSurface<'a> {
-    /// The name of its table.
+    /// Returns the name of the table.
     pub fn name(&self) -> &'a str {
         &self.surface.name
     }
 
-    /// How this surface speaks to its clients.
+    /// Returns how the API takes tokens and answers refusals.
     pub fn api_style(&self) -> ApiStyle {
         self.surface.api_style
     }
 
-    /// The names of the cookies that are removed from its requests.
+    /// Returns the names of the cookies that must not reach a backend.
     pub fn cookies(&self) -> &'a [Box<str>] {
         &self.surface.cookies
     }
 
-    /// The mount, where `path` is the mount and a `/`: clients that join a base URL and `/` ask for
-    /// that. No other path has two spellings.
+    /// Returns the mount if `path` is the mount followed by `/`: clients that append `/` to a base URL
+    /// send this. No other path has two spellings.
     pub(crate) fn root<'p>(&self, path: &'p str) -> Option<&'p str> {
         let mount = path.strip_suffix('/').filter(|mount| !mount.is_empty())?;
         (mount.matches('/').count() == self.surface.mount.segments.len()).then_some(mount)
     }
 
-    /// The domain as a request with this canonical path names it, whether or not a rule does.
+    /// Returns the domain that a request with this canonical path names, whether or not a rule matches
+    /// the request.
     pub fn domain(&self, path: &'a str) -> Option<Cow<'a, str>> {
         match &self.surface.domain {
             DomainSource::Host => self.label.clone(),
@@ -287,12 +290,13 @@ impl<'a> MatchedSurface<'a> {
         }
     }
 
-    /// The rule for a method and a canonical path, of a request without a query.
+    /// Returns what a request with this method and canonical path does, without a query. `None` if no
+    /// rule matches.
     pub fn action(&self, method: &str, path: &'a str) -> Option<Action<'a>> {
         self.action_with(method, path, "")
     }
 
-    /// Whether the rule for a method and a canonical path lets the request become a WebSocket.
+    /// Returns whether the rule for a method and a canonical path permits a WebSocket.
     pub fn may_become_websocket(&self, method: &str, path: &str) -> bool {
         self.rule(method, path).is_some_and(|rule| rule.upgrade == Some(Upgrade::Websocket))
     }
@@ -306,8 +310,8 @@ impl<'a> MatchedSurface<'a> {
         surface.rules.get(*surface.tree.find(path, matches)?)
     }
 
-    /// The rule for a method and a canonical path, of a request with this query, which begins with
-    /// its `?` if it is there.
+    /// Returns what a request with this method, canonical path and query does. The query begins with its
+    /// `?`, or is empty. `None` if no rule matches.
     pub fn action_with(&self, method: &str, path: &'a str, query: &'a str) -> Option<Action<'a>> {
         let rule = self.rule(method, path)?;
         Some(Action {
@@ -318,7 +322,7 @@ impl<'a> MatchedSurface<'a> {
                 IdSource::None => Entity::None,
                 IdSource::Path(at) => Entity::Named(at.of(path)?),
                 IdSource::Body(form) => Entity::Unread(form),
-                // Where no model can be read, none in particular is permitted.
+                // If no model can be read, only a scope on every model permits the request.
                 IdSource::Query => body::model_in_query(query)
                     .map_or(Entity::Unread(BodyForm::Other), Entity::Named),
             },

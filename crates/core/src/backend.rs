@@ -4,14 +4,14 @@ use std::{fmt, str::FromStr, sync::OnceLock};
 
 use crate::credential::{Credential, Sealed};
 
-/// The longest name.
+/// The longest name of a backend, in bytes.
 const MAX_NAME_LEN: usize = 63;
 
 /// A backend's name: `[a-z0-9][a-z0-9._-]{0,62}`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BackendName(Box<str>);
 
-/// A text that cannot be a backend's name.
+/// The error for a text that cannot be the name of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "expected a backend's name: 1 to {MAX_NAME_LEN} characters of a-z, 0-9, ., _ and -, beginning \
@@ -44,7 +44,7 @@ impl fmt::Display for BackendName {
     }
 }
 
-/// A backend at one moment.
+/// A backend, as it was when it was read from Postgres.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Backend {
     name: Box<str>,
@@ -54,7 +54,7 @@ pub struct Backend {
     opened: OnceLock<Option<Credential>>,
 }
 
-/// A backend has a credential that could not be opened: no request may be sent to it.
+/// The error for a backend whose credential could not be opened. No request must be sent to it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct UnopenedCredential;
 

@@ -143,7 +143,7 @@ impl fmt::Debug for Credential {
 pub struct Sealed {
     /// The key that opens it.
     pub key_id: Box<str>,
-    /// The encrypted bytes.
+    /// The version, the nonce, the encrypted value and the tag.
     pub bytes: Box<[u8]>,
 }
 

@@ -1,4 +1,4 @@
-//! A domain: a tenant, with the models that it may see and the backends that serve it.
+//! Domains: the tenants, with the models that they may use and the backends that serve them.
 
 use std::cmp::Reverse;
 
@@ -9,36 +9,36 @@ use crate::{
     rollout::Rollout,
 };
 
-/// A tenant, as of one moment.
+/// A tenant, as it was when it was read from Postgres.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Domain {
-    /// Its id.
+    /// The id, which never changes.
     pub id: DomainId,
-    /// Its name in paths.
+    /// The name in paths.
     pub slug: Slug,
-    /// Whether anybody may use it.
+    /// Whether tokens may use the domain at all.
     pub enabled: bool,
-    /// How far denials are carried out, where that is for domains to say.
+    /// How far decisions are enforced, if the mode of the replica is `per-domain`.
     pub rollout: Rollout,
-    /// The cluster that serves it, unless a model has one of its own.
+    /// The Envoy cluster that serves the domain, except for models with a cluster of their own.
     upstream: Box<str>,
-    /// The models it may see.
+    /// The models that the domain may use.
     models: Models,
-    /// Every backend that it names, once, in the order of their names.
+    /// Every backend that the domain names, once each, in the order of their names.
     backends: Vec<Backend>,
 }
 
-/// The models that a domain may see. No list stands for all of them, least of all an empty one.
+/// The models that a domain may use. No list stands for all models; an empty list permits none.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Models {
-    /// Every model, each served by the domain's own cluster.
+    /// Every model. The domain's own cluster serves them.
     All,
-    /// These, each with its cluster. Empty: none.
+    /// These models or patterns, each with its cluster.
     Listed(Vec<(Box<str>, Box<str>)>),
 }
 
 impl Domain {
-    /// Puts a domain together; a list of models may come in any order.
+    /// Makes a domain. The list of models may have any order.
     pub fn new(
         id: DomainId,
         slug: Slug,
@@ -46,7 +46,7 @@ impl Domain {
         upstream: Box<str>,
         mut models: Models,
     ) -> Self {
-        // Names in their order, then patterns, the most particular first.
+        // Names in their order, then patterns, the most specific first.
         models.list_mut().sort_unstable_by(|(a, _), (b, _)| {
             let rank = |entry: &str| match entry.find('*') {
                 None => (false, Reverse(0), Reverse(0)),
@@ -62,13 +62,13 @@ impl Domain {
         Self { id, slug, enabled, rollout: Rollout::default(), upstream, models, backends }
     }
 
-    /// The same domain, enforced so far.
+    /// Returns the same domain with this rollout.
     #[must_use]
     pub fn with_rollout(self, rollout: Rollout) -> Self {
         Self { rollout, ..self }
     }
 
-    /// With the credentials of backends, each beside its backend's name.
+    /// Returns the same domain with the credentials of its backends, each beside its backend's name.
     #[must_use]
     pub fn with_credentials(mut self, mut credentials: Vec<(Box<str>, Sealed)>) -> Self {
         for backend in &mut self.backends {
@@ -79,43 +79,44 @@ impl Domain {
         self
     }
 
-    /// The names of all its backends.
+    /// Returns the names of all backends of the domain.
     pub fn backends(&self) -> impl Iterator<Item = &str> {
         self.backends.iter().map(Backend::name)
     }
 
-    /// Opens each credential that is not open yet, or finds that it cannot be.
+    /// Opens each credential that is not open yet, or records that it cannot be opened.
     pub fn open_credentials(&self, open: impl Fn(&str, &Sealed) -> Option<Credential>) {
         self.backends.iter().for_each(|backend| backend.open_credential(&open));
     }
 
-    /// What a backend wants to see, if anything.
+    /// Returns the credential of a backend, if it has one.
     ///
     /// # Errors
     ///
-    /// When it wants something that is not known.
+    /// Returns an error if the credential could not be opened, or the domain has no such backend.
     pub fn credential_for(&self, backend: &str) -> Result<Option<&Credential>, UnopenedCredential> {
         let at = self.backends.binary_search_by(|known| known.name().cmp(backend));
         at.ok().and_then(|at| self.backends.get(at)).ok_or(UnopenedCredential)?.credential()
     }
 
-    /// Whether the domain may see some models only.
+    /// Returns whether the domain is limited to some models.
     pub fn lists_models(&self) -> bool {
         matches!(self.models, Models::Listed(_))
     }
 
-    /// What its list of models has, names before patterns; nothing if it sees all models.
+    /// Returns the entries of the list of models, names before patterns; none if the domain may use all
+    /// models.
     pub fn listed(&self) -> impl Iterator<Item = &str> {
         self.models.list().iter().map(|(entry, _)| &**entry)
     }
 
-    /// Whether it may see no model at all.
+    /// Returns whether the domain may use no model at all.
     pub fn sees_no_model(&self) -> bool {
         self.lists_models() && self.models.list().is_empty()
     }
 
-    /// The cluster for a request about `model`, or about none in particular; nothing when the
-    /// domain lists its models and this is not one of them.
+    /// Returns the cluster for a request about `model`, or about none in particular. Returns `None` if
+    /// the domain lists its models and `model` is not one of them.
     pub fn upstream_for(&self, model: Option<&str>) -> Option<&str> {
         match (model, &self.models) {
             (Some(model), Models::Listed(listed)) => {
@@ -130,30 +131,31 @@ impl Domain {
         }
     }
 
-    /// The exact names on its list of models, in the order of their bytes.
+    /// Returns the exact names on the list of models, in the order of their bytes.
     pub(crate) fn names(&self) -> impl ExactSizeIterator<Item = &str> {
         names_and_patterns(self.models.list()).0.iter().map(|(name, _)| &**name)
     }
 
-    /// Whether its list of models has this exact name.
+    /// Returns whether the list of models has this exact name.
     pub(crate) fn has_name(&self, model: &str) -> bool {
         let (names, _) = names_and_patterns(self.models.list());
         names.binary_search_by(|(name, _)| (**name).cmp(model)).is_ok()
     }
 
-    /// How many patterns its list of models has.
+    /// Returns the number of patterns on the list of models.
     pub fn patterns(&self) -> usize {
         names_and_patterns(self.models.list()).1.len()
     }
 
-    /// The pattern that would cover a model, if its `*` stood for any characters.
+    /// Returns the pattern that would cover a model if its `*` stood for any characters, for an error
+    /// message.
     pub fn nearest_pattern(&self, model: &str) -> Option<&str> {
         let patterns = self.models.list().iter().map(|(pattern, _)| &**pattern);
         let nearest = |pattern: &&str| middle(pattern, model).is_some();
         patterns.filter(|pattern| is_writable_pattern(pattern)).find(nearest)
     }
 
-    /// Bytes this domain occupies, for the bound of the memory tier.
+    /// Returns the bytes that the domain occupies, for the limit of the memory tier.
     pub fn size(&self) -> usize {
         let models = self.models.list().iter();
         let models = models.map(|(name, upstream)| 32 + name.len() + upstream.len());
@@ -165,7 +167,7 @@ impl Domain {
 }
 
 impl Models {
-    /// What is listed; nothing where all models may be seen.
+    /// Returns the list; an empty one if the domain may use all models.
     fn list(&self) -> &List {
         match self {
             Self::All => &[],
@@ -184,18 +186,19 @@ impl Models {
 /// A list of models, with the cluster of each.
 type List = [(Box<str>, Box<str>)];
 
-/// The two parts of a list that is in its order.
+/// Returns the two parts of a sorted list: names and patterns.
 fn names_and_patterns(listed: &List) -> (&List, &List) {
     listed.split_at(listed.partition_point(|(name, _)| !is_pattern(name)))
 }
 
-/// Whether an entry of a list of models stands for more than one.
+/// Returns whether an entry of a list of models is a pattern.
 fn is_pattern(entry: &str) -> bool {
     entry.contains('*')
 }
 
-/// Whether a pattern may be written: with one `*`, and else with what occurs in the names of
-/// models and joins no two of them. One that was written past our commands matches nothing.
+/// Returns whether a pattern is permitted: it has one `*`, and otherwise only characters that occur in
+/// the names of models and cannot join two of them. A pattern that was written into the database
+/// without patgate's commands, and is not permitted, matches nothing.
 pub fn is_writable_pattern(entry: &str) -> bool {
     let around = |character| stood_for(character) || matches!(character, '/' | '@' | '+');
     entry
@@ -203,9 +206,10 @@ pub fn is_writable_pattern(entry: &str) -> bool {
         .is_some_and(|(prefix, suffix)| (prefix.chars().chain(suffix.chars())).all(around))
 }
 
-/// What the `*` of a pattern may stand for. No name that an administrator did not see may hold
-/// what some backend gives a meaning to: LiteLLM takes `a,b` for two models, and others `x@y` for
-/// a preset or a digest. So these are the characters that names need, and no others.
+/// Returns whether the `*` of a pattern may stand for this character. A name that no administrator has
+/// seen must not contain characters with a meaning for some backend: LiteLLM reads `a,b` as two
+/// models, and other backends read `x@y` as a preset or a digest. So only the characters that names
+/// need are permitted.
 fn stood_for(character: char) -> bool {
     character.is_ascii_alphanumeric() || matches!(character, '.' | '_' | '-' | ':')
 }
@@ -215,7 +219,7 @@ fn matches(pattern: &str, model: &str) -> bool {
         && is_writable_pattern(pattern)
 }
 
-/// What the `*` of a pattern would have to stand for, to make it this model.
+/// Returns what the `*` of a pattern would have to stand for to match this model.
 fn middle<'m>(pattern: &str, model: &'m str) -> Option<&'m str> {
     let (prefix, suffix) = pattern.split_once('*')?;
     model.strip_prefix(prefix)?.strip_suffix(suffix)
@@ -316,7 +320,7 @@ mod tests {
     #[test]
     fn a_list_without_a_match_lets_nothing_through() {
         let domain = picky(&[("a*b*c", "x"), ("**", "x"), ("ab*ba", "y")]);
-        // Beginning and end may not overlap.
+        // Prefix and suffix must not overlap.
         for model in ["aba", "a*b*c", "axbxc", "**", "x"] {
             assert_eq!(domain.upstream_for(Some(model)), None, "{model}");
         }
@@ -344,13 +348,13 @@ mod tests {
         assert_eq!(domain.credential_for("any"), Err(UnopenedCredential));
         let opened = Credential::new(CredentialScheme::Bearer, "sk").unwrap();
         domain.open_credentials(|name, _| (name == "any").then(|| opened.clone()));
-        // Once and for all.
+        // A credential that could not be opened is not tried again.
         domain.open_credentials(|_, _| Some(opened.clone()));
         assert_eq!(domain.credential_for("any"), Ok(Some(&opened)));
         assert_eq!(domain.credential_for("qwen"), Err(UnopenedCredential));
         assert_eq!(domain.credential_for("default"), Ok(None));
         assert_eq!(domain.credential_for("unused"), Err(UnopenedCredential));
-        // What Redis is given holds none of it.
+        // The form that Redis stores has no opened credential.
         let stored = postcard::to_stdvec(&domain).unwrap();
         let restored: Domain = postcard::from_bytes(&stored).unwrap();
         assert_eq!(restored.credential_for("any"), Err(UnopenedCredential));

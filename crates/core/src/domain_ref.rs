@@ -1,4 +1,4 @@
-//! How a request names a domain: by its id or by its slug, each in one spelling.
+//! The names of domains in requests: an id or a slug, each in exactly one spelling.
 
 use std::{fmt, str::FromStr};
 

@@ -14,31 +14,31 @@ use uuid::Uuid;
 /// another; a cluster that was copied file by file has the same until `patgate installation renew`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Installation {
-    /// The cluster's system identifier.
+    /// The system identifier of the Postgres cluster.
     pub(crate) system: i64,
-    /// The database's oid.
+    /// The oid of the database in the cluster.
     pub(crate) database: u32,
-    /// What `patgate.installation` holds.
+    /// The random id in the table `patgate.installation`.
     pub(crate) id: Uuid,
 }
 
-/// A text that names no installation.
+/// The error for a text that does not name an installation.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected `<system identifier>/<oid of the database>/<installation id>`")]
 pub struct InstallationError;
 
 impl Installation {
-    /// The random part.
+    /// Returns the random id of the installation.
     pub fn id(&self) -> Uuid {
         self.id
     }
 
-    /// The channel on which commands announce what they have changed.
+    /// Returns the Postgres channel on which commands announce changes.
     pub fn channel(&self) -> String {
         format!("patgate_changes_{}", self.id.simple())
     }
 
-    /// As it becomes part of what a seal covers.
+    /// Returns the bytes that a seal covers.
     pub(crate) fn to_bytes(self) -> [u8; 28] {
         let mut bytes = [0; 28];
         bytes[..8].copy_from_slice(&self.system.to_be_bytes());
@@ -48,7 +48,7 @@ impl Installation {
     }
 }
 
-/// As `patgate.identity()` writes it. Its alphabet holds no quote.
+/// Writes the form of `patgate.identity()`. Its alphabet has no quote.
 impl fmt::Display for Installation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { system, database, id } = self;

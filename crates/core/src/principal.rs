@@ -1,4 +1,4 @@
-//! What a token resolves to: its owner, its life, and what it may do where.
+//! What a token resolves to: its owner, its lifetime, and what it may do in each domain.
 
 mod single;
 
@@ -15,7 +15,7 @@ use crate::{
     token::{TokenDigest, TokenId},
 };
 
-/// Identifies a user.
+/// The id of a user, which never changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct UserId(pub Uuid);
@@ -26,32 +26,32 @@ impl fmt::Display for UserId {
     }
 }
 
-/// A token with its owner, as of one moment.
+/// A token with its owner, as they were when they were read from Postgres.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Principal {
-    /// The token.
+    /// The id of the token.
     pub token: TokenId,
-    /// What the secret must hash to.
+    /// The digest with which a client proves possession of the token.
     pub digest: TokenDigest,
-    /// When the token was issued.
+    /// The moment at which the token was issued.
     pub issued_at: Moment,
-    /// First moment at which the token is no longer valid.
+    /// The first moment at which the token is no longer valid.
     pub expires_at: Moment,
     /// Whether the token was revoked.
     pub revoked: bool,
-    /// Whose token it is.
+    /// The owner of the token.
     pub owner: UserId,
-    /// Whether the owner may do anything at all.
+    /// Whether the owner is enabled. A disabled owner may do nothing.
     pub owner_enabled: bool,
-    /// One entry a domain that a scope of the token names, in the order of their ids.
+    /// One entry per domain that a scope of the token names, in the order of their ids.
     grants: Vec<DomainGrants>,
-    /// Where they are, in the order of their slugs, if there is more than one.
+    /// The positions of the grants in the order of their slugs, if there is more than one.
     by_slug: Vec<u32>,
 }
 
 impl Principal {
-    /// Puts a principal together; `grants` may come in any order, one a domain. `life` is from when
-    /// the token was issued until it expires.
+    /// Makes a principal. `grants` has at most one entry per domain, in any order. `life` is from the
+    /// moment at which the token was issued to the one at which it expires.
     pub fn new(
         token: TokenId,
         digest: TokenDigest,
@@ -82,14 +82,14 @@ impl Principal {
         }
     }
 
-    /// What the token's scopes and its owner's roles say about a domain; nothing when no scope
-    /// names it.
+    /// Returns what the token's scopes and its owner's roles permit in a domain; `None` if no scope names
+    /// the domain.
     pub fn grants_in(&self, domain: DomainId) -> Option<&DomainGrants> {
         let at = self.grants.binary_search_by_key(&domain, |grant| grant.domain).ok()?;
         Some(&self.grants[at])
     }
 
-    /// Whether some scope names the domain that `reference` means.
+    /// Returns whether some scope names the domain that `reference` names.
     pub fn names(&self, reference: &DomainRef) -> bool {
         match reference {
             DomainRef::Id(id) => self.grants_in(*id).is_some(),
@@ -103,43 +103,44 @@ impl Principal {
         }
     }
 
-    /// The domains that the token's scopes name.
+    /// Returns the domains that the token's scopes name.
     pub fn domains(&self) -> impl Iterator<Item = DomainId> {
         self.grants.iter().map(|grant| grant.domain)
     }
 
-    /// The same, domain by domain.
+    /// Returns what the token may do in each domain.
     pub fn grants(&self) -> impl Iterator<Item = &DomainGrants> {
         self.grants.iter()
     }
 
-    /// Bytes this principal occupies, for the bound of the memory tier.
+    /// Returns the bytes that the principal occupies, for the limit of the memory tier.
     pub fn size(&self) -> usize {
         let slugs = size_of_val(self.by_slug.as_slice());
         size_of::<Self>() + slugs + self.grants.iter().map(DomainGrants::size).sum::<usize>()
     }
 }
 
-/// What one token may do in one domain.
+/// What one token may do in one domain: an operation needs a role of the owner and a scope.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct DomainGrants {
     domain: DomainId,
     slug: Slug,
-    /// The union over the owner's roles in the domain; everything for a platform admin.
+    /// The operations of all roles of the owner in the domain; every operation for a platform admin.
     permitted: OperationSet,
-    /// Operations that a scope gives on every entity of a type, by type.
+    /// The operations that scopes grant on every entity of a type, by type.
     every: [OperationSet; EntityType::ALL.len()],
     one: SingleScopes,
 }
 
 impl DomainGrants {
-    /// A domain that a scope names, and what its owner's roles permit there.
+    /// Makes the grants for a domain, with the operations that the owner's roles permit there and no
+    /// scope yet.
     pub fn new(domain: DomainId, slug: Slug, permitted: OperationSet) -> Self {
         Self { domain, slug, permitted, every: Default::default(), one: Default::default() }
     }
 
-    /// Adds a scope. What makes no sense grants nothing: an operation that the entity type does
-    /// not have, an empty entity, a domain other than this one.
+    /// Adds a scope. A scope that makes no sense grants nothing: an operation that the entity type does
+    /// not have, an empty entity, or a domain other than this one.
     pub fn add_scope(&mut self, entity_type: EntityType, entity: &str, operation: Operation) {
         if entity.is_empty() || !entity_type.operations().contains(operation) {
             return;
@@ -155,17 +156,18 @@ impl DomainGrants {
         }
     }
 
-    /// The domain's name in paths, as of then.
+    /// Returns the name of the domain in paths, as it was when the grants were read.
     pub fn slug(&self) -> &Slug {
         &self.slug
     }
 
-    /// Every operation that the owner's roles include.
+    /// Returns every operation that the owner's roles permit.
     pub fn permitted(&self) -> OperationSet {
         self.permitted
     }
 
-    /// What scopes give: on every entity of a type, or on one.
+    /// Returns what scopes grant: the type, the entity (`None` for every entity of the type), and the
+    /// operations.
     pub fn scopes(&self) -> impl Iterator<Item = (EntityType, Option<&str>, OperationSet)> {
         let every = EntityType::ALL.iter().map(|on| (*on, None, self.every[*on as usize]));
         let one =
@@ -173,34 +175,35 @@ impl DomainGrants {
         every.chain(one).filter(|(.., operations)| operations.iter().next().is_some())
     }
 
-    /// The owner's roles include the operation.
+    /// Returns whether the owner's roles permit the operation.
     pub fn permits(&self, operation: Operation) -> bool {
         self.permitted.contains(operation)
     }
 
-    /// A scope names this operation on the whole domain, on every entity of the type, or on
-    /// exactly this entity. Without an entity, only the first two count.
+    /// Returns whether a scope grants the operation on the whole domain, on every entity of the type, or
+    /// on exactly this entity. Without an entity, only the first two count.
     pub fn scoped(&self, operation: Operation, on: EntityType, entity: Option<&str>) -> bool {
         self.on_every(on).contains(operation)
             || entity.is_some_and(|entity| self.one.give(operation, on, entity))
     }
 
-    /// A scope names this operation on one entity of the type or another.
+    /// Returns whether some scope grants the operation on a single entity of the type.
     pub fn scoped_to_some(&self, operation: Operation, on: EntityType) -> bool {
         self.one.give_on_some(operation, on)
     }
 
-    /// What scopes give on every entity of a type.
+    /// Returns what scopes grant on every entity of a type.
     pub(crate) fn on_every(&self, of: EntityType) -> OperationSet {
         self.every[EntityType::Domains as usize].union(self.every[of as usize])
     }
 
-    /// What scopes give on one entity of a type or another.
+    /// Returns what scopes grant on some single entity of a type.
     pub(crate) fn on_some(&self, of: EntityType) -> OperationSet {
         self.one.on_some(of)
     }
 
-    /// The entities of a type that scopes name, in the order of their ids, with what each is given.
+    /// Returns the entities of a type that scopes name, in the order of their ids, with the operations on
+    /// each.
     pub(crate) fn one_by_one(&self, of: EntityType) -> &[ScopeEntry] {
         self.one.entries_of(of)
     }

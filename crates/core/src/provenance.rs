@@ -1,39 +1,39 @@
-//! What an answer rests on: which tier knew it, and how old that knowledge is.
+//! Where the knowledge behind a decision comes from, and how old it is.
 
 use std::time::Duration;
 
-/// Who answered, from the nearest to the farthest.
+/// The tier that answered a lookup, from the nearest to the farthest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tier {
-    /// Nobody was asked, or could answer.
+    /// No tier was asked, or none could answer.
     #[default]
     None,
-    /// This process.
+    /// The memory of this process.
     Memory,
-    /// What another replica has put there.
+    /// Redis, where this replica or another one had written the entry.
     Redis,
-    /// The truth.
+    /// Postgres, which holds the truth.
     Postgres,
 }
 
-/// What a decision rests on.
+/// The origin of the knowledge behind a decision, for answers, metrics and logs.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Provenance {
-    /// The farthest that answered.
+    /// The farthest tier that answered one of the lookups.
     pub tier: Tier,
-    /// How long before it was used the oldest part was last known to be true.
+    /// The age of the oldest part: the time from when it was last known to be true until it was used.
     pub age: Duration,
 }
 
 impl Provenance {
-    /// Takes up what else it rests on.
+    /// Adds the origin of one more lookup: the farther tier and the greater age count.
     pub fn add(&mut self, other: Self) {
         *self = Self { tier: self.tier.max(other.tier), age: self.age.max(other.age) };
     }
 }
 
 impl Tier {
-    /// The word for it in logs and metadata.
+    /// Returns the word for the tier in logs and metadata.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",

@@ -1,54 +1,54 @@
-//! Why a request may not pass: every reason, and the code of each.
+//! The reasons for which patgate refuses a request, and the code of each.
 
 use crate::{operation::Operation, principal::UserId, token::TokenId};
 
-/// Why a request may not pass, and what is known of it.
+/// A refusal, with what is known of the request for logs and metrics.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Denial {
-    /// The reason.
+    /// The reason for the denial.
     pub refusal: Refusal,
-    /// The token and its owner, once possession of the token was proven.
+    /// The token and its owner, if possession of the token was proven.
     pub subject: Option<(TokenId, UserId)>,
-    /// What the request would have done.
+    /// The operation of the request, if a rule names it.
     pub operation: Option<Operation>,
 }
 
-/// The reasons, by the stage that gives them.
+/// The reason for which a request is refused, in the order of the stages that refuse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Not a request that has one meaning.
+    /// The request does not have exactly one meaning.
     BadRequest(MalformedPart),
-    /// No credential.
+    /// The request has no credential.
     MissingCredential,
-    /// A credential that is no token of ours, as its form alone shows.
+    /// The credential is not a token of this gateway, as its form alone shows.
     NotAToken(NotAToken),
-    /// A credential that proves nothing. One answer for all of them.
+    /// The credential is not a genuine token. The answer is the same for every reason.
     InvalidToken,
-    /// The token's row says that it was issued in the future.
+    /// The store says that the token was issued in the future.
     TokenNotYetIssued,
-    /// The token's time is over.
+    /// The token has expired.
     TokenExpired,
     /// The token was revoked.
     TokenRevoked,
-    /// The token's owner was disabled.
+    /// The owner of the token is disabled.
     OwnerDisabled,
     /// No rule names the request.
     NotFound,
-    /// Scope or permission is missing, or the domain is not there for this caller.
+    /// A scope or a permission is missing, or the domain does not exist for this token.
     PermissionDenied,
-    /// The operation is permitted here, on other entities than this one.
+    /// The operation is permitted in this domain, on entities other than this one.
     OtherEntity(LimitedBy),
-    /// It depends on the model whether the request may pass, and the body does not name one model.
+    /// The decision depends on the model, and the body does not name exactly one.
     NoModel(NoModel),
-    /// The token was denied too often lately.
+    /// Too many requests with this token were denied lately.
     RateLimited,
-    /// As many bodies are awaited for the token as may be at a time.
+    /// patgate already awaits as many bodies with this token as it permits at a time.
     TooManyBodies,
-    /// It cannot be known in time.
+    /// What the decision depends on cannot be known in time.
     Unavailable,
 }
 
-/// What names the entities that are permitted, and not the one of a request.
+/// What limits the permitted entities, and does not include the entity of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitedBy {
     /// The token's scopes.
@@ -57,46 +57,46 @@ pub enum LimitedBy {
     Domain,
 }
 
-/// How a request can fail to have one meaning.
+/// The part of a request because of which it does not have exactly one meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MalformedPart {
-    /// The path has another spelling.
+    /// The path is not in its canonical spelling.
     Path,
     /// `Authorization` has more than one value.
     Authorization,
-    /// The places of credentials hold different ones.
+    /// The request has several credentials that differ.
     Credentials,
-    /// The query holds a token.
+    /// The query contains a token.
     TokenInQuery,
-    /// An upgrade whose `Connection` names headers.
+    /// The `Connection` header of an upgrade names headers.
     Connection,
     /// The host has more than one value.
     Authority,
-    /// The message lacks the HTTP request.
+    /// The message of the gateway cannot be decoded, or has no HTTP request.
     Message,
 }
 
-/// What a credential is whose form alone shows that it is no token of ours.
+/// What a credential is, if its form alone shows that it is not a token of this gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotAToken {
-    /// `Authorization` holds one word, and no scheme before it.
+    /// `Authorization` has one word, without a scheme before it.
     NoScheme,
     /// `Authorization` has a scheme that this API does not accept.
     OtherScheme,
-    /// Nothing, or something with blanks in it.
+    /// The credential is empty, or contains blanks.
     Blank,
-    /// A key of another vendor.
+    /// The credential is a key of another vendor.
     ForeignKey,
-    /// A variable that the client should have replaced.
+    /// The credential is the name of a variable that the client did not replace.
     Variable,
-    /// A token by its form, with a prefix that is not used here.
+    /// The credential has the form of a token, with a prefix that this gateway does not use.
     OtherPrefix,
 }
 
-/// What a request has more of than is read, where it must be read to find its model.
+/// What a request has more of than patgate reads to find the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Excess {
-    /// Objects and arrays in each other.
+    /// Nested objects and arrays.
     Depth,
     /// Members of a JSON object.
     Members,
@@ -106,72 +106,72 @@ pub enum Excess {
     Parameters,
 }
 
-/// How a compressed body can fail to be read.
+/// Why a compressed body cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CompressionFault {
-    /// It is not exactly one member of gzip or one frame of zstd, or was damaged.
+    /// The body is not exactly one member of gzip or one frame of zstd, or it is damaged.
     Malformed,
-    /// It has an optional field, a dictionary or a larger window.
+    /// The body has an optional field, a dictionary, or a window that is too large.
     Optional,
-    /// It becomes longer than any body that is read.
+    /// The decoded body is longer than any body that patgate reads.
     TooLong,
-    /// It becomes so many times as long as it was sent.
+    /// The decoded body is too many times as long as the compressed body.
     TooDense,
-    /// It consists of very small blocks.
+    /// The body has too many blocks for its length.
     TooManyBlocks,
 }
 
-/// How a body can fail to name one model, the same for every reader.
+/// Why a body does not name exactly one model, the same for every reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoModel {
-    /// Nothing of a body was shown.
+    /// The gateway showed no body.
     NotShown,
-    /// Only its beginning was shown.
+    /// The gateway showed only the beginning of the body.
     Cut,
-    /// It has an encoding that is not read, or more than one.
+    /// The body has an encoding that patgate does not read, or more than one.
     Encoded,
-    /// It is a form that is compressed.
+    /// The body is a compressed form.
     CompressedForm,
-    /// It is compressed, and not in the one way that is read.
+    /// The body is compressed, and cannot be read for this reason.
     Compressed(CompressionFault),
-    /// Too much is awaited and decoded for the token already.
+    /// patgate already awaits or decodes too much for the token.
     TooMuchAtOnce,
-    /// There is neither memory nor time to decode it.
+    /// There is not enough memory or time to decode the body.
     NotInTime,
-    /// It does not say that it is JSON.
+    /// `Content-Type` does not say that the body is JSON.
     NotJson,
-    /// It does not say that it is a form, with its boundary.
+    /// `Content-Type` does not say that the body is a form, with its boundary.
     NotForm,
-    /// Not one well-formed JSON object in UTF-8.
+    /// The body is not one well-formed JSON object in UTF-8.
     MalformedJson {
-        /// How many of its bytes had been read when that was noticed.
+        /// The number of bytes before the first error.
         at: usize,
     },
-    /// It, or the query, has more of something than is read.
+    /// The body or the query has more of something than patgate reads.
     Excessive(Excess),
-    /// Not a form that is read in one way only.
+    /// The body is not a form that every reader reads in the same way.
     MalformedForm {
-        /// Which of its parts, from 1; 0 for what stands before them.
+        /// The number of the part, from 1; 0 for what is before the first part.
         part: usize,
     },
-    /// It names no model.
+    /// The body names no model.
     Absent,
-    /// It names more than one, or one in a spelling that some readers take for it.
+    /// The body names several models, or uses a spelling of `model` that only some readers accept.
     Repeated,
-    /// What it names is not a text that can be a model's name.
+    /// The value of `model` cannot be the name of a model.
     NotAName,
-    /// This member may make the backend use another one.
+    /// This member may make the backend use another model.
     Rival(&'static str),
-    /// The query may name another one.
+    /// The query may name another model.
     InQuery,
-    /// A form without a length, which may go on behind what was shown.
+    /// The body has no length, so it may continue after what the gateway showed.
     Endless,
-    /// This call names its models in another way.
+    /// This call names its model in a place that patgate does not read.
     Elsewhere,
 }
 
 impl NoModel {
-    /// What is at fault.
+    /// Returns the kind of the reason, which decides the code and the status.
     pub fn kind(self) -> NoModelKind {
         match self {
             Self::Cut
@@ -194,34 +194,34 @@ impl NoModel {
     }
 }
 
-/// What is at fault if no model can be read.
+/// The kinds of reasons because of which no model can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoModelKind {
-    /// What the body holds.
+    /// The contents of the body are wrong.
     Body,
-    /// What the query holds.
+    /// The contents of the query are wrong.
     Query,
-    /// How long the body is.
+    /// The body is too long.
     TooLong,
-    /// Its encoding, or its type.
+    /// patgate does not read the encoding or the type of the body.
     Unsupported,
-    /// Nothing: the token or the domain is limited to some models.
+    /// The request is well-formed, but the token or the domain is limited to some models.
     Permission,
-    /// Nothing: so much is read for the token already.
+    /// The request is well-formed, but patgate already reads too much for the token.
     Rate,
-    /// Nothing: it cannot be read in time.
+    /// The request is well-formed, but cannot be read in time.
     Time,
 }
 
 impl NoModelKind {
-    /// Whether the same request may be judged otherwise in a moment.
+    /// Returns whether the same request may succeed a moment later.
     pub fn is_temporary(self) -> bool {
         matches!(self, Self::Rate | Self::Time)
     }
 }
 
 impl Refusal {
-    /// Every code, by the stage that gives it.
+    /// Every code, in the order of the stages that refuse.
     pub const CODES: [&str; 15] = [
         "bad_request",
         "missing_credential",
@@ -240,7 +240,7 @@ impl Refusal {
         "unavailable",
     ];
 
-    /// The word for it in bodies, metrics, logs and metadata.
+    /// Returns the code of the refusal in error bodies, metrics, logs and metadata.
     pub fn code(self) -> &'static str {
         match self {
             Self::BadRequest(_) => "bad_request",

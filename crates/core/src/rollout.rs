@@ -1,4 +1,5 @@
-//! How far patgate is enforced: the mode of a replica, the mode of a domain, and a share of tokens.
+//! How far decisions are enforced: the mode of a replica, the mode of a domain, and a share of the
+//! domain's tokens.
 
 mod share;
 
@@ -6,7 +7,7 @@ pub use self::share::{Share, ShareError};
 use crate::vocabulary::vocabulary;
 
 vocabulary! {
-    /// Whose denials are enforced, by the configuration of a replica.
+    /// The mode of a replica, from its configuration: for which domains decisions are enforced.
     Mode, "mode" {
         Enforce = "enforce",
         PerDomain = "per-domain",
@@ -15,7 +16,7 @@ vocabulary! {
 }
 
 vocabulary! {
-    /// A domain's own setting, which counts if the configuration says `per-domain`.
+    /// The mode of a domain, which counts if the mode of the replica is `per-domain`.
     DomainMode, "mode of a domain" {
         Enforce = "enforce",
         Shadow = "shadow",
@@ -23,7 +24,7 @@ vocabulary! {
 }
 
 vocabulary! {
-    /// What applied to one request.
+    /// What the modes and the share amount to for one request.
     Treatment, "treatment" {
         Enforce = "enforce",
         Shadow = "shadow",
@@ -31,12 +32,12 @@ vocabulary! {
     }
 }
 
-/// How far patgate is enforced in a domain.
+/// How far decisions are enforced in a domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Rollout {
-    /// For all of its tokens.
+    /// The mode for all tokens of the domain.
     pub mode: DomainMode,
-    /// The share of its tokens that it is enforced for, if the mode is to enforce.
+    /// The share of the domain's tokens for which decisions are enforced, if the mode is `enforce`.
     pub share: Share,
 }
 
@@ -47,7 +48,7 @@ impl Default for Rollout {
 }
 
 impl Rollout {
-    /// The treatment of a request for the domain.
+    /// Returns the treatment of a request for the domain, if the mode of the replica is `per-domain`.
     pub fn treatment(self) -> Treatment {
         match self.mode {
             DomainMode::Shadow => Treatment::Shadow,

@@ -19,8 +19,8 @@ use crate::{
     operation::{EntityType, Operation},
 };
 
-/// Increases with every change of a payload's form or of the vocabulary. It is also part of the
-/// Redis keys, so that replicas of two releases do not overwrite each other's entries.
+/// The version of the sealed form. It increases with every change of a payload's form or of the
+/// vocabulary. It is also part of the Redis keys, so that replicas of two releases do not overwrite each other's entries.
 pub(crate) const VERSION: u8 = 4;
 const MAC_LEN: usize = 32;
 
@@ -52,7 +52,11 @@ impl Sealer {
         &self.prefix
     }
 
-    /// Seals with the current key.
+    /// Seals a payload for one purpose and one Redis key (`place`), with the current key of the ring.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the payload cannot be serialized.
     pub fn seal(
         &self,
         purpose: SealPurpose,
@@ -67,8 +71,8 @@ impl Sealer {
         Ok(sealed)
     }
 
-    /// Opens only what any key of the ring sealed for this purpose, this Redis key and this
-    /// installation.
+    /// Opens a sealed payload. Returns `None` unless some key of the ring sealed it for this purpose, this
+    /// Redis key (`place`) and this installation.
     pub fn open<T: DeserializeOwned>(
         &self,
         purpose: SealPurpose,
@@ -121,8 +125,8 @@ static VOCABULARY: LazyLock<[u8; 32]> = LazyLock::new(|| {
 });
 
 impl Installation {
-    /// What its keys in Redis begin with. 64 bits of a hash: a name, not a protection, which the
-    /// seals are, each of which covers the whole identity.
+    /// Returns the prefix of this installation's keys in Redis. It has 64 bits of a hash: it is only a
+    /// name. The seals protect the entries, and each seal covers the whole identity.
     pub fn redis_prefix(&self) -> String {
         let hash = Sha256::digest(self.to_string());
         let hash: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();

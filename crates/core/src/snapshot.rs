@@ -22,31 +22,31 @@ pub struct Snapshot {
     running: Box<[Xid]>,
 }
 
-/// The text is not a snapshot.
+/// The error for a text that is not a snapshot.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected a snapshot as Postgres writes it: xmin:xmax:xip,xip…")]
 pub struct SnapshotError;
 
 impl Snapshot {
-    /// A snapshot that no server reaches, and that each can read: it sees all that will ever be
-    /// committed.
+    /// Returns a snapshot that sees every transaction that will ever commit. No server reaches it, and
+    /// every server can read it.
     pub fn of_all() -> Self {
         let end = Xid(i64::MAX as u64);
         Self { xmin: end, xmax: end, running: Box::default() }
     }
 
-    /// Every transaction below this id has ended.
+    /// Returns the id below which every transaction had ended.
     pub fn xmin(&self) -> Xid {
         self.xmin
     }
 
-    /// Whether what `xid` committed was visible: `pg_visible_in_snapshot`. An aborted transaction
-    /// counts as one that changed nothing.
+    /// Returns whether the statement saw what `xid` committed, as `pg_visible_in_snapshot` does. An
+    /// aborted transaction counts as one that changed nothing.
     pub(crate) fn sees(&self, xid: Xid) -> bool {
         xid < self.xmin || (xid < self.xmax && self.running.binary_search(&xid).is_err())
     }
 
-    /// Whether this snapshot sees everything that `earlier` sees.
+    /// Returns whether this snapshot sees everything that `earlier` sees.
     pub(crate) fn includes(&self, earlier: &Self) -> bool {
         self.xmax >= earlier.xmax && !self.running.iter().any(|xid| earlier.sees(*xid))
     }

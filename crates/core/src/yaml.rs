@@ -9,23 +9,23 @@ use serde_saphyr::Spanned;
 /// A value, and the line where it begins.
 pub type Placed = Spanned<YamlNode>;
 
-/// Scalars are text. There is no `Debug`, because the text may be a secret.
+/// A node of a YAML document. Scalars are text. There is no `Debug`, because the text may be a secret.
 pub enum YamlNode {
     /// A scalar, as it is spelled.
     Text(String),
-    /// A sequence.
+    /// A sequence of nodes.
     List(Vec<Placed>),
-    /// Pairs, in their order.
+    /// Pairs of a key and a node, in their order.
     Map(Vec<(Spanned<String>, Placed)>),
 }
 
 /// The place where a text stops being a document, and the reason.
 pub struct YamlError {
-    /// From 1.
+    /// The number of the line, from 1.
     pub line: u64,
-    /// From 1.
+    /// The number of the column in characters, from 1.
     pub column: u64,
-    /// What is wrong there.
+    /// The reason for the error.
     pub kind: YamlErrorKind,
 }
 
@@ -38,6 +38,10 @@ pub enum YamlErrorKind {
 }
 
 /// Reads one YAML document.
+///
+/// # Errors
+///
+/// Returns the place of the first error and its reason.
 pub fn read(text: &str) -> Result<Placed, YamlError> {
     // A number keeps its spelling, if it could be written in more than one way.
     let options = serde_saphyr::options! {

@@ -1,4 +1,4 @@
-//! Puts tables together, and refuses those that contradict one another.
+//! Compiles tables, and refuses tables that conflict with one another.
 
 use super::{
     Apis, Surface, TableError, TableErrors,
@@ -13,24 +13,24 @@ impl Apis {
     ///
     /// # Errors
     ///
-    /// Every mistake in each of them; when there is none, every contradiction between them.
+    /// Returns every error in each table; if there are none, every conflict between tables.
     pub fn compile(sources: &[TableSource]) -> Result<Self, TableErrors> {
-        let mut mistakes = Vec::new();
-        let read = |source: &TableSource| table::read(&source.file, &source.text, &mut mistakes);
+        let mut errors = Vec::new();
+        let read = |source: &TableSource| table::read(&source.file, &source.text, &mut errors);
         let tables: Vec<Table> = sources.iter().filter_map(read).collect();
         for (at, table) in tables.iter().enumerate() {
             for earlier in &tables[..at] {
-                mistakes.extend(contradiction(earlier, table));
+                errors.extend(conflict(earlier, table));
             }
         }
         let mut apis = Self::default();
         for table in tables {
-            apis.add(table, &mut mistakes);
+            apis.add(table, &mut errors);
         }
-        if mistakes.is_empty() { Ok(apis) } else { Err(TableErrors(mistakes)) }
+        if errors.is_empty() { Ok(apis) } else { Err(TableErrors(errors)) }
     }
 
-    fn add(&mut self, table: Table, mistakes: &mut Vec<TableError>) {
+    fn add(&mut self, table: Table, errors: &mut Vec<TableError>) {
         let mounts = match &table.host {
             HostPattern::Any => &mut self.anywhere,
             HostPattern::Exact(host) => self.at.entry(host.clone()).or_default(),
@@ -46,7 +46,7 @@ impl Apis {
                         "{method} overlaps rule `{}` (line {}): a request could fall under both",
                         earlier.title, earlier.line
                     );
-                    mistakes.push(TableError {
+                    errors.push(TableError {
                         file: table.file.clone(),
                         line: row.line,
                         rule: Some(row.title.clone()),
@@ -71,9 +71,9 @@ impl Apis {
     }
 }
 
-/// A request must belong to one table at most: which one answers it, and in which words, may not
-/// depend on their order.
-fn contradiction(earlier: &Table, table: &Table) -> Option<TableError> {
+/// Finds a conflict between two tables. A request must belong to at most one table: which table decides
+/// it must not depend on their order.
+fn conflict(earlier: &Table, table: &Table) -> Option<TableError> {
     let there = format!("`{}` ({}:{})", earlier.name, earlier.file, earlier.line);
     let problem = if earlier.name == table.name {
         format!("another table has the name {there}")

@@ -1,4 +1,4 @@
-//! How an API words its errors: one style for all of its paths, or one for each beginning of a path.
+//! The form of an API's errors: one style for all of its paths, or one per prefix of the path.
 
 use std::cmp::Reverse;
 
@@ -11,7 +11,7 @@ use crate::{
 };
 
 vocabulary! {
-    /// How an API words its errors.
+    /// The form of an error body, after the API whose clients read it.
     ErrorStyle, "error style" {
         Openai = "openai",
         Ollama = "ollama",
@@ -22,22 +22,22 @@ vocabulary! {
     }
 }
 
-/// The styles of one API, by the beginnings of its paths below the mount.
+/// The styles of one API, by prefixes of its paths below the mount.
 #[derive(Debug)]
 pub(super) struct ErrorStyles {
-    /// For every other path.
+    /// The style for paths without one of the prefixes.
     default: ErrorStyle,
-    /// The longest prefix first. A prefix begins with `/`, and does not end with it.
+    /// The style per prefix, the longest prefix first. A prefix begins with `/`, and does not end with it.
     by_prefix: Vec<(Box<str>, ErrorStyle)>,
 }
 
 impl ErrorStyles {
-    /// The style for a path below the mount, canonical or not.
+    /// Returns the style for a path below the mount. The path need not be canonical.
     pub(super) fn of(&self, below_mount: &str) -> ErrorStyle {
         self.longest(below_mount).map_or(self.default, |(_, style)| style)
     }
 
-    /// The length of the longest prefix of the path, and its style.
+    /// Returns the length of the longest prefix of the path, and its style.
     fn longest(&self, path: &str) -> Option<(usize, ErrorStyle)> {
         let begins = |(prefix, _): &&(Box<str>, ErrorStyle)| {
             let rest = path.strip_prefix(&**prefix);
@@ -48,9 +48,9 @@ impl ErrorStyles {
 }
 
 impl Apis {
-    /// The style in which errors about a path are worded. A path that belongs to no API is often
-    /// one of an API whose mount is missing, so it takes the style of the API whose prefix it
-    /// begins with, and OpenAI's otherwise.
+    /// Returns the style of errors about a path. A path that belongs to no API is often a path of an API
+    /// whose mount is missing, so the style is that of the API with a prefix of the path, and otherwise
+    /// OpenAI's.
     pub fn error_style(&self, authority: &str, path: &str) -> ErrorStyle {
         if let Some(matched) = self.surface(authority, path) {
             return matched.surface.error_style(path);
@@ -62,13 +62,13 @@ impl Apis {
 }
 
 impl Surface {
-    /// The style in which errors about one of its paths are worded.
+    /// Returns the style of errors about one of the API's paths.
     pub(super) fn error_style(&self, path: &str) -> ErrorStyle {
         self.errors.of(below(path, self.mount.segments.len()))
     }
 }
 
-/// A path without its first segments, from the next `/` on.
+/// Returns a path without its first segments, from the next `/` on.
 fn below(path: &str, segments: usize) -> &str {
     let slash = path.match_indices('/').nth(segments);
     slash.and_then(|(at, _)| path.get(at..)).unwrap_or_default()
@@ -78,37 +78,39 @@ fn below(path: &str, segments: usize) -> &str {
 ///
 /// # Errors
 ///
-/// Every mistake, with its line.
+/// Returns every error with its line.
 pub(super) fn read(field: &Placed) -> Result<ErrorStyles, Vec<(u64, String)>> {
     let YamlNode::Map(entries) = &field.value else {
-        let default = style(field).map_err(|problem| mistake(field, "`errors`", &problem));
+        let default = style(field).map_err(|problem| problem_at(field, "`errors`", &problem));
         return default
             .map(|default| ErrorStyles { default, by_prefix: Vec::new() })
-            .map_err(|mistake| vec![mistake]);
+            .map_err(|problem| vec![problem]);
     };
-    let (mut default, mut by_prefix, mut mistakes) = (None, Vec::new(), Vec::new());
+    let mut default = None;
+    let mut by_prefix = Vec::new();
+    let mut problems = Vec::new();
     for (key, value) in entries {
         let style = style(value);
         match (prefix(&key.value), &style) {
             (Ok(Some(prefix)), Ok(style)) => by_prefix.push((prefix, *style)),
             (Ok(None), Ok(style)) => default = Some(*style),
             (Ok(_), Err(_)) => {}
-            (Err(problem), _) => mistakes.push(mistake(key, "`errors`", &problem)),
+            (Err(problem), _) => problems.push(problem_at(key, "`errors`", &problem)),
         }
         if let Err(problem) = style {
-            mistakes.push(mistake(value, &format!("`errors`: `{}`", key.value), &problem));
+            problems.push(problem_at(value, &format!("`errors`: `{}`", key.value), &problem));
         }
     }
     if !entries.iter().any(|(key, _)| key.value == "/") {
         let problem = "`/` is missing: the style for all other paths";
-        mistakes.push(mistake(field, "`errors`", problem));
+        problems.push(problem_at(field, "`errors`", problem));
     }
     by_prefix.sort_by_key(|(prefix, _)| Reverse(prefix.len()));
     let styles = default.map(|default| ErrorStyles { default, by_prefix });
-    styles.filter(|_| mistakes.is_empty()).ok_or(mistakes)
+    styles.filter(|_| problems.is_empty()).ok_or(problems)
 }
 
-fn mistake<T>(placed: &Spanned<T>, at: &str, problem: &str) -> (u64, String) {
+fn problem_at<T>(placed: &Spanned<T>, at: &str, problem: &str) -> (u64, String) {
     (line(placed), format!("{at}: {problem}"))
 }
 
@@ -119,7 +121,7 @@ fn style(placed: &Placed) -> Result<ErrorStyle, String> {
     }
 }
 
-/// A prefix of paths below the mount; `None` stands for `/`, with which all of them begin.
+/// Parses a prefix of paths below the mount. `None` stands for `/`, with which all paths begin.
 fn prefix(text: &str) -> Result<Option<Box<str>>, String> {
     let template = Template::parse(text)?;
     match template.names().next() {
@@ -159,11 +161,11 @@ mod tests {
             ("/p/acme/v1/message", Scim),
             ("/p/acme/v1/messages", Anthropic),
             ("/p/acme/v1/messages/count_tokens", Anthropic),
-            // Not canonical, and so refused, in the words of the path that it was meant for.
+            // A path that is not canonical is refused in the style of the path that was meant.
             ("/p/acme/api//chat", Ollama),
             ("/p/acme/api/chat;x", Ollama),
             ("/p/acme//api/chat", Openai),
-            // Of no API: the mount is missing.
+            // These paths belong to no API, because the mount is missing.
             ("/api/chat", Ollama),
             ("/v1/messages", Anthropic),
             ("/p/api/chat", Openai),

@@ -1,22 +1,22 @@
-//! Hosts: which of them an API is served at, and how a request's is read.
+//! The hosts at which an API is served, and how patgate reads the host of a request.
 
 use std::borrow::Cow;
 
-/// The longest name that DNS has.
+/// The longest name in DNS, in bytes.
 const MAX_HOST_LEN: usize = 253;
 
-/// What stands in a table for the label that names the domain.
+/// The text in a table for the label that names the domain.
 const DOMAIN: &str = "{domain}.";
 
-/// Where an API is served.
+/// The hosts at which an API is served.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) enum HostPattern {
-    /// Whatever the host.
+    /// The API is served at every host.
     #[default]
     Any,
-    /// At one host.
+    /// The API is served at this host.
     Exact(Box<str>),
-    /// At one label, which names the domain, and these that follow it.
+    /// The API is served at hosts with one label, which names the domain, before this suffix.
     Under(Box<str>),
 }
 
@@ -27,9 +27,7 @@ impl HostPattern {
             None => (text, Self::Exact),
         };
         if rest.contains(['{', '}']) {
-            return Err(
-                "`{domain}` may only be the first label, as in `{domain}.example.com`".into()
-            );
+            return Err("`{domain}` must be the first label, as in `{domain}.example.com`".into());
         }
         if rest.contains(':') {
             return Err("a host without a port: the port of a request is ignored".into());
@@ -40,7 +38,7 @@ impl HostPattern {
         }
     }
 
-    /// Whether the host of a request is meant.
+    /// Returns whether the API is served at the host of a request.
     pub(super) fn covers(&self, authority: &str) -> bool {
         match self {
             Self::Any => true,
@@ -50,7 +48,7 @@ impl HostPattern {
         }
     }
 
-    /// Whether some host is meant by both.
+    /// Returns whether both patterns cover some host.
     pub(super) fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Any, _) | (_, Self::Any) => true,
@@ -64,8 +62,8 @@ impl HostPattern {
     }
 }
 
-/// A request's host in lower case and without its port; nothing when it is not the name of a host
-/// in its one spelling. Allocates only for capitals.
+/// Returns the host of a request in lower case and without its port. Returns `None` if it is not the name
+/// of a host in its one spelling. It allocates only if the host has capital letters.
 pub(super) fn canonical(authority: &str) -> Option<Cow<'_, str>> {
     let host = match authority.split_once(':') {
         None => authority,
@@ -81,10 +79,10 @@ pub(super) fn canonical(authority: &str) -> Option<Cow<'_, str>> {
     if host.len() > MAX_HOST_LEN || !host.split('.').all(label) {
         return None;
     }
-    Some(match host.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        true => Cow::Owned(host.to_ascii_lowercase()),
-        false => Cow::Borrowed(host),
-    })
+    if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Some(Cow::Owned(host.to_ascii_lowercase()));
+    }
+    Some(Cow::Borrowed(host))
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! The rule that a request comes nearest to, for the answer to one that no rule names. Nothing is
-//! decided by it.
+//! Finds the rule that is nearest to a request without a rule, for the error message. It decides
+//! nothing.
 //!
-//! Base URLs are what people get wrong: `/v1` is missing or doubled, the domain is missing, or the
-//! whole address of one call was taken for the base of all. So paths are compared by segments, of
-//! which some may be missing, too many or misspelt. However long a path is and however many rules
-//! there are, the number of comparisons is bounded.
+//! Most errors are in base URLs: `/v1` is missing or doubled, the domain is missing, or the client uses
+//! the whole URL of one call as the base URL. So paths are compared by segments, of which some may be
+//! missing, too many or misspelt. The number of comparisons is bounded, whatever the length of the
+//! path and the number of rules.
 
 use std::fmt::Write as _;
 
@@ -13,48 +13,49 @@ use super::{
     template::{Segment, Template},
 };
 
-/// Segments of a path that are looked at: the last ones, which clients append to their base URL.
+/// Most segments of a path that are compared: the last ones, which clients append to their base URL.
 const MAX_SEGMENTS: usize = 12;
-/// Comparisons of a segment with a segment, over all rules. Rules beyond that are not looked at.
+/// Most comparisons of a segment with a segment, over all rules. Further rules are ignored.
 const MAX_COMPARISONS: usize = 10_000;
-/// Bytes of a segment that may be a misspelling.
+/// Most bytes of a segment that is compared with a word as a misspelling.
 const MAX_MISSPELT: usize = 32;
 
-/// What a difference counts. A version such as `v1` is what base URLs lack, or have twice.
+/// The cost of a segment that is missing or too many. A version such as `v1` costs less: base URLs often
+/// lack it, or have it twice.
 const A_SEGMENT: u32 = 8;
-/// Of what is called, whose absence changes the meaning.
+/// The cost of a missing word, which changes what is called.
 const A_WORD: u32 = 16;
 const A_VERSION: u32 = 4;
 const A_SPELLING: u32 = 3;
 const A_PARAMETER: u32 = 1;
 const A_METHOD: u32 = 10;
-/// More than this is another path.
+/// From this cost on, the paths have nothing to do with each other.
 const TOO_FAR: u32 = 48;
 
-/// What comes nearest to a request that no rule names.
+/// The rule and the APIs that are nearest to a request without a rule.
 #[derive(Debug)]
 pub struct Nearest<'a> {
-    /// The API that the request belongs to.
+    /// The API to which the request belongs.
     pub own: Option<&'a Surface>,
-    /// The rule, with a method that it has.
+    /// The nearest rule, if one is near enough.
     pub rule: Option<NearestRule<'a>>,
-    /// Every API at this host, for a request that belongs to none.
+    /// Every API at this host, if the request belongs to none.
     pub others: Vec<&'a Surface>,
 }
 
-/// A rule that a request may have meant.
+/// A rule that the client may have meant.
 #[derive(Clone, Copy, Debug)]
 pub struct NearestRule<'a> {
     surface: &'a Surface,
     rule: &'a Rule,
-    /// That of the request, where the rule has it.
+    /// The method of the request if the rule has it, otherwise a method of the rule.
     pub method: Method,
 }
 
 impl Apis {
-    /// The rule that a request with this method and path comes nearest to, among those of its own
-    /// API, or of each at its host. `known` is whether the token may be used in the domain that the
-    /// path names; otherwise that segment may be part of what was meant.
+    /// Returns the rule that is nearest to a request with this method and path, among the rules of its own
+    /// API or, if it belongs to none, of each API at its host. `known` says whether the token may be used
+    /// in the domain that the path names; if not, that segment may be a part of what was meant.
     pub fn nearest<'a>(
         &'a self,
         authority: &'a str,
@@ -88,20 +89,20 @@ impl Apis {
 }
 
 impl Surface {
-    /// What the paths of this API begin with.
+    /// Returns the beginning of the paths of this API, with the domain if it is given.
     pub fn mounted_at(&self, domain: Option<&str>) -> String {
         written(&self.mount, domain)
     }
 
-    /// The domain is a segment of the path.
+    /// Returns whether a segment of the path names the domain.
     pub fn names_domain_in_path(&self) -> bool {
         matches!(self.domain, DomainSource::Path(_))
     }
 
-    /// Where the base URL of a client ends that is to come to `rule`, or to any.
+    /// Returns the path of the base URL with which a client reaches `rule`, or any rule.
     fn base(&self, rule: Option<&Rule>, domain: Option<&str>) -> String {
         let mut base = self.mounted_at(domain);
-        // Only OpenAI's clients want it in their base URL: Anthropic's add it themselves.
+        // Only OpenAI's clients need `/v1` in their base URL: Anthropic's append it themselves.
         let wants_version = |rule: &Rule| {
             let below = rule.template.segments.get(self.mount.segments.len());
             let version = matches!(below, Some(Segment::Literal(first)) if **first == *"v1");
@@ -114,29 +115,29 @@ impl Surface {
         base
     }
 
-    /// Where the base URLs of clients end here, whatever they call.
+    /// Returns the path of the base URL for clients of this API, whatever they call.
     pub fn base_of_all(&self, domain: Option<&str>) -> String {
         self.base(None, domain)
     }
 }
 
 impl NearestRule<'_> {
-    /// Its path, with this domain in it; parameters by their names.
+    /// Returns the path of the rule, with this domain, and with parameters as `<name>`.
     pub fn path(&self, domain: Option<&str>) -> String {
         written(&self.rule.template, domain)
     }
 
-    /// Where the base URL of a client that calls it ends.
+    /// Returns the path of the base URL with which a client reaches the rule.
     pub fn base(&self, domain: Option<&str>) -> String {
         self.surface.base(Some(self.rule), domain)
     }
 }
 
-/// A template as a path, with the domain in its place.
+/// Writes a template as a path, with the domain in its place.
 fn written(template: &Template, domain: Option<&str>) -> String {
     let mut text = String::new();
     for segment in &template.segments {
-        // To write to a text does not fail.
+        // Writing to a string does not fail.
         let _ = match (segment, domain) {
             (Segment::Literal(literal), _) => write!(text, "/{literal}"),
             (Segment::Parameter(name), Some(domain)) if **name == *"domain" => {
@@ -151,23 +152,24 @@ fn written(template: &Template, domain: Option<&str>) -> String {
     if text.is_empty() { "/".to_owned() } else { text }
 }
 
-/// The last segments of a path, without some at its beginning.
+/// Returns the last segments of a path, without the first `skipped` ones.
 fn last_segments(path: &str, skipped: usize) -> Vec<&str> {
     let segments = path.split('/').skip(1 + skipped).filter(|segment| !segment.is_empty());
     let count = segments.clone().count();
     segments.skip(count.saturating_sub(MAX_SEGMENTS)).collect()
 }
 
+/// The state of a search over all rules.
 struct Search<'s> {
     given: &'s [&'s str],
     method: Option<Method>,
-    /// Comparisons that may still be made.
+    /// The number of comparisons that may still be made.
     left: usize,
 }
 
 impl Search<'_> {
-    /// How far the request is from a rule, and with which method; nothing if not nearer than `most`,
-    /// or if they have no word in common.
+    /// Returns the distance of the request from a rule, and the method. Returns `None` if the distance is
+    /// `most` or more, or if they have no word in common.
     fn compare(&mut self, surface: &Surface, rule: &Rule, most: u32) -> Option<(u32, Method)> {
         let (method, other) = match self.method.filter(|method| rule.methods.contains(*method)) {
             Some(method) => (method, 0),
@@ -175,7 +177,7 @@ impl Search<'_> {
         };
         let wanted = rule.template.segments.get(surface.mount.segments.len()..)?;
         self.left = self.left.saturating_sub((wanted.len() + 1) * (self.given.len() + 1));
-        // Of each beginning of the given path, how far it is from the beginning of the wanted one.
+        // The distance of each beginning of the given path from the beginning of the wanted path.
         let mut row = [0; MAX_SEGMENTS + 1];
         for (at, given) in self.given.iter().enumerate() {
             row[at + 1] = row[at] + segment_too_many(given);
@@ -199,7 +201,7 @@ impl Search<'_> {
         let whole = row[self.given.len()];
         let cost = match rule.template.tail {
             None => whole,
-            // One segment or more, whatever they are.
+            // The tail stands for one or more segments of any text.
             Some(_) => {
                 let with_tail = row.iter().take(self.given.len()).min();
                 with_tail
@@ -222,7 +224,7 @@ fn segment_missing(wanted: &Segment) -> u32 {
     }
 }
 
-/// Whether it says what is called, and not only by which version.
+/// Returns whether a segment says what is called, and not only in which version.
 fn is_word(wanted: &Segment) -> bool {
     matches!(wanted, Segment::Literal(literal) if !is_version(literal))
 }
@@ -232,7 +234,7 @@ fn is_version(segment: &str) -> bool {
     (1..=2).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// What it counts that this segment stands where that one is wanted; nothing if it is another one.
+/// Returns the cost of this segment in place of the wanted one; `None` if they are different words.
 fn difference(given: &str, wanted: &Segment) -> Option<u32> {
     match wanted {
         Segment::Parameter(_) => Some(A_PARAMETER),
@@ -242,7 +244,7 @@ fn difference(given: &str, wanted: &Segment) -> Option<u32> {
     }
 }
 
-/// Whether two words differ in one place only, by two characters at most, or in their case.
+/// Returns whether two words differ only in one place, by at most two characters, or in case.
 fn misspelt(given: &str, wanted: &str) -> bool {
     let (given, wanted) = (given.as_bytes(), wanted.as_bytes());
     let (longer, shorter) = (given.len().max(wanted.len()), given.len().min(wanted.len()));
@@ -259,7 +261,7 @@ fn misspelt(given: &str, wanted: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// Method and path of the nearest rule, and where a base URL ends.
+    /// Returns method and path of the nearest rule, and the path of the base URL.
     fn nearest(apis: &Apis, method: &str, path: &str) -> Option<(String, String)> {
         let known = path.starts_with("/proxy/acme/");
         let nearest = apis.nearest("gateway", method, path, known);
@@ -324,7 +326,7 @@ mod tests {
         }
     }
 
-    /// Where the domain is, and which host is asked, is for each table to say.
+    /// Each table says where the domain is, and which hosts it covers.
     #[test]
     fn only_what_is_served_at_this_host_is_near() {
         let table = "name: x\nhost: \"{domain}.example.com\"\nmount: /api\nerrors: problem\nrules:\n\
@@ -344,7 +346,7 @@ mod tests {
         }
     }
 
-    /// Counted, so that a busy machine does not matter.
+    /// Comparisons are counted, so that a busy machine does not matter.
     #[test]
     fn the_search_is_bounded_whatever_the_path_and_the_rules() {
         let rules: String = (0..10_000)

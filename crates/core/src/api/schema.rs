@@ -1,5 +1,5 @@
-//! The JSON Schema of a table: what an editor needs to complete and check it. It is published as
-//! `deploy/apis/schema.json`. What takes more than one field to see, only compiling finds.
+//! The JSON Schema of a table, with which an editor completes and checks it. It is published as
+//! `deploy/apis/schema.json`. Some errors that concern several fields are found only by compiling.
 
 use serde_json::{Value, json};
 
@@ -9,12 +9,12 @@ use crate::{
     operation::{EntityType, Operation},
 };
 
-/// The schema as it is published.
+/// Returns the schema as it is published, as text.
 pub fn text() -> String {
     format!("{:#}\n", schema())
 }
 
-/// The schema as of this version.
+/// Returns the schema of this version.
 pub fn schema() -> Value {
     let words = |all: &[&'static str]| json!({ "enum": all });
     let operations: Vec<_> = Operation::ALL.iter().map(|word| word.as_str()).collect();
@@ -29,7 +29,7 @@ pub fn schema() -> Value {
     let content_types: Vec<_> = ContentTypeUse::ALL.iter().map(|word| word.as_str()).collect();
     let statuses: Vec<u16> =
         InsufficientStatus::ALL.iter().filter_map(|word| word.as_str().parse().ok()).collect();
-    // What each entity type can be asked to do, and where the id of one may come from.
+    // The operations of each entity type, and where the id of an entity may come from.
     let pairs: Vec<_> = EntityType::ALL
         .iter()
         .map(|entity| {
@@ -48,7 +48,7 @@ pub fn schema() -> Value {
             json!({ "if": { "required": ["entity"], "properties": this }, "then": then })
         })
         .collect();
-    // What patgate answers itself is one model, or all that a token may use.
+    // patgate answers requests about one model, or about all models that a token may use.
     let read = [Method::Get.as_str(), Method::Head.as_str()];
     let answers = json!({
         "if": { "required": ["answer"] },
@@ -64,7 +64,7 @@ pub fn schema() -> Value {
         },
     });
     let pairs: Vec<_> = pairs.into_iter().chain([answers]).collect();
-    // Whole segments: literal, `{name}`, and for rules one `{*tail}` at the end.
+    // Segments are whole: literal, `{name}` and, at the end of rules, one `{*tail}`.
     let literal = r##"(?!\.{1,2}(/|$)|:)[!"$&-)+-.0-:<->@-\[\]-z|~]+"##;
     let name = "[a-z][a-z0-9_]*";
     let path = format!(r"^/$|^(/({literal}|\{{{name}\}}))*(/({literal}|\{{\*?{name}\}}))$");
@@ -79,32 +79,32 @@ pub fn schema() -> Value {
         "required": ["name", "errors", "rules"],
         "properties": {
             "name": {
-                "description": "What the table is called. Unique.",
+                "description": "The name of the table. It must be unique.",
                 "type": "string",
                 "pattern": "^[a-z][a-z0-9-]{0,62}$",
             },
             "host": {
-                "description": "Where the API is served: a host, or `{domain}.` and the rest of one. Without it, at whatever host.",
+                "description": "The host at which the API is served, or `{domain}.` and the rest of a host. Without it, the API is served at every host.",
                 "type": "string",
                 "pattern": format!(r"^(\{{domain\}}\.)?{label}(\.{label})*$"),
             },
             "mount": {
-                "description": "What its paths begin with. `{domain}` may be one segment.",
+                "description": "The beginning of all paths of the API. One segment can be `{domain}`.",
                 "type": "string",
                 "pattern": mount,
             },
             "domain": {
-                "description": "The domain, by slug or id, when neither host nor mount names it.",
+                "description": "The slug or the id of the domain, if neither host nor mount names it.",
                 "type": "string",
                 "pattern": "^[a-z0-9][a-z0-9-]{1,62}$",
             },
             "upstream": {
-                "description": "The backend that serves the API for every domain, as `patgate backend create` was given its name. By default each domain's own.",
+                "description": "The backend that serves the API for every domain, by its name in `patgate backend create`. By default, each domain's own backends serve it.",
                 "type": "string",
                 "pattern": backend,
             },
             "credentials": {
-                "description": "Where clients may send their tokens. By default in `authorization`, as `Bearer <token>`. Where several are sent, they must be equal.",
+                "description": "The headers in which clients may send their tokens. By default, `authorization` with `Bearer <token>`. If a client sends several, they must be equal.",
                 "type": "array",
                 "minItems": 1,
                 "uniqueItems": true,
@@ -112,13 +112,13 @@ pub fn schema() -> Value {
                 "contains": { "pattern": "^authorization[.]" },
             },
             "remove_cookies": {
-                "description": "Names of cookies that reach no backend. No cookie is ever taken for a credential.",
+                "description": "The names of cookies that must not reach a backend. patgate never reads a credential from a cookie.",
                 "type": "array",
                 "uniqueItems": true,
                 "items": { "type": "string", "pattern": "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$" },
             },
             "errors": {
-                "description": "How errors are worded: one style, or a style for each prefix of the paths below the mount. The longest prefix counts; `/` is for all other paths.",
+                "description": "The form of errors: one style, or one style per prefix of the paths below the mount. The longest prefix counts; `/` stands for all other paths.",
                 "anyOf": [
                     { "enum": errors },
                     {
@@ -130,11 +130,11 @@ pub fn schema() -> Value {
                 ],
             },
             "insufficient_permission": {
-                "description": "The status for a good token that may not do this. By default 403.",
+                "description": "The status if the token is good, but does not permit the request. By default 403.",
                 "enum": statuses,
             },
             "rules": {
-                "description": "What requests mean. What no rule names is denied.",
+                "description": "What requests do. A request without a rule is denied.",
                 "type": "array",
                 "minItems": 1,
                 "items": { "$ref": "#/$defs/rule" },
@@ -147,45 +147,45 @@ pub fn schema() -> Value {
                 "required": ["methods", "path", "operation", "entity"],
                 "properties": {
                     "methods": {
-                        "description": "Any of these. HEAD is not GET.",
+                        "description": "The methods of the request. GET does not include HEAD.",
                         "type": "array",
                         "minItems": 1,
                         "uniqueItems": true,
                         "items": words(&methods),
                     },
                     "path": {
-                        "description": "Below the mount: literal segments, `{name}` for any one, and at the end `{*name}` for one or more.",
+                        "description": "The path below the mount: literal segments, `{name}` for any one segment and, at the end, `{*name}` for one or more.",
                         "type": "string",
                         "pattern": path,
                     },
                     "operation": {
-                        "description": "What such a request does.",
+                        "description": "The operation of such a request.",
                         "enum": operations,
                     },
                     "entity": {
-                        "description": "What it does it to.",
+                        "description": "The type of entity on which it acts.",
                         "enum": entities,
                     },
                     "id": {
-                        "description": "Where the id of the one entity comes from. Without it, the request is about none in particular; of `models`, only `llm_read` can be.",
+                        "description": "The part of the request that names the entity. Without it, the request is about no entity in particular; for `models`, only `llm_read` can be.",
                         "type": "string",
                         "pattern": format!(r"^(body|(body|form|query)\.model|path\.(?!domain$){name})$"),
                     },
                     "content_type": {
-                        "description": "Whether the backend looks at `Content-Type` before it reads the body as JSON. By default it is taken to, and the body must say that it is JSON.",
+                        "description": "Whether the backend checks `Content-Type` before it reads the body as JSON. By default it is assumed to, and the request must say that its body is JSON.",
                         "enum": content_types,
                     },
                     "upgrade": {
-                        "description": "What such a request may be upgraded to. Without it, to nothing.",
+                        "description": "The protocol to which such a request may be upgraded. By default, it must not be upgraded.",
                         "enum": upgrades,
                     },
                     "upstream": {
-                        "description": "The backend that serves such requests, in place of the table's.",
+                        "description": "The backend that serves such requests, in place of the table's backend.",
                         "type": "string",
                         "pattern": backend,
                     },
                     "answer": {
-                        "description": "In which form patgate answers such requests itself, for a token or a domain that is limited to some models. Without it, backends answer all of them.",
+                        "description": "The form in which patgate answers such requests itself, if the token or the domain is limited to some models. Without it, backends answer all of them.",
                         "enum": forms,
                     },
                 },

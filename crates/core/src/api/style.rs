@@ -1,9 +1,9 @@
-//! How an API speaks to its clients, and what it listens to.
+//! How an API takes tokens and answers refusals, and the words of the tables for it.
 
 use crate::vocabulary::vocabulary;
 
 vocabulary! {
-    /// A place where clients may send their token: a header and, for some, the scheme before it.
+    /// A header in which clients may send their token and, for `authorization`, the scheme before it.
     TokenSource, "source of credentials" {
         Bearer = "authorization.Bearer",
         ApiKeyScheme = "authorization.Api-Key",
@@ -23,7 +23,7 @@ vocabulary! {
 }
 
 vocabulary! {
-    /// The status for a token that is good but may not do this.
+    /// The status of the answer if the token is good, but does not permit the request.
     InsufficientStatus, "status" {
         Forbidden = "403",
         Unauthorized = "401",
@@ -31,7 +31,7 @@ vocabulary! {
 }
 
 vocabulary! {
-    /// What the backend makes of `Content-Type` before it reads a body.
+    /// Whether the backend checks `Content-Type` before it reads a body as JSON.
     ContentTypeUse, "use of Content-Type" {
         Checked = "checked",
         Ignored = "ignored",
@@ -39,7 +39,7 @@ vocabulary! {
 }
 
 vocabulary! {
-    /// What a request's line may begin with.
+    /// The method of a request. Rules name no others.
     Method, "method" {
         Get = "GET",
         Head = "HEAD",
@@ -52,22 +52,22 @@ vocabulary! {
 }
 
 vocabulary! {
-    /// What a request may be upgraded to.
+    /// A protocol to which a request may be upgraded.
     Upgrade, "upgrade" {
         Websocket = "websocket",
     }
 }
 
-/// How an API speaks to its clients.
+/// How an API takes tokens and answers refusals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ApiStyle {
-    /// Where its clients may send their tokens.
+    /// The headers in which clients may send their tokens.
     pub sources: TokenSources,
-    /// What it answers to a token that may not do this.
+    /// The status of the answer if the token does not permit the request.
     pub insufficient: InsufficientStatus,
 }
 
-/// For a request that belongs to no API.
+/// Returns the style for a request that belongs to no API.
 impl Default for ApiStyle {
     fn default() -> Self {
         Self { sources: TokenSources::default(), insufficient: InsufficientStatus::Forbidden }
@@ -75,14 +75,14 @@ impl Default for ApiStyle {
 }
 
 impl Method {
-    /// The method of a request, without the words that a mistake deserves.
+    /// Returns the method of a request; `None` for one that no rule can name.
     pub(super) fn of(word: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|method| method.as_str() == word)
     }
 }
 
 impl TokenSource {
-    /// The header's name, in lower case.
+    /// Returns the name of the header, in lower case.
     pub const fn header(self) -> &'static str {
         match self {
             Self::Bearer | Self::ApiKeyScheme => "authorization",
@@ -93,7 +93,7 @@ impl TokenSource {
         }
     }
 
-    /// The scheme before the token, in `authorization`.
+    /// Returns the scheme before the token, for a source in `authorization`.
     pub const fn scheme(self) -> Option<TokenScheme> {
         match self {
             Self::Bearer => Some(TokenScheme::Bearer),
@@ -103,7 +103,8 @@ impl TokenSource {
     }
 }
 
-/// The sources of an API, in the order of its table. One of them is in `authorization`.
+/// The sources from which an API takes tokens, in the order of its table. At least one of them is in
+/// `authorization`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenSources {
     list: [TokenSource; TokenSource::ALL.len()],
@@ -124,12 +125,12 @@ impl TokenSources {
         self.list.get(..usize::from(self.length)).unwrap_or_default()
     }
 
-    /// Whether `source` is one of them.
+    /// Returns whether `source` is one of them.
     pub fn contains(&self, source: TokenSource) -> bool {
         self.as_slice().contains(&source)
     }
 
-    /// Adds a source that is not one of them yet.
+    /// Adds a source, which must not be one of them yet.
     #[must_use]
     pub fn with(mut self, source: TokenSource) -> Self {
         if let Some(next) = self.list.get_mut(usize::from(self.length)) {
@@ -138,17 +139,17 @@ impl TokenSources {
         self
     }
 
-    /// All of them, in order.
+    /// Returns the sources, in the order of the table.
     pub fn iter(&self) -> impl Iterator<Item = TokenSource> {
         self.as_slice().iter().copied()
     }
 
-    /// The schemes of `authorization`, in order.
+    /// Returns the schemes of `authorization`, in the order of the table.
     pub fn schemes(&self) -> impl Iterator<Item = TokenScheme> {
         self.iter().filter_map(TokenSource::scheme)
     }
 
-    /// Whether `authorization` may name its scheme like this. The case is ignored.
+    /// Returns whether `name` is one of the schemes, ignoring case.
     pub fn accept_scheme(&self, name: &str) -> bool {
         self.schemes().any(|scheme| scheme.as_str().eq_ignore_ascii_case(name))
     }
@@ -167,17 +168,17 @@ impl Methods {
         self.0 |= 1 << method as u8;
     }
 
-    /// The first of them, in the order of the vocabulary.
+    /// Returns the first method of the set, in the order of the vocabulary.
     pub(super) fn first(self) -> Option<Method> {
         self.common(self).next()
     }
 
-    /// Whether it holds none but GET and HEAD.
+    /// Returns whether the set has no methods except GET and HEAD.
     pub(super) const fn only_read(self) -> bool {
         self.0 & !(1 << Method::Get as u8 | 1 << Method::Head as u8) == 0
     }
 
-    /// What both hold.
+    /// Returns the methods that are in both sets.
     pub(super) fn common(self, other: Self) -> impl Iterator<Item = Method> {
         let both = Self(self.0 & other.0);
         Method::ALL.iter().copied().filter(move |method| both.contains(*method))

@@ -1,19 +1,19 @@
-//! The text of a table, and the table that the binary carries.
+//! The text of a table, and the table that is part of the binary.
 
-/// The table for Cube AI that the binary carries.
+/// The table for Cube AI, which is part of the binary.
 const CUBE_AI: &str = include_str!("../../../../deploy/apis/cube-ai.yaml");
 
-/// A table's text and the name of its file.
+/// The text of a table, and the name of its file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableSource {
-    /// For people.
+    /// The name of the file, for errors.
     pub file: String,
-    /// YAML.
+    /// The text of the table, in YAML.
     pub text: String,
 }
 
 impl TableSource {
-    /// What the binary carries.
+    /// Returns the tables that are part of the binary.
     pub fn embedded() -> Vec<Self> {
         vec![Self { file: "cube-ai.yaml (embedded)".to_owned(), text: CUBE_AI.to_owned() }]
     }

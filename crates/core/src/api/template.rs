@@ -1,25 +1,26 @@
 //! Path templates: whole segments, each literal or named, and at most one named tail.
 
-/// More than any API needs. It bounds how deep a tree is searched.
+/// Most segments of a template: more than any API needs. It bounds the depth of a search in a tree.
 const MAX_SEGMENTS: usize = 32;
 
-/// What a path must look like.
+/// A pattern that a path must match.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Template {
     pub(super) segments: Vec<Segment>,
-    /// The name of one segment or more that end the path.
+    /// The name of the tail: one or more segments that end the path.
     pub(super) tail: Option<Box<str>>,
 }
 
+/// One segment of a template.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Segment {
-    /// Matched exactly.
+    /// This text, which must match exactly.
     Literal(Box<str>),
-    /// Any one segment.
+    /// Any one segment, under this name.
     Parameter(Box<str>),
 }
 
-/// Where in a path that matched the value of a parameter stands.
+/// The position of a parameter's value in a path that matched.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Capture {
     Segment(usize),
@@ -36,7 +37,7 @@ impl Template {
         }
         for segment in segments.split('/') {
             if template.tail.is_some() {
-                return Err("a tail such as `{*name}` may only end the path".to_owned());
+                return Err("a tail such as `{*name}` must end the path".to_owned());
             }
             match parameter(segment) {
                 Some(name) => match name.strip_prefix('*') {
@@ -50,7 +51,7 @@ impl Template {
         Ok(template)
     }
 
-    /// This template with `rest` below it.
+    /// Returns this template with `rest` below it.
     pub(super) fn join(&self, rest: &Self) -> Result<Self, String> {
         let segments = [&self.segments[..], &rest.segments].concat();
         let joined = Self { segments, tail: rest.tail.clone() };
@@ -64,12 +65,12 @@ impl Template {
         }
         let names: Vec<_> = self.names().collect();
         match names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
-            Some((_, name)) => Err(format!("`{{{name}}}` stands there twice")),
+            Some((_, name)) => Err(format!("`{{{name}}}` occurs twice")),
             None => Ok(()),
         }
     }
 
-    /// The names of all parameters.
+    /// Returns the names of all parameters.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         let parameters = self.segments.iter().filter_map(|segment| match segment {
             Segment::Parameter(name) => Some(&**name),
@@ -78,7 +79,7 @@ impl Template {
         parameters.chain(self.tail.as_deref())
     }
 
-    /// Where the value of a parameter stands.
+    /// Returns the position of a parameter's value.
     pub(super) fn capture(&self, name: &str) -> Option<Capture> {
         let named =
             |segment: &Segment| matches!(segment, Segment::Parameter(known) if **known == *name);
@@ -89,7 +90,7 @@ impl Template {
         })
     }
 
-    /// Whether some path begins as this template and as the other say.
+    /// Returns whether some path begins with both templates.
     pub(super) fn shares_paths_below(&self, other: &Self) -> bool {
         self.segments.iter().zip(&other.segments).all(|pair| match pair {
             (Segment::Literal(one), Segment::Literal(other)) => one == other,
@@ -99,7 +100,7 @@ impl Template {
 }
 
 impl Capture {
-    /// The value, in a path that matched the template.
+    /// Returns the value in a path that matched the template.
     pub(super) fn of(self, path: &str) -> Option<&str> {
         let segments = path.strip_prefix('/')?;
         let value = match self {
@@ -163,7 +164,7 @@ mod tests {
             ("/a?b", "visible"),
             ("/ä", "visible"),
             ("/a b", "visible"),
-            ("/{*a}/b", "only end"),
+            ("/{*a}/b", "must end"),
             ("/{a}.json", "whole segment"),
             ("/a{b}", "whole segment"),
             ("/{A}", "name of a parameter"),

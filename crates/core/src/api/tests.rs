@@ -1,4 +1,4 @@
-//! The shipped tables side by side, every mistake that a table can hold, and what finding a rule
+//! The shipped tables side by side, every error that a table can have, and what finding a rule
 //! costs.
 
 use std::path::PathBuf;
@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use super::*;
 
 mod cost;
-mod mistakes;
 mod schema;
 mod shipped;
+mod table_errors;
 
 /// The beginning of a table whose rules follow from line 4 on.
 const HEAD: &str = "name: x\nmount: /p/{domain}\nerrors: openai\n";
@@ -30,7 +30,7 @@ fn sources() -> Vec<TableSource> {
 }
 
 fn shipped() -> Apis {
-    Apis::compile(&sources()).unwrap_or_else(|mistakes| panic!("{mistakes}"))
+    Apis::compile(&sources()).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
 fn compile(text: &str) -> Result<Apis, TableErrors> {

@@ -1,5 +1,5 @@
-//! Finds what was put under a path template, in time that depends on the path and not on how many
-//! templates there are. A search allocates nothing.
+//! Finds the value that was inserted under a path template, in a time that depends on the path and not
+//! on the number of templates. A search does not allocate.
 
 use std::collections::HashMap;
 
@@ -8,10 +8,10 @@ use memchr::memchr;
 
 use super::template::{Segment, Template};
 
-/// Values under path templates.
+/// Values by path template.
 #[derive(Debug)]
 pub(super) struct Tree<T> {
-    /// The first is the root.
+    /// The first node is the root.
     nodes: Vec<TreeNode<T>>,
 }
 
@@ -19,9 +19,9 @@ pub(super) struct Tree<T> {
 struct TreeNode<T> {
     literals: HashMap<Box<str>, usize, RandomState>,
     parameter: Option<usize>,
-    /// Of templates that end here.
+    /// The values of templates that end here.
     here: Vec<T>,
-    /// Of templates whose tail begins here.
+    /// The values of templates whose tail begins here.
     beyond: Vec<T>,
 }
 
@@ -60,8 +60,8 @@ impl<T> Tree<T> {
         }
     }
 
-    /// The value that `accept` accepts, of a template that matches the whole path. As long as
-    /// templates that overlap hold no two such values, there is at most one.
+    /// Returns a value that `accept` accepts, of a template that matches the whole path. If templates that
+    /// overlap never have two such values, there is at most one.
     pub(super) fn find(&self, path: &str, accept: impl Fn(&T) -> bool) -> Option<&T> {
         let segments = path.strip_prefix('/')?;
         self.search(0, Some(segments).filter(|rest| !rest.is_empty()), &accept)
@@ -80,7 +80,7 @@ impl<T> Tree<T> {
             .or_else(|| node.beyond.iter().find(|value| accept(value)))
     }
 
-    /// The value of a template that matches the beginning of a path, however it goes on.
+    /// Returns the value of a template that matches the beginning of a path.
     pub(super) fn find_above(&self, path: &str) -> Option<&T> {
         let segments = path.strip_prefix('/')?;
         self.descend(0, Some(segments).filter(|rest| !rest.is_empty()))

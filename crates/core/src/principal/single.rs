@@ -1,20 +1,22 @@
-//! Scopes on one entity each, of which a token may have thousands.
+//! Scopes on single entities, of which a token may have thousands.
 
 use crate::operation::{EntityType, Operation, OperationSet};
 
-/// An entity, and what the token's scopes give on it.
+/// An entity, and the operations that the token's scopes grant on it.
 pub(crate) type ScopeEntry = (EntityType, Box<str>, OperationSet);
 
-/// Behind one pointer, because nearly no token has any. Stored as the list alone.
+/// The scopes of a token on single entities. They are behind one pointer, because most tokens have
+/// none. Only the list is serialized.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(from = "Vec<ScopeEntry>", into = "Vec<ScopeEntry>")]
 pub(super) struct SingleScopes(Option<Box<ScopeList>>);
 
 #[derive(Clone, Debug, Default, PartialEq)]
 struct ScopeList {
-    /// In the order of type and entity.
+    /// The entries, sorted by type and entity.
     entries: Vec<ScopeEntry>,
-    /// What is given on some entity or other, by type: so that nobody has to look at them all.
+    /// The operations that are granted on some entity of each type, so that a check does not read all
+    /// entries.
     some: [OperationSet; EntityType::ALL.len()],
 }
 
@@ -29,22 +31,22 @@ impl SingleScopes {
         some[on as usize] = some[on as usize].union(operations);
     }
 
-    /// Whether `operation` is given on exactly this entity.
+    /// Returns whether scopes grant `operation` on exactly this entity.
     pub(super) fn give(&self, operation: Operation, on: EntityType, entity: &str) -> bool {
         self.find(on, entity).is_ok_and(|at| self.entries()[at].2.contains(operation))
     }
 
-    /// Whether it is given on one entity of the type or another.
+    /// Returns whether scopes grant the operation on some entity of the type.
     pub(super) fn give_on_some(&self, operation: Operation, on: EntityType) -> bool {
         self.on_some(on).contains(operation)
     }
 
-    /// What is given on one entity of the type or another.
+    /// Returns what scopes grant on some entity of the type.
     pub(super) fn on_some(&self, on: EntityType) -> OperationSet {
         self.0.as_ref().map_or_else(OperationSet::default, |inner| inner.some[on as usize])
     }
 
-    /// The entries of a type.
+    /// Returns the entries of one type.
     pub(super) fn entries_of(&self, on: EntityType) -> &[ScopeEntry] {
         let entries = self.entries();
         let from = entries.partition_point(|(of, ..)| *of < on);

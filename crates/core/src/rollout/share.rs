@@ -1,4 +1,4 @@
-//! A share of the tokens of a domain, for which patgate is enforced already.
+//! The share of a domain's tokens for which decisions are enforced.
 
 use std::{fmt, str::FromStr};
 
@@ -6,35 +6,35 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{domain_ref::DomainId, percent, token::TokenId};
 
-/// A whole percentage of a domain's tokens.
+/// A share of a domain's tokens, as a whole percentage from 0 to 100.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
 )]
 #[serde(transparent)]
 pub struct Share(u8);
 
-/// A text that is no share.
+/// The error for a text that is not a share.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected a whole percentage from `0%` to `100%`")]
 pub struct ShareError;
 
 impl Share {
-    /// Every token.
+    /// The share that includes every token.
     pub const ALL: Self = Self(100);
 
-    /// `None` above 100.
+    /// Returns the share of so many percent; `None` above 100.
     pub fn new(percent: u8) -> Option<Self> {
         (percent <= Self::ALL.0).then_some(Self(percent))
     }
 
-    /// From 0 to 100.
+    /// Returns the percentage, from 0 to 100.
     pub fn percent(self) -> u8 {
         self.0
     }
 
-    /// Whether a token is in the share. A token has one place in each domain, for good: a larger share
-    /// includes all that a smaller one includes, and all replicas agree. The places differ from domain
-    /// to domain, so that the same tokens do not come first everywhere.
+    /// Returns whether the share includes a token. Each token has a fixed place in each domain, so a
+    /// larger share includes all tokens of a smaller one, and all replicas agree. The places differ
+    /// between domains, so that the same tokens do not come first everywhere.
     pub fn includes(self, domain: DomainId, token: TokenId) -> bool {
         let hash = Sha256::new_with_prefix(b"patgate ramp\0")
             .chain_update(domain.0)

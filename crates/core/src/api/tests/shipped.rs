@@ -185,8 +185,8 @@ fn an_export_is_told_from_the_rest_by_naming_paths() {
     };
     let export = rule("/audit/export", Operation::AuditLogExport);
     let beside = compile(&table.replace(tail, &[tail, &*export].join("\n")));
-    let mistake = beside.unwrap_err().to_string();
-    assert!(mistake.contains("GET overlaps rule `GET /audit/{*rest}`"), "{mistake}");
+    let error = beside.unwrap_err().to_string();
+    assert!(error.contains("GET overlaps rule `GET /audit/{*rest}`"), "{error}");
 
     let logs = rule("/audit/logs", Operation::AuditLogRead);
     let apis = compile(&table.replace(tail, &[logs, export].join("\n"))).unwrap();

@@ -1,10 +1,10 @@
-//! Every mistake that a table can hold, told with its file and line.
+//! Every error that a table can have, reported with its file and line.
 
 use super::*;
 
-/// A table whose rules, from line 5 on, have one mistake each.
+/// A table whose rules, from line 5 on, have one error each.
 #[test]
-fn mistakes_in_rules() {
+fn errors_in_rules() {
     for (rules, expected) in [
         (
             "{ methods: [GET], path: /a, operation: llm, entity: models }",
@@ -32,7 +32,7 @@ fn mistakes_in_rules() {
         ),
         (
             "{ methods: [GET, GET], path: /a, operation: read, entity: scim }",
-            "5: rule `GET,GET /a`: `GET` stands there twice",
+            "5: rule `GET,GET /a`: `GET` occurs twice",
         ),
         (
             "{ methods: GET, path: /a, operation: read, entity: scim }",
@@ -51,11 +51,11 @@ fn mistakes_in_rules() {
         ),
         (
             "{ methods: [GET], path: \"/{*a}/b\", operation: read, entity: scim }",
-            "5: rule `GET /{*a}/b`: `path`: a tail such as `{*name}` may only end the path",
+            "5: rule `GET /{*a}/b`: `path`: a tail such as `{*name}` must end the path",
         ),
         (
             "{ methods: [GET], path: \"/{domain}\", operation: read, entity: scim }",
-            "5: rule `GET /{domain}`: `{domain}` belongs into",
+            "5: rule `GET /{domain}`: `{domain}` belongs in",
         ),
         (
             "{ methods: [GET], path: [a], operation: read, entity: scim }",
@@ -63,7 +63,7 @@ fn mistakes_in_rules() {
         ),
         (
             "{ methods: [GET], path: /a, operation: read, entity: scim, id: path.b }",
-            "5: rule `GET /a`: `id`: `{b}` does not stand",
+            "5: rule `GET /a`: `id`: `{b}` does not occur",
         ),
         (
             "{ methods: [GET], path: /a, operation: read, entity: scim, id: path.domain }",
@@ -168,7 +168,7 @@ fn mistakes_in_rules() {
 }
 
 #[test]
-fn mistakes_in_tables() {
+fn errors_in_tables() {
     let rule = "rules: [{ methods: [GET], path: /a, operation: read, entity: scim }]\n";
     for (head, expected) in [
         ("mount: /p/{domain}\nerrors: openai\n", "t.yaml:1: `name` is missing"),
@@ -185,7 +185,7 @@ fn mistakes_in_tables() {
         ),
         (
             "name: x\nmount: /p/{domain}\nerrors:\n  /: openai\n  /: ollama\n",
-            "t.yaml:5: a key stands here twice",
+            "t.yaml:5: this key occurs twice in the map",
         ),
         (
             "name: x\nmount: /p\nerrors: openai\n",
@@ -228,7 +228,10 @@ fn mistakes_in_tables() {
             "name: x\ndomain: acme\nerrors: openai\ncolour: red\n",
             "t.yaml:4: unknown field `colour`",
         ),
-        ("name: x\nname: y\ndomain: acme\nerrors: openai\n", "t.yaml:2: a key stands here twice"),
+        (
+            "name: x\nname: y\ndomain: acme\nerrors: openai\n",
+            "t.yaml:2: this key occurs twice in the map",
+        ),
         ("name: x\n  domain: acme\n", "t.yaml:2: not well-formed YAML"),
     ] {
         let message = compile(&format!("{head}{rule}")).unwrap_err().to_string();
@@ -248,7 +251,7 @@ fn mistakes_in_tables() {
 }
 
 #[test]
-fn all_mistakes_are_told_at_once() {
+fn all_errors_are_reported_at_once() {
     let text = "name: X\nmount: /p/{domain}\nerrors: soap\nrules:\n\
                 - { methods: [GTE], path: /a/, operation: llm, entity: scim }\n\
                 - { methods: [GET], path: /b, operation: read, entity: models }\n";
@@ -258,7 +261,7 @@ fn all_mistakes_are_told_at_once() {
 }
 
 #[test]
-fn mistakes_in_styles_of_errors() {
+fn errors_in_styles_of_errors() {
     let styles = [
         ("/a: openai", "`errors`: `/` is missing: the style for all other paths"),
         ("/: soap", "`errors`: `/`: unknown error style `soap`"),
@@ -307,7 +310,7 @@ fn tables_that_contradict_one_another_are_refused() {
     ] {
         for (one, other) in [(&one, &other), (&other, &one)] {
             let outcome = Apis::compile(&[table("one", one), table("two", other)]);
-            let message = outcome.err().map(|mistakes| mistakes.to_string()).unwrap_or_default();
+            let message = outcome.err().map(|errors| errors.to_string()).unwrap_or_default();
             assert_eq!(message.is_empty(), apart, "{one} {other} {message}");
             let told = "two.yaml:1: `two` overlaps table `one` (one.yaml:1)";
             assert!(apart || message.starts_with(told), "{message}");

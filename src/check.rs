@@ -33,7 +33,7 @@ use crate::{
     body::ModelName,
     check::{decision_log::DecisionLog, last_use::LastUses},
     clock::{self, Clock, Tick},
-    decide::{Authorized, AwaitsBody, ModelReading, AuthorizationProgress},
+    decide::{AuthorizationProgress, Authorized, AwaitsBody, ModelReading},
     decision::Decision,
     provenance::Provenance,
     refusal::{Denial, NoModel, Refusal},
@@ -149,7 +149,9 @@ impl Checker {
     {
         let (refused, details) = match request::parse(parts, apis, &self.tokens) {
             Ok(request) => match self.authorize(&request, parts, step, started).await {
-                Ok((outcome, provenance)) => return (outcome, CheckDetails::of(request, provenance)),
+                Ok((outcome, provenance)) => {
+                    return (outcome, CheckDetails::of(request, provenance));
+                }
                 Err(refused) => (refused, CheckDetails::of(request, Provenance::default())),
             },
             Err(rejected) => self.reject(rejected, started).await,
@@ -172,7 +174,7 @@ impl Checker {
         // A body that a first step asked for counts until the decision, because Envoy holds it
         // until then.
         let _awaited = (step == CheckStep::Second)
-            .then(|| self.awaited.held(request.token.id, parts.request_id()));
+            .then(|| self.awaited.held(request.token().id(), parts.request_id()));
         let until = started.after(self.deadline_of(step));
         let mut provenance = Provenance::default();
         let mut at = started;
@@ -182,19 +184,21 @@ impl Checker {
         let mut turn = None;
         loop {
             let Resolver { principals, domains, backends } = &self.resolver;
-            let known =
-                known_by(until, principals, &request.token.id, at).await.with_grounds(provenance)?;
+            let known = known_by(until, principals, &request.token().id(), at)
+                .await
+                .with_grounds(provenance)?;
             provenance = known.provenance();
             let principal = &known.found.value;
             let now = self.clock.now(known.at).ok_or(Unavailable).with_grounds(provenance)?;
             let authenticated =
                 request.authenticate(principal.as_deref(), now).with_grounds(provenance)?;
             // Noted whatever the token may do: its owner, or a thief, has used it.
-            self.last_uses.note(request.token.id, &known.found.use_notes, known.at);
+            self.last_uses.note(request.token().id(), &known.found.use_notes, known.at);
             let located = authenticated.locate().with_grounds(provenance);
             let located = located.map_err(|refused| refused.of(principal.as_ref()))?;
-            let named =
-                known_by(until, domains, located.domain(), known.at).await.with_grounds(provenance)?;
+            let named = known_by(until, domains, located.domain(), known.at)
+                .await
+                .with_grounds(provenance)?;
             provenance.add(named.provenance());
             let domain = named.found.value.as_ref();
             let own = match located.backend() {
@@ -220,7 +224,7 @@ impl Checker {
                     Some(read) => {
                         needs.with(read.as_ref().map(|model| model.as_str()).map_err(|why| *why))
                     }
-                    None if self.denials.is_spent(request.token.id, started) => {
+                    None if self.denials.is_spent(request.token().id(), started) => {
                         return Err(needs.refused(Refusal::RateLimited)).with_grounds(provenance);
                     }
                     None => {
@@ -230,7 +234,7 @@ impl Checker {
                             // Reading takes time, and the token may be revoked meanwhile. So
                             // everything else is looked up again afterwards.
                             let read =
-                                || self.read_long(request.token.id, parts, form, body, until);
+                                || self.read_long(request.token().id(), parts, form, body, until);
                             let read =
                                 self.long_bodies.read(needs.owner(), || read().map(Box::new));
                             long = Some(in_time(until, read).await.with_grounds(provenance)?);
@@ -243,7 +247,9 @@ impl Checker {
                 },
             };
             let listing = match authorized {
-                Ok(Authorized::Permit(permit)) => return decided(Decision::Allow(permit), provenance),
+                Ok(Authorized::Permit(permit)) => {
+                    return decided(Decision::Allow(permit), provenance);
+                }
                 Ok(Authorized::List(listing)) => match self.mode.rule_on_list(listing) {
                     Ok(listing) => listing,
                     Err(unenforced) => return decided(Decision::Pass(*unenforced), provenance),
@@ -260,7 +266,9 @@ impl Checker {
                 None if listing.takes_long() => {
                     let owner = listing.owner();
                     turn = Some(
-                        in_time(until, self.long_bodies.turn(owner)).await.with_grounds(provenance)?,
+                        in_time(until, self.long_bodies.turn(owner))
+                            .await
+                            .with_grounds(provenance)?,
                     );
                     at = clock::now();
                     continue;
@@ -280,7 +288,10 @@ impl Checker {
     }
 }
 
-fn decided(decision: Decision, provenance: Provenance) -> Result<(CheckOutcome, Provenance), PendingDenial> {
+fn decided(
+    decision: Decision,
+    provenance: Provenance,
+) -> Result<(CheckOutcome, Provenance), PendingDenial> {
     Ok((CheckOutcome::Decided(decision), provenance))
 }
 

@@ -10,11 +10,11 @@ use serde::Serialize;
 
 use self::steps::Walk;
 use crate::{
-    api::{Apis, Entity, ApiStyle},
+    api::{ApiStyle, Apis, Entity},
     backend::Backend,
     body::{Body, BodyForm, ModelName},
     clock::Moment,
-    decide::{Authorized, ModelReading, AuthorizationProgress},
+    decide::{AuthorizationProgress, Authorized, ModelReading},
     decision::Decision,
     domain::Domain,
     principal::Principal,
@@ -101,7 +101,7 @@ impl Evidence<'_> {
         let Self { apis, method, authority, target, principal, .. } = *self;
         let shown = self.shown();
         let domain = self.domain.map(|domain| &**domain);
-        let action = self.request.ok().and_then(|request| request.action.as_ref());
+        let action = self.request.ok().and_then(|request| request.action());
         Facts {
             apis: Some(apis),
             method,
@@ -122,7 +122,7 @@ impl Evidence<'_> {
 
     /// The model that the body names, if the rule reads it from the body.
     pub(crate) fn model(&self) -> Option<ModelName> {
-        match self.request.ok()?.action.as_ref()?.entity {
+        match self.request.ok()?.action()?.entity {
             Entity::Unread(form) => self.read(form).ok(),
             Entity::None | Entity::Named(_) => None,
         }
@@ -135,7 +135,7 @@ impl Evidence<'_> {
     /// How the matched API answers.
     pub fn api_style(&self) -> ApiStyle {
         match self.request {
-            Ok(request) => request.api_style,
+            Ok(request) => request.api_style(),
             Err(rejected) => rejected.api_style,
         }
     }
@@ -143,7 +143,7 @@ impl Evidence<'_> {
     /// Explains `decision`, which must be based on this evidence.
     pub fn explain(&self, decision: &Decision) -> Explanation {
         let refusal = decision.denial().map(|denial| denial.refusal);
-        let entity = self.request.ok().and_then(|it| it.action.as_ref()).map(|it| &it.entity);
+        let entity = self.request.ok().and_then(|it| it.action()).map(|it| &it.entity);
         let named = self.model();
         let entity = match entity {
             Some(Entity::Named(name)) => Some(*name),

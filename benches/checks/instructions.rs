@@ -59,10 +59,10 @@ const STAGES: [(&str, &[&str]); 6] = [
     (
         "decide",
         &[
-            "patgate_core::decide::authenticate",
+            "patgate_core::decide::authenticate::authenticate",
             "patgate_core::decide::domain_of",
             "patgate_core::decide::authorize",
-            "patgate_core::decide::NeedsModel::with",
+            "patgate_core::decide::needs_model::NeedsModel::with",
         ],
     ),
     ("respond", &["patgate::wire::response::Answer::new"]),

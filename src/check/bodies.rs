@@ -2,7 +2,7 @@
 
 use super::Checker;
 use crate::{
-    body::{ResourceNeed, Body, BodyForm, MAX_SHOWN, ModelName},
+    body::{Body, BodyForm, MAX_SHOWN, ModelName, ResourceNeed},
     clock::{self, Tick},
     decide::AwaitsBody,
     refusal::{Denial, NoModel, Refusal},

@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use crate::{
-    api::{Action, Apis, ApiStyle},
+    api::{Action, ApiStyle, Apis},
     domain::{Domain, DomainRef},
-    provenance::Provenance,
     principal::Principal,
+    provenance::Provenance,
     refusal::Denial,
-    request::{AuthRequest, RequestParts, ApiPath},
+    request::{ApiPath, AuthRequest, ParsedRequest, RequestParts},
     rollout::Treatment,
     wording::Facts,
 };
@@ -94,7 +94,7 @@ pub(super) struct ReadRequest<'r> {
 impl<'r> CheckDetails<'r> {
     /// The parts of a request that was not rejected.
     pub(super) fn of(request: AuthRequest<'r>, provenance: Provenance) -> Self {
-        let AuthRequest { action, api_path, domain, api_style, .. } = request;
+        let ParsedRequest { action, api_path, domain, api_style } = request.into_parsed();
         let request = Some(ReadRequest { domain, action });
         Self { api_style, provenance, api_path, request, ..Self::default() }
     }

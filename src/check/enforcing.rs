@@ -11,8 +11,8 @@ use crate::{
     decide,
     decision::Decision,
     domain::{Domain, DomainRef},
-    provenance::Provenance,
     principal::{Principal, UserId},
+    provenance::Provenance,
     refusal::{Denial, Refusal},
     request::RejectedRequest,
     resolve::Resolved,
@@ -103,7 +103,7 @@ impl Checker {
         started: Tick,
     ) -> Option<(Option<(TokenId, UserId)>, Provenance)> {
         let until = started.after(self.deadline);
-        let known = known_by(until, &self.resolver.principals, &token.id, started).await.ok()?;
+        let known = known_by(until, &self.resolver.principals, &token.id(), started).await.ok()?;
         let subject = |principal: &Principal| (principal.token, principal.owner);
         let now = self.clock.now(known.at);
         let proven = now.and_then(|now| {

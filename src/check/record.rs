@@ -32,7 +32,7 @@ impl Checker {
         let decision = &decided.0;
         let ended = clock::now();
         let took = ended.since(started);
-        let outcome = decision.outcome();
+        let outcome = decision.outcome().as_str();
         let code = decision.code();
         self.metrics.decided(outcome, code, decision.is_enforced(), took);
         if self.log.admits(decision, ended) {

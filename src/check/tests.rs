@@ -17,12 +17,12 @@ use crate::{
     config,
     domain::{Domain, DomainId, DomainRef, Models},
     freshness::{AgeBounds, CheckedVersion, KnownChanges, Lineage, Stamp},
-    provenance::Tier,
     keyring::KeyRing,
     operation::{EntityType, Operation},
     postgres::{BackgroundWriter, Counters, Postgres, PostgresSettings},
     principal::{DomainGrants, Principal, UserId},
     process::tasks::Tasks,
+    provenance::Tier,
     resolve::{Found, Load, MemoryTier, Renewal, TierContext, Tiers, postgres::lookups},
     throttle::Throttle,
     token::{PlainToken, Prefixes, TokenId, VerifiedToken},
@@ -69,8 +69,8 @@ fn checker(
         grants.add_scope(EntityType::Models, &format!("m{other}"), Operation::LlmChatCompletions);
     }
     let principal = Principal::new(
-        token.id,
-        token.digest.clone(),
+        token.id(),
+        token.digest().clone(),
         Moment(0)..Moment(moment.0 * 2),
         false,
         UserId(Uuid::from_u128(2)),
@@ -84,7 +84,7 @@ fn checker(
     let stamp = Arc::new(Stamp { lineage, snapshot: "10:10:".parse().unwrap() });
     changes.meet(&stamp, now).unwrap();
     let principals = MemoryTier::new(1 << 20, 10);
-    principals.insert(token.id, Arc::new(found(principal, now, moment, &stamp)));
+    principals.insert(token.id(), Arc::new(found(principal, now, moment, &stamp)));
     let domains = MemoryTier::new(1 << 20, 10);
     let reference = DomainRef::Slug(domain.slug.clone());
     domains.insert(reference, Arc::new(found(domain, now, moment, &stamp)));
@@ -184,7 +184,7 @@ fn decide_at_once(
     let apis = checker.apis.load();
     let checked = checker.check(&parts, &apis, CheckStep::Only, clock::now()).now_or_never()?;
     let (decision, _) = decided(checked);
-    Some((decision.outcome(), decision.code()))
+    Some((decision.outcome().as_str(), decision.code()))
 }
 
 /// Returns that checker, its keys, and its token.

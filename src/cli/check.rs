@@ -17,7 +17,7 @@ use self::{
 use super::{UsageError, output::write, session::Session};
 use crate::{
     admin::{self, ObjectKind, StoreError},
-    api::{Action, Entity, ApiStyle},
+    api::{Action, ApiStyle, Entity},
     backend::{Backend, BackendName},
     body::BodyForm,
     clock::{self, Clock, Moment},
@@ -31,7 +31,7 @@ use crate::{
     keyring::KeyRing,
     postgres::{AskError, Counters, Postgres},
     principal::Principal,
-    request::{self, RequestParts, ApiPath},
+    request::{self, ApiPath, RequestParts},
     resolve::{
         Found,
         postgres::{read_backends, read_domains, read_principals},
@@ -89,7 +89,8 @@ pub(super) async fn run(session: &Session, asked: Arguments) -> anyhow::Result<(
     let authority = &*asked.host;
     let target = &*asked.path;
     let path = target.split_once('?').map_or(target, |(path, _)| path);
-    let api_style = apis.surface(authority, path).map_or_else(ApiStyle::default, |api| api.api_style());
+    let api_style =
+        apis.surface(authority, path).map_or_else(ApiStyle::default, |api| api.api_style());
     // The rule says how a body names the model. Finding the rule needs no body.
     let api_path = ApiPath::of(authority, target, &apis);
     let form = api_path.and_then(|api_path| api_path.action(method)).as_ref().and_then(form);
@@ -110,12 +111,12 @@ pub(super) async fn run(session: &Session, asked: Arguments) -> anyhow::Result<(
     let mut now = Moment(0);
     let mut caches = None;
     if let Ok(request) = &mut request {
-        let api_path = request.api_path.as_ref().filter(|_| request.action.is_some());
+        let api_path = request.api_path().filter(|_| request.action().is_some());
         let reference = api_path.and_then(ApiPath::domain);
-        let backend = request.action.as_ref().and_then(|action| action.upstream);
+        let backend = request.action().and_then(|action| action.upstream);
         let changes = Arc::new(KnownChanges::of(installation));
         let postgres = postgres(&config, &clock, &changes);
-        known = look_up(&postgres, request.token.id, reference.clone(), backend).await?;
+        known = look_up(&postgres, request.token().id(), reference.clone(), backend).await?;
         if let (Some(redis), Some(ring)) = (&config.redis, &ring) {
             let context = caches::LookupContext {
                 redis,
@@ -124,23 +125,25 @@ pub(super) async fn run(session: &Session, asked: Arguments) -> anyhow::Result<(
                 clock: &clock,
                 changes: &changes,
             };
-            let token = request.token.id;
+            let token = request.token().id();
             let domain = reference.as_ref();
             caches = Some(caches::inspect(&config, context, token, domain, backend).await?);
         }
         now = clock.now(clock::now()).context("Postgres did not return the time")?;
         if presumed {
             let Some(principal) = &known.principal else {
-                let name = request.token.id.to_string();
+                let name = request.token().id().to_string();
                 return Err(admin::Error::from(StoreError::NotFound {
                     what: ObjectKind::Token,
                     name,
                 })
                 .into());
             };
-            // The only place where possession of the token is not verified. The result is only
-            // printed; it allows no request.
-            request.token.digest = principal.digest.clone();
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the decision is only printed; it admits no request"
+            )]
+            request.presume_possession(principal);
         }
     }
     let open = |backend: &str, sealed: &Sealed| open_credential(ring.as_ref(), backend, sealed);

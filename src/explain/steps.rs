@@ -160,7 +160,7 @@ impl<'e> Walk<'e> {
     }
 
     fn unproven(&self, request: &AuthRequest<'_>) -> String {
-        let id = request.token.id;
+        let id = request.token().id();
         match self.evidence.principal {
             None => format!("the tag is right, but no token has the id {id}"),
             Some(_) => format!("the tag is right, but the secret is not that of token {id}"),
@@ -168,7 +168,7 @@ impl<'e> Walk<'e> {
     }
 
     fn proven(&mut self, request: &AuthRequest<'_>) {
-        let id = request.token.id;
+        let id = request.token().id();
         let how = match self.evidence.presumed {
             true => format!("possession of token {id} is presumed, because only its id was given"),
             false => format!("token {id}, with the right tag and secret"),
@@ -203,7 +203,7 @@ impl<'e> Walk<'e> {
 
     fn rule(&mut self, request: &'e AuthRequest<'e>) -> Result<&'e Action<'e>, Failed> {
         let method = self.evidence.method;
-        let Some(action) = &request.action else { return self.no_rule() };
+        let Some(action) = request.action() else { return self.no_rule() };
         let Action { operation, entity_type: on, .. } = action;
         self.passed("rule", format!("{method} here is {operation} on {on}"));
         Ok(action)

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    api::{Apis, TableSource, TableError, TableErrors},
+    api::{Apis, TableError, TableErrors, TableSource},
     files::trusted,
 };
 

@@ -255,7 +255,7 @@ fn header(name: &str, value: String) -> HeaderValueOption {
 fn metadata(decision: &Decision, provenance: &Provenance) -> Struct {
     let subject = decision.subject();
     let fields = [
-        ("outcome", Some(decision.outcome().to_owned())),
+        ("outcome", Some(decision.outcome().as_str().to_owned())),
         ("code", Some(decision.code().to_owned())),
         ("user_id", subject.map(|(_, owner)| owner.to_string())),
         ("pat_id", subject.map(|(token, _)| token.to_string())),
@@ -316,9 +316,7 @@ mod tests {
     }
 
     fn permit(model: Option<&str>) -> Decision {
-        let mut permit = patgate_core::testing::permit();
-        permit.model = model.map(Box::from);
-        Decision::Allow(permit)
+        Decision::Allow(patgate_core::testing::permit().with_for_tests(model, None))
     }
 
     fn denials() -> Vec<Denial> {
@@ -413,8 +411,8 @@ mod tests {
 
     #[test]
     fn a_backends_credential_takes_the_place_of_the_token() {
-        let Decision::Allow(mut permit) = permit(None) else { panic!("a permit") };
-        permit.credential = Some(Credential::new(CredentialScheme::Bearer, "sk-1").unwrap());
+        let credential = Credential::new(CredentialScheme::Bearer, "sk-1").unwrap();
+        let permit = patgate_core::testing::permit().with_for_tests(None, Some(credential));
         let decision = Decision::Allow(permit);
         let response = answer(&decision);
         assert!(!format!("{:?}", response.dynamic_metadata).contains("sk-1"));

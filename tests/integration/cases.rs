@@ -117,7 +117,7 @@ pub(crate) async fn through_the_command_line(suite: Arc<Suite>) {
         let shown = authorization.as_deref().and_then(|value| value.strip_prefix("Bearer "));
         let verified = shown.and_then(|token| world.tokens.verify(token));
         if let Some(token) = verified.filter(|_| question().code() != "invalid_token") {
-            questions.push(question().by_id(&token.id.to_string()));
+            questions.push(question().by_id(&token.id().to_string()));
         }
         questions.push(question().of(&replica));
     }

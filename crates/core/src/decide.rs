@@ -1,79 +1,49 @@
-//! Decides. Pure: no I/O, no clock, no cache.
+//! Decides whether a request is permitted, and as what. It is pure: no I/O, no clock, no cache.
+//!
+//! The stages follow each other: [`authenticate`] checks the token, [`domain_of`] finds the domain
+//! that must be looked up, and [`authorize`] compares what the request does with the roles of the
+//! token's owner, the token's scopes and the domain. If the answer depends on the model that the
+//! body names, [`NeedsModel`] waits for it.
 
+mod authenticate;
 mod listing;
+mod needs_model;
 mod permit;
 
 use std::sync::Arc;
 
 pub use self::{
+    authenticate::authenticate,
     listing::{AnsweredList, Listing, UnansweredList},
+    needs_model::{AwaitsBody, NeedsModel},
     permit::Permit,
 };
 use crate::{
     api::{Action, Entity},
     backend::{Backend, UnopenedCredential},
-    body::BodyForm,
-    clock::Moment,
     domain::{Domain, DomainRef},
     model_list::{ListForm, UsableModels},
-    operation::{EntityType, Operation},
-    principal::{DomainGrants, Principal, UserId},
-    refusal::{Denial, LimitedBy, NoModel, Refusal},
-    token::{TokenId, VerifiedToken},
+    operation::EntityType,
+    principal::{DomainGrants, Principal},
+    refusal::{Denial, LimitedBy, Refusal},
     vocabulary::vocabulary,
 };
 
 vocabulary! {
-    /// When the model of a call is read from its body.
+    /// When patgate reads the model of a call from its body.
     ModelReading, "reading of models" {
         WhenNeeded = "when-needed",
         Always = "always",
     }
 }
 
-/// By how much Postgres's clock may be behind the one by which a token was issued: that of another
-/// server, before a fail-over. In microseconds.
-const ISSUE_LEEWAY: i64 = 60_000_000;
-
-/// Is this token good, now? `principal` is what the store knows under the token's id.
-///
-/// That a token has expired, was revoked or belongs to a disabled owner is told only to somebody
-/// who proved possession of it.
+/// Returns the rule for the request, and the domain that must be looked up to decide it. `named` is
+/// the domain that the request names.
 ///
 /// # Errors
 ///
-/// A refusal of the credential.
-#[inline(never)] // A stage of which `make bench-check` counts the instructions.
-pub fn authenticate<'p>(
-    token: &VerifiedToken,
-    principal: Option<&'p Principal>,
-    now: Moment,
-) -> Result<&'p Principal, Denial> {
-    let principal = principal
-        .filter(|principal| principal.token == token.id && principal.digest == token.digest)
-        .ok_or(Refusal::InvalidToken)?;
-    let refusal = if principal.revoked {
-        Refusal::TokenRevoked
-    } else if principal.issued_at.0 > now.0.saturating_add(ISSUE_LEEWAY) {
-        // `now` is at least what Postgres's clock shows, so no delay explains it.
-        Refusal::TokenNotYetIssued
-    } else if now >= principal.expires_at {
-        Refusal::TokenExpired
-    } else if !principal.owner_enabled {
-        Refusal::OwnerDisabled
-    } else {
-        return Ok(principal);
-    };
-    Err(Denial { subject: Some((principal.token, principal.owner)), ..refusal.into() })
-}
-
-/// The rule that the request falls under, and the domain that must be looked up to decide: the one
-/// that the request names, which is given beside its rule.
-///
-/// # Errors
-///
-/// `NotFound` when no rule names the request, `PermissionDenied` when no scope of the token names
-/// the domain.
+/// Returns `NotFound` if no rule names the request, and `PermissionDenied` if no scope of the token
+/// names the domain.
 #[inline(never)] // A stage of which `make bench-check` counts the instructions.
 pub fn domain_of<'r>(
     principal: &Principal,
@@ -87,38 +57,40 @@ pub fn domain_of<'r>(
     Ok((action, named.ok_or_else(|| denied(principal, Some(action)))?))
 }
 
-/// What is permitted.
+/// A request that is permitted.
 #[derive(Debug, PartialEq)]
 pub enum Authorized<'p> {
-    /// The request passes.
+    /// A backend serves the request.
     Permit(Permit),
-    /// The request is answered by patgate, because it is for models that token or domain are limited
-    /// to. The mode decides whether it already is.
+    /// patgate answers the request with a list of models, because the token or the domain is limited
+    /// to some of them. Where the mode does not enforce yet, the request goes to a backend.
     List(Listing<'p>),
 }
 
-/// How far the decision about an authenticated request has come.
+/// How far the authorization of a request has come.
 #[derive(Debug, PartialEq)]
 pub enum AuthorizationProgress<'p, 's> {
-    /// It is permitted.
+    /// The request is permitted.
     Authorized(Authorized<'p>),
-    /// All but the model permits it, and its body names the model.
+    /// The answer depends on the model, which the body names.
     NeedsModel(NeedsModel<'p, 's>),
 }
 
-/// May this authenticated principal do this in this domain?
+/// Decides whether an authenticated principal may do this in this domain.
 ///
-/// The model that the body names is needed only if the answer depends on it: if the token's scopes
-/// name particular models, or the domain lists its models, or it is to be read from every call.
+/// `domain` is what the store holds under the name that the request gives. `own` is the backend that
+/// the rule or its table names, if it names one: then address and credential both come from it,
+/// otherwise both from the domain.
 ///
-/// `own` is the backend that the rule or its table names, if one does: then address and credential
-/// both come from it, and otherwise both from the domain.
+/// The model that the body names is needed only if the answer depends on it (the token's scopes name
+/// particular models, or the domain lists its models), or if `reading` asks for it on every call.
 ///
 /// # Errors
 ///
-/// `PermissionDenied`, alike for a domain that is unknown, disabled or out of reach; `OtherEntity`
-/// if the operation is permitted on others. `Unavailable` if the backend has a credential that
-/// cannot be opened, or is named by the table and does not exist.
+/// Returns `PermissionDenied` without a difference between a domain that is unknown, disabled or out
+/// of the token's reach; `OtherEntity` if the operation is permitted on other entities; and
+/// `Unavailable` if the backend's credential could not be opened, or the backend that the table
+/// names does not exist.
 #[inline(never)] // A stage of which `make bench-check` counts the instructions.
 pub fn authorize<'p, 's>(
     principal: &'p Principal,
@@ -128,7 +100,8 @@ pub fn authorize<'p, 's>(
     reading: ModelReading,
 ) -> Result<AuthorizationProgress<'p, 's>, Denial> {
     let denied = || denied(principal, Some(action));
-    let (operation, on) = (action.operation, action.entity_type);
+    let operation = action.operation;
+    let on = action.entity_type;
     let (domain, grants) = domain
         .filter(|domain| domain.enabled)
         .and_then(|domain| Some((domain, principal.grants_in(domain.id)?)))
@@ -148,13 +121,14 @@ pub fn authorize<'p, 's>(
             return Err(denied());
         }
         Entity::Unread(form) => {
-            return Ok(AuthorizationProgress::NeedsModel(NeedsModel { permitted, form }));
+            return Ok(AuthorizationProgress::NeedsModel(NeedsModel::new(permitted, form)));
         }
     };
     permitted.authorize(entity).map(AuthorizationProgress::Authorized)
 }
 
-/// A request whose operation the owner's roles permit in its domain. Scopes are still to be asked.
+/// A request whose operation the owner's roles permit in its domain. The token's scopes are not
+/// compared yet.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Permitted<'p, 's> {
     principal: &'p Principal,
@@ -169,31 +143,32 @@ struct Permitted<'p, 's> {
 
 impl<'p> Permitted<'p, '_> {
     /// Authorizes a request about one entity, or about none in particular.
-    #[inline(always)] // Once for each of the two callers, as parts of what is counted there.
+    #[inline(always)] // Once in each of the two callers, as a part of what is counted there.
     fn authorize(self, entity: Option<&str>) -> Result<Authorized<'p>, Denial> {
         let Self { principal, action, domain, grants, own, every } = self;
-        let (operation, on) = (action.operation, action.entity_type);
+        let operation = action.operation;
+        let on = action.entity_type;
         let denied = || denied(principal, Some(action));
         let another = |limit| Denial { refusal: Refusal::OtherEntity(limit), ..denied() };
-        let form =
-            action.answer.filter(|form| answers(*form, UsableModels::new(grants, domain), entity));
+        let usable = || UsableModels::new(grants, domain);
+        let form = action.answer.filter(|form| answers(*form, usable(), entity));
         let whole = every || grants.scoped(operation, on, entity);
         let some = grants.scoped_to_some(operation, on);
         if !whole {
             match entity {
-                // A list that patgate makes shows no more than scopes name.
+                // A list that patgate makes shows only models that scopes name.
                 None if some && form.is_some() => {}
                 Some(_) if some => return Err(another(LimitedBy::Scopes)),
                 None | Some(_) => return Err(denied()),
             }
         }
         let model = entity.filter(|_| on == EntityType::Models);
-        // Whether the domain may see the model is asked wherever the request then goes.
+        // The domain must be permitted to see the model wherever the request then goes.
         let of_domain = domain.upstream_for(model).ok_or_else(|| another(LimitedBy::Domain))?;
         let unavailable = |UnopenedCredential| Denial { refusal: Refusal::Unavailable, ..denied() };
         let (upstream, credential) = match action.upstream {
             None => (of_domain, domain.credential_for(of_domain)),
-            // Never the domain's in its place: that has another credential.
+            // The domain's backend never takes its place: it has another credential.
             Some(name) => {
                 let own = own.filter(|backend| backend.name() == name.as_str());
                 (name.as_str(), own.ok_or(UnopenedCredential).and_then(Backend::credential))
@@ -215,88 +190,13 @@ impl<'p> Permitted<'p, '_> {
     }
 }
 
-/// A request that nothing speaks against yet, whose model has to be read from its body. It is no
-/// permit, and becomes one only with the model. Made by [`authorize`] alone.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct NeedsModel<'p, 's> {
-    permitted: Permitted<'p, 's>,
-    form: BodyForm,
-}
-
-impl<'p> NeedsModel<'p, '_> {
-    /// Whose token was shown.
-    pub fn owner(&self) -> UserId {
-        self.permitted.principal.owner
-    }
-
-    /// How the body names the model.
-    pub fn form(&self) -> BodyForm {
-        self.form
-    }
-
-    /// Authorizes the request with what reading its body found. The caller keeps the name, so that
-    /// the body is not read again for a log.
-    ///
-    /// # Errors
-    ///
-    /// As [`authorize`], or `NoModel`.
-    #[inline(never)] // A stage of which `make bench-check` counts the instructions.
-    pub fn with(self, model: Result<&str, NoModel>) -> Result<Authorized<'p>, Denial> {
-        match model {
-            Ok(model) => self.permitted.authorize(Some(model)),
-            Err(why) => Err(self.refused(why.into())),
-        }
-    }
-
-    /// Ends a first step, whose gateway is asked for the body.
-    pub fn await_body(&self) -> AwaitsBody {
-        let Permitted { principal, action, .. } = self.permitted;
-        let Principal { token, owner, .. } = *principal;
-        AwaitsBody { token, owner, operation: action.operation, form: self.form }
-    }
-
-    /// Refuses the request for another reason than its model.
-    pub fn refused(&self, refusal: Refusal) -> Denial {
-        let Permitted { principal, action, .. } = self.permitted;
-        Denial { refusal, ..denied(principal, Some(action)) }
-    }
-}
-
-/// Whether patgate answers a request in this form itself: for what token or domain are limited to,
-/// and of one model, if it is known by name.
+/// Returns whether patgate answers a request of this form itself: the token or the domain is limited
+/// to some models, and a request about one model names one whose name is known.
 fn answers(form: ListForm, usable: UsableModels<'_>, entity: Option<&str>) -> bool {
     match (form.is_of_one(), entity) {
         (false, None) => usable.is_limited(),
         (true, Some(model)) => usable.is_limited() && usable.has(model),
         (false, Some(_)) | (true, None) => false,
-    }
-}
-
-/// A request that ends a first step: its model has to be read from its body. Nothing can be made of
-/// it but the question for the body, or a denial. Made by [`NeedsModel::await_body`] alone.
-#[derive(Debug, PartialEq)]
-pub struct AwaitsBody {
-    token: TokenId,
-    owner: UserId,
-    operation: Operation,
-    form: BodyForm,
-}
-
-impl AwaitsBody {
-    /// Whose body it is.
-    pub fn token(&self) -> TokenId {
-        self.token
-    }
-
-    /// How the body names the model.
-    pub fn form(&self) -> BodyForm {
-        self.form
-    }
-
-    /// A denial of the same request after all.
-    pub fn refused(&self, refusal: Refusal) -> Denial {
-        let subject = Some((self.token, self.owner));
-        Denial { refusal, subject, operation: Some(self.operation) }
     }
 }
 
@@ -309,135 +209,4 @@ fn denied(principal: &Principal, action: Option<&Action<'_>>) -> Denial {
 }
 
 #[cfg(test)]
-mod tests {
-    use uuid::Uuid;
-
-    use super::*;
-    use crate::{
-        backend::BackendName,
-        credential::{Credential, CredentialScheme, Sealed},
-        domain::{DomainId, Slug},
-        keyring::KeyRing,
-        operation::OperationSet,
-        principal::DomainGrants,
-        token::{Prefixes, TokenDigest, Tokens},
-    };
-
-    const ID: TokenId = TokenId(Uuid::from_u128(7));
-
-    fn token() -> VerifiedToken {
-        let ring = KeyRing::parse("a:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap();
-        let tokens = Tokens::new(Prefixes::default(), ring);
-        tokens.verify(tokens.mint(ID).unwrap().plain.expose()).unwrap()
-    }
-
-    fn check(change: impl FnOnce(&mut Principal), now: i64, expected: Option<Refusal>) {
-        let token = token();
-        let (owner, life) = (UserId(Uuid::from_u128(8)), Moment(0)..Moment(1000));
-        let mut principal =
-            Principal::new(ID, token.digest.clone(), life, false, owner, true, Vec::new());
-        change(&mut principal);
-        let outcome = authenticate(&token, Some(&principal), Moment(now));
-        assert_eq!(outcome.err().map(|denial| denial.refusal), expected);
-    }
-
-    #[test]
-    fn a_token_is_good_until_its_last_microsecond() {
-        check(|_| {}, 999, None);
-        check(|_| {}, 1000, Some(Refusal::TokenExpired));
-        check(|_| {}, 1001, Some(Refusal::TokenExpired));
-    }
-
-    #[test]
-    fn the_secret_comes_first() {
-        let other = |p: &mut Principal| p.digest = TokenDigest::from_bytes([0; 32]);
-        check(other, 999, Some(Refusal::InvalidToken));
-        check(
-            |p| {
-                other(p);
-                p.revoked = true
-            },
-            2000,
-            Some(Refusal::InvalidToken),
-        );
-        check(|p| p.token = TokenId(Uuid::from_u128(9)), 999, Some(Refusal::InvalidToken));
-        assert_eq!(authenticate(&token(), None, Moment(0)), Err(Refusal::InvalidToken.into()));
-    }
-
-    /// Address and credential come from one backend, and what does not exist has no substitute.
-    #[test]
-    fn a_backend_that_the_table_names_is_the_whole_answer() {
-        let domain = DomainId(Uuid::from_u128(1));
-        let slug: Slug = "acme".parse().unwrap();
-        let mut grants =
-            DomainGrants::new(domain, slug.clone(), OperationSet::from_iter([Operation::Read]));
-        grants.add_scope(EntityType::Scim, "*", Operation::Read);
-        let owner = UserId(Uuid::from_u128(8));
-        let digest = TokenDigest::from_bytes([0; 32]);
-        let principal =
-            Principal::new(ID, digest, Moment(0)..Moment(1), false, owner, true, vec![grants]);
-        let key = |text: &str| Credential::new(CredentialScheme::Bearer, text).unwrap();
-        let sealed = || Sealed { key_id: "k".into(), bytes: [1].into() };
-        let opened = |name: &str, text: &str| {
-            let backend = Backend::new(name.into(), Some(sealed()));
-            backend.open_credential(|_, _| Some(key(text)));
-            backend
-        };
-        let domain =
-            Domain::new(domain, slug, true, "of-domain".into(), crate::domain::Models::All);
-        let domain = domain.with_credentials(vec![("of-domain".into(), sealed())]);
-        domain.open_credentials(|_, _| Some(key("domain")));
-        let domain = Arc::new(domain);
-        let decide = |upstream: Option<&BackendName>, own: Option<&Backend>, operation| {
-            let action = Action {
-                domain: "acme".into(),
-                operation,
-                entity_type: EntityType::Scim,
-                entity: Entity::None,
-                upstream,
-                answer: None,
-            };
-            match authorize(&principal, &action, Some(&domain), own, ModelReading::WhenNeeded) {
-                Ok(AuthorizationProgress::Authorized(Authorized::Permit(permit))) => {
-                    Ok((permit.upstream.into_string(), permit.credential))
-                }
-                Ok(other) => panic!("{other:?}"),
-                Err(denial) => Err(denial.refusal),
-            }
-        };
-        let (name, read) = ("own".parse().unwrap(), Operation::Read);
-        let of_domain = Ok(("of-domain".to_owned(), Some(key("domain"))));
-        let own = opened("own", "own");
-        assert_eq!(decide(None, None, read), of_domain);
-        // One that nobody asked for changes nothing.
-        assert_eq!(decide(None, Some(&own), read), of_domain);
-        assert_eq!(decide(Some(&name), Some(&own), read), Ok(("own".to_owned(), Some(key("own")))));
-        let bare = Backend::new("own".into(), None);
-        assert_eq!(decide(Some(&name), Some(&bare), read), Ok(("own".to_owned(), None)));
-        let closed = Backend::new("own".into(), Some(sealed()));
-        for none in [None, Some(&closed), Some(&opened("another", "another"))] {
-            assert_eq!(decide(Some(&name), none, read), Err(Refusal::Unavailable), "{none:?}");
-            // A client that may not do this learns nothing of it.
-            let refused = Err(Refusal::PermissionDenied);
-            assert_eq!(decide(Some(&name), none, Operation::Delete), refused);
-        }
-    }
-
-    #[test]
-    fn a_token_of_the_future_is_refused() {
-        let issued = |at: i64| move |p: &mut Principal| p.issued_at = Moment(at);
-        let refused = Some(Refusal::TokenNotYetIssued);
-        check(issued(999), 999, None);
-        check(issued(999 + ISSUE_LEEWAY), 999, None);
-        check(issued(1000 + ISSUE_LEEWAY), 999, refused);
-        check(issued(i64::MAX), 999, refused);
-        check(issued(i64::MIN), 999, None);
-    }
-
-    #[test]
-    fn one_reason_at_a_time() {
-        check(|p| p.revoked = true, 2000, Some(Refusal::TokenRevoked));
-        check(|p| p.owner_enabled = false, 2000, Some(Refusal::TokenExpired));
-        check(|p| p.owner_enabled = false, 999, Some(Refusal::OwnerDisabled));
-    }
-}
+mod tests;

@@ -1,42 +1,44 @@
-//! The outcome of a check: what was decided, and whether it is enforced.
+//! The outcome of a check: the verdict, and whether it is enforced.
 
 use std::sync::Arc;
 
 use crate::{
     decide::{AnsweredList, Permit, UnansweredList},
     domain::Domain,
-    enforce::UnenforcedVerdict,
+    enforce::{UnenforcedVerdict, Verdict},
     operation::Operation,
     principal::UserId,
     refusal::Denial,
     token::TokenId,
 };
 
-/// May the request pass, and as what?
+/// The outcome of a check. Only an [`Allow`](Self::Allow) or a [`Pass`](Self::Pass) lets the request
+/// go on to a backend.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
-    /// Everything was checked.
+    /// The request is permitted, and a backend serves it.
     Allow(Permit),
-    /// Everything was checked, and patgate answers in place of a backend.
+    /// The request is permitted, and patgate answers it in place of a backend.
     Answer(AnsweredList),
-    /// Something was refused, or patgate would answer, and that is not enforced yet.
+    /// patgate would deny or answer the request, but the mode does not enforce that yet.
     Pass(UnenforcedVerdict),
-    /// Something was refused.
+    /// The request is denied.
     Deny(Denial),
 }
 
 impl Decision {
-    /// The verdict, carried out or not: `allow`, `answered` or `deny`.
-    pub fn outcome(&self) -> &'static str {
+    /// Returns the verdict, enforced or not.
+    pub fn outcome(&self) -> Verdict {
         match self {
-            Self::Allow(_) => "allow",
-            Self::Answer(_) => "answered",
+            Self::Allow(_) => Verdict::Allow,
+            Self::Answer(_) => Verdict::Answered,
             Self::Pass(unenforced) => unenforced.outcome(),
-            Self::Deny(_) => "deny",
+            Self::Deny(_) => Verdict::Deny,
         }
     }
 
-    /// As what the request passes, if it passes as anything.
+    /// Returns the permit with which the request goes to a backend. `None` if it does not go there, or
+    /// goes without an identity.
     pub fn permit(&self) -> Option<&Permit> {
         match self {
             Self::Allow(permit) => Some(permit),
@@ -45,42 +47,42 @@ impl Decision {
         }
     }
 
-    /// The token and its owner, once possession of the token was proven.
+    /// Returns the token and its owner, if possession of the token was proven.
     pub fn subject(&self) -> Option<(TokenId, UserId)> {
         match self {
-            Self::Allow(permit) => Some((permit.token, permit.owner)),
+            Self::Allow(permit) => Some((permit.token(), permit.owner())),
             Self::Answer(answered) => Some(answered.subject()),
             Self::Pass(unenforced) => unenforced.subject(),
             Self::Deny(denial) => denial.subject,
         }
     }
 
-    /// What the request does or would have done, as far as it is known.
+    /// Returns the operation of the request, if it is known.
     pub fn operation(&self) -> Option<Operation> {
         match self {
-            Self::Allow(permit) => Some(permit.operation),
+            Self::Allow(permit) => Some(permit.operation()),
             Self::Answer(answered) => Some(answered.operation()),
             Self::Pass(unenforced) => unenforced.operation(),
             Self::Deny(denial) => denial.operation,
         }
     }
 
-    /// The domain that the request is for, unless it is denied.
+    /// Returns the domain that the request is for; `None` if the request is denied.
     pub fn domain(&self) -> Option<&Arc<Domain>> {
         match self {
-            Self::Allow(permit) => Some(&permit.domain),
+            Self::Allow(permit) => Some(permit.domain()),
             Self::Answer(answered) => Some(answered.domain()),
             Self::Pass(unenforced) => unenforced.list().map(UnansweredList::domain),
             Self::Deny(_) => None,
         }
     }
 
-    /// Whether the verdict is carried out.
+    /// Returns whether the verdict is enforced.
     pub fn is_enforced(&self) -> bool {
         !matches!(self, Self::Pass(_))
     }
 
-    /// What is refused, carried out or not.
+    /// Returns the denial, enforced or not.
     pub fn denial(&self) -> Option<&Denial> {
         match self {
             Self::Allow(_) | Self::Answer(_) => None,
@@ -89,7 +91,7 @@ impl Decision {
         }
     }
 
-    /// `ok`, or the code of the refusal.
+    /// Returns `ok`, or the code of the refusal, for metrics, logs and metadata.
     pub fn code(&self) -> &'static str {
         self.denial().map_or("ok", |denial| denial.refusal.code())
     }

@@ -1,14 +1,14 @@
-//! Whether a verdict is enforced, or only recorded. Pure, like `decide`, whose verdicts it takes.
+//! Decides whether a verdict of `decide` is enforced, or only recorded. It is pure, like `decide`.
 //!
-//! A gateway that has served without patgate is not closed to all clients at once. In shadow, a
-//! request that would have been answered with 401, 403 or 404, or refused for its body or for several
-//! credentials that differ, passes as it did before patgate came: without identity, without
-//! credentials of ours, with the client's own `authorization`. A ramp then enforces for a share of a
+//! An operator who adds patgate to a gateway does not have to close it to all clients at once. In
+//! shadow, a request that patgate would answer with 401, 403 or 404, or refuse for its body or for
+//! several credentials that differ, passes as it did without patgate: without an identity, without
+//! patgate's credentials, with the client's own `authorization`. A ramp then enforces for a share of a
 //! domain's tokens, and the operator raises that share step by step.
 //!
-//! [`Mode::rule`] and [`Mode::rule_on_list`] alone make an [`UnenforcedVerdict`]. In doubt they
-//! enforce: always 400 `bad_request` (except for several credentials that differ), 429 and 503, and
-//! verdicts on requests that they cannot attribute to a domain that is known and enabled.
+//! Only [`Mode::rule`] and [`Mode::rule_on_list`] make an [`UnenforcedVerdict`]. In doubt they enforce.
+//! They always enforce 400 `bad_request` (except for several credentials that differ), 429 and 503,
+//! and denials of requests that they cannot attribute to a domain that is known and enabled.
 
 use crate::{
     decide::{Listing, UnansweredList},
@@ -18,76 +18,88 @@ use crate::{
     refusal::{Denial, MalformedPart, Refusal},
     rollout::{Mode, Treatment},
     token::TokenId,
+    vocabulary::vocabulary,
 };
+
+vocabulary! {
+    /// What patgate decided about a request, whether or not it is enforced.
+    Verdict, "verdict" {
+        Allow = "allow",
+        Answered = "answered",
+        Deny = "deny",
+    }
+}
 
 /// A verdict that is not enforced: a denial, or a list of models that patgate would answer. Only
 /// [`Mode::rule`] and [`Mode::rule_on_list`] make one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UnenforcedVerdict {
-    verdict: Verdict,
+    verdict: Withheld,
     by: Treatment,
 }
 
+/// What enforcing would have done.
 #[derive(Clone, Debug, PartialEq)]
-enum Verdict {
+enum Withheld {
     Denial(Denial),
     List(UnansweredList),
 }
 
 impl UnenforcedVerdict {
-    /// What enforcing would have refused.
+    /// Returns the denial that enforcing would have made.
     pub fn denial(&self) -> Option<&Denial> {
         match &self.verdict {
-            Verdict::Denial(denial) => Some(denial),
-            Verdict::List(_) => None,
+            Withheld::Denial(denial) => Some(denial),
+            Withheld::List(_) => None,
         }
     }
 
-    /// What patgate would have answered when enforcing.
+    /// Returns the list that enforcing would have answered.
     pub fn list(&self) -> Option<&UnansweredList> {
         match &self.verdict {
-            Verdict::Denial(_) => None,
-            Verdict::List(list) => Some(list),
+            Withheld::Denial(_) => None,
+            Withheld::List(list) => Some(list),
         }
     }
 
-    /// The verdict in a word.
-    pub fn outcome(&self) -> &'static str {
+    /// Returns the verdict that is not enforced.
+    pub fn outcome(&self) -> Verdict {
         match &self.verdict {
-            Verdict::Denial(_) => "deny",
-            Verdict::List(_) => "answered",
+            Withheld::Denial(_) => Verdict::Deny,
+            Withheld::List(_) => Verdict::Answered,
         }
     }
 
-    /// The token and its owner, once possession of the token was proven.
+    /// Returns the token and its owner, if possession of the token was proven.
     pub fn subject(&self) -> Option<(TokenId, UserId)> {
         match &self.verdict {
-            Verdict::Denial(denial) => denial.subject,
-            Verdict::List(list) => Some(list.subject()),
+            Withheld::Denial(denial) => denial.subject,
+            Withheld::List(list) => Some(list.subject()),
         }
     }
 
-    /// What the request would have done, as far as it is known.
+    /// Returns the operation of the request, if it is known.
     pub fn operation(&self) -> Option<Operation> {
         match &self.verdict {
-            Verdict::Denial(denial) => denial.operation,
-            Verdict::List(list) => Some(list.operation()),
+            Withheld::Denial(denial) => denial.operation,
+            Withheld::List(list) => Some(list.operation()),
         }
     }
 
-    /// The treatment because of which it was not enforced.
+    /// Returns the treatment that does not enforce it.
     pub fn by(&self) -> Treatment {
         self.by
     }
 }
 
 impl Mode {
-    /// Whether [`Self::rule`] needs the domain that the request names, for a denial of this kind.
+    /// Returns whether [`Self::rule`] needs the domain that the request names, for a denial with this
+    /// refusal.
     pub fn depends_on_domain(self, refusal: Refusal) -> bool {
         self == Self::PerDomain && may_go_unenforced(refusal)
     }
 
-    /// What applies to requests for `domain`, as far as it is known.
+    /// Returns what applies to requests for `domain`; `None` stands for a domain that is not known.
     pub fn treatment(self, domain: Option<&Domain>) -> Treatment {
         match (self, domain) {
             (Self::Shadow, _) => Treatment::Shadow,
@@ -96,12 +108,12 @@ impl Mode {
         }
     }
 
-    /// Says whether a denial is enforced: the one place that knows. `domain` is the one that the
-    /// request names, as far as it is known.
+    /// Decides whether a denial is enforced. `domain` is the domain that the request names; `None` if it
+    /// is not known.
     ///
     /// # Errors
     ///
-    /// The denial, if it is enforced.
+    /// Returns the denial, if it is enforced.
     pub fn rule(
         self,
         denial: Denial,
@@ -116,18 +128,18 @@ impl Mode {
             Treatment::Ramp => is_beyond_the_share(&denial, domain),
         };
         if passes && !closed {
-            Ok(UnenforcedVerdict { verdict: Verdict::Denial(denial), by })
+            Ok(UnenforcedVerdict { verdict: Withheld::Denial(denial), by })
         } else {
             Err(denial)
         }
     }
 
-    /// Lets patgate answer a list of models, or lets the request go on to a backend as if patgate
-    /// never answered lists.
+    /// Decides whether patgate answers a request for a list of models. If not, the request goes to a
+    /// backend, as if patgate never answered lists.
     ///
     /// # Errors
     ///
-    /// The verdict that lets it go on, if the mode does not enforce.
+    /// Returns the verdict that lets the request go on, if the mode does not enforce.
     pub fn rule_on_list(self, listing: Listing<'_>) -> Result<Listing<'_>, Box<UnenforcedVerdict>> {
         let domain = listing.domain();
         let by = self.treatment(Some(domain));
@@ -139,14 +151,15 @@ impl Mode {
         if answers {
             return Ok(listing);
         }
-        Err(Box::new(UnenforcedVerdict { verdict: Verdict::List(listing.unanswered()), by }))
+        Err(Box::new(UnenforcedVerdict { verdict: Withheld::List(listing.unanswered()), by }))
     }
 }
 
-/// Refusals that become 401, 403 or 404, and those of a body, which was not read before patgate came:
-/// also that a compressed one cannot be decoded now. A request with more than one meaning is refused
-/// in any mode, because the backend might read the other one. A rate limit is no verdict on a request,
-/// and counts only denials that are enforced. And of an outage, the verdict is not known.
+/// Returns whether a denial may go unenforced: refusals that become 401, 403 or 404, and refusals of a
+/// body, which the gateway did not read before patgate came. This includes a compressed body that
+/// cannot be decoded now. A request with more than one meaning is refused in any mode, because the
+/// backend might read the other meaning. A rate limit is no verdict on a request, and counts only
+/// denials that are enforced. In an outage, the verdict is not known.
 fn may_go_unenforced(refusal: Refusal) -> bool {
     match refusal {
         Refusal::MissingCredential
@@ -160,7 +173,7 @@ fn may_go_unenforced(refusal: Refusal) -> bool {
         | Refusal::PermissionDenied
         | Refusal::OtherEntity(_)
         | Refusal::NoModel(_)
-        // Clients that sent several before patgate came were served by one of them.
+        // Before patgate came, clients that sent several were served with one of them.
         | Refusal::BadRequest(MalformedPart::Credentials) => true,
         Refusal::BadRequest(_)
         | Refusal::RateLimited
@@ -169,8 +182,8 @@ fn may_go_unenforced(refusal: Refusal) -> bool {
     }
 }
 
-/// A ramp is for tokens that are alive and were proven, and whose scopes or roles do not suffice. A
-/// request that proves nothing has no place in it.
+/// Returns whether a ramp lets the request pass. A ramp is for tokens that are live and whose possession
+/// was proven, and whose scopes or roles do not suffice. A request that proves nothing is denied.
 fn is_beyond_the_share(denial: &Denial, domain: Option<&Domain>) -> bool {
     let insufficient = matches!(
         denial.refusal,

@@ -5,6 +5,7 @@
 
 mod credential;
 mod header_edits;
+mod path;
 
 use memchr::memchr;
 
@@ -12,18 +13,17 @@ use crate::{
     api::{Action, ApiStyle, Apis, MatchedSurface},
     body::{self, Body, BodyForm, ModelName, ResourceGate},
     domain::DomainRef,
+    principal::Principal,
     refusal::{MalformedPart, NoModel, Refusal},
     token::{Tokens, VerifiedToken},
 };
 
-use self::credential::RefusedCredential;
+use self::{credential::RefusedCredential, path::canonical_path};
 pub use self::{
     credential::behind_scheme,
     header_edits::{COOKIES, CREDENTIAL_HEADERS, HeaderEdit, HeaderEdits, SUBPROTOCOLS},
+    path::{Misspelling, misspelling, without_query},
 };
-
-/// The longest path; no protected path is longer.
-const MAX_PATH_LEN: usize = 4096;
 
 /// The parts of an HTTP request that an edge lends.
 pub struct RequestParts<'a, H> {
@@ -58,18 +58,20 @@ where
     ///
     /// Returns the reason why it could not, whatever it contains, as [`Self::model`] would.
     pub fn may_name_a_model(&self, form: BodyForm) -> Result<(), NoModel> {
-        match body::in_query(self.target).map_err(NoModel::Excessive)? {
-            true => Err(NoModel::InQuery),
-            false => self.shown().may_be_read(form),
+        if body::in_query(self.target).map_err(NoModel::Excessive)? {
+            return Err(NoModel::InQuery);
         }
+        self.shown().may_be_read(form)
     }
 
-    /// Returns the length of the body, as the client states it.
+    /// Returns the length of the body in bytes, as the client states it; `None` if it states none, or
+    /// no number.
     pub fn length(&self) -> Option<u64> {
         (self.header)("content-length")?.parse().ok()
     }
 
-    /// Returns the gateway's id of the request, which is the same in each of its steps.
+    /// Returns the gateway's id of the request, which is the same in each of its steps; an empty text
+    /// if the gateway sent none.
     pub fn request_id(&self) -> &'a str {
         (self.header)("x-request-id").unwrap_or_default()
     }
@@ -86,32 +88,82 @@ where
     }
 }
 
-/// Returns the one model that a body names, if the query of its request names none.
+/// Returns the one model that a body names, if the query of its request names none. `gate` grants
+/// the memory and the time that decoding needs.
+///
+/// # Errors
+///
+/// Returns the reason why the request does not name exactly one model in its body, or the error of
+/// `gate`.
 pub fn model(
     target: &str,
     body: Body<'_>,
     form: BodyForm,
     gate: ResourceGate<'_>,
 ) -> Result<ModelName, NoModel> {
-    match body::in_query(target).map_err(NoModel::Excessive)? {
-        true => Err(NoModel::InQuery),
-        false => body.model_with(form, gate),
+    if body::in_query(target).map_err(NoModel::Excessive)? {
+        return Err(NoModel::InQuery);
     }
+    body.model_with(form, gate)
 }
 
-/// A request that is well-formed and carries a token of ours.
+/// A well-formed request that carries a token which a key of this ring signed. Only [`parse`] makes
+/// one.
 #[derive(Debug)]
 pub struct AuthRequest<'a> {
-    /// The token; its tag verified.
-    pub token: VerifiedToken,
-    /// What the request does; `None` if no rule names it.
+    token: VerifiedToken,
+    parsed: ParsedRequest<'a>,
+}
+
+/// What a well-formed request names, without its token. It proves nothing.
+#[derive(Debug)]
+pub struct ParsedRequest<'a> {
+    /// The rule for the request; `None` if no rule names it.
     pub action: Option<Action<'a>>,
-    /// Where it goes; `None` if its path belongs to no API.
+    /// The API and the path of the request; `None` if its path belongs to no API.
     pub api_path: Option<ApiPath<'a>>,
-    /// The domain that it names, which need not exist.
+    /// The domain that the request names. It need not exist.
     pub domain: Option<DomainRef>,
-    /// How the API in question answers.
+    /// How the API takes tokens and answers refusals.
     pub api_style: ApiStyle,
+}
+
+impl<'a> AuthRequest<'a> {
+    /// Returns the token. Its tag is verified; whether it is live is not known yet.
+    pub fn token(&self) -> &VerifiedToken {
+        &self.token
+    }
+
+    /// Returns the rule for the request; `None` if no rule names it.
+    pub fn action(&self) -> Option<&Action<'a>> {
+        self.parsed.action.as_ref()
+    }
+
+    /// Returns the API and the path of the request; `None` if its path belongs to no API.
+    pub fn api_path(&self) -> Option<&ApiPath<'a>> {
+        self.parsed.api_path.as_ref()
+    }
+
+    /// Returns the domain that the request names. It need not exist.
+    pub fn domain(&self) -> Option<&DomainRef> {
+        self.parsed.domain.as_ref()
+    }
+
+    /// Returns how the API takes tokens and answers refusals.
+    pub fn api_style(&self) -> ApiStyle {
+        self.parsed.api_style
+    }
+
+    /// Returns what the request names, and drops its token.
+    pub fn into_parsed(self) -> ParsedRequest<'a> {
+        self.parsed
+    }
+
+    /// Continues as if the client had sent the genuine token of `principal`. This proves nothing: it
+    /// exists for `patgate check`, which only prints the decision, and a lint refuses any other use.
+    pub fn presume_possession(&mut self, principal: &Principal) {
+        self.token = VerifiedToken::presumed(self.token.id(), principal.digest.clone());
+    }
 }
 
 /// A request that was refused before any lookup.
@@ -122,10 +174,10 @@ pub struct RejectedRequest<'a> {
     /// The API and the path of the request; `None` if its path belongs to no API, or has another
     /// spelling.
     pub api_path: Option<ApiPath<'a>>,
-    /// How the API answers.
+    /// How the API takes tokens and answers refusals.
     pub api_style: ApiStyle,
-    /// If several credentials differ, the only token among them. It proves nothing about the
-    /// others.
+    /// If the request has several credentials that differ, the only token among them. It proves
+    /// nothing about the others.
     pub among: Option<Box<VerifiedToken>>,
 }
 
@@ -135,8 +187,8 @@ impl<'a> RejectedRequest<'a> {
     }
 }
 
-/// An API, and a canonical path in it: what a request names, even if other parts of it are wrong.
-/// It is found once, for the decision, the mode and the record. It grants nothing.
+/// An API, and a canonical path in it: what a request names, even if other parts of the request are
+/// wrong. It is found once, for the decision, the mode and the record. It grants nothing.
 #[derive(Clone, Debug)]
 pub struct ApiPath<'a> {
     surface: MatchedSurface<'a>,
@@ -175,11 +227,13 @@ impl<'a> ApiPath<'a> {
     }
 }
 
-/// Parses a request. Malformed comes before unauthenticated.
+/// Parses a request: finds its API, its rule and its token. A malformed request is refused before a
+/// missing or wrong credential is.
 ///
 /// # Errors
 ///
-/// Returns `BadRequest`, `MissingCredential`, `NotAToken` or `InvalidToken`.
+/// Returns `BadRequest`, `MissingCredential`, `NotAToken` or `InvalidToken`, with what was found
+/// before the refusal.
 #[inline(never)] // A stage of which `make bench-check` counts the instructions.
 pub fn parse<'r, 'a: 'r, H>(
     parts: &RequestParts<'a, H>,
@@ -190,7 +244,7 @@ where
     H: Fn(&str) -> Option<&'a str>,
 {
     let as_sent = without_query(parts.target);
-    // Found before anything is refused, so that every refusal has the form of the API.
+    // The API is found before anything is refused, so that every refusal has the API's form.
     let surface = apis.surface(parts.authority, as_sent);
     let api_style = surface.as_ref().map_or_else(ApiStyle::default, |surface| surface.api_style());
     let root = surface.as_ref().and_then(|surface| surface.root(as_sent));
@@ -225,7 +279,8 @@ where
             let action = api_path.as_ref().filter(served);
             let action = action.and_then(|api_path| api_path.action(parts.method));
             let domain = api_path.as_ref().and_then(ApiPath::domain);
-            Ok(AuthRequest { token, action, api_path, domain, api_style })
+            let parsed = ParsedRequest { action, api_path, domain, api_style };
+            Ok(AuthRequest { token, parsed })
         }
         Err(RefusedCredential { refusal, among }) => {
             Err(RejectedRequest { refusal, api_path, api_style, among })
@@ -242,84 +297,9 @@ fn names_no_header(connection: Option<&str>) -> bool {
     })
 }
 
-/// Returns the path of a target, as the client sent it.
-pub fn without_query(target: &str) -> &str {
-    memchr(b'?', target.as_bytes()).map_or(target, |at| &target[..at])
-}
-
-/// Returns the path, if it is the only spelling of itself.
-///
-/// It refuses everything that a server behind the proxy might read differently: empty and dot
-/// segments, backslashes, path parameters, percent-encoding, bytes outside visible ASCII.
-fn canonical_path<'a>(target: &str, path: &'a str) -> Result<&'a str, Refusal> {
-    let malformed = Refusal::BadRequest(MalformedPart::Path);
-    let segments = path.strip_prefix('/').ok_or(malformed)?;
-    // A fold, not a search: without an exit from the loop, the compiler checks many bytes at a
-    // time.
-    let visible = |byte: u8| byte.is_ascii_graphic() & (byte != b'#');
-    let literal = |byte: u8| (byte != b'%') & (byte != b';') & (byte != b'\\');
-    let visible = target.bytes().fold(true, |all, byte| all & visible(byte));
-    let literal = path.bytes().fold(true, |all, byte| all & literal(byte));
-    if !visible || !literal || path.len() > MAX_PATH_LEN {
-        return Err(malformed);
-    }
-    let named = |segment: &[u8]| !matches!(segment, b"" | b"." | b"..");
-    // The root path has no segments.
-    let canonical =
-        segments.is_empty() || segments.as_bytes().split(|byte| *byte == b'/').all(named);
-    if canonical { Ok(path) } else { Err(malformed) }
-}
-
-/// What makes a target another spelling of a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Misspelling {
-    /// A character that has more than one spelling, or that only some servers read.
-    Character(char),
-    /// It does not begin with `/`.
-    NotRooted,
-    /// Its path is longer than any that we protect.
-    TooLong,
-    /// It ends with `/`.
-    TrailingSlash,
-    /// It has a segment `.` or `..`.
-    DotSegment,
-    /// It has an empty segment.
-    EmptySegment,
-}
-
-/// Returns why [`parse`] refuses a target; `None` if it does not. Slow, because only people read
-/// it.
-pub fn misspelling(target: &str) -> Option<Misspelling> {
-    let path = without_query(target);
-    let invisible = target.chars().find(|c| !c.is_ascii_graphic() || *c == '#');
-    let ambiguous = || path.chars().find(|c| matches!(c, '%' | ';' | '\\'));
-    if let Some(found) = invisible.or_else(ambiguous) {
-        return Some(Misspelling::Character(found));
-    }
-    let Some(segments) = path.strip_prefix('/') else { return Some(Misspelling::NotRooted) };
-    if path.len() > MAX_PATH_LEN {
-        return Some(Misspelling::TooLong);
-    }
-    match segments {
-        "" => None,
-        _ if segments.ends_with('/') => Some(Misspelling::TrailingSlash),
-        _ => segments.split('/').find_map(|segment| match segment {
-            "" => Some(Misspelling::EmptySegment),
-            "." | ".." => Some(Misspelling::DotSegment),
-            _ => None,
-        }),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    fn canonical(target: &str) -> Result<&str, Refusal> {
-        canonical_path(target, without_query(target))
-    }
 
     #[test]
     fn a_host_has_one_value() {
@@ -343,91 +323,6 @@ mod tests {
         }
         for host in ["a,b", "a,", ",", "a, b:80"] {
             assert_eq!(refusal(host), Refusal::BadRequest(MalformedPart::Authority), "{host}");
-        }
-    }
-
-    #[test]
-    fn one_spelling_of_a_path() {
-        for path in ["/", "/a", "/a/b", "/a.b/..c/c..", "/a:b@c!$&'()*+=~_-", "/a?b=%2F//..;"] {
-            let expected = path.split('?').next().unwrap();
-            assert_eq!(canonical(path), Ok(expected), "{path}");
-        }
-        let long = format!("/{}", "a".repeat(MAX_PATH_LEN));
-        for path in [
-            "",
-            "a",
-            "*",
-            "//",
-            "/a/",
-            "/a//b",
-            "//a",
-            "/.",
-            "/a/.",
-            "/./a",
-            "/..",
-            "/a/../b",
-            "/%61",
-            "/a%2Fb",
-            "/a;b",
-            "/a\\b",
-            "/a#b",
-            "/a?b#c",
-            "/a b",
-            "/a\tb",
-            "/a\0b",
-            "/ä",
-            "/a\u{7f}",
-            "http://x/a",
-            &long,
-        ] {
-            assert_eq!(canonical(path), Err(Refusal::BadRequest(MalformedPart::Path)), "{path:?}");
-        }
-    }
-
-    #[test]
-    fn each_misspelling_has_its_name() {
-        use Misspelling::*;
-        let long = format!("/{}", "a".repeat(MAX_PATH_LEN));
-        for (target, expected) in [
-            ("/", None),
-            ("/a/b?c=%2F//", None),
-            ("/a#b", Some(Character('#'))),
-            ("/a?b#c", Some(Character('#'))),
-            ("/ä", Some(Character('ä'))),
-            ("/a%2Fb", Some(Character('%'))),
-            ("/a;b", Some(Character(';'))),
-            ("a/b", Some(NotRooted)),
-            ("", Some(NotRooted)),
-            (&long, Some(TooLong)),
-            ("/a/", Some(TrailingSlash)),
-            ("//", Some(TrailingSlash)),
-            ("/a//b", Some(EmptySegment)),
-            ("/a/../b", Some(DotSegment)),
-        ] {
-            assert_eq!(misspelling(target), expected, "{target:.40}");
-        }
-    }
-
-    /// Targets around the longest path, and with everything that gives a path another spelling.
-    fn any_target() -> impl Strategy<Value = String> {
-        let near_the_limit = (MAX_PATH_LEN - 3..MAX_PATH_LEN + 3, "[a/.?]{0,3}")
-            .prop_map(|(length, rest)| format!("/{}{rest}", "a".repeat(length)));
-        prop_oneof![".{0,12}", "/?[a-c./%;\\\\2eEfF?# ]{0,12}", "(/[a.]{0,2}){0,4}", near_the_limit]
-    }
-
-    proptest! {
-        #[test]
-        fn a_misspelling_is_found_in_what_is_refused_and_in_nothing_else(target in any_target()) {
-            prop_assert_eq!(misspelling(&target).is_some(), canonical(&target).is_err());
-        }
-
-        /// A path that passes means the same to a server that collapses, decodes or strips.
-        #[test]
-        fn a_canonical_path_survives_normalisation(target in "/[a-c./%;\\\\2eEfF?# ]{0,12}") {
-            if let Ok(path) = canonical(&target) {
-                prop_assert!(!path.contains("//") && !path.contains(['%', ';', '\\', '?', '#']));
-                prop_assert!(path.split('/').skip(1).all(|s| s != "." && s != ".."));
-            }
         }
     }
 }

@@ -1,6 +1,6 @@
-//! The life of a request, one type per stage. Each is made from the one before it only, and says
-//! what must be looked up for the next. The driver looks it up: `check.rs` in the tiers of the
-//! service, `patgate check` in the stores.
+//! The life of a request, one type per stage. Each is made only from the one before it, and says what
+//! the driver must look up for the next. The service's driver (`check.rs`) looks it up in its tiers,
+//! `patgate check` in the stores.
 //!
 //! ```text
 //! request::parse ▶ AuthRequest      needs the principal of its token
@@ -23,14 +23,14 @@ use crate::{
     request::AuthRequest,
 };
 
-/// A request whose token is good.
+/// A request whose token is good. Only [`AuthRequest::authenticate`] makes one.
 #[derive(Debug)]
 pub struct Authenticated<'s> {
     request: &'s AuthRequest<'s>,
     principal: &'s Principal,
 }
 
-/// A request of which it is known which rule it falls under, and in which domain.
+/// A request with its rule and the name of its domain. Only [`Authenticated::locate`] makes one.
 #[derive(Debug)]
 pub struct Located<'s> {
     principal: &'s Principal,
@@ -39,17 +39,17 @@ pub struct Located<'s> {
 }
 
 impl AuthRequest<'_> {
-    /// Authenticates the request. `principal` is what the store knows under the id of its token.
+    /// Authenticates the request. `principal` is what the store holds under the id of its token.
     ///
     /// # Errors
     ///
-    /// A refusal of the credential.
+    /// Returns the errors of [`decide::authenticate`].
     pub fn authenticate<'s>(
         &'s self,
         principal: Option<&'s Principal>,
         now: Moment,
     ) -> Result<Authenticated<'s>, Denial> {
-        let principal = decide::authenticate(&self.token, principal, now)?;
+        let principal = decide::authenticate(self.token(), principal, now)?;
         Ok(Authenticated { request: self, principal })
     }
 }
@@ -59,33 +59,32 @@ impl<'s> Authenticated<'s> {
     ///
     /// # Errors
     ///
-    /// `NotFound` if no rule names the request, `PermissionDenied` if no scope of the token names
-    /// the domain.
+    /// Returns `NotFound` if no rule names the request, and `PermissionDenied` if no scope of the
+    /// token names the domain.
     pub fn locate(self) -> Result<Located<'s>, Denial> {
         let Self { request, principal } = self;
-        let (action, domain) =
-            decide::domain_of(principal, request.action.as_ref(), request.domain.as_ref())?;
+        let (action, domain) = decide::domain_of(principal, request.action(), request.domain())?;
         Ok(Located { principal, action, domain })
     }
 }
 
 impl<'s> Located<'s> {
-    /// The domain to look up.
+    /// Returns the domain to look up.
     pub fn domain(&self) -> &'s DomainRef {
         self.domain
     }
 
-    /// The backend to look up, if the rule or its table names one.
+    /// Returns the backend to look up, if the rule or its table names one.
     pub fn backend(&self) -> Option<&'s BackendName> {
         self.action.upstream
     }
 
-    /// Authorizes the request, as far as is possible without its body. `domain` and `backend` are
-    /// what the store knows under the two names.
+    /// Authorizes the request, as far as this is possible without its body. `domain` and `backend` are
+    /// what the store holds under the two names.
     ///
     /// # Errors
     ///
-    /// As [`decide::authorize`].
+    /// Returns the errors of [`decide::authorize`].
     pub fn authorize(
         &self,
         domain: Option<&'s Arc<Domain>>,

@@ -29,15 +29,7 @@ fn acme() -> Arc<Domain> {
 
 /// A permit to list the models of the domain `acme`, for token 1 of user 2.
 pub fn permit() -> Permit {
-    Permit {
-        token: TokenId(Uuid::from_u128(1)),
-        owner: UserId(Uuid::from_u128(2)),
-        domain: acme(),
-        operation: Operation::LlmRead,
-        model: None,
-        upstream: "model-acme".into(),
-        credential: None,
-    }
+    Permit::for_tests(acme(), "model-acme")
 }
 
 /// Passes on what a permitted request of a token for the model `a` becomes; `whole` if the token may

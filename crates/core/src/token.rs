@@ -145,13 +145,29 @@ pub struct MintedToken {
 }
 
 /// A token whose tag verified: the client holds a text that a key of this ring signed. Only the
-/// stores know whether the token is live.
+/// stores know whether the token is live. Only [`Tokens::verify`] makes one for a request.
 #[derive(Clone, Debug)]
 pub struct VerifiedToken {
-    /// The id in the token.
-    pub id: TokenId,
-    /// The digest to compare with the stored one.
-    pub digest: TokenDigest,
+    id: TokenId,
+    digest: TokenDigest,
+}
+
+impl VerifiedToken {
+    /// Returns the id in the token.
+    pub fn id(&self) -> TokenId {
+        self.id
+    }
+
+    /// Returns the digest to compare with the stored one.
+    pub fn digest(&self) -> &TokenDigest {
+        &self.digest
+    }
+
+    /// Makes the result of verifying the genuine token of `principal`, whose text is not known.
+    #[must_use]
+    pub(crate) fn presumed(id: TokenId, digest: TokenDigest) -> Self {
+        Self { id, digest }
+    }
 }
 
 /// Creates and verifies tokens.

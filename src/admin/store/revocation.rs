@@ -77,15 +77,15 @@ impl Store {
     ) -> Result<Committed<RevokedToken>, Error> {
         let mut tx = self.read().await?;
         let stored: Option<Vec<u8>> = sql_scalar("SELECT digest FROM patgate.pats WHERE id = $1")
-            .bind(token.id.0)
+            .bind(token.id().0)
             .fetch_optional(&mut *tx)
             .await?;
         tx.commit().await?;
         let stored = stored.and_then(|digest| digest.try_into().ok()).map(TokenDigest::from_bytes);
-        if stored.as_ref() != Some(&token.digest) {
-            return Err(Error::not_found(ObjectKind::Token, token.id));
+        if stored.as_ref() != Some(token.digest()) {
+            return Err(Error::not_found(ObjectKind::Token, token.id()));
         }
-        self.revoke_token(token.id).await
+        self.revoke_token(token.id()).await
     }
 
     /// Revokes all live tokens of a group.

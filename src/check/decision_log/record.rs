@@ -51,16 +51,16 @@ impl Record {
         let domain = self.decision.domain().or(self.domain.as_ref());
         let decided_about = match &self.decision {
             Decision::Answer(answered) => answered.model(),
-            _ => permit.and_then(|permit| permit.model.as_deref()),
+            _ => permit.and_then(|permit| permit.model()),
         };
         let model = decided_about.or(self.requested.model.as_deref());
         let operation = self.decision.operation().or(self.requested.operation);
-        let upstream = permit.map(|permit| &*permit.upstream);
+        let upstream = permit.map(|permit| permit.upstream());
         let requested = self.requested.domain.as_ref().map(ToString::to_string);
         DecisionLine {
             time: rfc3339(time).into(),
             request_id: without_secrets(&self.request_id).into(),
-            outcome: self.decision.outcome().into(),
+            outcome: self.decision.outcome().as_str().into(),
             code: self.decision.code().into(),
             enforced: self.decision.is_enforced(),
             mode: self.treatment.as_str().into(),

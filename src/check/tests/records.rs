@@ -23,7 +23,7 @@ async fn nothing_is_read_twice_for_the_record() {
     let apis = checker.apis.load();
     let now = clock::now();
     let decided = decided(checker.check(&parts, &apis, CheckStep::Only, now).await);
-    assert_eq!((decided.0.outcome(), decided.0.code()), ("deny", "permission_denied"));
+    assert_eq!((decided.0.outcome().as_str(), decided.0.code()), ("deny", "permission_denied"));
     let record = checker.record_of(parts.method, decided, "r-1".to_owned(), now, Duration::ZERO);
     let RequestedAccess { domain, operation, model } = record.requested;
     assert_eq!(domain.map(|domain| domain.to_string()).as_deref(), Some("acme"));
@@ -86,7 +86,7 @@ async fn a_token_in_place_of_a_model_is_not_logged() {
         let parts = RequestParts { method, authority: "gateway", target, header: &header, body };
         let now = clock::now();
         let decided = decided(checker.check(&parts, &apis, CheckStep::Only, now).await);
-        assert_eq!(decided.0.outcome(), outcome, "{method}");
+        assert_eq!(decided.0.outcome().as_str(), outcome, "{method}");
         let record =
             checker.record_of(parts.method, decided, token.to_owned(), now, Duration::ZERO);
         let line = serde_json::to_string(&record.line(jiff::Timestamp::UNIX_EPOCH)).unwrap();
@@ -110,7 +110,7 @@ async fn a_list_that_goes_on_is_logged_with_its_backend() {
         let apis = checker.apis.load();
         let now = clock::now();
         let decided = decided(checker.check(&parts, &apis, CheckStep::Only, now).await);
-        assert_eq!(decided.0.outcome(), "answered", "{mode}");
+        assert_eq!(decided.0.outcome().as_str(), "answered", "{mode}");
         let record =
             checker.record_of(parts.method, decided, "r-1".to_owned(), now, Duration::ZERO);
         let line = record.line(jiff::Timestamp::UNIX_EPOCH);

@@ -56,11 +56,11 @@ impl<'a> CheckReport<'a> {
             Decision::Answer(answered) => Some(answered),
             Decision::Allow(_) | Decision::Pass(_) | Decision::Deny(_) => None,
         };
-        let model = permit.and_then(|permit| permit.model.as_deref());
+        let model = permit.and_then(|permit| permit.model());
         Self {
             method: evidence.method,
             path: evidence.target.split_once('?').map_or(evidence.target, |(path, _)| path),
-            outcome: decision.outcome(),
+            outcome: decision.outcome().as_str(),
             status: response::status(decision, evidence.api_style()),
             code: decision.code(),
             message: decision.denial().map(|denial| {
@@ -69,8 +69,8 @@ impl<'a> CheckReport<'a> {
             }),
             explanation: evidence.explain(decision),
             model: model.or(answered.and_then(AnsweredList::model)),
-            upstream: permit.map(|permit| &*permit.upstream),
-            backend_credential: permit.map(|permit| match permit.credential {
+            upstream: permit.map(|permit| permit.upstream()),
+            backend_credential: permit.map(|permit| match permit.credential() {
                 Some(_) => "set",
                 None => "none",
             }),

@@ -159,7 +159,11 @@ impl BodyArguments {
 
     /// Adds the body as Envoy sends it to patgate. `form` is how the call names its model; `None` if
     /// its body does not name it.
-    pub(super) fn send(&self, sent: &mut SentRequest, form: Option<BodyForm>) -> anyhow::Result<()> {
+    pub(super) fn send(
+        &self,
+        sent: &mut SentRequest,
+        form: Option<BodyForm>,
+    ) -> anyhow::Result<()> {
         let media_type = match (&self.body, &self.model) {
             (Some(file), _) => {
                 sent.body = read(file)?;

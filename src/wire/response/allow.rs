@@ -59,23 +59,23 @@ fn write_as(
     let names = &settings.names;
     let mut texts = [[0; Hyphenated::LENGTH]; 3];
     let [domain, owner, token] = &mut texts;
-    let domain: &str = permit.domain.id.0.hyphenated().encode_lower(domain);
-    let owner: &str = permit.owner.0.hyphenated().encode_lower(owner);
-    let token: &str = permit.token.0.hyphenated().encode_lower(token);
-    let (slug, operation) = (permit.domain.slug.as_str(), permit.operation.as_str());
+    let domain: &str = permit.domain().id.0.hyphenated().encode_lower(domain);
+    let owner: &str = permit.owner().0.hyphenated().encode_lower(owner);
+    let token: &str = permit.token().0.hyphenated().encode_lower(token);
+    let (slug, operation) = (permit.domain().slug.as_str(), permit.operation().as_str());
 
-    let model = permit.model.as_deref();
+    let model = permit.model();
     let headers = [
         (&*names.domain_id, Some(domain)),
         (&names.domain_slug, Some(slug)),
         (&names.user_id, Some(owner)),
         (&names.pat_id, Some(token)),
         (&names.operation, Some(operation)),
-        (&names.upstream, Some(&*permit.upstream)),
+        (&names.upstream, Some(permit.upstream())),
         (&names.model, model),
     ];
     // The backend's own, in the place where the backend wants it.
-    let credential = permit.credential.as_ref();
+    let credential = permit.credential();
     let metadata = [
         ("domain_id", Some(domain)),
         ("domain_slug", Some(slug)),
@@ -293,9 +293,7 @@ mod tests {
             let places = CredentialHeader::ALL.iter().map(|place| (None, Some((*place, &text))));
             let without = [(Some(&text), None), (None, None)];
             for (model, credential) in places.chain(without) {
-                let mut permit = patgate_core::testing::permit();
-                permit.model = model.map(|model| model.as_str().into());
-                permit.credential = credential.map(|(place, key)| match place {
+                let sent = credential.map(|(place, key)| match place {
                     CredentialHeader::Authorization => {
                         Credential::new(CredentialScheme::Bearer, key).unwrap()
                     }
@@ -303,10 +301,12 @@ mod tests {
                         Credential::bare(place, key).unwrap()
                     }
                 });
+                let model = model.map(String::as_str);
+                let permit = patgate_core::testing::permit().with_for_tests(model, sent);
                 let (set, removed) =
                     headers(&write(&permit, &Provenance::default(), &settings, &edits));
                 let value = |name: &str| set.iter().find(|(set, _)| set == name).map(|(_, v)| &**v);
-                assert_eq!(value("x-auth-model"), model.map(String::as_str));
+                assert_eq!(value("x-auth-model"), model);
                 for place in CredentialHeader::ALL {
                     let expected = credential.filter(|(of, _)| of == place).map(|(_, key)| {
                         let bare = key.clone();

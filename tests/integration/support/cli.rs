@@ -207,7 +207,7 @@ pub(crate) async fn walk_through(world: &World<'_>, cli: &Cli<'_>, settings: &[&
     assert_eq!(ran.code, 0, "{ran:#?}");
     let text = ran.stdout.strip_suffix('\n').unwrap();
     assert!(!text.contains('\n'), "more than the token: {ran:#?}");
-    let token = Token { id: world.tokens.verify(text).unwrap().id, text: text.to_owned() };
+    let token = Token { id: world.tokens.verify(text).unwrap().id(), text: text.to_owned() };
     assert!(ran.stderr.contains(&token.id.to_string()), "{ran:#?}");
     assert!(!ran.stderr.contains("warning"), "{ran:#?}");
 

@@ -1,5 +1,5 @@
-//! A permitted request that patgate answers itself, because the backend's answer would show models
-//! that the token may not use.
+//! Permitted requests that patgate answers itself, because the backend's answer would show models
+//! that the token must not use.
 
 use std::sync::Arc;
 
@@ -12,8 +12,9 @@ use crate::{
     token::TokenId,
 };
 
-/// A permitted request for models that a token or domain is limited to. It is no decision yet:
-/// the mode says whether patgate answers it. Made by `authorize` alone.
+/// A permitted request for a list of models, or about one model, where the token or the domain is
+/// limited to some models. It is not a decision yet: the mode says whether patgate answers it. Only
+/// [`authorize`](super::authorize) makes one.
 #[derive(Debug, PartialEq)]
 pub struct Listing<'p> {
     permit: Permit,
@@ -24,7 +25,8 @@ pub struct Listing<'p> {
 }
 
 impl<'p> Listing<'p> {
-    /// `whole` is whether `permit` was given for more than the models that some scopes name.
+    /// Makes a listing of a permit. `whole` says whether the permit covers all models, and not only
+    /// those that scopes name.
     pub(super) fn new(
         permit: Permit,
         grants: &'p DomainGrants,
@@ -34,35 +36,35 @@ impl<'p> Listing<'p> {
         Self { permit, grants, form, whole }
     }
 
-    /// Whose token was shown.
+    /// Returns the token that the client sent.
     pub(crate) fn token(&self) -> TokenId {
         self.permit.token
     }
 
-    /// Whose it is.
+    /// Returns the owner of the token.
     pub fn owner(&self) -> UserId {
         self.permit.owner
     }
 
-    /// Changes the form, and the model that it is a list of.
+    /// Returns the same request in another form, about another model.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn for_tests(self, form: ListForm, model: Option<&str>) -> Self {
         let permit = Permit { model: model.map(Box::from), ..self.permit };
         Self { permit, form, ..self }
     }
 
-    /// The domain whose models they are.
+    /// Returns the domain whose models are listed.
     pub(crate) fn domain(&self) -> &Domain {
         &self.permit.domain
     }
 
-    /// Whether [`Self::answer`] takes so long that other checks should not wait for it.
+    /// Returns whether [`Self::answer`] takes so long that other checks should not wait for it.
     pub fn takes_long(&self) -> bool {
         let all = !self.form.is_of_one() && self.form != ListForm::OllamaPs;
         all && UsableModels::new(self.grants, &self.permit.domain).takes_long()
     }
 
-    /// The answer.
+    /// Answers the request, with the models that the token may use.
     #[inline(never)] // A stage of which `make bench-check` counts the instructions.
     pub fn answer(self) -> AnsweredList {
         let Permit { token, owner, domain, operation, model, .. } = self.permit;
@@ -73,7 +75,7 @@ impl<'p> Listing<'p> {
         AnsweredList { token, owner, domain, operation, model, body }
     }
 
-    /// What is left where the mode does not have patgate answer.
+    /// Returns what is left if the mode does not enforce: the request goes to a backend.
     pub(crate) fn unanswered(self) -> UnansweredList {
         let Permit { token, owner, operation, .. } = self.permit;
         let domain = Arc::clone(&self.permit.domain);
@@ -87,8 +89,8 @@ impl<'p> Listing<'p> {
     }
 }
 
-/// What patgate answers in place of a backend. It holds neither a backend nor a credential, so that
-/// it lets nothing through. Made by [`Listing::answer`] alone.
+/// The answer that patgate gives in place of a backend. It has neither a backend nor a credential, so
+/// no request can be let through with it. Only [`Listing::answer`] makes one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AnsweredList {
     token: TokenId,
@@ -100,33 +102,34 @@ pub struct AnsweredList {
 }
 
 impl AnsweredList {
-    /// The token and its owner.
+    /// Returns the token and its owner.
     pub fn subject(&self) -> (TokenId, UserId) {
         (self.token, self.owner)
     }
 
-    /// The domain whose models they are.
+    /// Returns the domain whose models are listed.
     pub fn domain(&self) -> &Arc<Domain> {
         &self.domain
     }
 
-    /// What the request does.
+    /// Returns the operation of the request.
     pub fn operation(&self) -> Operation {
         self.operation
     }
 
-    /// The model it is about, unless that is all of them.
+    /// Returns the model that the request is about; `None` for a list of all models.
     pub fn model(&self) -> Option<&str> {
         self.model.as_deref()
     }
 
-    /// JSON.
+    /// Returns the body of the answer, as JSON.
     pub fn body(&self) -> &str {
         &self.body
     }
 }
 
-/// A list that the mode does not have patgate answer yet. Made by `Listing::unanswered` alone.
+/// A request that patgate would answer, if the mode enforced. Only
+/// [`Mode::rule_on_list`](crate::rollout::Mode::rule_on_list) makes one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UnansweredList {
     token: TokenId,
@@ -137,23 +140,23 @@ pub struct UnansweredList {
 }
 
 impl UnansweredList {
-    /// The token and its owner.
+    /// Returns the token and its owner.
     pub fn subject(&self) -> (TokenId, UserId) {
         (self.token, self.owner)
     }
 
-    /// What the request does.
+    /// Returns the operation of the request.
     pub fn operation(&self) -> Operation {
         self.operation
     }
 
-    /// The domain whose models they are.
+    /// Returns the domain whose models are listed.
     pub fn domain(&self) -> &Arc<Domain> {
         &self.domain
     }
 
-    /// As what the request passes. `None` if scopes name only some models: then nothing permits
-    /// the backend's own list.
+    /// Returns the permit with which the request goes to a backend. `None` if scopes name only some
+    /// models: then nothing permits the backend's own list.
     pub fn permit(&self) -> Option<&Permit> {
         self.permit.as_ref()
     }
@@ -222,8 +225,8 @@ mod tests {
         }
     }
 
-    /// In a word: `passes`, `refused`, or the body, with `?` before it where scopes name only some
-    /// models.
+    /// Returns the outcome as text: `passes`, `refused`, or the body, with `?` before it if scopes name
+    /// only some models.
     fn told(authorized: Result<Authorized<'_>, Denial>) -> String {
         match authorized {
             Ok(Authorized::Permit(_)) => "passes".to_owned(),
@@ -264,7 +267,7 @@ mod tests {
             let reads_all = scopes.contains(&(M, "*", Read)) && permitted.contains(&Read);
             let unmarked = if reads_all { "passes" } else { "refused" };
             assert_eq!(asked(None), unmarked, "{scopes:?} {listed:?}");
-            // A list of one, without one, is none.
+            // A request about one model that names none is not answered.
             assert_eq!(asked(Some(ListForm::OpenaiModel)), unmarked, "{scopes:?} {listed:?}");
         }
     }
@@ -279,7 +282,7 @@ mod tests {
             (&[(M, "*", Read), (M, "*", Chat)], Some(&["a", "x*"]), "b", "refused"),
             (&[(M, "a", Read), (M, "a", Chat)], None, "a", "answered"),
             (&[(M, "a", Read), (M, "a", Chat)], None, "b", "refused"),
-            // It may be read about, and not be used.
+            // The token may read about the model, and not use it.
             (&[(M, "a", Read)], None, "a", "passes"),
             (&[(M, "*", Read), (M, "b", Chat)], None, "a", "passes"),
             (&[(M, "a", Chat)], None, "a", "refused"),
@@ -295,7 +298,7 @@ mod tests {
         }
     }
 
-    /// A list takes all that an allow takes.
+    /// A list is answered only after every check that an allow passes.
     #[test]
     fn nothing_is_answered_before_everything_was_checked() {
         let principal = principal(&[Chat, Read], &[(M, "a", Read), (M, "a", Chat)]);
@@ -310,7 +313,7 @@ mod tests {
         assert_eq!(asked(&closed).unwrap_err().refusal, Refusal::Unavailable);
     }
 
-    /// Where patgate does not answer yet, the request is permitted what it was permitted without.
+    /// Where patgate does not answer yet, the request is permitted only what it is permitted otherwise.
     #[test]
     fn where_the_mode_does_not_enforce_nothing_is_answered() {
         let shadow = Rollout { mode: DomainMode::Shadow, share: Share::ALL };
@@ -325,7 +328,7 @@ mod tests {
             (Mode::Shadow, Rollout::default(), false),
         ] {
             let domain = domain(Some(&["a"])).with_rollout(rollout);
-            for (read, passes_as_somebody) in [("*", true), ("a", false)] {
+            for (read, has_permit) in [("*", true), ("a", false)] {
                 let principal = principal(&[Chat, Read], &[(M, read, Read), (M, "a", Chat)]);
                 let form = Some(ListForm::OpenaiModels);
                 let Ok(Authorized::List(listing)) = ask(&principal, &domain, form, Entity::None)
@@ -337,9 +340,12 @@ mod tests {
                     Err(unenforced) => {
                         assert!(!answers, "{mode} {rollout:?}");
                         let decision = Decision::Pass(*unenforced);
-                        assert_eq!((decision.outcome(), decision.code()), ("answered", "ok"));
+                        assert_eq!(
+                            (decision.outcome().as_str(), decision.code()),
+                            ("answered", "ok")
+                        );
                         assert!(!decision.is_enforced() && decision.denial().is_none());
-                        assert_eq!(decision.permit().is_some(), passes_as_somebody);
+                        assert_eq!(decision.permit().is_some(), has_permit);
                     }
                 }
             }

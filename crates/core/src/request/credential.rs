@@ -105,7 +105,7 @@ where
     });
     let mut among: Option<VerifiedToken> = None;
     for token in sent {
-        if among.as_ref().is_some_and(|known| known.digest != token.digest) {
+        if among.as_ref().is_some_and(|known| known.digest() != token.digest()) {
             among = None;
             break;
         }
@@ -202,7 +202,7 @@ mod tests {
         let header = |name: &str| {
             sent.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
         };
-        find(&header, sources, ours).map(|token| token.id.0.as_u128())
+        find(&header, sources, ours).map(|token| token.id().0.as_u128())
     }
 
     #[test]
@@ -234,7 +234,7 @@ mod tests {
                 sent[at] = everywhere[at].clone();
                 let refused = outcome(&sent, &all(), &ours).unwrap_err();
                 assert_eq!(refused.refusal, differ, "{name}");
-                assert_eq!(refused.among.map(|token| token.id.0.as_u128()), among, "{name}");
+                assert_eq!(refused.among.map(|token| token.id().0.as_u128()), among, "{name}");
             }
         }
     }

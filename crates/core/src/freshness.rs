@@ -3,7 +3,7 @@
 //! This module has no I/O: it reads no clock, logs nothing and counts nothing. `feed` reads the
 //! changes and hands them over; the tiers of `resolve` ask whether an entry may be used.
 //!
-//! An entry rests on subjects: the token, its owner, each domain, each (owner, domain) membership.
+//! An entry is based on subjects: the token, its owner, each domain, each (owner, domain) membership.
 //! It carries the snapshot of the statement that read it, and the lineage of that snapshot: its
 //! installation, timeline and life. It may be used only if
 //!
@@ -53,6 +53,7 @@
 mod bounds;
 #[cfg(test)]
 mod model;
+mod poll;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -72,15 +73,15 @@ use std::{
 use self::record::ChangeRecord;
 pub use self::{
     bounds::AgeBounds,
-    record::{Change, Lineage, Poll, Stamp, Subject},
+    poll::{Change, Lineage, Poll, Stamp, Subject},
     triggers::{Triggers, TriggersOff},
 };
 use crate::{clock::Tick, installation::Installation, snapshot::Snapshot};
 
-/// The version of a finding that was never compared with the record.
+/// The version of an entry that was never compared with the record.
 const UNCHECKED: u64 = u64::MAX;
 
-/// The version of the record up to which a finding is known to hold.
+/// The version of the record up to which an entry is known to hold. Each cached entry has one.
 #[derive(Debug)]
 pub struct CheckedVersion(AtomicU64);
 
@@ -90,30 +91,30 @@ impl Default for CheckedVersion {
     }
 }
 
-/// What one replica knows of the changes in Postgres.
+/// What one replica knows of the changes in Postgres. It can be shared between threads.
 #[derive(Debug)]
 pub struct KnownChanges {
     record: RwLock<ChangeRecord>,
     /// The version of the record, readable without its lock while nothing changes.
     version: AtomicU64,
-    /// Everything that was committed before this tick is recorded.
+    /// A tick in microseconds: every change that was committed before it is recorded.
     watermark: AtomicI64,
 }
 
-/// What a poll did to the record.
+/// The effect of a poll on the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AppliedPoll {
-    /// Whether the poll continues what is recorded. If not, it was not used, and the next poll has
-    /// to ask for everything that is retained.
+    /// Whether the poll continues the record. If not, it was not used, and the next poll must ask for all
+    /// changes that are retained.
     pub joined: bool,
-    /// Whether triggers were off, or were created again, since the last poll.
+    /// Whether triggers were switched off or created again since the last poll.
     pub triggers_switched: bool,
-    /// The watermark before the poll, if there was one: until now, entries were judged by it.
+    /// The watermark before the poll, by which entries were judged until now; `None` if there was none.
     pub earlier_watermark: Option<Tick>,
 }
 
 impl KnownChanges {
-    /// Knowledge of this installation, empty at first.
+    /// Makes the knowledge of one installation, which is empty at first.
     pub fn of(installation: Installation) -> Self {
         Self {
             record: RwLock::new(ChangeRecord::of(installation)),
@@ -122,13 +123,14 @@ impl KnownChanges {
         }
     }
 
-    /// The installation that this is knowledge of.
+    /// Returns the installation whose changes this is about.
     pub fn installation(&self) -> Installation {
         self.read().installation()
     }
 
-    /// Returns the tick as of which a finding still holds, as far as is known here. Returns `None`
-    /// if a change has outdated it, or if too little is known to say so.
+    /// Returns the latest tick at which an entry is known to hold: `as_of`, when its statement was sent, or
+    /// the watermark if it is later. `subjects` visits the subjects on which the entry is based. Returns
+    /// `None` if a change has outdated the entry, or if too little is known to exclude this.
     pub fn holds_as_of(
         &self,
         stamp: &Stamp,
@@ -136,7 +138,7 @@ impl KnownChanges {
         as_of: Tick,
         subjects: impl FnOnce(&mut dyn FnMut(Subject)),
     ) -> Option<Tick> {
-        // The order of these loads matters, see above.
+        // The order of these loads matters: see the module's documentation.
         let known = checked.0.load(Acquire);
         let mut watermark = self.watermark.load(Acquire);
         if known == UNCHECKED || known != self.version.load(Acquire) {
@@ -149,12 +151,12 @@ impl KnownChanges {
         Some(as_of.max(Tick::from_micros(watermark)))
     }
 
-    /// Takes note of the server that answered a statement, which was sent at `sent`.
+    /// Records the server that answered a statement, which was sent at `sent`.
     ///
     /// # Errors
     ///
-    /// The server is of another installation, or of a lineage that was left behind: an earlier
-    /// timeline, or the time before a crash that a later statement has noticed.
+    /// Returns an error if the server belongs to another installation, or to a superseded lineage: an
+    /// earlier timeline, or the time before a crash that a later statement has noticed.
     pub fn meet(&self, stamp: &Stamp, sent: Tick) -> Result<(), RefusedStamp> {
         if self.read().lineage() == Some(stamp.lineage) {
             return Ok(());
@@ -162,17 +164,17 @@ impl KnownChanges {
         let mut record = self.write();
         record.meet(stamp, sent)?;
         self.publish(&record);
-        // What was known of another server says nothing about this one.
+        // The watermark of another server says nothing about this one.
         self.watermark.store(i64::MIN, Release);
         Ok(())
     }
 
-    /// Whether the current server is on a later timeline than this one.
+    /// Returns whether the current server is on a later timeline than this lineage.
     pub fn is_behind(&self, lineage: &Lineage) -> bool {
         self.read().lineage().is_some_and(|known| known.timeline > lineage.timeline)
     }
 
-    /// The snapshot from which the next poll has to continue; `None` before the first poll.
+    /// Returns the snapshot from which the next poll must continue; `None` before the first poll.
     pub fn polled_to(&self) -> Option<Snapshot> {
         self.read().polled_to()
     }
@@ -191,7 +193,7 @@ impl KnownChanges {
             self.watermark.store(i64::MIN, Release);
         }
         if joined {
-            // After the changes, see above.
+            // Published after the changes: see the module's documentation.
             self.watermark.fetch_max(sent.as_micros(), AcqRel);
         }
         AppliedPoll { joined, triggers_switched, earlier_watermark }
@@ -207,7 +209,7 @@ impl KnownChanges {
         joined
     }
 
-    /// Takes note of a statement of this replica, by which polls of other replicas are dated.
+    /// Records a statement of this replica, which dates the polls of other replicas.
     pub fn observe(&self, stamp: &Stamp, sent: Tick) {
         let mut record = self.write();
         record.observe(stamp, sent);
@@ -220,7 +222,7 @@ impl KnownChanges {
         }
     }
 
-    /// Everything that was committed before this tick is recorded; `None` before the first poll.
+    /// Returns the tick before which every committed change is recorded; `None` before the first poll.
     pub(crate) fn watermark(&self) -> Option<Tick> {
         match self.watermark.load(Acquire) {
             i64::MIN => None,
@@ -228,7 +230,7 @@ impl KnownChanges {
         }
     }
 
-    /// The age of the watermark; `None` before the first poll.
+    /// Returns the age of the watermark; `None` before the first poll.
     pub fn watermark_age(&self, now: Tick) -> Option<Duration> {
         self.watermark().map(|watermark| now.since(watermark))
     }
@@ -247,17 +249,17 @@ impl KnownChanges {
     }
 }
 
-/// Why the answer of a server is not used.
+/// The reason for which the answer of a server is not used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(transparent)]
 pub enum RefusedStamp {
-    /// A server that was left behind answered.
+    /// A server that another one has superseded answered.
     Superseded(#[from] SupersededServer),
-    /// Another installation answered.
+    /// A server of another installation answered.
     OtherInstallation(#[from] OtherInstallation),
 }
 
-/// Another installation answered than the one that was asked.
+/// The error for an answer of another installation than this replica's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "another installation of patgate answered: expected {expected}, found {found} \
@@ -266,11 +268,12 @@ pub enum RefusedStamp {
 pub struct OtherInstallation {
     /// The installation of this replica.
     pub expected: Installation,
-    /// The installation that answered.
+    /// The installation of the server that answered.
     pub found: Installation,
 }
 
-/// The server is no longer the primary, though it may still answer as one.
+/// The error for an answer of a server that is no longer the primary, although it may still answer as
+/// one. It holds the server's timeline.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the answer is of a server, on timeline {0}, that another has superseded")]
 pub struct SupersededServer(u32);

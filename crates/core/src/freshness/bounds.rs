@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use crate::clock::Tick;
 
-/// The greatest ages at which entries are used.
+/// The greatest ages at which cached entries are used.
 #[derive(Clone, Copy, Debug)]
 pub struct AgeBounds {
-    /// For an entry that holds a value.
+    /// The greatest age of an entry that holds a value.
     pub max_staleness: Duration,
-    /// For an entry that says "there is no such thing".
+    /// The greatest age of an entry that says that something does not exist.
     pub negative_ttl: Duration,
 }
 
 impl AgeBounds {
-    /// Whether an entry that is known to hold as of `known` may be used at `now`.
+    /// Returns whether an entry that is known to hold at `known` may be used at `now`.
     pub fn permit(&self, has_value: bool, known: Tick, now: Tick) -> bool {
         let bound = if has_value { self.max_staleness } else { self.negative_ttl };
         now.since(known) <= bound

@@ -1,13 +1,19 @@
 //! Checks the rule by search: every order of events in a small world, with the real
 //! [`KnownChanges`](super::KnownChanges) in it.
 //!
-//! The world: a primary whose transactions commit in any order, late or never, whose table of
-//! changes is pruned, whose triggers are switched off and on again, which crashes, and which fails over to a standby that lost its latest
-//! transactions, dead or still answering; two replicas that share a Redis, with statements whose
-//! answers arrive late or never, and that relay their polls through it, where these are held up,
-//! lost, repeated and mixed up; and another installation, to which any statement may be led, and
-//! whose entries and frames lie in the same Redis. A tick is the smallest time there is.
+//! The world consists of
+//!
+//! - a primary whose transactions commit in any order, late or never. Its table of changes is pruned,
+//!   its triggers are switched off and on again, it crashes, and it fails over to a standby that lost
+//!   its latest transactions. After a failover, the old primary is dead or still answers;
+//! - two replicas that share a Redis. The answers to their statements arrive late or never. They relay
+//!   their polls through Redis, where these are delayed, lost, repeated and reordered;
+//! - another installation. Any statement may reach it, and its entries and frames are in the same Redis.
+//!
+//! A tick is the smallest unit of time.
 
+mod events;
+mod properties;
 mod replica;
 mod world;
 
@@ -19,6 +25,7 @@ use std::{
 };
 
 use self::{
+    events::{ReplicaEvent, WorldEvent},
     replica::{CachedEntry, SimulatedReplica, of_poll, tick},
     world::{SimulatedPostgres, Writes},
 };
@@ -28,13 +35,13 @@ use crate::testing::OURS;
 const TICK: Duration = Duration::from_secs(1);
 const MAX_STALENESS: i64 = 1;
 
-/// How often what may happen, and what is remembered.
+/// How often each event may happen, and how much a record remembers.
 #[derive(Clone, Copy, Debug, Hash)]
 struct Budget {
     replicas: usize,
     ticks: u8,
     writes: u8,
-    /// Of these, those that no trigger records.
+    /// Writes around which triggers are switched off and on again, so that no trigger records them.
     switches: u8,
     aborts: u8,
     prunes: u8,
@@ -44,11 +51,11 @@ struct Budget {
     crashes: u8,
     failovers: u8,
     zombie: bool,
-    /// Another installation may answer, and has been at Redis.
+    /// Another installation may answer, and has written to Redis.
     elsewhere: bool,
     redis: bool,
-    /// The first replica only relays its polls, and the last one, which has polled once, follows: so
-    /// many arrive, and so many statements of its own date them.
+    /// The first replica only relays its polls. The last one has polled once, and follows: `frames`
+    /// polls reach it, and `observations` statements of its own date them.
     relay: bool,
     frames: u8,
     observations: u8,
@@ -59,47 +66,14 @@ struct Budget {
 struct WorldState {
     now: i64,
     left: Budget,
-    /// The last one is the primary; one before it may still answer.
+    /// The last server is the primary. Earlier ones may still answer.
     servers: Vec<Rc<SimulatedPostgres>>,
     elsewhere: Option<Rc<SimulatedPostgres>>,
     redis: Option<Rc<CachedEntry>>,
     /// All polls that were ever relayed.
     relayed: Vec<Rc<(Poll, Writes)>>,
-    /// With their fingerprints.
+    /// The replicas, each with its fingerprint.
     replicas: Vec<(Rc<SimulatedReplica>, u64)>,
-}
-
-/// With the index of a transaction, replica or server, where there are several.
-#[derive(Clone, Copy, Debug)]
-enum WorldEvent {
-    Tick,
-    Begin,
-    /// Switches triggers off and on again, around what it writes.
-    BeginSwitching,
-    Commit(usize),
-    Abort(usize),
-    Prune,
-    /// Crash recovery: what was logged is kept, what only was running or aborted never was.
-    Crash,
-    /// The standby knows as much of the log.
-    Failover(usize),
-    Of(usize, ReplicaEvent),
-}
-
-/// What one replica does, or what befalls it.
-#[derive(Clone, Copy, Debug)]
-enum ReplicaEvent {
-    Fill(usize),
-    FillArrives,
-    RedisIsRead,
-    Use,
-    Poll(usize),
-    PollArrives,
-    /// The one for all that is retained. Whatever else is lost may as well never have been sent.
-    PollIsLost,
-    FrameArrives(usize),
-    Observe(usize),
-    Restart,
 }
 
 impl WorldState {
@@ -131,51 +105,12 @@ impl WorldState {
         state
     }
 
-    fn steps(&self) -> Vec<WorldEvent> {
-        use WorldEvent::*;
-        let (left, primary) = (&self.left, self.primary());
-        let mut steps = Vec::new();
-        let mut may = |possible: bool, step| steps.extend(possible.then_some(step));
-        may(left.ticks > 0, Tick);
-        may(left.writes > 0, Begin);
-        may(left.switches > 0, BeginSwitching);
-        may(left.prunes > 0, Prune);
-        may(left.crashes > 0, Crash);
-        for index in 0..primary.running() {
-            may(true, Commit(index));
-            may(left.aborts > 0, Abort(index));
-        }
-        for logged in 0..=primary.logged() {
-            may(left.failovers > 0, Failover(logged));
-        }
-        for (at, (replica, _)) in self.replicas.iter().enumerate() {
-            let leads = left.relay && at == 0;
-            let follows = left.relay && at > 0;
-            let mut may = |possible: bool, act| may(possible, Of(at, act));
-            for server in 0..self.servers.len() + usize::from(self.elsewhere.is_some()) {
-                may(left.fills > 0 && replica.fill.is_none() && !leads, ReplicaEvent::Fill(server));
-                may(left.polls > 0 && replica.poll.is_none(), ReplicaEvent::Poll(server));
-                may(left.observations > 0 && follows, ReplicaEvent::Observe(server));
-            }
-            for frame in 0..self.relayed.len() {
-                may(left.frames > 0 && follows, ReplicaEvent::FrameArrives(frame));
-            }
-            may(replica.fill.is_some(), ReplicaEvent::FillArrives);
-            may(self.redis.is_some(), ReplicaEvent::RedisIsRead);
-            may(replica.memory.is_some(), ReplicaEvent::Use);
-            may(replica.poll.is_some(), ReplicaEvent::PollArrives);
-            may(replica.again, ReplicaEvent::PollIsLost);
-            may(left.restarts > 0 && replica.met.is_some(), ReplicaEvent::Restart);
-        }
-        steps
-    }
-
-    fn after(&self, step: WorldEvent) -> Self {
+    fn after(&self, event: WorldEvent) -> Self {
         let mut next = self.clone();
         let WorldState { now, left, servers, .. } = &mut next;
-        // Copied even when it is not changed; it is small.
+        // The primary is copied even if it does not change; it is small.
         let primary = Rc::make_mut(servers.last_mut().unwrap());
-        match step {
+        match event {
             WorldEvent::Tick => {
                 left.ticks -= 1;
                 *now += 1;
@@ -218,7 +153,7 @@ impl WorldState {
         next
     }
 
-    /// By its index; past the last one is the other installation's.
+    /// Returns a server by its index. The index after the last one is the other installation's server.
     fn server(&self, index: usize) -> Rc<SimulatedPostgres> {
         Rc::clone(self.servers.get(index).or(self.elsewhere.as_ref()).unwrap())
     }
@@ -288,86 +223,12 @@ impl WorldState {
         self.servers.last().unwrap()
     }
 
-    /// What must not be, if it is.
-    fn violation(&self, unstuck: &mut HashSet<u64>) -> Option<&'static str> {
-        for (replica, _) in &self.replicas {
-            let in_memory = replica.memory.as_ref().map(|(entry, version)| (entry, *version));
-            let in_redis = self.redis.as_ref().map(|entry| (entry, UNCHECKED));
-            let mut violations =
-                in_memory.into_iter().chain(in_redis).filter_map(|(entry, version)| {
-                    let (admitted, _) = replica.admits(entry, version, self.now);
-                    admitted.then(|| self.harm_in(entry, replica)).flatten()
-                });
-            if let Some(violation) = violations.next().or_else(|| self.stuck(replica, unstuck)) {
-                return Some(violation);
-            }
-        }
-        None
-    }
-
-    /// Why it is wrong to use the entry.
-    fn harm_in(&self, entry: &CachedEntry, replica: &SimulatedReplica) -> Option<&'static str> {
-        if entry.stamp.lineage.installation != OURS {
-            return Some("an entry of another installation is used");
-        }
-        if replica.met.is_some_and(|(met, _)| met != entry.stamp.lineage) {
-            return Some("an entry of a server that was left behind is used");
-        }
-        if replica.told & !entry.knows != 0 {
-            return Some("an entry is used in spite of a known change");
-        }
-        // An old primary that answers cannot be told from the real one by those who have not met
-        // that: they are held to the old one's changes. Nobody is, once it is dead.
-        let held_to = self.servers.iter().find(|server| server.lineage == entry.stamp.lineage);
-        let held_to = held_to.map_or(self.primary(), |server| server);
-        let old = held_to.committed_before(self.now - MAX_STALENESS);
-        (old & !entry.knows != 0).then_some("an entry is used on knowledge that is too old")
-    }
-
-    /// The rule must not refuse what was just read, nor once a poll has gone over it.
-    fn stuck(
-        &self,
-        replica: &SimulatedReplica,
-        unstuck: &mut HashSet<u64>,
-    ) -> Option<&'static str> {
-        let (mut replica, primary) = (replica.clone(), self.primary());
-        (replica.memory, replica.fill, replica.poll) = (None, None, None);
-        if !unstuck.insert(fingerprint(&(&replica, primary, self.now))) {
-            return None;
-        }
-        let knows = primary.visible();
-        let fresh = CachedEntry { stamp: primary.stamp(), as_of: self.now, knows };
-        for order in ["fill", "poll", "fill"] {
-            if order == "fill" {
-                replica.fill_arrives(&Rc::new(fresh.clone()));
-            } else {
-                replica.poll(primary, self.now);
-                let poll = replica.poll.take().unwrap();
-                replica.poll_arrives(poll);
-                if replica.again {
-                    replica.poll(primary, self.now);
-                    let poll = replica.poll.take().unwrap();
-                    replica.poll_arrives(poll);
-                }
-                if replica.again
-                    || replica.changes.watermark_age(tick(self.now)) != Some(Duration::ZERO)
-                {
-                    return Some("the feed does not come back");
-                }
-            }
-            if !replica.admits(&fresh, UNCHECKED, self.now).0 {
-                return Some("what was just read is refused");
-            }
-        }
-        None
-    }
-
-    /// Equal for states that behave alike. In 64 bits, a million states collide with a chance of
-    /// one in ten millions.
+    /// Returns a number that is equal for states that behave in the same way. With 64 bits, the chance that
+    /// two of a million states collide is one in ten million.
     fn fingerprint(&self) -> u64 {
         let mut replicas: Vec<u64> = self.replicas.iter().map(|(_, hash)| *hash).collect();
         if !self.left.relay {
-            // They are alike, so it does not matter which is which.
+            // The replicas are interchangeable, so their order does not matter.
             replicas.sort_unstable();
         }
         let relayed: Vec<u64> = self.relayed.iter().map(|frame| of_poll(frame)).collect();
@@ -381,7 +242,8 @@ fn fingerprint(value: &impl Hash) -> u64 {
     hasher.finish()
 }
 
-/// Visits all that can be reached; panics with the steps to a state that must not be.
+/// Visits every state that can be reached. Panics with the events that lead to a state that violates a
+/// property.
 fn search(name: &str, budget: Budget) -> usize {
     let start = WorldState::new(budget);
     let mut came_from: HashMap<u64, Option<(u64, WorldEvent)>> = HashMap::new();
@@ -399,12 +261,12 @@ fn search(name: &str, budget: Budget) -> usize {
             steps.reverse();
             panic!("{name}: {violation}, after {steps:?}");
         }
-        for step in state.steps() {
-            let next = state.after(step);
+        for event in state.events() {
+            let next = state.after(event);
             let to = next.fingerprint();
             came_from.entry(to).or_insert_with(|| {
                 open.push((to, next));
-                Some((from, step))
+                Some((from, event))
             });
         }
     }

@@ -1,29 +1,27 @@
-//! The record of changes. It is pure data, so that it can be checked against a model.
+//! The record of changes: pure data, so that a model can check it.
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
-
-use super::{OtherInstallation, RefusedStamp, SupersededServer, Triggers};
+use super::{
+    Change, Lineage, OtherInstallation, Poll, RefusedStamp, Stamp, Subject, SupersededServer,
+    Triggers,
+};
 use crate::{
     clock::Tick,
-    domain::{DomainId, Slug},
     installation::Installation,
-    principal::UserId,
     snapshot::{Snapshot, Xid},
-    token::TokenId,
 };
 
 #[cfg(test)]
 pub(super) mod tests;
 
-/// How many statements of this replica are remembered, by which polls of others are dated.
+/// The number of statements of this replica that are remembered, to date the polls of other replicas.
 const MAX_OBSERVATIONS: usize = 4;
 
-/// How many changes are remembered, and for how long.
+/// The number of changes that are remembered, and the time for which they are.
 #[derive(Clone, Copy, Debug)]
 struct Retention {
     age: Duration,
@@ -41,122 +39,42 @@ impl Default for Retention {
     }
 }
 
-/// The history that a snapshot is of. A promoted standby begins a new one, and so does recovery from
-/// a crash: in both cases, the transaction ids of lost transactions are given out again. Snapshots
-/// can be compared only within one lineage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Lineage {
-    /// The installation, which names cluster and database.
-    pub installation: Installation,
-    /// Postgres's timeline.
-    pub timeline: u32,
-    /// Since when the server counts its statistics, which do not survive a crash. A crash loses
-    /// the transactions that had not reached the disk, though others had seen them end: those that
-    /// were rolled back and, under `synchronous_commit = off`, those that were committed. A crash
-    /// does not begin a new timeline. Lives are not ordered: this is the server's clock.
-    pub life: i64,
-}
-
-/// The server that answered a statement, and what the statement saw.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Stamp {
-    /// The history that the snapshot is of.
-    pub lineage: Lineage,
-    /// Which transactions the statement saw.
-    pub snapshot: Snapshot,
-}
-
-impl Stamp {
-    /// Whether this statement saw all that `other` saw, and more.
-    pub fn outdates(&self, other: &Self) -> bool {
-        self.lineage == other.lineage
-            && self.snapshot.includes(&other.snapshot)
-            && !other.snapshot.includes(&self.snapshot)
-    }
-}
-
-/// One of the things that an entry may rest on.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Subject {
-    /// A token, with its scopes.
-    Token(TokenId),
-    /// An owner of tokens.
-    User(UserId),
-    /// A domain, with its models.
-    Domain(DomainId),
-    /// An entry that says "there is no domain of that slug" rests on the slug.
-    Slug(Slug),
-    /// What roles permit a user in a domain.
-    Membership(UserId, DomainId),
-    /// A backend, by its name.
-    Backend(Box<str>),
-}
-
-/// One change that a transaction made.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Change {
-    /// One subject changed.
-    To(Subject),
-    /// A table was emptied, or the change is of a kind that this release does not know.
-    Everything,
-}
-
-/// The answer to one poll.
-#[derive(Clone, Debug)]
-pub struct Poll {
-    /// When the statement was sent.
-    pub sent: Tick,
-    /// Who answered, and what the poll saw.
-    pub stamp: Stamp,
-    /// The triggers that record changes.
-    pub triggers: Triggers,
-    /// Changes that it sees may have been pruned.
-    pub horizon: Snapshot,
-    /// The poll asked for changes that this snapshot does not see; `None` for all that are retained.
-    pub after: Option<Snapshot>,
-    /// The changes, each with the transaction that made it.
-    pub changes: Vec<(Xid, Change)>,
-}
-
-impl Poll {
-    /// Whether a command may be waiting for what the poll brings.
-    pub fn brings_news(&self) -> bool {
-        self.after.is_none() || !self.changes.is_empty()
-    }
-}
-
-/// The changes that polls have brought, and how far back they reach. The rule that it serves is
-/// stated in `freshness.rs`.
+/// The changes that polls have brought, and how far back they reach. `freshness.rs` states the rule for
+/// which they are recorded.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 pub(crate) struct ChangeRecord {
-    /// Nothing of any other installation is used.
+    /// The installation whose changes are recorded. Answers of another one are refused.
     installation: Installation,
     retention: Retention,
     history: Option<History>,
-    /// Goes up whenever an entry may have to be compared again.
+    /// Increases whenever an entry may have to be compared again.
     version: u64,
 }
 
+/// The changes of one lineage.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 struct History {
     lineage: Lineage,
-    /// When the first statement that this server answered was sent.
+    /// The tick at which the first statement that this server answered was sent.
     met: Tick,
-    /// Every change that the floor does not see, and `seen` does, is recorded.
+    /// Every change that `seen` sees and the floor does not is recorded.
     floor: Snapshot,
-    /// The version at which the floor was set; entries checked before it are below the floor.
+    /// The version at which the floor was set. An entry that was checked before this version is checked
+    /// again from the floor.
     floor_version: u64,
-    /// The snapshot of the latest poll, or else of the first statement that this server answered.
+    /// The snapshot of the latest poll or, before the first poll, of the first statement that this server
+    /// answered.
     seen: Snapshot,
-    /// Whether there was a poll. The first one asks for all that is retained.
+    /// Whether there was a poll. The first one asks for all changes that are retained.
     polled: bool,
-    /// The triggers as polls have seen them since the first one, and the snapshot of that one.
+    /// The state of the triggers, which all polls since the first one have found, and the first poll's
+    /// snapshot.
     triggers: Option<(Triggers, Snapshot)>,
-    /// The latest statements of this replica, by which polls of others are dated.
+    /// The latest statements of this replica, which date the polls of other replicas.
     observations: VecDeque<(Tick, Snapshot)>,
-    /// By subject, each with the version that brought it, in that order.
+    /// The changes by subject, each with the version that brought it, in the order of versions.
     changes: HashMap<Subject, VecDeque<(Xid, u64)>>,
     everything: VecDeque<(Xid, u64)>,
     /// One entry per poll that brought changes, oldest first.
@@ -164,6 +82,7 @@ struct History {
     count: usize,
 }
 
+/// The changes that one poll brought.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 struct Arrival {
@@ -199,8 +118,8 @@ impl ChangeRecord {
         self.history.as_ref()?.triggers.as_ref().map(|(triggers, _)| *triggers)
     }
 
-    /// Returns the version up to which an entry is found to hold, or `None` if it does not. `since`
-    /// is the result of an earlier comparison.
+    /// Returns the version up to which an entry holds, or `None` if it does not hold. `since` is the result
+    /// of an earlier comparison.
     pub(super) fn judge(
         &self,
         stamp: &Stamp,
@@ -230,9 +149,9 @@ impl ChangeRecord {
         holds.then_some(self.version)
     }
 
-    /// Takes note of the server that answered a statement, which was sent at `sent`. The first
-    /// server, one on a later timeline, and one after a crash begin the record again, without
-    /// anything from before. A server of another installation changes nothing.
+    /// Records the server that answered a statement, which was sent at `sent`. The first server, a server on
+    /// a later timeline, and a server after a crash begin an empty record. A server of another
+    /// installation changes nothing.
     pub(super) fn meet(&mut self, stamp: &Stamp, sent: Tick) -> Result<(), RefusedStamp> {
         let lineage = stamp.lineage;
         if lineage.installation != self.installation {
@@ -243,8 +162,8 @@ impl ChangeRecord {
             if *known == lineage {
                 return Ok(());
             }
-            // Timelines are ordered. Lives are not: a late answer from before the crash is
-            // recognized by when its statement was sent.
+            // Timelines are ordered, lives are not: the tick at which its statement was sent shows that a
+            // late answer is from before a crash.
             let superseded = if known.timeline == lineage.timeline {
                 sent < *met
             } else {
@@ -292,8 +211,8 @@ impl ChangeRecord {
         true
     }
 
-    /// Records a poll that another replica made, at whatever time. Returns false if it leaves a gap.
-    /// Which server is the current one, only statements of this replica show.
+    /// Records a poll that another replica made at some earlier time. Returns false if it leaves a gap. Only
+    /// statements of this replica show which server is the current one.
     pub(super) fn follow(&mut self, poll: Poll) -> bool {
         let Some(history) = self.history.as_ref().filter(|history| history.polled) else {
             return false;
@@ -305,7 +224,7 @@ impl ChangeRecord {
         history.seen.includes(snapshot) || (snapshot.includes(&history.seen) && self.apply(poll))
     }
 
-    /// Takes note of what a statement of this replica saw, which was sent at `sent`.
+    /// Records what a statement of this replica saw. The statement was sent at `sent`.
     pub(super) fn observe(&mut self, stamp: &Stamp, sent: Tick) {
         if let Some(history) = self.history.as_mut().filter(|h| h.lineage == stamp.lineage) {
             history.observations.push_back((sent, stamp.snapshot.clone()));
@@ -315,8 +234,8 @@ impl ChangeRecord {
         }
     }
 
-    /// A tick before which every committed change is recorded. A snapshot that includes that of a
-    /// statement sees all that was committed before the statement was sent.
+    /// Returns a tick before which every committed change is recorded. A snapshot that includes the snapshot
+    /// of a statement sees everything that was committed before the statement was sent.
     pub(super) fn reaches(&self) -> Option<Tick> {
         let history = self.history.as_ref().filter(|history| history.polled)?;
         let mut latest_first = history.observations.iter().rev();
@@ -347,8 +266,8 @@ impl ChangeRecord {
         let Some(history) = &mut self.history else { return };
         let known = history.polled.then(|| history.seen.clone());
         history.seen = poll.stamp.snapshot;
-        // A row that is there before its transaction has ended came with a dump from another
-        // cluster. It would be read again with every poll, and no entry could ever see it.
+        // A row whose transaction has not ended came with a dump from another cluster. Every poll would
+        // read it again, and no entry could ever see it.
         poll.changes.retain(|(xid, _)| {
             history.seen.sees(*xid) && known.as_ref().is_none_or(|known| !known.sees(*xid))
         });
@@ -379,14 +298,14 @@ impl ChangeRecord {
 }
 
 impl History {
-    /// Whether the snapshot sees what was changed while triggers were off.
+    /// Returns whether the snapshot sees all changes that were made while triggers were off.
     fn sees_all_recorded(&self, stamp: &Stamp) -> bool {
         self.triggers.as_ref().is_none_or(|(triggers, seen)| {
             triggers.switched < stamp.snapshot.xmin() || stamp.snapshot.includes(seen)
         })
     }
 
-    /// Drops what is old, and raises the floor to what is left.
+    /// Drops old changes, and raises the floor accordingly.
     fn forget(&mut self, now: Tick, retention: Retention) {
         let old = |arrival: &Arrival, count| {
             count > retention.count || now.since(arrival.at) > retention.age
@@ -395,7 +314,7 @@ impl History {
             let Some(arrival) = self.arrivals.pop_front() else { return };
             self.count -= arrival.changes.len();
             for change in arrival.changes {
-                // What a poll brought is older than what later polls brought, so it is in front.
+                // Each poll brings newer changes than the previous one, so the oldest are in front.
                 match change {
                     Change::Everything => drop(self.everything.pop_front()),
                     Change::To(subject) => {

@@ -1,4 +1,4 @@
-//! The triggers that record changes: one may be off, or may have been.
+//! The triggers that record changes. One may be off, or may have been off.
 //!
 //! `ALTER TABLE … DISABLE TRIGGER`, and `pg_restore --disable-triggers` with it, leaves changes that
 //! no poll reads. So each poll also reads the state of the triggers. While one is off, the poll is
@@ -15,22 +15,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::snapshot::Xid;
 
-/// Triggers are off, or missing.
+/// The error for triggers that are off or missing.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "changes are not recorded: of the triggers in the schema `patgate`, {off} must be there and \
      ENABLED ALWAYS; let `patgate migrate` switch them on again"
 )]
 pub struct TriggersOff {
-    /// The triggers, for the message.
+    /// The names of the triggers, for the message.
     pub off: String,
 }
 
-/// The state of the triggers as a poll saw it, when all of them were on.
+/// The state of the triggers as a poll found it, if all of them were on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Triggers {
-    /// A number that differs after any switching.
+    /// A number that changes whenever a trigger is switched.
     pub state: i64,
-    /// No trigger was switched by a transaction, or a part of one, above this.
+    /// The highest id of a transaction, or a part of one, that switched a trigger.
     pub switched: Xid,
 }

@@ -9,7 +9,7 @@ use crate::refusal::Excess;
 /// request (the clients' option of that name is not sent under it) and prefers the model of a
 /// stored prompt; then the adapters of SGLang, llama.cpp, TensorRT-LLM and MLX, which change a
 /// model into another one.
-const RIVALS: [&str; 17] = [
+pub(super) const RIVALS: [&str; 17] = [
     "models",
     "preset",
     "fallbacks",

@@ -17,6 +17,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How many scrapes of each replica come before the events: more than the windows of most rules have.
 const QUIET_SCRAPES: u32 = 12;
+/// How long no alert has been pending or firing before the events.
+const SILENCE: &str = "3s";
 
 pub(super) struct Stage<'s> {
     pub(super) suite: &'s Suite,
@@ -44,8 +46,9 @@ impl<'s> Stage<'s> {
         self.prepared.wait().await;
     }
 
-    /// Lets the events happen once all of them are prepared and no alert is even pending.
-    pub(super) async fn direct(&self) {
+    /// Lets the events happen once all of them are prepared and no alert is even pending. Returns the
+    /// time of that.
+    pub(super) async fn direct(&self) -> Instant {
         self.prepared.wait().await;
         let quiet = format!(
             "min by (job) (up) == 1 and min by (job) (count_over_time(up[2m])) >= {QUIET_SCRAPES}"
@@ -54,14 +57,11 @@ impl<'s> Stage<'s> {
         self.prometheus
             .until("all replicas to be scraped", &format!("count({quiet}) >= {prepared}"))
             .await;
-        let alerts = self.prometheus.alerts().await;
-        let alerts: Vec<_> =
-            alerts.iter().filter(|alert| alert.labels.contains_key("job")).collect();
-        assert!(alerts.is_empty(), "alerts before any event: {alerts:#?}");
-        let ever = "max_over_time(ALERTS{alertstate=\"firing\",job!=\"\"}[1h])";
-        let fired = self.prometheus.query(ever).await.unwrap();
-        assert!(fired.is_empty(), "alerts before any event: {fired:#?}");
+        let silence = format!("absent(max_over_time(ALERTS{{job!=\"\"}}[{SILENCE}]))");
+        self.prometheus.until("silence before the events", &silence).await;
+        let quiet_since = Instant::now();
         self.prepared.wait().await;
+        quiet_since
     }
 
     /// Judges what has fired once all alerts have that should. Until then, no replica ends that a

@@ -42,7 +42,7 @@ pub(super) const STORIES: &[Story] = &[
     story!("patgate-slow", traffic::postgres_is_slow, fires: ["PatgateChecksSlow"],
         may: ["PatgateInvalidTokens", "PatgateUnavailable", "PatgateLookupsShed"]),
     story!("patgate-flood", traffic::unknown_tokens_are_many,
-        fires: ["PatgateLookupsShed", "PatgateUnavailable"], may: ["PatgateInvalidTokens"]),
+        fires: ["PatgateLookupsShed", "PatgateUnavailable"], may: ["PatgateInvalidTokens", "PatgateChecksSlow"]),
     story!("patgate-invalid", traffic::tokens_are_tried, fires: ["PatgateInvalidTokens"], may: []),
     story!("envoy", traffic::the_gateway_asks_nobody, fires: ["PatgateBypassed"], may: []),
     story!("patgate-postgres", stores::postgres_is_away,

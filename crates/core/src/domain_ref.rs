@@ -38,7 +38,7 @@ pub struct Slug(Box<str>);
 pub struct SlugError;
 
 impl Slug {
-    /// The text itself.
+    /// Returns the slug as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -91,7 +91,7 @@ pub enum DomainRef {
 }
 
 impl DomainRef {
-    /// What [`DomainRef::parse`] reads, for who gave something else.
+    /// What [`DomainRef::parse`] reads, for the error about any other text.
     pub const EXPECTED: &'static str = "expected a domain's slug, which is 2 to 63 characters of \
                                         a-z, 0-9 and - and begins with a letter, or its id in \
                                         lower case with hyphens";
@@ -114,7 +114,7 @@ impl fmt::Display for DomainRef {
     }
 }
 
-/// A uuid in the one form that it is printed in. The uuid crate also reads capitals, braces,
+/// Parses a uuid in the one form in which it is printed. The uuid crate also reads capitals, braces,
 /// `urn:uuid:` and missing hyphens, which would give one domain many names.
 fn uuid_as_printed(text: &str) -> Option<Uuid> {
     let well_formed = text.len() == UUID_LEN

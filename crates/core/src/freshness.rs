@@ -35,7 +35,7 @@
 //! - Entries, polls and this replica's own statements are all of one database. Two databases of one
 //!   cluster share transaction ids: by its numbers, the snapshot of one sees changes of the other,
 //!   and a poll of one knows of none of them. So each statement says which database answers it, and
-//!   its installation, which a copy of the files is given anew ([`Installation`]). The answer of
+//!   its installation, which changes when a copy of the files is renewed ([`Installation`]). The answer of
 //!   another installation is refused before anything else in it is read, and changes neither record
 //!   nor watermark.
 //! - Snapshots of one lineage are ordered, because what is visible only grows until a standby is

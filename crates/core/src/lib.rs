@@ -1,23 +1,40 @@
 //! What patgate decides, and the rules by which it decides: no I/O, no clock, no protocol.
 //!
-//! Every function here depends on its arguments alone. Time is an argument ([`clock::Tick`],
-//! [`clock::Moment`]), as is what was looked up. So a decision can be made, tested and explained
-//! without a server, and the compiler refuses code that would ask a store: this package depends on
-//! nothing that could.
+//! Every function here depends only on its arguments. Time is an argument ([`clock::Tick`],
+//! [`clock::Moment`]), and so is what was looked up. So a decision can be made, tested and explained
+//! without a server. The compiler refuses code that would ask a store, because this package depends
+//! on no library that could.
 //!
-//! # In reading order
+//! # 1. The way of a request
 //!
-//! A request: [`request`] parses it by the tables of [`api`]; [`stages`] say what to look up next;
-//! [`decide`] authenticates and authorizes it; [`body`] reads the model, if that matters;
-//! [`model_list`] lists models; [`enforce`] applies the [`rollout`]; [`decision`] is the result;
-//! [`wording`] says it to the client.
+//! 1. [`request`] parses the request and finds its token, by the tables of [`api`].
+//! 2. [`stages`] has one type per stage of the check, and says what must be looked up for the next.
+//! 3. [`decide`] authenticates and authorizes the request.
+//! 4. [`body`] reads the model that the body names, if the decision depends on it.
+//! 5. [`model_list`] makes the lists of models that patgate answers itself.
+//! 6. [`enforce`] decides by the [`rollout`] whether the verdict is enforced.
+//! 7. [`decision`] is the result, with its [`provenance`].
+//! 8. [`refusal`] has every reason to deny, and [`wording`] says it to the client.
 //!
-//! What it is about: [`token`], [`keyring`], [`principal`], [`domain`], [`domain_ref`],
-//! [`backend`], [`credential`], [`operation`], [`refusal`], [`provenance`].
+//! # 2. What a request is about
 //!
-//! How fresh it is, and of which installation: [`clock`], [`snapshot`], [`installation`], [`seal`].
+//! - [`token`], which the keys of a [`keyring`] sign, and [`principal`], to which it resolves.
+//! - [`operation`]: the closed vocabulary of operations and entity types.
+//! - [`domain`], which a request names with a [`domain_ref`].
+//! - [`backend`], with the [`credential`] that patgate sends to it.
 //!
-//! Texts: [`mod@vocabulary`], [`yaml`], [`percent`], [`base62`], [`legible`].
+//! # 3. How fresh an answer is
+//!
+//! - [`clock`]: the two clocks, and how one bounds the other.
+//! - [`freshness`]: the rule for the use of cached entries, and the argument why it is enough.
+//! - [`snapshot`]: which transactions a statement saw.
+//! - [`installation`], and the [`seal`] on everything that passes through Redis.
+//!
+//! # 4. Small tools
+//!
+//! - [`pace`] and [`throttle`] limit how often something happens.
+//! - [`mod@vocabulary`], [`yaml`], [`percent`] and [`base62`] read texts; [`legible`] makes them safe
+//!   to print.
 
 pub mod api;
 pub mod backend;

@@ -51,7 +51,7 @@ pub enum Refusal {
 /// What limits the permitted entities, and does not include the entity of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitedBy {
-    /// The token's scopes.
+    /// The scopes of the token.
     Scopes,
     /// The domain's list of models.
     Domain,

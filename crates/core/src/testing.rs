@@ -1,4 +1,4 @@
-//! For tests, of other packages too: what otherwise only a check or a database makes.
+//! Values for the tests of this package and others, which otherwise only a check or a database makes.
 
 use std::sync::Arc;
 
@@ -16,24 +16,24 @@ use crate::{
     token::{TokenDigest, TokenId},
 };
 
-/// The installation of unit tests.
+/// The installation in unit tests.
 pub const OURS: Installation = Installation { system: 7, database: 16_384, id: Uuid::from_u128(1) };
 
 const DOMAIN: DomainId = DomainId(Uuid::from_u128(3));
 
-/// The domain `acme` with all models, whose backend is `model-acme`.
+/// Returns the domain `acme`, with all models and the backend `model-acme`.
 fn acme() -> Arc<Domain> {
     let Ok(slug) = "acme".parse() else { panic!("a slug") };
     Arc::new(Domain::new(DOMAIN, slug, true, "model-acme".into(), Models::All))
 }
 
-/// A permit to list the models of the domain `acme`, for token 1 of user 2.
+/// Returns a permit to list the models of the domain `acme`, for token 1 of user 2.
 pub fn permit() -> Permit {
     Permit::for_tests(acme(), "model-acme")
 }
 
-/// Passes on what a permitted request of a token for the model `a` becomes; `whole` if the token may
-/// read about all models.
+/// Calls `then` with the listing of a permitted request, whose token may use the model `a`. `whole` says
+/// whether the token may read about all models.
 pub fn listing<T>(
     form: ListForm,
     model: Option<&str>,
@@ -47,7 +47,8 @@ pub fn listing<T>(
     for (model, operation) in [(read, Read), ("a", Chat)] {
         grants.add_scope(EntityType::Models, model, operation);
     }
-    let (token, owner) = (TokenId(Uuid::from_u128(7)), UserId(Uuid::from_u128(8)));
+    let token = TokenId(Uuid::from_u128(7));
+    let owner = UserId(Uuid::from_u128(8));
     let digest = TokenDigest::from_bytes([0; 32]);
     let valid = Moment(0)..Moment(1);
     let principal = Principal::new(token, digest, valid, false, owner, true, vec![grants]);
@@ -70,8 +71,8 @@ pub fn listing<T>(
 
 /// Builds a gzip member around a deflated text, with the checksum and length of `text`.
 pub fn gzip_member(deflated: &[u8], text: &[u8]) -> Vec<u8> {
-    let (checksum, length) =
-        (crc32fast::hash(text).to_le_bytes(), (text.len() as u32).to_le_bytes());
+    let checksum = crc32fast::hash(text).to_le_bytes();
+    let length = (text.len() as u32).to_le_bytes();
     [&[0x1f, 0x8b, 8, 0, 1, 2, 3, 4, 0, 255], deflated, &checksum, &length].concat()
 }
 

@@ -171,7 +171,8 @@ impl WorldState {
             ReplicaEvent::Fill(_) => {
                 self.left.fills -= 1;
                 let server = asked.unwrap();
-                let (stamp, knows) = (server.stamp(), server.visible());
+                let stamp = server.stamp();
+                let knows = server.visible();
                 replica.fill = Some(Rc::new(CachedEntry { stamp, as_of: self.now, knows }));
             }
             ReplicaEvent::FillArrives => {

@@ -1,4 +1,4 @@
-//! Readers that race with the known. The model takes a use of an entry for one step; here it is not.
+//! Readers that race with changes. In the model, the use of an entry is one step; here it is not.
 
 use std::thread;
 
@@ -17,7 +17,7 @@ fn stamp(timeline: u32, xmax: u64) -> Stamp {
     Stamp { lineage, snapshot: format!("{xmax}:{xmax}:").parse().unwrap() }
 }
 
-/// The answer to a poll that was sent in second `sent`.
+/// Returns the answer to a poll that was sent in second `sent`.
 fn poll(
     known: &KnownChanges,
     timeline: u32,
@@ -27,7 +27,8 @@ fn poll(
 ) -> Poll {
     let horizon = "1:1:".parse().unwrap();
     let triggers = Triggers { state: 1, switched: Xid(0) };
-    let (stamp, after) = (stamp(timeline, xmax), known.polled_to());
+    let stamp = stamp(timeline, xmax);
+    let after = known.polled_to();
     Poll { sent: at(sent), stamp, triggers, horizon, after, changes }
 }
 
@@ -35,7 +36,7 @@ fn holds(known: &KnownChanges, stamp: &Stamp, checked: &CheckedVersion) -> Optio
     known.holds_as_of(stamp, checked, at(0), |visit| visit(Subject::Slug("aa".parse().unwrap())))
 }
 
-/// What is found while `change` happens in another thread, until it is over.
+/// Returns what readers find while `change` runs in another thread.
 fn meanwhile(
     known: &KnownChanges,
     stamp: &Stamp,
@@ -56,8 +57,9 @@ fn meanwhile(
 fn who_sees_a_watermark_sees_its_changes() {
     let change = Change::To(Subject::Slug("aa".parse().unwrap()));
     for _ in 0..ROUNDS {
-        let (known, entry, checked) =
-            (KnownChanges::of(OURS), stamp(1, 10), CheckedVersion::default());
+        let known = KnownChanges::of(OURS);
+        let entry = stamp(1, 10);
+        let checked = CheckedVersion::default();
         known.meet(&entry, at(0)).unwrap();
         assert!(known.apply(poll(&known, 1, 1, 10, Vec::new())).joined);
         let next = poll(&known, 1, 2, 11, vec![(Xid(10), change.clone())]);
@@ -70,8 +72,9 @@ fn who_sees_a_watermark_sees_its_changes() {
 #[test]
 fn a_watermark_says_nothing_about_another_server() {
     for _ in 0..ROUNDS {
-        let (known, entry, checked) =
-            (KnownChanges::of(OURS), stamp(2, 10), CheckedVersion::default());
+        let known = KnownChanges::of(OURS);
+        let entry = stamp(2, 10);
+        let checked = CheckedVersion::default();
         known.meet(&stamp(1, 10), at(0)).unwrap();
         assert!(known.apply(poll(&known, 1, 1, 10, Vec::new())).joined);
         let found = meanwhile(&known, &entry, &checked, || known.meet(&entry, at(0)).unwrap());

@@ -52,7 +52,8 @@ impl WorldState {
         replica: &SimulatedReplica,
         unstuck: &mut HashSet<u64>,
     ) -> Option<&'static str> {
-        let (mut replica, primary) = (replica.clone(), self.primary());
+        let mut replica = replica.clone();
+        let primary = self.primary();
         (replica.memory, replica.fill, replica.poll) = (None, None, None);
         if !unstuck.insert(fingerprint(&(&replica, primary, self.now))) {
             return None;

@@ -13,7 +13,7 @@ use super::{
     world::{SimulatedPostgres, Writes, token},
 };
 
-/// What was found about the token, and what the finding truly rests on.
+/// A cached entry about the token, with the writes that it includes.
 #[derive(Clone, Debug, Hash)]
 pub(super) struct CachedEntry {
     pub(super) stamp: Stamp,
@@ -23,17 +23,17 @@ pub(super) struct CachedEntry {
 
 pub(super) struct SimulatedReplica {
     pub(super) changes: KnownChanges,
-    /// With what its `CheckedVersion` holds.
+    /// The entry in memory, with the contents of its `CheckedVersion`.
     pub(super) memory: Option<(Rc<CachedEntry>, u64)>,
-    /// The answer to a fill, on its way.
+    /// The answer to a lookup, which has not arrived.
     pub(super) fill: Option<Rc<CachedEntry>>,
-    /// That to a poll, and the writes in it.
+    /// The answer to a poll, which has not arrived, and the writes in it.
     pub(super) poll: Option<(Poll, Writes)>,
-    /// The last poll did not join.
+    /// Whether the last poll did not join, so that the next one asks for everything.
     pub(super) again: bool,
-    /// The latest server that it has met, and by a statement sent when; and the writes there that it
-    /// was told of.
+    /// The latest server that the replica has met, with the time at which the statement was sent.
     pub(super) met: Option<(Lineage, i64)>,
+    /// The writes on that server that polls have brought.
     pub(super) told: Writes,
 }
 
@@ -52,7 +52,8 @@ impl SimulatedReplica {
         Self { changes, memory: None, fill: None, poll: None, again: false, met: None, told: 0 }
     }
 
-    /// Whether the entry may be used now, by the rule; and what it was compared with.
+    /// Returns whether the rule permits the use of the entry now, and the version with which it was
+    /// compared.
     pub(super) fn admits(&self, entry: &CachedEntry, version: u64, now: i64) -> (bool, u64) {
         let checked = checked(version);
         let known = self.changes.holds_as_of(&entry.stamp, &checked, tick(entry.as_of), |visit| {
@@ -70,7 +71,7 @@ impl SimulatedReplica {
         met
     }
 
-    /// Whether it joins on.
+    /// Applies the poll that was on its way. Returns whether it joins.
     pub(super) fn poll_arrives(&mut self, (poll, writes): (Poll, Writes)) -> bool {
         // A fill may meet another server between these two.
         let met = self.meets(&poll.stamp, poll.sent.since(tick(0)).as_secs().cast_signed());
@@ -82,14 +83,14 @@ impl SimulatedReplica {
         joined
     }
 
-    /// A poll of another replica, perhaps an old one, arrives by the relay.
+    /// Applies a poll of another replica, possibly an old one, which arrives through the relay.
     pub(super) fn frame_arrives(&mut self, (poll, writes): &(Poll, Writes), now: i64) {
         if self.changes.follow(Poll { sent: tick(now), ..poll.clone() }) {
             self.told |= writes;
         }
     }
 
-    /// Asks only what the server sees.
+    /// Asks a server only for its current snapshot.
     pub(super) fn observe(&mut self, server: &SimulatedPostgres, now: i64) {
         let stamp = server.stamp();
         if self.meets(&stamp, now) {
@@ -98,7 +99,7 @@ impl SimulatedReplica {
     }
 
     fn meets(&mut self, stamp: &Stamp, sent: i64) -> bool {
-        // The model decides this by itself, so that the rule is not tested against itself.
+        // The model decides this independently, so that the rule is not tested against itself.
         let left_behind = |(met, at): (Lineage, i64)| {
             met.timeline > stamp.lineage.timeline
                 || (met.timeline == stamp.lineage.timeline && met != stamp.lineage && sent < at)
@@ -155,6 +156,7 @@ impl Hash for SimulatedReplica {
 }
 
 pub(super) fn of_poll((poll, writes): &(Poll, Writes)) -> u64 {
-    let (sent, changes) = (poll.sent.as_micros(), &poll.changes);
+    let sent = poll.sent.as_micros();
+    let changes = &poll.changes;
     fingerprint(&(sent, &poll.stamp, poll.triggers, &poll.horizon, &poll.after, changes, writes))
 }

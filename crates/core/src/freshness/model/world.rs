@@ -1,4 +1,4 @@
-//! The world around the feed: Postgres with its failures, reduced to what a statement can tell.
+//! The world around the feed: Postgres with its failures, reduced to what a statement can show.
 
 use crate::{
     clock::Tick,
@@ -7,23 +7,23 @@ use crate::{
     token::TokenId,
 };
 
-/// Which writing transactions, one bit each. Unlike its xid, a bit is never given to another: the
-/// properties are stated in these, so they do not lean on what the rule leans on.
+/// A set of writing transactions, one bit each. Unlike an xid, a bit is never reused: the properties are
+/// stated in bits, so they do not depend on what the rule depends on.
 pub(super) type Writes = u16;
 
-/// All transactions write about one token.
+/// Returns the one token about which all transactions write.
 pub(super) fn token() -> Subject {
     Subject::Token(TokenId(uuid::Uuid::nil()))
 }
 
 const FIRST_XID: u64 = 10;
 
-/// One server that takes itself for the primary.
+/// One server that considers itself the primary.
 #[derive(Clone, Debug, Hash)]
 pub(super) struct SimulatedPostgres {
     pub(super) lineage: Lineage,
     next: u64,
-    /// The highest xid that has ended, however it did.
+    /// The highest xid that has ended, by a commit or by an abort.
     ended: u64,
     running: Vec<Running>,
     log: Vec<Logged>,
@@ -34,19 +34,19 @@ pub(super) struct SimulatedPostgres {
 struct Running {
     xid: u64,
     write: Writes,
-    /// It switched triggers off and on again, within a savepoint, whose id is the next one; and what
-    /// it wrote in between is recorded nowhere.
+    /// Whether the transaction switched triggers off and on again, within a savepoint, whose id is the
+    /// next one. What it wrote in between is not recorded.
     switches: bool,
 }
 
 impl Running {
-    /// The highest id that ends with it.
+    /// Returns the highest id that ends with the transaction.
     fn last(&self) -> u64 {
         self.xid + u64::from(self.switches)
     }
 }
 
-/// What a standby, or crash recovery, gets to know.
+/// An entry of the log, from which a standby and crash recovery learn what happened.
 #[derive(Clone, Debug, Hash)]
 enum Logged {
     Committed { xid: u64, write: Writes, at: i64, switches: bool },
@@ -64,12 +64,13 @@ impl Logged {
 
 impl SimulatedPostgres {
     pub(super) fn new(lineage: Lineage) -> Self {
-        let (next, ended) = (FIRST_XID, FIRST_XID - 1);
+        let next = FIRST_XID;
+        let ended = FIRST_XID - 1;
         Self { lineage, next, ended, running: Vec::new(), log: Vec::new() }
     }
 
-    /// Of another database in the same cluster, which had the same history until it was made; since
-    /// then, more has happened there, and nothing that is told of here.
+    /// Returns a server of another database of the same cluster, which had the same history until it was
+    /// made. Since then, other transactions have run there.
     pub(super) fn elsewhere(ours: Lineage) -> Self {
         let theirs = "7/16385/00000000-0000-0000-0000-000000000001".parse().unwrap();
         let mut elsewhere = Self::new(Lineage { installation: theirs, timeline: 2, ..ours });
@@ -103,16 +104,18 @@ impl SimulatedPostgres {
         self.ended = self.ended.max(running.last());
     }
 
-    /// Without the hour of grace, which only makes it rarer that somebody misses a change.
+    /// Prunes changes without the delay of an hour, which only makes it less likely that a replica misses
+    /// a change.
     pub(super) fn prune(&mut self) {
-        let (xid, horizon) = (self.next, self.snapshot());
+        let xid = self.next;
+        let horizon = self.snapshot();
         self.next += 1;
         self.ended = self.ended.max(xid);
         self.log.push(Logged::Pruned { xid, horizon });
     }
 
-    /// What somebody who knows the first `logged` events takes for the past. Whoever was not among
-    /// them never happened, and its xid is given out again.
+    /// Returns a server whose past is the first `logged` entries of the log. Other transactions never
+    /// happened, and their xids are reused.
     pub(super) fn recovered(&self, lineage: Lineage, logged: usize) -> Self {
         let log: Vec<Logged> = self.log[..logged].to_vec();
         let ended = log.iter().map(Logged::xid).max().unwrap_or(FIRST_XID - 1);
@@ -132,18 +135,18 @@ impl SimulatedPostgres {
         format!("{xmin}:{xmax}:{}", running.join(",")).parse().unwrap()
     }
 
-    /// What a statement that runs now sees.
+    /// Returns the writes that a statement sees now.
     pub(super) fn visible(&self) -> Writes {
         self.commits().fold(0, |writes, (_, write, _, _)| writes | write)
     }
 
-    /// Those that committed before `tick`.
+    /// Returns the writes that committed before `tick`.
     pub(super) fn committed_before(&self, tick: i64) -> Writes {
         let before = self.commits().filter(|(_, _, at, _)| *at < tick);
         before.fold(0, |writes, (_, write, _, _)| writes | write)
     }
 
-    /// The answer to a poll, and the writes that are in it.
+    /// Returns the answer to a poll, and the writes in it.
     pub(super) fn answer(&self, sent: Tick, after: Option<Snapshot>) -> (Poll, Writes) {
         let first = format!("{FIRST_XID}:{FIRST_XID}:").parse().unwrap();
         let pruned = self.log.iter().rev().find_map(|logged| match logged {
@@ -151,11 +154,12 @@ impl SimulatedPostgres {
             Logged::Committed { .. } => None,
         });
         let horizon = pruned.unwrap_or(first);
-        let (mut changes, mut writes) = (Vec::new(), 0);
+        let mut changes = Vec::new();
+        let mut writes = 0;
         let mut triggers = Triggers { state: 0, switched: Xid(0) };
         for (xid, write, _, switches) in self.commits() {
             if switches {
-                // The rows are rewritten one after another, and none returns to what it was.
+                // The rows are rewritten one after another, and none returns to an earlier state.
                 triggers.state = triggers.state * 100 + xid.0.cast_signed();
                 triggers.switched = triggers.switched.max(Xid(xid.0 + 1));
                 continue;

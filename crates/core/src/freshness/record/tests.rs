@@ -1,4 +1,4 @@
-//! Beside the model: what takes a foreign database, or what only a few steps show.
+//! Cases outside the model: those of a foreign database, and those that take only a few steps.
 
 use std::hash::{Hash, Hasher};
 
@@ -11,7 +11,7 @@ impl ChangeRecord {
         Self { retention: Retention { age, count }, ..Self::of(OURS) }
     }
 
-    /// All versions that are told apart.
+    /// Adds all versions that the record distinguishes.
     pub(in crate::freshness) fn versions(&self, to: &mut Vec<u64>) {
         to.push(self.version);
         let Some(history) = &self.history else { return };
@@ -102,7 +102,8 @@ fn a_change_outdates_what_rests_on_it_and_nothing_else() {
 
 #[test]
 fn an_earlier_result_counts_for_what_it_was_compared_with() {
-    let (mut record, a) = (ChangeRecord::retaining(Duration::from_secs(2), 9), slug("aa"));
+    let mut record = ChangeRecord::retaining(Duration::from_secs(2), 9);
+    let a = slug("aa");
     let change = Change::To(a.clone());
     let judge = |record: &ChangeRecord, since| {
         record.judge(&stamp("12:12:"), since, |visit| visit(a.clone()))
@@ -126,7 +127,8 @@ fn an_earlier_result_counts_for_what_it_was_compared_with() {
 fn what_is_forgotten_is_gone() {
     let mut record = ChangeRecord::retaining(Duration::from_secs(2), 9);
     for second in 0..9 {
-        let (xid, next) = (10 + second, 11 + second);
+        let xid = 10 + second;
+        let next = 11 + second;
         let changes = [(xid, Change::To(slug("aa"))), (xid, Change::Everything)];
         apply(&mut record, second, &format!("{next}:{next}:"), &changes);
     }
@@ -141,7 +143,8 @@ fn what_is_forgotten_is_gone() {
 
 #[test]
 fn more_than_can_be_remembered_raises_the_floor() {
-    let (mut record, a) = (ChangeRecord::retaining(Duration::from_secs(2), 1), slug("aa"));
+    let mut record = ChangeRecord::retaining(Duration::from_secs(2), 1);
+    let a = slug("aa");
     let change = Change::To(a.clone());
     apply(&mut record, 0, "13:13:", &[(11, change.clone()), (12, change)]);
     assert_eq!([holds(&record, "12:12:", &a), holds(&record, "13:13:", &a)], [false, true]);
@@ -149,7 +152,8 @@ fn more_than_can_be_remembered_raises_the_floor() {
 
 #[test]
 fn what_does_not_see_triggers_switched_is_refused() {
-    let (mut record, a) = (ChangeRecord::of(OURS), slug("aa"));
+    let mut record = ChangeRecord::of(OURS);
+    let a = slug("aa");
     apply(&mut record, 0, "20:20:", &[]);
     assert!(holds(&record, "15:15:", &a));
     // By 25, or by a part of 22: while that is running, 25 counts as ended.
@@ -189,7 +193,8 @@ fn a_gap_is_noticed() {
 
 #[test]
 fn what_a_dump_brings_from_another_cluster_does_no_harm() {
-    let (mut record, a) = (ChangeRecord::of(OURS), slug("aa"));
+    let mut record = ChangeRecord::of(OURS);
+    let a = slug("aa");
     let foreign = [(9_000, Change::To(a.clone()))];
     for second in 0..9 {
         apply(&mut record, second, "20:20:", &foreign);
@@ -204,7 +209,8 @@ fn what_a_dump_brings_from_another_cluster_does_no_harm() {
 
 #[test]
 fn another_history_begins_anew_and_an_earlier_one_is_refused() {
-    let (mut record, a) = (ChangeRecord::of(OURS), slug("aa"));
+    let mut record = ChangeRecord::of(OURS);
+    let a = slug("aa");
     let at = |timeline, life| Stamp {
         lineage: Lineage { installation: OURS, timeline, life },
         snapshot: "20:20:".parse().unwrap(),
@@ -229,7 +235,8 @@ fn another_history_begins_anew_and_an_earlier_one_is_refused() {
 
 #[test]
 fn nothing_of_another_installation_is_used() {
-    let (mut record, a) = (ChangeRecord::of(OURS), slug("aa"));
+    let mut record = ChangeRecord::of(OURS);
+    let a = slug("aa");
     let theirs = "7/16385/00000000-0000-0000-0000-000000000001".parse().unwrap();
     let later = |second| Tick::from_micros(0).after(Duration::from_secs(second));
     // A later timeline, a later sending and all that could be seen make no difference.
@@ -254,7 +261,8 @@ fn nothing_of_another_installation_is_used() {
 
 #[test]
 fn polls_of_others_join_on_and_are_dated_by_our_own_statements() {
-    let (mut record, a) = (ChangeRecord::of(OURS), slug("aa"));
+    let mut record = ChangeRecord::of(OURS);
+    let a = slug("aa");
     let second = |second| Tick::from_micros(0).after(Duration::from_secs(second));
     let change = |xid| vec![(Xid(xid), Change::To(a.clone()))];
     let theirs = |after: &str, snapshot: &str, changes| Poll {
@@ -268,7 +276,8 @@ fn polls_of_others_join_on_and_are_dated_by_our_own_statements() {
     record.observe(&stamp("14:14:"), second(3));
     record.observe(&stamp("16:16:"), second(4));
 
-    let (before, version) = (record.clone(), record.version());
+    let before = record.clone();
+    let version = record.version();
     assert!(record.follow(theirs("10:10:", "12:12:", change(11))), "of the past");
     assert_eq!(record.version(), version);
     assert_eq!(record.reaches(), None);

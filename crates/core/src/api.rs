@@ -56,7 +56,7 @@ pub struct Apis {
     anywhere: Tree<usize>,
 }
 
-/// One protected API.
+/// One protected API: its mount, its style and its rules.
 #[derive(Debug)]
 pub struct Surface {
     name: Box<str>,

@@ -56,7 +56,8 @@ mod tests {
 
         #[test]
         fn texts_compare_as_values(a: u128, b: u128) {
-            let (mut x, mut y) = ([0; 22], [0; 22]);
+            let mut x = [0; 22];
+            let mut y = [0; 22];
             encode(a.to_be_bytes(), &mut x);
             encode(b.to_be_bytes(), &mut y);
             prop_assert_eq!(x.cmp(&y), a.cmp(&b));

@@ -258,7 +258,8 @@ mod tests {
 
     #[test]
     fn no_two_are_alike_and_none_holds_the_text() {
-        let (one, two) = (sealed(), sealed());
+        let one = sealed();
+        let two = sealed();
         assert_ne!(one, two);
         assert!(!one.bytes.windows(4).any(|window| window == b"sk-1"));
     }

@@ -329,7 +329,8 @@ mod tests {
 
     #[test]
     fn an_empty_list_is_none_and_all_is_said() {
-        let (none, all) = (picky(&[]), domain(Models::All));
+        let none = picky(&[]);
+        let all = domain(Models::All);
         for model in ["x", "", "*", "(none) *"] {
             assert_eq!(none.upstream_for(Some(model)), None, "{model}");
             assert_eq!(all.upstream_for(Some(model)), Some("default"), "{model}");

@@ -217,7 +217,8 @@ mod tests {
     }
 
     fn domain(mode: DomainMode, share: u8, enabled: bool) -> Domain {
-        let (id, slug) = (DomainId(Uuid::from_u128(1)), "acme".parse().unwrap());
+        let id = DomainId(Uuid::from_u128(1));
+        let slug = "acme".parse().unwrap();
         let rollout = Rollout { mode, share: Share::new(share).unwrap() };
         Domain::new(id, slug, enabled, "model-acme".into(), Models::All).with_rollout(rollout)
     }

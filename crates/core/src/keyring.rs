@@ -218,7 +218,8 @@ mod tests {
     #[test]
     fn a_new_line_is_a_key_and_no_two_are_alike() {
         let id: KeyId = "k1".parse().unwrap();
-        let (one, two) = (new_line(&id).unwrap(), new_line(&id).unwrap());
+        let one = new_line(&id).unwrap();
+        let two = new_line(&id).unwrap();
         assert!(KeyRing::parse(&one).is_ok());
         assert_ne!(one, two);
     }

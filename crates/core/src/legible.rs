@@ -24,11 +24,13 @@ pub fn shown(text: &str, most: usize) -> String {
     // A secret is recognized by its length, so more text is checked than shown.
     let beginning: String = text.chars().take(most + SECRET).collect();
     let clean = without_secrets(&beginning);
-    let (mut shown, mut characters) = (String::new(), clean.chars());
+    let mut shown = String::new();
+    let mut characters = clean.chars();
     for character in characters.by_ref().take(most) {
-        match misleads(character) {
-            true => shown.extend(character.escape_unicode()),
-            false => shown.push(character),
+        if misleads(character) {
+            shown.extend(character.escape_unicode());
+        } else {
+            shown.push(character);
         }
     }
     if characters.next().is_some() {

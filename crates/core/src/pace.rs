@@ -21,14 +21,14 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// A pace of `per_second`, with up to `burst` at once; both count as at least 1.
+    /// Makes a pace of `per_second` slots, with up to `burst` at once. Both count as at least 1.
     pub fn new(per_second: u32, burst: u32) -> Self {
         let interval = SECOND / i64::from(per_second.max(1));
         let saved = interval * i64::from(burst.max(1) - 1);
         Self { interval, saved, next: AtomicI64::new(i64::MIN) }
     }
 
-    /// The time from one slot to the next.
+    /// Returns the time from one slot to the next.
     pub fn interval(&self) -> Duration {
         Duration::from_nanos(self.interval.unsigned_abs())
     }
@@ -63,7 +63,7 @@ fn nanos(tick: Tick) -> i64 {
     tick.as_micros().saturating_mul(1000)
 }
 
-/// The first tick that is not before the slot.
+/// Returns the first tick that is not before the slot.
 fn tick(nanos: i64) -> Tick {
     Tick::from_micros(nanos.saturating_add(999).div_euclid(1000))
 }

@@ -156,7 +156,8 @@ mod tests {
 
     #[test]
     fn opens_in_its_own_place_for_its_purpose_and_by_any_key_of_the_ring() {
-        let (sealed, both) = (sealed(), with(&format!("{B}\n{A}")));
+        let sealed = sealed();
+        let both = with(&format!("{B}\n{A}"));
         let payload = (7, "some".to_owned(), Some(1));
         assert_eq!(both.open::<Payload>(Entries, "k", &sealed), Some(payload));
         assert_eq!(both.open::<Payload>(Entries, "l", &sealed), None);

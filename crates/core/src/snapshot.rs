@@ -121,7 +121,8 @@ mod tests {
 
     #[test]
     fn a_long_transaction_keeps_snapshots_in_order() {
-        let (early, late) = (snapshot("10:11:10"), snapshot("10:30:10,25"));
+        let early = snapshot("10:11:10");
+        let late = snapshot("10:30:10,25");
         assert!(late.includes(&early) && !early.includes(&late));
         // 10 has ended in one of them only.
         assert!(!snapshot("10:40:10").includes(&snapshot("30:30:")));

@@ -12,7 +12,7 @@ use crate::clock::Tick;
 pub struct Throttle(AtomicI64);
 
 impl Default for Throttle {
-    /// A throttle that is open.
+    /// Returns a throttle that is open.
     fn default() -> Self {
         Self(AtomicI64::new(i64::MIN))
     }

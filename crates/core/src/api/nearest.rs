@@ -246,8 +246,10 @@ fn difference(given: &str, wanted: &Segment) -> Option<u32> {
 
 /// Returns whether two words differ only in one place, by at most two characters, or in case.
 fn misspelt(given: &str, wanted: &str) -> bool {
-    let (given, wanted) = (given.as_bytes(), wanted.as_bytes());
-    let (longer, shorter) = (given.len().max(wanted.len()), given.len().min(wanted.len()));
+    let given = given.as_bytes();
+    let wanted = wanted.as_bytes();
+    let longer = given.len().max(wanted.len());
+    let shorter = given.len().min(wanted.len());
     if longer > MAX_MISSPELT || shorter < 3 || longer - shorter > 2 {
         return false;
     }
@@ -272,7 +274,8 @@ mod tests {
     #[test]
     fn what_people_get_wrong_leads_to_what_they_meant() {
         let apis = Apis::embedded().unwrap();
-        let (chat, v1) = ("POST /proxy/acme/v1/chat/completions", "/proxy/acme/v1");
+        let chat = "POST /proxy/acme/v1/chat/completions";
+        let v1 = "/proxy/acme/v1";
         for (method, path, expected, base) in [
             ("POST", "/proxy/acme/chat/completions", chat, v1),
             ("POST", "/proxy/acme/v1/v1/chat/completions", chat, v1),
@@ -373,7 +376,8 @@ mod tests {
                 search.compare(surface, rule, TOO_FAR);
                 search.left > 0
             });
-            let (count, of_one) = (compared.count(), 4 * (given.len() + 1));
+            let count = compared.count();
+            let of_one = 4 * (given.len() + 1);
             assert!(count <= MAX_COMPARISONS / of_one, "{count} rules: {path:.40}");
             apis.nearest("gateway", "GET", &path, true);
         }

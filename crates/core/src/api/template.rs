@@ -125,8 +125,9 @@ fn named(name: &str) -> Result<Box<str>, String> {
     }
 }
 
-/// A literal that no canonical path holds would make a rule that nothing reaches; one that looks
-/// like another router's parameter would make a rule that nobody meant.
+/// Parses a literal segment. A literal that no canonical path contains would make a rule that no request
+/// reaches. A literal in the form of another router's parameter would make a rule that the author did
+/// not mean.
 fn literal(segment: &str) -> Result<Box<str>, String> {
     let problem = match segment {
         "" => "a path has no empty segments and no `/` at its end",

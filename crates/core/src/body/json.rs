@@ -51,7 +51,8 @@ pub(super) fn model(text: &str) -> Result<ModelName, NoModel> {
 
 fn object(scan: &mut Scan<'_>) -> Result<ModelName, NoModel> {
     let text = scan.text;
-    let (mut found, mut members) = (None, 0);
+    let mut found = None;
+    let mut members = 0;
     if text.starts_with(BYTE_ORDER_MARK) {
         scan.at = BYTE_ORDER_MARK.len_utf8();
     }

@@ -31,7 +31,8 @@ pub(super) const RIVALS: [&str; 17] = [
 const MODEL: &str = "model";
 /// Length of the longest of these names, in bytes.
 const LONGEST: usize = {
-    let (mut longest, mut at) = (MODEL.len(), 0);
+    let mut longest = MODEL.len();
+    let mut at = 0;
     while at < RIVALS.len() {
         if RIVALS[at].len() > longest {
             longest = RIVALS[at].len();
@@ -42,7 +43,8 @@ const LONGEST: usize = {
 };
 /// Whether one of these names begins with a byte.
 const BEGINS: [bool; 128] = {
-    let (mut begins, mut at) = ([false; 128], 0);
+    let mut begins = [false; 128];
+    let mut at = 0;
     begins[MODEL.as_bytes()[0] as usize] = true;
     while at < RIVALS.len() {
         begins[RIVALS[at].as_bytes()[0] as usize] = true;
@@ -53,7 +55,8 @@ const BEGINS: [bool; 128] = {
 
 /// Whether one of these names has this length in bytes.
 const LENGTHS: [bool; LONGEST + 1] = {
-    let (mut lengths, mut at) = ([false; LONGEST + 1], 0);
+    let mut lengths = [false; LONGEST + 1];
+    let mut at = 0;
     lengths[MODEL.len()] = true;
     while at < RIVALS.len() {
         lengths[RIVALS[at].len()] = true;
@@ -84,7 +87,9 @@ impl Member {
     /// Most names are distinguished by their first character or their length, and none is read
     /// further than the longest name that matters: a body may consist of nothing but names.
     pub(super) fn of(name: impl Iterator<Item = char>) -> Self {
-        let (mut read, mut length, mut exact) = ([0; LONGEST], 0, true);
+        let mut read = [0; LONGEST];
+        let mut length = 0;
+        let mut exact = true;
         for character in name {
             if character == '\0' {
                 exact = false;

@@ -38,7 +38,8 @@ pub(super) fn model(form: &[u8], boundary: &str) -> Result<ModelName, NoModel> {
     let empty_line = memmem::Finder::new(EMPTY_LINE);
 
     let mut rest = form.strip_prefix(&*delimiter).ok_or(malformed(0))?;
-    let (mut found, mut parts) = (None, 0);
+    let mut found = None;
+    let mut parts = 0;
     while !matches!(rest, b"--" | b"--\r\n") {
         parts += 1;
         if parts > MAX_PARTS {
@@ -74,8 +75,10 @@ impl<'a> Part<'a> {
         let end = empty_line.find(part.get(..MAX_HEAD).unwrap_or(part))?;
         let (head, content) = part.split_at_checked(end)?;
         let content = content.strip_prefix(EMPTY_LINE)?;
-        let (mut disposition, mut media_type) = (None, None);
-        let (mut encoding, mut length) = (None, None);
+        let mut disposition = None;
+        let mut media_type = None;
+        let mut encoding = None;
+        let mut length = None;
         for line in std::str::from_utf8(head).ok()?.split("\r\n") {
             let (name, value) = header(line)?;
             let (_, slot) = [
@@ -152,7 +155,8 @@ fn disposition(value: &str) -> Option<(&str, bool)> {
     let kind = "form-data";
     let (head, mut rest) = value.split_at_checked(kind.len())?;
     let mut name = None;
-    let (mut filename, mut extended) = (None, None);
+    let mut filename = None;
+    let mut extended = None;
     while let Some(parameter) = next_parameter(rest) {
         let (key, after) = parameter.split_once('=')?;
         let (value, after) = match after.strip_prefix('"') {

@@ -39,7 +39,10 @@ fn check(cases: &[(&str, Result<&str, NoModel>)]) {
 #[test]
 fn debug_shows_nothing() {
     let secret = Some("secret");
-    let (partial, length, encoding, media_type) = (secret, secret, secret, secret);
+    let partial = secret;
+    let length = secret;
+    let encoding = secret;
+    let media_type = secret;
     let body = Body { bytes: b"secret", partial, length, encoding, media_type };
     assert_eq!(format!("{body:?}"), "Body(…)");
 }

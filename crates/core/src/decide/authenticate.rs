@@ -66,7 +66,8 @@ mod tests {
 
     fn check(change: impl FnOnce(&mut Principal), now: i64, expected: Option<Refusal>) {
         let token = token();
-        let (owner, life) = (UserId(Uuid::from_u128(8)), Moment(0)..Moment(1000));
+        let owner = UserId(Uuid::from_u128(8));
+        let life = Moment(0)..Moment(1000);
         let mut principal =
             Principal::new(ID, token.digest().clone(), life, false, owner, true, Vec::new());
         change(&mut principal);

@@ -192,7 +192,8 @@ mod tests {
         let permitted = permitted.iter().copied().collect();
         let mut grants = DomainGrants::new(DOMAIN, "acme".parse().unwrap(), permitted);
         scopes.iter().for_each(|(on, name, operation)| grants.add_scope(*on, name, *operation));
-        let (token, owner) = (TokenId(Uuid::from_u128(7)), UserId(Uuid::from_u128(8)));
+        let token = TokenId(Uuid::from_u128(7));
+        let owner = UserId(Uuid::from_u128(8));
         let digest = TokenDigest::from_bytes([0; 32]);
         Principal::new(token, digest, Moment(0)..Moment(1), false, owner, true, vec![grants])
     }
@@ -261,7 +262,8 @@ mod tests {
             (&[Chat], &[(M, "a", Read), (M, "a", Chat)], None, "refused".to_owned()),
             (&[Read], &[(M, "a", Read), (M, "a", Chat)], None, format!("?{}", list(""))),
         ] {
-            let (principal, domain) = (principal(permitted, scopes), domain(listed));
+            let principal = principal(permitted, scopes);
+            let domain = domain(listed);
             let asked = |form| told(ask(&principal, &domain, form, Entity::None));
             assert_eq!(asked(Some(ListForm::OllamaTags)), expected, "{scopes:?} {listed:?}");
             let reads_all = scopes.contains(&(M, "*", Read)) && permitted.contains(&Read);
@@ -288,7 +290,8 @@ mod tests {
             (&[(M, "a", Chat)], None, "a", "refused"),
             (&[(M, "b", Read), (M, "a", Chat)], None, "a", "refused"),
         ] {
-            let (principal, domain) = (principal(&all, scopes), domain(listed));
+            let principal = principal(&all, scopes);
+            let domain = domain(listed);
             let asked = |form| told(ask(&principal, &domain, form, Entity::Named(name)));
             let expected = match expected {
                 "answered" => format!(r#"{{"id":"{name}","object":"model"}}"#),

@@ -53,7 +53,8 @@ fn a_backend_that_the_table_names_is_the_whole_answer() {
             Err(denial) => Err(denial.refusal),
         }
     };
-    let (name, read) = ("own".parse().unwrap(), Operation::Read);
+    let name = "own".parse().unwrap();
+    let read = Operation::Read;
     let of_domain = Ok(("of-domain".to_owned(), Some(key("domain"))));
     let own = opened("own", "own");
     assert_eq!(decide(None, None, read), of_domain);

@@ -46,7 +46,8 @@ proptest! {
         ),
         listed in proptest::option::of(vec(select(&LISTED[..]), 0..5)),
     ) {
-        let (domain, grants) = (domain(listed.as_deref()), grants(&permitted, &scopes));
+        let domain = domain(listed.as_deref());
+        let grants = grants(&permitted, &scopes);
         let usable = UsableModels::new(&grants, &domain);
         let stands = |name: &str| {
             listed.iter().flatten().any(|listed| *listed == name)
@@ -153,8 +154,10 @@ fn what_a_list_takes_is_bounded() {
         let usable = UsableModels::new(grants, domain);
         (usable.names().len(), usable.takes_long())
     };
-    let (short, long) = (names(200, "m"), names(MAX_NAMES + 2000, "m"));
-    let (all, none) = (domain(None), domain(Some(&[])));
+    let short = names(200, "m");
+    let long = names(MAX_NAMES + 2000, "m");
+    let all = domain(None);
+    let none = domain(Some(&[]));
     assert_eq!(count(&every, &listed(&short)), (200, false));
     assert_eq!(count(&scoped(&short), &all), (200, false));
     assert_eq!(count(&scoped(&short), &none), (0, false));

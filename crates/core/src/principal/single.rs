@@ -64,7 +64,7 @@ impl SingleScopes {
         }
     }
 
-    /// Bytes that are occupied besides the pointer.
+    /// Returns the bytes that are occupied in addition to the pointer.
     pub(super) fn size(&self) -> usize {
         let names = self.entries().iter().map(|(_, entity, _)| entity.len());
         let names = names.sum::<usize>() + size_of_val(self.entries());

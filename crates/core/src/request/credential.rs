@@ -37,7 +37,8 @@ pub(super) fn find<'a, H>(
 where
     H: Fn(&str) -> Option<&'a str>,
 {
-    let (mut first, mut read_authorization) = (None, false);
+    let mut first = None;
+    let mut read_authorization = false;
     for source in sources.iter() {
         // `authorization` is one place, however many schemes the API accepts.
         if source.scheme().is_some() && std::mem::replace(&mut read_authorization, true) {
@@ -81,9 +82,10 @@ fn credential_in<'a>(
         TokenSource::Subprotocol => {
             let mut tokens = subprotocols(value).filter_map(|it| it.strip_prefix(IN_SUBPROTOCOL));
             let first = tokens.next();
-            match tokens.all(|other| Some(other) == first) {
-                true => Ok(first.map(Ok)),
-                false => Err(Refusal::BadRequest(MalformedPart::Credentials).into()),
+            if tokens.all(|other| Some(other) == first) {
+                Ok(first.map(Ok))
+            } else {
+                Err(Refusal::BadRequest(MalformedPart::Credentials).into())
             }
         }
         TokenSource::XApiKey | TokenSource::ApiKey | TokenSource::XGoogApiKey => {
@@ -208,7 +210,8 @@ mod tests {
     #[test]
     fn equal_in_every_place_and_read_only_where_the_table_says() {
         let ours = tokens(RING, "pat");
-        let (one, two) = (mint(&ours, 1), mint(&ours, 2));
+        let one = mint(&ours, 1);
+        let two = mint(&ours, 2);
         let places = |text: &str| {
             [
                 ("authorization", format!("bearer {text}")),

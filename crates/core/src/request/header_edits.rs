@@ -165,10 +165,12 @@ fn without_cookies(value: Option<&str>, names: &[Box<str>], tokens: &Tokens) -> 
             rest.truncate(before);
         }
     }
-    match rest.is_empty() {
-        true => HeaderEdit::Remove,
-        false if rest == value => HeaderEdit::Keep,
-        false => HeaderEdit::Set(rest),
+    if rest.is_empty() {
+        HeaderEdit::Remove
+    } else if rest == value {
+        HeaderEdit::Keep
+    } else {
+        HeaderEdit::Set(rest)
     }
 }
 

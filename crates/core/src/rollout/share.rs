@@ -94,7 +94,8 @@ mod tests {
         };
         let domains = [1, 2].map(|number| DomainId(Uuid::from_u128(number)));
         for percent in [1, 30, 50, 99] {
-            let (share, p) = (Share(percent), f64::from(percent) / 100.0);
+            let share = Share(percent);
+            let p = f64::from(percent) / 100.0;
             for domain in domains {
                 let counted = count(&|token| share.includes(domain, token));
                 assert!(fair(counted, p), "{percent}: {counted}");

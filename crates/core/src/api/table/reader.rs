@@ -5,7 +5,7 @@ use crate::{
     yaml::{Placed, YamlNode, line},
 };
 
-/// Reads one table.
+/// Reads one table, and collects the errors in it.
 pub(super) struct TableReader<'m> {
     pub(super) file: &'m str,
     /// The rule that is being read, for errors in it.

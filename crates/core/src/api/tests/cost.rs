@@ -38,9 +38,11 @@ fn table(count: usize) -> Apis {
 
 #[test]
 fn ten_thousand_rules_cost_what_ten_do() {
-    let (few, many) = (table(10), table(10_000));
+    let few = table(10);
+    let many = table(10_000);
     let least = |apis: &Apis, rules| (0..50).map(|_| cost(apis, rules)).fold(f64::MAX, f64::min);
-    let (few, many) = (least(&few, 10), least(&many, 10_000));
+    let few = least(&few, 10);
+    let many = least(&many, 10_000);
     println!("10 rules {few:.0} ns, 10,000 rules {many:.0} ns, ratio {:.2}", many / few);
     // A thousandfold by a walk along the rules; memory that is not in a cache may cost a little.
     assert!(many / few < 5.0, "{few} ns, {many} ns");
@@ -51,7 +53,8 @@ fn ten_thousand_rules_cost_what_ten_do() {
 /// one that rules have; and the longest.
 #[test]
 fn the_nearest_of_ten_thousand_rules_costs_what_that_of_a_thousand_does() {
-    let (some, many) = (table(1_000), table(10_000));
+    let some = table(1_000);
+    let many = table(10_000);
     for (name, below) in [
         ("misspelt", "/thingz/partz".repeat(20)),
         ("many segments", "/a".repeat(2000)),
@@ -64,7 +67,8 @@ fn the_nearest_of_ten_thousand_rules_costs_what_that_of_a_thousand_does() {
             (now() - started) as f64
         };
         let least = |apis: &Apis| (0..50).map(|_| cost(apis)).fold(f64::MAX, f64::min);
-        let (some, many) = (least(&some), least(&many));
+        let some = least(&some);
+        let many = least(&many);
         println!("{name}: 1,000 rules {some:.0} ns, 10,000 rules {many:.0} ns");
         assert!(many / some < 3.0, "{name}: {some} ns, {many} ns");
     }

@@ -1,4 +1,4 @@
-//! The published schema says what compiling says, as far as a schema can.
+//! The published schema accepts and refuses what compiling does, as far as a schema can.
 
 use serde_json::Value;
 

@@ -174,7 +174,7 @@ fn aigne_hub() {
     }
 }
 
-/// As docs/apis.md says: beside the tail an export has no rule of its own, and in its place it has.
+/// As docs/apis.md says: an export has no rule of its own beside the tail, and has one in place of it.
 #[test]
 fn an_export_is_told_from_the_rest_by_naming_paths() {
     let table = std::fs::read_to_string(folder().join("cube-ai.yaml")).unwrap();

@@ -150,7 +150,7 @@ fn errors_in_rules() {
             "{ methods: [GET], path: \"/a/{x}\", operation: read, entity: scim }\n  - { methods: [GET], path: \"/a/{y}\", operation: read, entity: scim }",
             "6: rule `GET /a/{y}`: GET overlaps rule `GET /a/{x}` (line 5)",
         ),
-        // The second can be reached in part only, which nobody could see from it.
+        // Only some requests would reach the second rule, which its text does not show.
         (
             "{ methods: [GET], path: /a/b, operation: read, entity: scim }\n  - { methods: [GET], path: \"/{x}/b\", operation: read, entity: scim }",
             "6: rule `GET /{x}/b`: GET overlaps rule `GET /a/b` (line 5)",

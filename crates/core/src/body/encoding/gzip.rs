@@ -66,7 +66,10 @@ fn inflate(
 ) -> Result<usize, NoModel> {
     const HOW: u32 = TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF | TINFL_FLAG_STOP_ON_BLOCK_BOUNDARY;
     let mut state = Box::<DecompressorOxide>::default();
-    let (mut read, mut written, mut looked, mut ended) = (0, 0, 0, 0);
+    let mut read = 0;
+    let mut written = 0;
+    let mut looked = 0;
+    let mut ended = 0;
     loop {
         let rest = deflated.get(read..).ok_or(MALFORMED)?;
         let (status, taken, given) =

@@ -60,13 +60,12 @@ impl ZstdFrame {
         if descriptor & 3 != 0 {
             return Err(OPTIONAL); // A dictionary.
         }
-        let window = match single_segment {
-            true => None,
-            false => {
-                let said = rest.number(1)?;
-                let base = 1_u64 << (10 + (said >> 3));
-                Some(base + base / 8 * (said & 7))
-            }
+        let window = if single_segment {
+            None
+        } else {
+            let said = rest.number(1)?;
+            let base = 1_u64 << (10 + (said >> 3));
+            Some(base + base / 8 * (said & 7))
         };
         let length = match (descriptor >> 6, single_segment) {
             (0, false) => None,
@@ -112,7 +111,9 @@ impl<'a> Rest<'a> {
         let mut bound = 0;
         for _ in 0..=limits.blocks {
             let header = self.number(3)?;
-            let (last, kind, size) = (header & 1 == 1, header >> 1 & 3, header >> 3);
+            let last = header & 1 == 1;
+            let kind = header >> 1 & 3;
+            let size = header >> 3;
             if size > longest {
                 return Err(MALFORMED);
             }

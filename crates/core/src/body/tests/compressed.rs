@@ -31,7 +31,8 @@ fn zstd(text: &[u8]) -> Vec<u8> {
 }
 
 fn body<'a>(encoding: &'a str, bytes: &'a [u8]) -> Body<'a> {
-    let (partial, media_type) = (Some("false"), Some("application/json"));
+    let partial = Some("false");
+    let media_type = Some("application/json");
     Body { bytes, partial, media_type, encoding: Some(encoding), length: None }
 }
 
@@ -223,7 +224,8 @@ fn memory_is_asked_for_first_and_no_more_than_that_is_taken() {
     let text = chat(300_000);
     let unsaid = zstd_with(&text, &[CParameter::ContentSizeFlag(false)]);
     for (encoding, sent) in [("gzip", gzip(&text)), ("zstd", zstd(&text)), ("zstd", unsaid)] {
-        let (mut asked, mut pieces) = (0, 0);
+        let mut asked = 0;
+        let mut pieces = 0;
         let read = body(encoding, &sent).model_with(BodyForm::Json, &mut |ask| {
             match ask {
                 ResourceNeed::Memory(bytes) => asked += bytes,

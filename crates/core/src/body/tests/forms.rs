@@ -19,7 +19,8 @@ fn form(parts: &[&str]) -> String {
 }
 
 fn read(media_type: &str, text: &str) -> Result<String, NoModel> {
-    let (partial, media_type) = (Some("false"), Some(media_type));
+    let partial = Some("false");
+    let media_type = Some(media_type);
     let body = Body { bytes: text.as_bytes(), partial, media_type, ..Default::default() };
     told(body.model(BodyForm::Multipart))
 }
@@ -165,7 +166,8 @@ fn forms() {
     }
     // As long as all readers keep, and a byte longer.
     for (length, expected) in [(4096, ok.clone()), (4097, Err(BAD_FORM))] {
-        let (head, tail) = ("Content-Disposition: form-data;", "name=\"a\"\r\n\r\n");
+        let head = "Content-Disposition: form-data;";
+        let tail = "name=\"a\"\r\n\r\n";
         let spaces = " ".repeat(length - head.len() - tail.len());
         assert_eq!(read(FORM, &form(&[MODEL, &format!("{head}{spaces}{tail}x")])), expected);
     }
@@ -300,7 +302,8 @@ fn careless(form: &str) -> Vec<&str> {
 
 #[test]
 fn a_careless_reader_agrees() {
-    let (allowed, all) = (Cell::new(0), 4096);
+    let allowed = Cell::new(0);
+    let all = 4096;
     let config = Config { cases: all, source_file: Some(file!()), ..Config::default() };
     let outcome = TestRunner::new(config).run(&any_form(), |form| {
         if let Ok(model) = read(FORM, &form) {

@@ -28,7 +28,8 @@ fn nothing_else_may_choose_the_model() {
     // A member is removed from the list only on purpose.
     assert_eq!(RIVALS.len(), 17);
     for member in RIVALS {
-        let (text, upper) = (format!(r#"{{"model":"m","{member}":[]}}"#), member.to_uppercase());
+        let text = format!(r#"{{"model":"m","{member}":[]}}"#);
+        let upper = member.to_uppercase();
         check(&[
             (&text, rival(member)),
             (&format!(r#"{{"{upper}":null,"model":"m"}}"#), rival(member)),
@@ -68,7 +69,8 @@ fn one_model_and_one_spelling() {
 #[test]
 fn what_can_be_a_name() {
     let no = Err(NoModel::NotAName);
-    let (long, longer) = ("x".repeat(256), "x".repeat(257));
+    let long = "x".repeat(256);
+    let longer = "x".repeat(257);
     let wide = "𝔪".repeat(256);
     for (name, fits) in [(&long, true), (&longer, false), (&wide, true)] {
         let expected = if fits { Ok(name.as_str()) } else { no };

@@ -17,7 +17,6 @@ mod flight;
 mod kinds;
 mod lanes;
 mod load;
-mod lookup_result;
 mod memory;
 pub(crate) mod postgres;
 mod queue;
@@ -44,7 +43,6 @@ use self::{
 pub(crate) use self::{
     kinds::{Backends, Domains, LookupKind, Principals},
     load::Load,
-    lookup_result::LookupResult,
     memory::MemoryTier,
     renewal::Renewal,
 };
@@ -53,7 +51,7 @@ use crate::{
     freshness::{AgeBounds, CheckedVersion, KnownChanges, Stamp, Subject},
     keyring::KeyRing,
     provenance::{Provenance, Tier},
-    telemetry::Metrics,
+    telemetry::{EntryContent, LookupResult, Metrics},
     throttle::Throttle,
 };
 
@@ -147,11 +145,7 @@ impl<K: LookupKind> Tiers<K> {
     ) -> Arc<Self> {
         Arc::new(Self {
             memory,
-            hits: context.metrics.lookups(
-                K::NAME,
-                Tier::Memory.as_str(),
-                LookupResult::Hit.as_str(),
-            ),
+            hits: context.metrics.lookups(K::NAME, Tier::Memory, LookupResult::Hit),
             flights: Flights::default(),
             lanes: Lanes::new(K::OWNED),
             stamp: Mutex::default(),
@@ -220,7 +214,7 @@ impl<K: LookupKind> Tiers<K> {
     }
 
     fn count(&self, tier: Tier, result: LookupResult) {
-        self.context.metrics.looked_up(K::NAME, tier.as_str(), result.as_str());
+        self.context.metrics.looked_up(K::NAME, tier, result);
     }
 
     /// Joins the lookup of `key` that is in progress, or starts one. It takes nothing from Redis
@@ -292,8 +286,8 @@ impl<K: LookupKind> Tiers<K> {
         }
         self.memory.insert(key, Arc::clone(found));
         let (values, negatives) = self.memory.counts();
-        metrics.held(K::NAME, "value", values);
-        metrics.held(K::NAME, "negative", negatives);
+        metrics.held(K::NAME, EntryContent::Value, values);
+        metrics.held(K::NAME, EntryContent::Negative, negatives);
     }
 
     /// Asks Redis. If it fails, or its entry cannot be used, Postgres is asked next.

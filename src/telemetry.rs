@@ -11,10 +11,15 @@ mod histogram;
 mod logs;
 mod metrics;
 pub(crate) mod outlet;
+mod results;
 
 pub(crate) use self::{
     at_scrape::{show_bounds, show_readiness, show_watermark},
     exposition::metrics_page,
     logs::{flush, last_words},
+    results::{
+        ApiReload, CanaryRound, EntryContent, FrameResult, LastUseResult, LookupResult,
+        MetricResult, RecordResult, Store,
+    },
 };
 pub use self::{logs::init, metrics::Metrics};

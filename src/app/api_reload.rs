@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     api::{Apis, TableErrors, TableSource},
     files::api_tables,
-    telemetry::Metrics,
+    telemetry::{ApiReload, Metrics},
 };
 
 /// How often the files are read. They are few and small, and comparing their content works on every
@@ -102,11 +102,11 @@ impl ApiReloader {
         match compiled {
             Ok(apis) => {
                 self.apis.store(Arc::new(apis));
-                self.metrics.reloaded_apis("ok");
+                self.metrics.reloaded_apis(ApiReload::Loaded);
                 tracing::info!("API tables reloaded");
             }
             Err(errors) => {
-                self.metrics.reloaded_apis("refused");
+                self.metrics.reloaded_apis(ApiReload::Refused);
                 tracing::error!(%errors, "API tables not reloaded; the previous ones stay in use");
             }
         }

@@ -15,7 +15,7 @@ use crate::{
         Load, MemoryTier, Resolver, TierContext, Tiers, postgres::lookups, redis::RedisTier,
     },
     seal::Sealer,
-    telemetry::Metrics,
+    telemetry::{Metrics, Store},
 };
 
 /// Memory for backends that API tables name: enough for hundreds of them, with long credentials.
@@ -145,8 +145,8 @@ impl Builder<'_> {
 
     fn counters(&self, settings: &PostgresSettings) -> postgres::Counters {
         postgres::Counters {
-            queries: self.metrics.commands("postgres"),
-            failures: self.metrics.failures("postgres"),
+            queries: self.metrics.commands(Store::Postgres),
+            failures: self.metrics.failures(Store::Postgres),
             other_installation: self.metrics.other_installation_answers(settings.key),
         }
     }

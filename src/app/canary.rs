@@ -18,7 +18,7 @@ use crate::{
     installation::Installation,
     postgres::{BackgroundWriter, WriteError},
     resolve::{Principals, Tiers},
-    telemetry::Metrics,
+    telemetry::{CanaryRound, Metrics},
     token::TokenId,
 };
 
@@ -27,27 +27,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// Other replicas remove a canary that has not changed for this time, and for some rounds.
 const LEAST_LIFETIME: Duration = Duration::from_secs(5 * 60);
 const ROUNDS_OF_LIFE: u32 = 4;
-
-/// What became of one change of the canary.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum CanaryRound {
-    /// The replica obeyed it in time.
-    Seen,
-    NotSeen,
-    /// Postgres did not accept it.
-    NotMade,
-}
-
-impl CanaryRound {
-    /// The word in metrics.
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Seen => "seen",
-            Self::NotSeen => "unseen",
-            Self::NotMade => "unavailable",
-        }
-    }
-}
 
 pub(crate) struct Canary {
     id: TokenId,
@@ -81,7 +60,7 @@ impl Canary {
         let mut pause = self.every / 256 * spread;
         while stop.run_until_cancelled(sleep(pause)).await.is_some() {
             let Some(round) = stop.run_until_cancelled(self.round()).await else { break };
-            self.metrics.canary_round(round.as_str());
+            self.metrics.canary_round(round);
             pause = self.every;
         }
         let remove = format!("SELECT patgate.remove_canary('{}')", self.id);

@@ -33,7 +33,13 @@ pub(crate) use self::{
     sink::LogOpenError,
     writer::{DecisionLogHandle, DecisionLogWriter},
 };
-use crate::{clock::Tick, config, decision::Decision, pace::Pace, telemetry::Metrics};
+use crate::{
+    clock::Tick,
+    config,
+    decision::Decision,
+    pace::Pace,
+    telemetry::{Metrics, RecordResult},
+};
 
 /// Accepts the records of checks. If decisions are not logged, it holds no queue and accepts none.
 pub(crate) struct DecisionLog(Option<RecordQueue>);
@@ -120,13 +126,15 @@ impl DecisionLog {
         let Some(queue) = &self.0 else { return };
         match queue.shared.repeats.admit(&record) {
             Admission::Logged => {}
-            Admission::Repetition => return queue.metrics.logged_decisions("repeated", 1),
+            Admission::Repetition => {
+                return queue.metrics.logged_decisions(RecordResult::Repeated, 1);
+            }
             Admission::Unknown if queue.pace.admits(record.at) => {}
             Admission::Unknown => return queue.left_out(record.decision.code()),
         }
         if queue.records.try_send(WriterMessage::Record(Box::new(record))).is_err() {
             queue.shared.omissions.dropped();
-            queue.metrics.logged_decisions("dropped", 1);
+            queue.metrics.logged_decisions(RecordResult::Dropped, 1);
         }
     }
 }
@@ -134,7 +142,7 @@ impl DecisionLog {
 impl RecordQueue {
     fn left_out(&self, code: &str) {
         self.shared.omissions.left_out(code);
-        self.metrics.logged_decisions("left_out", 1);
+        self.metrics.logged_decisions(RecordResult::LeftOut, 1);
     }
 }
 

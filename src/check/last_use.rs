@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     clock::Tick,
     postgres::{BackgroundWriter, WriteError},
-    telemetry::Metrics,
+    telemetry::{LastUseResult, Metrics},
     throttle::Throttle,
     token::TokenId,
 };
@@ -54,7 +54,7 @@ impl LastUses {
     /// Notes that a token was used, if its throttle lets this use pass. Does not wait.
     pub(crate) fn note(&self, token: TokenId, notes: &Throttle, now: Tick) {
         if notes.passes(now, NOTE_EVERY) && self.queue.try_send(token).is_err() {
-            self.metrics.last_uses("dropped", 1);
+            self.metrics.last_uses(LastUseResult::Dropped, 1);
         }
     }
 }
@@ -125,10 +125,10 @@ impl LastUseWriter {
         match written {
             Ok(written) => {
                 let written = u64::try_from(written).unwrap_or(0);
-                self.metrics.last_uses("written", written);
-                self.metrics.last_uses("skipped", noted.saturating_sub(written));
+                self.metrics.last_uses(LastUseResult::Written, written);
+                self.metrics.last_uses(LastUseResult::Skipped, noted.saturating_sub(written));
             }
-            Err(_) => self.metrics.last_uses("dropped", noted),
+            Err(_) => self.metrics.last_uses(LastUseResult::Dropped, noted),
         }
     }
 }

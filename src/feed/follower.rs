@@ -19,6 +19,7 @@ use super::{
 use crate::{
     clock::{self, Tick},
     postgres::select,
+    telemetry::FrameResult,
 };
 
 /// How long a follower waits for a frame.
@@ -88,20 +89,21 @@ impl FeedReader {
             let left = SILENCE.saturating_sub(clock::now().since(heard_at));
             let last_call = left.is_zero();
             let heard = relay.receive(if last_call { LAST_CALL } else { left }).await?;
-            self.metrics.frames("refused", heard.refused);
-            self.metrics.frames("superseded", heard.superseded);
+            self.metrics.frames(FrameResult::Refused, heard.refused);
+            self.metrics.frames(FrameResult::Superseded, heard.superseded);
             let mut spoke = false;
             let mut changed = false;
             for poll in heard.polls {
                 if self.changes.is_behind(&poll.stamp.lineage) {
-                    self.metrics.frames("superseded", 1);
+                    self.metrics.frames(FrameResult::Superseded, 1);
                     continue;
                 }
                 spoke = true;
                 heard_at = clock::now();
                 changed |= poll.brings_news();
                 let joined = self.changes.follow(poll);
-                self.metrics.frames(if joined { "applied" } else { "gap" }, 1);
+                let result = if joined { FrameResult::Applied } else { FrameResult::Gap };
+                self.metrics.frames(result, 1);
                 if !joined && let Err(error) = self.poll().await {
                     tracing::warn!(%error, "a gap in the relayed changes cannot be closed yet");
                 }
@@ -169,8 +171,8 @@ impl FeedReader {
             relay.skip();
             match relay.receive(left).await {
                 Ok(heard) => {
-                    self.metrics.frames("refused", heard.refused);
-                    self.metrics.frames("superseded", heard.superseded);
+                    self.metrics.frames(FrameResult::Refused, heard.refused);
+                    self.metrics.frames(FrameResult::Superseded, heard.superseded);
                     if heard.polls.iter().any(|poll| !self.changes.is_behind(&poll.stamp.lineage)) {
                         return true;
                     }

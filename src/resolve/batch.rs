@@ -15,10 +15,9 @@ use super::{
     Unavailable,
     lanes::Lane,
     load::{Load, UNKNOWN},
-    lookup_result::LookupResult,
     queue::{Batch, LaneQueue},
 };
-use crate::{clock, process::tasks::Tasks};
+use crate::{clock, process::tasks::Tasks, telemetry::LookupResult};
 
 /// How many keys one batch holds.
 pub(super) const MAX_BATCH: usize = 256;

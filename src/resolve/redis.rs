@@ -17,7 +17,6 @@ use super::{
     batch::{Batcher, Unanswered},
     breaker::Breaker,
     lanes::Lane,
-    lookup_result::LookupResult,
 };
 use crate::{
     clock::{self, Moment},
@@ -31,7 +30,7 @@ use crate::{
         probe::{RedisUse, probe},
     },
     seal::{SealPurpose, Sealer},
-    telemetry::Metrics,
+    telemetry::{LookupResult, Metrics, Store},
     throttle::Throttle,
 };
 
@@ -259,7 +258,7 @@ impl Link {
                 Ok(reply)
             }
             Err(failure) => {
-                self.metrics.failure("redis");
+                self.metrics.failure(Store::Redis);
                 match failure {
                     Failure::Amid(_) if !self.breaker.is_open() => {}
                     Failure::Fault(fault) | Failure::Amid(fault) => {
@@ -277,7 +276,7 @@ impl Link {
             PoolError::Backend(error) => Failure::Fault(RedisFault::from(&error)),
             _ => Failure::Busy,
         })?;
-        self.metrics.command("redis");
+        self.metrics.command(Store::Redis);
         let failure = match timeout(self.timeout, request.send(&mut connection)).await {
             Ok(Ok(reply)) => return Ok(reply),
             Ok(Err(error)) if error.is_io_error() => Failure::Amid(RedisFault::from(&error)),

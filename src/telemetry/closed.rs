@@ -1,11 +1,13 @@
 //! Families of metrics whose series all exist from the start.
 
-use std::{fmt::Debug, hash::Hash, ops::Deref};
+use std::{fmt::Debug, hash::Hash, marker::PhantomData, ops::Deref};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family},
 };
+
+use super::results::MetricResult;
 
 /// Label of a result, such as `written` or `dropped`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -13,8 +15,12 @@ pub(super) struct ResultLabels {
     pub(super) result: &'static str,
 }
 
-/// Counters by result.
-pub(super) type Results = Closed<ResultLabels, Counter>;
+/// Counters by result, one for each result of `R`.
+#[derive(Clone, Debug)]
+pub(super) struct Results<R> {
+    counters: Closed<ResultLabels, Counter>,
+    results: PhantomData<R>,
+}
 
 /// A family whose label sets are known in advance, so that each series starts at 0 with the process.
 #[derive(Clone, Debug)]
@@ -53,33 +59,45 @@ where
     }
 }
 
-impl Results {
-    /// Creates the counters of these results.
-    pub(super) fn by(results: &[&'static str]) -> Self {
-        Self::new(results.iter().map(|result| ResultLabels { result }))
+impl<R: MetricResult> Results<R> {
+    pub(super) fn new() -> Self {
+        let labels = R::ALL.iter().map(|result| ResultLabels { result: result.as_str() });
+        Self { counters: Closed::new(labels), results: PhantomData }
+    }
+
+    /// Returns the family for the registry.
+    pub(super) fn family(&self) -> Family<ResultLabels, Counter> {
+        self.counters.family()
     }
 
     /// Returns the counter of one result, to count now.
-    pub(super) fn result(&self, result: &'static str) -> impl Deref<Target = Counter> {
-        self.of(&ResultLabels { result })
+    pub(super) fn of(&self, result: R) -> impl Deref<Target = Counter> {
+        self.counters.of(&ResultLabels { result: result.as_str() })
+    }
+
+    /// Returns a handle of the counter of one result, for callers that keep it.
+    pub(super) fn handle(&self, result: R) -> Counter {
+        self.counters.handle(&ResultLabels { result: result.as_str() })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::results::PollResult;
 
     #[test]
     fn each_series_exists_before_its_first_event() {
-        let results = Results::by(&["ok", "failed"]);
+        let results = Results::<PollResult>::new();
         assert_eq!(results.family().get(&ResultLabels { result: "failed" }).unwrap().get(), 0);
-        results.result("failed").inc();
+        results.of(PollResult::Failed).inc();
         assert_eq!(results.family().get(&ResultLabels { result: "failed" }).unwrap().get(), 1);
     }
 
     #[test]
     #[should_panic = "is not in the closed set"]
-    fn a_result_that_was_not_declared_is_a_bug() {
-        Results::by(&["ok"]).result("new");
+    fn a_label_that_was_not_declared_is_a_bug() {
+        let closed = Closed::<ResultLabels, Counter>::new([ResultLabels { result: "ok" }]);
+        closed.of(&ResultLabels { result: "new" }).inc();
     }
 }

@@ -26,6 +26,7 @@ use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 use super::{
     closed::{ResultLabels, Results},
     outlet::Outlet,
+    results::LineResult,
 };
 use crate::config::{self, LogFormat};
 
@@ -100,7 +101,7 @@ fn start() -> io::Result<&'static Logs> {
 
 /// The counters of lines, by result.
 struct LineCounters {
-    lines: Results,
+    lines: Results<LineResult>,
     written: Counter,
     dropped: Counter,
     failed: Counter,
@@ -108,11 +109,10 @@ struct LineCounters {
 
 impl Default for LineCounters {
     fn default() -> Self {
-        let lines = Results::by(&["written", "dropped", "failed"]);
-        let count = |result| lines.handle(&ResultLabels { result });
-        let written = count("written");
-        let dropped = count("dropped");
-        let failed = count("failed");
+        let lines = Results::new();
+        let written = lines.handle(LineResult::Written);
+        let dropped = lines.handle(LineResult::Dropped);
+        let failed = lines.handle(LineResult::Failed);
         Self { lines, written, dropped, failed }
     }
 }
@@ -124,7 +124,7 @@ impl LineCounters {
 }
 
 enum LogMessage {
-    LineWriter(Vec<u8>),
+    Line(Vec<u8>),
     Flush(SyncSender<()>),
 }
 
@@ -164,7 +164,7 @@ impl Logs {
     fn push(&self, line: &[u8]) {
         let size = line.len() + PER_LINE;
         let fits = self.shared.queued.fetch_add(size, Relaxed) + size <= MAX_QUEUED;
-        if !fits || self.queue.send(LogMessage::LineWriter(line.to_owned())).is_err() {
+        if !fits || self.queue.send(LogMessage::Line(line.to_owned())).is_err() {
             self.shared.queued.fetch_sub(size, Relaxed);
             self.shared.counts.dropped.inc();
         }
@@ -218,7 +218,7 @@ impl LogWriter {
             let mut next = Ok(first);
             let drained = loop {
                 match next {
-                    Ok(LogMessage::LineWriter(line)) => {
+                    Ok(LogMessage::Line(line)) => {
                         text.extend_from_slice(&line);
                         lines += 1;
                         self.shared.queued.fetch_sub(line.len() + PER_LINE, Relaxed);

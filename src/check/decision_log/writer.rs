@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     clock::{self, WallClock},
-    telemetry::Metrics,
+    telemetry::{Metrics, RecordResult},
 };
 
 /// Lines in one write.
@@ -136,7 +136,7 @@ impl DecisionLogWriter {
 
     /// Returns whether the lines were written. Logs only a change of that, not each failure.
     fn count_and_report(&self, written: &io::Result<()>, lines: usize, well: bool) -> bool {
-        let result = if written.is_ok() { "written" } else { "failed" };
+        let result = if written.is_ok() { RecordResult::Written } else { RecordResult::Failed };
         self.metrics.logged_decisions(result, lines as u64);
         match written {
             Ok(()) if !well => tracing::info!("the decision log is written again"),

@@ -18,11 +18,11 @@ use crate::{
     process::tasks::Tasks,
     redis_client::probe::{RedisUse, probe},
     resolve::{
-        Found, Load, LookupKind, LookupResult, MemoryTier, TierContext, Tiers, postgres::lookups,
+        Found, Load, LookupKind, MemoryTier, TierContext, Tiers, postgres::lookups,
         redis::RedisTier,
     },
     seal::Sealer,
-    telemetry::Metrics,
+    telemetry::{LookupResult, MetricResult as _, Metrics},
     token::TokenId,
 };
 

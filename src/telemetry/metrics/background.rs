@@ -3,12 +3,16 @@
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::{Metrics, Registrar};
-use crate::telemetry::{closed::Results, logs};
+use crate::telemetry::{
+    closed::Results,
+    logs,
+    results::{ApiReload, LastUseResult},
+};
 
 #[derive(Clone, Debug)]
 pub(super) struct Background {
-    last_uses: Results,
-    api_reloads: Results,
+    last_uses: Results<LastUseResult>,
+    api_reloads: Results<ApiReload>,
     refused_tables: Gauge,
 }
 
@@ -16,9 +20,9 @@ impl Background {
     pub(super) fn new(to: &mut Registrar<'_>) -> Self {
         // The process has one log, and so one counter of its lines.
         to.registered("log_lines", "Log lines by result", logs::counts());
-        let last_uses = Results::by(&["written", "skipped", "dropped"]);
+        let last_uses = Results::new();
         to.registered("last_used_writes", "Recorded uses of tokens by result", last_uses.family());
-        let api_reloads = Results::by(&["ok", "refused"]);
+        let api_reloads = Results::new();
         to.registered(
             "api_reloads",
             "Changes of API tables by result: loaded or refused",
@@ -33,12 +37,12 @@ impl Background {
 }
 
 impl Metrics {
-    pub(crate) fn last_uses(&self, result: &'static str, count: u64) {
-        self.background.last_uses.result(result).inc_by(count);
+    pub(crate) fn last_uses(&self, result: LastUseResult, count: u64) {
+        self.background.last_uses.of(result).inc_by(count);
     }
 
-    pub(crate) fn reloaded_apis(&self, result: &'static str) {
-        self.background.api_reloads.result(result).inc();
-        self.background.refused_tables.set(i64::from(result == "refused"));
+    pub(crate) fn reloaded_apis(&self, result: ApiReload) {
+        self.background.api_reloads.of(result).inc();
+        self.background.refused_tables.set(i64::from(result == ApiReload::Refused));
     }
 }

@@ -14,11 +14,9 @@ use crate::{
     telemetry::{
         closed::{Closed, Results},
         histogram::Durations,
+        results::RecordResult,
     },
 };
-
-/// What becomes of a record of the decision log.
-const RECORDS: [&str; 5] = ["written", "failed", "dropped", "repeated", "left_out"];
 
 /// Labels of one answered check: the verdict with its code, and whether it was enforced.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -55,7 +53,7 @@ pub(super) struct Checks {
     allowed: Counter,
     duration: Durations,
     panics: Counter,
-    records: Results,
+    records: Results<RecordResult>,
     mode: Closed<ModeLabels, Gauge>,
     bodies_asked: Counter,
     bodies_awaited: Gauge,
@@ -71,7 +69,7 @@ impl Checks {
             "Answered checks by outcome and code, and by whether the verdict was enforced",
             decisions.family(),
         );
-        let records = Results::by(&RECORDS);
+        let records = Results::new();
         to.registered(
             "decision_log_records",
             "Records of the decision log by result",
@@ -135,8 +133,8 @@ impl Metrics {
         self.checks.panics.inc();
     }
 
-    pub(crate) fn logged_decisions(&self, result: &'static str, count: u64) {
-        self.checks.records.result(result).inc_by(count);
+    pub(crate) fn logged_decisions(&self, result: RecordResult, count: u64) {
+        self.checks.records.of(result).inc_by(count);
     }
 
     /// Sets the gauge of this replica's mode.

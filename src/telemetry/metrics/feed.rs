@@ -5,7 +5,10 @@ use std::time::Duration;
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge, histogram::Histogram};
 
 use super::{Metrics, Registrar};
-use crate::telemetry::closed::Results;
+use crate::telemetry::{
+    closed::Results,
+    results::{CanaryRound, PollResult},
+};
 
 /// Upper bounds in seconds, from 1 ms to a minute.
 const PROPAGATION_BUCKETS: [f64; 15] =
@@ -16,21 +19,21 @@ const AGE_BUCKETS: [f64; 9] = [0.1, 0.25, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0];
 
 #[derive(Clone, Debug)]
 pub(super) struct Feed {
-    polls: Results,
+    polls: Results<PollResult>,
     changes: Counter,
     restarts: Counter,
     triggers_off: Gauge,
     triggers_switched: Counter,
     renewed_at_age: Histogram,
-    canary_rounds: Results,
+    canary_rounds: Results<CanaryRound>,
     propagation: Histogram,
 }
 
 impl Feed {
     pub(super) fn new(to: &mut Registrar<'_>) -> Self {
-        let polls = Results::by(&["ok", "failed"]);
+        let polls = Results::new();
         to.registered("feed_polls", "Polls of the change feed by result", polls.family());
-        let canary_rounds = Results::by(&["seen", "unseen", "unavailable"]);
+        let canary_rounds = Results::new();
         to.registered(
             "revocation_canary_rounds",
             "Changes of the canary by result: seen, not seen in time, or not made",
@@ -69,7 +72,8 @@ impl Feed {
 
 impl Metrics {
     pub(crate) fn polled(&self, succeeded: bool) {
-        self.feed.polls.result(if succeeded { "ok" } else { "failed" }).inc();
+        let result = if succeeded { PollResult::Succeeded } else { PollResult::Failed };
+        self.feed.polls.of(result).inc();
     }
 
     pub(crate) fn renewed_at(&self, age: Duration) {
@@ -92,8 +96,8 @@ impl Metrics {
         self.feed.triggers_switched.inc();
     }
 
-    pub(crate) fn canary_round(&self, result: &'static str) {
-        self.feed.canary_rounds.result(result).inc();
+    pub(crate) fn canary_round(&self, round: CanaryRound) {
+        self.feed.canary_rounds.of(round).inc();
     }
 
     pub(crate) fn propagated(&self, took: Duration) {

@@ -7,14 +7,11 @@ use prometheus_client::{
 };
 
 use super::{Metrics, PREFIX, Registrar};
-use crate::telemetry::closed::Results;
-
-/// What becomes of a frame.
-const FRAMES: [&str; 4] = ["applied", "gap", "superseded", "refused"];
+use crate::telemetry::{closed::Results, results::FrameResult};
 
 #[derive(Clone, Debug)]
 pub(super) struct Relay {
-    frames: Results,
+    frames: Results<FrameResult>,
     leads: Gauge,
     silences: Counter,
 }
@@ -22,7 +19,7 @@ pub(super) struct Relay {
 impl Default for Relay {
     fn default() -> Self {
         let (leads, silences) = (Gauge::default(), Counter::default());
-        Self { frames: Results::by(&FRAMES), leads, silences }
+        Self { frames: Results::new(), leads, silences }
     }
 }
 
@@ -44,8 +41,8 @@ impl Metrics {
         );
     }
 
-    pub(crate) fn frames(&self, result: &'static str, count: usize) {
-        self.relay.frames.result(result).inc_by(count as u64);
+    pub(crate) fn frames(&self, result: FrameResult, count: usize) {
+        self.relay.frames.of(result).inc_by(count as u64);
     }
 
     pub(crate) fn fell_silent(&self) {

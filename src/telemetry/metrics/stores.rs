@@ -6,19 +6,27 @@ use prometheus_client::{
 };
 
 use super::{Metrics, Registrar};
-use crate::telemetry::closed::Closed;
+use crate::{
+    provenance::Tier,
+    telemetry::{
+        closed::Closed,
+        results::{
+            EntryContent,
+            LookupResult::{self, Hit, Miss, Negative, Open, Refused, Shed, Stale, Unavailable},
+            MetricResult, Store,
+        },
+    },
+};
 
 /// What is looked up.
 const KINDS: [&str; 3] = ["principal", "domain", "backend"];
 
 /// The tiers, with the results that a lookup in each may have.
-const TIERS: [(&str, &[&str]); 3] = [
-    ("memory", &["hit", "negative"]),
-    ("redis", &["hit", "negative", "miss", "stale", "refused", "open", "unavailable"]),
-    ("postgres", &["hit", "negative", "shed", "unavailable"]),
+const TIERS: [(Tier, &[LookupResult]); 3] = [
+    (Tier::Memory, &[Hit, Negative]),
+    (Tier::Redis, &[Hit, Negative, Miss, Stale, Refused, Open, Unavailable]),
+    (Tier::Postgres, &[Hit, Negative, Shed, Unavailable]),
 ];
-
-const STORES: [&str; 2] = ["redis", "postgres"];
 
 /// The settings that hold an address of Postgres.
 const ADDRESSES: [&str; 2] = ["postgres.url", "feed.url"];
@@ -32,10 +40,14 @@ struct TierLabels {
 }
 
 impl TierLabels {
+    fn of(kind: &'static str, tier: Tier, result: LookupResult) -> Self {
+        Self { kind, tier: tier.as_str(), result: result.as_str() }
+    }
+
     fn all() -> impl Iterator<Item = Self> {
         KINDS.into_iter().flat_map(|kind| {
             TIERS.into_iter().flat_map(move |(tier, results)| {
-                results.iter().map(move |result| Self { kind, tier, result })
+                results.iter().map(move |result| Self::of(kind, tier, *result))
             })
         })
     }
@@ -52,6 +64,12 @@ struct EntryLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StoreLabels {
     store: &'static str,
+}
+
+impl StoreLabels {
+    fn of(store: Store) -> Self {
+        Self { store: store.as_str() }
+    }
 }
 
 /// Label of an address: the setting that holds it.
@@ -75,20 +93,24 @@ impl Stores {
     pub(super) fn new(to: &mut Registrar<'_>) -> Self {
         let lookups = Closed::new(TierLabels::all());
         to.registered("lookups", "Lookups by kind, tier and result", lookups.family());
-        let holdings = |kind| ["value", "negative"].map(|holds| EntryLabels { kind, holds });
+        let holdings = |kind| {
+            EntryContent::ALL
+                .iter()
+                .map(move |content| EntryLabels { kind, holds: content.as_str() })
+        };
         let entries = Closed::new(KINDS.into_iter().flat_map(holdings));
         to.registered(
             "memory_entries",
             "Entries in memory after the last lookup that added one",
             entries.family(),
         );
-        let commands = Closed::new(STORES.map(|store| StoreLabels { store }));
+        let commands = Closed::new(Store::ALL.iter().copied().map(StoreLabels::of));
         to.registered(
             "store_commands",
             "Round trips to a store; each is a Redis command or a Postgres query",
             commands.family(),
         );
-        let failures = Closed::new(STORES.map(|store| StoreLabels { store }));
+        let failures = Closed::new(Store::ALL.iter().copied().map(StoreLabels::of));
         to.registered(
             "store_failures",
             "Round trips to a store that failed or timed out",
@@ -121,40 +143,36 @@ impl Stores {
 
 impl Metrics {
     /// Returns the counter of one result of a tier, for callers that count often.
-    pub(crate) fn lookups(
-        &self,
-        kind: &'static str,
-        tier: &'static str,
-        result: &'static str,
-    ) -> Counter {
-        self.stores.lookups.handle(&TierLabels { kind, tier, result })
+    pub(crate) fn lookups(&self, kind: &'static str, tier: Tier, result: LookupResult) -> Counter {
+        self.stores.lookups.handle(&TierLabels::of(kind, tier, result))
     }
 
-    pub(crate) fn looked_up(&self, kind: &'static str, tier: &'static str, result: &'static str) {
-        self.stores.lookups.of(&TierLabels { kind, tier, result }).inc();
+    pub(crate) fn looked_up(&self, kind: &'static str, tier: Tier, result: LookupResult) {
+        self.stores.lookups.of(&TierLabels::of(kind, tier, result)).inc();
     }
 
-    pub(crate) fn held(&self, kind: &'static str, holds: &'static str, count: u64) {
+    pub(crate) fn held(&self, kind: &'static str, content: EntryContent, count: u64) {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let holds = content.as_str();
         self.stores.entries.of(&EntryLabels { kind, holds }).set(count);
     }
 
-    pub(crate) fn command(&self, store: &'static str) {
-        self.stores.commands.of(&StoreLabels { store }).inc();
+    pub(crate) fn command(&self, store: Store) {
+        self.stores.commands.of(&StoreLabels::of(store)).inc();
     }
 
-    pub(crate) fn failure(&self, store: &'static str) {
-        self.stores.failures.of(&StoreLabels { store }).inc();
+    pub(crate) fn failure(&self, store: Store) {
+        self.stores.failures.of(&StoreLabels::of(store)).inc();
     }
 
     /// The counter of round trips to a store.
-    pub(crate) fn commands(&self, store: &'static str) -> Counter {
-        self.stores.commands.handle(&StoreLabels { store })
+    pub(crate) fn commands(&self, store: Store) -> Counter {
+        self.stores.commands.handle(&StoreLabels::of(store))
     }
 
     /// The counter of round trips to a store that failed or timed out.
-    pub(crate) fn failures(&self, store: &'static str) -> Counter {
-        self.stores.failures.handle(&StoreLabels { store })
+    pub(crate) fn failures(&self, store: Store) -> Counter {
+        self.stores.failures.handle(&StoreLabels::of(store))
     }
 
     /// The counter of answers by another installation, to which a setting led.

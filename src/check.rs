@@ -26,7 +26,7 @@ use uuid::Uuid;
 use self::details::{CheckDetails, PendingDenial, WithGrounds};
 pub(crate) use self::{
     awaited_bodies::AwaitedBodies, denial_rates::DenialRates, long_bodies::LongBodies,
-    long_bodies::aside, step::CheckStep,
+    step::CheckStep,
 };
 use crate::{
     api::Apis,
@@ -103,7 +103,7 @@ impl Checker {
         encode: impl FnOnce(ToEncode<'_>) -> A,
     ) -> A
     where
-        H: Fn(&str) -> Option<&'a str>,
+        H: Fn(&str) -> Option<&'a str> + Sync,
     {
         let apis = self.apis.load();
         let (outcome, details) = match parts {
@@ -145,7 +145,7 @@ impl Checker {
         started: Tick,
     ) -> (CheckOutcome, CheckDetails<'r>)
     where
-        H: Fn(&str) -> Option<&'a str>,
+        H: Fn(&str) -> Option<&'a str> + Sync,
     {
         let (refused, details) = match request::parse(parts, apis, &self.tokens) {
             Ok(request) => match self.authorize(&request, parts, step, started).await {
@@ -169,7 +169,7 @@ impl Checker {
         started: Tick,
     ) -> Result<(CheckOutcome, Provenance), PendingDenial>
     where
-        H: Fn(&str) -> Option<&'a str>,
+        H: Fn(&str) -> Option<&'a str> + Sync,
     {
         // A body that a first step asked for counts until the decision, because Envoy holds it
         // until then.
@@ -235,9 +235,10 @@ impl Checker {
                             // everything else is looked up again afterwards.
                             let read =
                                 || self.read_long(request.token().id(), parts, form, body, until);
-                            let read =
-                                self.long_bodies.read(needs.owner(), || read().map(Box::new));
-                            long = Some(in_time(until, read).await.with_grounds(provenance)?);
+                            let read = self.long_bodies.read(needs.owner(), read);
+                            let (read, _counted) =
+                                in_time(until, read).await.with_grounds(provenance)?;
+                            long = Some(read);
                             at = clock::now();
                             continue;
                         }

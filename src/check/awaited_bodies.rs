@@ -98,7 +98,8 @@ impl AwaitedBodies {
         let own = self.ids.hash_one(request);
         let timeout = self.limits.timeout;
         let mut state = self.lock();
-        state.forget(token, now, now.after(timeout / 8));
+        // Not of all tokens: this runs on a thread of low priority, and others wait for the lock.
+        state.forget_of(token, now);
         let awaited = state.tokens.entry(token).or_default();
         let others: u64 =
             awaited.iter().filter(|one| one.request != own).map(|one| one.bytes).sum();
@@ -180,7 +181,14 @@ impl AwaitedByToken {
                 !awaited.is_empty()
             });
             self.tokens = tokens;
-        } else if let Some(mut awaited) = self.tokens.remove(&token) {
+        } else {
+            self.forget_of(token, now);
+        }
+    }
+
+    /// Drops what is forgotten of this token.
+    fn forget_of(&mut self, token: TokenId, now: Tick) {
+        if let Some(mut awaited) = self.tokens.remove(&token) {
             self.retain(&mut awaited, now);
             if !awaited.is_empty() {
                 self.tokens.insert(token, awaited);

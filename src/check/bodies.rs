@@ -12,7 +12,8 @@ use crate::{
 
 impl Checker {
     /// Reads the model of a long body. Meanwhile, the memory for its decoded bytes counts towards
-    /// that of long bodies.
+    /// that of long bodies. It does so until the caller drops the second result: this runs on a
+    /// thread of low priority, and dropping takes a lock.
     pub(super) fn read_long<'a, H>(
         &self,
         token: TokenId,
@@ -20,13 +21,13 @@ impl Checker {
         form: BodyForm,
         body: Body<'a>,
         until: Tick,
-    ) -> Result<ModelName, NoModel>
+    ) -> (Result<Box<ModelName>, NoModel>, impl Send)
     where
-        H: Fn(&str) -> Option<&'a str>,
+        H: Fn(&str) -> Option<&'a str> + Sync,
     {
         let mut counted = None;
         let mut held = None;
-        request::model(parts.target, body, form, &mut |ask| match ask {
+        let read = request::model(parts.target, body, form, &mut |ask| match ask {
             ResourceNeed::Time if clock::now() < until => Ok(()),
             ResourceNeed::Time => Err(NoModel::NotInTime),
             ResourceNeed::Memory(bytes) => {
@@ -39,7 +40,8 @@ impl Checker {
                 held = Some(room.map_err(|_| NoModel::NotInTime)?);
                 Ok(())
             }
-        })
+        });
+        (read.map(Box::new), (counted, held))
     }
 
     /// Admits the body that a first step needs, unless the body could not help, or too many are
@@ -51,7 +53,7 @@ impl Checker {
         now: Tick,
     ) -> Result<AwaitsBody, Denial>
     where
-        H: Fn(&str) -> Option<&'a str>,
+        H: Fn(&str) -> Option<&'a str> + Sync,
     {
         if self.denials.is_spent(awaits.token(), now) {
             return Err(awaits.refused(Refusal::RateLimited));

@@ -1,13 +1,15 @@
 //! Reads long bodies without delaying other checks.
 //!
 //! Checks are answered on their connection, several at a time. Reading a body of a megabyte takes a
-//! millisecond, during which all the others would wait. So a long body is read in its own task,
-//! which hands the other tasks of its worker thread to another thread. The number of bodies that
-//! are read at once is bounded, and each owner of tokens has one read at a time. A check waits for
-//! its turn within its deadline. Long lists of models are made in the same way.
+//! millisecond, during which all the others would wait. So a thread of low priority reads it. The
+//! check that waits for this is in its own task, which hands the other tasks of its worker thread to
+//! another thread. The number of bodies that are read at once is bounded, and each owner of tokens
+//! has one read at a time. A check waits for its turn within its deadline; the turn lasts until the
+//! body has been read. Long lists of models are made in the same way.
 
 use std::{
     collections::HashMap,
+    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -17,7 +19,9 @@ use tokio::{
     task::{block_in_place, yield_now},
 };
 
-use crate::{body::Body, principal::UserId, resolve::Unavailable};
+use crate::{
+    body::Body, principal::UserId, process::low_priority::LowPriorityThreads, resolve::Unavailable,
+};
 
 /// Longest body, in bytes, that is read on the connection: this takes less time than waking a
 /// thread.
@@ -35,6 +39,7 @@ pub(crate) struct LongBodies {
     /// The map has the owners with a body that waits or is read.
     turns: Mutex<HashMap<UserId, Turn>>,
     at_once: Semaphore,
+    threads: LowPriorityThreads,
 }
 
 /// The bodies of one owner.
@@ -46,13 +51,24 @@ struct Turn {
 
 impl LongBodies {
     /// Reads up to `at_once` bodies at a time.
-    pub(crate) fn new(at_once: usize) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the operating system does not start a thread.
+    pub(crate) fn new(at_once: usize) -> io::Result<Self> {
         let room = Arc::new(Semaphore::new(ROOM));
-        Self { room, turns: Mutex::default(), at_once: Semaphore::new(at_once.max(1)) }
+        let at_once = at_once.max(1);
+        // One more thread, for work that waits for no turn.
+        let threads = LowPriorityThreads::start(at_once + 1)?;
+        Ok(Self { room, turns: Mutex::default(), at_once: Semaphore::new(at_once), threads })
     }
 
     /// Reads as many at a time as leave half of the processors to other checks.
-    pub(crate) fn for_this_machine() -> Self {
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the operating system does not start a thread.
+    pub(crate) fn for_this_machine() -> io::Result<Self> {
         Self::new(std::thread::available_parallelism().map_or(1, |all| all.get() / 2))
     }
 
@@ -76,8 +92,11 @@ impl LongBodies {
     pub(crate) async fn read<T>(
         &self,
         owner: UserId,
-        read: impl FnOnce() -> T,
-    ) -> Result<T, Unavailable> {
+        read: impl FnOnce() -> T + Send,
+    ) -> Result<T, Unavailable>
+    where
+        T: Send,
+    {
         Ok(self.turn(owner).await?.aside(read))
     }
 
@@ -88,7 +107,17 @@ impl LongBodies {
         let own = Own::new(self, owner);
         let one = Arc::clone(&own.one).acquire_owned().await.map_err(|_| Unavailable)?;
         let among_all = self.at_once.acquire().await.map_err(|_| Unavailable)?;
-        Ok(InTurn { _among_all: among_all, _one: one, _own: own })
+        Ok(InTurn { _among_all: among_all, _one: one, own })
+    }
+
+    /// Runs `work`, which takes long, on a thread of low priority. This thread waits for it, after
+    /// handing its other tasks to another one.
+    pub(crate) fn aside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        match Handle::current().runtime_flavor() {
+            RuntimeFlavor::MultiThread => block_in_place(|| self.threads.run(work)),
+            // A runtime with one thread cannot hand its tasks over.
+            _ => self.threads.run(work),
+        }
     }
 }
 
@@ -96,13 +125,13 @@ impl LongBodies {
 pub(crate) struct InTurn<'b> {
     _among_all: SemaphorePermit<'b>,
     _one: OwnedSemaphorePermit,
-    _own: Own<'b>,
+    own: Own<'b>,
 }
 
 impl InTurn<'_> {
     /// Runs `work`, which takes long, without delaying other checks.
-    pub(crate) fn aside<T>(&self, work: impl FnOnce() -> T) -> T {
-        aside(work)
+    pub(crate) fn aside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.own.bodies.aside(work)
     }
 }
 
@@ -135,16 +164,6 @@ impl Drop for Own<'_> {
     }
 }
 
-/// Runs `work`, which takes long, in this thread, after handing the thread's other tasks to another
-/// one.
-pub(crate) fn aside<T>(work: impl FnOnce() -> T) -> T {
-    match Handle::current().runtime_flavor() {
-        RuntimeFlavor::MultiThread => block_in_place(work),
-        // A runtime with one thread cannot hand its tasks over.
-        _ => work(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::{
@@ -163,15 +182,35 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_read_at_the_first_poll() {
-        let bodies = LongBodies::new(1);
+        let bodies = LongBodies::new(1).unwrap();
         assert_eq!(bodies.read(owner(1), || panic!("read")).now_or_never(), None::<Result<(), _>>);
         assert_eq!(bodies.read(owner(1), || 7).await, Ok(7));
+    }
+
+    /// Whichever runtime waits for it.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn bodies_are_read_and_lists_made_at_low_priority() {
+        use rustix::process::getpriority_process;
+        use tokio::runtime::Builder;
+
+        let priority = || getpriority_process(None).unwrap();
+        let own = priority();
+        for mut runtime in [Builder::new_current_thread(), Builder::new_multi_thread()] {
+            runtime.build().unwrap().block_on(async {
+                let bodies = LongBodies::new(1).unwrap();
+                assert!(bodies.read(owner(1), priority).await.unwrap() > own);
+                assert!(bodies.turn(owner(1)).await.unwrap().aside(priority) > own);
+                assert!(bodies.aside(priority) > own);
+                assert_eq!(priority(), own);
+            });
+        }
     }
 
     /// Each body is read until the gate opens.
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn an_owner_has_one_read_at_a_time_and_delays_no_other_task() {
-        let bodies = Arc::new(LongBodies::new(2));
+        let bodies = Arc::new(LongBodies::new(2).unwrap());
         let gate = Arc::new((Mutex::new(false), Condvar::new()));
         let reading = Arc::new(AtomicUsize::new(0));
         let [one, other] = [1, 2].map(owner);

@@ -3,7 +3,7 @@
 mod records;
 mod waits;
 
-use std::cell::RefCell;
+use std::sync::Mutex;
 
 use futures_util::FutureExt;
 use patgate_core::testing::OURS;
@@ -44,6 +44,9 @@ fn found<V>(value: V, as_of: Tick, verified: Moment, stamp: &Arc<Stamp>) -> Foun
     }
 }
 
+/// When the token expires: long after the test, even on a busy machine.
+const EXPIRY: Moment = Moment(3_600_000_000);
+
 /// Makes a checker whose memory has one token of one domain, and whose Postgres does not exist. The
 /// token may use the model `m`, and `others` more.
 fn checker(
@@ -71,7 +74,7 @@ fn checker(
     let principal = Principal::new(
         token.id(),
         token.digest().clone(),
-        Moment(0)..Moment(moment.0 * 2),
+        Moment(0)..EXPIRY,
         false,
         UserId(Uuid::from_u128(2)),
         true,
@@ -128,7 +131,7 @@ fn checker(
         model_reading: ModelReading::WhenNeeded,
         mode: Mode::Enforce,
         denials: DenialRates::new(10),
-        long_bodies: LongBodies::new(1),
+        long_bodies: LongBodies::new(1).unwrap(),
         awaited: AwaitedBodies::new(
             config::AwaitedBodyLimits { per_token: 2, bytes_per_token: 64 << 20, timeout: hour },
             metrics.clone(),

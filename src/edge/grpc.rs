@@ -214,7 +214,7 @@ impl GrpcServer {
         mut respond: SendResponse<Bytes>,
     ) {
         let ServerState { edge, others, turn, .. } = &*self.0;
-        let decompressed = compressed::decompress(message, room, turn).await;
+        let decompressed = compressed::decompress(message, room, turn, &edge.0.long_bodies).await;
         let refusal = match (decompressed, step) {
             (Ok(Message { bytes, held: _held }), Some(step)) => {
                 let answer = compressed::serve(others.routes(), bytes, step).await;

@@ -7,11 +7,11 @@ use super::*;
 #[tokio::test]
 async fn nothing_is_read_twice_for_the_record() {
     let (checker, _, plain) = hot(&mut Registry::default());
-    let asked = RefCell::new(Vec::new());
+    let asked = Mutex::new(Vec::new());
     let bearer = format!("Bearer {}", plain.expose());
     let body = br#"{"messages":[],"model":"other"}"#;
     let header = |name: &str| {
-        asked.borrow_mut().push(name.to_owned());
+        asked.lock().unwrap().push(name.to_owned());
         match name {
             "authorization" => Some(bearer.as_str()),
             "content-type" => Some("application/json"),
@@ -30,7 +30,7 @@ async fn nothing_is_read_twice_for_the_record() {
     assert_eq!(operation, Some(Operation::LlmChatCompletions));
     assert_eq!(model.as_deref(), Some("other"));
     for name in ["authorization", "content-type"] {
-        let times = asked.borrow().iter().filter(|asked| *asked == name).count();
+        let times = asked.lock().unwrap().iter().filter(|asked| *asked == name).count();
         assert_eq!(times, 1, "{name}: {asked:?}");
     }
 }

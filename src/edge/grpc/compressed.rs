@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     body::{ResourceNeed, gunzip},
-    check::{CheckStep, aside},
+    check::{CheckStep, LongBodies},
     clock,
     refusal::{CompressionFault, MalformedPart, NoModel, Refusal},
 };
@@ -32,6 +32,7 @@ pub(super) async fn decompress(
     message: Message,
     room: &MessageRoom,
     turn: &Semaphore,
+    slow: &LongBodies,
 ) -> Result<Message, Refusal> {
     yield_now().await;
     let until = clock::now().after(room.patience);
@@ -41,7 +42,7 @@ pub(super) async fn decompress(
     let mut held = room.take(own)?;
     let in_turn = timeout(room.patience, turn.acquire()).await;
     let _in_turn = in_turn.ok().and_then(Result::ok).ok_or(Refusal::Unavailable)?;
-    let decoded = aside(|| {
+    let decoded = slow.aside(|| {
         gunzip(&message.bytes, room.longest, &mut |ask| match ask {
             ResourceNeed::Time if clock::now() < until => Ok(()),
             ResourceNeed::Time => Err(NoModel::NotInTime),

@@ -6,7 +6,10 @@ use prost::Message as _;
 use patgate_core::testing::gzip;
 
 use super::{super::compressed::decompress, *};
-use crate::wire::codec::{encode, tests::generated};
+use crate::{
+    check::LongBodies,
+    wire::codec::{encode, tests::generated},
+};
 
 fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
     [&[flag], &(message.len() as u32).to_be_bytes()[..], message].concat()
@@ -154,13 +157,13 @@ fn compressed(message: &[u8]) -> message::Message {
 #[tokio::test(start_paused = true)]
 async fn one_message_is_decompressed_at_a_time_and_none_on_the_connection() {
     let room = MessageRoom::for_checks(message::MAX_IN_PIECES);
-    let turn = Semaphore::new(1);
-    let begun = decompress(compressed(b"x"), &room, &turn).now_or_never();
+    let (turn, slow) = (Semaphore::new(1), LongBodies::new(1).unwrap());
+    let begun = decompress(compressed(b"x"), &room, &turn, &slow).now_or_never();
     assert!(begun.is_none(), "nothing is done at the first poll");
     let taken = turn.acquire().await.unwrap();
-    let waited = decompress(compressed(b"x"), &room, &turn).await;
+    let waited = decompress(compressed(b"x"), &room, &turn, &slow).await;
     assert_eq!(waited.err(), Some(Refusal::Unavailable), "it has waited as long as it may");
     drop(taken);
-    assert_eq!(decompress(compressed(b"x"), &room, &turn).await.unwrap().bytes, &b"x"[..]);
+    assert_eq!(decompress(compressed(b"x"), &room, &turn, &slow).await.unwrap().bytes, &b"x"[..]);
     assert_eq!(room.take(message::MAX_IN_PIECES).map(drop), Ok(()), "nothing is kept");
 }

@@ -1,0 +1,88 @@
+//! Threads of low priority, for work that takes long and that nothing else should wait for.
+//!
+//! The scheduler lets two threads of one priority take turns of several milliseconds. A thread of
+//! low priority gives its processor up as soon as another thread has work. It still gets a share of
+//! a busy processor, so its work always ends.
+//!
+//! Such a thread must not hold a lock that other threads wait for, except for a moment: the scheduler
+//! could take its processor meanwhile. So the work borrows what it reads, and its caller frees it.
+
+use std::io;
+
+use rayon_core::{ThreadPool, ThreadPoolBuilder};
+
+/// The threads.
+pub(crate) struct LowPriorityThreads(ThreadPool);
+
+impl LowPriorityThreads {
+    /// Starts so many threads.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the operating system does not start a thread.
+    pub(crate) fn start(threads: usize) -> io::Result<Self> {
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|number| format!("low-priority-{number}"))
+            .start_handler(|_| lower_priority());
+        pool.build().map(Self).map_err(io::Error::other)
+    }
+
+    /// Runs `work` on one of the threads, and blocks the calling thread meanwhile. A panic of `work`
+    /// is the caller's.
+    pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.0.install(work)
+    }
+}
+
+/// How much the threads are nicer than the process. Beside one other busy thread, they get a tenth of
+/// a processor. With 19, the most that there is, they would get a seventieth: a long body would be
+/// read too late on a busy machine.
+#[cfg(target_os = "linux")]
+const NICER: i32 = 10;
+
+/// Lowers the priority of the calling thread. This needs no privilege; but if it is forbidden, the
+/// work is done at the priority of the process.
+#[cfg(target_os = "linux")]
+fn lower_priority() {
+    // On Linux, this is about the calling thread, and not about the process.
+    if let Err(error) = rustix::process::nice(NICER) {
+        tracing::debug!(%error, "a thread keeps the priority of the process");
+    }
+}
+
+/// Elsewhere, only the whole process has a priority.
+#[cfg(not(target_os = "linux"))]
+fn lower_priority() {}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    #[cfg(target_os = "linux")]
+    use rustix::process::getpriority_process;
+
+    use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn work_is_done_at_low_priority_and_nothing_else() {
+        let priority = || getpriority_process(None).unwrap();
+        let (threads, own) = (LowPriorityThreads::start(2).unwrap(), priority());
+        let low = threads.run(priority);
+        assert!(low > own, "{low} is not lower than {own}");
+        assert_eq!(low, 19.min(own + NICER));
+        assert_eq!(priority(), own);
+    }
+
+    #[test]
+    fn a_panic_is_the_callers_and_ends_no_thread() {
+        let threads = LowPriorityThreads::start(1).unwrap();
+        let text = String::from("borrowed");
+        for _ in 0..3 {
+            let run = || threads.run(|| assert!(text.is_empty(), "on purpose"));
+            assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
+            assert_eq!(threads.run(|| text.len()), 8);
+        }
+    }
+}

@@ -27,13 +27,17 @@ use crate::{
     },
     clock,
     config::Config,
-    edge::grpc::GrpcEdge,
+    edge::grpc::{GrpcEdge, secret::CallSecrets},
     feed::{FeedReader, Relay},
     freshness::KnownChanges,
     postgres,
     process::tasks::Tasks,
     rollout::Mode,
-    server::{self, Lifetimes, Listeners, ring_watch::RingWatch},
+    server::{
+        self, Lifetimes, Listeners,
+        ring_watch::RingWatch,
+        tls::{Reloader, ServerTls},
+    },
     telemetry::{self, Metrics},
     token::Tokens,
     wire::response::AnswerSettings,
@@ -45,6 +49,9 @@ const LAST_WRITES: Duration = Duration::from_secs(2);
 /// Everything that `patgate serve` runs, connected and listening, not yet serving.
 pub struct App {
     listeners: Listeners,
+    tls: ServerTls,
+    certificates: Vec<Reloader>,
+    secrets: CallSecrets,
     edge: GrpcEdge,
     reader: FeedReader,
     relay: Option<Relay>,
@@ -71,6 +78,7 @@ impl App {
         let metrics = Metrics::new(&mut registry);
         let reloader = ApiReloader::load(config.apis.clone(), metrics.clone())?;
         let listeners = Listeners::bind(&config.listen).await?;
+        let (tls, certificates) = ServerTls::load(&config.listen, &mut registry)?;
         let (log, log_writer) = DecisionLog::open(&config.decision_log, &metrics)?;
         let log_handle = log.handle();
 
@@ -118,6 +126,9 @@ impl App {
         };
         Ok(Self {
             listeners,
+            tls,
+            certificates,
+            secrets: CallSecrets::new(config.grpc_secrets.clone()),
             edge: GrpcEdge(Arc::new(checker)),
             reader,
             relay,
@@ -176,6 +187,9 @@ impl App {
             }
         };
         tasks.spawn("reader of API tables", self.reloader.run(stop.clone()));
+        for certificates in self.certificates {
+            tasks.spawn("reader of certificates", certificates.run(stop.clone()));
+        }
         let objection = self.ring_watch.objection();
         tasks.spawn("watch of the key ring", self.ring_watch.run(stop.clone()));
         let last_uses = tasks.spawn("writer of last uses", self.last_use_writer.run(stop.clone()));
@@ -190,6 +204,8 @@ impl App {
         let canary = OptionFuture::from(canary);
         let serving = server::Serving {
             edge: self.edge,
+            tls: self.tls,
+            secrets: self.secrets,
             registry: self.registry,
             lifetimes: self.lifetimes,
             objection,

@@ -6,6 +6,7 @@ mod keys;
 mod load;
 mod postgres_url;
 mod sources;
+mod transport;
 mod values;
 
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
@@ -17,6 +18,7 @@ pub use self::{
     keyring_file::{KeyRingFileError, read_keyring},
     keys::reference,
     sources::ConfigSources,
+    transport::{ClientCertificates, ClientName, Owner, Tls},
 };
 use self::{
     keys::KEYS,
@@ -77,6 +79,8 @@ pub struct Config {
     pub guard_word: String,
     /// How long patgate drains when it stops.
     pub drain: DrainTimes,
+    /// The secrets of which one must come with each gRPC call; none if that is off.
+    pub grpc_secrets: Vec<SecretString>,
     /// Most connections per gRPC listener.
     pub max_connections: usize,
     /// The age at which a gRPC connection is closed, so that new replicas receive load.
@@ -94,6 +98,12 @@ pub struct ListenSettings {
     pub uds: Option<PathBuf>,
     /// The permissions of that socket.
     pub uds_mode: u32,
+    /// The owner of that socket.
+    pub uds_owner: Owner,
+    /// The certificates of the TCP address for gRPC; `None` if it has no TLS.
+    pub grpc_tls: Option<Tls>,
+    /// The certificates of the address for health and metrics; `None` if it has no TLS.
+    pub http_tls: Option<Tls>,
     /// The address for health and metrics.
     pub http: Option<SocketAddr>,
 }

@@ -1,4 +1,5 @@
 //! Files that the operator writes.
 
 pub(crate) mod api_tables;
+pub(crate) mod settled;
 pub(crate) mod trusted;

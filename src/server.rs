@@ -6,6 +6,7 @@ mod listeners;
 mod readiness;
 pub(crate) mod ring_fit;
 pub(crate) mod ring_watch;
+pub(crate) mod tls;
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,13 +25,14 @@ use self::{
     acceptor::{Acceptor, ListenerLabels, Transport},
     readiness::Readiness,
     ring_watch::Objection,
+    tls::ServerTls,
 };
 pub(crate) use self::{
     http::DESCRIPTORS as HTTP_DESCRIPTORS,
     listeners::{BindError, Listeners},
 };
 use crate::{
-    edge::grpc::{GrpcEdge, GrpcServer},
+    edge::grpc::{GrpcEdge, GrpcServer, secret::CallSecrets},
     process::tasks::Tasks,
     telemetry,
     throttle::Throttle,
@@ -40,6 +42,8 @@ use crate::{
 /// The parts that `serve` needs.
 pub(crate) struct Serving {
     pub(crate) edge: GrpcEdge,
+    pub(crate) tls: ServerTls,
+    pub(crate) secrets: CallSecrets,
     pub(crate) registry: Registry,
     pub(crate) lifetimes: Lifetimes,
     /// The reason why the replica is not ready, while there is one.
@@ -65,7 +69,7 @@ pub(crate) async fn run(
     tasks: &Tasks,
     shutdown: CancellationToken,
 ) {
-    let Serving { edge, mut registry, lifetimes, mut objection } = serving;
+    let Serving { edge, tls, secrets, mut registry, lifetimes, mut objection } = serving;
     let readiness = Readiness::new(objection.clone());
     let closing = CancellationToken::new();
     let (reporter, health) = tonic_health::server::health_reporter();
@@ -80,9 +84,10 @@ pub(crate) async fn run(
     );
     let shown = readiness.clone();
     telemetry::show_readiness(&mut registry, move || shown.get().is_ok());
-    let grpc = GrpcServer::new(edge, health);
-    let acceptor = |transport| Acceptor {
+    let grpc = GrpcServer::new(edge, health, secrets);
+    let acceptor = |transport, tls| Acceptor {
         transport,
+        tls,
         grpc: grpc.clone(),
         max_connection_age: lifetimes.max_connection_age,
         places: Arc::new(Semaphore::new(lifetimes.max_connections)),
@@ -92,15 +97,15 @@ pub(crate) async fn run(
         closing: closing.clone(),
     };
     if let Some(listener) = listeners.grpc {
-        let accepting = acceptor(Transport::Tcp).accept_tcp(listener);
+        let accepting = acceptor(Transport::Tcp, tls.grpc).accept_tcp(listener);
         tasks.spawn("gRPC listener", closing.clone().run_until_cancelled_owned(accepting));
     }
     if let Some(listener) = listeners.uds {
-        let accepting = acceptor(Transport::Unix).accept_unix(listener);
+        let accepting = acceptor(Transport::Unix, None).accept_unix(listener);
         tasks.spawn("gRPC listener", closing.clone().run_until_cancelled_owned(accepting));
     }
     if let Some(listener) = listeners.http {
-        let served = http::serve(listener, http::routes(readiness.clone(), registry));
+        let served = http::serve(listener, tls.http, http::routes(readiness.clone(), registry));
         // Requests here are short; nothing is lost when the task ends with the process.
         tasks.spawn("HTTP listener", closing.clone().run_until_cancelled_owned(served));
     }
@@ -170,7 +175,14 @@ mod tests {
             panic!("on purpose");
         });
         let edge = GrpcEdge(Arc::new(checker));
-        let serving = Serving { edge, registry, lifetimes, objection: Objection::none() };
+        let serving = Serving {
+            edge,
+            tls: ServerTls::default(),
+            secrets: CallSecrets::new(Vec::new()),
+            registry,
+            lifetimes,
+            objection: Objection::none(),
+        };
         let never = CancellationToken::new();
         let running = tokio::spawn({
             let tasks = tasks.clone();

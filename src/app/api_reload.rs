@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::{Apis, TableErrors, TableSource},
-    files::api_tables,
+    files::{api_tables, settled::Settled},
     telemetry::{ApiReload, Metrics},
 };
 
@@ -35,11 +35,8 @@ pub(crate) struct ApiReloader {
     pub(crate) asked: Arc<Notify>,
     paths: Vec<PathBuf>,
     metrics: Metrics,
-    /// The content that was tried last: an error is reported once, not at every read.
-    tried: ReadSources,
-    /// Content that was read once. It is not tried before it is read again: the next read may find
-    /// the rest of a file that is being written, and half a table may protect less.
-    seen: Option<ReadSources>,
+    /// Half a table may protect less.
+    files: Settled<ReadSources>,
 }
 
 impl ApiReloader {
@@ -48,7 +45,7 @@ impl ApiReloader {
         let sources = api_tables::read(&paths)?;
         let apis = Arc::new(ArcSwap::from_pointee(Apis::compile(&sources)?));
         let asked = Arc::default();
-        Ok(Self { apis, asked, paths, metrics, tried: Ok(sources), seen: None })
+        Ok(Self { apis, asked, paths, metrics, files: Settled::new(Ok(sources)) })
     }
 
     /// Reads the files until `stop`.
@@ -61,7 +58,7 @@ impl ApiReloader {
         while let Some(asked) = stop.run_until_cancelled(timeout(EVERY, asked.notified())).await {
             let Some(read) = self.read().await else { return };
             if asked.is_err() {
-                if self.is_settled(&read) {
+                if let Some(read) = self.files.take(read) {
                     self.take_up(read).await;
                 }
                 continue;
@@ -69,6 +66,7 @@ impl ApiReloader {
             sleep(AGAIN).await;
             let Some(again) = self.read().await else { return };
             if again == read {
+                self.files.force(read.clone());
                 self.take_up(read).await;
             } else {
                 // Read again until it has settled.
@@ -83,20 +81,7 @@ impl ApiReloader {
         spawn_blocking(move || api_tables::read(&paths)).await.ok()
     }
 
-    /// Returns whether this content differs from what was tried last, and was read twice.
-    fn is_settled(&mut self, read: &ReadSources) -> bool {
-        if *read == self.tried {
-            self.seen = None;
-            return false;
-        }
-        let again = self.seen.as_ref() == Some(read);
-        self.seen = Some(read.clone());
-        again
-    }
-
-    async fn take_up(&mut self, read: ReadSources) {
-        self.seen = None;
-        self.tried = read.clone();
+    async fn take_up(&self, read: ReadSources) {
         let compile = move || read.and_then(|sources| Apis::compile(&sources));
         let Ok(compiled) = spawn_blocking(compile).await else { return };
         match compiled {

@@ -10,7 +10,7 @@ use crate::{
     installation::Installation,
     postgres::{ConnectError, SchemaError},
     process::tasks::TaskEnded,
-    server::BindError,
+    server::{BindError, tls::TlsError},
 };
 
 /// Why patgate did not start, or stopped.
@@ -28,6 +28,9 @@ pub enum Error {
     /// A listener cannot be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The certificates of a listener cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The database cannot be reached.
     #[error(transparent)]
     Postgres(#[from] ConnectError),

@@ -170,7 +170,13 @@ pub(super) async fn run(session: &Session, asked: Arguments) -> anyhow::Result<(
         rollout(domain, known.principal.as_ref().map(|principal| principal.token))
     });
     if let Some(server) = &asked.server {
-        let question = ReplicaQuestion { method, authority, target, sent: &sent };
+        let question = ReplicaQuestion {
+            method,
+            authority,
+            target,
+            sent: &sent,
+            secret: config.grpc_secrets.first(),
+        };
         report.record_answer(replica::ask(server, &question).await?);
     }
     if session.out.is_json() {

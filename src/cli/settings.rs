@@ -6,6 +6,7 @@ use super::{UsageError, output, session::Session};
 use crate::{
     config::{self, Config, ConfigPurpose, read_keyring},
     files::api_tables,
+    server::tls,
 };
 
 #[derive(clap::Subcommand)]
@@ -60,6 +61,10 @@ fn mistakes(session: &Session, purpose: ConfigPurpose) -> Vec<String> {
     }
     if let Err(tables) = api_tables::load(&apis) {
         mistakes.extend(tables.to_string().lines().map(|mistake| format!("apis: {mistake}")));
+    }
+    let listen = session.config(purpose).map(|config| config.listen);
+    if let Some(Err(tls)) = listen.ok().map(|listen| tls::check(&listen)) {
+        mistakes.push(tls.to_string());
     }
     mistakes
 }

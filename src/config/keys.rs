@@ -14,7 +14,7 @@ pub(super) struct Key {
 }
 
 /// Keys whose value may be written as a list in YAML.
-pub(super) const LISTS: &[&str] = &["apis", "token.prefixes"];
+pub(super) const LISTS: &[&str] = &["apis", "grpc.tls.client_names", "token.prefixes"];
 
 const fn key(name: &'static str, default: &'static str, help: &'static str) -> Key {
     Key { name, default, secret: false, help }
@@ -28,6 +28,12 @@ pub(super) const KEYS: &[Key] = &[
     key("listen.grpc", "127.0.0.1:9191", "Address and port for Envoy's gRPC checks; empty = off."),
     key("listen.uds", "", "Path of a Unix socket for Envoy's gRPC checks; empty = off."),
     key("listen.uds_mode", "0660", "Permissions of that socket, octal."),
+    key(
+        "listen.uds_owner",
+        "",
+        "Ids of the user and the group that shall own that socket, such as `101:101` or `:101`; empty \
+         = those of patgate.",
+    ),
     key("listen.http", "127.0.0.1:9192", "Address and port for health and metrics; empty = off."),
     secret(
         "postgres.url",
@@ -165,6 +171,30 @@ pub(super) const KEYS: &[Key] = &[
         "How long patgate accepts requests after SIGTERM while it reports not ready.",
     ),
     key("drain.grace", "30s", "How long requests in progress may take after that."),
+    secret(
+        "grpc.secret",
+        "The secret that Envoy sends in the gRPC metadata `patgate-secret`; two, separated by a comma, \
+         while it is replaced. Checks without it are answered 503; empty = none is needed.",
+    ),
+    key(
+        "grpc.tls.certificate_file",
+        "",
+        "The certificate chain of `listen.grpc`, in PEM; empty = no TLS. Certificates, keys and \
+         authorities are read again when the files change.",
+    ),
+    key("grpc.tls.private_key_file", "", "The private key of that certificate, in PEM."),
+    key(
+        "grpc.tls.client_ca_file",
+        "",
+        "The authorities that sign the clients' certificates, in PEM; empty = clients need none.",
+    ),
+    key(
+        "grpc.tls.client_names",
+        "",
+        "DNS names and SPIFFE ids, separated by commas; a client's certificate must hold one of them.",
+    ),
+    key("http.tls.certificate_file", "", "The same of `listen.http`; empty = no TLS."),
+    key("http.tls.private_key_file", "", "The private key of that certificate, in PEM."),
     key(
         "grpc.max_connections",
         "4096",

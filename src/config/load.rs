@@ -9,6 +9,7 @@ use super::{
     keys,
     postgres_url::{feed_url, postgres_url},
     sources::SettingTexts,
+    transport::{ClientCertificates, Tls, client_names, owner, secrets},
     values::{
         ExpectedValue, address, count, count_or_none, duration, guard_word, headers_prefix,
         log_filter, log_format, log_to, mode, model_reading, optional_time, path, paths,
@@ -51,6 +52,7 @@ impl Config {
         let headers_prefix = reader.get("headers.prefix", headers_prefix);
         let guard_word = reader.get("guard.word", guard_word);
         let drain = DrainTimes::read(&mut reader);
+        let grpc_secrets = reader.get("grpc.secret", secrets);
         let max_connections = reader.get("grpc.max_connections", count);
         let max_connection_age = reader.get("grpc.max_connection_age", some_time);
         let log = LogSettings::read(&mut reader);
@@ -79,6 +81,7 @@ impl Config {
                 headers_prefix: headers_prefix?,
                 guard_word: guard_word?,
                 drain: drain?,
+                grpc_secrets: grpc_secrets?,
                 max_connections: max_connections?,
                 max_connection_age: max_connection_age?,
                 log: log?,
@@ -97,7 +100,74 @@ impl ListenSettings {
         if purpose == ConfigPurpose::Serve && (&grpc, &uds) == (&Some(None), &Some(None)) {
             reader.mistake("listen.grpc", SERVING_NEEDS_A_LISTENER);
         }
-        Some(Self { grpc: grpc?, uds: uds?, uds_mode: uds_mode?, http: http? })
+        let uds_owner = reader.get("listen.uds_owner", owner);
+        let grpc_tls = Tls::read(reader, &GRPC_TLS, matches!(grpc, Some(None)));
+        let http_tls = Tls::read(reader, &HTTP_TLS, matches!(http, Some(None)));
+        Some(Self {
+            grpc: grpc?,
+            uds: uds?,
+            uds_mode: uds_mode?,
+            uds_owner: uds_owner?,
+            grpc_tls: grpc_tls?,
+            http: http?,
+            http_tls: http_tls?,
+        })
+    }
+}
+
+/// The keys of one listener's TLS.
+struct TlsKeys {
+    group: &'static str,
+    certificate: &'static str,
+    private_key: &'static str,
+    /// Of the certificates of clients: their authorities, and their names.
+    clients: Option<(&'static str, &'static str)>,
+}
+
+const GRPC_TLS: TlsKeys = TlsKeys {
+    group: "grpc.tls",
+    certificate: "grpc.tls.certificate_file",
+    private_key: "grpc.tls.private_key_file",
+    clients: Some(("grpc.tls.client_ca_file", "grpc.tls.client_names")),
+};
+const HTTP_TLS: TlsKeys = TlsKeys {
+    group: "http.tls",
+    certificate: "http.tls.certificate_file",
+    private_key: "http.tls.private_key_file",
+    clients: None,
+};
+
+impl Tls {
+    /// Returns `Some(None)` if the listener has no TLS, and `None` after an error. `off` says that
+    /// the listener itself is off.
+    fn read(reader: &mut SettingsReader, keys: &TlsKeys, off: bool) -> Option<Option<Self>> {
+        let certificate = reader.get(keys.certificate, path)?;
+        let private_key = reader.get(keys.private_key, path)?;
+        let clients = match keys.clients {
+            None => None,
+            Some((authorities, names)) => {
+                let (read, named) =
+                    (reader.get(authorities, path)?, reader.get(names, client_names)?);
+                match (read, named.is_empty()) {
+                    (None, true) => None,
+                    (Some(authorities), false) => {
+                        Some(ClientCertificates { authorities, names: named.into() })
+                    }
+                    (Some(_), true) => return reader.refuse(names, CLIENTS_NEED_NAMES),
+                    (None, false) => return reader.refuse(authorities, NAMES_NEED_A_CA),
+                }
+            }
+        };
+        match (certificate, private_key) {
+            (Some(_), Some(_)) if off => reader.refuse(keys.certificate, TLS_NEEDS_A_LISTENER),
+            (Some(certificate), Some(private_key)) => {
+                Some(Some(Self { key: keys.group, certificate, private_key, clients }))
+            }
+            (None, None) if clients.is_some() => reader.refuse(keys.certificate, CLIENTS_NEED_TLS),
+            (None, None) => Some(None),
+            (Some(_), None) => reader.refuse(keys.private_key, CERTIFICATE_NEEDS_A_KEY),
+            (None, Some(_)) => reader.refuse(keys.certificate, KEY_NEEDS_A_CERTIFICATE),
+        }
     }
 }
 
@@ -212,6 +282,15 @@ const SERVING_NEEDS_KEYS: &str = "the path of a key ring; `patgate keyring new` 
 const SERVING_NEEDS_A_LISTENER: &str =
     "an address here or a path in listen.uds, for Envoy to connect to";
 
+const CERTIFICATE_NEEDS_A_KEY: &str = "the path of the certificate's private key";
+const KEY_NEEDS_A_CERTIFICATE: &str = "the path of the private key's certificate";
+const CLIENTS_NEED_TLS: &str = "the path of a certificate, because clients shall present theirs";
+const CLIENTS_NEED_NAMES: &str =
+    "the names of the clients that may connect: an authority alone admits all that it has signed";
+const NAMES_NEED_A_CA: &str = "the path of the authorities that sign the clients' certificates";
+const TLS_NEEDS_A_LISTENER: &str =
+    "no certificate, because the listener that it is for is turned off";
+
 /// Parses settings, and collects an error for each value that does not parse.
 pub(super) struct SettingsReader(SettingTexts);
 
@@ -240,6 +319,12 @@ impl SettingsReader {
                 None
             }
         }
+    }
+
+    /// Collects an error of several settings together.
+    fn refuse<T>(&mut self, key: &'static str, expected: &str) -> Option<T> {
+        self.mistake(key, expected);
+        None
     }
 
     pub(super) fn mistake(&mut self, key: &'static str, expected: &str) {

@@ -11,6 +11,7 @@ mod call;
 mod compressed;
 mod edge;
 mod message;
+pub(crate) mod secret;
 pub(crate) mod service;
 mod stream;
 #[cfg(test)]
@@ -43,6 +44,7 @@ pub(crate) use self::edge::GrpcEdge;
 use self::{
     call::{Call, CalledMethod, MAX_OTHERS},
     message::{Message, MessageRoom, Unread},
+    secret::CallSecrets,
     stream::Unvectored,
     tonic_services::TonicServices,
 };
@@ -84,21 +86,32 @@ struct ServerState {
     room: MessageRoom,
     /// The same for second steps, which bring long bodies.
     room_for_bodies: MessageRoom,
+    /// What a call must bring.
+    secrets: CallSecrets,
     /// The turn to decompress a message.
     turn: Semaphore,
 }
 
 impl GrpcServer {
-    pub(crate) fn new(edge: GrpcEdge, health: HealthServer<impl Health>) -> Self {
-        Self::with_room(edge, health, message::MAX_IN_PIECES)
+    pub(crate) fn new(
+        edge: GrpcEdge,
+        health: HealthServer<impl Health>,
+        secrets: CallSecrets,
+    ) -> Self {
+        Self::with_room(edge, health, secrets, message::MAX_IN_PIECES)
     }
 
-    fn with_room(edge: GrpcEdge, health: HealthServer<impl Health>, room: usize) -> Self {
+    fn with_room(
+        edge: GrpcEdge,
+        health: HealthServer<impl Health>,
+        secrets: CallSecrets,
+        room: usize,
+    ) -> Self {
         let others = TonicServices::new(edge.clone(), health);
         let room = MessageRoom::for_checks(room);
         let room_for_bodies = MessageRoom::for_bodies(Arc::clone(edge.0.long_bodies.room()));
         let turn = Semaphore::new(1);
-        Self(Arc::new(ServerState { edge, others, room, room_for_bodies, turn }))
+        Self(Arc::new(ServerState { edge, others, room, room_for_bodies, secrets, turn }))
     }
 
     /// Serves one connection until it ends. It ends when it is old, or when `closing` says so.
@@ -155,7 +168,7 @@ impl GrpcServer {
             let ended = loop {
                 match connection.poll_accept(cx) {
                     Poll::Ready(Some(Ok((request, respond)))) => {
-                        batch.push(Call::new(request, respond, others));
+                        batch.push(Call::new(request, respond, others, &self.0.secrets));
                     }
                     Poll::Ready(Some(Err(_)) | None) => break Poll::Ready(()),
                     Poll::Pending => break Poll::Pending,
@@ -183,6 +196,13 @@ impl GrpcServer {
                 return Box::pin(others.answer(&path, body, respond)).await;
             }
             CalledMethod::OneTooMany => return tonic_services::refuse(respond),
+            CalledMethod::CheckWithoutSecret => {
+                self.0.secrets.complain();
+                let answer = edge.check(Err(Refusal::Unavailable), CheckStep::Only).await;
+                let _ = send(answer, &mut respond);
+                return;
+            }
+            CalledMethod::Hidden => return tonic_services::hide(respond),
         };
         let room = if step == Some(CheckStep::Second) { room_for_bodies } else { room };
         let message = match message::read(body, room).await {

@@ -11,6 +11,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use super::tls::Tls;
 use crate::{clock, edge::grpc::GrpcServer, throttle::Throttle};
 
 /// Pause after a connection could not be accepted, for example because of too many open files.
@@ -50,6 +51,8 @@ impl ListenerLabels {
 /// Accepts the connections of one listener.
 pub(super) struct Acceptor {
     pub(super) transport: Transport,
+    /// `None` if connections are plain.
+    pub(super) tls: Option<Tls>,
     pub(super) grpc: GrpcServer,
     pub(super) max_connection_age: Duration,
     pub(super) places: Arc<Semaphore>,
@@ -104,13 +107,21 @@ impl Acceptor {
     {
         match accepted {
             Ok(stream) => {
-                let age = self.max_connection_age;
+                let grpc = self.grpc.clone();
+                let tls = self.tls.clone();
+                // Connections that began together, as after a restart, do not end together.
+                let age = self.max_connection_age.mul_f64(0.9 + 0.2 * fastrand::f64());
                 let closing = self.closing.clone();
-                let served = self.grpc.clone().serve(stream, age, closing);
                 let counted = OpenConnection::new(self.open.clone());
                 self.connections.spawn(async move {
                     let _held = (place, counted);
-                    served.await;
+                    match tls {
+                        None => grpc.serve(stream, age, closing).await,
+                        Some(tls) => {
+                            tls.serve(stream, closing, |stream, end| grpc.serve(stream, age, end))
+                                .await;
+                        }
+                    }
                 });
             }
             Err(error) => {

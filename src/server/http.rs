@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{acceptor::ACCEPT_AGAIN_AFTER, readiness::Readiness};
+use super::{acceptor::ACCEPT_AGAIN_AFTER, readiness::Readiness, tls::Tls};
 use crate::telemetry;
 
 /// Open connections. Another one replaces the oldest: an honest request takes milliseconds, so
@@ -59,7 +59,7 @@ pub(super) fn routes(readiness: Readiness, registry: Registry) -> Router {
 }
 
 /// Accepts connections while it is polled. Open connections end with it.
-pub(super) async fn serve(listener: TcpListener, router: Router) {
+pub(super) async fn serve(listener: TcpListener, tls: Option<Tls>, router: Router) {
     let mut open = VecDeque::<AbortOnDropHandle<()>>::new();
     loop {
         match listener.accept().await {
@@ -68,10 +68,19 @@ pub(super) async fn serve(listener: TcpListener, router: Router) {
                 if open.len() >= MAX_CONNECTIONS {
                     open.pop_front();
                 }
-                open.push_back(AbortOnDropHandle::new(tokio::spawn(answer(
-                    stream,
-                    router.clone(),
-                ))));
+                let (tls, router) = (tls.clone(), router.clone());
+                open.push_back(AbortOnDropHandle::new(tokio::spawn(async move {
+                    match tls {
+                        None => answer(stream, router).await,
+                        Some(tls) => {
+                            // A connection here ends soon by itself.
+                            let Some((stream, _replaced)) = tls.accept(stream).await else {
+                                return;
+                            };
+                            answer(stream, router).await;
+                        }
+                    }
+                })));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection to the HTTP port could not be accepted");
@@ -131,7 +140,7 @@ mod tests {
     async fn one_connection_too_many_takes_the_place_of_the_oldest() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let served = tokio::spawn(serve(listener, router()));
+        let served = tokio::spawn(serve(listener, None, router()));
         let connect = async || tokio::net::TcpStream::connect(address).await.unwrap();
         let mut open = Vec::new();
         for _ in 0..MAX_CONNECTIONS {

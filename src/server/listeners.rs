@@ -34,7 +34,7 @@ impl Listeners {
         };
         let uds = match &config.uds {
             None => None,
-            Some(path) => Some(bind_unix(path, config.uds_mode).map_err(|error| {
+            Some(path) => Some(bind_unix(path, config).map_err(|error| {
                 BindError::new("listen.uds", path.display().to_string(), error)
             })?),
         };
@@ -89,7 +89,7 @@ impl BindError {
 }
 
 /// Replaces the socket file of a process that has ended; refuses to replace anything else.
-fn bind_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
+fn bind_unix(path: &Path, config: &config::ListenSettings) -> io::Result<UnixListener> {
     match std::fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => {
             if std::os::unix::net::UnixStream::connect(path).is_ok() {
@@ -101,6 +101,11 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
         Err(_) => {}
     }
     let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, Permissions::from_mode(mode))?;
+    let config::Owner { user, group } = config.uds_owner;
+    if (user, group) != (None, None) {
+        // Before the mode: changing the owner may clear bits of it.
+        std::os::unix::fs::chown(path, user, group)?;
+    }
+    std::fs::set_permissions(path, Permissions::from_mode(config.uds_mode))?;
     Ok(listener)
 }

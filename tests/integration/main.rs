@@ -59,6 +59,7 @@ mod soak;
 mod support;
 mod surfaces;
 mod tiers;
+mod transport;
 mod two_steps;
 mod uploads;
 mod waiting;
@@ -306,6 +307,13 @@ fn main() -> ExitCode {
         credentials::keys_rotate,
         credentials::mistakes_are_told_and_not_repeated,
         places::no_token_reaches_a_backend,
+        transport::of_strangers_fail,
+        transport::over_http,
+        transport::drops_nothing,
+        transport::keeps_what_is_good,
+        transport::passes_envoy,
+        transport::is_needed_for_all_but_health,
+        transport::a_socket_has_an_owner_and_a_mode,
         websocket::only_where_a_rule_says_so_and_without_the_token,
         websocket::a_websocket_ends_with_the_longest_stream,
         places::different_tokens_or_a_token_in_the_query_are_refused,

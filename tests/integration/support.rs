@@ -2,6 +2,7 @@
 //! administrator's commands, and checks that several tests share. Servers, proxies and clients are
 //! in `crates/testing`.
 
+pub(crate) mod authority;
 pub(crate) mod cli;
 pub(crate) mod clock;
 pub(crate) mod credentials;

@@ -4,6 +4,8 @@ use std::{str::FromStr, time::Duration};
 
 use anyhow::{Context as _, bail};
 use bytes::{Bytes, BytesMut};
+use http::HeaderValue;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -50,6 +52,8 @@ pub(super) struct ReplicaQuestion<'a> {
     pub(super) authority: &'a str,
     pub(super) target: &'a str,
     pub(super) sent: &'a SentRequest,
+    /// The one of `grpc.secret`, which Envoy sends too.
+    pub(super) secret: Option<&'a SecretString>,
 }
 
 /// The answer of a replica, and whether it agrees with what the stores say.
@@ -87,10 +91,15 @@ where
 {
     let (mut client, connection) = h2::client::handshake(stream).await?;
     let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
-    let head = http::Request::post(format!("http://patgate{}", frame::CHECK))
+    let mut head = http::Request::post(format!("http://patgate{}", frame::CHECK))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .body(())?;
+    if let Some(secret) = question.secret {
+        let mut secret = HeaderValue::from_str(secret.expose_secret())?;
+        secret.set_sensitive(true);
+        head.headers_mut().insert("patgate-secret", secret);
+    }
     let (response, mut body) = client.send_request(head, false)?;
     body.send_data(framed(question), true)?;
     let (head, mut body) = response.await?.into_parts();

@@ -10,13 +10,15 @@ use h2::{RecvStream, server::SendResponse};
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::frame;
+use super::{frame, secret::CallSecrets};
 use crate::check::CheckStep;
 
 /// The maximum number of concurrent calls on one connection that are not checks. A client that asks
 /// about health, or watches it, needs one. Other clients must not be able to fill the memory with
 /// streams of answers.
 pub(super) const MAX_OTHERS: usize = 16;
+/// The methods that need no secret: neither Envoy's health check nor the kubelet sends one.
+const HEALTH: [&str; 2] = ["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"];
 /// No served method has a longer path.
 const MAX_PATH: usize = 128;
 
@@ -33,20 +35,32 @@ pub(super) enum CalledMethod {
     Check(Option<CheckStep>),
     /// Another method, by its path.
     Other(Box<str>, OwnedSemaphorePermit),
+    /// A check without the secret that it needs.
+    CheckWithoutSecret,
+    /// Another method without that secret, except health.
+    Hidden,
     /// Another method, while too many such calls are in progress on this connection.
     OneTooMany,
 }
 
 impl Call {
-    /// Takes what is needed from the head. `others` are the permits for calls that are not checks.
+    /// Takes what is needed from the head. `others` are the permits for calls that are not checks, and
+    /// `secrets` what a call must bring before patgate reads its message.
     pub(super) fn new(
         request: Request<RecvStream>,
         respond: SendResponse<Bytes>,
         others: &Arc<Semaphore>,
+        secrets: &CallSecrets,
     ) -> Self {
         let (head, body) = request.into_parts();
         let path = head.uri.path();
-        let method = if path == frame::CHECK {
+        let is_admitted = secrets.admit(&head.headers) || HEALTH.contains(&path);
+        let method = if !is_admitted {
+            match path {
+                frame::CHECK => CalledMethod::CheckWithoutSecret,
+                _ => CalledMethod::Hidden,
+            }
+        } else if path == frame::CHECK {
             CalledMethod::Check(step_of(&head.headers))
         } else if let Ok(place) = Arc::clone(others).try_acquire_owned() {
             CalledMethod::Other(if path.len() > MAX_PATH { "/" } else { path }.into(), place)

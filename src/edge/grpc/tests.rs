@@ -42,7 +42,9 @@ impl Client {
     async fn connect(room: usize, max_age: Duration) -> Self {
         let mut registry = Registry::default();
         let (checker, _, token) = hot(&mut registry);
-        let grpc = GrpcServer::with_room(GrpcEdge(Arc::new(checker)), health_reporter().1, room);
+        let secrets = CallSecrets::new(Vec::new());
+        let grpc =
+            GrpcServer::with_room(GrpcEdge(Arc::new(checker)), health_reporter().1, secrets, room);
         let (calls, served) = Self::calls(&grpc, max_age).await;
         Self { calls, registry, served, grpc, token }
     }

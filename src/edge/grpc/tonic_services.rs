@@ -111,8 +111,16 @@ pub(super) async fn send_answer(answer: Response<Body>, respond: &mut SendRespon
 }
 
 /// Answers a call above the limit.
-pub(super) fn refuse(mut respond: SendResponse<Bytes>) {
-    let status = Status::resource_exhausted("too many calls on this connection");
+pub(super) fn refuse(respond: SendResponse<Bytes>) {
+    refuse_with(Status::resource_exhausted("too many calls on this connection"), respond);
+}
+
+/// Answers a call as if there were no such service.
+pub(super) fn hide(respond: SendResponse<Bytes>) {
+    refuse_with(Status::unimplemented(""), respond);
+}
+
+fn refuse_with(status: Status, mut respond: SendResponse<Bytes>) {
     let (head, _) = status.into_http::<()>().into_parts();
     // A client that has gone away needs no answer.
     let _ = respond.send_response(Response::from_parts(head, ()), true);

@@ -1,0 +1,241 @@
+//! TLS on a listener, with certificates that are replaced while patgate serves.
+//!
+//! Each connection is a full handshake: sessions are not resumed, because a resumed one would skip
+//! the client's certificate. When the files change, connections of the previous ones end as old ones
+//! do: with GOAWAY, and after the checks in progress. So a client whose authority was removed cannot
+//! keep the connection that it has.
+
+mod client;
+mod files;
+mod metrics;
+
+use std::{
+    future::{Future, pending},
+    sync::Arc,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use prometheus_client::registry::Registry;
+use rustls::{
+    ServerConfig,
+    crypto::{CryptoProvider, ring},
+    server::NoServerSessionStorage,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    task::spawn_blocking,
+    time::{sleep, timeout},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use self::files::TlsError;
+use self::{
+    files::Pem,
+    metrics::{Handshake, Listener, Reload, TlsMetrics},
+};
+use crate::{clock, config, files::settled::Settled, throttle::Throttle};
+
+/// How often the files are read: they are few and small, and their content is compared.
+const EVERY: Duration = Duration::from_secs(1);
+/// The longest time for a handshake.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The least time between two log lines about handshakes that failed.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
+
+/// What a listener needs for handshakes.
+#[derive(Clone)]
+pub(crate) struct Tls {
+    current: Arc<ArcSwap<Generation>>,
+    listener: Listener,
+    metrics: TlsMetrics,
+    complaints: Arc<Throttle>,
+}
+
+/// The content of the files at one time.
+struct Generation {
+    config: Arc<ServerConfig>,
+    /// Cancelled when the files have changed.
+    replaced: CancellationToken,
+}
+
+/// The TLS of the listeners that have it.
+#[derive(Clone, Default)]
+pub(crate) struct ServerTls {
+    pub(crate) grpc: Option<Tls>,
+    pub(crate) http: Option<Tls>,
+}
+
+impl ServerTls {
+    /// Reads all files. Returns what reads them again.
+    pub(crate) fn load(
+        listen: &config::ListenSettings,
+        registry: &mut Registry,
+    ) -> Result<(Self, Vec<Reloader>), TlsError> {
+        let metrics = TlsMetrics::new(registry);
+        let mut reloaders = Vec::new();
+        let mut load = |settings: &Option<config::Tls>, listener| {
+            let Some(settings) = settings.clone() else { return Ok(None) };
+            let (tls, reloader) = Tls::load(settings, listener, &metrics)?;
+            reloaders.push(reloader);
+            Ok(Some(tls))
+        };
+        let grpc = load(&listen.grpc_tls, Listener::Grpc)?;
+        let http = load(&listen.http_tls, Listener::Http)?;
+        Ok((Self { grpc, http }, reloaders))
+    }
+}
+
+/// Reads the files of all listeners, to say what is wrong with them.
+pub(crate) fn check(listen: &config::ListenSettings) -> Result<(), TlsError> {
+    ServerTls::load(listen, &mut Registry::default()).map(|_| ())
+}
+
+/// Reads the files again and again.
+pub(crate) struct Reloader {
+    tls: Tls,
+    settings: config::Tls,
+    files: Settled<Result<Pem, String>>,
+}
+
+impl Tls {
+    /// Reads the files. At startup, they must have no errors.
+    fn load(
+        settings: config::Tls,
+        listener: Listener,
+        metrics: &TlsMetrics,
+    ) -> Result<(Self, Reloader), TlsError> {
+        let pem = Pem::read(&settings)?;
+        let generation = Generation::new(&pem, &settings, listener)?;
+        metrics.begin(listener);
+        let tls = Self {
+            current: Arc::new(ArcSwap::from_pointee(generation)),
+            listener,
+            metrics: metrics.clone(),
+            complaints: Arc::default(),
+        };
+        let files = Settled::new(Ok(pem));
+        Ok((tls.clone(), Reloader { tls, settings, files }))
+    }
+
+    /// Makes the handshake, and serves the connection with `serve`, which is told to end by `closing`,
+    /// or because the certificates are replaced.
+    pub(crate) async fn serve<S, F>(
+        &self,
+        stream: S,
+        closing: CancellationToken,
+        serve: impl FnOnce(TlsStream<S>, CancellationToken) -> F,
+    ) where
+        S: AsyncRead + AsyncWrite + Unpin,
+        F: Future<Output = ()>,
+    {
+        let Some((stream, replaced)) = self.accept(stream).await else { return };
+        let end = closing.child_token();
+        let served = serve(stream, end.clone());
+        tokio::select! {
+            () = served => {}
+            () = async { replaced.cancelled().await; end.cancel(); pending().await } => {}
+        }
+    }
+
+    /// Makes the handshake. Returns the stream, and what is cancelled when the certificates that it
+    /// rests on are replaced; `None` if the handshake failed.
+    pub(crate) async fn accept<S>(&self, stream: S) -> Option<(TlsStream<S>, CancellationToken)>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let generation = self.current.load_full();
+        let acceptor = TlsAcceptor::from(Arc::clone(&generation.config));
+        let (result, error) = match timeout(PATIENCE, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => {
+                self.metrics.shook_hands(self.listener, Handshake::Done);
+                return Some((stream, generation.replaced.clone()));
+            }
+            Ok(Err(error)) => (Handshake::Failed, error.to_string()),
+            Err(_) => (Handshake::TimedOut, "it took too long".to_owned()),
+        };
+        self.metrics.shook_hands(self.listener, result);
+        if self.complaints.passes(clock::now(), COMPLAIN_EVERY) {
+            let listener = self.listener.as_str();
+            tracing::warn!(
+                listener,
+                error,
+                "a TLS handshake failed; further ones are counted only"
+            );
+        }
+        None
+    }
+}
+
+impl Generation {
+    fn new(pem: &Pem, settings: &config::Tls, listener: Listener) -> Result<Self, TlsError> {
+        let builder = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| TlsError::identity(settings, &error))?;
+        let builder = match pem.clients(settings)? {
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
+            None => builder.with_no_client_auth(),
+        };
+        let (chain, key) = pem.identity(settings)?;
+        let mut config = builder
+            .with_single_cert(chain, key)
+            .map_err(|error| TlsError::identity(settings, &error))?;
+        config.alpn_protocols = vec![protocol(listener).to_vec()];
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Self { config: Arc::new(config), replaced: CancellationToken::new() })
+    }
+}
+
+/// The protocol that a listener speaks above TLS.
+fn protocol(listener: Listener) -> &'static [u8] {
+    match listener {
+        Listener::Grpc => b"h2",
+        Listener::Http => b"http/1.1",
+    }
+}
+
+/// The cryptography of this process.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+impl Reloader {
+    /// Reads the files until `stop`.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        while stop.run_until_cancelled(sleep(EVERY)).await.is_some() {
+            let settings = self.settings.clone();
+            let read = move || Pem::read(&settings).map_err(|error| error.to_string());
+            // The process ends if this fails.
+            let Ok(read) = spawn_blocking(read).await else { return };
+            if let Some(read) = self.files.take(read) {
+                self.take_up(read);
+            }
+        }
+    }
+
+    fn take_up(&self, read: Result<Pem, String>) {
+        let listener = self.tls.listener.as_str();
+        let made = read.and_then(|pem| {
+            Generation::new(&pem, &self.settings, self.tls.listener)
+                .map_err(|error| error.to_string())
+        });
+        match made {
+            Ok(generation) => {
+                let previous = self.tls.current.swap(Arc::new(generation));
+                previous.replaced.cancel();
+                self.tls.metrics.reloaded(self.tls.listener, Reload::Done);
+                tracing::info!(listener, "certificates reloaded");
+            }
+            Err(error) => {
+                self.tls.metrics.reloaded(self.tls.listener, Reload::Refused);
+                tracing::error!(
+                    listener,
+                    error,
+                    "certificates not reloaded; the previous ones stay in use"
+                );
+            }
+        }
+    }
+}

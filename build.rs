@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             ".envoy.service.auth.v3.CheckRequest",
             "crate::edge::grpc::service::EncodedRequest",
         )
-        .extern_path(".envoy.service.auth.v3.CheckResponse", "crate::wire::response::Answer")
+        .extern_path(".envoy.service.auth.v3.CheckResponse", "crate::wire::response::EncodedAnswer")
         .extern_path(".envoy", "crate::wire::proto::envoy")
         .extern_path(".google.rpc", "crate::wire::proto::google::rpc")
         .compile_fds(files)?;

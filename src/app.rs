@@ -20,6 +20,7 @@ use self::{
 };
 pub use self::{error::Error, signals::serve};
 use crate::{
+    answer::AnswerSettings,
     check::{
         AwaitedBodies, Checker, DenialRates, LongBodies,
         decision_log::{DecisionLog, DecisionLogHandle, DecisionLogWriter},
@@ -40,7 +41,6 @@ use crate::{
     },
     telemetry::{self, Metrics},
     token::Tokens,
-    wire::response::AnswerSettings,
 };
 
 /// Time limit for the writers, after the last answer.
@@ -129,7 +129,7 @@ impl App {
             tls,
             certificates,
             secrets: CallSecrets::new(config.grpc_secrets.clone()),
-            edge: GrpcEdge(Arc::new(checker)),
+            edge: GrpcEdge::new(Arc::new(checker)),
             reader,
             relay,
             last_use_writer,

@@ -29,6 +29,7 @@ pub(crate) use self::{
     step::CheckStep,
 };
 use crate::{
+    answer::{Answer, AnswerContext, AnswerSettings, IdTexts},
     api::Apis,
     body::ModelName,
     check::{decision_log::DecisionLog, last_use::LastUses},
@@ -42,7 +43,6 @@ use crate::{
     rollout::Mode,
     telemetry::Metrics,
     token::Tokens,
-    wire::response::{Addressee, AnswerSettings},
     wording::Facts,
 };
 
@@ -80,14 +80,6 @@ pub(crate) enum CheckOutcome {
     AwaitsBody(AwaitsBody),
 }
 
-/// What an edge encodes.
-pub(crate) enum ToEncode<'c> {
-    /// A decision, the data it is based on, and what its answer may say.
-    Decision(&'c Decision, &'c Provenance, &'c Addressee<'c>),
-    /// The question for the body.
-    AwaitsBody(&'c AwaitsBody),
-}
-
 /// How long a second step may take beyond the deadline of a check: its body may be long, and many
 /// bodies may wait to be read.
 const FOR_A_BODY: Duration = Duration::from_secs(5);
@@ -100,7 +92,7 @@ impl Checker {
         parts: Result<&RequestParts<'a, H>, Refusal>,
         step: CheckStep,
         started: Tick,
-        encode: impl FnOnce(ToEncode<'_>) -> A,
+        encode: impl FnOnce(&Answer<'_>) -> A,
     ) -> A
     where
         H: Fn(&str) -> Option<&'a str> + Sync,
@@ -114,7 +106,7 @@ impl Checker {
             CheckOutcome::Decided(decision) => decision,
             CheckOutcome::AwaitsBody(awaits) => {
                 self.metrics.asked_for_a_body();
-                return encode(ToEncode::AwaitsBody(&awaits));
+                return encode(&Answer::awaiting(&awaits, &self.answers));
             }
         };
         let header = |name: &str| parts.ok().and_then(|parts| (parts.header)(name));
@@ -129,11 +121,15 @@ impl Checker {
             Decision::Allow(_) | Decision::Answer(_) | Decision::Deny(_) => HeaderEdits::default(),
         };
         let facts = parts.map_or_else(|_| Facts::default(), |parts| details.facts(parts, &apis));
-        let to = Addressee { request_id: &request_id, api_style: details.api_style, facts, edits };
-        let answer = encode(ToEncode::Decision(&decision, &details.provenance, &to));
+        let api_style = details.api_style;
+        let context = AnswerContext { request_id: &request_id, api_style, facts, edits };
+        let mut ids = IdTexts::default();
+        let settings = &self.answers;
+        let answer = Answer::new(&decision, &details.provenance, settings, &context, &mut ids);
+        let encoded = encode(&answer);
         let method = parts.map_or("", |parts| parts.method);
         self.record(method, (decision, details), request_id, started);
-        answer
+        encoded
     }
 
     /// Decides about a request.

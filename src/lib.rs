@@ -5,7 +5,7 @@
 //!                   │  Check (gRPC over TCP or a Unix socket)
 //!                   ▼
 //!   check     parse ───▶ resolve ──────────────────────────▶ decide ──▶ enforce ─▶ respond
-//!             request    resolve: memory ▸ redis ▸ postgres  stages     enforce    response
+//!             request    resolve: memory ▸ redis ▸ postgres  stages     enforce    answer
 //!             token      one flight per key, one clock rule  decide     pure       the only
 //!             api, body                                      pure                  constructor
 //! ```
@@ -15,8 +15,9 @@
 //! - Nothing is allowed unless everything was checked. Each of these is made in one place: a
 //!   [`decide::Permit`] in `decide::authorize`; an [`enforce::UnenforcedVerdict`] in `enforce.rs`;
 //!   a [`decide::AwaitsBody`], which is no decision at all, in [`decide::NeedsModel::await_body`]; a
-//!   [`decide::AnsweredList`], which reaches no backend, in [`decide::Listing::answer`]; an answer in
-//!   `wire/response.rs`, which alone may name Envoy's `CheckResponse`, because its default is an ALLOW.
+//!   [`decide::AnsweredList`], which reaches no backend, in [`decide::Listing::answer`]; an
+//!   [`answer::Answer`] in `answer.rs`, from these only; its encoding in `wire/response.rs`, which
+//!   alone may name Envoy's `CheckResponse`, because its default is an ALLOW.
 //! - "Not found" is a value, "cannot know" is an error, and an outage never looks like a denial.
 //! - No answer rests on knowledge older than `max_staleness`; ages are measured in one clock,
 //!   moments written in another, and [`clock`] is the only code that reads either.
@@ -72,8 +73,8 @@ pub mod telemetry;
 pub mod wire;
 
 pub use patgate_core::{
-    api, backend, body, credential, decide, decision, domain, domain_ref, enforce, installation,
-    keyring, model_list, operation, principal, provenance, refusal, request, rollout, stages,
-    token, vocabulary, wording,
+    answer, api, backend, body, credential, decide, decision, domain, domain_ref, enforce,
+    installation, keyring, model_list, operation, principal, provenance, refusal, request, rollout,
+    stages, token, vocabulary, wording,
 };
 use patgate_core::{freshness, legible, pace, percent, seal, snapshot, throttle, yaml};

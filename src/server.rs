@@ -174,7 +174,7 @@ mod tests {
             dying.cancelled().await;
             panic!("on purpose");
         });
-        let edge = GrpcEdge(Arc::new(checker));
+        let edge = GrpcEdge::new(Arc::new(checker));
         let serving = Serving {
             edge,
             tls: ServerTls::default(),

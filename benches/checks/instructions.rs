@@ -65,7 +65,10 @@ const STAGES: [(&str, &[&str]); 6] = [
             "patgate_core::decide::needs_model::NeedsModel::with",
         ],
     ),
-    ("respond", &["patgate::wire::response::Answer::new"]),
+    (
+        "respond",
+        &["patgate_core::answer::Answer::new", "patgate::wire::response::AnswerEncoder::encode"],
+    ),
     // From the request's body to its answer.
     ("whole", &["patgate::edge::grpc::Grpc::answer::"]),
 ];

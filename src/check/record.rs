@@ -11,13 +11,13 @@ use super::{
     details::{CheckDetails, ReadRequest},
 };
 use crate::{
+    answer,
     api::{Action, Entity},
     check::decision_log::{MAX_MODEL, Record, RequestedAccess},
     clock::{self, Tick},
     decision::Decision,
     legible::logged,
     operation::EntityType,
-    wire::response,
 };
 
 impl Checker {
@@ -61,7 +61,7 @@ impl Checker {
             at,
             took,
             request_id,
-            status: response::status(&decision, details.api_style),
+            status: answer::status(&decision, details.api_style),
             treatment,
             tier: details.provenance.tier,
             domain: details.context.domain.clone(),
@@ -71,7 +71,7 @@ impl Checker {
     }
 }
 
-/// Returns what the request names. Parts that the decision did not need are read only now, so that
+/// Returns what the request names. RequestParts that the decision did not need are read only now, so that
 /// only logged requests pay for it.
 fn requested_access(
     details: CheckDetails<'_>,

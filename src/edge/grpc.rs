@@ -51,7 +51,7 @@ use self::{
 use crate::{
     check::CheckStep,
     refusal::Refusal,
-    wire::{codec::frame, response::Answer},
+    wire::{codec::frame, response::EncodedAnswer},
 };
 
 /// The headers of the call itself, decoded; the headers of the request that it is about are in the
@@ -109,7 +109,7 @@ impl GrpcServer {
     ) -> Self {
         let others = TonicServices::new(edge.clone(), health);
         let room = MessageRoom::for_checks(room);
-        let room_for_bodies = MessageRoom::for_bodies(Arc::clone(edge.0.long_bodies.room()));
+        let room_for_bodies = MessageRoom::for_bodies(Arc::clone(edge.checker.long_bodies.room()));
         let turn = Semaphore::new(1);
         Self(Arc::new(ServerState { edge, others, room, room_for_bodies, secrets, turn }))
     }
@@ -234,7 +234,8 @@ impl GrpcServer {
         mut respond: SendResponse<Bytes>,
     ) {
         let ServerState { edge, others, turn, .. } = &*self.0;
-        let decompressed = compressed::decompress(message, room, turn, &edge.0.long_bodies).await;
+        let decompressed =
+            compressed::decompress(message, room, turn, &edge.checker.long_bodies).await;
         let refusal = match (decompressed, step) {
             (Ok(Message { bytes, held: _held }), Some(step)) => {
                 let answer = compressed::serve(others.routes(), bytes, step).await;
@@ -248,7 +249,7 @@ impl GrpcServer {
     }
 }
 
-fn send(answer: Answer, respond: &mut SendResponse<Bytes>) -> Result<(), h2::Error> {
+fn send(answer: EncodedAnswer, respond: &mut SendResponse<Bytes>) -> Result<(), h2::Error> {
     let mut response = Response::new(());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     let mut stream = respond.send_response(response, false)?;

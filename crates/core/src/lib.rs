@@ -15,6 +15,7 @@
 //! 6. [`enforce`] decides by the [`rollout`] whether the verdict is enforced.
 //! 7. [`decision`] is the result, with its [`provenance`].
 //! 8. [`refusal`] has every reason to deny, and [`wording`] says it to the client.
+//! 9. [`answer`] is what an edge encodes for the proxy.
 //!
 //! # 2. What a request is about
 //!
@@ -36,6 +37,7 @@
 //! - [`mod@vocabulary`], [`yaml`], [`percent`] and [`base62`] read texts; [`legible`] makes them safe
 //!   to print.
 
+pub mod answer;
 pub mod api;
 pub mod backend;
 pub mod base62;

@@ -6,8 +6,11 @@ use uuid::Uuid;
 
 use crate::{
     api::{Action, Entity},
+    body::BodyForm,
     clock::Moment,
-    decide::{AuthorizationProgress, Authorized, Listing, ModelReading, Permit, authorize},
+    decide::{
+        AuthorizationProgress, Authorized, AwaitsBody, Listing, ModelReading, Permit, authorize,
+    },
     domain::{Domain, DomainId, Models},
     installation::Installation,
     model_list::ListForm,
@@ -65,6 +68,30 @@ pub fn listing<T>(
         Ok(AuthorizationProgress::Authorized(Authorized::List(listing))) => {
             then(listing.for_tests(form, model))
         }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A first step of token 7 of user 8, whose body is needed.
+pub fn awaits_body() -> AwaitsBody {
+    let Ok(slug) = "acme".parse() else { panic!("a slug") };
+    let chat = Operation::LlmChatCompletions;
+    let mut grants = DomainGrants::new(DOMAIN, slug, [chat].into_iter().collect());
+    grants.add_scope(EntityType::Models, "a", chat);
+    let (token, owner) = (TokenId(Uuid::from_u128(7)), UserId(Uuid::from_u128(8)));
+    let (digest, valid) = (TokenDigest::from_bytes([0; 32]), Moment(0)..Moment(1));
+    let principal = Principal::new(token, digest, valid, false, owner, true, vec![grants]);
+    let action = Action {
+        domain: "acme".into(),
+        operation: chat,
+        entity_type: EntityType::Models,
+        entity: Entity::Unread(BodyForm::Json),
+        upstream: None,
+        answer: None,
+    };
+    let domain = acme();
+    match authorize(&principal, &action, Some(&domain), None, ModelReading::WhenNeeded) {
+        Ok(AuthorizationProgress::NeedsModel(needs)) => needs.await_body(),
         other => panic!("{other:?}"),
     }
 }

@@ -8,12 +8,8 @@ mod not_found;
 mod other_entity;
 mod status;
 
-pub use self::{
-    challenge::challenge,
-    error_body::{ErrorBody, message_of},
-    no_model::no_model,
-    status::ErrorStatus,
-};
+pub(crate) use self::{challenge::challenge, error_body::ErrorBody};
+pub use self::{error_body::message_of, no_model::no_model, status::ErrorStatus};
 use crate::{
     api::{Action, Apis, ErrorStyle},
     domain::Domain,
@@ -50,7 +46,7 @@ pub struct Facts<'a> {
 impl Facts<'_> {
     /// Returns the form of errors in the API that was called. Looked up only for an answer that
     /// needs it.
-    pub fn error_style(&self) -> ErrorStyle {
+    pub(crate) fn error_style(&self) -> ErrorStyle {
         let path = without_query(self.target);
         self.apis.map_or(ErrorStyle::Openai, |apis| apis.error_style(self.authority, path))
     }
@@ -153,7 +149,7 @@ fn not_a_token(what: NotAToken) -> &'static str {
 }
 
 /// Returns whether a denial is about the model of the request.
-pub fn is_about_model(denial: &Denial, facts: &Facts<'_>) -> bool {
+pub(crate) fn is_about_model(denial: &Denial, facts: &Facts<'_>) -> bool {
     let of_models = || facts.action.is_none_or(|action| action.entity_type == EntityType::Models);
     match denial.refusal {
         Refusal::NoModel(why) => !why.kind().is_temporary(),

@@ -4,11 +4,12 @@ use serde::Serialize;
 
 use super::{super::output::aligned, caches::RedisEntries, replica::ReplicaAnswer};
 use crate::{
+    answer,
     body::ModelName,
     decide::AnsweredList,
     decision::Decision,
     explain::{Evidence, Explanation},
-    wire::response::{self, Told},
+    wire::response::Told,
     wording,
 };
 
@@ -61,7 +62,7 @@ impl<'a> CheckReport<'a> {
             method: evidence.method,
             path: evidence.target.split_once('?').map_or(evidence.target, |(path, _)| path),
             outcome: decision.outcome().as_str(),
-            status: response::status(decision, evidence.api_style()),
+            status: answer::status(decision, evidence.api_style()),
             code: decision.code(),
             message: decision.denial().map(|denial| {
                 let model = evidence.model();

@@ -3,28 +3,43 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    check::{CheckStep, Checker, ToEncode},
+    answer::Answer,
+    check::{CheckStep, Checker},
     clock,
     refusal::{MalformedPart, Refusal},
     request::RequestParts,
-    wire::{codec::HttpRequest, response::Answer},
+    wire::{
+        codec::HttpRequest,
+        response::{AnswerEncoder, EncodedAnswer},
+    },
 };
 
 /// Answers checks that arrive over gRPC.
 #[derive(Clone)]
-pub(crate) struct GrpcEdge(pub(crate) Arc<Checker>);
+pub(crate) struct GrpcEdge {
+    pub(super) checker: Arc<Checker>,
+    encoder: Arc<AnswerEncoder>,
+}
 
 impl GrpcEdge {
+    pub(crate) fn new(checker: Arc<Checker>) -> Self {
+        let encoder = Arc::new(AnswerEncoder::new(&checker.answers));
+        Self { checker, encoder }
+    }
+
     /// The time limit for a check.
     pub(crate) fn deadline(&self) -> Duration {
-        self.0.deadline
+        self.checker.deadline
     }
 
     /// Answers an encoded `CheckRequest`, or the reason why none arrived. A message that is not a
     /// `CheckRequest` is denied.
-    pub(crate) async fn check(&self, message: Result<&[u8], Refusal>, step: CheckStep) -> Answer {
+    pub(crate) async fn check(
+        &self,
+        message: Result<&[u8], Refusal>,
+        step: CheckStep,
+    ) -> EncodedAnswer {
         const MALFORMED: Refusal = Refusal::BadRequest(MalformedPart::Message);
-        let checker = &*self.0;
         let started = clock::now();
         let http = message.and_then(|bytes| HttpRequest::decode(bytes).ok_or(MALFORMED));
         let header = |name: &str| http.as_ref().ok()?.header(name);
@@ -33,13 +48,8 @@ impl GrpcEdge {
             RequestParts { method, authority, target, header, body }
         });
         let parts = parts.as_ref().map_err(|refusal| *refusal);
-        let encode = |answer: ToEncode<'_>| match answer {
-            ToEncode::Decision(decision, provenance, to) => {
-                Answer::new(decision, provenance, &checker.answers, to)
-            }
-            ToEncode::AwaitsBody(awaits) => Answer::awaiting(awaits, &checker.answers),
-        };
-        checker.answer(parts, step, started, encode).await
+        let encode = |answer: &Answer<'_>| self.encoder.encode(answer);
+        self.checker.answer(parts, step, started, encode).await
     }
 }
 
@@ -58,7 +68,7 @@ mod tests {
     #[tokio::test]
     async fn an_allow_from_memory_allocates_what_it_is_made_of() {
         let (checker, _, token) = hot(&mut Registry::default());
-        let edge = GrpcEdge(Arc::new(checker));
+        let edge = GrpcEdge::new(Arc::new(checker));
         let asked = |path: &str| {
             let bearer = format!("Bearer {}", token.expose());
             let headers = [("authorization", bearer), ("x-request-id", "r-1".to_owned())];

@@ -13,7 +13,7 @@ use crate::{
     refusal::Refusal,
     wire::{
         proto::authorization::authorization_server::{Authorization, AuthorizationServer},
-        response::Answer,
+        response::EncodedAnswer,
     },
 };
 
@@ -25,7 +25,7 @@ pub(crate) struct EncodedRequest(Bytes);
 pub(crate) struct RawCodec;
 
 impl Codec for RawCodec {
-    type Encode = Answer;
+    type Encode = EncodedAnswer;
     type Decode = EncodedRequest;
     type Encoder = Self;
     type Decoder = Self;
@@ -40,10 +40,10 @@ impl Codec for RawCodec {
 }
 
 impl Encoder for RawCodec {
-    type Item = Answer;
+    type Item = EncodedAnswer;
     type Error = Status;
 
-    fn encode(&mut self, answer: Answer, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
+    fn encode(&mut self, answer: EncodedAnswer, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
         into.put(answer.into_message());
         Ok(())
     }
@@ -66,7 +66,10 @@ pub(super) fn authorization(edge: GrpcEdge) -> AuthorizationServer<GrpcEdge> {
 #[async_trait]
 impl Authorization for GrpcEdge {
     /// Never returns an error, which could become an ALLOW.
-    async fn check(&self, request: Request<EncodedRequest>) -> Result<Response<Answer>, Status> {
+    async fn check(
+        &self,
+        request: Request<EncodedRequest>,
+    ) -> Result<Response<EncodedAnswer>, Status> {
         let step = request.extensions().get::<CheckStep>().copied();
         let message = request.into_inner();
         Ok(Response::new(match step {

@@ -43,8 +43,8 @@ impl Client {
         let mut registry = Registry::default();
         let (checker, _, token) = hot(&mut registry);
         let secrets = CallSecrets::new(Vec::new());
-        let grpc =
-            GrpcServer::with_room(GrpcEdge(Arc::new(checker)), health_reporter().1, secrets, room);
+        let edge = GrpcEdge::new(Arc::new(checker));
+        let grpc = GrpcServer::with_room(edge, health_reporter().1, secrets, room);
         let (calls, served) = Self::calls(&grpc, max_age).await;
         Self { calls, registry, served, grpc, token }
     }

@@ -4,15 +4,10 @@
 //! The fields are those of the messages in `proto/`. Tests read them with Envoy's own definitions.
 
 use bytes::{Buf, Bytes};
-use uuid::fmt::Hyphenated;
 
-use super::{AnswerSettings, milliseconds};
 use crate::{
-    credential::Credential,
-    decide::Permit,
-    provenance::Provenance,
-    request::{COOKIES, HeaderEdit, HeaderEdits, SUBPROTOCOLS},
-    rollout::Treatment,
+    answer::{AGE_MS, Allow, AnswerSettings, credential_headers_except},
+    credential::CredentialHeader,
     wire::codec::frame,
 };
 
@@ -20,130 +15,78 @@ use crate::{
 /// between releases.
 const OVERWRITE_IF_EXISTS_OR_ADD: u8 = 2;
 
-/// The `CheckResponse` that lets a request pass as what `permit` says, as gRPC frames it.
-///
-/// Every name of ours is either set, with overwrite stated, or removed, and so is every header in
-/// which clients send credentials: a client's copy never survives.
-pub(super) fn write(
-    permit: &Permit,
-    provenance: &Provenance,
-    settings: &AnswerSettings,
-    edits: &HeaderEdits,
-) -> Bytes {
-    write_as(VERDICT, permit, provenance, settings, edits)
+/// What is the same in every allow, encoded once instead of for each.
+#[derive(Debug)]
+pub(super) struct Preencoded {
+    /// The metadata of a verdict that is enforced.
+    verdict: Box<[u8]>,
+    /// The removal of the headers in which clients send credentials.
+    all_removed: Box<[u8]>,
+    /// The same of all but one of them, by [`CredentialHeader::ALL`].
+    all_but_one_removed: Box<[Box<[u8]>]>,
 }
 
-/// The same for a list of models that the mode does not have patgate answer.
-pub(super) fn write_unanswered(
-    permit: &Permit,
-    by: Treatment,
-    provenance: &Provenance,
-    settings: &AnswerSettings,
-    edits: &HeaderEdits,
-) -> Bytes {
-    let verdict =
-        [("outcome", "answered"), ("code", "ok"), ("enforced", "false"), ("mode", by.as_str())];
-    let verdict = verdict.map(|(name, value)| metadata_entry(name, value)).concat();
-    write_as(&verdict, permit, provenance, settings, edits)
+impl Preencoded {
+    pub(super) fn new(settings: &AnswerSettings) -> Self {
+        let verdict = written(|fields| {
+            settings
+                .verdict_metadata(None)
+                .rev()
+                .for_each(|(name, value)| fields.metadata(name, value));
+        });
+        let removed = |set| {
+            written(|ok| {
+                credential_headers_except(set)
+                    .rev()
+                    .for_each(|name| ok.text(HEADERS_TO_REMOVE, name));
+            })
+        };
+        let all_but_one_removed =
+            CredentialHeader::ALL.iter().map(|place| removed(Some(*place))).collect();
+        Self { verdict, all_removed: removed(None), all_but_one_removed }
+    }
+
+    /// Returns the removal of the headers, except the one that is set, if one is.
+    fn credentials_removed(&self, set: Option<CredentialHeader>) -> &[u8] {
+        let but_one = set.and_then(|place| self.all_but_one_removed.get(place as usize));
+        but_one.unwrap_or(&self.all_removed)
+    }
 }
 
-/// `verdict` is the encoded entries of the metadata that say what was decided.
-#[inline]
-fn write_as(
-    verdict: &[u8],
-    permit: &Permit,
-    provenance: &Provenance,
-    settings: &AnswerSettings,
-    edits: &HeaderEdits,
-) -> Bytes {
-    let names = &settings.names;
-    let mut texts = [[0; Hyphenated::LENGTH]; 3];
-    let [domain, owner, token] = &mut texts;
-    let domain: &str = permit.domain().id.0.hyphenated().encode_lower(domain);
-    let owner: &str = permit.owner().0.hyphenated().encode_lower(owner);
-    let token: &str = permit.token().0.hyphenated().encode_lower(token);
-    let (slug, operation) = (permit.domain().slug.as_str(), permit.operation().as_str());
-
-    let model = permit.model();
-    let headers = [
-        (&*names.domain_id, Some(domain)),
-        (&names.domain_slug, Some(slug)),
-        (&names.user_id, Some(owner)),
-        (&names.pat_id, Some(token)),
-        (&names.operation, Some(operation)),
-        (&names.upstream, Some(permit.upstream())),
-        (&names.model, model),
-    ];
-    // The backend's own, in the place where the backend wants it.
-    let credential = permit.credential();
-    let metadata = [
-        ("domain_id", Some(domain)),
-        ("domain_slug", Some(slug)),
-        ("user_id", Some(owner)),
-        ("pat_id", Some(token)),
-        ("operation", Some(operation)),
-        ("model", model),
-        ("tier", Some(provenance.tier.as_str())),
-    ];
+/// Returns an allow as a `CheckResponse` in its gRPC frame.
+pub(super) fn write(allow: &Allow<'_>, preencoded: &Preencoded) -> Bytes {
     let mut frame = Backward::with_capacity(CAPACITY);
     frame.message(DYNAMIC_METADATA, |fields| {
-        fields.bytes(&milliseconds(provenance.age).to_le_bytes());
-        fields.bytes(AGE);
-        for (name, value) in metadata.iter().rev() {
-            if let Some(value) = value {
-                fields.metadata(name, value);
+        fields.number(AGE_MS, allow.age_ms());
+        allow.facts().rev().for_each(|(name, value)| fields.metadata(name, value));
+        match allow.unenforced_by() {
+            None => fields.bytes(&preencoded.verdict),
+            Some(_) => {
+                allow
+                    .verdict_metadata()
+                    .rev()
+                    .for_each(|(name, value)| fields.metadata(name, value));
             }
         }
-        fields.bytes(settings.guard.entry());
-        fields.bytes(verdict);
     });
     frame.message(OK_RESPONSE, |ok| {
-        ok.bytes(settings.credentials_removed.but(credential.map(Credential::header)));
-        for (name, change) in [(SUBPROTOCOLS, &edits.subprotocols), (COOKIES, &edits.cookies)] {
-            match change {
-                HeaderEdit::Keep => {}
-                HeaderEdit::Remove => ok.text(HEADERS_TO_REMOVE, name),
-                HeaderEdit::Set(value) => ok.overwrite(name, value),
-            }
-        }
-        for (name, value) in headers.iter().rev() {
-            if value.is_none() {
-                ok.text(HEADERS_TO_REMOVE, name);
-            }
-        }
-        if let Some(credential) = credential {
-            ok.overwrite(credential.header().as_str(), credential.expose());
-        }
-        for (name, value) in headers.iter().rev() {
-            if let Some(value) = value {
-                ok.overwrite(name, value);
-            }
-        }
+        ok.bytes(preencoded.credentials_removed(allow.credential_header()));
+        let removed = allow.headers_removed_besides_credentials();
+        removed.rev().for_each(|name| ok.text(HEADERS_TO_REMOVE, name));
+        allow.headers_set().rev().for_each(|(name, value)| ok.overwrite(name, value));
     });
     // The status is there, and says OK by saying nothing.
     frame.message(STATUS, |_| {});
     frame.into_frame()
 }
 
-/// One entry of the metadata, encoded.
-pub(super) fn metadata_entry(name: &str, value: &str) -> Box<[u8]> {
-    let mut entry = Backward::with_capacity(0);
-    entry.metadata(name, value);
-    entry.bytes[entry.at..].into()
+/// Returns what `write` writes.
+fn written(write: impl FnOnce(&mut Backward)) -> Box<[u8]> {
+    let mut message = Backward::with_capacity(0);
+    write(&mut message);
+    message.bytes[message.at..].into()
 }
 
-/// The names of headers that are removed, encoded.
-pub(super) fn removed<'a>(names: impl IntoIterator<Item = &'a str>) -> Box<[u8]> {
-    let mut removed = Backward::with_capacity(0);
-    names.into_iter().for_each(|name| removed.text(HEADERS_TO_REMOVE, name));
-    removed.bytes[removed.at..].into()
-}
-
-/// Entries of the metadata that are always the same: `outcome` is `allow`, `code` is `ok`.
-const VERDICT: &[u8] =
-    b"\x0a\x12\x0a\x07outcome\x12\x07\x1a\x05allow\x0a\x0c\x0a\x04code\x12\x04\x1a\x02ok";
-/// The entry `age_ms`, up to the eight bytes of its number.
-const AGE: &[u8] = b"\x0a\x13\x0a\x06age_ms\x12\x09\x11";
 /// Most allows fit.
 const CAPACITY: usize = 1024;
 
@@ -156,6 +99,7 @@ const HEADERS_TO_REMOVE: u8 = 5;
 const OPTION_HEADER: u8 = 1;
 const OPTION_APPEND_ACTION: u8 = 3;
 const STRUCT_FIELDS: u8 = 1;
+const NUMBER_VALUE: u8 = 2;
 const STRING_VALUE: u8 = 3;
 /// Of `HeaderValue` and of the entry of a map.
 const KEY: u8 = 1;
@@ -193,6 +137,19 @@ impl Backward {
     fn metadata(&mut self, name: &str, value: &str) {
         self.message(STRUCT_FIELDS, |entry| {
             entry.message(VALUE, |kind| kind.text(STRING_VALUE, value));
+            entry.text(KEY, name);
+        });
+    }
+
+    /// Puts an entry of the metadata that is a number.
+    #[inline]
+    fn number(&mut self, name: &str, value: f64) {
+        self.message(STRUCT_FIELDS, |entry| {
+            entry.message(VALUE, |kind| {
+                kind.bytes(&value.to_le_bytes());
+                // Of eight bytes.
+                kind.bytes(&[NUMBER_VALUE << 3 | 1]);
+            });
             entry.text(KEY, name);
         });
     }
@@ -252,78 +209,7 @@ impl Backward {
 
 #[cfg(test)]
 mod tests {
-    use envoy_types::pb::{
-        envoy::service::auth::v3::{CheckResponse, check_response::HttpResponse},
-        google::protobuf::value::Kind,
-    };
-    use prost::Message;
-
     use super::*;
-    use crate::credential::{CredentialHeader, CredentialScheme};
-
-    /// Names and values of all headers that are set, and the names of those that are removed.
-    type Headers = (Vec<(String, String)>, Vec<String>);
-
-    fn headers(frame: &Bytes) -> Headers {
-        assert_eq!(frame[..5], frame::head(frame.len() - 5));
-        let response = CheckResponse::decode(&frame[5..]).unwrap();
-        let metadata = &response.dynamic_metadata.as_ref().unwrap().fields;
-        let text = |name: &str| metadata[name].kind.clone().unwrap();
-        assert_eq!(text("outcome"), Kind::StringValue("allow".to_owned()));
-        assert_eq!(text("code"), Kind::StringValue("ok".to_owned()));
-        assert_eq!(text("guard"), Kind::StringValue("gateway-7".to_owned()));
-        assert_eq!(response.encoded_len(), frame.len() - 5, "nothing is unknown or in vain");
-        assert_eq!(response.status.unwrap().code, 0);
-        let Some(HttpResponse::OkResponse(ok)) = response.http_response else { panic!("no allow") };
-        let set = ok.headers.into_iter().map(|option| {
-            assert_eq!(option.append_action, i32::from(OVERWRITE_IF_EXISTS_OR_ADD));
-            let header = option.header.unwrap();
-            (header.key, header.value)
-        });
-        (set.collect(), ok.headers_to_remove)
-    }
-
-    /// Lengths on both sides of where a length takes another byte, and of what was made room for.
-    #[test]
-    fn whatever_the_lengths() {
-        let settings = AnswerSettings::new("x-", "gateway-7");
-        let edits = HeaderEdits { subprotocols: HeaderEdit::Remove, ..HeaderEdits::default() };
-        for length in [1, 60, 113, 114, 115, 127, 128, 129, 500, 1000, 2000, 4000] {
-            let text = "k".repeat(length);
-            let places = CredentialHeader::ALL.iter().map(|place| (None, Some((*place, &text))));
-            let without = [(Some(&text), None), (None, None)];
-            for (model, credential) in places.chain(without) {
-                let sent = credential.map(|(place, key)| match place {
-                    CredentialHeader::Authorization => {
-                        Credential::new(CredentialScheme::Bearer, key).unwrap()
-                    }
-                    CredentialHeader::XApiKey | CredentialHeader::ApiKey => {
-                        Credential::bare(place, key).unwrap()
-                    }
-                });
-                let model = model.map(String::as_str);
-                let permit = patgate_core::testing::permit().with_for_tests(model, sent);
-                let (set, removed) =
-                    headers(&write(&permit, &Provenance::default(), &settings, &edits));
-                let value = |name: &str| set.iter().find(|(set, _)| set == name).map(|(_, v)| &**v);
-                assert_eq!(value("x-auth-model"), model);
-                for place in CredentialHeader::ALL {
-                    let expected = credential.filter(|(of, _)| of == place).map(|(_, key)| {
-                        let bare = key.clone();
-                        if *place == CredentialHeader::Authorization {
-                            format!("Bearer {bare}")
-                        } else {
-                            bare
-                        }
-                    });
-                    assert_eq!(value(place.as_str()), expected.as_deref(), "{place}");
-                    let removed = removed.iter().any(|name| name == place.as_str());
-                    assert_eq!(removed, expected.is_none(), "{place}");
-                }
-                assert_eq!(set.len() + removed.len(), 15, "{set:?} {removed:?}");
-            }
-        }
-    }
 
     #[test]
     fn whatever_the_room() {

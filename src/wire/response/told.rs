@@ -5,10 +5,9 @@ use std::{collections::BTreeMap, fmt};
 use prost::Message;
 use prost_types::value::Kind;
 
-use super::settings::GUARD;
 #[expect(clippy::disallowed_types, reason = "read here, not built")]
 use crate::wire::proto::envoy::service::auth::v3::{CheckResponse, check_response::HttpResponse};
-use crate::{wire::codec::frame, wording::message_of};
+use crate::{answer::GUARD, wire::codec::frame, wording::message_of};
 
 /// What a replica has answered, without the headers: one of them may be a backend's credential.
 #[derive(Debug, serde::Serialize)]

@@ -76,6 +76,27 @@ impl HeaderEdits {
         Self { with_tokens: Vec::new(), subprotocols, cookies }
     }
 
+    /// Returns the headers that are forwarded with another value.
+    #[inline]
+    pub fn headers_set(&self) -> impl DoubleEndedIterator<Item = (&str, &str)> {
+        self.changes().into_iter().filter_map(|(name, change)| match change {
+            HeaderEdit::Set(value) => Some((name, value.as_str())),
+            HeaderEdit::Keep | HeaderEdit::Remove => None,
+        })
+    }
+
+    /// Returns the names of the headers that are removed.
+    #[inline]
+    pub fn headers_removed(&self) -> impl DoubleEndedIterator<Item = &str> {
+        let removed =
+            self.changes().into_iter().filter(|(_, change)| **change == HeaderEdit::Remove);
+        self.with_tokens.iter().copied().chain(removed.map(|(name, _)| name))
+    }
+
+    fn changes(&self) -> [(&str, &HeaderEdit); 2] {
+        [(SUBPROTOCOLS, &self.subprotocols), (COOKIES, &self.cookies)]
+    }
+
     /// Returns the changes for the service that served the request before patgate, and checks
     /// credentials itself: everything is forwarded except patgate's tokens.
     pub fn of_tokens<'a>(

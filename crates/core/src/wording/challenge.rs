@@ -7,7 +7,7 @@ use crate::{
 
 /// Returns one challenge per scheme (RFC 9110, section 11.6.1). RFC 6750, section 3: no error parameter
 /// when no credential was sent; only `Bearer` defines any.
-pub fn challenge(denial: &Denial, api_style: ApiStyle, message: &str) -> Option<String> {
+pub(crate) fn challenge(denial: &Denial, api_style: ApiStyle, message: &str) -> Option<String> {
     let error = match (denial.refusal, denial.operation) {
         (Refusal::NoModel(why), _) if why.kind() != NoModelKind::Permission => return None,
         (

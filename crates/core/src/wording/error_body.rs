@@ -7,22 +7,22 @@ use crate::api::ErrorStyle;
 
 /// The contents of an error body.
 #[derive(Clone, Copy, Debug)]
-pub struct ErrorBody<'a> {
+pub(crate) struct ErrorBody<'a> {
     /// The status of the answer.
-    pub status: ErrorStatus,
+    pub(crate) status: ErrorStatus,
     /// The word for programs.
-    pub code: &'a str,
+    pub(crate) code: &'a str,
     /// The text for people.
-    pub message: &'a str,
+    pub(crate) message: &'a str,
     /// Whether the denial is about the model that the request names.
-    pub about_model: bool,
+    pub(crate) about_model: bool,
     /// The gateway's id of the request.
-    pub request_id: &'a str,
+    pub(crate) request_id: &'a str,
 }
 
 impl ErrorBody<'_> {
     /// Returns the media type and the text.
-    pub fn write(&self, style: ErrorStyle) -> (&'static str, String) {
+    pub(crate) fn write(&self, style: ErrorStyle) -> (&'static str, String) {
         let Self { status, code, message, about_model, request_id } = *self;
         let number = status.code();
         let (media_type, body) = match style {

@@ -1,0 +1,293 @@
+//! Reads encoded answers with Envoy's own definitions.
+
+use std::{collections::BTreeMap, fmt::Write, time::Duration};
+
+use envoy_types::pb::{
+    envoy::{config::core::v3::HeaderValueOption as Option_, service::auth::v3 as envoy},
+    google::protobuf::{Struct, value::Kind},
+};
+use patgate_core::testing::{awaits_body, listing, permit};
+use prost::Message;
+use uuid::Uuid;
+
+use super::*;
+use crate::{
+    answer::{AnswerContext, IdTexts},
+    api::ApiStyle,
+    credential::{Credential, CredentialHeader, CredentialScheme},
+    decision::Decision,
+    model_list::ListForm,
+    operation::Operation,
+    principal::UserId,
+    provenance::{Provenance, Tier},
+    refusal::{Compressed, Denial, Excess, Limit, MalformedPart, NoModel, Refusal},
+    request::{HeaderEdit, HeaderEdits},
+    rollout::Mode,
+    token::TokenId,
+    wording::Facts,
+};
+
+const TOKEN: TokenId = TokenId(Uuid::from_u128(1));
+const OWNER: UserId = UserId(Uuid::from_u128(2));
+const GROUNDS: Provenance = Provenance { tier: Tier::Redis, age: Duration::from_micros(1_234_567) };
+
+/// Passes on the answer to a decision, and how Envoy reads it.
+fn with_answer<T>(
+    decision: &Decision,
+    edits: HeaderEdits,
+    then: impl FnOnce(&Answer<'_>, envoy::CheckResponse) -> T,
+) -> T {
+    let facts = Facts { method: "GET", target: "/a?b", ..Facts::default() };
+    let api_style = ApiStyle::default();
+    let context = AnswerContext { request_id: "r-1", api_style, facts, edits };
+    let settings = AnswerSettings::new("x-", "gateway-7");
+    let mut ids = IdTexts::default();
+    let answer = Answer::new(decision, &GROUNDS, &settings, &context, &mut ids);
+    let read = read(&settings, &answer);
+    then(&answer, read)
+}
+
+fn read(settings: &AnswerSettings, answer: &Answer<'_>) -> envoy::CheckResponse {
+    let frame = AnswerEncoder::new(settings).encode(answer).into_frame();
+    let (head, bytes) = frame.split_at(frame::HEAD);
+    assert_eq!(head, [&[0][..], &(bytes.len() as u32).to_be_bytes()].concat());
+    assert!(!bytes.is_empty(), "an empty message is an ALLOW");
+    let response = envoy::CheckResponse::decode(bytes).unwrap();
+    assert_eq!(response.encoded_len(), bytes.len(), "a field is unknown or repeated");
+    response
+}
+
+/// How Envoy reads the answer to a decision.
+fn answer(decision: &Decision) -> envoy::CheckResponse {
+    with_answer(decision, HeaderEdits::default(), |_, response| response)
+}
+
+type Texts = Vec<(String, String)>;
+
+/// The headers that are set. Each states that it overwrites.
+fn set(headers: Vec<Option_>) -> Texts {
+    let headers = headers.into_iter().map(|option| {
+        assert_eq!(option.append_action, 2, "overwrite, stated");
+        let header = option.header.unwrap();
+        (header.key, header.value)
+    });
+    headers.collect()
+}
+
+fn owned<'t, V: AsRef<str>>(texts: impl IntoIterator<Item = (&'t str, V)>) -> Texts {
+    let texts = texts.into_iter();
+    texts.map(|(name, value)| (name.to_owned(), value.as_ref().to_owned())).collect()
+}
+
+fn metadata<'m>(
+    entries: impl IntoIterator<Item = Metadatum<'m>>,
+) -> BTreeMap<String, Option<Kind>> {
+    let entries = entries.into_iter().map(|(name, value)| {
+        let kind = match value {
+            MetadataValue::Text(text) => Kind::StringValue(text.into_owned()),
+            MetadataValue::Number(number) => Kind::NumberValue(number),
+            MetadataValue::Flag(flag) => Kind::BoolValue(flag),
+        };
+        (name.to_owned(), Some(kind))
+    });
+    entries.collect()
+}
+
+fn fields(metadata: Option<Struct>) -> BTreeMap<String, Option<Kind>> {
+    metadata.unwrap().fields.into_iter().map(|(name, value)| (name, value.kind)).collect()
+}
+
+/// Compares an answer with what Envoy reads.
+fn agrees(answer: &Answer<'_>, response: envoy::CheckResponse) {
+    let code = response.status.as_ref().unwrap().code;
+    let read = fields(response.dynamic_metadata);
+    match (answer, response.http_response.unwrap()) {
+        (Answer::Allow(allow), envoy::check_response::HttpResponse::OkResponse(ok)) => {
+            assert_eq!(code, 0);
+            assert_eq!(set(ok.headers), owned(allow.headers_set()));
+            let removed: Vec<_> = allow.headers_removed().map(str::to_owned).collect();
+            assert_eq!(ok.headers_to_remove, removed);
+            assert_eq!(read, metadata(allow.metadata()));
+        }
+        (Answer::Pass(pass), envoy::check_response::HttpResponse::OkResponse(ok)) => {
+            assert_eq!(code, 0);
+            assert_eq!(set(ok.headers), owned(pass.headers_set().iter().copied()));
+            assert_eq!(ok.headers_to_remove, pass.headers_removed());
+            assert_eq!(read, metadata(pass.metadata().iter().cloned()));
+        }
+        (Answer::Reply(reply), envoy::check_response::HttpResponse::DeniedResponse(denied)) => {
+            assert_ne!(code, 0);
+            assert_eq!(response.status.unwrap().message, reply.reason());
+            assert_eq!(denied.status.unwrap().code, i32::from(reply.status()));
+            let headers = reply.headers().iter().map(|(name, value)| (*name, value));
+            assert_eq!(set(denied.headers), owned(headers));
+            assert_eq!(denied.body, reply.body());
+            assert_eq!(read, metadata(reply.metadata().iter().cloned()));
+        }
+        (answer, read) => panic!("{answer:?}: {read:?}"),
+    }
+}
+
+fn edits() -> HeaderEdits {
+    let (subprotocols, cookies) = (HeaderEdit::Remove, HeaderEdit::Set("a=1".to_owned()));
+    HeaderEdits { with_tokens: vec!["x-api-key"], subprotocols, cookies }
+}
+
+/// Lengths on both sides of where a length takes another byte, and of what was made room for.
+#[test]
+fn an_allow_of_any_length_is_read_as_it_is() {
+    for length in [1, 60, 113, 114, 115, 127, 128, 129, 500, 1000, 2000, 4000] {
+        let text = "k".repeat(length);
+        let places = CredentialHeader::ALL.iter().map(|place| (None, Some(*place)));
+        for (model, place) in places.chain([(Some(&text), None), (None, None)]) {
+            let credential = place.map(|place| match place {
+                CredentialHeader::Authorization => {
+                    Credential::new(CredentialScheme::Bearer, &text).unwrap()
+                }
+                CredentialHeader::XApiKey | CredentialHeader::ApiKey => {
+                    Credential::bare(place, &text).unwrap()
+                }
+            });
+            let permit = permit().with_for_tests(model.map(String::as_str), credential);
+            for edits in [HeaderEdits::default(), edits()] {
+                with_answer(&Decision::Allow(permit.clone()), edits, agrees);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_other_answer_is_read_as_it_is() {
+    let denials = denials().into_iter();
+    let unenforced = denials.clone().filter_map(|denial| Mode::Shadow.rule(denial, None).ok());
+    let lists = ListForm::ALL.iter().flat_map(|form| [(*form, None), (*form, Some("a"))]);
+    let lists = lists.flat_map(|(form, model)| {
+        let pass = |whole| {
+            listing(form, model, whole, |listing| {
+                Decision::Pass(*Mode::Shadow.rule_on_list(listing).unwrap_err())
+            })
+        };
+        [Decision::Answer(listing(form, model, true, |it| it.answer())), pass(true), pass(false)]
+    });
+    let decisions = denials.map(Decision::Deny).chain(unenforced.map(Decision::Pass)).chain(lists);
+    let mut kinds = [0; 3];
+    for decision in decisions {
+        with_answer(&decision, edits(), |answer, response| {
+            kinds[match answer {
+                Answer::Allow(_) => 0,
+                Answer::Pass(_) => 1,
+                Answer::Reply(_) => 2,
+            }] += 1;
+            agrees(answer, response);
+        });
+    }
+    assert!(kinds.iter().all(|count| *count > 1), "{kinds:?}");
+    let settings = AnswerSettings::new("x-", "gateway-7");
+    let awaits = awaits_body();
+    let answer = Answer::awaiting(&awaits, &settings);
+    agrees(&answer, read(&settings, &answer));
+}
+
+fn denials() -> Vec<Denial> {
+    let early = [
+        Refusal::BadRequest(MalformedPart::Path),
+        Refusal::BadRequest(MalformedPart::Authorization),
+        Refusal::BadRequest(MalformedPart::Authority),
+        Refusal::BadRequest(MalformedPart::Credentials),
+        Refusal::BadRequest(MalformedPart::TokenInQuery),
+        Refusal::BadRequest(MalformedPart::Message),
+        Refusal::MissingCredential,
+        Refusal::InvalidToken,
+        Refusal::Unavailable,
+    ];
+    let late = [
+        Refusal::TokenNotYetIssued,
+        Refusal::TokenExpired,
+        Refusal::TokenRevoked,
+        Refusal::OwnerDisabled,
+        Refusal::NotFound,
+        Refusal::PermissionDenied,
+        Refusal::RateLimited,
+        Refusal::TooManyBodies,
+    ];
+    let subject = Some((TOKEN, OWNER));
+    let late = late.map(|refusal| Denial { subject, ..refusal.into() });
+    let named = Denial {
+        refusal: Refusal::PermissionDenied,
+        subject,
+        operation: Some(Operation::LlmChatCompletions),
+    };
+    let no_model = [
+        NoModel::NotShown,
+        NoModel::Cut,
+        NoModel::Encoded,
+        NoModel::CompressedForm,
+        NoModel::Compressed(Compressed::Malformed),
+        NoModel::Compressed(Compressed::Optional),
+        NoModel::Compressed(Compressed::TooLong),
+        NoModel::Compressed(Compressed::TooDense),
+        NoModel::Compressed(Compressed::TooManyBlocks),
+        NoModel::NotJson,
+        NoModel::NotForm,
+        NoModel::MalformedJson { at: 17 },
+        NoModel::MalformedForm { part: 0 },
+        NoModel::MalformedForm { part: 2 },
+        NoModel::Absent,
+        NoModel::Repeated,
+        NoModel::NotAName,
+        NoModel::Rival("models"),
+        NoModel::InQuery,
+        NoModel::Endless,
+        NoModel::Elsewhere,
+        NoModel::Excessive(Excess::Depth),
+        NoModel::Excessive(Excess::Members),
+        NoModel::Excessive(Excess::RequestParts),
+        NoModel::Excessive(Excess::Parameters),
+    ];
+    let no_model = no_model.map(|why| Denial { refusal: Refusal::NoModel(why), ..named });
+    let others = [Limit::Scopes, Limit::Domain];
+    let others = others.map(|limit| Denial { refusal: Refusal::OtherEntity(limit), ..named });
+    let denials = early.map(Denial::from).into_iter().chain(late).chain([named]);
+    denials.chain(no_model).chain(others).collect()
+}
+
+#[test]
+fn every_denial_is_a_denial_for_envoy() {
+    let mut seen = String::new();
+    for denial in denials() {
+        let response = answer(&Decision::Deny(denial));
+        let status = response.status.unwrap();
+        assert_ne!(status.code, 0, "{denial:?}");
+        let Some(envoy::check_response::HttpResponse::DeniedResponse(denied)) =
+            response.http_response
+        else {
+            panic!("{denial:?} is not denied");
+        };
+        let http = denied.status.unwrap().code;
+        writeln!(seen, "{http} {} grpc {}", status.message, status.code).unwrap();
+        for (name, value) in set(denied.headers) {
+            writeln!(seen, "  {name}: {value}").unwrap();
+        }
+        let metadata = response.dynamic_metadata.unwrap();
+        let mut metadata: Vec<_> = metadata.fields.keys().map(String::as_str).collect();
+        metadata.sort_unstable();
+        writeln!(seen, "  {}\n  metadata: {}\n", denied.body, metadata.join(" ")).unwrap();
+    }
+    insta::assert_snapshot!(seen);
+}
+
+#[test]
+fn no_credential_is_shown() {
+    let credential = Credential::new(CredentialScheme::Bearer, "sk-1").unwrap();
+    let decision = Decision::Allow(permit().with_for_tests(None, Some(credential)));
+    with_answer(&decision, HeaderEdits::default(), |answer, response| {
+        let settings = AnswerSettings::new("x-", "gateway-7");
+        let encoder = AnswerEncoder::new(&settings);
+        let shown = format!(
+            "{decision:?} {answer:?} {:?} {:?} {encoder:?}",
+            encoder.encode(answer),
+            response.dynamic_metadata
+        );
+        assert!(!shown.contains("sk-1"), "{shown}");
+    });
+}

@@ -51,7 +51,6 @@
 //! | `server` | listens, answers health checks, drains |
 //! | [`app`] | wires all of this together |
 //! | [`admin`] | the administrator's service, and what it reads and writes in Postgres |
-//! | [`explain`] | says why a request would be refused |
 //! | [`cli`] | the commands |
 
 pub mod admin;
@@ -61,7 +60,6 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 mod edge;
-pub mod explain;
 mod feed;
 mod files;
 pub mod postgres;
@@ -73,7 +71,7 @@ pub mod telemetry;
 pub mod wire;
 
 pub use patgate_core::{
-    answer, api, backend, body, credential, decide, decision, domain, domain_ref, enforce,
+    answer, api, backend, body, credential, decide, decision, domain, domain_ref, enforce, explain,
     installation, keyring, model_list, operation, principal, provenance, refusal, request, rollout,
     stages, token, vocabulary, wording,
 };

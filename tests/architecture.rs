@@ -61,6 +61,7 @@ const ROOMS: &[Room] = &[
             "enforce",
             "decision",
             "answer",
+            "explain",
         ],
         uses: &[],
     },
@@ -81,7 +82,6 @@ const ROOMS: &[Room] = &[
         modules: &["resolve"],
         uses: &[CORE, "config", "feed", "postgres", "process", "redis", "telemetry"],
     },
-    Room { name: "explain", modules: &["explain"], uses: &[CORE] },
     Room {
         name: "check",
         modules: &["check"],
@@ -126,7 +126,6 @@ const ROOMS: &[Room] = &[
             "check",
             "config",
             "edge",
-            "explain",
             "feed",
             "files",
             "postgres",

@@ -16,6 +16,7 @@
 //! 7. [`decision`] is the result, with its [`provenance`].
 //! 8. [`refusal`] has every reason to deny, and [`wording`] says it to the client.
 //! 9. [`answer`] is what an edge encodes for the proxy.
+//! 10. [`explain`] says to an administrator why.
 //!
 //! # 2. What a request is about
 //!
@@ -49,6 +50,7 @@ pub mod decision;
 pub mod domain;
 pub mod domain_ref;
 pub mod enforce;
+pub mod explain;
 pub mod freshness;
 pub mod installation;
 pub mod keyring;

@@ -97,7 +97,7 @@ impl Evidence<'_> {
     }
 
     /// What the answer may say about the request.
-    pub(crate) fn facts<'f>(&'f self, model: Option<&'f str>) -> Facts<'f> {
+    pub fn facts<'f>(&'f self, model: Option<&'f str>) -> Facts<'f> {
         let Self { apis, method, authority, target, principal, .. } = *self;
         let shown = self.shown();
         let domain = self.domain.map(|domain| &**domain);
@@ -121,7 +121,7 @@ impl Evidence<'_> {
     }
 
     /// The model that the body names, if the rule reads it from the body.
-    pub(crate) fn model(&self) -> Option<ModelName> {
+    pub fn model(&self) -> Option<ModelName> {
         match self.request.ok()?.action()?.entity {
             Entity::Unread(form) => self.read(form).ok(),
             Entity::None | Entity::Named(_) => None,

@@ -4,6 +4,7 @@
 
 mod awaited_bodies;
 mod bodies;
+mod call;
 pub(crate) mod decision_log;
 mod denial_rates;
 mod details;
@@ -25,8 +26,8 @@ use uuid::Uuid;
 
 use self::details::{CheckDetails, PendingDenial, WithGrounds};
 pub(crate) use self::{
-    awaited_bodies::AwaitedBodies, denial_rates::DenialRates, long_bodies::LongBodies,
-    step::CheckStep,
+    awaited_bodies::AwaitedBodies, call::CallMetadata, denial_rates::DenialRates,
+    long_bodies::LongBodies, step::CheckStep,
 };
 use crate::{
     answer::{Answer, AnswerContext, AnswerSettings, IdTexts},
@@ -90,7 +91,7 @@ impl Checker {
     pub(crate) async fn answer<'a, H, A>(
         &self,
         parts: Result<&RequestParts<'a, H>, Refusal>,
-        step: CheckStep,
+        call: CallMetadata,
         started: Tick,
         encode: impl FnOnce(&Answer<'_>) -> A,
     ) -> A
@@ -99,7 +100,7 @@ impl Checker {
     {
         let apis = self.apis.load();
         let (outcome, details) = match parts {
-            Ok(parts) => guard(&self.metrics, self.check(parts, &apis, step, started)).await,
+            Ok(parts) => guard(&self.metrics, self.check(parts, &apis, call.step, started)).await,
             Err(refusal) => denied(refusal),
         };
         let decision = match outcome {
@@ -128,7 +129,7 @@ impl Checker {
         let answer = Answer::new(&decision, &details.provenance, settings, &context, &mut ids);
         let encoded = encode(&answer);
         let method = parts.map_or("", |parts| parts.method);
-        self.record(method, (decision, details), request_id, started);
+        self.record(method, (decision, details), request_id, call.trace, started);
         encoded
     }
 

@@ -75,4 +75,6 @@ pub use patgate_core::{
     installation, keyring, model_list, operation, principal, provenance, refusal, request, rollout,
     stages, token, vocabulary, wording,
 };
-use patgate_core::{freshness, legible, pace, percent, seal, snapshot, throttle, yaml};
+use patgate_core::{
+    freshness, legible, pace, percent, seal, snapshot, throttle, trace_context, yaml,
+};

@@ -46,6 +46,7 @@ const ROOMS: &[Room] = &[
             "model_list",
             "refusal",
             "provenance",
+            "trace_context",
             "installation",
             "seal",
             "snapshot",

@@ -18,6 +18,7 @@ use crate::{
     decision::Decision,
     legible::logged,
     operation::EntityType,
+    trace_context::TraceContext,
 };
 
 impl Checker {
@@ -27,6 +28,7 @@ impl Checker {
         method: &str,
         decided: (Decision, CheckDetails<'_>),
         request_id: Cow<'_, str>,
+        trace: Option<TraceContext>,
         started: Tick,
     ) {
         let decision = &decided.0;
@@ -37,7 +39,10 @@ impl Checker {
         self.metrics.decided(outcome, code, decision.is_enforced(), took);
         if self.log.admits(decision, ended) {
             let request_id = request_id.into_owned();
-            let write = || self.log.write(self.record_of(method, decided, request_id, ended, took));
+            let write = || {
+                let record = self.record_of(method, decided, request_id, ended, took);
+                self.log.write(Record { trace, ..record });
+            };
             // A failure here must not change the answer.
             if catch_unwind(AssertUnwindSafe(write)).is_err() {
                 self.metrics.panicked();
@@ -61,6 +66,7 @@ impl Checker {
             at,
             took,
             request_id,
+            trace: None,
             status: answer::status(&decision, details.api_style),
             treatment,
             tier: details.provenance.tier,

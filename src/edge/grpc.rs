@@ -49,8 +49,9 @@ use self::{
     tonic_services::TonicServices,
 };
 use crate::{
-    check::CheckStep,
+    check::{CallMetadata, CheckStep},
     refusal::Refusal,
+    trace_context::TraceContext,
     wire::{codec::frame, response::EncodedAnswer},
 };
 
@@ -190,8 +191,8 @@ impl GrpcServer {
     async fn answer(self, call: Call) {
         let ServerState { edge, others, room, room_for_bodies, .. } = &*self.0;
         let Call { method, body, mut respond } = call;
-        let step = match method {
-            CalledMethod::Check(step) => step,
+        let (step, trace) = match method {
+            CalledMethod::Check(step, trace) => (step, trace),
             CalledMethod::Other(path, _place) => {
                 return Box::pin(others.answer(&path, body, respond)).await;
             }
@@ -209,7 +210,8 @@ impl GrpcServer {
             Ok(message) => Ok(message),
             Err(Unread::Refused(refusal)) => Err(refusal),
             Err(Unread::Compressed(message)) => {
-                return Box::pin(self.answer_compressed(message, room, step, respond)).await;
+                return Box::pin(self.answer_compressed(message, room, (step, trace), respond))
+                    .await;
             }
             // The caller no longer waits: nothing is decided, counted or logged.
             Err(Unread::Gone) => return,
@@ -217,9 +219,12 @@ impl GrpcServer {
         let bytes = message.as_ref().map(|message| &*message.bytes);
         let bytes = bytes.map_err(|refusal| *refusal);
         let answer = match step {
-            Some(step) => edge.check(bytes, step).await,
+            Some(step) => edge.check(bytes, CallMetadata { step, trace }).await,
             // The gateway is configured wrongly. Its client gets an outage as the answer.
-            None => edge.check(Err(Refusal::Unavailable), CheckStep::Only).await,
+            None => {
+                let call = CallMetadata { step: CheckStep::Only, trace };
+                edge.check(Err(Refusal::Unavailable), call).await
+            }
         };
         // If the caller has gone away meanwhile, it needs no answer.
         let _ = send(answer, &mut respond);
@@ -230,7 +235,7 @@ impl GrpcServer {
         &self,
         message: Message,
         room: &MessageRoom,
-        step: Option<CheckStep>,
+        (step, trace): (Option<CheckStep>, Option<TraceContext>),
         mut respond: SendResponse<Bytes>,
     ) {
         let ServerState { edge, others, turn, .. } = &*self.0;
@@ -238,13 +243,15 @@ impl GrpcServer {
             compressed::decompress(message, room, turn, &edge.checker.long_bodies).await;
         let refusal = match (decompressed, step) {
             (Ok(Message { bytes, held: _held }), Some(step)) => {
-                let answer = compressed::serve(others.routes(), bytes, step).await;
+                let call = CallMetadata { step, trace };
+                let answer = compressed::serve(others.routes(), bytes, call).await;
                 return tonic_services::send_answer(answer, &mut respond).await;
             }
             (Ok(_), None) => Refusal::Unavailable,
             (Err(refusal), _) => refusal,
         };
-        let answer = edge.check(Err(refusal), step.unwrap_or(CheckStep::Only)).await;
+        let call = CallMetadata { step: step.unwrap_or(CheckStep::Only), trace };
+        let answer = edge.check(Err(refusal), call).await;
         let _ = send(answer, &mut respond);
     }
 }

@@ -110,6 +110,40 @@ pub(crate) async fn holds_what_was_decided(suite: Arc<Suite>) {
     );
 }
 
+/// The gateway's, from the metadata of its call; not what the client sends.
+pub(crate) async fn names_the_trace_of_the_call(suite: Arc<Suite>) {
+    const TRACEPARENT: &str = "traceparent";
+    let world = suite.world().await;
+    let bearer = reader(&world).await.bearer();
+    let log = file(&world, "traces");
+    let replica = logging(&world, &log, &ALL).await;
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let sampled = format!("00-{trace}-00f067aa0ba902b7-01");
+    let unsampled = format!("00-{trace}-00f067aa0ba902b7-00");
+    let upper = sampled.to_uppercase();
+    for (id, metadata, status) in [
+        ("r-1", &[(TRACEPARENT, &*sampled)][..], 200),
+        ("r-2", &[(TRACEPARENT, &unsampled), ("patgate-step", "second")], 200),
+        // Refused because of its step, and found by its trace all the same.
+        ("r-3", &[(TRACEPARENT, &sampled), ("patgate-step", "third")], 503),
+        ("r-4", &[(TRACEPARENT, &upper)], 200),
+        ("r-5", &[(TRACEPARENT, &sampled), (TRACEPARENT, &unsampled)], 200),
+        ("r-6", &[], 200),
+    ] {
+        let headers = [("authorization", &*bearer), ("x-request-id", id), (TRACEPARENT, &*sampled)];
+        let answer = replica.raw_with(metadata, request("GET", MODELS, &headers)).await;
+        assert_eq!(outcome(&answer).0, status, "{id}");
+    }
+    let mut lines = decisions(&log, 6).await;
+    // A request that is not read has an id that patgate made.
+    let by_id = |line: &Value| line["request_id"].as_str().unwrap().to_owned();
+    lines.sort_by_key(|line| (!by_id(line).starts_with("r-"), by_id(line)));
+    let traces: Vec<_> = lines.iter().map(|line| line["trace_id"].as_str()).collect();
+    let traced = Some(trace);
+    assert_eq!(traces, [traced, traced, None, None, None, traced], "{lines:?}");
+    assert_eq!(lines[5]["code"], "unavailable");
+}
+
 /// Whatever a client sends, a decision is one line of JSON of limited length.
 pub(crate) async fn text_of_clients_stays_within_its_line(suite: Arc<Suite>) {
     let world = suite.world().await;

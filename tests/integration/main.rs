@@ -396,6 +396,7 @@ fn main() -> ExitCode {
         shadow::an_open_gate_is_reported,
         shadow::an_administrator_sees_and_sets_it,
         decision_log::holds_what_was_decided,
+        decision_log::names_the_trace_of_the_call,
         decision_log::text_of_clients_stays_within_its_line,
         decision_log::allows_are_sampled,
         decision_log::what_one_token_repeats_is_counted,

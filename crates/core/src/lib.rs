@@ -24,6 +24,7 @@
 //! - [`operation`]: the closed vocabulary of operations and entity types.
 //! - [`domain`], which a request names with a [`domain_ref`].
 //! - [`backend`], with the [`credential`] that patgate sends to it.
+//! - [`trace_context`]: the trace of the call that asks.
 //!
 //! # 3. How fresh an answer is
 //!
@@ -71,6 +72,7 @@ pub mod stages;
 pub mod testing;
 pub mod throttle;
 pub mod token;
+pub mod trace_context;
 pub mod vocabulary;
 pub mod wording;
 pub mod yaml;

@@ -19,6 +19,9 @@ pub(crate) struct DecisionLine<'a> {
     /// RFC 3339, in UTC.
     pub(crate) time: Cow<'a, str>,
     pub(crate) request_id: Cow<'a, str>,
+    /// The trace of the call, as in the traces of the gateway.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) trace_id: Option<Cow<'a, str>>,
     /// `allow`, `answered` or `deny`: the verdict, enforced or not.
     pub(crate) outcome: Cow<'a, str>,
     pub(crate) code: Cow<'a, str>,
@@ -165,6 +168,7 @@ mod tests {
         DecisionLine {
             time: "2026-11-22T09:00:00.000001Z".into(),
             request_id: "r-1".into(),
+            trace_id: Some("0af7651916cd43dd8448eb211c80319c".into()),
             outcome: "deny".into(),
             code: "permission_denied".into(),
             enforced: false,

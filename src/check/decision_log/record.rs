@@ -13,6 +13,7 @@ use crate::{
     operation::Operation,
     provenance::Tier,
     rollout::Treatment,
+    trace_context::TraceContext,
 };
 
 /// Most characters of a model's name in a line: as many as a name may have.
@@ -24,6 +25,8 @@ pub(crate) struct Record {
     pub(crate) at: Tick,
     pub(crate) took: Duration,
     pub(crate) request_id: String,
+    /// The trace of the call that asked.
+    pub(crate) trace: Option<TraceContext>,
     pub(crate) decision: Decision,
     pub(crate) treatment: Treatment,
     /// The status of the verdict, enforced or not.
@@ -60,6 +63,7 @@ impl Record {
         DecisionLine {
             time: rfc3339(time).into(),
             request_id: without_secrets(&self.request_id).into(),
+            trace_id: self.trace.map(|trace| trace.trace_id.to_string().into()),
             outcome: self.decision.outcome().as_str().into(),
             code: self.decision.code().into(),
             enforced: self.decision.is_enforced(),

@@ -165,6 +165,7 @@ mod tests {
             at,
             took: Duration::ZERO,
             request_id: "r-1".to_owned(),
+            trace: None,
             decision: Decision::Deny(Denial { subject, ..refusal.into() }),
             treatment: Treatment::Enforce,
             status: 401,

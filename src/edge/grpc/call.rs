@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{frame, secret::CallSecrets};
-use crate::check::CheckStep;
+use crate::{check::CheckStep, trace_context::TraceContext};
 
 /// The maximum number of concurrent calls on one connection that are not checks. A client that asks
 /// about health, or watches it, needs one. Other clients must not be able to fill the memory with
@@ -31,8 +31,9 @@ pub(super) struct Call {
 
 /// The method that is called.
 pub(super) enum CalledMethod {
-    /// A check: Envoy's filter asks about a request. `None` if the filter states its step wrongly.
-    Check(Option<CheckStep>),
+    /// A check: Envoy's filter asks about a request. The step is `None` if the filter states it
+    /// wrongly; the trace, if the call is part of none.
+    Check(Option<CheckStep>, Option<TraceContext>),
     /// Another method, by its path.
     Other(Box<str>, OwnedSemaphorePermit),
     /// A check without the secret that it needs.
@@ -61,7 +62,7 @@ impl Call {
                 _ => CalledMethod::Hidden,
             }
         } else if path == frame::CHECK {
-            CalledMethod::Check(step_of(&head.headers))
+            CalledMethod::Check(step_of(&head.headers), trace_of(&head.headers))
         } else if let Ok(place) = Arc::clone(others).try_acquire_owned() {
             CalledMethod::Other(if path.len() > MAX_PATH { "/" } else { path }.into(), place)
         } else {
@@ -74,10 +75,20 @@ impl Call {
 /// The metadata in which a gateway states which of its checks this is.
 static STEP: HeaderName = HeaderName::from_static("patgate-step");
 
+/// The metadata in which a gateway that traces its calls names the trace.
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
 /// Returns `None` if the value is not a step, or if there is more than one.
 fn step_of(headers: &HeaderMap) -> Option<CheckStep> {
     let mut said = headers.get_all(&STEP).iter();
     let first = said.next();
     let more = said.next();
     CheckStep::parse(first.map(HeaderValue::as_bytes)).filter(|_| more.is_none())
+}
+
+/// Returns `None` if the call is part of no trace, or names more than one.
+fn trace_of(headers: &HeaderMap) -> Option<TraceContext> {
+    let mut said = headers.get_all(&TRACEPARENT).iter();
+    let first = said.next()?;
+    said.next().is_none().then(|| TraceContext::parse(first.as_bytes()))?
 }

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     body::{ResourceNeed, gunzip},
-    check::{CheckStep, LongBodies},
+    check::{CallMetadata, LongBodies},
     clock,
     refusal::{CompressionFault, MalformedPart, NoModel, Refusal},
 };
@@ -63,12 +63,16 @@ pub(super) async fn decompress(
 }
 
 /// Returns the answer of the generated service to a message.
-pub(super) async fn serve(mut routes: Routes, message: Bytes, step: CheckStep) -> Response<Body> {
+pub(super) async fn serve(
+    mut routes: Routes,
+    message: Bytes,
+    call: CallMetadata,
+) -> Response<Body> {
     let head = Bytes::copy_from_slice(&frame::head(message.len()));
     let frames = [head, message].map(|bytes| Ok::<_, Infallible>(Frame::data(bytes)));
     let mut request = Request::new(Body::new(StreamBody::new(stream::iter(frames))));
     *request.method_mut() = http::Method::POST;
     *request.uri_mut() = http::Uri::from_static(frame::CHECK);
-    request.extensions_mut().insert(step);
+    request.extensions_mut().insert(call);
     routes.call(request).await.unwrap_or_else(|never| match never {})
 }

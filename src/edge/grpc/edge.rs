@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     answer::Answer,
-    check::{CheckStep, Checker},
+    check::{CallMetadata, Checker},
     clock,
     refusal::{MalformedPart, Refusal},
     request::RequestParts,
@@ -37,7 +37,7 @@ impl GrpcEdge {
     pub(crate) async fn check(
         &self,
         message: Result<&[u8], Refusal>,
-        step: CheckStep,
+        call: CallMetadata,
     ) -> EncodedAnswer {
         const MALFORMED: Refusal = Refusal::BadRequest(MalformedPart::Message);
         let started = clock::now();
@@ -49,7 +49,7 @@ impl GrpcEdge {
         });
         let parts = parts.as_ref().map_err(|refusal| *refusal);
         let encode = |answer: &Answer<'_>| self.encoder.encode(answer);
-        self.checker.answer(parts, step, started, encode).await
+        self.checker.answer(parts, call, started, encode).await
     }
 }
 
@@ -60,7 +60,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        check::tests::hot,
+        check::{CheckStep, tests::hot},
         wire::{codec::encode, response::Told},
     };
 
@@ -69,13 +69,13 @@ mod tests {
     async fn an_allow_from_memory_allocates_what_it_is_made_of() {
         let (checker, _, token) = hot(&mut Registry::default());
         let edge = GrpcEdge::new(Arc::new(checker));
+        let call = CallMetadata { step: CheckStep::Only, trace: None };
         let asked = |path: &str| {
             let bearer = format!("Bearer {}", token.expose());
             let headers = [("authorization", bearer), ("x-request-id", "r-1".to_owned())];
             let message = encode("GET", "gateway", path, &headers, b"");
-            let check = || {
-                edge.check(Ok(&message), CheckStep::Only).now_or_never().expect("an answer at once")
-            };
+            let check =
+                || edge.check(Ok(&message), call).now_or_never().expect("an answer at once");
             // The first check creates counters and the like.
             drop(check());
             let mut answer = None;

@@ -9,7 +9,7 @@ use tonic::{
 
 use super::GrpcEdge;
 use crate::{
-    check::CheckStep,
+    check::{CallMetadata, CheckStep},
     refusal::Refusal,
     wire::{
         proto::authorization::authorization_server::{Authorization, AuthorizationServer},
@@ -70,12 +70,15 @@ impl Authorization for GrpcEdge {
         &self,
         request: Request<EncodedRequest>,
     ) -> Result<Response<EncodedAnswer>, Status> {
-        let step = request.extensions().get::<CheckStep>().copied();
+        let call = request.extensions().get::<CallMetadata>().copied();
         let message = request.into_inner();
-        Ok(Response::new(match step {
-            Some(step) => GrpcEdge::check(self, Ok(&message.0), step).await,
-            // The caller adds the step to every check.
-            None => GrpcEdge::check(self, Err(Refusal::Unavailable), CheckStep::Only).await,
+        Ok(Response::new(match call {
+            Some(call) => GrpcEdge::check(self, Ok(&message.0), call).await,
+            // The caller adds the metadata to every check.
+            None => {
+                let call = CallMetadata { step: CheckStep::Only, trace: None };
+                GrpcEdge::check(self, Err(Refusal::Unavailable), call).await
+            }
         }))
     }
 }

@@ -70,8 +70,19 @@ impl Replica {
 
     /// The same as a gateway that asks in steps.
     pub(crate) async fn raw_in(&self, step: &str, request: CheckRequest) -> CheckResponse {
+        self.raw_with(&[("patgate-step", step)], request).await
+    }
+
+    /// The same with metadata of the call, each name as often as it is given.
+    pub(crate) async fn raw_with(
+        &self,
+        metadata: &[(&'static str, &str)],
+        request: CheckRequest,
+    ) -> CheckResponse {
         let mut request = tonic::Request::new(request);
-        request.metadata_mut().insert("patgate-step", step.parse().unwrap());
+        for (name, value) in metadata {
+            request.metadata_mut().append(*name, value.parse().unwrap());
+        }
         self.client.clone().check(request).await.unwrap().into_inner()
     }
 

@@ -199,7 +199,8 @@ impl GrpcServer {
             CalledMethod::OneTooMany => return tonic_services::refuse(respond),
             CalledMethod::CheckWithoutSecret => {
                 self.0.secrets.complain();
-                let answer = edge.check(Err(Refusal::Unavailable), CheckStep::Only).await;
+                let call = CallMetadata { step: CheckStep::Only, trace: None };
+                let answer = edge.check(Err(Refusal::Unavailable), call).await;
                 let _ = send(answer, &mut respond);
                 return;
             }

@@ -20,7 +20,7 @@ use crate::{
     operation::Operation,
     principal::UserId,
     provenance::{Provenance, Tier},
-    refusal::{Compressed, Denial, Excess, Limit, MalformedPart, NoModel, Refusal},
+    refusal::{CompressionFault, Denial, Excess, LimitedBy, MalformedPart, NoModel, Refusal},
     request::{HeaderEdit, HeaderEdits},
     rollout::Mode,
     token::TokenId,
@@ -222,11 +222,11 @@ fn denials() -> Vec<Denial> {
         NoModel::Cut,
         NoModel::Encoded,
         NoModel::CompressedForm,
-        NoModel::Compressed(Compressed::Malformed),
-        NoModel::Compressed(Compressed::Optional),
-        NoModel::Compressed(Compressed::TooLong),
-        NoModel::Compressed(Compressed::TooDense),
-        NoModel::Compressed(Compressed::TooManyBlocks),
+        NoModel::Compressed(CompressionFault::Malformed),
+        NoModel::Compressed(CompressionFault::Optional),
+        NoModel::Compressed(CompressionFault::TooLong),
+        NoModel::Compressed(CompressionFault::TooDense),
+        NoModel::Compressed(CompressionFault::TooManyBlocks),
         NoModel::NotJson,
         NoModel::NotForm,
         NoModel::MalformedJson { at: 17 },
@@ -241,11 +241,11 @@ fn denials() -> Vec<Denial> {
         NoModel::Elsewhere,
         NoModel::Excessive(Excess::Depth),
         NoModel::Excessive(Excess::Members),
-        NoModel::Excessive(Excess::RequestParts),
+        NoModel::Excessive(Excess::Parts),
         NoModel::Excessive(Excess::Parameters),
     ];
     let no_model = no_model.map(|why| Denial { refusal: Refusal::NoModel(why), ..named });
-    let others = [Limit::Scopes, Limit::Domain];
+    let others = [LimitedBy::Scopes, LimitedBy::Domain];
     let others = others.map(|limit| Denial { refusal: Refusal::OtherEntity(limit), ..named });
     let denials = early.map(Denial::from).into_iter().chain(late).chain([named]);
     denials.chain(no_model).chain(others).collect()

@@ -92,7 +92,7 @@ const ROOMS: &[Room] = &[
     Room {
         name: "server",
         modules: &["server"],
-        uses: &[CORE, "config", "edge", "postgres", "process", "telemetry", "wire"],
+        uses: &[CORE, "config", "edge", "files", "postgres", "process", "telemetry", "wire"],
     },
     Room {
         name: "admin",

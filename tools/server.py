@@ -63,7 +63,8 @@ class Server:
 
     def start(self):
         with self.log.open("ab") as log:
-            # A separate session, so that Ctrl-C in a terminal does not end the servers: the supervisor does.
+            # A separate session, so that Ctrl-C in a terminal does not end the servers: the
+            # supervisor does.
             self._process = subprocess.Popen(
                 self._argv,
                 stdin=subprocess.DEVNULL,

@@ -52,7 +52,7 @@ pub enum Misspelling {
     EmptySegment,
 }
 
-/// Returns why `parse` refuses a target; `None` if it does not. Slow, because only people read
+/// Returns why [`parse`](super::parse) refuses a target; `None` if it does not. Slow, because only people read
 /// it.
 pub fn misspelling(target: &str) -> Option<Misspelling> {
     let path = without_query(target);

@@ -1,8 +1,7 @@
 //! Threads of low priority, for work that takes long and that nothing else should wait for.
 //!
 //! The scheduler lets two threads of one priority take turns of several milliseconds. A thread of
-//! low priority gives its processor up as soon as another thread has work. It still gets a share of
-//! a busy processor, so its work always ends.
+//! low priority gets a smaller share of a busy processor, but a share, so its work always ends.
 //!
 //! Such a thread must not hold a lock that other threads wait for, except for a moment: the scheduler
 //! could take its processor meanwhile. So the work borrows what it reads, and its caller frees it.

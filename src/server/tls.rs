@@ -108,7 +108,6 @@ impl Tls {
     ) -> Result<(Self, Reloader), TlsError> {
         let pem = Pem::read(&settings)?;
         let generation = Generation::new(&pem, &settings, listener)?;
-        metrics.begin(listener);
         let tls = Self {
             current: Arc::new(ArcSwap::from_pointee(generation)),
             listener,

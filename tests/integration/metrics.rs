@@ -83,6 +83,10 @@ fn expected(with_relay: bool) -> BTreeSet<String> {
     add("log_lines_total", &[(RESULT, &["written", "failed", "dropped"])]);
     // A replica of the tests has no Unix socket.
     add("grpc_connections", &[("listener", &["tcp"])]);
+    let listeners = ("listener", &["grpc", "http"][..]);
+    add("tls_handshakes_total", &[listeners, (RESULT, &["done", "failed", "timed_out"])]);
+    add("tls_certificates_refused", &[listeners]);
+    add("tls_reloads_total", &[listeners, (RESULT, &["ok", "refused"])]);
     add("api_reloads_total", &[(RESULT, &["ok", "refused"])]);
     add("feed_polls_total", &[(RESULT, &["ok", "failed"])]);
     add("build_info", &[("version", &[env!("CARGO_PKG_VERSION")])]);

@@ -4,7 +4,7 @@ use std::fmt;
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
-    metrics::{counter::Counter, family::Family},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 
@@ -59,6 +59,11 @@ impl Reload {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ListenerLabel {
+    listener: Listener,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct HandshakeLabels {
     listener: Listener,
     result: Handshake,
@@ -86,13 +91,19 @@ encode_as_str!(Listener, Handshake, Reload);
 pub(crate) struct TlsMetrics {
     handshakes: Family<HandshakeLabels, Counter>,
     reloads: Family<ReloadLabels, Counter>,
+    /// An alert on a counter would end while the files are still broken.
+    refused: Family<ListenerLabel, Gauge>,
 }
 
 impl TlsMetrics {
     /// Registers the counters in `registry`.
     pub(crate) fn new(registry: &mut Registry) -> Self {
         let registry = registry.sub_registry_with_prefix("patgate");
-        let metrics = Self { handshakes: Family::default(), reloads: Family::default() };
+        let metrics = Self {
+            handshakes: Family::default(),
+            reloads: Family::default(),
+            refused: Family::default(),
+        };
         registry.register(
             "tls_handshakes",
             "TLS handshakes per listener and result",
@@ -103,17 +114,22 @@ impl TlsMetrics {
             "Changed certificate files that were loaded, or refused because of an error",
             metrics.reloads.clone(),
         );
+        registry.register(
+            "tls_certificates_refused",
+            "1 while the certificate files on disk have an error, and earlier ones are in use",
+            metrics.refused.clone(),
+        );
+        // An alert cannot see the first event of a series that begins with it.
+        for listener in [Listener::Grpc, Listener::Http] {
+            drop(metrics.refused.get_or_create(&ListenerLabel { listener }));
+            for result in [Handshake::Done, Handshake::Failed, Handshake::TimedOut] {
+                drop(metrics.handshakes.get_or_create(&HandshakeLabels { listener, result }));
+            }
+            for result in [Reload::Done, Reload::Refused] {
+                drop(metrics.reloads.get_or_create(&ReloadLabels { listener, result }));
+            }
+        }
         metrics
-    }
-
-    /// Makes the series of a listener, so that they begin at 0.
-    pub(super) fn begin(&self, listener: Listener) {
-        for result in [Handshake::Done, Handshake::Failed, Handshake::TimedOut] {
-            drop(self.handshakes.get_or_create(&HandshakeLabels { listener, result }));
-        }
-        for result in [Reload::Done, Reload::Refused] {
-            drop(self.reloads.get_or_create(&ReloadLabels { listener, result }));
-        }
     }
 
     pub(super) fn shook_hands(&self, listener: Listener, result: Handshake) {
@@ -122,5 +138,7 @@ impl TlsMetrics {
 
     pub(super) fn reloaded(&self, listener: Listener, result: Reload) {
         self.reloads.get_or_create(&ReloadLabels { listener, result }).inc();
+        let refused = i64::from(result == Reload::Refused);
+        self.refused.get_or_create(&ListenerLabel { listener }).set(refused);
     }
 }

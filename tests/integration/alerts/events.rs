@@ -71,6 +71,8 @@ pub(super) const STORIES: &[Story] = &[
     story!("patgate-ring", configuration::another_ring, fires: ["PatgateNotReady"], may: []),
     story!("patgate-tables", configuration::a_table_is_broken, fires: ["PatgateApiTablesRefused"],
         may: []),
+    story!("patgate-certificates", configuration::a_certificate_is_broken,
+        fires: ["PatgateCertificatesRefused"], may: []),
     story!("patgate-shadow", configuration::nothing_is_enforced, fires: ["PatgateNotEnforced"],
         may: []),
     story!("patgate-decisions", configuration::decisions_go_to_a_full_disk,

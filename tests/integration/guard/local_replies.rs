@@ -132,7 +132,7 @@ const BACKEND_SLOW: Expected = Expected {
 };
 const BACKEND_LOST: Expected = Expected {
     status: 507,
-    title: "InsufficientStatus Storage",
+    title: "Insufficient Storage",
     code: "backend_unavailable",
     says: "while a long body was on its way",
     ..BACKEND_SLOW

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::{super::stage::Stage, Story};
 use crate::support::{
     Replica, World,
+    authority::Authority,
     decision_log::{ALL, logging},
     fleet::status,
     process::program,
@@ -46,6 +47,27 @@ pub(super) async fn a_table_is_broken(stage: &Stage<'_>, story: &Story) {
     stage.scrape(story, &[&replica]);
     stage.prepared().await;
     break_it(&file);
+    stage.until_fired(story, async || {}).await;
+}
+
+pub(super) async fn a_certificate_is_broken(stage: &Stage<'_>, story: &Story) {
+    let world = stage.suite.world().await;
+    let dir = stage.suite.dir.path().join(format!("{}.alerts.tls", world.database));
+    fs::create_dir(&dir).unwrap();
+    let authority = Authority::new();
+    authority.certify(&["patgate"]).write(&dir, "server");
+    let file = |name: &str| dir.join(name).display().to_string();
+    let replica = world
+        .serve(&[
+            &format!("grpc.tls.certificate_file={}", file("server.crt")),
+            &format!("grpc.tls.private_key_file={}", file("server.key")),
+        ])
+        .await;
+    stage.scrape(story, &[&replica]);
+    stage.prepared().await;
+    // The private key of another certificate.
+    authority.certify(&["patgate"]).write(&dir, "other");
+    fs::copy(dir.join("other.key"), dir.join("server.key")).unwrap();
     stage.until_fired(story, async || {}).await;
 }
 

@@ -70,7 +70,7 @@ const STAGES: [(&str, &[&str]); 6] = [
         &["patgate_core::answer::Answer::new", "patgate::wire::response::AnswerEncoder::encode"],
     ),
     // From the request's body to its answer.
-    ("whole", &["patgate::edge::grpc::Grpc::answer::"]),
+    ("whole", &["patgate::edge::grpc::GrpcServer::answer::"]),
 ];
 
 /// What counting needs in addition to the bench.

@@ -78,7 +78,7 @@ impl App {
         let metrics = Metrics::new(&mut registry);
         let reloader = ApiReloader::load(config.apis.clone(), metrics.clone())?;
         let listeners = Listeners::bind(&config.listen).await?;
-        let (tls, certificates) = ServerTls::load(&config.listen, &mut registry)?;
+        let (tls, certificates) = ServerTls::load(&config.listen, &metrics)?;
         let (log, log_writer) = DecisionLog::open(&config.decision_log, &metrics)?;
         let log_handle = log.handle();
 

@@ -18,8 +18,8 @@ pub(crate) use self::{
     exposition::metrics_page,
     logs::{flush, last_words},
     results::{
-        ApiReload, CanaryRound, EntryContent, FrameResult, LastUseResult, LookupResult,
-        MetricResult, RecordResult, Store,
+        CanaryRound, EntryContent, FrameResult, HandshakeResult, LastUseResult, LookupResult,
+        MetricResult, RecordResult, ReloadResult, Store, TlsListener,
     },
 };
 pub use self::{logs::init, metrics::Metrics};

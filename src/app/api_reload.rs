@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     api::{Apis, TableErrors, TableSource},
     files::{api_tables, settled::Settled},
-    telemetry::{ApiReload, Metrics},
+    telemetry::{Metrics, ReloadResult},
 };
 
 /// How often the files are read. They are few and small, and comparing their content works on every
@@ -87,11 +87,11 @@ impl ApiReloader {
         match compiled {
             Ok(apis) => {
                 self.apis.store(Arc::new(apis));
-                self.metrics.reloaded_apis(ApiReload::Loaded);
+                self.metrics.reloaded_apis(ReloadResult::Loaded);
                 tracing::info!("API tables reloaded");
             }
             Err(errors) => {
-                self.metrics.reloaded_apis(ApiReload::Refused);
+                self.metrics.reloaded_apis(ReloadResult::Refused);
                 tracing::error!(%errors, "API tables not reloaded; the previous ones stay in use");
             }
         }

@@ -7,7 +7,6 @@
 
 mod client;
 mod files;
-mod metrics;
 
 use std::{
     future::{Future, pending},
@@ -30,12 +29,14 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
+use self::files::Pem;
 pub(crate) use self::files::TlsError;
-use self::{
-    files::Pem,
-    metrics::{Handshake, Listener, Reload, TlsMetrics},
+use crate::{
+    clock, config,
+    files::settled::Settled,
+    telemetry::{HandshakeResult, MetricResult, Metrics, ReloadResult, TlsListener},
+    throttle::Throttle,
 };
-use crate::{clock, config, files::settled::Settled, throttle::Throttle};
 
 /// How often the files are read: they are few and small, and their content is compared.
 const EVERY: Duration = Duration::from_secs(1);
@@ -48,8 +49,8 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub(crate) struct Tls {
     current: Arc<ArcSwap<Generation>>,
-    listener: Listener,
-    metrics: TlsMetrics,
+    listener: TlsListener,
+    metrics: Metrics,
     complaints: Arc<Throttle>,
 }
 
@@ -71,25 +72,24 @@ impl ServerTls {
     /// Reads all files. Returns what reads them again.
     pub(crate) fn load(
         listen: &config::ListenSettings,
-        registry: &mut Registry,
+        metrics: &Metrics,
     ) -> Result<(Self, Vec<Reloader>), TlsError> {
-        let metrics = TlsMetrics::new(registry);
         let mut reloaders = Vec::new();
         let mut load = |settings: &Option<config::Tls>, listener| {
             let Some(settings) = settings.clone() else { return Ok(None) };
-            let (tls, reloader) = Tls::load(settings, listener, &metrics)?;
+            let (tls, reloader) = Tls::load(settings, listener, metrics)?;
             reloaders.push(reloader);
             Ok(Some(tls))
         };
-        let grpc = load(&listen.grpc_tls, Listener::Grpc)?;
-        let http = load(&listen.http_tls, Listener::Http)?;
+        let grpc = load(&listen.grpc_tls, TlsListener::Grpc)?;
+        let http = load(&listen.http_tls, TlsListener::Http)?;
         Ok((Self { grpc, http }, reloaders))
     }
 }
 
 /// Reads the files of all listeners, to say what is wrong with them.
 pub(crate) fn check(listen: &config::ListenSettings) -> Result<(), TlsError> {
-    ServerTls::load(listen, &mut Registry::default()).map(|_| ())
+    ServerTls::load(listen, &Metrics::new(&mut Registry::default())).map(|_| ())
 }
 
 /// Reads the files again and again.
@@ -103,8 +103,8 @@ impl Tls {
     /// Reads the files. At startup, they must have no errors.
     fn load(
         settings: config::Tls,
-        listener: Listener,
-        metrics: &TlsMetrics,
+        listener: TlsListener,
+        metrics: &Metrics,
     ) -> Result<(Self, Reloader), TlsError> {
         let pem = Pem::read(&settings)?;
         let generation = Generation::new(&pem, &settings, listener)?;
@@ -148,11 +148,11 @@ impl Tls {
         let acceptor = TlsAcceptor::from(Arc::clone(&generation.config));
         let (result, error) = match timeout(PATIENCE, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => {
-                self.metrics.shook_hands(self.listener, Handshake::Done);
+                self.metrics.shook_hands(self.listener, HandshakeResult::Done);
                 return Some((stream, generation.replaced.clone()));
             }
-            Ok(Err(error)) => (Handshake::Failed, error.to_string()),
-            Err(_) => (Handshake::TimedOut, "it took too long".to_owned()),
+            Ok(Err(error)) => (HandshakeResult::Failed, error.to_string()),
+            Err(_) => (HandshakeResult::TimedOut, "it took too long".to_owned()),
         };
         self.metrics.shook_hands(self.listener, result);
         if self.complaints.passes(clock::now(), COMPLAIN_EVERY) {
@@ -168,7 +168,7 @@ impl Tls {
 }
 
 impl Generation {
-    fn new(pem: &Pem, settings: &config::Tls, listener: Listener) -> Result<Self, TlsError> {
+    fn new(pem: &Pem, settings: &config::Tls, listener: TlsListener) -> Result<Self, TlsError> {
         let builder = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(|error| TlsError::identity(settings, &error))?;
@@ -188,10 +188,10 @@ impl Generation {
 }
 
 /// The protocol that a listener speaks above TLS.
-fn protocol(listener: Listener) -> &'static [u8] {
+fn protocol(listener: TlsListener) -> &'static [u8] {
     match listener {
-        Listener::Grpc => b"h2",
-        Listener::Http => b"http/1.1",
+        TlsListener::Grpc => b"h2",
+        TlsListener::Http => b"http/1.1",
     }
 }
 
@@ -224,11 +224,11 @@ impl Reloader {
             Ok(generation) => {
                 let previous = self.tls.current.swap(Arc::new(generation));
                 previous.replaced.cancel();
-                self.tls.metrics.reloaded(self.tls.listener, Reload::Done);
+                self.tls.metrics.reloaded_certificates(self.tls.listener, ReloadResult::Loaded);
                 tracing::info!(listener, "certificates reloaded");
             }
             Err(error) => {
-                self.tls.metrics.reloaded(self.tls.listener, Reload::Refused);
+                self.tls.metrics.reloaded_certificates(self.tls.listener, ReloadResult::Refused);
                 tracing::error!(
                     listener,
                     error,

@@ -5,13 +5,16 @@ mod checks;
 mod feed;
 mod relay;
 mod stores;
+mod tls;
 
 use prometheus_client::{
     metrics::info::Info,
     registry::{Metric, Registry, Unit},
 };
 
-use self::{background::Background, checks::Checks, feed::Feed, relay::Relay, stores::Stores};
+use self::{
+    background::Background, checks::Checks, feed::Feed, relay::Relay, stores::Stores, tls::Tls,
+};
 
 /// What the names of all metrics begin with, followed by `_`.
 pub(super) const PREFIX: &str = "patgate";
@@ -24,6 +27,7 @@ pub struct Metrics {
     feed: Feed,
     relay: Relay,
     background: Background,
+    tls: Tls,
 }
 
 impl Metrics {
@@ -40,6 +44,7 @@ impl Metrics {
             feed: Feed::new(&mut to),
             relay: Relay::default(),
             background: Background::new(&mut to),
+            tls: Tls::new(&mut to),
         }
     }
 }

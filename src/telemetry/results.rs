@@ -106,10 +106,28 @@ results! {
 }
 
 results! {
-    ApiReload {
+    /// What becomes of files that have changed.
+    ReloadResult {
         Loaded = "ok",
-        /// The tables have an error, so earlier ones stay in use.
+        /// They have an error, so the earlier ones stay in use.
         Refused = "refused",
+    }
+}
+
+results! {
+    /// A listener that can have TLS.
+    TlsListener {
+        Grpc = "grpc",
+        Http = "http",
+    }
+}
+
+results! {
+    /// How a TLS handshake ended.
+    HandshakeResult {
+        Done = "done",
+        Failed = "failed",
+        TimedOut = "timed_out",
     }
 }
 

@@ -66,7 +66,7 @@ impl Files {
         ]
     }
 
-    /// How Envoy connects to it. It reads files anew only when a folder is renamed.
+    /// How Envoy connects to it. Envoy reads these files once.
     fn transport_socket(&self) -> Value {
         json!({
             "name": "envoy.transport_sockets.tls",

@@ -6,13 +6,13 @@ use super::{Metrics, Registrar};
 use crate::telemetry::{
     closed::Results,
     logs,
-    results::{ApiReload, LastUseResult},
+    results::{LastUseResult, ReloadResult},
 };
 
 #[derive(Clone, Debug)]
 pub(super) struct Background {
     last_uses: Results<LastUseResult>,
-    api_reloads: Results<ApiReload>,
+    api_reloads: Results<ReloadResult>,
     refused_tables: Gauge,
 }
 
@@ -41,8 +41,8 @@ impl Metrics {
         self.background.last_uses.of(result).inc_by(count);
     }
 
-    pub(crate) fn reloaded_apis(&self, result: ApiReload) {
+    pub(crate) fn reloaded_apis(&self, result: ReloadResult) {
         self.background.api_reloads.of(result).inc();
-        self.background.refused_tables.set(i64::from(result == ApiReload::Refused));
+        self.background.refused_tables.set(i64::from(result == ReloadResult::Refused));
     }
 }

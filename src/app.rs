@@ -117,7 +117,7 @@ impl App {
             model_reading: config.model_reading,
             mode: config.mode,
             denials: DenialRates::new(config.token_denials),
-            long_bodies: LongBodies::for_this_machine().map_err(Error::Threads)?,
+            long_bodies: LongBodies::for_this_machine(),
             awaited: AwaitedBodies::new(config.bodies, builder.metrics.clone()),
             log,
             answers: AnswerSettings::new(&config.headers_prefix, &config.guard_word),

@@ -272,7 +272,7 @@ impl Checker {
                     continue;
                 }
                 None => listing.answer(),
-                Some(turn) => turn.aside(|| listing.answer()),
+                Some(turn) => turn.aside(|| listing.answer()).with_grounds(provenance)?,
             };
             return decided(Decision::Answer(answered), provenance);
         }

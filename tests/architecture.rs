@@ -154,7 +154,6 @@ const OUTSIDE: &[(&str, &[&str])] = &[
         "prometheus_client",
         &["app", "check", "cli", "edge", "postgres", "resolve", "server", "telemetry"],
     ),
-    ("rayon_core", &["process"]),
     ("redis", &["admin", "app", "cli", "config", "feed", "redis_client", "resolve"]),
     ("rustix", &["clock", "feed", "files", "process", "telemetry"]),
     (

@@ -65,9 +65,6 @@ pub enum Error {
     /// The operating system has no thread, or no file descriptor, to write logs.
     #[error("logs: {0}")]
     Logs(io::Error),
-    /// The operating system starts no thread to read long bodies.
-    #[error("threads for long bodies: {0}")]
-    Threads(io::Error),
     /// A task that must not end has ended.
     #[error(transparent)]
     Task(#[from] TaskEnded),

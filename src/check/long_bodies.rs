@@ -9,8 +9,8 @@
 
 use std::{
     collections::HashMap,
-    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::{
@@ -20,7 +20,8 @@ use tokio::{
 };
 
 use crate::{
-    body::Body, principal::UserId, process::low_priority::LowPriorityThreads, resolve::Unavailable,
+    body::Body, clock, principal::UserId, process::low_priority, resolve::Unavailable,
+    throttle::Throttle,
 };
 
 /// Longest body, in bytes, that is read on the connection: this takes less time than waking a
@@ -29,6 +30,9 @@ const SHORT: usize = 32 * 1024;
 
 /// Memory for all bodies that wait to be read, in bytes: sixteen of the longest.
 const ROOM: usize = 512 * 1024 * 1024;
+
+/// The interval between two reports that no thread can be started.
+const REPORT_EVERY: Duration = Duration::from_secs(60);
 
 /// The queue of long bodies.
 pub(crate) struct LongBodies {
@@ -39,7 +43,7 @@ pub(crate) struct LongBodies {
     /// The map has the owners with a body that waits or is read.
     turns: Mutex<HashMap<UserId, Turn>>,
     at_once: Semaphore,
-    threads: LowPriorityThreads,
+    reports: Throttle,
 }
 
 /// The bodies of one owner.
@@ -51,24 +55,17 @@ struct Turn {
 
 impl LongBodies {
     /// Reads up to `at_once` bodies at a time.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if the operating system does not start a thread.
-    pub(crate) fn new(at_once: usize) -> io::Result<Self> {
-        let room = Arc::new(Semaphore::new(ROOM));
-        let at_once = at_once.max(1);
-        // One more thread, for work that waits for no turn.
-        let threads = LowPriorityThreads::start(at_once + 1)?;
-        Ok(Self { room, turns: Mutex::default(), at_once: Semaphore::new(at_once), threads })
+    pub(crate) fn new(at_once: usize) -> Self {
+        Self {
+            room: Arc::new(Semaphore::new(ROOM)),
+            turns: Mutex::default(),
+            at_once: Semaphore::new(at_once.max(1)),
+            reports: Throttle::default(),
+        }
     }
 
     /// Reads as many at a time as leave half of the processors to other checks.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if the operating system does not start a thread.
-    pub(crate) fn for_this_machine() -> io::Result<Self> {
+    pub(crate) fn for_this_machine() -> Self {
         Self::new(std::thread::available_parallelism().map_or(1, |all| all.get() / 2))
     }
 
@@ -97,7 +94,7 @@ impl LongBodies {
     where
         T: Send,
     {
-        Ok(self.turn(owner).await?.aside(read))
+        self.turn(owner).await?.aside(read)
     }
 
     /// Waits for a turn of this owner. Never ready at the first poll.
@@ -112,12 +109,18 @@ impl LongBodies {
 
     /// Runs `work`, which takes long, on a thread of low priority. This thread waits for it, after
     /// handing its other tasks to another one.
-    pub(crate) fn aside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        match Handle::current().runtime_flavor() {
-            RuntimeFlavor::MultiThread => block_in_place(|| self.threads.run(work)),
+    pub(crate) fn aside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Unavailable> {
+        let done = match Handle::current().runtime_flavor() {
+            RuntimeFlavor::MultiThread => block_in_place(|| low_priority::run(work)),
             // A runtime with one thread cannot hand its tasks over.
-            _ => self.threads.run(work),
-        }
+            _ => low_priority::run(work),
+        };
+        done.map_err(|error| {
+            if self.reports.passes(clock::now(), REPORT_EVERY) {
+                tracing::warn!(%error, "cannot start a thread that reads a long body");
+            }
+            Unavailable
+        })
     }
 }
 
@@ -130,7 +133,7 @@ pub(crate) struct InTurn<'b> {
 
 impl InTurn<'_> {
     /// Runs `work`, which takes long, without delaying other checks.
-    pub(crate) fn aside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn aside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Unavailable> {
         self.own.bodies.aside(work)
     }
 }
@@ -182,7 +185,7 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_read_at_the_first_poll() {
-        let bodies = LongBodies::new(1).unwrap();
+        let bodies = LongBodies::new(1);
         assert_eq!(bodies.read(owner(1), || panic!("read")).now_or_never(), None::<Result<(), _>>);
         assert_eq!(bodies.read(owner(1), || 7).await, Ok(7));
     }
@@ -198,10 +201,10 @@ mod tests {
         let own = priority();
         for mut runtime in [Builder::new_current_thread(), Builder::new_multi_thread()] {
             runtime.build().unwrap().block_on(async {
-                let bodies = LongBodies::new(1).unwrap();
+                let bodies = LongBodies::new(1);
                 assert!(bodies.read(owner(1), priority).await.unwrap() > own);
-                assert!(bodies.turn(owner(1)).await.unwrap().aside(priority) > own);
-                assert!(bodies.aside(priority) > own);
+                assert!(bodies.turn(owner(1)).await.unwrap().aside(priority).unwrap() > own);
+                assert!(bodies.aside(priority).unwrap() > own);
                 assert_eq!(priority(), own);
             });
         }
@@ -210,7 +213,7 @@ mod tests {
     /// Each body is read until the gate opens.
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn an_owner_has_one_read_at_a_time_and_delays_no_other_task() {
-        let bodies = Arc::new(LongBodies::new(2).unwrap());
+        let bodies = Arc::new(LongBodies::new(2));
         let gate = Arc::new((Mutex::new(false), Condvar::new()));
         let reading = Arc::new(AtomicUsize::new(0));
         let [one, other] = [1, 2].map(owner);

@@ -131,7 +131,7 @@ fn checker(
         model_reading: ModelReading::WhenNeeded,
         mode: Mode::Enforce,
         denials: DenialRates::new(10),
-        long_bodies: LongBodies::new(1).unwrap(),
+        long_bodies: LongBodies::new(1),
         awaited: AwaitedBodies::new(
             config::AwaitedBodyLimits { per_token: 2, bytes_per_token: 64 << 20, timeout: hour },
             metrics.clone(),

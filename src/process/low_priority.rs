@@ -6,32 +6,29 @@
 //! Such a thread must not hold a lock that other threads wait for, except for a moment: the scheduler
 //! could take its processor meanwhile. So the work borrows what it reads, and its caller frees it.
 
-use std::io;
+use std::{
+    io,
+    panic::resume_unwind,
+    thread::{self, Builder},
+};
 
-use rayon_core::{ThreadPool, ThreadPoolBuilder};
-
-/// The threads.
-pub(crate) struct LowPriorityThreads(ThreadPool);
-
-impl LowPriorityThreads {
-    /// Starts so many threads.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if the operating system does not start a thread.
-    pub(crate) fn start(threads: usize) -> io::Result<Self> {
-        let pool = ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(|number| format!("low-priority-{number}"))
-            .start_handler(|_| lower_priority());
-        pool.build().map(Self).map_err(io::Error::other)
-    }
-
-    /// Runs `work` on one of the threads, and blocks the calling thread meanwhile. A panic of `work`
-    /// is the caller's.
-    pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        self.0.install(work)
-    }
+/// Runs `work` on a new thread of low priority, and blocks the calling thread meanwhile. A panic of
+/// `work` is the caller's.
+///
+/// Starting a thread costs little beside such work. A pool of threads would cost more: its idle
+/// threads look for work before they sleep.
+///
+/// # Errors
+///
+/// Returns an error if the operating system does not start a thread.
+pub(crate) fn run<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    thread::scope(|scope| {
+        let thread = Builder::new().name("low-priority".to_owned()).spawn_scoped(scope, || {
+            lower_priority();
+            work()
+        })?;
+        Ok(thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    })
 }
 
 /// How much the threads are nicer than the process. Beside one other busy thread, they get a tenth of
@@ -67,21 +64,18 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn work_is_done_at_low_priority_and_nothing_else() {
         let priority = || getpriority_process(None).unwrap();
-        let (threads, own) = (LowPriorityThreads::start(2).unwrap(), priority());
-        let low = threads.run(priority);
+        let own = priority();
+        let low = run(priority).unwrap();
         assert!(low > own, "{low} is not lower than {own}");
         assert_eq!(low, 19.min(own + NICER));
         assert_eq!(priority(), own);
     }
 
     #[test]
-    fn a_panic_is_the_callers_and_ends_no_thread() {
-        let threads = LowPriorityThreads::start(1).unwrap();
+    fn a_panic_is_the_callers() {
         let text = String::from("borrowed");
-        for _ in 0..3 {
-            let run = || threads.run(|| assert!(text.is_empty(), "on purpose"));
-            assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
-            assert_eq!(threads.run(|| text.len()), 8);
-        }
+        let panics = || run(|| assert!(text.is_empty(), "on purpose"));
+        assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
+        assert_eq!(run(|| text.len()).unwrap(), 8);
     }
 }

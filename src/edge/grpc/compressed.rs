@@ -53,7 +53,7 @@ pub(super) async fn decompress(
             }
         })
     });
-    match decoded {
+    match decoded.map_err(|_| Refusal::Unavailable)? {
         Ok(bytes) => Ok(Message { bytes: bytes.into(), held: Some(held) }),
         Err(NoModel::NotInTime | NoModel::Compressed(CompressionFault::TooLong)) => {
             Err(Refusal::Unavailable)

@@ -157,7 +157,7 @@ fn compressed(message: &[u8]) -> message::Message {
 #[tokio::test(start_paused = true)]
 async fn one_message_is_decompressed_at_a_time_and_none_on_the_connection() {
     let room = MessageRoom::for_checks(message::MAX_IN_PIECES);
-    let (turn, slow) = (Semaphore::new(1), LongBodies::new(1).unwrap());
+    let (turn, slow) = (Semaphore::new(1), LongBodies::new(1));
     let begun = decompress(compressed(b"x"), &room, &turn, &slow).now_or_never();
     assert!(begun.is_none(), "nothing is done at the first poll");
     let taken = turn.acquire().await.unwrap();

@@ -33,6 +33,7 @@ mod floods;
 mod front;
 mod grpc;
 mod guard;
+mod https;
 mod installations;
 mod key_rings;
 mod last_use;
@@ -222,6 +223,11 @@ fn main() -> ExitCode {
         two_steps::both_steps_ask_the_same_replica,
         two_steps::a_body_counts_for_as_long_as_it_may_take,
         two_steps::the_first_route_has_the_paths_of_all_that_lead_to_backends,
+        https::has_what_the_plain_listener_has,
+        https::envoy_starts_without_certificates,
+        https::the_client_chooses_the_protocol,
+        https::a_renewed_certificate_is_taken_up,
+        https::no_private_key_is_in_the_repository,
         guard::what_patgate_did_not_let_through_reaches_no_backend,
         guard::the_guard_leaves_alone_what_it_is_not_for,
         guard::words::the_guard_takes_no_other_services_word,

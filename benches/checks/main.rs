@@ -13,6 +13,7 @@ mod allow;
 mod allow_all;
 mod bench;
 mod callgrind;
+mod chart;
 mod cold;
 mod costly;
 mod envoy;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, io::ErrorKind};
 use patgate_testing::stack::project;
 use serde_json::json;
 
-use crate::{bench::Plan, instructions, neighbours, statistics::Spread};
+use crate::{bench::Plan, chart, instructions, neighbours, statistics::Spread};
 
 /// Figures by their names, which docs/performance.md explains.
 #[derive(Default)]
@@ -210,13 +210,16 @@ struct Judged {
     holds: bool,
 }
 
-/// Replaces the table in the document.
+/// Replaces the table in the document, and the pictures that show its figures.
 fn document(table: &str) {
     let path = project(DOCUMENT);
     let text = fs::read_to_string(&path).unwrap();
     let (before, rest) = text.split_once(BEGIN).expect("where results begin");
     let (_, after) = rest.split_once(END).expect("where results end");
     fs::write(path, format!("{before}{BEGIN}{table}{END}{after}")).unwrap();
+    for (file, picture) in chart::draw(table) {
+        fs::write(project(&format!("{}/{file}", chart::DIR)), picture).unwrap();
+    }
     println!("{DOCUMENT} shows it.");
 }
 

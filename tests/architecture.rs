@@ -272,6 +272,45 @@ fn a_crate_is_named_only_where_it_belongs() {
     assert!(forbidden.is_empty(), "forbidden names:\n{}", forbidden.join("\n"));
 }
 
+/// The diagram has an arrow only where a room may use another one, and every use follows from its
+/// arrows.
+#[test]
+fn the_diagram_shows_the_rooms() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/architecture.md");
+    let text = fs::read_to_string(path).unwrap();
+    let (_, section) = text.split_once("\n## The rooms\n").expect("a section about the rooms");
+    let (_, diagram) = section.split_once("```mermaid\nflowchart TB\n").expect("a diagram");
+    let (diagram, _) = diagram.split_once("```").expect("an end of the diagram");
+    let mut arrows: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for line in diagram.lines() {
+        let (from, to) = line.trim().split_once(" --> ").expect("an arrow");
+        arrows.entry(from).or_default().extend(to.split(" & "));
+    }
+    let shown: BTreeSet<_> = arrows.iter().flat_map(|(from, to)| to.iter().chain([from])).collect();
+    let rooms: BTreeSet<_> = ROOMS.iter().map(|room| &room.name).collect();
+    assert_eq!(shown, rooms, "the rooms of the diagram in docs/architecture.md");
+    for room in ROOMS {
+        let direct = arrows.get(room.name).cloned().unwrap_or_default();
+        for to in &direct {
+            assert!(room.uses.contains(to), "the diagram: `{}` may not use `{to}`", room.name);
+        }
+        let mut reached = BTreeSet::new();
+        let mut next = direct;
+        while let Some(to) = next.pop() {
+            if reached.insert(to) {
+                next.extend(arrows.get(to).into_iter().flatten());
+            }
+        }
+        for used in room.uses {
+            let name = room.name;
+            assert!(
+                reached.contains(used),
+                "the diagram: no arrows lead from `{name}` to `{used}`"
+            );
+        }
+    }
+}
+
 fn room(module: &str) -> Option<&'static Room> {
     ROOMS.iter().find(|room| room.modules.contains(&module))
 }

@@ -8,6 +8,8 @@ mod chart;
 
 use std::{collections::BTreeSet, env, fs, path::Path};
 
+use chart::{BEGIN, END, Picture};
+
 #[test]
 fn the_pictures_show_the_table() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -15,16 +17,17 @@ fn the_pictures_show_the_table() {
     let pictures = chart::draw(&document);
     assert!(!pictures.is_empty());
     let dir = root.join(chart::DIR);
-    for (file, drawn) in &pictures {
+    for Picture { file, svg, .. } in &pictures {
         if env::var_os("UPDATE").is_some_and(|value| !value.is_empty()) {
-            fs::write(dir.join(file), drawn).unwrap();
+            fs::write(dir.join(file), svg).unwrap();
         }
         let kept = fs::read_to_string(dir.join(file)).unwrap_or_default();
-        assert!(kept == *drawn, "{file} shows other figures: draw it again, see {}", file!());
-        let shown = format!("](performance/{file})");
-        assert!(document.contains(&shown), "docs/performance.md does not show {file}");
+        assert!(kept == *svg, "{file} shows other figures: draw it again, see {}", file!());
     }
-    let drawn: BTreeSet<_> = pictures.iter().map(|(file, _)| (*file).to_owned()).collect();
+    let list: Vec<_> = pictures.iter().map(|picture| &*picture.markdown).collect();
+    let list = format!("{BEGIN}{}{END}", list.join("\n"));
+    assert!(document.contains(&list), "docs/performance.md does not show these pictures:\n{list}");
+    let drawn: BTreeSet<_> = pictures.iter().map(|picture| picture.file.to_owned()).collect();
     let kept = fs::read_dir(dir).unwrap().map(|file| file.unwrap().file_name());
     let kept: BTreeSet<_> = kept.map(|name| name.into_string().unwrap()).collect();
     assert_eq!(kept, drawn, "pictures that nothing draws");

@@ -5,6 +5,9 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 /// The folder of the pictures, beside the document.
 pub(crate) const DIR: &str = "docs/performance";
+/// Where the document shows them.
+pub(crate) const BEGIN: &str = "<!-- pictures:begin -->\n";
+pub(crate) const END: &str = "<!-- pictures:end -->\n";
 
 /// One picture: bars from zero, or ratios beside the line at 1.
 struct Chart {
@@ -40,7 +43,7 @@ const fn theirs(figure: &'static str, label: &'static str) -> Row {
     Row { figure, label, ours: false }
 }
 
-const CHARTS: [Chart; 5] = [
+const CHARTS: [Chart; 6] = [
     Chart {
         file: "processor-time.svg",
         title: "Processor time per check",
@@ -84,6 +87,17 @@ const CHARTS: [Chart; 5] = [
             ours("grpc_1_stream_patgate_p50_us", "in memory"),
             ours("cold_redis_p50_us", "in Redis"),
             ours("cold_postgres_p50_us", "in Postgres only"),
+        ],
+    },
+    Chart {
+        file: "revocation.svg",
+        title: "From the commit of a revocation to its first refusal",
+        subtitle: "three replicas, 5,000 checks per second meanwhile, milliseconds; less is better",
+        scale: Scale::Bars("ms"),
+        rows: &[
+            ours("revocation_listening_commit_to_refusal_ms", "notified, as by the commands"),
+            ours("revocation_relay_commit_to_refusal_ms", "relayed through Redis"),
+            ours("revocation_polling_commit_to_refusal_ms", "by bare SQL, found by polling"),
         ],
     },
     Chart {
@@ -142,14 +156,24 @@ struct Figure {
     to: f64,
 }
 
-/// Returns the name and the content of each picture whose figures the table has. Rows without a
-/// figure are left out: only `make bench-large` measures all.
-pub(crate) fn draw(table: &str) -> Vec<(&'static str, String)> {
+/// A drawn chart.
+pub(crate) struct Picture {
+    pub(crate) file: &'static str,
+    pub(crate) svg: String,
+    /// How the document shows it.
+    pub(crate) markdown: String,
+}
+
+/// Returns each picture whose figures the table has. Rows without a figure are left out: only `make
+/// bench-large` measures all.
+pub(crate) fn draw(table: &str) -> Vec<Picture> {
     let figures = figures(table);
     let charts = CHARTS.iter().filter_map(|chart| {
         let known = |row: &'static Row| Some((row, *figures.get(row.figure)?));
         let rows: Vec<_> = chart.rows.iter().filter_map(known).collect();
-        (!rows.is_empty()).then(|| (chart.file, chart.svg(&rows)))
+        let Chart { file, title, subtitle, .. } = chart;
+        let markdown = format!("![{title}: {subtitle}](performance/{file})\n");
+        (!rows.is_empty()).then(|| Picture { file, svg: chart.svg(&rows), markdown })
     });
     charts.collect()
 }

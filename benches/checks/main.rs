@@ -26,9 +26,11 @@ mod memory;
 mod neighbours;
 mod report;
 mod requests;
+mod revocation;
 mod servers;
 mod site;
 mod statistics;
+mod tap;
 mod throughput;
 
 use std::process::{Command, ExitCode};
@@ -50,9 +52,11 @@ fn main() -> ExitCode {
         [] => return everything(Plan::chosen(Task::Everything)),
         ["large"] => return everything(Plan::chosen(Task::Large)),
         ["neighbours"] => neighbours::measure(&mut Bench::prepare(Plan::chosen(Task::Everything))),
+        ["revocation"] => revocation::measure(&mut Bench::prepare(Plan::chosen(Task::Everything))),
         _ => {
             eprintln!(
-                "usage: checks [large | check | neighbours | allow-all SOCKET | read-costly NUMBER]"
+                "usage: checks [large | check | neighbours | revocation | allow-all SOCKET | \
+                 read-costly NUMBER]"
             );
             return ExitCode::from(2);
         }
@@ -98,6 +102,7 @@ fn everything(plan: Plan) -> ExitCode {
     memory::measure(&mut bench);
     growth::measure(&mut bench);
     neighbours::measure(&mut bench);
+    revocation::measure(&mut bench);
     instructions::measure(&mut bench);
 
     bench.report.value("elapsed_s", plan.elapsed().as_secs_f64());

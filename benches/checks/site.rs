@@ -1,6 +1,6 @@
 //! Real Postgres and Valkey servers, a key ring, and databases full of tokens.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Instant};
 
 use patgate::{
     keyring::{self, KeyRing},
@@ -63,6 +63,14 @@ impl Site {
 
     pub(crate) fn redis_url(&self, database: usize) -> String {
         format!("redis://127.0.0.1:{}/{database}", self.valkey.port)
+    }
+
+    pub(crate) fn postgres_port(&self) -> u16 {
+        self.postgres.port
+    }
+
+    pub(crate) fn redis_port(&self) -> u16 {
+        self.valkey.port
     }
 
     fn postgres_url(&self, user: &str, database: &str) -> String {
@@ -235,6 +243,29 @@ impl Database {
             );
             execute(&self.pool, &sql).await;
         });
+    }
+
+    /// The URL of this database behind a proxy.
+    pub(crate) fn url_at(&self, port: u16) -> String {
+        let (server, name) = self.url.rsplit_once('/').expect("a database");
+        let (server, _) = server.rsplit_once(':').expect("a port");
+        format!("{server}:{port}/{name}")
+    }
+
+    /// Revokes a token, and returns when Postgres had confirmed the commit.
+    pub(crate) fn revoke(&self, runtime: &Runtime, token: TokenId) -> Instant {
+        let id = token.0;
+        let sql = format!("UPDATE patgate.pats SET revoked_at = now() WHERE id = '{id}'");
+        runtime.block_on(execute(&self.pool, &sql));
+        Instant::now()
+    }
+
+    /// Wakes the replicas that listen, as the commands do after their commits.
+    pub(crate) fn notify(&self, runtime: &Runtime) {
+        const NOTIFY: &str =
+            "SELECT pg_notify('patgate_changes_' || replace(id::text, '-', ''), '')
+            FROM patgate.installation";
+        runtime.block_on(execute(&self.pool, NOTIFY));
     }
 
     /// Rows in bulk are not recorded as changes, because no replica reads this database yet.

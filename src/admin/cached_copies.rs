@@ -4,13 +4,17 @@
 use std::{sync::Arc, time::Duration};
 
 use redis::RedisError;
-use secrecy::SecretString;
 use tokio::time::timeout;
 
 use super::CachedCopies;
 use crate::{
     admin::store::OutdatedCopies,
-    redis_client::{connections::RedisConnections, fault::RedisFault},
+    config::RedisSettings,
+    redis_client::{
+        access::{RedisAccess, RedisAccessError},
+        connector::ConnectionLimits,
+        fault::RedisFault,
+    },
     resolve::{Backends, Domains, Principals, redis::redis_key},
 };
 
@@ -23,6 +27,9 @@ pub enum CachedCopiesError {
     /// Redis refused the command, or could not be reached.
     #[error("Redis: {}", RedisFault::from(.0))]
     Redis(#[from] RedisError),
+    /// A file of logins or certificates cannot be used.
+    #[error(transparent)]
+    Access(#[from] RedisAccessError),
     /// Redis did not answer.
     #[error("Redis did not answer within {PATIENCE:?}")]
     Timeout,
@@ -38,9 +45,9 @@ pub(super) async fn delete_cached_copies(
     outdated: &OutdatedCopies,
 ) -> Result<(), Arc<CachedCopiesError>> {
     let keys = keys(&copies.installation.redis_prefix(), outdated);
-    match &copies.redis_url {
-        Some(url) if !keys.is_empty() => {
-            let deleted = timeout(PATIENCE, delete(url, &keys)).await;
+    match &copies.redis {
+        Some(redis) if !keys.is_empty() => {
+            let deleted = timeout(PATIENCE, delete(redis, &keys)).await;
             deleted.unwrap_or(Err(CachedCopiesError::Timeout)).map_err(Arc::new)
         }
         _ => Ok(()),
@@ -56,8 +63,9 @@ fn keys(prefix: &str, outdated: &OutdatedCopies) -> Vec<String> {
     tokens.chain(domains).chain(backends).collect()
 }
 
-async fn delete(url: &SecretString, keys: &[String]) -> Result<(), CachedCopiesError> {
-    let mut connection = RedisConnections::new(url, None)?.connect().await?;
+async fn delete(redis: &RedisSettings, keys: &[String]) -> Result<(), CachedCopiesError> {
+    let limits = ConnectionLimits { within: None, silence: PATIENCE };
+    let mut connection = RedisAccess::open(redis)?.connect(limits).await?;
     for keys in keys.chunks(1000) {
         redis::cmd("DEL").arg(keys).exec_async(&mut connection).await?;
     }

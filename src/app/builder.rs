@@ -11,6 +11,7 @@ use crate::{
     keyring::KeyRing,
     postgres::{self, BackgroundWriter, Postgres, PostgresSettings},
     process::tasks::Tasks,
+    redis_client::access::RedisAccess,
     resolve::{
         Load, MemoryTier, Resolver, TierContext, Tiers, postgres::lookups, redis::RedisTier,
     },
@@ -27,6 +28,7 @@ pub(super) struct Builder<'c> {
     pub(super) ring: KeyRing,
     pub(super) clock: Arc<Clock>,
     pub(super) changes: Arc<KnownChanges>,
+    pub(super) redis: Option<Arc<RedisAccess>>,
     pub(super) metrics: Metrics,
     pub(super) tasks: Tasks,
 }
@@ -83,20 +85,23 @@ impl Builder<'_> {
         Ok(reader)
     }
 
-    pub(super) fn relay(&self) -> Result<Option<Relay>, Error> {
-        let redis = self.config.redis.as_ref().filter(|_| self.config.relay);
-        redis.map(|redis| Relay::new(redis, self.sealer())).transpose().map_err(unusable)
+    pub(super) fn relay(&self) -> Option<Relay> {
+        let redis = self.redis.as_ref().filter(|_| self.config.relay);
+        redis.map(|redis| Relay::new(redis, self.sealer()))
     }
 
     pub(super) fn resolver(&self, postgres: &Postgres) -> Result<Resolver, Error> {
         let config = self.config;
-        let redis = config.redis.as_ref();
-        let redis = redis
-            .map(|redis| RedisTier::spawn(redis, self.sealer(), self.metrics.clone(), &self.tasks));
-        let redis = redis.transpose().map_err(unusable)?;
-        if let (Some(redis), Some(settings)) = (&redis, &config.redis) {
-            redis.probe_in_background(settings, &self.tasks);
-        }
+        let redis = match self.redis.as_ref().zip(config.redis.as_ref()) {
+            Some((access, settings)) => {
+                let metrics = self.metrics.clone();
+                let tier = RedisTier::spawn(settings, access, self.sealer(), metrics, &self.tasks)
+                    .map_err(|error| Error::RedisPool(error.to_string()))?;
+                tier.probe_in_background(access, &self.tasks);
+                Some(tier)
+            }
+            None => None,
+        };
         let context = TierContext {
             redis,
             ring: self.ring.clone(),
@@ -160,8 +165,4 @@ impl Builder<'_> {
         let counters = self.counters(&settings);
         BackgroundWriter::new(settings, self.changes.installation(), counters)
     }
-}
-
-fn unusable(error: redis::RedisError) -> Error {
-    Error::Redis(error.to_string())
 }

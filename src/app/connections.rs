@@ -1,7 +1,7 @@
 //! How many connections one replica holds: those of Envoy, and those to Postgres.
 
 use crate::{
-    config::Config,
+    config::{Config, RedisSettings, RedisTopology},
     postgres::{self, ConnectError, ConnectionDemand},
     process::descriptors,
     server,
@@ -9,13 +9,15 @@ use crate::{
 
 /// Files and connections without a reservation of their own: logs, API tables, commands.
 const SPARE_DESCRIPTORS: usize = 64;
+/// How many nodes of a cluster, replicas included, connections are reserved for.
+const CLUSTER_NODES: usize = 12;
 /// Connections to Postgres for the feed, its listener, the relay's lock, the canary and last uses.
 const OTHER_POSTGRES: usize = 8;
 
 /// How many connections each gRPC listener may hold, so that enough descriptors are left for stores,
 /// health and metrics.
 pub(super) fn max_connections(config: &Config) -> usize {
-    let redis = config.redis.as_ref().map_or(0, |redis| redis.max_connections + 2);
+    let redis = config.redis.as_ref().map_or(0, redis_connections);
     let reserved = SPARE_DESCRIPTORS
         + server::HTTP_DESCRIPTORS
         + OTHER_POSTGRES
@@ -33,6 +35,17 @@ pub(super) fn max_connections(config: &Config) -> usize {
         );
     }
     places
+}
+
+/// How many connections to Redis there may be: those for lookups, one for writes, and the relay's.
+fn redis_connections(redis: &RedisSettings) -> usize {
+    let uses = redis.max_connections + 2;
+    match redis.topology {
+        RedisTopology::Single => uses,
+        // Asking the Sentinels takes a connection to each, and a test of the master.
+        RedisTopology::Sentinel(_) => uses + redis.urls.len() + 1,
+        RedisTopology::Cluster => uses * CLUSTER_NODES.max(redis.urls.len()),
+    }
 }
 
 /// Says which of Postgres's connection limits is too low for this replica, and what to do.

@@ -10,6 +10,7 @@ use crate::{
     installation::Installation,
     postgres::{ConnectError, SchemaError},
     process::tasks::TaskEnded,
+    redis_client::access::RedisAccessError,
     server::{BindError, tls::TlsError},
 };
 
@@ -56,9 +57,12 @@ pub enum Error {
     /// Postgres cannot be used at `feed.url`.
     #[error("feed.url: {0}")]
     NoFeed(SchemaError),
-    /// `redis.url` is not the address of a Redis.
-    #[error("redis.url: {0}")]
-    Redis(String),
+    /// The settings of Redis, or the files that they name, cannot be used.
+    #[error(transparent)]
+    Redis(#[from] RedisAccessError),
+    /// The connections to Redis cannot be kept together.
+    #[error("connections to Redis: {0}")]
+    RedisPool(String),
     /// The operating system delivers no signals.
     #[error("signals: {0}")]
     Signal(io::Error),

@@ -52,7 +52,7 @@ impl Session {
         let pool = self.pool.get_or_init(|| pool);
         let cached_copies = CachedCopies {
             installation: postgres::check(pool).await?,
-            redis_url: config.redis.as_ref().map(|redis| redis.url.clone()),
+            redis: config.redis.clone(),
             max_staleness: config.max_staleness,
         };
         Ok(Admin::new(pool.clone(), self.actor.clone(), cached_copies))

@@ -57,9 +57,53 @@ pub(super) const KEYS: &[Key] = &[
         "`off`: each replica reads the changes from Postgres. `redis`, for large fleets: one replica \
          reads them and relays them to the others through Redis; needs `feed.url` and `redis.url`.",
     ),
-    secret("redis.url", "`redis://…`, or `rediss://…` for TLS; empty = no Redis."),
+    secret(
+        "redis.url",
+        "`redis://user:password@host:port/database`, or `rediss://…` for TLS; empty = no Redis. \
+         Several hosts of a cluster, or several Sentinels, are separated by commas.",
+    ),
+    key(
+        "redis.topology",
+        "single",
+        "What `redis.url` leads to. `single`: one server. `sentinel`: Sentinels, which know the \
+         current master; user, password and database of the URL are those of the master. \
+         `cluster`: nodes of a Redis Cluster, which know the others.",
+    ),
+    key(
+        "redis.password_file",
+        "",
+        "A file that holds the password for Redis, instead of `redis.url`. patgate reads it again \
+         when it changes, and when Redis refuses the login.",
+    ),
+    key("redis.sentinel.master", "", "The name of the master that the Sentinels watch."),
+    key(
+        "redis.sentinel.username",
+        "",
+        "The user with which patgate logs in to the Sentinels, if they have users.",
+    ),
+    key(
+        "redis.sentinel.password_file",
+        "",
+        "A file that holds the password for the Sentinels; empty = they need none.",
+    ),
+    key(
+        "redis.tls.ca_file",
+        "",
+        "The authorities that sign the certificates of Redis and Sentinels, in PEM; empty = those \
+         of the system, or of `SSL_CERT_FILE`. These files are read again when they change.",
+    ),
+    key(
+        "redis.tls.certificate_file",
+        "",
+        "The certificate chain that patgate presents to Redis and Sentinels, in PEM; empty = none.",
+    ),
+    key("redis.tls.private_key_file", "", "The private key of that certificate, in PEM."),
     key("redis.timeout", "20ms", "Longest time that one round trip to Redis may take."),
-    key("redis.max_connections", "4", "Most Redis connections for lookups, per replica."),
+    key(
+        "redis.max_connections",
+        "4",
+        "Most Redis connections for lookups, per replica; in a cluster, to each node.",
+    ),
     key(
         "keyring_file",
         "",

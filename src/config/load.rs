@@ -13,7 +13,7 @@ use super::{
     values::{
         ExpectedValue, address, count, count_or_none, duration, guard_word, headers_prefix,
         log_filter, log_format, log_to, mode, model_reading, optional_time, path, paths,
-        percentage, prefixes, redis_url, relay, rollout_mode, size, socket_path, some_time,
+        percentage, prefixes, relay, rollout_mode, size, socket_path, some_time,
     },
 };
 use crate::postgres::PostgresSettings;
@@ -184,22 +184,6 @@ fn postgres(reader: &mut SettingsReader) -> Option<PostgresSettings> {
     })
 }
 
-impl RedisSettings {
-    /// Returns `Some(None)` if no Redis is configured, and `None` after an error.
-    fn read(reader: &mut SettingsReader, relays: bool) -> Option<Option<Self>> {
-        let url = reader.get("redis.url", redis_url);
-        if relays && matches!(url, Some(None)) {
-            reader.mistake("redis.url", RELAY_NEEDS_REDIS);
-        }
-        let timeout = reader.get("redis.timeout", some_time);
-        let max_connections = reader.get("redis.max_connections", count);
-        let url = url?;
-        let timeout = timeout?;
-        let max_connections = max_connections?;
-        Some(url.map(|url| Self { url, timeout, max_connections }))
-    }
-}
-
 /// How long cached data may be used, and how long a request may wait for data.
 struct TimeLimits {
     max_staleness: Duration,
@@ -277,7 +261,6 @@ impl LogSettings {
 }
 
 const RELAY_NEEDS_FEED: &str = "a direct connection to Postgres, because feed.relay is `redis`";
-const RELAY_NEEDS_REDIS: &str = "a Redis URL, because feed.relay is `redis`";
 const SERVING_NEEDS_KEYS: &str = "the path of a key ring; `patgate keyring new` makes a key";
 const SERVING_NEEDS_A_LISTENER: &str =
     "an address here or a path in listen.uds, for Envoy to connect to";
@@ -322,7 +305,7 @@ impl SettingsReader {
     }
 
     /// Collects an error of several settings together.
-    fn refuse<T>(&mut self, key: &'static str, expected: &str) -> Option<T> {
+    pub(super) fn refuse<T>(&mut self, key: &'static str, expected: &str) -> Option<T> {
         self.mistake(key, expected);
         None
     }

@@ -167,3 +167,59 @@ fn secrets_by_file() {
         ],
     );
 }
+
+#[test]
+fn settings_of_redis_fit_together() {
+    let load = |settings: &[(&str, &str)]| {
+        let mut sources = sources(&[URL, ("PATGATE_REDIS_URL", "rediss://u@a:1,b:2")], &[]);
+        for (key, value) in settings {
+            let name = format!("PATGATE_{}", key.replace('.', "_").to_uppercase());
+            sources.env.insert(name, (*value).to_owned());
+        }
+        Config::load(&sources, ConfigPurpose::Admin).map(|config| config.redis)
+    };
+    let cluster = ("redis.topology", "cluster");
+    let sentinel = ("redis.topology", "sentinel");
+    let master = ("redis.sentinel.master", "mymaster");
+    let one = ("redis.url", "redis://u@a:1");
+    let key = ("redis.tls.private_key_file", "/key");
+    let certificate = ("redis.tls.certificate_file", "/crt");
+    let password = ("redis.password_file", "/password");
+    for good in [
+        &[cluster][..],
+        &[cluster, key, certificate, password, ("redis.tls.ca_file", "/ca")],
+        &[sentinel, master, ("redis.sentinel.username", "u")],
+        &[sentinel, master, ("redis.sentinel.password_file", "/sentinels"), password],
+        &[one, password],
+        &[("redis.url", "unix:///run/redis.sock")],
+    ] {
+        let redis = load(good).unwrap_or_else(|mistakes| panic!("{mistakes}: {good:?}"));
+        let is_single = redis.as_ref().is_some_and(|redis| redis.topology == RedisTopology::Single);
+        assert_eq!(redis.unwrap().urls.len(), if is_single { 1 } else { 2 }, "{good:?}");
+    }
+    assert!(load(&[("redis.url", ""), password]).unwrap().is_none());
+    for (bad, mistake) in [
+        (&[][..], "redis.url (PATGATE_REDIS_URL): expected one host"),
+        (
+            &[("redis.topology", "clustered")],
+            "redis.topology (PATGATE_REDIS_TOPOLOGY): expected `s",
+        ),
+        (&[sentinel], "redis.sentinel.master (not set): expected the name of the master"),
+        (&[cluster, master], "redis.sentinel.master (PATGATE_REDIS_SENTINEL_MASTER): expected no"),
+        (&[cluster, ("redis.sentinel.username", "u")], "redis.sentinel.username (PATGATE_RE"),
+        (&[one, ("redis.sentinel.password_file", "/p")], "redis.sentinel.password_file (PAT"),
+        (&[cluster, key], "redis.tls.certificate_file (not set): expected the path"),
+        (&[cluster, certificate], "redis.tls.private_key_file (not set): expected the path"),
+        (&[one, key, certificate], "redis.url (PATGATE_REDIS_URL): expected a `rediss://` URL"),
+        (&[cluster, ("redis.url", "redis://a/1")], "redis.url (PATGATE_REDIS_URL): expected no da"),
+        (&[cluster, ("redis.url", "unix:///a")], "redis.url (PATGATE_REDIS_URL): expected hosts"),
+        (
+            &[password, ("redis.url", "redis://u:hunter2@a")],
+            "redis.password_file (PATGATE_REDIS_PASSWORD_FILE): expected no file",
+        ),
+    ] {
+        let mistakes = load(bad).unwrap_err().to_string();
+        assert!(mistakes.starts_with(mistake) && !mistakes.contains('\n'), "{bad:?}: {mistakes}");
+        assert!(!mistakes.contains("hunter2"), "{mistakes}");
+    }
+}

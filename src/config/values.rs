@@ -3,7 +3,6 @@
 
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
-use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 
 use super::{LogFormat, LogTo};
@@ -173,18 +172,6 @@ pub(super) fn relay(text: &str) -> Result<bool, ExpectedValue> {
     }
 }
 
-pub(super) fn redis_url(text: &str) -> Result<Option<SecretString>, ExpectedValue> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    match redis::IntoConnectionInfo::into_connection_info(text) {
-        Ok(_) => Ok(Some(text.into())),
-        Err(_) => Err("a URL such as `redis://user:password@host:6379/0`, `rediss://…` or \
-                       `unix:///path`, or nothing to do without Redis"
-            .into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -263,14 +250,5 @@ mod tests {
             &[("", None), ("/run/patgate.sock", Some("/run/patgate.sock".into()))],
             &[&long],
         );
-    }
-
-    #[test]
-    fn urls() {
-        assert!(redis_url("").unwrap().is_none());
-        assert!(redis_url("redis://:secret@h:6379/1").unwrap().is_some());
-        for bad in ["h", "h:6379", "http://h"] {
-            assert!(redis_url(bad).is_err(), "{bad}");
-        }
     }
 }

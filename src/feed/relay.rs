@@ -10,12 +10,9 @@
 //! Leases go the other way: each follower leaves its own in a hash, and the leader writes them to
 //! Postgres.
 
-use std::{collections::HashMap, pin::pin, time::Duration};
+use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 
-use redis::{
-    ErrorKind, RedisError, ServerErrorKind, Value, aio::MultiplexedConnection,
-    streams::StreamReadReply,
-};
+use redis::{ErrorKind, RedisError, ServerErrorKind, Value, streams::StreamReadReply};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -23,15 +20,24 @@ use uuid::Uuid;
 use super::lease::LeaseRow;
 use crate::{
     clock::{self, Tick},
-    config,
     freshness::{Change, Lineage, Poll, Stamp, Triggers},
-    redis_client::{connections::RedisConnections, fault::RedisFault, fault_log::FaultLog},
+    redis_client::{
+        access::RedisAccess,
+        connection::RedisConnection,
+        connections::RedisConnections,
+        connector::ConnectionLimits,
+        fault::{self, RedisFault},
+        fault_log::FaultLog,
+    },
     seal::{SealPurpose, Sealer},
     snapshot::{Snapshot, Xid},
 };
 
 /// How long a new connection may take; and a command, beyond the time that it is meant to block.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// A follower waits for frames for seconds.
+const LIMITS: ConnectionLimits =
+    ConnectionLimits { within: Some(PATIENCE), silence: Duration::from_secs(5) };
 /// Frames that are kept for followers that are late; what is older, they read in Postgres.
 const KEPT: usize = 256;
 /// If a poll brought more changes, its frame says that everything may have changed, and each entry
@@ -98,7 +104,7 @@ pub(super) struct ReceivedFrames {
 pub(crate) struct Relay {
     connections: RedisConnections,
     sealer: Sealer,
-    connection: Option<MultiplexedConnection>,
+    connection: Option<RedisConnection>,
     /// The last entry of the stream that was read.
     position: String,
     /// The highest epoch in a frame, and the lineage that it belongs to.
@@ -109,11 +115,11 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    pub(crate) fn new(config: &config::RedisSettings, sealer: Sealer) -> Result<Self, RedisError> {
+    pub(crate) fn new(access: &Arc<RedisAccess>, sealer: Sealer) -> Self {
         let stream = format!("{}feed", sealer.prefix());
         let leases = format!("{}leases", sealer.prefix());
-        Ok(Self {
-            connections: RedisConnections::new(&config.url, Some(PATIENCE))?,
+        Self {
+            connections: RedisConnections::new(Arc::clone(access), LIMITS),
             sealer,
             connection: None,
             position: BEGINNING.to_owned(),
@@ -121,7 +127,7 @@ impl Relay {
             stream,
             leases,
             fault_log: FaultLog::new("the feed of changes is not relayed until it can"),
-        })
+        }
     }
 
     /// Sends a poll to the followers.
@@ -225,13 +231,15 @@ impl Relay {
         format!("{}:{id}", self.leases)
     }
 
-    /// A connection whose command failed or came late is not used again.
+    /// A connection whose command failed or came late is not used again, nor one that leads to a
+    /// server that is not the master any more.
     async fn run<T: redis::FromRedisValue>(
         &mut self,
         command: &redis::Cmd,
         patience: Duration,
     ) -> Result<T, RelayError> {
-        let mut connection = match self.connection.take() {
+        let kept = self.connection.take();
+        let mut connection = match kept.filter(|kept| self.connections.are_current(kept)) {
             Some(connection) => connection,
             None => self.connections.connect().await?,
         };
@@ -248,7 +256,8 @@ impl Relay {
         {
             self.fault_log.fault(RedisFault::from(error), clock::now());
         }
-        if !reply.as_ref().is_err_and(RedisError::is_io_error) {
+        let is_lost = |error: &RedisError| error.is_io_error() || fault::leads_elsewhere(error);
+        if !reply.as_ref().is_err_and(is_lost) {
             self.connection = Some(connection);
         }
         Ok(reply?)

@@ -24,14 +24,20 @@ impl From<&RedisError> for RedisFault {
         // If several commands failed, only the first error is shown.
         let server = error.clone().into_server_errors().and_then(|all| all.first().cloned());
         let text = match (error.kind(), server) {
-            (ErrorKind::AuthenticationFailed, _) => {
-                "it refuses the user name or the password in redis.url".to_owned()
+            _ if is_refused_login(error) => "it refuses the user name or the password in \
+                 redis.url or redis.password_file, or a Sentinel refuses those of redis.sentinel"
+                .to_owned(),
+            (ErrorKind::MasterNameNotFoundBySentinel, _) => "no Sentinel in redis.url knows a \
+                 master of the name in redis.sentinel.master that is up and is one"
+                .to_owned(),
+            (ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask), _) => {
+                "it is a node of a cluster: set redis.topology to `cluster`".to_owned()
             }
             (ErrorKind::Server(ServerErrorKind::NoPerm), server) => {
                 let detail = server.as_ref().and_then(|(_, error)| error.details());
                 let detail = detail.or(error.detail()).unwrap_or("no permission");
                 format!(
-                    "its ACL refuses what patgate needs: {detail}; see \"What to keep\" in \
+                    "its ACL refuses what patgate needs: {detail}; see \"Redis\" in \
                      docs/operations.md for the commands and keys"
                 )
             }
@@ -47,13 +53,33 @@ impl From<&RedisError> for RedisFault {
             }
             (_, None) if error.to_string().contains("certificate") => format!(
                 "{error}; its certificate must be for the host in redis.url, and signed by a CA of \
-                 the system or of the file that SSL_CERT_FILE names"
+                 the system, of the file that SSL_CERT_FILE names, or of redis.tls.ca_file"
             ),
             (_, None) => error.to_string(),
         };
         // A server's text must neither control a terminal nor fill the log.
         Self { text: legible::shown(&text, MAX_TEXT), kind: error.kind() }
     }
+}
+
+/// Whether Redis or a Sentinel refused the user name or the password.
+pub(super) fn is_refused_login(error: &RedisError) -> bool {
+    // If all nodes of a cluster refuse it, their error is only the detail of another one.
+    let detail = error.detail().unwrap_or_default();
+    error.kind() == ErrorKind::AuthenticationFailed || detail.contains("AuthenticationFailed")
+}
+
+/// Whether the server says that it is not, or no longer, the one to ask: it has become a replica, or
+/// gave its slots away.
+pub(crate) fn leads_elsewhere(error: &RedisError) -> bool {
+    use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, Moved, ReadOnly};
+    let kind = match error.clone().into_server_errors().and_then(|all| all.first().cloned()) {
+        // A blocked command ends with this code when a master becomes a replica.
+        Some((_, error)) if error.code() == "UNBLOCKED" => return true,
+        Some((_, error)) => error.kind(),
+        None => None,
+    };
+    matches!(kind, Some(BusyLoading | ClusterDown | MasterDown | Moved | ReadOnly))
 }
 
 impl RedisFault {

@@ -1,15 +1,15 @@
 //! Tries the commands that a use of Redis needs.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use redis::{Cmd, RedisError};
 use tokio::time::timeout;
 
-use super::{connections::RedisConnections, fault::RedisFault};
-use crate::config;
+use super::{access::RedisAccess, connector::ConnectionLimits, fault::RedisFault};
 
 /// Time limit for a connection and the answers to a few commands.
 const PATIENCE: Duration = Duration::from_secs(2);
+const LIMITS: ConnectionLimits = ConnectionLimits { within: None, silence: PATIENCE };
 
 /// A use of Redis.
 #[derive(Clone, Copy, Debug)]
@@ -59,12 +59,12 @@ impl RedisUse {
 ///
 /// Returns the first fault, within a few seconds.
 pub(crate) async fn probe(
-    settings: &config::RedisSettings,
+    access: &Arc<RedisAccess>,
     prefix: &str,
     uses: &[RedisUse],
 ) -> Result<(), RedisFault> {
     let probe = async {
-        let mut connection = RedisConnections::new(&settings.url, None)?.connect().await?;
+        let mut connection = access.connect(LIMITS).await?;
         for command in uses.iter().flat_map(|of| of.commands(prefix)) {
             command.exec_async(&mut connection).await?;
         }

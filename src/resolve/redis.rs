@@ -5,13 +5,15 @@
 //! timed out is closed and never used again, so a late reply cannot reach another caller. Entries
 //! are sealed (`seal.rs`), and their lifetime counts from when they are written.
 
-use std::{future::Future, sync::Arc, time::Duration};
+mod request;
 
-use deadpool::managed::{Object, Pool, PoolError};
-use redis::{Cmd, FromRedisValue, Pipeline, RedisError, aio::MultiplexedConnection};
+use std::{sync::Arc, time::Duration};
+
+use deadpool::managed::{BuildError, Object, Pool, PoolError};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::mpsc, time::timeout};
 
+use self::request::{Failure, QueuedWrite, RedisRequest, Replies};
 use super::{
     Found, Load, LookupKind, Unavailable,
     batch::{Batcher, Unanswered},
@@ -24,7 +26,9 @@ use crate::{
     freshness::Stamp,
     process::tasks::Tasks,
     redis_client::{
+        access::RedisAccess,
         connections::RedisConnections,
+        connector::ConnectionLimits,
         fault::RedisFault,
         fault_log::FaultLog,
         probe::{RedisUse, probe},
@@ -36,7 +40,8 @@ use crate::{
 
 /// Time limit for a new connection, its TLS and authentication. Lookups do not wait that long for
 /// it.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+const LIMITS: ConnectionLimits =
+    ConnectionLimits { within: Some(Duration::from_secs(1)), silence: Duration::from_secs(1) };
 /// How many entries may wait to be written; patgate drops and counts the rest.
 const MAX_WRITES: usize = 4096;
 const MAX_WRITE_BATCH: usize = 256;
@@ -53,7 +58,7 @@ pub(super) struct StoredEntry<V, S = Stamp> {
 
 /// The tier. Its tasks end when it is dropped.
 pub(crate) struct RedisTier {
-    reads: Batcher<String, Option<Vec<u8>>>,
+    reads: Batcher<String, Result<Option<Vec<u8>>, Unavailable>>,
     writes: mpsc::Sender<QueuedWrite>,
     link: Arc<Link>,
     sealer: Sealer,
@@ -61,28 +66,23 @@ pub(crate) struct RedisTier {
     metrics: Metrics,
 }
 
-struct QueuedWrite {
-    key: String,
-    sealed: Vec<u8>,
-    ttl: Duration,
-}
-
 impl RedisTier {
     /// Connects at the first question, so that a Redis that is down does not prevent a start.
     pub(crate) fn spawn(
         config: &config::RedisSettings,
+        access: &Arc<RedisAccess>,
         sealer: Sealer,
         metrics: Metrics,
         tasks: &Tasks,
-    ) -> Result<Arc<Self>, RedisError> {
-        let link = Arc::new(Link::new(config, metrics.clone())?);
+    ) -> Result<Arc<Self>, BuildError> {
+        let link = Arc::new(Link::new(config, access, metrics.clone())?);
         let at_once = u32::try_from(config.max_connections).unwrap_or(u32::MAX);
         // The caller's own timeout limits the wait. A lookup that exceeds it goes to Postgres.
         let load = Arc::new(Load::new(at_once, Duration::MAX));
         let reader = Arc::clone(&link);
         let reads = Batcher::spawn(tasks, load, move |keys: Vec<String>| {
             let link = Arc::clone(&reader);
-            async move { link.run(redis::cmd("MGET").arg(&keys), &link.read_faults).await }
+            async move { link.run(&RedisRequest::Read(keys), &link.read_faults).await }
         });
         let (writes, waiting) = mpsc::channel(MAX_WRITES);
         tasks.spawn_owned("writer to Redis", write_behind(Arc::clone(&link), waiting));
@@ -92,12 +92,12 @@ impl RedisTier {
 
     /// Tries whether this replica can log in to Redis and read, so that the log reports a problem
     /// before the first lookup. No caller waits for it.
-    pub(crate) fn probe_in_background(&self, config: &config::RedisSettings, tasks: &Tasks) {
-        let config = config.clone();
+    pub(crate) fn probe_in_background(&self, access: &Arc<RedisAccess>, tasks: &Tasks) {
+        let access = Arc::clone(access);
         let prefix = self.sealer.prefix().to_owned();
         let link = Arc::clone(&self.link);
         tasks.spawn_owned("first contact with Redis", async move {
-            if let Err(fault) = probe(&config, &prefix, &[RedisUse::Read]).await {
+            if let Err(fault) = probe(&access, &prefix, &[RedisUse::Read]).await {
                 link.read_faults.fault(fault, clock::now());
             }
         });
@@ -115,10 +115,10 @@ impl RedisTier {
         let redis_key = redis_key::<K>(self.sealer.prefix(), key);
         let sealed = match timeout(self.link.timeout, self.reads.get(redis_key.clone(), lane)).await
         {
-            Ok(Ok(reply)) => reply.ok_or(LookupResult::Miss)?,
+            Ok(Ok(Ok(reply))) => reply.ok_or(LookupResult::Miss)?,
             // Redis was not asked, which says nothing about its health.
             Ok(Err(Unanswered::Shed)) => return Err(LookupResult::Unavailable),
-            Ok(Err(Unanswered::Failed)) | Err(_) => {
+            Ok(Ok(Err(Unavailable)) | Err(Unanswered::Failed)) | Err(_) => {
                 self.link.failed();
                 return Err(LookupResult::Unavailable);
             }
@@ -159,46 +159,24 @@ pub(crate) fn redis_key<K: LookupKind>(prefix: &str, key: &K::Key) -> String {
 async fn write_behind(link: Arc<Link>, mut waiting: mpsc::Receiver<QueuedWrite>) {
     let mut writes = Vec::new();
     while waiting.recv_many(&mut writes, MAX_WRITE_BATCH).await > 0 {
-        let mut pipeline = Pipeline::with_capacity(writes.len());
-        for QueuedWrite { key, sealed, ttl } in writes.drain(..) {
-            let milliseconds = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1);
-            pipeline.pset_ex(key, sealed, milliseconds).ignore();
-        }
-        let count = pipeline.cmd_iter().count();
+        let request = RedisRequest::Write(std::mem::take(&mut writes));
         let admitted = link.breaker.admits(clock::now());
-        let written = admitted && link.run(&pipeline, &link.write_faults).await == Ok(());
-        if admitted && !written {
+        let replies = match admitted {
+            true => link.run(&request, &link.write_faults).await,
+            false => Err(Unavailable),
+        };
+        if admitted && replies.is_err() {
             link.failed();
         }
-        if !written {
-            (0..count).for_each(|_| link.metrics.dropped_write());
-        }
+        let written = replies.into_iter().flatten().filter(Result::is_ok).count();
+        (written..request.len()).for_each(|_| link.metrics.dropped_write());
     }
 }
 
-/// A command that can be sent over a connection, with an answer of type `T`.
-trait RedisRequest<T> {
-    fn send(
-        &self,
-        connection: &mut MultiplexedConnection,
-    ) -> impl Future<Output = Result<T, RedisError>> + Send;
-}
-
-impl<T: FromRedisValue> RedisRequest<T> for Cmd {
-    async fn send(&self, connection: &mut MultiplexedConnection) -> Result<T, RedisError> {
-        self.query_async(connection).await
-    }
-}
-
-impl<T: FromRedisValue> RedisRequest<T> for Pipeline {
-    async fn send(&self, connection: &mut MultiplexedConnection) -> Result<T, RedisError> {
-        self.query_async(connection).await
-    }
-}
-
-/// The connections to one server, and an estimate of its health.
+/// The connections to Redis, and an estimate of its health.
 struct Link {
     pool: Pool<RedisConnections>,
+    access: Arc<RedisAccess>,
     timeout: Duration,
     breaker: Breaker,
     read_faults: FaultLog,
@@ -206,26 +184,18 @@ struct Link {
     metrics: Metrics,
 }
 
-/// Why a command has no answer.
-enum Failure {
-    /// The connection could not be made, or the server reported an error.
-    Fault(RedisFault),
-    /// The connection failed during a command. Once means little: the server was restarted, or is
-    /// busy.
-    Amid(RedisFault),
-    /// No connection was free.
-    Busy,
-}
-
 impl Link {
-    fn new(config: &config::RedisSettings, metrics: Metrics) -> Result<Self, RedisError> {
-        let connections = RedisConnections::new(&config.url, Some(CONNECT_TIMEOUT))?;
-        let pool = Pool::builder(connections).max_size(config.max_connections.max(1) + 1).build();
-        let pool = pool.map_err(|error| {
-            RedisError::from((redis::ErrorKind::InvalidClientConfig, "pool", error.to_string()))
-        })?;
+    fn new(
+        config: &config::RedisSettings,
+        access: &Arc<RedisAccess>,
+        metrics: Metrics,
+    ) -> Result<Self, BuildError> {
+        let connections = RedisConnections::new(Arc::clone(access), LIMITS);
+        let pool =
+            Pool::builder(connections).max_size(config.max_connections.max(1) + 1).build()?;
         Ok(Self {
             pool,
+            access: Arc::clone(access),
             timeout: config.timeout,
             breaker: Breaker::default(),
             read_faults: FaultLog::new("lookups go to Postgres until it can"),
@@ -245,45 +215,68 @@ impl Link {
         }
     }
 
-    /// Makes one round trip. A connection that fails, or does not answer in time, is closed.
-    async fn run<T>(
+    /// Makes one round trip; in a cluster, one for each key. Returns an error if all of them failed.
+    async fn run(
         &self,
-        request: &impl RedisRequest<T>,
+        request: &RedisRequest,
         fault_log: &FaultLog,
-    ) -> Result<T, Unavailable> {
-        match self.attempt(request).await {
-            Ok(reply) => {
-                self.breaker.succeeded();
-                fault_log.recovered(clock::now());
-                Ok(reply)
-            }
+    ) -> Result<Vec<Result<Option<Vec<u8>>, Unavailable>>, Unavailable> {
+        let replies = match self.attempt(request).await {
+            Ok(replies) => replies,
             Err(failure) => {
                 self.metrics.failure(Store::Redis);
-                match failure {
-                    Failure::Amid(_) if !self.breaker.is_open() => {}
-                    Failure::Fault(fault) | Failure::Amid(fault) => {
-                        fault_log.fault(fault, clock::now());
-                    }
-                    Failure::Busy => {}
-                }
-                Err(Unavailable)
+                self.report(failure, fault_log);
+                return Err(Unavailable);
             }
+        };
+        let mut answered = replies.is_empty();
+        let mut judged = Vec::with_capacity(replies.len());
+        for reply in replies {
+            match reply {
+                Ok(value) => {
+                    answered = true;
+                    judged.push(Ok(value));
+                }
+                Err(failure) => {
+                    self.metrics.failure(Store::Redis);
+                    self.report(failure, fault_log);
+                    judged.push(Err(Unavailable));
+                }
+            }
+        }
+        if !answered {
+            return Err(Unavailable);
+        }
+        self.breaker.succeeded();
+        if judged.iter().all(Result::is_ok) {
+            fault_log.recovered(clock::now());
+        }
+        Ok(judged)
+    }
+
+    fn report(&self, failure: Failure, fault_log: &FaultLog) {
+        match failure {
+            Failure::Amid(_) if !self.breaker.is_open() => {}
+            Failure::Fault(fault) | Failure::Amid(fault) => fault_log.fault(fault, clock::now()),
+            Failure::Busy => {}
         }
     }
 
-    async fn attempt<T>(&self, request: &impl RedisRequest<T>) -> Result<T, Failure> {
+    /// Closes a connection that fails, or does not answer in time.
+    async fn attempt(&self, request: &RedisRequest) -> Result<Replies, Failure> {
         let mut connection = self.pool.get().await.map_err(|error| match error {
             PoolError::Backend(error) => Failure::Fault(RedisFault::from(&error)),
             _ => Failure::Busy,
         })?;
-        self.metrics.command(Store::Redis);
-        let failure = match timeout(self.timeout, request.send(&mut connection)).await {
-            Ok(Ok(reply)) => return Ok(reply),
-            Ok(Err(error)) if error.is_io_error() => Failure::Amid(RedisFault::from(&error)),
-            Ok(Err(error)) => Failure::Fault(RedisFault::from(&error)),
-            Err(_) => Failure::Amid(RedisFault::silence(self.timeout)),
-        };
-        drop(Object::take(connection));
-        Err(failure)
+        (0..request.commands(&connection)).for_each(|_| self.metrics.command(Store::Redis));
+        let sent = request.send(&mut connection, self.timeout).await;
+        if sent.must_close {
+            drop(Object::take(connection));
+        }
+        if sent.leads_elsewhere && self.access.finds_the_master() {
+            // So do the other connections. The next one leads to the new master.
+            self.pool.retain(|_, _| false);
+        }
+        sent.replies
     }
 }

@@ -52,6 +52,7 @@ mod races;
 mod rate_limits;
 mod recording;
 mod redis_access;
+mod redis_topology;
 mod relay;
 mod schema;
 mod serving;
@@ -364,6 +365,19 @@ fn main() -> ExitCode {
         clocks::a_step_hides_no_replica_from_who_waits,
         redis_access::a_fault_is_said_with_its_reason_and_once,
         redis_access::a_fault_that_is_mended_is_over,
+        redis_access::the_documented_users_are_enough_and_no_more_is_needed,
+        redis_access::in_a_cluster_a_few_more_permissions_are_enough,
+        redis_access::a_password_is_replaced_under_load,
+        redis_access::a_bad_password_file_keeps_the_old_password,
+        redis_access::a_private_authority_is_trusted_and_a_client_shows_its_certificate,
+        redis_access::certificates_for_redis_are_replaced,
+        redis_topology::a_master_that_dies_is_replaced,
+        redis_topology::a_master_that_was_demoted_is_left,
+        redis_topology::sentinels_have_logins_and_may_freeze,
+        redis_topology::the_relay_follows_the_master,
+        redis_topology::slots_move_under_load,
+        redis_topology::a_node_that_dies_is_replaced,
+        redis_topology::everything_works_in_a_cluster,
         key_rings::one_that_signed_no_live_token_is_not_ready,
         key_rings::different_ones_are_noticed,
         faults::redis_fails_on_the_wire,

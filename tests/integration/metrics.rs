@@ -76,6 +76,11 @@ fn expected(with_relay: bool) -> BTreeSet<String> {
     let stores: Labels<'_> = &[("store", &["redis", "postgres"])];
     add("store_commands_total", stores);
     add("store_failures_total", stores);
+    add("store_credentials_refused", stores);
+    add(
+        "store_credential_reloads_total",
+        &[("store", &["redis", "postgres"]), (RESULT, &["ok", "refused"])],
+    );
     add("other_installation_answers_total", &[("setting", &["postgres.url", "feed.url"])]);
     let rounds = ["seen", "unseen", "unavailable"];
     add("revocation_canary_rounds_total", &[(RESULT, &rounds)]);

@@ -1,5 +1,11 @@
 //! A Redis that refuses the login, or permits too little: no request is refused because of it, and
-//! the log, once, and the commands report the reason.
+//! the log, once, and the commands report the reason. Passwords and certificates that are replaced.
+
+mod permissions;
+mod rotation;
+mod tls;
+
+pub(crate) use self::{permissions::*, rotation::*, tls::*};
 
 use std::{fs, sync::Arc};
 

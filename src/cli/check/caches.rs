@@ -16,7 +16,10 @@ use crate::{
     keyring::KeyRing,
     postgres::Postgres,
     process::tasks::Tasks,
-    redis_client::probe::{RedisUse, probe},
+    redis_client::{
+        access::RedisAccess,
+        probe::{RedisUse, probe},
+    },
     resolve::{
         Found, Load, LookupKind, MemoryTier, TierContext, Tiers, postgres::lookups,
         redis::RedisTier,
@@ -108,18 +111,28 @@ pub(super) async fn inspect(
 ) -> anyhow::Result<RedisEntries> {
     let LookupContext { redis: settings, ring, postgres, .. } = context;
     let prefix = context.changes.installation().redis_prefix();
-    if let Err(fault) = probe(settings, &prefix, &[RedisUse::Read]).await {
-        let unused = || RedisEntry {
-            entry: LookupResult::Unavailable,
-            age_seconds: None,
-            fault: Some(fault.to_string()),
-        };
-        return Ok(RedisEntries {
-            token: unused(),
-            domain: domain.map(|_| unused()),
-            backend: backend.map(|_| unused()),
-        });
-    }
+    let access = match RedisAccess::open(settings) {
+        Ok(access) => match probe(&access, &prefix, &[RedisUse::Read]).await {
+            Ok(()) => Ok(access),
+            Err(fault) => Err(fault.to_string()),
+        },
+        Err(error) => Err(error.to_string()),
+    };
+    let access = match access {
+        Ok(access) => access,
+        Err(fault) => {
+            let unused = || RedisEntry {
+                entry: LookupResult::Unavailable,
+                age_seconds: None,
+                fault: Some(fault.clone()),
+            };
+            return Ok(RedisEntries {
+                token: unused(),
+                domain: domain.map(|_| unused()),
+                backend: backend.map(|_| unused()),
+            });
+        }
+    };
     let ring = ring.clone();
     let clock = Arc::clone(context.clock);
     let changes = Arc::clone(context.changes);
@@ -140,7 +153,7 @@ pub(super) async fn inspect(
     reader.catch_up().await;
     let settings = config::RedisSettings { timeout: PATIENCE, ..settings.clone() };
     let sealer = Sealer::new(ring.clone(), changes.installation());
-    let redis = RedisTier::spawn(&settings, sealer, metrics.clone(), &tasks)?;
+    let redis = RedisTier::spawn(&settings, &access, sealer, metrics.clone(), &tasks)?;
     let bounds = AgeBounds { max_staleness, negative_ttl: config.negative_ttl };
     let tiers = TierContext { redis: None, ring, clock, changes, bounds, metrics };
     let load = Arc::new(Load::new(1, config.deadline));

@@ -3,8 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use rustls::{
-    RootCertStore,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer},
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use zeroize::Zeroizing;
@@ -12,7 +11,10 @@ use zeroize::Zeroizing;
 use super::{client::NamedClients, provider};
 use crate::{
     config,
-    files::trusted::{self, ReadError},
+    files::{
+        pem,
+        trusted::{self, ReadError},
+    },
 };
 
 /// Why TLS cannot be used with the files of a listener. It shows nothing of a private key.
@@ -77,11 +79,9 @@ impl Pem {
         settings: &config::Tls,
     ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
         let path = &settings.certificate;
-        let chain = certificates(&self.certificate)
+        let chain = pem::certificates(&self.certificate)
             .map_err(|problem| TlsError::new(settings, CERTIFICATE, path, problem))?;
-        let key = PrivateKeyDer::from_pem_slice(self.private_key.as_bytes()).map_err(|_| {
-            let expected =
-                "expected a private key in PEM: PKCS #8, PKCS #1 or SEC 1, not encrypted";
+        let key = pem::private_key(&self.private_key).map_err(|expected| {
             TlsError::new(settings, PRIVATE_KEY, &settings.private_key, expected)
         })?;
         Ok((chain, key))
@@ -98,22 +98,10 @@ impl Pem {
         };
         let wrong =
             |problem: String| TlsError::new(settings, AUTHORITIES, &clients.authorities, problem);
-        let mut roots = RootCertStore::empty();
-        for certificate in certificates(authorities).map_err(wrong)? {
-            roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
-        }
+        let roots = pem::authorities(authorities).map_err(wrong)?;
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
             .build()
             .map_err(|error| wrong(error.to_string()))?;
         Ok(Some(Arc::new(NamedClients::new(verifier, Arc::clone(&clients.names)))))
-    }
-}
-
-fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
-    let certificates = read.map_err(|error| format!("expected certificates in PEM: {error}"))?;
-    match certificates.is_empty() {
-        true => Err("expected a certificate in PEM, found none".to_owned()),
-        false => Ok(certificates),
     }
 }

@@ -13,7 +13,7 @@ use crate::{
         results::{
             EntryContent,
             LookupResult::{self, Hit, Miss, Negative, Open, Refused, Shed, Stale, Unavailable},
-            MetricResult, Store,
+            MetricResult, ReloadResult, Store,
         },
     },
 };
@@ -72,6 +72,24 @@ impl StoreLabels {
     }
 }
 
+/// Labels of files for a store: the store, and what became of them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReloadLabels {
+    store: &'static str,
+    result: &'static str,
+}
+
+impl ReloadLabels {
+    fn of(store: Store, result: ReloadResult) -> Self {
+        Self { store: store.as_str(), result: result.as_str() }
+    }
+
+    fn all() -> impl Iterator<Item = Self> {
+        let results = |store| ReloadResult::ALL.iter().map(move |result| Self::of(store, *result));
+        Store::ALL.iter().copied().flat_map(results)
+    }
+}
+
 /// Label of an address: the setting that holds it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SettingLabels {
@@ -85,6 +103,9 @@ pub(super) struct Stores {
     commands: Closed<StoreLabels, Counter>,
     failures: Closed<StoreLabels, Counter>,
     other_installation: Closed<SettingLabels, Counter>,
+    reloads: Closed<ReloadLabels, Counter>,
+    /// An alert on a counter would end while the files are still refused.
+    refused: Closed<StoreLabels, Gauge>,
     dropped_writes: Counter,
     unopened_credentials: Counter,
 }
@@ -123,12 +144,28 @@ impl Stores {
              setting that led there",
             other_installation.family(),
         );
+        let reloads = Closed::new(ReloadLabels::all());
+        to.registered(
+            "store_credential_reloads",
+            "Changes of the files with passwords and certificates for a store, by result: loaded \
+             or refused",
+            reloads.family(),
+        );
+        let refused = Closed::new(Store::ALL.iter().copied().map(StoreLabels::of));
+        to.registered(
+            "store_credentials_refused",
+            "1 while the files with passwords and certificates for a store have an error, or the \
+             store refuses the password in them, and earlier ones are in use",
+            refused.family(),
+        );
         Self {
             lookups,
             entries,
             commands,
             failures,
             other_installation,
+            reloads,
+            refused,
             dropped_writes: to.count(
                 "redis_dropped_writes",
                 "Entries not written to Redis because the queue was full or Redis failed",
@@ -178,6 +215,13 @@ impl Metrics {
     /// The counter of answers by another installation, to which a setting led.
     pub(crate) fn other_installation_answers(&self, setting: &'static str) -> Counter {
         self.stores.other_installation.handle(&SettingLabels { setting })
+    }
+
+    /// Counts a change of the files with passwords and certificates for a store.
+    pub(crate) fn reloaded_credentials(&self, store: Store, result: ReloadResult) {
+        self.stores.reloads.of(&ReloadLabels::of(store, result)).inc();
+        let refused = i64::from(result == ReloadResult::Refused);
+        self.stores.refused.of(&StoreLabels::of(store)).set(refused);
     }
 
     pub(crate) fn dropped_write(&self) {

@@ -73,6 +73,8 @@ pub(super) const STORIES: &[Story] = &[
         may: []),
     story!("patgate-certificates", configuration::a_certificate_is_broken,
         fires: ["PatgateCertificatesRefused"], may: []),
+    story!("patgate-passwords", configuration::a_password_file_is_emptied,
+        fires: ["PatgateStoreCredentialsRefused"], may: []),
     story!("patgate-shadow", configuration::nothing_is_enforced, fires: ["PatgateNotEnforced"],
         may: []),
     story!("patgate-decisions", configuration::decisions_go_to_a_full_disk,

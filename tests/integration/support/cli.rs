@@ -56,6 +56,21 @@ impl<'s> Cli<'s> {
         changed
     }
 
+    /// With another value for a variable that is not patgate's.
+    pub(crate) fn with_variable(&self, name: &str, value: &str) -> Self {
+        let mut changed = self.clone();
+        changed.env.insert(name.to_owned(), value.to_owned());
+        changed
+    }
+
+    /// With other values for settings, each as `key=value`.
+    pub(crate) fn with_all(&self, settings: &[&str]) -> Self {
+        settings.iter().fold(self.clone(), |cli, setting| {
+            let (key, value) = setting.split_once('=').unwrap();
+            cli.with(key, value)
+        })
+    }
+
     /// With another login for Postgres.
     pub(crate) fn login(&self, world: &World<'_>, user: &str) -> Self {
         self.with("postgres.url", &world.suite.postgres_url(user, &world.database))
@@ -183,7 +198,12 @@ pub(crate) fn server<'s>(world: &World<'s>) -> Cli<'s> {
 
 /// Returns the finding about one setting, and the exit code.
 pub(crate) fn found(cli: &Cli<'_>, key: &str) -> (i32, String, String) {
-    let ran: CommandOutput = cli.run("config check --connect --output json");
+    found_by(cli, "config check --connect", key)
+}
+
+/// The same by a command with other options.
+pub(crate) fn found_by(cli: &Cli<'_>, command: &str, key: &str) -> (i32, String, String) {
+    let ran: CommandOutput = cli.run(&format!("{command} --output json"));
     let findings: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|_| panic!("{ran:#?}"));
     let finding = findings.as_array().unwrap().iter().find(|finding| finding["key"] == key);
     let finding = finding.unwrap_or_else(|| panic!("no {key}: {findings:#}"));

@@ -294,7 +294,7 @@ impl<'s> World<'s> {
     pub(crate) async fn admin(&self, pool: PgPool) -> Admin {
         let cached_copies = CachedCopies {
             installation: postgres::check(&pool).await.unwrap(),
-            redis_url: None,
+            redis: None,
             max_staleness: Duration::ZERO,
         };
         let ring = read_keyring(&self.keyring_file).unwrap();

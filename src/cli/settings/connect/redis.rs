@@ -4,7 +4,10 @@ use super::Finding;
 use crate::{
     config::{Config, ConfigPurpose},
     installation::Installation,
-    redis_client::probe::{RedisUse, probe},
+    redis_client::{
+        access::RedisAccess,
+        probe::{RedisUse, probe},
+    },
 };
 
 const REDIS: &str = "redis.url";
@@ -24,7 +27,11 @@ pub(super) async fn find(
         ConfigPurpose::Serve => &[RedisUse::Read, RedisUse::Write],
     };
     let prefix = installation.map_or_else(|| "patgate:".to_owned(), |it| it.redis_prefix());
-    match probe(redis, &prefix, uses).await {
+    let access = match RedisAccess::open(redis) {
+        Ok(access) => access,
+        Err(error) => return Finding::failed(REDIS, error),
+    };
+    match probe(&access, &prefix, uses).await {
         Ok(()) => Finding::ok(REDIS, format!("keys begin with {prefix}")),
         Err(fault) => Finding::failed(REDIS, fault),
     }

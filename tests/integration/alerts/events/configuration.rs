@@ -71,6 +71,17 @@ pub(super) async fn a_certificate_is_broken(stage: &Stage<'_>, story: &Story) {
     stage.until_fired(story, async || {}).await;
 }
 
+pub(super) async fn a_password_file_is_emptied(stage: &Stage<'_>, story: &Story) {
+    let world = stage.suite.world().await;
+    let file = stage.suite.dir.path().join(format!("{}.alerts.password", world.database));
+    fs::write(&file, "password").unwrap();
+    let replica = world.serve(&[&format!("redis.password_file={}", file.display())]).await;
+    stage.scrape(story, &[&replica]);
+    stage.prepared().await;
+    fs::write(&file, "").unwrap();
+    stage.until_fired(story, async || {}).await;
+}
+
 pub(super) async fn nothing_is_enforced(stage: &Stage<'_>, story: &Story) {
     let world = stage.suite.world().await;
     stage.prepared().await;

@@ -71,6 +71,10 @@ class Gateway:
         keyring.touch(mode=0o600)
         keyring.write_text(self.patgate("keyring", "new"))
         self.patgate("migrate")
+        # patgate serves with no login that may administer, as that of the commands below may.
+        self.psql("CREATE ROLE gateway LOGIN IN ROLE patgate_serve")
+        url = self.postgres.url.replace("postgres@", "gateway@")
+        serve = {**self.env, "PATGATE_POSTGRES_URL": url, "PATGATE_FEED_URL": url}
         for name, backend in backends.items():
             self.patgate("backend", "create", name, "--url", backend.url, "--kind", "vllm")
         for slug, email in (("acme", "alice@example.com"), ("beta", "bob@example.com")):
@@ -80,7 +84,7 @@ class Gateway:
             self.patgate("user", "create", email, "--name", email.partition("@")[0])
             self.patgate("role", "member", "add", slug, "admin", email)
         stack.process(
-            [PATGATE, "serve"], env=self.env, name="patgate", ready=f"http://{http}/readyz"
+            [PATGATE, "serve"], env=serve, name="patgate", ready=f"http://{http}/readyz"
         )
 
         progress("Envoy, with a certificate of an authority of its own")
@@ -96,15 +100,23 @@ class Gateway:
         self.url = f"https://127.0.0.1:{self.port}"
 
     def patgate(self, *arguments):
+        return self._run([PATGATE, *arguments])
+
+    def psql(self, sql):
+        return self._run([self.postgres.bin / "psql", self.postgres.url, "-qc", sql])
+
+    def _run(self, command):
         run = subprocess.run(
-            [PATGATE, *arguments],
+            command,
             env={**os.environ, **self.env},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
         )
         if run.returncode:
-            raise ServerError(f"patgate {' '.join(arguments)} failed:\n{run.stderr.strip()}")
+            program, *arguments = map(str, command)
+            said = f"{Path(program).name} {' '.join(arguments)} failed:\n{run.stderr.strip()}"
+            raise ServerError(said)
         return run.stdout
 
     def token(self, name, email="alice@example.com", domain="acme", expires_in="90d"):

@@ -6,38 +6,40 @@ mod canary;
 mod connections;
 mod error;
 mod signals;
+mod start;
+mod stores;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
-use futures_util::future::{OptionFuture, join4};
+use futures_util::future::{OptionFuture, join};
 use prometheus_client::registry::Registry;
 use tokio::{sync::Notify, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::connections::connection_shortage;
 use self::{
-    api_reload::ApiReloader, builder::Builder, canary::Canary, connections::max_connections,
+    api_reload::ApiReloader, builder::SharedParts, connections::max_connections, start::Start,
 };
 pub use self::{error::Error, signals::serve};
 use crate::{
     answer::AnswerSettings,
     check::{
-        AwaitedBodies, Checker, DenialRates, LongBodies,
+        AwaitedBodies, Checker, DenialRates, LongBodies, StoreGate,
         decision_log::{DecisionLog, DecisionLogHandle, DecisionLogWriter},
-        last_use::{LastUseWriter, LastUses},
     },
     clock,
     config::Config,
     edge::grpc::{GrpcEdge, secret::CallSecrets},
-    feed::{FeedReader, Relay},
     freshness::KnownChanges,
-    postgres,
-    process::tasks::Tasks,
+    process::tasks::{Task, Tasks},
     redis_client::{access::RedisAccess, reloader::RedisReloader},
     rollout::Mode,
     server::{
         self, Lifetimes, Listeners,
-        ring_watch::RingWatch,
         tls::{Reloader, ServerTls},
     },
     telemetry::{self, Metrics},
@@ -47,7 +49,7 @@ use crate::{
 /// Time limit for the writers, after the last answer.
 const LAST_WRITES: Duration = Duration::from_secs(2);
 
-/// Everything that `patgate serve` runs, connected and listening, not yet serving.
+/// Everything that `patgate serve` runs, listening, not yet serving.
 pub struct App {
     listeners: Listeners,
     tls: ServerTls,
@@ -55,12 +57,8 @@ pub struct App {
     redis_files: Option<RedisReloader>,
     secrets: CallSecrets,
     edge: GrpcEdge,
-    reader: FeedReader,
-    relay: Option<Relay>,
-    last_use_writer: LastUseWriter,
-    canary: Option<Canary>,
+    start: Start,
     reloader: ApiReloader,
-    ring_watch: RingWatch,
     log: Option<(DecisionLogWriter, DecisionLogHandle)>,
     registry: Registry,
     lifetimes: Lifetimes,
@@ -68,13 +66,18 @@ pub struct App {
 }
 
 impl App {
-    /// Reads the key ring, binds the sockets, connects to Postgres and checks its schema. Redis is
-    /// optional, also at startup.
+    /// Reads the key ring, binds the sockets, and tries the stores once. If they are not in order,
+    /// [`App::run`] tries again, unless the setting `start.require` names them.
     ///
     /// # Errors
     ///
     /// Returns the first error that prevents patgate from starting.
     pub async fn build(config: &Config) -> Result<Self, Error> {
+        Self::build_with(config, Tasks::default()).await
+    }
+
+    /// The same, with tasks that may already be running.
+    async fn build_with(config: &Config, tasks: Tasks) -> Result<Self, Error> {
         let ring = config.key_ring()?;
         let mut registry = Registry::default();
         let metrics = Metrics::new(&mut registry);
@@ -87,49 +90,33 @@ impl App {
         let (log, log_writer) = DecisionLog::open(&config.decision_log, &metrics)?;
         let log_handle = log.handle();
 
-        let tasks = Tasks::default();
-        let pool = postgres::connect(&config.postgres).await?;
-        let installation = postgres::check(&pool).await?;
-        pool.close().await;
-        if let Ok(Some(shortage)) = connection_shortage(config).await {
-            tracing::warn!("{shortage}");
-        }
-        let changes = Arc::new(KnownChanges::of(installation));
+        let changes = Arc::<OnceLock<Arc<KnownChanges>>>::default();
         let shown = Arc::clone(&changes);
-        telemetry::show_watermark(&mut registry, move || shown.watermark_age(clock::now()));
-        let clock = Arc::default();
+        telemetry::show_watermark(&mut registry, move || shown.get()?.watermark_age(clock::now()));
         telemetry::show_bounds(&mut registry, config.deadline, config.max_staleness);
         if config.relay {
             metrics.show_relay(&mut registry);
         }
-        let builder =
-            Builder { config, ring, clock, changes, redis, metrics, tasks: tasks.clone() };
-        let reader = builder.reader().await?;
-        let relay = builder.relay();
-        let postgres = builder.postgres(&config.postgres);
-        let resolver = builder.resolver(&postgres)?;
-        let mut ring_watch = RingWatch::new(builder.ring.clone(), postgres, config.mode);
-        ring_watch.check_once().await;
-        let canary = builder.canary(&resolver);
-        let (last_uses, last_use_writer) = LastUses::new(builder.writer(), builder.metrics.clone());
-        builder.metrics.in_mode(config.mode);
+        metrics.in_mode(config.mode);
         warn_of_mode(config.mode);
+        let stores = StoreGate::default();
         let checker = Checker {
             apis: Arc::clone(&reloader.apis),
-            tokens: Tokens::new(config.token_prefixes.clone(), builder.ring),
-            resolver,
-            clock: builder.clock,
-            last_uses,
+            tokens: Tokens::new(config.token_prefixes.clone(), ring.clone()),
+            stores: stores.clone(),
             model_reading: config.model_reading,
             mode: config.mode,
             denials: DenialRates::new(config.token_denials),
             long_bodies: LongBodies::for_this_machine(),
-            awaited: AwaitedBodies::new(config.bodies, builder.metrics.clone()),
+            awaited: AwaitedBodies::new(config.bodies, metrics.clone()),
             log,
             answers: AnswerSettings::new(&config.headers_prefix, &config.guard_word),
             deadline: config.deadline,
-            metrics: builder.metrics,
+            metrics: metrics.clone(),
         };
+        let parts = SharedParts { ring, redis, metrics, tasks: tasks.clone() };
+        let mut start = Start::new(Arc::new(config.clone()), parts, stores, changes);
+        start.first_attempt().await?;
         Ok(Self {
             listeners,
             tls,
@@ -137,12 +124,8 @@ impl App {
             redis_files,
             secrets: CallSecrets::new(config.grpc_secrets.clone()),
             edge: GrpcEdge::new(Arc::new(checker)),
-            reader,
-            relay,
-            last_use_writer,
-            canary,
+            start,
             reloader,
-            ring_watch,
             log: log_writer.zip(log_handle),
             registry,
             lifetimes: Lifetimes {
@@ -153,6 +136,11 @@ impl App {
             },
             tasks,
         })
+    }
+
+    /// Returns the names of the background tasks: if one of them ends too early, the process ends.
+    pub fn task_names() -> impl Iterator<Item = &'static str> {
+        Task::ALL.iter().map(|task| task.name())
     }
 
     /// Returns the TCP address that serves gRPC, with port 0 resolved.
@@ -187,38 +175,29 @@ impl App {
         // The tasks run until the last check is answered, not only until the signal.
         let stop_tasks = stop.clone().drop_guard();
         let tasks = self.tasks;
-        let reader = match self.relay {
-            None => tasks.spawn("reader of the feed", self.reader.run(stop.clone())),
-            Some(relay) => {
-                tasks.spawn("reader of the feed", self.reader.run_relayed(relay, stop.clone()))
-            }
-        };
-        tasks.spawn("reader of API tables", self.reloader.run(stop.clone()));
+        tasks.spawn(Task::ApiReloader, self.reloader.run(stop.clone()));
         for certificates in self.certificates {
-            tasks.spawn("reader of certificates", certificates.run(stop.clone()));
+            tasks.spawn(Task::CertificateReloader, certificates.run(stop.clone()));
         }
         if let Some(files) = self.redis_files {
-            tasks.spawn("reader of the files for Redis", files.run(stop.clone()));
+            tasks.spawn(Task::RedisFileReloader, files.run(stop.clone()));
         }
-        let objection = self.ring_watch.objection();
-        tasks.spawn("watch of the key ring", self.ring_watch.run(stop.clone()));
-        let last_uses = tasks.spawn("writer of last uses", self.last_use_writer.run(stop.clone()));
-        let canary = self.canary.map(|canary| tasks.spawn("canary", canary.run(stop)));
+        let readiness = self.start.readiness();
+        let stores = tasks.spawn(Task::Start, self.start.run(stop));
         let log = match self.log {
             Some((writer, handle)) => {
                 let ended = writer.spawn().map_err(Error::Logs)?;
-                Some((tasks.spawn("writer of the decision log", ended), handle))
+                Some((tasks.spawn(Task::DecisionLogWriter, ended), handle))
             }
             None => None,
         };
-        let canary = OptionFuture::from(canary);
         let serving = server::Serving {
             edge: self.edge,
             tls: self.tls,
             secrets: self.secrets,
             registry: self.registry,
             lifetimes: self.lifetimes,
-            objection,
+            readiness,
         };
         server::run(self.listeners, serving, &tasks, shutdown).await;
         drop(stop_tasks);
@@ -226,7 +205,7 @@ impl App {
             handle.stop();
             ended
         }));
-        let _ = timeout(LAST_WRITES, join4(reader, last_uses, canary, logged)).await;
+        let _ = timeout(LAST_WRITES, join(stores, logged)).await;
         Ok(tasks.outcome()?)
     }
 }

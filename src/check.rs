@@ -9,6 +9,7 @@ pub(crate) mod decision_log;
 mod denial_rates;
 mod details;
 mod enforcing;
+mod gate;
 pub(crate) mod last_use;
 mod long_bodies;
 mod record;
@@ -26,20 +27,24 @@ use uuid::Uuid;
 
 use self::details::{CheckDetails, PendingDenial, WithGrounds};
 pub(crate) use self::{
-    awaited_bodies::AwaitedBodies, call::CallMetadata, denial_rates::DenialRates,
-    long_bodies::LongBodies, step::CheckStep,
+    awaited_bodies::AwaitedBodies,
+    call::CallMetadata,
+    denial_rates::DenialRates,
+    gate::{StoreGate, Stores},
+    long_bodies::LongBodies,
+    step::CheckStep,
 };
 use crate::{
     answer::{Answer, AnswerContext, AnswerSettings, IdTexts},
     api::Apis,
     body::ModelName,
-    check::{decision_log::DecisionLog, last_use::LastUses},
-    clock::{self, Clock, Tick},
+    check::decision_log::DecisionLog,
+    clock::{self, Tick},
     decide::{AuthorizationProgress, Authorized, AwaitsBody, ModelReading},
     decision::Decision,
     provenance::Provenance,
     refusal::{Denial, NoModel, Refusal},
-    request::{self, AuthRequest, HeaderEdits, RequestParts},
+    request::{self, AuthRequest, HeaderEdits, RejectedRequest, RequestParts},
     resolve::{LookupKind, Resolved, Resolver, Tiers, Unavailable},
     rollout::Mode,
     telemetry::Metrics,
@@ -52,9 +57,8 @@ pub(crate) struct Checker {
     /// Replaced as a whole on reload; a check keeps the tables with which it began.
     pub(crate) apis: Arc<ArcSwap<Apis>>,
     pub(crate) tokens: Tokens,
-    pub(crate) resolver: Resolver,
-    pub(crate) clock: Arc<Clock>,
-    pub(crate) last_uses: LastUses,
+    /// Closed until the stores have passed the checks of the start; until then, every answer is 503.
+    pub(crate) stores: StoreGate,
     /// When the body is read for the model.
     pub(crate) model_reading: ModelReading,
     /// Whether denials are enforced.
@@ -144,22 +148,25 @@ impl Checker {
     where
         H: Fn(&str) -> Option<&'a str> + Sync,
     {
-        let (refused, details) = match request::parse(parts, apis, &self.tokens) {
-            Ok(request) => match self.authorize(&request, parts, step, started).await {
+        let parsed = request::parse(parts, apis, &self.tokens);
+        let Ok(stores) = self.stores.stores() else { return before_the_start(parsed) };
+        let (refused, details) = match parsed {
+            Ok(request) => match self.authorize(stores, &request, parts, step, started).await {
                 Ok((outcome, provenance)) => {
                     return (outcome, CheckDetails::of(request, provenance));
                 }
                 Err(refused) => (refused, CheckDetails::of(request, Provenance::default())),
             },
-            Err(rejected) => self.reject(rejected, started).await,
+            Err(rejected) => self.reject(stores, rejected, started).await,
         };
-        self.enforce(refused, details, started).await
+        self.enforce(stores, refused, details, started).await
     }
 
     /// Resolves what the request names, and authorizes it. A stage that fails ends the check: later
     /// stages look nothing up.
     async fn authorize<'a, H>(
         &self,
+        stores: &Stores,
         request: &AuthRequest<'_>,
         parts: &RequestParts<'a, H>,
         step: CheckStep,
@@ -180,17 +187,17 @@ impl Checker {
         // The turn of a list that takes long to make.
         let mut turn = None;
         loop {
-            let Resolver { principals, domains, backends } = &self.resolver;
+            let Resolver { principals, domains, backends } = &stores.resolver;
             let known = known_by(until, principals, &request.token().id(), at)
                 .await
                 .with_grounds(provenance)?;
             provenance = known.provenance();
             let principal = &known.found.value;
-            let now = self.clock.now(known.at).ok_or(Unavailable).with_grounds(provenance)?;
+            let now = stores.clock.now(known.at).ok_or(Unavailable).with_grounds(provenance)?;
             let authenticated =
                 request.authenticate(principal.as_deref(), now).with_grounds(provenance)?;
             // Noted whatever the token may do: its owner, or a thief, has used it.
-            self.last_uses.note(request.token().id(), &known.found.use_notes, known.at);
+            stores.last_uses.note(request.token().id(), &known.found.use_notes, known.at);
             let located = authenticated.locate().with_grounds(provenance);
             let located = located.map_err(|refused| refused.of(principal.as_ref()))?;
             let named = known_by(until, domains, located.domain(), known.at)
@@ -327,6 +334,21 @@ fn guard<'r>(
             denied(Refusal::Unavailable)
         })
     })
+}
+
+/// Answers 503 to every request. A key ring that has not been compared with the live tokens says
+/// nothing about a token, so no other refusal is given either. The request is read for the form of
+/// the error, which the path decides.
+fn before_the_start<'r>(
+    parsed: Result<AuthRequest<'r>, RejectedRequest<'r>>,
+) -> (CheckOutcome, CheckDetails<'r>) {
+    let details = match parsed {
+        Ok(request) => CheckDetails::of(request, Provenance::default()),
+        Err(RejectedRequest { api_path, api_style, .. }) => {
+            CheckDetails { api_path, api_style, ..CheckDetails::default() }
+        }
+    };
+    (CheckOutcome::Decided(Decision::Deny(Refusal::Unavailable.into())), details)
 }
 
 fn denied<'r>(refusal: Refusal) -> (CheckOutcome, CheckDetails<'r>) {

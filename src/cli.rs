@@ -262,8 +262,11 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
                     | app::Error::Tables(_)
                     | app::Error::FeedElsewhere { .. }
                     | app::Error::PooledRelay
+                    | app::Error::NoFeed(SchemaError::MayAdminister { .. })
             )
-        ) {
+        )
+        || matches!(schema, Some(SchemaError::MayAdminister { .. }))
+    {
         USAGE
     } else if let Some(check::RequestRefused { known }) = error.downcast_ref() {
         if *known { DENIED } else { NOT_FOUND }

@@ -39,6 +39,8 @@ use crate::{
 pub struct Config {
     /// The addresses for checks and probes.
     pub listen: ListenSettings,
+    /// The stores that must be in order when patgate starts.
+    pub start_requires: StartRequires,
     /// The primary Postgres server, which holds all data.
     pub postgres: PostgresSettings,
     /// Lookup queries in Postgres per second; at least 1.
@@ -108,6 +110,17 @@ pub struct ListenSettings {
     pub http_tls: Option<Tls>,
     /// The address for health and metrics.
     pub http: Option<SocketAddr>,
+}
+
+/// The stores without which patgate does not start. Without the others, it starts and waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartRequires {
+    /// It waits for all of them.
+    Nothing,
+    /// Postgres, and the feed, which is in Postgres too.
+    Postgres,
+    /// Redis as well, if one is configured.
+    All,
 }
 
 /// What is recorded of decisions.

@@ -11,6 +11,7 @@ mod ask;
 mod connect;
 mod identity;
 mod limits;
+mod login;
 mod migrate;
 mod pooler;
 mod schema;
@@ -26,6 +27,7 @@ pub(crate) use self::{
     connect::{connect, connect_one},
     identity::{identify, identity_column, installation},
     limits::{ConnectionDemand, shortage},
+    login::{check_for_serving, check_login},
     pooler::is_pooled,
     write::{BackgroundWriter, WriteError},
 };

@@ -2,7 +2,7 @@
 //! and limits how often a token is denied.
 
 use super::{
-    CheckOutcome, Checker,
+    CheckOutcome, Checker, Stores,
     details::{CheckDetails, PendingDenial},
     known_by,
 };
@@ -23,6 +23,7 @@ impl Checker {
     /// Denies a request that was rejected before any lookup.
     pub(super) async fn reject<'r>(
         &self,
+        stores: &Stores,
         rejected: RejectedRequest<'r>,
         started: Tick,
     ) -> (PendingDenial, CheckDetails<'r>) {
@@ -30,7 +31,7 @@ impl Checker {
         // The ramp's share counts only verified tokens.
         let among = among.filter(|_| self.mode.depends_on_domain(refusal));
         let proven = match &among {
-            Some(token) => self.proven(token, started).await,
+            Some(token) => self.proven(stores, token, started).await,
             None => None,
         };
         let (subject, provenance) = proven.unwrap_or_default();
@@ -41,6 +42,7 @@ impl Checker {
     /// Makes a decision from a denial.
     pub(super) async fn enforce<'r>(
         &self,
+        stores: &Stores,
         refused: PendingDenial,
         details: CheckDetails<'r>,
         started: Tick,
@@ -50,7 +52,7 @@ impl Checker {
         let decision =
             if self.mode.depends_on_domain(denial.refusal) && refused.context.domain.is_none() {
                 let named = details.named();
-                let known = self.named_domain(named.as_ref(), started).await;
+                let known = self.named_domain(stores, named.as_ref(), started).await;
                 if let Some(known) = &known {
                     details.provenance.add(known.provenance());
                 }
@@ -89,23 +91,26 @@ impl Checker {
     /// Looks up the domain whose mode applies, until the deadline.
     async fn named_domain(
         &self,
+        stores: &Stores,
         named: Option<&DomainRef>,
         started: Tick,
     ) -> Option<Resolved<Domain>> {
         let until = started.after(self.deadline);
-        known_by(until, &self.resolver.domains, named?, clock::now()).await.ok()
+        known_by(until, &stores.resolver.domains, named?, clock::now()).await.ok()
     }
 
     /// Verifies the token and returns its owner, if that succeeds before the deadline.
     async fn proven(
         &self,
+        stores: &Stores,
         token: &VerifiedToken,
         started: Tick,
     ) -> Option<(Option<(TokenId, UserId)>, Provenance)> {
         let until = started.after(self.deadline);
-        let known = known_by(until, &self.resolver.principals, &token.id(), started).await.ok()?;
+        let known =
+            known_by(until, &stores.resolver.principals, &token.id(), started).await.ok()?;
         let subject = |principal: &Principal| (principal.token, principal.owner);
-        let now = self.clock.now(known.at);
+        let now = stores.clock.now(known.at);
         let proven = now.and_then(|now| {
             decide::authenticate(token, known.found.value.as_deref(), now).ok().map(subject)
         });

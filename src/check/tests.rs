@@ -12,8 +12,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    check::decision_log::RequestedAccess,
-    clock::{self, Moment},
+    check::{decision_log::RequestedAccess, last_use::LastUses},
+    clock::{self, Clock, Moment},
     config,
     domain::{Domain, DomainId, DomainRef, Models},
     freshness::{AgeBounds, CheckedVersion, KnownChanges, Lineage, Stamp},
@@ -122,12 +122,16 @@ fn checker(
     let principals = Tiers::new(principals, principal_lookup, context.clone());
     let domains = Tiers::new(domains, domain_lookup, context.clone());
     let backends = Tiers::new(MemoryTier::new(1 << 20, 10), backend_lookup, context);
-    Checker {
-        apis: Arc::new(ArcSwap::from_pointee(Apis::embedded().unwrap())),
-        tokens,
+    let stores = StoreGate::default();
+    stores.open(Stores {
         resolver: Resolver { principals, domains, backends },
         clock,
         last_uses: LastUses::new(writer, metrics.clone()).0,
+    });
+    Checker {
+        apis: Arc::new(ArcSwap::from_pointee(Apis::embedded().unwrap())),
+        tokens,
+        stores,
         model_reading: ModelReading::WhenNeeded,
         mode: Mode::Enforce,
         denials: DenialRates::new(10),
@@ -248,4 +252,18 @@ async fn a_panic_is_denied_and_counted() {
     let mut page = String::new();
     prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
     assert!(page.contains("patgate_panics_total 1"), "{page}");
+}
+
+/// Memory holds everything that the answers below need, and they may not use it: nothing has
+/// checked yet whose it is. A refusal that a client takes as final needs the same checks.
+#[tokio::test]
+async fn before_the_start_has_ended_every_answer_is_an_outage() {
+    let (checker, _, plain) = hot(&mut Registry::default());
+    let closed = Checker { stores: StoreGate::default(), ..checker };
+    for token in [plain.expose(), "pat_forged"] {
+        for path in ["/proxy/acme/v1/models", "/proxy/acme/nothing", "//"] {
+            let answered = decide_at_once(&closed, token, path);
+            assert_eq!(answered, Some(("deny", "unavailable")), "{token} {path}");
+        }
+    }
 }

@@ -35,6 +35,13 @@ pub(super) const KEYS: &[Key] = &[
          = those of patgate.",
     ),
     key("listen.http", "127.0.0.1:9192", "Address and port for health and metrics; empty = off."),
+    key(
+        "start.require",
+        "none",
+        "Which stores must be in order when patgate starts; otherwise it ends with the error. `none`: it \
+         listens, is not ready, answers 503, and tries again until all checks have passed. `postgres`: \
+         Postgres, also at `feed.url`. `all`: Redis as well, if there is one.",
+    ),
     secret(
         "postgres.url",
         "The primary Postgres server: `postgres://user:password@host:port/database`. Required.",

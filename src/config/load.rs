@@ -13,7 +13,7 @@ use super::{
     values::{
         ExpectedValue, address, count, count_or_none, duration, guard_word, headers_prefix,
         log_filter, log_format, log_to, mode, model_reading, optional_time, path, paths,
-        percentage, prefixes, relay, rollout_mode, size, socket_path, some_time,
+        percentage, prefixes, relay, rollout_mode, size, socket_path, some_time, start_requires,
     },
 };
 use crate::postgres::PostgresSettings;
@@ -27,6 +27,7 @@ impl Config {
     pub fn load(sources: &ConfigSources, purpose: ConfigPurpose) -> Result<Self, ConfigErrors> {
         let mut reader = SettingsReader::of(sources);
         let listen = ListenSettings::read(&mut reader, purpose);
+        let start_requires = reader.get("start.require", start_requires);
         let postgres = postgres(&mut reader);
         let max_query_rate = reader.get("postgres.max_query_rate", count);
         let relay = reader.get("feed.relay", relay);
@@ -60,6 +61,7 @@ impl Config {
             let TimeLimits { max_staleness, negative_ttl, deadline } = times?;
             Some(Self {
                 listen: listen?,
+                start_requires: start_requires?,
                 postgres: postgres?,
                 max_query_rate: max_query_rate?,
                 feed_url: feed_url?,

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use tracing_subscriber::EnvFilter;
 
-use super::{LogFormat, LogTo};
+use super::{LogFormat, LogTo, StartRequires};
 use crate::{decide::ModelReading, percent, rollout::Mode, token::Prefixes};
 
 /// The description of a valid value, for an error.
@@ -161,6 +161,15 @@ pub(super) fn log_filter(text: &str) -> Result<String, ExpectedValue> {
             Err("a level (`error`, `warn`, `info`, `debug`, `trace`) or `target=level` pairs"
                 .into())
         }
+    }
+}
+
+pub(super) fn start_requires(text: &str) -> Result<StartRequires, ExpectedValue> {
+    match text {
+        "none" => Ok(StartRequires::Nothing),
+        "postgres" => Ok(StartRequires::Postgres),
+        "all" => Ok(StartRequires::All),
+        _ => Err("`none`, `postgres` or `all`".into()),
     }
 }
 

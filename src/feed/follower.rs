@@ -10,8 +10,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    FeedReader, Relay,
-    leader::Leadership,
+    FeedReader, POOLED_RELAY, Relay,
+    leader::{Hold, Leadership, Offer},
     lease::{LeaseRow, RENEW_EVERY},
     reader::{PAUSE, POLL_EVERY, PollState, jittered, notified},
     relay::RelayError,
@@ -37,6 +37,8 @@ const OBSERVE_EVERY: Duration = Duration::from_secs(5);
 /// many times.
 const HURRY: Duration = Duration::from_millis(50);
 const HURRIES: u8 = 4;
+/// How often a replica logs that it cannot lead behind a connection pooler.
+const REPORT_POOLED_EVERY: Duration = Duration::from_secs(10 * 60);
 /// How long deleting the lease may take at the end: Redis may not answer.
 const PARTING: Duration = Duration::from_secs(1);
 
@@ -138,10 +140,10 @@ impl FeedReader {
         let mut pause = SILENCE;
         while !stop.is_cancelled() {
             if clock::now() >= offer_at {
-                let leadership =
-                    Leadership::take(&self.settings, self.changes.installation()).await;
-                if leadership.is_some() {
-                    return leadership;
+                match Leadership::take(&self.settings, self.changes.installation()).await {
+                    Offer::Leads(leadership) => return Some(leadership),
+                    Offer::Declined => {}
+                    Offer::Pooled => self.found_pooled(poll_state),
                 }
                 offer_at = clock::now().after(jittered(pause));
                 pause = MUTE_FOR.min(2 * pause);
@@ -182,6 +184,14 @@ impl FeedReader {
                     sleep(until.since(clock::now())).await;
                 }
             }
+        }
+    }
+
+    /// Reports that no session at `feed.url` is this replica's alone, so that none can hold the lock.
+    fn found_pooled(&self, poll_state: &mut PollState) {
+        self.metrics.feed_pooled(true);
+        if poll_state.pooled.passes(clock::now(), REPORT_POOLED_EVERY) {
+            tracing::warn!("{POOLED_RELAY}");
         }
     }
 
@@ -259,9 +269,16 @@ impl FeedReader {
             }
             if now.since(asked_at) >= RENEW_EVERY {
                 asked_at = now;
-                if !leadership.holds().await {
-                    tracing::warn!("the connection that held the relay's lock is lost");
-                    return LeadershipEnd::MayLeadAgain;
+                match leadership.holds().await {
+                    Hold::Holds => {}
+                    Hold::Lost => {
+                        tracing::warn!("the connection that held the relay's lock is lost");
+                        return LeadershipEnd::MayLeadAgain;
+                    }
+                    Hold::Pooled => {
+                        self.found_pooled(poll_state);
+                        return LeadershipEnd::LeavesToOthers;
+                    }
                 }
                 self.pass_leases_on(relay).await;
             } else if hurry > 0 {

@@ -24,6 +24,13 @@ pub struct ConnectError {
     reason: String,
 }
 
+impl ConnectError {
+    /// The setting that leads there.
+    pub(crate) fn key(&self) -> &'static str {
+        self.key
+    }
+}
+
 /// Connects once, then returns a pool that connects when it is used.
 ///
 /// The connections need nothing that PgBouncer lacks: no unusual startup parameter, no prepared

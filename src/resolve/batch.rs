@@ -17,7 +17,11 @@ use super::{
     load::{Load, UNKNOWN},
     queue::{Batch, LaneQueue},
 };
-use crate::{clock, process::tasks::Tasks, telemetry::LookupResult};
+use crate::{
+    clock,
+    process::tasks::{Task, Tasks},
+    telemetry::LookupResult,
+};
 
 /// How many keys one batch holds.
 pub(super) const MAX_BATCH: usize = 256;
@@ -70,7 +74,7 @@ impl<K: Send + 'static, V: Send + 'static> Batcher<K, V> {
         let bounds = Arc::clone(&load);
         let due = Arc::new(AtomicI64::new(UNKNOWN));
         let announced = Arc::clone(&due);
-        tasks.spawn_owned("queue of lookups", async move {
+        tasks.spawn_owned(Task::LookupQueue, async move {
             while waiting.ready().await {
                 // Lookups that arrive until then join the batch.
                 let Some(turn) = bounds.turn(&announced).await else { return };

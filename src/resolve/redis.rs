@@ -24,7 +24,7 @@ use crate::{
     clock::{self, Moment},
     config,
     freshness::Stamp,
-    process::tasks::Tasks,
+    process::tasks::{Task, Tasks},
     redis_client::{
         access::RedisAccess,
         connections::RedisConnections,
@@ -85,7 +85,7 @@ impl RedisTier {
             async move { link.run(&RedisRequest::Read(keys), &link.read_faults).await }
         });
         let (writes, waiting) = mpsc::channel(MAX_WRITES);
-        tasks.spawn_owned("writer to Redis", write_behind(Arc::clone(&link), waiting));
+        tasks.spawn_owned(Task::RedisWriter, write_behind(Arc::clone(&link), waiting));
         let seals = Throttle::default();
         Ok(Arc::new(Self { reads, writes, link, sealer, seals, metrics }))
     }
@@ -96,7 +96,7 @@ impl RedisTier {
         let access = Arc::clone(access);
         let prefix = self.sealer.prefix().to_owned();
         let link = Arc::clone(&self.link);
-        tasks.spawn_owned("first contact with Redis", async move {
+        tasks.spawn_owned(Task::RedisProbe, async move {
             if let Err(fault) = probe(&access, &prefix, &[RedisUse::Read]).await {
                 link.read_faults.fault(fault, clock::now());
             }

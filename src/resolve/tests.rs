@@ -10,7 +10,7 @@ use crate::{check::tests::hot, token::TokenId};
 #[tokio::test]
 async fn a_look_up_takes_what_memory_has_meanwhile() {
     let (checker, ..) = hot(&mut Registry::default());
-    let tokens = &checker.resolver.principals;
+    let tokens = &checker.stores.stores().unwrap().resolver.principals;
     let now = clock::now();
     let held = TokenId(Uuid::from_u128(7));
     let look_up = async |id: &TokenId, oldest| {

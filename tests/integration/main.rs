@@ -58,6 +58,8 @@ mod schema;
 mod serving;
 mod shadow;
 mod soak;
+mod startup;
+mod supervision;
 mod support;
 mod surfaces;
 mod tiers;
@@ -131,6 +133,12 @@ fn main() -> ExitCode {
         serving::a_message_that_is_too_long_is_an_outage,
         serving::does_not_start_without_postgres,
         serving::an_address_in_use_is_told_once,
+        startup::before_its_stores_it_waits_and_then_serves,
+        startup::it_starts_without_redis,
+        startup::all_that_is_missing_is_named_at_once,
+        startup::an_old_schema_keeps_it_from_serving,
+        startup::a_login_that_may_administer_keeps_it_from_serving,
+        supervision::the_death_of_any_task_ends_the_process,
         grpc::grpcio_hears_every_status,
         grpc::envoy_may_send_headers_raw,
         ports::heads_without_bodies_hold_little_memory,
@@ -164,6 +172,7 @@ fn main() -> ExitCode {
         cli::check::a_replica_is_asked_and_compared,
         cli::check::a_replica_that_softens_is_compared_by_its_verdict,
         cli::connect::postgres_and_feed_are_tried,
+        cli::connect::a_credential_that_the_ring_cannot_open_is_named,
         cli::demo::a_domain_and_a_token_made_by_commands_work,
         cli::errors::every_refusal_has_its_exit_code,
         cli::errors::what_cannot_be_reached_or_opened_is_named,
@@ -207,6 +216,8 @@ fn main() -> ExitCode {
         schema::pooler::everything_works_behind_a_pooler,
         schema::pooler::a_feed_behind_a_pooler_is_told,
         schema::pooler::too_few_connections_are_told,
+        schema::pooler::a_feed_that_comes_to_lead_through_a_pooler_is_found_out,
+        schema::pooler::a_pooler_makes_no_two_leaders,
         schema::privileges::a_replica_may_read_and_keep_its_lease,
         schema::privileges::an_administrator_may_not_rewrite_history,
         schema::privileges::a_stranger_may_nothing,
@@ -378,6 +389,7 @@ fn main() -> ExitCode {
         redis_topology::slots_move_under_load,
         redis_topology::a_node_that_dies_is_replaced,
         redis_topology::everything_works_in_a_cluster,
+        redis_access::each_command_that_is_missing_is_named,
         key_rings::one_that_signed_no_live_token_is_not_ready,
         key_rings::different_ones_are_noticed,
         faults::redis_fails_on_the_wire,

@@ -47,6 +47,7 @@ fn expected(with_relay: bool) -> BTreeSet<String> {
         "api_tables_refused",
         "feed_changes_total",
         "feed_restarts_total",
+        "feed_pooled",
         "feed_triggers_off",
         "feed_triggers_switched_total",
         "feed_watermark_age_seconds",

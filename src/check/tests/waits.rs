@@ -50,7 +50,7 @@ async fn what_changes_while_a_long_body_waits_counts() {
         assert!(poll!(check.as_mut()).is_pending(), "it was read on the connection");
         if changes {
             // The token expires.
-            checker.clock.observe(clock::now(), Moment(EXPIRY.0 + 1));
+            checker.stores.stores().unwrap().clock.observe(clock::now(), Moment(EXPIRY.0 + 1));
         }
         assert_eq!(decided(check.await).0.code(), code);
     }
@@ -118,7 +118,7 @@ async fn what_changes_while_a_long_list_waits_counts() {
         let first = poll!(check.as_mut());
         assert_eq!(first.is_pending(), long, "{others} others");
         if changes {
-            checker.clock.observe(clock::now(), Moment(EXPIRY.0 + 1));
+            checker.stores.stores().unwrap().clock.observe(clock::now(), Moment(EXPIRY.0 + 1));
         }
         let checked = match first {
             Poll::Ready(checked) => checked,

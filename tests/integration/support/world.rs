@@ -268,8 +268,10 @@ impl<'s> World<'s> {
 
     /// A configuration for a replica in this process.
     pub(crate) fn config(&self, settings: &[&str]) -> Config {
-        // Tests of the decision log name a file.
-        let settings = [&["drain.delay=0s", "decision_log.to=none"], settings].concat();
+        // Tests of the decision log name a file. A replica in this process has started when it is
+        // built, or is none.
+        let usual = ["drain.delay=0s", "decision_log.to=none", "start.require=postgres"];
+        let settings = [&usual, settings].concat();
         let sources = ConfigSources {
             file: None,
             env: self.environment(&settings).into_iter().collect(),

@@ -168,14 +168,36 @@ async fn health(stream: &mut TlsStream<TcpStream>) -> String {
 
 /// The shipped Envoy with a certificate of its own, and the folder of the certificate.
 fn gateway(suite: &Suite, name: &str, authority: &Authority) -> (Server, PathBuf) {
+    let shipped = fs::read_to_string(project("envoy/envoy.yaml")).unwrap();
+    gateway_of(suite, name, authority, &shipped)
+}
+
+fn gateway_of(suite: &Suite, name: &str, authority: &Authority, text: &str) -> (Server, PathBuf) {
     let folder = suite.dir.path().join(name);
     fs::create_dir(&folder).unwrap();
     authority.certify(&[NAME]).write(&folder, "tls");
-    let nobody = suite.dir.path().join("nobody.sock");
-    let nobody = format!("unix:{}", nobody.display());
+    let nobody = format!("unix:{}", suite.dir.path().join("nobody.sock").display());
     let mut patch = envoy_patch(suite, &[nobody], patient("10s", "10s"));
     patch["tls"] = json!({ "certificate": folder.join("tls.crt"), "key": folder.join("tls.key") });
-    (suite.stack.envoy(patch), folder)
+    (suite.stack.start("envoy", json!({ "config_yaml": text, "patch": patch })), folder)
+}
+
+pub(crate) async fn a_handshake_that_does_not_end_is_ended(suite: Arc<Suite>) {
+    let shipped = fs::read_to_string(project("envoy/envoy.yaml")).unwrap();
+    let limit = "transport_socket_connect_timeout: 10s";
+    assert_eq!(shipped.matches(limit).count(), 1);
+    let shorter = shipped.replace(limit, "transport_socket_connect_timeout: 1s");
+    let (envoy, _) = gateway_of(&suite, "https-handshake", &Authority::new(), &shorter);
+    let port = http::tls_port(envoy.port);
+    for beginning in [&b""[..], b"\x16\x03\x01\x02\x00\x01"] {
+        let mut stream =
+            TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).await.unwrap();
+        stream.write_all(beginning).await.unwrap();
+        let end = timeout(PATIENCE, stream.read(&mut [0; 64])).await.expect("an end");
+        // Closed, or reset.
+        assert!(end.map_or(true, |read| read == 0), "an answer to half a handshake");
+    }
+    suite.stack.stop(&envoy);
 }
 
 pub(crate) async fn the_client_chooses_the_protocol(suite: Arc<Suite>) {

@@ -239,6 +239,7 @@ fn main() -> ExitCode {
         https::envoy_starts_without_certificates,
         https::the_client_chooses_the_protocol,
         https::a_renewed_certificate_is_taken_up,
+        https::a_handshake_that_does_not_end_is_ended,
         https::no_private_key_is_in_the_repository,
         guard::what_patgate_did_not_let_through_reaches_no_backend,
         guard::the_guard_leaves_alone_what_it_is_not_for,

@@ -19,14 +19,16 @@ use crate::config::{RedisSettings, RedisTopology};
 const REDIRECTS: u32 = 4;
 /// The shortest and the longest pause before that, in milliseconds.
 const REDIRECT_PAUSES: (u64, u64) = (1, 50);
-/// How long a connection to one node of a cluster may take. All commands over a connection wait
-/// while it reads the slots again, for no longer than this and the answer of one node.
-const NODE_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a connection to one node of a cluster may take. Connecting to a cluster waits twice for
+/// nodes, those of `redis.url` and then all of them, and each time for one that is silent. So does
+/// reading the slots again, for which all commands over a connection wait.
+const NODE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The time limits of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ConnectionLimits {
     /// For making the connection, with its TLS and authentication; if `None`, the caller limits it.
+    /// Finding a master or the nodes of a cluster may take some time in addition.
     pub(crate) within: Option<Duration>,
     /// The longest time for which the node of a cluster may be silent, before the crate gives up a
     /// command. In other topologies, the caller alone limits it.
@@ -78,6 +80,11 @@ impl Connector {
             Self::Cluster(client) => {
                 let config = ClusterConfig::new().set_response_timeout(limits.silence);
                 let connected = client.get_async_connection_with_config(config);
+                // Otherwise a node that is silent would make the cluster unreachable.
+                let limits = ConnectionLimits {
+                    within: limits.within.map(|limit| limit + 2 * NODE_PATIENCE),
+                    ..limits
+                };
                 within(limits, connected).await.map(RedisNodes::Cluster)
             }
         }

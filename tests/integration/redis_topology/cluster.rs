@@ -87,6 +87,31 @@ pub(crate) async fn a_node_that_dies_is_replaced(suite: Arc<Suite>) {
     load.end("a node of a cluster dies").await;
 }
 
+/// The same for a node that is silent and stays so: as if its host were gone. `redis.url` names it.
+pub(crate) async fn a_node_that_freezes_is_replaced(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let cluster = RedisCluster::start(&suite, &[], true).await;
+    let settings = cluster.settings("");
+    let settings = [&borrowed(&settings)[..], &PATIENT, &["redis.timeout=100ms"]].concat();
+    let front = Front::of(&world, &settings).await;
+    let load = front.lasting(LASTING_LONG, &world).await;
+    suite.stack.signal(&cluster.masters[0], "STOP");
+    let replaced = async || {
+        let role: Vec<redis::Value> = ask(&cluster.replicas[0].url, &["ROLE"]).await.unwrap();
+        role[0] == redis::Value::BulkString(b"master".to_vec())
+            && info(&cluster.masters[1]).await.contains("cluster_state:ok")
+    };
+    load.bear(eventually("the replica to take over", replaced)).await;
+    load.bear(used_again(&front.fleet, &world, "the cluster to be used beside a frozen node"))
+        .await;
+    load.bear(load.more(WELL, 20)).await;
+    let late = Fleet::of(&world, 1, &settings).await;
+    load.bear(used_again(&late, &world, "the cluster to be found beside a frozen node")).await;
+    suite.stack.signal(&cluster.masters[0], "CONT");
+    load.bear(load.more(WELL, 20)).await;
+    load.end("a node of a cluster freezes").await;
+}
+
 /// Commands and the relay, with keys in all nodes, and the stream's slot moves.
 pub(crate) async fn everything_works_in_a_cluster(suite: Arc<Suite>) {
     let world = suite.world().await;

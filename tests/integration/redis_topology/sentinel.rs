@@ -72,6 +72,26 @@ pub(crate) async fn a_master_that_dies_is_replaced(suite: Arc<Suite>) {
     load.end("masters of Sentinels").await;
 }
 
+/// The same for a master that is silent, as if its host were gone.
+pub(crate) async fn a_master_that_freezes_is_replaced(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let group = SentinelGroup::start(&suite, &[], &[]).await;
+    group.is_ready("").await;
+    let settings = group.settings("");
+    let settings = [&borrowed(&settings)[..], &PATIENT, &["redis.timeout=100ms"]].concat();
+    let front = Front::of(&world, &settings).await;
+    let load = front.lasting(LASTING_LONG, &world).await;
+    suite.stack.signal(&group.servers[0], "STOP");
+    let promoted = async || group.master_port(0).await == group.servers[1].port;
+    load.bear(eventually("the replica to be promoted", promoted)).await;
+    load.bear(used_again(&front.fleet, &world, "the new master to be used")).await;
+    load.bear(load.more(WELL, 20)).await;
+    // It takes itself for a master for a moment.
+    suite.stack.signal(&group.servers[0], "CONT");
+    load.bear(load.more(WELL, 50)).await;
+    load.end("a master of Sentinels freezes").await;
+}
+
 /// A connection leads to a server that was made a replica, and no Sentinel has closed it.
 pub(crate) async fn a_master_that_was_demoted_is_left(suite: Arc<Suite>) {
     let world = suite.world().await;

@@ -4,6 +4,7 @@ mod caches;
 mod replica;
 mod report;
 mod sent;
+mod tls;
 
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use self::{
     replica::{ReplicaAddress, ReplicaAnswer, ReplicaQuestion},
     report::CheckReport,
     sent::{BodyArguments, CallerArguments, SentRequest},
+    tls::TlsArguments,
 };
 use super::{UsageError, output::write, session::Session};
 use crate::{
@@ -61,6 +63,8 @@ pub(super) struct Arguments {
     /// Also asks the replica at `host:port` or `unix:/path`, as Envoy would
     #[arg(long, value_name = "ADDRESS")]
     server: Option<ReplicaAddress>,
+    #[command(flatten)]
+    tls: TlsArguments,
 }
 
 /// The service would refuse the request. The report has said why.
@@ -82,6 +86,7 @@ struct StoredFacts {
 pub(super) async fn run(session: &Session, asked: Arguments) -> anyhow::Result<()> {
     let presumed = asked.who.pat_id.is_some();
     asked.consistent()?;
+    let tls = asked.tls.load(asked.server.as_ref().and_then(ReplicaAddress::host))?;
     let config = session.config(ConfigPurpose::Admin)?;
     let installation = session.connect(&config).await?.installation();
     let apis = api_tables::load(&config.apis)?;
@@ -177,7 +182,7 @@ pub(super) async fn run(session: &Session, asked: Arguments) -> anyhow::Result<(
             sent: &sent,
             secret: config.grpc_secrets.first(),
         };
-        report.record_answer(replica::ask(server, &question).await?);
+        report.record_answer(replica::ask(server, tls.as_ref(), &question).await?);
     }
     if session.out.is_json() {
         session.out.json(&report)?

@@ -330,6 +330,7 @@ fn main() -> ExitCode {
         transport::over_http,
         transport::drops_nothing,
         transport::keeps_what_is_good,
+        transport::check_asks_a_replica_over_tls,
         transport::passes_envoy,
         transport::is_needed_for_all_but_health,
         transport::a_socket_has_an_owner_and_a_mode,

@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use super::sent::SentRequest;
+use super::{sent::SentRequest, tls::ReplicaTls};
 use crate::wire::{
     codec::{self, frame},
     response::Told,
@@ -46,6 +46,19 @@ impl FromStr for ReplicaAddress {
     }
 }
 
+impl ReplicaAddress {
+    /// The host, without the brackets of an IPv6 address; `None` for a socket.
+    pub(super) fn host(&self) -> Option<&str> {
+        match self {
+            Self::Unix(_) => None,
+            Self::Tcp(address) => {
+                let host = address.rsplit_once(':').map_or(&**address, |(host, _)| host);
+                Some(host.trim_start_matches('[').trim_end_matches(']'))
+            }
+        }
+    }
+}
+
 /// The parts of a request on which a replica's decision depends.
 pub(super) struct ReplicaQuestion<'a> {
     pub(super) method: &'a str,
@@ -66,23 +79,38 @@ pub(super) struct ReplicaAnswer {
 
 pub(super) async fn ask(
     server: &ReplicaAddress,
+    tls: Option<&ReplicaTls>,
     question: &ReplicaQuestion<'_>,
 ) -> anyhow::Result<Told> {
     let exchange = async {
         match server {
             ReplicaAddress::Tcp(address) => {
                 let stream = TcpStream::connect(address).await.context("connecting")?;
-                exchange(stream, question).await
+                secured(stream, tls, question).await
             }
             ReplicaAddress::Unix(path) => {
                 let stream = UnixStream::connect(path).await.context("connecting")?;
-                exchange(stream, question).await
+                secured(stream, tls, question).await
             }
         }
     };
     let asked = timeout(PATIENCE, exchange).await;
     let asked = asked.unwrap_or_else(|_| bail!("no answer within {PATIENCE:?}"));
     asked.context("the replica (--server)")
+}
+
+async fn secured<S>(
+    stream: S,
+    tls: Option<&ReplicaTls>,
+    question: &ReplicaQuestion<'_>,
+) -> anyhow::Result<Told>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    match tls {
+        None => exchange(stream, question).await,
+        Some(tls) => exchange(tls.connect(stream).await?, question).await,
+    }
 }
 
 async fn exchange<S>(stream: S, question: &ReplicaQuestion<'_>) -> anyhow::Result<Told>

@@ -16,7 +16,12 @@ mod record;
 mod step;
 
 use std::{
-    borrow::Cow, future::Future, panic::AssertUnwindSafe, pin::pin, sync::Arc, task::Poll,
+    borrow::Cow,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    sync::Arc,
+    task::Poll,
     time::Duration,
 };
 
@@ -36,7 +41,7 @@ pub(crate) use self::{
 };
 use crate::{
     answer::{Answer, AnswerContext, AnswerSettings, IdTexts},
-    api::Apis,
+    api::{ApiStyle, Apis},
     body::ModelName,
     check::decision_log::DecisionLog,
     clock::{self, Tick},
@@ -97,7 +102,7 @@ impl Checker {
         parts: Result<&RequestParts<'a, H>, Refusal>,
         call: CallMetadata,
         started: Tick,
-        encode: impl FnOnce(&Answer<'_>) -> A,
+        encode: impl Fn(&Answer<'_>) -> A,
     ) -> A
     where
         H: Fn(&str) -> Option<&'a str> + Sync,
@@ -107,6 +112,37 @@ impl Checker {
             Ok(parts) => guard(&self.metrics, self.check(parts, &apis, call.step, started)).await,
             Err(refusal) => denied(refusal),
         };
+        // A bug in an answer's text or bytes must not end more than this answer either.
+        let finish = || self.finish(parts, &apis, (outcome, details), call, started, &encode);
+        catch_unwind(AssertUnwindSafe(finish)).unwrap_or_else(|_| {
+            self.metrics.panicked();
+            let id = parts.map_or("", RequestParts::request_id);
+            let context = AnswerContext {
+                request_id: if is_request_id(id) { id } else { "" },
+                api_style: ApiStyle::default(),
+                facts: Facts::default(),
+                edits: HeaderEdits::default(),
+            };
+            let decision = Decision::Deny(Refusal::Unavailable.into());
+            let mut ids = IdTexts::default();
+            let grounds = Provenance::default();
+            encode(&Answer::new(&decision, &grounds, &self.answers, &context, &mut ids))
+        })
+    }
+
+    /// Makes the answer from what was decided, encodes it, and records it.
+    fn finish<'a, H, A>(
+        &self,
+        parts: Result<&RequestParts<'a, H>, Refusal>,
+        apis: &Apis,
+        (outcome, details): (CheckOutcome, CheckDetails<'_>),
+        call: CallMetadata,
+        started: Tick,
+        encode: &impl Fn(&Answer<'_>) -> A,
+    ) -> A
+    where
+        H: Fn(&str) -> Option<&'a str> + Sync,
+    {
         let decision = match outcome {
             CheckOutcome::Decided(decision) => decision,
             CheckOutcome::AwaitsBody(awaits) => {
@@ -125,7 +161,7 @@ impl Checker {
             Decision::Pass(_) => HeaderEdits::of_tokens(header, cookies, &self.tokens),
             Decision::Allow(_) | Decision::Answer(_) | Decision::Deny(_) => HeaderEdits::default(),
         };
-        let facts = parts.map_or_else(|_| Facts::default(), |parts| details.facts(parts, &apis));
+        let facts = parts.map_or_else(|_| Facts::default(), |parts| details.facts(parts, apis));
         let api_style = details.api_style;
         let context = AnswerContext { request_id: &request_id, api_style, facts, edits };
         let mut ids = IdTexts::default();
@@ -180,7 +216,11 @@ impl Checker {
         let _awaited = (step == CheckStep::Second)
             .then(|| self.awaited.held(request.token().id(), parts.request_id()));
         let until = started.after(self.deadline_of(step));
+        // A body may wait for its turn for seconds; what is looked up meanwhile must not.
+        let lookups_until = |at: Tick| until.min(at.after(self.deadline));
         let mut provenance = Provenance::default();
+        // Of what an earlier round has asked a store for.
+        let mut earlier = None;
         let mut at = started;
         // Boxed, so that the name does not make the future of every check longer.
         let mut long: Option<Result<Box<ModelName>, NoModel>> = None;
@@ -188,10 +228,11 @@ impl Checker {
         let mut turn = None;
         loop {
             let Resolver { principals, domains, backends } = &stores.resolver;
-            let known = known_by(until, principals, &request.token().id(), at)
+            let known = known_by(lookups_until(at), principals, &request.token().id(), at)
                 .await
                 .with_grounds(provenance)?;
             provenance = known.provenance();
+            earlier.iter().for_each(|earlier| provenance.add(*earlier));
             let principal = &known.found.value;
             let now = stores.clock.now(known.at).ok_or(Unavailable).with_grounds(provenance)?;
             let authenticated =
@@ -200,18 +241,28 @@ impl Checker {
             stores.last_uses.note(request.token().id(), &known.found.use_notes, known.at);
             let located = authenticated.locate().with_grounds(provenance);
             let located = located.map_err(|refused| refused.of(principal.as_ref()))?;
-            let named = known_by(until, domains, located.domain(), known.at)
+            let named = known_by(lookups_until(known.at), domains, located.domain(), known.at)
                 .await
                 .with_grounds(provenance)?;
             provenance.add(named.provenance());
             let domain = named.found.value.as_ref();
             let own = match located.backend() {
                 None => None,
-                Some(name) => {
-                    Some(known_by(until, backends, name, known.at).await.with_grounds(provenance)?)
-                }
+                Some(name) => Some(
+                    known_by(lookups_until(named.at), backends, name, named.at)
+                        .await
+                        .with_grounds(provenance)?,
+                ),
             };
             own.iter().for_each(|own| provenance.add(own.provenance()));
+            // The token may have been revoked while a store was asked about the domain or the
+            // backend. Once is enough: memory has both now.
+            let latest = own.as_ref().map_or(named.at, |own| own.at);
+            if latest > known.at && earlier.is_none() {
+                earlier = Some(provenance);
+                at = latest;
+                continue;
+            }
             let own = own.as_ref().and_then(|own| own.found.value.as_deref());
             let mut short = None;
             let authorized = match located.authorize(domain, own, self.model_reading) {
@@ -241,7 +292,7 @@ impl Checker {
                                 || self.read_long(request.token().id(), parts, form, body, until);
                             let read = self.long_bodies.read(needs.owner(), read);
                             let (read, _counted) =
-                                in_time(until, read).await.with_grounds(provenance)?;
+                                done_by(until, read).await.with_grounds(provenance)?;
                             long = Some(read);
                             at = clock::now();
                             continue;
@@ -271,7 +322,7 @@ impl Checker {
                 None if listing.takes_long() => {
                     let owner = listing.owner();
                     turn = Some(
-                        in_time(until, self.long_bodies.turn(owner))
+                        done_by(until, self.long_bodies.turn(owner))
                             .await
                             .with_grounds(provenance)?,
                     );
@@ -311,11 +362,11 @@ async fn known_by<K: LookupKind>(
     if let Poll::Ready(known) = poll!(known.as_mut()) {
         return known;
     }
-    in_time(until, known).await
+    done_by(until, known).await
 }
 
 /// Waits for `work` until the deadline.
-fn in_time<T>(
+fn done_by<T>(
     until: Tick,
     work: impl Future<Output = Result<T, Unavailable>>,
 ) -> impl Future<Output = Result<T, Unavailable>> {

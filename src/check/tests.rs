@@ -3,7 +3,10 @@
 mod records;
 mod waits;
 
-use std::sync::Mutex;
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, Ordering::SeqCst},
+};
 
 use futures_util::FutureExt;
 use patgate_core::testing::OURS;
@@ -241,6 +244,29 @@ async fn an_answer_from_memory_waits_for_nothing() {
     // A check of an unknown token has to wait.
     let unknown = tokens.mint(TokenId(Uuid::from_u128(8))).unwrap().plain;
     assert_eq!(decide_at_once(&checker, unknown.expose(), "/proxy/acme/v1/models"), None);
+}
+
+/// Of the code that words and encodes an answer, too.
+#[tokio::test]
+async fn a_panic_while_answering_is_an_outage_and_counted() {
+    let mut registry = Registry::default();
+    let (checker, _, plain) = hot(&mut registry);
+    let bearer = format!("Bearer {}", plain.expose());
+    let parts = get("/proxy/acme/v1/models", only_token(&bearer));
+    let call = CallMetadata { step: CheckStep::Only, trace: None };
+    let first = AtomicBool::new(true);
+    let encode = |answer: &Answer<'_>| {
+        assert!(!first.swap(false, SeqCst), "on purpose");
+        match answer {
+            Answer::Reply(reply) => reply.status(),
+            _ => 200,
+        }
+    };
+    assert_eq!(checker.answer(Ok(&parts), call, clock::now(), encode).await, 503);
+    assert_eq!(checker.answer(Ok(&parts), call, clock::now(), encode).await, 200);
+    let mut page = String::new();
+    prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
+    assert!(page.contains("patgate_panics_total 1"), "{page}");
 }
 
 #[tokio::test]

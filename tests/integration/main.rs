@@ -467,6 +467,7 @@ fn main() -> ExitCode {
         propagation::how_old_knowledge_is_can_be_seen,
         races::a_long_transaction_counts_from_its_commit,
         races::a_slow_fill_brings_nothing_back,
+        races::a_slow_domain_keeps_no_token_alive,
         races::an_old_redis_brings_nothing_back,
         costly::one_token_is_denied_at_a_bounded_rate,
         costly::neighbours_of_a_costly_token_are_served,

@@ -118,8 +118,10 @@ pub(crate) async fn read_domains(
         if let Some(id) = row.try_get("id")? {
             let domain = domain(id, row).map(Arc::new);
             let domain = domain.inspect_err(|error| unreadable("domain", id, error)).ok();
-            if let Some(domain) = &domain {
-                found.insert(DomainRef::Slug(domain.slug.clone()), Some(Arc::clone(domain)));
+            // Also if the row cannot be read: then no reference to it means that it does not exist.
+            let slug: Option<String> = row.try_get("slug")?;
+            if let Some(slug) = slug.and_then(|slug| slug.parse().ok()) {
+                found.insert(DomainRef::Slug(slug), domain.clone());
             }
             found.insert(DomainRef::Id(DomainId(id)), domain);
         }

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::support::{
     Suite,
     entries::{all_held, entries_written},
-    fleet::status,
+    fleet::{answer, status},
     outcome, redis_at,
     replica::lookups,
     settings::{PROMPT, SLOW, feed_through, postgres_through, redis_through},
@@ -305,6 +305,23 @@ pub(crate) async fn one_bad_row_spoils_no_other(suite: Arc<Suite>) {
     let both = (0..20).map(|at| status(&replica, if at % 2 == 0 { &good } else { &bad }));
     for (at, status) in join_all(both).await.into_iter().enumerate() {
         assert_eq!(status, if at % 2 == 0 { 200 } else { 503 });
+    }
+    // A domain, by both of its references.
+    world
+        .sql(
+            "ALTER TABLE patgate.domains ALTER COLUMN all_models DROP NOT NULL;
+             UPDATE patgate.domains SET all_models = NULL WHERE slug = 'acme'",
+        )
+        .await;
+    let id: Uuid = sqlx::query_scalar("SELECT id FROM patgate.domains WHERE slug = 'acme'")
+        .fetch_one(&world.postgres)
+        .await
+        .unwrap();
+    for reference in ["acme", &id.to_string()] {
+        let path = format!("/proxy/{reference}/v1/models");
+        let answered = async || answer(&replica, &good, &path).await;
+        eventually("the row to be refused", async || answered().await == 503).await;
+        assert_eq!(answered().await, 503, "{reference}");
     }
 }
 

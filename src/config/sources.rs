@@ -185,6 +185,14 @@ impl SettingTexts {
                 }
                 (Some(text), None) => self.set(key, text.clone(), variable),
                 (None, Some(path)) => match read(Path::new(path)) {
+                    // Nobody names a file to say nothing. Its writer has failed.
+                    Ok(text) if text.trim().is_empty() => {
+                        self.mistake(
+                            key.name,
+                            &by_file,
+                            format!("a value in `{path}`, which is empty; without {by_file}, the default applies"),
+                        );
+                    }
                     Ok(text) => self.set(key, text.trim().to_owned(), by_file),
                     Err(error) => {
                         self.mistake(

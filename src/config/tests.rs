@@ -223,3 +223,21 @@ fn settings_of_redis_fit_together() {
         assert!(!mistakes.contains("hunter2"), "{mistakes}");
     }
 }
+
+/// Whoever names a file wants what is in it: an empty one does not switch a secret off.
+#[test]
+fn an_empty_secret_file_is_a_mistake() {
+    for (variable, key) in
+        [("PATGATE_GRPC_SECRET_FILE", "grpc.secret"), ("PATGATE_REDIS_URL_FILE", "redis.url")]
+    {
+        let mut sources = sources(&[URL, (variable, "/run/secret")], &[]);
+        sources.read = |_| Ok(" \n".into());
+        check_mistakes(
+            &sources,
+            &[
+                &format!("{key} ({variable}): expected a value in `/run/secret`, which is empty"),
+                "keyring_file (not set)",
+            ],
+        );
+    }
+}

@@ -1,20 +1,17 @@
 //! TLS with the replica that `--server` names.
 
 use std::{
+    fmt::Display,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use anyhow::Context as _;
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::ring,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
-};
+use anyhow::{Context as _, anyhow};
+use rustls::{ClientConfig, crypto::ring, pki_types::ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use crate::files::trusted;
+use crate::files::{pem, trusted};
 
 /// What a replica with `grpc.tls` needs. Without an authority, the connection is plain.
 #[derive(clap::Args)]
@@ -51,11 +48,7 @@ impl TlsArguments {
         let name = self.server_name.as_deref().unwrap_or(host);
         let name = ServerName::try_from(name.to_owned())
             .with_context(|| format!("--server-name: `{name}` is no DNS name or IP address"))?;
-        let mut roots = RootCertStore::empty();
-        for authority in certificates("--server-ca-file", authorities)? {
-            let added = roots.add(authority);
-            added.with_context(|| format!("--server-ca-file ({})", authorities.display()))?;
-        }
+        let roots = read("--server-ca-file", authorities, pem::authorities)?;
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots);
@@ -63,8 +56,8 @@ impl TlsArguments {
             match self.client_certificate_file.as_ref().zip(self.client_key_file.as_ref()) {
                 None => config.with_no_client_auth(),
                 Some((certificate, key)) => {
-                    let chain = certificates("--client-certificate-file", certificate)?;
-                    let key = private_key("--client-key-file", key)?;
+                    let chain = read("--client-certificate-file", certificate, pem::certificates)?;
+                    let key = read("--client-key-file", key, pem::private_key)?;
                     config.with_client_auth_cert(chain, key).with_context(|| {
                         format!("--client-certificate-file ({})", certificate.display())
                     })?
@@ -84,20 +77,13 @@ impl ReplicaTls {
     }
 }
 
-fn certificates(option: &str, path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+/// Reads a file of an option with `parse`, whose errors show nothing of the content.
+fn read<T, E: Display>(
+    option: &str,
+    path: &Path,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> anyhow::Result<T> {
     let named = || format!("{option} ({})", path.display());
     let (text, _mode) = trusted::read(path).with_context(named)?;
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
-    let read = read.context("expected certificates in PEM").with_context(named)?;
-    anyhow::ensure!(!read.is_empty(), "{}: expected a certificate in PEM, found none", named());
-    Ok(read)
-}
-
-/// The error shows nothing of the key.
-fn private_key(option: &str, path: &Path) -> anyhow::Result<PrivateKeyDer<'static>> {
-    let named = || format!("{option} ({})", path.display());
-    let (text, _mode) = trusted::read(path).with_context(named)?;
-    PrivateKeyDer::from_pem_slice(text.as_bytes())
-        .map_err(|_| anyhow::anyhow!("expected a private key in PEM, not encrypted"))
-        .with_context(named)
+    parse(&text).map_err(|problem| anyhow!("{}: {problem}", named()))
 }

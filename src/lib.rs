@@ -4,10 +4,19 @@
 //! client ─HTTPS─▶ Envoy: ext_authz ──────────────▶ router ─▶ upstream cluster of the domain
 //!                   │  Check (gRPC over TCP or a Unix socket)
 //!                   ▼
-//!   check     parse ───▶ resolve ──────────────────────────▶ decide ──▶ enforce ─▶ respond
-//!             request    resolve: memory ▸ redis ▸ postgres  stages     enforce    answer
-//!             token      one flight per key, one clock rule  decide     pure       the only
-//!             api, body                                      pure                  constructor
+//!                 check
+//! ```
+//!
+//! A check goes through these modules, in this order:
+//!
+//! ```text
+//! parse    request, token, api, body   the text of the request into types that cannot be wrong
+//! resolve  resolve                     what the token, the domain and the backend are: from memory,
+//!                                      Redis or Postgres
+//! decide   stages, decide              whether all of that permits the request
+//! enforce  enforce                     whether a refusal applies, or is only recorded
+//! answer   answer, wording             headers, status, body and metadata, as data
+//! respond  wire                        the bytes that Envoy gets
 //! ```
 //!
 //! # Invariants
@@ -17,13 +26,14 @@
 //!   a [`decide::AwaitsBody`], which is no decision at all, in [`decide::NeedsModel::await_body`]; a
 //!   [`decide::AnsweredList`], which reaches no backend, in [`decide::Listing::answer`]; an
 //!   [`answer::Answer`] in `answer.rs`, from these only; its encoding in `wire/response.rs`, which
-//!   alone may name Envoy's `CheckResponse`, because its default is an ALLOW.
+//!   alone builds Envoy's `CheckResponse`, because its default is an ALLOW. (`wire/response/told.rs`
+//!   only decodes one, for `patgate check`.)
 //! - "Not found" is a value, "cannot know" is an error, and an outage never looks like a denial.
-//! - No answer rests on knowledge older than `max_staleness`; ages are measured in one clock,
-//!   moments written in another, and [`clock`] is the only code that reads either.
+//! - No answer is based on data older than `max_staleness`. Ages are measured on this machine's
+//!   monotonic clock, expiry on Postgres's clock. Only [`clock`] reads a clock.
 //! - A malformed or forged token causes no I/O. An answer from memory causes none, either.
-//! - A stage does not import another: [`stages`] chains them, and `check` gives them what they need.
-//!   They share plain types only. `tests/architecture.rs` enforces it.
+//! - A module of the core uses only the modules before it, in the order of `tests/architecture.rs`,
+//!   which enforces it. [`stages`] chains the stages, and `check` gives them the data they need.
 //! - Protobuf stops at [`wire`].
 //!
 //! # Where to find what

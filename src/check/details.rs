@@ -92,7 +92,7 @@ pub(super) struct ReadRequest<'r> {
 }
 
 impl<'r> CheckDetails<'r> {
-    /// The parts of a request that was not rejected.
+    /// Collects what a parsed request names.
     pub(super) fn of(request: AuthRequest<'r>, provenance: Provenance) -> Self {
         let ParsedRequest { action, api_path, domain, api_style } = request.into_parsed();
         let request = Some(ReadRequest { domain, action });

@@ -77,7 +77,7 @@ impl Checker {
     }
 }
 
-/// Returns what the request names. RequestParts that the decision did not need are read only now, so that
+/// Returns what the request names. Parts of the request that the decision did not need are read only now, so that
 /// only logged requests pay for it.
 fn requested_access(
     details: CheckDetails<'_>,

@@ -11,6 +11,7 @@ pub(crate) fn name_their_tests(tests: &[String]) {
     for document in ["docs/guarantees.md", "docs/security.md"] {
         let text = fs::read_to_string(project(document)).unwrap();
         for name in text.split('`').skip(1).step_by(2).filter(|name| is_of_a_test(name)) {
+            assert!(!name.contains('…'), "{document}: `{name}` is not the whole name of a test");
             let known = match name.strip_suffix('*') {
                 Some(group) => {
                     tests.iter().any(|test| test.starts_with(group))
@@ -30,7 +31,7 @@ fn is_of_a_test(name: &str) -> bool {
     let Some((group, rest)) = name.split_once("::") else { return false };
     module(group)
         && !rest.is_empty()
-        && rest.bytes().all(|b| b == b'*' || b == b':' || module_byte(b))
+        && rest.chars().all(|c| "*:…".contains(c) || u8::try_from(c).is_ok_and(module_byte))
 }
 
 /// Returns whether a module of the library has a test or a module of that name.

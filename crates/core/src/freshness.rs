@@ -3,7 +3,8 @@
 //! This module has no I/O: it reads no clock, logs nothing and counts nothing. `feed` reads the
 //! changes and hands them over; the tiers of `resolve` ask whether an entry may be used.
 //!
-//! An entry is based on subjects: the token, its owner, each domain, each (owner, domain) membership.
+//! An entry is based on subjects: its token, the token's owner, each domain and the slug by which it
+//! was looked up, each (owner, domain) membership, and each backend.
 //! It carries the snapshot of the statement that read it, and the lineage of that snapshot: its
 //! installation, timeline and life. It may be used only if
 //!

@@ -13,7 +13,7 @@ pub struct Denial {
     pub operation: Option<Operation>,
 }
 
-/// The reason for which a request is refused, in the order of the stages that refuse.
+/// The reason for which a request is refused, by the stage that refuses, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The request does not have exactly one meaning.
@@ -221,7 +221,7 @@ impl NoModelKind {
 }
 
 impl Refusal {
-    /// Every code, in the order of the stages that refuse.
+    /// Every code, by the stage that refuses, in their order.
     pub const CODES: [&str; 15] = [
         "bad_request",
         "missing_credential",

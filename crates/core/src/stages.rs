@@ -7,7 +7,9 @@
 //! authenticate   ▶ Authenticated
 //! locate         ▶ Located          needs a domain, and a backend if the rule names one
 //! authorize      ▶ AuthorizationProgress  may need the model that the body names
-//! Mode::rule     ▶ Decision         may need the domain, where domains have modes of their own
+//! Mode::rule     ▶ enforced or not  may need the domain, where domains have modes of their own;
+//!                                   for a list of models, Mode::rule_on_list
+//! the driver     ▶ Decision
 //! ```
 
 use std::sync::Arc;

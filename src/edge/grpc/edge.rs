@@ -27,7 +27,7 @@ impl GrpcEdge {
         Self { checker, encoder }
     }
 
-    /// The time limit for a check.
+    /// The time limit for the lookups of a check; a second step may take longer, for its body.
     pub(crate) fn deadline(&self) -> Duration {
         self.checker.deadline
     }

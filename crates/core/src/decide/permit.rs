@@ -7,7 +7,8 @@ use crate::{
 };
 
 /// The proof that a request is permitted, with what the backend gets to know of it. Only
-/// [`authorize`](super::authorize) makes one, and nothing outside of `decide` can change it.
+/// `Permitted::authorize`, the end of [`authorize`](super::authorize), makes one, and nothing outside
+/// of `decide` can change it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Permit {
     pub(super) token: TokenId,

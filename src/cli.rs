@@ -103,7 +103,7 @@ enum Command {
     #[command(subcommand)]
     Api(api::Command),
     /// Explains step by step how the service would answer a request
-    Check(check::Arguments),
+    Check(Box<check::Arguments>),
     /// Finds the decision about a request in a decision log
     Why(why::Arguments),
     /// Reports what patgate would refuse during a rollout
@@ -209,7 +209,7 @@ async fn administer(session: &Session, command: Command) -> anyhow::Result<()> {
         Command::Role(command) => role::run(session, command).await,
         Command::Token(command) => token::run(session, command).await,
         Command::Api(command) => api::run(session, command),
-        Command::Check(arguments) => check::run(session, arguments).await,
+        Command::Check(arguments) => check::run(session, *arguments).await,
         Command::Why(arguments) => why::run(session, &arguments),
         Command::Shadow(command) => shadow::run(session, &command),
         Command::Installation(command) => installation::run(session, command).await,

@@ -5,6 +5,7 @@ mod builder;
 mod canary;
 mod connections;
 mod error;
+mod log_filter;
 mod signals;
 mod start;
 mod stores;
@@ -15,14 +16,15 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::{OptionFuture, join};
+use futures_util::future::{OptionFuture, join3};
 use prometheus_client::registry::Registry;
 use tokio::{sync::Notify, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::connections::connection_shortage;
 use self::{
-    api_reload::ApiReloader, builder::SharedParts, connections::max_connections, start::Start,
+    api_reload::ApiReloader, builder::SharedParts, connections::max_connections,
+    log_filter::LogFilterReader, start::Start,
 };
 pub use self::{error::Error, signals::serve};
 use crate::{
@@ -42,7 +44,7 @@ use crate::{
         self, Lifetimes, Listeners,
         tls::{Reloader, ServerTls},
     },
-    telemetry::{self, Metrics},
+    telemetry::{self, Exemplars, Metrics, Traces},
     token::Tokens,
 };
 
@@ -61,6 +63,9 @@ pub struct App {
     reloader: ApiReloader,
     log: Option<(DecisionLogWriter, DecisionLogHandle)>,
     registry: Registry,
+    exemplars: Exemplars,
+    traces: Traces,
+    log_filter: Option<LogFilterReader>,
     lifetimes: Lifetimes,
     tasks: Tasks,
 }
@@ -89,6 +94,9 @@ impl App {
             redis.as_ref().and_then(|redis| RedisReloader::new(redis, metrics.clone()));
         let (log, log_writer) = DecisionLog::open(&config.decision_log, &metrics)?;
         let log_handle = log.handle();
+        let traces = Traces::start(config.traces.as_ref(), &metrics)?;
+        let exemplars = metrics.exemplars();
+        let log_filter = LogFilterReader::start(&config.log);
 
         let changes = Arc::<OnceLock<Arc<KnownChanges>>>::default();
         let shown = Arc::clone(&changes);
@@ -113,6 +121,7 @@ impl App {
             answers: AnswerSettings::new(&config.headers_prefix, &config.guard_word),
             deadline: config.deadline,
             metrics: metrics.clone(),
+            traces: traces.clone(),
         };
         let parts = SharedParts { ring, redis, metrics, tasks: tasks.clone() };
         let mut start = Start::new(Arc::new(config.clone()), parts, stores, changes);
@@ -128,6 +137,9 @@ impl App {
             reloader,
             log: log_writer.zip(log_handle),
             registry,
+            exemplars,
+            traces,
+            log_filter,
             lifetimes: Lifetimes {
                 max_connections: max_connections(config),
                 max_connection_age: config.max_connection_age,
@@ -176,6 +188,9 @@ impl App {
         let stop_tasks = stop.clone().drop_guard();
         let tasks = self.tasks;
         tasks.spawn(Task::ApiReloader, self.reloader.run(stop.clone()));
+        if let Some(log_filter) = self.log_filter {
+            tasks.spawn(Task::LogFilterReader, log_filter.run(stop.clone()));
+        }
         for certificates in self.certificates {
             tasks.spawn(Task::CertificateReloader, certificates.run(stop.clone()));
         }
@@ -196,6 +211,7 @@ impl App {
             tls: self.tls,
             secrets: self.secrets,
             registry: self.registry,
+            exemplars: self.exemplars,
             lifetimes: self.lifetimes,
             readiness,
         };
@@ -205,7 +221,8 @@ impl App {
             handle.stop();
             ended
         }));
-        let _ = timeout(LAST_WRITES, join(stores, logged)).await;
+        let exported = self.traces.shut_down();
+        let _ = timeout(LAST_WRITES, join3(stores, logged, exported)).await;
         Ok(tasks.outcome()?)
     }
 }

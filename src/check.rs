@@ -52,8 +52,9 @@ use crate::{
     request::{self, AuthRequest, HeaderEdits, RejectedRequest, RequestParts},
     resolve::{LookupKind, Resolved, Resolver, Tiers, Unavailable},
     rollout::Mode,
-    telemetry::Metrics,
+    telemetry::{CheckSpan, Metrics, Traces},
     token::Tokens,
+    trace_context::TraceContext,
     wording::Facts,
 };
 
@@ -78,6 +79,7 @@ pub(crate) struct Checker {
     /// Time limit for resolving; after it, the answer is 503.
     pub(crate) deadline: Duration,
     pub(crate) metrics: Metrics,
+    pub(crate) traces: Traces,
 }
 
 /// How a check ended.
@@ -108,12 +110,17 @@ impl Checker {
         H: Fn(&str) -> Option<&'a str> + Sync,
     {
         let apis = self.apis.load();
+        let span = self.traces.check(call.trace, started);
         let (outcome, details) = match parts {
-            Ok(parts) => guard(&self.metrics, self.check(parts, &apis, call.step, started)).await,
+            Ok(parts) => {
+                let check = self.check(parts, &apis, call.step, started, span.as_deref());
+                guard(&self.metrics, check, || (parts.request_id(), call.trace)).await
+            }
             Err(refusal) => denied(refusal),
         };
         // A bug in an answer's text or bytes must not end more than this answer either.
-        let finish = || self.finish(parts, &apis, (outcome, details), call, started, &encode);
+        let calling = (call, span);
+        let finish = || self.finish(parts, &apis, (outcome, details), calling, started, &encode);
         catch_unwind(AssertUnwindSafe(finish)).unwrap_or_else(|_| {
             self.metrics.panicked();
             let id = parts.map_or("", RequestParts::request_id);
@@ -136,7 +143,7 @@ impl Checker {
         parts: Result<&RequestParts<'a, H>, Refusal>,
         apis: &Apis,
         (outcome, details): (CheckOutcome, CheckDetails<'_>),
-        call: CallMetadata,
+        (call, span): (CallMetadata, Option<Box<CheckSpan>>),
         started: Tick,
         encode: &impl Fn(&Answer<'_>) -> A,
     ) -> A
@@ -147,6 +154,9 @@ impl Checker {
             CheckOutcome::Decided(decision) => decision,
             CheckOutcome::AwaitsBody(awaits) => {
                 self.metrics.asked_for_a_body();
+                if let Some(span) = span {
+                    record::end_undecided(*span, &details);
+                }
                 return encode(&Answer::awaiting(&awaits, &self.answers));
             }
         };
@@ -169,7 +179,7 @@ impl Checker {
         let answer = Answer::new(&decision, &details.provenance, settings, &context, &mut ids);
         let encoded = encode(&answer);
         let method = parts.map_or("", |parts| parts.method);
-        self.record(method, (decision, details), request_id, call.trace, started);
+        self.record(method, (decision, details), request_id, (call, span), started);
         encoded
     }
 
@@ -180,6 +190,7 @@ impl Checker {
         apis: &'r Apis,
         step: CheckStep,
         started: Tick,
+        span: Option<&CheckSpan>,
     ) -> (CheckOutcome, CheckDetails<'r>)
     where
         H: Fn(&str) -> Option<&'a str> + Sync,
@@ -187,15 +198,16 @@ impl Checker {
         let parsed = request::parse(parts, apis, &self.tokens);
         let Ok(stores) = self.stores.stores() else { return before_the_start(parsed) };
         let (refused, details) = match parsed {
-            Ok(request) => match self.authorize(stores, &request, parts, step, started).await {
+            Ok(request) => match self.authorize(stores, &request, parts, step, started, span).await
+            {
                 Ok((outcome, provenance)) => {
                     return (outcome, CheckDetails::of(request, provenance));
                 }
                 Err(refused) => (refused, CheckDetails::of(request, Provenance::default())),
             },
-            Err(rejected) => self.reject(stores, rejected, started).await,
+            Err(rejected) => self.reject(stores, rejected, started, span).await,
         };
-        self.enforce(stores, refused, details, started).await
+        self.enforce(stores, refused, details, started, span).await
     }
 
     /// Resolves what the request names, and authorizes it. A stage that fails ends the check: later
@@ -207,6 +219,7 @@ impl Checker {
         parts: &RequestParts<'a, H>,
         step: CheckStep,
         started: Tick,
+        span: Option<&CheckSpan>,
     ) -> Result<(CheckOutcome, Provenance), PendingDenial>
     where
         H: Fn(&str) -> Option<&'a str> + Sync,
@@ -228,7 +241,7 @@ impl Checker {
         let mut turn = None;
         loop {
             let Resolver { principals, domains, backends } = &stores.resolver;
-            let known = known_by(lookups_until(at), principals, &request.token().id(), at)
+            let known = known_by(lookups_until(at), principals, &request.token().id(), at, span)
                 .await
                 .with_grounds(provenance)?;
             provenance = known.provenance();
@@ -241,18 +254,19 @@ impl Checker {
             stores.last_uses.note(request.token().id(), &known.found.use_notes, known.at);
             let located = authenticated.locate().with_grounds(provenance);
             let located = located.map_err(|refused| refused.of(principal.as_ref()))?;
-            let named = known_by(lookups_until(known.at), domains, located.domain(), known.at)
-                .await
-                .with_grounds(provenance)?;
+            let named =
+                known_by(lookups_until(known.at), domains, located.domain(), known.at, span)
+                    .await
+                    .with_grounds(provenance)?;
             provenance.add(named.provenance());
             let domain = named.found.value.as_ref();
             let own = match located.backend() {
                 None => None,
-                Some(name) => Some(
-                    known_by(lookups_until(named.at), backends, name, named.at)
-                        .await
-                        .with_grounds(provenance)?,
-                ),
+                Some(name) => {
+                    let until = lookups_until(named.at);
+                    let known = known_by(until, backends, name, named.at, span).await;
+                    Some(known.with_grounds(provenance)?)
+                }
             };
             own.iter().for_each(|own| provenance.add(own.provenance()));
             // The token may have been revoked while a store was asked about the domain or the
@@ -357,8 +371,9 @@ async fn known_by<K: LookupKind>(
     tiers: &Arc<Tiers<K>>,
     key: &K::Key,
     at: Tick,
+    span: Option<&CheckSpan>,
 ) -> Result<Resolved<K::Value>, Unavailable> {
-    let mut known = pin!(tiers.get(key, at));
+    let mut known = pin!(tiers.get(key, at, span));
     if let Poll::Ready(known) = poll!(known.as_mut()) {
         return known;
     }
@@ -374,14 +389,21 @@ fn done_by<T>(
 }
 
 /// A bug must neither allow a request nor end the process. This is not an `async fn`, whose future
-/// would contain that of the check twice.
-fn guard<'r>(
+/// would contain that of the check twice. `ids` are those of the request and of the trace.
+fn guard<'r, 'a>(
     metrics: &Metrics,
     check: impl Future<Output = (CheckOutcome, CheckDetails<'r>)>,
+    ids: impl FnOnce() -> (&'a str, Option<TraceContext>),
 ) -> impl Future<Output = (CheckOutcome, CheckDetails<'r>)> {
     AssertUnwindSafe(check).catch_unwind().map(|checked| {
         checked.unwrap_or_else(|_| {
             metrics.panicked();
+            let (request_id, trace) = ids();
+            tracing::error!(
+                request_id = Some(request_id).filter(|id| is_request_id(id)),
+                trace_id = trace.map(|trace| tracing::field::display(trace.trace_id)),
+                "a check panicked, and was answered with 503; the line before says where"
+            );
             denied(Refusal::Unavailable)
         })
     })

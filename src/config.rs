@@ -7,6 +7,7 @@ mod load;
 mod postgres_url;
 mod redis;
 mod sources;
+mod traces;
 mod transport;
 mod values;
 
@@ -14,7 +15,9 @@ use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use secrecy::SecretString;
 
-pub(crate) use self::{keyring_file::read_keyring_text, redis::file_keys as redis_file_keys};
+pub(crate) use self::{
+    keyring_file::read_keyring_text, redis::file_keys as redis_file_keys, values::log_filter,
+};
 pub use self::{
     keyring_file::{KeyRingFileError, read_keyring},
     keys::reference,
@@ -91,6 +94,8 @@ pub struct Config {
     pub max_connection_age: Duration,
     /// The format and the filter of patgate's own log.
     pub log: LogSettings,
+    /// Where traces go; `None` if that is nowhere.
+    pub traces: Option<TraceSettings>,
 }
 
 /// The listeners. An absent one is off.
@@ -177,6 +182,46 @@ pub struct LogSettings {
     pub format: LogFormat,
     /// Directives that `EnvFilter` understands.
     pub filter: String,
+    /// The path of a file with directives that apply instead while it exists.
+    pub filter_file: Option<PathBuf>,
+}
+
+/// Where traces go, and what they say about this process.
+#[derive(Clone, Debug)]
+pub struct TraceSettings {
+    /// The address of an OTLP receiver that speaks gRPC: a URL with a port.
+    pub endpoint: String,
+    /// The headers of each call.
+    pub headers: Vec<(http::HeaderName, SecretString)>,
+    /// The path of the authorities that sign the receiver's certificate, in PEM; `None` for those of
+    /// the system.
+    pub authorities: Option<PathBuf>,
+    /// The longest time to connect, and to send one batch.
+    pub timeout: Duration,
+    /// The name of the service, if the environment does not give it.
+    pub service_name: Option<String>,
+    /// Where Redis is, if `redis.url` names one server.
+    pub redis: Option<StoreAddress>,
+    /// Where `postgres.url` leads.
+    pub postgres: Option<StoreAddress>,
+}
+
+impl TraceSettings {
+    /// Returns whether the receiver is reached by TLS.
+    pub(crate) fn uses_tls(&self) -> bool {
+        self.endpoint.starts_with(traces::TLS)
+    }
+}
+
+/// Where a store is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreAddress {
+    /// The name or address of the host, or the path of a socket.
+    pub host: String,
+    /// The port, unless it is a socket.
+    pub port: Option<u16>,
+    /// The database there.
+    pub namespace: Option<String>,
 }
 
 /// The format of a log line.

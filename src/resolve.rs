@@ -51,7 +51,7 @@ use crate::{
     freshness::{AgeBounds, CheckedVersion, KnownChanges, Stamp, Subject},
     keyring::KeyRing,
     provenance::{Provenance, Tier},
-    telemetry::{EntryContent, LookupResult, Metrics},
+    telemetry::{CheckSpan, EntryContent, LookupResult, LookupTrace, Metrics},
     throttle::Throttle,
 };
 
@@ -155,11 +155,12 @@ impl<K: LookupKind> Tiers<K> {
     }
 
     /// Returns the result for `key`, for a question of the time `now`. If memory holds it, the
-    /// future is ready at its first poll.
+    /// future is ready at its first poll. `check` is the span of the check that asks, if it has one.
     pub(crate) async fn get(
         self: &Arc<Self>,
         key: &K::Key,
         now: Tick,
+        check: Option<&CheckSpan>,
     ) -> Result<Resolved<K::Value>, Unavailable> {
         if let Some(found) = self.memory.get(key)
             && let Some(known) = self.usable(key, &found, now)
@@ -171,13 +172,13 @@ impl<K: LookupKind> Tiers<K> {
             let max_staleness = self.context.bounds.max_staleness;
             if found.value.is_some() && found.renewal.due(found.as_of, known, now, max_staleness) {
                 // No caller waits for it; if it fails, the next use after a while tries again.
-                drop(self.look_up(key, now.before(max_staleness / 4)));
+                drop(self.look_up(key, now.before(max_staleness / 4), None));
             }
             return Ok(Resolved { found, tier: Tier::Memory, at: now, as_of: known });
         }
         for _ in 0..ATTEMPTS {
             let oldest = clock::now().before(self.context.bounds.max_staleness);
-            let (found, tier) = self.look_up(key, oldest)?.await?;
+            let (found, tier) = self.look_up(key, oldest, check)?.await?;
             // A result that was true after the caller asked is always usable, however short the
             // limits are.
             let answered = clock::now();
@@ -223,11 +224,12 @@ impl<K: LookupKind> Tiers<K> {
         self: &Arc<Self>,
         key: &K::Key,
         oldest: Tick,
+        check: Option<&CheckSpan>,
     ) -> Result<flight::Waiter<FoundInTier<K::Value>>, Unavailable> {
         let tiers = Arc::clone(self);
         let lane = self.lanes.of(key);
-        let fill = |key| async move { tiers.fill(key, lane, oldest).await };
-        let joined = self.flights.join(key, lane, fill);
+        let fill = |key, trace| async move { tiers.fill(key, lane, oldest, &trace).await };
+        let joined = self.flights.join(key, lane, check, fill);
         joined.inspect_err(|Unavailable| self.count(Tier::Postgres, Unanswered::Shed.result()))
     }
 
@@ -236,6 +238,7 @@ impl<K: LookupKind> Tiers<K> {
         key: K::Key,
         lane: Lane,
         oldest: Tick,
+        trace: &LookupTrace,
     ) -> Result<FoundInTier<K::Value>, Unavailable> {
         let TierContext { redis, bounds, .. } = &self.context;
         // Another lookup may have ended after memory was checked and before this one began.
@@ -245,18 +248,18 @@ impl<K: LookupKind> Tiers<K> {
             self.count(Tier::Memory, found.result());
             return Ok((found, Tier::Memory));
         }
-        if let Some(found) = self.ask_redis(&key, oldest).await {
+        if let Some(found) = self.ask_redis(&key, oldest, trace).await {
             let found = self.shared_stamp(found);
-            self.keep(key, &found);
+            self.keep(key, &found, trace);
             return Ok((found, Tier::Redis));
         }
-        let found = self.postgres.get(key.clone(), lane).await.map_err(|unanswered| {
+        let found = self.postgres.get(key.clone(), lane, trace).await.map_err(|unanswered| {
             self.count(Tier::Postgres, unanswered.result());
             Unavailable
         })?;
         self.count(Tier::Postgres, found.result());
         let found = self.shared_stamp(found);
-        self.keep(key.clone(), &found);
+        self.keep(key.clone(), &found, trace);
         if let Some(redis) = redis {
             let ttl = if found.value.is_some() { REDIS_TTL } else { bounds.negative_ttl };
             redis.put::<K>(&key, &found, ttl);
@@ -275,11 +278,11 @@ impl<K: LookupKind> Tiers<K> {
         Arc::new(found)
     }
 
-    fn keep(&self, key: K::Key, found: &Arc<Found<K::Value>>) {
+    fn keep(&self, key: K::Key, found: &Arc<Found<K::Value>>, trace: &LookupTrace) {
         let metrics = &self.context.metrics;
         let value = found.value.as_deref();
         for defect in K::prepare(&key, value, &self.context.ring) {
-            report(&defect, metrics);
+            report(&defect, metrics, trace);
         }
         if let Some(owner) = value.and_then(K::owner) {
             self.lanes.learn(&key, &owner);
@@ -291,9 +294,14 @@ impl<K: LookupKind> Tiers<K> {
     }
 
     /// Asks Redis. If it fails, or its entry cannot be used, Postgres is asked next.
-    async fn ask_redis(&self, key: &K::Key, oldest: Tick) -> Option<Found<K::Value>> {
+    async fn ask_redis(
+        &self,
+        key: &K::Key,
+        oldest: Tick,
+        trace: &LookupTrace,
+    ) -> Option<Found<K::Value>> {
         let redis = self.context.redis.as_ref()?;
-        let usable = self.held_by_redis(redis, key, oldest).await;
+        let usable = self.held_by_redis(redis, key, oldest, trace).await;
         let result = usable.as_ref().map_or_else(|reason| *reason, Found::result);
         self.count(Tier::Redis, result);
         if result == LookupResult::Refused {
@@ -309,8 +317,9 @@ impl<K: LookupKind> Tiers<K> {
         redis: &RedisTier,
         key: &K::Key,
         oldest: Tick,
+        trace: &LookupTrace,
     ) -> Result<Found<K::Value>, LookupResult> {
-        let entry = redis.get::<K>(key, self.lanes.of(key)).await?;
+        let entry = redis.get::<K>(key, self.lanes.of(key), trace).await?;
         let now = clock::now();
         let as_of = self.context.clock.tick_of(entry.verified, now).ok_or(LookupResult::Stale)?;
         let found = Found {
@@ -327,17 +336,20 @@ impl<K: LookupKind> Tiers<K> {
     }
 }
 
-fn report(defect: &Defect, metrics: &Metrics) {
+fn report(defect: &Defect, metrics: &Metrics, trace: &LookupTrace) {
+    let trace_id = trace.id().map(tracing::field::display);
     match defect {
         Defect::UnopenedCredential { backend, key_id } => {
             metrics.unopened_credential();
             tracing::error!(
+                trace_id,
                 backend = &**backend,
                 key_id = &**key_id,
                 "a backend's credential cannot be opened; requests for it are answered with 503"
             );
         }
         Defect::UnknownBackend { backend } => tracing::error!(
+            trace_id,
             backend = &**backend,
             "the API tables name a backend that does not exist; requests for it are answered with \
              503 until `patgate backend create` makes it, or the tables name another one"

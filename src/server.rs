@@ -33,7 +33,7 @@ pub(crate) use self::{
 use crate::{
     edge::grpc::{GrpcEdge, GrpcServer, secret::CallSecrets},
     process::tasks::{Task, Tasks},
-    telemetry,
+    telemetry::{self, Exemplars},
     throttle::Throttle,
     wire::codec::frame::SERVICE,
 };
@@ -44,6 +44,7 @@ pub(crate) struct Serving {
     pub(crate) tls: ServerTls,
     pub(crate) secrets: CallSecrets,
     pub(crate) registry: Registry,
+    pub(crate) exemplars: Exemplars,
     pub(crate) lifetimes: Lifetimes,
     /// Whether the start has ended, and what it lacks until then.
     pub(crate) readiness: Readiness,
@@ -68,7 +69,7 @@ pub(crate) async fn run(
     tasks: &Tasks,
     shutdown: CancellationToken,
 ) {
-    let Serving { edge, tls, secrets, mut registry, lifetimes, readiness } = serving;
+    let Serving { edge, tls, secrets, mut registry, exemplars, lifetimes, readiness } = serving;
     let closing = CancellationToken::new();
     let (reporter, health) = tonic_health::server::health_reporter();
     report(&reporter, readiness.status()).await;
@@ -102,7 +103,8 @@ pub(crate) async fn run(
         tasks.spawn(Task::GrpcListener, closing.clone().run_until_cancelled_owned(accepting));
     }
     if let Some(listener) = listeners.http {
-        let served = http::serve(listener, tls.http, http::routes(readiness.clone(), registry));
+        let routes = http::routes(readiness.clone(), registry, exemplars);
+        let served = http::serve(listener, tls.http, routes);
         // Requests here are short; nothing is lost when the task ends with the process.
         tasks.spawn(Task::HttpListener, closing.clone().run_until_cancelled_owned(served));
     }
@@ -151,6 +153,7 @@ mod tests {
     async fn when_a_task_is_gone_it_drains_and_ends() {
         let mut registry = Registry::default();
         let (checker, ..) = hot(&mut registry);
+        let exemplars = checker.metrics.exemplars();
         let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = http.local_addr().unwrap();
         let listeners = Listeners { grpc: None, uds: None, http: Some(http) };
@@ -176,6 +179,7 @@ mod tests {
             tls: ServerTls::default(),
             secrets: CallSecrets::new(Vec::new()),
             registry,
+            exemplars,
             lifetimes,
             readiness,
         };

@@ -71,7 +71,7 @@ const ROOMS: &[Room] = &[
     Room { name: "wire", modules: &["wire"], uses: &[CORE] },
     Room { name: "postgres", modules: &["postgres"], uses: &[CORE, "process"] },
     Room { name: "config", modules: &["config"], uses: &[CORE, "files", "postgres"] },
-    Room { name: "telemetry", modules: &["telemetry"], uses: &[CORE, "config"] },
+    Room { name: "telemetry", modules: &["telemetry"], uses: &[CORE, "config", "files"] },
     Room {
         name: "redis",
         modules: &["redis_client"],
@@ -153,6 +153,9 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("deadpool", &["postgres", "redis_client", "resolve"]),
     ("h2", &["cli", "edge"]),
     ("hyper", &["server"]),
+    ("opentelemetry", &["telemetry::traces"]),
+    ("opentelemetry_otlp", &["telemetry::traces"]),
+    ("opentelemetry_sdk", &["telemetry::traces"]),
     ("prost", &["wire"]),
     ("prost_types", &["wire"]),
     (
@@ -175,7 +178,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
             "server::ring_fit",
         ],
     ),
-    ("tonic", &["edge", "server", "wire"]),
+    ("tonic", &["edge", "server", "telemetry::traces", "wire"]),
 ];
 
 /// Crates and items that the core must not name: it does no I/O, logs nothing and reads no clock.
@@ -200,6 +203,7 @@ const NOT_IN_CORE: &[&str] = &[
 const SPAWNS: &[(&str, &str)] = &[
     ("admin::store::lock_watch", "belongs to one transaction of a command"),
     ("app::api_reload", "reads files; the reader of API tables waits for it"),
+    ("app::log_filter", "reads a file; the reader of the log's filter waits for it"),
     ("check::decision_log::writer", "a thread; the writer of the decision log ends with it"),
     ("cli::check::replica", "one connection of a command"),
     ("edge::grpc", "one check that waits; if it dies, Envoy's stream is reset"),
@@ -213,6 +217,10 @@ const SPAWNS: &[(&str, &str)] = &[
     ("server::http", "one connection, or one answer"),
     ("server::tls", "reads files; the reader of certificates waits for it"),
     ("telemetry::logs", "a thread that catches its panics"),
+    (
+        "telemetry::traces",
+        "exports the last spans; the end of the process waits for it, not for long",
+    ),
 ];
 
 /// Names that start a task or a thread, or something that does.

@@ -12,6 +12,7 @@ use crate::{
     process::tasks::TaskEnded,
     redis_client::access::RedisAccessError,
     server::{BindError, Missing, tls::TlsError},
+    telemetry::TracesError,
 };
 
 /// Why patgate did not start, or stopped.
@@ -32,6 +33,9 @@ pub enum Error {
     /// The certificates of a listener cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Traces cannot be exported with these settings.
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     /// The database cannot be reached.
     #[error(transparent)]
     Postgres(#[from] ConnectError),

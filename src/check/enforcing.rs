@@ -16,6 +16,7 @@ use crate::{
     refusal::{Denial, Refusal},
     request::RejectedRequest,
     resolve::Resolved,
+    telemetry::CheckSpan,
     token::{TokenId, VerifiedToken},
 };
 
@@ -26,12 +27,13 @@ impl Checker {
         stores: &Stores,
         rejected: RejectedRequest<'r>,
         started: Tick,
+        span: Option<&CheckSpan>,
     ) -> (PendingDenial, CheckDetails<'r>) {
         let RejectedRequest { refusal, api_path, api_style, among } = rejected;
         // The ramp's share counts only verified tokens.
         let among = among.filter(|_| self.mode.depends_on_domain(refusal));
         let proven = match &among {
-            Some(token) => self.proven(stores, token, started).await,
+            Some(token) => self.proven(stores, token, started, span).await,
             None => None,
         };
         let (subject, provenance) = proven.unwrap_or_default();
@@ -46,13 +48,14 @@ impl Checker {
         refused: PendingDenial,
         details: CheckDetails<'r>,
         started: Tick,
+        span: Option<&CheckSpan>,
     ) -> (CheckOutcome, CheckDetails<'r>) {
         let mut details = CheckDetails { provenance: refused.provenance, ..details };
         let denial = refused.denial;
         let decision =
             if self.mode.depends_on_domain(denial.refusal) && refused.context.domain.is_none() {
                 let named = details.named();
-                let known = self.named_domain(stores, named.as_ref(), started).await;
+                let known = self.named_domain(stores, named.as_ref(), started, span).await;
                 if let Some(known) = &known {
                     details.provenance.add(known.provenance());
                 }
@@ -94,9 +97,10 @@ impl Checker {
         stores: &Stores,
         named: Option<&DomainRef>,
         started: Tick,
+        span: Option<&CheckSpan>,
     ) -> Option<Resolved<Domain>> {
         let until = started.after(self.deadline);
-        known_by(until, &stores.resolver.domains, named?, clock::now()).await.ok()
+        known_by(until, &stores.resolver.domains, named?, clock::now(), span).await.ok()
     }
 
     /// Verifies the token and returns its owner, if that succeeds before the deadline.
@@ -105,10 +109,11 @@ impl Checker {
         stores: &Stores,
         token: &VerifiedToken,
         started: Tick,
+        span: Option<&CheckSpan>,
     ) -> Option<(Option<(TokenId, UserId)>, Provenance)> {
         let until = started.after(self.deadline);
-        let known =
-            known_by(until, &stores.resolver.principals, &token.id(), started).await.ok()?;
+        let principals = &stores.resolver.principals;
+        let known = known_by(until, principals, &token.id(), started, span).await.ok()?;
         let subject = |principal: &Principal| (principal.token, principal.owner);
         let now = stores.clock.now(known.at);
         let proven = now.and_then(|now| {

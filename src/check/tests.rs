@@ -147,6 +147,7 @@ fn checker(
         answers: AnswerSettings::new("x-", "gateway-7"),
         deadline: hour,
         metrics,
+        traces: Traces::default(),
     }
 }
 
@@ -192,7 +193,8 @@ fn decide_at_once(
     let parts = get(path, header);
     // Polled once: a check that had to wait for anything would not be ready.
     let apis = checker.apis.load();
-    let checked = checker.check(&parts, &apis, CheckStep::Only, clock::now()).now_or_never()?;
+    let checked =
+        checker.check(&parts, &apis, CheckStep::Only, clock::now(), None).now_or_never()?;
     let (decision, _) = decided(checked);
     Some((decision.outcome().as_str(), decision.code()))
 }
@@ -222,7 +224,7 @@ async fn an_answer_says_how_old_its_grounds_are() {
         let header = only_token(&bearer);
         let parts = get("/proxy/acme/v1/models", header);
         let apis = checker.apis.load();
-        checker.check(&parts, &apis, CheckStep::Only, known.after(later)).await.1.provenance
+        checker.check(&parts, &apis, CheckStep::Only, known.after(later), None).await.1.provenance
     };
     let told = provenance(plain.expose()).await;
     assert_eq!(told.tier, Tier::Memory);
@@ -273,7 +275,8 @@ async fn a_panic_while_answering_is_an_outage_and_counted() {
 async fn a_panic_is_denied_and_counted() {
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
-    let (decision, _) = decided(guard(&metrics, async { panic!("on purpose") }).await);
+    let (decision, _) =
+        decided(guard(&metrics, async { panic!("on purpose") }, || ("r-1", None)).await);
     assert_eq!(decision, Decision::Deny(Refusal::Unavailable.into()));
     let mut page = String::new();
     prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();

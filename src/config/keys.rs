@@ -263,6 +263,37 @@ pub(super) const KEYS: &[Key] = &[
         "info",
         "Which log messages are written: a level, or `target=level` pairs separated by commas.",
     ),
+    key(
+        "log.filter_file",
+        "",
+        "A file with a filter that applies instead of `log.filter` while it exists. patgate reads it \
+         every second, so that the level can be changed without a restart.",
+    ),
+    key(
+        "telemetry.otlp.endpoint",
+        "",
+        "The receiver of traces, by OTLP over gRPC: `http://host:4317`, or `https://…` for TLS; empty \
+         = no traces. patgate records a check only if Envoy records its trace.",
+    ),
+    secret(
+        "telemetry.otlp.headers",
+        "Headers for the receiver, such as `authorization=Bearer …`; several are separated by commas.",
+    ),
+    key(
+        "telemetry.otlp.ca_file",
+        "",
+        "The authorities that sign the receiver's certificate, in PEM; empty = those of the system.",
+    ),
+    key(
+        "telemetry.otlp.timeout",
+        "5s",
+        "Longest time to connect, and to send one batch, repetitions included.",
+    ),
+    key(
+        "telemetry.service_name",
+        "",
+        "`service.name` of the spans; empty = `OTEL_SERVICE_NAME`, or `patgate`.",
+    ),
 ];
 
 pub(super) fn find(name: &str) -> Option<&'static Key> {

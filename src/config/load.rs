@@ -6,9 +6,10 @@ use std::time::Duration;
 use super::{
     AwaitedBodyLimits, Config, ConfigError, ConfigErrors, ConfigPurpose, ConfigSources,
     DecisionLogSettings, DrainTimes, ListenSettings, LogSettings, MemoryLimits, RedisSettings,
-    keys,
+    StoreAddress, TraceSettings, keys,
     postgres_url::{feed_url, postgres_url},
     sources::SettingTexts,
+    traces::{name, otlp_endpoint, otlp_headers},
     transport::{ClientCertificates, Tls, client_names, owner, secrets},
     values::{
         ExpectedValue, address, count, count_or_none, duration, guard_word, headers_prefix,
@@ -57,16 +58,19 @@ impl Config {
         let max_connections = reader.get("grpc.max_connections", count);
         let max_connection_age = reader.get("grpc.max_connection_age", some_time);
         let log = LogSettings::read(&mut reader);
+        let traces = TraceSettings::read(&mut reader);
         let config = || {
             let TimeLimits { max_staleness, negative_ttl, deadline } = times?;
+            let (postgres, redis) = (postgres?, redis?);
+            let traces = traces?.map(|traces| traces.with_stores(&postgres, redis.as_ref()));
             Some(Self {
                 listen: listen?,
                 start_requires: start_requires?,
-                postgres: postgres?,
+                postgres,
                 max_query_rate: max_query_rate?,
                 feed_url: feed_url?,
                 relay: relay?,
-                redis: redis?,
+                redis,
                 keyring_file: keyring_file?,
                 apis: apis?,
                 model_reading: model_reading?,
@@ -87,6 +91,7 @@ impl Config {
                 max_connections: max_connections?,
                 max_connection_age: max_connection_age?,
                 log: log?,
+                traces,
             })
         };
         reader.finish(config())
@@ -258,7 +263,45 @@ impl LogSettings {
     fn read(reader: &mut SettingsReader) -> Option<Self> {
         let format = reader.get("log.format", log_format);
         let filter = reader.get("log.filter", log_filter);
-        Some(Self { format: format?, filter: filter? })
+        let filter_file = reader.get("log.filter_file", path);
+        Some(Self { format: format?, filter: filter?, filter_file: filter_file? })
+    }
+}
+
+impl TraceSettings {
+    /// Returns `Some(None)` if traces are off, and `None` after an error.
+    fn read(reader: &mut SettingsReader) -> Option<Option<Self>> {
+        const AUTHORITIES: &str = "telemetry.otlp.ca_file";
+        let endpoint = reader.get("telemetry.otlp.endpoint", otlp_endpoint);
+        let headers = reader.get("telemetry.otlp.headers", otlp_headers);
+        let authorities = reader.get(AUTHORITIES, path);
+        let timeout = reader.get("telemetry.otlp.timeout", some_time);
+        let service_name = reader.get("telemetry.service_name", name);
+        let (headers, authorities, timeout) = (headers?, authorities?, timeout?);
+        let service_name = service_name?;
+        let Some(endpoint) = endpoint? else { return Some(None) };
+        let traces = Self {
+            endpoint,
+            headers,
+            authorities,
+            timeout,
+            service_name,
+            redis: None,
+            postgres: None,
+        };
+        if traces.authorities.is_some() && !traces.uses_tls() {
+            return reader.refuse(AUTHORITIES, AUTHORITIES_NEED_TLS);
+        }
+        Some(Some(traces))
+    }
+
+    /// Adds where the stores are, of which spans tell.
+    fn with_stores(self, postgres: &PostgresSettings, redis: Option<&RedisSettings>) -> Self {
+        Self {
+            postgres: StoreAddress::of_postgres(&postgres.url),
+            redis: redis.and_then(StoreAddress::of_redis_settings),
+            ..self
+        }
     }
 }
 
@@ -273,6 +316,8 @@ const CLIENTS_NEED_TLS: &str = "the path of a certificate, because clients shall
 const CLIENTS_NEED_NAMES: &str =
     "the names of the clients that may connect: an authority alone admits all that it has signed";
 const NAMES_NEED_A_CA: &str = "the path of the authorities that sign the clients' certificates";
+const AUTHORITIES_NEED_TLS: &str =
+    "no file, because telemetry.otlp.endpoint does not begin with https://";
 const TLS_NEEDS_A_LISTENER: &str =
     "no certificate, because the listener that it is for is turned off";
 

@@ -154,7 +154,8 @@ pub(super) fn percentage(text: &str) -> Result<f64, ExpectedValue> {
         .ok_or_else(|| "a percentage such as `1%`, `0.1%` or `100%`".into())
 }
 
-pub(super) fn log_filter(text: &str) -> Result<String, ExpectedValue> {
+/// Parses the filter of the log.
+pub(crate) fn log_filter(text: &str) -> Result<String, ExpectedValue> {
     match EnvFilter::try_new(text) {
         Ok(_) if !text.is_empty() => Ok(text.to_owned()),
         _ => {

@@ -56,6 +56,7 @@ tasks! {
     HangupReceiver = "receiver of SIGHUP",
     HttpListener = "HTTP listener",
     LastUseWriter = "writer of last uses",
+    LogFilterReader = "reader of the log's filter",
     LookupQueue = "queue of lookups",
     RedisFileReloader = "reader of the files for Redis",
     RedisProbe = "first contact with Redis",

@@ -20,14 +20,14 @@ use super::{
 use crate::{
     clock,
     process::tasks::{Task, Tasks},
-    telemetry::LookupResult,
+    telemetry::{LookupResult, RoundTrip},
 };
 
 /// How many keys one batch holds.
 pub(super) const MAX_BATCH: usize = 256;
 
-/// A key, and the sender for its answer.
-type Ticket<K, V> = (K, oneshot::Sender<V>);
+/// A key, and the sender for its answer with the round trip that brought it.
+type Ticket<K, V> = (K, oneshot::Sender<(V, RoundTrip)>);
 
 /// The queue of one kind of lookup.
 pub(super) struct Batcher<K, V> {
@@ -85,15 +85,17 @@ impl<K: Send + 'static, V: Send + 'static> Batcher<K, V> {
                 if keys.is_empty() {
                     continue;
                 }
+                let count = keys.len();
                 let batch = run(keys);
                 let bounds = Arc::clone(&bounds);
                 tokio::spawn(async move {
                     let values = batch.await;
-                    bounds.ended(turn);
+                    let (began, ended) = bounds.ended(turn);
+                    let trip = RoundTrip { began, ended, keys: count };
                     drop(alone);
                     // On failure the senders are dropped, which the callers notice.
                     for (answer, value) in answers.into_iter().zip(values.into_iter().flatten()) {
-                        let _ = answer.send(value);
+                        let _ = answer.send((value, trip));
                     }
                 });
             }
@@ -101,7 +103,8 @@ impl<K: Send + 'static, V: Send + 'static> Batcher<K, V> {
         Self { queue, load, due }
     }
 
-    pub(super) async fn get(&self, key: K, lane: Lane) -> Result<V, Unanswered> {
+    /// Returns the answer for a key, and the round trip that brought it.
+    pub(super) async fn get(&self, key: K, lane: Lane) -> Result<(V, RoundTrip), Unanswered> {
         if !self.load.in_time(self.queue.ahead(lane), &self.due, clock::now()) {
             return Err(Unanswered::Shed);
         }

@@ -23,6 +23,9 @@ pub(crate) trait LookupKind: 'static {
     /// The name in metrics and Redis keys.
     const NAME: &'static str;
 
+    /// The table in Postgres that holds the values.
+    const TABLE: &'static str;
+
     /// The bytes that a value occupies in memory.
     fn size(value: &Self::Value) -> usize;
 
@@ -76,6 +79,7 @@ impl LookupKind for Principals {
     type Key = TokenId;
     type Value = Principal;
     const NAME: &'static str = "principal";
+    const TABLE: &'static str = "patgate.pats";
     const OWNED: bool = true;
 
     fn owner(value: &Principal) -> Option<UserId> {
@@ -101,6 +105,7 @@ impl LookupKind for Domains {
     type Key = DomainRef;
     type Value = Domain;
     const NAME: &'static str = "domain";
+    const TABLE: &'static str = "patgate.domains";
 
     fn size(value: &Domain) -> usize {
         value.size()
@@ -130,6 +135,7 @@ impl LookupKind for Backends {
     type Key = BackendName;
     type Value = Backend;
     const NAME: &'static str = "backend";
+    const TABLE: &'static str = "patgate.backends";
 
     fn size(value: &Backend) -> usize {
         size_of::<Backend>() + value.heap_size()

@@ -34,7 +34,7 @@ use crate::{
         probe::{RedisUse, probe},
     },
     seal::{SealPurpose, Sealer},
-    telemetry::{LookupResult, Metrics, Store},
+    telemetry::{LookupResult, LookupTrace, Metrics, Store, StoreQuestion},
     throttle::Throttle,
 };
 
@@ -108,17 +108,25 @@ impl RedisTier {
         &self,
         key: &K::Key,
         lane: Lane,
+        trace: &LookupTrace,
     ) -> Result<StoredEntry<K::Value>, LookupResult> {
         if !self.link.breaker.admits(clock::now()) {
             return Err(LookupResult::Open);
         }
         let redis_key = redis_key::<K>(self.sealer.prefix(), key);
-        let sealed = match timeout(self.link.timeout, self.reads.get(redis_key.clone(), lane)).await
-        {
-            Ok(Ok(Ok(reply))) => reply.ok_or(LookupResult::Miss)?,
+        let question = StoreQuestion { store: Store::Redis, kind: K::NAME, table: K::TABLE };
+        let asked = clock::now();
+        let answer = timeout(self.link.timeout, self.reads.get(redis_key.clone(), lane)).await;
+        let sealed = match answer {
+            Ok(Ok((Ok(reply), trip))) => {
+                trace.answered(question, trip);
+                reply.ok_or(LookupResult::Miss)?
+            }
             // Redis was not asked, which says nothing about its health.
             Ok(Err(Unanswered::Shed)) => return Err(LookupResult::Unavailable),
-            Ok(Ok(Err(Unavailable)) | Err(Unanswered::Failed)) | Err(_) => {
+            Ok(Ok((Err(Unavailable), _)) | Err(Unanswered::Failed)) | Err(_) => {
+                let error = if answer.is_err() { "timeout" } else { "unavailable" };
+                trace.unanswered(question, asked, error);
                 self.link.failed();
                 return Err(LookupResult::Unavailable);
             }

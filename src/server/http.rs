@@ -31,7 +31,7 @@ use super::{
     readiness::{Missing, Readiness},
     tls::Tls,
 };
-use crate::telemetry;
+use crate::telemetry::{self, Exemplars};
 
 /// Open connections. Another one replaces the oldest: an honest request takes milliseconds, so
 /// patgate answers it even while an attacker opens silent connections.
@@ -51,8 +51,8 @@ const A_TURN: Duration = Duration::from_millis(1);
 const MAX_HEADERS: usize = 64;
 
 /// The routes for kubelets and Prometheus.
-pub(super) fn routes(readiness: Readiness, registry: Registry) -> Router {
-    let registry = Arc::new(registry);
+pub(super) fn routes(readiness: Readiness, registry: Registry, exemplars: Exemplars) -> Router {
+    let metrics = Arc::new((registry, exemplars));
     let started = readiness.clone();
     Router::new()
         .route("/livez", get(is_alive))
@@ -69,7 +69,10 @@ pub(super) fn routes(readiness: Readiness, registry: Registry) -> Router {
         )
         .route(
             "/metrics",
-            get(async move |headers: HeaderMap| telemetry::metrics_page(&registry, &headers)),
+            get(async move |headers: HeaderMap| {
+                let (registry, exemplars) = &*metrics;
+                telemetry::metrics_page(registry, exemplars, &headers)
+            }),
         )
 }
 

@@ -39,6 +39,7 @@ mod key_rings;
 mod last_use;
 mod lists;
 mod locked;
+mod log_level;
 mod losses;
 mod metrics;
 mod output;
@@ -63,6 +64,7 @@ mod supervision;
 mod support;
 mod surfaces;
 mod tiers;
+mod traces;
 mod transport;
 mod two_steps;
 mod uploads;
@@ -128,6 +130,15 @@ fn main() -> ExitCode {
         lists::a_long_list_arrives_whole,
         metrics::every_series_exists_from_the_start,
         metrics::the_two_formats_say_the_same,
+        traces::exemplars_name_recorded_traces,
+        traces::only_what_envoy_records_has_a_span,
+        traces::a_shared_lookup_is_in_one_trace,
+        traces::an_outage_is_an_error_in_the_trace,
+        traces::through_envoy_a_trace_is_whole,
+        traces::a_receiver_that_is_down_or_silent_costs_only_spans,
+        traces::a_receiver_is_verified,
+        traces::headers_are_sent_to_the_receiver,
+        log_level::is_changed_by_a_file,
         serving::drains_before_it_ends,
         serving::an_empty_request_is_denied,
         serving::a_message_that_is_too_long_is_an_outage,

@@ -87,6 +87,7 @@ fn expected(with_relay: bool) -> BTreeSet<String> {
     add("revocation_canary_rounds_total", &[(RESULT, &rounds)]);
     add("last_used_writes_total", &[(RESULT, &["written", "skipped", "dropped"])]);
     add("log_lines_total", &[(RESULT, &["written", "failed", "dropped"])]);
+    add("spans_total", &[(RESULT, &["exported", "failed", "dropped"])]);
     // A replica of the tests has no Unix socket.
     add("grpc_connections", &[("listener", &["tcp"])]);
     let listeners = ("listener", &["grpc", "http"][..]);

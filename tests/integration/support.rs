@@ -19,6 +19,7 @@ pub(crate) mod leaks;
 pub(crate) mod load;
 pub(crate) mod process;
 pub(crate) mod processes;
+pub(crate) mod receiver;
 pub(crate) mod redis_groups;
 pub(crate) mod relay;
 pub(crate) mod replica;

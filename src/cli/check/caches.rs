@@ -25,7 +25,7 @@ use crate::{
         redis::RedisTier,
     },
     seal::Sealer,
-    telemetry::{LookupResult, MetricResult as _, Metrics},
+    telemetry::{LookupResult, LookupTrace, MetricResult as _, Metrics},
     token::TokenId,
 };
 
@@ -174,7 +174,7 @@ pub(super) async fn inspect(
 
 async fn entry<K: LookupKind>(tiers: &Tiers<K>, redis: &RedisTier, key: &K::Key) -> RedisEntry {
     let any_age = Tick::from_micros(i64::MIN);
-    let found = tiers.held_by_redis(redis, key, any_age).await;
+    let found = tiers.held_by_redis(redis, key, any_age, &LookupTrace::default()).await;
     let age = |found: &Found<K::Value>| clock::now().since(found.as_of).as_secs_f64();
     RedisEntry {
         entry: found.as_ref().map_or_else(|reason| *reason, Found::result),

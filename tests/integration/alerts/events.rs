@@ -81,6 +81,8 @@ pub(super) const STORIES: &[Story] = &[
         fires: ["PatgateDecisionsUnlogged"], may: []),
     story!("patgate-log", configuration::the_log_goes_to_a_full_disk,
         fires: ["PatgateLogLinesLost", "PatgateApiTablesRefused"], may: []),
+    story!("patgate-spans", configuration::the_receiver_of_traces_is_down,
+        fires: ["PatgateSpansLost"], may: []),
 ];
 
 /// All of them, at the same time.

@@ -11,8 +11,10 @@ use crate::support::{
     Replica, World,
     authority::Authority,
     decision_log::{ALL, logging},
-    fleet::status,
+    fleet::{MODELS, status},
+    outcome,
     process::program,
+    request,
     tokens::reader,
 };
 
@@ -124,4 +126,21 @@ pub(super) async fn the_log_goes_to_a_full_disk(stage: &Stage<'_>, story: &Story
     stage.until_fired(story, async || {}).await;
     assert_eq!(http::send(http.port(), "GET", "/livez", &[], "").await.status, 200);
     stage.suite.stack.stop(&server);
+}
+
+pub(super) async fn the_receiver_of_traces_is_down(stage: &Stage<'_>, story: &Story) {
+    let world = stage.suite.world().await;
+    let nobody = stage.suite.stack.free_port();
+    let endpoint = format!("telemetry.otlp.endpoint=http://127.0.0.1:{nobody}");
+    let replica = world.serve(&[&endpoint]).await;
+    stage.scrape(story, &[&replica]);
+    stage.prepared().await;
+    let bearer = reader(&world).await.bearer();
+    let traceparent = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01";
+    let act = async || {
+        let request = request("GET", MODELS, &[("authorization", &bearer)]);
+        let answer = replica.raw_with(&[("traceparent", traceparent)], request).await;
+        assert_eq!(outcome(&answer).0, 200);
+    };
+    stage.until_fired(story, act).await;
 }

@@ -83,9 +83,7 @@ class Gateway:
             self.patgate("domain", "create", slug, "--name", name, *upstream)
             self.patgate("user", "create", email, "--name", email.partition("@")[0])
             self.patgate("role", "member", "add", slug, "admin", email)
-        stack.process(
-            [PATGATE, "serve"], env=serve, name="patgate", ready=f"http://{http}/readyz"
-        )
+        stack.process([PATGATE, "serve"], env=serve, name="patgate", ready=f"http://{http}/readyz")
 
         progress("Envoy, with a certificate of an authority of its own")
         files = certificate.make(stack.dir / "tls")

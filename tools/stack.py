@@ -142,7 +142,7 @@ class Stack:
         )
 
     def sentinel(self, lines=()):
-        """A Sentinel. `lines` are its configuration, such as "sentinel monitor NAME HOST PORT 2"."""
+        """A Sentinel with `lines` as its configuration, as "sentinel monitor NAME HOST PORT 2"."""
         id, home = self._new("sentinel")
         port, file = free_port(), home / "sentinel.conf"
         # It writes to this file what it learns.

@@ -68,7 +68,9 @@ pub(super) const STORIES: &[Story] = &[
         fires: ["PatgateRelayLeaderless"], may: []),
     story!("patgate-frames", revocation::a_stranger_sends_frames,
         fires: ["PatgateRelayFramesRefused"], may: []),
-    story!("patgate-ring", configuration::another_ring, fires: ["PatgateNotReady"], may: []),
+    // It reads the feed only once its ring has been checked.
+    story!("patgate-ring", configuration::another_ring, fires: ["PatgateNotReady"],
+        may: ["PatgateFeedStale"]),
     story!("patgate-tables", configuration::a_table_is_broken, fires: ["PatgateApiTablesRefused"],
         may: []),
     story!("patgate-certificates", configuration::a_certificate_is_broken,

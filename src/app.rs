@@ -5,7 +5,10 @@ mod builder;
 mod canary;
 mod connections;
 mod error;
+mod file_watch;
 mod log_filter;
+mod ring_reload;
+mod settings_reload;
 mod signals;
 mod start;
 mod stores;
@@ -18,13 +21,14 @@ use std::{
 
 use futures_util::future::{OptionFuture, join3};
 use prometheus_client::registry::Registry;
-use tokio::{sync::Notify, time::timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::connections::connection_shortage;
 use self::{
     api_reload::ApiReloader, builder::SharedParts, connections::max_connections,
-    log_filter::LogFilterReader, start::Start,
+    log_filter::LogFilterReader, ring_reload::RingReloader, settings_reload::SettingsReloader,
+    start::Start,
 };
 pub use self::{error::Error, signals::serve};
 use crate::{
@@ -34,9 +38,10 @@ use crate::{
         decision_log::{DecisionLog, DecisionLogHandle, DecisionLogWriter},
     },
     clock,
-    config::Config,
+    config::{Config, KeyRingFileError, ReadSettings},
     edge::grpc::{GrpcEdge, secret::CallSecrets},
     freshness::KnownChanges,
+    keyring::LiveRing,
     process::tasks::{Task, Tasks},
     redis_client::{access::RedisAccess, reloader::RedisReloader},
     rollout::Mode,
@@ -57,10 +62,12 @@ pub struct App {
     tls: ServerTls,
     certificates: Vec<Reloader>,
     redis_files: Option<RedisReloader>,
-    secrets: CallSecrets,
+    secrets: Arc<CallSecrets>,
     edge: GrpcEdge,
     start: Start,
     reloader: ApiReloader,
+    ring_reloader: RingReloader,
+    settings_reloader: SettingsReloader,
     log: Option<(DecisionLogWriter, DecisionLogHandle)>,
     registry: Registry,
     exemplars: Exemplars,
@@ -83,7 +90,8 @@ impl App {
 
     /// The same, with tasks that may already be running.
     async fn build_with(config: &Config, tasks: Tasks) -> Result<Self, Error> {
-        let ring = config.key_ring()?;
+        let at_startup = ReadSettings::read(&config.sources).ok();
+        let ring = LiveRing::new(config.key_ring()?);
         let mut registry = Registry::default();
         let metrics = Metrics::new(&mut registry);
         let reloader = ApiReloader::load(config.apis.clone(), metrics.clone())?;
@@ -123,7 +131,25 @@ impl App {
             metrics: metrics.clone(),
             traces: traces.clone(),
         };
-        let parts = SharedParts { ring, redis, metrics, tasks: tasks.clone() };
+        let secrets = CallSecrets::new(config.grpc_secrets.clone());
+        let settings_reloader = SettingsReloader {
+            sources: config.sources.clone(),
+            asked: Arc::default(),
+            secrets: Arc::clone(&secrets),
+            metrics: metrics.clone(),
+            at_startup,
+        };
+        let opened = Arc::default();
+        let ring_reloader = RingReloader {
+            ring: ring.clone(),
+            path: config.keyring_file.clone().ok_or(KeyRingFileError::Unset)?,
+            asked: Arc::default(),
+            mode: config.mode,
+            opened: Arc::clone(&opened),
+            metrics: metrics.clone(),
+            waiting: None,
+        };
+        let parts = SharedParts { ring, redis, metrics, tasks: tasks.clone(), opened };
         let mut start = Start::new(Arc::new(config.clone()), parts, stores, changes);
         start.first_attempt().await?;
         Ok(Self {
@@ -131,10 +157,12 @@ impl App {
             tls,
             certificates,
             redis_files,
-            secrets: CallSecrets::new(config.grpc_secrets.clone()),
+            secrets,
             edge: GrpcEdge::new(Arc::new(checker)),
             start,
             reloader,
+            ring_reloader,
+            settings_reloader,
             log: log_writer.zip(log_handle),
             registry,
             exemplars,
@@ -165,9 +193,13 @@ impl App {
         self.listeners.http_address()
     }
 
-    /// Returns a handle that makes patgate read the API tables again when it is notified.
-    pub fn reload(&self) -> Arc<Notify> {
-        Arc::clone(&self.reloader.asked)
+    /// Returns a function that makes patgate read the API tables, the key ring and the settings again at
+    /// once.
+    pub fn reload(&self) -> impl Fn() + Send + use<> {
+        let Self { reloader, ring_reloader, settings_reloader, .. } = self;
+        let asked =
+            [&reloader.asked, &ring_reloader.asked, &settings_reloader.asked].map(Arc::clone);
+        move || asked.iter().for_each(|asked| asked.notify_one())
     }
 
     /// Returns a function that opens the file of the decision log again, after another program has
@@ -191,6 +223,8 @@ impl App {
         if let Some(log_filter) = self.log_filter {
             tasks.spawn(Task::LogFilterReader, log_filter.run(stop.clone()));
         }
+        tasks.spawn(Task::RingReloader, self.ring_reloader.run(stop.clone()));
+        tasks.spawn(Task::SettingsReloader, self.settings_reloader.run(stop.clone()));
         for certificates in self.certificates {
             tasks.spawn(Task::CertificateReloader, certificates.run(stop.clone()));
         }

@@ -277,6 +277,18 @@ impl Checker {
                 at = latest;
                 continue;
             }
+            // A key may have left the ring while a store was asked. From here to the decision, nothing
+            // is waited for.
+            if !self.tokens.still_verify(request.token()) {
+                return Err(Refusal::InvalidToken).with_grounds(provenance);
+            }
+            let in_force = principals.is_in_force(&known.found)
+                && domains.is_in_force(&named.found)
+                && own.as_ref().is_none_or(|own| backends.is_in_force(&own.found));
+            if !in_force {
+                at = clock::now();
+                continue;
+            }
             let own = own.as_ref().and_then(|own| own.found.value.as_deref());
             let mut short = None;
             let authorized = match located.authorize(domain, own, self.model_reading) {

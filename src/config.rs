@@ -3,6 +3,7 @@
 
 mod keyring_file;
 mod keys;
+mod live;
 mod load;
 mod postgres_url;
 mod redis;
@@ -15,15 +16,18 @@ use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use secrecy::SecretString;
 
-pub(crate) use self::{
-    keyring_file::read_keyring_text, redis::file_keys as redis_file_keys, values::log_filter,
-};
 pub use self::{
     keyring_file::{KeyRingFileError, read_keyring},
     keys::reference,
     redis::{RedisFiles, RedisIdentity, RedisSettings, RedisTopology, SentinelSettings},
     sources::ConfigSources,
     transport::{ClientCertificates, ClientName, Owner, Tls},
+};
+pub(crate) use self::{
+    keyring_file::{read_keyring_text, reread_keyring},
+    live::ReadSettings,
+    redis::file_keys as redis_file_keys,
+    values::log_filter,
 };
 use self::{
     keys::KEYS,
@@ -96,6 +100,8 @@ pub struct Config {
     pub log: LogSettings,
     /// Where traces go; `None` if that is nowhere.
     pub traces: Option<TraceSettings>,
+    /// Where all of this was read, to read it again while patgate serves.
+    pub sources: ConfigSources,
 }
 
 /// The listeners. An absent one is off.

@@ -8,8 +8,9 @@
 //! ```
 //!
 //! "Not found" is a value, `Ok(None)`; "cannot know" is an error, [`Unavailable`], and is never
-//! kept. Whether an entry may be used, wherever it comes from, is decided by the rule in
-//! `freshness.rs`; a caller that joined the lookup of another one applies it to the result again.
+//! kept. Whether an entry may be used, wherever it comes from, is decided by the rules in
+//! `freshness.rs` and `keyring/live.rs`; a caller that joined the lookup of another one applies them
+//! to the result again.
 
 mod batch;
 mod breaker;
@@ -26,7 +27,7 @@ mod renewal;
 mod tests;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -49,8 +50,9 @@ pub(crate) use self::{
 use crate::{
     clock::{self, Clock, Moment, Tick},
     freshness::{AgeBounds, CheckedVersion, KnownChanges, Stamp, Subject},
-    keyring::KeyRing,
+    keyring::{KeyBasis, KeySerial, LiveRing},
     provenance::{Provenance, Tier},
+    seal::Unsealed,
     telemetry::{CheckSpan, EntryContent, LookupResult, LookupTrace, Metrics},
     throttle::Throttle,
 };
@@ -71,6 +73,10 @@ pub(crate) struct Found<V> {
     pub(crate) verified: Moment,
     /// The snapshot of the statement that read it.
     pub(crate) stamp: Arc<Stamp>,
+    /// The key that sealed the entry, if Redis held it.
+    pub(crate) seal: Option<KeySerial>,
+    /// What the credentials rest on that were opened when the entry was kept.
+    pub(crate) opened: OnceLock<Box<[KeyBasis]>>,
     /// Up to which version of the record of changes it was compared.
     pub(crate) checked: CheckedVersion,
     /// Lets `last_use` note one use of the entry in a while. It is here so that a check needs no
@@ -129,8 +135,8 @@ pub(crate) struct Tiers<K: LookupKind> {
 #[derive(Clone)]
 pub(crate) struct TierContext {
     pub(crate) redis: Option<Arc<RedisTier>>,
-    /// Opens the credentials of backends.
-    pub(crate) ring: KeyRing,
+    /// Opens the credentials of backends, and says which keys are in force.
+    pub(crate) ring: LiveRing,
     pub(crate) clock: Arc<Clock>,
     pub(crate) changes: Arc<KnownChanges>,
     pub(crate) bounds: AgeBounds,
@@ -190,8 +196,19 @@ impl<K: LookupKind> Tiers<K> {
         Err(Unavailable)
     }
 
+    /// Returns whether the keys are in force on which a result rests.
+    pub(crate) fn is_in_force(&self, found: &Found<K::Value>) -> bool {
+        let ring = &self.context.ring;
+        let opened = found.opened.get().map_or(&[][..], |opened| opened);
+        found.seal.is_none_or(|seal| ring.holds(seal))
+            && opened.iter().all(|basis| ring.permits(*basis))
+    }
+
     /// Returns the tick as of which a result is true, as far as this replica knows.
     fn holds_as_of(&self, key: &K::Key, found: &Found<K::Value>) -> Option<Tick> {
+        if !self.is_in_force(found) {
+            return None;
+        }
         let value = found.value.as_deref();
         let rests_on = |visit: &mut dyn FnMut(Subject)| K::rests_on(key, value, visit);
         let known = self.context.changes.holds_as_of(
@@ -284,10 +301,11 @@ impl<K: LookupKind> Tiers<K> {
         for defect in K::prepare(&key, value, &self.context.ring) {
             report(&defect, metrics, trace);
         }
+        found.opened.get_or_init(|| value.map(K::bases).unwrap_or_default().into());
         if let Some(owner) = value.and_then(K::owner) {
             self.lanes.learn(&key, &owner);
         }
-        self.memory.insert(key, Arc::clone(found));
+        self.memory.insert(key, Arc::clone(found), |held| self.is_in_force(held));
         let (values, negatives) = self.memory.counts();
         metrics.held(K::NAME, EntryContent::Value, values);
         metrics.held(K::NAME, EntryContent::Negative, negatives);
@@ -319,7 +337,8 @@ impl<K: LookupKind> Tiers<K> {
         oldest: Tick,
         trace: &LookupTrace,
     ) -> Result<Found<K::Value>, LookupResult> {
-        let entry = redis.get::<K>(key, self.lanes.of(key), trace).await?;
+        let Unsealed { payload: entry, key: seal } =
+            redis.get::<K>(key, self.lanes.of(key), trace).await?;
         let now = clock::now();
         let as_of = self.context.clock.tick_of(entry.verified, now).ok_or(LookupResult::Stale)?;
         let found = Found {
@@ -327,12 +346,36 @@ impl<K: LookupKind> Tiers<K> {
             as_of,
             verified: entry.verified,
             stamp: Arc::new(entry.stamp),
+            seal: Some(seal),
+            opened: OnceLock::new(),
             checked: CheckedVersion::default(),
             use_notes: Throttle::default(),
             renewal: Renewal::default(),
         };
         let known = self.usable(key, &found, now).filter(|known| *known >= oldest);
         known.map(|_| found).ok_or(LookupResult::Stale)
+    }
+}
+
+#[cfg(test)]
+impl<K: LookupKind> Tiers<K> {
+    /// Lets a lookup of `key` be in progress, with this result once `lands` is notified.
+    pub(crate) fn let_fly(
+        &self,
+        key: &K::Key,
+        found: Found<K::Value>,
+        lands: Arc<tokio::sync::Notify>,
+    ) {
+        let flight = |_, _| async move {
+            lands.notified().await;
+            Ok((Arc::new(found), Tier::Redis))
+        };
+        drop(self.flights.join(key, self.lanes.of(key), None, flight));
+    }
+
+    /// Returns what memory holds under `key`.
+    pub(crate) fn remembered(&self, key: &K::Key) -> Option<Arc<Found<K::Value>>> {
+        self.memory.get(key)
     }
 }
 

@@ -42,7 +42,7 @@ use crate::{
 pub(crate) struct Serving {
     pub(crate) edge: GrpcEdge,
     pub(crate) tls: ServerTls,
-    pub(crate) secrets: CallSecrets,
+    pub(crate) secrets: Arc<CallSecrets>,
     pub(crate) registry: Registry,
     pub(crate) exemplars: Exemplars,
     pub(crate) lifetimes: Lifetimes,

@@ -1,14 +1,14 @@
 //! Builds the larger parts of patgate from the configuration.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use super::{Error, canary::Canary, stores::VerifiedStores};
+use super::{Error, canary::Canary, ring_reload::OpenedStores, stores::VerifiedStores};
 use crate::{
     clock::Clock,
     config::{self, Config},
     feed::{FeedReader, Lease, Relay},
     freshness::{AgeBounds, KnownChanges},
-    keyring::KeyRing,
+    keyring::LiveRing,
     postgres::{self, BackgroundWriter, Postgres, PostgresSettings},
     process::tasks::Tasks,
     redis_client::access::RedisAccess,
@@ -27,7 +27,7 @@ const BACKENDS_MEMORY: u64 = 2 << 20;
 pub(super) struct Builder {
     stores: VerifiedStores,
     pub(super) config: Arc<Config>,
-    pub(super) ring: KeyRing,
+    pub(super) ring: LiveRing,
     pub(super) clock: Arc<Clock>,
     pub(super) changes: Arc<KnownChanges>,
     pub(super) redis: Option<Arc<RedisAccess>>,
@@ -38,16 +38,18 @@ pub(super) struct Builder {
 /// What does not depend on the stores.
 #[derive(Clone)]
 pub(super) struct SharedParts {
-    pub(super) ring: KeyRing,
+    pub(super) ring: LiveRing,
     /// The way to Redis. What there is to read, only the stores say.
     pub(super) redis: Option<Arc<RedisAccess>>,
     pub(super) metrics: Metrics,
     pub(super) tasks: Tasks,
+    /// What a change of the key ring concerns, once the gate is open.
+    pub(super) opened: Arc<OnceLock<OpenedStores>>,
 }
 
 impl Builder {
     pub(super) fn of(stores: VerifiedStores, config: &Arc<Config>, parts: SharedParts) -> Self {
-        let SharedParts { ring, redis, metrics, tasks } = parts;
+        let SharedParts { ring, redis, metrics, tasks, opened: _ } = parts;
         let changes = Arc::new(KnownChanges::of(stores.installation()));
         let config = Arc::clone(config);
         let clock = Arc::default();
@@ -68,6 +70,7 @@ impl Builder {
             metrics: self.metrics.clone(),
             tasks: self.tasks.clone(),
             max_staleness: self.config.max_staleness,
+            distrusted: Arc::default(),
         }
     }
 

@@ -10,8 +10,8 @@ use crate::{
     telemetry,
 };
 
-/// Runs `patgate serve` until SIGTERM or SIGINT. On SIGHUP, it reads the API tables again and opens
-/// the file of the decision log again.
+/// Runs `patgate serve` until SIGTERM or SIGINT. On SIGHUP, it reads the API tables, the key ring and
+/// the settings again at once, and opens the file of the decision log again.
 ///
 /// # Errors
 ///
@@ -38,7 +38,7 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     let reopen_log = app.reopen_log();
     app.tasks.spawn(Task::HangupReceiver, async move {
         while hangup.recv().await.is_some() {
-            reload.notify_one();
+            reload();
             reopen_log();
         }
     });

@@ -23,6 +23,7 @@ use super::{
     builder::{Builder, SharedParts},
     canary::Canary,
     connection_shortage,
+    ring_reload::OpenedStores,
     stores::VerifiedStores,
 };
 use crate::{
@@ -229,6 +230,11 @@ impl Start {
         let canary = builder.canary(&resolver);
         let (last_uses, last_use_writer) = LastUses::new(builder.writer(), builder.metrics.clone());
         let _ = self.changes.set(Arc::clone(&builder.changes));
+        let _ = self.parts.opened.set(OpenedStores {
+            postgres,
+            changes: Arc::clone(&builder.changes),
+            distrusted: Arc::clone(&reader.distrusted),
+        });
         self.gate.open(Stores { resolver, clock: Arc::clone(&builder.clock), last_uses });
         Ok(Services { reader, relay, ring_watch, last_use_writer, canary })
     }

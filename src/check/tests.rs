@@ -1,10 +1,11 @@
 //! A check whose memory knows what it needs.
 
+mod keys;
 mod records;
 mod waits;
 
 use std::sync::{
-    Mutex,
+    Mutex, OnceLock,
     atomic::{AtomicBool, Ordering::SeqCst},
 };
 
@@ -41,6 +42,8 @@ fn found<V>(value: V, as_of: Tick, verified: Moment, stamp: &Arc<Stamp>) -> Foun
         as_of,
         verified,
         stamp,
+        seal: None,
+        opened: OnceLock::new(),
         checked: CheckedVersion::default(),
         use_notes: Throttle::default(),
         renewal: Renewal::default(),
@@ -49,6 +52,28 @@ fn found<V>(value: V, as_of: Tick, verified: Moment, stamp: &Arc<Stamp>) -> Foun
 
 /// When the token expires: long after the test, even on a busy machine.
 const EXPIRY: Moment = Moment(3_600_000_000);
+
+const DOMAIN: DomainId = DomainId(Uuid::from_u128(1));
+
+/// Makes the principal of a token that may use the model `m`, and `others` more.
+fn principal(token: &VerifiedToken, others: usize) -> Principal {
+    let operations = Operation::ALL.iter().copied().collect();
+    let mut grants = DomainGrants::new(DOMAIN, "acme".parse().unwrap(), operations);
+    grants.add_scope(EntityType::Models, "*", Operation::LlmRead);
+    grants.add_scope(EntityType::Models, "m", Operation::LlmChatCompletions);
+    for other in 0..others {
+        grants.add_scope(EntityType::Models, &format!("m{other}"), Operation::LlmChatCompletions);
+    }
+    Principal::new(
+        token.id(),
+        token.digest().clone(),
+        Moment(0)..EXPIRY,
+        false,
+        UserId(Uuid::from_u128(2)),
+        true,
+        vec![grants],
+    )
+}
 
 /// Makes a checker whose memory has one token of one domain, and whose Postgres does not exist. The
 /// token may use the model `m`, and `others` more.
@@ -66,34 +91,18 @@ fn checker(
     let hour = Duration::from_secs(3600);
     let bounds = AgeBounds { max_staleness: hour, negative_ttl: hour };
 
-    let domain = DomainId(Uuid::from_u128(1));
-    let operations = Operation::ALL.iter().copied().collect();
-    let mut grants = DomainGrants::new(domain, "acme".parse().unwrap(), operations);
-    grants.add_scope(EntityType::Models, "*", Operation::LlmRead);
-    grants.add_scope(EntityType::Models, "m", Operation::LlmChatCompletions);
-    for other in 0..others {
-        grants.add_scope(EntityType::Models, &format!("m{other}"), Operation::LlmChatCompletions);
-    }
-    let principal = Principal::new(
-        token.id(),
-        token.digest().clone(),
-        Moment(0)..EXPIRY,
-        false,
-        UserId(Uuid::from_u128(2)),
-        true,
-        vec![grants],
-    );
+    let principal = principal(token, others);
     let domain =
-        Domain::new(domain, "acme".parse().unwrap(), true, "model-acme".into(), Models::All);
+        Domain::new(DOMAIN, "acme".parse().unwrap(), true, "model-acme".into(), Models::All);
     let changes = Arc::new(KnownChanges::of(OURS));
     let lineage = Lineage { installation: OURS, timeline: 1, life: 1 };
     let stamp = Arc::new(Stamp { lineage, snapshot: "10:10:".parse().unwrap() });
     changes.meet(&stamp, now).unwrap();
     let principals = MemoryTier::new(1 << 20, 10);
-    principals.insert(token.id(), Arc::new(found(principal, now, moment, &stamp)));
+    principals.insert(token.id(), Arc::new(found(principal, now, moment, &stamp)), |_| true);
     let domains = MemoryTier::new(1 << 20, 10);
     let reference = DomainRef::Slug(domain.slug.clone());
-    domains.insert(reference, Arc::new(found(domain, now, moment, &stamp)));
+    domains.insert(reference, Arc::new(found(domain, now, moment, &stamp)), |_| true);
 
     let nowhere = PostgresSettings {
         key: "postgres.url",
@@ -113,7 +122,7 @@ fn checker(
         Postgres::new(&nowhere, Arc::clone(&clock), Arc::clone(&changes), Counters::default());
     let context = TierContext {
         redis: None,
-        ring: KeyRing::parse(RING).unwrap(),
+        ring: tokens.ring().clone(),
         clock: Arc::clone(&clock),
         changes,
         bounds,

@@ -16,6 +16,10 @@ pub(super) struct Key {
 /// Keys whose value may be written as a list in YAML.
 pub(super) const LISTS: &[&str] = &["apis", "grpc.tls.client_names", "token.prefixes"];
 
+/// Settings whose value is taken up while patgate serves, if a file holds it. What other settings name
+/// may also be read again, as their help says.
+pub(super) const LIVE: &[&str] = &["grpc.secret"];
+
 const fn key(name: &'static str, default: &'static str, help: &'static str) -> Key {
     Key { name, default, secret: false, help }
 }
@@ -114,13 +118,14 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "keyring_file",
         "",
-        "The key ring: lines `<key id>:<base64 of 32 bytes>`. Required to serve and to create tokens.",
+        "The key ring: lines `<key id>:<base64 of 32 bytes>`. Required to serve and to create tokens. \
+         patgate reads it again when the file changes.",
     ),
     key(
         "apis",
         "",
         "The API tables: files, or directories of `.yaml` files, separated by commas; empty = the \
-         Cube AI table that is part of the binary.",
+         Cube AI table that is part of the binary. patgate reads them again when the files change.",
     ),
     key(
         "model.read",
@@ -225,7 +230,8 @@ pub(super) const KEYS: &[Key] = &[
     secret(
         "grpc.secret",
         "The secret that Envoy sends in the gRPC metadata `patgate-secret`; two, separated by a comma, \
-         while it is replaced. Checks without it are answered 503; empty = none is needed.",
+         while it is replaced. Checks without it are answered 503; empty = none is needed. patgate \
+         takes up a new value from a file when the file changes.",
     ),
     key(
         "grpc.tls.certificate_file",

@@ -92,6 +92,7 @@ impl Config {
                 max_connection_age: max_connection_age?,
                 log: log?,
                 traces,
+                sources: sources.clone(),
             })
         };
         reader.finish(config())

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Names the configuration file if `--config` does not.
-const FILE_VARIABLE: &str = "PATGATE_CONFIG";
+pub(super) const FILE_VARIABLE: &str = "PATGATE_CONFIG";
 
 /// The whole input of the configuration.
 #[derive(Clone)]

@@ -89,7 +89,7 @@ struct ServerState {
     /// The same for second steps, which bring long bodies.
     room_for_bodies: MessageRoom,
     /// What a call must bring.
-    secrets: CallSecrets,
+    secrets: Arc<CallSecrets>,
     /// The turn to decompress a message.
     turn: Semaphore,
 }
@@ -98,7 +98,7 @@ impl GrpcServer {
     pub(crate) fn new(
         edge: GrpcEdge,
         health: HealthServer<impl Health>,
-        secrets: CallSecrets,
+        secrets: Arc<CallSecrets>,
     ) -> Self {
         Self::with_room(edge, health, secrets, message::MAX_IN_PIECES)
     }
@@ -106,7 +106,7 @@ impl GrpcServer {
     fn with_room(
         edge: GrpcEdge,
         health: HealthServer<impl Health>,
-        secrets: CallSecrets,
+        secrets: Arc<CallSecrets>,
         room: usize,
     ) -> Self {
         let others = TonicServices::new(edge.clone(), health);

@@ -14,7 +14,7 @@ use super::{
     leader::{Hold, Leadership, Offer},
     lease::{LeaseRow, RENEW_EVERY},
     reader::{PAUSE, POLL_EVERY, PollState, jittered, notified},
-    relay::RelayError,
+    relay::{RelayError, RelayedPoll},
 };
 use crate::{
     clock::{self, Tick},
@@ -90,12 +90,25 @@ impl FeedReader {
         loop {
             let left = SILENCE.saturating_sub(clock::now().since(heard_at));
             let last_call = left.is_zero();
-            let heard = relay.receive(if last_call { LAST_CALL } else { left }).await?;
+            let receiving = relay.receive(if last_call { LAST_CALL } else { left });
+            let heard = tokio::select! {
+                heard = receiving => heard?,
+                () = self.distrusted.notified() => {
+                    if let Err(error) = self.poll().await {
+                        tracing::warn!(
+                            %error,
+                            "a key has left the ring that had sealed relayed changes, and Postgres \
+                             cannot be polled yet instead"
+                        );
+                    }
+                    continue;
+                }
+            };
             self.metrics.frames(FrameResult::Refused, heard.refused);
             self.metrics.frames(FrameResult::Superseded, heard.superseded);
             let mut spoke = false;
             let mut changed = false;
-            for poll in heard.polls {
+            for RelayedPoll { poll, seal } in heard.polls {
                 if self.changes.is_behind(&poll.stamp.lineage) {
                     self.metrics.frames(FrameResult::Superseded, 1);
                     continue;
@@ -103,7 +116,7 @@ impl FeedReader {
                 spoke = true;
                 heard_at = clock::now();
                 changed |= poll.brings_news();
-                let joined = self.changes.follow(poll);
+                let joined = self.changes.follow(poll, seal, relay.ring());
                 let result = if joined { FrameResult::Applied } else { FrameResult::Gap };
                 self.metrics.frames(result, 1);
                 if !joined && let Err(error) = self.poll().await {
@@ -175,7 +188,10 @@ impl FeedReader {
                 Ok(heard) => {
                     self.metrics.frames(FrameResult::Refused, heard.refused);
                     self.metrics.frames(FrameResult::Superseded, heard.superseded);
-                    if heard.polls.iter().any(|poll| !self.changes.is_behind(&poll.stamp.lineage)) {
+                    let current = |RelayedPoll { poll, .. }: &RelayedPoll| {
+                        !self.changes.is_behind(&poll.stamp.lineage)
+                    };
+                    if heard.polls.iter().any(current) {
                         return true;
                     }
                 }

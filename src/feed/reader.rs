@@ -53,6 +53,8 @@ pub(crate) struct FeedReader {
     pub(crate) metrics: Metrics,
     pub(crate) tasks: Tasks,
     pub(crate) max_staleness: Duration,
+    /// Notified when a key has left the ring that had sealed relayed polls: they count no more.
+    pub(crate) distrusted: Arc<Notify>,
 }
 
 /// What is remembered from one poll to the next.

@@ -61,7 +61,9 @@ tasks! {
     RedisFileReloader = "reader of the files for Redis",
     RedisProbe = "first contact with Redis",
     RedisWriter = "writer to Redis",
+    RingReloader = "reader of the key ring",
     RingWatch = "watch of the key ring",
+    SettingsReloader = "reader of settings",
     Start = "start",
     TerminationReceiver = "receiver of SIGTERM",
 }

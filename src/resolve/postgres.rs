@@ -1,6 +1,12 @@
 //! The Postgres tier: one query each for principals, domains and backends, for a batch of keys.
 
-use std::{collections::HashMap, fmt::Display, future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt::Display,
+    future::Future,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use super::{
     Backends, Domains, Found, Load, LookupKind, Principals, Renewal, Unavailable,
@@ -183,6 +189,8 @@ impl Reply {
             as_of: self.as_of,
             verified: self.verified,
             stamp: Arc::clone(&self.stamp),
+            seal: None,
+            opened: OnceLock::new(),
             checked: CheckedVersion::default(),
             use_notes: Throttle::default(),
             renewal: Renewal::default(),

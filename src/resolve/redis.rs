@@ -24,6 +24,7 @@ use crate::{
     clock::{self, Moment},
     config,
     freshness::Stamp,
+    keyring::LiveRing,
     process::tasks::{Task, Tasks},
     redis_client::{
         access::RedisAccess,
@@ -33,7 +34,7 @@ use crate::{
         fault_log::FaultLog,
         probe::{RedisUse, probe},
     },
-    seal::{SealPurpose, Sealer},
+    seal::{SealPurpose, Sealer, Unsealed},
     telemetry::{LookupResult, LookupTrace, Metrics, Store, StoreQuestion},
     throttle::Throttle,
 };
@@ -85,7 +86,8 @@ impl RedisTier {
             async move { link.run(&RedisRequest::Read(keys), &link.read_faults).await }
         });
         let (writes, waiting) = mpsc::channel(MAX_WRITES);
-        tasks.spawn_owned(Task::RedisWriter, write_behind(Arc::clone(&link), waiting));
+        let writing = write_behind(Arc::clone(&link), sealer.ring().clone(), waiting);
+        tasks.spawn_owned(Task::RedisWriter, writing);
         let seals = Throttle::default();
         Ok(Arc::new(Self { reads, writes, link, sealer, seals, metrics }))
     }
@@ -109,7 +111,7 @@ impl RedisTier {
         key: &K::Key,
         lane: Lane,
         trace: &LookupTrace,
-    ) -> Result<StoredEntry<K::Value>, LookupResult> {
+    ) -> Result<Unsealed<StoredEntry<K::Value>>, LookupResult> {
         if !self.link.breaker.admits(clock::now()) {
             return Err(LookupResult::Open);
         }
@@ -140,8 +142,8 @@ impl RedisTier {
             tracing::warn!(
                 prefix = self.sealer.prefix(),
                 "an entry in Redis is not sealed by this key ring and is not used: replicas have \
-                 different key rings, or are of different releases, or another program writes to \
-                 Redis",
+                 different key rings, or are of different releases, or a key has just left the ring, \
+                 or another program writes to Redis",
             );
         }
     }
@@ -164,9 +166,16 @@ pub(crate) fn redis_key<K: LookupKind>(prefix: &str, key: &K::Key) -> String {
     format!("{prefix}{}:{key}", K::NAME)
 }
 
-async fn write_behind(link: Arc<Link>, mut waiting: mpsc::Receiver<QueuedWrite>) {
+async fn write_behind(link: Arc<Link>, ring: LiveRing, mut waiting: mpsc::Receiver<QueuedWrite>) {
     let mut writes = Vec::new();
     while waiting.recv_many(&mut writes, MAX_WRITE_BATCH).await > 0 {
+        // No replica with the current ring would use the others.
+        let taken = writes.len();
+        writes.retain(|write: &QueuedWrite| ring.holds(write.sealed.key));
+        (writes.len()..taken).for_each(|_| link.metrics.dropped_write());
+        if writes.is_empty() {
+            continue;
+        }
         let request = RedisRequest::Write(std::mem::take(&mut writes));
         let admitted = link.breaker.admits(clock::now());
         let replies = match admitted {

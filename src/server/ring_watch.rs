@@ -12,12 +12,14 @@ use tokio_util::sync::CancellationToken;
 use super::ring_fit::RingFit;
 use crate::{
     clock,
-    keyring::{KeyId, KeyRing},
+    keyring::{KeyId, KeyRing, LiveRing},
     postgres::Postgres,
     rollout::Mode,
     throttle::Throttle,
 };
 
+/// How often the ring is compared with the one that was in force before.
+const SOON: Duration = Duration::from_secs(1);
 /// Interval while no token is live.
 const LATER: Duration = Duration::from_secs(10);
 /// Interval once the ring has signed a live token.
@@ -27,7 +29,9 @@ const REPORT_EVERY: Duration = Duration::from_secs(10 * 60);
 
 /// Watches one replica's key ring.
 pub(crate) struct RingWatch {
-    ring: KeyRing,
+    ring: LiveRing,
+    /// The ring that was compared last.
+    compared: KeyRing,
     postgres: Postgres,
     /// True until the ring was found to fit once.
     may_object: bool,
@@ -40,9 +44,11 @@ pub(crate) struct RingWatch {
 impl RingWatch {
     /// Creates the watch. In shadow mode no refusal is enforced, so the watch has no objection
     /// there.
-    pub(crate) fn new(ring: KeyRing, postgres: Postgres, mode: Mode) -> Self {
+    pub(crate) fn new(ring: LiveRing, postgres: Postgres, mode: Mode) -> Self {
+        let compared = KeyRing::clone(&ring.load());
         Self {
             ring,
+            compared,
             postgres,
             may_object: mode != Mode::Shadow,
             proven: false,
@@ -61,16 +67,31 @@ impl RingWatch {
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         loop {
             let pause = if self.proven { SELDOM } else { LATER };
-            if stop.run_until_cancelled(sleep(pause)).await.is_none() {
+            if stop.run_until_cancelled(self.pause(pause)).await.is_none() {
                 return;
             }
             self.check_once().await;
         }
     }
 
+    /// Waits for `pause`, or until the ring is replaced.
+    async fn pause(&self, pause: Duration) {
+        let until = clock::now().after(pause);
+        while clock::now() < until && **self.ring.load() == self.compared {
+            sleep(SOON.min(until.since(clock::now()))).await;
+        }
+    }
+
     /// Queries once. Returns whether there was an answer; if not, nothing changes.
     pub(crate) async fn check_once(&mut self) -> bool {
-        let fit = RingFit::read(&self.postgres, &self.ring).await;
+        let ring = KeyRing::clone(&self.ring.load());
+        if ring != self.compared {
+            // What there is to report of this ring has not been reported.
+            self.reports = Throttle::default();
+            self.proven = false;
+            self.compared = ring;
+        }
+        let fit = RingFit::read(&self.postgres, &self.compared).await;
         match &fit {
             Ok(fit) => self.take(fit),
             Err(error) if self.failures.passes(clock::now(), REPORT_EVERY) => {
@@ -89,7 +110,7 @@ impl RingWatch {
             tracing::info!("the key ring has signed a live token, or no other is live");
             self.reports = Throttle::default();
         }
-        let own: Vec<_> = self.ring.ids().map(KeyId::as_str).collect();
+        let own: Vec<_> = self.compared.ids().map(KeyId::as_str).collect();
         let reports = || self.reports.passes(clock::now(), REPORT_EVERY);
         match fit {
             RingFit::Alien { signed_by } if reports() => {

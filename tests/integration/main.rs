@@ -38,6 +38,7 @@ mod installations;
 mod key_rings;
 mod last_use;
 mod lists;
+mod live;
 mod locked;
 mod log_level;
 mod losses;
@@ -337,6 +338,15 @@ fn main() -> ExitCode {
         credentials::keys_rotate,
         credentials::mistakes_are_told_and_not_repeated,
         places::no_token_reaches_a_backend,
+        live::a_forged_entry_goes_with_its_key,
+        live::keys_rotate_as_documented,
+        live::a_credential_opens_while_its_key_is_there,
+        live::the_last_key_of_an_installation_is_replaced,
+        live::a_forged_frame_goes_with_its_key,
+        live::a_bad_ring_keeps_the_old_one,
+        live::settings_with_an_error_change_nothing,
+        live::over_tls,
+        live::over_a_socket,
         transport::of_strangers_fail,
         transport::over_http,
         transport::drops_nothing,

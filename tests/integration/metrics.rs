@@ -45,6 +45,8 @@ fn expected(with_relay: bool) -> BTreeSet<String> {
         "unopened_credentials_total",
         "revocation_propagation_seconds_count",
         "api_tables_refused",
+        "key_ring_refused",
+        "settings_refused",
         "feed_changes_total",
         "feed_restarts_total",
         "feed_pooled",
@@ -95,6 +97,8 @@ fn expected(with_relay: bool) -> BTreeSet<String> {
     add("tls_certificates_refused", &[listeners]);
     add("tls_reloads_total", &[listeners, (RESULT, &["ok", "refused"])]);
     add("api_reloads_total", &[(RESULT, &["ok", "refused"])]);
+    add("key_ring_reloads_total", &[(RESULT, &["ok", "refused"])]);
+    add("settings_reloads_total", &[(RESULT, &["ok", "refused"])]);
     add("feed_polls_total", &[(RESULT, &["ok", "failed"])]);
     add("build_info", &[("version", &[env!("CARGO_PKG_VERSION")])]);
     if with_relay {

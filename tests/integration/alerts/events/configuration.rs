@@ -84,6 +84,28 @@ pub(super) async fn a_password_file_is_emptied(stage: &Stage<'_>, story: &Story)
     stage.until_fired(story, async || {}).await;
 }
 
+pub(super) async fn a_ring_is_broken(stage: &Stage<'_>, story: &Story) {
+    let world = stage.suite.world().await;
+    let ring = world.suite.dir.path().join(format!("{}.broken.keys", world.database));
+    fs::copy(&world.keyring_file, &ring).unwrap();
+    let replica = world.serve(&[&format!("keyring_file={}", ring.display())]).await;
+    stage.scrape(story, &[&replica]);
+    stage.prepared().await;
+    fs::write(&ring, "").unwrap();
+    stage.until_fired(story, async || {}).await;
+}
+
+pub(super) async fn settings_are_broken(stage: &Stage<'_>, story: &Story) {
+    let world = stage.suite.world().await;
+    let file = world.suite.dir.path().join(format!("{}.broken.secret", world.database));
+    fs::write(&file, "a".repeat(32)).unwrap();
+    let replica = world.serve(&[&format!("grpc.secret_file={}", file.display())]).await;
+    stage.scrape(story, &[&replica]);
+    stage.prepared().await;
+    fs::write(&file, "short").unwrap();
+    stage.until_fired(story, async || {}).await;
+}
+
 pub(super) async fn nothing_is_enforced(stage: &Stage<'_>, story: &Story) {
     let world = stage.suite.world().await;
     stage.prepared().await;

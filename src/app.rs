@@ -7,6 +7,7 @@ mod connections;
 mod error;
 mod file_watch;
 mod log_filter;
+mod postgres_watch;
 mod ring_reload;
 mod settings_reload;
 mod signals;
@@ -27,8 +28,8 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::connections::connection_shortage;
 use self::{
     api_reload::ApiReloader, builder::SharedParts, connections::max_connections,
-    log_filter::LogFilterReader, ring_reload::RingReloader, settings_reload::SettingsReloader,
-    start::Start,
+    log_filter::LogFilterReader, postgres_watch::PostgresWatch, ring_reload::RingReloader,
+    settings_reload::SettingsReloader, start::Start,
 };
 pub use self::{error::Error, signals::serve};
 use crate::{
@@ -64,6 +65,7 @@ pub struct App {
     redis_files: Option<RedisReloader>,
     secrets: Arc<CallSecrets>,
     edge: GrpcEdge,
+    postgres: Vec<PostgresWatch>,
     start: Start,
     reloader: ApiReloader,
     ring_reloader: RingReloader,
@@ -115,6 +117,7 @@ impl App {
         }
         metrics.in_mode(config.mode);
         warn_of_mode(config.mode);
+        builder::count_addresses(config, &metrics);
         let stores = StoreGate::default();
         let checker = Checker {
             apis: Arc::clone(&reloader.apis),
@@ -159,6 +162,7 @@ impl App {
             redis_files,
             secrets,
             edge: GrpcEdge::new(Arc::new(checker)),
+            postgres: PostgresWatch::of(config),
             start,
             reloader,
             ring_reloader,
@@ -230,6 +234,9 @@ impl App {
         }
         if let Some(files) = self.redis_files {
             tasks.spawn(Task::RedisFileReloader, files.run(stop.clone()));
+        }
+        for address in self.postgres {
+            tasks.spawn(Task::PostgresWatch, address.run(stop.clone()));
         }
         let readiness = self.start.readiness();
         let stores = tasks.spawn(Task::Start, self.start.run(stop));

@@ -225,7 +225,7 @@ async fn administer(session: &Session, command: Command) -> anyhow::Result<()> {
 
 async fn migrate(session: &Session) -> anyhow::Result<()> {
     let config: Config = session.config(ConfigPurpose::Admin)?;
-    let migrated = postgres::migrate(&config.postgres.url).await?;
+    let migrated = postgres::migrate(&config.postgres.address).await?;
     if session.out.is_json() {
         return session.out.json(&migrated);
     }

@@ -5,6 +5,8 @@ mod keyring_file;
 mod keys;
 mod live;
 mod load;
+mod postgres_address;
+mod postgres_tls;
 mod postgres_url;
 mod redis;
 mod sources;
@@ -37,7 +39,10 @@ use self::{
 };
 pub use crate::files::trusted::UntrustedFile;
 use crate::{
-    decide::ModelReading, keyring::KeyRing, postgres::PostgresSettings, rollout::Mode,
+    decide::ModelReading,
+    keyring::KeyRing,
+    postgres::{Address, PostgresSettings},
+    rollout::Mode,
     token::Prefixes,
 };
 
@@ -52,8 +57,8 @@ pub struct Config {
     pub postgres: PostgresSettings,
     /// Lookup queries in Postgres per second; at least 1.
     pub max_query_rate: u32,
-    /// The Postgres URL for reading changes, if it differs from `postgres.url`.
-    pub feed_url: Option<SecretString>,
+    /// Where patgate reads changes, if that differs from `postgres.url`.
+    pub feed: Option<Address>,
     /// Whether one replica reads changes for all replicas, and relays them through Redis.
     pub relay: bool,
     /// The second tier, if one is configured.
@@ -322,13 +327,13 @@ impl Config {
     /// Returns the settings for reading the change feed: one connection, at `feed.url` if that is
     /// set.
     pub(crate) fn feed(&self) -> PostgresSettings {
-        let (key, url) = match &self.feed_url {
-            Some(url) => ("feed.url", url),
-            None => (self.postgres.key, &self.postgres.url),
+        let (key, address) = match &self.feed {
+            Some(address) => ("feed.url", address),
+            None => (self.postgres.key, &self.postgres.address),
         };
         PostgresSettings {
             key,
-            url: url.clone(),
+            address: address.clone(),
             max_connections: 1,
             query_timeout: self.postgres.query_timeout,
         }

@@ -9,14 +9,14 @@ use crate::{
     feed::{FeedReader, Lease, Relay},
     freshness::{AgeBounds, KnownChanges},
     keyring::LiveRing,
-    postgres::{self, BackgroundWriter, Postgres, PostgresSettings},
+    postgres::{self, AddressCounters, BackgroundWriter, Postgres, PostgresSettings, Refusals},
     process::tasks::Tasks,
     redis_client::access::RedisAccess,
     resolve::{
         Load, MemoryTier, Resolver, TierContext, Tiers, postgres::lookups, redis::RedisTier,
     },
     seal::Sealer,
-    telemetry::{Metrics, Store},
+    telemetry::{Metrics, ReloadResult, Store},
 };
 
 /// Memory for backends that API tables name: enough for hundreds of them, with long credentials.
@@ -153,5 +153,23 @@ impl Builder {
         let settings = self.config.postgres.clone();
         let counters = self.counters(&settings);
         BackgroundWriter::new(settings, self.changes.installation(), counters)
+    }
+}
+
+/// Counts what happens at the addresses of Postgres, from the first connection on.
+pub(super) fn count_addresses(config: &Config, metrics: &Metrics) {
+    let refusals = Refusals::shown_in(metrics.credentials_refused(Store::Postgres));
+    let reloads = |result| metrics.credential_reloads(Store::Postgres, result);
+    for (setting, address) in
+        [("postgres.url", Some(&config.postgres.address)), ("feed.url", config.feed.as_ref())]
+    {
+        if let Some(address) = address {
+            address.count_into(AddressCounters {
+                refusals: refusals.clone(),
+                loaded: reloads(ReloadResult::Loaded),
+                refused: reloads(ReloadResult::Refused),
+                moves: metrics.primary_changes(setting),
+            });
+        }
     }
 }

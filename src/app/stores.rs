@@ -26,7 +26,7 @@ impl VerifiedStores {
     ///
     /// Returns everything that is wrong.
     pub(super) async fn check(config: &Config) -> Result<Self, Vec<Error>> {
-        let fed = config.feed_url.is_some();
+        let fed = config.feed.is_some();
         let feed = OptionFuture::from(fed.then(|| check_feed(config)));
         let (installation, feed) = join(check_postgres(&config.postgres), feed).await;
         match (installation, feed.transpose()) {

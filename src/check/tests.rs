@@ -23,7 +23,7 @@ use crate::{
     freshness::{AgeBounds, CheckedVersion, KnownChanges, Lineage, Stamp},
     keyring::KeyRing,
     operation::{EntityType, Operation},
-    postgres::{BackgroundWriter, Counters, Postgres, PostgresSettings},
+    postgres::{Address, BackgroundWriter, Counters, Postgres, PostgresSettings},
     principal::{DomainGrants, Principal, UserId},
     process::tasks::Tasks,
     provenance::Tier,
@@ -106,7 +106,7 @@ fn checker(
 
     let nowhere = PostgresSettings {
         key: "postgres.url",
-        url: "postgres://127.0.0.1:1/none".into(),
+        address: Address::of_one("postgres.url", &"postgres://127.0.0.1:1/none".into()).unwrap(),
         max_connections: 1,
         query_timeout: hour,
     };

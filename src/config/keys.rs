@@ -48,7 +48,15 @@ pub(super) const KEYS: &[Key] = &[
     ),
     secret(
         "postgres.url",
-        "The primary Postgres server: `postgres://user:password@host:port/database`. Required.",
+        "The Postgres server: `postgres://user:password@host:port/database`, or several as \
+         `host1:port1,host2:port2`, among which patgate finds the primary. Required. If it is in a \
+         file, patgate reads it again when the file changes, or when Postgres refuses the login.",
+    ),
+    key(
+        "postgres.password_file",
+        "",
+        "The path of a file with only the password of `postgres.url`, and of `feed.url` if that has \
+         none; read again in the same way.",
     ),
     key("postgres.max_connections", "8", "Most Postgres connections for lookups, per replica."),
     key("postgres.query_timeout", "1s", "Longest time that one statement may run."),

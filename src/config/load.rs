@@ -1,13 +1,18 @@
 //! Reads the settings, section by section. It reads all sections before it fails, so that it can
 //! report all errors.
 
-use std::time::Duration;
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use zeroize::Zeroizing;
 
 use super::{
     AwaitedBodyLimits, Config, ConfigError, ConfigErrors, ConfigPurpose, ConfigSources,
     DecisionLogSettings, DrainTimes, ListenSettings, LogSettings, MemoryLimits, RedisSettings,
     StoreAddress, TraceSettings, keys,
-    postgres_url::{feed_url, postgres_url},
     sources::SettingTexts,
     traces::{name, otlp_endpoint, otlp_headers},
     transport::{ClientCertificates, Tls, client_names, owner, secrets},
@@ -17,7 +22,7 @@ use super::{
         percentage, prefixes, relay, rollout_mode, size, socket_path, some_time, start_requires,
     },
 };
-use crate::postgres::PostgresSettings;
+use crate::postgres::{PostgresSettings, Timelines};
 
 impl Config {
     /// Reads all sources for one purpose.
@@ -29,11 +34,14 @@ impl Config {
         let mut reader = SettingsReader::of(sources);
         let listen = ListenSettings::read(&mut reader, purpose);
         let start_requires = reader.get("start.require", start_requires);
-        let postgres = postgres(&mut reader);
+        let password_file = reader.get("postgres.password_file", path);
+        let password_file = password_file.flatten();
+        let timelines = Timelines::default();
+        let postgres = postgres(&mut reader, password_file.as_ref(), &timelines);
         let max_query_rate = reader.get("postgres.max_query_rate", count);
         let relay = reader.get("feed.relay", relay);
-        let feed_url = reader.get("feed.url", feed_url);
-        if relay == Some(true) && matches!(feed_url, Some(None)) {
+        let feed = reader.address("feed.url", password_file.as_ref(), &timelines, true);
+        if relay == Some(true) && matches!(feed, Some(None)) {
             reader.mistake("feed.url", RELAY_NEEDS_FEED);
         }
         let redis = RedisSettings::read(&mut reader, relay == Some(true));
@@ -68,7 +76,7 @@ impl Config {
                 start_requires: start_requires?,
                 postgres,
                 max_query_rate: max_query_rate?,
-                feed_url: feed_url?,
+                feed: feed?,
                 relay: relay?,
                 redis,
                 keyring_file: keyring_file?,
@@ -179,14 +187,18 @@ impl Tls {
     }
 }
 
-fn postgres(reader: &mut SettingsReader) -> Option<PostgresSettings> {
+fn postgres(
+    reader: &mut SettingsReader,
+    password_file: Option<&PathBuf>,
+    timelines: &Timelines,
+) -> Option<PostgresSettings> {
     let key = "postgres.url";
-    let url = reader.get(key, postgres_url);
+    let address = reader.address(key, password_file, timelines, false);
     let max_connections = reader.get("postgres.max_connections", count);
     let query_timeout = reader.get("postgres.query_timeout", some_time);
     Some(PostgresSettings {
         key,
-        url: url?,
+        address: address??,
         max_connections: max_connections?,
         query_timeout: query_timeout?,
     })
@@ -299,7 +311,7 @@ impl TraceSettings {
     /// Adds where the stores are, of which spans tell.
     fn with_stores(self, postgres: &PostgresSettings, redis: Option<&RedisSettings>) -> Self {
         Self {
-            postgres: StoreAddress::of_postgres(&postgres.url),
+            postgres: StoreAddress::of_postgres(&postgres.address.current()),
             redis: redis.and_then(StoreAddress::of_redis_settings),
             ..self
         }
@@ -350,6 +362,17 @@ impl SettingsReader {
                 None
             }
         }
+    }
+
+    /// Returns the text of a setting, and the file that holds it alone.
+    pub(super) fn text(&self, key: &'static str) -> Option<(Zeroizing<String>, Option<PathBuf>)> {
+        let setting = self.0.get(key)?;
+        Some((Zeroizing::new(setting.text.clone()), setting.file.clone()))
+    }
+
+    /// What reads the text of a file.
+    pub(super) fn reads(&self) -> fn(&Path) -> io::Result<String> {
+        self.0.read
     }
 
     /// Collects an error of several settings together.

@@ -3,14 +3,14 @@
 use http::{HeaderName, Uri};
 use redis::{ConnectionAddr, IntoConnectionInfo};
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::postgres::PgConnectOptions;
 
 use super::{RedisSettings, RedisTopology, StoreAddress, values::ExpectedValue};
+use crate::postgres::Servers;
 
 impl StoreAddress {
-    /// Returns where a Postgres URL leads.
-    pub(super) fn of_postgres(url: &SecretString) -> Option<Self> {
-        let options: PgConnectOptions = url.expose_secret().parse().ok()?;
+    /// Returns where Postgres is. Of several servers, only the answer says which one it is.
+    pub(super) fn of_postgres(servers: &Servers) -> Option<Self> {
+        let options = servers.only()?;
         let namespace = options.get_database().map(str::to_owned);
         Some(match options.get_socket() {
             Some(path) => Self { host: path.display().to_string(), port: None, namespace },
@@ -163,7 +163,10 @@ mod tests {
             let (host, namespace) = (host.to_owned(), Some(namespace.to_owned()));
             Some(StoreAddress { host, port, namespace })
         };
-        let postgres = |url: &str| StoreAddress::of_postgres(&url.into());
+        let postgres = |url: &str| {
+            let servers = Servers::new(vec![url.parse().unwrap()], url.into());
+            StoreAddress::of_postgres(&servers)
+        };
         assert_eq!(
             postgres("postgres://u:secret@db:5433/patgate"),
             at("db", Some(5433), "patgate")

@@ -9,12 +9,12 @@
 
 use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
+use sqlx::{AssertSqlSafe, Executor, Row};
 use tokio::time::timeout;
 
 use crate::{
     installation::Installation,
-    postgres::{PostgresSettings, connect_one},
+    postgres::{Connection, PostgresSettings, connect_one},
 };
 
 /// How long taking the lock may take, or finding out that it is lost.
@@ -78,7 +78,7 @@ pub(super) struct Leadership {
     /// The session that has the lock.
     pid: i32,
     installation: Installation,
-    connection: PgConnection,
+    connection: Connection,
 }
 
 impl Leadership {
@@ -108,8 +108,12 @@ impl Leadership {
         }
     }
 
-    /// Whether the session that took the lock still answers on this connection, and has the lock.
+    /// Whether the session that took the lock still answers on this connection, and has the lock. A
+    /// lock on a server that is no longer the primary holds nobody back.
     pub(super) async fn holds(&mut self) -> Hold {
+        if !self.connection.is_current() {
+            return Hold::Lost;
+        }
         let sql = see_lock(self.installation, self.pid);
         let seen = async {
             let row = self.connection.fetch_one(sqlx::raw_sql(AssertSqlSafe(sql))).await?;

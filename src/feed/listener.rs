@@ -90,7 +90,13 @@ impl ChangeListener {
     /// next poll.
     pub(super) async fn run(self) {
         loop {
-            let pause = match self.listen().await {
+            let mut generations = self.settings.address.generations();
+            let listened = tokio::select! {
+                listened = self.listen() => listened,
+                // Another server is the primary: nothing is announced on this one any more.
+                _ = generations.changed() => Ok(Ended::Lost),
+            };
+            let pause = match listened {
                 Ok(Ended::Lost) => jittered(ANEW_AFTER),
                 Ok(Ended::Pooled) => {
                     self.metrics.feed_pooled(true);

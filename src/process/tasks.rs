@@ -58,6 +58,7 @@ tasks! {
     LastUseWriter = "writer of last uses",
     LogFilterReader = "reader of the log's filter",
     LookupQueue = "queue of lookups",
+    PostgresWatch = "watch of Postgres",
     RedisFileReloader = "reader of the files for Redis",
     RedisProbe = "first contact with Redis",
     RedisWriter = "writer to Redis",

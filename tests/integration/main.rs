@@ -45,8 +45,10 @@ mod losses;
 mod metrics;
 mod output;
 mod own_backends;
+mod passwords;
 mod places;
 mod ports;
+mod postgres_tls;
 mod promises;
 mod promotion;
 mod propagation;
@@ -57,6 +59,7 @@ mod redis_access;
 mod redis_topology;
 mod relay;
 mod schema;
+mod servers;
 mod serving;
 mod shadow;
 mod soak;
@@ -381,6 +384,17 @@ fn main() -> ExitCode {
         failover::a_standby_that_lost_transactions_takes_over,
         failover::ids_given_out_twice_hide_no_change,
         promotion::a_statement_under_way_at_a_promotion_hides_no_change,
+        servers::a_failover_is_followed,
+        servers::a_frozen_primary_is_left,
+        servers::a_server_left_behind_is_noticed,
+        servers::the_later_of_two_primaries_is_found,
+        servers::without_a_primary_each_server_is_named,
+        passwords::a_password_is_replaced_under_load,
+        passwords::a_bad_file_keeps_the_login,
+        passwords::another_login_replaces_the_first,
+        passwords::commands_read_the_file,
+        postgres_tls::a_private_authority_is_trusted,
+        postgres_tls::the_certificate_of_a_login_is_renewed,
         relay::followers_obey_without_polling,
         relay::another_takes_over,
         relay::a_strangers_hold_on_the_relays_lock_delays_no_revocation,

@@ -84,7 +84,9 @@ fn expected(with_relay: bool) -> BTreeSet<String> {
         "store_credential_reloads_total",
         &[("store", &["redis", "postgres"]), (RESULT, &["ok", "refused"])],
     );
-    add("other_installation_answers_total", &[("setting", &["postgres.url", "feed.url"])]);
+    let settings: Labels<'_> = &[("setting", &["postgres.url", "feed.url"])];
+    add("other_installation_answers_total", settings);
+    add("postgres_primary_changes_total", settings);
     let rounds = ["seen", "unseen", "unavailable"];
     add("revocation_canary_rounds_total", &[(RESULT, &rounds)]);
     add("last_used_writes_total", &[(RESULT, &["written", "skipped", "dropped"])]);

@@ -263,7 +263,12 @@ impl<'s> World<'s> {
             let name = format!("PATGATE_{}", key.replace('.', "_").to_uppercase());
             (name, value.to_owned())
         };
-        defaults.into_iter().chain(settings.iter().copied()).map(variable).collect()
+        let mut environment: BTreeMap<_, _> =
+            defaults.into_iter().chain(settings.iter().copied()).map(variable).collect();
+        if environment.contains_key("PATGATE_POSTGRES_URL_FILE") {
+            environment.remove("PATGATE_POSTGRES_URL");
+        }
+        environment
     }
 
     /// A configuration for a replica in this process.

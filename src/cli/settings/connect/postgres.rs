@@ -56,7 +56,7 @@ async fn login(settings: &PostgresSettings) -> Result<(), SchemaError> {
 }
 
 async fn feed(config: &Config, purpose: ConfigPurpose, expected: Option<Installation>) -> Finding {
-    if config.feed_url.is_none() {
+    if config.feed.is_none() {
         return Finding::off(FEED, "not set: changes are read at postgres.url, every 400 ms");
     }
     let settings = config.feed();

@@ -154,7 +154,7 @@ impl FeedReader {
         while !stop.is_cancelled() {
             if clock::now() >= offer_at {
                 match Leadership::take(&self.settings, self.changes.installation()).await {
-                    Offer::Leads(leadership) => return Some(leadership),
+                    Offer::Leads(leadership) => return Some(*leadership),
                     Offer::Declined => {}
                     Offer::Pooled => self.found_pooled(poll_state),
                 }

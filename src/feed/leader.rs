@@ -56,7 +56,7 @@ fn lock_of(installation: Installation) -> String {
 
 /// The outcome of an offer to lead.
 pub(super) enum Offer {
-    Leads(Leadership),
+    Leads(Box<Leadership>),
     /// Another replica has the lock, or that cannot be known.
     Declined,
     /// The session is shared with other clients, so it can hold no lock for this one.
@@ -91,7 +91,8 @@ impl Leadership {
             let epoch: Option<String> = taken.try_get("epoch")?;
             if let Some(epoch) = epoch.and_then(|epoch| epoch.parse().ok()) {
                 let pid = taken.try_get("pid")?;
-                return Ok(Offer::Leads(Self { epoch, pid, installation, connection }));
+                let leadership = Self { epoch, pid, installation, connection };
+                return Ok(Offer::Leads(Box::new(leadership)));
             }
             let shared: bool = taken.try_get("shared")?;
             connection.close().await?;

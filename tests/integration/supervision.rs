@@ -25,6 +25,7 @@ pub(crate) async fn the_death_of_any_task_ends_the_process(suite: Arc<Suite>) {
     fs::create_dir(&files).unwrap();
     // Only its reader matters: Valkey has no password, and is not used.
     fs::write(files.join("redis.password"), "none").unwrap();
+    fs::write(files.join("filter"), "info").unwrap();
     Authority::new().certify(&["patgate"]).write(&files, "server");
     for name in names {
         let call = suite.dir.path().join(format!("{}.{}", world.database, name.replace(' ', "-")));
@@ -55,6 +56,7 @@ fn start(world: &World<'_>, files: &Path, name: &str, call: &str) -> Server {
         format!("grpc.tls.private_key_file={}", file("server.key")),
         format!("decision_log.to={}", file("decisions")),
         format!("redis.password_file={}", file("redis.password")),
+        format!("log.filter_file={}", file("filter")),
         "canary.every=100ms".to_owned(),
         "drain.delay=0s".to_owned(),
     ];

@@ -81,6 +81,8 @@ pub(super) const STORIES: &[Story] = &[
         may: []),
     story!("patgate-settings", configuration::settings_are_broken,
         fires: ["PatgateSettingsRefused"], may: []),
+    story!("patgate-login", configuration::a_login_is_broken,
+        fires: ["PatgateStoreCredentialsRefused"], may: []),
     story!("patgate-shadow", configuration::nothing_is_enforced, fires: ["PatgateNotEnforced"],
         may: []),
     story!("patgate-decisions", configuration::decisions_go_to_a_full_disk,

@@ -106,6 +106,17 @@ pub(super) async fn settings_are_broken(stage: &Stage<'_>, story: &Story) {
     stage.until_fired(story, async || {}).await;
 }
 
+pub(super) async fn a_login_is_broken(stage: &Stage<'_>, story: &Story) {
+    let world = stage.suite.world().await;
+    let file = stage.suite.dir.path().join(format!("{}.alerts.url", world.database));
+    fs::write(&file, world.url("server", world.port)).unwrap();
+    let replica = world.serve(&[&format!("postgres.url_file={}", file.display())]).await;
+    stage.scrape(story, &[&replica]);
+    stage.prepared().await;
+    fs::write(&file, "no url").unwrap();
+    stage.until_fired(story, async || {}).await;
+}
+
 pub(super) async fn nothing_is_enforced(stage: &Stage<'_>, story: &Story) {
     let world = stage.suite.world().await;
     stage.prepared().await;

@@ -77,8 +77,8 @@ impl Checker {
     }
 }
 
-/// Returns what the request names. Parts of the request that the decision did not need are read only now, so that
-/// only logged requests pay for it.
+/// Returns what the request names. Parts of the request that the decision did not need are read only
+/// now, so that only logged requests pay for it.
 fn requested_access(
     details: CheckDetails<'_>,
     method: &str,

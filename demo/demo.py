@@ -7,6 +7,7 @@ make demo ONCE=1   checks every answer and ends; the exit status is not zero if 
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -15,8 +16,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
-from openai import AuthenticationError, OpenAI  # noqa: E402
+import httpx2  # noqa: E402
+from openai import AuthenticationError, DefaultHttpxClient, OpenAI  # noqa: E402
 
+import certificate  # noqa: E402
 from server import ServerError, free_port  # noqa: E402
 from stack import Stack  # noqa: E402
 from tour import Tour, bold, curl, dim, short  # noqa: E402
@@ -68,6 +71,10 @@ class Gateway:
         keyring.touch(mode=0o600)
         keyring.write_text(self.patgate("keyring", "new"))
         self.patgate("migrate")
+        # patgate serves with no login that may administer, as that of the commands below may.
+        self.psql("CREATE ROLE gateway LOGIN IN ROLE patgate_serve")
+        url = self.postgres.url.replace("postgres@", "gateway@")
+        serve = {**self.env, "PATGATE_POSTGRES_URL": url, "PATGATE_FEED_URL": url}
         for name, backend in backends.items():
             self.patgate("backend", "create", name, "--url", backend.url, "--kind", "vllm")
         for slug, email in (("acme", "alice@example.com"), ("beta", "bob@example.com")):
@@ -76,27 +83,38 @@ class Gateway:
             self.patgate("domain", "create", slug, "--name", name, *upstream)
             self.patgate("user", "create", email, "--name", email.partition("@")[0])
             self.patgate("role", "member", "add", slug, "admin", email)
-        stack.process(
-            [PATGATE, "serve"], env=self.env, name="patgate", ready=f"http://{http}/readyz"
-        )
+        stack.process([PATGATE, "serve"], env=serve, name="patgate", ready=f"http://{http}/readyz")
 
-        progress("Envoy")
+        progress("Envoy, with a certificate of an authority of its own")
+        files = certificate.make(stack.dir / "tls")
+        self.authority = files["ca.crt"]
+        tls = {"certificate": str(files["tls.crt"]), "key": str(files["tls.key"])}
         addresses = {name: f"127.0.0.1:{backend.port}" for name, backend in backends.items()}
-        patch = {"authz": grpc, "clusters": addresses}
+        patch = {"authz": grpc, "clusters": addresses, "tls": tls}
         if ONCE:
             patch["ext_authz"] = PATIENT
         self.envoy = stack.envoy(config=ROOT / "envoy" / "envoy.yaml", patch=patch)
+        self.port = self.envoy.ports["https"]
+        self.url = f"https://127.0.0.1:{self.port}"
 
     def patgate(self, *arguments):
+        return self._run([PATGATE, *arguments])
+
+    def psql(self, sql):
+        return self._run([self.postgres.bin / "psql", self.postgres.url, "-qc", sql])
+
+    def _run(self, command):
         run = subprocess.run(
-            [PATGATE, *arguments],
+            command,
             env={**os.environ, **self.env},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
         )
         if run.returncode:
-            raise ServerError(f"patgate {' '.join(arguments)} failed:\n{run.stderr.strip()}")
+            program, *arguments = map(str, command)
+            said = f"{Path(program).name} {' '.join(arguments)} failed:\n{run.stderr.strip()}"
+            raise ServerError(said)
         return run.stdout
 
     def token(self, name, email="alice@example.com", domain="acme", expires_in="90d"):
@@ -166,16 +184,52 @@ def tour_requests(tour, gateway, alice, bob):
     tour.expect(answer, 401, "invalid_token")
 
     tour.step("The official OpenAI client", "Its error for a denial has patgate's own message.")
-    url = f"{gateway.envoy.url}/proxy/acme/v1"
+    url = f"{gateway.url}/proxy/acme/v1"
     print(f"   OpenAI(base_url={url!r}, api_key={short(alice)!r}).chat.completions.create(…)")
-    content = OpenAI(base_url=url, api_key=alice).chat.completions.create(**CHAT)
+    trusting = {"base_url": url, "http_client": DefaultHttpxClient(verify=tour.trust)}
+    content = OpenAI(api_key=alice, **trusting).chat.completions.create(**CHAT)
     print(f"   {content.choices[0].message.content}")
     try:
-        OpenAI(base_url=url, api_key=mistyped).models.list()
+        OpenAI(api_key=mistyped, **trusting).models.list()
         tour.check("AuthenticationError", False, "no error")
     except AuthenticationError as error:
         print(f"   AuthenticationError: {error.body['message']}")
         tour.check("code invalid_token", error.code == "invalid_token", error.code)
+
+
+def tour_https(tour, gateway, alice):
+    models = "/proxy/acme/v1/models"
+    tour.step(
+        "HTTP/1.1 and HTTP/2 over TLS",
+        "The client chooses (ALPN). So far, all of this was HTTP/1.1.",
+    )
+    headers = {"Authorization": f"Bearer {alice}"}
+    for http2, expected in ((False, "HTTP/1.1"), (True, "HTTP/2")):
+        # curl asks for HTTP/2 if it can.
+        words = curl(gateway.port, "GET", models, short(alice))
+        print(f"   $ {words.replace('curl', 'curl --http2' if http2 else 'curl --http1.1')}")
+        with httpx2.Client(http2=http2, verify=tour.trust) as client:
+            answer = client.get(gateway.url + models, headers=headers)
+        seen = (answer.http_version, answer.status_code)
+        print("  ", *seen)
+        tour.check(f"{expected} 200", seen == (expected, 200), seen)
+
+    tour.step(
+        "A client that does not know the authority",
+        "It refuses the certificate, and sends no token. So does one that expects another name.",
+    )
+    for why, trust, name in (
+        ("an unknown authority", ssl.create_default_context(), "127.0.0.1"),
+        ("another name", tour.trust, "gateway.example.com"),
+    ):
+        refused = ""
+        try:
+            with httpx2.Client(verify=trust) as client:
+                client.get(gateway.url + models, extensions={"sni_hostname": name})
+        except httpx2.ConnectError as error:
+            refused = str(error)
+        print(f"   {refused}")
+        tour.check(f"no connection: {why}", "CERTIFICATE_VERIFY_FAILED" in refused, refused)
 
 
 def tour_lifetimes(tour, gateway):
@@ -253,13 +307,17 @@ def tour_outages(tour, gateway, hot):
 
 
 def invite(gateway, token):
-    url = gateway.envoy.url + "/proxy/acme/v1"
+    url = gateway.url + "/proxy/acme/v1"
     print(f"\n{bold('Try it yourself')} (alice, domain acme)\n")
-    print(curl(gateway.envoy.port, "GET", "/proxy/acme/v1/models", token))
-    print(curl(gateway.envoy.port, "POST", "/proxy/acme/v1/chat/completions", token, CHAT))
+    print(f"CA={gateway.authority}")
+    print(curl(gateway.port, "GET", "/proxy/acme/v1/models", token))
+    print(curl(gateway.port, "POST", "/proxy/acme/v1/chat/completions", token, CHAT))
     print(
-        f"\nfrom openai import OpenAI  # .venv/bin/python has it\n"
-        f"client = OpenAI(base_url={url!r}, api_key={token!r})\n"
+        f"\nimport ssl\n"
+        f"from openai import DefaultHttpxClient, OpenAI  # .venv/bin/python has it\n"
+        f"trust = ssl.create_default_context(cafile={str(gateway.authority)!r})\n"
+        f"client = OpenAI(base_url={url!r}, api_key={token!r},\n"
+        f"                http_client=DefaultHttpxClient(verify=trust))\n"
         f"for chunk in client.chat.completions.create(**{STREAM!r}):\n"
         f"    print(chunk.choices[0].delta.content or '', end='')\n"
     )
@@ -280,8 +338,10 @@ def main():
         bob = gateway.token("bob-laptop", email="bob@example.com", domain="beta")["token"]
         print(f"{dim(f'{time.monotonic() - STARTED:5.1f} s')}  ready")
 
-        tour = Tour(gateway.envoy.port)
+        tour = Tour(gateway.port, gateway.authority)
+        print(f"\nCA={gateway.authority}")
         tour_requests(tour, gateway, alice, bob)
+        tour_https(tour, gateway, alice)
         tour_lifetimes(tour, gateway)
         tour_outages(tour, gateway, alice)
         tour.summary()

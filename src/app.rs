@@ -5,77 +5,95 @@ mod builder;
 mod canary;
 mod connections;
 mod error;
+mod file_watch;
+mod log_filter;
+mod postgres_watch;
+mod ring_reload;
+mod settings_reload;
 mod signals;
+mod start;
+mod stores;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
-use futures_util::future::{OptionFuture, join4};
+use futures_util::future::{OptionFuture, join3};
 use prometheus_client::registry::Registry;
-use tokio::{sync::Notify, time::timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::connections::connection_shortage;
 use self::{
-    api_reload::ApiReloader, builder::Builder, canary::Canary, connections::max_connections,
+    api_reload::ApiReloader, builder::SharedParts, connections::max_connections,
+    log_filter::LogFilterReader, postgres_watch::PostgresWatch, ring_reload::RingReloader,
+    settings_reload::SettingsReloader, start::Start,
 };
 pub use self::{error::Error, signals::serve};
 use crate::{
     answer::AnswerSettings,
     check::{
-        AwaitedBodies, Checker, DenialRates, LongBodies,
+        AwaitedBodies, Checker, DenialRates, LongBodies, StoreGate,
         decision_log::{DecisionLog, DecisionLogHandle, DecisionLogWriter},
-        last_use::{LastUseWriter, LastUses},
     },
     clock,
-    config::Config,
+    config::{Config, KeyRingFileError, ReadSettings},
     edge::grpc::{GrpcEdge, secret::CallSecrets},
-    feed::{FeedReader, Relay},
     freshness::KnownChanges,
-    postgres,
-    process::tasks::Tasks,
+    keyring::LiveRing,
+    process::tasks::{Task, Tasks},
     redis_client::{access::RedisAccess, reloader::RedisReloader},
     rollout::Mode,
     server::{
         self, Lifetimes, Listeners,
-        ring_watch::RingWatch,
         tls::{Reloader, ServerTls},
     },
-    telemetry::{self, Metrics},
+    telemetry::{self, Exemplars, Metrics, Traces},
     token::Tokens,
 };
 
 /// Time limit for the writers, after the last answer.
 const LAST_WRITES: Duration = Duration::from_secs(2);
 
-/// Everything that `patgate serve` runs, connected and listening, not yet serving.
+/// Everything that `patgate serve` runs, listening, not yet serving.
 pub struct App {
     listeners: Listeners,
     tls: ServerTls,
     certificates: Vec<Reloader>,
     redis_files: Option<RedisReloader>,
-    secrets: CallSecrets,
+    secrets: Arc<CallSecrets>,
     edge: GrpcEdge,
-    reader: FeedReader,
-    relay: Option<Relay>,
-    last_use_writer: LastUseWriter,
-    canary: Option<Canary>,
+    postgres: Vec<PostgresWatch>,
+    start: Start,
     reloader: ApiReloader,
-    ring_watch: RingWatch,
+    ring_reloader: RingReloader,
+    settings_reloader: SettingsReloader,
     log: Option<(DecisionLogWriter, DecisionLogHandle)>,
     registry: Registry,
+    exemplars: Exemplars,
+    traces: Traces,
+    log_filter: Option<LogFilterReader>,
     lifetimes: Lifetimes,
     tasks: Tasks,
 }
 
 impl App {
-    /// Reads the key ring, binds the sockets, connects to Postgres and checks its schema. Redis is
-    /// optional, also at startup.
+    /// Reads the key ring, binds the sockets, and tries the stores once. If they are not in order,
+    /// [`App::run`] tries again, unless the setting `start.require` names them.
     ///
     /// # Errors
     ///
     /// Returns the first error that prevents patgate from starting.
     pub async fn build(config: &Config) -> Result<Self, Error> {
-        let ring = config.key_ring()?;
+        Self::build_with(config, Tasks::default()).await
+    }
+
+    /// The same, with tasks that may already be running.
+    async fn build_with(config: &Config, tasks: Tasks) -> Result<Self, Error> {
+        let at_startup = ReadSettings::read(&config.sources).ok();
+        let ring = LiveRing::new(config.key_ring()?);
         let mut registry = Registry::default();
         let metrics = Metrics::new(&mut registry);
         let reloader = ApiReloader::load(config.apis.clone(), metrics.clone())?;
@@ -86,65 +104,74 @@ impl App {
             redis.as_ref().and_then(|redis| RedisReloader::new(redis, metrics.clone()));
         let (log, log_writer) = DecisionLog::open(&config.decision_log, &metrics)?;
         let log_handle = log.handle();
+        let traces = Traces::start(config.traces.as_ref(), &metrics)?;
+        let exemplars = metrics.exemplars();
+        let log_filter = LogFilterReader::start(&config.log);
 
-        let tasks = Tasks::default();
-        let pool = postgres::connect(&config.postgres).await?;
-        let installation = postgres::check(&pool).await?;
-        pool.close().await;
-        if let Ok(Some(shortage)) = connection_shortage(config).await {
-            tracing::warn!("{shortage}");
-        }
-        let changes = Arc::new(KnownChanges::of(installation));
+        let changes = Arc::<OnceLock<Arc<KnownChanges>>>::default();
         let shown = Arc::clone(&changes);
-        telemetry::show_watermark(&mut registry, move || shown.watermark_age(clock::now()));
-        let clock = Arc::default();
+        telemetry::show_watermark(&mut registry, move || shown.get()?.watermark_age(clock::now()));
         telemetry::show_bounds(&mut registry, config.deadline, config.max_staleness);
         if config.relay {
             metrics.show_relay(&mut registry);
         }
-        let builder =
-            Builder { config, ring, clock, changes, redis, metrics, tasks: tasks.clone() };
-        let reader = builder.reader().await?;
-        let relay = builder.relay();
-        let postgres = builder.postgres(&config.postgres);
-        let resolver = builder.resolver(&postgres)?;
-        let mut ring_watch = RingWatch::new(builder.ring.clone(), postgres, config.mode);
-        ring_watch.check_once().await;
-        let canary = builder.canary(&resolver);
-        let (last_uses, last_use_writer) = LastUses::new(builder.writer(), builder.metrics.clone());
-        builder.metrics.in_mode(config.mode);
+        metrics.in_mode(config.mode);
         warn_of_mode(config.mode);
+        builder::count_addresses(config, &metrics);
+        let stores = StoreGate::default();
         let checker = Checker {
             apis: Arc::clone(&reloader.apis),
-            tokens: Tokens::new(config.token_prefixes.clone(), builder.ring),
-            resolver,
-            clock: builder.clock,
-            last_uses,
+            tokens: Tokens::new(config.token_prefixes.clone(), ring.clone()),
+            stores: stores.clone(),
             model_reading: config.model_reading,
             mode: config.mode,
             denials: DenialRates::new(config.token_denials),
             long_bodies: LongBodies::for_this_machine(),
-            awaited: AwaitedBodies::new(config.bodies, builder.metrics.clone()),
+            awaited: AwaitedBodies::new(config.bodies, metrics.clone()),
             log,
             answers: AnswerSettings::new(&config.headers_prefix, &config.guard_word),
             deadline: config.deadline,
-            metrics: builder.metrics,
+            metrics: metrics.clone(),
+            traces: traces.clone(),
         };
+        let secrets = CallSecrets::new(config.grpc_secrets.clone());
+        let settings_reloader = SettingsReloader {
+            sources: config.sources.clone(),
+            asked: Arc::default(),
+            secrets: Arc::clone(&secrets),
+            metrics: metrics.clone(),
+            at_startup,
+        };
+        let opened = Arc::default();
+        let ring_reloader = RingReloader {
+            ring: ring.clone(),
+            path: config.keyring_file.clone().ok_or(KeyRingFileError::Unset)?,
+            asked: Arc::default(),
+            mode: config.mode,
+            opened: Arc::clone(&opened),
+            metrics: metrics.clone(),
+            waiting: None,
+        };
+        let parts = SharedParts { ring, redis, metrics, tasks: tasks.clone(), opened };
+        let mut start = Start::new(Arc::new(config.clone()), parts, stores, changes);
+        start.first_attempt().await?;
         Ok(Self {
             listeners,
             tls,
             certificates,
             redis_files,
-            secrets: CallSecrets::new(config.grpc_secrets.clone()),
+            secrets,
             edge: GrpcEdge::new(Arc::new(checker)),
-            reader,
-            relay,
-            last_use_writer,
-            canary,
+            postgres: PostgresWatch::of(config),
+            start,
             reloader,
-            ring_watch,
+            ring_reloader,
+            settings_reloader,
             log: log_writer.zip(log_handle),
             registry,
+            exemplars,
+            traces,
+            log_filter,
             lifetimes: Lifetimes {
                 max_connections: max_connections(config),
                 max_connection_age: config.max_connection_age,
@@ -153,6 +180,11 @@ impl App {
             },
             tasks,
         })
+    }
+
+    /// Returns the names of the background tasks: if one of them ends too early, the process ends.
+    pub fn task_names() -> impl Iterator<Item = &'static str> {
+        Task::ALL.iter().map(|task| task.name())
     }
 
     /// Returns the TCP address that serves gRPC, with port 0 resolved.
@@ -165,9 +197,13 @@ impl App {
         self.listeners.http_address()
     }
 
-    /// Returns a handle that makes patgate read the API tables again when it is notified.
-    pub fn reload(&self) -> Arc<Notify> {
-        Arc::clone(&self.reloader.asked)
+    /// Returns a function that makes patgate read the API tables, the key ring and the settings again at
+    /// once.
+    pub fn reload(&self) -> impl Fn() + Send + use<> {
+        let Self { reloader, ring_reloader, settings_reloader, .. } = self;
+        let asked =
+            [&reloader.asked, &ring_reloader.asked, &settings_reloader.asked].map(Arc::clone);
+        move || asked.iter().for_each(|asked| asked.notify_one())
     }
 
     /// Returns a function that opens the file of the decision log again, after another program has
@@ -187,38 +223,38 @@ impl App {
         // The tasks run until the last check is answered, not only until the signal.
         let stop_tasks = stop.clone().drop_guard();
         let tasks = self.tasks;
-        let reader = match self.relay {
-            None => tasks.spawn("reader of the feed", self.reader.run(stop.clone())),
-            Some(relay) => {
-                tasks.spawn("reader of the feed", self.reader.run_relayed(relay, stop.clone()))
-            }
-        };
-        tasks.spawn("reader of API tables", self.reloader.run(stop.clone()));
+        tasks.spawn(Task::ApiReloader, self.reloader.run(stop.clone()));
+        if let Some(log_filter) = self.log_filter {
+            tasks.spawn(Task::LogFilterReader, log_filter.run(stop.clone()));
+        }
+        tasks.spawn(Task::RingReloader, self.ring_reloader.run(stop.clone()));
+        tasks.spawn(Task::SettingsReloader, self.settings_reloader.run(stop.clone()));
         for certificates in self.certificates {
-            tasks.spawn("reader of certificates", certificates.run(stop.clone()));
+            tasks.spawn(Task::CertificateReloader, certificates.run(stop.clone()));
         }
         if let Some(files) = self.redis_files {
-            tasks.spawn("reader of the files for Redis", files.run(stop.clone()));
+            tasks.spawn(Task::RedisFileReloader, files.run(stop.clone()));
         }
-        let objection = self.ring_watch.objection();
-        tasks.spawn("watch of the key ring", self.ring_watch.run(stop.clone()));
-        let last_uses = tasks.spawn("writer of last uses", self.last_use_writer.run(stop.clone()));
-        let canary = self.canary.map(|canary| tasks.spawn("canary", canary.run(stop)));
+        for address in self.postgres {
+            tasks.spawn(Task::PostgresWatch, address.run(stop.clone()));
+        }
+        let readiness = self.start.readiness();
+        let stores = tasks.spawn(Task::Start, self.start.run(stop));
         let log = match self.log {
             Some((writer, handle)) => {
                 let ended = writer.spawn().map_err(Error::Logs)?;
-                Some((tasks.spawn("writer of the decision log", ended), handle))
+                Some((tasks.spawn(Task::DecisionLogWriter, ended), handle))
             }
             None => None,
         };
-        let canary = OptionFuture::from(canary);
         let serving = server::Serving {
             edge: self.edge,
             tls: self.tls,
             secrets: self.secrets,
             registry: self.registry,
+            exemplars: self.exemplars,
             lifetimes: self.lifetimes,
-            objection,
+            readiness,
         };
         server::run(self.listeners, serving, &tasks, shutdown).await;
         drop(stop_tasks);
@@ -226,7 +262,8 @@ impl App {
             handle.stop();
             ended
         }));
-        let _ = timeout(LAST_WRITES, join4(reader, last_uses, canary, logged)).await;
+        let exported = self.traces.shut_down();
+        let _ = timeout(LAST_WRITES, join3(stores, logged, exported)).await;
         Ok(tasks.outcome()?)
     }
 }

@@ -9,13 +9,19 @@ pub(crate) mod decision_log;
 mod denial_rates;
 mod details;
 mod enforcing;
+mod gate;
 pub(crate) mod last_use;
 mod long_bodies;
 mod record;
 mod step;
 
 use std::{
-    borrow::Cow, future::Future, panic::AssertUnwindSafe, pin::pin, sync::Arc, task::Poll,
+    borrow::Cow,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    sync::Arc,
+    task::Poll,
     time::Duration,
 };
 
@@ -26,24 +32,29 @@ use uuid::Uuid;
 
 use self::details::{CheckDetails, PendingDenial, WithGrounds};
 pub(crate) use self::{
-    awaited_bodies::AwaitedBodies, call::CallMetadata, denial_rates::DenialRates,
-    long_bodies::LongBodies, step::CheckStep,
+    awaited_bodies::AwaitedBodies,
+    call::CallMetadata,
+    denial_rates::DenialRates,
+    gate::{StoreGate, Stores},
+    long_bodies::LongBodies,
+    step::CheckStep,
 };
 use crate::{
     answer::{Answer, AnswerContext, AnswerSettings, IdTexts},
-    api::Apis,
+    api::{ApiStyle, Apis},
     body::ModelName,
-    check::{decision_log::DecisionLog, last_use::LastUses},
-    clock::{self, Clock, Tick},
+    check::decision_log::DecisionLog,
+    clock::{self, Tick},
     decide::{AuthorizationProgress, Authorized, AwaitsBody, ModelReading},
     decision::Decision,
     provenance::Provenance,
     refusal::{Denial, NoModel, Refusal},
-    request::{self, AuthRequest, HeaderEdits, RequestParts},
+    request::{self, AuthRequest, HeaderEdits, RejectedRequest, RequestParts},
     resolve::{LookupKind, Resolved, Resolver, Tiers, Unavailable},
     rollout::Mode,
-    telemetry::Metrics,
+    telemetry::{CheckSpan, Metrics, Traces},
     token::Tokens,
+    trace_context::TraceContext,
     wording::Facts,
 };
 
@@ -52,9 +63,8 @@ pub(crate) struct Checker {
     /// Replaced as a whole on reload; a check keeps the tables with which it began.
     pub(crate) apis: Arc<ArcSwap<Apis>>,
     pub(crate) tokens: Tokens,
-    pub(crate) resolver: Resolver,
-    pub(crate) clock: Arc<Clock>,
-    pub(crate) last_uses: LastUses,
+    /// Closed until the stores have passed the checks of the start; until then, every answer is 503.
+    pub(crate) stores: StoreGate,
     /// When the body is read for the model.
     pub(crate) model_reading: ModelReading,
     /// Whether denials are enforced.
@@ -69,6 +79,7 @@ pub(crate) struct Checker {
     /// Time limit for resolving; after it, the answer is 503.
     pub(crate) deadline: Duration,
     pub(crate) metrics: Metrics,
+    pub(crate) traces: Traces,
 }
 
 /// How a check ended.
@@ -93,20 +104,59 @@ impl Checker {
         parts: Result<&RequestParts<'a, H>, Refusal>,
         call: CallMetadata,
         started: Tick,
-        encode: impl FnOnce(&Answer<'_>) -> A,
+        encode: impl Fn(&Answer<'_>) -> A,
     ) -> A
     where
         H: Fn(&str) -> Option<&'a str> + Sync,
     {
         let apis = self.apis.load();
+        let span = self.traces.check(call.trace, started);
         let (outcome, details) = match parts {
-            Ok(parts) => guard(&self.metrics, self.check(parts, &apis, call.step, started)).await,
+            Ok(parts) => {
+                let check = self.check(parts, &apis, call.step, started, span.as_deref());
+                guard(&self.metrics, check, || (parts.request_id(), call.trace)).await
+            }
             Err(refusal) => denied(refusal),
         };
+        // A bug in an answer's text or bytes must not end more than this answer either.
+        let calling = (call, span);
+        let finish = || self.finish(parts, &apis, (outcome, details), calling, started, &encode);
+        catch_unwind(AssertUnwindSafe(finish)).unwrap_or_else(|_| {
+            self.metrics.panicked();
+            let id = parts.map_or("", RequestParts::request_id);
+            let context = AnswerContext {
+                request_id: if is_request_id(id) { id } else { "" },
+                api_style: ApiStyle::default(),
+                facts: Facts::default(),
+                edits: HeaderEdits::default(),
+            };
+            let decision = Decision::Deny(Refusal::Unavailable.into());
+            let mut ids = IdTexts::default();
+            let grounds = Provenance::default();
+            encode(&Answer::new(&decision, &grounds, &self.answers, &context, &mut ids))
+        })
+    }
+
+    /// Makes the answer from what was decided, encodes it, and records it.
+    fn finish<'a, H, A>(
+        &self,
+        parts: Result<&RequestParts<'a, H>, Refusal>,
+        apis: &Apis,
+        (outcome, details): (CheckOutcome, CheckDetails<'_>),
+        (call, span): (CallMetadata, Option<Box<CheckSpan>>),
+        started: Tick,
+        encode: &impl Fn(&Answer<'_>) -> A,
+    ) -> A
+    where
+        H: Fn(&str) -> Option<&'a str> + Sync,
+    {
         let decision = match outcome {
             CheckOutcome::Decided(decision) => decision,
             CheckOutcome::AwaitsBody(awaits) => {
                 self.metrics.asked_for_a_body();
+                if let Some(span) = span {
+                    record::end_undecided(*span, &details);
+                }
                 return encode(&Answer::awaiting(&awaits, &self.answers));
             }
         };
@@ -121,7 +171,7 @@ impl Checker {
             Decision::Pass(_) => HeaderEdits::of_tokens(header, cookies, &self.tokens),
             Decision::Allow(_) | Decision::Answer(_) | Decision::Deny(_) => HeaderEdits::default(),
         };
-        let facts = parts.map_or_else(|_| Facts::default(), |parts| details.facts(parts, &apis));
+        let facts = parts.map_or_else(|_| Facts::default(), |parts| details.facts(parts, apis));
         let api_style = details.api_style;
         let context = AnswerContext { request_id: &request_id, api_style, facts, edits };
         let mut ids = IdTexts::default();
@@ -129,7 +179,7 @@ impl Checker {
         let answer = Answer::new(&decision, &details.provenance, settings, &context, &mut ids);
         let encoded = encode(&answer);
         let method = parts.map_or("", |parts| parts.method);
-        self.record(method, (decision, details), request_id, call.trace, started);
+        self.record(method, (decision, details), request_id, (call, span), started);
         encoded
     }
 
@@ -140,30 +190,36 @@ impl Checker {
         apis: &'r Apis,
         step: CheckStep,
         started: Tick,
+        span: Option<&CheckSpan>,
     ) -> (CheckOutcome, CheckDetails<'r>)
     where
         H: Fn(&str) -> Option<&'a str> + Sync,
     {
-        let (refused, details) = match request::parse(parts, apis, &self.tokens) {
-            Ok(request) => match self.authorize(&request, parts, step, started).await {
+        let parsed = request::parse(parts, apis, &self.tokens);
+        let Ok(stores) = self.stores.stores() else { return before_the_start(parsed) };
+        let (refused, details) = match parsed {
+            Ok(request) => match self.authorize(stores, &request, parts, step, started, span).await
+            {
                 Ok((outcome, provenance)) => {
                     return (outcome, CheckDetails::of(request, provenance));
                 }
                 Err(refused) => (refused, CheckDetails::of(request, Provenance::default())),
             },
-            Err(rejected) => self.reject(rejected, started).await,
+            Err(rejected) => self.reject(stores, rejected, started, span).await,
         };
-        self.enforce(refused, details, started).await
+        self.enforce(stores, refused, details, started, span).await
     }
 
     /// Resolves what the request names, and authorizes it. A stage that fails ends the check: later
     /// stages look nothing up.
     async fn authorize<'a, H>(
         &self,
+        stores: &Stores,
         request: &AuthRequest<'_>,
         parts: &RequestParts<'a, H>,
         step: CheckStep,
         started: Tick,
+        span: Option<&CheckSpan>,
     ) -> Result<(CheckOutcome, Provenance), PendingDenial>
     where
         H: Fn(&str) -> Option<&'a str> + Sync,
@@ -173,38 +229,66 @@ impl Checker {
         let _awaited = (step == CheckStep::Second)
             .then(|| self.awaited.held(request.token().id(), parts.request_id()));
         let until = started.after(self.deadline_of(step));
+        // A body may wait for its turn for seconds; what is looked up meanwhile must not.
+        let lookups_until = |at: Tick| until.min(at.after(self.deadline));
         let mut provenance = Provenance::default();
+        // Of what an earlier round has asked a store for.
+        let mut earlier = None;
         let mut at = started;
         // Boxed, so that the name does not make the future of every check longer.
         let mut long: Option<Result<Box<ModelName>, NoModel>> = None;
         // The turn of a list that takes long to make.
         let mut turn = None;
         loop {
-            let Resolver { principals, domains, backends } = &self.resolver;
-            let known = known_by(until, principals, &request.token().id(), at)
+            let Resolver { principals, domains, backends } = &stores.resolver;
+            let known = known_by(lookups_until(at), principals, &request.token().id(), at, span)
                 .await
                 .with_grounds(provenance)?;
             provenance = known.provenance();
+            earlier.iter().for_each(|earlier| provenance.add(*earlier));
             let principal = &known.found.value;
-            let now = self.clock.now(known.at).ok_or(Unavailable).with_grounds(provenance)?;
+            let now = stores.clock.now(known.at).ok_or(Unavailable).with_grounds(provenance)?;
             let authenticated =
                 request.authenticate(principal.as_deref(), now).with_grounds(provenance)?;
             // Noted whatever the token may do: its owner, or a thief, has used it.
-            self.last_uses.note(request.token().id(), &known.found.use_notes, known.at);
+            stores.last_uses.note(request.token().id(), &known.found.use_notes, known.at);
             let located = authenticated.locate().with_grounds(provenance);
             let located = located.map_err(|refused| refused.of(principal.as_ref()))?;
-            let named = known_by(until, domains, located.domain(), known.at)
-                .await
-                .with_grounds(provenance)?;
+            let named =
+                known_by(lookups_until(known.at), domains, located.domain(), known.at, span)
+                    .await
+                    .with_grounds(provenance)?;
             provenance.add(named.provenance());
             let domain = named.found.value.as_ref();
             let own = match located.backend() {
                 None => None,
                 Some(name) => {
-                    Some(known_by(until, backends, name, known.at).await.with_grounds(provenance)?)
+                    let until = lookups_until(named.at);
+                    let known = known_by(until, backends, name, named.at, span).await;
+                    Some(known.with_grounds(provenance)?)
                 }
             };
             own.iter().for_each(|own| provenance.add(own.provenance()));
+            // The token may have been revoked while a store was asked about the domain or the
+            // backend. Once is enough: memory has both now.
+            let latest = own.as_ref().map_or(named.at, |own| own.at);
+            if latest > known.at && earlier.is_none() {
+                earlier = Some(provenance);
+                at = latest;
+                continue;
+            }
+            // A key may have left the ring while a store was asked. From here to the decision, nothing
+            // is waited for.
+            if !self.tokens.still_verify(request.token()) {
+                return Err(Refusal::InvalidToken).with_grounds(provenance);
+            }
+            let in_force = principals.is_in_force(&known.found)
+                && domains.is_in_force(&named.found)
+                && own.as_ref().is_none_or(|own| backends.is_in_force(&own.found));
+            if !in_force {
+                at = clock::now();
+                continue;
+            }
             let own = own.as_ref().and_then(|own| own.found.value.as_deref());
             let mut short = None;
             let authorized = match located.authorize(domain, own, self.model_reading) {
@@ -234,7 +318,7 @@ impl Checker {
                                 || self.read_long(request.token().id(), parts, form, body, until);
                             let read = self.long_bodies.read(needs.owner(), read);
                             let (read, _counted) =
-                                in_time(until, read).await.with_grounds(provenance)?;
+                                done_by(until, read).await.with_grounds(provenance)?;
                             long = Some(read);
                             at = clock::now();
                             continue;
@@ -264,7 +348,7 @@ impl Checker {
                 None if listing.takes_long() => {
                     let owner = listing.owner();
                     turn = Some(
-                        in_time(until, self.long_bodies.turn(owner))
+                        done_by(until, self.long_bodies.turn(owner))
                             .await
                             .with_grounds(provenance)?,
                     );
@@ -299,16 +383,17 @@ async fn known_by<K: LookupKind>(
     tiers: &Arc<Tiers<K>>,
     key: &K::Key,
     at: Tick,
+    span: Option<&CheckSpan>,
 ) -> Result<Resolved<K::Value>, Unavailable> {
-    let mut known = pin!(tiers.get(key, at));
+    let mut known = pin!(tiers.get(key, at, span));
     if let Poll::Ready(known) = poll!(known.as_mut()) {
         return known;
     }
-    in_time(until, known).await
+    done_by(until, known).await
 }
 
 /// Waits for `work` until the deadline.
-fn in_time<T>(
+fn done_by<T>(
     until: Tick,
     work: impl Future<Output = Result<T, Unavailable>>,
 ) -> impl Future<Output = Result<T, Unavailable>> {
@@ -316,17 +401,39 @@ fn in_time<T>(
 }
 
 /// A bug must neither allow a request nor end the process. This is not an `async fn`, whose future
-/// would contain that of the check twice.
-fn guard<'r>(
+/// would contain that of the check twice. `ids` are those of the request and of the trace.
+fn guard<'r, 'a>(
     metrics: &Metrics,
     check: impl Future<Output = (CheckOutcome, CheckDetails<'r>)>,
+    ids: impl FnOnce() -> (&'a str, Option<TraceContext>),
 ) -> impl Future<Output = (CheckOutcome, CheckDetails<'r>)> {
     AssertUnwindSafe(check).catch_unwind().map(|checked| {
         checked.unwrap_or_else(|_| {
             metrics.panicked();
+            let (request_id, trace) = ids();
+            tracing::error!(
+                request_id = Some(request_id).filter(|id| is_request_id(id)),
+                trace_id = trace.map(|trace| tracing::field::display(trace.trace_id)),
+                "a check panicked, and was answered with 503; the line before says where"
+            );
             denied(Refusal::Unavailable)
         })
     })
+}
+
+/// Answers 503 to every request. A key ring that has not been compared with the live tokens says
+/// nothing about a token, so no other refusal is given either. The request is read for the form of
+/// the error, which the path decides.
+fn before_the_start<'r>(
+    parsed: Result<AuthRequest<'r>, RejectedRequest<'r>>,
+) -> (CheckOutcome, CheckDetails<'r>) {
+    let details = match parsed {
+        Ok(request) => CheckDetails::of(request, Provenance::default()),
+        Err(RejectedRequest { api_path, api_style, .. }) => {
+            CheckDetails { api_path, api_style, ..CheckDetails::default() }
+        }
+    };
+    (CheckOutcome::Decided(Decision::Deny(Refusal::Unavailable.into())), details)
 }
 
 fn denied<'r>(refusal: Refusal) -> (CheckOutcome, CheckDetails<'r>) {

@@ -225,7 +225,7 @@ async fn administer(session: &Session, command: Command) -> anyhow::Result<()> {
 
 async fn migrate(session: &Session) -> anyhow::Result<()> {
     let config: Config = session.config(ConfigPurpose::Admin)?;
-    let migrated = postgres::migrate(&config.postgres.url).await?;
+    let migrated = postgres::migrate(&config.postgres.address).await?;
     if session.out.is_json() {
         return session.out.json(&migrated);
     }
@@ -262,8 +262,11 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
                     | app::Error::Tables(_)
                     | app::Error::FeedElsewhere { .. }
                     | app::Error::PooledRelay
+                    | app::Error::NoFeed(SchemaError::MayAdminister { .. })
             )
-        ) {
+        )
+        || matches!(schema, Some(SchemaError::MayAdminister { .. }))
+    {
         USAGE
     } else if let Some(check::RequestRefused { known }) = error.downcast_ref() {
         if *known { DENIED } else { NOT_FOUND }

@@ -3,10 +3,14 @@
 
 mod keyring_file;
 mod keys;
+mod live;
 mod load;
+mod postgres_address;
+mod postgres_tls;
 mod postgres_url;
 mod redis;
 mod sources;
+mod traces;
 mod transport;
 mod values;
 
@@ -14,13 +18,18 @@ use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use secrecy::SecretString;
 
-pub(crate) use self::{keyring_file::read_keyring_text, redis::file_keys as redis_file_keys};
 pub use self::{
     keyring_file::{KeyRingFileError, read_keyring},
     keys::reference,
     redis::{RedisFiles, RedisIdentity, RedisSettings, RedisTopology, SentinelSettings},
     sources::ConfigSources,
     transport::{ClientCertificates, ClientName, Owner, Tls},
+};
+pub(crate) use self::{
+    keyring_file::{read_keyring_text, reread_keyring},
+    live::ReadSettings,
+    redis::file_keys as redis_file_keys,
+    values::log_filter,
 };
 use self::{
     keys::KEYS,
@@ -30,7 +39,10 @@ use self::{
 };
 pub use crate::files::trusted::UntrustedFile;
 use crate::{
-    decide::ModelReading, keyring::KeyRing, postgres::PostgresSettings, rollout::Mode,
+    decide::ModelReading,
+    keyring::KeyRing,
+    postgres::{Address, PostgresSettings},
+    rollout::Mode,
     token::Prefixes,
 };
 
@@ -39,12 +51,14 @@ use crate::{
 pub struct Config {
     /// The addresses for checks and probes.
     pub listen: ListenSettings,
+    /// The stores that must be in order when patgate starts.
+    pub start_requires: StartRequires,
     /// The primary Postgres server, which holds all data.
     pub postgres: PostgresSettings,
     /// Lookup queries in Postgres per second; at least 1.
     pub max_query_rate: u32,
-    /// The Postgres URL for reading changes, if it differs from `postgres.url`.
-    pub feed_url: Option<SecretString>,
+    /// Where patgate reads changes, if that differs from `postgres.url`.
+    pub feed: Option<Address>,
     /// Whether one replica reads changes for all replicas, and relays them through Redis.
     pub relay: bool,
     /// The second tier, if one is configured.
@@ -89,6 +103,10 @@ pub struct Config {
     pub max_connection_age: Duration,
     /// The format and the filter of patgate's own log.
     pub log: LogSettings,
+    /// Where traces go; `None` if that is nowhere.
+    pub traces: Option<TraceSettings>,
+    /// Where all of this was read, to read it again while patgate serves.
+    pub sources: ConfigSources,
 }
 
 /// The listeners. An absent one is off.
@@ -108,6 +126,17 @@ pub struct ListenSettings {
     pub http_tls: Option<Tls>,
     /// The address for health and metrics.
     pub http: Option<SocketAddr>,
+}
+
+/// The stores without which patgate does not start. Without the others, it starts and waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartRequires {
+    /// It waits for all of them.
+    Nothing,
+    /// Postgres, and the feed, which is in Postgres too.
+    Postgres,
+    /// Redis as well, if one is configured.
+    All,
 }
 
 /// What is recorded of decisions.
@@ -164,6 +193,46 @@ pub struct LogSettings {
     pub format: LogFormat,
     /// Directives that `EnvFilter` understands.
     pub filter: String,
+    /// The path of a file with directives that apply instead while it exists.
+    pub filter_file: Option<PathBuf>,
+}
+
+/// Where traces go, and what they say about this process.
+#[derive(Clone, Debug)]
+pub struct TraceSettings {
+    /// The address of an OTLP receiver that speaks gRPC: a URL with a port.
+    pub endpoint: String,
+    /// The headers of each call.
+    pub headers: Vec<(http::HeaderName, SecretString)>,
+    /// The path of the authorities that sign the receiver's certificate, in PEM; `None` for those of
+    /// the system.
+    pub authorities: Option<PathBuf>,
+    /// The longest time to connect, and to send one batch.
+    pub timeout: Duration,
+    /// The name of the service, if the environment does not give it.
+    pub service_name: Option<String>,
+    /// Where Redis is, if `redis.url` names one server.
+    pub redis: Option<StoreAddress>,
+    /// Where `postgres.url` leads.
+    pub postgres: Option<StoreAddress>,
+}
+
+impl TraceSettings {
+    /// Returns whether the receiver is reached by TLS.
+    pub(crate) fn uses_tls(&self) -> bool {
+        self.endpoint.starts_with(traces::TLS)
+    }
+}
+
+/// Where a store is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreAddress {
+    /// The name or address of the host, or the path of a socket.
+    pub host: String,
+    /// The port, unless it is a socket.
+    pub port: Option<u16>,
+    /// The database there.
+    pub namespace: Option<String>,
 }
 
 /// The format of a log line.
@@ -258,13 +327,13 @@ impl Config {
     /// Returns the settings for reading the change feed: one connection, at `feed.url` if that is
     /// set.
     pub(crate) fn feed(&self) -> PostgresSettings {
-        let (key, url) = match &self.feed_url {
-            Some(url) => ("feed.url", url),
-            None => (self.postgres.key, &self.postgres.url),
+        let (key, address) = match &self.feed {
+            Some(address) => ("feed.url", address),
+            None => (self.postgres.key, &self.postgres.address),
         };
         PostgresSettings {
             key,
-            url: url.clone(),
+            address: address.clone(),
             max_connections: 1,
             query_timeout: self.postgres.query_timeout,
         }

@@ -7,12 +7,15 @@
 mod follower;
 mod leader;
 mod lease;
+mod listener;
 mod poll;
 mod reader;
 mod recording;
 mod relay;
 
-pub(crate) use self::{lease::Lease, reader::FeedReader, relay::Relay};
+pub(crate) use self::{
+    lease::Lease, listener::notifications_arrive, reader::FeedReader, relay::Relay,
+};
 
 /// What to say if `feed.url` leads through a connection pooler in transaction mode.
 pub(crate) const POOLED_FEED: &str = "feed.url leads through a connection pooler in transaction \

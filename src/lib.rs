@@ -55,7 +55,7 @@
 //! | `redis_client` | makes every connection to Redis, and says what is wrong with one |
 //! | [`config`] | settings from file, environment and flags |
 //! | `files` | files that the operator writes: whether to trust them, and the tables of the API |
-//! | [`telemetry`] | every metric, the log, and outputs that may fail or block |
+//! | [`telemetry`] | every metric, the log, traces, and outputs that may fail or block |
 //! | `process` | tasks whose end ends the process, and the files and sockets that may be open |
 //! | [`clock`] | the only code that reads a clock |
 //! | `server` | listens, answers health checks, drains |

@@ -7,32 +7,41 @@
 //! Nothing here needs the state of a session, except where it says so, so a connection pooler in
 //! transaction mode may sit in between.
 
+mod address;
 mod ask;
 mod connect;
+mod credentials;
 mod identity;
 mod limits;
+mod login;
 mod migrate;
 mod pooler;
+mod primary;
 mod schema;
+mod servers;
 mod write;
 
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
-use secrecy::SecretString;
 
-pub(crate) use self::{
-    ask::{AskError, Postgres, Reply, select},
-    connect::{connect, connect_one},
-    identity::{identify, identity_column, installation},
-    limits::{ConnectionDemand, shortage},
-    pooler::is_pooled,
-    write::{BackgroundWriter, WriteError},
-};
 pub use self::{
+    address::{Address, ReadServers},
     connect::ConnectError,
     migrate::{Migrated, migrate},
+    primary::Timelines,
     schema::{SCHEMA, SchemaError, check},
+    servers::Servers,
+};
+pub(crate) use self::{
+    address::{AddressCounters, Refusals},
+    ask::{AskError, Postgres, Reply, select},
+    connect::{Connection, connect, connect_one},
+    identity::{identify, identity_column, installation},
+    limits::{ConnectionDemand, shortage},
+    login::{check_for_serving, check_login},
+    pooler::is_pooled,
+    write::{BackgroundWriter, WriteError},
 };
 
 /// How to reach Postgres.
@@ -40,8 +49,8 @@ pub use self::{
 pub struct PostgresSettings {
     /// The setting that holds the URL, for messages.
     pub key: &'static str,
-    /// The URL, which sqlx can parse.
-    pub url: SecretString,
+    /// Where that leads.
+    pub address: Address,
     /// Most connections of the pool; at least 1.
     pub max_connections: u32,
     /// The longest time for one statement.

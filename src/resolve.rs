@@ -8,8 +8,9 @@
 //! ```
 //!
 //! "Not found" is a value, `Ok(None)`; "cannot know" is an error, [`Unavailable`], and is never
-//! kept. Whether an entry may be used, wherever it comes from, is decided by the rule in
-//! `freshness.rs`; a caller that joined the lookup of another one applies it to the result again.
+//! kept. Whether an entry may be used, wherever it comes from, is decided by the rules in
+//! `freshness.rs` and `keyring/live.rs`; a caller that joined the lookup of another one applies them
+//! to the result again.
 
 mod batch;
 mod breaker;
@@ -26,7 +27,7 @@ mod renewal;
 mod tests;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -49,9 +50,10 @@ pub(crate) use self::{
 use crate::{
     clock::{self, Clock, Moment, Tick},
     freshness::{AgeBounds, CheckedVersion, KnownChanges, Stamp, Subject},
-    keyring::KeyRing,
+    keyring::{KeyBasis, KeySerial, LiveRing},
     provenance::{Provenance, Tier},
-    telemetry::{EntryContent, LookupResult, Metrics},
+    seal::Unsealed,
+    telemetry::{CheckSpan, EntryContent, LookupResult, LookupTrace, Metrics},
     throttle::Throttle,
 };
 
@@ -71,6 +73,10 @@ pub(crate) struct Found<V> {
     pub(crate) verified: Moment,
     /// The snapshot of the statement that read it.
     pub(crate) stamp: Arc<Stamp>,
+    /// The key that sealed the entry, if Redis held it.
+    pub(crate) seal: Option<KeySerial>,
+    /// What the credentials rest on that were opened when the entry was kept.
+    pub(crate) opened: OnceLock<Box<[KeyBasis]>>,
     /// Up to which version of the record of changes it was compared.
     pub(crate) checked: CheckedVersion,
     /// Lets `last_use` note one use of the entry in a while. It is here so that a check needs no
@@ -129,8 +135,8 @@ pub(crate) struct Tiers<K: LookupKind> {
 #[derive(Clone)]
 pub(crate) struct TierContext {
     pub(crate) redis: Option<Arc<RedisTier>>,
-    /// Opens the credentials of backends.
-    pub(crate) ring: KeyRing,
+    /// Opens the credentials of backends, and says which keys are in force.
+    pub(crate) ring: LiveRing,
     pub(crate) clock: Arc<Clock>,
     pub(crate) changes: Arc<KnownChanges>,
     pub(crate) bounds: AgeBounds,
@@ -155,11 +161,12 @@ impl<K: LookupKind> Tiers<K> {
     }
 
     /// Returns the result for `key`, for a question of the time `now`. If memory holds it, the
-    /// future is ready at its first poll.
+    /// future is ready at its first poll. `check` is the span of the check that asks, if it has one.
     pub(crate) async fn get(
         self: &Arc<Self>,
         key: &K::Key,
         now: Tick,
+        check: Option<&CheckSpan>,
     ) -> Result<Resolved<K::Value>, Unavailable> {
         if let Some(found) = self.memory.get(key)
             && let Some(known) = self.usable(key, &found, now)
@@ -171,13 +178,13 @@ impl<K: LookupKind> Tiers<K> {
             let max_staleness = self.context.bounds.max_staleness;
             if found.value.is_some() && found.renewal.due(found.as_of, known, now, max_staleness) {
                 // No caller waits for it; if it fails, the next use after a while tries again.
-                drop(self.look_up(key, now.before(max_staleness / 4)));
+                drop(self.look_up(key, now.before(max_staleness / 4), None));
             }
             return Ok(Resolved { found, tier: Tier::Memory, at: now, as_of: known });
         }
         for _ in 0..ATTEMPTS {
             let oldest = clock::now().before(self.context.bounds.max_staleness);
-            let (found, tier) = self.look_up(key, oldest)?.await?;
+            let (found, tier) = self.look_up(key, oldest, check)?.await?;
             // A result that was true after the caller asked is always usable, however short the
             // limits are.
             let answered = clock::now();
@@ -189,8 +196,19 @@ impl<K: LookupKind> Tiers<K> {
         Err(Unavailable)
     }
 
+    /// Returns whether the keys are in force on which a result rests.
+    pub(crate) fn is_in_force(&self, found: &Found<K::Value>) -> bool {
+        let ring = &self.context.ring;
+        let opened = found.opened.get().map_or(&[][..], |opened| opened);
+        found.seal.is_none_or(|seal| ring.holds(seal))
+            && opened.iter().all(|basis| ring.permits(*basis))
+    }
+
     /// Returns the tick as of which a result is true, as far as this replica knows.
     fn holds_as_of(&self, key: &K::Key, found: &Found<K::Value>) -> Option<Tick> {
+        if !self.is_in_force(found) {
+            return None;
+        }
         let value = found.value.as_deref();
         let rests_on = |visit: &mut dyn FnMut(Subject)| K::rests_on(key, value, visit);
         let known = self.context.changes.holds_as_of(
@@ -223,11 +241,12 @@ impl<K: LookupKind> Tiers<K> {
         self: &Arc<Self>,
         key: &K::Key,
         oldest: Tick,
+        check: Option<&CheckSpan>,
     ) -> Result<flight::Waiter<FoundInTier<K::Value>>, Unavailable> {
         let tiers = Arc::clone(self);
         let lane = self.lanes.of(key);
-        let fill = |key| async move { tiers.fill(key, lane, oldest).await };
-        let joined = self.flights.join(key, lane, fill);
+        let fill = |key, trace| async move { tiers.fill(key, lane, oldest, &trace).await };
+        let joined = self.flights.join(key, lane, check, fill);
         joined.inspect_err(|Unavailable| self.count(Tier::Postgres, Unanswered::Shed.result()))
     }
 
@@ -236,6 +255,7 @@ impl<K: LookupKind> Tiers<K> {
         key: K::Key,
         lane: Lane,
         oldest: Tick,
+        trace: &LookupTrace,
     ) -> Result<FoundInTier<K::Value>, Unavailable> {
         let TierContext { redis, bounds, .. } = &self.context;
         // Another lookup may have ended after memory was checked and before this one began.
@@ -245,18 +265,18 @@ impl<K: LookupKind> Tiers<K> {
             self.count(Tier::Memory, found.result());
             return Ok((found, Tier::Memory));
         }
-        if let Some(found) = self.ask_redis(&key, oldest).await {
+        if let Some(found) = self.ask_redis(&key, oldest, trace).await {
             let found = self.shared_stamp(found);
-            self.keep(key, &found);
+            self.keep(key, &found, trace);
             return Ok((found, Tier::Redis));
         }
-        let found = self.postgres.get(key.clone(), lane).await.map_err(|unanswered| {
+        let found = self.postgres.get(key.clone(), lane, trace).await.map_err(|unanswered| {
             self.count(Tier::Postgres, unanswered.result());
             Unavailable
         })?;
         self.count(Tier::Postgres, found.result());
         let found = self.shared_stamp(found);
-        self.keep(key.clone(), &found);
+        self.keep(key.clone(), &found, trace);
         if let Some(redis) = redis {
             let ttl = if found.value.is_some() { REDIS_TTL } else { bounds.negative_ttl };
             redis.put::<K>(&key, &found, ttl);
@@ -275,25 +295,31 @@ impl<K: LookupKind> Tiers<K> {
         Arc::new(found)
     }
 
-    fn keep(&self, key: K::Key, found: &Arc<Found<K::Value>>) {
+    fn keep(&self, key: K::Key, found: &Arc<Found<K::Value>>, trace: &LookupTrace) {
         let metrics = &self.context.metrics;
         let value = found.value.as_deref();
         for defect in K::prepare(&key, value, &self.context.ring) {
-            report(&defect, metrics);
+            report(&defect, metrics, trace);
         }
+        found.opened.get_or_init(|| value.map(K::bases).unwrap_or_default().into());
         if let Some(owner) = value.and_then(K::owner) {
             self.lanes.learn(&key, &owner);
         }
-        self.memory.insert(key, Arc::clone(found));
+        self.memory.insert(key, Arc::clone(found), |held| self.is_in_force(held));
         let (values, negatives) = self.memory.counts();
         metrics.held(K::NAME, EntryContent::Value, values);
         metrics.held(K::NAME, EntryContent::Negative, negatives);
     }
 
     /// Asks Redis. If it fails, or its entry cannot be used, Postgres is asked next.
-    async fn ask_redis(&self, key: &K::Key, oldest: Tick) -> Option<Found<K::Value>> {
+    async fn ask_redis(
+        &self,
+        key: &K::Key,
+        oldest: Tick,
+        trace: &LookupTrace,
+    ) -> Option<Found<K::Value>> {
         let redis = self.context.redis.as_ref()?;
-        let usable = self.held_by_redis(redis, key, oldest).await;
+        let usable = self.held_by_redis(redis, key, oldest, trace).await;
         let result = usable.as_ref().map_or_else(|reason| *reason, Found::result);
         self.count(Tier::Redis, result);
         if result == LookupResult::Refused {
@@ -309,8 +335,10 @@ impl<K: LookupKind> Tiers<K> {
         redis: &RedisTier,
         key: &K::Key,
         oldest: Tick,
+        trace: &LookupTrace,
     ) -> Result<Found<K::Value>, LookupResult> {
-        let entry = redis.get::<K>(key, self.lanes.of(key)).await?;
+        let Unsealed { payload: entry, key: seal } =
+            redis.get::<K>(key, self.lanes.of(key), trace).await?;
         let now = clock::now();
         let as_of = self.context.clock.tick_of(entry.verified, now).ok_or(LookupResult::Stale)?;
         let found = Found {
@@ -318,6 +346,8 @@ impl<K: LookupKind> Tiers<K> {
             as_of,
             verified: entry.verified,
             stamp: Arc::new(entry.stamp),
+            seal: Some(seal),
+            opened: OnceLock::new(),
             checked: CheckedVersion::default(),
             use_notes: Throttle::default(),
             renewal: Renewal::default(),
@@ -327,17 +357,42 @@ impl<K: LookupKind> Tiers<K> {
     }
 }
 
-fn report(defect: &Defect, metrics: &Metrics) {
+#[cfg(test)]
+impl<K: LookupKind> Tiers<K> {
+    /// Lets a lookup of `key` be in progress, with this result once `lands` is notified.
+    pub(crate) fn let_fly(
+        &self,
+        key: &K::Key,
+        found: Found<K::Value>,
+        lands: Arc<tokio::sync::Notify>,
+    ) {
+        let flight = |_, _| async move {
+            lands.notified().await;
+            Ok((Arc::new(found), Tier::Redis))
+        };
+        drop(self.flights.join(key, self.lanes.of(key), None, flight));
+    }
+
+    /// Returns what memory holds under `key`.
+    pub(crate) fn remembered(&self, key: &K::Key) -> Option<Arc<Found<K::Value>>> {
+        self.memory.get(key)
+    }
+}
+
+fn report(defect: &Defect, metrics: &Metrics, trace: &LookupTrace) {
+    let trace_id = trace.id().map(tracing::field::display);
     match defect {
         Defect::UnopenedCredential { backend, key_id } => {
             metrics.unopened_credential();
             tracing::error!(
+                trace_id,
                 backend = &**backend,
                 key_id = &**key_id,
                 "a backend's credential cannot be opened; requests for it are answered with 503"
             );
         }
         Defect::UnknownBackend { backend } => tracing::error!(
+            trace_id,
             backend = &**backend,
             "the API tables name a backend that does not exist; requests for it are answered with \
              503 until `patgate backend create` makes it, or the tables name another one"

@@ -23,18 +23,17 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 
 use self::{
     acceptor::{Acceptor, ListenerLabels, Transport},
-    readiness::Readiness,
-    ring_watch::Objection,
     tls::ServerTls,
 };
 pub(crate) use self::{
     http::DESCRIPTORS as HTTP_DESCRIPTORS,
     listeners::{BindError, Listeners},
+    readiness::{Missing, Readiness},
 };
 use crate::{
     edge::grpc::{GrpcEdge, GrpcServer, secret::CallSecrets},
-    process::tasks::Tasks,
-    telemetry,
+    process::tasks::{Task, Tasks},
+    telemetry::{self, Exemplars},
     throttle::Throttle,
     wire::codec::frame::SERVICE,
 };
@@ -43,11 +42,12 @@ use crate::{
 pub(crate) struct Serving {
     pub(crate) edge: GrpcEdge,
     pub(crate) tls: ServerTls,
-    pub(crate) secrets: CallSecrets,
+    pub(crate) secrets: Arc<CallSecrets>,
     pub(crate) registry: Registry,
+    pub(crate) exemplars: Exemplars,
     pub(crate) lifetimes: Lifetimes,
-    /// The reason why the replica is not ready, while there is one.
-    pub(crate) objection: Objection,
+    /// Whether the start has ended, and what it lacks until then.
+    pub(crate) readiness: Readiness,
 }
 
 /// How many connections to hold, and when to close them and end the process.
@@ -69,11 +69,9 @@ pub(crate) async fn run(
     tasks: &Tasks,
     shutdown: CancellationToken,
 ) {
-    let Serving { edge, tls, secrets, mut registry, lifetimes, mut objection } = serving;
-    let readiness = Readiness::new(objection.clone());
+    let Serving { edge, tls, secrets, mut registry, exemplars, lifetimes, readiness } = serving;
     let closing = CancellationToken::new();
     let (reporter, health) = tonic_health::server::health_reporter();
-    readiness.set(true);
     report(&reporter, readiness.status()).await;
     let connections = TaskTracker::new();
     let open = Family::<ListenerLabels, Gauge>::default();
@@ -98,25 +96,23 @@ pub(crate) async fn run(
     };
     if let Some(listener) = listeners.grpc {
         let accepting = acceptor(Transport::Tcp, tls.grpc).accept_tcp(listener);
-        tasks.spawn("gRPC listener", closing.clone().run_until_cancelled_owned(accepting));
+        tasks.spawn(Task::GrpcListener, closing.clone().run_until_cancelled_owned(accepting));
     }
     if let Some(listener) = listeners.uds {
         let accepting = acceptor(Transport::Unix, None).accept_unix(listener);
-        tasks.spawn("gRPC listener", closing.clone().run_until_cancelled_owned(accepting));
+        tasks.spawn(Task::GrpcListener, closing.clone().run_until_cancelled_owned(accepting));
     }
     if let Some(listener) = listeners.http {
-        let served = http::serve(listener, tls.http, http::routes(readiness.clone(), registry));
+        let routes = http::routes(readiness.clone(), registry, exemplars);
+        let served = http::serve(listener, tls.http, routes);
         // Requests here are short; nothing is lost when the task ends with the process.
-        tasks.spawn("HTTP listener", closing.clone().run_until_cancelled_owned(served));
+        tasks.spawn(Task::HttpListener, closing.clone().run_until_cancelled_owned(served));
     }
-    if readiness.get().is_ok() {
-        tracing::info!("ready");
-    }
-
     let watched = async {
+        let mut changes = readiness.changes();
         loop {
-            objection.changed().await;
             report(&reporter, readiness.status()).await;
+            changes.next().await;
         }
     };
     tokio::select! {
@@ -125,7 +121,7 @@ pub(crate) async fn run(
         () = watched => {}
     }
     tasks.stop();
-    readiness.set(false);
+    readiness.drain();
     report(&reporter, ServingStatus::NotServing).await;
     tracing::info!(delay = ?lifetimes.drain_delay, "draining");
     sleep(lifetimes.drain_delay).await;
@@ -157,6 +153,7 @@ mod tests {
     async fn when_a_task_is_gone_it_drains_and_ends() {
         let mut registry = Registry::default();
         let (checker, ..) = hot(&mut registry);
+        let exemplars = checker.metrics.exemplars();
         let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = http.local_addr().unwrap();
         let listeners = Listeners { grpc: None, uds: None, http: Some(http) };
@@ -170,18 +167,21 @@ mod tests {
         let tasks = Tasks::default();
         let dies = CancellationToken::new();
         let dying = dies.clone();
-        tasks.spawn("feed", async move {
+        tasks.spawn(Task::FeedReader, async move {
             dying.cancelled().await;
             panic!("on purpose");
         });
         let edge = GrpcEdge::new(Arc::new(checker));
+        let readiness = Readiness::starting();
+        readiness.started();
         let serving = Serving {
             edge,
             tls: ServerTls::default(),
             secrets: CallSecrets::new(Vec::new()),
             registry,
+            exemplars,
             lifetimes,
-            objection: Objection::none(),
+            readiness,
         };
         let never = CancellationToken::new();
         let running = tokio::spawn({
@@ -205,6 +205,6 @@ mod tests {
         }
         running.await.unwrap();
         let reason = tasks.outcome().unwrap_err().to_string();
-        assert!(reason.starts_with("the feed panicked"), "{reason}");
+        assert!(reason.starts_with("the reader of the feed panicked"), "{reason}");
     }
 }

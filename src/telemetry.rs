@@ -1,4 +1,4 @@
-//! Logs, and every metric by name.
+//! Logs, traces, and every metric by name.
 //!
 //! Label values come from closed sets: never a token, a user, a path or a model. Every series exists
 //! from the start, at 0: a series that begins with its first event hides this event from
@@ -12,14 +12,16 @@ mod logs;
 mod metrics;
 pub(crate) mod outlet;
 mod results;
+mod traces;
 
 pub(crate) use self::{
     at_scrape::{show_bounds, show_readiness, show_watermark},
-    exposition::metrics_page,
-    logs::{flush, last_words},
+    exposition::{Exemplars, metrics_page},
+    logs::{flush, last_words, replace_filter},
     results::{
         CanaryRound, EntryContent, FrameResult, HandshakeResult, LastUseResult, LookupResult,
         MetricResult, RecordResult, ReloadResult, Store, TlsListener,
     },
+    traces::{CheckSpan, CheckSummary, LookupTrace, RoundTrip, StoreQuestion, Traces},
 };
-pub use self::{logs::init, metrics::Metrics};
+pub use self::{logs::init, metrics::Metrics, traces::TracesError};

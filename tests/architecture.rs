@@ -71,7 +71,7 @@ const ROOMS: &[Room] = &[
     Room { name: "wire", modules: &["wire"], uses: &[CORE] },
     Room { name: "postgres", modules: &["postgres"], uses: &[CORE, "process"] },
     Room { name: "config", modules: &["config"], uses: &[CORE, "files", "postgres"] },
-    Room { name: "telemetry", modules: &["telemetry"], uses: &[CORE, "config"] },
+    Room { name: "telemetry", modules: &["telemetry"], uses: &[CORE, "config", "files"] },
     Room {
         name: "redis",
         modules: &["redis_client"],
@@ -148,11 +148,16 @@ const ROOMS: &[Room] = &[
 /// Crates that only some rooms, or some modules of a room, may name.
 const OUTSIDE: &[(&str, &[&str])] = &[
     ("anyhow", &["cli"]),
+    // In the core, only the key ring is swapped; all else takes what is current as an argument.
+    ("arc_swap", &["app", "check", "edge", "keyring", "redis_client", "server"]),
     ("axum", &["server", "telemetry"]),
     ("clap", &["cli"]),
     ("deadpool", &["postgres", "redis_client", "resolve"]),
     ("h2", &["cli", "edge"]),
     ("hyper", &["server"]),
+    ("opentelemetry", &["telemetry::traces"]),
+    ("opentelemetry_otlp", &["telemetry::traces"]),
+    ("opentelemetry_sdk", &["telemetry::traces"]),
     ("prost", &["wire"]),
     ("prost_types", &["wire"]),
     (
@@ -175,7 +180,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
             "server::ring_fit",
         ],
     ),
-    ("tonic", &["edge", "server", "wire"]),
+    ("tonic", &["edge", "server", "telemetry::traces", "wire"]),
 ];
 
 /// Crates and items that the core must not name: it does no I/O, logs nothing and reads no clock.
@@ -184,13 +189,47 @@ const NOT_IN_CORE: &[&str] = &[
     "tokio_util",
     "futures_util",
     "tracing",
-    "arc_swap",
     "std::env",
     "std::fs",
     "std::net",
     "std::process",
     "std::thread",
 ];
+
+/// Modules that start tasks or threads without [`Tasks`], which ends the process if a task dies. A
+/// background task must be a variant of `Task`, so that `tests/integration/supervision.rs` tries its
+/// death; what is here ends with the call that it is for, or says itself that it has ended.
+///
+/// [`Tasks`]: ../src/process/tasks.rs
+const SPAWNS: &[(&str, &str)] = &[
+    ("admin::store::lock_watch", "belongs to one transaction of a command"),
+    ("app::api_reload", "compiles tables; the reader of API tables waits for it"),
+    ("app::file_watch", "reads files; the task that watches them waits for it"),
+    ("app::log_filter", "reads a file; the reader of the log's filter waits for it"),
+    ("app::postgres_watch", "reads files; the watch of Postgres waits for it"),
+    ("check::decision_log::writer", "a thread; the writer of the decision log ends with it"),
+    ("cli::check::replica", "one connection of a command"),
+    ("edge::grpc", "one check that waits; if it dies, Envoy's stream is reset"),
+    ("postgres::address", "reads files; its caller waits for it"),
+    ("postgres::primary", "one search; if it dies, its callers get an error"),
+    ("process::low_priority", "a thread that its caller waits for, and whose panic it gets"),
+    ("process::tasks", "the supervisor"),
+    ("redis_client::access", "reads files; its caller waits for it"),
+    ("resolve::batch", "one batch of lookups; if it dies, its callers answer 503"),
+    ("resolve::flight", "one lookup; if it dies, its callers answer 503"),
+    ("server", "the connections of Envoy; if one dies, Envoy makes another"),
+    ("server::acceptor", "one connection of Envoy"),
+    ("server::http", "one connection, or one answer"),
+    ("server::tls", "reads files; the reader of certificates waits for it"),
+    ("telemetry::logs", "a thread that catches its panics"),
+    (
+        "telemetry::traces",
+        "exports the last spans; the end of the process waits for it, not for long",
+    ),
+];
+
+/// Names that start a task or a thread, or something that does.
+const SPAWNERS: &[&str] = &["JoinSet", "TaskTracker", "spawn_scoped", "thread::Builder"];
 
 /// A module of the core for tests only.
 const TESTING: &str = "testing";
@@ -316,6 +355,28 @@ fn the_diagram_shows_the_rooms() {
     }
 }
 
+/// A task that is not supervised could die unnoticed.
+#[test]
+fn tasks_are_started_where_their_death_is_noticed() {
+    let mut wrong = Vec::new();
+    let mut used = BTreeSet::new();
+    for source in sources().iter().filter(|source| source.spawns()) {
+        let place = source.place.join("::");
+        if SPAWNS.iter().any(|(listed, _)| *listed == place) {
+            used.insert(place);
+        } else {
+            wrong.push(format!(
+                "{}: start it with `Tasks::spawn`, as a variant of `Task`, or add it to SPAWNS",
+                source.path.display()
+            ));
+        }
+    }
+    for (listed, _) in SPAWNS.iter().filter(|(listed, _)| !used.contains(*listed)) {
+        wrong.push(format!("`{listed}` starts nothing: remove it from SPAWNS"));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 fn room(module: &str) -> Option<&'static Room> {
     ROOMS.iter().find(|room| room.modules.contains(&module))
 }
@@ -398,6 +459,19 @@ impl Source {
     fn is_in(&self, module: &str) -> bool {
         let mut place = self.place.iter();
         module.split("::").all(|part| place.next().is_some_and(|own| own == part))
+    }
+
+    /// Returns whether it starts a task or a thread without `Tasks`.
+    fn spawns(&self) -> bool {
+        let calls = ["spawn(", "spawn_blocking(", "spawn_local("].iter().any(|call| {
+            self.text.match_indices(call).any(|(at, _)| {
+                let before = &self.text[..at];
+                let bare = !before.ends_with(|c: char| c.is_alphanumeric() || "_.:".contains(c));
+                let of = ["tokio::", "task::", "thread::"];
+                (bare && !before.ends_with("fn ")) || of.iter().any(|path| before.ends_with(path))
+            })
+        });
+        calls || SPAWNERS.iter().any(|name| words(&self.text, name).next().is_some())
     }
 
     /// Returns the other top-level modules that it names.

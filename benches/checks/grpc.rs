@@ -107,6 +107,8 @@ pub(crate) struct Connection {
     io: Box<dyn Duplex>,
     /// The header fields of the first request in full; later requests refer to the dynamic table.
     fields: Vec<u8>,
+    /// The number of these fields.
+    count: usize,
     next_stream: u32,
     /// Bytes that the server is ready to accept.
     window: i64,
@@ -137,7 +139,8 @@ impl Connection {
         outgoing.extend(frame(WINDOW_UPDATE, 0, &(i32::MAX - INITIAL_WINDOW as i32).to_be_bytes()));
         Ok(Self {
             io,
-            fields: frame(HEADERS, END_HEADERS, &remembered()),
+            fields: frame(HEADERS, END_HEADERS, &remembered(&FIELDS)),
+            count: FIELDS.len(),
             next_stream: 1,
             window: INITIAL_WINDOW,
             outgoing,
@@ -147,6 +150,13 @@ impl Connection {
             good: 0,
             ended: 0,
         })
+    }
+
+    /// As an Envoy that traces: each call is part of this trace.
+    pub(crate) fn in_trace(self, traceparent: &str) -> Self {
+        let fields: Vec<_> = FIELDS.into_iter().chain([("traceparent", traceparent)]).collect();
+        let first = frame(HEADERS, END_HEADERS, &remembered(&fields));
+        Self { fields: first, count: fields.len(), ..self }
     }
 
     /// For a flood: counts refusals, and accepts nothing else.
@@ -228,7 +238,7 @@ impl Connection {
             self.outgoing[start + 5..start + HEAD].copy_from_slice(&self.next_stream.to_be_bytes());
         }
         if self.next_stream == 1 {
-            self.fields = frame(HEADERS, END_HEADERS, &recalled());
+            self.fields = frame(HEADERS, END_HEADERS, &recalled(self.count));
         }
         self.next_stream += 2;
         true
@@ -296,9 +306,9 @@ fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Writes fields in full, for the dynamic table (RFC 7541, section 6.2.1).
-fn remembered() -> Vec<u8> {
+fn remembered(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
-    for (name, value) in FIELDS {
+    for (name, value) in fields {
         block.push(0x40);
         for text in [name, value] {
             block.push(u8::try_from(text.len()).unwrap());
@@ -310,6 +320,6 @@ fn remembered() -> Vec<u8> {
 
 /// Writes each field by its place in the dynamic table (section 6.1). The last inserted field is at
 /// 62.
-fn recalled() -> Vec<u8> {
-    (0..FIELDS.len()).rev().map(|place| 0x80 | (62 + place as u8)).collect()
+fn recalled(count: usize) -> Vec<u8> {
+    (0..count).rev().map(|place| 0x80 | (62 + place as u8)).collect()
 }

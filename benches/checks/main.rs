@@ -32,6 +32,7 @@ mod site;
 mod statistics;
 mod tap;
 mod throughput;
+mod traces;
 
 use std::process::{Command, ExitCode};
 
@@ -53,9 +54,10 @@ fn main() -> ExitCode {
         ["large"] => return everything(Plan::chosen(Task::Large)),
         ["neighbours"] => neighbours::measure(&mut Bench::prepare(Plan::chosen(Task::Everything))),
         ["revocation"] => revocation::measure(&mut Bench::prepare(Plan::chosen(Task::Everything))),
+        ["traces"] => traces::measure(&mut Bench::prepare(Plan::chosen(Task::Everything))),
         _ => {
             eprintln!(
-                "usage: checks [large | check | neighbours | revocation | allow-all SOCKET | \
+                "usage: checks [large | check | neighbours | revocation | traces | allow-all SOCKET | \
                  read-costly NUMBER]"
             );
             return ExitCode::from(2);

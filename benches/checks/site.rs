@@ -83,7 +83,8 @@ impl Site {
             let root = connect(&self.postgres_url("postgres", "postgres")).await;
             execute(&root, &format!("CREATE DATABASE {name}")).await;
             let url = self.postgres_url("postgres", name);
-            postgres::migrate(&url.clone().into()).await.unwrap();
+            let address = postgres::Address::of_one("postgres.url", &url.clone().into()).unwrap();
+            postgres::migrate(&address).await.unwrap();
             execute(
                 &root,
                 "DO $$ BEGIN

@@ -3,28 +3,18 @@
 //! A check uses the tables that were current when it began. Tables with an error are not loaded:
 //! the previous ones stay in use.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
-use tokio::{
-    sync::Notify,
-    task::spawn_blocking,
-    time::{sleep, timeout},
-};
+use tokio::{sync::Notify, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
+use super::file_watch::{self, WatchedFiles};
 use crate::{
     api::{Apis, TableErrors, TableSource},
-    files::{api_tables, settled::Settled},
+    files::api_tables,
     telemetry::{Metrics, ReloadResult},
 };
-
-/// How often the files are read. They are few and small, and comparing their content works on every
-/// file system, unlike notifications and modification times.
-const EVERY: Duration = Duration::from_secs(1);
-
-/// Time until the files are read again after a signal, because their writer may not have finished.
-const AGAIN: Duration = Duration::from_millis(50);
 
 type ReadSources = Result<Vec<TableSource>, TableErrors>;
 
@@ -35,17 +25,16 @@ pub(crate) struct ApiReloader {
     pub(crate) asked: Arc<Notify>,
     paths: Vec<PathBuf>,
     metrics: Metrics,
-    /// Half a table may protect less.
-    files: Settled<ReadSources>,
+    /// Half a table may protect less, so content is taken up once it has settled.
+    in_use: Vec<TableSource>,
 }
 
 impl ApiReloader {
     /// Loads the tables. At startup, they must have no errors.
     pub(crate) fn load(paths: Vec<PathBuf>, metrics: Metrics) -> Result<Self, TableErrors> {
-        let sources = api_tables::read(&paths)?;
-        let apis = Arc::new(ArcSwap::from_pointee(Apis::compile(&sources)?));
-        let asked = Arc::default();
-        Ok(Self { apis, asked, paths, metrics, files: Settled::new(Ok(sources)) })
+        let in_use = api_tables::read(&paths)?;
+        let apis = Arc::new(ArcSwap::from_pointee(Apis::compile(&in_use)?));
+        Ok(Self { apis, asked: Arc::default(), paths, metrics, in_use })
     }
 
     /// Reads the files until `stop`.
@@ -54,34 +43,21 @@ impl ApiReloader {
         if self.paths.is_empty() {
             return stop.cancelled().await;
         }
+        let in_use = Ok(std::mem::take(&mut self.in_use));
         let asked = Arc::clone(&self.asked);
-        while let Some(asked) = stop.run_until_cancelled(timeout(EVERY, asked.notified())).await {
-            let Some(read) = self.read().await else { return };
-            if asked.is_err() {
-                if let Some(read) = self.files.take(read) {
-                    self.take_up(read).await;
-                }
-                continue;
-            }
-            sleep(AGAIN).await;
-            let Some(again) = self.read().await else { return };
-            if again == read {
-                self.files.force(read.clone());
-                self.take_up(read).await;
-            } else {
-                // Read again until it has settled.
-                self.asked.notify_one();
-            }
-        }
+        file_watch::watch(self, in_use, asked, stop).await;
     }
+}
 
-    /// Returns `None` if the process ends.
-    async fn read(&self) -> Option<ReadSources> {
+impl WatchedFiles for ApiReloader {
+    type Content = ReadSources;
+
+    fn reader(&self) -> impl FnOnce() -> ReadSources + Send + 'static {
         let paths = self.paths.clone();
-        spawn_blocking(move || api_tables::read(&paths)).await.ok()
+        move || api_tables::read(&paths)
     }
 
-    async fn take_up(&self, read: ReadSources) {
+    async fn take_up(&mut self, read: ReadSources) {
         let compile = move || read.and_then(|sources| Apis::compile(&sources));
         let Ok(compiled) = spawn_blocking(compile).await else { return };
         match compiled {
@@ -103,8 +79,10 @@ mod tests {
     use std::fs;
 
     use prometheus_client::registry::Registry;
+    use tokio::time::sleep;
 
     use super::*;
+    use crate::app::file_watch::{AGAIN, EVERY};
 
     /// If the signal comes during a write, the file is read after the write.
     #[tokio::test(start_paused = true)]

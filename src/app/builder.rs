@@ -1,31 +1,33 @@
 //! Builds the larger parts of patgate from the configuration.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use super::{Error, canary::Canary};
+use super::{Error, canary::Canary, ring_reload::OpenedStores, stores::VerifiedStores};
 use crate::{
     clock::Clock,
     config::{self, Config},
-    feed::{FeedReader, Lease, POOLED_FEED, Relay},
+    feed::{FeedReader, Lease, Relay},
     freshness::{AgeBounds, KnownChanges},
-    keyring::KeyRing,
-    postgres::{self, BackgroundWriter, Postgres, PostgresSettings},
+    keyring::LiveRing,
+    postgres::{self, AddressCounters, BackgroundWriter, Postgres, PostgresSettings, Refusals},
     process::tasks::Tasks,
     redis_client::access::RedisAccess,
     resolve::{
         Load, MemoryTier, Resolver, TierContext, Tiers, postgres::lookups, redis::RedisTier,
     },
     seal::Sealer,
-    telemetry::{Metrics, Store},
+    telemetry::{Metrics, ReloadResult, Store},
 };
 
 /// Memory for backends that API tables name: enough for hundreds of them, with long credentials.
 const BACKENDS_MEMORY: u64 = 2 << 20;
 
-/// The values from which the larger parts are built, and which they share.
-pub(super) struct Builder<'c> {
-    pub(super) config: &'c Config,
-    pub(super) ring: KeyRing,
+/// The values from which the larger parts are built, and which they share. Everything that reads a
+/// store is built here, from stores that have passed their checks.
+pub(super) struct Builder {
+    stores: VerifiedStores,
+    pub(super) config: Arc<Config>,
+    pub(super) ring: LiveRing,
     pub(super) clock: Arc<Clock>,
     pub(super) changes: Arc<KnownChanges>,
     pub(super) redis: Option<Arc<RedisAccess>>,
@@ -33,56 +35,43 @@ pub(super) struct Builder<'c> {
     pub(super) tasks: Tasks,
 }
 
-impl Builder<'_> {
-    /// Returns the feed after a first poll, so that the first check can already judge what other
-    /// replicas have left in Redis.
-    pub(super) async fn reader(&self) -> Result<FeedReader, Error> {
-        // One connection for polling; the listener and the lock of the leader each have another
-        // one.
+/// What does not depend on the stores.
+#[derive(Clone)]
+pub(super) struct SharedParts {
+    pub(super) ring: LiveRing,
+    /// The way to Redis. What there is to read, only the stores say.
+    pub(super) redis: Option<Arc<RedisAccess>>,
+    pub(super) metrics: Metrics,
+    pub(super) tasks: Tasks,
+    /// What a change of the key ring concerns, once the gate is open.
+    pub(super) opened: Arc<OnceLock<OpenedStores>>,
+}
+
+impl Builder {
+    pub(super) fn of(stores: VerifiedStores, config: &Arc<Config>, parts: SharedParts) -> Self {
+        let SharedParts { ring, redis, metrics, tasks, opened: _ } = parts;
+        let changes = Arc::new(KnownChanges::of(stores.installation()));
+        let config = Arc::clone(config);
+        let clock = Arc::default();
+        Self { stores, config, ring, clock, changes, redis, metrics, tasks }
+    }
+
+    /// Returns the reader of the feed, which has one connection for polling; the listener and the
+    /// lock of the leader each have another one.
+    pub(super) fn reader(&self) -> FeedReader {
         let settings = self.config.feed();
-        let pool = postgres::connect(&settings).await?;
-        if self.config.feed_url.is_some() {
-            let feed = postgres::identify(&pool).await.map_err(Error::NoFeed)?;
-            let postgres = self.changes.installation();
-            if feed != postgres {
-                return Err(Error::FeedElsewhere { feed, postgres });
-            }
-        }
-        pool.close().await;
-        // Listens only if the connection is known to reach Postgres without a transaction pooler.
-        let listens = match self.config.feed_url {
-            None => false,
-            Some(_) => match postgres::is_pooled(&settings).await {
-                Ok(true) if self.config.relay => return Err(Error::PooledRelay),
-                Ok(true) => {
-                    tracing::warn!("{POOLED_FEED}");
-                    false
-                }
-                Ok(false) => true,
-                Err(error) => {
-                    tracing::warn!(
-                        %error,
-                        "cannot determine whether feed.url leads through a connection pooler; \
-                         until the next start, this replica notices changes by polling. The test \
-                         needs two connections",
-                    );
-                    false
-                }
-            },
-        };
-        let reader = FeedReader {
+        FeedReader {
             changes: Arc::clone(&self.changes),
             clock: Arc::clone(&self.clock),
             postgres: self.postgres(&settings),
             settings,
-            listens,
+            listens: self.stores.listens(),
             lease: Lease::new(self.config.max_staleness),
             metrics: self.metrics.clone(),
             tasks: self.tasks.clone(),
             max_staleness: self.config.max_staleness,
-        };
-        reader.begin().await;
-        Ok(reader)
+            distrusted: Arc::default(),
+        }
     }
 
     pub(super) fn relay(&self) -> Option<Relay> {
@@ -91,7 +80,7 @@ impl Builder<'_> {
     }
 
     pub(super) fn resolver(&self, postgres: &Postgres) -> Result<Resolver, Error> {
-        let config = self.config;
+        let config = &*self.config;
         let redis = match self.redis.as_ref().zip(config.redis.as_ref()) {
             Some((access, settings)) => {
                 let metrics = self.metrics.clone();
@@ -129,7 +118,7 @@ impl Builder<'_> {
     }
 
     pub(super) fn canary(&self, resolver: &Resolver) -> Option<Canary> {
-        let config = self.config;
+        let config = &*self.config;
         config.canary_every.map(|every| {
             Canary::new(
                 every,
@@ -164,5 +153,23 @@ impl Builder<'_> {
         let settings = self.config.postgres.clone();
         let counters = self.counters(&settings);
         BackgroundWriter::new(settings, self.changes.installation(), counters)
+    }
+}
+
+/// Counts what happens at the addresses of Postgres, from the first connection on.
+pub(super) fn count_addresses(config: &Config, metrics: &Metrics) {
+    let refusals = Refusals::shown_in(metrics.credentials_refused(Store::Postgres));
+    let reloads = |result| metrics.credential_reloads(Store::Postgres, result);
+    for (setting, address) in
+        [("postgres.url", Some(&config.postgres.address)), ("feed.url", config.feed.as_ref())]
+    {
+        if let Some(address) = address {
+            address.count_into(AddressCounters {
+                refusals: refusals.clone(),
+                loaded: reloads(ReloadResult::Loaded),
+                refused: reloads(ReloadResult::Refused),
+                moves: metrics.primary_changes(setting),
+            });
+        }
     }
 }

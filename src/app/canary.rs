@@ -71,7 +71,7 @@ impl Canary {
 
     async fn round(&mut self) -> CanaryRound {
         // Loads the canary into memory, so that memory holds what is about to change.
-        let _ = self.principals.get(&self.id, clock::now()).await;
+        let _ = self.principals.get(&self.id, clock::now(), None).await;
         let sent = clock::now();
         let revoked = match self.flip().await {
             Ok(revoked) => revoked,
@@ -108,7 +108,7 @@ impl Canary {
 
 /// Returns whether memory shows this state. A lookup without an answer shows nothing.
 async fn shows(principals: &Arc<Tiers<Principals>>, canary: &TokenId, revoked: bool) -> bool {
-    let known = principals.get(canary, clock::now()).await;
+    let known = principals.get(canary, clock::now(), None).await;
     known.is_ok_and(|known| {
         known.found.value.as_ref().is_some_and(|canary| canary.revoked == revoked)
     })

@@ -2,7 +2,7 @@
 
 use crate::{
     config::{Config, RedisSettings, RedisTopology},
-    postgres::{self, ConnectError, ConnectionDemand},
+    postgres::{self, Address, ConnectError, ConnectionDemand},
     process::descriptors,
     server,
 };
@@ -54,13 +54,17 @@ fn redis_connections(redis: &RedisSettings) -> usize {
 ///
 /// If Postgres cannot be reached.
 pub(crate) async fn connection_shortage(config: &Config) -> Result<Option<String>, ConnectError> {
-    let feed = config.feed_url.is_some().then(|| config.feed());
+    let feed = config.feed.is_some().then(|| config.feed());
     let last_uses = 1;
     let canary = u32::from(config.canary_every.is_some());
-    let listener = u32::from(config.feed_url.is_some());
+    let listener = u32::from(config.feed.is_some());
+    // Among several servers, the search for the primary connects to each of them.
+    let search = u32::from(config.postgres.address.has_several());
+    let feed_search = u32::from(config.feed.as_ref().is_some_and(Address::has_several));
+    let others = last_uses + canary + search;
     let demand = ConnectionDemand {
-        lookups: config.postgres.max_connections.saturating_add(last_uses + canary),
-        feed: 1 + listener + u32::from(config.relay),
+        lookups: config.postgres.max_connections.saturating_add(others),
+        feed: 1 + listener + u32::from(config.relay) + feed_search,
     };
     postgres::shortage(&config.postgres, feed.as_ref(), demand).await
 }

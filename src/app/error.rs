@@ -11,7 +11,8 @@ use crate::{
     postgres::{ConnectError, SchemaError},
     process::tasks::TaskEnded,
     redis_client::access::RedisAccessError,
-    server::{BindError, tls::TlsError},
+    server::{BindError, Missing, tls::TlsError},
+    telemetry::TracesError,
 };
 
 /// Why patgate did not start, or stopped.
@@ -32,6 +33,9 @@ pub enum Error {
     /// The certificates of a listener cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Traces cannot be exported with these settings.
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     /// The database cannot be reached.
     #[error(transparent)]
     Postgres(#[from] ConnectError),
@@ -57,6 +61,9 @@ pub enum Error {
     /// Postgres cannot be used at `feed.url`.
     #[error("feed.url: {0}")]
     NoFeed(SchemaError),
+    /// Redis cannot be used, and the setting `start.require` needs it.
+    #[error("redis.url: {0}")]
+    NoRedis(String),
     /// The settings of Redis, or the files that they name, cannot be used.
     #[error(transparent)]
     Redis(#[from] RedisAccessError),
@@ -72,4 +79,47 @@ pub enum Error {
     /// A task that must not end has ended.
     #[error(transparent)]
     Task(#[from] TaskEnded),
+}
+
+impl Error {
+    /// Says what is missing to a reader who may be anyone: without hosts and logins, which the error
+    /// itself may name.
+    pub(super) fn missing(&self) -> Missing {
+        match self {
+            Self::Postgres(error) => Missing::new(error.key(), UNREACHABLE),
+            Self::Schema(error) => Missing::new("postgres.url", in_short(error)),
+            Self::NoFeed(error) => Missing::new("feed.url", in_short(error)),
+            Self::FeedElsewhere { .. } => {
+                Missing::new("feed.url", "leads to another installation than postgres.url")
+            }
+            Self::PooledRelay => Missing::new(
+                "feed.url",
+                "leads through a connection pooler in transaction mode, and feed.relay needs a session",
+            ),
+            Self::NoRedis(_) | Self::Redis(_) | Self::RedisPool(_) => {
+                Missing::new("redis.url", "Redis cannot be used")
+            }
+            _ => Missing::new("start", "an error that the log describes"),
+        }
+    }
+}
+
+const UNREACHABLE: &str = "Postgres cannot be reached";
+
+fn in_short(error: &SchemaError) -> &'static str {
+    match error {
+        SchemaError::Unreachable(_) => UNREACHABLE,
+        SchemaError::Absent => "the database has no patgate schema; run `patgate migrate`",
+        SchemaError::Nameless | SchemaError::Older(_) => {
+            "the schema is older than this release needs; run `patgate migrate`"
+        }
+        SchemaError::Newer(_) => "the schema is newer than this release knows; upgrade patgate",
+        SchemaError::Denied(_) => "the login cannot read the schema",
+        SchemaError::MayAdminister { .. } => {
+            "the login may administer patgate; it must be a member of patgate_serve only"
+        }
+        SchemaError::MayNotMigrate(_) | SchemaError::Locked(_) | SchemaError::Migrate(_) => {
+            "the schema cannot be used"
+        }
+    }
 }

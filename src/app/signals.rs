@@ -4,10 +4,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{App, Error};
-use crate::{config::Config, telemetry};
+use crate::{
+    config::Config,
+    process::tasks::{Task, Tasks},
+    telemetry,
+};
 
-/// Runs `patgate serve` until SIGTERM or SIGINT. On SIGHUP, it reads the API tables again and opens
-/// the file of the decision log again.
+/// Runs `patgate serve` until SIGTERM or SIGINT. On SIGHUP, it reads the API tables, the key ring and
+/// the settings again at once, and opens the file of the decision log again.
 ///
 /// # Errors
 ///
@@ -21,19 +25,20 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     // From now on, SIGHUP no longer ends the process.
     let mut hangup = listen(SignalKind::hangup())?;
     let stop = shutdown.clone();
-    tokio::spawn(async move {
+    let tasks = Tasks::default();
+    tasks.spawn_owned(Task::TerminationReceiver, async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
         stop.cancel();
     });
-    let app = App::build(&config).await?;
+    let app = App::build_with(&config, tasks).await?;
     let reload = app.reload();
     let reopen_log = app.reopen_log();
-    app.tasks.spawn("receiver of SIGHUP", async move {
+    app.tasks.spawn(Task::HangupReceiver, async move {
         while hangup.recv().await.is_some() {
-            reload.notify_one();
+            reload();
             reopen_log();
         }
     });

@@ -109,7 +109,7 @@ impl<'r> CheckDetails<'r> {
             shown: parts.body.len(),
             principal: self.context.principal.as_deref(),
             domain: self.context.domain.as_deref(),
-            action: self.request.as_ref().and_then(|request| request.action.as_ref()),
+            action: self.action(),
             model: self.context.model.as_deref(),
         }
     }
@@ -117,6 +117,11 @@ impl<'r> CheckDetails<'r> {
     /// The names of the cookies that patgate removes before the request goes to a backend.
     pub(super) fn cookies(&self) -> &[Box<str>] {
         self.api_path.as_ref().map_or(&[], ApiPath::cookies)
+    }
+
+    /// The rule that matched, if the request was read that far.
+    pub(super) fn action(&self) -> Option<&Action<'r>> {
+        self.request.as_ref().and_then(|request| request.action.as_ref())
     }
 
     /// The domain that the request names.

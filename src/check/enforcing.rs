@@ -2,7 +2,7 @@
 //! and limits how often a token is denied.
 
 use super::{
-    CheckOutcome, Checker,
+    CheckOutcome, Checker, Stores,
     details::{CheckDetails, PendingDenial},
     known_by,
 };
@@ -16,6 +16,7 @@ use crate::{
     refusal::{Denial, Refusal},
     request::RejectedRequest,
     resolve::Resolved,
+    telemetry::CheckSpan,
     token::{TokenId, VerifiedToken},
 };
 
@@ -23,14 +24,16 @@ impl Checker {
     /// Denies a request that was rejected before any lookup.
     pub(super) async fn reject<'r>(
         &self,
+        stores: &Stores,
         rejected: RejectedRequest<'r>,
         started: Tick,
+        span: Option<&CheckSpan>,
     ) -> (PendingDenial, CheckDetails<'r>) {
         let RejectedRequest { refusal, api_path, api_style, among } = rejected;
         // The ramp's share counts only verified tokens.
         let among = among.filter(|_| self.mode.depends_on_domain(refusal));
         let proven = match &among {
-            Some(token) => self.proven(token, started).await,
+            Some(token) => self.proven(stores, token, started, span).await,
             None => None,
         };
         let (subject, provenance) = proven.unwrap_or_default();
@@ -41,16 +44,18 @@ impl Checker {
     /// Makes a decision from a denial.
     pub(super) async fn enforce<'r>(
         &self,
+        stores: &Stores,
         refused: PendingDenial,
         details: CheckDetails<'r>,
         started: Tick,
+        span: Option<&CheckSpan>,
     ) -> (CheckOutcome, CheckDetails<'r>) {
         let mut details = CheckDetails { provenance: refused.provenance, ..details };
         let denial = refused.denial;
         let decision =
             if self.mode.depends_on_domain(denial.refusal) && refused.context.domain.is_none() {
                 let named = details.named();
-                let known = self.named_domain(named.as_ref(), started).await;
+                let known = self.named_domain(stores, named.as_ref(), started, span).await;
                 if let Some(known) = &known {
                     details.provenance.add(known.provenance());
                 }
@@ -89,23 +94,28 @@ impl Checker {
     /// Looks up the domain whose mode applies, until the deadline.
     async fn named_domain(
         &self,
+        stores: &Stores,
         named: Option<&DomainRef>,
         started: Tick,
+        span: Option<&CheckSpan>,
     ) -> Option<Resolved<Domain>> {
         let until = started.after(self.deadline);
-        known_by(until, &self.resolver.domains, named?, clock::now()).await.ok()
+        known_by(until, &stores.resolver.domains, named?, clock::now(), span).await.ok()
     }
 
     /// Verifies the token and returns its owner, if that succeeds before the deadline.
     async fn proven(
         &self,
+        stores: &Stores,
         token: &VerifiedToken,
         started: Tick,
+        span: Option<&CheckSpan>,
     ) -> Option<(Option<(TokenId, UserId)>, Provenance)> {
         let until = started.after(self.deadline);
-        let known = known_by(until, &self.resolver.principals, &token.id(), started).await.ok()?;
+        let principals = &stores.resolver.principals;
+        let known = known_by(until, principals, &token.id(), started, span).await.ok()?;
         let subject = |principal: &Principal| (principal.token, principal.owner);
-        let now = self.clock.now(known.at);
+        let now = stores.clock.now(known.at);
         let proven = now.and_then(|now| {
             decide::authenticate(token, known.found.value.as_deref(), now).ok().map(subject)
         });

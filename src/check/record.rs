@@ -1,4 +1,4 @@
-//! Counts a decision and records it in the decision log.
+//! Counts a decision, and records it in the decision log and in its trace.
 
 use std::{
     borrow::Cow,
@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Checker,
+    CallMetadata, CheckStep, Checker,
     details::{CheckDetails, ReadRequest},
 };
 use crate::{
@@ -18,17 +18,18 @@ use crate::{
     decision::Decision,
     legible::logged,
     operation::EntityType,
-    trace_context::TraceContext,
+    refusal::{Denial, Refusal},
+    telemetry::{CheckSpan, CheckSummary},
 };
 
 impl Checker {
-    /// Counts a decision, and logs it if the log admits it.
+    /// Counts a decision, ends its span if it has one, and logs it if the log admits it.
     pub(super) fn record(
         &self,
         method: &str,
         decided: (Decision, CheckDetails<'_>),
         request_id: Cow<'_, str>,
-        trace: Option<TraceContext>,
+        (call, span): (CallMetadata, Option<Box<CheckSpan>>),
         started: Tick,
     ) {
         let decision = &decided.0;
@@ -37,11 +38,17 @@ impl Checker {
         let outcome = decision.outcome().as_str();
         let code = decision.code();
         self.metrics.decided(outcome, code, decision.is_enforced(), took);
+        if let Some(trace) = call.trace.filter(|trace| trace.sampled) {
+            self.metrics.traced_decision(trace.trace_id, took, ended);
+        }
+        if let Some(span) = span {
+            span.end(ended, &summary(decision, &decided.1, call.step));
+        }
         if self.log.admits(decision, ended) {
             let request_id = request_id.into_owned();
             let write = || {
                 let record = self.record_of(method, decided, request_id, ended, took);
-                self.log.write(Record { trace, ..record });
+                self.log.write(Record { trace: call.trace, ..record });
             };
             // A failure here must not change the answer.
             if catch_unwind(AssertUnwindSafe(write)).is_err() {
@@ -77,8 +84,39 @@ impl Checker {
     }
 }
 
-/// Returns what the request names. Parts of the request that the decision did not need are read only
-/// now, so that only logged requests pay for it.
+/// Returns what the span of a decided check says.
+#[cold]
+fn summary(decision: &Decision, details: &CheckDetails<'_>, step: CheckStep) -> CheckSummary {
+    let operation = decision.operation().or(details.action().map(|action| action.operation));
+    let cannot_decide = |denial: &&Denial| denial.refusal == Refusal::Unavailable;
+    CheckSummary {
+        outcome: decision.outcome().as_str(),
+        code: Some(decision.code()),
+        enforced: Some(decision.is_enforced()),
+        tier: details.provenance.tier.as_str(),
+        operation: operation.map(|operation| operation.as_str()),
+        step: step.as_str(),
+        error: decision.denial().filter(cannot_decide).map(|_| decision.code()),
+    }
+}
+
+/// Ends the span of a first check whose answer asks for the body.
+#[cold]
+pub(super) fn end_undecided(span: CheckSpan, details: &CheckDetails<'_>) {
+    let check = CheckSummary {
+        outcome: "needs_body",
+        code: None,
+        enforced: None,
+        tier: details.provenance.tier.as_str(),
+        operation: details.action().map(|action| action.operation.as_str()),
+        step: CheckStep::First.as_str(),
+        error: None,
+    };
+    span.end(clock::now(), &check);
+}
+
+/// Returns what the request names. Parts of the request that the decision did not need are read only now, so that
+/// only logged requests pay for it.
 fn requested_access(
     details: CheckDetails<'_>,
     method: &str,

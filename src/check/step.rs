@@ -23,6 +23,15 @@ impl CheckStep {
             Some(_) => None,
         }
     }
+
+    /// Returns the word for a step of two; `None` for the only check.
+    pub(crate) fn as_str(self) -> Option<&'static str> {
+        match self {
+            Self::Only => None,
+            Self::First => Some("first"),
+            Self::Second => Some("second"),
+        }
+    }
 }
 
 #[cfg(test)]

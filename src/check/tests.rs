@@ -1,9 +1,13 @@
 //! A check whose memory knows what it needs.
 
+mod keys;
 mod records;
 mod waits;
 
-use std::sync::Mutex;
+use std::sync::{
+    Mutex, OnceLock,
+    atomic::{AtomicBool, Ordering::SeqCst},
+};
 
 use futures_util::FutureExt;
 use patgate_core::testing::OURS;
@@ -12,14 +16,14 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    check::decision_log::RequestedAccess,
-    clock::{self, Moment},
+    check::{decision_log::RequestedAccess, last_use::LastUses},
+    clock::{self, Clock, Moment},
     config,
     domain::{Domain, DomainId, DomainRef, Models},
     freshness::{AgeBounds, CheckedVersion, KnownChanges, Lineage, Stamp},
     keyring::KeyRing,
     operation::{EntityType, Operation},
-    postgres::{BackgroundWriter, Counters, Postgres, PostgresSettings},
+    postgres::{Address, BackgroundWriter, Counters, Postgres, PostgresSettings},
     principal::{DomainGrants, Principal, UserId},
     process::tasks::Tasks,
     provenance::Tier,
@@ -38,6 +42,8 @@ fn found<V>(value: V, as_of: Tick, verified: Moment, stamp: &Arc<Stamp>) -> Foun
         as_of,
         verified,
         stamp,
+        seal: None,
+        opened: OnceLock::new(),
         checked: CheckedVersion::default(),
         use_notes: Throttle::default(),
         renewal: Renewal::default(),
@@ -46,6 +52,28 @@ fn found<V>(value: V, as_of: Tick, verified: Moment, stamp: &Arc<Stamp>) -> Foun
 
 /// When the token expires: long after the test, even on a busy machine.
 const EXPIRY: Moment = Moment(3_600_000_000);
+
+const DOMAIN: DomainId = DomainId(Uuid::from_u128(1));
+
+/// Makes the principal of a token that may use the model `m`, and `others` more.
+fn principal(token: &VerifiedToken, others: usize) -> Principal {
+    let operations = Operation::ALL.iter().copied().collect();
+    let mut grants = DomainGrants::new(DOMAIN, "acme".parse().unwrap(), operations);
+    grants.add_scope(EntityType::Models, "*", Operation::LlmRead);
+    grants.add_scope(EntityType::Models, "m", Operation::LlmChatCompletions);
+    for other in 0..others {
+        grants.add_scope(EntityType::Models, &format!("m{other}"), Operation::LlmChatCompletions);
+    }
+    Principal::new(
+        token.id(),
+        token.digest().clone(),
+        Moment(0)..EXPIRY,
+        false,
+        UserId(Uuid::from_u128(2)),
+        true,
+        vec![grants],
+    )
+}
 
 /// Makes a checker whose memory has one token of one domain, and whose Postgres does not exist. The
 /// token may use the model `m`, and `others` more.
@@ -63,38 +91,22 @@ fn checker(
     let hour = Duration::from_secs(3600);
     let bounds = AgeBounds { max_staleness: hour, negative_ttl: hour };
 
-    let domain = DomainId(Uuid::from_u128(1));
-    let operations = Operation::ALL.iter().copied().collect();
-    let mut grants = DomainGrants::new(domain, "acme".parse().unwrap(), operations);
-    grants.add_scope(EntityType::Models, "*", Operation::LlmRead);
-    grants.add_scope(EntityType::Models, "m", Operation::LlmChatCompletions);
-    for other in 0..others {
-        grants.add_scope(EntityType::Models, &format!("m{other}"), Operation::LlmChatCompletions);
-    }
-    let principal = Principal::new(
-        token.id(),
-        token.digest().clone(),
-        Moment(0)..EXPIRY,
-        false,
-        UserId(Uuid::from_u128(2)),
-        true,
-        vec![grants],
-    );
+    let principal = principal(token, others);
     let domain =
-        Domain::new(domain, "acme".parse().unwrap(), true, "model-acme".into(), Models::All);
+        Domain::new(DOMAIN, "acme".parse().unwrap(), true, "model-acme".into(), Models::All);
     let changes = Arc::new(KnownChanges::of(OURS));
     let lineage = Lineage { installation: OURS, timeline: 1, life: 1 };
     let stamp = Arc::new(Stamp { lineage, snapshot: "10:10:".parse().unwrap() });
     changes.meet(&stamp, now).unwrap();
     let principals = MemoryTier::new(1 << 20, 10);
-    principals.insert(token.id(), Arc::new(found(principal, now, moment, &stamp)));
+    principals.insert(token.id(), Arc::new(found(principal, now, moment, &stamp)), |_| true);
     let domains = MemoryTier::new(1 << 20, 10);
     let reference = DomainRef::Slug(domain.slug.clone());
-    domains.insert(reference, Arc::new(found(domain, now, moment, &stamp)));
+    domains.insert(reference, Arc::new(found(domain, now, moment, &stamp)), |_| true);
 
     let nowhere = PostgresSettings {
         key: "postgres.url",
-        url: "postgres://127.0.0.1:1/none".into(),
+        address: Address::of_one("postgres.url", &"postgres://127.0.0.1:1/none".into()).unwrap(),
         max_connections: 1,
         query_timeout: hour,
     };
@@ -110,7 +122,7 @@ fn checker(
         Postgres::new(&nowhere, Arc::clone(&clock), Arc::clone(&changes), Counters::default());
     let context = TierContext {
         redis: None,
-        ring: KeyRing::parse(RING).unwrap(),
+        ring: tokens.ring().clone(),
         clock: Arc::clone(&clock),
         changes,
         bounds,
@@ -122,12 +134,16 @@ fn checker(
     let principals = Tiers::new(principals, principal_lookup, context.clone());
     let domains = Tiers::new(domains, domain_lookup, context.clone());
     let backends = Tiers::new(MemoryTier::new(1 << 20, 10), backend_lookup, context);
-    Checker {
-        apis: Arc::new(ArcSwap::from_pointee(Apis::embedded().unwrap())),
-        tokens,
+    let stores = StoreGate::default();
+    stores.open(Stores {
         resolver: Resolver { principals, domains, backends },
         clock,
         last_uses: LastUses::new(writer, metrics.clone()).0,
+    });
+    Checker {
+        apis: Arc::new(ArcSwap::from_pointee(Apis::embedded().unwrap())),
+        tokens,
+        stores,
         model_reading: ModelReading::WhenNeeded,
         mode: Mode::Enforce,
         denials: DenialRates::new(10),
@@ -140,6 +156,7 @@ fn checker(
         answers: AnswerSettings::new("x-", "gateway-7"),
         deadline: hour,
         metrics,
+        traces: Traces::default(),
     }
 }
 
@@ -185,7 +202,8 @@ fn decide_at_once(
     let parts = get(path, header);
     // Polled once: a check that had to wait for anything would not be ready.
     let apis = checker.apis.load();
-    let checked = checker.check(&parts, &apis, CheckStep::Only, clock::now()).now_or_never()?;
+    let checked =
+        checker.check(&parts, &apis, CheckStep::Only, clock::now(), None).now_or_never()?;
     let (decision, _) = decided(checked);
     Some((decision.outcome().as_str(), decision.code()))
 }
@@ -215,7 +233,7 @@ async fn an_answer_says_how_old_its_grounds_are() {
         let header = only_token(&bearer);
         let parts = get("/proxy/acme/v1/models", header);
         let apis = checker.apis.load();
-        checker.check(&parts, &apis, CheckStep::Only, known.after(later)).await.1.provenance
+        checker.check(&parts, &apis, CheckStep::Only, known.after(later), None).await.1.provenance
     };
     let told = provenance(plain.expose()).await;
     assert_eq!(told.tier, Tier::Memory);
@@ -239,13 +257,51 @@ async fn an_answer_from_memory_waits_for_nothing() {
     assert_eq!(decide_at_once(&checker, unknown.expose(), "/proxy/acme/v1/models"), None);
 }
 
+/// Of the code that words and encodes an answer, too.
+#[tokio::test]
+async fn a_panic_while_answering_is_an_outage_and_counted() {
+    let mut registry = Registry::default();
+    let (checker, _, plain) = hot(&mut registry);
+    let bearer = format!("Bearer {}", plain.expose());
+    let parts = get("/proxy/acme/v1/models", only_token(&bearer));
+    let call = CallMetadata { step: CheckStep::Only, trace: None };
+    let first = AtomicBool::new(true);
+    let encode = |answer: &Answer<'_>| {
+        assert!(!first.swap(false, SeqCst), "on purpose");
+        match answer {
+            Answer::Reply(reply) => reply.status(),
+            _ => 200,
+        }
+    };
+    assert_eq!(checker.answer(Ok(&parts), call, clock::now(), encode).await, 503);
+    assert_eq!(checker.answer(Ok(&parts), call, clock::now(), encode).await, 200);
+    let mut page = String::new();
+    prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
+    assert!(page.contains("patgate_panics_total 1"), "{page}");
+}
+
 #[tokio::test]
 async fn a_panic_is_denied_and_counted() {
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
-    let (decision, _) = decided(guard(&metrics, async { panic!("on purpose") }).await);
+    let (decision, _) =
+        decided(guard(&metrics, async { panic!("on purpose") }, || ("r-1", None)).await);
     assert_eq!(decision, Decision::Deny(Refusal::Unavailable.into()));
     let mut page = String::new();
     prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
     assert!(page.contains("patgate_panics_total 1"), "{page}");
+}
+
+/// Memory holds everything that the answers below need, and they may not use it: nothing has
+/// checked yet whose it is. A refusal that a client takes as final needs the same checks.
+#[tokio::test]
+async fn before_the_start_has_ended_every_answer_is_an_outage() {
+    let (checker, _, plain) = hot(&mut Registry::default());
+    let closed = Checker { stores: StoreGate::default(), ..checker };
+    for token in [plain.expose(), "pat_forged"] {
+        for path in ["/proxy/acme/v1/models", "/proxy/acme/nothing", "//"] {
+            let answered = decide_at_once(&closed, token, path);
+            assert_eq!(answered, Some(("deny", "unavailable")), "{token} {path}");
+        }
+    }
 }

@@ -24,7 +24,7 @@ use crate::{
     body::BodyForm,
     clock::{self, Clock, Moment},
     config::{Config, ConfigPurpose},
-    credential::{Credential, CredentialScheme, Sealed},
+    credential::{Credential, CredentialScheme, OpenedCredential, Sealed},
     decision::Decision,
     domain::{Domain, DomainRef},
     explain::Evidence,
@@ -252,11 +252,11 @@ fn rollout(domain: &Domain, token: Option<TokenId>) -> Option<String> {
 
 /// Opens a credential as a replica does when it loads the backend. Without a key ring, the credential
 /// is presumed to open.
-fn open_credential(ring: Option<&KeyRing>, backend: &str, sealed: &Sealed) -> Option<Credential> {
-    match ring {
+fn open_credential(ring: Option<&KeyRing>, backend: &str, sealed: &Sealed) -> OpenedCredential {
+    OpenedCredential::presumed(match ring {
         Some(ring) => sealed.open(ring, backend),
         None => Credential::new(CredentialScheme::Bearer, "presumed").ok(),
-    }
+    })
 }
 
 /// Asks Postgres as the service does, lookups included.

@@ -36,28 +36,46 @@ pub enum KeyRingFileError {
 ///
 /// If it cannot be read, if another user may write to it, or if it is not a key ring.
 pub fn read_keyring(path: &Path) -> Result<KeyRing, KeyRingFileError> {
-    let text = read_keyring_text(path)?;
-    KeyRing::parse(&text)
+    parse(path, &read_keyring_text(path)?)
+}
+
+/// Does the same without a warning about a file that everyone can read, for a caller that reads it
+/// again and again.
+///
+/// # Errors
+///
+/// As [`read_keyring`].
+pub(crate) fn reread_keyring(path: &Path) -> Result<KeyRing, KeyRingFileError> {
+    let (text, _mode) = read_text(path)?;
+    parse(path, &text)
+}
+
+fn parse(path: &Path, text: &str) -> Result<KeyRing, KeyRingFileError> {
+    KeyRing::parse(text)
         .map_err(|error| KeyRingFileError::Malformed { path: path.display().to_string(), error })
 }
 
 /// Returns the text of a key-ring file, after checking the file itself.
 pub(crate) fn read_keyring_text(path: &Path) -> Result<Zeroizing<String>, KeyRingFileError> {
-    let shown = || path.display().to_string();
-    let (text, mode) = trusted::read(path).map_err(|error| match error {
-        ReadError::Untrusted(why) => KeyRingFileError::Untrusted { path: shown(), why },
-        ReadError::Io(error) if error.kind() == io::ErrorKind::NotFound => {
-            KeyRingFileError::Missing { path: shown() }
-        }
-        ReadError::Io(error) => KeyRingFileError::Unreadable { path: shown(), error },
-    })?;
+    let (text, mode) = read_text(path)?;
     if mode & OTHERS_READ != 0 {
         // Kubernetes mounts Secrets like this by default, so this is no reason to refuse the file.
         tracing::warn!(
-            path = shown(),
+            path = %path.display(),
             mode = format!("{mode:04o}"),
             "everyone can read the key ring"
         );
     }
     Ok(text)
+}
+
+fn read_text(path: &Path) -> Result<(Zeroizing<String>, u32), KeyRingFileError> {
+    let shown = || path.display().to_string();
+    trusted::read(path).map_err(|error| match error {
+        ReadError::Untrusted(why) => KeyRingFileError::Untrusted { path: shown(), why },
+        ReadError::Io(error) if error.kind() == io::ErrorKind::NotFound => {
+            KeyRingFileError::Missing { path: shown() }
+        }
+        ReadError::Io(error) => KeyRingFileError::Unreadable { path: shown(), error },
+    })
 }

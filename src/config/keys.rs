@@ -16,6 +16,10 @@ pub(super) struct Key {
 /// Keys whose value may be written as a list in YAML.
 pub(super) const LISTS: &[&str] = &["apis", "grpc.tls.client_names", "token.prefixes"];
 
+/// Settings whose value is taken up while patgate serves, if a file holds it. What other settings name
+/// may also be read again, as their help says.
+pub(super) const LIVE: &[&str] = &["grpc.secret"];
+
 const fn key(name: &'static str, default: &'static str, help: &'static str) -> Key {
     Key { name, default, secret: false, help }
 }
@@ -35,9 +39,24 @@ pub(super) const KEYS: &[Key] = &[
          = those of patgate.",
     ),
     key("listen.http", "127.0.0.1:9192", "Address and port for health and metrics; empty = off."),
+    key(
+        "start.require",
+        "none",
+        "Which stores must be in order when patgate starts; otherwise it ends with the error. `none`: it \
+         listens, is not ready, answers 503, and tries again until all checks have passed. `postgres`: \
+         Postgres, also at `feed.url`. `all`: Redis as well, if there is one.",
+    ),
     secret(
         "postgres.url",
-        "The primary Postgres server: `postgres://user:password@host:port/database`. Required.",
+        "The Postgres server: `postgres://user:password@host:port/database`, or several as \
+         `host1:port1,host2:port2`, among which patgate finds the primary. Required. If it is in a \
+         file, patgate reads it again when the file changes, or when Postgres refuses the login.",
+    ),
+    key(
+        "postgres.password_file",
+        "",
+        "The path of a file with only the password of `postgres.url`, and of `feed.url` if that has \
+         none; read again in the same way.",
     ),
     key("postgres.max_connections", "8", "Most Postgres connections for lookups, per replica."),
     key("postgres.query_timeout", "1s", "Longest time that one statement may run."),
@@ -107,13 +126,14 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "keyring_file",
         "",
-        "The key ring: lines `<key id>:<base64 of 32 bytes>`. Required to serve and to create tokens.",
+        "The key ring: lines `<key id>:<base64 of 32 bytes>`. Required to serve and to create tokens. \
+         patgate reads it again when the file changes.",
     ),
     key(
         "apis",
         "",
         "The API tables: files, or directories of `.yaml` files, separated by commas; empty = the \
-         Cube AI table that is part of the binary.",
+         Cube AI table that is part of the binary. patgate reads them again when the files change.",
     ),
     key(
         "model.read",
@@ -218,7 +238,8 @@ pub(super) const KEYS: &[Key] = &[
     secret(
         "grpc.secret",
         "The secret that Envoy sends in the gRPC metadata `patgate-secret`; two, separated by a comma, \
-         while it is replaced. Checks without it are answered 503; empty = none is needed.",
+         while it is replaced. Checks without it are answered 503; empty = none is needed. patgate \
+         takes up a new value from a file when the file changes.",
     ),
     key(
         "grpc.tls.certificate_file",
@@ -255,6 +276,37 @@ pub(super) const KEYS: &[Key] = &[
         "log.filter",
         "info",
         "Which log messages are written: a level, or `target=level` pairs separated by commas.",
+    ),
+    key(
+        "log.filter_file",
+        "",
+        "A file with a filter that applies instead of `log.filter` while it exists. patgate reads it \
+         every second, so that the level can be changed without a restart.",
+    ),
+    key(
+        "telemetry.otlp.endpoint",
+        "",
+        "The receiver of traces, by OTLP over gRPC: `http://host:4317`, or `https://…` for TLS; empty \
+         = no traces. patgate records a check only if Envoy records its trace.",
+    ),
+    secret(
+        "telemetry.otlp.headers",
+        "Headers for the receiver, such as `authorization=Bearer …`; several are separated by commas.",
+    ),
+    key(
+        "telemetry.otlp.ca_file",
+        "",
+        "The authorities that sign the receiver's certificate, in PEM; empty = those of the system.",
+    ),
+    key(
+        "telemetry.otlp.timeout",
+        "5s",
+        "Longest time to connect, and to send one batch, repetitions included.",
+    ),
+    key(
+        "telemetry.service_name",
+        "",
+        "`service.name` of the spans; empty = `OTEL_SERVICE_NAME`, or `patgate`.",
     ),
 ];
 

@@ -1,22 +1,28 @@
 //! Reads the settings, section by section. It reads all sections before it fails, so that it can
 //! report all errors.
 
-use std::time::Duration;
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use zeroize::Zeroizing;
 
 use super::{
     AwaitedBodyLimits, Config, ConfigError, ConfigErrors, ConfigPurpose, ConfigSources,
     DecisionLogSettings, DrainTimes, ListenSettings, LogSettings, MemoryLimits, RedisSettings,
-    keys,
-    postgres_url::{feed_url, postgres_url},
+    StoreAddress, TraceSettings, keys,
     sources::SettingTexts,
+    traces::{name, otlp_endpoint, otlp_headers},
     transport::{ClientCertificates, Tls, client_names, owner, secrets},
     values::{
         ExpectedValue, address, count, count_or_none, duration, guard_word, headers_prefix,
         log_filter, log_format, log_to, mode, model_reading, optional_time, path, paths,
-        percentage, prefixes, relay, rollout_mode, size, socket_path, some_time,
+        percentage, prefixes, relay, rollout_mode, size, socket_path, some_time, start_requires,
     },
 };
-use crate::postgres::PostgresSettings;
+use crate::postgres::{PostgresSettings, Timelines};
 
 impl Config {
     /// Reads all sources for one purpose.
@@ -27,11 +33,15 @@ impl Config {
     pub fn load(sources: &ConfigSources, purpose: ConfigPurpose) -> Result<Self, ConfigErrors> {
         let mut reader = SettingsReader::of(sources);
         let listen = ListenSettings::read(&mut reader, purpose);
-        let postgres = postgres(&mut reader);
+        let start_requires = reader.get("start.require", start_requires);
+        let password_file = reader.get("postgres.password_file", path);
+        let password_file = password_file.flatten();
+        let timelines = Timelines::default();
+        let postgres = postgres(&mut reader, password_file.as_ref(), &timelines);
         let max_query_rate = reader.get("postgres.max_query_rate", count);
         let relay = reader.get("feed.relay", relay);
-        let feed_url = reader.get("feed.url", feed_url);
-        if relay == Some(true) && matches!(feed_url, Some(None)) {
+        let feed = reader.address("feed.url", password_file.as_ref(), &timelines, true);
+        if relay == Some(true) && matches!(feed, Some(None)) {
             reader.mistake("feed.url", RELAY_NEEDS_FEED);
         }
         let redis = RedisSettings::read(&mut reader, relay == Some(true));
@@ -56,15 +66,19 @@ impl Config {
         let max_connections = reader.get("grpc.max_connections", count);
         let max_connection_age = reader.get("grpc.max_connection_age", some_time);
         let log = LogSettings::read(&mut reader);
+        let traces = TraceSettings::read(&mut reader);
         let config = || {
             let TimeLimits { max_staleness, negative_ttl, deadline } = times?;
+            let (postgres, redis) = (postgres?, redis?);
+            let traces = traces?.map(|traces| traces.with_stores(&postgres, redis.as_ref()));
             Some(Self {
                 listen: listen?,
-                postgres: postgres?,
+                start_requires: start_requires?,
+                postgres,
                 max_query_rate: max_query_rate?,
-                feed_url: feed_url?,
+                feed: feed?,
                 relay: relay?,
-                redis: redis?,
+                redis,
                 keyring_file: keyring_file?,
                 apis: apis?,
                 model_reading: model_reading?,
@@ -85,6 +99,8 @@ impl Config {
                 max_connections: max_connections?,
                 max_connection_age: max_connection_age?,
                 log: log?,
+                traces,
+                sources: sources.clone(),
             })
         };
         reader.finish(config())
@@ -171,14 +187,18 @@ impl Tls {
     }
 }
 
-fn postgres(reader: &mut SettingsReader) -> Option<PostgresSettings> {
+fn postgres(
+    reader: &mut SettingsReader,
+    password_file: Option<&PathBuf>,
+    timelines: &Timelines,
+) -> Option<PostgresSettings> {
     let key = "postgres.url";
-    let url = reader.get(key, postgres_url);
+    let address = reader.address(key, password_file, timelines, false);
     let max_connections = reader.get("postgres.max_connections", count);
     let query_timeout = reader.get("postgres.query_timeout", some_time);
     Some(PostgresSettings {
         key,
-        url: url?,
+        address: address??,
         max_connections: max_connections?,
         query_timeout: query_timeout?,
     })
@@ -256,7 +276,45 @@ impl LogSettings {
     fn read(reader: &mut SettingsReader) -> Option<Self> {
         let format = reader.get("log.format", log_format);
         let filter = reader.get("log.filter", log_filter);
-        Some(Self { format: format?, filter: filter? })
+        let filter_file = reader.get("log.filter_file", path);
+        Some(Self { format: format?, filter: filter?, filter_file: filter_file? })
+    }
+}
+
+impl TraceSettings {
+    /// Returns `Some(None)` if traces are off, and `None` after an error.
+    fn read(reader: &mut SettingsReader) -> Option<Option<Self>> {
+        const AUTHORITIES: &str = "telemetry.otlp.ca_file";
+        let endpoint = reader.get("telemetry.otlp.endpoint", otlp_endpoint);
+        let headers = reader.get("telemetry.otlp.headers", otlp_headers);
+        let authorities = reader.get(AUTHORITIES, path);
+        let timeout = reader.get("telemetry.otlp.timeout", some_time);
+        let service_name = reader.get("telemetry.service_name", name);
+        let (headers, authorities, timeout) = (headers?, authorities?, timeout?);
+        let service_name = service_name?;
+        let Some(endpoint) = endpoint? else { return Some(None) };
+        let traces = Self {
+            endpoint,
+            headers,
+            authorities,
+            timeout,
+            service_name,
+            redis: None,
+            postgres: None,
+        };
+        if traces.authorities.is_some() && !traces.uses_tls() {
+            return reader.refuse(AUTHORITIES, AUTHORITIES_NEED_TLS);
+        }
+        Some(Some(traces))
+    }
+
+    /// Adds where the stores are, of which spans tell.
+    fn with_stores(self, postgres: &PostgresSettings, redis: Option<&RedisSettings>) -> Self {
+        Self {
+            postgres: StoreAddress::of_postgres(&postgres.address.current()),
+            redis: redis.and_then(StoreAddress::of_redis_settings),
+            ..self
+        }
     }
 }
 
@@ -271,6 +329,8 @@ const CLIENTS_NEED_TLS: &str = "the path of a certificate, because clients shall
 const CLIENTS_NEED_NAMES: &str =
     "the names of the clients that may connect: an authority alone admits all that it has signed";
 const NAMES_NEED_A_CA: &str = "the path of the authorities that sign the clients' certificates";
+const AUTHORITIES_NEED_TLS: &str =
+    "no file, because telemetry.otlp.endpoint does not begin with https://";
 const TLS_NEEDS_A_LISTENER: &str =
     "no certificate, because the listener that it is for is turned off";
 
@@ -302,6 +362,17 @@ impl SettingsReader {
                 None
             }
         }
+    }
+
+    /// Returns the text of a setting, and the file that holds it alone.
+    pub(super) fn text(&self, key: &'static str) -> Option<(Zeroizing<String>, Option<PathBuf>)> {
+        let setting = self.0.get(key)?;
+        Some((Zeroizing::new(setting.text.clone()), setting.file.clone()))
+    }
+
+    /// What reads the text of a file.
+    pub(super) fn reads(&self) -> fn(&Path) -> io::Result<String> {
+        self.0.read
     }
 
     /// Collects an error of several settings together.

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Names the configuration file if `--config` does not.
-const FILE_VARIABLE: &str = "PATGATE_CONFIG";
+pub(super) const FILE_VARIABLE: &str = "PATGATE_CONFIG";
 
 /// The whole input of the configuration.
 #[derive(Clone)]
@@ -58,12 +58,16 @@ impl fmt::Debug for ConfigSources {
 pub(super) struct Setting {
     pub(super) text: String,
     pub(super) source: String,
+    /// The file that holds this value alone, if there is one.
+    pub(super) file: Option<PathBuf>,
 }
 
 /// The effective settings by key, defaults included.
 pub(super) struct SettingTexts {
     values: BTreeMap<&'static str, Setting>,
     pub(super) mistakes: Vec<ConfigError>,
+    /// Reads the text of a file.
+    pub(super) read: fn(&Path) -> io::Result<String>,
 }
 
 impl SettingTexts {
@@ -72,10 +76,12 @@ impl SettingTexts {
     pub(super) fn collect(sources: &ConfigSources) -> Self {
         let unset = |key: &'static Key| {
             let source = if key.default.is_empty() { "not set" } else { "default" };
-            (key.name, Setting { text: key.default.to_owned(), source: source.to_owned() })
+            let setting =
+                Setting { text: key.default.to_owned(), source: source.to_owned(), file: None };
+            (key.name, setting)
         };
         let values = KEYS.iter().map(unset).collect();
-        let mut settings = Self { values, mistakes: Vec::new() };
+        let mut settings = Self { values, mistakes: Vec::new(), read: sources.read };
         let named = sources.env.get(FILE_VARIABLE).filter(|name| !name.is_empty());
         if let Some(path) = sources.file.clone().or_else(|| named.map(PathBuf::from)) {
             settings.add_file(&path, sources.read);
@@ -90,7 +96,7 @@ impl SettingTexts {
     }
 
     fn set(&mut self, key: &Key, text: String, source: String) {
-        self.values.insert(key.name, Setting { text, source });
+        self.values.insert(key.name, Setting { text, source, file: None });
     }
 
     fn mistake(&mut self, key: &str, source: &str, expected: impl Into<String>) {
@@ -193,7 +199,10 @@ impl SettingTexts {
                             format!("a value in `{path}`, which is empty; without {by_file}, the default applies"),
                         );
                     }
-                    Ok(text) => self.set(key, text.trim().to_owned(), by_file),
+                    Ok(text) => {
+                        let (text, file) = (text.trim().to_owned(), Some(PathBuf::from(path)));
+                        self.values.insert(key.name, Setting { text, source: by_file, file });
+                    }
                     Err(error) => {
                         self.mistake(
                             key.name,

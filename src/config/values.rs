@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use tracing_subscriber::EnvFilter;
 
-use super::{LogFormat, LogTo};
+use super::{LogFormat, LogTo, StartRequires};
 use crate::{decide::ModelReading, percent, rollout::Mode, token::Prefixes};
 
 /// The description of a valid value, for an error.
@@ -154,13 +154,23 @@ pub(super) fn percentage(text: &str) -> Result<f64, ExpectedValue> {
         .ok_or_else(|| "a percentage such as `1%`, `0.1%` or `100%`".into())
 }
 
-pub(super) fn log_filter(text: &str) -> Result<String, ExpectedValue> {
+/// Parses the filter of the log.
+pub(crate) fn log_filter(text: &str) -> Result<String, ExpectedValue> {
     match EnvFilter::try_new(text) {
         Ok(_) if !text.is_empty() => Ok(text.to_owned()),
         _ => {
             Err("a level (`error`, `warn`, `info`, `debug`, `trace`) or `target=level` pairs"
                 .into())
         }
+    }
+}
+
+pub(super) fn start_requires(text: &str) -> Result<StartRequires, ExpectedValue> {
+    match text {
+        "none" => Ok(StartRequires::Nothing),
+        "postgres" => Ok(StartRequires::Postgres),
+        "all" => Ok(StartRequires::All),
+        _ => Err("`none`, `postgres` or `all`".into()),
     }
 }
 

@@ -20,6 +20,7 @@ mod tonic_services;
 
 use std::{
     future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -88,7 +89,7 @@ struct ServerState {
     /// The same for second steps, which bring long bodies.
     room_for_bodies: MessageRoom,
     /// What a call must bring.
-    secrets: CallSecrets,
+    secrets: Arc<CallSecrets>,
     /// The turn to decompress a message.
     turn: Semaphore,
 }
@@ -97,7 +98,7 @@ impl GrpcServer {
     pub(crate) fn new(
         edge: GrpcEdge,
         health: HealthServer<impl Health>,
-        secrets: CallSecrets,
+        secrets: Arc<CallSecrets>,
     ) -> Self {
         Self::with_room(edge, health, secrets, message::MAX_IN_PIECES)
     }
@@ -105,7 +106,7 @@ impl GrpcServer {
     fn with_room(
         edge: GrpcEdge,
         health: HealthServer<impl Health>,
-        secrets: CallSecrets,
+        secrets: Arc<CallSecrets>,
         room: usize,
     ) -> Self {
         let others = TonicServices::new(edge.clone(), health);
@@ -178,9 +179,14 @@ impl GrpcServer {
             // Writing an answer wakes the connection, which sends it.
             for call in batch.drain(..) {
                 let mut answer = Box::pin(self.clone().answer(call));
-                // A check that is not ready is polled again by its own task.
-                if answer.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
-                    tokio::spawn(answer);
+                let mut context = Context::from_waker(Waker::noop());
+                // A panic ends this call, as it would in a task, and not those beside it.
+                let first = AssertUnwindSafe(|| answer.as_mut().poll(&mut context));
+                match catch_unwind(first) {
+                    // A check that is not ready is polled again by its own task.
+                    Ok(Poll::Pending) => drop(tokio::spawn(answer)),
+                    Ok(Poll::Ready(())) => {}
+                    Err(_) => self.0.edge.checker.metrics.panicked(),
                 }
             }
             ended

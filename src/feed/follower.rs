@@ -10,11 +10,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    FeedReader, Relay,
-    leader::Leadership,
+    FeedReader, POOLED_RELAY, Relay,
+    leader::{Hold, Leadership, Offer},
     lease::{LeaseRow, RENEW_EVERY},
     reader::{PAUSE, POLL_EVERY, PollState, jittered, notified},
-    relay::RelayError,
+    relay::{RelayError, RelayedPoll},
 };
 use crate::{
     clock::{self, Tick},
@@ -37,6 +37,8 @@ const OBSERVE_EVERY: Duration = Duration::from_secs(5);
 /// many times.
 const HURRY: Duration = Duration::from_millis(50);
 const HURRIES: u8 = 4;
+/// How often a replica logs that it cannot lead behind a connection pooler.
+const REPORT_POOLED_EVERY: Duration = Duration::from_secs(10 * 60);
 /// How long deleting the lease may take at the end: Redis may not answer.
 const PARTING: Duration = Duration::from_secs(1);
 
@@ -88,12 +90,25 @@ impl FeedReader {
         loop {
             let left = SILENCE.saturating_sub(clock::now().since(heard_at));
             let last_call = left.is_zero();
-            let heard = relay.receive(if last_call { LAST_CALL } else { left }).await?;
+            let receiving = relay.receive(if last_call { LAST_CALL } else { left });
+            let heard = tokio::select! {
+                heard = receiving => heard?,
+                () = self.distrusted.notified() => {
+                    if let Err(error) = self.poll().await {
+                        tracing::warn!(
+                            %error,
+                            "a key has left the ring that had sealed relayed changes, and Postgres \
+                             cannot be polled yet instead"
+                        );
+                    }
+                    continue;
+                }
+            };
             self.metrics.frames(FrameResult::Refused, heard.refused);
             self.metrics.frames(FrameResult::Superseded, heard.superseded);
             let mut spoke = false;
             let mut changed = false;
-            for poll in heard.polls {
+            for RelayedPoll { poll, seal } in heard.polls {
                 if self.changes.is_behind(&poll.stamp.lineage) {
                     self.metrics.frames(FrameResult::Superseded, 1);
                     continue;
@@ -101,7 +116,7 @@ impl FeedReader {
                 spoke = true;
                 heard_at = clock::now();
                 changed |= poll.brings_news();
-                let joined = self.changes.follow(poll);
+                let joined = self.changes.follow(poll, seal, relay.ring());
                 let result = if joined { FrameResult::Applied } else { FrameResult::Gap };
                 self.metrics.frames(result, 1);
                 if !joined && let Err(error) = self.poll().await {
@@ -138,10 +153,10 @@ impl FeedReader {
         let mut pause = SILENCE;
         while !stop.is_cancelled() {
             if clock::now() >= offer_at {
-                let leadership =
-                    Leadership::take(&self.settings, self.changes.installation()).await;
-                if leadership.is_some() {
-                    return leadership;
+                match Leadership::take(&self.settings, self.changes.installation()).await {
+                    Offer::Leads(leadership) => return Some(*leadership),
+                    Offer::Declined => {}
+                    Offer::Pooled => self.found_pooled(poll_state),
                 }
                 offer_at = clock::now().after(jittered(pause));
                 pause = MUTE_FOR.min(2 * pause);
@@ -173,7 +188,10 @@ impl FeedReader {
                 Ok(heard) => {
                     self.metrics.frames(FrameResult::Refused, heard.refused);
                     self.metrics.frames(FrameResult::Superseded, heard.superseded);
-                    if heard.polls.iter().any(|poll| !self.changes.is_behind(&poll.stamp.lineage)) {
+                    let current = |RelayedPoll { poll, .. }: &RelayedPoll| {
+                        !self.changes.is_behind(&poll.stamp.lineage)
+                    };
+                    if heard.polls.iter().any(current) {
                         return true;
                     }
                 }
@@ -182,6 +200,14 @@ impl FeedReader {
                     sleep(until.since(clock::now())).await;
                 }
             }
+        }
+    }
+
+    /// Reports that no session at `feed.url` is this replica's alone, so that none can hold the lock.
+    fn found_pooled(&self, poll_state: &mut PollState) {
+        self.metrics.feed_pooled(true);
+        if poll_state.pooled.passes(clock::now(), REPORT_POOLED_EVERY) {
+            tracing::warn!("{POOLED_RELAY}");
         }
     }
 
@@ -259,9 +285,16 @@ impl FeedReader {
             }
             if now.since(asked_at) >= RENEW_EVERY {
                 asked_at = now;
-                if !leadership.holds().await {
-                    tracing::warn!("the connection that held the relay's lock is lost");
-                    return LeadershipEnd::MayLeadAgain;
+                match leadership.holds().await {
+                    Hold::Holds => {}
+                    Hold::Lost => {
+                        tracing::warn!("the connection that held the relay's lock is lost");
+                        return LeadershipEnd::MayLeadAgain;
+                    }
+                    Hold::Pooled => {
+                        self.found_pooled(poll_state);
+                        return LeadershipEnd::LeavesToOthers;
+                    }
                 }
                 self.pass_leases_on(relay).await;
             } else if hurry > 0 {

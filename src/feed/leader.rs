@@ -1,13 +1,20 @@
 //! Which replica relays the feed: the one that holds an advisory lock in Postgres.
+//!
+//! The lock belongs to a session, and a connection pooler in transaction mode lends one session to
+//! many clients. Through such a pooler, a second replica could take a lock that its session has
+//! already, and the first one would not notice that the session is gone. So a replica takes the lock
+//! only in a session that has no advisory lock yet, and holds it only as long as it still talks to
+//! that session and the lock is there. With a pooler, one replica leads for a moment, or none does,
+//! and never two.
 
 use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
+use sqlx::{AssertSqlSafe, Executor, Row};
 use tokio::time::timeout;
 
 use crate::{
     installation::Installation,
-    postgres::{PostgresSettings, connect_one},
+    postgres::{Connection, PostgresSettings, connect_one},
 };
 
 /// How long taking the lock may take, or finding out that it is lost.
@@ -15,55 +22,108 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Takes the lock. Postgres ends a session, and with it the lock, if it is silent for five seconds:
 /// the holder sends something every second, and one that is frozen or cut off would otherwise keep
-/// the lock for hours. In another installation the lock is not taken.
+/// the lock for hours. In another installation the lock is not taken. A new session has no lock, so
+/// one that has some is shared.
 fn take_lock(installation: Installation) -> String {
-    let id = installation.id();
+    let lock = lock_of(installation);
     format!(
         "SET idle_session_timeout = '5s';
-         SELECT CASE WHEN patgate.identity() = '{installation}' THEN
-             CASE WHEN pg_try_advisory_lock(hashtextextended('patgate relay {id}', 0))
-             THEN pg_current_xact_id()::text END END AS epoch"
+         SELECT session.shared, pg_backend_pid() AS pid,
+             CASE WHEN patgate.identity() = '{installation}' AND NOT session.shared THEN
+             CASE WHEN pg_try_advisory_lock({lock})
+             THEN pg_current_xact_id()::text END END AS epoch
+         FROM (SELECT EXISTS (
+             SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()
+         ) AS shared) AS session"
     )
+}
+
+/// Asks whether this is the session that took the lock, and whether it has it.
+fn see_lock(installation: Installation, pid: i32) -> String {
+    let lock = lock_of(installation);
+    format!(
+        "SELECT pg_backend_pid() = {pid} AS same, EXISTS (
+             SELECT FROM pg_locks
+             WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND granted AND objsubid = 1
+                 AND (classid::int8 << 32) | objid::int8 = {lock}
+         ) AS held"
+    )
+}
+
+fn lock_of(installation: Installation) -> String {
+    format!("hashtextextended('patgate relay {}', 0)", installation.id())
+}
+
+/// The outcome of an offer to lead.
+pub(super) enum Offer {
+    Leads(Box<Leadership>),
+    /// Another replica has the lock, or that cannot be known.
+    Declined,
+    /// The session is shared with other clients, so it can hold no lock for this one.
+    Pooled,
+}
+
+/// Whether a replica may go on leading.
+pub(super) enum Hold {
+    Holds,
+    Lost,
+    /// The connection talks to another session now: a pooler has moved it.
+    Pooled,
 }
 
 /// The lock. A connection of its own holds it until this is dropped.
 pub(super) struct Leadership {
     /// Higher than that of any leader before, on this server.
     pub(super) epoch: u64,
-    connection: PgConnection,
+    /// The session that has the lock.
+    pid: i32,
+    installation: Installation,
+    connection: Connection,
 }
 
 impl Leadership {
-    /// Takes the lock. Returns `None` if another replica has it, or if that cannot be known.
-    pub(super) async fn take(
-        settings: &PostgresSettings,
-        installation: Installation,
-    ) -> Option<Self> {
+    /// Takes the lock, if no other replica has it.
+    pub(super) async fn take(settings: &PostgresSettings, installation: Installation) -> Offer {
         let take = async {
             let mut connection = connect_one(settings).await.map_err(sqlx::Error::config)?;
             let taken =
                 connection.fetch_one(sqlx::raw_sql(AssertSqlSafe(take_lock(installation)))).await?;
             let epoch: Option<String> = taken.try_get("epoch")?;
-            let Some(epoch) = epoch.and_then(|epoch| epoch.parse().ok()) else {
-                connection.close().await?;
-                return Ok(None);
-            };
-            Ok(Some(Self { epoch, connection }))
+            if let Some(epoch) = epoch.and_then(|epoch| epoch.parse().ok()) {
+                let pid = taken.try_get("pid")?;
+                let leadership = Self { epoch, pid, installation, connection };
+                return Ok(Offer::Leads(Box::new(leadership)));
+            }
+            let shared: bool = taken.try_get("shared")?;
+            connection.close().await?;
+            Ok(if shared { Offer::Pooled } else { Offer::Declined })
         };
         match timeout(PATIENCE, take).await {
             Ok(Ok(taken)) => taken,
             Ok(Err(error)) => {
                 let error: sqlx::Error = error;
                 tracing::debug!(%error, "asking for the relay's lock");
-                None
+                Offer::Declined
             }
-            Err(_) => None,
+            Err(_) => Offer::Declined,
         }
     }
 
-    /// Whether the connection still works, which holds the lock.
-    pub(super) async fn holds(&mut self) -> bool {
-        let asked = self.connection.execute(sqlx::raw_sql("SELECT"));
-        matches!(timeout(PATIENCE, asked).await, Ok(Ok(_)))
+    /// Whether the session that took the lock still answers on this connection, and has the lock. A
+    /// lock on a server that is no longer the primary holds nobody back.
+    pub(super) async fn holds(&mut self) -> Hold {
+        if !self.connection.is_current() {
+            return Hold::Lost;
+        }
+        let sql = see_lock(self.installation, self.pid);
+        let seen = async {
+            let row = self.connection.fetch_one(sqlx::raw_sql(AssertSqlSafe(sql))).await?;
+            Ok::<(bool, bool), sqlx::Error>((row.try_get("same")?, row.try_get("held")?))
+        };
+        match timeout(PATIENCE, seen).await {
+            Ok(Ok((true, true))) => Hold::Holds,
+            Ok(Ok((false, _))) => Hold::Pooled,
+            Ok(Ok((true, false)) | Err(_)) | Err(_) => Hold::Lost,
+        }
     }
 }

@@ -1,9 +1,9 @@
 //! Reads the feed: one statement on every notification, and every 400 ms.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
-use sqlx::{Row, postgres::PgListener};
+use sqlx::Row;
 use tokio::{
     sync::Notify,
     time::{sleep, timeout},
@@ -13,15 +13,17 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use super::{
     Lease,
     lease::{self, LeaseRow, RENEW_EVERY},
+    listener::ChangeListener,
     poll::{self, ErrorKind, PollError, Polled},
 };
 use crate::{
     clock::{self, Clock, Tick},
     freshness::{AppliedPoll, KnownChanges, Poll},
-    postgres::{self, AskError, Postgres, PostgresSettings},
-    process::tasks::Tasks,
+    postgres::{AskError, Postgres, PostgresSettings},
+    process::tasks::{Task, Tasks},
     snapshot::Snapshot,
     telemetry::Metrics,
+    throttle::Throttle,
 };
 
 /// How long a change may go unnoticed if its notification is lost.
@@ -29,7 +31,6 @@ pub(super) const POLL_EVERY: Duration = Duration::from_millis(400);
 /// How long to wait after a failure, so that not all replicas return to a server at once. With the
 /// time limit of a poll it stays below the five seconds within which the feed has to be back.
 pub(super) const PAUSE: Duration = Duration::from_millis(400);
-const LISTEN_AGAIN_AFTER: Duration = Duration::from_secs(2);
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 /// Prunes a slice of the changes, and says whether more can be pruned.
 const PRUNE: &str = "SELECT patgate.prune_changes() AS more";
@@ -52,6 +53,8 @@ pub(crate) struct FeedReader {
     pub(crate) metrics: Metrics,
     pub(crate) tasks: Tasks,
     pub(crate) max_staleness: Duration,
+    /// Notified when a key has left the ring that had sealed relayed polls: they count no more.
+    pub(crate) distrusted: Arc<Notify>,
 }
 
 /// What is remembered from one poll to the next.
@@ -61,12 +64,15 @@ pub(super) struct PollState {
     renewed: Option<Tick>,
     prune_at: Tick,
     prunes: bool,
+    /// When a pooler that prevents leading was reported.
+    pub(super) pooled: Throttle,
 }
 
 impl Default for PollState {
     fn default() -> Self {
         let prune_at = clock::now().after(PRUNE_EVERY);
-        Self { logged: Vec::new(), renewed: None, prune_at, prunes: true }
+        let pooled = Throttle::default();
+        Self { logged: Vec::new(), renewed: None, prune_at, prunes: true, pooled }
     }
 }
 
@@ -234,9 +240,14 @@ impl FeedReader {
     }
 
     pub(super) fn listen(&self, wake: &Arc<Notify>) -> AbortOnDropHandle<()> {
-        let channel = self.changes.installation().channel();
-        let listening = listen(self.settings.clone(), channel, Arc::clone(wake));
-        AbortOnDropHandle::new(self.tasks.spawn("listener for changes", listening))
+        let listener = ChangeListener::new(
+            self.settings.clone(),
+            self.postgres.clone(),
+            self.changes.installation().channel(),
+            Arc::clone(wake),
+            self.metrics.clone(),
+        );
+        AbortOnDropHandle::new(self.tasks.spawn(Task::ChangeListener, listener.run()))
     }
 }
 
@@ -244,25 +255,6 @@ impl FeedReader {
 pub(super) async fn notified(wake: &Notify, pause: Duration) {
     if timeout(pause, wake.notified()).await.is_ok() {
         sleep(BUNCH).await;
-    }
-}
-
-/// Wakes the reader. An error here costs time only, until the next poll.
-async fn listen(settings: PostgresSettings, channel: String, wake: Arc<Notify>) {
-    loop {
-        let attempt = async {
-            let pool = postgres::connect(&settings).await.map_err(sqlx::Error::config)?;
-            let mut listener = PgListener::connect_with(&pool).await?;
-            listener.listen(&channel).await?;
-            loop {
-                // It also returns after a reconnect, without a notification: there may have been some.
-                listener.try_recv().await?;
-                wake.notify_one();
-            }
-        };
-        let Err(error): Result<Infallible, sqlx::Error> = attempt.await;
-        tracing::debug!(%error, "listening for changes");
-        sleep(jittered(LISTEN_AGAIN_AFTER)).await;
     }
 }
 

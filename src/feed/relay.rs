@@ -21,6 +21,7 @@ use super::lease::LeaseRow;
 use crate::{
     clock::{self, Tick},
     freshness::{Change, Lineage, Poll, Stamp, Triggers},
+    keyring::{KeySerial, LiveRing},
     redis_client::{
         access::RedisAccess,
         connection::RedisConnection,
@@ -29,7 +30,7 @@ use crate::{
         fault::{self, RedisFault},
         fault_log::FaultLog,
     },
-    seal::{SealPurpose, Sealer},
+    seal::{SealPurpose, Sealer, Unsealed},
     snapshot::{Snapshot, Xid},
 };
 
@@ -90,14 +91,28 @@ pub(super) enum RelayError {
     Seal(#[from] postcard::Error),
 }
 
+/// A poll of the leader.
+pub(super) struct RelayedPoll {
+    pub(super) poll: Poll,
+    /// The key that sealed its frame.
+    pub(super) seal: KeySerial,
+}
+
 /// What was read: polls of the leader, and how many frames were not used.
 #[derive(Default)]
 pub(super) struct ReceivedFrames {
-    pub(super) polls: Vec<Poll>,
+    pub(super) polls: Vec<RelayedPoll>,
     /// Frames that were not sealed by this key ring for this installation, or cannot be read.
     pub(super) refused: usize,
     /// Frames of a leader that was replaced.
     pub(super) superseded: usize,
+}
+
+/// The highest epoch of a lineage in a frame, and the key that sealed the frame.
+struct KnownEpoch {
+    lineage: Lineage,
+    epoch: u64,
+    seal: KeySerial,
 }
 
 /// One end of the stream.
@@ -107,8 +122,8 @@ pub(crate) struct Relay {
     connection: Option<RedisConnection>,
     /// The last entry of the stream that was read.
     position: String,
-    /// The highest epoch in a frame, and the lineage that it belongs to.
-    epoch: Option<(Lineage, u64)>,
+    /// The highest epoch in a frame.
+    epoch: Option<KnownEpoch>,
     stream: String,
     leases: String,
     fault_log: FaultLog,
@@ -130,12 +145,23 @@ impl Relay {
         }
     }
 
+    /// Returns the ring with which frames are opened.
+    pub(super) fn ring(&self) -> &LiveRing {
+        self.sealer.ring()
+    }
+
     /// Sends a poll to the followers.
     pub(super) async fn publish(&mut self, epoch: u64, poll: &Poll) -> Result<(), RelayError> {
         let frame = RelayFrame::new(epoch, poll);
         let sealed = self.sealer.seal(SealPurpose::Relay, &self.stream, &frame)?;
         let mut add = redis::cmd("XADD");
-        add.arg(&self.stream).arg("MAXLEN").arg("~").arg(KEPT).arg("*").arg(FIELD).arg(sealed);
+        add.arg(&self.stream)
+            .arg("MAXLEN")
+            .arg("~")
+            .arg(KEPT)
+            .arg("*")
+            .arg(FIELD)
+            .arg(sealed.bytes);
         match self.run::<Value>(&add, PATIENCE).await {
             // Another client put something else in its place, or used up all ids.
             Err(RelayError::Redis(error)) if matches!(error.code(), Some("WRONGTYPE" | "ERR")) => {
@@ -166,27 +192,32 @@ impl Relay {
             };
             match frame {
                 None => heard.refused += 1,
-                Some(frame) if self.is_superseded(&frame) => heard.superseded += 1,
-                Some(frame) => heard.polls.push(frame.poll(clock::now())),
+                Some(Unsealed { payload: frame, key: seal }) => {
+                    if self.is_superseded(&frame, seal) {
+                        heard.superseded += 1;
+                    } else {
+                        heard.polls.push(RelayedPoll { poll: frame.poll(clock::now()), seal });
+                    }
+                }
             }
             self.position = entry.id;
         }
         Ok(heard)
     }
 
-    fn is_superseded(&mut self, frame: &RelayFrame) -> bool {
-        match &mut self.epoch {
-            Some((lineage, epoch)) if *lineage == frame.stamp.lineage => {
-                let superseded = frame.epoch < *epoch;
-                *epoch = frame.epoch.max(*epoch);
-                superseded
-            }
-            // Frames are not believed about which server is the current one.
-            epoch => {
-                *epoch = Some((frame.stamp.lineage, frame.epoch));
-                false
-            }
+    fn is_superseded(&mut self, frame: &RelayFrame, seal: KeySerial) -> bool {
+        let lineage = frame.stamp.lineage;
+        // Frames are not believed about which server is the current one, and the thief of a key must not
+        // silence the leaders that come after it has left the ring.
+        let in_force = |known: &&KnownEpoch| self.sealer.ring().holds(known.seal);
+        let known = self.epoch.as_ref().filter(|known| known.lineage == lineage).filter(in_force);
+        if known.is_some_and(|known| frame.epoch < known.epoch) {
+            return true;
         }
+        if known.is_none_or(|known| frame.epoch > known.epoch) {
+            self.epoch = Some(KnownEpoch { lineage, epoch: frame.epoch, seal });
+        }
+        false
     }
 
     /// Reads the stream from its beginning the next time: it may have been replaced by then.
@@ -204,7 +235,7 @@ impl Relay {
         let place = self.place_of(lease.id);
         let sealed = self.sealer.seal(SealPurpose::Relay, &place, lease)?;
         let mut set = redis::cmd("HSET");
-        set.arg(&self.leases).arg(lease.id.to_string()).arg(sealed);
+        set.arg(&self.leases).arg(lease.id.to_string()).arg(sealed.bytes);
         self.run::<Value>(&set, PATIENCE).await.map(drop)
     }
 
@@ -217,6 +248,7 @@ impl Relay {
             let id = id.parse().ok()?;
             self.sealer.open(SealPurpose::Relay, &self.place_of(id), sealed)
         });
+        let opened = opened.map(|unsealed| unsealed.payload);
         Ok(opened.collect())
     }
 

@@ -10,11 +10,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use deadpool::managed::{self, Object, Pool, PoolError};
+use deadpool::managed::{self, Object, Pool, PoolError, RecycleError};
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row, postgres::PgRow};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-use super::{ConnectError, Counters, PostgresSettings, connect_one, installation};
+use super::{ConnectError, Connection, Counters, PostgresSettings, connect_one, installation};
 use crate::{
     clock::{self, Clock, Moment, Tick},
     freshness::{KnownChanges, Lineage, OtherInstallation, RefusedStamp, Stamp, SupersededServer},
@@ -50,6 +50,9 @@ macro_rules! select {
     };
 }
 pub(crate) use select;
+
+/// How soon to look again for a connection, if Postgres refuses the login.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Asks Postgres, through a pool of connections. Clones share it.
 #[derive(Clone)]
@@ -150,7 +153,7 @@ impl Postgres {
     }
 
     async fn attempt(&self, sql: String) -> Result<Reply, AskError> {
-        let mut checkout = Checkout(Some(self.pool.get().await?));
+        let mut checkout = self.checkout().await?;
         let connection = checkout.connection()?;
         self.counters.queries.inc();
         let sent = clock::now();
@@ -176,6 +179,22 @@ impl Postgres {
         checkout.keep();
         self.clock.observe(sent, verified);
         Ok(Reply { rows, as_of: sent, verified, stamp: Arc::new(stamp) })
+    }
+
+    /// Takes a connection from the pool, or makes one. While Postgres refuses the login, as it may
+    /// while a password is replaced, a connection that is in use will do as well once it is free, and
+    /// the right password may be in the file soon. Postgres is not asked each time.
+    async fn checkout(&self) -> Result<Checkout, AskError> {
+        // Not for the whole time: after a timeout, the other connections would be given up.
+        let until = clock::now().after(self.query_timeout * 3 / 4);
+        loop {
+            match self.pool.get().await {
+                Err(PoolError::Backend(error)) if error.login_refused && clock::now() < until => {
+                    sleep(LOOK_AGAIN).await;
+                }
+                outcome => return Ok(Checkout(Some(outcome?))),
+            }
+        }
     }
 
     fn refused(&self, refused: RefusedStamp) -> AskError {
@@ -207,7 +226,7 @@ impl Postgres {
     pub(crate) async fn fetch(&self, sql: String) -> Result<Vec<PgRow>, AskError> {
         let sql = self.bounded(&sql);
         let fetch = async {
-            let mut checkout = Checkout(Some(self.pool.get().await?));
+            let mut checkout = self.checkout().await?;
             let rows = checkout.connection()?.fetch_all(sqlx::raw_sql(AssertSqlSafe(sql))).await?;
             checkout.keep();
             Ok(rows)
@@ -251,20 +270,23 @@ fn of_the_connection(error: &AskError) -> bool {
 struct Connector(PostgresSettings);
 
 impl managed::Manager for Connector {
-    type Type = PgConnection;
+    type Type = Connection;
     type Error = ConnectError;
 
-    async fn create(&self) -> Result<PgConnection, ConnectError> {
+    async fn create(&self) -> Result<Connection, ConnectError> {
         connect_one(&self.0).await
     }
 
     async fn recycle(
         &self,
-        _: &mut PgConnection,
+        connection: &mut Connection,
         _: &managed::Metrics,
     ) -> managed::RecycleResult<ConnectError> {
         // A dead connection is found by using it.
-        Ok(())
+        match connection.is_current() {
+            true => Ok(()),
+            false => Err(RecycleError::message("another server or login replaces it")),
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! Checks whether Postgres permits as many connections as one replica may need.
 
-use sqlx::{Connection as _, Executor as _, Row as _, postgres::PgRow};
+use sqlx::{Executor as _, Row as _, postgres::PgRow};
 
-use super::{ConnectError, PostgresSettings, connect::Target, connect_one, is_pooled};
+use super::{ConnectError, PostgresSettings, connect_one, is_pooled};
 
 /// The connection limits of the login, of the database and of the server for such logins; -1 means
 /// no limit.
@@ -86,10 +86,8 @@ async fn limits(settings: &PostgresSettings) -> Result<ConnectionLimits, Connect
             of_server: row.try_get("of_server")?,
         })
     };
-    let read = read.await;
+    let read: Result<_, sqlx::Error> = read.await;
+    let read = read.map_err(|error| connection.unreachable(&error));
     let _ = connection.close().await;
-    match read {
-        Ok(limits) => Ok(limits),
-        Err(error) => Err(Target::of(settings.key, &settings.url)?.unreachable(&error)),
-    }
+    read
 }

@@ -4,7 +4,6 @@ mod closing;
 
 use std::time::Duration;
 
-use secrecy::SecretString;
 use sqlx::{
     Connection as _, Executor as _, PgConnection,
     migrate::{MigrateError, Migrator},
@@ -12,10 +11,8 @@ use sqlx::{
 use tokio::time::sleep;
 
 use super::{
-    code,
-    connect::Target,
-    message,
-    schema::{INSUFFICIENT_PRIVILEGE, POSTGRES_URL, SCHEMA, SchemaError, accept},
+    Address, code, message,
+    schema::{INSUFFICIENT_PRIVILEGE, SCHEMA, SchemaError, accept},
 };
 
 /// Every name of patgate's objects is qualified, so nothing depends on a search path.
@@ -73,12 +70,12 @@ pub struct Migrated {
 /// # Errors
 ///
 /// If the login cannot migrate, the schema is too new, or a statement fails.
-pub async fn migrate(url: &SecretString) -> Result<Migrated, SchemaError> {
-    migrate_with(&MIGRATIONS, url).await
+pub async fn migrate(address: &Address) -> Result<Migrated, SchemaError> {
+    migrate_with(&MIGRATIONS, address).await
 }
 
-async fn migrate_with(migrations: &Migrator, url: &SecretString) -> Result<Migrated, SchemaError> {
-    let mut connection = Target::of(POSTGRES_URL, url)?.connect().await?;
+async fn migrate_with(migrations: &Migrator, address: &Address) -> Result<Migrated, SchemaError> {
+    let mut connection = address.connect().await?;
     let mut reported = None;
     for _ in 1..ATTEMPTS {
         match migrate_once(migrations, &mut connection).await {

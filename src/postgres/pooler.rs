@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
+use sqlx::{Executor as _, PgConnection, Row as _};
 use tokio::time::timeout;
 
 use super::{ConnectError, PostgresSettings, connect_one};

@@ -47,6 +47,12 @@ pub enum SchemaError {
     )]
     Denied(String),
     #[error(
+        "the login {login} may administer patgate: {reason}. An attacker who takes over a replica must \
+         not get that. Create a login for the replicas that is a member of patgate_serve and of no other \
+         role (CREATE ROLE gateway LOGIN PASSWORD '…' IN ROLE patgate_serve), and name it in {key}"
+    )]
+    MayAdminister { login: String, reason: String, key: &'static str },
+    #[error(
         "the login lacks the privileges to migrate ({0}); it needs CREATEROLE, and CREATE on the \
          database. Alternatively, an administrator of the cluster runs deploy/bootstrap.sql once \
          and grants patgate_migrate to it"

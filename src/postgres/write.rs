@@ -6,10 +6,10 @@
 
 use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, Executor, PgConnection, postgres::PgRow};
+use sqlx::{AssertSqlSafe, Executor, postgres::PgRow};
 use tokio::time::timeout;
 
-use super::{ConnectError, Counters, PostgresSettings, connect_one};
+use super::{ConnectError, Connection, Counters, PostgresSettings, connect_one};
 use crate::installation::Installation;
 
 /// The SQLSTATE by which a statement reports that it ran in another installation.
@@ -20,7 +20,7 @@ pub(crate) struct BackgroundWriter {
     settings: PostgresSettings,
     installation: Installation,
     counters: Counters,
-    kept: Option<PgConnection>,
+    kept: Option<Connection>,
 }
 
 /// Why a statement did not succeed. Postgres may have executed it nevertheless.
@@ -71,7 +71,7 @@ impl BackgroundWriter {
             installation = self.installation,
         );
         let attempts = async {
-            if let Some(kept) = self.kept.take()
+            if let Some(kept) = self.kept.take().filter(Connection::is_current)
                 && let Ok((row, kept)) = attempt(kept, sql.clone()).await
             {
                 return Ok((row, kept));
@@ -103,9 +103,9 @@ impl BackgroundWriter {
 }
 
 async fn attempt(
-    mut connection: PgConnection,
+    mut connection: Connection,
     sql: String,
-) -> Result<(PgRow, PgConnection), WriteError> {
+) -> Result<(PgRow, Connection), WriteError> {
     let mut rows = connection.fetch_all(sqlx::raw_sql(AssertSqlSafe(sql))).await?;
     let last = rows.pop().ok_or(sqlx::Error::RowNotFound)?;
     Ok((last, connection))

@@ -20,11 +20,60 @@ use futures_util::FutureExt;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+#[cfg(debug_assertions)]
+mod failpoint;
+
+macro_rules! tasks {
+    ($($task:ident = $name:literal,)*) => {
+        /// A background task, by its part of the program. Each has a variant, so that a test can try
+        /// what happens when it ends; `tests/architecture.rs` lists the other places that spawn.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Task {
+            $($task,)*
+        }
+
+        impl Task {
+            pub(crate) const ALL: &[Self] = &[$(Self::$task,)*];
+
+            /// Names the task in messages.
+            pub(crate) fn name(self) -> &'static str {
+                match self {
+                    $(Self::$task => $name,)*
+                }
+            }
+        }
+    };
+}
+
+tasks! {
+    ApiReloader = "reader of API tables",
+    Canary = "canary",
+    CertificateReloader = "reader of certificates",
+    ChangeListener = "listener for changes",
+    DecisionLogWriter = "writer of the decision log",
+    FeedReader = "reader of the feed",
+    GrpcListener = "gRPC listener",
+    HangupReceiver = "receiver of SIGHUP",
+    HttpListener = "HTTP listener",
+    LastUseWriter = "writer of last uses",
+    LogFilterReader = "reader of the log's filter",
+    LookupQueue = "queue of lookups",
+    PostgresWatch = "watch of Postgres",
+    RedisFileReloader = "reader of the files for Redis",
+    RedisProbe = "first contact with Redis",
+    RedisWriter = "writer to Redis",
+    RingReloader = "reader of the key ring",
+    RingWatch = "watch of the key ring",
+    SettingsReloader = "reader of settings",
+    Start = "start",
+    TerminationReceiver = "receiver of SIGTERM",
+}
+
 /// Why the process must end.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the {task} {how}; this is a bug in patgate, and the log says where")]
+#[error("the {} {how}; this is a bug in patgate, and the log says where", .task.name())]
 pub struct TaskEnded {
-    task: &'static str,
+    task: Task,
     how: HowEnded,
 }
 
@@ -60,10 +109,11 @@ impl Tasks {
     /// in the reason for which the process ends otherwise.
     pub(crate) fn spawn<T>(
         &self,
-        task: &'static str,
+        task: Task,
         work: impl Future<Output = T> + Send + 'static,
     ) -> JoinHandle<()> {
         let tasks = self.clone();
+        let work = Box::pin(work);
         self.spawn_owned(task, async move {
             work.await;
             if !tasks.0.stopping.load(SeqCst) {
@@ -76,10 +126,14 @@ impl Tasks {
     /// all its senders are gone. It must never panic.
     pub(crate) fn spawn_owned(
         &self,
-        task: &'static str,
+        task: Task,
         work: impl Future<Output = ()> + Send + 'static,
     ) -> JoinHandle<()> {
         let tasks = self.clone();
+        // Boxed, because each layer around it would copy it on the stack, and some are large.
+        let work = Box::pin(work);
+        #[cfg(debug_assertions)]
+        let work = failpoint::armed(task, work);
         tokio::spawn(async move {
             if AssertUnwindSafe(work).catch_unwind().await.is_err() {
                 tasks.fail(TaskEnded { task, how: HowEnded::Panicked });
@@ -118,10 +172,10 @@ mod tests {
         for (panics, how) in [(true, HowEnded::Panicked), (false, HowEnded::Returned)] {
             let tasks = Tasks::default();
             assert_eq!(tasks.outcome(), Ok(()));
-            let other = tasks.spawn("other task", std::future::pending::<()>());
-            drop(tasks.spawn("feed", async move { assert!(!panics, "on purpose") }));
+            let other = tasks.spawn(Task::Canary, std::future::pending::<()>());
+            drop(tasks.spawn(Task::FeedReader, async move { assert!(!panics, "on purpose") }));
             tasks.ended().await;
-            assert_eq!(tasks.outcome(), Err(TaskEnded { task: "feed", how }));
+            assert_eq!(tasks.outcome(), Err(TaskEnded { task: Task::FeedReader, how }));
             assert!(!other.is_finished());
         }
     }
@@ -129,19 +183,22 @@ mod tests {
     #[tokio::test]
     async fn a_task_that_has_an_owner_may_return_and_not_panic() {
         let tasks = Tasks::default();
-        tasks.spawn_owned("queue", async {}).await.unwrap();
+        tasks.spawn_owned(Task::LookupQueue, async {}).await.unwrap();
         assert_eq!(tasks.outcome(), Ok(()));
-        tasks.spawn_owned("queue", async { panic!("on purpose") }).await.unwrap();
-        assert_eq!(tasks.outcome(), Err(TaskEnded { task: "queue", how: HowEnded::Panicked }));
+        tasks.spawn_owned(Task::LookupQueue, async { panic!("on purpose") }).await.unwrap();
+        assert_eq!(
+            tasks.outcome(),
+            Err(TaskEnded { task: Task::LookupQueue, how: HowEnded::Panicked })
+        );
     }
 
     #[tokio::test]
     async fn while_the_process_ends_a_task_may_return_and_not_panic() {
         let tasks = Tasks::default();
         tasks.stop();
-        tasks.spawn("feed", async {}).await.unwrap();
+        tasks.spawn(Task::FeedReader, async {}).await.unwrap();
         assert_eq!(tasks.outcome(), Ok(()));
-        tasks.spawn("canary", async { panic!("on purpose") }).await.unwrap();
-        assert_eq!(tasks.outcome(), Err(TaskEnded { task: "canary", how: HowEnded::Panicked }));
+        tasks.spawn(Task::Canary, async { panic!("on purpose") }).await.unwrap();
+        assert_eq!(tasks.outcome(), Err(TaskEnded { task: Task::Canary, how: HowEnded::Panicked }));
     }
 }

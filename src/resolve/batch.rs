@@ -17,13 +17,17 @@ use super::{
     load::{Load, UNKNOWN},
     queue::{Batch, LaneQueue},
 };
-use crate::{clock, process::tasks::Tasks, telemetry::LookupResult};
+use crate::{
+    clock,
+    process::tasks::{Task, Tasks},
+    telemetry::{LookupResult, RoundTrip},
+};
 
 /// How many keys one batch holds.
 pub(super) const MAX_BATCH: usize = 256;
 
-/// A key, and the sender for its answer.
-type Ticket<K, V> = (K, oneshot::Sender<V>);
+/// A key, and the sender for its answer with the round trip that brought it.
+type Ticket<K, V> = (K, oneshot::Sender<(V, RoundTrip)>);
 
 /// The queue of one kind of lookup.
 pub(super) struct Batcher<K, V> {
@@ -70,7 +74,7 @@ impl<K: Send + 'static, V: Send + 'static> Batcher<K, V> {
         let bounds = Arc::clone(&load);
         let due = Arc::new(AtomicI64::new(UNKNOWN));
         let announced = Arc::clone(&due);
-        tasks.spawn_owned("queue of lookups", async move {
+        tasks.spawn_owned(Task::LookupQueue, async move {
             while waiting.ready().await {
                 // Lookups that arrive until then join the batch.
                 let Some(turn) = bounds.turn(&announced).await else { return };
@@ -81,15 +85,17 @@ impl<K: Send + 'static, V: Send + 'static> Batcher<K, V> {
                 if keys.is_empty() {
                     continue;
                 }
+                let count = keys.len();
                 let batch = run(keys);
                 let bounds = Arc::clone(&bounds);
                 tokio::spawn(async move {
                     let values = batch.await;
-                    bounds.ended(turn);
+                    let (began, ended) = bounds.ended(turn);
+                    let trip = RoundTrip { began, ended, keys: count };
                     drop(alone);
                     // On failure the senders are dropped, which the callers notice.
                     for (answer, value) in answers.into_iter().zip(values.into_iter().flatten()) {
-                        let _ = answer.send(value);
+                        let _ = answer.send((value, trip));
                     }
                 });
             }
@@ -97,7 +103,8 @@ impl<K: Send + 'static, V: Send + 'static> Batcher<K, V> {
         Self { queue, load, due }
     }
 
-    pub(super) async fn get(&self, key: K, lane: Lane) -> Result<V, Unanswered> {
+    /// Returns the answer for a key, and the round trip that brought it.
+    pub(super) async fn get(&self, key: K, lane: Lane) -> Result<(V, RoundTrip), Unanswered> {
         if !self.load.in_time(self.queue.ahead(lane), &self.due, clock::now()) {
             return Err(Unanswered::Shed);
         }

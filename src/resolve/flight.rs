@@ -19,6 +19,7 @@ use super::{
     Unavailable,
     lanes::{LANES, Lane},
 };
+use crate::telemetry::{CheckSpan, LookupTrace};
 
 /// How many lookups may be in progress. More would be an overload: the next caller gets 503.
 const MAX_FLIGHTS: usize = 8192;
@@ -34,14 +35,20 @@ type SharedLookups<K, T> = Arc<Mutex<LookupsUnderWay<K, T>>>;
 pub(super) struct Flights<K, T>(SharedLookups<K, T>);
 
 struct LookupsUnderWay<K, T> {
-    waiters: HashMap<K, Waiter<T>>,
+    flights: HashMap<K, Flight<T>>,
     /// The number of lookups in progress per lane.
     lanes: [usize; LANES],
 }
 
+/// A lookup in progress.
+struct Flight<T> {
+    waiter: Waiter<T>,
+    trace: LookupTrace,
+}
+
 impl<K, T> Default for Flights<K, T> {
     fn default() -> Self {
-        let under_way = LookupsUnderWay { waiters: HashMap::default(), lanes: [0; LANES] };
+        let under_way = LookupsUnderWay { flights: HashMap::default(), lanes: [0; LANES] };
         Self(Arc::new(Mutex::new(under_way)))
     }
 }
@@ -51,23 +58,29 @@ where
     K: Clone + Eq + Hash + Send + 'static,
     T: Clone + Send + Sync + 'static,
 {
-    /// Joins the lookup of `key`, or starts one if none is in progress.
+    /// Joins the lookup of `key`, or starts one if none is in progress. `check` is the span of the
+    /// check that waits for it, if one does that has a span.
     pub(super) fn join<F>(
         &self,
         key: &K,
         lane: Lane,
-        start: impl FnOnce(K) -> F,
+        check: Option<&CheckSpan>,
+        start: impl FnOnce(K, LookupTrace) -> F,
     ) -> Result<Waiter<T>, Unavailable>
     where
         F: Future<Output = Result<T, Unavailable>> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        let waiter = {
+        let (waiter, trace) = {
             let mut board = lock(&self.0);
-            if let Some(waiter) = board.waiters.get(key) {
-                return Ok(waiter.clone());
+            if let Some(flight) = board.flights.get(key) {
+                let Flight { waiter, trace } = flight;
+                let (waiter, trace) = (waiter.clone(), trace.clone());
+                drop(board);
+                trace.join(check);
+                return Ok(waiter);
             }
-            let full = board.waiters.len() >= MAX_FLIGHTS;
+            let full = board.flights.len() >= MAX_FLIGHTS;
             let of_lane = board.lanes.get_mut(lane.0).ok_or(Unavailable)?;
             if full && *of_lane >= RESERVED {
                 return Err(Unavailable);
@@ -76,12 +89,15 @@ where
             // A missing answer means that the lookup panicked, or that the process is ending.
             let waiter = answered.map(|answer| answer.unwrap_or(Err(Unavailable)));
             let waiter = waiter.boxed().shared();
-            board.waiters.insert(key.clone(), waiter.clone());
-            waiter
+            let trace = LookupTrace::default();
+            let flight = Flight { waiter: waiter.clone(), trace: trace.clone() };
+            board.flights.insert(key.clone(), flight);
+            (waiter, trace)
         };
+        trace.join(check);
         // Spawned outside of the lock: a runtime that is ending drops the task right here.
         let landing = FlightGuard { board: Arc::clone(&self.0), key: key.clone(), lane };
-        let look_up = start(key.clone());
+        let look_up = start(key.clone(), trace);
         tokio::spawn(async move {
             let found = look_up.await;
             // The flight is removed before the callers get the result, so that a later caller
@@ -103,7 +119,7 @@ struct FlightGuard<K: Eq + Hash, T> {
 impl<K: Eq + Hash, T> Drop for FlightGuard<K, T> {
     fn drop(&mut self) {
         let mut board = lock(&self.board);
-        board.waiters.remove(&self.key);
+        board.flights.remove(&self.key);
         if let Some(of_lane) = board.lanes.get_mut(self.lane.0) {
             *of_lane -= 1;
         }
@@ -131,7 +147,7 @@ mod tests {
         let join = || {
             let started = Arc::clone(&started);
             let gate = Arc::clone(&gate);
-            flights.join(&1, Lane(0), |_| async move {
+            flights.join(&1, Lane(0), None, |_, _| async move {
                 gate.notified().await;
                 Ok(started.fetch_add(1, SeqCst) + 1)
             })
@@ -149,8 +165,10 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_unavailable_and_leaves_no_trace() {
         let flights: Flights<u8, ()> = Flights::default();
-        let waiter = flights.join(&1, Lane(0), |_| async { panic!("on purpose") }).unwrap();
+        let waiter = flights.join(&1, Lane(0), None, |_, _| async { panic!("on purpose") });
+        let waiter = waiter.unwrap();
         assert_eq!(waiter.await, Err(Unavailable));
-        assert_eq!(flights.join(&1, Lane(0), |_| async { Ok(()) }).unwrap().await, Ok(()));
+        let later = flights.join(&1, Lane(0), None, |_, _| async { Ok(()) });
+        assert_eq!(later.unwrap().await, Ok(()));
     }
 }

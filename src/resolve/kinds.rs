@@ -7,10 +7,10 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     backend::{Backend, BackendName},
-    credential::{Credential, Sealed},
+    credential::{OpenedCredential, Sealed},
     domain::{Domain, DomainRef},
     freshness::Subject,
-    keyring::KeyRing,
+    keyring::{KeyBasis, LiveRing},
     principal::{Principal, UserId},
     token::TokenId,
 };
@@ -22,6 +22,9 @@ pub(crate) trait LookupKind: 'static {
 
     /// The name in metrics and Redis keys.
     const NAME: &'static str;
+
+    /// The table in Postgres that holds the values.
+    const TABLE: &'static str;
 
     /// The bytes that a value occupies in memory.
     fn size(value: &Self::Value) -> usize;
@@ -40,7 +43,12 @@ pub(crate) trait LookupKind: 'static {
 
     /// Prepares a result for use, once, from whichever tier it came. Returns a fact that an
     /// operator must know; the caller logs and counts it.
-    fn prepare(_key: &Self::Key, _value: Option<&Self::Value>, _ring: &KeyRing) -> Vec<Defect> {
+    fn prepare(_key: &Self::Key, _value: Option<&Self::Value>, _ring: &LiveRing) -> Vec<Defect> {
+        Vec::new()
+    }
+
+    /// Returns what that rests on which `prepare` has opened.
+    fn bases(_value: &Self::Value) -> Vec<KeyBasis> {
         Vec::new()
     }
 }
@@ -76,6 +84,7 @@ impl LookupKind for Principals {
     type Key = TokenId;
     type Value = Principal;
     const NAME: &'static str = "principal";
+    const TABLE: &'static str = "patgate.pats";
     const OWNED: bool = true;
 
     fn owner(value: &Principal) -> Option<UserId> {
@@ -101,6 +110,7 @@ impl LookupKind for Domains {
     type Key = DomainRef;
     type Value = Domain;
     const NAME: &'static str = "domain";
+    const TABLE: &'static str = "patgate.domains";
 
     fn size(value: &Domain) -> usize {
         value.size()
@@ -117,7 +127,11 @@ impl LookupKind for Domains {
         }
     }
 
-    fn prepare(_: &DomainRef, domain: Option<&Domain>, ring: &KeyRing) -> Vec<Defect> {
+    fn bases(domain: &Domain) -> Vec<KeyBasis> {
+        domain.bases()
+    }
+
+    fn prepare(_: &DomainRef, domain: Option<&Domain>, ring: &LiveRing) -> Vec<Defect> {
         let defects = RefCell::default();
         if let Some(domain) = domain {
             domain.open_credentials(|backend, sealed| open(ring, backend, sealed, &defects));
@@ -130,6 +144,7 @@ impl LookupKind for Backends {
     type Key = BackendName;
     type Value = Backend;
     const NAME: &'static str = "backend";
+    const TABLE: &'static str = "patgate.backends";
 
     fn size(value: &Backend) -> usize {
         size_of::<Backend>() + value.heap_size()
@@ -139,7 +154,11 @@ impl LookupKind for Backends {
         visit(Subject::Backend(key.as_str().into()));
     }
 
-    fn prepare(key: &BackendName, backend: Option<&Backend>, ring: &KeyRing) -> Vec<Defect> {
+    fn bases(backend: &Backend) -> Vec<KeyBasis> {
+        backend.basis().into_iter().collect()
+    }
+
+    fn prepare(key: &BackendName, backend: Option<&Backend>, ring: &LiveRing) -> Vec<Defect> {
         let defects = RefCell::default();
         match backend {
             Some(backend) => {
@@ -156,13 +175,13 @@ impl LookupKind for Backends {
 
 /// Opens a backend's credential, and reports one that cannot be opened.
 fn open(
-    ring: &KeyRing,
+    ring: &LiveRing,
     backend: &str,
     sealed: &Sealed,
     defects: &RefCell<Vec<Defect>>,
-) -> Option<Credential> {
-    let opened = sealed.open(ring, backend);
-    if opened.is_none() {
+) -> OpenedCredential {
+    let opened = sealed.open_live(ring, backend);
+    if opened.credential().is_none() {
         let backend = backend.into();
         let key_id = sealed.key_id.clone();
         defects.borrow_mut().push(Defect::UnopenedCredential { backend, key_id });

@@ -75,11 +75,13 @@ impl Load {
         Some(QueryPermit { _permit: permit, began: clock::now() })
     }
 
-    /// Notes how long a query took.
-    pub(super) fn ended(&self, turn: QueryPermit) {
-        let took = i64::try_from(clock::now().since(turn.began).as_micros()).unwrap_or(i64::MAX);
+    /// Notes how long a query took. Returns when it began and ended.
+    pub(super) fn ended(&self, turn: QueryPermit) -> (Tick, Tick) {
+        let (began, ended) = (turn.began, clock::now());
+        let took = i64::try_from(ended.since(began).as_micros()).unwrap_or(i64::MAX);
         // Forgets quickly, so that a store is not considered slow for long after an outage.
         self.took.store(self.took.load(Relaxed).midpoint(took), Relaxed);
+        (began, ended)
     }
 
     /// Whether a lookup behind `queued` others can be expected to begin before the deadline.

@@ -9,7 +9,7 @@ use super::{Found, LookupKind};
 
 /// The bytes of an entry in addition to its key and value: its place in the cache, the facts about
 /// the value, and the overhead of the allocator for both.
-const OVERHEAD: usize = 160;
+const OVERHEAD: usize = 192;
 /// A first estimate of the bytes per entry. It only determines the initial size of the table.
 const TYPICAL: u64 = 512;
 
@@ -58,11 +58,18 @@ impl<K: LookupKind> MemoryTier<K> {
         (self.known.len() as u64, self.unknown.len() as u64)
     }
 
-    pub(crate) fn insert(&self, key: K::Key, found: Arc<Found<K::Value>>) {
+    /// Keeps a result, unless memory holds a newer one. `in_force` says whether what it holds can still
+    /// be used.
+    pub(crate) fn insert(
+        &self,
+        key: K::Key,
+        found: Arc<Found<K::Value>>,
+        in_force: impl FnOnce(&Found<K::Value>) -> bool,
+    ) {
         if let Some(held) = self.get(&key) {
             // Two lookups may end in another order. A result with an older snapshot does not
-            // replace a newer one.
-            if held.stamp.outdates(&found.stamp) {
+            // replace a newer one. But the thief of a key may have sealed one that is newer than all.
+            if held.stamp.outdates(&found.stamp) && in_force(&held) {
                 return;
             }
             found.use_notes.succeed(&held.use_notes);

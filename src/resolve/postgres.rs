@@ -1,6 +1,12 @@
 //! The Postgres tier: one query each for principals, domains and backends, for a batch of keys.
 
-use std::{collections::HashMap, fmt::Display, future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt::Display,
+    future::Future,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use super::{
     Backends, Domains, Found, Load, LookupKind, Principals, Renewal, Unavailable,
@@ -18,6 +24,7 @@ use crate::{
     principal::{DomainGrants, Principal, UserId},
     process::tasks::Tasks,
     rollout::{DomainMode, Rollout, Share},
+    telemetry::{LookupTrace, MetricResult as _, Store, StoreQuestion},
     throttle::Throttle,
     token::{TokenDigest, TokenId},
 };
@@ -40,8 +47,26 @@ type FoundByKey<K> = Vec<Option<Found<<K as LookupKind>::Value>>>;
 const WARN_EVERY: Duration = Duration::from_secs(1);
 
 impl<K: LookupKind> PostgresTier<K> {
-    pub(super) async fn get(&self, key: K::Key, lane: Lane) -> Result<Found<K::Value>, Unanswered> {
-        self.batches.get(key, lane).await?.ok_or(Unanswered::Failed)
+    pub(super) async fn get(
+        &self,
+        key: K::Key,
+        lane: Lane,
+        trace: &LookupTrace,
+    ) -> Result<Found<K::Value>, Unanswered> {
+        let question = StoreQuestion { store: Store::Postgres, kind: K::NAME, table: K::TABLE };
+        let asked = clock::now();
+        match self.batches.get(key, lane).await {
+            Ok((found, trip)) => {
+                trace.answered(question, trip);
+                found.ok_or(Unanswered::Failed)
+            }
+            Err(unanswered) => {
+                if unanswered == Unanswered::Failed {
+                    trace.unanswered(question, asked, unanswered.result().as_str());
+                }
+                Err(unanswered)
+            }
+        }
     }
 
     fn new<R>(
@@ -164,6 +189,8 @@ impl Reply {
             as_of: self.as_of,
             verified: self.verified,
             stamp: Arc::clone(&self.stamp),
+            seal: None,
+            opened: OnceLock::new(),
             checked: CheckedVersion::default(),
             use_notes: Throttle::default(),
             renewal: Renewal::default(),

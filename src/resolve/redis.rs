@@ -24,7 +24,8 @@ use crate::{
     clock::{self, Moment},
     config,
     freshness::Stamp,
-    process::tasks::Tasks,
+    keyring::LiveRing,
+    process::tasks::{Task, Tasks},
     redis_client::{
         access::RedisAccess,
         connections::RedisConnections,
@@ -33,8 +34,8 @@ use crate::{
         fault_log::FaultLog,
         probe::{RedisUse, probe},
     },
-    seal::{SealPurpose, Sealer},
-    telemetry::{LookupResult, Metrics, Store},
+    seal::{SealPurpose, Sealer, Unsealed},
+    telemetry::{LookupResult, LookupTrace, Metrics, Store, StoreQuestion},
     throttle::Throttle,
 };
 
@@ -85,7 +86,8 @@ impl RedisTier {
             async move { link.run(&RedisRequest::Read(keys), &link.read_faults).await }
         });
         let (writes, waiting) = mpsc::channel(MAX_WRITES);
-        tasks.spawn_owned("writer to Redis", write_behind(Arc::clone(&link), waiting));
+        let writing = write_behind(Arc::clone(&link), sealer.ring().clone(), waiting);
+        tasks.spawn_owned(Task::RedisWriter, writing);
         let seals = Throttle::default();
         Ok(Arc::new(Self { reads, writes, link, sealer, seals, metrics }))
     }
@@ -96,7 +98,7 @@ impl RedisTier {
         let access = Arc::clone(access);
         let prefix = self.sealer.prefix().to_owned();
         let link = Arc::clone(&self.link);
-        tasks.spawn_owned("first contact with Redis", async move {
+        tasks.spawn_owned(Task::RedisProbe, async move {
             if let Err(fault) = probe(&access, &prefix, &[RedisUse::Read]).await {
                 link.read_faults.fault(fault, clock::now());
             }
@@ -108,17 +110,25 @@ impl RedisTier {
         &self,
         key: &K::Key,
         lane: Lane,
-    ) -> Result<StoredEntry<K::Value>, LookupResult> {
+        trace: &LookupTrace,
+    ) -> Result<Unsealed<StoredEntry<K::Value>>, LookupResult> {
         if !self.link.breaker.admits(clock::now()) {
             return Err(LookupResult::Open);
         }
         let redis_key = redis_key::<K>(self.sealer.prefix(), key);
-        let sealed = match timeout(self.link.timeout, self.reads.get(redis_key.clone(), lane)).await
-        {
-            Ok(Ok(Ok(reply))) => reply.ok_or(LookupResult::Miss)?,
+        let question = StoreQuestion { store: Store::Redis, kind: K::NAME, table: K::TABLE };
+        let asked = clock::now();
+        let answer = timeout(self.link.timeout, self.reads.get(redis_key.clone(), lane)).await;
+        let sealed = match answer {
+            Ok(Ok((Ok(reply), trip))) => {
+                trace.answered(question, trip);
+                reply.ok_or(LookupResult::Miss)?
+            }
             // Redis was not asked, which says nothing about its health.
             Ok(Err(Unanswered::Shed)) => return Err(LookupResult::Unavailable),
-            Ok(Ok(Err(Unavailable)) | Err(Unanswered::Failed)) | Err(_) => {
+            Ok(Ok((Err(Unavailable), _)) | Err(Unanswered::Failed)) | Err(_) => {
+                let error = if answer.is_err() { "timeout" } else { "unavailable" };
+                trace.unanswered(question, asked, error);
                 self.link.failed();
                 return Err(LookupResult::Unavailable);
             }
@@ -132,8 +142,8 @@ impl RedisTier {
             tracing::warn!(
                 prefix = self.sealer.prefix(),
                 "an entry in Redis is not sealed by this key ring and is not used: replicas have \
-                 different key rings, or are of different releases, or another program writes to \
-                 Redis",
+                 different key rings, or are of different releases, or a key has just left the ring, \
+                 or another program writes to Redis",
             );
         }
     }
@@ -156,9 +166,16 @@ pub(crate) fn redis_key<K: LookupKind>(prefix: &str, key: &K::Key) -> String {
     format!("{prefix}{}:{key}", K::NAME)
 }
 
-async fn write_behind(link: Arc<Link>, mut waiting: mpsc::Receiver<QueuedWrite>) {
+async fn write_behind(link: Arc<Link>, ring: LiveRing, mut waiting: mpsc::Receiver<QueuedWrite>) {
     let mut writes = Vec::new();
     while waiting.recv_many(&mut writes, MAX_WRITE_BATCH).await > 0 {
+        // No replica with the current ring would use the others.
+        let taken = writes.len();
+        writes.retain(|write: &QueuedWrite| ring.holds(write.sealed.key));
+        (writes.len()..taken).for_each(|_| link.metrics.dropped_write());
+        if writes.is_empty() {
+            continue;
+        }
         let request = RedisRequest::Write(std::mem::take(&mut writes));
         let admitted = link.breaker.admits(clock::now());
         let replies = match admitted {

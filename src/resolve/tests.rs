@@ -10,11 +10,11 @@ use crate::{check::tests::hot, token::TokenId};
 #[tokio::test]
 async fn a_look_up_takes_what_memory_has_meanwhile() {
     let (checker, ..) = hot(&mut Registry::default());
-    let tokens = &checker.resolver.principals;
+    let tokens = &checker.stores.stores().unwrap().resolver.principals;
     let now = clock::now();
     let held = TokenId(Uuid::from_u128(7));
     let look_up = async |id: &TokenId, oldest| {
-        let found = tokens.look_up(id, oldest).unwrap().await;
+        let found = tokens.look_up(id, oldest, None).unwrap().await;
         found.map(|(_, tier)| tier)
     };
     let second = Duration::from_secs(1);

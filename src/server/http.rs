@@ -6,7 +6,10 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    http::{HeaderMap, StatusCode},
+    http::{
+        HeaderMap, HeaderName, StatusCode,
+        header::{ACCEPT, CONTENT_TYPE},
+    },
     routing::get,
 };
 use hyper::server::conn::http1;
@@ -15,6 +18,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use prometheus_client::registry::Registry;
+use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -22,8 +26,12 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{acceptor::ACCEPT_AGAIN_AFTER, readiness::Readiness, tls::Tls};
-use crate::telemetry;
+use super::{
+    acceptor::ACCEPT_AGAIN_AFTER,
+    readiness::{Missing, Readiness},
+    tls::Tls,
+};
+use crate::telemetry::{self, Exemplars};
 
 /// Open connections. Another one replaces the oldest: an honest request takes milliseconds, so
 /// patgate answers it even while an attacker opens silent connections.
@@ -37,25 +45,70 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const MAX_AGE: Duration = Duration::from_secs(60);
 /// Bytes of unparsed input, such as the head of a request.
 const MAX_BUFFER: usize = 16 * 1024;
+/// How long the task of `/livez` sleeps: long enough to need the timer.
+const A_TURN: Duration = Duration::from_millis(1);
 /// Headers in one request.
 const MAX_HEADERS: usize = 64;
 
 /// The routes for kubelets and Prometheus.
-pub(super) fn routes(readiness: Readiness, registry: Registry) -> Router {
-    let registry = Arc::new(registry);
+pub(super) fn routes(readiness: Readiness, registry: Registry, exemplars: Exemplars) -> Router {
+    let metrics = Arc::new((registry, exemplars));
+    let started = readiness.clone();
     Router::new()
-        .route("/livez", get(async || "ok\n"))
+        .route("/livez", get(is_alive))
         .route(
             "/readyz",
-            get(async move || match readiness.get() {
-                Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
-                Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+            get(async move |headers: HeaderMap| health_page(readiness.get(), &headers)),
+        )
+        .route(
+            "/startupz",
+            get(async move |headers: HeaderMap| {
+                let state = if started.has_started() { Ok(()) } else { started.get() };
+                health_page(state, &headers)
             }),
         )
         .route(
             "/metrics",
-            get(async move |headers: HeaderMap| telemetry::metrics_page(&registry, &headers)),
+            get(async move |headers: HeaderMap| {
+                let (registry, exemplars) = &*metrics;
+                telemetry::metrics_page(registry, exemplars, &headers)
+            }),
         )
+}
+
+/// Answers after a new task has run and a timer has fired. A process that can do neither answers no
+/// check, and does not answer here either: the probe fails by its timeout. Nothing else counts,
+/// because a new start brings no store back.
+async fn is_alive() -> (StatusCode, &'static str) {
+    let turn = tokio::spawn(sleep(A_TURN));
+    match turn.await {
+        Ok(()) => (StatusCode::OK, "ok\n"),
+        // The runtime is shutting down.
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "ending\n"),
+    }
+}
+
+/// What `/readyz` and `/startupz` answer: one line for each thing that is missing, or JSON if the
+/// client asks for it.
+fn health_page(
+    state: Result<(), Vec<Missing>>,
+    headers: &HeaderMap,
+) -> (StatusCode, [(HeaderName, &'static str); 1], String) {
+    let (status, missing) = match state {
+        Ok(()) => (StatusCode::OK, Vec::new()),
+        Err(missing) => (StatusCode::SERVICE_UNAVAILABLE, missing),
+    };
+    let accepts = headers.get(ACCEPT).and_then(|accepted| accepted.to_str().ok());
+    if accepts.is_some_and(|accepted| accepted.contains("application/json")) {
+        let page = json!({ "ready": missing.is_empty(), "missing": missing });
+        return (status, [(CONTENT_TYPE, "application/json")], format!("{page}\n"));
+    }
+    let text = if missing.is_empty() {
+        "ok\n".to_owned()
+    } else {
+        missing.iter().map(|missing| format!("{missing}\n")).collect()
+    };
+    (status, [(CONTENT_TYPE, "text/plain; charset=utf-8")], text)
 }
 
 /// Accepts connections while it is polled. Open connections end with it.

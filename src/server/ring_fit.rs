@@ -49,7 +49,7 @@ pub(crate) enum RingFit {
 
 impl RingFit {
     /// Compares a ring with the live tokens, at the address that the replica reads.
-    pub(super) async fn read(postgres: &Postgres, ring: &KeyRing) -> Result<Self, AskError> {
+    pub(crate) async fn read(postgres: &Postgres, ring: &KeyRing) -> Result<Self, AskError> {
         Ok(Self::of(&postgres.fetch_here(live_keys(ring)).await?)?)
     }
 

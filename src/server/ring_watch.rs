@@ -1,25 +1,24 @@
 //! Checks that this replica's key ring is the one that signed the installation's tokens.
 //!
-//! A replica with another key ring refuses every token with 401, which clients treat as final. So a
-//! replica that starts while tokens are live is not ready until its ring has signed one of them.
-//! Once ready, it stays ready: tokens of other keys are only reported.
+//! A replica with another key ring would refuse every token with 401, which clients treat as final. So
+//! the start of a replica does not end while tokens are live and its ring has signed none of them.
+//! Once started, the replica stays ready: tokens of other keys are only reported.
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
-use futures_util::future;
-use tokio::{sync::watch, time::sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::ring_fit::RingFit;
 use crate::{
     clock,
-    keyring::{KeyId, KeyRing},
+    keyring::{KeyId, KeyRing, LiveRing},
     postgres::Postgres,
     rollout::Mode,
     throttle::Throttle,
 };
 
-/// Interval while the replica is not ready.
+/// How often the ring is compared with the one that was in force before.
 const SOON: Duration = Duration::from_secs(1);
 /// Interval while no token is live.
 const LATER: Duration = Duration::from_secs(10);
@@ -30,94 +29,88 @@ const REPORT_EVERY: Duration = Duration::from_secs(10 * 60);
 
 /// Watches one replica's key ring.
 pub(crate) struct RingWatch {
-    ring: KeyRing,
+    ring: LiveRing,
+    /// The ring that was compared last.
+    compared: KeyRing,
     postgres: Postgres,
-    /// True until the replica has been ready once.
+    /// True until the ring was found to fit once.
     may_object: bool,
     proven: bool,
     reports: Throttle,
     failures: Throttle,
-    objection: watch::Sender<Option<&'static str>>,
-}
-
-/// The current reason why a replica is not ready; `None` if it is ready.
-#[derive(Clone)]
-pub(crate) struct Objection(watch::Receiver<Option<&'static str>>);
-
-impl Objection {
-    pub(crate) fn get(&self) -> Option<&'static str> {
-        *self.0.borrow()
-    }
-
-    /// Waits until the reason changes.
-    pub(crate) async fn changed(&mut self) {
-        if self.0.changed().await.is_err() {
-            future::pending::<()>().await;
-        }
-    }
-
-    #[cfg(test)]
-    pub(crate) fn none() -> Self {
-        Self(watch::channel(None).1)
-    }
+    objection: Option<&'static str>,
 }
 
 impl RingWatch {
     /// Creates the watch. In shadow mode no refusal is enforced, so the watch has no objection
     /// there.
-    pub(crate) fn new(ring: KeyRing, postgres: Postgres, mode: Mode) -> Self {
-        let (objection, _) = watch::channel(None);
+    pub(crate) fn new(ring: LiveRing, postgres: Postgres, mode: Mode) -> Self {
+        let compared = KeyRing::clone(&ring.load());
         Self {
             ring,
+            compared,
             postgres,
             may_object: mode != Mode::Shadow,
             proven: false,
             reports: Throttle::default(),
             failures: Throttle::default(),
-            objection,
+            objection: None,
         }
     }
 
-    pub(crate) fn objection(&self) -> Objection {
-        Objection(self.objection.subscribe())
+    /// Returns why a replica with this ring must not answer, as of the last comparison.
+    pub(crate) fn objection(&self) -> Option<&'static str> {
+        self.objection
     }
 
-    /// Runs until `stop`.
+    /// Runs until `stop`. The replica has started, so this only reports.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         loop {
-            let objects = self.objection.borrow().is_some();
-            let pause = match (self.proven, objects) {
-                (true, _) => SELDOM,
-                (false, true) => SOON,
-                (false, false) => LATER,
-            };
-            if stop.run_until_cancelled(sleep(pause)).await.is_none() {
+            let pause = if self.proven { SELDOM } else { LATER };
+            if stop.run_until_cancelled(self.pause(pause)).await.is_none() {
                 return;
             }
             self.check_once().await;
         }
     }
 
-    /// Queries once. A failed query changes nothing.
-    pub(crate) async fn check_once(&mut self) {
-        match RingFit::read(&self.postgres, &self.ring).await {
-            Ok(fit) => self.take(&fit),
+    /// Waits for `pause`, or until the ring is replaced.
+    async fn pause(&self, pause: Duration) {
+        let until = clock::now().after(pause);
+        while clock::now() < until && **self.ring.load() == self.compared {
+            sleep(SOON.min(until.since(clock::now()))).await;
+        }
+    }
+
+    /// Queries once. Returns whether there was an answer; if not, nothing changes.
+    pub(crate) async fn check_once(&mut self) -> bool {
+        let ring = KeyRing::clone(&self.ring.load());
+        if ring != self.compared {
+            // What there is to report of this ring has not been reported.
+            self.reports = Throttle::default();
+            self.proven = false;
+            self.compared = ring;
+        }
+        let fit = RingFit::read(&self.postgres, &self.compared).await;
+        match &fit {
+            Ok(fit) => self.take(fit),
             Err(error) if self.failures.passes(clock::now(), REPORT_EVERY) => {
                 tracing::warn!(%error, "the key ring cannot be compared with the live tokens");
             }
             Err(_) => {}
         }
+        fit.is_ok()
     }
 
     fn take(&mut self, fit: &RingFit) {
         let objection = fit.objection().filter(|_| self.may_object);
         self.may_object = objection.is_some();
-        let before = self.objection.send_replace(objection);
+        let before = mem::replace(&mut self.objection, objection);
         if before.is_some() && objection.is_none() {
-            tracing::info!("ready: the key ring has signed a live token, or no other is live");
+            tracing::info!("the key ring has signed a live token, or no other is live");
             self.reports = Throttle::default();
         }
-        let own: Vec<_> = self.ring.ids().map(KeyId::as_str).collect();
+        let own: Vec<_> = self.compared.ids().map(KeyId::as_str).collect();
         let reports = || self.reports.passes(clock::now(), REPORT_EVERY);
         match fit {
             RingFit::Alien { signed_by } if reports() => {

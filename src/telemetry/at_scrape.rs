@@ -39,7 +39,7 @@ pub(crate) fn show_readiness(
     registry: &mut Registry,
     is_ready: impl Fn() -> bool + Send + Sync + 'static,
 ) {
-    let help = "1 while this replica is ready; 0 with another key ring, and while it drains";
+    let help = "1 while this replica is ready, as /readyz answers; 0 until its start has ended, and while it drains";
     show(registry, "ready", help, None, move || f64::from(u8::from(is_ready())));
 }
 

@@ -4,6 +4,9 @@
 //! The library writes OpenMetrics only. The classic text is made from it, line by line. Both have the
 //! same samples under the same names and labels: `le` keeps the spelling `1.0` in both, so that a
 //! query does not depend on the format in which Prometheus asked.
+//!
+//! Only OpenMetrics has exemplars. They are added to the text, because the library accepts no
+//! exemplars but those of its own histogram.
 
 use axum::{
     http::{
@@ -14,18 +17,60 @@ use axum::{
 };
 use prometheus_client::{encoding::text, registry::Registry};
 
+use super::histogram::{Durations, Exemplar};
+use crate::clock::WallClock;
+
 const OPENMETRICS: &str = "application/openmetrics-text";
 const OPENMETRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const CLASSIC_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// The exemplars of a histogram.
+pub(crate) struct Exemplars {
+    /// The lines of the page that may have one begin with this.
+    prefix: String,
+    durations: Durations,
+}
+
+impl Exemplars {
+    /// Takes the full name of the histogram on the page.
+    pub(super) fn new(name: &str, durations: Durations) -> Self {
+        Self { prefix: format!("{name}_bucket{{"), durations }
+    }
+
+    /// Adds each to the line of its bucket.
+    fn add_to(&self, page: &str) -> String {
+        let wall_clock = WallClock::read();
+        let mut exemplars = self.durations.exemplars().into_iter();
+        let mut with_exemplars = String::with_capacity(page.len());
+        for line in page.lines() {
+            with_exemplars.push_str(line);
+            if line.starts_with(&self.prefix)
+                && let Some(Some(Exemplar { trace, took, at })) = exemplars.next()
+            {
+                let took = took.as_secs_f64();
+                let at = wall_clock.at(at).as_millisecond();
+                let (seconds, rest) = (at / 1000, at % 1000);
+                let exemplar = format!(" # {{trace_id=\"{trace}\"}} {took} {seconds}.{rest:03}");
+                with_exemplars.push_str(&exemplar);
+            }
+            with_exemplars.push('\n');
+        }
+        with_exemplars
+    }
+}
+
 /// Returns the registry as an HTTP response, in the format that the request's headers prefer.
-pub(crate) fn metrics_page(registry: &Registry, request: &HeaderMap) -> impl IntoResponse + use<> {
+pub(crate) fn metrics_page(
+    registry: &Registry,
+    exemplars: &Exemplars,
+    request: &HeaderMap,
+) -> impl IntoResponse + use<> {
     let mut page = String::new();
     // Writing to a string does not fail.
     let _ = text::encode(&mut page, registry);
     let accept = request.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let (format, page) = if prefers_openmetrics(accept) {
-        (OPENMETRICS_TYPE, page)
+        (OPENMETRICS_TYPE, exemplars.add_to(&page))
     } else {
         (CLASSIC_TYPE, classic(&page))
     };
@@ -93,12 +138,15 @@ fn classic(openmetrics: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::{num::NonZeroU128, time::Duration};
+
     use prometheus_client::{
         metrics::{counter::Counter, gauge::Gauge, histogram::Histogram, info::Info},
         registry::Unit,
     };
 
     use super::*;
+    use crate::{clock, trace_context::TraceId};
 
     #[test]
     fn a_client_gets_openmetrics_only_if_it_prefers_it() {
@@ -123,6 +171,38 @@ mod tests {
         ] {
             assert_eq!(prefers_openmetrics(accept.iter().copied()), preferred, "{accept:?}");
         }
+    }
+
+    /// In the bucket of the observation, and in no other.
+    #[test]
+    fn an_exemplar_is_in_its_bucket() {
+        let mut registry = Registry::default();
+        let durations = Durations::default();
+        registry.register("took", "Duration", durations.clone());
+        registry.register("took_too", "Duration", Durations::default());
+        let exemplars = Exemplars::new("took", durations.clone());
+        let mut page = String::new();
+        text::encode(&mut page, &registry).unwrap();
+        assert_eq!(exemplars.add_to(&page), page);
+
+        let trace = TraceId(NonZeroU128::new(0xab).unwrap());
+        for micros in [15, 17, 2_000_000] {
+            let took = Duration::from_micros(micros);
+            durations.exemplify(Exemplar { trace, took, at: clock::now() });
+        }
+        let shown = exemplars.add_to(&page);
+        let found: Vec<_> = shown.lines().filter_map(|line| line.split_once(" # ")).collect();
+        let of = |took: &str| format!("{{trace_id=\"{:032x}\"}} {took} ", 0xab);
+        for ((sample, exemplar), (le, took)) in
+            found.iter().zip([("0.00002", "0.000017"), ("+Inf", "2")])
+        {
+            assert_eq!(*sample, format!("took_bucket{{le=\"{le}\"}} 0"));
+            let (_, time) = exemplar.split_at(of(took).len());
+            assert!(exemplar.starts_with(&of(took)), "{exemplar}");
+            assert!(time.parse::<f64>().unwrap() > 1e9, "{exemplar}");
+        }
+        assert_eq!(found.len(), 2);
+        assert_eq!(classic(&shown), classic(&page));
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! A histogram without a lock: the histogram of prometheus-client takes a lock for each
 //! observation, and every check makes one.
+//!
+//! Checks whose trace the gateway records leave an exemplar: the id of the trace, in the bucket of
+//! the check. Only they take a lock, and none waits for it.
 
 use std::{
-    fmt,
+    array, fmt,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -14,6 +17,8 @@ use prometheus_client::{
     encoding::{EncodeMetric, MetricEncoder, NoLabelSet},
     metrics::{MetricType, TypedMetric},
 };
+
+use crate::{clock::Tick, trace_context::TraceId};
 
 /// Upper bounds in nanoseconds; from 10 µs to 1 s.
 const BOUNDS: [u64; 16] = [
@@ -35,6 +40,9 @@ const BOUNDS: [u64; 16] = [
     1_000_000_000,
 ];
 
+/// The buckets: one for each bound, and one for longer durations.
+pub(super) const BUCKETS: usize = BOUNDS.len() + 1;
+
 /// A histogram of durations; clones share it. A read during writes may miss some of them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Durations(Arc<Inner>);
@@ -42,17 +50,46 @@ pub(super) struct Durations(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     /// One counter for each bound, and one for longer durations.
-    counts: [AtomicU64; BOUNDS.len() + 1],
+    counts: [AtomicU64; BUCKETS],
     nanoseconds: AtomicU64,
+    exemplars: [Mutex<Option<Exemplar>>; BUCKETS],
+}
+
+/// One observation whose trace is recorded.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Exemplar {
+    pub(super) trace: TraceId,
+    pub(super) took: Duration,
+    pub(super) at: Tick,
 }
 
 impl Durations {
     pub(super) fn observe(&self, took: Duration) {
-        let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        let bucket = BOUNDS.iter().position(|bound| nanoseconds <= *bound).unwrap_or(BOUNDS.len());
-        self.0.counts[bucket].fetch_add(1, Relaxed);
+        let nanoseconds = nanoseconds(took);
+        self.0.counts[bucket(nanoseconds)].fetch_add(1, Relaxed);
         self.0.nanoseconds.fetch_add(nanoseconds, Relaxed);
     }
+
+    /// Keeps an observation as the exemplar of its bucket, unless another one is being kept.
+    pub(super) fn exemplify(&self, exemplar: Exemplar) {
+        let bucket = bucket(nanoseconds(exemplar.took));
+        if let Ok(mut kept) = self.0.exemplars[bucket].try_lock() {
+            *kept = Some(exemplar);
+        }
+    }
+
+    /// Returns the exemplar of each bucket, in their order.
+    pub(super) fn exemplars(&self) -> [Option<Exemplar>; BUCKETS] {
+        array::from_fn(|at| *self.0.exemplars[at].lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn nanoseconds(took: Duration) -> u64 {
+    u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn bucket(nanoseconds: u64) -> usize {
+    BOUNDS.iter().position(|bound| nanoseconds <= *bound).unwrap_or(BOUNDS.len())
 }
 
 impl TypedMetric for Durations {

@@ -41,6 +41,10 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// The log of this process.
 static LOGS: OnceLock<Logs> = OnceLock::new();
+/// Replaces the filter of that log.
+static REPLACE_FILTER: OnceLock<ReplaceFilter> = OnceLock::new();
+
+type ReplaceFilter = Box<dyn Fn(EnvFilter) + Send + Sync>;
 static COUNTS: LazyLock<LineCounters> = LazyLock::new(LineCounters::default);
 
 /// Returns the counters of log lines by result. They are global, because there is one standard
@@ -56,21 +60,51 @@ pub(super) fn counts() -> Family<ResultLabels, Counter> {
 /// Returns an error if the system has no thread or no file descriptor left.
 pub fn init(config: &config::LogSettings) -> io::Result<()> {
     let logs = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(&config.filter))
         .with_writer(start()?)
         .with_ansi(io::stderr().is_terminal())
         // tracing would report its own errors directly to standard error.
         .log_internal_errors(false);
+    let filter = EnvFilter::new(&config.filter);
     // A second call, as in a test that starts two, changes nothing.
-    let _ = match config.format {
-        LogFormat::Json => logs.json().flatten_event(true).try_init(),
-        LogFormat::Text => logs.try_init(),
-    };
+    match config.format {
+        LogFormat::Json => {
+            let logs = logs.json().flatten_event(true).with_env_filter(filter);
+            let logs = logs.with_filter_reloading();
+            let handle = logs.reload_handle();
+            if logs.try_init().is_ok() {
+                replace_with(move |filter| drop(handle.reload(filter)));
+            }
+        }
+        LogFormat::Text => {
+            let logs = logs.with_env_filter(filter).with_filter_reloading();
+            let handle = logs.reload_handle();
+            if logs.try_init().is_ok() {
+                replace_with(move |filter| drop(handle.reload(filter)));
+            }
+        }
+    }
     // The default hook writes to standard error itself, and waits for it.
     panic::set_hook(Box::new(|panic| {
         let thread = thread::current();
         tracing::error!(%panic, thread = thread.name(), "panic");
     }));
+    Ok(())
+}
+
+fn replace_with(replace: impl Fn(EnvFilter) + Send + Sync + 'static) {
+    let _ = REPLACE_FILTER.set(Box::new(replace));
+}
+
+/// Replaces the filter of the log.
+///
+/// # Errors
+///
+/// Returns what was expected if the text is not a filter.
+pub(crate) fn replace_filter(text: &str) -> Result<(), String> {
+    let filter = config::log_filter(text)?;
+    if let Some(replace) = REPLACE_FILTER.get() {
+        replace(EnvFilter::new(filter));
+    }
     Ok(())
 }
 

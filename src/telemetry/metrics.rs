@@ -4,6 +4,7 @@ mod background;
 mod checks;
 mod feed;
 mod relay;
+mod reloads;
 mod stores;
 mod tls;
 
@@ -13,7 +14,8 @@ use prometheus_client::{
 };
 
 use self::{
-    background::Background, checks::Checks, feed::Feed, relay::Relay, stores::Stores, tls::Tls,
+    background::Background, checks::Checks, feed::Feed, relay::Relay, reloads::Reloads,
+    stores::Stores, tls::Tls,
 };
 
 /// What the names of all metrics begin with, followed by `_`.
@@ -28,6 +30,7 @@ pub struct Metrics {
     relay: Relay,
     background: Background,
     tls: Tls,
+    reloads: Reloads,
 }
 
 impl Metrics {
@@ -45,6 +48,7 @@ impl Metrics {
             relay: Relay::default(),
             background: Background::new(&mut to),
             tls: Tls::new(&mut to),
+            reloads: Reloads::new(&mut to),
         }
     }
 }

@@ -147,6 +147,18 @@ results! {
 }
 
 results! {
+    /// What becomes of a span.
+    SpanResult {
+        /// The receiver accepted it.
+        Exported = "exported",
+        /// The receiver did not accept it, or did not answer.
+        Failed = "failed",
+        /// The queue was full.
+        Dropped = "dropped",
+    }
+}
+
+results! {
     /// What becomes of a line of patgate's own log.
     LineResult {
         Written = "written",

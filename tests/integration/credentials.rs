@@ -269,7 +269,11 @@ pub(crate) async fn keys_rotate(suite: Arc<Suite>) {
     let cli = Cli::of(&world);
     let of_acme = give(&cli, &suite, "model-acme");
     let of_beta = give(&cli, &suite, "model-beta");
-    let old = Fleet::of(&world, 1, &PATIENT).await;
+    // A replica to which the new ring is not brought.
+    let ring = suite.dir.path().join(format!("{}.old.keys", world.database));
+    fs::copy(&world.keyring_file, &ring).unwrap();
+    let ring = format!("keyring_file={}", ring.display());
+    let old = Fleet::of(&world, 1, &[&ring, PATIENT[0], PATIENT[1]]).await;
     cli.ok("keyring add --id k2");
     cli.ok("keyring promote k2");
     cli.refused("keyring drop k1", 1, "seals the credentials of 2 backends");

@@ -129,6 +129,7 @@ pub(crate) async fn a_feed_of_another_database_keeps_from_serving(suite: Arc<Sui
     assert!(error.starts_with("feed.url: "), "{error}");
     let cli = Cli::of(&production)
         .login(&production, "server")
+        .with("start.require", "postgres")
         .with("feed.url", &staging.url("server", staging.port));
     cli.refused("serve", 2, &told);
     production.serve(&[&format!("feed.url={}", production.url("server", production.port))]).await;

@@ -74,8 +74,8 @@ pub(crate) async fn one_that_signed_no_live_token_is_not_ready(suite: Arc<Suite>
     eventually("it to be unready", async || ready(&late).await.0 == 503).await;
     assert!(ready(&late).await.1.contains(NONE_OF_THEM));
     eventually("its health to tell", async || health(late.replica.grpc).await == NOT_SERVING).await;
-    // A caller that asks gets an answer nevertheless.
-    assert_eq!(status(&late.replica, &token).await, 401);
+    // A caller that asks may ask again: this is an outage, and no refusal.
+    assert_eq!(status(&late.replica, &token).await, 503);
     assert_eq!(logged(&late, NONE_OF_THEM), 1);
     let (code, outcome, detail) = judged();
     assert_eq!((code, &*outcome), (1, "failed"), "{detail}");

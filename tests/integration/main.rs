@@ -33,17 +33,22 @@ mod floods;
 mod front;
 mod grpc;
 mod guard;
+mod https;
 mod installations;
 mod key_rings;
 mod last_use;
 mod lists;
+mod live;
 mod locked;
+mod log_level;
 mod losses;
 mod metrics;
 mod output;
 mod own_backends;
+mod passwords;
 mod places;
 mod ports;
+mod postgres_tls;
 mod promises;
 mod promotion;
 mod propagation;
@@ -54,12 +59,16 @@ mod redis_access;
 mod redis_topology;
 mod relay;
 mod schema;
+mod servers;
 mod serving;
 mod shadow;
 mod soak;
+mod startup;
+mod supervision;
 mod support;
 mod surfaces;
 mod tiers;
+mod traces;
 mod transport;
 mod two_steps;
 mod uploads;
@@ -125,11 +134,26 @@ fn main() -> ExitCode {
         lists::a_long_list_arrives_whole,
         metrics::every_series_exists_from_the_start,
         metrics::the_two_formats_say_the_same,
+        traces::exemplars_name_recorded_traces,
+        traces::only_what_envoy_records_has_a_span,
+        traces::a_shared_lookup_is_in_one_trace,
+        traces::an_outage_is_an_error_in_the_trace,
+        traces::through_envoy_a_trace_is_whole,
+        traces::a_receiver_that_is_down_or_silent_costs_only_spans,
+        traces::a_receiver_is_verified,
+        traces::headers_are_sent_to_the_receiver,
+        log_level::is_changed_by_a_file,
         serving::drains_before_it_ends,
         serving::an_empty_request_is_denied,
         serving::a_message_that_is_too_long_is_an_outage,
         serving::does_not_start_without_postgres,
         serving::an_address_in_use_is_told_once,
+        startup::before_its_stores_it_waits_and_then_serves,
+        startup::it_starts_without_redis,
+        startup::all_that_is_missing_is_named_at_once,
+        startup::an_old_schema_keeps_it_from_serving,
+        startup::a_login_that_may_administer_keeps_it_from_serving,
+        supervision::the_death_of_any_task_ends_the_process,
         grpc::grpcio_hears_every_status,
         grpc::envoy_may_send_headers_raw,
         ports::heads_without_bodies_hold_little_memory,
@@ -163,6 +187,7 @@ fn main() -> ExitCode {
         cli::check::a_replica_is_asked_and_compared,
         cli::check::a_replica_that_softens_is_compared_by_its_verdict,
         cli::connect::postgres_and_feed_are_tried,
+        cli::connect::a_credential_that_the_ring_cannot_open_is_named,
         cli::demo::a_domain_and_a_token_made_by_commands_work,
         cli::errors::every_refusal_has_its_exit_code,
         cli::errors::what_cannot_be_reached_or_opened_is_named,
@@ -206,6 +231,8 @@ fn main() -> ExitCode {
         schema::pooler::everything_works_behind_a_pooler,
         schema::pooler::a_feed_behind_a_pooler_is_told,
         schema::pooler::too_few_connections_are_told,
+        schema::pooler::a_feed_that_comes_to_lead_through_a_pooler_is_found_out,
+        schema::pooler::a_pooler_makes_no_two_leaders,
         schema::privileges::a_replica_may_read_and_keep_its_lease,
         schema::privileges::an_administrator_may_not_rewrite_history,
         schema::privileges::a_stranger_may_nothing,
@@ -223,6 +250,12 @@ fn main() -> ExitCode {
         two_steps::both_steps_ask_the_same_replica,
         two_steps::a_body_counts_for_as_long_as_it_may_take,
         two_steps::the_first_route_has_the_paths_of_all_that_lead_to_backends,
+        https::has_what_the_plain_listener_has,
+        https::envoy_starts_without_certificates,
+        https::the_client_chooses_the_protocol,
+        https::a_renewed_certificate_is_taken_up,
+        https::a_handshake_that_does_not_end_is_ended,
+        https::no_private_key_is_in_the_repository,
         guard::what_patgate_did_not_let_through_reaches_no_backend,
         guard::the_guard_leaves_alone_what_it_is_not_for,
         guard::words::the_guard_takes_no_other_services_word,
@@ -308,6 +341,15 @@ fn main() -> ExitCode {
         credentials::keys_rotate,
         credentials::mistakes_are_told_and_not_repeated,
         places::no_token_reaches_a_backend,
+        live::a_forged_entry_goes_with_its_key,
+        live::keys_rotate_as_documented,
+        live::a_credential_opens_while_its_key_is_there,
+        live::the_last_key_of_an_installation_is_replaced,
+        live::a_forged_frame_goes_with_its_key,
+        live::a_bad_ring_keeps_the_old_one,
+        live::settings_with_an_error_change_nothing,
+        live::over_tls,
+        live::over_a_socket,
         transport::of_strangers_fail,
         transport::over_http,
         transport::drops_nothing,
@@ -342,6 +384,17 @@ fn main() -> ExitCode {
         failover::a_standby_that_lost_transactions_takes_over,
         failover::ids_given_out_twice_hide_no_change,
         promotion::a_statement_under_way_at_a_promotion_hides_no_change,
+        servers::a_failover_is_followed,
+        servers::a_frozen_primary_is_left,
+        servers::a_server_left_behind_is_noticed,
+        servers::the_later_of_two_primaries_is_found,
+        servers::without_a_primary_each_server_is_named,
+        passwords::a_password_is_replaced_under_load,
+        passwords::a_bad_file_keeps_the_login,
+        passwords::another_login_replaces_the_first,
+        passwords::commands_read_the_file,
+        postgres_tls::a_private_authority_is_trusted,
+        postgres_tls::the_certificate_of_a_login_is_renewed,
         relay::followers_obey_without_polling,
         relay::another_takes_over,
         relay::a_strangers_hold_on_the_relays_lock_delays_no_revocation,
@@ -375,6 +428,7 @@ fn main() -> ExitCode {
         redis_topology::a_node_that_dies_is_replaced,
         redis_topology::a_node_that_freezes_is_replaced,
         redis_topology::everything_works_in_a_cluster,
+        redis_access::each_command_that_is_missing_is_named,
         key_rings::one_that_signed_no_live_token_is_not_ready,
         key_rings::different_ones_are_noticed,
         faults::redis_fails_on_the_wire,
@@ -448,6 +502,7 @@ fn main() -> ExitCode {
         propagation::how_old_knowledge_is_can_be_seen,
         races::a_long_transaction_counts_from_its_commit,
         races::a_slow_fill_brings_nothing_back,
+        races::a_slow_domain_keeps_no_token_alive,
         races::an_old_redis_brings_nothing_back,
         costly::one_token_is_denied_at_a_bounded_rate,
         costly::neighbours_of_a_costly_token_are_served,

@@ -45,8 +45,11 @@ fn expected(with_relay: bool) -> BTreeSet<String> {
         "unopened_credentials_total",
         "revocation_propagation_seconds_count",
         "api_tables_refused",
+        "key_ring_refused",
+        "settings_refused",
         "feed_changes_total",
         "feed_restarts_total",
+        "feed_pooled",
         "feed_triggers_off",
         "feed_triggers_switched_total",
         "feed_watermark_age_seconds",
@@ -81,11 +84,14 @@ fn expected(with_relay: bool) -> BTreeSet<String> {
         "store_credential_reloads_total",
         &[("store", &["redis", "postgres"]), (RESULT, &["ok", "refused"])],
     );
-    add("other_installation_answers_total", &[("setting", &["postgres.url", "feed.url"])]);
+    let settings: Labels<'_> = &[("setting", &["postgres.url", "feed.url"])];
+    add("other_installation_answers_total", settings);
+    add("postgres_primary_changes_total", settings);
     let rounds = ["seen", "unseen", "unavailable"];
     add("revocation_canary_rounds_total", &[(RESULT, &rounds)]);
     add("last_used_writes_total", &[(RESULT, &["written", "skipped", "dropped"])]);
     add("log_lines_total", &[(RESULT, &["written", "failed", "dropped"])]);
+    add("spans_total", &[(RESULT, &["exported", "failed", "dropped"])]);
     // A replica of the tests has no Unix socket.
     add("grpc_connections", &[("listener", &["tcp"])]);
     let listeners = ("listener", &["grpc", "http"][..]);
@@ -93,6 +99,8 @@ fn expected(with_relay: bool) -> BTreeSet<String> {
     add("tls_certificates_refused", &[listeners]);
     add("tls_reloads_total", &[listeners, (RESULT, &["ok", "refused"])]);
     add("api_reloads_total", &[(RESULT, &["ok", "refused"])]);
+    add("key_ring_reloads_total", &[(RESULT, &["ok", "refused"])]);
+    add("settings_reloads_total", &[(RESULT, &["ok", "refused"])]);
     add("feed_polls_total", &[(RESULT, &["ok", "failed"])]);
     add("build_info", &[("version", &[env!("CARGO_PKG_VERSION")])]);
     if with_relay {

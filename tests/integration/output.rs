@@ -192,7 +192,7 @@ pub(crate) async fn a_blocked_output_does_not_hang_the_start(suite: Arc<Suite>) 
             let (stderr, _err) = how.open();
             let mut child = Command::new(program())
                 .arg("serve")
-                .envs(world.environment(&[setting]))
+                .envs(world.environment(&[setting, "start.require=postgres"]))
                 .stdout(stdout)
                 .stderr(stderr)
                 .kill_on_drop(true)

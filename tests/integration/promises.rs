@@ -5,7 +5,8 @@ use std::fs;
 use patgate_testing::stack::project;
 
 /// Panics unless every test that a document names is in `tests` or in the library. `group::*`
-/// stands for all tests of a group; names of unit tests begin with a module of the library.
+/// stands for all tests of a group; names of unit tests begin with a module of the library, those of
+/// the other test programs with its name.
 pub(crate) fn name_their_tests(tests: &[String]) {
     let mut named = 0;
     for document in ["docs/guarantees.md", "docs/security.md"] {
@@ -39,7 +40,7 @@ fn is_in_the_library(name: &str) -> bool {
     let source = |modules: &str| {
         let file = modules.replace("::", "/");
         let read = |root| fs::read_to_string(project(&format!("{root}/{file}.rs")));
-        ["src", "crates/core/src"].map(|root| read(root).unwrap_or_default()).concat()
+        ["src", "crates/core/src", "tests"].map(|root| read(root).unwrap_or_default()).concat()
     };
     let (modules, test) = name.rsplit_once("::").unwrap();
     let within = modules.strip_suffix("::tests").unwrap_or(modules);

@@ -194,6 +194,33 @@ pub(crate) async fn a_slow_fill_brings_nothing_back(suite: Arc<Suite>) {
     assert!(lookups(late, "principal", "redis", "stale").await > 0, "no stale entry was in Redis");
 }
 
+/// The token is good in memory, and revoked while Postgres is asked about the domain.
+pub(crate) async fn a_slow_domain_keeps_no_token_alive(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let slow = Proxy::to(suite.postgres.port).await;
+    let settings = [
+        &format!("postgres.url={}", world.url("server", slow.port)),
+        &format!("feed.url={}", world.url("server", suite.postgres.port)),
+        "deadline=10s",
+        "postgres.query_timeout=5s",
+        "redis.url=",
+    ];
+    let replica = world.serve(&[&settings[..], &PATIENT].concat()).await;
+    let token = world.token(&[READ, ("picky", "models", "*", "llm_read")]).await;
+    assert_eq!(answer(&replica, &token, MODELS).await, 200);
+    slow.set(Mode::Delay(Duration::from_secs(1)));
+    let before = slow.bytes_downward();
+    let asked = answer(&replica, &token, "/proxy/picky/api/version");
+    let revoked = async {
+        eventually("the reply about the domain", async || slow.bytes_downward() > before).await;
+        let known = async || replica.metric("patgate_feed_changes_total").await;
+        let before = known().await;
+        revoke(&world, &token).await;
+        eventually("the change to be known", async || known().await > before).await;
+    };
+    assert_eq!(tokio::join!(asked, revoked).0, 401);
+}
+
 /// A Redis that is restored, or whose values are put back.
 pub(crate) async fn an_old_redis_brings_nothing_back(suite: Arc<Suite>) {
     let world = suite.world().await;

@@ -21,13 +21,16 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::support::{
     Suite, World,
-    cli::{Cli, found},
+    cli::{Cli, found, found_by},
     fleet::status,
     process, redis_at,
     tokens::reader,
 };
 
 const PASSWORD: &str = "correct-horse-battery";
+/// The commands that check the settings of a replica, and of an operator.
+const SERVING: &str = "config check --connect";
+const ADMINISTERING: &str = "config check --admin --connect";
 /// The commands that the documents list.
 const ALL: &str = "+mget +psetex +del";
 
@@ -170,8 +173,8 @@ pub(crate) async fn a_fault_is_said_with_its_reason_and_once(suite: Arc<Suite>) 
     }
     // What the documents list is enough.
     let cli = Cli::of(&world).with("redis.url", &user("all"));
-    for cli in [&cli.login(&world, "server"), &cli] {
-        let (code, outcome, detail) = found(cli, "redis.url");
+    for (cli, command) in [(&cli.login(&world, "server"), SERVING), (&cli, ADMINISTERING)] {
+        let (code, outcome, detail) = found_by(cli, command, "redis.url");
         assert_eq!((code, &*outcome), (0, "ok"), "{detail}");
     }
     let relayed = cli.login(&world, "server").with("feed.relay", "redis");
@@ -180,6 +183,38 @@ pub(crate) async fn a_fault_is_said_with_its_reason_and_once(suite: Arc<Suite>) 
     guarded.allow("all", &format!("{ALL} +xadd +xread +hset +hgetall +hdel")).await;
     let (code, outcome, detail) = found(&relayed, "redis.url");
     assert_eq!((code, &*outcome), (0, "ok"), "{detail}");
+}
+
+/// A user that lacks one command, for each use of Redis.
+pub(crate) async fn each_command_that_is_missing_is_named(suite: Arc<Suite>) {
+    const LOOKUPS: &[&str] = &["mget", "psetex"];
+    const RELAY: &[&str] = &["mget", "psetex", "xadd", "xread", "hset", "hgetall", "hdel", "del"];
+    const COMMANDS: &[&str] = &["mget", "del"];
+    let world = suite.world().await;
+    let guarded = GuardedRedis::start(&suite).await;
+    let url = guarded.url(&format!("narrow:{PASSWORD}"), "/0");
+    let operator = Cli::of(&world).with("redis.url", &url);
+    let server = operator.login(&world, "server");
+    let feed = suite.postgres_url("server", &world.database);
+    let relayed = server.with("feed.url", &feed).with("feed.relay", "redis");
+    for (cli, command, needed) in [
+        (&server, SERVING, LOOKUPS),
+        (&relayed, SERVING, RELAY),
+        (&operator, ADMINISTERING, COMMANDS),
+    ] {
+        for missing in needed {
+            let others = needed.iter().filter(|other| *other != missing);
+            let others: Vec<String> = others.map(|name| format!("+{name}")).collect();
+            guarded.allow("narrow", &others.join(" ")).await;
+            let (code, outcome, detail) = found_by(cli, command, "redis.url");
+            assert_eq!((code, &*outcome), (1, "failed"), "{missing}: {detail}");
+            assert!(detail.contains(&format!("'{missing}'")), "{missing}: {detail}");
+        }
+        let all: Vec<String> = needed.iter().map(|name| format!("+{name}")).collect();
+        guarded.allow("narrow", &all.join(" ")).await;
+        let (code, outcome, detail) = found_by(cli, command, "redis.url");
+        assert_eq!((code, &*outcome), (0, "ok"), "{detail}");
+    }
 }
 
 /// If the fault is fixed while the replica runs, Redis is used again, and the log says so.

@@ -84,14 +84,15 @@ pub(crate) async fn a_message_that_is_too_long_is_an_outage(suite: Arc<Suite>) {
     assert_eq!(replica.metric(&denied("bad_request")).await, 0);
 }
 
-/// If Postgres is down when a replica starts, the replica ends with an error that names the
-/// setting.
+/// If Postgres is down when a replica starts, and `start.require` names it, the replica ends with an
+/// error that names the setting.
 pub(crate) async fn does_not_start_without_postgres(suite: Arc<Suite>) {
     let world = suite.world().await;
     let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_patgate"))
         .arg("serve")
         .env("PATGATE_POSTGRES_URL", "postgres://nobody@127.0.0.1:1/none")
         .env("PATGATE_KEYRING_FILE", &world.keyring_file)
+        .env("PATGATE_START_REQUIRE", "postgres")
         .env("PATGATE_LISTEN_GRPC", "127.0.0.1:0")
         .env("PATGATE_LISTEN_HTTP", "")
         .output();

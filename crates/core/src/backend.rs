@@ -2,7 +2,10 @@
 
 use std::{fmt, str::FromStr, sync::OnceLock};
 
-use crate::credential::{Credential, Sealed};
+use crate::{
+    credential::{Credential, OpenedCredential, Sealed},
+    keyring::KeyBasis,
+};
 
 /// The longest name of a backend, in bytes.
 const MAX_NAME_LEN: usize = 63;
@@ -51,7 +54,7 @@ pub struct Backend {
     credential: Option<Sealed>,
     /// Filled once, when the backend enters memory; the opened credential is stored nowhere else.
     #[serde(skip)]
-    opened: OnceLock<Option<Credential>>,
+    opened: OnceLock<OpenedCredential>,
 }
 
 /// The error for a backend whose credential could not be opened. No request must be sent to it.
@@ -70,7 +73,7 @@ impl Backend {
     }
 
     /// Opens its credential, or records that it cannot be opened, unless that was done already.
-    pub fn open_credential(&self, open: impl FnOnce(&str, &Sealed) -> Option<Credential>) {
+    pub fn open_credential(&self, open: impl FnOnce(&str, &Sealed) -> OpenedCredential) {
         if let Some(sealed) = &self.credential {
             self.opened.get_or_init(|| open(&self.name, sealed));
         }
@@ -82,11 +85,18 @@ impl Backend {
     ///
     /// Returns an error if its credential could not be opened.
     pub fn credential(&self) -> Result<Option<&Credential>, UnopenedCredential> {
-        match (&self.credential, self.opened.get()) {
-            (None, _) => Ok(None),
-            (Some(_), Some(Some(opened))) => Ok(Some(opened)),
-            (Some(_), _) => Err(UnopenedCredential),
+        match &self.credential {
+            None => Ok(None),
+            Some(_) => {
+                let opened = self.opened.get().and_then(OpenedCredential::credential);
+                opened.map(Some).ok_or(UnopenedCredential)
+            }
         }
+    }
+
+    /// Returns what the result of opening its credential rests on, if it has one and that was tried.
+    pub fn basis(&self) -> Option<KeyBasis> {
+        self.opened.get().and_then(OpenedCredential::basis)
     }
 
     /// Returns the bytes on the heap, for the limit of the memory tier.

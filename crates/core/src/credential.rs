@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::{
-    keyring::{KeyId, KeyRing},
+    keyring::{KeyBasis, KeyId, KeyRing, KeySerial, LiveRing},
     vocabulary::vocabulary,
 };
 
@@ -147,6 +147,32 @@ pub struct Sealed {
     pub bytes: Box<[u8]>,
 }
 
+/// The result of opening a credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenedCredential {
+    credential: Option<Credential>,
+    /// What this rests on; `None` if the result is presumed.
+    basis: Option<KeyBasis>,
+}
+
+impl OpenedCredential {
+    /// Presumes a result, for commands and tests that have no key ring.
+    pub fn presumed(credential: Option<Credential>) -> Self {
+        Self { credential, basis: None }
+    }
+
+    /// Returns the credential; `None` if no key of the ring has opened it.
+    pub fn credential(&self) -> Option<&Credential> {
+        self.credential.as_ref()
+    }
+
+    /// Returns what the result rests on: the key that opened it, or the ring that could not. `None` if it
+    /// is presumed.
+    pub fn basis(&self) -> Option<KeyBasis> {
+        self.basis
+    }
+}
+
 /// The operating system has no random numbers, or encryption failed.
 #[derive(Debug, thiserror::Error)]
 #[error("the credential could not be sealed")]
@@ -178,8 +204,23 @@ impl Sealed {
         Ok(Self { key_id: key.id.as_str().into(), bytes })
     }
 
+    /// Opens the credential if it was sealed for this backend by a key that is in force.
+    pub fn open_live(&self, ring: &LiveRing, backend: &str) -> OpenedCredential {
+        let unopened = ring.as_basis();
+        match self.open_under(&ring.load(), backend) {
+            Some((credential, key)) => {
+                OpenedCredential { credential: Some(credential), basis: Some(KeyBasis::Key(key)) }
+            }
+            None => OpenedCredential { credential: None, basis: Some(unopened) },
+        }
+    }
+
     /// Opens the credential if it was sealed for this backend by a key that is in the ring.
     pub fn open(&self, ring: &KeyRing, backend: &str) -> Option<Credential> {
+        self.open_under(ring, backend).map(|(credential, _)| credential)
+    }
+
+    fn open_under(&self, ring: &KeyRing, backend: &str) -> Option<(Credential, KeySerial)> {
         let key = ring.keys().iter().find(|key| key.id.as_str() == &*self.key_id)?;
         let (version, rest) = self.bytes.split_first()?;
         let (nonce, text) = rest.split_first_chunk::<NONCE_LEN>()?;
@@ -191,7 +232,8 @@ impl Sealed {
             .credentials
             .open_in_place(nonce, context(header, &key.id, backend), &mut text)
             .ok()?;
-        Credential::parse(header, Zeroizing::new(str::from_utf8(text).ok()?.to_owned()))
+        let text = Zeroizing::new(str::from_utf8(text).ok()?.to_owned());
+        Some((Credential::parse(header, text)?, key.serial()))
     }
 }
 
@@ -232,6 +274,30 @@ mod tests {
         let renamed = Sealed { key_id: "b".into(), ..sealed.clone() };
         assert_eq!(renamed.open(&ring(&A.replace("a:", "b:")), "vllm"), None);
         assert_eq!(sealed.open(&ring(&B.replace("b:", "a:")), "vllm"), None);
+    }
+
+    #[test]
+    fn what_was_opened_counts_while_its_key_is_in_force_and_what_was_not_until_the_ring_changes() {
+        let live = LiveRing::new(ring(&format!("{A}\n{B}")));
+        let by_a = sealed();
+        let by_b = Sealed::seal(&ring(B), "vllm", &credential()).unwrap();
+        let open = || [&by_a, &by_b].map(|sealed| sealed.open_live(&live, "vllm"));
+        let opened = open();
+        let count = |these: &[OpenedCredential; 2]| {
+            these.each_ref().map(|it| live.permits(it.basis().unwrap()))
+        };
+        assert!(opened.iter().all(|opened| opened.credential() == Some(&credential())));
+        live.replace(ring(&format!("{B}\n{A}")));
+        assert_eq!(count(&opened), [true, true]);
+        live.replace(ring(B));
+        assert_eq!(count(&opened), [false, true]);
+        let without = open();
+        assert_eq!(without.each_ref().map(|it| it.credential().is_some()), [false, true]);
+        assert_eq!(count(&without), [true, true]);
+        // The key comes back, so that it can be opened.
+        live.replace(ring(&format!("{B}\n{A}")));
+        assert_eq!((count(&opened), count(&without)), ([false, true], [false, true]));
+        assert!(open().iter().all(|opened| opened.credential().is_some()));
     }
 
     /// A database login can change every stored byte.

@@ -5,7 +5,8 @@ use std::cmp::Reverse;
 pub use crate::domain_ref::{DomainId, DomainRef, Slug, SlugError};
 use crate::{
     backend::{Backend, UnopenedCredential},
-    credential::{Credential, Sealed},
+    credential::{Credential, OpenedCredential, Sealed},
+    keyring::KeyBasis,
     rollout::Rollout,
 };
 
@@ -85,8 +86,20 @@ impl Domain {
     }
 
     /// Opens each credential that is not open yet, or records that it cannot be opened.
-    pub fn open_credentials(&self, open: impl Fn(&str, &Sealed) -> Option<Credential>) {
+    pub fn open_credentials(&self, open: impl Fn(&str, &Sealed) -> OpenedCredential) {
         self.backends.iter().for_each(|backend| backend.open_credential(&open));
+    }
+
+    /// Returns what the results of opening its backends' credentials rest on, each once: as a rule, all
+    /// of them on one key.
+    pub fn bases(&self) -> Vec<KeyBasis> {
+        let mut bases = Vec::new();
+        for basis in self.backends.iter().filter_map(Backend::basis) {
+            if !bases.contains(&basis) {
+                bases.push(basis);
+            }
+        }
+        bases
     }
 
     /// Returns the credential of a backend, if it has one.
@@ -348,9 +361,10 @@ mod tests {
         assert_eq!(domain.backends().collect::<Vec<_>>(), ["any", "default", "qwen"]);
         assert_eq!(domain.credential_for("any"), Err(UnopenedCredential));
         let opened = Credential::new(CredentialScheme::Bearer, "sk").unwrap();
-        domain.open_credentials(|name, _| (name == "any").then(|| opened.clone()));
+        let presumed = OpenedCredential::presumed;
+        domain.open_credentials(|name, _| presumed((name == "any").then(|| opened.clone())));
         // A credential that could not be opened is not tried again.
-        domain.open_credentials(|_, _| Some(opened.clone()));
+        domain.open_credentials(|_, _| presumed(Some(opened.clone())));
         assert_eq!(domain.credential_for("any"), Ok(Some(&opened)));
         assert_eq!(domain.credential_for("qwen"), Err(UnopenedCredential));
         assert_eq!(domain.credential_for("default"), Ok(None));

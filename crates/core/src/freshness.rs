@@ -50,6 +50,13 @@
 //! - Every change is recorded, unless its trigger was off. While a trigger is off, no poll is used;
 //!   when it is on again, an entry is not used unless it sees that it was switched on
 //!   (`freshness/triggers.rs`).
+//! - Polls of other replicas are believed only while the key ring holds the key that sealed them
+//!   ([`LiveRing`]): the thief of a key can seal a poll that hides changes. So the record keeps the
+//!   keys on which it rests. Once one of them has left the ring, there is no watermark until this
+//!   replica has polled all that is retained. Meanwhile (b) holds by `as of` alone, and no change that
+//!   the record knows of is forgotten: a poll of another replica never takes a change away, except
+//!   together with all entries that do not see it. A poll that arrives at that time is either recorded
+//!   with its key before the record is asked about its keys, or it finds that its key has left.
 
 mod bounds;
 #[cfg(test)]
@@ -77,7 +84,12 @@ pub use self::{
     poll::{Change, Lineage, Poll, Stamp, Subject},
     triggers::{Triggers, TriggersOff},
 };
-use crate::{clock::Tick, installation::Installation, snapshot::Snapshot};
+use crate::{
+    clock::Tick,
+    installation::Installation,
+    keyring::{KeySerial, LiveRing},
+    snapshot::Snapshot,
+};
 
 /// The version of an entry that was never compared with the record.
 const UNCHECKED: u64 = u64::MAX;
@@ -200,11 +212,16 @@ impl KnownChanges {
         AppliedPoll { joined, triggers_switched, earlier_watermark }
     }
 
-    /// Records a poll that another replica made. Returns false if it does not continue what is
-    /// recorded: then only a poll of this replica shows how far it is.
-    pub fn follow(&self, poll: Poll) -> bool {
+    /// Records a poll that another replica made, and that came under the seal of `seal`. Returns false
+    /// if it does not continue what is recorded, or if the ring no longer holds that key: then only a
+    /// poll of this replica shows how far it is.
+    pub fn follow(&self, poll: Poll, seal: KeySerial, ring: &LiveRing) -> bool {
         let mut record = self.write();
-        let joined = record.follow(poll);
+        // Under the lock: see the module's documentation.
+        if !ring.holds(seal) {
+            return false;
+        }
+        let joined = record.follow(poll, seal);
         self.publish(&record);
         self.advance(&record);
         joined
@@ -215,6 +232,18 @@ impl KnownChanges {
         let mut record = self.write();
         record.observe(stamp, sent);
         self.advance(&record);
+    }
+
+    /// Stops to rest on polls of other replicas whose seals are of keys that the ring no longer holds.
+    /// To be called after the ring was replaced. Returns whether the record rested on any: then this
+    /// replica has to poll.
+    pub fn distrust_keys_outside(&self, ring: &LiveRing) -> bool {
+        let mut record = self.write();
+        let distrusted = record.distrust(|seal| ring.holds(seal));
+        if distrusted {
+            self.watermark.store(i64::MIN, Release);
+        }
+        distrusted
     }
 
     fn advance(&self, record: &ChangeRecord) {

@@ -2,16 +2,27 @@
 //!
 //! A file holds one `<key id>:<base64>` per line. The first key signs and seals, all of them
 //! verify. To rotate: add the new key as the second line on every replica, then move it to the top;
-//! drop the old line when no live token needs it.
+//! drop the old line when no live token needs it. [`LiveRing`] is the ring that is in force, and says
+//! what becomes of everything that rests on a key that has left it.
 
-use std::{fmt, str::FromStr};
+mod live;
+
+use std::{
+    fmt,
+    num::NonZeroU64,
+    str::FromStr,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit};
 use ring::aead::{CHACHA20_POLY1305, LessSafeKey, UnboundKey};
 use sha2::Sha256;
+use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
+
+pub use self::live::{KeyBasis, LiveRing, RingChange};
 
 pub(crate) type HmacSha256 = Hmac<Sha256>;
 
@@ -70,8 +81,22 @@ pub enum KeyRingError {
     TooMany,
 }
 
-/// The keys of one deployment, the current one first.
-#[derive(Clone)]
+/// Distinguishes a key from every other one that this process has read, those of the same name and
+/// those that are no longer there included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeySerial(NonZeroU64);
+
+impl KeySerial {
+    fn next() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        // A process that reads a billion keys per second runs out of them after 584 years.
+        Self(NonZeroU64::MIN.saturating_add(LAST.fetch_add(1, Relaxed)))
+    }
+}
+
+/// The keys of one deployment, the current one first. Two rings are equal if they have the same keys
+/// under the same names in the same order.
+#[derive(Clone, PartialEq, Eq)]
 pub struct KeyRing {
     keys: Vec<DerivedKeys>,
 }
@@ -81,6 +106,9 @@ pub struct KeyRing {
 pub struct DerivedKeys {
     /// The name of the key, under which tokens and credentials are stored.
     pub id: KeyId,
+    serial: KeySerial,
+    /// Equal for equal keys. It is derived from the key, and never shown.
+    fingerprint: Zeroizing<[u8; 32]>,
     /// The key that signs tokens.
     pub(crate) tokens: HmacSha256,
     /// The key that seals entries in Redis.
@@ -126,6 +154,11 @@ impl KeyRing {
         &self.keys[0]
     }
 
+    /// Returns what distinguishes the key of this name from all others.
+    pub fn serial_of(&self, id: &str) -> Option<KeySerial> {
+        self.keys.iter().find(|key| key.id.as_str() == id).map(DerivedKeys::serial)
+    }
+
     pub(crate) fn keys(&self) -> &[DerivedKeys] {
         &self.keys
     }
@@ -137,7 +170,21 @@ impl fmt::Debug for KeyRing {
     }
 }
 
+/// Two keys are equal if they have the same name and the same secret.
+impl PartialEq for DerivedKeys {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id && bool::from(self.fingerprint.ct_eq(&*other.fingerprint))
+    }
+}
+
+impl Eq for DerivedKeys {}
+
 impl DerivedKeys {
+    /// Returns what distinguishes this key from all others.
+    pub fn serial(&self) -> KeySerial {
+        self.serial
+    }
+
     fn parse(line: &str) -> Option<Self> {
         let (id, encoded) = line.split_once(':')?;
         let id = id.parse().ok()?;
@@ -150,6 +197,8 @@ impl DerivedKeys {
         decoded.zeroize();
         Some(Self {
             id,
+            serial: KeySerial::next(),
+            fingerprint: derive(&secret, "patgate v1 key ring"),
             tokens: hmac(&secret, "patgate v1 tokens"),
             entries: hmac(&secret, "patgate v1 redis entries"),
             relay: hmac(&secret, "patgate v1 relay"),
@@ -222,6 +271,19 @@ mod tests {
         let two = new_line(&id).unwrap();
         assert!(KeyRing::parse(&one).is_ok());
         assert_ne!(one, two);
+    }
+
+    /// A key is another one if its secret changes, even under the same name; comments and white space
+    /// do not count.
+    #[test]
+    fn equal_rings_have_equal_keys_in_the_same_order() {
+        let ring = |lines: &[&str]| KeyRing::parse(&lines.join("\n")).unwrap();
+        assert_eq!(ring(&[A, B]), ring(&["# text", A, "", B]));
+        let renamed = A.replace("a:", "b:");
+        let namesake = B.replace("b:", "a:");
+        for other in [&[B, A][..], &[A], &[A, &renamed], &[&namesake, B]] {
+            assert_ne!(ring(&[A, B]), ring(other), "{other:?}");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use subtle::ConstantTimeEq;
 
 use crate::{
     installation::Installation,
-    keyring::{DerivedKeys, HmacSha256, KeyRing},
+    keyring::{DerivedKeys, HmacSha256, KeySerial, LiveRing},
     operation::{EntityType, Operation},
 };
 
@@ -36,15 +36,38 @@ pub enum SealPurpose {
 /// Seals and opens what one installation keeps in Redis. Clones share the keys.
 #[derive(Clone)]
 pub struct Sealer {
-    ring: KeyRing,
+    ring: LiveRing,
     installation: Installation,
     prefix: Arc<str>,
 }
 
+/// What was behind a seal. It may be used only while the ring holds the key of the seal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unsealed<T> {
+    /// The payload.
+    pub payload: T,
+    /// The key that sealed it.
+    pub key: KeySerial,
+}
+
+/// A sealed payload.
+#[derive(Clone, Debug)]
+pub struct SealedBytes {
+    /// The bytes for Redis.
+    pub bytes: Vec<u8>,
+    /// The key that sealed them.
+    pub key: KeySerial,
+}
+
 impl Sealer {
     /// Returns a sealer with the keys of `ring`, for the entries of one installation.
-    pub fn new(ring: KeyRing, installation: Installation) -> Self {
-        Self { ring, installation, prefix: installation.redis_prefix().into() }
+    pub fn new(ring: impl Into<LiveRing>, installation: Installation) -> Self {
+        Self { ring: ring.into(), installation, prefix: installation.redis_prefix().into() }
+    }
+
+    /// Returns the ring with which it seals.
+    pub fn ring(&self) -> &LiveRing {
+        &self.ring
     }
 
     /// Returns the prefix of all keys in Redis.
@@ -62,13 +85,15 @@ impl Sealer {
         purpose: SealPurpose,
         place: &str,
         payload: &impl Serialize,
-    ) -> Result<Vec<u8>, postcard::Error> {
+    ) -> Result<SealedBytes, postcard::Error> {
         let payload = postcard::to_stdvec(payload)?;
-        let mut sealed = Vec::with_capacity(1 + MAC_LEN + payload.len());
-        sealed.push(VERSION);
-        sealed.extend_from_slice(&self.mac(self.ring.current(), purpose, place, &payload));
-        sealed.extend_from_slice(&payload);
-        Ok(sealed)
+        let ring = self.ring.load();
+        let key = ring.current();
+        let mut bytes = Vec::with_capacity(1 + MAC_LEN + payload.len());
+        bytes.push(VERSION);
+        bytes.extend_from_slice(&self.mac(key, purpose, place, &payload));
+        bytes.extend_from_slice(&payload);
+        Ok(SealedBytes { bytes, key: key.serial() })
     }
 
     /// Opens a sealed payload. Returns `None` unless some key of the ring sealed it for this purpose, this
@@ -78,16 +103,18 @@ impl Sealer {
         purpose: SealPurpose,
         place: &str,
         sealed: &[u8],
-    ) -> Option<T> {
+    ) -> Option<Unsealed<T>> {
         let (version, rest) = sealed.split_first()?;
         let (claimed, payload) = rest.split_at_checked(MAC_LEN)?;
-        let genuine =
-            |key: &DerivedKeys| bool::from(self.mac(key, purpose, place, payload).ct_eq(claimed));
-        if *version != VERSION || !self.ring.keys().iter().any(genuine) {
+        if *version != VERSION {
             return None;
         }
+        let genuine =
+            |key: &&DerivedKeys| bool::from(self.mac(key, purpose, place, payload).ct_eq(claimed));
+        let ring = self.ring.load();
+        let key = ring.keys().iter().find(genuine)?.serial();
         let (payload, rest) = postcard::take_from_bytes(payload).ok()?;
-        rest.is_empty().then_some(payload)
+        rest.is_empty().then_some(Unsealed { payload, key })
     }
 
     /// Computes the MAC. The length of the Redis key is part of the input, so that no two inputs
@@ -139,7 +166,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{SealPurpose::*, *};
-    use crate::testing::OURS;
+    use crate::{keyring::KeyRing, testing::OURS};
 
     const A: &str = "a:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
     const B: &str = "b:HwECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
@@ -151,7 +178,11 @@ mod tests {
     }
 
     fn sealed() -> Vec<u8> {
-        with(A).seal(Entries, "k", &(7u8, "some", Some(1u32))).unwrap()
+        with(A).seal(Entries, "k", &(7u8, "some", Some(1u32))).unwrap().bytes
+    }
+
+    fn open<T: DeserializeOwned>(by: &Sealer, purpose: SealPurpose, sealed: &[u8]) -> Option<T> {
+        by.open(purpose, "k", sealed).map(|unsealed| unsealed.payload)
     }
 
     #[test]
@@ -159,10 +190,28 @@ mod tests {
         let sealed = sealed();
         let both = with(&format!("{B}\n{A}"));
         let payload = (7, "some".to_owned(), Some(1));
-        assert_eq!(both.open::<Payload>(Entries, "k", &sealed), Some(payload));
+        assert_eq!(open::<Payload>(&both, Entries, &sealed), Some(payload));
         assert_eq!(both.open::<Payload>(Entries, "l", &sealed), None);
-        assert_eq!(both.open::<Payload>(Relay, "k", &sealed), None);
-        assert_eq!(with(B).open::<Payload>(Entries, "k", &sealed), None);
+        assert_eq!(open::<Payload>(&both, Relay, &sealed), None);
+        assert_eq!(open::<Payload>(&with(B), Entries, &sealed), None);
+    }
+
+    /// A clone of the sealer, such as that of the relay, has the same ring.
+    #[test]
+    fn after_a_ring_is_replaced_its_keys_open_nothing_and_what_they_opened_is_known_by_its_key() {
+        let ring = |text: &str| KeyRing::parse(text).unwrap();
+        let both = Sealer::new(ring(&format!("{A}\n{B}")), OURS);
+        let by_a = both.seal(Entries, "k", &7u8).unwrap();
+        let opened = both.clone().open::<u8>(Entries, "k", &by_a.bytes).unwrap();
+        assert_eq!((opened.payload, opened.key), (7, by_a.key));
+        both.ring().replace(ring(&format!("{B}\n{A}")));
+        let by_b = both.seal(Entries, "k", &8u8).unwrap();
+        assert!(both.ring().holds(by_a.key) && both.ring().holds(by_b.key));
+        assert_eq!(open(&both, Entries, &by_a.bytes), Some(7u8));
+        both.ring().replace(ring(B));
+        assert!(!both.ring().holds(opened.key) && both.ring().holds(by_b.key));
+        assert_eq!(open::<u8>(&both.clone(), Entries, &by_a.bytes), None);
+        assert_eq!(open(&both, Entries, &by_b.bytes), Some(8u8));
     }
 
     /// If this fails, raise [`VERSION`], once per release, and write the new hash of the vocabulary
@@ -182,9 +231,9 @@ mod tests {
         ] {
             let other = Sealer::new(KeyRing::parse(A).unwrap(), other.parse().unwrap());
             for purpose in [Entries, Relay] {
-                let sealed = with(A).seal(purpose, "k", &7u8).unwrap();
-                assert_eq!(with(A).open::<u8>(purpose, "k", &sealed), Some(7));
-                assert_eq!(other.open::<u8>(purpose, "k", &sealed), None);
+                let sealed = with(A).seal(purpose, "k", &7u8).unwrap().bytes;
+                assert_eq!(open(&with(A), purpose, &sealed), Some(7u8));
+                assert_eq!(open::<u8>(&other, purpose, &sealed), None);
             }
         }
     }
@@ -195,12 +244,12 @@ mod tests {
             let mut sealed = sealed();
             let at = at % sealed.len();
             sealed[at] ^= flip;
-            prop_assert_eq!(with(A).open::<Payload>(Entries, "k", &sealed), None);
+            prop_assert_eq!(open::<Payload>(&with(A), Entries, &sealed), None);
         }
 
         #[test]
         fn garbage_opens_nothing(bytes: Vec<u8>) {
-            prop_assert_eq!(with(A).open::<u32>(Entries, "k", &bytes), None);
+            prop_assert_eq!(open::<u32>(&with(A), Entries, &bytes), None);
         }
     }
 }

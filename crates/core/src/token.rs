@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     base62,
-    keyring::{DerivedKeys, HmacSha256, KeyId, KeyRing},
+    keyring::{DerivedKeys, HmacSha256, KeyId, KeySerial, LiveRing},
 };
 
 const ID_LEN: usize = 22;
@@ -150,6 +150,8 @@ pub struct MintedToken {
 pub struct VerifiedToken {
     id: TokenId,
     digest: TokenDigest,
+    /// The key that signed it; `None` if its text is not known.
+    key: Option<KeySerial>,
 }
 
 impl VerifiedToken {
@@ -166,7 +168,7 @@ impl VerifiedToken {
     /// Makes the result of verifying the genuine token of `principal`, whose text is not known.
     #[must_use]
     pub(crate) fn presumed(id: TokenId, digest: TokenDigest) -> Self {
-        Self { id, digest }
+        Self { id, digest, key: None }
     }
 }
 
@@ -174,13 +176,18 @@ impl VerifiedToken {
 #[derive(Clone, Debug)]
 pub struct Tokens {
     prefixes: Prefixes,
-    ring: KeyRing,
+    ring: LiveRing,
 }
 
 impl Tokens {
     /// Creates tokens with the first prefix and the first key; verifies with all.
-    pub fn new(prefixes: Prefixes, ring: KeyRing) -> Self {
-        Self { prefixes, ring }
+    pub fn new(prefixes: Prefixes, ring: impl Into<LiveRing>) -> Self {
+        Self { prefixes, ring: ring.into() }
+    }
+
+    /// Returns the ring whose keys sign and verify.
+    pub fn ring(&self) -> &LiveRing {
+        &self.ring
     }
 
     /// Makes a token for `id` with a fresh secret.
@@ -195,7 +202,8 @@ impl Tokens {
     }
 
     fn assemble(&self, id: TokenId, secret: &[u8; 32]) -> MintedToken {
-        let key = self.ring.current();
+        let ring = self.ring.load();
+        let key = ring.current();
         let prefix = &self.prefixes.0[0];
         let mut text = Zeroizing::new([0u8; MAX_LEN]);
         let signed_len = prefix.len() + REST_LEN - TAG_LEN;
@@ -242,11 +250,21 @@ impl Tokens {
         }
         let id = TokenId(Uuid::from_u128(base62::decode_u128(id)?));
         let (signed, claimed) = bytes.split_at(bytes.len() - TAG_LEN);
-        self.ring.keys().iter().find_map(|key| {
+        self.ring.load().keys().iter().find_map(|key| {
             let signature = sign(key, signed);
             let matches: bool = tag(&signature).ct_eq(claimed).into();
-            matches.then(|| VerifiedToken { id, digest: TokenDigest::of(&signature) })
+            matches.then(|| VerifiedToken {
+                id,
+                digest: TokenDigest::of(&signature),
+                key: Some(key.serial()),
+            })
         })
+    }
+
+    /// Returns whether the key that signed the token is still in the ring. It may have left while the
+    /// stores were asked about the token.
+    pub fn still_verify(&self, token: &VerifiedToken) -> bool {
+        token.key.is_none_or(|key| self.ring.holds(key))
     }
 
     /// Returns whether `text` contains a token of this ring: a text in the form of a token, or one

@@ -12,7 +12,7 @@ use tokio::{
     time::timeout,
 };
 
-pub use self::over::{CERTIFICATE, KEY, Over, Sent, certify};
+pub use self::over::{CERTIFICATE, KEY, Over, Sent, certify, tls_port};
 
 #[derive(Debug)]
 pub struct Reply {

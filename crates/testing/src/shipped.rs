@@ -10,14 +10,26 @@ pub const EXT_AUTHZ: &str = "envoy.filters.http.ext_authz";
 /// The second filter of the two steps.
 pub const WITH_BODY: &str = "patgate.with-body";
 pub const GUARD: &str = "patgate.guard";
+/// The listener over TLS.
+pub const HTTPS: &str = "https";
 
 /// Returns envoy/envoy.yaml.
 pub fn shipped() -> Value {
     configuration("envoy.yaml")
 }
 
-/// Returns a file of envoy/.
+/// Returns a file of envoy/, without the listener over TLS: tests change the other one, and
+/// tools/envoy_config.py puts a copy over TLS after it.
 pub fn configuration(name: &str) -> Value {
+    let mut config = whole(name);
+    let listeners = config["static_resources"]["listeners"].as_array_mut().unwrap();
+    listeners.retain(|listener| listener["name"] != HTTPS);
+    assert_eq!(listeners.len(), 1);
+    config
+}
+
+/// Returns a file of envoy/ as it is.
+pub fn whole(name: &str) -> Value {
     let text = fs::read_to_string(project(&format!("envoy/{name}"))).unwrap();
     serde_saphyr::from_str(&text).unwrap()
 }

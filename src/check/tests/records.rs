@@ -22,7 +22,7 @@ async fn nothing_is_read_twice_for_the_record() {
     let parts = chat(body, header);
     let apis = checker.apis.load();
     let now = clock::now();
-    let decided = decided(checker.check(&parts, &apis, CheckStep::Only, now).await);
+    let decided = decided(checker.check(&parts, &apis, CheckStep::Only, now, None).await);
     assert_eq!((decided.0.outcome().as_str(), decided.0.code()), ("deny", "permission_denied"));
     let record = checker.record_of(parts.method, decided, "r-1".to_owned(), now, Duration::ZERO);
     let RequestedAccess { domain, operation, model } = record.requested;
@@ -52,7 +52,8 @@ async fn what_a_record_names_is_read_whatever_was_refused() {
         let bearer = format!("Bearer {token}");
         let header = only_token(&bearer);
         let parts = get(target, header);
-        let decided = decided(checker.check(&parts, &apis, CheckStep::Only, clock::now()).await);
+        let decided =
+            decided(checker.check(&parts, &apis, CheckStep::Only, clock::now(), None).await);
         assert_eq!(decided.0.code(), code, "{target}");
         let record = checker.record_of(
             parts.method,
@@ -85,7 +86,7 @@ async fn a_token_in_place_of_a_model_is_not_logged() {
         let body = body.as_bytes();
         let parts = RequestParts { method, authority: "gateway", target, header: &header, body };
         let now = clock::now();
-        let decided = decided(checker.check(&parts, &apis, CheckStep::Only, now).await);
+        let decided = decided(checker.check(&parts, &apis, CheckStep::Only, now, None).await);
         assert_eq!(decided.0.outcome().as_str(), outcome, "{method}");
         let record =
             checker.record_of(parts.method, decided, token.to_owned(), now, Duration::ZERO);
@@ -109,7 +110,7 @@ async fn a_list_that_goes_on_is_logged_with_its_backend() {
         let parts = get("/proxy/acme/v1/models", header);
         let apis = checker.apis.load();
         let now = clock::now();
-        let decided = decided(checker.check(&parts, &apis, CheckStep::Only, now).await);
+        let decided = decided(checker.check(&parts, &apis, CheckStep::Only, now, None).await);
         assert_eq!(decided.0.outcome().as_str(), "answered", "{mode}");
         let record =
             checker.record_of(parts.method, decided, "r-1".to_owned(), now, Duration::ZERO);

@@ -18,7 +18,7 @@ async fn a_first_step_asks_for_a_body_and_counts_it() {
             _ => None,
         };
         let parts = chat(body, header);
-        match checker.check(&parts, &apis, step, clock::now()).await.0 {
+        match checker.check(&parts, &apis, step, clock::now(), None).await.0 {
             CheckOutcome::Decided(decision) => decision.code(),
             CheckOutcome::AwaitsBody(_) => "awaits its body",
         }
@@ -46,11 +46,11 @@ async fn what_changes_while_a_long_body_waits_counts() {
         let header = token_and_json(&bearer);
         let parts = chat(body.as_bytes(), header);
         let apis = checker.apis.load();
-        let mut check = pin!(checker.check(&parts, &apis, CheckStep::Only, clock::now()));
+        let mut check = pin!(checker.check(&parts, &apis, CheckStep::Only, clock::now(), None));
         assert!(poll!(check.as_mut()).is_pending(), "it was read on the connection");
         if changes {
             // The token expires.
-            checker.clock.observe(clock::now(), Moment(EXPIRY.0 + 1));
+            checker.stores.stores().unwrap().clock.observe(clock::now(), Moment(EXPIRY.0 + 1));
         }
         assert_eq!(decided(check.await).0.code(), code);
     }
@@ -76,7 +76,7 @@ async fn a_compressed_body_counts_as_a_long_one() {
     let parts = chat(&body, header);
     let apis = checker.apis.load_full();
     let code = async |checker: &Checker| {
-        let mut check = pin!(checker.check(&parts, &apis, CheckStep::Second, clock::now()));
+        let mut check = pin!(checker.check(&parts, &apis, CheckStep::Second, clock::now(), None));
         assert!(poll!(check.as_mut()).is_pending(), "it was read on the connection");
         let (decision, _) = decided(check.await);
         assert!(decision.code() == "ok" || decision.permit().is_none());
@@ -114,11 +114,11 @@ async fn what_changes_while_a_long_list_waits_counts() {
         let header = only_token(&bearer);
         let parts = get("/proxy/acme/v1/models", header);
         let apis = checker.apis.load();
-        let mut check = pin!(checker.check(&parts, &apis, CheckStep::Only, clock::now()));
+        let mut check = pin!(checker.check(&parts, &apis, CheckStep::Only, clock::now(), None));
         let first = poll!(check.as_mut());
         assert_eq!(first.is_pending(), long, "{others} others");
         if changes {
-            checker.clock.observe(clock::now(), Moment(EXPIRY.0 + 1));
+            checker.stores.stores().unwrap().clock.observe(clock::now(), Moment(EXPIRY.0 + 1));
         }
         let checked = match first {
             Poll::Ready(checked) => checked,
@@ -141,7 +141,7 @@ async fn a_first_step_answers_a_list() {
     let parts = get("/proxy/acme/api/tags", header);
     let apis = checker.apis.load();
     for step in [CheckStep::Only, CheckStep::First, CheckStep::Second] {
-        let (decision, _) = decided(checker.check(&parts, &apis, step, clock::now()).await);
+        let (decision, _) = decided(checker.check(&parts, &apis, step, clock::now(), None).await);
         let Decision::Answer(answered) = decision else { panic!("{step:?}: {decision:?}") };
         assert_eq!(answered.body(), r#"{"models":[{"name":"m","model":"m"}]}"#, "{step:?}");
     }

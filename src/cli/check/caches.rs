@@ -25,7 +25,7 @@ use crate::{
         redis::RedisTier,
     },
     seal::Sealer,
-    telemetry::{LookupResult, MetricResult as _, Metrics},
+    telemetry::{LookupResult, LookupTrace, MetricResult as _, Metrics},
     token::TokenId,
 };
 
@@ -149,13 +149,14 @@ pub(super) async fn inspect(
         metrics: metrics.clone(),
         tasks: tasks.clone(),
         max_staleness,
+        distrusted: Arc::default(),
     };
     reader.catch_up().await;
     let settings = config::RedisSettings { timeout: PATIENCE, ..settings.clone() };
     let sealer = Sealer::new(ring.clone(), changes.installation());
     let redis = RedisTier::spawn(&settings, &access, sealer, metrics.clone(), &tasks)?;
     let bounds = AgeBounds { max_staleness, negative_ttl: config.negative_ttl };
-    let tiers = TierContext { redis: None, ring, clock, changes, bounds, metrics };
+    let tiers = TierContext { redis: None, ring: ring.into(), clock, changes, bounds, metrics };
     let load = Arc::new(Load::new(1, config.deadline));
     let (principals, domains, backends) = lookups(postgres, &load, &tasks);
     let principals = Tiers::new(MemoryTier::new(0, 0), principals, tiers.clone());
@@ -174,7 +175,7 @@ pub(super) async fn inspect(
 
 async fn entry<K: LookupKind>(tiers: &Tiers<K>, redis: &RedisTier, key: &K::Key) -> RedisEntry {
     let any_age = Tick::from_micros(i64::MIN);
-    let found = tiers.held_by_redis(redis, key, any_age).await;
+    let found = tiers.held_by_redis(redis, key, any_age, &LookupTrace::default()).await;
     let age = |found: &Found<K::Value>| clock::now().since(found.as_of).as_secs_f64();
     RedisEntry {
         entry: found.as_ref().map_or_else(|reason| *reason, Found::result),

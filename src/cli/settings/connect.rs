@@ -71,7 +71,7 @@ pub(super) async fn run(
 
 /// Runs the probes one after the other, so that an operator sees which one is slow.
 async fn findings(config: &Config, purpose: ConfigPurpose) -> Vec<Finding> {
-    let (postgres, installation) = postgres::probe(config).await;
+    let (postgres, installation) = postgres::probe(config, purpose).await;
     let mut findings = Vec::from(postgres);
     findings.push(redis::find(config, purpose, installation).await);
     findings.push(keyring::find(config).await);

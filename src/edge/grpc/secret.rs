@@ -1,7 +1,8 @@
 //! The secret that shows that it is the operator's Envoy that calls, where there are no certificates.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName};
 use secrecy::{ExposeSecret, SecretString};
 use subtle::{Choice, ConstantTimeEq};
@@ -16,26 +17,49 @@ static SECRET: HeaderName = HeaderName::from_static("patgate-secret");
 
 /// The secrets of which a call must bring one. If there are none, calls need none.
 pub(crate) struct CallSecrets {
-    secrets: Vec<SecretString>,
+    secrets: ArcSwap<Vec<SecretString>>,
     complaints: Throttle,
 }
 
+/// The error for a change that would let everyone call who can connect.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "grpc.secret is empty, so that checks would need no secret; patgate turns the secret off only \
+     when it starts"
+)]
+pub(crate) struct SecretTurnedOff;
+
 impl CallSecrets {
-    pub(crate) fn new(secrets: Vec<SecretString>) -> Self {
-        Self { secrets, complaints: Throttle::default() }
+    pub(crate) fn new(secrets: Vec<SecretString>) -> Arc<Self> {
+        let secrets = ArcSwap::from_pointee(secrets);
+        Arc::new(Self { secrets, complaints: Throttle::default() })
+    }
+
+    /// Replaces the secrets, for the calls that arrive from now on.
+    ///
+    /// # Errors
+    ///
+    /// If there are none any more: an emptied file must not open the port.
+    pub(crate) fn replace(&self, secrets: Vec<SecretString>) -> Result<(), SecretTurnedOff> {
+        if secrets.is_empty() && !self.secrets.load().is_empty() {
+            return Err(SecretTurnedOff);
+        }
+        self.secrets.store(Arc::new(secrets));
+        Ok(())
     }
 
     /// Returns whether a call with this metadata brings a secret, and only one. The time that this
     /// takes shows at most the length of a secret.
     pub(super) fn admit(&self, metadata: &HeaderMap) -> bool {
-        if self.secrets.is_empty() {
+        let secrets = self.secrets.load();
+        if secrets.is_empty() {
             return true;
         }
         let mut brought = metadata.get_all(&SECRET).iter();
         let (Some(brought), None) = (brought.next(), brought.next()) else { return false };
         let equal =
             |secret: &SecretString| secret.expose_secret().as_bytes().ct_eq(brought.as_bytes());
-        self.secrets.iter().fold(Choice::from(0), |any, secret| any | equal(secret)).into()
+        secrets.iter().fold(Choice::from(0), |any, secret| any | equal(secret)).into()
     }
 
     /// Logs that a check came without a secret, if that was not logged lately. Its sender may be an
@@ -81,5 +105,13 @@ mod tests {
             assert_eq!(admits(&secrets, brought), admitted, "{brought:?}");
             assert!(admits(&CallSecrets::new(Vec::new()), brought), "{brought:?}");
         }
+        secrets.replace(vec!["second".into()]).unwrap();
+        assert_eq!(["first", "second"].map(|one| admits(&secrets, &[one])), [false, true]);
+        assert!(secrets.replace(Vec::new()).is_err());
+        assert_eq!(["first", "second"].map(|one| admits(&secrets, &[one])), [false, true]);
+        let none = CallSecrets::new(Vec::new());
+        none.replace(Vec::new()).unwrap();
+        none.replace(vec!["first".into()]).unwrap();
+        assert!(admits(&none, &["first"]) && !admits(&none, &[]));
     }
 }

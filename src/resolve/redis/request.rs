@@ -14,9 +14,12 @@ use redis::{
 };
 use tokio::time::timeout;
 
-use crate::redis_client::{
-    connection::{RedisConnection, RedisNodes},
-    fault::{self, RedisFault},
+use crate::{
+    redis_client::{
+        connection::{RedisConnection, RedisNodes},
+        fault::{self, RedisFault},
+    },
+    seal::SealedBytes,
 };
 
 /// The replies in the order of the keys. A write has no value.
@@ -32,7 +35,7 @@ pub(super) enum RedisRequest {
 /// An entry to write.
 pub(super) struct QueuedWrite {
     pub(super) key: String,
-    pub(super) sealed: Vec<u8>,
+    pub(super) sealed: SealedBytes,
     pub(super) ttl: Duration,
 }
 
@@ -135,7 +138,7 @@ impl RedisRequest {
 impl QueuedWrite {
     fn command(&self) -> Cmd {
         let milliseconds = u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX).max(1);
-        Cmd::pset_ex(&self.key, &self.sealed, milliseconds)
+        Cmd::pset_ex(&self.key, &self.sealed.bytes, milliseconds)
     }
 }
 

@@ -1,4 +1,4 @@
-//! What patgate does besides checks: records of use, reloads of API tables, lines of the log.
+//! What patgate does besides checks: records of use, reloads of API tables, lines of the log, spans.
 
 use prometheus_client::metrics::gauge::Gauge;
 
@@ -6,7 +6,8 @@ use super::{Metrics, Registrar};
 use crate::telemetry::{
     closed::Results,
     logs,
-    results::{LastUseResult, ReloadResult},
+    results::{LastUseResult, ReloadResult, SpanResult},
+    traces::SpanCounters,
 };
 
 #[derive(Clone, Debug)]
@@ -14,6 +15,7 @@ pub(super) struct Background {
     last_uses: Results<LastUseResult>,
     api_reloads: Results<ReloadResult>,
     refused_tables: Gauge,
+    spans: Results<SpanResult>,
 }
 
 impl Background {
@@ -32,13 +34,25 @@ impl Background {
             "api_tables_refused",
             "1 while the API tables on disk have an error, and earlier ones are in use",
         );
-        Self { last_uses, api_reloads, refused_tables }
+        let spans = Results::new();
+        to.registered("spans", "Spans by what became of them", spans.family());
+        Self { last_uses, api_reloads, refused_tables, spans }
     }
 }
 
 impl Metrics {
     pub(crate) fn last_uses(&self, result: LastUseResult, count: u64) {
         self.background.last_uses.of(result).inc_by(count);
+    }
+
+    /// The counters of spans.
+    pub(in crate::telemetry) fn spans(&self) -> SpanCounters {
+        let count = |result| self.background.spans.handle(result);
+        SpanCounters {
+            exported: count(SpanResult::Exported),
+            failed: count(SpanResult::Failed),
+            dropped: count(SpanResult::Dropped),
+        }
     }
 
     pub(crate) fn reloaded_apis(&self, result: ReloadResult) {

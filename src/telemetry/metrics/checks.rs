@@ -9,13 +9,16 @@ use prometheus_client::{
 
 use super::{Metrics, Registrar};
 use crate::{
+    clock::Tick,
     refusal::Refusal,
     rollout::Mode,
     telemetry::{
         closed::{Closed, Results},
-        histogram::Durations,
+        exposition::Exemplars,
+        histogram::{Durations, Exemplar},
         results::RecordResult,
     },
+    trace_context::TraceId,
 };
 
 /// Labels of one answered check: the verdict with its code, and whether it was enforced.
@@ -127,6 +130,16 @@ impl Metrics {
             _ => checks.decisions.of(&DecisionLabels { outcome, code, enforced }).inc(),
         };
         checks.duration.observe(took);
+    }
+
+    /// Notes an answered check whose trace the gateway records, as an exemplar of its duration.
+    pub(crate) fn traced_decision(&self, trace: TraceId, took: Duration, at: Tick) {
+        self.checks.duration.exemplify(Exemplar { trace, took, at });
+    }
+
+    /// Returns the exemplars of the durations of checks, for the page.
+    pub(crate) fn exemplars(&self) -> Exemplars {
+        Exemplars::new("patgate_check_duration_seconds", self.checks.duration.clone())
     }
 
     pub(crate) fn panicked(&self) {

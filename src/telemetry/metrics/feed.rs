@@ -24,6 +24,7 @@ pub(super) struct Feed {
     restarts: Counter,
     triggers_off: Gauge,
     triggers_switched: Counter,
+    pooled: Gauge,
     renewed_at_age: Histogram,
     canary_rounds: Results<CanaryRound>,
     propagation: Histogram,
@@ -54,6 +55,11 @@ impl Feed {
             triggers_switched: to.count(
                 "feed_triggers_switched",
                 "Times that a poll found that triggers had been off or created again since the last poll",
+            ),
+            pooled: to.count(
+                "feed_pooled",
+                "1 while feed.url leads through a connection pooler in transaction mode, where \
+                 notifications do not arrive and no session holds a lock",
             ),
             renewed_at_age: to.seconds(
                 "feed_renewed_at_age",
@@ -90,6 +96,10 @@ impl Metrics {
 
     pub(crate) fn recording(&self, is_on: bool) {
         self.feed.triggers_off.set(i64::from(!is_on));
+    }
+
+    pub(crate) fn feed_pooled(&self, is_pooled: bool) {
+        self.feed.pooled.set(i64::from(is_pooled));
     }
 
     pub(crate) fn triggers_switched(&self) {

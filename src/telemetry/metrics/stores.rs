@@ -106,6 +106,7 @@ pub(super) struct Stores {
     reloads: Closed<ReloadLabels, Counter>,
     /// An alert on a counter would end while the files are still refused.
     refused: Closed<StoreLabels, Gauge>,
+    primary_changes: Closed<SettingLabels, Counter>,
     dropped_writes: Counter,
     unopened_credentials: Counter,
 }
@@ -158,6 +159,12 @@ impl Stores {
              store refuses the password in them, and earlier ones are in use",
             refused.family(),
         );
+        let primary_changes = Closed::new(ADDRESSES.map(|setting| SettingLabels { setting }));
+        to.registered(
+            "postgres_primary_changes",
+            "Times that another of the servers of this setting was found to be the primary",
+            primary_changes.family(),
+        );
         Self {
             lookups,
             entries,
@@ -166,6 +173,7 @@ impl Stores {
             other_installation,
             reloads,
             refused,
+            primary_changes,
             dropped_writes: to.count(
                 "redis_dropped_writes",
                 "Entries not written to Redis because the queue was full or Redis failed",
@@ -222,6 +230,21 @@ impl Metrics {
         self.stores.reloads.of(&ReloadLabels::of(store, result)).inc();
         let refused = i64::from(result == ReloadResult::Refused);
         self.stores.refused.of(&StoreLabels::of(store)).set(refused);
+    }
+
+    /// The gauge of the passwords and certificates for a store.
+    pub(crate) fn credentials_refused(&self, store: Store) -> Gauge {
+        self.stores.refused.handle(&StoreLabels::of(store))
+    }
+
+    /// The counter of changes of the passwords and certificates for a store.
+    pub(crate) fn credential_reloads(&self, store: Store, result: ReloadResult) -> Counter {
+        self.stores.reloads.handle(&ReloadLabels::of(store, result))
+    }
+
+    /// The counter of failovers among the servers of a setting.
+    pub(crate) fn primary_changes(&self, setting: &'static str) -> Counter {
+        self.stores.primary_changes.handle(&SettingLabels { setting })
     }
 
     pub(crate) fn dropped_write(&self) {

@@ -68,12 +68,20 @@ pub(super) const STORIES: &[Story] = &[
         fires: ["PatgateRelayLeaderless"], may: []),
     story!("patgate-frames", revocation::a_stranger_sends_frames,
         fires: ["PatgateRelayFramesRefused"], may: []),
-    story!("patgate-ring", configuration::another_ring, fires: ["PatgateNotReady"], may: []),
+    // It reads the feed only once its ring has been checked.
+    story!("patgate-ring", configuration::another_ring, fires: ["PatgateNotReady"],
+        may: ["PatgateFeedStale"]),
     story!("patgate-tables", configuration::a_table_is_broken, fires: ["PatgateApiTablesRefused"],
         may: []),
     story!("patgate-certificates", configuration::a_certificate_is_broken,
         fires: ["PatgateCertificatesRefused"], may: []),
     story!("patgate-passwords", configuration::a_password_file_is_emptied,
+        fires: ["PatgateStoreCredentialsRefused"], may: []),
+    story!("patgate-ring-file", configuration::a_ring_is_broken, fires: ["PatgateKeyRingRefused"],
+        may: []),
+    story!("patgate-settings", configuration::settings_are_broken,
+        fires: ["PatgateSettingsRefused"], may: []),
+    story!("patgate-login", configuration::a_login_is_broken,
         fires: ["PatgateStoreCredentialsRefused"], may: []),
     story!("patgate-shadow", configuration::nothing_is_enforced, fires: ["PatgateNotEnforced"],
         may: []),
@@ -81,6 +89,8 @@ pub(super) const STORIES: &[Story] = &[
         fires: ["PatgateDecisionsUnlogged"], may: []),
     story!("patgate-log", configuration::the_log_goes_to_a_full_disk,
         fires: ["PatgateLogLinesLost", "PatgateApiTablesRefused"], may: []),
+    story!("patgate-spans", configuration::the_receiver_of_traces_is_down,
+        fires: ["PatgateSpansLost"], may: []),
 ];
 
 /// All of them, at the same time.

@@ -1,12 +1,16 @@
-//! `patgate config check --connect`: its report about each service and its faults.
+//! `patgate config check --connect`: its report about each service and its faults. Its report about
+//! logins is tested in `startup.rs`, about Redis in `redis_access.rs`, about poolers in
+//! `schema/pooler.rs`.
 
-use std::sync::Arc;
+use std::{fs, sync::Arc};
 
+use patgate::keyring;
 use patgate_testing::ports::free_port;
 
 use crate::support::{
     Suite,
-    cli::{found, server},
+    cli::{Cli, found, server},
+    credentials::give,
 };
 
 pub(crate) async fn postgres_and_feed_are_tried(suite: Arc<Suite>) {
@@ -46,4 +50,25 @@ pub(crate) async fn postgres_and_feed_are_tried(suite: Arc<Suite>) {
     }
     // Errors in the settings come first.
     here.with("max_staleness", "soon").refused("config check --connect", 2, "found `soon`");
+}
+
+/// A key that was dropped, or never given to the replicas: their calls to that backend would be
+/// answered with 503.
+pub(crate) async fn a_credential_that_the_ring_cannot_open_is_named(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let ring = fs::read_to_string(&world.keyring_file).unwrap();
+    let other = suite.dir.path().join(format!("{}.other", world.database));
+    let line = keyring::new_line(&"k2".parse().unwrap()).unwrap();
+    // The other ring has the key that signs tokens, and seals with its own.
+    fs::write(&other, format!("{}\n{ring}", &*line)).unwrap();
+    let operator = Cli::of(&world);
+    let sealing = operator.with("keyring_file", other.to_str().unwrap());
+    let judged = |cli: &Cli<'_>| found(&cli.login(&world, "server"), "keyring_file");
+    give(&operator, &suite, "model-acme");
+    assert_eq!(judged(&operator).1, "ok");
+    give(&sealing, &suite, "model-beta");
+    assert_eq!(judged(&sealing).1, "ok");
+    let (code, outcome, detail) = judged(&operator);
+    assert_eq!((code, &*outcome), (1, "failed"), "{detail}");
+    assert!(detail.contains("answered with 503: model-beta (key k2)."), "{detail}");
 }

@@ -298,7 +298,9 @@ pub(crate) async fn what_cannot_be_reached_or_opened_is_named(suite: Arc<Suite>)
     let world = suite.world().await;
     let cli = Cli::of(&world);
     let nobody = "postgres://a:correct-horse@127.0.0.1:1/b";
-    const SERVE: &str = "serve --set listen.grpc=127.0.0.1:0 --set listen.http=";
+    // It would wait for Postgres otherwise.
+    const SERVE: &str =
+        "serve --set start.require=postgres --set listen.grpc=127.0.0.1:0 --set listen.http=";
     for (key, command) in [("postgres.url", "user list"), ("feed.url", SERVE)] {
         let unreachable = cli.with(key, nobody);
         unreachable.refused(command, FAILED, &format!("Postgres at 127.0.0.1, port 1 ({key}): "));

@@ -81,7 +81,7 @@ pub(crate) async fn shows_what_its_user_has_to_know(suite: Arc<Suite>, client: &
     }
     let Stage { envoy, token, limited, expired, .. } = &Stage::set(&suite).await;
     let job = json!({
-        "base": format!("https://127.0.0.1:{}/proxy/acme", envoy.port),
+        "base": format!("https://127.0.0.1:{}/proxy/acme", http::tls_port(envoy.port)),
         "ca": suite.dir.path().join(http::CERTIFICATE),
         "key": suite.dir.path().join(http::KEY),
         "chromium": chromium,

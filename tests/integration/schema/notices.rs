@@ -210,7 +210,7 @@ pub(crate) async fn a_command_wakes_who_listens(suite: Arc<Suite>) {
     let world = suite.world().await;
     let [polls, listens] = two_replicas(&world).await;
     let listening = "SELECT count(*) FROM pg_stat_activity
-         WHERE datname = current_database() AND query LIKE 'LISTEN %'";
+         WHERE datname = current_database() AND query LIKE 'SELECT pg_backend_pid() AS pid, %'";
     eventually("one to listen", async || value::<i64>(&world, listening).await > 0).await;
     let woken = obeyed_after(&world, &listens).await;
     let polled = obeyed_after(&world, &polls).await;

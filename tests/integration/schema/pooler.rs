@@ -1,10 +1,15 @@
 //! Behind PgBouncer in transaction mode, where two transactions of a client may use different
 //! connections, and all clients share two.
 
-use std::{env, fs, sync::Arc};
+use std::{env, fs, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use patgate_testing::{eventually, ports::free_port, stack::Server};
+use patgate_testing::{
+    eventually,
+    ports::free_port,
+    proxy::{Mode, Proxy},
+    stack::Server,
+};
 
 use super::process::{ServerDirectory, find};
 use crate::{
@@ -12,12 +17,17 @@ use crate::{
     support::{
         Suite, Token, World,
         cli::{self, Cli, answer, ask, walk_through},
+        fleet::Fleet,
+        process, relay,
+        settings::feed_through,
         tokens::reader,
         value,
     },
 };
 
 const SERVER_CONNECTIONS: i64 = 2;
+/// Longer than notifications usually take.
+const SLOW_REPLIES: Duration = Duration::from_millis(400);
 const READ: (&str, &str, &str, &str) = ("acme", "models", "*", "llm_read");
 
 /// Starts PgBouncer before Postgres in a mode, with `more` settings; returns `None` if it is not
@@ -66,13 +76,12 @@ pub(crate) async fn everything_works_behind_a_pooler(suite: Arc<Suite>) {
     let replicas = format!("postgres.url={}", pooled("server"));
     walk_through(&world, &cli, &[&replicas, "redis.url="]).await;
 
-    // One login for both, so that replicas and commands get each other's connections. A replica
-    // that receives changes at once has its own connection for that; one that has none leaves no
-    // state on the connections that it shares.
-    let shared = format!("postgres.url={}", pooled("administrator"));
+    // The replicas get each other's connections, and so do the commands. A replica that receives
+    // changes at once has its own connection for that; one that has none leaves no state on the
+    // connections that it shares.
     let direct = suite.postgres_url("server", &world.database);
-    under_load(&world, &cli, &[&shared, "redis.url=", &format!("feed.url={direct}")]).await;
-    under_load(&world, &cli, &[&shared, "redis.url="]).await;
+    under_load(&world, &cli, &[&replicas, "redis.url=", &format!("feed.url={direct}")]).await;
+    under_load(&world, &cli, &[&replicas, "redis.url="]).await;
 
     let connections = format!(
         "SELECT count(*) FROM pg_stat_activity
@@ -112,7 +121,7 @@ pub(crate) async fn a_feed_behind_a_pooler_is_told(suite: Arc<Suite>) {
         let expected = if pooled { (1, "failed") } else { (0, "ok") };
         assert_eq!((code, &*outcome), expected, "{mode} {more}");
         if pooled {
-            relayed.refused("serve", 2, TOLD);
+            relayed.with("start.require", "postgres").refused("serve", 2, TOLD);
         }
 
         let warnings = || {
@@ -128,6 +137,78 @@ pub(crate) async fn a_feed_behind_a_pooler_is_told(suite: Arc<Suite>) {
         eventually("its refusal", async || ask(&replica, &token, "acme").await.0 == 401).await;
         drop(replica);
         suite.stack.stop(&server);
+    }
+}
+
+/// An address that leads to Postgres when the replica starts, and through a pooler later. A slow
+/// server and a pooler in session mode are no reason to say so.
+pub(crate) async fn a_feed_that_comes_to_lead_through_a_pooler_is_found_out(suite: Arc<Suite>) {
+    const TOLD: &str = "connection pooler in transaction mode";
+    const ARRIVES: &str = "a notification arrives on the connection that listens";
+    let world = suite.world().await;
+    let Some((_session_home, session, session_port)) = start(&suite, "session", "") else { return };
+    for more in ["default_pool_size = 1\n", "default_pool_size = 3\nserver_round_robin = 1\n"] {
+        let Some((_home, pooler, port)) = start(&suite, "transaction", more) else { return };
+        let proxy = Proxy::to(suite.postgres.port).await;
+        let settings = [&*feed_through(&world, &proxy), "log.filter=info,patgate=debug"];
+        let process = process::serve(&world, &settings).await;
+        let logged = |text: &str| {
+            let log = fs::read_to_string(&process.server.log).unwrap();
+            log.lines().filter(|line| line.contains(text)).count()
+        };
+        let pooled = async || process.replica.metric("patgate_feed_pooled").await;
+        let delivers = async |what: &str| {
+            let before = logged(ARRIVES);
+            proxy.cut();
+            eventually(what, async || logged(ARRIVES) > before).await;
+            assert_eq!((pooled().await, logged(TOLD)), (0, 0), "{what}");
+        };
+        eventually("a notification", async || logged(ARRIVES) > 0).await;
+        proxy.set(Mode::Delay(SLOW_REPLIES));
+        delivers("notifications of a slow server").await;
+        proxy.set(Mode::Pass);
+        proxy.retarget(session_port);
+        delivers("notifications through a pooler in session mode").await;
+
+        proxy.retarget(port);
+        proxy.cut();
+        eventually("the pooler to be found out", async || pooled().await == 1).await;
+        assert_eq!(logged(TOLD), 1, "{more}");
+        let token = reader(&world).await;
+        assert_eq!(ask(&process.replica, &token, "acme").await, answer(200, "ok"));
+        Cli::of(&world).ok(&format!("token revoke {}", token.id));
+        eventually("its refusal", async || ask(&process.replica, &token, "acme").await.0 == 401)
+            .await;
+        suite.stack.signal(&process.server, "KILL");
+        suite.stack.stop(&pooler);
+    }
+    suite.stack.stop(&session);
+}
+
+/// Through a pooler, all replicas share one session, which can take its own lock as often as it
+/// likes.
+pub(crate) async fn a_pooler_makes_no_two_leaders(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    for more in ["default_pool_size = 1\n", "default_pool_size = 3\nserver_round_robin = 1\n"] {
+        let Some((_home, pooler, port)) = start(&suite, "transaction", more) else { return };
+        let proxy = Proxy::to(suite.postgres.port).await;
+        let feed = feed_through(&world, &proxy);
+        let fleet = Fleet::of(&world, 3, &[&*feed, "feed.relay=redis"]).await;
+        relay::the_leader(&fleet).await;
+        proxy.retarget(port);
+        proxy.cut();
+        let found = async || {
+            let leaders = relay::leaders(&fleet).await;
+            assert!(leaders.len() < 2, "{more}: {leaders:?} lead at the same time");
+            let pooled = fleet.0.iter().map(|replica| replica.metric("patgate_feed_pooled"));
+            join_all(pooled).await.contains(&1)
+        };
+        eventually("the pooler to be found out", found).await;
+        // They read the feed nevertheless, each for itself or from the one that leads.
+        relay::obeys(&fleet, &world, "revoked behind a pooler").await;
+        assert!(found().await);
+        drop(fleet);
+        suite.stack.stop(&pooler);
     }
 }
 

@@ -17,6 +17,7 @@ fn serve<'s>(world: &World<'s>, database: &str) -> Cli<'s> {
     Cli::of(world)
         .with("listen.grpc", "127.0.0.1:0")
         .with("listen.http", "127.0.0.1:0")
+        .with("start.require", "postgres")
         .with("postgres.url", &world.suite.postgres_url("server", database))
 }
 

@@ -37,7 +37,7 @@ impl<'s> Cli<'s> {
     /// As an administrator of a world.
     pub(crate) fn of(world: &World<'s>) -> Self {
         let bare = Self { suite: world.suite, env: BTreeMap::new() };
-        bare.with("postgres.url", &world.suite.postgres_url("administrator", &world.database))
+        bare.with("postgres.url", &world.url("administrator", world.port))
             .with("redis.url", &world.redis_url)
             .with("keyring_file", &world.keyring_file.display().to_string())
             // A busy test machine must not cause a timeout.
@@ -73,7 +73,7 @@ impl<'s> Cli<'s> {
 
     /// With another login for Postgres.
     pub(crate) fn login(&self, world: &World<'_>, user: &str) -> Self {
-        self.with("postgres.url", &world.suite.postgres_url(user, &world.database))
+        self.with("postgres.url", &world.url(user, world.port))
     }
 
     pub(crate) fn run(&self, command: &str) -> CommandOutput {

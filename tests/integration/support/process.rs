@@ -32,16 +32,18 @@ pub(crate) async fn listen(world: &World<'_>, argv: &[&str], settings: &[&str]) 
     let env = world.environment(settings);
     let arguments = json!({ "argv": argv, "name": "patgate", "env": env });
     let server = world.suite.stack.start("process", arguments);
-    let listening = || -> Option<(SocketAddr, SocketAddr)> {
-        let log = fs::read_to_string(&server.log).ok()?;
-        let line = log.lines().find(|line| line.contains("\"listening\""))?;
-        let line: Value = serde_json::from_str(line).ok()?;
-        let address = |of: &str| line[of].as_str()?.parse().ok();
-        Some((address("grpc")?, address("http")?))
-    };
-    eventually("patgate to listen", async || listening().is_some()).await;
-    let (grpc, http) = listening().unwrap();
+    eventually("patgate to listen", async || listening(&server).is_some()).await;
+    let (grpc, http) = listening(&server).unwrap();
     Process { replica: Arc::new(Replica::at(grpc, http)), server }
+}
+
+/// The addresses for gRPC and HTTP, once the process has logged that it listens.
+pub(crate) fn listening(server: &Server) -> Option<(SocketAddr, SocketAddr)> {
+    let log = fs::read_to_string(&server.log).ok()?;
+    let line = log.lines().find(|line| line.contains("\"listening\""))?;
+    let line: Value = serde_json::from_str(line).ok()?;
+    let address = |of: &str| line[of].as_str()?.parse().ok();
+    Some((address("grpc")?, address("http")?))
 }
 
 /// The environment may name another build, for tests of speed and endurance. The variable is not

@@ -132,9 +132,14 @@ impl Suite {
     /// Starts a Postgres for one test, which may do anything to it, with a world.
     pub(crate) async fn spare(&self, settings: serde_json::Value) -> (Server, World<'_>) {
         let postgres = self.stack.start("postgres", json!({ "settings": settings }));
-        prepare_template(postgres.port).await;
-        let world = self.world_on(postgres.port).await;
+        let world = self.world_at(postgres.port).await;
         (postgres, world)
+    }
+
+    /// The only world in the Postgres at that port, which the test has started.
+    pub(crate) async fn world_at(&self, port: u16) -> World<'_> {
+        prepare_template(port).await;
+        self.world_on(port).await
     }
 
     async fn world_on(&self, port: u16) -> World<'_> {
@@ -209,7 +214,9 @@ pub(super) fn url(port: u16, user: &str, database: &str) -> String {
 async fn prepare_template(port: u16) {
     let root = connect(&url(port, "postgres", "postgres")).await;
     execute(&root, &format!("CREATE DATABASE {TEMPLATE}")).await;
-    postgres::migrate(&url(port, "postgres", TEMPLATE).into()).await.unwrap();
+    let template = url(port, "postgres", TEMPLATE).into();
+    let template = postgres::Address::of_one("postgres.url", &template).unwrap();
+    postgres::migrate(&template).await.unwrap();
     execute(
         &root,
         "CREATE ROLE server LOGIN IN ROLE patgate_serve;

@@ -263,13 +263,20 @@ impl<'s> World<'s> {
             let name = format!("PATGATE_{}", key.replace('.', "_").to_uppercase());
             (name, value.to_owned())
         };
-        defaults.into_iter().chain(settings.iter().copied()).map(variable).collect()
+        let mut environment: BTreeMap<_, _> =
+            defaults.into_iter().chain(settings.iter().copied()).map(variable).collect();
+        if environment.contains_key("PATGATE_POSTGRES_URL_FILE") {
+            environment.remove("PATGATE_POSTGRES_URL");
+        }
+        environment
     }
 
     /// A configuration for a replica in this process.
     pub(crate) fn config(&self, settings: &[&str]) -> Config {
-        // Tests of the decision log name a file.
-        let settings = [&["drain.delay=0s", "decision_log.to=none"], settings].concat();
+        // Tests of the decision log name a file. A replica in this process has started when it is
+        // built, or is none.
+        let usual = ["drain.delay=0s", "decision_log.to=none", "start.require=postgres"];
+        let settings = [&usual, settings].concat();
         let sources = ConfigSources {
             file: None,
             env: self.environment(&settings).into_iter().collect(),

@@ -19,10 +19,11 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::{DNS, Files, SERVER, SPIFFE, borrowed, known};
+use super::{borrowed, known};
 use crate::support::{
     Suite,
     authority::{Authority, Identity, params},
+    tls_files::{DNS, Files, SERVER, SPIFFE},
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -8,12 +8,13 @@ use patgate_testing::{
 };
 use serde_json::Value;
 
-use super::{Files, borrowed};
+use super::borrowed;
 use crate::support::{
     Replica, Suite, World,
     authority::Authority,
     envoy::{Gateway, envoy_patch, patient},
     load::{LASTING, Load, WELL},
+    tls_files::{Files, SERVER},
 };
 
 const RELOADED: &str = "patgate_tls_reloads_total{listener=\"grpc\",result=\"ok\"}";
@@ -49,7 +50,7 @@ pub(crate) async fn drops_nothing(suite: Arc<Suite>) {
         (2, format!("{}{}", next.pem(), files.authority.pem())),
         (3, files.authority.pem()),
     ] {
-        files.authority.certify(&[super::SERVER]).write(&files.dir, "server");
+        files.authority.certify(&[SERVER]).write(&files.dir, "server");
         files.trust(&trusted);
         let reloaded = async || replica.metric(RELOADED).await >= round;
         load.bear(eventually("the certificates to be reloaded", reloaded)).await;

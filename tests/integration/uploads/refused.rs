@@ -4,7 +4,7 @@
 use std::{env, fs, process::Command, sync::Arc};
 
 use patgate_testing::{
-    http::{Over, Sent, certify},
+    http::{self, Over, Sent, certify},
     script::answer_of,
     stack::project,
 };
@@ -27,7 +27,7 @@ pub(crate) async fn as_shipped_a_streams_window_holds_what_is_shown(_: Arc<Suite
         let config: Value = serde_saphyr::from_str(&text).unwrap();
         let size = |name| all(&config, name).into_iter().map(|size| size.as_u64().unwrap());
         // For an answer, and for a body unless the route says otherwise.
-        assert_eq!(size("per_connection_buffer_limit_bytes").collect::<Vec<_>>(), [1 << 20]);
+        assert_eq!(size("per_connection_buffer_limit_bytes").collect::<Vec<_>>(), [1 << 20; 2]);
         let held = size("request_body_buffer_limit").max().unwrap();
         for window in ["initial_stream_window_size", "initial_connection_window_size"] {
             assert!(size(window).min().unwrap() >= held.max(LONG as u64), "{file}: {window}");
@@ -117,7 +117,8 @@ pub(crate) async fn no_client_waits_for_the_answer_to_a_refused_upload(suite: Ar
             if client == "node" && !http2 {
                 continue;
             }
-            let url = format!("{scheme}://127.0.0.1:{}{CHAT}", envoy.port);
+            let port = if scheme == "https" { http::tls_port(envoy.port) } else { envoy.port };
+            let url = format!("{scheme}://127.0.0.1:{port}{CHAT}");
             for (authorization, status) in refusals {
                 for &size in sizes {
                     calls.push(json!({

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     backend::BackendName,
     clock::Moment,
-    credential::{Credential, CredentialScheme, Sealed},
+    credential::{Credential, CredentialScheme, OpenedCredential, Sealed},
     domain::{DomainId, Slug},
     operation::{Operation, OperationSet},
     principal::UserId,
@@ -29,12 +29,12 @@ fn a_backend_that_the_table_names_is_the_whole_answer() {
     let sealed = || Sealed { key_id: "k".into(), bytes: [1].into() };
     let opened = |name: &str, text: &str| {
         let backend = Backend::new(name.into(), Some(sealed()));
-        backend.open_credential(|_, _| Some(key(text)));
+        backend.open_credential(|_, _| OpenedCredential::presumed(Some(key(text))));
         backend
     };
     let domain = Domain::new(domain, slug, true, "of-domain".into(), crate::domain::Models::All);
     let domain = domain.with_credentials(vec![("of-domain".into(), sealed())]);
-    domain.open_credentials(|_, _| Some(key("domain")));
+    domain.open_credentials(|_, _| OpenedCredential::presumed(Some(key("domain"))));
     let domain = Arc::new(domain);
     let decide = |upstream: Option<&BackendName>, own: Option<&Backend>, operation| {
         let action = Action {

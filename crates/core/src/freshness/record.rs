@@ -12,6 +12,7 @@ use super::{
 use crate::{
     clock::Tick,
     installation::Installation,
+    keyring::KeySerial,
     snapshot::{Snapshot, Xid},
 };
 
@@ -74,6 +75,8 @@ struct History {
     triggers: Option<(Triggers, Snapshot)>,
     /// The latest statements of this replica, which date the polls of other replicas.
     observations: VecDeque<(Tick, Snapshot)>,
+    /// The keys that sealed the polls of other replicas on which `seen` rests, each once.
+    seals: Vec<KeySerial>,
     /// The changes by subject, each with the version that brought it, in the order of versions.
     changes: HashMap<Subject, VecDeque<(Xid, u64)>>,
     everything: VecDeque<(Xid, u64)>,
@@ -211,9 +214,10 @@ impl ChangeRecord {
         true
     }
 
-    /// Records a poll that another replica made at some earlier time. Returns false if it leaves a gap. Only
-    /// statements of this replica show which server is the current one.
-    pub(super) fn follow(&mut self, poll: Poll) -> bool {
+    /// Records a poll that another replica made at some earlier time, and that came under the seal of
+    /// `seal`. Returns false if it leaves a gap. Only statements of this replica show which server is the
+    /// current one.
+    pub(super) fn follow(&mut self, mut poll: Poll, seal: KeySerial) -> bool {
         let Some(history) = self.history.as_ref().filter(|history| history.polled) else {
             return false;
         };
@@ -221,7 +225,39 @@ impl ChangeRecord {
             return false;
         }
         let snapshot = &poll.stamp.snapshot;
-        history.seen.includes(snapshot) || (snapshot.includes(&history.seen) && self.apply(poll))
+        if history.seen.includes(snapshot) {
+            return true;
+        }
+        if !snapshot.includes(&history.seen) {
+            return false;
+        }
+        let mut seals = history.seals.clone();
+        if !seals.contains(&seal) {
+            seals.push(seal);
+        }
+        if poll.after.is_none() {
+            // The record begins again, and the poll need not bring what is recorded here. With this
+            // horizon, only entries that see all of it remain usable.
+            poll.horizon = snapshot.clone();
+        }
+        let joined = self.apply(poll);
+        if joined && let Some(history) = &mut self.history {
+            history.seals = seals;
+        }
+        joined
+    }
+
+    /// Stops to rest on polls that came under the seal of a key that does not hold. Returns whether the
+    /// record did. Then it has not been polled: nothing says how far it reaches, and the next poll asks
+    /// for all changes that are retained. Changes that it knows of stay recorded, whoever reported them.
+    pub(super) fn distrust(&mut self, holds: impl Fn(KeySerial) -> bool) -> bool {
+        let Some(history) = &mut self.history else { return false };
+        if history.seals.iter().all(|seal| holds(*seal)) {
+            return false;
+        }
+        history.polled = false;
+        history.seals.clear();
+        true
     }
 
     /// Records what a statement of this replica saw. The statement was sent at `sent`.
@@ -255,6 +291,7 @@ impl ChangeRecord {
             polled: false,
             triggers: None,
             observations: VecDeque::new(),
+            seals: Vec::new(),
             changes: HashMap::new(),
             everything: VecDeque::new(),
             arrivals: VecDeque::new(),

@@ -3,8 +3,7 @@
 use std::thread;
 
 use super::*;
-use crate::snapshot::Xid;
-use crate::testing::OURS;
+use crate::{keyring::KeyRing, snapshot::Xid, testing::OURS};
 
 const ROUNDS: u64 = 3_000;
 
@@ -95,4 +94,37 @@ fn a_poll_that_meets_another_server_takes_the_watermark_away() {
     assert_eq!(holds(&known, &stamp(2, 20), &CheckedVersion::default()), Some(at(0)));
     assert!(known.apply(Poll { after: None, ..poll(&known, 2, 4, 20, Vec::new()) }).joined);
     assert_eq!(known.watermark_age(at(5)), Some(Duration::from_secs(1)));
+}
+
+/// One line of a ring; the digit is part of the secret.
+fn key(id: &str, digit: u8) -> String {
+    format!("{id}:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdH{digit}8=")
+}
+
+/// Another replica's polls arrive while the key that sealed them leaves the ring. Whichever comes
+/// first, afterwards there is no watermark that rests on them.
+#[test]
+fn a_poll_that_races_with_its_key_leaves_no_watermark() {
+    // Making a ring takes much longer than all else.
+    for _ in 0..ROUNDS / 20 {
+        let ring = LiveRing::new(KeyRing::parse(&[key("a", 1), key("b", 2)].join("\n")).unwrap());
+        let seal = ring.load().current().serial();
+        let known = KnownChanges::of(OURS);
+        known.meet(&stamp(1, 10), at(0)).unwrap();
+        assert!(known.apply(poll(&known, 1, 1, 10, Vec::new())).joined);
+        known.observe(&stamp(1, 20), at(5));
+        let forged = poll(&known, 1, 2, 30, Vec::new());
+        thread::scope(|scope| {
+            scope.spawn(|| known.follow(forged, seal, &ring));
+            ring.replace(KeyRing::parse(&key("b", 2)).unwrap());
+            known.distrust_keys_outside(&ring);
+        });
+        // The poll of this replica counts, if it is all that there is.
+        let reached = known.watermark().map(|tick| tick == at(1));
+        assert_ne!(reached, Some(false));
+        assert_eq!(
+            holds(&known, &stamp(1, 10), &CheckedVersion::default()).map(|as_of| as_of <= at(1)),
+            Some(true)
+        );
+    }
 }

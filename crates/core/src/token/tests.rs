@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::keyring::KeyRing;
 
 const RING: &str = "a:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const OTHER: &str = "b:HwECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
@@ -38,6 +39,28 @@ fn rotation() {
     let minted = new.mint(TokenId(Uuid::from_u128(8))).unwrap();
     assert_eq!(minted.key_id.as_str(), "b");
     assert!(old.verify(minted.plain.expose()).is_none());
+}
+
+/// Clones share the ring, and a token that was verified before its key left is known by that key.
+#[test]
+fn a_key_that_leaves_takes_its_tokens_along() {
+    let ring = |text: &str| KeyRing::parse(text).unwrap();
+    let live = crate::keyring::LiveRing::new(ring(&format!("{RING}\n{OTHER}")));
+    let tokens = Tokens::new(Prefixes::default(), live.clone());
+    let [by_a, by_b] = [tokens.clone(), self::tokens(OTHER)]
+        .map(|tokens| tokens.mint(TokenId(Uuid::from_u128(7))).unwrap());
+    let verified = [&by_a, &by_b].map(|minted| tokens.verify(minted.plain.expose()).unwrap());
+    let still = || [0, 1].map(|at: usize| tokens.still_verify(&verified[at]));
+    assert_eq!(still(), [true, true]);
+    live.replace(ring(&format!("{OTHER}\n{RING}")));
+    assert_eq!(still(), [true, true]);
+    live.replace(ring(OTHER));
+    assert_eq!(still(), [false, true]);
+    assert!(tokens.clone().verify(by_a.plain.expose()).is_none());
+    assert!(tokens.verify(by_b.plain.expose()).is_some());
+    live.replace(ring(&format!("{OTHER}\n{RING}")));
+    assert_eq!(still(), [false, true], "verified before");
+    assert!(tokens.verify(by_a.plain.expose()).is_some());
 }
 
 #[test]

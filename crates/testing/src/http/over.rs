@@ -26,7 +26,7 @@ use tokio::{
     net::TcpStream,
     time::timeout,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{Reply, chunked, raw};
 
@@ -118,14 +118,7 @@ impl Over {
             match self {
                 Self::Http1 => Ok(raw(port, written(sent)).await),
                 Self::Http2 => exchange(connect(port).await, sent).await,
-                Self::Tls => {
-                    let name = ServerName::try_from(GATEWAY).unwrap();
-                    let config = Arc::clone(TRUST.get().expect("a certificate"));
-                    let tls = TlsConnector::from(config).connect(name, connect(port).await);
-                    let tls = tls.await.unwrap();
-                    assert_eq!(tls.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-                    exchange(tls, sent).await
-                }
+                Self::Tls => exchange(secure(port).await, sent).await,
             }
         };
         timeout(PATIENCE, exchange).await.expect("an answer in time")
@@ -142,17 +135,35 @@ impl Over {
                 let _ = stream.write_all(&written(sent)).await;
                 let _ = stream.read_to_end(&mut Vec::new()).await;
             }
-            _ => {
+            Self::Http2 => {
                 let _ = exchange(connect(port).await, sent).await;
+            }
+            Self::Tls => {
+                let _ = exchange(secure(port).await, sent).await;
             }
         }
     }
+}
+
+/// The port of the same listener over TLS: see tools/envoy_config.py.
+pub fn tls_port(port: u16) -> u16 {
+    port + 1
 }
 
 async fn connect(port: u16) -> TcpStream {
     let stream = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).await.unwrap();
     stream.set_nodelay(true).unwrap();
     stream
+}
+
+/// Connects to the listener over TLS that belongs to this port.
+async fn secure(port: u16) -> TlsStream<TcpStream> {
+    let name = ServerName::try_from(GATEWAY).unwrap();
+    let config = Arc::clone(TRUST.get().expect("a certificate"));
+    let tls =
+        TlsConnector::from(config).connect(name, connect(tls_port(port)).await).await.unwrap();
+    assert_eq!(tls.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    tls
 }
 
 /// Writes a request as HTTP/1.1.

@@ -1,9 +1,12 @@
-//! Checks the key ring against the live tokens.
+//! Checks the key ring against the live tokens and the credentials of backends.
 
 use anyhow::anyhow;
+use sqlx::Row as _;
 
 use super::Finding;
-use crate::{config::Config, postgres, rollout::Mode, server::ring_fit::RingFit};
+use crate::{
+    config::Config, credential::Sealed, postgres, rollout::Mode, server::ring_fit::RingFit,
+};
 
 const KEY_RING: &str = "keyring_file";
 
@@ -11,24 +14,45 @@ pub(super) async fn find(config: &Config) -> Finding {
     if config.keyring_file.is_none() {
         return Finding::off(KEY_RING, "not set: tokens can be neither created nor verified");
     }
-    match ring_fit(config).await {
+    let (fit, unopened) = match read(config).await {
+        Ok(read) => read,
         Err(error) => {
-            Finding::failed(KEY_RING, format!("not compared with live tokens: {error:#}"))
+            return Finding::failed(KEY_RING, format!("not compared with live tokens: {error:#}"));
         }
-        Ok(RingFit::NoLiveToken) => Finding::ok(KEY_RING, "no token is live"),
-        Ok(RingFit::Fits { others }) if others.is_empty() => {
+    };
+    let tokens = judge(&fit, config.mode);
+    if unopened.is_empty() {
+        return tokens;
+    }
+    Finding::failed(
+        KEY_RING,
+        format!(
+            "{}; it cannot open the credentials of these backends, and calls to them are answered with \
+             503: {}. Add the missing keys to the ring, or set the credentials again (`patgate backend \
+             credential set`)",
+            tokens.detail,
+            unopened.join(", ")
+        ),
+    )
+}
+
+/// Says what the keys of the live tokens mean for the ring.
+fn judge(fit: &RingFit, mode: Mode) -> Finding {
+    match fit {
+        RingFit::NoLiveToken => Finding::ok(KEY_RING, "no token is live"),
+        RingFit::Fits { others } if others.is_empty() => {
             Finding::ok(KEY_RING, "has the keys of all live tokens")
         }
-        Ok(RingFit::Fits { others }) => Finding::warning(
+        RingFit::Fits { others } => Finding::warning(
             KEY_RING,
             format!(
                 "live tokens were signed by keys that it lacks, and are refused: {}",
                 others.join(", ")
             ),
         ),
-        Ok(alien @ RingFit::Alien { .. }) => {
+        alien @ RingFit::Alien { .. } => {
             let why = alien.objection().unwrap_or_default();
-            match config.mode {
+            match mode {
                 Mode::Shadow => Finding::warning(KEY_RING, why),
                 _ => Finding::failed(KEY_RING, why),
             }
@@ -36,11 +60,32 @@ pub(super) async fn find(config: &Config) -> Finding {
     }
 }
 
-async fn ring_fit(config: &Config) -> anyhow::Result<RingFit> {
+/// Compares the ring with the live tokens, and returns the backends whose credentials it cannot open,
+/// each with the key that it was sealed with.
+async fn read(config: &Config) -> anyhow::Result<(RingFit, Vec<String>)> {
     let ring = config.key_ring()?;
     let pool =
         postgres::connect(&config.postgres).await.map_err(|_| anyhow!("see postgres.url"))?;
-    let fit = RingFit::read_with(&pool, &ring).await;
+    let read = async {
+        let fit = RingFit::read_with(&pool, &ring).await?;
+        let rows = sqlx::raw_sql(CREDENTIALS).fetch_all(&pool).await?;
+        let mut unopened = Vec::new();
+        for row in rows {
+            let name: String = row.try_get("name")?;
+            let key_id: String = row.try_get("key_id")?;
+            let bytes: Vec<u8> = row.try_get("credential")?;
+            let sealed = Sealed { key_id: key_id.as_str().into(), bytes: bytes.into() };
+            if sealed.open(&ring, &name).is_none() {
+                unopened.push(format!("{name} (key {key_id})"));
+            }
+        }
+        Ok::<_, sqlx::Error>((fit, unopened))
+    };
+    let read = read.await;
     pool.close().await;
-    Ok(fit?)
+    Ok(read?)
 }
+
+const CREDENTIALS: &str = "
+    SELECT name, coalesce(credential_key_id, '') AS key_id, credential FROM patgate.backends
+    WHERE credential IS NOT NULL ORDER BY name";

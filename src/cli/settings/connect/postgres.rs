@@ -3,23 +3,30 @@
 use super::Finding;
 use crate::{
     app,
-    config::Config,
-    feed::{POOLED_FEED, POOLED_RELAY},
+    config::{Config, ConfigPurpose},
+    feed::{self, POOLED_FEED, POOLED_RELAY},
     installation::Installation,
-    postgres::{self, SchemaError},
+    postgres::{self, PostgresSettings, SchemaError},
 };
 
 const POSTGRES: &str = "postgres.url";
 const FEED: &str = "feed.url";
 
 /// Returns the findings, and the installation that `postgres.url` leads to.
-pub(super) async fn probe(config: &Config) -> ([Finding; 2], Option<Installation>) {
+pub(super) async fn probe(
+    config: &Config,
+    purpose: ConfigPurpose,
+) -> ([Finding; 2], Option<Installation>) {
     let installation = installation(config).await;
     let known = installation.as_ref().ok().copied();
-    let feed = feed(config, known).await;
-    let postgres = match installation {
-        Ok(installation) => connections(config, installation).await,
-        Err(error) => Finding::failed(POSTGRES, error),
+    let feed = feed(config, purpose, known).await;
+    let login = match purpose {
+        ConfigPurpose::Serve => login(&config.postgres).await,
+        ConfigPurpose::Admin => Ok(()),
+    };
+    let postgres = match (installation, login) {
+        (Ok(installation), Ok(())) => connections(config, installation).await,
+        (Err(error), _) | (_, Err(error)) => Finding::failed(POSTGRES, error),
     };
     ([postgres, feed], known)
 }
@@ -40,14 +47,26 @@ async fn installation(config: &Config) -> Result<Installation, SchemaError> {
     installation
 }
 
-async fn feed(config: &Config, expected: Option<Installation>) -> Finding {
-    if config.feed_url.is_none() {
+/// Fails if the login may do more than a replica must.
+async fn login(settings: &PostgresSettings) -> Result<(), SchemaError> {
+    let pool = postgres::connect(settings).await?;
+    let checked = postgres::check_login(&pool, settings.key).await;
+    pool.close().await;
+    checked
+}
+
+async fn feed(config: &Config, purpose: ConfigPurpose, expected: Option<Installation>) -> Finding {
+    if config.feed.is_none() {
         return Finding::off(FEED, "not set: changes are read at postgres.url, every 400 ms");
     }
+    let settings = config.feed();
     let identified = async {
-        let pool = postgres::connect(&config.feed()).await?;
+        let pool = postgres::connect(&settings).await?;
         let identified = postgres::identify(&pool).await;
         pool.close().await;
+        if purpose == ConfigPurpose::Serve && identified.is_ok() {
+            login(&settings).await?;
+        }
         identified
     };
     match (identified.await, expected) {
@@ -59,10 +78,15 @@ async fn feed(config: &Config, expected: Option<Installation>) -> Finding {
                  database"
             ),
         ),
-        (Ok(found), _) => match postgres::is_pooled(&config.feed()).await {
+        (Ok(found), _) => match postgres::is_pooled(&settings).await {
             Ok(true) if config.relay => Finding::failed(FEED, POOLED_RELAY),
             Ok(true) => Finding::warning(FEED, POOLED_FEED),
-            Ok(false) => Finding::ok(FEED, format!("installation {found}")),
+            Ok(false) => match feed::notifications_arrive(&settings).await {
+                Ok(true) => Finding::ok(FEED, format!("installation {found}")),
+                Ok(false) if config.relay => Finding::failed(FEED, POOLED_RELAY),
+                Ok(false) => Finding::warning(FEED, POOLED_FEED),
+                Err(error) => Finding::failed(FEED, error),
+            },
             Err(error) => Finding::failed(FEED, error),
         },
     }

@@ -11,8 +11,10 @@ use crate::support::{
     Replica, World,
     authority::Authority,
     decision_log::{ALL, logging},
-    fleet::status,
+    fleet::{MODELS, status},
+    outcome,
     process::program,
+    request,
     tokens::reader,
 };
 
@@ -82,6 +84,39 @@ pub(super) async fn a_password_file_is_emptied(stage: &Stage<'_>, story: &Story)
     stage.until_fired(story, async || {}).await;
 }
 
+pub(super) async fn a_ring_is_broken(stage: &Stage<'_>, story: &Story) {
+    let world = stage.suite.world().await;
+    let ring = world.suite.dir.path().join(format!("{}.broken.keys", world.database));
+    fs::copy(&world.keyring_file, &ring).unwrap();
+    let replica = world.serve(&[&format!("keyring_file={}", ring.display())]).await;
+    stage.scrape(story, &[&replica]);
+    stage.prepared().await;
+    fs::write(&ring, "").unwrap();
+    stage.until_fired(story, async || {}).await;
+}
+
+pub(super) async fn settings_are_broken(stage: &Stage<'_>, story: &Story) {
+    let world = stage.suite.world().await;
+    let file = world.suite.dir.path().join(format!("{}.broken.secret", world.database));
+    fs::write(&file, "a".repeat(32)).unwrap();
+    let replica = world.serve(&[&format!("grpc.secret_file={}", file.display())]).await;
+    stage.scrape(story, &[&replica]);
+    stage.prepared().await;
+    fs::write(&file, "short").unwrap();
+    stage.until_fired(story, async || {}).await;
+}
+
+pub(super) async fn a_login_is_broken(stage: &Stage<'_>, story: &Story) {
+    let world = stage.suite.world().await;
+    let file = stage.suite.dir.path().join(format!("{}.alerts.url", world.database));
+    fs::write(&file, world.url("server", world.port)).unwrap();
+    let replica = world.serve(&[&format!("postgres.url_file={}", file.display())]).await;
+    stage.scrape(story, &[&replica]);
+    stage.prepared().await;
+    fs::write(&file, "no url").unwrap();
+    stage.until_fired(story, async || {}).await;
+}
+
 pub(super) async fn nothing_is_enforced(stage: &Stage<'_>, story: &Story) {
     let world = stage.suite.world().await;
     stage.prepared().await;
@@ -124,4 +159,21 @@ pub(super) async fn the_log_goes_to_a_full_disk(stage: &Stage<'_>, story: &Story
     stage.until_fired(story, async || {}).await;
     assert_eq!(http::send(http.port(), "GET", "/livez", &[], "").await.status, 200);
     stage.suite.stack.stop(&server);
+}
+
+pub(super) async fn the_receiver_of_traces_is_down(stage: &Stage<'_>, story: &Story) {
+    let world = stage.suite.world().await;
+    let nobody = stage.suite.stack.free_port();
+    let endpoint = format!("telemetry.otlp.endpoint=http://127.0.0.1:{nobody}");
+    let replica = world.serve(&[&endpoint]).await;
+    stage.scrape(story, &[&replica]);
+    stage.prepared().await;
+    let bearer = reader(&world).await.bearer();
+    let traceparent = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01";
+    let act = async || {
+        let request = request("GET", MODELS, &[("authorization", &bearer)]);
+        let answer = replica.raw_with(&[("traceparent", traceparent)], request).await;
+        assert_eq!(outcome(&answer).0, 200);
+    };
+    stage.until_fired(story, act).await;
 }

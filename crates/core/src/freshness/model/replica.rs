@@ -4,7 +4,7 @@
 use std::{
     hash::{Hash, Hasher},
     rc::Rc,
-    sync::atomic::Ordering::Relaxed,
+    sync::{LazyLock, atomic::Ordering::Relaxed},
 };
 
 use super::{
@@ -12,6 +12,13 @@ use super::{
     MAX_STALENESS, OURS, TICK, fingerprint,
     world::{SimulatedPostgres, Writes, token},
 };
+use crate::keyring::KeyRing;
+
+/// The ring of all replicas, which no key leaves in the model.
+static RING: LazyLock<LiveRing> = LazyLock::new(|| {
+    LiveRing::new(KeyRing::parse("a:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap())
+});
+static SEAL: LazyLock<KeySerial> = LazyLock::new(|| RING.load().current().serial());
 
 /// A cached entry about the token, with the writes that it includes.
 #[derive(Clone, Debug, Hash)]
@@ -85,7 +92,7 @@ impl SimulatedReplica {
 
     /// Applies a poll of another replica, possibly an old one, which arrives through the relay.
     pub(super) fn frame_arrives(&mut self, (poll, writes): &(Poll, Writes), now: i64) {
-        if self.changes.follow(Poll { sent: tick(now), ..poll.clone() }) {
+        if self.changes.follow(Poll { sent: tick(now), ..poll.clone() }, *SEAL, &RING) {
             self.told |= writes;
         }
     }

@@ -3,7 +3,7 @@
 use std::hash::{Hash, Hasher};
 
 use super::*;
-use crate::{freshness::OtherInstallation, testing::OURS};
+use crate::{freshness::OtherInstallation, keyring::KeyRing, testing::OURS};
 
 impl ChangeRecord {
     /// One that forgets early.
@@ -50,6 +50,8 @@ impl ChangeRecord {
         }
     }
 }
+
+const A_KEY: &str = "a:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 /// As they were made, long before.
 const ON: Triggers = Triggers { state: 1, switched: Xid(1) };
@@ -251,12 +253,21 @@ fn nothing_of_another_installation_is_used() {
     for after in [None, record.polled_to()] {
         let poll = Poll { stamp: stamp.clone(), after, ..poll(&record, 4, "20:20:", &[]) };
         assert!(!record.apply(poll.clone()));
-        assert!(!record.follow(poll));
+        assert!(!record.follow(poll, seal()));
     }
     record.observe(&stamp, later(5));
     assert_eq!((record.version(), record.reaches()), (version, None));
     assert!(record.judge(&stamp, None, |visit| visit(a.clone())).is_none());
     assert!(holds(&record, "20:20:", &a));
+}
+
+/// A key that is in force.
+fn seal() -> KeySerial {
+    KeyRing::parse(A_KEY).unwrap().current().serial()
+}
+
+fn follow(record: &mut ChangeRecord, poll: Poll) -> bool {
+    record.follow(poll, seal())
 }
 
 #[test]
@@ -270,7 +281,7 @@ fn polls_of_others_join_on_and_are_dated_by_our_own_statements() {
         changes,
         ..poll(&ChangeRecord::of(OURS), 9, snapshot, &[])
     };
-    assert!(!record.follow(theirs("10:10:", "11:11:", Vec::new())), "nothing to join on to");
+    assert!(!follow(&mut record, theirs("10:10:", "11:11:", Vec::new())), "nothing to join on to");
     apply(&mut record, 0, "13:13:", &[(12, Change::To(a.clone()))]);
     assert_eq!(record.reaches(), None);
     record.observe(&stamp("14:14:"), second(3));
@@ -278,24 +289,85 @@ fn polls_of_others_join_on_and_are_dated_by_our_own_statements() {
 
     let before = record.clone();
     let version = record.version();
-    assert!(record.follow(theirs("10:10:", "12:12:", change(11))), "of the past");
+    assert!(follow(&mut record, theirs("10:10:", "12:12:", change(11))), "of the past");
     assert_eq!(record.version(), version);
     assert_eq!(record.reaches(), None);
     // It overlaps with what is known, which is not recorded twice.
     let both = [change(12), change(14)].concat();
-    assert!(record.follow(theirs("11:11:", "15:15:", both)));
+    assert!(follow(&mut record, theirs("11:11:", "15:15:", both)));
     assert_eq!(record.history.as_ref().unwrap().count, 2);
     assert_eq!(record.reaches(), Some(second(3)), "it does not include the second statement");
     assert_eq!([holds(&record, "14:14:", &a), holds(&record, "15:15:", &a)], [false, true]);
 
-    assert!(!record.follow(theirs("16:16:", "17:17:", Vec::new())), "one is missing");
+    assert!(!follow(&mut record, theirs("16:16:", "17:17:", Vec::new())), "one is missing");
     let mut other = theirs("15:15:", "17:17:", Vec::new());
     other.stamp.lineage.timeline = 2;
-    assert!(!record.follow(other), "of a server that we have not met");
+    assert!(!follow(&mut record, other), "of a server that we have not met");
     assert_eq!(record.lineage(), before.lineage());
     let anew = Poll { after: None, ..theirs("10:10:", "30:30:", Vec::new()) };
-    assert!(record.follow(Poll { stamp: stamp("12:12:"), ..anew.clone() }), "of the past");
+    assert!(follow(&mut record, Poll { stamp: stamp("12:12:"), ..anew.clone() }), "of the past");
     assert!(holds(&record, "15:15:", &a));
-    assert!(record.follow(Poll { horizon: "30:30:".parse().unwrap(), ..anew }));
+    assert!(follow(&mut record, Poll { horizon: "30:30:".parse().unwrap(), ..anew }));
     assert!(!holds(&record, "15:15:", &a), "everything is read again");
+}
+
+/// The thief of a key hides changes: in a poll that brings none, and in one that begins again.
+#[test]
+fn what_a_key_that_left_has_sealed_says_nothing() {
+    let a = slug("aa");
+    let second = |second| Tick::from_micros(0).after(Duration::from_secs(second));
+    for anew in [false, true] {
+        let mut record = ChangeRecord::of(OURS);
+        apply(&mut record, 0, "13:13:", &[(12, Change::To(a.clone()))]);
+        let [theirs, good] = [seal(), seal()];
+        let poll_of = |record: &ChangeRecord, snapshot: &str| poll(record, 9, snapshot, &[]);
+        let forged = poll_of(&record, "20:20:");
+        let forged = match anew {
+            false => forged,
+            true => Poll { after: None, horizon: "1:1:".parse().unwrap(), ..forged },
+        };
+        assert!(record.follow(forged, theirs));
+        // What another key has sealed continues from there.
+        let next = poll_of(&record, "21:21:");
+        assert!(record.follow(next, good));
+        record.observe(&stamp("21:21:"), second(3));
+        assert_eq!(record.reaches(), Some(second(3)));
+        assert!(!record.distrust(|_| true) && record.polled_to().is_some(), "nothing has left");
+
+        assert!(record.distrust(|seal| seal != theirs), "{anew}");
+        assert_eq!((record.reaches(), record.polled_to()), (None, None), "{anew}");
+        assert!(!record.distrust(|seal| seal != theirs), "it rests on it no more");
+        assert!(!holds(&record, "12:12:", &a), "a change that is known stays known, {anew}");
+        // Until this replica has polled, no other poll counts, and no statement dates the record.
+        let late = Poll { after: Some("21:21:".parse().unwrap()), ..poll_of(&record, "22:22:") };
+        assert!(!record.follow(late.clone(), good) && !record.apply(late));
+        record.observe(&stamp("23:23:"), second(4));
+        assert_eq!(record.reaches(), None);
+        // The change that was hidden.
+        apply(
+            &mut record,
+            5,
+            "25:25:",
+            &[(12, Change::To(a.clone())), (15, Change::To(a.clone()))],
+        );
+        assert!(!holds(&record, "14:14:", &a) && holds(&record, "16:16:", &a), "{anew}");
+        assert!(!record.distrust(|seal| seal != theirs));
+    }
+}
+
+#[test]
+fn a_record_that_rests_on_no_seal_of_a_key_does_not_mind_that_it_left() {
+    let mut record = ChangeRecord::of(OURS);
+    apply(&mut record, 0, "13:13:", &[]);
+    let gone = seal();
+    // It brought nothing.
+    let past = Poll { stamp: stamp("12:12:"), ..poll(&record, 9, "12:12:", &[]) };
+    assert!(record.follow(past, gone));
+    assert!(!record.distrust(|seal| seal != gone) && record.polled_to().is_some());
+    let next = poll(&record, 9, "14:14:", &[]);
+    assert!(record.follow(next, gone));
+    // A poll of this replica that asked for everything rests on nothing else.
+    let own = Poll { after: None, ..poll(&record, 10, "15:15:", &[]) };
+    assert!(record.apply(own));
+    assert!(!record.distrust(|seal| seal != gone) && record.polled_to().is_some());
 }

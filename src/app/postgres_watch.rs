@@ -1,0 +1,106 @@
+//! Follows where a Postgres address leads while patgate serves: to other files, or to another
+//! primary.
+
+use std::time::Duration;
+
+use futures_util::future::{OptionFuture, join3};
+use tokio::{task::spawn_blocking, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::Config,
+    files::settled::Settled,
+    postgres::{Address, ReadServers, Servers},
+};
+
+/// How often the files are read. They are few and small, and their content is compared.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// How often a login that Postgres has refused is tried again, so that its success is noticed although
+/// no other connection is needed.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
+
+/// Watches one address.
+pub(crate) struct PostgresWatch {
+    address: Address,
+    files: Option<WatchedFiles>,
+    look_every: Duration,
+}
+
+struct WatchedFiles {
+    address: Address,
+    reads: ReadServers,
+    /// Half a URL may lead elsewhere.
+    content: Settled<Result<Servers, String>>,
+}
+
+impl PostgresWatch {
+    /// One for each address. A server that was left behind by a failover, and still answers, is
+    /// noticed within `max_staleness`.
+    pub(crate) fn of(config: &Config) -> Vec<Self> {
+        let addresses = [Some(&config.postgres.address), config.feed.as_ref()];
+        let watch = |address: &Address| Self {
+            address: address.clone(),
+            files: address.reads().map(|reads| WatchedFiles {
+                address: address.clone(),
+                reads,
+                content: Settled::new(Ok(address.current())),
+            }),
+            look_every: config.max_staleness,
+        };
+        addresses.into_iter().flatten().map(watch).collect()
+    }
+
+    /// Runs until `stop`.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let files = OptionFuture::from(self.files.map(WatchedFiles::run));
+        let login = try_again(self.address.clone());
+        let servers = look(self.address, self.look_every);
+        let _ = stop.run_until_cancelled(join3(files, login, servers)).await;
+    }
+}
+
+impl WatchedFiles {
+    async fn run(mut self) {
+        loop {
+            sleep(EVERY).await;
+            let reads = ReadServers::clone(&self.reads);
+            let Ok(read) = spawn_blocking(move || reads()).await else { return };
+            match self.content.take(read) {
+                None => {}
+                Some(Ok(servers)) => self.address.take_up(servers),
+                Some(Err(error)) => {
+                    self.address.refuse_files();
+                    tracing::error!(
+                        error,
+                        "the login for Postgres was not reloaded; the previous one stays in use"
+                    );
+                }
+            }
+        }
+    }
+}
+
+async fn try_again(address: Address) {
+    loop {
+        sleep(TRY_AGAIN).await;
+        if address.is_refused_by_postgres() {
+            // What comes of it is noted in the address.
+            let _ = address.try_login().await;
+        }
+    }
+}
+
+/// Asks all servers from time to time, if there are several. The known primary may still answer
+/// although another server was promoted.
+async fn look(address: Address, every: Duration) {
+    loop {
+        // Not all replicas at once.
+        sleep(every.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+        if address.has_several()
+            && let Err(error) = address.find(&address.current()).await
+        {
+            tracing::debug!(%error, "looking for the primary");
+        }
+    }
+}

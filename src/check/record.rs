@@ -115,8 +115,8 @@ pub(super) fn end_undecided(span: CheckSpan, details: &CheckDetails<'_>) {
     span.end(clock::now(), &check);
 }
 
-/// Returns what the request names. Parts of the request that the decision did not need are read only now, so that
-/// only logged requests pay for it.
+/// Returns what the request names. Parts of the request that the decision did not need are read only
+/// now, so that only logged requests pay for it.
 fn requested_access(
     details: CheckDetails<'_>,
     method: &str,

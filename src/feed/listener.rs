@@ -30,7 +30,7 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// The pause after an error, and after a connection was lost.
+/// The pause after an error, also of the attempt to notify, and after a connection was lost.
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
 const ANEW_AFTER: Duration = Duration::from_millis(100);
 /// How long a command waits for the two connections that the attempt needs.
@@ -67,7 +67,8 @@ enum Ended {
 /// Whether a notification has arrived.
 enum Delivery {
     Arrived,
-    /// The server cannot notify now, as during a failover.
+    /// The server cannot notify now, as during a failover, or the pool had a connection that is
+    /// lost.
     NotSent,
     /// Another server has notified than the one that this connection leads to.
     OtherServer,
@@ -122,18 +123,19 @@ impl ChangeListener {
         loop {
             // There may have been notifications while no connection listened.
             self.wake.notify_one();
-            match self.try_delivery(&mut listener, &session).await? {
+            let next_try = match self.try_delivery(&mut listener, &session).await? {
                 Delivery::Arrived => {
                     tracing::debug!("a notification arrives on the connection that listens");
                     self.metrics.feed_pooled(false);
+                    TRY_EVERY
                 }
-                Delivery::NotSent => {}
+                Delivery::NotSent => AGAIN_AFTER,
                 Delivery::OtherServer => return Ok(Ended::Lost),
                 Delivery::Missing => return Ok(Ended::Pooled),
-            }
+            };
             let tried = clock::now();
             loop {
-                let left = TRY_EVERY.saturating_sub(clock::now().since(tried));
+                let left = next_try.saturating_sub(clock::now().since(tried));
                 match timeout(left, listener.try_recv()).await {
                     Ok(Ok(Some(notification))) if notification.channel() == self.channel => {
                         self.wake.notify_one();

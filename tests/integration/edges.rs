@@ -51,7 +51,6 @@ pub(crate) async fn a_unix_socket_serves_and_has_the_mode_that_was_set(suite: Ar
         let reply = http::send(envoy.port, "GET", MODELS, &[], "").await;
         assert_eq!((reply.status, reply.code()), (401, "missing_credential".to_owned()));
         assert_eq!(replica.decisions().await, 2);
-        suite.stack.stop(&envoy);
     }
 }
 

@@ -41,7 +41,7 @@ const fn turned(allowed: AllowedStatuses) -> AllowedStatuses {
 /// Postgres cannot be read for a while. Cached data is served up to its limit; then everything
 /// recovers without a restart.
 async fn unread(
-    front: &Front<'_>,
+    front: &Front,
     load: &Load,
     fault: impl AsyncFnOnce(),
     heal: impl AsyncFnOnce(),

@@ -270,7 +270,6 @@ pub(crate) async fn a_herd_is_served(suite: Arc<Suite>) {
     let most = asked.values().max().copied();
     assert!(most <= Some(tries.len()), "{most:?} times for one token, not once a try");
     assert!(queries < TOKENS as u64 / 4, "{queries} queries");
-    suite.stack.stop(&envoy);
     suite.stack.stop(&process.server);
 }
 

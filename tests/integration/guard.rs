@@ -178,7 +178,7 @@ pub(crate) async fn the_guard_leaves_alone_what_it_is_not_for(suite: Arc<Suite>)
 
     let preflight =
         [("origin", "https://app.example.com"), ("access-control-request-method", "GET")];
-    let reply = http::send(gateway.ports["shipped"], "OPTIONS", MODELS, &preflight, "").await;
+    let reply = http::send(gateway.port("shipped"), "OPTIONS", MODELS, &preflight, "").await;
     assert_eq!(reply.status, 200, "{reply:?}");
     assert_eq!(reply.header("access-control-allow-origin"), Some(preflight[0].1), "{reply:?}");
     // Direct responses are the router's, so they come after the guard.

@@ -197,7 +197,6 @@ pub(crate) async fn a_handshake_that_does_not_end_is_ended(suite: Arc<Suite>) {
         // Closed, or reset.
         assert!(end.map_or(true, |read| read == 0), "an answer to half a handshake");
     }
-    suite.stack.stop(&envoy);
 }
 
 pub(crate) async fn the_client_chooses_the_protocol(suite: Arc<Suite>) {
@@ -232,7 +231,6 @@ pub(crate) async fn the_client_chooses_the_protocol(suite: Arc<Suite>) {
     let mut answer = Vec::new();
     timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("an end").unwrap();
     assert_eq!((answer[0], &answer[5..]), (0x15, &[2, 70][..]), "{answer:?}");
-    suite.stack.stop(&envoy);
 }
 
 /// Open connections stay, and no client is refused meanwhile.
@@ -261,7 +259,6 @@ pub(crate) async fn a_renewed_certificate_is_taken_up(suite: Arc<Suite>) {
     fs::rename(beside.join("tls.key"), folder.join("tls.key")).unwrap();
     eventually("the key to be refused", async || refused().await > before).await;
     assert!(served().await);
-    suite.stack.stop(&envoy);
 }
 
 /// Returns a counter of Envoy's.

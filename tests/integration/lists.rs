@@ -419,7 +419,7 @@ pub(crate) async fn envoy_sends_it_as_a_backends_answer(suite: Arc<Suite>) {
         let patch = envoy_patch(&suite, &[replica.grpc], patient("60s", "60s"));
         let listeners = BTreeMap::from([("shipped".to_owned(), listener)]);
         let gateway = Gateway::start(&suite, config, listeners, patch);
-        let port = gateway.ports["shipped"];
+        let port = gateway.port("shipped");
         let bearer = token.bearer();
         let path = "/proxy/acme/v1/models";
         let origin = "https://app.example.com";

@@ -77,7 +77,7 @@ fn gateway(
 
 async fn chat(gateway: &Gateway, on: &str, over: Over, bearer: &str, body: &[u8]) -> Reply {
     let headers = [("authorization", bearer), ("content-type", "application/json")];
-    over.post(gateway.ports[on], CHAT, &headers, body).await
+    over.post(gateway.port(on), CHAT, &headers, body).await
 }
 
 /// A chat with this model after an image of this many bytes.
@@ -170,7 +170,7 @@ pub(crate) async fn a_body_is_shown_only_where_it_matters(suite: Arc<Suite>) {
         ("x-upstream-cluster", "model-beta"),
     ];
     for over in Over::ALL {
-        let reply = over.post(gateway.ports["shipped"], CHAT, &headers, body("m", 9)).await;
+        let reply = over.post(gateway.port("shipped"), CHAT, &headers, body("m", 9)).await;
         assert_eq!((reply.status, reply.header("x-backend")), (200, Some("model-acme")));
         assert_eq!(reply.seen("x-user-id"), [world.id("ann").to_string()]);
     }
@@ -357,7 +357,7 @@ pub(crate) async fn a_token_has_so_many_bodies_awaited(suite: Arc<Suite>) {
     let another = limited(&world).await;
     let chat_body = String::from_utf8(body("m", 10)).unwrap();
     let (begun, rest) = chat_body.split_at(20);
-    let mut slow = Wire::connect(gateway.ports["shipped"]).await;
+    let mut slow = Wire::connect(gateway.port("shipped")).await;
     let head = format!(
         "POST {CHAT} HTTP/1.1\r\nhost: gateway\r\nauthorization: {one}\r\n\
          content-type: application/json\r\ncontent-length: {}\r\n\r\n{begun}",

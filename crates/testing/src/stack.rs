@@ -4,11 +4,12 @@
 //! every server that it started, so a killed test run leaves nothing behind.
 
 use std::{
-    fs,
+    collections::HashMap,
+    fmt, fs,
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    sync::{Mutex, OnceLock},
+    sync::{Arc, Mutex, OnceLock},
 };
 
 use serde::Deserialize;
@@ -16,8 +17,8 @@ use serde_json::{Value, json};
 
 use crate::eventually;
 
-#[derive(Default)]
-pub struct Stack(OnceLock<Mutex<Supervisor>>);
+#[derive(Clone, Default)]
+pub struct Stack(Arc<OnceLock<Mutex<Supervisor>>>);
 
 struct Supervisor {
     /// `None` after the shutdown.
@@ -26,7 +27,9 @@ struct Supervisor {
     process: Child,
 }
 
-/// A server that the supervisor started. Which members are set depends on its kind.
+/// A server that the supervisor started. Which members are set depends on its kind. An Envoy ends
+/// with its handle, because each takes much: memory, health checks, and two of the 128 inotify
+/// instances that a user has on most machines. The others end with the supervisor.
 #[derive(Debug, Deserialize)]
 pub struct Server {
     pub id: String,
@@ -41,7 +44,26 @@ pub struct Server {
     pub access_log: String,
     #[serde(default)]
     pub admin_port: u16,
+    /// The ports of an Envoy's listeners, by their names.
+    #[serde(default)]
+    pub ports: HashMap<String, u16>,
     pub log: String,
+    #[serde(skip)]
+    _ends: Option<EndsWithHandle>,
+}
+
+#[derive(Debug)]
+struct EndsWithHandle {
+    stack: Stack,
+    id: String,
+}
+
+impl Drop for EndsWithHandle {
+    fn drop(&mut self) {
+        // It may have ended already, or all servers with the supervisor.
+        let end = json!({ "do": "signal", "id": self.id, "signal": "TERM" });
+        let _ = self.stack.request(&end);
+    }
 }
 
 impl Server {
@@ -83,11 +105,21 @@ impl Supervisor {
     }
 }
 
+impl fmt::Debug for Stack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Stack")
+    }
+}
+
 impl Stack {
     pub fn start(&self, kind: &str, arguments: Value) -> Server {
         let mut request = json!({ "do": "start", "kind": kind });
         request.as_object_mut().unwrap().extend(arguments.as_object().unwrap().clone());
-        serde_json::from_value(self.ask(request).unwrap()).unwrap()
+        let mut server: Server = serde_json::from_value(self.ask(request).unwrap()).unwrap();
+        if kind == "envoy" {
+            server._ends = Some(EndsWithHandle { stack: self.clone(), id: server.id.clone() });
+        }
+        server
     }
 
     /// Starts Envoy with the shipped configuration, with the changes in `patch`.
@@ -130,18 +162,23 @@ impl Stack {
 
     /// Sends one request and returns the answer; the error is the supervisor's.
     pub fn ask(&self, request: Value) -> Result<Value, String> {
-        let supervisor = self.0.get_or_init(|| Mutex::new(Supervisor::launch()));
-        let mut supervisor = supervisor.lock().unwrap();
-        let requests = supervisor.requests.as_mut().expect("a supervisor that was not shut down");
-        writeln!(requests, "{request}").unwrap();
-        requests.flush().unwrap();
-        let mut line = String::new();
-        supervisor.answers.read_line(&mut line).unwrap();
-        let answer: Value = serde_json::from_str(&line).expect("an answer of the supervisor");
+        self.0.get_or_init(|| Mutex::new(Supervisor::launch()));
+        let answer = self.request(&request).expect("a supervisor that was not shut down");
         match answer["ok"] {
             Value::Bool(true) => Ok(answer),
             _ => Err(answer["error"].as_str().unwrap_or_default().to_owned()),
         }
+    }
+
+    /// Sends one request, unless there is no supervisor any more.
+    fn request(&self, request: &Value) -> Option<Value> {
+        let mut supervisor = self.0.get()?.lock().ok()?;
+        let requests = supervisor.requests.as_mut()?;
+        writeln!(requests, "{request}").unwrap();
+        requests.flush().unwrap();
+        let mut line = String::new();
+        supervisor.answers.read_line(&mut line).unwrap();
+        Some(serde_json::from_str(&line).expect("an answer of the supervisor"))
     }
 
     /// Returns whether any server was ever requested.

@@ -104,7 +104,6 @@ type Cases = Arc<Mutex<HashMap<String, (GateAnswer, UnboundedSender<HttpRequest>
 pub(super) struct Gate {
     cases: Cases,
     count: AtomicU32,
-    ports: HashMap<String, u16>,
     pub(super) envoy: Server,
     /// The listener behind the cluster `model-stream`: the test that accepts a connection is the
     /// backend.
@@ -141,18 +140,15 @@ impl Gate {
             clusters[name] = json!(format!("127.0.0.1:{}", backend.port));
         }
         let start = json!({
-            "do": "start", "kind": "envoy",
             "config_yaml": configuration().to_string(),
             "patch": { "clusters": clusters, "tls": http::certify(suite.dir.path()) },
         });
-        let started = suite.stack.ask(start).unwrap();
-        let ports = serde_json::from_value(started["ports"].clone()).unwrap();
-        let envoy = serde_json::from_value(started).unwrap();
-        Self { cases, count: AtomicU32::new(0), ports, envoy, stream }
+        let envoy = suite.stack.start("envoy", start);
+        Self { cases, count: AtomicU32::new(0), envoy, stream }
     }
 
     pub(super) fn port(&self, listener: &str) -> u16 {
-        self.ports[listener]
+        self.envoy.ports[listener]
     }
 
     /// Makes a case: requests that all get the same answer.

@@ -32,7 +32,7 @@ const BOXED: &str = "redis.timeout=20ms";
 const THRESHOLD: u64 = 5;
 
 /// The number of lookups in Redis with that result, per replica.
-async fn by_each(front: &Front<'_>, result: &str) -> Vec<u64> {
+async fn by_each(front: &Front, result: &str) -> Vec<u64> {
     let replicas = front.fleet.0.iter();
     join_all(replicas.map(|replica| lookups(replica, "principal", "redis", result))).await
 }

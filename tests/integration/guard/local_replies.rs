@@ -253,7 +253,7 @@ pub(crate) async fn envoys_own_answers_have_the_form_of_the_api(suite: Arc<Suite
     let gateway = gateway(&suite, "envoy.yaml", &silent).await;
     let ask = async |over: Over, listener: &str, asked: &str, sent: Sent<'_>| {
         let headers = [sent.headers, &[("authorization", asked)]].concat();
-        over.send(gateway.ports[listener], Sent { headers: &headers, ..sent }).await
+        over.send(gateway.port(listener), Sent { headers: &headers, ..sent }).await
     };
     for over in [Over::Http1, Over::Http2] {
         for (target, form) in PATHS {
@@ -302,7 +302,7 @@ pub(crate) async fn where_no_head_was_read_envoy_answers_as_openai(suite: Arc<Su
                 (format!("GET {path} HTTP/1.1"), &*format!("a: {long}"), HEAD_TOO_LARGE),
             ] {
                 let request = format!("{line}\r\nhost: g\r\nconnection: close\r\n{head}\r\n\r\n");
-                let reply = http::raw(gateway.ports["shipped"], request.into_bytes()).await;
+                let reply = http::raw(gateway.port("shipped"), request.into_bytes()).await;
                 expected.check(ErrorForm::Openai, &reply, &format!("{file} {line}"));
             }
         }
@@ -317,7 +317,7 @@ pub(crate) async fn a_backend_that_is_lost_within_an_upload_is_told(suite: Arc<S
     let failures = async || gateway.stat("cluster.retried.upstream_cx_connect_fail").await;
     for (path, form) in PATHS.into_iter().filter(|(path, _)| *path != "/elsewhere") {
         let before = failures().await;
-        let port = gateway.ports["backend retried"];
+        let port = gateway.port("backend retried");
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         let head = format!(
             "POST {path} HTTP/1.1\r\nhost: g\r\nconnection: close\r\nauthorization: {ALLOW}\r\n\

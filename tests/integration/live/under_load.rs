@@ -96,7 +96,7 @@ impl<'s> Site<'s> {
     }
 
     async fn load(&self, listener: &str) -> Load {
-        Load::lasting(LASTING_LONG, self.world, self.gateway.ports[listener]).await
+        Load::lasting(LASTING_LONG, self.world, self.gateway.port(listener)).await
     }
 
     async fn healthy(&self, count: u64) {

@@ -1,9 +1,6 @@
 //! Envoy in front of replicas: as shipped, or with many listeners.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    net::SocketAddr,
-};
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use patgate_testing::{
     http::{self, Reply},
@@ -39,10 +36,7 @@ pub(crate) fn patient(one: &str, all: &str) -> Value {
 }
 
 /// An Envoy with many listeners.
-pub(crate) struct Gateway {
-    server: Server,
-    pub(crate) ports: HashMap<String, u16>,
-}
+pub(crate) struct Gateway(Server);
 
 impl Gateway {
     /// `listeners` are named variations of the shipped one.
@@ -57,12 +51,8 @@ impl Gateway {
             listener
         });
         config["static_resources"]["listeners"] = listeners.collect();
-        let start = json!({
-            "do": "start", "kind": "envoy", "config_yaml": config.to_string(), "patch": patch,
-        });
-        let started = suite.stack.ask(start).unwrap();
-        let ports = serde_json::from_value(started["ports"].clone()).unwrap();
-        Self { server: serde_json::from_value(started).unwrap(), ports }
+        let start = json!({ "config_yaml": config.to_string(), "patch": patch });
+        Self(suite.stack.start("envoy", start))
     }
 
     pub(crate) async fn get(&self, listener: &str, headers: &[(&str, &str)]) -> Reply {
@@ -70,18 +60,22 @@ impl Gateway {
     }
 
     pub(crate) async fn get_at(&self, on: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
-        http::send(self.ports[on], "GET", path, headers, "").await
+        http::send(self.port(on), "GET", path, headers, "").await
+    }
+
+    pub(crate) fn port(&self, listener: &str) -> u16 {
+        self.0.ports[listener]
     }
 
     /// Returns the port of Envoy's metrics.
     pub(crate) fn admin_port(&self) -> u16 {
-        self.server.admin_port
+        self.0.admin_port
     }
 
     /// Returns a counter of Envoy's.
     pub(crate) async fn stat(&self, name: &str) -> u64 {
         let target = format!("/stats?filter={name}");
-        let page = http::send(self.server.admin_port, "GET", &target, &[], "").await.body;
+        let page = http::send(self.0.admin_port, "GET", &target, &[], "").await.body;
         let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
         value.and_then(|value| value.trim().parse().ok()).unwrap_or_else(|| panic!("{page}"))
     }

@@ -3,31 +3,29 @@
 use std::time::Duration;
 
 use patgate_testing::stack::Server;
-use serde_json::json;
 
 use crate::support::{
-    Suite, World,
+    World,
     envoy::{envoy, patient},
     fleet::Fleet,
     load::{LASTING, Load},
 };
 
 /// Two replicas behind one Envoy.
-pub(crate) struct Front<'s> {
-    suite: &'s Suite,
+pub(crate) struct Front {
     pub(crate) fleet: Fleet,
     pub(crate) envoy: Server,
 }
 
-impl<'s> Front<'s> {
-    pub(crate) async fn of(world: &World<'s>, settings: &[&str]) -> Self {
+impl Front {
+    pub(crate) async fn of(world: &World<'_>, settings: &[&str]) -> Self {
         // A busy machine must not cause a 503.
         let settings =
             [&["deadline=3s", "postgres.query_timeout=2s", "redis.timeout=1s"], settings].concat();
         let fleet = Fleet::of(world, 2, &settings).await;
         let replicas: Vec<_> = fleet.0.iter().map(|replica| replica.grpc).collect();
         let envoy = envoy(world.suite, &replicas, patient("10s", "10s"));
-        Self { suite: world.suite, fleet, envoy }
+        Self { fleet, envoy }
     }
 
     pub(crate) async fn load(&self, world: &World<'_>) -> Load {
@@ -48,11 +46,5 @@ impl<'s> Front<'s> {
             sum += crate::support::replica::lookups(replica, "principal", tier, result).await;
         }
         sum
-    }
-}
-
-impl Drop for Front<'_> {
-    fn drop(&mut self) {
-        let _ = self.suite.stack.ask(json!({ "do": "stop", "id": self.envoy.id }));
     }
 }

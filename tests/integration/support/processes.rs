@@ -71,7 +71,7 @@ impl<'s> Processes<'s> {
 
 impl Drop for Processes<'_> {
     fn drop(&mut self) {
-        for server in self.processes.iter().chain([&self.envoy]) {
+        for server in &self.processes {
             let stop = json!({ "do": "signal", "id": server.id, "signal": "KILL" });
             let _ = self.suite.stack.ask(stop);
         }

@@ -7,7 +7,7 @@ use redis::{FromRedisValue, RedisError, Value, aio::MultiplexedConnection};
 use serde_json::json;
 use tokio::sync::OnceCell;
 
-use crate::support::{Suite, redis_at};
+use crate::support::{Suite, redis_at, suite::try_redis_at};
 
 /// The name of the master that the Sentinels watch.
 pub(crate) const MASTER: &str = "patgate-test";
@@ -18,7 +18,7 @@ const SILENCE: &str = "1000";
 pub(crate) async fn ask<T: FromRedisValue>(url: &str, words: &[&str]) -> Result<T, RedisError> {
     let mut command = redis::cmd(words[0]);
     command.arg(&words[1..]);
-    command.query_async(&mut redis_at(url).await).await
+    command.query_async(&mut try_redis_at(url).await?).await
 }
 
 /// Sends a command that must succeed.

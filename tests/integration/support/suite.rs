@@ -17,7 +17,7 @@ use patgate::{
     token::{TokenId, Tokens},
 };
 use patgate_testing::stack::{Server, Stack, project};
-use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
+use redis::{AsyncConnectionConfig, RedisError, aio::MultiplexedConnection};
 use rustix::{
     fs::Mode,
     process::{Resource, Rlimit, getrlimit, setrlimit, umask},
@@ -40,7 +40,7 @@ pub(crate) type OnFirstUse<T> = LazyLock<T, Box<dyn FnOnce() -> T + Send>>;
 
 pub(crate) struct Suite {
     runtime: Runtime,
-    pub(crate) stack: Arc<Stack>,
+    pub(crate) stack: Stack,
     pub(crate) postgres: OnFirstUse<Server>,
     /// Whether that Postgres has the template database.
     template: OnceCell<()>,
@@ -75,7 +75,7 @@ impl Suite {
             .with_env_filter("info,patgate=trace,sqlx=trace,redis=trace")
             .with_writer(Mutex::new(log))
             .init();
-        let stack = Arc::new(Stack::default());
+        let stack = Stack::default();
         Self {
             runtime: Runtime::new().unwrap(),
             postgres: on_first_use(&stack, shared_postgres),
@@ -149,11 +149,11 @@ impl Suite {
     }
 }
 
-fn on_first_use<T>(stack: &Arc<Stack>, start: fn(&Stack) -> T) -> OnFirstUse<T>
+fn on_first_use<T>(stack: &Stack, start: fn(&Stack) -> T) -> OnFirstUse<T>
 where
     T: 'static,
 {
-    let stack = Arc::clone(stack);
+    let stack = stack.clone();
     LazyLock::new(Box::new(move || start(&stack)))
 }
 
@@ -232,10 +232,15 @@ pub(crate) async fn connect(url: &str) -> PgPool {
 
 /// A connection without time limits, unlike those that the crate makes by default.
 pub(crate) async fn redis_at(url: &str) -> MultiplexedConnection {
+    try_redis_at(url).await.unwrap()
+}
+
+/// The same for a server that may close the connection at once.
+pub(crate) async fn try_redis_at(url: &str) -> Result<MultiplexedConnection, RedisError> {
     let patient =
         AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-    let client = redis::Client::open(url).unwrap();
-    client.get_multiplexed_async_connection_with_config(&patient).await.unwrap()
+    let client = redis::Client::open(url)?;
+    client.get_multiplexed_async_connection_with_config(&patient).await
 }
 
 pub(crate) async fn execute(pool: &PgPool, sql: &str) {

@@ -43,7 +43,7 @@ pub(crate) async fn drops_nothing(suite: Arc<Suite>) {
     let files = Files::new(&world);
     let replica = serve(&world, &files).await;
     let gateway = gateway(&suite, &replica, &files);
-    let load = Load::lasting(LASTING, &world, gateway.ports["tls"]).await;
+    let load = Load::lasting(LASTING, &world, gateway.port("tls")).await;
     let next = Authority::new();
     for (round, trusted) in [
         (1, files.authority.pem()),

@@ -53,7 +53,7 @@ pub(crate) async fn passes_envoy(suite: Arc<Suite>) {
         let body = json!({ "model": "m", "input": "x" }).to_string();
         let headers = [("authorization", &*embed), ("content-type", "application/json")];
         let reply = patgate_testing::http::send(
-            gateway.ports[name],
+            gateway.port(name),
             "POST",
             "/proxy/acme/v1/embeddings",
             &headers,

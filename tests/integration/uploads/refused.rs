@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::support::Suite;
 
 const CHAT: &str = "/proxy/acme/v1/chat/completions";
-/// Up to this size, every client has sent everything before an answer can arrive.
+/// Up to this size, a client has usually sent everything before an answer can arrive.
 const SHORT: usize = 10_000;
 const LONG: usize = 30_000_000;
 /// How many seconds a client waits before the test considers it unanswered.
@@ -124,7 +124,7 @@ pub(crate) async fn no_client_waits_for_the_answer_to_a_refused_upload(suite: Ar
                     calls.push(json!({
                         "url": url, "http2": http2, "authorization": authorization, "size": size,
                     }));
-                    expected.push((status, !http2 || size == SHORT));
+                    expected.push((status, !http2, size == SHORT));
                 }
             }
         }
@@ -132,10 +132,11 @@ pub(crate) async fn no_client_waits_for_the_answer_to_a_refused_upload(suite: Ar
             "client": client, "certificate": certificate, "patience": PATIENCE, "calls": calls,
         });
         let Some(outcomes) = outcomes(client, job).await else { continue };
-        let mut unseen = 0;
+        let (mut unseen, mut short_seen) = (0, 0);
         for (index, outcome) in outcomes.iter().enumerate() {
-            let (status, must_be_seen) = expected[index];
+            let (status, must_be_seen, short) = expected[index];
             if *outcome == status {
+                short_seen += usize::from(short && !must_be_seen);
                 continue;
             }
             let call = &calls[index];
@@ -144,6 +145,8 @@ pub(crate) async fn no_client_waits_for_the_answer_to_a_refused_upload(suite: Ar
             assert!(outcome.is_string() && outcome != "timeout" && !must_be_seen, "{what}");
             unseen += 1;
         }
+        // On a busy machine, the answer may come between a request's head and its short body.
+        assert!(short_seen > 0, "{client} never shows the status of a refusal over HTTP/2");
         println!("{client}: {unseen} of {} refused uploads showed no status", outcomes.len());
     }
 }

@@ -101,7 +101,7 @@ pub(crate) async fn a_long_transaction_counts_from_its_commit(suite: Arc<Suite>)
 /// A reply with the old state is on its way when the revocation is committed and announced. Another
 /// replica, which does not learn of it, writes the old state to Redis even later.
 pub(crate) async fn a_slow_fill_brings_nothing_back(suite: Arc<Suite>) {
-    const ROUNDS: usize = 32;
+    const ROUNDS: usize = 16;
     const TOKENS: usize = 32;
     /// The size of the part of a reply for one token; the real size is larger.
     const REPLY: u64 = 400;

@@ -6,7 +6,7 @@ use std::{
     future::Future,
     path::Path,
     sync::{
-        Arc, LazyLock, Mutex,
+        LazyLock, Mutex,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
     time::Instant,

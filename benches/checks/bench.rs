@@ -77,7 +77,7 @@ impl Plan {
             started: Instant::now(),
             // Ten million tokens have to be written before they can be asked for. A trial, and
             // counting instructions, may run on a busy machine.
-            budget: if task == Task::Everything && !quick { 15 * MINUTE } else { 45 * MINUTE },
+            budget: if task == Task::Everything && !quick { 25 * MINUTE } else { 45 * MINUTE },
             quick,
             docs: set("DOCS").is_some() && !quick,
             time: Duration::from_millis(if quick { 300 } else { 1500 }),

@@ -296,7 +296,7 @@ pub(crate) async fn every_refusal_has_its_exit_code(suite: Arc<Suite>) {
 /// The error names the setting and the address to which it led, never the credentials.
 pub(crate) async fn what_cannot_be_reached_or_opened_is_named(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let cli = Cli::of(&world);
+    let cli = Cli::of(&world).login(&world, "server");
     let nobody = "postgres://a:correct-horse@127.0.0.1:1/b";
     // It would wait for Postgres otherwise.
     const SERVE: &str =

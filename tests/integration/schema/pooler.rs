@@ -173,6 +173,8 @@ pub(crate) async fn a_feed_that_comes_to_lead_through_a_pooler_is_found_out(suit
         proxy.retarget(port);
         proxy.cut();
         eventually("the pooler to be found out", async || pooled().await == 1).await;
+        // The log is written by a thread of its own.
+        eventually("the warning", async || logged(TOLD) > 0).await;
         assert_eq!(logged(TOLD), 1, "{more}");
         let token = reader(&world).await;
         assert_eq!(ask(&process.replica, &token, "acme").await, answer(200, "ok"));

@@ -10,7 +10,7 @@
 use std::{
     collections::HashMap,
     future::pending,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -38,7 +38,8 @@ const GRACE: Duration = Duration::from_millis(250);
 /// How often a server that is no primary is asked again while others have not answered: it may be
 /// promoted meanwhile. Every replica asks, and the server has other things to do then.
 const AGAIN: Duration = Duration::from_secs(1);
-/// For this long, the result of a search that found none stands, for the same reason.
+/// For this long, the result of a search that found none stands, for the same reason; or until a later
+/// timeline is seen, by whichever setting: then there is a primary, which checks already need.
 const BETWEEN_SEARCHES: Duration = Duration::from_secs(1);
 
 /// The state of a server. Every login may read it, also before `patgate migrate`.
@@ -65,16 +66,28 @@ pub struct Timelines(Arc<Mutex<HashMap<i64, i64>>>);
 impl Timelines {
     /// Records a timeline, and returns whether it is the latest that was seen.
     fn admit(&self, system: i64, timeline: i64) -> bool {
-        let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut latest = self.latest();
         let latest = latest.entry(system).or_default();
         *latest = timeline.max(*latest);
         *latest == timeline
+    }
+
+    /// Increases with each later timeline.
+    fn progress(&self) -> i64 {
+        self.latest().values().sum()
+    }
+
+    // No code that can panic runs under this lock.
+    fn latest(&self) -> MutexGuard<'_, HashMap<i64, i64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A search that runs or has ended. Callers share one.
 pub(super) struct Search {
     servers: Servers,
+    /// The timelines when it began.
+    progress: i64,
     outcome: watch::Receiver<Option<Outcome>>,
 }
 
@@ -204,12 +217,15 @@ impl Address {
     }
 
     fn search(&self, servers: &Servers) -> watch::Receiver<Option<Outcome>> {
+        let progress = self.timelines().progress();
         let mut running = self.running_search();
         if let Some(search) = running.as_ref().filter(|search| search.servers == *servers) {
             let usable = match &*search.outcome.borrow() {
                 None => search.outcome.has_changed().is_ok(),
                 Some((at, outcome)) => {
-                    outcome.is_err() && clock::now().since(*at) < BETWEEN_SEARCHES
+                    outcome.is_err()
+                        && search.progress == progress
+                        && clock::now().since(*at) < BETWEEN_SEARCHES
                 }
             };
             if usable {
@@ -217,7 +233,7 @@ impl Address {
             }
         }
         let (report, outcome) = watch::channel(None);
-        *running = Some(Search { servers: servers.clone(), outcome: outcome.clone() });
+        *running = Some(Search { servers: servers.clone(), progress, outcome: outcome.clone() });
         let (address, servers) = (self.clone(), servers.clone());
         tokio::spawn(async move {
             let found = address.ask_all(&servers).await;
@@ -334,10 +350,17 @@ mod tests {
     fn no_timeline_is_admitted_after_a_later_one_of_its_cluster() {
         let timelines = Timelines::default();
         let elsewhere = timelines.clone();
-        for (system, timeline, admitted) in
-            [(1, 2, true), (1, 2, true), (1, 1, false), (2, 1, true), (1, 3, true), (1, 2, false)]
-        {
+        for (system, timeline, admitted, later) in [
+            (1, 2, true, true),
+            (1, 2, true, false),
+            (1, 1, false, false),
+            (2, 1, true, true),
+            (1, 3, true, true),
+            (1, 2, false, false),
+        ] {
+            let before = timelines.progress();
             assert_eq!(elsewhere.admit(system, timeline), admitted, "{system} {timeline}");
+            assert_eq!(timelines.progress() > before, later, "{system} {timeline}");
         }
         assert!(!timelines.admit(1, 2), "clones share what they know");
     }

@@ -72,10 +72,14 @@ impl<'s> Locked<'s> {
         format!("postgres.url_file={}", self.path("url").display())
     }
 
-    /// Ends the replicas' sessions, so that they have to log in again.
+    /// Ends the replicas' sessions, so that they have to log in again. Not those that are just
+    /// logging in: such a login fails, and is not tried again.
     async fn log_out(&self) {
         self.world
-            .sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'server'")
+            .sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                 WHERE usename = 'server' AND state IN ('idle', 'active')",
+            )
             .await;
     }
 

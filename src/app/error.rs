@@ -1,6 +1,6 @@
 //! Why patgate did not start, or stopped.
 
-use std::io;
+use std::{io, time::Duration};
 
 use crate::{
     api::TableErrors,
@@ -61,6 +61,12 @@ pub enum Error {
     /// Postgres cannot be used at `feed.url`.
     #[error("feed.url: {0}")]
     NoFeed(SchemaError),
+    /// The checks of the stores have not ended.
+    #[error(
+        "the checks of postgres.url, feed.url and redis.url have not ended within {0:?}: one of them \
+         accepts connections and does not answer, or another session holds a lock, as a migration does"
+    )]
+    Silent(Duration),
     /// Redis cannot be used, and the setting `start.require` needs it.
     #[error("redis.url: {0}")]
     NoRedis(String),
@@ -96,6 +102,9 @@ impl Error {
                 "feed.url",
                 "leads through a connection pooler in transaction mode, and feed.relay needs a session",
             ),
+            Self::Silent(_) => {
+                Missing::new("start", "a store accepts connections and does not answer")
+            }
             Self::NoRedis(_) | Self::Redis(_) | Self::RedisPool(_) => {
                 Missing::new("redis.url", "Redis cannot be used")
             }
@@ -115,6 +124,7 @@ fn in_short(error: &SchemaError) -> &'static str {
         }
         SchemaError::Newer(_) => "the schema is newer than this release knows; upgrade patgate",
         SchemaError::Denied(_) => "the login cannot read the schema",
+        SchemaError::Standby(_) => "the server is a standby, whose answers may be old",
         SchemaError::MayAdminister { .. } => {
             "the login may administer patgate; it must be a member of patgate_serve only"
         }

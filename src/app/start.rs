@@ -45,6 +45,9 @@ use crate::{
 /// How long the first attempt may delay everything else. In general it ends within milliseconds, and
 /// the first check finds an open gate.
 const FIRST_ATTEMPT: Duration = Duration::from_secs(2);
+/// The time limit of every other attempt. A connection that freezes in the middle must not keep the
+/// start from trying another one.
+const ATTEMPT: Duration = Duration::from_secs(20);
 /// The pause after a failed attempt, which grows from one to the other.
 const PAUSES: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(2)];
 
@@ -138,7 +141,7 @@ impl Start {
             }
             return Ok(());
         }
-        match self.attempt().await {
+        match self.limited_attempt().await {
             Ok(()) => Ok(()),
             Err(Obstacle::Stores(errors)) => {
                 let mut errors = errors.into_iter();
@@ -167,12 +170,17 @@ impl Start {
     async fn open(&mut self) {
         let [mut pause, longest] = PAUSES;
         while !matches!(self.progress, Progress::Open(_)) {
-            if let Err(obstacle) = self.attempt().await {
+            if let Err(obstacle) = self.limited_attempt().await {
                 self.report(&obstacle);
                 sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
                 pause = longest.min(2 * pause);
             }
         }
+    }
+
+    async fn limited_attempt(&mut self) -> Result<(), Obstacle> {
+        let attempt = timeout(ATTEMPT, self.attempt()).await;
+        attempt.unwrap_or_else(|_| Err(Error::Silent(ATTEMPT).into()))
     }
 
     /// Makes every check that has not passed yet, and opens the gate if all have.
@@ -229,6 +237,10 @@ impl Start {
         let resolver = builder.resolver(&postgres)?;
         let canary = builder.canary(&resolver);
         let (last_uses, last_use_writer) = LastUses::new(builder.writer(), builder.metrics.clone());
+        // Another ring may have come into force meanwhile. From here on, its reloader compares it.
+        if !ring_watch.is_current() {
+            return Err(Obstacle::KeyRing(NOT_COMPARED));
+        }
         let _ = self.changes.set(Arc::clone(&builder.changes));
         let _ = self.parts.opened.set(OpenedStores {
             postgres,

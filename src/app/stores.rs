@@ -27,6 +27,8 @@ impl VerifiedStores {
     /// Returns everything that is wrong.
     pub(super) async fn check(config: &Config) -> Result<Self, Vec<Error>> {
         let fed = config.feed.is_some();
+        config.postgres.address.serve_only();
+        config.feed().address.serve_only();
         let feed = OptionFuture::from(fed.then(|| check_feed(config)));
         let (installation, feed) = join(check_postgres(&config.postgres), feed).await;
         match (installation, feed.transpose()) {

@@ -100,7 +100,10 @@ impl Checker {
         span: Option<&CheckSpan>,
     ) -> Option<Resolved<Domain>> {
         let until = started.after(self.deadline);
-        known_by(until, &stores.resolver.domains, named?, clock::now(), span).await.ok()
+        let domains = &stores.resolver.domains;
+        let known = known_by(until, domains, named?, clock::now(), span).await.ok();
+        // Its key may have left the ring meanwhile.
+        known.filter(|known| domains.is_in_force(&known.found))
     }
 
     /// Verifies the token and returns its owner, if that succeeds before the deadline.
@@ -114,6 +117,10 @@ impl Checker {
         let until = started.after(self.deadline);
         let principals = &stores.resolver.principals;
         let known = known_by(until, principals, &token.id(), started, span).await.ok()?;
+        // A key may have left the ring meanwhile.
+        if !self.tokens.still_verify(token) || !principals.is_in_force(&known.found) {
+            return None;
+        }
         let subject = |principal: &Principal| (principal.token, principal.owner);
         let now = stores.clock.now(known.at);
         let proven = now.and_then(|now| {

@@ -28,6 +28,7 @@ use crate::{
     clock,
     postgres::{self, AskError, Postgres, PostgresSettings},
     telemetry::Metrics,
+    throttle::Throttle,
 };
 
 /// The pause after an error, also of the attempt to notify, and after a connection was lost.
@@ -40,6 +41,8 @@ const TRY_EVERY: Duration = Duration::from_secs(60);
 /// How many notifications must arrive. A pooler may deliver one by chance, to the client that its
 /// connection is lent to at that moment.
 const ROUNDS: usize = 3;
+/// Interval between two reports that connections lead to different servers.
+const REPORT_EVERY: Duration = Duration::from_secs(5 * 60);
 /// How long a replica leaves a pooler alone: `LISTEN` stays on a connection that others share.
 const POOLED_FOR: Duration = Duration::from_secs(5 * 60);
 
@@ -54,12 +57,15 @@ pub(super) struct ChangeListener {
     own: String,
     wake: Arc<Notify>,
     metrics: Metrics,
+    reports: Throttle,
 }
 
 /// How the attempt to listen ended.
 enum Ended {
-    /// The connection was lost, or led to another server than the one that notifies.
+    /// The connection was lost.
     Lost,
+    /// It leads to another server than the connections that read the feed.
+    OtherServer,
     /// A notification did not arrive, and nothing but a pooler explains it.
     Pooled,
 }
@@ -84,7 +90,8 @@ impl ChangeListener {
         metrics: Metrics,
     ) -> Self {
         let own = format!("patgate_listener_{}", Uuid::new_v4().simple());
-        Self { settings, postgres, channel, own, wake, metrics }
+        let reports = Throttle::default();
+        Self { settings, postgres, channel, own, wake, metrics, reports }
     }
 
     /// Wakes the reader of the feed at each notification. An error here costs time only, until the
@@ -99,6 +106,21 @@ impl ChangeListener {
             };
             let pause = match listened {
                 Ok(Ended::Lost) => jittered(ANEW_AFTER),
+                Ok(Ended::OtherServer) => {
+                    // One of the two is left behind, as after a failover behind a proxy that keeps
+                    // the connections that are open. New connections for the next poll reach the
+                    // same server as this one did, and the freshness rule recognizes the later one.
+                    self.postgres.reconnect();
+                    self.wake.notify_one();
+                    if self.reports.passes(clock::now(), REPORT_EVERY) {
+                        tracing::warn!(
+                            setting = self.settings.key,
+                            "a new connection leads to another server than those that are open, \
+                             which are given up"
+                        );
+                    }
+                    jittered(AGAIN_AFTER)
+                }
                 Ok(Ended::Pooled) => {
                     self.metrics.feed_pooled(true);
                     tracing::warn!("{POOLED_FEED}");
@@ -130,7 +152,7 @@ impl ChangeListener {
                     TRY_EVERY
                 }
                 Delivery::NotSent => AGAIN_AFTER,
-                Delivery::OtherServer => return Ok(Ended::Lost),
+                Delivery::OtherServer => return Ok(Ended::OtherServer),
                 Delivery::Missing => return Ok(Ended::Pooled),
             };
             let tried = clock::now();

@@ -19,6 +19,7 @@ use super::{
     ConnectError, Servers,
     connect::{Connection, message_of_url},
     credentials::{AFTER_REFUSAL, Login},
+    login::Rights,
     primary::{Known, Search, Timelines},
 };
 use crate::clock::{self, Tick};
@@ -40,6 +41,8 @@ struct Shared {
     known: Mutex<Known>,
     search: Mutex<Option<Search>>,
     timelines: Timelines,
+    /// Whether no login is used that may do more than serve.
+    serves_only: AtomicBool,
     /// Increases when connections have to be replaced.
     generation: watch::Sender<u64>,
     counters: OnceLock<AddressCounters>,
@@ -93,6 +96,7 @@ impl Address {
             known: Mutex::default(),
             search: Mutex::default(),
             timelines: timelines.clone(),
+            serves_only: AtomicBool::new(false),
             generation: watch::Sender::new(0),
             counters: OnceLock::new(),
             counted: AtomicBool::new(false),
@@ -119,6 +123,12 @@ impl Address {
     /// Whether it has several servers, one of which has to be found.
     pub(crate) fn has_several(&self) -> bool {
         self.current().options().len() > 1
+    }
+
+    /// Uses no login from now on that may do more than serve. The one in use is checked by the start;
+    /// others, which are read later, before their first use.
+    pub(crate) fn serve_only(&self) {
+        self.0.serves_only.store(true, Relaxed);
     }
 
     /// What reads the servers again; `None` if nothing of this address is in a file.
@@ -194,12 +204,15 @@ impl Address {
                     outcome => return outcome,
                 }
             }
-            let previous = self.login().previous().cloned();
-            match previous {
-                // Its error would say less than the refusal of what is in the file now.
-                Some(previous) => self.connect_to(&previous).await.map_err(|_| refusal),
-                None => Err(refusal),
-            }
+            let previous = self.login().previous(clock::now()).cloned();
+            let Some(previous) = previous else { return Err(refusal) };
+            // Its error would say less than the refusal of what is in the file now.
+            self.connect_to(&previous).await.map_err(|error| {
+                if error.login_refused {
+                    self.login().refused_previous(&previous, clock::now());
+                }
+                refusal
+            })
         })
     }
 
@@ -208,13 +221,35 @@ impl Address {
         if let Some(error) = self.login().refused_lately(servers, clock::now()) {
             return Err(error);
         }
-        let mut outcome = self.connect_to(servers).await;
+        let mut outcome = match self.connect_to(servers).await {
+            Ok(connection) => self.permit(servers, connection).await,
+            Err(error) => Err(error),
+        };
         match &mut outcome {
             Ok(connection) => self.accepted(servers, connection),
             Err(error) if error.login_refused => self.refused(servers, error),
             Err(_) => {}
         }
         outcome
+    }
+
+    /// Refuses a login that replaces another one and may do more than serve.
+    async fn permit(
+        &self,
+        servers: &Servers,
+        mut connection: Connection,
+    ) -> Result<Connection, ConnectError> {
+        let replaces = self.login().replaces_another(servers);
+        if !replaces || !self.0.serves_only.load(Relaxed) {
+            return Ok(connection);
+        }
+        let rights = Rights::of(&mut *connection).await;
+        let rights = rights.map_err(|error| connection.unreachable(&error))?;
+        match rights.excess {
+            None => Ok(connection),
+            Some(excess) => Err(connection
+                .refuses(format!("the login {} may administer patgate: {excess}", rights.login))),
+        }
     }
 
     fn accepted(&self, servers: &Servers, connection: &mut Connection) {
@@ -236,7 +271,7 @@ impl Address {
             self.count(|counters| &counters.refused);
             tracing::error!(
                 %error,
-                "Postgres refuses the login; open connections, and the login before if it was \
+                "the login is refused; open connections, and the login before if it was \
                  replaced, stay in use"
             );
         }

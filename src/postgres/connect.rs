@@ -26,7 +26,7 @@ pub struct ConnectError {
     /// The host and port, without user and password; empty if the error is not of one server.
     pub(super) server: String,
     pub(super) reason: String,
-    /// Whether Postgres does not let this login in.
+    /// Whether Postgres does not let this login in, or patgate does not use it.
     pub(super) login_refused: bool,
 }
 
@@ -95,6 +95,11 @@ impl Connection {
 
     pub(crate) async fn close(self) -> Result<(), sqlx::Error> {
         self.connection.close().await
+    }
+
+    /// Says that patgate does not use the login of this connection.
+    pub(super) fn refuses(&self, reason: String) -> ConnectError {
+        ConnectError { login_refused: true, ..self.target.unreachable_for(reason) }
     }
 
     /// Says which server an error is of.

@@ -19,6 +19,8 @@ pub(super) struct Login {
     proven: bool,
     /// The last one that was proven, until the current one is.
     previous: Option<Servers>,
+    /// When Postgres last refused that one, too.
+    previous_refused: Option<Tick>,
     /// When Postgres last refused the current one, and how.
     refused: Option<(Tick, ConnectError)>,
     /// Whether the files have an error, so that what was read before is in use.
@@ -31,6 +33,7 @@ impl Login {
             current: servers,
             proven: false,
             previous: None,
+            previous_refused: None,
             refused: None,
             files_refused: false,
         }
@@ -40,8 +43,17 @@ impl Login {
         &self.current
     }
 
-    pub(super) fn previous(&self) -> Option<&Servers> {
-        self.previous.as_ref()
+    /// Returns what worked before the current one, unless Postgres has just refused it.
+    pub(super) fn previous(&self, now: Tick) -> Option<&Servers> {
+        let lately = self.previous_refused.is_some_and(|at| now.since(at) < AFTER_REFUSAL);
+        self.previous.as_ref().filter(|_| !lately)
+    }
+
+    /// Notes that Postgres has refused a login with what worked before.
+    pub(super) fn refused_previous(&mut self, servers: &Servers, at: Tick) {
+        if self.previous.as_ref() == Some(servers) {
+            self.previous_refused = Some(at);
+        }
     }
 
     /// Whether the files have an error, or Postgres refuses what they hold.
@@ -63,12 +75,21 @@ impl Login {
         self.refused = None;
         if self.proven {
             self.previous = Some(earlier);
+            self.previous_refused = None;
         }
         self.proven = self.previous.as_ref() == Some(&self.current);
         if self.proven {
             self.previous = None;
         }
         true
+    }
+
+    /// Whether these servers were not tried yet, and lead elsewhere, or as another user, than what
+    /// worked before.
+    pub(super) fn replaces_another(&self, servers: &Servers) -> bool {
+        self.previous.as_ref().is_some_and(|previous| {
+            self.current == *servers && !self.proven && !previous.lead_alike(servers)
+        })
     }
 
     /// Notes that the files have an error.
@@ -109,6 +130,8 @@ mod tests {
         Servers::new(vec![url.parse().unwrap()], url.into())
     }
 
+    const NOW: Tick = Tick::from_micros(0);
+
     fn refusal() -> ConnectError {
         ConnectError {
             key: "postgres.url",
@@ -123,23 +146,35 @@ mod tests {
         let [a, b, c] = ["a", "b", "c"].map(servers);
         let mut login = Login::new(a.clone());
         assert!(!login.take_up(a.clone()), "the same");
-        assert!(login.take_up(b.clone()) && login.previous().is_none(), "a was never proven");
+        assert!(login.take_up(b.clone()) && login.previous(NOW).is_none(), "a was never proven");
         assert!(login.accepted(&a).is_none() && login.accepted(&b).is_none());
-        assert!(login.take_up(c.clone()) && login.previous() == Some(&b));
+        assert!(login.take_up(c.clone()) && login.previous(NOW) == Some(&b));
         // A third one before the second was proven: the first remains what worked.
-        assert!(login.take_up(a.clone()) && login.previous() == Some(&b));
+        assert!(login.take_up(a.clone()) && login.previous(NOW) == Some(&b));
         assert!(login.accepted(&c).is_none(), "a late success of one that was replaced");
-        assert!(login.previous() == Some(&b));
+        assert!(login.previous(NOW) == Some(&b));
         // Back to what worked.
-        assert!(login.take_up(b.clone()) && login.previous().is_none());
+        assert!(login.take_up(b.clone()) && login.previous(NOW).is_none());
         assert!(login.take_up(c.clone()) && login.accepted(&c) == Some(b));
         assert!(login.accepted(&c).is_none() && login.current() == &c);
     }
 
     #[test]
+    fn what_worked_is_not_asked_again_at_once_after_it_was_refused_too() {
+        let [a, b] = ["a", "b"].map(servers);
+        let mut login = Login::new(a.clone());
+        assert!(login.accepted(&a).is_none() && login.take_up(b.clone()));
+        login.refused_previous(&b, NOW);
+        assert!(login.previous(NOW) == Some(&a), "another one was refused");
+        login.refused_previous(&a, NOW);
+        assert!(login.previous(NOW).is_none());
+        assert!(login.previous(NOW.after(AFTER_REFUSAL)) == Some(&a));
+    }
+
+    #[test]
     fn a_refusal_is_news_once_and_ends_with_a_success_or_with_other_content() {
         let [a, b] = ["a", "b"].map(servers);
-        let now = Tick::from_micros(0);
+        let now = NOW;
         let mut login = Login::new(a.clone());
         assert!(!login.refused(&b, now, refusal()) && !login.is_refused(), "not the current one");
         assert!(login.refused(&a, now, refusal()) && login.is_refused());

@@ -47,6 +47,11 @@ pub enum SchemaError {
     )]
     Denied(String),
     #[error(
+        "the server at {0} is a standby, whose answers may be old, so patgate uses none of them; point \
+         {0} at the primary, or name all servers"
+    )]
+    Standby(&'static str),
+    #[error(
         "the login {login} may administer patgate: {reason}. An attacker who takes over a replica must \
          not get that. Create a login for the replicas that is a member of patgate_serve and of no other \
          role (CREATE ROLE gateway LOGIN PASSWORD '…' IN ROLE patgate_serve), and name it in {key}"

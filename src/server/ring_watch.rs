@@ -74,10 +74,15 @@ impl RingWatch {
         }
     }
 
+    /// Whether the ring in force is the one that was compared last.
+    pub(crate) fn is_current(&self) -> bool {
+        **self.ring.load() == self.compared
+    }
+
     /// Waits for `pause`, or until the ring is replaced.
     async fn pause(&self, pause: Duration) {
         let until = clock::now().after(pause);
-        while clock::now() < until && **self.ring.load() == self.compared {
+        while clock::now() < until && self.is_current() {
             sleep(SOON.min(until.since(clock::now()))).await;
         }
     }

@@ -239,6 +239,19 @@ pub(crate) async fn another_login_replaces_the_first(suite: Arc<Suite>) {
     let fleet = Fleet::of(world, 1, &[&locked.by_url(), PATIENT[0]]).await;
     let warm = reader(world).await;
     fleet.all_answer(&warm, MODELS, 200).await;
+
+    // One that may administer is not used, even while another one would be needed.
+    locked.write("url", &format!("{}\n", world.url("administrator", locked.server.port)));
+    let refused = async || {
+        locked.log_out().await;
+        fleet.all_answer(&reader(world).await, MODELS, 200).await;
+        fleet.0[0].metric(REFUSED).await == 1
+    };
+    eventually("the operator's login to be refused", refused).await;
+    let log = fs::read_to_string(suite.dir.path().join("patgate.log")).unwrap();
+    let told = "the login administrator may administer patgate: it is a member of patgate_admin";
+    assert!(log.contains(told));
+
     let leased = locked.url(&other).replacen("server:", "leased:", 1);
     locked.write("url", &leased);
     let sessions = "SELECT coalesce(string_agg(DISTINCT usename, ','), '') FROM pg_stat_activity

@@ -20,7 +20,7 @@ use crate::support::{
     fleet::{Fleet, HEALED, MODELS, answer},
     front::Front,
     load::{CHANGING, Load, UNREAD, WELL},
-    settings::{PATIENT, PROMPT, SOON},
+    settings::{PATIENT, PROMPT, SOON, feed_through, postgres_through},
     standby::{caught_up, scalar},
     tokens::{reader, revoke},
 };
@@ -193,6 +193,32 @@ pub(crate) async fn a_server_left_behind_is_noticed(suite: Arc<Suite>) {
     for replica in &fleet.0 {
         assert_eq!(replica.metric(MOVES).await, 1);
     }
+}
+
+/// One server in each URL, behind a proxy that leads new connections to the successor and keeps those
+/// that are open. Only the connection that listens is lost, and the old primary continues to run.
+pub(crate) async fn a_listener_takes_the_feed_along(suite: Arc<Suite>) {
+    let pair = Pair::start(&suite).await;
+    let world = &pair.world;
+    let proxy = Proxy::to(pair.primary.port).await;
+    let urls = [postgres_through(world, &proxy), feed_through(world, &proxy)];
+    let fleet = Fleet::of(world, 2, &[&urls[0], &urls[1], PATIENT[0], PATIENT[1]]).await;
+    let token = reader(world).await;
+    fleet.all_answer(&token, MODELS, 200).await;
+    caught_up(world, &pair.promoted).await;
+    pair.promote().await;
+    proxy.retarget(pair.standby.port);
+    pair.revoke_there(&token).await;
+    // What the replicas have open still leads to the old primary, which has not heard of it.
+    fleet.all_answer(&token, MODELS, 200).await;
+    let accepted = proxy.accepted();
+    let listeners = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                     WHERE usename = 'server' AND query LIKE 'SELECT pg_backend_pid() AS pid, %'";
+    world.sql(listeners).await;
+    fleet.turn("revoked on the new primary", (&token, MODELS), 200, 401).await;
+    // Without hammering on the servers.
+    let connections = proxy.accepted() - accepted;
+    assert!(connections < 40, "{connections} connections");
 }
 
 /// A replica that starts when both answer as primaries, and commands, find the later one. A server

@@ -1,7 +1,11 @@
 //! A replica that starts before its stores: it says what it lacks, answers nothing, reads nothing
 //! from Redis, and is ready by itself once every check of the start has passed.
 
-use std::{fs, sync::Arc};
+use std::{
+    fs,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use patgate::postgres::SCHEMA;
 use patgate_testing::{
@@ -13,11 +17,12 @@ use serde_json::{Value, json};
 use crate::support::{
     Suite, Token, World,
     cli::{Cli, found, server},
-    outcome,
+    connect, execute, outcome,
     process::{self, Process},
     redis_at,
     replica::health,
-    settings::{postgres_through, redis_through},
+    settings::{postgres_at, postgres_through, redis_through},
+    standby::caught_up,
     tokens::reader,
     value,
 };
@@ -41,9 +46,12 @@ async fn becomes_ready(process: &Process) {
 
 /// Waits until `/readyz` says exactly this.
 async fn lacks(process: &Process, lines: &[&str]) {
+    // Longer than the checks of the start may take.
+    const PATIENCE: Duration = Duration::from_secs(60);
     let expected: String = lines.iter().map(|line| format!("{line}\n")).collect();
     let mut said = String::new();
-    for _ in 0..2000 {
+    let began = Instant::now();
+    while began.elapsed() < PATIENCE {
         let (status, body) = page(process, "/readyz").await;
         if (status, &body) == (503, &expected) {
             return;
@@ -220,6 +228,41 @@ pub(crate) async fn an_old_schema_keeps_it_from_serving(suite: Arc<Suite>) {
     assert_eq!(answers(&late, &token).await[0].0, 200);
 }
 
+/// A connection that was accepted and stays without an answer, as while a migration holds a lock.
+pub(crate) async fn a_store_that_falls_silent_is_named(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let token = reader(&world).await;
+    let mut table = world.postgres.acquire().await.unwrap();
+    let lock = "BEGIN; LOCK TABLE patgate.schema_version IN ACCESS EXCLUSIVE MODE";
+    sqlx::raw_sql(lock).execute(&mut *table).await.unwrap();
+    let waits = listen(&world, &[]).await;
+    lacks(&waits, &["start: a store accepts connections and does not answer"]).await;
+    assert_eq!(answers(&waits, &token).await, outages(5));
+    sqlx::raw_sql("COMMIT").execute(&mut *table).await.unwrap();
+    becomes_ready(&waits).await;
+    assert_eq!(answers(&waits, &token).await[0].0, 200);
+}
+
+/// A standby answers as quickly as a primary, and nothing of it may be used.
+pub(crate) async fn a_standby_keeps_it_from_serving(suite: Arc<Suite>) {
+    let (primary, world) = suite.spare(json!({})).await;
+    let token = reader(&world).await;
+    let standby = suite.stack.start("postgres", json!({ "primary": primary.port }));
+    let promoted = connect(&world.url("postgres", standby.port)).await;
+    caught_up(&world, &promoted).await;
+    let waits = listen(&world, &[&postgres_at(&world, standby.port)]).await;
+    lacks(&waits, &["postgres.url: the server is a standby, whose answers may be old"]).await;
+    assert_eq!(answers(&waits, &token).await, outages(5));
+    let checked = found(
+        &server(&world).with("postgres.url", &world.url("server", standby.port)),
+        "postgres.url",
+    );
+    assert_eq!((checked.0, &*checked.1), (1, "failed"), "{}", checked.2);
+    execute(&promoted, "SELECT pg_promote()").await;
+    becomes_ready(&waits).await;
+    assert_eq!(answers(&waits, &token).await[0].0, 200);
+}
+
 /// Neither a superuser, nor the owner of the tables, nor an operator, nor a login that may become
 /// one, nor one that was granted a write.
 pub(crate) async fn a_login_that_may_administer_keeps_it_from_serving(suite: Arc<Suite>) {
@@ -229,13 +272,24 @@ pub(crate) async fn a_login_that_may_administer_keeps_it_from_serving(suite: Arc
     let token = reader(&world).await;
     let named = |name: &str| format!("{name}_{}", world.database);
     let [both, aloof, creator, writer] = ["both", "aloof", "creator", "writer"].map(named);
+    // Roles of others, and logins that may become them.
+    let [dba, granter, team] = ["dba", "granter", "team"].map(named);
+    let [heir, ward, mate, shell] = ["heir", "ward", "mate", "shell"].map(named);
     world
         .sql(&format!(
             "CREATE ROLE {both} LOGIN IN ROLE patgate_serve, patgate_admin;
              CREATE ROLE {aloof} LOGIN IN ROLE patgate_serve;
              CREATE ROLE {creator} LOGIN CREATEROLE IN ROLE patgate_serve;
              CREATE ROLE {writer} LOGIN IN ROLE patgate_serve;
-             GRANT UPDATE (enabled) ON patgate.users TO {writer}"
+             GRANT UPDATE (enabled) ON patgate.users TO {writer};
+             CREATE ROLE {dba} SUPERUSER;
+             CREATE ROLE {granter} CREATEROLE;
+             CREATE ROLE {team} NOINHERIT;
+             GRANT DELETE ON patgate.pats TO {team};
+             CREATE ROLE {heir} LOGIN IN ROLE patgate_serve, {dba};
+             CREATE ROLE {ward} LOGIN IN ROLE patgate_serve, {granter};
+             CREATE ROLE {mate} LOGIN NOINHERIT IN ROLE patgate_serve, {team};
+             CREATE ROLE {shell} LOGIN IN ROLE patgate_serve, pg_execute_server_program"
         ))
         .await;
     let inherits: i32 = value(&world, "SELECT current_setting('server_version_num')::int4").await;
@@ -248,6 +302,10 @@ pub(crate) async fn a_login_that_may_administer_keeps_it_from_serving(suite: Arc
         (&*aloof, "it is a member of patgate_admin"),
         (&*creator, "it has CREATEROLE"),
         (&*writer, "it may change the table users"),
+        (&*heir, &format!("it is a member of {dba}, which is a superuser")),
+        (&*ward, &format!("it is a member of {granter}, which has CREATEROLE")),
+        (&*mate, &format!("it is a member of {team}, which may change the table pats")),
+        (&*shell, "it is a member of pg_execute_server_program"),
     ] {
         let cli = server(&world).login(&world, login);
         for (key, cli) in [

@@ -52,7 +52,7 @@ impl Tick {
     }
 
     /// Returns the tick of so many microseconds: the reverse of [`Tick::as_micros`].
-    pub fn from_micros(micros: i64) -> Self {
+    pub const fn from_micros(micros: i64) -> Self {
         Self(micros)
     }
 }

@@ -68,7 +68,12 @@ impl WatchedFiles {
             let Ok(read) = spawn_blocking(move || reads()).await else { return };
             match self.content.take(read) {
                 None => {}
-                Some(Ok(servers)) => self.address.take_up(servers),
+                Some(Ok(servers)) => {
+                    if self.address.take_up(servers) {
+                        // Not only when a connection is needed. Its outcome is noted in the address.
+                        let _ = self.address.try_login().await;
+                    }
+                }
                 Some(Err(error)) => {
                     self.address.refuse_files();
                     tracing::error!(

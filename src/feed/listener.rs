@@ -110,7 +110,7 @@ impl ChangeListener {
                     // One of the two is left behind, as after a failover behind a proxy that keeps
                     // the connections that are open. New connections for the next poll reach the
                     // same server as this one did, and the freshness rule recognizes the later one.
-                    self.postgres.reconnect();
+                    self.settings.address.replace_connections();
                     self.wake.notify_one();
                     if self.reports.passes(clock::now(), REPORT_EVERY) {
                         tracing::warn!(

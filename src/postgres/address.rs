@@ -148,8 +148,9 @@ impl Address {
     }
 
     /// Uses these servers for new connections, and keeps those in use as well until a login with
-    /// them has succeeded.
-    pub(crate) fn take_up(&self, servers: Servers) {
+    /// them has succeeded. Returns whether they lead elsewhere, or as another user: then the
+    /// connections in use are replaced once a login has succeeded.
+    pub(crate) fn take_up(&self, servers: Servers) -> bool {
         let mut login = self.login();
         if login.take_up(servers) {
             self.count(|counters| &counters.loaded);
@@ -159,6 +160,8 @@ impl Address {
             );
         }
         self.show(&login);
+        let current = login.current();
+        login.replaces_another(current)
     }
 
     /// Whether Postgres has refused the login that is current.
@@ -321,7 +324,7 @@ impl Address {
     }
 
     /// Makes holders of connections replace them, each at its next use.
-    pub(super) fn replace_connections(&self) {
+    pub(crate) fn replace_connections(&self) {
         self.0.generation.send_modify(|generation| *generation += 1);
     }
 

@@ -144,7 +144,7 @@ impl Postgres {
         let outcome = outcome.unwrap_or_else(|_| {
             // If the network path was lost, the other connections of the pool are dead as well, and
             // each would cost a timeout.
-            self.reconnect();
+            self.pool.retain(|_, _| false);
             Err(AskError::Timeout(self.query_timeout))
         });
         outcome.inspect_err(|_| {
@@ -205,12 +205,6 @@ impl Postgres {
                 AskError::OtherInstallation { key: self.key, other }
             }
         }
-    }
-
-    /// Gives up the connections that nobody uses at the moment: they may lead nowhere, or to another
-    /// server than new ones.
-    pub(crate) fn reconnect(&self) {
-        self.pool.retain(|_, _| false);
     }
 
     /// Limits the time of a statement on the server also. Otherwise it would continue to wait there

@@ -17,6 +17,7 @@ pub(crate) fn name_their_tests(tests: &[String]) {
                 Some(group) => {
                     tests.iter().any(|test| test.starts_with(group))
                         || is_in_the_library(group.trim_end_matches(':'))
+                        || is_in_the_library(group.trim_end_matches("::tests::"))
                 }
                 None => tests.iter().any(|test| test == name) || is_in_the_library(name),
             };

@@ -284,17 +284,19 @@ pub(crate) async fn a_login_that_may_administer_keeps_it_from_serving(suite: Arc
              GRANT UPDATE (enabled) ON patgate.users TO {writer};
              CREATE ROLE {dba} SUPERUSER;
              CREATE ROLE {granter} CREATEROLE;
-             CREATE ROLE {team} NOINHERIT;
+             CREATE ROLE {team};
              GRANT DELETE ON patgate.pats TO {team};
              CREATE ROLE {heir} LOGIN IN ROLE patgate_serve, {dba};
              CREATE ROLE {ward} LOGIN IN ROLE patgate_serve, {granter};
-             CREATE ROLE {mate} LOGIN NOINHERIT IN ROLE patgate_serve, {team};
+             CREATE ROLE {mate} LOGIN IN ROLE patgate_serve;
              CREATE ROLE {shell} LOGIN IN ROLE patgate_serve, pg_execute_server_program"
         ))
         .await;
     let inherits: i32 = value(&world, "SELECT current_setting('server_version_num')::int4").await;
     let grant = if inherits >= 160_000 { "WITH INHERIT FALSE" } else { "" };
-    world.sql(&format!("GRANT patgate_admin TO {aloof} {grant}")).await;
+    world
+        .sql(&format!("GRANT patgate_admin TO {aloof} {grant}; GRANT {team} TO {mate} {grant}"))
+        .await;
     for (login, why) in [
         ("postgres", "it is a superuser"),
         ("administrator", "it is a member of patgate_admin"),

@@ -47,6 +47,7 @@ use crate::{
     clock::{self, Tick},
     decide::{AuthorizationProgress, Authorized, AwaitsBody, ModelReading},
     decision::Decision,
+    enforce::Enforcement,
     provenance::Provenance,
     refusal::{Denial, NoModel, Refusal},
     request::{self, AuthRequest, HeaderEdits, RejectedRequest, RequestParts},
@@ -332,9 +333,11 @@ impl Checker {
                 Ok(Authorized::Permit(permit)) => {
                     return decided(Decision::Allow(permit), provenance);
                 }
-                Ok(Authorized::List(listing)) => match self.mode.rule_on_list(listing) {
-                    Ok(listing) => listing,
-                    Err(unenforced) => return decided(Decision::Pass(*unenforced), provenance),
+                Ok(Authorized::List(listing)) => match self.mode.apply_to_list(listing) {
+                    Enforcement::Enforced(listing) => listing,
+                    Enforcement::Unenforced(unenforced) => {
+                        return decided(Decision::Pass(unenforced), provenance);
+                    }
                 },
                 Err(denial) => {
                     let read = long.as_ref().and_then(|read| read.as_deref().ok());

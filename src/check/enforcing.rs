@@ -11,6 +11,7 @@ use crate::{
     decide,
     decision::Decision,
     domain::{Domain, DomainRef},
+    enforce::Enforcement,
     principal::{Principal, UserId},
     provenance::Provenance,
     refusal::{Denial, Refusal},
@@ -62,9 +63,9 @@ impl Checker {
                 // Only for the mode: a denial says nothing about a domain on which it is not based.
                 let domain = known.as_ref().and_then(|known| known.found.value.as_deref());
                 details.treatment = Some(self.mode.treatment(domain));
-                self.rule(denial, domain, started)
+                self.apply_mode(denial, domain, started)
             } else {
-                self.rule(denial, refused.context.domain.as_deref(), started)
+                self.apply_mode(denial, refused.context.domain.as_deref(), started)
             };
         details.context = refused.context;
         (CheckOutcome::Decided(decision), details)
@@ -72,22 +73,22 @@ impl Checker {
 
     /// Applies the mode to a denial. A token that is denied too often must wait. Only enforced
     /// denials count: to its client, a request that passes in a rollout was not denied.
-    fn rule(&self, denial: Denial, domain: Option<&Domain>, now: Tick) -> Decision {
+    fn apply_mode(&self, denial: Denial, domain: Option<&Domain>, now: Tick) -> Decision {
         let counts = |refusal| {
             use Refusal::{NoModel, RateLimited, TooManyBodies, Unavailable};
             let busy = matches!(refusal, NoModel(why) if why.kind().is_temporary());
             !busy && !matches!(refusal, RateLimited | TooManyBodies | Unavailable)
         };
-        match self.mode.rule(denial, domain) {
-            Ok(unenforced) => Decision::Pass(unenforced),
-            Err(denial)
+        match self.mode.apply_to_denial(denial, domain) {
+            Enforcement::Unenforced(unenforced) => Decision::Pass(unenforced),
+            Enforcement::Enforced(denial)
                 if counts(denial.refusal)
                     && let Some((token, _)) = denial.subject
                     && !self.denials.take(token, now) =>
             {
                 Decision::Deny(Denial { refusal: Refusal::RateLimited, ..denial })
             }
-            Err(denial) => Decision::Deny(denial),
+            Enforcement::Enforced(denial) => Decision::Deny(denial),
         }
     }
 

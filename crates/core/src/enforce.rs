@@ -6,8 +6,8 @@
 //! patgate's credentials, with the client's own `authorization`. A ramp then enforces for a share of a
 //! domain's tokens, and the operator raises that share step by step.
 //!
-//! Only [`Mode::rule`] and [`Mode::rule_on_list`] make an [`UnenforcedVerdict`]. In doubt they enforce.
-//! They always enforce 400 `bad_request` (except for several credentials that differ), 429 and 503,
+//! Only [`Mode::apply_to_denial`] and [`Mode::apply_to_list`] make an [`UnenforcedVerdict`]. In doubt
+//! they enforce. They always enforce 400 `bad_request` (except for several credentials that differ), 429 and 503,
 //! and denials of requests that they cannot attribute to a domain that is known and enabled.
 
 use crate::{
@@ -30,8 +30,17 @@ vocabulary! {
     }
 }
 
+/// What the mode makes of a verdict of type `V`.
+#[derive(Debug, PartialEq)]
+pub enum Enforcement<V> {
+    /// patgate acts on the verdict.
+    Enforced(V),
+    /// patgate only records the verdict, and the request goes on.
+    Unenforced(UnenforcedVerdict),
+}
+
 /// A verdict that is not enforced: a denial, or a list of models that patgate would answer. Only
-/// [`Mode::rule`] and [`Mode::rule_on_list`] make one.
+/// [`Mode::apply_to_denial`] and [`Mode::apply_to_list`] make one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UnenforcedVerdict {
     verdict: Withheld,
@@ -93,8 +102,8 @@ impl UnenforcedVerdict {
 }
 
 impl Mode {
-    /// Returns whether [`Self::rule`] needs the domain that the request names, for a denial with this
-    /// refusal.
+    /// Returns whether [`Self::apply_to_denial`] needs the domain that the request names, for a denial
+    /// with this refusal.
     pub fn depends_on_domain(self, refusal: Refusal) -> bool {
         self == Self::PerDomain && may_go_unenforced(refusal)
     }
@@ -110,15 +119,7 @@ impl Mode {
 
     /// Decides whether a denial is enforced. `domain` is the domain that the request names; `None` if it
     /// is not known.
-    ///
-    /// # Errors
-    ///
-    /// Returns the denial, if it is enforced.
-    pub fn rule(
-        self,
-        denial: Denial,
-        domain: Option<&Domain>,
-    ) -> Result<UnenforcedVerdict, Denial> {
+    pub fn apply_to_denial(self, denial: Denial, domain: Option<&Domain>) -> Enforcement<Denial> {
         let by = self.treatment(domain);
         // An administrator disabled the domain on purpose; no mode opens it again.
         let closed = domain.is_some_and(|domain| !domain.enabled);
@@ -128,19 +129,15 @@ impl Mode {
             Treatment::Ramp => is_beyond_the_share(&denial, domain),
         };
         if passes && !closed {
-            Ok(UnenforcedVerdict { verdict: Withheld::Denial(denial), by })
+            Enforcement::Unenforced(UnenforcedVerdict { verdict: Withheld::Denial(denial), by })
         } else {
-            Err(denial)
+            Enforcement::Enforced(denial)
         }
     }
 
     /// Decides whether patgate answers a request for a list of models. If not, the request goes to a
     /// backend, as if patgate never answered lists.
-    ///
-    /// # Errors
-    ///
-    /// Returns the verdict that lets the request go on, if the mode does not enforce.
-    pub fn rule_on_list(self, listing: Listing<'_>) -> Result<Listing<'_>, Box<UnenforcedVerdict>> {
+    pub fn apply_to_list(self, listing: Listing<'_>) -> Enforcement<Listing<'_>> {
         let domain = listing.domain();
         let by = self.treatment(Some(domain));
         let answers = match by {
@@ -149,9 +146,11 @@ impl Mode {
             Treatment::Ramp => domain.rollout.share.includes(domain.id, listing.token()),
         };
         if answers {
-            return Ok(listing);
+            Enforcement::Enforced(listing)
+        } else {
+            let verdict = Withheld::List(listing.unanswered());
+            Enforcement::Unenforced(UnenforcedVerdict { verdict, by })
         }
-        Err(Box::new(UnenforcedVerdict { verdict: Withheld::List(listing.unanswered()), by }))
     }
 }
 
@@ -252,7 +251,7 @@ mod tests {
     ];
 
     fn passes(mode: Mode, refusal: Refusal, domain: Option<&Domain>) -> bool {
-        mode.rule(denial(refusal), domain).is_ok()
+        matches!(mode.apply_to_denial(denial(refusal), domain), Enforcement::Unenforced(_))
     }
 
     #[test]
@@ -294,7 +293,8 @@ mod tests {
             );
             assert_eq!(passes(Mode::PerDomain, refusal, Some(&none)), insufficient, "{refusal:?}");
         }
-        let nobodys = Mode::PerDomain.rule(Refusal::PermissionDenied.into(), Some(&none));
-        assert_eq!(nobodys, Err(Refusal::PermissionDenied.into()));
+        let nobodys = Denial::from(Refusal::PermissionDenied);
+        let enforcement = Mode::PerDomain.apply_to_denial(nobodys, Some(&none));
+        assert_eq!(enforcement, Enforcement::Enforced(nobodys));
     }
 }

@@ -7,8 +7,8 @@
 //! authenticate   ▶ Authenticated
 //! locate         ▶ Located          needs a domain, and a backend if the rule names one
 //! authorize      ▶ AuthorizationProgress  may need the model that the body names
-//! Mode::rule     ▶ enforced or not  may need the domain, where domains have modes of their own;
-//!                                   for a list of models, Mode::rule_on_list
+//! Mode::apply_to_denial, Mode::apply_to_list
+//!                ▶ Enforcement      may need the domain, where domains have modes of their own
 //! the driver     ▶ Decision
 //! ```
 

@@ -16,6 +16,7 @@ use crate::{
     api::ApiStyle,
     credential::{Credential, CredentialHeader, CredentialScheme},
     decision::Decision,
+    enforce::Enforcement,
     model_list::ListForm,
     operation::Operation,
     principal::UserId,
@@ -159,12 +160,17 @@ fn an_allow_of_any_length_is_read_as_it_is() {
 #[test]
 fn every_other_answer_is_read_as_it_is() {
     let denials = denials().into_iter();
-    let unenforced = denials.clone().filter_map(|denial| Mode::Shadow.rule(denial, None).ok());
+    let unenforced =
+        denials.clone().filter_map(|denial| match Mode::Shadow.apply_to_denial(denial, None) {
+            Enforcement::Unenforced(unenforced) => Some(unenforced),
+            Enforcement::Enforced(_) => None,
+        });
     let lists = ListForm::ALL.iter().flat_map(|form| [(*form, None), (*form, Some("a"))]);
     let lists = lists.flat_map(|(form, model)| {
         let pass = |whole| {
-            listing(form, model, whole, |listing| {
-                Decision::Pass(*Mode::Shadow.rule_on_list(listing).unwrap_err())
+            listing(form, model, whole, |listing| match Mode::Shadow.apply_to_list(listing) {
+                Enforcement::Unenforced(unenforced) => Decision::Pass(unenforced),
+                Enforcement::Enforced(listing) => panic!("{listing:?}"),
             })
         };
         [Decision::Answer(listing(form, model, true, |it| it.answer())), pass(true), pass(false)]

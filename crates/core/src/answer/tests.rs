@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     credential::{Credential, CredentialHeader, CredentialScheme},
     decide::Permit,
+    enforce::Enforcement,
     model_list::ListForm,
     refusal::Refusal,
     request::{CREDENTIAL_HEADERS, HeaderEdit},
@@ -114,7 +115,8 @@ fn a_backends_credential_takes_the_place_of_the_token_and_is_not_shown() {
 /// It has no identity, and only patgate's own tokens are removed.
 #[test]
 fn what_is_not_enforced_passes_as_what_it_came() {
-    let unenforced = Mode::Shadow.rule(Refusal::PermissionDenied.into(), None).unwrap();
+    let enforcement = Mode::Shadow.apply_to_denial(Refusal::PermissionDenied.into(), None);
+    let Enforcement::Unenforced(unenforced) = enforcement else { panic!("{enforcement:?}") };
     let cookies = HeaderEdit::Set("a=1".to_owned());
     let edits = HeaderEdits { with_tokens: vec!["x-api-key"], cookies, ..HeaderEdits::default() };
     with_answer(&Decision::Pass(unenforced), edits, |answer| {
@@ -142,7 +144,10 @@ fn what_is_not_enforced_passes_as_what_it_came() {
 fn a_list_that_is_not_answered_passes_as_what_it_may() {
     for whole in [true, false] {
         let decision = testing::listing(ListForm::OllamaTags, None, whole, |listing| {
-            Decision::Pass(*Mode::Shadow.rule_on_list(listing).unwrap_err())
+            match Mode::Shadow.apply_to_list(listing) {
+                Enforcement::Unenforced(unenforced) => Decision::Pass(unenforced),
+                Enforcement::Enforced(listing) => panic!("{listing:?}"),
+            }
         });
         with_answer(&decision, HeaderEdits::default(), |answer| {
             let (set, metadata) = match &answer {

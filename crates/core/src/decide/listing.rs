@@ -129,7 +129,7 @@ impl AnsweredList {
 }
 
 /// A request that patgate would answer, if the mode enforced. Only
-/// [`Mode::rule_on_list`](crate::rollout::Mode::rule_on_list) makes one.
+/// [`Mode::apply_to_list`](crate::rollout::Mode::apply_to_list) makes one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UnansweredList {
     token: TokenId,
@@ -174,6 +174,7 @@ mod tests {
         decide::{AuthorizationProgress, Authorized, ModelReading, authorize},
         decision::Decision,
         domain::{DomainId, Models},
+        enforce::Enforcement,
         operation::EntityType,
         principal::Principal,
         refusal::{Denial, NoModel, Refusal},
@@ -338,11 +339,11 @@ mod tests {
                 else {
                     panic!("no list");
                 };
-                match mode.rule_on_list(listing) {
-                    Ok(_) => assert!(answers, "{mode} {rollout:?}"),
-                    Err(unenforced) => {
+                match mode.apply_to_list(listing) {
+                    Enforcement::Enforced(_) => assert!(answers, "{mode} {rollout:?}"),
+                    Enforcement::Unenforced(unenforced) => {
                         assert!(!answers, "{mode} {rollout:?}");
-                        let decision = Decision::Pass(*unenforced);
+                        let decision = Decision::Pass(unenforced);
                         assert_eq!(
                             (decision.outcome().as_str(), decision.code()),
                             ("answered", "ok")

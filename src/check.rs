@@ -169,8 +169,10 @@ impl Checker {
             _ if decision.permit().is_some() => {
                 HeaderEdits::for_a_backend(header, cookies, &self.tokens)
             }
-            Decision::Pass(_) => HeaderEdits::of_tokens(header, cookies, &self.tokens),
-            Decision::Allow(_) | Decision::Answer(_) | Decision::Deny(_) => HeaderEdits::default(),
+            Decision::Unenforced(_) => HeaderEdits::of_tokens(header, cookies, &self.tokens),
+            Decision::Allow(_) | Decision::AnswerList(_) | Decision::Deny(_) => {
+                HeaderEdits::default()
+            }
         };
         let facts = parts.map_or_else(|_| Facts::default(), |parts| details.facts(parts, apis));
         let api_style = details.api_style;
@@ -336,7 +338,7 @@ impl Checker {
                 Ok(Authorized::List(listing)) => match self.mode.apply_to_list(listing) {
                     Enforcement::Enforced(listing) => listing,
                     Enforcement::Unenforced(unenforced) => {
-                        return decided(Decision::Pass(unenforced), provenance);
+                        return decided(Decision::Unenforced(unenforced), provenance);
                     }
                 },
                 Err(denial) => {
@@ -361,7 +363,7 @@ impl Checker {
                 None => listing.answer(),
                 Some(turn) => turn.aside(|| listing.answer()).with_grounds(provenance)?,
             };
-            return decided(Decision::Answer(answered), provenance);
+            return decided(Decision::AnswerList(answered), provenance);
         }
     }
 

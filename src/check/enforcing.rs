@@ -80,7 +80,7 @@ impl Checker {
             !busy && !matches!(refusal, RateLimited | TooManyBodies | Unavailable)
         };
         match self.mode.apply_to_denial(denial, domain) {
-            Enforcement::Unenforced(unenforced) => Decision::Pass(unenforced),
+            Enforcement::Unenforced(unenforced) => Decision::Unenforced(unenforced),
             Enforcement::Enforced(denial)
                 if counts(denial.refusal)
                     && let Some((token, _)) = denial.subject

@@ -193,8 +193,8 @@ pub(super) async fn run(session: &Session, asked: Arguments) -> anyhow::Result<(
         bail!("the replica answers {told}, the stores {} {}", report.status, report.code);
     }
     match decision {
-        Decision::Allow(_) | Decision::Answer(_) => Ok(()),
-        Decision::Pass(_) | Decision::Deny(_) => {
+        Decision::Allow(_) | Decision::AnswerList(_) => Ok(()),
+        Decision::Unenforced(_) | Decision::Deny(_) => {
             Err(RequestRefused { known: request.is_err() || known.principal.is_some() }.into())
         }
     }

@@ -88,10 +88,10 @@ impl<'a> Answer<'a> {
             Decision::Allow(permit) => {
                 Self::Allow(Allow::new(permit, None, provenance, settings, edits, ids))
             }
-            Decision::Answer(list) => {
+            Decision::AnswerList(list) => {
                 Self::Reply(Reply::of_list(list, metadata(decision, provenance), context))
             }
-            Decision::Pass(unenforced) => {
+            Decision::Unenforced(unenforced) => {
                 match unenforced.list().and_then(UnansweredList::permit) {
                     Some(permit) => {
                         let by = Some(unenforced.by());

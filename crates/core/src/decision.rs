@@ -12,16 +12,16 @@ use crate::{
     token::TokenId,
 };
 
-/// The outcome of a check. Only an [`Allow`](Self::Allow) or a [`Pass`](Self::Pass) lets the request
-/// go on to a backend.
+/// The outcome of a check. Only [`Allow`](Self::Allow) and [`Unenforced`](Self::Unenforced) let the
+/// request go on to a backend.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
     /// The request is permitted, and a backend serves it.
     Allow(Permit),
-    /// The request is permitted, and patgate answers it in place of a backend.
-    Answer(AnsweredList),
+    /// The request is permitted, and patgate answers it with a list of models, in place of a backend.
+    AnswerList(AnsweredList),
     /// patgate would deny or answer the request, but the mode does not enforce that yet.
-    Pass(UnenforcedVerdict),
+    Unenforced(UnenforcedVerdict),
     /// The request is denied.
     Deny(Denial),
 }
@@ -31,8 +31,8 @@ impl Decision {
     pub fn outcome(&self) -> Verdict {
         match self {
             Self::Allow(_) => Verdict::Allow,
-            Self::Answer(_) => Verdict::Answered,
-            Self::Pass(unenforced) => unenforced.outcome(),
+            Self::AnswerList(_) => Verdict::Answered,
+            Self::Unenforced(unenforced) => unenforced.outcome(),
             Self::Deny(_) => Verdict::Deny,
         }
     }
@@ -42,8 +42,8 @@ impl Decision {
     pub fn permit(&self) -> Option<&Permit> {
         match self {
             Self::Allow(permit) => Some(permit),
-            Self::Pass(unenforced) => unenforced.list()?.permit(),
-            Self::Answer(_) | Self::Deny(_) => None,
+            Self::Unenforced(unenforced) => unenforced.list()?.permit(),
+            Self::AnswerList(_) | Self::Deny(_) => None,
         }
     }
 
@@ -51,8 +51,8 @@ impl Decision {
     pub fn subject(&self) -> Option<(TokenId, UserId)> {
         match self {
             Self::Allow(permit) => Some((permit.token(), permit.owner())),
-            Self::Answer(answered) => Some(answered.subject()),
-            Self::Pass(unenforced) => unenforced.subject(),
+            Self::AnswerList(answered) => Some(answered.subject()),
+            Self::Unenforced(unenforced) => unenforced.subject(),
             Self::Deny(denial) => denial.subject,
         }
     }
@@ -61,8 +61,8 @@ impl Decision {
     pub fn operation(&self) -> Option<Operation> {
         match self {
             Self::Allow(permit) => Some(permit.operation()),
-            Self::Answer(answered) => Some(answered.operation()),
-            Self::Pass(unenforced) => unenforced.operation(),
+            Self::AnswerList(answered) => Some(answered.operation()),
+            Self::Unenforced(unenforced) => unenforced.operation(),
             Self::Deny(denial) => denial.operation,
         }
     }
@@ -71,22 +71,22 @@ impl Decision {
     pub fn domain(&self) -> Option<&Arc<Domain>> {
         match self {
             Self::Allow(permit) => Some(permit.domain()),
-            Self::Answer(answered) => Some(answered.domain()),
-            Self::Pass(unenforced) => unenforced.list().map(UnansweredList::domain),
+            Self::AnswerList(answered) => Some(answered.domain()),
+            Self::Unenforced(unenforced) => unenforced.list().map(UnansweredList::domain),
             Self::Deny(_) => None,
         }
     }
 
     /// Returns whether the verdict is enforced.
     pub fn is_enforced(&self) -> bool {
-        !matches!(self, Self::Pass(_))
+        !matches!(self, Self::Unenforced(_))
     }
 
     /// Returns the denial, enforced or not.
     pub fn denial(&self) -> Option<&Denial> {
         match self {
-            Self::Allow(_) | Self::Answer(_) => None,
-            Self::Pass(unenforced) => unenforced.denial(),
+            Self::Allow(_) | Self::AnswerList(_) => None,
+            Self::Unenforced(unenforced) => unenforced.denial(),
             Self::Deny(denial) => Some(denial),
         }
     }

@@ -79,7 +79,7 @@ impl Evidence<'_> {
     pub fn decide(&self) -> Decision {
         match self.authorize() {
             Ok(Authorized::Permit(permit)) => Decision::Allow(permit),
-            Ok(Authorized::List(listing)) => Decision::Answer(listing.answer()),
+            Ok(Authorized::List(listing)) => Decision::AnswerList(listing.answer()),
             Err(denial) => Decision::Deny(denial),
         }
     }
@@ -149,7 +149,7 @@ impl Evidence<'_> {
             Some(Entity::Named(name)) => Some(*name),
             _ => named.as_ref().map(ModelName::as_str),
         };
-        let answered = matches!(decision, Decision::Answer(_));
+        let answered = matches!(decision, Decision::AnswerList(_));
         Walk::new(self, refusal, entity, answered).explanation()
     }
 }

@@ -53,7 +53,7 @@ impl Record {
         let permit = self.decision.permit();
         let domain = self.decision.domain().or(self.domain.as_ref());
         let decided_about = match &self.decision {
-            Decision::Answer(answered) => answered.model(),
+            Decision::AnswerList(answered) => answered.model(),
             _ => permit.and_then(|permit| permit.model()),
         };
         let model = decided_about.or(self.requested.model.as_deref());

@@ -126,7 +126,7 @@ async fn what_changes_while_a_long_list_waits_counts() {
         };
         let (decision, _) = decided(checked);
         assert_eq!(decision.outcome().as_str(), outcome, "{others} others");
-        if let Decision::Answer(answered) = decision {
+        if let Decision::AnswerList(answered) = decision {
             assert_eq!(answered.body().matches(r#""id":"m"#).count(), others + 1);
         }
     }
@@ -142,7 +142,7 @@ async fn a_first_step_answers_a_list() {
     let apis = checker.apis.load();
     for step in [CheckStep::Only, CheckStep::First, CheckStep::Second] {
         let (decision, _) = decided(checker.check(&parts, &apis, step, clock::now(), None).await);
-        let Decision::Answer(answered) = decision else { panic!("{step:?}: {decision:?}") };
+        let Decision::AnswerList(answered) = decision else { panic!("{step:?}: {decision:?}") };
         assert_eq!(answered.body(), r#"{"models":[{"name":"m","model":"m"}]}"#, "{step:?}");
     }
 }

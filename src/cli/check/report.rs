@@ -54,8 +54,8 @@ impl<'a> CheckReport<'a> {
     ) -> Self {
         let permit = decision.permit();
         let answered = match decision {
-            Decision::Answer(answered) => Some(answered),
-            Decision::Allow(_) | Decision::Pass(_) | Decision::Deny(_) => None,
+            Decision::AnswerList(answered) => Some(answered),
+            Decision::Allow(_) | Decision::Unenforced(_) | Decision::Deny(_) => None,
         };
         let model = permit.and_then(|permit| permit.model());
         Self {

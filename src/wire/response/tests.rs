@@ -169,13 +169,18 @@ fn every_other_answer_is_read_as_it_is() {
     let lists = lists.flat_map(|(form, model)| {
         let pass = |whole| {
             listing(form, model, whole, |listing| match Mode::Shadow.apply_to_list(listing) {
-                Enforcement::Unenforced(unenforced) => Decision::Pass(unenforced),
+                Enforcement::Unenforced(unenforced) => Decision::Unenforced(unenforced),
                 Enforcement::Enforced(listing) => panic!("{listing:?}"),
             })
         };
-        [Decision::Answer(listing(form, model, true, |it| it.answer())), pass(true), pass(false)]
+        [
+            Decision::AnswerList(listing(form, model, true, |it| it.answer())),
+            pass(true),
+            pass(false),
+        ]
     });
-    let decisions = denials.map(Decision::Deny).chain(unenforced.map(Decision::Pass)).chain(lists);
+    let decisions =
+        denials.map(Decision::Deny).chain(unenforced.map(Decision::Unenforced)).chain(lists);
     let mut kinds = [0; 3];
     for decision in decisions {
         with_answer(&decision, edits(), |answer, response| {

@@ -119,7 +119,7 @@ fn what_is_not_enforced_passes_as_what_it_came() {
     let Enforcement::Unenforced(unenforced) = enforcement else { panic!("{enforcement:?}") };
     let cookies = HeaderEdit::Set("a=1".to_owned());
     let edits = HeaderEdits { with_tokens: vec!["x-api-key"], cookies, ..HeaderEdits::default() };
-    with_answer(&Decision::Pass(unenforced), edits, |answer| {
+    with_answer(&Decision::Unenforced(unenforced), edits, |answer| {
         let Answer::Pass(pass) = answer else { panic!("{answer:?}") };
         assert_eq!(pass.headers_set(), [("cookie", "a=1")]);
         let removed = pass.headers_removed();
@@ -145,7 +145,7 @@ fn a_list_that_is_not_answered_passes_as_what_it_may() {
     for whole in [true, false] {
         let decision = testing::listing(ListForm::OllamaTags, None, whole, |listing| {
             match Mode::Shadow.apply_to_list(listing) {
-                Enforcement::Unenforced(unenforced) => Decision::Pass(unenforced),
+                Enforcement::Unenforced(unenforced) => Decision::Unenforced(unenforced),
                 Enforcement::Enforced(listing) => panic!("{listing:?}"),
             }
         });
@@ -179,7 +179,7 @@ fn a_list_is_a_reply() {
         for model in [None, Some("a")] {
             let list = testing::listing(*form, model, true, |it| it.answer());
             let body = list.body().to_owned();
-            with_answer(&Decision::Answer(list), HeaderEdits::default(), |answer| {
+            with_answer(&Decision::AnswerList(list), HeaderEdits::default(), |answer| {
                 let Answer::Reply(reply) = answer else { panic!("{answer:?}") };
                 assert_eq!((reply.status(), reply.error(), reply.body()), (200, None, &*body));
                 let headers = reply.headers().iter().map(|(name, value)| (*name, &**value));

@@ -343,7 +343,7 @@ mod tests {
                     Enforcement::Enforced(_) => assert!(answers, "{mode} {rollout:?}"),
                     Enforcement::Unenforced(unenforced) => {
                         assert!(!answers, "{mode} {rollout:?}");
-                        let decision = Decision::Pass(unenforced);
+                        let decision = Decision::Unenforced(unenforced);
                         assert_eq!(
                             (decision.outcome().as_str(), decision.code()),
                             ("answered", "ok")

@@ -56,7 +56,7 @@ use crate::{
     telemetry::{CheckSpan, Metrics, Traces},
     token::Tokens,
     trace_context::TraceContext,
-    wording::Facts,
+    wording::MessageContext,
 };
 
 /// Everything a check needs.
@@ -128,7 +128,7 @@ impl Checker {
             let context = AnswerContext {
                 request_id: if is_request_id(id) { id } else { "" },
                 api_style: ApiStyle::default(),
-                facts: Facts::default(),
+                message_context: MessageContext::default(),
                 edits: HeaderEdits::default(),
             };
             let decision = Decision::Deny(Refusal::Unavailable.into());
@@ -174,9 +174,12 @@ impl Checker {
                 HeaderEdits::default()
             }
         };
-        let facts = parts.map_or_else(|_| Facts::default(), |parts| details.facts(parts, apis));
+        let message_context = parts.map_or_else(
+            |_| MessageContext::default(),
+            |parts| details.message_context(parts, apis),
+        );
         let api_style = details.api_style;
-        let context = AnswerContext { request_id: &request_id, api_style, facts, edits };
+        let context = AnswerContext { request_id: &request_id, api_style, message_context, edits };
         let mut ids = IdTexts::default();
         let settings = &self.answers;
         let answer = Answer::new(&decision, &details.provenance, settings, &context, &mut ids);

@@ -11,7 +11,7 @@ use crate::{
     refusal::Denial,
     request::{ApiPath, AuthRequest, ParsedRequest, RequestParts},
     rollout::Treatment,
-    wording::Facts,
+    wording::MessageContext,
 };
 
 /// A denial before it is known whether it is enforced.
@@ -100,8 +100,12 @@ impl<'r> CheckDetails<'r> {
     }
 
     /// What a denial of a request with these parts may say.
-    pub(super) fn facts<'a, H>(&'a self, parts: &RequestParts<'a, H>, apis: &'a Apis) -> Facts<'a> {
-        Facts {
+    pub(super) fn message_context<'a, H>(
+        &'a self,
+        parts: &RequestParts<'a, H>,
+        apis: &'a Apis,
+    ) -> MessageContext<'a> {
+        MessageContext {
             apis: Some(apis),
             method: parts.method,
             authority: parts.authority,

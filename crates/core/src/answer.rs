@@ -25,7 +25,7 @@ use crate::{
     decision::Decision,
     provenance::{Provenance, Tier},
     request::HeaderEdits,
-    wording::{ErrorStatus, Facts},
+    wording::{ErrorStatus, MessageContext},
 };
 
 /// The answer to a check.
@@ -54,7 +54,7 @@ pub struct AnswerContext<'a> {
     /// How the API that was called answers.
     pub api_style: ApiStyle,
     /// What a denial may say about the request.
-    pub facts: Facts<'a>,
+    pub message_context: MessageContext<'a>,
     /// The changes of the client's own headers, if the request goes on.
     pub edits: HeaderEdits,
 }

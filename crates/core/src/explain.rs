@@ -20,7 +20,7 @@ use crate::{
     principal::Principal,
     refusal::{Denial, NoModel},
     request::{self, AuthRequest, RejectedRequest},
-    wording::Facts,
+    wording::MessageContext,
 };
 
 /// A request, and everything that was known when it was decided.
@@ -97,12 +97,12 @@ impl Evidence<'_> {
     }
 
     /// What the answer may say about the request.
-    pub fn facts<'f>(&'f self, model: Option<&'f str>) -> Facts<'f> {
+    pub fn message_context<'f>(&'f self, model: Option<&'f str>) -> MessageContext<'f> {
         let Self { apis, method, authority, target, principal, .. } = *self;
         let shown = self.shown();
         let domain = self.domain.map(|domain| &**domain);
         let action = self.request.ok().and_then(|request| request.action());
-        Facts {
+        MessageContext {
             apis: Some(apis),
             method,
             authority,

@@ -19,10 +19,10 @@ use crate::{
     request::without_query,
 };
 
-/// What is known of a refused request, for the words of its answer alone. It is borrowed, because
-/// only denials are worded, and most requests are allowed.
+/// What the message of a denial may say about its request. It takes no part in the decision. It is
+/// borrowed, because only denials have a message, and most requests are allowed.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Facts<'a> {
+pub struct MessageContext<'a> {
     /// The API tables by which the request was decided.
     pub apis: Option<&'a Apis>,
     /// The method, as the client sent it.
@@ -43,7 +43,7 @@ pub struct Facts<'a> {
     pub model: Option<&'a str>,
 }
 
-impl Facts<'_> {
+impl MessageContext<'_> {
     /// Returns the form of errors in the API that was called. Looked up only for an answer that
     /// needs it.
     pub(crate) fn error_style(&self) -> ErrorStyle {
@@ -53,7 +53,7 @@ impl Facts<'_> {
 }
 
 /// Returns the text for the person who reads the client's error: what happened and what to do.
-pub fn message(denial: &Denial, facts: &Facts<'_>) -> String {
+pub fn message(denial: &Denial, context: &MessageContext<'_>) -> String {
     match (denial.refusal, denial.operation) {
         (Refusal::BadRequest(MalformedPart::Path), _) => {
             "The request path is not in canonical form: send it without empty, `.` or `..` \
@@ -102,12 +102,12 @@ pub fn message(denial: &Denial, facts: &Facts<'_>) -> String {
             );
         }
         (Refusal::PermissionDenied, None) => "The access token does not permit this.",
-        (Refusal::OtherEntity(limit), _) => return other_entity::message(denial, limit, facts),
-        (Refusal::NotFound, _) => return not_found::message(facts),
+        (Refusal::OtherEntity(limit), _) => return other_entity::message(denial, limit, context),
+        (Refusal::NotFound, _) => return not_found::message(context),
         (Refusal::NoModel(why), _) => {
             return format!(
                 "It must be known here which model this call is for. {}",
-                no_model(why, facts.shown)
+                no_model(why, context.shown)
             );
         }
         (Refusal::RateLimited, _) => {
@@ -149,8 +149,8 @@ fn not_a_token(what: NotAToken) -> &'static str {
 }
 
 /// Returns whether a denial is about the model of the request.
-pub(crate) fn is_about_model(denial: &Denial, facts: &Facts<'_>) -> bool {
-    let of_models = || facts.action.is_none_or(|action| action.entity_type == EntityType::Models);
+pub(crate) fn is_about_model(denial: &Denial, context: &MessageContext<'_>) -> bool {
+    let of_models = || context.action.is_none_or(|action| action.entity_type == EntityType::Models);
     match denial.refusal {
         Refusal::NoModel(why) => !why.kind().is_temporary(),
         Refusal::OtherEntity(_) => of_models(),

@@ -66,7 +66,10 @@ impl<'a> CheckReport<'a> {
             code: decision.code(),
             message: decision.denial().map(|denial| {
                 let model = evidence.model();
-                wording::message(denial, &evidence.facts(model.as_ref().map(ModelName::as_str)))
+                wording::message(
+                    denial,
+                    &evidence.message_context(model.as_ref().map(ModelName::as_str)),
+                )
             }),
             explanation: evidence.explain(decision),
             model: model.or(answered.and_then(AnsweredList::model)),

@@ -25,7 +25,7 @@ use crate::{
     request::{HeaderEdit, HeaderEdits},
     rollout::Mode,
     token::TokenId,
-    wording::Facts,
+    wording::MessageContext,
 };
 
 const TOKEN: TokenId = TokenId(Uuid::from_u128(1));
@@ -38,9 +38,10 @@ fn with_answer<T>(
     edits: HeaderEdits,
     then: impl FnOnce(&Answer<'_>, envoy::CheckResponse) -> T,
 ) -> T {
-    let facts = Facts { method: "GET", target: "/a?b", ..Facts::default() };
+    let message_context =
+        MessageContext { method: "GET", target: "/a?b", ..MessageContext::default() };
     let api_style = ApiStyle::default();
-    let context = AnswerContext { request_id: "r-1", api_style, facts, edits };
+    let context = AnswerContext { request_id: "r-1", api_style, message_context, edits };
     let settings = AnswerSettings::new("x-", "gateway-7");
     let mut ids = IdTexts::default();
     let answer = Answer::new(decision, &GROUNDS, &settings, &context, &mut ids);

@@ -34,15 +34,15 @@ impl<'a> Reply<'a> {
         metadata: Vec<Metadatum<'a>>,
         context: &'a AnswerContext<'_>,
     ) -> Self {
-        let message = message(denial, &context.facts);
+        let message = message(denial, &context.message_context);
         let status = ErrorStatus::of(denial.refusal, context.api_style);
-        let style = context.facts.error_style();
+        let style = context.message_context.error_style();
         let code = denial.refusal.code();
         let error = ErrorBody {
             status,
             code,
             message: &message,
-            about_model: is_about_model(denial, &context.facts),
+            about_model: is_about_model(denial, &context.message_context),
             request_id: context.request_id,
         };
         let (content_type, body) = error.write(style);

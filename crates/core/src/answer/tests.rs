@@ -19,8 +19,8 @@ fn with_answer<T>(
     edits: HeaderEdits,
     then: impl FnOnce(Answer<'_>) -> T,
 ) -> T {
-    let (api_style, facts) = (ApiStyle::default(), Facts::default());
-    let context = AnswerContext { request_id: "r-1", api_style, facts, edits };
+    let (api_style, message_context) = (ApiStyle::default(), MessageContext::default());
+    let context = AnswerContext { request_id: "r-1", api_style, message_context, edits };
     let settings = AnswerSettings::new("x-", "gateway-7");
     let mut ids = IdTexts::default();
     then(Answer::new(decision, &GROUNDS, &settings, &context, &mut ids))

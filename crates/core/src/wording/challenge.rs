@@ -47,7 +47,7 @@ mod tests {
         api::TokenSource,
         operation::Operation,
         refusal::{MalformedPart, NoModel},
-        wording::{ErrorStatus, Facts, message},
+        wording::{ErrorStatus, MessageContext, message},
     };
 
     #[test]
@@ -101,7 +101,8 @@ mod tests {
             (hub, Refusal::Unavailable.into(), 503, None),
             (hub, Refusal::BadRequest(MalformedPart::Path).into(), 400, None),
         ] {
-            let challenge = challenge(&denial, api_style, &message(&denial, &Facts::default()));
+            let challenge =
+                challenge(&denial, api_style, &message(&denial, &MessageContext::default()));
             let got = ErrorStatus::of(denial.refusal, api_style).code();
             assert_eq!((got, challenge.as_deref()), (status, expected), "{denial:?}");
         }

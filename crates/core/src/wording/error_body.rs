@@ -104,7 +104,7 @@ mod tests {
     use crate::{
         api::ApiStyle,
         refusal::{Excess, LimitedBy, MalformedPart, NoModel, Refusal},
-        wording::{Facts, message as text_of},
+        wording::{MessageContext, message as text_of},
     };
 
     #[test]
@@ -174,7 +174,7 @@ mod tests {
     /// `expected`: the status, its title, and the types of errors of OpenAI and Anthropic.
     fn check(refusal: Refusal, expected: (u16, &str, &str, &str)) {
         let (status, title, openai, anthropic) = expected;
-        let text = text_of(&refusal.into(), &Facts::default());
+        let text = text_of(&refusal.into(), &MessageContext::default());
         let error = ErrorBody {
             status: ErrorStatus::of(refusal, ApiStyle::default()),
             code: refusal.code(),

@@ -1,7 +1,7 @@
 //! What a client is told that asked for something no rule names: what was understood, what comes
 //! nearest, and where its base URL ends.
 
-use super::Facts;
+use super::MessageContext;
 use crate::{
     api::Apis,
     legible::shown,
@@ -15,14 +15,14 @@ const MOST_OF_A_METHOD: usize = 16;
 /// Where APIs are, some of them.
 const MOST_MOUNTS: usize = 3;
 
-pub(super) fn message(facts: &Facts<'_>) -> String {
-    let Facts { method, target, .. } = *facts;
+pub(super) fn message(context: &MessageContext<'_>) -> String {
+    let MessageContext { method, target, .. } = *context;
     let path = without_query(target);
     let asked = format!("{} {}", shown(method, MOST_OF_A_METHOD), shown(path, MOST_OF_A_PATH));
     let mut told = format!("`{asked}` is not served here.");
-    let Some(apis) = facts.apis else { return told };
+    let Some(apis) = context.apis else { return told };
     let served =
-        ApiPath::of(facts.authority, target, apis).filter(|it| it.action(method).is_some());
+        ApiPath::of(context.authority, target, apis).filter(|it| it.action(method).is_some());
     match served {
         Some(api_path) if api_path.may_become_websocket(method) => {
             told.push_str(" It may become a WebSocket, and nothing else that `Upgrade` names.");
@@ -30,21 +30,21 @@ pub(super) fn message(facts: &Facts<'_>) -> String {
         Some(_) => {
             told.push_str(" It is without `Upgrade`: no rule lets it become a WebSocket.");
         }
-        None => told.push_str(&advice(facts, apis, path)),
+        None => told.push_str(&advice(context, apis, path)),
     }
     told
 }
 
-fn advice(facts: &Facts<'_>, apis: &Apis, path: &str) -> String {
+fn advice(context: &MessageContext<'_>, apis: &Apis, path: &str) -> String {
     let named =
-        ApiPath::of(facts.authority, facts.target, apis).and_then(|api_path| api_path.domain());
-    let scopes = |reference| facts.principal.is_some_and(|principal| principal.names(reference));
+        ApiPath::of(context.authority, context.target, apis).and_then(|api_path| api_path.domain());
+    let scopes = |reference| context.principal.is_some_and(|principal| principal.names(reference));
     let (domain, stranger) = match named {
         Some(reference) if scopes(&reference) => (Some(reference.to_string()), None),
         other => (None, other),
     };
     let domain = domain.as_deref();
-    let nearest = apis.nearest(facts.authority, facts.method, path, domain.is_some());
+    let nearest = apis.nearest(context.authority, context.method, path, domain.is_some());
     let mut told = String::new();
     if let Some(rule) = &nearest.rule {
         let meant = rule.path(domain);
@@ -91,8 +91,13 @@ mod tests {
             ("/proxy/acme/v1/realtime?model=m", "It may become a WebSocket, and nothing else"),
             ("/proxy/acme/v1/models", "no rule lets it become a WebSocket"),
         ] {
-            let facts = Facts { apis: Some(&apis), method: "GET", target, ..Facts::default() };
-            let told = message(&facts);
+            let context = MessageContext {
+                apis: Some(&apis),
+                method: "GET",
+                target,
+                ..MessageContext::default()
+            };
+            let told = message(&context);
             assert!(told.contains(expected), "{target}: {told}");
         }
     }

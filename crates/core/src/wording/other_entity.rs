@@ -1,7 +1,7 @@
 //! What a client is told that may do this, though not with the model, or whatever entity, that it has
 //! named: which one that is, and which it may use.
 
-use super::Facts;
+use super::MessageContext;
 use crate::{
     api::Entity,
     domain::Domain,
@@ -20,12 +20,12 @@ const LOOKED_AT: usize = 1000;
 /// Comparisons of names with patterns.
 const COMPARISONS: usize = 20_000;
 
-pub(super) fn message(denial: &Denial, limit: LimitedBy, facts: &Facts<'_>) -> String {
+pub(super) fn message(denial: &Denial, limit: LimitedBy, context: &MessageContext<'_>) -> String {
     let operation = denial.operation.map_or("this", Operation::as_str);
-    let on = facts.action.map_or(EntityType::Models, |action| action.entity_type);
-    let named = match facts.action.map(|action| &action.entity) {
+    let on = context.action.map_or(EntityType::Models, |action| action.entity_type);
+    let named = match context.action.map(|action| &action.entity) {
         Some(Entity::Named(name)) => Some(*name),
-        _ => facts.model,
+        _ => context.model,
     };
     let what = on.as_str().strip_suffix('s').unwrap_or(on.as_str());
     let which = named.map_or_else(
@@ -40,7 +40,7 @@ pub(super) fn message(denial: &Denial, limit: LimitedBy, facts: &Facts<'_>) -> S
             format!("{which} is not available in this domain.").replacen('t', "T", 1)
         }
     };
-    let grants = facts.domain.zip(facts.principal);
+    let grants = context.domain.zip(context.principal);
     let grants = grants.and_then(|(domain, principal)| {
         Some((domain, principal.grants_in(domain.id)?, denial.operation?))
     });

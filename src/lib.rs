@@ -26,7 +26,7 @@
 //!   a [`decide::AwaitsBody`], which is no decision at all, in [`decide::NeedsModel::await_body`]; a
 //!   [`decide::AnsweredList`], which reaches no backend, in [`decide::Listing::answer`]; an
 //!   [`answer::Answer`] in `answer.rs`, from these only; its encoding in `wire/response.rs`, which
-//!   alone builds Envoy's `CheckResponse`, because its default is an ALLOW. (`wire/response/told.rs`
+//!   alone builds Envoy's `CheckResponse`, because its default is an ALLOW. (`wire/response/decoded.rs`
 //!   only decodes one, for `patgate check`.)
 //! - "Not found" is a value, "cannot know" is an error, and an outage never looks like a denial.
 //! - No answer is based on data older than `max_staleness`. Ages are measured on this machine's

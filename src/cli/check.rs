@@ -189,8 +189,8 @@ pub(super) async fn run(session: &Session, asked: Arguments) -> anyhow::Result<(
     } else {
         write(&report.text())?
     }
-    if let Some(ReplicaAnswer { agrees: false, told }) = &report.replica {
-        bail!("the replica answers {told}, the stores {} {}", report.status, report.code);
+    if let Some(ReplicaAnswer { agrees: false, answer }) = &report.replica {
+        bail!("the replica answers {answer}, the stores {} {}", report.status, report.code);
     }
     match decision {
         Decision::Allow(_) | Decision::AnswerList(_) => Ok(()),

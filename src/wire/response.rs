@@ -6,7 +6,7 @@
 //! allow is written by `allow.rs`, without the message.
 
 mod allow;
-mod told;
+mod decoded;
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ use prost::Message;
 use prost_types::{Struct, Value, value::Kind};
 
 use self::allow::Preencoded;
-pub(crate) use self::told::Told;
+pub(crate) use self::decoded::DecodedAnswer;
 #[expect(clippy::disallowed_types, reason = "the one place that builds it")]
 use crate::wire::proto::envoy::service::auth::v3::CheckResponse;
 use crate::{

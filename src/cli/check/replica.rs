@@ -17,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{sent::SentRequest, tls::ReplicaTls};
 use crate::wire::{
     codec::{self, frame},
-    response::Told,
+    response::DecodedAnswer,
 };
 
 /// Far longer than a replica may take, and short enough for an operator who waits.
@@ -73,7 +73,7 @@ pub(super) struct ReplicaQuestion<'a> {
 #[derive(Serialize)]
 pub(super) struct ReplicaAnswer {
     #[serde(flatten)]
-    pub(super) told: Told,
+    pub(super) answer: DecodedAnswer,
     pub(super) agrees: bool,
 }
 
@@ -81,7 +81,7 @@ pub(super) async fn ask(
     server: &ReplicaAddress,
     tls: Option<&ReplicaTls>,
     question: &ReplicaQuestion<'_>,
-) -> anyhow::Result<Told> {
+) -> anyhow::Result<DecodedAnswer> {
     let exchange = async {
         match server {
             ReplicaAddress::Tcp(address) => {
@@ -103,7 +103,7 @@ async fn secured<S>(
     stream: S,
     tls: Option<&ReplicaTls>,
     question: &ReplicaQuestion<'_>,
-) -> anyhow::Result<Told>
+) -> anyhow::Result<DecodedAnswer>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -113,7 +113,7 @@ where
     }
 }
 
-async fn exchange<S>(stream: S, question: &ReplicaQuestion<'_>) -> anyhow::Result<Told>
+async fn exchange<S>(stream: S, question: &ReplicaQuestion<'_>) -> anyhow::Result<DecodedAnswer>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -146,7 +146,7 @@ where
         Some("0") => {}
         status => bail!("HTTP {}, gRPC status {}", head.status, status.unwrap_or("missing")),
     }
-    Told::decode(&answer).context("the answer is not one of patgate's")
+    DecodedAnswer::decode(&answer).context("the answer is not one of patgate's")
 }
 
 /// Encodes a `CheckRequest` in a gRPC frame.

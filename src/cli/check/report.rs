@@ -9,7 +9,7 @@ use crate::{
     decide::AnsweredList,
     decision::Decision,
     explain::{Evidence, Explanation},
-    wire::response::Told,
+    wire::response::DecodedAnswer,
     wording,
 };
 
@@ -87,11 +87,11 @@ impl<'a> CheckReport<'a> {
 
     /// Records the answer of a replica. If the replica does not enforce its verdict, the verdict is
     /// compared: the mode is in the replica's own configuration, which is not known here.
-    pub(super) fn record_answer(&mut self, told: Told) {
-        let carried_out = told.softened_by().is_none();
-        let agrees = (told.outcome(), &*told.code) == (self.outcome, self.code)
-            && (told.status == self.status || !carried_out);
-        self.replica = Some(ReplicaAnswer { told, agrees });
+    pub(super) fn record_answer(&mut self, answer: DecodedAnswer) {
+        let carried_out = answer.unenforced_by().is_none();
+        let agrees = (answer.outcome(), &*answer.code) == (self.outcome, self.code)
+            && (answer.status == self.status || !carried_out);
+        self.replica = Some(ReplicaAnswer { answer, agrees });
     }
 
     pub(super) fn text(&self) -> String {
@@ -112,15 +112,15 @@ impl<'a> CheckReport<'a> {
         last.extend(nearest.map(|nearest| format!("nearest miss: {nearest}")));
         last.extend(self.tier.map(|tier| format!("known from: {tier}, as of this moment")));
         last.extend(self.redis.iter().flat_map(RedisEntries::lines));
-        if let Some(ReplicaAnswer { told, agrees }) = &self.replica {
-            let verdict = match (agrees, told.softened_by()) {
+        if let Some(ReplicaAnswer { answer, agrees }) = &self.replica {
+            let verdict = match (agrees, answer.unenforced_by()) {
                 (false, _) => "DIFFERS",
                 (true, None) => "the same",
                 (true, Some(_)) => "otherwise the same",
             };
-            last.push(format!("replica: {told}, {verdict}"));
-            last.extend(told.message.as_ref().map(|message| format!("  message: {message}")));
-            last.extend(told.metadata.iter().map(|(name, value)| format!("  {name}: {value}")));
+            last.push(format!("replica: {answer}, {verdict}"));
+            last.extend(answer.message.as_ref().map(|message| format!("  message: {message}")));
+            last.extend(answer.metadata.iter().map(|(name, value)| format!("  {name}: {value}")));
         }
         let mut text = aligned(vec![vec![format!("{} {}", self.method, self.path)]]);
         text.push_str(&aligned(rows));

@@ -61,7 +61,7 @@ mod tests {
     use super::*;
     use crate::{
         check::{CheckStep, tests::hot},
-        wire::{codec::encode, response::Told},
+        wire::{codec::encode, response::DecodedAnswer},
     };
 
     /// The number is exact: an additional allocation on the path of every check must be deliberate.
@@ -80,8 +80,8 @@ mod tests {
             drop(check());
             let mut answer = None;
             let counted = allocation_counter::measure(|| answer = Some(check()));
-            let told = Told::decode(&answer.unwrap().into_frame()).unwrap();
-            assert_eq!((told.status, &*told.code), (200, "ok"));
+            let decoded = DecodedAnswer::decode(&answer.unwrap().into_frame()).unwrap();
+            assert_eq!((decoded.status, &*decoded.code), (200, "ok"));
             counted.count_total
         };
         // The domain's slug for the lookup, the upstream's name, and the answer.

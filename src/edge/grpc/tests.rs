@@ -20,7 +20,7 @@ use super::{
     frame::{CHECK, HEAD},
     *,
 };
-use crate::{check::tests::hot, token::PlainToken, wire::response::Told};
+use crate::{check::tests::hot, token::PlainToken, wire::response::DecodedAnswer};
 
 /// Longer than any call may take.
 const FOREVER: Duration = Duration::from_secs(1_000_000);
@@ -124,7 +124,7 @@ async fn send_all(stream: &mut h2::SendStream<Bytes>, piece: &[u8]) {
 }
 
 async fn told(answer: ResponseFuture) -> u16 {
-    Told::decode(&answered(answer).await).unwrap().status
+    DecodedAnswer::decode(&answered(answer).await).unwrap().status
 }
 
 /// The framed answer to a check.

@@ -223,8 +223,8 @@ mod tests {
                 ),
             };
             let written = error.write(*style);
-            let told: Value = serde_json::from_str(&written.1).unwrap();
-            assert_eq!((written.0, told), (media_type, body), "{style} {refusal:?}");
+            let parsed: Value = serde_json::from_str(&written.1).unwrap();
+            assert_eq!((written.0, parsed), (media_type, body), "{style} {refusal:?}");
             // What `patgate check` shows of it.
             assert_eq!(message_of(&written.1), Some(text.clone()), "{style}");
         }

@@ -1,4 +1,4 @@
-//! What a client is told if no model can be read from its request.
+//! The message for a request in which no model can be read.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use crate::{
 /// Returns what to change about a body, or about the gateway, so that a model can be read. `shown` is
 /// the length in bytes of the part of the body that patgate was shown.
 pub fn no_model(why: NoModel, shown: usize) -> Cow<'static, str> {
-    let told = match why {
+    let text = match why {
         NoModel::NotShown => {
             "No body was shown to authorization: send one that names the model. If you did, the \
              gateway must set `with_request_body` with `pack_as_bytes` on this route."
@@ -69,7 +69,7 @@ pub fn no_model(why: NoModel, shown: usize) -> Cow<'static, str> {
             "This call names its models in a way that is not read, so it needs both without limits."
         }
     };
-    told.into()
+    text.into()
 }
 
 /// The limit is what was shown; in the first of two steps, what the second would be shown.
@@ -87,7 +87,7 @@ fn too_long(shown: usize) -> String {
 
 /// What to change about a compressed body.
 fn compressed(why: CompressionFault) -> Cow<'static, str> {
-    let told = match why {
+    let text = match why {
         CompressionFault::Malformed => {
             "The compressed body is damaged, or is not exactly one gzip member or one zstd frame, \
              as its Content-Encoding says."
@@ -113,7 +113,7 @@ fn compressed(why: CompressionFault) -> Cow<'static, str> {
              send it without Content-Encoding."
         }
     };
-    told.into()
+    text.into()
 }
 
 /// What to send less of.

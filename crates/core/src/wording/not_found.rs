@@ -1,5 +1,5 @@
-//! What a client is told that asked for something no rule names: what was understood, what comes
-//! nearest, and where its base URL ends.
+//! The message for a request that no rule names: the method and path as patgate has read them, the
+//! nearest rule, and where the base URL of the domain ends.
 
 use super::MessageContext;
 use crate::{
@@ -8,31 +8,31 @@ use crate::{
     request::{ApiPath, without_query},
 };
 
-/// Of a path, as much as tells which it is.
+/// The most characters of a path that are shown: enough to recognize it.
 const MOST_OF_A_PATH: usize = 200;
-/// No method is as long.
+/// The most characters of a method that are shown. Every method of HTTP is shorter.
 const MOST_OF_A_METHOD: usize = 16;
-/// Where APIs are, some of them.
+/// The most mounts of APIs that are listed.
 const MOST_MOUNTS: usize = 3;
 
 pub(super) fn message(context: &MessageContext<'_>) -> String {
     let MessageContext { method, target, .. } = *context;
     let path = without_query(target);
     let asked = format!("{} {}", shown(method, MOST_OF_A_METHOD), shown(path, MOST_OF_A_PATH));
-    let mut told = format!("`{asked}` is not served here.");
-    let Some(apis) = context.apis else { return told };
+    let mut text = format!("`{asked}` is not served here.");
+    let Some(apis) = context.apis else { return text };
     let served =
         ApiPath::of(context.authority, target, apis).filter(|it| it.action(method).is_some());
     match served {
         Some(api_path) if api_path.may_become_websocket(method) => {
-            told.push_str(" It may become a WebSocket, and nothing else that `Upgrade` names.");
+            text.push_str(" It may become a WebSocket, and nothing else that `Upgrade` names.");
         }
         Some(_) => {
-            told.push_str(" It is without `Upgrade`: no rule lets it become a WebSocket.");
+            text.push_str(" It is without `Upgrade`: no rule lets it become a WebSocket.");
         }
-        None => told.push_str(&advice(context, apis, path)),
+        None => text.push_str(&advice(context, apis, path)),
     }
-    told
+    text
 }
 
 fn advice(context: &MessageContext<'_>, apis: &Apis, path: &str) -> String {
@@ -45,31 +45,31 @@ fn advice(context: &MessageContext<'_>, apis: &Apis, path: &str) -> String {
     };
     let domain = domain.as_deref();
     let nearest = apis.nearest(context.authority, context.method, path, domain.is_some());
-    let mut told = String::new();
+    let mut text = String::new();
     if let Some(rule) = &nearest.rule {
         let meant = rule.path(domain);
-        told.push_str(&format!(" Did you mean `{} {meant}`?", rule.method));
+        text.push_str(&format!(" Did you mean `{} {meant}`?", rule.method));
         // Then only the method is wrong.
         if meant == path {
-            return told;
+            return text;
         }
     }
     let in_path = nearest.own.is_some_and(|own| own.names_domain_in_path());
     if let Some(stranger) = stranger.filter(|_| in_path) {
-        told.push_str(&format!(" No scope of the access token names a domain `{stranger}`."));
+        text.push_str(&format!(" No scope of the access token names a domain `{stranger}`."));
     }
     match (&nearest.rule, nearest.own) {
-        (Some(rule), _) => told.push_str(&base(&rule.base(domain), domain)),
-        (None, Some(own)) => told.push_str(&base(&own.base_of_all(domain), domain)),
+        (Some(rule), _) => text.push_str(&base(&rule.base(domain), domain)),
+        (None, Some(own)) => text.push_str(&base(&own.base_of_all(domain), domain)),
         (None, None) => {
             let mounts = nearest.others.iter().take(MOST_MOUNTS);
             let mounts: Vec<_> = mounts.map(|it| format!("`{}`", it.mounted_at(None))).collect();
             if !mounts.is_empty() {
-                told.push_str(&format!(" The paths of APIs begin with {}.", mounts.join(", ")));
+                text.push_str(&format!(" The paths of APIs begin with {}.", mounts.join(", ")));
             }
         }
     }
-    told
+    text
 }
 
 fn base(base: &str, domain: Option<&str>) -> String {
@@ -97,8 +97,8 @@ mod tests {
                 target,
                 ..MessageContext::default()
             };
-            let told = message(&context);
-            assert!(told.contains(expected), "{target}: {told}");
+            let text = message(&context);
+            assert!(text.contains(expected), "{target}: {text}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What a client is told that may do this, though not with the model, or whatever entity, that it has
-//! named: which one that is, and which it may use.
+//! The message for a request whose operation is permitted, but not on the model (or other entity) that
+//! it names. It repeats that name, and lists names that the token may use.
 
 use super::MessageContext;
 use crate::{
@@ -11,13 +11,14 @@ use crate::{
     refusal::{Denial, LimitedBy},
 };
 
-/// Characters of a name.
+/// The most characters of a name that are shown.
 const MOST_OF_A_NAME: usize = 100;
-/// Names that are told.
-const TOLD: usize = 5;
-/// Entries that are looked at, so that a denial costs no more where there are thousands.
+/// The most names that are listed.
+const MOST_NAMES: usize = 5;
+/// The most names that are examined, so that a token or a domain with thousands makes no denial
+/// expensive.
 const LOOKED_AT: usize = 1000;
-/// Comparisons of names with patterns.
+/// The most comparisons of names with patterns, for the same reason.
 const COMPARISONS: usize = 20_000;
 
 pub(super) fn message(denial: &Denial, limit: LimitedBy, context: &MessageContext<'_>) -> String {
@@ -32,7 +33,7 @@ pub(super) fn message(denial: &Denial, limit: LimitedBy, context: &MessageContex
         || format!("this {what}"),
         |name| format!("the {what} `{}`", shown(name, MOST_OF_A_NAME)),
     );
-    let mut told = match limit {
+    let mut text = match limit {
         LimitedBy::Scopes => {
             format!("The access token does not permit `{operation}` on {which} in this domain.")
         }
@@ -45,15 +46,15 @@ pub(super) fn message(denial: &Denial, limit: LimitedBy, context: &MessageContex
         Some((domain, principal.grants_in(domain.id)?, denial.operation?))
     });
     if let Some((domain, grants, operation)) = grants {
-        told.push_str(&usable(domain, grants, operation, on));
+        text.push_str(&usable(domain, grants, operation, on));
     }
-    told
+    text
 }
 
-/// What the token may use for the same.
+/// Says which entities the token may use for the same operation.
 fn usable(domain: &Domain, grants: &DomainGrants, operation: Operation, on: EntityType) -> String {
     let most = LOOKED_AT.min(COMPARISONS / domain.patterns().max(1)).max(1);
-    let (mut told, mut count, mut looked_at) = (Vec::new(), 0, 0);
+    let (mut shown_names, mut count, mut looked_at) = (Vec::new(), 0, 0);
     let every = grants.scoped(operation, on, None);
     let scoped = grants.scopes().filter_map(|(of, entity, operations)| {
         entity.filter(|_| of == on && operations.contains(operation))
@@ -67,22 +68,24 @@ fn usable(domain: &Domain, grants: &DomainGrants, operation: Operation, on: Enti
             continue;
         }
         count += 1;
-        if told.len() < TOLD {
-            told.push(format!("`{}`", shown(name, MOST_OF_A_NAME)));
+        if shown_names.len() < MOST_NAMES {
+            shown_names.push(format!("`{}`", shown(name, MOST_OF_A_NAME)));
         }
     }
     let more = names.next().is_some() && looked_at == most;
-    let others = count - told.len();
-    let told = told.join(", ");
-    match (told.is_empty(), others, more) {
+    let others = count - shown_names.len();
+    let shown_names = shown_names.join(", ");
+    match (shown_names.is_empty(), others, more) {
         (true, _, true) => String::new(),
         (true, _, false) => {
             " It permits none that the domain has: ask an administrator.".to_owned()
         }
-        (false, 0, false) => format!(" Available to it: {told}."),
-        (false, others, false) => format!(" Available to it: {told} and {others} more."),
-        (false, 0, true) => format!(" Available to it: {told}, and maybe more."),
-        (false, others, true) => format!(" Available to it: {told} and more than {others} more."),
+        (false, 0, false) => format!(" Available to it: {shown_names}."),
+        (false, others, false) => format!(" Available to it: {shown_names} and {others} more."),
+        (false, 0, true) => format!(" Available to it: {shown_names}, and maybe more."),
+        (false, others, true) => {
+            format!(" Available to it: {shown_names} and more than {others} more.")
+        }
     }
 }
 
@@ -102,7 +105,7 @@ mod tests {
         for number in 0..100 {
             grants.add_scope(EntityType::Models, &format!("m{number:02}"), chat);
         }
-        let told = |others: usize| {
+        let text = |others: usize| {
             let patterns = (0..others).map(|number| format!("x{number}-*"));
             let patterns = patterns.chain(["m5*".to_owned()]);
             let listed = patterns.map(|pattern| (pattern.into(), "model-acme".into())).collect();
@@ -111,10 +114,10 @@ mod tests {
             usable(&domain, &grants, chat, EntityType::Models)
         };
         let five = "Available to it: `m50`, `m51`, `m52`, `m53`, `m54`";
-        assert_eq!(told(100), format!(" {five} and 5 more."));
+        assert_eq!(text(100), format!(" {five} and 5 more."));
         let three = " Available to it: `m50`, `m51`, `m52`, and maybe more.";
-        assert_eq!(told(COMPARISONS / 53 - 1), three, "of the first 53");
-        assert_eq!(told(COMPARISONS / 20), "", "of the first 19");
-        assert_eq!(told(2 * COMPARISONS), "", "of the first one");
+        assert_eq!(text(COMPARISONS / 53 - 1), three, "of the first 53");
+        assert_eq!(text(COMPARISONS / 20), "", "of the first 19");
+        assert_eq!(text(2 * COMPARISONS), "", "of the first one");
     }
 }

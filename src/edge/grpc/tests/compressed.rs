@@ -68,13 +68,13 @@ async fn a_compressed_check_has_the_same_answer() {
             let plain = client.answer_in_step(&framed(0, &message), step).await;
             let zipped = client.answer_in_step(&zipped(&message), step).await;
             assert_eq!(comparable(&plain), comparable(&zipped), "{method} {path} {step:?}");
-            let told = Told::decode(&plain);
+            let decoded = DecodedAnswer::decode(&plain);
             // If the step is wrong, the id is made up, because nothing of the request is read.
-            let says_no_age = |told: &Told| !told.metadata.contains_key("age_ms");
-            if told.as_ref().is_some_and(says_no_age) && step != Some("third") {
+            let says_no_age = |decoded: &DecodedAnswer| !decoded.metadata.contains_key("age_ms");
+            if decoded.as_ref().is_some_and(says_no_age) && step != Some("third") {
                 assert_eq!(plain, zipped, "{method} {path} {step:?}");
             }
-            statuses.push(told.map(|told| told.status));
+            statuses.push(decoded.map(|decoded| decoded.status));
         }
     }
     for status in [200, 400, 401, 403, 503].map(Some) {
@@ -92,7 +92,7 @@ async fn what_the_decoder_is_tested_with_is_read_alike() {
         let plain = client.answer(&framed(0, &message)).await;
         let zipped = client.answer(&zipped(&message)).await;
         assert_eq!(comparable(&plain), comparable(&zipped), "{message:?}");
-        let status = Told::decode(&plain).unwrap().status;
+        let status = DecodedAnswer::decode(&plain).unwrap().status;
         read += usize::from(status != 400);
     }
     assert!((1..1000).contains(&read), "{read}");

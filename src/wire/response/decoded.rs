@@ -1,4 +1,4 @@
-//! Reads an answer back, to show it to an administrator. Nothing is decided by it.
+//! Decodes an answer, so that `patgate check` can show it. Nothing is decided by it.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -9,22 +9,22 @@ use prost_types::value::Kind;
 use crate::wire::proto::envoy::service::auth::v3::{CheckResponse, check_response::HttpResponse};
 use crate::{answer::GUARD, wire::codec::frame, wording::message_of};
 
-/// What a replica has answered, without the headers: one of them may be a backend's credential.
+/// The answer of a replica, without the headers: one of them may be a backend's credential.
 #[derive(Debug, serde::Serialize)]
-pub(crate) struct Told {
+pub(crate) struct DecodedAnswer {
     /// The HTTP status; 200 for an allow.
     pub(crate) status: u16,
-    /// As in the dynamic metadata.
+    /// The code of the dynamic metadata: `ok`, or that of the refusal.
     pub(crate) code: String,
-    /// What the client is told.
+    /// The message in the error body, if the request is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) message: Option<String>,
-    /// The other facts of the dynamic metadata, by name.
+    /// The other entries of the dynamic metadata, by name, except the guard's word.
     pub(crate) metadata: BTreeMap<String, String>,
 }
 
-impl Told {
-    /// Nothing for a frame that holds no answer of patgate's.
+impl DecodedAnswer {
+    /// Decodes the gRPC frame of an answer. Returns `None` if it holds no answer of patgate's.
     pub(crate) fn decode(frame: &[u8]) -> Option<Self> {
         let (_, bytes) = frame.split_at_checked(frame::HEAD)?;
         #[expect(clippy::disallowed_types, reason = "read here, not built")]
@@ -49,12 +49,13 @@ impl Told {
         Some(Self { status, code: metadata.remove("code")?, message, metadata })
     }
 
+    /// Returns the verdict in a word, as in the dynamic metadata.
     pub(crate) fn outcome(&self) -> &str {
         self.fact("outcome").unwrap_or_default()
     }
 
-    /// What applied to a request that was refused and passes all the same.
-    pub(crate) fn softened_by(&self) -> Option<&str> {
+    /// Returns the mode because of which the verdict is not enforced, if the request goes on.
+    pub(crate) fn unenforced_by(&self) -> Option<&str> {
         let passes = self.status == 200 && self.fact("enforced") == Some("false");
         self.fact("mode").filter(|_| passes)
     }
@@ -64,10 +65,10 @@ impl Told {
     }
 }
 
-impl fmt::Display for Told {
+impl fmt::Display for DecodedAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { status, code, .. } = self;
-        match self.softened_by() {
+        match self.unenforced_by() {
             Some(mode) if self.outcome() == "answered" => {
                 write!(f, "{status}, sends on what it would answer itself (mode {mode})")
             }

@@ -49,7 +49,7 @@ pub(crate) use self::{
 };
 use crate::{
     clock::{self, Clock, Moment, Tick},
-    freshness::{AgeBounds, CheckedVersion, KnownChanges, Stamp, Subject},
+    freshness::{AgeBounds, CheckedVersion, KnownChanges, Stamp},
     keyring::{KeyBasis, KeySerial, LiveRing},
     provenance::{Provenance, Tier},
     seal::Unsealed,
@@ -210,13 +210,10 @@ impl<K: LookupKind> Tiers<K> {
             return None;
         }
         let value = found.value.as_deref();
-        let rests_on = |visit: &mut dyn FnMut(Subject)| K::rests_on(key, value, visit);
-        let known = self.context.changes.holds_as_of(
-            &found.stamp,
-            &found.checked,
-            found.as_of,
-            rests_on,
-        )?;
+        let (changes, stamp, checked) = (&self.context.changes, &found.stamp, &found.checked);
+        let known = changes.holds_as_of(stamp, checked, found.as_of, |visit| {
+            K::visit_dependencies(key, value, visit);
+        })?;
         // The feed does not extend the life of a negative: looking it up again costs little.
         Some(if value.is_some() { known } else { found.as_of })
     }

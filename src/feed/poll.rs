@@ -8,7 +8,7 @@ use super::recording;
 use crate::{
     clock::Moment,
     domain::DomainId,
-    freshness::{Change, Poll, Stamp, Subject, TriggersOff},
+    freshness::{Change, Dependency, Poll, Stamp, TriggersOff},
     postgres::{AskError, Postgres, select},
     principal::UserId,
     snapshot::{Snapshot, Xid},
@@ -97,21 +97,21 @@ fn change(row: &PgRow) -> Result<Option<(Xid, Change)>, sqlx::Error> {
     let kind = row.try_get("kind")?;
     let key = row.try_get("key")?;
     // A change that this release cannot read may be about anything.
-    let change = subject(kind, key).map_or(Change::Everything, Change::To);
+    let change = dependency(kind, key).map_or(Change::Everything, Change::To);
     Ok(Some((Xid(xid), change)))
 }
 
-fn subject(kind: &str, key: &str) -> Option<Subject> {
+fn dependency(kind: &str, key: &str) -> Option<Dependency> {
     let id = |text: &str| Uuid::try_parse(text).ok();
     Some(match kind {
-        "token" => Subject::Token(TokenId(id(key)?)),
-        "user" => Subject::User(UserId(id(key)?)),
-        "domain" => Subject::Domain(DomainId(id(key)?)),
-        "slug" => Subject::Slug(key.parse().ok()?),
-        "backend" => Subject::Backend(key.into()),
+        "token" => Dependency::Token(TokenId(id(key)?)),
+        "user" => Dependency::User(UserId(id(key)?)),
+        "domain" => Dependency::Domain(DomainId(id(key)?)),
+        "slug" => Dependency::Slug(key.parse().ok()?),
+        "backend" => Dependency::Backend(key.into()),
         "membership" => {
             let (user, domain) = key.split_once('/')?;
-            Subject::Membership(UserId(id(user)?), DomainId(id(domain)?))
+            Dependency::Membership(UserId(id(user)?), DomainId(id(domain)?))
         }
         _ => return None,
     })

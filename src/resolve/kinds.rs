@@ -9,7 +9,7 @@ use crate::{
     backend::{Backend, BackendName},
     credential::{OpenedCredential, Sealed},
     domain::{Domain, DomainRef},
-    freshness::Subject,
+    freshness::Dependency,
     keyring::{KeyBasis, LiveRing},
     principal::{Principal, UserId},
     token::TokenId,
@@ -29,9 +29,13 @@ pub(crate) trait LookupKind: 'static {
     /// The bytes that a value occupies in memory.
     fn size(value: &Self::Value) -> usize;
 
-    /// Visits everything on which a result under `key` depends: a change to any of it may have made
-    /// the result wrong.
-    fn rests_on(key: &Self::Key, value: Option<&Self::Value>, visit: &mut dyn FnMut(Subject));
+    /// Visits all dependencies of a result under `key`: a change to any of them may have made the
+    /// result wrong.
+    fn visit_dependencies(
+        key: &Self::Key,
+        value: Option<&Self::Value>,
+        visit: &mut dyn FnMut(Dependency),
+    );
 
     /// Whether values have owners, whose lookups wait in one lane.
     const OWNED: bool = false;
@@ -95,13 +99,17 @@ impl LookupKind for Principals {
         value.size()
     }
 
-    fn rests_on(key: &TokenId, value: Option<&Principal>, visit: &mut dyn FnMut(Subject)) {
-        visit(Subject::Token(*key));
+    fn visit_dependencies(
+        key: &TokenId,
+        value: Option<&Principal>,
+        visit: &mut dyn FnMut(Dependency),
+    ) {
+        visit(Dependency::Token(*key));
         let Some(principal) = value else { return };
-        visit(Subject::User(principal.owner));
+        visit(Dependency::User(principal.owner));
         for domain in principal.domains() {
-            visit(Subject::Domain(domain));
-            visit(Subject::Membership(principal.owner, domain));
+            visit(Dependency::Domain(domain));
+            visit(Dependency::Membership(principal.owner, domain));
         }
     }
 }
@@ -116,14 +124,18 @@ impl LookupKind for Domains {
         value.size()
     }
 
-    fn rests_on(key: &DomainRef, value: Option<&Domain>, visit: &mut dyn FnMut(Subject)) {
+    fn visit_dependencies(
+        key: &DomainRef,
+        value: Option<&Domain>,
+        visit: &mut dyn FnMut(Dependency),
+    ) {
         match key {
-            DomainRef::Id(id) => visit(Subject::Domain(*id)),
-            DomainRef::Slug(slug) => visit(Subject::Slug(slug.clone())),
+            DomainRef::Id(id) => visit(Dependency::Domain(*id)),
+            DomainRef::Slug(slug) => visit(Dependency::Slug(slug.clone())),
         }
         if let Some(domain) = value {
-            visit(Subject::Domain(domain.id));
-            domain.backends().for_each(|backend| visit(Subject::Backend(backend.into())));
+            visit(Dependency::Domain(domain.id));
+            domain.backends().for_each(|backend| visit(Dependency::Backend(backend.into())));
         }
     }
 
@@ -150,8 +162,12 @@ impl LookupKind for Backends {
         size_of::<Backend>() + value.heap_size()
     }
 
-    fn rests_on(key: &BackendName, _: Option<&Backend>, visit: &mut dyn FnMut(Subject)) {
-        visit(Subject::Backend(key.as_str().into()));
+    fn visit_dependencies(
+        key: &BackendName,
+        _: Option<&Backend>,
+        visit: &mut dyn FnMut(Dependency),
+    ) {
+        visit(Dependency::Backend(key.as_str().into()));
     }
 
     fn bases(backend: &Backend) -> Vec<KeyBasis> {

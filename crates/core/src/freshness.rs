@@ -3,18 +3,18 @@
 //! This module has no I/O: it reads no clock, logs nothing and counts nothing. `feed` reads the
 //! changes and hands them over; the tiers of `resolve` ask whether an entry may be used.
 //!
-//! An entry is based on subjects: its token, the token's owner, each domain and the slug by which it
-//! was looked up, each (owner, domain) membership, and each backend.
+//! An entry has dependencies: its token, the token's owner, each domain and the slug by which it was
+//! looked up, each (owner, domain) membership, and each backend.
 //! It carries the snapshot of the statement that read it, and the lineage of that snapshot: its
 //! installation, timeline and life. It may be used only if
 //!
-//! - (a) its snapshot sees every change of its subjects that is known here, it is of the current
+//! - (a) its snapshot sees every change of its dependencies that is known here, it is of the current
 //!   lineage, and its snapshot is not older than the floor of the record; **and**
 //! - (b) `now - max(as of, watermark) <= max_staleness`.
 //!
 //! # Why this is enough
 //!
-//! Let an entry be used at tick `t`, and let `c` be a change of one of its subjects that its
+//! Let an entry be used at tick `t`, and let `c` be a change of one of its dependencies that its
 //! snapshot `S` does not see. Claim: `c` committed no earlier than `max_staleness` before `t`.
 //!
 //! `S` was taken after the tick `as of`, and sees all that committed before it was taken; so `c`
@@ -81,7 +81,7 @@ use std::{
 use self::record::ChangeRecord;
 pub use self::{
     bounds::AgeBounds,
-    poll::{Change, Lineage, Poll, Stamp, Subject},
+    poll::{Change, Dependency, Lineage, Poll, Stamp},
     triggers::{Triggers, TriggersOff},
 };
 use crate::{
@@ -142,14 +142,14 @@ impl KnownChanges {
     }
 
     /// Returns the latest tick at which an entry is known to hold: `as_of`, when its statement was sent, or
-    /// the watermark if it is later. `subjects` visits the subjects on which the entry is based. Returns
-    /// `None` if a change has outdated the entry, or if too little is known to exclude this.
+    /// the watermark if it is later. `dependencies` visits all dependencies of the entry. Returns `None`
+    /// if a change has outdated the entry, or if too little is known to exclude this.
     pub fn holds_as_of(
         &self,
         stamp: &Stamp,
         checked: &CheckedVersion,
         as_of: Tick,
-        subjects: impl FnOnce(&mut dyn FnMut(Subject)),
+        dependencies: impl FnOnce(&mut dyn FnMut(Dependency)),
     ) -> Option<Tick> {
         // The order of these loads matters: see the module's documentation.
         let known = checked.0.load(Acquire);
@@ -158,7 +158,7 @@ impl KnownChanges {
             let since = (known != UNCHECKED).then_some(known);
             let record = self.read();
             watermark = self.watermark.load(Acquire);
-            let version = record.judge(stamp, since, subjects)?;
+            let version = record.judge(stamp, since, dependencies)?;
             checked.0.store(version, Release);
         }
         Some(as_of.max(Tick::from_micros(watermark)))

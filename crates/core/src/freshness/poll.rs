@@ -46,9 +46,9 @@ impl Stamp {
     }
 }
 
-/// Something on which a cached entry is based. A change names the subjects that it concerns.
+/// Something on which a cached entry is based. A change to it outdates the entry.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Subject {
+pub enum Dependency {
     /// A token and its scopes.
     Token(TokenId),
     /// A user who owns tokens.
@@ -66,9 +66,9 @@ pub enum Subject {
 /// One change that a transaction made.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Change {
-    /// The change concerns one subject.
-    To(Subject),
-    /// The change concerns every subject: a table was emptied, or this release does not know the kind of
+    /// The change concerns the entries with this dependency.
+    To(Dependency),
+    /// The change concerns every entry: a table was emptied, or this release does not know the kind of
     /// change.
     Everything,
 }

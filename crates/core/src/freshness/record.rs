@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Change, Lineage, OtherInstallation, Poll, RefusedStamp, Stamp, Subject, SupersededServer,
+    Change, Dependency, Lineage, OtherInstallation, Poll, RefusedStamp, Stamp, SupersededServer,
     Triggers,
 };
 use crate::{
@@ -77,8 +77,8 @@ struct History {
     observations: VecDeque<(Tick, Snapshot)>,
     /// The keys that sealed the polls of other replicas on which `seen` rests, each once.
     seals: Vec<KeySerial>,
-    /// The changes by subject, each with the version that brought it, in the order of versions.
-    changes: HashMap<Subject, VecDeque<(Xid, u64)>>,
+    /// The changes by dependency, each with the version that brought it, in the order of versions.
+    changes: HashMap<Dependency, VecDeque<(Xid, u64)>>,
     everything: VecDeque<(Xid, u64)>,
     /// One entry per poll that brought changes, oldest first.
     arrivals: VecDeque<Arrival>,
@@ -127,7 +127,7 @@ impl ChangeRecord {
         &self,
         stamp: &Stamp,
         since: Option<u64>,
-        subjects: impl FnOnce(&mut dyn FnMut(Subject)),
+        dependencies: impl FnOnce(&mut dyn FnMut(Dependency)),
     ) -> Option<u64> {
         let history = self.history.as_ref().filter(|history| history.lineage == stamp.lineage)?;
         // An earlier result counts from the floor on; before it, the snapshot decides alone.
@@ -145,8 +145,8 @@ impl ChangeRecord {
         };
         let mut holds = seen(&history.everything);
         if !history.changes.is_empty() {
-            subjects(&mut |subject| {
-                holds = holds && history.changes.get(&subject).is_none_or(seen);
+            dependencies(&mut |dependency| {
+                holds = holds && history.changes.get(&dependency).is_none_or(seen);
             });
         }
         holds.then_some(self.version)
@@ -316,10 +316,10 @@ impl ChangeRecord {
             let mut changes = Vec::with_capacity(poll.changes.len());
             for (xid, change) in poll.changes {
                 match &change {
-                    Change::To(subject) => {
+                    Change::To(dependency) => {
                         history
                             .changes
-                            .entry(subject.clone())
+                            .entry(dependency.clone())
                             .or_default()
                             .push_back((xid, version));
                     }
@@ -354,8 +354,8 @@ impl History {
                 // Each poll brings newer changes than the previous one, so the oldest are in front.
                 match change {
                     Change::Everything => drop(self.everything.pop_front()),
-                    Change::To(subject) => {
-                        if let Entry::Occupied(mut changes) = self.changes.entry(subject) {
+                    Change::To(dependency) => {
+                        if let Entry::Occupied(mut changes) = self.changes.entry(dependency) {
                             changes.get_mut().pop_front();
                             if changes.get().is_empty() {
                                 changes.remove();

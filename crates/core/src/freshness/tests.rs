@@ -32,7 +32,7 @@ fn poll(
 }
 
 fn holds(known: &KnownChanges, stamp: &Stamp, checked: &CheckedVersion) -> Option<Tick> {
-    known.holds_as_of(stamp, checked, at(0), |visit| visit(Subject::Slug("aa".parse().unwrap())))
+    known.holds_as_of(stamp, checked, at(0), |visit| visit(Dependency::Slug("aa".parse().unwrap())))
 }
 
 /// Returns what readers find while `change` runs in another thread.
@@ -54,7 +54,7 @@ fn meanwhile(
 
 #[test]
 fn who_sees_a_watermark_sees_its_changes() {
-    let change = Change::To(Subject::Slug("aa".parse().unwrap()));
+    let change = Change::To(Dependency::Slug("aa".parse().unwrap()));
     for _ in 0..ROUNDS {
         let known = KnownChanges::of(OURS);
         let entry = stamp(1, 10);

@@ -2,7 +2,7 @@
 
 use crate::{
     clock::Tick,
-    freshness::{Change, Lineage, Poll, Stamp, Subject, Triggers},
+    freshness::{Change, Dependency, Lineage, Poll, Stamp, Triggers},
     snapshot::{Snapshot, Xid},
     token::TokenId,
 };
@@ -12,8 +12,8 @@ use crate::{
 pub(super) type Writes = u16;
 
 /// Returns the one token about which all transactions write.
-pub(super) fn token() -> Subject {
-    Subject::Token(TokenId(uuid::Uuid::nil()))
+pub(super) fn token() -> Dependency {
+    Dependency::Token(TokenId(uuid::Uuid::nil()))
 }
 
 const FIRST_XID: u64 = 10;

@@ -38,7 +38,7 @@ impl ChangeRecord {
             changes.len().hash(to);
             changes.iter().for_each(|(xid, version)| (xid, order(*version)).hash(to));
         };
-        // The model knows one subject, so that there is no order to mind.
+        // The model knows one dependency, so that there is no order to mind.
         assert!(history.changes.len() <= 1);
         history.changes.values().for_each(&mut all);
         all(&history.everything);
@@ -64,8 +64,8 @@ fn stamp(snapshot: &str) -> Stamp {
     Stamp { lineage: lineage(), snapshot: snapshot.parse().unwrap() }
 }
 
-fn slug(name: &str) -> Subject {
-    Subject::Slug(name.parse().unwrap())
+fn slug(name: &str) -> Dependency {
+    Dependency::Slug(name.parse().unwrap())
 }
 
 /// At second `sent`: from nothing, or from where `record` stands.
@@ -85,8 +85,8 @@ fn apply(record: &mut ChangeRecord, sent: u64, snapshot: &str, changes: &[(u64, 
     assert!(record.apply(poll));
 }
 
-fn holds(record: &ChangeRecord, snapshot: &str, subject: &Subject) -> bool {
-    record.judge(&stamp(snapshot), None, |visit| visit(subject.clone())).is_some()
+fn holds(record: &ChangeRecord, snapshot: &str, dependency: &Dependency) -> bool {
+    record.judge(&stamp(snapshot), None, |visit| visit(dependency.clone())).is_some()
 }
 
 #[test]

@@ -65,11 +65,11 @@ fn check_target(method: &str, target: &str) {
     assert_eq!(normalised(path), path);
     // The query takes no part in the decision.
     let alone = read(method, path, BEARER).expect("an accepted path is accepted again");
-    assert_eq!(alone.action(), request.action());
+    assert_eq!(alone.rule(), request.rule());
 
-    let Some(action) = request.action() else { return };
-    assert_eq!(path.split('/').nth(2), Some(&*action.domain), "{path:?}");
-    if let Entity::Named(name) = action.entity {
+    let Some(rule) = request.rule() else { return };
+    assert_eq!(path.split('/').nth(2), Some(&*rule.domain), "{path:?}");
+    if let Entity::Named(name) = rule.entity {
         assert!(!name.is_empty() && path.ends_with(&format!("/{name}")), "{path:?}");
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::{
-    api::{Action, ApiStyle, Apis},
+    api::{ApiStyle, Apis, MatchedRule},
     domain::{Domain, DomainRef},
     principal::Principal,
     provenance::Provenance,
@@ -88,14 +88,14 @@ pub(crate) struct CheckDetails<'r> {
 pub(super) struct ReadRequest<'r> {
     pub(super) domain: Option<DomainRef>,
     /// The rule that matched, if there is one.
-    pub(super) action: Option<Action<'r>>,
+    pub(super) rule: Option<MatchedRule<'r>>,
 }
 
 impl<'r> CheckDetails<'r> {
     /// Collects what a parsed request names.
     pub(super) fn of(request: AuthRequest<'r>, provenance: Provenance) -> Self {
-        let ParsedRequest { action, api_path, domain, api_style } = request.into_parsed();
-        let request = Some(ReadRequest { domain, action });
+        let ParsedRequest { rule, api_path, domain, api_style } = request.into_parsed();
+        let request = Some(ReadRequest { domain, rule });
         Self { api_style, provenance, api_path, request, ..Self::default() }
     }
 
@@ -113,7 +113,7 @@ impl<'r> CheckDetails<'r> {
             shown: parts.body.len(),
             principal: self.context.principal.as_deref(),
             domain: self.context.domain.as_deref(),
-            action: self.action(),
+            rule: self.rule(),
             model: self.context.model.as_deref(),
         }
     }
@@ -124,8 +124,8 @@ impl<'r> CheckDetails<'r> {
     }
 
     /// The rule that matched, if the request was read that far.
-    pub(super) fn action(&self) -> Option<&Action<'r>> {
-        self.request.as_ref().and_then(|request| request.action.as_ref())
+    pub(super) fn rule(&self) -> Option<&MatchedRule<'r>> {
+        self.request.as_ref().and_then(|request| request.rule.as_ref())
     }
 
     /// The domain that the request names.

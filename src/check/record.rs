@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     answer,
-    api::{Action, Entity},
+    api::{Entity, MatchedRule},
     check::decision_log::{MAX_MODEL, Record, RequestedAccess},
     clock::{self, Tick},
     decision::Decision,
@@ -87,7 +87,7 @@ impl Checker {
 /// Returns what the span of a decided check says.
 #[cold]
 fn summary(decision: &Decision, details: &CheckDetails<'_>, step: CheckStep) -> CheckSummary {
-    let operation = decision.operation().or(details.action().map(|action| action.operation));
+    let operation = decision.operation().or(details.rule().map(|rule| rule.operation));
     let cannot_decide = |denial: &&Denial| denial.refusal == Refusal::Unavailable;
     CheckSummary {
         outcome: decision.outcome().as_str(),
@@ -108,7 +108,7 @@ pub(super) fn end_undecided(span: CheckSpan, details: &CheckDetails<'_>) {
         code: None,
         enforced: None,
         tier: details.provenance.tier.as_str(),
-        operation: details.action().map(|action| action.operation.as_str()),
+        operation: details.rule().map(|rule| rule.operation.as_str()),
         step: CheckStep::First.as_str(),
         error: None,
     };
@@ -124,17 +124,17 @@ fn requested_access(
 ) -> RequestedAccess {
     let CheckDetails { api_path, request, context, .. } = details;
     let api_path = api_path.as_ref();
-    let ReadRequest { domain, action } = request.unwrap_or_else(|| ReadRequest {
+    let ReadRequest { domain, rule } = request.unwrap_or_else(|| ReadRequest {
         domain: api_path.and_then(|api_path| api_path.domain()),
-        action: api_path.and_then(|api_path| api_path.action(method)),
+        rule: api_path.and_then(|api_path| api_path.rule(method)),
     });
     let proven = decision.denial().is_some_and(|denial| denial.subject.is_some());
-    let about_models = |action: &&Action<'_>| action.entity_type == EntityType::Models;
-    let model = action.as_ref().filter(about_models).filter(|_| proven);
-    let model = model.and_then(|action| match action.entity {
+    let about_models = |rule: &&MatchedRule<'_>| rule.entity_type == EntityType::Models;
+    let model = rule.as_ref().filter(about_models).filter(|_| proven);
+    let model = model.and_then(|rule| match rule.entity {
         Entity::Named(name) => Some(logged(name, MAX_MODEL).into()),
         Entity::Unread(_) => context.model,
         Entity::None => None,
     });
-    RequestedAccess { domain, operation: action.map(|action| action.operation), model }
+    RequestedAccess { domain, operation: rule.map(|rule| rule.operation), model }
 }

@@ -19,7 +19,7 @@ use self::{
 use super::{UsageError, output::write, session::Session};
 use crate::{
     admin::{self, ObjectKind, StoreError},
-    api::{Action, ApiStyle, Entity},
+    api::{ApiStyle, Entity, MatchedRule},
     backend::{Backend, BackendName},
     body::BodyForm,
     clock::{self, Clock, Moment},
@@ -95,10 +95,10 @@ pub(super) async fn run(session: &Session, asked: Arguments) -> anyhow::Result<(
     let target = &*asked.path;
     let path = target.split_once('?').map_or(target, |(path, _)| path);
     let api_style =
-        apis.surface(authority, path).map_or_else(ApiStyle::default, |api| api.api_style());
+        apis.find(authority, path).map_or_else(ApiStyle::default, |api| api.api_style());
     // The rule says how a body names the model. Finding the rule needs no body.
     let api_path = ApiPath::of(authority, target, &apis);
-    let form = api_path.and_then(|api_path| api_path.action(method)).as_ref().and_then(form);
+    let form = api_path.and_then(|api_path| api_path.rule(method)).as_ref().and_then(form);
     let mut sent = SentRequest::default();
     let tokens = asked.who.send(&mut sent, &config, api_style)?;
     asked.content.send(&mut sent, form)?;
@@ -116,9 +116,9 @@ pub(super) async fn run(session: &Session, asked: Arguments) -> anyhow::Result<(
     let mut now = Moment(0);
     let mut caches = None;
     if let Ok(request) = &mut request {
-        let api_path = request.api_path().filter(|_| request.action().is_some());
+        let api_path = request.api_path().filter(|_| request.rule().is_some());
         let reference = api_path.and_then(ApiPath::domain);
-        let backend = request.action().and_then(|action| action.upstream);
+        let backend = request.rule().and_then(|rule| rule.upstream);
         let changes = Arc::new(KnownChanges::of(installation));
         let postgres = postgres(&config, &clock, &changes);
         known = look_up(&postgres, request.token().id(), reference.clone(), backend).await?;
@@ -217,8 +217,8 @@ impl Arguments {
 }
 
 /// How the body of a call names its model; `None` if the body does not name it.
-fn form(action: &Action<'_>) -> Option<BodyForm> {
-    match action.entity {
+fn form(rule: &MatchedRule<'_>) -> Option<BodyForm> {
+    match rule.entity {
         Entity::Unread(form) => Some(form),
         Entity::None | Entity::Named(_) => None,
     }

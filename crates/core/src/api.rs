@@ -1,7 +1,7 @@
 //! The APIs that patgate protects: tables, which are read from YAML and compiled once.
 //!
-//! The host and the beginning of the path select at most one API, here called a surface. Within it,
-//! the method and a path template select at most one rule. Templates match whole segments; one named
+//! The host and the beginning of the path select at most one API. Within it, the method and a path
+//! template select at most one rule. Templates match whole segments; one named
 //! tail may end them. A request without a rule is denied. The cost of finding a rule does not grow
 //! with the number of rules.
 
@@ -47,7 +47,7 @@ use crate::{
 /// All protected APIs, compiled from their tables.
 #[derive(Debug, Default)]
 pub struct Apis {
-    surfaces: Vec<Surface>,
+    all: Vec<Api>,
     /// Mounts by exact host.
     at: HashMap<Box<str>, Tree<usize>>,
     /// Mounts by the part of the host that follows its first label, which names the domain.
@@ -58,7 +58,7 @@ pub struct Apis {
 
 /// One protected API: its mount, its style and its rules.
 #[derive(Debug)]
-pub struct Surface {
+pub struct Api {
     name: Box<str>,
     host: HostPattern,
     mount: Template,
@@ -116,15 +116,15 @@ enum IdSource {
 
 /// The API to which a request belongs, by its host and the beginning of its path.
 #[derive(Clone, Debug)]
-pub struct MatchedSurface<'a> {
-    surface: &'a Surface,
+pub struct MatchedApi<'a> {
+    api: &'a Api,
     /// The first label of the host, if it names the domain.
     label: Option<Cow<'a, str>>,
 }
 
-/// What a request does, according to the rule for it.
+/// What the rule for a request says about it: what the request does, on what, and where it goes.
 #[derive(Debug, PartialEq)]
-pub struct Action<'a> {
+pub struct MatchedRule<'a> {
     /// The domain, as the request or the table names it.
     pub domain: Cow<'a, str>,
     /// The operation of the request.
@@ -221,69 +221,69 @@ impl Apis {
 
     /// Returns the API to which a request belongs, by its host and the beginning of its path, whether or
     /// not a rule names it. The path need not be canonical.
-    pub fn surface<'a>(&'a self, authority: &'a str, path: &str) -> Option<MatchedSurface<'a>> {
-        let surface = |mounts: &Tree<usize>| self.surfaces.get(*mounts.find_above(path)?);
+    pub fn find<'a>(&'a self, authority: &'a str, path: &str) -> Option<MatchedApi<'a>> {
+        let api = |mounts: &Tree<usize>| self.all.get(*mounts.find_above(path)?);
         let by_host = || {
             if self.at.is_empty() && self.under.is_empty() {
                 return None;
             }
             let host = host::canonical(authority)?;
-            if let Some(surface) = self.at.get(&*host).and_then(surface) {
-                return Some(MatchedSurface { surface, label: None });
+            if let Some(api) = self.at.get(&*host).and_then(api) {
+                return Some(MatchedApi { api, label: None });
             }
             let (label, suffix) = host.split_once('.')?;
-            let surface = surface(self.under.get(suffix)?)?;
+            let api = api(self.under.get(suffix)?)?;
             let label = match &host {
                 Cow::Borrowed(_) => Cow::Borrowed(authority.get(..label.len())?),
                 Cow::Owned(_) => Cow::Owned(label.to_owned()),
             };
-            Some(MatchedSurface { surface, label: Some(label) })
+            Some(MatchedApi { api, label: Some(label) })
         };
-        let anywhere = || Some(MatchedSurface { surface: surface(&self.anywhere)?, label: None });
+        let anywhere = || Some(MatchedApi { api: api(&self.anywhere)?, label: None });
         by_host().or_else(anywhere)
     }
 
     /// Returns the name of each table, and the number of its rules.
     pub fn list(&self) -> impl Iterator<Item = (&str, usize)> {
-        self.surfaces.iter().map(|surface| (&*surface.name, surface.rules.len()))
+        self.all.iter().map(|api| (&*api.name, api.rules.len()))
     }
 
     /// Returns the name of each table, with the backends that it and its rules name.
     pub fn upstreams(&self) -> impl Iterator<Item = (&str, BTreeSet<&BackendName>)> {
-        self.surfaces.iter().map(|surface| {
-            let of_rules = surface.rules.iter().filter_map(|rule| rule.upstream.as_ref());
-            (&*surface.name, of_rules.chain(&surface.upstream).collect())
+        self.all.iter().map(|api| {
+            let of_rules = api.rules.iter().filter_map(|rule| rule.upstream.as_ref());
+            (&*api.name, of_rules.chain(&api.upstream).collect())
         })
     }
 }
 
-impl<'a> MatchedSurface<'a> {
+impl<'a> MatchedApi<'a> {
     /// Returns the name of the table.
     pub fn name(&self) -> &'a str {
-        &self.surface.name
+        &self.api.name
     }
 
     /// Returns how the API takes tokens and answers refusals.
     pub fn api_style(&self) -> ApiStyle {
-        self.surface.api_style
+        self.api.api_style
     }
 
     /// Returns the names of the cookies that must not reach a backend.
     pub fn cookies(&self) -> &'a [Box<str>] {
-        &self.surface.cookies
+        &self.api.cookies
     }
 
     /// Returns the mount if `path` is the mount followed by `/`: clients that append `/` to a base URL
     /// send this. No other path has two spellings.
     pub(crate) fn root<'p>(&self, path: &'p str) -> Option<&'p str> {
         let mount = path.strip_suffix('/').filter(|mount| !mount.is_empty())?;
-        (mount.matches('/').count() == self.surface.mount.segments.len()).then_some(mount)
+        (mount.matches('/').count() == self.api.mount.segments.len()).then_some(mount)
     }
 
     /// Returns the domain that a request with this canonical path names, whether or not a rule matches
     /// the request.
     pub fn domain(&self, path: &'a str) -> Option<Cow<'a, str>> {
-        match &self.surface.domain {
+        match &self.api.domain {
             DomainSource::Host => self.label.clone(),
             DomainSource::Path(at) => at.of(path).map(Cow::Borrowed),
             DomainSource::Fixed(domain) => Some(Cow::Borrowed(&**domain)),
@@ -292,29 +292,34 @@ impl<'a> MatchedSurface<'a> {
 
     /// Returns what a request with this method and canonical path does, without a query. `None` if no
     /// rule matches.
-    pub fn action(&self, method: &str, path: &'a str) -> Option<Action<'a>> {
-        self.action_with(method, path, "")
+    pub fn rule(&self, method: &str, path: &'a str) -> Option<MatchedRule<'a>> {
+        self.rule_with_query(method, path, "")
     }
 
     /// Returns whether the rule for a method and a canonical path permits a WebSocket.
     pub fn may_become_websocket(&self, method: &str, path: &str) -> bool {
-        self.rule(method, path).is_some_and(|rule| rule.upgrade == Some(Upgrade::Websocket))
+        self.table_rule(method, path).is_some_and(|rule| rule.upgrade == Some(Upgrade::Websocket))
     }
 
-    fn rule(&self, method: &str, path: &str) -> Option<&'a Rule> {
-        let surface = self.surface;
+    fn table_rule(&self, method: &str, path: &str) -> Option<&'a Rule> {
+        let api = self.api;
         let method: Method = Method::of(method)?;
         let matches = |number: &usize| {
-            surface.rules.get(*number).is_some_and(|rule| rule.methods.contains(method))
+            api.rules.get(*number).is_some_and(|rule| rule.methods.contains(method))
         };
-        surface.rules.get(*surface.tree.find(path, matches)?)
+        api.rules.get(*api.tree.find(path, matches)?)
     }
 
     /// Returns what a request with this method, canonical path and query does. The query begins with its
     /// `?`, or is empty. `None` if no rule matches.
-    pub fn action_with(&self, method: &str, path: &'a str, query: &'a str) -> Option<Action<'a>> {
-        let rule = self.rule(method, path)?;
-        Some(Action {
+    pub fn rule_with_query(
+        &self,
+        method: &str,
+        path: &'a str,
+        query: &'a str,
+    ) -> Option<MatchedRule<'a>> {
+        let rule = self.table_rule(method, path)?;
+        Some(MatchedRule {
             domain: self.domain(path)?,
             operation: rule.operation,
             entity_type: rule.entity_type,
@@ -326,7 +331,7 @@ impl<'a> MatchedSurface<'a> {
                 IdSource::Query => body::model_in_query(query)
                     .map_or(Entity::Unread(BodyForm::Other), Entity::Named),
             },
-            upstream: rule.upstream.as_ref().or(self.surface.upstream.as_ref()),
+            upstream: rule.upstream.as_ref().or(self.api.upstream.as_ref()),
             answer: rule.answer,
         })
     }

@@ -19,7 +19,7 @@ pub use self::{
     permit::Permit,
 };
 use crate::{
-    api::{Action, Entity},
+    api::{Entity, MatchedRule},
     backend::{Backend, UnopenedCredential},
     domain::{Domain, DomainRef},
     model_list::{ListForm, UsableModels},
@@ -47,14 +47,14 @@ vocabulary! {
 #[inline(never)] // A stage of which `make bench-check` counts the instructions.
 pub fn domain_of<'r>(
     principal: &Principal,
-    action: Option<&'r Action<'r>>,
+    rule: Option<&'r MatchedRule<'r>>,
     named: Option<&'r DomainRef>,
-) -> Result<(&'r Action<'r>, &'r DomainRef), Denial> {
-    let Some(action) = action else {
+) -> Result<(&'r MatchedRule<'r>, &'r DomainRef), Denial> {
+    let Some(rule) = rule else {
         return Err(Denial { refusal: Refusal::NotFound, ..denied(principal, None) });
     };
     let named = named.filter(|reference| principal.names(reference));
-    Ok((action, named.ok_or_else(|| denied(principal, Some(action)))?))
+    Ok((rule, named.ok_or_else(|| denied(principal, Some(rule)))?))
 }
 
 /// A request that is permitted.
@@ -94,22 +94,22 @@ pub enum AuthorizationProgress<'p, 's> {
 #[inline(never)] // A stage of which `make bench-check` counts the instructions.
 pub fn authorize<'p, 's>(
     principal: &'p Principal,
-    action: &'s Action<'s>,
+    rule: &'s MatchedRule<'s>,
     domain: Option<&'s Arc<Domain>>,
     own: Option<&'s Backend>,
     reading: ModelReading,
 ) -> Result<AuthorizationProgress<'p, 's>, Denial> {
-    let denied = || denied(principal, Some(action));
-    let operation = action.operation;
-    let on = action.entity_type;
+    let denied = || denied(principal, Some(rule));
+    let operation = rule.operation;
+    let on = rule.entity_type;
     let (domain, grants) = domain
         .filter(|domain| domain.enabled)
         .and_then(|domain| Some((domain, principal.grants_in(domain.id)?)))
         .filter(|(_, grants)| grants.permits(operation))
         .ok_or_else(denied)?;
     let every = grants.scoped(operation, on, None);
-    let permitted = Permitted { principal, action, domain, grants, own, every };
-    let entity = match action.entity {
+    let permitted = Permitted { principal, rule, domain, grants, own, every };
+    let entity = match rule.entity {
         Entity::None => None,
         Entity::Named(name) => Some(name),
         Entity::Unread(_)
@@ -132,7 +132,7 @@ pub fn authorize<'p, 's>(
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Permitted<'p, 's> {
     principal: &'p Principal,
-    action: &'s Action<'s>,
+    rule: &'s MatchedRule<'s>,
     domain: &'s Arc<Domain>,
     grants: &'p DomainGrants,
     /// The backend that the rule or its table names.
@@ -145,13 +145,13 @@ impl<'p> Permitted<'p, '_> {
     /// Authorizes a request about one entity, or about none in particular.
     #[inline(always)] // Once in each of the two callers, as a part of what is counted there.
     fn authorize(self, entity: Option<&str>) -> Result<Authorized<'p>, Denial> {
-        let Self { principal, action, domain, grants, own, every } = self;
-        let operation = action.operation;
-        let on = action.entity_type;
-        let denied = || denied(principal, Some(action));
+        let Self { principal, rule, domain, grants, own, every } = self;
+        let operation = rule.operation;
+        let on = rule.entity_type;
+        let denied = || denied(principal, Some(rule));
         let another = |limit| Denial { refusal: Refusal::OtherEntity(limit), ..denied() };
         let usable = || UsableModels::new(grants, domain);
-        let form = action.answer.filter(|form| answers(*form, usable(), entity));
+        let form = rule.answer.filter(|form| answers(*form, usable(), entity));
         let whole = every || grants.scoped(operation, on, entity);
         let some = grants.scoped_to_some(operation, on);
         if !whole {
@@ -166,7 +166,7 @@ impl<'p> Permitted<'p, '_> {
         // The domain must be permitted to see the model wherever the request then goes.
         let of_domain = domain.upstream_for(model).ok_or_else(|| another(LimitedBy::Domain))?;
         let unavailable = |UnopenedCredential| Denial { refusal: Refusal::Unavailable, ..denied() };
-        let (upstream, credential) = match action.upstream {
+        let (upstream, credential) = match rule.upstream {
             None => (of_domain, domain.credential_for(of_domain)),
             // The domain's backend never takes its place: it has another credential.
             Some(name) => {
@@ -200,11 +200,11 @@ fn answers(form: ListForm, usable: UsableModels<'_>, entity: Option<&str>) -> bo
     }
 }
 
-fn denied(principal: &Principal, action: Option<&Action<'_>>) -> Denial {
+fn denied(principal: &Principal, rule: Option<&MatchedRule<'_>>) -> Denial {
     Denial {
         refusal: Refusal::PermissionDenied,
         subject: Some((principal.token, principal.owner)),
-        operation: action.map(|action| action.operation),
+        operation: rule.map(|rule| rule.operation),
     }
 }
 

@@ -101,7 +101,7 @@ impl Evidence<'_> {
         let Self { apis, method, authority, target, principal, .. } = *self;
         let shown = self.shown();
         let domain = self.domain.map(|domain| &**domain);
-        let action = self.request.ok().and_then(|request| request.action());
+        let rule = self.request.ok().and_then(|request| request.rule());
         MessageContext {
             apis: Some(apis),
             method,
@@ -110,7 +110,7 @@ impl Evidence<'_> {
             shown,
             principal,
             domain,
-            action,
+            rule,
             model,
         }
     }
@@ -122,7 +122,7 @@ impl Evidence<'_> {
 
     /// The model that the body names, if the rule reads it from the body.
     pub fn model(&self) -> Option<ModelName> {
-        match self.request.ok()?.action()?.entity {
+        match self.request.ok()?.rule()?.entity {
             Entity::Unread(form) => self.read(form).ok(),
             Entity::None | Entity::Named(_) => None,
         }
@@ -143,7 +143,7 @@ impl Evidence<'_> {
     /// Explains `decision`, which must be based on this evidence.
     pub fn explain(&self, decision: &Decision) -> Explanation {
         let refusal = decision.denial().map(|denial| denial.refusal);
-        let entity = self.request.ok().and_then(|it| it.action()).map(|it| &it.entity);
+        let entity = self.request.ok().and_then(|it| it.rule()).map(|it| &it.entity);
         let named = self.model();
         let entity = match entity {
             Some(Entity::Named(name)) => Some(*name),

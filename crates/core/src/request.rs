@@ -10,7 +10,7 @@ mod path;
 use memchr::memchr;
 
 use crate::{
-    api::{Action, ApiStyle, Apis, MatchedSurface},
+    api::{ApiStyle, Apis, MatchedApi, MatchedRule},
     body::{self, Body, BodyForm, ModelName, ResourceGate},
     domain::DomainRef,
     principal::Principal,
@@ -119,7 +119,7 @@ pub struct AuthRequest<'a> {
 #[derive(Debug)]
 pub struct ParsedRequest<'a> {
     /// The rule for the request; `None` if no rule names it.
-    pub action: Option<Action<'a>>,
+    pub rule: Option<MatchedRule<'a>>,
     /// The API and the path of the request; `None` if its path belongs to no API.
     pub api_path: Option<ApiPath<'a>>,
     /// The domain that the request names. It need not exist.
@@ -135,8 +135,8 @@ impl<'a> AuthRequest<'a> {
     }
 
     /// Returns the rule for the request; `None` if no rule names it.
-    pub fn action(&self) -> Option<&Action<'a>> {
-        self.parsed.action.as_ref()
+    pub fn rule(&self) -> Option<&MatchedRule<'a>> {
+        self.parsed.rule.as_ref()
     }
 
     /// Returns the API and the path of the request; `None` if its path belongs to no API.
@@ -191,7 +191,7 @@ impl<'a> RejectedRequest<'a> {
 /// wrong. It is found once, for the decision, the mode and the record. It grants nothing.
 #[derive(Clone, Debug)]
 pub struct ApiPath<'a> {
-    surface: MatchedSurface<'a>,
+    api: MatchedApi<'a>,
     path: &'a str,
     /// The query with its `?`; empty if there is none.
     query: &'a str,
@@ -200,30 +200,30 @@ pub struct ApiPath<'a> {
 impl<'a> ApiPath<'a> {
     /// Returns the domain that the request names, which need not exist.
     pub fn domain(&self) -> Option<DomainRef> {
-        DomainRef::parse(&self.surface.domain(self.path)?)
+        DomainRef::parse(&self.api.domain(self.path)?)
     }
 
     /// Returns the rule for a request with this method.
-    pub fn action(&self, method: &str) -> Option<Action<'a>> {
-        self.surface.action_with(method, self.path, self.query)
+    pub fn rule(&self, method: &str) -> Option<MatchedRule<'a>> {
+        self.api.rule_with_query(method, self.path, self.query)
     }
 
     /// Returns whether the rule for a request with this method permits a WebSocket.
     pub fn may_become_websocket(&self, method: &str) -> bool {
-        self.surface.may_become_websocket(method, self.path)
+        self.api.may_become_websocket(method, self.path)
     }
 
     /// Returns the names of the cookies that must not reach a backend.
     pub fn cookies(&self) -> &'a [Box<str>] {
-        self.surface.cookies()
+        self.api.cookies()
     }
 
     /// Finds the API and the path of a request, without reading its credential.
     pub fn of(authority: &'a str, target: &'a str, apis: &'a Apis) -> Option<Self> {
         let as_sent = without_query(target);
-        let surface = apis.surface(authority, as_sent)?;
-        let path = canonical_path(target, surface.root(as_sent).unwrap_or(as_sent)).ok()?;
-        Some(Self { surface, path, query: target.get(as_sent.len()..).unwrap_or_default() })
+        let api = apis.find(authority, as_sent)?;
+        let path = canonical_path(target, api.root(as_sent).unwrap_or(as_sent)).ok()?;
+        Some(Self { api, path, query: target.get(as_sent.len()..).unwrap_or_default() })
     }
 }
 
@@ -245,9 +245,9 @@ where
 {
     let as_sent = without_query(parts.target);
     // The API is found before anything is refused, so that every refusal has the API's form.
-    let surface = apis.surface(parts.authority, as_sent);
-    let api_style = surface.as_ref().map_or_else(ApiStyle::default, |surface| surface.api_style());
-    let root = surface.as_ref().and_then(|surface| surface.root(as_sent));
+    let api = apis.find(parts.authority, as_sent);
+    let api_style = api.as_ref().map_or_else(ApiStyle::default, |api| api.api_style());
+    let root = api.as_ref().and_then(|api| api.root(as_sent));
     let path = match canonical_path(parts.target, root.unwrap_or(as_sent)) {
         Ok(path) => path,
         Err(refusal) => return Err(RejectedRequest::new(refusal, None, api_style)),
@@ -258,7 +258,7 @@ where
         return Err(RejectedRequest::new(refusal, None, api_style));
     }
     let query = &parts.target[as_sent.len()..];
-    let api_path = surface.map(|surface| ApiPath { surface, path, query });
+    let api_path = api.map(|api| ApiPath { api, path, query });
     if !query.is_empty() && credential::in_query(query, tokens) {
         let refusal = Refusal::BadRequest(MalformedPart::TokenInQuery);
         return Err(RejectedRequest::new(refusal, api_path, api_style));
@@ -276,10 +276,10 @@ where
                         && api_path.may_become_websocket(parts.method)
                 })
             };
-            let action = api_path.as_ref().filter(served);
-            let action = action.and_then(|api_path| api_path.action(parts.method));
+            let served = api_path.as_ref().filter(served);
+            let rule = served.and_then(|api_path| api_path.rule(parts.method));
             let domain = api_path.as_ref().and_then(ApiPath::domain);
-            let parsed = ParsedRequest { action, api_path, domain, api_style };
+            let parsed = ParsedRequest { rule, api_path, domain, api_style };
             Ok(AuthRequest { token, parsed })
         }
         Err(RefusedCredential { refusal, among }) => {

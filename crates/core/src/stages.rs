@@ -15,7 +15,7 @@
 use std::sync::Arc;
 
 use crate::{
-    api::Action,
+    api::MatchedRule,
     backend::{Backend, BackendName},
     clock::Moment,
     decide::{self, AuthorizationProgress, ModelReading},
@@ -36,7 +36,7 @@ pub struct Authenticated<'s> {
 #[derive(Debug)]
 pub struct Located<'s> {
     principal: &'s Principal,
-    action: &'s Action<'s>,
+    rule: &'s MatchedRule<'s>,
     domain: &'s DomainRef,
 }
 
@@ -65,8 +65,8 @@ impl<'s> Authenticated<'s> {
     /// token names the domain.
     pub fn locate(self) -> Result<Located<'s>, Denial> {
         let Self { request, principal } = self;
-        let (action, domain) = decide::domain_of(principal, request.action(), request.domain())?;
-        Ok(Located { principal, action, domain })
+        let (rule, domain) = decide::domain_of(principal, request.rule(), request.domain())?;
+        Ok(Located { principal, rule, domain })
     }
 }
 
@@ -78,7 +78,7 @@ impl<'s> Located<'s> {
 
     /// Returns the backend to look up, if the rule or its table names one.
     pub fn backend(&self) -> Option<&'s BackendName> {
-        self.action.upstream
+        self.rule.upstream
     }
 
     /// Authorizes the request, as far as this is possible without its body. `domain` and `backend` are
@@ -93,6 +93,6 @@ impl<'s> Located<'s> {
         backend: Option<&'s Backend>,
         reading: ModelReading,
     ) -> Result<AuthorizationProgress<'s, 's>, Denial> {
-        decide::authorize(self.principal, self.action, domain, backend, reading)
+        decide::authorize(self.principal, self.rule, domain, backend, reading)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::{
-    api::{Action, Entity},
+    api::{Entity, MatchedRule},
     body::BodyForm,
     clock::Moment,
     decide::{
@@ -55,7 +55,7 @@ pub fn listing<T>(
     let digest = TokenDigest::from_bytes([0; 32]);
     let valid = Moment(0)..Moment(1);
     let principal = Principal::new(token, digest, valid, false, owner, true, vec![grants]);
-    let action = Action {
+    let rule = MatchedRule {
         domain: "acme".into(),
         operation: Read,
         entity_type: EntityType::Models,
@@ -64,7 +64,7 @@ pub fn listing<T>(
         answer: Some(ListForm::OpenaiModels),
     };
     let domain = acme();
-    match authorize(&principal, &action, Some(&domain), None, ModelReading::WhenNeeded) {
+    match authorize(&principal, &rule, Some(&domain), None, ModelReading::WhenNeeded) {
         Ok(AuthorizationProgress::Authorized(Authorized::List(listing))) => {
             then(listing.for_tests(form, model))
         }
@@ -81,7 +81,7 @@ pub fn awaits_body() -> AwaitsBody {
     let (token, owner) = (TokenId(Uuid::from_u128(7)), UserId(Uuid::from_u128(8)));
     let (digest, valid) = (TokenDigest::from_bytes([0; 32]), Moment(0)..Moment(1));
     let principal = Principal::new(token, digest, valid, false, owner, true, vec![grants]);
-    let action = Action {
+    let rule = MatchedRule {
         domain: "acme".into(),
         operation: chat,
         entity_type: EntityType::Models,
@@ -90,7 +90,7 @@ pub fn awaits_body() -> AwaitsBody {
         answer: None,
     };
     let domain = acme();
-    match authorize(&principal, &action, Some(&domain), None, ModelReading::WhenNeeded) {
+    match authorize(&principal, &rule, Some(&domain), None, ModelReading::WhenNeeded) {
         Ok(AuthorizationProgress::NeedsModel(needs)) => needs.await_body(),
         other => panic!("{other:?}"),
     }

@@ -11,7 +11,7 @@ mod status;
 pub(crate) use self::{challenge::challenge, error_body::ErrorBody};
 pub use self::{error_body::message_of, no_model::no_model, status::ErrorStatus};
 use crate::{
-    api::{Action, Apis, ErrorStyle},
+    api::{Apis, ErrorStyle, MatchedRule},
     domain::Domain,
     operation::EntityType,
     principal::Principal,
@@ -38,7 +38,7 @@ pub struct MessageContext<'a> {
     /// The domain on which the denial is based.
     pub domain: Option<&'a Domain>,
     /// The rule for the request.
-    pub action: Option<&'a Action<'a>>,
+    pub rule: Option<&'a MatchedRule<'a>>,
     /// The model that the body names, if it was read.
     pub model: Option<&'a str>,
 }
@@ -150,7 +150,7 @@ fn not_a_token(what: NotAToken) -> &'static str {
 
 /// Returns whether a denial is about the model of the request.
 pub(crate) fn is_about_model(denial: &Denial, context: &MessageContext<'_>) -> bool {
-    let of_models = || context.action.is_none_or(|action| action.entity_type == EntityType::Models);
+    let of_models = || context.rule.is_none_or(|rule| rule.entity_type == EntityType::Models);
     match denial.refusal {
         Refusal::NoModel(why) => !why.kind().is_temporary(),
         Refusal::OtherEntity(_) => of_models(),

@@ -1,7 +1,7 @@
 //! Compiles tables, and refuses tables that conflict with one another.
 
 use super::{
-    Apis, Surface, TableError, TableErrors,
+    Api, Apis, TableError, TableErrors,
     host::HostPattern,
     table::{self, Table},
     table_source::TableSource,
@@ -36,7 +36,7 @@ impl Apis {
             HostPattern::Exact(host) => self.at.entry(host.clone()).or_default(),
             HostPattern::Under(suffix) => self.under.entry(suffix.clone()).or_default(),
         };
-        mounts.insert(&table.mount, self.surfaces.len());
+        mounts.insert(&table.mount, self.all.len());
         let mut tree = Tree::default();
         for (number, row) in table.rows.iter().enumerate() {
             tree.overlapping(&row.rule.template, &mut |earlier: &usize| {
@@ -56,7 +56,7 @@ impl Apis {
             });
             tree.insert(&row.rule.template, number);
         }
-        self.surfaces.push(Surface {
+        self.all.push(Api {
             name: table.name,
             host: table.host,
             mount: table.mount,

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use serde_saphyr::Spanned;
 
-use super::{Apis, Surface, template::Template};
+use super::{Api, Apis, template::Template};
 use crate::{
     vocabulary::{UnknownWord, vocabulary},
     yaml::{Placed, YamlNode, line},
@@ -52,16 +52,16 @@ impl Apis {
     /// whose mount is missing, so the style is that of the API with a prefix of the path, and otherwise
     /// OpenAI's.
     pub fn error_style(&self, authority: &str, path: &str) -> ErrorStyle {
-        if let Some(matched) = self.surface(authority, path) {
-            return matched.surface.error_style(path);
+        if let Some(matched) = self.find(authority, path) {
+            return matched.api.error_style(path);
         }
-        let here = self.surfaces.iter().filter(|surface| surface.host.covers(authority));
-        let longest = here.filter_map(|surface| surface.errors.longest(path)).max_by_key(|it| it.0);
+        let here = self.all.iter().filter(|api| api.host.covers(authority));
+        let longest = here.filter_map(|api| api.errors.longest(path)).max_by_key(|it| it.0);
         longest.map_or(ErrorStyle::Openai, |(_, style)| style)
     }
 }
 
-impl Surface {
+impl Api {
     /// Returns the style of errors about one of the API's paths.
     pub(super) fn error_style(&self, path: &str) -> ErrorStyle {
         self.errors.of(below(path, self.mount.segments.len()))

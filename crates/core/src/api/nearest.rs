@@ -9,7 +9,7 @@
 use std::fmt::Write as _;
 
 use super::{
-    Apis, DomainSource, ErrorStyle, Method, Rule, Surface,
+    Api, Apis, DomainSource, ErrorStyle, Method, Rule,
     template::{Segment, Template},
 };
 
@@ -36,17 +36,17 @@ const TOO_FAR: u32 = 48;
 #[derive(Debug)]
 pub struct Nearest<'a> {
     /// The API to which the request belongs.
-    pub own: Option<&'a Surface>,
+    pub own: Option<&'a Api>,
     /// The nearest rule, if one is near enough.
     pub rule: Option<NearestRule<'a>>,
     /// Every API at this host, if the request belongs to none.
-    pub others: Vec<&'a Surface>,
+    pub others: Vec<&'a Api>,
 }
 
 /// A rule that the client may have meant.
 #[derive(Clone, Copy, Debug)]
 pub struct NearestRule<'a> {
-    surface: &'a Surface,
+    api: &'a Api,
     rule: &'a Rule,
     /// The method of the request if the rule has it, otherwise a method of the rule.
     pub method: Method,
@@ -63,24 +63,24 @@ impl Apis {
         path: &'a str,
         known: bool,
     ) -> Nearest<'a> {
-        let own = self.surface(authority, path).map(|matched| matched.surface);
+        let own = self.find(authority, path).map(|matched| matched.api);
         let others: Vec<_> = match own {
             Some(_) => Vec::new(),
-            None => self.surfaces.iter().filter(|it| it.host.covers(authority)).collect(),
+            None => self.all.iter().filter(|it| it.host.covers(authority)).collect(),
         };
         let skipped = own.filter(|_| known).map_or(0, |own| own.mount.segments.len());
         let given = last_segments(path, skipped);
         let mut search =
             Search { given: &given, method: Method::of(method), left: MAX_COMPARISONS };
         let mut best: Option<(u32, NearestRule<'a>)> = None;
-        for surface in own.into_iter().chain(others.iter().copied()) {
-            for rule in &surface.rules {
+        for api in own.into_iter().chain(others.iter().copied()) {
+            for rule in &api.rules {
                 if search.left == 0 {
                     break;
                 }
                 let most = best.as_ref().map_or(TOO_FAR, |(cost, _)| *cost);
-                if let Some((cost, method)) = search.compare(surface, rule, most) {
-                    best = Some((cost, NearestRule { surface, rule, method }));
+                if let Some((cost, method)) = search.compare(api, rule, most) {
+                    best = Some((cost, NearestRule { api, rule, method }));
                 }
             }
         }
@@ -88,7 +88,7 @@ impl Apis {
     }
 }
 
-impl Surface {
+impl Api {
     /// Returns the beginning of the paths of this API, with the domain if it is given.
     pub fn mounted_at(&self, domain: Option<&str>) -> String {
         written(&self.mount, domain)
@@ -129,7 +129,7 @@ impl NearestRule<'_> {
 
     /// Returns the path of the base URL with which a client reaches the rule.
     pub fn base(&self, domain: Option<&str>) -> String {
-        self.surface.base(Some(self.rule), domain)
+        self.api.base(Some(self.rule), domain)
     }
 }
 
@@ -170,12 +170,12 @@ struct Search<'s> {
 impl Search<'_> {
     /// Returns the distance of the request from a rule, and the method. Returns `None` if the distance is
     /// `most` or more, or if they have no word in common.
-    fn compare(&mut self, surface: &Surface, rule: &Rule, most: u32) -> Option<(u32, Method)> {
+    fn compare(&mut self, api: &Api, rule: &Rule, most: u32) -> Option<(u32, Method)> {
         let (method, other) = match self.method.filter(|method| rule.methods.contains(*method)) {
             Some(method) => (method, 0),
             None => (rule.methods.first()?, A_METHOD),
         };
-        let wanted = rule.template.segments.get(surface.mount.segments.len()..)?;
+        let wanted = rule.template.segments.get(api.mount.segments.len()..)?;
         self.left = self.left.saturating_sub((wanted.len() + 1) * (self.given.len() + 1));
         // The distance of each beginning of the given path from the beginning of the wanted path.
         let mut row = [0; MAX_SEGMENTS + 1];
@@ -363,7 +363,7 @@ mod tests {
         let table = format!("name: x\nmount: /p/{{domain}}\nerrors: openai\nrules:\n{rules}");
         let source = super::super::TableSource { file: "t".into(), text: table };
         let apis = Apis::compile(&[source]).unwrap();
-        let surface = &apis.surfaces[0];
+        let api = &apis.all[0];
         for path in [
             format!("/p/acme{}", "/a".repeat(2000)),
             format!("/p/acme{}", "/completionz".repeat(300)),
@@ -372,8 +372,8 @@ mod tests {
             let given = last_segments(&path, 2);
             assert!(given.len() <= MAX_SEGMENTS, "{path:.40}");
             let mut search = Search { given: &given, method: None, left: MAX_COMPARISONS };
-            let compared = surface.rules.iter().take_while(|rule| {
-                search.compare(surface, rule, TOO_FAR);
+            let compared = api.rules.iter().take_while(|rule| {
+                search.compare(api, rule, TOO_FAR);
                 search.left > 0
             });
             let count = compared.count();

@@ -46,8 +46,8 @@ fn a_rule_names_its_backend_over_its_table() {
     let upstreams = |head: &str| {
         let apis = compile(&format!("{head}rules:\n{rules}")).unwrap();
         let of = |path| {
-            let action = apis.surface("h", path).unwrap().action("GET", path).unwrap();
-            action.upstream.map(ToString::to_string)
+            let rule = apis.find("h", path).unwrap().rule("GET", path).unwrap();
+            rule.upstream.map(ToString::to_string)
         };
         let named = apis.upstreams().next().unwrap().1.into_iter().map(ToString::to_string);
         (of("/p/x/a"), of("/p/x/b"), named.collect::<Vec<_>>())

@@ -168,7 +168,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        api::{Action, Entity},
+        api::{Entity, MatchedRule},
         clock::Moment,
         credential::Sealed,
         decide::{AuthorizationProgress, Authorized, ModelReading, authorize},
@@ -212,7 +212,7 @@ mod tests {
         answer: Option<ListForm>,
         entity: Entity<'_>,
     ) -> Result<Authorized<'p>, Denial> {
-        let action = Action {
+        let rule = MatchedRule {
             domain: "acme".into(),
             operation: Read,
             entity_type: M,
@@ -221,7 +221,7 @@ mod tests {
             answer,
         };
         let domain = Arc::new(domain.clone());
-        match authorize(principal, &action, Some(&domain), None, ModelReading::WhenNeeded)? {
+        match authorize(principal, &rule, Some(&domain), None, ModelReading::WhenNeeded)? {
             AuthorizationProgress::Authorized(authorized) => Ok(authorized),
             AuthorizationProgress::NeedsModel(needs) => needs.with(Err(NoModel::NotShown)),
         }

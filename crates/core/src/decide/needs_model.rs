@@ -50,15 +50,15 @@ impl<'p> NeedsModel<'p, '_> {
 
     /// Ends the first of two steps: the gateway is asked for the body.
     pub fn await_body(&self) -> AwaitsBody {
-        let Permitted { principal, action, .. } = self.permitted;
+        let Permitted { principal, rule, .. } = self.permitted;
         let Principal { token, owner, .. } = *principal;
-        AwaitsBody { token, owner, operation: action.operation, form: self.form }
+        AwaitsBody { token, owner, operation: rule.operation, form: self.form }
     }
 
     /// Refuses the request for a reason other than its model.
     pub fn refused(&self, refusal: Refusal) -> Denial {
-        let Permitted { principal, action, .. } = self.permitted;
-        Denial { refusal, ..denied(principal, Some(action)) }
+        let Permitted { principal, rule, .. } = self.permitted;
+        Denial { refusal, ..denied(principal, Some(rule)) }
     }
 }
 

@@ -37,7 +37,7 @@ fn a_backend_that_the_table_names_is_the_whole_answer() {
     domain.open_credentials(|_, _| OpenedCredential::presumed(Some(key("domain"))));
     let domain = Arc::new(domain);
     let decide = |upstream: Option<&BackendName>, own: Option<&Backend>, operation| {
-        let action = Action {
+        let rule = MatchedRule {
             domain: "acme".into(),
             operation,
             entity_type: EntityType::Scim,
@@ -45,7 +45,7 @@ fn a_backend_that_the_table_names_is_the_whole_answer() {
             upstream,
             answer: None,
         };
-        match authorize(&principal, &action, Some(&domain), own, ModelReading::WhenNeeded) {
+        match authorize(&principal, &rule, Some(&domain), own, ModelReading::WhenNeeded) {
             Ok(AuthorizationProgress::Authorized(Authorized::Permit(permit))) => {
                 Ok((permit.upstream().to_owned(), permit.credential().cloned()))
             }

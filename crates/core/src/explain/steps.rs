@@ -5,7 +5,7 @@ use super::{
     words::{about, list, misspelt, moment, scope_miss},
 };
 use crate::{
-    api::{Action, Method},
+    api::{MatchedRule, Method},
     backend::{Backend, UnopenedCredential},
     domain::{Domain, DomainRef},
     model_list::UsableModels,
@@ -74,7 +74,7 @@ impl<'e> Walk<'e> {
 
     fn walk(&mut self) -> Result<(), Failed> {
         self.path()?;
-        self.surface();
+        self.api();
         self.credential()?;
         let Evidence { request: Ok(request), principal: Some(principal), .. } = *self.evidence
         else {
@@ -82,12 +82,12 @@ impl<'e> Walk<'e> {
         };
         self.proven(request);
         self.state(principal)?;
-        let action = self.rule(request)?;
-        let (domain, grants) = self.domain(principal, action)?;
-        self.permission(domain, grants, action)?;
-        self.body(domain, grants, action)?;
-        self.scope(grants, action)?;
-        self.model(domain, action)?;
+        let rule = self.rule(request)?;
+        let (domain, grants) = self.domain(principal, rule)?;
+        self.permission(domain, grants, rule)?;
+        self.body(domain, grants, rule)?;
+        self.scope(grants, rule)?;
+        self.model(domain, rule)?;
         self.answer(domain, grants);
         Ok(())
     }
@@ -114,10 +114,10 @@ impl<'e> Walk<'e> {
         Ok(())
     }
 
-    fn surface(&mut self) {
+    fn api(&mut self) {
         let Evidence { apis, authority, .. } = *self.evidence;
-        let served = match apis.surface(authority, self.path_alone()) {
-            Some(surface) => format!("`{}`", surface.name()),
+        let served = match apis.find(authority, self.path_alone()) {
+            Some(api) => format!("`{}`", api.name()),
             None => "belongs to no API, by host and path".to_owned(),
         };
         self.passed("api", served);
@@ -201,26 +201,25 @@ impl<'e> Walk<'e> {
         }
     }
 
-    fn rule(&mut self, request: &'e AuthRequest<'e>) -> Result<&'e Action<'e>, Failed> {
+    fn rule(&mut self, request: &'e AuthRequest<'e>) -> Result<&'e MatchedRule<'e>, Failed> {
         let method = self.evidence.method;
-        let Some(action) = request.action() else { return self.no_rule() };
-        let Action { operation, entity_type: on, .. } = action;
+        let Some(rule) = request.rule() else { return self.no_rule() };
+        let MatchedRule { operation, entity_type: on, .. } = rule;
         self.passed("rule", format!("{method} here is {operation} on {on}"));
-        Ok(action)
+        Ok(rule)
     }
 
     fn no_rule<T>(&self) -> Result<T, Failed> {
         let Evidence { apis, authority, method, .. } = *self.evidence;
         let path = self.path_alone();
-        let surface = || apis.surface(authority, path);
-        if surface().is_none() {
+        let api = || apis.find(authority, path);
+        if api().is_none() {
             let names: Vec<&str> = apis.list().map(|(name, _)| name).collect();
             let nearest =
                 format!("the APIs are {}; the table of each says where it is", list(names));
             return failed("rule", "the request belongs to no API", Some(nearest));
         }
-        let has_rule =
-            |method: &&str| surface().is_some_and(|it| it.action(method, path).is_some());
+        let has_rule = |method: &&str| api().is_some_and(|it| it.rule(method, path).is_some());
         let methods = Method::ALL.iter().map(|method| method.as_str());
         let methods: Vec<_> = methods.filter(has_rule).collect();
         let nearest = match methods.is_empty() {
@@ -234,9 +233,9 @@ impl<'e> Walk<'e> {
     fn domain(
         &mut self,
         principal: &'e Principal,
-        action: &Action<'_>,
+        rule: &MatchedRule<'_>,
     ) -> Result<(&'e Domain, &'e DomainGrants), Failed> {
-        let named = &action.domain;
+        let named = &rule.domain;
         let Some(reference) = DomainRef::parse(named) else {
             let detail =
                 format!("`{named}` is neither a slug nor an id in lower case with hyphens");
@@ -269,18 +268,18 @@ impl<'e> Walk<'e> {
         &mut self,
         domain: &Domain,
         grants: &DomainGrants,
-        action: &Action<'_>,
+        rule: &MatchedRule<'_>,
     ) -> Result<(), Failed> {
-        let (slug, operation) = (&domain.slug, action.operation);
+        let (slug, operation) = (&domain.slug, rule.operation);
         if grants.permits(operation) {
             self.passed("permission", format!("the owner's roles in {slug} include {operation}"));
             return Ok(());
         }
         let held = list(grants.permitted().iter().map(Operation::as_str));
         let detail = format!("the owner's roles in {slug} lack {operation}; they have {held}");
-        let nearest = match self.covered(grants, action) {
+        let nearest = match self.covered(grants, rule) {
             true => format!("has the scope, but the owner's roles in {slug} lack {operation}"),
-            false => format!("no scope covers it either: {}", self.miss(grants, action)),
+            false => format!("no scope covers it either: {}", self.miss(grants, rule)),
         };
         failed("permission", detail, Some(nearest))
     }
@@ -291,13 +290,13 @@ impl<'e> Walk<'e> {
         &self,
         domain: &Domain,
         grants: &DomainGrants,
-        action: &Action<'_>,
+        rule: &MatchedRule<'_>,
     ) -> Result<(), Failed> {
         let why = match self.refusal {
             Some(Refusal::NoModel(why)) => why,
             _ => return Ok(()),
         };
-        let needs = if !grants.scoped(action.operation, action.entity_type, None) {
+        let needs = if !grants.scoped(rule.operation, rule.entity_type, None) {
             "the token's scopes name particular models"
         } else if domain.lists_models() {
             "the domain lists its models"
@@ -319,9 +318,9 @@ impl<'e> Walk<'e> {
         )
     }
 
-    fn scope(&mut self, grants: &DomainGrants, action: &Action<'_>) -> Result<(), Failed> {
-        let (operation, on) = (action.operation, about(action.entity_type, self.entity));
-        let covered = self.covered(grants, action);
+    fn scope(&mut self, grants: &DomainGrants, rule: &MatchedRule<'_>) -> Result<(), Failed> {
+        let (operation, on) = (rule.operation, about(rule.entity_type, self.entity));
+        let covered = self.covered(grants, rule);
         if self.answered && !covered {
             let detail = format!("scopes cover {operation} on some models");
             self.passed("scope", detail);
@@ -329,15 +328,15 @@ impl<'e> Walk<'e> {
         }
         if !covered {
             let detail = format!("no scope covers {operation} on {on}");
-            return failed("scope", detail, Some(self.miss(grants, action)));
+            return failed("scope", detail, Some(self.miss(grants, rule)));
         }
         self.passed("scope", format!("a scope covers {operation} on {on}"));
         Ok(())
     }
 
     /// Examines the model in the domain's list, and its upstream.
-    fn model(&mut self, domain: &Domain, action: &Action<'_>) -> Result<(), Failed> {
-        let model = self.entity.filter(|_| action.entity_type == EntityType::Models);
+    fn model(&mut self, domain: &Domain, rule: &MatchedRule<'_>) -> Result<(), Failed> {
+        let model = self.entity.filter(|_| rule.entity_type == EntityType::Models);
         match (domain.lists_models(), model) {
             (true, Some(model)) if domain.upstream_for(Some(model)).is_none() => {
                 let slug = &domain.slug;
@@ -358,7 +357,7 @@ impl<'e> Walk<'e> {
             }
             (_, None) => self.passed("model", "nothing depends on it"),
         }
-        let (upstream, credential) = match action.upstream {
+        let (upstream, credential) = match rule.upstream {
             None => {
                 let upstream = domain.upstream_for(model).unwrap_or_default();
                 (upstream, domain.credential_for(upstream))
@@ -411,11 +410,11 @@ impl<'e> Walk<'e> {
         self.passed("answer", detail);
     }
 
-    fn covered(&self, grants: &DomainGrants, action: &Action<'_>) -> bool {
-        grants.scoped(action.operation, action.entity_type, self.entity)
+    fn covered(&self, grants: &DomainGrants, rule: &MatchedRule<'_>) -> bool {
+        grants.scoped(rule.operation, rule.entity_type, self.entity)
     }
 
-    fn miss(&self, grants: &DomainGrants, action: &Action<'_>) -> String {
-        scope_miss(grants, action.operation, action.entity_type, self.entity)
+    fn miss(&self, grants: &DomainGrants, rule: &MatchedRule<'_>) -> String {
+        scope_miss(grants, rule.operation, rule.entity_type, self.entity)
     }
 }

@@ -22,7 +22,7 @@ pub(super) fn message(context: &MessageContext<'_>) -> String {
     let mut text = format!("`{asked}` is not served here.");
     let Some(apis) = context.apis else { return text };
     let served =
-        ApiPath::of(context.authority, target, apis).filter(|it| it.action(method).is_some());
+        ApiPath::of(context.authority, target, apis).filter(|it| it.rule(method).is_some());
     match served {
         Some(api_path) if api_path.may_become_websocket(method) => {
             text.push_str(" It may become a WebSocket, and nothing else that `Upgrade` names.");

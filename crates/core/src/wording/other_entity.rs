@@ -23,8 +23,8 @@ const COMPARISONS: usize = 20_000;
 
 pub(super) fn message(denial: &Denial, limit: LimitedBy, context: &MessageContext<'_>) -> String {
     let operation = denial.operation.map_or("this", Operation::as_str);
-    let on = context.action.map_or(EntityType::Models, |action| action.entity_type);
-    let named = match context.action.map(|action| &action.entity) {
+    let on = context.rule.map_or(EntityType::Models, |rule| rule.entity_type);
+    let named = match context.rule.map(|rule| &rule.entity) {
         Some(Entity::Named(name)) => Some(*name),
         _ => context.model,
     };

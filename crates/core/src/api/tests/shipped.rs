@@ -7,8 +7,8 @@ type ExpectedRule<'a> = Option<(&'a str, Operation, EntityType, Entity<'a>)>;
 /// Host, method, path, and what it should come to.
 fn check(host: &str, method: &str, path: &str, expected: ExpectedRule<'_>) {
     let apis = shipped();
-    let action = apis.surface(host, path).and_then(|surface| surface.action(method, path));
-    let found = action.as_ref().map(|a| (&*a.domain, a.operation, a.entity_type, a.entity));
+    let rule = apis.find(host, path).and_then(|api| api.rule(method, path));
+    let found = rule.as_ref().map(|a| (&*a.domain, a.operation, a.entity_type, a.entity));
     assert_eq!(found, expected, "{host} {method} {path}");
 }
 
@@ -55,8 +55,8 @@ fn cube_ai() {
     ] {
         let path = format!("/proxy/acme/{path}");
         let apis = shipped();
-        let action = apis.surface("gateway", &path).and_then(|it| it.action("GET", &path));
-        assert_eq!(action.map(|action| action.answer), Some(form), "{path}");
+        let rule = apis.find("gateway", &path).and_then(|it| it.rule("GET", &path));
+        assert_eq!(rule.map(|rule| rule.answer), Some(form), "{path}");
     }
     let audit = (Operation::AuditLogRead, EntityType::Domains);
     check("GET", "/proxy/acme/audit/a/b", Some(("acme", audit.0, audit.1, Any)));
@@ -96,8 +96,8 @@ fn a_mount_may_end_with_a_slash() {
         ("/proxy/acme/v1/models/", None),
         ("/proxy/acme/v1/", None),
     ] {
-        let surface = apis.surface("", path).unwrap();
-        assert_eq!(surface.root(path), expected, "{path}");
+        let api = apis.find("", path).unwrap();
+        assert_eq!(api.root(path), expected, "{path}");
     }
 }
 
@@ -195,8 +195,8 @@ fn an_export_is_told_from_the_rest_by_naming_paths() {
         ("/proxy/acme/audit/export", Some(Operation::AuditLogExport)),
         ("/proxy/acme/audit/export/all", None),
     ] {
-        let action = apis.surface("", path).and_then(|surface| surface.action("GET", path));
-        assert_eq!(action.map(|action| action.operation), operation, "{path}");
+        let rule = apis.find("", path).and_then(|api| api.rule("GET", path));
+        assert_eq!(rule.map(|rule| rule.operation), operation, "{path}");
     }
 }
 
@@ -264,7 +264,7 @@ fn a_surface_is_known_before_its_rules() {
         ("elsewhere", "/proxy//x", None, Openai),
         ("elsewhere", "/v1/messages", None, Anthropic),
     ] {
-        assert_eq!(apis.surface(host, path).map(|it| it.name()), table, "{host} {path}");
+        assert_eq!(apis.find(host, path).map(|it| it.name()), table, "{host} {path}");
         assert_eq!(apis.error_style(host, path), errors, "{host} {path}");
     }
 }

@@ -33,7 +33,7 @@ use crate::{
     keyring::KeyRing,
     postgres::{AskError, Counters, Postgres},
     principal::Principal,
-    request::{self, ApiPath, RequestParts},
+    request::{self, ApiPath, RequestParts, without_query},
     resolve::{
         Found,
         postgres::{read_backends, read_domains, read_principals},
@@ -93,7 +93,7 @@ pub(super) async fn run(session: &Session, asked: Arguments) -> anyhow::Result<(
     let method = &*asked.method;
     let authority = &*asked.host;
     let target = &*asked.path;
-    let path = target.split_once('?').map_or(target, |(path, _)| path);
+    let path = without_query(target);
     let api_style =
         apis.find(authority, path).map_or_else(ApiStyle::default, |api| api.api_style());
     // The rule says how a body names the model. Finding the rule needs no body.

@@ -43,20 +43,11 @@ impl<'a, H> RequestParts<'a, H>
 where
     H: Fn(&str) -> Option<&'a str>,
 {
-    /// Returns the one model that the body names, if the query names none.
-    ///
-    /// # Errors
-    ///
-    /// Returns the reason why the body does not name exactly one model.
-    pub fn model(&self, form: BodyForm) -> Result<ModelName, NoModel> {
-        model(self.target, self.shown(), form, &mut |_| Ok(()))
-    }
-
     /// Checks whether the body could name one model, before any of it is shown.
     ///
     /// # Errors
     ///
-    /// Returns the reason why it could not, whatever it contains, as [`Self::model`] would.
+    /// Returns the reason why it could not, whatever it contains, as [`model`] would.
     pub fn may_name_a_model(&self, form: BodyForm) -> Result<(), NoModel> {
         if body::in_query(self.target).map_err(NoModel::Excessive)? {
             return Err(NoModel::InQuery);

@@ -14,6 +14,13 @@ use crate::{
     principal::UserId,
 };
 
+/// Adds operations ($2) to a role ($1).
+const INSERT_OPERATIONS: &str = "INSERT INTO patgate.role_operations (role_id, operation)
+     SELECT $1, unnest($2::text[]) ON CONFLICT DO NOTHING";
+/// Takes operations ($2) from a role ($1).
+const DELETE_OPERATIONS: &str =
+    "DELETE FROM patgate.role_operations WHERE role_id = $1 AND operation = ANY($2)";
+
 /// A role of a domain.
 #[derive(Clone, Debug, FromRow, serde::Serialize)]
 pub struct Role {
@@ -86,13 +93,8 @@ impl Store {
         name: &RoleName,
         operations: &[Operation],
     ) -> Result<Committed<()>, Error> {
-        let (mut change, slug, role) = self.changing_role(domain, name).await?;
-        change.outdate_role(role).await?;
-        insert_operations(&mut change.tx, role, operations).await?;
-        let details = json!({
-            "domain": slug, "role": name.as_str(), "operations": operations,
-        });
-        change.finish(AuditAction::RoleGrant, role, details, ()).await
+        self.change_operations(domain, name, operations, INSERT_OPERATIONS, AuditAction::RoleGrant)
+            .await
     }
 
     /// Takes operations from a role.
@@ -106,17 +108,25 @@ impl Store {
         name: &RoleName,
         operations: &[Operation],
     ) -> Result<Committed<()>, Error> {
+        self.change_operations(domain, name, operations, DELETE_OPERATIONS, AuditAction::RoleRevoke)
+            .await
+    }
+
+    /// Changes the operations of a role with `statement`, whose parameters are the role's id and the
+    /// operations.
+    async fn change_operations(
+        &self,
+        domain: &DomainRef,
+        name: &RoleName,
+        operations: &[Operation],
+        statement: &'static str,
+        action: AuditAction,
+    ) -> Result<Committed<()>, Error> {
         let (mut change, slug, role) = self.changing_role(domain, name).await?;
         change.outdate_role(role).await?;
-        sql("DELETE FROM patgate.role_operations WHERE role_id = $1 AND operation = ANY($2)")
-            .bind(role)
-            .bind(words(operations))
-            .execute(&mut *change.tx)
-            .await?;
-        let details = json!({
-            "domain": slug, "role": name.as_str(), "operations": operations,
-        });
-        change.finish(AuditAction::RoleRevoke, role, details, ()).await
+        sql(statement).bind(role).bind(words(operations)).execute(&mut *change.tx).await?;
+        let details = json!({ "domain": slug, "role": name.as_str(), "operations": operations });
+        change.finish(action, role, details, ()).await
     }
 
     /// Gives a role to a user.
@@ -169,6 +179,8 @@ impl Store {
         change.finish(AuditAction::RoleRemoveMember, role, details, ()).await
     }
 
+    /// Begins a change of a role, and returns it with the domain's slug and the role's id. The role's
+    /// row is locked until the end of the change.
     async fn changing_role(
         &self,
         domain: &DomainRef,
@@ -202,22 +214,8 @@ pub(super) async fn insert(
         .execute(&mut *tx)
         .await
         .map_err(|error| Error::exists(error, ObjectKind::Role, name))?;
-    insert_operations(tx, id, operations).await?;
+    sql(INSERT_OPERATIONS).bind(id).bind(words(operations)).execute(&mut *tx).await?;
     Ok(id)
-}
-
-async fn insert_operations(
-    tx: &mut PgConnection,
-    role: Uuid,
-    operations: &[Operation],
-) -> Result<(), Error> {
-    sql("INSERT INTO patgate.role_operations (role_id, operation) SELECT $1, unnest($2::text[])
-         ON CONFLICT DO NOTHING")
-    .bind(role)
-    .bind(words(operations))
-    .execute(&mut *tx)
-    .await?;
-    Ok(())
 }
 
 pub(super) async fn list(tx: &mut PgConnection, domain: DomainId) -> Result<Vec<Role>, Error> {

@@ -9,6 +9,7 @@ use crate::{
     decide::AnsweredList,
     decision::Decision,
     explain::{Evidence, Explanation},
+    request::without_query,
     wire::response::DecodedAnswer,
     wording,
 };
@@ -60,7 +61,7 @@ impl<'a> CheckReport<'a> {
         let model = permit.and_then(|permit| permit.model());
         Self {
             method: evidence.method,
-            path: evidence.target.split_once('?').map_or(evidence.target, |(path, _)| path),
+            path: without_query(evidence.target),
             outcome: decision.outcome().as_str(),
             status: answer::status(decision, evidence.api_style()),
             code: decision.code(),

@@ -14,7 +14,11 @@ use super::{
     expected::{DecodeRefusal, WAY, agree, any_field},
     *,
 };
-use crate::{body::BodyForm, refusal::NoModel, request::RequestParts};
+use crate::{
+    body::BodyForm,
+    refusal::NoModel,
+    request::{RequestParts, model},
+};
 
 fn message(http: envoy::attribute_context::HttpRequest) -> Vec<u8> {
     let request = envoy::attribute_context::Request { http: Some(http), ..Default::default() };
@@ -184,7 +188,8 @@ fn a_header_that_is_not_utf_8_only_ever_refuses() {
             header: |name: &str| http.header(name),
             body: http.body,
         };
-        parts.model(BodyForm::Json).map(|name| name.as_str().to_owned())
+        let model = model(target, parts.shown(), BodyForm::Json, &mut |_| Ok(()));
+        model.map(|name| name.as_str().to_owned())
     };
     assert_eq!(read(None).as_deref(), Ok("m"));
     let refused = [NoModel::NotShown, NoModel::Cut, NoModel::Encoded, NoModel::NotJson];

@@ -12,7 +12,7 @@ use crate::{
     operation::{EntityType, Operation},
     principal::{DomainGrants, Principal},
     refusal::{MalformedPart, NoModel, Refusal},
-    request::{self, AuthRequest},
+    request::{self, AuthRequest, without_query},
     wording,
 };
 
@@ -97,8 +97,7 @@ impl<'e> Walk<'e> {
     }
 
     fn path_alone(&self) -> &'e str {
-        let target = self.evidence.target;
-        target.split_once('?').map_or(target, |(path, _)| path)
+        without_query(self.evidence.target)
     }
 
     fn path(&mut self) -> Result<(), Failed> {

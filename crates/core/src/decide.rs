@@ -9,9 +9,11 @@ mod authenticate;
 mod listing;
 mod needs_model;
 mod permit;
+mod upstream;
 
 use std::sync::Arc;
 
+pub(crate) use self::upstream::{NoUpstream, choose_upstream};
 pub use self::{
     authenticate::authenticate,
     listing::{AnsweredList, Listing, UnansweredList},
@@ -20,7 +22,7 @@ pub use self::{
 };
 use crate::{
     api::{Entity, MatchedRule},
-    backend::{Backend, UnopenedCredential},
+    backend::Backend,
     domain::{Domain, DomainRef},
     model_list::{ListForm, UsableModels},
     operation::EntityType,
@@ -163,25 +165,20 @@ impl<'p> Permitted<'p, '_> {
             }
         }
         let model = entity.filter(|_| on == EntityType::Models);
-        // The domain must be permitted to see the model wherever the request then goes.
-        let of_domain = domain.upstream_for(model).ok_or_else(|| another(LimitedBy::Domain))?;
-        let unavailable = |UnopenedCredential| Denial { refusal: Refusal::Unavailable, ..denied() };
-        let (upstream, credential) = match rule.upstream {
-            None => (of_domain, domain.credential_for(of_domain)),
-            // The domain's backend never takes its place: it has another credential.
-            Some(name) => {
-                let own = own.filter(|backend| backend.name() == name.as_str());
-                (name.as_str(), own.ok_or(UnopenedCredential).and_then(Backend::credential))
+        let upstream = choose_upstream(rule, domain, own, model).map_err(|why| match why {
+            NoUpstream::UnlistedModel => another(LimitedBy::Domain),
+            NoUpstream::UnknownBackend(_) | NoUpstream::UnopenedCredential(_) => {
+                Denial { refusal: Refusal::Unavailable, ..denied() }
             }
-        };
+        })?;
         let permit = Permit {
             token: principal.token,
             owner: principal.owner,
             domain: Arc::clone(domain),
             operation,
             model: model.map(Box::from),
-            upstream: upstream.into(),
-            credential: credential.map_err(unavailable)?.cloned(),
+            upstream: upstream.name.into(),
+            credential: upstream.credential.cloned(),
         };
         Ok(match form {
             None => Authorized::Permit(permit),

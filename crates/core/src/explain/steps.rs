@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     api::{MatchedRule, Method},
-    backend::{Backend, UnopenedCredential},
+    decide::{NoUpstream, choose_upstream},
     domain::{Domain, DomainRef},
     model_list::UsableModels,
     operation::{EntityType, Operation},
@@ -356,30 +356,30 @@ impl<'e> Walk<'e> {
             }
             (_, None) => self.passed("model", "nothing depends on it"),
         }
-        let (upstream, credential) = match rule.upstream {
-            None => {
-                let upstream = domain.upstream_for(model).unwrap_or_default();
-                (upstream, domain.credential_for(upstream))
-            }
-            Some(name) => {
-                let Some(backend) = self.evidence.backend else {
-                    let detail = format!(
-                        "the API table names the backend `{name}`, which does not \
-                                          exist"
-                    );
-                    let nearest = format!(
-                        "create it with `patgate backend create {name}`, or name another one as \
-                         `upstream` in the table; the domain's backend is not used instead"
-                    );
-                    return failed("upstream", detail, Some(nearest));
-                };
-                let detail = format!("`{name}`, which the API table names");
-                self.passed("upstream", detail);
-                (name.as_str(), Backend::credential(backend))
-            }
-        };
-        if credential == Err(UnopenedCredential) {
-            let detail = format!("the credential of `{upstream}` cannot be opened");
+        self.upstream(domain, rule, model)
+    }
+
+    /// Explains why no backend can serve the request, although it is permitted.
+    fn upstream(
+        &mut self,
+        domain: &Domain,
+        rule: &MatchedRule<'_>,
+        model: Option<&str>,
+    ) -> Result<(), Failed> {
+        let chosen = choose_upstream(rule, domain, self.evidence.backend, model);
+        if let Err(NoUpstream::UnknownBackend(name)) = chosen {
+            let detail = format!("the API table names the backend `{name}`, which does not exist");
+            let nearest = format!(
+                "create it with `patgate backend create {name}`, or name another one as \
+                 `upstream` in the table; the domain's backend is not used instead"
+            );
+            return failed("upstream", detail, Some(nearest));
+        }
+        if let Some(name) = rule.upstream {
+            self.passed("upstream", format!("`{name}`, which the API table names"));
+        }
+        if let Err(NoUpstream::UnopenedCredential(name)) = chosen {
+            let detail = format!("the credential of `{name}` cannot be opened");
             let nearest = "the key ring lacks its key, or something other than `patgate backend \
                            credential` changed or moved it";
             return failed("upstream", detail, Some(nearest.to_owned()));

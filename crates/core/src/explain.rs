@@ -53,10 +53,11 @@ pub struct Evidence<'a> {
     pub now: Moment,
 }
 
-/// One condition that had to hold.
+/// One condition of a request that patgate examines, in its turn: a step in what `patgate check`
+/// prints. The two checks of a gateway that asks twice are called steps, too, and are something else.
 #[derive(Debug, PartialEq, Serialize)]
 pub struct Step {
-    /// The condition that was examined.
+    /// The condition, in a word.
     pub step: &'static str,
     /// Whether the condition held.
     pub passed: bool,

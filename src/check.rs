@@ -131,7 +131,7 @@ impl Checker {
                 message_context: MessageContext::default(),
                 edits: HeaderEdits::default(),
             };
-            let decision = Decision::Deny(Refusal::Unavailable.into());
+            let decision = Decision::denied(Refusal::Unavailable);
             let mut ids = IdTexts::default();
             let grounds = Provenance::default();
             encode(&Answer::new(&decision, &grounds, &self.answers, &context, &mut ids))
@@ -438,14 +438,14 @@ fn before_the_start<'r>(
     let details = match parsed {
         Ok(request) => CheckDetails::of(request, Provenance::default()),
         Err(RejectedRequest { api_path, api_style, .. }) => {
-            CheckDetails { api_path, api_style, ..CheckDetails::default() }
+            CheckDetails::of_rejected(api_path, api_style)
         }
     };
-    (CheckOutcome::Decided(Decision::Deny(Refusal::Unavailable.into())), details)
+    (CheckOutcome::Decided(Decision::denied(Refusal::Unavailable)), details)
 }
 
 fn denied<'r>(refusal: Refusal) -> (CheckOutcome, CheckDetails<'r>) {
-    (CheckOutcome::Decided(Decision::Deny(refusal.into())), CheckDetails::default())
+    (CheckOutcome::Decided(Decision::denied(refusal)), CheckDetails::default())
 }
 
 /// Envoy makes a request id for each request. Any other value may be a client's, and is not

@@ -99,6 +99,11 @@ impl<'r> CheckDetails<'r> {
         Self { api_style, provenance, api_path, request, ..Self::default() }
     }
 
+    /// Collects what a request names that was rejected before its rule and its domain were read.
+    pub(super) fn of_rejected(api_path: Option<ApiPath<'r>>, api_style: ApiStyle) -> Self {
+        Self { api_path, api_style, ..Self::default() }
+    }
+
     /// What a denial of a request with these parts may say.
     pub(super) fn message_context<'a, H>(
         &'a self,

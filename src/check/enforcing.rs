@@ -39,7 +39,7 @@ impl Checker {
         };
         let (subject, provenance) = proven.unwrap_or_default();
         let refused = PendingDenial::new(Denial { subject, ..refusal.into() }, provenance);
-        (refused, CheckDetails { api_path, api_style, ..CheckDetails::default() })
+        (refused, CheckDetails::of_rejected(api_path, api_style))
     }
 
     /// Makes a decision from a denial.

@@ -8,7 +8,7 @@ use crate::{
     enforce::{UnenforcedVerdict, Verdict},
     operation::Operation,
     principal::UserId,
-    refusal::Denial,
+    refusal::{Denial, Refusal},
     token::TokenId,
 };
 
@@ -27,6 +27,11 @@ pub enum Decision {
 }
 
 impl Decision {
+    /// Denies a request of which nothing is known but this reason.
+    pub fn denied(refusal: Refusal) -> Self {
+        Self::Deny(refusal.into())
+    }
+
     /// Returns the verdict, enforced or not.
     pub fn outcome(&self) -> Verdict {
         match self {

@@ -40,7 +40,7 @@ pub(crate) use self::{
     step::CheckStep,
 };
 use crate::{
-    answer::{Answer, AnswerContext, AnswerSettings, IdTexts},
+    answer::{Answer, AnswerContext, AnswerSettings, ClientHeaders, IdTexts},
     api::{ApiStyle, Apis},
     body::ModelName,
     check::decision_log::DecisionLog,
@@ -50,7 +50,7 @@ use crate::{
     enforce::Enforcement,
     provenance::Provenance,
     refusal::{Denial, NoModel, Refusal},
-    request::{self, AuthRequest, HeaderEdits, RejectedRequest, RequestParts},
+    request::{self, AuthRequest, RejectedRequest, RequestParts},
     resolve::{LookupKind, Resolved, Resolver, Tiers, Unavailable},
     rollout::Mode,
     telemetry::{CheckSpan, Metrics, Traces},
@@ -125,16 +125,14 @@ impl Checker {
         catch_unwind(AssertUnwindSafe(finish)).unwrap_or_else(|_| {
             self.metrics.panicked();
             let id = parts.map_or("", RequestParts::request_id);
-            let context = AnswerContext {
-                request_id: if is_request_id(id) { id } else { "" },
-                api_style: ApiStyle::default(),
-                message_context: MessageContext::default(),
-                edits: HeaderEdits::default(),
-            };
+            let id = if is_request_id(id) { id } else { "" };
             let decision = Decision::denied(Refusal::Unavailable);
+            let headers =
+                ClientHeaders { header: |_: &str| None, cookies: &[], tokens: &self.tokens };
+            let (style, message) = (ApiStyle::default(), MessageContext::default());
+            let context = AnswerContext::new(&decision, headers, id, style, message);
             let mut ids = IdTexts::default();
-            let grounds = Provenance::default();
-            encode(&Answer::new(&decision, &grounds, &self.answers, &context, &mut ids))
+            encode(&Answer::new(&context, &Provenance::default(), &self.answers, &mut ids))
         })
     }
 
@@ -164,25 +162,12 @@ impl Checker {
         let header = |name: &str| parts.ok().and_then(|parts| (parts.header)(name));
         let request_id = header("x-request-id").filter(|id| is_request_id(id));
         let request_id = request_id.map_or_else(|| Uuid::new_v4().to_string().into(), Cow::from);
-        let cookies = details.cookies();
-        let edits = match &decision {
-            _ if decision.permit().is_some() => {
-                HeaderEdits::for_a_backend(header, cookies, &self.tokens)
-            }
-            Decision::Unenforced(_) => HeaderEdits::of_tokens(header, cookies, &self.tokens),
-            Decision::Allow(_) | Decision::AnswerList(_) | Decision::Deny(_) => {
-                HeaderEdits::default()
-            }
-        };
-        let message_context = parts.map_or_else(
-            |_| MessageContext::default(),
-            |parts| details.message_context(parts, apis),
-        );
-        let api_style = details.api_style;
-        let context = AnswerContext { request_id: &request_id, api_style, message_context, edits };
+        let headers = ClientHeaders { header, cookies: details.cookies(), tokens: &self.tokens };
+        let message = parts.map(|parts| details.message_context(parts, apis)).unwrap_or_default();
+        let style = details.api_style;
+        let context = AnswerContext::new(&decision, headers, &request_id, style, message);
         let mut ids = IdTexts::default();
-        let settings = &self.answers;
-        let answer = Answer::new(&decision, &details.provenance, settings, &context, &mut ids);
+        let answer = Answer::new(&context, &details.provenance, &self.answers, &mut ids);
         let encoded = encode(&answer);
         let method = parts.map_or("", |parts| parts.method);
         self.record(method, (decision, details), request_id, (call, span), started);

@@ -2,11 +2,13 @@
 //! removed, what the client gets otherwise, and what the proxy notes about it. An edge encodes it.
 //!
 //! An answer that lets a request on is hard to make. Its parts are private, and only two functions
-//! make one: [`Answer::new`], from a [`Decision`], and [`Answer::awaiting`], from an [`AwaitsBody`].
+//! make one: [`Answer::new`], from a [`Decision`] and what belongs to it ([`AnswerContext`]), and
+//! [`Answer::awaiting`], from an [`AwaitsBody`].
 //! A decision lets a request on only with a `Permit` or an `UnenforcedVerdict`, each of which is
 //! made in one place.
 
 mod allow;
+mod context;
 mod pass;
 mod reply;
 mod settings;
@@ -15,6 +17,7 @@ use std::{borrow::Cow, fmt, time::Duration};
 
 pub use self::{
     allow::{AGE_MS, Allow, IdTexts},
+    context::{AnswerContext, ClientHeaders},
     pass::Pass,
     reply::Reply,
     settings::{AnswerSettings, GUARD, credential_headers_except},
@@ -24,8 +27,7 @@ use crate::{
     decide::{AwaitsBody, UnansweredList},
     decision::Decision,
     provenance::{Provenance, Tier},
-    request::HeaderEdits,
-    wording::{ErrorStatus, MessageContext},
+    wording::ErrorStatus,
 };
 
 /// The answer to a check.
@@ -46,19 +48,6 @@ impl fmt::Debug for Answer<'_> {
     }
 }
 
-/// What an answer depends on besides the decision.
-#[derive(Debug)]
-pub struct AnswerContext<'a> {
-    /// The gateway's id of the request. The client gets it too, to find the request in the logs.
-    pub request_id: &'a str,
-    /// How the API that was called answers.
-    pub api_style: ApiStyle,
-    /// What a denial may say about the request.
-    pub message_context: MessageContext<'a>,
-    /// The changes of the client's own headers, if the request goes on.
-    pub edits: HeaderEdits,
-}
-
 /// A value in the metadata of an answer, for the proxy's access log, rate limits and guard.
 #[derive(Clone, Debug, PartialEq)]
 pub enum MetadataValue<'a> {
@@ -74,16 +63,16 @@ pub enum MetadataValue<'a> {
 pub type Metadatum<'a> = (&'static str, MetadataValue<'a>);
 
 impl<'a> Answer<'a> {
-    /// Returns the answer that carries out `decision`. `ids` is room for texts that it borrows.
+    /// Returns the answer that carries out the decision of `context`. `ids` is room for texts that it
+    /// borrows.
     #[inline(never)] // A stage of which `make bench-check` counts the instructions.
     pub fn new(
-        decision: &'a Decision,
+        context: &'a AnswerContext<'_>,
         provenance: &Provenance,
         settings: &'a AnswerSettings,
-        context: &'a AnswerContext<'_>,
         ids: &'a mut IdTexts,
     ) -> Self {
-        let edits = &context.edits;
+        let AnswerContext { decision, edits, .. } = context;
         match decision {
             Decision::Allow(permit) => {
                 Self::Allow(Allow::new(permit, None, provenance, settings, edits, ids))

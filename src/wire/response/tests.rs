@@ -13,7 +13,6 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     answer::{AnswerContext, IdTexts},
-    api::ApiStyle,
     credential::{Credential, CredentialHeader, CredentialScheme},
     decision::Decision,
     enforce::Enforcement,
@@ -40,11 +39,10 @@ fn with_answer<T>(
 ) -> T {
     let message_context =
         MessageContext { method: "GET", target: "/a?b", ..MessageContext::default() };
-    let api_style = ApiStyle::default();
-    let context = AnswerContext { request_id: "r-1", api_style, message_context, edits };
+    let context = AnswerContext::for_tests(decision, edits, message_context);
     let settings = AnswerSettings::new("x-", "gateway-7");
     let mut ids = IdTexts::default();
-    let answer = Answer::new(decision, &GROUNDS, &settings, &context, &mut ids);
+    let answer = Answer::new(&context, &GROUNDS, &settings, &mut ids);
     let read = read(&settings, &answer);
     then(&answer, read)
 }

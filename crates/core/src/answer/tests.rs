@@ -7,9 +7,10 @@ use crate::{
     enforce::Enforcement,
     model_list::ListForm,
     refusal::Refusal,
-    request::{CREDENTIAL_HEADERS, HeaderEdit},
+    request::{CREDENTIAL_HEADERS, HeaderEdit, HeaderEdits},
     rollout::Mode,
     testing,
+    wording::MessageContext,
 };
 
 const GROUNDS: Provenance = Provenance { tier: Tier::Redis, age: Duration::from_micros(1_234_567) };
@@ -19,11 +20,10 @@ fn with_answer<T>(
     edits: HeaderEdits,
     then: impl FnOnce(Answer<'_>) -> T,
 ) -> T {
-    let (api_style, message_context) = (ApiStyle::default(), MessageContext::default());
-    let context = AnswerContext { request_id: "r-1", api_style, message_context, edits };
+    let context = AnswerContext::for_tests(decision, edits, MessageContext::default());
     let settings = AnswerSettings::new("x-", "gateway-7");
     let mut ids = IdTexts::default();
-    then(Answer::new(decision, &GROUNDS, &settings, &context, &mut ids))
+    then(Answer::new(&context, &GROUNDS, &settings, &mut ids))
 }
 
 fn texts<'m>(metadata: impl IntoIterator<Item = Metadatum<'m>>) -> BTreeMap<&'static str, String> {

@@ -8,15 +8,15 @@ use super::{
 };
 use crate::{
     clock::{self, Tick},
-    decide,
     decision::Decision,
     domain::{Domain, DomainRef},
     enforce::Enforcement,
-    principal::{Principal, UserId},
+    principal::UserId,
     provenance::Provenance,
     refusal::{Denial, Refusal},
     request::RejectedRequest,
     resolve::Resolved,
+    stages::proven_subject,
     telemetry::CheckSpan,
     token::{TokenId, VerifiedToken},
 };
@@ -122,11 +122,9 @@ impl Checker {
         if !self.tokens.still_verify(token) || !principals.is_in_force(&known.found) {
             return None;
         }
-        let subject = |principal: &Principal| (principal.token, principal.owner);
+        let principal = known.found.value.as_deref();
         let now = stores.clock.now(known.at);
-        let proven = now.and_then(|now| {
-            decide::authenticate(token, known.found.value.as_deref(), now).ok().map(subject)
-        });
+        let proven = now.and_then(|now| proven_subject(token, principal, now));
         Some((proven, known.provenance()))
     }
 }

@@ -4,6 +4,9 @@
 //! that must be looked up, and [`authorize`] compares what the request does with the roles of the
 //! token's owner, the token's scopes and the domain. If the answer depends on the model that the
 //! body names, [`NeedsModel`] waits for it.
+//!
+//! Only [`stages`](crate::stages) calls these functions, in this order: outside of this package, a
+//! request can be authorized only as what an earlier stage has made of it.
 
 mod authenticate;
 mod listing;
@@ -13,9 +16,9 @@ mod upstream;
 
 use std::sync::Arc;
 
+pub(crate) use self::authenticate::authenticate;
 pub(crate) use self::upstream::{NoUpstream, choose_upstream};
 pub use self::{
-    authenticate::authenticate,
     listing::{AnsweredList, Listing, UnansweredList},
     needs_model::{AwaitsBody, NeedsModel},
     permit::Permit,
@@ -47,7 +50,7 @@ vocabulary! {
 /// Returns `NotFound` if no rule names the request, and `PermissionDenied` if no scope of the token
 /// names the domain.
 #[inline(never)] // A stage of which `make bench-check` counts the instructions.
-pub fn domain_of<'r>(
+pub(crate) fn domain_of<'r>(
     principal: &Principal,
     rule: Option<&'r MatchedRule<'r>>,
     named: Option<&'r DomainRef>,
@@ -94,7 +97,7 @@ pub enum AuthorizationProgress<'p, 's> {
 /// `Unavailable` if the backend's credential could not be opened, or the backend that the table
 /// names does not exist.
 #[inline(never)] // A stage of which `make bench-check` counts the instructions.
-pub fn authorize<'p, 's>(
+pub(crate) fn authorize<'p, 's>(
     principal: &'p Principal,
     rule: &'s MatchedRule<'s>,
     domain: Option<&'s Arc<Domain>>,

@@ -20,9 +20,10 @@ use crate::{
     clock::Moment,
     decide::{self, AuthorizationProgress, ModelReading},
     domain::{Domain, DomainRef},
-    principal::Principal,
+    principal::{Principal, UserId},
     refusal::Denial,
     request::AuthRequest,
+    token::{TokenId, VerifiedToken},
 };
 
 /// A request whose token is good. Only [`AuthRequest::authenticate`] makes one.
@@ -38,6 +39,17 @@ pub struct Located<'s> {
     principal: &'s Principal,
     rule: &'s MatchedRule<'s>,
     domain: &'s DomainRef,
+}
+
+/// Returns the token and its owner, if the token is good. This is asked about the only token among
+/// the credentials of a request that was rejected, for the mode and the log. It permits nothing.
+pub fn proven_subject(
+    token: &VerifiedToken,
+    principal: Option<&Principal>,
+    now: Moment,
+) -> Option<(TokenId, UserId)> {
+    let principal = decide::authenticate(token, principal, now).ok()?;
+    Some((principal.token, principal.owner))
 }
 
 impl AuthRequest<'_> {

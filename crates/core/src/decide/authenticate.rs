@@ -22,7 +22,7 @@ const ISSUE_LEEWAY: i64 = 60_000_000;
 /// Returns `InvalidToken`, `TokenRevoked`, `TokenNotYetIssued`, `TokenExpired` or `OwnerDisabled`.
 /// All but the first name the token and its owner.
 #[inline(never)] // A stage of which `make bench-check` counts the instructions.
-pub fn authenticate<'p>(
+pub(crate) fn authenticate<'p>(
     token: &VerifiedToken,
     principal: Option<&'p Principal>,
     now: Moment,

@@ -59,7 +59,7 @@ use crate::{
     wording::MessageContext,
 };
 
-/// Everything a check needs.
+/// Decides and answers checks. One serves all connections of the process.
 pub(crate) struct Checker {
     /// Replaced as a whole on reload; a check keeps the tables with which it began.
     pub(crate) apis: Arc<ArcSwap<Apis>>,
@@ -68,7 +68,7 @@ pub(crate) struct Checker {
     pub(crate) stores: StoreGate,
     /// When the body is read for the model.
     pub(crate) model_reading: ModelReading,
-    /// Whether denials are enforced.
+    /// For which domains verdicts are enforced.
     pub(crate) mode: Mode,
     /// Limits how often one token is denied.
     pub(crate) denials: DenialRates,
@@ -174,7 +174,7 @@ impl Checker {
         encoded
     }
 
-    /// Decides about a request.
+    /// Parses a request, authorizes it, and applies the mode if it is denied.
     async fn check<'r, 'a: 'r, H>(
         &self,
         parts: &RequestParts<'a, H>,

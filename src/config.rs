@@ -46,7 +46,7 @@ use crate::{
     token::Prefixes,
 };
 
-/// All settings.
+/// All settings, as they were read from file, environment and flags, and checked.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The addresses for checks and probes.
@@ -79,7 +79,7 @@ pub struct Config {
     pub deadline: Duration,
     /// How often a replica measures how long a revocation takes, if it does.
     pub canary_every: Option<Duration>,
-    /// Whether denials are enforced.
+    /// For which domains verdicts are enforced.
     pub mode: Mode,
     /// What is recorded of decisions.
     pub decision_log: DecisionLogSettings,
@@ -131,7 +131,7 @@ pub struct ListenSettings {
 /// The stores without which patgate does not start. Without the others, it starts and waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartRequires {
-    /// It waits for all of them.
+    /// None: patgate starts, and answers 503 until it has reached them.
     Nothing,
     /// Postgres, and the feed, which is in Postgres too.
     Postgres,
@@ -173,7 +173,7 @@ pub struct MemoryLimits {
     pub principals: u64,
     /// Bytes for cached domains.
     pub domains: u64,
-    /// Most unknown token ids.
+    /// The most ids of unknown tokens and domains that are remembered.
     pub negatives: u64,
 }
 
@@ -202,7 +202,7 @@ pub struct LogSettings {
 pub struct TraceSettings {
     /// The address of an OTLP receiver that speaks gRPC: a URL with a port.
     pub endpoint: String,
-    /// The headers of each call.
+    /// The headers of each call, such as a credential for the receiver.
     pub headers: Vec<(http::HeaderName, SecretString)>,
     /// The path of the authorities that sign the receiver's certificate, in PEM; `None` for those of
     /// the system.
@@ -224,14 +224,14 @@ impl TraceSettings {
     }
 }
 
-/// Where a store is.
+/// The place of a store, without its credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreAddress {
     /// The name or address of the host, or the path of a socket.
     pub host: String,
     /// The port, unless it is a socket.
     pub port: Option<u16>,
-    /// The database there.
+    /// The database on that server.
     pub namespace: Option<String>,
 }
 
@@ -271,9 +271,9 @@ impl std::error::Error for ConfigErrors {}
 /// The limits of the bodies that one token may cause Envoy to hold until their second check.
 #[derive(Clone, Copy, Debug)]
 pub struct AwaitedBodyLimits {
-    /// Most bodies; at least 1.
+    /// The most bodies that Envoy may hold for one token; at least 1.
     pub per_token: usize,
-    /// Most bytes of all bodies together.
+    /// The most bytes of these bodies together.
     pub bytes_per_token: u64,
     /// The age at which a body that has not arrived no longer counts.
     pub timeout: Duration,
@@ -296,7 +296,7 @@ pub struct EffectiveSetting {
     pub key: &'static str,
     /// The value; for a secret, only whether it is set.
     pub value: String,
-    /// The source of the value.
+    /// Where the value comes from, for people: a default, a file, a variable or a flag.
     pub source: String,
 }
 

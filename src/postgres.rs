@@ -49,7 +49,7 @@ pub(crate) use self::{
 pub struct PostgresSettings {
     /// The setting that holds the URL, for messages.
     pub key: &'static str,
-    /// Where that leads.
+    /// The servers and the login that the URL names.
     pub address: Address,
     /// Most connections of the pool; at least 1.
     pub max_connections: u32,

@@ -54,7 +54,7 @@ pub(crate) struct Serving {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lifetimes {
     pub(crate) max_connection_age: Duration,
-    /// Per gRPC listener.
+    /// The most connections of each gRPC listener.
     pub(crate) max_connections: usize,
     pub(crate) drain_delay: Duration,
     pub(crate) drain_grace: Duration,

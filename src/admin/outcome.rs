@@ -9,7 +9,7 @@ use crate::{clock::Tick, domain::DomainRef};
 #[derive(Debug)]
 #[must_use = "warnings are for the operator"]
 pub struct Outcome<T> {
-    /// The result of the change.
+    /// What the call is for, such as the details of what it created; `()` if it only changes something.
     pub value: T,
     /// What the operator should know. The change is committed all the same.
     pub warnings: Vec<Warning>,
@@ -30,7 +30,7 @@ impl<T> Outcome<T> {
 pub struct CommittedChange {
     /// The id of its transaction; `None` if nothing was changed.
     pub(super) transaction: Option<String>,
-    /// A moment after its commit.
+    /// A tick after its commit.
     pub(super) at: Tick,
 }
 

@@ -85,7 +85,7 @@ pub(crate) struct OutdatedCopies {
 /// A change that is committed.
 #[derive(Debug)]
 pub(crate) struct Committed<T> {
-    /// The result of the change.
+    /// What the change is for, such as the id of what it created; `()` if there is nothing to return.
     pub(crate) value: T,
     /// The cached copies that it has made outdated.
     pub(crate) outdated: OutdatedCopies,

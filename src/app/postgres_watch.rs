@@ -20,7 +20,7 @@ const EVERY: Duration = Duration::from_secs(1);
 /// no other connection is needed.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 
-/// Watches one address.
+/// Watches one address of Postgres: the files of its settings, its primary, and its login.
 pub(crate) struct PostgresWatch {
     address: Address,
     files: Option<WatchedFiles>,

@@ -77,7 +77,7 @@ pub(crate) struct CheckDetails<'r> {
     pub(super) context: DenialContext,
     /// What applied, if another lookup was needed to determine it.
     pub(super) treatment: Option<Treatment>,
-    /// Where the request goes.
+    /// The API and the path of the request, if its path belongs to an API.
     pub(super) api_path: Option<ApiPath<'r>>,
     /// The parsed request, unless it was rejected.
     pub(super) request: Option<ReadRequest<'r>>,

@@ -34,7 +34,7 @@ const ROOM: usize = 512 * 1024 * 1024;
 /// The interval between two reports that no thread can be started.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
 
-/// The queue of long bodies.
+/// The queue in which long bodies wait to be read, and the memory that they may use.
 pub(crate) struct LongBodies {
     /// Bytes that are left for bodies that arrive in pieces, and for decompressed bodies.
     room: Arc<Semaphore>,
@@ -46,7 +46,7 @@ pub(crate) struct LongBodies {
     reports: Throttle,
 }
 
-/// The bodies of one owner.
+/// The place of one owner in that queue.
 struct Turn {
     one: Arc<Semaphore>,
     /// The number of bodies that wait or are read.

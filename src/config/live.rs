@@ -13,7 +13,7 @@ use super::{
 /// The settings as the sources hold them now. Equal if all texts are.
 #[derive(Clone)]
 pub(crate) struct ReadSettings {
-    /// What the texts say.
+    /// The settings that were read from `texts`.
     pub(crate) config: Config,
     texts: BTreeMap<&'static str, Zeroizing<String>>,
 }

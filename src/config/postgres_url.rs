@@ -67,7 +67,7 @@ impl PostgresUrl {
     }
 }
 
-/// What a URL looks like.
+/// Returns the expected form of a URL, for an error.
 fn form() -> ExpectedValue {
     "a URL such as `postgres://user:password@host:5432/database`, with special characters of the \
      password percent-encoded; several servers as `host1:5432,host2:5432`"
@@ -147,7 +147,7 @@ impl<'u> UrlParts<'u> {
             || self.parameters.iter().any(|parameter| parameter.starts_with("password="))
     }
 
-    /// A URL for each server.
+    /// Returns one URL per server.
     fn of_each_server(&self) -> Result<Vec<String>, ExpectedValue> {
         let has = |name: &str| {
             let of_name = |parameter: &&str| parameter.split('=').next() == Some(name);

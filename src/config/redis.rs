@@ -37,7 +37,7 @@ pub enum RedisTopology {
     Cluster,
 }
 
-/// What to ask Sentinels.
+/// The master that Sentinels are asked for, and the login at the Sentinels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SentinelSettings {
     /// The name of the master.
@@ -183,7 +183,7 @@ impl RedisFiles {
         Some(Self { password, sentinel_password, authorities, identity })
     }
 
-    /// Whether there is any file.
+    /// Returns whether any file is set.
     pub(crate) fn are_set(&self) -> bool {
         let Self { password, sentinel_password, authorities, identity } = self;
         password.is_some()

@@ -25,7 +25,7 @@ pub(super) const FILE_VARIABLE: &str = "PATGATE_CONFIG";
 pub struct ConfigSources {
     /// The path of the YAML file. Without it, `PATGATE_CONFIG` may name one.
     pub file: Option<PathBuf>,
-    /// The environment variables.
+    /// The environment variables, by name.
     pub env: BTreeMap<String, String>,
     /// The flags, each as `key=value`.
     pub flags: Vec<String>,

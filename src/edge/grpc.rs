@@ -88,7 +88,7 @@ struct ServerState {
     room: MessageRoom,
     /// The same for second steps, which bring long bodies.
     room_for_bodies: MessageRoom,
-    /// What a call must bring.
+    /// The secrets, one of which each call must carry; none if calls need no secret.
     secrets: Arc<CallSecrets>,
     /// The turn to decompress a message.
     turn: Semaphore,

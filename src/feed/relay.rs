@@ -115,7 +115,7 @@ struct KnownEpoch {
     seal: KeySerial,
 }
 
-/// One end of the stream.
+/// This replica's end of the stream: it reads the frames, and writes them while it leads.
 pub(crate) struct Relay {
     connections: RedisConnections,
     sealer: Sealer,

@@ -7,7 +7,7 @@
 pub(crate) struct Settled<C> {
     /// What was taken up last: an error is reported once, not at every read.
     taken: C,
-    /// What was read once.
+    /// What the last read found, if it differs from `taken`.
     seen: Option<C>,
 }
 

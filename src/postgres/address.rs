@@ -115,7 +115,7 @@ impl Address {
         Ok(Self::new(key, servers, None, &Timelines::default()))
     }
 
-    /// The setting, for messages.
+    /// Returns the name of the setting, for messages.
     pub(super) fn key(&self) -> &'static str {
         self.0.key
     }

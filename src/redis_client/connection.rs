@@ -13,7 +13,7 @@ pub(crate) struct RedisConnection {
     pub(crate) nodes: RedisNodes,
 }
 
-/// The other end.
+/// The server, or the nodes of a cluster, to which a connection leads.
 pub(crate) enum RedisNodes {
     /// One server.
     One(MultiplexedConnection),

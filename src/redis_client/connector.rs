@@ -35,7 +35,7 @@ pub(crate) struct ConnectionLimits {
     pub(crate) silence: Duration,
 }
 
-/// The way to the servers.
+/// Makes connections, in the way that the topology needs.
 pub(super) enum Connector {
     Single(Box<Manager>),
     Sentinel(Box<Sentinels>),

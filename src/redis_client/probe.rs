@@ -11,7 +11,7 @@ use super::{access::RedisAccess, connector::ConnectionLimits, fault::RedisFault}
 const PATIENCE: Duration = Duration::from_secs(2);
 const LIMITS: ConnectionLimits = ConnectionLimits { within: None, silence: PATIENCE };
 
-/// A use of Redis.
+/// What patgate uses Redis for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum RedisUse {
     /// Looking up entries.

@@ -40,7 +40,7 @@ pub(crate) trait LookupKind: 'static {
     /// Whether values have owners, whose lookups wait in one lane.
     const OWNED: bool = false;
 
-    /// The owner of a value.
+    /// Returns the owner of a value, if values of this kind have owners.
     fn owner(_value: &Self::Value) -> Option<UserId> {
         None
     }
@@ -74,10 +74,10 @@ pub(crate) enum Defect {
     },
 }
 
-/// Looked up by token id.
+/// Principals, looked up by token id.
 pub(crate) enum Principals {}
 
-/// Looked up by id or slug.
+/// Domains, looked up by id or slug.
 pub(crate) enum Domains {}
 
 /// Looked up by name. Each backend has its own entry, so the entry does not depend on the tables

@@ -13,7 +13,7 @@ const OVERHEAD: usize = 192;
 /// A first estimate of the bytes per entry. It only determines the initial size of the table.
 const TYPICAL: u64 = 512;
 
-/// Entries of one kind.
+/// The entries of one kind that this process holds, within bounds on their size and number.
 pub(crate) struct MemoryTier<K: LookupKind> {
     known: Bounded<K, Bytes<K>>,
     /// Keys that do not exist. They are separate, so that a flood of unknown keys evicts no value.

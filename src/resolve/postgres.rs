@@ -35,7 +35,7 @@ use sqlx::{
     types::{Json, Uuid},
 };
 
-/// The lookups of one kind.
+/// Looks up values of one kind in Postgres, in batches.
 pub(crate) struct PostgresTier<K: LookupKind> {
     batches: Batcher<K::Key, Option<Found<K::Value>>>,
 }

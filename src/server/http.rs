@@ -47,7 +47,7 @@ const MAX_AGE: Duration = Duration::from_secs(60);
 const MAX_BUFFER: usize = 16 * 1024;
 /// How long the task of `/livez` sleeps: long enough to need the timer.
 const A_TURN: Duration = Duration::from_millis(1);
-/// Headers in one request.
+/// The most headers in one request.
 const MAX_HEADERS: usize = 64;
 
 /// The routes for kubelets and Prometheus.

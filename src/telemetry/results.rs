@@ -1,6 +1,6 @@
 //! The results by which metrics count: closed sets, each with its words.
 
-/// The results of one metric.
+/// The closed set of results by which a metric counts.
 pub(crate) trait MetricResult: Copy + 'static {
     const ALL: &'static [Self];
 

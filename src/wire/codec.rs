@@ -223,7 +223,7 @@ fn any_pair(entry: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((key, text))
 }
 
-/// The rest of a message.
+/// The fields of a message that are still to be read.
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {

@@ -51,11 +51,11 @@ impl fmt::Debug for Answer<'_> {
 /// A value in the metadata of an answer, for the proxy's access log, rate limits and guard.
 #[derive(Clone, Debug, PartialEq)]
 pub enum MetadataValue<'a> {
-    /// A text.
+    /// A text, such as an id or a code.
     Text(Cow<'a, str>),
-    /// A number.
+    /// A number, which Envoy holds as a double.
     Number(f64),
-    /// Yes or no.
+    /// A truth value.
     Flag(bool),
 }
 

@@ -141,7 +141,7 @@ impl fmt::Debug for Credential {
 /// A credential in its stored form.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sealed {
-    /// The key that opens it.
+    /// The id of the key of the ring that opens it.
     pub key_id: Box<str>,
     /// The version, the nonce, the encrypted value and the tag.
     pub bytes: Box<[u8]>,

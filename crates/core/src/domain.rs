@@ -15,7 +15,7 @@ use crate::{
 pub struct Domain {
     /// The id, which never changes.
     pub id: DomainId,
-    /// The name in paths.
+    /// The name in the paths of requests, unique among domains.
     pub slug: Slug,
     /// Whether tokens may use the domain at all.
     pub enabled: bool,

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use uuid::Uuid;
 
-/// How long a slug may be.
+/// The most characters of a slug.
 const MAX_SLUG_LEN: usize = 63;
 /// How long a uuid is in its hyphenated form.
 const UUID_LEN: usize = 36;
@@ -84,9 +84,9 @@ impl fmt::Display for Slug {
     Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
 )]
 pub enum DomainRef {
-    /// By what never changes.
+    /// By id, which never changes.
     Id(DomainId),
-    /// By what people read.
+    /// By slug, which people read, and which an administrator may change.
     Slug(Slug),
 }
 

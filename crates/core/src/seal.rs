@@ -44,16 +44,16 @@ pub struct Sealer {
 /// What was behind a seal. It may be used only while the ring holds the key of the seal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unsealed<T> {
-    /// The payload.
+    /// The payload, as it was sealed.
     pub payload: T,
     /// The key that sealed it.
     pub key: KeySerial,
 }
 
-/// A sealed payload.
+/// A payload in its seal, for Redis.
 #[derive(Clone, Debug)]
 pub struct SealedBytes {
-    /// The bytes for Redis.
+    /// The payload and what authenticates it.
     pub bytes: Vec<u8>,
     /// The key that sealed them.
     pub key: KeySerial,

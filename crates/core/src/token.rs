@@ -140,7 +140,7 @@ pub struct MintedToken {
     pub id: TokenId,
     /// The digest that a store holds.
     pub digest: TokenDigest,
-    /// The key that signed it.
+    /// The id of the key of the ring that signed it.
     pub key_id: KeyId,
 }
 
@@ -172,7 +172,7 @@ impl VerifiedToken {
     }
 }
 
-/// Creates and verifies tokens.
+/// Creates and verifies tokens, with the keys of the ring that is in force.
 #[derive(Clone, Debug)]
 pub struct Tokens {
     prefixes: Prefixes,

@@ -8,9 +8,9 @@ use std::{
 /// The position of a call in a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceContext {
-    /// The trace.
+    /// The id of the trace, which all its calls share.
     pub trace_id: TraceId,
-    /// The span of the caller.
+    /// The id of the caller's span.
     pub parent_id: SpanId,
     /// Whether the caller records the trace.
     pub sampled: bool,

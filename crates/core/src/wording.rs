@@ -29,7 +29,7 @@ pub struct MessageContext<'a> {
     pub method: &'a str,
     /// The host, perhaps with a port.
     pub authority: &'a str,
-    /// Path and query.
+    /// Path and query, as the client sent them.
     pub target: &'a str,
     /// The length in bytes of the part of the body that patgate was shown.
     pub shown: usize,

@@ -8,7 +8,7 @@ use sqlx::FromRow;
 use super::{Error, Store, sql_as, utc};
 use crate::vocabulary::vocabulary;
 
-/// An entry of the audit log.
+/// One administrative change, as the audit log has it. No role may change or delete an entry.
 #[derive(Clone, Debug, FromRow, serde::Serialize)]
 pub struct AuditEntry {
     /// Grows in the order in which entries were written.

@@ -17,7 +17,7 @@ pub struct BackendSummary {
     pub name: String,
     /// Its address, which is a note for people.
     pub url: String,
-    /// The API that it offers.
+    /// The API that it offers: `vllm`, `ollama` or `openai`.
     pub kind: String,
     /// Slugs of the domains that use it, in order.
     pub domains: Vec<String>,
@@ -29,9 +29,9 @@ pub struct BackendSummary {
 /// What may be shown of a credential.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct CredentialNote {
-    /// The key that encrypts it.
+    /// The id of the key of the ring that encrypts it.
     pub key_id: String,
-    /// When it was set.
+    /// When it was set, in UTC.
     pub set_at: String,
 }
 

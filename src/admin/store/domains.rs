@@ -32,13 +32,13 @@ pub struct DomainSummary {
 /// A domain to create.
 #[derive(Clone, Debug)]
 pub struct NewDomain {
-    /// Its name in paths.
+    /// Its name in the paths of requests, unique among domains.
     pub slug: Slug,
-    /// What people call it.
+    /// What people call it, for display only.
     pub name: DisplayName,
     /// The backend that serves it unless a model has its own.
     pub upstream: BackendName,
-    /// How far it is enforced.
+    /// For how many of its tokens verdicts are enforced.
     pub rollout: Rollout,
     /// The models that it sees.
     pub models: NewModels,
@@ -56,7 +56,7 @@ pub enum NewModels {
 /// What to change about a domain. An absent field does not change.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DomainChanges {
-    /// Whether denials are enforced.
+    /// Whether verdicts are enforced or only recorded.
     pub mode: Option<DomainMode>,
     /// The share of its tokens for which denials are enforced.
     pub share: Option<Share>,

@@ -47,7 +47,7 @@ pub enum ObjectKind {
 }
 
 impl ObjectKind {
-    /// The word in messages.
+    /// Returns the name of the kind in messages.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Token => "token",

@@ -24,7 +24,7 @@ macro_rules! text {
         pub struct $name(Box<str>);
 
         impl $name {
-            /// The text itself.
+            /// Returns the text, which has passed the check of its form.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -110,7 +110,7 @@ text! {
 }
 
 text! {
-    /// The name of a role.
+    /// The name of a role, unique in its domain.
     RoleName, "a role's name: 1 to 63 characters of a-z, 0-9, _ and -, beginning with a letter",
     |text| word(
         text,
@@ -135,16 +135,16 @@ text! {
 /// The API that a backend offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackendKind {
-    /// vLLM.
+    /// A vLLM server.
     Vllm,
-    /// Ollama.
+    /// An Ollama server.
     Ollama,
     /// Any other server with the API of OpenAI.
     Openai,
 }
 
 impl BackendKind {
-    /// The word itself.
+    /// Returns the word for the kind in commands and in the database.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Vllm => "vllm",
@@ -165,7 +165,7 @@ impl FromStr for BackendKind {
     }
 }
 
-/// A reference to a user.
+/// A user, as an operator names one to a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UserRef {
     /// By id, which never changes.

@@ -9,7 +9,7 @@ use super::{Error, Store, sql_as, sql_scalar, utc};
 /// A replica that serves from the database.
 #[derive(Clone, Debug, FromRow, serde::Serialize)]
 pub struct Replica {
-    /// Its host and process.
+    /// The name of its host and the id of its process, as `host:id`.
     pub name: String,
     /// Whether it has read the change.
     pub applied: bool,

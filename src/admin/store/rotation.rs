@@ -11,7 +11,7 @@ use super::{
 };
 use crate::token::{MintedToken, TokenId};
 
-/// How a token is replaced.
+/// How a token is replaced by a new one with the same scopes.
 #[derive(Clone, Copy, Debug)]
 pub struct Rotation {
     /// When the new token expires. If `None`, the new token gets the lifetime for which the old one

@@ -24,7 +24,7 @@ pub struct NewToken {
     pub name: TokenName,
     /// The user that it belongs to.
     pub owner: UserRef,
-    /// What it is for.
+    /// What it is for, in the words of the person who created it.
     pub description: Description,
     /// When it expires.
     pub expiry: Expiry,
@@ -75,14 +75,14 @@ pub struct Token {
     pub id: Uuid,
     /// Unique among the tokens of its owner.
     pub name: String,
-    /// What it is for.
+    /// What it is for, in the words of the person who created it.
     pub description: String,
     /// The e-mail address of its owner.
     pub owner: String,
     /// Whether it works, and if not, why.
     #[sqlx(try_from = "String")]
     pub status: TokenStatus,
-    /// The key that signed it.
+    /// The id of the key of the ring that signed it.
     pub key_id: String,
     /// When it was created, in UTC.
     pub issued_at: String,
@@ -118,7 +118,7 @@ pub struct TokenFilter {
 /// How much depends on one key of the ring.
 #[derive(Clone, Debug, FromRow, serde::Serialize)]
 pub struct KeyUse {
-    /// The id of the key.
+    /// The id of the key, as in the key ring.
     pub key_id: String,
     /// Tokens that it signed and that are neither expired nor revoked.
     pub live_tokens: i64,

@@ -13,9 +13,9 @@ use crate::principal::UserId;
 /// A user to create.
 #[derive(Clone, Debug)]
 pub struct NewUser {
-    /// Identifies the user.
+    /// The address by which commands name the user, unique among users.
     pub email: Email,
-    /// What people call the user.
+    /// What people call the user, for display only.
     pub name: DisplayName,
     /// Whether every operation is permitted in every domain.
     pub platform_admin: bool,

@@ -21,7 +21,7 @@ pub(crate) const MAX_MODEL: usize = 256;
 
 /// The decision, and what is known of the request.
 pub(crate) struct Record {
-    /// The time of the answer.
+    /// The tick at which the answer was made.
     pub(crate) at: Tick,
     pub(crate) took: Duration,
     pub(crate) request_id: String,

@@ -25,7 +25,7 @@ use crate::{
     telemetry::{Metrics, RecordResult},
 };
 
-/// Lines in one write.
+/// The most lines in one write.
 const MAX_BATCH: usize = 512;
 /// How often the log summarizes what was not recorded line by line, if there is anything.
 const SUMMARY_EVERY: Duration = Duration::from_secs(5);

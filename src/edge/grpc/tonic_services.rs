@@ -32,7 +32,7 @@ pub(super) const MAX_REFLECTIONS: usize = 16;
 /// Time limit for a reflection call. A client needs a few round trips.
 pub(super) const REFLECTING: Duration = Duration::from_secs(10);
 
-/// The services of tonic.
+/// The services that tonic serves: health, server reflection, and the generated `Authorization`.
 pub(super) struct TonicServices {
     routes: Routes,
     reflections: Semaphore,

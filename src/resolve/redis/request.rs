@@ -25,7 +25,7 @@ use crate::{
 /// The replies in the order of the keys. A write has no value.
 pub(super) type Replies = Vec<Result<Option<Vec<u8>>, Failure>>;
 
-/// What is asked together.
+/// Keys that are read together, or entries that are written together.
 pub(super) enum RedisRequest {
     /// The values of these keys.
     Read(Vec<String>),
@@ -50,7 +50,7 @@ pub(super) enum Failure {
     Busy,
 }
 
-/// What came of a request.
+/// The outcome of a request.
 pub(super) struct Sent {
     /// An error if there is no reply to any key.
     pub(super) replies: Result<Replies, Failure>,
@@ -67,7 +67,7 @@ enum CommandError {
 }
 
 impl RedisRequest {
-    /// The number of keys.
+    /// Returns the number of keys.
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Read(keys) => keys.len(),

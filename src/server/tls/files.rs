@@ -48,7 +48,7 @@ const CERTIFICATE: &str = "certificate_file";
 const PRIVATE_KEY: &str = "private_key_file";
 const AUTHORITIES: &str = "client_ca_file";
 
-/// The text of the files.
+/// The texts of the files of one TLS setting.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Pem {
     certificate: String,

@@ -45,7 +45,7 @@ impl Metrics {
         self.background.last_uses.of(result).inc_by(count);
     }
 
-    /// The counters of spans.
+    /// Returns the counters of spans, by result.
     pub(in crate::telemetry) fn spans(&self) -> SpanCounters {
         let count = |result| self.background.spans.handle(result);
         SpanCounters {

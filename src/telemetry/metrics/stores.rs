@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// What is looked up.
+/// The kinds of lookups, as `LookupKind::NAME` has them.
 const KINDS: [&str; 3] = ["principal", "domain", "backend"];
 
 /// The tiers, with the results that a lookup in each may have.

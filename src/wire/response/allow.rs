@@ -87,7 +87,7 @@ fn written(write: impl FnOnce(&mut Backward)) -> Box<[u8]> {
     message.bytes[message.at..].into()
 }
 
-/// Most allows fit.
+/// The initial capacity of an allow in bytes; most allows fit.
 const CAPACITY: usize = 1024;
 
 /// Field numbers, all below 16: each key is one byte.

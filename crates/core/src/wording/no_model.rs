@@ -116,7 +116,7 @@ fn compressed(why: CompressionFault) -> Cow<'static, str> {
     text.into()
 }
 
-/// What to send less of.
+/// Says what to send less of.
 fn excessive(excess: Excess) -> String {
     match excess {
         Excess::Depth => format!("The JSON body is nested more than {MAX_DEPTH} levels deep."),

@@ -64,7 +64,7 @@ impl ErrorStatus {
         }
     }
 
-    /// Returns the number.
+    /// Returns the HTTP status code.
     pub fn code(self) -> u16 {
         self as u16
     }

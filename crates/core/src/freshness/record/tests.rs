@@ -6,7 +6,7 @@ use super::*;
 use crate::{freshness::OtherInstallation, keyring::KeyRing, testing::OURS};
 
 impl ChangeRecord {
-    /// One that forgets early.
+    /// Makes a record that forgets changes early.
     pub(in crate::freshness) fn retaining(age: Duration, count: usize) -> Self {
         Self { retention: Retention { age, count }, ..Self::of(OURS) }
     }

@@ -173,7 +173,7 @@ pub struct MemoryLimits {
     pub principals: u64,
     /// Bytes for cached domains.
     pub domains: u64,
-    /// The most ids of unknown tokens and domains that are remembered.
+    /// The most unknown token ids that are remembered, and as many unknown domains.
     pub negatives: u64,
 }
 

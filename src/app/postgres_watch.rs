@@ -69,7 +69,8 @@ impl WatchedFiles {
             match self.content.take(read) {
                 None => {}
                 Some(Ok(servers)) => {
-                    if self.address.take_up(servers) {
+                    let leads_elsewhere = self.address.take_up(servers);
+                    if leads_elsewhere {
                         // Not only when a connection is needed. Its outcome is noted in the address.
                         let _ = self.address.try_login().await;
                     }

@@ -45,9 +45,9 @@ fn is_in_the_library(name: &str) -> bool {
     };
     let (modules, test) = name.rsplit_once("::").unwrap();
     let within = modules.strip_suffix("::tests").unwrap_or(modules);
-    let declared = format!("fn {test}(");
-    [within, modules].iter().any(|modules| source(modules).contains(&declared))
-        || !source(name).is_empty()
+    let declared = [format!("fn {test}("), format!("mod {test} {{")];
+    let declares = |text: &str| declared.iter().any(|it| text.contains(it));
+    [within, modules].iter().any(|modules| declares(&source(modules))) || !source(name).is_empty()
 }
 
 fn module_byte(byte: u8) -> bool {

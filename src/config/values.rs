@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use super::{LogFormat, LogTo, StartRequires};
 use crate::{decide::ModelReading, percent, rollout::Mode, token::Prefixes};
@@ -155,13 +155,22 @@ pub(super) fn percentage(text: &str) -> Result<f64, ExpectedValue> {
 }
 
 /// Parses the filter of the log.
+///
+/// A lone word must be a level, although `EnvFilter` takes any other word as a target: a typo such as
+/// `warning` would enable a target that does not exist, and nothing else.
 pub(crate) fn log_filter(text: &str) -> Result<String, ExpectedValue> {
-    match EnvFilter::try_new(text) {
-        Ok(_) if !text.is_empty() => Ok(text.to_owned()),
-        _ => {
-            Err("a level (`error`, `warn`, `info`, `debug`, `trace`) or `target=level` pairs"
-                .into())
-        }
+    let is_level = |word: &str| LevelFilter::from_str(word).is_ok();
+    let mut directives = text.split(',').filter(|directive| !directive.is_empty()).peekable();
+    let is_some = directives.peek().is_some();
+    if is_some
+        && directives.all(|directive| directive.contains('=') || is_level(directive))
+        && EnvFilter::try_new(text).is_ok()
+    {
+        Ok(text.to_owned())
+    } else {
+        Err("a level (`off`, `error`, `warn`, `info`, `debug`, `trace`) or `target=level` pairs, \
+             separated by commas; a target without a level needs one, such as `patgate=debug`"
+            .into())
     }
 }
 
@@ -235,8 +244,14 @@ mod tests {
         );
         check(
             log_filter,
-            &[("info", "info".into()), ("warn,patgate=debug", "warn,patgate=debug".into())],
-            &["", "patgate=loud"],
+            &[
+                ("info", "info".into()),
+                ("off", "off".into()),
+                ("WARN", "WARN".into()),
+                ("warn,patgate=debug", "warn,patgate=debug".into()),
+                ("info,[check{request_id=a}]=debug", "info,[check{request_id=a}]=debug".into()),
+            ],
+            &["", ",", "patgate=loud", "warning", "debgu", "patgate", "info,patgate", "warn debug"],
         );
         check(
             address,

@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::support::{Suite, fleet::MODELS, process, tokens::reader};
 
 const CHANGED: &str = "the filter of the log has changed";
+const NO_FILTER: &str = "expected a level (`off`";
 
 /// A file replaces the filter while it exists. One with an error changes nothing, and is reported.
 pub(crate) async fn is_changed_by_a_file(suite: Arc<Suite>) {
@@ -52,7 +53,11 @@ pub(crate) async fn is_changed_by_a_file(suite: Arc<Suite>) {
     // What is not a filter, and what another user could have written.
     let reported = |text: &str| lines().iter().any(|line| line.to_string().contains(text));
     fs::write(&file, "patgate=loud").unwrap();
-    eventually("the mistake to be reported", async || reported("pairs; the filter")).await;
+    eventually("the mistake to be reported", async || reported(NO_FILTER)).await;
+    // A typo, which would otherwise name a target, and silence all others.
+    let mistakes = || lines().iter().filter(|line| line.to_string().contains(NO_FILTER)).count();
+    fs::write(&file, "warning").unwrap();
+    eventually("the typo to be reported", async || mistakes() == 2).await;
     fs::set_permissions(&file, Permissions::from_mode(0o666)).unwrap();
     eventually("the file to be refused", async || reported("chmod go-w")).await;
     let before = debug();

@@ -1,9 +1,8 @@
 //! Follows where a Postgres address leads while patgate serves: to other files, or to another
 //! primary.
 
-use std::time::Duration;
+use std::{future::pending, time::Duration};
 
-use futures_util::future::{OptionFuture, join3};
 use tokio::{task::spawn_blocking, time::sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -51,12 +50,20 @@ impl PostgresWatch {
         addresses.into_iter().flatten().map(watch).collect()
     }
 
-    /// Runs until `stop`.
+    /// Runs until `stop`, or until a part of it ends, which none should: the process ends with it.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        let files = OptionFuture::from(self.files.map(WatchedFiles::run));
-        let login = try_again(self.address.clone());
-        let servers = look(self.address, self.look_every);
-        let _ = stop.run_until_cancelled(join3(files, login, servers)).await;
+        let files = async {
+            match self.files {
+                Some(files) => files.run().await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = files => {}
+            () = try_again(self.address.clone()) => {}
+            () = look(self.address, self.look_every) => {}
+        }
     }
 }
 
@@ -108,5 +115,27 @@ async fn look(address: Address, every: Duration) {
         {
             tracing::debug!(%error, "looking for the primary");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::postgres::Timelines;
+
+    /// Otherwise, the files are never read again, and nothing says so.
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_of_files_that_panics_ends_the_task() {
+        let servers = Servers::new(Vec::new(), "".into());
+        let reads: ReadServers = Arc::new(|| panic!("on purpose"));
+        let timelines = Timelines::default();
+        let address = Address::new("postgres.url", servers.clone(), Some(reads.clone()), &timelines);
+        let content = Settled::new(Ok(servers));
+        let files = WatchedFiles { address: address.clone(), reads, content };
+        let watch = PostgresWatch { address, files: Some(files), look_every: EVERY };
+        let ends = watch.run(CancellationToken::new());
+        tokio::time::timeout(10 * EVERY, ends).await.unwrap();
     }
 }

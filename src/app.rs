@@ -92,7 +92,6 @@ impl App {
 
     /// The same, with tasks that may already be running.
     async fn build_with(config: &Config, tasks: Tasks) -> Result<Self, Error> {
-        let at_startup = ReadSettings::read(&config.sources).ok();
         let ring = LiveRing::new(config.key_ring()?);
         let mut registry = Registry::default();
         let metrics = Metrics::new(&mut registry);
@@ -140,7 +139,7 @@ impl App {
             asked: Arc::default(),
             secrets: Arc::clone(&secrets),
             metrics: metrics.clone(),
-            at_startup,
+            at_startup: ReadSettings { config: config.clone() },
         };
         let opened = Arc::default();
         let ring_reloader = RingReloader {

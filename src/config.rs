@@ -33,6 +33,7 @@ pub(crate) use self::{
 };
 use self::{
     keys::KEYS,
+    live::ReadTexts,
     load::SettingsReader,
     sources::SettingTexts,
     values::{path, paths},
@@ -107,6 +108,8 @@ pub struct Config {
     pub traces: Option<TraceSettings>,
     /// Where all of this was read, to read it again while patgate serves.
     pub sources: ConfigSources,
+    /// The texts from which it was built.
+    pub(crate) texts: ReadTexts,
 }
 
 /// The listeners. An absent one is off.

@@ -57,8 +57,8 @@ pub(super) async fn watch<W: WatchedFiles>(
         sleep(AGAIN).await;
         let Ok(again) = spawn_blocking(files.reader()).await else { return };
         if again == read {
-            settled.force(read.clone());
-            files.take_up(read).await;
+            settled.force(again.clone());
+            files.take_up(again).await;
         } else {
             // Read again until it has settled.
             asked.notify_one();

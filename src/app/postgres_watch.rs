@@ -131,7 +131,8 @@ mod tests {
         let servers = Servers::new(Vec::new(), "".into());
         let reads: ReadServers = Arc::new(|| panic!("on purpose"));
         let timelines = Timelines::default();
-        let address = Address::new("postgres.url", servers.clone(), Some(reads.clone()), &timelines);
+        let address =
+            Address::new("postgres.url", servers.clone(), Some(reads.clone()), &timelines);
         let content = Settled::new(Ok(servers));
         let files = WatchedFiles { address: address.clone(), reads, content };
         let watch = PostgresWatch { address, files: Some(files), look_every: EVERY };

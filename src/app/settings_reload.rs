@@ -22,17 +22,17 @@ pub(crate) struct SettingsReloader {
     pub(crate) asked: Arc<Notify>,
     pub(crate) secrets: Arc<CallSecrets>,
     pub(crate) metrics: Metrics,
-    /// The settings that patgate has started with.
-    pub(crate) at_startup: Option<ReadSettings>,
+    /// The settings that patgate has started with. The files may have changed since they were read.
+    pub(crate) at_startup: ReadSettings,
 }
 
 impl SettingsReloader {
     /// Reads the files until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        let in_use = self.at_startup.clone();
-        let Some(in_use) = in_use.filter(|_| self.sources.have_files()) else {
+        if !self.sources.have_files() {
             return stop.cancelled().await;
-        };
+        }
+        let in_use = self.at_startup.clone();
         let asked = Arc::clone(&self.asked);
         file_watch::watch(self, Ok(in_use), asked, stop).await;
     }
@@ -40,13 +40,14 @@ impl SettingsReloader {
     fn replace(&self, read: ReadSettings) -> Result<(), String> {
         let secrets = read.config.grpc_secrets.clone();
         self.secrets.replace(secrets).map_err(|error| error.to_string())?;
-        let changed = self.at_startup.as_ref().map(|before| read.restart_only(before));
-        match changed.filter(|changed| !changed.is_empty()) {
-            None => tracing::info!("settings reloaded"),
-            Some(changed) => tracing::warn!(
+        let changed = read.restart_only(&self.at_startup);
+        if changed.is_empty() {
+            tracing::info!("settings reloaded");
+        } else {
+            tracing::warn!(
                 ?changed,
                 "settings reloaded, except those that patgate reads only when it starts",
-            ),
+            );
         }
         Ok(())
     }
@@ -68,5 +69,66 @@ impl WatchedFiles for SettingsReloader {
                 tracing::error!(errors, "settings not reloaded; the previous ones stay in use");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use prometheus_client::registry::Registry;
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::{
+        app::file_watch::EVERY,
+        config::{Config, ConfigPurpose},
+    };
+
+    const OLD: &str = "old-0123456789abcdef0123456789abcdef";
+    const NEW: &str = "new-0123456789abcdef0123456789abcdef";
+
+    /// The start takes a while, and the file may change meanwhile.
+    #[tokio::test(start_paused = true)]
+    async fn a_secret_that_changed_before_the_first_read_is_taken_up() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), OLD).unwrap();
+        fs::set_permissions(file.path(), fs::Permissions::from_mode(0o600)).unwrap();
+        let mut sources = ConfigSources::of_process(None, Vec::new());
+        sources.env = [
+            ("PATGATE_POSTGRES_URL", "postgres://h/db"),
+            ("PATGATE_KEYRING_FILE", "keyring"),
+            ("PATGATE_GRPC_SECRET_FILE", file.path().to_str().unwrap()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+        let config = Config::load(&sources, ConfigPurpose::Serve).unwrap();
+        fs::write(file.path(), NEW).unwrap();
+
+        let secrets = CallSecrets::new(config.grpc_secrets.clone());
+        let reloader = SettingsReloader {
+            sources,
+            asked: Arc::default(),
+            secrets: Arc::clone(&secrets),
+            metrics: Metrics::new(&mut Registry::default()),
+            at_startup: ReadSettings { config },
+        };
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(reloader.run(stop.clone()));
+        sleep(4 * EVERY).await;
+        let call = |secret: &str| {
+            [("patgate-secret", secret)]
+                .map(|(name, value)| {
+                    (
+                        http::HeaderName::from_static(name),
+                        http::HeaderValue::from_str(value).unwrap(),
+                    )
+                })
+                .into_iter()
+                .collect()
+        };
+        assert!(secrets.admit(&call(NEW)) && !secrets.admit(&call(OLD)));
+        stop.cancel();
+        running.await.unwrap();
     }
 }

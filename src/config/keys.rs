@@ -20,6 +20,10 @@ pub(super) const LISTS: &[&str] = &["apis", "grpc.tls.client_names", "token.pref
 /// may also be read again, as their help says.
 pub(super) const LIVE: &[&str] = &["grpc.secret"];
 
+/// Addresses that are read again where they are used, if a file holds them alone
+/// (`postgres_address.rs`).
+pub(super) const FOLLOWED: &[&str] = &["postgres.url", "feed.url"];
+
 const fn key(name: &'static str, default: &'static str, help: &'static str) -> Key {
     Key { name, default, secret: false, help }
 }

@@ -13,6 +13,7 @@ use super::{
     AwaitedBodyLimits, Config, ConfigError, ConfigErrors, ConfigPurpose, ConfigSources,
     DecisionLogSettings, DrainTimes, ListenSettings, LogSettings, MemoryLimits, RedisSettings,
     StoreAddress, TraceSettings, keys,
+    live::ReadTexts,
     sources::SettingTexts,
     traces::{name, otlp_endpoint, otlp_headers},
     transport::{ClientCertificates, Tls, client_names, owner, secrets},
@@ -32,6 +33,7 @@ impl Config {
     /// Returns all errors of all sources. They never show the value of a secret.
     pub fn load(sources: &ConfigSources, purpose: ConfigPurpose) -> Result<Self, ConfigErrors> {
         let mut reader = SettingsReader::of(sources);
+        let texts = ReadTexts::of(&reader.0);
         let listen = ListenSettings::read(&mut reader, purpose);
         let start_requires = reader.get("start.require", start_requires);
         let password_file = reader.get("postgres.password_file", path);
@@ -101,6 +103,7 @@ impl Config {
                 log: log?,
                 traces,
                 sources: sources.clone(),
+                texts,
             })
         };
         reader.finish(config())

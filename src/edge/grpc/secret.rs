@@ -50,7 +50,7 @@ impl CallSecrets {
 
     /// Returns whether a call with this metadata brings a secret, and only one. The time that this
     /// takes shows at most the length of a secret.
-    pub(super) fn admit(&self, metadata: &HeaderMap) -> bool {
+    pub(crate) fn admit(&self, metadata: &HeaderMap) -> bool {
         let secrets = self.secrets.load();
         if secrets.is_empty() {
             return true;

@@ -151,7 +151,9 @@ impl App {
             metrics: metrics.clone(),
             waiting: None,
         };
-        let parts = SharedParts { ring, redis, metrics, tasks: tasks.clone(), opened };
+        let feed_warning = Arc::default();
+        let parts =
+            SharedParts { ring, redis, metrics, tasks: tasks.clone(), opened, feed_warning };
         let mut start = Start::new(Arc::new(config.clone()), parts, stores, changes);
         start.first_attempt().await?;
         Ok(Self {

@@ -204,12 +204,10 @@ const NOT_IN_CORE: &[&str] = &[
 const SPAWNS: &[(&str, &str)] = &[
     ("admin::store::lock_watch", "belongs to one transaction of a command"),
     ("app::api_reload", "compiles tables; the reader of API tables waits for it"),
-    ("app::file_watch", "reads files; the task that watches them waits for it"),
-    ("app::log_filter", "reads a file; the reader of the log's filter waits for it"),
-    ("app::postgres_watch", "reads files; the watch of Postgres waits for it"),
     ("check::decision_log::writer", "a thread; the writer of the decision log ends with it"),
     ("cli::check::replica", "one connection of a command"),
     ("edge::grpc", "one check that waits; if it dies, Envoy's stream is reset"),
+    ("files::patient", "reads files; the task that watches them waits for it"),
     ("postgres::address", "reads files; its caller waits for it"),
     ("postgres::primary", "one search; if it dies, its callers get an error"),
     ("process::low_priority", "a thread that its caller waits for, and whose panic it gets"),
@@ -220,7 +218,6 @@ const SPAWNS: &[(&str, &str)] = &[
     ("server", "the connections of Envoy; if one dies, Envoy makes another"),
     ("server::acceptor", "one connection of Envoy"),
     ("server::http", "one connection, or one answer"),
-    ("server::tls", "reads files; the reader of certificates waits for it"),
     ("telemetry::logs", "a thread that catches its panics"),
     (
         "telemetry::traces",

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::file_watch::{self, WatchedFiles};
 use crate::{
-    api::{Apis, TableErrors, TableSource},
+    api::{Apis, TableError, TableErrors, TableSource},
     files::api_tables,
     telemetry::{Metrics, ReloadResult},
 };
@@ -55,6 +55,13 @@ impl WatchedFiles for ApiReloader {
     fn reader(&self) -> impl FnOnce() -> ReadSources + Send + 'static {
         let paths = self.paths.clone();
         move || api_tables::read(&paths)
+    }
+
+    fn unreadable(&self, why: &str) -> ReadSources {
+        let file = self.paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
+        let error =
+            TableError { file: file.join(", "), line: 0, rule: None, problem: why.to_owned() };
+        Err(TableErrors::new(vec![error]))
     }
 
     async fn take_up(&mut self, read: ReadSources) {

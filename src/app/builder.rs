@@ -2,7 +2,12 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::{Error, canary::Canary, ring_reload::OpenedStores, stores::VerifiedStores};
+use super::{
+    Error,
+    canary::Canary,
+    ring_reload::OpenedStores,
+    stores::{FeedWarning, VerifiedStores},
+};
 use crate::{
     clock::Clock,
     config::{self, Config},
@@ -45,11 +50,13 @@ pub(super) struct SharedParts {
     pub(super) tasks: Tasks,
     /// What a change of the key ring concerns, once the gate is open.
     pub(super) opened: Arc<OnceLock<OpenedStores>>,
+    pub(super) feed_warning: Arc<FeedWarning>,
 }
 
 impl Builder {
     pub(super) fn of(stores: VerifiedStores, config: &Arc<Config>, parts: SharedParts) -> Self {
-        let SharedParts { ring, redis, metrics, tasks, opened: _ } = parts;
+        let SharedParts { ring, redis, metrics, tasks, opened: _, feed_warning } = parts;
+        feed_warning.warn(&stores);
         let changes = Arc::new(KnownChanges::of(stores.installation()));
         let config = Arc::clone(config);
         let clock = Arc::default();

@@ -4,12 +4,14 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::{
     sync::Notify,
-    task::spawn_blocking,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::files::settled::Settled;
+use crate::files::{
+    patient::{HANGS, PatientReader},
+    settled::Settled,
+};
 
 /// How often the files are read. They are few and small, and comparing their content works on every
 /// file system, unlike notifications and modification times.
@@ -25,6 +27,9 @@ pub(super) trait WatchedFiles: Sized + Send {
 
     /// Returns a function that reads the files. It may block.
     fn reader(&self) -> impl FnOnce() -> Self::Content + Send + 'static;
+
+    /// Returns the content that says why the files cannot be read.
+    fn unreadable(&self, why: &str) -> Self::Content;
 
     /// Takes up new content, or refuses it and keeps what is in use.
     fn take_up(&mut self, content: Self::Content) -> impl Future<Output = ()> + Send;
@@ -44,9 +49,18 @@ pub(super) async fn watch<W: WatchedFiles>(
     stop: CancellationToken,
 ) {
     let mut settled = Settled::new(in_use);
+    let mut reader = PatientReader::new();
     while let Some(in_time) = stop.run_until_cancelled(timeout(EVERY, asked.notified())).await {
         // The process ends if this fails.
-        let Ok(read) = spawn_blocking(files.reader()).await else { return };
+        let Ok(read) = reader.read(files.reader()).await else { return };
+        let Some(read) = read else {
+            // What was to be taken up is not.
+            let hangs = files.unreadable(HANGS);
+            if let Some(hangs) = settled.take_at_once(hangs) {
+                files.take_up(hangs).await;
+            }
+            continue;
+        };
         if in_time.is_err() {
             match settled.take(read) {
                 Some(read) => files.take_up(read).await,
@@ -55,13 +69,14 @@ pub(super) async fn watch<W: WatchedFiles>(
             continue;
         }
         sleep(AGAIN).await;
-        let Ok(again) = spawn_blocking(files.reader()).await else { return };
-        if again == read {
-            settled.force(again.clone());
-            files.take_up(again).await;
-        } else {
+        let Ok(again) = reader.read(files.reader()).await else { return };
+        match again {
+            Some(again) if again == read => {
+                settled.force(again.clone());
+                files.take_up(again).await;
+            }
             // Read again until it has settled.
-            asked.notify_one();
+            _ => asked.notify_one(),
         }
     }
 }

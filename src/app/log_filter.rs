@@ -10,12 +10,16 @@ use std::{
     time::Duration,
 };
 
-use tokio::{task::spawn_blocking, time::sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::LogSettings,
-    files::{settled::Settled, trusted},
+    files::{
+        patient::{HANGS, PatientReader},
+        settled::Settled,
+        trusted,
+    },
     telemetry,
 };
 
@@ -50,10 +54,15 @@ impl LogFilterReader {
 
     /// Reads the file until `stop`.
     pub(super) async fn run(mut self, stop: CancellationToken) {
+        let mut reader = PatientReader::new();
         while stop.run_until_cancelled(sleep(EVERY)).await.is_some() {
             let path = self.path.clone();
-            let Ok(read) = spawn_blocking(move || read(&path)).await else { return };
-            if let Some(read) = self.file.take(read) {
+            let Ok(read) = reader.read(move || read(&path)).await else { return };
+            let settled = match read {
+                Some(read) => self.file.take(read),
+                None => self.file.take_at_once(Err(HANGS.to_owned())),
+            };
+            if let Some(read) = settled {
                 self.apply(read);
             }
         }

@@ -3,12 +3,15 @@
 
 use std::{future::pending, time::Duration};
 
-use tokio::{task::spawn_blocking, time::sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Config,
-    files::settled::Settled,
+    files::{
+        patient::{HANGS, PatientReader},
+        settled::Settled,
+    },
     postgres::{Address, ReadServers, Servers},
 };
 
@@ -69,11 +72,16 @@ impl PostgresWatch {
 
 impl WatchedFiles {
     async fn run(mut self) {
+        let mut reader = PatientReader::new();
         loop {
             sleep(EVERY).await;
             let reads = ReadServers::clone(&self.reads);
-            let Ok(read) = spawn_blocking(move || reads()).await else { return };
-            match self.content.take(read) {
+            let Ok(read) = reader.read(move || reads()).await else { return };
+            let settled = match read {
+                Some(read) => self.content.take(read),
+                None => self.content.take_at_once(Err(HANGS.to_owned())),
+            };
+            match settled {
                 None => {}
                 Some(Ok(servers)) => {
                     let leads_elsewhere = self.address.take_up(servers);

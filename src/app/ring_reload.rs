@@ -129,6 +129,10 @@ impl WatchedFiles for RingReloader {
         move || reread_keyring(&path).map_err(|error| error.to_string())
     }
 
+    fn unreadable(&self, why: &str) -> ReadRing {
+        Err(format!("key ring {}: {why}", self.path.display()))
+    }
+
     async fn take_up(&mut self, read: ReadRing) {
         self.waiting = None;
         match read {

@@ -61,6 +61,10 @@ impl WatchedFiles for SettingsReloader {
         move || ReadSettings::read(&sources).map_err(|errors| errors.to_string())
     }
 
+    fn unreadable(&self, why: &str) -> Self::Content {
+        Err(why.to_owned())
+    }
+
     async fn take_up(&mut self, read: Self::Content) {
         match read.and_then(|read| self.replace(read)) {
             Ok(()) => self.metrics.reloaded_settings(ReloadResult::Loaded),

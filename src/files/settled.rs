@@ -31,6 +31,13 @@ impl<C: Clone + PartialEq> Settled<C> {
         Some(read)
     }
 
+    /// Returns content for which there is nothing to wait, if it differs from what was taken up last.
+    pub(crate) fn take_at_once(&mut self, read: C) -> Option<C> {
+        let is_new = read != self.taken;
+        self.force(read.clone());
+        is_new.then_some(read)
+    }
+
     /// Notes that this content is taken up, however often it was read.
     pub(crate) fn force(&mut self, read: C) {
         self.seen = None;

@@ -7,13 +7,17 @@
 //! user.
 
 use std::{
-    fs::File,
+    fs::{FileType, OpenOptions},
     io::{self, Read as _},
-    os::unix::fs::{FileTypeExt as _, MetadataExt as _},
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::Path,
 };
 
+use rustix::fs::OFlags;
 use zeroize::Zeroizing;
+
+/// The longest file: many times what any of these files needs.
+const MAX_LENGTH: u64 = 1 << 20;
 
 const GROUP_OR_OTHERS_WRITE: u32 = 0o022;
 
@@ -48,17 +52,44 @@ pub(crate) enum ReadError {
 /// Returns the text of a file that only root and the user of this process can write to, and its
 /// mode.
 pub(crate) fn read(path: &Path) -> Result<(Zeroizing<String>, u32), ReadError> {
-    let mut file = File::open(path)?;
+    // Without waiting for the other end of a pipe, which may never come.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     // The metadata of the opened file, so that the checked file is the one that is read.
     let metadata = file.metadata()?;
     let mode = metadata.mode() & 0o7777;
+    if let Some(kind) = kind_without_content(metadata.file_type()) {
+        let problem = format!("expected a regular file, found {kind}");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, problem).into());
+    }
     // A device such as /dev/null does not return what is written to it.
     if !metadata.file_type().is_char_device() {
         judge(mode, metadata.uid(), rustix::process::geteuid().as_raw())?;
     }
-    let mut text = Zeroizing::new(String::new());
-    file.read_to_string(&mut text)?;
-    Ok((text, mode))
+    // Whole from the start, so that no part of a secret is left behind when it grows.
+    let capacity = usize::try_from(metadata.len().min(MAX_LENGTH)).unwrap_or_default() + 1;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(capacity));
+    file.by_ref().take(MAX_LENGTH + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_LENGTH {
+        let problem = format!("expected a file of at most {} MiB", MAX_LENGTH >> 20);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, problem).into());
+    }
+    let text = String::from_utf8(std::mem::take(&mut *bytes)).map_err(|error| {
+        drop(Zeroizing::new(error.into_bytes()));
+        io::Error::new(io::ErrorKind::InvalidData, "expected text in UTF-8")
+    })?;
+    Ok((Zeroizing::new(text), mode))
+}
+
+/// Names what is no file that can be read to its end.
+fn kind_without_content(kind: FileType) -> Option<&'static str> {
+    match kind {
+        kind if kind.is_dir() => Some("a directory"),
+        kind if kind.is_fifo() => Some("a pipe"),
+        kind if kind.is_socket() => Some("a socket"),
+        kind if kind.is_block_device() => Some("a block device"),
+        _ => None,
+    }
 }
 
 /// Returns only the text, or the error.
@@ -128,5 +159,29 @@ mod tests {
             assert!(refused, "{mode:o}");
         }
         assert_eq!(read_to_string(Path::new("/dev/null")).unwrap(), "");
+    }
+    #[test]
+    fn what_never_ends_is_refused_without_waiting() {
+        let dir = tempfile::tempdir().unwrap();
+        let check = |path: &Path, expected: &str| {
+            let error = read_to_string(path).unwrap_err().to_string();
+            assert!(error.contains(expected), "{}: {error}", path.display());
+        };
+        check(dir.path(), "found a directory");
+        // Nothing writes to it, and an ordinary open would wait.
+        let pipe = dir.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        check(&pipe, "found a pipe");
+        check(Path::new("/dev/zero"), "at most 1 MiB");
+        let long = dir.path().join("long");
+        let write = |length: usize| {
+            fs::write(&long, "x".repeat(length)).unwrap();
+            fs::set_permissions(&long, Permissions::from_mode(0o600)).unwrap();
+        };
+        write(1 << 20);
+        assert_eq!(read_to_string(&long).unwrap().len(), 1 << 20);
+        write((1 << 20) + 1);
+        check(&long, "at most 1 MiB");
     }
 }

@@ -23,7 +23,6 @@ use rustls::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    task::spawn_blocking,
     time::{sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -33,7 +32,10 @@ use self::files::Pem;
 pub(crate) use self::files::TlsError;
 use crate::{
     clock, config,
-    files::settled::Settled,
+    files::{
+        patient::{HANGS, PatientReader},
+        settled::Settled,
+    },
     telemetry::{HandshakeResult, MetricResult, Metrics, ReloadResult, TlsListener},
     throttle::Throttle,
 };
@@ -203,12 +205,17 @@ fn provider() -> Arc<CryptoProvider> {
 impl Reloader {
     /// Reads the files until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut reader = PatientReader::new();
         while stop.run_until_cancelled(sleep(EVERY)).await.is_some() {
             let settings = self.settings.clone();
             let read = move || Pem::read(&settings).map_err(|error| error.to_string());
             // The process ends if this fails.
-            let Ok(read) = spawn_blocking(read).await else { return };
-            if let Some(read) = self.files.take(read) {
+            let Ok(read) = reader.read(read).await else { return };
+            let settled = match read {
+                Some(read) => self.files.take(read),
+                None => self.files.take_at_once(Err(HANGS.to_owned())),
+            };
+            if let Some(read) = settled {
                 self.take_up(read);
             }
         }

@@ -210,7 +210,7 @@ pub struct TraceSettings {
     /// The path of the authorities that sign the receiver's certificate, in PEM; `None` for those of
     /// the system.
     pub authorities: Option<PathBuf>,
-    /// The longest time to connect, and to send one batch.
+    /// The longest time to connect, and for one attempt to send a batch.
     pub timeout: Duration,
     /// The name of the service, if the environment does not give it.
     pub service_name: Option<String>,

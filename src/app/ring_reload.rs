@@ -89,6 +89,10 @@ impl RingReloader {
     }
 
     fn put_in_force(&self, ring: KeyRing) {
+        // In this order: only a key that has left is distrusted, and the other way round, a frame that
+        // arrives in between would be believed for good. So for the microseconds between the two, what
+        // another key sealed may still be judged by how far the record reaches by frames of the one that
+        // left.
         let change = self.ring.replace(ring);
         if let Some(stores) = self.opened.get()
             && stores.changes.distrust_keys_outside(&self.ring)

@@ -305,7 +305,8 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "telemetry.otlp.timeout",
         "5s",
-        "Longest time to connect, and to send one batch, repetitions included.",
+        "Longest time to connect, and for one attempt to send a batch. No attempt begins later than that \
+         after the first, so a batch takes up to twice as long.",
     ),
     key(
         "telemetry.service_name",

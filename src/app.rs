@@ -151,6 +151,7 @@ impl App {
             metrics: metrics.clone(),
             waiting: None,
         };
+        let postgres = PostgresWatch::of(config, &metrics);
         let feed_warning = Arc::default();
         let parts =
             SharedParts { ring, redis, metrics, tasks: tasks.clone(), opened, feed_warning };
@@ -163,7 +164,7 @@ impl App {
             redis_files,
             secrets,
             edge: GrpcEdge::new(Arc::new(checker)),
-            postgres: PostgresWatch::of(config),
+            postgres,
             start,
             reloader,
             ring_reloader,

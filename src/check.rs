@@ -125,15 +125,25 @@ impl Checker {
         catch_unwind(AssertUnwindSafe(finish)).unwrap_or_else(|_| {
             self.metrics.panicked();
             let id = parts.map_or("", RequestParts::request_id);
-            let id = if is_request_id(id) { id } else { "" };
-            let decision = Decision::denied(Refusal::Unavailable);
-            let headers =
-                ClientHeaders { header: |_: &str| None, cookies: &[], tokens: &self.tokens };
-            let (style, message) = (ApiStyle::default(), MessageContext::default());
-            let context = AnswerContext::new(&decision, headers, id, style, message);
-            let mut ids = IdTexts::default();
-            encode(&Answer::new(&context, &Provenance::default(), &self.answers, &mut ids))
+            self.outage(if is_request_id(id) { id } else { "" }, &encode)
         })
+    }
+
+    /// Answers a call that did not show that the operator's Envoy makes it, with 503. Nothing of it
+    /// is read or decided, so no decision is counted or logged: a stranger must be able neither to
+    /// fill the decision log nor to raise an alert on the answers of clients.
+    pub(crate) fn refuse_stranger<A>(&self, encode: impl Fn(&Answer<'_>) -> A) -> A {
+        self.outage(&Uuid::new_v4().to_string(), &encode)
+    }
+
+    /// Makes and encodes the answer 503, which says nothing about the request.
+    fn outage<A>(&self, request_id: &str, encode: &impl Fn(&Answer<'_>) -> A) -> A {
+        let decision = Decision::denied(Refusal::Unavailable);
+        let headers = ClientHeaders { header: |_: &str| None, cookies: &[], tokens: &self.tokens };
+        let (style, message) = (ApiStyle::default(), MessageContext::default());
+        let context = AnswerContext::new(&decision, headers, request_id, style, message);
+        let mut ids = IdTexts::default();
+        encode(&Answer::new(&context, &Provenance::default(), &self.answers, &mut ids))
     }
 
     /// Makes the answer from what was decided, encodes it, and records it.

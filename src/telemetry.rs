@@ -20,7 +20,7 @@ pub(crate) use self::{
     logs::{flush, last_words, replace_filter},
     results::{
         CanaryRound, EntryContent, FrameResult, HandshakeResult, LastUseResult, LookupResult,
-        MetricResult, RecordResult, ReloadResult, Store, TlsListener,
+        MetricResult, OwnCertificate, RecordResult, ReloadResult, Store, TlsListener,
     },
     traces::{CheckSpan, CheckSummary, LookupTrace, RoundTrip, StoreQuestion, Traces},
 };

@@ -9,10 +9,13 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::Config,
     files::{
+        certificate::{self, Validity},
         patient::{HANGS, PatientReader},
+        pem,
         settled::Settled,
     },
     postgres::{Address, ReadServers, Servers},
+    telemetry::{Metrics, OwnCertificate},
 };
 
 /// How often the files are read. They are few and small, and their content is compared.
@@ -34,23 +37,34 @@ struct WatchedFiles {
     reads: ReadServers,
     /// Half a URL may lead elsewhere.
     content: Settled<Result<Servers, String>>,
+    certificate: OwnCertificate,
+    metrics: Metrics,
 }
 
 impl PostgresWatch {
     /// One for each address. A server that was left behind by a failover, and still answers, is
     /// noticed within `max_staleness`.
-    pub(crate) fn of(config: &Config) -> Vec<Self> {
-        let addresses = [Some(&config.postgres.address), config.feed.as_ref()];
-        let watch = |address: &Address| Self {
-            address: address.clone(),
-            files: address.reads().map(|reads| WatchedFiles {
+    pub(crate) fn of(config: &Config, metrics: &Metrics) -> Vec<Self> {
+        let addresses = [
+            (OwnCertificate::Postgres, Some(&config.postgres.address)),
+            (OwnCertificate::Feed, config.feed.as_ref()),
+        ];
+        let watch = |(certificate, address): (_, Option<&Address>)| {
+            let address = address?;
+            metrics.took_up_certificate(certificate, validity(&address.current()));
+            Some(Self {
                 address: address.clone(),
-                reads,
-                content: Settled::new(Ok(address.current())),
-            }),
-            look_every: config.max_staleness,
+                files: address.reads().map(|reads| WatchedFiles {
+                    address: address.clone(),
+                    reads,
+                    content: Settled::new(Ok(address.current())),
+                    certificate,
+                    metrics: metrics.clone(),
+                }),
+                look_every: config.max_staleness,
+            })
         };
-        addresses.into_iter().flatten().map(watch).collect()
+        addresses.into_iter().filter_map(watch).collect()
     }
 
     /// Runs until `stop`, or until a part of it ends, which none should: the process ends with it.
@@ -84,6 +98,7 @@ impl WatchedFiles {
             match settled {
                 None => {}
                 Some(Ok(servers)) => {
+                    self.metrics.took_up_certificate(self.certificate, validity(&servers));
                     let leads_elsewhere = self.address.take_up(servers);
                     if leads_elsewhere {
                         // Not only when a connection is needed. Its outcome is noted in the address.
@@ -100,6 +115,12 @@ impl WatchedFiles {
             }
         }
     }
+}
+
+/// When the client's certificate is valid. That it can be read was checked when it was.
+fn validity(servers: &Servers) -> Option<Validity> {
+    let chain = pem::certificates(servers.certificate()?).ok()?;
+    certificate::first_to_end(&chain).ok()
 }
 
 async fn try_again(address: Address) {

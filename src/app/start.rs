@@ -210,7 +210,8 @@ impl Start {
 
     async fn verify(&self) -> Result<Verified, Obstacle> {
         let config = &self.config;
-        let stores = VerifiedStores::check(config).await.map_err(Obstacle::Stores)?;
+        let stores =
+            VerifiedStores::check(config, &self.parts.metrics).await.map_err(Obstacle::Stores)?;
         if let Some(redis) =
             self.parts.redis.as_ref().filter(|_| config.start_requires == StartRequires::All)
         {

@@ -14,6 +14,7 @@ use crate::{
     feed::POOLED_FEED,
     installation::Installation,
     postgres::{self, PostgresSettings, SchemaError},
+    telemetry::Metrics,
     throttle::Throttle,
 };
 
@@ -82,11 +83,11 @@ impl VerifiedStores {
     /// # Errors
     ///
     /// Returns everything that is wrong.
-    pub(super) async fn check(config: &Config) -> Result<Self, Vec<Error>> {
+    pub(super) async fn check(config: &Config, metrics: &Metrics) -> Result<Self, Vec<Error>> {
         let fed = config.feed.is_some();
         config.postgres.address.serve_only();
         config.feed().address.serve_only();
-        let feed = OptionFuture::from(fed.then(|| check_feed(config)));
+        let feed = OptionFuture::from(fed.then(|| check_feed(config, metrics)));
         let (installation, feed) = join(check_postgres(&config.postgres), feed).await;
         match (installation, feed.transpose()) {
             (Ok(installation), Ok(None)) => Ok(Self { installation, feed: None }),
@@ -118,7 +119,10 @@ async fn check_postgres(settings: &PostgresSettings) -> Result<Installation, Err
 }
 
 /// Returns the installation that the feed belongs to, and whether this replica may listen there.
-async fn check_feed(config: &Config) -> Result<(Installation, FeedAccess), Error> {
+async fn check_feed(
+    config: &Config,
+    metrics: &Metrics,
+) -> Result<(Installation, FeedAccess), Error> {
     let settings = config.feed();
     let pool = postgres::connect(&settings).await?;
     let identified = async {
@@ -132,8 +136,11 @@ async fn check_feed(config: &Config) -> Result<(Installation, FeedAccess), Error
     // Listens only if the connection is known to reach Postgres without a transaction pooler.
     match postgres::is_pooled(&settings).await {
         Ok(true) if config.relay => Err(Error::PooledRelay),
-        Ok(true) => Ok((installation, FeedAccess::Pooled)),
-        Ok(false) => Ok((installation, FeedAccess::Listens)),
+        Ok(pooled) => {
+            metrics.feed_pooled(pooled);
+            let feed = if pooled { FeedAccess::Pooled } else { FeedAccess::Listens };
+            Ok((installation, feed))
+        }
         Err(error) => Ok((installation, FeedAccess::Unknown(error.to_string()))),
     }
 }

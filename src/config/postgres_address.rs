@@ -59,7 +59,7 @@ impl UrlSource {
         let password_text = password.as_ref().map_or("", |password| password.as_str());
         let content = Zeroizing::new([&text, password_text, &tls.text()].join("\0"));
         Ok(ReadSource {
-            servers: Servers::new(options, content.as_str().into()),
+            servers: Servers::new(options, content.as_str().into(), tls.certificate()),
             in_files: matches!(self.url, UrlText::File(_))
                 || password.is_some()
                 || url.tls.are_named(),

@@ -15,6 +15,7 @@ use sqlx::postgres::PgConnectOptions;
 use zeroize::Zeroizing;
 
 use super::values::ExpectedValue;
+use crate::files::certificate;
 
 /// The paths that a URL names.
 #[derive(Clone, Default)]
@@ -61,6 +62,10 @@ impl TlsFiles {
                 let chain = text("sslcert", certificate)?;
                 let key = Zeroizing::new(text("sslkey", private_key)?);
                 let certificates = certificates("sslcert", certificate, &chain)?;
+                certificate::first_to_end(&certificates).map_err(|_| {
+                    let path = certificate.display();
+                    format!("certificates of X.509 with a time of validity in sslcert, `{path}`")
+                })?;
                 let parsed = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| {
                     format!(
                         "a private key in PEM in sslkey, `{}`: PKCS #8, PKCS #1 or SEC 1, not \
@@ -94,6 +99,11 @@ impl TlsContent {
                 options.ssl_client_cert_from_pem(chain).ssl_client_key_from_pem(key.as_bytes());
         }
         options
+    }
+
+    /// The client's certificate, with its chain.
+    pub(super) fn certificate(&self) -> Option<String> {
+        self.client.as_ref().map(|(chain, _)| chain.clone())
     }
 
     /// Everything in one text, by which a change is noticed.

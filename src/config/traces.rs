@@ -164,7 +164,7 @@ mod tests {
             Some(StoreAddress { host, port, namespace })
         };
         let postgres = |url: &str| {
-            let servers = Servers::new(vec![url.parse().unwrap()], url.into());
+            let servers = Servers::new(vec![url.parse().unwrap()], url.into(), None);
             StoreAddress::of_postgres(&servers)
         };
         assert_eq!(

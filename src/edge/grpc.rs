@@ -204,13 +204,15 @@ impl GrpcServer {
             }
             CalledMethod::OneTooMany => return tonic_services::refuse(respond),
             CalledMethod::CheckWithoutSecret => {
+                edge.checker.metrics.called_without_secret();
                 self.0.secrets.complain();
-                let call = CallMetadata { step: CheckStep::Only, trace: None };
-                let answer = edge.check(Err(Refusal::Unavailable), call).await;
-                let _ = send(answer, &mut respond);
+                let _ = send(edge.refuse_stranger(), &mut respond);
                 return;
             }
-            CalledMethod::Hidden => return tonic_services::hide(respond),
+            CalledMethod::Hidden => {
+                edge.checker.metrics.called_without_secret();
+                return tonic_services::hide(respond);
+            }
         };
         let room = if step == Some(CheckStep::Second) { room_for_bodies } else { room };
         let message = match message::read(body, room).await {

@@ -111,7 +111,7 @@ impl Address {
     pub fn of_one(key: &'static str, url: &SecretString) -> Result<Self, ConnectError> {
         let options: PgConnectOptions =
             url.expose_secret().parse().map_err(|error| message_of_url(key, &error))?;
-        let servers = Servers::new(vec![options], url.clone());
+        let servers = Servers::new(vec![options], url.clone(), None);
         Ok(Self::new(key, servers, None, &Timelines::default()))
     }
 

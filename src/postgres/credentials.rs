@@ -127,7 +127,7 @@ mod tests {
 
     fn servers(password: &str) -> Servers {
         let url = format!("postgres://u:{password}@h/db");
-        Servers::new(vec![url.parse().unwrap()], url.into())
+        Servers::new(vec![url.parse().unwrap()], url.into(), None)
     }
 
     const NOW: Tick = Tick::from_micros(0);

@@ -14,15 +14,20 @@ struct Read {
     options: Vec<PgConnectOptions>,
     /// The URL, and the content of the files that it needs.
     content: SecretString,
+    certificate: Option<String>,
 }
 
 impl Servers {
     /// Takes what was read: the options of at least one server, and the content that they were made
-    /// from, by which a change is noticed.
+    /// from, by which a change is noticed; and the client's certificate in PEM, if it has one.
     ///
     /// The connections need nothing that PgBouncer lacks: no unusual startup parameter, no prepared
     /// statement and no other state of a session.
-    pub fn new(options: Vec<PgConnectOptions>, content: SecretString) -> Self {
+    pub fn new(
+        options: Vec<PgConnectOptions>,
+        content: SecretString,
+        certificate: Option<String>,
+    ) -> Self {
         let plain = |options: PgConnectOptions| {
             options
                 .application_name("patgate")
@@ -31,7 +36,13 @@ impl Servers {
                 // A caller that waits for a slow statement reports the reason itself.
                 .disable_statement_logging()
         };
-        Self(Arc::new(Read { options: options.into_iter().map(plain).collect(), content }))
+        let options = options.into_iter().map(plain).collect();
+        Self(Arc::new(Read { options, content, certificate }))
+    }
+
+    /// The client's certificate in PEM, with its chain.
+    pub(crate) fn certificate(&self) -> Option<&str> {
+        self.0.certificate.as_deref()
     }
 
     pub(super) fn options(&self) -> &[PgConnectOptions] {

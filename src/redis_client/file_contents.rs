@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use crate::{
     config::{RedisFiles, redis_file_keys as keys},
     files::{
+        certificate::{self, Validity},
         pem,
         secret::{self, SecretFileError},
         trusted,
@@ -38,6 +39,7 @@ pub(super) struct FileContents {
 struct IdentityPem {
     certificate: String,
     private_key: Zeroizing<String>,
+    validity: Validity,
 }
 
 impl FileContents {
@@ -86,6 +88,11 @@ impl FileContents {
         Some(TlsCertificates { client_tls, root_cert })
     }
 
+    /// When the client's certificate is valid, if there is one.
+    pub(super) fn validity(&self) -> Option<Validity> {
+        Some(self.identity.as_ref()?.validity.clone())
+    }
+
     /// Whether a login with these would send another password.
     pub(super) fn logs_in_as(&self, other: &Self) -> bool {
         self.password == other.password && self.sentinel_password == other.sentinel_password
@@ -99,6 +106,8 @@ impl IdentityPem {
         let chain_pem = text(keys::CERTIFICATE, certificate)?;
         let key_pem = text(keys::PRIVATE_KEY, private_key)?;
         let chain = pem::certificates(&chain_pem).map_err(wrong)?;
+        let validity =
+            certificate::first_to_end(&chain).map_err(|problem| wrong(problem.into()))?;
         let key = pem::private_key(&key_pem)
             .map_err(|problem| RedisFileError::new(keys::PRIVATE_KEY, private_key, problem))?;
         ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -114,7 +123,7 @@ impl IdentityPem {
                 ),
                 error => wrong(format!("expected a certificate that can be used: {error}")),
             })?;
-        Ok(Self { certificate: chain_pem.to_string(), private_key: key_pem })
+        Ok(Self { certificate: chain_pem.to_string(), private_key: key_pem, validity })
     }
 }
 

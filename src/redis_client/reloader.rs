@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     files::settled::Settled,
-    telemetry::{Metrics, ReloadResult, Store},
+    telemetry::{Metrics, OwnCertificate, ReloadResult, Store},
 };
 
 /// How often the files are read: they are few and small, and their content is compared.
@@ -40,6 +40,7 @@ impl RedisReloader {
             return None;
         }
         let current = access.current();
+        metrics.took_up_certificate(OwnCertificate::Redis, current.files.validity());
         Some(Self {
             access: Arc::clone(access),
             files: Settled::new(Ok(current.files.clone())),
@@ -80,6 +81,8 @@ impl RedisReloader {
             self.refused = None;
             self.files.force(Ok(current.files.clone()));
             self.accepted();
+            let validity = current.files.validity();
+            self.metrics.took_up_certificate(OwnCertificate::Redis, validity);
             tracing::info!("passwords and certificates for Redis reloaded");
         }
     }

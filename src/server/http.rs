@@ -127,7 +127,7 @@ pub(super) async fn serve(listener: TcpListener, tls: Option<Tls>, router: Route
                         None => answer(stream, router).await,
                         Some(tls) => {
                             // A connection here ends soon by itself.
-                            let Some((stream, _replaced)) = tls.accept(stream).await else {
+                            let Some(stream) = tls.accept(stream).await else {
                                 return;
                             };
                             answer(stream, router).await;

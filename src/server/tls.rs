@@ -2,24 +2,21 @@
 //!
 //! Each connection is a full handshake: sessions are not resumed, because a resumed one would skip
 //! the client's certificate. When the files change, connections of the previous ones end as old ones
-//! do: with GOAWAY, and after the checks in progress. So a client whose authority was removed cannot
-//! keep the connection that it has.
+//! do: with GOAWAY, and after the checks in progress. The connection of a client whose certificate is
+//! not accepted any more, because its authority was removed, is closed at once.
 
 mod client;
 mod files;
 
-use std::{
-    future::{Future, pending},
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use prometheus_client::registry::Registry;
 use rustls::{
     ServerConfig,
     crypto::{CryptoProvider, ring},
-    server::NoServerSessionStorage,
+    pki_types::CertificateDer,
+    server::{NoServerSessionStorage, danger::ClientCertVerifier},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -33,10 +30,13 @@ pub(crate) use self::files::TlsError;
 use crate::{
     clock, config,
     files::{
+        certificate::Validity,
         patient::{HANGS, PatientReader},
         settled::Settled,
     },
-    telemetry::{HandshakeResult, MetricResult, Metrics, ReloadResult, TlsListener},
+    telemetry::{
+        HandshakeResult, MetricResult, Metrics, OwnCertificate, ReloadResult, TlsListener,
+    },
     throttle::Throttle,
 };
 
@@ -59,6 +59,10 @@ pub(crate) struct Tls {
 /// The content of the files at one time.
 struct Generation {
     config: Arc<ServerConfig>,
+    /// Verifies the certificates of clients, if they must have one.
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+    /// When the listener's own certificate is valid.
+    validity: Validity,
     /// Cancelled when the files have changed.
     replaced: CancellationToken,
 }
@@ -110,6 +114,7 @@ impl Tls {
     ) -> Result<(Self, Reloader), TlsError> {
         let pem = Pem::read(&settings)?;
         let generation = Generation::new(&pem, &settings, listener)?;
+        generation.show(listener, metrics);
         let tls = Self {
             current: Arc::new(ArcSwap::from_pointee(generation)),
             listener,
@@ -121,7 +126,8 @@ impl Tls {
     }
 
     /// Makes the handshake, and serves the connection with `serve`, which is told to end by `closing`,
-    /// or because the certificates are replaced.
+    /// or because the certificates are replaced. It is not asked, but dropped, when the certificate of
+    /// the client is not accepted any more.
     pub(crate) async fn serve<S, F>(
         &self,
         stream: S,
@@ -131,27 +137,58 @@ impl Tls {
         S: AsyncRead + AsyncWrite + Unpin,
         F: Future<Output = ()>,
     {
-        let Some((stream, replaced)) = self.accept(stream).await else { return };
+        let generation = self.current.load_full();
+        let Some(stream) = self.accept_with(&generation, stream).await else { return };
+        let client = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
         let end = closing.child_token();
         let served = serve(stream, end.clone());
         tokio::select! {
             () = served => {}
-            () = async { replaced.cancelled().await; end.cancel(); pending().await } => {}
+            () = self.refused(generation, &client, &end) => {}
         }
     }
 
-    /// Makes the handshake. Returns the stream, and what is cancelled when the certificates that it
-    /// rests on are replaced; `None` if the handshake failed.
-    pub(crate) async fn accept<S>(&self, stream: S) -> Option<(TlsStream<S>, CancellationToken)>
+    /// Ends when the certificate of a client is not accepted any more. Before that, cancels `end` as
+    /// soon as the files that the connection rests on are replaced.
+    async fn refused(
+        &self,
+        mut generation: Arc<Generation>,
+        client: &[CertificateDer<'static>],
+        end: &CancellationToken,
+    ) {
+        loop {
+            generation.replaced.cancelled().await;
+            generation = self.current.load_full();
+            if !generation.admits(client) {
+                let listener = self.listener.as_str();
+                tracing::info!(
+                    listener,
+                    "closed a connection: its certificate is not accepted now"
+                );
+                return;
+            }
+            end.cancel();
+        }
+    }
+
+    /// Makes the handshake. Returns `None` if it failed.
+    pub(crate) async fn accept<S>(&self, stream: S) -> Option<TlsStream<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let generation = self.current.load_full();
+        self.accept_with(&generation, stream).await
+    }
+
+    async fn accept_with<S>(&self, generation: &Generation, stream: S) -> Option<TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let acceptor = TlsAcceptor::from(Arc::clone(&generation.config));
         let (result, error) = match timeout(PATIENCE, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => {
                 self.metrics.shook_hands(self.listener, HandshakeResult::Done);
-                return Some((stream, generation.replaced.clone()));
+                return Some(stream);
             }
             Ok(Err(error)) => (HandshakeResult::Failed, error.to_string()),
             Err(_) => (HandshakeResult::TimedOut, "it took too long".to_owned()),
@@ -174,18 +211,37 @@ impl Generation {
         let builder = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(|error| TlsError::identity(settings, &error))?;
-        let builder = match pem.clients(settings)? {
-            Some(verifier) => builder.with_client_cert_verifier(verifier),
+        let clients = pem.clients(settings)?;
+        let builder = match &clients {
+            Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
             None => builder.with_no_client_auth(),
         };
-        let (chain, key) = pem.identity(settings)?;
+        let (chain, key, validity) = pem.identity(settings)?;
         let mut config = builder
             .with_single_cert(chain, key)
             .map_err(|error| TlsError::identity(settings, &error))?;
         config.alpn_protocols = vec![protocol(listener).to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        Ok(Self { config: Arc::new(config), replaced: CancellationToken::new() })
+        let replaced = CancellationToken::new();
+        Ok(Self { config: Arc::new(config), clients, validity, replaced })
+    }
+
+    /// Returns whether a client with this chain of certificates may connect now.
+    fn admits(&self, client: &[CertificateDer<'static>]) -> bool {
+        let Some(verifier) = &self.clients else { return true };
+        let Some((own, chain)) = client.split_first() else { return false };
+        // The clock that rustls reads in a handshake.
+        let now = self.config.time_provider.current_time();
+        now.is_some_and(|now| verifier.verify_client_cert(own, chain, now).is_ok())
+    }
+
+    fn show(&self, listener: TlsListener, metrics: &Metrics) {
+        let certificate = match listener {
+            TlsListener::Grpc => OwnCertificate::Grpc,
+            TlsListener::Http => OwnCertificate::Http,
+        };
+        metrics.took_up_certificate(certificate, Some(self.validity.clone()));
     }
 }
 
@@ -229,6 +285,7 @@ impl Reloader {
         });
         match made {
             Ok(generation) => {
+                generation.show(self.tls.listener, &self.tls.metrics);
                 let previous = self.tls.current.swap(Arc::new(generation));
                 previous.replaced.cancel();
                 self.tls.metrics.reloaded_certificates(self.tls.listener, ReloadResult::Loaded);

@@ -1,6 +1,7 @@
 //! Every metric that counts or measures what patgate does, by subject.
 
 mod background;
+mod certificates;
 mod checks;
 mod feed;
 mod relay;
@@ -14,8 +15,8 @@ use prometheus_client::{
 };
 
 use self::{
-    background::Background, checks::Checks, feed::Feed, relay::Relay, reloads::Reloads,
-    stores::Stores, tls::Tls,
+    background::Background, certificates::Certificates, checks::Checks, feed::Feed, relay::Relay,
+    reloads::Reloads, stores::Stores, tls::Tls,
 };
 
 /// What the names of all metrics begin with, followed by `_`.
@@ -30,6 +31,7 @@ pub struct Metrics {
     relay: Relay,
     background: Background,
     tls: Tls,
+    certificates: Certificates,
     reloads: Reloads,
 }
 
@@ -48,6 +50,7 @@ impl Metrics {
             relay: Relay::default(),
             background: Background::new(&mut to),
             tls: Tls::new(&mut to),
+            certificates: Certificates::new(&mut to),
             reloads: Reloads::new(&mut to),
         }
     }

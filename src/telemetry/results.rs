@@ -123,6 +123,17 @@ results! {
 }
 
 results! {
+    /// A certificate that patgate shows to others, by the setting that leads to its file.
+    OwnCertificate {
+        Grpc = "grpc.tls.certificate_file",
+        Http = "http.tls.certificate_file",
+        Redis = "redis.tls.certificate_file",
+        Postgres = "postgres.url",
+        Feed = "feed.url",
+    }
+}
+
+results! {
     /// How a TLS handshake ended.
     HandshakeResult {
         Done = "done",

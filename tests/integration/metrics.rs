@@ -39,6 +39,7 @@ fn expected(with_relay: bool) -> BTreeSet<String> {
         "bodies_unasked_total",
         "bodies_awaited",
         "bodies_awaited_bytes",
+        "calls_without_secret_total",
         "check_duration_seconds_count",
         "panics_total",
         "redis_dropped_writes_total",
@@ -87,6 +88,15 @@ fn expected(with_relay: bool) -> BTreeSet<String> {
     let settings: Labels<'_> = &[("setting", &["postgres.url", "feed.url"])];
     add("other_installation_answers_total", settings);
     add("postgres_primary_changes_total", settings);
+    let certificates = [
+        "grpc.tls.certificate_file",
+        "http.tls.certificate_file",
+        "redis.tls.certificate_file",
+        "postgres.url",
+        "feed.url",
+    ];
+    add("certificate_not_before_timestamp_seconds", &[("setting", &certificates)]);
+    add("certificate_not_after_timestamp_seconds", &[("setting", &certificates)]);
     let rounds = ["seen", "unseen", "unavailable"];
     add("revocation_canary_rounds_total", &[(RESULT, &rounds)]);
     add("last_used_writes_total", &[(RESULT, &["written", "skipped", "dropped"])]);

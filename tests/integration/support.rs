@@ -23,6 +23,7 @@ pub(crate) mod receiver;
 pub(crate) mod redis_groups;
 pub(crate) mod relay;
 pub(crate) mod replica;
+pub(crate) mod secrets;
 pub(crate) mod settings;
 pub(crate) mod standby;
 pub(crate) mod suite;

@@ -32,6 +32,11 @@ impl GrpcEdge {
         self.checker.deadline
     }
 
+    /// Answers a check without the secret that it needs. Its message is not read.
+    pub(super) fn refuse_stranger(&self) -> EncodedAnswer {
+        self.checker.refuse_stranger(|answer| self.encoder.encode(answer))
+    }
+
     /// Answers an encoded `CheckRequest`, or the reason why none arrived. A message that is not a
     /// `CheckRequest` is denied.
     pub(crate) async fn check(

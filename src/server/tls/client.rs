@@ -10,7 +10,7 @@ use rustls::{
 };
 use webpki::EndEntityCert;
 
-use crate::config::ClientName;
+use crate::{config::ClientName, files::certificate::Certificate};
 
 /// Verifies a client's certificate as rustls does, and then its name.
 #[derive(Debug)]
@@ -24,18 +24,32 @@ impl NamedClients {
         Self { chain, names }
     }
 
-    fn knows(&self, certificate: &EndEntityCert<'_>) -> bool {
+    /// Returns whether the certificate holds a known name.
+    ///
+    /// # Errors
+    ///
+    /// If any of its names cannot be read. The reader that verifies chains skips such a name, so it
+    /// would take a certificate with two ids, one of them unreadable, for one with a single id.
+    fn knows(&self, der: &CertificateDer<'_>) -> Result<bool, CertificateError> {
+        let verified = EndEntityCert::try_from(der).map_err(|_| CertificateError::BadEncoding)?;
+        let certificate = Certificate::parse(der).ok_or(CertificateError::BadEncoding)?;
+        let names = certificate.names().ok_or(CertificateError::BadEncoding)?;
+        let (uris, dns) = (verified.valid_uri_names(), verified.valid_dns_names());
+        if !uris.eq(names.uris.iter().copied()) || !dns.eq(names.dns.iter().copied()) {
+            return Err(CertificateError::BadEncoding);
+        }
         // A SPIFFE certificate has one id. One with several could be taken for whichever suits it.
-        let mut ids = certificate.valid_uri_names();
-        let (first, second) = (ids.next(), ids.next());
-        let id = first.filter(|_| second.is_none());
-        self.names.iter().any(|name| match name {
+        let id = match names.uris[..] {
+            [id] => Some(id),
+            _ => None,
+        };
+        Ok(self.names.iter().any(|name| match name {
             ClientName::Spiffe(allowed) => id == Some(allowed),
             // Names of DNS have no case. A wildcard in a certificate equals no name.
             ClientName::Dns(allowed) => {
-                certificate.valid_dns_names().any(|name| name.eq_ignore_ascii_case(allowed))
+                names.dns.iter().any(|name| name.eq_ignore_ascii_case(allowed))
             }
-        })
+        }))
     }
 }
 
@@ -51,9 +65,7 @@ impl ClientCertVerifier for NamedClients {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
-        let certificate = EndEntityCert::try_from(end_entity)
-            .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
-        match self.knows(&certificate) {
+        match self.knows(end_entity).map_err(Error::InvalidCertificate)? {
             true => Ok(verified),
             false => {
                 Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))

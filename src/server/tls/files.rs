@@ -12,6 +12,7 @@ use super::{client::NamedClients, provider};
 use crate::{
     config,
     files::{
+        certificate::{self, Validity},
         pem,
         trusted::{self, ReadError},
     },
@@ -73,18 +74,20 @@ impl Pem {
         Ok(Self { certificate, private_key, authorities })
     }
 
-    /// The listener's certificates, its own first, and its key.
+    /// The listener's certificates, its own first, its key, and when the certificates are valid.
     pub(super) fn identity(
         &self,
         settings: &config::Tls,
-    ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
+    ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>, Validity), TlsError> {
         let path = &settings.certificate;
         let chain = pem::certificates(&self.certificate)
+            .map_err(|problem| TlsError::new(settings, CERTIFICATE, path, problem))?;
+        let validity = certificate::first_to_end(&chain)
             .map_err(|problem| TlsError::new(settings, CERTIFICATE, path, problem))?;
         let key = pem::private_key(&self.private_key).map_err(|expected| {
             TlsError::new(settings, PRIVATE_KEY, &settings.private_key, expected)
         })?;
-        Ok((chain, key))
+        Ok((chain, key, validity))
     }
 
     /// What verifies the certificates of clients, if they must have one.

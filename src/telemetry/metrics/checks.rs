@@ -56,6 +56,7 @@ pub(super) struct Checks {
     allowed: Counter,
     duration: Durations,
     panics: Counter,
+    without_secret: Counter,
     records: Results<RecordResult>,
     mode: Closed<ModeLabels, Gauge>,
     bodies_asked: Counter,
@@ -94,6 +95,10 @@ impl Checks {
                 Durations::default(),
             ),
             panics: to.count("panics", "Checks that panicked and were denied"),
+            without_secret: to.count(
+                "calls_without_secret",
+                "gRPC calls without the secret that they need, which were refused unread; not decisions",
+            ),
             records,
             mode,
             bodies_asked: to.count(
@@ -144,6 +149,10 @@ impl Metrics {
 
     pub(crate) fn panicked(&self) {
         self.checks.panics.inc();
+    }
+
+    pub(crate) fn called_without_secret(&self) {
+        self.checks.without_secret.inc();
     }
 
     pub(crate) fn logged_decisions(&self, result: RecordResult, count: u64) {

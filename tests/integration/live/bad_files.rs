@@ -15,6 +15,7 @@ use crate::support::{
     outcome,
     process::{self, Process},
     replica::request,
+    secrets::{NEW, OLD},
     settings::PATIENT,
     tokens::reader,
 };
@@ -80,9 +81,6 @@ pub(crate) async fn a_bad_ring_keeps_the_old_one(suite: Arc<Suite>) {
     assert_eq!(answer(replica, &token, MODELS).await, 200);
 }
 
-const OLD: &str = "old-0123456789abcdef0123456789abcdef";
-const NEW: &str = "new-0123456789abcdef0123456789abcdef";
-
 async fn status(replica: &Replica, bearer: &str, secret: &str) -> u16 {
     let request = request("GET", MODELS, &[("authorization", bearer)]);
     let metadata = [("patgate-secret", secret)];
@@ -94,7 +92,7 @@ pub(crate) async fn settings_with_an_error_change_nothing(suite: Arc<Suite>) {
     let world = suite.world().await;
     let path = |name: &str| suite.dir.path().join(format!("{}.{name}", world.database));
     let [secret, config] = [path("secret"), path("yaml")];
-    fs::write(&secret, OLD).unwrap();
+    fs::write(&secret, &*OLD).unwrap();
     fs::write(&config, "mode: enforce").unwrap();
     let settings =
         [format!("grpc.secret_file={}", secret.display()), format!("config={}", config.display())];
@@ -102,13 +100,13 @@ pub(crate) async fn settings_with_an_error_change_nothing(suite: Arc<Suite>) {
     let replica = &process.replica;
     let bearer = reader(&world).await.bearer();
     let answers =
-        async || [status(replica, &bearer, OLD).await, status(replica, &bearer, NEW).await];
+        async || [status(replica, &bearer, &OLD).await, status(replica, &bearer, &NEW).await];
     let count = async |result: &str| {
         replica.metric(&format!("patgate_settings_reloads_total{{result=\"{result}\"}}")).await
     };
     let refuses = async || replica.metric("patgate_settings_refused").await;
     assert_eq!(answers().await, [200, 503]);
-    fs::write(&secret, format!("{OLD},{NEW}\n")).unwrap();
+    fs::write(&secret, format!("{},{}\n", *OLD, *NEW)).unwrap();
     eventually("both secrets", async || count("ok").await == 1).await;
     assert_eq!(answers().await, [200, 200]);
 
@@ -126,7 +124,7 @@ pub(crate) async fn settings_with_an_error_change_nothing(suite: Arc<Suite>) {
         assert_eq!(refuses().await, 1, "{what}");
         assert_eq!(answers().await, [200, 200], "{what}");
         assert_eq!(status(replica, &bearer, "").await, 503, "{what}");
-        fs::write(&secret, format!("{OLD},{NEW}")).unwrap();
+        fs::write(&secret, format!("{},{}", *OLD, *NEW)).unwrap();
         fs::write(&config, "mode: enforce").unwrap();
         eventually("the settings to be taken up", async || refuses().await == 0).await;
     }
@@ -135,11 +133,11 @@ pub(crate) async fn settings_with_an_error_change_nothing(suite: Arc<Suite>) {
 
     // What needs a restart is named, and the rest is taken up.
     fs::write(&config, "mode: shadow\nmax_staleness: 9s").unwrap();
-    fs::write(&secret, NEW).unwrap();
+    fs::write(&secret, &*NEW).unwrap();
     eventually("the new secret alone", async || answers().await == [503, 200]).await;
     let named = "\"changed\":\"[\\\"max_staleness\\\", \\\"mode\\\"]\"";
     eventually("the log to name them", async || logged(&process, named) == 1).await;
     assert_eq!(replica.metric("patgate_mode{mode=\"enforce\"}").await, 1);
     let log = fs::read_to_string(&process.server.log).unwrap();
-    assert!(!log.contains(OLD) && !log.contains(NEW), "a secret in the log");
+    assert!(!log.contains(&*OLD) && !log.contains(&*NEW), "a secret in the log");
 }

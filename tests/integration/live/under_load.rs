@@ -18,11 +18,9 @@ use crate::support::{
     envoy::{Gateway, envoy_patch, patient},
     load::{LASTING_LONG, Load, WELL},
     process,
+    secrets::{NEW, OLD},
     tls_files::{Files, SERVER},
 };
-
-const OLD: &str = "old-0123456789abcdef0123456789abcdef";
-const NEW: &str = "new-0123456789abcdef0123456789abcdef";
 
 /// How Envoy reaches the replicas.
 #[derive(Clone, Copy, PartialEq)]
@@ -55,7 +53,7 @@ impl<'s> Site<'s> {
         let path = |name: &str| world.suite.dir.path().join(format!("{}.{name}", world.database));
         let ring = RingFile::of(world);
         let [secret, table] = [path("secret"), path("table.yaml")];
-        fs::write(&secret, OLD).unwrap();
+        fs::write(&secret, &*OLD).unwrap();
         fs::copy(project("deploy/apis/cube-ai.yaml"), &table).unwrap();
         let tls = Files::new(world);
         let shared = [
@@ -154,7 +152,7 @@ fn gateway(suite: &Suite, replicas: &[Process], tls: Option<&Files>) -> Gateway 
         }
         listener
     };
-    let listeners: BTreeMap<String, Value> = [("old", OLD), ("new", NEW)]
+    let listeners: BTreeMap<String, Value> = [("old", &*OLD), ("new", &*NEW)]
         .map(|(name, secret)| (name.to_owned(), listener(secret)))
         .into();
     let addresses: Vec<_> = replicas.iter().map(|replica| replica.grpc.as_str()).collect();
@@ -206,12 +204,12 @@ async fn nothing_fails(suite: Arc<Suite>, link: Link) {
     load.bear(load.more(WELL, 20)).await;
 
     // Both secrets, then Envoy sends the new one, then only that one.
-    let both = || fs::write(&site.secret, format!("{OLD},{NEW}")).unwrap();
+    let both = || fs::write(&site.secret, format!("{},{}", *OLD, *NEW)).unwrap();
     site.takes_up(&load, "settings_reloads_total", both).await;
     let next = site.load("new").await;
     next.bear(next.more(WELL, 10)).await;
     load.end(&format!("two replicas reconfigured and replaced, {}", link.name())).await;
-    let new = || fs::write(&site.secret, NEW).unwrap();
+    let new = || fs::write(&site.secret, &*NEW).unwrap();
     site.takes_up(&next, "settings_reloads_total", new).await;
     next.end(&format!("two replicas with the next secret, {}", link.name())).await;
     let late = site.gateway.get("old", &[("authorization", "Bearer x")]).await;

@@ -32,7 +32,11 @@ const READ: (&str, &str, &str, &str) = ("acme", "models", "*", "llm_read");
 
 /// Starts PgBouncer before Postgres in a mode, with `more` settings; returns `None` if it is not
 /// installed.
-fn start(suite: &Suite, mode: &str, more: &str) -> Option<(ServerDirectory, Server, u16)> {
+pub(crate) fn start(
+    suite: &Suite,
+    mode: &str,
+    more: &str,
+) -> Option<(ServerDirectory, Server, u16)> {
     let Some(pgbouncer) = find("pgbouncer") else {
         let skipped = "no pgbouncer on this machine: nothing was tried behind a pooler";
         assert_ne!(env::var("CI").as_deref(), Ok("true"), "{skipped}");
@@ -131,6 +135,8 @@ pub(crate) async fn a_feed_behind_a_pooler_is_told(suite: Arc<Suite>) {
         let before = warnings();
         let replica = world.serve(&[&format!("feed.url={feed}")]).await;
         assert_eq!(warnings() - before, usize::from(pooled), "{mode} {more}");
+        let shown = replica.metric("patgate_feed_pooled").await;
+        assert_eq!(shown, u64::from(pooled), "{mode} {more}");
         let token = reader(&world).await;
         assert_eq!(ask(&replica, &token, "acme").await, answer(200, "ok"));
         cli.login(&world, "administrator").ok(&format!("token revoke {}", token.id));

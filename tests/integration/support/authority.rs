@@ -1,13 +1,19 @@
 //! Certificates for tests: an authority, and what it signs.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, SanType,
+    BasicConstraints, CertificateParams, CertifiedIssuer, CustomExtension, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType, date_time_ymd,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use uuid::Uuid;
+
+use super::secrets::key_pair;
 
 /// An authority.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -22,13 +28,13 @@ pub(crate) struct Identity {
 impl Authority {
     pub(crate) fn new() -> Self {
         let params = authority_params();
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+        Self(CertifiedIssuer::self_signed(params, key_pair()).unwrap())
     }
 
     /// An authority that this one has signed.
     pub(crate) fn intermediate(&self) -> Self {
         let params = authority_params();
-        Self(CertifiedIssuer::signed_by(params, KeyPair::generate().unwrap(), &self.0).unwrap())
+        Self(CertifiedIssuer::signed_by(params, key_pair(), &self.0).unwrap())
     }
 
     pub(crate) fn pem(&self) -> String {
@@ -40,7 +46,7 @@ impl Authority {
     }
 
     pub(crate) fn sign(&self, params: CertificateParams) -> Identity {
-        let key = KeyPair::generate().unwrap();
+        let key = key_pair();
         let signed = params.signed_by(&key, &self.0).unwrap();
         Identity { chain: vec![signed.der().clone()], pem: signed.pem(), key }
     }
@@ -53,7 +59,7 @@ impl Authority {
 
 impl Identity {
     pub(crate) fn self_signed(names: &[&str]) -> Self {
-        let key = KeyPair::generate().unwrap();
+        let key = key_pair();
         let signed = params(names).self_signed(&key).unwrap();
         Self { chain: vec![signed.der().clone()], pem: signed.pem(), key }
     }
@@ -97,5 +103,34 @@ pub(crate) fn params(names: &[&str]) -> CertificateParams {
         .collect();
     params.extended_key_usages =
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params
+}
+
+/// The same for a certificate that is valid from and until so many days from now.
+pub(crate) fn valid(names: &[&str], from: i64, until: i64) -> CertificateParams {
+    const DAY: u64 = 86_400;
+    let mut params = params(names);
+    let epoch = date_time_ymd(1970, 1, 1);
+    let now = epoch + UNIX_EPOCH.elapsed().unwrap();
+    let day = |days: i64| {
+        let distance = Duration::from_secs(DAY * days.unsigned_abs());
+        if days < 0 { now - distance } else { now + distance }
+    };
+    (params.not_before, params.not_after) = (day(from), day(until));
+    params
+}
+
+/// The same for names of any content, each with its tag: 1 for mail, 2 for DNS, 6 for a URI, 7 for an
+/// address.
+pub(crate) fn with_names(names: &[(u8, &[u8])]) -> CertificateParams {
+    let mut content = Vec::new();
+    for (tag, text) in names {
+        content.extend([0x80 | tag, u8::try_from(text.len()).unwrap()]);
+        content.extend(*text);
+    }
+    let mut sequence = vec![0x30, u8::try_from(content.len()).unwrap()];
+    sequence.extend(content);
+    let mut params = params(&[]);
+    params.custom_extensions = vec![CustomExtension::from_oid_content(&[2, 5, 29, 17], sequence)];
     params
 }

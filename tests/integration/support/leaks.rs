@@ -1,9 +1,11 @@
-//! After a run: no token and no backend's credential that a test made is written anywhere.
+//! After a run: no token, no backend's credential, no secret of the gRPC port and no private key that a
+//! test made is written anywhere, except in the files that are meant to hold it.
 //!
 //! The search covers every log of every server and replica, a dump of all of Postgres with its
 //! statement log, a dump of all of Redis, and the file with every command that changed it. It looks
 //! for the last 50 characters of each secret, which are a token's secret part, as they are and
-//! inside base64; for a credential also in hexadecimal, as bytes are dumped.
+//! inside base64; for a credential also in hexadecimal, as bytes are dumped. For a private key it looks
+//! for a part of its PEM, and for a part in hexadecimal.
 
 use std::{
     collections::HashSet,
@@ -17,7 +19,10 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use memchr::memmem;
 use patgate_testing::stack::Server;
 
-use crate::support::Suite;
+use crate::support::{
+    Suite,
+    secrets::{self, KEY_PART, Made},
+};
 
 /// The minimum number of consecutive letters and digits at the end of each secret.
 const TAIL: usize = 50;
@@ -41,10 +46,13 @@ pub(crate) fn search(suite: Suite) -> Vec<String> {
         places.push((file.display().to_string(), fs::read(&file).unwrap()));
     }
     let bytes: usize = places.iter().map(|(_, content)| content.len()).sum();
+    let Made { calls, keys } = secrets::take();
     println!(
-        "looked for {} tokens and {} credentials in {} places, {} MiB",
+        "looked for {} tokens, {} credentials, {} secrets of calls and {} keys in {} places, {} MiB",
         minted.len(),
         credentials.len(),
+        calls.len(),
+        keys.len(),
         places.len(),
         bytes >> 20
     );
@@ -61,14 +69,37 @@ pub(crate) fn search(suite: Suite) -> Vec<String> {
     }
     let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
     secrets.extend(credentials.iter().map(|text| hex(&text[text.len() - TAIL / 2..])));
-    let secrets = Secrets::new(secrets);
-    for text in minted.iter().chain(&credentials).take(1000) {
+    let of_calls = calls.iter().map(|text| &text[text.len() - TAIL..]);
+    let of_calls = of_calls.flat_map(|tail| [&[tail.to_owned()][..], &in_base64(tail)].concat());
+    let all = Secrets::new(secrets.iter().cloned().chain(of_calls), TAIL);
+    let secrets = Secrets::new(secrets, TAIL);
+    let private_keys = Secrets::new(keys.iter().flatten().cloned(), KEY_PART);
+    let is_found = |secrets: &Secrets, text: &str| {
         assert!(secrets.stand_in(format!("{{\"it\":\"{text}\"}}").as_bytes()), "not found");
-    }
-    let found = places.into_iter().filter(|(_, content)| secrets.stand_in(content));
+    };
+    let tokens = minted.iter().chain(&credentials).take(1000);
+    tokens.for_each(|text| is_found(&secrets, text));
+    calls.iter().for_each(|text| is_found(&all, text));
+    keys.iter().flatten().for_each(|text| is_found(&private_keys, text));
+    let mut own_files = 0;
+    let found = places.into_iter().filter(|(name, content)| {
+        let of_the_operator = all.stand_in(content) || private_keys.stand_in(content);
+        if is_the_operators(name) {
+            own_files += usize::from(of_the_operator);
+            return secrets.stand_in(content);
+        }
+        of_the_operator
+    });
     let found = found.map(|(name, _)| name).collect();
+    println!("{own_files} files hold the secrets of an operator, as they are meant to");
     suite.stack.shut_down();
     found
+}
+
+/// Whether a file is one that holds secrets for Envoy or patgate to read: a private key, a value of
+/// `grpc.secret`, or the configuration of Envoy.
+fn is_the_operators(file: &str) -> bool {
+    [".key", ".secret", "/envoy.yaml"].iter().any(|name| file.ends_with(name))
 }
 
 fn contains(content: &[u8], text: &[u8]) -> bool {
@@ -89,21 +120,23 @@ fn in_base64(tail: &str) -> [String; 3] {
 /// without optimization must read hundreds of megabytes.
 struct Secrets {
     whole: HashSet<Vec<u8>>,
+    /// Of each of them.
+    length: usize,
     /// Whether a secret may begin with eight bytes of that hash; this excludes most places.
     beginnings: Vec<bool>,
 }
 
 impl Secrets {
-    /// Each secret has as many letters and digits as a tail.
-    fn new(secrets: impl IntoIterator<Item = String>) -> Self {
+    /// Each secret has so many letters and digits, and nothing else.
+    fn new(secrets: impl IntoIterator<Item = String>, length: usize) -> Self {
         let whole: HashSet<_> = secrets.into_iter().map(String::into_bytes).collect();
         let mut beginnings = vec![false; (32 * whole.len()).next_power_of_two()];
         for secret in &whole {
-            assert!(secret.len() == TAIL && secret.iter().all(u8::is_ascii_alphanumeric));
+            assert!(secret.len() == length && secret.iter().all(u8::is_ascii_alphanumeric));
             let at = Self::hash(secret, beginnings.len());
             beginnings[at] = true;
         }
-        Self { whole, beginnings }
+        Self { whole, length, beginnings }
     }
 
     /// Hashes the beginning of a window: after the multiplication, the upper bits depend on all
@@ -117,15 +150,17 @@ impl Secrets {
     fn stand_in(&self, content: &[u8]) -> bool {
         let other = |byte: &u8| !byte.is_ascii_alphanumeric();
         let mut from = 0;
-        while let Some(window) = content.get(from..from + TAIL) {
+        let length = self.length;
+        while let Some(window) = content.get(from..from + length) {
             // No secret can begin before it.
             if let Some(last) = window.iter().rposition(other) {
                 from += last + 1;
                 continue;
             }
-            let rest = &content[from + TAIL..];
-            let run = &content[from..][..TAIL + rest.iter().position(other).unwrap_or(rest.len())];
-            if run.windows(TAIL).any(|window| self.holds(window)) {
+            let rest = &content[from + length..];
+            let run =
+                &content[from..][..length + rest.iter().position(other).unwrap_or(rest.len())];
+            if run.windows(length).any(|window| self.holds(window)) {
                 return true;
             }
             from += run.len();
@@ -141,7 +176,7 @@ impl Secrets {
 /// Returns whether one of these credentials occurs in `text`, as it is.
 pub(crate) fn mentions(text: &str, credentials: &[&str]) -> bool {
     let secrets = credentials.iter().map(|text| text[text.len() - TAIL..].to_owned());
-    Secrets::new(secrets).stand_in(text.as_bytes())
+    Secrets::new(secrets, TAIL).stand_in(text.as_bytes())
 }
 
 fn files(below: &Path) -> Vec<PathBuf> {

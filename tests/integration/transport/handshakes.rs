@@ -17,12 +17,12 @@ use tokio::{
     net::TcpStream,
     time::timeout,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{borrowed, known};
 use crate::support::{
     Suite,
-    authority::{Authority, Identity, params},
+    authority::{Authority, Identity, params, with_names},
     tls_files::{DNS, Files, SERVER, SPIFFE},
 };
 
@@ -67,12 +67,57 @@ impl Client {
 
     /// Whether the server speaks HTTP/2 with it.
     async fn is_served(&self, at: SocketAddr) -> bool {
+        match self.connect(at).await {
+            Some(mut stream) => speaks_http2(&mut stream).await,
+            None => false,
+        }
+    }
+
+    async fn connect(&self, at: SocketAddr) -> Option<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(at).await.unwrap();
         let name = ServerName::try_from(SERVER).unwrap();
         let connector = TlsConnector::from(Arc::clone(&self.config));
-        let connected = timeout(PATIENCE, connector.connect(name, stream)).await.unwrap();
-        let Ok(stream) = connected else { return false };
-        speaks_http2(stream).await
+        timeout(PATIENCE, connector.connect(name, stream)).await.unwrap().ok()
+    }
+
+    /// Opens a connection on which it will never answer a ping.
+    async fn open(&self, at: SocketAddr) -> OpenConnection {
+        let mut stream = self.connect(at).await.unwrap();
+        stream.write_all(PREFACE).await.unwrap();
+        let mut open = OpenConnection(stream);
+        assert_eq!(open.next().await, Some(SETTINGS));
+        open
+    }
+}
+
+/// The kinds of frames.
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+
+/// A connection over which the client only listens.
+struct OpenConnection(TlsStream<TcpStream>);
+
+impl OpenConnection {
+    /// The kind of the next frame; `None` if the connection has ended.
+    async fn next(&mut self) -> Option<u8> {
+        let read = async {
+            let mut head = [0; 9];
+            self.0.read_exact(&mut head).await.ok()?;
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            let mut payload = vec![0; usize::try_from(length).unwrap()];
+            self.0.read_exact(&mut payload).await.ok()?;
+            Some(head[3])
+        };
+        timeout(PATIENCE, read).await.expect("a frame, or the end of the connection")
+    }
+
+    /// The kinds of the frames until the connection ends.
+    async fn rest(mut self) -> Vec<u8> {
+        let mut kinds = Vec::new();
+        while let Some(kind) = self.next().await {
+            kinds.push(kind);
+        }
+        kinds
     }
 }
 
@@ -90,12 +135,12 @@ impl ResolvesClientCert for Presents {
 }
 
 /// Whether the first that the server says is its settings.
-async fn speaks_http2(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> bool {
+async fn speaks_http2(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> bool {
     let exchange = async {
         stream.write_all(PREFACE).await?;
         let mut head = [0; 9];
         stream.read_exact(&mut head).await?;
-        Ok::<_, std::io::Error>(head[3] == 4)
+        Ok::<_, std::io::Error>(head[3] == SETTINGS)
     };
     timeout(PATIENCE, exchange).await.unwrap().unwrap_or(false)
 }
@@ -111,6 +156,7 @@ pub(crate) async fn of_strangers_fail(suite: Arc<Suite>) {
         change(&mut params);
         ours.sign(params)
     };
+    let unreadable = |name| ours.sign(with_names(&[(6, SPIFFE.as_bytes()), name]));
     let mut judged = Vec::new();
     for (identity, served, what) in [
         (known(ours), true, "a SPIFFE id"),
@@ -133,6 +179,14 @@ pub(crate) async fn of_strangers_fail(suite: Arc<Suite>) {
         (ours.certify(&["spiffe://other.local/ns/gateway/sa/envoy"]), false, "another domain"),
         (ours.certify(&["SPIFFE://cluster.local/ns/gateway/sa/envoy"]), false, "another spelling"),
         (ours.certify(&[SPIFFE, "spiffe://cluster.local/other"]), false, "two ids"),
+        (ours.sign(with_names(&[(6, SPIFFE.as_bytes()), (7, &[1; 4])])), true, "and an address"),
+        (unreadable((6, b"spiffe://\xff")), false, "an id, and one that is no text"),
+        (unreadable((6, "spiffe://é".as_bytes())), false, "an id, and one that is no ASCII"),
+        (unreadable((2, b"a.\xff")), false, "an id, and a name of DNS that is no text"),
+        (unreadable((2, b"-a-")), false, "an id, and a name of DNS that is none"),
+        (unreadable((1, b"\xff")), false, "an id, and mail that is no text"),
+        (unreadable((7, &[1; 5])), false, "an id, and an address of five bytes"),
+        (unreadable((9, b"a")), false, "an id, and a name of a kind that does not exist"),
         (with(|p| p.not_after = date_time_ymd(2020, 1, 1)), false, "expired"),
         (with(|p| p.not_before = date_time_ymd(2090, 1, 1)), false, "not valid yet"),
         (
@@ -167,19 +221,29 @@ pub(crate) async fn of_strangers_fail(suite: Arc<Suite>) {
         assert_eq!(client.is_served(replica.grpc).await, *served, "{what}");
     }
 
-    let plain = TcpStream::connect(replica.grpc).await.unwrap();
-    assert!(!speaks_http2(plain).await, "no TLS");
+    let mut plain = TcpStream::connect(replica.grpc).await.unwrap();
+    assert!(!speaks_http2(&mut plain).await, "no TLS");
     for version in [0x0301, 0x0302] {
         assert!(is_refused(replica.grpc, version).await, "version {version:x}");
     }
 
     // A client that was served, and could resume its session, comes again when its authority is
-    // known no more.
+    // known no more. Those of its connections that are open end as well.
     let again = Client::of(ours, &mine);
     assert!(again.is_served(replica.grpc).await && again.is_served(replica.grpc).await);
+    let reloads = "patgate_tls_reloads_total{listener=\"grpc\",result=\"ok\"}";
+    let mut leaving = again.open(replica.grpc).await;
+    files.trust(&format!("{}{}", ours.pem(), others.pem()));
+    eventually("two authorities", async || replica.metric(reloads).await == 1).await;
+    // It is asked to end. As long as it does not answer the ping that follows, it stays.
+    while leaving.next().await.expect("GOAWAY") != GOAWAY {}
+    let open = again.open(replica.grpc).await;
     files.trust(&others.pem());
     let refused = async || !again.is_served(replica.grpc).await;
     eventually("the authority to be forgotten", refused).await;
+    // It is not asked any more: it would have the time for further calls.
+    assert!(!open.rest().await.contains(&GOAWAY), "it was asked to end");
+    leaving.rest().await;
     assert!(Client::of(ours, &known(&others)).is_served(replica.grpc).await);
     let failed = "patgate_tls_handshakes_total{listener=\"grpc\",result=\"failed\"}";
     assert!(replica.metric(failed).await >= 20);

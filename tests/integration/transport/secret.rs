@@ -14,22 +14,20 @@ use tonic::{Code, transport::Channel};
 
 use crate::support::{
     Suite,
+    decision_log::{ALL, decisions, file, lines, logging},
     envoy::{Gateway, envoy_patch, patient, refused_as_an_outage},
     replica::{health, outcome, request},
+    secrets::{NEW, OLD, WRONG},
 };
-
-const OLD: &str = "old-0123456789abcdef0123456789abcdef";
-const NEW: &str = "new-0123456789abcdef0123456789abcdef";
-const WRONG: &str = "bad-0123456789abcdef0123456789abcdef";
 
 /// Both values while it is replaced, as Envoy sends them, in both steps.
 pub(crate) async fn passes_envoy(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let replica = world.serve(&[&format!("grpc.secret={OLD},{NEW}")]).await;
+    let replica = world.serve(&[&format!("grpc.secret={},{}", *OLD, *NEW)]).await;
     let read = world.token(&[("acme", "models", "*", "llm_read")]).await.bearer();
     let embed = world.token(&[("acme", "models", "m", "llm_embeddings")]).await.bearer();
     let config = shipped();
-    let listener = |secret: Option<&str>| {
+    let listener = |secret: Option<&String>| {
         let mut listener = config["static_resources"]["listeners"][0].clone();
         for filter in authorizers(manager(&mut listener)) {
             let sent = filter["typed_config"]["grpc_service"]["initial_metadata"].as_array_mut();
@@ -39,7 +37,7 @@ pub(crate) async fn passes_envoy(suite: Arc<Suite>) {
         listener
     };
     let listeners: BTreeMap<String, Value> =
-        [("old", Some(OLD)), ("new", Some(NEW)), ("wrong", Some(WRONG)), ("none", None)]
+        [("old", Some(&*OLD)), ("new", Some(&*NEW)), ("wrong", Some(&*WRONG)), ("none", None)]
             .into_iter()
             .map(|(name, secret)| (name.to_owned(), listener(secret)))
             .collect();
@@ -67,10 +65,13 @@ pub(crate) async fn passes_envoy(suite: Arc<Suite>) {
     }
 }
 
-/// Without Envoy: everything else is as if it did not exist, except that health is told.
+/// Without Envoy: everything else is as if it did not exist, except that health is told. A call without
+/// the secret is no decision: it is counted by itself, and does not reach the decision log.
 pub(crate) async fn is_needed_for_all_but_health(suite: Arc<Suite>) {
     let world = suite.world().await;
-    let replica = world.serve(&[&format!("grpc.secret={OLD},{NEW}")]).await;
+    let log = file(&world, "strangers");
+    let secrets = format!("grpc.secret={},{}", *OLD, *NEW);
+    let replica = logging(&world, &log, &[&ALL[..], &[&secrets]].concat()).await;
     let bearer = world.token(&[("acme", "models", "*", "llm_read")]).await.bearer();
     let channel = Channel::from_shared(format!("http://{}", replica.grpc)).unwrap().connect_lazy();
     let check = async |secrets: &[&str]| -> CheckResponse {
@@ -82,14 +83,14 @@ pub(crate) async fn is_needed_for_all_but_health(suite: Arc<Suite>) {
         AuthorizationClient::new(channel.clone()).check(call).await.unwrap().into_inner()
     };
     for (secrets, expected) in [
-        (&[OLD][..], (200, "ok")),
-        (&[NEW], (200, "ok")),
+        (&[&**OLD][..], (200, "ok")),
+        (&[&**NEW], (200, "ok")),
         (&[], (503, "unavailable")),
         (&[""], (503, "unavailable")),
-        (&[WRONG], (503, "unavailable")),
+        (&[&**WRONG], (503, "unavailable")),
         (&[&OLD[1..]], (503, "unavailable")),
-        (&[OLD, NEW], (503, "unavailable")),
-        (&[OLD, OLD], (503, "unavailable")),
+        (&[&**OLD, &**NEW], (503, "unavailable")),
+        (&[&**OLD, &**OLD], (503, "unavailable")),
     ] {
         let (status, code) = outcome(&check(secrets).await);
         assert_eq!((status, &*code), expected, "{secrets:?}");
@@ -122,4 +123,11 @@ pub(crate) async fn is_needed_for_all_but_health(suite: Arc<Suite>) {
         let told = head.headers.get("grpc-status").or_else(|| trailers.get("grpc-status"));
         assert_eq!(told.unwrap(), &*status.to_string(), "{path}");
     }
+    // Six of the checks above, and these five calls.
+    assert_eq!(replica.metric("patgate_calls_without_secret_total").await, 6 + 5);
+    assert_eq!(outcome(&check(&[&**NEW]).await).0, 200);
+    assert_eq!(replica.decisions().await, 3, "those with the secret");
+    let logged = decisions(&log, 3).await;
+    assert!(logged.iter().all(|line| line["code"] == "ok"), "{logged:?}");
+    assert_eq!(lines(&log).len(), 3, "nothing is logged about the others, not even their number");
 }

@@ -9,12 +9,13 @@ use serde_json::json;
 use super::{super::stage::Stage, Story};
 use crate::support::{
     Replica, World,
-    authority::Authority,
+    authority::{Authority, valid},
     decision_log::{ALL, logging},
     fleet::{MODELS, status},
     outcome,
     process::program,
     request,
+    tls_files::Files,
     tokens::reader,
 };
 
@@ -70,6 +71,18 @@ pub(super) async fn a_certificate_is_broken(stage: &Stage<'_>, story: &Story) {
     // The private key of another certificate.
     authority.certify(&["patgate"]).write(&dir, "other");
     fs::copy(dir.join("other.key"), dir.join("server.key")).unwrap();
+    stage.until_fired(story, async || {}).await;
+}
+
+/// A certificate of a year, of which a day is left.
+pub(super) async fn a_certificate_is_not_renewed(stage: &Stage<'_>, story: &Story) {
+    let world = stage.suite.world().await;
+    let files = Files::new(&world);
+    let settings = files.settings();
+    let replica = world.serve(&[&settings[0], &settings[1]]).await;
+    stage.scrape(story, &[&replica]);
+    stage.prepared().await;
+    files.authority.sign(valid(&["patgate"], -364, 1)).write(&files.dir, "server");
     stage.until_fired(story, async || {}).await;
 }
 

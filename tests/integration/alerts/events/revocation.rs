@@ -4,11 +4,14 @@ use patgate_testing::proxy::{Mode, Proxy};
 use sqlx::{Connection as _, Executor as _, PgConnection};
 
 use super::{super::stage::Stage, Story};
-use crate::support::{
-    fleet::Fleet,
-    redis_at,
-    relay::{fleet, relayed, stream},
-    settings::{PATIENT, SOON, feed_through},
+use crate::{
+    schema::pooler,
+    support::{
+        fleet::Fleet,
+        redis_at,
+        relay::{fleet, relayed, stream},
+        settings::{PATIENT, SOON, feed_through},
+    },
 };
 
 const CANARY: &str = "canary.every=1s";
@@ -35,6 +38,19 @@ pub(super) async fn triggers_are_off(stage: &Stage<'_>, story: &Story) {
     stage.prepared().await;
     world.sql("ALTER TABLE patgate.pats DISABLE TRIGGER record_change").await;
     stage.until_fired(story, async || {}).await;
+}
+
+/// It finds that as it starts.
+pub(super) async fn the_feed_is_behind_a_pooler(stage: &Stage<'_>, story: &Story) {
+    let world = stage.suite.world().await;
+    let started = pooler::start(stage.suite, "transaction", "");
+    let (_home, pooler, port) = started.expect("PgBouncer, which `make alerts-test` needs");
+    stage.prepared().await;
+    let replica = world.serve(&[&format!("feed.url={}", world.url("server", port))]).await;
+    stage.scrape(story, &[&replica]);
+    stage.until_fired(story, async || {}).await;
+    drop(replica);
+    stage.suite.stack.stop(&pooler);
 }
 
 /// The statement says that it has changed the canary, and changes nothing.

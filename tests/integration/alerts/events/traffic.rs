@@ -15,6 +15,7 @@ use crate::support::{
     Token, World,
     envoy::{Gateway, envoy_patch, patient},
     fleet::status,
+    secrets::OLD,
     settings::{feed_through, postgres_through},
     tokens::reader,
 };
@@ -72,6 +73,17 @@ pub(super) async fn tokens_are_tried(stage: &Stage<'_>, story: &Story) {
     stage.scrape(story, &[&replica]);
     stage.prepared().await;
     let act = async || assert_eq!(status(&replica, &unknown(&other)).await, 401);
+    stage.until_fired(story, act).await;
+}
+
+/// As an Envoy's whose configuration lacks it.
+pub(super) async fn calls_come_without_the_secret(stage: &Stage<'_>, story: &Story) {
+    let world = stage.suite.world().await;
+    let replica = world.serve(&[&format!("grpc.secret={}", *OLD)]).await;
+    let token = reader(&world).await;
+    stage.scrape(story, &[&replica]);
+    stage.prepared().await;
+    let act = async || assert_eq!(status(&replica, &token).await, 503);
     stage.until_fired(story, act).await;
 }
 

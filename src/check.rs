@@ -228,7 +228,7 @@ impl Checker {
         // A body that a first step asked for counts until the decision, because Envoy holds it
         // until then.
         let _awaited = (step == CheckStep::Second)
-            .then(|| self.awaited.held(request.token().id(), parts.request_id()));
+            .then(|| self.awaited.held(request.token().id(), parts.in_progress()));
         let until = started.after(self.deadline_of(step));
         // A body may wait for its turn for seconds; what is looked up meanwhile must not.
         let lookups_until = |at: Tick| until.min(at.after(self.deadline));

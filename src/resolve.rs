@@ -370,6 +370,29 @@ impl<K: LookupKind> Tiers<K> {
         drop(self.flights.join(key, self.lanes.of(key), None, flight));
     }
 
+    /// Puts a result into memory, as a lookup does that has ended.
+    pub(crate) fn remember(&self, key: K::Key, found: Found<K::Value>) {
+        self.memory.insert(key, Arc::new(found), |_| true);
+    }
+
+    /// Lets a poll be sent now that continues from nothing and brings these changes, none of which the
+    /// stamp includes.
+    pub(crate) fn poll(&self, now: Tick, earlier: &Stamp, changes: Vec<crate::freshness::Change>) {
+        use crate::{
+            freshness::{Poll, Triggers},
+            snapshot::Xid,
+        };
+        let poll = Poll {
+            sent: now,
+            stamp: Stamp { snapshot: "13:13:".parse().unwrap(), ..earlier.clone() },
+            triggers: Triggers { state: 1, switched: Xid(0) },
+            horizon: "1:1:".parse().unwrap(),
+            after: None,
+            changes: changes.into_iter().map(|change| (Xid(12), change)).collect(),
+        };
+        assert!(self.context.changes.apply(poll).joined);
+    }
+
     /// Returns what memory holds under `key`.
     pub(crate) fn remembered(&self, key: &K::Key) -> Option<Arc<Found<K::Value>>> {
         self.memory.get(key)

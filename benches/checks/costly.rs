@@ -64,6 +64,7 @@ fn read_costly(costly: &Costly) {
         target: &costly.target,
         header,
         body: &costly.body,
+        stream: b"",
     };
     let model = request::model(&costly.target, parts.shown(), form, &mut |_| Ok(()));
     let _ = black_box(model);

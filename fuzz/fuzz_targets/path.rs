@@ -41,7 +41,11 @@ fn read<'a>(
     authorization: &'a str,
 ) -> Result<AuthRequest<'a>, RejectedRequest<'a>> {
     let header = |name: &str| (name == "authorization").then_some(authorization);
-    parse(&RequestParts { method, authority: "gateway", target, header, body: b"" }, &APIS, &TOKENS)
+    parse(
+        &RequestParts { method, authority: "gateway", target, header, body: b"", stream: b"" },
+        &APIS,
+        &TOKENS,
+    )
 }
 
 /// The one good credential, with any spelling of its scheme, is accepted; no other is.

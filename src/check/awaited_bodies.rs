@@ -7,10 +7,13 @@
 //! check never comes, because the client has gone away, or if it goes to another replica, the body
 //! counts for as long as Envoy may wait for it ([`AwaitedBodyLimits::timeout`]). The count is never
 //! too low. Envoy as shipped sends both checks of a request to the same replica.
+//!
+//! Two requests of a token must not count as one. So a request is identified by Envoy's own id of it,
+//! and not by its `x-request-id`: some gateways keep the one that a client sends.
 
 use std::{
     collections::HashMap,
-    hash::{BuildHasher as _, RandomState},
+    hash::{BuildHasher as _, Hash, RandomState},
     mem,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -28,7 +31,9 @@ pub(crate) struct AwaitedBodies {
     limits: AwaitedBodyLimits,
     /// [`MAX_IN_ALL`], except in tests.
     in_all: usize,
-    /// Hashes request ids. A client may have chosen them, if Envoy is configured to accept its ids.
+    /// Hashes what identifies a request: see [`RequestParts::in_progress`].
+    ///
+    /// [`RequestParts::in_progress`]: crate::request::RequestParts::in_progress
     ids: RandomState,
     state: Mutex<AwaitedByToken>,
     metrics: Metrics,
@@ -60,7 +65,7 @@ impl AwaitedBodies {
 
     /// Counts a body of up to `bytes`. Returns false if that would be too much for this token, or
     /// if all tokens together hold too many.
-    pub(crate) fn admit(&self, token: TokenId, request: &str, bytes: u64, now: Tick) -> bool {
+    pub(crate) fn admit(&self, token: TokenId, request: impl Hash, bytes: u64, now: Tick) -> bool {
         let request = self.ids.hash_one(request);
         let mut state = self.lock();
         let AwaitedBodyLimits { per_token, bytes_per_token, timeout } = self.limits;
@@ -90,12 +95,13 @@ impl AwaitedBodies {
     pub(crate) fn decoded(
         &self,
         token: TokenId,
-        request: &str,
+        request: impl Hash,
         bytes: u64,
         now: Tick,
     ) -> Option<HeldBody<'_>> {
-        let held = HeldBody { bodies: self, token, request: self.ids.hash_one((DECODED, request)) };
-        let own = self.ids.hash_one(request);
+        let held =
+            HeldBody { bodies: self, token, request: self.ids.hash_one((DECODED, &request)) };
+        let own = self.ids.hash_one(&request);
         let timeout = self.limits.timeout;
         let mut state = self.lock();
         // Not of all tokens: this runs on a thread of low priority, and others wait for the lock.
@@ -116,7 +122,7 @@ impl AwaitedBodies {
 
     /// Notes that the body of this request has arrived. It counts until the returned value is
     /// dropped.
-    pub(crate) fn held(&self, token: TokenId, request: &str) -> HeldBody<'_> {
+    pub(crate) fn held(&self, token: TokenId, request: impl Hash) -> HeldBody<'_> {
         HeldBody { bodies: self, token, request: self.ids.hash_one(request) }
     }
 
@@ -295,7 +301,7 @@ mod tests {
         let (awaited, registry) = awaited();
         let start = Tick::from_micros(7);
         let second = Duration::from_secs(1);
-        assert!((0..3).all(|n| awaited.admit(token(1), &n.to_string(), 1, start)));
+        assert!((0..3).all(|n| awaited.admit(token(1), n.to_string(), 1, start)));
         assert!(awaited.admit(token(2), "a", 1, start.after(second)));
         let late = start.after(TIMEOUT - second);
         assert!(!awaited.admit(token(1), "x", 1, late));
@@ -342,7 +348,7 @@ mod tests {
         awaited.in_all = IN_ALL;
         let now = Tick::from_micros(7);
         let admitted = |number: usize, request: usize| {
-            awaited.admit(token(number as u128), &request.to_string(), 1, now)
+            awaited.admit(token(number as u128), request.to_string(), 1, now)
         };
         let flooded = (0..FLOODS * IN_ALL).filter(|n| admitted(n % FLOODS, *n)).count();
         assert_eq!(flooded, IN_ALL);

@@ -31,7 +31,7 @@ impl Checker {
             ResourceNeed::Time if clock::now() < until => Ok(()),
             ResourceNeed::Time => Err(NoModel::NotInTime),
             ResourceNeed::Memory(bytes) => {
-                let id = parts.request_id();
+                let id = parts.in_progress();
                 let now = clock::now();
                 let share = self.awaited.decoded(token, id, bytes as u64, now);
                 counted = Some(share.ok_or(NoModel::TooMuchAtOnce)?);
@@ -64,7 +64,7 @@ impl Checker {
         if bytes > MAX_SHOWN {
             return Err(awaits.refused(NoModel::Cut.into()));
         }
-        if self.awaited.admit(awaits.token(), parts.request_id(), bytes, now) {
+        if self.awaited.admit(awaits.token(), parts.in_progress(), bytes, now) {
             Ok(awaits)
         } else {
             Err(awaits.refused(Refusal::TooManyBodies))

@@ -57,22 +57,33 @@ const DOMAIN: DomainId = DomainId(Uuid::from_u128(1));
 
 /// Makes the principal of a token that may use the model `m`, and `others` more.
 fn principal(token: &VerifiedToken, others: usize) -> Principal {
+    let others = (0..others).map(|other| format!("m{other}"));
+    let models: Vec<_> = ["m".to_owned()].into_iter().chain(others).collect();
+    principal_for(token, &models, false)
+}
+
+/// Makes the principal of a token that may use these models.
+fn principal_for(token: &VerifiedToken, models: &[impl AsRef<str>], revoked: bool) -> Principal {
     let operations = Operation::ALL.iter().copied().collect();
     let mut grants = DomainGrants::new(DOMAIN, "acme".parse().unwrap(), operations);
     grants.add_scope(EntityType::Models, "*", Operation::LlmRead);
-    grants.add_scope(EntityType::Models, "m", Operation::LlmChatCompletions);
-    for other in 0..others {
-        grants.add_scope(EntityType::Models, &format!("m{other}"), Operation::LlmChatCompletions);
+    for model in models {
+        grants.add_scope(EntityType::Models, model.as_ref(), Operation::LlmChatCompletions);
     }
     Principal::new(
         token.id(),
         token.digest().clone(),
         Moment(0)..EXPIRY,
-        false,
+        revoked,
         UserId(Uuid::from_u128(2)),
         true,
         vec![grants],
     )
+}
+
+/// Makes the domain of the token.
+fn domain(enabled: bool) -> Domain {
+    Domain::new(DOMAIN, "acme".parse().unwrap(), enabled, "model-acme".into(), Models::All)
 }
 
 /// Makes a checker whose memory has one token of one domain, and whose Postgres does not exist. The
@@ -92,8 +103,7 @@ fn checker(
     let bounds = AgeBounds { max_staleness: hour, negative_ttl: hour };
 
     let principal = principal(token, others);
-    let domain =
-        Domain::new(DOMAIN, "acme".parse().unwrap(), true, "model-acme".into(), Models::All);
+    let domain = domain(true);
     let changes = Arc::new(KnownChanges::of(OURS));
     let lineage = Lineage { installation: OURS, timeline: 1, life: 1 };
     let stamp = Arc::new(Stamp { lineage, snapshot: "10:10:".parse().unwrap() });
@@ -184,12 +194,12 @@ fn token_and_json<'b>(bearer: &'b str) -> impl Fn(&str) -> Option<&'b str> {
 }
 
 fn get<'a, H>(target: &'a str, header: H) -> RequestParts<'a, H> {
-    RequestParts { method: "GET", authority: "gateway", target, header, body: b"" }
+    RequestParts { method: "GET", authority: "gateway", target, header, body: b"", stream: b"" }
 }
 
 fn chat<'a, H>(body: &'a [u8], header: H) -> RequestParts<'a, H> {
     let target = "/proxy/acme/v1/chat/completions";
-    RequestParts { method: "POST", authority: "gateway", target, header, body }
+    RequestParts { method: "POST", authority: "gateway", target, header, body, stream: b"" }
 }
 
 fn decide_at_once(

@@ -103,7 +103,7 @@ pub(super) async fn run(session: &Session, asked: Arguments) -> anyhow::Result<(
     let tokens = asked.who.send(&mut sent, &config, api_style)?;
     asked.content.send(&mut sent, form)?;
     let header = |name: &str| sent.header(name);
-    let parts = RequestParts { method, authority, target, header, body: &sent.body };
+    let parts = RequestParts { method, authority, target, header, body: &sent.body, stream: b"" };
 
     let mut request = request::parse(&parts, &apis, &tokens);
     let ring = match config.key_ring() {

@@ -29,6 +29,8 @@ pub struct HttpRequest<'a> {
     pub path: &'a str,
     /// The part of the body that Envoy shows.
     pub body: &'a [u8],
+    /// Envoy's own id of the request, which no client can choose.
+    pub stream: &'a [u8],
     /// Values of the noted headers, by their place in [`NOTICED`].
     noticed: [Option<&'a [u8]>; NOTICED.len()],
     /// The headers, if they are sent as a list.
@@ -86,6 +88,7 @@ const ATTRIBUTES: u32 = 1;
 const REQUEST: u32 = 4;
 const HTTP: u32 = 2;
 /// Field numbers of `AttributeContext.HttpRequest`.
+const ID: u32 = 1;
 const METHOD: u32 = 2;
 const HEADERS: u32 = 3;
 const PATH: u32 = 4;
@@ -108,6 +111,7 @@ impl<'a> HttpRequest<'a> {
         let mut host = "";
         let mut path = "";
         let mut body: &[u8] = &[];
+        let mut stream: &[u8] = &[];
         let mut values = [None; NOTICED.len()];
         let mut raw = None;
         let mut fields = Fields(at);
@@ -123,6 +127,7 @@ impl<'a> HttpRequest<'a> {
                 (HOST, Value::Bytes(text)) => host = str::from_utf8(text).ok()?,
                 (PATH, Value::Bytes(text)) => path = str::from_utf8(text).ok()?,
                 (RAW_BODY, Value::Bytes(bytes)) => body = bytes,
+                (ID, Value::Bytes(bytes)) => stream = bytes,
                 (HEADER_MAP, Value::Bytes(_)) if raw.is_some() => return None,
                 (HEADER_MAP, Value::Bytes(list)) => raw = Some(list),
                 (METHOD | HOST | PATH | HEADERS | RAW_BODY | HEADER_MAP, Value::Number) => {
@@ -134,7 +139,7 @@ impl<'a> HttpRequest<'a> {
         if raw.is_some_and(|list| !raw::agrees(at, list)) {
             return None;
         }
-        Some(Self { method, host, path, body, noticed: values, raw, message: at })
+        Some(Self { method, host, path, body, stream, noticed: values, raw, message: at })
     }
 
     /// Returns a header by its lower-case name. If a map has several, which no client sends, the

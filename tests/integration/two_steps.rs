@@ -348,6 +348,50 @@ pub(crate) async fn what_is_lost_of_two_steps_reaches_no_backend(suite: Arc<Suit
     }
 }
 
+/// A gateway may keep the request ids of its clients. Whatever id a client chooses, each of its bodies
+/// counts, and none of another token's counts less.
+pub(crate) async fn a_chosen_request_id_hides_no_body(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let replica = world.serve(&["bodies.per_token=3"]).await;
+    let keeps_ids: ConfigChange<'_> =
+        &|manager| manager["preserve_external_request_id"] = json!(true);
+    let gateway = gateway(&suite, &replica, &[("keeps ids", &[keeps_ids])]);
+    let [one, another] = [limited(&world).await, limited(&world).await];
+    let chat_body = String::from_utf8(body("m", 10)).unwrap();
+    let (begun, rest) = chat_body.split_at(20);
+    let begin = async |bearer: &str| {
+        let mut slow = Wire::connect(gateway.port("keeps ids")).await;
+        let head = format!(
+            "POST {CHAT} HTTP/1.1\r\nhost: gateway\r\nauthorization: {bearer}\r\n\
+             x-request-id: chosen\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n{begun}",
+            chat_body.len()
+        );
+        slow.write(&head).await;
+        slow
+    };
+    let awaited = async |count| {
+        let all = async || replica.metric("patgate_bodies_awaited").await == count;
+        eventually(&format!("{count} bodies to be awaited"), all).await;
+    };
+    let mut slow = Vec::new();
+    for (bearer, count) in [(&one, 1), (&one, 2), (&another, 3), (&one, 4)] {
+        slow.push(begin(bearer).await);
+        awaited(count).await;
+    }
+    let mut refused = begin(&one).await;
+    refused.read_until("rate_limited").await;
+    assert!(refused.text.starts_with("HTTP/1.1 429"), "{}", refused.text);
+    assert!(refused.text.contains("x-request-id: chosen"), "{}", refused.text);
+    for (slow, left) in slow.iter_mut().zip((0..4).rev()) {
+        slow.write(rest).await;
+        slow.read_until("\"x-auth-model\"").await;
+        assert!(slow.text.starts_with("HTTP/1.1 200"), "{}", slow.text);
+        assert_eq!(replica.metric("patgate_bodies_awaited").await, left);
+    }
+    assert_eq!(replica.metric("patgate_bodies_unasked_total").await, 0);
+}
+
 /// A token whose bodies have not arrived yet can ask for no more; others can.
 pub(crate) async fn a_token_has_so_many_bodies_awaited(suite: Arc<Suite>) {
     let world = suite.world().await;

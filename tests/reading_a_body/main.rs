@@ -21,7 +21,14 @@ fn read(form: Form, target: &str, bytes: &[u8], encoding: Option<&str>) -> bool 
         "x-envoy-auth-partial-body" => Some("false"),
         _ => None,
     };
-    let parts = RequestParts { method: "POST", authority: "gateway", target, header, body: bytes };
+    let parts = RequestParts {
+        method: "POST",
+        authority: "gateway",
+        target,
+        header,
+        body: bytes,
+        stream: b"",
+    };
     let form = match form {
         Form::Json => body::BodyForm::Json,
         Form::Multipart => body::BodyForm::Multipart,

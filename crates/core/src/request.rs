@@ -37,12 +37,25 @@ pub struct RequestParts<'a, H> {
     pub header: H,
     /// The part of the body that the edge was shown.
     pub body: &'a [u8],
+    /// The id that the proxy itself has given to the request, the same in each of its checks; empty if
+    /// it gave none.
+    pub stream: &'a [u8],
 }
 
 impl<'a, H> RequestParts<'a, H>
 where
     H: Fn(&str) -> Option<&'a str>,
 {
+    /// Returns what distinguishes this request from all others that the proxy has in progress. That is
+    /// the proxy's own id. A proxy that has none is identified by the request id, which a client may have
+    /// chosen.
+    pub fn in_progress(&self) -> (&'a [u8], &'a str) {
+        match self.stream {
+            [] => (self.stream, self.request_id()),
+            stream => (stream, ""),
+        }
+    }
+
     /// Checks whether the body could name one model, before any of it is shown.
     ///
     /// # Errors
@@ -306,6 +319,7 @@ mod tests {
                 target,
                 header: |_: &str| None,
                 body: b"",
+                stream: b"",
             };
             parse(&parts, &apis, &tokens).unwrap_err().refusal
         };

@@ -84,7 +84,14 @@ async fn a_token_in_place_of_a_model_is_not_logged() {
         [("GET", &*path, "", "allow"), ("DELETE", &path, "", "deny"), ("POST", chat, &body, "deny")]
     {
         let body = body.as_bytes();
-        let parts = RequestParts { method, authority: "gateway", target, header: &header, body };
+        let parts = RequestParts {
+            method,
+            authority: "gateway",
+            target,
+            header: &header,
+            body,
+            stream: b"",
+        };
         let now = clock::now();
         let decided = decided(checker.check(&parts, &apis, CheckStep::Only, now, None).await);
         assert_eq!(decided.0.outcome().as_str(), outcome, "{method}");

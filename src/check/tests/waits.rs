@@ -1,6 +1,7 @@
 //! Bodies and lists for which a check waits.
 
 use super::*;
+use crate::freshness::{Change, Dependency};
 
 /// Only a first step asks for a body, and only for a limited number per token. The second step ends
 /// the wait, whatever it decides.
@@ -35,12 +36,71 @@ async fn a_first_step_asks_for_a_body_and_counts_it() {
     assert_eq!(check(CheckStep::Second, "b", b"").await, "invalid_body");
 }
 
+/// What may happen while a check waits.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Nothing,
+    /// The token expires.
+    Clock,
+    /// Another check has found that the token is revoked.
+    Revoked,
+    /// Another check has found that the token may use other models only.
+    OtherModels,
+    /// Another check has found that the domain is disabled.
+    Disabled,
+    /// A poll of the feed brings nothing.
+    Poll,
+    /// A poll of the feed says that the token has changed. What it is now is not known, because there is
+    /// no Postgres.
+    Change,
+}
+
+impl Event {
+    /// Every event, with the code of the answer to a request that is permitted without it.
+    const ALL: [(Self, &str); 7] = [
+        (Self::Nothing, "ok"),
+        (Self::Clock, "token_expired"),
+        (Self::Revoked, "token_revoked"),
+        (Self::OtherModels, "permission_denied"),
+        (Self::Disabled, "permission_denied"),
+        (Self::Poll, "ok"),
+        (Self::Change, "unavailable"),
+    ];
+
+    fn happen(self, checker: &Checker, token: &VerifiedToken) {
+        let stores = checker.stores.stores().unwrap();
+        let Resolver { principals, domains, .. } = &stores.resolver;
+        let known = principals.remembered(&token.id()).unwrap();
+        let now = clock::now();
+        let becomes = |principal| {
+            let found = found(principal, now, known.verified, &known.stamp);
+            principals.remember(token.id(), found);
+        };
+        match self {
+            Self::Nothing => {}
+            Self::Clock => stores.clock.observe(now, Moment(EXPIRY.0 + 1)),
+            Self::Revoked => becomes(principal_for(token, &["m"], true)),
+            Self::OtherModels => becomes(principal_for(token, &["other"], false)),
+            Self::Disabled => {
+                let disabled = domain(false);
+                let named = DomainRef::Slug(disabled.slug.clone());
+                domains.remember(named, found(disabled, now, known.verified, &known.stamp));
+            }
+            Self::Poll => principals.poll(now, &known.stamp, Vec::new()),
+            Self::Change => {
+                let change = Change::To(Dependency::Token(token.id()));
+                principals.poll(now, &known.stamp, vec![change]);
+            }
+        }
+    }
+}
+
 /// The body is read in a task, and data from before the wait decides nothing.
 #[tokio::test]
 async fn what_changes_while_a_long_body_waits_counts() {
     let prompt = "x".repeat(40_000);
     let body = format!(r#"{{"messages":["{prompt}"],"model":"m"}}"#);
-    for (changes, code) in [(false, "ok"), (true, "token_expired")] {
+    for (event, code) in Event::ALL {
         let (checker, _, plain) = hot(&mut Registry::default());
         let bearer = format!("Bearer {}", plain.expose());
         let header = token_and_json(&bearer);
@@ -48,11 +108,8 @@ async fn what_changes_while_a_long_body_waits_counts() {
         let apis = checker.apis.load();
         let mut check = pin!(checker.check(&parts, &apis, CheckStep::Only, clock::now(), None));
         assert!(poll!(check.as_mut()).is_pending(), "it was read on the connection");
-        if changes {
-            // The token expires.
-            checker.stores.stores().unwrap().clock.observe(clock::now(), Moment(EXPIRY.0 + 1));
-        }
-        assert_eq!(decided(check.await).0.code(), code);
+        event.happen(&checker, &checker.tokens.verify(plain.expose()).unwrap());
+        assert_eq!(decided(check.await).0.code(), code, "{event:?}");
     }
 }
 
@@ -104,11 +161,14 @@ async fn a_compressed_body_counts_as_a_long_one() {
 /// The list is made in a task, and data from before the wait decides nothing.
 #[tokio::test]
 async fn what_changes_while_a_long_list_waits_counts() {
-    for (others, long, changes, outcome) in [
-        (10, false, false, "answered"),
-        (2000, true, false, "answered"),
-        (2000, true, true, "deny"),
-    ] {
+    let short = (10, false, Event::Nothing, "ok");
+    // What the token has lost is not in the list, and the rest is.
+    let listed = |event, code| match event {
+        Event::OtherModels => "ok",
+        _ => code,
+    };
+    let long = Event::ALL.map(|(event, code)| (2000, true, event, listed(event, code)));
+    for (others, long, event, code) in [short].into_iter().chain(long) {
         let (checker, _, plain) = hot_for(&mut Registry::default(), others);
         let bearer = format!("Bearer {}", plain.expose());
         let header = only_token(&bearer);
@@ -117,17 +177,16 @@ async fn what_changes_while_a_long_list_waits_counts() {
         let mut check = pin!(checker.check(&parts, &apis, CheckStep::Only, clock::now(), None));
         let first = poll!(check.as_mut());
         assert_eq!(first.is_pending(), long, "{others} others");
-        if changes {
-            checker.stores.stores().unwrap().clock.observe(clock::now(), Moment(EXPIRY.0 + 1));
-        }
+        event.happen(&checker, &checker.tokens.verify(plain.expose()).unwrap());
         let checked = match first {
             Poll::Ready(checked) => checked,
             Poll::Pending => check.await,
         };
         let (decision, _) = decided(checked);
-        assert_eq!(decision.outcome().as_str(), outcome, "{others} others");
+        assert_eq!(decision.code(), code, "{others} others, {event:?}");
         if let Decision::AnswerList(answered) = decision {
-            assert_eq!(answered.body().matches(r#""id":"m"#).count(), others + 1);
+            let models = if matches!(event, Event::OtherModels) { 0 } else { others + 1 };
+            assert_eq!(answered.body().matches(r#""id":"m"#).count(), models, "{event:?}");
         }
     }
 }

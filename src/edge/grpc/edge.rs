@@ -49,8 +49,8 @@ impl GrpcEdge {
         let http = message.and_then(|bytes| HttpRequest::decode(bytes).ok_or(MALFORMED));
         let header = |name: &str| http.as_ref().ok()?.header(name);
         let parts = http.as_ref().map_err(|refusal| *refusal).map(|http| {
-            let HttpRequest { method, host: authority, path: target, body, .. } = http;
-            RequestParts { method, authority, target, header, body }
+            let HttpRequest { method, host: authority, path: target, body, stream, .. } = http;
+            RequestParts { method, authority, target, header, body, stream }
         });
         let parts = parts.as_ref().map_err(|refusal| *refusal);
         let encode = |answer: &Answer<'_>| self.encoder.encode(answer);

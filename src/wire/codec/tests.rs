@@ -187,6 +187,7 @@ fn a_header_that_is_not_utf_8_only_ever_refuses() {
             target,
             header: |name: &str| http.header(name),
             body: http.body,
+            stream: http.stream,
         };
         let model = model(target, parts.shown(), BodyForm::Json, &mut |_| Ok(()));
         model.map(|name| name.as_str().to_owned())

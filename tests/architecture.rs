@@ -181,6 +181,9 @@ const OUTSIDE: &[(&str, &[&str])] = &[
         ],
     ),
     ("tonic", &["edge", "server", "telemetry::traces", "wire"]),
+    // A client's certificate is verified in one place, and read in one.
+    ("webpki", &["server::tls"]),
+    ("x509_parser", &["files::certificate"]),
 ];
 
 /// Crates and items that the core must not name: it does no I/O, logs nothing and reads no clock.
@@ -372,6 +375,25 @@ fn tasks_are_started_where_their_death_is_noticed() {
         wrong.push(format!("`{listed}` starts nothing: remove it from SPAWNS"));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// How long a comparison takes cannot be measured on a machine that does other things as well. So this
+/// reads how the secret of a call is compared: whole, by a function that takes the same time for every
+/// content, and with each secret in force, whichever is equal.
+#[test]
+fn the_secret_of_a_call_is_compared_in_constant_time() {
+    const COMPARED: &str = ".expose_secret().as_bytes().ct_eq(";
+    let sources = sources();
+    let place = |source: &&Source| source.place.join("::") == "edge::grpc::secret";
+    let text = &sources.iter().find(place).unwrap().text;
+    let count = |part: &str| text.matches(part).count();
+    assert_eq!((count(COMPARED), count(".expose_secret()")), (1, 1), "compared in another way");
+    let (_, admit) = text.split_once("fn admit(").unwrap();
+    let admit = admit.split("\n    }\n").next().unwrap();
+    assert!(admit.contains(COMPARED) && admit.contains(".fold(Choice::from(0),"), "{admit}");
+    for early in ["==", "!=", "&&", "||", ".any(", ".find(", ".position(", ".contains("] {
+        assert!(!admit.contains(early), "`{early}` ends a comparison early: {admit}");
+    }
 }
 
 fn room(module: &str) -> Option<&'static Room> {

@@ -16,6 +16,7 @@ use crate::{
     model_list::ListForm,
     operation::{EntityType, Operation},
     principal::{DomainGrants, Principal, UserId},
+    refusal::{CompressionFault, Excess, LimitedBy, MalformedPart, NoModel, NotAToken, Refusal},
     token::{TokenDigest, TokenId},
 };
 
@@ -106,4 +107,53 @@ pub fn gzip_member(deflated: &[u8], text: &[u8]) -> Vec<u8> {
 /// Compresses a text into one member of gzip.
 pub fn gzip(text: &[u8]) -> Vec<u8> {
     gzip_member(&miniz_oxide::deflate::compress_to_vec(text, 6), text)
+}
+
+/// Makes every value of a type, from a list of its variants: first those without content, then those with
+/// content, each with the values of that. A variant that is not in the list does not compile.
+macro_rules! every {
+    ($type:ident { $($unit:ident),* $(; $($holder:ident($values:expr)),+)? }) => {{
+        let _ = |value: $type| match value {
+            $($type::$unit => (),)*
+            $($($type::$holder { .. } => (),)+)?
+        };
+        let every = [$($type::$unit),*].into_iter();
+        $($(let every = every.chain($values);)+)?
+        every
+    }};
+}
+
+/// Returns every reason to refuse. Reasons with a number or a name have one or two examples of it.
+pub fn refusals() -> Vec<Refusal> {
+    let parts = every!(MalformedPart {
+        Path,
+        Authorization,
+        Credentials,
+        TokenInQuery,
+        Connection,
+        Authority,
+        Message
+    });
+    let not_tokens =
+        every!(NotAToken { NoScheme, OtherScheme, Blank, ForeignKey, Variable, OtherPrefix });
+    let no_models = every!(NoModel {
+        NotShown, Cut, Encoded, CompressedForm, TooMuchAtOnce, NotInTime, NotJson, NotForm, Absent,
+        Repeated, NotAName, InQuery, Endless, Elsewhere;
+        Compressed(every!(CompressionFault {
+            Malformed, Optional, TooLong, TooDense, TooManyBlocks
+        }).map(NoModel::Compressed)),
+        MalformedJson([NoModel::MalformedJson { at: 17 }]),
+        MalformedForm([0, 2].map(|part| NoModel::MalformedForm { part })),
+        Excessive(every!(Excess { Depth, Members, Parts, Parameters }).map(NoModel::Excessive)),
+        Rival([NoModel::Rival("models")])
+    });
+    let every = every!(Refusal {
+        MissingCredential, InvalidToken, TokenNotYetIssued, TokenExpired, TokenRevoked,
+        OwnerDisabled, NotFound, PermissionDenied, RateLimited, TooManyBodies, Unavailable;
+        BadRequest(parts.map(Refusal::BadRequest)),
+        NotAToken(not_tokens.map(Refusal::NotAToken)),
+        OtherEntity(every!(LimitedBy { Scopes, Domain }).map(Refusal::OtherEntity)),
+        NoModel(no_models.map(Refusal::NoModel))
+    });
+    every.collect()
 }

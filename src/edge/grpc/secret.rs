@@ -105,6 +105,16 @@ mod tests {
             assert_eq!(admits(&secrets, brought), admitted, "{brought:?}");
             assert!(admits(&CallSecrets::new(Vec::new()), brought), "{brought:?}");
         }
+        // Every byte counts, also of a secret as long as it may be.
+        let long = "s".repeat(256);
+        let secrets_of_one = CallSecrets::new(vec![long.clone().into()]);
+        for at in 0..long.len() {
+            let mut other = long.clone();
+            other.replace_range(at..=at, "t");
+            let mut metadata = HeaderMap::new();
+            metadata.append(&SECRET, HeaderValue::try_from(other).unwrap());
+            assert!(!secrets_of_one.admit(&metadata), "{at}");
+        }
         secrets.replace(vec!["second".into()]).unwrap();
         assert_eq!(["first", "second"].map(|one| admits(&secrets, &[one])), [false, true]);
         assert!(secrets.replace(Vec::new()).is_err());

@@ -6,7 +6,7 @@ use envoy_types::pb::{
     envoy::{config::core::v3::HeaderValueOption as Option_, service::auth::v3 as envoy},
     google::protobuf::{Struct, value::Kind},
 };
-use patgate_core::testing::{awaits_body, listing, permit};
+use patgate_core::testing::{awaits_body, listing, permit, refusals};
 use prost::Message;
 use uuid::Uuid;
 
@@ -20,7 +20,7 @@ use crate::{
     operation::Operation,
     principal::UserId,
     provenance::{Provenance, Tier},
-    refusal::{CompressionFault, Denial, Excess, LimitedBy, MalformedPart, NoModel, Refusal},
+    refusal::{Denial, Refusal},
     request::{HeaderEdit, HeaderEdits},
     rollout::Mode,
     token::TokenId,
@@ -198,67 +198,27 @@ fn every_other_answer_is_read_as_it_is() {
     agrees(&answer, read(&settings, &answer));
 }
 
+/// Every reason to refuse, as early as it can come: before and after the token is known.
 fn denials() -> Vec<Denial> {
-    let early = [
-        Refusal::BadRequest(MalformedPart::Path),
-        Refusal::BadRequest(MalformedPart::Authorization),
-        Refusal::BadRequest(MalformedPart::Authority),
-        Refusal::BadRequest(MalformedPart::Credentials),
-        Refusal::BadRequest(MalformedPart::TokenInQuery),
-        Refusal::BadRequest(MalformedPart::Message),
-        Refusal::MissingCredential,
-        Refusal::InvalidToken,
-        Refusal::Unavailable,
-    ];
-    let late = [
-        Refusal::TokenNotYetIssued,
-        Refusal::TokenExpired,
-        Refusal::TokenRevoked,
-        Refusal::OwnerDisabled,
-        Refusal::NotFound,
-        Refusal::PermissionDenied,
-        Refusal::RateLimited,
-        Refusal::TooManyBodies,
-    ];
     let subject = Some((TOKEN, OWNER));
-    let late = late.map(|refusal| Denial { subject, ..refusal.into() });
-    let named = Denial {
-        refusal: Refusal::PermissionDenied,
-        subject,
-        operation: Some(Operation::LlmChatCompletions),
-    };
-    let no_model = [
-        NoModel::NotShown,
-        NoModel::Cut,
-        NoModel::Encoded,
-        NoModel::CompressedForm,
-        NoModel::Compressed(CompressionFault::Malformed),
-        NoModel::Compressed(CompressionFault::Optional),
-        NoModel::Compressed(CompressionFault::TooLong),
-        NoModel::Compressed(CompressionFault::TooDense),
-        NoModel::Compressed(CompressionFault::TooManyBlocks),
-        NoModel::NotJson,
-        NoModel::NotForm,
-        NoModel::MalformedJson { at: 17 },
-        NoModel::MalformedForm { part: 0 },
-        NoModel::MalformedForm { part: 2 },
-        NoModel::Absent,
-        NoModel::Repeated,
-        NoModel::NotAName,
-        NoModel::Rival("models"),
-        NoModel::InQuery,
-        NoModel::Endless,
-        NoModel::Elsewhere,
-        NoModel::Excessive(Excess::Depth),
-        NoModel::Excessive(Excess::Members),
-        NoModel::Excessive(Excess::Parts),
-        NoModel::Excessive(Excess::Parameters),
-    ];
-    let no_model = no_model.map(|why| Denial { refusal: Refusal::NoModel(why), ..named });
-    let others = [LimitedBy::Scopes, LimitedBy::Domain];
-    let others = others.map(|limit| Denial { refusal: Refusal::OtherEntity(limit), ..named });
-    let denials = early.map(Denial::from).into_iter().chain(late).chain([named]);
-    denials.chain(no_model).chain(others).collect()
+    let operation = Some(Operation::LlmChatCompletions);
+    let denials = refusals().into_iter().flat_map(|refusal| {
+        let early = Denial::from(refusal);
+        match refusal {
+            Refusal::BadRequest(_)
+            | Refusal::MissingCredential
+            | Refusal::NotAToken(_)
+            | Refusal::InvalidToken => vec![early],
+            Refusal::Unavailable | Refusal::PermissionDenied => {
+                vec![early, Denial { refusal, subject, operation }]
+            }
+            Refusal::OtherEntity(_) | Refusal::NoModel(_) => {
+                vec![Denial { refusal, subject, operation }]
+            }
+            _ => vec![Denial { subject, ..early }],
+        }
+    });
+    denials.collect()
 }
 
 #[test]

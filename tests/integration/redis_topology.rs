@@ -3,6 +3,7 @@
 
 mod cluster;
 mod sentinel;
+mod tls;
 
 use std::time::Instant;
 
@@ -15,7 +16,7 @@ use crate::support::{
     tokens::reader,
 };
 
-pub(crate) use self::{cluster::*, sentinel::*};
+pub(crate) use self::{cluster::*, sentinel::*, tls::*};
 
 fn borrowed(settings: &[String]) -> Vec<&str> {
     settings.iter().map(String::as_str).collect()

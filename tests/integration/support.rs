@@ -29,6 +29,7 @@ pub(crate) mod standby;
 pub(crate) mod suite;
 pub(crate) mod tables;
 pub(crate) mod tls_files;
+pub(crate) mod tls_front;
 pub(crate) mod tokens;
 pub(crate) mod withdrawals;
 pub(crate) mod world;

@@ -1,83 +1,19 @@
 //! TLS with a private authority, and with certificates of clients.
 
-use std::{
-    fs,
-    path::PathBuf,
-    sync::{Arc, Mutex},
-};
+use std::{fs, path::PathBuf, sync::Arc};
 
 use patgate_testing::eventually;
-use rustls::{
-    RootCertStore, ServerConfig, crypto::ring::default_provider, server::WebPkiClientVerifier,
-};
-use tokio::{
-    io::copy_bidirectional,
-    net::{TcpListener, TcpStream},
-};
-use tokio_rustls::TlsAcceptor;
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::support::{
     Suite, World,
-    authority::{Authority, Identity},
+    authority::Authority,
     cli::{Cli, found},
     fleet::status,
     process::{program, serve_by},
     replica::lookups,
+    tls_front::{TlsFront, server},
     tokens::reader,
 };
-
-/// Terminates TLS in front of a server without TLS support: the Valkey of the tests.
-struct TlsFront {
-    port: u16,
-    config: Arc<Mutex<Arc<ServerConfig>>>,
-    connections: Arc<Mutex<Vec<AbortOnDropHandle<()>>>>,
-    _accepting: AbortOnDropHandle<()>,
-}
-
-impl TlsFront {
-    async fn to(target: u16, config: ServerConfig) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let config = Arc::new(Mutex::new(Arc::new(config)));
-        let connections = Arc::<Mutex<Vec<_>>>::default();
-        let current = Arc::clone(&config);
-        let open = Arc::clone(&connections);
-        let accepting = tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let acceptor = TlsAcceptor::from(Arc::clone(&current.lock().unwrap()));
-                let connection = tokio::spawn(async move {
-                    let Ok(mut client) = acceptor.accept(client).await else { return };
-                    let mut server = TcpStream::connect(("127.0.0.1", target)).await.unwrap();
-                    let _ = copy_bidirectional(&mut client, &mut server).await;
-                });
-                open.lock().unwrap().push(AbortOnDropHandle::new(connection));
-            }
-        });
-        let _accepting = AbortOnDropHandle::new(accepting);
-        Self { port, config, connections, _accepting }
-    }
-
-    /// Uses this from now on, and ends all connections.
-    fn replace(&self, config: ServerConfig) {
-        *self.config.lock().unwrap() = Arc::new(config);
-        self.connections.lock().unwrap().clear();
-    }
-}
-
-/// A server with this identity that wants certificates of that authority's clients.
-fn server(identity: &Identity, clients: &Authority) -> ServerConfig {
-    let mut roots = RootCertStore::empty();
-    roots.add(clients.der().clone()).unwrap();
-    let provider = Arc::new(default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
-    ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_client_cert_verifier(verifier.build().unwrap())
-        .with_single_cert(identity.chain.clone(), identity.key())
-        .unwrap()
-}
 
 /// The files of patgate.
 struct Files(PathBuf);
@@ -191,7 +127,7 @@ pub(crate) async fn certificates_for_redis_are_replaced(suite: Arc<Suite>) {
     // Files with an error keep those of before.
     fs::write(files.path("ca.crt"), "no certificate").unwrap();
     eventually("the file to be refused", async || replica.metric(refused).await == 1).await;
-    front.connections.lock().unwrap().clear();
+    front.cut();
     used("Redis to be used with the certificates of before").await;
 
     let next = [Authority::new(), Authority::new()];

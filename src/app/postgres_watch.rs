@@ -151,19 +151,27 @@ async fn look(address: Address, every: Duration) {
 mod tests {
     use std::sync::Arc;
 
+    use prometheus_client::registry::Registry;
+
     use super::*;
     use crate::postgres::Timelines;
 
     /// Otherwise, the files are never read again, and nothing says so.
     #[tokio::test(start_paused = true)]
     async fn a_reader_of_files_that_panics_ends_the_task() {
-        let servers = Servers::new(Vec::new(), "".into());
+        let servers = Servers::new(Vec::new(), "".into(), None);
         let reads: ReadServers = Arc::new(|| panic!("on purpose"));
         let timelines = Timelines::default();
         let address =
             Address::new("postgres.url", servers.clone(), Some(reads.clone()), &timelines);
         let content = Settled::new(Ok(servers));
-        let files = WatchedFiles { address: address.clone(), reads, content };
+        let files = WatchedFiles {
+            address: address.clone(),
+            reads,
+            content,
+            certificate: OwnCertificate::Postgres,
+            metrics: Metrics::new(&mut Registry::default()),
+        };
         let watch = PostgresWatch { address, files: Some(files), look_every: EVERY };
         let ends = watch.run(CancellationToken::new());
         tokio::time::timeout(10 * EVERY, ends).await.unwrap();

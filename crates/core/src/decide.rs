@@ -1,7 +1,7 @@
 //! Decides whether a request is permitted, and as what. It is pure: no I/O, no clock, no cache.
 //!
-//! The stages follow each other: [`authenticate()`] checks the token, [`domain_of`] finds the domain
-//! that must be looked up, and [`authorize`] compares what the request does with the roles of the
+//! The stages follow each other: `authenticate` checks the token, `domain_of` finds the domain
+//! that must be looked up, and `authorize` compares what the request does with the roles of the
 //! token's owner, the token's scopes and the domain. If the answer depends on the model that the
 //! body names, [`NeedsModel`] waits for it.
 //!

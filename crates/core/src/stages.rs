@@ -57,7 +57,7 @@ impl AuthRequest<'_> {
     ///
     /// # Errors
     ///
-    /// Returns the errors of [`decide::authenticate`].
+    /// Returns the errors of `decide::authenticate`.
     pub fn authenticate<'s>(
         &'s self,
         principal: Option<&'s Principal>,
@@ -98,7 +98,7 @@ impl<'s> Located<'s> {
     ///
     /// # Errors
     ///
-    /// Returns the errors of [`decide::authorize`].
+    /// Returns the errors of `decide::authorize`.
     pub fn authorize(
         &self,
         domain: Option<&'s Arc<Domain>>,

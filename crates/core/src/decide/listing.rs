@@ -14,7 +14,7 @@ use crate::{
 
 /// A permitted request for a list of models, or about one model, where the token or the domain is
 /// limited to some models. It is not a decision yet: the mode says whether patgate answers it. Only
-/// [`authorize`](super::authorize) makes one.
+/// `decide::authorize` makes one.
 #[derive(Debug, PartialEq)]
 pub struct Listing<'p> {
     permit: Permit,

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// A request that is permitted so far, and whose model must be read from its body. It is no permit,
-/// and becomes one only with the name of a model. Only [`authorize`](super::authorize) makes one.
+/// and becomes one only with the name of a model. Only `decide::authorize` makes one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NeedsModel<'p, 's> {
     permitted: Permitted<'p, 's>,
@@ -39,7 +39,7 @@ impl<'p> NeedsModel<'p, '_> {
     ///
     /// # Errors
     ///
-    /// Returns the errors of [`authorize`](super::authorize), or `NoModel` if no model was read.
+    /// Returns the errors of `decide::authorize`, or `NoModel` if no model was read.
     #[inline(never)] // A stage of which `make bench-check` counts the instructions.
     pub fn with(self, model: Result<&str, NoModel>) -> Result<Authorized<'p>, Denial> {
         match model {

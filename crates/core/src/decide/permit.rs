@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// The proof that a request is permitted, with what the backend gets to know of it. Only
-/// `Permitted::authorize`, the end of [`authorize`](super::authorize), makes one, and nothing outside
+/// `Permitted::authorize`, the end of `decide::authorize`, makes one, and nothing outside
 /// of `decide` can change it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Permit {

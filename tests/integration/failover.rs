@@ -63,13 +63,6 @@ pub(crate) async fn a_standby_that_lost_transactions_takes_over(suite: Arc<Suite
         fleet.all_answer(token, MODELS, status).await;
     }
 
-    // Nor for a replica that starts now and knows no primary.
-    let stranded = Fleet::of(&world, 1, &settings).await;
-    for token in [&cold, &kept, &known] {
-        stranded.all_answer(token, MODELS, 503).await;
-    }
-    drop(stranded);
-
     load.allow(CHANGING);
     execute(&promoted, "SELECT pg_promote()").await;
     load.bear(fleet.turn("served by the new primary", (&cold, MODELS), 503, 200)).await;

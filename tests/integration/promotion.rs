@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::support::{
     Suite, connect, execute,
     fleet::{Fleet, MODELS},
-    settings::{PATIENT, feed_through, postgres_at},
+    settings::{PATIENT, feed_through, postgres_through},
     standby::{caught_up, scalar},
     tokens::reader,
 };
@@ -44,14 +44,17 @@ pub(crate) async fn a_statement_under_way_at_a_promotion_hides_no_change(suite: 
     reader(&world).await;
     caught_up(&world, &promoted).await;
 
-    let feed = Proxy::to(primary.port).await;
-    let postgres = postgres_at(&world, standby.port);
+    let [feed, lookups] = [Proxy::to(primary.port).await, Proxy::to(primary.port).await];
+    let postgres = postgres_through(&world, &lookups);
     let feed_url = feed_through(&world, &feed);
     let patient = ["postgres.query_timeout=20s", "deadline=20s", "redis.url="];
     let settings = [&[postgres.as_str(), &feed_url], &PATIENT[..], &patient].concat();
     let fleet = Fleet::of(&world, 1, &settings).await;
     feed.set(Mode::Refuse);
     feed.retarget(standby.port);
+    // It does not start before a standby.
+    lookups.retarget(standby.port);
+    lookups.cut();
     let asleep = "SELECT count(*)::text FROM pg_stat_activity
                   WHERE usename = 'server' AND wait_event = 'PgSleep'";
     let asked = fleet.answers(&token, MODELS);

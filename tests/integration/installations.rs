@@ -129,6 +129,8 @@ pub(crate) async fn a_feed_of_another_database_keeps_from_serving(suite: Arc<Sui
     assert!(error.starts_with("feed.url: "), "{error}");
     let cli = Cli::of(&production)
         .login(&production, "server")
+        .with("listen.grpc", "127.0.0.1:0")
+        .with("listen.http", "127.0.0.1:0")
         .with("start.require", "postgres")
         .with("feed.url", &staging.url("server", staging.port));
     cli.refused("serve", 2, &told);

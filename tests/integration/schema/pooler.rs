@@ -125,7 +125,9 @@ pub(crate) async fn a_feed_behind_a_pooler_is_told(suite: Arc<Suite>) {
         let expected = if pooled { (1, "failed") } else { (0, "ok") };
         assert_eq!((code, &*outcome), expected, "{mode} {more}");
         if pooled {
-            relayed.with("start.require", "postgres").refused("serve", 2, TOLD);
+            let ports = ["listen.grpc=127.0.0.1:0", "listen.http=127.0.0.1:0"];
+            let relayed = relayed.with("start.require", "postgres").with_all(&ports);
+            relayed.refused("serve", 2, TOLD);
         }
 
         let warnings = || {

@@ -83,7 +83,7 @@ pub(crate) struct Reply {
 pub(crate) enum AskError {
     #[error(transparent)]
     Sqlx(#[from] sqlx::Error),
-    #[error(transparent)]
+    #[error("{}", without_the_pool(.0))]
     Connect(#[from] PoolError<ConnectError>),
     #[error("no answer within {0:?}")]
     Timeout(Duration),
@@ -98,6 +98,14 @@ pub(crate) enum AskError {
          this replica started, or restart the replica if the other database is intended"
     )]
     OtherInstallation { key: &'static str, other: OtherInstallation },
+}
+
+/// Says why there is no connection. The pool's own words add nothing.
+fn without_the_pool(error: &PoolError<ConnectError>) -> String {
+    match error {
+        PoolError::Backend(error) => error.to_string(),
+        other => other.to_string(),
+    }
 }
 
 impl Postgres {

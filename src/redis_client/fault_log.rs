@@ -59,7 +59,7 @@ impl FaultLog {
     /// Notes a success, and logs it if there was a fault.
     pub(crate) fn recovered(&self, now: Tick) {
         if self.open.load(Relaxed) && self.open.swap(false, Relaxed) {
-            tracing::info!("Redis can be used again ({} no longer)", self.consequence);
+            tracing::info!("Redis can be used again");
             let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
             logged.iter_mut().for_each(|(_, at)| *at = (*at).min(now.after(BACK_AFTER)));
         }

@@ -29,7 +29,9 @@ pub(crate) async fn of_the_runbook_succeed(suite: Arc<Suite>) {
             cli.ok(&arguments);
             continue;
         }
-        let shell = command.replace("127.0.0.1:9901", &format!("127.0.0.1:{}", envoy.admin_port));
+        let shell = command
+            .replace("127.0.0.1:9901", &format!("127.0.0.1:{}", envoy.admin_port))
+            .replace("sha256sum keyring", &format!("sha256sum {keyring}"));
         let ran = Command::new("sh")
             .args(["-c", &shell])
             .env("PATH", &programs)

@@ -17,7 +17,7 @@ use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
 /// The longest file: many times what any of these files needs.
-const MAX_LENGTH: u64 = 1 << 20;
+const MAX_LENGTH: u64 = 16 << 20;
 
 const GROUP_OR_OTHERS_WRITE: u32 = 0o022;
 
@@ -173,15 +173,15 @@ mod tests {
         let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
         assert!(made.success());
         check(&pipe, "found a pipe");
-        check(Path::new("/dev/zero"), "at most 1 MiB");
+        check(Path::new("/dev/zero"), "at most 16 MiB");
         let long = dir.path().join("long");
         let write = |length: usize| {
             fs::write(&long, "x".repeat(length)).unwrap();
             fs::set_permissions(&long, Permissions::from_mode(0o600)).unwrap();
         };
-        write(1 << 20);
-        assert_eq!(read_to_string(&long).unwrap().len(), 1 << 20);
-        write((1 << 20) + 1);
-        check(&long, "at most 1 MiB");
+        write(16 << 20);
+        assert_eq!(read_to_string(&long).unwrap().len(), 16 << 20);
+        write((16 << 20) + 1);
+        check(&long, "at most 16 MiB");
     }
 }

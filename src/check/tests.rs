@@ -218,6 +218,21 @@ fn decide_at_once(
     Some((decision.outcome().as_str(), decision.code()))
 }
 
+/// The answer to a permitted request, if this happens while its body is read in a task.
+async fn code_of_a_long_body(happens: impl FnOnce(&Checker, &PlainToken)) -> &'static str {
+    let prompt = "x".repeat(40_000);
+    let body = format!(r#"{{"messages":["{prompt}"],"model":"m"}}"#);
+    let (checker, _, plain) = hot(&mut Registry::default());
+    let bearer = format!("Bearer {}", plain.expose());
+    let header = token_and_json(&bearer);
+    let parts = chat(body.as_bytes(), header);
+    let apis = checker.apis.load();
+    let mut check = pin!(checker.check(&parts, &apis, CheckStep::Only, clock::now(), None));
+    assert!(poll!(check.as_mut()).is_pending(), "it was read on the connection");
+    happens(&checker, &plain);
+    decided(check.await).0.code()
+}
+
 /// Returns that checker, its keys, and its token.
 pub(crate) fn hot(registry: &mut Registry) -> (Checker, Tokens, PlainToken) {
     hot_for(registry, 0)

@@ -72,7 +72,8 @@ pub(crate) fn first_to_end(chain: &[CertificateDer<'_>]) -> Result<Validity, &'s
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{CertificateParams, CustomExtension, KeyPair, date_time_ymd};
+    use patgate_testing::certificates::alternative_names;
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 
     use super::*;
 
@@ -105,17 +106,8 @@ mod tests {
         assert!(first_to_end(&[]).is_err());
     }
 
-    /// Alternative names with these tags and contents.
     fn named(names: &[(u8, &[u8])]) -> CertificateDer<'static> {
-        let mut content = Vec::new();
-        for (tag, text) in names {
-            content.extend([0x80 | tag, u8::try_from(text.len()).unwrap()]);
-            content.extend(*text);
-        }
-        let mut sequence = vec![0x30, u8::try_from(content.len()).unwrap()];
-        sequence.extend(content);
-        let extension = CustomExtension::from_oid_content(&[2, 5, 29, 17], sequence);
-        signed(|params| params.custom_extensions = vec![extension])
+        signed(|params| params.custom_extensions = vec![alternative_names(names)])
     }
 
     #[test]

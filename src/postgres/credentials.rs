@@ -84,12 +84,11 @@ impl Login {
         true
     }
 
-    /// Whether these servers were not tried yet, and lead elsewhere, or as another user, than what
-    /// worked before.
+    /// Whether these servers lead elsewhere, or as another user, than what worked last. A login that
+    /// was superseded while it was tried counts as well: its connection could still be used.
     pub(super) fn replaces_another(&self, servers: &Servers) -> bool {
-        self.previous.as_ref().is_some_and(|previous| {
-            self.current == *servers && !self.proven && !previous.lead_alike(servers)
-        })
+        let worked = if self.proven { Some(&self.current) } else { self.previous.as_ref() };
+        worked.is_some_and(|worked| !worked.lead_alike(servers))
     }
 
     /// Notes that the files have an error.
@@ -157,6 +156,25 @@ mod tests {
         assert!(login.take_up(b.clone()) && login.previous(NOW).is_none());
         assert!(login.take_up(c.clone()) && login.accepted(&c) == Some(b));
         assert!(login.accepted(&c).is_none() && login.current() == &c);
+    }
+
+    #[test]
+    fn a_login_as_another_user_replaces_what_worked_even_if_it_is_superseded() {
+        let user = |name: &str| {
+            let url = format!("postgres://{name}@h/db");
+            Servers::new(vec![url.parse().unwrap()], url.into(), None)
+        };
+        let [a, b, c] = ["a", "b", "c"].map(user);
+        let mut login = Login::new(a.clone());
+        assert!(!login.replaces_another(&a), "nothing has worked: the start checks it");
+        login.accepted(&a);
+        assert!(!login.replaces_another(&a));
+        for next in [&b, &c] {
+            login.take_up(next.clone());
+            assert!(login.replaces_another(&b) && login.replaces_another(&c));
+        }
+        login.take_up(a.clone());
+        assert!(login.replaces_another(&b), "a connection of it may still be under way");
     }
 
     #[test]

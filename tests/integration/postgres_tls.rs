@@ -113,24 +113,13 @@ impl<'s> Secured<'s> {
 }
 
 fn postgres(suite: &Suite, home: &ServerDirectory, bin: &Path, port: u16) -> Server {
-    let data = home.path("data");
-    let options = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"];
-    home.run(&bin.join("initdb"), &[&["-D", data.as_str()], options.as_slice()].concat());
-    let settings = [
-        "listen_addresses=127.0.0.1".to_owned(),
-        format!("port={port}"),
-        format!("unix_socket_directories={}", home.path("")),
-        "fsync=off".to_owned(),
+    let tls = [
         "ssl=on".to_owned(),
         format!("ssl_cert_file={}", home.path("server.crt")),
         format!("ssl_key_file={}", home.path("server.key")),
         format!("ssl_ca_file={}", home.path("ca.crt")),
     ];
-    let mut arguments = vec!["-D", &data];
-    for setting in &settings {
-        arguments.extend(["-c", setting]);
-    }
-    home.start(suite, &bin.join("postgres"), &arguments, port)
+    home.postgres(suite, bin, port, &tls)
 }
 
 /// `sslrootcert` in the URL, or `SSL_CERT_FILE` in the environment.

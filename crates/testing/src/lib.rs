@@ -12,6 +12,7 @@
 )]
 
 pub mod access_log;
+pub mod certificates;
 pub mod costly_bodies;
 mod eventually;
 pub mod frames;

@@ -13,18 +13,11 @@ fn both() -> KeyRing {
 /// The key that signed the token leaves while its body is read.
 #[tokio::test]
 async fn a_token_whose_key_leaves_while_its_check_waits_is_refused() {
-    let prompt = "x".repeat(40_000);
-    let body = format!(r#"{{"messages":["{prompt}"],"model":"m"}}"#);
     for (next, code) in [(both(), "ok"), (KeyRing::parse(OTHER).unwrap(), "invalid_token")] {
-        let (checker, _, plain) = hot(&mut Registry::default());
-        let bearer = format!("Bearer {}", plain.expose());
-        let header = token_and_json(&bearer);
-        let parts = chat(body.as_bytes(), header);
-        let apis = checker.apis.load();
-        let mut check = pin!(checker.check(&parts, &apis, CheckStep::Only, clock::now(), None));
-        assert!(poll!(check.as_mut()).is_pending(), "it was read on the connection");
-        checker.tokens.ring().replace(next);
-        assert_eq!(decided(check.await).0.code(), code);
+        let replaced = |checker: &Checker, _: &PlainToken| {
+            checker.tokens.ring().replace(next);
+        };
+        assert_eq!(code_of_a_long_body(replaced).await, code);
     }
 }
 

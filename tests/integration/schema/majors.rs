@@ -42,22 +42,8 @@ async fn works_on(world: &World<'_>, bin: &Path) {
     let suite = world.suite;
     let home = ServerDirectory::new();
     let port = free_port();
-    let data = home.path("data");
-    let options = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"];
-    home.run(&bin.join("initdb"), &[&["-D", data.as_str()], options.as_slice()].concat());
-    let settings = [
-        "listen_addresses=127.0.0.1".to_owned(),
-        format!("port={port}"),
-        format!("unix_socket_directories={}", home.path("")),
-        "fsync=off".to_owned(),
-        // For the search for leaks.
-        "log_statement=all".to_owned(),
-    ];
-    let mut arguments = vec!["-D", &data];
-    for setting in &settings {
-        arguments.extend(["-c", setting]);
-    }
-    let server = home.start(suite, &bin.join("postgres"), &arguments, port);
+    // For the search for leaks.
+    let server = home.postgres(suite, bin, port, &["log_statement=all".to_owned()]);
     let cluster = Cluster { port };
     // The server listens before it accepts logins.
     eventually("Postgres to be up", async || {

@@ -34,6 +34,24 @@ impl ServerDirectory {
         home
     }
 
+    /// Starts a Postgres from these programs, in which everybody may log in, with `more` settings.
+    pub(crate) fn postgres(&self, suite: &Suite, bin: &Path, port: u16, more: &[String]) -> Server {
+        let data = self.path("data");
+        let options = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"];
+        self.run(&bin.join("initdb"), &[&["-D", data.as_str()], options.as_slice()].concat());
+        let settings = [
+            "listen_addresses=127.0.0.1".to_owned(),
+            format!("port={port}"),
+            format!("unix_socket_directories={}", self.path("")),
+            "fsync=off".to_owned(),
+        ];
+        let mut arguments = vec!["-D", &data];
+        for setting in settings.iter().chain(more) {
+            arguments.extend(["-c", setting]);
+        }
+        self.start(suite, &bin.join("postgres"), &arguments, port)
+    }
+
     pub(crate) fn path(&self, name: &str) -> String {
         self.dir.path().join(name).display().to_string()
     }

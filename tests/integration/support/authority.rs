@@ -6,9 +6,10 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
+use patgate_testing::certificates::alternative_names;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, CustomExtension, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, SanType, date_time_ymd,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use uuid::Uuid;
@@ -120,17 +121,9 @@ pub(crate) fn valid(names: &[&str], from: i64, until: i64) -> CertificateParams 
     params
 }
 
-/// The same for names of any content, each with its tag: 1 for mail, 2 for DNS, 6 for a URI, 7 for an
-/// address.
+/// The same for names of any content, each with its tag.
 pub(crate) fn with_names(names: &[(u8, &[u8])]) -> CertificateParams {
-    let mut content = Vec::new();
-    for (tag, text) in names {
-        content.extend([0x80 | tag, u8::try_from(text.len()).unwrap()]);
-        content.extend(*text);
-    }
-    let mut sequence = vec![0x30, u8::try_from(content.len()).unwrap()];
-    sequence.extend(content);
     let mut params = params(&[]);
-    params.custom_extensions = vec![CustomExtension::from_oid_content(&[2, 5, 29, 17], sequence)];
+    params.custom_extensions = vec![alternative_names(names)];
     params
 }

@@ -7,10 +7,11 @@ use tokio::{task::JoinHandle, time::sleep};
 
 use super::files;
 use crate::support::{
-    Suite,
+    Replica, Suite,
     decision_log::file,
     fleet::{Fleet, MODELS, answer},
     relay::{relayed, the_leader},
+    tls_files::Files,
     tokens::reader,
 };
 
@@ -19,6 +20,8 @@ pub(super) const JOB: &str = "patgate";
 
 pub(super) struct Healthy {
     _fleet: Arc<Fleet>,
+    /// Has a certificate. It is asked for metrics only.
+    _encrypted: Replica,
     traffic: JoinHandle<()>,
 }
 
@@ -37,7 +40,11 @@ impl Healthy {
         let settings = [&settings.each_ref().map(String::as_str)[..], &more].concat();
         let fleet = Arc::new(Fleet::of(&world, 2, &settings).await);
         the_leader(&fleet).await;
-        let ports: Vec<u16> = fleet.0.iter().map(|replica| replica.http.port()).collect();
+        let encryption = Files::new(&world).settings();
+        let encrypted = [&settings[..], &[&encryption[0], &encryption[1]]].concat();
+        let encrypted = world.serve(&encrypted).await;
+        let replicas = fleet.0.iter().map(AsRef::as_ref).chain([&encrypted]);
+        let ports: Vec<u16> = replicas.map(|replica| replica.http.port()).collect();
         prometheus.scrape(JOB, &ports, "/metrics");
         // Allows from memory, and from Postgres the first time; and some denials.
         let mut tokens = Vec::new();
@@ -54,7 +61,7 @@ impl Healthy {
                 sleep(Duration::from_millis(25)).await;
             }
         });
-        Self { _fleet: fleet, traffic }
+        Self { _fleet: fleet, _encrypted: encrypted, traffic }
     }
 
     /// Every query of the dashboard and of the runbook.

@@ -19,6 +19,7 @@ pub(crate) mod store;
 mod system;
 mod tokens;
 mod users;
+pub mod web;
 
 use sqlx::PgPool;
 use std::time::Duration;
@@ -95,13 +96,19 @@ impl Admin {
         self.keys.as_ref().ok_or(Error::NoKeyRing)
     }
 
+    async fn complete<T>(&self, change: Committed<T>) -> Outcome<T> {
+        self.cached_copies.complete(change).await
+    }
+}
+
+impl CachedCopies {
     /// Completes a change that is committed: deletes the copies in Redis that it has made outdated.
     /// Copies in the memory of replicas are used for `max_staleness` at most, with or without this.
     async fn complete<T>(&self, change: Committed<T>) -> Outcome<T> {
         let committed = CommittedChange { transaction: change.xid, at: clock::now() };
         let mut warnings = Vec::new();
-        if let Err(error) = delete_cached_copies(&self.cached_copies, &change.outdated).await {
-            let max_staleness = self.cached_copies.max_staleness;
+        if let Err(error) = delete_cached_copies(self, &change.outdated).await {
+            let max_staleness = self.max_staleness;
             warnings.push(Warning::CopiesNotDeleted { error, max_staleness });
         }
         Outcome { value: change.value, warnings, committed }

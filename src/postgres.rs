@@ -41,6 +41,7 @@ pub(crate) use self::{
     limits::{ConnectionDemand, shortage},
     login::{check_for_serving, check_login},
     pooler::is_pooled,
+    schema::accept,
     write::{BackgroundWriter, WriteError},
 };
 

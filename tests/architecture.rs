@@ -206,6 +206,7 @@ const NOT_IN_CORE: &[&str] = &[
 /// [`Tasks`]: ../src/process/tasks.rs
 const SPAWNS: &[(&str, &str)] = &[
     ("admin::store::lock_watch", "belongs to one transaction of a command"),
+    ("admin::web::password", "hashes a password; its caller waits for it"),
     ("app::api_reload", "compiles tables; the reader of API tables waits for it"),
     ("check::decision_log::writer", "a thread; the writer of the decision log ends with it"),
     ("cli::check::replica", "one connection of a command"),

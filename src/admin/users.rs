@@ -1,6 +1,11 @@
 //! Users, and whether they are platform administrators.
 
-use super::{Admin, Error, NewUser, Outcome, User, UserDetails, UserRef};
+use std::time::Duration;
+
+use super::{
+    Admin, Error, NewUser, Outcome, User, UserDetails, UserRef,
+    web::{InvitationSecret, LONGEST_INVITATION},
+};
 
 impl Admin {
     /// Creates a user, enabled.
@@ -55,6 +60,23 @@ impl Admin {
         platform_admin: bool,
     ) -> Result<Outcome<()>, Error> {
         Ok(self.complete(self.store.set_platform_admin(user, platform_admin).await?).await)
+    }
+
+    /// Invites a user to set a password for self-service, for `life`, a week at most. The outcome holds
+    /// the secret for the link, which cannot be read again; earlier links stop working.
+    ///
+    /// # Errors
+    ///
+    /// If the user does not exist.
+    pub async fn invite_user(
+        &self,
+        user: &UserRef,
+        life: Duration,
+    ) -> Result<Outcome<InvitationSecret>, Error> {
+        let secret = InvitationSecret::random()?;
+        let life = life.min(LONGEST_INVITATION);
+        let invited = self.store.invite_user(user, &secret.proof(), life).await?;
+        Ok(self.complete(invited).await.map(|()| secret))
     }
 
     /// Deletes a user with all their tokens.

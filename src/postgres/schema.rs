@@ -97,7 +97,7 @@ pub async fn check(pool: &PgPool) -> Result<Installation, SchemaError> {
 }
 
 /// Checks whether this release runs on that version.
-pub(super) fn accept(version: Option<i32>) -> Result<(), SchemaError> {
+pub(crate) fn accept(version: Option<i32>) -> Result<(), SchemaError> {
     match version {
         None => Err(SchemaError::Absent),
         Some(version) if version < SCHEMA => Err(SchemaError::Older(version)),

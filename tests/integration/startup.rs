@@ -271,13 +271,15 @@ pub(crate) async fn a_login_that_may_administer_keeps_it_from_serving(suite: Arc
     let world = suite.world().await;
     let token = reader(&world).await;
     let named = |name: &str| format!("{name}_{}", world.database);
-    let [both, aloof, creator, writer] = ["both", "aloof", "creator", "writer"].map(named);
+    let [both, portal, aloof, creator, writer] =
+        ["both", "portal", "aloof", "creator", "writer"].map(named);
     // Roles of others, and logins that may become them.
     let [dba, granter, team] = ["dba", "granter", "team"].map(named);
     let [heir, ward, mate, shell] = ["heir", "ward", "mate", "shell"].map(named);
     world
         .sql(&format!(
             "CREATE ROLE {both} LOGIN IN ROLE patgate_serve, patgate_admin;
+             CREATE ROLE {portal} LOGIN IN ROLE patgate_serve, patgate_web;
              CREATE ROLE {aloof} LOGIN IN ROLE patgate_serve;
              CREATE ROLE {creator} LOGIN CREATEROLE IN ROLE patgate_serve;
              CREATE ROLE {writer} LOGIN IN ROLE patgate_serve;
@@ -300,6 +302,7 @@ pub(crate) async fn a_login_that_may_administer_keeps_it_from_serving(suite: Arc
     for (login, why) in [
         ("postgres", "it is a superuser"),
         ("administrator", "it is a member of patgate_admin"),
+        (&*portal, "it is a member of patgate_web"),
         (&*both, "it is a member of patgate_admin"),
         (&*aloof, "it is a member of patgate_admin"),
         (&*creator, "it has CREATEROLE"),

@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use serde_json::Value;
 use sqlx::FromRow;
+use uuid::Uuid;
 
 use super::{Error, Store, sql_as, utc};
 use crate::vocabulary::vocabulary;
@@ -26,11 +27,22 @@ pub struct AuditEntry {
     pub object: String,
     /// Further facts about the change. Holds no secret and no digest.
     pub details: Value,
+    /// In self-service: the client's address, as the process stated it.
+    pub address: Option<String>,
+    /// In self-service: the id of the request, as the process stated it.
+    pub request_id: Option<String>,
+    /// In self-service: how the actor had signed in.
+    pub method: Option<String>,
+    /// In self-service: the id of the session.
+    pub session: Option<Uuid>,
 }
 
 vocabulary! {
     /// What an entry of the audit log records. The words are stored, so they never change.
     AuditAction, "audit action" {
+        AccountInvite = "account.invite",
+        AccountLock = "account.lock",
+        AccountSetPassword = "account.set_password",
         BackendCreate = "backend.create",
         BackendDelete = "backend.delete",
         BackendRemoveCredential = "backend.remove_credential",
@@ -46,6 +58,7 @@ vocabulary! {
         DomainSetUpstream = "domain.set_upstream",
         DomainUnsetModel = "domain.unset_model",
         DomainUpdate = "domain.update",
+        IdentityLink = "identity.link",
         InstallationRenew = "installation.renew",
         RoleAddMember = "role.add_member",
         RoleCreate = "role.create",
@@ -53,12 +66,18 @@ vocabulary! {
         RoleGrant = "role.grant",
         RoleRemoveMember = "role.remove_member",
         RoleRevoke = "role.revoke",
+        SessionBegin = "session.begin",
+        SessionElevate = "session.elevate",
+        SessionEnd = "session.end",
+        SessionEndAll = "session.end_all",
         TokenAddScope = "token.add_scope",
         TokenCreate = "token.create",
         TokenDelete = "token.delete",
         TokenRemoveScope = "token.remove_scope",
+        TokenResetSecret = "token.reset_secret",
         TokenRevoke = "token.revoke",
         TokenRotate = "token.rotate",
+        TokenUpdate = "token.update",
         UserCreate = "user.create",
         UserDelete = "user.delete",
         UserDisable = "user.disable",
@@ -120,7 +139,8 @@ impl Store {
         let entries = sql_as(concat!(
             "SELECT id, ",
             utc!("at"),
-            " AS at, actor, login, action, object, details FROM patgate.audit_log
+            " AS at, actor, login, action, object, details, host(address) AS address, request_id,
+                 method, session FROM patgate.audit_log
              WHERE ($1::text IS NULL OR actor = $1)
                AND ($2::text IS NULL OR action = $2 OR starts_with(action, $2 || '.'))
                AND ($3::text IS NULL OR object = $3)
@@ -147,9 +167,11 @@ mod tests {
         }
         for text in ["", "token.", "mint", "token.revoke "] {
             let error = text.parse::<AuditActionFilter>().unwrap_err().to_string();
-            assert!(error.starts_with("expected one of `backend`, `backend.create`"), "{error}");
+            assert!(error.starts_with("expected one of `account`, `account.invite`"), "{error}");
         }
         let kinds: Vec<&str> = selectors().filter(|word| !word.contains('.')).collect();
-        assert_eq!(kinds, ["backend", "domain", "installation", "role", "token", "user"]);
+        let known =
+            "account backend domain identity installation role session token user".split(' ');
+        assert!(kinds.iter().copied().eq(known), "{kinds:?}");
     }
 }

@@ -22,9 +22,20 @@ const NOTIFY: &str = "SET LOCAL lock_timeout = '200ms'; SET LOCAL statement_time
 
 /// Notifies the replicas after a commit. If this fails, they learn of the change by their next poll.
 pub(super) async fn send(pool: &PgPool) {
+    send_by(pool, NOTIFY).await;
+}
+
+/// The same for a login of `patgate_web`, which cannot read the id of the installation.
+pub(crate) async fn send_for_web(pool: &PgPool) {
+    const NOTIFY: &str = "SET LOCAL lock_timeout = '200ms'; SET LOCAL statement_timeout = '200ms';
+        SET LOCAL synchronous_commit = off; SELECT patgate.web_wake()";
+    send_by(pool, NOTIFY).await;
+}
+
+async fn send_by(pool: &PgPool, statements: &'static str) {
     let mut connection = None;
     let notify =
-        async { connection.insert(pool.acquire().await?).execute(sqlx::raw_sql(NOTIFY)).await };
+        async { connection.insert(pool.acquire().await?).execute(sqlx::raw_sql(statements)).await };
     match timeout(PATIENCE, notify).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => tracing::debug!(%error, "notifying the replicas"),

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::{FromRow, PgConnection};
 
 use super::{
@@ -94,6 +94,16 @@ impl fmt::Display for NewScope {
             write!(f, "{comma}{operation}")?;
         }
         Ok(())
+    }
+}
+
+impl NewScope {
+    /// The form in which the functions of the database for self-service take a scope.
+    pub(crate) fn to_json(&self) -> Value {
+        json!({
+            "domain": self.domain.to_string(), "entity_type": self.entity_type.as_str(),
+            "entity_id": self.entity_id.as_str(), "operations": self.operations,
+        })
     }
 }
 

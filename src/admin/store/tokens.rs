@@ -126,6 +126,9 @@ pub struct KeyUse {
     pub credentials: i64,
 }
 
+/// The code of `0021_self_service_triggers.sql` for a token that would live longer than an operator permits.
+const EXPIRES_TOO_LATE: &str = "PW006";
+
 macro_rules! select_token {
     ($rest:literal) => {
         concat!(
@@ -282,7 +285,7 @@ impl Store {
 impl Expiry {
     /// Returns two parameters of a statement, one of which is NULL: microseconds from now, or a
     /// moment.
-    pub(super) fn as_parameters(self) -> Result<(Option<i64>, Option<String>), Error> {
+    pub(crate) fn as_parameters(self) -> Result<(Option<i64>, Option<String>), Error> {
         match self {
             Self::In(duration) => Ok((Some(micros(duration)?), None)),
             Self::At(moment) => Ok((None, Some(moment.to_string()))),
@@ -300,6 +303,9 @@ pub(super) fn micros(duration: Duration) -> Result<i64, Error> {
 /// Converts the refusal of a row of `pats` into an error about the new token.
 pub(super) fn refused(error: sqlx::Error, name: &str, owner: &str) -> Error {
     match error.as_database_error() {
+        Some(refusal) if refusal.code().as_deref() == Some(EXPIRES_TOO_LATE) => {
+            Error::Refused(refusal.message().to_owned())
+        }
         Some(refusal) if refusal.is_check_violation() => {
             Error::Refused("a token must expire in the future".to_owned())
         }

@@ -10,14 +10,15 @@ const SINCE: i64 = 12;
 /// roles needs CONNECT by name.
 const CLOSE: &str = "DO $$
 DECLARE
-    own CONSTANT text[] := '{patgate_serve,patgate_admin,patgate_migrate}';
+    own CONSTANT text[] := '{patgate_serve,patgate_admin,patgate_web,patgate_migrate}';
     login name;
 BEGIN
     IF EXISTS (SELECT FROM pg_database WHERE datname = current_database()
                AND pg_has_role(current_user, datdba, 'USAGE'))
     THEN
-        EXECUTE format('GRANT CONNECT ON DATABASE %I TO patgate_serve, patgate_admin, patgate_migrate',
-                       current_database());
+        EXECUTE format(
+            'GRANT CONNECT ON DATABASE %I TO patgate_serve, patgate_admin, patgate_web, patgate_migrate',
+            current_database());
         FOR login IN
             SELECT r.rolname FROM pg_roles r
             WHERE r.rolcanlogin AND NOT r.rolsuper
@@ -31,6 +32,22 @@ BEGIN
 END
 $$";
 
+/// The migration that gave patgate_web its use. A database that was closed before is not open to it.
+const WEB_SINCE: i64 = 16;
+const OPEN_TO_WEB: &str = "DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_database WHERE datname = current_database()
+               AND pg_has_role(current_user, datdba, 'USAGE'))
+    THEN
+        EXECUTE format('GRANT CONNECT ON DATABASE %I TO patgate_web', current_database());
+    END IF;
+END
+$$";
+
+/// The quoted name of the database, if patgate_web may not connect.
+const CLOSED_TO_WEB: &str = "SELECT quote_ident(current_database())
+    WHERE NOT has_database_privilege('patgate_web', current_database(), 'CONNECT')";
+
 /// The quoted name of the database, if every login may connect.
 const OPEN: &str = "SELECT quote_ident(d.datname)
     FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
@@ -42,6 +59,9 @@ pub(super) struct Closed {
     newly: Option<String>,
     /// The quoted name of the database, if it is open.
     open: Option<String>,
+    /// The quoted name of the database, if logins of patgate_web cannot connect, and could not be
+    /// permitted to.
+    closed_to_web: Option<String>,
 }
 
 /// Closes the database if the migration that does so has just been applied. It is not closed again
@@ -53,13 +73,20 @@ pub(super) async fn close(
     known: impl IntoIterator<Item = i64>,
 ) -> Result<Closed, sqlx::Error> {
     let was_open = open(connection).await?;
-    if !before.contains(&SINCE) && known.into_iter().any(|version| version == SINCE) {
+    let applied: Vec<i64> = known.into_iter().filter(|version| !before.contains(version)).collect();
+    if applied.contains(&SINCE) {
         connection.execute(sqlx::raw_sql(CLOSE)).await?;
+    }
+    let mut closed_to_web = None;
+    if applied.contains(&WEB_SINCE) {
+        connection.execute(sqlx::raw_sql(OPEN_TO_WEB)).await?;
+        let closed = sqlx::query_scalar(CLOSED_TO_WEB).persistent(false);
+        closed_to_web = closed.fetch_optional(&mut *connection).await?;
     }
     let open = open(connection).await?;
     // A new database has no logins yet that could lose access.
     let newly = was_open.filter(|_| open.is_none() && !before.is_empty());
-    Ok(Closed { newly, open })
+    Ok(Closed { newly, open, closed_to_web })
 }
 
 impl Closed {
@@ -73,11 +100,17 @@ impl Closed {
                  DATABASE {database} TO …"
             );
         }
+        if let Some(database) = &self.closed_to_web {
+            tracing::warn!(
+                "logins of patgate_web, for self-service, cannot connect to the database; to permit \
+                 it, run as its owner: GRANT CONNECT ON DATABASE {database} TO patgate_web"
+            );
+        }
         if let Some(database) = &self.open {
             tracing::warn!(
                 "any login of the cluster may connect to the database, and hold locks there; if it \
                  is patgate's alone, run as its owner: GRANT CONNECT ON DATABASE {database} TO \
-                 patgate_serve, patgate_admin, patgate_migrate; REVOKE CONNECT ON DATABASE \
+                 patgate_serve, patgate_admin, patgate_web, patgate_migrate; REVOKE CONNECT ON DATABASE \
                  {database} FROM PUBLIC"
             );
         }

@@ -238,7 +238,7 @@ const REFUSED: &[(i32, &str, &[&str])] = &[
     ),
     (
         USAGE,
-        "expected one of `backend`, `backend.create`",
+        "expected one of `account`, `account.invite`",
         &["audit list --action mint", "audit list --action token."],
     ),
     (

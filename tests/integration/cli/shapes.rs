@@ -12,7 +12,7 @@ const ROLE: &str = "members name operations";
 const SCOPE: &str = "domain entity_id entity_type operation permitted";
 const TOKEN: &str =
     "description expires_at id issued_at key_id last_used_at name owner revoked_at status";
-const AUDIT: &str = "action actor at details id login object";
+const AUDIT: &str = "action actor address at details id login method object request_id session";
 
 /// A command, a JSON pointer into its output, and the members there.
 const SHAPES: &[(&str, &str, &[&str])] = &[

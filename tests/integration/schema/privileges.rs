@@ -22,7 +22,24 @@ const MODEL: &[&str] = &[
 /// Where replicas report how far they have read.
 const LEASES: &str = "replicas";
 /// Tables of the schema's owner that no other login needs to see.
-const INTERNAL: &[&str] = &["change_marks", "migrations"];
+const INTERNAL: &[&str] = &[
+    "change_marks",
+    "creations",
+    "migrations",
+    "oidc_logins",
+    "sign_in_attempts",
+    "sign_in_secret",
+];
+/// Tables of self-service that an administrator sees, and what they may do there: insert, delete and
+/// update.
+const SELF_SERVICE: &[(&str, [bool; 3])] = &[
+    ("identities", [true, true, true]),
+    ("invitations", [true, true, false]),
+    ("issuers", [true, true, true]),
+    ("local_accounts", [false, true, false]),
+    ("policy", [false, false, true]),
+    ("sessions", [false, true, false]),
+];
 
 /// What neither login may do, with any role.
 const NEVER: &[&str] = &[
@@ -54,7 +71,7 @@ async fn names(world: &World<'_>, sql: &str) -> Vec<String> {
         .await
 }
 
-pub(super) async fn tables(world: &World<'_>) -> Vec<String> {
+pub(crate) async fn tables(world: &World<'_>) -> Vec<String> {
     let tables =
         names(world, "SELECT tablename::text FROM pg_tables WHERE schemaname = 'patgate'").await;
     for known in MODEL.iter().chain(&["audit_log", "schema_version"]) {
@@ -106,7 +123,9 @@ pub(crate) async fn a_replica_may_read_and_keep_its_lease(suite: Arc<Suite>) {
     let world = suite.world().await;
     world.token(&[]).await;
     try_all(&world, "server", |table| Rights {
-        reads: table != "audit_log" && !INTERNAL.contains(&table),
+        reads: table != "audit_log"
+            && !INTERNAL.contains(&table)
+            && SELF_SERVICE.iter().all(|(own, _)| *own != table),
         inserts: table == LEASES,
         deletes: table == LEASES,
         updates: match table {
@@ -121,6 +140,12 @@ pub(crate) async fn an_administrator_may_not_rewrite_history(suite: Arc<Suite>) 
     let world = suite.world().await;
     world.token(&[]).await;
     try_all(&world, "administrator", |table| {
+        if let Some((_, [inserts, deletes, updates])) =
+            SELF_SERVICE.iter().find(|(own, _)| *own == table)
+        {
+            let updates: fn(&str) -> bool = if *updates { |_| true } else { |_| false };
+            return Rights { reads: true, inserts: *inserts, deletes: *deletes, updates };
+        }
         let writes = MODEL.contains(&table);
         Rights {
             reads: !INTERNAL.contains(&table),
@@ -150,13 +175,64 @@ pub(crate) async fn a_stranger_may_nothing(suite: Arc<Suite>) {
     .await;
 }
 
+/// A login for self-service has no table at all; see `web::stolen` for its functions.
+pub(crate) async fn self_service_has_no_table(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    world.token(&[]).await;
+    try_all(&world, "web", |_| Rights {
+        reads: false,
+        inserts: false,
+        deletes: false,
+        updates: |_| false,
+    })
+    .await;
+}
+
+/// What an administrator cannot read: what proves a session, an invitation or a password; and what
+/// the functions for self-service cannot: digests and credentials.
+pub(crate) async fn proofs_and_digests_are_not_read(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let readable = |role: &str, table: &str, column: &str| {
+        format!("SELECT has_column_privilege('{role}', 'patgate.{table}', '{column}', 'SELECT')")
+    };
+    for (role, table, column) in [
+        ("patgate_admin", "sessions", "proof_hash"),
+        ("patgate_admin", "invitations", "proof_hash"),
+        ("patgate_admin", "local_accounts", "verifier"),
+        ("patgate_admin", "local_accounts", "salt"),
+        ("patgate_web_functions", "pats", "digest"),
+        ("patgate_web_functions", "backends", "credential"),
+        ("patgate_web_functions", "backends", "credential_key_id"),
+    ] {
+        let sql = readable(role, table, column);
+        assert!(!value::<bool>(&world, &sql).await, "{role} {table} {column}");
+    }
+    assert!(value::<bool>(&world, &readable("patgate_admin", "sessions", "login")).await);
+    // And it cannot change a token's owner, or write a line of the audit log in another's name.
+    for (table, column, privilege) in [
+        ("pats", "user_id", "UPDATE"),
+        ("pats", "id", "UPDATE"),
+        ("audit_log", "login", "INSERT"),
+        ("audit_log", "at", "INSERT"),
+        ("policy", "token_longest", "UPDATE"),
+        ("issuers", "issuer", "INSERT"),
+    ] {
+        let sql = format!(
+            "SELECT has_column_privilege('patgate_web_functions', 'patgate.{table}', '{column}',
+                 '{privilege}')"
+        );
+        assert!(!value::<bool>(&world, &sql).await, "{table} {column} {privilege}");
+    }
+}
+
 /// Neither the owner of the log nor a superuser who replays changes can edit it by accident.
 pub(crate) async fn nobody_edits_the_audit_log(suite: Arc<Suite>) {
     let world = suite.world().await;
     world.sql("INSERT INTO patgate.audit_log (actor, action, object) VALUES ('a', 'b', 'c')").await;
     // The trigger reports the same error as a missing privilege, so the privilege is checked
     // separately.
-    let granted = "SELECT r || ' ' || p FROM unnest(ARRAY['patgate_serve', 'patgate_admin']) r,
+    let granted = "SELECT r || ' ' || p FROM unnest(ARRAY['patgate_serve', 'patgate_admin',
+             'patgate_web', 'patgate_web_functions']) r,
              unnest(ARRAY['UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER']) p
          WHERE has_table_privilege(r, 'patgate.audit_log', p)
             OR p = 'UPDATE' AND has_any_column_privilege(r, 'patgate.audit_log', p)";
@@ -187,7 +263,9 @@ pub(crate) async fn everything_belongs_to_the_migrating_role(suite: Arc<Suite>) 
     let foreign = "SELECT relname::text FROM pg_class
          WHERE relnamespace = 'patgate'::regnamespace AND relowner <> 'patgate_migrate'::regrole
          UNION ALL SELECT proname::text FROM pg_proc
-         WHERE pronamespace = 'patgate'::regnamespace AND proowner <> 'patgate_migrate'::regrole
+         WHERE pronamespace = 'patgate'::regnamespace AND proowner <> CASE
+             WHEN starts_with(proname, 'web_') THEN 'patgate_web_functions'::regrole
+             ELSE 'patgate_migrate'::regrole END
          UNION ALL SELECT nspname::text FROM pg_namespace
          WHERE nspname = 'patgate' AND nspowner <> 'patgate_migrate'::regrole";
     assert_eq!(names(&world, foreign).await, [""; 0]);
@@ -195,6 +273,12 @@ pub(crate) async fn everything_belongs_to_the_migrating_role(suite: Arc<Suite>) 
          WHERE pronamespace = 'patgate'::regnamespace
            AND NOT EXISTS (SELECT FROM unnest(proconfig) c WHERE c LIKE 'search_path=pg\\_catalog%')";
     assert_eq!(names(&world, astray).await, [""; 0]);
+    // Only functions that a login may call run with their owner's rights, and these belong to a role
+    // that owns nothing else.
+    let definers = "SELECT proname::text FROM pg_proc
+         WHERE pronamespace = 'patgate'::regnamespace AND starts_with(proname, 'web_')
+           AND prosecdef = starts_with(proname, 'web_internal_')";
+    assert_eq!(names(&world, definers).await, [""; 0]);
     // The check itself finds what exists.
     let all = "SELECT proname::text FROM pg_proc WHERE pronamespace = 'patgate'::regnamespace";
     assert!(names(&world, all).await.contains(&"refuse_audit_change".to_owned()));
@@ -235,11 +319,17 @@ pub(crate) async fn nobody_executes_what_is_not_meant_for_them(suite: Arc<Suite>
         let granted = names(&world, &executes(&format!("'{role}'::regrole"))).await;
         assert_eq!(granted, functions, "{role}");
     }
+    // For self-service, its own functions and nothing else.
+    let granted = names(&world, &executes("'patgate_web'::regrole")).await;
+    let meant = "SELECT proname::text FROM pg_proc
+         WHERE pronamespace = 'patgate'::regnamespace AND starts_with(proname, 'web_')
+           AND NOT starts_with(proname, 'web_internal_')";
+    assert_eq!(granted, names(&world, meant).await);
     let triggers = "SELECT proname::text FROM pg_proc
          WHERE pronamespace = 'patgate'::regnamespace AND prorettype = 'trigger'::regtype";
     let triggers = names(&world, triggers).await;
     assert!(triggers.contains(&"users_changed".to_owned()), "{triggers:?}");
-    for user in ["server", "administrator"] {
+    for user in ["server", "administrator", "web"] {
         let pool = login(&world, user).await;
         for function in &triggers {
             let sql = format!(

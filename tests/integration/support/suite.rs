@@ -220,7 +220,8 @@ async fn prepare_template(port: u16) {
     execute(
         &root,
         "CREATE ROLE server LOGIN IN ROLE patgate_serve;
-         CREATE ROLE administrator LOGIN IN ROLE patgate_admin;",
+         CREATE ROLE administrator LOGIN IN ROLE patgate_admin;
+         CREATE ROLE web LOGIN IN ROLE patgate_web;",
     )
     .await;
     root.close().await;

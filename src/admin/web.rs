@@ -1,0 +1,102 @@
+//! Self-service: what users do with their own tokens, and administrators with everything, in a session
+//! that they have signed in to.
+//!
+//! A page or an HTTP API calls this. It connects with a login of `patgate_web`, which can read and
+//! write no table: each call here is one call of a function of the database (`deploy/migrations/0017`
+//! to `0020`), which finds the user by the proof of the session, decides what they may do, and writes
+//! the line of the audit log. So nothing here decides anything, and nothing here could be bypassed to
+//! act for a user who has not signed in. What the process is trusted with: the addresses and request
+//! ids that it states, the digests of the tokens that it makes, and sign-ins by a provider.
+
+mod administration;
+mod call;
+mod error;
+mod login;
+mod password;
+mod roles;
+mod secret;
+mod sign_in;
+mod tokens;
+
+use std::{net::IpAddr, time::Duration};
+
+use sqlx::PgPool;
+
+pub use self::{
+    administration::{
+        BackendEntry, DomainEdit, DomainEntry, NewSelfServiceDomain, UserEdit, UserEntry, UserPage,
+    },
+    error::Error,
+    password::{InvalidPassword, Password, PasswordError, Passwords},
+    roles::{History, HistoryEntry, RoleEntry},
+    secret::{InvitationSecret, SessionSecret},
+    sign_in::{CurrentSession, Invitee, ProviderSignIn, SignedIn},
+    tokens::{
+        Creation, GrantableDomain, NewOwnToken, OwnScope, OwnToken, Replicas, ScopeRemoval,
+        TokenPage, TokenQuery, TokenState,
+    },
+};
+use super::CachedCopies;
+use crate::{
+    installation::Installation,
+    keyring::LiveRing,
+    legible::misleads,
+    token::{Prefixes, Tokens},
+};
+
+/// The longest time that an invitation is good for.
+pub const LONGEST_INVITATION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Self-service on one installation.
+#[derive(Clone, Debug)]
+pub struct SelfService {
+    pool: PgPool,
+    cached_copies: CachedCopies,
+    tokens: Tokens,
+    passwords: Passwords,
+}
+
+/// Where a request comes from. The audit log has it as the process states it.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    address: Option<IpAddr>,
+    request_id: Option<String>,
+}
+
+/// A request in a session.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// Proves the session.
+    pub session: SessionSecret,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+impl Origin {
+    /// Of a client's address. A request id that the audit log would not take is left out.
+    pub fn new(address: Option<IpAddr>, request_id: Option<&str>) -> Self {
+        let fits = |id: &&str| id.chars().count() <= 200 && !id.contains(misleads);
+        Self { address, request_id: request_id.filter(fits).map(str::to_owned) }
+    }
+}
+
+impl SelfService {
+    /// Makes the service over connections of a login that is a member of `patgate_web`.
+    ///
+    /// New tokens are signed with the current key of `ring`, and begin with the first of `prefixes`.
+    ///
+    /// # Errors
+    ///
+    /// If the schema is too old, or the login may do more than `patgate_web` may.
+    pub async fn connect(
+        pool: PgPool,
+        copies: impl FnOnce(Installation) -> CachedCopies,
+        ring: impl Into<LiveRing>,
+        prefixes: Prefixes,
+        passwords: Passwords,
+    ) -> Result<Self, Error> {
+        let installation = login::check(&pool).await?;
+        let cached_copies = copies(installation);
+        Ok(Self { pool, cached_copies, tokens: Tokens::new(prefixes, ring), passwords })
+    }
+}

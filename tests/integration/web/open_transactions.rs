@@ -1,0 +1,192 @@
+//! What a client could gain by keeping a transaction open, or by being at the same time: nothing.
+
+use std::sync::Arc;
+
+use patgate_testing::eventually;
+use sqlx::{Connection as _, PgConnection};
+
+use super::{Site, literal, refused, run};
+use crate::support::{Suite, World, value};
+
+async fn connection(world: &World<'_>, login: &str) -> PgConnection {
+    PgConnection::connect(&world.url(login, world.port)).await.unwrap()
+}
+
+/// Adds a scope to a token, or a member to a role.
+fn add_scope(caller: &str, token: &str) -> String {
+    format!(
+        "SELECT patgate.web_add_scopes({caller}, NULL, NULL, '{token}', NULL,
+             '[{{\"domain\": \"acme\", \"entity_type\": \"models\", \"entity_id\": \"*\",
+                \"operations\": [\"llm_create\"]}}]')"
+    )
+}
+
+async fn waits_for_a_lock(world: &World<'_>) {
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    eventually("a transaction to wait", async || value::<i64>(world, waiting).await == 1).await;
+}
+
+/// A transaction sees what others have committed meanwhile, and time goes on in it.
+pub(crate) async fn a_transaction_does_not_stretch_a_session(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let site = Site::of(&world).await;
+    let password = site.account("ann").await;
+    let mut thief = connection(&world, "web").await;
+    for isolation in ["REPEATABLE READ", "SERIALIZABLE", "READ UNCOMMITTED"] {
+        let ann = site.sign_in("ann", &password).await.unwrap();
+        let reads = format!("SELECT patgate.web_session({})", literal(&ann));
+        run(&mut thief, &format!("BEGIN ISOLATION LEVEL {isolation}")).await.unwrap();
+        assert_eq!(run(&mut thief, &reads).await, refused("PW012"), "{isolation}");
+        run(&mut thief, "ROLLBACK").await.unwrap();
+        run(&mut thief, &format!("SET default_transaction_isolation = '{isolation}'"))
+            .await
+            .unwrap();
+        assert_eq!(run(&mut thief, &reads).await, refused("PW012"), "{isolation}");
+        run(&mut thief, "RESET default_transaction_isolation").await.unwrap();
+    }
+    for ends in [
+        "DELETE FROM patgate.sessions",
+        "UPDATE patgate.users SET enabled = false WHERE name = 'ann';
+         UPDATE patgate.users SET enabled = true WHERE name = 'ann'",
+        "UPDATE patgate.sessions SET begun_at = begun_at - interval '12 hours'",
+        "UPDATE patgate.policy SET session_idle = '1 microsecond'",
+    ] {
+        let ann = site.sign_in("ann", &password).await.unwrap();
+        let reads = format!("SELECT patgate.web_session({})", literal(&ann));
+        run(&mut thief, "BEGIN").await.unwrap();
+        // A reading call that wrote nothing, so that no lock of it keeps the session.
+        run(&mut thief, "SELECT now()").await.unwrap();
+        run(&mut thief, &reads).await.unwrap();
+        world.sql(ends).await;
+        assert_eq!(run(&mut thief, &reads).await, refused("PW001"), "{ends}");
+        run(&mut thief, "ROLLBACK").await.unwrap();
+        world.sql("UPDATE patgate.policy SET session_idle = '30 minutes'").await;
+    }
+}
+
+/// Each pair of a change that rests on a right, and of what takes the right away.
+const LOSSES: &[&str] = &[
+    "DELETE FROM patgate.role_members m USING patgate.users u
+     WHERE u.id = m.user_id AND u.name = 'ann'",
+    "DELETE FROM patgate.role_operations WHERE operation = 'llm_create'",
+    "DELETE FROM patgate.roles WHERE name = 'admin' AND domain_id = (
+         SELECT id FROM patgate.domains WHERE slug = 'acme')",
+    "UPDATE patgate.users SET enabled = false WHERE name = 'ann'",
+];
+
+/// Either the change sees the loss, or the loss waits for the change.
+pub(crate) async fn a_right_is_not_used_after_its_loss(suite: Arc<Suite>) {
+    for (loss, scope, member) in [
+        (LOSSES[0], "PW002", Some("PW003")),
+        // A role without this operation is one that Ann may give.
+        (LOSSES[1], "PW002", None),
+        (LOSSES[2], "PW002", Some("PW003")),
+        (LOSSES[3], "PW001", Some("PW001")),
+    ] {
+        for (adds_member, expected) in [(false, Some(scope)), (true, member)] {
+            let Some(expected) = expected else { continue };
+            let world = suite.world().await;
+            let site = Site::of(&world).await;
+            let ann = site.signed_in("ann").await;
+            let token = site.create(&ann, "laptop", &[]).await.id.to_string();
+            let change = if adds_member {
+                format!(
+                    "SELECT patgate.web_add_member({}, NULL, NULL, 'acme', 'admin',
+                         'bob@example.com')",
+                    literal(&ann)
+                )
+            } else {
+                add_scope(&literal(&ann), &token)
+            };
+            // The loss came first, and is not committed yet.
+            let mut loses = connection(&world, "administrator").await;
+            run(&mut loses, "BEGIN").await.unwrap();
+            run(&mut loses, loss).await.unwrap();
+            let mut changes = connection(&world, "web").await;
+            let (changed, ()) = tokio::join!(run(&mut changes, &change), async {
+                waits_for_a_lock(&world).await;
+                run(&mut loses, "COMMIT").await.unwrap();
+            });
+            assert_eq!(changed, refused(expected), "{loss}: {change}");
+        }
+    }
+    for loss in LOSSES {
+        let world = suite.world().await;
+        let site = Site::of(&world).await;
+        let ann = site.signed_in("ann").await;
+        let token = site.create(&ann, "laptop", &[]).await.id.to_string();
+        // The change came first: the loss waits until it has ended.
+        let mut changes = connection(&world, "web").await;
+        run(&mut changes, "BEGIN").await.unwrap();
+        run(&mut changes, &add_scope(&literal(&ann), &token)).await.unwrap();
+        let mut loses = connection(&world, "administrator").await;
+        let (lost, ()) = tokio::join!(run(&mut loses, loss), async {
+            waits_for_a_lock(&world).await;
+            run(&mut changes, "COMMIT").await.unwrap();
+        });
+        lost.unwrap();
+    }
+}
+
+/// A role cannot grow while a member is added to it by a user who could not give the larger one.
+pub(crate) async fn a_role_does_not_grow_while_it_is_given(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let site = Site::of(&world).await;
+    site.grant("acme", "add_role_users llm_read", "reader").await;
+    let role = site.grant("acme", "llm_read", "bob").await;
+    let reader = site.signed_in("reader").await;
+    let ann = site.signed_in("ann").await;
+    let grow = format!(
+        "SELECT patgate.web_change_role({}, NULL, NULL, 'acme', '{role}', '{{llm_create}}', '{{}}')",
+        literal(&ann)
+    );
+    let give = format!(
+        "SELECT patgate.web_add_member({}, NULL, NULL, 'acme', '{role}', 'ann@example.com')",
+        literal(&reader)
+    );
+    let mut first = connection(&world, "web").await;
+    run(&mut first, "BEGIN").await.unwrap();
+    run(&mut first, &grow).await.unwrap();
+    let mut second = connection(&world, "web").await;
+    let (given, ()) = tokio::join!(run(&mut second, &give), async {
+        waits_for_a_lock(&world).await;
+        run(&mut first, "COMMIT").await.unwrap();
+    });
+    assert_eq!(given, refused("PW002"));
+    // As it is small, it could have been given.
+    let small = site.grant("acme", "llm_read", "bob").await;
+    let give = give.replace(&role, &small);
+    assert_eq!(run(&mut second, &give).await, Ok(()));
+}
+
+/// A request that is repeated at the same time creates one token.
+pub(crate) async fn a_repeated_request_creates_one_token(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let site = Site::of(&world).await;
+    let ann = site.signed_in("ann").await;
+    let new = patgate::admin::web::NewOwnToken {
+        idempotency_key: Some("key".to_owned()),
+        ..super::new_token("laptop", &["acme:models:*:llm_read"])
+    };
+    let call = || site.service.create_token(&ann, &new);
+    let (a, b, c) = tokio::join!(call(), call(), call());
+    let mut created = 0;
+    let mut ids = Vec::new();
+    for made in [a, b, c] {
+        match made.unwrap().value {
+            patgate::admin::web::Creation::Created { plain, token } => {
+                suite.minted.lock().unwrap().push(plain.expose().to_owned());
+                created += 1;
+                ids.push(token.id);
+            }
+            patgate::admin::web::Creation::Repeated { id, token } => {
+                assert_eq!(token.unwrap().id, id.0);
+                ids.push(id.0);
+            }
+        }
+    }
+    assert_eq!(created, 1);
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    assert_eq!(value::<i64>(&world, "SELECT count(*) FROM patgate.pats").await, 1);
+}

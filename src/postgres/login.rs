@@ -39,8 +39,9 @@ const LOGIN: &str = "
                (SELECT min(who || 'has CREATEROLE, and can grant itself roles')
                 FROM becomes WHERE rolcreaterole),
                (SELECT 'it is a member of ' || min(name) FROM becomes
-                WHERE name IN ('patgate_admin', 'patgate_web', 'patgate_web_functions', 'patgate_migrate',
-                               'pg_execute_server_program', 'pg_write_server_files')),
+                WHERE name IN ('patgate_admin', 'patgate_web', 'patgate_web_functions',
+                               'patgate_migrate', 'pg_execute_server_program',
+                               'pg_write_server_files')),
                (SELECT min(who || 'owns the schema patgate') FROM becomes, pg_catalog.pg_namespace n
                 WHERE n.nspname = 'patgate' AND n.nspowner = becomes.oid),
                (SELECT min(who || 'may change the table ' || tables.name) FROM becomes, tables

@@ -9,6 +9,7 @@ mod file_watch;
 mod log_filter;
 mod postgres_watch;
 mod ring_reload;
+mod self_service;
 mod settings_reload;
 mod signals;
 mod start;
@@ -31,7 +32,11 @@ use self::{
     log_filter::LogFilterReader, postgres_watch::PostgresWatch, ring_reload::RingReloader,
     settings_reload::SettingsReloader, start::Start,
 };
-pub use self::{error::Error, signals::serve};
+pub use self::{
+    error::Error,
+    self_service::{SelfServiceApp, serve_self_service},
+    signals::serve,
+};
 use crate::{
     answer::AnswerSettings,
     check::{

@@ -76,6 +76,10 @@ struct Global {
 enum Command {
     /// Answers Envoy's checks until SIGTERM
     Serve,
+    /// Serves the API and the pages with which people manage their tokens, until SIGTERM
+    ///
+    /// It listens at web.listen, and needs a login of patgate_web in web.postgres.url.
+    Admin,
     /// Creates or upgrades the database schema; does nothing when it is up to date
     ///
     /// Needs a direct connection, not one through a connection pooler. The login needs CREATEROLE
@@ -142,8 +146,10 @@ pub fn run() -> ExitCode {
         Err(Some(help)) => help.exit(),
         Err(None) => return ExitCode::from(USAGE),
     };
-    if let Command::Serve = cli.command {
-        return serve(cli.global);
+    match cli.command {
+        Command::Serve => return serve(cli.global, ConfigPurpose::Serve),
+        Command::Admin => return serve(cli.global, ConfigPurpose::SelfService),
+        _ => {}
     }
     match dispatch(cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -158,11 +164,14 @@ pub fn run() -> ExitCode {
 }
 
 /// Does not wait for standard error, which may be a pipe that no process reads.
-fn serve(global: Global) -> ExitCode {
+fn serve(global: Global, purpose: ConfigPurpose) -> ExitCode {
     let served = || {
-        let config = Session::new(global)?.config(ConfigPurpose::Serve)?;
+        let config = Session::new(global)?.config(purpose)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let served = runtime.block_on(app::serve(config));
+        let served = match purpose {
+            ConfigPurpose::SelfService => runtime.block_on(app::serve_self_service(config)),
+            _ => runtime.block_on(app::serve(config)),
+        };
         runtime.shutdown_timeout(LAST_TASKS);
         anyhow::Ok(served?)
     };
@@ -200,7 +209,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
 
 async fn administer(session: &Session, command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Serve => Ok(()),
+        Command::Serve | Command::Admin => Ok(()),
         Command::Migrate => migrate(session).await,
         Command::Keyring(command) => keyring::run(session, command).await,
         Command::User(command) => user::run(session, command).await,

@@ -13,6 +13,7 @@ mod sources;
 mod traces;
 mod transport;
 mod values;
+mod web;
 
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -24,6 +25,7 @@ pub use self::{
     redis::{RedisFiles, RedisIdentity, RedisSettings, RedisTopology, SentinelSettings},
     sources::ConfigSources,
     transport::{ClientCertificates, ClientName, Owner, Tls},
+    web::{SiteUrl, WebSettings},
 };
 pub(crate) use self::{
     keyring_file::{read_keyring_text, reread_keyring},
@@ -106,6 +108,8 @@ pub struct Config {
     pub log: LogSettings,
     /// Where traces go; `None` if that is nowhere.
     pub traces: Option<TraceSettings>,
+    /// Self-service; present when loaded for it.
+    pub web: Option<WebSettings>,
     /// Where all of this was read, to read it again while patgate serves.
     pub sources: ConfigSources,
     /// The texts from which it was built.
@@ -254,6 +258,8 @@ pub enum ConfigPurpose {
     Serve,
     /// The administrator's commands: neither key ring nor listener is required.
     Admin,
+    /// Self-service: a key ring and a login of its own are required, and those of `serve` are not.
+    SelfService,
 }
 
 /// One error: a key, the source of its value, and what was expected there.

@@ -59,6 +59,7 @@
 //! | `process` | tasks whose end ends the process, and the files and sockets that may be open |
 //! | [`clock`] | the only code that reads a clock |
 //! | `server` | listens, answers health checks, drains |
+//! | `web` | the API and the pages of self-service |
 //! | [`app`] | wires all of this together |
 //! | [`admin`] | the administrator's service, and what it reads and writes in Postgres |
 //! | [`cli`] | the commands |
@@ -78,6 +79,7 @@ mod redis_client;
 mod resolve;
 mod server;
 pub mod telemetry;
+mod web;
 pub mod wire;
 
 pub use patgate_core::{

@@ -1,7 +1,7 @@
 //! Listeners, health, and drain.
 
 mod acceptor;
-mod http;
+pub(crate) mod http;
 mod listeners;
 mod readiness;
 pub(crate) mod ring_fit;
@@ -104,7 +104,7 @@ pub(crate) async fn run(
     }
     if let Some(listener) = listeners.http {
         let routes = http::routes(readiness.clone(), registry, exemplars);
-        let served = http::serve(listener, tls.http, routes);
+        let served = http::serve_health(listener, tls.http, routes);
         // Requests here are short; nothing is lost when the task ends with the process.
         tasks.spawn(Task::HttpListener, closing.clone().run_until_cancelled_owned(served));
     }

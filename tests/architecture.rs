@@ -101,13 +101,15 @@ const ROOMS: &[Room] = &[
     Room {
         name: "admin",
         modules: &["admin"],
-        uses: &[CORE, "config", "postgres", "redis", "resolve", "telemetry"],
+        uses: &[CORE, "config", "postgres", "process", "redis", "resolve", "telemetry"],
     },
+    Room { name: "web", modules: &["web"], uses: &[CORE, "admin", "config"] },
     Room {
         name: "app",
         modules: &["app"],
         uses: &[
             CORE,
+            "admin",
             "check",
             "config",
             "edge",
@@ -119,6 +121,7 @@ const ROOMS: &[Room] = &[
             "resolve",
             "server",
             "telemetry",
+            "web",
             "wire",
         ],
     },
@@ -150,7 +153,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("anyhow", &["cli"]),
     // In the core, only the key ring is swapped; all else takes what is current as an argument.
     ("arc_swap", &["app", "check", "edge", "keyring", "redis_client", "server"]),
-    ("axum", &["server", "telemetry"]),
+    ("axum", &["app", "server", "telemetry", "web"]),
     ("clap", &["cli"]),
     ("deadpool", &["postgres", "redis_client", "resolve"]),
     ("h2", &["cli", "edge"]),

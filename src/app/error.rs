@@ -3,6 +3,7 @@
 use std::{io, time::Duration};
 
 use crate::{
+    admin::web,
     api::TableErrors,
     check::decision_log::LogOpenError,
     config::KeyRingFileError,
@@ -82,6 +83,12 @@ pub enum Error {
     /// The operating system has no thread, or no file descriptor, to write logs.
     #[error("logs: {0}")]
     Logs(io::Error),
+    /// The configuration was not loaded for self-service.
+    #[error("self-service is not configured")]
+    NoSelfService,
+    /// Self-service cannot use its database.
+    #[error("web.postgres.url: {0}")]
+    SelfService(#[from] web::Error),
     /// A task that must not end has ended.
     #[error(transparent)]
     Task(#[from] TaskEnded),

@@ -313,6 +313,45 @@ pub(super) const KEYS: &[Key] = &[
         "",
         "`service.name` of the spans; empty = `OTEL_SERVICE_NAME`, or `patgate`.",
     ),
+    key(
+        "web.listen",
+        "127.0.0.1:9193",
+        "Address and port of `patgate admin`, for people and API clients.",
+    ),
+    key(
+        "web.url",
+        "",
+        "The URL under which browsers reach `patgate admin`, such as `https://tokens.example.org`; empty \
+         = `http://` and `web.listen`, if only this machine can reach that.",
+    ),
+    key(
+        "web.gateway_url",
+        "",
+        "The URL under which clients reach the gateway, for the examples that people get with a token.",
+    ),
+    secret(
+        "web.postgres.url",
+        "The Postgres server, with a login of `patgate_web`. Required for `patgate admin`.",
+    ),
+    key("web.postgres.password_file", "", "The path of a file with only the password of that URL."),
+    key("web.postgres.max_connections", "8", "Most Postgres connections of `patgate admin`."),
+    key("web.postgres.query_timeout", "10s", "Longest time that one of its statements may run."),
+    key(
+        "web.proxies",
+        "0",
+        "How many trusted proxies in front of `patgate admin` append to `x-forwarded-for`; 0 = the \
+         client is whoever connects.",
+    ),
+    key(
+        "web.requests_per_second",
+        "20",
+        "Most requests of one client address to `patgate admin`, in the long run.",
+    ),
+    key(
+        "web.sign_ins_per_minute",
+        "10",
+        "Most attempts of one client address to prove a password, in the long run.",
+    ),
 ];
 
 pub(super) fn find(name: &str) -> Option<&'static Key> {

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::{
     AwaitedBodyLimits, Config, ConfigError, ConfigErrors, ConfigPurpose, ConfigSources,
     DecisionLogSettings, DrainTimes, ListenSettings, LogSettings, MemoryLimits, RedisSettings,
-    StoreAddress, TraceSettings, keys,
+    StoreAddress, TraceSettings, WebSettings, keys,
     live::ReadTexts,
     sources::SettingTexts,
     traces::{name, otlp_endpoint, otlp_headers},
@@ -36,10 +36,13 @@ impl Config {
         let texts = ReadTexts::of(&reader.0);
         let listen = ListenSettings::read(&mut reader, purpose);
         let start_requires = reader.get("start.require", start_requires);
-        let password_file = reader.get("postgres.password_file", path);
+        let serves_people = purpose == ConfigPurpose::SelfService;
+        let login = if serves_people { &WEB_LOGIN } else { &LOGIN };
+        let password_file = reader.get(login.password_file, path);
         let password_file = password_file.flatten();
         let timelines = Timelines::default();
-        let postgres = postgres(&mut reader, password_file.as_ref(), &timelines);
+        let postgres = postgres(&mut reader, login, password_file.as_ref(), &timelines);
+        let web = serves_people.then(|| WebSettings::read(&mut reader));
         let max_query_rate = reader.get("postgres.max_query_rate", count);
         let relay = reader.get("feed.relay", relay);
         let feed = reader.address("feed.url", password_file.as_ref(), &timelines, true);
@@ -48,7 +51,7 @@ impl Config {
         }
         let redis = RedisSettings::read(&mut reader, relay == Some(true));
         let keyring_file = reader.get("keyring_file", path);
-        if purpose == ConfigPurpose::Serve && keyring_file == Some(None) {
+        if purpose != ConfigPurpose::Admin && keyring_file == Some(None) {
             reader.mistake("keyring_file", SERVING_NEEDS_KEYS);
         }
         let apis = reader.get("apis", paths);
@@ -102,6 +105,10 @@ impl Config {
                 max_connection_age: max_connection_age?,
                 log: log?,
                 traces,
+                web: match web {
+                    Some(read) => Some(read?),
+                    None => None,
+                },
                 sources: sources.clone(),
                 texts,
             })
@@ -190,15 +197,37 @@ impl Tls {
     }
 }
 
+/// The keys of a login to Postgres.
+struct LoginKeys {
+    url: &'static str,
+    password_file: &'static str,
+    max_connections: &'static str,
+    query_timeout: &'static str,
+}
+
+const LOGIN: LoginKeys = LoginKeys {
+    url: "postgres.url",
+    password_file: "postgres.password_file",
+    max_connections: "postgres.max_connections",
+    query_timeout: "postgres.query_timeout",
+};
+const WEB_LOGIN: LoginKeys = LoginKeys {
+    url: "web.postgres.url",
+    password_file: "web.postgres.password_file",
+    max_connections: "web.postgres.max_connections",
+    query_timeout: "web.postgres.query_timeout",
+};
+
 fn postgres(
     reader: &mut SettingsReader,
+    login: &LoginKeys,
     password_file: Option<&PathBuf>,
     timelines: &Timelines,
 ) -> Option<PostgresSettings> {
-    let key = "postgres.url";
+    let key = login.url;
     let address = reader.address(key, password_file, timelines, false);
-    let max_connections = reader.get("postgres.max_connections", count);
-    let query_timeout = reader.get("postgres.query_timeout", some_time);
+    let max_connections = reader.get(login.max_connections, count);
+    let query_timeout = reader.get(login.query_timeout, some_time);
     Some(PostgresSettings {
         key,
         address: address??,

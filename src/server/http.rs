@@ -1,18 +1,22 @@
-//! Serves health and metrics over HTTP/1.1 to every client that can connect, and prevents these
+//! Serves HTTP/1.1 to every client that can connect, health and metrics for example, and prevents these
 //! clients from taking what checks need: connections are few, their heads are short, and silent or
 //! old connections are closed.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     http::{
-        HeaderMap, HeaderName, StatusCode,
+        HeaderMap, HeaderName, Request, StatusCode,
         header::{ACCEPT, CONTENT_TYPE},
     },
     routing::get,
 };
-use hyper::server::conn::http1;
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{Service as _, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -24,7 +28,7 @@ use tokio::{
     net::TcpListener,
     time::{sleep, timeout},
 };
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     acceptor::ACCEPT_AGAIN_AFTER,
@@ -33,16 +37,27 @@ use super::{
 };
 use crate::telemetry::{self, Exemplars};
 
-/// Open connections. Another one replaces the oldest: an honest request takes milliseconds, so
-/// patgate answers it even while an attacker opens silent connections.
-const MAX_CONNECTIONS: usize = 64;
+/// How many connections a listener holds, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Open connections. Another one replaces the oldest: an honest request takes milliseconds, so
+    /// patgate answers it even while an attacker opens silent connections.
+    pub(crate) connections: usize,
+    /// Time for a whole connection, including the time in which the client reads an answer. Then it
+    /// ends after the request in progress.
+    pub(crate) age: Duration,
+    /// Time for that request.
+    pub(crate) grace: Duration,
+}
+
+/// For probes and Prometheus.
+const HEALTH: Bounds =
+    Bounds { connections: 64, age: Duration::from_secs(60), grace: Duration::ZERO };
 /// File descriptors that the listener may use.
-pub(crate) const DESCRIPTORS: usize = MAX_CONNECTIONS + 1;
+pub(crate) const DESCRIPTORS: usize = HEALTH.connections + 1;
 /// Time for the head of a request, from the start of the connection or the end of the previous
 /// answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Time for a whole connection, including the time in which the client reads an answer.
-const MAX_AGE: Duration = Duration::from_secs(60);
 /// Bytes of unparsed input, such as the head of a request.
 const MAX_BUFFER: usize = 16 * 1024;
 /// How long the task of `/livez` sleeps: long enough to need the timer.
@@ -111,26 +126,38 @@ fn health_page(
     (status, [(CONTENT_TYPE, "text/plain; charset=utf-8")], text)
 }
 
-/// Accepts connections while it is polled. Open connections end with it.
-pub(super) async fn serve(listener: TcpListener, tls: Option<Tls>, router: Router) {
+/// Serves health and metrics while it is polled.
+pub(super) async fn serve_health(listener: TcpListener, tls: Option<Tls>, router: Router) {
+    serve(listener, tls, router, HEALTH, CancellationToken::new()).await;
+}
+
+/// Accepts connections until `closing`, and then finishes the requests in progress. Each request carries
+/// the address of its peer, a [`SocketAddr`]. If this is dropped, all connections end.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    router: Router,
+    bounds: Bounds,
+    closing: CancellationToken,
+) {
     let mut open = VecDeque::<AbortOnDropHandle<()>>::new();
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
+    while let Some(accepted) = closing.run_until_cancelled(listener.accept()).await {
+        match accepted {
+            Ok((stream, peer)) => {
                 open.retain(|connection| !connection.is_finished());
-                if open.len() >= MAX_CONNECTIONS {
+                if open.len() >= bounds.connections {
                     open.pop_front();
                 }
-                let (tls, router) = (tls.clone(), router.clone());
+                let (tls, router, closing) = (tls.clone(), router.clone(), closing.clone());
                 open.push_back(AbortOnDropHandle::new(tokio::spawn(async move {
                     match tls {
-                        None => answer(stream, router).await,
+                        None => answer(stream, peer, router, bounds, closing).await,
                         Some(tls) => {
                             // A connection here ends soon by itself.
                             let Some(stream) = tls.accept(stream).await else {
                                 return;
                             };
-                            answer(stream, router).await;
+                            answer(stream, peer, router, bounds, closing).await;
                         }
                     }
                 })));
@@ -141,17 +168,38 @@ pub(super) async fn serve(listener: TcpListener, tls: Option<Tls>, router: Route
             }
         }
     }
+    drop(listener);
+    for connection in open {
+        // A connection that panicked has ended, too.
+        let _ = connection.await;
+    }
 }
 
-async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router) {
+async fn answer(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    peer: SocketAddr,
+    router: Router,
+    bounds: Bounds,
+    closing: CancellationToken,
+) {
+    let router = TowerToHyperService::new(router);
+    let answers = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        router.call(request)
+    });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE)
         .max_buf_size(MAX_BUFFER)
         .max_headers(MAX_HEADERS)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), answers);
+    let mut served = pin!(served);
+    let open = timeout(bounds.age, closing.run_until_cancelled(served.as_mut()));
     // An error of one connection affects only its client.
-    let _ = timeout(MAX_AGE, served).await;
+    if !matches!(open.await, Ok(Some(_))) && !bounds.grace.is_zero() {
+        served.as_mut().graceful_shutdown();
+        let _ = timeout(bounds.grace, served).await;
+    }
 }
 
 #[cfg(test)]
@@ -161,6 +209,10 @@ mod tests {
 
     use super::*;
     use crate::clock;
+
+    fn peer() -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 1))
+    }
 
     fn router() -> Router {
         Router::new().route("/", get(async || "x".repeat(100_000)))
@@ -172,7 +224,8 @@ mod tests {
         let request = b"GET / HTTP/1.1\r\nhost: h\r\n\r\n";
         for said in [&b""[..], b"GET / HT", b"GET / HTTP/1.1\r\nhost: h\r\n", request] {
             let (mut client, server) = duplex(1 << 20);
-            let served = tokio::spawn(answer(server, router()));
+            let served =
+                tokio::spawn(answer(server, peer(), router(), HEALTH, CancellationToken::new()));
             client.write_all(said).await.unwrap();
             timeout(PATIENCE * 2, served).await.expect("it ends").unwrap();
             let mut told = Vec::new();
@@ -184,19 +237,20 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_on_which_answers_are_not_read_ends() {
         let (mut client, server) = duplex(1024);
-        let served = tokio::spawn(answer(server, router()));
+        let served =
+            tokio::spawn(answer(server, peer(), router(), HEALTH, CancellationToken::new()));
         client.write_all(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
-        timeout(MAX_AGE * 2, served).await.expect("it ends").unwrap();
+        timeout(HEALTH.age * 2, served).await.expect("it ends").unwrap();
     }
 
     #[tokio::test]
     async fn one_connection_too_many_takes_the_place_of_the_oldest() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let served = tokio::spawn(serve(listener, None, router()));
+        let served = tokio::spawn(serve_health(listener, None, router()));
         let connect = async || tokio::net::TcpStream::connect(address).await.unwrap();
         let mut open = Vec::new();
-        for _ in 0..MAX_CONNECTIONS {
+        for _ in 0..HEALTH.connections {
             open.push(connect().await);
         }
         let mut honest = connect().await;

@@ -80,7 +80,7 @@ pub enum BindError {
 }
 
 impl BindError {
-    fn new(key: &'static str, at: String, error: io::Error) -> Self {
+    pub(crate) fn new(key: &'static str, at: String, error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::AddrInUse => Self::InUse { key, at },
             _ => Self::Io { key, at, error },

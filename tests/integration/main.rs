@@ -62,6 +62,7 @@ mod schema;
 mod servers;
 mod serving;
 mod shadow;
+mod site;
 mod soak;
 mod startup;
 mod supervision;
@@ -405,6 +406,12 @@ fn main() -> ExitCode {
         web::tokens::what_is_malformed_creates_nothing,
         web::tokens::what_is_shown_holds_no_digest,
         web::upgrades::a_database_of_the_version_before_is_taken_up,
+        site::guards::a_session_begins_is_used_and_ends,
+        site::guards::another_site_changes_nothing,
+        site::guards::a_program_has_the_session_of_its_secret,
+        site::guards::every_answer_protects_a_browser,
+        site::guards::a_client_has_a_rate,
+        site::guards::a_token_is_no_session_and_a_session_no_token,
         websocket::only_where_a_rule_says_so_and_without_the_token,
         websocket::a_websocket_ends_with_the_longest_stream,
         places::different_tokens_or_a_token_in_the_query_are_refused,

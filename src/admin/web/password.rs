@@ -4,7 +4,7 @@
 //! The database stores the SHA-256 of the answer. So a stolen database has no answer, and guessing a
 //! password costs an argon2id each time; and the database decides itself whether an answer is right.
 
-use std::{fmt, num::NonZeroUsize, str::FromStr, sync::Arc};
+use std::{fmt, io, num::NonZeroUsize, str::FromStr, sync::Arc};
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -14,6 +14,8 @@ use tokio::{
     task::{JoinError, spawn_blocking},
 };
 use zeroize::Zeroizing;
+
+use crate::process::low_priority;
 
 /// 19 MiB, two passes, one lane: the first choice of OWASP. All accounts have the same, so that an
 /// unknown address costs what a known one does.
@@ -74,6 +76,8 @@ impl Answer {
 pub enum PasswordError {
     #[error("argon2: {0}")]
     Argon2(argon2::Error),
+    #[error("no thread to compute a password: {0}")]
+    NoThread(io::Error),
     #[error("the thread that computes a password ended: {0}")]
     Thread(#[from] JoinError),
 }
@@ -96,11 +100,12 @@ impl Passwords {
         let turn = Arc::clone(&self.0).acquire_owned().await.ok();
         let password = password.clone();
         spawn_blocking(move || {
-            let answer = answer(&password, &salt);
+            let answer = low_priority::run(|| answer(&password, &salt));
             drop(turn);
             answer
         })
         .await?
+        .map_err(PasswordError::NoThread)?
         .map_err(PasswordError::Argon2)
     }
 }

@@ -22,7 +22,7 @@ pub(super) async fn probe(
     let feed = feed(config, purpose, known).await;
     let login = match purpose {
         ConfigPurpose::Serve => login(&config.postgres).await,
-        ConfigPurpose::Admin => Ok(()),
+        ConfigPurpose::Admin | ConfigPurpose::SelfService => Ok(()),
     };
     let postgres = match (installation, login) {
         (Ok(installation), Ok(())) => connections(config, installation).await,

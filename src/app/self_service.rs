@@ -1,0 +1,135 @@
+//! Builds and runs `patgate admin`, the process of self-service.
+
+use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc, thread, time::Duration};
+
+use prometheus_client::registry::Registry;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Error, log_filter::LogFilterReader, ring_reload::RingReloader};
+use crate::{
+    admin::{
+        CachedCopies,
+        web::{Passwords, SelfService},
+    },
+    config::{Config, KeyRingFileError},
+    keyring::LiveRing,
+    postgres,
+    process::tasks::{Task, Tasks},
+    rollout::Mode,
+    server::{BindError, http},
+    telemetry::{self, Metrics},
+    web::{self, Site},
+};
+
+/// The longest time that open requests get when the process ends.
+const DRAIN: Duration = Duration::from_secs(20);
+
+const BOUNDS: http::Bounds =
+    http::Bounds { connections: 512, age: Duration::from_secs(60), grace: DRAIN };
+
+/// `patgate admin`, listening, not yet serving.
+pub struct SelfServiceApp {
+    listener: TcpListener,
+    router: axum::Router,
+    ring: RingReloader,
+    tasks: Tasks,
+}
+
+impl SelfServiceApp {
+    /// Reads the key ring, checks the database and the login, and binds the socket.
+    ///
+    /// # Errors
+    ///
+    /// Returns the first error that prevents the start.
+    pub async fn build(config: &Config) -> Result<Self, Error> {
+        let settings = config.web.clone().ok_or(Error::NoSelfService)?;
+        let ring = LiveRing::new(config.key_ring()?);
+        let listener = TcpListener::bind(settings.listen).await;
+        let at = settings.listen.to_string();
+        let listener = listener.map_err(|error| BindError::new("web.listen", at, error))?;
+        let pool = postgres::connect(&config.postgres).await?;
+        let copies = |installation| CachedCopies {
+            installation,
+            redis: config.redis.clone(),
+            max_staleness: config.max_staleness,
+        };
+        // The checks of tokens may run on the same processors.
+        let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let passwords =
+            Passwords::new(NonZeroUsize::new(processors / 2).unwrap_or(NonZeroUsize::MIN));
+        let prefixes = config.token_prefixes.clone();
+        let service = SelfService::connect(pool, copies, ring.clone(), prefixes, passwords).await?;
+        let path = config.keyring_file.clone().ok_or(KeyRingFileError::Unset)?;
+        let ring = RingReloader {
+            ring,
+            path,
+            asked: Arc::default(),
+            mode: Mode::Enforce,
+            // Nothing is verified with this ring, so there is nothing to compare it with.
+            opened: Arc::default(),
+            metrics: Metrics::new(&mut Registry::default()),
+            waiting: None,
+        };
+        let router = web::router(Site::new(service, settings));
+        Ok(Self { listener, router, ring, tasks: Tasks::default() })
+    }
+
+    /// Returns the address that it listens on, with port 0 resolved.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.listener.local_addr().ok()
+    }
+
+    /// Serves until `shutdown`, or until a task ends that should not, and then finishes the requests in
+    /// progress.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a task ended that should not have.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
+        let Self { listener, router, ring, tasks } = self;
+        let closing = CancellationToken::new();
+        tasks.spawn(Task::RingReloader, ring.run(closing.clone()));
+        let served = http::serve(listener, None, router, BOUNDS, closing.clone());
+        let served = tasks.spawn(Task::HttpListener, served);
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = tasks.ended() => {}
+        }
+        tasks.stop();
+        closing.cancel();
+        let _ = timeout(DRAIN, served).await;
+        Ok(tasks.outcome()?)
+    }
+}
+
+/// Runs `patgate admin` until SIGTERM or SIGINT.
+///
+/// # Errors
+///
+/// Returns the error that prevents the start, or names a task that ended while it served.
+pub async fn serve_self_service(config: Config) -> Result<(), Error> {
+    telemetry::init(&config.log).map_err(Error::Logs)?;
+    let listen = |kind| signal(kind).map_err(Error::Signal);
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let shutdown = CancellationToken::new();
+    let stop = shutdown.clone();
+    let app = SelfServiceApp::build(&config).await?;
+    app.tasks.spawn_owned(Task::TerminationReceiver, async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.cancel();
+    });
+    if let Some(log_filter) = LogFilterReader::start(&config.log) {
+        app.tasks.spawn(Task::LogFilterReader, log_filter.run(shutdown.clone()));
+    }
+    tracing::info!(web = app.address().map(tracing::field::display), "listening");
+    app.run(shutdown).await
+}

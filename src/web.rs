@@ -1,0 +1,52 @@
+//! The HTTP server of self-service: an API and pages for people.
+//!
+//! Nothing here decides what anybody may do: each handler parses a request into types that cannot be
+//! wrong, calls [`SelfService`], and words the answer. What a request must have passed before is in
+//! `guard`: the right host, an origin that is ours, and a rate.
+
+mod api;
+mod cookie;
+mod guard;
+mod limits;
+mod problem;
+mod visit;
+
+use std::sync::Arc;
+
+use axum::{Router, extract::DefaultBodyLimit, middleware, routing::get};
+
+use self::{limits::Limits, problem::Problem};
+use crate::{admin::web::SelfService, config::WebSettings};
+
+/// The longest body of a request. Nothing that people send is near it.
+const LONGEST_BODY: usize = 64 * 1024;
+
+/// What all handlers share.
+#[derive(Debug)]
+pub(crate) struct Site {
+    service: SelfService,
+    settings: WebSettings,
+    limits: Limits,
+}
+
+impl Site {
+    pub(crate) fn new(service: SelfService, settings: WebSettings) -> Self {
+        let limits = Limits::new(settings.requests_per_second, settings.sign_ins_per_minute);
+        Self { service, settings, limits }
+    }
+}
+
+/// The routes of a site.
+pub(crate) fn router(site: Site) -> Router {
+    let site = Arc::new(site);
+    Router::new()
+        .nest("/api", api::routes())
+        .fallback(async || Problem::not_found("there is nothing at this path"))
+        .method_not_allowed_fallback(async || Problem::method_not_allowed())
+        .layer(DefaultBodyLimit::max(LONGEST_BODY))
+        .layer(middleware::from_fn_with_state(Arc::clone(&site), guard::guard))
+        // Probes know no host name, and must not be refused for a rate.
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(async || "ok\n"))
+        .with_state(site)
+}

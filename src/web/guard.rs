@@ -1,0 +1,117 @@
+//! What every request must have passed, and what every answer says.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    extract::{Request, State},
+    http::{
+        HeaderMap, HeaderName, HeaderValue, Method,
+        header::{
+            CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, ORIGIN, REFERRER_POLICY,
+            STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+        },
+    },
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use tokio::time::timeout;
+
+use super::{
+    Site, cookie,
+    problem::Problem,
+    visit::{RequestId, client_address, peer},
+};
+use crate::config::SiteUrl;
+
+/// The longest time for one answer. The service itself gives up sooner.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+const FETCH_SITE: &str = "sec-fetch-site";
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; \
+                      form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// Admits a request, gives it its id, and completes the answer.
+pub(super) async fn guard(
+    State(site): State<Arc<Site>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let settings = &site.settings;
+    let id = RequestId::of(request.headers(), settings.proxies);
+    request.extensions_mut().insert(id.clone());
+    let mut response = match admit(&site, &request) {
+        Ok(permit) => {
+            let answer = timeout(PATIENCE, next.run(request)).await;
+            drop(permit);
+            answer.unwrap_or_else(|_| Problem::took_too_long().into_response())
+        }
+        Err(problem) => problem.into_response(),
+    };
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::try_from(id.0) {
+        headers.insert(REQUEST_ID, id);
+    }
+    complete(headers, settings.url.is_secure());
+    response
+}
+
+fn admit(site: &Site, request: &Request) -> Result<impl Drop + use<>, Problem> {
+    let settings = &site.settings;
+    let headers = request.headers();
+    let address = client_address(peer(request.extensions()), headers, settings.proxies);
+    let permit = site.limits.request(address)?;
+    if !names(&settings.url, headers) {
+        return Err(Problem::wrong_host());
+    }
+    if !comes_from(&settings.url, request.method(), headers) {
+        return Err(Problem::foreign_origin());
+    }
+    Ok(permit)
+}
+
+/// Whether the request names this site. A page of another name that leads here has no business here.
+fn names(site: &SiteUrl, headers: &HeaderMap) -> bool {
+    let mut hosts = headers.get_all(HOST).into_iter();
+    let host = hosts.next().and_then(|host| host.to_str().ok());
+    hosts.next().is_none() && host.is_some_and(|host| host.eq_ignore_ascii_case(site.authority()))
+}
+
+/// Whether a request that may change something comes from this site, or from no browser. Browsers
+/// name the origin of each such request. So one without an origin, with a cookie, is from a program
+/// that holds a cookie like a browser, or a browser that does not say where a request comes from.
+fn comes_from(site: &SiteUrl, method: &Method, headers: &HeaderMap) -> bool {
+    if method.is_safe() {
+        return true;
+    }
+    let mut origins = headers.get_all(ORIGIN).into_iter();
+    match (origins.next(), origins.next()) {
+        (Some(origin), None) => origin.as_bytes() == site.origin().as_bytes(),
+        (Some(_), Some(_)) => false,
+        (None, _) => match headers.get(FETCH_SITE) {
+            Some(from) => from.as_bytes() == b"same-origin",
+            None => !cookie::is_sent(site, headers),
+        },
+    }
+}
+
+/// Adds what browsers must know of every answer, unless the handler has said otherwise.
+fn complete(headers: &mut HeaderMap, is_secure: bool) {
+    for (name, value) in [
+        (CACHE_CONTROL, "no-store"),
+        (CONTENT_SECURITY_POLICY, POLICY),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (X_FRAME_OPTIONS, "DENY"),
+        // With `no-referrer`, browsers would send no origin with forms.
+        (REFERRER_POLICY, "same-origin"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        (HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=()"),
+    ] {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    if is_secure {
+        let year = HeaderValue::from_static("max-age=31536000");
+        headers.insert(STRICT_TRANSPORT_SECURITY, year);
+    }
+}

@@ -1,0 +1,192 @@
+//! What went wrong, as RFC 9457 has it.
+
+use std::time::Duration;
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+use super::limits::Refusal;
+use crate::admin::web::Error;
+
+/// An answer that says what is wrong, and what to do.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Problem {
+    /// Names the kind of problem; `urn:patgate:problem:` and the code.
+    #[serde(rename = "type")]
+    kind: String,
+    /// The kind in words.
+    title: &'static str,
+    #[serde(serialize_with = "number")]
+    status: StatusCode,
+    /// What is wrong with this request.
+    detail: String,
+    #[allow(dead_code, reason = "for pages")]
+    #[serde(skip)]
+    code: &'static str,
+    #[serde(skip)]
+    retry_after: Option<Duration>,
+}
+
+fn number<S: serde::Serializer>(status: &StatusCode, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_u16(status.as_u16())
+}
+
+const SIGN_IN: &str =
+    "sign in with POST /api/sessions, and send the cookie or the secret of the session";
+
+#[allow(dead_code, reason = "for pages")]
+impl Problem {
+    pub(super) fn new(
+        status: StatusCode,
+        code: &'static str,
+        title: &'static str,
+        detail: impl Into<String>,
+    ) -> Self {
+        let kind = format!("urn:patgate:problem:{code}");
+        Self { kind, title, status, detail: detail.into(), code, retry_after: None }
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The kind, for pages.
+    pub(super) fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// What is wrong, for pages.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    pub(super) fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)
+    }
+
+    pub(super) fn invalid(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid", "The request is not valid", detail)
+    }
+
+    pub(super) fn method_not_allowed() -> Self {
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        let detail = "this path does not take this method; the header `allow` names those it takes";
+        Self::new(status, "method-not-allowed", "Method not allowed", detail)
+    }
+
+    /// Something was sent that is no session: a Personal Access Token, for example.
+    pub(super) fn not_a_session() -> Self {
+        let detail = "what `authorization` holds is no session; a Personal Access Token cannot govern \
+                      tokens: ";
+        Self { detail: format!("{detail}{SIGN_IN}"), ..Error::NotSignedIn.into() }
+    }
+
+    pub(super) fn foreign_origin() -> Self {
+        let detail = "a request that changes something must come from this site: its `origin` must be \
+                      that of `web.url`. A program that is no browser sends the secret of the session \
+                      as `authorization: Bearer …` instead of a cookie";
+        Self::new(StatusCode::FORBIDDEN, "foreign-origin", "Sent by another site", detail)
+    }
+
+    pub(super) fn wrong_host() -> Self {
+        let status = StatusCode::MISDIRECTED_REQUEST;
+        let detail = "self-service is reached under another name: that of `web.url`";
+        Self::new(status, "wrong-host", "Wrong host", detail)
+    }
+
+    pub(super) fn took_too_long() -> Self {
+        let detail = "the answer took too long; try again";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not available", detail)
+    }
+
+    fn after(self, time: Duration) -> Self {
+        Self { retry_after: Some(time), ..self }
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Client(after) => {
+                let detail = "too many requests from this address; try again later";
+                let status = StatusCode::TOO_MANY_REQUESTS;
+                Self::new(status, "too-many-requests", "Too many requests", detail).after(after)
+            }
+            Refusal::Busy => {
+                let detail = "too many requests at the same time; try again";
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                let second = Duration::from_secs(1);
+                Self::new(status, "busy", "Busy", detail).after(second)
+            }
+        }
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        use StatusCode as S;
+        let detail = error.to_string();
+        let (status, code, title) = match &error {
+            Error::NotSignedIn => (S::UNAUTHORIZED, "not-signed-in", "Not signed in"),
+            Error::SignInFailed => (S::UNAUTHORIZED, "sign-in-failed", "The sign-in failed"),
+            Error::TooManyAttempts => {
+                (S::TOO_MANY_REQUESTS, "too-many-attempts", "Too many attempts")
+            }
+            Error::NotPermitted(_) => (S::FORBIDDEN, "not-permitted", "Not permitted"),
+            Error::NeedsElevation => (S::FORBIDDEN, "needs-password", "Confirm your password"),
+            Error::NotFound(_) => (S::NOT_FOUND, "not-found", "Not found"),
+            Error::Changed(_) => (S::PRECONDITION_FAILED, "changed", "Changed meanwhile"),
+            Error::Exists(_) => (S::CONFLICT, "exists", "Exists already"),
+            Error::LifetimeTooLong { .. } => {
+                (S::UNPROCESSABLE_ENTITY, "lifetime-too-long", "Lives too long")
+            }
+            Error::Invalid(_) => (S::BAD_REQUEST, "invalid", "The request is not valid"),
+            Error::KeyReused => {
+                (S::UNPROCESSABLE_ENTITY, "idempotency-key-reused", "Another request had this key")
+            }
+            Error::TokenEnded => (S::CONFLICT, "token-ended", "The token has ended"),
+            Error::TooMany(_) => (S::CONFLICT, "too-many", "Too many"),
+            Error::Busy => {
+                let second = Duration::from_secs(1);
+                return Self::new(S::CONFLICT, "busy", "Another change is in the way", detail)
+                    .after(second);
+            }
+            Error::NoRandomNumbers(_)
+            | Error::Password(_)
+            | Error::Schema(_)
+            | Error::TooPowerful { .. }
+            | Error::Denied(_)
+            | Error::Unavailable(_) => {
+                // It may name hosts and logins.
+                tracing::error!(%error, "a request of self-service failed");
+                let detail = "self-service cannot reach its database now, or not as it should; try \
+                              again, and tell an operator if that does not help";
+                let second = Duration::from_secs(1);
+                return Self::new(S::SERVICE_UNAVAILABLE, "unavailable", "Not available", detail)
+                    .after(second);
+            }
+        };
+        Self::new(status, code, title, detail)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = serde_json::to_string(&self).unwrap_or_default();
+        let kind = [(header::CONTENT_TYPE, "application/problem+json")];
+        let mut response = (self.status, kind, body).into_response();
+        if let Some(after) = self.retry_after {
+            // Whole seconds, at least one.
+            let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            let challenge = HeaderValue::from_static("Bearer realm=\"patgate\"");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        response
+    }
+}

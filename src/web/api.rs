@@ -1,5 +1,6 @@
 //! The API: JSON in, JSON out, and problems.
 
+mod input;
 mod pats;
 mod sessions;
 
@@ -7,7 +8,7 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    routing::{get, post},
+    routing::{get, patch, post},
 };
 
 use super::Site;
@@ -16,5 +17,15 @@ pub(super) fn routes() -> Router<Arc<Site>> {
     Router::new()
         .route("/sessions", post(sessions::begin))
         .route("/session", get(sessions::show).delete(sessions::end))
-        .route("/pats", get(pats::list))
+        // The name that SuperMQ has for the same.
+        .route("/users/tokens/issue", post(sessions::begin))
+        .route("/pats", get(pats::list).post(pats::create))
+        .route("/pats/{id}", get(pats::show).delete(pats::delete))
+        .route("/pats/{id}/name", patch(pats::rename))
+        .route("/pats/{id}/description", patch(pats::describe))
+        .route("/pats/{id}/secret/reset", patch(pats::reset))
+        .route("/pats/{id}/secret/revoke", patch(pats::revoke))
+        .route("/pats/{id}/scope", get(pats::scopes).delete(pats::clear_scopes))
+        .route("/pats/{id}/scope/add", patch(pats::add_scopes))
+        .route("/pats/{id}/scope/remove", patch(pats::remove_scopes))
 }

@@ -12,6 +12,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::input::Body;
 use crate::{
     admin::web::{CurrentSession, Error, Password},
     web::{
@@ -25,7 +26,10 @@ use crate::{
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Credentials {
+    /// The other names are SuperMQ's.
+    #[serde(alias = "username", alias = "identity")]
     email: String,
+    #[serde(alias = "secret")]
     password: SecretString,
 }
 
@@ -38,7 +42,7 @@ impl fmt::Debug for Credentials {
 pub(super) async fn begin(
     State(site): State<Arc<Site>>,
     visit: Visit,
-    Json(credentials): Json<Credentials>,
+    Body(credentials): Body<Credentials>,
 ) -> Result<Response, Problem> {
     let _place = site.limits.password(visit.address)?;
     // What cannot be an address or a password is answered as a wrong one.
@@ -52,6 +56,7 @@ pub(super) async fn begin(
         "user_id": begun.user,
         "email": begun.email,
         "secret": begun.secret.expose().as_str(),
+        "access_token": begun.secret.expose().as_str(),
     });
     let cookie = cookie::give(&site.settings.url, &begun.secret);
     Ok((StatusCode::CREATED, [(SET_COOKIE, cookie)], Json(body)).into_response())

@@ -20,12 +20,12 @@ fn problem(reply: &Reply) -> (u16, String) {
     (reply.status, kind.strip_prefix("urn:patgate:problem:").unwrap().to_owned())
 }
 
-fn is(reply: &Reply, status: u16, code: &str) {
+pub(crate) fn is(reply: &Reply, status: u16, code: &str) {
     assert_eq!(problem(reply), (status, code.to_owned()), "{reply:?}");
 }
 
 /// A new account, for a sign-in over HTTP.
-async fn password(site: &AdminSite<'_, '_>, user: &str) -> String {
+pub(crate) async fn password(site: &AdminSite<'_, '_>, user: &str) -> String {
     let text = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
     site.world.suite.credentials.lock().unwrap().push(text.clone());
     let invitation = site.site.invited(user, "1 hour").await;

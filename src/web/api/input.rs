@@ -1,0 +1,229 @@
+//! What a request says, as types that cannot be wrong. A mistake is answered as a problem that names
+//! it.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, FromRequestParts, Path, Query, Request},
+    http::{
+        HeaderMap, StatusCode,
+        header::{CONTENT_TYPE, IF_MATCH},
+        request::Parts,
+    },
+};
+use serde::{Deserialize, de::DeserializeOwned};
+
+use crate::{
+    admin::{Expiry, NewScope},
+    token::TokenId,
+    web::{Site, problem::Problem},
+};
+
+/// A body that is a JSON object, with no members but those that it may have.
+pub(super) struct Body<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequest<Arc<Site>> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, site: &Arc<Site>) -> Result<Self, Problem> {
+        if !is_json(request.headers()) {
+            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            let detail = "the body must be JSON, with `content-type: application/json`";
+            return Err(Problem::new(status, "unsupported-media-type", "Not JSON", detail));
+        }
+        let body =
+            Bytes::from_request(request, site).await.map_err(|error| match error.status() {
+                StatusCode::PAYLOAD_TOO_LARGE => {
+                    let detail = "the body is longer than 64 KiB";
+                    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Too large", detail)
+                }
+                _ => Problem::invalid("the body did not arrive whole"),
+            })?;
+        // A struct could also be read from an array, which would be a second spelling.
+        if !body.trim_ascii_start().starts_with(b"{") {
+            return Err(Problem::invalid("the body must be a JSON object"));
+        }
+        let read = serde_json::from_slice(&body);
+        read.map(Self).map_err(|error| Problem::invalid(format!("the body is not valid: {error}")))
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(CONTENT_TYPE).into_iter();
+    let (Some(line), None) = (lines.next(), lines.next()) else { return false };
+    let essence = line.to_str().ok().and_then(|line| line.split(';').next());
+    essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
+}
+
+/// The parameters of a query, and no others.
+pub(super) struct Parameters<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequestParts<Arc<Site>> for Parameters<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, site: &Arc<Site>) -> Result<Self, Problem> {
+        let read = Query::<T>::from_request_parts(parts, site).await;
+        read.map(|Query(it)| Self(it)).map_err(|error| Problem::invalid(error.body_text()))
+    }
+}
+
+/// The id of a token in the path. What cannot be one is the id of no token.
+pub(super) struct PatId(pub(super) TokenId);
+
+impl FromRequestParts<Arc<Site>> for PatId {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, site: &Arc<Site>) -> Result<Self, Problem> {
+        let id = Path::<String>::from_request_parts(parts, site).await.ok();
+        let id = id.and_then(|Path(text)| text.parse().ok().map(TokenId));
+        id.map(Self).ok_or_else(|| Problem::not_found("there is no such token"))
+    }
+}
+
+/// The version that the thing must have, by `if-match`.
+pub(super) fn expected_version(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let mut lines = headers.get_all(IF_MATCH).into_iter();
+    let (Some(line), None) = (lines.next(), lines.next()) else {
+        return if headers.contains_key(IF_MATCH) { Err(not_one_version()) } else { Ok(None) };
+    };
+    match line.as_bytes() {
+        b"*" => Ok(None),
+        [b'"', version @ .., b'"'] => match str::from_utf8(version) {
+            Ok(version) if !version.contains('"') => Ok(Some(version.to_owned())),
+            _ => Err(not_one_version()),
+        },
+        _ => Err(not_one_version()),
+    }
+}
+
+fn not_one_version() -> Problem {
+    Problem::invalid("`if-match` must hold one strong entity tag, as `etag` gave it, or `*`")
+}
+
+/// The key under which a repeated request creates nothing again.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let mut lines = headers.get_all("idempotency-key").into_iter();
+    let Some(line) = lines.next() else { return Ok(None) };
+    let text = line.to_str().ok().filter(|text| (1..=200).contains(&text.len()));
+    match (text, lines.next()) {
+        (Some(text), None) => Ok(Some(text.to_owned())),
+        _ => {
+            Err(Problem::invalid("`idempotency-key` must be one text of 1 to 200 ASCII characters"))
+        }
+    }
+}
+
+/// When a token shall expire.
+pub(super) fn expiry(
+    duration: Option<&str>,
+    expires_at: Option<&str>,
+) -> Result<Option<Expiry>, Problem> {
+    match (duration, expires_at) {
+        (None, None) => Ok(None),
+        (Some(_), Some(_)) => {
+            Err(Problem::invalid("`duration` and `expires_at` exclude each other"))
+        }
+        (Some(text), None) => {
+            let read = humantime::parse_duration(text).ok().filter(|time| *time > Duration::ZERO);
+            let expected = "`duration` must be a time such as `24h`, `720h` or `30d`";
+            read.map(|time| Some(Expiry::In(time))).ok_or_else(|| Problem::invalid(expected))
+        }
+        (None, Some(text)) => {
+            let expected = "`expires_at` must be a moment such as `2030-01-31T00:00:00Z`";
+            let read = text.parse().map_err(|_| Problem::invalid(expected))?;
+            Ok(Some(Expiry::At(read)))
+        }
+    }
+}
+
+/// A scope, as a client writes it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ScopeInput {
+    /// The slug or the id of the domain.
+    #[serde(alias = "domain_id", alias = "optional_domain_id")]
+    domain: String,
+    entity_type: String,
+    #[serde(default = "every_entity")]
+    entity_id: String,
+    operation: String,
+}
+
+fn every_entity() -> String {
+    "*".to_owned()
+}
+
+impl ScopeInput {
+    pub(super) fn read(self) -> Result<NewScope, Problem> {
+        let Self { domain, entity_type, entity_id, operation } = self;
+        if domain.contains(':') || entity_type.contains(':') || operation.contains([':', ',']) {
+            return Err(Problem::invalid("a domain, an entity type and an operation have no `:`"));
+        }
+        let text = format!("{domain}:{entity_type}:{entity_id}:{operation}");
+        text.parse().map_err(|error| Problem::invalid(format!("a scope is not valid: {error}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_is_read_as_it_is_written() {
+        let read = |json: &str| {
+            let input: ScopeInput = serde_json::from_str(json).map_err(|e| e.to_string())?;
+            input.read().map(|scope| scope.to_string()).map_err(|e| e.detail().to_owned())
+        };
+        let model = r#"{"domain":"acme","entity_type":"models","entity_id":"org/a:b","operation":"llm_read"}"#;
+        assert_eq!(read(model).unwrap(), "acme:models:org/a:b:llm_read");
+        let theirs =
+            r#"{"optional_domain_id":"acme","entity_type":"models","operation":"llm_read"}"#;
+        assert_eq!(read(theirs).unwrap(), "acme:models:*:llm_read");
+        for wrong in [
+            r#"{"domain":"acme:models:x","entity_type":"models","operation":"llm_read"}"#,
+            r#"{"domain":"acme","entity_type":"models","operation":"llm_read,llm_use"}"#,
+            r#"{"domain":"acme","domain_id":"beta","entity_type":"models","operation":"llm_read"}"#,
+            r#"{"domain":"acme","entity_type":"models","operation":"fly"}"#,
+            r#"{"domain":"acme","entity_type":"models","operation":"llm_read","more":1}"#,
+            r#"{"domain":"acme","entity_type":"models"}"#,
+        ] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_token_expires_after_a_time_or_at_a_moment() {
+        let day = Duration::from_secs(24 * 60 * 60);
+        for text in ["24h", "1d", "86400s"] {
+            assert!(matches!(expiry(Some(text), None), Ok(Some(Expiry::In(time))) if time == day));
+        }
+        assert!(matches!(expiry(None, Some("2030-01-31T00:00:00Z")), Ok(Some(Expiry::At(_)))));
+        assert!(matches!(expiry(None, None), Ok(None)));
+        for (duration, moment) in
+            [(Some("0h"), None), (Some("-1h"), None), (Some("soon"), None), (Some(""), None)]
+                .into_iter()
+                .chain([(None, Some("tomorrow")), (Some("1h"), Some("2030-01-31T00:00:00Z"))])
+        {
+            assert!(expiry(duration, moment).is_err(), "{duration:?} {moment:?}");
+        }
+    }
+
+    #[test]
+    fn a_version_is_one_strong_tag() {
+        let of = |lines: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(IF_MATCH, line.parse().unwrap());
+            }
+            expected_version(&headers).map_err(|problem| problem.status().as_u16())
+        };
+        assert_eq!(of(&[]), Ok(None));
+        assert_eq!(of(&["*"]), Ok(None));
+        assert_eq!(of(&["\"abc\""]), Ok(Some("abc".to_owned())));
+        for wrong in [&["abc"][..], &["W/\"abc\""], &["\"a\", \"b\""], &["\"a\"", "\"b\""], &["\""]]
+        {
+            assert_eq!(of(wrong), Err(400), "{wrong:?}");
+        }
+    }
+}

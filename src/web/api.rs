@@ -1,5 +1,6 @@
 //! The API: JSON in, JSON out, and problems.
 
+mod accounts;
 mod input;
 mod pats;
 mod sessions;
@@ -15,7 +16,10 @@ use super::Site;
 
 pub(super) fn routes() -> Router<Arc<Site>> {
     Router::new()
-        .route("/sessions", post(sessions::begin))
+        .route("/invitation", post(accounts::accept))
+        .route("/sessions", post(sessions::begin).delete(sessions::end_all))
+        .route("/session/elevation", post(accounts::elevate).delete(accounts::lower))
+        .route("/session/password", post(accounts::change))
         .route("/session", get(sessions::show).delete(sessions::end))
         // The name that SuperMQ has for the same.
         .route("/users/tokens/issue", post(sessions::begin))

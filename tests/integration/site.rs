@@ -1,5 +1,6 @@
 //! `patgate admin` over HTTP: what its API and its pages answer.
 
+pub(crate) mod accounts;
 pub(crate) mod guards;
 pub(crate) mod pats;
 

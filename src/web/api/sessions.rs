@@ -77,3 +77,12 @@ pub(super) async fn end(
     let cookie = cookie::take(&site.settings.url);
     Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, cookie)]).into_response())
 }
+
+pub(super) async fn end_all(
+    State(site): State<Arc<Site>>,
+    ApiCaller(caller): ApiCaller,
+) -> Result<Response, Problem> {
+    site.service.sign_out_everywhere(&caller).await?;
+    let cookie = cookie::take(&site.settings.url);
+    Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, cookie)]).into_response())
+}

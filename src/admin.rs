@@ -13,6 +13,7 @@ mod domains;
 mod error;
 mod keys;
 mod outcome;
+mod policy;
 mod progress;
 mod roles;
 pub(crate) mod store;
@@ -24,6 +25,7 @@ pub mod web;
 use sqlx::PgPool;
 use std::time::Duration;
 
+pub(crate) use self::store::policy::words as policy_words;
 pub use self::{
     backends::ResealedCredentials,
     cached_copies::CachedCopiesError,
@@ -31,6 +33,7 @@ pub use self::{
     outcome::{CommittedChange, Outcome, Warning},
     progress::{ChangeProgress, ReplicaStates},
     system::ServingReplicas,
+    users::Invitation,
 };
 use self::{cached_copies::delete_cached_copies, keys::Keys};
 pub use crate::admin::store::{
@@ -38,9 +41,10 @@ pub use crate::admin::store::{
     BackendChanges, BackendKind, BackendName, BackendSummary, BackendUrl, CreatedToken,
     CredentialNote, Description, DisplayName, DomainChanges, DomainDetails, DomainModel,
     DomainSummary, Email, EntityId, Error as StoreError, Expiry, InvalidText, KeyUse, ListedModel,
-    NewDomain, NewModels, NewScope, NewToken, NewUser, ObjectKind, RenewedInstallation, Replica,
-    RevokedToken, Role, RoleName, Rotation, Scope, ScopeError, Token, TokenDetails, TokenFilter,
-    TokenGroup, TokenName, TokenStatus, User, UserDetails, UserRef, UserRole,
+    NewDomain, NewModels, NewScope, NewToken, NewUser, ObjectKind, Policy, PolicyChanges,
+    RenewedInstallation, Replica, RevokedToken, Role, RoleName, Rotation, Scope, ScopeError, Token,
+    TokenDetails, TokenFilter, TokenGroup, TokenLongest, TokenName, TokenStatus, User, UserDetails,
+    UserRef, UserRole,
 };
 use crate::{
     admin::store::{Committed, Store},

@@ -12,6 +12,7 @@ mod domain;
 mod installation;
 mod keyring;
 mod output;
+mod policy;
 mod role;
 mod secret_input;
 mod session;
@@ -103,6 +104,9 @@ enum Command {
     /// Manages Personal Access Tokens
     #[command(subcommand)]
     Token(token::Command),
+    /// Shows and sets the limits of self-service and of new tokens
+    #[command(subcommand)]
+    Policy(policy::Command),
     /// Checks API tables, which describe the protected APIs
     #[command(subcommand)]
     Api(api::Command),
@@ -217,6 +221,7 @@ async fn administer(session: &Session, command: Command) -> anyhow::Result<()> {
         Command::Backend(command) => backend::run(session, command).await,
         Command::Role(command) => role::run(session, command).await,
         Command::Token(command) => token::run(session, command).await,
+        Command::Policy(command) => policy::run(session, command).await,
         Command::Api(command) => api::run(session, command),
         Command::Check(arguments) => check::run(session, *arguments).await,
         Command::Why(arguments) => why::run(session, &arguments),

@@ -356,6 +356,17 @@ impl Config {
         (keyring_file, reader.get("apis", paths).unwrap_or_default())
     }
 
+    /// Returns the URL under which browsers reach self-service, if it is set.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be one.
+    pub fn site_url(sources: &ConfigSources) -> Result<Option<SiteUrl>, ConfigErrors> {
+        let mut reader = SettingsReader::of(sources);
+        let url = reader.get("web.url", web::site_url);
+        reader.finish(url)
+    }
+
     /// Returns every key with its effective value, in the order of the reference.
     pub fn effective(sources: &ConfigSources) -> Vec<EffectiveSetting> {
         let settings = SettingTexts::collect(sources);

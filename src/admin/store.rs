@@ -17,6 +17,7 @@ mod invitations;
 mod lock_watch;
 mod names;
 pub(crate) mod notify;
+pub(super) mod policy;
 mod replicas;
 mod revocation;
 mod roles;
@@ -45,6 +46,7 @@ pub use self::{
         Actor, BackendKind, BackendName, BackendUrl, Description, DisplayName, Email, EntityId,
         InvalidText, ListedModel, RoleName, TokenName, UserRef,
     },
+    policy::{Policy, PolicyChanges, TokenLongest},
     replicas::Replica,
     revocation::{RevokedToken, TokenGroup},
     roles::Role,

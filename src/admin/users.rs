@@ -7,6 +7,17 @@ use super::{
     web::{InvitationSecret, LONGEST_INVITATION},
 };
 
+/// An invitation of a user to set a password.
+#[derive(Debug)]
+pub struct Invitation {
+    /// What the user enters on the page, once.
+    pub secret: InvitationSecret,
+    /// The user's address.
+    pub email: String,
+    /// Until when it works, in UTC.
+    pub expires_at: String,
+}
+
 impl Admin {
     /// Creates a user, enabled.
     ///
@@ -63,20 +74,24 @@ impl Admin {
     }
 
     /// Invites a user to set a password for self-service, for `life`, a week at most. The outcome holds
-    /// the secret for the link, which cannot be read again; earlier links stop working.
+    /// the secret, which cannot be read again; earlier invitations stop working.
     ///
     /// # Errors
     ///
-    /// If the user does not exist.
+    /// If the user does not exist, or is disabled.
     pub async fn invite_user(
         &self,
         user: &UserRef,
         life: Duration,
-    ) -> Result<Outcome<InvitationSecret>, Error> {
+    ) -> Result<Outcome<Invitation>, Error> {
         let secret = InvitationSecret::random()?;
         let life = life.min(LONGEST_INVITATION);
         let invited = self.store.invite_user(user, &secret.proof(), life).await?;
-        Ok(self.complete(invited).await.map(|()| secret))
+        Ok(self.complete(invited).await.map(|(email, expires_at)| Invitation {
+            secret,
+            email,
+            expires_at,
+        }))
     }
 
     /// Deletes a user with all their tokens.

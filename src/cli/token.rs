@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use self::revoke::revoke;
 use super::{
-    UsageError, domain_ref,
+    domain_ref,
     output::{Output, complain, write_all},
     secret_input::secret_from_standard_input,
     session::Session,
@@ -33,7 +33,9 @@ const MAX_INPUT_LEN: usize = 4096;
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
     /// Creates a token and prints it once, alone on standard output
-    #[command(group = clap::ArgGroup::new("expiry").required(true))]
+    ///
+    /// Without --expires-in and --expires-at, it expires after token_default of `patgate policy show`.
+    #[command(group = clap::ArgGroup::new("expiry"))]
     Create {
         /// The token's name, unique per owner
         name: TokenName,
@@ -87,7 +89,8 @@ pub(super) enum Command {
         /// How long the old token remains valid, such as `24h`
         #[arg(long, default_value = "0s", value_name = "DURATION", value_parser = duration)]
         grace: Duration,
-        /// How long the new token is valid [default: the original duration of the old one]
+        /// How long the new token is valid [default: the original duration of the
+        /// old one, or token_longest of `patgate policy show` if that is shorter]
         #[arg(long, value_name = "DURATION", conflicts_with = "expires_at", value_parser = duration)]
         expires_in: Option<Duration>,
         /// When the new token expires
@@ -129,8 +132,7 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
     let out = session.out;
     match command {
         Command::Create { name, user, expires_in, expires_at, scopes, description } => {
-            let expiry = expiry(expires_in, expires_at)
-                .ok_or_else(|| UsageError("--expires-in or --expires-at is needed".to_owned()))?;
+            let expiry = expiry(expires_in, expires_at);
             let new = NewToken { name, owner: user, description, expiry, scopes };
             let outcome = session.with_keys(admin)?.create_token(&new).await?;
             hand_over(out, &session.accept(outcome))

@@ -1,7 +1,22 @@
 //! `patgate user …`
 
-use super::{output::Output, session::Session, unconfirmed};
-use crate::admin::{DisplayName, Email, NewUser, UserDetails, UserRef};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::{
+    output::{Output, complain, write_all},
+    session::Session,
+    unconfirmed,
+};
+use crate::{
+    admin::{
+        DisplayName, Email, Invitation, NewUser, UserDetails, UserRef, web::LONGEST_INVITATION,
+    },
+    config::{Config, SiteUrl},
+};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
@@ -40,6 +55,20 @@ pub(super) enum Command {
         /// `true` or `false`
         #[arg(action = clap::ArgAction::Set)]
         platform_admin: bool,
+    },
+    /// Invites a user to set a password for self-service, and prints the link and the code once
+    ///
+    /// The code works once, and replaces earlier ones. It is not part of the link, because links
+    /// are logged.
+    Invite {
+        /// E-mail address or id
+        user: UserRef,
+        /// How long the code works, such as `12h`; 7 days at most
+        #[arg(long, default_value = "24h", value_name = "DURATION", value_parser = invitation_life)]
+        expires_in: Duration,
+        /// The URL of self-service, such as `https://tokens.example.org` [default: web.url]
+        #[arg(long)]
+        url: Option<SiteUrl>,
     },
     /// Deletes a user with all their tokens
     Delete {
@@ -84,6 +113,14 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
             let is = if platform_admin { "is" } else { "is not" };
             session.report(outcome, &format!("user {user} {is} a platform admin"))
         }
+        Command::Invite { user, expires_in, url } => {
+            let url = match url {
+                Some(url) => Some(url),
+                None => Config::site_url(&session.sources)?,
+            };
+            let invitation = session.accept(admin.invite_user(&user, expires_in).await?);
+            hand_over(out, &invitation, url.as_ref())
+        }
         Command::Delete { user, yes } => {
             if !yes {
                 let tokens = admin.user(&user).await?.live_tokens;
@@ -94,6 +131,37 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
             session.report(outcome, &format!("deleted user {user}"))
         }
     }
+}
+
+fn invitation_life(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .ok()
+        .filter(|life| (Duration::from_secs(1)..=LONGEST_INVITATION).contains(life))
+        .ok_or_else(|| "expected a duration from `1s` to `7d`, such as `12h`".to_owned())
+}
+
+/// Prints where the user sets the password, and the code for it, which cannot be read again.
+fn hand_over(out: Output, invitation: &Invitation, url: Option<&SiteUrl>) -> anyhow::Result<()> {
+    let Invitation { secret, email, expires_at } = invitation;
+    let link = format!("{}/invitation", url.map_or("", SiteUrl::origin));
+    let code = secret.expose();
+    let text = if out.is_json() {
+        let shown = json!({
+            "email": email, "expires_at": expires_at, "link": link, "code": code.as_str(),
+        });
+        Zeroizing::new(format!("{shown:#}\n"))
+    } else {
+        complain(&format!(
+            "invited {email} to open the link and enter the code, once, by {expires_at}"
+        ));
+        if url.is_none() {
+            complain("the link lacks the host: give --url, or set web.url");
+        }
+        Zeroizing::new(format!("{link}\n{}\n", code.as_str()))
+    };
+    write_all(&text).with_context(|| {
+        format!("standard output; the code was not shown: `patgate user invite {email}` again")
+    })
 }
 
 fn show(out: Output, details: &UserDetails) -> anyhow::Result<()> {

@@ -1,6 +1,6 @@
 //! The settings of self-service.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, str::FromStr};
 
 use http::uri::{Authority, Uri};
 
@@ -90,7 +90,15 @@ impl SiteUrl {
     }
 }
 
-fn site_url(text: &str) -> Result<Option<SiteUrl>, ExpectedValue> {
+impl FromStr for SiteUrl {
+    type Err = ExpectedValue;
+
+    fn from_str(text: &str) -> Result<Self, ExpectedValue> {
+        site_url(text)?.ok_or_else(|| EXPECTED_URL.to_owned())
+    }
+}
+
+pub(super) fn site_url(text: &str) -> Result<Option<SiteUrl>, ExpectedValue> {
     if text.is_empty() {
         return Ok(None);
     }

@@ -8,6 +8,7 @@ pub(crate) mod demo;
 pub(crate) mod errors;
 pub(crate) mod keyring;
 pub(crate) mod revocation;
+pub(crate) mod self_service;
 pub(crate) mod settings;
 pub(crate) mod shapes;
 pub(crate) mod tokens;

@@ -203,6 +203,8 @@ fn main() -> ExitCode {
         cli::revocation::a_leaked_token_is_revoked_by_its_text,
         cli::revocation::tokens_are_revoked_in_bulk,
         bulk::revocations_and_rotations_do_not_deadlock,
+        cli::self_service::an_invitation_is_printed_once,
+        cli::self_service::limits_hold_for_commands,
         cli::settings::every_mistake_at_once,
         cli::settings::secrets_come_by_file_or_environment,
         cli::settings::files_that_others_may_write_are_refused,

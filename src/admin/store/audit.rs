@@ -60,6 +60,7 @@ vocabulary! {
         DomainUpdate = "domain.update",
         IdentityLink = "identity.link",
         InstallationRenew = "installation.renew",
+        PolicySet = "policy.set",
         RoleAddMember = "role.add_member",
         RoleCreate = "role.create",
         RoleDelete = "role.delete",
@@ -170,8 +171,8 @@ mod tests {
             assert!(error.starts_with("expected one of `account`, `account.invite`"), "{error}");
         }
         let kinds: Vec<&str> = selectors().filter(|word| !word.contains('.')).collect();
-        let known =
-            "account backend domain identity installation role session token user".split(' ');
+        let known = "account backend domain identity installation policy role session token user"
+            .split(' ');
         assert!(kinds.iter().copied().eq(known), "{kinds:?}");
     }
 }

@@ -15,7 +15,7 @@ use crate::token::{MintedToken, TokenId};
 #[derive(Clone, Copy, Debug)]
 pub struct Rotation {
     /// When the new token expires. If `None`, the new token gets the lifetime for which the old one
-    /// was created.
+    /// was created, or the longest that the policy permits, if that is shorter.
     pub expiry: Option<Expiry>,
     /// How long the old token still works.
     pub grace: Duration,
@@ -48,8 +48,8 @@ impl Store {
             )));
         }
         let lifetime: i64 = sql_scalar(
-            "SELECT (extract(epoch FROM expires_at - issued_at) * 1000000)::bigint
-             FROM patgate.pats WHERE id = $1",
+            "SELECT (extract(epoch FROM least(expires_at - issued_at, o.token_longest)) * 1000000)::bigint
+             FROM patgate.pats CROSS JOIN patgate.policy o WHERE id = $1",
         )
         .bind(id.0)
         .fetch_one(&mut *change.tx)

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     AuditAction, CANARY_KEEPER, Committed, Description, Error, NewScope, ObjectKind, Scope, Store,
-    TokenName, UserRef, domains, scopes, sql, sql_as, sql_scalar, users, utc,
+    TokenName, UserRef, domains, policy, scopes, sql, sql_as, sql_scalar, users, utc,
 };
 use crate::{
     domain::DomainRef,
@@ -26,8 +26,8 @@ pub struct NewToken {
     pub owner: UserRef,
     /// What it is for, in the words of the person who created it.
     pub description: Description,
-    /// When it expires.
-    pub expiry: Expiry,
+    /// When it expires; `None` for the default of the policy.
+    pub expiry: Option<Expiry>,
     /// What it may be used for. A token without scopes can do nothing.
     pub scopes: Vec<NewScope>,
 }
@@ -166,10 +166,11 @@ impl Store {
     ) -> Result<Committed<CreatedToken>, Error> {
         let mut change = self.change().await?;
         let owner = users::find(&mut change.tx, &new.owner).await?;
-        let (from_now, at) = new.expiry.as_parameters()?;
+        let (from_now, at) = new.expiry.map_or(Ok((None, None)), Expiry::as_parameters)?;
         sql("INSERT INTO patgate.pats (id, user_id, name, description, digest, key_id, expires_at)
              VALUES ($1, $2, $3, $4, $5, $6,
-                     coalesce($7::text::timestamptz, now() + $8::bigint * interval '1 microsecond'))")
+                     coalesce($7::text::timestamptz, now() + $8::bigint * interval '1 microsecond',
+                              now() + (SELECT token_default FROM patgate.policy)))")
         .bind(minted.id.0)
         .bind(owner.id)
         .bind(new.name.as_str())
@@ -304,13 +305,25 @@ pub(super) fn micros(duration: Duration) -> Result<i64, Error> {
 pub(super) fn refused(error: sqlx::Error, name: &str, owner: &str) -> Error {
     match error.as_database_error() {
         Some(refusal) if refusal.code().as_deref() == Some(EXPIRES_TOO_LATE) => {
-            Error::Refused(refusal.message().to_owned())
+            Error::Refused(expires_too_late(refusal))
         }
         Some(refusal) if refusal.is_check_violation() => {
             Error::Refused("a token must expire in the future".to_owned())
         }
         _ => Error::exists(error, ObjectKind::Token, format_args!("{name}` of `{owner}")),
     }
+}
+
+/// The database adds the seconds of the policy to its refusal.
+fn expires_too_late(refusal: &(dyn sqlx::error::DatabaseError + 'static)) -> String {
+    let longest = refusal
+        .try_downcast_ref::<sqlx::postgres::PgDatabaseError>()
+        .and_then(|refusal| refusal.detail()?.parse().ok())
+        .map(policy::words);
+    format!(
+        "a token must expire within {}, which is token_longest of `patgate policy show`",
+        longest.as_deref().unwrap_or("the longest time")
+    )
 }
 
 /// Keeps the owner of a token and the domains of its scopes from being deleted, for a change that

@@ -27,6 +27,8 @@ const CHANGES: &[(&str, &[&str])] = &[
     ("user disable ada@example.com", &["user.disable"]),
     ("user enable ada@example.com", &["user.enable"]),
     ("user set-platform-admin ada@example.com true", &["user.set_platform_admin"]),
+    ("user invite ada@example.com", &["account.invite"]),
+    ("policy set --token-default 7d", &["policy.set"]),
     ("role create store helper --operation read", &["role.create"]),
     ("role grant store helper update,delete", &["role.grant"]),
     ("role revoke store helper delete", &["role.revoke"]),
@@ -64,6 +66,7 @@ const LOOKS: &[&str] = &[
     "audit list",
     "installation show",
     "keyring list --count",
+    "policy show",
 ];
 
 async fn lines(world: &World<'_>) -> i64 {

@@ -14,12 +14,19 @@ const TOKEN: &str =
     "description expires_at id issued_at key_id last_used_at name owner revoked_at status";
 const AUDIT: &str = "action actor address at details id login method object request_id session";
 
+const POLICY: &str = "attempts_per_minute elevation_seconds failed_attempts failed_within_seconds \
+    oidc_per_minute oidc_sessions session_idle_seconds session_longest_seconds \
+    token_default_seconds token_longest_seconds tokens_per_user";
+
 /// A command, a JSON pointer into its output, and the members there.
 const SHAPES: &[(&str, &str, &[&str])] = &[
     ("user create new@example.com --name New", "", &[USER]),
     ("user list", "/0", &[USER]),
     ("user show ann@example.com", "", &[USER, "live_tokens roles"]),
     ("user show ann@example.com", "/roles/0", &["domain role"]),
+    ("user invite ann@example.com", "", &["code email expires_at link"]),
+    ("policy show", "", &[POLICY]),
+    ("policy set --tokens-per-user 9", "", &[POLICY]),
     ("domain create new --name New --upstream model-acme --all-models", "", &[DOMAIN]),
     ("domain list", "/0", &[DOMAIN]),
     ("domain show picky", "", &[DOMAIN, "models roles"]),

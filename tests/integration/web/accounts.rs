@@ -293,8 +293,8 @@ pub(crate) async fn an_invitation_is_good_once(suite: Arc<Suite>) {
     let admin = world.admin(connect(&world.url("administrator", world.port)).await).await;
     let user = "ann@example.com".parse().unwrap();
     let week = std::time::Duration::from_secs(7 * 24 * 60 * 60);
-    let replaced = admin.invite_user(&user, week).await.unwrap().value;
-    let operators = admin.invite_user(&user, 9 * week).await.unwrap().value;
+    let replaced = admin.invite_user(&user, week).await.unwrap().value.secret;
+    let operators = admin.invite_user(&user, 9 * week).await.unwrap().value.secret;
     fails(site.service.invitation(&replaced).await, not_found);
     site.service.accept_invitation(&origin, &operators, &wrong()).await.unwrap();
     site.sign_in("ann", &wrong()).await.unwrap();

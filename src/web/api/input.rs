@@ -145,13 +145,9 @@ pub(super) struct ScopeInput {
     #[serde(alias = "domain_id", alias = "optional_domain_id")]
     domain: String,
     entity_type: String,
-    #[serde(default = "every_entity")]
+    /// One entity, or `*` for all of the type. Whoever says nothing does not mean all.
     entity_id: String,
     operation: String,
-}
-
-fn every_entity() -> String {
-    "*".to_owned()
 }
 
 impl ScopeInput {
@@ -177,16 +173,16 @@ mod tests {
         };
         let model = r#"{"domain":"acme","entity_type":"models","entity_id":"org/a:b","operation":"llm_read"}"#;
         assert_eq!(read(model).unwrap(), "acme:models:org/a:b:llm_read");
-        let theirs =
-            r#"{"optional_domain_id":"acme","entity_type":"models","operation":"llm_read"}"#;
+        let theirs = r#"{"optional_domain_id":"acme","entity_type":"models","entity_id":"*","operation":"llm_read"}"#;
         assert_eq!(read(theirs).unwrap(), "acme:models:*:llm_read");
         for wrong in [
-            r#"{"domain":"acme:models:x","entity_type":"models","operation":"llm_read"}"#,
-            r#"{"domain":"acme","entity_type":"models","operation":"llm_read,llm_use"}"#,
-            r#"{"domain":"acme","domain_id":"beta","entity_type":"models","operation":"llm_read"}"#,
-            r#"{"domain":"acme","entity_type":"models","operation":"fly"}"#,
-            r#"{"domain":"acme","entity_type":"models","operation":"llm_read","more":1}"#,
-            r#"{"domain":"acme","entity_type":"models"}"#,
+            r#"{"domain":"acme:models:x","entity_type":"models","entity_id":"*","operation":"llm_read"}"#,
+            r#"{"domain":"acme","entity_type":"models","entity_id":"*","operation":"llm_read,llm_use"}"#,
+            r#"{"domain":"acme","domain_id":"beta","entity_type":"models","entity_id":"*","operation":"llm_read"}"#,
+            r#"{"domain":"acme","entity_type":"models","entity_id":"*","operation":"fly"}"#,
+            r#"{"domain":"acme","entity_type":"models","entity_id":"*","operation":"llm_read","more":1}"#,
+            r#"{"domain":"acme","entity_type":"models","operation":"llm_read"}"#,
+            r#"{"domain":"acme","entity_type":"models","entity_id":"*"}"#,
         ] {
             assert!(read(wrong).is_err(), "{wrong}");
         }

@@ -232,7 +232,14 @@ pub(super) async fn revoke(
     State(site): State<Arc<Site>>,
     ApiCaller(caller): ApiCaller,
     PatId(id): PatId,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    // Whoever revokes a token means it, in whatever state it is.
+    if expected_version(&headers)?.is_some() {
+        return Err(Problem::invalid(
+            "a revocation takes no `if-match`: it holds for every version",
+        ));
+    }
     let revoked = done(site.service.revoke_token(&caller, id).await?);
     Ok(Pat::of(revoked).answer(StatusCode::OK))
 }

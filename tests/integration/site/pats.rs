@@ -82,6 +82,9 @@ pub(crate) async fn a_token_lives_over_http(suite: Arc<Suite>) {
     becomes(&replica, &second, "/proxy/picky/v1/models", 200).await;
     becomes(&replica, &token, "/proxy/picky/v1/models", 401).await;
 
+    let at_version = [("if-match", "\"x\"")];
+    let revoked = client.send("PATCH", &format!("{path}/secret/revoke"), &at_version, "").await;
+    is(&revoked, 400, "invalid");
     let revoked = client.json("PATCH", &format!("{path}/secret/revoke"), Value::Null).await;
     assert_eq!(revoked.json()["revoked"], true, "{revoked:?}");
     becomes(&replica, &second, "/proxy/picky/v1/models", 401).await;
@@ -200,7 +203,8 @@ pub(crate) async fn nobody_grants_what_they_may_not_do(suite: Arc<Suite>) {
         scope("acme", "llm_chat_completions"),
         scope("beta", "llm_read"),
         scope("nowhere", "llm_read"),
-        json!({ "domain": "acme", "entity_type": "domains", "operation": "manage_role" }),
+        json!({ "domain": "acme", "entity_type": "domains", "entity_id": "*",
+                "operation": "manage_role" }),
     ] {
         is(&create(&client, new(json!([forbidden]))).await, 403, "not-permitted");
         let mixed = json!([scope("acme", "llm_read"), forbidden]);

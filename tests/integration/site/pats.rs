@@ -247,8 +247,13 @@ pub(crate) async fn what_is_malformed_is_named(suite: Arc<Suite>) {
         ("{\"name\":\"a\",\"duration\":\"1h\",\"expires_at\":\"2030-01-31T00:00:00Z\"}", "exclude"),
         (
             "{\"name\":\"a\",\"scopes\":[{\"domain\":\"acme\",\"entity_type\":\"models\",\
-           \"operation\":\"fly\"}]}",
+           \"entity_id\":\"*\",\"operation\":\"fly\"}]}",
             "fly",
+        ),
+        (
+            "{\"name\":\"a\",\"scopes\":[{\"domain\":\"acme\",\"entity_type\":\"models\",\
+           \"operation\":\"llm_read\"}]}",
+            "`entity_id`",
         ),
     ] {
         let reply = post(body).await;

@@ -20,12 +20,9 @@ pub(super) struct Problem {
     /// The kind in words.
     title: &'static str,
     #[serde(serialize_with = "number")]
-    status: StatusCode,
+    pub(super) status: StatusCode,
     /// What is wrong with this request.
-    detail: String,
-    #[allow(dead_code, reason = "for pages")]
-    #[serde(skip)]
-    code: &'static str,
+    pub(super) detail: String,
     #[serde(skip)]
     retry_after: Option<Duration>,
 }
@@ -37,7 +34,6 @@ fn number<S: serde::Serializer>(status: &StatusCode, to: S) -> Result<S::Ok, S::
 const SIGN_IN: &str =
     "sign in with POST /api/sessions, and send the cookie or the secret of the session";
 
-#[allow(dead_code, reason = "for pages")]
 impl Problem {
     pub(super) fn new(
         status: StatusCode,
@@ -46,21 +42,7 @@ impl Problem {
         detail: impl Into<String>,
     ) -> Self {
         let kind = format!("urn:patgate:problem:{code}");
-        Self { kind, title, status, detail: detail.into(), code, retry_after: None }
-    }
-
-    pub(super) fn status(&self) -> StatusCode {
-        self.status
-    }
-
-    /// The kind, for pages.
-    pub(super) fn code(&self) -> &'static str {
-        self.code
-    }
-
-    /// What is wrong, for pages.
-    pub(super) fn detail(&self) -> &str {
-        &self.detail
+        Self { kind, title, status, detail: detail.into(), retry_after: None }
     }
 
     pub(super) fn not_found(detail: impl Into<String>) -> Self {

@@ -169,7 +169,7 @@ mod tests {
     fn a_scope_is_read_as_it_is_written() {
         let read = |json: &str| {
             let input: ScopeInput = serde_json::from_str(json).map_err(|e| e.to_string())?;
-            input.read().map(|scope| scope.to_string()).map_err(|e| e.detail().to_owned())
+            input.read().map(|scope| scope.to_string()).map_err(|e| e.detail)
         };
         let model = r#"{"domain":"acme","entity_type":"models","entity_id":"org/a:b","operation":"llm_read"}"#;
         assert_eq!(read(model).unwrap(), "acme:models:org/a:b:llm_read");
@@ -212,7 +212,7 @@ mod tests {
             for line in lines {
                 headers.append(IF_MATCH, line.parse().unwrap());
             }
-            expected_version(&headers).map_err(|problem| problem.status().as_u16())
+            expected_version(&headers).map_err(|problem| problem.status.as_u16())
         };
         assert_eq!(of(&[]), Ok(None));
         assert_eq!(of(&["*"]), Ok(None));

@@ -15,6 +15,7 @@ mod keys;
 mod outcome;
 mod policy;
 mod progress;
+mod providers;
 mod roles;
 pub(crate) mod store;
 mod system;
@@ -40,11 +41,11 @@ pub use crate::admin::store::{
     Actor, AuditAction, AuditActionFilter, AuditActionFilterError, AuditEntry, AuditFilter,
     BackendChanges, BackendKind, BackendName, BackendSummary, BackendUrl, CreatedToken,
     CredentialNote, Description, DisplayName, DomainChanges, DomainDetails, DomainModel,
-    DomainSummary, Email, EntityId, Error as StoreError, Expiry, InvalidText, KeyUse, ListedModel,
-    NewDomain, NewModels, NewScope, NewToken, NewUser, ObjectKind, Policy, PolicyChanges,
-    RenewedInstallation, Replica, RevokedToken, Role, RoleName, Rotation, Scope, ScopeError, Token,
-    TokenDetails, TokenFilter, TokenGroup, TokenLongest, TokenName, TokenStatus, User, UserDetails,
-    UserRef, UserRole,
+    DomainSummary, Email, EntityId, Error as StoreError, Expiry, Identity, InvalidText, Issuer,
+    KeyUse, ListedModel, NewDomain, NewModels, NewScope, NewToken, NewUser, ObjectKind, Policy,
+    PolicyChanges, Provider, ProviderDetails, RenewedInstallation, Replica, RevokedToken, Role,
+    RoleName, Rotation, Scope, ScopeError, Subject, Token, TokenDetails, TokenFilter, TokenGroup,
+    TokenLongest, TokenName, TokenStatus, User, UserDetails, UserRef, UserRole,
 };
 use crate::{
     admin::store::{Committed, Store},

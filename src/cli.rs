@@ -13,6 +13,7 @@ mod installation;
 mod keyring;
 mod output;
 mod policy;
+mod provider;
 mod role;
 mod secret_input;
 mod session;
@@ -107,6 +108,9 @@ enum Command {
     /// Shows and sets the limits of self-service and of new tokens
     #[command(subcommand)]
     Policy(policy::Command),
+    /// Manages the OpenID providers whose users may sign in to self-service
+    #[command(subcommand)]
+    Provider(provider::Command),
     /// Checks API tables, which describe the protected APIs
     #[command(subcommand)]
     Api(api::Command),
@@ -222,6 +226,7 @@ async fn administer(session: &Session, command: Command) -> anyhow::Result<()> {
         Command::Role(command) => role::run(session, command).await,
         Command::Token(command) => token::run(session, command).await,
         Command::Policy(command) => policy::run(session, command).await,
+        Command::Provider(command) => provider::run(session, command).await,
         Command::Api(command) => api::run(session, command),
         Command::Check(arguments) => check::run(session, *arguments).await,
         Command::Why(arguments) => why::run(session, &arguments),

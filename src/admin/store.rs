@@ -18,6 +18,7 @@ mod lock_watch;
 mod names;
 pub(crate) mod notify;
 pub(super) mod policy;
+mod providers;
 mod replicas;
 mod revocation;
 mod roles;
@@ -44,9 +45,10 @@ pub use self::{
     installation::RenewedInstallation,
     names::{
         Actor, BackendKind, BackendName, BackendUrl, Description, DisplayName, Email, EntityId,
-        InvalidText, ListedModel, RoleName, TokenName, UserRef,
+        InvalidText, Issuer, ListedModel, RoleName, Subject, TokenName, UserRef,
     },
     policy::{Policy, PolicyChanges, TokenLongest},
+    providers::{Identity, Provider, ProviderDetails},
     replicas::Replica,
     revocation::{RevokedToken, TokenGroup},
     roles::Role,

@@ -205,6 +205,7 @@ fn main() -> ExitCode {
         bulk::revocations_and_rotations_do_not_deadlock,
         cli::self_service::an_invitation_is_printed_once,
         cli::self_service::limits_hold_for_commands,
+        cli::self_service::providers_and_links_are_managed,
         cli::settings::every_mistake_at_once,
         cli::settings::secrets_come_by_file_or_environment,
         cli::settings::files_that_others_may_write_are_refused,

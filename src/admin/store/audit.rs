@@ -59,8 +59,14 @@ vocabulary! {
         DomainUnsetModel = "domain.unset_model",
         DomainUpdate = "domain.update",
         IdentityLink = "identity.link",
+        IdentityUnlink = "identity.unlink",
         InstallationRenew = "installation.renew",
         PolicySet = "policy.set",
+        ProviderAdd = "provider.add",
+        ProviderDisable = "provider.disable",
+        ProviderEnable = "provider.enable",
+        ProviderRemove = "provider.remove",
+        ProviderTrustEmail = "provider.trust_email",
         RoleAddMember = "role.add_member",
         RoleCreate = "role.create",
         RoleDelete = "role.delete",
@@ -171,8 +177,9 @@ mod tests {
             assert!(error.starts_with("expected one of `account`, `account.invite`"), "{error}");
         }
         let kinds: Vec<&str> = selectors().filter(|word| !word.contains('.')).collect();
-        let known = "account backend domain identity installation policy role session token user"
-            .split(' ');
+        let known =
+            "account backend domain identity installation policy provider role session token user"
+                .split(' ');
         assert!(kinds.iter().copied().eq(known), "{kinds:?}");
     }
 }

@@ -44,6 +44,8 @@ pub enum ObjectKind {
     Model,
     Backend,
     BackendCredential,
+    Provider,
+    Subject,
 }
 
 impl ObjectKind {
@@ -59,6 +61,8 @@ impl ObjectKind {
             Self::Model => "model",
             Self::Backend => "backend",
             Self::BackendCredential => "credential of backend",
+            Self::Provider => "provider",
+            Self::Subject => "subject",
         }
     }
 }

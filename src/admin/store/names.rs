@@ -110,6 +110,24 @@ text! {
 }
 
 text! {
+    /// A provider whose users may sign in: the claim `iss` of its tokens, which is compared as it is.
+    Issuer, "the issuer of a provider, such as `https://id.example.com/realms/main`: a URL of at most 500 characters, without credentials, query and fragment",
+    |text| {
+        let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"))?;
+        let odd = |c: char| c.is_whitespace() || matches!(c, '@' | '?' | '#');
+        let fits = !rest.is_empty() && !rest.starts_with('/') && !rest.contains(odd);
+        made_up(text, 1, 500).filter(|_| fits)
+    }
+}
+
+text! {
+    /// A user as a provider names them: the claim `sub` of its tokens. Some providers make it of 256
+    /// random bits, in 43 or 44 characters; what looks like a secret and is longer is taken for one.
+    Subject, "the claim `sub` of a user: 1 to 255 characters, without control and bidirectional characters and without secrets",
+    |text| line(text, 1, 255).filter(|text| text.len() <= 44 || !holds_a_secret(text))
+}
+
+text! {
     /// The name of a role, unique in its domain.
     RoleName, "a role's name: 1 to 63 characters of a-z, 0-9, _ and -, beginning with a letter",
     |text| word(
@@ -267,6 +285,25 @@ mod tests {
                 "http://h x",
                 "http://h\n",
             ],
+        );
+        check::<Issuer>(
+            &["https://id.example.com", "https://a.b/x/", "http://127.0.0.1:8080/realms/main"],
+            &[
+                "",
+                "id.example.com",
+                "https://",
+                "https:///a",
+                "https://u:p@h",
+                "https://h?x",
+                "https://h#x",
+                "https://h x",
+                "ldap://h",
+                &format!("https://h/{token}"),
+            ],
+        );
+        check::<Subject>(
+            &["a", "auth0|5f7c", "AAAAAAAAAAAAAAAAAAAAAIkzqFVrSaSaFHy782bbtaQ"],
+            &["", "a\nb", "a\u{202e}b", &"a".repeat(256), &token],
         );
         check::<ListedModel>(
             &["qwen2.5:7b", "org/model", "*", "qwen2.5-*", "org/*-7b", "a,b \u{fc}", "a_b:c@+*"],

@@ -29,6 +29,13 @@ const CHANGES: &[(&str, &[&str])] = &[
     ("user set-platform-admin ada@example.com true", &["user.set_platform_admin"]),
     ("user invite ada@example.com", &["account.invite"]),
     ("policy set --token-default 7d", &["policy.set"]),
+    ("provider add https://id.example.com", &["provider.add"]),
+    ("provider set-trusts-email https://id.example.com true", &["provider.trust_email"]),
+    ("provider link https://id.example.com s-ada ada@example.com", &["identity.link"]),
+    ("provider unlink https://id.example.com s-ada ada@example.com", &["identity.unlink"]),
+    ("provider disable https://id.example.com", &["provider.disable"]),
+    ("provider enable https://id.example.com", &["provider.enable"]),
+    ("provider remove https://id.example.com --yes", &["provider.remove"]),
     ("role create store helper --operation read", &["role.create"]),
     ("role grant store helper update,delete", &["role.grant"]),
     ("role revoke store helper delete", &["role.revoke"]),
@@ -67,6 +74,7 @@ const LOOKS: &[&str] = &[
     "installation show",
     "keyring list --count",
     "policy show",
+    "provider list",
 ];
 
 async fn lines(world: &World<'_>) -> i64 {

@@ -78,7 +78,27 @@ const REFUSED: &[(i32, &str, &[&str])] = &[
             "token create t --user no@example.com --expires-in 1h",
             "token list --user no@example.com",
             "token revoke --user no@example.com --yes",
+            "provider link https://id.example.com s no@example.com",
         ],
+    ),
+    (
+        NOT_FOUND,
+        "provider `https://no.example.com` does not exist",
+        &[
+            "provider show https://no.example.com",
+            "provider enable https://no.example.com",
+            "provider disable https://no.example.com",
+            "provider set-trusts-email https://no.example.com true",
+            "provider remove https://no.example.com",
+            "provider remove https://no.example.com --yes",
+            "provider link https://no.example.com s ann@example.com",
+            "provider unlink https://no.example.com s ann@example.com",
+        ],
+    ),
+    (
+        NOT_FOUND,
+        "subject `s of ann@example.com` does not exist",
+        &["provider unlink https://id.example.com s ann@example.com"],
     ),
     (NOT_FOUND, "credential of backend", &["backend credential remove model-acme"]),
     (NOT_FOUND, "member `bob@example.com`", &["role member remove acme admin bob@example.com"]),
@@ -112,6 +132,20 @@ const REFUSED: &[(i32, &str, &[&str])] = &[
             "user create ANN@example.com --name Ann",
             "role create acme admin",
             "token create {token} --user ann@example.com --expires-in 1h",
+            "provider add https://id.example.com",
+        ],
+    ),
+    (
+        FAILED,
+        "is linked to another user",
+        &["provider link https://id.example.com s-bob ann@example.com"],
+    ),
+    (
+        FAILED,
+        "user `bob@example.com` is linked to a subject",
+        &[
+            "provider link https://id.example.com s-bob bob@example.com",
+            "provider link https://id.example.com s bob@example.com",
         ],
     ),
     (FAILED, "occurs twice", &["keyring add --id k1"]),
@@ -158,6 +192,7 @@ const REFUSED: &[(i32, &str, &[&str])] = &[
             "domain delete acme",
             "token revoke --user ann@example.com",
             "token revoke --domain acme",
+            "provider remove https://id.example.com",
         ],
     ),
     (
@@ -219,6 +254,10 @@ const REFUSED: &[(i32, &str, &[&str])] = &[
             "keyring new --id K",
             "policy set --tokens-per-user 0",
             "policy set --oidc-per-minute=-1",
+            "provider add id.example.com",
+            "provider add https://user:password@id.example.com",
+            "provider add https://id.example.com?realm=main",
+            "provider link https://id.example.com s ann",
             "user list --output yaml",
             "user list --actor=",
         ],
@@ -301,6 +340,8 @@ pub(crate) async fn every_refusal_has_its_exit_code(suite: Arc<Suite>) {
     let token = world.token(&[]).await;
     let revoked = world.token(&[]).await;
     cli.ok(&format!("token revoke {}", revoked.id));
+    cli.ok("provider add https://id.example.com");
+    cli.ok("provider link https://id.example.com s-bob bob@example.com");
     let nobody = Uuid::now_v7().to_string();
     let fill = |text: &str| {
         text.replace("{nobody}", &nobody)
@@ -370,6 +411,7 @@ pub(crate) async fn a_misplaced_secret_is_not_repeated(suite: Arc<Suite>) {
     let cli = Cli::of(&world);
     let token = world.token(&[]).await.text;
     let key = suite.provider_key();
+    cli.ok("provider add https://id.example.com");
     let silent = |cli: &Cli<'_>, command: &str, secret: &str| {
         let ran = cli.run(command);
         assert!((1..=3).contains(&ran.code) && !ran.stderr.is_empty(), "{command}: {ran:#?}");
@@ -393,6 +435,9 @@ pub(crate) async fn a_misplaced_secret_is_not_repeated(suite: Arc<Suite>) {
             "token create t --user ann@example.com --expires-in 1h --scope acme:models:*:{}",
             "token create t --user ann@example.com --expires-in 1h --description {}",
             "user show {}",
+            "provider show {}",
+            "provider add https://{}",
+            "provider unlink https://id.example.com {} ann@example.com",
             "user create {}@example.com --name Ann",
             "user create new@example.com --name {}",
             "domain show {}",

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use patgate::admin::web::{InvitationSecret, Origin, Password};
+use patgate::admin::web::{Caller, InvitationSecret, Origin, Password, ProviderSignIn};
+use sqlx::Connection as _;
 
 use crate::{
     support::{Suite, World, cli::Cli, value},
-    web::{Site, fails, not_found},
+    web::{Site, fails, not_found, not_signed_in, run, sign_in_failed},
 };
 
 const DAY: i64 = 24 * 60 * 60;
@@ -119,4 +120,87 @@ pub(crate) async fn limits_hold_for_commands(suite: Arc<Suite>) {
     assert_eq!(life(&world, create("short", "").id).await, DAY);
     cli.ok("policy set --token-longest none");
     assert_eq!(life(&world, create("long", "--expires-in 91d").id).await, 91 * DAY);
+}
+
+const ISSUER: &str = "https://id.example.com/realms/main";
+
+/// Signs a subject in, by the word of the process.
+async fn enter(
+    site: &Site<'_, '_>,
+    subject: &str,
+    email: Option<&str>,
+) -> Result<Caller, patgate::admin::web::Error> {
+    let by = ProviderSignIn {
+        issuer: ISSUER.to_owned(),
+        subject: subject.to_owned(),
+        verified_email: email.map(str::to_owned),
+    };
+    let signed_in = site.service.sign_in_by_provider(&Origin::default(), &by).await?;
+    Ok(Caller { session: signed_in.secret, origin: Origin::default() })
+}
+
+/// What the commands say about providers is who may sign in.
+pub(crate) async fn providers_and_links_are_managed(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let site = Site::of(&world).await;
+    let cli = Cli::of(&world);
+    fails(enter(&site, "s-ann", None).await, sign_in_failed);
+    cli.ok(&format!("provider add {ISSUER}"));
+    fails(enter(&site, "s-ann", Some("ann@example.com")).await, sign_in_failed);
+    cli.ok(&format!("provider link {ISSUER} s-ann ann@example.com"));
+    let ann = enter(&site, "s-ann", None).await.unwrap();
+    assert_eq!(site.service.session(&ann).await.unwrap().email, "ann@example.com");
+
+    // An address finds a user only of a provider that is trusted for that.
+    fails(enter(&site, "s-bob", Some("bob@example.com")).await, sign_in_failed);
+    cli.ok(&format!("provider set-trusts-email {ISSUER} true"));
+    let bob = enter(&site, "s-bob", Some("bob@example.com")).await.unwrap();
+    let shown = cli.json(&format!("provider show {ISSUER}"));
+    let links: Vec<_> = shown["identities"].as_array().unwrap().iter().collect();
+    let pairs: Vec<_> = links.iter().map(|link| (&link["user"], &link["subject"])).collect();
+    let pair = |user: &str, subject: &str| (user.into(), subject.into());
+    let expected = [pair("ann@example.com", "s-ann"), pair("bob@example.com", "s-bob")];
+    assert!(pairs.iter().copied().eq(expected.iter().map(|(u, s)| (u, s))), "{shown}");
+    let table = cli.ok("provider list");
+    assert!(table.contains(&format!("{ISSUER}  true     true          2")), "{table}");
+
+    // A link that is removed ends the sessions of its subject, also if it is made again.
+    cli.ok(&format!("provider unlink {ISSUER} s-ann ann@example.com"));
+    cli.refused(&format!("provider unlink {ISSUER} s-ann ann@example.com"), 3, "does not exist");
+    fails(site.service.session(&ann).await, not_signed_in);
+    site.service.session(&bob).await.unwrap();
+    cli.ok(&format!("provider link {ISSUER} s-ann {}", world.id("ann")));
+    fails(site.service.session(&ann).await, not_signed_in);
+    let ann = enter(&site, "s-ann", None).await.unwrap();
+
+    // So does a provider that is disabled, for good, whatever a client of the database holds open.
+    let url = world.url("web", world.port);
+    let mut open = sqlx::PgConnection::connect(&url).await.unwrap();
+    let begin = format!(
+        "BEGIN; SELECT patgate.web_begin_oidc_session(NULL, NULL, '{ISSUER}', 's-ann', NULL,
+             sha256('a proof'))"
+    );
+    run(&mut open, &begin).await.unwrap();
+    cli.ok(&format!("provider disable {ISSUER}"));
+    fails(site.service.session(&ann).await, not_signed_in);
+    fails(enter(&site, "s-bob", None).await, sign_in_failed);
+    cli.ok(&format!("provider enable {ISSUER}"));
+    run(&mut open, "COMMIT").await.unwrap();
+    let reads = "SELECT patgate.web_session(sha256('a proof'))";
+    assert_eq!(run(&mut open, reads).await, crate::web::refused("PW001"));
+    for ended in [&ann, &bob] {
+        fails(site.service.session(ended).await, not_signed_in);
+    }
+    let bob = enter(&site, "s-bob", None).await.unwrap();
+    site.service.session(&bob).await.unwrap();
+
+    // A provider that is removed takes its links along.
+    cli.refused(&format!("provider remove {ISSUER}"), 2, "the links of 2 users");
+    cli.ok(&format!("provider remove {ISSUER} --yes"));
+    fails(site.service.session(&bob).await, not_signed_in);
+    cli.ok(&format!("provider add {ISSUER}"));
+    fails(enter(&site, "s-bob", None).await, sign_in_failed);
+    assert_eq!(cli.json("provider list")[0]["users"], 0);
+    cli.ok(&format!("provider link {ISSUER} s-bob bob@example.com"));
+    fails(site.service.session(&bob).await, not_signed_in);
 }

@@ -18,6 +18,8 @@ const POLICY: &str = "attempts_per_minute elevation_seconds failed_attempts fail
     oidc_per_minute oidc_sessions session_idle_seconds session_longest_seconds \
     token_default_seconds token_longest_seconds tokens_per_user";
 
+const PROVIDER: &str = "enabled issuer trusts_email users";
+
 /// A command, a JSON pointer into its output, and the members there.
 const SHAPES: &[(&str, &str, &[&str])] = &[
     ("user create new@example.com --name New", "", &[USER]),
@@ -27,6 +29,11 @@ const SHAPES: &[(&str, &str, &[&str])] = &[
     ("user invite ann@example.com", "", &["code email expires_at link"]),
     ("policy show", "", &[POLICY]),
     ("policy set --tokens-per-user 9", "", &[POLICY]),
+    ("provider add https://id.example.com --trusts-email", "", &[PROVIDER]),
+    ("provider list", "/0", &[PROVIDER]),
+    ("provider link https://id.example.com s-ann ann@example.com", "", &["message"]),
+    ("provider show https://id.example.com", "", &[PROVIDER, "identities"]),
+    ("provider show https://id.example.com", "/identities/0", &["linked_at subject user"]),
     ("domain create new --name New --upstream model-acme --all-models", "", &[DOMAIN]),
     ("domain list", "/0", &[DOMAIN]),
     ("domain show picky", "", &[DOMAIN, "models roles"]),

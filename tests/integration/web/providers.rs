@@ -77,9 +77,17 @@ pub(crate) async fn a_linked_subject_signs_in(suite: Arc<Suite>) {
     fails(site.service.session(&ann).await, not_signed_in);
     fails(enter(&site, "s-ann", None).await, sign_in_failed);
     world.sql("UPDATE patgate.issuers SET enabled = true").await;
+    fails(site.service.session(&ann).await, not_signed_in);
+    let ann = enter(&site, "s-ann", None).await.unwrap();
+    // Enabling what is enabled ends nothing.
+    world.sql("UPDATE patgate.issuers SET enabled = true").await;
     site.service.session(&ann).await.unwrap();
     world.sql("DELETE FROM patgate.identities WHERE subject = 's-ann'").await;
     fails(site.service.session(&ann).await, not_signed_in);
+    link(&site, "s-ann", "ann").await;
+    fails(site.service.session(&ann).await, not_signed_in);
+    let ann = enter(&site, "s-ann", None).await.unwrap();
+    world.sql("DELETE FROM patgate.identities WHERE subject = 's-ann'").await;
     // A link to another user does not turn the session into theirs.
     link(&site, "s-ann", "bob").await;
     fails(site.service.session(&ann).await, not_signed_in);

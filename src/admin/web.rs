@@ -24,7 +24,8 @@ use sqlx::PgPool;
 
 pub use self::{
     administration::{
-        BackendEntry, DomainEdit, DomainEntry, NewSelfServiceDomain, UserEdit, UserEntry, UserPage,
+        BackendEntry, DomainEdit, DomainEntry, ModelEntry, NewSelfServiceDomain, UserEdit,
+        UserEntry, UserPage,
     },
     error::Error,
     password::{InvalidPassword, Password, PasswordError, Passwords},

@@ -53,6 +53,11 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "invalid", "The request is not valid", detail)
     }
 
+    /// A request to change something that does not say what.
+    pub(super) fn no_change(members: &str) -> Self {
+        Self::invalid(format!("say what to change: {members}"))
+    }
+
     pub(super) fn method_not_allowed() -> Self {
         let status = StatusCode::METHOD_NOT_ALLOWED;
         let detail = "this path does not take this method; the header `allow` names those it takes";

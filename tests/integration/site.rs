@@ -1,6 +1,7 @@
 //! `patgate admin` over HTTP: what its API and its pages answer.
 
 pub(crate) mod accounts;
+pub(crate) mod administration;
 pub(crate) mod guards;
 pub(crate) mod pats;
 

@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
@@ -14,8 +13,8 @@ use super::{
 };
 use crate::{
     admin::{
-        BackendChanges, BackendKind, BackendName, BackendUrl, DisplayName, ListedModel, NewModels,
-        NewUser, Outcome, UserRef,
+        BackendChanges, BackendKind, BackendName, BackendUrl, DisplayName, Invitation, ListedModel,
+        NewModels, NewUser, Outcome, UserRef,
     },
     domain::{DomainRef, Slug},
     rollout::{DomainMode, Share},
@@ -66,8 +65,16 @@ pub struct DomainEntry {
     pub upstream: String,
     pub all_models: bool,
     pub created_at: String,
-    /// Each with `model` and `upstream`.
-    pub models: Vec<Value>,
+    pub models: Vec<ModelEntry>,
+}
+
+/// A model that a domain lists.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct ModelEntry {
+    /// The name in requests, or a pattern of names.
+    pub model: String,
+    /// The backend that serves it.
+    pub upstream: String,
 }
 
 /// A domain to create.
@@ -111,6 +118,12 @@ pub struct BackendEntry {
 #[derive(Deserialize)]
 struct Made {
     id: Uuid,
+}
+
+#[derive(Deserialize)]
+struct Invited {
+    email: String,
+    expires_at: String,
 }
 
 impl SelfService {
@@ -192,7 +205,8 @@ impl SelfService {
         .await
     }
 
-    /// Invites a user to set a password, for `life`, a week at most. Returns the secret for the link.
+    /// Invites a user to set a password, for `life`, a week at most. The outcome holds the secret, which
+    /// cannot be read again.
     ///
     /// # Errors
     ///
@@ -202,18 +216,18 @@ impl SelfService {
         caller: &Caller,
         user: &UserRef,
         life: Duration,
-    ) -> Result<Outcome<InvitationSecret>, Error> {
+    ) -> Result<Outcome<Invitation>, Error> {
         let secret = InvitationSecret::random()?;
         let life = i64::try_from(life.min(LONGEST_INVITATION).as_micros()).unwrap_or(i64::MAX);
         let invited = self
-            .change::<Value>(|| {
+            .change::<Invited>(|| {
                 change_by(caller, "SELECT patgate.web_invite($1, $2::text::inet, $3, $4, $5, $6)")
                     .bind(user.to_string())
                     .bind(secret.proof())
                     .bind(life)
             })
             .await?;
-        Ok(invited.map(|_| secret))
+        Ok(invited.map(|Invited { email, expires_at }| Invitation { secret, email, expires_at }))
     }
 
     /// Lists all domains, by slug.

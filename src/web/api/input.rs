@@ -1,7 +1,7 @@
 //! What a request says, as types that cannot be wrong. A mistake is answered as a problem that names
 //! it.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
 use axum::{
     body::Bytes,
@@ -11,14 +11,31 @@ use axum::{
         header::{CONTENT_TYPE, IF_MATCH},
         request::Parts,
     },
+    middleware::Next,
+    response::{IntoResponse, Response},
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
 use crate::{
-    admin::{Expiry, NewScope},
-    token::TokenId,
-    web::{Site, problem::Problem},
+    admin::{Expiry, web::Caller},
+    domain::DomainRef,
+    web::{Site, problem::Problem, visit::ApiCaller},
 };
+
+/// A caller who has signed in, and the site that they ask.
+pub(super) struct Signed {
+    pub(super) site: Arc<Site>,
+    pub(super) caller: Caller,
+}
+
+impl FromRequestParts<Arc<Site>> for Signed {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, site: &Arc<Site>) -> Result<Self, Problem> {
+        let ApiCaller(caller) = ApiCaller::from_request_parts(parts, site).await?;
+        Ok(Self { site: Arc::clone(site), caller })
+    }
+}
 
 /// A body that is a JSON object, with no members but those that it may have.
 pub(super) struct Body<T>(pub(super) T);
@@ -68,16 +85,91 @@ impl<T: DeserializeOwned> FromRequestParts<Arc<Site>> for Parameters<T> {
     }
 }
 
-/// The id of a token in the path. What cannot be one is the id of no token.
-pub(super) struct PatId(pub(super) TokenId);
+/// Refuses a query, for routes that take none: what it says would be ignored.
+pub(super) async fn without_query(request: Request, next: Next) -> Response {
+    match request.uri().query() {
+        None | Some("") => next.run(request).await,
+        Some(_) => {
+            let detail = "this request takes no query; what it says belongs in the body";
+            Problem::invalid(detail).into_response()
+        }
+    }
+}
 
-impl FromRequestParts<Arc<Site>> for PatId {
+/// The things that the path names. What cannot be the name of one is the name of none.
+pub(super) struct Named<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<Arc<Site>> for Named<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, site: &Arc<Site>) -> Result<Self, Problem> {
-        let id = Path::<String>::from_request_parts(parts, site).await.ok();
-        let id = id.and_then(|Path(text)| text.parse().ok().map(TokenId));
-        id.map(Self).ok_or_else(|| Problem::not_found("there is no such token"))
+        let named = Path::<T>::from_request_parts(parts, site).await.ok();
+        let nothing = "the path names something that does not exist";
+        named.map(|Path(it)| Self(it)).ok_or_else(|| Problem::not_found(nothing))
+    }
+}
+
+/// Reads a part of a path as its type does, for serde.
+pub(super) fn parsed<'de, D, T>(from: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: fmt::Display>,
+{
+    String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+}
+
+/// Reads the slug or the id of a domain in a path, for serde.
+pub(super) fn domain<'de, D: Deserializer<'de>>(from: D) -> Result<DomainRef, D::Error> {
+    let text = String::deserialize(from)?;
+    DomainRef::parse(&text).ok_or_else(|| serde::de::Error::custom(DomainRef::EXPECTED))
+}
+
+/// Reads a member of a body as its type does.
+pub(super) fn read<T: FromStr<Err: fmt::Display>>(member: &str, text: &str) -> Result<T, Problem> {
+    text.parse().map_err(|error| Problem::invalid(format!("`{member}`: {error}")))
+}
+
+/// Which part of a list to show.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    pub(super) offset: u32,
+    pub(super) limit: u32,
+}
+
+impl Part {
+    /// The most entries that one answer has.
+    pub(super) const MOST: u32 = 1000;
+    /// How many it has if the client does not say.
+    pub(super) const USUAL: u32 = 10;
+
+    pub(super) fn read(offset: u32, limit: Option<u32>) -> Result<Self, Problem> {
+        let limit = limit.unwrap_or(Self::USUAL);
+        if !(1..=Self::MOST).contains(&limit) {
+            return Err(Problem::invalid(format!("`limit` must be from 1 to {}", Self::MOST)));
+        }
+        Ok(Self { offset, limit })
+    }
+
+    /// The total of a whole list, and this part of it.
+    pub(super) fn of<T>(self, all: Vec<T>) -> (usize, Vec<T>) {
+        let total = all.len();
+        let part = all.into_iter().skip(self.offset as usize).take(self.limit as usize);
+        (total, part.collect())
+    }
+}
+
+/// The part of a list that has no other parameters.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PartQuery {
+    #[serde(default)]
+    offset: u32,
+    limit: Option<u32>,
+}
+
+impl PartQuery {
+    pub(super) fn read(self) -> Result<Part, Problem> {
+        Part::read(self.offset, self.limit)
     }
 }
 
@@ -137,56 +229,9 @@ pub(super) fn expiry(
     }
 }
 
-/// A scope, as a client writes it.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ScopeInput {
-    /// The slug or the id of the domain.
-    #[serde(alias = "domain_id", alias = "optional_domain_id")]
-    domain: String,
-    entity_type: String,
-    /// One entity, or `*` for all of the type. Whoever says nothing does not mean all.
-    entity_id: String,
-    operation: String,
-}
-
-impl ScopeInput {
-    pub(super) fn read(self) -> Result<NewScope, Problem> {
-        let Self { domain, entity_type, entity_id, operation } = self;
-        if domain.contains(':') || entity_type.contains(':') || operation.contains([':', ',']) {
-            return Err(Problem::invalid("a domain, an entity type and an operation have no `:`"));
-        }
-        let text = format!("{domain}:{entity_type}:{entity_id}:{operation}");
-        text.parse().map_err(|error| Problem::invalid(format!("a scope is not valid: {error}")))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_scope_is_read_as_it_is_written() {
-        let read = |json: &str| {
-            let input: ScopeInput = serde_json::from_str(json).map_err(|e| e.to_string())?;
-            input.read().map(|scope| scope.to_string()).map_err(|e| e.detail)
-        };
-        let model = r#"{"domain":"acme","entity_type":"models","entity_id":"org/a:b","operation":"llm_read"}"#;
-        assert_eq!(read(model).unwrap(), "acme:models:org/a:b:llm_read");
-        let theirs = r#"{"optional_domain_id":"acme","entity_type":"models","entity_id":"*","operation":"llm_read"}"#;
-        assert_eq!(read(theirs).unwrap(), "acme:models:*:llm_read");
-        for wrong in [
-            r#"{"domain":"acme:models:x","entity_type":"models","entity_id":"*","operation":"llm_read"}"#,
-            r#"{"domain":"acme","entity_type":"models","entity_id":"*","operation":"llm_read,llm_use"}"#,
-            r#"{"domain":"acme","domain_id":"beta","entity_type":"models","entity_id":"*","operation":"llm_read"}"#,
-            r#"{"domain":"acme","entity_type":"models","entity_id":"*","operation":"fly"}"#,
-            r#"{"domain":"acme","entity_type":"models","entity_id":"*","operation":"llm_read","more":1}"#,
-            r#"{"domain":"acme","entity_type":"models","operation":"llm_read"}"#,
-            r#"{"domain":"acme","entity_type":"models","entity_id":"*"}"#,
-        ] {
-            assert!(read(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn a_token_expires_after_a_time_or_at_a_moment() {

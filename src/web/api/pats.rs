@@ -4,36 +4,61 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::State,
-    http::{
-        HeaderMap, HeaderName, HeaderValue, StatusCode,
-        header::{ETAG, LOCATION},
-    },
+    extract::FromRequestParts,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::ETAG, request::Parts},
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use uuid::Uuid;
 
-use super::input::{
-    Body, Parameters, PatId, ScopeInput, expected_version, expiry, idempotency_key,
+use super::{
+    created, done,
+    input::{
+        Body, Named, Parameters, Part, Signed, expected_version, expiry, idempotency_key, parsed,
+        read,
+    },
+    scopes::ScopeInput,
 };
 use crate::{
     admin::{
         Outcome, TokenStatus,
-        web::{Creation, NewOwnToken, OwnScope, OwnToken, ScopeRemoval, TokenQuery, TokenState},
+        web::{
+            Caller, Creation, NewOwnToken, OwnScope, OwnToken, ScopeRemoval, TokenQuery, TokenState,
+        },
     },
-    token::PlainToken,
-    web::{Site, problem::Problem, visit::ApiCaller},
+    token::{PlainToken, TokenId},
+    web::{Site, problem::Problem},
 };
 
-const FEWEST: u32 = 1;
-const MOST: u32 = 1000;
-const USUAL: u32 = 10;
+/// The token that the path names.
+#[derive(Deserialize)]
+pub(super) struct OfPat {
+    #[serde(deserialize_with = "parsed")]
+    id: Uuid,
+}
+
+/// A request to change a token, and the version that it must have.
+pub(super) struct OnPat {
+    site: Arc<Site>,
+    caller: Caller,
+    id: TokenId,
+    version: Option<String>,
+}
+
+impl FromRequestParts<Arc<Site>> for OnPat {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, site: &Arc<Site>) -> Result<Self, Problem> {
+        let Signed { site, caller } = Signed::from_request_parts(parts, site).await?;
+        let Named(OfPat { id }) = Named::from_request_parts(parts, &site).await?;
+        let version = expected_version(&parts.headers)?;
+        Ok(Self { site, caller, id: TokenId(id), version })
+    }
+}
 
 /// A token, as a client sees it.
 #[derive(Serialize)]
-struct Pat {
+pub(super) struct Pat {
     #[serde(flatten)]
     token: OwnToken,
     revoked: bool,
@@ -51,22 +76,21 @@ impl Pat {
         Self { secret: Some(plain.expose().to_owned()), ..Self::of(token) }
     }
 
-    fn answer(self, status: StatusCode) -> Response {
+    /// The token as a change has left it.
+    fn changed(outcome: Outcome<OwnToken>) -> Self {
+        Self::of(done(outcome))
+    }
+}
+
+impl IntoResponse for Pat {
+    fn into_response(self) -> Response {
         let tag = HeaderValue::try_from(format!("\"{}\"", self.token.version));
-        let mut response = (status, Json(self)).into_response();
+        let mut response = Json(self).into_response();
         if let Ok(tag) = tag {
             response.headers_mut().insert(ETAG, tag);
         }
         response
     }
-}
-
-/// Takes the result of a change. The client's user can do nothing about a warning.
-fn done<T>(outcome: Outcome<T>) -> T {
-    for warning in &outcome.warnings {
-        tracing::warn!(?warning, "a change of self-service is made, with a warning");
-    }
-    outcome.value
 }
 
 #[derive(Deserialize)]
@@ -77,14 +101,14 @@ pub(super) struct ListQuery {
     limit: Option<u32>,
     name: Option<String>,
     status: Option<String>,
+    /// The tokens of all users, for platform administrators.
+    #[serde(default)]
+    of_all_users: bool,
 }
 
 impl ListQuery {
     fn read(self) -> Result<TokenQuery, Problem> {
-        let limit = self.limit.unwrap_or(USUAL);
-        if !(FEWEST..=MOST).contains(&limit) {
-            return Err(Problem::invalid(format!("`limit` must be from {FEWEST} to {MOST}")));
-        }
+        let Part { offset, limit } = Part::read(self.offset, self.limit)?;
         let state = match self.status.as_deref() {
             None | Some("all") => None,
             // As SuperMQ has it.
@@ -94,21 +118,29 @@ impl ListQuery {
                 Some(read.map_err(|error| Problem::invalid(format!("`status`: {error}")))?)
             }
         };
-        Ok(TokenQuery { of_all_users: false, name: self.name, state, offset: self.offset, limit })
+        let Self { of_all_users, name, .. } = self;
+        Ok(TokenQuery { of_all_users, name, state, offset, limit })
     }
 }
 
+/// A part of a list of tokens.
+#[derive(Serialize)]
+pub(super) struct PatPage {
+    total: u64,
+    offset: u32,
+    limit: u32,
+    pats: Vec<Pat>,
+}
+
 pub(super) async fn list(
-    State(site): State<Arc<Site>>,
-    ApiCaller(caller): ApiCaller,
+    Signed { site, caller }: Signed,
     Parameters(query): Parameters<ListQuery>,
-) -> Result<Response, Problem> {
+) -> Result<Json<PatPage>, Problem> {
     let query = query.read()?;
     let page = site.service.tokens(&caller, &query).await?;
-    let pats: Vec<Pat> = page.tokens.into_iter().map(Pat::of).collect();
-    let (offset, limit) = (query.offset, query.limit);
-    let page = json!({ "total": page.total, "offset": offset, "limit": limit, "pats": pats });
-    Ok(Json(page).into_response())
+    let pats = page.tokens.into_iter().map(Pat::of).collect();
+    let TokenQuery { offset, limit, .. } = query;
+    Ok(Json(PatPage { total: page.total, offset, limit, pats }))
 }
 
 #[derive(Deserialize)]
@@ -124,8 +156,7 @@ pub(super) struct NewPat {
 }
 
 pub(super) async fn create(
-    State(site): State<Arc<Site>>,
-    ApiCaller(caller): ApiCaller,
+    Signed { site, caller }: Signed,
     headers: HeaderMap,
     Body(new): Body<NewPat>,
 ) -> Result<Response, Problem> {
@@ -138,15 +169,11 @@ pub(super) async fn create(
     };
     match done(site.service.create_token(&caller, &new).await?) {
         Creation::Created { plain, token } => {
-            let location = HeaderValue::try_from(format!("/api/pats/{}", token.id));
-            let mut response = Pat::with(token, &plain).answer(StatusCode::CREATED);
-            if let Ok(location) = location {
-                response.headers_mut().insert(LOCATION, location);
-            }
-            Ok(response)
+            let id = token.id.to_string();
+            Ok(created(&["pats", &id], Pat::with(token, &plain)))
         }
         Creation::Repeated { token: Some(token), .. } => {
-            let mut response = Pat::of(token).answer(StatusCode::OK);
+            let mut response = Pat::of(token).into_response();
             let repeated = HeaderName::from_static("idempotency-replayed");
             response.headers_mut().insert(repeated, HeaderValue::from_static("true"));
             Ok(response)
@@ -160,11 +187,10 @@ pub(super) async fn create(
 }
 
 pub(super) async fn show(
-    State(site): State<Arc<Site>>,
-    ApiCaller(caller): ApiCaller,
-    PatId(id): PatId,
-) -> Result<Response, Problem> {
-    Ok(Pat::of(site.service.token(&caller, id).await?).answer(StatusCode::OK))
+    Signed { site, caller }: Signed,
+    Named(OfPat { id }): Named<OfPat>,
+) -> Result<Pat, Problem> {
+    Ok(Pat::of(site.service.token(&caller, TokenId(id)).await?))
 }
 
 #[derive(Deserialize)]
@@ -174,17 +200,13 @@ pub(super) struct NewName {
 }
 
 pub(super) async fn rename(
-    State(site): State<Arc<Site>>,
-    ApiCaller(caller): ApiCaller,
-    PatId(id): PatId,
-    headers: HeaderMap,
+    OnPat { site, caller, id, version }: OnPat,
     Body(new): Body<NewName>,
-) -> Result<Response, Problem> {
-    let version = expected_version(&headers)?;
+) -> Result<Pat, Problem> {
     let name = read("name", &new.name)?;
     let changed =
         site.service.update_token(&caller, id, version.as_deref(), Some(&name), None).await?;
-    Ok(Pat::of(done(changed)).answer(StatusCode::OK))
+    Ok(Pat::changed(changed))
 }
 
 #[derive(Deserialize)]
@@ -194,17 +216,13 @@ pub(super) struct NewDescription {
 }
 
 pub(super) async fn describe(
-    State(site): State<Arc<Site>>,
-    ApiCaller(caller): ApiCaller,
-    PatId(id): PatId,
-    headers: HeaderMap,
+    OnPat { site, caller, id, version }: OnPat,
     Body(new): Body<NewDescription>,
-) -> Result<Response, Problem> {
-    let version = expected_version(&headers)?;
+) -> Result<Pat, Problem> {
     let text = read("description", &new.description)?;
     let changed =
         site.service.update_token(&caller, id, version.as_deref(), None, Some(&text)).await?;
-    Ok(Pat::of(done(changed)).answer(StatusCode::OK))
+    Ok(Pat::changed(changed))
 }
 
 #[derive(Deserialize)]
@@ -215,42 +233,28 @@ pub(super) struct NewSecret {
 }
 
 pub(super) async fn reset(
-    State(site): State<Arc<Site>>,
-    ApiCaller(caller): ApiCaller,
-    PatId(id): PatId,
-    headers: HeaderMap,
+    OnPat { site, caller, id, version }: OnPat,
     Body(new): Body<NewSecret>,
-) -> Result<Response, Problem> {
-    let version = expected_version(&headers)?;
+) -> Result<Pat, Problem> {
     let expiry = expiry(new.duration.as_deref(), new.expires_at.as_deref())?;
     let changed = site.service.reset_token(&caller, id, version.as_deref(), expiry).await?;
     let (plain, token) = done(changed);
-    Ok(Pat::with(token, &plain).answer(StatusCode::OK))
+    Ok(Pat::with(token, &plain))
 }
 
-pub(super) async fn revoke(
-    State(site): State<Arc<Site>>,
-    ApiCaller(caller): ApiCaller,
-    PatId(id): PatId,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
+pub(super) async fn revoke(OnPat { site, caller, id, version }: OnPat) -> Result<Pat, Problem> {
     // Whoever revokes a token means it, in whatever state it is.
-    if expected_version(&headers)?.is_some() {
+    if version.is_some() {
         return Err(Problem::invalid(
             "a revocation takes no `if-match`: it holds for every version",
         ));
     }
-    let revoked = done(site.service.revoke_token(&caller, id).await?);
-    Ok(Pat::of(revoked).answer(StatusCode::OK))
+    Ok(Pat::changed(site.service.revoke_token(&caller, id).await?))
 }
 
 pub(super) async fn delete(
-    State(site): State<Arc<Site>>,
-    ApiCaller(caller): ApiCaller,
-    PatId(id): PatId,
-    headers: HeaderMap,
+    OnPat { site, caller, id, version }: OnPat,
 ) -> Result<StatusCode, Problem> {
-    let version = expected_version(&headers)?;
     done(site.service.delete_token(&caller, id, version.as_deref()).await?);
     Ok(StatusCode::NO_CONTENT)
 }
@@ -259,29 +263,28 @@ pub(super) async fn delete(
 #[serde(deny_unknown_fields)]
 pub(super) struct ScopesQuery {
     #[serde(default)]
-    offset: usize,
-    limit: Option<usize>,
+    offset: u32,
+    /// A token has 500 at most, so without a limit the answer has all.
+    limit: Option<u32>,
 }
 
 /// A part of the scopes of a token.
 #[derive(Serialize)]
 pub(super) struct ScopePage {
     total: usize,
-    offset: usize,
-    limit: usize,
+    offset: u32,
+    limit: u32,
     scopes: Vec<OwnScope>,
 }
 
 pub(super) async fn scopes(
-    State(site): State<Arc<Site>>,
-    ApiCaller(caller): ApiCaller,
-    PatId(id): PatId,
+    Signed { site, caller }: Signed,
+    Named(OfPat { id }): Named<OfPat>,
     Parameters(query): Parameters<ScopesQuery>,
 ) -> Result<Json<ScopePage>, Problem> {
-    let all = site.service.token(&caller, id).await?.scopes;
-    let (total, offset) = (all.len(), query.offset);
-    let limit = query.limit.unwrap_or(MOST as usize);
-    let scopes = all.into_iter().skip(offset).take(limit).collect();
+    let part = Part::read(query.offset, query.limit.or(Some(Part::MOST)))?;
+    let (total, scopes) = part.of(site.service.token(&caller, TokenId(id)).await?.scopes);
+    let Part { offset, limit } = part;
     Ok(Json(ScopePage { total, offset, limit, scopes }))
 }
 
@@ -292,16 +295,12 @@ pub(super) struct MoreScopes {
 }
 
 pub(super) async fn add_scopes(
-    State(site): State<Arc<Site>>,
-    ApiCaller(caller): ApiCaller,
-    PatId(id): PatId,
-    headers: HeaderMap,
+    OnPat { site, caller, id, version }: OnPat,
     Body(more): Body<MoreScopes>,
-) -> Result<Response, Problem> {
-    let version = expected_version(&headers)?;
+) -> Result<Pat, Problem> {
     let scopes: Vec<_> = more.scopes.into_iter().map(ScopeInput::read).collect::<Result<_, _>>()?;
     let changed = site.service.add_scopes(&caller, id, version.as_deref(), &scopes).await?;
-    Ok(Pat::of(done(changed)).answer(StatusCode::OK))
+    Ok(Pat::changed(changed))
 }
 
 /// By their ids, as SuperMQ has it, or by what they are.
@@ -315,13 +314,9 @@ pub(super) struct FewerScopes {
 }
 
 pub(super) async fn remove_scopes(
-    State(site): State<Arc<Site>>,
-    ApiCaller(caller): ApiCaller,
-    PatId(id): PatId,
-    headers: HeaderMap,
+    OnPat { site, caller, id, version }: OnPat,
     Body(fewer): Body<FewerScopes>,
-) -> Result<Response, Problem> {
-    let version = expected_version(&headers)?;
+) -> Result<Pat, Problem> {
     let removal = match (fewer.scopes_id.is_empty(), fewer.scopes.is_empty()) {
         (false, true) => ScopeRemoval::Ids(fewer.scopes_id),
         (true, false) => ScopeRemoval::Scopes(
@@ -330,24 +325,13 @@ pub(super) async fn remove_scopes(
         _ => return Err(Problem::invalid("either `scopes_id` or `scopes` must name some")),
     };
     let changed = site.service.remove_scopes(&caller, id, version.as_deref(), &removal).await?;
-    Ok(Pat::of(done(changed)).answer(StatusCode::OK))
+    Ok(Pat::changed(changed))
 }
 
 pub(super) async fn clear_scopes(
-    State(site): State<Arc<Site>>,
-    ApiCaller(caller): ApiCaller,
-    PatId(id): PatId,
-    headers: HeaderMap,
+    OnPat { site, caller, id, version }: OnPat,
 ) -> Result<StatusCode, Problem> {
-    let version = expected_version(&headers)?;
     let removal = ScopeRemoval::All;
     done(site.service.remove_scopes(&caller, id, version.as_deref(), &removal).await?);
     Ok(StatusCode::NO_CONTENT)
-}
-
-fn read<T: std::str::FromStr<Err: std::fmt::Display>>(
-    member: &str,
-    text: &str,
-) -> Result<T, Problem> {
-    text.parse().map_err(|error| Problem::invalid(format!("`{member}`: {error}")))
 }

@@ -59,9 +59,10 @@ pub(crate) async fn a_domain_is_set_up(suite: Arc<Suite>) {
     fails(it.create_user(&root, &user).await, exists);
     let zoe = "zoe@example.com".parse().unwrap();
     let _ = it.add_member(&root, &shop, &"admin".parse().unwrap(), &zoe).await.unwrap();
-    let link = it.invite(&root, &zoe, Duration::from_secs(3600)).await.unwrap().value;
+    let invited = it.invite(&root, &zoe, Duration::from_secs(3600)).await.unwrap().value;
+    assert_eq!(invited.email, "zoe@example.com");
     let password = "a password that is long".parse().unwrap();
-    it.accept_invitation(&Origin::default(), &link, &password).await.unwrap();
+    it.accept_invitation(&Origin::default(), &invited.secret, &password).await.unwrap();
     let session = site.sign_in("zoe", &password).await.unwrap();
     let token = site.create(&session, "laptop", &["shop:models:*:llm_read"]).await;
     let ok = answer(200, "ok");

@@ -1,0 +1,103 @@
+//! Backends, for platform administrators. Their credentials are neither shown nor set here.
+
+use axum::{Json, http::StatusCode, response::Response};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    created, done,
+    input::{Body, Named, Parameters, Part, PartQuery, Signed, parsed, read},
+};
+use crate::{
+    admin::{BackendChanges, BackendKind, BackendName, BackendUrl, web::BackendEntry},
+    web::problem::Problem,
+};
+
+/// The backend that the path names.
+#[derive(Deserialize)]
+pub(super) struct OfBackend {
+    #[serde(deserialize_with = "parsed")]
+    backend: BackendName,
+}
+
+/// A part of the list of backends.
+#[derive(Serialize)]
+pub(super) struct Backends {
+    total: usize,
+    offset: u32,
+    limit: u32,
+    backends: Vec<BackendEntry>,
+}
+
+pub(super) async fn list(
+    Signed { site, caller }: Signed,
+    Parameters(query): Parameters<PartQuery>,
+) -> Result<Json<Backends>, Problem> {
+    let part = query.read()?;
+    let (total, backends) = part.of(site.service.backends(&caller).await?);
+    let Part { offset, limit } = part;
+    Ok(Json(Backends { total, offset, limit, backends }))
+}
+
+pub(super) async fn show(
+    Signed { site, caller }: Signed,
+    Named(OfBackend { backend }): Named<OfBackend>,
+) -> Result<Json<BackendEntry>, Problem> {
+    let mut all = site.service.backends(&caller).await?.into_iter();
+    let found = all.find(|entry| entry.name == backend.as_str());
+    found.map(Json).ok_or_else(|| Problem::not_found("the backend does not exist"))
+}
+
+/// A backend to create, and as it was created.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BackendInput {
+    /// The name of its Envoy cluster.
+    name: String,
+    /// Its address, as a note for people; its Envoy cluster decides where requests go.
+    url: String,
+    /// The API that it offers.
+    kind: String,
+}
+
+pub(super) async fn create(
+    Signed { site, caller }: Signed,
+    Body(new): Body<BackendInput>,
+) -> Result<Response, Problem> {
+    let name: BackendName = read("name", &new.name)?;
+    let url: BackendUrl = read("url", &new.url)?;
+    let kind: BackendKind = read("kind", &new.kind)?;
+    done(site.service.create_backend(&caller, &name, &url, kind).await?);
+    Ok(created(&["backends", name.as_str()], Json(new)))
+}
+
+/// What to change about a backend.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BackendEdit {
+    url: Option<String>,
+    kind: Option<String>,
+}
+
+pub(super) async fn update(
+    Signed { site, caller }: Signed,
+    Named(OfBackend { backend }): Named<OfBackend>,
+    Body(edit): Body<BackendEdit>,
+) -> Result<StatusCode, Problem> {
+    let changes = BackendChanges {
+        url: edit.url.map(|url| read("url", &url)).transpose()?,
+        kind: edit.kind.map(|kind| read("kind", &kind)).transpose()?,
+    };
+    if changes.url.is_none() && changes.kind.is_none() {
+        return Err(Problem::no_change("`url` or `kind`"));
+    }
+    done(site.service.update_backend(&caller, &backend, &changes).await?);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn delete(
+    Signed { site, caller }: Signed,
+    Named(OfBackend { backend }): Named<OfBackend>,
+) -> Result<StatusCode, Problem> {
+    done(site.service.delete_backend(&caller, &backend).await?);
+    Ok(StatusCode::NO_CONTENT)
+}

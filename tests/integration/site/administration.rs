@@ -209,8 +209,7 @@ pub(crate) async fn a_domain_is_set_up_over_http(suite: Arc<Suite>) {
     let invited = ask("POST", &format!("{zoe}/invitation"), json!({ "duration": "1h" })).await;
     assert_eq!(invited.json()["link"], format!("{}/invitation", site.origin()));
     let code = invited.json()["code"].as_str().unwrap().to_owned();
-    world.suite.credentials.lock().unwrap().push(code.clone());
-    let chosen = format!("{}-{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
+    let chosen = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
     world.suite.credentials.lock().unwrap().push(chosen.clone());
     let body = json!({ "code": code, "password": chosen }).to_string();
     assert_eq!(site.send("POST", "/api/invitation", &[JSON], &body).await.status, 200);

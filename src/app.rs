@@ -10,6 +10,8 @@ mod log_filter;
 mod postgres_watch;
 mod ring_reload;
 mod self_service;
+mod self_service_login;
+mod self_service_probes;
 mod settings_reload;
 mod signals;
 mod start;

@@ -11,6 +11,7 @@ mod address;
 mod ask;
 mod connect;
 mod credentials;
+mod followed;
 mod identity;
 mod limits;
 mod login;
@@ -37,6 +38,7 @@ pub(crate) use self::{
     address::{AddressCounters, Refusals},
     ask::{AskError, Postgres, Reply, select},
     connect::{Connection, connect, connect_one},
+    followed::FollowedPool,
     identity::{identify, identity_column, installation},
     limits::{ConnectionDemand, shortage},
     login::{check_for_serving, check_login},

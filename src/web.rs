@@ -13,7 +13,7 @@ mod visit;
 
 use std::sync::Arc;
 
-use axum::{Router, extract::DefaultBodyLimit, middleware, routing::get};
+use axum::{Router, extract::DefaultBodyLimit, middleware};
 
 use self::{limits::Limits, problem::Problem};
 use crate::{admin::web::SelfService, config::WebSettings};
@@ -45,8 +45,5 @@ pub(crate) fn router(site: Site) -> Router {
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
         .layer(DefaultBodyLimit::max(LONGEST_BODY))
         .layer(middleware::from_fn_with_state(Arc::clone(&site), guard::guard))
-        // Probes know no host name, and must not be refused for a rate.
-        .route("/livez", get(async || "ok\n"))
-        .route("/readyz", get(async || "ok\n"))
         .with_state(site)
 }

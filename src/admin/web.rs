@@ -22,6 +22,7 @@ use std::{net::IpAddr, time::Duration};
 
 use sqlx::PgPool;
 
+pub(crate) use self::login::check as check_login;
 pub use self::{
     administration::{
         BackendEntry, DomainEdit, DomainEntry, ModelEntry, NewSelfServiceDomain, UserEdit,
@@ -96,7 +97,7 @@ impl SelfService {
         prefixes: Prefixes,
         passwords: Passwords,
     ) -> Result<Self, Error> {
-        let installation = login::check(&pool).await?;
+        let installation = login::check(&mut *pool.acquire().await?).await?;
         let cached_copies = copies(installation);
         Ok(Self { pool, cached_copies, tokens: Tokens::new(prefixes, ring), passwords })
     }

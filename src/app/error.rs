@@ -112,6 +112,9 @@ impl Error {
             Self::Silent(_) => {
                 Missing::new("start", "a store accepts connections and does not answer")
             }
+            Self::SelfService(error) => {
+                Missing::new("web.postgres.url", self_service_in_short(error))
+            }
             Self::NoRedis(_) | Self::Redis(_) | Self::RedisPool(_) => {
                 Missing::new("redis.url", "Redis cannot be used")
             }
@@ -121,6 +124,18 @@ impl Error {
 }
 
 const UNREACHABLE: &str = "Postgres cannot be reached";
+
+fn self_service_in_short(error: &web::Error) -> &'static str {
+    match error {
+        web::Error::Schema(error) => in_short(error),
+        web::Error::Denied(_) => {
+            "the login may not use self-service, or the schema is older than this release needs"
+        }
+        web::Error::TooPowerful { .. } => "the login may do more than patgate_web",
+        web::Error::OtherInstallation => "leads to another installation than at the start",
+        _ => "Postgres does not answer",
+    }
+}
 
 fn in_short(error: &SchemaError) -> &'static str {
     match error {

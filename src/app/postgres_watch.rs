@@ -50,21 +50,27 @@ impl PostgresWatch {
             (OwnCertificate::Feed, config.feed.as_ref()),
         ];
         let watch = |(certificate, address): (_, Option<&Address>)| {
-            let address = address?;
-            metrics.took_up_certificate(certificate, validity(&address.current()));
-            Some(Self {
-                address: address.clone(),
-                files: address.reads().map(|reads| WatchedFiles {
-                    address: address.clone(),
-                    reads,
-                    content: Settled::new(Ok(address.current())),
-                    certificate,
-                    metrics: metrics.clone(),
-                }),
-                look_every: config.max_staleness,
-            })
+            Some(Self::of_one(address?, certificate, config.max_staleness, metrics))
         };
         addresses.into_iter().filter_map(watch).collect()
+    }
+
+    /// Of one address.
+    pub(crate) fn of_one(
+        address: &Address,
+        certificate: OwnCertificate,
+        look_every: Duration,
+        metrics: &Metrics,
+    ) -> Self {
+        metrics.took_up_certificate(certificate, validity(&address.current()));
+        let files = address.reads().map(|reads| WatchedFiles {
+            address: address.clone(),
+            reads,
+            content: Settled::new(Ok(address.current())),
+            certificate,
+            metrics: metrics.clone(),
+        });
+        Self { address: address.clone(), files, look_every }
     }
 
     /// Runs until `stop`, or until a part of it ends, which none should: the process ends with it.

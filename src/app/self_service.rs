@@ -6,11 +6,14 @@ use prometheus_client::registry::Registry;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, log_filter::LogFilterReader, ring_reload::RingReloader};
+use super::{
+    Error, log_filter::LogFilterReader, postgres_watch::PostgresWatch, ring_reload::RingReloader,
+    self_service_login::LoginFollower, self_service_probes::Probes,
+};
 use crate::{
     admin::{
         CachedCopies,
@@ -18,11 +21,11 @@ use crate::{
     },
     config::{Config, KeyRingFileError},
     keyring::LiveRing,
-    postgres,
+    postgres::FollowedPool,
     process::tasks::{Task, Tasks},
     rollout::Mode,
     server::{BindError, http},
-    telemetry::{self, Metrics},
+    telemetry::{self, Metrics, OwnCertificate},
     web::{self, Site},
 };
 
@@ -36,7 +39,11 @@ const BOUNDS: http::Bounds =
 pub struct SelfServiceApp {
     listener: TcpListener,
     router: axum::Router,
+    probes: Probes,
     ring: RingReloader,
+    postgres: PostgresWatch,
+    login: LoginFollower,
+    drain_delay: Duration,
     tasks: Tasks,
 }
 
@@ -52,7 +59,7 @@ impl SelfServiceApp {
         let listener = TcpListener::bind(settings.listen).await;
         let at = settings.listen.to_string();
         let listener = listener.map_err(|error| BindError::new("web.listen", at, error))?;
-        let pool = postgres::connect(&config.postgres).await?;
+        let connections = FollowedPool::connect(&config.postgres).await?;
         let copies = |installation| CachedCopies {
             installation,
             redis: config.redis.clone(),
@@ -63,7 +70,17 @@ impl SelfServiceApp {
         let passwords =
             Passwords::new(NonZeroUsize::new(processors / 2).unwrap_or(NonZeroUsize::MIN));
         let prefixes = config.token_prefixes.clone();
+        let pool = connections.pool().clone();
         let service = SelfService::connect(pool, copies, ring.clone(), prefixes, passwords).await?;
+        let metrics = Metrics::new(&mut Registry::default());
+        let postgres = PostgresWatch::of_one(
+            &config.postgres.address,
+            OwnCertificate::Postgres,
+            config.max_staleness,
+            &metrics,
+        );
+        let login = LoginFollower { service: service.clone(), connections };
+        let probes = Probes::new(service.clone());
         let path = config.keyring_file.clone().ok_or(KeyRingFileError::Unset)?;
         let ring = RingReloader {
             ring,
@@ -72,11 +89,20 @@ impl SelfServiceApp {
             mode: Mode::Enforce,
             // Nothing is verified with this ring, so there is nothing to compare it with.
             opened: Arc::default(),
-            metrics: Metrics::new(&mut Registry::default()),
+            metrics,
             waiting: None,
         };
-        let router = web::router(Site::new(service, settings));
-        Ok(Self { listener, router, ring, tasks: Tasks::default() })
+        let router = web::router(Site::new(service, settings)).merge(probes.routes());
+        Ok(Self {
+            listener,
+            router,
+            probes,
+            ring,
+            postgres,
+            login,
+            drain_delay: config.drain.delay,
+            tasks: Tasks::default(),
+        })
     }
 
     /// Returns the address that it listens on, with port 0 resolved.
@@ -84,16 +110,18 @@ impl SelfServiceApp {
         self.listener.local_addr().ok()
     }
 
-    /// Serves until `shutdown`, or until a task ends that should not, and then finishes the requests in
-    /// progress.
+    /// Serves until `shutdown`, or until a task ends that should not. Then it reports not ready, goes on so
+    /// that callers notice, and finishes the requests in progress.
     ///
     /// # Errors
     ///
     /// Returns an error if a task ended that should not have.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let Self { listener, router, ring, tasks } = self;
+        let Self { listener, router, probes, ring, postgres, login, drain_delay, tasks } = self;
         let closing = CancellationToken::new();
         tasks.spawn(Task::RingReloader, ring.run(closing.clone()));
+        tasks.spawn(Task::PostgresWatch, postgres.run(closing.clone()));
+        tasks.spawn(Task::PostgresWatch, login.run(closing.clone()));
         let served = http::serve(listener, None, router, BOUNDS, closing.clone());
         let served = tasks.spawn(Task::HttpListener, served);
         tokio::select! {
@@ -101,6 +129,9 @@ impl SelfServiceApp {
             () = tasks.ended() => {}
         }
         tasks.stop();
+        probes.drain();
+        tracing::info!(delay = ?drain_delay, "draining");
+        sleep(drain_delay).await;
         closing.cancel();
         let _ = timeout(DRAIN, served).await;
         Ok(tasks.outcome()?)

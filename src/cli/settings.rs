@@ -16,6 +16,9 @@ pub(super) enum Command {
         /// Checks the settings for the administrator's commands, not those for serving
         #[arg(long)]
         admin: bool,
+        /// Checks the settings for `patgate admin`, which serves self-service
+        #[arg(long, conflicts_with = "admin")]
+        self_service: bool,
         /// Connects to the services that the settings name, and reports whether each can be used
         #[arg(long)]
         connect: bool,
@@ -27,8 +30,12 @@ pub(super) enum Command {
 pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Reference => output::write(&config::reference()),
-        Command::Check { admin, connect } => {
-            let purpose = if admin { ConfigPurpose::Admin } else { ConfigPurpose::Serve };
+        Command::Check { admin, self_service, connect } => {
+            let purpose = match (admin, self_service) {
+                (true, _) => ConfigPurpose::Admin,
+                (_, true) => ConfigPurpose::SelfService,
+                _ => ConfigPurpose::Serve,
+            };
             let mistakes = mistakes(session, purpose);
             if !mistakes.is_empty() {
                 return Err(UsageError(mistakes.join("\n")).into());
@@ -58,6 +65,10 @@ fn mistakes(session: &Session, purpose: ConfigPurpose) -> Vec<String> {
     let (keyring_file, apis) = Config::files(&session.sources);
     if let Some(Err(ring)) = keyring_file.as_deref().map(read_keyring) {
         mistakes.push(ring.to_string());
+    }
+    // It serves none of the APIs.
+    if purpose == ConfigPurpose::SelfService {
+        return mistakes;
     }
     if let Err(tables) = api_tables::load(&apis) {
         mistakes.extend(tables.to_string().lines().map(|mistake| format!("apis: {mistake}")));

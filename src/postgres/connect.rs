@@ -50,12 +50,15 @@ pub(crate) async fn connect(settings: &PostgresSettings) -> Result<PgPool, Conne
     let connection = connect_one(settings).await?;
     let target = connection.target.clone();
     connection.close().await.map_err(|error| target.unreachable(&error))?;
-    Ok(PgPoolOptions::new()
+    Ok(options_of_pools(settings).connect_lazy_with(target.options))
+}
+
+pub(super) fn options_of_pools(settings: &PostgresSettings) -> PgPoolOptions {
+    PgPoolOptions::new()
         .max_connections(settings.max_connections)
         .acquire_timeout(CONNECT_TIMEOUT)
         // A round trip before each use; a dead connection is found by using it.
         .test_before_acquire(false)
-        .connect_lazy_with(target.options))
 }
 
 /// Makes one connection of the same kind.
@@ -95,6 +98,11 @@ impl Connection {
 
     pub(crate) async fn close(self) -> Result<(), sqlx::Error> {
         self.connection.close().await
+    }
+
+    /// What it was made with.
+    pub(super) fn options(&self) -> &PgConnectOptions {
+        &self.target.options
     }
 
     /// Says that patgate does not use the login of this connection.

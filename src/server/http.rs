@@ -94,7 +94,7 @@ pub(super) fn routes(readiness: Readiness, registry: Registry, exemplars: Exempl
 /// Answers after a new task has run and a timer has fired. A process that can do neither answers no
 /// check, and does not answer here either: the probe fails by its timeout. Nothing else counts,
 /// because a new start brings no store back.
-async fn is_alive() -> (StatusCode, &'static str) {
+pub(crate) async fn is_alive() -> (StatusCode, &'static str) {
     let turn = tokio::spawn(sleep(A_TURN));
     match turn.await {
         Ok(()) => (StatusCode::OK, "ok\n"),
@@ -105,7 +105,7 @@ async fn is_alive() -> (StatusCode, &'static str) {
 
 /// What `/readyz` and `/startupz` answer: one line for each thing that is missing, or JSON if the
 /// client asks for it.
-fn health_page(
+pub(crate) fn health_page(
     state: Result<(), Vec<Missing>>,
     headers: &HeaderMap,
 ) -> (StatusCode, [(HeaderName, &'static str); 1], String) {

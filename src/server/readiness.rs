@@ -71,7 +71,7 @@ impl Readiness {
     }
 
     /// Notes that the replica stops.
-    pub(super) fn drain(&self) {
+    pub(crate) fn drain(&self) {
         self.0.send_modify(|state| state.draining = true);
     }
 
@@ -81,7 +81,7 @@ impl Readiness {
     }
 
     /// Returns everything that is missing.
-    pub(super) fn get(&self) -> Result<(), Vec<Missing>> {
+    pub(crate) fn get(&self) -> Result<(), Vec<Missing>> {
         let state = self.0.borrow();
         let process = |reason| Missing { setting: None, reason: Cow::Borrowed(reason) };
         let mut missing = state.missing.clone();

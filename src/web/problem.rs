@@ -145,6 +145,7 @@ impl From<Error> for Problem {
             | Error::Password(_)
             | Error::Schema(_)
             | Error::TooPowerful { .. }
+            | Error::OtherInstallation
             | Error::Denied(_)
             | Error::Unavailable(_) => {
                 // It may name hosts and logins.

@@ -3,7 +3,9 @@
 pub(crate) mod accounts;
 pub(crate) mod administration;
 pub(crate) mod guards;
+pub(crate) mod operation;
 pub(crate) mod pats;
+pub(crate) mod process;
 
 use std::net::SocketAddr;
 

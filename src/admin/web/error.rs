@@ -78,6 +78,13 @@ pub enum Error {
         /// What it may do.
         reason: String,
     },
+    /// The database is another one than at the start, of which cached copies are deleted and tokens are
+    /// made.
+    #[error(
+        "it leads to another installation of patgate than at the start; restart `patgate admin` if that \
+         is meant"
+    )]
+    OtherInstallation,
     /// The login is no member of `patgate_web`, or the schema does not have the functions.
     #[error(
         "the login may not use self-service ({0}); grant it patgate_web, or run `patgate migrate` if \

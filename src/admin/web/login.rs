@@ -1,9 +1,9 @@
 //! Checks that a login may use self-service, and nothing else.
 
 use serde::Deserialize;
-use sqlx::{PgPool, Row as _, types::Json};
+use sqlx::{PgConnection, Row as _, types::Json};
 
-use super::{Error, call::call};
+use super::{Error, SelfService, call::call};
 use crate::{
     installation::Installation,
     postgres::{SchemaError, accept},
@@ -53,19 +53,57 @@ struct Status {
     identity: String,
 }
 
+impl Status {
+    /// The installation that answered, if this release works with its schema.
+    fn accept(self) -> Result<Installation, Error> {
+        accept(self.version)?;
+        self.identity.parse().map_err(|_| SchemaError::Nameless.into())
+    }
+}
+
+const STATUS: &str = "SELECT patgate.web_status()";
+
+impl SelfService {
+    /// Checks that the database answers, with a schema that this release works with.
+    ///
+    /// # Errors
+    ///
+    /// If it does not, or is another one than at the start.
+    pub async fn ready(&self) -> Result<(), Error> {
+        let status: Status = self.ask(|| call(STATUS)).await?;
+        self.is_same(status.accept()?)
+    }
+
+    /// Checks a connection that leads elsewhere, or has another login, than those in use.
+    ///
+    /// # Errors
+    ///
+    /// If the login may do too little or too much, or the database is another one.
+    pub(crate) async fn permits(&self, connection: &mut PgConnection) -> Result<(), Error> {
+        self.is_same(check(connection).await?)
+    }
+
+    fn is_same(&self, installation: Installation) -> Result<(), Error> {
+        if installation == self.cached_copies.installation {
+            Ok(())
+        } else {
+            Err(Error::OtherInstallation)
+        }
+    }
+}
+
 /// Checks the schema and the login, and returns the installation.
 ///
 /// # Errors
 ///
 /// If the schema is too old or too new, or the login may do too little or too much.
-pub(super) async fn check(pool: &PgPool) -> Result<Installation, Error> {
-    let row = sqlx::raw_sql(LOGIN).fetch_one(pool).await?;
+pub(crate) async fn check(connection: &mut PgConnection) -> Result<Installation, Error> {
+    let row = sqlx::raw_sql(LOGIN).fetch_one(&mut *connection).await?;
     let reason: Option<String> = row.try_get("reason")?;
     if let Some(reason) = reason {
         return Err(Error::TooPowerful { login: row.try_get("login")?, reason });
     }
-    let row = call("SELECT patgate.web_status()").fetch_one(pool).await?;
-    let Json(Status { version, identity }) = row.try_get(0)?;
-    accept(version)?;
-    identity.parse().map_err(|_| SchemaError::Nameless.into())
+    let row = call(STATUS).fetch_one(connection).await?;
+    let Json(status): Json<Status> = row.try_get(0)?;
+    status.accept()
 }

@@ -6,6 +6,7 @@
 mod keyring;
 mod postgres;
 mod redis;
+mod self_service;
 
 use serde::Serialize;
 
@@ -71,6 +72,11 @@ pub(super) async fn run(
 
 /// Runs the probes one after the other, so that an operator sees which one is slow.
 async fn findings(config: &Config, purpose: ConfigPurpose) -> Vec<Finding> {
+    if purpose == ConfigPurpose::SelfService {
+        let (postgres, installation) = self_service::probe(config).await;
+        let redis = redis::find(config, purpose, installation).await;
+        return vec![postgres, redis, self_service::key_ring(config)];
+    }
     let (postgres, installation) = postgres::probe(config, purpose).await;
     let mut findings = Vec::from(postgres);
     findings.push(redis::find(config, purpose, installation).await);

@@ -9,7 +9,7 @@ use patgate_testing::ports::free_port;
 
 use crate::support::{
     Suite,
-    cli::{Cli, found, server},
+    cli::{Cli, found, found_by, server},
     credentials::give,
 };
 
@@ -71,4 +71,47 @@ pub(crate) async fn a_credential_that_the_ring_cannot_open_is_named(suite: Arc<S
     let (code, outcome, detail) = judged(&operator);
     assert_eq!((code, &*outcome), (1, "failed"), "{detail}");
     assert!(detail.contains("answered with 503: model-beta (key k2)."), "{detail}");
+}
+
+/// With the login of self-service, whatever else the settings name.
+pub(crate) async fn what_self_service_needs_is_tried(suite: Arc<Suite>) {
+    const CHECK: &str = "config check --self-service";
+    const CONNECT: &str = "config check --self-service --connect";
+    const PASSWORD: &str = "correct-horse-battery";
+    const KEY: &str = "web.postgres.url";
+    let world = suite.world().await;
+    let operator = Cli::of(&world);
+    operator.refused(CHECK, 2, "web.postgres.url");
+    // It needs none of what `patgate serve` needs.
+    let bare = operator.with("postgres.url", "").with(KEY, &world.url("web", world.port));
+    bare.refused("config check", 2, "postgres.url");
+    assert!(bare.ok(CHECK).contains("web.listen"));
+    bare.with("web.url", "http://tokens.example.org").refused(CHECK, 2, "web.url");
+    bare.with("web.listen", "0.0.0.0:9193").refused(CHECK, 2, "web.url");
+    bare.with("keyring_file", "").refused(CHECK, 2, "keyring_file");
+    bare.refused("config check --self-service --admin", 2, "cannot be used with");
+
+    let key_of = |key| found_by(&bare, CONNECT, key);
+    let (code, outcome, detail) = key_of(KEY);
+    assert_eq!((code, &*outcome), (0, "ok"), "{detail}");
+    assert!(detail.starts_with("installation "), "{detail}");
+    assert_eq!(key_of("redis.url").1, "ok");
+    assert_eq!(key_of("keyring_file").2, "new tokens are signed with key k1");
+    let port = free_port();
+    let nobody = format!("postgres://web:{PASSWORD}@127.0.0.1:{port}/{}", world.database);
+    let empty = suite.postgres_url("web", "postgres");
+    for (url, reason) in [
+        (&nobody, format!("127.0.0.1, port {port}")),
+        (&empty, "may not use self-service".to_owned()),
+        (&world.url("administrator", world.port), "may do more than patgate_web".to_owned()),
+        (&world.url("server", world.port), "may do more than patgate_web".to_owned()),
+    ] {
+        let broken = bare.with(KEY, url);
+        let (code, outcome, detail) = found_by(&broken, CONNECT, KEY);
+        assert_eq!((code, &*outcome), (1, "failed"), "{detail}");
+        assert!(detail.contains(&reason), "no `{reason}` in {detail}");
+        let ran = broken.run(CONNECT);
+        assert!(ran.stderr.contains("cannot be used as configured: web.postgres.url"), "{ran:#?}");
+        assert!(!format!("{ran:?}").contains(PASSWORD), "{ran:#?}");
+    }
 }

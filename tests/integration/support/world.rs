@@ -265,8 +265,10 @@ impl<'s> World<'s> {
         };
         let mut environment: BTreeMap<_, _> =
             defaults.into_iter().chain(settings.iter().copied()).map(variable).collect();
-        if environment.contains_key("PATGATE_POSTGRES_URL_FILE") {
-            environment.remove("PATGATE_POSTGRES_URL");
+        for url in ["PATGATE_POSTGRES_URL", "PATGATE_WEB_POSTGRES_URL"] {
+            if environment.contains_key(&format!("{url}_FILE")) {
+                environment.remove(url);
+            }
         }
         environment
     }

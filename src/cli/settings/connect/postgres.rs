@@ -22,6 +22,7 @@ pub(super) async fn probe(
     let feed = feed(config, purpose, known).await;
     let login = match purpose {
         ConfigPurpose::Serve => login(&config.postgres).await,
+        // The login of self-service has a probe of its own.
         ConfigPurpose::Admin | ConfigPurpose::SelfService => Ok(()),
     };
     let postgres = match (installation, login) {

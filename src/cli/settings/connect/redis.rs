@@ -22,7 +22,8 @@ pub(super) async fn find(
         return Finding::off(REDIS, "not set: lookups that memory cannot answer go to Postgres");
     };
     let uses: &[RedisUse] = match purpose {
-        ConfigPurpose::Admin | ConfigPurpose::SelfService => &[RedisUse::Read, RedisUse::Forget],
+        ConfigPurpose::Admin => &[RedisUse::Read, RedisUse::Forget],
+        ConfigPurpose::SelfService => &[RedisUse::Forget],
         ConfigPurpose::Serve if config.relay => &[RedisUse::Read, RedisUse::Write, RedisUse::Relay],
         ConfigPurpose::Serve => &[RedisUse::Read, RedisUse::Write],
     };

@@ -7,7 +7,7 @@ FUZZ := --manifest-path fuzz/Cargo.toml
 # Hidden folders hold installed or built files, except .ci.
 SHELL_FILES = .ci/run $(shell find . -name '*.sh' -not -path './.*' -not -path './target/*')
 
-.PHONY: help tools build check test client-test grpc-test test-all alerts-test soak bench bench-large bench-check bench-build lint fuzz demo clean
+.PHONY: help tools build check test client-test grpc-test page-test test-all alerts-test soak bench bench-large bench-check bench-build lint fuzz demo clean
 
 # For `make grpc-test`. The version is part of the file name, so a new version is built.
 GRPCURL_VERSION := v1.9.4
@@ -25,7 +25,8 @@ CASES ?= 10000000
 
 # For `make bench-check`: if not empty, the counts become the new baseline.
 UPDATE ?=
-# For `make bench` and `make bench-large`: if not empty, write the table into docs/performance.md.
+# For `make bench` and `make bench-large`: if not empty, write the table into docs/performance.md; for
+# `make page-test`, renew the pictures.
 DOCS ?=
 # The variable does not begin with PATGATE_, which patgate would read as a setting.
 BENCH = TESTED_PATGATE=$(CURDIR)/target/bench/patgate cargo bench --locked --bench checks --
@@ -38,7 +39,9 @@ help:
 	@echo '                  (T=faults:: runs only the integration tests whose names contain it)'
 	@echo 'make grpc-test    call the gRPC services with grpcurl; needs Go'
 	@echo 'make client-test  drive the clients of model APIs and check what they show (in Chromium only if it is installed)'
-	@echo 'make test-all     run the three above in one run; needs Go'
+	@echo 'make page-test    use the pages of self-service in Chromium, which must be installed (DOCS=1: also take the'
+	@echo '                  pictures of docs/images)'
+	@echo 'make test-all     run the four above in one run; needs Go'
 	@echo 'make alerts-test  check alerts, dashboard and runbook in a real Prometheus, which must be installed'
 	@echo 'make soak         inject random faults for 10 minutes and judge every answer (MINUTES=…, SEED=…)'
 	@echo 'make bench        measure what a check costs, as a table in target/bench (BENCH_QUICK=1: a short trial;'
@@ -79,6 +82,12 @@ $(GRPCURL):
 client-test: tools
 	@tools/install_clients.sh
 	TESTED_CLIENTS=all cargo test --locked --test integration -- clients::
+
+page-test: tools
+	@tools/install_clients.sh
+	@command -v chromium chromium-browser google-chrome >/dev/null || { echo 'make page-test: Chromium is missing. Debian: apt-get install chromium' >&2; exit 1; }
+	CI=true TESTED_CLIENTS=all $(if $(DOCS),TESTED_PICTURES=$(CURDIR)/docs/images) \
+		cargo test --locked --test integration -- site::browser::
 
 # One run starts each client and each server once; three runs would start some of them again.
 test-all: tools $(GRPCURL)

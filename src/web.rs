@@ -8,12 +8,13 @@ mod api;
 mod cookie;
 mod guard;
 mod limits;
+mod page;
 mod problem;
 mod visit;
 
 use std::sync::Arc;
 
-use axum::{Router, extract::DefaultBodyLimit, middleware};
+use axum::{Router, extract::DefaultBodyLimit, http::Uri, middleware};
 
 use self::{limits::Limits, problem::Problem};
 use crate::{admin::web::SelfService, config::WebSettings};
@@ -41,8 +42,13 @@ pub(crate) fn router(site: Site) -> Router {
     let site = Arc::new(site);
     Router::new()
         .nest("/api", api::routes())
-        .fallback(async || Problem::not_found("there is nothing at this path"))
-        .method_not_allowed_fallback(async || Problem::method_not_allowed())
+        .merge(page::routes())
+        .fallback(async |uri: Uri| {
+            problem::answer(Problem::not_found("there is nothing at this path"), uri.path())
+        })
+        .method_not_allowed_fallback(async |uri: Uri| {
+            problem::answer(Problem::method_not_allowed(), uri.path())
+        })
         .layer(DefaultBodyLimit::max(LONGEST_BODY))
         .layer(middleware::from_fn_with_state(Arc::clone(&site), guard::guard))
         .with_state(site)

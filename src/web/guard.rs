@@ -12,13 +12,13 @@ use axum::{
         },
     },
     middleware::Next,
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use tokio::time::timeout;
 
 use super::{
     Site, cookie,
-    problem::Problem,
+    problem::{self, Problem},
     visit::{RequestId, client_address, peer},
 };
 use crate::config::SiteUrl;
@@ -40,13 +40,14 @@ pub(super) async fn guard(
     let settings = &site.settings;
     let id = RequestId::of(request.headers(), settings.proxies);
     request.extensions_mut().insert(id.clone());
+    let path = request.uri().path().to_owned();
     let mut response = match admit(&site, &request) {
         Ok(permit) => {
             let answer = timeout(PATIENCE, next.run(request)).await;
             drop(permit);
-            answer.unwrap_or_else(|_| Problem::took_too_long().into_response())
+            answer.unwrap_or_else(|_| problem::answer(Problem::took_too_long(), &path))
         }
-        Err(problem) => problem.into_response(),
+        Err(problem) => problem::answer(problem, &path),
     };
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::try_from(id.0) {

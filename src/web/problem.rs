@@ -3,28 +3,32 @@
 use std::time::Duration;
 
 use axum::{
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 
-use super::limits::Refusal;
+use super::{limits::Refusal, page::Fault};
 use crate::admin::web::Error;
 
 /// An answer that says what is wrong, and what to do.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Problem {
-    /// Names the kind of problem; `urn:patgate:problem:` and the code.
-    #[serde(rename = "type")]
-    kind: String,
+    /// Names the kind of problem; clients see it after `urn:patgate:problem:`.
+    #[serde(rename = "type", serialize_with = "urn")]
+    pub(super) code: &'static str,
     /// The kind in words.
-    title: &'static str,
+    pub(super) title: &'static str,
     #[serde(serialize_with = "number")]
     pub(super) status: StatusCode,
     /// What is wrong with this request.
     pub(super) detail: String,
     #[serde(skip)]
     retry_after: Option<Duration>,
+}
+
+fn urn<S: serde::Serializer>(code: &&'static str, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&format_args!("urn:patgate:problem:{code}"))
 }
 
 fn number<S: serde::Serializer>(status: &StatusCode, to: S) -> Result<S::Ok, S::Error> {
@@ -41,8 +45,7 @@ impl Problem {
         title: &'static str,
         detail: impl Into<String>,
     ) -> Self {
-        let kind = format!("urn:patgate:problem:{code}");
-        Self { kind, title, status, detail: detail.into(), retry_after: None }
+        Self { code, title, status, detail: detail.into(), retry_after: None }
     }
 
     pub(super) fn not_found(detail: impl Into<String>) -> Self {
@@ -78,6 +81,13 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, "foreign-origin", "Sent by another site", detail)
     }
 
+    /// A form of another session, or of no page at all.
+    pub(super) fn foreign_form() -> Self {
+        let detail =
+            "this form is not of your present session; open the page again, and send its form";
+        Self::new(StatusCode::FORBIDDEN, "foreign-form", "Not your form", detail)
+    }
+
     pub(super) fn wrong_host() -> Self {
         let status = StatusCode::MISDIRECTED_REQUEST;
         let detail = "self-service is reached under another name: that of `web.url`";
@@ -91,6 +101,14 @@ impl Problem {
 
     fn after(self, time: Duration) -> Self {
         Self { retry_after: Some(time), ..self }
+    }
+}
+
+/// Answers a problem as what asks can read: a program of the API, or a person with a browser.
+pub(super) fn answer(problem: Problem, path: &str) -> Response {
+    match path.strip_prefix("/api") {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => problem.into_response(),
+        _ => Fault::from(problem).into_response(),
     }
 }
 
@@ -161,16 +179,22 @@ impl From<Error> for Problem {
     }
 }
 
+impl Problem {
+    /// Tells a client when to try again, in any form of answer.
+    pub(super) fn retry_after(&self) -> Option<(HeaderName, HeaderValue)> {
+        let after = self.retry_after?;
+        // Whole seconds, at least one.
+        let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+        Some((header::RETRY_AFTER, HeaderValue::from(seconds.max(1))))
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let body = serde_json::to_string(&self).unwrap_or_default();
         let kind = [(header::CONTENT_TYPE, "application/problem+json")];
         let mut response = (self.status, kind, body).into_response();
-        if let Some(after) = self.retry_after {
-            // Whole seconds, at least one.
-            let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
-        }
+        response.headers_mut().extend(self.retry_after());
         if self.status == StatusCode::UNAUTHORIZED {
             let challenge = HeaderValue::from_static("Bearer realm=\"patgate\"");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);

@@ -10,6 +10,8 @@ use axum::{
     extract::FromRequestParts,
     http::{Extensions, HeaderMap, header, request::Parts},
 };
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use ring::hmac;
 use uuid::Uuid;
 
 use super::{Site, cookie, problem::Problem};
@@ -111,6 +113,23 @@ impl FromRequestParts<Arc<Site>> for ApiCaller {
     }
 }
 
+/// What a form of a page must send back, which another site cannot know.
+pub(super) fn form_proof(session: &SessionSecret) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(hmac::sign(&form_key(session), FORM))
+}
+
+/// Checks what a form has sent back.
+pub(super) fn proves_form(session: &SessionSecret, sent: &str) -> bool {
+    let Ok(sent) = BASE64_URL_SAFE_NO_PAD.decode(sent) else { return false };
+    hmac::verify(&form_key(session), FORM, &sent).is_ok()
+}
+
+const FORM: &[u8] = b"patgate form";
+
+fn form_key(session: &SessionSecret) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA256, session.expose().as_bytes())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,6 +157,15 @@ mod tests {
         assert_eq!(RequestId::of(&given, 1).0, "abc-1");
         assert_ne!(RequestId::of(&given, 0).0, "abc-1");
         assert_ne!(RequestId::of(&headers(&[(REQUEST_ID, "a\"b")]), 1).0, "a\"b");
+    }
+
+    #[test]
+    fn a_form_proves_its_own_session() {
+        let (one, other) = (SessionSecret::random().unwrap(), SessionSecret::random().unwrap());
+        assert!(proves_form(&one, &form_proof(&one)));
+        for wrong in ["", "AAAA", &form_proof(&other), &one.expose()] {
+            assert!(!proves_form(&one, wrong));
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::support::{Suite, Token};
 
 pub(crate) use self::{
-    drive::{all_are_wanted, shows_what_its_user_has_to_know},
+    drive::{all_are_wanted, chromium, shows_what_its_user_has_to_know},
     table::{CLIENTS, Client},
 };
 

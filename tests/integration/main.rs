@@ -430,6 +430,14 @@ fn main() -> ExitCode {
         site::guards::every_answer_protects_a_browser,
         site::guards::a_client_has_a_rate,
         site::guards::a_token_is_no_session_and_a_session_no_token,
+        site::pages::a_token_is_created_shown_once_and_revoked,
+        site::pages::a_token_is_changed_by_forms,
+        site::pages::a_mistake_is_shown_at_its_field,
+        site::pages::a_form_of_another_session_is_refused,
+        site::pages::pages_show_text_and_own_tokens_only,
+        site::pages::only_administrators_see_what_is_theirs,
+        site::pages::an_administrator_sets_a_domain_up,
+        site::pages::a_thousand_tokens_are_listed_in_parts,
         site::pats::a_token_lives_over_http,
         site::pats::a_client_of_supermq_finds_its_way,
         site::pats::a_request_creates_one_token,
@@ -605,6 +613,9 @@ fn main() -> ExitCode {
             Ok(())
         })
     }));
+    if clients::all_are_wanted() {
+        trials.extend(tests![&suite, site::browser::people_make_use_and_revoke_tokens]);
+    }
     // `make soak` runs it, and nothing else.
     if soak::is_wanted() {
         trials.extend(tests![&suite, soak::every_answer_is_accounted_for]);

@@ -2,8 +2,10 @@
 
 pub(crate) mod accounts;
 pub(crate) mod administration;
+pub(crate) mod browser;
 pub(crate) mod guards;
 pub(crate) mod operation;
+pub(crate) mod pages;
 pub(crate) mod pats;
 pub(crate) mod process;
 

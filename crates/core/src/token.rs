@@ -190,6 +190,14 @@ impl Tokens {
         &self.ring
     }
 
+    /// Returns what the text of the token `id` begins with, if its prefix is that of new tokens. It is
+    /// not secret: it holds the id and nothing else.
+    pub fn beginning(&self, id: TokenId) -> String {
+        let mut text = [0; ID_LEN];
+        base62::encode(id.0.into_bytes(), &mut text);
+        format!("{}_{}_", self.prefixes.0[0], String::from_utf8_lossy(&text))
+    }
+
     /// Makes a token for `id` with a fresh secret.
     ///
     /// # Errors

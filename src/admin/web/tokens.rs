@@ -227,6 +227,11 @@ impl SelfService {
         self.ask(|| call_by(caller, "SELECT patgate.web_token($1, $2)").bind(id.0)).await
     }
 
+    /// Returns what the text of a token begins with, by which its owner may know it.
+    pub fn token_beginning(&self, id: TokenId) -> String {
+        self.tokens.beginning(id)
+    }
+
     /// Changes the name or the description of a token, if it is at `version`.
     ///
     /// # Errors

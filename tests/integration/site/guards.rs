@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::{AdminSite, cookie, credentials};
 use crate::support::Suite;
 
+const HTML: Option<&str> = Some("text/html; charset=utf-8");
 const JSON: (&str, &str) = ("content-type", "application/json");
 
 fn problem(reply: &Reply) -> (u16, String) {
@@ -132,12 +133,17 @@ pub(crate) async fn every_answer_protects_a_browser(suite: Arc<Suite>) {
     let site = AdminSite::of(&world).await;
     for (method, path, status) in [
         ("GET", "/api/session", 401),
+        ("GET", "/api/nothing", 404),
         ("GET", "/nothing/here", 404),
+        ("GET", "/sign-in", 200),
         ("PUT", "/api/session", 405),
         ("GET", "/api/../api/session", 404),
     ] {
         let reply = site.send(method, path, &[], "").await;
-        assert_eq!(problem(&reply).0, status, "{path}");
+        match path.starts_with("/api/") {
+            true => assert_eq!(problem(&reply).0, status, "{path}"),
+            false => assert_eq!((reply.status, reply.header("content-type")), (status, HTML)),
+        }
         for (name, part) in [
             ("content-security-policy", "default-src 'none'"),
             ("cache-control", "no-store"),

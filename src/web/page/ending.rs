@@ -1,0 +1,177 @@
+//! What ends a token, or its present secret. Each asks before it does so.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    extract::{Path, State},
+    http::StatusCode,
+    response::{IntoResponse, Redirect, Response},
+};
+use maud::{Markup, html};
+
+use super::{
+    Fault, HOME,
+    form::{Mistake, form_to, hidden, summary},
+    input::{SentForm, Visitor, token_id},
+    layout::{Frame, answer, page},
+    secret::shown_once,
+};
+use crate::{
+    admin::{
+        CommittedChange,
+        web::{Error, OwnToken, Replicas},
+    },
+    clock,
+    token::TokenId,
+    vocabulary::vocabulary,
+    web::{Site, problem::Problem},
+};
+
+vocabulary! {
+    /// What is done to a token.
+    Ending, "change of a token" {
+        Reset = "reset",
+        Revoke = "revoke",
+        Delete = "delete",
+    }
+}
+
+impl Ending {
+    fn of(word: &str) -> Result<Self, Fault> {
+        word.parse().map_err(|_| Problem::not_found("there is nothing at this path").into())
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Reset => "Make a new secret",
+            Self::Revoke => "Revoke the token",
+            Self::Delete => "Delete the token",
+        }
+    }
+
+    fn consequence(self) -> &'static str {
+        match self {
+            Self::Reset => {
+                "The token gets a new secret, which is shown once. What uses the old one is refused \
+                 from then on."
+            }
+            Self::Revoke => "What uses the token is refused from then on. It never works again.",
+            Self::Delete => {
+                "What uses the token is refused from then on. It disappears from your list; what was \
+                 done with it stays in the history."
+            }
+        }
+    }
+}
+
+pub(super) async fn confirm(
+    State(site): State<Arc<Site>>,
+    Path((id, ending)): Path<(String, String)>,
+    visitor: Visitor,
+) -> Result<Response, Fault> {
+    let ending = Ending::of(&ending)?;
+    let token = site.service.token(&visitor.caller, token_id(&id)?).await?;
+    Ok(answer(StatusCode::OK, confirmation(&visitor, ending, &token, None)))
+}
+
+pub(super) async fn end(
+    State(site): State<Arc<Site>>,
+    Path((id, ending)): Path<(String, String)>,
+    SentForm { visitor, fields }: SentForm,
+) -> Result<Response, Fault> {
+    let (id, ending) = (token_id(&id)?, Ending::of(&ending)?);
+    let done = match ending {
+        Ending::Reset => reset(&site, &visitor, id, fields.version()).await,
+        Ending::Revoke => revoke(&site, &visitor, id).await,
+        Ending::Delete => delete(&site, &visitor, id, fields.version()).await,
+    };
+    match done {
+        Ok(response) => Ok(response),
+        Err(error) => {
+            let mistake = Mistake::of(error, None)?;
+            let token = site.service.token(&visitor.caller, id).await?;
+            let page = confirmation(&visitor, ending, &token, Some(&mistake));
+            Ok(answer(mistake.status, page))
+        }
+    }
+}
+
+async fn reset(
+    site: &Site,
+    visitor: &Visitor,
+    id: TokenId,
+    version: Option<&str>,
+) -> Result<Response, Error> {
+    let (plain, token) = site.service.reset_token(&visitor.caller, id, version, None).await?.value;
+    Ok(answer(StatusCode::OK, shown_once(site, visitor, &plain, &token, None).await?))
+}
+
+async fn revoke(site: &Site, visitor: &Visitor, id: TokenId) -> Result<Response, Error> {
+    let revoked = site.service.revoke_token(&visitor.caller, id).await?;
+    let obeyed = obeyed(site, visitor, &revoked.committed).await?;
+    let content = html! {
+        h1 { "Revoked: " (revoked.value.name) }
+        p role="status" { (obeyed) }
+        p { a href=(HOME) { "Your tokens" } }
+        p { a href={ "/tokens/" (id.0) } { "Details of the token" } }
+    };
+    Ok(answer(StatusCode::OK, page("Revoked", Frame::Of(visitor), &content)))
+}
+
+async fn delete(
+    site: &Site,
+    visitor: &Visitor,
+    id: TokenId,
+    version: Option<&str>,
+) -> Result<Response, Error> {
+    let _deleted = site.service.delete_token(&visitor.caller, id, version).await?;
+    Ok(Redirect::to(HOME).into_response())
+}
+
+/// How long a page waits for the replicas, and how often it asks.
+const PATIENCE: Duration = Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_millis(50);
+
+/// Waits until all replicas obey a change, and says when they did.
+async fn obeyed(site: &Site, visitor: &Visitor, change: &CommittedChange) -> Result<String, Error> {
+    let begin = clock::now();
+    loop {
+        let Replicas { applied, missing, .. } =
+            site.service.applied(&visitor.caller, change).await?;
+        let took = clock::now().since(begin);
+        if missing == 0 {
+            let replicas = if applied == 1 { "The one replica" } else { "All replicas" };
+            let took = took.as_millis();
+            return Ok(format!("{replicas} ({applied}) obeyed {took} ms after the change."));
+        }
+        if took >= PATIENCE {
+            return Ok(format!(
+                "{applied} replicas obey, and {missing} have not confirmed it yet. They obey as soon \
+                 as they reach the database, and answer nothing from older data for long."
+            ));
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+fn confirmation(
+    visitor: &Visitor,
+    ending: Ending,
+    token: &OwnToken,
+    mistake: Option<&Mistake>,
+) -> Markup {
+    let content = html! {
+        h1 { (ending.label()) }
+        (summary(mistake))
+        p { strong { (token.name) } @if token.owner != visitor.session.email { " of " (token.owner) } }
+        p { (ending.consequence()) }
+        (form_to(&format!("/tokens/{}/{ending}", token.id), visitor, &html! {
+            (hidden("version", &token.version))
+            div.actions {
+                button.danger { (ending.label()) }
+                a href={ "/tokens/" (token.id) } { "Keep it as it is" }
+            }
+        }))
+    };
+    page(ending.label(), Frame::Of(visitor), &content)
+}

@@ -1,0 +1,163 @@
+//! Signing in and out, and the first password.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::State,
+    http::{StatusCode, header::SET_COOKIE},
+    response::{IntoResponse, Redirect, Response},
+};
+use maud::{Markup, html};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Deserialize;
+
+use super::{
+    Fault, HOME, SIGN_IN,
+    form::{Field, Mistake, summary},
+    input::{Sent, SentForm},
+    layout::{Frame, answer, page},
+};
+use crate::{
+    admin::web::{Error, InvitationSecret, Password},
+    web::{Site, cookie, visit::Visit},
+};
+
+#[derive(Deserialize)]
+pub(super) struct SignIn {
+    email: String,
+    password: SecretString,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Acceptance {
+    code: SecretString,
+    password: SecretString,
+    again: SecretString,
+}
+
+pub(super) async fn show() -> Response {
+    answer(StatusCode::OK, sign_in("", None))
+}
+
+pub(super) async fn begin(
+    State(site): State<Arc<Site>>,
+    visit: Visit,
+    Sent(SignIn { email, password }): Sent<SignIn>,
+) -> Result<Response, Fault> {
+    let _place = site.limits.password(visit.address)?;
+    // What cannot be an address or a password is answered as a wrong one.
+    let password: Result<Password, _> = password.expose_secret().parse();
+    let begun = match (email.trim().parse(), password) {
+        (Ok(email), Ok(password)) => site.service.sign_in(&visit.origin, &email, &password).await,
+        _ => Err(Error::SignInFailed),
+    };
+    match begun {
+        Ok(begun) => {
+            let cookie = cookie::give(&site.settings.url, &begun.secret);
+            Ok(([(SET_COOKIE, cookie)], Redirect::to(HOME)).into_response())
+        }
+        Err(error) => {
+            let mistake = Mistake::of(error, Some("email"))?;
+            Ok(answer(mistake.status, sign_in(&email, Some(&mistake))))
+        }
+    }
+}
+
+pub(super) async fn end(
+    State(site): State<Arc<Site>>,
+    SentForm { visitor, .. }: SentForm,
+) -> Result<Response, Fault> {
+    site.service.sign_out(&visitor.caller).await?;
+    Ok(signed_out(&site))
+}
+
+/// Takes the cookie back, and leads to the sign-in.
+pub(super) fn signed_out(site: &Site) -> Response {
+    ([(SET_COOKIE, cookie::take(&site.settings.url))], Redirect::to(SIGN_IN)).into_response()
+}
+
+pub(super) async fn invited() -> Response {
+    answer(StatusCode::OK, invitation(None))
+}
+
+pub(super) async fn accept(
+    State(site): State<Arc<Site>>,
+    visit: Visit,
+    Sent(sent): Sent<Acceptance>,
+) -> Result<Response, Fault> {
+    let _place = site.limits.password(visit.address)?;
+    let accepted = match new_password(&sent.password, &sent.again) {
+        Ok(password) => {
+            let unknown = "this code is not that of an invitation, or it was used or has expired; ask \
+                           an administrator for a new one";
+            let unknown = || Error::NotFound(unknown.to_owned());
+            let code = InvitationSecret::parse(sent.code.expose_secret().trim());
+            let accepted = match code {
+                Some(code) => site.service.accept_invitation(&visit.origin, &code, &password).await,
+                None => Err(unknown()),
+            };
+            match accepted {
+                Ok(_) => Ok(()),
+                Err(Error::NotFound(_)) => Err(Mistake::of(unknown(), Some("code"))?),
+                Err(error) => Err(Mistake::of(error, None)?),
+            }
+        }
+        Err(mistake) => Err(mistake),
+    };
+    Ok(match accepted {
+        Ok(()) => Redirect::to(SIGN_IN).into_response(),
+        Err(mistake) => answer(mistake.status, invitation(Some(&mistake))),
+    })
+}
+
+/// A new password, entered twice, in the fields `password` and `again`.
+pub(super) fn new_password(
+    password: &SecretString,
+    again: &SecretString,
+) -> Result<Password, Mistake> {
+    if password.expose_secret() != again.expose_secret() {
+        return Err(Mistake::at("again", &"the two passwords differ"));
+    }
+    password.expose_secret().parse().map_err(|error| Mistake::at("password", &error))
+}
+
+/// The two fields of a new password.
+pub(super) fn new_password_fields(mistake: Option<&Mistake>) -> Markup {
+    html! {
+        (Field::new("password", "New password")
+            .kind("password", "new-password")
+            .hint("12 to 256 characters")
+            .mistake(mistake))
+        (Field::new("again", "New password again")
+            .kind("password", "new-password")
+            .mistake(mistake))
+    }
+}
+
+fn sign_in(email: &str, mistake: Option<&Mistake>) -> Markup {
+    let content = html! {
+        h1 { "Sign in" }
+        (summary(mistake))
+        form.narrow method="post" action=(SIGN_IN) {
+            (Field::new("email", "Email address").kind("email", "username").value(email).mistake(mistake))
+            (Field::new("password", "Password").kind("password", "current-password"))
+            button { "Sign in" }
+        }
+        p { a href="/invitation" { "I have an invitation" } }
+    };
+    page("Sign in", Frame::Bare, &content)
+}
+
+fn invitation(mistake: Option<&Mistake>) -> Markup {
+    let content = html! {
+        h1 { "Choose a password" }
+        (summary(mistake))
+        form.narrow method="post" action="/invitation" {
+            (Field::new("code", "Code of the invitation").mistake(mistake))
+            (new_password_fields(mistake))
+            button { "Set the password" }
+        }
+        p { a href=(SIGN_IN) { "Sign in" } }
+    };
+    page("Invitation", Frame::Bare, &content)
+}

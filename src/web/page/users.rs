@@ -1,0 +1,208 @@
+//! The users, for administrators.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Redirect, Response},
+};
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use super::{
+    Fault,
+    example::copy,
+    form::{Field, Mistake, form_to, hidden, named_button_to, summary, tick},
+    input::{Asked, Fields, SentForm, Visitor},
+    layout::{Frame, answer, page},
+    time::moment,
+};
+use crate::{
+    admin::{
+        NewUser, UserRef,
+        web::{Error, UserEdit, UserEntry, UserPage},
+    },
+    web::{Site, problem::Problem},
+};
+
+const AT_ONCE: u32 = 25;
+const INVITED_FOR: Duration = Duration::from_secs(3 * 24 * 60 * 60);
+
+/// What the address of the list says. What is malformed does not restrict.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Search {
+    part: String,
+    page: String,
+}
+
+impl Search {
+    fn number(&self) -> u32 {
+        self.page.parse().unwrap_or(1).clamp(1, 100_000)
+    }
+}
+
+pub(super) async fn list(
+    State(site): State<Arc<Site>>,
+    visitor: Visitor,
+    Asked(search): Asked<Search>,
+) -> Result<Response, Fault> {
+    show(&site, &visitor, &search, None).await
+}
+
+async fn show(
+    site: &Site,
+    visitor: &Visitor,
+    search: &Search,
+    mistake: Option<Mistake>,
+) -> Result<Response, Fault> {
+    let part = Some(search.part.trim()).filter(|part| !part.is_empty());
+    let offset = (search.number() - 1) * AT_ONCE;
+    let found = site.service.users(&visitor.caller, part, offset, AT_ONCE).await?;
+    let status = mistake.as_ref().map_or(StatusCode::OK, |mistake| mistake.status);
+    Ok(answer(status, render(visitor, search, &found, mistake.as_ref())))
+}
+
+pub(super) async fn change(
+    State(site): State<Arc<Site>>,
+    SentForm { visitor, fields }: SentForm,
+) -> Result<Response, Fault> {
+    match make(&site, &visitor, &fields).await {
+        Ok(response) => Ok(response),
+        Err(mistake) => show(&site, &visitor, &Search::default(), Some(mistake?)).await,
+    }
+}
+
+async fn make(
+    site: &Site,
+    visitor: &Visitor,
+    fields: &Fields,
+) -> Result<Response, Result<Mistake, Fault>> {
+    let (service, caller) = (&site.service, &visitor.caller);
+    let user =
+        || fields.get("user").parse::<UserRef>().map_err(|error| Ok(Mistake::at("email", &error)));
+    let edit =
+        |edit| async move { service.update_user(caller, &user()?, edit).await.map_err(refused) };
+    match fields.get("do") {
+        "create" => {
+            let new = new_user(fields).map_err(Ok)?;
+            let _made = service.create_user(caller, &new).await.map_err(refused)?;
+            invite(site, visitor, &UserRef::Email(new.email)).await.map_err(refused)
+        }
+        "invite" => invite(site, visitor, &user()?).await.map_err(refused),
+        "enable" => done(edit(UserEdit { enabled: Some(true), ..UserEdit::default() }).await?),
+        "disable" => done(edit(UserEdit { enabled: Some(false), ..UserEdit::default() }).await?),
+        "delete" => done(service.delete_user(caller, &user()?).await.map_err(refused)?),
+        _ => Err(Err(Problem::invalid("the form says nothing to do").into())),
+    }
+}
+
+fn done<T, E>(_outcome: T) -> Result<Response, E> {
+    Ok(Redirect::to("/users").into_response())
+}
+
+fn refused(error: Error) -> Result<Mistake, Fault> {
+    let field = matches!(error, Error::Exists(_)).then_some("email");
+    Mistake::of(error, field)
+}
+
+fn new_user(fields: &Fields) -> Result<NewUser, Mistake> {
+    Ok(NewUser {
+        email: fields.get("email").parse().map_err(|error| Mistake::at("email", &error))?,
+        name: fields.get("name").parse().map_err(|error| Mistake::at("name", &error))?,
+        platform_admin: fields.has("platform_admin"),
+    })
+}
+
+/// Shows the code of a new invitation, which is good once.
+async fn invite(site: &Site, visitor: &Visitor, user: &UserRef) -> Result<Response, Error> {
+    let invited = site.service.invite(&visitor.caller, user, INVITED_FOR).await?.value;
+    let code = invited.secret.expose();
+    let content = html! {
+        h1 { "Invitation" }
+        p role="status" { "Send this to " (invited.email) ". The code is good once, until " (moment(&invited.expires_at)) ", and is not shown again." }
+        dl {
+            dt { "Address" } dd { (site.settings.url.origin()) "/invitation" }
+            dt { "Code" } dd { code #code { (code.as_str()) } }
+        }
+        (copy("code", "Copy the code"))
+        p { a href="/users" { "Users" } }
+    };
+    Ok(answer(StatusCode::OK, page("Invitation", Frame::Of(visitor), &content)))
+}
+
+fn render(
+    visitor: &Visitor,
+    search: &Search,
+    found: &UserPage,
+    mistake: Option<&Mistake>,
+) -> Markup {
+    let pages = found.total.div_ceil(u64::from(AT_ONCE)).max(1);
+    let number = search.number();
+    let content = html! {
+        h1 { "Users" }
+        (summary(mistake))
+        search {
+            form.search method="get" action="/users" {
+                (Field::new("part", "Address or name contains").value(&search.part).optional())
+                button.plain { "Search" }
+            }
+        }
+        table role="table" {
+            caption { (found.total) " users, page " (number) " of " (pages) }
+            thead role="rowgroup" { tr role="row" {
+                @for head in ["Email address", "Name", "State", "Live tokens", "Change"] {
+                    th role="columnheader" scope="col" { (head) }
+                }
+            } }
+            tbody role="rowgroup" { @for user in &found.users { (row(visitor, user)) } }
+        }
+        nav.pages aria-label="Pages" {
+            @if number > 1 { (step(search, number - 1, "Previous page")) }
+            @if u64::from(number) < pages { (step(search, number + 1, "Next page")) }
+        }
+        h2 { "New user" }
+        (form_to("/users", visitor, &html! {
+            (hidden("do", "create"))
+            (Field::new("email", "Email address").kind("email", "off").mistake(mistake))
+            (Field::new("name", "Name").mistake(mistake))
+            (tick("platform_admin", "Platform administrator: may do everything in every domain", false))
+            button { "Create the user and an invitation" }
+        }))
+    };
+    page("Users", Frame::Of(visitor), &content)
+}
+
+fn row(visitor: &Visitor, user: &UserEntry) -> Markup {
+    let email = user.email.as_str();
+    let button = |label, what| {
+        named_button_to("/users", visitor, label, Some(email), &[("do", what), ("user", email)])
+    };
+    html! { tr role="row" {
+        th role="rowheader" scope="row" { (email) }
+        td role="cell" data-label="Name" { (user.name) }
+        td role="cell" data-label="State" {
+            @if user.enabled { "enabled" } @else { "disabled" }
+            @if user.platform_admin { ", platform administrator" }
+            @if !user.has_password { ", no password" }
+        }
+        td role="cell" data-label="Live tokens" { (user.live_tokens) }
+        td role="cell" data-label="Change" {
+            div.actions {
+                (button("Invite", "invite"))
+                @if user.enabled { (button("Disable", "disable")) } @else { (button("Enable", "enable")) }
+            }
+        }
+    } }
+}
+
+fn step(search: &Search, number: u32, label: &str) -> Markup {
+    html! {
+        form method="get" action="/users" {
+            @if !search.part.is_empty() { (hidden("part", &search.part)) }
+            (hidden("page", &number.to_string()))
+            button.plain { (label) }
+        }
+    }
+}

@@ -19,9 +19,8 @@ use self::{
 use super::{UsageError, output::write, session::Session};
 use crate::{
     admin::{self, ObjectKind, StoreError},
-    api::{ApiStyle, Entity, MatchedRule},
+    api::ApiStyle,
     backend::{Backend, BackendName},
-    body::BodyForm,
     clock::{self, Clock, Moment},
     config::{Config, ConfigPurpose},
     credential::{Credential, CredentialScheme, OpenedCredential, Sealed},
@@ -98,7 +97,8 @@ pub(super) async fn run(session: &Session, asked: Arguments) -> anyhow::Result<(
         apis.find(authority, path).map_or_else(ApiStyle::default, |api| api.api_style());
     // The rule says how a body names the model. Finding the rule needs no body.
     let api_path = ApiPath::of(authority, target, &apis);
-    let form = api_path.and_then(|api_path| api_path.rule(method)).as_ref().and_then(form);
+    let form = api_path.and_then(|api_path| api_path.rule(method));
+    let form = form.and_then(|rule| rule.entity.unread());
     let mut sent = SentRequest::default();
     let tokens = asked.who.send(&mut sent, &config, api_style)?;
     asked.content.send(&mut sent, form)?;
@@ -190,7 +190,11 @@ pub(super) async fn run(session: &Session, asked: Arguments) -> anyhow::Result<(
         write(&report.text())?
     }
     if let Some(ReplicaAnswer { agrees: false, answer }) = &report.replica {
-        bail!("the replica answers {answer}, the stores {} {}", report.status, report.code);
+        bail!(
+            "the replica answers {answer}, the stores {} {}",
+            report.verdict.status,
+            report.verdict.code
+        );
     }
     match decision {
         Decision::Allow(_) | Decision::AnswerList(_) => Ok(()),
@@ -213,14 +217,6 @@ impl Arguments {
             return Ok(());
         };
         Err(UsageError(why.to_owned()))
-    }
-}
-
-/// How the body of a call names its model; `None` if the body does not name it.
-fn form(rule: &MatchedRule<'_>) -> Option<BodyForm> {
-    match rule.entity {
-        Entity::Unread(form) => Some(form),
-        Entity::None | Entity::Named(_) => None,
     }
 }
 

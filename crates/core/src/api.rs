@@ -151,6 +151,14 @@ pub enum Entity<'a> {
 }
 
 impl Entity<'_> {
+    /// Returns how the body names the entity; `None` if the body does not name it.
+    pub fn unread(&self) -> Option<BodyForm> {
+        match self {
+            Self::Unread(form) => Some(*form),
+            Self::None | Self::Named(_) => None,
+        }
+    }
+
     /// Returns the id, if it is known.
     pub fn name(&self) -> Option<&str> {
         match self {

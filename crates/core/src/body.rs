@@ -51,6 +51,27 @@ pub enum BodyForm {
     Other,
 }
 
+impl BodyForm {
+    /// Returns the shortest body that names a model in this form, with its media type; `None` if there is
+    /// none.
+    pub fn naming(self, model: &str) -> Option<(&'static str, Vec<u8>)> {
+        match self {
+            Self::Json | Self::JsonOfAnyType => {
+                let body = serde_json::json!({ "model": model }).to_string();
+                Some(("application/json", body.into_bytes()))
+            }
+            Self::Multipart => {
+                let body = format!(
+                    "--patgate\r\ncontent-disposition: form-data; name=\"model\"\r\n\r\n{model}\r\n\
+                     --patgate--\r\n"
+                );
+                Some(("multipart/form-data; boundary=patgate", body.into_bytes()))
+            }
+            Self::Other => None,
+        }
+    }
+}
+
 /// A body that an edge lends, with the headers that describe it.
 #[derive(Clone, Copy, Default)]
 pub struct Body<'a> {

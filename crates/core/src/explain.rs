@@ -2,6 +2,7 @@
 //! decision: the stages that the service uses decide, and this module describes their input.
 
 mod steps;
+mod verdict;
 mod words;
 
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use self::steps::Walk;
+pub use self::verdict::Verdict;
 use crate::{
     api::{ApiStyle, Apis, Entity},
     backend::Backend,

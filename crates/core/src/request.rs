@@ -164,7 +164,8 @@ impl<'a> AuthRequest<'a> {
     }
 
     /// Continues as if the client had sent the genuine token of `principal`. This proves nothing: it
-    /// exists for `patgate check`, which only prints the decision, and a lint refuses any other use.
+    /// exists for `patgate check` and for self-service, which only show the decision, and a lint refuses
+    /// any other use.
     pub fn presume_possession(&mut self, principal: &Principal) {
         self.token = VerifiedToken::presumed(self.token.id(), principal.digest.clone());
     }

@@ -4,32 +4,15 @@ use serde::Serialize;
 
 use super::{super::output::aligned, caches::RedisEntries, replica::ReplicaAnswer};
 use crate::{
-    answer,
-    body::ModelName,
-    decide::AnsweredList,
     decision::Decision,
-    explain::{Evidence, Explanation},
-    request::without_query,
+    explain::{Evidence, Verdict},
     wire::response::DecodedAnswer,
-    wording,
 };
 
 #[derive(Serialize)]
 pub(super) struct CheckReport<'a> {
-    method: &'a str,
-    /// The path without the query, which may hold a secret.
-    path: &'a str,
-    outcome: &'static str,
-    pub(super) status: u16,
-    pub(super) code: &'static str,
-    /// The message that the client sees, if the request is refused.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<String>,
     #[serde(flatten)]
-    explanation: Explanation,
-    /// The model for which the request is allowed, if anything depends on it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    model: Option<&'a str>,
+    pub(super) verdict: Verdict,
     #[serde(skip_serializing_if = "Option::is_none")]
     upstream: Option<&'a str>,
     /// Whether the backend has a credential, and nothing else about it.
@@ -49,31 +32,13 @@ pub(super) struct CheckReport<'a> {
 
 impl<'a> CheckReport<'a> {
     pub(super) fn new(
-        evidence: &Evidence<'a>,
+        evidence: &Evidence<'_>,
         decision: &'a Decision,
         redis: Option<RedisEntries>,
     ) -> Self {
         let permit = decision.permit();
-        let answered = match decision {
-            Decision::AnswerList(answered) => Some(answered),
-            Decision::Allow(_) | Decision::Unenforced(_) | Decision::Deny(_) => None,
-        };
-        let model = permit.and_then(|permit| permit.model());
         Self {
-            method: evidence.method,
-            path: without_query(evidence.target),
-            outcome: decision.outcome().as_str(),
-            status: answer::status(decision, evidence.api_style()),
-            code: decision.code(),
-            message: decision.denial().map(|denial| {
-                let model = evidence.model();
-                wording::message(
-                    denial,
-                    &evidence.message_context(model.as_ref().map(ModelName::as_str)),
-                )
-            }),
-            explanation: evidence.explain(decision),
-            model: model.or(answered.and_then(AnsweredList::model)),
+            verdict: evidence.verdict(decision),
             upstream: permit.map(|permit| permit.upstream()),
             backend_credential: permit.map(|permit| match permit.credential() {
                 Some(_) => "set",
@@ -90,26 +55,27 @@ impl<'a> CheckReport<'a> {
     /// compared: the mode is in the replica's own configuration, which is not known here.
     pub(super) fn record_answer(&mut self, answer: DecodedAnswer) {
         let carried_out = answer.unenforced_by().is_none();
-        let agrees = (answer.outcome(), &*answer.code) == (self.outcome, self.code)
-            && (answer.status == self.status || !carried_out);
+        let Verdict { outcome, status, code, .. } = self.verdict;
+        let agrees = (answer.outcome(), &*answer.code) == (outcome, code)
+            && (answer.status == status || !carried_out);
         self.replica = Some(ReplicaAnswer { answer, agrees });
     }
 
     pub(super) fn text(&self) -> String {
+        let Verdict { method, path, outcome, status, code, message, explanation, .. } =
+            &self.verdict;
         let mut rows = Vec::new();
-        for step in &self.explanation.steps {
+        for step in &explanation.steps {
             let verdict = if step.passed { "ok" } else { "REFUSED" };
             rows.push(vec![step.step.to_owned(), verdict.to_owned(), step.detail.clone()]);
         }
-        let by = if self.outcome == "answered" { ", by patgate itself" } else { "" };
-        let mut last = vec![format!("answer: {} {}{by}", self.status, self.code)];
-        last.extend(
-            self.message.as_ref().map(|message| format!("message to the client: {message}")),
-        );
+        let by = if *outcome == "answered" { ", by patgate itself" } else { "" };
+        let mut last = vec![format!("answer: {status} {code}{by}")];
+        last.extend(message.as_ref().map(|message| format!("message to the client: {message}")));
         last.extend(self.upstream.map(|upstream| format!("upstream: {upstream}")));
         last.extend(self.backend_credential.map(|is| format!("backend credential: {is}")));
         last.extend(self.rollout.as_ref().map(|rollout| format!("rollout: {rollout}")));
-        let nearest = self.explanation.nearest.as_ref();
+        let nearest = explanation.nearest.as_ref();
         last.extend(nearest.map(|nearest| format!("nearest miss: {nearest}")));
         last.extend(self.tier.map(|tier| format!("known from: {tier}, as of this moment")));
         last.extend(self.redis.iter().flat_map(RedisEntries::lines));
@@ -123,7 +89,7 @@ impl<'a> CheckReport<'a> {
             last.extend(answer.message.as_ref().map(|message| format!("  message: {message}")));
             last.extend(answer.metadata.iter().map(|(name, value)| format!("  {name}: {value}")));
         }
-        let mut text = aligned(vec![vec![format!("{} {}", self.method, self.path)]]);
+        let mut text = aligned(vec![vec![format!("{method} {path}")]]);
         text.push_str(&aligned(rows));
         text.push_str(&aligned(last.into_iter().map(|line| vec![line]).collect()));
         text

@@ -170,8 +170,7 @@ impl BodyArguments {
                 self.content_type.as_deref().unwrap_or("application/json")
             }
             (None, Some(model)) => {
-                let Some((media_type, body)) = form.and_then(|form| body_naming(model, form))
-                else {
+                let Some((media_type, body)) = form.and_then(|form| form.naming(model)) else {
                     return Ok(());
                 };
                 sent.body = body;
@@ -194,24 +193,6 @@ impl BodyArguments {
             sent.set("content-length", sent.body.len().to_string());
         }
         Ok(())
-    }
-}
-
-/// The shortest body that names a model in this form, with its media type; `None` if there is none.
-fn body_naming(model: &str, form: BodyForm) -> Option<(&'static str, Vec<u8>)> {
-    match form {
-        BodyForm::Json | BodyForm::JsonOfAnyType => {
-            let body = serde_json::json!({ "model": model }).to_string();
-            Some(("application/json", body.into_bytes()))
-        }
-        BodyForm::Multipart => {
-            let body = format!(
-                "--patgate\r\ncontent-disposition: form-data; name=\"model\"\r\n\r\n{model}\r\n\
-                 --patgate--\r\n"
-            );
-            Some(("multipart/form-data; boundary=patgate", body.into_bytes()))
-        }
-        BodyForm::Other => None,
     }
 }
 

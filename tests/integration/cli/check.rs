@@ -97,7 +97,7 @@ pub(crate) async fn the_nearest_miss_is_named(suite: Arc<Suite>) {
             &one,
             CHAT,
             "model",
-            "the answer depends on the model that the body names: give the model with --model, or the body with --body",
+            "the answer depends on the model that the body names: give the model, or the body",
         ),
         miss("ann", &picky, &with(picky_chat, "other"), "", ""),
         miss(

@@ -92,8 +92,7 @@ impl<'e> Walk<'e> {
         };
         let nearest = match (why, self.evidence.body) {
             (NoModel::NotShown, None) => {
-                "the answer depends on the model that the body names: give the model with --model, \
-                 or the body with --body"
+                "the answer depends on the model that the body names: give the model, or the body"
                     .into()
             }
             _ => wording::no_model(why, self.evidence.shown()),

@@ -134,6 +134,24 @@ mod tests {
         assert!(answer(&password("correct horse battery"), b"short").is_err());
     }
 
+    /// If the parameters or the library change, no stored password is right any more. Computed with the
+    /// reference implementation, by `argon2.low_level.hash_secret_raw(…, time_cost=2,
+    /// memory_cost=19456, parallelism=1, hash_len=32, type=Type.ID, version=19)` of argon2-cffi 25.1.0.
+    #[test]
+    fn an_answer_is_that_of_the_reference_implementation() {
+        for (password, expected) in [
+            (
+                "correct horse battery",
+                "ebd23ba828c34ec430850a85be94098aa108d25190bf10bce1f5c4d0ab7171ae",
+            ),
+            ("zwölf Zeichn", "332fbf01404e5985d969630954c0f78f60923c2aa05bac88840b956057116a30"),
+        ] {
+            let answer = answer(&password.parse().unwrap(), b"0123456789abcdef").unwrap();
+            let hex: String = answer.bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(hex, expected, "{password}");
+        }
+    }
+
     #[test]
     fn a_password_has_a_length_and_is_not_shown() {
         for text in ["", "eleven char", &"x".repeat(257)] {

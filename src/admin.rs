@@ -45,7 +45,7 @@ pub use crate::admin::store::{
     KeyUse, ListedModel, NewDomain, NewModels, NewScope, NewToken, NewUser, ObjectKind, Policy,
     PolicyChanges, Provider, ProviderDetails, RenewedInstallation, Replica, RevokedToken, Role,
     RoleName, Rotation, Scope, ScopeError, Subject, Token, TokenDetails, TokenFilter, TokenGroup,
-    TokenLongest, TokenName, TokenStatus, User, UserDetails, UserRef, UserRole,
+    TokenLongest, TokenName, TokenStatus, User, UserDetails, UserRef, UserRole, UserSession,
 };
 use crate::{
     admin::store::{Committed, Store},

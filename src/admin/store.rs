@@ -24,6 +24,7 @@ mod revocation;
 mod roles;
 mod rotation;
 mod scopes;
+mod sessions;
 mod tokens;
 mod users;
 
@@ -54,6 +55,7 @@ pub use self::{
     roles::Role,
     rotation::Rotation,
     scopes::{NewScope, Scope, ScopeError},
+    sessions::UserSession,
     tokens::{
         CreatedToken, Expiry, KeyUse, NewToken, Token, TokenDetails, TokenFilter, TokenStatus,
     },

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Admin, Error, NewUser, Outcome, User, UserDetails, UserRef,
+    Admin, Error, NewUser, Outcome, User, UserDetails, UserRef, UserSession,
     web::{InvitationSecret, LONGEST_INVITATION},
 };
 
@@ -92,6 +92,24 @@ impl Admin {
             email,
             expires_at,
         }))
+    }
+
+    /// Lists the sessions of a user in self-service that count, the latest first.
+    ///
+    /// # Errors
+    ///
+    /// If the user does not exist.
+    pub async fn user_sessions(&self, user: &UserRef) -> Result<Vec<UserSession>, Error> {
+        Ok(self.store.user_sessions(user).await?)
+    }
+
+    /// Ends all sessions of a user in self-service, and returns how many counted until then.
+    ///
+    /// # Errors
+    ///
+    /// If the user does not exist.
+    pub async fn sign_out_user(&self, user: &UserRef) -> Result<Outcome<usize>, Error> {
+        Ok(self.complete(self.store.sign_out(user).await?).await)
     }
 
     /// Deletes a user with all their tokens.

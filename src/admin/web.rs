@@ -3,7 +3,7 @@
 //!
 //! A page or an HTTP API calls this. It connects with a login of `patgate_web`, which can read and
 //! write no table: each call here is one call of a function of the database (`deploy/migrations/0017`
-//! to `0020`), which finds the user by the proof of the session, decides what they may do, and writes
+//! to `0023`), which finds the user by the proof of the session, decides what they may do, and writes
 //! the line of the audit log. So nothing here decides anything, and nothing here could be bypassed to
 //! act for a user who has not signed in. What the process is trusted with: the addresses and request
 //! ids that it states, the digests of the tokens that it makes, and sign-ins by a provider.
@@ -11,12 +11,15 @@
 mod administration;
 mod call;
 mod error;
+mod fleet;
 mod login;
 mod password;
 mod roles;
 mod secret;
+mod sessions;
 mod sign_in;
 mod tokens;
+mod why;
 
 use std::{net::IpAddr, time::Duration};
 
@@ -29,14 +32,17 @@ pub use self::{
         UserEntry, UserPage,
     },
     error::Error,
+    fleet::{Fleet, FleetReplica},
     password::{InvalidPassword, Password, PasswordError, Passwords},
     roles::{History, HistoryEntry, RoleEntry},
     secret::{InvitationSecret, SessionSecret},
+    sessions::OwnSession,
     sign_in::{CurrentSession, Invitee, ProviderSignIn, SignedIn},
     tokens::{
         Creation, GrantableDomain, NewOwnToken, OwnScope, OwnToken, Replicas, ScopeRemoval,
         TokenPage, TokenQuery, TokenState,
     },
+    why::{AskedRequest, GatewayRules},
 };
 use super::CachedCopies;
 use crate::{
@@ -56,6 +62,7 @@ pub struct SelfService {
     cached_copies: CachedCopies,
     tokens: Tokens,
     passwords: Passwords,
+    rules: GatewayRules,
 }
 
 /// Where a request comes from. The audit log has it as the process states it.
@@ -86,6 +93,7 @@ impl SelfService {
     /// Makes the service over connections of a login that is a member of `patgate_web`.
     ///
     /// New tokens are signed with the current key of `ring`, and begin with the first of `prefixes`.
+    /// Decisions are explained by `rules`.
     ///
     /// # Errors
     ///
@@ -96,9 +104,10 @@ impl SelfService {
         ring: impl Into<LiveRing>,
         prefixes: Prefixes,
         passwords: Passwords,
+        rules: GatewayRules,
     ) -> Result<Self, Error> {
         let installation = login::check(&mut *pool.acquire().await?).await?;
         let cached_copies = copies(installation);
-        Ok(Self { pool, cached_copies, tokens: Tokens::new(prefixes, ring), passwords })
+        Ok(Self { pool, cached_copies, tokens: Tokens::new(prefixes, ring), passwords, rules })
     }
 }

@@ -11,13 +11,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Error, log_filter::LogFilterReader, postgres_watch::PostgresWatch, ring_reload::RingReloader,
-    self_service_login::LoginFollower, self_service_probes::Probes,
+    Error, api_reload::ApiReloader, log_filter::LogFilterReader, postgres_watch::PostgresWatch,
+    ring_reload::RingReloader, self_service_login::LoginFollower, self_service_probes::Probes,
 };
 use crate::{
     admin::{
         CachedCopies,
-        web::{Passwords, SelfService},
+        web::{GatewayRules, Passwords, SelfService},
     },
     config::{Config, KeyRingFileError},
     keyring::LiveRing,
@@ -41,6 +41,7 @@ pub struct SelfServiceApp {
     router: axum::Router,
     probes: Probes,
     ring: RingReloader,
+    apis: ApiReloader,
     postgres: PostgresWatch,
     login: LoginFollower,
     drain_delay: Duration,
@@ -71,8 +72,12 @@ impl SelfServiceApp {
             Passwords::new(NonZeroUsize::new(processors / 2).unwrap_or(NonZeroUsize::MIN));
         let prefixes = config.token_prefixes.clone();
         let pool = connections.pool().clone();
-        let service = SelfService::connect(pool, copies, ring.clone(), prefixes, passwords).await?;
         let metrics = Metrics::new(&mut Registry::default());
+        let apis = ApiReloader::load(config.apis.clone(), metrics.clone())?;
+        let tables = Arc::clone(&apis.apis);
+        let rules = GatewayRules::new(move || tables.load_full(), config.model_reading);
+        let service =
+            SelfService::connect(pool, copies, ring.clone(), prefixes, passwords, rules).await?;
         let postgres = PostgresWatch::of_one(
             &config.postgres.address,
             OwnCertificate::Postgres,
@@ -98,6 +103,7 @@ impl SelfServiceApp {
             router,
             probes,
             ring,
+            apis,
             postgres,
             login,
             drain_delay: config.drain.delay,
@@ -117,9 +123,11 @@ impl SelfServiceApp {
     ///
     /// Returns an error if a task ended that should not have.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let Self { listener, router, probes, ring, postgres, login, drain_delay, tasks } = self;
+        let Self { listener, router, probes, ring, apis, postgres, login, drain_delay, tasks } =
+            self;
         let closing = CancellationToken::new();
         tasks.spawn(Task::RingReloader, ring.run(closing.clone()));
+        tasks.spawn(Task::ApiReloader, apis.run(closing.clone()));
         tasks.spawn(Task::PostgresWatch, postgres.run(closing.clone()));
         tasks.spawn(Task::PostgresWatch, login.run(closing.clone()));
         let served = http::serve(listener, None, router, BOUNDS, closing.clone());

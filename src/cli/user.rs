@@ -70,6 +70,16 @@ pub(super) enum Command {
         #[arg(long)]
         url: Option<SiteUrl>,
     },
+    /// Lists the sessions of a user in self-service
+    Sessions {
+        /// E-mail address or id
+        user: UserRef,
+    },
+    /// Ends all sessions of a user in self-service; the user may sign in again
+    SignOut {
+        /// E-mail address or id
+        user: UserRef,
+    },
     /// Deletes a user with all their tokens
     Delete {
         /// E-mail address or id
@@ -120,6 +130,23 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
             };
             let invitation = session.accept(admin.invite_user(&user, expires_in).await?);
             hand_over(out, &invitation, url.as_ref())
+        }
+        Command::Sessions { user } => out.list(
+            &admin.user_sessions(&user).await?,
+            &[
+                ("ID", |session| session.id.to_string()),
+                ("METHOD", |session| session.method.clone()),
+                ("ELEVATED", |session| session.elevated.to_string()),
+                ("ADDRESS", |session| session.address.clone().unwrap_or_default()),
+                ("BEGUN AT", |session| session.begun_at.clone()),
+                ("LAST USED AT", |session| session.last_used_at.clone()),
+                ("ENDS AT", |session| session.ends_at.clone()),
+            ],
+        ),
+        Command::SignOut { user } => {
+            let outcome = admin.sign_out_user(&user).await?;
+            let done = format!("signed out user {user}; sessions ended: {}", outcome.value);
+            session.report(outcome, &done)
         }
         Command::Delete { user, yes } => {
             if !yes {

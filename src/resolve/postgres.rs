@@ -264,7 +264,7 @@ LEFT JOIN patgate.backends b ON"
 /// The scopes of a token in one domain, as the query builds them. Words are read leniently: a word
 /// that this release does not know grants nothing.
 #[derive(serde::Deserialize)]
-struct GrantsRow {
+pub(crate) struct GrantsRow {
     domain: Uuid,
     slug: String,
     permitted: Vec<String>,
@@ -288,7 +288,8 @@ fn principal(id: Uuid, row: &PgRow) -> Result<Principal, sqlx::Error> {
 }
 
 impl GrantsRow {
-    fn grants(self, platform_admin: bool) -> Option<DomainGrants> {
+    /// Returns what the token may do there; `None` if the slug is none.
+    pub(crate) fn grants(self, platform_admin: bool) -> Option<DomainGrants> {
         let permitted: OperationSet = if platform_admin {
             Operation::ALL.iter().copied().collect()
         } else {

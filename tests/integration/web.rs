@@ -5,22 +5,30 @@ pub(crate) mod accounts;
 pub(crate) mod administration;
 pub(crate) mod lifetimes;
 pub(crate) mod open_transactions;
+pub(crate) mod oversight;
 pub(crate) mod providers;
 pub(crate) mod roles;
+pub(crate) mod rotation;
 pub(crate) mod sessions;
 pub(crate) mod stolen;
 pub(crate) mod tokens;
 pub(crate) mod upgrades;
+pub(crate) mod why;
 
-use std::{fmt::Debug, num::NonZeroUsize, time::Duration};
+use std::{fmt::Debug, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use patgate::{
     admin::{
         CachedCopies, NewScope,
-        web::{Caller, Creation, Error, NewOwnToken, Origin, Password, Passwords, SelfService},
+        web::{
+            Caller, Creation, Error, GatewayRules, NewOwnToken, Origin, Password, Passwords,
+            SelfService,
+        },
     },
+    api::Apis,
     config::read_keyring,
+    decide::ModelReading,
     token::Prefixes,
 };
 use sha2::{Digest as _, Sha256};
@@ -136,7 +144,9 @@ pub(crate) async fn service(world: &World<'_>, login: PgPool) -> Result<SelfServ
         |installation| CachedCopies { installation, redis: None, max_staleness: Duration::ZERO };
     let ring = read_keyring(&world.keyring_file).unwrap();
     let passwords = Passwords::new(NonZeroUsize::new(2).unwrap());
-    SelfService::connect(login, copies, ring, Prefixes::default(), passwords).await
+    let apis = Arc::new(Apis::embedded().unwrap());
+    let rules = GatewayRules::new(move || Arc::clone(&apis), ModelReading::WhenNeeded);
+    SelfService::connect(login, copies, ring, Prefixes::default(), passwords, rules).await
 }
 
 /// Runs statements on a connection; the error is Postgres's code.

@@ -29,8 +29,11 @@ pub struct RoleEntry {
 #[derive(Clone, Debug, Default)]
 pub struct History {
     /// All lines, for a platform administrator. Otherwise those about the caller, and about the tokens
-    /// that the caller has.
+    /// that the caller has; or those about a domain.
     pub everything: bool,
+    /// Those about this domain, its roles, and the tokens that have a scope in it, for its auditors:
+    /// those with `audit_log_read` there. `everything` is of no account then.
+    pub domain: Option<DomainRef>,
     /// By exactly this actor.
     pub actor: Option<String>,
     /// With this action, or with actions on this kind of object.
@@ -199,16 +202,25 @@ impl SelfService {
     ///
     /// # Errors
     ///
-    /// [`Error::NeedsElevation`] and [`Error::NotPermitted`] for all lines.
+    /// [`Error::NeedsElevation`] and [`Error::NotPermitted`] for all lines. For those about a domain,
+    /// [`Error::NotFound`] if it does not exist or the caller may do nothing in it, and
+    /// [`Error::NotPermitted`] without `audit_log_read`.
     pub async fn history(
         &self,
         caller: &Caller,
         history: &History,
     ) -> Result<Vec<HistoryEntry>, Error> {
         self.ask(|| {
-            call_by(caller, "SELECT patgate.web_audit_log($1, $2, $3, $4, $5, $6, $7)")
-                .bind(history.everything)
-                .bind(history.actor.clone())
+            let call = match &history.domain {
+                Some(domain) => {
+                    let function =
+                        "SELECT patgate.web_domain_audit_log($1, $2, $3, $4, $5, $6, $7)";
+                    call_by(caller, function).bind(domain.to_string())
+                }
+                None => call_by(caller, "SELECT patgate.web_audit_log($1, $2, $3, $4, $5, $6, $7)")
+                    .bind(history.everything),
+            };
+            call.bind(history.actor.clone())
                 .bind(history.action.clone())
                 .bind(history.object.clone())
                 .bind(history.before)

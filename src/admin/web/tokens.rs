@@ -158,6 +158,12 @@ pub struct Replicas {
 }
 
 #[derive(Deserialize)]
+struct Rotated {
+    token: OwnToken,
+    replaced: OwnToken,
+}
+
+#[derive(Deserialize)]
 struct Created {
     created: bool,
     token_id: Uuid,
@@ -291,6 +297,43 @@ impl SelfService {
             })
             .await?;
         Ok(outcome.map(|token| (minted.plain, token)))
+    }
+
+    /// Replaces a live token by a new one with the same name, description, scopes and duration, or the
+    /// longest duration that is permitted now. The old one is renamed, and still works for `overlap`, but
+    /// no longer than it would have. Without an overlap, it is revoked. Returns the plaintext, the new
+    /// token and the old one.
+    ///
+    /// # Errors
+    ///
+    /// As for [`SelfService::reset_token`]; also [`Error::TooMany`] if the caller has as many tokens as
+    /// are permitted.
+    pub async fn rotate_token(
+        &self,
+        caller: &Caller,
+        id: TokenId,
+        version: Option<&str>,
+        overlap: Duration,
+    ) -> Result<Outcome<(PlainToken, OwnToken, OwnToken)>, Error> {
+        let minted = self.mint()?;
+        let outcome = self
+            .change::<Rotated>(|| {
+                token_at(
+                    change_by(
+                        caller,
+                        "SELECT patgate.web_rotate_token($1, $2::text::inet, $3, $4, $5, $6, $7, $8,
+                             $9)",
+                    ),
+                    id,
+                    version,
+                )
+                .bind(minted.id.0)
+                .bind(minted.digest.as_bytes().to_vec())
+                .bind(minted.key_id.as_str().to_owned())
+                .bind(micros(overlap))
+            })
+            .await?;
+        Ok(outcome.map(|Rotated { token, replaced }| (minted.plain, token, replaced)))
     }
 
     /// Revokes a token for good. A token that is revoked already keeps its time.

@@ -58,7 +58,7 @@ pub(super) async fn audit(
     if let Some(word) = &action {
         read::<AuditActionFilter>("action", word)?;
     }
-    let history = History { everything, actor, action, object, before, limit };
+    let history = History { everything, domain: None, actor, action, object, before, limit };
     let entries = site.service.history(&caller, &history).await?;
     let next = entries.last().filter(|_| entries.len() == limit as usize).map(|last| last.id);
     Ok(Json(AuditPage { limit, entries, next }))

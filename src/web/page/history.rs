@@ -55,6 +55,7 @@ async fn list(
 ) -> Result<Response, Fault> {
     let given = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
     let wanted = History {
+        domain: None,
         everything,
         actor: given(&search.actor),
         action: given(&search.action),

@@ -28,6 +28,7 @@ const CHANGES: &[(&str, &[&str])] = &[
     ("user enable ada@example.com", &["user.enable"]),
     ("user set-platform-admin ada@example.com true", &["user.set_platform_admin"]),
     ("user invite ada@example.com", &["account.invite"]),
+    ("user sign-out ada@example.com", &["session.end_all"]),
     ("policy set --token-default 7d", &["policy.set"]),
     ("provider add https://id.example.com", &["provider.add"]),
     ("provider set-trusts-email https://id.example.com true", &["provider.trust_email"]),
@@ -75,6 +76,7 @@ const LOOKS: &[&str] = &[
     "keyring list --count",
     "policy show",
     "provider list",
+    "user sessions ann@example.com",
 ];
 
 async fn lines(world: &World<'_>) -> i64 {

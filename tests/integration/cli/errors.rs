@@ -71,6 +71,8 @@ const REFUSED: &[(i32, &str, &[&str])] = &[
             "user disable no@example.com",
             "user set-platform-admin no@example.com true",
             "user invite no@example.com",
+            "user sessions no@example.com",
+            "user sign-out no@example.com",
             "user delete no@example.com",
             "user delete no@example.com --yes",
             "role member add acme admin no@example.com",

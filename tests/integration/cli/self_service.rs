@@ -50,6 +50,59 @@ pub(crate) async fn an_invitation_is_printed_once(suite: Arc<Suite>) {
     cli.with("web.url", "tokens").refused("user invite ann@example.com", 2, "web.url");
 }
 
+/// An operator sees the sessions that count, and ends them all.
+pub(crate) async fn an_operator_signs_a_user_out(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let site = Site::of(&world).await;
+    let cli = Cli::of(&world);
+    assert_eq!(cli.json("user sessions ann@example.com"), serde_json::json!([]));
+    let password = site.account("ann").await;
+    let early = site.sign_in("ann", &password).await.unwrap();
+    let late = site.sign_in("ann", &password).await.unwrap();
+    let bob = site.signed_in("bob").await;
+    // One that has ended is not shown.
+    let ended = site.sign_in("ann", &password).await.unwrap();
+    site.service.sign_out(&ended).await.unwrap();
+    world
+        .sql(
+            "INSERT INTO patgate.sessions (proof_hash, user_id, epoch, method, used_at)
+             SELECT sha256('idle'), id, session_epoch, 'local', now() - interval '1 hour'
+             FROM patgate.users WHERE name = 'ann'",
+        )
+        .await;
+    let shown = cli.json("user sessions ann@example.com");
+    let ids: Vec<&str> =
+        shown.as_array().unwrap().iter().map(|session| session["id"].as_str().unwrap()).collect();
+    let mut expected = Vec::new();
+    for caller in [&late, &early] {
+        expected.push(site.service.session(caller).await.unwrap().session.to_string());
+    }
+    assert_eq!(ids, expected);
+    let members = "address begun_at elevated ends_at id issuer last_used_at login method";
+    let first = shown[0].as_object().unwrap();
+    assert_eq!(first.keys().map(String::as_str).collect::<Vec<_>>().join(" "), members);
+    assert_eq!((&shown[0]["address"], &shown[0]["login"]), (&"192.0.2.7".into(), &"web".into()));
+    assert_eq!(cli.ok("user sessions ann@example.com").lines().count(), 3);
+
+    let ran = cli.run("user sign-out ann@example.com");
+    assert_eq!(ran.code, 0, "{ran:#?}");
+    let said = format!("{}{}", ran.stdout, ran.stderr);
+    assert!(said.contains("signed out user ann@example.com; sessions ended: 2"), "{said}");
+    for caller in [&early, &late] {
+        fails(site.service.session(caller).await, not_signed_in);
+    }
+    site.service.session(&bob).await.unwrap();
+    assert_eq!(cli.json("user sessions ann@example.com"), serde_json::json!([]));
+    let line = &cli.json("audit list --limit 1")[0];
+    assert_eq!(
+        (&line["action"], &line["object"], &line["details"]["sessions"]),
+        (&"session.end_all".into(), &world.id("ann").to_string().into(), &2.into())
+    );
+    // The password stays.
+    let again = site.sign_in("ann", &password).await.unwrap();
+    site.service.session(&again).await.unwrap();
+}
+
 async fn life(world: &World<'_>, id: impl ToString) -> i64 {
     let id = id.to_string();
     let sql = format!(

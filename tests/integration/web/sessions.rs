@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use patgate::admin::web::{Caller, Origin, SessionSecret, UserEdit};
 
-use super::{Site, fails, not_signed_in};
+use super::{Site, fails, not_found, not_signed_in};
 use crate::support::{Suite, value};
 
 pub(crate) async fn a_session_ends(suite: Arc<Suite>) {
@@ -66,6 +66,80 @@ pub(crate) async fn a_session_ends(suite: Arc<Suite>) {
 
     let guessed = Caller { session: SessionSecret::random().unwrap(), origin: Origin::default() };
     fails(site.service.session(&guessed).await, not_signed_in);
+}
+
+/// Users see their own sessions and end them one by one, and nobody else's.
+pub(crate) async fn a_user_governs_their_own_sessions(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let site = Site::of(&world).await;
+    let it = &site.service;
+    let password = site.account("ann").await;
+    let sign_in = async || site.sign_in("ann", &password).await.unwrap();
+    let id = async |caller: &Caller| it.session(caller).await.unwrap().session;
+    let [one, two, idle, old, past] =
+        [sign_in().await, sign_in().await, sign_in().await, sign_in().await, sign_in().await];
+    let [one_id, two_id] = [id(&one).await, id(&two).await];
+    let bob = site.signed_in("bob").await;
+    let bobs = id(&bob).await;
+    // Those that do not count are not shown: unused, too old, and of an earlier epoch.
+    for (caller, change) in [
+        (&idle, "used_at = used_at - interval '31 minutes'"),
+        (&old, "begun_at = begun_at - interval '13 hours'"),
+        (&past, "epoch = epoch - 1"),
+    ] {
+        let id = id(caller).await;
+        world.sql(&format!("UPDATE patgate.sessions SET {change} WHERE id = '{id}'")).await;
+    }
+    let listed = it.sessions(&one).await.unwrap();
+    let shown: Vec<_> = listed.iter().map(|session| (session.id, session.current)).collect();
+    assert_eq!(shown, [(two_id, false), (one_id, true)]);
+    let first = &listed[0];
+    assert_eq!((&*first.method, first.address.as_deref()), ("local", Some("192.0.2.7")));
+    assert!(!first.elevated && first.issuer.is_none());
+    let current = it.session(&two).await.unwrap();
+    assert_eq!((&first.begun_at, &first.ends_at), (&current.begun_at, &current.ends_at));
+
+    // Of two by a provider, the one that began before the provider was enabled again does not count.
+    world
+        .sql(&format!(
+            "INSERT INTO patgate.issuers (issuer, enabled, enabled_at)
+                 VALUES ('https://id.example.com', true, now() - interval '1 minute');
+             INSERT INTO patgate.identities (issuer, subject, user_id, linked_at)
+                 VALUES ('https://id.example.com', 's', '{ann}', now() - interval '1 hour');
+             INSERT INTO patgate.sessions
+                 (proof_hash, user_id, epoch, method, issuer, subject, begun_at)
+             SELECT sha256(convert_to(ago, 'UTF8')), id, session_epoch, 'oidc',
+                    'https://id.example.com', 's', now() - ago::interval
+             FROM patgate.users, unnest(ARRAY['30 seconds', '2 minutes']) ago
+             WHERE id = '{ann}'",
+            ann = world.id("ann")
+        ))
+        .await;
+    let listed = it.sessions(&one).await.unwrap();
+    let issuers: Vec<_> = listed.iter().filter_map(|session| session.issuer.as_deref()).collect();
+    assert_eq!((listed.len(), issuers), (3, vec!["https://id.example.com"]));
+
+    for none in [bobs, uuid::Uuid::new_v4()] {
+        fails(it.end_session(&one, none).await, not_found);
+    }
+    it.session(&bob).await.unwrap();
+    it.end_session(&one, two_id).await.unwrap();
+    fails(it.session(&two).await, not_signed_in);
+    fails(it.end_session(&one, two_id).await, not_found);
+    let line = "SELECT concat_ws(' ', actor, session, details ->> 'ended') FROM patgate.audit_log
+                WHERE action = 'session.end'";
+    assert_eq!(
+        value::<String>(&world, line).await,
+        format!("web:ann@example.com {one_id} {two_id}")
+    );
+    // The own one, too.
+    it.end_session(&one, one_id).await.unwrap();
+    fails(it.sessions(&one).await, not_signed_in);
+    // A platform administrator has no hand in the sessions of others.
+    let root = site.elevated().await;
+    let own = it.sessions(&root).await.unwrap();
+    assert!(own.iter().any(|session| session.current && session.elevated), "{own:?}");
+    fails(it.end_session(&root, bobs).await, not_found);
 }
 
 /// By whatever means a user is disabled, none of their sessions counts again when they are enabled.

@@ -1,0 +1,175 @@
+//! Why a request is refused: in the words of `patgate check`, for the owner of the token alone.
+
+use std::sync::Arc;
+
+use patgate::{
+    admin::web::{AskedRequest, Caller},
+    explain::Verdict,
+    token::TokenId,
+};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{Site, fails, not_found};
+use crate::support::{Suite, World, cli::Cli};
+
+fn asked(request: &str, model: Option<&str>) -> AskedRequest {
+    let (method, path) = request.split_once(' ').unwrap();
+    let [method, path] = [method, path].map(str::to_owned);
+    AskedRequest { method, path, host: String::new(), model: model.map(str::to_owned) }
+}
+
+/// What `patgate check` says, without what it says about backends and about what it has asked.
+fn by_command(cli: &Cli<'_>, id: TokenId, asked: &AskedRequest) -> Value {
+    let AskedRequest { method, path, model, .. } = asked;
+    let mut command = format!("check --pat-id {id} --method {method} --path {path} --output json");
+    if let Some(model) = model {
+        command = format!("{command} --model {model}");
+    }
+    let ran = cli.run(&command);
+    let mut said: Value =
+        serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran:#?}"));
+    for member in ["upstream", "backend_credential", "rollout", "tier", "redis"] {
+        said.as_object_mut().unwrap().remove(member);
+    }
+    said
+}
+
+async fn why(site: &Site<'_, '_>, caller: &Caller, id: TokenId, asked: &AskedRequest) -> Verdict {
+    site.service.why(caller, id, asked).await.unwrap_or_else(|error| panic!("{error}: {asked:?}"))
+}
+
+fn last(verdict: &Verdict) -> (&str, &str) {
+    let step = verdict.explanation.steps.last().unwrap();
+    (step.step, &step.detail)
+}
+
+/// A scope that makes a decision depend on one model.
+async fn narrow(world: &World<'_>) -> TokenId {
+    let scopes = [
+        ("acme", "models", "org/m", "llm_chat_completions"),
+        ("acme", "models", "*", "llm_read"),
+        ("picky", "models", "*", "llm_chat_completions"),
+        ("closed", "models", "*", "llm_read"),
+    ];
+    world.token_for("ann", "1 hour", &scopes).await.id
+}
+
+pub(crate) async fn an_own_token_is_explained_as_by_the_command(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let site = Site::of(&world).await;
+    let cli = Cli::of(&world).with("redis.url", "");
+    let ann = site.signed_in("ann").await;
+    let live = narrow(&world).await;
+    let bare = world.token_for("ann", "1 hour", &[]).await.id;
+    let expired = world.token_for("ann", "-1 minute", &[]).await.id;
+    let revoked = world.token_for("ann", "1 hour", &[]).await.id;
+    cli.ok(&format!("token revoke {revoked}"));
+    let by_id = format!("GET /proxy/{}/v1/models", world.id("acme"));
+    let chat = "POST /proxy/acme/v1/chat/completions";
+    let picky = "POST /proxy/picky/v1/chat/completions";
+    let mut codes = Vec::new();
+    for (id, request, model) in [
+        (live, chat, Some("org/m")),
+        (live, chat, Some("other")),
+        (live, chat, None),
+        (live, "GET /proxy/acme/v1/models", None),
+        (live, "GET /proxy/picky/v1/models", None),
+        (live, "POST /proxy/acme/v1/embeddings", Some("org/m")),
+        (live, picky, Some("org/listed")),
+        (live, picky, Some("unlisted")),
+        (live, "GET /proxy/closed/v1/models", None),
+        (live, &by_id, None),
+        (live, "GET /proxy/acme/v1/models?key=secret", None),
+        (live, "GET /proxy/acme/v1//models", None),
+        (live, "DELETE /proxy/acme/v1/models", None),
+        (live, "GET /nowhere", None),
+        (live, "GET /proxy/NO_SLUG/v1/models", None),
+        (live, "POST /proxy/acme/v1/audio/transcriptions", Some("org/m")),
+        (bare, chat, Some("org/m")),
+        (expired, chat, None),
+        (revoked, chat, None),
+    ] {
+        let asked = asked(request, model);
+        let verdict = why(&site, &ann, id, &asked).await;
+        let said = serde_json::to_value(&verdict).unwrap();
+        assert_eq!(said, by_command(&cli, id, &asked), "{request} {model:?}");
+        codes.push(verdict.code);
+    }
+    // The requests above are answered in every way.
+    for code in ["ok", "permission_denied", "not_found", "token_expired", "token_revoked"] {
+        assert!(codes.contains(&code), "{code}: {codes:?}");
+    }
+    // The secret of a query is not repeated.
+    let query = why(&site, &ann, live, &asked("GET /proxy/acme/v1/models?key=secret", None)).await;
+    assert!(!format!("{query:?}").contains("secret"), "{query:?}");
+
+    // A platform administrator's token may do what its scopes say, with or without the password.
+    let root = site.signed_in("root").await;
+    let own = world.token_for("root", "1 hour", &[("picky", "models", "*", "llm_read")]).await.id;
+    let lists = asked("GET /proxy/picky/v1/models", None);
+    let said = serde_json::to_value(why(&site, &root, own, &lists).await).unwrap();
+    assert_eq!(said, by_command(&cli, own, &lists));
+}
+
+pub(crate) async fn another_users_token_is_not_explained(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let site = Site::of(&world).await;
+    let anns = narrow(&world).await;
+    let canary = TokenId(Uuid::new_v4());
+    world.sql(&format!("SELECT patgate.flip_canary('{canary}', '1 hour')")).await;
+    let asked = asked("GET /proxy/acme/v1/models", None);
+    let bob = site.signed_in("bob").await;
+    let root = site.elevated().await;
+    for caller in [&bob, &root] {
+        for id in [anns, canary, TokenId(Uuid::new_v4())] {
+            fails(site.service.why(caller, id, &asked).await, not_found);
+        }
+    }
+    let bobs = world.token_for("bob", "1 hour", &[]).await.id;
+    site.service.why(&bob, bobs, &asked).await.unwrap();
+}
+
+/// Whether a domain exists is said only to those who may do something in it, or whose token shows it.
+pub(crate) async fn a_domain_without_a_right_is_none(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let site = Site::of(&world).await;
+    let reader = site.signed_in("reader").await;
+    let token = site.create(&reader, "laptop", &["acme:models:*:llm_read"]).await.id;
+    let unknown = Uuid::new_v4().to_string();
+    let root = site.signed_in("root").await;
+    let roots = world.token_for("root", "1 hour", &[("acme", "models", "*", "llm_read")]).await.id;
+    for (caller, id) in [(&reader, token), (&root, roots)] {
+        let said = async |domain: &str| {
+            let request = asked(&format!("GET /proxy/{domain}/v1/models"), None);
+            let verdict = why(&site, caller, id, &request).await;
+            serde_json::to_string(&verdict).unwrap().replace(domain, "DOMAIN")
+        };
+        let none = said("nowhere").await;
+        assert!(none.contains("domain `DOMAIN` does not exist"), "{none}");
+        for hidden in ["beta", "picky", "closed", &unknown] {
+            assert_eq!(said(hidden).await, none, "{hidden}");
+        }
+        for hidden in ["beta", "closed"] {
+            assert_eq!(said(&world.id(hidden).to_string()).await, none, "{hidden}");
+        }
+    }
+    // With a right in it, what is missing is named.
+    site.grant("beta", "llm_read", "reader").await;
+    let beta = asked("GET /proxy/beta/v1/models", None);
+    let verdict = why(&site, &reader, token, &beta).await;
+    assert_eq!(last(&verdict), ("domain", "no scope of the token names `beta`"));
+    // Without one, a domain that a scope names is said to exist, whatever else it is.
+    world
+        .sql(
+            "DELETE FROM patgate.role_members m USING patgate.users u
+             WHERE u.id = m.user_id AND u.name = 'reader'",
+        )
+        .await;
+    let acme = asked("GET /proxy/acme/v1/models", None);
+    let lacks = why(&site, &reader, token, &acme).await;
+    let expected = "the owner's roles in acme lack llm_read; they have none";
+    assert_eq!((lacks.code, last(&lacks)), ("permission_denied", ("permission", expected)));
+    world.sql("UPDATE patgate.domains SET enabled = false, all_models = false").await;
+    assert_eq!(why(&site, &reader, token, &acme).await, lacks);
+}

@@ -6,6 +6,7 @@ make demo ONCE=1   checks every answer and ends; the exit status is not zero if 
 
 import json
 import os
+import secrets
 import signal
 import ssl
 import subprocess
@@ -20,6 +21,7 @@ import httpx2  # noqa: E402
 from openai import AuthenticationError, DefaultHttpxClient, OpenAI  # noqa: E402
 
 import certificate  # noqa: E402
+from pages import tour_pages  # noqa: E402
 from server import ServerError, free_port  # noqa: E402
 from stack import Stack  # noqa: E402
 from tour import Tour, bold, curl, dim, short  # noqa: E402
@@ -96,6 +98,28 @@ class Gateway:
         self.envoy = stack.envoy(config=ROOT / "envoy" / "envoy.yaml", patch=patch)
         self.port = self.envoy.ports["https"]
         self.url = f"https://127.0.0.1:{self.port}"
+
+        progress("self-service")
+        self.psql("CREATE ROLE web LOGIN IN ROLE patgate_web")
+        listen = f"127.0.0.1:{free_port()}"
+        self.site = f"http://{listen}"
+        site = {
+            **self.env,
+            "PATGATE_WEB_POSTGRES_URL": self.postgres.url.replace("postgres@", "web@"),
+            "PATGATE_WEB_LISTEN": listen,
+            "PATGATE_WEB_GATEWAY_URL": self.url,
+        }
+        stack.process([PATGATE, "admin"], env=site, name="admin", ready=f"{self.site}/readyz")
+
+    def account(self, email):
+        """Lets a user sign in to self-service, and returns the address and the password."""
+        invited = json.loads(self.patgate("user", "invite", email, "--output", "json"))
+        password = secrets.token_urlsafe(12)
+        accepted = httpx2.post(
+            f"{self.site}/api/invitation", json={"code": invited["code"], "password": password}
+        )
+        accepted.raise_for_status()
+        return email, password
 
     def patgate(self, *arguments):
         return self._run([PATGATE, *arguments])
@@ -306,9 +330,11 @@ def tour_outages(tour, gateway, hot):
         )
 
 
-def invite(gateway, token):
+def invite(gateway, token, account):
     url = gateway.url + "/proxy/acme/v1"
+    email, password = account
     print(f"\n{bold('Try it yourself')} (alice, domain acme)\n")
+    print(f"{gateway.site} makes and revokes tokens: sign in as {email}, password {password}\n")
     print(f"CA={gateway.authority}")
     print(curl(gateway.port, "GET", "/proxy/acme/v1/models", token))
     print(curl(gateway.port, "POST", "/proxy/acme/v1/chat/completions", token, CHAT))
@@ -342,11 +368,13 @@ def main():
         print(f"\nCA={gateway.authority}")
         tour_requests(tour, gateway, alice, bob)
         tour_https(tour, gateway, alice)
+        account = gateway.account("alice@example.com")
+        tour_pages(tour, gateway.site, account)
         tour_lifetimes(tour, gateway)
         tour_outages(tour, gateway, alice)
         tour.summary()
         if not ONCE:
-            invite(gateway, alice)
+            invite(gateway, alice, account)
         return 1 if tour.failures else 0
 
 

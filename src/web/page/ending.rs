@@ -140,9 +140,12 @@ async fn obeyed(site: &Site, visitor: &Visitor, change: &CommittedChange) -> Res
             site.service.applied(&visitor.caller, change).await?;
         let took = clock::now().since(begin);
         if missing == 0 {
-            let replicas = if applied == 1 { "The one replica" } else { "All replicas" };
             let took = took.as_millis();
-            return Ok(format!("{replicas} ({applied}) obeyed {took} ms after the change."));
+            return Ok(match applied {
+                0 => "No replica serves now.".to_owned(),
+                1 => format!("The one replica that serves obeyed {took} ms after the change."),
+                all => format!("All {all} replicas obeyed {took} ms after the change."),
+            });
         }
         if took >= PATIENCE {
             return Ok(format!(

@@ -8,6 +8,7 @@ mod domain;
 mod ending;
 mod example;
 mod fault;
+mod fleet;
 mod form;
 mod history;
 mod input;
@@ -20,6 +21,7 @@ mod time;
 mod token;
 mod tokens;
 mod users;
+mod why;
 
 use std::sync::Arc;
 
@@ -45,6 +47,7 @@ pub(super) fn routes() -> Router<Arc<Site>> {
         .route("/invitation", get(sign_in::invited).post(sign_in::accept))
         .route("/account", get(account::show))
         .route("/account/password", post(account::change_password))
+        .route("/account/sessions/end", post(account::end_session))
         .route("/account/sign-out-everywhere", post(account::end_all))
         .route("/confirm", get(account::confirm).post(account::elevate))
         .route("/confirm/end", post(account::lower))
@@ -53,6 +56,7 @@ pub(super) fn routes() -> Router<Arc<Site>> {
         .route("/tokens/{id}", get(token::show).post(token::edit))
         .route("/tokens/{id}/scopes", post(token::add_scope))
         .route("/tokens/{id}/scopes/remove", post(token::remove_scope))
+        .route("/tokens/{id}/why", get(why::show))
         .route("/tokens/{id}/{ending}", get(ending::confirm).post(ending::end))
         .route("/history", get(history::own))
         .route("/audit", get(history::all))
@@ -60,5 +64,6 @@ pub(super) fn routes() -> Router<Arc<Site>> {
         .route("/domains/{domain}", get(domain::show))
         .route("/domains/{domain}/{change}", post(domain::change))
         .route("/backends", get(administration::backends).post(administration::change_backend))
+        .route("/replicas", get(fleet::show))
         .route("/users", get(users::list).post(users::change))
 }

@@ -12,19 +12,22 @@ use secrecy::SecretString;
 
 use super::{
     Fault,
-    form::{Field, Mistake, button_to, form_to, summary},
+    form::{Field, Mistake, button_to, form_to, named_button_to, summary},
     input::{Fields, SentForm, Visitor},
     layout::{Frame, answer, page},
     sign_in::{new_password, new_password_fields, signed_out},
     time::{distance, moment},
 };
 use crate::{
-    admin::web::{Error, Password},
+    admin::web::{Error, OwnSession, Password},
     web::{Site, visit::Visit},
 };
 
-pub(super) async fn show(visitor: Visitor) -> Response {
-    answer(StatusCode::OK, account(&visitor, None))
+pub(super) async fn show(
+    State(site): State<Arc<Site>>,
+    visitor: Visitor,
+) -> Result<Response, Fault> {
+    account(&site, &visitor, None).await
 }
 
 pub(super) async fn change_password(
@@ -47,11 +50,21 @@ pub(super) async fn change_password(
             }
         }
     };
-    Ok(match changed {
+    match changed {
         // All sessions have ended.
-        Ok(()) => signed_out(&site),
-        Err(mistake) => answer(mistake.status, account(&visitor, Some(&mistake))),
-    })
+        Ok(()) => Ok(signed_out(&site)),
+        Err(mistake) => account(&site, &visitor, Some(mistake)).await,
+    }
+}
+
+pub(super) async fn end_session(
+    State(site): State<Arc<Site>>,
+    SentForm { visitor, fields }: SentForm,
+) -> Result<Response, Fault> {
+    let session = fields.get("session").parse();
+    let session = session.map_err(|_| Error::NotFound("there is no such session".to_owned()))?;
+    site.service.end_session(&visitor.caller, session).await?;
+    Ok(Redirect::to("/account").into_response())
 }
 
 pub(super) async fn end_all(
@@ -98,7 +111,17 @@ fn password(fields: &Fields, name: &str) -> Result<Password, Error> {
     fields.all(name).next().unwrap_or_default().parse().map_err(|_| Error::SignInFailed)
 }
 
-fn account(visitor: &Visitor, mistake: Option<&Mistake>) -> Markup {
+async fn account(
+    site: &Site,
+    visitor: &Visitor,
+    mistake: Option<Mistake>,
+) -> Result<Response, Fault> {
+    let sessions = site.service.sessions(&visitor.caller).await?;
+    let status = mistake.as_ref().map_or(StatusCode::OK, |mistake| mistake.status);
+    Ok(answer(status, render(visitor, &sessions, mistake.as_ref())))
+}
+
+fn render(visitor: &Visitor, sessions: &[OwnSession], mistake: Option<&Mistake>) -> Markup {
     let session = &visitor.session;
     let content = html! {
         h1 { "Your account" }
@@ -126,12 +149,11 @@ fn account(visitor: &Visitor, mistake: Option<&Mistake>) -> Markup {
                 }
             }
         }
-        div.actions {
-            (button_to("/account/sign-out-everywhere", visitor, "Sign out everywhere", &[]))
-            @if session.elevated {
-                (button_to("/confirm/end", visitor, "Give the rights back", &[]))
-            }
-        }
+        @if session.elevated { (button_to("/confirm/end", visitor, "Give the rights back", &[])) }
+        h2 { "Sessions" }
+        p { "Where you are signed in. End what you do not know, and change your password then." }
+        ul.scopes { @for session in sessions { (one(visitor, session)) } }
+        (button_to("/account/sign-out-everywhere", visitor, "Sign out everywhere", &[]))
         @if session.has_password {
             h2 { "Change the password" }
             p { "All your sessions end. Your tokens keep working." }
@@ -145,6 +167,21 @@ fn account(visitor: &Visitor, mistake: Option<&Mistake>) -> Markup {
         }
     };
     page("Account", Frame::Of(visitor), &content)
+}
+
+fn one(visitor: &Visitor, session: &OwnSession) -> Markup {
+    let from = session.address.as_deref().unwrap_or("an unknown address");
+    html! { li {
+        span {
+            @if session.current { strong { "This one" } ", from " } @else { "From " }
+            (from) ", begun " (moment(&session.begun_at)) ", used " (distance(&session.last_used_at))
+            @if let Some(issuer) = &session.issuer { ", by " (issuer) }
+        }
+        @if !session.current {
+            (named_button_to("/account/sessions/end", visitor, "End", Some(&format!("the session from {from}")),
+                &[("session", &session.id.to_string())]))
+        }
+    } }
 }
 
 fn confirmation(visitor: &Visitor, mistake: Option<&Mistake>) -> Markup {

@@ -104,6 +104,9 @@ fn own_domains(visitor: &Visitor, domains: &[GrantableDomain]) -> Markup {
                 li {
                     span { (domain.name) " (" (domain.slug) "): you have " (domain.operations.len()) " operations" }
                     @if governs { a href={ "/domains/" (domain.slug) } { "Roles and members of " (domain.slug) } }
+                    @if domain.operations.iter().any(|held| held == "audit_log_read") {
+                        a href={ "/history?domain=" (domain.slug) } { "History of " (domain.slug) }
+                    }
                 }
             }
         }

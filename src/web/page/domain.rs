@@ -40,7 +40,7 @@ vocabulary! {
 }
 
 /// A name in a path: what is none is answered like one that no domain has.
-fn reference(text: &str) -> Result<DomainRef, Fault> {
+pub(super) fn reference(text: &str) -> Result<DomainRef, Fault> {
     let unknown = || Error::NotFound("there is no such domain".into()).into();
     DomainRef::parse(text).ok_or_else(unknown)
 }

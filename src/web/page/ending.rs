@@ -1,4 +1,4 @@
-//! What ends a token, or its present secret. Each asks before it does so.
+//! What ends a token, or its present secret, now or later. Each asks before it does so.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,8 +11,8 @@ use maud::{Markup, html};
 
 use super::{
     Fault, HOME,
-    form::{Mistake, form_to, hidden, summary},
-    input::{SentForm, Visitor, token_id},
+    form::{Mistake, Select, form_to, hidden, summary},
+    input::{Fields, SentForm, Visitor, token_id},
     layout::{Frame, answer, page},
     secret::shown_once,
 };
@@ -30,6 +30,7 @@ use crate::{
 vocabulary! {
     /// What is done to a token.
     Ending, "change of a token" {
+        Rotate = "rotate",
         Reset = "reset",
         Revoke = "revoke",
         Delete = "delete",
@@ -43,6 +44,7 @@ impl Ending {
 
     fn label(self) -> &'static str {
         match self {
+            Self::Rotate => "Replace the token",
             Self::Reset => "Make a new secret",
             Self::Revoke => "Revoke the token",
             Self::Delete => "Delete the token",
@@ -51,6 +53,10 @@ impl Ending {
 
     fn consequence(self) -> &'static str {
         match self {
+            Self::Rotate => {
+                "A new token with the same scopes takes its place, and is shown once. The old one works \
+                 on for a while, in which you can exchange it wherever it is used."
+            }
             Self::Reset => {
                 "The token gets a new secret, which is shown once. What uses the old one is refused \
                  from then on."
@@ -81,6 +87,7 @@ pub(super) async fn end(
 ) -> Result<Response, Fault> {
     let (id, ending) = (token_id(&id)?, Ending::of(&ending)?);
     let done = match ending {
+        Ending::Rotate => rotate(&site, &visitor, id, &fields).await?,
         Ending::Reset => reset(&site, &visitor, id, fields.version()).await,
         Ending::Revoke => revoke(&site, &visitor, id).await,
         Ending::Delete => delete(&site, &visitor, id, fields.version()).await,
@@ -94,6 +101,37 @@ pub(super) async fn end(
             Ok(answer(mistake.status, page))
         }
     }
+}
+
+/// How long the old token can work beside the new one.
+const OVERLAPS: [(&str, Duration); 4] = [
+    ("1 day", Duration::from_secs(24 * 60 * 60)),
+    ("1 hour", Duration::from_secs(60 * 60)),
+    ("7 days", Duration::from_secs(7 * 24 * 60 * 60)),
+    ("not at all", Duration::ZERO),
+];
+
+async fn rotate(
+    site: &Site,
+    visitor: &Visitor,
+    id: TokenId,
+    fields: &Fields,
+) -> Result<Result<Response, Error>, Fault> {
+    let overlap = OVERLAPS.iter().find(|(words, _)| *words == fields.get("overlap"));
+    let Some((words, overlap)) = overlap else {
+        return Err(Problem::invalid("choose for how long the old token shall work").into());
+    };
+    let rotated = async {
+        let version = fields.version();
+        let rotated = site.service.rotate_token(&visitor.caller, id, version, *overlap).await?;
+        let (plain, new, old) = rotated.value;
+        let more = match overlap.is_zero() {
+            true => format!("The old one, now named {}, is revoked.", old.name),
+            false => format!("The old one, now named {}, works on for {words} at most.", old.name),
+        };
+        Ok(answer(StatusCode::CREATED, shown_once(site, visitor, &plain, &new, Some(&more)).await?))
+    };
+    Ok(rotated.await)
 }
 
 async fn reset(
@@ -157,6 +195,17 @@ async fn obeyed(site: &Site, visitor: &Visitor, change: &CommittedChange) -> Res
     }
 }
 
+fn overlap() -> Select<'static> {
+    let options = OVERLAPS.iter().map(|(words, _)| ((*words).to_owned(), (*words).to_owned()));
+    Select {
+        name: "overlap",
+        label: "The old one works on for",
+        options: options.collect(),
+        chosen: "",
+        mistake: None,
+    }
+}
+
 fn confirmation(
     visitor: &Visitor,
     ending: Ending,
@@ -170,6 +219,7 @@ fn confirmation(
         p { (ending.consequence()) }
         (form_to(&format!("/tokens/{}/{ending}", token.id), visitor, &html! {
             (hidden("version", &token.version))
+            @if ending == Ending::Rotate { (overlap()) }
             div.actions {
                 button.danger { (ending.label()) }
                 a href={ "/tokens/" (token.id) } { "Keep it as it is" }

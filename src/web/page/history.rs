@@ -1,4 +1,5 @@
-//! The audit log: what concerns the visitor and their tokens, or, for administrators, all of it.
+//! The audit log: what concerns the visitor and their tokens, for auditors of a domain what concerns
+//! it, and for administrators all of it.
 
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use serde_json::Value;
 
 use super::{
     Fault,
+    domain::reference,
     form::{Field, hidden},
     input::{Asked, Visitor},
     layout::{Frame, answer, page},
@@ -28,6 +30,7 @@ pub(super) struct Search {
     actor: String,
     action: String,
     object: String,
+    domain: String,
     before: String,
 }
 
@@ -54,9 +57,14 @@ async fn list(
     everything: bool,
 ) -> Result<Response, Fault> {
     let given = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+    let domain = match search.domain.trim() {
+        "" => None,
+        text => Some(reference(text)?),
+    };
     let wanted = History {
         domain: None,
         everything,
+        domain,
         actor: given(&search.actor),
         action: given(&search.action),
         object: given(&search.object),
@@ -69,12 +77,23 @@ async fn list(
 
 fn render(visitor: &Visitor, search: &Search, lines: &[HistoryEntry], everything: bool) -> Markup {
     let (title, path) = if everything { ("Audit log", "/audit") } else { ("History", "/history") };
-    let fields = [("actor", &search.actor), ("action", &search.action), ("object", &search.object)];
+    let fields = [
+        ("actor", &search.actor),
+        ("action", &search.action),
+        ("object", &search.object),
+        ("domain", &search.domain),
+    ];
+    let of_a_domain = !search.domain.is_empty();
     let content = html! {
         h1 { (title) }
-        @if !everything { p { "What was done to your account and your tokens, and by whom." } }
+        @if of_a_domain {
+            p { "What was done to the domain " (search.domain) ", its roles and the tokens for it." }
+        } @else if !everything {
+            p { "What was done to your account and your tokens, and by whom." }
+        }
         search {
             form.search method="get" action=(path) {
+                @if of_a_domain { (hidden("domain", &search.domain)) }
                 @if everything {
                     (Field::new("actor", "Actor").value(&search.actor).optional())
                     (Field::new("object", "Object").value(&search.object).optional())

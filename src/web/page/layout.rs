@@ -25,11 +25,12 @@ const LINKS: [(&str, &str); 5] = [
     ("/account", "Account"),
 ];
 
-const ADMINISTRATION: [(&str, &str); 4] = [
+const ADMINISTRATION: [(&str, &str); 5] = [
     ("/tokens?all=yes", "All tokens"),
     ("/users", "Users"),
     ("/backends", "Backends"),
     ("/audit", "Audit log"),
+    ("/replicas", "Replicas"),
 ];
 
 pub(super) fn page(title: &str, frame: Frame<'_>, content: &Markup) -> Markup {

@@ -146,8 +146,10 @@ fn render(
         }
         div.actions {
             @if is_own && works {
-                a.button href={ (path) "/reset" } { "New secret" }
+                a.button href={ (path) "/rotate" } { "Replace" }
+                a.button.plain href={ (path) "/reset" } { "New secret" }
             }
+            @if is_own { a.button.plain href={ (path) "/why" } { "Why was I refused?" } }
             @if works { a.button.danger href={ (path) "/revoke" } { "Revoke" } }
             a.button.danger href={ (path) "/delete" } { "Delete" }
         }

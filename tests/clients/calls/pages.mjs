@@ -214,7 +214,19 @@ async function copies(person) {
   const program = await person.page.locator("#openai").innerText();
   say({ commands, program });
   await person.press("link", "Details of the token");
-  for (const [link, button] of [["New secret", "Make a new secret"], ["Delete", "Delete the token"]]) {
+  await person.press("link", "Why was I refused?");
+  await person.choose("Method", "POST");
+  await person.fill("Path", `${JOB.gateway}/proxy/acme/v1/chat/completions`);
+  await person.fill("Model, if the request names one", JOB.model);
+  await person.press("button", "Ask");
+  await person.sees("permission_denied");
+  await person.picture("why");
+  await person.press("link", "Details of the token");
+  for (const [link, button] of [
+    ["Replace", "Replace the token"],
+    ["New secret", "Make a new secret"],
+    ["Delete", "Delete the token"],
+  ]) {
     await person.press("link", link);
     await person.page.getByRole("button", { name: button }).waitFor();
     await person.press("link", "Keep it as it is");
@@ -265,7 +277,7 @@ async function administers(person, member) {
   await person.press("button", "Add the member");
   await person.sees(JOB.owner.email);
   await person.picture("domain");
-  for (const path of ["/domains", "/backends", "/users", "/audit", "/tokens?all=yes"]) {
+  for (const path of ["/domains", "/backends", "/users", "/audit", "/replicas", "/tokens?all=yes"]) {
     await person.open(path);
   }
   say({ step: "a domain is set up" });

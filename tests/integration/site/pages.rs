@@ -205,6 +205,93 @@ pub(crate) async fn a_token_is_changed_by_forms(suite: Arc<Suite>) {
     }
 }
 
+pub(crate) async fn a_token_is_replaced_while_the_old_one_works_on(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let site = AdminSite::of(&world).await;
+    let replica = world.serve(&[]).await;
+    let ann = Browser::signed_in(&site, "ann").await;
+    let created = ann.post("/tokens/new", &new_token("laptop")).await;
+    let old = shown(&suite, &created);
+    let path = format!("/tokens/{}", between(&created.body, "<p><a href=\"/tokens/", "\">Details"));
+    let form = format!("version={}&overlap=", ann.version(&format!("{path}/rotate")).await);
+    let rotate = format!("{path}/rotate");
+    alerts(&ann.post(&rotate, &format!("{form}9+years")).await, 400, "how long");
+    let rotated = ann.post(&rotate, &format!("{form}1+hour")).await;
+    assert_eq!(rotated.status, 201, "{rotated:?}");
+    assert!(rotated.body.contains("works on for 1 hour at most"), "{rotated:?}");
+    let new = shown(&suite, &rotated);
+    alerts(&ann.post(&rotate, &format!("{form}1+hour")).await, 412, "look at it again");
+    let id = |path: &str| patgate::token::TokenId(path["/tokens/".len()..].parse().unwrap());
+    let second =
+        format!("/tokens/{}", between(&rotated.body, "<p><a href=\"/tokens/", "\">Details"));
+    let (old, new) = (Token { id: id(&path), text: old }, Token { id: id(&second), text: new });
+    for token in [&old, &new] {
+        assert_eq!(ask(&replica, token, "acme").await, answer(200, "ok"));
+    }
+    let form = format!("version={}&overlap=not+at+all", ann.version(&second).await);
+    let third = shown(&suite, &ann.post(&format!("{second}/rotate"), &form).await);
+    assert_ne!(third, new.text);
+    let revoked = answer(401, "token_revoked");
+    eventually("the end of the second", async || ask(&replica, &new, "acme").await == revoked)
+        .await;
+}
+
+pub(crate) async fn a_page_says_why_a_request_is_refused(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let site = AdminSite::with(&world, &["web.gateway_url=https://gateway.example"]).await;
+    let ann = Browser::signed_in(&site, "ann").await;
+    let created = ann.post("/tokens/new", &new_token("laptop")).await;
+    shown(&suite, &created);
+    let path = format!("/tokens/{}", between(&created.body, "<p><a href=\"/tokens/", "\">Details"));
+    let why = async |question: &str| ann.get(&format!("{path}/why?{question}")).await.body;
+    assert!(!why("").await.contains("The answer"));
+    let models = "proxy/acme/v1/models";
+    for (question, words) in [
+        (format!("method=GET&path=/{models}"), "The request is allowed"),
+        (format!("method=GET&path=https://gateway.example/{models}"), "The request is allowed"),
+        (
+            "method=POST&path=/proxy/acme/v1/chat/completions&model=m".into(),
+            "403 permission_denied",
+        ),
+        ("method=GET&path=/nothing".into(), "404 not_found"),
+        ("method=GET&path=/proxy/nowhere/v1/models".into(), "403 permission_denied"),
+        ("method=%3Cb%3E&path=%3Cb%3E".into(), "The answer"),
+    ] {
+        let page = why(&question).await;
+        assert!(page.contains(words) && !page.contains("<b>"), "{question}: {page}");
+    }
+    let others = world.token_for("bob", "1 hour", &[]).await.id;
+    alerts(&ann.get(&format!("/tokens/{}/why?path=/x", others.0)).await, 404, "");
+}
+
+pub(crate) async fn a_session_is_ended_from_another(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let site = AdminSite::of(&world).await;
+    let password = super::guards::password(&site, "ann").await;
+    let (here, there) =
+        (Browser::of(&site, "ann", &password).await, Browser::of(&site, "ann", &password).await);
+    let account = here.get("/account").await.body;
+    assert_eq!(account.matches("This one").count(), 1);
+    let id = between(&account, "name=\"session\" value=\"", "\"").to_owned();
+    let bob = Browser::signed_in(&site, "bob").await;
+    let end = format!("session={id}");
+    alerts(&bob.post("/account/sessions/end", &end).await, 404, "");
+    alerts(&here.post("/account/sessions/end", "session=x").await, 404, "");
+    assert_eq!(there.get("/tokens").await.status, 200);
+    leads_to(&here.post("/account/sessions/end", &end).await, "/account");
+    leads_to(&there.get("/tokens").await, "/sign-in");
+    assert_eq!(here.get("/tokens").await.status, 200);
+    alerts(&here.post("/account/password", "present=x&password=a&again=b").await, 400, "differ");
+    let short = "present=x&password=short&again=short";
+    alerts(&here.post("/account/password", short).await, 400, "");
+    let new = format!("{password}2");
+    let change = |present: &str| format!("present={present}&password={new}&again={new}");
+    alerts(&here.post("/account/password", &change("wrong")).await, 401, "The sign-in failed");
+    leads_to(&here.post("/account/password", &change(&password)).await, "/sign-in");
+    leads_to(&here.get("/tokens").await, "/sign-in");
+    Browser::of(&site, "ann", &new).await;
+}
+
 pub(crate) async fn a_mistake_is_shown_at_its_field(suite: Arc<Suite>) {
     let world = suite.world().await;
     let site = AdminSite::of(&world).await;
@@ -299,7 +386,7 @@ pub(crate) async fn only_administrators_see_what_is_theirs(suite: Arc<Suite>) {
     let world = suite.world().await;
     let site = AdminSite::of(&world).await;
     let ann = Browser::signed_in(&site, "ann").await;
-    for path in ["/users", "/backends", "/audit", "/tokens?all=yes"] {
+    for path in ["/users", "/backends", "/audit", "/replicas", "/tokens?all=yes"] {
         alerts(&ann.get(path).await, 403, "");
         assert!(!ann.get("/tokens").await.body.contains(&format!("href=\"{path}\"")));
     }
@@ -318,7 +405,7 @@ pub(crate) async fn only_administrators_see_what_is_theirs(suite: Arc<Suite>) {
     // A session of an administrator that has not proven the password lately has the same rights.
     let password = super::guards::password(&site, "root").await;
     let root = Browser::of(&site, "root", &password).await;
-    for path in ["/users", "/backends", "/audit", "/tokens?all=yes"] {
+    for path in ["/users", "/backends", "/audit", "/replicas", "/tokens?all=yes"] {
         leads_to(&root.get(path).await, "/confirm");
     }
     leads_to(&root.post("/users", "do=disable&user=bob%40example.com").await, "/confirm");
@@ -385,6 +472,11 @@ pub(crate) async fn an_administrator_sets_a_domain_up(suite: Arc<Suite>) {
     assert!(new.get("/domains").await.body.contains("no role in any domain"));
     leads_to(&root.post("/users", "do=disable&user=new%40example.com").await, "/users");
     leads_to(&new.get("/tokens").await, "/sign-in");
+    assert!(root.get("/replicas").await.body.contains("1 replicas"));
+    let log = root.get("/history?domain=gamma").await.body;
+    assert!(log.contains("role.create") && !log.contains("user.create"), "{log}");
+    let bob = bob.get("/history?domain=gamma").await;
+    assert!(matches!(bob.status, 403 | 404), "{bob:?}");
     let log = root.get("/audit?action=domain").await.body;
     assert!(log.contains("domain.create") && log.contains("web:root@example.com"), "{log}");
 }

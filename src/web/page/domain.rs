@@ -11,7 +11,7 @@ use maud::{Markup, html};
 
 use super::{
     Fault,
-    form::{Field, Mistake, Select, form_to, hidden, named_button_to, summary, tick},
+    form::{Field, Mistake, Select, button_to, form_to, hidden, named_button_to, summary, tick},
     input::{Fields, SentForm, Visitor},
     layout::{Frame, answer, page},
 };
@@ -31,6 +31,8 @@ vocabulary! {
     Change, "change of a domain" {
         Settings = "settings",
         AddModel = "add-model",
+        RemoveModel = "remove-model",
+        Delete = "delete",
         CreateRole = "create-role",
         SetOperations = "set-operations",
         DeleteRole = "delete-role",
@@ -62,6 +64,7 @@ pub(super) async fn change(
     let change: Change =
         change.parse().map_err(|_| Problem::not_found("there is nothing at this path"))?;
     match make(&site, &visitor, &domain, change, &fields).await {
+        Ok(()) if change == Change::Delete => Ok(Redirect::to("/domains").into_response()),
         Ok(()) => Ok(Redirect::to(&format!("/domains/{domain}")).into_response()),
         Err(mistake) => details(&site, &visitor, &domain, Some(mistake?)).await,
     }
@@ -102,6 +105,12 @@ async fn make(
             let upstream = upstream.map_err(|error| Ok(Mistake::at("model_backend", &error)))?;
             (service.set_model(caller, domain, &model, Some(&upstream)).await, "model")
         }
+        Change::RemoveModel => {
+            let model = fields.get("model").parse();
+            let model = model.map_err(|error| Ok(Mistake::at("model", &error)))?;
+            (service.set_model(caller, domain, &model, None).await, "model")
+        }
+        Change::Delete => (service.delete_domain(caller, domain).await, "backend"),
         Change::CreateRole => {
             let operations = operations(fields).map_err(Ok)?;
             (service.create_role(caller, domain, &role()?, &operations).await, "role")
@@ -265,7 +274,11 @@ fn of_administrators(
         }
         ul.scopes {
             @for model in &domain.models {
-                li { span { code { (model.model) } " by " (model.upstream) } }
+                li {
+                    span { code { (model.model) } " by " (model.upstream) }
+                    (named_button_to(&to(Change::RemoveModel), visitor, "Remove", Some(&model.model),
+                        &[("model", &model.model)]))
+                }
             }
         }
         (form_to(&to(Change::AddModel), visitor, &html! {
@@ -273,5 +286,10 @@ fn of_administrators(
             (backend("model_backend", "Served by"))
             button.plain { "Add the model" }
         }))
+        details {
+            summary { "Delete the domain" }
+            p { "Its roles, its list of models and all scopes in it are deleted, too." }
+            (button_to(&to(Change::Delete), visitor, "Delete the domain", &[]))
+        }
     }
 }

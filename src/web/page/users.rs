@@ -84,6 +84,7 @@ async fn make(
         || fields.get("user").parse::<UserRef>().map_err(|error| Ok(Mistake::at("email", &error)));
     let edit =
         |edit| async move { service.update_user(caller, &user()?, edit).await.map_err(refused) };
+    let no = UserEdit::default();
     match fields.get("do") {
         "create" => {
             let new = new_user(fields).map_err(Ok)?;
@@ -91,8 +92,10 @@ async fn make(
             invite(site, visitor, &UserRef::Email(new.email)).await.map_err(refused)
         }
         "invite" => invite(site, visitor, &user()?).await.map_err(refused),
-        "enable" => done(edit(UserEdit { enabled: Some(true), ..UserEdit::default() }).await?),
-        "disable" => done(edit(UserEdit { enabled: Some(false), ..UserEdit::default() }).await?),
+        "enable" => done(edit(UserEdit { enabled: Some(true), ..no }).await?),
+        "disable" => done(edit(UserEdit { enabled: Some(false), ..no }).await?),
+        "promote" => done(edit(UserEdit { platform_admin: Some(true), ..no }).await?),
+        "demote" => done(edit(UserEdit { platform_admin: Some(false), ..no }).await?),
         "delete" => done(service.delete_user(caller, &user()?).await.map_err(refused)?),
         _ => Err(Err(Problem::invalid("the form says nothing to do").into())),
     }
@@ -192,6 +195,14 @@ fn row(visitor: &Visitor, user: &UserEntry) -> Markup {
             div.actions {
                 (button("Invite", "invite"))
                 @if user.enabled { (button("Disable", "disable")) } @else { (button("Enable", "enable")) }
+            }
+            details {
+                summary { "More" span.only-heard { " for " (email) } }
+                div.actions {
+                    @if user.platform_admin { (button("Take the rights of an administrator", "demote")) }
+                    @else { (button("Make an administrator", "promote")) }
+                    (button("Delete with all tokens", "delete"))
+                }
             }
         }
     } }

@@ -451,6 +451,8 @@ pub(crate) async fn an_administrator_sets_a_domain_up(suite: Arc<Suite>) {
     let id = between(&created.body, "<p><a href=\"/tokens/", "\">Details").parse().unwrap();
     let token = Token { id: patgate::token::TokenId(id), text };
     eventually("the domain", async || ask(&replica, &token, "gamma").await.0 == 200).await;
+    leads_to(&root.post(&to("remove-model"), "model=m-70b").await, "/domains/gamma");
+    assert!(!root.get("/domains/gamma").await.body.contains("m-70b"));
     leads_to(&root.post(&to("set-operations"), "role=readers").await, "/domains/gamma");
     let refused = answer(403, "permission_denied");
     eventually("the role", async || ask(&replica, &token, "gamma").await == refused).await;
@@ -470,15 +472,30 @@ pub(crate) async fn an_administrator_sets_a_domain_up(suite: Arc<Suite>) {
     alerts(&post(&site, "", "/invitation", &accept).await, 404, "code");
     let new = Browser::of(&site, "new", &password.replace(' ', "+")).await;
     assert!(new.get("/domains").await.body.contains("no role in any domain"));
+    for (change, shown) in [("promote", true), ("demote", false)] {
+        let form = format!("do={change}&user=new%40example.com");
+        leads_to(&root.post("/users", &form).await, "/users");
+        let page = root.get("/users?part=new").await.body;
+        assert_eq!(page.contains(", platform administrator"), shown, "{page}");
+    }
     leads_to(&root.post("/users", "do=disable&user=new%40example.com").await, "/users");
     leads_to(&new.get("/tokens").await, "/sign-in");
+    leads_to(&root.post("/users", "do=delete&user=new%40example.com").await, "/users");
+    assert!(!root.get("/users?part=new").await.body.contains("new@example.com"));
     assert!(root.get("/replicas").await.body.contains("1 replicas"));
     let log = root.get("/history?domain=gamma").await.body;
     assert!(log.contains("role.create") && !log.contains("user.create"), "{log}");
     let bob = bob.get("/history?domain=gamma").await;
     assert!(matches!(bob.status, 403 | 404), "{bob:?}");
+    leads_to(&root.post(&to("delete"), "").await, "/domains");
+    alerts(&root.get("/domains/gamma").await, 404, "");
     let log = root.get("/audit?action=domain").await.body;
-    assert!(log.contains("domain.create") && log.contains("web:root@example.com"), "{log}");
+    assert!(
+        log.contains("domain.create")
+            && log.contains("domain.delete")
+            && log.contains("web:root@example.com"),
+        "{log}"
+    );
 }
 
 pub(crate) async fn a_thousand_tokens_are_listed_in_parts(suite: Arc<Suite>) {

@@ -62,7 +62,6 @@ async fn list(
         text => Some(reference(text)?),
     };
     let wanted = History {
-        domain: None,
         everything,
         domain,
         actor: given(&search.actor),

@@ -8,6 +8,7 @@ mod api;
 mod cookie;
 mod guard;
 mod limits;
+mod oidc;
 mod page;
 mod problem;
 mod visit;

@@ -1,0 +1,4 @@
+//! Sign-ins by a provider of OpenID Connect.
+
+mod jwt;
+mod keys;

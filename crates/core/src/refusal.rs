@@ -87,6 +87,8 @@ pub enum NotAToken {
     Blank,
     /// The credential is a key of another vendor.
     ForeignKey,
+    /// The credential is a JWT, such as an identity provider issues at a sign-in.
+    Jwt,
     /// The credential is the name of a variable that the client did not replace.
     Variable,
     /// The credential has the form of a token, with a prefix that this gateway does not use.

@@ -135,7 +135,7 @@ pub fn refusals() -> Vec<Refusal> {
         Message
     });
     let not_tokens =
-        every!(NotAToken { NoScheme, OtherScheme, Blank, ForeignKey, Variable, OtherPrefix });
+        every!(NotAToken { NoScheme, OtherScheme, Blank, ForeignKey, Jwt, Variable, OtherPrefix });
     let no_models = every!(NoModel {
         NotShown, Cut, Encoded, CompressedForm, TooMuchAtOnce, NotInTime, NotJson, NotForm, Absent,
         Repeated, NotAName, InQuery, Endless, Elsewhere;

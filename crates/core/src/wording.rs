@@ -141,6 +141,10 @@ fn not_a_token(what: NotAToken) -> &'static str {
         NotAToken::ForeignKey => {
             "This is the key of another vendor. Send an access token of this gateway."
         }
+        NotAToken::Jwt => {
+            "This is a token of a sign-in (a JWT), which is not accepted here. Create a Personal \
+             Access Token, and send that."
+        }
         NotAToken::Variable => {
             "This is the name of a variable, not an access token: the client did not replace it."
         }

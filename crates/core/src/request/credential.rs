@@ -142,8 +142,10 @@ impl NotAToken {
     /// Classifies a text whose form says that it cannot be a token. Returns `None` for a text that
     /// begins like a token: its sender must not learn whether it was mistyped, cut or forged.
     fn of(text: &str, tokens: &Tokens) -> Option<Self> {
-        const VENDORS: [&str; 9] =
-            ["sk-", "sk_", "gsk_", "AIza", "hf_", "xai-", "ghp_", "github_pat_", "eyJ"];
+        const VENDORS: [&str; 8] =
+            ["sk-", "sk_", "gsk_", "AIza", "hf_", "xai-", "ghp_", "github_pat_"];
+        // The beginning of a JSON object in Base64, with which every JWT begins.
+        const JWT: &str = "eyJ";
         let begins = |beginnings: &[&str]| beginnings.iter().any(|it| text.starts_with(it));
         if text.is_empty() || text.contains([' ', '\t']) {
             Some(Self::Blank)
@@ -153,6 +155,8 @@ impl NotAToken {
             Some(Self::Variable)
         } else if begins(&VENDORS) {
             Some(Self::ForeignKey)
+        } else if text.starts_with(JWT) {
+            Some(Self::Jwt)
         } else if tokens.is_of_another_prefix(text) {
             Some(Self::OtherPrefix)
         } else {
@@ -272,6 +276,7 @@ mod tests {
             (format!("Bearer  {token}"), not(NotAToken::Blank)),
             (format!("Bearer {token} "), not(NotAToken::Blank)),
             ("Bearer sk-proj-1".to_owned(), not(NotAToken::ForeignKey)),
+            ("Bearer eyJhbGciOiJSUzI1NiJ9.e30.AA".to_owned(), not(NotAToken::Jwt)),
             ("Bearer ${PAT}".to_owned(), not(NotAToken::Variable)),
             (format!("Bearer {of_another}"), not(NotAToken::OtherPrefix)),
             (format!("Bearer {forged}"), Refusal::InvalidToken),

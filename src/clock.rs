@@ -16,6 +16,12 @@ pub fn now() -> Tick {
     Tick::from_micros(time.tv_sec * 1_000_000 + time.tv_nsec / 1_000)
 }
 
+/// Returns the seconds since 1970 by this machine's wall clock. Only what an identity provider has dated
+/// is compared with them, and the cookie of a sign-in there: a provider knows no other clock.
+pub(crate) fn wall_seconds() -> u64 {
+    u64::try_from(Timestamp::now().as_second()).unwrap_or(0)
+}
+
 /// A reading of this machine's wall clock, for the dates of records that people read. Nothing is
 /// ever compared with it.
 #[derive(Clone, Copy, Debug)]

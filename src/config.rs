@@ -25,13 +25,14 @@ pub use self::{
     redis::{RedisFiles, RedisIdentity, RedisSettings, RedisTopology, SentinelSettings},
     sources::ConfigSources,
     transport::{ClientCertificates, ClientName, Owner, Tls},
-    web::{SiteUrl, WebSettings},
+    web::{SiteUrl, WebSettings, oidc::OidcSettings},
 };
 pub(crate) use self::{
     keyring_file::{read_keyring_text, reread_keyring},
     live::ReadSettings,
     redis::file_keys as redis_file_keys,
     values::log_filter,
+    web::oidc::is_protected,
 };
 use self::{
     keys::KEYS,

@@ -88,5 +88,5 @@ pub use patgate_core::{
     stages, token, vocabulary, wording,
 };
 use patgate_core::{
-    freshness, legible, pace, percent, seal, snapshot, throttle, trace_context, yaml,
+    cookie_seal, freshness, legible, pace, percent, seal, snapshot, throttle, trace_context, yaml,
 };

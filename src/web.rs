@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use axum::{Router, extract::DefaultBodyLimit, http::Uri, middleware};
 
+pub(crate) use self::oidc::Provider;
 use self::{limits::Limits, problem::Problem};
 use crate::{admin::web::SelfService, config::WebSettings};
 
@@ -29,12 +30,18 @@ pub(crate) struct Site {
     service: SelfService,
     settings: WebSettings,
     limits: Limits,
+    /// Signs users in, besides local accounts; `None` if there is none.
+    provider: Option<Provider>,
 }
 
 impl Site {
-    pub(crate) fn new(service: SelfService, settings: WebSettings) -> Self {
+    pub(crate) fn new(
+        service: SelfService,
+        settings: WebSettings,
+        provider: Option<Provider>,
+    ) -> Self {
         let limits = Limits::new(settings.requests_per_second, settings.sign_ins_per_minute);
-        Self { service, settings, limits }
+        Self { service, settings, limits, provider }
     }
 }
 
@@ -43,6 +50,7 @@ pub(crate) fn router(site: Site) -> Router {
     let site = Arc::new(site);
     Router::new()
         .nest("/api", api::routes())
+        .merge(oidc::routes())
         .merge(page::routes())
         .fallback(async |uri: Uri| {
             problem::answer(Problem::not_found("there is nothing at this path"), uri.path())

@@ -49,6 +49,7 @@ const ROOMS: &[Room] = &[
             "trace_context",
             "installation",
             "seal",
+            "cookie_seal",
             "snapshot",
             "freshness",
             "pace",
@@ -158,6 +159,8 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("deadpool", &["postgres", "redis_client", "resolve"]),
     ("h2", &["cli", "edge"]),
     ("hyper", &["server"]),
+    // The only place that asks a server on the web.
+    ("hyper_rustls", &["web::oidc"]),
     ("opentelemetry", &["telemetry::traces"]),
     ("opentelemetry_otlp", &["telemetry::traces"]),
     ("opentelemetry_sdk", &["telemetry::traces"]),

@@ -58,6 +58,6 @@ for client in openai langchain litellm llm ollama anthropic; do
 done
 [ "${1-}" = python ] && exit
 python_client node
-for client in openai ai-sdk ollama anthropic browser pages; do
+for client in openai ai-sdk ollama anthropic browser oidc pages; do
     node_client "$client"
 done

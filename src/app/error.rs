@@ -77,6 +77,12 @@ pub enum Error {
     /// The connections to Redis cannot be kept together.
     #[error("connections to Redis: {0}")]
     RedisPool(String),
+    /// The system has no authorities that could have signed the certificate of the provider.
+    #[error(
+        "web.oidc.issuer: the authorities of the system cannot be read ({0}); install them (Debian: \
+         apt-get install ca-certificates), or name those of the provider in web.oidc.ca_file"
+    )]
+    OidcProvider(io::Error),
     /// The operating system delivers no signals.
     #[error("signals: {0}")]
     Signal(io::Error),

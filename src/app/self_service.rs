@@ -26,7 +26,7 @@ use crate::{
     rollout::Mode,
     server::{BindError, http},
     telemetry::{self, Metrics, OwnCertificate},
-    web::{self, Site},
+    web::{self, Provider, Site},
 };
 
 /// The longest time that open requests get when the process ends.
@@ -86,18 +86,24 @@ impl SelfServiceApp {
         );
         let login = LoginFollower { service: service.clone(), connections };
         let probes = Probes::new(service.clone());
+        let provider = match settings.oidc.clone() {
+            Some(oidc) => Some(
+                Provider::new(oidc, &settings.url, ring.clone()).map_err(Error::OidcProvider)?,
+            ),
+            None => None,
+        };
         let path = config.keyring_file.clone().ok_or(KeyRingFileError::Unset)?;
         let ring = RingReloader {
             ring,
             path,
             asked: Arc::default(),
             mode: Mode::Enforce,
-            // Nothing is verified with this ring, so there is nothing to compare it with.
+            // No token is verified with this ring, so there is nothing to compare it with.
             opened: Arc::default(),
             metrics,
             waiting: None,
         };
-        let router = web::router(Site::new(service, settings)).merge(probes.routes());
+        let router = web::router(Site::new(service, settings, provider)).merge(probes.routes());
         Ok(Self {
             listener,
             router,

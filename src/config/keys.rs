@@ -350,7 +350,34 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "web.sign_ins_per_minute",
         "10",
-        "Most attempts of one client address to prove a password, in the long run.",
+        "Most attempts of one client address to sign in, in the long run.",
+    ),
+    key(
+        "web.oidc.issuer",
+        "",
+        "The provider of OpenID Connect that signs users in, exactly as it names itself; empty = none.",
+    ),
+    key("web.oidc.client_id", "", "What the provider calls patgate."),
+    key(
+        "web.oidc.client_secret_file",
+        "",
+        "The path of a file with only the client secret; empty for a public client.",
+    ),
+    key(
+        "web.oidc.scopes",
+        "openid email",
+        "What patgate asks the provider for, separated by spaces.",
+    ),
+    key(
+        "web.oidc.api_audience",
+        "",
+        "The audience of the provider's access tokens with which programs begin sessions; empty = they \
+         cannot. It must not be the client id.",
+    ),
+    key(
+        "web.oidc.ca_file",
+        "",
+        "The authorities that sign the provider's certificate, in PEM; empty = those of the system.",
     ),
 ];
 

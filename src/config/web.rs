@@ -1,9 +1,15 @@
 //! The settings of self-service.
 
-use std::{net::SocketAddr, str::FromStr};
+pub(crate) mod oidc;
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+};
 
 use http::uri::{Authority, Uri};
 
+use self::oidc::OidcSettings;
 use super::{
     load::SettingsReader,
     values::{ExpectedValue, address, count, count_or_none},
@@ -24,6 +30,8 @@ pub struct WebSettings {
     pub requests_per_second: u32,
     /// The attempts of one client to sign in, per minute.
     pub sign_ins_per_minute: u32,
+    /// The provider of OpenID Connect, if there is one.
+    pub oidc: Option<OidcSettings>,
 }
 
 /// A scheme with a host and possibly a port, as a browser sends it in `Origin`.
@@ -50,6 +58,7 @@ impl WebSettings {
         let proxies = reader.get("web.proxies", count_or_none);
         let requests_per_second = reader.get("web.requests_per_second", count);
         let sign_ins_per_minute = reader.get("web.sign_ins_per_minute", count);
+        let oidc = OidcSettings::read(reader);
         let Some(listen) = listen? else { return reader.refuse("web.listen", NEEDS_A_LISTENER) };
         let url = match url? {
             Some(url) => url,
@@ -63,6 +72,7 @@ impl WebSettings {
             proxies: usize::try_from(proxies?).ok()?,
             requests_per_second: requests_per_second?,
             sign_ins_per_minute: sign_ins_per_minute?,
+            oidc: oidc?,
         })
     }
 }
@@ -104,9 +114,7 @@ pub(super) fn site_url(text: &str) -> Result<Option<SiteUrl>, ExpectedValue> {
     }
     let parsed = parts(text).ok_or(EXPECTED_URL)?;
     let host = parsed.authority.host().to_ascii_lowercase();
-    let is_local = host == "localhost"
-        || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
-    if !parsed.secure && !is_local {
+    if !parsed.secure && !is_this_machine(&host) {
         return Err(EXPECTED_URL.to_owned());
     }
     let usual = if parsed.secure { 443 } else { 80 };
@@ -117,6 +125,12 @@ pub(super) fn site_url(text: &str) -> Result<Option<SiteUrl>, ExpectedValue> {
     let scheme = if parsed.secure { "https" } else { "http" };
     let origin = format!("{scheme}://{authority}");
     Ok(Some(SiteUrl { origin, authority, secure: parsed.secure }))
+}
+
+/// Whether no other machine hears what is sent to this host.
+fn is_this_machine(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost")
+        || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 
 struct Parts {

@@ -1,4 +1,4 @@
-//! The cookie of a session.
+//! The cookies of a session, and of a sign-in that a provider has not answered yet.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 
@@ -9,18 +9,32 @@ const SECURE: &str = "__Host-patgate-session";
 /// Over plain HTTP on this machine, where browsers refuse the other.
 const LOCAL: &str = "patgate-session";
 
+/// The same for a sign-in.
+const SECURE_SIGN_IN: &str = "__Host-patgate-sign-in";
+const LOCAL_SIGN_IN: &str = "patgate-sign-in";
+
+fn sign_in_name(site: &SiteUrl) -> &'static str {
+    if site.is_secure() { SECURE_SIGN_IN } else { LOCAL_SIGN_IN }
+}
+
 fn name(site: &SiteUrl) -> &'static str {
     if site.is_secure() { SECURE } else { LOCAL }
 }
 
 /// The secret of the session in the cookie; `None` if there is no cookie, more than one, or no secret.
 pub(super) fn session(site: &SiteUrl, headers: &HeaderMap) -> Option<SessionSecret> {
-    let mut found = values(headers, name(site));
+    only(headers, name(site)).and_then(SessionSecret::parse)
+}
+
+/// What the browser keeps of a sign-in; `None` if there is no cookie, or more than one.
+pub(super) fn sign_in<'h>(site: &SiteUrl, headers: &'h HeaderMap) -> Option<&'h str> {
+    only(headers, sign_in_name(site))
+}
+
+fn only<'h>(headers: &'h HeaderMap, name: &'h str) -> Option<&'h str> {
+    let mut found = values(headers, name);
     let value = found.next()?;
-    if found.next().is_some() {
-        return None;
-    }
-    SessionSecret::parse(value)
+    found.next().is_none().then_some(value)
 }
 
 /// Whether the browser sent any cookie with a session's name.
@@ -42,17 +56,28 @@ pub(super) fn values<'h>(headers: &'h HeaderMap, name: &'h str) -> impl Iterator
 
 /// Gives a browser the cookie of a session.
 pub(super) fn give(site: &SiteUrl, session: &SessionSecret) -> HeaderValue {
-    cookie(site, name(site), &session.expose(), "")
+    cookie(site, name(site), &session.expose(), "Strict")
 }
 
 /// Takes it back.
 pub(super) fn take(site: &SiteUrl) -> HeaderValue {
-    cookie(site, name(site), "", "; Max-Age=0")
+    cookie(site, name(site), "", "Strict; Max-Age=0")
 }
 
-fn cookie(site: &SiteUrl, name: &str, value: &str, more: &str) -> HeaderValue {
-    let secure = if site.is_secure() { "; Secure" } else { "" };
-    let text = format!("{name}={value}; Path=/; HttpOnly; SameSite=Strict{secure}{more}");
+/// Lets a browser keep a sign-in for so many seconds. The provider sends the browser back, which is a
+/// navigation from another site.
+pub(super) fn give_sign_in(site: &SiteUrl, sealed: &str, seconds: u64) -> HeaderValue {
+    cookie(site, sign_in_name(site), sealed, &format!("Lax; Max-Age={seconds}"))
+}
+
+/// Takes it back.
+pub(super) fn take_sign_in(site: &SiteUrl) -> HeaderValue {
+    cookie(site, sign_in_name(site), "", "Lax; Max-Age=0")
+}
+
+fn cookie(site: &SiteUrl, name: &str, value: &str, same_site: &str) -> HeaderValue {
+    let secure = if site.is_secure() { "Secure; " } else { "" };
+    let text = format!("{name}={value}; Path=/; HttpOnly; {secure}SameSite={same_site}");
     let mut header = HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
     header.set_sensitive(true);
     header

@@ -16,6 +16,9 @@ const AT_ONCE: usize = 64;
 /// Requests with a password at the same time, the waiting ones included: each takes 19 MiB and a few
 /// tens of milliseconds of a processor, and few are computed at once.
 const PASSWORDS_AT_ONCE: usize = 16;
+/// Sign-ins that wait for the provider at the same time. They have places of their own, so that local
+/// accounts work while the provider is slow.
+const SIGN_INS_AT_ONCE: usize = 16;
 /// Addresses that are remembered. With more, a new one is limited with all others only.
 const ADDRESSES: usize = 65_536;
 /// What a client that was silent may ask for at once, in seconds of its rate, and in attempts.
@@ -29,6 +32,7 @@ pub(super) struct Limits {
     passwords: Rate,
     at_once: Arc<Semaphore>,
     passwords_at_once: Arc<Semaphore>,
+    sign_ins_at_once: Arc<Semaphore>,
 }
 
 /// There are too many requests.
@@ -48,6 +52,7 @@ impl Limits {
             passwords: Rate::new(minute, minute * ATTEMPTS_SAVED),
             at_once: Arc::new(Semaphore::new(AT_ONCE)),
             passwords_at_once: Arc::new(Semaphore::new(PASSWORDS_AT_ONCE)),
+            sign_ins_at_once: Arc::new(Semaphore::new(SIGN_INS_AT_ONCE)),
         }
     }
 
@@ -61,6 +66,12 @@ impl Limits {
     pub(super) fn password(&self, client: IpAddr) -> Result<OwnedSemaphorePermit, Refusal> {
         self.passwords.take(client, clock::now())?;
         Arc::clone(&self.passwords_at_once).try_acquire_owned().map_err(|_| Refusal::Busy)
+    }
+
+    /// Admits a part of a sign-in by the provider, which shares the rate of passwords.
+    pub(super) fn sign_in(&self, client: IpAddr) -> Result<OwnedSemaphorePermit, Refusal> {
+        self.passwords.take(client, clock::now())?;
+        Arc::clone(&self.sign_ins_at_once).try_acquire_owned().map_err(|_| Refusal::Busy)
     }
 }
 

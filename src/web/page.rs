@@ -31,7 +31,7 @@ use axum::{
     routing::{get, post},
 };
 
-pub(super) use self::fault::Fault;
+pub(super) use self::{fault::Fault, sign_in::signed_in_elsewhere};
 use super::Site;
 
 /// Where a visitor with a session begins.

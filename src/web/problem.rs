@@ -8,7 +8,7 @@ use axum::{
 };
 use serde::Serialize;
 
-use super::{limits::Refusal, page::Fault};
+use super::{limits::Refusal, oidc::Failure, page::Fault};
 use crate::admin::web::Error;
 
 /// An answer that says what is wrong, and what to do.
@@ -74,6 +74,17 @@ impl Problem {
         Self { detail: format!("{detail}{SIGN_IN}"), ..Error::NotSignedIn.into() }
     }
 
+    /// A token of a sign-in was sent, which proves no session.
+    pub(super) fn not_exchanged(takes_access_tokens: bool) -> Self {
+        let detail = if takes_access_tokens {
+            "a JWT is no session: send it once to POST /api/sessions, and then the `secret` of the \
+             answer as `authorization: Bearer …`"
+        } else {
+            "a JWT is no session, and this self-service takes none: sign in with POST /api/sessions"
+        };
+        Self { detail: detail.to_owned(), ..Error::NotSignedIn.into() }
+    }
+
     pub(super) fn foreign_origin() -> Self {
         let detail = "a request that changes something must come from this site: its `origin` must be \
                       that of `web.url`. A program that is no browser sends the secret of the session \
@@ -125,6 +136,24 @@ impl From<Refusal> for Problem {
                 let status = StatusCode::SERVICE_UNAVAILABLE;
                 let second = Duration::from_secs(1);
                 Self::new(status, "busy", "Busy", detail).after(second)
+            }
+        }
+    }
+}
+
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Token(refused) => {
+                let detail = format!("the access token is not accepted: {refused}");
+                Self { detail, ..Error::SignInFailed.into() }
+            }
+            Failure::Unavailable(_) | Failure::Code | Failure::NoRandomNumbers => {
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                let detail = "the provider cannot be used now; try again later. Accounts with a \
+                              password work meanwhile";
+                Self::new(status, "provider-unavailable", "The provider is not available", detail)
+                    .after(Duration::from_secs(5))
             }
         }
     }

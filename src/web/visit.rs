@@ -14,7 +14,7 @@ use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use ring::hmac;
 use uuid::Uuid;
 
-use super::{Site, cookie, problem::Problem};
+use super::{Provider, Site, cookie, problem::Problem};
 use crate::admin::web::{Caller, Error, Origin, SessionSecret};
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
@@ -98,6 +98,11 @@ pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     Some(if is_bearer { line[7..].trim() } else { "" })
 }
 
+/// Whether it begins as every JWT does, and no secret of a session with its 43 characters is meant.
+pub(super) fn is_jwt(bearer: &str) -> bool {
+    bearer.starts_with("eyJ") && bearer.contains('.')
+}
+
 /// A caller of the API, who must prove a session.
 pub(super) struct ApiCaller(pub(super) Caller);
 
@@ -106,9 +111,13 @@ impl FromRequestParts<Arc<Site>> for ApiCaller {
 
     async fn from_request_parts(parts: &mut Parts, site: &Arc<Site>) -> Result<Self, Problem> {
         let Ok(visit) = Visit::from_request_parts(parts, site).await;
-        visit.caller().map(Self).ok_or_else(|| {
-            let token = bearer(&parts.headers).is_some_and(|text| !text.is_empty());
-            if token { Problem::not_a_session() } else { Error::NotSignedIn.into() }
+        visit.caller().map(Self).ok_or_else(|| match bearer(&parts.headers) {
+            Some(token) if is_jwt(token) => {
+                let takes = |provider: &Provider| provider.takes_access_tokens();
+                Problem::not_exchanged(site.provider.as_ref().is_some_and(takes))
+            }
+            Some(token) if !token.is_empty() => Problem::not_a_session(),
+            _ => Error::NotSignedIn.into(),
         })
     }
 }

@@ -4,6 +4,7 @@ pub(crate) mod accounts;
 pub(crate) mod administration;
 pub(crate) mod browser;
 pub(crate) mod guards;
+pub(crate) mod oidc;
 pub(crate) mod operation;
 pub(crate) mod pages;
 pub(crate) mod pats;

@@ -2,8 +2,8 @@
 //!
 //! A [`Tick`] is this machine's monotonic clock, including suspended time: ages and deadlines are
 //! measured in it. A [`Moment`] is a point in Postgres's clock: expiry and the moment of
-//! verification, which travels between replicas, are written in it. Nothing is ever compared with
-//! this machine's wall clock, so neither skew between machines nor a step of their clocks extends a
+//! verification, which travels between replicas, are written in it. Nothing of this is
+//! ever compared with this machine's wall clock, so neither skew between machines nor a step of their clocks extends a
 //! bound.
 //!
 //! Only a request-reply pair relates the two. If a statement is sent at tick `s` and answered with

@@ -117,6 +117,8 @@ pub struct DerivedKeys {
     pub(crate) relay: HmacSha256,
     /// The key that encrypts the credentials of backends.
     pub(crate) credentials: LessSafeKey,
+    /// The key from which those of the cookies of sign-ins are derived.
+    pub(crate) sign_ins: HmacSha256,
 }
 
 impl KeyRing {
@@ -203,6 +205,7 @@ impl DerivedKeys {
             entries: hmac(&secret, "patgate v1 redis entries"),
             relay: hmac(&secret, "patgate v1 relay"),
             credentials: aead(&secret, "patgate v1 backend credentials"),
+            sign_ins: hmac(&secret, "patgate v1 sign-ins"),
         })
     }
 }

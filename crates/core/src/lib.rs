@@ -25,6 +25,7 @@
 //! - [`domain`], which a request names with a [`domain_ref`].
 //! - [`backend`], with the [`credential`] that patgate sends to it.
 //! - [`trace_context`]: the trace of the call that asks.
+//! - [`cookie_seal`]: what a browser keeps while a provider signs its user in.
 //!
 //! # 3. How fresh an answer is
 //!
@@ -45,6 +46,7 @@ pub mod backend;
 pub mod base62;
 pub mod body;
 pub mod clock;
+pub mod cookie_seal;
 pub mod credential;
 pub mod decide;
 pub mod decision;

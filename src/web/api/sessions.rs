@@ -4,21 +4,23 @@ use std::{fmt, sync::Arc};
 
 use axum::{
     Json,
-    extract::State,
+    body::Bytes,
+    extract::{FromRequest as _, Request, State},
     http::{StatusCode, header::SET_COOKIE},
     response::{IntoResponse, Response},
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use super::input::Body;
 use crate::{
-    admin::web::{CurrentSession, Error, Password},
+    admin::web::{CurrentSession, Error, Password, SignedIn},
     web::{
         Site, cookie,
         problem::Problem,
-        visit::{ApiCaller, Visit},
+        visit::{ApiCaller, Visit, bearer, is_jwt},
     },
 };
 
@@ -42,8 +44,18 @@ impl fmt::Debug for Credentials {
 pub(super) async fn begin(
     State(site): State<Arc<Site>>,
     visit: Visit,
-    Body(credentials): Body<Credentials>,
+    request: Request,
 ) -> Result<Response, Problem> {
+    if let Some(token) = bearer(request.headers()).filter(|token| is_jwt(token)) {
+        let token = Zeroizing::new(token.to_owned());
+        let body = Bytes::from_request(request, &site).await;
+        if body.map_or(true, |body| !body.is_empty()) {
+            let detail = "a sign-in with an access token has no body";
+            return Err(Problem::invalid(detail));
+        }
+        return by_access_token(&site, &visit, &token).await;
+    }
+    let Body(credentials): Body<Credentials> = Body::from_request(request, &site).await?;
     let _place = site.limits.password(visit.address)?;
     // What cannot be an address or a password is answered as a wrong one.
     let password: Result<Password, _> = credentials.password.expose_secret().parse();
@@ -51,15 +63,40 @@ pub(super) async fn begin(
         return Err(Error::SignInFailed.into());
     };
     let begun = site.service.sign_in(&visit.origin, &email, &password).await?;
-    let body = json!({
+    let cookie = cookie::give(&site.settings.url, &begun.secret);
+    Ok((StatusCode::CREATED, [(SET_COOKIE, cookie)], shown(&begun)).into_response())
+}
+
+/// Begins a session for a program, which needs no cookie.
+async fn by_access_token(site: &Site, visit: &Visit, token: &str) -> Result<Response, Problem> {
+    let Some(provider) = site.provider.as_ref().filter(|it| it.takes_access_tokens()) else {
+        return Err(Problem::not_exchanged(false));
+    };
+    let _place = site.limits.sign_in(visit.address)?;
+    let by = provider.owner_of(token).await?;
+    let begun = site.service.sign_in_by_provider(&visit.origin, &by).await;
+    let begun = begun.map_err(|error| {
+        let is_unknown = matches!(error, Error::SignInFailed);
+        let mut problem = Problem::from(error);
+        if is_unknown {
+            problem.detail =
+                "the subject of the access token is no user's here; ask an administrator \
+                              to link it"
+                    .to_owned();
+        }
+        problem
+    })?;
+    Ok((StatusCode::CREATED, shown(&begun)).into_response())
+}
+
+fn shown(begun: &SignedIn) -> Json<Value> {
+    Json(json!({
         "id": begun.session,
         "user_id": begun.user,
         "email": begun.email,
         "secret": begun.secret.expose().as_str(),
         "access_token": begun.secret.expose().as_str(),
-    });
-    let cookie = cookie::give(&site.settings.url, &begun.secret);
-    Ok((StatusCode::CREATED, [(SET_COOKIE, cookie)], Json(body)).into_response())
+    }))
 }
 
 pub(super) async fn show(

@@ -19,7 +19,7 @@ const LONGEST_SUBJECT: usize = 255;
 
 /// Why a token is refused. It shows nothing of the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refused {
+pub(in crate::web) enum Refused {
     #[error("it is no signed JWT")]
     Malformed,
     #[error("it is a JWT of another kind")]
@@ -43,6 +43,8 @@ pub(super) enum Refused {
     NotYet,
     #[error("it belongs to another sign-in")]
     Nonce,
+    #[error("it is bound to a key of its holder, and no proof of that is read here")]
+    Bound,
     #[error("its subject is empty or too long")]
     Subject,
 }
@@ -61,8 +63,6 @@ pub(super) enum Purpose<'a> {
 pub(super) struct Verified {
     pub(super) subject: String,
     pub(super) verified_email: Option<String>,
-    /// Seconds since 1970.
-    pub(super) expires: u64,
 }
 
 #[derive(Deserialize)]
@@ -84,6 +84,7 @@ struct Claims {
     nbf: Option<f64>,
     iat: f64,
     nonce: Option<String>,
+    cnf: Option<Value>,
     // Of any type, because no sign-in fails for them.
     email: Option<Value>,
     email_verified: Option<Value>,
@@ -129,7 +130,12 @@ pub(super) fn verify(
     }
     let kind = header.typ.as_deref().unwrap_or("JWT").to_ascii_lowercase();
     let kind = kind.strip_prefix("application/").unwrap_or(&kind);
-    if kind != "jwt" && !(kind == "at+jwt" && matches!(purpose, Purpose::Api { .. })) {
+    // Each kind has a name of its own, so that an ID token opens no API whatever its audience is.
+    let expected = match purpose {
+        Purpose::SignIn { .. } => "jwt",
+        Purpose::Api { .. } => "at+jwt",
+    };
+    if kind != expected {
         return Err(Refused::OtherKind);
     }
     let algorithm = Algorithm::named(&header.alg).ok_or(Refused::Algorithm)?;
@@ -172,6 +178,10 @@ impl Claims {
                 if !names.iter().any(|name| name == audience) {
                     return Err(Refused::Audience);
                 }
+                // Of RFC 8705 and RFC 9449: it is no token that its bearer alone may use.
+                if self.cnf.is_some() {
+                    return Err(Refused::Bound);
+                }
             }
         }
         #[expect(clippy::cast_precision_loss, reason = "exact for some hundred million years")]
@@ -190,9 +200,7 @@ impl Claims {
             Some(Value::String(email)) if is_verified => Some(email),
             _ => None,
         };
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
-        let expires = self.exp as u64;
-        Ok(Verified { subject: self.sub, verified_email, expires })
+        Ok(Verified { subject: self.sub, verified_email })
     }
 }
 

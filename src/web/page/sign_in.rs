@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use axum::{
     extract::State,
-    http::{StatusCode, header::SET_COOKIE},
+    http::{
+        HeaderValue, StatusCode,
+        header::{REFRESH, SET_COOKIE},
+    },
     response::{IntoResponse, Redirect, Response},
 };
 use maud::{Markup, html};
@@ -19,7 +22,7 @@ use super::{
 };
 use crate::{
     admin::web::{Error, InvitationSecret, Password},
-    web::{Site, cookie, visit::Visit},
+    web::{Site, cookie, oidc, visit::Visit},
 };
 
 #[derive(Deserialize)]
@@ -35,8 +38,8 @@ pub(super) struct Acceptance {
     again: SecretString,
 }
 
-pub(super) async fn show() -> Response {
-    answer(StatusCode::OK, sign_in("", None))
+pub(super) async fn show(State(site): State<Arc<Site>>) -> Response {
+    answer(StatusCode::OK, sign_in(&site, "", None))
 }
 
 pub(super) async fn begin(
@@ -58,7 +61,7 @@ pub(super) async fn begin(
         }
         Err(error) => {
             let mistake = Mistake::of(error, Some("email"))?;
-            Ok(answer(mistake.status, sign_in(&email, Some(&mistake))))
+            Ok(answer(mistake.status, sign_in(&site, &email, Some(&mistake))))
         }
     }
 }
@@ -134,7 +137,22 @@ pub(super) fn new_password_fields(mistake: Option<&Mistake>) -> Markup {
     }
 }
 
-fn sign_in(email: &str, mistake: Option<&Mistake>) -> Markup {
+/// Leads on after a sign-in by the provider. It is no redirect: browsers would follow that as a part
+/// of the navigation that the provider began, without the new cookie, which is only for requests from
+/// this site.
+pub(in crate::web) fn signed_in_elsewhere() -> Response {
+    let content = html! {
+        h1 { "You are signed in" }
+        p { a href=(HOME) { "Go to your tokens" } }
+    };
+    let page = page("Signed in", Frame::Bare, &content);
+    let refresh = HeaderValue::from_static("0;url=/tokens");
+    let mut response = answer(StatusCode::OK, page);
+    response.headers_mut().insert(REFRESH, refresh);
+    response
+}
+
+fn sign_in(site: &Site, email: &str, mistake: Option<&Mistake>) -> Markup {
     let content = html! {
         h1 { "Sign in" }
         (summary(mistake))
@@ -142,6 +160,9 @@ fn sign_in(email: &str, mistake: Option<&Mistake>) -> Markup {
             (Field::new("email", "Email address").kind("email", "username").value(email).mistake(mistake))
             (Field::new("password", "Password").kind("password", "current-password"))
             button { "Sign in" }
+        }
+        @if let Some(provider) = &site.provider {
+            p { a href=(oidc::PATH) { "Sign in with " (provider.name()) } }
         }
         p { a href="/invitation" { "I have an invitation" } }
     };

@@ -103,10 +103,7 @@ fn a_genuine_token_names_its_subject() {
     let provider = Provider::new();
     let ann = provider.judge(&header(), &claims(), SIGN_IN).unwrap();
     let email = Some("ann@example.com".to_owned());
-    assert_eq!(
-        ann,
-        Verified { subject: "s-ann".into(), verified_email: email, expires: NOW + 300 }
-    );
+    assert_eq!(ann, Verified { subject: "s-ann".into(), verified_email: email });
     for other in [
         json!({ "alg": "EdDSA", "kid": "ed", "typ": "JWT" }),
         json!({ "alg": "Ed25519", "kid": "ed" }),
@@ -254,13 +251,20 @@ fn a_key_for_another_use_verifies_nothing() {
 fn an_access_token_is_for_the_api() {
     let provider = Provider::new();
     let access = but(claims(), json!({ "aud": "https://tokens.example.com", "nonce": null }));
-    for kind in [json!(null), json!("JWT"), json!("at+jwt"), json!("application/AT+JWT")] {
+    for kind in ["at+jwt", "application/AT+JWT"] {
         let header = but(header(), json!({ "typ": kind }));
         assert!(provider.judge(&header, &access, API).is_ok(), "{header}");
-        assert!(provider.judge(&header, &access, SIGN_IN).is_err(), "{header}");
+        assert_eq!(provider.judge(&header, &access, SIGN_IN), Err(Refused::OtherKind));
+        // Nor for another API, nor for a holder who would have to prove a key.
+        assert_eq!(provider.judge(&header, &claims(), API), Err(Refused::Audience));
+        let bound = but(access.clone(), json!({ "cnf": { "jkt": "x" } }));
+        assert_eq!(provider.judge(&header, &bound, API), Err(Refused::Bound));
     }
-    // An ID token is for the client, and opens no API.
-    assert_eq!(provider.judge(&header(), &claims(), API), Err(Refused::Audience));
+    // An ID token opens no API, whatever its audience is.
+    for kind in [json!(null), json!("JWT")] {
+        let header = but(header(), json!({ "typ": kind }));
+        assert_eq!(provider.judge(&header, &access, API), Err(Refused::OtherKind));
+    }
 }
 
 #[test]

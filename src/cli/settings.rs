@@ -66,12 +66,12 @@ fn mistakes(session: &Session, purpose: ConfigPurpose) -> Vec<String> {
     if let Some(Err(ring)) = keyring_file.as_deref().map(read_keyring) {
         mistakes.push(ring.to_string());
     }
-    // It serves none of the APIs.
-    if purpose == ConfigPurpose::SelfService {
-        return mistakes;
-    }
     if let Err(tables) = api_tables::load(&apis) {
         mistakes.extend(tables.to_string().lines().map(|mistake| format!("apis: {mistake}")));
+    }
+    // It has none of the listeners of `patgate serve`.
+    if purpose == ConfigPurpose::SelfService {
+        return mistakes;
     }
     let listen = session.config(purpose).map(|config| config.listen);
     if let Some(Err(tls)) = listen.ok().map(|listen| tls::check(&listen)) {

@@ -418,6 +418,7 @@ fn main() -> ExitCode {
         web::tokens::what_is_shown_holds_no_digest,
         web::upgrades::a_database_of_the_version_before_is_taken_up,
         web::why::an_own_token_is_explained_as_by_the_command,
+        web::why::no_backend_is_named,
         web::why::another_users_token_is_not_explained,
         web::why::a_domain_without_a_right_is_none,
         site::operation::it_is_ready_while_its_database_answers,

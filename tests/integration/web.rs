@@ -140,11 +140,20 @@ impl<'w, 's> Site<'w, 's> {
 }
 
 pub(crate) async fn service(world: &World<'_>, login: PgPool) -> Result<SelfService, Error> {
+    service_of(world, login, Apis::embedded().unwrap()).await
+}
+
+/// For a gateway with these tables.
+pub(crate) async fn service_of(
+    world: &World<'_>,
+    login: PgPool,
+    apis: Apis,
+) -> Result<SelfService, Error> {
     let copies =
         |installation| CachedCopies { installation, redis: None, max_staleness: Duration::ZERO };
     let ring = read_keyring(&world.keyring_file).unwrap();
     let passwords = Passwords::new(NonZeroUsize::new(2).unwrap());
-    let apis = Arc::new(Apis::embedded().unwrap());
+    let apis = Arc::new(apis);
     let rules = GatewayRules::new(move || Arc::clone(&apis), ModelReading::WhenNeeded);
     SelfService::connect(login, copies, ring, Prefixes::default(), passwords, rules).await
 }

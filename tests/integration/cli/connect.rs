@@ -89,6 +89,7 @@ pub(crate) async fn what_self_service_needs_is_tried(suite: Arc<Suite>) {
     bare.with("web.url", "http://tokens.example.org").refused(CHECK, 2, "web.url");
     bare.with("web.listen", "0.0.0.0:9193").refused(CHECK, 2, "web.url");
     bare.with("keyring_file", "").refused(CHECK, 2, "keyring_file");
+    bare.with("apis", "/nonexistent/own.yaml").refused(CHECK, 2, "apis: /nonexistent/own.yaml");
     bare.refused("config check --self-service --admin", 2, "cannot be used with");
 
     let key_of = |key| found_by(&bare, CONNECT, key);

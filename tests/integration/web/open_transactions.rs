@@ -21,6 +21,13 @@ fn add_scope(caller: &str, token: &str) -> String {
     )
 }
 
+fn rotate(caller: &str, token: &str) -> String {
+    format!(
+        "SELECT patgate.web_rotate_token({caller}, NULL, NULL, '{token}', NULL, gen_random_uuid(),
+             sha256('new'), 'k1', 1000000)"
+    )
+}
+
 async fn waits_for_a_lock(world: &World<'_>) {
     let waiting = "SELECT count(*) FROM pg_stat_activity
                    WHERE datname = current_database() AND wait_event_type = 'Lock'";
@@ -84,20 +91,24 @@ pub(crate) async fn a_right_is_not_used_after_its_loss(suite: Arc<Suite>) {
         (LOSSES[2], "PW002", Some("PW003")),
         (LOSSES[3], "PW001", Some("PW001")),
     ] {
-        for (adds_member, expected) in [(false, Some(scope)), (true, member)] {
+        for (change, expected) in
+            [("scope", Some(scope)), ("rotation", Some(scope)), ("member", member)]
+        {
             let Some(expected) = expected else { continue };
             let world = suite.world().await;
             let site = Site::of(&world).await;
             let ann = site.signed_in("ann").await;
-            let token = site.create(&ann, "laptop", &[]).await.id.to_string();
-            let change = if adds_member {
-                format!(
+            let creates = ["acme:models:*:llm_create"];
+            let scopes = if change == "rotation" { &creates[..] } else { &[] };
+            let token = site.create(&ann, "laptop", scopes).await.id.to_string();
+            let change = match change {
+                "member" => format!(
                     "SELECT patgate.web_add_member({}, NULL, NULL, 'acme', 'admin',
                          'bob@example.com')",
                     literal(&ann)
-                )
-            } else {
-                add_scope(&literal(&ann), &token)
+                ),
+                "rotation" => rotate(&literal(&ann), &token),
+                _ => add_scope(&literal(&ann), &token),
             };
             // The loss came first, and is not committed yet.
             let mut loses = connection(&world, "administrator").await;
@@ -111,15 +122,16 @@ pub(crate) async fn a_right_is_not_used_after_its_loss(suite: Arc<Suite>) {
             assert_eq!(changed, refused(expected), "{loss}: {change}");
         }
     }
-    for loss in LOSSES {
+    for (loss, rotates) in LOSSES.iter().flat_map(|loss| [(loss, false), (loss, true)]) {
         let world = suite.world().await;
         let site = Site::of(&world).await;
         let ann = site.signed_in("ann").await;
-        let token = site.create(&ann, "laptop", &[]).await.id.to_string();
+        let token = site.create(&ann, "laptop", &["acme:models:*:llm_create"]).await.id.to_string();
+        let change = if rotates { rotate } else { add_scope };
         // The change came first: the loss waits until it has ended.
         let mut changes = connection(&world, "web").await;
         run(&mut changes, "BEGIN").await.unwrap();
-        run(&mut changes, &add_scope(&literal(&ann), &token)).await.unwrap();
+        run(&mut changes, &change(&literal(&ann), &token)).await.unwrap();
         let mut loses = connection(&world, "administrator").await;
         let (lost, ()) = tokio::join!(run(&mut loses, loss), async {
             waits_for_a_lock(&world).await;

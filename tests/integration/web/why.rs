@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use patgate::{
     admin::web::{AskedRequest, Caller},
+    api::{Apis, TableSource},
     explain::Verdict,
     token::TokenId,
 };
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Site, fails, not_found};
+use super::{Site, fails, not_found, service_of};
 use crate::support::{Suite, World, cli::Cli};
 
 fn asked(request: &str, model: Option<&str>) -> AskedRequest {
@@ -110,6 +111,36 @@ pub(crate) async fn an_own_token_is_explained_as_by_the_command(suite: Arc<Suite
     let lists = asked("GET /proxy/picky/v1/models", None);
     let said = serde_json::to_value(why(&site, &root, own, &lists).await).unwrap();
     assert_eq!(said, by_command(&cli, own, &lists));
+}
+
+/// Neither the backend of a domain nor that of a table is named, and which exist is not said.
+pub(crate) async fn no_backend_is_named(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let site = Site::of(&world).await;
+    let ann = site.signed_in("ann").await;
+    let id = narrow(&world).await;
+    let rule = |path: &str, backend: &str| {
+        format!(
+            "- {{ methods: [GET], path: {path}, operation: llm_read, entity: models, \
+             upstream: {backend} }}\n"
+        )
+    };
+    let rules = [rule("/own", "model-beta"), rule("/lost", "model-lost")].concat();
+    let text = format!("name: own\nmount: /own/{{domain}}\nerrors: openai\nrules:\n{rules}");
+    let table = TableSource { file: "own.yaml".to_owned(), text };
+    let apis = Apis::compile(&[table]).unwrap_or_else(|errors| panic!("{errors}"));
+    let service = service_of(&world, site.login.clone(), apis).await.unwrap();
+    for path in ["/own/acme/own", "/own/acme/lost"] {
+        let verdict = service.why(&ann, id, &asked(&format!("GET {path}"), None)).await.unwrap();
+        assert_eq!((verdict.code, verdict.outcome), ("ok", "allow"), "{verdict:?}");
+        let said = format!("{verdict:?}");
+        for backend in ["model-acme", "model-beta", "model-lost"] {
+            assert!(!said.contains(backend), "{said}");
+        }
+    }
+    // Of these tables, and of no others.
+    let chat = asked("POST /proxy/acme/v1/chat/completions", Some("org/m"));
+    assert_eq!(service.why(&ann, id, &chat).await.unwrap().code, "not_found");
 }
 
 pub(crate) async fn another_users_token_is_not_explained(suite: Arc<Suite>) {

@@ -15,14 +15,11 @@ mod visit;
 
 use std::sync::Arc;
 
-use axum::{Router, extract::DefaultBodyLimit, http::Uri, middleware};
+use axum::{Router, http::Uri, middleware};
 
 pub(crate) use self::oidc::Provider;
 use self::{limits::Limits, problem::Problem};
 use crate::{admin::web::SelfService, config::WebSettings};
-
-/// The longest body of a request. Nothing that people send is near it.
-const LONGEST_BODY: usize = 64 * 1024;
 
 /// What all handlers share.
 #[derive(Debug)]
@@ -58,7 +55,6 @@ pub(crate) fn router(site: Site) -> Router {
         .method_not_allowed_fallback(async |uri: Uri| {
             problem::answer(Problem::method_not_allowed(), uri.path())
         })
-        .layer(DefaultBodyLimit::max(LONGEST_BODY))
         .layer(middleware::from_fn_with_state(Arc::clone(&site), guard::guard))
         .with_state(site)
 }

@@ -1,8 +1,9 @@
 //! What every request must have passed, and what every answer says.
 
-use std::{sync::Arc, time::Duration};
+use std::{error::Error as _, sync::Arc, time::Duration};
 
 use axum::{
+    body::{Body, to_bytes},
     extract::{Request, State},
     http::{
         HeaderMap, HeaderName, HeaderValue, Method,
@@ -14,6 +15,7 @@ use axum::{
     middleware::Next,
     response::Response,
 };
+use http_body_util::LengthLimitError;
 use tokio::time::timeout;
 
 use super::{
@@ -25,6 +27,10 @@ use crate::config::SiteUrl;
 
 /// The longest time for one answer. The service itself gives up sooner.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// The longest time that a body may take to arrive.
+const ARRIVAL: Duration = Duration::from_secs(5);
+/// The longest body. Nothing that people send is near it.
+const LONGEST_BODY: usize = 64 * 1024;
 
 const FETCH_SITE: &str = "sec-fetch-site";
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -41,8 +47,14 @@ pub(super) async fn guard(
     let id = RequestId::of(request.headers(), settings.proxies);
     request.extensions_mut().insert(id.clone());
     let path = request.uri().path().to_owned();
-    let mut response = match admit(&site, &request) {
-        Ok(permit) => {
+    let admitted = match admit(&site, &request) {
+        Ok(()) => whole(request).await,
+        Err(problem) => Err(problem),
+    };
+    // A request takes its place when it has arrived: one that arrives slowly must not keep others out.
+    let admitted = admitted.and_then(|request| Ok((request, site.limits.place()?)));
+    let mut response = match admitted {
+        Ok((request, permit)) => {
             let answer = timeout(PATIENCE, next.run(request)).await;
             drop(permit);
             answer.unwrap_or_else(|_| problem::answer(Problem::took_too_long(), &path))
@@ -57,18 +69,31 @@ pub(super) async fn guard(
     response
 }
 
-fn admit(site: &Site, request: &Request) -> Result<impl Drop + use<>, Problem> {
+/// Reads the body, which may neither be long nor take long.
+async fn whole(request: Request) -> Result<Request, Problem> {
+    let (parts, body) = request.into_parts();
+    let Ok(read) = timeout(ARRIVAL, to_bytes(body, LONGEST_BODY)).await else {
+        return Err(Problem::arrived_too_slowly());
+    };
+    let bytes = read.map_err(|error| match error.source() {
+        Some(cause) if cause.is::<LengthLimitError>() => Problem::too_large(),
+        _ => Problem::invalid("the body did not arrive whole"),
+    })?;
+    Ok(Request::from_parts(parts, Body::from(bytes)))
+}
+
+fn admit(site: &Site, request: &Request) -> Result<(), Problem> {
     let settings = &site.settings;
     let headers = request.headers();
     let address = client_address(peer(request.extensions()), headers, settings.proxies);
-    let permit = site.limits.request(address)?;
+    site.limits.request(address)?;
     if !names(&settings.url, headers) {
         return Err(Problem::wrong_host());
     }
     if !comes_from(&settings.url, request.method(), headers) {
         return Err(Problem::foreign_origin());
     }
-    Ok(permit)
+    Ok(())
 }
 
 /// Whether the request names this site. A page of another name that leads here has no business here.

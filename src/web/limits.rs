@@ -56,9 +56,13 @@ impl Limits {
         }
     }
 
-    /// Admits a request. It counts until the permit is dropped.
-    pub(super) fn request(&self, client: IpAddr) -> Result<OwnedSemaphorePermit, Refusal> {
-        self.requests.take(client, clock::now())?;
+    /// Counts a request of a client.
+    pub(super) fn request(&self, client: IpAddr) -> Result<(), Refusal> {
+        self.requests.take(client, clock::now())
+    }
+
+    /// Admits a request that has arrived whole. It counts until the permit is dropped.
+    pub(super) fn place(&self) -> Result<OwnedSemaphorePermit, Refusal> {
         Arc::clone(&self.at_once).try_acquire_owned().map_err(|_| Refusal::Busy)
     }
 

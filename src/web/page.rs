@@ -14,9 +14,11 @@ mod history;
 mod input;
 mod layout;
 mod new_token;
+mod notice;
 mod scopes;
 mod secret;
 mod sign_in;
+mod sure;
 mod time;
 mod token;
 mod tokens;
@@ -26,7 +28,7 @@ mod why;
 use std::sync::Arc;
 
 use axum::{
-    Router,
+    Router, middleware,
     response::Redirect,
     routing::{get, post},
 };
@@ -66,4 +68,5 @@ pub(super) fn routes() -> Router<Arc<Site>> {
         .route("/backends", get(administration::backends).post(administration::change_backend))
         .route("/replicas", get(fleet::show))
         .route("/users", get(users::list).post(users::change))
+        .layer(middleware::from_fn(account::lead_back))
 }

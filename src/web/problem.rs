@@ -105,6 +105,16 @@ impl Problem {
         Self::new(status, "wrong-host", "Wrong host", detail)
     }
 
+    pub(super) fn too_large() -> Self {
+        let detail = "the body is longer than 64 KiB";
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Too large", detail)
+    }
+
+    pub(super) fn arrived_too_slowly() -> Self {
+        let detail = "the request did not arrive within five seconds; try again";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "too-slow", "Too slow", detail)
+    }
+
     pub(super) fn took_too_long() -> Self {
         let detail = "the answer took too long; try again";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not available", detail)

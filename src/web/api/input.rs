@@ -49,14 +49,8 @@ impl<T: DeserializeOwned> FromRequest<Arc<Site>> for Body<T> {
             let detail = "the body must be JSON, with `content-type: application/json`";
             return Err(Problem::new(status, "unsupported-media-type", "Not JSON", detail));
         }
-        let body =
-            Bytes::from_request(request, site).await.map_err(|error| match error.status() {
-                StatusCode::PAYLOAD_TOO_LARGE => {
-                    let detail = "the body is longer than 64 KiB";
-                    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Too large", detail)
-                }
-                _ => Problem::invalid("the body did not arrive whole"),
-            })?;
+        let incomplete = |_| Problem::invalid("the body did not arrive whole");
+        let body = Bytes::from_request(request, site).await.map_err(incomplete)?;
         // A struct could also be read from an array, which would be a second spelling.
         if !body.trim_ascii_start().starts_with(b"{") {
             return Err(Problem::invalid("the body must be a JSON object"));

@@ -3,18 +3,23 @@
 use std::sync::Arc;
 
 use axum::{
-    extract::State,
-    http::StatusCode,
+    extract::{Request, State},
+    http::{HeaderValue, Method, StatusCode, header::LOCATION, uri::PathAndQuery},
+    middleware,
     response::{IntoResponse, Redirect, Response},
 };
 use maud::{Markup, html};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::SecretString;
+use serde::Deserialize;
 
 use super::{
     Fault,
-    form::{Field, Mistake, button_to, form_to, named_button_to, summary},
-    input::{Fields, SentForm, Visitor},
+    fault::NeedsPassword,
+    form::{Field, Mistake, button_to, form_to, hidden, named_button_to, summary},
+    input::{Asked, Fields, SentForm, Visitor},
     layout::{Frame, answer, page},
+    notice::Done,
     sign_in::{new_password, new_password_fields, signed_out},
     time::{distance, moment},
 };
@@ -46,13 +51,13 @@ pub(super) async fn change_password(
             };
             match changed {
                 Ok(()) => Ok(()),
-                Err(error) => Err(Mistake::of(error, Some("present"))?),
+                Err(error) => Err(wrong_password(error)?),
             }
         }
     };
     match changed {
         // All sessions have ended.
-        Ok(()) => Ok(signed_out(&site)),
+        Ok(()) => Ok(signed_out(&site, Some(Done::Password))),
         Err(mistake) => account(&site, &visitor, Some(mistake)).await,
     }
 }
@@ -72,11 +77,41 @@ pub(super) async fn end_all(
     SentForm { visitor, .. }: SentForm,
 ) -> Result<Response, Fault> {
     site.service.sign_out_everywhere(&visitor.caller).await?;
-    Ok(signed_out(&site))
+    Ok(signed_out(&site, None))
 }
 
-pub(super) async fn confirm(visitor: Visitor) -> Response {
-    answer(StatusCode::OK, confirmation(&visitor, None))
+/// Where to go after the password was confirmed.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Next {
+    next: String,
+}
+
+/// Lets a visitor come back to the page for which the password was needed.
+pub(super) async fn lead_back(request: Request, next: middleware::Next) -> Response {
+    let page = (request.method() == Method::GET).then(|| request.uri().clone());
+    let mut response = next.run(request).await;
+    let needs_password = response.extensions().get::<NeedsPassword>().is_some();
+    if let Some(page) = page.filter(|_| needs_password) {
+        let page = page.path_and_query().map_or("", PathAndQuery::as_str);
+        let page = utf8_percent_encode(page, NON_ALPHANUMERIC);
+        if let Ok(location) = HeaderValue::try_from(format!("/confirm?next={page}")) {
+            response.headers_mut().insert(LOCATION, location);
+        }
+    }
+    response
+}
+
+/// A page of this site: a path in plain characters, with a query. Others lead to the first page for
+/// administrators, so that no link can use the confirmation to lead elsewhere.
+fn page_of_this_site(text: &str) -> &str {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.?=&%+@".contains(&byte);
+    let is_page = text.starts_with('/') && !text.starts_with("//") && text.bytes().all(plain);
+    if is_page { text } else { "/domains" }
+}
+
+pub(super) async fn confirm(visitor: Visitor, Asked(next): Asked<Next>) -> Response {
+    answer(StatusCode::OK, confirmation(&visitor, &next.next, None))
 }
 
 pub(super) async fn elevate(
@@ -85,15 +120,16 @@ pub(super) async fn elevate(
     SentForm { visitor, fields }: SentForm,
 ) -> Result<Response, Fault> {
     let _place = site.limits.password(visit.address)?;
+    let next = fields.get("next");
     let elevated = match password(&fields, "present") {
         Ok(password) => site.service.elevate(&visitor.caller, &password).await,
         Err(error) => Err(error),
     };
     Ok(match elevated {
-        Ok(()) => Redirect::to("/domains").into_response(),
+        Ok(()) => Redirect::to(page_of_this_site(next)).into_response(),
         Err(error) => {
-            let mistake = Mistake::of(error, Some("present"))?;
-            answer(mistake.status, confirmation(&visitor, Some(&mistake)))
+            let mistake = wrong_password(error)?;
+            answer(mistake.status, confirmation(&visitor, next, Some(&mistake)))
         }
     })
 }
@@ -104,6 +140,18 @@ pub(super) async fn lower(
 ) -> Result<Response, Fault> {
     site.service.lower(&visitor.caller).await?;
     Ok(Redirect::to("/account").into_response())
+}
+
+/// The visitor is known, so only the password can be wrong.
+fn wrong_password(error: Error) -> Result<Mistake, Fault> {
+    match error {
+        Error::SignInFailed => {
+            let mut wrong = Mistake::at("present", &"this password is wrong");
+            wrong.status = StatusCode::UNAUTHORIZED;
+            Ok(wrong)
+        }
+        error => Mistake::of(error, Some("present")),
+    }
 }
 
 /// What cannot be a password is answered as a wrong one.
@@ -149,16 +197,16 @@ fn render(visitor: &Visitor, sessions: &[OwnSession], mistake: Option<&Mistake>)
                 }
             }
         }
-        @if session.elevated { (button_to("/confirm/end", visitor, "Give the rights back", &[])) }
+        @if session.elevated { (button_to("/confirm/end", visitor, "Stop using administrator rights", &[])) }
         h2 { "Sessions" }
-        p { "Where you are signed in. End what you do not know, and change your password then." }
+        p { "Where you are signed in. End sessions that you do not recognize, and change your password then." }
         ul.scopes { @for session in sessions { (one(visitor, session)) } }
         (button_to("/account/sign-out-everywhere", visitor, "Sign out everywhere", &[]))
         @if session.has_password {
             h2 { "Change the password" }
             p { "All your sessions end. Your tokens keep working." }
             (form_to("/account/password", visitor, &html! {
-                (Field::new("present", "Present password")
+                (Field::new("present", "Current password")
                     .kind("password", "current-password")
                     .mistake(mistake))
                 (new_password_fields(mistake))
@@ -184,7 +232,7 @@ fn one(visitor: &Visitor, session: &OwnSession) -> Markup {
     } }
 }
 
-fn confirmation(visitor: &Visitor, mistake: Option<&Mistake>) -> Markup {
+fn confirmation(visitor: &Visitor, next: &str, mistake: Option<&Mistake>) -> Markup {
     let content = html! {
         h1 { "Confirm your password" }
         (summary(mistake))
@@ -193,6 +241,7 @@ fn confirmation(visitor: &Visitor, mistake: Option<&Mistake>) -> Markup {
              you were changing something, it was not changed: go back and send it again after this."
         }
         (form_to("/confirm", visitor, &html! {
+            (hidden("next", next))
             (Field::new("present", "Password")
                 .kind("password", "current-password")
                 .mistake(mistake))
@@ -200,4 +249,29 @@ fn confirmation(visitor: &Visitor, mistake: Option<&Mistake>) -> Markup {
         }))
     };
     page("Confirm your password", Frame::Of(visitor), &content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_confirmation_leads_to_no_other_site() {
+        for text in ["/users", "/tokens?all=yes&page=2", "/history?domain=acme"] {
+            assert_eq!(page_of_this_site(text), text);
+        }
+        for text in [
+            "",
+            "users",
+            "//evil.example",
+            "/\\evil.example",
+            "https://evil.example",
+            "/\t/evil.example",
+            "\\\\evil.example",
+            "/a\r\nset-cookie:x",
+            "javascript:x",
+        ] {
+            assert_eq!(page_of_this_site(text), "/domains", "{text:?}");
+        }
+    }
 }

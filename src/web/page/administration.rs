@@ -12,12 +12,15 @@ use maud::{Markup, html};
 use super::{
     Fault,
     form::{Field, Mistake, Select, form_to, hidden, named_button_to, summary},
-    input::{Fields, SentForm, Visitor},
+    input::{Asked, Fields, SentForm, Visitor},
     layout::{Frame, answer, page},
+    notice::{Done, Notice},
+    sure::{Question, unless_sure},
+    time::count,
 };
 use crate::{
     admin::{
-        BackendChanges, BackendKind, BackendName, BackendUrl, ListedModel, NewModels,
+        BackendKind, BackendName, BackendUrl, ListedModel, NewModels,
         web::{BackendEntry, DomainEntry, Error, GrantableDomain, NewSelfServiceDomain},
     },
     web::{Site, problem::Problem},
@@ -30,22 +33,30 @@ const GOVERNING: [&str; 4] =
 pub(super) async fn domains(
     State(site): State<Arc<Site>>,
     visitor: Visitor,
+    Asked(notice): Asked<Notice>,
 ) -> Result<Response, Fault> {
-    list_domains(&site, &visitor, None).await
+    list_domains(&site, &visitor, &notice, &Fields::default(), None).await
 }
 
 async fn list_domains(
     site: &Site,
     visitor: &Visitor,
+    notice: &Notice,
+    draft: &Fields,
     mistake: Option<Mistake>,
 ) -> Result<Response, Fault> {
     let status = mistake.as_ref().map_or(StatusCode::OK, |mistake| mistake.status);
     let content = if visitor.session.elevated {
         let domains = site.service.domains(&visitor.caller).await?;
         let backends = site.service.backends(&visitor.caller).await?;
-        all_domains(visitor, &domains, &backends, mistake.as_ref())
+        all_domains(visitor, &domains, &backends, draft, mistake.as_ref())
     } else {
         own_domains(visitor, &site.service.grantable(&visitor.caller).await?)
+    };
+    let content = html! {
+        h1 { "Domains" }
+        (notice.render())
+        (content)
     };
     Ok(answer(status, page("Domains", Frame::Of(visitor), &content)))
 }
@@ -68,7 +79,7 @@ pub(super) async fn create_domain(
         },
         Err(mistake) => mistake,
     };
-    list_domains(&site, &visitor, Some(mistake)).await
+    list_domains(&site, &visitor, &Notice::default(), &fields, Some(mistake)).await
 }
 
 fn new_domain(fields: &Fields) -> Result<NewSelfServiceDomain, Mistake> {
@@ -80,6 +91,10 @@ fn new_domain(fields: &Fields) -> Result<NewSelfServiceDomain, Mistake> {
         }
         NewModels::All
     } else {
+        if listed().next().is_none() {
+            let error = "list the models that it sees, or tick All models of the backend";
+            return Err(Mistake::at("models", &error));
+        }
         let models = listed().map(str::parse::<ListedModel>).collect::<Result<_, _>>();
         NewModels::Listed(models.map_err(|error| Mistake::at("models", &error))?)
     };
@@ -93,7 +108,6 @@ fn new_domain(fields: &Fields) -> Result<NewSelfServiceDomain, Mistake> {
 
 fn own_domains(visitor: &Visitor, domains: &[GrantableDomain]) -> Markup {
     html! {
-        h1 { "Domains" }
         @if visitor.session.platform_admin {
             p { a href="/confirm" { "Confirm your password to see and change all domains" } }
         }
@@ -102,7 +116,7 @@ fn own_domains(visitor: &Visitor, domains: &[GrantableDomain]) -> Markup {
             @for domain in domains {
                 @let governs = domain.operations.iter().any(|held| GOVERNING.contains(&held.as_str()));
                 li {
-                    span { (domain.name) " (" (domain.slug) "): you have " (domain.operations.len()) " operations" }
+                    span { (domain.name) " (" (domain.slug) "): you have " (count(domain.operations.len(), "operation")) }
                     @if governs { a href={ "/domains/" (domain.slug) } { "Roles and members of " (domain.slug) } }
                     @if domain.operations.iter().any(|held| held == "audit_log_read") {
                         a href={ "/history?domain=" (domain.slug) } { "History of " (domain.slug) }
@@ -117,6 +131,7 @@ fn all_domains(
     visitor: &Visitor,
     domains: &[DomainEntry],
     backends: &[BackendEntry],
+    draft: &Fields,
     mistake: Option<&Mistake>,
 ) -> Markup {
     let backend = Select {
@@ -126,14 +141,13 @@ fn all_domains(
             .iter()
             .map(|backend| (backend.name.clone(), backend.name.clone()))
             .collect(),
-        chosen: "",
+        chosen: draft.get("backend"),
         mistake,
     };
     html! {
-        h1 { "Domains" }
         (summary(mistake))
         table role="table" {
-            caption { (domains.len()) " domains" }
+            caption { (count(domains.len(), "domain")) }
             thead role="rowgroup" { tr role="row" {
                 @for head in ["Slug", "Name", "Backend", "Models", "State"] {
                     th role="columnheader" scope="col" { (head) }
@@ -156,12 +170,12 @@ fn all_domains(
             p { "A domain needs a backend. " a href="/backends" { "Create one first" } "." }
         } @else {
             (form_to("/domains", visitor, &html! {
-                (Field::new("slug", "Slug, as in the URL").hint("a-z, 0-9 and -; such as acme").mistake(mistake))
-                (Field::new("name", "Name").mistake(mistake))
+                (Field::new("slug", "Slug, as in the URL").hint("a-z, 0-9 and -; such as acme").value(draft.get("slug")).mistake(mistake))
+                (Field::new("name", "Name").value(draft.get("name")).mistake(mistake))
                 (backend)
                 (Field::new("models", "Models that it sees, one per line")
-                    .kind("textarea", "off").optional().mistake(mistake))
-                (super::form::tick("all_models", "All models of the backend", false))
+                    .kind("textarea", "off").value(draft.get("models")).optional().mistake(mistake))
+                (super::form::tick("all_models", "All models of the backend", draft.has("all_models")))
                 button { "Create the domain" }
             }))
         }
@@ -171,24 +185,36 @@ fn all_domains(
 pub(super) async fn backends(
     State(site): State<Arc<Site>>,
     visitor: Visitor,
+    Asked(notice): Asked<Notice>,
 ) -> Result<Response, Fault> {
-    list_backends(&site, &visitor, None).await
+    list_backends(&site, &visitor, &notice, &Fields::default(), None).await
 }
 
 async fn list_backends(
     site: &Site,
     visitor: &Visitor,
+    notice: &Notice,
+    draft: &Fields,
     mistake: Option<Mistake>,
 ) -> Result<Response, Fault> {
     let backends = site.service.backends(&visitor.caller).await?;
     let status = mistake.as_ref().map_or(StatusCode::OK, |mistake| mistake.status);
-    Ok(answer(status, render_backends(visitor, &backends, mistake.as_ref())))
+    Ok(answer(status, render_backends(visitor, &backends, notice, draft, mistake.as_ref())))
 }
 
 pub(super) async fn change_backend(
     State(site): State<Arc<Site>>,
     SentForm { visitor, fields }: SentForm,
 ) -> Result<Response, Fault> {
+    if fields.get("do") == "delete" {
+        let consequence =
+            format!("The backend {} is deleted, with its credential.", fields.get("name"));
+        let label = "Delete the backend".to_owned();
+        let question = Question { action: "/backends", label, consequence, back: "/backends" };
+        if let Some(page) = unless_sure(&visitor, &fields, &question) {
+            return Ok(page);
+        }
+    }
     let changed = async {
         let name: BackendName =
             fields.get("name").parse().map_err(|error| Ok(Mistake::at("name", &error)))?;
@@ -198,30 +224,30 @@ pub(super) async fn change_backend(
             Ok((url, kind))
         };
         let (service, caller) = (&site.service, &visitor.caller);
+        let field = (fields.get("do") == "create").then_some("name");
         let changed = match fields.get("do") {
             "create" => {
                 let (url, kind) = read().map_err(Ok)?;
                 service.create_backend(caller, &name, &url, kind).await
             }
-            "change" => {
-                let (url, kind) = read().map_err(Ok)?;
-                let changes = BackendChanges { url: Some(url), kind: Some(kind) };
-                service.update_backend(caller, &name, &changes).await
-            }
             "delete" => service.delete_backend(caller, &name).await,
             _ => return Err(Err(Problem::invalid("the form says nothing to do").into())),
         };
-        changed.map(drop).map_err(|error| Mistake::of(error, Some("name")))
+        changed.map(drop).map_err(|error| Mistake::of(error, field))
     };
     match changed.await {
-        Ok(()) => Ok(Redirect::to("/backends").into_response()),
-        Err(mistake) => list_backends(&site, &visitor, Some(mistake?)).await,
+        Ok(()) => Ok(Done::Saved.lead_to("/backends")),
+        Err(mistake) => {
+            list_backends(&site, &visitor, &Notice::default(), &fields, Some(mistake?)).await
+        }
     }
 }
 
 fn render_backends(
     visitor: &Visitor,
     backends: &[BackendEntry],
+    notice: &Notice,
+    draft: &Fields,
     mistake: Option<&Mistake>,
 ) -> Markup {
     let kind = Select {
@@ -235,10 +261,11 @@ fn render_backends(
     };
     let content = html! {
         h1 { "Backends" }
+        (notice.render())
         (summary(mistake))
         p { "The servers of models that domains use. Only commands set a credential of a backend." }
         table role="table" {
-            caption { (backends.len()) " backends" }
+            caption { (count(backends.len(), "backend")) }
             thead role="rowgroup" { tr role="row" {
                 @for head in ["Name", "URL", "Kind", "Used by", "Delete"] {
                     th role="columnheader" scope="col" { (head) }
@@ -260,8 +287,8 @@ fn render_backends(
         h2 { "New backend" }
         (form_to("/backends", visitor, &html! {
             (hidden("do", "create"))
-            (Field::new("name", "Name, as Envoy's routes know it").mistake(mistake))
-            (Field::new("url", "URL, a note for people").kind("url", "off").mistake(mistake))
+            (Field::new("name", "Name, as Envoy's routes know it").value(draft.get("name")).mistake(mistake))
+            (Field::new("url", "URL, a note for people").kind("url", "off").value(draft.get("url")).mistake(mistake))
             (kind)
             button { "Create the backend" }
         }))

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     extract::{Path, State},
     http::StatusCode,
-    response::{IntoResponse, Redirect, Response},
+    response::Response,
 };
 use maud::{Markup, html};
 
@@ -14,6 +14,7 @@ use super::{
     form::{Mistake, Select, form_to, hidden, summary},
     input::{Fields, SentForm, Visitor, token_id},
     layout::{Frame, answer, page},
+    notice::Done,
     secret::shown_once,
 };
 use crate::{
@@ -42,9 +43,14 @@ impl Ending {
         word.parse().map_err(|_| Problem::not_found("there is nothing at this path").into())
     }
 
+    /// Whether something stops to work at once and for good.
+    fn is_final(self) -> bool {
+        self != Self::Rotate
+    }
+
     fn label(self) -> &'static str {
         match self {
-            Self::Rotate => "Replace the token",
+            Self::Rotate => "Rotate the token",
             Self::Reset => "Make a new secret",
             Self::Revoke => "Revoke the token",
             Self::Delete => "Delete the token",
@@ -63,8 +69,8 @@ impl Ending {
             }
             Self::Revoke => "What uses the token is refused from then on. It never works again.",
             Self::Delete => {
-                "What uses the token is refused from then on. It disappears from your list; what was \
-                 done with it stays in the history."
+                "What uses the token is refused from then on, as if it had been revoked, and it \
+                 disappears from your list. Revoke it if you want to see it there."
             }
         }
     }
@@ -163,7 +169,7 @@ async fn delete(
     version: Option<&str>,
 ) -> Result<Response, Error> {
     let _deleted = site.service.delete_token(&visitor.caller, id, version).await?;
-    Ok(Redirect::to(HOME).into_response())
+    Ok(Done::Deleted.lead_to(HOME))
 }
 
 /// How long a page waits for the replicas, and how often it asks.
@@ -181,8 +187,10 @@ async fn obeyed(site: &Site, visitor: &Visitor, change: &CommittedChange) -> Res
             let took = took.as_millis();
             return Ok(match applied {
                 0 => "No replica serves now.".to_owned(),
-                1 => format!("The one replica that serves obeyed {took} ms after the change."),
-                all => format!("All {all} replicas obeyed {took} ms after the change."),
+                all => format!(
+                    "The token is refused now: {all} of {all} replicas obeyed, the last {took} ms after \
+                     the change."
+                ),
             });
         }
         if took >= PATIENCE {
@@ -221,7 +229,7 @@ fn confirmation(
             (hidden("version", &token.version))
             @if ending == Ending::Rotate { (overlap()) }
             div.actions {
-                button.danger { (ending.label()) }
+                button.danger[ending.is_final()] { (ending.label()) }
                 a href={ "/tokens/" (token.id) } { "Keep it as it is" }
             }
         }))

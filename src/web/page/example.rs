@@ -7,8 +7,8 @@ use crate::admin::web::{GrantableDomain, OwnScope, OwnToken};
 /// A call that a token may make.
 #[derive(Debug, PartialEq, Eq)]
 enum Call {
-    /// To chat with a model.
-    Chat { domain: String, model: String },
+    /// To chat with a model; `None` if no name of one is known.
+    Chat { domain: String, model: Option<String> },
     /// To list the models of a domain.
     List { domain: String },
 }
@@ -16,23 +16,22 @@ enum Call {
 impl Call {
     /// The call that shows most of what the token is for.
     fn of(token: &OwnToken, domains: &[GrantableDomain]) -> Option<Self> {
-        let mut chat = token.scopes.iter().filter(|scope| permits(scope, "llm_chat_completions"));
-        let chat = chat.find_map(|scope| {
+        let chat = token.scopes.iter().filter(|scope| permits(scope, "llm_chat_completions"));
+        let mut chats = chat.map(|scope| {
             let domain = scope.domain.clone();
+            let listed = || domains.iter().find(|listed| listed.slug == domain)?.models.first();
             let model = match (scope.entity_type.as_str(), scope.entity_id.as_str()) {
-                ("models", model) if model != "*" && !model.ends_with('*') => {
-                    Some(model.to_owned())
-                }
-                ("models" | "domains", _) => {
-                    let listed = domains.iter().find(|listed| listed.slug == domain);
-                    listed.and_then(|listed| listed.models.first().cloned())
-                }
-                _ => None,
+                ("models", model) if model != "*" => Some(model.to_owned()),
+                _ => listed().cloned(),
             };
-            Some(Self::Chat { domain, model: model? })
+            // A pattern is no name.
+            Self::Chat { model: model.filter(|model| !model.contains('*')), domain }
         });
         let list = token.scopes.iter().find(|scope| permits(scope, "llm_read"));
-        chat.or_else(|| list.map(|scope| Self::List { domain: scope.domain.clone() }))
+        let list = list.map(|scope| Self::List { domain: scope.domain.clone() });
+        let is_whole = |call: &Self| matches!(call, Self::Chat { model: Some(_), .. });
+        let first = chats.next();
+        first.filter(|call| list.is_none() || is_whole(call)).or(list)
     }
 
     fn domain(&self) -> &str {
@@ -41,6 +40,9 @@ impl Call {
         }
     }
 }
+
+/// What stands for the name of a model that is not known.
+const PLACEHOLDER: &str = "MODEL";
 
 fn permits(scope: &OwnScope, operation: &str) -> bool {
     scope.permitted
@@ -64,6 +66,11 @@ pub(super) fn examples(
     let (curl, openai) = (curl(&call, &base, secret), openai(&call, &base, secret));
     html! {
         h2 { "Try it" }
+        p { "Base URL, for settings of programs: " code #base { (base) } }
+        (copy("base", "Copy the base URL"))
+        @if matches!(call, Call::Chat { model: None, .. }) {
+            p { "Replace " (PLACEHOLDER) " by the name of a model." }
+        }
         h3 { "curl" }
         pre #curl { code { (curl) } }
         (copy("curl", "Copy the commands"))
@@ -84,7 +91,7 @@ fn curl(call: &Call, base: &str, secret: &str) -> String {
     let rest = match call {
         Call::List { .. } => format!("    '{base}/models'"),
         Call::Chat { model, .. } => {
-            let body = chat(model);
+            let body = chat(model.as_deref().unwrap_or(PLACEHOLDER));
             format!(
                 "    --json '{}' \\\n    '{base}/chat/completions'",
                 body.replace('\'', r"'\''")
@@ -109,7 +116,7 @@ fn openai(call: &Call, base: &str, secret: &str) -> String {
             "answer = client.chat.completions.create(\n    model={},\n    \
              messages=[{{\"role\": \"user\", \"content\": \"Hello!\"}}],\n)\n\
              print(answer.choices[0].message.content)\n",
-            serde_json::Value::from(model.as_str()),
+            serde_json::Value::from(model.as_deref().unwrap_or(PLACEHOLDER)),
         ),
     };
     client + &rest
@@ -163,13 +170,14 @@ mod tests {
     #[test]
     fn a_call_is_one_that_the_token_may_make() {
         let domain = || "acme".to_owned();
-        let chat = |model: &str| Call::Chat { domain: domain(), model: model.to_owned() };
+        let chat = |model: &str| Call::Chat { domain: domain(), model: Some(model.to_owned()) };
         let of = |scopes: &[_], models: &[&str]| Call::of(&token(scopes), &acme(models));
         let (chats, reads) = ("llm_chat_completions", "llm_read");
         assert_eq!(of(&[("models", "m", chats), ("models", "*", reads)], &[]), Some(chat("m")));
         assert_eq!(of(&[("domains", "*", chats)], &["a", "b"]), Some(chat("a")));
         // Which models there are is not known.
-        assert_eq!(of(&[("models", "*", chats)], &[]), None);
+        let unnamed = Call::Chat { domain: domain(), model: None };
+        assert_eq!(of(&[("models", "*", chats)], &[]), Some(unnamed));
         let list = Call::List { domain: domain() };
         assert_eq!(of(&[("models", "*", chats), ("models", "*", reads)], &[]), Some(list));
         assert_eq!(of(&[("datasets", "*", "read")], &["a"]), None);
@@ -180,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_shell_and_python_read_every_name_as_it_is() {
-        let call = Call::Chat { domain: "acme".to_owned(), model: "it's \"m\"".to_owned() };
+        let call = Call::Chat { domain: "acme".to_owned(), model: Some("it's \"m\"".to_owned()) };
         let curl = curl(&call, "https://gateway.example/proxy/acme/v1", "pat_x");
         assert!(curl.contains(r#""model":"it'\''s \"m\"""#), "{curl}");
         assert_eq!(curl.matches("pat_x").count(), 1);

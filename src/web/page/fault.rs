@@ -1,6 +1,9 @@
 //! A problem as a page.
 
-use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::{
+    Extension,
+    response::{Html, IntoResponse, Redirect, Response},
+};
 use maud::html;
 
 use super::{
@@ -18,18 +21,25 @@ impl<T: Into<Problem>> From<T> for Fault {
     }
 }
 
+/// Marks the answer to a request that needs the password again.
+#[derive(Clone)]
+pub(super) struct NeedsPassword;
+
 impl IntoResponse for Fault {
     fn into_response(self) -> Response {
         let Self(problem) = self;
         match problem.code {
             "not-signed-in" => return Redirect::to(SIGN_IN).into_response(),
-            "needs-password" => return Redirect::to("/confirm").into_response(),
+            "needs-password" => {
+                return (Extension(NeedsPassword), Redirect::to("/confirm")).into_response();
+            }
             _ => {}
         }
         let content = html! {
             h1 { (problem.title) }
             p role="alert" { (sentence(&problem.detail)) }
-            p { a href="/" { "Go to your tokens" } }
+            // Under a wrong name, there is no page to go to.
+            @if problem.code != "wrong-host" { p { a href="/" { "Go to your tokens" } } }
         };
         let body = page(problem.title, Frame::Bare, &content).into_string();
         let mut response = (problem.status, Html(body)).into_response();

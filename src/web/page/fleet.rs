@@ -9,7 +9,7 @@ use super::{
     Fault,
     input::Visitor,
     layout::{Frame, answer, page},
-    time::moment,
+    time::{count, moment},
 };
 use crate::{
     admin::web::{Fleet, FleetReplica},
@@ -35,9 +35,9 @@ fn render(visitor: &Visitor, fleet: &Fleet) -> Markup {
             p { "No replica serves." }
         } @else {
             table role="table" {
-                caption { (fleet.replicas.len()) " replicas" }
+                caption { (count(fleet.replicas.len(), "replica")) }
                 thead role="rowgroup" { tr role="row" {
-                    @for head in ["Name", "State", "Behind by", "Answers from what it knows for"] {
+                    @for head in ["Name", "State", "Behind by", "May use data as old as"] {
                         th role="columnheader" scope="col" { (head) }
                     }
                 } }
@@ -53,10 +53,10 @@ fn row(replica: &FleetReplica) -> Markup {
     html! { tr role="row" {
         th role="rowheader" scope="row" { (replica.name) }
         td role="cell" data-label="State" {
-            @if replica.counts { "counts" } @else { "silent: ended, or asks the database each time" }
+            @if replica.counts { "up to date" } @else { "not heard from: ended, or reads the database for each request" }
         }
         td role="cell" data-label="Behind by" { (time(replica.lag_ms)) }
-        td role="cell" data-label="Answers from what it knows for" {
+        td role="cell" data-label="May use data as old as" {
             (time(replica.max_staleness_ms))
         }
     } }

@@ -50,7 +50,7 @@ impl Mistake {
     }
 
     /// What is wrong with this field.
-    fn about(&self, field: &str) -> Option<&str> {
+    pub(super) fn about(&self, field: &str) -> Option<&str> {
         (self.field == Some(field)).then_some(&self.text)
     }
 }

@@ -7,6 +7,7 @@ use axum::{extract::State, http::StatusCode, response::Response};
 use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::{
     Fault,
@@ -14,7 +15,7 @@ use super::{
     form::{Field, hidden},
     input::{Asked, Visitor},
     layout::{Frame, answer, page},
-    time::moment,
+    time::{count, moment},
 };
 use crate::{
     admin::web::{History, HistoryEntry},
@@ -94,10 +95,10 @@ fn render(visitor: &Visitor, search: &Search, lines: &[HistoryEntry], everything
             form.search method="get" action=(path) {
                 @if of_a_domain { (hidden("domain", &search.domain)) }
                 @if everything {
-                    (Field::new("actor", "Actor").value(&search.actor).optional())
-                    (Field::new("object", "Object").value(&search.object).optional())
+                    (Field::new("actor", "Actor, such as web:ada@example.com").value(&search.actor).optional())
+                    (Field::new("object", "Object, by id").value(&search.object).optional())
                 }
-                (Field::new("action", "Action, such as token").value(&search.action).optional())
+                (Field::new("action", "Action: token, or token.revoke").value(&search.action).optional())
                 button.plain { "Search" }
             }
         }
@@ -105,7 +106,7 @@ fn render(visitor: &Visitor, search: &Search, lines: &[HistoryEntry], everything
             p { "There is nothing to show." }
         } @else {
             table role="table" {
-                caption { (lines.len()) " lines, the newest first" }
+                caption { (count(lines.len(), "line")) ", the newest first" }
                 thead role="rowgroup" { tr role="row" {
                     @for head in ["When", "What", "Actor", "Object", "From", "Details"] {
                         th role="columnheader" scope="col" { (head) }
@@ -132,14 +133,23 @@ fn render(visitor: &Visitor, search: &Search, lines: &[HistoryEntry], everything
 fn row(line: &HistoryEntry) -> Markup {
     html! { tr role="row" {
         th role="rowheader" scope="row" { (moment(&line.at)) }
-        td role="cell" data-label="What" { (line.action) }
+        td.word role="cell" data-label="What" { (line.action) }
         td role="cell" data-label="Actor" { (line.actor) }
-        td role="cell" data-label="Object" { (line.object) }
+        td role="cell" data-label="Object" { (object(line)) }
         td role="cell" data-label="From" {
             @match &line.address { Some(address) => (address), None => "–" }
         }
         td role="cell" data-label="Details" { (details(&line.details)) }
     } }
+}
+
+/// A token by its name, with a link; others as the log has them.
+fn object(line: &HistoryEntry) -> Markup {
+    let name = line.details["name"].as_str().unwrap_or(&line.object);
+    let is_token = line.action.starts_with("token.") && line.object.parse::<Uuid>().is_ok();
+    html! {
+        @if is_token { a href={ "/tokens/" (line.object) } { (name) } } @else { (line.object) }
+    }
 }
 
 fn details(details: &Value) -> Markup {

@@ -9,7 +9,7 @@ use axum::{
 };
 use serde::de::DeserializeOwned;
 
-use super::{Fault, SIGN_IN};
+use super::{Fault, SIGN_IN, notice::Done};
 use crate::{
     admin::web::{Caller, CurrentSession, Error},
     token::TokenId,
@@ -52,8 +52,12 @@ impl FromRequestParts<Arc<Site>> for Visitor {
 
 /// Leads to the sign-in, and takes the cookie of an ended session back.
 fn to_sign_in(site: &Site, headers: &HeaderMap) -> Response {
-    let mut response = Redirect::to(SIGN_IN).into_response();
-    if cookie::is_sent(&site.settings.url, headers) {
+    let had_one = cookie::is_sent(&site.settings.url, headers);
+    let mut response = match had_one {
+        true => Done::Ended.lead_to(SIGN_IN),
+        false => Redirect::to(SIGN_IN).into_response(),
+    };
+    if had_one {
         response.headers_mut().append(SET_COOKIE, cookie::take(&site.settings.url));
     }
     response
@@ -108,6 +112,7 @@ impl FromRequest<Arc<Site>> for SentForm {
 }
 
 /// The fields of a form, in order. A name may occur more than once.
+#[derive(Default)]
 pub(super) struct Fields(Vec<(String, String)>);
 
 impl Fields {
@@ -118,6 +123,12 @@ impl Fields {
 
     pub(super) fn all<'f>(&'f self, name: &'f str) -> impl Iterator<Item = &'f str> {
         self.0.iter().filter(move |(field, _)| field == name).map(|(_, value)| value.as_str())
+    }
+
+    /// All but the proof that the form is of this session.
+    pub(super) fn without_proof(&self) -> impl Iterator<Item = (&str, &str)> {
+        let all = self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        all.filter(|(name, _)| *name != "proof")
     }
 
     /// Whether a box is ticked, or a button with this name was pressed.

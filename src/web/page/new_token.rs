@@ -130,6 +130,7 @@ pub(super) async fn create(
                 Error::LifetimeTooLong { .. } if draft.until.is_empty() => Some("days"),
                 Error::LifetimeTooLong { .. } => Some("until"),
                 Error::NotPermitted(_) | Error::NotFound(_) => Some(ROWS),
+                Error::Invalid(_) if !draft.until.is_empty() => Some("until"),
                 _ => None,
             };
             let mistake = Mistake::of(error, field)?;
@@ -153,8 +154,8 @@ async fn form(
 fn times(session: &CurrentSession) -> Vec<(String, String)> {
     let longest = session.token_longest_seconds.unwrap_or(u64::MAX);
     let usual = session.token_default_seconds.min(longest) / DAY;
-    let usual = (String::new(), format!("the usual {usual} days, or until the day below"));
-    let presets = PRESETS.into_iter().filter(|days| days * DAY <= longest);
+    let presets = PRESETS.into_iter().filter(|days| days * DAY <= longest && *days != usual);
+    let usual = (String::new(), format!("{usual} days (the default), or until the day below"));
     let presets = presets.map(|days| {
         let unit = if days == 1 { "day" } else { "days" };
         (days.to_string(), format!("{days} {unit}"))
@@ -179,7 +180,9 @@ fn render(
     let content = html! {
         h1 { "New token" }
         (summary(mistake))
-        (form_to("/tokens/new", visitor, &html! {
+        @if domains.is_empty() {
+            p { "You have no role in any domain, so a token could do nothing. Ask an administrator for one." }
+        } @else { (form_to("/tokens/new", visitor, &html! {
             (hidden("key", &draft.key))
             (Field::new("name", "Name")
                 .value(&draft.name)
@@ -200,12 +203,12 @@ fn render(
             }
             h2 { "Scopes" }
             p { "A token may do what its scopes say, as long as you may do it yourself." }
-            (rows(&draft.rows, domains))
+            (rows(&draft.rows, domains, mistake))
             div.actions {
                 button { "Create the token" }
                 button.plain name="add" value="yes" formnovalidate { "Add another scope" }
             }
-        }))
+        })) }
     };
     page("New token", Frame::Of(visitor), &content)
 }

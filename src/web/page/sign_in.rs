@@ -17,8 +17,9 @@ use serde::Deserialize;
 use super::{
     Fault, HOME, SIGN_IN,
     form::{Field, Mistake, summary},
-    input::{Sent, SentForm},
+    input::{Asked, Sent, SentForm},
     layout::{Frame, answer, page},
+    notice::{Done, Notice},
 };
 use crate::{
     admin::web::{Error, InvitationSecret, Password},
@@ -38,8 +39,8 @@ pub(super) struct Acceptance {
     again: SecretString,
 }
 
-pub(super) async fn show(State(site): State<Arc<Site>>) -> Response {
-    answer(StatusCode::OK, sign_in(&site, "", None))
+pub(super) async fn show(State(site): State<Arc<Site>>, Asked(notice): Asked<Notice>) -> Response {
+    answer(StatusCode::OK, sign_in(&site, &notice, "", None))
 }
 
 pub(super) async fn begin(
@@ -61,7 +62,7 @@ pub(super) async fn begin(
         }
         Err(error) => {
             let mistake = Mistake::of(error, Some("email"))?;
-            Ok(answer(mistake.status, sign_in(&site, &email, Some(&mistake))))
+            Ok(answer(mistake.status, sign_in(&site, &Notice::default(), &email, Some(&mistake))))
         }
     }
 }
@@ -71,12 +72,16 @@ pub(super) async fn end(
     SentForm { visitor, .. }: SentForm,
 ) -> Result<Response, Fault> {
     site.service.sign_out(&visitor.caller).await?;
-    Ok(signed_out(&site))
+    Ok(signed_out(&site, None))
 }
 
 /// Takes the cookie back, and leads to the sign-in.
-pub(super) fn signed_out(site: &Site) -> Response {
-    ([(SET_COOKIE, cookie::take(&site.settings.url))], Redirect::to(SIGN_IN)).into_response()
+pub(super) fn signed_out(site: &Site, done: Option<Done>) -> Response {
+    let lead = match done {
+        Some(done) => done.lead_to(SIGN_IN),
+        None => Redirect::to(SIGN_IN).into_response(),
+    };
+    ([(SET_COOKIE, cookie::take(&site.settings.url))], lead).into_response()
 }
 
 pub(super) async fn invited() -> Response {
@@ -108,7 +113,7 @@ pub(super) async fn accept(
         Err(mistake) => Err(mistake),
     };
     Ok(match accepted {
-        Ok(()) => Redirect::to(SIGN_IN).into_response(),
+        Ok(()) => Done::Password.lead_to(SIGN_IN),
         Err(mistake) => answer(mistake.status, invitation(Some(&mistake))),
     })
 }
@@ -152,9 +157,10 @@ pub(in crate::web) fn signed_in_elsewhere() -> Response {
     response
 }
 
-fn sign_in(site: &Site, email: &str, mistake: Option<&Mistake>) -> Markup {
+fn sign_in(site: &Site, notice: &Notice, email: &str, mistake: Option<&Mistake>) -> Markup {
     let content = html! {
         h1 { "Sign in" }
+        (notice.render())
         (summary(mistake))
         form.narrow method="post" action=(SIGN_IN) {
             (Field::new("email", "Email address").kind("email", "username").value(email).mistake(mistake))
@@ -164,7 +170,8 @@ fn sign_in(site: &Site, email: &str, mistake: Option<&Mistake>) -> Markup {
         @if let Some(provider) = &site.provider {
             p { a href=(oidc::PATH) { "Sign in with " (provider.name()) } }
         }
-        p { a href="/invitation" { "I have an invitation" } }
+        p { a href="/invitation" { "Set a password with an invitation" } }
+        p.hint { "Forgot your password? Ask an administrator for a new invitation." }
     };
     page("Sign in", Frame::Bare, &content)
 }

@@ -42,7 +42,9 @@ fn away(at: Timestamp, now: Timestamp) -> String {
     if seconds < 0 { format!("{length} ago") } else { format!("in {length}") }
 }
 
-fn count(number: i64, unit: &str) -> String {
+/// A number of things.
+pub(super) fn count(number: impl TryInto<u64>, unit: &str) -> String {
+    let number = number.try_into().unwrap_or_default();
     format!("{number} {unit}{}", if number == 1 { "" } else { "s" })
 }
 

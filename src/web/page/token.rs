@@ -5,15 +5,16 @@ use std::sync::Arc;
 use axum::{
     extract::{Path, State},
     http::StatusCode,
-    response::{IntoResponse, Redirect, Response},
+    response::Response,
 };
 use maud::{Markup, html};
 
 use super::{
     Fault,
     form::{Field, Mistake, form_to, hidden, named_button_to, summary},
-    input::{SentForm, Visitor, token_id},
+    input::{Asked, SentForm, Visitor, token_id},
     layout::{Frame, answer, page},
+    notice::{Done, Notice},
     scopes::{ROWS, Row, in_words, rows},
     time::{distance, moment},
     tokens::{last_used, status},
@@ -31,8 +32,9 @@ pub(super) async fn show(
     State(site): State<Arc<Site>>,
     Path(id): Path<String>,
     visitor: Visitor,
+    Asked(notice): Asked<Notice>,
 ) -> Result<Response, Fault> {
-    details(&site, &visitor, token_id(&id)?, None).await
+    details(&site, &visitor, token_id(&id)?, &notice, None).await
 }
 
 pub(super) async fn edit(
@@ -102,8 +104,8 @@ async fn finish(
     changed: Result<(), Result<Mistake, Fault>>,
 ) -> Result<Response, Fault> {
     match changed {
-        Ok(()) => Ok(Redirect::to(&format!("/tokens/{}", id.0)).into_response()),
-        Err(mistake) => details(site, visitor, id, Some(mistake?)).await,
+        Ok(()) => Ok(Done::Saved.lead_to(&format!("/tokens/{}", id.0))),
+        Err(mistake) => details(site, visitor, id, &Notice::default(), Some(mistake?)).await,
     }
 }
 
@@ -111,13 +113,14 @@ async fn details(
     site: &Site,
     visitor: &Visitor,
     id: TokenId,
+    notice: &Notice,
     mistake: Option<Mistake>,
 ) -> Result<Response, Fault> {
     let token = site.service.token(&visitor.caller, id).await?;
     let domains = site.service.grantable(&visitor.caller).await?;
     let status = mistake.as_ref().map_or(StatusCode::OK, |mistake| mistake.status);
     let begins = site.service.token_beginning(id);
-    Ok(answer(status, render(visitor, &token, &begins, &domains, mistake.as_ref())))
+    Ok(answer(status, render(visitor, &token, &begins, &domains, notice, mistake.as_ref())))
 }
 
 fn render(
@@ -125,6 +128,7 @@ fn render(
     token: &OwnToken,
     begins: &str,
     domains: &[GrantableDomain],
+    notice: &Notice,
     mistake: Option<&Mistake>,
 ) -> Markup {
     let is_own = token.owner == visitor.session.email;
@@ -133,6 +137,7 @@ fn render(
     let version = token.version.as_str();
     let content = html! {
         h1 { (token.name) }
+        (notice.render())
         (summary(mistake))
         dl {
             @if !is_own { dt { "Owner" } dd { (token.owner) } }
@@ -146,7 +151,7 @@ fn render(
         }
         div.actions {
             @if is_own && works {
-                a.button href={ (path) "/rotate" } { "Replace" }
+                a.button href={ (path) "/rotate" } { "Rotate" }
                 a.button.plain href={ (path) "/reset" } { "New secret" }
             }
             @if is_own { a.button.plain href={ (path) "/why" } { "Why was I refused?" } }
@@ -167,13 +172,15 @@ fn render(
                 }
             }
         }
-        @if is_own {
+        @if is_own && works {
             h3 { "Add a scope" }
             (form_to(&format!("{path}/scopes"), visitor, &html! {
                 (hidden("version", version))
-                (rows(&[Row::default()], domains))
+                (rows(&[Row::default()], domains, mistake))
                 button.plain { "Add the scope" }
             }))
+        }
+        @if is_own {
             h2 { "Name and purpose" }
             (form_to(&path, visitor, &html! {
                 (hidden("version", version))

@@ -11,6 +11,7 @@ use super::{
     form::{Field, Select, hidden},
     input::{Asked, Visitor},
     layout::{Frame, answer, page},
+    notice::Notice,
     scopes::in_words,
     time::distance,
 };
@@ -51,6 +52,7 @@ pub(super) async fn list(
     State(site): State<Arc<Site>>,
     visitor: Visitor,
     Asked(search): Asked<Search>,
+    Asked(notice): Asked<Notice>,
 ) -> Result<Response, Fault> {
     let name = search.name.trim();
     let query = TokenQuery {
@@ -62,12 +64,13 @@ pub(super) async fn list(
     };
     let found = site.service.tokens(&visitor.caller, &query).await?;
     let begins = |token: &OwnToken| site.service.token_beginning(TokenId(token.id));
-    Ok(answer(StatusCode::OK, render(&visitor, &search, &found, &begins)))
+    Ok(answer(StatusCode::OK, render(&visitor, &search, &notice, &found, &begins)))
 }
 
 fn render(
     visitor: &Visitor,
     search: &Search,
+    notice: &Notice,
     found: &TokenPage,
     begins: &impl Fn(&OwnToken) -> String,
 ) -> Markup {
@@ -85,6 +88,7 @@ fn render(
         mistake: None,
     };
     let content = html! {
+        (notice.render())
         div.title { h1 { (title) } a.button href="/tokens/new" { "New token" } }
         search {
             form.search method="get" action="/tokens" {
@@ -95,7 +99,11 @@ fn render(
             }
         }
         @if found.tokens.is_empty() {
-            p { "There is no such token." }
+            p {
+                @if all || !search.name.is_empty() || !search.status.is_empty() || number > 1 {
+                    "There is no such token."
+                } @else { "You have no tokens yet. " a href="/tokens/new" { "Create one" } "." }
+            }
         } @else {
             table role="table" {
                 caption { (found.total) " in all, page " (number) " of " (pages) }
@@ -123,7 +131,7 @@ fn row(token: &OwnToken, with_owner: bool, begins: &str) -> Markup {
         @if with_owner { td role="cell" data-label="Owner" { (token.owner) } }
         td role="cell" data-label="Status" { (status(token.status)) }
         td role="cell" data-label="May" { (scopes(token)) }
-        td role="cell" data-label="Expires" { (distance(&token.expires_at)) }
+        td role="cell" data-label="Expires" { (expires(token)) }
         td role="cell" data-label="Last used" { (last_used(token)) }
         td role="cell" data-label="Begins with" { code { (begins) } }
     } }
@@ -138,6 +146,17 @@ fn scopes(token: &OwnToken) -> Markup {
             (in_words(scope))
         }
         @if more > 0 { "; and " (more) " more" }
+        @if !token.scopes.is_empty() && token.scopes.iter().all(|scope| !scope.permitted) {
+            " – in all, nothing"
+        }
+    }
+}
+
+/// When a token ends, or has ended.
+fn expires(token: &OwnToken) -> Markup {
+    match &token.revoked_at {
+        Some(at) => html! { "revoked " (distance(at)) },
+        None => distance(&token.expires_at),
     }
 }
 

@@ -2,11 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{
-    extract::State,
-    http::StatusCode,
-    response::{IntoResponse, Redirect, Response},
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use maud::{Markup, html};
 use serde::Deserialize;
 
@@ -16,7 +12,9 @@ use super::{
     form::{Field, Mistake, form_to, hidden, named_button_to, summary, tick},
     input::{Asked, Fields, SentForm, Visitor},
     layout::{Frame, answer, page},
-    time::moment,
+    notice::{Done, Notice},
+    sure::{Question, unless_sure},
+    time::{count, moment},
 };
 use crate::{
     admin::{
@@ -27,7 +25,8 @@ use crate::{
 };
 
 const AT_ONCE: u32 = 25;
-const INVITED_FOR: Duration = Duration::from_secs(3 * 24 * 60 * 60);
+/// As long as by the command.
+const INVITED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What the address of the list says. What is malformed does not restrict.
 #[derive(Default, Deserialize)]
@@ -47,21 +46,24 @@ pub(super) async fn list(
     State(site): State<Arc<Site>>,
     visitor: Visitor,
     Asked(search): Asked<Search>,
+    Asked(notice): Asked<Notice>,
 ) -> Result<Response, Fault> {
-    show(&site, &visitor, &search, None).await
+    show(&site, &visitor, &search, &notice, &Fields::default(), None).await
 }
 
 async fn show(
     site: &Site,
     visitor: &Visitor,
     search: &Search,
+    notice: &Notice,
+    draft: &Fields,
     mistake: Option<Mistake>,
 ) -> Result<Response, Fault> {
     let part = Some(search.part.trim()).filter(|part| !part.is_empty());
     let offset = (search.number() - 1) * AT_ONCE;
     let found = site.service.users(&visitor.caller, part, offset, AT_ONCE).await?;
     let status = mistake.as_ref().map_or(StatusCode::OK, |mistake| mistake.status);
-    Ok(answer(status, render(visitor, search, &found, mistake.as_ref())))
+    Ok(answer(status, render(visitor, search, &found, notice, draft, mistake.as_ref())))
 }
 
 pub(super) async fn change(
@@ -70,8 +72,38 @@ pub(super) async fn change(
 ) -> Result<Response, Fault> {
     match make(&site, &visitor, &fields).await {
         Ok(response) => Ok(response),
-        Err(mistake) => show(&site, &visitor, &Search::default(), Some(mistake?)).await,
+        Err(mistake) => {
+            let (search, notice) = (Search::default(), Notice::default());
+            show(&site, &visitor, &search, &notice, &fields, Some(mistake?)).await
+        }
     }
+}
+
+/// What a change does that its user may not expect; `None` if it can be taken back.
+fn consequence(change: &str, user: &str) -> Option<(&'static str, String)> {
+    Some(match change {
+        "disable" => (
+            "Disable the user",
+            format!(
+                "{user} is signed out and cannot sign in, and the tokens of {user} are refused."
+            ),
+        ),
+        "delete" => (
+            "Delete the user",
+            format!("{user} is deleted with all tokens and roles. This cannot be undone."),
+        ),
+        "promote" => (
+            "Make the user an administrator",
+            format!("{user} may then do everything in every domain, also with tokens."),
+        ),
+        "invite" => (
+            "Invite the user",
+            format!(
+                "Whoever has the code sets the password of {user}; sessions of {user} end then."
+            ),
+        ),
+        _ => return None,
+    })
 }
 
 async fn make(
@@ -79,6 +111,13 @@ async fn make(
     visitor: &Visitor,
     fields: &Fields,
 ) -> Result<Response, Result<Mistake, Fault>> {
+    if let Some((label, consequence)) = consequence(fields.get("do"), fields.get("user")) {
+        let label = label.to_owned();
+        let question = Question { action: "/users", label, consequence, back: "/users" };
+        if let Some(page) = unless_sure(visitor, fields, &question) {
+            return Ok(page);
+        }
+    }
     let (service, caller) = (&site.service, &visitor.caller);
     let user =
         || fields.get("user").parse::<UserRef>().map_err(|error| Ok(Mistake::at("email", &error)));
@@ -92,17 +131,20 @@ async fn make(
             invite(site, visitor, &UserRef::Email(new.email)).await.map_err(refused)
         }
         "invite" => invite(site, visitor, &user()?).await.map_err(refused),
-        "enable" => done(edit(UserEdit { enabled: Some(true), ..no }).await?),
-        "disable" => done(edit(UserEdit { enabled: Some(false), ..no }).await?),
-        "promote" => done(edit(UserEdit { platform_admin: Some(true), ..no }).await?),
-        "demote" => done(edit(UserEdit { platform_admin: Some(false), ..no }).await?),
-        "delete" => done(service.delete_user(caller, &user()?).await.map_err(refused)?),
+        "enable" => saved(edit(UserEdit { enabled: Some(true), ..no }).await?),
+        "disable" => saved(edit(UserEdit { enabled: Some(false), ..no }).await?),
+        "promote" => saved(edit(UserEdit { platform_admin: Some(true), ..no }).await?),
+        "demote" => saved(edit(UserEdit { platform_admin: Some(false), ..no }).await?),
+        "delete" => {
+            let _deleted = service.delete_user(caller, &user()?).await.map_err(refused)?;
+            Ok(Done::Deleted.lead_to("/users"))
+        }
         _ => Err(Err(Problem::invalid("the form says nothing to do").into())),
     }
 }
 
-fn done<T, E>(_outcome: T) -> Result<Response, E> {
-    Ok(Redirect::to("/users").into_response())
+fn saved<T, E>(_outcome: T) -> Result<Response, E> {
+    Ok(Done::Saved.lead_to("/users"))
 }
 
 fn refused(error: Error) -> Result<Mistake, Fault> {
@@ -124,11 +166,12 @@ async fn invite(site: &Site, visitor: &Visitor, user: &UserRef) -> Result<Respon
     let code = invited.secret.expose();
     let content = html! {
         h1 { "Invitation" }
-        p role="status" { "Send this to " (invited.email) ". The code is good once, until " (moment(&invited.expires_at)) ", and is not shown again." }
+        p role="status" { "Send this to " (invited.email) " yourself: no mail is sent. The code is good once, until " (moment(&invited.expires_at)) ", and is not shown again." }
         dl {
-            dt { "Address" } dd { (site.settings.url.origin()) "/invitation" }
+            dt { "Address" } dd { code #address { (site.settings.url.origin()) "/invitation" } }
             dt { "Code" } dd { code #code { (code.as_str()) } }
         }
+        (copy("address", "Copy the address"))
         (copy("code", "Copy the code"))
         p { a href="/users" { "Users" } }
     };
@@ -139,12 +182,15 @@ fn render(
     visitor: &Visitor,
     search: &Search,
     found: &UserPage,
+    notice: &Notice,
+    draft: &Fields,
     mistake: Option<&Mistake>,
 ) -> Markup {
     let pages = found.total.div_ceil(u64::from(AT_ONCE)).max(1);
     let number = search.number();
     let content = html! {
         h1 { "Users" }
+        (notice.render())
         (summary(mistake))
         search {
             form.search method="get" action="/users" {
@@ -153,7 +199,7 @@ fn render(
             }
         }
         table role="table" {
-            caption { (found.total) " users, page " (number) " of " (pages) }
+            caption { (count(found.total, "user")) ", page " (number) " of " (pages) }
             thead role="rowgroup" { tr role="row" {
                 @for head in ["Email address", "Name", "State", "Live tokens", "Change"] {
                     th role="columnheader" scope="col" { (head) }
@@ -168,9 +214,9 @@ fn render(
         h2 { "New user" }
         (form_to("/users", visitor, &html! {
             (hidden("do", "create"))
-            (Field::new("email", "Email address").kind("email", "off").mistake(mistake))
-            (Field::new("name", "Name").mistake(mistake))
-            (tick("platform_admin", "Platform administrator: may do everything in every domain", false))
+            (Field::new("email", "Email address").kind("email", "off").value(draft.get("email")).mistake(mistake))
+            (Field::new("name", "Name").value(draft.get("name")).mistake(mistake))
+            (tick("platform_admin", "Platform administrator: may do everything in every domain", draft.has("platform_admin")))
             button { "Create the user and an invitation" }
         }))
     };

@@ -106,7 +106,7 @@ fn reasons(verdict: &Verdict) -> Markup {
         ol {
             @for step in &verdict.explanation.steps {
                 li {
-                    strong { (step.step) @if step.passed { ": held" } @else { ": failed" } }
+                    strong { (step.step) @if step.passed { ": passed" } @else { ": failed" } }
                     " – " (step.detail)
                 }
             }

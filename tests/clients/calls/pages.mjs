@@ -175,11 +175,11 @@ async function live(person, name) {
   await person.sees("in 30 days");
   assert.ok(!(await person.page.content()).includes(token));
   await person.press("link", name);
-  await person.sees("chat completions on all models in acme");
+  await person.sees("chat completions: all models in acme");
   await person.press("link", "Revoke");
   await person.press("button", "Revoke the token");
   await answers("acme", token, 401, 1000);
-  await person.sees("obeyed");
+  await person.sees("replicas obeyed");
   say({ step: `${name}: revoked` });
   await person.press("button", "Sign out");
   await person.open("/tokens");
@@ -222,7 +222,7 @@ async function copies(person) {
   await person.picture("why");
   await person.press("link", "Details of the token");
   for (const [link, button] of [
-    ["Replace", "Replace the token"],
+    ["Rotate", "Rotate the token"],
     ["New secret", "Make a new secret"],
     ["Delete", "Delete the token"],
   ]) {
@@ -261,13 +261,14 @@ async function administers(person, member) {
   await person.sees("Confirm your password");
   await person.fill("Password", JOB.administrator.password);
   await person.press("button", "Confirm");
+  await person.press("link", "Domains");
   await person.fill("Slug, as in the URL", "gamma");
   await person.fill("Name", "Gamma");
   await person.choose("Backend", "model-acme");
   await person.fill("Models that it sees, one per line", JOB.model);
   await person.press("button", "Create the domain");
   await person.sees("Domain gamma");
-  await person.fill("Name", "readers");
+  await person.page.getByLabel("Name", { exact: true }).fill("readers");
   const boxes = person.page.getByRole("group", { name: "Operations", exact: true });
   await boxes.getByLabel("llm_read", { exact: true }).check();
   await person.press("button", "Create the role");

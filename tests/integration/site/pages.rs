@@ -73,6 +73,14 @@ fn leads_to(reply: &Reply, path: &str) {
     assert_eq!((reply.status, reply.header("location")), (303, Some(path)), "{reply:?}");
 }
 
+/// Sends a form that asks whether the visitor is sure, and says so.
+async fn surely(browser: &Browser<'_>, path: &str, form: &str) -> Reply {
+    let asked = browser.post(path, form).await;
+    assert_eq!(asked.status, 200, "{path} {form}: {asked:?}");
+    assert!(asked.body.contains("name=\"sure\" value=\"yes\""), "{path} {form}: {asked:?}");
+    browser.post(path, &format!("{form}&sure=yes")).await
+}
+
 /// An error page, or a form with an error, in HTML.
 fn alerts(reply: &Reply, status: u16, words: &str) {
     assert_eq!(reply.status, status, "{reply:?}");
@@ -116,7 +124,7 @@ pub(crate) async fn a_token_is_created_shown_once_and_revoked(suite: Arc<Suite>)
     assert_eq!((more.status, more.body.matches("<fieldset").count()), (200, 2), "{more:?}");
     assert!(more.body.contains("value=\"laptop\""));
     assert!(more.body.contains("value=\"acme:models:llm_read\" selected"));
-    assert!(ann.get("/tokens").await.body.contains("There is no such token"));
+    assert!(ann.get("/tokens").await.body.contains("You have no tokens yet"));
 
     let form = format!("key=once&{}", new_token("laptop"));
     let created = ann.post("/tokens/new", &form).await;
@@ -143,16 +151,19 @@ pub(crate) async fn a_token_is_created_shown_once_and_revoked(suite: Arc<Suite>)
     assert_eq!(ask(&replica, &token, "acme").await, answer(200, "ok"));
     let revoked = ann.post(&format!("{path}/revoke"), "").await;
     assert_eq!(revoked.status, 200, "{revoked:?}");
-    assert!(revoked.body.contains("The one replica that serves obeyed"), "{revoked:?}");
+    assert!(revoked.body.contains("1 of 1 replicas obeyed"), "{revoked:?}");
     assert_eq!(ask(&replica, &token, "acme").await, answer(401, "token_revoked"));
     assert!(ann.get(&path).await.body.contains("revoked"));
     let version = ann.version(&format!("{path}/delete")).await;
-    leads_to(&ann.post(&format!("{path}/delete"), &format!("version={version}")).await, "/tokens");
+    leads_to(
+        &ann.post(&format!("{path}/delete"), &format!("version={version}")).await,
+        "/tokens?done=deleted",
+    );
     alerts(&ann.get(&path).await, 404, "");
 
     leads_to(&ann.post("/sign-out", "").await, "/sign-in");
     let gone = ann.get("/tokens").await;
-    leads_to(&gone, "/sign-in");
+    leads_to(&gone, "/sign-in?done=ended");
     assert!(gone.header("set-cookie").is_some_and(|cookie| cookie.contains("Max-Age=0")));
 }
 
@@ -167,7 +178,9 @@ pub(crate) async fn a_token_is_changed_by_forms(suite: Arc<Suite>) {
     let id = patgate::token::TokenId(path["/tokens/".len()..].parse().unwrap());
     let first = ann.version(&path).await;
     let edit = "name=desktop&description=at+home";
-    leads_to(&ann.post(&path, &format!("{edit}&version={first}")).await, &path);
+    let saved = format!("{path}?done=saved");
+    leads_to(&ann.post(&path, &format!("{edit}&version={first}")).await, &saved);
+    assert!(ann.get(&saved).await.body.contains("role=\"status\">Saved."));
     // Someone else has changed it meanwhile, or the form says nothing about it.
     alerts(&ann.post(&path, &format!("{edit}&version={first}")).await, 412, "look at it again");
     alerts(&ann.post(&path, edit).await, 412, "look at it again");
@@ -180,14 +193,14 @@ pub(crate) async fn a_token_is_changed_by_forms(suite: Arc<Suite>) {
     let added = format!("{path}/scopes");
     alerts(&ann.post(&added, &add("")).await, 400, "at least one");
     alerts(&ann.post(&added, &add("nowhere%3Amodels%3Allm_read")).await, 403, "Not permitted");
-    leads_to(&ann.post(&added, &add("acme%3Amodels%3Allm_chat_completions")).await, &path);
+    leads_to(&ann.post(&added, &add("acme%3Amodels%3Allm_chat_completions")).await, &saved);
     let page = ann.get(&path).await.body;
-    assert!(page.contains("<strong>chat completions</strong> on models"), "{page}");
+    assert!(page.contains("<strong>chat completions</strong>: models"), "{page}");
     let (_, of_the_model) = page.split_once("m-7b").unwrap();
     let scope = between(of_the_model, "name=\"scope\" value=\"", "\"");
     let version = ann.version(&path).await;
     let remove = format!("version={version}&scope={scope}");
-    leads_to(&ann.post(&format!("{path}/scopes/remove"), &remove).await, &path);
+    leads_to(&ann.post(&format!("{path}/scopes/remove"), &remove).await, &saved);
 
     let version = ann.version(&format!("{path}/reset")).await;
     let reset = ann.post(&format!("{path}/reset"), &format!("version={version}")).await;
@@ -279,16 +292,17 @@ pub(crate) async fn a_session_is_ended_from_another(suite: Arc<Suite>) {
     alerts(&here.post("/account/sessions/end", "session=x").await, 404, "");
     assert_eq!(there.get("/tokens").await.status, 200);
     leads_to(&here.post("/account/sessions/end", &end).await, "/account");
-    leads_to(&there.get("/tokens").await, "/sign-in");
+    leads_to(&there.get("/tokens").await, "/sign-in?done=ended");
     assert_eq!(here.get("/tokens").await.status, 200);
     alerts(&here.post("/account/password", "present=x&password=a&again=b").await, 400, "differ");
     let short = "present=x&password=short&again=short";
     alerts(&here.post("/account/password", short).await, 400, "");
     let new = format!("{password}2");
     let change = |present: &str| format!("present={present}&password={new}&again={new}");
-    alerts(&here.post("/account/password", &change("wrong")).await, 401, "The sign-in failed");
-    leads_to(&here.post("/account/password", &change(&password)).await, "/sign-in");
-    leads_to(&here.get("/tokens").await, "/sign-in");
+    alerts(&here.post("/account/password", &change("wrong")).await, 401, "This password is wrong");
+    let changed = here.post("/account/password", &change(&password)).await;
+    leads_to(&changed, "/sign-in?done=password");
+    leads_to(&here.get("/tokens").await, "/sign-in?done=ended");
     Browser::of(&site, "ann", &new).await;
 }
 
@@ -341,7 +355,7 @@ pub(crate) async fn a_form_of_another_session_is_refused(suite: Arc<Suite>) {
         }
     }
     leads_to(&post(&site, "", "/tokens/new", &form).await, "/sign-in");
-    assert!(ann.get("/tokens").await.body.contains("There is no such token"));
+    assert!(ann.get("/tokens").await.body.contains("You have no tokens yet"));
     assert_eq!(ann.post("/tokens/new", &form).await.status, 201);
 }
 
@@ -392,8 +406,8 @@ pub(crate) async fn only_administrators_see_what_is_theirs(suite: Arc<Suite>) {
     }
     for (path, form) in [
         ("/users", "do=create&email=eve%40example.com&name=Eve&platform_admin=yes"),
-        ("/users", "do=disable&user=bob%40example.com"),
-        ("/users", "do=invite&user=root%40example.com"),
+        ("/users", "do=disable&user=bob%40example.com&sure=yes"),
+        ("/users", "do=invite&user=root%40example.com&sure=yes"),
         ("/backends", "do=create&name=evil&url=http%3A%2F%2Fx.example&kind=vllm"),
         ("/domains", "slug=evil&name=Evil&backend=model-acme&all_models=yes"),
         ("/domains/acme/settings", "backend=model-beta"),
@@ -405,15 +419,27 @@ pub(crate) async fn only_administrators_see_what_is_theirs(suite: Arc<Suite>) {
     // A session of an administrator that has not proven the password lately has the same rights.
     let password = super::guards::password(&site, "root").await;
     let root = Browser::of(&site, "root", &password).await;
-    for path in ["/users", "/backends", "/audit", "/replicas", "/tokens?all=yes"] {
-        leads_to(&root.get(path).await, "/confirm");
+    for path in ["/users", "/backends", "/audit", "/replicas"] {
+        let back = format!("/confirm?next=%2F{}", &path[1..]);
+        leads_to(&root.get(path).await, &back);
+        assert!(root.get(&back).await.body.contains(&format!("value=\"{path}\"")));
     }
-    leads_to(&root.post("/users", "do=disable&user=bob%40example.com").await, "/confirm");
-    alerts(&root.post("/confirm", "present=a+wrong+password").await, 401, "The sign-in failed");
-    leads_to(&root.post("/confirm", &format!("present={password}")).await, "/domains");
+    let disable = "do=disable&user=bob%40example.com&sure=yes";
+    leads_to(&root.post("/users", disable).await, "/confirm");
+    alerts(&root.post("/confirm", "present=a+wrong+password").await, 401, "This password is wrong");
+    let confirm = |next: &str| format!("present={password}&next={next}");
+    for (next, leads) in [
+        ("%2Ftokens%3Fall%3Dyes", "/tokens?all=yes"),
+        ("%2F%2Fevil.example", "/domains"),
+        ("%2F%5Cevil.example", "/domains"),
+        ("https%3A%2F%2Fevil.example", "/domains"),
+        ("", "/domains"),
+    ] {
+        leads_to(&root.post("/confirm", &confirm(next)).await, leads);
+    }
     assert!(root.get("/users").await.body.contains("bob@example.com"));
     leads_to(&root.post("/confirm/end", "").await, "/account");
-    leads_to(&root.get("/users").await, "/confirm");
+    leads_to(&root.get("/users").await, "/confirm?next=%2Fusers");
 }
 
 pub(crate) async fn an_administrator_sets_a_domain_up(suite: Arc<Suite>) {
@@ -422,23 +448,28 @@ pub(crate) async fn an_administrator_sets_a_domain_up(suite: Arc<Suite>) {
     let replica = world.serve(&[]).await;
     let root = Browser::administrator(&site).await;
     let backend = "do=create&name=second&url=http%3A%2F%2Fm.example%3A8000&kind=vllm";
-    leads_to(&root.post("/backends", backend).await, "/backends");
+    leads_to(&root.post("/backends", backend).await, "/backends?done=saved");
     alerts(&root.post("/backends", backend).await, 409, "has this name");
     let domain = "slug=gamma&name=Gamma&backend=model-acme&models=m-7b%0D%0Aorg%2Fm";
     alerts(&root.post("/domains", &format!("{domain}&all_models=yes")).await, 400, "not both");
+    let none = "slug=gamma&name=Gamma&backend=model-acme&models=";
+    alerts(&root.post("/domains", none).await, 400, "tick All models");
     leads_to(&root.post("/domains", domain).await, "/domains/gamma");
     alerts(&root.post("/domains", domain).await, 409, "slug");
     let to = |change: &str| format!("/domains/gamma/{change}");
-    let role = "role=readers&operation=llm_read&operation=llm_chat_completions";
-    leads_to(&root.post(&to("create-role"), role).await, "/domains/gamma");
+    let saved = "/domains/gamma?done=saved";
+    let role = "new-role=readers&operation=llm_read&operation=llm_chat_completions";
+    leads_to(&root.post(&to("create-role"), role).await, saved);
+    let again = root.post(&to("create-role"), role).await;
+    alerts(&again, 409, "<a href=\"#new-role\">");
+    assert!(
+        again.body.contains("id=\"new-llm_read\" name=\"operation\" value=\"llm_read\" checked")
+    );
     let member = "role=readers&member=bob%40example.com";
-    leads_to(&root.post(&to("add-member"), member).await, "/domains/gamma");
+    leads_to(&root.post(&to("add-member"), member).await, saved);
     let nobody = "role=readers&member=nobody%40example.com";
     alerts(&root.post(&to("add-member"), nobody).await, 404, "");
-    leads_to(
-        &root.post(&to("add-model"), "model=m-70b&model_backend=second").await,
-        "/domains/gamma",
-    );
+    leads_to(&root.post(&to("add-model"), "model=m-70b&model_backend=second").await, saved);
     let page = root.get("/domains/gamma").await.body;
     for shown in ["bob@example.com", "m-7b", "org/m", "m-70b", "readers"] {
         assert!(page.contains(shown), "{shown}: {page}");
@@ -451,13 +482,21 @@ pub(crate) async fn an_administrator_sets_a_domain_up(suite: Arc<Suite>) {
     let id = between(&created.body, "<p><a href=\"/tokens/", "\">Details").parse().unwrap();
     let token = Token { id: patgate::token::TokenId(id), text };
     eventually("the domain", async || ask(&replica, &token, "gamma").await.0 == 200).await;
-    leads_to(&root.post(&to("remove-model"), "model=m-70b").await, "/domains/gamma");
+    leads_to(&root.post(&to("remove-model"), "model=m-70b").await, saved);
     assert!(!root.get("/domains/gamma").await.body.contains("m-70b"));
-    leads_to(&root.post(&to("set-operations"), "role=readers").await, "/domains/gamma");
+    // A form of before gives nothing back that was taken meanwhile, and takes only what was unticked.
+    let both = "role=readers&seen=llm_read&seen=llm_chat_completions";
+    let without_chat = format!("{both}&operation=llm_read");
+    leads_to(&root.post(&to("set-operations"), &without_chat).await, saved);
+    let all_ticked = format!("{both}&operation=llm_read&operation=llm_chat_completions");
+    leads_to(&root.post(&to("set-operations"), &all_ticked).await, saved);
+    let page = root.get("/domains/gamma").await.body;
+    assert!(page.contains("What readers may do: 1 operation<"), "{page}");
+    leads_to(&root.post(&to("set-operations"), "role=readers&seen=llm_read").await, saved);
     let refused = answer(403, "permission_denied");
     eventually("the role", async || ask(&replica, &token, "gamma").await == refused).await;
-    leads_to(&root.post(&to("remove-member"), member).await, "/domains/gamma");
-    leads_to(&root.post(&to("delete-role"), "role=readers").await, "/domains/gamma");
+    leads_to(&surely(&root, &to("remove-member"), member).await, "/domains?done=saved");
+    leads_to(&surely(&root, &to("delete-role"), "role=readers").await, saved);
 
     let user = "do=create&email=new%40example.com&name=New";
     let invited = root.post("/users", user).await;
@@ -468,26 +507,31 @@ pub(crate) async fn an_administrator_sets_a_domain_up(suite: Arc<Suite>) {
     let password = format!("a password {}", uuid::Uuid::new_v4());
     let accept = format!("code={code}&password={password}&again={password}").replace(' ', "+");
     alerts(&post(&site, "", "/invitation", &format!("{accept}x")).await, 400, "differ");
-    leads_to(&post(&site, "", "/invitation", &accept).await, "/sign-in");
+    leads_to(&post(&site, "", "/invitation", &accept).await, "/sign-in?done=password");
     alerts(&post(&site, "", "/invitation", &accept).await, 404, "code");
     let new = Browser::of(&site, "new", &password.replace(' ', "+")).await;
     assert!(new.get("/domains").await.body.contains("no role in any domain"));
     for (change, shown) in [("promote", true), ("demote", false)] {
         let form = format!("do={change}&user=new%40example.com");
-        leads_to(&root.post("/users", &form).await, "/users");
+        let changed = match shown {
+            true => surely(&root, "/users", &form).await,
+            false => root.post("/users", &form).await,
+        };
+        leads_to(&changed, "/users?done=saved");
         let page = root.get("/users?part=new").await.body;
         assert_eq!(page.contains(", platform administrator"), shown, "{page}");
     }
-    leads_to(&root.post("/users", "do=disable&user=new%40example.com").await, "/users");
-    leads_to(&new.get("/tokens").await, "/sign-in");
-    leads_to(&root.post("/users", "do=delete&user=new%40example.com").await, "/users");
+    let user = "user=new%40example.com";
+    leads_to(&surely(&root, "/users", &format!("do=disable&{user}")).await, "/users?done=saved");
+    leads_to(&new.get("/tokens").await, "/sign-in?done=ended");
+    leads_to(&surely(&root, "/users", &format!("do=delete&{user}")).await, "/users?done=deleted");
     assert!(!root.get("/users?part=new").await.body.contains("new@example.com"));
-    assert!(root.get("/replicas").await.body.contains("1 replicas"));
+    assert!(root.get("/replicas").await.body.contains("1 replica<"));
     let log = root.get("/history?domain=gamma").await.body;
     assert!(log.contains("role.create") && !log.contains("user.create"), "{log}");
     let bob = bob.get("/history?domain=gamma").await;
     assert!(matches!(bob.status, 403 | 404), "{bob:?}");
-    leads_to(&root.post(&to("delete"), "").await, "/domains");
+    leads_to(&surely(&root, &to("delete"), "").await, "/domains?done=deleted");
     alerts(&root.get("/domains/gamma").await, 404, "");
     let log = root.get("/audit?action=domain").await.body;
     assert!(

@@ -46,7 +46,7 @@ impl Site {
 pub(crate) fn router(site: Site) -> Router {
     let site = Arc::new(site);
     Router::new()
-        .nest("/api", api::routes())
+        .nest("/api", api::routes().into())
         .merge(oidc::routes())
         .merge(page::routes())
         .fallback(async |uri: Uri| {

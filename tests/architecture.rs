@@ -187,6 +187,8 @@ const OUTSIDE: &[(&str, &[&str])] = &[
         ],
     ),
     ("tonic", &["edge", "server", "telemetry::traces", "wire"]),
+    ("utoipa", &["admin::web", "web"]),
+    ("utoipa_axum", &["web"]),
     // A client's certificate is verified in one place, and read in one.
     ("webpki", &["server::tls"]),
     ("x509_parser", &["files::certificate"]),

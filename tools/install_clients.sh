@@ -53,7 +53,7 @@ node_client() {
 }
 
 uv_itself
-for client in openai langchain litellm llm ollama anthropic; do
+for client in openai langchain litellm llm ollama anthropic schemathesis; do
     python_client "$client"
 done
 [ "${1-}" = python ] && exit

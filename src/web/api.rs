@@ -2,7 +2,9 @@
 
 mod accounts;
 mod backends;
+mod document;
 mod domains;
+mod forms;
 mod input;
 mod pats;
 mod records;
@@ -14,67 +16,57 @@ mod users;
 use std::sync::Arc;
 
 use axum::{
-    Router,
     http::{HeaderValue, StatusCode, header::LOCATION},
     middleware,
     response::{IntoResponse, Response},
-    routing::{delete, get, patch, post, put},
 };
+
+use utoipa::OpenApi as _;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::Site;
 use crate::admin::Outcome;
 
-pub(super) fn routes() -> Router<Arc<Site>> {
-    let lists = Router::new()
-        .route("/pats", get(pats::list))
-        .route("/pats/{id}/scope", get(pats::scopes))
-        .route("/users", get(users::list))
-        .route("/domains", get(domains::list))
-        .route("/domains/{domain}/roles", get(roles::list))
-        .route("/backends", get(backends::list))
-        .route("/audit", get(records::audit));
-    let others = Router::new()
-        .route("/invitation", post(accounts::accept))
-        .route("/sessions", post(sessions::begin).delete(sessions::end_all))
-        .route("/session/elevation", post(accounts::elevate).delete(accounts::lower))
-        .route("/session/password", post(accounts::change))
-        .route("/session", get(sessions::show).delete(sessions::end))
-        // The name that SuperMQ has for the same.
-        .route("/users/tokens/issue", post(sessions::begin))
-        .route("/pats", post(pats::create))
-        .route("/pats/{id}", get(pats::show).delete(pats::delete))
-        .route("/pats/{id}/name", patch(pats::rename))
-        .route("/pats/{id}/description", patch(pats::describe))
-        .route("/pats/{id}/secret/reset", patch(pats::reset))
-        .route("/pats/{id}/secret/revoke", patch(pats::revoke))
-        .route("/pats/{id}/scope", delete(pats::clear_scopes))
-        .route("/pats/{id}/scope/add", patch(pats::add_scopes))
-        .route("/pats/{id}/scope/remove", patch(pats::remove_scopes))
-        .route("/grantable", get(records::grantable))
-        .route("/users", post(users::create))
-        .route("/users/{user}", patch(users::update).delete(users::delete))
-        .route("/users/{user}/invitation", post(users::invite))
-        .route("/domains", post(domains::create))
-        .route(
-            "/domains/{domain}",
-            get(domains::show).patch(domains::update).delete(domains::delete),
-        )
-        .route("/domains/{domain}/models/set", patch(domains::set_model))
-        .route("/domains/{domain}/models/unset", patch(domains::unset_model))
-        .route("/domains/{domain}/roles", post(roles::create))
-        .route(
-            "/domains/{domain}/roles/{role}",
-            get(roles::show).patch(roles::update).delete(roles::delete),
-        )
-        .route(
-            "/domains/{domain}/roles/{role}/members/{user}",
-            put(roles::add_member).delete(roles::remove_member),
-        )
-        .route("/backends", post(backends::create))
-        .route(
-            "/backends/{backend}",
-            get(backends::show).patch(backends::update).delete(backends::delete),
-        )
+pub(super) fn routes() -> OpenApiRouter<Arc<Site>> {
+    // These take a query.
+    let lists = OpenApiRouter::with_openapi(document::Api::openapi())
+        .routes(routes!(pats::list))
+        .routes(routes!(pats::scopes))
+        .routes(routes!(users::list))
+        .routes(routes!(domains::list))
+        .routes(routes!(roles::list))
+        .routes(routes!(backends::list))
+        .routes(routes!(records::audit));
+    let others = OpenApiRouter::default()
+        .routes(routes!(document::openapi))
+        .routes(routes!(accounts::accept))
+        .routes(routes!(sessions::begin, sessions::end_all))
+        .routes(routes!(accounts::elevate, accounts::lower))
+        .routes(routes!(accounts::change))
+        .routes(routes!(sessions::show, sessions::end))
+        .routes(routes!(sessions::issue))
+        .routes(routes!(pats::create))
+        .routes(routes!(pats::show, pats::delete))
+        .routes(routes!(pats::rename))
+        .routes(routes!(pats::describe))
+        .routes(routes!(pats::reset))
+        .routes(routes!(pats::revoke))
+        .routes(routes!(pats::clear_scopes))
+        .routes(routes!(pats::add_scopes))
+        .routes(routes!(pats::remove_scopes))
+        .routes(routes!(records::grantable))
+        .routes(routes!(users::create))
+        .routes(routes!(users::update, users::delete))
+        .routes(routes!(users::invite))
+        .routes(routes!(domains::create))
+        .routes(routes!(domains::show, domains::update, domains::delete))
+        .routes(routes!(domains::set_model))
+        .routes(routes!(domains::unset_model))
+        .routes(routes!(roles::create))
+        .routes(routes!(roles::show, roles::update, roles::delete))
+        .routes(routes!(roles::add_member, roles::remove_member))
+        .routes(routes!(backends::create))
+        .routes(routes!(backends::show, backends::update, backends::delete))
         .route_layer(middleware::from_fn(input::without_query));
     lists.merge(others)
 }

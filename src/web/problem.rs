@@ -7,19 +7,22 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{limits::Refusal, oidc::Failure, page::Fault};
 use crate::admin::web::Error;
 
 /// An answer that says what is wrong, and what to do.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub(super) struct Problem {
     /// Names the kind of problem; clients see it after `urn:patgate:problem:`.
     #[serde(rename = "type", serialize_with = "urn")]
+    #[schema(value_type = String, pattern = "^urn:patgate:problem:[a-z-]+$")]
     pub(super) code: &'static str,
     /// The kind in words.
     pub(super) title: &'static str,
     #[serde(serialize_with = "number")]
+    #[schema(value_type = u16, minimum = 400, maximum = 599)]
     pub(super) status: StatusCode,
     /// What is wrong with this request.
     pub(super) detail: String,

@@ -5,10 +5,12 @@ pub(crate) mod administration;
 pub(crate) mod browser;
 pub(crate) mod guards;
 pub(crate) mod oidc;
+pub(crate) mod openapi;
 pub(crate) mod operation;
 pub(crate) mod pages;
 pub(crate) mod pats;
 pub(crate) mod process;
+pub(crate) mod supermq;
 
 use std::net::SocketAddr;
 

@@ -99,27 +99,29 @@ pub struct AuditActionFilter(&'static str);
 
 /// A text that selects no action.
 #[derive(Debug, thiserror::Error)]
-#[error("expected one of {}", selectors().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "))]
+#[error("expected one of {}", AuditActionFilter::words().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "))]
 pub struct AuditActionFilterError;
 
 impl FromStr for AuditActionFilter {
     type Err = AuditActionFilterError;
 
     fn from_str(text: &str) -> Result<Self, AuditActionFilterError> {
-        selectors().find(|word| *word == text).map(Self).ok_or(AuditActionFilterError)
+        Self::words().find(|word| *word == text).map(Self).ok_or(AuditActionFilterError)
     }
 }
 
-/// Every word that selects entries: each kind of object, followed by the actions on it.
-fn selectors() -> impl Iterator<Item = &'static str> {
-    let mut last_kind = "";
-    AuditAction::ALL.iter().flat_map(move |action| {
-        let action = action.as_str();
-        let kind = action.split('.').next().unwrap_or_default();
-        let new_kind = (kind != last_kind).then_some(kind);
-        last_kind = kind;
-        new_kind.into_iter().chain([action])
-    })
+impl AuditActionFilter {
+    /// Every word that selects entries: each kind of object, followed by the actions on it.
+    pub fn words() -> impl Iterator<Item = &'static str> {
+        let mut last_kind = "";
+        AuditAction::ALL.iter().flat_map(move |action| {
+            let action = action.as_str();
+            let kind = action.split('.').next().unwrap_or_default();
+            let new_kind = (kind != last_kind).then_some(kind);
+            last_kind = kind;
+            new_kind.into_iter().chain([action])
+        })
+    }
 }
 
 /// Which entries to read. An absent field does not restrict.
@@ -176,7 +178,8 @@ mod tests {
             let error = text.parse::<AuditActionFilter>().unwrap_err().to_string();
             assert!(error.starts_with("expected one of `account`, `account.invite`"), "{error}");
         }
-        let kinds: Vec<&str> = selectors().filter(|word| !word.contains('.')).collect();
+        let kinds: Vec<&str> =
+            AuditActionFilter::words().filter(|word| !word.contains('.')).collect();
         let known =
             "account backend domain identity installation policy provider role session token user"
                 .split(' ');

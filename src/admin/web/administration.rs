@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
@@ -21,7 +22,7 @@ use crate::{
 };
 
 /// A user.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct UserEntry {
     pub id: Uuid,
@@ -29,6 +30,7 @@ pub struct UserEntry {
     pub name: String,
     pub enabled: bool,
     pub platform_admin: bool,
+    #[schema(format = DateTime)]
     pub created_at: String,
     pub has_password: bool,
     pub live_tokens: u64,
@@ -53,7 +55,7 @@ pub struct UserEdit {
 }
 
 /// A domain.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the columns of patgate.domains")]
 pub struct DomainEntry {
     pub id: Uuid,
@@ -64,12 +66,13 @@ pub struct DomainEntry {
     pub enforced_share: i16,
     pub upstream: String,
     pub all_models: bool,
+    #[schema(format = DateTime)]
     pub created_at: String,
     pub models: Vec<ModelEntry>,
 }
 
 /// A model that a domain lists.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct ModelEntry {
     /// The name in requests, or a pattern of names.
     pub model: String,
@@ -104,12 +107,13 @@ pub struct DomainEdit {
 }
 
 /// A backend.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the columns of patgate.backends")]
 pub struct BackendEntry {
     pub name: String,
     pub url: String,
     pub kind: String,
+    #[schema(format = DateTime)]
     pub created_at: String,
     /// The slugs of the domains that use it, in order.
     pub domains: Vec<String>,

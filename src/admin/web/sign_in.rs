@@ -1,6 +1,7 @@
 //! Signing in and out, and the password.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
@@ -35,14 +36,14 @@ pub struct ProviderSignIn {
 }
 
 /// Whom an invitation is for.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct Invitee {
     /// The user's address.
     pub email: String,
 }
 
 /// The session of a caller.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct CurrentSession {
     pub session: Uuid,
@@ -56,8 +57,11 @@ pub struct CurrentSession {
     pub platform_admin: bool,
     pub has_password: bool,
     pub elevated: bool,
+    #[schema(format = DateTime)]
     pub elevated_until: Option<String>,
+    #[schema(format = DateTime)]
     pub begun_at: String,
+    #[schema(format = DateTime)]
     pub ends_at: String,
     pub idle_seconds: u64,
     /// The longest time that a new token may live; `None` if there is no limit.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
@@ -36,7 +37,7 @@ pub struct NewOwnToken {
 }
 
 /// A token, as its owner sees it.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the names are those of the columns")]
 pub struct OwnToken {
     pub id: Uuid,
@@ -44,11 +45,17 @@ pub struct OwnToken {
     pub description: String,
     /// The address of the owner.
     pub owner: String,
+    /// `live`, `expired`, `revoked` or `owner_disabled`.
+    #[schema(value_type = String, example = "live")]
     pub status: TokenStatus,
     pub key_id: String,
+    #[schema(format = DateTime)]
     pub issued_at: String,
+    #[schema(format = DateTime)]
     pub expires_at: String,
+    #[schema(format = DateTime)]
     pub revoked_at: Option<String>,
+    #[schema(format = DateTime)]
     pub last_used_at: Option<String>,
     /// Changes with everything that is shown here, except with the last use.
     pub version: String,
@@ -56,7 +63,7 @@ pub struct OwnToken {
 }
 
 /// A scope that a token has.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the names are those of the columns")]
 pub struct OwnScope {
     pub id: Uuid,
@@ -134,7 +141,7 @@ pub enum ScopeRemoval {
 }
 
 /// A domain in which the caller may do something, which they may also grant to a token.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the names are those of the columns")]
 pub struct GrantableDomain {
     pub id: Uuid,

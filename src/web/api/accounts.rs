@@ -10,8 +10,9 @@ use axum::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
+use utoipa::ToSchema;
 
-use super::input::Body;
+use super::{forms, input::Body};
 use crate::{
     admin::web::{Error, InvitationSecret, Invitee, Password},
     web::{
@@ -22,13 +23,20 @@ use crate::{
 };
 
 /// Sets the password of the user who was invited.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Acceptance {
+    #[schema(value_type = String, format = Password)]
     code: SecretString,
+    #[schema(value_type = forms::Password)]
     password: SecretString,
 }
 
+/// Sets the password of the user who was invited.
+#[utoipa::path(
+    post, path = "/invitation", tag = "sessions", security(()), request_body = Acceptance,
+    responses((status = OK, body = Invitee), (status = NOT_FOUND))
+)]
 pub(super) async fn accept(
     State(site): State<Arc<Site>>,
     visit: Visit,
@@ -43,13 +51,20 @@ pub(super) async fn accept(
 }
 
 /// Replaces the caller's password.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Change {
+    #[schema(value_type = String, format = Password)]
     present: SecretString,
+    #[schema(value_type = forms::Password)]
     password: SecretString,
 }
 
+/// Replaces the caller's password, and ends all their sessions.
+#[utoipa::path(
+    post, path = "/session/password", tag = "sessions", request_body = Change,
+    responses((status = NO_CONTENT))
+)]
 pub(super) async fn change(
     State(site): State<Arc<Site>>,
     visit: Visit,
@@ -65,12 +80,18 @@ pub(super) async fn change(
 }
 
 /// Proves the caller's password again.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Confirmation {
+    #[schema(value_type = String, format = Password)]
     password: SecretString,
 }
 
+/// Proves the password again, for the rights of a platform administrator.
+#[utoipa::path(
+    post, path = "/session/elevation", tag = "sessions", request_body = Confirmation,
+    responses((status = NO_CONTENT))
+)]
 pub(super) async fn elevate(
     State(site): State<Arc<Site>>,
     visit: Visit,
@@ -83,6 +104,10 @@ pub(super) async fn elevate(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Gives these rights back.
+#[utoipa::path(
+    delete, path = "/session/elevation", tag = "sessions", responses((status = NO_CONTENT))
+)]
 pub(super) async fn lower(
     State(site): State<Arc<Site>>,
     ApiCaller(caller): ApiCaller,

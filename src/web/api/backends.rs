@@ -2,10 +2,11 @@
 
 use axum::{Json, http::StatusCode, response::Response};
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    created, done,
-    input::{Body, Named, Parameters, Part, PartQuery, Signed, parsed, read},
+    created, done, forms,
+    input::{Body, Named, Parameters, Part, PartQuery, Signed, parsed, present, read},
 };
 use crate::{
     admin::{BackendChanges, BackendKind, BackendName, BackendUrl, web::BackendEntry},
@@ -13,14 +14,16 @@ use crate::{
 };
 
 /// The backend that the path names.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
 pub(super) struct OfBackend {
     #[serde(deserialize_with = "parsed")]
+    #[param(value_type = forms::BackendName, inline)]
     backend: BackendName,
 }
 
 /// A part of the list of backends.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Backends {
     total: usize,
     offset: u32,
@@ -28,6 +31,11 @@ pub(super) struct Backends {
     backends: Vec<BackendEntry>,
 }
 
+/// Lists backends, by name.
+#[utoipa::path(
+    get, path = "/backends", tag = "backends", params(PartQuery),
+    responses((status = OK, body = Backends), (status = FORBIDDEN))
+)]
 pub(super) async fn list(
     Signed { site, caller }: Signed,
     Parameters(query): Parameters<PartQuery>,
@@ -38,6 +46,11 @@ pub(super) async fn list(
     Ok(Json(Backends { total, offset, limit, backends }))
 }
 
+/// Shows a backend.
+#[utoipa::path(
+    get, path = "/backends/{backend}", tag = "backends", params(OfBackend),
+    responses((status = OK, body = BackendEntry), (status = FORBIDDEN))
+)]
 pub(super) async fn show(
     Signed { site, caller }: Signed,
     Named(OfBackend { backend }): Named<OfBackend>,
@@ -48,17 +61,28 @@ pub(super) async fn show(
 }
 
 /// A backend to create, and as it was created.
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(example = json!({
+    "name": "vllm", "url": "http://10.0.0.7:8000", "kind": "vllm"
+}))]
 #[serde(deny_unknown_fields)]
 pub(super) struct BackendInput {
     /// The name of its Envoy cluster.
+    #[schema(value_type = forms::BackendName)]
     name: String,
     /// Its address, as a note for people; its Envoy cluster decides where requests go.
+    #[schema(value_type = forms::BackendUrl)]
     url: String,
     /// The API that it offers.
+    #[schema(value_type = forms::BackendKind)]
     kind: String,
 }
 
+/// Creates a backend, without a credential.
+#[utoipa::path(
+    post, path = "/backends", tag = "backends", request_body = BackendInput,
+    responses((status = CREATED, body = BackendInput))
+)]
 pub(super) async fn create(
     Signed { site, caller }: Signed,
     Body(new): Body<BackendInput>,
@@ -71,13 +95,23 @@ pub(super) async fn create(
 }
 
 /// What to change about a backend.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(min_properties = 1)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BackendEdit {
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = forms::BackendUrl, required = false)]
     url: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = forms::BackendKind, required = false)]
     kind: Option<String>,
 }
 
+/// Changes a backend in place.
+#[utoipa::path(
+    patch, path = "/backends/{backend}", tag = "backends", params(OfBackend),
+    request_body = BackendEdit, responses((status = NO_CONTENT))
+)]
 pub(super) async fn update(
     Signed { site, caller }: Signed,
     Named(OfBackend { backend }): Named<OfBackend>,
@@ -94,6 +128,11 @@ pub(super) async fn update(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Deletes a backend that no domain uses.
+#[utoipa::path(
+    delete, path = "/backends/{backend}", tag = "backends", params(OfBackend),
+    responses((status = NO_CONTENT))
+)]
 pub(super) async fn delete(
     Signed { site, caller }: Signed,
     Named(OfBackend { backend }): Named<OfBackend>,

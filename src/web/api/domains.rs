@@ -2,11 +2,12 @@
 
 use axum::{Json, http::StatusCode, response::Response};
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::{
-    created, done,
-    input::{Body, Named, Parameters, Part, PartQuery, Signed, domain, read},
+    created, done, forms,
+    input::{Body, Named, Parameters, Part, PartQuery, Signed, domain, present, read},
 };
 use crate::{
     admin::{
@@ -19,14 +20,16 @@ use crate::{
 };
 
 /// The domain that the path names, by slug or id.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
 pub(super) struct OfDomain {
     #[serde(deserialize_with = "domain")]
+    #[param(value_type = forms::DomainName, inline)]
     pub(super) domain: DomainRef,
 }
 
 /// A part of the list of domains.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Domains {
     total: usize,
     offset: u32,
@@ -34,6 +37,11 @@ pub(super) struct Domains {
     domains: Vec<DomainEntry>,
 }
 
+/// Lists domains, by slug.
+#[utoipa::path(
+    get, path = "/domains", tag = "domains", params(PartQuery),
+    responses((status = OK, body = Domains), (status = FORBIDDEN))
+)]
 pub(super) async fn list(
     Signed { site, caller }: Signed,
     Parameters(query): Parameters<PartQuery>,
@@ -44,6 +52,11 @@ pub(super) async fn list(
     Ok(Json(Domains { total, offset, limit, domains }))
 }
 
+/// Shows a domain with its models.
+#[utoipa::path(
+    get, path = "/domains/{domain}", tag = "domains", params(OfDomain),
+    responses((status = OK, body = DomainEntry), (status = FORBIDDEN))
+)]
 pub(super) async fn show(
     Signed { site, caller }: Signed,
     Named(OfDomain { domain }): Named<OfDomain>,
@@ -57,27 +70,39 @@ pub(super) async fn show(
     found.map(Json).ok_or_else(|| Problem::not_found("the domain does not exist"))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(example = json!({
+    "slug": "shop", "name": "Shop", "upstream": "model-acme", "models": ["qwen2.5-*"]
+}))]
 #[serde(deny_unknown_fields)]
 pub(super) struct DomainInput {
+    #[schema(value_type = forms::Slug)]
     slug: String,
+    #[schema(value_type = forms::DisplayName)]
     name: String,
     /// The backend that serves it.
+    #[schema(value_type = forms::BackendName)]
     upstream: String,
     /// The domain sees every model that its backend serves.
     #[serde(default)]
     all_models: bool,
     /// The models that it sees instead; with none, it sees no model until one is set.
+    #[schema(value_type = Option<Vec<forms::Model>>)]
     models: Option<Vec<String>>,
 }
 
 /// A domain that has been created.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct CreatedDomain {
     id: Uuid,
     slug: String,
 }
 
+/// Creates a domain, enabled, with a role `admin` that has every operation.
+#[utoipa::path(
+    post, path = "/domains", tag = "domains", request_body = DomainInput,
+    responses((status = CREATED, body = CreatedDomain), (status = NOT_FOUND))
+)]
 pub(super) async fn create(
     Signed { site, caller }: Signed,
     Body(new): Body<DomainInput>,
@@ -107,16 +132,29 @@ pub(super) async fn create(
 }
 
 /// What to change about a domain.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(min_properties = 1)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DomainChanges {
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = forms::Slug, required = false)]
     slug: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = bool, required = false)]
     enabled: Option<bool>,
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = forms::BackendName, required = false)]
     upstream: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = forms::Mode, required = false)]
     mode: Option<DomainMode>,
     /// In percent.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = u8, required = false, maximum = 100)]
     enforced_share: Option<u8>,
     /// Only `true`: lets the domain see all models, and deletes its list.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = forms::True, required = false)]
     all_models: Option<bool>,
 }
 
@@ -157,6 +195,11 @@ impl DomainChanges {
     }
 }
 
+/// Changes a domain.
+#[utoipa::path(
+    patch, path = "/domains/{domain}", tag = "domains", params(OfDomain),
+    request_body = DomainChanges, responses((status = NO_CONTENT))
+)]
 pub(super) async fn update(
     Signed { site, caller }: Signed,
     Named(OfDomain { domain }): Named<OfDomain>,
@@ -166,6 +209,11 @@ pub(super) async fn update(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Deletes a domain with its models, roles and every scope in it.
+#[utoipa::path(
+    delete, path = "/domains/{domain}", tag = "domains", params(OfDomain),
+    responses((status = NO_CONTENT))
+)]
 pub(super) async fn delete(
     Signed { site, caller }: Signed,
     Named(OfDomain { domain }): Named<OfDomain>,
@@ -174,16 +222,23 @@ pub(super) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListedModelInput {
     /// The name in requests; one `*` stands for letters, digits and `. _ - :`.
+    #[schema(value_type = forms::Model)]
     model: String,
     /// The backend that serves it.
+    #[schema(value_type = forms::BackendName)]
     upstream: String,
 }
 
 // A model's name may hold a `/`, which some proxies decode in a path, so it is in the body.
+/// Lets a domain see a model.
+#[utoipa::path(
+    patch, path = "/domains/{domain}/models/set", tag = "domains", params(OfDomain),
+    request_body = ListedModelInput, responses((status = NO_CONTENT))
+)]
 pub(super) async fn set_model(
     Signed { site, caller }: Signed,
     Named(OfDomain { domain }): Named<OfDomain>,
@@ -195,13 +250,19 @@ pub(super) async fn set_model(
     Ok(StatusCode::NO_CONTENT)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UnlistedModelInput {
     /// The name or pattern on the list.
+    #[schema(value_type = forms::Model)]
     model: String,
 }
 
+/// Takes a model off a domain's list.
+#[utoipa::path(
+    patch, path = "/domains/{domain}/models/unset", tag = "domains", params(OfDomain),
+    request_body = UnlistedModelInput, responses((status = NO_CONTENT))
+)]
 pub(super) async fn unset_model(
     Signed { site, caller }: Signed,
     Named(OfDomain { domain }): Named<OfDomain>,

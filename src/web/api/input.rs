@@ -7,7 +7,7 @@ use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, Path, Query, Request},
     http::{
-        HeaderMap, StatusCode,
+        HeaderMap, HeaderValue, StatusCode,
         header::{CONTENT_TYPE, IF_MATCH},
         request::Parts,
     },
@@ -15,6 +15,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use utoipa::IntoParams;
 
 use crate::{
     admin::{Expiry, web::Caller},
@@ -118,6 +119,28 @@ pub(super) fn domain<'de, D: Deserializer<'de>>(from: D) -> Result<DomainRef, D:
     DomainRef::parse(&text).ok_or_else(|| serde::de::Error::custom(DomainRef::EXPECTED))
 }
 
+/// Reads a member that may be absent, and is not `null`, which could mean anything, for serde.
+pub(super) fn present<'de, D, T>(from: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    T::deserialize(from).map(Some)
+}
+
+/// Reads a list that may be absent, and is not empty, for serde.
+pub(super) fn some<'de, D, T>(from: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    let list = Vec::deserialize(from)?;
+    if list.is_empty() {
+        return Err(serde::de::Error::custom("a list that is given must not be empty"));
+    }
+    Ok(list)
+}
+
 /// Reads a member of a body as its type does.
 pub(super) fn read<T: FromStr<Err: fmt::Display>>(member: &str, text: &str) -> Result<T, Problem> {
     text.parse().map_err(|error| Problem::invalid(format!("`{member}`: {error}")))
@@ -153,11 +176,14 @@ impl Part {
 }
 
 /// The part of a list that has no other parameters.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PartQuery {
     #[serde(default)]
+    #[param(maximum = 4294967295_u32)]
     offset: u32,
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
 }
 
@@ -167,35 +193,56 @@ impl PartQuery {
     }
 }
 
-/// The version that the thing must have, by `if-match`.
-pub(super) fn expected_version(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let mut lines = headers.get_all(IF_MATCH).into_iter();
-    let (Some(line), None) = (lines.next(), lines.next()) else {
-        return if headers.contains_key(IF_MATCH) { Err(not_one_version()) } else { Ok(None) };
-    };
-    match line.as_bytes() {
-        b"*" => Ok(None),
-        [b'"', version @ .., b'"'] => match str::from_utf8(version) {
-            Ok(version) if !version.contains('"') => Ok(Some(version.to_owned())),
-            _ => Err(not_one_version()),
-        },
-        _ => Err(not_one_version()),
+/// The version that the thing must have.
+#[derive(Debug, PartialEq, IntoParams)]
+#[into_params(parameter_in = Header)]
+pub(super) struct IfMatch {
+    /// A version as `etag` gave it, or `*`: the change applies to this version only.
+    #[param(rename = "if-match", min_length = 1, pattern = "^(\\*|\"[!#-~]+\")$")]
+    pub(super) version: Option<String>,
+}
+
+impl IfMatch {
+    /// Reads `if-match`.
+    pub(super) fn read(headers: &HeaderMap) -> Result<Self, Problem> {
+        let not_one = || {
+            let detail = "`if-match` must hold one strong entity tag, as `etag` gave it, or `*`";
+            Problem::invalid(detail)
+        };
+        let mut lines = headers.get_all(IF_MATCH).into_iter();
+        let version = match (lines.next().map(HeaderValue::as_bytes), lines.next()) {
+            (None, _) | (Some(b"*"), None) => None,
+            (Some([b'"', version @ .., b'"']), None) => match str::from_utf8(version) {
+                Ok(version) if !version.contains('"') => Some(version.to_owned()),
+                _ => return Err(not_one()),
+            },
+            _ => return Err(not_one()),
+        };
+        Ok(Self { version })
     }
 }
 
-fn not_one_version() -> Problem {
-    Problem::invalid("`if-match` must hold one strong entity tag, as `etag` gave it, or `*`")
+/// The key under which a repeated request creates nothing again.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Header)]
+pub(super) struct IdempotencyKey {
+    /// A text that is used for one request: repeated, it creates nothing again.
+    #[param(rename = "idempotency-key", min_length = 1, pattern = "^[!-~]([ -~]{0,198}[!-~])?$")]
+    pub(super) key: Option<String>,
 }
 
-/// The key under which a repeated request creates nothing again.
-pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let mut lines = headers.get_all("idempotency-key").into_iter();
-    let Some(line) = lines.next() else { return Ok(None) };
-    let text = line.to_str().ok().filter(|text| (1..=200).contains(&text.len()));
-    match (text, lines.next()) {
-        (Some(text), None) => Ok(Some(text.to_owned())),
-        _ => {
-            Err(Problem::invalid("`idempotency-key` must be one text of 1 to 200 ASCII characters"))
+impl IdempotencyKey {
+    /// Reads `idempotency-key`.
+    pub(super) fn read(headers: &HeaderMap) -> Result<Self, Problem> {
+        let mut lines = headers.get_all("idempotency-key").into_iter();
+        let Some(line) = lines.next() else { return Ok(Self { key: None }) };
+        let text = line.to_str().ok().filter(|text| (1..=200).contains(&text.len()));
+        match (text, lines.next()) {
+            (Some(text), None) => Ok(Self { key: Some(text.to_owned()) }),
+            _ => {
+                let detail = "`idempotency-key` must be one text of 1 to 200 ASCII characters";
+                Err(Problem::invalid(detail))
+            }
         }
     }
 }
@@ -251,7 +298,7 @@ mod tests {
             for line in lines {
                 headers.append(IF_MATCH, line.parse().unwrap());
             }
-            expected_version(&headers).map_err(|problem| problem.status.as_u16())
+            IfMatch::read(&headers).map(|it| it.version).map_err(|problem| problem.status.as_u16())
         };
         assert_eq!(of(&[]), Ok(None));
         assert_eq!(of(&["*"]), Ok(None));

@@ -9,13 +9,16 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
+use utoipa::{
+    IntoParams, ToSchema,
+    openapi::path::{Parameter, ParameterIn},
+};
 use uuid::Uuid;
 
 use super::{
-    created, done,
+    created, done, forms,
     input::{
-        Body, Named, Parameters, Part, Signed, expected_version, expiry, idempotency_key, parsed,
-        read,
+        Body, IdempotencyKey, IfMatch, Named, Parameters, Part, Signed, expiry, parsed, read, some,
     },
     scopes::ScopeInput,
 };
@@ -31,7 +34,8 @@ use crate::{
 };
 
 /// The token that the path names.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
 pub(super) struct OfPat {
     #[serde(deserialize_with = "parsed")]
     id: Uuid,
@@ -51,13 +55,21 @@ impl FromRequestParts<Arc<Site>> for OnPat {
     async fn from_request_parts(parts: &mut Parts, site: &Arc<Site>) -> Result<Self, Problem> {
         let Signed { site, caller } = Signed::from_request_parts(parts, site).await?;
         let Named(OfPat { id }) = Named::from_request_parts(parts, &site).await?;
-        let version = expected_version(&parts.headers)?;
+        let version = IfMatch::read(&parts.headers)?.version;
         Ok(Self { site, caller, id: TokenId(id), version })
     }
 }
 
+/// The token, and the header that holds its version.
+impl IntoParams for OnPat {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let version = IfMatch::into_params(|| Some(ParameterIn::Header));
+        [OfPat::into_params(|| Some(ParameterIn::Path)), version].concat()
+    }
+}
+
 /// A token, as a client sees it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Pat {
     #[serde(flatten)]
     token: OwnToken,
@@ -93,13 +105,17 @@ impl IntoResponse for Pat {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
     #[serde(default)]
+    #[param(maximum = 4294967295_u32)]
     offset: u32,
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
     name: Option<String>,
+    #[param(value_type = Option<forms::PatStatus>, inline)]
     status: Option<String>,
     /// The tokens of all users, for platform administrators.
     #[serde(default)]
@@ -124,7 +140,7 @@ impl ListQuery {
 }
 
 /// A part of a list of tokens.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct PatPage {
     total: u64,
     offset: u32,
@@ -132,6 +148,11 @@ pub(super) struct PatPage {
     pats: Vec<Pat>,
 }
 
+/// Lists the caller's tokens, by name.
+#[utoipa::path(
+    get, path = "/pats", tag = "pats", params(ListQuery),
+    responses((status = OK, body = PatPage), (status = FORBIDDEN))
+)]
 pub(super) async fn list(
     Signed { site, caller }: Signed,
     Parameters(query): Parameters<ListQuery>,
@@ -143,18 +164,37 @@ pub(super) async fn list(
     Ok(Json(PatPage { total: page.total, offset, limit, pats }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(example = json!({
+    "name": "laptop", "duration": "720h", "scopes": [{
+        "domain": "acme", "entity_type": "models", "entity_id": "*", "operation": "llm_read"
+    }]
+}))]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewPat {
+    #[schema(value_type = forms::TokenName)]
     name: String,
     #[serde(default)]
+    #[schema(value_type = forms::Description)]
     description: String,
+    #[schema(value_type = Option<forms::Lifetime>)]
     duration: Option<String>,
+    #[schema(value_type = Option<forms::Moment>)]
     expires_at: Option<String>,
     #[serde(default)]
+    #[schema(max_items = 500)]
     scopes: Vec<ScopeInput>,
 }
 
+/// Creates a token. Its `secret` is shown only here.
+#[utoipa::path(
+    post, path = "/pats", tag = "pats", params(IdempotencyKey), request_body = NewPat,
+    responses(
+        (status = CREATED, body = Pat),
+        (status = OK, body = Pat, description = "The same request had created it; without its secret"),
+        (status = GONE), (status = UNPROCESSABLE_ENTITY),
+    )
+)]
 pub(super) async fn create(
     Signed { site, caller }: Signed,
     headers: HeaderMap,
@@ -165,7 +205,7 @@ pub(super) async fn create(
         description: read("description", &new.description)?,
         expiry: expiry(new.duration.as_deref(), new.expires_at.as_deref())?,
         scopes: new.scopes.into_iter().map(ScopeInput::read).collect::<Result<_, _>>()?,
-        idempotency_key: idempotency_key(&headers)?,
+        idempotency_key: IdempotencyKey::read(&headers)?.key,
     };
     match done(site.service.create_token(&caller, &new).await?) {
         Creation::Created { plain, token } => {
@@ -186,6 +226,10 @@ pub(super) async fn create(
     }
 }
 
+/// Shows a token.
+#[utoipa::path(
+    get, path = "/pats/{id}", tag = "pats", params(OfPat), responses((status = OK, body = Pat))
+)]
 pub(super) async fn show(
     Signed { site, caller }: Signed,
     Named(OfPat { id }): Named<OfPat>,
@@ -193,12 +237,18 @@ pub(super) async fn show(
     Ok(Pat::of(site.service.token(&caller, TokenId(id)).await?))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewName {
+    #[schema(value_type = forms::TokenName)]
     name: String,
 }
 
+/// Renames a token.
+#[utoipa::path(
+    patch, path = "/pats/{id}/name", tag = "pats", params(OnPat), request_body = NewName,
+    responses((status = OK, body = Pat))
+)]
 pub(super) async fn rename(
     OnPat { site, caller, id, version }: OnPat,
     Body(new): Body<NewName>,
@@ -209,12 +259,18 @@ pub(super) async fn rename(
     Ok(Pat::changed(changed))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewDescription {
+    #[schema(value_type = forms::Description)]
     description: String,
 }
 
+/// Describes a token.
+#[utoipa::path(
+    patch, path = "/pats/{id}/description", tag = "pats", params(OnPat),
+    request_body = NewDescription, responses((status = OK, body = Pat))
+)]
 pub(super) async fn describe(
     OnPat { site, caller, id, version }: OnPat,
     Body(new): Body<NewDescription>,
@@ -225,13 +281,20 @@ pub(super) async fn describe(
     Ok(Pat::changed(changed))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewSecret {
+    #[schema(value_type = Option<forms::Lifetime>)]
     duration: Option<String>,
+    #[schema(value_type = Option<forms::Moment>)]
     expires_at: Option<String>,
 }
 
+/// Gives a token a new secret. The old one stops working.
+#[utoipa::path(
+    patch, path = "/pats/{id}/secret/reset", tag = "pats", params(OnPat), request_body = NewSecret,
+    responses((status = OK, body = Pat), (status = UNPROCESSABLE_ENTITY))
+)]
 pub(super) async fn reset(
     OnPat { site, caller, id, version }: OnPat,
     Body(new): Body<NewSecret>,
@@ -242,6 +305,11 @@ pub(super) async fn reset(
     Ok(Pat::with(token, &plain))
 }
 
+/// Revokes a token for good, at every version.
+#[utoipa::path(
+    patch, path = "/pats/{id}/secret/revoke", tag = "pats", params(OfPat),
+    responses((status = OK, body = Pat))
+)]
 pub(super) async fn revoke(OnPat { site, caller, id, version }: OnPat) -> Result<Pat, Problem> {
     // Whoever revokes a token means it, in whatever state it is.
     if version.is_some() {
@@ -252,6 +320,10 @@ pub(super) async fn revoke(OnPat { site, caller, id, version }: OnPat) -> Result
     Ok(Pat::changed(site.service.revoke_token(&caller, id).await?))
 }
 
+/// Deletes a token with its scopes.
+#[utoipa::path(
+    delete, path = "/pats/{id}", tag = "pats", params(OnPat), responses((status = NO_CONTENT))
+)]
 pub(super) async fn delete(
     OnPat { site, caller, id, version }: OnPat,
 ) -> Result<StatusCode, Problem> {
@@ -259,17 +331,20 @@ pub(super) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ScopesQuery {
     #[serde(default)]
+    #[param(maximum = 4294967295_u32)]
     offset: u32,
     /// A token has 500 at most, so without a limit the answer has all.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
 }
 
 /// A part of the scopes of a token.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct ScopePage {
     total: usize,
     offset: u32,
@@ -277,6 +352,11 @@ pub(super) struct ScopePage {
     scopes: Vec<OwnScope>,
 }
 
+/// Lists the scopes of a token.
+#[utoipa::path(
+    get, path = "/pats/{id}/scope", tag = "pats", params(OfPat, ScopesQuery),
+    responses((status = OK, body = ScopePage))
+)]
 pub(super) async fn scopes(
     Signed { site, caller }: Signed,
     Named(OfPat { id }): Named<OfPat>,
@@ -288,12 +368,19 @@ pub(super) async fn scopes(
     Ok(Json(ScopePage { total, offset, limit, scopes }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct MoreScopes {
+    #[serde(deserialize_with = "some")]
+    #[schema(min_items = 1, max_items = 500)]
     scopes: Vec<ScopeInput>,
 }
 
+/// Adds scopes to a token.
+#[utoipa::path(
+    patch, path = "/pats/{id}/scope/add", tag = "pats", params(OnPat), request_body = MoreScopes,
+    responses((status = OK, body = Pat))
+)]
 pub(super) async fn add_scopes(
     OnPat { site, caller, id, version }: OnPat,
     Body(more): Body<MoreScopes>,
@@ -304,15 +391,23 @@ pub(super) async fn add_scopes(
 }
 
 /// By their ids, as SuperMQ has it, or by what they are.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(min_properties = 1, max_properties = 1)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FewerScopes {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "some")]
+    #[schema(min_items = 1)]
     scopes_id: Vec<Uuid>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "some")]
+    #[schema(min_items = 1)]
     scopes: Vec<ScopeInput>,
 }
 
+/// Removes scopes from a token, all of them or none.
+#[utoipa::path(
+    patch, path = "/pats/{id}/scope/remove", tag = "pats", params(OnPat),
+    request_body = FewerScopes, responses((status = OK, body = Pat))
+)]
 pub(super) async fn remove_scopes(
     OnPat { site, caller, id, version }: OnPat,
     Body(fewer): Body<FewerScopes>,
@@ -328,6 +423,11 @@ pub(super) async fn remove_scopes(
     Ok(Pat::changed(changed))
 }
 
+/// Removes all scopes from a token.
+#[utoipa::path(
+    delete, path = "/pats/{id}/scope", tag = "pats", params(OnPat),
+    responses((status = NO_CONTENT))
+)]
 pub(super) async fn clear_scopes(
     OnPat { site, caller, id, version }: OnPat,
 ) -> Result<StatusCode, Problem> {

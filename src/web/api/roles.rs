@@ -2,12 +2,13 @@
 
 use axum::{Json, http::StatusCode, response::Response};
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::{
     created,
     domains::OfDomain,
-    done,
-    input::{Body, Named, Parameters, Part, PartQuery, Signed, domain, parsed, read},
+    done, forms,
+    input::{Body, Named, Parameters, Part, PartQuery, Signed, domain, parsed, read, some},
 };
 use crate::{
     admin::{RoleName, UserRef, web::RoleEntry},
@@ -17,27 +18,34 @@ use crate::{
 };
 
 /// The role that the path names, in a domain by slug or id.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
 pub(super) struct OfRole {
     #[serde(deserialize_with = "domain")]
+    #[param(value_type = forms::DomainName, inline)]
     domain: DomainRef,
     #[serde(deserialize_with = "parsed")]
+    #[param(value_type = forms::RoleName, inline)]
     role: RoleName,
 }
 
 /// The member of a role that the path names, by address or id.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
 pub(super) struct OfMember {
     #[serde(deserialize_with = "domain")]
+    #[param(value_type = forms::DomainName, inline)]
     domain: DomainRef,
     #[serde(deserialize_with = "parsed")]
+    #[param(value_type = forms::RoleName, inline)]
     role: RoleName,
     #[serde(deserialize_with = "parsed")]
+    #[param(value_type = forms::UserName, inline)]
     user: UserRef,
 }
 
 /// A part of the list of a domain's roles.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Roles {
     total: usize,
     offset: u32,
@@ -45,6 +53,11 @@ pub(super) struct Roles {
     roles: Vec<RoleEntry>,
 }
 
+/// Lists the roles of a domain, by name.
+#[utoipa::path(
+    get, path = "/domains/{domain}/roles", tag = "roles", params(OfDomain, PartQuery),
+    responses((status = OK, body = Roles), (status = FORBIDDEN))
+)]
 pub(super) async fn list(
     Signed { site, caller }: Signed,
     Named(OfDomain { domain }): Named<OfDomain>,
@@ -56,6 +69,11 @@ pub(super) async fn list(
     Ok(Json(Roles { total, offset, limit, roles }))
 }
 
+/// Shows a role.
+#[utoipa::path(
+    get, path = "/domains/{domain}/roles/{role}", tag = "roles", params(OfRole),
+    responses((status = OK, body = RoleEntry), (status = FORBIDDEN))
+)]
 pub(super) async fn show(
     Signed { site, caller }: Signed,
     Named(OfRole { domain, role }): Named<OfRole>,
@@ -66,14 +84,21 @@ pub(super) async fn show(
 }
 
 /// A role to create, and as it was created.
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RoleInput {
+    #[schema(value_type = forms::RoleName)]
     name: String,
     /// What it permits.
+    #[schema(value_type = Vec<forms::OperationName>)]
     operations: Vec<Operation>,
 }
 
+/// Creates a role with operations that the caller has, too.
+#[utoipa::path(
+    post, path = "/domains/{domain}/roles", tag = "roles", params(OfDomain),
+    request_body = RoleInput, responses((status = CREATED, body = RoleInput))
+)]
 pub(super) async fn create(
     Signed { site, caller }: Signed,
     Named(OfDomain { domain }): Named<OfDomain>,
@@ -86,15 +111,23 @@ pub(super) async fn create(
 }
 
 /// Which operations to add to a role, and which to take from it.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(min_properties = 1)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RoleChanges {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "some")]
+    #[schema(value_type = Vec<forms::OperationName>, min_items = 1)]
     grant: Vec<Operation>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "some")]
+    #[schema(value_type = Vec<forms::OperationName>, min_items = 1)]
     revoke: Vec<Operation>,
 }
 
+/// Adds operations to a role, and takes others from it.
+#[utoipa::path(
+    patch, path = "/domains/{domain}/roles/{role}", tag = "roles", params(OfRole),
+    request_body = RoleChanges, responses((status = NO_CONTENT))
+)]
 pub(super) async fn update(
     Signed { site, caller }: Signed,
     Named(OfRole { domain, role }): Named<OfRole>,
@@ -108,6 +141,11 @@ pub(super) async fn update(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Deletes a role.
+#[utoipa::path(
+    delete, path = "/domains/{domain}/roles/{role}", tag = "roles", params(OfRole),
+    responses((status = NO_CONTENT))
+)]
 pub(super) async fn delete(
     Signed { site, caller }: Signed,
     Named(OfRole { domain, role }): Named<OfRole>,
@@ -116,6 +154,11 @@ pub(super) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Gives a role to a user.
+#[utoipa::path(
+    put, path = "/domains/{domain}/roles/{role}/members/{user}", tag = "roles", params(OfMember),
+    responses((status = NO_CONTENT))
+)]
 pub(super) async fn add_member(
     Signed { site, caller }: Signed,
     Named(OfMember { domain, role, user }): Named<OfMember>,
@@ -124,6 +167,11 @@ pub(super) async fn add_member(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Takes a role from a user.
+#[utoipa::path(
+    delete, path = "/domains/{domain}/roles/{role}/members/{user}", tag = "roles",
+    params(OfMember), responses((status = NO_CONTENT))
+)]
 pub(super) async fn remove_member(
     Signed { site, caller }: Signed,
     Named(OfMember { domain, role, user }): Named<OfMember>,

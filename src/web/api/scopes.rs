@@ -1,24 +1,35 @@
 //! The scopes of a token, as clients write them.
 
 use serde::Deserialize;
+use utoipa::ToSchema;
 
+use super::forms;
 use crate::{admin::NewScope, web::problem::Problem};
 
-/// A scope, as a client writes it.
-#[derive(Debug, Deserialize)]
+/// What a token may be used for. `domain_id` and `optional_domain_id` are read as `domain`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = NewScope, example = json!({
+    "domain": "acme", "entity_type": "models", "entity_id": "*", "operation": "llm_read"
+}))]
 #[serde(deny_unknown_fields)]
 pub(super) struct ScopeInput {
     /// The slug or the id of the domain.
     #[serde(alias = "domain_id", alias = "optional_domain_id")]
+    #[schema(value_type = forms::DomainName)]
     domain: String,
+    #[schema(value_type = forms::EntityKind)]
     entity_type: String,
     /// One entity, or `*` for all of the type. Whoever says nothing does not mean all.
+    #[schema(value_type = forms::EntityName)]
     entity_id: String,
+    #[schema(value_type = forms::OperationName)]
     operation: String,
     /// SuperMQ's clients send these, empty: the service gives a scope its id.
     #[serde(default)]
+    #[schema(value_type = forms::Nothing)]
     id: Empty,
     #[serde(default)]
+    #[schema(value_type = forms::Nothing)]
     pat_id: Empty,
 }
 

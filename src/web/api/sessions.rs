@@ -10,8 +10,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::input::Body;
@@ -25,13 +26,27 @@ use crate::{
 };
 
 /// Who signs in.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Credentials {
     /// The other names are SuperMQ's.
     #[serde(alias = "username", alias = "identity")]
+    #[schema(example = "ann@example.com")]
     email: String,
     #[serde(alias = "secret")]
+    #[schema(value_type = String, format = Password)]
+    password: SecretString,
+}
+
+/// Who signs in, with the names that SuperMQ's clients send.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SuperMqCredentials {
+    #[serde(alias = "email", alias = "identity")]
+    #[schema(example = "ann@example.com")]
+    username: String,
+    #[serde(alias = "secret")]
+    #[schema(value_type = String, format = Password)]
     password: SecretString,
 }
 
@@ -41,6 +56,14 @@ impl fmt::Debug for Credentials {
     }
 }
 
+/// Signs in. The answer sets the cookie of the session.
+///
+/// With an access token of a provider as `Authorization: Bearer`, the request has no body, and the
+/// answer no cookie.
+#[utoipa::path(
+    post, path = "/sessions", tag = "sessions", security(()), request_body = Credentials,
+    responses((status = CREATED, body = Begun), (status = UNAUTHORIZED))
+)]
 pub(super) async fn begin(
     State(site): State<Arc<Site>>,
     visit: Visit,
@@ -56,6 +79,41 @@ pub(super) async fn begin(
         return by_access_token(&site, &visit, &token).await;
     }
     let Body(credentials): Body<Credentials> = Body::from_request(request, &site).await?;
+    sign_in(&site, &visit, &credentials).await
+}
+
+/// Signs in, under the name that SuperMQ has for it.
+#[utoipa::path(
+    post, path = "/users/tokens/issue", tag = "sessions", security(()),
+    request_body = SuperMqCredentials,
+    responses((status = CREATED, body = Begun), (status = UNAUTHORIZED))
+)]
+pub(super) async fn issue(
+    State(site): State<Arc<Site>>,
+    visit: Visit,
+    Body(credentials): Body<SuperMqCredentials>,
+) -> Result<Response, Problem> {
+    let SuperMqCredentials { username: email, password } = credentials;
+    sign_in(&site, &visit, &Credentials { email, password }).await
+}
+
+/// A session that has begun.
+#[derive(Serialize, ToSchema)]
+struct Begun {
+    id: Uuid,
+    user_id: Uuid,
+    email: String,
+    /// For `Authorization: Bearer`, in place of the cookie.
+    secret: String,
+    /// The same, as SuperMQ's clients look for it.
+    access_token: String,
+}
+
+async fn sign_in(
+    site: &Site,
+    visit: &Visit,
+    credentials: &Credentials,
+) -> Result<Response, Problem> {
     let _place = site.limits.password(visit.address)?;
     // What cannot be an address or a password is answered as a wrong one.
     let password: Result<Password, _> = credentials.password.expose_secret().parse();
@@ -89,16 +147,20 @@ async fn by_access_token(site: &Site, visit: &Visit, token: &str) -> Result<Resp
     Ok((StatusCode::CREATED, shown(&begun)).into_response())
 }
 
-fn shown(begun: &SignedIn) -> Json<Value> {
-    Json(json!({
-        "id": begun.session,
-        "user_id": begun.user,
-        "email": begun.email,
-        "secret": begun.secret.expose().as_str(),
-        "access_token": begun.secret.expose().as_str(),
-    }))
+fn shown(begun: &SignedIn) -> Json<Begun> {
+    Json(Begun {
+        id: begun.session,
+        user_id: begun.user,
+        email: begun.email.clone(),
+        secret: begun.secret.expose().to_string(),
+        access_token: begun.secret.expose().to_string(),
+    })
 }
 
+/// Shows the session.
+#[utoipa::path(
+    get, path = "/session", tag = "sessions", responses((status = OK, body = CurrentSession))
+)]
 pub(super) async fn show(
     State(site): State<Arc<Site>>,
     ApiCaller(caller): ApiCaller,
@@ -106,6 +168,10 @@ pub(super) async fn show(
     Ok(Json(site.service.session(&caller).await?))
 }
 
+/// Signs out.
+#[utoipa::path(
+    delete, path = "/session", tag = "sessions", responses((status = NO_CONTENT))
+)]
 pub(super) async fn end(
     State(site): State<Arc<Site>>,
     ApiCaller(caller): ApiCaller,
@@ -115,6 +181,10 @@ pub(super) async fn end(
     Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, cookie)]).into_response())
 }
 
+/// Ends all sessions of the caller's user.
+#[utoipa::path(
+    delete, path = "/sessions", tag = "sessions", responses((status = NO_CONTENT))
+)]
 pub(super) async fn end_all(
     State(site): State<Arc<Site>>,
     ApiCaller(caller): ApiCaller,

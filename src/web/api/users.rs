@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use axum::{Json, http::StatusCode, response::Response};
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::{
-    created, done,
-    input::{Body, Named, Parameters, Part, Signed, parsed, read},
+    created, done, forms,
+    input::{Body, Named, Parameters, Part, Signed, parsed, present, read},
 };
 use crate::{
     admin::{
@@ -22,24 +23,29 @@ use crate::{
 const INVITATION: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The user that the path names, by address or id.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
 pub(super) struct OfUser {
     #[serde(deserialize_with = "parsed")]
+    #[param(value_type = forms::UserName, inline)]
     user: UserRef,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UsersQuery {
     #[serde(default)]
+    #[param(maximum = 4294967295_u32)]
     offset: u32,
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
     /// A part of the address or the name.
     name: Option<String>,
 }
 
 /// A part of the list of users.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Users {
     total: u64,
     offset: u32,
@@ -47,6 +53,11 @@ pub(super) struct Users {
     users: Vec<UserEntry>,
 }
 
+/// Lists users, by address.
+#[utoipa::path(
+    get, path = "/users", tag = "users", params(UsersQuery),
+    responses((status = OK, body = Users), (status = FORBIDDEN))
+)]
 pub(super) async fn list(
     Signed { site, caller }: Signed,
     Parameters(query): Parameters<UsersQuery>,
@@ -56,23 +67,30 @@ pub(super) async fn list(
     Ok(Json(Users { total: page.total, offset, limit, users: page.users }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UserInput {
+    #[schema(value_type = forms::Email)]
     email: String,
+    #[schema(value_type = forms::DisplayName)]
     name: String,
     #[serde(default)]
     platform_admin: bool,
 }
 
 /// A user who has been created.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct CreatedUser {
     id: Uuid,
     /// In lower case.
     email: String,
 }
 
+/// Creates a user, enabled.
+#[utoipa::path(
+    post, path = "/users", tag = "users", request_body = UserInput,
+    responses((status = CREATED, body = CreatedUser))
+)]
 pub(super) async fn create(
     Signed { site, caller }: Signed,
     Body(new): Body<UserInput>,
@@ -88,13 +106,23 @@ pub(super) async fn create(
 }
 
 /// What to change about a user.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(min_properties = 1)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UserChanges {
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = bool, required = false)]
     enabled: Option<bool>,
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = bool, required = false)]
     platform_admin: Option<bool>,
 }
 
+/// Enables or disables a user, gives or takes the rights of a platform administrator.
+#[utoipa::path(
+    patch, path = "/users/{user}", tag = "users", params(OfUser), request_body = UserChanges,
+    responses((status = NO_CONTENT))
+)]
 pub(super) async fn update(
     Signed { site, caller }: Signed,
     Named(OfUser { user }): Named<OfUser>,
@@ -108,6 +136,11 @@ pub(super) async fn update(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Deletes a user with their tokens.
+#[utoipa::path(
+    delete, path = "/users/{user}", tag = "users", params(OfUser),
+    responses((status = NO_CONTENT))
+)]
 pub(super) async fn delete(
     Signed { site, caller }: Signed,
     Named(OfUser { user }): Named<OfUser>,
@@ -116,17 +149,19 @@ pub(super) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct InvitationInput {
     /// How long it works, such as `12h`; 7 days at most.
+    #[schema(value_type = Option<forms::InvitationLife>)]
     duration: Option<String>,
 }
 
 /// An invitation to set a password.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct InvitationShown {
     email: String,
+    #[schema(format = DateTime)]
     expires_at: String,
     /// Where the user enters the code. Links are logged, so the code is not part of it.
     link: String,
@@ -134,6 +169,11 @@ pub(super) struct InvitationShown {
     code: String,
 }
 
+/// Invites a user to set a password. Earlier invitations stop working.
+#[utoipa::path(
+    post, path = "/users/{user}/invitation", tag = "users", params(OfUser),
+    request_body = InvitationInput, responses((status = OK, body = InvitationShown))
+)]
 pub(super) async fn invite(
     Signed { site, caller }: Signed,
     Named(OfUser { user }): Named<OfUser>,

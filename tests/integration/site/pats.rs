@@ -94,41 +94,6 @@ pub(crate) async fn a_token_lives_over_http(suite: Arc<Suite>) {
     is(&client.get(&path).await, 404, "not-found");
 }
 
-/// The paths and members of SuperMQ's documentation.
-pub(crate) async fn a_client_of_supermq_finds_its_way(suite: Arc<Suite>) {
-    let world = suite.world().await;
-    let site = AdminSite::of(&world).await;
-    let password = super::guards::password(&site, "ann").await;
-    let json_body = ("content-type", "application/json");
-    let who = json!({ "username": "ann@example.com", "password": password }).to_string();
-    let issued = site.send("POST", "/api/users/tokens/issue", &[json_body], &who).await;
-    assert_eq!(issued.status, 201, "{issued:?}");
-    let access = format!("Bearer {}", issued.json()["access_token"].as_str().unwrap());
-    let ask = async |method: &str, path: &str, body: Value| {
-        let body = if body.is_null() { String::new() } else { body.to_string() };
-        let headers = [("authorization", &*access), json_body];
-        site.send(method, &format!("/api{path}"), &headers, &body).await
-    };
-    let new = json!({ "name": "ci", "description": "", "duration": "720h" });
-    let created = ask("POST", "/pats", new).await;
-    assert_eq!(created.status, 201, "{created:?}");
-    let token = minted(&world, &created);
-    let scopes = json!({ "scopes": [
-        { "optional_domain_id": world.id("acme"), "entity_type": "models", "entity_id": "*",
-          "operation": "llm_read" }] });
-    let path = format!("/pats/{}", token.id);
-    assert_eq!(ask("PATCH", &format!("{path}/scope/add"), scopes).await.status, 200);
-    let held = ask("GET", &format!("{path}/scope"), Value::Null).await.json();
-    let by_id = json!({ "scopes_id": [held["scopes"][0]["id"]] });
-    assert_eq!(ask("PATCH", &format!("{path}/scope/remove"), by_id).await.status, 200);
-    assert_eq!(ask("DELETE", &format!("{path}/scope"), Value::Null).await.status, 204);
-    let page = ask("GET", "/pats?offset=0&limit=10&status=all", Value::Null).await.json();
-    assert_eq!((&page["total"], &page["pats"][0]["name"]), (&1.into(), &"ci".into()));
-    let revoked = ask("PATCH", &format!("{path}/secret/revoke"), Value::Null).await;
-    assert_eq!(revoked.status, 200);
-    assert_eq!(ask("DELETE", &path, Value::Null).await.status, 204);
-}
-
 pub(crate) async fn a_request_creates_one_token(suite: Arc<Suite>) {
     let world = suite.world().await;
     let site = AdminSite::of(&world).await;

@@ -20,8 +20,13 @@ pub(crate) use self::{
     logs::{flush, last_words, replace_filter},
     results::{
         CanaryRound, EntryContent, FrameResult, HandshakeResult, LastUseResult, LookupResult,
-        MetricResult, OwnCertificate, RecordResult, ReloadResult, Store, TlsListener,
+        MetricResult, OwnCertificate, RecordResult, ReloadResult, SignInMethod, SignInResult,
+        Store, TlsListener, WebRefusal,
     },
     traces::{CheckSpan, CheckSummary, LookupTrace, RoundTrip, StoreQuestion, Traces},
 };
-pub use self::{logs::init, metrics::Metrics, traces::TracesError};
+pub use self::{
+    logs::init,
+    metrics::{Metrics, SelfServiceMetrics},
+    traces::TracesError,
+};

@@ -19,7 +19,7 @@ use axum::{Router, http::Uri, middleware};
 
 pub(crate) use self::oidc::Provider;
 use self::{limits::Limits, problem::Problem};
-use crate::{admin::web::SelfService, config::WebSettings};
+use crate::{admin::web::SelfService, config::WebSettings, telemetry::SelfServiceMetrics};
 
 /// What all handlers share.
 #[derive(Debug)]
@@ -29,6 +29,7 @@ pub(crate) struct Site {
     limits: Limits,
     /// Signs users in, besides local accounts; `None` if there is none.
     provider: Option<Provider>,
+    metrics: SelfServiceMetrics,
 }
 
 impl Site {
@@ -36,9 +37,11 @@ impl Site {
         service: SelfService,
         settings: WebSettings,
         provider: Option<Provider>,
+        metrics: SelfServiceMetrics,
     ) -> Self {
-        let limits = Limits::new(settings.requests_per_second, settings.sign_ins_per_minute);
-        Self { service, settings, limits, provider }
+        let WebSettings { requests_per_second, sign_ins_per_minute, .. } = settings;
+        let limits = Limits::new(requests_per_second, sign_ins_per_minute, metrics.clone());
+        Self { service, settings, limits, provider, metrics }
     }
 }
 

@@ -104,7 +104,7 @@ const ROOMS: &[Room] = &[
         modules: &["admin"],
         uses: &[CORE, "config", "postgres", "process", "redis", "resolve", "telemetry"],
     },
-    Room { name: "web", modules: &["web"], uses: &[CORE, "admin", "config"] },
+    Room { name: "web", modules: &["web"], uses: &[CORE, "admin", "config", "telemetry"] },
     Room {
         name: "app",
         modules: &["app"],

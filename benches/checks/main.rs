@@ -27,6 +27,7 @@ mod neighbours;
 mod report;
 mod requests;
 mod revocation;
+mod self_service;
 mod servers;
 mod site;
 mod statistics;
@@ -54,11 +55,14 @@ fn main() -> ExitCode {
         ["large"] => return everything(Plan::chosen(Task::Large)),
         ["neighbours"] => neighbours::measure(&mut Bench::prepare(Plan::chosen(Task::Everything))),
         ["revocation"] => revocation::measure(&mut Bench::prepare(Plan::chosen(Task::Everything))),
+        ["self-service"] => {
+            self_service::measure(&mut Bench::prepare(Plan::chosen(Task::Everything)));
+        }
         ["traces"] => traces::measure(&mut Bench::prepare(Plan::chosen(Task::Everything))),
         _ => {
             eprintln!(
-                "usage: checks [large | check | neighbours | revocation | traces | allow-all SOCKET | \
-                 read-costly NUMBER]"
+                "usage: checks [large | check | neighbours | revocation | self-service | traces | \
+                 allow-all SOCKET | read-costly NUMBER]"
             );
             return ExitCode::from(2);
         }

@@ -76,7 +76,7 @@ pub(crate) fn measure(bench: &mut Bench) {
             runtime.spawn(flood(client, Arc::clone(&costly), number, Arc::clone(&sent)))
         };
         let floods: Vec<_> = (0..clients).map(start).collect();
-        let mut latencies = paced(&running, &neighbours, 2 * plan.time, dice);
+        let mut latencies = paced(&running, &neighbours, EVERY, 2 * plan.time, dice);
         for flood in floods {
             assert!(!flood.is_finished(), "a costly request was not answered");
             flood.abort();
@@ -95,7 +95,7 @@ pub(crate) fn measure(bench: &mut Bench) {
 }
 
 /// Gives the calling thread the lowest priority.
-fn yield_to_others() {
+pub(crate) fn yield_to_others() {
     let path = fs::read_link("/proc/thread-self").expect("Linux");
     let number = path.file_name().and_then(|name| name.to_str()?.parse().ok());
     let thread = number.and_then(Pid::from_raw).expect("a number");
@@ -167,11 +167,17 @@ async fn flood(
     }
 }
 
-/// Sends a check each [`EVERY`], and returns nanoseconds from when each was due.
-fn paced(running: &Running, requests: &Requests, time: Duration, dice: &mut Dice) -> Vec<u32> {
+/// Sends a check at this interval, and returns nanoseconds from when each was due.
+pub(crate) fn paced(
+    running: &Running,
+    requests: &Requests,
+    every: Duration,
+    time: Duration,
+    dice: &mut Dice,
+) -> Vec<u32> {
     let mut connection = Connection::open(&running.tcp()).expect("a connection");
     let started = Instant::now();
-    let dues = (0..).map(|n| EVERY * n).take_while(|due| *due < time);
+    let dues = (0..).map(|n| every * n).take_while(|due| *due < time);
     dues.map(|due| {
         let due = started + due;
         let early = due.saturating_duration_since(Instant::now());

@@ -49,6 +49,7 @@ use crate::{
     installation::Installation,
     keyring::LiveRing,
     legible::misleads,
+    telemetry::SelfServiceMetrics,
     token::{Prefixes, Tokens},
 };
 
@@ -63,6 +64,7 @@ pub struct SelfService {
     tokens: Tokens,
     passwords: Passwords,
     rules: GatewayRules,
+    metrics: SelfServiceMetrics,
 }
 
 /// Where a request comes from. The audit log has it as the process states it.
@@ -108,6 +110,15 @@ impl SelfService {
     ) -> Result<Self, Error> {
         let installation = login::check(&mut *pool.acquire().await?).await?;
         let cached_copies = copies(installation);
-        Ok(Self { pool, cached_copies, tokens: Tokens::new(prefixes, ring), passwords, rules })
+        let tokens = Tokens::new(prefixes, ring);
+        let metrics = SelfServiceMetrics::default();
+        Ok(Self { pool, cached_copies, tokens, passwords, rules, metrics })
+    }
+
+    /// Counts into these metrics from now on.
+    #[must_use]
+    pub(crate) fn measured(mut self, metrics: &SelfServiceMetrics) -> Self {
+        self.passwords.measure(metrics);
+        Self { metrics: metrics.clone(), ..self }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc, thread, time::Duration};
 
+use axum::{http::HeaderMap, routing::get};
 use prometheus_client::registry::Registry;
 use tokio::{
     net::TcpListener,
@@ -25,7 +26,7 @@ use crate::{
     process::tasks::{Task, Tasks},
     rollout::Mode,
     server::{BindError, http},
-    telemetry::{self, Metrics, OwnCertificate},
+    telemetry::{self, Metrics, OwnCertificate, SelfServiceMetrics},
     web::{self, Provider, Site},
 };
 
@@ -38,6 +39,7 @@ const BOUNDS: http::Bounds =
 /// `patgate admin`, listening, not yet serving.
 pub struct SelfServiceApp {
     listener: TcpListener,
+    metrics: Option<(TcpListener, axum::Router)>,
     router: axum::Router,
     probes: Probes,
     ring: RingReloader,
@@ -57,9 +59,11 @@ impl SelfServiceApp {
     pub async fn build(config: &Config) -> Result<Self, Error> {
         let settings = config.web.clone().ok_or(Error::NoSelfService)?;
         let ring = LiveRing::new(config.key_ring()?);
-        let listener = TcpListener::bind(settings.listen).await;
-        let at = settings.listen.to_string();
-        let listener = listener.map_err(|error| BindError::new("web.listen", at, error))?;
+        let listener = bind("web.listen", settings.listen).await?;
+        let metrics_listener = match settings.metrics {
+            Some(address) => Some(bind("web.metrics.listen", address).await?),
+            None => None,
+        };
         let connections = FollowedPool::connect(&config.postgres).await?;
         let copies = |installation| CachedCopies {
             installation,
@@ -78,6 +82,9 @@ impl SelfServiceApp {
         let rules = GatewayRules::new(move || tables.load_full(), config.model_reading);
         let service =
             SelfService::connect(pool, copies, ring.clone(), prefixes, passwords, rules).await?;
+        let mut registry = Registry::default();
+        let measured = SelfServiceMetrics::new(&mut registry);
+        let service = service.measured(&measured);
         let postgres = PostgresWatch::of_one(
             &config.postgres.address,
             OwnCertificate::Postgres,
@@ -103,9 +110,13 @@ impl SelfServiceApp {
             metrics,
             waiting: None,
         };
-        let router = web::router(Site::new(service, settings, provider)).merge(probes.routes());
+        probes.show_in(&mut registry);
+        let page = metrics_page(registry, &measured).merge(probes.routes());
+        let site = Site::new(service, settings, provider, measured);
+        let router = web::router(site).merge(probes.routes());
         Ok(Self {
             listener,
+            metrics: metrics_listener.map(|listener| (listener, page)),
             router,
             probes,
             ring,
@@ -122,6 +133,11 @@ impl SelfServiceApp {
         self.listener.local_addr().ok()
     }
 
+    /// Returns the address where it shows its metrics, if it does, with port 0 resolved.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref()?.0.local_addr().ok()
+    }
+
     /// Serves until `shutdown`, or until a task ends that should not. Then it reports not ready, goes on so
     /// that callers notice, and finishes the requests in progress.
     ///
@@ -129,13 +145,29 @@ impl SelfServiceApp {
     ///
     /// Returns an error if a task ended that should not have.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let Self { listener, router, probes, ring, apis, postgres, login, drain_delay, tasks } =
-            self;
+        let Self {
+            listener,
+            metrics,
+            router,
+            probes,
+            ring,
+            apis,
+            postgres,
+            login,
+            drain_delay,
+            tasks,
+        } = self;
         let closing = CancellationToken::new();
         tasks.spawn(Task::RingReloader, ring.run(closing.clone()));
         tasks.spawn(Task::ApiReloader, apis.run(closing.clone()));
         tasks.spawn(Task::PostgresWatch, postgres.run(closing.clone()));
         tasks.spawn(Task::PostgresWatch, login.run(closing.clone()));
+        if let Some((listener, page)) = metrics {
+            let served = http::serve_health(listener, None, page);
+            // Requests here are short; nothing is lost when the task ends with the process.
+            let served = closing.clone().run_until_cancelled_owned(served);
+            tasks.spawn(Task::HttpListener, served);
+        }
         let served = http::serve(listener, None, router, BOUNDS, closing.clone());
         let served = tasks.spawn(Task::HttpListener, served);
         tokio::select! {
@@ -150,6 +182,20 @@ impl SelfServiceApp {
         let _ = timeout(DRAIN, served).await;
         Ok(tasks.outcome()?)
     }
+}
+
+async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, BindError> {
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|error| BindError::new(key, address.to_string(), error))
+}
+
+fn metrics_page(registry: Registry, metrics: &SelfServiceMetrics) -> axum::Router {
+    let shown = Arc::new((registry, metrics.exemplars()));
+    let page = async move |headers: HeaderMap| {
+        let (registry, exemplars) = &*shown;
+        telemetry::metrics_page(registry, exemplars, &headers)
+    };
+    axum::Router::new().route("/metrics", get(page))
 }
 
 /// Runs `patgate admin` until SIGTERM or SIGINT.
@@ -175,6 +221,7 @@ pub async fn serve_self_service(config: Config) -> Result<(), Error> {
     if let Some(log_filter) = LogFilterReader::start(&config.log) {
         app.tasks.spawn(Task::LogFilterReader, log_filter.run(shutdown.clone()));
     }
-    tracing::info!(web = app.address().map(tracing::field::display), "listening");
+    let metrics = app.metrics_address().map(tracing::field::display);
+    tracing::info!(web = app.address().map(tracing::field::display), metrics, "listening");
     app.run(shutdown).await
 }

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{Router, http::HeaderMap, routing::get};
+use prometheus_client::registry::Registry;
 use tokio::{sync::Mutex, time::timeout};
 
 use super::Error;
@@ -13,6 +14,7 @@ use crate::{
         Missing, Readiness,
         http::{health_page, is_alive},
     },
+    telemetry,
 };
 
 /// How long an answer of the database holds, so that probes are no load for it.
@@ -36,6 +38,12 @@ impl Probes {
         let readiness = Readiness::starting();
         readiness.started();
         Self { service, readiness, asked: Arc::default() }
+    }
+
+    /// Shows the latest answer among the metrics.
+    pub(super) fn show_in(&self, registry: &mut Registry) {
+        let readiness = self.readiness.clone();
+        telemetry::show_readiness(registry, move || readiness.get().is_ok());
     }
 
     /// Answers from now on that no request should be sent here.

@@ -319,6 +319,12 @@ pub(super) const KEYS: &[Key] = &[
         "Address and port of `patgate admin`, for people and API clients.",
     ),
     key(
+        "web.metrics.listen",
+        "",
+        "Address and port where Prometheus reads the metrics of `patgate admin`, at `/metrics`; empty = \
+         none.",
+    ),
+    key(
         "web.url",
         "",
         "The URL under which browsers reach `patgate admin`, such as `https://tokens.example.org`; empty \

@@ -20,6 +20,8 @@ use super::{
 pub struct WebSettings {
     /// The address of the listener.
     pub listen: SocketAddr,
+    /// The address at which Prometheus reads metrics, if it does.
+    pub metrics: Option<SocketAddr>,
     /// The URL under which browsers reach it.
     pub url: SiteUrl,
     /// The URL under which clients reach the gateway, for examples; may be empty.
@@ -53,6 +55,7 @@ impl WebSettings {
     /// Returns `None` after an error.
     pub(super) fn read(reader: &mut SettingsReader) -> Option<Self> {
         let listen = reader.get("web.listen", address);
+        let metrics = reader.get("web.metrics.listen", address);
         let url = reader.get(URL, site_url);
         let gateway_url = reader.get("web.gateway_url", gateway_url);
         let proxies = reader.get("web.proxies", count_or_none);
@@ -67,6 +70,7 @@ impl WebSettings {
         };
         Some(Self {
             listen,
+            metrics: metrics?,
             url,
             gateway_url: gateway_url?,
             proxies: usize::try_from(proxies?).ok()?,

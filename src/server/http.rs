@@ -127,7 +127,7 @@ pub(crate) fn health_page(
 }
 
 /// Serves health and metrics while it is polled.
-pub(super) async fn serve_health(listener: TcpListener, tls: Option<Tls>, router: Router) {
+pub(crate) async fn serve_health(listener: TcpListener, tls: Option<Tls>, router: Router) {
     serve(listener, tls, router, HEALTH, CancellationToken::new()).await;
 }
 

@@ -6,6 +6,7 @@ mod checks;
 mod feed;
 mod relay;
 mod reloads;
+mod self_service;
 mod stores;
 mod tls;
 
@@ -14,6 +15,7 @@ use prometheus_client::{
     registry::{Metric, Registry, Unit},
 };
 
+pub use self::self_service::SelfServiceMetrics;
 use self::{
     background::Background, certificates::Certificates, checks::Checks, feed::Feed, relay::Relay,
     reloads::Reloads, stores::Stores, tls::Tls,

@@ -179,3 +179,38 @@ results! {
         Failed = "failed",
     }
 }
+
+results! {
+    /// Why self-service refuses a request before any work is done for it.
+    WebRefusal {
+        /// The client has used its rate.
+        Rate = "rate",
+        /// Too many requests are answered at the same time.
+        Busy = "busy",
+        /// It names another host.
+        Host = "host",
+        /// Another site has sent it.
+        Origin = "origin",
+    }
+}
+
+results! {
+    /// How a user signs in to self-service.
+    SignInMethod {
+        Password = "password",
+        Provider = "provider",
+    }
+}
+
+results! {
+    /// What becomes of an attempt to sign in to self-service.
+    SignInResult {
+        Begun = "ok",
+        /// Address and password do not belong together, or the subject is no user's.
+        Failed = "failed",
+        /// The account, or the login of the process, has had too many lately.
+        TooMany = "too_many",
+        /// The database did not answer, for example.
+        Unavailable = "unavailable",
+    }
+}

@@ -4,7 +4,7 @@ use std::{error::Error as _, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, to_bytes},
-    extract::{Request, State},
+    extract::{MatchedPath, Request, State},
     http::{
         HeaderMap, HeaderName, HeaderValue, Method,
         header::{
@@ -23,7 +23,7 @@ use super::{
     problem::{self, Problem},
     visit::{RequestId, client_address, peer},
 };
-use crate::config::SiteUrl;
+use crate::{config::SiteUrl, telemetry::WebRefusal};
 
 /// The longest time for one answer. The service itself gives up sooner.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -47,6 +47,8 @@ pub(super) async fn guard(
     let id = RequestId::of(request.headers(), settings.proxies);
     request.extensions_mut().insert(id.clone());
     let path = request.uri().path().to_owned();
+    let _in_progress = site.metrics.begin();
+    let route = request.extensions().get::<MatchedPath>().cloned();
     let admitted = match admit(&site, &request) {
         Ok(()) => whole(request).await,
         Err(problem) => Err(problem),
@@ -66,6 +68,8 @@ pub(super) async fn guard(
         headers.insert(REQUEST_ID, id);
     }
     complete(headers, settings.url.is_secure());
+    let route = route.as_ref().map(MatchedPath::as_str);
+    site.metrics.answered(route, response.status().as_u16());
     response
 }
 
@@ -88,9 +92,11 @@ fn admit(site: &Site, request: &Request) -> Result<(), Problem> {
     let address = client_address(peer(request.extensions()), headers, settings.proxies);
     site.limits.request(address)?;
     if !names(&settings.url, headers) {
+        site.metrics.refused(WebRefusal::Host);
         return Err(Problem::wrong_host());
     }
     if !comes_from(&settings.url, request.method(), headers) {
+        site.metrics.refused(WebRefusal::Origin);
         return Err(Problem::foreign_origin());
     }
     Ok(())

@@ -9,7 +9,10 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::clock::{self, Tick};
+use crate::{
+    clock::{self, Tick},
+    telemetry::{SelfServiceMetrics, WebRefusal},
+};
 
 /// Requests that are answered at the same time.
 const AT_ONCE: usize = 64;
@@ -33,6 +36,7 @@ pub(super) struct Limits {
     at_once: Arc<Semaphore>,
     passwords_at_once: Arc<Semaphore>,
     sign_ins_at_once: Arc<Semaphore>,
+    metrics: SelfServiceMetrics,
 }
 
 /// There are too many requests.
@@ -45,7 +49,11 @@ pub(super) enum Refusal {
 }
 
 impl Limits {
-    pub(super) fn new(requests_per_second: u32, sign_ins_per_minute: u32) -> Self {
+    pub(super) fn new(
+        requests_per_second: u32,
+        sign_ins_per_minute: u32,
+        metrics: SelfServiceMetrics,
+    ) -> Self {
         let minute = Duration::from_secs(60) / sign_ins_per_minute.max(1);
         Self {
             requests: Rate::new(Duration::from_secs(1) / requests_per_second.max(1), SAVED),
@@ -53,30 +61,52 @@ impl Limits {
             at_once: Arc::new(Semaphore::new(AT_ONCE)),
             passwords_at_once: Arc::new(Semaphore::new(PASSWORDS_AT_ONCE)),
             sign_ins_at_once: Arc::new(Semaphore::new(SIGN_INS_AT_ONCE)),
+            metrics,
         }
     }
 
     /// Counts a request of a client.
     pub(super) fn request(&self, client: IpAddr) -> Result<(), Refusal> {
-        self.requests.take(client, clock::now())
+        self.counted(self.requests.take(client, clock::now()))
     }
 
     /// Admits a request that has arrived whole. It counts until the permit is dropped.
     pub(super) fn place(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        Arc::clone(&self.at_once).try_acquire_owned().map_err(|_| Refusal::Busy)
+        self.counted(place_of(&self.at_once))
     }
 
     /// Admits an attempt to prove or set a password.
     pub(super) fn password(&self, client: IpAddr) -> Result<OwnedSemaphorePermit, Refusal> {
-        self.passwords.take(client, clock::now())?;
-        Arc::clone(&self.passwords_at_once).try_acquire_owned().map_err(|_| Refusal::Busy)
+        self.admit(&self.passwords, &self.passwords_at_once, client)
+    }
+
+    fn admit(
+        &self,
+        rate: &Rate,
+        at_once: &Arc<Semaphore>,
+        client: IpAddr,
+    ) -> Result<OwnedSemaphorePermit, Refusal> {
+        self.counted(rate.take(client, clock::now()).and_then(|()| place_of(at_once)))
+    }
+
+    fn counted<T>(&self, admitted: Result<T, Refusal>) -> Result<T, Refusal> {
+        if let Err(refusal) = &admitted {
+            self.metrics.refused(match refusal {
+                Refusal::Client(_) => WebRefusal::Rate,
+                Refusal::Busy => WebRefusal::Busy,
+            });
+        }
+        admitted
     }
 
     /// Admits a part of a sign-in by the provider, which shares the rate of passwords.
     pub(super) fn sign_in(&self, client: IpAddr) -> Result<OwnedSemaphorePermit, Refusal> {
-        self.passwords.take(client, clock::now())?;
-        Arc::clone(&self.sign_ins_at_once).try_acquire_owned().map_err(|_| Refusal::Busy)
+        self.admit(&self.passwords, &self.sign_ins_at_once, client)
     }
+}
+
+fn place_of(at_once: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Refusal> {
+    Arc::clone(at_once).try_acquire_owned().map_err(|_| Refusal::Busy)
 }
 
 /// Equal shares for all addresses.
@@ -172,7 +202,7 @@ mod tests {
 
     #[test]
     fn all_together_have_places() {
-        let limits = Limits::new(1000, 1000);
+        let limits = Limits::new(1000, 1000, SelfServiceMetrics::default());
         let taken: Vec<_> =
             (0..PASSWORDS_AT_ONCE as u32).map(|n| limits.password(IpAddr::V4(n.into()))).collect();
         assert!(taken.iter().all(Result::is_ok));

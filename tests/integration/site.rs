@@ -3,13 +3,17 @@
 pub(crate) mod accounts;
 pub(crate) mod administration;
 pub(crate) mod browser;
+pub(crate) mod floods;
 pub(crate) mod guards;
+pub(crate) mod likeness;
+pub(crate) mod metrics;
 pub(crate) mod oidc;
 pub(crate) mod openapi;
 pub(crate) mod operation;
 pub(crate) mod pages;
 pub(crate) mod pats;
 pub(crate) mod process;
+pub(crate) mod secrets;
 pub(crate) mod supermq;
 
 use std::net::SocketAddr;
@@ -30,6 +34,8 @@ pub(crate) struct AdminSite<'w, 's> {
     /// The service behind it, for accounts and invitations.
     pub(crate) site: Site<'w, 's>,
     pub(crate) address: SocketAddr,
+    /// Where it shows its metrics, if a setting says so.
+    pub(crate) metrics: Option<SocketAddr>,
     _stop: DropGuard,
 }
 
@@ -58,9 +64,10 @@ impl<'w, 's> AdminSite<'w, 's> {
         let config = config.unwrap_or_else(|mistakes| panic!("{mistakes}"));
         let app = SelfServiceApp::build(&config).await.unwrap_or_else(|error| panic!("{error}"));
         let address = app.address().unwrap();
+        let metrics = app.metrics_address();
         let stop = CancellationToken::new();
         tokio::spawn(app.run(stop.clone()));
-        Self { world, site, address, _stop: stop.drop_guard() }
+        Self { world, site, address, metrics, _stop: stop.drop_guard() }
     }
 
     pub(crate) fn origin(&self) -> String {
@@ -76,7 +83,10 @@ impl<'w, 's> AdminSite<'w, 's> {
         body: &str,
     ) -> Reply {
         let host = self.address.to_string();
-        http::send_to(&host, self.address.port(), method, path, headers, body).await
+        let port = self.address.port();
+        let reply = http::send_to(&host, port, method, path, headers, body).await;
+        keep_sessions(self.world, &reply);
+        reply
     }
 
     /// A client of the API in a new session of a user, who gets a new account.
@@ -125,6 +135,12 @@ impl Client<'_> {
         let headers = [&[("authorization", &*bearer)], headers].concat();
         self.site.send(method, path, &headers, body).await
     }
+}
+
+/// Keeps the secrets that an answer gives, for the search for leaks.
+fn keep_sessions(world: &World<'_>, reply: &Reply) {
+    world.suite.keep_sessions(&reply.body);
+    reply.headers.iter().for_each(|(_, value)| world.suite.keep_sessions(value));
 }
 
 /// The name and value of the cookie that an answer gives.

@@ -70,6 +70,7 @@ impl<'w, 's> Site<'w, 's> {
         life: &str,
     ) -> patgate::admin::web::InvitationSecret {
         let secret = patgate::admin::web::InvitationSecret::random().unwrap();
+        self.world.suite.keep_sessions(&secret.expose());
         let hash = hex(&Sha256::digest(proof_of(&secret.expose())));
         self.world
             .sql(&format!(
@@ -92,6 +93,7 @@ impl<'w, 's> Site<'w, 's> {
         let origin = Origin::new(Some(address), Some("request-1"));
         let email = format!("{user}@example.com").parse().unwrap();
         let signed_in = self.service.sign_in(&origin, &email, password).await?;
+        self.world.suite.keep_sessions(&signed_in.secret.expose());
         Ok(Caller { session: signed_in.secret, origin })
     }
 

@@ -15,7 +15,7 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
-use crate::process::low_priority;
+use crate::{clock, process::low_priority, telemetry::SelfServiceMetrics};
 
 /// 19 MiB, two passes, one lane: the first choice of OWASP. All accounts have the same, so that an
 /// unknown address costs what a known one does.
@@ -54,7 +54,10 @@ impl fmt::Debug for Password {
 /// Computes answers, a bounded number at a time: each takes 19 MiB and a few tens of milliseconds of
 /// a processor.
 #[derive(Clone, Debug)]
-pub struct Passwords(Arc<Semaphore>);
+pub struct Passwords {
+    turns: Arc<Semaphore>,
+    metrics: SelfServiceMetrics,
+}
 
 /// Proves a password to the database.
 pub(super) struct Answer(Zeroizing<[u8; LEN]>);
@@ -85,7 +88,12 @@ pub enum PasswordError {
 impl Passwords {
     /// Computes up to `at_once` at a time; further ones wait.
     pub fn new(at_once: NonZeroUsize) -> Self {
-        Self(Arc::new(Semaphore::new(at_once.get())))
+        let turns = Arc::new(Semaphore::new(at_once.get()));
+        Self { turns, metrics: SelfServiceMetrics::default() }
+    }
+
+    pub(super) fn measure(&mut self, metrics: &SelfServiceMetrics) {
+        self.metrics = metrics.clone();
     }
 
     /// # Errors
@@ -97,7 +105,9 @@ impl Passwords {
         salt: Vec<u8>,
     ) -> Result<Answer, PasswordError> {
         // The semaphore is never closed, so there is always a turn in the end.
-        let turn = Arc::clone(&self.0).acquire_owned().await.ok();
+        let came = clock::now();
+        let turn = Arc::clone(&self.turns).acquire_owned().await.ok();
+        self.metrics.password_waited(clock::now().since(came));
         let password = password.clone();
         spawn_blocking(move || {
             let answer = low_priority::run(|| answer(&password, &salt));

@@ -9,7 +9,10 @@ use super::{
     call::{call, call_by, call_from, change_by},
     password::Answer,
 };
-use crate::admin::Email;
+use crate::{
+    admin::Email,
+    telemetry::{SignInMethod, SignInResult},
+};
 
 /// A session that has just begun.
 #[derive(Clone, Debug)]
@@ -89,6 +92,16 @@ struct InvitationRow {
     salt: String,
 }
 
+/// What a sign-in counts as.
+fn result(outcome: &Result<SignedIn, Error>) -> SignInResult {
+    match outcome {
+        Ok(_) => SignInResult::Begun,
+        Err(Error::SignInFailed) => SignInResult::Failed,
+        Err(Error::TooManyAttempts | Error::TooMany(_)) => SignInResult::TooMany,
+        Err(_) => SignInResult::Unavailable,
+    }
+}
+
 impl SelfService {
     /// Signs a user of a local account in.
     ///
@@ -97,6 +110,17 @@ impl SelfService {
     /// [`Error::SignInFailed`] if address and password do not belong together, whether or not the
     /// address is a user's; [`Error::TooManyAttempts`] if the account had too many attempts.
     pub async fn sign_in(
+        &self,
+        origin: &Origin,
+        email: &Email,
+        password: &Password,
+    ) -> Result<SignedIn, Error> {
+        let outcome = self.begin_with_password(origin, email, password).await;
+        self.metrics.signed_in(SignInMethod::Password, result(&outcome));
+        outcome
+    }
+
+    async fn begin_with_password(
         &self,
         origin: &Origin,
         email: &Email,
@@ -126,6 +150,16 @@ impl SelfService {
     ///
     /// [`Error::SignInFailed`] if the provider or its subject is not known.
     pub async fn sign_in_by_provider(
+        &self,
+        origin: &Origin,
+        by: &ProviderSignIn,
+    ) -> Result<SignedIn, Error> {
+        let outcome = self.begin_by_provider(origin, by).await;
+        self.metrics.signed_in(SignInMethod::Provider, result(&outcome));
+        outcome
+    }
+
+    async fn begin_by_provider(
         &self,
         origin: &Origin,
         by: &ProviderSignIn,

@@ -8,21 +8,26 @@ use patgate_testing::{
 };
 use serde_json::json;
 
+use super::{keep_sessions, metrics::value_of};
 use crate::support::{World, process::program};
 
-pub(crate) struct AdminProcess {
+pub(crate) struct AdminProcess<'w, 's> {
+    world: &'w World<'s>,
     pub(crate) server: Server,
     pub(crate) address: SocketAddr,
+    pub(crate) metrics: SocketAddr,
 }
 
-impl AdminProcess {
+impl<'w, 's> AdminProcess<'w, 's> {
     /// Waits until the process is ready.
-    pub(crate) fn start(world: &World<'_>, settings: &[&str]) -> Self {
+    pub(crate) fn start(world: &'w World<'s>, settings: &[&str]) -> Self {
         let port = patgate_testing::ports::free_port();
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let listen = format!("web.listen={address}");
+        let metrics = SocketAddr::from(([127, 0, 0, 1], patgate_testing::ports::free_port()));
+        let shown = format!("web.metrics.listen={metrics}");
         let login = format!("web.postgres.url={}", world.url("web", world.port));
-        let usual = [&*listen, &*login, "web.requests_per_second=1000"];
+        let usual = [&*listen, &*shown, &*login, "web.requests_per_second=1000"];
         let usual = [&usual[..], &["web.sign_ins_per_minute=6000"], settings].concat();
         let arguments = json!({
             "argv": [program(), "admin".to_owned()],
@@ -31,7 +36,7 @@ impl AdminProcess {
             "ready": format!("http://{address}/readyz"),
         });
         let server = world.suite.stack.start("process", arguments);
-        Self { server, address }
+        Self { world, server, address, metrics }
     }
 
     pub(crate) async fn send(
@@ -42,6 +47,14 @@ impl AdminProcess {
         body: &str,
     ) -> Reply {
         let host = self.address.to_string();
-        http::send_to(&host, self.address.port(), method, path, headers, body).await
+        let port = self.address.port();
+        let reply = http::send_to(&host, port, method, path, headers, body).await;
+        keep_sessions(self.world, &reply);
+        reply
+    }
+
+    /// The value of a series of its metrics.
+    pub(crate) async fn metric(&self, series: &str) -> f64 {
+        value_of(self.metrics.port(), series).await
     }
 }

@@ -125,6 +125,10 @@ impl<'s> Cli<'s> {
         assert_eq!(tokens_in(&ran.stderr).next(), None, "a token on standard error: {command}");
         let shown = tokens_in(&ran.stdout).map(str::to_owned);
         self.suite.minted.lock().unwrap().extend(shown);
+        if command.starts_with("user invite") {
+            // The code is shown once, and kept nowhere.
+            self.suite.keep_sessions(&ran.stdout);
+        }
         for credential in self.suite.credentials.lock().unwrap().iter() {
             let outputs = [&ran.stdout, &ran.stderr];
             let shown = outputs.iter().any(|text| text.contains(credential));

@@ -5,7 +5,8 @@
 //! statement log, a dump of all of Redis, and the file with every command that changed it. It looks
 //! for the last 50 characters of each secret, which are a token's secret part, as they are and
 //! inside base64; for a credential also in hexadecimal, as bytes are dumped. For a private key it looks
-//! for a part of its PEM, and for a part in hexadecimal.
+//! for a part of its PEM, and for a part in hexadecimal. The secret of a session or an invitation is
+//! shorter: it is looked for as a whole, as it is and in hexadecimal.
 
 use std::{
     collections::HashSet,
@@ -15,17 +16,24 @@ use std::{
     sync::LazyLock,
 };
 
-use base64::{Engine, prelude::BASE64_STANDARD};
+use base64::{
+    Engine,
+    prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
+};
 use memchr::memmem;
 use patgate_testing::stack::Server;
 
 use crate::support::{
     Suite,
     secrets::{self, KEY_PART, Made},
+    suite::is_of_secret,
 };
 
 /// The minimum number of consecutive letters and digits at the end of each secret.
 const TAIL: usize = 50;
+/// The length of the secret of a session or an invitation, and of its bytes in hexadecimal.
+const SESSION: usize = 43;
+const SESSION_HEX: usize = 64;
 /// Written to Redis at the end, and must be found in the file with all commands.
 const MARK: &str = "the search for leaks";
 
@@ -33,6 +41,7 @@ const MARK: &str = "the search for leaks";
 pub(crate) fn search(suite: Suite) -> Vec<String> {
     let minted = suite.minted.into_inner().unwrap();
     let credentials = suite.credentials.into_inner().unwrap();
+    let sessions = suite.sessions.into_inner().unwrap();
     let postgres = LazyLock::get(&suite.postgres).map(dump_postgres);
     let redis = LazyLock::get(&suite.valkey).map(dump_redis);
     // A search that could not have found anything proves nothing.
@@ -48,9 +57,11 @@ pub(crate) fn search(suite: Suite) -> Vec<String> {
     let bytes: usize = places.iter().map(|(_, content)| content.len()).sum();
     let Made { calls, keys } = secrets::take();
     println!(
-        "looked for {} tokens, {} credentials, {} secrets of calls and {} keys in {} places, {} MiB",
+        "looked for {} tokens, {} credentials, {} sessions and invitations, {} secrets of calls and {} keys \
+         in {} places, {} MiB",
         minted.len(),
         credentials.len(),
+        sessions.len(),
         calls.len(),
         keys.len(),
         places.len(),
@@ -74,6 +85,16 @@ pub(crate) fn search(suite: Suite) -> Vec<String> {
     let all = Secrets::new(secrets.iter().cloned().chain(of_calls), TAIL);
     let secrets = Secrets::new(secrets, TAIL);
     let private_keys = Secrets::new(keys.iter().flatten().cloned(), KEY_PART);
+    let bytes_of_sessions = sessions.iter().map(|text| hex_of_base64(text));
+    let bytes_of_sessions = Secrets::new(bytes_of_sessions, SESSION_HEX);
+    let sessions = Secrets::of(sessions, SESSION, |byte| is_of_secret(char::from(*byte)));
+    let of_sessions =
+        |content: &[u8]| sessions.stand_in(content) || bytes_of_sessions.stand_in(content);
+    for secret in sessions.whole.iter().take(1000) {
+        let text = String::from_utf8(secret.clone()).unwrap();
+        assert!(of_sessions(format!("a-session={text};").as_bytes()), "not found");
+        assert!(of_sessions(format!("\\x{}", hex_of_base64(&text)).as_bytes()), "not found");
+    }
     let is_found = |secrets: &Secrets, text: &str| {
         assert!(secrets.stand_in(format!("{{\"it\":\"{text}\"}}").as_bytes()), "not found");
     };
@@ -83,6 +104,9 @@ pub(crate) fn search(suite: Suite) -> Vec<String> {
     keys.iter().flatten().for_each(|text| is_found(&private_keys, text));
     let mut own_files = 0;
     let found = places.into_iter().filter(|(name, content)| {
+        if of_sessions(content) {
+            return true;
+        }
         let of_the_operator = all.stand_in(content) || private_keys.stand_in(content);
         if is_the_operators(name) {
             own_files += usize::from(of_the_operator);
@@ -116,6 +140,12 @@ fn in_base64(tail: &str) -> [String; 3] {
     })
 }
 
+/// The bytes that a secret of a session stands for.
+fn hex_of_base64(text: &str) -> String {
+    let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).unwrap();
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Searches for all secrets at once, in a time that does not depend on their number. A build
 /// without optimization must read hundreds of megabytes.
 struct Secrets {
@@ -124,19 +154,30 @@ struct Secrets {
     length: usize,
     /// Whether a secret may begin with eight bytes of that hash; this excludes most places.
     beginnings: Vec<bool>,
+    /// Whether a byte may be one of a secret.
+    alphabet: fn(&u8) -> bool,
 }
 
 impl Secrets {
     /// Each secret has so many letters and digits, and nothing else.
     fn new(secrets: impl IntoIterator<Item = String>, length: usize) -> Self {
+        Self::of(secrets, length, u8::is_ascii_alphanumeric)
+    }
+
+    /// Each secret has so many characters of this alphabet.
+    fn of(
+        secrets: impl IntoIterator<Item = String>,
+        length: usize,
+        alphabet: fn(&u8) -> bool,
+    ) -> Self {
         let whole: HashSet<_> = secrets.into_iter().map(String::into_bytes).collect();
         let mut beginnings = vec![false; (32 * whole.len()).next_power_of_two()];
         for secret in &whole {
-            assert!(secret.len() == length && secret.iter().all(u8::is_ascii_alphanumeric));
+            assert!(secret.len() == length && secret.iter().all(alphabet));
             let at = Self::hash(secret, beginnings.len());
             beginnings[at] = true;
         }
-        Self { whole, length, beginnings }
+        Self { whole, length, beginnings, alphabet }
     }
 
     /// Hashes the beginning of a window: after the multiplication, the upper bits depend on all
@@ -148,7 +189,7 @@ impl Secrets {
 
     /// Returns whether one of them occurs in `content`.
     fn stand_in(&self, content: &[u8]) -> bool {
-        let other = |byte: &u8| !byte.is_ascii_alphanumeric();
+        let other = |byte: &u8| !(self.alphabet)(byte);
         let mut from = 0;
         let length = self.length;
         while let Some(window) = content.get(from..from + length) {

@@ -55,6 +55,8 @@ pub(crate) struct Suite {
     pub(crate) minted: Mutex<Vec<String>>,
     /// Every credential that a backend was ever given, for the search for leaks.
     pub(crate) credentials: Mutex<Vec<String>>,
+    /// Every secret of a session or an invitation, for the search for leaks.
+    pub(crate) sessions: Mutex<Vec<String>>,
     /// The folder for key rings, and for the logs of in-process replicas.
     pub(crate) dir: TempDir,
     /// A copy of `deploy/apis`.
@@ -88,6 +90,7 @@ impl Suite {
             answers: Ledger::default(),
             minted: Mutex::default(),
             credentials: Mutex::default(),
+            sessions: Mutex::default(),
             dir,
             shipped_tables,
         }
@@ -122,6 +125,14 @@ impl Suite {
         key
     }
 
+    /// Keeps the secrets of sessions and invitations that a text holds, for the search for leaks.
+    pub(crate) fn keep_sessions(&self, text: &str) {
+        let secrets = text
+            .split(|c: char| !is_of_secret(c))
+            .filter(|word| patgate::admin::web::SessionSecret::parse(word).is_some());
+        self.sessions.lock().unwrap().extend(secrets.map(str::to_owned));
+    }
+
     /// A database with two domains, their backends and some users.
     pub(crate) async fn world(&self) -> World<'_> {
         let port = self.postgres.port;
@@ -147,6 +158,11 @@ impl Suite {
         assert!(number < REDIS_DATABASES);
         World::create(self, port, number).await
     }
+}
+
+/// The characters of a session's secret.
+pub(super) fn is_of_secret(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '-' || c == '_'
 }
 
 fn on_first_use<T>(stack: &Stack, start: fn(&Stack) -> T) -> OnFirstUse<T>

@@ -16,7 +16,7 @@ use std::io;
 
 use sha2::{Digest as _, Sha256};
 
-pub(super) use self::routes::{PATH, routes};
+pub(super) use self::routes::{PATH, SIGN_OUT_PATH, routes};
 use self::{
     attempt::{Attempt, encode},
     discovery::Discovery,
@@ -76,6 +76,10 @@ impl Provider {
         Ok(Self { settings, redirect_uri, context, http, discovery: Discovery::default(), ring })
     }
 
+    fn issuer(&self) -> &str {
+        &self.settings.issuer
+    }
+
     /// The provider's host, by which users recognize it.
     pub(super) fn name(&self) -> &str {
         let (_, rest) = self.settings.issuer.split_once("://").unwrap_or_default();
@@ -101,13 +105,20 @@ impl Provider {
             ("code_challenge", &challenge),
             ("code_challenge_method", "S256"),
         ]);
-        let endpoint = &known.metadata.authorization_endpoint;
-        let sign = if endpoint.contains('?') { '&' } else { '?' };
         let cookie = attempt.seal(&self.ring.load(), &self.context);
         Ok(Departure {
-            location: format!("{endpoint}{sign}{parameters}"),
+            location: with(&known.metadata.authorization_endpoint, &parameters),
             cookie: cookie.ok_or(Failure::NoRandomNumbers)?,
         })
+    }
+
+    /// Returns where the provider signs users out, if it says that (OpenID Connect RP-Initiated Logout
+    /// 1.0). Without the ID token, which is kept nowhere, it asks the user.
+    async fn sign_out_url(&self) -> Result<Option<String>, Failure> {
+        let known = self.discovery.known(&self.settings.issuer, &self.http).await?;
+        let client = query(&[("client_id", &self.settings.client_id)]);
+        let endpoint = known.metadata.end_session_endpoint.as_ref();
+        Ok(endpoint.map(|endpoint| with(endpoint, &client)))
     }
 
     /// Returns the attempt that this browser has begun, unless that was too long ago.
@@ -165,4 +176,10 @@ impl Provider {
             outcome => Ok(outcome?),
         }
     }
+}
+
+/// Adds parameters to an endpoint, which may have some already.
+fn with(endpoint: &str, parameters: &str) -> String {
+    let sign = if endpoint.contains('?') { '&' } else { '?' };
+    format!("{endpoint}{sign}{parameters}")
 }

@@ -458,6 +458,7 @@ fn main() -> ExitCode {
         site::oidc::access_tokens_are_taken_only_if_an_operator_wants,
         site::oidc::while_the_provider_is_away_passwords_work,
         site::oidc::a_provider_is_reached_by_tls,
+        site::oidc::a_browser_goes_to_the_provider_and_back,
         site::openapi::the_document_is_served_as_it_is_kept,
         site::openapi::schemathesis_finds_nothing,
         site::pages::a_token_is_created_shown_once_and_revoked,

@@ -51,6 +51,8 @@ const LOGIN: &str = "
 struct Status {
     version: Option<i32>,
     identity: String,
+    /// The providers that operators have added, and have not disabled.
+    issuers: Vec<String>,
 }
 
 impl Status {
@@ -72,6 +74,16 @@ impl SelfService {
     pub async fn ready(&self) -> Result<(), Error> {
         let status: Status = self.ask(|| call(STATUS)).await?;
         self.is_same(status.accept()?)
+    }
+
+    /// Returns whether operators have added this provider, and have not disabled it.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer.
+    pub async fn knows_provider(&self, issuer: &str) -> Result<bool, Error> {
+        let status: Status = self.ask(|| call(STATUS)).await?;
+        Ok(status.issuers.iter().any(|known| known == issuer))
     }
 
     /// Checks a connection that leads elsewhere, or has another login, than those in use.

@@ -24,6 +24,7 @@ pub(super) struct Metadata {
     pub(super) authorization_endpoint: String,
     pub(super) token_endpoint: String,
     pub(super) userinfo_endpoint: Option<String>,
+    pub(super) end_session_endpoint: Option<String>,
     /// How a client proves itself; the first that patgate can do.
     pub(super) takes_basic: bool,
     /// Whether each of its answers to a browser has `iss`.
@@ -56,6 +57,7 @@ struct Document {
     token_endpoint: String,
     jwks_uri: String,
     userinfo_endpoint: Option<String>,
+    end_session_endpoint: Option<String>,
     token_endpoint_auth_methods_supported: Option<Vec<String>>,
     #[serde(default)]
     authorization_response_iss_parameter_supported: bool,
@@ -172,6 +174,10 @@ impl Metadata {
                 .userinfo_endpoint
                 .map(|text| url("userinfo_endpoint", text))
                 .transpose()?,
+            end_session_endpoint: document
+                .end_session_endpoint
+                .map(|text| url("end_session_endpoint", text))
+                .transpose()?,
             // The default of the specification.
             takes_basic: methods
                 .is_none_or(|methods| methods.iter().any(|it| it == "client_secret_basic")),
@@ -205,7 +211,13 @@ mod tests {
         let known = of(public, json!({})).unwrap();
         assert!(known.takes_basic && !known.names_itself && known.userinfo_endpoint.is_none());
         of("http://127.0.0.1:3000", json!({})).unwrap();
-        for name in ["authorization_endpoint", "token_endpoint", "jwks_uri", "userinfo_endpoint"] {
+        for name in [
+            "authorization_endpoint",
+            "token_endpoint",
+            "jwks_uri",
+            "userinfo_endpoint",
+            "end_session_endpoint",
+        ] {
             for bad in [
                 "http://id.example.org/x",
                 "http://127.0.0.1/x",

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::{
     Attempt, Provider,
     attempt::LONGEST,
-    stop::{declined, no_provider, not_accepted, not_begun, of_error, of_failure},
+    stop::{declined, no_provider, no_sign_out, not_accepted, not_begun, of_error, of_failure},
 };
 use crate::{
     admin::web::{ProviderSignIn, SignedIn},
@@ -28,11 +28,17 @@ use crate::{
 
 /// Where a sign-in by the provider begins.
 pub(in crate::web) const PATH: &str = "/sign-in/provider";
+/// Where the provider offers to sign out there, too. It asks the user, so it matters not who sends the
+/// browser there.
+pub(in crate::web) const SIGN_OUT_PATH: &str = "/sign-out/provider";
 /// Where the provider sends the browser back. It must be registered there.
 pub(super) const CALLBACK: &str = "/sign-in/callback";
 
 pub(in crate::web) fn routes() -> Router<Arc<Site>> {
-    Router::new().route(PATH, get(begin)).route(CALLBACK, get(finish))
+    Router::new()
+        .route(PATH, get(begin))
+        .route(CALLBACK, get(finish))
+        .route(SIGN_OUT_PATH, get(leave))
 }
 
 /// The provider's answer, as the browser brings it. Other parameters mean nothing here; one of these
@@ -48,11 +54,24 @@ struct Answer {
 async fn begin(State(site): State<Arc<Site>>, visit: Visit) -> Result<Response, Fault> {
     let provider = site.provider.as_ref().ok_or_else(no_provider)?;
     let _place = site.limits.sign_in(visit.address)?;
+    let issuer = provider.issuer();
+    if !site.service.knows_provider(issuer).await? {
+        tracing::warn!(issuer, "the provider is disabled, or `patgate provider add` is missing");
+        return Err(no_provider().into());
+    }
     let departure = provider.depart().await?;
     let location = HeaderValue::try_from(departure.location).map_err(|_| not_accepted())?;
     let cookie = cookie::give_sign_in(&site.settings.url, &departure.cookie, LONGEST);
     Ok((StatusCode::FOUND, [(header::LOCATION, location), (header::SET_COOKIE, cookie)])
         .into_response())
+}
+
+async fn leave(State(site): State<Arc<Site>>, visit: Visit) -> Result<Response, Fault> {
+    let provider = site.provider.as_ref().ok_or_else(no_provider)?;
+    let _place = site.limits.sign_in(visit.address)?;
+    let location = provider.sign_out_url().await?.ok_or_else(no_sign_out)?;
+    let location = HeaderValue::try_from(location).map_err(|_| not_accepted())?;
+    Ok((StatusCode::FOUND, [(header::LOCATION, location)]).into_response())
 }
 
 async fn finish(

@@ -9,6 +9,10 @@ pub(super) fn no_provider() -> Problem {
     Problem::not_found("self-service has no provider; sign in with a password")
 }
 
+pub(super) fn no_sign_out() -> Problem {
+    Problem::not_found("the provider has no page to sign out; you are signed out here")
+}
+
 /// Another browser has begun it, or it is over.
 pub(super) fn not_begun() -> Problem {
     stopped(

@@ -172,6 +172,9 @@ fn sign_in(site: &Site, notice: &Notice, email: &str, mistake: Option<&Mistake>)
         }
         p { a href="/invitation" { "Set a password with an invitation" } }
         p.hint { "Forgot your password? Ask an administrator for a new invitation." }
+        @if let Some(provider) = &site.provider {
+            p { a href=(oidc::SIGN_OUT_PATH) { "Sign out of " (provider.name()) } }
+        }
     };
     page("Sign in", Frame::Bare, &content)
 }

@@ -2,18 +2,23 @@
 
 mod provider;
 
-use std::{fs, sync::Arc};
+use std::{env, fs, process::Stdio, sync::Arc};
 
 use patgate::config::{Config, ConfigPurpose, ConfigSources};
-use patgate_testing::{eventually, http::Reply};
+use patgate_testing::{eventually, http::Reply, stack::project};
 use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::AsyncWriteExt as _;
 
 use self::provider::{Departure, Provider, bring, depart, is_installed, session, sign_in};
 use super::{
     AdminSite,
     guards::{is, password},
 };
-use crate::support::{Suite, authority::Authority, value};
+use crate::{
+    clients::chromium,
+    support::{Suite, authority::Authority, value},
+};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 
@@ -338,6 +343,7 @@ pub(crate) async fn while_the_provider_is_away_passwords_work(suite: Arc<Suite>)
     let world = suite.world().await;
     let mut provider = Provider::new(&world);
     let site = provider.site(&world).await;
+    provider.link(&world, "s-ann", "ann").await;
     let away = "cannot be used now";
     stopped(&site.send("GET", "/sign-in/provider", &[], "").await, 503, away);
     let secret = password(&site, "ann").await;
@@ -345,7 +351,6 @@ pub(crate) async fn while_the_provider_is_away_passwords_work(suite: Arc<Suite>)
     assert_eq!(site.send("POST", "/api/sessions", &[JSON], &body).await.status, 201);
 
     provider.start(&site).await;
-    provider.link(&world, "s-ann", "ann").await;
     eventually("the provider", async || {
         site.send("GET", "/sign-in/provider", &[], "").await.status == 302
     })
@@ -361,6 +366,10 @@ pub(crate) async fn while_the_provider_is_away_passwords_work(suite: Arc<Suite>)
     let refused = site.send("POST", "/api/sessions", &[("authorization", &bearer)], "").await;
     is(&refused, 503, "provider-unavailable");
     // Another provider in its place is not the one that was meant.
+    world.sql("UPDATE patgate.issuers SET enabled = false").await;
+    let disabled = site.send("GET", "/sign-in/provider", &[], "").await;
+    stopped(&disabled, 404, "has no provider");
+    world.sql("UPDATE patgate.issuers SET enabled = true").await;
     provider = provider.with(json!({ "issuer": "http://127.0.0.1:1" }));
     provider.start(&site).await;
     let other = provider.known();
@@ -387,6 +396,7 @@ pub(crate) async fn a_provider_is_reached_by_tls(suite: Arc<Suite>) {
     provider = provider.with(json!({
         "issuer": issuer, "certificate": dir.join("id.crt"), "key": dir.join("id.key"),
     }));
+    world.sql(&format!("INSERT INTO patgate.issuers (issuer) VALUES ('{issuer}')")).await;
     let mut known = provider.known();
     let untrusting: Vec<&str> = known.iter().map(String::as_str).collect();
     let stranger = AdminSite::with(&world, &untrusting).await;
@@ -397,6 +407,37 @@ pub(crate) async fn a_provider_is_reached_by_tls(suite: Arc<Suite>) {
     let trusting: Vec<&str> = known.iter().map(String::as_str).collect();
     let site = AdminSite::with(&world, &trusting).await;
     assert!(depart(&site).await.to.starts_with(&format!("{issuer}/auth?")));
+}
+
+/// In Chromium, which decides itself which cookies it sends.
+pub(crate) async fn a_browser_goes_to_the_provider_and_back(suite: Arc<Suite>) {
+    if !is_installed() {
+        return;
+    }
+    let Some(chromium) = chromium() else { return };
+    let world = suite.world().await;
+    let mut provider = Provider::new(&world);
+    // Another site than that of patgate.
+    provider.issuer = provider.issuer.replace("127.0.0.1", "localhost");
+    let issuer = provider.issuer.clone();
+    provider = provider.with(json!({ "issuer": issuer }));
+    let site = provider.site(&world).await;
+    provider.start(&site).await;
+    provider.link(&world, "s-ann", "ann").await;
+    let job = json!({
+        "site": site.origin(), "issuer": provider.issuer, "chromium": chromium,
+        "account": "s-ann", "email": "ann@example.com",
+    });
+    let home = TempDir::new().unwrap();
+    let mut command = tokio::process::Command::new(project(".clients/node/bin/node"));
+    command.arg(project("tests/clients/oidc_browser.mjs")).arg(project(".clients/pages-node"));
+    command.env_clear().env("HOME", home.path()).env("PATH", env::var_os("PATH").unwrap());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.kill_on_drop(true).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(job.to_string().as_bytes()).await.unwrap();
+    let output = child.wait_with_output().await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(said, "done\n", "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Needs no provider, so it runs wherever the others do not.

@@ -65,6 +65,7 @@ pub struct SelfService {
     passwords: Passwords,
     rules: GatewayRules,
     metrics: SelfServiceMetrics,
+    query_timeout: Duration,
 }
 
 /// Where a request comes from. The audit log has it as the process states it.
@@ -95,7 +96,7 @@ impl SelfService {
     /// Makes the service over connections of a login that is a member of `patgate_web`.
     ///
     /// New tokens are signed with the current key of `ring`, and begin with the first of `prefixes`.
-    /// Decisions are explained by `rules`.
+    /// Decisions are explained by `rules`. Postgres ends each statement after `query_timeout`.
     ///
     /// # Errors
     ///
@@ -107,12 +108,13 @@ impl SelfService {
         prefixes: Prefixes,
         passwords: Passwords,
         rules: GatewayRules,
+        query_timeout: Duration,
     ) -> Result<Self, Error> {
-        let installation = login::check(&mut *pool.acquire().await?).await?;
+        let installation = login::check(&mut *pool.acquire().await?, query_timeout).await?;
         let cached_copies = copies(installation);
         let tokens = Tokens::new(prefixes, ring);
         let metrics = SelfServiceMetrics::default();
-        Ok(Self { pool, cached_copies, tokens, passwords, rules, metrics })
+        Ok(Self { pool, cached_copies, tokens, passwords, rules, metrics, query_timeout })
     }
 
     /// Counts into these metrics from now on.

@@ -80,8 +80,10 @@ impl SelfServiceApp {
         let apis = ApiReloader::load(config.apis.clone(), metrics.clone())?;
         let tables = Arc::clone(&apis.apis);
         let rules = GatewayRules::new(move || tables.load_full(), config.model_reading);
+        let limit = config.postgres.query_timeout;
         let service =
-            SelfService::connect(pool, copies, ring.clone(), prefixes, passwords, rules).await?;
+            SelfService::connect(pool, copies, ring.clone(), prefixes, passwords, rules, limit)
+                .await?;
         let mut registry = Registry::default();
         let measured = SelfServiceMetrics::new(&mut registry);
         let service = service.measured(&measured);

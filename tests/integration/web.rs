@@ -1,6 +1,7 @@
 //! Self-service: what a session permits, and what it does not, also straight over SQL with a login
 //! of `patgate_web`.
 
+pub(crate) mod abandoned;
 pub(crate) mod accounts;
 pub(crate) mod administration;
 pub(crate) mod lifetimes;
@@ -151,13 +152,23 @@ pub(crate) async fn service_of(
     login: PgPool,
     apis: Apis,
 ) -> Result<SelfService, Error> {
+    patient_service(world, login, apis, Duration::from_secs(10)).await
+}
+
+/// Whose statements Postgres ends after this time.
+pub(crate) async fn patient_service(
+    world: &World<'_>,
+    login: PgPool,
+    apis: Apis,
+    limit: Duration,
+) -> Result<SelfService, Error> {
     let copies =
         |installation| CachedCopies { installation, redis: None, max_staleness: Duration::ZERO };
     let ring = read_keyring(&world.keyring_file).unwrap();
     let passwords = Passwords::new(NonZeroUsize::new(2).unwrap());
     let apis = Arc::new(apis);
     let rules = GatewayRules::new(move || Arc::clone(&apis), ModelReading::WhenNeeded);
-    SelfService::connect(login, copies, ring, Prefixes::default(), passwords, rules).await
+    SelfService::connect(login, copies, ring, Prefixes::default(), passwords, rules, limit).await
 }
 
 /// Runs statements on a connection; the error is Postgres's code.

@@ -29,22 +29,23 @@ pub struct UserSession {
     pub ends_at: String,
 }
 
-/// The conditions of `patgate.web_internal_actor`; see `0026_ended_provider_sessions.sql`.
+/// The conditions of `patgate.web_internal_actor`; see `0028_self_service_limits.sql`.
 const SESSIONS: &str = concat!(
     "SELECT s.id, s.method, s.issuer, host(s.address) AS address, s.login,
          u.platform_admin AND s.elevated_until > clock_timestamp() AS elevated, ",
     utc!("s.begun_at"),
     " AS begun_at, ",
-    utc!("s.used_at"),
+    utc!("greatest(s.used_at, n.used_at)"),
     " AS last_used_at, ",
     utc!("(s.begun_at + p.session_longest)"),
     " AS ends_at
      FROM patgate.sessions s
      JOIN patgate.users u ON u.id = s.user_id AND u.enabled AND u.session_epoch = s.epoch
+     LEFT JOIN patgate.session_uses n ON n.session = s.id
      CROSS JOIN patgate.policy p
      WHERE u.id = $1
        AND s.begun_at + p.session_longest > clock_timestamp()
-       AND s.used_at + p.session_idle > clock_timestamp()
+       AND greatest(s.used_at, n.used_at) + p.session_idle > clock_timestamp()
        AND CASE s.method
            WHEN 'local' THEN EXISTS (SELECT FROM patgate.local_accounts a WHERE a.user_id = u.id)
            ELSE EXISTS (

@@ -1,9 +1,12 @@
 //! Calls the functions of the database.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use serde::de::DeserializeOwned;
-use sqlx::{Postgres, pool::PoolConnection, postgres::PgArguments, query::Query, types::Json};
+use sqlx::{
+    AssertSqlSafe, Connection as _, PgConnection, Postgres, Transaction, postgres::PgArguments,
+    query::Query, types::Json,
+};
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -17,8 +20,8 @@ use crate::{
     token::TokenId,
 };
 
-/// Time limit for one call. The functions themselves wait for a lock for 5 s at most.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How much longer than Postgres works on a call this waits for the answer.
+const GRACE: Duration = Duration::from_secs(5);
 /// How often a call is made if Postgres ends it to resolve a deadlock.
 const ATTEMPTS: u32 = 3;
 const DEADLOCK: &str = "40P01";
@@ -58,6 +61,26 @@ pub(super) fn change_by(caller: &Caller, text: &'static str) -> Call {
 
 fn from(call: Call, origin: &Origin) -> Call {
     call.bind(origin.address.map(|address| address.to_string())).bind(origin.request_id.clone())
+}
+
+/// Begins a transaction in which Postgres ends each statement after `limit`, and earlier if it waits for
+/// a lock. A pooler may give the next transaction another connection, so the limits end with this one.
+/// The functions have a time limit for locks of their own, for whoever calls them otherwise.
+///
+/// The transaction must be committed: without an answer to give, nothing shall have been changed.
+pub(super) async fn begin(
+    connection: &mut PgConnection,
+    limit: Duration,
+) -> Result<Transaction<'_, Postgres>, sqlx::Error> {
+    let limit = limit.as_millis().max(2);
+    let begin = format!(
+        "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
+         SET LOCAL statement_timeout = {limit};
+         SET LOCAL lock_timeout = {};
+         SET LOCAL idle_in_transaction_session_timeout = {limit}",
+        limit / 2
+    );
+    connection.begin_with(AssertSqlSafe(begin)).await
 }
 
 impl SelfService {
@@ -112,17 +135,19 @@ impl SelfService {
     }
 
     async fn once(&self, call: Call) -> Result<sqlx::postgres::PgRow, sqlx::Error> {
-        let mut connection = None;
+        let mut connection = self.pool.acquire().await?;
         let answer = async {
-            let connection = connection.insert(self.pool.acquire().await?);
-            call.fetch_one(&mut **connection).await
+            let mut transaction = begin(&mut connection, self.query_timeout).await?;
+            let row = call.fetch_one(&mut *transaction).await?;
+            transaction.commit().await?;
+            Ok(row)
         };
-        match timeout(PATIENCE, answer).await {
+        match timeout(self.query_timeout.saturating_add(GRACE), answer).await {
             Ok(answer) => answer,
             Err(_) => {
                 // The answer may never come, and the pool would wait for it.
-                drop(connection.map(PoolConnection::detach));
-                Err(sqlx::Error::PoolTimedOut)
+                drop(connection.detach());
+                Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time").into())
             }
         }
     }

@@ -122,6 +122,7 @@ impl From<sqlx::Error> for Error {
             "42501" | "42883" | "3F000" => Self::Denied(message),
             // A deadlock, a lock that was not granted in time, and a row that went away meanwhile.
             "40P01" | "55P03" | "23503" => Self::Busy,
+            "57014" => Self::Unavailable(format!("{message} (web.postgres.query_timeout)")),
             // Data that is out of range, and constraints that the functions name in no other way.
             _ if code.starts_with("22") || code.starts_with("23") => {
                 Self::Invalid("a value is out of range or malformed".to_owned())

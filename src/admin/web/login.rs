@@ -1,9 +1,14 @@
 //! Checks that a login may use self-service, and nothing else.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use sqlx::{PgConnection, Row as _, types::Json};
 
-use super::{Error, SelfService, call::call};
+use super::{
+    Error, SelfService,
+    call::{begin, call},
+};
 use crate::{
     installation::Installation,
     postgres::{SchemaError, accept},
@@ -92,7 +97,7 @@ impl SelfService {
     ///
     /// If the login may do too little or too much, or the database is another one.
     pub(crate) async fn permits(&self, connection: &mut PgConnection) -> Result<(), Error> {
-        self.is_same(check(connection).await?)
+        self.is_same(check(connection, self.query_timeout).await?)
     }
 
     fn is_same(&self, installation: Installation) -> Result<(), Error> {
@@ -104,18 +109,24 @@ impl SelfService {
     }
 }
 
-/// Checks the schema and the login, and returns the installation.
+/// Checks the schema and the login, and returns the installation. Postgres ends each statement after
+/// `limit`.
 ///
 /// # Errors
 ///
 /// If the schema is too old or too new, or the login may do too little or too much.
-pub(crate) async fn check(connection: &mut PgConnection) -> Result<Installation, Error> {
-    let row = sqlx::raw_sql(LOGIN).fetch_one(&mut *connection).await?;
+pub(crate) async fn check(
+    connection: &mut PgConnection,
+    limit: Duration,
+) -> Result<Installation, Error> {
+    let mut transaction = begin(connection, limit).await?;
+    let row = sqlx::raw_sql(LOGIN).fetch_one(&mut *transaction).await?;
     let reason: Option<String> = row.try_get("reason")?;
     if let Some(reason) = reason {
         return Err(Error::TooPowerful { login: row.try_get("login")?, reason });
     }
-    let row = call(STATUS).fetch_one(connection).await?;
+    let row = call(STATUS).fetch_one(&mut *transaction).await?;
+    transaction.commit().await?;
     let Json(status): Json<Status> = row.try_get(0)?;
     status.accept()
 }

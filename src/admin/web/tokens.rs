@@ -59,6 +59,8 @@ pub struct OwnToken {
     pub last_used_at: Option<String>,
     /// Changes with everything that is shown here, except with the last use.
     pub version: String,
+    /// How many scopes it has. A list has the first 20 of each token only.
+    pub scopes_total: u64,
     pub scopes: Vec<OwnScope>,
 }
 
@@ -274,11 +276,11 @@ impl SelfService {
     }
 
     /// Gives a live token a new secret; the old one stops working. Without `expiry`, the token expires
-    /// when it would have.
+    /// when it would have, or after the longest time that is permitted now.
     ///
     /// # Errors
     ///
-    /// [`Error::TokenEnded`] if it is revoked or expired, [`Error::NotPermitted`] if it has a scope
+    /// [`Error::LifetimeTooLong`], [`Error::TokenEnded`] if it is revoked or expired, [`Error::NotPermitted`] if it has a scope
     /// that the caller may not grant any more.
     pub async fn reset_token(
         &self,

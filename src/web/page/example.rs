@@ -151,6 +151,7 @@ mod tests {
             revoked_at: None,
             last_used_at: None,
             version: empty(),
+            scopes_total: scopes.len() as u64,
             scopes: scopes.collect(),
         }
     }

@@ -138,7 +138,8 @@ fn row(token: &OwnToken, with_owner: bool, begins: &str) -> Markup {
 }
 
 fn scopes(token: &OwnToken) -> Markup {
-    let more = token.scopes.len().saturating_sub(SCOPES_SHOWN);
+    // A list has not all scopes of a token.
+    let more = token.scopes_total.saturating_sub(SCOPES_SHOWN as u64);
     html! {
         @if token.scopes.is_empty() { "nothing" }
         @for (at, scope) in token.scopes.iter().take(SCOPES_SHOWN).enumerate() {

@@ -46,7 +46,7 @@ pub(crate) fn start(
     let home = ServerDirectory::new();
     let port = free_port();
     // No startup parameter is ignored: patgate sends none that PgBouncer does not know.
-    let users = home.write("users", "\"server\" \"\"\n\"administrator\" \"\"\n");
+    let users = home.write("users", "\"server\" \"\"\n\"administrator\" \"\"\n\"web\" \"\"\n");
     let config = home.write(
         "pgbouncer.ini",
         &format!(

@@ -38,6 +38,7 @@ const SELF_SERVICE: &[(&str, [bool; 3])] = &[
     ("issuers", [true, true, true]),
     ("local_accounts", [false, true, false]),
     ("policy", [false, false, true]),
+    ("session_uses", [false, false, false]),
     ("sessions", [false, true, false]),
 ];
 

@@ -19,6 +19,7 @@ pub(crate) async fn no_new_token_lives_too_long(suite: Arc<Suite>) {
     let cli = Cli::of(&world);
     let ann = site.signed_in("ann").await;
     let old = world.token_for("ann", "400 days", &[]).await;
+    let older = world.token_for("ann", "400 days", &[]).await.id;
     world
         .sql("UPDATE patgate.policy SET token_longest = '30 days', token_default = '7 days'")
         .await;
@@ -42,6 +43,16 @@ pub(crate) async fn no_new_token_lives_too_long(suite: Arc<Suite>) {
     );
     let reset = site.service.reset_token(&ann, fits.id, None, Some(Expiry::In(DAY))).await.unwrap();
     suite.minted.lock().unwrap().push(reset.value.0.expose().to_owned());
+    // A new secret is a new grant, also of a token that may live on for longer as it is.
+    let between = Some(Expiry::In(200 * DAY));
+    fails(site.service.reset_token(&ann, older, None, between).await, too_long);
+    let reset = site.service.reset_token(&ann, older, None, None).await.unwrap();
+    suite.minted.lock().unwrap().push(reset.value.0.expose().to_owned());
+    let days = format!(
+        "SELECT round(extract(epoch FROM expires_at - now()) / 86400)::int4 FROM patgate.pats
+         WHERE id = '{older}'"
+    );
+    assert_eq!(value::<i32>(&world, &days).await, 30);
     // Without a time, the default.
     let default = site.create(&ann, "default", &[]).await.id;
     let days = format!(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use patgate_testing::eventually;
 use sqlx::{Connection as _, PgConnection};
 
-use super::{Site, literal, refused, run};
+use super::{Site, fails, literal, not_signed_in, refused, run};
 use crate::support::{Suite, World, value};
 
 async fn connection(world: &World<'_>, login: &str) -> PgConnection {
@@ -201,4 +201,80 @@ pub(crate) async fn a_repeated_request_creates_one_token(suite: Arc<Suite>) {
     assert_eq!(created, 1);
     assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
     assert_eq!(value::<i64>(&world, "SELECT count(*) FROM patgate.pats").await, 1);
+}
+
+/// Tokens that are made at the same time count as if they were made one after the other.
+pub(crate) async fn no_user_has_too_many_tokens_by_haste(suite: Arc<Suite>) {
+    for (first, second) in [("create", "create"), ("create", "rotate"), ("rotate", "create")] {
+        let world = suite.world().await;
+        let site = Site::of(&world).await;
+        let ann = site.signed_in("ann").await;
+        let token = site.create(&ann, "laptop", &[]).await.id.to_string();
+        world.sql("UPDATE patgate.policy SET tokens_per_user = 2").await;
+        let call = |what: &str, name: &str| match what {
+            "rotate" => rotate(&literal(&ann), &token),
+            _ => format!(
+                "SELECT patgate.web_create_token({}, NULL, NULL, gen_random_uuid(), '{name}', '',
+                     sha256('{name}'), 'k1', 3600000000, NULL, '[]', NULL)",
+                literal(&ann)
+            ),
+        };
+        let mut one = connection(&world, "web").await;
+        run(&mut one, "BEGIN").await.unwrap();
+        run(&mut one, &call(first, "one")).await.unwrap();
+        let mut two = connection(&world, "web").await;
+        let late = call(second, "two");
+        let (outcome, ()) = tokio::join!(run(&mut two, &late), async {
+            waits_for_a_lock(&world).await;
+            run(&mut one, "COMMIT").await.unwrap();
+        });
+        assert_eq!(outcome, refused("PW013"), "{first} {second}");
+        // Another user is not held up.
+        run(&mut one, "BEGIN").await.unwrap();
+        world.sql("UPDATE patgate.policy SET tokens_per_user = 3").await;
+        run(&mut one, &call("create", "three")).await.unwrap();
+        let bob = site.signed_in("bob").await;
+        site.create(&bob, "laptop", &[]).await;
+        run(&mut one, "COMMIT").await.unwrap();
+    }
+}
+
+/// Requests in one session do not wait for each other, and no request keeps it from being ended.
+pub(crate) async fn requests_of_a_session_do_not_wait(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let site = Site::of(&world).await;
+    let ann = site.signed_in("ann").await;
+    let root = site.elevated().await;
+    for caller in [&ann, &root] {
+        world.sql("UPDATE patgate.sessions SET used_at = used_at - interval '5 minutes'").await;
+        let reads =
+            format!("SELECT patgate.web_tokens({}, false, NULL, NULL, 0, 9)", literal(caller));
+        // One that takes its time.
+        let mut slow = connection(&world, "web").await;
+        run(&mut slow, "BEGIN").await.unwrap();
+        run(&mut slow, &reads).await.unwrap();
+        let session = site.service.session(caller).await.unwrap();
+        site.service.sessions(caller).await.unwrap();
+        if session.elevated {
+            site.service.lower(caller).await.unwrap();
+        }
+        site.service.sign_out(caller).await.unwrap();
+        fails(site.service.session(caller).await, not_signed_in);
+        assert_eq!(run(&mut slow, &reads).await, refused("PW001"));
+        run(&mut slow, "ROLLBACK").await.unwrap();
+    }
+    // What is used late is not unused.
+    let password = site.account("ann").await;
+    let ann = site.sign_in("ann", &password).await.unwrap();
+    let used = "SELECT max(n.used_at) > now() - interval '1 minute' FROM patgate.session_uses n";
+    assert!(!value::<bool>(&world, used).await);
+    world.sql("UPDATE patgate.sessions SET used_at = used_at - interval '5 minutes'").await;
+    site.service.session(&ann).await.unwrap();
+    assert!(value::<bool>(&world, used).await);
+    // With the session goes what is noted of its use.
+    site.service.sign_out(&ann).await.unwrap();
+    site.sign_in("ann", &password).await.unwrap();
+    let left = "SELECT count(*) FROM patgate.session_uses n
+                WHERE NOT EXISTS (SELECT FROM patgate.sessions s WHERE s.id = n.session)";
+    assert_eq!(value::<i64>(&world, left).await, 0);
 }

@@ -1,13 +1,15 @@
 //! What those who watch over others see: the replicas, and the audit log of a domain.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use patgate::{
-    admin::web::{History, HistoryEntry},
+    admin::web::{History, HistoryEntry, ScopeRemoval},
     domain::DomainRef,
     operation::Operation,
+    token::{PlainToken, TokenId},
 };
 use patgate_testing::eventually;
+use serde_json::json;
 
 use super::{Site, fails, literal, needs_elevation, not_found, not_permitted, parsed, refused};
 use crate::support::{Suite, cli::Cli, value};
@@ -208,4 +210,117 @@ pub(crate) async fn a_slug_of_another_domain_shows_nothing(suite: Arc<Suite>) {
     cli.ok("domain create beta --name New --upstream model-acme --all-models");
     let root = site.elevated().await;
     assert_eq!(actions(&it.history(&root, &of("beta")).await.unwrap()), ["domain.create"]);
+}
+
+/// Whatever a user does to tokens with a scope in a domain, its auditors find it, also after the token, the
+/// scope, and the slug have gone.
+pub(crate) async fn no_line_is_hidden_from_the_auditors_of_a_domain(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let site = Site::of(&world).await;
+    let it = &site.service;
+    let ann = site.signed_in("ann").await;
+    site.grant("acme", "audit_log_read", "reader").await;
+    let reader = site.signed_in("reader").await;
+    let minted = |plain: PlainToken| suite.minted.lock().unwrap().push(plain.expose().to_owned());
+    let (in_it, elsewhere) = ("acme:models:*:llm_read", "picky:models:*:llm_read");
+
+    let old = site.create(&ann, "laptop", &[in_it, elsewhere]).await.id;
+    let (plain, new, _) = it.rotate_token(&ann, old, None, Duration::ZERO).await.unwrap().value;
+    minted(plain);
+    let new = TokenId(new.id);
+    let name = "desktop".parse().unwrap();
+    let _ = it.update_token(&ann, new, None, Some(&name), None).await.unwrap();
+    let (plain, _) = it.reset_token(&ann, new, None, None).await.unwrap().value;
+    minted(plain);
+    let more = parsed(&["picky:models:m:llm_read"]);
+    let _ = it.add_scopes(&ann, new, None, &more).await.unwrap();
+    let _ = it.remove_scopes(&ann, new, None, &ScopeRemoval::Scopes(more)).await.unwrap();
+    let _ = it.revoke_token(&ann, new).await.unwrap();
+    let _ = it.delete_token(&ann, new, None).await.unwrap();
+    let fewer = ScopeRemoval::Scopes(parsed(&[in_it]));
+    let _ = it.remove_scopes(&ann, old, None, &fewer).await.unwrap();
+    // From here on, the token is none of the domain's.
+    let _ = it.delete_token(&ann, old, None).await.unwrap();
+    Cli::of(&world).ok("domain rename acme former");
+
+    let mut lines = it.history(&reader, &of("former")).await.unwrap();
+    lines.reverse();
+    let shown: Vec<_> =
+        lines.iter().map(|line| (&*line.action, line.details["scopes_total"].as_u64())).collect();
+    assert_eq!(
+        shown,
+        [
+            ("token.create", Some(1)),
+            ("token.rotate", Some(1)),
+            ("token.create", Some(1)),
+            ("token.update", None),
+            ("token.reset_secret", Some(1)),
+            ("token.add_scope", Some(0)),
+            ("token.remove_scope", Some(0)),
+            ("token.revoke", Some(1)),
+            ("token.delete", Some(1)),
+            ("token.remove_scope", Some(1)),
+            ("domain.rename", None),
+        ]
+    );
+    for line in &lines {
+        match line.details["scopes_total"].as_u64() {
+            Some(1) => assert_eq!(line.details["scopes"], json!([in_it]), "{line:?}"),
+            Some(_) => assert_eq!(line.details["scopes"], json!([]), "{line:?}"),
+            None => assert!(line.details.get("scopes").is_none(), "{line:?}"),
+        }
+        assert!(line.details.get("domains").is_none(), "{line:?}");
+    }
+    assert!(!serde_json::to_string(&lines).unwrap().contains("picky"), "{lines:?}");
+    // The user sees all of it.
+    let own = History { limit: 1, action: Some("token.delete".to_owned()), ..History::default() };
+    let own =
+        it.history(&site.elevated().await, &History { everything: true, ..own }).await.unwrap();
+    assert_eq!(own[0].details["domains"].as_object().unwrap().len(), 1, "{own:?}");
+}
+
+/// A line is short, however much a request names, and every domain finds its own in it.
+pub(crate) async fn a_line_does_not_grow_with_the_request(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let site = Site::of(&world).await;
+    let it = &site.service;
+    let ann = site.signed_in("ann").await;
+    let long: Vec<String> = (0..499)
+        .map(|n| format!("acme:models:{n:0>250}:llm_read"))
+        .chain(["picky:models:*:llm_read".to_owned()])
+        .collect();
+    let long: Vec<&str> = long.iter().map(String::as_str).collect();
+    let token = site.create(&ann, "wide", &long).await.id;
+    let (plain, ..) = it.rotate_token(&ann, token, None, Duration::ZERO).await.unwrap().value;
+    suite.minted.lock().unwrap().push(plain.expose().to_owned());
+    let empty = site.create(&ann, "empty", &[]).await.id;
+    let _ = it.add_scopes(&ann, empty, None, &parsed(&long)).await.unwrap();
+    let _ = it.remove_scopes(&ann, empty, None, &ScopeRemoval::All).await.unwrap();
+    let _ = it.delete_token(&ann, token, None).await.unwrap();
+    // Over SQL, with one operation over and over, and words that are none.
+    for call in [
+        "web_create_role({}, NULL, NULL, 'acme', 'role', array_fill('llm_read'::text, '{9999}'))",
+        "web_change_role({}, NULL, NULL, 'acme', 'role', array_fill('llm_read'::text, '{9999}'),
+             array_fill(repeat('x', 99), '{9999}'))",
+    ] {
+        let call = call.replacen("{}", &literal(&ann), 1);
+        assert_eq!(site.code(&format!("SELECT patgate.{call}")).await, Ok(()));
+    }
+    let longest = "SELECT max(length(details::text)) FROM patgate.audit_log";
+    let longest: i32 = value(&world, longest).await;
+    assert!(longest < 5000, "{longest}");
+    let lines = "SELECT count(*) FROM patgate.audit_log
+                 WHERE (details -> 'scopes_total')::int = 500
+                   AND details -> 'scopes' ? 'picky:models:*:llm_read'";
+    // Made, replaced, made as the replacement, added, removed, deleted.
+    assert_eq!(value::<i64>(&world, lines).await, 6);
+    // Those that are short are all there.
+    let short: Vec<String> = (0..50).map(|n| format!("acme:models:m{n:02}:llm_read")).collect();
+    let short: Vec<&str> = short.iter().map(String::as_str).collect();
+    let token = site.create(&ann, "short", &short).await.id;
+    let line = format!(
+        "SELECT jsonb_array_length(details -> 'scopes') FROM patgate.audit_log
+         WHERE object = '{token}'"
+    );
+    assert_eq!(value::<i32>(&world, &line).await, 50);
 }

@@ -444,3 +444,26 @@ pub(crate) async fn what_is_shown_holds_no_digest(suite: Arc<Suite>) {
     );
     assert_eq!(site.code(&neither).await, refused("22012"));
 }
+
+/// A list has the first scopes of each token, and says how many there are.
+pub(crate) async fn a_list_holds_the_first_scopes(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let site = Site::of(&world).await;
+    let ann = site.signed_in("ann").await;
+    let scopes: Vec<String> = (0..23).map(|n| format!("acme:models:m{n:02}:llm_read")).collect();
+    let scopes: Vec<&str> = scopes.iter().map(String::as_str).collect();
+    let wide = site.create(&ann, "wide", &scopes).await.id;
+    site.create(&ann, "small", &scopes[..1]).await;
+    let query = TokenQuery { of_all_users: false, name: None, state: None, offset: 0, limit: 1000 };
+    let listed = site.service.tokens(&ann, &query).await.unwrap().tokens;
+    let counts: Vec<_> =
+        listed.iter().map(|token| (token.scopes_total, token.scopes.len())).collect();
+    assert_eq!(counts, [(1, 1), (23, 20)]);
+    let whole = site.service.token(&ann, wide).await.unwrap();
+    assert_eq!((whole.scopes_total, whole.scopes.len()), (23, 23));
+    assert_eq!(whole.version, listed[1].version);
+    let first = |token: &patgate::admin::web::OwnToken| {
+        token.scopes[..20].iter().map(|scope| scope.entity_id.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(first(&whole), first(&listed[1]));
+}

@@ -12,7 +12,7 @@ pub(super) async fn probe(config: &Config) -> (Finding, Option<Installation>) {
         Ok(connection) => connection,
         Err(error) => return (Finding::failed(POSTGRES, error), None),
     };
-    let checked = check_login(&mut connection).await;
+    let checked = check_login(&mut connection, config.postgres.query_timeout).await;
     // It has served its purpose.
     let _ = connection.close().await;
     match checked {

@@ -80,7 +80,8 @@ enum Command {
     Serve,
     /// Serves the API and the pages with which people manage their tokens, until SIGTERM
     ///
-    /// It listens at web.listen, and needs a login of patgate_web in web.postgres.url.
+    /// It listens at web.listen, and needs a login of patgate_web in web.postgres.url. `patgate config
+    /// check --self-service` checks its settings.
     Admin,
     /// Creates or upgrades the database schema; does nothing when it is up to date
     ///

@@ -357,14 +357,14 @@ impl Config {
         (keyring_file, reader.get("apis", paths).unwrap_or_default())
     }
 
-    /// Returns the URL under which browsers reach self-service, if it is set.
+    /// Returns the URL under which browsers reach self-service.
     ///
     /// # Errors
     ///
-    /// If it cannot be one.
-    pub fn site_url(sources: &ConfigSources) -> Result<Option<SiteUrl>, ConfigErrors> {
+    /// If no setting says it.
+    pub fn site_url(sources: &ConfigSources) -> Result<SiteUrl, ConfigErrors> {
         let mut reader = SettingsReader::of(sources);
-        let url = reader.get("web.url", web::site_url);
+        let url = web::read_url(&mut reader);
         reader.finish(url)
     }
 

@@ -777,6 +777,9 @@ BEGIN
                                WHERE s.domain_id = at.id AND s.pat_id = CASE
                                    WHEN a.object ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
                                    THEN a.object::uuid END)
+                           OR EXISTS (
+                               SELECT FROM patgate.former_tokens f
+                               WHERE f.token = a.object AND f.domains @> ARRAY[at.id])
                        END)))
               AND (who IS NULL OR a.actor = who)
               AND (what IS NULL OR a.action = what OR starts_with(a.action, what || '.'))

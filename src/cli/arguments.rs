@@ -110,6 +110,19 @@ mod tests {
     }
 
     #[test]
+    fn the_two_meanings_of_admin_lead_to_each_other() {
+        for (arguments, named) in [
+            (&["admin"][..], "`patgate config check --self-service` checks its settings"),
+            (&["config", "check"], "those for `patgate admin` are checked by `--self-service`"),
+        ] {
+            let arguments = [&["patgate"], arguments, &["--help"]].concat();
+            let help = Cli::try_parse_from(arguments).err().unwrap().to_string();
+            let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(help.contains(named), "{help}");
+        }
+    }
+
+    #[test]
     fn a_misspelt_name_is_repeated() {
         let complaint = |arguments: &[&str]| complaint(arguments).unwrap();
         let told = complaint(&["token", "create", "t", "--expire-in", "1h"]);

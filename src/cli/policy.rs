@@ -2,7 +2,7 @@
 
 use std::{str::FromStr, time::Duration};
 
-use super::{output::Output, session::Session};
+use super::{UsageError, output::Output, session::Session};
 use crate::admin::{Policy, PolicyChanges, TokenLongest, policy_words as words};
 
 /// No limit needs more, and later ones could not be added to the present time.
@@ -13,44 +13,43 @@ pub(super) enum Command {
     /// Shows the limits that hold
     Show,
     /// Changes limits, which hold from the next use on
-    #[command(group = clap::ArgGroup::new("changes").required(true).multiple(true))]
     Set(Box<Changes>),
 }
 
 #[derive(clap::Args)]
 pub(super) struct Changes {
     /// The longest time until a new token expires, however it is made, such as `90d`; or `none`
-    #[arg(long, group = "changes", value_name = "DURATION|none")]
+    #[arg(long, value_name = "DURATION|none")]
     token_longest: Option<Longest>,
     /// The time until a token expires that does not say when
-    #[arg(long, group = "changes", value_name = "DURATION", value_parser = some_time)]
+    #[arg(long, value_name = "DURATION", value_parser = some_time)]
     token_default: Option<Duration>,
     /// Tokens that a user may have in self-service, revoked and expired ones included
-    #[arg(long, group = "changes", value_name = "N", value_parser = at_least_one())]
+    #[arg(long, value_name = "N", value_parser = at_least_one())]
     tokens_per_user: Option<i32>,
     /// The time without a request after which a session ends
-    #[arg(long, group = "changes", value_name = "DURATION", value_parser = some_time)]
+    #[arg(long, value_name = "DURATION", value_parser = some_time)]
     session_idle: Option<Duration>,
     /// The time after which a session ends in any case
-    #[arg(long, group = "changes", value_name = "DURATION", value_parser = some_time)]
+    #[arg(long, value_name = "DURATION", value_parser = some_time)]
     session_longest: Option<Duration>,
     /// How long the rights of a platform admin last after the password was given again
-    #[arg(long, group = "changes", value_name = "DURATION", value_parser = some_time)]
+    #[arg(long, value_name = "DURATION", value_parser = some_time)]
     elevation: Option<Duration>,
     /// Failed attempts to sign in after which an account is locked
-    #[arg(long, group = "changes", value_name = "N", value_parser = at_least_one())]
+    #[arg(long, value_name = "N", value_parser = at_least_one())]
     failed_attempts: Option<i32>,
     /// The time in which these attempts are counted
-    #[arg(long, group = "changes", value_name = "DURATION", value_parser = some_time)]
+    #[arg(long, value_name = "DURATION", value_parser = some_time)]
     failed_within: Option<Duration>,
     /// Attempts to sign in per minute, for all accounts together
-    #[arg(long, group = "changes", value_name = "N", value_parser = at_least_one())]
+    #[arg(long, value_name = "N", value_parser = at_least_one())]
     attempts_per_minute: Option<i32>,
     /// Sessions that a database login may begin per minute on the word of providers; may be 0
-    #[arg(long, group = "changes", value_name = "N", value_parser = at_least_zero())]
+    #[arg(long, value_name = "N", value_parser = at_least_zero())]
     oidc_per_minute: Option<i32>,
     /// Such sessions that a database login may have; may be 0
-    #[arg(long, group = "changes", value_name = "N", value_parser = at_least_zero())]
+    #[arg(long, value_name = "N", value_parser = at_least_zero())]
     oidc_sessions: Option<i32>,
 }
 
@@ -90,10 +89,16 @@ fn at_least_zero() -> clap::builder::RangedI64ValueParser<i32> {
 }
 
 pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
-    let admin = session.admin().await?;
     let policy = match command {
-        Command::Show => admin.policy().await?,
-        Command::Set(changes) => session.accept(admin.set_policy(&changes.parsed()).await?),
+        Command::Show => session.admin().await?.policy().await?,
+        Command::Set(changes) => {
+            let changes = changes.parsed();
+            if changes == PolicyChanges::default() {
+                let what = "give at least one limit; see `patgate policy set --help`";
+                return Err(UsageError(what.to_owned()).into());
+            }
+            session.accept(session.admin().await?.set_policy(&changes).await?)
+        }
     };
     show(session.out, &policy)
 }

@@ -13,7 +13,8 @@ use crate::{
 pub(super) enum Command {
     /// Reports all errors; if there are none, shows the effective settings and their sources
     Check {
-        /// Checks the settings for the administrator's commands, not those for serving
+        /// Checks the settings for the administrator's commands, such as `patgate token create`; those
+        /// for `patgate admin` are checked by `--self-service`
         #[arg(long)]
         admin: bool,
         /// Checks the settings for `patgate admin`, which serves self-service

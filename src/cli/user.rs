@@ -58,15 +58,15 @@ pub(super) enum Command {
     },
     /// Invites a user to set a password for self-service, and prints the link and the code once
     ///
-    /// The code works once, and replaces earlier ones. It is not part of the link, because links
-    /// are logged.
+    /// patgate sends no mail: send both to the user. The code works once, and replaces earlier ones. It
+    /// is not part of the link, because links are logged.
     Invite {
         /// E-mail address or id
         user: UserRef,
         /// How long the code works, such as `12h`; 7 days at most
         #[arg(long, default_value = "24h", value_name = "DURATION", value_parser = invitation_life)]
         expires_in: Duration,
-        /// The URL of self-service, such as `https://tokens.example.org` [default: web.url]
+        /// The URL of self-service, such as `https://tokens.example.org` [default: web.url, or that of web.listen if only this machine reaches it]
         #[arg(long)]
         url: Option<SiteUrl>,
     },
@@ -124,12 +124,14 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
             session.report(outcome, &format!("user {user} {is} a platform admin"))
         }
         Command::Invite { user, expires_in, url } => {
+            // First: an invitation replaces earlier ones.
             let url = match url {
-                Some(url) => Some(url),
-                None => Config::site_url(&session.sources)?,
+                Some(url) => url,
+                None => Config::site_url(&session.sources)
+                    .context("where self-service is: set web.url, or give --url")?,
             };
             let invitation = session.accept(admin.invite_user(&user, expires_in).await?);
-            hand_over(out, &invitation, url.as_ref())
+            hand_over(out, &invitation, &url)
         }
         Command::Sessions { user } => out.list(
             &admin.user_sessions(&user).await?,
@@ -168,9 +170,9 @@ fn invitation_life(text: &str) -> Result<Duration, String> {
 }
 
 /// Prints where the user sets the password, and the code for it, which cannot be read again.
-fn hand_over(out: Output, invitation: &Invitation, url: Option<&SiteUrl>) -> anyhow::Result<()> {
+fn hand_over(out: Output, invitation: &Invitation, url: &SiteUrl) -> anyhow::Result<()> {
     let Invitation { secret, email, expires_at } = invitation;
-    let link = format!("{}/invitation", url.map_or("", SiteUrl::origin));
+    let link = format!("{}/invitation", url.origin());
     let code = secret.expose();
     let text = if out.is_json() {
         let shown = json!({
@@ -179,10 +181,11 @@ fn hand_over(out: Output, invitation: &Invitation, url: Option<&SiteUrl>) -> any
         Zeroizing::new(format!("{shown:#}\n"))
     } else {
         complain(&format!(
-            "invited {email} to open the link and enter the code, once, by {expires_at}"
+            "send the link and the code to {email} yourself: patgate sends no mail. The code works once, \
+             until {expires_at}"
         ));
-        if url.is_none() {
-            complain("the link lacks the host: give --url, or set web.url");
+        if !url.is_secure() {
+            complain("the link works on this machine only: set web.url, or give --url, for others");
         }
         Zeroizing::new(format!("{link}\n{}\n", code.as_str()))
     };

@@ -44,6 +44,7 @@ pub struct SiteUrl {
     secure: bool,
 }
 
+const LISTEN: &str = "web.listen";
 const URL: &str = "web.url";
 const EXPECTED_URL: &str = "`https://` and a host, such as `https://tokens.example.org`, without a path; \
                             `http://` only for `localhost`, `127.0.0.1` or `[::1]`";
@@ -54,7 +55,7 @@ const NEEDS_A_URL: &str = "the URL under which browsers reach self-service, beca
 impl WebSettings {
     /// Returns `None` after an error.
     pub(super) fn read(reader: &mut SettingsReader) -> Option<Self> {
-        let listen = reader.get("web.listen", address);
+        let listen = reader.get(LISTEN, address);
         let metrics = reader.get("web.metrics.listen", address);
         let url = reader.get(URL, site_url);
         let gateway_url = reader.get("web.gateway_url", gateway_url);
@@ -62,11 +63,9 @@ impl WebSettings {
         let requests_per_second = reader.get("web.requests_per_second", count);
         let sign_ins_per_minute = reader.get("web.sign_ins_per_minute", count);
         let oidc = OidcSettings::read(reader);
-        let Some(listen) = listen? else { return reader.refuse("web.listen", NEEDS_A_LISTENER) };
-        let url = match url? {
-            Some(url) => url,
-            None if listen.ip().is_loopback() => SiteUrl::of(listen),
-            None => return reader.refuse(URL, NEEDS_A_URL),
+        let Some(listen) = listen? else { return reader.refuse(LISTEN, NEEDS_A_LISTENER) };
+        let Some(url) = url?.or_else(|| SiteUrl::of_this_machine(listen)) else {
+            return reader.refuse(URL, NEEDS_A_URL);
         };
         Some(Self {
             listen,
@@ -81,7 +80,22 @@ impl WebSettings {
     }
 }
 
+/// Returns `None` after an error. Does not need the other settings of self-service.
+pub(super) fn read_url(reader: &mut SettingsReader) -> Option<SiteUrl> {
+    let listen = reader.get(LISTEN, address);
+    let url = reader.get(URL, site_url);
+    match url?.or_else(|| listen.flatten().and_then(SiteUrl::of_this_machine)) {
+        Some(url) => Some(url),
+        None => reader.refuse(URL, NEEDS_A_URL),
+    }
+}
+
 impl SiteUrl {
+    /// Of a listener, if only this machine can reach it.
+    fn of_this_machine(listen: SocketAddr) -> Option<Self> {
+        listen.ip().is_loopback().then(|| Self::of(listen))
+    }
+
     /// Of a listener that only this machine can reach.
     pub fn of(listen: SocketAddr) -> Self {
         let authority = listen.to_string();

@@ -75,6 +75,8 @@ impl FollowedPool {
         let replaced = Arc::new(AtomicI64::new(0));
         let since = Arc::clone(&replaced);
         let pool = connect::options_of_pools(settings)
+            // Its caller repeats no request, so a dead connection must be found before it is used.
+            .test_before_acquire(true)
             .before_acquire(move |_, connection| {
                 let begun = clock::now().before(connection.age);
                 let leads_here = begun >= Tick::from_micros(since.load(Relaxed));

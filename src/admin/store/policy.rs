@@ -44,7 +44,7 @@ pub enum TokenLongest {
 }
 
 /// What to change about the limits. An absent field does not change.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields of `Policy`")]
 pub struct PolicyChanges {
     pub token_longest: Option<TokenLongest>,
@@ -103,6 +103,9 @@ impl Store {
             Some(TokenLongest::Unlimited) | None => None,
         };
         let mut change = self.change().await?;
+        sql("SELECT FROM patgate.policy FOR UPDATE").execute(&mut *change.tx).await?;
+        let before: Policy = sql_as(SELECT).fetch_one(&mut *change.tx).await?;
+        refuse_longer_default(&before, changes)?;
         // Days in place of hours, as people write them.
         sql("UPDATE patgate.policy SET
                 token_longest = CASE WHEN $1 THEN justify_hours($2 * interval '1 microsecond')
@@ -156,12 +159,30 @@ pub(crate) fn words(seconds: i64) -> String {
     words.join(" ")
 }
 
+/// Names the values that do not go together, which Postgres does not.
+fn refuse_longer_default(before: &Policy, changes: &PolicyChanges) -> Result<(), Error> {
+    let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    let longest = match changes.token_longest {
+        Some(TokenLongest::Limited(longest)) => Some(seconds(longest)),
+        Some(TokenLongest::Unlimited) => None,
+        None => before.token_longest_seconds,
+    };
+    let default = changes.token_default.map_or(before.token_default_seconds, seconds);
+    match longest {
+        Some(longest) if default > longest => Err(Error::Refused(format!(
+            "token_default {} is longer than token_longest {}; set both, as in `patgate policy set \
+             --token-longest 7d --token-default 7d`",
+            words(default),
+            words(longest),
+        ))),
+        _ => Ok(()),
+    }
+}
+
 fn refused(error: sqlx::Error) -> Error {
     match error.as_database_error() {
         Some(refusal) if refusal.is_check_violation() => Error::Refused(
-            "token_default would be longer than token_longest, or a limit would be zero; set \
-             token_default and token_longest together, as in `patgate policy set --token-longest 7d \
-             --token-default 7d`"
+            "a limit is zero, or token_default is longer than token_longest; see `patgate policy show`"
                 .to_owned(),
         ),
         _ => error.into(),

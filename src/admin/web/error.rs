@@ -18,7 +18,7 @@ pub enum Error {
     #[error("the sign-in failed: check the address and the password")]
     SignInFailed,
     /// The account, or all sign-ins together, had too many attempts lately.
-    #[error("too many attempts to sign in; try again in a quarter of an hour")]
+    #[error("too many attempts to sign in; try again later")]
     TooManyAttempts,
     /// The user may not do this.
     #[error("not permitted: {0}")]
@@ -141,5 +141,17 @@ fn longest(refusal: &(dyn sqlx::error::DatabaseError + 'static)) -> Option<Durat
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         Self::Invalid(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Operators set for how long an account is locked.
+    #[test]
+    fn a_locked_account_is_told_no_time() {
+        let said = Error::TooManyAttempts.to_string();
+        assert_eq!(said, "too many attempts to sign in; try again later");
     }
 }

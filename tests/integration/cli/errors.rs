@@ -175,8 +175,8 @@ const REFUSED: &[(i32, &str, &[&str])] = &[
     ),
     (
         FAILED,
-        "token_default would be longer than token_longest",
-        &["policy set --token-longest 1d", "policy set --token-longest 8d --token-default 9d"],
+        "token_default 9d is longer than token_longest 8d; set both",
+        &["policy set --token-longest 8d --token-default 9d"],
     ),
     (FAILED, "is disabled", &["user invite gone@example.com"]),
     (FAILED, "is revoked", &["token rotate {revoked}"]),
@@ -197,6 +197,7 @@ const REFUSED: &[(i32, &str, &[&str])] = &[
             "provider remove https://id.example.com",
         ],
     ),
+    (USAGE, "give at least one limit; see `patgate policy set --help`", &["policy set"]),
     (
         USAGE,
         "required",
@@ -207,7 +208,6 @@ const REFUSED: &[(i32, &str, &[&str])] = &[
             "user create new@example.com",
             "role grant acme admin",
             "token create t --expires-in 1h",
-            "policy set",
             "token scope add {token}",
             "token revoke",
         ],

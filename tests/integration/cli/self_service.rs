@@ -42,10 +42,19 @@ pub(crate) async fn an_invitation_is_printed_once(suite: Arc<Suite>) {
     let log = "SELECT string_agg(a::text, ' ') FROM patgate.audit_log a";
     assert!(!value::<String>(&world, log).await.contains(code));
 
-    // Without a URL, the path alone, and a hint.
+    // Without a URL, that of a listener which only this machine reaches; of another one, it is not known,
+    // and the earlier invitation is not spent.
     let ran = cli.run("user invite ann@example.com");
-    assert!(ran.stdout.starts_with("/invitation\n"), "{ran:#?}");
-    assert!(ran.stderr.contains("web.url"), "{ran:#?}");
+    assert!(ran.stdout.starts_with("http://127.0.0.1:9193/invitation\n"), "{ran:#?}");
+    for said in ["this machine only", "patgate sends no mail", "works once, until 2"] {
+        assert!(ran.stderr.contains(said), "{said}: {ran:#?}");
+    }
+    let third = InvitationSecret::parse(ran.stdout.lines().nth(1).unwrap()).unwrap();
+    let elsewhere = cli.with("web.listen", "0.0.0.0:9193");
+    elsewhere.refused("user invite ann@example.com", 2, "set web.url, or give --url");
+    site.service.invitation(&third).await.unwrap();
+    let ran = elsewhere.run("user invite ann@example.com --url https://tokens.example.org");
+    assert_eq!((ran.code, ran.stdout.lines().next()), (0, Some(LINK)), "{ran:#?}");
     cli.refused("user invite gone@example.com", 1, "is disabled");
     cli.with("web.url", "tokens").refused("user invite ann@example.com", 2, "web.url");
 }
@@ -165,8 +174,9 @@ pub(crate) async fn limits_hold_for_commands(suite: Arc<Suite>) {
     assert_eq!(life(&world, rotated.id).await, 90 * DAY);
 
     // No default is longer than the longest; none is set by half.
-    let longer = "token_default would be longer than token_longest";
+    let longer = "token_default 7d is longer than token_longest 1d";
     cli.refused("policy set --token-longest 1d --tokens-per-user 99", 1, longer);
+    let longer = "token_default 91d is longer than token_longest 90d";
     cli.refused("policy set --token-default 91d", 1, longer);
     assert_eq!(cli.json("policy show"), expected);
     cli.ok("policy set --token-longest 1d --token-default 1d");

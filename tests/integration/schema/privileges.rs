@@ -33,6 +33,7 @@ const INTERNAL: &[&str] = &[
 /// Tables of self-service that an administrator sees, and what they may do there: insert, delete and
 /// update.
 const SELF_SERVICE: &[(&str, [bool; 3])] = &[
+    ("former_tokens", [false, false, false]),
     ("identities", [true, true, true]),
     ("invitations", [true, true, false]),
     ("issuers", [true, true, true]),

@@ -89,6 +89,29 @@ pub(crate) async fn it_reports_not_ready_before_it_ends(suite: Arc<Suite>) {
     assert_eq!(suite.stack.exit_code(&process.server).await, 0);
 }
 
+/// A connection that has died is replaced before a request uses it.
+pub(crate) async fn dead_connections_fail_no_request(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let site = AdminSite::of(&world).await;
+    let client = site.client("ann").await;
+    let session = async || client.get("/api/session").await.status;
+    for round in 0..3 {
+        let all = join_all((0..8).map(|_| session())).await;
+        assert!(all.iter().all(|status| *status == 200), "{round}: {all:?}");
+        // Waits until they have ended.
+        let ended: i64 = value(
+            &world,
+            "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid, 10000)) FROM pg_stat_activity
+             WHERE usename LIKE 'web%' AND datname = current_database()",
+        )
+        .await;
+        assert!(ended > 1, "{ended}");
+        for request in 0..10 {
+            assert_eq!(session().await, 200, "{round}: request {request}");
+        }
+    }
+}
+
 /// Ends the sessions of the process's logins, so that it has to log in again.
 async fn log_out(world: &World<'_>) {
     world

@@ -131,6 +131,7 @@ pub(crate) async fn auditors_of_a_domain_read_its_lines(suite: Arc<Suite>) {
             "token.create",
             "token.add_scope",
             "token.create",
+            "token.delete",
         ]
     );
     let by_id = it.history(&reader, &of(&world.id("acme").to_string())).await.unwrap();
@@ -142,7 +143,7 @@ pub(crate) async fn auditors_of_a_domain_read_its_lines(suite: Arc<Suite>) {
     }
     let created = lines.iter().find(|line| line.object == own.id.to_string());
     assert_eq!(created.unwrap().details["scopes"], serde_json::json!([]));
-    assert_eq!(lines[0].details["scopes"], serde_json::json!(["acme:models:*:llm_read"]));
+    assert_eq!(lines[1].details["scopes"], serde_json::json!(["acme:models:*:llm_read"]));
     // An own line has the own address.
     let anns = it.history(&ann, &of("acme")).await.unwrap();
     assert_eq!(anns.last().unwrap().address.as_deref(), Some("192.0.2.7"));
@@ -323,4 +324,72 @@ pub(crate) async fn a_line_does_not_grow_with_the_request(suite: Arc<Suite>) {
          WHERE object = '{token}'"
     );
     assert_eq!(value::<i32>(&world, &line).await, 50);
+}
+
+/// Whatever deletes a token, its owner sees what was done with it, and no other user does, not even one
+/// who has the owner's address later, or a token with its id.
+pub(crate) async fn a_deleted_token_stays_in_its_owners_history(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let site = Site::of(&world).await;
+    let it = &site.service;
+    let cli = Cli::of(&world);
+    let ann = site.signed_in("ann").await;
+    let bob = site.signed_in("bob").await;
+    let seen = async |caller, id: &str| {
+        let about = History { object: Some(id.to_owned()), limit: 10, ..History::default() };
+        actions(&it.history(caller, &about).await.unwrap()).join(" ")
+    };
+    let by_page = site.create(&ann, "page", &[]).await.id;
+    let _ = it.delete_token(&ann, by_page, None).await.unwrap();
+    let by_command = cli.mint("token create command --user ann@example.com").id;
+    cli.ok(&format!("token scope add {by_command} acme:models:*:llm_read"));
+    cli.ok(&format!("token delete {by_command}"));
+    let by_sql = site.create(&ann, "sql", &[]).await.id;
+    world.sql(&format!("DELETE FROM patgate.pats WHERE id = '{by_sql}'")).await;
+    let by_page = by_page.to_string();
+    for (id, expected) in [
+        (&by_page, "token.create token.delete"),
+        (&by_command.to_string(), "token.create token.add_scope token.delete"),
+        (&by_sql.to_string(), "token.create"),
+    ] {
+        assert_eq!(seen(&ann, id).await, expected);
+        assert_eq!(seen(&bob, id).await, "");
+    }
+    let all = History { action: Some("token".to_owned()), limit: 100, ..History::default() };
+    assert_eq!(it.history(&ann, &all).await.unwrap().len(), 6);
+
+    let id_of = |user: &str| world.id(user).to_string();
+    world
+        .sql(&format!(
+            "UPDATE patgate.users SET email = 'former@example.com' WHERE id = '{}';
+             UPDATE patgate.users SET email = 'ann@example.com' WHERE id = '{}'",
+            id_of("ann"),
+            id_of("bob")
+        ))
+        .await;
+    assert_eq!(seen(&ann, &by_page).await, "token.create token.delete");
+    assert!(it.history(&bob, &all).await.unwrap().is_empty());
+    // The process makes the ids.
+    let create = |id: &str| {
+        format!(
+            "SELECT patgate.web_create_token({}, NULL, NULL, '{id}', 'again', '', sha256('x'), 'k1',
+                 3600000000, NULL, '[]', NULL)",
+            literal(&bob)
+        )
+    };
+    assert_eq!(site.code(&create(&by_page)).await, refused("PW008"));
+    assert_eq!(site.code(&create(&id_of("ann"))).await, Ok(()));
+    assert_eq!(seen(&bob, &id_of("ann")).await, "token.create");
+
+    // An operator gives a token to another user, with whom its history begins.
+    let given = site.create(&ann, "given", &[]).await.id.to_string();
+    world
+        .sql(&format!("UPDATE patgate.pats SET user_id = '{}' WHERE id = '{given}'", id_of("bob")))
+        .await;
+    cli.ok(&format!("token revoke {given}"));
+    assert_eq!(seen(&ann, &given).await, "token.create");
+    assert_eq!(seen(&bob, &given).await, "token.revoke");
+    cli.ok(&format!("token delete {given}"));
+    assert_eq!(seen(&ann, &given).await, "token.create");
+    assert_eq!(seen(&bob, &given).await, "token.revoke token.delete");
 }

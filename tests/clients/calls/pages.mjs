@@ -148,7 +148,7 @@ async function live(person, name) {
   await person.press("link", "New token");
   await person.fill("Name", name);
   await person.fill("What it is for", "the notebook on my desk");
-  await person.choose("Works for", "30");
+  await person.choose("Works for", "90");
   const first = "The token may";
   const row = (number) => person.page.getByRole("group", { name: `Scope ${number}`, exact: true });
   assert.equal(await row(1).count(), 1);
@@ -172,7 +172,7 @@ async function live(person, name) {
   say({ step: `${name}: not shown again` });
 
   await person.open(`/tokens?name=${name}`);
-  await person.sees("in 30 days");
+  await person.sees("in 90 days");
   assert.ok(!(await person.page.content()).includes(token));
   await person.press("link", name);
   await person.sees("chat completions: all models in acme");

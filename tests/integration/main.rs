@@ -455,6 +455,7 @@ fn main() -> ExitCode {
         site::guards::another_site_changes_nothing,
         site::guards::a_program_has_the_session_of_its_secret,
         site::guards::every_answer_protects_a_browser,
+        site::guards::a_slow_request_keeps_no_place,
         site::guards::a_client_has_a_rate,
         site::guards::a_token_is_no_session_and_a_session_no_token,
         site::oidc::without_a_provider_nothing_leads_there,

@@ -4,6 +4,10 @@ use std::sync::Arc;
 
 use patgate_testing::http::{self, Reply};
 use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 use uuid::Uuid;
 
 use super::{AdminSite, cookie, credentials};
@@ -165,6 +169,34 @@ pub(crate) async fn every_answer_protects_a_browser(suite: Arc<Suite>) {
     // Probes have no name.
     let alive = http::send_to("10.0.0.1", site.address.port(), "GET", "/livez", &[], "").await;
     assert_eq!(alive.status, 200);
+}
+
+/// Requests take a place when they have arrived whole; those that never do keep nobody out.
+pub(crate) async fn a_slow_request_keeps_no_place(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let site = AdminSite::of(&world).await;
+    let head = format!(
+        "POST /sign-in HTTP/1.1\r\nhost: {}\r\norigin: {}\r\n\
+         content-type: application/x-www-form-urlencoded\r\ncontent-length: 100\r\n\r\ne",
+        site.address,
+        site.origin()
+    );
+    // More than there are places.
+    let mut slow = Vec::new();
+    for _ in 0..100 {
+        let mut connection = TcpStream::connect(site.address).await.unwrap();
+        connection.write_all(head.as_bytes()).await.unwrap();
+        slow.push(connection);
+    }
+    for _ in 0..20 {
+        assert_eq!(site.send("GET", "/sign-in", &[], "").await.status, 200);
+    }
+    // Each is told so, and its connection ends.
+    let mut answer = String::new();
+    slow.pop().unwrap().read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    let long = "x".repeat(65 * 1024);
+    is(&site.send("POST", "/api/sessions", &[JSON], &long).await, 413, "too-large");
 }
 
 pub(crate) async fn a_client_has_a_rate(suite: Arc<Suite>) {

@@ -69,7 +69,7 @@ END
 $$;
 
 -- The actor's sessions that count, the latest first. The same conditions as in `web_internal_actor`.
-CREATE OR REPLACE FUNCTION patgate.web_sessions(proof bytea) RETURNS jsonb
+CREATE FUNCTION patgate.web_sessions(proof bytea) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     me CONSTANT patgate.web_actor := patgate.web_internal_actor(proof);
@@ -539,7 +539,7 @@ $$;
 -- of the old one, or the longest that is permitted. The old one is renamed after its id, and expires
 -- after `overlap` microseconds, or when it would have; without an overlap, it is revoked. The new token
 -- is a new grant, as a new secret is.
-CREATE OR REPLACE FUNCTION patgate.web_rotate_token(
+CREATE FUNCTION patgate.web_rotate_token(
     proof bytea, address inet, request text, token uuid, version text, new_token uuid,
     new_digest bytea, new_key text, overlap bigint
 ) RETURNS jsonb
@@ -701,7 +701,7 @@ $$;
 -- Lines about tokens name their domains by ids, in `domains`. Those of commands, and those from before that,
 -- name scopes by the slug, as lines about roles do, which another domain may have had before. So the slug
 -- counts only since the domain has it, and a role of another domain is none of this one.
-CREATE OR REPLACE FUNCTION patgate.web_domain_audit_log(
+CREATE FUNCTION patgate.web_domain_audit_log(
     proof bytea, domain text, who text, what text, about text, before bigint, most bigint
 ) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -792,6 +792,9 @@ $$;
 SET LOCAL ROLE patgate_migrate;
 REVOKE CREATE ON SCHEMA patgate FROM patgate_web_functions;
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA patgate FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION
+    patgate.web_rotate_token, patgate.web_sessions, patgate.web_domain_audit_log
+TO patgate_web;
 
 -- A function that waits for a lock gives up, also one that was made after 0020, or replaced.
 DO $$

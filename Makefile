@@ -6,8 +6,9 @@ PYTHON_FILES := demo tests tools
 FUZZ := --manifest-path fuzz/Cargo.toml
 # Hidden folders hold installed or built files, except .ci.
 SHELL_FILES = .ci/run $(shell find . -name '*.sh' -not -path './.*' -not -path './target/*')
+CONTAINER_FILES = $(shell find deploy -name Containerfile)
 
-.PHONY: help tools build check test client-test grpc-test page-test test-all alerts-test soak bench bench-large bench-check bench-build lint fuzz demo clean
+.PHONY: help tools build check test client-test grpc-test page-test test-all alerts-test soak bench bench-large bench-check bench-build image image-test lint fuzz demo clean
 
 # For `make grpc-test`. The version is part of the file name, so a new version is built.
 GRPCURL_VERSION := v1.9.4
@@ -48,8 +49,10 @@ help:
 	@echo '                  DOCS=1: write the table into docs/performance.md)'
 	@echo 'make bench-large  run the same benchmark, and one with ten million tokens'
 	@echo 'make bench-check  compare the instructions of a check with the baseline (UPDATE=1: set a new baseline)'
+	@echo 'make image        build the container image, target/image/patgate-*.tar, with its bill of materials; needs buildah'
+	@echo 'make image-test   build it, run it with runc and check it; needs root'
 	@echo 'make fuzz         compare the decoder with the generated one on 10 million messages (CASES=…)'
-	@echo 'make lint         check formatting, lints, docs, licences, shell, protobuf and Python'
+	@echo 'make lint         check formatting, lints, docs, licences, shell, the image, protobuf and Python'
 	@echo 'make tools        install what tests and demo need besides Rust into .venv'
 	@echo 'make clean        remove everything that these commands made'
 
@@ -117,6 +120,14 @@ bench-large: bench-build
 bench-check: bench-build
 	UPDATE=$(UPDATE) $(BENCH) check
 
+# A static binary has a build directory of its own, so target/release stays as it is.
+image:
+	@tools/install.sh image
+	@deploy/image/build.sh
+
+image-test: image
+	$(VENV)/python tools/image_test.py target/image/patgate-*.tar
+
 lint:
 	@tools/install.sh lint
 	cargo fmt --check
@@ -126,6 +137,7 @@ lint:
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items
 	PATH="$(CURDIR)/$(VENV):$$PATH" cargo deny --locked check bans licenses sources
 	$(VENV)/shellcheck $(SHELL_FILES)
+	$(VENV)/hadolint $(CONTAINER_FILES)
 	$(VENV)/buf lint
 	$(VENV)/ruff check $(PYTHON_FILES)
 	$(VENV)/ruff format --check $(PYTHON_FILES)

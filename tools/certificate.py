@@ -28,7 +28,7 @@ LASTS = datetime.timedelta(days=30)
 BEFORE = datetime.timedelta(hours=1)
 
 
-def make(directory):
+def make(directory, names=NAMES):
     """Writes the three files, and returns their paths by name. A gateway that watches the directory
     takes them up: each file is moved into its place, the key last."""
     directory = Path(directory)
@@ -49,7 +49,7 @@ def make(directory):
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(digital_signature=True), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectAlternativeName(NAMES), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(_id(key), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()),

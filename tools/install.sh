@@ -2,6 +2,7 @@
 # Installs what tests, demo and lint need besides Rust into .venv, inside this project's folder.
 #   tools/install.sh         servers and clients (requirements.txt)
 #   tools/install.sh lint    linters as well (requirements-lint.txt)
+#   tools/install.sh image   what the image contains as well (requirements-image.txt)
 # A run that finds everything in place uses no network.
 set -eu
 cd "$(dirname "$0")/.."
@@ -69,6 +70,6 @@ if ! installed requirements-receiver; then
     cksum <tools/requirements-receiver.txt >.venv/requirements-receiver.installed
 fi
 
-if [ "${1-}" = lint ] && ! installed requirements-lint; then
-    install_lock requirements-lint
-fi
+case ${1-} in
+    lint | image) installed "requirements-$1" || install_lock "requirements-$1" ;;
+esac

@@ -116,6 +116,7 @@ class Backend(ThreadingHTTPServer):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--name", required=True, help="what the backend calls itself")
-    parser.add_argument("--port", type=int, required=True, help="port on 127.0.0.1")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, required=True, help="port of that address")
     arguments = parser.parse_args()
-    Backend(("127.0.0.1", arguments.port), arguments.name).serve_forever()
+    Backend((arguments.host, arguments.port), arguments.name).serve_forever()

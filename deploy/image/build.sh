@@ -86,11 +86,23 @@ ours build --quiet --format oci --no-cache --identity-label=false --platform "li
 ours push --quiet --digestfile "$OUT/digest" "$(cat "$OUT/id")" "oci:$OUT/layout:localhost/patgate:$version"
 rm -rf "$OUT/store" "$OUT/run" "$OUT/id"
 
+# `docker load` reads this file unless it stores images with containerd.
+"$PYTHON" - "$OUT/layout" "localhost/patgate:$version" <<'END'
+import json, pathlib, sys
+layout, name = pathlib.Path(sys.argv[1]), sys.argv[2]
+blob = lambda described: "blobs/" + described["digest"].replace(":", "/")
+[listed] = json.loads((layout / "index.json").read_text())["manifests"]
+manifest = json.loads((layout / blob(listed)).read_text())
+image = {"Config": blob(manifest["config"]), "RepoTags": [name]}
+image["Layers"] = [blob(layer) for layer in manifest["layers"]]
+(layout / "manifest.json").write_text(json.dumps([image]))
+END
+
 # buildah's own archive has the times and the order of the moment.
 archive=$OUT/patgate-$version-$arch.tar
 tar --create --file "$archive" --directory "$OUT/layout" --sort=name --format=ustar \
     --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX \
-    blobs index.json oci-layout
+    blobs index.json manifest.json oci-layout
 say
 say "image    $archive"
 say "digest   $(cat "$OUT/digest")"

@@ -74,13 +74,15 @@ class Stack:
         self._servers.clear()
         shutil.rmtree(self.dir, ignore_errors=True)
 
-    def postgres(self, settings=None, primary=None):
+    def postgres(self, settings=None, primary=None, tree=None):
         """`settings` are Postgres's own, by name; the defaults trade crash safety for speed. With
-        `primary`, a port, it is a standby of the server there."""
+        `primary`, a port, it is a standby of the server there. `tree` is the folder of another
+        Postgres than the wheel's, which has no TLS."""
         id, home = self._new("postgres")
         if self._user:
             os.chown(home, self._user.pw_uid, self._user.pw_gid)
-        tree, data, port = self._postgres_tree(), home / "data", free_port()
+        tree = Path(tree) if tree else self._postgres_tree()
+        data, port = home / "data", free_port()
         if primary:
             source = f"host=127.0.0.1 port={primary} user=postgres application_name={id}"
             options = ["-d", source, "--write-recovery-conf", "--checkpoint=fast", "--no-sync"]

@@ -37,7 +37,6 @@ from server import answers, free_port  # noqa: E402
 from stack import Stack  # noqa: E402
 
 EXPECTED = {
-    "etc/nsswitch.conf": 0o644,
     "etc/ssl/certs/ca-certificates.crt": 0o644,
     "usr/local/bin/patgate": 0o755,
     "usr/share/doc/patgate/LICENSE": 0o644,

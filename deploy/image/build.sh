@@ -64,7 +64,7 @@ fi
 context=$OUT/context
 rm -rf "$context"
 mkdir "$context"
-cp "$binary" deploy/image/nsswitch.conf LICENSE "$context"
+cp "$binary" LICENSE "$context"
 cp "$bundle" "$context/ca-certificates.crt"
 "$PYTHON" tools/components.py "$binary" "$OUT" \
     "rust-std=$(rustc --version | cut -d ' ' -f 2)" \

@@ -1,0 +1,201 @@
+{{/* The variables of a container of patgate: names of files, and what `extraEnv` adds. */}}
+{{- define "patgate.env" -}}
+{{- range $name, $value := .parts.env }}
+- name: {{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
+{{- with .extra }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "patgate.volumeMounts" -}}
+{{- range $name, $mount := .parts.mounts }}
+- name: {{ $name }}
+  mountPath: {{ $mount.path }}
+  {{- if not (hasKey $mount "emptyDir") }}
+  readOnly: true
+  {{- end }}
+{{- end }}
+{{- with .extra }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Files are readable for the user through `fsGroup`, and for nobody else. */}}
+{{- define "patgate.volumes" -}}
+{{- range $name, $mount := .mounts }}
+- name: {{ $name }}
+  {{- if hasKey $mount "secret" }}
+  secret:
+    secretName: {{ $mount.secret }}
+    defaultMode: 0440
+  {{- else if hasKey $mount "configMap" }}
+  configMap:
+    name: {{ $mount.configMap }}
+    defaultMode: 0444
+  {{- else }}
+  emptyDir:
+    medium: {{ $mount.emptyDir }}
+    sizeLimit: 1Mi
+  {{- end }}
+{{- end }}
+{{- with .extra }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "patgate.securityContext" -}}
+allowPrivilegeEscalation: false
+capabilities:
+  drop:
+    - ALL
+readOnlyRootFilesystem: true
+{{- end -}}
+
+{{/* What all pods have in common. The token of the service account is never mounted. */}}
+{{- define "patgate.podCommon" -}}
+serviceAccountName: {{ .serviceAccountName }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with .root.Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- with .root.Values.podSecurityContext }}
+securityContext:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .root.Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .root.Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .root.Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- define "patgate.topologySpread" -}}
+{{- $root := .root -}}
+{{- $component := .component -}}
+{{- with $root.Values.topologySpread }}
+{{- if and .enabled .topologyKeys }}
+topologySpreadConstraints:
+  {{- $spread := . }}
+  {{- range .topologyKeys }}
+  - topologyKey: {{ . }}
+    maxSkew: {{ $spread.maxSkew }}
+    whenUnsatisfiable: {{ $spread.whenUnsatisfiable }}
+    labelSelector:
+      matchLabels:
+        {{- include "patgate.selectorLabels" (dict "root" $root "component" $component) | nindent 8 }}
+    # Each rollout counts its own pods.
+    matchLabelKeys:
+      - pod-template-hash
+  {{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* A container that runs `patgate serve`, in a pod of its own or beside Envoy. */}}
+{{- define "patgate.serveContainer" -}}
+{{- $parts := include "patgate.serveParts" . | fromYaml -}}
+{{- $sidecar := eq .Values.mode "sidecar" -}}
+{{- $scheme := ternary "HTTPS" "HTTP" (not (empty .Values.http.tls.existingSecret)) -}}
+name: patgate
+image: {{ include "patgate.image" (dict "root" . "image" .Values.image) }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+args:
+  - serve
+{{- if $sidecar }}
+# A native sidecar: it starts before Envoy, and ends after it.
+restartPolicy: Always
+{{- end }}
+env:
+  {{- include "patgate.env" (dict "parts" $parts "extra" .Values.extraEnv) | trim | nindent 2 }}
+ports:
+  {{- if not $sidecar }}
+  - name: grpc
+    containerPort: {{ .Values.grpc.port }}
+    protocol: TCP
+  {{- end }}
+  - name: http-metrics
+    containerPort: {{ .Values.http.port }}
+    protocol: TCP
+{{- if $sidecar }}
+# Envoy starts once this has passed. It asks no store.
+startupProbe:
+  httpGet:
+    path: /livez
+    port: http-metrics
+    scheme: {{ $scheme }}
+  periodSeconds: 1
+  timeoutSeconds: 5
+  failureThreshold: 60
+{{- end }}
+# Restarts a process that hangs. No store counts.
+livenessProbe:
+  httpGet:
+    path: /livez
+    port: http-metrics
+    scheme: {{ $scheme }}
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 3
+readinessProbe:
+  httpGet:
+    path: /readyz
+    port: http-metrics
+    scheme: {{ $scheme }}
+  periodSeconds: 2
+  timeoutSeconds: 2
+  failureThreshold: 1
+securityContext:
+  {{- include "patgate.securityContext" . | nindent 2 }}
+resources:
+  {{- toYaml .Values.resources | nindent 2 }}
+volumeMounts:
+  {{- include "patgate.volumeMounts" (dict "parts" $parts "extra" .Values.extraVolumeMounts) | trim | nindent 2 }}
+{{- end -}}
+
+{{- define "patgate.migrationContainer" -}}
+{{- $parts := include "patgate.migrationParts" . | fromYaml -}}
+name: migrate
+image: {{ include "patgate.image" (dict "root" . "image" .Values.image) }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+args:
+  - migrate
+env:
+  {{- include "patgate.env" (dict "parts" $parts "extra" (list)) | trim | nindent 2 }}
+securityContext:
+  {{- include "patgate.securityContext" . | nindent 2 }}
+resources:
+  {{- toYaml .Values.migration.resources | nindent 2 }}
+{{- with include "patgate.volumeMounts" (dict "parts" $parts "extra" (list)) | trim }}
+volumeMounts:
+  {{- . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* The volumes of the pods that serve, with those of the migration if it runs there. */}}
+{{- define "patgate.serveVolumes" -}}
+{{- $mounts := (include "patgate.serveParts" . | fromYaml).mounts -}}
+{{- if eq .Values.migration.mode "initContainer" -}}
+{{- $mounts = merge $mounts (include "patgate.migrationParts" . | fromYaml).mounts -}}
+{{- end -}}
+{{- include "patgate.volumes" (dict "mounts" $mounts "extra" .Values.extraVolumes) -}}
+{{- end -}}
+
+{{/* Restarts the pods when settings change that patgate reads only at startup. */}}
+{{- define "patgate.podAnnotations" -}}
+{{- with .root.Values.podAnnotations -}}
+{{- toYaml . }}
+{{ end -}}
+checksum/config: {{ include "patgate.configFile" .parts | sha256sum }}
+{{- end -}}

@@ -1,0 +1,377 @@
+"""Writes what the Helm chart derives from other files, or checks that it is up to date.
+
+    python tools/chart.py            writes it
+    python tools/chart.py --check    reports what is out of date; then the exit status is 1
+
+- values.schema.json: from the defaults in values.yaml, the constraints below, and the settings of
+  README.md.
+- the table of values in the chart's README.md: from the comments of values.yaml.
+- files/: copies of the alerts, the dashboard and the API tables. Helm reads no file outside of a
+  chart, and warns of links.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+CHART = Path("deploy/helm/patgate")
+BEGIN, END = "<!-- values:begin -->\n", "<!-- values:end -->"
+
+# Settings that the chart writes itself, each with the value that stands for it.
+WRITTEN = {
+    "listen.grpc": "grpc.port",
+    "listen.uds": "sidecar.socket",
+    "listen.http": "http.port",
+    "postgres.url": "postgres",
+    "postgres.password_file": "postgres.passwordKey",
+    "feed.url": "feed",
+    "redis.url": "redis",
+    "redis.password_file": "redis.passwordKey",
+    "redis.sentinel.password_file": "redis.sentinel",
+    "redis.tls.ca_file": "redis.tls",
+    "redis.tls.certificate_file": "redis.tls",
+    "redis.tls.private_key_file": "redis.tls",
+    "keyring_file": "keyring",
+    "apis": "apis",
+    "grpc.secret": "grpc.secret",
+    "grpc.tls.certificate_file": "grpc.tls",
+    "grpc.tls.private_key_file": "grpc.tls",
+    "grpc.tls.client_ca_file": "grpc.tls.clientCa",
+    "grpc.tls.client_names": "grpc.tls.clientNames",
+    "http.tls.certificate_file": "http.tls",
+    "http.tls.private_key_file": "http.tls",
+    "log.filter_file": "logFilter",
+    "telemetry.otlp.headers": "telemetry.headers",
+    "telemetry.otlp.ca_file": "telemetry.ca",
+    "web.listen": "admin.port",
+    "web.url": "admin.url",
+    "web.proxies": "admin.proxies",
+    "web.postgres.url": "admin.postgres",
+    "web.postgres.password_file": "admin.postgres.passwordKey",
+    "web.oidc.client_secret_file": "admin.oidc",
+    "web.oidc.ca_file": "admin.oidc",
+}
+
+PORT = {"type": "integer", "minimum": 1, "maximum": 65535}
+COUNT = {"type": "integer", "minimum": 1}
+SHARE = {
+    "anyOf": [
+        {"type": "integer", "minimum": 0},
+        {"type": "string", "pattern": "^(100|[1-9]?[0-9])%$"},
+    ]
+}
+ABOVE_ZERO = {
+    "anyOf": [
+        {"type": "integer", "minimum": 1},
+        {"type": "string", "pattern": "^(100|[1-9][0-9]?)%$"},
+    ]
+}
+TEXTS = {"type": "array", "items": {"type": "string", "minLength": 1}}
+LABELS = {"type": "object", "additionalProperties": {"type": "string"}}
+# Objects of Kubernetes, which the API server checks.
+OPEN = {"type": "object"}
+OBJECTS = {"type": "array", "items": {"type": "object"}}
+PULL = {"enum": ["Always", "IfNotPresent", "Never"]}
+ID = {"type": ["integer", "null"], "minimum": 1}
+DIGEST = {"type": "string", "pattern": "^$|^sha256:[0-9a-f]{64}$"}
+# One name below /etc/patgate.
+KEY = {"type": "string", "pattern": "^[-._a-zA-Z0-9]*$"}
+
+
+def one_of(*values):
+    return {"enum": list(values)}
+
+
+def closed(required, **properties):
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": required,
+        "properties": properties,
+    }
+
+
+# What the type of a default does not say.
+CONSTRAINTS = {
+    "commonLabels": LABELS,
+    "imagePullSecrets": TEXTS,
+    "image.digest": DIGEST,
+    "image.pullPolicy": PULL,
+    "mode": one_of("deployment", "sidecar"),
+    "replicas": COUNT,
+    "apis.shipped": {
+        "type": "array",
+        "uniqueItems": True,
+        "items": one_of("cube-ai", "cube-platform", "cube-cloud", "scim", "aigne-hub"),
+    },
+    "apis.tables": {
+        "type": "object",
+        "additionalProperties": False,
+        "patternProperties": {r"^[-_a-z0-9][-._a-z0-9]*\.yaml$": {"type": "string"}},
+    },
+    "grpc.port": PORT,
+    "grpc.tls.clientNames": TEXTS,
+    "grpc.tls.certManager.dnsNames": TEXTS,
+    "http.port": PORT,
+    "service.annotations": LABELS,
+    "network.ipFamilyPolicy": one_of("", "SingleStack", "PreferDualStack", "RequireDualStack"),
+    "network.ipFamilies": {
+        "type": "array",
+        "maxItems": 2,
+        "uniqueItems": True,
+        "items": one_of("IPv4", "IPv6"),
+    },
+    "serviceAccount.annotations": LABELS,
+    "podAnnotations": LABELS,
+    "podLabels": LABELS,
+    # Pod Security `restricted` refuses a pod without this.
+    "podSecurityContext.runAsNonRoot": one_of(True),
+    "podSecurityContext.runAsUser": ID,
+    "podSecurityContext.runAsGroup": ID,
+    "podSecurityContext.fsGroup": ID,
+    "podSecurityContext.seccompProfile.type": one_of("RuntimeDefault"),
+    "resources": OPEN,
+    "extraEnv": {
+        "type": "array",
+        "items": closed(
+            ["name", "value"],
+            # Settings are checked under `settings`, and secrets are files.
+            name={"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}
+            | {"not": {"pattern": "^(PATGATE|SSL_CERT)_"}},
+            value={"type": "string"},
+        ),
+    },
+    "extraVolumes": OBJECTS,
+    "extraVolumeMounts": OBJECTS,
+    "nodeSelector": LABELS,
+    "tolerations": OBJECTS,
+    "affinity": OPEN,
+    "topologySpread.topologyKeys": TEXTS,
+    "topologySpread.maxSkew": COUNT,
+    "topologySpread.whenUnsatisfiable": one_of("ScheduleAnyway", "DoNotSchedule"),
+    "strategy.type": one_of("RollingUpdate", "Recreate"),
+    "strategy.rollingUpdate": {
+        "type": ["object", "null"],
+        "additionalProperties": False,
+        "properties": {"maxSurge": SHARE, "maxUnavailable": SHARE},
+    },
+    "progressDeadlineSeconds": COUNT,
+    "podDisruptionBudget.maxUnavailable": ABOVE_ZERO,
+    "autoscaling.minReplicas": COUNT,
+    "autoscaling.maxReplicas": COUNT,
+    "autoscaling.targetCPUUtilizationPercentage": COUNT,
+    "autoscaling.behavior": OPEN,
+    "networkPolicy.grpcFrom": OBJECTS,
+    "networkPolicy.metricsFrom": OBJECTS,
+    "networkPolicy.adminFrom": OBJECTS,
+    "networkPolicy.envoyFrom": OBJECTS,
+    "networkPolicy.egress": OBJECTS,
+    "metrics.serviceMonitor.labels": LABELS,
+    "metrics.serviceMonitor.tlsConfig": OPEN,
+    "metrics.prometheusRule.labels": LABELS,
+    "metrics.dashboard.labels": LABELS,
+    "metrics.dashboard.annotations": LABELS,
+    "migration.mode": one_of("hook", "initContainer", "none"),
+    "migration.activeDeadlineSeconds": COUNT,
+    "migration.resources": OPEN,
+    "admin.replicas": COUNT,
+    "admin.proxies": {"type": ["integer", "null"], "minimum": 0},
+    "admin.port": PORT,
+    "admin.service.port": PORT,
+    "admin.service.annotations": LABELS,
+    "admin.ingress.annotations": LABELS,
+    "admin.httpRoute.annotations": LABELS,
+    "admin.httpRoute.parentRefs": OBJECTS,
+    "admin.affinity": OPEN,
+    "admin.resources": OPEN,
+    "sidecar.attach": one_of("Deployment", "EnvoyProxy"),
+    "sidecar.socket": {"type": "string", "pattern": "^/[^/]+/.*[^/]$"},
+    "sidecar.envoy.image.digest": DIGEST,
+    "sidecar.envoy.image.pullPolicy": PULL,
+    "sidecar.envoy.extraArgs": TEXTS,
+    "sidecar.envoy.ports": {
+        "type": "array",
+        "minItems": 1,
+        "items": closed(
+            ["name", "containerPort", "servicePort"],
+            name={"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?$"},
+            containerPort=PORT,
+            servicePort=PORT,
+        ),
+    },
+    "sidecar.envoy.readinessProbe": OPEN,
+    "sidecar.envoy.extraVolumeMounts": OBJECTS,
+    "sidecar.envoy.resources": OPEN,
+    "sidecar.service.type": one_of("ClusterIP", "NodePort", "LoadBalancer"),
+    "sidecar.service.annotations": LABELS,
+    "tests.check.path": {"type": "string", "pattern": "^/"},
+}
+
+COMMENT = re.compile(r"^( *)# (.*)$")
+ENTRY = re.compile(r"^( *)([A-Za-z][A-Za-z0-9_]*):( .*)?$")
+
+
+def main() -> int:
+    check = sys.argv[1:] == ["--check"]
+    stale = []
+    for path, text in derived(ROOT).items():
+        file = ROOT / path
+        if file.exists() and file.read_text() == text:
+            continue
+        stale.append(path)
+        if not check:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+    if stale and check:
+        names = ", ".join(str(path) for path in stale)
+        print(f"out of date: {names}\nRun: python tools/chart.py", file=sys.stderr)
+    return int(bool(stale and check))
+
+
+def derived(root: Path) -> dict[Path, str]:
+    """Returns the derived files by their path in the repository `root`."""
+    values = (root / CHART / "values.yaml").read_text()
+    files = {
+        CHART / "values.schema.json": schema(values, (root / "README.md").read_text()),
+        CHART / "README.md": with_table((root / CHART / "README.md").read_text(), values),
+        CHART / "files/alerts.yaml": (root / "deploy/observability/alerts.yaml").read_text(),
+        CHART / "files/dashboard.json": (root / "deploy/observability/dashboard.json").read_text(),
+    }
+    for name in CONSTRAINTS["apis.shipped"]["items"]["enum"]:
+        files[CHART / f"files/apis/{name}.yaml"] = (root / f"deploy/apis/{name}.yaml").read_text()
+    return files
+
+
+def comments(text: str) -> dict[str, str]:
+    """Returns the comment above each value of values.yaml, by the dotted path of the value."""
+    found, path, waiting = {}, [], []
+    list_indent = None
+    for line in text.splitlines():
+        if match := COMMENT.match(line):
+            waiting.append(match[2])
+        elif match := ENTRY.match(line):
+            depth = len(match[1]) // 2
+            if list_indent is not None and len(match[1]) > list_indent:
+                continue
+            list_indent = None
+            path = [*path[:depth], match[2]]
+            if waiting:
+                found[".".join(path)] = " ".join(waiting)
+            waiting = []
+        elif line.lstrip().startswith("- "):
+            if list_indent is None:
+                list_indent = len(line) - len(line.lstrip())
+        else:
+            waiting = []
+    return found
+
+
+def leaves(node, prefix=""):
+    """Yields path and default of each value that the table and the schema treat as one."""
+    for key, value in node.items():
+        path = f"{prefix}{key}"
+        whole = path in CONSTRAINTS or path == "settings"
+        if isinstance(value, dict) and value and not whole:
+            yield from leaves(value, f"{path}.")
+        else:
+            yield path, value
+
+
+def described(path: str, told: dict[str, str]) -> str:
+    """Returns the comment of a value, or of the nearest object around it that has one."""
+    parts = path.split(".")
+    for end in range(len(parts), 0, -1):
+        if text := told.get(".".join(parts[:end])):
+            return text
+    raise SystemExit(f"values.yaml: {path} has no comment")
+
+
+def table(values: str) -> str:
+    told = comments(values)
+    lines = ["| Value | Default | Meaning |", "| --- | --- | --- |"]
+    for path, default in leaves(yaml.safe_load(values)):
+        shown = "" if default in ("", None) else f"`{json.dumps(default, ensure_ascii=False)}`"
+        if isinstance(default, str) and default:
+            shown = f"`{default}`"
+        meaning = described(path, told).replace("|", "\\|")
+        lines.append(f"| `{path}` | {shown} | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+def with_table(readme: str, values: str) -> str:
+    before, rest = readme.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}{table(values)}{END}{after}"
+
+
+def schema(values: str, readme: str) -> str:
+    root = object_schema(yaml.safe_load(values), comments(values), "")
+    root["properties"]["settings"] = settings_schema(readme)
+    root["properties"]["global"] = {
+        "description": "Helm adds this, and passes on what a parent chart sets; unused.",
+        "type": "object",
+    }
+    root = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "patgate", **root}
+    return json.dumps(root, indent=2, ensure_ascii=False) + "\n"
+
+
+def object_schema(node, told, prefix):
+    properties = {}
+    for key, value in node.items():
+        path = f"{prefix}{key}"
+        if path in CONSTRAINTS:
+            part = dict(CONSTRAINTS[path])
+        elif isinstance(value, dict) and value:
+            part = object_schema(value, told, f"{path}.")
+        else:
+            part = of_default(path, value)
+        if path in told:
+            part = {"description": told[path], **part}
+        properties[key] = part
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def of_default(path, value):
+    if path == "settings":
+        return {}
+    if isinstance(value, bool):
+        return {"type": "boolean"}
+    if isinstance(value, int):
+        return {"type": "integer", "minimum": 0}
+    if isinstance(value, str):
+        return dict(KEY) if path.endswith("Key") or path.endswith(".key") else {"type": "string"}
+    raise SystemExit(f"tools/chart.py: {path} needs a constraint")
+
+
+def settings(readme: str) -> list[tuple[str, str]]:
+    """Returns key and meaning of each setting in the table of README.md."""
+    rows = readme.split("<!-- configuration:begin -->")[1].split("<!-- configuration:end -->")[0]
+    found = re.findall(r"^\| `([a-z0-9_.]+)` \| [^|]* \| [^|]* \| (.*) \|$", rows, re.M)
+    missing = WRITTEN.keys() - {key for key, _ in found}
+    if missing:
+        raise SystemExit(f"tools/chart.py: WRITTEN has keys that do not exist: {missing}")
+    return found
+
+
+def settings_schema(readme: str) -> dict:
+    root = {"type": "object", "additionalProperties": False, "properties": {}}
+    for key, meaning in settings(readme):
+        if key in WRITTEN:
+            continue
+        *parents, last = key.split(".")
+        node = root
+        for parent in parents:
+            empty = {"type": "object", "additionalProperties": False, "properties": {}}
+            node = node["properties"].setdefault(parent, empty)
+        # patgate itself checks the value.
+        part = {"description": meaning, "type": ["string", "number", "boolean"]}
+        node["properties"][last] = part
+    return {"description": "Settings of patgate, except those that the chart writes.", **root}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,7 +8,7 @@ FUZZ := --manifest-path fuzz/Cargo.toml
 SHELL_FILES = .ci/run $(shell find . -name '*.sh' -not -path './.*' -not -path './target/*')
 CONTAINER_FILES = $(shell find deploy -name Containerfile)
 
-.PHONY: help tools build check test client-test grpc-test page-test test-all alerts-test soak bench bench-large bench-check bench-build image image-test lint fuzz demo clean
+.PHONY: help tools build check test client-test grpc-test page-test test-all alerts-test chart-test soak bench bench-large bench-check bench-build image image-test lint fuzz demo clean
 
 # For `make grpc-test`. The version is part of the file name, so a new version is built.
 GRPCURL_VERSION := v1.9.4
@@ -44,6 +44,8 @@ help:
 	@echo '                  pictures of docs/images)'
 	@echo 'make test-all     run the four above in one run; needs Go'
 	@echo 'make alerts-test  check alerts, dashboard and runbook in a real Prometheus, which must be installed'
+	@echo 'make chart-test   render the Helm chart with Helm 3 and 4 and check the objects (T=sidecar: only some of'
+	@echo '                  the sets of values); needs Linux on x86_64'
 	@echo 'make soak         inject random faults for 10 minutes and judge every answer (MINUTES=…, SEED=…)'
 	@echo 'make bench        measure what a check costs, as a table in target/bench (BENCH_QUICK=1: a short trial;'
 	@echo '                  DOCS=1: write the table into docs/performance.md)'
@@ -101,6 +103,11 @@ test-all: tools $(GRPCURL)
 alerts-test: tools
 	@command -v prometheus >/dev/null && command -v promtool >/dev/null || { echo 'make alerts-test: prometheus or promtool is missing. Debian and Ubuntu: apt-get install prometheus; others: https://prometheus.io/download' >&2; exit 1; }
 	TESTED_ALERTS=all cargo test --locked --test integration -- alerts::
+
+# TESTED_PATGATE names another patgate than the release binary.
+chart-test: $(if $(TESTED_PATGATE),,build)
+	@tools/install.sh chart
+	PYTHONPATH=$(CURDIR)/$(dir $(VENV))chart $(VENV)/python tests/chart/run.py $(T)
 
 soak: tools
 	SOAK_SECONDS=$$(($(MINUTES) * 60)) SOAK_SEED=$(SEED) cargo test --locked --test integration -- soak::

@@ -64,7 +64,7 @@ BROKEN = [
     ("no_access_to_the_api", {}, "templates/_pod.tpl", "enableServiceLinks: false\n", ""),
     (
         "images",
-        {"imageRegistry": "registry.example.org"},
+        {"imageRegistry": "mirror.example.org"},
         "templates/_names.tpl",
         "default $image.registry .root.Values.imageRegistry",
         "$image.registry",

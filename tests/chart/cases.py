@@ -2,6 +2,7 @@
 
 # What each accepted set begins with: the least that the chart needs.
 LEAST = {
+    "image": {"registry": "registry.example.org/gateway"},
     "postgres": {"existingSecret": "server-login"},
     "keyring": {"existingSecret": "key-ring"},
     "migration": {"postgres": {"existingSecret": "owner-login"}},
@@ -152,7 +153,7 @@ ACCEPTED = {
         "nameOverride": "authz",
         "fullnameOverride": "authz-of-a-name-that-is-far-too-long-" * 3,
     },
-    "registry": {"imageRegistry": "registry.example.org", "imagePullSecrets": ["login"]},
+    "registry": {"imageRegistry": "mirror.example.org", "imagePullSecrets": ["login"]},
     "digest": {"image": {"registry": "ghcr.io", "digest": "sha256:" + "0" * 64}},
     "one replica": {"replicas": 1},
     "settings": {
@@ -282,6 +283,7 @@ ACCEPTED = {
 
 # Each with a part of the message that must say why.
 REFUSED = {
+    "no registry": ({"image": {"registry": ""}}, "image.registry is not set"),
     "no login": ({"postgres": {"existingSecret": ""}}, "postgres.existingSecret is not set"),
     "no key ring": ({"keyring": {"existingSecret": ""}}, "keyring.existingSecret is not set"),
     "no login to migrate": (

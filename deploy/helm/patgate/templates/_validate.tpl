@@ -5,6 +5,9 @@
 {{- $sidecar := eq $values.mode "sidecar" -}}
 {{- $envoyProxy := include "patgate.envoyProxyMode" . -}}
 
+{{- if not (or $values.imageRegistry $values.image.registry) -}}
+{{- $errors = append $errors "image.registry is not set: name the registry to which you pushed the image, or localhost for an image that was loaded into the nodes" -}}
+{{- end -}}
 {{- range $name, $login := dict "postgres" $values.postgres "feed" $values.feed "redis" $values.redis "migration.postgres" $values.migration.postgres "admin.postgres" $values.admin.postgres "admin.redis" $values.admin.redis -}}
 {{- if regexMatch "://[^/@]*:[^/@]*@|[?&]password=" $login.url -}}
 {{- $errors = append $errors (printf "%s.url holds a password: put it into a Secret, and name that in %s.existingSecret" $name $name) -}}

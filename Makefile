@@ -54,7 +54,7 @@ help:
 	@echo 'make image        build the container image, target/image/patgate-*.tar, with its bill of materials; needs buildah'
 	@echo 'make image-test   build it, run it with runc and check it; needs root'
 	@echo 'make fuzz         compare the decoder with the generated one on 10 million messages (CASES=…)'
-	@echo 'make lint         check formatting, lints, docs, licences, shell, the image, protobuf and Python'
+	@echo 'make lint         check formatting, lints, docs, licences, shell, the image, protobuf, Python and the chart'
 	@echo 'make tools        install what tests and demo need besides Rust into .venv'
 	@echo 'make clean        remove everything that these commands made'
 
@@ -148,6 +148,7 @@ lint:
 	$(VENV)/buf lint
 	$(VENV)/ruff check $(PYTHON_FILES)
 	$(VENV)/ruff format --check $(PYTHON_FILES)
+	$(VENV)/python tools/chart.py --check
 
 fuzz:
 	DECODER_CASES=$(CASES) cargo test --release --locked --lib -- \

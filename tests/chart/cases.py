@@ -1,5 +1,7 @@
 """Sets of values: those that must render, and those that must be refused with a message."""
 
+from helm import merged
+
 # What each accepted set begins with: the least that the chart needs.
 LEAST = {
     "image": {"registry": "registry.example.org/gateway"},
@@ -26,6 +28,7 @@ ADMIN = {
     }
 }
 SIDECAR = {"mode": "sidecar", "sidecar": {"envoy": {"existingConfigMap": "envoy-config"}}}
+SIDECAR_TLS = merged(SIDECAR, {"sidecar": {"envoy": {"tlsSecret": "gateway-tls"}}})
 ENVOY_PROXY = {"mode": "sidecar", "sidecar": {"attach": "EnvoyProxy"}}
 FROM = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "gateway"}}}]
 EGRESS = [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "ports": [{"port": 5432}]}]
@@ -255,7 +258,7 @@ ACCEPTED = {
     "sidecar": SIDECAR,
     "sidecar, migration in init containers": {**SIDECAR, "migration": {"mode": "initContainer"}},
     "sidecar, everything": {
-        **SIDECAR,
+        **SIDECAR_TLS,
         **ADMIN,
         "imageRegistry": "registry.example.org",
         "imagePullSecrets": ["login"],

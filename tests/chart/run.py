@@ -223,6 +223,28 @@ def refusals(name):
                 yield f"Helm {version} stumbles: {text}"
 
 
+def versions_of_kubernetes():
+    """What Kubernetes 1.29 lacks is refused there."""
+    values = merged(LEAST, ACCEPTED["sidecar"])
+    old = ("--kube-version", "1.29.0")
+    for version in programs():
+        try:
+            template(version, CHART, values, old)
+            yield f"Helm {version} renders a preStop hook that Kubernetes 1.29 does not know"
+        except Refused as refused:
+            if "sidecar.envoy.preStopSeconds needs Kubernetes 1.30" not in str(refused):
+                yield f"Helm {version} says: {refused}"
+        without = merged(values, {"sidecar": {"envoy": {"preStopSeconds": 0}}})
+        if "preStop" in template(version, CHART, without, old):
+            yield f"Helm {version} renders a hook that waits for nothing"
+        template(version, CHART, merged(LEAST, ACCEPTED["everything"]), old)
+        try:
+            template(version, CHART, LEAST, ("--kube-version", "1.28.9"))
+            yield f"Helm {version} renders for Kubernetes 1.28"
+        except Refused:
+            pass
+
+
 def rendered(chart, values, files, only=None):
     """Renders the values, and yields an error for each rule that does not hold."""
     objects = parse(template("3", chart, values))
@@ -325,6 +347,7 @@ def main() -> int:
             show(check.__doc__, lambda check=check: check(CHART, LEAST))
         show("lint of the defaults", lambda: lint(CHART, {}))
         show("package", packaged)
+        show("versions of Kubernetes", versions_of_kubernetes)
         for name, over in ACCEPTED.items():
             values = merged(LEAST, over)
             show(f"accepted: {name}", lambda values=values: rendered(CHART, values, files))

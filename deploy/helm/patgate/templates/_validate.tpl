@@ -71,6 +71,9 @@
 {{- if and (not $envoyProxy) (not $values.sidecar.envoy.existingConfigMap) -}}
 {{- $errors = append $errors "sidecar.envoy.existingConfigMap is not set: name the ConfigMap with Envoy's configuration" -}}
 {{- end -}}
+{{- if and (not $envoyProxy) $values.sidecar.envoy.preStopSeconds (semverCompare "<1.30-0" .Capabilities.KubeVersion.Version) -}}
+{{- $errors = append $errors "sidecar.envoy.preStopSeconds needs Kubernetes 1.30: set it to 0" -}}
+{{- end -}}
 {{- if $values.service.clusterIP -}}
 {{- $errors = append $errors "service.clusterIP has no effect with mode sidecar" -}}
 {{- end -}}

@@ -281,23 +281,23 @@ def leaves(node, prefix=""):
             yield path, value
 
 
-def described(path: str, told: dict[str, str]) -> str:
+def described(path: str, texts: dict[str, str]) -> str:
     """Returns the comment of a value, or of the nearest object around it that has one."""
     parts = path.split(".")
     for end in range(len(parts), 0, -1):
-        if text := told.get(".".join(parts[:end])):
+        if text := texts.get(".".join(parts[:end])):
             return text
     raise SystemExit(f"values.yaml: {path} has no comment")
 
 
 def table(values: str) -> str:
-    told = comments(values)
+    texts = comments(values)
     lines = ["| Value | Default | Meaning |", "| --- | --- | --- |"]
     for path, default in leaves(yaml.safe_load(values)):
         shown = "" if default in ("", None) else f"`{json.dumps(default, ensure_ascii=False)}`"
         if isinstance(default, str) and default:
             shown = f"`{default}`"
-        meaning = described(path, told).replace("|", "\\|")
+        meaning = described(path, texts).replace("|", "\\|")
         lines.append(f"| `{path}` | {shown} | {meaning} |")
     return "\n".join(lines) + "\n"
 
@@ -319,18 +319,18 @@ def schema(values: str, readme: str) -> str:
     return json.dumps(root, indent=2, ensure_ascii=False) + "\n"
 
 
-def object_schema(node, told, prefix):
+def object_schema(node, texts, prefix):
     properties = {}
     for key, value in node.items():
         path = f"{prefix}{key}"
         if path in CONSTRAINTS:
             part = dict(CONSTRAINTS[path])
         elif isinstance(value, dict) and value:
-            part = object_schema(value, told, f"{path}.")
+            part = object_schema(value, texts, f"{path}.")
         else:
             part = of_default(path, value)
-        if path in told:
-            part = {"description": told[path], **part}
+        if path in texts:
+            part = {"description": texts[path], **part}
         properties[key] = part
     return {"type": "object", "additionalProperties": False, "properties": properties}
 

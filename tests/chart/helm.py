@@ -50,8 +50,8 @@ def programs() -> dict[str, str]:
         "4": os.environ.get("HELM4", str(helm4)),
     }
     for version, path in found.items():
-        told = run([path, "version", "--short"]).stdout
-        assert told.startswith(f"v{version}."), f"{path} is not Helm {version}: {told}"
+        answer = run([path, "version", "--short"]).stdout
+        assert answer.startswith(f"v{version}."), f"{path} is not Helm {version}: {answer}"
     return found
 
 

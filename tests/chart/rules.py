@@ -41,8 +41,8 @@ def label(item: dict) -> str:
 
 def hooks(item: dict) -> list[str]:
     """Returns the events of Helm at which it runs, none if it is part of the release."""
-    told = item["metadata"].get("annotations", {}).get(HOOK)
-    return told.split(",") if told else []
+    events = item["metadata"].get("annotations", {}).get(HOOK)
+    return events.split(",") if events else []
 
 
 def pods(objects):

@@ -135,12 +135,12 @@ def strict_schema(chart, values):
 
 def versions(chart, values):
     """The chart has the version of the release."""
-    told = yaml.safe_load((chart / "Chart.yaml").read_text())
+    metadata = yaml.safe_load((chart / "Chart.yaml").read_text())
     cargo = tomllib.loads((ROOT / "Cargo.toml").read_text())
     version = cargo["workspace"]["package"]["version"]
     for key in ("version", "appVersion"):
-        if told[key] != version:
-            yield f"{key} of Chart.yaml is {told[key]}, not {version}"
+        if metadata[key] != version:
+            yield f"{key} of Chart.yaml is {metadata[key]}, not {version}"
 
 
 def reloads(chart, values):
@@ -220,7 +220,7 @@ def refusals(name):
             if reason not in text:
                 yield f"Helm {version} says: {text}"
             if "nil pointer" in text or "wrong type" in text:
-                yield f"Helm {version} stumbles: {text}"
+                yield f"Helm {version} fails before the check: {text}"
 
 
 def versions_of_kubernetes():

@@ -66,7 +66,7 @@ def refused(objects, item, spec, container, files: Files):
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
         if done.returncode:
             yield done.stderr.replace(place, "/etc/patgate").strip()
-        # A file that the settings do not name would be mounted in vain.
+        # A file that the settings do not name would be mounted without effect.
         shown = done.stdout + "".join(env.values())
         for name in () if done.returncode else mounted(container):
             if name not in UNNAMED and f"{place}/{name}" not in shown:

@@ -7,7 +7,7 @@
 {{ toYaml .Values.networkPolicy.egress }}
 {{- end -}}
 
-{{/* For pods that nobody calls. */}}
+{{/* For pods that no client connects to. */}}
 {{- define "patgate.egressOnly" -}}
 policyTypes:
   - Ingress

@@ -22,7 +22,7 @@
 {{- end }}
 {{- end -}}
 
-{{/* Files are readable for the user through `fsGroup`, and for nobody else. */}}
+{{/* The user can read the files of Secrets through `fsGroup`; other users cannot. */}}
 {{- define "patgate.volumes" -}}
 {{- range $name, $mount := .mounts }}
 - name: {{ $name }}

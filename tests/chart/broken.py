@@ -19,6 +19,13 @@ BROKEN = [
     ("schemas", EVERYTHING, "templates/admin.yaml", "parentRefs:\n", "parents:\n"),
     ("schemas", EVERYTHING, "templates/certificate.yaml", "secretName:", "secret:"),
     (
+        "schemas",
+        EVERYTHING,
+        "templates/admin.yaml",
+        "{{- toYaml .parentRefs | nindent 4 }}",
+        "{{- toYaml (concat .parentRefs .parentRefs) | nindent 4 }}",
+    ),
+    (
         "named_once",
         {},
         "templates/services.yaml",

@@ -60,7 +60,7 @@ def keep(spec: dict, wanted: str) -> None:
 
 
 def bare(node):
-    """Returns the schema without descriptions and without rules in CEL, which a server runs."""
+    """Returns the schema without descriptions."""
     if isinstance(node, list):
         return [bare(item) for item in node]
     if not isinstance(node, dict):
@@ -69,7 +69,6 @@ def bare(node):
         key: bare(value)
         for key, value in node.items()
         if not (key == "description" and isinstance(value, str))
-        and key != "x-kubernetes-validations"
     }
 
 

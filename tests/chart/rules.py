@@ -6,12 +6,18 @@ Each rule takes the objects and the values, and yields an error for each object 
 import functools
 import json
 import re
+import sys
+import types
 from pathlib import Path
 
 import jsonschema
 import kubernetes_validate
 import yaml
 from helm import NAMESPACE, RELEASE, Loader
+
+# Importing the reader of CEL also imports its command, which needs packages for terminals.
+sys.modules["cel.cli"] = types.ModuleType("cel.cli")
+import cel  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 KUBERNETES = [f"1.{minor}" for minor in range(29, 38)]
@@ -74,7 +80,8 @@ def custom(kind: str):
     if not file.exists():
         return None
     kept = json.loads(file.read_text())
-    return f"{kept['group']}/{kept['version']}", jsonschema.Draft7Validator(closed(kept["schema"]))
+    schema = kept["schema"]
+    return f"{kept['group']}/{kept['version']}", jsonschema.Draft7Validator(closed(schema)), schema
 
 
 def closed(node):
@@ -99,17 +106,48 @@ def closed(node):
     return made
 
 
+def with_defaults(schema, value):
+    """Returns the value as an API server has it when it runs the rules."""
+    if isinstance(value, list):
+        return [with_defaults(schema.get("items", {}), item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    properties = schema.get("properties", {})
+    made = {key: part["default"] for key, part in properties.items() if "default" in part}
+    made |= value
+    return {key: with_defaults(properties.get(key, {}), part) for key, part in made.items()}
+
+
+def cel_errors(schema, value, path):
+    """Yields an error for each rule in CEL that does not hold, except those about a change."""
+    for rule in schema.get("x-kubernetes-validations", []):
+        if "oldSelf" not in rule["rule"]:
+            try:
+                holds = cel.evaluate(rule["rule"], {"self": value})
+            except Exception as error:
+                holds = error
+            if holds is not True:
+                yield f"{path}: {rule.get('message', rule['rule'])} ({holds})"
+    if isinstance(value, list):
+        for item in value:
+            yield from cel_errors(schema.get("items", {}), item, f"{path}[]")
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from cel_errors(schema.get("properties", {}).get(key, {}), part, f"{path}.{key}")
+
+
 @functools.cache
 def schema_errors(text: str) -> tuple[str, ...]:
     item = json.loads(text)
     if kept := custom(item["kind"]):
-        version, validator = kept
+        version, validator, schema = kept
         if item["apiVersion"] != version:
             return (f"{label(item)}: expected {version}",)
-        return tuple(
+        errors = [
             f"{label(item)}: {error.json_path}: {error.message[:300]}"
             for error in validator.iter_errors(item)
-        )
+        ]
+        return (*errors, *cel_errors(schema, with_defaults(schema, item), label(item)))
     errors = []
     for version in KUBERNETES:
         try:

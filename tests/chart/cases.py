@@ -277,6 +277,7 @@ ACCEPTED = {
     "EnvoyProxy, more": {
         **ENVOY_PROXY,
         "imagePullSecrets": ["login"],
+        "priorityClassName": "system-cluster-critical",
         "nodeSelector": {"kubernetes.io/os": "linux"},
         "tolerations": [{"key": "gateway", "operator": "Exists"}],
         "migration": {"mode": "initContainer"},

@@ -497,7 +497,7 @@ def families(objects, values):
 
 @rule
 def jobs(objects, values):
-    """The alerts are about the job that the ServiceMonitor makes."""
+    """The alerts are about the job that the ServiceMonitor of the replicas makes, and no other."""
     for item in objects:
         name = values.get("metrics", {}).get("job") or values.get("fullnameOverride", RELEASE)
         if item["kind"] == "ServiceMonitor":
@@ -506,7 +506,8 @@ def jobs(objects, values):
                 for r in item["spec"]["endpoints"][0]["relabelings"]
                 if r["targetLabel"] == "job"
             }
-            if made != {name}:
+            component = item["metadata"]["labels"]["app.kubernetes.io/component"]
+            if made != {f"{name}-admin" if component == "admin" else name}:
                 yield f"{label(item)} makes the job {made}"
         if item["kind"] == "PrometheusRule":
             rule_values = values["metrics"]["prometheusRule"]

@@ -186,6 +186,7 @@ which only name files, and what is mounted. The templates here fill them and ret
 {{- end -}}
 {{- end -}}
 {{- $_ := set $out.settings "web.listen" (printf "%s:%d" (include "patgate.listen" .) (int $values.admin.port)) -}}
+{{- $_ := set $out.settings "web.metrics.listen" (printf "%s:%d" (include "patgate.listen" .) (int $values.admin.metricsPort)) -}}
 {{- $_ := set $out.settings "web.url" $values.admin.url -}}
 {{- $_ := set $out.settings "drain.delay" (include "patgate.adminDrainDelay" .) -}}
 {{- $behindProxy := or $values.admin.ingress.enabled $values.admin.httpRoute.enabled -}}

@@ -29,7 +29,9 @@ UPDATE ?=
 # For `make bench` and `make bench-large`: if not empty, write the table into docs/performance.md; for
 # `make page-test`, renew the pictures.
 DOCS ?=
-# The variable does not begin with PATGATE_, which patgate would read as a setting.
+# TESTED_PATGATE names another patgate than the release binary, which then is not built. The variable
+# does not begin with PATGATE_, which patgate would read as a setting.
+RELEASE = $(if $(TESTED_PATGATE),,build)
 BENCH = TESTED_PATGATE=$(CURDIR)/target/bench/patgate cargo bench --locked --bench checks --
 
 help:
@@ -104,8 +106,7 @@ alerts-test: tools
 	@command -v prometheus >/dev/null && command -v promtool >/dev/null || { echo 'make alerts-test: prometheus or promtool is missing. Debian and Ubuntu: apt-get install prometheus; others: https://prometheus.io/download' >&2; exit 1; }
 	TESTED_ALERTS=all cargo test --locked --test integration -- alerts::
 
-# TESTED_PATGATE names another patgate than the release binary.
-chart-test: $(if $(TESTED_PATGATE),,build)
+chart-test: $(RELEASE)
 	@tools/install.sh chart
 	PYTHONPATH=$(CURDIR)/$(dir $(VENV))chart $(VENV)/python tests/chart/run.py $(T)
 
@@ -114,9 +115,9 @@ soak: tools
 
 # Copies the release binary that ships. `cargo bench` replaces target/release/patgate by one whose
 # dependencies also have the features that the tests need.
-bench-build: tools build
+bench-build: tools $(RELEASE)
 	@mkdir -p target/bench
-	@cp target/release/patgate target/bench/patgate
+	@cp $(or $(TESTED_PATGATE),target/release/patgate) target/bench/patgate
 
 bench: bench-build
 	DOCS=$(DOCS) $(BENCH)
@@ -154,7 +155,7 @@ fuzz:
 	DECODER_CASES=$(CASES) cargo test --release --locked --lib -- \
 		--exact --nocapture wire::codec::tests::agrees_with_the_generated_decoders
 
-demo: tools build
+demo: tools $(RELEASE)
 	@ONCE=$(ONCE) $(VENV)/python demo/demo.py
 
 clean:

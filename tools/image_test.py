@@ -18,6 +18,7 @@ import shutil
 import signal
 import socket
 import ssl
+import stat
 import struct
 import subprocess
 import sys
@@ -275,7 +276,7 @@ def check_contents(check, image):
             if (member.uid, member.gid) != (0, 0) or member.mode & 0o7022:
                 odd.append(f"{member.name}: {member.uid}:{member.gid} {member.mode:o}")
             if member.isfile():
-                found[member.name] = member.mode
+                found[member.name] = stat.S_IMODE(member.mode)
             elif not member.isdir():
                 odd.append(f"{member.name} is neither a file nor a directory")
     check("the image holds what is listed, and nothing else", found == EXPECTED, found)

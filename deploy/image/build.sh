@@ -53,7 +53,8 @@ flags=$flags$separator--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo
 (
     unset RUSTFLAGS
     export CARGO_ENCODED_RUSTFLAGS="$flags" PATH="$auditable/bin:$PATH"
-    cargo auditable build --release --locked --bin patgate --target "$triple" --target-dir "$OUT/build"
+    # With the time of the commit, each commit would compile the C code of packages again; it has no date.
+    SOURCE_DATE_EPOCH=0 cargo auditable build --release --locked --bin patgate --target "$triple" --target-dir "$OUT/build"
 )
 binary=$OUT/build/$triple/release/patgate
 if readelf --program-headers "$binary" | grep -q INTERP || readelf --dynamic "$binary" | grep -q NEEDED; then

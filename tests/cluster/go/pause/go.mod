@@ -1,0 +1,3 @@
+module patgate.test/pause
+
+go 1.26.0

@@ -1,0 +1,102 @@
+"""What a node needs of the machine: mounts and a network in the namespaces of the run, and control
+groups, which are the only thing that outlives them."""
+
+import errno
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+from configuration import ADDRESSES, STATE
+
+from server import ServerError
+
+CGROUPS = Path("/sys/fs/cgroup")
+# Where containerd, its shims, CNI and the kubelet write, whatever their configuration says.
+HIDDEN = ("/run", "/var/lib/cni", "/var/lib/kubelet", "/var/log/containers")
+# The kubelet would set these for the whole machine. It finds the wanted values, in files of ours.
+KERNEL = {
+    "vm/overcommit_memory": "1",
+    "vm/panic_on_oom": "0",
+    "kernel/panic": "10",
+    "kernel/panic_on_oops": "1",
+    "kernel/keys/root_maxkeys": "1000000",
+    "kernel/keys/root_maxbytes": "25000000",
+}
+
+
+def prepare_mounts() -> None:
+    for path in map(Path, HIDDEN):
+        path.mkdir(parents=True, exist_ok=True)
+        run("mount", "-t", "tmpfs", "-o", "mode=755", "patgate", path)
+    (STATE / "kernel").mkdir(parents=True)
+    for name, value in KERNEL.items():
+        file = STATE / "kernel" / name.replace("/", ".")
+        file.write_text(f"{value}\n")
+        run("mount", "--bind", file, Path("/proc/sys") / name)
+
+
+def prepare_network() -> None:
+    """The node's addresses stand on one end of a pair: the kernel may have no dummy device."""
+    run("ip", "link", "set", "lo", "up")
+    run("ip", "link", "add", "node0", "type", "veth", "peer", "name", "node1")
+    for device in ("all", "default", "node0"):
+        # An address is not used before the kernel has looked for duplicates, for a second.
+        sysctl(f"net/ipv6/conf/{device}/accept_dad", 0)
+        sysctl(f"net/ipv6/conf/{device}/forwarding", 1)
+    sysctl("net/ipv4/ip_forward", 1)
+    for device in ("node0", "node1"):
+        run("ip", "link", "set", device, "up")
+    for address in ADDRESSES:
+        six = ["-6"] if ":" in address else []
+        run("ip", *six, "address", "add", f"{address}/{64 if six else 24}", "dev", "node0")
+        run("ip", *six, "route", "add", "default", "dev", "node0")
+
+
+def sysctl(name: str, value: int) -> None:
+    (Path("/proc/sys") / name).write_text(f"{value}\n")
+
+
+def snapshotter(folder: Path) -> str:
+    """Returns the one that works here: overlays are refused inside some containers."""
+    for name in ("lower", "upper", "work", "merged"):
+        (folder / "try" / name).mkdir(parents=True)
+    options = ",".join(
+        f"{key}={folder}/try/{name}"
+        for key, name in (("lowerdir", "lower"), ("upperdir", "upper"), ("workdir", "work"))
+    )
+    merged = str(folder / "try/merged")
+    command = ["mount", "-t", "overlay", "-o", options, "overlay", merged]
+    works = subprocess.run(command, capture_output=True).returncode == 0
+    if works:
+        run("umount", merged)
+    shutil.rmtree(folder / "try")
+    return "overlayfs" if works else "native"
+
+
+def remove_cgroups(name: str) -> None:
+    """Removes the control groups of a run whose first process has ended."""
+    # A folder per controller in version 1, one folder in version 2.
+    for group in (*CGROUPS.glob(f"*{name}"), *CGROUPS.glob(name.strip("/"))):
+        for folder, _, _ in os.walk(group, topdown=False):
+            remove_empty(Path(folder))
+
+
+def remove_empty(cgroup: Path) -> None:
+    """After a kill, the kernel may still be ending the last processes."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            return cgroup.rmdir()
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(0.02)
+
+
+def run(*command) -> None:
+    words = list(map(str, command))
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        raise ServerError(f"{' '.join(words)}: {done.stderr.strip()}")

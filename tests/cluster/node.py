@@ -1,0 +1,230 @@
+"""A Kubernetes of one node on this machine, which leaves nothing behind when it ends.
+
+    python tests/cluster/node.py                  start it, and keep it until Ctrl-C
+    python tests/cluster/node.py -- COMMAND…      start it, run a command in it, and end it
+    python tests/cluster/node.py enter -- COMMAND…    run a command in the one that runs
+
+A command finds kubectl, helm, helm4 and ctr on its PATH, and the cluster in KUBECONFIG. Logs are in
+target/cluster/run/logs until the next start. It needs root; build.py says what else is missing.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import ssl
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+import configuration  # noqa: E402
+from build import BIN, build, say  # noqa: E402
+from configuration import STATE  # noqa: E402
+from isolation import isolated  # noqa: E402
+from machine import prepare_mounts, prepare_network, remove_cgroups, snapshotter  # noqa: E402
+
+from server import Server, ServerError, answers  # noqa: E402
+
+RUN = ROOT / "target/cluster/run"
+LOGS = RUN / "logs"
+# One of its own for each clone of the project.
+CGROUP = f"/patgate-cluster-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]}"
+# A loaded machine takes a multiple of the usual twenty seconds.
+READY_TIMEOUT = 180
+
+
+class Node:
+    """A started cluster, whose servers are in `servers` by name. Only inside `in_cluster`."""
+
+    def __init__(self):
+        self.kubeconfig = STATE / "kubeconfig"
+        self.env = environment()
+        self.servers: dict[str, Server] = {}
+
+    def start(self) -> "Node":
+        prepare_mounts()
+        prepare_network()
+        self._serve("etcd", configuration.etcd(STATE))
+        self._serve("containerd", self._containerd())
+        self._wait("etcd accepts connections", lambda: answers("127.0.0.1:2379"))
+        self._serve("kube-apiserver", configuration.api_server(STATE))
+        self._wait("containerd is up", lambda: answers(f"unix:{configuration.SOCKET}"))
+        self.load_image(BIN / "pause.tar")
+        self._wait("the API server is ready", lambda: self._found("/readyz"))
+        self._serve("kube-controller-manager", configuration.controller_manager(STATE))
+        self._serve("kube-scheduler", configuration.scheduler(STATE))
+        self._serve("kubelet", configuration.kubelet(STATE, LOGS, CGROUP))
+        self._serve("kube-proxy", configuration.proxy(STATE))
+        self._serve("coredns", configuration.coredns(STATE))
+        self._wait("the node is Ready", self._ready)
+        self._wait("CoreDNS is ready", lambda: answers("http://127.0.0.1:8181/ready"))
+        account = "/api/v1/namespaces/default/serviceaccounts/default"
+        self._wait("a pod has an account", lambda: self._found(account))
+        return self
+
+    def load_image(self, archive: Path | str) -> None:
+        """Loads what `buildah push … docker-archive:` or `oci-archive:` has written."""
+        # The images of this process are this cluster's only, so none is ever pulled.
+        command = ["ctr", "--namespace", "k8s.io", "images", "import", str(archive)]
+        done = subprocess.run(command, env=self.env, capture_output=True, text=True)
+        if done.returncode:
+            raise ServerError(f"{archive} could not be loaded: {done.stderr}")
+
+    def stop(self) -> None:
+        """Ends the servers. Pods end with the namespaces."""
+        for server in reversed(self.servers.values()):
+            server.stop()
+
+    def get(self, path: str) -> dict:
+        """Returns an object of the API."""
+        request = urllib.request.Request(configuration.API + path)
+        token = (STATE / "tokens.csv").read_text().partition(",")[0]
+        request.add_header("Authorization", f"Bearer {token}")
+        trusted = ssl.create_default_context(cafile=STATE / "ca.crt")
+        with urllib.request.urlopen(request, timeout=5, context=trusted) as answer:
+            text = answer.read()
+        return json.loads(text) if text.startswith(b"{") else {"text": text.decode()}
+
+    def _containerd(self) -> list:
+        images = RUN / "containerd"
+        images.mkdir()
+        return configuration.containerd(STATE, images, snapshotter(images))
+
+    def _serve(self, name: str, command: list) -> None:
+        program, *arguments = command
+        path = shutil.which(program, path=self.env["PATH"])
+        log = LOGS / f"{name}.log"
+        self.servers[name] = Server(name, [path, *arguments], log, env=self.env).start()
+
+    def _found(self, path: str) -> dict | None:
+        try:
+            return self.get(path)
+        except OSError:
+            return None
+
+    def _ready(self) -> bool:
+        node = self._found(f"/api/v1/nodes/{configuration.NAME}")
+        conditions = node["status"].get("conditions", []) if node else []
+        ready = any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+        # The taint of a node that is not ready goes a moment later.
+        return ready and not node["spec"].get("taints")
+
+    def _wait(self, what: str, condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + READY_TIMEOUT
+        while not condition():
+            self.check()
+            if time.monotonic() > deadline:
+                tails = "\n".join(map(ended_log, self.servers.values()))
+                raise ServerError(f"After {READY_TIMEOUT} s it is not so that {what}.\n{tails}")
+            time.sleep(0.1)
+
+    def check(self) -> None:
+        """Fails if a server has ended."""
+        for server in self.servers.values():
+            if not server.status()["running"]:
+                raise ServerError(f"{server.id} has ended.\n{ended_log(server)}")
+
+
+def ended_log(server: Server) -> str:
+    return f"--- {server.log.relative_to(ROOT)} ends:\n{server.log_tail(8)}"
+
+
+def environment() -> dict[str, str]:
+    programs = [str(BIN), str(ROOT / ".venv/chart/bin"), os.environ["PATH"], "/usr/sbin", "/sbin"]
+    return {**os.environ, "PATH": ":".join(programs), "KUBECONFIG": str(STATE / "kubeconfig")}
+
+
+@contextlib.contextmanager
+def locked() -> Iterator[None]:
+    """One cluster at a time in each clone of the project."""
+    RUN.mkdir(parents=True, exist_ok=True)
+    with (RUN / "lock").open("w") as lock:
+        # One that was just killed holds it for a moment more.
+        deadline = time.monotonic() + 3
+        while not free(lock):
+            if time.monotonic() > deadline:
+                sys.exit("A cluster of this project is running already: end it first.")
+            time.sleep(0.05)
+        yield
+
+
+def free(lock) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def in_cluster(main: Callable[[Node], int]) -> int:
+    """Builds and starts a cluster, runs `main` in it, and returns its exit code once it is gone."""
+    build()
+    with locked():
+        remove_rest()
+        LOGS.mkdir(parents=True)
+
+        def inside() -> int:
+            say("Starting a Kubernetes of one node")
+            started = time.monotonic()
+            try:
+                node = Node().start()
+            except ServerError as error:
+                say(f"The cluster does not start. {error}")
+                return 1
+            say(f"The node is ready after {time.monotonic() - started:.0f} s")
+            return main(node)
+
+        try:
+            return isolated(inside, lambda pid: (RUN / "pid").write_text(f"{pid}\n"))
+        finally:
+            remove_rest(logs=False)
+
+
+def remove_rest(logs: bool = True) -> None:
+    """Removes the folders and the control groups of the run before, whose processes have ended."""
+    for name in ("containerd", "pid", *(["logs"] if logs else [])):
+        path = RUN / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    remove_cgroups(CGROUP)
+
+
+def stay(node: Node) -> int:
+    say("Enter it by: python tests/cluster/node.py enter -- kubectl get pods -A\nEnd it by Ctrl-C.")
+    while True:
+        time.sleep(1)
+        node.check()
+
+
+def enter(command: list[str]) -> None:
+    with contextlib.suppress(FileNotFoundError), (RUN / "lock").open() as lock:
+        if not free(lock):
+            target = ["--target", (RUN / "pid").read_text().strip(), "--mount", "--net", "--pid"]
+            words = ["nsenter", *target, f"--wdns={Path.cwd()}", "--", *command]
+            os.execvpe("nsenter", words, environment())
+    sys.exit("No cluster of this project runs. Start one: python tests/cluster/node.py")
+
+
+def main(arguments: list[str]) -> int:
+    match arguments:
+        case []:
+            return in_cluster(stay)
+        case ["--", *command] if command:
+            return in_cluster(lambda node: subprocess.run(command, env=node.env).returncode)
+        case ["enter", "--", *command] if command:
+            enter(command)
+    sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -241,9 +241,8 @@ def kubelet(state: Path, logs: Path, cgroup: str) -> list:
         "clusterDNS": list(ADDRESSES),
         "resolvConf": "",
         "podLogsDir": str(logs / "pods"),
-        # Control groups of version 1, of which only one is this cluster's.
+        # Those of the pods are below one that is this cluster's.
         "cgroupDriver": "cgroupfs",
-        "cgroupsPerQOS": False,
         "cgroupRoot": cgroup,
         "enforceNodeAllocatable": [],
         "failSwapOn": False,

@@ -75,10 +75,22 @@ def snapshotter(folder: Path) -> str:
     return "overlayfs" if works else "native"
 
 
+def prepare_cgroups(name: str) -> None:
+    """The kubelet wants its root to exist for each controller."""
+    for group in cgroups(name):
+        group.mkdir(exist_ok=True)
+
+
+def cgroups(name: str) -> list[Path]:
+    """Returns a folder per controller in version 1 of control groups, one folder in version 2."""
+    if (CGROUPS / "cgroup.controllers").exists():
+        return [CGROUPS / name.strip("/")]
+    return [each / name.strip("/") for each in CGROUPS.iterdir() if each.is_dir()]
+
+
 def remove_cgroups(name: str) -> None:
     """Removes the control groups of a run whose first process has ended."""
-    # A folder per controller in version 1, one folder in version 2.
-    for group in (*CGROUPS.glob(f"*{name}"), *CGROUPS.glob(name.strip("/"))):
+    for group in cgroups(name):
         for folder, _, _ in os.walk(group, topdown=False):
             remove_empty(Path(folder))
 

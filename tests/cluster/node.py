@@ -29,7 +29,13 @@ import configuration  # noqa: E402
 from build import BIN, build, say  # noqa: E402
 from configuration import STATE  # noqa: E402
 from isolation import isolated  # noqa: E402
-from machine import prepare_mounts, prepare_network, remove_cgroups, snapshotter  # noqa: E402
+from machine import (  # noqa: E402
+    prepare_cgroups,
+    prepare_mounts,
+    prepare_network,
+    remove_cgroups,
+    snapshotter,
+)
 
 from server import Server, ServerError, answers  # noqa: E402
 
@@ -52,6 +58,7 @@ class Node:
     def start(self) -> "Node":
         prepare_mounts()
         prepare_network()
+        prepare_cgroups(CGROUP)
         self._serve("etcd", configuration.etcd(STATE))
         self._serve("containerd", self._containerd())
         self._wait("etcd accepts connections", lambda: answers("127.0.0.1:2379"))

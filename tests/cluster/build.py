@@ -76,6 +76,8 @@ def check_machine() -> None:
         sys.exit(f"A cluster needs Linux on x86_64, not {platform.system()} {platform.machine()}.")
     if os.geteuid() != 0:
         sys.exit("A cluster needs root: it makes namespaces, mounts and control groups.")
+    if not Path("/proc/sys/net/ipv6").is_dir():
+        sys.exit("A cluster needs IPv6, which this machine's kernel has not enabled.")
     # Debian keeps some of them where the path of a user does not lead.
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     missing = {package for name, package in PROGRAMS.items() if not shutil.which(name, path=path)}
@@ -106,7 +108,7 @@ def go() -> tuple[str, str]:
 
 
 def checksum(name: str) -> str:
-    total = hashlib.sha256(go()[1].encode())
+    total = hashlib.sha256(f"{go()[1]} {linked(name)}".encode())
     for file in sorted((SOURCES / name).iterdir()):
         total.update(f"{file.name}\0".encode() + file.read_bytes() + b"\0")
     return total.hexdigest()

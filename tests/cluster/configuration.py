@@ -175,7 +175,7 @@ def coredns(state: Path) -> list:
     return ["coredns", "-conf", state / "Corefile"]
 
 
-def containerd(state: Path, images: Path, snapshotter: str) -> list:
+def containerd(state: Path, images: Path) -> list:
     network = state / "network"
     network.mkdir()
     written(network / "10-pods.conflist", pod_network(state))
@@ -186,9 +186,8 @@ def containerd(state: Path, images: Path, snapshotter: str) -> list:
         f"""version = 2
 root = {json.dumps(str(images))}
 state = "/run/containerd"
-disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.v1.btrfs",
-  "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.devmapper",
-  "io.containerd.snapshotter.v1.aufs"]
+# It would make a folder in /opt.
+disabled_plugins = ["io.containerd.internal.v1.opt"]
 [plugins."{cri}"]
   sandbox_image = "{PAUSE}"
   netns_mounts_under_state_dir = true
@@ -198,8 +197,6 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
 [plugins."{cri}".cni]
   bin_dir = "/usr/lib/cni"
   conf_dir = "{network}"
-[plugins."{cri}".containerd]
-  snapshotter = "{snapshotter}"
 [plugins."{cri}".containerd.runtimes.runc]
   runtime_type = "io.containerd.runc.v2"
 [plugins."{cri}".containerd.runtimes.runc.options]
@@ -251,12 +248,8 @@ def kubelet(state: Path, logs: Path, cgroup: str) -> list:
         # The machine's disk is not this cluster's.
         "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%"},
         "imageGCHighThresholdPercent": 100,
-        "serializeImagePulls": False,
-        "registryPullQPS": 0,
-        # A rollout writes many events and reads its ConfigMaps at once.
-        "configMapAndSecretChangeDetectionStrategy": "Watch",
-        "syncFrequency": "10s",
-        "enableServer": True,
+        # A changed ConfigMap or Secret reaches its files within this time, and not within a minute.
+        "syncFrequency": "3s",
     }
     return [
         "kubelet",

@@ -20,8 +20,8 @@ def isolated(main: Callable[[], int], started: Callable[[int], None] = lambda pi
     """Runs `main` in a new PID, mount and network namespace, and returns its exit code.
 
     `started` is called with the number of a process to enter by. SIGTERM and SIGINT reach `main` as
-    SystemExit. Once this returns, all processes of the namespace have ended. The caller can then
-    start no others, because its own would belong to the namespace that is gone.
+    one SystemExit. Once this returns, all processes of the namespace have ended. The caller can
+    then start no others, because its own would belong to the namespace that is gone.
     """
     alive, ours = os.pipe()
     unshare(CLONE_NEWPID)
@@ -64,18 +64,19 @@ def reaping(main: Callable[[], int]) -> int:
     while True:
         process, status = os.wait()
         if process == second:
-            code = os.waitstatus_to_exitcode(status)
-            return code if code >= 0 else 128 - code
+            return as_shells_do(os.waitstatus_to_exitcode(status))
 
 
 def reporting(main: Callable[[], int]) -> int:
     signal.signal(signal.SIGTERM, interrupted)
-    signal.signal(signal.SIGINT, interrupted)
+    # Ctrl-C in a terminal reaches every process, and the caller passes it on as SIGTERM. A program
+    # that this one starts inherits no function, but would inherit that a signal is ignored.
+    signal.signal(signal.SIGINT, nothing)
     try:
         # The new mounts are nobody else's, and /proc shows the processes of the namespace.
         subprocess.run(["mount", "--make-rprivate", "/"], check=True)
         subprocess.run(["mount", "-t", "proc", "proc", "/proc"], check=True)
-        return main()
+        return as_shells_do(main())
     except SystemExit as end:
         if isinstance(end.code, str):
             os.write(2, f"{end.code}\n".encode())
@@ -89,8 +90,16 @@ def reporting(main: Callable[[], int]) -> int:
             sys.stdout.flush()
 
 
+def as_shells_do(code: int) -> int:
+    """Python gives the number of the signal that has ended a process as a negative one."""
+    return code if code >= 0 else 128 - code
+
+
 def interrupted(number, frame):
     # Once: what is cleaned up is not interrupted again.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, nothing)
     raise SystemExit(128 + number)
+
+
+def nothing(number, frame):
+    pass

@@ -58,21 +58,23 @@ def sysctl(name: str, value: int) -> None:
     (Path("/proc/sys") / name).write_text(f"{value}\n")
 
 
-def snapshotter(folder: Path) -> str:
-    """Returns the one that works here: overlays are refused inside some containers."""
-    for name in ("lower", "upper", "work", "merged"):
-        (folder / "try" / name).mkdir(parents=True)
-    options = ",".join(
-        f"{key}={folder}/try/{name}"
-        for key, name in (("lowerdir", "lower"), ("upperdir", "upper"), ("workdir", "work"))
-    )
-    merged = str(folder / "try/merged")
-    command = ["mount", "-t", "overlay", "-o", options, "overlay", merged]
-    works = subprocess.run(command, capture_output=True).returncode == 0
-    if works:
-        run("umount", merged)
-    shutil.rmtree(folder / "try")
-    return "overlayfs" if works else "native"
+def check_overlays(folder: Path) -> None:
+    """Fails if a container's root cannot be mounted there: the reason would be hard to see."""
+    parts = {name: folder / f"try-{name}" for name in ("lowerdir", "upperdir", "workdir")}
+    target = folder / "try-target"
+    for part in (*parts.values(), target):
+        part.mkdir()
+    options = ",".join(f"{name}={part}" for name, part in parts.items())
+    try:
+        run("mount", "-t", "overlay", "-o", options, "overlay", target)
+    except ServerError as error:
+        raise ServerError(
+            f"{folder} takes no overlays ({error}). Put the project on a file system that does, "
+            "such as ext4; inside a container, on a volume."
+        ) from error
+    run("umount", target)
+    for part in (*parts.values(), target):
+        shutil.rmtree(part)
 
 
 def prepare_cgroups(name: str) -> None:

@@ -30,11 +30,11 @@ from build import BIN, build, say  # noqa: E402
 from configuration import STATE  # noqa: E402
 from isolation import isolated  # noqa: E402
 from machine import (  # noqa: E402
+    check_overlays,
     prepare_cgroups,
     prepare_mounts,
     prepare_network,
     remove_cgroups,
-    snapshotter,
 )
 
 from server import Server, ServerError, answers  # noqa: E402
@@ -103,7 +103,8 @@ class Node:
     def _containerd(self) -> list:
         images = RUN / "containerd"
         images.mkdir()
-        return configuration.containerd(STATE, images, snapshotter(images))
+        check_overlays(images)
+        return configuration.containerd(STATE, images)
 
     def _serve(self, name: str, command: list) -> None:
         program, *arguments = command
@@ -129,18 +130,19 @@ class Node:
         while not condition():
             self.check()
             if time.monotonic() > deadline:
-                tails = "\n".join(map(ended_log, self.servers.values()))
+                tails = "\n".join(map(end_of, self.servers.values()))
                 raise ServerError(f"After {READY_TIMEOUT} s it is not so that {what}.\n{tails}")
             time.sleep(0.1)
 
     def check(self) -> None:
         """Fails if a server has ended."""
         for server in self.servers.values():
-            if not server.status()["running"]:
-                raise ServerError(f"{server.id} has ended.\n{ended_log(server)}")
+            state = server.status()
+            if not state["running"]:
+                raise ServerError(f"{server.id} has ended with {state['exit']}.\n{end_of(server)}")
 
 
-def ended_log(server: Server) -> str:
+def end_of(server: Server) -> str:
     return f"--- {server.log.relative_to(ROOT)} ends:\n{server.log_tail(8)}"
 
 
@@ -173,8 +175,8 @@ def free(lock) -> bool:
 
 def in_cluster(main: Callable[[Node], int]) -> int:
     """Builds and starts a cluster, runs `main` in it, and returns its exit code once it is gone."""
-    build()
     with locked():
+        build()
         remove_rest()
         LOGS.mkdir(parents=True)
 
@@ -183,11 +185,12 @@ def in_cluster(main: Callable[[Node], int]) -> int:
             started = time.monotonic()
             try:
                 node = Node().start()
+                say(f"The node is ready after {time.monotonic() - started:.0f} s")
+                (RUN / "ready").touch()
+                return main(node)
             except ServerError as error:
-                say(f"The cluster does not start. {error}")
+                say(f"The cluster has failed: {error}")
                 return 1
-            say(f"The node is ready after {time.monotonic() - started:.0f} s")
-            return main(node)
 
         try:
             return isolated(inside, lambda pid: (RUN / "pid").write_text(f"{pid}\n"))
@@ -197,7 +200,7 @@ def in_cluster(main: Callable[[Node], int]) -> int:
 
 def remove_rest(logs: bool = True) -> None:
     """Removes the folders and the control groups of the run before, whose processes have ended."""
-    for name in ("containerd", "pid", *(["logs"] if logs else [])):
+    for name in ("containerd", "pid", "ready", *(["logs"] if logs else [])):
         path = RUN / name
         if path.is_dir():
             shutil.rmtree(path)
@@ -208,14 +211,26 @@ def remove_rest(logs: bool = True) -> None:
 
 def stay(node: Node) -> int:
     say("Enter it by: python tests/cluster/node.py enter -- kubectl get pods -A\nEnd it by Ctrl-C.")
-    while True:
-        time.sleep(1)
-        node.check()
+    with contextlib.suppress(SystemExit):
+        while True:
+            time.sleep(1)
+            node.check()
+    return 0
+
+
+def command_in(node: Node, command: list[str]) -> int:
+    try:
+        return subprocess.run(command, env=node.env).returncode
+    except OSError as error:
+        say(f"{command[0]} cannot be run: {error.strerror}")
+        return 127
 
 
 def enter(command: list[str]) -> None:
     with contextlib.suppress(FileNotFoundError), (RUN / "lock").open() as lock:
         if not free(lock):
+            if not (RUN / "ready").exists():
+                sys.exit("The cluster of this project is still starting.")
             target = ["--target", (RUN / "pid").read_text().strip(), "--mount", "--net", "--pid"]
             words = ["nsenter", *target, f"--wdns={Path.cwd()}", "--", *command]
             os.execvpe("nsenter", words, environment())
@@ -227,7 +242,7 @@ def main(arguments: list[str]) -> int:
         case []:
             return in_cluster(stay)
         case ["--", *command] if command:
-            return in_cluster(lambda node: subprocess.run(command, env=node.env).returncode)
+            return in_cluster(lambda node: command_in(node, command))
         case ["enter", "--", *command] if command:
             enter(command)
     sys.exit(__doc__)

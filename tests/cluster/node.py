@@ -48,7 +48,8 @@ READY_TIMEOUT = 180
 
 
 class Node:
-    """A started cluster, whose servers are in `servers` by name. Only inside `in_cluster`."""
+    """A cluster, whose servers are in `servers` by name. Only inside `in_cluster`, and a server
+    ends with the thread that has started it."""
 
     def __init__(self):
         self.kubeconfig = STATE / "kubeconfig"
@@ -61,20 +62,20 @@ class Node:
         prepare_cgroups(CGROUP)
         self._serve("etcd", configuration.etcd(STATE))
         self._serve("containerd", self._containerd())
-        self._wait("etcd accepts connections", lambda: answers("127.0.0.1:2379"))
+        self.wait("etcd accepts connections", lambda: answers("127.0.0.1:2379"))
         self._serve("kube-apiserver", configuration.api_server(STATE))
-        self._wait("containerd is up", lambda: answers(f"unix:{configuration.SOCKET}"))
+        self.wait("containerd is up", lambda: answers(f"unix:{configuration.SOCKET}"))
         self.load_image(BIN / "pause.tar")
-        self._wait("the API server is ready", lambda: self._found("/readyz"))
+        self.wait("the API server is ready", lambda: self.found("/readyz"))
         self._serve("kube-controller-manager", configuration.controller_manager(STATE))
         self._serve("kube-scheduler", configuration.scheduler(STATE))
         self._serve("kubelet", configuration.kubelet(STATE, LOGS, CGROUP))
         self._serve("kube-proxy", configuration.proxy(STATE))
         self._serve("coredns", configuration.coredns(STATE))
-        self._wait("the node is Ready", self._ready)
-        self._wait("CoreDNS is ready", lambda: answers("http://127.0.0.1:8181/ready"))
+        self.wait("the node is Ready", self._ready)
+        self.wait("CoreDNS is ready", lambda: answers("http://127.0.0.1:8181/ready"))
         account = "/api/v1/namespaces/default/serviceaccounts/default"
-        self._wait("a pod has an account", lambda: self._found(account))
+        self.wait("a pod has an account", lambda: self.found(account))
         return self
 
     def load_image(self, archive: Path | str) -> None:
@@ -100,32 +101,15 @@ class Node:
             text = answer.read()
         return json.loads(text) if text.startswith(b"{") else {"text": text.decode()}
 
-    def _containerd(self) -> list:
-        images = RUN / "containerd"
-        images.mkdir()
-        check_overlays(images)
-        return configuration.containerd(STATE, images)
-
-    def _serve(self, name: str, command: list) -> None:
-        program, *arguments = command
-        path = shutil.which(program, path=self.env["PATH"])
-        log = LOGS / f"{name}.log"
-        self.servers[name] = Server(name, [path, *arguments], log, env=self.env).start()
-
-    def _found(self, path: str) -> dict | None:
+    def found(self, path: str) -> dict | None:
+        """As `get`, but `None` if the object does not exist or the API does not answer."""
         try:
             return self.get(path)
         except OSError:
             return None
 
-    def _ready(self) -> bool:
-        node = self._found(f"/api/v1/nodes/{configuration.NAME}")
-        conditions = node["status"].get("conditions", []) if node else []
-        ready = any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
-        # The taint of a node that is not ready goes a moment later.
-        return ready and not node["spec"].get("taints")
-
-    def _wait(self, what: str, condition: Callable[[], object]) -> None:
+    def wait(self, what: str, condition: Callable[[], object]) -> None:
+        """Waits until a condition is true, and fails with the logs' ends if a server has ended."""
         deadline = time.monotonic() + READY_TIMEOUT
         while not condition():
             self.check()
@@ -140,6 +124,25 @@ class Node:
             state = server.status()
             if not state["running"]:
                 raise ServerError(f"{server.id} has ended with {state['exit']}.\n{end_of(server)}")
+
+    def _containerd(self) -> list:
+        images = RUN / "containerd"
+        images.mkdir()
+        check_overlays(images)
+        return configuration.containerd(STATE, images)
+
+    def _serve(self, name: str, command: list) -> None:
+        program, *arguments = command
+        path = shutil.which(program, path=self.env["PATH"])
+        log = LOGS / f"{name}.log"
+        self.servers[name] = Server(name, [path, *arguments], log, env=self.env).start()
+
+    def _ready(self) -> bool:
+        node = self.found(f"/api/v1/nodes/{configuration.NAME}")
+        conditions = node["status"].get("conditions", []) if node else []
+        ready = any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+        # The taint of a node that is not ready goes a moment later.
+        return ready and not node["spec"].get("taints")
 
 
 def end_of(server: Server) -> str:

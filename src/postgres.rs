@@ -43,7 +43,7 @@ pub(crate) use self::{
     limits::{ConnectionDemand, shortage},
     login::{check_for_serving, check_login},
     pooler::is_pooled,
-    schema::accept,
+    schema::{accept, accept_migrations},
     write::{BackgroundWriter, WriteError},
 };
 

@@ -147,7 +147,7 @@ fn in_short(error: &SchemaError) -> &'static str {
     match error {
         SchemaError::Unreachable(_) => UNREACHABLE,
         SchemaError::Absent => "the database has no patgate schema; run `patgate migrate`",
-        SchemaError::Nameless | SchemaError::Older(_) => {
+        SchemaError::Nameless | SchemaError::Older(_) | SchemaError::Incomplete(_) => {
             "the schema is older than this release needs; run `patgate migrate`"
         }
         SchemaError::Newer(_) => "the schema is newer than this release knows; upgrade patgate",

@@ -18,7 +18,8 @@ use super::{
 /// Every name of patgate's objects is qualified, so nothing depends on a search path.
 const MIGRATIONS_TABLE: &str = "patgate.migrations";
 const BOOTSTRAP: &str = include_str!("../../deploy/bootstrap.sql");
-static MIGRATIONS: Migrator = sqlx::migrate!("deploy/migrations");
+/// The migrations of this release.
+pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("deploy/migrations");
 
 /// Postgres's codes for an object that exists already.
 const DUPLICATE_SCHEMA: &str = "42P06";

@@ -2,12 +2,12 @@
 
 use sqlx::{PgPool, Row as _};
 
-use super::{ConnectError, code, connect::Target, identify, message};
+use super::{ConnectError, code, connect::Target, identify, message, migrate::MIGRATIONS};
 use crate::installation::Installation;
 
 /// The schema version for which this release is made. The release also runs on the next version, so
 /// that a rollout can migrate first and a rollback need not migrate back.
-pub const SCHEMA: i32 = 2;
+pub const SCHEMA: i32 = 3;
 
 /// The setting that names the database; another setting may name the one for the feed.
 pub(super) const POSTGRES_URL: &str = "postgres.url";
@@ -33,9 +33,15 @@ pub enum SchemaError {
     )]
     Nameless,
     #[error(
-        "the database has schema version {0}, this release needs {SCHEMA}; run `patgate migrate`"
+        "the database has schema version {0}, this release needs {SCHEMA}; run `patgate migrate` \
+         of this release"
     )]
     Older(i32),
+    #[error(
+        "the schema of the database lacks {0}, which this release needs; run `patgate migrate` of \
+         this release"
+    )]
+    Incomplete(String),
     #[error(
         "the database has schema version {0}, this release knows {SCHEMA} and also runs on the \
          next one; upgrade patgate"
@@ -93,6 +99,17 @@ pub async fn check(pool: &PgPool) -> Result<Installation, SchemaError> {
         })?;
     let version = row.map(|row| row.try_get("version")).transpose().map_err(unreachable)?;
     accept(version)?;
+    let row = sqlx::raw_sql("SELECT patgate.applied_migrations() AS applied")
+        .fetch_one(pool)
+        .await
+        .map_err(|error| match code(&error).as_deref() {
+            Some(UNDEFINED_FUNCTION) => {
+                SchemaError::Incomplete("the function applied_migrations".to_owned())
+            }
+            Some(INSUFFICIENT_PRIVILEGE) => SchemaError::Denied(message(&error)),
+            _ => unreachable(error),
+        })?;
+    accept_migrations(&row.try_get::<Vec<i64>, _>("applied").map_err(unreachable)?)?;
     identify(pool).await
 }
 
@@ -106,6 +123,26 @@ pub(crate) fn accept(version: Option<i32>) -> Result<(), SchemaError> {
     }
 }
 
+/// Checks whether the database has every migration of this release.
+pub(crate) fn accept_migrations(applied: &[i64]) -> Result<(), SchemaError> {
+    if MIGRATIONS.iter().all(|migration| applied.contains(&migration.version)) {
+        Ok(())
+    } else {
+        Err(incomplete(applied))
+    }
+}
+
+fn incomplete(applied: &[i64]) -> SchemaError {
+    let lacking = MIGRATIONS.iter().filter(|migration| !applied.contains(&migration.version));
+    let lacking: Vec<_> = lacking
+        .map(|migration| format!("{:04} {}", migration.version, migration.description))
+        .collect();
+    SchemaError::Incomplete(match &*lacking {
+        [first, .., last] => format!("{} migrations, {first} to {last}", lacking.len()),
+        lacking => format!("the migration {}", lacking.concat()),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,5 +153,21 @@ mod tests {
         assert!(matches!(accept(Some(SCHEMA - 1)), Err(SchemaError::Older(_))));
         assert!(accept(Some(SCHEMA)).is_ok() && accept(Some(SCHEMA + 1)).is_ok());
         assert!(matches!(accept(Some(SCHEMA + 2)), Err(SchemaError::Newer(_))));
+    }
+
+    #[test]
+    fn names_the_migrations_that_a_database_lacks() {
+        let mut applied: Vec<i64> = MIGRATIONS.iter().map(|migration| migration.version).collect();
+        // Of a later release.
+        applied.push(i64::MAX);
+        assert!(accept_migrations(&applied).is_ok());
+        let without = |gone: &[i64]| {
+            let left: Vec<i64> = applied.iter().copied().filter(|it| !gone.contains(it)).collect();
+            accept_migrations(&left).unwrap_err().to_string()
+        };
+        let one = without(&[5]);
+        assert!(one.contains("lacks the migration 0005 rollout, which"), "{one}");
+        let two = without(&[5, 3]);
+        assert!(two.contains("lacks 2 migrations, 0003 replicas to 0005 rollout, which"), "{two}");
     }
 }

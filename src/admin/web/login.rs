@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     installation::Installation,
-    postgres::{SchemaError, accept},
+    postgres::{SchemaError, accept, accept_migrations},
 };
 
 /// Says why a login may do more than it should; NULL if it may not. Every role counts that the login
@@ -55,6 +55,9 @@ const LOGIN: &str = "
 #[derive(Deserialize)]
 struct Status {
     version: Option<i32>,
+    /// Schema versions that this release refuses do not have them.
+    #[serde(default)]
+    migrations: Vec<i64>,
     identity: String,
     /// The providers that operators have added, and have not disabled.
     issuers: Vec<String>,
@@ -64,6 +67,7 @@ impl Status {
     /// The installation that answered, if this release works with its schema.
     fn accept(self) -> Result<Installation, Error> {
         accept(self.version)?;
+        accept_migrations(&self.migrations)?;
         self.identity.parse().map_err(|_| SchemaError::Nameless.into())
     }
 }

@@ -306,6 +306,7 @@ pub(crate) async fn nobody_executes_what_is_not_meant_for_them(suite: Arc<Suite>
         (
             "patgate_serve",
             &[
+                "applied_migrations",
                 "flip_canary",
                 "identity",
                 "note_uses",
@@ -316,7 +317,10 @@ pub(crate) async fn nobody_executes_what_is_not_meant_for_them(suite: Arc<Suite>
                 "sweep_uses",
             ][..],
         ),
-        ("patgate_admin", &["identity", "place", "prune_changes", "recording"]),
+        (
+            "patgate_admin",
+            &["applied_migrations", "identity", "place", "prune_changes", "recording"],
+        ),
     ] {
         let granted = names(&world, &executes(&format!("'{role}'::regrole"))).await;
         assert_eq!(granted, functions, "{role}");

@@ -43,6 +43,22 @@ pub(crate) async fn this_version_and_the_next_are_served(suite: Arc<Suite>) {
         let stored: i32 = value(&world, "SELECT version FROM patgate.schema_version").await;
         assert_eq!(stored, version);
     }
+    // Of several migrations of one release, some are missing.
+    let number = async |from: i64, to: i64| {
+        let sql = format!("UPDATE patgate.migrations SET version = {to} WHERE version = {from}");
+        world.sql(&sql).await;
+    };
+    set(SCHEMA).await;
+    number(28, -28).await;
+    refused(&world, &world.database, "lacks the migration 0028 self service limits, which").await;
+    number(27, -27).await;
+    let both =
+        "lacks 2 migrations, 0027 history of deleted tokens to 0028 self service limits, which";
+    refused(&world, &world.database, both).await;
+    number(-28, 28).await;
+    number(-27, 27).await;
+    assert_eq!(start(&world, &world.database).await, Ok(()));
+
     set(SCHEMA - 1).await;
     refused(&world, &world.database, "run `patgate migrate`").await;
     set(SCHEMA + 2).await;

@@ -51,6 +51,22 @@ pub(crate) async fn it_is_ready_while_its_database_answers(suite: Arc<Suite>) {
     becomes(&site, 503, newer).await;
     world.sql(&format!("{version} - 2")).await;
     becomes(&site, 200, "ok").await;
+    let older =
+        "web.postgres.url: the schema is older than this release needs; run `patgate migrate`";
+    for (breaks, mends) in [
+        (format!("{version} - 1"), format!("{version} + 1")),
+        (migration(28, -28), migration(-28, 28)),
+    ] {
+        world.sql(&breaks).await;
+        becomes(&site, 503, older).await;
+        world.sql(&mends).await;
+        becomes(&site, 200, "ok").await;
+    }
+}
+
+/// Gives a migration another number.
+fn migration(from: i64, to: i64) -> String {
+    format!("UPDATE patgate.migrations SET version = {to} WHERE version = {from}")
 }
 
 /// However many probe, the database is asked once a second at most, and not at all for `/livez`.

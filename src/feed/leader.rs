@@ -4,8 +4,10 @@
 //! many clients. Through such a pooler, a second replica could take a lock that its session has
 //! already, and the first one would not notice that the session is gone. So a replica takes the lock
 //! only in a session that has no advisory lock yet, and holds it only as long as it still talks to
-//! that session and the lock is there. With a pooler, one replica leads for a moment, or none does,
-//! and never two.
+//! that session and the lock is there. With a pooler, one replica leads for a moment, or none does.
+//!
+//! No two replicas have the lock. A leader whose session has ended, through a pooler or not, learns
+//! of it when it next asks, and another may lead before that. This does no harm (`relay.rs`).
 
 use std::time::Duration;
 

@@ -537,6 +537,7 @@ fn main() -> ExitCode {
         relay::leases::a_lease_that_was_taken_back_stays_so,
         relay::outages::a_redis_that_fails_at_once_spares_postgres,
         relay::outages::a_frozen_leader_is_replaced,
+        relay::outages::a_leader_that_is_cut_off_is_replaced_before_it_knows,
         relay::outages::a_frozen_follower_goes_on_where_it_was,
         relay::outages::a_replica_that_ends_gives_up_its_lease,
         clocks::a_step_revives_nothing_and_wakes_no_herd,

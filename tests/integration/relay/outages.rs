@@ -19,7 +19,7 @@ use crate::support::{
     process::{self, Process},
     redis_at,
     relay::{fleet, frames, leaders, leases_of, obeys, relayed, serve, silences, the_leader},
-    settings::{PATIENT, PROMPT},
+    settings::{PATIENT, PROMPT, SLOW, feed_through},
     tokens::{reader, revoke},
 };
 
@@ -136,6 +136,38 @@ pub(crate) async fn a_frozen_leader_is_replaced(suite: Arc<Suite>) {
     the_leader(&all).await;
     obeys(&all, &world, "revoked when it follows").await;
     suite.stack.stop(&old.server);
+}
+
+/// Postgres ends the session of a leader that it does not hear, and the leader does not know that
+/// before its poll has failed. Meanwhile two replicas lead. It does no harm, and ends.
+pub(crate) async fn a_leader_that_is_cut_off_is_replaced_before_it_knows(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let proxy = Proxy::to(world.port).await;
+    // Another takes over before the poll fails.
+    let cut_off = [&*feed_through(&world, &proxy), "feed.relay=redis", SLOW[0], SLOW[1]];
+    let old = Fleet::of(&world, 1, &[&cut_off[..], &PATIENT].concat()).await;
+    the_leader(&old).await;
+    let others = relayed(&world);
+    let settings = [&others.each_ref().map(String::as_str)[..], &PATIENT].concat();
+    let others = Fleet::of(&world, 2, &settings).await;
+    for replica in &others.0 {
+        eventually("frames", async || frames(replica, "applied").await > 1).await;
+    }
+    let all = Fleet([&old.0[..], &others.0].concat());
+    obeys(&all, &world, "revoked while one leads").await;
+
+    proxy.set(Mode::BlackHole);
+    eventually("two leaders", async || leaders(&all).await.len() == 2).await;
+    let token = reader(&world).await;
+    others.all_answer(&token, MODELS, 200).await;
+    revoke(&world, &token).await;
+    others.turn("revoked while two lead", (&token, MODELS), 200, 401).await;
+    eventually("the earlier one to give up", async || leaders(&old).await.is_empty()).await;
+    proxy.set(Mode::Pass);
+    proxy.cut();
+    eventually("it to follow", async || frames(&old.0[0], "applied").await > 1).await;
+    the_leader(&all).await;
+    obeys(&all, &world, "revoked when it follows").await;
 }
 
 /// The frames in the meantime are still in the stream: the replica asks Postgres for nothing.

@@ -8,11 +8,14 @@ FUZZ := --manifest-path fuzz/Cargo.toml
 SHELL_FILES = .ci/run $(shell find . -name '*.sh' -not -path './.*' -not -path './target/*')
 CONTAINER_FILES = $(shell find deploy -name Containerfile)
 
-.PHONY: help tools build check test client-test grpc-test page-test test-all alerts-test chart-test soak bench bench-large bench-check bench-build image image-test lint fuzz demo clean
+.PHONY: help tools build check test client-test grpc-test page-test upgrade-test test-all alerts-test chart-test soak bench bench-large bench-check bench-build image image-test lint fuzz demo clean
 
 # For `make grpc-test`. The version is part of the file name, so a new version is built.
 GRPCURL_VERSION := v1.9.4
 GRPCURL := target/go/grpcurl-$(GRPCURL_VERSION)
+
+# For `make upgrade-test`: the patgate from before the latest change of the schema.
+PREVIOUS = target/previous/patgate-$(shell cat tests/integration/upgrades/previous)
 
 # For `make test`: run only the integration tests whose names contain this.
 T ?=
@@ -44,7 +47,9 @@ help:
 	@echo 'make client-test  drive the clients of model APIs and check what they show (in Chromium only if it is installed)'
 	@echo 'make page-test    use the pages of self-service in Chromium, which must be installed (DOCS=1: also take the'
 	@echo '                  pictures of docs/images)'
-	@echo 'make test-all     run the four above in one run; needs Go'
+	@echo 'make upgrade-test upgrade from the patgate before the latest change of the schema and go back, under load;'
+	@echo '                  builds it, so it needs a clone with its history'
+	@echo 'make test-all     run the five above in one run; needs Go and a clone with its history'
 	@echo 'make alerts-test  check alerts, dashboard and runbook in a real Prometheus, which must be installed'
 	@echo 'make chart-test   render the Helm chart with Helm 3 and 4 and check the objects (T=sidecar: only some of'
 	@echo '                  the sets of values); needs Linux on x86_64'
@@ -96,10 +101,15 @@ page-test: tools
 	CI=true TESTED_CLIENTS=all $(if $(DOCS),TESTED_PICTURES=$(CURDIR)/docs/images) \
 		cargo test --locked --test integration -- site::browser::
 
+upgrade-test: tools
+	@tools/previous.sh
+	PREVIOUS_PATGATE=$(CURDIR)/$(PREVIOUS) cargo test --locked --test integration -- upgrades::
+
 # One run starts each client and each server once; three runs would start some of them again.
 test-all: tools $(GRPCURL)
 	@tools/install_clients.sh
-	GRPCURL=$(CURDIR)/$(GRPCURL) TESTED_CLIENTS=all cargo test --locked
+	@tools/previous.sh
+	GRPCURL=$(CURDIR)/$(GRPCURL) PREVIOUS_PATGATE=$(CURDIR)/$(PREVIOUS) TESTED_CLIENTS=all cargo test --locked
 
 # Alone: alerts about time would be about the other tests.
 alerts-test: tools

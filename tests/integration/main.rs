@@ -72,6 +72,7 @@ mod tiers;
 mod traces;
 mod transport;
 mod two_steps;
+mod upgrades;
 mod uploads;
 mod waiting;
 mod web;
@@ -82,7 +83,7 @@ use std::{process::ExitCode, sync::Arc};
 
 use clients::{CLIENTS, Client};
 use libtest_mimic::{Arguments, Failed, Trial};
-use support::{Suite, leaks};
+use support::{Suite, leaks, previous};
 
 macro_rules! tests {
     ($suite:expr, $($test:path),+ $(,)?) => {
@@ -671,6 +672,18 @@ fn main() -> ExitCode {
             &suite,
             grpc::grpcurl_hears_every_status,
             grpc::grpcurl_finds_services_and_messages_by_reflection
+        ]);
+    }
+    // `make upgrade-test` and `make test-all` run it; they need the history of the repository.
+    if previous::is_built() {
+        trials.extend(tests![
+            &suite,
+            upgrades::the_previous_release_serves_while_the_schema_is_migrated,
+            upgrades::a_rollout_and_a_rollback_fail_no_request,
+            upgrades::the_previous_commands_work_on_the_migrated_schema,
+            upgrades::self_service::both_work_on_the_migrated_schema,
+            upgrades::early::a_replica_waits_for_its_schema_and_serves_without_a_restart,
+            upgrades::early::nothing_uses_an_older_schema,
         ]);
     }
     // By `make alerts-test`, which runs nothing else.

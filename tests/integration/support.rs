@@ -17,6 +17,7 @@ pub(crate) mod fleet;
 pub(crate) mod front;
 pub(crate) mod leaks;
 pub(crate) mod load;
+pub(crate) mod previous;
 pub(crate) mod process;
 pub(crate) mod processes;
 pub(crate) mod receiver;

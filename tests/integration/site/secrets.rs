@@ -56,7 +56,7 @@ pub(crate) async fn no_log_level_shows_a_secret(suite: Arc<Suite>) {
     let log = fs::read_to_string(&process.server.log).unwrap();
     // Nothing that patgate or a library writes at any level shows what it was given.
     assert!(log.contains("\"listening\""), "{log}");
-    let page = http::send(process.metrics.port(), "GET", "/metrics", &[], "").await.body;
+    let page = http::send(process.metrics.unwrap().port(), "GET", "/metrics", &[], "").await.body;
     assert!(page.contains("patgate_web_requests_total{"), "{page}");
     let audit = "SELECT string_agg(a::text, ' ') FROM patgate.audit_log a";
     let audit: String = value(&world, audit).await;

@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{Replica, Suite, Token, World, outcome};
+use super::{Replica, Suite, Token, World, outcome, previous};
 
 /// No command takes this long, on any machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -22,6 +22,7 @@ const TOKEN_LEN: usize = 77;
 #[derive(Clone)]
 pub(crate) struct Cli<'s> {
     suite: &'s Suite,
+    program: String,
     env: BTreeMap<String, String>,
 }
 
@@ -36,13 +37,19 @@ pub(crate) struct CommandOutput {
 impl<'s> Cli<'s> {
     /// As an administrator of a world.
     pub(crate) fn of(world: &World<'s>) -> Self {
-        let bare = Self { suite: world.suite, env: BTreeMap::new() };
+        let program = env!("CARGO_BIN_EXE_patgate").to_owned();
+        let bare = Self { suite: world.suite, program, env: BTreeMap::new() };
         bare.with("postgres.url", &world.url("administrator", world.port))
             .with("redis.url", &world.redis_url)
             .with("keyring_file", &world.keyring_file.display().to_string())
             // A busy test machine must not cause a timeout.
             .with("postgres.query_timeout", "5s")
             .with("redis.timeout", "4s")
+    }
+
+    /// The commands of the previous release.
+    pub(crate) fn previous(&self) -> Self {
+        Self { program: previous::program(), ..self.clone() }
     }
 
     /// With another value for a setting; an empty one removes it.
@@ -109,7 +116,7 @@ impl<'s> Cli<'s> {
     }
 
     fn process(&self, words: &[&str]) -> Command {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_patgate"));
+        let mut process = Command::new(&self.program);
         for (name, _) in env::vars_os() {
             if name.to_string_lossy().starts_with("PATGATE_") {
                 process.env_remove(name);

@@ -9,7 +9,7 @@ use crate::support::{
     Replica, Suite, World,
     envoy::envoy,
     load::{LASTING_LONG, Load},
-    process,
+    previous, process,
 };
 
 /// Replicas as processes, which keep their addresses, and one Envoy.
@@ -27,9 +27,30 @@ impl<'s> Processes<'s> {
         settings: &Value,
         ext_authz: Value,
     ) -> Self {
+        let started = (0..count).map(|_| start(world, &process::program(), settings)).collect();
+        Self::behind_envoy(world, started, ext_authz)
+    }
+
+    /// The same of the previous release, and in addition `waiting` processes of this release, which
+    /// do not get ready before the schema is migrated.
+    pub(crate) fn of_previous_release(
+        world: &World<'s>,
+        count: usize,
+        waiting: usize,
+        settings: &Value,
+        ext_authz: Value,
+    ) -> Self {
+        let previous = (0..count).map(|_| start(world, &previous::program(), settings));
+        let waiting = (0..waiting).map(|_| {
+            let at = free_addresses(world);
+            launch(world, &process::program(), settings, at, Awaited::Nothing)
+        });
+        Self::behind_envoy(world, previous.chain(waiting).collect(), ext_authz)
+    }
+
+    fn behind_envoy(world: &World<'s>, started: Vec<(Server, Replica)>, ext_authz: Value) -> Self {
         let suite = world.suite;
-        let (processes, replicas): (Vec<_>, Vec<_>) =
-            (0..count).map(|_| start(world, settings)).unzip();
+        let (processes, replicas): (Vec<_>, Vec<_>) = started.into_iter().unzip();
         let addresses: Vec<_> = replicas.iter().map(|replica: &Replica| replica.grpc).collect();
         let envoy = envoy(suite, &addresses, ext_authz);
         Self { suite, processes, replicas, envoy }
@@ -37,12 +58,36 @@ impl<'s> Processes<'s> {
 
     /// Starts a load, once Envoy considers both replicas healthy and both know its tokens.
     pub(crate) async fn load(&self, world: &World<'_>) -> Load {
-        self.healthy(2).await;
+        self.load_on(world, 2).await
+    }
+
+    /// The same if only so many are ready, the first ones.
+    pub(crate) async fn load_on(&self, world: &World<'_>, ready: usize) -> Load {
+        self.healthy(ready as u64).await;
         let load = Load::lasting(LASTING_LONG, world, self.envoy.port).await;
-        for replica in &self.replicas {
+        for replica in &self.replicas[..ready] {
             load.known_to(replica).await;
         }
         load
+    }
+
+    /// Replaces a process by another program with the same addresses, as a rollout does: it ends as
+    /// on SIGTERM, and the next step follows once its successor is ready.
+    pub(crate) async fn replace(
+        &mut self,
+        world: &World<'s>,
+        index: usize,
+        program: &str,
+        settings: &Value,
+    ) {
+        let server = &self.processes[index];
+        self.suite.stack.signal(server, "TERM");
+        let ended = async || !self.suite.stack.is_running(server);
+        eventually("patgate to end", ended).await;
+        let Replica { grpc, http, .. } = self.replicas[index];
+        let (server, replica) = launch(world, program, settings, [grpc, http], Awaited::Readiness);
+        self.processes[index] = server;
+        self.replicas[index] = replica;
     }
 
     /// Returns a gauge or counter of Envoy's cluster of replicas.
@@ -78,10 +123,30 @@ impl Drop for Processes<'_> {
     }
 }
 
-fn start(world: &World<'_>, settings: &Value) -> (Server, Replica) {
+fn start(world: &World<'_>, program: &str, settings: &Value) -> (Server, Replica) {
+    launch(world, program, settings, free_addresses(world), Awaited::Readiness)
+}
+
+/// The addresses for gRPC and HTTP.
+fn free_addresses(world: &World<'_>) -> [SocketAddr; 2] {
     let address = || SocketAddr::from(([127, 0, 0, 1], world.suite.stack.free_port()));
-    let grpc = address();
-    let http = address();
+    [address(), address()]
+}
+
+/// What a start waits for.
+#[derive(PartialEq)]
+enum Awaited {
+    Readiness,
+    Nothing,
+}
+
+fn launch(
+    world: &World<'_>,
+    program: &str,
+    settings: &Value,
+    [grpc, http]: [SocketAddr; 2],
+    awaited: Awaited,
+) -> (Server, Replica) {
     let mut env = json!({
         "PATGATE_POSTGRES_URL": world.url("server", world.suite.postgres.port),
         "PATGATE_REDIS_URL": world.redis_url,
@@ -94,14 +159,9 @@ fn start(world: &World<'_>, settings: &Value) -> (Server, Replica) {
         "PATGATE_REDIS_TIMEOUT": "1s",
     });
     env.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
-    let process = world.suite.stack.start(
-        "process",
-        json!({
-            "argv": [process::program(), "serve".to_owned()],
-            "name": "patgate",
-            "env": env,
-            "ready": format!("http://{http}/readyz"),
-        }),
-    );
-    (process, Replica::at(grpc, http))
+    let mut arguments = json!({ "argv": [program, "serve"], "name": "patgate", "env": env });
+    if awaited == Awaited::Readiness {
+        arguments["ready"] = json!(format!("http://{http}/readyz"));
+    }
+    (world.suite.stack.start("process", arguments), Replica::at(grpc, http))
 }

@@ -28,7 +28,7 @@ use tempfile::TempDir;
 use tokio::{runtime::Runtime, sync::OnceCell};
 use uuid::Uuid;
 
-use super::{Token, World, durations::Durations, load::Ledger};
+use super::{Token, World, durations::Durations, load::Ledger, previous};
 
 /// The database from which each world is copied.
 pub(super) const TEMPLATE: &str = "patgate_template";
@@ -44,6 +44,8 @@ pub(crate) struct Suite {
     pub(crate) postgres: OnFirstUse<Server>,
     /// Whether that Postgres has the template database.
     template: OnceCell<()>,
+    /// Whether it has the template database of the previous release.
+    previous_template: OnceCell<()>,
     pub(crate) valkey: OnFirstUse<Server>,
     /// Model backends, each by the name of its cluster.
     pub(crate) backends: OnFirstUse<HashMap<&'static str, Server>>,
@@ -82,6 +84,7 @@ impl Suite {
             runtime: Runtime::new().unwrap(),
             postgres: on_first_use(&stack, shared_postgres),
             template: OnceCell::new(),
+            previous_template: OnceCell::new(),
             valkey: on_first_use(&stack, shared_valkey),
             backends: on_first_use(&stack, model_backends),
             stack,
@@ -137,7 +140,15 @@ impl Suite {
     pub(crate) async fn world(&self) -> World<'_> {
         let port = self.postgres.port;
         self.template.get_or_init(|| prepare_template(port)).await;
-        self.world_on(port).await
+        self.world_on(port, TEMPLATE).await
+    }
+
+    /// The same on the schema of the previous release.
+    pub(crate) async fn previous_world(&self) -> World<'_> {
+        let port = self.postgres.port;
+        self.template.get_or_init(|| prepare_template(port)).await;
+        self.previous_template.get_or_init(|| self.prepare_previous_template()).await;
+        self.world_on(port, previous::TEMPLATE).await
     }
 
     /// Starts a Postgres for one test, which may do anything to it, with a world.
@@ -150,13 +161,13 @@ impl Suite {
     /// The only world in the Postgres at that port, which the test has started.
     pub(crate) async fn world_at(&self, port: u16) -> World<'_> {
         prepare_template(port).await;
-        self.world_on(port).await
+        self.world_on(port, TEMPLATE).await
     }
 
-    async fn world_on(&self, port: u16) -> World<'_> {
+    async fn world_on(&self, port: u16, template: &str) -> World<'_> {
         let number = self.worlds.fetch_add(1, Relaxed);
         assert!(number < REDIS_DATABASES);
-        World::create(self, port, number).await
+        World::create(self, port, template, number).await
     }
 }
 

@@ -21,10 +21,7 @@ use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{
-    Replica, Suite, connect, execute,
-    suite::{TEMPLATE, url},
-};
+use super::{Replica, Suite, connect, execute, suite::url};
 
 /// One installation: a database, a Redis database, a key ring.
 pub(crate) struct World<'s> {
@@ -58,11 +55,11 @@ impl Token {
 pub(crate) type Scope<'a> = (&'a str, &'a str, &'a str, &'a str);
 
 impl<'s> World<'s> {
-    /// In the Postgres at that port.
-    pub(super) async fn create(suite: &'s Suite, port: u16, number: u32) -> Self {
+    /// In the Postgres at that port, as a copy of that database.
+    pub(super) async fn create(suite: &'s Suite, port: u16, template: &str, number: u32) -> Self {
         let database = format!("world_{number}");
         let root = connect(&url(port, "postgres", "postgres")).await;
-        execute(&root, &format!("CREATE DATABASE {database} TEMPLATE {TEMPLATE}")).await;
+        execute(&root, &format!("CREATE DATABASE {database} TEMPLATE {template}")).await;
         root.close().await;
         let postgres = connect(&url(port, "postgres", &database)).await;
 

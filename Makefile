@@ -8,7 +8,7 @@ FUZZ := --manifest-path fuzz/Cargo.toml
 SHELL_FILES = .ci/run $(shell find . -name '*.sh' -not -path './.*' -not -path './target/*')
 CONTAINER_FILES = $(shell find deploy -name Containerfile)
 
-.PHONY: help tools build check test client-test grpc-test page-test upgrade-test test-all alerts-test chart-test soak bench bench-large bench-check bench-build image image-test lint fuzz demo clean
+.PHONY: help tools build check test client-test grpc-test page-test upgrade-test test-all alerts-test chart-test soak bench bench-large bench-check bench-build image image-test cluster-test lint fuzz demo clean
 
 # For `make grpc-test`. The version is part of the file name, so a new version is built.
 GRPCURL_VERSION := v1.9.4
@@ -60,6 +60,8 @@ help:
 	@echo 'make bench-check  compare the instructions of a check with the baseline (UPDATE=1: set a new baseline)'
 	@echo 'make image        build the container image, target/image/patgate-*.tar, with its bill of materials; needs buildah'
 	@echo 'make image-test   build it, run it with runc and check it; needs root'
+	@echo 'make cluster-test install the chart on a Kubernetes that it starts, or on that of KUBECONFIG; needs the image,'
+	@echo '                  Go, root and some packages, and says which (T=rollout: only some of the scenarios)'
 	@echo 'make fuzz         compare the decoder with the generated one on 10 million messages (CASES=…)'
 	@echo 'make lint         check formatting, lints, docs, licences, shell, the image, protobuf, Python and the chart'
 	@echo 'make tools        install what tests and demo need besides Rust into .venv'
@@ -137,6 +139,12 @@ bench-large: bench-build
 
 bench-check: bench-build
 	UPDATE=$(UPDATE) $(BENCH) check
+
+# The image is that of `make image`, or the archive that TESTED_IMAGE names. tests/cluster/README.md
+# says how to use a cluster of one's own.
+cluster-test: tools
+	@tools/install.sh chart
+	$(VENV)/python tests/cluster/run.py $(T)
 
 # A static binary has a build directory of its own, so target/release stays as it is.
 image:

@@ -1,0 +1,3 @@
+module patgate.test/workload
+
+go 1.26

@@ -1,0 +1,99 @@
+"""Installs the Helm chart on a real Kubernetes, and looks at what users and operators rely on.
+
+    make cluster-test
+    python tests/cluster/run.py [WORD…]    only the scenarios whose names have one of these words
+
+README.md beside this file says what is needed, and how to use a cluster of one's own.
+"""
+
+import importlib
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+import cluster  # noqa: E402
+import images  # noqa: E402
+import oci  # noqa: E402
+from cluster import Cluster  # noqa: E402
+from programs import Failed  # noqa: E402
+from sites import Site  # noqa: E402
+
+SCENARIOS = (
+    "install",
+    "replicas",
+    "rollout",
+    "reload",
+    "sidecar",
+    "migration",
+    "rights",
+    "admission",
+)
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main(words: list[str]) -> int:
+    chosen = [name for name in SCENARIOS if not words or any(word in name for word in words)]
+    if not chosen:
+        sys.exit(f"no scenario has one of these words in its name: {words}. All: {SCENARIOS}")
+    kubeconfig = cluster.given()
+    made = images.make(cluster.registry(), say)
+    program = images.BUILT / "patgate"
+    oci.extracted(made["patgate"].archive, "usr/local/bin/patgate", program)
+    if kubeconfig:
+        cluster.deliver(made, say)
+        return run_all(chosen, Cluster(kubeconfig, made, program, say))
+    # Only here: it needs root and Debian's packages.
+    from node import in_cluster
+
+    def inside(node) -> int:
+        for image in made.values():
+            node.load_image(image.archive)
+        return run_all(chosen, Cluster(node.kubeconfig, made, program, say, on_this_machine=True))
+
+    return in_cluster(inside)
+
+
+def run_all(chosen: list[str], target: Cluster) -> int:
+    started, failed = time.monotonic(), []
+    for name in chosen:
+        scenario = importlib.import_module(f"scenarios.{name}")
+        say(f"{name}: {scenario.__doc__.strip()}")
+        if not run_one(name, scenario, target):
+            failed.append(name)
+    took = time.monotonic() - started
+    say(f"\n{len(chosen) - len(failed)} of {len(chosen)} scenarios passed in {took:.0f} s")
+    if failed:
+        say(f"failed: {', '.join(failed)}")
+    return int(bool(failed))
+
+
+def run_one(name: str, scenario, target: Cluster) -> bool:
+    """Runs a scenario, and says what is needed to understand why it fails."""
+    site = Site(target, name)
+    began = time.monotonic()
+    try:
+        site.remove()
+        site.await_removed()
+        scenario.run(site)
+    except Exception as error:
+        message = str(error) if isinstance(error, Failed) else traceback.format_exc()
+        say(f"FAILED  {name} after {time.monotonic() - began:.0f} s: {message}\n")
+        say(site.state())
+        return False
+    finally:
+        if not os.environ.get("KEEP"):
+            site.remove()
+    say(f"ok      {name} in {time.monotonic() - began:.0f} s")
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

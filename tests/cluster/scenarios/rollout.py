@@ -1,0 +1,61 @@
+"""Under load, no request fails while replicas are replaced, scaled, evicted and killed."""
+
+from disturb import (
+    await_gone,
+    evict_all,
+    expect_replaced,
+    kill_process,
+    previous_chart,
+    remove_by_force,
+    scale,
+)
+from sites import RELEASE, Site
+
+
+def run(site: Site) -> None:
+    site.prepare()
+    site.surround()
+    old_chart = previous_chart(site)
+    old = site.values(image=site.image("previous"))
+    site.install("4", old, chart=old_chart)
+    site.populate()
+    site.await_allowed()
+
+    with site.load() as load:
+        load.flow(2)
+
+        load.step("helm upgrade from the previous chart and image")
+        pods = site.identities()
+        new = site.values()
+        site.upgrade("4", new)
+        expect_replaced(site, pods, site.images["patgate"].name)
+
+        load.step("helm rollback")
+        pods = site.identities()
+        site.helm("4", "rollback", RELEASE, "1")
+        expect_replaced(site, pods, site.images["previous"].name)
+
+        load.step("helm upgrade, again")
+        site.upgrade("4", new)
+        await_gone(site, pods)
+
+        load.step("one replica")
+        scale(site, new, 1)
+        load.step("three replicas")
+        scale(site, new, 3)
+
+        load.step("each replica is evicted")
+        evict_all(site)
+
+        load.step("a replica is deleted without grace")
+        remove_by_force(site)
+        if site.cluster.on_this_machine:
+            load.step("the process of a replica is killed")
+            kill_process(site)
+
+        load.step("one replica again")
+        scale(site, new, 1)
+        load.flow(3)
+        result = load.end()
+    site.expect_none_bad(load, result)
+    site.helm("4", "uninstall", RELEASE)

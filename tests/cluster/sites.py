@@ -321,6 +321,12 @@ class Site:
             raise Failed(f"requests were not answered as expected: {load.report(result)}")
         self.say(f"  {result}")
 
+    def expect_some_failed(self, load: Load, result) -> None:
+        """Whatever fails, nothing passes that must not."""
+        if result.bad.keys() != {"failed"}:
+            raise Failed(f"only failed requests were expected, and some: {load.report(result)}")
+        self.say(f"  as expected: {result}")
+
     def state(self) -> str:
         return f"{self.space.state()}\n{self.stores.state()}"
 

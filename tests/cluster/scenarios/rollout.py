@@ -1,7 +1,9 @@
 """Under load, no request fails while replicas are replaced, scaled, evicted and killed."""
 
+import gateway
 from disturb import (
     await_gone,
+    await_replicas,
     evict_all,
     expect_replaced,
     kill_process,
@@ -9,6 +11,7 @@ from disturb import (
     remove_by_force,
     scale,
 )
+from programs import helm
 from sites import RELEASE, Site
 
 
@@ -58,4 +61,22 @@ def run(site: Site) -> None:
         load.flow(3)
         result = load.end()
     site.expect_none_bad(load, result)
+
+    control(site, new)
     site.helm("4", "uninstall", RELEASE)
+
+
+def control(site: Site, values: dict) -> None:
+    """Without drain, health checks and retries, the same load sees that replicas leave."""
+    hasty = helm.merged(values, {"replicas": 2, "settings": {"drain": {"delay": "0s"}}})
+    site.upgrade("4", hasty)
+    await_replicas(site, 2)
+    site.space.kubectl("delete", "pod", "envoy")
+    site.surround(edit=gateway.without_protection)
+    site.await_allowed()
+    with site.load() as load:
+        load.flow(2)
+        load.step("each replica is evicted, and does not wait")
+        evict_all(site)
+        result = load.end()
+    site.expect_some_failed(load, result)

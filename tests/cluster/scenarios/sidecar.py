@@ -3,9 +3,9 @@
 import gateway
 import readme
 import yaml
-from disturb import await_gone, evict_all, expect_replaced, scale
+from disturb import await_gone, await_replicas, evict_all, expect_replaced, scale
 from kube import until
-from programs import Failed
+from programs import Failed, helm
 from sites import RELEASE, Site
 
 GATEWAY = "patgate-gateway"
@@ -53,6 +53,7 @@ def run(site: Site) -> None:
         result = load.end()
     site.expect_none_bad(load, result)
 
+    control(site, new)
     renewed_certificate(site)
     site.helm("4", "uninstall", RELEASE)
     before |= {"secret/tokens", "secret/load"}
@@ -64,7 +65,7 @@ def values(site: Site, image: str) -> dict:
     added = readme.values("mode: sidecar")
     small = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "2560Mi"}}
     added["sidecar"]["envoy"] |= {"image": site.image("envoy"), "resources": small}
-    return site.values(image=site.image(image), grpc={"secret": {"existingSecret": ""}}, **added)
+    return site.values(image=site.image(image), **added)
 
 
 def configure(site: Site) -> None:
@@ -75,6 +76,19 @@ def configure(site: Site) -> None:
     config = yaml.safe_load(file.read_text())
     gateway.written(gateway.with_backends(config, site.host("backend")), file)
     site.follow([create])
+
+
+def control(site: Site, values: dict) -> None:
+    """If Envoy does not wait for its clients, the same load sees it."""
+    hasty = helm.merged(values, {"replicas": 2, "sidecar": {"envoy": {"preStopSeconds": 0}}})
+    site.upgrade("4", hasty)
+    await_replicas(site, 2)
+    with site.load(GATEWAY) as load:
+        load.flow(2)
+        load.step("each replica is evicted, and does not wait")
+        evict_all(site)
+        result = load.end()
+    site.expect_some_failed(load, result)
 
 
 def renewed_certificate(site: Site) -> None:

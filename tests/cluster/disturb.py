@@ -45,13 +45,13 @@ def expect_replaced(site: Site, before: dict[str, int], image: str) -> None:
 
 def await_gone(site: Site, before: dict[str, int]) -> None:
     """Waits until these pods have ended, which is where requests would be lost."""
-    still = lambda: {pod["metadata"]["uid"] for pod in site.space.list("pods", SERVE)}  # noqa: E731
+    still = lambda: {pod["metadata"]["uid"] for pod in site.space.objects("pods", SERVE)}  # noqa: E731
     until("the pods of before have ended", lambda: not before.keys() & still())
 
 
 def scale(site: Site, values: dict, replicas: int) -> None:
     site.upgrade("4", values | {"replicas": replicas})
-    until(f"{replicas} pods", lambda: len(site.space.list("pods", SERVE)) == replicas)
+    until(f"{replicas} pods", lambda: len(site.space.objects("pods", SERVE)) == replicas)
 
 
 def evict_all(site: Site) -> None:

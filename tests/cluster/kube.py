@@ -27,7 +27,7 @@ class Namespace:
     def get(self, *what: str) -> dict:
         return json.loads(self.kubectl("get", *what, "-o", "json").stdout)
 
-    def list(self, kind: str, selector: str = "") -> list[dict]:
+    def objects(self, kind: str, selector: str = "") -> list[dict]:
         return self.get(kind, *([f"--selector={selector}"] if selector else []))["items"]
 
     def apply(self, *objects: dict) -> None:
@@ -74,7 +74,7 @@ class Namespace:
 
     def pods(self, selector: str = "") -> list[dict]:
         """Returns the pods that are not about to end."""
-        pods = self.list("pods", selector)
+        pods = self.objects("pods", selector)
         return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
 
     def warnings(self) -> list[str]:

@@ -9,6 +9,7 @@ def run(site: Site) -> None:
     site.prepare(database=False)
     site.space.apply(named("v1", "ServiceAccount", "bare"))
     site.space.apply(named("v1", "ConfigMap", "gateway"))
+    found_if_there(site)
     for mode in ("deployment", "sidecar"):
         values = site.values(
             mode=mode,
@@ -51,6 +52,15 @@ def check(site: Site) -> None:
     for kind in ("roles", "rolebindings"):
         if found := site.space.list_names(f"{kind}.rbac.authorization.k8s.io"):
             raise Failed(f"the chart has made {found}")
+
+
+def found_if_there(site: Site) -> None:
+    """An account that may do something is found."""
+    account = f"--serviceaccount={site.space.name}:bare"
+    site.space.kubectl("create", "rolebinding", "more", "--clusterrole=view", account)
+    if not rights(site, "bare") - rights(site, "default"):
+        raise Failed("the rights of a role do not show")
+    site.space.kubectl("delete", "rolebinding", "more")
 
 
 def rights(site: Site, account: str) -> set[str]:

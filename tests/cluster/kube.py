@@ -78,12 +78,16 @@ class Namespace:
         return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
 
     def warnings(self) -> list[str]:
-        events = self.get("events", "--field-selector=type=Warning")["items"]
-        return [
-            f"{event['involvedObject']['kind']} {event['involvedObject']['name']}: "
-            f"{event['reason']}: {event['message']}"
-            for event in events
-        ]
+        """Returns what Kubernetes warns of, except that pods are not ready while they start."""
+        since = {pod["metadata"]["name"]: ready_since(pod) for pod in self.objects("pods")}
+        found = []
+        for event in self.get("events", "--field-selector=type=Warning")["items"]:
+            about, message = event["involvedObject"], event["message"]
+            last = event["lastTimestamp"] or event["eventTime"]
+            early = last <= since.get(about["name"], "")
+            if not (early and message.startswith("Readiness probe failed")):
+                found.append(f"{about['kind']} {about['name']}: {event['reason']}: {message}")
+        return found
 
     def state(self) -> str:
         """Returns what is needed to understand a failure: pods, events, and the pods' logs."""
@@ -107,8 +111,15 @@ def named(version: str, kind: str, name: str) -> dict:
 
 
 def ready(pod: dict) -> bool:
-    conditions = pod["status"].get("conditions", [])
-    return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
+    return ready_since(pod) != ""
+
+
+def ready_since(pod: dict) -> str:
+    """Returns the time, which is empty if the pod is not ready."""
+    for item in pod["status"].get("conditions", []):
+        if item["type"] == "Ready" and item["status"] == "True":
+            return item["lastTransitionTime"]
+    return ""
 
 
 def until(what: str, holds: Callable, patience: float = PATIENCE, every: float = 0.25):

@@ -109,7 +109,7 @@ class Site:
         command = [helm.programs()[version], *arguments, "-n", self.space.name]
         command += ["--kubeconfig", self.cluster.kubeconfig]
         if wait:
-            command += ["--wait", "--timeout", "4m"]
+            command += ["--wait", "--timeout", "2m"]
         if values is not None:
             file = self.folder / "values.yaml"
             file.write_text(yaml.safe_dump(values))

@@ -46,6 +46,10 @@ func get(url string, headers []string) error {
 			}
 			value = strings.TrimSpace(string(text))
 		}
+		if name == "host" {
+			request.Host = value
+			continue
+		}
 		request.Header.Add(name, value)
 	}
 	client := &http.Client{

@@ -28,8 +28,11 @@ def certificate() -> str:
     return CERTIFICATE.read_text().replace("envoy/tls/", "/etc/envoy-tls/")
 
 
-def with_backends(config: dict, host: str) -> dict:
-    """Lets the clusters of the backends lead to `host`."""
+def completed(config: dict, host: str) -> dict:
+    """Lets the clusters of the backends lead to `host`, and gives a slow machine time."""
+    for service in grpc_services(config):
+        service["timeout"] = "20s"
+        service["retry_policy"]["retry_back_off"]["max_interval"] = "16s"
     for name in ("model-acme", "model-beta"):
         [locality] = cluster(config, name)["load_assignment"]["endpoints"]
         [endpoint] = locality["lb_endpoints"]

@@ -95,8 +95,10 @@ class Namespace:
         parts.append(self._try("get", "events", "--sort-by=.lastTimestamp"))
         for pod in self.list_names("pods"):
             for more in ([], ["--previous"]):
-                log = self._try("logs", pod, "--all-containers", "--prefix", "--tail=30", *more)
-                parts.append(log)
+                log = self._try("logs", pod, "--all-containers", "--prefix", "--tail=300", *more)
+                # Not the decisions, of which there is one for each request.
+                lines = [line for line in log.splitlines() if '"outcome":' not in line]
+                parts.append("\n".join(lines[-40:]))
         return "\n".join(part for part in parts if part)
 
     def _try(self, *arguments: str) -> str:

@@ -74,7 +74,7 @@ def configure(site: Site) -> None:
     site.follow(edits)
     file = site.folder / "gateway/envoy.yaml"
     config = yaml.safe_load(file.read_text())
-    gateway.written(gateway.with_backends(config, site.host("backend")), file)
+    gateway.written(gateway.completed(config, site.host("backend")), file)
     site.follow([create])
 
 

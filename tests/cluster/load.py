@@ -41,7 +41,7 @@ class Load:
             "rate": rate,
             "limit": LIMIT,
             # Envoy gives up a check after less.
-            "timeout": 15,
+            "timeout": 40,
             "requests": requests(site),
         }
 

@@ -34,8 +34,8 @@ RELEASE = "patgate"
 SMALL = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "768Mi"}}
 
 
-# By default, patgate answers 503 if a lookup takes longer than 100 ms. That a machine is slow or busy
-# is not what these tests look for.
+# By default, patgate answers 503 if a lookup takes longer than 100 ms. These tests do not look for
+# machines that are slow or busy.
 PATIENT = {
     "deadline": "9s",
     "postgres": {"query_timeout": "9s"},
@@ -231,7 +231,12 @@ class Site:
         """Waits until a new gateway serves, and checks what clients and backend see of it."""
 
         def allowed():
-            answer = self.model_list(host)
+            try:
+                answer = self.model_list(host)
+            except Failed as failed:
+                if "connection refused" not in str(failed):
+                    raise
+                return None
             return answer["status"] == 200 and answer
 
         until("the gateway serves", lambda: ready(self.space.get("pod", "backend")))

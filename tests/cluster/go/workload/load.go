@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -39,6 +40,8 @@ type Request struct {
 	Authorization string `json:"authorization"`
 	Body          string `json:"body"`
 	Status        int    `json:"status"`
+	// Milliseconds for which the backend waits before it answers.
+	Takes int `json:"takes"`
 	// Headers that the backend must have seen, with their values. Only for requests that pass.
 	Seen map[string]string `json:"seen"`
 }
@@ -127,6 +130,9 @@ func (r *Request) send(client *http.Client, url string) *Outcome {
 	}
 	if r.Authorization != "" {
 		request.Header.Set("authorization", r.Authorization)
+	}
+	if r.Takes > 0 {
+		request.Header.Set(takes, strconv.Itoa(r.Takes))
 	}
 	if r.Body != "" {
 		request.Header.Set("content-type", "application/json")

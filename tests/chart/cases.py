@@ -390,6 +390,16 @@ REFUSED = {
         {"admin": {"enabled": True, "postgres": {"existingSecret": "a"}}},
         "admin.url is not set",
     ),
+    "self-service without TLS": (
+        {
+            "admin": {
+                "enabled": True,
+                "url": "http://tokens.example.org",
+                "postgres": {"existingSecret": "a"},
+            }
+        },
+        "admin.url is not set to a URL such as https",
+    ),
     "self-service without a login": (
         {"admin": {"enabled": True, "url": "https://a.example.org"}},
         "admin.postgres.existingSecret is not set",

@@ -66,7 +66,7 @@ class Load:
     def step(self, what: str) -> None:
         """Says what is done to the cluster from now on, so that a failure can be assigned to it."""
         self._steps.append((time.time(), what))
-        self._site.cluster.say(f"  under load: {what}")
+        self._site.say(f"under load: {what}")
 
     def count(self) -> Result:
         return Result(**json.loads(self._site.space.execute("load", WORKLOAD, "count")))

@@ -46,6 +46,7 @@ PATIENT = {
 class Site:
     def __init__(self, cluster: Cluster, name: str):
         self.cluster, self.images, self.chart = cluster, cluster.images, CHART
+        self.name = name
         self.space = Namespace(f"patgate-test-{name}", cluster.kubeconfig)
         self.stores = Namespace(f"patgate-test-{name}-stores", cluster.kubeconfig)
         self.folder = images.BUILT / "sites" / name
@@ -309,7 +310,7 @@ class Site:
             )
 
     def say(self, text: str) -> None:
-        self.cluster.say(text)
+        self.cluster.say(f"  {self.name}: {text.strip()}")
 
     def dual_stack(self) -> bool:
         """Whether a Service of this cluster can have addresses of both families."""

@@ -34,13 +34,15 @@ def run(site: Site) -> None:
         expect_replaced(site, pods, site.images["patgate"].name)
 
         load.step("helm rollback")
-        pods = site.identities()
+        again = site.identities()
         site.helm("4", "rollback", RELEASE, "1")
-        expect_replaced(site, pods, site.images["previous"].name)
+        expect_replaced(site, again, site.images["previous"].name)
 
         load.step("helm upgrade, again")
+        again = site.identities()
         site.upgrade("4", new)
-        await_gone(site, pods)
+        expect_replaced(site, again, site.images["patgate"].name)
+        await_gone(site, pods | again)
 
         load.step("one replica")
         scale(site, new, 1)

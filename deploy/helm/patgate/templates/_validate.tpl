@@ -107,7 +107,7 @@
 {{- end -}}
 
 {{- if $values.admin.enabled -}}
-{{- if not (regexMatch "^https?://[^/:]+" $values.admin.url) -}}
+{{- if not (regexMatch "^(https://[^/:]+|http://(localhost|127[.]0[.]0[.]1|[[]::1[]])([:/]|$))" $values.admin.url) -}}
 {{- $errors = append $errors "admin.url is not set to a URL such as https://tokens.example.org" -}}
 {{- end -}}
 {{- if not (or $values.admin.postgres.existingSecret $values.admin.postgres.url) -}}

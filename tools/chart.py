@@ -58,7 +58,11 @@ WRITTEN = {
 }
 
 PORT = {"type": "integer", "minimum": 1, "maximum": 65535}
-COUNT = {"type": "integer", "minimum": 1}
+# Kubernetes has 32 bits for a number.
+MOST = 2**31 - 1
+# Helm reads numbers as floating-point numbers, which are exact up to here.
+EXACT = 2**53 - 1
+COUNT = {"type": "integer", "minimum": 1, "maximum": MOST}
 SHARE = {
     "anyOf": [
         {"type": "integer", "minimum": 0},
@@ -71,7 +75,31 @@ ABOVE_ZERO = {
         {"type": "string", "pattern": "^(100|[1-9][0-9]?)%$"},
     ]
 }
-TEXTS = {"type": "array", "items": {"type": "string", "minLength": 1}}
+
+
+def pattern(text):
+    return {"type": "string", "pattern": text}
+
+
+def listed(item):
+    return {"type": "array", "items": item}
+
+
+# Empty, or the name of an object of Kubernetes.
+WORD = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+NAME = pattern(rf"^({WORD}(\.{WORD})*)?$") | {"maxLength": 253}
+# A key of a Secret or ConfigMap: one name below a folder, not the folder itself or the one above.
+KEY_WORD = r"\.?[-_a-zA-Z0-9][-._a-zA-Z0-9]*"
+KEY = pattern(f"^{KEY_WORD}$")
+KEY_OR_NONE = pattern(f"^({KEY_WORD})?$")
+DURATIONS = pattern("^([0-9]+(ms|s|m|h))*$")
+REGISTRY = pattern(r"^(([-.a-zA-Z0-9]+|\[[0-9a-fA-F:]+\])(:[0-9]+)?(/[-._a-z0-9]+)*/?)?$")
+REPOSITORY = pattern("^[a-z0-9]+([-._/]+[a-z0-9]+)*$")
+TAG = pattern("^([_a-zA-Z0-9][-._a-zA-Z0-9]{0,127})?$")
+JOB = pattern("^[-._/a-zA-Z0-9]*$")
+POSTGRES = pattern(r"^(postgres(ql)?://[!-~]*)?$")
+REDIS = pattern(r"^(rediss?://[!-~]*)?$")
+TEXTS = listed({"type": "string", "minLength": 1})
 LABELS = {"type": "object", "additionalProperties": {"type": "string"}}
 # Objects of Kubernetes, which the API server checks.
 OPEN = {"type": "object"}
@@ -79,8 +107,6 @@ OBJECTS = {"type": "array", "items": {"type": "object"}}
 PULL = {"enum": ["Always", "IfNotPresent", "Never"]}
 ID = {"type": ["integer", "null"], "minimum": 1}
 DIGEST = {"type": "string", "pattern": "^$|^sha256:[0-9a-f]{64}$"}
-# One name below /etc/patgate.
-KEY = {"type": "string", "pattern": "^[-._a-zA-Z0-9]*$"}
 
 
 def one_of(*values):
@@ -98,12 +124,23 @@ def closed(required, **properties):
 
 # What the type of a default does not say.
 CONSTRAINTS = {
+    # Services have the strictest names.
+    "nameOverride": pattern("^([a-z][-a-z0-9]*)?$"),
+    "fullnameOverride": pattern("^([a-z][-a-z0-9]*)?$"),
     "commonLabels": LABELS,
-    "imagePullSecrets": TEXTS,
+    "imageRegistry": REGISTRY,
+    "imagePullSecrets": listed(pattern(rf"^{WORD}(\.{WORD})*$")),
+    "image.registry": REGISTRY,
+    "image.repository": REPOSITORY,
+    "image.tag": TAG,
     "image.digest": DIGEST,
     "image.pullPolicy": PULL,
     "mode": one_of("deployment", "sidecar"),
     "replicas": COUNT,
+    "postgres.url": POSTGRES,
+    "feed.url": POSTGRES,
+    "redis.url": REDIS,
+    "redis.tls.caKey": KEY_OR_NONE,
     "apis.shipped": {
         "type": "array",
         "uniqueItems": True,
@@ -115,10 +152,18 @@ CONSTRAINTS = {
         "patternProperties": {r"^[-_a-z0-9][-._a-z0-9]*\.yaml$": {"type": "string"}},
     },
     "grpc.port": PORT,
-    "grpc.tls.clientNames": TEXTS,
-    "grpc.tls.certManager.dnsNames": TEXTS,
+    "grpc.tls.clientNames": listed(
+        pattern(rf"^({WORD}(\.{WORD})*|spiffe://[-._a-z0-9]+(/[-._a-zA-Z0-9]+)*)$")
+    ),
+    "grpc.tls.certManager.dnsNames": listed(pattern(rf"^(\*\.)?{WORD}(\.{WORD})*$")),
+    "grpc.tls.certManager.duration": DURATIONS,
+    "grpc.tls.certManager.renewBefore": DURATIONS,
+    "grpc.tls.certManager.issuerRef.kind": pattern("^[A-Za-z]+$"),
+    "grpc.tls.certManager.issuerRef.group": pattern(rf"^{WORD}(\.{WORD})*$"),
     "http.port": PORT,
     "service.annotations": LABELS,
+    "service.appProtocol": JOB,
+    "network.listenAddress": pattern(r"^([0-9]+(\.[0-9]+){3}|\[[0-9a-fA-F:.]+\])?$"),
     "network.ipFamilyPolicy": one_of("", "SingleStack", "PreferDualStack", "RequireDualStack"),
     "network.ipFamilies": {
         "type": "array",
@@ -131,6 +176,7 @@ CONSTRAINTS = {
     "podLabels": LABELS,
     # Pod Security `restricted` refuses a pod without this.
     "podSecurityContext.runAsNonRoot": one_of(True),
+    "podSecurityContext.fsGroupChangePolicy": one_of("OnRootMismatch", "Always"),
     "podSecurityContext.runAsUser": ID,
     "podSecurityContext.runAsGroup": ID,
     "podSecurityContext.fsGroup": ID,
@@ -140,9 +186,10 @@ CONSTRAINTS = {
         "type": "array",
         "items": closed(
             ["name", "value"],
-            # Settings are checked under `settings`, and secrets are files.
-            name={"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}
-            | {"not": {"pattern": "^(PATGATE|SSL_CERT)_"}},
+            # Settings are checked under `settings`, secrets are files, and what is about Postgres
+            # is in its URL: PGSSLMODE would turn off TLS, and PGPASSWORD show a password.
+            name=pattern("^[A-Za-z_][A-Za-z0-9_]*$")
+            | {"not": {"pattern": "^(PATGATE_|SSL_CERT_|PG)"}},
             value={"type": "string"},
         ),
     },
@@ -151,7 +198,7 @@ CONSTRAINTS = {
     "nodeSelector": LABELS,
     "tolerations": OBJECTS,
     "affinity": OPEN,
-    "topologySpread.topologyKeys": TEXTS,
+    "topologySpread.topologyKeys": listed(pattern("^[-._/a-zA-Z0-9]+$")),
     "topologySpread.maxSkew": COUNT,
     "topologySpread.whenUnsatisfiable": one_of("ScheduleAnyway", "DoNotSchedule"),
     "strategy.type": one_of("RollingUpdate", "Recreate"),
@@ -171,15 +218,25 @@ CONSTRAINTS = {
     "networkPolicy.adminFrom": OBJECTS,
     "networkPolicy.envoyFrom": OBJECTS,
     "networkPolicy.egress": OBJECTS,
+    "metrics.job": JOB,
+    "metrics.serviceMonitor.interval": pattern("^([0-9]+(ms|s|m|h))+$"),
     "metrics.serviceMonitor.labels": LABELS,
     "metrics.serviceMonitor.tlsConfig": OPEN,
     "metrics.prometheusRule.labels": LABELS,
+    # It becomes part of a text in YAML, and Prometheus would run a template in it.
+    "metrics.prometheusRule.runbookPrefix": pattern("^(https?://[-._~/:?&=%+a-zA-Z0-9]+)?$"),
+    "metrics.prometheusRule.envoyJob": JOB,
     "metrics.dashboard.labels": LABELS,
     "metrics.dashboard.annotations": LABELS,
+    "migration.postgres.url": POSTGRES,
     "migration.mode": one_of("hook", "initContainer", "none"),
     "migration.activeDeadlineSeconds": COUNT,
     "migration.resources": OPEN,
     "admin.replicas": COUNT,
+    "admin.url": pattern("^[!-~]*$"),
+    "admin.postgres.url": POSTGRES,
+    "admin.redis.url": REDIS,
+    "admin.oidc.clientSecretKey": KEY_OR_NONE,
     "admin.proxies": {"type": ["integer", "null"], "minimum": 0},
     "admin.port": PORT,
     "admin.metricsPort": PORT,
@@ -191,7 +248,12 @@ CONSTRAINTS = {
     "admin.affinity": OPEN,
     "admin.resources": OPEN,
     "sidecar.attach": one_of("Deployment", "EnvoyProxy"),
-    "sidecar.socket": {"type": "string", "pattern": "^/[^/]+/.*[^/]$"},
+    # Its folder is mounted over what the image has there.
+    "sidecar.socket": pattern("^(/[-_a-zA-Z0-9][-._a-zA-Z0-9]*){2,}$")
+    | {"not": {"pattern": "^/(dev|etc|proc|sys|usr)/"}},
+    "sidecar.envoy.image.registry": REGISTRY,
+    "sidecar.envoy.image.repository": REPOSITORY,
+    "sidecar.envoy.image.tag": TAG,
     "sidecar.envoy.image.digest": DIGEST,
     "sidecar.envoy.image.pullPolicy": PULL,
     "sidecar.envoy.extraArgs": TEXTS,
@@ -200,17 +262,17 @@ CONSTRAINTS = {
         "minItems": 1,
         "items": closed(
             ["name", "containerPort", "servicePort"],
-            name={"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?$"},
+            name=pattern("^[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?$"),
             containerPort=PORT,
             servicePort=PORT,
         ),
     },
-    "sidecar.envoy.readinessProbe": OPEN,
+    "sidecar.envoy.readinessProbe": {"type": ["object", "null"]},
     "sidecar.envoy.extraVolumeMounts": OBJECTS,
     "sidecar.envoy.resources": OPEN,
     "sidecar.service.type": one_of("ClusterIP", "NodePort", "LoadBalancer"),
     "sidecar.service.annotations": LABELS,
-    "tests.check.path": {"type": "string", "pattern": "^/"},
+    "tests.check.path": pattern("^/[!-~]*$"),
 }
 
 COMMENT = re.compile(r"^( *)# (.*)$")
@@ -334,18 +396,29 @@ def object_schema(node, texts, prefix):
         if path in texts:
             part = {"description": texts[path], **part}
         properties[key] = part
-    return {"type": "object", "additionalProperties": False, "properties": properties}
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        # Null removes a default, and with it what the default protects.
+        "required": [key for key, part in properties.items() if "null" not in part.get("type", "")],
+        "properties": properties,
+    }
 
 
 def of_default(path, value):
+    last = path.rpartition(".")[2]
     if path == "settings":
         return {}
     if isinstance(value, bool):
         return {"type": "boolean"}
     if isinstance(value, int):
-        return {"type": "integer", "minimum": 0}
-    if isinstance(value, str):
-        return dict(KEY) if path.endswith("Key") or path.endswith(".key") else {"type": "string"}
+        return {"type": "integer", "minimum": 0, "maximum": MOST}
+    if isinstance(value, str) and last.lower().endswith("key"):
+        return dict(KEY if value else KEY_OR_NONE)
+    if isinstance(value, str) and last.lower().endswith(("name", "secret", "configmap")):
+        return dict(NAME)
+    if path in ("logFilter", "drain.delay"):
+        return {"type": "string"}
     raise SystemExit(f"tools/chart.py: {path} needs a constraint")
 
 
@@ -371,6 +444,7 @@ def settings_schema(readme: str) -> dict:
             node = node["properties"].setdefault(parent, empty)
         # patgate itself checks the value.
         part = {"description": meaning, "type": ["string", "number", "boolean"]}
+        part |= {"minimum": -EXACT, "maximum": EXACT}
         node["properties"][last] = part
     return {"description": "Settings of patgate, except those that the chart writes.", **root}
 

@@ -1,9 +1,11 @@
 """Defects that were put into a copy of the chart, each with the check that must find it."""
 
-from cases import ADMIN, ENVOY_PROXY, EVERYTHING, SIDECAR
+from cases import ACCEPTED, ADMIN, ENVOY_PROXY, EVERYTHING, SIDECAR
 
 POLICY = {"networkPolicy": {"enabled": True}}
 ALERTS = {"metrics": {"serviceMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}}}
+
+OTHER_LINES = ACCEPTED["own table, other ends of lines"]
 
 # Check, values, file in the chart, what it says, what it says in the copy.
 BROKEN = [
@@ -45,7 +47,7 @@ BROKEN = [
         "selection",
         {},
         "templates/_names.tpl",
-        "app.kubernetes.io/component: {{ .component }}",
+        "app.kubernetes.io/component: {{ .component | quote }}",
         "app.kubernetes.io/component: {{ .component }}\nexample.org/a: {{ .root.Chart.Version }}",
     ),
     ("selection", ALERTS, "templates/services.yaml", "    patgate/service: metrics\n", ""),
@@ -141,7 +143,7 @@ BROKEN = [
         "families",
         {"network": {"ipFamilyPolicy": "RequireDualStack"}},
         "templates/_names.tpl",
-        "ipFamilyPolicy: {{ . }}",
+        "ipFamilyPolicy: {{ . | quote }}",
         "ipFamilyPolicy: SingleStack",
     ),
     (
@@ -212,6 +214,41 @@ BROKEN = [
     ),
     ("lint", {}, "templates/config.yaml", "kind: ConfigMap", "kind ConfigMap"),
     ("notes", {}, "templates/NOTES.txt", "WARNING", "Note"),
+    (
+        "notes",
+        {"grpc": {"tls": {"existingSecret": "a"}}},
+        "templates/NOTES.txt",
+        "(or .Values.grpc.secret.existingSecret",
+        "(or .Values.grpc.tls.existingSecret .Values.grpc.secret.existingSecret",
+    ),
+    (
+        "notes",
+        {"settings": {"mode": "shadow"}},
+        "templates/NOTES.txt",
+        "requests pass that patgate",
+        "patgate",
+    ),
+    (
+        "texts",
+        {},
+        "values.schema.json",
+        """"pattern": "^(https?://[-._~/:?&=%+a-zA-Z0-9]+)?$\"""",
+        """"minLength": 0""",
+    ),
+    (
+        "schemas",
+        OTHER_LINES,
+        "templates/config.yaml",
+        "{{- dict $name (trim $table) | toYaml | nindent 2 }}",
+        "{{- $name | nindent 2 }}: |\n    {{- trim $table | nindent 4 }}",
+    ),
+    (
+        "schemas",
+        {"nameOverride": "true"},
+        "templates/_names.tpl",
+        '{{ include "patgate.name" .root | quote }}',
+        '{{ include "patgate.name" .root }}',
+    ),
     ("reloads", {}, "templates/_pod.tpl", "checksum/config: {{", "checksum/config: a # {{"),
     (
         "reloads",
@@ -231,7 +268,7 @@ BROKEN = [
         "golden_selectors",
         {},
         "templates/_names.tpl",
-        "app.kubernetes.io/component: {{ .component }}",
+        "app.kubernetes.io/component: {{ .component | quote }}",
         "app.kubernetes.io/component: {{ .component }}-v2",
     ),
     (

@@ -6,6 +6,7 @@
 TESTED_PATGATE is the patgate that checks the rendered settings, by default target/release/patgate.
 """
 
+import itertools
 import json
 import re
 import shutil
@@ -32,6 +33,7 @@ from helm import (
     run,
     template,
 )
+from hostile import releases, texts
 from rules import RULES, label, selectors
 
 sys.path.insert(0, str(ROOT / "tools"))
@@ -169,16 +171,21 @@ def notes(chart, values):
     shown = done.stdout.partition("NOTES:\n")[2]
     if done.returncode or f"helm test --namespace {NAMESPACE} {RELEASE}" not in shown:
         yield f"the notes are {shown or done.stderr}"
-    protected = any(
-        (
-            values.get("grpc", {}).get("secret"),
-            values.get("grpc", {}).get("tls"),
-            values.get("networkPolicy", {}).get("enabled"),
-            values.get("mode") == "sidecar",
-        )
-    )
-    if ("WARNING" in shown) == protected:
+    grpc = values.get("grpc", {})
+    tls = grpc.get("tls", {})
+    sidecar = values.get("mode") == "sidecar"
+    policy = values.get("networkPolicy", {}).get("enabled")
+    # A certificate of patgate alone keeps nobody from asking.
+    known = any((grpc.get("secret"), tls.get("clientNames"), policy, sidecar))
+    if ("every pod of the cluster can ask" in shown) == bool(known):
         yield "the notes are wrong about who can ask"
+    if ("Tokens pass in plain text" in shown) == bool(tls or sidecar):
+        yield "the notes are wrong about TLS"
+    shadow = values.get("settings", {}).get("mode") == "shadow"
+    if ("requests pass that patgate would deny" in shown) != shadow:
+        yield "the notes are wrong about what passes"
+    if shown.count("WARNING") != (not known) + shadow:
+        yield f"the notes warn of something else: {shown}"
 
 
 def up_to_date(root=ROOT):
@@ -273,10 +280,10 @@ def found(defect, files):
             (copy / "values.schema.json").unlink()
         values = merged(LEAST, values)
         whole = {one.__name__: one for one in (lint, twice, functions, golden_selectors)}
-        whole |= {one.__name__: one for one in (strict_schema, versions, notes, reloads)}
+        whole |= {one.__name__: one for one in (strict_schema, versions, notes, reloads, texts)}
         try:
             if check in whole:
-                errors = list(whole[check](copy, values))
+                errors = list(itertools.islice(whole[check](copy, values), 1))
             else:
                 errors = list(rendered(copy, values, files, only=check))
         except (Refused, yaml.YAMLError) as error:
@@ -348,6 +355,8 @@ def main() -> int:
         show("lint of the defaults", lambda: lint(CHART, {}))
         show("package", packaged)
         show("versions of Kubernetes", versions_of_kubernetes)
+        show("names of releases", releases)
+        show("texts", lambda: texts(CHART, {}))
         for name, over in ACCEPTED.items():
             values = merged(LEAST, over)
             show(f"accepted: {name}", lambda values=values: rendered(CHART, values, files))

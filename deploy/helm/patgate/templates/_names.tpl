@@ -16,27 +16,36 @@
 
 {{/* What selectors hold. Kubernetes cannot change them, so a release of the chart must not either. */}}
 {{- define "patgate.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "patgate.name" .root }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
-app.kubernetes.io/component: {{ .component }}
+app.kubernetes.io/name: {{ include "patgate.name" .root | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
+app.kubernetes.io/component: {{ .component | quote }}
 {{- end -}}
 
 {{- define "patgate.labels" -}}
-{{- with .root.Values.commonLabels -}}
-{{- toYaml (omit . "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "helm.sh/chart") }}
+{{- with omit .root.Values.commonLabels "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "helm.sh/chart" "patgate/service" -}}
+{{- toYaml . }}
 {{ end -}}
-helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" | quote }}
 {{ include "patgate.selectorLabels" . }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service | quote }}
 {{- end -}}
 
 {{/* Without the chart's version, so that a new chart restarts no pod by its labels alone. */}}
 {{- define "patgate.podLabels" -}}
-{{- with merge (dict) .root.Values.podLabels .root.Values.commonLabels -}}
-{{- toYaml (omit . "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component") }}
+{{- with omit (merge (dict) .root.Values.podLabels .root.Values.commonLabels) "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" -}}
+{{- toYaml . }}
 {{ end -}}
 {{ include "patgate.selectorLabels" . }}
+{{- end -}}
+
+{{/* The API server refuses the one with the other. */}}
+{{- define "patgate.strategy" -}}
+{{- if eq .Values.strategy.type "Recreate" -}}
+type: Recreate
+{{- else -}}
+{{- toYaml .Values.strategy -}}
+{{- end -}}
 {{- end -}}
 
 {{/* The pods that run `patgate serve`. */}}
@@ -78,7 +87,7 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 {{- end -}}
 
 {{- define "patgate.adminHost" -}}
-{{- regexReplaceAll "^https?://([^/:]+).*$" .Values.admin.url "${1}" -}}
+{{- regexFind "//[^/:]+" .Values.admin.url | trimPrefix "//" -}}
 {{- end -}}
 
 {{- define "patgate.listen" -}}
@@ -94,7 +103,7 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 
 {{- define "patgate.ipFamilies" -}}
 {{- with .Values.network.ipFamilyPolicy }}
-ipFamilyPolicy: {{ . }}
+ipFamilyPolicy: {{ . | quote }}
 {{- end }}
 {{- with .Values.network.ipFamilies }}
 ipFamilies:

@@ -1,7 +1,7 @@
 {{/* The variables of a container of patgate: names of files, and what `extraEnv` adds. */}}
 {{- define "patgate.env" -}}
 {{- range $name, $value := .parts.env }}
-- name: {{ $name }}
+- name: {{ $name | quote }}
   value: {{ $value | quote }}
 {{- end }}
 {{- with .extra }}
@@ -11,8 +11,8 @@
 
 {{- define "patgate.volumeMounts" -}}
 {{- range $name, $mount := .parts.mounts }}
-- name: {{ $name }}
-  mountPath: {{ $mount.path }}
+- name: {{ $name | quote }}
+  mountPath: {{ $mount.path | quote }}
   {{- if not (hasKey $mount "emptyDir") }}
   readOnly: true
   {{- end }}
@@ -25,18 +25,18 @@
 {{/* The user can read the files of Secrets through `fsGroup`; other users cannot. */}}
 {{- define "patgate.volumes" -}}
 {{- range $name, $mount := .mounts }}
-- name: {{ $name }}
+- name: {{ $name | quote }}
   {{- if hasKey $mount "secret" }}
   secret:
-    secretName: {{ $mount.secret }}
+    secretName: {{ $mount.secret | quote }}
     defaultMode: 0440
   {{- else if hasKey $mount "configMap" }}
   configMap:
-    name: {{ $mount.configMap }}
+    name: {{ $mount.configMap | quote }}
     defaultMode: 0444
   {{- else }}
   emptyDir:
-    medium: {{ $mount.emptyDir }}
+    medium: {{ $mount.emptyDir | quote }}
     sizeLimit: 1Mi
   {{- end }}
 {{- end }}
@@ -55,13 +55,13 @@ readOnlyRootFilesystem: true
 
 {{/* What all pods have in common. The token of the service account is never mounted. */}}
 {{- define "patgate.podCommon" -}}
-serviceAccountName: {{ .serviceAccountName }}
+serviceAccountName: {{ .serviceAccountName | quote }}
 automountServiceAccountToken: false
 enableServiceLinks: false
 {{- with .root.Values.imagePullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 {{- with .root.Values.podSecurityContext }}
@@ -69,7 +69,7 @@ securityContext:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .root.Values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with .root.Values.nodeSelector }}
 nodeSelector:
@@ -89,9 +89,9 @@ tolerations:
 topologySpreadConstraints:
   {{- $spread := . }}
   {{- range .topologyKeys }}
-  - topologyKey: {{ . }}
-    maxSkew: {{ $spread.maxSkew }}
-    whenUnsatisfiable: {{ $spread.whenUnsatisfiable }}
+  - topologyKey: {{ . | quote }}
+    maxSkew: {{ int $spread.maxSkew }}
+    whenUnsatisfiable: {{ $spread.whenUnsatisfiable | quote }}
     labelSelector:
       matchLabels:
         {{- include "patgate.selectorLabels" (dict "root" $root "component" $component) | nindent 8 }}
@@ -109,8 +109,8 @@ topologySpreadConstraints:
 {{- $sidecar := eq .Values.mode "sidecar" -}}
 {{- $scheme := ternary "HTTPS" "HTTP" (not (empty .Values.http.tls.existingSecret)) -}}
 name: patgate
-image: {{ include "patgate.image" (dict "root" . "image" .Values.image) }}
-imagePullPolicy: {{ .Values.image.pullPolicy }}
+image: {{ include "patgate.image" (dict "root" . "image" .Values.image) | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy | quote }}
 args:
   - serve
 {{- if $sidecar }}
@@ -122,11 +122,11 @@ env:
 ports:
   {{- if not $sidecar }}
   - name: grpc
-    containerPort: {{ .Values.grpc.port }}
+    containerPort: {{ int .Values.grpc.port }}
     protocol: TCP
   {{- end }}
   - name: http-metrics
-    containerPort: {{ .Values.http.port }}
+    containerPort: {{ int .Values.http.port }}
     protocol: TCP
 {{- if $sidecar }}
 # Envoy starts once this has passed. It asks no store.
@@ -134,7 +134,7 @@ startupProbe:
   httpGet:
     path: /livez
     port: http-metrics
-    scheme: {{ $scheme }}
+    scheme: {{ $scheme | quote }}
   periodSeconds: 1
   timeoutSeconds: 5
   failureThreshold: 60
@@ -144,7 +144,7 @@ livenessProbe:
   httpGet:
     path: /livez
     port: http-metrics
-    scheme: {{ $scheme }}
+    scheme: {{ $scheme | quote }}
   periodSeconds: 10
   timeoutSeconds: 5
   failureThreshold: 3
@@ -152,7 +152,7 @@ readinessProbe:
   httpGet:
     path: /readyz
     port: http-metrics
-    scheme: {{ $scheme }}
+    scheme: {{ $scheme | quote }}
   periodSeconds: 2
   timeoutSeconds: 2
   failureThreshold: 1
@@ -167,8 +167,8 @@ volumeMounts:
 {{- define "patgate.migrationContainer" -}}
 {{- $parts := include "patgate.migrationParts" . | fromYaml -}}
 name: migrate
-image: {{ include "patgate.image" (dict "root" . "image" .Values.image) }}
-imagePullPolicy: {{ .Values.image.pullPolicy }}
+image: {{ include "patgate.image" (dict "root" . "image" .Values.image) | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy | quote }}
 args:
   - migrate
 env:

@@ -8,8 +8,11 @@
 {{- if not (or $values.imageRegistry $values.image.registry) -}}
 {{- $errors = append $errors "image.registry is not set: name the registry to which you pushed the image, or localhost for an image that was loaded into the nodes" -}}
 {{- end -}}
+{{- if not (regexMatch "^[a-z][-a-z0-9]*$" (include "patgate.fullname" .)) -}}
+{{- $errors = append $errors (printf "the release %q makes objects called %q, and a Service must begin with a letter and have no dot: choose another name, or set fullnameOverride" .Release.Name (include "patgate.fullname" .)) -}}
+{{- end -}}
 {{- range $name, $login := dict "postgres" $values.postgres "feed" $values.feed "redis" $values.redis "migration.postgres" $values.migration.postgres "admin.postgres" $values.admin.postgres "admin.redis" $values.admin.redis -}}
-{{- if regexMatch "://[^/@]*:[^/@]*@|[?&]password=" $login.url -}}
+{{- if regexMatch "://[^/?]*:[^?]*@|[?&]password=" $login.url -}}
 {{- $errors = append $errors (printf "%s.url holds a password: put it into a Secret, and name that in %s.existingSecret" $name $name) -}}
 {{- end -}}
 {{- end -}}
@@ -23,6 +26,13 @@
 {{- $errors = append $errors "feed.usePostgres excludes feed.url and feed.existingSecret" -}}
 {{- end -}}
 {{- $settings := $values.settings -}}
+{{- $flat := dict -}}
+{{- include "patgate.flatten" (dict "out" $flat "prefix" "settings." "settings" $settings) -}}
+{{- range $name, $value := $flat -}}
+{{- if regexMatch "://[^/?#]*@" $value -}}
+{{- $errors = append $errors (printf "%s holds a login, which everybody who may read ConfigMaps would see: remove what is before the @" $name) -}}
+{{- end -}}
+{{- end -}}
 {{- $feedSettings := default (dict) $settings.feed -}}
 {{- if eq (default "off" $feedSettings.relay) "redis" -}}
 {{- if not (or $values.feed.usePostgres $values.feed.url $values.feed.existingSecret) -}}
@@ -46,6 +56,8 @@
 {{- range $name, $duration := dict "drain.delay" .Values.drain.delay "settings.drain.delay" (include "patgate.drainDelay" .) "settings.drain.grace" (include "patgate.drainGrace" .) -}}
 {{- if not (regexMatch "^[0-9]+(ms|s|m|h)$" $duration) -}}
 {{- $errors = append $errors (printf "%s is %q: expected a whole number and a unit, such as 15s" $name $duration) -}}
+{{- else if or (not (regexMatch "^[0-9]{1,7}[a-z]+$" $duration)) (gt (include "patgate.seconds" $duration | int) 3600) -}}
+{{- $errors = append $errors (printf "%s is %q: expected an hour at most" $name $duration) -}}
 {{- end -}}
 {{- end -}}
 
@@ -64,6 +76,32 @@
 {{- end -}}
 {{- if and $sidecar (or .existingSecret .certManager.enabled) -}}
 {{- $errors = append $errors "grpc.tls has no effect with mode sidecar, in which Envoy asks over a Unix socket" -}}
+{{- end -}}
+{{- end -}}
+
+{{- $ports := list (int $values.http.port) -}}
+{{- $portNames := list "http-metrics" -}}
+{{- if not $sidecar -}}
+{{- $ports = append $ports (int $values.grpc.port) -}}
+{{- else if not $envoyProxy -}}
+{{- range $values.sidecar.envoy.ports -}}
+{{- $ports = append $ports (int .containerPort) -}}
+{{- $portNames = append $portNames .name -}}
+{{- end -}}
+{{- end -}}
+{{- if or (ne (len $ports) (len (uniq $ports))) (ne (len $portNames) (len (uniq $portNames))) -}}
+{{- $errors = append $errors (ternary "sidecar.envoy.ports and http.port: two ports of a pod have one number or one name, of which http-metrics is taken" "grpc.port and http.port are the same" $sidecar) -}}
+{{- end -}}
+{{- $taken := keys (include "patgate.serveParts" . | fromYaml).mounts -}}
+{{- if eq $values.migration.mode "initContainer" -}}
+{{- $taken = append $taken "migration-postgres" -}}
+{{- end -}}
+{{- if $sidecar -}}
+{{- $taken = concat $taken (list "envoy" "envoy-tls") -}}
+{{- end -}}
+{{- range $values.extraVolumes -}}
+{{- if has .name $taken -}}
+{{- $errors = append $errors (printf "extraVolumes: %q is the name of one of the chart's volumes, choose another" .name) -}}
 {{- end -}}
 {{- end -}}
 
@@ -107,8 +145,11 @@
 {{- end -}}
 
 {{- if $values.admin.enabled -}}
-{{- if not (regexMatch "^(https://[^/:]+|http://(localhost|127[.]0[.]0[.]1|[[]::1[]])([:/]|$))" $values.admin.url) -}}
-{{- $errors = append $errors "admin.url is not set to a URL such as https://tokens.example.org" -}}
+{{- if not (regexMatch "^(https://[-.a-zA-Z0-9]+|http://(localhost|127\\.0\\.0\\.1))(:[0-9]+)?/?$" $values.admin.url) -}}
+{{- $errors = append $errors "admin.url is not set to a URL such as https://tokens.example.org, without a path; http:// is only for localhost" -}}
+{{- end -}}
+{{- if eq (int $values.admin.port) (int $values.admin.metricsPort) -}}
+{{- $errors = append $errors "admin.port and admin.metricsPort are the same" -}}
 {{- end -}}
 {{- if not (or $values.admin.postgres.existingSecret $values.admin.postgres.url) -}}
 {{- $errors = append $errors "admin.postgres.existingSecret is not set: name the Secret with the login of self-service" -}}

@@ -7,7 +7,10 @@
 set -eu
 cd "$(dirname "$0")/../.."
 
+# cargo compares what it downloads with the registry's index; this says what the index must have said.
+# The package has a Cargo.lock of its own, with the checksums of all others.
 AUDITABLE=0.7.7
+AUDITABLE_SHA256=ccdd489bc94d1338cd04389a842e00661300331ec915fb376b4810ef7d480b5d
 OUT=$PWD/target/image
 PYTHON=${PYTHON:-.venv/bin/python}
 
@@ -40,6 +43,16 @@ mkdir -p "$OUT"
 auditable=$OUT/tools/cargo-auditable-$AUDITABLE
 if [ ! -x "$auditable/bin/cargo-auditable" ]; then
     say "Installing cargo-auditable $AUDITABLE into $auditable"
+    listed=$OUT/tools/listed
+    mkdir -p "$listed/src"
+    : >"$listed/src/lib.rs"
+    printf '[package]\nname = "listed"\n[workspace]\n[dependencies]\ncargo-auditable = "=%s"\n' "$AUDITABLE" \
+        >"$listed/Cargo.toml"
+    cargo generate-lockfile --quiet --manifest-path "$listed/Cargo.toml"
+    found=$(sed -n '/^name = "cargo-auditable"$/,/^$/s/^checksum = "\(.*\)"$/\1/p' "$listed/Cargo.lock")
+    rm -rf "$listed"
+    [ "$found" = "$AUDITABLE_SHA256" ] ||
+        die "cargo-auditable $AUDITABLE of the registry has the checksum '$found', expected $AUDITABLE_SHA256"
     cargo install --quiet --locked --version "$AUDITABLE" --root "$auditable" \
         --target-dir "$OUT/build/tools" cargo-auditable
 fi

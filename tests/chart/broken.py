@@ -223,6 +223,13 @@ BROKEN = [
     ),
     (
         "notes",
+        {"admin": {**ADMIN["admin"], "ingress": {"enabled": True}}},
+        "templates/_settings.tpl",
+        "(or $admin.ingress.enabled $admin.httpRoute.enabled)",
+        "$admin.httpRoute.enabled",
+    ),
+    (
+        "notes",
         {"settings": {"mode": "shadow"}},
         "templates/NOTES.txt",
         "requests pass that patgate",

@@ -184,7 +184,14 @@ def notes(chart, values):
     shadow = values.get("settings", {}).get("mode") == "shadow"
     if ("requests pass that patgate would deny" in shown) != shadow:
         yield "the notes are wrong about what passes"
-    if shown.count("WARNING") != (not known) + shadow:
+    admin = values.get("admin", {})
+    proxied = admin.get("proxies") or any(
+        admin.get(kind, {}).get("enabled") for kind in ("ingress", "httpRoute")
+    )
+    claims = bool(proxied and not policy)
+    if ("can claim any client" in shown) != claims:
+        yield "the notes are wrong about self-service"
+    if shown.count("WARNING") != (not known) + shadow + claims:
         yield f"the notes warn of something else: {shown}"
 
 

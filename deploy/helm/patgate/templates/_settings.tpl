@@ -189,11 +189,17 @@ which only name files, and what is mounted. The templates here fill them and ret
 {{- $_ := set $out.settings "web.metrics.listen" (printf "%s:%d" (include "patgate.listen" .) (int $values.admin.metricsPort)) -}}
 {{- $_ := set $out.settings "web.url" $values.admin.url -}}
 {{- $_ := set $out.settings "drain.delay" (include "patgate.adminDrainDelay" .) -}}
-{{- $behindProxy := or $values.admin.ingress.enabled $values.admin.httpRoute.enabled -}}
-{{- $proxies := ternary 1 0 $behindProxy -}}
-{{- if not (kindIs "invalid" $values.admin.proxies) -}}{{- $proxies = int $values.admin.proxies -}}{{- end -}}
-{{- $_ := set $out.settings "web.proxies" (toString $proxies) -}}
+{{- $_ := set $out.settings "web.proxies" (include "patgate.adminProxies" .) -}}
 {{- toYaml $out -}}
+{{- end -}}
+
+{{- define "patgate.adminProxies" -}}
+{{- $admin := .Values.admin -}}
+{{- if kindIs "invalid" $admin.proxies -}}
+{{- ternary 1 0 (or $admin.ingress.enabled $admin.httpRoute.enabled) -}}
+{{- else -}}
+{{- int $admin.proxies -}}
+{{- end -}}
 {{- end -}}
 
 {{/* The migration has no configuration file: as a hook, it runs before there is one. */}}

@@ -422,19 +422,41 @@ def of_default(path, value):
     raise SystemExit(f"tools/chart.py: {path} needs a constraint")
 
 
-def settings(readme: str) -> list[tuple[str, str]]:
-    """Returns key and meaning of each setting in the table of README.md."""
+def settings(readme: str) -> list[tuple[str, str, str]]:
+    """Returns key, default and meaning of each setting in the table of README.md."""
     rows = readme.split("<!-- configuration:begin -->")[1].split("<!-- configuration:end -->")[0]
-    found = re.findall(r"^\| `([a-z0-9_.]+)` \| [^|]* \| [^|]* \| (.*) \|$", rows, re.M)
-    missing = WRITTEN.keys() - {key for key, _ in found}
+    found = re.findall(r"^\| `([a-z0-9_.]+)` \| [^|]* \| `?([^|`]*)`? \| (.*) \|$", rows, re.M)
+    missing = WRITTEN.keys() - {key for key, _, _ in found}
     if missing:
         raise SystemExit(f"tools/chart.py: WRITTEN has keys that do not exist: {missing}")
     return found
 
 
+def setting(default: str, meaning: str) -> dict:
+    """Returns what a setting can be, as far as its default and its meaning tell. patgate checks the
+    rest, but only once the database has been migrated for it."""
+    choices = re.findall(r"`([a-z-]+)`(?:, [^`.:]*)?:|^`([a-z]+)` or `([a-z]+)`\.", meaning)
+    choices = {word for found in choices for word in found if word}
+    if default in choices:
+        return {"enum": sorted(choices)}
+    if re.fullmatch(r"[0-9]+(ms|s|m|h)", default):
+        return pattern("^(0|([0-9]+ *[a-z]+ *)+)$")
+    # YAML reads octal digits without quotes as another number.
+    if re.fullmatch(r"0[0-7]+", default):
+        return pattern("^0[0-7]+$")
+    if re.fullmatch(r"[0-9]+", default):
+        return {
+            "type": ["integer", "string"],
+            "minimum": 0,
+            "maximum": EXACT,
+            "pattern": "^[0-9]+$",
+        }
+    return {"type": ["string", "number", "boolean"], "minimum": -EXACT, "maximum": EXACT}
+
+
 def settings_schema(readme: str) -> dict:
     root = {"type": "object", "additionalProperties": False, "properties": {}}
-    for key, meaning in settings(readme):
+    for key, default, meaning in settings(readme):
         if key in WRITTEN:
             continue
         *parents, last = key.split(".")
@@ -442,10 +464,7 @@ def settings_schema(readme: str) -> dict:
         for parent in parents:
             empty = {"type": "object", "additionalProperties": False, "properties": {}}
             node = node["properties"].setdefault(parent, empty)
-        # patgate itself checks the value.
-        part = {"description": meaning, "type": ["string", "number", "boolean"]}
-        part |= {"minimum": -EXACT, "maximum": EXACT}
-        node["properties"][last] = part
+        node["properties"][last] = {"description": meaning, **setting(default.strip(), meaning)}
     return {"description": "Settings of patgate, except those that the chart writes.", **root}
 
 

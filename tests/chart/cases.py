@@ -343,9 +343,17 @@ REFUSED = {
     ),
     "a delay without a unit": (
         {"settings": {"drain": {"delay": "20"}}},
-        'settings.drain.delay is "20"',
+        "delay",
     ),
-    "a setting as a fraction": ({"settings": {"drain": {"grace": "1.5s"}}}, "settings.drain.grace"),
+    "a setting as a fraction": ({"settings": {"drain": {"grace": "1.5s"}}}, "grace"),
+    "two units": (
+        {"settings": {"drain": {"delay": "1m 30s"}}},
+        'settings.drain.delay is "1m 30s"',
+    ),
+    "a time without a unit": ({"settings": {"max_staleness": 60}}, "max_staleness"),
+    "a choice that is none": ({"settings": {"mode": "shadwo"}}, "mode"),
+    "a word as a number": ({"settings": {"grpc": {"max_connections": "many"}}}, "max_connections"),
+    "octal digits as a number": ({"settings": {"listen": {"uds_mode": 0o660}}}, "uds_mode"),
     "two certificates": (
         {
             "grpc": {

@@ -288,6 +288,7 @@ def found(defect, files):
         values = merged(LEAST, values)
         whole = {one.__name__: one for one in (lint, twice, functions, golden_selectors)}
         whole |= {one.__name__: one for one in (strict_schema, versions, notes, reloads, texts)}
+        whole["choices"] = settings.choices
         try:
             if check in whole:
                 errors = list(itertools.islice(whole[check](copy, values), 1))
@@ -357,7 +358,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as place:
         files = settings.Files(Path(place))
         show("derived files", up_to_date)
-        for check in (functions, golden_selectors, strict_schema, versions, reloads):
+        for check in (
+            functions,
+            golden_selectors,
+            strict_schema,
+            versions,
+            reloads,
+            settings.choices,
+        ):
             show(check.__doc__, lambda check=check: check(CHART, LEAST))
         show("lint of the defaults", lambda: lint(CHART, {}))
         show("package", packaged)

@@ -1,6 +1,8 @@
 """Gives the rendered settings to a real patgate, with files as Kubernetes mounts them."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -111,3 +113,29 @@ def mount(place: Path, objects, spec, container, files: Files) -> None:
 def write(file: Path, data: bytes) -> None:
     file.write_bytes(data)
     file.chmod(0o440)
+
+
+def choices(chart, values):
+    """A setting that has choices has those of patgate in the schema, and no others."""
+    schema = json.loads((chart / "values.schema.json").read_text())
+    with tempfile.TemporaryDirectory() as place:
+        known = {
+            "PATGATE_KEYRING_FILE": f"{place}/keyring",
+            "PATGATE_POSTGRES_URL": LOGIN.partition("?")[0],
+        }
+        ring = subprocess.run([patgate(), "keyring", "new"], check=True, capture_output=True)
+        write(Path(place) / "keyring", ring.stdout)
+        for key, part in chosen(schema["properties"]["settings"]):
+            env = {**known, f"PATGATE_{key.upper().replace('.', '_')}": "neither"}
+            command = [patgate(), "config", "check"]
+            done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+            if set(part["enum"]) != set(re.findall("`([^`]+)`", done.stderr)) - {"neither"}:
+                yield f"settings.{key} can be {part['enum']}, patgate says: {done.stderr}"
+
+
+def chosen(node, prefix=""):
+    for key, part in node["properties"].items():
+        if "properties" in part:
+            yield from chosen(part, f"{prefix}{key}.")
+        elif "enum" in part:
+            yield f"{prefix}{key}", part

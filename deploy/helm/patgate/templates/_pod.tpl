@@ -197,5 +197,5 @@ volumeMounts:
 {{- with .root.Values.podAnnotations -}}
 {{- toYaml . }}
 {{ end -}}
-checksum/config: {{ include "patgate.configFile" .parts | sha256sum }}
+checksum/config: {{ include "patgate.configFile" .parts | sha256sum | quote }}
 {{- end -}}

@@ -145,7 +145,7 @@
 {{- end -}}
 
 {{- if $values.admin.enabled -}}
-{{- if not (regexMatch "^(https://[-.a-zA-Z0-9]+|http://(localhost|127\\.0\\.0\\.1))(:[0-9]+)?/?$" $values.admin.url) -}}
+{{- if not (regexMatch "^(https://[-.a-zA-Z0-9]+|http://(localhost|127[.]0[.]0[.]1|[[]::1[]]))(:[0-9]+)?/?$" $values.admin.url) -}}
 {{- $errors = append $errors "admin.url is not set to a URL such as https://tokens.example.org, without a path; http:// is only for localhost" -}}
 {{- end -}}
 {{- if eq (int $values.admin.port) (int $values.admin.metricsPort) -}}

@@ -189,7 +189,7 @@ CONSTRAINTS = {
             # Settings are checked under `settings`, secrets are files, and what is about Postgres
             # is in its URL: PGSSLMODE would turn off TLS, and PGPASSWORD show a password.
             name=pattern("^[A-Za-z_][A-Za-z0-9_]*$")
-            | {"not": {"pattern": "^(PATGATE_|SSL_CERT_|PG)"}},
+            | {"not": {"pattern": "^(PATGATE_|SSL_CERT_|PG)|HEADERS$|PASSWORD|SECRET|TOKEN"}},
             value={"type": "string"},
         ),
     },

@@ -235,6 +235,13 @@ BROKEN = [
         "requests pass that patgate",
         "patgate",
     ),
+    (
+        "tests_reach",
+        ACCEPTED["test with a token, and a policy"],
+        "templates/networkpolicy.yaml",
+        "and $policy.grpcFrom .Values.tests",
+        "and (not $policy.grpcFrom) .Values.tests",
+    ),
     ("choices", {}, "values.schema.json", '"per-domain",', ""),
     (
         "texts",

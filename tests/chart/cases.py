@@ -270,6 +270,10 @@ ACCEPTED = {
         "grpc": {"tls": {"existingSecret": "grpc-tls"}},
         "tests": {"check": {"tokenSecret": "token", "operatorSecret": "operator-login"}},
     },
+    "test with a token, and a policy": {
+        "networkPolicy": {"enabled": True, "grpcFrom": FROM},
+        "tests": {"check": {"tokenSecret": "token", "operatorSecret": "operator-login"}},
+    },
     "sidecar": SIDECAR,
     "sidecar, migration in init containers": {**SIDECAR, "migration": {"mode": "initContainer"}},
     "sidecar, everything": {
@@ -468,6 +472,28 @@ REFUSED = {
         {"extraVolumes": [{"name": "keyring", "emptyDir": {}}]},
         '"keyring" is the name of one of the chart\'s volumes',
     ),
+    "a mount over a Secret": (
+        {
+            "extraVolumes": [{"name": "a", "emptyDir": {}}],
+            "extraVolumeMounts": [{"name": "a", "mountPath": "/etc/patgate/keyring/"}],
+        },
+        "/etc/patgate/keyring/ is taken",
+    ),
+    "a mount over the program": (
+        {
+            "extraVolumes": [{"name": "a", "emptyDir": {}}],
+            "extraVolumeMounts": [{"name": "a", "mountPath": "/usr/local/bin"}],
+        },
+        "/usr/local/bin is taken",
+    ),
+    "a mount of nothing": (
+        {"extraVolumeMounts": [{"name": "a", "mountPath": "/a"}]},
+        'extraVolumes has no "a"',
+    ),
+    "a login in the environment": (
+        {"extraEnv": [{"name": "HTTPS_PROXY", "value": "http://a:b@proxy:3128"}]},
+        "HTTPS_PROXY holds a login",
+    ),
     "a drain of days": ({"settings": {"drain": {"grace": "99h"}}}, "an hour at most"),
     "a drain without end": (
         {"settings": {"drain": {"delay": "99999999999999999999s"}}},
@@ -481,6 +507,10 @@ REFUSED = {
     "no settings at all": ({"settings": None}, "settings"),
     "a password of Postgres in the environment": (
         {"extraEnv": [{"name": "PGPASSWORD", "value": "a"}]},
+        "extraEnv",
+    ),
+    "a header in the environment": (
+        {"extraEnv": [{"name": "OTEL_EXPORTER_OTLP_HEADERS", "value": "authorization=a"}]},
         "extraEnv",
     ),
     "TLS of Postgres turned off": (

@@ -524,6 +524,27 @@ def jobs(objects, values):
 
 
 @rule
+def tests_reach(objects, values):
+    """The policy of the replicas lets the pod of `helm test` ask if that has a token."""
+    found = next((have for item, have, _ in pods(objects) if "test" in hooks(item)), {})
+    asks = bool(values.get("tests", {}).get("check", {}).get("tokenSecret"))
+    for item in objects:
+        own = item["metadata"]["labels"].get(COMPONENT)
+        if item["kind"] != "NetworkPolicy" or own != "serve":
+            continue
+        peers = [peer for one in item["spec"]["ingress"] for peer in one.get("from", [])]
+        labels = [
+            peer["podSelector"].get("matchLabels", {})
+            for peer in peers
+            if peer.keys() == {"podSelector"}
+        ]
+        if any(wanted.items() <= found.items() for wanted in labels) != (
+            asks or not values["networkPolicy"].get("grpcFrom")
+        ):
+            yield f"{label(item)}: the pod of helm test {'may not' if asks else 'may'} ask"
+
+
+@rule
 def probes(objects, values):
     for item, found, spec in pods(objects):
         if hooks(item):

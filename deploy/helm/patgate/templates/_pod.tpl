@@ -194,7 +194,7 @@ volumeMounts:
 
 {{/* Restarts the pods when settings change that patgate reads only at startup. */}}
 {{- define "patgate.podAnnotations" -}}
-{{- with .root.Values.podAnnotations -}}
+{{- with omit .root.Values.podAnnotations "checksum/config" -}}
 {{- toYaml . }}
 {{ end -}}
 checksum/config: {{ include "patgate.configFile" .parts | sha256sum | quote }}

@@ -92,16 +92,36 @@
 {{- if or (ne (len $ports) (len (uniq $ports))) (ne (len $portNames) (len (uniq $portNames))) -}}
 {{- $errors = append $errors (ternary "sidecar.envoy.ports and http.port: two ports of a pod have one number or one name, of which http-metrics is taken" "grpc.port and http.port are the same" $sidecar) -}}
 {{- end -}}
-{{- $taken := keys (include "patgate.serveParts" . | fromYaml).mounts -}}
+{{- $mounts := (include "patgate.serveParts" . | fromYaml).mounts -}}
+{{- $taken := keys $mounts -}}
 {{- if eq $values.migration.mode "initContainer" -}}
 {{- $taken = append $taken "migration-postgres" -}}
 {{- end -}}
 {{- if $sidecar -}}
 {{- $taken = concat $taken (list "envoy" "envoy-tls") -}}
 {{- end -}}
+{{- $extra := list -}}
 {{- range $values.extraVolumes -}}
 {{- if has .name $taken -}}
 {{- $errors = append $errors (printf "extraVolumes: %q is the name of one of the chart's volumes, choose another" .name) -}}
+{{- end -}}
+{{- $extra = append $extra .name -}}
+{{- end -}}
+{{- $paths := list -}}
+{{- range $mounts -}}
+{{- $paths = append $paths .path -}}
+{{- end -}}
+{{- range $values.extraVolumeMounts -}}
+{{- if not (has .name (concat $extra (keys $mounts))) -}}
+{{- $errors = append $errors (printf "extraVolumeMounts: extraVolumes has no %q" .name) -}}
+{{- end -}}
+{{- if has (clean (toString .mountPath)) (concat $paths (list "/" "/usr" "/usr/local" "/usr/local/bin")) -}}
+{{- $errors = append $errors (printf "extraVolumeMounts: %s is taken, choose another mountPath" .mountPath) -}}
+{{- end -}}
+{{- end -}}
+{{- range $values.extraEnv -}}
+{{- if regexMatch "://[^/?#]*@" .value -}}
+{{- $errors = append $errors (printf "extraEnv: %s holds a login, which everybody who may read pods would see" .name) -}}
 {{- end -}}
 {{- end -}}
 

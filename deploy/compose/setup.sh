@@ -83,4 +83,8 @@ cat state/envoy/envoy.yaml.new >state/envoy/envoy.yaml
 rm state/envoy/envoy.yaml.new
 
 printf 'PATGATE_IMAGE=%s\nPATGATE_USER=%s:%s\n' "$image" "$(id -u)" "$(id -g)" >.env
+if [ "$(id -u)" = 0 ]; then
+    say "You are root, so patgate and Envoy will run as root in their containers, though without capabilities."
+    say "Better: remove state and .env, and run this script as another user, who may use $ENGINE."
+fi
 say "The folder $(pwd)/state is ready. Keep a copy of it: it holds the key ring and all passwords."

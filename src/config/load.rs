@@ -2,6 +2,7 @@
 //! report all errors.
 
 use std::{
+    borrow::Cow,
     io,
     path::{Path, PathBuf},
     time::Duration,
@@ -366,6 +367,14 @@ const AUTHORITIES_NEED_TLS: &str =
 const TLS_NEEDS_A_LISTENER: &str =
     "no certificate, because the listener that it is for is turned off";
 
+/// What may be shown of a value that was refused: it may be a URL in which somebody has put a password.
+fn without_login(text: &str) -> Cow<'_, str> {
+    match text.rsplit_once('@') {
+        Some((_, rest)) => Cow::Owned(format!("…@{rest}")),
+        None => Cow::Borrowed(text),
+    }
+}
+
 /// Parses settings, and collects an error for each value that does not parse.
 pub(super) struct SettingsReader(SettingTexts);
 
@@ -389,7 +398,8 @@ impl SettingsReader {
                 None
             }
             Err(expected) => {
-                let expected = format!("{expected}; found `{}`", setting.text.escape_debug());
+                let found = without_login(&setting.text);
+                let expected = format!("{expected}; found `{}`", found.escape_debug());
                 self.mistake(key, &expected);
                 None
             }

@@ -123,6 +123,17 @@ fn every_mistake_at_once() {
 }
 
 #[test]
+fn a_login_in_an_address_is_not_shown() {
+    let mut sources = sources(&[URL, ("PATGATE_KEYRING_FILE", "ring")], &[]);
+    sources.flags =
+        ["telemetry.otlp.endpoint=https://us@er:hunter2@collector:4317".to_owned()].into();
+    let found = "telemetry.otlp.endpoint (--set): expected the address of an OTLP receiver";
+    check_mistakes(&sources, &[found]);
+    let mistakes = Config::load(&sources, ConfigPurpose::Serve).unwrap_err().to_string();
+    assert!(mistakes.ends_with("found `…@collector:4317`"), "{mistakes}");
+}
+
+#[test]
 fn keys_stand_once() {
     let twice: fn(&Path) -> io::Result<String> = |_| Ok("deadline: 1s\ndeadline: 1s\n".into());
     let in_two_forms: fn(&Path) -> io::Result<String> =

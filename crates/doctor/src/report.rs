@@ -1,0 +1,130 @@
+//! The report, and its forms for programs and CI. The form for people is the caller's.
+
+mod sarif;
+
+use serde::{Serialize, Serializer, ser::SerializeStruct};
+
+use crate::{
+    model::{Form, Maker, Unjudged},
+    releases,
+    routes::Line,
+    rules::{Finding, Place, Severity},
+    view::Context,
+};
+
+/// What was found in the configuration of one Envoy.
+#[derive(Serialize)]
+pub struct Report {
+    /// What has made the configuration.
+    pub maker: Maker,
+    /// How it was given.
+    pub form: Form,
+    /// The version of Envoy, if the configuration names it.
+    pub envoy: Option<String>,
+    /// The services that were taken for patgate, and why.
+    pub authorizers: Vec<Authorizer>,
+    /// What is unsafe, wrong or slow, the worst first.
+    pub findings: Vec<Finding>,
+    /// What could not be judged.
+    pub unjudged: Vec<Unjudged>,
+    /// What happens on every route.
+    pub routes: Vec<Line>,
+}
+
+/// A service that was taken for patgate.
+#[derive(Serialize)]
+pub struct Authorizer {
+    /// The name of its cluster.
+    pub cluster: String,
+    /// Its addresses.
+    pub addresses: Vec<String>,
+    /// What shows that it is patgate.
+    pub signs: Vec<&'static str>,
+}
+
+impl Report {
+    pub(crate) fn new(context: &Context<'_>, findings: Vec<Finding>, routes: Vec<Line>) -> Self {
+        let proxy = context.proxy;
+        let mut unjudged = proxy.unjudged.clone();
+        let authorizers = context.authorizers.services.iter().map(|(name, signs)| {
+            let cluster = proxy.clusters.get(name);
+            let addresses = cluster.map_or(&[][..], |cluster| &cluster.addresses);
+            if addresses.is_empty() {
+                unjudged.push(Unjudged {
+                    place: format!("cluster {name}"),
+                    reason: "its addresses are not here, so nothing is said of its connections: read \
+                             config_dump?include_eds"
+                        .to_owned(),
+                });
+            }
+            let addresses = addresses.iter().map(ToString::to_string).collect();
+            Authorizer { cluster: name.clone(), addresses, signs: signs.clone() }
+        });
+        let authorizers = authorizers.collect();
+        let envoy = proxy.version.map(|[major, minor, patch]| format!("{major}.{minor}.{patch}"));
+        if envoy.is_none() {
+            unjudged.push(Unjudged {
+                place: "the release of Envoy".to_owned(),
+                reason: format!(
+                    "this configuration does not name it, a dump does; the table of releases is of {}",
+                    releases::AS_OF
+                ),
+            });
+        }
+        unjudged.sort();
+        unjudged.dedup();
+        Self { maker: proxy.maker, form: proxy.form, envoy, authorizers, findings, unjudged, routes }
+    }
+
+    /// The worst severity of all findings.
+    #[must_use]
+    pub fn worst(&self) -> Option<Severity> {
+        self.findings.iter().map(|finding| finding.severity).max()
+    }
+
+    /// The text of the consequence of a finding, with what limits it here.
+    #[must_use]
+    pub fn consequence(finding: &Finding) -> String {
+        match finding.note {
+            Some(note) => format!("{} {note}", finding.rule.consequence),
+            None => finding.rule.consequence.to_owned(),
+        }
+    }
+
+    /// The setting that fixes a finding, in the terms of what has made the configuration.
+    #[must_use]
+    pub fn fix(&self, finding: &Finding) -> &'static str {
+        finding.rule.fix.with(self.maker)
+    }
+
+    /// Returns SARIF 2.1.0, for the code scanning of a CI. `file` is where the configuration was read
+    /// from.
+    #[must_use]
+    pub fn sarif(&self, file: &str, version: &str) -> serde_json::Value {
+        sarif::write(self, file, version)
+    }
+}
+
+impl Serialize for Finding {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("Finding", 7)?;
+        fields.serialize_field("rule", self.rule.id)?;
+        fields.serialize_field("severity", &self.severity)?;
+        fields.serialize_field("title", self.rule.title)?;
+        fields.serialize_field("found", &self.found)?;
+        fields.serialize_field::<[Place]>("places", &self.places)?;
+        fields.serialize_field("consequence", &Report::consequence(self))?;
+        fields.serialize_field("fix", &self.rule.fix)?;
+        fields.end()
+    }
+}
+
+impl Serialize for crate::rules::Fix {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("Fix", 3)?;
+        fields.serialize_field("envoy", self.envoy)?;
+        fields.serialize_field("envoy-gateway", self.with(Maker::EnvoyGateway))?;
+        fields.serialize_field("istio", self.with(Maker::Istio))?;
+        fields.end()
+    }
+}

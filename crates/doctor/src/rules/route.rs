@@ -1,0 +1,192 @@
+//! Do requests go where patgate has said, and for how long?
+
+use super::{Found, Place, Rule, Severity, ask::is_connect, each, everywhere};
+use crate::{
+    model::{Route, Target},
+    value::{Read, entries, unwrapped},
+    view::{Asked, Context, View},
+};
+
+pub(super) const RULES: &[Rule] = &[
+    Rule {
+        id: "PG-ROUTE-CACHE",
+        severity: Severity::High,
+        title: "the route that was chosen before patgate's answer stays",
+        consequence: "Envoy uses the route of the client's own headers, so a client can choose another tenant's backend.",
+        fix: each(
+            "set `clear_route_cache: true` in each filter that asks patgate",
+            "set `recomputeRoute: true` in extAuth of the SecurityPolicy",
+            "merge `clear_route_cache: true` into ext_authz with an EnvoyFilter: Istio accepts `clearRouteCache` in the provider and drops it",
+        ),
+        check: cache,
+    },
+    Rule {
+        id: "PG-ROUTE-FIXED",
+        severity: Severity::Medium,
+        title: "a route leads to a cluster that patgate has not named",
+        consequence: "The backend's credential that patgate adds is for the cluster in its header, and goes to another one.",
+        fix: each(
+            "choose the cluster by patgate's header, as the other routes do",
+            "let the HTTPRoute match on patgate's header",
+            "let the VirtualService match on patgate's header",
+        ),
+        check: fixed,
+    },
+    Rule {
+        id: "PG-ROUTE-TIMEOUT",
+        severity: Severity::Medium,
+        title: "Envoy's default timeout of 15 s",
+        consequence: "Envoy cuts streamed answers of models after 15 s.",
+        fix: each(
+            "set `timeout: 0s` on the route",
+            "set `timeouts.request: 0s` in the HTTPRoute's rule",
+            "leave `timeout` out of the VirtualService: its CRD refuses 0s, and Istio's default is without limit",
+        ),
+        check: timeout,
+    },
+    Rule {
+        id: "PG-ROUTE-STREAM",
+        severity: Severity::Low,
+        title: "streams have no limit in time",
+        consequence: "A stream that was allowed once goes on after its token is revoked.",
+        fix: each(
+            "set `max_stream_duration` on the route",
+            "set `timeout.http.maxStreamDuration` in a BackendTrafficPolicy",
+            "set max_stream_duration with an EnvoyFilter on the routes",
+        ),
+        check: stream,
+    },
+    Rule {
+        id: "PG-ROUTE-NAME",
+        severity: Severity::Medium,
+        title: "settings for a filter that does not exist",
+        consequence: "Envoy accepts settings under a name that no filter has, and they have no effect.",
+        fix: everywhere("use the name of the filter in http_filters as the key in typed_per_filter_config"),
+        check: name,
+    },
+];
+
+fn cache(context: &Context<'_>, found: &mut Found) {
+    for view in context.asking() {
+        if !view.routes().any(|(_, route)| view.looks_at_answer(route)) {
+            continue;
+        }
+        for asker in &view.askers {
+            if !asker.filter.config.is_on("clear_route_cache") {
+                let what = format!(
+                    "routes depend on {}, and `clear_route_cache` is not set",
+                    view.backend_header()
+                );
+                found.add(Place::asker(view, asker), what);
+            }
+        }
+    }
+}
+
+fn fixed(context: &Context<'_>, found: &mut Found) {
+    for view in context.asking() {
+        let by_header = |route: &Route| {
+            view.needs_answer(route)
+                || matches!(&route.target, Target::Header(name) if view.is_own(name))
+        };
+        if !view.routes().any(|(_, route)| by_header(route)) {
+            continue;
+        }
+        for (host, route) in view.routes() {
+            let Target::Clusters(clusters) = &route.target else {
+                if let Target::Header(name) = &route.target
+                    && !view.is_own(name)
+                {
+                    let what = format!("the client's header {name} chooses the cluster");
+                    found.at(Severity::High, Place::route(view, host, route), what);
+                }
+                continue;
+            };
+            // Where nobody is asked, there is no identity either, which other rules report.
+            let asked = !matches!(view.asked(host, route, None), Asked::Never(_));
+            if asked && !view.looks_at_answer(route) && !is_connect(route) {
+                let names: Vec<_> = clusters.iter().map(|(name, _)| name.as_str()).collect();
+                let what = format!(
+                    "it leads to {}, whatever {} says",
+                    names.join(", "),
+                    view.backend_header()
+                );
+                found.add(Place::route(view, host, route), what);
+            }
+        }
+    }
+}
+
+/// Routes on which a request can reach a backend after patgate's answer. A route that matches only as
+/// long as patgate's header is missing, and is chosen by that header, leads nowhere.
+fn leads(view: &View<'_>, route: &Route) -> bool {
+    let absent = route.config.list("match/headers").iter().any(|matcher| {
+        matcher.text("name").is_some_and(|name| view.is_own(name))
+            && matcher.flag("present_match") == Some(false)
+    });
+    match &route.target {
+        Target::Answer(_) => false,
+        Target::Header(name) => !(absent && view.is_own(name)),
+        Target::Clusters(_) | Target::Other(_) => !is_connect(route),
+    }
+}
+
+fn timeout(context: &Context<'_>, found: &mut Found) {
+    for view in context.asking() {
+        for (host, route) in view.routes().filter(|(_, route)| leads(view, route)) {
+            if !route.config.has("route/timeout") {
+                found.add(Place::route(view, host, route), "no `timeout`");
+            }
+        }
+    }
+}
+
+fn stream(context: &Context<'_>, found: &mut Found) {
+    for view in context.asking() {
+        let all = view.http.config.at("common_http_protocol_options");
+        if all.seconds("max_stream_duration").is_some_and(|limit| limit > 0.0) {
+            continue;
+        }
+        for (host, route) in view.routes().filter(|(_, route)| leads(view, route)) {
+            let limit = route.config.seconds("route/max_stream_duration/max_stream_duration");
+            // A timeout of the whole answer limits a stream as well.
+            let whole = route.config.seconds("route/timeout").filter(|timeout| *timeout > 0.0);
+            if limit.is_none_or(|limit| limit == 0.0) && whole.is_none() {
+                found.add(Place::route(view, host, route), "no `max_stream_duration`");
+            }
+        }
+    }
+}
+
+fn name(context: &Context<'_>, found: &mut Found) {
+    for view in context.asking() {
+        // Other chains may use the same table.
+        let sharing = context.views.iter().filter(|other| {
+            other.http.table == view.http.table && !other.http.table.is_empty()
+                || std::ptr::eq(other.http, view.http)
+        });
+        let filters: Vec<_> = sharing.flat_map(|other| &other.http.filters).collect();
+        let check = |config: &serde_json::Value, place: Place, found: &mut Found| {
+            for (name, settings) in entries(config.at("typed_per_filter_config")) {
+                let kind = unwrapped(settings);
+                let kind = kind.type_name();
+                let matters = matches!(kind, "ExtAuthzPerRoute" | "RBACPerRoute");
+                if matters && !filters.iter().any(|filter| filter.name == *name) {
+                    found.add(place.clone(), format!("{kind} for {name}, which no filter is called"));
+                }
+            }
+        };
+        check(&view.http.table_config, Place::of(view), found);
+        for host in &view.http.hosts {
+            check(&host.config, Place::host(view, host), found);
+            for route in &host.routes {
+                check(&route.config, Place::route(view, host, route), found);
+                if let Target::Clusters(clusters) = &route.target {
+                    for (_, config) in clusters {
+                        check(config, Place::route(view, host, route), found);
+                    }
+                }
+            }
+        }
+    }
+}

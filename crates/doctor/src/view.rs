@@ -1,0 +1,506 @@
+//! What the rules look at: the filter chains, with the filters that ask patgate, the guard, and what
+//! each route means for a request that no answer has let through.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::{
+    Hints,
+    authorizer::{self, Authorizers, NEEDS_BODY, waits_for_body},
+    guard::{Guard, NAMESPACE, always, permission},
+    headers::{BACKEND, Early, IDENTITY, prefix_of_routes},
+    model::{Address, Chain, Cluster, Host, Http, HttpFilter, Kind, Listener, Proxy, Route, Target},
+    value::{Read, entries},
+};
+
+/// The limit of a connection's buffer if a listener sets none, in bytes.
+const DEFAULT_BUFFER: u64 = 1 << 20;
+
+pub(crate) struct Context<'p> {
+    pub(crate) proxy: &'p Proxy,
+    pub(crate) authorizers: Authorizers,
+    pub(crate) views: Vec<View<'p>>,
+    /// Clusters that only patgate may open.
+    pub(crate) protected: BTreeSet<&'p str>,
+}
+
+/// A filter chain that serves HTTP.
+pub(crate) struct View<'p> {
+    pub(crate) listener: &'p Listener,
+    pub(crate) chain: &'p Chain,
+    pub(crate) http: &'p Http,
+    /// The filters that ask patgate, in their order.
+    pub(crate) askers: Vec<Asker<'p>>,
+    /// The guard and its position.
+    pub(crate) guard: Option<(usize, Guard)>,
+    pub(crate) early: Early,
+    /// The prefix of patgate's headers here.
+    pub(crate) prefix: String,
+}
+
+pub(crate) struct Asker<'p> {
+    pub(crate) at: usize,
+    pub(crate) filter: &'p HttpFilter,
+    pub(crate) cluster: Option<&'p Cluster>,
+    /// Whether it asks only after another one, with the body.
+    pub(crate) second: bool,
+}
+
+/// Whether requests on a route are asked about.
+pub(crate) enum Asked {
+    Yes,
+    /// The route can be reached only after patgate has answered.
+    Before,
+    Never(Unasked),
+    /// Some requests are not.
+    Partly(Vec<Unasked>),
+}
+
+/// Why a request is not asked about, or its refusal has no effect.
+pub(crate) enum Unasked {
+    NoFilter,
+    Disabled(crate::model::Level),
+    NotSwitchedOn,
+    Share { percent: f64, refused: bool },
+    Shadow,
+    Condition(String),
+    /// The rules that say what is asked about.
+    Paths(String),
+}
+
+/// What becomes of a request about which patgate was not asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It reaches a backend.
+    Passes,
+    /// The guard refuses it.
+    Held,
+    /// No route leads anywhere without patgate's header.
+    DeadEnd,
+}
+
+impl<'p> Context<'p> {
+    pub(crate) fn new(proxy: &'p Proxy, hints: &Hints) -> Self {
+        let authorizers = authorizer::find(proxy, hints);
+        let mut views = Vec::new();
+        for listener in &proxy.listeners {
+            for chain in &listener.chains {
+                if let Kind::Http(http) = &chain.kind {
+                    views.push(View::new(proxy, listener, chain, http, &authorizers));
+                }
+            }
+        }
+        let protected = protected(proxy, &authorizers, &views);
+        Self { proxy, authorizers, views, protected }
+    }
+
+    /// The filter chains in which a filter asks patgate.
+    pub(crate) fn asking(&self) -> impl Iterator<Item = &View<'p>> {
+        self.views.iter().filter(|view| !view.askers.is_empty())
+    }
+
+    /// Every filter that asks, with its chain.
+    pub(crate) fn askers(&self) -> impl Iterator<Item = (&View<'p>, &Asker<'p>)> {
+        self.asking().flat_map(|view| view.askers.iter().map(move |asker| (view, asker)))
+    }
+
+    /// The clusters of patgate.
+    pub(crate) fn patgates(&self) -> impl Iterator<Item = &'p Cluster> {
+        self.authorizers.services.keys().filter_map(|name| self.proxy.clusters.get(name))
+    }
+
+    pub(crate) fn protected(&self) -> impl Iterator<Item = &'p Cluster> {
+        self.protected.iter().filter_map(|name| self.proxy.clusters.get(*name))
+    }
+
+    /// Whether a cluster leads where only patgate may lead, under this name or another one.
+    pub(crate) fn is_protected(&self, name: &str) -> bool {
+        if self.protected.contains(name) {
+            return true;
+        }
+        let own = self.proxy.clusters.get(name).map(|cluster| &cluster.addresses);
+        let known: BTreeSet<&Address> =
+            self.protected().flat_map(|cluster| &cluster.addresses).collect();
+        own.is_some_and(|own| {
+            own.iter().any(|address| *address != Address::Unknown && known.contains(address))
+        })
+    }
+}
+
+/// The clusters to which routes behind patgate lead. A route by header leads to every cluster that is
+/// nothing else.
+fn protected<'p>(
+    proxy: &'p Proxy,
+    authorizers: &Authorizers,
+    views: &[View<'p>],
+) -> BTreeSet<&'p str> {
+    let mut found = BTreeSet::new();
+    let mut by_header = false;
+    for view in views {
+        let inner = !view.askers.is_empty();
+        for (_, route) in view.routes() {
+            match &route.target {
+                Target::Clusters(clusters) => {
+                    found.extend(clusters.iter().map(|(name, _)| name.as_str()).filter(|_| inner));
+                }
+                Target::Header(_) if inner => by_header = true,
+                _ => {}
+            }
+        }
+    }
+    if by_header {
+        let mut services = BTreeSet::new();
+        collect_services(&proxy.bootstrap, &mut services);
+        for listener in &proxy.listeners {
+            collect_services(&listener.config, &mut services);
+        }
+        let names = proxy.clusters.values().filter(|cluster| {
+            let name = cluster.name.as_str();
+            !services.contains(name)
+                && !authorizers.services.contains_key(name)
+        });
+        found.extend(names.map(|cluster| cluster.name.as_str()));
+    }
+    found
+}
+
+/// The clusters that Envoy itself calls: for logs, traces, rate limits, control planes.
+fn collect_services<'v>(value: &'v Value, found: &mut BTreeSet<&'v str>) {
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                match (key.as_str(), value) {
+                    ("cluster_name", Value::String(name)) => {
+                        found.insert(name);
+                    }
+                    ("http_uri" | "server_uri", value) => found.extend(value.text("cluster")),
+                    // What clusters say of themselves.
+                    ("clusters" | "load_assignment" | "route_config", _) => {}
+                    _ => collect_services(value, found),
+                }
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| collect_services(item, found)),
+        _ => {}
+    }
+}
+
+impl<'p> View<'p> {
+    fn new(
+        proxy: &'p Proxy,
+        listener: &'p Listener,
+        chain: &'p Chain,
+        http: &'p Http,
+        authorizers: &Authorizers,
+    ) -> Self {
+        let mut askers = Vec::new();
+        for (at, filter) in http.filters.iter().enumerate() {
+            if filter.kind() != "ExtAuthz" {
+                continue;
+            }
+            let Some(service) = authorizer::service(&filter.config) else { continue };
+            if authorizers.services.contains_key(service) {
+                let cluster = proxy.clusters.get(service);
+                askers.push(Asker { at, filter, cluster, second: false });
+            }
+        }
+        let waits = askers.iter().any(|asker| waits_for_body(&asker.filter.config));
+        let several = askers.len() > 1;
+        for asker in &mut askers {
+            let says = asker.metadata("patgate-step") == Some("second");
+            asker.second = waits_for_body(&asker.filter.config) || several && !waits && says;
+        }
+        let guards = http.filters.iter().enumerate().filter(|(_, filter)| filter.kind() == "RBAC");
+        let guard = guards.filter_map(|(at, filter)| Some((at, Guard::read(&filter.config)?))).last();
+        let early = Early::read(&http.config);
+        let prefix = prefix_of_routes(http)
+            .or_else(|| early.prefix().map(str::to_owned))
+            .unwrap_or_else(|| "x-".to_owned());
+        Self { listener, chain, http, askers, guard, early, prefix }
+    }
+
+    pub(crate) fn routes(&self) -> impl Iterator<Item = (&'p Host, &'p Route)> + use<'p> {
+        let http: &'p Http = self.http;
+        http.hosts.iter().flat_map(|host| host.routes.iter().map(move |route| (host, route)))
+    }
+
+    /// The filters that decide without waiting for another one's answer.
+    pub(crate) fn firsts(&self) -> impl Iterator<Item = &Asker<'p>> {
+        self.askers.iter().filter(|asker| !asker.second)
+    }
+
+    pub(crate) fn second(&self) -> Option<&Asker<'p>> {
+        self.askers.iter().find(|asker| asker.second)
+    }
+
+    /// The name of the header in which patgate names the backend.
+    pub(crate) fn backend_header(&self) -> String {
+        format!("{}{BACKEND}", self.prefix)
+    }
+
+    /// Whether a name is one of patgate's headers.
+    pub(crate) fn is_own(&self, name: &str) -> bool {
+        name.strip_prefix(self.prefix.as_str()).is_some_and(|rest| IDENTITY.contains(&rest))
+    }
+
+    /// Whether a route matches only requests that have one of patgate's headers or its metadata.
+    pub(crate) fn needs_answer(&self, route: &Route) -> bool {
+        let headers = route.config.list("match/headers").iter();
+        let by_header = headers.clone().any(|matcher| {
+            let name = matcher.text("name").unwrap_or_default().to_ascii_lowercase();
+            self.is_own(&name)
+                && matcher.flag("present_match") != Some(false)
+                && !matcher.is_on("invert_match")
+                && !matcher.is_on("treat_missing_header_as_empty")
+        });
+        let metadata = route.config.list("match/dynamic_metadata").iter();
+        by_header
+            || metadata.clone().any(|matcher| {
+                matcher.text("filter") == Some(NAMESPACE) && !matcher.is_on("invert")
+            })
+    }
+
+    /// Whether a route's choice depends on patgate's headers at all.
+    pub(crate) fn looks_at_answer(&self, route: &Route) -> bool {
+        let headers = route.config.list("match/headers").iter();
+        let names = headers.filter_map(|matcher| matcher.text("name"));
+        let mut names = names.map(str::to_ascii_lowercase);
+        names.any(|name| self.is_own(&name))
+            || matches!(&route.target, Target::Header(name) if self.is_own(name))
+            || self.needs_answer(route)
+    }
+
+    /// Whether a request reaches a backend on this route without any answer.
+    fn opens(&self, route: &Route) -> bool {
+        let unreachable = self.needs_answer(route) && self.early.removes(&self.backend_header());
+        match &route.target {
+            Target::Answer(_) => false,
+            Target::Header(name) => !unreachable && !self.early.removes(name),
+            Target::Clusters(_) | Target::Other(_) => !unreachable,
+        }
+    }
+
+    /// Whether the guard stands, is sound, and is not replaced on a route.
+    pub(crate) fn guard_holds(&self, host: &Host, route: &Route) -> bool {
+        let Some((at, guard)) = &self.guard else { return false };
+        if !guard.is_sound() {
+            return false;
+        }
+        let filter = &self.http.filters[*at];
+        let settings = route.per_filter(&filter.name, host, &self.http.table_config, None);
+        match settings {
+            None => !filter.disabled,
+            Some(settings) if settings.disabled => false,
+            Some(settings) => match settings.config.type_name() {
+                "RBACPerRoute" => {
+                    Guard::read(settings.config.at("rbac")).is_some_and(|guard| guard.is_sound())
+                }
+                _ => true,
+            },
+        }
+    }
+
+    /// What becomes of a request on this route about which patgate was not asked.
+    pub(crate) fn fate(&self, host: &Host, route: &Route) -> Fate {
+        match (self.opens(route), self.guard_holds(host, route)) {
+            (false, _) => Fate::DeadEnd,
+            (true, true) => Fate::Held,
+            (true, false) => Fate::Passes,
+        }
+    }
+
+    /// The worst of all routes.
+    pub(crate) fn worst_fate(&self) -> Fate {
+        let fates: Vec<_> = self.routes().map(|(host, route)| self.fate(host, route)).collect();
+        let has = |fate| fates.contains(&fate);
+        if has(Fate::Passes) {
+            Fate::Passes
+        } else if has(Fate::Held) {
+            Fate::Held
+        } else {
+            Fate::DeadEnd
+        }
+    }
+
+    /// Whether requests on a route are asked about, for the weighted cluster with these settings.
+    pub(crate) fn asked(&self, host: &Host, route: &Route, weighted: Option<&Value>) -> Asked {
+        if self.askers.is_empty() {
+            return Asked::Never(Unasked::NoFilter);
+        }
+        if self.needs_answer(route) && self.early.removes(&self.backend_header()) {
+            return Asked::Before;
+        }
+        let mut off = Unasked::NoFilter;
+        let mut partly: Option<Vec<Unasked>> = None;
+        for asker in self.firsts() {
+            let settings =
+                route.per_filter(&asker.filter.name, host, &self.http.table_config, weighted);
+            match settings {
+                Some(settings) if settings.disabled || settings.config.is_on("disabled") => {
+                    off = Unasked::Disabled(settings.level);
+                    continue;
+                }
+                None if asker.filter.disabled => {
+                    off = Unasked::NotSwitchedOn;
+                    continue;
+                }
+                _ => {}
+            }
+            let reasons = self.conditions(asker);
+            if reasons.is_empty() {
+                return Asked::Yes;
+            }
+            partly = Some(reasons);
+        }
+        match partly {
+            Some(reasons) => Asked::Partly(reasons),
+            None => Asked::Never(off),
+        }
+    }
+
+    /// Why a filter does not ask about every request that comes to it.
+    pub(crate) fn conditions(&self, asker: &Asker<'_>) -> Vec<Unasked> {
+        let config = &asker.filter.config;
+        let mut reasons = Vec::new();
+        if config.is_on("shadow_mode") {
+            reasons.push(Unasked::Shadow);
+        }
+        let share = config.at("filter_enabled/default_value");
+        if share.is_object() {
+            let of = match share.text("denominator") {
+                Some("TEN_THOUSAND") => 1e4,
+                Some("MILLION") => 1e6,
+                _ => 100.0,
+            };
+            #[expect(clippy::cast_precision_loss, reason = "a share, for people")]
+            let percent = share.number("numerator").unwrap_or_default() as f64 / of * 100.0;
+            if percent < 100.0 {
+                let refused = config.is_on("deny_at_disable");
+                reasons.push(Unasked::Share { percent, refused });
+            }
+        }
+        let condition = config.at("filter_enabled_metadata");
+        if condition.is_object() && !asker.second {
+            match self.by_shadow_rules(asker, condition) {
+                Some(None) => {}
+                Some(Some(rules)) => reasons.push(Unasked::Paths(rules)),
+                None => {
+                    let filter = condition.text("filter").unwrap_or_default();
+                    let key = condition.text("path/0/key").unwrap_or_default();
+                    reasons.push(Unasked::Condition(format!("{filter}, {key}")));
+                }
+            }
+        }
+        reasons
+    }
+
+    /// A condition on what the shadow rules of an RBAC filter leave, as Istio writes it: `None` if it is
+    /// another one, `Some(None)` if the rules cover every request, otherwise the rules.
+    fn by_shadow_rules(&self, asker: &Asker<'_>, condition: &Value) -> Option<Option<String>> {
+        let key = condition.text("path/0/key")?;
+        let value = condition.at("value/string_match");
+        if condition.is_on("invert") || value.is_null() {
+            return None;
+        }
+        let before = self.http.filters[..asker.at].iter().filter(|filter| filter.kind() == "RBAC");
+        let mut found = None;
+        for rbac in before.filter(|filter| filter.config.has("shadow_rules")) {
+            let prefix = rbac.config.text("shadow_rules_stat_prefix").unwrap_or_default();
+            if key != format!("{prefix}shadow_effective_policy_id") {
+                continue;
+            }
+            let policies = entries(rbac.config.at("shadow_rules/policies"));
+            let named = policies.filter(|(name, _)| crate::matcher::matches(value, name));
+            let mut rules = Vec::new();
+            for (_, policy) in named {
+                let everyone = policy.list("principals").iter().any(always);
+                if everyone && policy.list("permissions").iter().any(always) {
+                    return Some(None);
+                }
+                rules.extend(policy.list("permissions").iter().map(permission));
+                if !everyone {
+                    rules.push("only for some callers".to_owned());
+                }
+            }
+            found = Some(Some(rules.join(" or ")));
+        }
+        found
+    }
+
+    /// The limit for a body that Envoy can hold on a route, in bytes.
+    pub(crate) fn buffer(&self, host: &Host, route: &Route) -> u64 {
+        let fields = ["request_body_buffer_limit", "per_request_buffer_limit_bytes"];
+        let of = |config: &Value| fields.iter().find_map(|field| config.number(field));
+        of(&route.config)
+            .or_else(|| of(&host.config))
+            .or_else(|| self.listener.config.number("per_connection_buffer_limit_bytes"))
+            .unwrap_or(DEFAULT_BUFFER)
+    }
+
+    /// The largest of these limits.
+    pub(crate) fn largest_buffer(&self) -> u64 {
+        let routes = self.routes().filter(|(_, route)| !matches!(route.target, Target::Answer(_)));
+        routes.map(|(host, route)| self.buffer(host, route)).max().unwrap_or(DEFAULT_BUFFER)
+    }
+
+    /// The settings by which a filter shows bodies on a route. `None` if it shows none.
+    pub(crate) fn shown(&self, asker: &Asker<'_>, host: &Host, route: &Route) -> Option<Value> {
+        let settings = route.per_filter(&asker.filter.name, host, &self.http.table_config, None);
+        let check = settings.map(|settings| settings.config.at("check_settings").clone());
+        let check = check.unwrap_or_default();
+        if check.is_on("disable_request_body_buffering") {
+            return None;
+        }
+        let own = check.at("with_request_body");
+        let shown = if own.is_object() { own } else { asker.filter.config.at("with_request_body") };
+        shown.is_object().then(|| shown.clone())
+    }
+
+    /// Whether it shows a body on any route.
+    pub(crate) fn shows_bodies(&self) -> bool {
+        self.askers.iter().any(|asker| {
+            self.routes().any(|(host, route)| self.shown(asker, host, route).is_some())
+        })
+    }
+
+    pub(crate) fn speaks_http2(&self) -> bool {
+        !matches!(self.http.config.text("codec_type"), Some("HTTP1" | "HTTP3"))
+    }
+
+    /// Whether it passes WebSockets on.
+    pub(crate) fn upgrades(&self) -> bool {
+        let upgrades = self.http.config.list("upgrade_configs").iter();
+        let on = upgrades.filter(|upgrade| upgrade.flag("enabled") != Some(false));
+        let mut kinds = on.filter_map(|upgrade| upgrade.text("upgrade_type"));
+        kinds.any(|kind| !kind.eq_ignore_ascii_case("CONNECT"))
+    }
+}
+
+impl Asker<'_> {
+    /// A value that the metadata of its calls carry.
+    pub(crate) fn metadata(&self, key: &str) -> Option<&str> {
+        let metadata = self.filter.config.list("grpc_service/initial_metadata").iter();
+        metadata.filter(|one| one.text("key") == Some(key)).find_map(|one| one.text("value"))
+    }
+
+    /// Whether it waits for other metadata than patgate sets.
+    pub(crate) fn waits_for_something_else(&self) -> bool {
+        let condition = self.filter.config.at("filter_enabled_metadata");
+        let right = waits_for_body(&self.filter.config)
+            && condition.is_on("value/bool_match")
+            && !condition.is_on("invert");
+        condition.is_object() && !right
+    }
+
+    /// The longest time of one try, in seconds, which Envoy takes from the back-off of its retries.
+    pub(crate) fn one_try(&self) -> Option<f64> {
+        let policy = self.filter.config.at("grpc_service/retry_policy");
+        let back_off = policy.at("retry_back_off");
+        let base = back_off.seconds("base_interval")?;
+        Some(back_off.seconds("max_interval").unwrap_or(base * 10.0))
+    }
+}
+
+/// The field of metadata that a second filter must wait for.
+pub(crate) const EXPECTED_FIELD: &str = NEEDS_BODY;

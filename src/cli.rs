@@ -8,6 +8,7 @@ mod arguments;
 mod audit;
 mod backend;
 mod check;
+mod doctor;
 mod domain;
 mod installation;
 mod keyring;
@@ -119,6 +120,11 @@ enum Command {
     Check(Box<check::Arguments>),
     /// Finds the decision about a request in a decision log
     Why(why::Arguments),
+    /// Reads what an Envoy was told, and names what is unsafe, wrong or slow
+    ///
+    /// It needs no database and no settings. It exits with 4 if a finding is at least as severe as
+    /// --fail-on. docs/doctor.md lists the rules.
+    Doctor(doctor::Arguments),
     /// Reports what patgate would refuse during a rollout
     #[command(subcommand)]
     Shadow(shadow::Command),
@@ -163,8 +169,8 @@ pub fn run() -> ExitCode {
     match dispatch(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // The result has already said that the request would be refused.
-            if !error.is::<check::RequestRefused>() {
+            // The result has already said that the request would be refused, or what was found.
+            if !error.is::<check::RequestRefused>() && !error.is::<doctor::Unsound>() {
                 output::complain(&output::causes(&error));
             }
             exit_code(&error)
@@ -231,6 +237,7 @@ async fn administer(session: &Session, command: Command) -> anyhow::Result<()> {
         Command::Api(command) => api::run(session, command),
         Command::Check(arguments) => check::run(session, *arguments).await,
         Command::Why(arguments) => why::run(session, &arguments),
+        Command::Doctor(arguments) => doctor::run(session, &arguments).await,
         Command::Shadow(command) => shadow::run(session, &command),
         Command::Installation(command) => installation::run(session, command).await,
         Command::Audit(command) => audit::run(session, command).await,
@@ -298,7 +305,8 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
         )
     {
         NOT_FOUND
-    } else if matches!(administered, Some(admin::Error::Store(StoreError::Denied(_))))
+    } else if error.is::<doctor::Unsound>()
+        || matches!(administered, Some(admin::Error::Store(StoreError::Denied(_))))
         || matches!(schema, Some(SchemaError::Denied(_) | SchemaError::MayNotMigrate(_)))
     {
         DENIED

@@ -164,6 +164,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("opentelemetry", &["telemetry::traces"]),
     ("opentelemetry_otlp", &["telemetry::traces"]),
     ("opentelemetry_sdk", &["telemetry::traces"]),
+    ("patgate_doctor", &["cli::doctor"]),
     ("prost", &["wire"]),
     ("prost_types", &["wire"]),
     (
@@ -323,6 +324,30 @@ fn a_crate_is_named_only_where_it_belongs() {
         }
     }
     assert!(forbidden.is_empty(), "forbidden names:\n{}", forbidden.join("\n"));
+}
+
+/// What the doctor says follows from the configuration that it is given, and from nothing else.
+#[test]
+fn the_doctor_does_no_io() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/doctor/src");
+    let mut directories = vec![root];
+    let mut files = 0;
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+                continue;
+            }
+            files += 1;
+            let text = fs::read_to_string(&path).unwrap();
+            let io = ["std::env", "std::fs", "std::process", "std::thread", "std::time", "tokio"];
+            for name in io {
+                assert!(!text.contains(name), "{}: `{name}`", path.display());
+            }
+        }
+    }
+    assert!(files > 10, "{files} files: the sources are elsewhere");
 }
 
 /// The diagram has an arrow only where a room may use another one, and every use follows from its

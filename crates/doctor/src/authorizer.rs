@@ -48,7 +48,8 @@ pub(crate) fn find(proxy: &Proxy, hints: &Hints) -> Authorizers {
     let known: BTreeSet<_> =
         signs.iter().filter(|(_, signs)| !signs.is_empty()).map(|(name, _)| name.clone()).collect();
     if known.is_empty() && signs.len() == 1 {
-        let only = "it is the only ext_authz service over gRPC; nothing else shows that it is patgate";
+        let only =
+            "it is the only ext_authz service over gRPC; nothing else shows that it is patgate";
         let services = signs.into_keys().map(|service| (service, vec![only])).collect();
         return Authorizers { services, unclear: Vec::new() };
     }

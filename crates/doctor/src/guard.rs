@@ -164,9 +164,7 @@ mod tests {
 
     #[test]
     fn only_a_word_of_its_own_is_sound() {
-        let with = |value: Value| {
-            json!({ "metadata": { "filter": NAMESPACE, "path": [{ "key": "guard" }], "value": value } })
-        };
+        let with = |value: Value| json!({ "metadata": { "filter": NAMESPACE, "path": [{ "key": "guard" }], "value": value } });
         let word = with(json!({ "string_match": { "exact": "gateway-7" } }));
         assert!(guard(word.clone()).is_some_and(|guard| guard.is_sound()));
         let pass = with(json!({ "bool_match": true }));

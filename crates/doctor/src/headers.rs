@@ -196,7 +196,8 @@ mod tests {
         let none = with(json!({}));
         let none = Rules::read(&none).unwrap();
         assert!(none.permit(":path") && !none.permit("host"));
-        let some = with(json!({ "disallow_all": true, "allow_expression": { "regex": "x-[a-z]+" } }));
+        let some =
+            with(json!({ "disallow_all": true, "allow_expression": { "regex": "x-[a-z]+" } }));
         let some = Rules::read(&some).unwrap();
         assert!(some.permit("x-a") && !some.permit("x-a1"));
         assert!(Rules::read(&json!({})).is_none());

@@ -22,8 +22,11 @@ pub(crate) fn outdated([major, minor, patch]: [u64; 3]) -> Option<String> {
         return Some(format!("{version}: its line gets no more fixes (as of {AS_OF})"));
     }
     let (_, last, day) = LAST.iter().find(|(line, ..)| *line == minor)?;
-    (patch < *last)
-        .then(|| format!("{version}: the last release of its line is 1.{minor}.{last} of {day} (as of {AS_OF})"))
+    (patch < *last).then(|| {
+        format!(
+            "{version}: the last release of its line is 1.{minor}.{last} of {day} (as of {AS_OF})"
+        )
+    })
 }
 
 #[cfg(test)]

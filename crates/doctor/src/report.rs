@@ -1,11 +1,14 @@
-//! The report, and its forms for programs and CI. The form for people is the caller's.
+//! The report, and its forms for people, programs and CI.
 
 mod sarif;
+mod text;
+
+pub use self::text::reported;
 
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use crate::{
-    model::{Form, Maker, Unjudged},
+    model::{Address, Form, Maker, Unjudged},
     releases,
     routes::Line,
     rules::{Finding, Place, Severity},
@@ -57,6 +60,19 @@ impl Report {
                         .to_owned(),
                 });
             }
+            if let Some(cluster) = cluster
+                && cluster.discovery() == "STRICT_DNS"
+                && let [Address::Socket { host, .. }] = cluster.addresses.as_slice()
+                && !cluster.addresses[0].is_local()
+            {
+                unjudged.push(Unjudged {
+                    place: format!("cluster {name}"),
+                    reason: format!(
+                        "whether the name {host} has the address of each replica, as that of a headless \
+                         Service, or one for all: then one replica gets all checks of this Envoy"
+                    ),
+                });
+            }
             let addresses = addresses.iter().map(ToString::to_string).collect();
             Authorizer { cluster: name.clone(), addresses, signs: signs.clone() }
         });
@@ -73,7 +89,15 @@ impl Report {
         }
         unjudged.sort();
         unjudged.dedup();
-        Self { maker: proxy.maker, form: proxy.form, envoy, authorizers, findings, unjudged, routes }
+        Self {
+            maker: proxy.maker,
+            form: proxy.form,
+            envoy,
+            authorizers,
+            findings,
+            unjudged,
+            routes,
+        }
     }
 
     /// The worst severity of all findings.
@@ -86,7 +110,7 @@ impl Report {
     #[must_use]
     pub fn consequence(finding: &Finding) -> String {
         match finding.note {
-            Some(note) => format!("{} {note}", finding.rule.consequence),
+            Some(note) => format!("{note} Otherwise: {}", finding.rule.consequence),
             None => finding.rule.consequence.to_owned(),
         }
     }

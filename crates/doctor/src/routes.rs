@@ -44,7 +44,11 @@ pub(crate) fn list(context: &Context<'_>) -> Vec<Line> {
             let how = if tls.is_empty() { "plaintext" } else { "TLS" };
             let blank = || Line {
                 listener: format!("{} ({}, {how})", listener.name, listener.address),
-                chain: format!("{}{}", chain.name, of_connections(chain.config.at("filter_chain_match"))),
+                chain: format!(
+                    "{}{}",
+                    chain.name,
+                    of_connections(chain.config.at("filter_chain_match"))
+                ),
                 host: "*".to_owned(),
                 route: "-".to_owned(),
                 matches: "every connection".to_owned(),
@@ -242,15 +246,22 @@ fn size(bytes: u64) -> String {
 
 fn matched(route: &Route) -> String {
     let config = route.config.at("match");
-    let path = [("prefix", "path begins with"), ("path", "path ="), ("path_separated_prefix", "path below")]
-        .iter()
-        .find_map(|(field, word)| Some(format!("{word} {}", config.text(field)?)));
+    let path = [
+        ("prefix", "path begins with"),
+        ("path", "path ="),
+        ("path_separated_prefix", "path below"),
+    ]
+    .iter()
+    .find_map(|(field, word)| Some(format!("{word} {}", config.text(field)?)));
     let path = path.or_else(|| Some(format!("path ~ {}", config.text("safe_regex/regex")?)));
     let path = path.or_else(|| config.has("connect_matcher").then(|| "CONNECT".to_owned()));
     let path = path.unwrap_or_else(|| "path of a pattern".to_owned());
     let headers = config.list("headers").iter().map(header);
     let more = ["query_parameters", "cookies", "grpc", "runtime_fraction", "dynamic_metadata"];
-    let more = more.iter().filter(|field| config.has(field)).map(|field| format!("{field} {}", config.at(field)));
+    let more = more
+        .iter()
+        .filter(|field| config.has(field))
+        .map(|field| format!("{field} {}", config.at(field)));
     Some(path).into_iter().chain(headers).chain(more).collect::<Vec<_>>().join(" and ")
 }
 

@@ -175,8 +175,7 @@ struct Found {
     findings: Vec<Finding>,
 }
 
-const HELD: &str =
-    "The guard refuses these requests: nothing passes, and clients get an error.";
+const HELD: &str = "The guard refuses these requests: nothing passes, and clients get an error.";
 const DEAD_END: &str =
     "No route leads anywhere without patgate's header: nothing passes, and clients get an error.";
 
@@ -207,9 +206,8 @@ impl Found {
         note: Option<&'static str>,
     ) {
         let found = found.into();
-        let same = |one: &&mut Finding| {
-            one.severity == severity && one.found == found && one.note == note
-        };
+        let same =
+            |one: &&mut Finding| one.severity == severity && one.found == found && one.note == note;
         match self.findings.iter_mut().find(same) {
             Some(one) if one.places.contains(&place) => {}
             Some(one) => one.places.push(place),

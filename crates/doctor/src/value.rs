@@ -135,7 +135,9 @@ mod tests {
             "long": "33554432", "short": 5, "wait": "0.250s", "parts": { "seconds": 1, "nanos": 500000000 },
             "typed": { "@type": "type.googleapis.com/envoy.config.A" },
         });
-        assert!(value.is_on("failure_mode_allow") && value.is_on("wrapped") && value.is_on("share"));
+        assert!(
+            value.is_on("failure_mode_allow") && value.is_on("wrapped") && value.is_on("share")
+        );
         assert_eq!((value.number("long"), value.number("short")), (Some(33_554_432), Some(5)));
         assert_eq!((value.seconds("wait"), value.seconds("parts")), (Some(0.25), Some(1.5)));
         assert_eq!(value.at("typed").type_name(), "A");

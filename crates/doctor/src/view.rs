@@ -10,7 +10,9 @@ use crate::{
     authorizer::{self, Authorizers, NEEDS_BODY, waits_for_body},
     guard::{Guard, NAMESPACE, always, permission},
     headers::{BACKEND, Early, IDENTITY, prefix_of_routes},
-    model::{Address, Chain, Cluster, Host, Http, HttpFilter, Kind, Listener, Proxy, Route, Target},
+    model::{
+        Address, Chain, Cluster, Host, Http, HttpFilter, Kind, Listener, Proxy, Route, Target,
+    },
     value::{Read, entries},
 };
 
@@ -62,7 +64,10 @@ pub(crate) enum Unasked {
     NoFilter,
     Disabled(crate::model::Level),
     NotSwitchedOn,
-    Share { percent: f64, refused: bool },
+    Share {
+        percent: f64,
+        refused: bool,
+    },
     Shadow,
     Condition(String),
     /// The rules that say what is asked about.
@@ -157,8 +162,7 @@ fn protected<'p>(
         }
         let names = proxy.clusters.values().filter(|cluster| {
             let name = cluster.name.as_str();
-            !services.contains(name)
-                && !authorizers.services.contains_key(name)
+            !services.contains(name) && !authorizers.services.contains_key(name)
         });
         found.extend(names.map(|cluster| cluster.name.as_str()));
     }
@@ -212,7 +216,8 @@ impl<'p> View<'p> {
             asker.second = waits_for_body(&asker.filter.config) || several && !waits && says;
         }
         let guards = http.filters.iter().enumerate().filter(|(_, filter)| filter.kind() == "RBAC");
-        let guard = guards.filter_map(|(at, filter)| Some((at, Guard::read(&filter.config)?))).last();
+        let guard =
+            guards.filter_map(|(at, filter)| Some((at, Guard::read(&filter.config)?))).last();
         let early = Early::read(&http.config);
         let prefix = prefix_of_routes(http)
             .or_else(|| early.prefix().map(str::to_owned))
@@ -304,8 +309,9 @@ impl<'p> View<'p> {
     /// What becomes of a request on this route about which patgate was not asked.
     pub(crate) fn fate(&self, host: &Host, route: &Route) -> Fate {
         match (self.opens(route), self.guard_holds(host, route)) {
-            (false, _) => Fate::DeadEnd,
-            (true, true) => Fate::Held,
+            // It refuses before the router looks for a cluster.
+            (_, true) => Fate::Held,
+            (false, false) => Fate::DeadEnd,
             (true, false) => Fate::Passes,
         }
     }

@@ -58,7 +58,8 @@ fn each_planted_fault_is_found_and_nothing_else() {
             let expected: BTreeSet<_> = fault.also.iter().chain([&fault.rule]).collect();
             let rules: BTreeSet<_> = found.keys().collect();
             let severity = found.get(&fault.rule).is_some_and(|texts| {
-                let severity = |wanted: &String| texts.iter().any(|text| text.starts_with(wanted.as_str()));
+                let severity =
+                    |wanted: &String| texts.iter().any(|text| text.starts_with(wanted.as_str()));
                 fault.severity.as_ref().is_none_or(severity)
             });
             if rules != expected || !severity {
@@ -93,7 +94,6 @@ fn legitimate_changes_are_silent() {
 #[test]
 fn each_rule_has_a_planted_fault() {
     let planted: BTreeSet<_> = faults().into_iter().map(|fault| fault.rule).collect();
-    let rules: BTreeSet<_> =
-        patgate_doctor::rules::all().map(|rule| rule.id.to_owned()).collect();
+    let rules: BTreeSet<_> = patgate_doctor::rules::all().map(|rule| rule.id.to_owned()).collect();
     assert_eq!(planted, rules);
 }

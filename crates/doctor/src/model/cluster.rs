@@ -9,7 +9,10 @@ use crate::value::Read;
 /// An address, as a configuration names it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Address {
-    Socket { host: String, port: u64 },
+    Socket {
+        host: String,
+        port: u64,
+    },
     Pipe(String),
     /// A listener of the same Envoy.
     Internal(String),
@@ -47,7 +50,9 @@ impl Address {
 impl fmt::Display for Address {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Socket { host, port } if host.contains(':') => write!(formatter, "[{host}]:{port}"),
+            Self::Socket { host, port } if host.contains(':') => {
+                write!(formatter, "[{host}]:{port}")
+            }
             Self::Socket { host, port } => write!(formatter, "{host}:{port}"),
             Self::Pipe(path) => write!(formatter, "unix:{path}"),
             Self::Internal(name) => write!(formatter, "internal:{name}"),
@@ -124,7 +129,8 @@ impl Cluster {
 }
 
 fn tls(config: &Value) -> Tls {
-    let matches = config.list("transport_socket_matches").iter().map(|one| one.at("transport_socket"));
+    let matches =
+        config.list("transport_socket_matches").iter().map(|one| one.at("transport_socket"));
     let sockets = matches.chain(Some(config.at("transport_socket")));
     let kinds = sockets.map(of_socket);
     // A cluster that chooses by endpoint speaks TLS where it can.
@@ -150,7 +156,9 @@ fn of_socket(socket: &Value) -> Tls {
         }
         "" | "RawBuffer" => Tls::None,
         // These wrap another one.
-        "ProxyProtocolUpstreamTransport" | "TcpStatsConfig" => of_socket(config.at("transport_socket")),
+        "ProxyProtocolUpstreamTransport" | "TcpStatsConfig" => {
+            of_socket(config.at("transport_socket"))
+        }
         // Others protect in their own way, such as the tunnels of a mesh.
         _ => Tls::Verified,
     }

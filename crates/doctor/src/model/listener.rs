@@ -92,7 +92,9 @@ fn read_chain(chain: &Value, place: &str, source: &Source, unjudged: &mut Vec<Un
         other => {
             unjudged.push(Unjudged {
                 place: place.to_owned(),
-                reason: format!("this program does not know where the filter {other} sends requests"),
+                reason: format!(
+                    "this program does not know where the filter {other} sends requests"
+                ),
             });
             Kind::Other(other.to_owned())
         }
@@ -141,14 +143,17 @@ fn read_http(config: Value, place: &str, source: &Source, unjudged: &mut Vec<Unj
                 "its routes come from the control plane (RDS, {name}), and are not here: read \
                  config_dump of the admin interface"
             ),
-            None => "it chooses its route table by request (scoped routes), which this program does \
+            None => {
+                "it chooses its route table by request (scoped routes), which this program does \
                      not evaluate"
-                .to_owned(),
+                    .to_owned()
+            }
         });
     }
     let table_config = table.unwrap_or_default();
     if table_config.has("vhds") {
-        say("its virtual hosts are loaded on demand (VHDS), and only those in use are here".to_owned());
+        say("its virtual hosts are loaded on demand (VHDS), and only those in use are here"
+            .to_owned());
     }
     let hosts = read_hosts(&table_config, &mut say);
     let name = table_config.text("name").or(named).unwrap_or_default().to_owned();

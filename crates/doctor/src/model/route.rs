@@ -156,10 +156,9 @@ fn target(config: &Value) -> Target {
     if !weighted.is_empty() {
         let named = weighted.iter().map(|one| {
             let header = one.text("cluster_header");
-            let name = one.text("name").map_or_else(
-                || format!("header {}", header.unwrap_or_default()),
-                str::to_owned,
-            );
+            let name = one
+                .text("name")
+                .map_or_else(|| format!("header {}", header.unwrap_or_default()), str::to_owned);
             (name, one.clone())
         });
         return Target::Clusters(named.collect());

@@ -73,7 +73,10 @@ impl Source {
         let mut source = Self::new(Form::Dump, bootstrap.unwrap_or(&Value::Null));
         for name in ["BootstrapConfigDump", "ListenersConfigDump", "ClustersConfigDump"] {
             if section(name).next().is_none() {
-                source.unjudged(name, "the dump has no such part: read it without `resource=`".into());
+                source.unjudged(
+                    name,
+                    "the dump has no such part: read it without `resource=`".into(),
+                );
             }
         }
         for part in section("ListenersConfigDump") {

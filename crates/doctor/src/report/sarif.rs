@@ -25,9 +25,9 @@ pub(super) fn write(report: &Report, file: &str, version: &str) -> Value {
         .findings
         .iter()
         .map(|finding| {
-            let logical = finding.places.iter().map(|place| {
-                json!({ "fullyQualifiedName": place.to_string(), "kind": "resource" })
-            });
+            let logical = finding.places.iter().map(
+                |place| json!({ "fullyQualifiedName": place.to_string(), "kind": "resource" }),
+            );
             json!({
                 "ruleId": finding.rule.id,
                 "level": level(finding.severity),

@@ -62,7 +62,9 @@ pub(super) const RULES: &[Rule] = &[
         severity: Severity::High,
         title: "only a share of the requests is asked about",
         consequence: "The others pass without a token, chosen by chance.",
-        fix: everywhere("remove `filter_enabled`; for a rollout, use patgate's own modes (docs/rollout.md)"),
+        fix: everywhere(
+            "remove `filter_enabled`; for a rollout, use patgate's own modes (docs/rollout.md)",
+        ),
         check: share,
     },
     Rule {
@@ -70,7 +72,9 @@ pub(super) const RULES: &[Rule] = &[
         severity: Severity::High,
         title: "ext_authz only records decisions",
         consequence: "What patgate refuses passes nevertheless.",
-        fix: everywhere("remove `shadow_mode`; for a rollout, use patgate's own modes (docs/rollout.md)"),
+        fix: everywhere(
+            "remove `shadow_mode`; for a rollout, use patgate's own modes (docs/rollout.md)",
+        ),
         check: shadow,
     },
     Rule {

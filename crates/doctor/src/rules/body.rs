@@ -80,7 +80,9 @@ pub(super) const RULES: &[Rule] = &[
         severity: Severity::Medium,
         title: "one step shows more than patgate takes",
         consequence: "patgate accepts messages of up to 4 MiB, and answers longer ones as an outage.",
-        fix: everywhere("set max_request_bytes to at most 3 MiB, or ask in two steps (envoy/README.md)"),
+        fix: everywhere(
+            "set max_request_bytes to at most 3 MiB, or ask in two steps (envoy/README.md)",
+        ),
         check: large,
     },
     Rule {
@@ -88,7 +90,9 @@ pub(super) const RULES: &[Rule] = &[
         severity: Severity::Low,
         title: "the second step shows long bodies in part now and then",
         consequence: "Envoy counts bytes twice that arrive during the first step, so bodies of more than half of max_request_bytes are refused.",
-        fix: everywhere("set max_request_bytes of the second filter to twice the largest request_body_buffer_limit"),
+        fix: everywhere(
+            "set max_request_bytes of the second filter to twice the largest request_body_buffer_limit",
+        ),
         check: twice,
     },
     Rule {
@@ -96,7 +100,9 @@ pub(super) const RULES: &[Rule] = &[
         severity: Severity::Medium,
         title: "a filter does not say which step it is",
         consequence: "patgate takes each check for the only one and refuses what needs a body, or answers 503 to a wrong step.",
-        fix: everywhere("set `patgate-step` in initial_metadata: `first` on the filter without a body, `second` on the other one, none if there is one filter"),
+        fix: everywhere(
+            "set `patgate-step` in initial_metadata: `first` on the filter without a body, `second` on the other one, none if there is one filter",
+        ),
         check: step,
     },
     Rule {
@@ -104,7 +110,9 @@ pub(super) const RULES: &[Rule] = &[
         severity: Severity::High,
         title: "the second step is missing",
         consequence: "The first answer to a request that needs a body permits nothing and refuses nothing, so the request goes on as nobody.",
-        fix: everywhere("add the filter that asks again with the body, as in envoy/envoy.yaml, or remove `patgate-step` from the first one"),
+        fix: everywhere(
+            "add the filter that asks again with the body, as in envoy/envoy.yaml, or remove `patgate-step` from the first one",
+        ),
         check: missing,
     },
     Rule {
@@ -120,7 +128,9 @@ pub(super) const RULES: &[Rule] = &[
         severity: Severity::Medium,
         title: "the second step waits for metadata that patgate does not set",
         consequence: "It never asks, so every request that needs a body is refused.",
-        fix: everywhere("set filter_enabled_metadata to envoy.filters.http.ext_authz, `needs_body`, `bool_match: true`"),
+        fix: everywhere(
+            "set filter_enabled_metadata to envoy.filters.http.ext_authz, `needs_body`, `bool_match: true`",
+        ),
         check: condition,
     },
     Rule {
@@ -128,7 +138,9 @@ pub(super) const RULES: &[Rule] = &[
         severity: Severity::Low,
         title: "two steps show every body",
         consequence: "Each request waits for its upload and is checked twice, with its whole body.",
-        fix: everywhere("set filter_enabled_metadata on the second filter, and with_request_body on that one alone"),
+        fix: everywhere(
+            "set filter_enabled_metadata on the second filter, and with_request_body on that one alone",
+        ),
         check: every,
     },
     Rule {
@@ -144,7 +156,9 @@ pub(super) const RULES: &[Rule] = &[
         severity: Severity::Low,
         title: "the two checks of a request may go to different replicas",
         consequence: "patgate counts the bodies of a token for longer than Envoy holds them, and refuses some with 429.",
-        fix: everywhere("choose the replica by a hash of x-request-id in the cluster, and send x-request-id in initial_metadata of both filters"),
+        fix: everywhere(
+            "choose the replica by a hash of x-request-id in the cluster, and send x-request-id in initial_metadata of both filters",
+        ),
         check: replica,
     },
     Rule {
@@ -288,7 +302,8 @@ fn step(context: &Context<'_>, found: &mut Found) {
 
 fn missing(context: &Context<'_>, found: &mut Found) {
     for view in context.asking().filter(|view| view.second().is_none()) {
-        let waiting = view.askers.iter().any(|asker| asker.filter.config.has("filter_enabled_metadata"));
+        let waiting =
+            view.askers.iter().any(|asker| asker.filter.config.has("filter_enabled_metadata"));
         for asker in view.firsts() {
             let first = asker.metadata("patgate-step") == Some("first");
             if first && !(waiting && view.askers.len() > 1) {
@@ -325,7 +340,10 @@ fn every(context: &Context<'_>, found: &mut Found) {
     for view in context.asking() {
         let Some(second) = view.second() else { continue };
         if !second.filter.config.has("filter_enabled_metadata") {
-            found.add(Place::asker(view, second), "no `filter_enabled_metadata` on the second filter");
+            found.add(
+                Place::asker(view, second),
+                "no `filter_enabled_metadata` on the second filter",
+            );
         }
         for first in view.firsts() {
             if first.filter.config.has("with_request_body") {

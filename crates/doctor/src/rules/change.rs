@@ -25,7 +25,9 @@ pub(super) const RULES: &[Rule] = &[
         severity: Severity::Medium,
         title: "answers may not change what patgate sets or removes",
         consequence: "Every allowed request becomes a 500; without disallow_is_error, the client's own copy passes instead.",
-        fix: everywhere("let allow_expression match all seven headers under the prefix in use, and the headers in which clients send credentials"),
+        fix: everywhere(
+            "let allow_expression match all seven headers under the prefix in use, and the headers in which clients send credentials",
+        ),
         check: narrow,
     },
     Rule {
@@ -58,10 +60,7 @@ fn those<'n>(
     names.filter(|name| rules.permit(name) == allowed).collect()
 }
 
-fn each_filter(
-    context: &Context<'_>,
-    mut say: impl FnMut(&View<'_>, Place, Option<Rules<'_>>),
-) {
+fn each_filter(context: &Context<'_>, mut say: impl FnMut(&View<'_>, Place, Option<Rules<'_>>)) {
     for (view, asker) in context.askers() {
         say(view, Place::asker(view, asker), Rules::read(&asker.filter.config));
     }

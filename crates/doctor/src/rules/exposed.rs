@@ -167,7 +167,8 @@ fn each_log(context: &Context<'_>, mut say: impl FnMut(Place, &Value)) {
 /// The operators of a log's format, such as `REQ(:PATH)`, without their percent signs.
 fn operators(log: &Value) -> Vec<String> {
     let mut formats = Vec::new();
-    for field in ["log_format", "format", "json_format", "typed_json_format", "body", "attributes"] {
+    for field in ["log_format", "format", "json_format", "typed_json_format", "body", "attributes"]
+    {
         texts(log.at(field), &mut formats);
     }
     formats.iter().flat_map(|format| format.split('%')).map(str::to_ascii_lowercase).collect()
@@ -233,11 +234,16 @@ fn queries(context: &Context<'_>, found: &mut Found) {
             let of_header = operator
                 .strip_prefix("req(")
                 .is_some_and(|rest| rest.contains(":path") || rest.contains("original-path"));
-            let of_path = operator.strip_prefix("path(").is_some_and(|rest| !rest.starts_with("nq"));
+            let of_path =
+                operator.strip_prefix("path(").is_some_and(|rest| !rest.starts_with("nq"));
             let of_cel = operator.starts_with("cel(")
                 && ["request.path", "request.query"].iter().any(|part| operator.contains(part))
                 && !operator.contains("request.url_path");
-            of_header || of_path || of_cel || operator == "path" || operator.starts_with("query_param")
+            of_header
+                || of_path
+                || of_cel
+                || operator == "path"
+                || operator.starts_with("query_param")
         });
         if let Some(operator) = with_query {
             found.add(place, format!("the access log has %{}%", operator.to_uppercase()));

@@ -86,7 +86,9 @@ pub(super) const RULES: &[Rule] = &[
         severity: Severity::Low,
         title: "a retry may ask the replica that has just failed",
         consequence: "More checks fail while one replica is down.",
-        fix: everywhere("add `retry_host_predicate` with previous_hosts to the retry_policy of grpc_service"),
+        fix: everywhere(
+            "add `retry_host_predicate` with previous_hosts to the retry_policy of grpc_service",
+        ),
         check: host,
     },
     Rule {
@@ -248,9 +250,9 @@ fn host(context: &Context<'_>, found: &mut Found) {
 fn breaker(context: &Context<'_>, found: &mut Found) {
     let limits = [("max_requests", 1024), ("max_pending_requests", 1024), ("max_retries", 3)];
     for cluster in context.patgates() {
-        let low = limits.iter().filter(|(field, default)| {
-            cluster.limit(field).unwrap_or(*default) <= *default
-        });
+        let low = limits
+            .iter()
+            .filter(|(field, default)| cluster.limit(field).unwrap_or(*default) <= *default);
         let low: Vec<_> = low.map(|(field, default)| format!("{field} {default}")).collect();
         if !low.is_empty() {
             found.add(Place::cluster(&cluster.name), format!("at most {}", low.join(", ")));
@@ -276,7 +278,9 @@ fn health(context: &Context<'_>, found: &mut Found) {
             }
             let service = check.text("grpc_health_check/service_name").unwrap_or_default();
             if !["", "envoy.service.auth.v3.Authorization"].contains(&service) {
-                let what = format!("the health check asks for the service {service}, which patgate does not have, so every replica counts as unhealthy");
+                let what = format!(
+                    "the health check asks for the service {service}, which patgate does not have, so every replica counts as unhealthy"
+                );
                 found.at(Severity::Medium, place.clone(), what);
             }
         }
@@ -286,7 +290,10 @@ fn health(context: &Context<'_>, found: &mut Found) {
 fn outlier(context: &Context<'_>, found: &mut Found) {
     for cluster in context.patgates() {
         if cluster.has_several() && !cluster.config.has("outlier_detection") {
-            found.add(Place::cluster(&cluster.name), "no `outlier_detection`, with several replicas");
+            found.add(
+                Place::cluster(&cluster.name),
+                "no `outlier_detection`, with several replicas",
+            );
         }
     }
 }

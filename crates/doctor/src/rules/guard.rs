@@ -28,7 +28,9 @@ pub(super) const RULES: &[Rule] = &[
         severity: Severity::Medium,
         title: "the guard accepts what other services set too",
         consequence: "Any other ext_authz service on the way opens the guard.",
-        fix: everywhere("require `string_match: {exact: …}` with the word of patgate's setting guard.word, in the field `guard`"),
+        fix: everywhere(
+            "require `string_match: {exact: …}` with the word of patgate's setting guard.word, in the field `guard`",
+        ),
         check: word,
     },
     Rule {
@@ -44,7 +46,9 @@ pub(super) const RULES: &[Rule] = &[
         severity: Severity::Medium,
         title: "a route replaces or disables the guard",
         consequence: "On this route, one more error lets requests pass without a token.",
-        fix: everywhere("remove the settings under the guard's name there; for an exception, name its path in a policy of the guard"),
+        fix: everywhere(
+            "remove the settings under the guard's name there; for an exception, name its path in a policy of the guard",
+        ),
         check: route,
     },
     Rule {
@@ -86,7 +90,9 @@ fn none(context: &Context<'_>, found: &mut Found) {
                 Place::filter(view, &filter.name),
                 "its rules are shadow_rules, which only count",
             ),
-            None => found.add(Place::of(view), format!("no RBAC filter wants metadata of {NAMESPACE}")),
+            None => {
+                found.add(Place::of(view), format!("no RBAC filter wants metadata of {NAMESPACE}"))
+            }
         }
     }
 }

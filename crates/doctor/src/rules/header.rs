@@ -25,7 +25,9 @@ pub(super) const RULES: &[Rule] = &[
         severity: Severity::Medium,
         title: "headers of another prefix are removed",
         consequence: "The client's copies of the headers that patgate and the routes really use pass.",
-        fix: everywhere("use one prefix in early removal, routes, mutation rules and patgate's setting headers.prefix"),
+        fix: everywhere(
+            "use one prefix in early removal, routes, mutation rules and patgate's setting headers.prefix",
+        ),
         check: prefix,
     },
     Rule {
@@ -77,7 +79,9 @@ pub(super) const RULES: &[Rule] = &[
         severity: Severity::Low,
         title: "whole networks count as internal",
         consequence: "Clients there keep their own x-envoy-* headers and request ids; a pod network is no proof of trust.",
-        fix: everywhere("set internal_address_config to an address that no client has, as envoy/envoy.yaml does"),
+        fix: everywhere(
+            "set internal_address_config to an address that no client has, as envoy/envoy.yaml does",
+        ),
         check: internal,
     },
     Rule {
@@ -140,10 +144,7 @@ fn other_prefix<'v>(view: &'v crate::view::View<'_>) -> Option<&'v str> {
 fn prefix(context: &Context<'_>, found: &mut Found) {
     for view in context.asking() {
         if let Some(other) = other_prefix(view) {
-            let what = format!(
-                "`{other}…` headers are removed, and routes use `{}…`",
-                view.prefix
-            );
+            let what = format!("`{other}…` headers are removed, and routes use `{}…`", view.prefix);
             found.add(Place::of(view), what);
         }
     }

@@ -61,7 +61,9 @@ pub(super) const RULES: &[Rule] = &[
         severity: Severity::Medium,
         title: "settings for a filter that does not exist",
         consequence: "Envoy accepts settings under a name that no filter has, and they have no effect.",
-        fix: everywhere("use the name of the filter in http_filters as the key in typed_per_filter_config"),
+        fix: everywhere(
+            "use the name of the filter in http_filters as the key in typed_per_filter_config",
+        ),
         check: name,
     },
 ];
@@ -172,7 +174,10 @@ fn name(context: &Context<'_>, found: &mut Found) {
                 let kind = kind.type_name();
                 let matters = matches!(kind, "ExtAuthzPerRoute" | "RBACPerRoute");
                 if matters && !filters.iter().any(|filter| filter.name == *name) {
-                    found.add(place.clone(), format!("{kind} for {name}, which no filter is called"));
+                    found.add(
+                        place.clone(),
+                        format!("{kind} for {name}, which no filter is called"),
+                    );
                 }
             }
         };

@@ -26,7 +26,9 @@ pub(super) const RULES: &[Rule] = &[
         severity: Severity::High,
         title: "patgate does not see that a request is an upgrade",
         consequence: "A WebSocket passes even if no rule permits it, and its Connection header can make the backend drop patgate's headers.",
-        fix: everywhere("list `connection` and `upgrade` in allowed_headers, or remove upgrade_configs"),
+        fix: everywhere(
+            "list `connection` and `upgrade` in allowed_headers, or remove upgrade_configs",
+        ),
         check: upgrade,
     },
 ];
@@ -35,9 +37,8 @@ pub(super) const RULES: &[Rule] = &[
 fn sends(asker: &Asker<'_>, name: &str) -> bool {
     let config = &asker.filter.config;
     let allowed = config.at("allowed_headers");
-    let listed = !allowed.is_object()
-        || allowed.list("patterns").is_empty()
-        || any_matches(allowed, name);
+    let listed =
+        !allowed.is_object() || allowed.list("patterns").is_empty() || any_matches(allowed, name);
     listed && !any_matches(config.at("disallowed_headers"), name)
 }
 

@@ -8,7 +8,9 @@ pub fn of(bootstrap: &Value) -> Value {
     let resources = bootstrap.as_object_mut().unwrap().remove("static_resources").unwrap();
     let mut tables = Vec::new();
     let mut listeners = Vec::new();
-    for (number, mut listener) in resources["listeners"].as_array().unwrap().iter().cloned().enumerate() {
+    for (number, mut listener) in
+        resources["listeners"].as_array().unwrap().iter().cloned().enumerate()
+    {
         let default = listener.get_mut("default_filter_chain").map(|chain| {
             by_rds(chain, &format!("table-{number}-default"), &mut tables);
         });
@@ -18,7 +20,8 @@ pub fn of(bootstrap: &Value) -> Value {
                 by_rds(chain, &format!("table-{number}-{at}"), &mut tables);
             }
         }
-        listeners.push(json!({ "name": listener["name"], "active_state": { "listener": listener } }));
+        listeners
+            .push(json!({ "name": listener["name"], "active_state": { "listener": listener } }));
     }
     let mut clusters = Vec::new();
     let mut endpoints = Vec::new();

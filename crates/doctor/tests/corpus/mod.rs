@@ -11,6 +11,7 @@
 )]
 
 pub mod dump;
+pub mod envoy;
 pub mod paths;
 
 use std::{collections::BTreeMap, fs, path::PathBuf, sync::Mutex};
@@ -176,7 +177,8 @@ impl Changes {
         let find = |path: &str| Place::find(configuration, listener, path);
         let set: Vec<_> = self.set.iter().map(|(path, value)| (find(path), value)).collect();
         let mut removed: Vec<_> = self.remove.iter().map(|path| find(path)).collect();
-        let appended: Vec<_> = self.append.iter().map(|(path, value)| (find(path), value)).collect();
+        let appended: Vec<_> =
+            self.append.iter().map(|(path, value)| (find(path), value)).collect();
         for (place, value) in set {
             place.set(configuration, value.clone());
         }

@@ -30,7 +30,11 @@ impl Place {
                 Step::Key(key) => value.get(key).unwrap_or(&missing).clone(),
                 Step::At(at) => value[*at].clone(),
             };
-            assert!(number == last || !next.is_null(), "{path}: no `{part}` in {}", shortened(value));
+            assert!(
+                number == last || !next.is_null(),
+                "{path}: no `{part}` in {}",
+                shortened(value)
+            );
             steps.push(step);
             value = if number == last { value } else { descend(configuration, &steps) };
         }
@@ -46,7 +50,9 @@ impl Place {
     }
 
     pub fn insert(&self, configuration: &mut Value, shift: usize, new: Value) {
-        let (parent, Step::At(at)) = self.parent(configuration) else { panic!("no list: {self:?}") };
+        let (parent, Step::At(at)) = self.parent(configuration) else {
+            panic!("no list: {self:?}")
+        };
         parent.as_array_mut().unwrap().insert(at + shift, new);
     }
 
@@ -172,9 +178,7 @@ fn step(value: &Value, part: &str) -> Option<Step> {
         (Value::Array(items), None) => {
             part.parse().ok().filter(|at| *at < items.len()).map(Step::At)
         }
-        (Value::Object(_) | Value::Null, name) => {
-            Some(Step::Key(name.unwrap_or(part).to_owned()))
-        }
+        (Value::Object(_) | Value::Null, name) => Some(Step::Key(name.unwrap_or(part).to_owned())),
         _ => None,
     }
 }

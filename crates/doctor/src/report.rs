@@ -8,7 +8,7 @@ pub use self::text::reported;
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use crate::{
-    model::{Address, Form, Maker, Unjudged},
+    model::{Address, Form, Kind, Maker, Target, Unjudged},
     releases,
     routes::Line,
     rules::{Finding, Place, Severity},
@@ -77,6 +77,7 @@ impl Report {
             Authorizer { cluster: name.clone(), addresses, signs: signs.clone() }
         });
         let authorizers = authorizers.collect();
+        unjudged.extend(elsewhere(context));
         let envoy = proxy.version.map(|[major, minor, patch]| format!("{major}.{minor}.{patch}"));
         if envoy.is_none() {
             unjudged.push(Unjudged {
@@ -127,6 +128,41 @@ impl Report {
     pub fn sarif(&self, file: &str, version: &str) -> serde_json::Value {
         sarif::write(self, file, version)
     }
+}
+
+/// Routes and connections of which the configuration does not say where they lead.
+fn elsewhere(context: &Context<'_>) -> Vec<Unjudged> {
+    let mut unjudged = Vec::new();
+    for view in &context.views {
+        for (host, route) in view.routes() {
+            if let Target::Other(what) = &route.target {
+                unjudged.push(Unjudged {
+                    place: format!(
+                        "listener {}, chain {}, host {}, route {}",
+                        view.listener.name, view.chain.name, host.name, route.name
+                    ),
+                    reason: format!("it leads to {what}"),
+                });
+            }
+        }
+    }
+    for listener in &context.proxy.listeners {
+        for chain in &listener.chains {
+            let Kind::Tcp(clusters) = &chain.kind else { continue };
+            let open = clusters.iter().filter_map(|name| context.proxy.clusters.get(name));
+            for cluster in open.filter(|cluster| cluster.discovery() == "ORIGINAL_DST") {
+                unjudged.push(Unjudged {
+                    place: format!("listener {}, chain {}", listener.name, chain.name),
+                    reason: format!(
+                        "connections go through {} to where the client meant them to go, which may be \
+                         the port of a protected backend",
+                        cluster.name
+                    ),
+                });
+            }
+        }
+    }
+    unjudged
 }
 
 impl Serialize for Finding {

@@ -212,6 +212,7 @@ fn reason_of(reason: &Unasked) -> String {
         Unasked::NoFilter => "no filter of this chain asks".to_owned(),
         Unasked::Disabled(level) => format!("disabled on {level}"),
         Unasked::NotSwitchedOn => "nothing switches the filter on here".to_owned(),
+        Unasked::Elsewhere(service) => format!("{service} is asked instead"),
         Unasked::Share { percent, refused: false } => format!("{percent} % of the requests"),
         Unasked::Share { percent, .. } => format!("{percent} %, the others are refused"),
         Unasked::Shadow => "decisions are only recorded".to_owned(),

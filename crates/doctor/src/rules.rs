@@ -2,6 +2,7 @@
 
 mod ask;
 mod body;
+mod chain;
 mod change;
 mod exposed;
 mod fail;
@@ -225,6 +226,7 @@ impl Found {
 /// All rules, by family.
 const FAMILIES: &[&[Rule]] = &[
     ask::RULES,
+    chain::RULES,
     guard::RULES,
     fail::RULES,
     route::RULES,

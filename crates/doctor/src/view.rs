@@ -1,6 +1,9 @@
 //! What the rules look at: the filter chains, with the filters that ask patgate, the guard, and what
 //! each route means for a request that no answer has let through.
 
+mod asked;
+mod bodies;
+
 use std::collections::BTreeSet;
 
 use serde_json::Value;
@@ -8,16 +11,13 @@ use serde_json::Value;
 use crate::{
     Hints,
     authorizer::{self, Authorizers, NEEDS_BODY, waits_for_body},
-    guard::{Guard, NAMESPACE, always, permission},
+    guard::{Guard, NAMESPACE},
     headers::{BACKEND, Early, IDENTITY, prefix_of_routes},
     model::{
         Address, Chain, Cluster, Host, Http, HttpFilter, Kind, Listener, Proxy, Route, Target,
     },
-    value::{Read, entries},
+    value::Read,
 };
-
-/// The limit of a connection's buffer if a listener sets none, in bytes.
-const DEFAULT_BUFFER: u64 = 1 << 20;
 
 pub(crate) struct Context<'p> {
     pub(crate) proxy: &'p Proxy,
@@ -39,6 +39,8 @@ pub(crate) struct View<'p> {
     pub(crate) early: Early,
     /// The prefix of patgate's headers here.
     pub(crate) prefix: String,
+    /// The services that are patgate.
+    services: Vec<String>,
 }
 
 pub(crate) struct Asker<'p> {
@@ -64,6 +66,8 @@ pub(crate) enum Unasked {
     NoFilter,
     Disabled(crate::model::Level),
     NotSwitchedOn,
+    /// The route asks another service.
+    Elsewhere(String),
     Share {
         percent: f64,
         refused: bool,
@@ -222,7 +226,8 @@ impl<'p> View<'p> {
         let prefix = prefix_of_routes(http)
             .or_else(|| early.prefix().map(str::to_owned))
             .unwrap_or_else(|| "x-".to_owned());
-        Self { listener, chain, http, askers, guard, early, prefix }
+        let services = authorizers.services.keys().cloned().collect();
+        Self { listener, chain, http, askers, guard, early, prefix, services }
     }
 
     pub(crate) fn routes(&self) -> impl Iterator<Item = (&'p Host, &'p Route)> + use<'p> {
@@ -327,147 +332,6 @@ impl<'p> View<'p> {
         } else {
             Fate::DeadEnd
         }
-    }
-
-    /// Whether requests on a route are asked about, for the weighted cluster with these settings.
-    pub(crate) fn asked(&self, host: &Host, route: &Route, weighted: Option<&Value>) -> Asked {
-        if self.askers.is_empty() {
-            return Asked::Never(Unasked::NoFilter);
-        }
-        if self.needs_answer(route) && self.early.removes(&self.backend_header()) {
-            return Asked::Before;
-        }
-        let mut off = Unasked::NoFilter;
-        let mut partly: Option<Vec<Unasked>> = None;
-        for asker in self.firsts() {
-            let settings =
-                route.per_filter(&asker.filter.name, host, &self.http.table_config, weighted);
-            match settings {
-                Some(settings) if settings.disabled || settings.config.is_on("disabled") => {
-                    off = Unasked::Disabled(settings.level);
-                    continue;
-                }
-                None if asker.filter.disabled => {
-                    off = Unasked::NotSwitchedOn;
-                    continue;
-                }
-                _ => {}
-            }
-            let reasons = self.conditions(asker);
-            if reasons.is_empty() {
-                return Asked::Yes;
-            }
-            partly = Some(reasons);
-        }
-        match partly {
-            Some(reasons) => Asked::Partly(reasons),
-            None => Asked::Never(off),
-        }
-    }
-
-    /// Why a filter does not ask about every request that comes to it.
-    pub(crate) fn conditions(&self, asker: &Asker<'_>) -> Vec<Unasked> {
-        let config = &asker.filter.config;
-        let mut reasons = Vec::new();
-        if config.is_on("shadow_mode") {
-            reasons.push(Unasked::Shadow);
-        }
-        let share = config.at("filter_enabled/default_value");
-        if share.is_object() {
-            let of = match share.text("denominator") {
-                Some("TEN_THOUSAND") => 1e4,
-                Some("MILLION") => 1e6,
-                _ => 100.0,
-            };
-            #[expect(clippy::cast_precision_loss, reason = "a share, for people")]
-            let percent = share.number("numerator").unwrap_or_default() as f64 / of * 100.0;
-            if percent < 100.0 {
-                let refused = config.is_on("deny_at_disable");
-                reasons.push(Unasked::Share { percent, refused });
-            }
-        }
-        let condition = config.at("filter_enabled_metadata");
-        if condition.is_object() && !asker.second {
-            match self.by_shadow_rules(asker, condition) {
-                Some(None) => {}
-                Some(Some(rules)) => reasons.push(Unasked::Paths(rules)),
-                None => {
-                    let filter = condition.text("filter").unwrap_or_default();
-                    let key = condition.text("path/0/key").unwrap_or_default();
-                    reasons.push(Unasked::Condition(format!("{filter}, {key}")));
-                }
-            }
-        }
-        reasons
-    }
-
-    /// A condition on what the shadow rules of an RBAC filter leave, as Istio writes it: `None` if it is
-    /// another one, `Some(None)` if the rules cover every request, otherwise the rules.
-    fn by_shadow_rules(&self, asker: &Asker<'_>, condition: &Value) -> Option<Option<String>> {
-        let key = condition.text("path/0/key")?;
-        let value = condition.at("value/string_match");
-        if condition.is_on("invert") || value.is_null() {
-            return None;
-        }
-        let before = self.http.filters[..asker.at].iter().filter(|filter| filter.kind() == "RBAC");
-        let mut found = None;
-        for rbac in before.filter(|filter| filter.config.has("shadow_rules")) {
-            let prefix = rbac.config.text("shadow_rules_stat_prefix").unwrap_or_default();
-            if key != format!("{prefix}shadow_effective_policy_id") {
-                continue;
-            }
-            let policies = entries(rbac.config.at("shadow_rules/policies"));
-            let named = policies.filter(|(name, _)| crate::matcher::matches(value, name));
-            let mut rules = Vec::new();
-            for (_, policy) in named {
-                let everyone = policy.list("principals").iter().any(always);
-                if everyone && policy.list("permissions").iter().any(always) {
-                    return Some(None);
-                }
-                rules.extend(policy.list("permissions").iter().map(permission));
-                if !everyone {
-                    rules.push("only for some callers".to_owned());
-                }
-            }
-            found = Some(Some(rules.join(" or ")));
-        }
-        found
-    }
-
-    /// The limit for a body that Envoy can hold on a route, in bytes.
-    pub(crate) fn buffer(&self, host: &Host, route: &Route) -> u64 {
-        let fields = ["request_body_buffer_limit", "per_request_buffer_limit_bytes"];
-        let of = |config: &Value| fields.iter().find_map(|field| config.number(field));
-        of(&route.config)
-            .or_else(|| of(&host.config))
-            .or_else(|| self.listener.config.number("per_connection_buffer_limit_bytes"))
-            .unwrap_or(DEFAULT_BUFFER)
-    }
-
-    /// The largest of these limits.
-    pub(crate) fn largest_buffer(&self) -> u64 {
-        let routes = self.routes().filter(|(_, route)| !matches!(route.target, Target::Answer(_)));
-        routes.map(|(host, route)| self.buffer(host, route)).max().unwrap_or(DEFAULT_BUFFER)
-    }
-
-    /// The settings by which a filter shows bodies on a route. `None` if it shows none.
-    pub(crate) fn shown(&self, asker: &Asker<'_>, host: &Host, route: &Route) -> Option<Value> {
-        let settings = route.per_filter(&asker.filter.name, host, &self.http.table_config, None);
-        let check = settings.map(|settings| settings.config.at("check_settings").clone());
-        let check = check.unwrap_or_default();
-        if check.is_on("disable_request_body_buffering") {
-            return None;
-        }
-        let own = check.at("with_request_body");
-        let shown = if own.is_object() { own } else { asker.filter.config.at("with_request_body") };
-        shown.is_object().then(|| shown.clone())
-    }
-
-    /// Whether it shows a body on any route.
-    pub(crate) fn shows_bodies(&self) -> bool {
-        self.askers.iter().any(|asker| {
-            self.routes().any(|(host, route)| self.shown(asker, host, route).is_some())
-        })
     }
 
     pub(crate) fn speaks_http2(&self) -> bool {

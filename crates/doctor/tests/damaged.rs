@@ -33,7 +33,8 @@ fn nothing_that_is_damaged_makes_it_panic() {
         pointers(&whole, "", &mut places);
         assert!(places.len() > 300, "{}", places.len());
         for (number, place) in places.iter().enumerate().step_by(every) {
-            let others = [json!(null), json!("text"), json!(-1), json!([null]), json!({ "@type": 1 })];
+            let others =
+                [json!(null), json!("text"), json!(-1), json!([null]), json!({ "@type": 1 })];
             let mut damaged = whole.clone();
             *damaged.pointer_mut(place).unwrap() = others[number % others.len()].clone();
             if let Ok(report) = examine(&damaged, &Hints::default()) {

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{Found, Place, Rule, Severity, each, everywhere};
 use crate::{
-    model::{Cluster, Host, Route},
+    model::{Cluster, Host, Route, Target},
     value::{Read, texts},
     view::{Asker, Context, EXPECTED_FIELD, View},
 };
@@ -301,6 +301,7 @@ fn step(context: &Context<'_>, found: &mut Found) {
 }
 
 fn missing(context: &Context<'_>, found: &mut Found) {
+    missing_on_route(context, found);
     for view in context.asking().filter(|view| view.second().is_none()) {
         let waiting =
             view.askers.iter().any(|asker| asker.filter.config.has("filter_enabled_metadata"));
@@ -309,6 +310,19 @@ fn missing(context: &Context<'_>, found: &mut Found) {
             if first && !(waiting && view.askers.len() > 1) {
                 let place = Place::asker(view, asker);
                 found.hole(view.worst_fate(), place, "`patgate-step: first`, and no second filter");
+            }
+        }
+    }
+}
+
+/// A route may switch the second filter off.
+fn missing_on_route(context: &Context<'_>, found: &mut Found) {
+    for view in context.asking() {
+        for (host, route) in view.routes().filter(|(_, route)| !view.needs_answer(route)) {
+            let answers = matches!(route.target, Target::Answer(_));
+            if !answers && view.second_is_off(host, route) {
+                let what = "the second filter is off on this route";
+                found.hole(view.fate(host, route), Place::route(view, host, route), what);
             }
         }
     }

@@ -68,6 +68,14 @@ pub(super) const RULES: &[Rule] = &[
         check: open,
     },
     Rule {
+        id: "PG-GUARD-BLIND",
+        severity: Severity::Medium,
+        title: "the metadata of answers are dropped",
+        consequence: "The guard never sees the word and refuses every request, and no second step asks.",
+        fix: everywhere("remove `enable_dynamic_metadata_ingestion: false`"),
+        check: blind,
+    },
+    Rule {
         id: "PG-GUARD-STATUS",
         severity: Severity::Low,
         title: "the guard's refusals are a bare 403",
@@ -161,6 +169,15 @@ fn order(context: &Context<'_>, found: &mut Found) {
         if let Some(asker) = before {
             let place = Place::filter(view, &view.http.filters[*at].name);
             found.add(place, format!("{} comes after it", asker.filter.name));
+        }
+    }
+}
+
+fn blind(context: &Context<'_>, found: &mut Found) {
+    for (view, asker) in context.askers() {
+        if asker.filter.config.flag("enable_dynamic_metadata_ingestion") == Some(false) {
+            let what = "`enable_dynamic_metadata_ingestion: false`";
+            found.add(Place::asker(view, asker), what);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Do requests go where patgate has said, and for how long?
 
-use super::{Found, Place, Rule, Severity, ask::is_connect, each, everywhere};
+use super::{Found, Place, Rule, Severity, chain::is_connect, each, everywhere};
 use crate::{
     model::{Route, Target},
     value::{Read, entries, unwrapped},
@@ -55,6 +55,18 @@ pub(super) const RULES: &[Rule] = &[
             "set max_stream_duration with an EnvoyFilter on the routes",
         ),
         check: stream,
+    },
+    Rule {
+        id: "PG-ROUTE-MIRROR",
+        severity: Severity::Medium,
+        title: "requests are mirrored",
+        consequence: "The mirror gets each request with the credential of another backend, and what the client sent.",
+        fix: each(
+            "remove request_mirror_policies from the route",
+            "remove the filter RequestMirror from the HTTPRoute",
+            "remove `mirror` and `mirrors` from the VirtualService",
+        ),
+        check: mirror,
     },
     Rule {
         id: "PG-ROUTE-NAME",
@@ -155,6 +167,21 @@ fn stream(context: &Context<'_>, found: &mut Found) {
             let whole = route.config.seconds("route/timeout").filter(|timeout| *timeout > 0.0);
             if limit.is_none_or(|limit| limit == 0.0) && whole.is_none() {
                 found.add(Place::route(view, host, route), "no `max_stream_duration`");
+            }
+        }
+    }
+}
+
+fn mirror(context: &Context<'_>, found: &mut Found) {
+    for view in context.asking() {
+        for (host, route) in view.routes() {
+            let own = route.config.list("route/request_mirror_policies").iter();
+            let all = host.config.list("request_mirror_policies").iter();
+            let shared = view.http.table_config.list("request_mirror_policies");
+            for policy in own.chain(all).chain(shared) {
+                let cluster = policy.text("cluster").or_else(|| policy.text("cluster_header"));
+                let what = format!("a copy goes to {}", cluster.unwrap_or("another cluster"));
+                found.add(Place::route(view, host, route), what);
             }
         }
     }

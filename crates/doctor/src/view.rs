@@ -179,12 +179,15 @@ fn collect_services<'v>(value: &'v Value, found: &mut BTreeSet<&'v str>) {
         Value::Object(fields) => {
             for (key, value) in fields {
                 match (key.as_str(), value) {
-                    ("cluster_name", Value::String(name)) => {
+                    ("cluster_name" | "clusterName", Value::String(name)) => {
                         found.insert(name);
                     }
-                    ("http_uri" | "server_uri", value) => found.extend(value.text("cluster")),
+                    ("http_uri" | "httpUri" | "server_uri" | "serverUri", value) => {
+                        found.extend(value.text("cluster"))
+                    }
                     // What clusters say of themselves.
-                    ("clusters" | "load_assignment" | "route_config", _) => {}
+                    ("clusters" | "load_assignment" | "loadAssignment", _) => {}
+                    ("route_config" | "routeConfig", _) => {}
                     _ => collect_services(value, found),
                 }
             }
@@ -219,7 +222,8 @@ impl<'p> View<'p> {
             let says = asker.metadata("patgate-step") == Some("second");
             asker.second = waits_for_body(&asker.filter.config) || several && !waits && says;
         }
-        let guards = http.filters.iter().enumerate().filter(|(_, filter)| filter.kind() == "RBAC");
+        let guards = http.filters.iter().enumerate();
+        let guards = guards.filter(|(_, filter)| filter.kind() == "RBAC" && !filter.disabled);
         let guard =
             guards.filter_map(|(at, filter)| Some((at, Guard::read(&filter.config)?))).last();
         let early = Early::read(&http.config);

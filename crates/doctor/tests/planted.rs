@@ -44,6 +44,54 @@ fn nothing_is_found_in_what_is_right() {
     }
 }
 
+/// Writes the names of fields as protobuf's own JSON does, which some tools print. The keys of maps,
+/// which an operator chooses, stay.
+fn in_camel_case(value: &Value) -> Value {
+    const MAPS: [&str; 5] = [
+        "typed_per_filter_config",
+        "typed_extension_protocol_options",
+        "policies",
+        "json_format",
+        "filter_metadata",
+    ];
+    match value {
+        Value::Array(items) => items.iter().map(in_camel_case).collect(),
+        Value::Object(fields) => {
+            let fields = fields.iter().map(|(key, value)| {
+                let value = if MAPS.contains(&key.as_str()) && value.is_object() {
+                    let entries = value.as_object().unwrap().iter();
+                    entries.map(|(key, value)| (key.clone(), in_camel_case(value))).collect()
+                } else if key == "metadata" && value.get("ISTIO_VERSION").is_some() {
+                    value.clone()
+                } else {
+                    in_camel_case(value)
+                };
+                let mut camel = String::new();
+                for (number, part) in key.split('_').enumerate() {
+                    let (first, rest) = part.split_at(part.len().min(1));
+                    let first = if number > 0 { first.to_uppercase() } else { first.to_owned() };
+                    camel.push_str(&first);
+                    camel.push_str(rest);
+                }
+                (camel, value)
+            });
+            Value::Object(fields.collect())
+        }
+        other => other.clone(),
+    }
+}
+
+#[test]
+fn the_spelling_of_names_does_not_matter() {
+    for name in SILENT {
+        let camel = in_camel_case(&dump::of(&base(name)));
+        assert!(camel.to_string().contains("httpFilters"));
+        let report = report(&camel);
+        assert!(!report.authorizers.is_empty(), "{name}");
+        assert_eq!(found(&camel), BTreeSet::new(), "{name}");
+    }
+}
+
 #[test]
 fn each_planted_fault_is_found_and_nothing_else() {
     let faults = faults();

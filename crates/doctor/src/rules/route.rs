@@ -1,5 +1,7 @@
 //! Do requests go where patgate has said, and for how long?
 
+use std::collections::BTreeSet;
+
 use super::{Found, Place, Rule, Severity, chain::is_connect, each, everywhere};
 use crate::{
     model::{Route, Target},
@@ -31,6 +33,16 @@ pub(super) const RULES: &[Rule] = &[
             "let the VirtualService match on patgate's header",
         ),
         check: fixed,
+    },
+    Rule {
+        id: "PG-ROUTE-CLIENT",
+        severity: Severity::High,
+        title: "a header of the client chooses the cluster",
+        consequence: "A client with any good token reaches every cluster of this Envoy, with the credential of another one.",
+        fix: everywhere(
+            "name patgate's header in cluster_header, with the prefix of its setting headers.prefix",
+        ),
+        check: client,
     },
     Rule {
         id: "PG-ROUTE-TIMEOUT",
@@ -103,19 +115,18 @@ fn fixed(context: &Context<'_>, found: &mut Found) {
             view.needs_answer(route)
                 || matches!(&route.target, Target::Header(name) if view.is_own(name))
         };
-        if !view.routes().any(|(_, route)| by_header(route)) {
+        // A gateway with one backend for everything needs no header.
+        let unnamed = view.routes().filter(|(_, route)| !view.looks_at_answer(route));
+        let unnamed = unnamed.filter_map(|(_, route)| match &route.target {
+            Target::Clusters(clusters) => Some(clusters.iter().map(|(name, _)| name.as_str())),
+            _ => None,
+        });
+        let unnamed: BTreeSet<_> = unnamed.flatten().collect();
+        if unnamed.len() < 2 && !view.routes().any(|(_, route)| by_header(route)) {
             continue;
         }
         for (host, route) in view.routes() {
-            let Target::Clusters(clusters) = &route.target else {
-                if let Target::Header(name) = &route.target
-                    && !view.is_own(name)
-                {
-                    let what = format!("the client's header {name} chooses the cluster");
-                    found.at(Severity::High, Place::route(view, host, route), what);
-                }
-                continue;
-            };
+            let Target::Clusters(clusters) = &route.target else { continue };
             // Where nobody is asked, there is no identity either, which other rules report.
             let asked = !matches!(view.asked(host, route, None), Asked::Never(_));
             if asked && !view.looks_at_answer(route) && !is_connect(route) {
@@ -126,6 +137,18 @@ fn fixed(context: &Context<'_>, found: &mut Found) {
                     view.backend_header()
                 );
                 found.add(Place::route(view, host, route), what);
+            }
+        }
+    }
+}
+
+fn client(context: &Context<'_>, found: &mut Found) {
+    for view in context.asking() {
+        for (host, route) in view.routes() {
+            if let Target::Header(name) = &route.target
+                && !view.is_own(name)
+            {
+                found.add(Place::route(view, host, route), format!("`cluster_header: {name}`"));
             }
         }
     }

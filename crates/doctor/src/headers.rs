@@ -122,13 +122,11 @@ impl Early {
 
     /// A prefix under which it removes most identity headers by name.
     pub(crate) fn prefix(&self) -> Option<&str> {
-        let prefixes = self.exact.iter().filter_map(|name| name.strip_suffix("pat-id"));
-        prefixes
-            .filter(|prefix| {
-                let removed = |suffix: &&str| self.exact.contains(&format!("{prefix}{suffix}"));
-                IDENTITY.iter().filter(|suffix| removed(suffix)).count() > IDENTITY.len() / 2
-            })
-            .next()
+        let mut prefixes = self.exact.iter().filter_map(|name| name.strip_suffix("pat-id"));
+        prefixes.find(|prefix| {
+            let removed = |suffix: &&&str| self.exact.contains(&format!("{prefix}{suffix}"));
+            IDENTITY.iter().filter(removed).count() > IDENTITY.len() / 2
+        })
     }
 }
 

@@ -222,10 +222,11 @@ impl<'p> View<'p> {
             let says = asker.metadata("patgate-step") == Some("second");
             asker.second = waits_for_body(&asker.filter.config) || several && !waits && says;
         }
-        let guards = http.filters.iter().enumerate();
+        let guards = http.filters.iter().enumerate().rev();
         let guards = guards.filter(|(_, filter)| filter.kind() == "RBAC" && !filter.disabled);
-        let guard =
-            guards.filter_map(|(at, filter)| Some((at, Guard::read(&filter.config)?))).last();
+        // The last one decides.
+        let mut guards = guards.filter_map(|(at, filter)| Some((at, Guard::read(&filter.config)?)));
+        let guard = guards.next();
         let early = Early::read(&http.config);
         let prefix = prefix_of_routes(http)
             .or_else(|| early.prefix().map(str::to_owned))

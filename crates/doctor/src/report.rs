@@ -26,6 +26,8 @@ pub struct Report {
     pub envoy: Option<String>,
     /// The services that were taken for patgate, and why.
     pub authorizers: Vec<Authorizer>,
+    /// The guards.
+    pub guards: Vec<GuardLine>,
     /// What is unsafe, wrong or slow, the worst first.
     pub findings: Vec<Finding>,
     /// What could not be judged.
@@ -43,6 +45,17 @@ pub struct Authorizer {
     pub addresses: Vec<String>,
     /// What shows that it is patgate.
     pub signs: Vec<&'static str>,
+}
+
+/// A guard.
+#[derive(Serialize)]
+pub struct GuardLine {
+    /// Where it stands.
+    pub place: Place,
+    /// Whether it lets nothing through without patgate's word, except its exceptions.
+    pub sound: bool,
+    /// What it lets through without the word: the policy, and the condition.
+    pub exceptions: Vec<String>,
 }
 
 impl Report {
@@ -90,7 +103,9 @@ impl Report {
         }
         unjudged.sort();
         unjudged.dedup();
+        let guards = guards(context);
         Self {
+            guards,
             maker: proxy.maker,
             form: proxy.form,
             envoy,
@@ -128,6 +143,19 @@ impl Report {
     pub fn sarif(&self, file: &str, version: &str) -> serde_json::Value {
         sarif::write(self, file, version)
     }
+}
+
+fn guards(context: &Context<'_>) -> Vec<GuardLine> {
+    let guarded = context.asking().filter_map(|view| {
+        let (at, guard) = view.guard.as_ref()?;
+        let name = &view.http.filters[*at].name;
+        Some(GuardLine {
+            place: Place::filter(view, name),
+            sound: guard.is_sound(),
+            exceptions: guard.exceptions.clone(),
+        })
+    });
+    guarded.collect()
 }
 
 /// Routes and connections of which the configuration does not say where they lead.

@@ -114,7 +114,7 @@ impl Place {
         }
     }
 
-    fn filter(view: &View<'_>, name: &str) -> Self {
+    pub(crate) fn filter(view: &View<'_>, name: &str) -> Self {
         Self { filter: Some(name.to_owned()), ..Self::of(view) }
     }
 

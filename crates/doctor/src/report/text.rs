@@ -5,6 +5,9 @@ use std::fmt::Write as _;
 use super::Report;
 use crate::rules::Severity;
 
+/// How many places of a finding are shown.
+const PLACES: usize = 10;
+
 /// Returns the findings, what could not be judged, and a summary, as text.
 #[must_use]
 pub fn reported(report: &Report) -> String {
@@ -17,9 +20,12 @@ pub fn reported(report: &Report) -> String {
             finding.rule.id,
             finding.rule.title
         );
-        for (number, place) in finding.places.iter().enumerate() {
+        for (number, place) in finding.places.iter().take(PLACES).enumerate() {
             let label = if number == 0 { "at" } else { "" };
             let _ = writeln!(text, "  {label:<6} {place}");
+        }
+        if let Some(more) = finding.places.len().checked_sub(PLACES + 1) {
+            let _ = writeln!(text, "         and {} more places (--output json)", more + 1);
         }
         let _ = writeln!(text, "  found  {}", finding.found);
         let _ = writeln!(text, "  means  {}", Report::consequence(finding));
@@ -40,6 +46,19 @@ pub fn reported(report: &Report) -> String {
         };
         let signs = authorizer.signs.join("; ");
         let _ = writeln!(text, "patgate is the cluster {}{at}: {signs}.", authorizer.cluster);
+    }
+    for guard in &report.guards {
+        let passes = match guard.exceptions.as_slice() {
+            [] => "nothing".to_owned(),
+            exceptions => exceptions.join("; "),
+        };
+        if guard.sound {
+            let _ = writeln!(
+                text,
+                "A guard is {}. Without patgate's word it lets through: {passes}.",
+                guard.place
+            );
+        }
     }
     text.push_str(&summary(report));
     text

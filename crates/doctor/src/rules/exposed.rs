@@ -58,7 +58,7 @@ pub(super) const RULES: &[Rule] = &[
         fix: each(
             "let it listen on 127.0.0.1 or a Unix socket",
             "do not change the admin address with EnvoyProxy.bootstrap",
-            "do not set `proxyAdminPort` to an address beyond loopback",
+            "keep the admin address of Istio's own bootstrap, 127.0.0.1:15000",
         ),
         check: admin,
     },

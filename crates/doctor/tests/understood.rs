@@ -1,0 +1,188 @@
+//! How patgate is found, what is said about what cannot be judged, and what the list of routes says.
+
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
+
+mod corpus;
+
+use patgate_doctor::{Hints, NotEnvoy, Report, examine};
+use serde_json::{Value, json};
+
+use self::corpus::{base, dump, faults};
+
+fn report(configuration: &Value) -> Report {
+    examine(configuration, &Hints::default()).unwrap()
+}
+
+fn rules(report: &Report) -> Vec<&str> {
+    report.findings.iter().map(|finding| finding.rule.id).collect()
+}
+
+/// The first connection manager.
+fn manager(configuration: &mut Value) -> &mut Value {
+    &mut configuration["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+}
+
+/// An ext_authz filter that nothing shows to be patgate's.
+fn plain(cluster: &str) -> Value {
+    json!({
+        "name": format!("asks {cluster}"),
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+            "grpc_service": { "envoy_grpc": { "cluster_name": cluster } },
+        },
+    })
+}
+
+/// One listener, whose filters ask these clusters.
+fn asking(clusters: &[&str]) -> Value {
+    let mut configuration = base("envoy.yaml");
+    configuration["static_resources"]["listeners"].as_array_mut().unwrap().truncate(1);
+    let filters: Vec<_> = clusters.iter().map(|cluster| plain(cluster)).collect();
+    manager(&mut configuration)["http_filters"] = filters.into();
+    configuration
+}
+
+fn says(report: &Report, place: &str, reason: &str) -> bool {
+    let mut unjudged = report.unjudged.iter();
+    unjudged.any(|one| one.place.contains(place) && one.reason.contains(reason))
+}
+
+#[test]
+fn patgate_is_found_by_what_it_is() {
+    let names = |report: &Report| -> Vec<String> {
+        report.authorizers.iter().map(|one| one.cluster.clone()).collect()
+    };
+    // The only one is believed, and the report says why.
+    let only = report(&asking(&["model-beta"]));
+    assert_eq!(names(&only), ["model-beta"]);
+    assert!(only.authorizers[0].signs[0].contains("nothing else shows"));
+    // Of two, none can be told.
+    let two = asking(&["patgate", "model-beta"]);
+    let unclear = report(&two);
+    assert!(names(&unclear).is_empty() && rules(&unclear).contains(&"PG-ASK-NONE"));
+    assert!(unclear.findings[0].found.contains("--authorizer"), "{}", unclear.findings[0].found);
+    // A hint by address decides, and the other one is another team's.
+    let hints = Hints { authorizer: Some("127.0.0.1:9191".to_owned()) };
+    let hinted = examine(&two, &hints).unwrap();
+    assert_eq!(names(&hinted), ["patgate"]);
+    assert!(rules(&hinted).contains(&"PG-ASK-SECOND"));
+    // Another cluster with the same address is patgate as well.
+    let mut same = base("envoy.yaml");
+    let mut alias = same["static_resources"]["clusters"][0].clone();
+    alias["name"] = "alias".into();
+    same["static_resources"]["clusters"].as_array_mut().unwrap().push(alias);
+    manager(&mut same)["http_filters"].as_array_mut().unwrap().insert(0, plain("alias"));
+    let same = report(&same);
+    assert_eq!(names(&same), ["alias", "patgate"]);
+    assert!(!rules(&same).contains(&"PG-ASK-SECOND"));
+}
+
+#[test]
+fn what_is_not_there_is_said() {
+    assert!(matches!(examine(&json!({ "a": 1 }), &Hints::default()), Err(NotEnvoy)));
+    let dynamic = json!({ "dynamic_resources": { "lds_config": { "ads": {} }, "cds_config": { "ads": {} } } });
+    assert!(says(&report(&dynamic), "dynamic_resources", "config_dump?include_eds"));
+
+    let whole = dump::of(&base("istio"));
+    let without = |kind: &str| {
+        let mut dump = whole.clone();
+        dump["configs"]
+            .as_array_mut()
+            .unwrap()
+            .retain(|part| !part["@type"].as_str().unwrap().ends_with(kind));
+        report(&dump)
+    };
+    assert!(says(&without("RoutesConfigDump"), "0.0.0.0_8080", "RDS"));
+    assert!(says(&without("EndpointsConfigDump"), "cluster outbound|9191", "addresses"));
+    assert!(says(&without("ListenersConfigDump"), "ListenersConfigDump", "no such part"));
+
+    let mut refused = whole.clone();
+    refused["configs"][3]["dynamic_listeners"][0]["error_state"] =
+        json!({ "details": "no such filter" });
+    assert!(says(&report(&refused), "listener 0.0.0.0_8080", "no such filter"));
+
+    let mut scoped = base("envoy.yaml");
+    let manager = manager(&mut scoped).as_object_mut().unwrap();
+    manager.remove("route_config");
+    manager.insert("scoped_routes".to_owned(), json!({}));
+    assert!(says(&report(&scoped), "listener gateway", "scoped routes"));
+}
+
+/// A filter may come by ECDS, and then stands elsewhere in the dump.
+#[test]
+fn a_filter_that_is_discovered_is_judged() {
+    let mut configuration = base("envoy-gateway");
+    let listener = &mut configuration["static_resources"]["listeners"][0];
+    let filters =
+        &mut listener["default_filter_chain"]["filters"][0]["typed_config"]["http_filters"];
+    let typed = filters[0].as_object_mut().unwrap().remove("typed_config").unwrap();
+    filters[0]["config_discovery"] = json!({ "config_source": { "ads": {} } });
+    let name = filters[0]["name"].clone();
+    let missing = report(&dump::of(&configuration));
+    assert!(says(&missing, "listener default/eg/http", "ECDS"));
+    assert!(rules(&missing).contains(&"PG-ASK-NONE"));
+
+    let mut whole = dump::of(&configuration);
+    whole["configs"].as_array_mut().unwrap().push(json!({
+        "@type": "type.googleapis.com/envoy.admin.v3.EcdsConfigDump",
+        "ecds_filters": [{ "ecds_filter": { "name": name, "typed_config": typed } }],
+    }));
+    assert!(rules(&report(&whole)).is_empty(), "{:?}", rules(&report(&whole)));
+}
+
+/// The line of a planted fault's route.
+fn line(fault: &str, route: &str) -> (String, String) {
+    let fault = faults().into_iter().find(|one| one.fault == fault).unwrap();
+    let report = report(&fault.configuration());
+    let line = report.routes.into_iter().find(|line| line.route == route).unwrap();
+    (line.asked, line.unasked)
+}
+
+#[test]
+fn the_list_of_routes_says_what_may_leave_unasked() {
+    let expected = [
+        (
+            "ext_authz is disabled on a route, and no guard stands",
+            "undecided",
+            ("no: disabled on the route", "passes to the backend"),
+        ),
+        (
+            "one of two filters is disabled on a route, the guard holds",
+            "undecided",
+            ("no: disabled on the route", "the guard refuses it"),
+        ),
+        (
+            "an application team's HTTPRoute has an empty SecurityPolicy, the guard holds",
+            "httproute/team/app/rule/0/match/0/*",
+            ("no: nothing switches the filter on here", "the guard refuses it"),
+        ),
+        (
+            "the AuthorizationPolicy covers one prefix, and no guard stands",
+            "acme",
+            ("partly: only for path begins with /proxy/", "passes to the backend"),
+        ),
+        (
+            "a route asks another team's service instead",
+            "undecided",
+            ("no: model-beta is asked instead", "passes to the backend"),
+        ),
+    ];
+    for (fault, route, (asked, unasked)) in expected {
+        assert_eq!(line(fault, route), (asked.to_owned(), unasked.to_owned()), "{fault}");
+    }
+    let istio = report(&base("istio"));
+    let acme = istio.routes.iter().find(|line| line.route == "acme").unwrap();
+    assert_eq!(acme.asked, "yes, before this route is chosen");
+}
+
+#[test]
+fn the_fix_is_in_the_terms_of_what_made_the_configuration() {
+    let fix = |fault: &str| {
+        let fault = faults().into_iter().find(|one| one.fault == fault).unwrap();
+        let report = report(&fault.configuration());
+        report.fix(&report.findings[0]).to_owned()
+    };
+    assert!(fix("Istio drops clearRouteCache").contains("EnvoyFilter"));
+    assert!(fix("a SecurityPolicy without recomputeRoute").contains("recomputeRoute: true"));
+    assert!(fix("the route cache stays with cluster_header").contains("clear_route_cache: true"));
+}

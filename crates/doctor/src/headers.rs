@@ -97,6 +97,8 @@ pub(crate) const MISLEADING: [&str; 50] = [
 pub(crate) struct Early {
     exact: BTreeSet<String>,
     patterns: Vec<Matcher>,
+    /// Expressions that this program cannot read.
+    pub(crate) unread: Vec<String>,
 }
 
 impl Early {
@@ -108,8 +110,12 @@ impl Early {
                 if let Some(name) = mutation.text("remove") {
                     early.exact.insert(name.to_ascii_lowercase());
                 } else if mutation.has("remove_on_match") {
-                    let matcher = Matcher::new(mutation.at("remove_on_match/key_matcher"));
-                    early.patterns.push(matcher);
+                    let matcher = mutation.at("remove_on_match/key_matcher");
+                    let expression = matcher.text("safe_regex/regex");
+                    early
+                        .unread
+                        .extend(expression.filter(|it| whole(it).is_none()).map(str::to_owned));
+                    early.patterns.push(Matcher::new(matcher));
                 }
             }
         }
@@ -161,6 +167,14 @@ impl<'v> Rules<'v> {
         rules.is_object().then_some(Self { rules, allow, disallow })
     }
 
+    /// The expressions of a filter's rules that this program cannot read.
+    pub(crate) fn unread(filter: &'v Value) -> Vec<&'v str> {
+        let rules = filter.at("decoder_header_mutation_rules");
+        let fields = ["allow_expression/regex", "disallow_expression/regex"];
+        let expressions = fields.iter().filter_map(|field| rules.text(field));
+        expressions.filter(|expression| whole(expression).is_none()).collect()
+    }
+
     /// Whether an answer may change a header.
     pub(crate) fn permit(&self, name: &str) -> bool {
         let matches = |expression: &Option<Regex>| {
@@ -199,6 +213,9 @@ mod tests {
         let some = Rules::read(&some).unwrap();
         assert!(some.permit("x-a") && !some.permit("x-a1"));
         assert!(Rules::read(&json!({})).is_none());
+        let odd = with(json!({ "allow_expression": { "regex": "(?<=a)b" } }));
+        assert!(Rules::read(&odd).is_none());
+        assert_eq!(Rules::unread(&odd), ["(?<=a)b"]);
     }
 
     #[test]

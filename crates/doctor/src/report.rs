@@ -8,6 +8,7 @@ pub use self::text::reported;
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use crate::{
+    headers::Rules,
     model::{Address, Form, Kind, Maker, Target, Unjudged},
     releases,
     routes::Line,
@@ -161,6 +162,18 @@ fn guards(context: &Context<'_>) -> Vec<GuardLine> {
 /// Routes and connections of which the configuration does not say where they lead.
 fn elsewhere(context: &Context<'_>) -> Vec<Unjudged> {
     let mut unjudged = Vec::new();
+    for (view, asker) in context.askers() {
+        let early = view.early.unread.iter().map(String::as_str);
+        for expression in Rules::unread(&asker.filter.config).into_iter().chain(early) {
+            unjudged.push(Unjudged {
+                place: format!("listener {}, chain {}", view.listener.name, view.chain.name),
+                reason: format!(
+                    "this program cannot read the expression {expression}, and takes it for one that \
+                     matches nothing"
+                ),
+            });
+        }
+    }
     for view in &context.views {
         for (host, route) in view.routes() {
             if let Target::Other(what) = &route.target {

@@ -101,6 +101,12 @@ fn what_is_not_there_is_said() {
         json!({ "details": "no such filter" });
     assert!(says(&report(&refused), "listener 0.0.0.0_8080", "no such filter"));
 
+    let mut odd = base("envoy.yaml");
+    let early = &mut manager(&mut odd)["early_header_mutation_extensions"][0]["typed_config"];
+    early["mutations"][7]["remove_on_match"]["key_matcher"]["safe_regex"]["regex"] =
+        "(?=x)y".into();
+    assert!(says(&report(&odd), "listener gateway", "cannot read the expression (?=x)y"));
+
     let mut scoped = base("envoy.yaml");
     let manager = manager(&mut scoped).as_object_mut().unwrap();
     manager.remove("route_config");

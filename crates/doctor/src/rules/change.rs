@@ -67,11 +67,14 @@ fn each_filter(context: &Context<'_>, mut say: impl FnMut(&View<'_>, Place, Opti
 }
 
 fn any(context: &Context<'_>, found: &mut Found) {
+    for (view, asker) in context.askers() {
+        if !asker.filter.config.has("decoder_header_mutation_rules") {
+            found.add(Place::asker(view, asker), "no `decoder_header_mutation_rules`");
+        }
+    }
     each_filter(context, |_, place, rules| {
-        let Some(rules) = rules else {
-            found.add(place, "no `decoder_header_mutation_rules`");
-            return;
-        };
+        // What cannot be read is reported as not judged.
+        let Some(rules) = rules else { return };
         let wide = those(&rules, NOT_OURS.iter().map(ToString::to_string), true);
         if !wide.is_empty() {
             found.add(place, format!("the rules permit {}", wide.join(", ")));

@@ -39,7 +39,7 @@ pub(crate) const UPGRADE: [&str; 2] = ["connection", "upgrade"];
 
 /// One or more names of each family of headers by which common software reads a request as another
 /// one than was checked. All of them fit into the 64 names that Envoy Gateway removes early.
-pub(crate) const MISLEADING: [&str; 50] = [
+pub(crate) const MISLEADING: [&str; 55] = [
     "forwarded",
     "x-forwarded-host",
     "x-forwarded-prefix",
@@ -51,6 +51,7 @@ pub(crate) const MISLEADING: [&str; 50] = [
     "x-forwarded-user",
     "x-forwarded-email",
     "x-forwarded-groups",
+    "x-forwarded-protocol",
     "x-original-url",
     "x-original-uri",
     "x-original-host",
@@ -90,6 +91,10 @@ pub(crate) const MISLEADING: [&str; 50] = [
     "x-user-email",
     "x-user-roles",
     "proxy",
+    "destination",
+    "script-name",
+    "cf-connecting-ip",
+    "cf-access-authenticated-user-email",
 ];
 
 /// What a connection manager removes before anything else sees the request.

@@ -371,8 +371,12 @@ impl Asker<'_> {
     /// The longest time of one try, in seconds, which Envoy takes from the back-off of its retries.
     pub(crate) fn one_try(&self) -> Option<f64> {
         let policy = self.filter.config.at("grpc_service/retry_policy");
+        if !policy.is_object() {
+            return None;
+        }
         let back_off = policy.at("retry_back_off");
-        let base = back_off.seconds("base_interval")?;
+        // Without a back-off, its base is a second.
+        let base = back_off.seconds("base_interval").unwrap_or(1.0);
         Some(back_off.seconds("max_interval").unwrap_or(base * 10.0))
     }
 }

@@ -116,6 +116,26 @@ pub(super) const RULES: &[Rule] = &[
         check: missing,
     },
     Rule {
+        id: "PG-BODY-ALONE",
+        severity: Severity::High,
+        title: "the first step is missing",
+        consequence: "The filter that asks with the body waits for an answer that never comes, so patgate is asked about nothing.",
+        fix: everywhere(
+            "add the filter that asks without a body before it, as in envoy/envoy.yaml",
+        ),
+        check: alone,
+    },
+    Rule {
+        id: "PG-BODY-NONE",
+        severity: Severity::Medium,
+        title: "the second step shows no body",
+        consequence: "Every request whose model must be read is refused.",
+        fix: everywhere(
+            "set with_request_body on the second filter, with `pack_as_bytes` and `allow_partial_message`",
+        ),
+        check: none,
+    },
+    Rule {
         id: "PG-BODY-ORDER",
         severity: Severity::Medium,
         title: "the second step comes before the first",
@@ -229,6 +249,16 @@ fn limit(shown: &Value) -> u64 {
 }
 
 fn buffer(context: &Context<'_>, found: &mut Found) {
+    for (view, asker) in context.askers().filter(|(_, asker)| asker.second) {
+        let (most, held) =
+            (limit(asker.filter.config.at("with_request_body")), view.largest_buffer());
+        // Twice as much is right, because Envoy counts some bytes twice.
+        if most > 2 * held {
+            let what =
+                format!("`max_request_bytes` is {most}, and no route holds more than {held}");
+            found.add(Place::asker(view, asker), what);
+        }
+    }
     each_shown(context, |view, asker, host, route, shown| {
         // In two steps, the route's buffer is the limit, and max_request_bytes is above it.
         if asker.second {
@@ -324,6 +354,23 @@ fn missing_on_route(context: &Context<'_>, found: &mut Found) {
                 let what = "the second filter is off on this route";
                 found.hole(view.fate(host, route), Place::route(view, host, route), what);
             }
+        }
+    }
+}
+
+fn alone(context: &Context<'_>, found: &mut Found) {
+    for view in context.asking().filter(|view| view.firsts().next().is_none()) {
+        if let Some(second) = view.second() {
+            let place = Place::asker(view, second);
+            found.hole(view.worst_fate(), place, "no filter asks before it");
+        }
+    }
+}
+
+fn none(context: &Context<'_>, found: &mut Found) {
+    for (view, asker) in context.askers().filter(|(_, asker)| asker.second) {
+        if !asker.filter.config.has("with_request_body") {
+            found.add(Place::asker(view, asker), "no `with_request_body` on the second filter");
         }
     }
 }

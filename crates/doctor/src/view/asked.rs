@@ -95,10 +95,13 @@ impl View<'_> {
     fn by_shadow_rules(&self, asker: &Asker<'_>, condition: &Value) -> Option<Option<String>> {
         let key = condition.text("path/0/key")?;
         let value = condition.at("value/string_match");
-        if condition.is_on("invert") || value.is_null() {
+        let of_rbac = condition.text("filter") == Some("envoy.filters.http.rbac");
+        if !of_rbac || condition.is_on("invert") || value.is_null() {
             return None;
         }
-        let before = self.http.filters[..asker.at].iter().filter(|filter| filter.kind() == "RBAC");
+        let before = self.http.filters[..asker.at]
+            .iter()
+            .filter(|filter| filter.kind() == "RBAC" && !filter.disabled);
         let mut found = None;
         for rbac in before.filter(|filter| filter.config.has("shadow_rules")) {
             let prefix = rbac.config.text("shadow_rules_stat_prefix").unwrap_or_default();

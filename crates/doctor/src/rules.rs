@@ -10,6 +10,7 @@ mod guard;
 mod header;
 mod route;
 mod see;
+mod steps;
 
 pub(crate) use self::ask::matches_all;
 
@@ -234,6 +235,7 @@ const FAMILIES: &[&[Rule]] = &[
     change::RULES,
     see::RULES,
     body::RULES,
+    steps::RULES,
     exposed::RULES,
 ];
 

@@ -50,7 +50,8 @@ use crate::{
 #[command(
     name = "patgate",
     version,
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 not found, 4 denied."
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 not found, 4 denied, or \
+                  findings of `doctor`."
 )]
 struct Cli {
     #[command(flatten)]

@@ -128,7 +128,9 @@ class Site:
         home = {"HOME": str(self.folder), "PATH": os.environ["PATH"]}
         done = run(command, env=home)
         # The client library's own retries are no matter of the chart.
-        said = [line for line in (done.stdout + done.stderr).splitlines() if "watch ended" not in line]
+        said = [
+            line for line in (done.stdout + done.stderr).splitlines() if "watch ended" not in line
+        ]
         if re.search(r"warn", "\n".join(said), re.I):
             raise Failed(f"helm {arguments[0]} warns:\n{done.stdout}{done.stderr}")
         return done.stdout

@@ -4,6 +4,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a test")]
 
+#[path = "corpus/corpus.rs"]
 mod corpus;
 
 use std::{

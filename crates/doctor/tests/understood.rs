@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
+#[path = "corpus/corpus.rs"]
 mod corpus;
 
 use patgate_doctor::{Hints, NotEnvoy, Report, examine};

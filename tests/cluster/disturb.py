@@ -8,8 +8,9 @@ import signal
 from pathlib import Path
 
 from kube import ready, until
+from load import Load
 from programs import HERE, ROOT, Failed, run
-from sites import Site
+from sites import RELEASE, Site
 
 # The pods that serve, in either mode.
 SERVE = "app.kubernetes.io/instance=patgate,app.kubernetes.io/component in (serve,gateway)"
@@ -30,6 +31,30 @@ def previous_chart(site: Site) -> Path:
         raise Failed(f"{PREVIOUS} names {commit}, which is not in this clone: {failed}") from None
     run(["tar", "--extract", "--file", archive, "--directory", folder])
     return folder / path
+
+
+def upgrade_back_and_scale(site: Site, load: Load, new: dict, upgrade: str) -> None:
+    """Upgrades from the first revision to these values, back and again; then 1 and 3 replicas."""
+    load.step(upgrade)
+    first = site.identities()
+    site.upgrade("4", new)
+    expect_replaced(site, first, site.images["patgate"].name)
+
+    load.step("helm rollback")
+    second = site.identities()
+    site.helm("4", "rollback", RELEASE, "1")
+    expect_replaced(site, second, site.images["previous"].name)
+
+    load.step("helm upgrade, again")
+    third = site.identities()
+    site.upgrade("4", new)
+    expect_replaced(site, third, site.images["patgate"].name)
+    await_gone(site, first | third)
+
+    load.step("one replica")
+    scale(site, new, 1)
+    load.step("three replicas")
+    scale(site, new, 3)
 
 
 def expect_replaced(site: Site, before: dict[str, int], image: str) -> None:

@@ -2,14 +2,13 @@
 
 import gateway
 from disturb import (
-    await_gone,
     await_replicas,
     evict_all,
-    expect_replaced,
     kill_process,
     previous_chart,
     remove_by_force,
     scale,
+    upgrade_back_and_scale,
 )
 from programs import helm
 from sites import RELEASE, Site
@@ -27,27 +26,8 @@ def run(site: Site) -> None:
     with site.load() as load:
         load.flow(2)
 
-        load.step("helm upgrade from the previous chart and image")
-        pods = site.identities()
         new = site.values()
-        site.upgrade("4", new)
-        expect_replaced(site, pods, site.images["patgate"].name)
-
-        load.step("helm rollback")
-        again = site.identities()
-        site.helm("4", "rollback", RELEASE, "1")
-        expect_replaced(site, again, site.images["previous"].name)
-
-        load.step("helm upgrade, again")
-        again = site.identities()
-        site.upgrade("4", new)
-        expect_replaced(site, again, site.images["patgate"].name)
-        await_gone(site, pods | again)
-
-        load.step("one replica")
-        scale(site, new, 1)
-        load.step("three replicas")
-        scale(site, new, 3)
+        upgrade_back_and_scale(site, load, new, "helm upgrade from the previous chart and image")
 
         load.step("each replica is evicted")
         evict_all(site)

@@ -3,7 +3,7 @@
 import gateway
 import readme
 import yaml
-from disturb import await_gone, await_replicas, evict_all, expect_replaced, scale
+from disturb import await_replicas, evict_all, upgrade_back_and_scale
 from kube import until
 from programs import Failed, helm
 from sites import RELEASE, Site
@@ -27,27 +27,8 @@ def run(site: Site) -> None:
     with site.load(GATEWAY) as load:
         load.flow(2)
 
-        load.step("helm upgrade to another image")
-        pods = site.identities()
         new = values(site, "patgate")
-        site.upgrade("4", new)
-        expect_replaced(site, pods, site.images["patgate"].name)
-
-        load.step("helm rollback")
-        again = site.identities()
-        site.helm("4", "rollback", RELEASE, "1")
-        expect_replaced(site, again, site.images["previous"].name)
-
-        load.step("helm upgrade, again")
-        again = site.identities()
-        site.upgrade("4", new)
-        expect_replaced(site, again, site.images["patgate"].name)
-        await_gone(site, pods | again)
-
-        load.step("one replica")
-        scale(site, new, 1)
-        load.step("three replicas")
-        scale(site, new, 3)
+        upgrade_back_and_scale(site, load, new, "helm upgrade to another image")
         load.step("each replica is evicted")
         evict_all(site)
         load.flow(2)

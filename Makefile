@@ -8,7 +8,7 @@ FUZZ := --manifest-path fuzz/Cargo.toml
 SHELL_FILES = .ci/run $(shell find . -name '*.sh' -not -path './.*' -not -path './target/*')
 CONTAINER_FILES = $(shell find deploy -name Containerfile)
 
-.PHONY: help tools build check test client-test grpc-test page-test upgrade-test test-all alerts-test chart-test soak bench bench-large bench-check bench-build image image-test cluster-test lint fuzz demo clean
+.PHONY: help tools build check test client-test grpc-test page-test upgrade-test test-all alerts-test chart-test soak bench bench-large bench-check bench-build image image-test cluster-test mesh-test lint fuzz demo clean
 
 # For `make grpc-test`. The version is part of the file name, so a new version is built.
 GRPCURL_VERSION := v1.9.4
@@ -62,6 +62,7 @@ help:
 	@echo 'make image-test   build it, run it with runc and check it; needs root'
 	@echo 'make cluster-test install the chart on a Kubernetes that it starts, or on that of KUBECONFIG; needs the image,'
 	@echo '                  Go, root and some packages, and says which (T=rollout: only some of the scenarios)'
+	@echo 'make mesh-test    the same for Envoy Gateway and Istio: what their proxies do, as they were really told'
 	@echo 'make fuzz         compare the decoder with the generated one on 10 million messages (CASES=…)'
 	@echo 'make lint         check formatting, lints, docs, licences, shell, the image, protobuf, Python and the chart'
 	@echo 'make tools        install what tests and demo need besides Rust into .venv'
@@ -144,7 +145,12 @@ bench-check: bench-build
 # says how to use a cluster of one's own.
 cluster-test: tools
 	@tools/install.sh chart
-	$(VENV)/python tests/cluster/run.py $(T)
+	$(VENV)/python tests/cluster/run.py cluster $(T)
+
+# Also Envoy Gateway and Istio, from their Go modules.
+mesh-test: tools
+	@tools/install.sh chart
+	$(VENV)/python tests/cluster/run.py mesh $(T)
 
 # A static binary has a build directory of its own, so target/release stays as it is.
 image:

@@ -7,6 +7,7 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
+import build
 import oci
 from oci import Image
 
@@ -32,7 +33,7 @@ class Made:
         return f"{self.registry}/{self.repository}:{self.tag}"
 
 
-def make(registry: str, say) -> dict[str, Made]:
+def make(registry: str, say, meshes: bool = False) -> dict[str, Made]:
     """Returns all images by what they are."""
     BUILT.mkdir(parents=True, exist_ok=True)
     say("Building the workload, and the images of Envoy and of the stores")
@@ -42,6 +43,11 @@ def make(registry: str, say) -> dict[str, Made]:
         "envoy": save("envoy", registry, envoy(workload)),
         "stores": save("stores", registry, stores()),
     }
+    if meshes:
+        say("Building Envoy Gateway and Istio, and their images")
+        build.build(meshes=True)
+        made["envoy-gateway"] = save("envoy-gateway", registry, program("envoy-gateway"))
+        made["istiod"] = save("istiod", registry, program("pilot-discovery"))
     current = patgate_archive()
     say(f"patgate is that of {current}")
     digest = oci.sha256(current).removeprefix("sha256:")[:12]
@@ -82,6 +88,12 @@ def save(repository: str, registry: str, image: Image) -> Made:
             old.unlink()
         image.save(made.archive, made.name)
     return made
+
+
+def program(name: str) -> Image:
+    """A static program that build.py has made."""
+    path = f"usr/local/bin/{name}"
+    return Image([f"/{path}"], {path: (build.BIN / name).resolve()})
 
 
 def build_workload() -> Path:

@@ -176,10 +176,10 @@ def free(lock) -> bool:
     return True
 
 
-def in_cluster(main: Callable[[Node], int]) -> int:
+def in_cluster(main: Callable[[Node], int], meshes: bool = False) -> int:
     """Builds and starts a cluster, runs `main` in it, and returns its exit code once it is gone."""
     with locked():
-        build()
+        build(meshes)
         remove_rest()
         LOGS.mkdir(parents=True)
 

@@ -1,7 +1,8 @@
 """Installs the Helm chart on a real Kubernetes, and looks at what users and operators rely on.
 
-    make cluster-test
-    python tests/cluster/run.py [WORD…]    only the scenarios whose names have one of these words
+    make cluster-test mesh-test
+    python tests/cluster/run.py cluster|mesh [WORD…]
+        only the scenarios whose names have one of these words
 
 README.md beside this file says what is needed, and how to use a cluster of one's own.
 """
@@ -25,16 +26,22 @@ from programs import Failed  # noqa: E402
 from sites import Site  # noqa: E402
 
 # The longest come first.
-SCENARIOS = (
-    "install",
-    "sidecar",
-    "rollout",
-    "reload",
-    "replicas",
-    "migration",
-    "rights",
-    "admission",
-)
+SCENARIOS = {
+    "cluster": (
+        "install",
+        "sidecar",
+        "rollout",
+        "reload",
+        "replicas",
+        "migration",
+        "rights",
+        "admission",
+    ),
+    "mesh": (
+        "envoy_gateway",
+        "istio",
+    ),
+}
 
 
 # How many run at the same time.
@@ -47,12 +54,14 @@ def say(text: str) -> None:
     print(f"{time.monotonic() - STARTED:4.0f}  {text}", file=sys.stderr, flush=True)
 
 
-def main(words: list[str]) -> int:
-    chosen = [name for name in SCENARIOS if not words or any(word in name for word in words)]
+def main(group: str, words: list[str]) -> int:
+    known = SCENARIOS[group]
+    chosen = [name for name in known if not words or any(word in name for word in words)]
     if not chosen:
-        sys.exit(f"no scenario has one of these words in its name: {words}. All: {SCENARIOS}")
+        sys.exit(f"no scenario has one of these words in its name: {words}. All: {known}")
     kubeconfig = cluster.given()
-    made = images.make(cluster.registry(), say)
+    meshes = group == "mesh"
+    made = images.make(cluster.registry(), say, meshes)
     program = images.BUILT / "patgate"
     oci.extracted(made["patgate"].archive, "usr/local/bin/patgate", program)
     if kubeconfig:
@@ -66,7 +75,7 @@ def main(words: list[str]) -> int:
             node.load_image(image.archive)
         return run_all(chosen, Cluster(node.kubeconfig, made, program, say, on_this_machine=True))
 
-    return in_cluster(inside)
+    return in_cluster(inside, meshes)
 
 
 def run_all(chosen: list[str], target: Cluster) -> int:
@@ -118,4 +127,6 @@ def run_one(name: str, target: Cluster) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    if sys.argv[1:2] not in ([name] for name in SCENARIOS):
+        sys.exit(__doc__)
+    sys.exit(main(sys.argv[1], sys.argv[2:]))

@@ -2,8 +2,9 @@
 
     python tests/cluster/build.py [meshes]
 
-The first run takes about fifteen minutes on two cores, and ten more for Istio and Envoy Gateway. A run that finds everything in place takes
-less than a second. Go keeps what it has compiled, so a second clone takes seconds.
+The first run takes about fifteen minutes on two cores, and ten more for Istio and Envoy Gateway. A
+run that finds everything in place takes less than a second. Go keeps what it has compiled, so a
+second clone takes seconds.
 """
 
 import hashlib

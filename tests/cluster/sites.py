@@ -88,8 +88,13 @@ class Site:
         text = (self.folder / "envoy.yaml").read_text()
         files |= {"envoy.yaml": text, "certificate.yaml": gateway.certificate()}
         self.space.secret("envoy", **files)
-        self.space.apply_file("backend.yaml", workload=self.images["workload"].name)
+        self.backend("backend", "model-acme")
         self.space.apply_file("envoy.yaml", envoy=self.images["envoy"].name)
+
+    def backend(self, name: str, cluster: str) -> None:
+        """Starts a backend, which says in its answers that it is `cluster`."""
+        workload = self.images["workload"].name
+        self.space.apply_file("backend.yaml", workload=workload, name=name, cluster=cluster)
 
     def gateway_certificate(self) -> None:
         names = [DNSName("gateway.example.org")]

@@ -13,7 +13,7 @@ GATEWAY = "patgate-gateway"
 
 def run(site: Site) -> None:
     site.prepare()
-    site.space.apply_file("backend.yaml", workload=site.images["workload"].name)
+    site.backend("backend", "model-acme")
     site.gateway_certificate()
     configure(site)
     before = site.space.everything()

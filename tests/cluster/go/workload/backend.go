@@ -21,7 +21,10 @@ type Echo struct {
 // Whether one of these arrives, and with which value, is what tests ask.
 var shown = []string{
 	"x-domain-id", "x-domain-slug", "x-user-id", "x-pat-id", "x-auth-operation", "x-auth-model",
-	"x-upstream-cluster", "authorization",
+	"x-upstream-cluster", "authorization", "cookie", "x-api-key",
+	// By these, some software takes a request for another one.
+	"forwarded", "x-forwarded-host", "x-forwarded-prefix", "x-forwarded-user", "x-original-url",
+	"x-rewrite-url", "x-http-method-override", "x-remote-user", "x-tenant-id", "x-user",
 }
 
 // By this header, a client says for how many milliseconds the backend waits before it answers.

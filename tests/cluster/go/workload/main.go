@@ -14,6 +14,7 @@ const usage = `usage:
   workload count                   prints what the load of this container has counted so far
   workload end                     ends the load of this container
   workload get URL [HEADER…]       sends one request, and prints the answer as JSON
+  workload send                    sends the requests that standard input describes, and prints the answers
   workload peer ADDRESS NAME [CERTIFICATE KEY]
                                    prints the serial number of the certificate of a TLS server`
 
@@ -40,6 +41,8 @@ func run(args []string) error {
 		return ask("end")
 	case mode == "get" && len(rest) >= 1:
 		return get(rest[0], rest[1:])
+	case mode == "send" && len(rest) == 0:
+		return send()
 	case mode == "peer" && (len(rest) == 2 || len(rest) == 4):
 		return peer(rest)
 	}

@@ -1,0 +1,147 @@
+"""Checks that what the documents of this repository link to exists: `make lint` runs it.
+
+It reads every Markdown file, and finds links to files that do not exist, and to anchors that no
+heading of the file has, with anchors as GitHub makes them. In all other files, it checks the
+documents that they name by a path from the root, such as `docs/runbook.md#patgatedown`. It uses no
+network, so addresses of other sites are not checked.
+"""
+
+import os
+import re
+import sys
+from functools import cache
+from pathlib import Path
+from urllib.parse import unquote
+
+ROOT = Path(__file__).resolve().parent.parent
+# Hidden folders hold installed or built files, except these.
+HIDDEN = {".ci", ".github"}
+BUILT = {"target", "node_modules", "__pycache__"}
+
+FENCE = re.compile(r"^[ >]*(?:(?:[-*]|\d+\.) +)*(`{3,}|~{3,})")
+HEADING = re.compile(r"^ {0,3}#{1,6}\s+(.*?)(?:\s+#+)?\s*$")
+CODE = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)")
+# `](target "title")` ends a link or a picture; the target may hold one pair of brackets.
+INLINE = re.compile(r"\]\(\s*<?([^()\s<>]*(?:\([^()\s]*\)[^()\s<>]*)*)>?(?:\s+\"[^\"]*\")?\s*\)")
+REFERENCE = re.compile(r"^ {0,3}\[[^\]]+\]:\s+<?([^\s>]+)>?")
+HTML = re.compile(r"<(?:a|img|source)\s[^>]*?(?:href|src|srcset)=\"([^\"]*)\"")
+NAMED = re.compile(r"<a\s[^>]*?(?:id|name)=\"([^\"]*)\"")
+SCHEME = re.compile(r"^(?:[a-z][a-z0-9+.-]*:|//)", re.IGNORECASE)
+MENTION = re.compile(
+    r"(?<![\w./-])((?:docs|envoy|deploy|tests|benches|fuzz)/(?:[\w-]+/)*[\w-]+\.md)(?:#([\w-]+))?"
+)
+
+
+def files() -> list[Path]:
+    """Returns the files of the repository, without what was installed or built."""
+    found = []
+    for folder, folders, names in os.walk(ROOT):
+        folders[:] = [
+            name
+            for name in folders
+            if name not in BUILT and (not name.startswith(".") or name in HIDDEN)
+        ]
+        found += [Path(folder, name) for name in names]
+    return sorted(found)
+
+
+def prose(text: str) -> list[str]:
+    """Returns the lines of a document, with blocks of code empty, so that numbers stay right."""
+    lines, fence = [], None
+    for line in text.splitlines():
+        mark = FENCE.match(line)
+        if fence is None and mark:
+            fence = mark[1]
+            lines.append("")
+        elif fence is not None:
+            if mark and mark[1].startswith(fence) and line.strip(" >`~") == "":
+                fence = None
+            lines.append("")
+        else:
+            lines.append(line)
+    return lines
+
+
+def slug(heading: str) -> str:
+    """Returns the anchor of a heading, as GitHub makes it."""
+    text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+    return re.sub(r"[^\w\- ]", "", text.strip().lower()).replace(" ", "-")
+
+
+@cache
+def anchors(path: Path) -> frozenset[str]:
+    """Returns what links may name in a document: its headings, and anchors in HTML."""
+    found: set[str] = set()
+    times: dict[str, int] = {}
+    for line in prose(path.read_text()):
+        found.update(NAMED.findall(line))
+        heading = HEADING.match(line)
+        if heading:
+            name = slug(heading[1])
+            found.add(f"{name}-{times[name]}" if name in times else name)
+            times[name] = times.get(name, 0) + 1
+    return frozenset(found)
+
+
+def fault(source: Path, target: str) -> str | None:
+    """Says what is wrong with a link, or returns `None`."""
+    if SCHEME.match(target):
+        return None
+    path, _, anchor = unquote(target).partition("#")
+    if path.startswith("/"):
+        return "begins with `/`, which means another place on each host"
+    file = (source.parent / path).resolve() if path else source
+    if not file.exists():
+        return "no such file"
+    if not file.is_relative_to(ROOT):
+        return "outside the repository"
+    if not anchor:
+        return None
+    if file.is_dir() and (file / "README.md").exists():
+        file = file / "README.md"
+    if file.suffix != ".md":
+        return "only documents have anchors"
+    return None if anchor in anchors(file) else f"no heading `#{anchor}`"
+
+
+def of_document(path: Path) -> list[str]:
+    """Returns the faults of a Markdown file."""
+    found = []
+    for number, line in enumerate(prose(path.read_text()), 1):
+        # Code is no link; a code span within the text of a link is empty then.
+        text = CODE.sub(lambda code: "`" * len(code[0]), line)
+        targets = INLINE.findall(text) + HTML.findall(text) + REFERENCE.findall(text)
+        for target in targets:
+            wrong = fault(path, target)
+            if wrong:
+                found.append(f"{path.relative_to(ROOT)}:{number}: {target}: {wrong}")
+    return found
+
+
+def of_other(path: Path) -> list[str]:
+    """Returns the faults of another file: documents that it names and that do not exist."""
+    try:
+        text = path.read_text()
+    except UnicodeDecodeError:
+        return []
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        for document, anchor in MENTION.findall(line):
+            wrong = fault(ROOT / "x", f"{document}#{anchor}" if anchor else document)
+            if wrong:
+                found.append(f"{path.relative_to(ROOT)}:{number}: {document}: {wrong}")
+    return found
+
+
+def main() -> None:
+    found = []
+    for path in files():
+        found += of_document(path) if path.suffix == ".md" else of_other(path)
+    for line in found:
+        print(line, file=sys.stderr)
+    if found:
+        sys.exit(f"links.py: {len(found)} dead links")
+
+
+if __name__ == "__main__":
+    main()

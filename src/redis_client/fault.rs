@@ -37,8 +37,8 @@ impl From<&RedisError> for RedisFault {
                 let detail = server.as_ref().and_then(|(_, error)| error.details());
                 let detail = detail.or(error.detail()).unwrap_or("no permission");
                 format!(
-                    "its ACL refuses what patgate needs: {detail}; see \"Redis\" in \
-                     docs/operations.md for the commands and keys"
+                    "its ACL refuses what patgate needs: {detail}; see \"Permissions\" \
+                     in docs/redis.md for the commands and keys"
                 )
             }
             (ErrorKind::Extension, Some((_, error))) if error.code() == "NOAUTH" => {

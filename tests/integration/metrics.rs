@@ -169,7 +169,7 @@ pub(crate) async fn every_series_exists_from_the_start(suite: Arc<Suite>) {
         shown.extend(types.map(|line| line.split(' ').next().unwrap().to_owned()));
     }
     let names: BTreeSet<String> = documented.keys().cloned().collect();
-    assert_eq!(shown, names, "docs/operations.md has each metric, and no other");
+    assert_eq!(shown, names, "the documents have each metric, and no other");
     for name in expected(true) {
         let Some((metric, labels)) = name.split_once('{') else { continue };
         let metric = metric.strip_suffix("_count").unwrap_or(metric);
@@ -186,9 +186,11 @@ pub(crate) async fn every_series_exists_from_the_start(suite: Arc<Suite>) {
     }
 }
 
-/// The rows of the tables of metrics in docs/operations.md, by name.
+/// The rows of the tables of metrics in the documents, by name. Those of the relay have a table of
+/// their own.
 pub(crate) fn documented() -> BTreeMap<String, String> {
-    let text = fs::read_to_string(project("docs/operations.md")).unwrap();
+    let read = |document| fs::read_to_string(project(document)).unwrap();
+    let text = ["docs/observing.md", "docs/operations.md"].map(read).concat();
     let mut rows = BTreeMap::new();
     let tables = text.split("\n\n").filter(|block| block.starts_with("| metric |"));
     for row in tables.flat_map(|table| table.lines().skip(2)) {

@@ -1,4 +1,4 @@
-//! The users that docs/operations.md defines: what they permit is enough, and no more is needed.
+//! The users that docs/redis.md defines: what they permit is enough, and no more is needed.
 
 use std::{fs, sync::Arc};
 
@@ -16,7 +16,7 @@ use crate::support::{
 
 /// The definitions of users in the documents, as lists of words.
 fn documented() -> Vec<Vec<String>> {
-    let text = fs::read_to_string(project("docs/operations.md")).unwrap();
+    let text = fs::read_to_string(project("docs/redis.md")).unwrap();
     let lines = text.lines().filter(|line| line.starts_with("ACL SETUSER patgate-"));
     let words = |line: &str| line.split_whitespace().map(str::to_owned).collect();
     let users: Vec<Vec<String>> = lines.map(words).collect();
@@ -92,9 +92,9 @@ pub(crate) async fn the_documented_users_are_enough_and_no_more_is_needed(suite:
 pub(crate) async fn in_a_cluster_a_few_more_permissions_are_enough(suite: Arc<Suite>) {
     let world = suite.world().await;
     let cluster = RedisCluster::start(&suite, &[], false).await;
-    let text = fs::read_to_string(project("docs/operations.md")).unwrap();
+    let text = fs::read_to_string(project("docs/redis.md")).unwrap();
     let more = "`+ping +cluster|slots +asking`";
-    assert!(text.contains(more), "{more} in docs/operations.md");
+    assert!(text.contains(more), "{more} in docs/redis.md");
     for mut user in documented() {
         user.extend(more.trim_matches('`').split(' ').map(str::to_owned));
         for node in &cluster.masters {

@@ -27,7 +27,7 @@ async fn prune(pool: &PgPool) -> bool {
     slice().await.unwrap()
 }
 
-/// A login with its own timeout, as `docs/operations.md` advises, prunes a backlog that it could
+/// A login with its own timeout prunes a backlog that it could
 /// not prune at once; the horizon advances, and newer changes stay.
 pub(crate) async fn a_backlog_is_pruned_in_slices(suite: Arc<Suite>) {
     let world = suite.world().await;

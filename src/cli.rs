@@ -1,4 +1,4 @@
-//! The command line: `patgate serve` and the administrator's commands.
+//! The command line: `patgate serve` and the operator's commands.
 //!
 //! A secret never arrives as an argument, which every user of a machine can read. Results go to
 //! standard output, everything else to standard error.

@@ -257,7 +257,7 @@ pub enum LogFormat {
 pub enum ConfigPurpose {
     /// Answering Envoy: a key ring and a listener are required.
     Serve,
-    /// The administrator's commands: neither key ring nor listener is required.
+    /// The operator's commands: neither key ring nor listener is required.
     Admin,
     /// Self-service: a key ring and a login of its own are required, and those of `serve` are not.
     SelfService,

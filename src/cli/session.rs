@@ -1,4 +1,4 @@
-//! What the administrator's commands share: settings, the service, and how results are shown.
+//! What the operator's commands share: settings, the service, and how results are shown.
 
 use std::cell::OnceCell;
 

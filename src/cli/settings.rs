@@ -13,7 +13,7 @@ use crate::{
 pub(super) enum Command {
     /// Reports all errors; if there are none, shows the effective settings and their sources
     Check {
-        /// Checks the settings for the administrator's commands, such as `patgate token create`; those
+        /// Checks the settings for the operator's commands, such as `patgate token create`; those
         /// for `patgate admin` are checked by `--self-service`
         #[arg(long)]
         admin: bool,

@@ -18,7 +18,7 @@ pub(crate) enum RedisUse {
     Read,
     /// Sharing the results of lookups.
     Write,
-    /// Deleting outdated copies, as the administrator's commands do.
+    /// Deleting outdated copies, as the operator's commands do.
     Forget,
     /// Relaying the feed of changes.
     Relay,

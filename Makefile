@@ -65,7 +65,8 @@ help:
 	@echo 'make mesh-test    the same for Envoy Gateway and Istio: what their proxies do, as they were really told'
 	@echo 'make fuzz         compare the decoder with the generated one on 10 million messages (CASES=…)'
 	@echo 'make docs         make a site of the documents in target/docs-site, to be read without a network'
-	@echo 'make lint         check formatting, lints, docs, licences, shell, the image, protobuf, Python and the chart'
+	@echo 'make lint         check formatting, lints, docs and their links, licences, shell, the image, protobuf, Python'
+	@echo '                  and the chart'
 	@echo 'make tools        install what tests and demo need besides Rust into .venv'
 	@echo 'make clean        remove everything that these commands made'
 
@@ -183,6 +184,7 @@ lint:
 	$(VENV)/ruff check $(PYTHON_FILES)
 	$(VENV)/ruff format --check $(PYTHON_FILES)
 	$(VENV)/python tools/chart.py --check
+	$(VENV)/python tools/links.py
 
 fuzz:
 	DECODER_CASES=$(CASES) cargo test --release --locked --lib -- \
